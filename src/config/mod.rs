@@ -1,0 +1,261 @@
+//! The configuration, typed and already valid.
+//!
+//! `file` mirrors `config.toml` as written, `check` turns it into these types and collects every error
+//! on the way. Past this module values are right, and their types say so. No secret is ever printed:
+//! they are [`SecretString`]s, resolved from their references.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use secrecy::SecretString;
+
+use crate::domain::route;
+
+/// The whole of `config.toml`.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where the file was; relative paths in it are resolved against its folder.
+    pub path: PathBuf,
+    /// The origin people see, without a trailing slash. Links are built from it.
+    pub public_url: String,
+    pub server: Server,
+    pub log: Log,
+    pub store: StoreUrl,
+    pub tokens: Tokens,
+    pub issuers: Vec<Issuer>,
+    pub passwords: Passwords,
+    pub limits: Limits,
+    pub mail: Mail,
+    pub routes: Vec<Route>,
+    pub providers: Vec<Provider>,
+}
+
+/// `[server]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    pub listen: Vec<SocketAddr>,
+    pub admin: SocketAddr,
+    pub tls: Option<Tls>,
+    /// Peers whose `Forwarded`, `X-Forwarded-*` and `X-Real-IP` are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    pub shutdown_grace: Duration,
+    /// From the first byte of a request to the end of its header section.
+    pub header_timeout: Duration,
+    /// How long a connection may stay open between requests.
+    pub idle_timeout: Duration,
+    /// The largest header section in bytes, request line included.
+    pub max_header_bytes: usize,
+    /// Open client connections at once; more are closed as they come.
+    pub max_connections: usize,
+    /// Worker threads; 0: one per core.
+    pub threads: usize,
+}
+
+/// `server.tls`: files are read again when they change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tls {
+    pub listen: SocketAddr,
+    pub cert: PathBuf,
+    pub key: PathBuf,
+}
+
+/// `[log]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    pub format: LogFormat,
+    /// `error`, `warn`, `info`, `debug`, `trace`, or a filter as `tracing` reads it.
+    pub level: String,
+    /// One line per request.
+    pub access: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// `store.url`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreUrl {
+    /// `sled:FOLDER`. Keys and the admin credential live in the same folder.
+    Sled(PathBuf),
+}
+
+impl StoreUrl {
+    /// The data folder.
+    #[must_use]
+    pub fn data_dir(&self) -> &std::path::Path {
+        match self {
+            StoreUrl::Sled(folder) => folder,
+        }
+    }
+}
+
+/// Signature algorithms (RFC 7518 §3, RFC 8037).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Algorithm {
+    EdDsa,
+    Es256,
+    Rs256,
+    Hs256,
+}
+
+/// `[tokens]`: what we sign ourselves.
+#[derive(Debug, Clone)]
+pub struct Tokens {
+    pub issuer: String,
+    pub audience: String,
+    pub algorithm: Algorithm,
+    pub access_ttl: Duration,
+    pub refresh_ttl: Duration,
+    pub leeway: Duration,
+    /// A key given from outside: a PEM private key, or the HS256 secret. `None`: a managed key ring.
+    pub key: Option<SecretString>,
+    /// Entries in the verified-token cache.
+    pub cache_entries: u64,
+}
+
+/// `[[issuers]]`: tokens that others sign.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Issuer {
+    pub issuer: String,
+    pub jwks: Jwks,
+    pub audiences: Vec<String>,
+    pub algorithms: Vec<Algorithm>,
+}
+
+/// Where an issuer's keys are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Jwks {
+    /// `https://…`, or `http://` on loopback.
+    Url(String),
+    /// `file:…`
+    File(PathBuf),
+}
+
+/// `[passwords]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Passwords {
+    pub policy: PasswordPolicy,
+    /// 4 to 31.
+    pub bcrypt_cost: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PasswordPolicy {
+    Composition,
+    Length,
+}
+
+/// `[limits]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    pub enabled: bool,
+}
+
+/// `[mail]`.
+#[derive(Debug, Clone)]
+pub struct Mail {
+    pub transport: MailTransport,
+    /// An RFC 5322 mailbox.
+    pub from: String,
+}
+
+#[derive(Debug, Clone)]
+pub enum MailTransport {
+    Log,
+    File(PathBuf),
+    /// `smtp://` or `smtps://`; the URL may hold a user name, the password is a reference.
+    Smtp {
+        url: String,
+        password: Option<SecretString>,
+    },
+}
+
+/// `[[routes]]`: the policy for admission and the upstream for the proxy, under one name.
+#[derive(Debug, Clone)]
+pub struct Route {
+    pub policy: route::Route,
+    pub upstream: Upstream,
+    pub forward: Forward,
+}
+
+/// Where a route's requests go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upstream {
+    /// At least one; all with the same scheme.
+    pub origins: Vec<Origin>,
+    pub balance: Balance,
+    pub health: Option<Health>,
+    pub connect_timeout: Duration,
+    /// Between two reads of a response. Streams that stay silent longer are cut unless they are
+    /// WebSockets or event streams.
+    pub read_timeout: Duration,
+    pub write_timeout: Duration,
+    /// Further attempts for an idempotent request whose connection failed.
+    pub retries: usize,
+    /// The largest request body in bytes; `None`: no limit.
+    pub max_body: Option<u64>,
+    /// A PEM file of authorities to trust for `https` upstreams instead of the built-in roots.
+    pub ca: Option<PathBuf>,
+    /// Speak HTTP/2 to the upstream (by ALPN over `https`, by prior knowledge over `http`).
+    pub http2: bool,
+}
+
+/// One upstream: scheme, host, port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    pub tls: bool,
+    pub host: String,
+    pub port: u16,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Balance {
+    RoundRobin,
+    Random,
+}
+
+/// `health` of a route: a `GET` that must answer 2xx or 3xx, or only a TCP connection when there is no
+/// path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    pub path: Option<String>,
+    pub interval: Duration,
+    pub timeout: Duration,
+    /// Successes in a row that make an upstream healthy again.
+    pub healthy_after: usize,
+    /// Failures in a row that take it out.
+    pub unhealthy_after: usize,
+}
+
+/// What the upstream is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Forward {
+    /// Names of the identity headers; `None`: not sent.
+    pub subject: Option<String>,
+    pub email: Option<String>,
+    pub session: Option<String>,
+    pub scopes: Option<String>,
+    /// `X-Auth-Assertion`: off unless asked for.
+    pub assertion: Option<String>,
+    /// Send the caller's Host on (true) or the upstream's own.
+    pub preserve_host: bool,
+    /// The provider whose token replaces the caller's.
+    pub inject: Option<String>,
+}
+
+/// `[[providers]]`, as written and checked for form.
+#[derive(Debug, Clone)]
+pub struct Provider {
+    pub name: String,
+    pub component: String,
+    pub client_id: SecretString,
+    pub client_secret: Option<SecretString>,
+    pub allowed_hosts: Vec<String>,
+    pub scopes: Vec<String>,
+    pub settings: toml::Table,
+}

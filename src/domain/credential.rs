@@ -1,0 +1,249 @@
+//! Finding the one token of a request, wherever the route lets it travel.
+
+use super::request::Request;
+use super::route::Carriers;
+use super::verdict::{Refusal, TokenFault};
+
+/// The longest token that is looked at, in bytes. A header section may hold more; a token may not.
+pub const MAX_TOKEN_BYTES: usize = 8 * 1024;
+
+/// The `Sec-WebSocket-Protocol` entry that carries a token is this, then the token.
+pub const WEBSOCKET_PREFIX: &str = "bearer.";
+
+/// What carried the token. It is taken out of the request before it is forwarded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Carrier {
+    /// `Authorization: Bearer`.
+    Authorization,
+    /// The route's cookie.
+    Cookie,
+    /// `Sec-WebSocket-Protocol`.
+    WebsocketProtocol,
+    /// The route's query parameter.
+    Query,
+}
+
+/// The token of a request and what carried it; `None` when there is none.
+///
+/// # Errors
+/// [`Refusal::Credentials`] for two `Authorization` lines, a comma-joined one, or tokens in more than
+/// one carrier: which of them counts is nobody's to guess (RFC 6750 §2). [`TokenFault::TooLong`] and
+/// [`TokenFault::Malformed`] for what cannot be a token at all.
+pub fn find(request: &Request<'_>, carriers: &Carriers) -> Result<Option<(String, Carrier)>, Refusal> {
+    let mut found: Option<(String, Carrier)> = None;
+    let mut ambiguous = false;
+    let mut keep = |token: &str, carrier| {
+        ambiguous |= found.is_some();
+        found = Some((token.to_owned(), carrier));
+    };
+
+    if let Some(token) = bearer(request)? {
+        keep(&token, Carrier::Authorization);
+    }
+    if let Some(name) = &carriers.cookie {
+        request.headers.each("cookie", &mut |line| {
+            for value in String::from_utf8_lossy(line).split(';').filter_map(|pair| cookie_value(pair, name))
+            {
+                keep(value, Carrier::Cookie);
+            }
+        });
+    }
+    if request.websocket {
+        if carriers.websocket_protocol {
+            request.headers.each("sec-websocket-protocol", &mut |line| {
+                let line = String::from_utf8_lossy(line);
+                for token in line.split(',').filter_map(|entry| entry.trim().strip_prefix(WEBSOCKET_PREFIX)) {
+                    keep(token, Carrier::WebsocketProtocol);
+                }
+            });
+        }
+        if let (Some(name), Some(query)) = (&carriers.query, request.query) {
+            for token in query.split('&').filter_map(|pair| query_value(pair, name)) {
+                keep(token, Carrier::Query);
+            }
+        }
+    }
+    if ambiguous {
+        return Err(Refusal::Credentials);
+    }
+    match &found {
+        Some((token, _)) if token.len() > MAX_TOKEN_BYTES => Err(Refusal::Token(TokenFault::TooLong)),
+        Some((token, _)) if token.is_empty() => Err(Refusal::Token(TokenFault::Malformed)),
+        _ => Ok(found),
+    }
+}
+
+/// Refuses what no route may see: two `Authorization` lines or a comma-joined one.
+///
+/// # Errors
+/// [`Refusal::Credentials`].
+pub fn refuse_several(request: &Request<'_>) -> Result<(), Refusal> {
+    let mut lines = 0;
+    let mut joined = false;
+    request.headers.each("authorization", &mut |line| {
+        lines += 1;
+        let scheme = line.split(|b| *b == b' ').next().unwrap_or_default();
+        // Digest credentials (RFC 7616) are comma-separated parameters of one credential.
+        joined |= !scheme.eq_ignore_ascii_case(b"digest") && line.contains(&b',');
+    });
+    if lines > 1 || joined { Err(Refusal::Credentials) } else { Ok(()) }
+}
+
+fn bearer(request: &Request<'_>) -> Result<Option<String>, Refusal> {
+    let mut result = Ok(None);
+    request.headers.each("authorization", &mut |line| {
+        let Ok(line) = std::str::from_utf8(line) else {
+            result = Err(Refusal::Credentials);
+            return;
+        };
+        // RFC 9110 §11.4: the scheme is case-insensitive, then one or more spaces.
+        let (scheme, rest) = line.split_once(' ').unwrap_or((line, ""));
+        if !scheme.eq_ignore_ascii_case("bearer") {
+            return; // Another scheme is no bearer token: the caller counts as anonymous.
+        }
+        let token = rest.trim_matches(' ');
+        result = match token.bytes().all(is_b64token) {
+            true => Ok(Some(token.to_owned())),
+            false => Err(Refusal::Token(TokenFault::Malformed)),
+        };
+    });
+    result
+}
+
+/// RFC 6750 §2.1 `b64token`.
+const fn is_b64token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'+' | b'/' | b'=')
+}
+
+/// The value of `pair` (`name=value`, RFC 6265 §4.2.1) when its name is `name`, quotes dropped.
+fn cookie_value<'a>(pair: &'a str, name: &str) -> Option<&'a str> {
+    let (key, value) = pair.trim().split_once('=')?;
+    let value = value.strip_prefix('"').and_then(|v| v.strip_suffix('"')).unwrap_or(value);
+    (key == name).then_some(value)
+}
+
+fn query_value<'a>(pair: &'a str, name: &str) -> Option<&'a str> {
+    let (key, value) = pair.split_once('=')?;
+    (key == name).then_some(value)
+}
+
+/// A `Cookie` line without the cookies whose names `ours` holds; `None` when nothing is left.
+#[must_use]
+pub fn without_cookies(line: &str, ours: &[String]) -> Option<String> {
+    let kept: Vec<&str> = line
+        .split(';')
+        .map(str::trim)
+        .filter(|pair| {
+            let name = pair.split('=').next().unwrap_or_default().trim();
+            !pair.is_empty() && !ours.iter().any(|our| our == name)
+        })
+        .collect();
+    (!kept.is_empty()).then(|| kept.join("; "))
+}
+
+/// A query without the parameter `name`; `None` when nothing is left.
+#[must_use]
+pub fn without_parameter(query: &str, name: &str) -> Option<String> {
+    let kept: Vec<&str> = query.split('&').filter(|pair| pair.split('=').next() != Some(name)).collect();
+    (!kept.is_empty()).then(|| kept.join("&"))
+}
+
+/// A `Sec-WebSocket-Protocol` line without token entries; `None` when nothing is left.
+#[must_use]
+pub fn without_token_protocol(line: &str) -> Option<String> {
+    let kept: Vec<&str> = line
+        .split(',')
+        .map(str::trim)
+        .filter(|entry| !entry.is_empty() && !entry.starts_with(WEBSOCKET_PREFIX))
+        .collect();
+    (!kept.is_empty()).then(|| kept.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::request::{Headers, Host, Path};
+    use super::*;
+
+    struct Lines(Vec<(&'static str, String)>);
+    impl Headers for Lines {
+        fn each(&self, name: &str, visit: &mut dyn FnMut(&[u8])) {
+            for (_, value) in self.0.iter().filter(|(n, _)| *n == name) {
+                visit(value.as_bytes());
+            }
+        }
+    }
+
+    fn found(
+        lines: &[(&'static str, &str)],
+        query: Option<&str>,
+        websocket: bool,
+    ) -> Result<Option<(String, Carrier)>, Refusal> {
+        let lines = Lines(lines.iter().map(|(n, v)| (*n, (*v).to_owned())).collect());
+        let request = Request {
+            method: "GET",
+            host: Host::parse(b"a.test").unwrap(),
+            path: Path::parse(b"/").unwrap(),
+            query,
+            websocket,
+            headers: &lines,
+        };
+        refuse_several(&request)?;
+        let carriers = Carriers {
+            cookie: Some("sid".into()),
+            websocket_protocol: true,
+            query: Some("access_token".into()),
+        };
+        find(&request, &carriers)
+    }
+
+    #[test]
+    fn one_token_is_found_wherever_the_route_looks() {
+        let some = |token: &str, carrier| Ok(Some((token.to_owned(), carrier)));
+        assert_eq!(
+            found(&[("authorization", "bEaReR  a.b.c ")], None, false),
+            some("a.b.c", Carrier::Authorization)
+        );
+        assert_eq!(found(&[("cookie", "x=1; sid=\"a.b\"")], None, false), some("a.b", Carrier::Cookie));
+        assert_eq!(
+            found(&[("sec-websocket-protocol", "chat, bearer.a.b")], None, true),
+            some("a.b", Carrier::WebsocketProtocol)
+        );
+        assert_eq!(found(&[], Some("x=1&access_token=a.b"), true), some("a.b", Carrier::Query));
+        assert_eq!(found(&[], Some("access_token=a.b"), false), Ok(None));
+        assert_eq!(found(&[("authorization", "Basic eDp5")], None, false), Ok(None));
+    }
+
+    #[test]
+    fn two_credentials_are_nobodys_to_choose_from() {
+        for lines in [
+            vec![("authorization", "Bearer a"), ("authorization", "Bearer b")],
+            vec![("authorization", "Bearer a, Bearer b")],
+            vec![("authorization", "Bearer a"), ("cookie", "sid=b")],
+            vec![("cookie", "sid=a; sid=b")],
+            vec![("authorization", "Basic x"), ("authorization", "Bearer b")],
+        ] {
+            assert_eq!(found(&lines, None, false), Err(Refusal::Credentials), "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_a_token_is_refused_before_it_is_decoded() {
+        let long = format!("Bearer {}", "a".repeat(MAX_TOKEN_BYTES + 1));
+        assert_eq!(found(&[("authorization", &long)], None, false), Err(Refusal::Token(TokenFault::TooLong)));
+        for line in ["Bearer", "Bearer ", "Bearer a b", "Bearer \"a\"", "Bearer a\u{e9}"] {
+            let refusal = Err(Refusal::Token(TokenFault::Malformed));
+            assert_eq!(found(&[("authorization", line)], None, false), refusal, "{line}");
+        }
+    }
+
+    #[test]
+    fn the_carrier_can_be_taken_out_again() {
+        let ours = ["sid".to_owned()];
+        assert_eq!(without_cookies("a=1; sid=x;b=2", &ours).as_deref(), Some("a=1; b=2"));
+        assert_eq!(without_cookies("sid=x", &ours), None);
+        assert_eq!(without_parameter("a=1&t=x&b", "t").as_deref(), Some("a=1&b"));
+        assert_eq!(without_parameter("t=x", "t"), None);
+        assert_eq!(without_token_protocol("chat,bearer.x").as_deref(), Some("chat"));
+        assert_eq!(without_token_protocol("bearer.x"), None);
+    }
+}

@@ -1,0 +1,62 @@
+//! Who a verified token says the caller is.
+//!
+//! An [`Identity`] exists only after a signature, an issuer, an audience and the times were checked
+//! (`edge::jwt`), so whoever holds one need not ask again. Its text fields are free of control
+//! characters: they go into header lines.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use super::time::UnixTime;
+
+/// The subject of a verified access token, with the claims that policy may ask about.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Identity {
+    /// `iss`: who signed. Compared byte for byte, never normalised (RFC 7519 §4.1.1).
+    pub issuer: Arc<str>,
+    /// `sub`: never empty.
+    pub subject: String,
+    /// `email`, when the issuer states one.
+    pub email: Option<String>,
+    /// `email_verified`; false when absent.
+    pub email_verified: bool,
+    /// `sid`: the session this token belongs to.
+    pub session: Option<String>,
+    /// `jti`: this very token.
+    pub token_id: Option<String>,
+    /// `ver`: the subject's token version when it was signed.
+    pub version: Option<u64>,
+    /// `scope` (RFC 8693 §4.2) or `scp`, split at spaces.
+    pub scopes: Vec<String>,
+    /// `iat`; the epoch when the token has none, so that every cutoff reaches it.
+    pub issued_at: UnixTime,
+    /// `exp`: the first second at which the token is no longer good, leeway not included.
+    pub expires_at: UnixTime,
+    /// Every claim as signed, for `require.claims`.
+    pub claims: Map<String, Value>,
+}
+
+impl Identity {
+    /// Whether the claim `name` holds one of `wanted`. An array claim holds each of its elements;
+    /// numbers and booleans compare by their JSON text. Objects and null hold nothing.
+    #[must_use]
+    pub fn claim_holds(&self, name: &str, wanted: &[String]) -> bool {
+        fn holds(value: &Value, wanted: &[String]) -> bool {
+            match value {
+                Value::String(text) => wanted.iter().any(|w| w == text),
+                Value::Number(number) => wanted.contains(&number.to_string()),
+                Value::Bool(flag) => wanted.iter().any(|w| w == if *flag { "true" } else { "false" }),
+                Value::Array(items) => items.iter().any(|item| holds(item, wanted)),
+                Value::Null | Value::Object(_) => false,
+            }
+        }
+        self.claims.get(name).is_some_and(|value| holds(value, wanted))
+    }
+
+    /// Whether every scope in `wanted` was granted.
+    #[must_use]
+    pub fn has_scopes(&self, wanted: &[String]) -> bool {
+        wanted.iter().all(|scope| self.scopes.contains(scope))
+    }
+}

@@ -1,0 +1,12 @@
+//! Floor 1: what is true. No async, no I/O, no clock, no framework.
+//!
+//! Nothing here can fail for a reason outside its arguments, so everything here is tested without a
+//! runtime, a socket or a file.
+
+pub mod credential;
+pub mod identity;
+pub mod request;
+pub mod revocation;
+pub mod route;
+pub mod time;
+pub mod verdict;

@@ -1,0 +1,337 @@
+//! Which route a request belongs to, and what the route asks of the caller.
+
+use std::sync::Arc;
+
+use super::identity::Identity;
+use super::request::{Malformed, Path, Request};
+use super::verdict::{Refusal, TokenFault};
+
+/// Whether a route wants a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Auth {
+    /// A good token, or 401.
+    Required,
+    /// A good token or none at all; a bad one is 401.
+    Optional,
+    /// Tokens are not looked at and pass through untouched.
+    None,
+}
+
+/// What a verified caller must bring besides a good token.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Require {
+    /// Every one of these scopes.
+    pub scopes: Vec<String>,
+    /// `email_verified: true`.
+    pub email_verified: bool,
+    /// For each claim, one of the values.
+    pub claims: Vec<(String, Vec<String>)>,
+}
+
+/// Where a route looks for a token. `Authorization: Bearer` always counts.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Carriers {
+    /// A cookie of this name.
+    pub cookie: Option<String>,
+    /// WebSockets only: a `Sec-WebSocket-Protocol` entry `bearer.<token>`.
+    pub websocket_protocol: bool,
+    /// WebSockets only: a query parameter of this name.
+    pub query: Option<String>,
+}
+
+/// Everything the admission of a request depends on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    pub auth: Auth,
+    pub require: Require,
+    pub carriers: Carriers,
+    /// The issuers whose tokens count here; empty: every configured one.
+    pub issuers: Vec<String>,
+}
+
+/// What of a path a route lets through although two servers may read it differently.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Allow {
+    /// `%2F`, opaque: never a separator.
+    pub encoded_slash: bool,
+    /// `//`.
+    pub empty_segment: bool,
+}
+
+/// One route: what it matches, and what it asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// Unique; the label in metrics and logs.
+    pub name: Arc<str>,
+    /// Its place in the configuration; the proxy finds the upstreams by it.
+    pub index: usize,
+    /// A lower-case host, `*.example.com` for any host below it, or `None` for every host.
+    pub host: Option<String>,
+    /// A prefix on segment boundaries: `/api` matches `/api` and `/api/x`, never `/apix`. In normal
+    /// form, without a trailing slash unless it is `/` itself.
+    pub prefix: String,
+    /// Upper-case methods; empty: every method.
+    pub methods: Vec<String>,
+    pub policy: Policy,
+    pub allow: Allow,
+}
+
+impl Route {
+    fn takes_host(&self, host: &str) -> bool {
+        match self.host.as_deref() {
+            None => true,
+            Some(pattern) => match pattern.strip_prefix('*') {
+                Some(suffix) => host.len() > suffix.len() && host.ends_with(suffix),
+                None => host == pattern,
+            },
+        }
+    }
+
+    fn takes_path(&self, path: &str) -> bool {
+        match path.strip_prefix(&*self.prefix) {
+            Some(rest) => rest.is_empty() || rest.starts_with('/') || self.prefix.ends_with('/'),
+            None => false,
+        }
+    }
+
+    fn takes_method(&self, method: &str) -> bool {
+        self.methods.is_empty() || self.methods.iter().any(|m| m == method)
+    }
+
+    /// Exact hosts before wildcards (longer first) before none; then longer prefixes; then routes
+    /// that name methods.
+    fn rank(&self) -> impl Ord + use<> {
+        let host = match self.host.as_deref() {
+            None => (0, 0),
+            Some(pattern) if pattern.starts_with('*') => (1, pattern.len()),
+            Some(pattern) => (2, pattern.len()),
+        };
+        std::cmp::Reverse((host, self.prefix.len(), !self.methods.is_empty()))
+    }
+
+    /// Whether `identity` may pass.
+    ///
+    /// # Errors
+    /// The first requirement that is not met.
+    pub fn check(&self, identity: &Identity) -> Result<(), Refusal> {
+        let Require { scopes, email_verified, claims } = &self.policy.require;
+        if !self.policy.issuers.is_empty() && !self.policy.issuers.iter().any(|i| **i == *identity.issuer) {
+            return Err(Refusal::Token(TokenFault::Issuer));
+        }
+        if !identity.has_scopes(scopes) {
+            return Err(Refusal::Scope { needed: scopes.clone() });
+        }
+        if *email_verified && !identity.email_verified {
+            return Err(Refusal::EmailUnverified);
+        }
+        if !claims.iter().all(|(name, values)| identity.claim_holds(name, values)) {
+            return Err(Refusal::Claim);
+        }
+        Ok(())
+    }
+}
+
+/// All routes, most specific first.
+#[derive(Debug, Default)]
+pub struct Table {
+    routes: Vec<Arc<Route>>,
+}
+
+impl Table {
+    /// Orders routes by how specific they are. Configuration refuses duplicates before this.
+    #[must_use]
+    pub fn new(routes: Vec<Route>) -> Table {
+        let mut routes: Vec<Arc<Route>> = routes.into_iter().map(Arc::new).collect();
+        routes.sort_by_key(|route| route.rank());
+        Table { routes }
+    }
+
+    /// The routes, most specific first.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Route>> {
+        self.routes.iter()
+    }
+
+    fn best(&self, host: &str, path: &str, method: &str) -> Result<&Arc<Route>, Refusal> {
+        let mut allow: Vec<String> = Vec::new();
+        let mut place: Option<&Route> = None;
+        for route in &self.routes {
+            if !route.takes_host(host) || !route.takes_path(path) {
+                continue;
+            }
+            // Only the most specific host and prefix decide; a wider route is no fallback for a
+            // method that the narrower one refuses.
+            if place.is_some_and(|p| p.host != route.host || p.prefix != route.prefix) {
+                break;
+            }
+            if route.takes_method(method) {
+                return Ok(route);
+            }
+            allow.extend(route.methods.iter().cloned());
+            place = Some(route);
+        }
+        match place {
+            None => Err(Refusal::NoRoute),
+            Some(_) => {
+                allow.sort();
+                allow.dedup();
+                Err(Refusal::Method { allow })
+            }
+        }
+    }
+
+    /// The one route of a request: most specific host, then longest prefix, then method.
+    ///
+    /// # Errors
+    /// [`Refusal::NoRoute`], [`Refusal::Method`], or [`Refusal::Malformed`] when the path holds what
+    /// the route does not allow or a laxer server would read it as another route's.
+    pub fn find(&self, request: &Request<'_>) -> Result<&Arc<Route>, Refusal> {
+        let Request { method, host, path, .. } = request;
+        let route = self.best(host.name(), path.as_str(), method)?;
+        if path.has_encoded_slash() && !route.allow.encoded_slash {
+            return Err(Refusal::Malformed(Malformed::EncodedSlash));
+        }
+        if path.has_empty_segment() && !route.allow.empty_segment {
+            return Err(Refusal::Malformed(Malformed::EmptySegment));
+        }
+        self.refuse_ambiguity(route, host.name(), path, method)?;
+        Ok(route)
+    }
+
+    fn refuse_ambiguity(
+        &self,
+        route: &Arc<Route>,
+        host: &str,
+        path: &Path<'_>,
+        method: &str,
+    ) -> Result<(), Refusal> {
+        if self.routes.len() == 1 {
+            return Ok(());
+        }
+        let Some(lax) = path.lax_reading() else { return Ok(()) };
+        // A prefix with capitals must be found by its own lax reading.
+        let lax_route = self.routes.iter().find(|other| {
+            other.takes_host(host) && other.takes_method(method) && {
+                match lax.strip_prefix(&*other.prefix.to_lowercase()) {
+                    Some(rest) => rest.is_empty() || rest.starts_with('/') || other.prefix.ends_with('/'),
+                    None => false,
+                }
+            }
+        });
+        match lax_route {
+            Some(other) if !Arc::ptr_eq(other, route) && other.policy != route.policy => {
+                Err(Refusal::Malformed(Malformed::Ambiguous))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::request::{Headers, Host};
+    use super::*;
+
+    struct NoHeaders;
+    impl Headers for NoHeaders {
+        fn each(&self, _: &str, _: &mut dyn FnMut(&[u8])) {}
+    }
+
+    fn route(name: &str, host: Option<&str>, prefix: &str, methods: &[&str], auth: Auth) -> Route {
+        Route {
+            name: name.into(),
+            index: 0,
+            host: host.map(Into::into),
+            prefix: prefix.into(),
+            methods: methods.iter().map(|m| (*m).to_owned()).collect(),
+            policy: Policy {
+                auth,
+                require: Require::default(),
+                carriers: Carriers::default(),
+                issuers: vec![],
+            },
+            allow: Allow { encoded_slash: prefix == "/pkg", empty_segment: prefix == "/pkg" },
+        }
+    }
+
+    fn table() -> Table {
+        Table::new(vec![
+            route("root", None, "/", &[], Auth::None),
+            route("admin", None, "/admin", &[], Auth::Required),
+            route("pkg", None, "/pkg", &[], Auth::None),
+            route("write", None, "/docs", &["POST", "PUT"], Auth::Required),
+            route("read", None, "/docs", &["GET"], Auth::Optional),
+            route("tenant", Some("*.example.com"), "/", &[], Auth::Required),
+            route("home", Some("www.example.com"), "/", &[], Auth::None),
+        ])
+    }
+
+    fn find(host: &str, method: &str, path: &str) -> Result<String, Refusal> {
+        let request = Request {
+            method,
+            host: Host::parse(host.as_bytes()).unwrap(),
+            path: Path::parse(path.as_bytes()).unwrap(),
+            query: None,
+            websocket: false,
+            headers: &NoHeaders,
+        };
+        table().find(&request).map(|route| route.name.to_string())
+    }
+
+    #[test]
+    fn the_most_specific_host_then_prefix_then_method_wins() {
+        for (host, method, path, name) in [
+            ("a.test", "GET", "/", "root"),
+            ("a.test", "GET", "/administrator", "root"),
+            ("a.test", "GET", "/admin", "admin"),
+            ("a.test", "GET", "/admin/", "admin"),
+            ("a.test", "GET", "/admin/x", "admin"),
+            ("a.test", "PUT", "/docs/1", "write"),
+            ("a.test", "GET", "/docs/1", "read"),
+            ("WWW.example.com", "GET", "/admin", "home"),
+            ("x.example.com.", "GET", "/admin", "tenant"),
+            ("example.com", "GET", "/x", "root"),
+        ] {
+            assert_eq!(find(host, method, path).as_deref(), Ok(name), "{method} {host}{path}");
+        }
+    }
+
+    #[test]
+    fn a_refused_method_does_not_fall_through_to_a_wider_route() {
+        let refusal = find("a.test", "DELETE", "/docs/1");
+        let allow = ["GET", "POST", "PUT"].map(String::from).to_vec();
+        assert_eq!(refusal, Err(Refusal::Method { allow }));
+    }
+
+    #[test]
+    fn slashes_that_are_not_separators_need_permission() {
+        assert_eq!(find("a.test", "GET", "/pkg/@scope%2Fname").as_deref(), Ok("pkg"));
+        assert_eq!(find("a.test", "GET", "/pkg//name").as_deref(), Ok("pkg"));
+        let encoded = Refusal::Malformed(Malformed::EncodedSlash);
+        assert_eq!(find("a.test", "GET", "/admin%2Fx"), Err(encoded));
+        let empty = Refusal::Malformed(Malformed::EmptySegment);
+        assert_eq!(find("a.test", "GET", "//admin"), Err(empty));
+    }
+
+    #[test]
+    fn a_path_that_a_lax_server_gives_to_another_route_is_refused() {
+        let ambiguous = Err(Refusal::Malformed(Malformed::Ambiguous));
+        for path in [
+            "/ADMIN",
+            "/Admin/x",
+            "/admin;x",
+            "/admin%23/public",
+            "/admin%3Fx",
+            "/%2561dmin",
+            "/x/..%252fadmin",
+            "/pkg/..%2F..%2Fadmin",
+            "/pkg%2F..%2Fadmin",
+        ] {
+            let found = find("a.test", "GET", path);
+            let slash = Err(Refusal::Malformed(Malformed::EncodedSlash));
+            assert!(found == ambiguous || found == slash, "{path}: {found:?}");
+        }
+        for path in ["/files/c%23.pdf", "/Readme", "/a;b=c/d", "/100%25"] {
+            assert_eq!(find("a.test", "GET", path).as_deref(), Ok("root"), "{path}");
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! Every way a request can be turned away, and the words for it.
+//!
+//! One exhaustive enum: `edge::proxy::outbound` maps it to HTTP in one place, the metrics take their
+//! label from [`Refusal::code`], and nothing else decides what a caller is told.
+
+use super::request::Malformed;
+
+/// Why a token was not accepted. All of them are 401 `invalid_token` outside; the word is for logs,
+/// metrics and `palisade token verify`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum TokenFault {
+    /// Not three base64url parts, not JSON, not an object.
+    #[error("not a well-formed signed token")]
+    Malformed,
+    /// Longer than [`crate::domain::credential::MAX_TOKEN_BYTES`].
+    #[error("longer than a token may be")]
+    TooLong,
+    /// Five parts: an encrypted token (RFC 7516), which nothing here decrypts.
+    #[error("encrypted tokens are not accepted")]
+    Encrypted,
+    /// A name occurs twice in the header or the claims.
+    #[error("a name occurs twice")]
+    DuplicateName,
+    /// `alg` is `none`, unknown, or not one the issuer may use.
+    #[error("algorithm not accepted for this issuer")]
+    Algorithm,
+    /// `typ` names another kind of token.
+    #[error("not an access token by its typ")]
+    Type,
+    /// `crit` lists an extension (RFC 7515 §4.1.11); none is understood here.
+    #[error("critical header extension not understood")]
+    Critical,
+    /// The header brings its own key: `jwk`, `jku`, `x5u`, `x5c`.
+    #[error("the header brings its own key")]
+    EmbeddedKey,
+    /// No key of the issuer has this `kid`.
+    #[error("no key of this issuer has this kid")]
+    UnknownKey,
+    /// The signature does not match.
+    #[error("bad signature")]
+    Signature,
+    /// `iss` is missing, of the wrong type, or nobody we trust (or not on this route).
+    #[error("issuer not accepted")]
+    Issuer,
+    /// `aud` is missing, of the wrong type, or names somebody else.
+    #[error("audience not accepted")]
+    Audience,
+    /// `sub` is missing, empty, of the wrong type or holds control characters.
+    #[error("subject not accepted")]
+    Subject,
+    /// A claim has a type or a value that its definition forbids.
+    #[error("a claim is malformed")]
+    Claim,
+    /// `exp` is missing.
+    #[error("no expiry")]
+    NoExpiry,
+    /// `exp` has passed.
+    #[error("expired")]
+    Expired,
+    /// `nbf` or `iat` lies ahead.
+    #[error("not valid yet")]
+    NotYet,
+    /// `type` says it is a refresh, mailed or other token.
+    #[error("not an access token by its type claim")]
+    Use,
+}
+
+impl TokenFault {
+    /// The stable word for logs and metrics.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            TokenFault::Malformed => "token_malformed",
+            TokenFault::TooLong => "token_too_long",
+            TokenFault::Encrypted => "token_encrypted",
+            TokenFault::DuplicateName => "token_duplicate_name",
+            TokenFault::Algorithm => "token_algorithm",
+            TokenFault::Type => "token_type",
+            TokenFault::Critical => "token_crit",
+            TokenFault::EmbeddedKey => "token_embedded_key",
+            TokenFault::UnknownKey => "token_unknown_key",
+            TokenFault::Signature => "token_signature",
+            TokenFault::Issuer => "token_issuer",
+            TokenFault::Audience => "token_audience",
+            TokenFault::Subject => "token_subject",
+            TokenFault::Claim => "token_claim",
+            TokenFault::NoExpiry => "token_no_expiry",
+            TokenFault::Expired => "token_expired",
+            TokenFault::NotYet => "token_not_yet",
+            TokenFault::Use => "token_use",
+        }
+    }
+}
+
+/// Why a request was turned away.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// The request is not one that two parties would read the same way: 400.
+    Malformed(Malformed),
+    /// No route for this host and path: 404.
+    NoRoute,
+    /// The route exists, but not for this method: 405, with what it allows.
+    Method {
+        /// The methods the matching routes take, for `Allow`.
+        allow: Vec<String>,
+    },
+    /// More than one credential, or one that is not in its scheme's form: 400 `invalid_request`.
+    Credentials,
+    /// A token is required and none was sent: 401, challenge without an error (RFC 6750 §3.1).
+    NoToken,
+    /// A token was sent and is not good: 401 `invalid_token`.
+    Token(TokenFault),
+    /// The token was good and has been revoked: 401 `invalid_token`.
+    Revoked,
+    /// A scope is missing: 403 `insufficient_scope` with the scopes that would do.
+    Scope {
+        /// What the route asks for.
+        needed: Vec<String>,
+    },
+    /// The route wants a verified e-mail address: 403.
+    EmailUnverified,
+    /// A claim has not the value the route asks for: 403. Which one is not told.
+    Claim,
+    /// The revocation set is not loaded, so no token can be trusted yet: 503.
+    NotReady,
+}
+
+impl Refusal {
+    /// The stable word for logs, metrics and the `code` of problem documents.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Refusal::Malformed(malformed) => malformed.code(),
+            Refusal::NoRoute => "no_route",
+            Refusal::Method { .. } => "method_not_allowed",
+            Refusal::Credentials => "credentials_ambiguous",
+            Refusal::NoToken => "token_missing",
+            Refusal::Token(fault) => fault.code(),
+            Refusal::Revoked => "token_revoked",
+            Refusal::Scope { .. } => "insufficient_scope",
+            Refusal::EmailUnverified => "email_unverified",
+            Refusal::Claim => "claim_not_accepted",
+            Refusal::NotReady => "not_ready",
+        }
+    }
+}

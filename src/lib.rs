@@ -1,0 +1,25 @@
+//! Palisade: an authentication gateway that runs beside a web application.
+//!
+//! # The map
+//! - [`domain`]: floor 1, what is true. No async, no I/O, no clock.
+//! - [`ports`]: floor 2, what we need from outside, as traits.
+//! - [`service`]: floor 3, the use cases, one file each.
+//! - [`edge`]: floor 4, one room per outside thing: proxy (pingora), api (axum), jwt, store (sled),
+//!   fetch (reqwest), telemetry.
+//! - [`config`]: `config.toml`, typed and valid. [`cli`]: one file per command. [`app`]: the
+//!   composition root, the only file that names every edge.
+//!
+//! # The law
+//! Each floor uses only the floors below it, rooms on one floor never name each other, and only a room
+//! imports its outside crate. `tests/tidy.rs` enforces it.
+//!
+//! # A request's way
+//! `edge::proxy::listener → inbound → service::admit (route → authenticate → revoked? → policy) →
+//! Permit → upstream`, or `→ outbound`, or `→ bridge → edge::api`.
+
+pub mod app;
+pub mod config;
+pub mod domain;
+pub mod edge;
+pub mod ports;
+pub mod service;
