@@ -3,6 +3,7 @@
 //! Each trait is a door; the rooms of `edge` stand behind them and never see each other. Nothing here
 //! names a crate that talks to the outside.
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -229,8 +230,8 @@ pub trait Fetch: Send + Sync {
     async fn get(&self, url: &str, max_bytes: usize) -> Result<Vec<u8>, FetchError>;
 }
 
-/// How one request ended, for the meters and the access log.
-#[derive(Debug)]
+/// How one request ended, for the meters and the access log. Holds no query and no credential.
+#[derive(Debug, Clone, Copy)]
 pub struct Ended<'a> {
     /// The route's name; `None` when no route was found or it was ours to answer.
     pub route: Option<&'a str>,
@@ -239,6 +240,19 @@ pub struct Ended<'a> {
     pub took: Duration,
     /// `allowed`, `native`, or the refusal's code.
     pub decision: &'static str,
+    pub request_id: &'a str,
+    pub method: &'a str,
+    /// The Host as sent.
+    pub host: &'a str,
+    /// The path as sent, without the query.
+    pub path: &'a str,
+    /// Bytes of body sent to the client.
+    pub bytes: u64,
+    /// The verified caller.
+    pub subject: Option<&'a str>,
+    /// Who the request came from, trusted proxies left out.
+    pub client: IpAddr,
+    pub upstream: Option<SocketAddr>,
 }
 
 /// Where counts go. Implementations never block.

@@ -5,6 +5,7 @@
 
 pub mod credential;
 pub mod identity;
+pub mod problem;
 pub mod request;
 pub mod revocation;
 pub mod route;

@@ -1,1 +1,10 @@
-//! proxy
+//! The proxy: client connections in, admitted requests out. Only this room imports pingora.
+
+pub mod bridge;
+pub mod exchange;
+pub mod forward;
+pub mod head;
+pub mod inbound;
+pub mod outbound;
+pub mod socket;
+pub mod upstream;

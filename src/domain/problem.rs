@@ -1,0 +1,56 @@
+//! What a caller is told when something is refused or fails: an RFC 9457 problem document.
+//!
+//! Outside messages only. What went wrong inside belongs in the log.
+
+use serde::Serialize;
+
+/// A problem document. `code` is stable; `title` and `detail` are for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    /// Always `about:blank`: the status says what class of problem it is, `code` which one.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// The HTTP status code.
+    pub status: u16,
+    /// The status in words.
+    pub title: &'static str,
+    /// What happened and what would do.
+    pub detail: String,
+    /// The stable word for programs.
+    pub code: &'static str,
+}
+
+impl Problem {
+    /// A problem with this status and code.
+    #[must_use]
+    pub fn new(status: u16, code: &'static str, detail: impl Into<String>) -> Problem {
+        let title = match status {
+            400 => "Bad Request",
+            401 => "Unauthorized",
+            403 => "Forbidden",
+            404 => "Not Found",
+            405 => "Method Not Allowed",
+            408 => "Request Timeout",
+            409 => "Conflict",
+            413 => "Content Too Large",
+            415 => "Unsupported Media Type",
+            422 => "Unprocessable Content",
+            429 => "Too Many Requests",
+            431 => "Request Header Fields Too Large",
+            501 => "Not Implemented",
+            502 => "Bad Gateway",
+            503 => "Service Unavailable",
+            504 => "Gateway Timeout",
+            505 => "HTTP Version Not Supported",
+            _ => "Internal Server Error",
+        };
+        Problem { kind: "about:blank", status, title, detail: detail.into(), code }
+    }
+
+    /// The document as JSON text.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        // A struct of text and one number: serialisation has nothing to fail on.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}

@@ -1,0 +1,97 @@
+//! One request and its answer, seen from outside: who is at the other end, and the switch that ends it.
+//!
+//! Every exchange runs under its switch (`listener`), so an open WebSocket or event stream can be cut
+//! the moment its token is revoked, however silent it is. [`Streams`] knows which exchanges are open
+//! for longer than one answer, and whose they are.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::Notify;
+
+use crate::ports::{Revocations, Verified};
+
+tokio::task_local! {
+    /// The exchange that the current task serves; set by the listener around the engine.
+    pub static CURRENT: Arc<Exchange>;
+}
+
+/// What the listener knows of an exchange.
+#[derive(Debug)]
+pub struct Exchange {
+    /// The other end of the connection.
+    pub peer: SocketAddr,
+    /// Whether the connection is encrypted.
+    pub tls: bool,
+    cut: Notify,
+}
+
+impl Exchange {
+    /// An exchange with `peer`.
+    #[must_use]
+    pub fn new(peer: SocketAddr, tls: bool) -> Arc<Exchange> {
+        Arc::new(Exchange { peer, tls, cut: Notify::new() })
+    }
+
+    /// Ends the exchange wherever it stands.
+    pub fn cut(&self) {
+        self.cut.notify_one();
+    }
+
+    /// Resolves once the exchange is cut.
+    pub async fn is_cut(&self) {
+        self.cut.notified().await;
+    }
+}
+
+/// The open streams and their callers.
+#[derive(Debug, Default)]
+pub struct Streams {
+    open: Mutex<HashMap<u64, (Arc<Verified>, Arc<Exchange>)>>,
+    next: AtomicU64,
+}
+
+impl Streams {
+    /// Watches an exchange until the guard is dropped.
+    #[must_use]
+    pub fn watch(self: &Arc<Self>, caller: Arc<Verified>, exchange: Arc<Exchange>) -> Watched {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).insert(id, (caller, exchange));
+        Watched { id, streams: Arc::clone(self) }
+    }
+
+    /// Cuts every stream whose token is revoked by now; returns how many. Called after each change of
+    /// the revocation set.
+    pub fn cut_revoked(&self, revocations: &dyn Revocations) -> usize {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let revoked = open.values().filter(|(caller, _)| revocations.is_revoked(&caller.identity));
+        revoked.map(|(_, exchange)| exchange.cut()).count()
+    }
+
+    /// How many streams are open.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Whether no stream is open.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Keeps an exchange among the open [`Streams`].
+#[derive(Debug)]
+pub struct Watched {
+    id: u64,
+    streams: Arc<Streams>,
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.streams.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+    }
+}

@@ -1,0 +1,169 @@
+//! From the engine's request header to the domain's one view of a request.
+//!
+//! Nothing here decides; it only reads, and refuses what cannot be read one way.
+
+use std::net::IpAddr;
+
+use http::HeaderMap;
+use ipnet::IpNet;
+use pingora::http::RequestHeader;
+
+use crate::domain::request::{Headers, Host, Malformed, Path, Request};
+
+/// The header fields of the engine, for the domain.
+pub struct Fields<'a>(pub &'a HeaderMap);
+
+impl Headers for Fields<'_> {
+    fn each(&self, name: &str, visit: &mut dyn FnMut(&[u8])) {
+        for value in self.0.get_all(name) {
+            visit(value.as_bytes());
+        }
+    }
+}
+
+/// Splits a request target into path and query; an absolute form loses its origin, which the engine
+/// has held against the Host.
+fn split_target(raw: &[u8]) -> Result<(&[u8], Option<&[u8]>), Malformed> {
+    let origin_form = match raw.first() {
+        Some(b'/') => raw,
+        _ => {
+            let text = std::str::from_utf8(raw).map_err(|_| Malformed::Target)?;
+            let (scheme, rest) = text.split_once("://").ok_or(Malformed::Target)?;
+            if !scheme.eq_ignore_ascii_case("http") && !scheme.eq_ignore_ascii_case("https") {
+                return Err(Malformed::Target);
+            }
+            match rest.find(['/', '?', '#']) {
+                Some(at) if rest[at..].starts_with('/') => &rest.as_bytes()[at..],
+                // No path at all: only "/" can be meant (RFC 9110 §4.2.3).
+                None => b"/",
+                Some(_) => return Err(Malformed::Target),
+            }
+        }
+    };
+    match memchr::memchr(b'?', origin_form) {
+        None => Ok((origin_form, None)),
+        Some(at) => {
+            let query = &origin_form[at + 1..];
+            match query.iter().any(|byte| matches!(byte, 0..=b' ' | b'#' | 0x7f)) {
+                true => Err(Malformed::Byte),
+                false => Ok((&origin_form[..at], Some(query))),
+            }
+        }
+    }
+}
+
+/// The domain's view of `header`.
+///
+/// # Errors
+/// [`Malformed`] when the target or the Host has no single reading.
+pub fn view<'a>(header: &'a RequestHeader, fields: &'a Fields<'a>) -> Result<Request<'a>, Malformed> {
+    let (path, query) = split_target(header.raw_path())?;
+    let host = match (header.uri.authority(), header.headers.get(http::header::HOST)) {
+        (Some(authority), _) => authority.as_str().as_bytes(),
+        (None, Some(host)) => host.as_bytes(),
+        (None, None) => return Err(Malformed::NoHost),
+    };
+    Ok(Request {
+        method: header.method.as_str(),
+        host: Host::parse(host)?,
+        path: Path::parse(path)?,
+        query: query.and_then(|query| std::str::from_utf8(query).ok()),
+        websocket: is_websocket(header),
+        headers: fields,
+    })
+}
+
+/// Whether the request asks to become a WebSocket (RFC 6455 §4.1).
+#[must_use]
+pub fn is_websocket(header: &RequestHeader) -> bool {
+    let holds = |name: http::HeaderName, token: &str| {
+        header.headers.get_all(name).iter().any(|value| {
+            value
+                .to_str()
+                .is_ok_and(|text| text.split(',').any(|item| item.trim().eq_ignore_ascii_case(token)))
+        })
+    };
+    header.headers.contains_key(http::header::UPGRADE)
+        && header.method == http::Method::GET
+        && holds(http::header::UPGRADE, "websocket")
+        && holds(http::header::CONNECTION, "upgrade")
+}
+
+/// Who the request comes from: the peer, or, when the peer is a trusted proxy, the last address in
+/// `X-Forwarded-For` that is not one.
+#[must_use]
+pub fn client_address(peer: IpAddr, header: &RequestHeader, trusted: &[IpNet]) -> IpAddr {
+    if !is_trusted(peer, trusted) {
+        return peer;
+    }
+    let lines: Vec<&str> =
+        header.headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok()).collect();
+    let hops = lines.iter().flat_map(|line| line.split(',')).map(str::trim);
+    let mut client = peer;
+    for hop in hops.rev() {
+        // A hop that cannot be read ends what can be believed.
+        let Ok(address) = hop.parse::<IpAddr>() else { break };
+        client = address;
+        if !is_trusted(address, trusted) {
+            break;
+        }
+    }
+    client
+}
+
+/// Whether `peer` is one of the proxies we believe.
+#[must_use]
+pub fn is_trusted(peer: IpAddr, trusted: &[IpNet]) -> bool {
+    let peer = peer.to_canonical();
+    trusted.iter().any(|net| net.contains(&peer))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header(target: &str, fields: &[(&'static str, &str)]) -> RequestHeader {
+        let mut header = RequestHeader::build("GET", target.as_bytes(), None).unwrap();
+        for (name, value) in fields {
+            header.append_header(*name, *value).unwrap();
+        }
+        header
+    }
+
+    #[test]
+    fn a_target_has_one_path_and_one_query() {
+        let check = |target: &str| -> Result<(String, Option<String>), Malformed> {
+            let header = header(target, &[("host", "a.test")]);
+            let fields = Fields(&header.headers);
+            view(&header, &fields).map(|r| (r.path.as_str().to_owned(), r.query.map(ToOwned::to_owned)))
+        };
+        let ok = |path: &str, query: Option<&str>| Ok((path.to_owned(), query.map(ToOwned::to_owned)));
+        assert_eq!(check("/a?b=/public/&c"), ok("/a", Some("b=/public/&c")));
+        assert_eq!(check("/a?"), ok("/a", Some("")));
+        assert_eq!(check("/a?b?c"), ok("/a", Some("b?c")));
+        assert_eq!(check("http://a.test/a?b"), ok("/a", Some("b")));
+        assert_eq!(check("http://a.test"), ok("/", None));
+        assert_eq!(check("*"), Err(Malformed::Target));
+        assert_eq!(check("ftp://a.test/a"), Err(Malformed::Target));
+    }
+
+    #[test]
+    fn forwarded_addresses_are_believed_hop_by_hop_from_trusted_proxies_only() {
+        let trusted = ["10.0.0.0/8".parse().unwrap()];
+        let forwarded = header("/", &[("host", "a"), ("x-forwarded-for", "6.6.6.6, 7.7.7.7, 10.0.0.2")]);
+        let address = |peer: &str| client_address(peer.parse().unwrap(), &forwarded, &trusted).to_string();
+        assert_eq!(address("9.9.9.9"), "9.9.9.9");
+        assert_eq!(address("10.0.0.1"), "7.7.7.7");
+        assert_eq!(address("::ffff:10.0.0.1"), "7.7.7.7");
+        let garbled = header("/", &[("host", "a"), ("x-forwarded-for", "6.6.6.6, nonsense")]);
+        assert_eq!(client_address("10.0.0.1".parse().unwrap(), &garbled, &trusted).to_string(), "10.0.0.1");
+    }
+
+    #[test]
+    fn a_websocket_needs_both_fields() {
+        let both = [("host", "a"), ("upgrade", "WebSocket"), ("connection", "keep-alive, Upgrade")];
+        assert!(is_websocket(&header("/", &both)));
+        assert!(!is_websocket(&header("/", &both[..2])));
+        assert!(!is_websocket(&header("/", &[("host", "a"), ("upgrade", "foo"), ("connection", "upgrade")])));
+    }
+}
