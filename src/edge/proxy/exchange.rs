@@ -46,10 +46,17 @@ impl Exchange {
     }
 }
 
+/// A stream, and whose it is.
+#[derive(Debug)]
+struct Open {
+    caller: Arc<Verified>,
+    exchange: Arc<Exchange>,
+}
+
 /// The open streams and their callers.
 #[derive(Debug, Default)]
 pub struct Streams {
-    open: Mutex<HashMap<u64, (Arc<Verified>, Arc<Exchange>)>>,
+    open: Mutex<HashMap<u64, Open>>,
     next: AtomicU64,
 }
 
@@ -58,7 +65,7 @@ impl Streams {
     #[must_use]
     pub fn watch(self: &Arc<Self>, caller: Arc<Verified>, exchange: Arc<Exchange>) -> Watched {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).insert(id, (caller, exchange));
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).insert(id, Open { caller, exchange });
         Watched { id, streams: Arc::clone(self) }
     }
 
@@ -66,8 +73,8 @@ impl Streams {
     /// the revocation set.
     pub fn cut_revoked(&self, revocations: &dyn Revocations) -> usize {
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let revoked = open.values().filter(|(caller, _)| revocations.is_revoked(&caller.identity));
-        revoked.map(|(_, exchange)| exchange.cut()).count()
+        let revoked = open.values().filter(|stream| revocations.is_revoked(&stream.caller.identity));
+        revoked.map(|stream| stream.exchange.cut()).count()
     }
 
     /// How many streams are open.
