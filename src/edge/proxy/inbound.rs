@@ -59,6 +59,12 @@ fn split_target(raw: &[u8]) -> Result<(&[u8], Option<&[u8]>), Malformed> {
 pub fn view<'a>(header: &'a RequestHeader, fields: &'a Fields<'a>) -> Result<Request<'a>, Malformed> {
     let (path, query) = split_target(header.raw_path())?;
     let host = match (header.uri.authority(), header.headers.get(http::header::HOST)) {
+        // Two names for one request are one too many (RFC 9112 §3.2.2, RFC 9113 §8.3.1).
+        (Some(authority), Some(host))
+            if !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()) =>
+        {
+            return Err(Malformed::Host);
+        }
         (Some(authority), _) => authority.as_str().as_bytes(),
         (None, Some(host)) => host.as_bytes(),
         (None, None) => return Err(Malformed::NoHost),

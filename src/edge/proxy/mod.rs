@@ -5,6 +5,8 @@ pub mod exchange;
 pub mod forward;
 pub mod head;
 pub mod inbound;
+pub mod listener;
 pub mod outbound;
+pub mod service;
 pub mod socket;
 pub mod upstream;

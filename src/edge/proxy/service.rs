@@ -1,0 +1,447 @@
+//! The engine's hooks, in the order of a request's way: admit, choose an upstream, say what it is told,
+//! look at what it answers, count.
+//!
+//! No hook decides policy. `upstream_peer` connects to nothing without a [`Permit`], which only
+//! `service::admit` makes: a hook that is skipped ends in a refusal.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use axum::Router;
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Method, header};
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::proxy::{FailToProxy, ProxyHttp, Session};
+use pingora::upstreams::peer::HttpPeer;
+use pingora::{Error, ErrorSource, ErrorType, Result};
+
+use super::exchange::{CURRENT, Exchange, Streams, Watched};
+use super::forward::{self, Origin, Reserved};
+use super::inbound::{self, Fields};
+use super::outbound::{self, Answer};
+use super::upstream::Cluster;
+use super::{bridge, outbound::answer};
+use crate::config::Forward;
+use crate::domain::credential::Carrier;
+use crate::domain::problem::Problem;
+use crate::domain::request::Path;
+use crate::ports::{Clock, Ended, Meter, Signer};
+use crate::service::admit::{Admission, Permit};
+
+/// What a reload replaces as a whole: the policy, the upstreams, and what is forwarded to them.
+/// `clusters` and `forwards` are indexed by [`crate::domain::route::Route::index`].
+pub struct Live {
+    pub admission: Admission,
+    pub clusters: Vec<Cluster>,
+    pub forwards: Vec<Forward>,
+    pub reserved: Reserved,
+    pub trusted_proxies: Vec<ipnet::IpNet>,
+}
+
+/// The gateway as the engine calls it.
+pub struct Gateway {
+    pub live: Arc<ArcSwap<Live>>,
+    /// The endpoints that we answer ourselves.
+    pub native: Router,
+    /// The path below which they are, without a trailing slash.
+    pub native_prefix: String,
+    pub streams: Arc<Streams>,
+    pub signer: Arc<dyn Signer>,
+    pub clock: Arc<dyn Clock>,
+    pub meter: Arc<dyn Meter>,
+}
+
+/// One request on its way.
+pub struct Context {
+    started: Instant,
+    request_id: String,
+    exchange: Option<Arc<Exchange>>,
+    live: Option<Arc<Live>>,
+    permit: Option<Permit>,
+    /// The path in normal form, and the host as it was matched.
+    path: String,
+    host: String,
+    websocket: bool,
+    client: IpAddr,
+    tried: Vec<SocketAddr>,
+    body_received: u64,
+    decision: &'static str,
+    native_status: Option<u16>,
+    authority: Arc<str>,
+    watched: Option<Watched>,
+}
+
+/// Fields that belong to one connection (RFC 9110 §7.6.1).
+const HOP_BY_HOP: [HeaderName; 6] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::PROXY_AUTHORIZATION,
+    header::TE,
+    header::UPGRADE,
+];
+
+impl Context {
+    fn peer(&self) -> IpAddr {
+        self.exchange.as_ref().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |exchange| exchange.peer.ip())
+    }
+
+    fn permitted(&self) -> Result<(&Permit, &Live)> {
+        match (&self.permit, &self.live) {
+            (Some(permit), Some(live)) => Ok((permit, live)),
+            // The invariant of this file: nothing is forwarded that was not admitted.
+            _ => Error::e_explain(ErrorType::HTTPStatus(500), "a request without a permit"),
+        }
+    }
+
+    fn cluster(&self) -> Result<(&Permit, &Live, &Cluster)> {
+        let (permit, live) = self.permitted()?;
+        match live.clusters.get(permit.route().index) {
+            Some(cluster) => Ok((permit, live, cluster)),
+            None => Error::e_explain(ErrorType::HTTPStatus(500), "a route without upstreams"),
+        }
+    }
+}
+
+/// RFC 9110 §9.2.2.
+fn is_idempotent(method: &Method) -> bool {
+    matches!(
+        *method,
+        Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE
+    )
+}
+
+fn declared_length(header: &RequestHeader) -> Option<u64> {
+    header.headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+fn is_event_stream(value: Option<&HeaderValue>) -> bool {
+    value.and_then(|value| value.to_str().ok()).is_some_and(|text| text.contains("text/event-stream"))
+}
+
+impl Gateway {
+    fn is_native(&self, path: &str) -> bool {
+        let below = path.strip_prefix(&*self.native_prefix);
+        below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            || matches!(path, "/.well-known/jwks.json" | "/.well-known/oauth-authorization-server")
+    }
+
+    async fn refuse(&self, session: &mut Session, context: &Context, answer: &Answer) -> Result<bool> {
+        outbound::send(session, answer, &context.request_id).await?;
+        Ok(true)
+    }
+
+    /// Reads, matches and decides. True when the request was answered here.
+    async fn admit(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
+        let live = self.live.load_full();
+        let decided = {
+            let fields = Fields(&session.req_header().headers);
+            match inbound::view(session.req_header(), &fields) {
+                Err(malformed) => Err(crate::domain::verdict::Refusal::Malformed(malformed)),
+                Ok(request) => {
+                    context.path = request.path.as_str().to_owned();
+                    context.host = request.host.to_string();
+                    context.websocket = request.websocket;
+                    if self.is_native(&context.path) {
+                        Ok(None)
+                    } else {
+                        live.admission.admit(&request).await.map(Some).map_err(|(refusal, _)| refusal)
+                    }
+                }
+            }
+        };
+        context.client = inbound::client_address(context.peer(), session.req_header(), &live.trusted_proxies);
+        context.live = Some(live);
+        match decided {
+            Err(refusal) => {
+                context.decision = refusal.code();
+                self.refuse(session, context, &answer(&refusal)).await
+            }
+            Ok(None) => {
+                context.decision = "native";
+                let (path, client) = (context.path.clone(), context.client);
+                let served =
+                    bridge::serve(session, self.native.clone(), &path, client, &context.request_id).await?;
+                context.native_status = Some(served);
+                Ok(true)
+            }
+            Ok(Some(permit)) => {
+                context.decision = "allowed";
+                context.permit = Some(permit);
+                let limit = context.cluster()?.2.settings.max_body;
+                if limit.zip(declared_length(session.req_header())).is_some_and(|(most, sent)| sent > most) {
+                    context.decision = "body_too_large";
+                    context.permit = None;
+                    return self.refuse(session, context, &too_large()).await;
+                }
+                Ok(false)
+            }
+        }
+    }
+}
+
+fn too_large() -> Answer {
+    Problem::new(413, "body_too_large", "The request body is larger than this path takes.").into()
+}
+
+#[async_trait]
+impl ProxyHttp for Gateway {
+    type CTX = Context;
+
+    fn new_ctx(&self) -> Context {
+        Context {
+            started: Instant::now(),
+            request_id: uuid::Uuid::now_v7().simple().to_string(),
+            exchange: CURRENT.try_with(Arc::clone).ok(),
+            live: None,
+            permit: None,
+            path: String::new(),
+            host: String::new(),
+            websocket: false,
+            client: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            tried: Vec::new(),
+            body_received: 0,
+            decision: "failed",
+            native_status: None,
+            authority: Arc::from(""),
+            watched: None,
+        }
+    }
+
+    async fn request_filter(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
+        if self.admit(session, context).await? {
+            return Ok(true);
+        }
+        // Only WebSockets are upgraded: a protocol that we do not know is none that we can authorise.
+        if !context.websocket {
+            session.req_header_mut().remove_header(&header::UPGRADE);
+        }
+        Ok(false)
+    }
+
+    async fn upstream_peer(&self, session: &mut Session, context: &mut Context) -> Result<Box<HttpPeer>> {
+        let (_, _, cluster) = context.cluster()?;
+        let Some(chosen) = cluster.choose(&context.tried) else {
+            return Error::e_explain(ErrorType::HTTPStatus(503), "no upstream of this route is healthy");
+        };
+        let mut peer = chosen.peer;
+        // A stream may stay silent for as long as both ends live.
+        if context.websocket || is_event_stream(session.req_header().headers.get(header::ACCEPT)) {
+            peer.options.read_timeout = None;
+        }
+        context.tried.push(chosen.address);
+        context.authority = chosen.authority;
+        Ok(peer)
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        _session: &mut Session,
+        request: &mut RequestHeader,
+        context: &mut Context,
+    ) -> Result<()> {
+        let (permit, live) = context.permitted()?;
+        let Some(settings) = live.forwards.get(permit.route().index) else {
+            return Error::e_explain(ErrorType::HTTPStatus(500), "a route without forwarding rules");
+        };
+        // Fields named by Connection go first, so that none of ours can be named (CVE-2024-45410).
+        let named: Vec<HeaderName> = request
+            .headers
+            .get_all(header::CONNECTION)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|text| text.split(','))
+            .filter_map(|name| name.trim().parse().ok())
+            .filter(|name| {
+                !matches!(*name, header::HOST | header::CONTENT_LENGTH | header::TRANSFER_ENCODING)
+                    && !name.as_str().starts_with("sec-websocket-")
+            })
+            .collect();
+        for name in named.iter().chain(&HOP_BY_HOP) {
+            request.remove_header(name);
+        }
+        if context.websocket {
+            request.insert_header(header::CONNECTION, "Upgrade")?;
+            request.insert_header(header::UPGRADE, "websocket")?;
+        }
+        forward::strip(request, &live.reserved);
+        let carriers = &permit.route().policy.carriers;
+        let mut without = None;
+        if let Some(carrier) = permit.carrier() {
+            forward::remove_carrier(request, carrier);
+            if carrier == Carrier::Query {
+                without = carriers.query.as_deref();
+            }
+        }
+        if let Err(malformed) = forward::set_target(request, &context.path, without) {
+            return Error::e_explain(ErrorType::HTTPStatus(400), malformed.to_string());
+        }
+        let peer = context.peer();
+        forward::set_forwarded(
+            request,
+            Origin {
+                peer,
+                tls: context.exchange.as_ref().is_some_and(|exchange| exchange.tls),
+                host: &context.host,
+                trusted: inbound::is_trusted(peer, &live.trusted_proxies),
+            },
+        );
+        let host = if settings.preserve_host { context.host.as_str() } else { &context.authority };
+        request.insert_header(header::HOST, host)?;
+        request.insert_header("x-request-id", context.request_id.as_str())?;
+        if let Some(caller) = permit.caller() {
+            forward::set_identity(request, settings, &caller.identity);
+            if let Some(name) = &settings.assertion {
+                let assertion =
+                    self.signer.assertion(&caller.identity, &permit.route().name, self.clock.now());
+                match assertion {
+                    Ok(assertion) => request.insert_header(name.clone(), assertion)?,
+                    Err(why) => return Error::e_explain(ErrorType::HTTPStatus(503), why.to_string()),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn request_body_filter(
+        &self,
+        _session: &mut Session,
+        body: &mut Option<Bytes>,
+        _end: bool,
+        context: &mut Context,
+    ) -> Result<()> {
+        context.body_received += body.as_ref().map_or(0, |chunk| chunk.len() as u64);
+        match context.cluster()?.2.settings.max_body {
+            Some(most) if context.body_received > most => {
+                Error::e_explain(ErrorType::HTTPStatus(413), "the body is larger than the route takes")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn response_filter(
+        &self,
+        _session: &mut Session,
+        response: &mut ResponseHeader,
+        context: &mut Context,
+    ) -> Result<()> {
+        response.insert_header("x-request-id", context.request_id.as_str())?;
+        let stream = response.status == http::StatusCode::SWITCHING_PROTOCOLS
+            || is_event_stream(response.headers.get(header::CONTENT_TYPE));
+        if stream && context.watched.is_none() {
+            let caller = context.permit.as_ref().and_then(Permit::caller);
+            if let (Some(caller), Some(exchange)) = (caller, &context.exchange) {
+                context.watched = Some(self.streams.watch(Arc::clone(caller), Arc::clone(exchange)));
+                // A revocation between admission and now has found no stream to cut.
+                if let Some(live) = &context.live
+                    && live.admission.revocations.is_revoked(&caller.identity)
+                {
+                    exchange.cut();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn fail_to_connect(
+        &self,
+        session: &mut Session,
+        _peer: &HttpPeer,
+        context: &mut Context,
+        mut error: Box<Error>,
+    ) -> Box<Error> {
+        let attempts = context.tried.len();
+        let more = context.cluster().is_ok_and(|(.., cluster)| attempts <= cluster.settings.retries);
+        error.set_retry(more && is_idempotent(&session.req_header().method));
+        error
+    }
+
+    fn error_while_proxy(
+        &self,
+        peer: &HttpPeer,
+        session: &mut Session,
+        mut error: Box<Error>,
+        _context: &mut Context,
+        reused: bool,
+    ) -> Box<Error> {
+        // A pooled connection may have been closed under us; whether the request was acted on is not
+        // known, so only what may be repeated is repeated, and only with its whole body at hand.
+        let repeat = reused
+            && is_idempotent(&session.req_header().method)
+            && !session.as_ref().retry_buffer_truncated();
+        error.retry.decide_reuse(repeat);
+        error.more_context(format!("upstream {}", peer._address))
+    }
+
+    async fn fail_to_proxy(
+        &self,
+        session: &mut Session,
+        error: &Error,
+        context: &mut Context,
+    ) -> FailToProxy {
+        let (status, code, detail) = match (error.etype(), error.esource()) {
+            (ErrorType::HTTPStatus(413), _) => (413, "body_too_large", too_large().problem.detail),
+            (ErrorType::HTTPStatus(503), _) => {
+                (503, "upstream_unavailable", "The app is not available; try again shortly.".to_owned())
+            }
+            (ErrorType::HTTPStatus(status), _) => (*status, "failed", "The request failed.".to_owned()),
+            (
+                ErrorType::ConnectTimedout
+                | ErrorType::ReadTimedout
+                | ErrorType::WriteTimedout
+                | ErrorType::TLSHandshakeTimedout,
+                ErrorSource::Upstream,
+            ) => (504, "upstream_timeout", "The app did not answer in time.".to_owned()),
+            (_, ErrorSource::Upstream) => {
+                (502, "upstream_failed", "The app could not be reached or broke off.".to_owned())
+            }
+            // The client left or broke its own connection: there is nobody to tell.
+            (_, ErrorSource::Downstream) => (0, "client_gone", String::new()),
+            _ => (500, "failed", "The request failed inside the gateway.".to_owned()),
+        };
+        context.decision = code;
+        if status != 0 {
+            tracing::warn!(request_id = context.request_id, %error, code, "a request failed");
+            // An answer that has begun is only cut short.
+            if session.response_written().is_none() {
+                let problem = Problem::new(status, code, detail);
+                // A failure to tell the client changes nothing: the connection ends either way.
+                let _ = outbound::send(session, &problem.into(), &context.request_id).await;
+            }
+        }
+        FailToProxy { error_code: status, can_reuse_downstream: false }
+    }
+
+    async fn logging(&self, session: &mut Session, _error: Option<&Error>, context: &mut Context) {
+        let header = session.req_header();
+        let sent = session.response_written().map_or(0, |response| response.status.as_u16());
+        let path = header.uri.path();
+        // What was refused may hold anything; what was admitted is in normal form.
+        let path = if Path::parse(path.as_bytes()).is_ok() { path } else { "" };
+        self.meter.ended(&Ended {
+            route: context.permit.as_ref().map(|permit| &*permit.route().name),
+            status: context.native_status.unwrap_or(sent),
+            took: context.started.elapsed(),
+            decision: context.decision,
+            request_id: &context.request_id,
+            method: header.method.as_str(),
+            host: &context.host,
+            path,
+            bytes: session.body_bytes_sent() as u64,
+            subject: context
+                .permit
+                .as_ref()
+                .and_then(Permit::caller)
+                .map(|caller| caller.identity.subject.as_str()),
+            client: context.client,
+            upstream: context.tried.last().copied(),
+        });
+    }
+
+    fn suppress_error_log(&self, _session: &Session, _context: &Context, _error: &Error) -> bool {
+        true // The engine's own line would hold the query; `fail_to_proxy` writes ours.
+    }
+}
