@@ -21,7 +21,8 @@ use super::exchange::{CURRENT, Exchange};
 use super::head::{self, Head};
 use super::outbound;
 use super::service::Gateway;
-use super::socket::Socket;
+use super::socket::{Socket, Wire};
+use super::tls;
 use crate::domain::problem::Problem;
 use crate::domain::verdict::Refusal;
 
@@ -42,6 +43,8 @@ pub struct Listener {
     pub slots: Arc<Semaphore>,
     /// True once the gateway is shutting down.
     pub closing: watch::Receiver<bool>,
+    /// Present on the encrypted listener.
+    pub tls: Option<tls::Acceptor>,
     /// Every open connection; waiting for it is draining.
     pub connections: TaskTracker,
 }
@@ -76,7 +79,16 @@ impl Listener {
     }
 
     async fn serve(&self, stream: TcpStream, peer: SocketAddr) {
-        let mut socket = Box::new(Socket::new(stream));
+        let wire = match &self.tls {
+            None => Wire::Clear(stream),
+            Some(tls) => match tokio::time::timeout(self.limits.deadline, tls.accept(stream)).await {
+                Ok(Ok(stream)) => Wire::Tls(Box::new(stream)),
+                // Scanners and half-open connections: not worth a line each.
+                Ok(Err(_)) | Err(_) => return,
+            },
+        };
+        let encrypted = self.tls.is_some();
+        let mut socket = Box::new(Socket::new(wire));
         let mut first = true;
         let mut settings: Option<HttpPersistentSettings> = None;
         let mut closing = self.closing.clone();
@@ -103,7 +115,7 @@ impl Listener {
                 Some(settings) => settings.apply_to_session(&mut session),
                 None => session.set_keepalive(Some(self.limits.idle.as_secs())),
             }
-            let exchange = Exchange::new(peer, false);
+            let exchange = Exchange::new(peer, encrypted);
             let served =
                 CURRENT.scope(Arc::clone(&exchange), self.engine.process_new_http(session, &self.closing));
             let reused = tokio::select! {
@@ -120,6 +132,7 @@ impl Listener {
     }
 
     async fn serve_http2(&self, socket: Box<Socket>, peer: SocketAddr) {
+        let encrypted = self.tls.is_some();
         let mut options = h2::default_h2_options();
         options
             .max_concurrent_streams(H2_STREAMS)
@@ -153,7 +166,7 @@ impl Listener {
                 Ok(Some(h2::H2Accept::Session(stream))) => {
                     let engine = Arc::clone(&self.engine);
                     let closing = self.closing.clone();
-                    let exchange = Exchange::new(peer, false);
+                    let exchange = Exchange::new(peer, encrypted);
                     let serving = streams.track_future(async move {
                         let session = ServerSession::new_http2(stream);
                         tokio::select! {

@@ -9,4 +9,5 @@ pub mod listener;
 pub mod outbound;
 pub mod service;
 pub mod socket;
+pub mod tls;
 pub mod upstream;

@@ -20,14 +20,41 @@ use pingora::protocols::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
 
 /// Writes up to this many bytes are gathered into one system call.
 const WRITE_BUFFER: usize = 16 * 1024;
 
+/// What the bytes travel over.
+#[derive(Debug)]
+pub enum Wire {
+    Clear(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Wire {
+    fn tcp(&self) -> &TcpStream {
+        match self {
+            Wire::Clear(tcp) => tcp,
+            Wire::Tls(tls) => tls.get_ref().0,
+        }
+    }
+}
+
+/// Calls the same method on whichever stream the wire is.
+macro_rules! on_wire {
+    ($wire:expr, $method:ident $(, $argument:expr)*) => {
+        match $wire {
+            Wire::Clear(tcp) => Pin::new(tcp).$method($($argument),*),
+            Wire::Tls(tls) => Pin::new(tls.as_mut()).$method($($argument),*),
+        }
+    };
+}
+
 /// A client's connection.
 #[derive(Debug)]
 pub struct Socket {
-    tcp: TcpStream,
+    wire: Wire,
     unread: BytesMut,
     unsent: Vec<u8>,
     sent: usize,
@@ -37,8 +64,8 @@ pub struct Socket {
 impl Socket {
     /// Takes over an accepted connection.
     #[must_use]
-    pub fn new(tcp: TcpStream) -> Socket {
-        Socket { tcp, unread: BytesMut::new(), unsent: Vec::new(), sent: 0, established: SystemTime::now() }
+    pub fn new(wire: Wire) -> Socket {
+        Socket { wire, unread: BytesMut::new(), unsent: Vec::new(), sent: 0, established: SystemTime::now() }
     }
 
     /// Puts back bytes that were read: the next read yields them first.
@@ -48,7 +75,7 @@ impl Socket {
 
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.sent < self.unsent.len() {
-            let written = ready!(Pin::new(&mut self.tcp).poll_write(cx, &self.unsent[self.sent..]))?;
+            let written = ready!(on_wire!(&mut self.wire, poll_write, cx, &self.unsent[self.sent..]))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -67,7 +94,7 @@ impl AsyncRead for Socket {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.unread.is_empty() {
-            return Pin::new(&mut self.tcp).poll_read(cx, buf);
+            return on_wire!(&mut self.wire, poll_read, cx, buf);
         }
         let taken = self.unread.len().min(buf.remaining());
         buf.put_slice(&self.unread[..taken]);
@@ -82,7 +109,7 @@ impl AsyncWrite for Socket {
             ready!(self.poll_send(cx))?;
         }
         if bytes.len() >= WRITE_BUFFER {
-            return Pin::new(&mut self.tcp).poll_write(cx, bytes);
+            return on_wire!(&mut self.wire, poll_write, cx, bytes);
         }
         self.unsent.extend_from_slice(bytes);
         Poll::Ready(Ok(bytes.len()))
@@ -98,7 +125,7 @@ impl AsyncWrite for Socket {
             ready!(self.poll_send(cx))?;
         }
         if total >= WRITE_BUFFER {
-            return Pin::new(&mut self.tcp).poll_write_vectored(cx, slices);
+            return on_wire!(&mut self.wire, poll_write_vectored, cx, slices);
         }
         for slice in slices {
             self.unsent.extend_from_slice(slice);
@@ -112,12 +139,12 @@ impl AsyncWrite for Socket {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_send(cx))?;
-        Pin::new(&mut self.tcp).poll_flush(cx)
+        on_wire!(&mut self.wire, poll_flush, cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_send(cx))?;
-        Pin::new(&mut self.tcp).poll_shutdown(cx)
+        on_wire!(&mut self.wire, poll_shutdown, cx)
     }
 }
 
@@ -131,7 +158,7 @@ impl Shutdown for Socket {
 
 impl UniqueID for Socket {
     fn id(&self) -> i32 {
-        self.tcp.as_raw_fd()
+        self.wire.tcp().as_raw_fd()
     }
 }
 
