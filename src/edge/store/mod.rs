@@ -1,1 +1,22 @@
-//! store
+//! Durable state, and the revocation set in memory before it.
+//!
+//! [`SledStore`] keeps what must survive; [`RevokingStore`] wraps any store so that the
+//! [`RevocationCache`] learns of every revocation the moment it is durable. Nothing outside this room
+//! may name sled, and nothing here may decide who is let in.
+
+mod files;
+pub mod memory;
+mod record;
+pub mod sled;
+mod trees;
+mod writer;
+
+pub use self::files::OpenError;
+pub use self::memory::{RevocationCache, RevokingStore};
+pub use self::sled::SledStore;
+
+use std::time::Duration;
+
+/// How long past its end an entry is still kept and still counts. A clock that runs an hour fast, or
+/// is set back by an hour, must not bring a revoked token back to life.
+pub const EXPIRY_SLACK: Duration = Duration::from_secs(3600);

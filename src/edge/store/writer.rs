@@ -1,0 +1,182 @@
+//! The one thread that changes the store.
+//!
+//! It takes commands in batches, applies each atomically, makes the batch durable, and only then
+//! answers. It must never acknowledge what is not synced. After a failure it answers no to everything
+//! and tries to open the files afresh, because sled keeps refusing once a write has failed.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use super::files;
+use super::sled::Shared;
+use super::trees::Trees;
+use crate::domain::revocation::Revocation;
+use crate::domain::time::UnixTime;
+use crate::ports::StoreError;
+
+/// How many commands share one sync.
+const BATCH: usize = 16;
+/// How long to leave a failing disk alone before trying again.
+const RETRY: Duration = Duration::from_millis(500);
+
+pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
+
+/// A change, and where its outcome goes.
+pub(super) enum Change {
+    Revoke(Revocation, Reply<Revocation>),
+    Raise {
+        issuer: String,
+        sub: String,
+        created_at: UnixTime,
+        expires_at: UnixTime,
+        reason: Option<String>,
+        reply: Reply<Revocation>,
+    },
+    /// One step of a sweep.
+    Sweep(UnixTime, Reply<u64>),
+}
+
+/// A change in the queue, with its place there.
+pub(super) struct Command {
+    pub(super) change: Change,
+    pub(super) _place: OwnedSemaphorePermit,
+}
+
+/// An outcome that waits for the sync: told whether that worked.
+type Pending = Box<dyn FnOnce(Option<&str>)>;
+
+/// Runs until every sender is gone.
+pub(super) fn run(shared: &Arc<Shared>, queue: &Receiver<Command>) {
+    let mut tried = Instant::now();
+    loop {
+        let writable = shared.writable.load(Ordering::Relaxed);
+        let first = if writable {
+            match queue.recv() {
+                Ok(command) => Some(command),
+                Err(_) => return,
+            }
+        } else {
+            match queue.recv_timeout(RETRY) {
+                Ok(command) => Some(command),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        };
+        if !writable && tried.elapsed() >= RETRY {
+            recover(shared);
+            tried = Instant::now();
+        }
+        let Some(first) = first else { continue };
+        let mut batch = vec![first];
+        batch.extend(queue.try_iter().take(BATCH - 1));
+        if shared.writable.load(Ordering::Relaxed) {
+            if let Err(why) = commit(shared, batch) {
+                tracing::error!(why, "the store cannot write");
+                shared.writable.store(false, Ordering::Relaxed);
+                tried = Instant::now();
+            }
+        } else {
+            for command in batch {
+                refuse(command.change, "an earlier write failed and the disk has not recovered");
+            }
+        }
+    }
+}
+
+/// Applies a batch, makes it durable, answers. The error is why the store can no longer write.
+fn commit(shared: &Shared, batch: Vec<Command>) -> Result<(), String> {
+    let guard = shared.trees.read().unwrap_or_else(PoisonError::into_inner);
+    let Some(trees) = guard.as_ref() else {
+        for command in batch {
+            refuse(command.change, "the store is closed");
+        }
+        return Err("the store is closed".into());
+    };
+    let mut pending: Vec<Pending> = Vec::with_capacity(batch.len());
+    // sled may panic when its files fail it. The answers of the change at fault are then dropped, and
+    // its caller is told so by the closed channel; the others get theirs below.
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        for command in batch {
+            pending.push(apply(trees, command.change));
+        }
+        trees.sync()
+    }));
+    let failure = match outcome {
+        Ok(Ok(())) => None,
+        Ok(Err(e)) => Some(e.to_string()),
+        Err(_) => Some("the storage engine gave up in the middle of a write".to_owned()),
+    };
+    shared.bytes.store(trees.bytes(), Ordering::Relaxed);
+    if failure.is_some() {
+        // Before the answers: whoever gets one and asks for the status must not see the old one.
+        shared.writable.store(false, Ordering::Relaxed);
+    }
+    for answer in pending {
+        answer(failure.as_deref());
+    }
+    failure.map_or(Ok(()), Err)
+}
+
+fn apply(trees: &Trees, change: Change) -> Pending {
+    match change {
+        Change::Revoke(revocation, reply) => later(trees.revoke(&revocation), reply),
+        Change::Raise { issuer, sub, created_at, expires_at, reason, reply } => {
+            later(trees.raise(&issuer, &sub, (created_at, expires_at), reason.as_deref()), reply)
+        }
+        Change::Sweep(now, reply) => later(trees.sweep_step(now), reply),
+    }
+}
+
+fn later<T: 'static>(done: Result<T, StoreError>, reply: Reply<T>) -> Pending {
+    Box::new(move |failure| {
+        let answer = match (done, failure) {
+            (Ok(_), Some(why)) => Err(StoreError::Unavailable(why.to_owned())),
+            (done, _) => done,
+        };
+        // A caller that left does not need its answer; the change stands.
+        let _ = reply.send(answer);
+    })
+}
+
+fn refuse(change: Change, why: &str) {
+    let error = StoreError::Unavailable(why.to_owned());
+    // As above: nobody may be listening.
+    match change {
+        Change::Revoke(_, reply) | Change::Raise { reply, .. } => drop(reply.send(Err(error))),
+        Change::Sweep(_, reply) => drop(reply.send(Err(error))),
+    }
+}
+
+/// Opens the files afresh once the disk takes writes again, and shows it with a write.
+fn recover(shared: &Shared) {
+    if let Err(e) = files::probe(&shared.dir) {
+        tracing::warn!(error = %e, "the store's disk still takes no writes");
+        return;
+    }
+    let mut trees = shared.trees.write().unwrap_or_else(PoisonError::into_inner);
+    // Dropped before the new one is opened: sled holds a lock on its file.
+    if catch_unwind(AssertUnwindSafe(|| drop(trees.take()))).is_err() {
+        tracing::warn!("the storage engine did not close cleanly");
+    }
+    let opened = match Trees::open(&shared.dir, &shared.dir) {
+        Ok(opened) => trees.insert(opened),
+        Err(e) => {
+            tracing::error!(error = %e, "the store does not open again");
+            return;
+        }
+    };
+    match catch_unwind(AssertUnwindSafe(|| opened.touch().and_then(|()| opened.sync()))) {
+        Ok(Ok(())) => {
+            shared.bytes.store(opened.bytes(), Ordering::Relaxed);
+            shared.writable.store(true, Ordering::Relaxed);
+            tracing::info!("the store writes again");
+        }
+        Ok(Err(e)) => tracing::warn!(error = %e, "the store still cannot write"),
+        Err(_) => tracing::warn!("the storage engine gave up on the first write"),
+    }
+}
