@@ -1,17 +1,82 @@
 //! The configuration, typed and already valid.
 //!
-//! `file` mirrors `config.toml` as written, `check` turns it into these types and collects every error
-//! on the way. Past this module values are right, and their types say so. No secret is ever printed:
-//! they are [`SecretString`]s, resolved from their references.
+//! `file` walks `config.toml` as written and knows the line of every key, `check` turns it into these
+//! types and collects every error on the way. Past this module values are right, and their types say so.
+//! No secret is ever printed: they are [`SecretString`]s, resolved from their references.
 
+pub mod check;
+pub mod file;
+mod form;
+mod routes;
+
+use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
 use secrecy::SecretString;
 
 use crate::domain::route;
+
+/// Something in `config.toml` that keeps Palisade from starting.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    /// The file, as it was named to us.
+    pub path: PathBuf,
+    /// Counted from 1; 0 when the file could not be read at all.
+    pub line: usize,
+    /// The dotted key, such as `routes[0].match.path`; empty when the fault is in no key.
+    pub key: String,
+    /// What is there. Never a secret.
+    pub found: String,
+    /// What would do.
+    pub want: String,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.path.display())?;
+        if self.line > 0 {
+            write!(f, ":{}", self.line)?;
+        }
+        if !self.key.is_empty() {
+            write!(f, ": {}", self.key)?;
+        }
+        write!(f, ": found {}; want {}", self.found, self.want)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// Reads and checks the file at `path`, resolving secrets from the environment and from files.
+///
+/// # Errors
+/// Everything that is wrong with it, in the order of its lines.
+pub fn load(path: &Path) -> Result<Config, Vec<ConfigError>> {
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        vec![ConfigError {
+            path: path.to_owned(),
+            line: 0,
+            key: String::new(),
+            found: format!("no readable file ({error})"),
+            want: "a configuration file; name another with --config FILE".to_owned(),
+        }]
+    })?;
+    parse(&text, path, &|name| std::env::var(name).ok())
+}
+
+/// Checks `text` as the file at `path` would be, with `env` in place of the environment.
+///
+/// # Errors
+/// Everything that is wrong with it, in the order of its lines.
+pub fn parse(
+    text: &str,
+    path: &Path,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<Config, Vec<ConfigError>> {
+    check::config(text, path, env)
+}
 
 /// The whole of `config.toml`.
 #[derive(Debug, Clone)]
@@ -30,6 +95,8 @@ pub struct Config {
     pub mail: Mail,
     pub routes: Vec<Route>,
     pub providers: Vec<Provider>,
+    /// What works, but is probably not meant; one printable line each.
+    pub warnings: Vec<String>,
 }
 
 /// `[server]`.

@@ -1,0 +1,28 @@
+//! `palisade check`: reads the configuration as `run` would, and says everything that is wrong with it.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use crate::config;
+
+/// Prints `FILE: good, N routes`, or every error with its line on standard error. Exits 1 on errors.
+#[must_use]
+pub fn run(path: &Path) -> ExitCode {
+    match config::load(path) {
+        Ok(config) => {
+            for warning in &config.warnings {
+                eprintln!("warning: {warning}");
+            }
+            let routes = config.routes.len();
+            let noun = if routes == 1 { "route" } else { "routes" };
+            println!("{}: good, {routes} {noun}", path.display());
+            ExitCode::SUCCESS
+        }
+        Err(errors) => {
+            for error in &errors {
+                eprintln!("{error}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,441 @@
+//! From `config.toml` as written to the typed [`Config`]: every section but the routes, and what spans
+//! sections. Nothing stops at the first error, and no secret gets into a message.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ipnet::IpNet;
+use secrecy::SecretString;
+use toml::de::DeTable;
+
+use super::file::{Document, Item, Section};
+use super::form::{self, Url};
+use super::{
+    Algorithm, Config, ConfigError, Issuer, Jwks, Limits, Log, LogFormat, Mail, MailTransport,
+    PasswordPolicy, Passwords, Provider, Server, StoreUrl, Tls, Tokens, routes,
+};
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+const ALGORITHMS: [(&str, Algorithm); 4] = [
+    ("EdDSA", Algorithm::EdDsa),
+    ("ES256", Algorithm::Es256),
+    ("RS256", Algorithm::Rs256),
+    ("HS256", Algorithm::Hs256),
+];
+
+/// Checks a whole file.
+///
+/// # Errors
+/// Everything that is wrong with it, in the order of its lines.
+pub fn config(
+    text: &str,
+    path: &Path,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<Config, Vec<ConfigError>> {
+    let doc = Document::new(text, path, env);
+    let (table, faults) = DeTable::parse_recoverable(text);
+    for fault in &faults {
+        let at = fault.span().map_or(0, |span| span.start);
+        doc.fault(at, "", fault.message(), "valid TOML");
+    }
+    // What a broken document seems to say would only add errors that are none.
+    let config = if faults.is_empty() { whole(&Section::root(&doc, table.get_ref()), path) } else { None };
+    let (errors, warnings) = doc.finish();
+    match config {
+        Some(config) if errors.is_empty() => Ok(Config { warnings, ..config }),
+        _ => Err(errors),
+    }
+}
+
+fn whole(root: &Section<'_>, path: &Path) -> Option<Config> {
+    let public_url = public_url(root);
+    let server = server(root.section("server"));
+    let log = log(root.section("log"));
+    let store = store(root.section("store"));
+    let tokens = tokens(root.section("tokens"), &public_url);
+    let issuers = issuers(root, &tokens.issuer);
+    let passwords = passwords(root.section("passwords"));
+    let limits = limits(root.section("limits"));
+    let mail = mail(root.section("mail"));
+    let providers = providers(root);
+    let known = routes::Known {
+        issuers: root
+            .sections("issuers")
+            .iter()
+            .filter_map(|issuer| issuer.get("issuer")?.raw())
+            .chain([tokens.issuer.as_str()])
+            .map(str::to_owned)
+            .collect(),
+        providers: root
+            .sections("providers")
+            .iter()
+            .filter_map(|provider| provider.get("name")?.raw())
+            .map(str::to_owned)
+            .collect(),
+        listeners: server.listen.iter().copied().chain(server.tls.as_ref().map(|tls| tls.listen)).collect(),
+    };
+    let routes = routes::routes(root, &known);
+    root.unknown();
+    Some(Config {
+        path: path.to_owned(),
+        public_url,
+        server,
+        log,
+        store,
+        tokens,
+        issuers,
+        passwords,
+        limits,
+        mail: mail?,
+        routes,
+        providers,
+        warnings: Vec::new(),
+    })
+}
+
+fn public_url(root: &Section<'_>) -> String {
+    let default = || "http://localhost:8080".to_owned();
+    let Some(item) = root.get("public_url") else { return default() };
+    let want = "an origin like https://app.example.com, with no path and no trailing slash";
+    let url = item.read(want, |text| {
+        let url = Url::parse(text).filter(|url| url.rest.is_empty())?;
+        if !url.is_safe() {
+            item.doc.warn(item.at, &item.key, "links and tokens will cross the network in cleartext");
+        }
+        Some(text.to_owned())
+    });
+    url.unwrap_or_else(default)
+}
+
+const ADDRESS: &str = "an address like 127.0.0.1:8080";
+
+fn address(item: &Item<'_>) -> Option<SocketAddr> {
+    item.read(ADDRESS, |text| text.parse().ok())
+}
+
+fn network(item: &Item<'_>) -> Option<IpNet> {
+    item.read("a network like 10.0.0.0/8, or an address", |text| {
+        text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
+    })
+}
+
+fn server(section: Section<'_>) -> Server {
+    let tls = section.get("tls").and_then(|item| tls(item.section()?));
+    let mut listen = section.list("listen", address);
+    match section.get("listen") {
+        None => listen.push(SocketAddr::from(([127, 0, 0, 1], 8080))),
+        Some(item) if item.is_empty_list() && section.get("tls").is_none() => {
+            item.bad::<()>(&format!("{ADDRESS}, or server.tls"));
+        }
+        Some(_) => {}
+    }
+    let admin_item = section.get("admin");
+    let admin = admin_item.as_ref().and_then(address).unwrap_or(SocketAddr::from(([127, 0, 0, 1], 9180)));
+    let mut taken: Vec<SocketAddr> = vec![admin];
+    for address in listen.iter().copied().chain(tls.as_ref().map(|tls: &Tls| tls.listen)) {
+        // Port 0 is a new port each time.
+        if address.port() != 0 && taken.contains(&address) {
+            let at = section.get("listen").map_or(section.at, |item| item.at);
+            let found = format!("{address} for two listeners");
+            section.doc.fault(at, "server.listen", found, "an address of its own for each of them");
+        }
+        taken.push(address);
+    }
+    if let Some(item) = admin_item.filter(|_| !admin.ip().is_loopback()) {
+        item.doc.warn(item.at, &item.key, "the admin listener can be reached from other machines");
+    }
+    let second = Duration::from_secs(1);
+    let hour = Duration::from_secs(3600);
+    let server = Server {
+        listen,
+        admin,
+        tls,
+        trusted_proxies: section.list("trusted_proxies", network),
+        shutdown_grace: section.duration("shutdown_grace", Duration::from_secs(30), Duration::ZERO..=hour),
+        header_timeout: section.duration("header_timeout", Duration::from_secs(10), second / 10..=hour),
+        idle_timeout: section.duration("idle_timeout", Duration::from_secs(60), second / 10..=hour * 24),
+        max_header_bytes: section.count("max_header_bytes", 32_768, 1024..=1 << 20),
+        max_connections: section.count("max_connections", 16_384, 1..=10_000_000),
+        threads: section.count("threads", 0, 0..=1024),
+    };
+    section.close();
+    server
+}
+
+fn tls(section: Section<'_>) -> Option<Tls> {
+    let listen = section.required("listen", "an address like 0.0.0.0:8443");
+    let listen = listen.as_ref().and_then(address);
+    let cert = section.required("cert", "a PEM file with the certificate chain");
+    let cert = cert.and_then(|item| existing_file(&item, "a PEM file with the certificate chain"));
+    let key = section.required("key", "a PEM file with the private key");
+    let key = key.and_then(|item| existing_file(&item, "a PEM file with the private key"));
+    section.close();
+    Some(Tls { listen: listen?, cert: cert?, key: key? })
+}
+
+/// A file that is there; named relative to the configuration.
+pub(super) fn existing_file(item: &Item<'_>, want: &str) -> Option<PathBuf> {
+    let text = item.text(want)?;
+    let path = item.doc.resolve(text.strip_prefix("file:").unwrap_or(text));
+    if path.is_file() { Some(path) } else { item.bad_as(format!("{text:?}, which is no file"), want) }
+}
+
+fn log(section: Section<'_>) -> Log {
+    let want = "error, warn, info, debug, trace or a filter like \"info,palisade=debug\"";
+    let level = section
+        .get("level")
+        .and_then(|item| item.read(want, |text| form::is_log_filter(text).then(|| text.to_owned())));
+    let log = Log {
+        format: section.choice(
+            "format",
+            &[("text", LogFormat::Text), ("json", LogFormat::Json)],
+            LogFormat::Text,
+        ),
+        level: level.unwrap_or_else(|| "info".to_owned()),
+        access: section.bool("access", true),
+    };
+    section.close();
+    log
+}
+
+fn store(section: Section<'_>) -> StoreUrl {
+    let folder = section.get("url").and_then(|item| {
+        item.read("sled:FOLDER, such as \"sled:./data\"", |text| {
+            let folder = text.strip_prefix("sled:").filter(|folder| !folder.is_empty())?;
+            Some(item.doc.resolve(folder))
+        })
+    });
+    let folder = folder.unwrap_or_else(|| section.doc.resolve("./data"));
+    section.close();
+    StoreUrl::Sled(folder)
+}
+
+/// Resolves `env:NAME` or `file:PATH`. Whatever goes wrong, the value itself is not in the message.
+fn secret(item: &Item<'_>) -> Option<SecretString> {
+    let want = "a reference: \"env:NAME\" or \"file:PATH\"";
+    let Some(reference) = item.raw() else { return item.bad_as("no reference", want) };
+    let value = if let Some(name) = reference.strip_prefix("env:") {
+        match (item.doc.env)(name) {
+            Some(value) => value,
+            None => return item.bad_as(format!("{reference:?}"), &format!("the variable {name} to be set")),
+        }
+    } else if let Some(path) = reference.strip_prefix("file:") {
+        match std::fs::read_to_string(item.doc.resolve(path)) {
+            Ok(value) => value,
+            Err(error) => return item.bad_as(format!("{reference:?} ({error})"), "a readable file"),
+        }
+    } else {
+        return item.bad_as("a literal", want);
+    };
+    // Editors and `echo` end files with a newline that no secret has.
+    match value.trim_end_matches(['\r', '\n']) {
+        "" => item.bad_as(format!("{reference:?}, which is empty"), "a secret"),
+        value => Some(SecretString::from(value)),
+    }
+}
+
+fn tokens(section: Section<'_>, public_url: &str) -> Tokens {
+    let algorithm = section.choice("algorithm", &ALGORITHMS, Algorithm::EdDsa);
+    let key_item = section.get("key");
+    let key = key_item.as_ref().and_then(secret);
+    if let (Some(item), Some(key)) = (&key_item, &key) {
+        use secrecy::ExposeSecret as _;
+        // Looked at for its form only; nothing of it is shown.
+        let text = key.expose_secret();
+        if algorithm == Algorithm::Hs256 && text.len() < 32 {
+            item.bad_as::<()>("a short secret", "at least 32 bytes for HS256 (RFC 7518 §3.2)");
+        } else if algorithm != Algorithm::Hs256 && !text.contains("PRIVATE KEY-----") {
+            item.bad_as::<()>("a key that is not PEM", "a PEM private key (PKCS #8) for tokens.algorithm");
+        }
+    }
+    let text = |name, default: &str| {
+        let item = section.get(name);
+        let text = item.and_then(|item| item.text("a text that is not empty").map(str::to_owned));
+        text.unwrap_or_else(|| default.to_owned())
+    };
+    let access = Duration::from_secs(30 * 60);
+    let tokens = Tokens {
+        issuer: text("issuer", public_url),
+        audience: text("audience", "api"),
+        algorithm,
+        access_ttl: section.duration("access_ttl", access, Duration::from_secs(1)..=DAY),
+        refresh_ttl: section.duration("refresh_ttl", DAY * 30, Duration::from_secs(1)..=DAY * 366),
+        leeway: section.duration(
+            "leeway",
+            Duration::from_secs(60),
+            Duration::ZERO..=Duration::from_secs(300),
+        ),
+        key,
+        cache_entries: section.number("cache_entries", 100_000, 0..=100_000_000),
+    };
+    if tokens.refresh_ttl < tokens.access_ttl {
+        let at = section.get("refresh_ttl").map_or(section.at, |item| item.at);
+        let found = humantime::format_duration(tokens.refresh_ttl).to_string();
+        section.doc.fault(at, "tokens.refresh_ttl", found, "no less than tokens.access_ttl");
+    }
+    section.close();
+    tokens
+}
+
+fn issuers(root: &Section<'_>, own: &str) -> Vec<Issuer> {
+    let mut issuers: Vec<Issuer> = Vec::new();
+    let mut names: Vec<String> = vec![own.to_owned()];
+    for section in root.sections("issuers") {
+        let issuer = section.required("issuer", "the `iss` of its tokens");
+        let issuer = issuer.and_then(|item| {
+            let name = item.text("the `iss` of its tokens")?;
+            if name == own {
+                return item.bad("another issuer than our own (tokens.issuer)");
+            }
+            if names.iter().any(|known| known == name) {
+                return item.bad("each issuer once");
+            }
+            names.push(name.to_owned());
+            Some(name.to_owned())
+        });
+        let want = "an https:// URL (http:// on loopback only) or file:PATH";
+        let jwks = section.required("jwks", want).and_then(|item| {
+            if item.raw().is_some_and(|text| text.starts_with("file:")) {
+                return existing_file(&item, "a readable JWKS file").map(Jwks::File);
+            }
+            item.read(want, |text| Url::parse(text).filter(Url::is_safe).map(|_| Jwks::Url(text.to_owned())))
+        });
+        let audiences = filled(&section, "audiences", "at least one audience, such as [\"api\"]");
+        // A shared secret would let whoever can verify also sign.
+        let public = &ALGORITHMS[..3];
+        let algorithms = section.list("algorithms", |item| item.choice(public));
+        if section.get("algorithms").is_none_or(|item| item.is_empty_list()) {
+            let want = "at least one of \"EdDSA\", \"ES256\", \"RS256\"";
+            section.doc.fault(section.at, &format!("{}.algorithms", section.key), "nothing", want);
+        }
+        section.close();
+        if let (Some(issuer), Some(jwks)) = (issuer, jwks) {
+            issuers.push(Issuer { issuer, jwks, audiences, algorithms });
+        }
+    }
+    issuers
+}
+
+/// A list of strings with at least one in it.
+fn filled(section: &Section<'_>, name: &'static str, want: &str) -> Vec<String> {
+    match section.required(name, want) {
+        Some(item) if item.is_empty_list() => item.bad::<Vec<String>>(want).unwrap_or_default(),
+        _ => section.list(name, |item| item.text("a text that is not empty").map(str::to_owned)),
+    }
+}
+
+fn passwords(section: Section<'_>) -> Passwords {
+    let policies = [("composition", PasswordPolicy::Composition), ("length", PasswordPolicy::Length)];
+    let policy = section.choice("policy", &policies, PasswordPolicy::Composition);
+    let cost = section.get("bcrypt_cost").and_then(|item| {
+        let cost = item.number(4..=31)?;
+        if cost < 10 {
+            item.doc.warn(item.at, &item.key, "below 10, stolen hashes are cheap to guess; 12 is usual");
+        }
+        u32::try_from(cost).ok()
+    });
+    section.close();
+    Passwords { policy, bcrypt_cost: cost.unwrap_or(12) }
+}
+
+fn limits(section: Section<'_>) -> Limits {
+    let enabled = section.bool("enabled", true);
+    if let Some(item) = section.get("enabled").filter(|_| !enabled) {
+        item.doc.warn(item.at, &item.key, "passwords can be guessed as fast as they are hashed");
+    }
+    section.close();
+    Limits { enabled }
+}
+
+fn mail(section: Section<'_>) -> Option<Mail> {
+    let password = section.get("password");
+    let secret = password.as_ref().and_then(secret);
+    let want = "\"log\", \"file:FOLDER\", \"smtp://user@host:587\" or \"smtps://user@host\"";
+    let transport = match section.get("transport") {
+        None => Some(MailTransport::Log),
+        Some(item) => match item.text(want) {
+            Some("log") => Some(MailTransport::Log),
+            Some(text) => match text.strip_prefix("file:").filter(|folder| !folder.is_empty()) {
+                Some(folder) => Some(MailTransport::File(item.doc.resolve(folder))),
+                None => smtp(&item, text, want, secret),
+            },
+            None => None,
+        },
+    };
+    if let (Some(item), Some(MailTransport::Log | MailTransport::File(_))) = (password, &transport) {
+        item.bad_as::<()>("a password", "none, as mail.transport is not SMTP");
+    }
+    let from = section.get("from").and_then(|item| {
+        item.read("a mailbox like \"Palisade <noreply@example.com>\"", |text| {
+            form::is_mailbox(text).then(|| text.to_owned())
+        })
+    });
+    section.close();
+    let from = from.unwrap_or_else(|| "Palisade <noreply@example.com>".to_owned());
+    Some(Mail { transport: transport?, from })
+}
+
+fn smtp(item: &Item<'_>, text: &str, want: &str, password: Option<SecretString>) -> Option<MailTransport> {
+    let after = text.strip_prefix("smtps://").or_else(|| text.strip_prefix("smtp://"));
+    let Some(after) = after else { return item.bad(want) };
+    let (user, authority) = after.rsplit_once('@').unwrap_or(("", after));
+    if user.contains(':') {
+        return item.bad_as("a password in the URL", "the password in mail.password, as a reference");
+    }
+    let host = crate::domain::request::Host::parse(authority.trim_end_matches('/').as_bytes());
+    if host.is_err() || user.bytes().any(|b| !b.is_ascii_graphic() || b == b'/') {
+        return item.bad(want);
+    }
+    Some(MailTransport::Smtp { url: text.to_owned(), password })
+}
+
+fn providers(root: &Section<'_>) -> Vec<Provider> {
+    let mut providers: Vec<Provider> = Vec::new();
+    let mut names: Vec<String> = Vec::new();
+    for section in root.sections("providers") {
+        let want = "a name of letters, digits, '-', '_' and '.'";
+        let name = section.required("name", want).and_then(|item| {
+            let name = item.read(want, |text| form::is_label(text).then(|| text.to_owned()))?;
+            if names.contains(&name) {
+                return item.bad("a name that no other provider has");
+            }
+            names.push(name.clone());
+            Some(name)
+        });
+        let want = "\"builtin:oauth2\" or a component file (.wasm)";
+        let component = section.required("component", want).and_then(|item| match item.text(want)? {
+            "builtin:oauth2" => Some("builtin:oauth2".to_owned()),
+            text if text.starts_with("builtin:") => item.bad(want),
+            _ => existing_file(&item, want).map(|path| path.display().to_string()),
+        });
+        let client_id = section.required("client_id", "a reference: \"env:NAME\" or \"file:PATH\"");
+        let client_id = client_id.as_ref().and_then(secret);
+        let client_secret = section.get("client_secret").as_ref().and_then(secret);
+        let allowed_hosts = section.list("allowed_hosts", |item| {
+            item.read("a lower-case host with an optional port, such as api.example.com", |text| {
+                let host = crate::domain::request::Host::parse(text.as_bytes()).ok()?;
+                (host.to_string() == text).then(|| text.to_owned())
+            })
+        });
+        if section.get("allowed_hosts").is_none_or(|item| item.is_empty_list()) {
+            let key = format!("{}.allowed_hosts", section.key);
+            section.doc.fault(section.at, &key, "nothing", "the hosts that the component may reach");
+        }
+        let scopes = section.list("scopes", |item| item.text("a scope").map(str::to_owned));
+        let settings = section.get("settings").and_then(|item| item.table()).unwrap_or_default();
+        section.close();
+        if let (Some(name), Some(component), Some(client_id)) = (name, component, client_id) {
+            providers.push(Provider {
+                name,
+                component,
+                client_id,
+                client_secret,
+                allowed_hosts,
+                scopes,
+                settings,
+            });
+        }
+    }
+    providers
+}

@@ -1,0 +1,393 @@
+//! `config.toml` as written: a walk over the document that remembers the line of every key.
+//!
+//! A serde mirror would stop at the first error, and people would fix their file one start at a time.
+//! Here every reader reports what it found to the [`Document`] and goes on, and a [`Section`] reports the
+//! keys that nobody asked for. Values are shown only through [`show`], which hides what may be secret.
+
+use std::cell::RefCell;
+use std::ops::{Range, RangeInclusive};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::{ConfigError, form};
+
+/// The file, and what is wrong with it so far.
+pub struct Document<'a> {
+    text: &'a str,
+    path: &'a Path,
+    /// Looks up a variable of the environment.
+    pub env: &'a dyn Fn(&str) -> Option<String>,
+    errors: RefCell<Vec<ConfigError>>,
+    warnings: RefCell<Vec<String>>,
+}
+
+impl<'a> Document<'a> {
+    /// A document without errors yet.
+    pub fn new(text: &'a str, path: &'a Path, env: &'a dyn Fn(&str) -> Option<String>) -> Document<'a> {
+        Document { text, path, env, errors: RefCell::default(), warnings: RefCell::default() }
+    }
+
+    /// The line of a byte offset, from 1.
+    fn line(&self, at: usize) -> usize {
+        let before = &self.text.as_bytes()[..at.min(self.text.len())];
+        1 + before.iter().filter(|byte| **byte == b'\n').count()
+    }
+
+    /// Records an error at a byte offset.
+    pub fn fault(&self, at: usize, key: &str, found: impl Into<String>, want: impl Into<String>) {
+        self.errors.borrow_mut().push(ConfigError {
+            path: self.path.to_owned(),
+            line: self.line(at),
+            key: key.to_owned(),
+            found: found.into(),
+            want: want.into(),
+        });
+    }
+
+    /// Records something that works but is probably not meant.
+    pub fn warn(&self, at: usize, key: &str, text: &str) {
+        let line = format!("{}:{}: {key}: {text}", self.path.display(), self.line(at));
+        self.warnings.borrow_mut().push(line);
+    }
+
+    /// A path of the file, which is relative to the file's folder.
+    #[must_use]
+    pub fn resolve(&self, path: &str) -> PathBuf {
+        self.path.parent().unwrap_or(Path::new("")).join(path)
+    }
+
+    /// The errors by line, and the warnings.
+    #[must_use]
+    pub fn finish(self) -> (Vec<ConfigError>, Vec<String>) {
+        let mut errors: Vec<ConfigError> = Vec::new();
+        // A value that two checks read is wrong only once.
+        for error in self.errors.into_inner() {
+            if !errors.contains(&error) {
+                errors.push(error);
+            }
+        }
+        errors.sort_by_key(|error| error.line);
+        (errors, self.warnings.into_inner())
+    }
+}
+
+/// A table of the file. Ask for its keys, then [`Section::close`] it.
+#[must_use = "close it, or unknown keys go unseen"]
+pub struct Section<'a> {
+    /// The document it belongs to.
+    pub doc: &'a Document<'a>,
+    table: Option<&'a DeTable<'a>>,
+    /// Its dotted key; empty for the whole document.
+    pub key: String,
+    /// Where it starts.
+    pub at: usize,
+    known: RefCell<Vec<&'static str>>,
+}
+
+impl<'a> Section<'a> {
+    /// The whole document.
+    pub fn root(doc: &'a Document<'a>, table: &'a DeTable<'a>) -> Section<'a> {
+        Section { doc, table: Some(table), key: String::new(), at: 0, known: RefCell::default() }
+    }
+
+    fn dotted(&self, name: &str) -> String {
+        let bare = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);
+        let name = if name.bytes().all(bare) { name.to_owned() } else { format!("{name:?}") };
+        if self.key.is_empty() { name } else { format!("{}.{name}", self.key) }
+    }
+
+    fn entries(&self) -> impl Iterator<Item = (&'a str, Item<'a>)> + use<'a, '_> {
+        self.table.into_iter().flatten().map(|(name, value)| {
+            let name_text: &'a str = name.get_ref();
+            let key = self.dotted(name_text);
+            (name_text, Item { doc: self.doc, key, value: value.get_ref(), at: name.span().start })
+        })
+    }
+
+    /// The value of a key, if it is there.
+    pub fn get(&self, name: &'static str) -> Option<Item<'a>> {
+        let mut known = self.known.borrow_mut();
+        if !known.contains(&name) {
+            known.push(name);
+        }
+        drop(known);
+        self.entries().find(|(key, _)| *key == name).map(|(_, item)| item)
+    }
+
+    /// Every key with its value, for tables whose keys are free.
+    pub fn all(self) -> Vec<(&'a str, Item<'a>)> {
+        self.entries().collect()
+    }
+
+    /// The value of a key that must be there.
+    pub fn required(&self, name: &'static str, want: &str) -> Option<Item<'a>> {
+        let item = self.get(name);
+        if item.is_none() {
+            self.doc.fault(self.at, &self.dotted(name), "nothing", want);
+        }
+        item
+    }
+
+    /// A table inside this one; empty, so that defaults hold, when it is not there.
+    pub fn section(&self, name: &'static str) -> Section<'a> {
+        let empty = || Section {
+            doc: self.doc,
+            table: None,
+            key: self.dotted(name),
+            at: self.at,
+            known: RefCell::default(),
+        };
+        self.get(name).and_then(|item| item.section()).unwrap_or_else(empty)
+    }
+
+    /// `[[name]]`: a list of tables.
+    pub fn sections(&self, name: &'static str) -> Vec<Section<'a>> {
+        let Some(item) = self.get(name) else { return Vec::new() };
+        if !matches!(item.value, DeValue::Array(_)) {
+            item.bad::<()>(&format!("a list of tables, each headed [[{name}]]"));
+            return Vec::new();
+        }
+        item.list().into_iter().filter_map(|item| item.section()).collect()
+    }
+
+    /// `true` or `false`.
+    pub fn bool(&self, name: &'static str, default: bool) -> bool {
+        self.get(name).and_then(|item| item.bool()).unwrap_or(default)
+    }
+
+    /// A whole number within `range`.
+    pub fn number(&self, name: &'static str, default: u64, range: RangeInclusive<u64>) -> u64 {
+        self.get(name).and_then(|item| item.number(range)).unwrap_or(default)
+    }
+
+    /// Like [`Section::number`], for sizes and counts in memory.
+    pub fn count(&self, name: &'static str, default: usize, range: RangeInclusive<u64>) -> usize {
+        let number = self.get(name).and_then(|item| item.number(range));
+        number.and_then(|number| usize::try_from(number).ok()).unwrap_or(default)
+    }
+
+    /// A duration such as `"30s"` within `range`.
+    pub fn duration(
+        &self,
+        name: &'static str,
+        default: Duration,
+        range: RangeInclusive<Duration>,
+    ) -> Duration {
+        self.get(name).and_then(|item| item.duration(range)).unwrap_or(default)
+    }
+
+    /// One of a few words.
+    pub fn choice<T: Copy>(&self, name: &'static str, words: &[(&str, T)], default: T) -> T {
+        self.get(name).and_then(|item| item.choice(words)).unwrap_or(default)
+    }
+
+    /// A list of strings, each read by `read`; a single string is a list of one.
+    pub fn list<T>(&self, name: &'static str, read: impl Fn(&Item<'a>) -> Option<T>) -> Vec<T> {
+        let items = self.get(name).map(|item| item.list()).unwrap_or_default();
+        items.iter().filter_map(read).collect()
+    }
+
+    /// Reports the keys that nobody asked for.
+    pub fn close(self) {
+        self.unknown();
+    }
+
+    /// Reports the keys that nobody asked for so far.
+    pub fn unknown(&self) {
+        let known = self.known.borrow();
+        for (name, item) in self.entries() {
+            if known.contains(&name) {
+                continue;
+            }
+            let want = match form::nearest(name, &known) {
+                Some(near) => format!("a known key; did you mean {near:?}?"),
+                None => format!("one of {}", known.join(", ")),
+            };
+            self.doc.fault(item.at, &item.key, "an unknown key", want);
+        }
+    }
+}
+
+/// A value of the file, with its key and its place.
+pub struct Item<'a> {
+    /// The document it belongs to.
+    pub doc: &'a Document<'a>,
+    /// Its dotted key.
+    pub key: String,
+    value: &'a DeValue<'a>,
+    /// Where it starts.
+    pub at: usize,
+}
+
+impl<'a> Item<'a> {
+    /// Reports that this value will not do.
+    pub fn bad<T>(&self, want: &str) -> Option<T> {
+        self.bad_as(show(self.value), want)
+    }
+
+    /// Like [`Item::bad`], with another description of what was found.
+    pub fn bad_as<T>(&self, found: impl Into<String>, want: &str) -> Option<T> {
+        self.doc.fault(self.at, &self.key, found, want);
+        None
+    }
+
+    /// Whether it is `false`, which turns off what has a default.
+    #[must_use]
+    pub fn is_false(&self) -> bool {
+        matches!(self.value, DeValue::Boolean(false))
+    }
+
+    /// Whether it is `[]`.
+    #[must_use]
+    pub fn is_empty_list(&self) -> bool {
+        matches!(self.value, DeValue::Array(values) if values.is_empty())
+    }
+
+    /// The string as it is, without a complaint when it is none.
+    #[must_use]
+    pub fn raw(&self) -> Option<&'a str> {
+        self.value.as_str()
+    }
+
+    /// A string.
+    pub fn text(&self, want: &str) -> Option<&'a str> {
+        match self.value.as_str() {
+            Some(text) if !text.trim().is_empty() => Some(text),
+            _ => self.bad(want),
+        }
+    }
+
+    /// A string that `read` accepts.
+    pub fn read<T>(&self, want: &str, read: impl FnOnce(&'a str) -> Option<T>) -> Option<T> {
+        let value = read(self.text(want)?);
+        if value.is_none() { self.bad(want) } else { value }
+    }
+
+    fn bool(&self) -> Option<bool> {
+        let value = self.value.as_bool();
+        if value.is_none() { self.bad("true or false") } else { value }
+    }
+
+    fn integer(&self) -> Option<u64> {
+        let integer = self.value.as_integer()?;
+        u64::from_str_radix(integer.as_str(), integer.radix()).ok()
+    }
+
+    /// A whole number within `range`.
+    pub fn number(&self, range: RangeInclusive<u64>) -> Option<u64> {
+        match self.integer() {
+            Some(number) if range.contains(&number) => Some(number),
+            _ => self.bad(&format!("a whole number from {} to {}", range.start(), range.end())),
+        }
+    }
+
+    /// A size in bytes: a whole number, or a string with a unit.
+    pub fn size(&self) -> Option<u64> {
+        let size = self.integer().or_else(|| form::size(self.value.as_str()?));
+        if size.is_none() {
+            self.bad("a size such as \"10MB\", \"512KiB\" or a number of bytes")
+        } else {
+            size
+        }
+    }
+
+    fn duration(&self, range: RangeInclusive<Duration>) -> Option<Duration> {
+        let read = |text: &str| humantime::parse_duration(text).ok().filter(|d| range.contains(d));
+        match self.value.as_str().and_then(read) {
+            Some(duration) => Some(duration),
+            None => {
+                let [low, high] = [range.start(), range.end()].map(|d| humantime::format_duration(*d));
+                self.bad(&format!("a duration such as \"30s\" or \"5m\", from {low} to {high}"))
+            }
+        }
+    }
+
+    /// One of a few words.
+    pub fn choice<T: Copy>(&self, words: &[(&str, T)]) -> Option<T> {
+        let found = self.value.as_str().and_then(|text| words.iter().find(|(word, _)| *word == text));
+        if let Some((_, value)) = found {
+            return Some(*value);
+        }
+        let names: Vec<String> = words.iter().map(|(word, _)| format!("{word:?}")).collect();
+        self.bad(&names.join(" or "))
+    }
+
+    /// The values of a list; a single string is a list of one.
+    #[must_use]
+    pub fn list(&self) -> Vec<Item<'a>> {
+        let place = |(index, value): (usize, &'a Spanned<DeValue<'a>>)| Item {
+            doc: self.doc,
+            key: format!("{}[{index}]", self.key),
+            value: value.get_ref(),
+            at: start(value.span(), self.at),
+        };
+        match self.value {
+            DeValue::Array(values) => values.iter().enumerate().map(place).collect(),
+            DeValue::String(_) => {
+                vec![Item { doc: self.doc, key: self.key.clone(), value: self.value, at: self.at }]
+            }
+            _ => {
+                self.bad::<()>("a list of strings");
+                Vec::new()
+            }
+        }
+    }
+
+    /// A table.
+    #[must_use]
+    pub fn section(&self) -> Option<Section<'a>> {
+        let Some(table) = self.value.as_table() else { return self.bad("a table of keys") };
+        let known = RefCell::default();
+        Some(Section { doc: self.doc, table: Some(table), key: self.key.clone(), at: self.at, known })
+    }
+
+    /// The table as it is, for what only a component understands.
+    pub fn table(&self) -> Option<toml::Table> {
+        match plain(self.value) {
+            Some(toml::Value::Table(table)) => Some(table),
+            _ => self.bad("a table of settings"),
+        }
+    }
+}
+
+/// Tables that are only implied by dotted keys have no place of their own.
+fn start(span: Range<usize>, fallback: usize) -> usize {
+    if span.end == 0 { fallback } else { span.start }
+}
+
+fn plain(value: &DeValue<'_>) -> Option<toml::Value> {
+    Some(match value {
+        DeValue::String(text) => toml::Value::String(text.to_string()),
+        DeValue::Integer(i) => toml::Value::Integer(i64::from_str_radix(i.as_str(), i.radix()).ok()?),
+        DeValue::Float(float) => toml::Value::Float(float.as_str().parse().ok()?),
+        DeValue::Boolean(value) => toml::Value::Boolean(*value),
+        DeValue::Datetime(value) => toml::Value::Datetime(*value),
+        DeValue::Array(values) => {
+            toml::Value::Array(values.iter().map(|v| plain(v.get_ref())).collect::<Option<_>>()?)
+        }
+        DeValue::Table(table) => {
+            let entry = |(name, value): (&Spanned<_>, &Spanned<DeValue<'_>>)| {
+                let name: &std::borrow::Cow<'_, str> = name.get_ref();
+                Some((name.to_string(), plain(value.get_ref())?))
+            };
+            toml::Value::Table(table.iter().map(entry).collect::<Option<_>>()?)
+        }
+    })
+}
+
+/// A value for people to recognise, without the userinfo of URLs and never at length.
+fn show(value: &DeValue<'_>) -> String {
+    match value {
+        DeValue::String(text) => form::quoted(text),
+        DeValue::Integer(integer) => integer.to_string(),
+        DeValue::Float(float) => float.to_string(),
+        DeValue::Boolean(value) => value.to_string(),
+        DeValue::Datetime(value) => value.to_string(),
+        DeValue::Array(values) if values.is_empty() => "an empty list".to_owned(),
+        DeValue::Array(_) => "a list".to_owned(),
+        DeValue::Table(_) => "a table".to_owned(),
+    }
+}

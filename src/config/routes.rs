@@ -1,0 +1,334 @@
+//! `[[routes]]`: from the file to the policy for admission and the upstream for the proxy. A route that
+//! could never be chosen is an error here, so that no request is judged by a policy nobody meant.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use super::file::{Item, Section};
+use super::form::{self, Url};
+use super::{Balance, Forward, Health, Origin, Route, Upstream, check};
+use crate::domain::request::{Host, Path};
+use crate::domain::route::{self, Allow, Auth, Carriers, Policy, Require};
+
+const HOUR: Duration = Duration::from_secs(3600);
+const TICK: Duration = Duration::from_millis(1);
+
+/// What the other sections name.
+pub struct Known {
+    /// Our own issuer and the external ones.
+    pub issuers: Vec<String>,
+    pub providers: Vec<String>,
+    /// Where clients reach us; an upstream there would be a loop.
+    pub listeners: Vec<SocketAddr>,
+}
+
+/// Every route of the file; those with errors are left out, and reported.
+pub fn routes(root: &Section<'_>, known: &Known) -> Vec<Route> {
+    let mut routes: Vec<Route> = Vec::new();
+    let sections = root.sections("routes");
+    if sections.is_empty() {
+        root.doc.warn(0, "routes", "no route, so nothing is proxied");
+    }
+    let mut names: Vec<String> = Vec::new();
+    let mut places: Vec<(String, Match)> = Vec::new();
+    for (index, section) in sections.into_iter().enumerate() {
+        let key = format!("{}.match", section.key);
+        let want = "a name of letters, digits, '-', '_' and '.'";
+        let name = section.required("name", want).and_then(|item| {
+            let name = item.read(want, |text| form::is_label(text).then(|| text.to_owned()))?;
+            if names.contains(&name) {
+                return item.bad("a name that no other route has");
+            }
+            names.push(name.clone());
+            Some(name)
+        });
+        let allow = allow(&section);
+        let at = section.get("match").map_or(section.at, |item| item.at);
+        let place = matching(section.section("match"), allow);
+        if let Some(place) = &place {
+            if let Some((found, want)) = place.clash(&places) {
+                section.doc.fault(at, &key, found, want);
+            }
+            let label = name.clone().unwrap_or_else(|| format!("routes[{index}]"));
+            places.push((label, place.clone()));
+        }
+        let policy = policy(&section, known);
+        let upstream = upstream(&section, known);
+        let forward = forward(&section, known, policy.auth);
+        section.close();
+        if let (Some(name), Some(place), Some(upstream)) = (name, place, upstream) {
+            let Match { host, prefix, methods } = place;
+            let policy = route::Route { name: name.into(), index, host, prefix, methods, policy, allow };
+            routes.push(Route { policy, upstream, forward });
+        }
+    }
+    routes
+}
+
+#[derive(Clone)]
+struct Match {
+    host: Option<String>,
+    prefix: String,
+    methods: Vec<String>,
+}
+
+impl Match {
+    /// Whether earlier routes leave nothing, or not everything, to this one.
+    fn clash(&self, earlier: &[(String, Match)]) -> Option<(String, &'static str)> {
+        let same = earlier.iter().filter(|(_, other)| other.host == self.host && other.prefix == self.prefix);
+        for (name, other) in same {
+            if self.methods.is_empty() && other.methods.is_empty() {
+                let found = format!("the same host and path as route {name:?}");
+                return Some((found, "a match that no other route has: this one could never be chosen"));
+            }
+            let taken: Vec<&str> =
+                self.methods.iter().filter(|m| other.methods.contains(m)).map(String::as_str).collect();
+            if !taken.is_empty() {
+                let found = format!("{}, which route {name:?} already takes here", taken.join(", "));
+                return Some((found, "each method in one route only"));
+            }
+        }
+        None
+    }
+}
+
+fn allow(section: &Section<'_>) -> Allow {
+    let words = [("encoded-slash", 0), ("empty-segment", 1)];
+    let allowed = section.list("allow", |item| item.choice(&words));
+    Allow { encoded_slash: allowed.contains(&0), empty_segment: allowed.contains(&1) }
+}
+
+fn matching(section: Section<'_>, allow: Allow) -> Option<Match> {
+    let host = section.get("host").map(|item| host(&item));
+    let prefix = section.get("path").map_or(Some("/".to_owned()), |item| prefix(&item, allow));
+    let methods = section.list("methods", |item| {
+        item.read("a method in upper case, such as GET", |text| {
+            let upper = !text.bytes().any(|b| b.is_ascii_lowercase());
+            (form::is_token(text) && upper).then(|| text.to_owned())
+        })
+    });
+    let mut complete = true;
+    if let Some(item) = section.get("methods") {
+        if item.is_empty_list() {
+            item.bad::<()>("at least one method; leave the key out for every method");
+        }
+        // Without the methods that are wrong, the route would seem to take others.
+        complete = !methods.is_empty() && methods.len() == item.list().len();
+    }
+    section.close();
+    let host = host.map_or(Some(None), |host| host.map(Some));
+    Some(Match { host: host?, prefix: prefix?, methods }).filter(|_| complete)
+}
+
+fn host(item: &Item<'_>) -> Option<String> {
+    item.read("a host in lower case, without a port, or *.example.com for the hosts below it", |text| {
+        let name = text.strip_prefix("*.").unwrap_or(text);
+        let host = Host::parse(name.as_bytes()).ok()?;
+        (host.port().is_none() && host.name() == name).then(|| text.to_owned())
+    })
+}
+
+fn prefix(item: &Item<'_>, allow: Allow) -> Option<String> {
+    let text = item.text("a path like /api")?;
+    let path = match Path::parse(text.as_bytes()) {
+        Ok(path) => path,
+        Err(error) => return item.bad(&format!("a path like /api: {error}")),
+    };
+    if path.as_str() != text {
+        return item.bad(&format!("its normal form, {:?}", path.as_str()));
+    }
+    if path.has_encoded_slash() && !allow.encoded_slash {
+        return item.bad("no %2F, or allow = [\"encoded-slash\"]: no request could match");
+    }
+    if path.has_empty_segment() && !allow.empty_segment {
+        return item.bad("no '//', or allow = [\"empty-segment\"]: no request could match");
+    }
+    if text.len() > 1 && text.ends_with('/') {
+        return item.bad(&format!("no trailing slash: {:?}", text.trim_end_matches('/')));
+    }
+    Some(text.to_owned())
+}
+
+fn policy(section: &Section<'_>, known: &Known) -> Policy {
+    let words = [("required", Auth::Required), ("optional", Auth::Optional), ("none", Auth::None)];
+    // Forgetting the key must not open a route.
+    let auth = section.choice("auth", &words, Auth::Required);
+    let require = require(section.section("require"));
+    let token = section.section("token");
+    let named = |name: &'static str, want: &str| {
+        let item = token.get(name)?;
+        item.read(want, |text| form::is_token(text).then(|| text.to_owned()))
+    };
+    let carriers = Carriers {
+        cookie: named("cookie", "the name of a cookie"),
+        websocket_protocol: token.bool("websocket_protocol", false),
+        query: named("query", "the name of a query parameter"),
+    };
+    token.close();
+    let issuers = section.list("issuers", |item| {
+        let name = item.text("the name of an issuer")?;
+        if known.issuers.iter().any(|issuer| issuer == name) {
+            return Some(name.to_owned());
+        }
+        item.bad(&format!("a configured issuer: {}", known.issuers.join(", ")))
+    });
+    if auth == Auth::None {
+        for name in ["require", "issuers"] {
+            if let Some(item) = section.get(name) {
+                item.bad_as::<()>(
+                    "a condition on a route with auth = \"none\"",
+                    "auth = \"required\": without it tokens are not looked at",
+                );
+            }
+        }
+    }
+    Policy { auth, require, carriers, issuers }
+}
+
+fn require(section: Section<'_>) -> Require {
+    let scopes = section.list("scopes", |item| {
+        item.read("a scope without spaces", |text| {
+            text.bytes().all(|b| b.is_ascii_graphic()).then(|| text.to_owned())
+        })
+    });
+    let email_verified = section.bool("email_verified", false);
+    let claims = section.get("claims").and_then(|item| item.section()).map(Section::all).unwrap_or_default();
+    let claims = claims.into_iter().map(|(name, item)| {
+        let values = item.list();
+        if item.is_empty_list() {
+            item.bad::<()>("at least one value, such as [\"admin\"]");
+        }
+        let values = values.iter().filter_map(|value| value.text("a text").map(str::to_owned)).collect();
+        (name.to_owned(), values)
+    });
+    let require = Require { scopes, email_verified, claims: claims.collect() };
+    section.close();
+    require
+}
+
+const ORIGIN: &str = "an origin like http://127.0.0.1:3000, with no path, query or user name";
+
+fn origin(item: &Item<'_>) -> Option<Origin> {
+    item.read(ORIGIN, |text| {
+        let url = Url::parse(text).filter(|url| url.rest.is_empty())?;
+        let port = url.port.unwrap_or(if url.tls { 443 } else { 80 });
+        Some(Origin { tls: url.tls, host: url.host, port })
+    })
+}
+
+fn upstream(section: &Section<'_>, known: &Known) -> Option<Upstream> {
+    let item = section.required("upstream", ORIGIN);
+    let mut origins: Vec<Origin> = Vec::new();
+    for item in item.iter().flat_map(Item::list) {
+        let Some(origin) = origin(&item) else { continue };
+        let address = origin.host.trim_matches(['[', ']']).parse::<IpAddr>().ok();
+        if address.is_some_and(|ip| known.listeners.contains(&SocketAddr::new(ip, origin.port))) {
+            item.bad::<()>("another address than our own: requests would go in circles");
+        } else if origins.first().is_some_and(|first| first.tls != origin.tls) {
+            item.bad::<()>("one scheme for all upstreams of a route");
+        } else if origins.contains(&origin) {
+            item.bad::<()>("each upstream once");
+        }
+        origins.push(origin);
+    }
+    if let Some(item) = item.filter(Item::is_empty_list) {
+        item.bad::<()>(ORIGIN);
+    }
+    let tls = origins.iter().any(|origin| origin.tls);
+    let ca = section.get("ca").and_then(|item| {
+        if !tls {
+            return item.bad("no ca, or https:// upstreams");
+        }
+        check::existing_file(&item, "a PEM file of certificate authorities")
+    });
+    let balances = [("round-robin", Balance::RoundRobin), ("random", Balance::Random)];
+    let upstream = Upstream {
+        balance: section.choice("balance", &balances, Balance::RoundRobin),
+        health: section.get("health").and_then(|item| item.section()).map(health),
+        connect_timeout: section.duration("connect_timeout", Duration::from_secs(5), TICK..=HOUR),
+        read_timeout: section.duration("read_timeout", Duration::from_secs(60), TICK..=HOUR * 24),
+        write_timeout: section.duration("write_timeout", Duration::from_secs(60), TICK..=HOUR * 24),
+        retries: section.count("retries", 1, 0..=10),
+        max_body: section.get("max_body").and_then(|item| item.size()),
+        ca,
+        http2: section.bool("http2", false),
+        origins,
+    };
+    (!upstream.origins.is_empty()).then_some(upstream)
+}
+
+fn health(section: Section<'_>) -> Health {
+    let path = section.get("path").and_then(|item| {
+        item.read("a path like /healthz", |text| {
+            let (path, query) = text.split_once('?').unwrap_or((text, ""));
+            let plain = query.bytes().all(|b| b.is_ascii_graphic() && b != b'#');
+            (Path::parse(path.as_bytes()).is_ok() && plain).then(|| text.to_owned())
+        })
+    });
+    let health = Health {
+        path,
+        interval: section.duration("interval", Duration::from_secs(10), TICK * 100..=HOUR),
+        timeout: section.duration("timeout", Duration::from_secs(2), TICK..=HOUR),
+        healthy_after: section.count("healthy_after", 2, 1..=100),
+        unhealthy_after: section.count("unhealthy_after", 3, 1..=100),
+    };
+    section.close();
+    health
+}
+
+fn forward(section: &Section<'_>, known: &Known, auth: Auth) -> Forward {
+    let headers = section.section("headers");
+    let mut names: Vec<String> = Vec::new();
+    let mut name = |key: &'static str, default: Option<&str>| {
+        let default = default.map(str::to_owned);
+        let header = match headers.get(key) {
+            None => default,
+            Some(item) if item.is_false() => None,
+            Some(item) => {
+                let want = "a header name that carries nothing else, or false to send none";
+                let header = item.read(want, |text| {
+                    (form::is_token(text) && !form::is_reserved_header(text)).then(|| text.to_owned())
+                });
+                header.and_then(|header| {
+                    // Apps that read `_` as `-` could not tell them apart.
+                    let folded = header.to_ascii_lowercase().replace('_', "-");
+                    if names.contains(&folded) { item.bad("each header name once") } else { Some(header) }
+                })
+            }
+        };
+        names.extend(header.as_ref().map(|header| header.to_ascii_lowercase().replace('_', "-")));
+        header
+    };
+    let subject = name("subject", Some("X-Auth-Subject"));
+    let email = name("email", Some("X-Auth-Email"));
+    let session = name("session", Some("X-Auth-Session"));
+    let scopes = name("scopes", Some("X-Auth-Scopes"));
+    let assertion = name("assertion", None);
+    headers.close();
+    let inject_item = section.get("inject");
+    let inject = inject_item.as_ref().and_then(|item| {
+        let inject = item.section()?;
+        let want = "the name of a provider";
+        let provider = inject.required("provider", want).and_then(|item| {
+            let name = item.text(want)?;
+            if known.providers.iter().any(|provider| provider == name) {
+                return Some(name.to_owned());
+            }
+            item.bad("the name of a configured provider (see [[providers]])")
+        });
+        inject.close();
+        provider
+    });
+    if let Some(item) = inject_item.filter(|_| auth == Auth::None) {
+        item.bad_as::<()>("a provider on a route with auth = \"none\"", "auth = \"required\": whose token?");
+    }
+    Forward {
+        subject,
+        email,
+        session,
+        scopes,
+        assertion,
+        preserve_host: section.bool("preserve_host", true),
+        inject,
+    }
+}

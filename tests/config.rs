@@ -1,0 +1,163 @@
+//! `config.toml`, from files: each in `config/good` loads, each folder in `config/bad` gives exactly the
+//! errors beside it. With `PALISADE_BLESS=1` the errors are written instead of compared; read the diff.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use palisade::config::{self, Config, ConfigError, StoreUrl};
+use palisade::domain::route::Auth;
+use secrecy::ExposeSecret as _;
+
+const SECRET: &str = "correct-horse-battery-staple-0123456789";
+
+fn env(name: &str) -> Option<String> {
+    match name {
+        "SECRET" => Some(SECRET.to_owned()),
+        "SHORT" => Some("hunter2".to_owned()),
+        "EMPTY" => Some(String::new()),
+        _ => None,
+    }
+}
+
+fn entries(folder: &str) -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config").join(folder);
+    let mut paths: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    paths
+}
+
+fn parse(path: &Path) -> Result<Config, Vec<ConfigError>> {
+    config::parse(&fs::read_to_string(path).unwrap(), path, &env)
+}
+
+fn good(name: &str) -> Config {
+    parse(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config/good").join(name)).unwrap()
+}
+
+fn inline(text: &str) -> Result<Config, Vec<ConfigError>> {
+    config::parse(text, Path::new("config.toml"), &env)
+}
+
+#[test]
+fn good_files_load() {
+    for path in entries("good") {
+        if path.extension().is_some_and(|extension| extension == "toml")
+            && let Err(errors) = parse(&path)
+        {
+            panic!("{path:?}: {errors:#?}");
+        }
+    }
+}
+
+#[test]
+fn bad_files_give_their_errors() {
+    let mut cases = 0;
+    for folder in entries("bad") {
+        let errors = parse(&folder.join("config.toml")).expect_err(&folder.display().to_string());
+        let prefix = format!("{}/", folder.display());
+        let told: String = errors.iter().map(|error| format!("{error}\n").replacen(&prefix, "", 1)).collect();
+        for secret in [SECRET, "hunter2"] {
+            assert!(!told.contains(secret), "{folder:?} prints a secret");
+        }
+        let expected = folder.join("errors.txt");
+        if std::env::var_os("PALISADE_BLESS").is_some() {
+            fs::write(&expected, &told).unwrap();
+        }
+        assert_eq!(told, fs::read_to_string(&expected).unwrap_or_default(), "{folder:?}");
+        cases += 1;
+    }
+    assert!(cases >= 15);
+}
+
+#[test]
+fn the_shipped_file_loads_and_says_the_defaults() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config.toml");
+    let shipped = config::parse(&fs::read_to_string(&path).unwrap(), &path, &|_| None).unwrap();
+    assert_eq!(shipped.warnings, Vec::<String>::new());
+    assert_eq!(shipped.routes.len(), 1);
+    assert_eq!(shipped.routes[0].upstream.origins[0].port, 3000);
+
+    // Beside the route, an empty file means the same.
+    let mut defaults = config::parse("", &path, &|_| None).unwrap();
+    defaults.routes.clone_from(&shipped.routes);
+    defaults.warnings.clear();
+    assert_eq!(format!("{defaults:?}"), format!("{shipped:?}"));
+}
+
+#[test]
+fn every_commented_key_of_the_shipped_file_is_a_key() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config.toml");
+    let text = fs::read_to_string(&path).unwrap();
+    let uncommented = |line: &str| {
+        let bare = line.trim_start_matches("# ");
+        let key = bare.split_once(" = ").is_some_and(|(key, _)| {
+            key.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+        });
+        if line.starts_with("# ") && (key || bare.starts_with('[')) {
+            bare.to_owned()
+        } else {
+            line.to_owned()
+        }
+    };
+    let text: Vec<String> = text.lines().map(uncommented).collect();
+    let errors = config::parse(&text.join("\n"), &path, &|_| None).unwrap_err();
+    // Files and variables that are not there are all that may be wrong.
+    let missing = ["no file", "env:", "\"ca.pem\"", "a password"];
+    for error in errors {
+        assert!(missing.iter().any(|found| error.found.contains(found)), "{error}");
+    }
+}
+
+#[test]
+fn a_route_forgets_nothing() {
+    let config = good("full.toml");
+    let api = &config.routes[0];
+    assert_eq!(api.policy.prefix, "/api");
+    assert_eq!(api.policy.methods, ["GET", "POST"]);
+    assert_eq!(api.policy.policy.auth, Auth::Optional);
+    assert_eq!(api.policy.policy.require.claims, [("role".to_owned(), vec!["admin".to_owned()])]);
+    assert!(api.policy.allow.encoded_slash && !api.policy.allow.empty_segment);
+    assert_eq!(api.upstream.max_body, Some(10_000_000));
+    assert_eq!(api.upstream.read_timeout, Duration::from_secs(300));
+    assert_eq!(api.forward.subject.as_deref(), Some("Remote-User"));
+    assert_eq!(api.forward.session, None);
+    assert_eq!(api.forward.assertion.as_deref(), Some("X-Auth-Assertion"));
+    assert_eq!(api.forward.inject.as_deref(), Some("bank"));
+    assert_eq!(config.routes[1].policy.index, 1);
+}
+
+#[test]
+fn secrets_are_resolved_and_not_printed() {
+    let config = good("full.toml");
+    assert_eq!(config.tokens.key.as_ref().unwrap().expose_secret(), SECRET);
+    assert_eq!(config.providers[0].client_secret.as_ref().unwrap().expose_secret(), "from-a-file");
+    let printed = format!("{config:?}");
+    assert!(!printed.contains(SECRET) && !printed.contains("from-a-file"));
+}
+
+#[test]
+fn paths_are_relative_to_the_file() {
+    let config = good("full.toml");
+    let StoreUrl::Sled(folder) = &config.store;
+    assert!(folder.ends_with("tests/config/good/data"));
+}
+
+#[test]
+fn errors_name_file_line_key_found_and_what_would_do() {
+    let errors = inline("[server]\nlisten = \"x\"\n").unwrap_err();
+    let told: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    assert_eq!(told, ["config.toml:2: server.listen: found \"x\"; want an address like 127.0.0.1:8080"]);
+}
+
+#[test]
+fn what_works_but_is_probably_not_meant_warns() {
+    let config = inline("[passwords]\nbcrypt_cost = 4\n").unwrap();
+    assert!(config.warnings.iter().any(|line| line.contains("config.toml:2: passwords.bcrypt_cost")));
+}
+
+#[test]
+fn a_missing_file_says_so() {
+    let errors = config::load(Path::new("no/such/config.toml")).unwrap_err();
+    assert!(errors[0].to_string().contains("no/such/config.toml: found no readable file"));
+}
