@@ -55,8 +55,8 @@ impl SledStore {
     pub fn open(dir: impl AsRef<Path>) -> Result<Arc<SledStore>, OpenError> {
         let dir = dir.as_ref();
         let lock = files::lock(dir)?;
-        files::rehearse(dir, |copy| Trees::open(copy, dir).map(drop))?;
-        let trees = Trees::open(dir, dir)?;
+        files::rehearse(dir, |copy| Trees::rehearse(dir, copy))?;
+        let trees = Trees::open(dir)?;
         files::sync_names(dir).map_err(OpenError::io(dir))?;
         let shared = Arc::new(Shared {
             dir: dir.to_owned(),

@@ -53,8 +53,17 @@ struct Tx<'a> {
 type TxResult<T> = Result<T, ConflictableTransactionError<StoreError>>;
 
 impl Trees {
-    /// Opens the sled files in `dir` and holds them against the witness in `witness_dir`.
-    pub(super) fn open(dir: &Path, witness_dir: &Path) -> Result<Trees, OpenError> {
+    /// Opens the sled files in `dir` and holds them against the witness beside them.
+    pub(super) fn open(dir: &Path) -> Result<Trees, OpenError> {
+        Trees::open_at(dir, dir, true)
+    }
+
+    /// Opens the copy of a store in `copy` as if it were the one in `dir`, and lets it go again.
+    pub(super) fn rehearse(dir: &Path, copy: &Path) -> Result<(), OpenError> {
+        Trees::open_at(copy, dir, false).map(drop)
+    }
+
+    fn open_at(dir: &Path, witness_dir: &Path, flusher: bool) -> Result<Trees, OpenError> {
         let witness = Witness::open(witness_dir)?;
         let acknowledged = witness.read(witness_dir)?;
         if acknowledged > 0 && !dir.join("db").exists() {
@@ -62,7 +71,7 @@ impl Trees {
         }
         // sled panics on some kinds of damage. Whatever it built is dropped with the panic.
         let opened = catch_unwind(AssertUnwindSafe(|| -> Result<_, ::sled::Error> {
-            let db = open_db(dir)?;
+            let db = open_db(dir, flusher)?;
             let tree = |name: &str| db.open_tree(name);
             let meta = tree("meta")?;
             let sequence = meta.get(SEQUENCE)?;
@@ -229,10 +238,13 @@ fn merged(old: Revocation, new: Revocation) -> Revocation {
 
 /// sled's threads let go of the file a moment after its handle is dropped. Our own lock already says
 /// that nobody else has it, so its lock is worth waiting for.
-fn open_db(dir: &Path) -> ::sled::Result<Db> {
+fn open_db(dir: &Path, flusher: bool) -> ::sled::Result<Db> {
+    // sled's own thread frees segments, so the store needs it; on a copy it would only sync the whole
+    // file to a disk that is about to lose it.
+    let flush_every = flusher.then_some(500);
     let begun = Instant::now();
     loop {
-        match ::sled::Config::new().path(dir).cache_capacity(CACHE_BYTES).open() {
+        match ::sled::Config::new().path(dir).cache_capacity(CACHE_BYTES).flush_every_ms(flush_every).open() {
             Err(::sled::Error::Io(e))
                 if e.to_string().contains("could not acquire lock") && begun.elapsed() < LET_GO =>
             {
@@ -280,7 +292,7 @@ mod tests {
     #[test]
     fn a_record_of_an_unknown_version_stops_the_change_that_meets_it() {
         let dir = tempfile::tempdir().unwrap();
-        let trees = Trees::open(dir.path(), dir.path()).unwrap();
+        let trees = Trees::open(dir.path()).unwrap();
         let revocation = Revocation {
             target: Target::Token { issuer: "i".into(), jti: "t".into() },
             expires_at: UnixTime(10),

@@ -108,7 +108,7 @@ fn commit(shared: &Shared, batch: Vec<Command>) -> Result<(), String> {
     }));
     let failure = match outcome {
         Ok(Ok(())) => None,
-        Ok(Err(e)) => Some(e.to_string()),
+        Ok(Err(StoreError::Unavailable(why) | StoreError::Unreadable(why))) => Some(why),
         Err(_) => Some("the storage engine gave up in the middle of a write".to_owned()),
     };
     shared.bytes.store(trees.bytes(), Ordering::Relaxed);
@@ -163,7 +163,7 @@ fn recover(shared: &Shared) {
     if catch_unwind(AssertUnwindSafe(|| drop(trees.take()))).is_err() {
         tracing::warn!("the storage engine did not close cleanly");
     }
-    let opened = match Trees::open(&shared.dir, &shared.dir) {
+    let opened = match Trees::open(&shared.dir) {
         Ok(opened) => trees.insert(opened),
         Err(e) => {
             tracing::error!(error = %e, "the store does not open again");
