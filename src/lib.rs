@@ -18,6 +18,7 @@
 //! Permit → upstream`, or `→ outbound`, or `→ bridge → edge::api`.
 
 pub mod app;
+pub mod cli;
 pub mod config;
 pub mod domain;
 pub mod edge;

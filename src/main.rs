@@ -1,1 +1,5 @@
-fn main() {}
+//! Arguments to [`palisade::cli`], nothing else.
+
+fn main() -> std::process::ExitCode {
+    palisade::cli::main()
+}

@@ -1,7 +1,9 @@
 //! Floor 4: one room per outside thing. Only that room imports its crate; no room names another.
 
+pub mod admin_client;
 pub mod api;
 pub mod clock;
+pub mod demo;
 pub mod fetch;
 pub mod jwt;
 pub mod proxy;

@@ -1,1 +1,12 @@
-//! api
+//! The native endpoints, over axum: the operator's API on its own listener, and what Palisade answers
+//! itself among the proxied traffic. Only this room and the bridge name axum.
+
+mod admin;
+mod admin_token;
+mod body;
+mod health;
+mod well_known;
+
+pub use admin::{AdminState, admin_router};
+pub use health::MetricsText;
+pub use well_known::{NativeState, native_router};

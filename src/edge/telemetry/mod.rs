@@ -1,1 +1,43 @@
-//! telemetry
+//! What operators see: counts for Prometheus, lines for the log.
+
+pub mod logging;
+pub mod metrics;
+
+use crate::ports::{Ended, Meter};
+use metrics::Metrics;
+use std::sync::Arc;
+
+/// Counts every request and, when asked to, writes one access log line for it.
+pub struct Meters {
+    metrics: Arc<Metrics>,
+    access: bool,
+}
+
+impl Meters {
+    /// Meters that count into `metrics`; `access` is `log.access`.
+    #[must_use]
+    pub fn new(metrics: Arc<Metrics>, access: bool) -> Meters {
+        Meters { metrics, access }
+    }
+}
+
+impl Meter for Meters {
+    fn ended(&self, ended: &Ended<'_>) {
+        self.metrics.ended(ended);
+        if self.access {
+            logging::access(ended);
+        }
+    }
+
+    fn token_cache(&self, hit: bool) {
+        self.metrics.token_cache(hit);
+    }
+
+    fn store_call(&self, call: &'static str, took: std::time::Duration, ok: bool) {
+        self.metrics.store_call(call, took, ok);
+    }
+
+    fn jwks_fetch(&self, issuer: &str, ok: bool) {
+        self.metrics.jwks_fetch(issuer, ok);
+    }
+}

@@ -1,0 +1,203 @@
+//! The command line: arguments in, one file per command.
+//!
+//! Commands that change a running gateway are clients of its admin API; they never open its store.
+
+mod admin;
+mod check;
+mod keys;
+mod reload;
+mod run;
+mod token_inspect;
+mod token_mint;
+mod token_revoke;
+mod token_verify;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+const EXAMPLES: &str = "\
+Examples:
+  palisade run --demo                        try it: a gateway, and a sample app behind it
+  palisade check                             is config.toml right? says file and line if not
+  palisade run --config /etc/palisade.toml   the gateway, with another configuration
+
+With the gateway running:
+  TOKEN=$(palisade token mint --sub alice --scope read)
+  curl -H \"Authorization: Bearer $TOKEN\" http://localhost:8080/
+  palisade token revoke \"$TOKEN\"             from now on this token is refused";
+
+/// An authentication gateway that runs beside a web app: verified requests in, revoked tokens out.
+#[derive(Debug, Parser)]
+#[command(name = "palisade", version, after_help = EXAMPLES, propagate_version = true)]
+pub struct Cli {
+    /// The configuration.
+    #[arg(long, global = true, value_name = "FILE", env = "PALISADE_CONFIG", default_value = "config.toml")]
+    config: PathBuf,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the gateway until it is told to stop (SIGTERM, Ctrl-C).
+    Run {
+        /// Also serve a sample app on loopback that shows the identity it received, and route to it.
+        #[arg(long)]
+        demo: bool,
+    },
+    /// Check the configuration and tell every error at once; exit 1 if there is one.
+    Check,
+    /// Make, read, verify and revoke access tokens.
+    #[command(subcommand)]
+    Token(Token),
+    /// See and rotate the keys that sign our own tokens.
+    #[command(subcommand)]
+    Keys(Keys),
+    /// Let the running gateway read its configuration again. A wrong one changes nothing.
+    Reload,
+}
+
+#[derive(Debug, Subcommand)]
+enum Token {
+    /// Verify tokens from standard input, one a line, by the same code as the gateway.
+    ///
+    /// Prints `valid` or `invalid: REASON` for each.
+    Verify {
+        /// The keys: a JWK Set.
+        #[arg(long, value_name = "FILE")]
+        jwks: PathBuf,
+        /// Check only the form and the signature, not the issuer, the audience and the times.
+        #[arg(long)]
+        signature_only: bool,
+    },
+    /// Show what a token says, WITHOUT verifying it. Works offline.
+    Inspect {
+        /// The token; `-` or nothing: from standard input, which keeps it out of the shell's history.
+        token: Option<String>,
+    },
+    /// Print a new access token of the running gateway's own issuer.
+    #[command(
+        after_help = "Example:\n  palisade token mint --sub alice --email alice@example.com --scope read --ttl 10m"
+    )]
+    Mint(MintArgs),
+    /// Revoke one token, a session, a subject, or everything signed until a moment.
+    #[command(after_help = "\
+Examples:
+  palisade token revoke \"$TOKEN\" --reason \"posted in a chat\"
+  palisade token revoke --sub alice            every token of alice issued until now
+  palisade token revoke --before now           every token of our issuer issued until now
+  palisade token revoke --sub 4711 --issuer https://issuer.example")]
+    Revoke(RevokeArgs),
+}
+
+#[derive(Debug, Args)]
+struct MintArgs {
+    /// Whom the token speaks for.
+    #[arg(long, value_name = "ID")]
+    sub: String,
+    /// Their address; the token calls it verified.
+    #[arg(long)]
+    email: Option<String>,
+    /// A scope to grant; repeat for more.
+    #[arg(long = "scope", value_name = "SCOPE")]
+    scopes: Vec<String>,
+    /// How long it lives, at most 24h; tokens.access_ttl when not given.
+    #[arg(long, value_parser = humantime::parse_duration)]
+    ttl: Option<std::time::Duration>,
+}
+
+#[derive(Debug, Args)]
+struct RevokeArgs {
+    #[command(flatten)]
+    what: RevokeWhat,
+    /// Whose tokens; our own issuer when not given (or the token's, when a token is).
+    #[arg(long)]
+    issuer: Option<String>,
+    /// Why, for those who read the list later.
+    #[arg(long)]
+    reason: Option<String>,
+    /// How long to remember; as long as such a token can live when not given.
+    #[arg(long, value_parser = humantime::parse_duration)]
+    expires_in: Option<std::time::Duration>,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct RevokeWhat {
+    /// The token itself; `-`: from standard input.
+    token: Option<String>,
+    /// One token, by its `jti`.
+    #[arg(long)]
+    jti: Option<String>,
+    /// Every token of a session.
+    #[arg(long)]
+    sid: Option<String>,
+    /// Every token of a subject, issued until now.
+    #[arg(long)]
+    sub: Option<String>,
+    /// Every token of the issuer, issued until then: `now`, `2026-01-31T12:00:00Z`, or seconds since 1970.
+    #[arg(long, value_name = "WHEN")]
+    before: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Keys {
+    /// Every key that verifies, the active one first.
+    List,
+    /// Let the next key sign and publish a new next one. No valid token is rejected by it.
+    Rotate,
+}
+
+/// Reads the process's arguments and does what they ask.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let config = cli.config.as_path();
+    let done = match cli.command {
+        Command::Run { demo } => return run::run(config, demo),
+        Command::Check => return check::run(config),
+        Command::Token(Token::Verify { jwks, signature_only }) => {
+            return token_verify::run(config, &jwks, signature_only);
+        }
+        Command::Token(Token::Inspect { token }) => token_inspect::run(token),
+        Command::Token(Token::Mint(args)) => token_mint::run(config, &args),
+        Command::Token(Token::Revoke(args)) => token_revoke::run(config, args),
+        Command::Keys(Keys::List) => keys::list(config),
+        Command::Keys(Keys::Rotate) => keys::rotate(config),
+        Command::Reload => reload::run(config),
+    };
+    match done {
+        Ok(text) => {
+            // A reader that left (`| head`) is no failure.
+            let _ = std::io::Write::write_all(&mut std::io::stdout(), format!("{text}\n").as_bytes());
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("palisade: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_revocation_names_exactly_one_thing() {
+        let parse = |args: &str| Cli::try_parse_from(args.split(' ')).is_ok();
+        assert!(parse("palisade token revoke a.b.c --reason x"));
+        assert!(parse("palisade token revoke --sub alice --config other.toml"));
+        assert!(!parse("palisade token revoke"));
+        assert!(!parse("palisade token revoke --sub alice --sid s"));
+        assert!(!parse("palisade token revoke a.b.c --jti j"));
+    }
+}

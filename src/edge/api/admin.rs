@@ -1,0 +1,310 @@
+//! `/admin/v1`: what the operator may do, behind one bearer credential, on its own listener.
+//!
+//! No answer and no log line holds the credential. What went wrong inside goes to the log; the caller
+//! gets a stable code.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{DefaultBodyLimit, Query, Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Deserializer};
+use serde_json::json;
+use subtle::ConstantTimeEq;
+
+use super::body::{Failure, JsonBody, json as answer, method_not_allowed, not_found};
+use super::health::{self, MetricsText};
+use super::{admin_token, body};
+use crate::domain::time::UnixTime;
+use crate::ports::{Control, SignError, StoreError};
+use crate::service::mint::{self, Mint, MintError};
+use crate::service::revoke::{self, Revoke, RevokeError, Subject};
+use crate::service::rotate::Rotate;
+
+/// The largest request body.
+const MAX_BODY: usize = 64 * 1024;
+
+/// What the admin API works with.
+#[derive(Clone)]
+pub struct AdminState {
+    /// What callers must present as a bearer token. An empty one lets nobody in.
+    pub credential: SecretString,
+    pub revoke: Revoke,
+    pub mint: Mint,
+    pub rotate: Rotate,
+    pub control: Arc<dyn Control>,
+    pub metrics: MetricsText,
+}
+
+/// The admin listener's routes: health and metrics for anybody who reaches it, the rest for the
+/// operator.
+pub fn admin_router(state: AdminState) -> Router {
+    let open = health::router(state.control.clone(), state.metrics.clone());
+    Router::new()
+        .route("/admin/v1/revocations", get(list_revocations).post(add_revocation))
+        .route("/admin/v1/token-versions", post(raise_version))
+        .route("/admin/v1/keys", get(list_keys))
+        .route("/admin/v1/keys/rotate", post(rotate_keys))
+        .route("/admin/v1/tokens", post(mint_token))
+        .route("/admin/v1/reload", post(reload))
+        .method_not_allowed_fallback(method_not_allowed)
+        .fallback(not_found)
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        // Outermost, so that a stranger learns nothing about paths, methods and bodies.
+        .layer(middleware::from_fn_with_state(state.clone(), only_operator))
+        .with_state(state)
+        .merge(open)
+}
+
+async fn only_operator(State(state): State<AdminState>, request: Request, next: Next) -> Response {
+    let wanted = state.credential.expose_secret().as_bytes();
+    let mut given = request.headers().get_all(header::AUTHORIZATION).iter();
+    let first = given.next().map(|value| value.as_bytes());
+    let presented = match first.and_then(|value| value.split_at_checked(7)) {
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case(b"bearer ") => rest.trim_ascii(),
+        _ => b"",
+    };
+    let is_operator = !wanted.is_empty() && given.next().is_none() && bool::from(presented.ct_eq(wanted));
+    if is_operator {
+        return next.run(request).await;
+    }
+    let cure = "send `Authorization: Bearer` with the admin credential; it is in `admin.token` in the \
+                data folder";
+    Failure::new(401, "unauthorized", cure).into_response()
+}
+
+/// A moment: seconds since the epoch, or RFC 3339.
+#[derive(Debug)]
+struct Moment(UnixTime);
+
+impl<'de> Deserialize<'de> for Moment {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Moment, D::Error> {
+        let cure = "expected seconds since 1970 or a moment such as \"2026-01-31T12:00:00Z\"";
+        let moment = match NumberOrText::deserialize(deserializer) {
+            Ok(NumberOrText::Number(seconds)) => Some(UnixTime(seconds)),
+            Ok(NumberOrText::Text(text)) => humantime::parse_rfc3339_weak(&text)
+                .ok()
+                .and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok())
+                .map(|since| UnixTime(since.as_secs())),
+            Err(_) => None,
+        };
+        moment.map(Moment).ok_or_else(|| serde::de::Error::custom(cure))
+    }
+}
+
+/// A span: seconds, or text such as `30m`.
+#[derive(Debug)]
+struct Span(Duration);
+
+impl<'de> Deserialize<'de> for Span {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Span, D::Error> {
+        let cure = "expected a number of seconds or a span such as \"30m\"";
+        let span = match NumberOrText::deserialize(deserializer) {
+            Ok(NumberOrText::Number(seconds)) => Some(Duration::from_secs(seconds)),
+            Ok(NumberOrText::Text(text)) => humantime::parse_duration(&text).ok(),
+            Err(_) => None,
+        };
+        span.map(Span).ok_or_else(|| serde::de::Error::custom(cure))
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum NumberOrText {
+    Number(u64),
+    Text(String),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewRevocation {
+    token: Option<String>,
+    jti: Option<String>,
+    sid: Option<String>,
+    sub: Option<String>,
+    before: Option<Moment>,
+    issuer: Option<String>,
+    reason: Option<String>,
+    expires_in: Option<Span>,
+}
+
+impl NewRevocation {
+    fn into_request(self) -> Result<revoke::Request, Failure> {
+        let mut issuer = self.issuer;
+        let subject = match (self.token, self.jti, self.sid, self.sub, self.before) {
+            (Some(token), None, None, None, None) => {
+                let claimed =
+                    admin_token::read(&token).map_err(|(code, why)| Failure::new(422, code, why))?;
+                issuer = issuer.or(claimed.issuer);
+                Subject::Token { jti: claimed.jti, expires_at: claimed.expires_at }
+            }
+            (None, Some(jti), None, None, None) => Subject::TokenId(jti),
+            (None, None, Some(sid), None, None) => Subject::Session(sid),
+            (None, None, None, Some(sub), None) => Subject::Subject(sub),
+            (None, None, None, None, Some(before)) => Subject::IssuedBefore(before.0),
+            _ => {
+                let cure = "name exactly one of `token`, `jti`, `sid`, `sub` and `before`";
+                return Err(Failure::new(422, "invalid_request", cure));
+            }
+        };
+        let expires_in = self.expires_in.map(|span| span.0);
+        Ok(revoke::Request { subject, issuer, reason: self.reason, expires_in })
+    }
+}
+
+async fn add_revocation(
+    State(state): State<AdminState>,
+    JsonBody(body): JsonBody<NewRevocation>,
+) -> Result<Response, Failure> {
+    let entry = state.revoke.revoke(body.into_request()?).await?;
+    tracing::info!(target: "audit", kind = ?entry.target.key().0, expires_at = entry.expires_at.0, "revoked");
+    Ok(answer(StatusCode::CREATED, &entry))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Listing {
+    limit: Option<usize>,
+}
+
+async fn list_revocations(
+    State(state): State<AdminState>,
+    query: Result<Query<Listing>, QueryRejection>,
+) -> Result<Response, Failure> {
+    let cure = "the only parameter is `limit`, a whole number up to 1000";
+    let limit = match query {
+        Ok(Query(Listing { limit })) => limit.unwrap_or(100),
+        Err(_) => return Err(Failure::new(400, "invalid_request", cure)),
+    };
+    if limit == 0 || limit > revoke::MAX_LISTED {
+        return Err(Failure::new(400, "invalid_request", cure));
+    }
+    let entries = state.revoke.recent(limit).await?;
+    Ok(answer(StatusCode::OK, &json!({"revocations": entries})))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewVersion {
+    sub: String,
+    issuer: Option<String>,
+    reason: Option<String>,
+}
+
+async fn raise_version(
+    State(state): State<AdminState>,
+    JsonBody(body): JsonBody<NewVersion>,
+) -> Result<Response, Failure> {
+    let version = state.revoke.raise_version(body.issuer, body.sub, body.reason).await?;
+    tracing::info!(target: "audit", version, "token version raised");
+    Ok(answer(StatusCode::OK, &json!({"version": version})))
+}
+
+async fn list_keys(State(state): State<AdminState>) -> Response {
+    answer(StatusCode::OK, &json!({"keys": state.rotate.list()}))
+}
+
+async fn rotate_keys(State(state): State<AdminState>) -> Result<Response, Failure> {
+    let keys = state.rotate.rotate().await.map_err(|SignError(why)| {
+        tracing::warn!(%why, "the signing keys were not rotated");
+        // The message of this error never holds key material, and the operator needs it.
+        Failure::new(409, "keys_not_rotated", why)
+    })?;
+    tracing::info!(target: "audit", "signing keys rotated");
+    Ok(answer(StatusCode::OK, &json!({"keys": keys})))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewToken {
+    sub: String,
+    email: Option<String>,
+    #[serde(default)]
+    scopes: Vec<String>,
+    ttl: Option<Span>,
+}
+
+async fn mint_token(
+    State(state): State<AdminState>,
+    JsonBody(body): JsonBody<NewToken>,
+) -> Result<Response, Failure> {
+    let ttl = body.ttl.map(|span| span.0);
+    let request = mint::Request { sub: body.sub, email: body.email, scopes: body.scopes, ttl };
+    let minted = state.mint.mint(request).await?;
+    tracing::info!(target: "audit", jti = minted.signed.token_id, "access token minted");
+    let body = json!({
+        "access_token": minted.signed.token,
+        "token_type": "Bearer",
+        "expires_in": minted.ttl.as_secs(),
+        "expires_at": minted.signed.expires_at,
+        "jti": minted.signed.token_id,
+    });
+    Ok(answer(StatusCode::CREATED, &body))
+}
+
+async fn reload(State(state): State<AdminState>) -> Response {
+    match state.control.reload().await {
+        Ok(notes) => answer(StatusCode::OK, &json!({"reloaded": true, "notes": notes})),
+        Err(errors) => {
+            let detail = format!("{}; the last good configuration stays in force", errors.join("; "));
+            let mut response = Failure::new(422, "configuration_invalid", detail.clone()).into_response();
+            // RFC 9457 §3.2: an extension member, one message each.
+            let problem = json!({
+                "type": "about:blank", "status": 422, "title": "Unprocessable Content",
+                "detail": detail, "code": "configuration_invalid", "errors": errors,
+            });
+            *response.body_mut() = problem.to_string().into();
+            response
+        }
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Failure {
+        tracing::error!(%error, "the store refused an admin request");
+        match error {
+            StoreError::Unavailable(_) => Failure::new(
+                503,
+                "store_unavailable",
+                "nothing was changed: the store cannot write; try again",
+            ),
+            StoreError::Unreadable(_) => Failure::new(
+                500,
+                "store_unreadable",
+                "the store holds a record that cannot be read; see the log",
+            ),
+        }
+    }
+}
+
+impl From<RevokeError> for Failure {
+    fn from(error: RevokeError) -> Failure {
+        match error {
+            RevokeError::Invalid(why) => Failure::new(422, "invalid_request", why),
+            RevokeError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<MintError> for Failure {
+    fn from(error: MintError) -> Failure {
+        match error {
+            MintError::Invalid(why) => Failure::new(422, "invalid_request", why),
+            MintError::Store(error) => error.into(),
+            MintError::Sign(error) => {
+                tracing::error!(%error, "no token was minted");
+                body::Failure::new(503, "signing_unavailable", "there is no usable signing key")
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "admin_tests.rs"]
+mod tests;

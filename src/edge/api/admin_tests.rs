@@ -1,0 +1,191 @@
+//! The admin API over fakes of the ports.
+
+use super::*;
+use crate::service::fakes::{FakeClock, FakeControl, FakeKeys, FakeSigner, FakeStore, NOW};
+use axum::body::{Body, to_bytes};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::Value;
+use tower::ServiceExt;
+
+const CREDENTIAL: &str = "test-credential";
+
+struct Api {
+    router: Router,
+    store: Arc<FakeStore>,
+}
+
+fn api(not_ready: Option<&'static str>) -> Api {
+    let store = Arc::new(FakeStore::default());
+    let (signer, clock) = (Arc::new(FakeSigner), Arc::new(FakeClock));
+    let (hour, none) = (Duration::from_secs(3600), Duration::ZERO);
+    let router = admin_router(AdminState {
+        credential: CREDENTIAL.into(),
+        revoke: Revoke::new(store.clone(), signer.clone(), clock.clone(), hour, none),
+        mint: Mint::new(store.clone(), signer, clock.clone(), hour),
+        rotate: Rotate::new(Arc::new(FakeKeys::default()), clock),
+        control: Arc::new(FakeControl(not_ready)),
+        metrics: Arc::new(|| "# metrics\n".to_owned()),
+    });
+    Api { router, store }
+}
+
+impl Api {
+    async fn send(&self, request: Request) -> (u16, Value) {
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let status = response.status().as_u16();
+        assert_eq!(response.headers()[header::CACHE_CONTROL], "no-store");
+        let is_problem = response.headers()[header::CONTENT_TYPE] == "application/problem+json";
+        assert_eq!(is_problem, (400..=499).contains(&status) || status == 500, "status {status}");
+        let body = to_bytes(response.into_body(), 1 << 20).await.unwrap();
+        (status, serde_json::from_slice(&body).unwrap_or(Value::Null))
+    }
+
+    async fn post(&self, path: &str, body: &str) -> (u16, Value) {
+        let request = request("POST", path)
+            .header("authorization", format!("Bearer {CREDENTIAL}"))
+            .header("content-type", "application/json; charset=utf-8");
+        self.send(request.body(Body::from(body.to_owned())).unwrap()).await
+    }
+
+    async fn get(&self, path: &str) -> (u16, Value) {
+        let request = request("GET", path).header("authorization", format!("bearer {CREDENTIAL}"));
+        self.send(request.body(Body::empty()).unwrap()).await
+    }
+}
+
+fn request(method: &str, path: &str) -> axum::http::request::Builder {
+    Request::builder().method(method).uri(path)
+}
+
+fn token(claims: &Value) -> String {
+    format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(claims.to_string()))
+}
+
+#[tokio::test]
+async fn only_the_credential_opens_the_door() {
+    let api = api(None);
+    for (path, authorization) in [
+        ("/admin/v1/keys", None),
+        ("/admin/v1/keys", Some("Bearer wrong")),
+        ("/admin/v1/keys", Some("Basic test-credential")),
+        ("/admin/v1/keys", Some("Bearer ")),
+        ("/admin/v1/nothing", None),
+    ] {
+        let mut request = request("GET", path);
+        if let Some(authorization) = authorization {
+            request = request.header("authorization", authorization);
+        }
+        let (status, problem) = api.send(request.body(Body::empty()).unwrap()).await;
+        assert_eq!((status, &problem["code"]), (401, &json!("unauthorized")));
+    }
+    assert_eq!(api.get("/admin/v1/keys").await.0, 200);
+    assert_eq!(api.get("/admin/v1/nothing").await.0, 404);
+    assert_eq!(api.get("/admin/v1/reload").await.1["code"], "method_not_allowed");
+}
+
+#[tokio::test]
+async fn a_token_is_revoked_by_what_it_says() {
+    let api = api(None);
+    let token = token(&json!({"iss": "https://they.test", "jti": "j1", "exp": NOW.0 + 9}));
+    let (status, entry) = api.post("/admin/v1/revocations", &json!({"token": token}).to_string()).await;
+    assert_eq!(status, 201);
+    assert_eq!(entry["target"], json!({"kind": "token", "issuer": "https://they.test", "jti": "j1"}));
+    assert_eq!(entry["expires_at"], NOW.0 + 9);
+    let (_, list) = api.get("/admin/v1/revocations?limit=5").await;
+    assert_eq!(list["revocations"], json!([entry]));
+}
+
+#[tokio::test]
+async fn a_token_without_an_id_names_the_cure() {
+    let body = json!({"token": token(&json!({"sub": "alice"}))}).to_string();
+    let (status, problem) = api(None).post("/admin/v1/revocations", &body).await;
+    assert_eq!((status, &problem["code"]), (422, &json!("token_without_id")));
+    assert!(problem["detail"].as_str().unwrap().contains("`sid`"));
+}
+
+#[tokio::test]
+async fn the_other_targets() {
+    let api = api(None);
+    for (body, kind) in [
+        (r#"{"jti":"a"}"#, "token"),
+        (r#"{"sid":"a","reason":"lost phone","expires_in":"2h"}"#, "session"),
+        (r#"{"sub":"a","issuer":"https://they.test","expires_in":60}"#, "subject_issued"),
+        (r#"{"before":1700000000}"#, "issuer"),
+        (r#"{"before":"2026-01-31T12:00:00Z"}"#, "issuer"),
+    ] {
+        let (status, entry) = api.post("/admin/v1/revocations", body).await;
+        assert_eq!((status, &entry["target"]["kind"]), (201, &json!(kind)), "{body}");
+    }
+}
+
+#[tokio::test]
+async fn what_makes_no_sense_is_refused_with_a_code() {
+    let api = api(None);
+    for (body, status, code) in [
+        ("{}", 422, "invalid_request"),
+        (r#"{"jti":"a","sid":"b"}"#, 422, "invalid_request"),
+        (r#"{"jti":""}"#, 422, "invalid_request"),
+        (r#"{"jti":"a","colour":"red"}"#, 400, "invalid_json"),
+        (r#"{"before":"yesterday"}"#, 400, "invalid_json"),
+        (r#"{"before":99999999999}"#, 422, "invalid_request"),
+        (r#"{"token":"nonsense"}"#, 422, "token_malformed"),
+        ("{", 400, "invalid_json"),
+    ] {
+        let (got, problem) = api.post("/admin/v1/revocations", body).await;
+        assert_eq!((got, &problem["code"]), (status, &json!(code)), "{body}");
+    }
+    assert_eq!(api.get("/admin/v1/revocations?limit=0").await.0, 400);
+    assert_eq!(api.get("/admin/v1/revocations?limit=x").await.0, 400);
+    let huge = format!(r#"{{"jti":"{}"}}"#, "x".repeat(MAX_BODY));
+    assert_eq!(api.post("/admin/v1/revocations", &huge).await.1["code"], "body_too_large");
+    let form = request("POST", "/admin/v1/revocations")
+        .header("authorization", format!("Bearer {CREDENTIAL}"))
+        .body(Body::from("{}"))
+        .unwrap();
+    assert_eq!(api.send(form).await.0, 415);
+}
+
+#[tokio::test]
+async fn a_store_failure_is_told_without_its_inside() {
+    let api = api(None);
+    api.store.fail();
+    let request = request("POST", "/admin/v1/revocations")
+        .header("authorization", format!("Bearer {CREDENTIAL}"))
+        .header("content-type", "application/json")
+        .body(Body::from(r#"{"jti":"a"}"#))
+        .unwrap();
+    let response = api.router.clone().oneshot(request).await.unwrap();
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    let body = String::from_utf8(to_bytes(response.into_body(), 9999).await.unwrap().to_vec()).unwrap();
+    assert!(body.contains("store_unavailable") && !body.contains("secret"), "{body}");
+}
+
+#[tokio::test]
+async fn versions_keys_and_tokens() {
+    let api = api(None);
+    assert_eq!(api.post("/admin/v1/token-versions", r#"{"sub":"alice"}"#).await.1["version"], 1);
+    let (status, minted) =
+        api.post("/admin/v1/tokens", r#"{"sub":"alice","scopes":["read"],"ttl":"5m"}"#).await;
+    assert_eq!((status, &minted["access_token"]), (201, &json!("alice.v1")));
+    assert_eq!(minted["expires_in"], 300);
+    assert_eq!(api.post("/admin/v1/tokens", r#"{"sub":"alice","ttl":"25h"}"#).await.0, 422);
+    assert_eq!(api.post("/admin/v1/keys/rotate", "").await.1["keys"][0]["kid"], "k1");
+}
+
+#[tokio::test]
+async fn reload_tells_every_error() {
+    assert_eq!(api(None).post("/admin/v1/reload", "").await.1["notes"], json!(["1 route"]));
+    let (status, problem) = api(Some("bad key")).post("/admin/v1/reload", "").await;
+    assert_eq!((status, &problem["errors"]), (422, &json!(["bad key"])));
+}
+
+#[tokio::test]
+async fn health_needs_no_credential() {
+    let ask = |path| request("GET", path).body(Body::empty()).unwrap();
+    assert_eq!(api(None).send(ask("/livez")).await.0, 200);
+    assert_eq!(api(None).send(ask("/readyz")).await.0, 200);
+    let (status, body) = api(Some("revocations loading")).send(ask("/readyz")).await;
+    assert_eq!((status, &body["because"][0]), (503, &json!("revocations loading")));
+    assert_eq!(api(None).send(ask("/metrics")).await.0, 200);
+}

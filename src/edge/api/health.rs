@@ -1,0 +1,38 @@
+//! `/livez`, `/readyz` and `/metrics`: for probes and scrapers, so without a credential. They tell no
+//! secret and name no user.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::http::StatusCode;
+use axum::response::Response;
+use axum::routing::get;
+use serde_json::json;
+
+use super::body::{json as answer, typed};
+use crate::ports::Control;
+
+/// Writes the metrics in the Prometheus text format.
+pub type MetricsText = Arc<dyn Fn() -> String + Send + Sync>;
+
+/// The three endpoints.
+pub(super) fn router(control: Arc<dyn Control>, metrics: MetricsText) -> Router {
+    Router::new()
+        .route("/livez", get(|| async { answer(StatusCode::OK, &json!({"status": "alive"})) }))
+        .route("/readyz", get(move || ready(control.clone())))
+        .route("/metrics", get(move || scrape(metrics.clone())))
+}
+
+async fn ready(control: Arc<dyn Control>) -> Response {
+    let because = control.not_ready_because();
+    if because.is_empty() {
+        answer(StatusCode::OK, &json!({"status": "ready"}))
+    } else {
+        let body = json!({"status": "not ready", "because": because});
+        answer(StatusCode::SERVICE_UNAVAILABLE, &body)
+    }
+}
+
+async fn scrape(metrics: MetricsText) -> Response {
+    typed(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", metrics())
+}

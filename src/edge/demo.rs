@@ -1,0 +1,145 @@
+//! The sample app of `palisade run --demo`: it shows who the gateway says the caller is.
+//!
+//! It checks nothing itself, and it need not: only the gateway reaches it, on loopback, and the
+//! gateway strips what callers write into the identity headers.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use axum::Router;
+use axum::http::{HeaderMap, Uri, header};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{Html, IntoResponse};
+use axum::routing::get;
+use futures::Stream;
+use serde_json::{Map, Value};
+use tokio::net::TcpListener;
+
+/// Begins each name of an identity header.
+const IDENTITY: &str = "x-auth-";
+
+/// Serves the sample app on a loopback port of the system's choice until the process ends.
+///
+/// # Errors
+/// No port could be bound.
+pub async fn serve() -> io::Result<SocketAddr> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    let address = listener.local_addr()?;
+    tokio::spawn(async move {
+        if let Err(error) = axum::serve(listener, router()).await {
+            tracing::error!(%error, "the sample app stopped");
+        }
+    });
+    Ok(address)
+}
+
+fn router() -> Router {
+    Router::new()
+        .route("/events", get(|| async { Sse::new(ticks()).keep_alive(KeepAlive::default()) }))
+        .route("/headers", get(headers))
+        .fallback(page)
+}
+
+/// One event at once, then one each second.
+fn ticks() -> impl Stream<Item = Result<Event, Infallible>> {
+    futures::stream::unfold(
+        (0_u64, tokio::time::interval(Duration::from_secs(1))),
+        |(count, mut clock)| async move {
+            clock.tick().await;
+            let event = Event::default().event("tick").id(count.to_string()).data(count.to_string());
+            Some((Ok(event), (count + 1, clock)))
+        },
+    )
+}
+
+async fn headers(headers: HeaderMap) -> impl IntoResponse {
+    let mut document = Map::new();
+    for name in headers.keys() {
+        let values: Vec<_> =
+            headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
+        document.insert(name.to_string(), Value::String(values.join(", ")));
+    }
+    // The sample app stands for any app, and an answer made of the caller's own headers is his alone.
+    ([(header::CACHE_CONTROL, "no-store")], axum::Json(Value::Object(document)))
+}
+
+async fn page(uri: Uri, headers: HeaderMap) -> impl IntoResponse {
+    let mut rows = String::new();
+    for (name, value) in headers.iter().filter(|(name, _)| name.as_str().starts_with(IDENTITY)) {
+        let value = escaped(&String::from_utf8_lossy(value.as_bytes()));
+        rows.push_str(&format!("<tr><th>{}</th><td>{value}</td></tr>\n", escaped(name.as_str())));
+    }
+    let named = ["x-auth-subject", "x-auth-user", "x-auth-sub"].iter().find_map(|name| headers.get(*name));
+    let hello = named.map_or_else(
+        || "Hello, stranger".to_owned(),
+        |value| format!("Hello, {}", escaped(&String::from_utf8_lossy(value.as_bytes()))),
+    );
+    let table = if rows.is_empty() {
+        "<p>No identity headers came with this request.</p>".to_owned()
+    } else {
+        format!("<p>What the gateway told this app about you:</p>\n<table>\n{rows}</table>")
+    };
+    let path = escaped(uri.path());
+    let html = format!(
+        "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width\">\n<title>Palisade sample app</title>\n\
+         <style>body{{font:1rem/1.5 system-ui;max-width:40rem;margin:3rem auto;padding:0 1rem}}\
+         th{{text-align:left;padding-right:1rem;vertical-align:top}}td{{overflow-wrap:anywhere}}</style>\n\
+         <h1>{hello}</h1>\n<p>You asked for <code>{path}</code>.</p>\n{table}\n\
+         <p>See also <a href=\"/headers\">every header</a> and <a href=\"/events\">an event stream</a>.</p>\n\
+         </html>\n"
+    );
+    ([(header::CACHE_CONTROL, "no-store")], Html(html))
+}
+
+/// Text that means itself in HTML, between tags and in quotes.
+fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for char in text.chars() {
+        match char {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\'' => out.push_str("&#39;"),
+            other => out.push(other),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::body::{Body, to_bytes};
+    use axum::http::Request;
+    use tower::ServiceExt;
+
+    async fn ask(path: &str, subject: &str) -> String {
+        let request =
+            Request::builder().uri(path).header("x-auth-subject", subject).body(Body::empty()).unwrap();
+        let response = router().oneshot(request).await.unwrap();
+        String::from_utf8(to_bytes(response.into_body(), 65536).await.unwrap().to_vec()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn it_greets_whom_the_gateway_names() {
+        assert!(ask("/any/path", "alice").await.contains("<h1>Hello, alice</h1>"));
+        assert!(ask("/headers", "alice").await.contains(r#""x-auth-subject":"alice""#));
+    }
+
+    #[tokio::test]
+    async fn what_it_shows_is_text_and_not_markup() {
+        let page = ask("/", "<script>alert('x')</script>").await;
+        assert!(!page.contains("<script>") && page.contains("&lt;script&gt;"), "{page}");
+    }
+
+    #[tokio::test]
+    async fn the_first_tick_comes_at_once() {
+        use futures::StreamExt;
+        let mut ticks = Box::pin(ticks());
+        assert!(ticks.next().await.is_some());
+    }
+}

@@ -1,0 +1,129 @@
+//! Log lines, as text or JSON, on standard error. Never a query, a token or a secret.
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::config::{Log, LogFormat};
+use crate::ports::Ended;
+
+/// The target of access log lines.
+const ACCESS: &str = "access";
+
+/// Starts logging for the whole process. Libraries that use the `log` crate are included.
+///
+/// # Errors
+/// The level is not one, or logging was started before.
+pub fn start(log: &Log) -> Result<(), String> {
+    let filter = filter(log)?;
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let started = match log.format {
+        LogFormat::Text => subscriber.finish().try_init(),
+        LogFormat::Json => subscriber.json().flatten_event(true).finish().try_init(),
+    };
+    started.map_err(|error| format!("logging did not start: {error}"))
+}
+
+fn filter(log: &Log) -> Result<EnvFilter, String> {
+    let filter = EnvFilter::try_new(&log.level).map_err(|error| {
+        format!("log.level: {:?} is not a level: {error}; use error, warn, info, debug or trace", log.level)
+    })?;
+    // `log.access` alone decides about access lines, not the level.
+    let directive = if log.access { "access=info" } else { "access=off" };
+    match directive.parse() {
+        Ok(directive) => Ok(filter.add_directive(directive)),
+        // Both texts are directives; a test reads them.
+        Err(_) => Ok(filter),
+    }
+}
+
+/// One line for one request. Text fields are written quoted and escaped, so that no path can forge a
+/// line.
+pub(super) fn access(ended: &Ended<'_>) {
+    tracing::info!(
+        target: ACCESS,
+        request_id = ended.request_id,
+        client = %ended.client,
+        method = ended.method,
+        host = ended.host,
+        path = ended.path,
+        route = ended.route,
+        status = ended.status,
+        decision = ended.decision,
+        sub = ended.subject,
+        upstream = ended.upstream.map(tracing::field::display),
+        bytes = ended.bytes,
+        took_ms = ended.took.as_micros() as f64 / 1000.0,
+        "request"
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::sync::{Arc, Mutex};
+    use std::time::Duration;
+
+    #[derive(Clone, Default)]
+    struct FakeStderr(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for FakeStderr {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn log(level: &str, access: bool) -> Log {
+        Log { format: LogFormat::Text, level: level.to_owned(), access }
+    }
+
+    fn written(log: &Log, path: &str) -> String {
+        let written = FakeStderr::default();
+        let sink = written.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_env_filter(filter(log).unwrap())
+            .with_ansi(false)
+            .with_writer(move || sink.clone())
+            .finish();
+        tracing::subscriber::with_default(subscriber, || {
+            access(&Ended {
+                route: Some("app"),
+                status: 200,
+                took: Duration::from_micros(1500),
+                decision: "allowed",
+                request_id: "r1",
+                method: "GET",
+                host: "h",
+                path,
+                bytes: 3,
+                subject: None,
+                client: [127, 0, 0, 1].into(),
+                upstream: None,
+            });
+        });
+        let bytes = written.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn an_access_line_is_one_line_whatever_the_path() {
+        let text = written(&log("warn", true), "/a\nb");
+        assert_eq!(text.lines().count(), 1, "{text}");
+        assert!(text.contains("r1") && text.contains("took_ms=1.5") && text.contains("app"), "{text}");
+    }
+
+    #[test]
+    fn the_switch_alone_decides_about_access_lines() {
+        assert!(written(&log("trace", false), "/").is_empty());
+    }
+
+    #[test]
+    fn a_level_that_is_none_is_named() {
+        assert!(filter(&log("palisade=loud", true)).unwrap_err().contains("log.level"));
+    }
+}

@@ -1,0 +1,247 @@
+//! Revoking tokens: one by its `jti`, a session, a subject, or everything an issuer signed so far.
+//!
+//! What this returns as done is durable. An entry lives until the last token it can reach has ended,
+//! leeway included; it must never be forgotten while such a token is still accepted.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::domain::revocation::{Revocation, Target};
+use crate::domain::time::UnixTime;
+use crate::ports::{Clock, Signer, Store, StoreError};
+
+/// The longest name (`iss`, `jti`, `sid`, `sub`) or reason that is taken, in bytes.
+const MAX_TEXT: usize = 1024;
+
+/// The most revocations that one list shows.
+pub const MAX_LISTED: usize = 1000;
+
+/// What is to be revoked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Subject {
+    /// One token at hand: its `jti`, and its `exp` when it has one.
+    Token { jti: String, expires_at: Option<UnixTime> },
+    /// One token, by its `jti` alone.
+    TokenId(String),
+    /// Every token of a session.
+    Session(String),
+    /// Every token of a subject issued until now.
+    Subject(String),
+    /// Every token of the issuer issued at or before this moment.
+    IssuedBefore(UnixTime),
+}
+
+/// A request to revoke.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    pub subject: Subject,
+    /// Whose tokens; `None`: our own.
+    pub issuer: Option<String>,
+    /// Why, for people.
+    pub reason: Option<String>,
+    /// How long the entry is kept; `None`: as long as a token it reaches can live.
+    pub expires_in: Option<Duration>,
+}
+
+/// Why nothing was revoked.
+#[derive(Debug, thiserror::Error)]
+pub enum RevokeError {
+    /// What was asked makes no sense; the text says what would.
+    #[error("{0}")]
+    Invalid(String),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// The use case.
+#[derive(Clone)]
+pub struct Revoke {
+    store: Arc<dyn Store>,
+    signer: Arc<dyn Signer>,
+    clock: Arc<dyn Clock>,
+    longest_life: Duration,
+    leeway: Duration,
+}
+
+impl Revoke {
+    /// `longest_life` is the longest that any accepted token may live, minted ones included
+    /// ([`super::mint::MAX_TTL`]); `leeway` is how long past its `exp` a token is still accepted.
+    #[must_use]
+    pub fn new(
+        store: Arc<dyn Store>,
+        signer: Arc<dyn Signer>,
+        clock: Arc<dyn Clock>,
+        longest_life: Duration,
+        leeway: Duration,
+    ) -> Revoke {
+        Revoke { store, signer, clock, longest_life, leeway }
+    }
+
+    /// Records the revocation and returns the entry as it now stands.
+    ///
+    /// # Errors
+    /// [`RevokeError`]; then nothing is revoked.
+    pub async fn revoke(&self, request: Request) -> Result<Revocation, RevokeError> {
+        let now = self.clock.now();
+        let issuer = self.issuer(request.issuer)?;
+        reason_fits(request.reason.as_deref())?;
+        // Without an `exp` at hand, the entry must outlive every token that exists at this moment.
+        let mut expires_at = now.plus(self.longest_life).plus(self.leeway);
+        let target = match request.subject {
+            Subject::Token { jti, expires_at: ends } => {
+                if let Some(ends) = ends {
+                    expires_at = ends.plus(self.leeway);
+                }
+                Target::Token { issuer, jti: named("jti", jti)? }
+            }
+            Subject::TokenId(jti) => Target::Token { issuer, jti: named("jti", jti)? },
+            Subject::Session(sid) => Target::Session { issuer, sid: named("sid", sid)? },
+            Subject::Subject(sub) => Target::SubjectIssued { issuer, sub: named("sub", sub)?, until: now },
+            Subject::IssuedBefore(until) => {
+                // A later cutoff would refuse tokens that are not signed yet: nobody could sign in.
+                if until > now.plus(self.leeway) {
+                    return Err(RevokeError::Invalid(format!(
+                        "`before` is {} s in the future; name a moment that has passed",
+                        now.until(until).as_secs()
+                    )));
+                }
+                Target::Issuer { issuer, until }
+            }
+        };
+        if let Some(span) = request.expires_in {
+            if span.as_secs() == 0 {
+                return Err(RevokeError::Invalid("`expires_in` must be at least one second".to_owned()));
+            }
+            expires_at = now.plus(span);
+        }
+        let entry = Revocation { target, expires_at, created_at: now, reason: request.reason };
+        Ok(self.store.revoke(entry).await?)
+    }
+
+    /// Raises the token version of `sub`, which ends every token of a lower version, and those without
+    /// one. Returns the new version.
+    ///
+    /// # Errors
+    /// [`RevokeError`]; then the version is as it was.
+    pub async fn raise_version(
+        &self,
+        issuer: Option<String>,
+        sub: String,
+        reason: Option<String>,
+    ) -> Result<u64, RevokeError> {
+        let now = self.clock.now();
+        let issuer = self.issuer(issuer)?;
+        let sub = named("sub", sub)?;
+        reason_fits(reason.as_deref())?;
+        let ends = now.plus(self.longest_life).plus(self.leeway);
+        let entry = self.store.raise_version(&issuer, &sub, now, ends, reason).await?;
+        Ok(entry.target.limit())
+    }
+
+    /// The newest revocations, at most `limit` and never more than [`MAX_LISTED`].
+    ///
+    /// # Errors
+    /// [`RevokeError::Store`].
+    pub async fn recent(&self, limit: usize) -> Result<Vec<Revocation>, RevokeError> {
+        Ok(self.store.recent_revocations(limit.min(MAX_LISTED)).await?)
+    }
+
+    fn issuer(&self, given: Option<String>) -> Result<String, RevokeError> {
+        match given {
+            Some(issuer) => named("issuer", issuer),
+            None => Ok(self.signer.issuer().to_owned()),
+        }
+    }
+}
+
+/// A name that can be one: not empty, not huge, one line.
+fn named(what: &str, name: String) -> Result<String, RevokeError> {
+    let fault = if name.is_empty() {
+        "is empty"
+    } else if name.len() > MAX_TEXT {
+        "is longer than 1024 bytes"
+    } else if name.chars().any(char::is_control) {
+        "holds a control character"
+    } else {
+        return Ok(name);
+    };
+    Err(RevokeError::Invalid(format!("`{what}` {fault}")))
+}
+
+fn reason_fits(reason: Option<&str>) -> Result<(), RevokeError> {
+    if reason.is_some_and(|reason| reason.len() > MAX_TEXT) {
+        return Err(RevokeError::Invalid("`reason` is longer than 1024 bytes".to_owned()));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::service::fakes::{FakeClock, FakeSigner, FakeStore, NOW};
+
+    fn revoke() -> (Revoke, Arc<FakeStore>) {
+        let store = Arc::new(FakeStore::default());
+        let (hour, minute) = (Duration::from_secs(3600), Duration::from_secs(60));
+        let revoke = Revoke::new(store.clone(), Arc::new(FakeSigner), Arc::new(FakeClock), hour, minute);
+        (revoke, store)
+    }
+
+    fn asking(subject: Subject) -> Request {
+        Request { subject, issuer: None, reason: None, expires_in: None }
+    }
+
+    #[tokio::test]
+    async fn a_token_at_hand_is_remembered_until_it_is_no_longer_accepted() {
+        let (revoke, _) = revoke();
+        let subject = Subject::Token { jti: "j".into(), expires_at: Some(NOW.plus(Duration::from_secs(5))) };
+        let entry = revoke.revoke(asking(subject)).await.unwrap();
+        assert_eq!(entry.expires_at, UnixTime(NOW.0 + 65));
+        assert_eq!(entry.target, Target::Token { issuer: "https://us.test".into(), jti: "j".into() });
+    }
+
+    #[tokio::test]
+    async fn names_without_an_expiry_are_remembered_for_the_longest_life() {
+        let (revoke, store) = revoke();
+        for subject in [
+            Subject::TokenId("a".into()),
+            Subject::Session("b".into()),
+            Subject::Subject("c".into()),
+            Subject::IssuedBefore(NOW),
+        ] {
+            let entry = revoke.revoke(asking(subject)).await.unwrap();
+            assert_eq!(entry.expires_at, UnixTime(NOW.0 + 3660));
+        }
+        assert_eq!(store.recent_revocations(9).await.unwrap().len(), 4);
+    }
+
+    #[tokio::test]
+    async fn nonsense_is_refused_and_nothing_is_written() {
+        let (revoke, store) = revoke();
+        for subject in [
+            Subject::TokenId(String::new()),
+            Subject::Session("a\nb".into()),
+            Subject::Subject("x".repeat(1025)),
+            Subject::IssuedBefore(NOW.plus(Duration::from_secs(61))),
+        ] {
+            assert!(matches!(revoke.revoke(asking(subject)).await, Err(RevokeError::Invalid(_))));
+        }
+        assert!(store.recent_revocations(9).await.unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn each_raise_gives_the_next_version() {
+        let (revoke, _) = revoke();
+        assert_eq!(revoke.raise_version(None, "alice".into(), None).await.unwrap(), 1);
+        assert_eq!(revoke.raise_version(None, "alice".into(), None).await.unwrap(), 2);
+        assert_eq!(revoke.raise_version(Some("other".into()), "alice".into(), None).await.unwrap(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_store_that_cannot_write_promises_nothing() {
+        let (revoke, store) = revoke();
+        store.fail();
+        let answer = revoke.revoke(asking(Subject::TokenId("a".into()))).await;
+        assert!(matches!(answer, Err(RevokeError::Store(StoreError::Unavailable(_)))));
+    }
+}

@@ -1,0 +1,51 @@
+//! Rotating our signing keys: the published next key begins to sign, the active one retires.
+//!
+//! No valid token is rejected by it: the next key was published before it signs, the retired one
+//! verifies until its last token has ended.
+
+use std::sync::Arc;
+
+use crate::ports::{Clock, KeyInfo, Keys, SignError};
+
+/// The use case.
+#[derive(Clone)]
+pub struct Rotate {
+    keys: Arc<dyn Keys>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Rotate {
+    #[must_use]
+    pub fn new(keys: Arc<dyn Keys>, clock: Arc<dyn Clock>) -> Rotate {
+        Rotate { keys, clock }
+    }
+
+    /// Every key that verifies, the active one first.
+    #[must_use]
+    pub fn list(&self) -> Vec<KeyInfo> {
+        self.keys.list()
+    }
+
+    /// Rotates, durably. Returns the ring as it now stands.
+    ///
+    /// # Errors
+    /// The ring is not managed by us or cannot be written; then nothing changed.
+    pub async fn rotate(&self) -> Result<Vec<KeyInfo>, SignError> {
+        self.keys.rotate(self.clock.now()).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ports::KeyState;
+    use crate::service::fakes::{FakeClock, FakeKeys};
+
+    #[tokio::test]
+    async fn the_next_key_becomes_the_active_one() {
+        let rotate = Rotate::new(Arc::new(FakeKeys::default()), Arc::new(FakeClock));
+        assert_eq!(rotate.list()[0].kid, "k0");
+        let ring = rotate.rotate().await.unwrap();
+        assert_eq!((ring[0].kid.as_str(), ring[0].state), ("k1", KeyState::Active));
+    }
+}
