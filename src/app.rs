@@ -1,9 +1,53 @@
 //! The composition root: [`Config`] in, a running gateway out, built top-down. The only file that
 //! names every room of `edge`.
 
+use std::fs;
+use std::io::Write;
 use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use crate::config::Config;
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use secrecy::SecretString;
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio::task::AbortHandle;
+use tokio_util::task::TaskTracker;
+
+use crate::config::{self, Config, Origin};
+use crate::domain::route::Table;
+use crate::edge::api::{self, AdminState, NativeState};
+use crate::edge::clock::SystemClock;
+use crate::edge::demo;
+use crate::edge::fetch::HttpFetch;
+use crate::edge::jwt::{Issuers, KeyRing, TokenVerifier};
+use crate::edge::proxy;
+use crate::edge::store::{RevocationCache, RevokingStore, SledStore};
+use crate::edge::telemetry::Meters;
+use crate::edge::telemetry::metrics::{Levels, Metrics, Probe, UpstreamLevel};
+use crate::ports::{Clock, Control, Keys, Meter, Revocations, Signer, Store};
+use crate::service::admit::Admission;
+use crate::service::mint::{MAX_TTL, Mint};
+use crate::service::revoke::Revoke;
+use crate::service::rotate::Rotate;
+
+/// The file in the data folder that holds the admin credential (mode 0600).
+pub const ADMIN_TOKEN_FILE: &str = "admin.token";
+/// The environment variable that holds it instead.
+pub const ADMIN_TOKEN_VARIABLE: &str = "PALISADE_ADMIN_TOKEN";
+
+/// How often external keys are fetched again.
+const REFRESH_KEYS: Duration = Duration::from_secs(300);
+/// How often ended revocations are forgotten.
+const SWEEP: Duration = Duration::from_secs(60);
+/// Where the native endpoints are.
+const NATIVE_PREFIX: &str = "/auth";
 
 /// What `palisade run` may be asked beside its configuration.
 #[derive(Debug, Clone, Copy, Default)]
@@ -20,17 +64,403 @@ pub struct Running {
     pub tls: Option<SocketAddr>,
     /// The admin listener.
     pub admin: SocketAddr,
-}
-
-/// Starts everything. Returns once connections are accepted; `/readyz` tells when they are served.
-///
-/// # Errors
-/// What kept it from starting, with advice, as one printable text.
-pub async fn start(_config: Config, _options: Options) -> Result<Running, String> {
-    Err("not composed yet".to_owned())
+    /// The sample app.
+    pub demo: Option<SocketAddr>,
+    /// What the operator should know, one line each.
+    pub notices: Vec<String>,
+    /// The gateway as its operator sees it.
+    pub control: Arc<dyn Control>,
+    closing: watch::Sender<bool>,
+    engine: Arc<proxy::Engine>,
+    connections: TaskTracker,
+    grace: Duration,
+    background: Vec<AbortHandle>,
 }
 
 impl Running {
-    /// Stops accepting, drains within the configured grace, closes the store.
-    pub async fn shutdown(self) {}
+    /// Stops accepting, lets requests under way finish within the configured grace, closes the store.
+    pub async fn shutdown(self) {
+        // Nobody listening is nobody to tell.
+        let _ = self.closing.send(true);
+        proxy::close(&self.engine).await;
+        self.connections.close();
+        if tokio::time::timeout(self.grace, self.connections.wait()).await.is_err() {
+            tracing::warn!(open = self.connections.len(), "the grace period ended with requests under way");
+        }
+        for task in &self.background {
+            task.abort();
+        }
+    }
+}
+
+/// Everything that outlives a reload.
+struct Parts {
+    clock: Arc<dyn Clock>,
+    meters: Arc<Meters>,
+    metrics: Arc<Metrics>,
+    ring: KeyRing,
+    fetch: Arc<HttpFetch>,
+    store: Arc<dyn Store>,
+    revocations: Arc<RevocationCache>,
+    issuers: ArcSwap<Issuers>,
+    demo: Option<SocketAddr>,
+}
+
+impl Parts {
+    /// What a configuration puts in force.
+    async fn live(&self, config: &Config, issuers: &Arc<Issuers>) -> Result<proxy::service::Live, String> {
+        let meter: Arc<dyn Meter> = Arc::clone(&self.meters) as Arc<dyn Meter>;
+        let verifier =
+            TokenVerifier::new(&config.tokens, Arc::new(self.ring.clone()), Arc::clone(issuers), meter);
+        let mut clusters = Vec::with_capacity(config.routes.len());
+        for route in &config.routes {
+            let mut settings = route.upstream.clone();
+            if let Some(address) = self.demo {
+                settings.origins =
+                    vec![Origin { tls: false, host: address.ip().to_string(), port: address.port() }];
+                settings.http2 = false;
+            }
+            clusters.push(proxy::upstream::Cluster::start(&route.policy.name, settings).await?);
+        }
+        self.metrics.set_routes(config.routes.iter().map(|route| &*route.policy.name));
+        let told = config.routes.iter().map(|route| (&route.forward, &route.policy.policy.carriers));
+        Ok(proxy::service::Live {
+            admission: Admission {
+                routes: Table::new(config.routes.iter().map(|route| route.policy.clone()).collect()),
+                verifier: Arc::new(verifier),
+                revocations: Arc::clone(&self.revocations) as Arc<dyn Revocations>,
+                clock: Arc::clone(&self.clock),
+            },
+            reserved: proxy::forward::Reserved::of(told),
+            forwards: config.routes.iter().map(|route| route.forward.clone()).collect(),
+            trusted_proxies: config.server.trusted_proxies.clone(),
+            clusters,
+        })
+    }
+
+    fn issuers(&self, config: &Config) -> Arc<Issuers> {
+        let meter: Arc<dyn Meter> = Arc::clone(&self.meters) as Arc<dyn Meter>;
+        Arc::new(Issuers::new(&config.issuers, Arc::clone(&self.fetch) as _, meter))
+    }
+}
+
+/// The operator's handle.
+struct Operator {
+    parts: Arc<Parts>,
+    live: Arc<ArcSwap<proxy::service::Live>>,
+    config: ArcSwap<Config>,
+    closing: watch::Receiver<bool>,
+    serving: AtomicBool,
+}
+
+#[async_trait]
+impl Control for Operator {
+    async fn reload(&self) -> Result<Vec<String>, Vec<String>> {
+        let before = self.config.load_full();
+        let config = config::load(&before.path)
+            .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+        let mut notices = config.warnings.clone();
+        let fixed = |c: &Config| {
+            let server = &c.server;
+            (server.listen.clone(), server.admin, server.tls.clone(), c.store.clone(), c.tokens.algorithm)
+        };
+        if fixed(&before) != fixed(&config) {
+            notices.push(
+                "listeners, the store and the signing algorithm take effect at the next start".to_owned(),
+            );
+        }
+        let issuers = self.parts.issuers(&config);
+        issuers.inherit(&self.parts.issuers.load());
+        issuers.refresh_all().await;
+        let live = self.parts.live(&config, &issuers).await.map_err(|why| vec![why])?;
+        self.parts.issuers.store(issuers);
+        self.live.store(Arc::new(live));
+        self.config.store(Arc::new(config));
+        tracing::info!("the configuration was read again");
+        Ok(notices)
+    }
+
+    fn not_ready_because(&self) -> Vec<&'static str> {
+        let mut because = Vec::new();
+        if self.parts.revocations.sequence().is_none() {
+            because.push("the revocations are not loaded yet");
+        }
+        if !self.serving.load(Ordering::Acquire) {
+            because.push("no listener is serving yet");
+        }
+        if !self.parts.store.status().writable {
+            because.push("the store cannot write");
+        }
+        if *self.closing.borrow() {
+            because.push("shutting down");
+        }
+        because
+    }
+}
+
+/// Starts everything. Returns once requests are served; until then the admin listener answers, and
+/// `/readyz` says what is missing.
+///
+/// # Errors
+/// What kept it from starting, with advice, as one printable text.
+pub async fn start(config: Config, options: Options) -> Result<Running, String> {
+    let mut notices = config.warnings.clone();
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION")).map_err(|error| error.to_string())?);
+    let meters = Arc::new(Meters::new(Arc::clone(&metrics), config.log.access));
+    let data_dir = config.store.data_dir().to_owned();
+    make_data_dir(&data_dir)?;
+    let sled = SledStore::open(&data_dir).map_err(|error| error.to_string())?;
+    let revocations = Arc::new(RevocationCache::new());
+    let streams = Arc::new(proxy::exchange::Streams::default());
+    let changed = Arc::new(Notify::new());
+    let changes = Arc::clone(&changed);
+    let store: Arc<dyn Store> =
+        Arc::new(RevokingStore::new(sled, Arc::clone(&revocations), Box::new(move || changes.notify_one())));
+    let ring = KeyRing::open(&config.tokens, &data_dir, clock.now()).map_err(|error| error.to_string())?;
+    if ring.made_keys() {
+        notices.push(format!("signing keys were made in {}", data_dir.display()));
+    }
+    let demo = match options.demo {
+        true => Some(demo::serve().await.map_err(|error| format!("the sample app: {error}"))?),
+        false => None,
+    };
+    let fetch = Arc::new(HttpFetch::new().map_err(|error| error.to_string())?);
+    let parts = Arc::new(Parts {
+        issuers: ArcSwap::from_pointee(Issuers::new(&[], Arc::clone(&fetch) as _, Arc::clone(&meters) as _)),
+        clock: Arc::clone(&clock),
+        meters: Arc::clone(&meters),
+        metrics: Arc::clone(&metrics),
+        ring: ring.clone(),
+        fetch,
+        store: Arc::clone(&store),
+        revocations: Arc::clone(&revocations),
+        demo,
+    });
+    let issuers = parts.issuers(&config);
+    let live = Arc::new(ArcSwap::from_pointee(parts.live(&config, &issuers).await?));
+    parts.issuers.store(Arc::clone(&issuers));
+
+    let (closing, closed) = watch::channel(false);
+    let control = Arc::new(Operator {
+        parts: Arc::clone(&parts),
+        live: Arc::clone(&live),
+        config: ArcSwap::from_pointee(config.clone()),
+        closing: closed.clone(),
+        serving: AtomicBool::new(false),
+    });
+    let signer: Arc<dyn Signer> = Arc::new(ring.clone());
+    let keys: Arc<dyn Keys> = Arc::new(ring);
+
+    parts.metrics.set_probe(probe(&parts, &live, &streams));
+
+    // The admin listener first: it tells how the rest is doing.
+    let admin_listener = bind(config.server.admin, "server.admin").await?;
+    let admin = local(&admin_listener)?;
+    let admin_router = api::admin_router(AdminState {
+        credential: admin_credential(&data_dir)?,
+        revoke: Revoke::new(
+            Arc::clone(&store),
+            Arc::clone(&signer),
+            Arc::clone(&clock),
+            config.tokens.access_ttl.max(MAX_TTL),
+            config.tokens.leeway,
+        ),
+        mint: Mint::new(
+            Arc::clone(&store),
+            Arc::clone(&signer),
+            Arc::clone(&clock),
+            config.tokens.access_ttl,
+        ),
+        rotate: Rotate::new(Arc::clone(&keys), Arc::clone(&clock)),
+        control: Arc::clone(&control) as Arc<dyn Control>,
+        metrics: Arc::new(move || metrics.text()),
+    });
+    let mut background = vec![spawn(api::serve(admin_listener, admin_router))];
+
+    // Sockets are bound before the set is read: connections wait instead of being refused.
+    let mut cleartext = Vec::new();
+    for address in &config.server.listen {
+        cleartext.push(bind(*address, "server.listen").await?);
+    }
+    let encrypted = match &config.server.tls {
+        Some(tls) => Some((bind(tls.listen, "server.tls.listen").await?, proxy::tls::Acceptor::new(tls)?)),
+        None => None,
+    };
+    let ((), loaded) = tokio::join!(issuers.refresh_all(), revocations.load(&*store, clock.now()));
+    loaded.map_err(|error| error.to_string())?;
+    for issuer in issuers.without_keys() {
+        notices.push(format!("no keys of {issuer} yet: its tokens are refused until they can be fetched"));
+    }
+
+    let native = api::native_router(NativeState {
+        issuer: config.tokens.issuer.clone(),
+        public_url: config.public_url.clone(),
+        keys,
+    });
+    let most_retries = config.routes.iter().map(|route| route.upstream.retries).max().unwrap_or(0);
+    let engine = proxy::engine(
+        proxy::service::Gateway {
+            live: Arc::clone(&live),
+            native,
+            native_prefix: NATIVE_PREFIX.to_owned(),
+            streams: Arc::clone(&streams),
+            signer,
+            clock: Arc::clone(&clock),
+            meter: meters as Arc<dyn Meter>,
+        },
+        most_retries,
+    );
+    let connections = TaskTracker::new();
+    let slots = Arc::new(Semaphore::new(config.server.max_connections));
+    let listener = |tls: Option<proxy::tls::Acceptor>| {
+        Arc::new(proxy::listener::Listener {
+            engine: Arc::clone(&engine),
+            limits: proxy::head::Limits {
+                deadline: config.server.header_timeout,
+                idle: config.server.idle_timeout,
+                bytes: config.server.max_header_bytes,
+            },
+            slots: Arc::clone(&slots),
+            closing: closed.clone(),
+            tls,
+            connections: connections.clone(),
+        })
+    };
+    let listen = cleartext.iter().map(local).collect::<Result<Vec<_>, _>>()?;
+    for tcp in cleartext {
+        background.push(spawn(listener(None).run(tcp)));
+    }
+    let mut tls = None;
+    if let Some((tcp, acceptor)) = encrypted {
+        tls = Some(local(&tcp)?);
+        background.push(spawn(acceptor.clone().watch()));
+        background.push(spawn(listener(Some(acceptor)).run(tcp)));
+    }
+    background.push(spawn(cut_streams(changed, streams, revocations)));
+    background.push(spawn(refresh_keys(Arc::clone(&parts))));
+    background.push(spawn(sweep(Arc::clone(&parts))));
+    control.serving.store(true, Ordering::Release);
+    Ok(Running {
+        listen,
+        tls,
+        admin,
+        demo,
+        notices,
+        control,
+        closing,
+        engine,
+        connections,
+        grace: config.server.shutdown_grace,
+        background,
+    })
+}
+
+fn spawn(work: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
+    tokio::spawn(work).abort_handle()
+}
+
+/// Ends the streams of revoked callers after every change of the set.
+async fn cut_streams(
+    changed: Arc<Notify>,
+    streams: Arc<proxy::exchange::Streams>,
+    revocations: Arc<RevocationCache>,
+) {
+    loop {
+        changed.notified().await;
+        let cut = streams.cut_revoked(&*revocations);
+        if cut > 0 {
+            tracing::info!(cut, "streams of revoked callers were ended");
+        }
+    }
+}
+
+async fn refresh_keys(parts: Arc<Parts>) {
+    let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + REFRESH_KEYS, REFRESH_KEYS);
+    loop {
+        ticks.tick().await;
+        parts.issuers.load_full().refresh_all().await;
+    }
+}
+
+async fn sweep(parts: Arc<Parts>) {
+    let mut ticks = tokio::time::interval(SWEEP);
+    loop {
+        ticks.tick().await;
+        if let Err(error) = parts.store.sweep(parts.clock.now()).await {
+            tracing::warn!(%error, "ended revocations could not be forgotten; they are tried again");
+        }
+    }
+}
+
+/// What is read when somebody scrapes. Holds no strong reference to what holds the metrics.
+fn probe(
+    parts: &Arc<Parts>,
+    live: &Arc<ArcSwap<proxy::service::Live>>,
+    streams: &Arc<proxy::exchange::Streams>,
+) -> Probe {
+    let (live, streams) = (Arc::clone(live), Arc::clone(streams));
+    let (store, revocations) = (Arc::clone(&parts.store), Arc::clone(&parts.revocations));
+    Arc::new(move || {
+        let live = live.load();
+        let mut upstreams = Vec::new();
+        for route in live.admission.routes.iter() {
+            let health = live.clusters.get(route.index).map(proxy::upstream::Cluster::health);
+            upstreams.extend(health.into_iter().flatten().map(|(upstream, healthy)| UpstreamLevel {
+                route: route.name.to_string(),
+                upstream,
+                healthy,
+            }));
+        }
+        Levels {
+            revocations: revocations.len() as u64,
+            store_bytes: store.status().bytes,
+            open_streams: streams.len() as u64,
+            upstreams,
+        }
+    })
+}
+
+async fn bind(address: SocketAddr, key: &str) -> Result<TcpListener, String> {
+    TcpListener::bind(address).await.map_err(|error| {
+        format!("{key}: cannot listen on {address}: {error}; is another program, or another Palisade, there?")
+    })
+}
+
+fn local(listener: &TcpListener) -> Result<SocketAddr, String> {
+    listener.local_addr().map_err(|error| error.to_string())
+}
+
+fn make_data_dir(folder: &Path) -> Result<(), String> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .map_err(|error| format!("store.url: cannot make the folder {}: {error}", folder.display()))
+}
+
+/// The admin credential: from the environment, else from the data folder, else made there.
+fn admin_credential(data_dir: &Path) -> Result<SecretString, String> {
+    if let Ok(given) = std::env::var(ADMIN_TOKEN_VARIABLE)
+        && !given.is_empty()
+    {
+        return Ok(given.into());
+    }
+    let file = data_dir.join(ADMIN_TOKEN_FILE);
+    let failed = |error: std::io::Error| format!("the admin credential {}: {error}", file.display());
+    match fs::read_to_string(&file) {
+        Ok(text) if text.trim().len() >= 32 => return Ok(text.trim().to_owned().into()),
+        Ok(_) => {
+            return Err(format!("{} holds no credential; remove it to have one made", file.display()));
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(failed(error)),
+    }
+    let mut random = [0; 32];
+    getrandom::fill(&mut random).map_err(|error| format!("no randomness: {error}"))?;
+    let credential = URL_SAFE_NO_PAD.encode(random);
+    let mut out =
+        fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&file).map_err(failed)?;
+    out.write_all(credential.as_bytes()).and_then(|()| out.sync_all()).map_err(failed)?;
+    Ok(credential.into())
 }

@@ -63,7 +63,7 @@ enum Command {
 enum Token {
     /// Verify tokens from standard input, one a line, by the same code as the gateway.
     ///
-    /// Prints `valid` or `invalid: REASON` for each.
+    /// Prints `valid` or `invalid: REASON` for each; exits with 1 when one is invalid.
     Verify {
         /// The keys: a JWK Set.
         #[arg(long, value_name = "FILE")]
@@ -159,7 +159,7 @@ pub fn main() -> ExitCode {
         Command::Run { demo } => return run::run(config, demo),
         Command::Check => return check::run(config),
         Command::Token(Token::Verify { jwks, signature_only }) => {
-            return token_verify::run(config, &jwks, signature_only);
+            return token_verify::run(&jwks, signature_only);
         }
         Command::Token(Token::Inspect { token }) => token_inspect::run(token),
         Command::Token(Token::Mint(args)) => token_mint::run(config, &args),

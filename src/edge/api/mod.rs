@@ -10,3 +10,11 @@ mod well_known;
 pub use admin::{AdminState, admin_router};
 pub use health::MetricsText;
 pub use well_known::{NativeState, native_router};
+
+/// Serves `router` on `listener` until the task is dropped.
+pub async fn serve(listener: tokio::net::TcpListener, router: axum::Router) {
+    // Accepting only fails for good when the listener is gone, and then there is nothing to serve.
+    if let Err(error) = axum::serve(listener, router).await {
+        tracing::error!(%error, "the admin listener ended");
+    }
+}

@@ -11,3 +11,24 @@ pub mod service;
 pub mod socket;
 pub mod tls;
 pub mod upstream;
+
+use std::sync::Arc;
+
+use pingora::apps::HttpServerApp;
+use pingora::proxy::HttpProxy;
+use pingora::server::configuration::ServerConf;
+
+/// The engine with our hooks in it.
+pub type Engine = HttpProxy<service::Gateway>;
+
+/// Puts `gateway` into an engine that tries an upstream at most `retries` times again.
+#[must_use]
+pub fn engine(gateway: service::Gateway, retries: usize) -> Arc<Engine> {
+    let conf = ServerConf { max_retries: retries + 1, ..ServerConf::default() };
+    Arc::new(pingora::proxy::http_proxy(&Arc::new(conf), gateway))
+}
+
+/// Tells the engine that no further request comes: connections are closed after their answer.
+pub async fn close(engine: &Engine) {
+    engine.http_cleanup().await;
+}
