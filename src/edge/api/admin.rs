@@ -18,9 +18,9 @@ use serde::{Deserialize, Deserializer};
 use serde_json::json;
 use subtle::ConstantTimeEq;
 
+use super::admin_token;
 use super::body::{Failure, JsonBody, json as answer, method_not_allowed, not_found};
 use super::health::{self, MetricsText};
-use super::{admin_token, body};
 use crate::domain::time::UnixTime;
 use crate::ports::{Control, SignError, StoreError};
 use crate::service::mint::{self, Mint, MintError};
@@ -299,7 +299,7 @@ impl From<MintError> for Failure {
             MintError::Store(error) => error.into(),
             MintError::Sign(error) => {
                 tracing::error!(%error, "no token was minted");
-                body::Failure::new(503, "signing_unavailable", "there is no usable signing key")
+                Failure::new(503, "signing_unavailable", "there is no usable signing key")
             }
         }
     }

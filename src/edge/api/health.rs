@@ -9,7 +9,7 @@ use axum::response::Response;
 use axum::routing::get;
 use serde_json::json;
 
-use super::body::{json as answer, typed};
+use super::body::{json as answer, method_not_allowed, typed};
 use crate::ports::Control;
 
 /// Writes the metrics in the Prometheus text format.
@@ -21,6 +21,7 @@ pub(super) fn router(control: Arc<dyn Control>, metrics: MetricsText) -> Router 
         .route("/livez", get(|| async { answer(StatusCode::OK, &json!({"status": "alive"})) }))
         .route("/readyz", get(move || ready(control.clone())))
         .route("/metrics", get(move || scrape(metrics.clone())))
+        .method_not_allowed_fallback(method_not_allowed)
 }
 
 async fn ready(control: Arc<dyn Control>) -> Response {
