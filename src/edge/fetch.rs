@@ -1,1 +1,265 @@
-//! fetch
+//! Outgoing HTTP: the only place that makes a request of our own.
+//!
+//! HTTPS only, except to a loopback host named as such. Names are resolved once and the addresses that
+//! were checked are the ones dialled, so neither a private address behind a public name nor a name that
+//! changes its mind gets through. Follows no redirects, obeys no proxy from the environment, and puts no
+//! query, user name or body into an error.
+
+use std::error::Error;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use reqwest::{Client, StatusCode, Url};
+
+use crate::ports::{Fetch, FetchError};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const TOTAL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Fetches over HTTP with the address checks.
+#[derive(Debug, Clone)]
+pub struct HttpFetch {
+    public: Client,
+    loopback: Client,
+}
+
+impl HttpFetch {
+    /// Makes the clients.
+    ///
+    /// # Errors
+    /// The TLS library has no roots or cannot start.
+    pub fn new() -> Result<HttpFetch, FetchError> {
+        let failed = |error| FetchError::Failed { url: "-".to_owned(), why: words(error) };
+        let client = |loopback| {
+            Client::builder()
+                .user_agent(concat!("palisade/", env!("CARGO_PKG_VERSION")))
+                .no_proxy()
+                .redirect(reqwest::redirect::Policy::none())
+                .referer(false)
+                .connect_timeout(CONNECT_TIMEOUT)
+                .timeout(TOTAL_TIMEOUT)
+                .dns_resolver(Arc::new(Checked { loopback }))
+                .build()
+                .map_err(failed)
+        };
+        Ok(HttpFetch { public: client(false)?, loopback: client(true)? })
+    }
+
+    fn client(&self, url: &Url) -> Result<&Client, String> {
+        let host = url.host_str().ok_or("no host")?;
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err("credentials in a URL".to_owned());
+        }
+        let literal = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().ok();
+        let loopback = host == "localhost" || literal.is_some_and(|ip| ip.is_loopback());
+        match url.scheme() {
+            "https" => {}
+            "http" if loopback => {}
+            _ => return Err("only https, or http to a loopback host".to_owned()),
+        }
+        if loopback {
+            return Ok(&self.loopback);
+        }
+        match literal {
+            // A literal address never reaches the resolver.
+            Some(ip) if !is_public(ip) => Err("not a public address".to_owned()),
+            _ => Ok(&self.public),
+        }
+    }
+}
+
+#[async_trait]
+impl Fetch for HttpFetch {
+    async fn get(&self, url: &str, max_bytes: usize) -> Result<Vec<u8>, FetchError> {
+        let parsed = Url::parse(url).map_err(|error| FetchError::Forbidden {
+            url: "(not a URL)".to_owned(),
+            why: error.to_string(),
+        })?;
+        let shown = shown(&parsed);
+        let failed = |why: String| FetchError::Failed { url: shown.clone(), why };
+        let client = self.client(&parsed).map_err(|why| FetchError::Forbidden { url: shown.clone(), why })?;
+        let mut answer = client.get(parsed).send().await.map_err(|error| failed(words(error)))?;
+        if answer.status() != StatusCode::OK {
+            return Err(failed(format!("answered {}", answer.status().as_u16())));
+        }
+        let mut body = Vec::new();
+        while let Some(chunk) = answer.chunk().await.map_err(|error| failed(words(error)))? {
+            if body.len() + chunk.len() > max_bytes {
+                return Err(failed(format!("more than {max_bytes} bytes")));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body)
+    }
+}
+
+/// The URL as errors may name it: no query, no fragment, no credentials.
+fn shown(url: &Url) -> String {
+    let mut url = url.clone();
+    url.set_query(None);
+    url.set_fragment(None);
+    // Fails only for URLs that cannot have credentials in the first place.
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    url.to_string()
+}
+
+/// The causes of `error`, without the URL.
+fn words(error: reqwest::Error) -> String {
+    let error = error.without_url();
+    let mut words = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        words.push_str(": ");
+        words.push_str(&next.to_string());
+        cause = next.source();
+    }
+    words
+}
+
+/// Resolves a name once and keeps what may be dialled.
+struct Checked {
+    loopback: bool,
+}
+
+impl Resolve for Checked {
+    fn resolve(&self, name: Name) -> Resolving {
+        let loopback = self.loopback;
+        Box::pin(async move {
+            let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
+            let fits = |ip: IpAddr| if loopback { ip.is_loopback() } else { is_public(ip) };
+            // One bad address condemns the name: a mixed answer is how rebinding looks.
+            if found.is_empty() || !found.iter().all(|address| fits(address.ip())) {
+                return Err("the name leads to an address that may not be called".into());
+            }
+            Ok(Box::new(found.into_iter()) as Addrs)
+        })
+    }
+}
+
+/// Whether `ip` is a unicast address of the public internet (IANA special-purpose registries,
+/// RFC 6890).
+#[must_use]
+pub fn is_public(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => is_public_v4(ip),
+        IpAddr::V6(ip) => is_public_v6(ip),
+    }
+}
+
+fn is_public_v4(ip: Ipv4Addr) -> bool {
+    let [a, b, c, _] = ip.octets();
+    !(matches!(a, 0 | 10 | 127)
+        || a >= 224 // Multicast, reserved, broadcast.
+        || (a == 100 && (64..128).contains(&b)) // RFC 6598.
+        || (a == 169 && b == 254) // Link-local, and where clouds keep their metadata.
+        || (a == 172 && (16..32).contains(&b))
+        || (a == 192 && b == 168)
+        || (a == 192 && b == 0 && (c == 0 || c == 2))
+        || (a == 192 && b == 88 && c == 99)
+        || (a == 198 && (b == 18 || b == 19))
+        || (a == 198 && b == 51 && c == 100)
+        || (a == 203 && b == 0 && c == 113))
+}
+
+fn is_public_v6(ip: Ipv6Addr) -> bool {
+    let [a, b, c, d, e, f, g, h] = ip.segments();
+    let [g1, g2] = g.to_be_bytes();
+    let [h1, h2] = h.to_be_bytes();
+    let inner = Ipv4Addr::new(g1, g2, h1, h2);
+    if (a, b, c, d, e) == (0, 0, 0, 0, 0) && f == 0xffff {
+        return is_public_v4(inner);
+    }
+    if (a, b, c, d, e, f) == (0x64, 0xff9b, 0, 0, 0, 0) {
+        return is_public_v4(inner); // RFC 6052: the address behind a NAT64.
+    }
+    // Only 2000::/3 is global unicast; out of it, tunnels that hide an address and documentation.
+    (a & 0xe000) == 0x2000
+        && a != 0x2002
+        && !(a == 0x2001 && (b < 0x200 || b == 0xdb8))
+        && !(a == 0x3fff && b < 0x1000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    #[test]
+    fn only_the_public_internet_is_public() {
+        for (ip, want) in [
+            ("93.184.216.34", true),
+            ("2606:4700::1", true),
+            ("127.0.0.1", false),
+            ("10.1.2.3", false),
+            ("172.16.0.1", false),
+            ("172.32.0.1", true),
+            ("192.168.1.1", false),
+            ("169.254.169.254", false),
+            ("100.64.0.1", false),
+            ("0.0.0.0", false),
+            ("255.255.255.255", false),
+            ("224.0.0.1", false),
+            ("::1", false),
+            ("::", false),
+            ("fe80::1", false),
+            ("fd00:ec2::254", false),
+            ("::ffff:10.0.0.1", false),
+            ("::ffff:8.8.8.8", true),
+            ("64:ff9b::a00:1", false),
+            ("2002:a00:1::", false),
+            ("::10.0.0.1", false),
+            ("2001:db8::1", false),
+        ] {
+            assert_eq!(is_public(ip.parse().unwrap()), want, "{ip}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_may_not_be_called_is_not() {
+        let fetch = HttpFetch::new().unwrap();
+        for url in [
+            "http://example.test/",
+            "ftp://127.0.0.1/",
+            "file:///etc/passwd",
+            "https://10.0.0.1/",
+            "https://169.254.169.254/latest",
+            "https://[::ffff:10.0.0.1]/",
+            "https://0x0a000001/",
+            "https://user:hunter2@example.test/?token=hunter2",
+            "nonsense",
+        ] {
+            let error = fetch.get(url, 10).await.unwrap_err();
+            assert!(matches!(error, FetchError::Forbidden { .. }), "{url}: {error}");
+            assert!(!error.to_string().contains("hunter2"));
+        }
+        assert!(Checked { loopback: false }.resolve("localhost".parse().unwrap()).await.is_err());
+    }
+
+    /// Answers one request with `answer`, on a port of its own.
+    async fn serve(answer: String) -> String {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/k?secret=1", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _ = stream.read(&mut [0; 4096]).await.unwrap();
+            let _ = stream.write_all(answer.as_bytes()).await;
+        });
+        url
+    }
+
+    #[tokio::test]
+    async fn bodies_are_capped_and_redirects_are_answers_like_any_other() {
+        let fetch = HttpFetch::new().unwrap();
+        let ok = |body: &str| format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        assert_eq!(fetch.get(&serve(ok("hello")).await, 5).await.unwrap(), b"hello");
+        let error = fetch.get(&serve(ok("hello!")).await, 5).await.unwrap_err().to_string();
+        assert!(error.contains("more than 5 bytes") && !error.contains("secret"), "{error}");
+        let moved = "HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n";
+        let error = fetch.get(&serve(moved.to_owned()).await, 5).await.unwrap_err().to_string();
+        assert!(error.contains("answered 302"), "{error}");
+    }
+}

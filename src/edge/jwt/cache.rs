@@ -1,0 +1,49 @@
+//! The verified-token cache: what makes a token that was seen before cost a look-up instead of a
+//! signature.
+//!
+//! The key is the whole token, signature included, so nothing but the very same bytes can hit. An entry
+//! is never used at or past the token's end, nor after a key was withdrawn; a reload makes a new cache.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use moka::sync::Cache;
+
+use crate::domain::time::UnixTime;
+use crate::ports::Verified;
+
+#[derive(Clone)]
+struct Entry {
+    verified: Arc<Verified>,
+    epoch: u64,
+}
+
+/// Verified tokens by their whole text.
+pub struct TokenCache {
+    entries: Cache<Box<str>, Entry>,
+    leeway: Duration,
+}
+
+impl TokenCache {
+    /// A cache of at most `max` tokens; 0 keeps none.
+    #[must_use]
+    pub fn new(max: u64, leeway: Duration) -> TokenCache {
+        TokenCache { entries: Cache::new(max), leeway }
+    }
+
+    /// The verified `token`, when it is still good at `now` and was verified in key epoch `epoch`.
+    #[must_use]
+    pub fn get(&self, token: &str, now: UnixTime, epoch: u64) -> Option<Arc<Verified>> {
+        let entry = self.entries.get(token)?;
+        if entry.epoch != epoch || now >= entry.verified.identity.expires_at.plus(self.leeway) {
+            self.entries.invalidate(token);
+            return None;
+        }
+        Some(entry.verified)
+    }
+
+    /// Keeps `token`, verified while the key epoch was `epoch`.
+    pub fn put(&self, token: &str, verified: &Arc<Verified>, epoch: u64) {
+        self.entries.insert(token.into(), Entry { verified: Arc::clone(verified), epoch });
+    }
+}

@@ -1,0 +1,251 @@
+//! From claims to an [`Identity`]: every rule about what an access token must say (RFC 7519 §4.1,
+//! RFC 9068 §2.2).
+//!
+//! A claim of the wrong type is an error, never "absent": what is skipped here is checked nowhere. Text
+//! that may end up in a header line must not hold control characters.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+use crate::domain::identity::Identity;
+use crate::domain::time::UnixTime;
+use crate::domain::verdict::TokenFault;
+
+/// What is expected of the claims.
+#[derive(Debug, Clone, Copy)]
+pub struct Expect<'a> {
+    pub issuer: &'a Arc<str>,
+    /// Accepted audiences; `None`: any, as long as the claim is well-formed.
+    pub audiences: Option<&'a [String]>,
+    /// Signed by us: `type` must be there.
+    pub ours: bool,
+    pub leeway: Duration,
+}
+
+/// Holds `claims` against `expect` at `now`.
+///
+/// # Errors
+/// The first rule they break.
+pub fn identity(
+    claims: Map<String, Value>,
+    expect: Expect<'_>,
+    now: UnixTime,
+) -> Result<Identity, TokenFault> {
+    if claims.get("iss").and_then(Value::as_str) != Some(expect.issuer) {
+        return Err(TokenFault::Issuer);
+    }
+    match claims.get("type") {
+        None if !expect.ours => {}
+        Some(Value::String(kind)) if kind == "access" => {}
+        _ => return Err(TokenFault::Use),
+    }
+    check_audience(claims.get("aud"), expect.audiences)?;
+    let subject = match claims.get("sub") {
+        Some(Value::String(sub)) if !sub.is_empty() && is_plain(sub) => sub.clone(),
+        _ => return Err(TokenFault::Subject),
+    };
+    let expires_at = time(&claims, "exp")?.ok_or(TokenFault::NoExpiry)?;
+    if now >= expires_at.plus(expect.leeway) {
+        return Err(TokenFault::Expired);
+    }
+    let issued_at = time(&claims, "iat")?;
+    let not_before = time(&claims, "nbf")?;
+    let soon = now.plus(expect.leeway);
+    if issued_at.into_iter().chain(not_before).any(|from| from > soon) {
+        return Err(TokenFault::NotYet);
+    }
+    Ok(Identity {
+        issuer: Arc::clone(expect.issuer),
+        subject,
+        email: text(&claims, "email")?,
+        email_verified: match claims.get("email_verified") {
+            None => false,
+            Some(Value::Bool(verified)) => *verified,
+            // Some issuers send the words; nothing else counts as a yes or a no.
+            Some(Value::String(word)) if word == "true" || word == "false" => word == "true",
+            Some(_) => return Err(TokenFault::Claim),
+        },
+        session: text(&claims, "sid")?,
+        token_id: text(&claims, "jti")?,
+        version: match claims.get("ver") {
+            None => None,
+            Some(Value::Number(number)) => Some(number.as_u64().ok_or(TokenFault::Claim)?),
+            // Others use this unregistered name for the format of the token (`"2.0"`): not a version of ours.
+            Some(Value::String(_)) if !expect.ours => None,
+            Some(_) => return Err(TokenFault::Claim),
+        },
+        scopes: scopes(&claims)?,
+        issued_at: issued_at.unwrap_or_default(),
+        expires_at,
+        claims,
+    })
+}
+
+/// RFC 7519 §4.1.3: one string or an array of strings, one of which is ours.
+fn check_audience(aud: Option<&Value>, accepted: Option<&[String]>) -> Result<(), TokenFault> {
+    let fits = |name: &str| accepted.is_none_or(|accepted| accepted.iter().any(|a| a == name));
+    let good = match aud {
+        Some(Value::String(name)) => fits(name),
+        Some(Value::Array(names)) => {
+            names.iter().all(Value::is_string) && names.iter().filter_map(Value::as_str).any(fits)
+        }
+        None => accepted.is_none(),
+        Some(_) => false,
+    };
+    if good { Ok(()) } else { Err(TokenFault::Audience) }
+}
+
+/// A time claim. RFC 7519 §2 would let it have a fraction; nobody who signs access tokens needs one, and
+/// parsers disagree about what it means, so only whole non-negative seconds are read.
+fn time(claims: &Map<String, Value>, name: &str) -> Result<Option<UnixTime>, TokenFault> {
+    match claims.get(name) {
+        None => Ok(None),
+        Some(value) => value.as_u64().map(|seconds| Some(UnixTime(seconds))).ok_or(TokenFault::Claim),
+    }
+}
+
+fn text(claims: &Map<String, Value>, name: &str) -> Result<Option<String>, TokenFault> {
+    match claims.get(name) {
+        None => Ok(None),
+        Some(Value::String(text)) if is_plain(text) => Ok(Some(text.clone())),
+        Some(_) => Err(TokenFault::Claim),
+    }
+}
+
+/// `scope` (RFC 8693 §4.2), or `scp` as others write it: a string or an array.
+fn scopes(claims: &Map<String, Value>) -> Result<Vec<String>, TokenFault> {
+    let split = |text: &str| text.split(' ').filter(|s| !s.is_empty()).map(str::to_owned).collect();
+    let scp: Vec<String> = match claims.get("scp") {
+        None => Vec::new(),
+        Some(Value::String(scopes)) if is_plain(scopes) => split(scopes),
+        Some(Value::Array(scopes)) => scopes
+            .iter()
+            .map(|scope| match scope {
+                // A space inside would read as two scopes once they are joined for the upstream.
+                Value::String(s) if is_plain(s) && !s.contains(' ') => Ok(s.clone()),
+                _ => Err(TokenFault::Claim),
+            })
+            .collect::<Result<_, _>>()?,
+        Some(_) => return Err(TokenFault::Claim),
+    };
+    Ok(text(claims, "scope")?.map_or(scp, |scopes| split(&scopes)))
+}
+
+fn is_plain(text: &str) -> bool {
+    !text.chars().any(char::is_control)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    const NOW: UnixTime = UnixTime(1_000_000);
+
+    fn judge(change: &[(&str, Option<Value>)], ours: bool) -> Result<Identity, TokenFault> {
+        let mut claims = json!({"iss": "https://i.test", "aud": ["x", "api"], "sub": "u1", "exp": 1_000_600})
+            .as_object()
+            .unwrap()
+            .clone();
+        if ours {
+            claims.insert("type".into(), json!("access"));
+        }
+        for (name, value) in change {
+            match value {
+                Some(value) => claims.insert((*name).into(), value.clone()),
+                None => claims.remove(*name),
+            };
+        }
+        let issuer = Arc::from("https://i.test");
+        let audiences = ["api".to_owned()];
+        let leeway = Duration::from_secs(60);
+        identity(claims, Expect { issuer: &issuer, audiences: Some(&audiences), ours, leeway }, NOW)
+    }
+
+    #[test]
+    fn every_claim_of_the_wrong_kind_is_refused() {
+        use TokenFault::{Audience, Claim, Expired, Issuer, NoExpiry, NotYet, Subject, Use};
+        let wrong = [json!(7), json!({"a": 1}), json!(null), json!(true), json!([])];
+        for value in &wrong {
+            for (name, want) in [
+                ("iss", Issuer),
+                ("sub", Subject),
+                ("aud", Audience),
+                ("email", Claim),
+                ("sid", Claim),
+                ("jti", Claim),
+                ("scope", Claim),
+                ("type", Use),
+            ] {
+                let got = judge(&[(name, Some(value.clone()))], false);
+                assert_eq!(got.err(), Some(want), "{name} {value}");
+            }
+        }
+        for name in ["exp", "nbf", "iat"] {
+            for value in
+                [json!("1000600"), json!(1_000_600.5), json!(-1), json!(null), json!([1]), json!(1e300)]
+            {
+                assert_eq!(judge(&[(name, Some(value.clone()))], false).err(), Some(Claim), "{name} {value}");
+            }
+        }
+        for (name, value, want) in [
+            ("iss", Some(json!(["https://i.test"])), Issuer),
+            ("iss", Some(json!("https://i.test/")), Issuer),
+            ("iss", None, Issuer),
+            ("sub", Some(json!("")), Subject),
+            ("sub", Some(json!("a\r\nX-Auth-Subject: b")), Subject),
+            ("sub", Some(json!(["u1"])), Subject),
+            ("sub", None, Subject),
+            ("aud", Some(json!("API")), Audience),
+            ("aud", Some(json!(["api", 1])), Audience),
+            ("aud", Some(json!({"api": "api"})), Audience),
+            ("aud", None, Audience),
+            ("exp", None, NoExpiry),
+            ("exp", Some(json!(999_940)), Expired),
+            ("nbf", Some(json!(1_000_061)), NotYet),
+            ("iat", Some(json!(1_000_061)), NotYet),
+            ("type", Some(json!("refresh")), Use),
+            ("email", Some(json!("a@b\n")), Claim),
+            ("email_verified", Some(json!("yes")), Claim),
+            ("email_verified", Some(json!(1)), Claim),
+            ("ver", Some(json!(-1)), Claim),
+            ("ver", Some(json!(1.5)), Claim),
+            ("ver", Some(json!([1])), Claim),
+            ("scp", Some(json!([1])), Claim),
+            ("scp", Some(json!(["a b"])), Claim),
+            ("scp", Some(json!(5)), Claim),
+        ] {
+            assert_eq!(judge(&[(name, value.clone())], false).err(), Some(want), "{name} {value:?}");
+        }
+        assert_eq!(judge(&[("type", None)], true).err(), Some(Use));
+        assert_eq!(judge(&[("ver", Some(json!("1")))], true).err(), Some(Claim));
+    }
+
+    #[test]
+    fn a_good_token_says_who() {
+        let who = judge(
+            &[
+                ("exp", Some(json!(999_941))),
+                ("nbf", Some(json!(1_000_060))),
+                ("iat", Some(json!(999_000))),
+                ("email", Some(json!("a@b.test"))),
+                ("email_verified", Some(json!(true))),
+                ("sid", Some(json!("s1"))),
+                ("jti", Some(json!("j1"))),
+                ("ver", Some(json!(3))),
+                ("scope", Some(json!("read  write"))),
+            ],
+            true,
+        )
+        .unwrap();
+        assert_eq!((who.subject.as_str(), who.session.as_deref(), who.version), ("u1", Some("s1"), Some(3)));
+        assert_eq!(who.scopes, ["read", "write"]);
+        assert_eq!(who.issued_at, UnixTime(999_000));
+        assert!(who.email_verified);
+        assert_eq!(judge(&[("scp", Some(json!(["a", "b"])))], false).unwrap().scopes, ["a", "b"]);
+        assert_eq!(judge(&[("ver", Some(json!("2.0")))], false).unwrap().version, None);
+        assert_eq!(judge(&[("aud", Some(json!("api")))], false).unwrap().issued_at, UnixTime(0));
+    }
+}

@@ -1,0 +1,463 @@
+//! Our own signing keys: next, active, retired.
+//!
+//! A key is published before it signs and verifies until the last token it signed has ended, so a
+//! rotation refuses no valid token. The ring lives in one file of mode 0600, replaced as a whole and only
+//! by what is durable; a file that cannot be read stops the start and is never overwritten.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use secrecy::ExposeSecret;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use zeroize::Zeroizing;
+
+use super::compact::{Compact, algorithm, name};
+use super::keys::SigningKey;
+use super::keyset::KeySet;
+use crate::config::{Algorithm, Tokens};
+use crate::domain::identity::Identity;
+use crate::domain::time::UnixTime;
+use crate::domain::verdict::TokenFault;
+use crate::ports::{AccessGrant, KeyInfo, KeyState, Keys, SignError, Signed, Signer};
+
+/// The ring's file in the data folder.
+pub const FILE: &str = "signing-keys.json";
+
+/// How long an assertion for an upstream is good.
+const ASSERTION_TTL: Duration = Duration::from_secs(60);
+
+/// How long a rotation may take: a token signed meanwhile still finds its key.
+const SLACK: Duration = Duration::from_secs(60);
+
+/// Claims that only we set.
+const OURS: [&str; 13] = [
+    "iss",
+    "aud",
+    "sub",
+    "email",
+    "email_verified",
+    "type",
+    "iat",
+    "nbf",
+    "exp",
+    "jti",
+    "sid",
+    "ver",
+    "scope",
+];
+
+/// Why there is no key ring. Never holds key material.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyRingError {
+    /// The file cannot be read or written.
+    #[error("{path}: {source}", path = path.display())]
+    Io { path: PathBuf, source: io::Error },
+    /// The file is not a key ring that this version knows.
+    #[error("{path}: {why}; restore it from a backup, or move it away to start with new keys", path = path.display())]
+    Unreadable { path: PathBuf, why: String },
+    /// `tokens.key` cannot be used, or no key could be made.
+    #[error("tokens.key: {0}")]
+    Key(String),
+}
+
+#[derive(Clone)]
+struct Member {
+    key: SigningKey,
+    state: KeyState,
+    created_at: UnixTime,
+    activated_at: Option<UnixTime>,
+    retired_at: Option<UnixTime>,
+    /// When the last token it signed has ended; `None` while it may still sign.
+    verifies_until: Option<UnixTime>,
+}
+
+/// A state of the ring: replaced as a whole.
+struct Ring {
+    active: Member,
+    /// The next key and the retired ones.
+    others: Vec<Member>,
+    keys: KeySet,
+}
+
+impl Ring {
+    fn new(active: Member, others: Vec<Member>) -> Ring {
+        let keys = std::iter::once(&active)
+            .chain(&others)
+            .map(|member| (member.key.kid.clone(), member.key.verifying().clone()));
+        Ring { keys: KeySet::of(keys), active, others }
+    }
+
+    fn members(&self) -> impl Iterator<Item = &Member> {
+        std::iter::once(&self.active).chain(&self.others)
+    }
+}
+
+struct Inner {
+    issuer: String,
+    audience: String,
+    algorithm: Algorithm,
+    /// `access_ttl` and the leeway: how long a key verifies after it stopped signing.
+    keep: Duration,
+    leeway: Duration,
+    /// `None`: one key from the configuration, not ours to rotate.
+    file: Option<PathBuf>,
+    ring: ArcSwap<Ring>,
+    /// The latest end of a token signed by the active key, when it is beyond the usual life.
+    longest: AtomicU64,
+    /// Held while the ring is being replaced.
+    replacing: Mutex<()>,
+    made_keys: bool,
+}
+
+/// Our own keys, as the rest of the house uses them.
+#[derive(Clone)]
+pub struct KeyRing(Arc<Inner>);
+
+impl KeyRing {
+    /// Opens the ring in `data_dir`, making it when there is none, or takes the one key of the
+    /// configuration. A changed `tokens.algorithm` retires the old keys. Blocks; for the start.
+    ///
+    /// # Errors
+    /// [`KeyRingError`]; then nothing was written.
+    pub fn open(tokens: &Tokens, data_dir: &Path, now: UnixTime) -> Result<KeyRing, KeyRingError> {
+        let keep = tokens.access_ttl + tokens.leeway + SLACK;
+        let mut made_keys = false;
+        let (ring, file) = match &tokens.key {
+            Some(secret) => {
+                let key =
+                    SigningKey::read(tokens.algorithm, secret.expose_secret()).map_err(KeyRingError::Key)?;
+                (Ring::new(member(key, KeyState::Active, now), Vec::new()), None)
+            }
+            None => {
+                let file = data_dir.join(FILE);
+                let stored = read(&file)?;
+                made_keys = stored.is_empty();
+                let ring = match settle(stored, tokens.algorithm, keep, now).map_err(KeyRingError::Key)? {
+                    (ring, false) => ring,
+                    (ring, true) => {
+                        write(&file, &ring)
+                            .map_err(|source| KeyRingError::Io { path: file.clone(), source })?;
+                        ring
+                    }
+                };
+                (ring, Some(file))
+            }
+        };
+        Ok(KeyRing(Arc::new(Inner {
+            issuer: tokens.issuer.clone(),
+            audience: tokens.audience.clone(),
+            algorithm: tokens.algorithm,
+            keep,
+            leeway: tokens.leeway,
+            file,
+            ring: ArcSwap::from_pointee(ring),
+            longest: AtomicU64::new(0),
+            replacing: Mutex::new(()),
+            made_keys,
+        })))
+    }
+
+    /// Whether [`KeyRing::open`] made the first keys: worth saying once.
+    #[must_use]
+    pub fn made_keys(&self) -> bool {
+        self.0.made_keys
+    }
+
+    /// Whether a key of ours, still verifying at `now`, signed `token`.
+    ///
+    /// # Errors
+    /// [`TokenFault::UnknownKey`], [`TokenFault::Algorithm`] or [`TokenFault::Signature`].
+    pub fn check(&self, token: &Compact<'_>, now: UnixTime) -> Result<(), TokenFault> {
+        let ring = self.0.ring.load();
+        let gone = |kid: &String| {
+            ring.others.iter().any(|m| m.key.kid == *kid && m.verifies_until.is_some_and(|end| end <= now))
+        };
+        if token.header.key_id.as_ref().is_some_and(gone) {
+            return Err(TokenFault::UnknownKey);
+        }
+        ring.keys.find(&token.header)?.check(token)
+    }
+}
+
+impl Inner {
+    fn sign(&self, typ: &str, claims: &Map<String, Value>) -> Result<String, SignError> {
+        self.ring.load().active.key.sign(typ, claims).map_err(SignError)
+    }
+
+    fn rotate(&self, now: UnixTime) -> Result<(), SignError> {
+        let Some(file) = &self.file else {
+            return Err(SignError(
+                "the key comes from tokens.key and is rotated where it is kept".to_owned(),
+            ));
+        };
+        // A panic while holding it leaves the ring as it was: it is only replaced as a whole.
+        let _replacing = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.ring.load_full();
+        let mut old = before.active.clone();
+        let longest = UnixTime(self.longest.load(Ordering::Acquire)).plus(self.leeway);
+        retire(&mut old, now, now.plus(self.keep).max(longest));
+        let mut others: Vec<Member> = Vec::with_capacity(before.others.len() + 2);
+        let mut active = None;
+        for other in &before.others {
+            match other.state {
+                KeyState::Next => active = Some(other.clone()),
+                _ => others.push(other.clone()),
+            }
+        }
+        others.insert(0, old);
+        let mut active = match active {
+            Some(next) => next,
+            None => member(SigningKey::generate(self.algorithm).map_err(SignError)?, KeyState::Next, now),
+        };
+        active.state = KeyState::Active;
+        active.activated_at = Some(now);
+        others.retain(|member| member.verifies_until.is_none_or(|end| end > now));
+        others
+            .insert(0, member(SigningKey::generate(self.algorithm).map_err(SignError)?, KeyState::Next, now));
+        let ring = Ring::new(active, others);
+        write(file, &ring).map_err(|error| SignError(format!("{}: {error}", file.display())))?;
+        self.ring.store(Arc::new(ring));
+        Ok(())
+    }
+}
+
+fn member(key: SigningKey, state: KeyState, now: UnixTime) -> Member {
+    let activated_at = (state == KeyState::Active).then_some(now);
+    Member { key, state, created_at: now, activated_at, retired_at: None, verifies_until: None }
+}
+
+fn retire(member: &mut Member, now: UnixTime, until: UnixTime) {
+    member.state = KeyState::Retired;
+    member.retired_at = Some(now);
+    member.verifies_until = Some(until);
+}
+
+/// Makes a whole ring out of what was stored: one active key of `algorithm`, one next, the retired ones
+/// that still verify. True when it differs from what was stored.
+fn settle(
+    stored: Vec<Member>,
+    algorithm: Algorithm,
+    keep: Duration,
+    now: UnixTime,
+) -> Result<(Ring, bool), String> {
+    let (mut active, mut next, mut retired, mut changed) = (None, None, Vec::new(), false);
+    for mut stored in stored {
+        match stored.state {
+            KeyState::Active if stored.key.algorithm == algorithm => active = Some(stored),
+            KeyState::Next if stored.key.algorithm == algorithm => next = Some(stored),
+            KeyState::Active => {
+                retire(&mut stored, now, now.plus(keep));
+                retired.push(stored);
+                changed = true;
+            }
+            KeyState::Next => changed = true, // Never signed anything.
+            KeyState::Retired => retired.push(stored),
+        }
+    }
+    let mut make = |state| {
+        changed = true;
+        SigningKey::generate(algorithm).map(|key| member(key, state, now))
+    };
+    let active = active.map_or_else(|| make(KeyState::Active), Ok)?;
+    let next = next.map_or_else(|| make(KeyState::Next), Ok)?;
+    let kept = retired.len();
+    retired.retain(|member| member.verifies_until.is_none_or(|end| end > now));
+    changed |= retired.len() != kept;
+    retired.insert(0, next);
+    Ok((Ring::new(active, retired), changed))
+}
+
+impl Signer for KeyRing {
+    fn issuer(&self) -> &str {
+        &self.0.issuer
+    }
+
+    fn access_token(&self, grant: &AccessGrant, ttl: Duration, now: UnixTime) -> Result<Signed, SignError> {
+        let mut claims = grant.extra.clone();
+        claims.retain(|name, _| !OURS.contains(&name.as_str()));
+        let expires_at = now.plus(ttl);
+        let token_id = uuid::Uuid::now_v7().to_string();
+        let mut set = |name: &str, value: Value| claims.insert(name.to_owned(), value);
+        set("iss", json!(self.0.issuer));
+        set("aud", json!(self.0.audience));
+        set("sub", json!(grant.subject));
+        set("type", json!("access"));
+        set("iat", json!(now));
+        set("nbf", json!(now));
+        set("exp", json!(expires_at));
+        set("jti", json!(token_id));
+        set("ver", json!(grant.version));
+        if let Some(email) = &grant.email {
+            set("email", json!(email));
+            set("email_verified", json!(grant.email_verified));
+        }
+        if let Some(session) = &grant.session {
+            set("sid", json!(session));
+        }
+        if !grant.scopes.is_empty() {
+            set("scope", json!(grant.scopes.join(" ")));
+        }
+        // Before signing, so that a rotation in between keeps the key long enough.
+        self.0.longest.fetch_max(expires_at.0, Ordering::AcqRel);
+        Ok(Signed { token: self.0.sign("at+jwt", &claims)?, token_id, expires_at })
+    }
+
+    fn assertion(&self, identity: &Identity, route: &str, now: UnixTime) -> Result<String, SignError> {
+        // Neither its `typ` nor its `type` is an access token's: it opens nothing here.
+        let Value::Object(mut claims) = json!({
+            "iss": self.0.issuer, "aud": route, "sub": identity.subject, "type": "assertion",
+            "idp": &*identity.issuer, "iat": now, "exp": now.plus(ASSERTION_TTL),
+            "jti": uuid::Uuid::now_v7().to_string(),
+        }) else {
+            return Err(SignError("claims are an object".to_owned()));
+        };
+        if let Some(email) = &identity.email {
+            claims.insert("email".to_owned(), json!(email));
+            claims.insert("email_verified".to_owned(), json!(identity.email_verified));
+        }
+        if let Some(session) = &identity.session {
+            claims.insert("sid".to_owned(), json!(session));
+        }
+        if !identity.scopes.is_empty() {
+            claims.insert("scope".to_owned(), json!(identity.scopes.join(" ")));
+        }
+        self.0.sign("JWT", &claims)
+    }
+}
+
+#[async_trait]
+impl Keys for KeyRing {
+    fn list(&self) -> Vec<KeyInfo> {
+        let info = |member: &Member| KeyInfo {
+            kid: member.key.kid.clone(),
+            algorithm: name(member.key.algorithm).to_owned(),
+            state: member.state,
+            created_at: member.created_at,
+            activated_at: member.activated_at,
+            retired_at: member.retired_at,
+        };
+        self.0.ring.load().members().map(info).collect()
+    }
+
+    fn jwks(&self) -> Value {
+        let keys: Vec<Value> = self.0.ring.load().members().filter_map(|m| m.key.public_jwk()).collect();
+        json!({ "keys": keys })
+    }
+
+    async fn rotate(&self, now: UnixTime) -> Result<Vec<KeyInfo>, SignError> {
+        let inner = Arc::clone(&self.0);
+        // Making an RSA key and syncing a disk take longer than a worker may be held.
+        tokio::task::spawn_blocking(move || inner.rotate(now))
+            .await
+            .map_err(|_| SignError("the rotation was interrupted".to_owned()))??;
+        Ok(self.list())
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoredRing {
+    version: u32,
+    keys: Vec<StoredKey>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoredKey {
+    kid: String,
+    algorithm: String,
+    state: String,
+    created_at: UnixTime,
+    activated_at: Option<UnixTime>,
+    retired_at: Option<UnixTime>,
+    verifies_until: Option<UnixTime>,
+    secret: Zeroizing<String>,
+}
+
+/// The stored members; none when there is no file.
+fn read(file: &Path) -> Result<Vec<Member>, KeyRingError> {
+    let unreadable = |why: String| KeyRingError::Unreadable { path: file.to_owned(), why };
+    let bytes = match fs::read(file) {
+        Ok(bytes) => Zeroizing::new(bytes),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(source) => return Err(KeyRingError::Io { path: file.to_owned(), source }),
+    };
+    // The library's words could quote the file, so only the place is told.
+    let stored: StoredRing = serde_json::from_slice(&bytes)
+        .map_err(|e| unreadable(format!("not a key ring (line {}, column {})", e.line(), e.column())))?;
+    if stored.version != 1 {
+        return Err(unreadable(format!("version {} is not known to this program", stored.version)));
+    }
+    let members = stored.keys.into_iter().map(|stored| {
+        let algorithm = algorithm(&stored.algorithm).ok_or_else(|| unreadable("unknown algorithm".into()))?;
+        let state = match stored.state.as_str() {
+            "next" => KeyState::Next,
+            "active" => KeyState::Active,
+            "retired" => KeyState::Retired,
+            _ => return Err(unreadable("unknown key state".into())),
+        };
+        let key = SigningKey::read(algorithm, &stored.secret).map_err(unreadable)?;
+        if key.kid != stored.kid {
+            return Err(unreadable("a key does not match its kid".into()));
+        }
+        Ok(Member {
+            key,
+            state,
+            created_at: stored.created_at,
+            activated_at: stored.activated_at,
+            retired_at: stored.retired_at,
+            verifies_until: stored.verifies_until,
+        })
+    });
+    let members: Vec<Member> = members.collect::<Result<_, _>>()?;
+    match members.iter().filter(|member| member.state == KeyState::Active).count() {
+        1 => Ok(members),
+        _ => Err(unreadable("it must hold exactly one active key".into())),
+    }
+}
+
+/// Replaces the file as a whole; durable when it returns.
+fn write(file: &Path, ring: &Ring) -> io::Result<()> {
+    let keys = ring.members().map(|member| StoredKey {
+        kid: member.key.kid.clone(),
+        algorithm: name(member.key.algorithm).to_owned(),
+        state: match member.state {
+            KeyState::Next => "next",
+            KeyState::Active => "active",
+            KeyState::Retired => "retired",
+        }
+        .to_owned(),
+        created_at: member.created_at,
+        activated_at: member.activated_at,
+        retired_at: member.retired_at,
+        verifies_until: member.verifies_until,
+        secret: Zeroizing::new(member.key.secret().to_owned()),
+    });
+    let stored = StoredRing { version: 1, keys: keys.collect() };
+    let bytes = Zeroizing::new(serde_json::to_vec_pretty(&stored)?);
+    let folder = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    let draft = file.with_extension("json.new");
+    // A draft left by a crash may have another mode; a new file has ours from its first byte.
+    match fs::remove_file(&draft) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut out = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
+    out.write_all(&bytes)?;
+    out.sync_all()?;
+    fs::rename(&draft, file)?;
+    File::open(folder)?.sync_all()
+}
+
+#[cfg(test)]
+#[path = "keyring_tests.rs"]
+mod tests;

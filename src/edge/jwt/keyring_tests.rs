@@ -1,0 +1,129 @@
+//! The key ring's promises: nothing valid is refused by a rotation, nothing secret gets out, nothing is
+//! lost by a restart.
+
+use std::os::unix::fs::PermissionsExt;
+
+use super::*;
+
+const NOW: UnixTime = UnixTime(1_000_000);
+const ALL: [Algorithm; 4] = [Algorithm::EdDsa, Algorithm::Es256, Algorithm::Rs256, Algorithm::Hs256];
+
+fn tokens(algorithm: Algorithm) -> Tokens {
+    Tokens {
+        issuer: "https://we.test".into(),
+        audience: "api".into(),
+        algorithm,
+        access_ttl: Duration::from_secs(1800),
+        refresh_ttl: Duration::from_secs(86_400),
+        leeway: Duration::from_secs(60),
+        key: None,
+        cache_entries: 10,
+    }
+}
+
+fn sign(ring: &KeyRing, now: UnixTime) -> String {
+    let grant = AccessGrant { subject: "u1".into(), ..AccessGrant::default() };
+    ring.access_token(&grant, Duration::from_secs(1800), now).unwrap().token
+}
+
+fn check(ring: &KeyRing, token: &str, now: UnixTime) -> Result<(), TokenFault> {
+    ring.check(&Compact::read(token).unwrap(), now)
+}
+
+#[test]
+fn the_ring_survives_a_restart_in_a_file_only_we_can_read() {
+    for algorithm in ALL {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("data");
+        let ring = KeyRing::open(&tokens(algorithm), &data, NOW).unwrap();
+        assert!(ring.made_keys());
+        let token = sign(&ring, NOW);
+        let again = KeyRing::open(&tokens(algorithm), &data, NOW).unwrap();
+        assert!(!again.made_keys());
+        assert_eq!(check(&again, &token, NOW), Ok(()), "{algorithm:?}");
+        assert_eq!(again.list(), ring.list());
+        let mode = fs::metadata(data.join(FILE)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let public = ring.jwks().to_string();
+        for private in ["\"d\"", "\"k\"", "\"p\"", "PRIVATE"] {
+            assert!(!public.contains(private), "{public}");
+        }
+        let published = ring.jwks()["keys"].as_array().unwrap().len();
+        assert_eq!(published, if algorithm == Algorithm::Hs256 { 0 } else { 2 });
+    }
+}
+
+#[tokio::test]
+async fn a_rotation_refuses_no_valid_token() {
+    let folder = tempfile::tempdir().unwrap();
+    let ring = KeyRing::open(&tokens(Algorithm::EdDsa), folder.path(), NOW).unwrap();
+    let old = sign(&ring, NOW);
+    let before = ring.list();
+    let after = ring.rotate(NOW.plus(Duration::from_secs(5))).await.unwrap();
+    assert_eq!(after[0].kid, before[1].kid, "the published next key signs now");
+    assert_eq!(
+        after.iter().map(|k| k.state).collect::<Vec<_>>(),
+        [KeyState::Active, KeyState::Next, KeyState::Retired]
+    );
+    let new = sign(&ring, NOW);
+    let again = KeyRing::open(&tokens(Algorithm::EdDsa), folder.path(), NOW).unwrap();
+    for ring in [&ring, &again] {
+        assert_eq!(check(ring, &old, NOW.plus(Duration::from_secs(1860))), Ok(()));
+        assert_eq!(check(ring, &new, NOW), Ok(()));
+    }
+    let later = NOW.plus(Duration::from_secs(2000));
+    assert_eq!(check(&ring, &old, later), Err(TokenFault::UnknownKey));
+    let kept = ring.rotate(later).await.unwrap();
+    assert!(kept.iter().all(|key| key.kid != before[0].kid), "dropped once its last token has ended");
+}
+
+#[tokio::test]
+async fn a_key_that_signed_for_longer_verifies_for_longer() {
+    let folder = tempfile::tempdir().unwrap();
+    let ring = KeyRing::open(&tokens(Algorithm::EdDsa), folder.path(), NOW).unwrap();
+    let grant = AccessGrant { subject: "u1".into(), ..AccessGrant::default() };
+    let long = ring.access_token(&grant, Duration::from_secs(7200), NOW).unwrap().token;
+    ring.rotate(NOW).await.unwrap();
+    assert_eq!(check(&ring, &long, NOW.plus(Duration::from_secs(7259))), Ok(()));
+}
+
+#[test]
+fn another_algorithm_retires_the_old_keys() {
+    let folder = tempfile::tempdir().unwrap();
+    let token = sign(&KeyRing::open(&tokens(Algorithm::EdDsa), folder.path(), NOW).unwrap(), NOW);
+    let ring = KeyRing::open(&tokens(Algorithm::Es256), folder.path(), NOW).unwrap();
+    assert_eq!(check(&ring, &token, NOW), Ok(()));
+    assert_eq!(ring.list()[0].algorithm, "ES256");
+}
+
+#[test]
+fn an_unreadable_file_stops_the_start_and_stays_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join(FILE);
+    for text in ["", "{}", "{\"version\":2,\"keys\":[]}", "{\"version\":1,\"keys\":[]}", "hunter2"] {
+        fs::write(&file, text).unwrap();
+        let error = KeyRing::open(&tokens(Algorithm::EdDsa), folder.path(), NOW).err().unwrap();
+        assert!(matches!(error, KeyRingError::Unreadable { .. }), "{error}");
+        assert!(!error.to_string().contains("hunter2"));
+        assert_eq!(fs::read_to_string(&file).unwrap(), text);
+    }
+}
+
+#[tokio::test]
+async fn a_key_from_the_configuration_is_used_and_never_rotated() {
+    let folder = tempfile::tempdir().unwrap();
+    for algorithm in ALL {
+        let key = SigningKey::generate(algorithm).unwrap();
+        let tokens = Tokens { key: Some(key.secret().to_owned().into()), ..tokens(algorithm) };
+        let ring = KeyRing::open(&tokens, folder.path(), NOW).unwrap();
+        assert_eq!(check(&ring, &sign(&ring, NOW), NOW), Ok(()));
+        assert_eq!(ring.list().len(), 1);
+        assert!(ring.rotate(NOW).await.is_err());
+        assert!(!folder.path().join(FILE).exists());
+    }
+    for (algorithm, text) in [(Algorithm::Hs256, "hunter2"), (Algorithm::EdDsa, "hunter2")] {
+        let tokens = Tokens { key: Some(text.to_owned().into()), ..tokens(algorithm) };
+        let error = KeyRing::open(&tokens, folder.path(), NOW).err().unwrap().to_string();
+        assert!(!error.contains("hunter2"), "{error}");
+    }
+}

@@ -1,0 +1,155 @@
+//! Signing keys: made, read, named and written out for storage.
+//!
+//! Secret key material leaves a [`SigningKey`] only through [`SigningKey::secret`], which exists for the
+//! key file; it is in no error, no log and no `Debug`.
+
+use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
+use aws_lc_rs::rand;
+use aws_lc_rs::rsa::KeySize;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, RsaKeyPair};
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use jsonwebtoken::EncodingKey;
+use jsonwebtoken::jwk::{Jwk, ThumbprintHash};
+use serde_json::{Map, Value};
+use zeroize::Zeroizing;
+
+use super::compact::name;
+use super::keyset::{VerifyingKey, library_algorithm};
+use crate::config::Algorithm;
+
+/// The shortest HS256 secret in bytes (RFC 7518 §3.2).
+pub const MIN_SECRET_BYTES: usize = 32;
+
+/// A key that signs, and what verifies its signatures.
+#[derive(Clone)]
+pub struct SigningKey {
+    /// The name tokens carry: the RFC 7638 thumbprint of the public key. For a secret, which must not
+    /// be hashed into public (RFC 7638 §7), a keyed hash that says no more than any token does.
+    pub kid: String,
+    pub algorithm: Algorithm,
+    signing: EncodingKey,
+    verifying: VerifyingKey,
+    /// The public JWK without `kid`; empty for HS256.
+    public: Map<String, Value>,
+    secret: Zeroizing<String>,
+}
+
+impl SigningKey {
+    /// Makes a new key: Ed25519, P-256, RSA of 2048 bits, or 256 random bits.
+    ///
+    /// # Errors
+    /// The system has no randomness to give.
+    pub fn generate(algorithm: Algorithm) -> Result<SigningKey, String> {
+        let failed = |_| "a key could not be generated".to_owned();
+        let secret = match algorithm {
+            Algorithm::EdDsa => {
+                pem(Ed25519KeyPair::generate().and_then(|key| key.to_pkcs8v1()).map_err(failed)?.as_ref())
+            }
+            Algorithm::Es256 => pem(EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING)
+                .and_then(|key| key.to_pkcs8v1())
+                .map_err(failed)?
+                .as_ref()),
+            Algorithm::Rs256 => {
+                let key = RsaKeyPair::generate(KeySize::Rsa2048).map_err(failed)?;
+                let der: Pkcs8V1Der<'_> = key.as_der().map_err(failed)?;
+                pem(der.as_ref())
+            }
+            Algorithm::Hs256 => {
+                let mut bytes = Zeroizing::new([0; MIN_SECRET_BYTES]);
+                rand::fill(bytes.as_mut()).map_err(failed)?;
+                // The text itself is the secret, as it is for one from the configuration.
+                Zeroizing::new(URL_SAFE_NO_PAD.encode(bytes.as_ref()))
+            }
+        };
+        SigningKey::read(algorithm, &secret)
+    }
+
+    /// Reads a PEM private key (PKCS#8; PKCS#1 for RSA), or an HS256 secret as its bytes.
+    ///
+    /// # Errors
+    /// What is wrong, without the key.
+    pub fn read(algorithm: Algorithm, secret: &str) -> Result<SigningKey, String> {
+        let unfit = || format!("not a private key for {} in PEM (PKCS#8)", name(algorithm));
+        let signing = match algorithm {
+            Algorithm::EdDsa => EncodingKey::from_ed_pem(secret.as_bytes()).map_err(|_| unfit())?,
+            Algorithm::Es256 => EncodingKey::from_ec_pem(secret.as_bytes()).map_err(|_| unfit())?,
+            Algorithm::Rs256 => EncodingKey::from_rsa_pem(secret.as_bytes()).map_err(|_| unfit())?,
+            Algorithm::Hs256 if secret.len() < MIN_SECRET_BYTES => {
+                return Err(format!("an HS256 secret must have at least {MIN_SECRET_BYTES} bytes"));
+            }
+            Algorithm::Hs256 => EncodingKey::from_secret(secret.as_bytes()),
+        };
+        let secret = Zeroizing::new(secret.to_owned());
+        if algorithm == Algorithm::Hs256 {
+            let verifying = VerifyingKey::from_secret(secret.as_bytes());
+            let mut kid = sign_with(&signing, algorithm, b"kid").map_err(|_| unfit())?;
+            kid.truncate(22);
+            return Ok(SigningKey { kid, algorithm, signing, verifying, public: Map::new(), secret });
+        }
+        let jwk = Jwk::from_encoding_key(&signing, library_algorithm(algorithm)).map_err(|_| unfit())?;
+        let kid = jwk.thumbprint(ThumbprintHash::SHA256).map_err(|_| unfit())?;
+        let Ok(Value::Object(mut public)) = serde_json::to_value(&jwk) else { return Err(unfit()) };
+        public.retain(|_, value| !value.is_null());
+        public.insert("use".to_owned(), Value::from("sig"));
+        public.insert("alg".to_owned(), Value::from(name(algorithm)));
+        let verifying = VerifyingKey::from_jwk(&public).ok_or_else(unfit)?;
+        Ok(SigningKey { kid, algorithm, signing, verifying, public, secret })
+    }
+
+    /// What verifies this key's signatures.
+    #[must_use]
+    pub fn verifying(&self) -> &VerifyingKey {
+        &self.verifying
+    }
+
+    /// The public JWK (RFC 7517 §4); `None` for HS256.
+    #[must_use]
+    pub fn public_jwk(&self) -> Option<Value> {
+        (!self.public.is_empty()).then(|| {
+            let mut jwk = self.public.clone();
+            jwk.insert("kid".to_owned(), Value::from(self.kid.as_str()));
+            Value::Object(jwk)
+        })
+    }
+
+    /// The key as [`SigningKey::read`] takes it: for the key file, and for nothing else.
+    #[must_use]
+    pub fn secret(&self) -> &str {
+        &self.secret
+    }
+
+    /// A compact JWS of `claims` (RFC 7515 §7.1).
+    ///
+    /// # Errors
+    /// The library's word; it holds no key material.
+    pub fn sign(&self, typ: &str, claims: &Map<String, Value>) -> Result<String, String> {
+        let header = serde_json::json!({"alg": name(self.algorithm), "typ": typ, "kid": self.kid});
+        let claims = serde_json::to_vec(claims).map_err(|error| error.to_string())?;
+        let mut token = URL_SAFE_NO_PAD.encode(header.to_string());
+        token.push('.');
+        token.push_str(&URL_SAFE_NO_PAD.encode(claims));
+        let signature = sign_with(&self.signing, self.algorithm, token.as_bytes())?;
+        token.push('.');
+        token.push_str(&signature);
+        Ok(token)
+    }
+}
+
+fn sign_with(key: &EncodingKey, algorithm: Algorithm, message: &[u8]) -> Result<String, String> {
+    jsonwebtoken::crypto::sign(message, key, library_algorithm(algorithm)).map_err(|error| error.to_string())
+}
+
+/// PKCS#8 as PEM (RFC 7468 §10).
+fn pem(der: &[u8]) -> Zeroizing<String> {
+    let body = Zeroizing::new(STANDARD.encode(der));
+    let mut text = Zeroizing::new(String::from("-----BEGIN PRIVATE KEY-----\n"));
+    for (at, letter) in body.char_indices() {
+        if at > 0 && at % 64 == 0 {
+            text.push('\n');
+        }
+        text.push(letter);
+    }
+    text.push_str("\n-----END PRIVATE KEY-----\n");
+    text
+}

@@ -1,0 +1,175 @@
+//! Verifying access tokens, ours and those of external issuers, by one path.
+//!
+//! The header is judged before any key is looked up, the key decides the algorithm, the issuer decides
+//! the keys, and the claims count only after the signature. Must never do I/O: a key that is not in
+//! memory is an unknown key.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use serde_json::Value;
+
+use super::cache::TokenCache;
+use super::claims::{self, Expect};
+use super::compact::Compact;
+use super::issuers::Issuers;
+use super::keyring::KeyRing;
+use super::keyset::KeySet;
+use crate::config::{Algorithm, Tokens};
+use crate::domain::identity::Identity;
+use crate::domain::time::UnixTime;
+use crate::domain::verdict::TokenFault;
+use crate::ports::{Meter, Verified, Verifier};
+
+/// The gateway's verifier. A reload makes a new one, and with it an empty cache.
+pub struct TokenVerifier {
+    issuer: Arc<str>,
+    audiences: Vec<String>,
+    leeway: Duration,
+    ring: Arc<KeyRing>,
+    issuers: Arc<Issuers>,
+    cache: TokenCache,
+    meter: Arc<dyn Meter>,
+}
+
+impl TokenVerifier {
+    /// A verifier for our own tokens and those of `issuers`.
+    #[must_use]
+    pub fn new(
+        tokens: &Tokens,
+        ring: Arc<KeyRing>,
+        issuers: Arc<Issuers>,
+        meter: Arc<dyn Meter>,
+    ) -> TokenVerifier {
+        TokenVerifier {
+            issuer: Arc::from(tokens.issuer.as_str()),
+            audiences: vec![tokens.audience.clone()],
+            leeway: tokens.leeway,
+            ring,
+            issuers,
+            cache: TokenCache::new(tokens.cache_entries, tokens.leeway),
+            meter,
+        }
+    }
+
+    fn verify_anew(&self, token: &str, now: UnixTime) -> Result<Identity, TokenFault> {
+        let compact = Compact::read(token)?;
+        let claims = compact.claims()?;
+        // Only a hint where to look for the key, until the signature holds.
+        let Some(Value::String(issuer)) = claims.get("iss") else { return Err(TokenFault::Issuer) };
+        if **issuer == *self.issuer {
+            if !compact.header.access_typed {
+                return Err(TokenFault::Type);
+            }
+            self.ring.check(&compact, now)?;
+            let expect = Expect {
+                issuer: &self.issuer,
+                audiences: Some(&self.audiences),
+                ours: true,
+                leeway: self.leeway,
+            };
+            return claims::identity(claims, expect, now);
+        }
+        let external = self.issuers.get(issuer).ok_or(TokenFault::Issuer)?;
+        if !external.algorithms.contains(&compact.header.algorithm) {
+            return Err(TokenFault::Algorithm);
+        }
+        external.keys().find(&compact.header)?.check(&compact)?;
+        let expect = Expect {
+            issuer: &external.name,
+            audiences: Some(&external.audiences),
+            ours: false,
+            leeway: self.leeway,
+        };
+        claims::identity(claims, expect, now)
+    }
+}
+
+#[async_trait]
+impl Verifier for TokenVerifier {
+    fn verify(&self, token: &str, now: UnixTime) -> Result<Arc<Verified>, TokenFault> {
+        // Read before the keys: a key withdrawn in between makes the entry stale, not wrong.
+        let epoch = self.issuers.epoch();
+        let known = self.cache.get(token, now, epoch);
+        self.meter.token_cache(known.is_some());
+        if let Some(verified) = known {
+            return Ok(verified);
+        }
+        let verified = Arc::new(Verified::new(self.verify_anew(token, now)?));
+        self.cache.put(token, &verified, epoch);
+        Ok(verified)
+    }
+
+    async fn learn_keys(&self, token: &str) -> bool {
+        let Ok(claims) = Compact::read(token).and_then(|compact| compact.claims()) else { return false };
+        match claims.get("iss") {
+            Some(Value::String(issuer)) if **issuer != *self.issuer => {
+                self.issuers.learn(issuer, Instant::now()).await
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Verifies tokens against one key set given by hand (`palisade token verify --jwks FILE`). Here alone a
+/// symmetric key is taken from a set: whoever hands it over holds it.
+pub struct SetVerifier {
+    keys: KeySet,
+    leeway: Duration,
+}
+
+impl SetVerifier {
+    /// Reads a JWK Set.
+    ///
+    /// # Errors
+    /// What is wrong with it, without its content.
+    pub fn new(jwks: &[u8], leeway: Duration) -> Result<SetVerifier, String> {
+        let all = [Algorithm::EdDsa, Algorithm::Es256, Algorithm::Rs256, Algorithm::Hs256];
+        Ok(SetVerifier { keys: KeySet::parse(jwks, &all)?, leeway })
+    }
+
+    /// Checks form, header and signature; the payload may be anything (RFC 7515 §5.2).
+    ///
+    /// # Errors
+    /// Why the token is not accepted.
+    pub fn check_signature(&self, token: &str) -> Result<(), TokenFault> {
+        let compact = Compact::read(token)?;
+        self.keys.find(&compact.header)?.check(&compact)
+    }
+
+    /// Checks the signature and every claim, as for the token of an external issuer. Without an `issuer`
+    /// any is taken, without an `audience` as well.
+    ///
+    /// # Errors
+    /// Why the token is not accepted.
+    pub fn check(
+        &self,
+        token: &str,
+        issuer: Option<&str>,
+        audience: Option<&str>,
+        now: UnixTime,
+    ) -> Result<(), TokenFault> {
+        let compact = Compact::read(token)?;
+        let claims = compact.claims()?;
+        self.keys.find(&compact.header)?.check(&compact)?;
+        let issuer = match (issuer, claims.get("iss")) {
+            (Some(issuer), _) => issuer,
+            (None, Some(Value::String(issuer))) => issuer,
+            (None, _) => return Err(TokenFault::Issuer),
+        };
+        let issuer = Arc::from(issuer);
+        let audiences = audience.map(|audience| [audience.to_owned()]);
+        let expect = Expect {
+            issuer: &issuer,
+            audiences: audiences.as_ref().map(<[String; 1]>::as_slice),
+            ours: false,
+            leeway: self.leeway,
+        };
+        claims::identity(claims, expect, now).map(drop)
+    }
+}
+
+#[cfg(test)]
+#[path = "verify_tests.rs"]
+mod tests;

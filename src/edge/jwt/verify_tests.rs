@@ -1,0 +1,348 @@
+//! The classes of hostile tokens, table by table, and the RFCs' own vectors.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::{Map, json};
+
+use super::super::issuers::ASK_AGAIN;
+use super::super::keys::SigningKey;
+use super::*;
+use crate::config::{Issuer, Jwks};
+use crate::ports::{AccessGrant, Ended, Fetch, FetchError, Keys, Signer};
+
+const NOW: UnixTime = UnixTime(1_000_000);
+const URL: &str = "https://i.test/jwks.json";
+
+struct NoMeter;
+impl Meter for NoMeter {
+    fn ended(&self, _: &Ended<'_>) {}
+    fn token_cache(&self, _: bool) {}
+    fn store_call(&self, _: &'static str, _: Duration, _: bool) {}
+    fn jwks_fetch(&self, _: &str, _: bool) {}
+}
+
+/// Serves what it is told to, and counts.
+#[derive(Default)]
+struct Source {
+    body: std::sync::Mutex<Option<String>>,
+    asked: AtomicUsize,
+}
+
+impl Source {
+    fn set(&self, keys: &[&SigningKey]) {
+        let keys: Vec<Value> = keys.iter().filter_map(|key| key.public_jwk()).collect();
+        *self.body.lock().unwrap() = Some(json!({ "keys": keys }).to_string());
+    }
+}
+
+#[async_trait]
+impl Fetch for Source {
+    async fn get(&self, url: &str, _: usize) -> Result<Vec<u8>, FetchError> {
+        assert_eq!(url, URL, "nothing but the configured source is asked");
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        tokio::task::yield_now().await;
+        let body = self.body.lock().unwrap().clone();
+        body.map(String::into_bytes).ok_or_else(|| FetchError::Failed { url: url.into(), why: "down".into() })
+    }
+}
+
+struct House {
+    verifier: TokenVerifier,
+    ring: Arc<KeyRing>,
+    issuers: Arc<Issuers>,
+    source: Arc<Source>,
+    theirs: SigningKey,
+    _folder: tempfile::TempDir,
+}
+
+async fn house() -> House {
+    let tokens = Tokens {
+        issuer: "https://we.test".into(),
+        audience: "api".into(),
+        algorithm: Algorithm::EdDsa,
+        access_ttl: Duration::from_secs(1800),
+        refresh_ttl: Duration::from_secs(86_400),
+        leeway: Duration::from_secs(60),
+        key: None,
+        cache_entries: 100,
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let ring = Arc::new(KeyRing::open(&tokens, folder.path(), NOW).unwrap());
+    let source = Arc::new(Source::default());
+    let theirs = SigningKey::generate(Algorithm::Es256).unwrap();
+    source.set(&[&theirs]);
+    let issuer = Issuer {
+        issuer: "https://i.test".into(),
+        jwks: Jwks::Url(URL.into()),
+        audiences: vec!["api".into()],
+        algorithms: vec![Algorithm::Es256, Algorithm::EdDsa, Algorithm::Hs256],
+    };
+    let meter: Arc<dyn Meter> = Arc::new(NoMeter);
+    let fetch: Arc<dyn Fetch> = source.clone();
+    let issuers = Arc::new(Issuers::new(&[issuer], fetch, Arc::clone(&meter)));
+    issuers.refresh_all().await;
+    let verifier = TokenVerifier::new(&tokens, Arc::clone(&ring), Arc::clone(&issuers), meter);
+    House { verifier, ring, issuers, source, theirs, _folder: folder }
+}
+
+impl House {
+    fn fault(&self, token: &str) -> Option<TokenFault> {
+        self.verifier.verify(token, NOW).err()
+    }
+
+    fn ours(&self) -> String {
+        let grant = AccessGrant {
+            subject: "u1".into(),
+            email: Some("a@b.test".into()),
+            session: Some("s1".into()),
+            version: 2,
+            scopes: vec!["read".into(), "write".into()],
+            extra: json!({"role": "admin", "sub": "root", "aud": "other"}).as_object().unwrap().clone(),
+            ..AccessGrant::default()
+        };
+        self.ring.access_token(&grant, Duration::from_secs(1800), NOW).unwrap().token
+    }
+}
+
+fn claims(change: Value) -> Map<String, Value> {
+    let mut claims = json!({"iss": "https://i.test", "aud": "api", "sub": "u1", "exp": 1_000_600});
+    for (name, value) in change.as_object().unwrap() {
+        claims[name] = value.clone();
+    }
+    claims.as_object().unwrap().clone()
+}
+
+fn b64(bytes: impl AsRef<[u8]>) -> String {
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+/// `token` with another header, still signed as before.
+fn with_header(token: &str, header: Value) -> String {
+    let (_, rest) = token.split_once('.').unwrap();
+    format!("{}.{rest}", b64(header.to_string()))
+}
+
+#[tokio::test]
+async fn good_tokens_of_both_kinds_are_verified_and_remembered() {
+    let house = house().await;
+    let ours = house.ours();
+    let first = house.verifier.verify(&ours, NOW).unwrap();
+    assert_eq!(first.identity.subject, "u1", "extra claims replace none of ours");
+    assert_eq!(first.identity.scopes, ["read", "write"]);
+    assert_eq!(first.identity.version, Some(2));
+    assert!(first.identity.claim_holds("role", &["admin".into()]));
+    assert!(Arc::ptr_eq(&first, &house.verifier.verify(&ours, NOW).unwrap()));
+    let end = UnixTime(first.identity.expires_at.0 + 60);
+    assert_eq!(house.verifier.verify(&ours, end).err(), Some(TokenFault::Expired), "even from the cache");
+    for typ in ["JWT", "at+jwt", "AT+JWT"] {
+        assert_eq!(house.fault(&house.theirs.sign(typ, &claims(json!({}))).unwrap()), None, "{typ}");
+    }
+}
+
+#[tokio::test]
+async fn hostile_headers_and_signatures_are_refused() {
+    use TokenFault::{Algorithm as Alg, Issuer, Malformed, Signature, TooLong, Type, UnknownKey};
+    let house = house().await;
+    let good = house.theirs.sign("JWT", &claims(json!({}))).unwrap();
+    let kid = house.theirs.kid.clone();
+    let (signed, signature) = good.rsplit_once('.').unwrap();
+    let other = house.theirs.sign("JWT", &claims(json!({"sub": "u2"}))).unwrap();
+    let ours = house.ours();
+    let our_kid = house.ring.list()[0].kid.clone();
+    // The public key, as published, used as the HMAC secret.
+    let public = house.theirs.public_jwk().unwrap().to_string();
+    let hs = SigningKey::read(Algorithm::Hs256, &public).unwrap();
+    let confused = hs.sign("JWT", &claims(json!({}))).unwrap();
+    let our_hs = hs.sign("at+jwt", &claims(json!({"iss": "https://we.test", "type": "access"}))).unwrap();
+    let (our_signed, our_rest) = our_hs.split_once('.').unwrap();
+    let stranger = SigningKey::generate(Algorithm::Es256).unwrap();
+    let forged = stranger.sign("JWT", &claims(json!({}))).unwrap();
+    let for_us = house.theirs.sign("at+jwt", &claims(json!({"iss": "https://we.test", "type": "access"})));
+    for (what, token, want) in [
+        ("none", with_header(&good, json!({"alg": "none", "kid": kid})), Alg),
+        ("nOnE", with_header(&good, json!({"alg": "nOnE", "kid": kid})), Alg),
+        ("HS256 with the public key", confused, Alg),
+        ("HS256 for our own", our_hs.clone(), UnknownKey),
+        (
+            "HS256 under our kid",
+            with_header(
+                &format!("{our_signed}.{our_rest}"),
+                json!({"alg": "HS256", "typ": "at+jwt", "kid": our_kid}),
+            ),
+            Alg,
+        ),
+        ("kid path", with_header(&good, json!({"alg": "ES256", "kid": "../../dev/null"})), UnknownKey),
+        ("kid SQL", with_header(&good, json!({"alg": "ES256", "kid": "' OR 1=1--"})), UnknownKey),
+        ("kid URL", with_header(&good, json!({"alg": "ES256", "kid": "https://evil.test/k"})), UnknownKey),
+        ("our kid for theirs", with_header(&good, json!({"alg": "ES256", "kid": our_kid})), UnknownKey),
+        ("another alg", with_header(&good, json!({"alg": "EdDSA", "kid": kid})), Alg),
+        ("alg not allowed", with_header(&good, json!({"alg": "RS256", "kid": kid})), Alg),
+        ("their key for ours", for_us.unwrap(), UnknownKey),
+        ("a stranger's key", forged.clone(), UnknownKey),
+        ("a stranger's key, their kid", with_header(&forged, json!({"alg": "ES256", "kid": kid})), Signature),
+        ("no signature", format!("{signed}."), Signature),
+        ("truncated", format!("{signed}.{}", b64([7; 63])), Signature),
+        ("all zero", format!("{signed}.{}", b64([0; 64])), Signature),
+        ("swapped", format!("{signed}.{}", other.rsplit_once('.').unwrap().1), Signature),
+        ("non-base64url", format!("{signed}.{}!", signature), Malformed),
+        ("padded", format!("{good}=="), Malformed),
+        ("8 KB", format!("{signed}.{}", "A".repeat(8192)), TooLong),
+        ("1 MB", "A".repeat(1 << 20), TooLong),
+        (
+            "our token, typ JWT",
+            with_header(&ours, json!({"alg": "EdDSA", "typ": "JWT", "kid": our_kid})),
+            Type,
+        ),
+        (
+            "unknown issuer",
+            house.theirs.sign("JWT", &claims(json!({"iss": "https://x.test"}))).unwrap(),
+            Issuer,
+        ),
+        ("iss array", house.theirs.sign("JWT", &claims(json!({"iss": ["https://i.test"]}))).unwrap(), Issuer),
+    ] {
+        assert_eq!(house.fault(&token), Some(want), "{what}");
+    }
+    assert_eq!(house.source.asked.load(Ordering::SeqCst), 1, "no token made us fetch");
+    let identity = house.verifier.verify(&good, NOW).unwrap();
+    let assertion = house.ring.assertion(&identity.identity, "app", NOW).unwrap();
+    assert_eq!(house.fault(&assertion), Some(Type), "an assertion opens nothing here");
+}
+
+#[tokio::test]
+async fn signed_claims_still_have_to_be_right() {
+    use TokenFault::{Audience, Claim, Expired, NotYet, Subject, Use};
+    let house = house().await;
+    for (change, want) in [
+        (json!({"exp": "1000600"}), Claim),
+        (json!({"exp": 1_000_600.5}), Claim),
+        (json!({"exp": -5}), Claim),
+        (json!({"exp": 999_940}), Expired),
+        (json!({"nbf": 1_000_061}), NotYet),
+        (json!({"iat": "now"}), Claim),
+        (json!({"aud": 1}), Audience),
+        (json!({"aud": {}}), Audience),
+        (json!({"sub": null}), Subject),
+        (json!({"type": "refresh"}), Use),
+        (json!({"type": "password-reset"}), Use),
+    ] {
+        let token = house.theirs.sign("JWT", &claims(change.clone())).unwrap();
+        assert_eq!(house.fault(&token), Some(want), "{change}");
+    }
+    let head = b64(json!({"alg": "ES256", "kid": house.theirs.kid}).to_string());
+    for (payload, want) in [
+        (r#"{"iss":"https://i.test","iss":"https://i.test"}"#, TokenFault::DuplicateName),
+        (r#"{"iss":"https://i.test","exp":1e400}"#, TokenFault::Malformed),
+        ("[]", TokenFault::Malformed),
+    ] {
+        assert_eq!(house.fault(&format!("{head}.{}.AAAA", b64(payload))), Some(want), "{payload}");
+    }
+}
+
+#[tokio::test]
+async fn a_flood_of_unknown_keys_makes_one_fetch_per_ten_seconds() {
+    let house = house().await;
+    let asked = || house.source.asked.load(Ordering::SeqCst);
+    let issuers = &house.issuers;
+    let start = Instant::now() + ASK_AGAIN; // Past the prefetch.
+    let learn = |at| async move { issuers.learn("https://i.test", at).await };
+    let new = SigningKey::generate(Algorithm::Es256).unwrap();
+    let token = new.sign("JWT", &claims(json!({}))).unwrap();
+    assert_eq!(house.fault(&token), Some(TokenFault::UnknownKey));
+    assert!(!house.verifier.learn_keys(&token).await, "asked a moment ago");
+
+    house.source.set(&[&house.theirs, &new]);
+    let learned = futures::future::join_all((0..1000).map(|_| learn(start))).await;
+    assert!(learned[0], "the first one asked");
+    assert_eq!(asked(), 2);
+    assert_eq!(house.fault(&token), None);
+    for tenth in 0..99 {
+        assert!(!learn(start + Duration::from_millis(tenth * 100)).await);
+    }
+    assert_eq!(asked(), 2);
+    assert!(learn(start + ASK_AGAIN).await);
+    assert_eq!(asked(), 3);
+    assert!(!issuers.learn("https://x.test", start + ASK_AGAIN * 9).await);
+}
+
+#[tokio::test]
+async fn the_last_good_keys_stay_and_withdrawn_ones_go() {
+    let house = house().await;
+    let token = house.theirs.sign("JWT", &claims(json!({}))).unwrap();
+    for bad in
+        [None, Some("<html>"), Some("{\"keys\":[]}"), Some("{\"keys\":[{\"kty\":\"oct\",\"k\":\"AAAA\"}]}")]
+    {
+        *house.source.body.lock().unwrap() = bad.map(str::to_owned);
+        house.issuers.refresh_all().await;
+        assert_eq!(house.fault(&token), None, "{bad:?}");
+    }
+    let new = SigningKey::generate(Algorithm::Es256).unwrap();
+    house.source.set(&[&new]);
+    house.issuers.refresh_all().await;
+    assert_eq!(house.fault(&token), Some(TokenFault::UnknownKey), "not from the cache either");
+}
+
+#[test]
+fn key_sets_keep_only_what_is_safe_and_unambiguous() {
+    let key = SigningKey::generate(Algorithm::Es256).unwrap().public_jwk().unwrap();
+    let other = SigningKey::generate(Algorithm::Es256).unwrap().public_jwk().unwrap();
+    let with = |jwk: &Value, name: &str, value: Value| {
+        let mut jwk = jwk.clone();
+        jwk[name] = value;
+        jwk
+    };
+    let secret = json!({"kty": "oct", "k": b64([1; 32])});
+    let public_only = [Algorithm::Es256, Algorithm::EdDsa, Algorithm::Rs256];
+    for (keys, want) in [
+        (json!([key]), 1),
+        (json!([key, other]), 2),
+        (json!([with(&key, "kid", json!("a")), with(&other, "kid", json!("a"))]), 0),
+        (json!([with(&key, "use", json!("enc"))]), 0),
+        (json!([with(&key, "key_ops", json!(["encrypt"]))]), 0),
+        (json!([with(&key, "key_ops", json!(["verify"]))]), 1),
+        (json!([with(&key, "alg", json!("RS256"))]), 0),
+        (json!([with(&key, "crv", json!("P-521"))]), 0),
+        (json!([with(&key, "x", json!("AAAA"))]), 0),
+        (json!([{"kty": "RSA", "n": b64([255; 128]), "e": "AQAB"}]), 0),
+        (json!([secret, key]), 1),
+        (json!([secret]), 0),
+    ] {
+        let set = json!({ "keys": keys }).to_string();
+        let got = KeySet::parse(set.as_bytes(), &public_only).map_or(0, |set| set.len());
+        assert_eq!(got, want, "{set}");
+    }
+}
+
+/// RFC 7515 appendices A.1 to A.3, RFC 8037 appendix A.4.
+#[test]
+fn the_vectors_of_the_rfcs_verify() {
+    let payload =
+        "eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ";
+    for (jwk, token) in [
+        (
+            json!({"kty": "oct", "k": "AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow"}),
+            format!("eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9.{payload}.dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"),
+        ),
+        (
+            json!({"kty": "RSA", "e": "AQAB", "n": "ofgWCuLjybRlzo0tZWJjNiuSfb4p4fAkd_wWJcyQoTbji9k0l8W26mPddxHmfHQp-Vaw-4qPCJrcS2mJPMEzP1Pt0Bm4d4QlL-yRT-SFd2lZS-pCgNMsD1W_YpRPEwOWvG6b32690r2jZ47soMZo9wGzjb_7OMg0LOL-bSf63kpaSHSXndS5z5rexMdbBYUsLA9e-KXBdQOS-UTo7WTBEMa2R2CapHg665xsmtdVMTBQY4uDZlxvb3qCo5ZwKh9kG4LT6_I5IhlJH7aGhyxXFvUK-DWNmoudF8NAco9_h9iaGNj8q2ethFkMLs91kzk2PAcDTW9gb54h4FRWyuXpoQ"}),
+            format!("eyJhbGciOiJSUzI1NiJ9.{payload}.cC4hiUPoj9Eetdgtv3hF80EGrhuB__dzERat0XF9g2VtQgr9PJbu3XOiZj5RZmh7AAuHIm4Bh-0Qc_lF5YKt_O8W2Fp5jujGbds9uJdbF9CUAr7t1dnZcAcQjbKBYNX4BAynRFdiuB--f_nZLgrnbyTyWzO75vRK5h6xBArLIARNPvkSjtQBMHlb1L07Qe7K0GarZRmB_eSN9383LcOLn6_dO--xi12jzDwusC-eOkHWEsqtFZESc6BfI7noOPqvhJ1phCnvWh6IeYI2w9QOYEUipUTI8np6LbgGY9Fs98rqVt5AXLIhWkWywlVmtVrBp0igcN_IoypGlUPQGe77Rw"),
+        ),
+        (
+            json!({"kty": "EC", "crv": "P-256", "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU", "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}),
+            format!("eyJhbGciOiJFUzI1NiJ9.{payload}.DtEhU3ljbEg8L38VWAfUAqOyKAM6-Xx-F4GawxaepmXFCgfTjDxw5djxLa8ISlSApmWQxfKTUJqPP3-Kg6NU1Q"),
+        ),
+        (
+            json!({"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}),
+            "eyJhbGciOiJFZERTQSJ9.RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc.hgyY0il_MGCjP0JzlnLWG1PPOt7-09PGcvMg3AIbQR6dWbhijcNR4ki4iylGjg5BhVsPt9g7sVvpAr_MuM0KAg".to_owned(),
+        ),
+    ] {
+        let set = json!({ "keys": [jwk] }).to_string();
+        let verifier = SetVerifier::new(set.as_bytes(), Duration::from_secs(60)).unwrap();
+        assert_eq!(verifier.check_signature(&token), Ok(()), "{token}");
+        let other = token.replace(".eyJ", ".eyK").replace(".RXh", ".RXi");
+        assert_eq!(verifier.check_signature(&other), Err(TokenFault::Signature));
+        let claims = verifier.check(&token, None, None, NOW).unwrap_err();
+        assert!(matches!(claims, TokenFault::Subject | TokenFault::Malformed | TokenFault::Audience));
+    }
+}
