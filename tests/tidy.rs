@@ -20,7 +20,7 @@ const ROOMS: [(&str, &[&str]); 16] = [
     ("prometheus", &["edge/telemetry"]),
     ("tracing_subscriber", &["edge/telemetry"]),
     ("clap", &["cli"]),
-    ("toml", &["config"]),
+    ("toml", &["config", "cli/admin.rs"]),
     ("mimalloc", &["main.rs"]),
 ];
 

@@ -34,7 +34,7 @@ pub struct External {
     /// How often keys were taken over.
     taken: AtomicU64,
     /// When the source was last asked. Held while asking, so that one asks and the others wait.
-    asked: Mutex<Option<Instant>>,
+    asked: Arc<Mutex<Option<Instant>>>,
 }
 
 impl External {
@@ -47,11 +47,17 @@ impl External {
 
 /// Every external issuer.
 pub struct Issuers {
-    all: HashMap<String, External>,
+    all: HashMap<String, Arc<External>>,
+    asker: Asker,
+}
+
+/// What it takes to ask a source.
+#[derive(Clone)]
+struct Asker {
     fetch: Arc<dyn Fetch>,
     meter: Arc<dyn Meter>,
     /// Grows whenever a key disappears, so that what it verified is verified again.
-    epoch: AtomicU64,
+    epoch: Arc<AtomicU64>,
 }
 
 impl Issuers {
@@ -66,11 +72,11 @@ impl Issuers {
                 source: issuer.jwks.clone(),
                 keys: ArcSwap::default(),
                 taken: AtomicU64::new(0),
-                asked: Mutex::new(None),
+                asked: Arc::default(),
             };
-            (issuer.issuer.clone(), external)
+            (issuer.issuer.clone(), Arc::new(external))
         });
-        Issuers { all: all.collect(), fetch, meter, epoch: AtomicU64::new(0) }
+        Issuers { all: all.collect(), asker: Asker { fetch, meter, epoch: Arc::default() } }
     }
 
     /// Takes over the keys of issuers that `before` knew with the same source and algorithms, so that a
@@ -89,13 +95,13 @@ impl Issuers {
     /// The issuer whose `iss` is exactly `name`.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&External> {
-        self.all.get(name)
+        self.all.get(name).map(Arc::as_ref)
     }
 
     /// The key epoch: what was verified in an earlier one must be verified again.
     #[must_use]
     pub fn epoch(&self) -> u64 {
-        self.epoch.load(Ordering::Acquire)
+        self.asker.epoch.load(Ordering::Acquire)
     }
 
     /// The issuers that have no key yet; their tokens cannot be verified.
@@ -109,7 +115,7 @@ impl Issuers {
         futures::future::join_all(self.all.values().map(|external| async move {
             let mut asked = external.asked.lock().await;
             *asked = Some(Instant::now());
-            self.ask(external).await;
+            self.asker.ask(external).await;
         }))
         .await;
     }
@@ -119,7 +125,7 @@ impl Issuers {
     pub async fn learn(&self, name: &str, at: Instant) -> bool {
         let Some(external) = self.all.get(name) else { return false };
         let before = external.taken.load(Ordering::Acquire);
-        let mut asked = external.asked.lock().await;
+        let mut asked = Arc::clone(&external.asked).lock_owned().await;
         if external.taken.load(Ordering::Acquire) != before {
             return true; // Somebody else asked while we waited.
         }
@@ -127,9 +133,17 @@ impl Issuers {
             return false;
         }
         *asked = Some(at);
-        self.ask(external).await
+        // On its own: a caller who leaves must not take the answer, and the next ten seconds, with it.
+        let (asker, external) = (self.asker.clone(), Arc::clone(external));
+        let asking = tokio::spawn(async move {
+            let _asked = asked;
+            asker.ask(&external).await
+        });
+        asking.await.unwrap_or(false)
     }
+}
 
+impl Asker {
     /// Reads the source; keeps the last good keys when it brings none.
     async fn ask(&self, external: &External) -> bool {
         let read = match &external.source {

@@ -147,7 +147,7 @@ impl KeySet {
         }
         // Which of two keys a shared name means is nobody's to guess.
         keys.named.retain(|kid, _| !shared.contains(kid));
-        if keys.len() == 0 { Err("no usable signature key in the JWK Set".to_owned()) } else { Ok(keys) }
+        if keys.is_empty() { Err("no usable signature key in the JWK Set".to_owned()) } else { Ok(keys) }
     }
 
     /// How many keys there are.

@@ -267,6 +267,22 @@ async fn a_flood_of_unknown_keys_makes_one_fetch_per_ten_seconds() {
 }
 
 #[tokio::test]
+async fn a_caller_who_leaves_does_not_take_the_keys_along() {
+    let house = house().await;
+    let new = SigningKey::generate(Algorithm::Es256).unwrap();
+    house.source.set(&[&house.theirs, &new]);
+    let at = Instant::now() + ASK_AGAIN;
+    {
+        let mut leaving = std::pin::pin!(house.issuers.learn("https://i.test", at));
+        assert!(futures::poll!(leaving.as_mut()).is_pending());
+    }
+    // Waits for the fetch that goes on, then finds it was made.
+    house.issuers.learn("https://i.test", at).await;
+    assert_eq!(house.source.asked.load(Ordering::SeqCst), 2);
+    assert_eq!(house.fault(&new.sign("JWT", &claims(json!({}))).unwrap()), None);
+}
+
+#[tokio::test]
 async fn the_last_good_keys_stay_and_withdrawn_ones_go() {
     let house = house().await;
     let token = house.theirs.sign("JWT", &claims(json!({}))).unwrap();

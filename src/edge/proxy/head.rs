@@ -134,6 +134,10 @@ fn check(section: &[u8]) -> Result<(), Fault> {
     if memchr::memchr_iter(b' ', line).count() != 2 || line.contains(&b'\t') {
         return Err(Fault::Malformed(Malformed::Header));
     }
+    // A target has no fragment (RFC 9112 §3.2); the engine would drop it without a word.
+    if line.contains(&b'#') {
+        return Err(Fault::Malformed(Malformed::Byte));
+    }
     let (mut lengths, mut encodings, mut hosts, mut fields) = (0, 0, 0, 0);
     for line in lines {
         let line = line?;
