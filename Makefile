@@ -4,7 +4,7 @@ CARGO ?= cargo
 APT := apt-get install -y --no-install-recommends
 
 .DEFAULT_GOAL := help
-.PHONY: help deps test lint
+.PHONY: help deps run test lint
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -21,6 +21,9 @@ deps: ## install what the build needs (Debian; elsewhere it says what to install
 		exit 1; \
 	fi
 	@command -v $(CARGO) >/dev/null || { echo "Palisade needs Rust 1.95 or later: see https://rustup.rs" >&2; exit 1; }
+
+run: deps ## the gateway with its sample app: http://localhost:8080
+	$(CARGO) run --locked --release -- run --demo
 
 test: deps ## every test that needs only what the build needs
 	$(CARGO) test --locked

@@ -183,6 +183,37 @@ impl Gateway {
     }
 }
 
+/// Takes out what the client named in `Connection` (RFC 9110 §7.6.1), before anything of ours is set and
+/// so that none of ours can be named (CVE-2024-45410), then leaves of it only what the engine needs.
+fn end_at_this_hop(request: &mut RequestHeader, websocket: bool) -> Result<()> {
+    let named: Vec<HeaderName> = request
+        .headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|text| text.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .collect();
+    let close = named.iter().any(|name| name.as_str() == "close");
+    for name in &named {
+        let framing = matches!(*name, header::HOST | header::CONTENT_LENGTH | header::TRANSFER_ENCODING);
+        if !framing && name != header::UPGRADE && !name.as_str().starts_with("sec-websocket-") {
+            request.remove_header(name);
+        }
+    }
+    request.remove_header(&header::CONNECTION);
+    if websocket {
+        request.insert_header(header::CONNECTION, "Upgrade")?;
+    } else {
+        // A protocol that we do not know is none that we can authorise: only WebSockets are upgraded.
+        request.remove_header(&header::UPGRADE);
+        if close {
+            request.insert_header(header::CONNECTION, "close")?;
+        }
+    }
+    Ok(())
+}
+
 fn too_large() -> Answer {
     Problem::new(413, "body_too_large", "The request body is larger than this path takes.").into()
 }
@@ -215,10 +246,7 @@ impl ProxyHttp for Gateway {
         if self.admit(session, context).await? {
             return Ok(true);
         }
-        // Only WebSockets are upgraded: a protocol that we do not know is none that we can authorise.
-        if !context.websocket {
-            session.req_header_mut().remove_header(&header::UPGRADE);
-        }
+        end_at_this_hop(session.req_header_mut(), context.websocket)?;
         Ok(false)
     }
 
@@ -247,20 +275,7 @@ impl ProxyHttp for Gateway {
         let Some(settings) = live.forwards.get(permit.route().index) else {
             return Error::e_explain(ErrorType::HTTPStatus(500), "a route without forwarding rules");
         };
-        // Fields named by Connection go first, so that none of ours can be named (CVE-2024-45410).
-        let named: Vec<HeaderName> = request
-            .headers
-            .get_all(header::CONNECTION)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|text| text.split(','))
-            .filter_map(|name| name.trim().parse().ok())
-            .filter(|name| {
-                !matches!(*name, header::HOST | header::CONTENT_LENGTH | header::TRANSFER_ENCODING)
-                    && !name.as_str().starts_with("sec-websocket-")
-            })
-            .collect();
-        for name in named.iter().chain(&HOP_BY_HOP) {
+        for name in &HOP_BY_HOP {
             request.remove_header(name);
         }
         if context.websocket {

@@ -248,6 +248,10 @@ fn open_db(dir: &Path, flusher: bool) -> ::sled::Result<Db> {
             Err(::sled::Error::Io(e))
                 if e.to_string().contains("could not acquire lock") && begun.elapsed() < LET_GO =>
             {
+                #[allow(
+                    clippy::disallowed_methods,
+                    reason = "on the writer's own thread, never a worker of the runtime"
+                )]
                 std::thread::sleep(Duration::from_millis(5));
             }
             other => return other,
