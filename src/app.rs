@@ -298,19 +298,15 @@ pub async fn start(config: Config, options: Options) -> Result<Running, String> 
         public_url: config.public_url.clone(),
         keys,
     });
-    let most_retries = config.routes.iter().map(|route| route.upstream.retries).max().unwrap_or(0);
-    let engine = proxy::engine(
-        proxy::service::Gateway {
-            live: Arc::clone(&live),
-            native,
-            native_prefix: NATIVE_PREFIX.to_owned(),
-            streams: Arc::clone(&streams),
-            signer,
-            clock: Arc::clone(&clock),
-            meter: meters as Arc<dyn Meter>,
-        },
-        most_retries,
-    );
+    let engine = proxy::engine(proxy::service::Gateway {
+        live: Arc::clone(&live),
+        native,
+        native_prefix: NATIVE_PREFIX.to_owned(),
+        streams: Arc::clone(&streams),
+        signer,
+        clock: Arc::clone(&clock),
+        meter: meters as Arc<dyn Meter>,
+    });
     let connections = TaskTracker::new();
     let slots = Arc::new(Semaphore::new(config.server.max_connections));
     let listener = |tls: Option<proxy::tls::Acceptor>| {

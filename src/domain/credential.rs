@@ -1,6 +1,6 @@
 //! Finding the one token of a request, wherever the route lets it travel.
 
-use super::request::Request;
+use super::request::{Host, Request};
 use super::route::Carriers;
 use super::verdict::{Refusal, TokenFault};
 
@@ -89,6 +89,32 @@ pub fn refuse_several(request: &Request<'_>) -> Result<(), Refusal> {
     if lines > 1 || joined { Err(Refusal::Credentials) } else { Ok(()) }
 }
 
+/// Whether a browser sent this on behalf of another site. A cookie travels whoever asks, so a token in
+/// one counts only for requests from the same origin where they can do harm: unsafe methods, and
+/// WebSockets, which no same-origin policy protects (RFC 6455 §10.2). Browsers name the origin on both;
+/// programs that send none are no browsers.
+#[must_use]
+pub fn is_cross_site(request: &Request<'_>) -> bool {
+    if matches!(request.method, "GET" | "HEAD" | "OPTIONS") && !request.websocket {
+        return false;
+    }
+    let mut cross = false;
+    request.headers.each("origin", &mut |line| {
+        let authority = std::str::from_utf8(line).ok().and_then(|text| text.split_once("://"));
+        let same = authority.is_some_and(|(scheme, authority)| {
+            let default = if scheme == "https" { 443 } else { 80 };
+            Host::parse(authority.as_bytes()).is_ok_and(|origin| {
+                origin.name() == request.host.name()
+                    // Behind a proxy that ends TLS the Host may or may not name the outside port.
+                    && (origin.port() == request.host.port()
+                        || origin.port().or(request.host.port()) == Some(default))
+            })
+        });
+        cross |= !same;
+    });
+    cross
+}
+
 fn bearer(request: &Request<'_>) -> Result<Option<String>, Refusal> {
     let mut result = Ok(None);
     request.headers.each("authorization", &mut |line| {
@@ -161,7 +187,7 @@ pub fn without_token_protocol(line: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::request::{Headers, Host, Path};
+    use super::super::request::{Headers, Path};
     use super::*;
 
     struct Lines(Vec<(&'static str, String)>);
@@ -234,6 +260,32 @@ mod tests {
             let refusal = Err(Refusal::Token(TokenFault::Malformed));
             assert_eq!(found(&[("authorization", line)], None, false), refusal, "{line}");
         }
+    }
+
+    #[test]
+    fn another_site_cannot_ride_on_a_cookie() {
+        let cross = |method: &'static str, websocket, origin: Option<&str>| {
+            let lines = Lines(origin.map(|text| ("origin", text.to_owned())).into_iter().collect());
+            is_cross_site(&Request {
+                method,
+                host: Host::parse(b"a.test").unwrap(),
+                path: Path::parse(b"/").unwrap(),
+                query: None,
+                websocket,
+                headers: &lines,
+            })
+        };
+        for origin in ["https://a.test", "http://A.test", "https://a.test:443"] {
+            assert!(!cross("POST", false, Some(origin)), "{origin}");
+        }
+        for origin in
+            ["https://evil.test", "null", "", "https://a.test:8443", "https://a.test.evil", "a.test"]
+        {
+            assert!(cross("POST", false, Some(origin)), "{origin}");
+            assert!(cross("GET", true, Some(origin)), "{origin}");
+            assert!(!cross("GET", false, Some(origin)), "{origin}");
+        }
+        assert!(!cross("POST", false, None));
     }
 
     #[test]

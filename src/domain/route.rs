@@ -186,6 +186,11 @@ impl Table {
     /// the route does not allow or a laxer server would read it as another route's.
     pub fn find(&self, request: &Request<'_>) -> Result<&Arc<Route>, Refusal> {
         let Request { method, host, path, .. } = request;
+        // TRACE would hand the caller what the upstream was told, the signed assertion too (RFC 9110
+        // §9.3.8); CONNECT asks for a tunnel.
+        if matches!(*method, "TRACE" | "CONNECT") {
+            return Err(Refusal::Method { allow: Vec::new() });
+        }
         let route = self.best(host.name(), path.as_str(), method)?;
         if path.has_encoded_slash() && !route.allow.encoded_slash {
             return Err(Refusal::Malformed(Malformed::EncodedSlash));
@@ -300,6 +305,13 @@ mod tests {
         let refusal = find("a.test", "DELETE", "/docs/1");
         let allow = ["GET", "POST", "PUT"].map(String::from).to_vec();
         assert_eq!(refusal, Err(Refusal::Method { allow }));
+    }
+
+    #[test]
+    fn no_route_takes_trace_or_connect() {
+        for method in ["TRACE", "CONNECT"] {
+            assert_eq!(find("a.test", method, "/"), Err(Refusal::Method { allow: vec![] }), "{method}");
+        }
     }
 
     #[test]

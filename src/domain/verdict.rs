@@ -121,6 +121,8 @@ pub enum Refusal {
     EmailUnverified,
     /// A claim has not the value the route asks for: 403. Which one is not told.
     Claim,
+    /// A browser sent the token's cookie on behalf of another site: 403.
+    CrossSite,
     /// The revocation set is not loaded, so no token can be trusted yet: 503.
     NotReady,
 }
@@ -140,6 +142,7 @@ impl Refusal {
             Refusal::Scope { .. } => "insufficient_scope",
             Refusal::EmailUnverified => "email_unverified",
             Refusal::Claim => "claim_not_accepted",
+            Refusal::CrossSite => "cross_site",
             Refusal::NotReady => "not_ready",
         }
     }

@@ -71,6 +71,9 @@ impl Admission {
                 Auth::Optional | Auth::None => Ok(anonymous),
             };
         };
+        if carrier == Carrier::Cookie && credential::is_cross_site(request) {
+            return Err(Refusal::CrossSite);
+        }
         let caller = self.authenticate(&token).await?;
         route.check(&caller.identity)?;
         Ok(Permit { caller: Some(caller), carrier: Some(carrier), ..anonymous })

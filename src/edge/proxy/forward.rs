@@ -79,7 +79,7 @@ fn rewrite_lines(request: &mut RequestHeader, name: HeaderName, line: impl Fn(&s
         .get_all(&name)
         .iter()
         .filter_map(|value| line(&String::from_utf8_lossy(value.as_bytes())))
-        .filter_map(|text| HeaderValue::from_str(&text).ok())
+        .filter_map(|text| HeaderValue::from_bytes(text.as_bytes()).ok())
         .collect();
     request.remove_header(&name);
     for value in kept {

@@ -21,10 +21,20 @@ use pingora::server::configuration::ServerConf;
 /// The engine with our hooks in it.
 pub type Engine = HttpProxy<service::Gateway>;
 
-/// Puts `gateway` into an engine that tries an upstream at most `retries` times again.
+/// The engine's own bound on attempts for one request. Routes are bounded by their `retries`, which the
+/// hooks count; a pooled connection that turns out closed may be replaced beyond that.
+const MAX_ATTEMPTS: usize = 16;
+/// Idle connections to upstreams that are kept.
+const POOL_SIZE: usize = 1024;
+
+/// Puts `gateway` into an engine.
 #[must_use]
-pub fn engine(gateway: service::Gateway, retries: usize) -> Arc<Engine> {
-    let conf = ServerConf { max_retries: retries + 1, ..ServerConf::default() };
+pub fn engine(gateway: service::Gateway) -> Arc<Engine> {
+    let conf = ServerConf {
+        max_retries: MAX_ATTEMPTS,
+        upstream_keepalive_pool_size: POOL_SIZE,
+        ..ServerConf::default()
+    };
     Arc::new(pingora::proxy::http_proxy(&Arc::new(conf), gateway))
 }
 
