@@ -28,6 +28,8 @@ use crate::config::Forward;
 use crate::domain::credential::Carrier;
 use crate::domain::problem::Problem;
 use crate::domain::request::Path;
+use crate::domain::route::Route;
+use crate::domain::verdict::Refusal;
 use crate::ports::{Clock, Ended, Meter, Signer};
 use crate::service::admit::{Admission, Permit};
 
@@ -61,6 +63,8 @@ pub struct Context {
     exchange: Option<Arc<Exchange>>,
     live: Option<Arc<Live>>,
     permit: Option<Permit>,
+    /// The route that took or refused the request.
+    route: Option<Arc<Route>>,
     /// The path in normal form, and the host as it was matched.
     path: String,
     host: String,
@@ -140,7 +144,7 @@ impl Gateway {
         let decided = {
             let fields = Fields(&session.req_header().headers);
             match inbound::view(session.req_header(), &fields) {
-                Err(malformed) => Err(crate::domain::verdict::Refusal::Malformed(malformed)),
+                Err(malformed) => Err((Refusal::Malformed(malformed), None)),
                 Ok(request) => {
                     context.path = request.path.as_str().to_owned();
                     context.host = request.host.to_string();
@@ -148,7 +152,7 @@ impl Gateway {
                     if self.is_native(&context.path) {
                         Ok(None)
                     } else {
-                        live.admission.admit(&request).await.map(Some).map_err(|(refusal, _)| refusal)
+                        live.admission.admit(&request).await.map(Some)
                     }
                 }
             }
@@ -156,7 +160,8 @@ impl Gateway {
         context.client = inbound::client_address(context.peer(), session.req_header(), &live.trusted_proxies);
         context.live = Some(live);
         match decided {
-            Err(refusal) => {
+            Err((refusal, route)) => {
+                context.route = route;
                 context.decision = refusal.code();
                 self.refuse(session, context, &answer(&refusal)).await
             }
@@ -170,6 +175,7 @@ impl Gateway {
             }
             Ok(Some(permit)) => {
                 context.decision = "allowed";
+                context.route = Some(Arc::clone(permit.route()));
                 context.permit = Some(permit);
                 let limit = context.cluster()?.2.settings.max_body;
                 if limit.zip(declared_length(session.req_header())).is_some_and(|(most, sent)| sent > most) {
@@ -229,6 +235,7 @@ impl ProxyHttp for Gateway {
             exchange: CURRENT.try_with(Arc::clone).ok(),
             live: None,
             permit: None,
+            route: None,
             path: String::new(),
             host: String::new(),
             websocket: false,
@@ -437,7 +444,7 @@ impl ProxyHttp for Gateway {
         // What was refused may hold anything; what was admitted is in normal form.
         let path = if Path::parse(path.as_bytes()).is_ok() { path } else { "" };
         self.meter.ended(&Ended {
-            route: context.permit.as_ref().map(|permit| &*permit.route().name),
+            route: context.route.as_ref().map(|route| &*route.name),
             status: context.native_status.unwrap_or(sent),
             took: context.started.elapsed(),
             decision: context.decision,
