@@ -4,7 +4,7 @@ CARGO ?= cargo
 APT := apt-get install -y --no-install-recommends
 
 .DEFAULT_GOAL := help
-.PHONY: help deps run test lint
+.PHONY: help deps deps-wider run test test-wider lint
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -22,11 +22,29 @@ deps: ## install what the build needs (Debian; elsewhere it says what to install
 	fi
 	@command -v $(CARGO) >/dev/null || { echo "Palisade needs Rust 1.95 or later: see https://rustup.rs" >&2; exit 1; }
 
+deps-wider: deps
+	@need=; for tool in python3 curl prometheus promtool chromium chromedriver; do \
+		command -v $$tool >/dev/null || need="$$need $$tool"; \
+	done; \
+	if [ -z "$$need" ]; then :; \
+	elif command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+		apt-get update -qq && $(APT) python3 curl prometheus chromium chromium-driver; \
+	else \
+		echo "The wider tests need these programs, which are missing:$$need. Install them first:" >&2; \
+		echo "  Debian          sudo apt-get install python3 curl prometheus chromium chromium-driver" >&2; \
+		echo "  Fedora          sudo dnf install python3 curl golang-github-prometheus chromium chromedriver" >&2; \
+		echo "  macOS           brew install python curl prometheus chromium chromedriver" >&2; \
+		exit 1; \
+	fi
+
 run: deps ## the gateway with its sample app: http://localhost:8080
 	$(CARGO) run --locked --release -- run --demo
 
 test: deps ## every test that needs only what the build needs
 	$(CARGO) test --locked
+
+test-wider: deps-wider ## the gateway with Prometheus, a browser, and what the README says
+	CARGO="$(CARGO)" tests/wider/run
 
 lint: deps ## formatting and clippy, warnings are errors
 	$(CARGO) fmt --check

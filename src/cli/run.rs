@@ -1,12 +1,14 @@
 //! `palisade run`: the gateway, until it is told to stop.
 
+use std::fmt::Write;
+use std::io::IsTerminal;
 use std::path::Path;
 use std::process::ExitCode;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::app::{self, Options};
-use crate::config::{self, Config};
+use crate::app::{self, Options, Running};
+use crate::config::{self, Config, LogFormat};
 use crate::edge::telemetry::logging;
 
 /// Runs the gateway until SIGTERM or SIGINT; SIGHUP reads the configuration again.
@@ -18,7 +20,7 @@ pub(super) fn run(path: &Path, demo: bool) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match serve(config, demo) {
+    match serve(path, config, demo) {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
             eprintln!("palisade: {why}");
@@ -27,7 +29,7 @@ pub(super) fn run(path: &Path, demo: bool) -> ExitCode {
     }
 }
 
-fn serve(config: Config, demo: bool) -> Result<(), String> {
+fn serve(path: &Path, config: Config, demo: bool) -> Result<(), String> {
     logging::start(&config.log)?;
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     if config.server.threads > 0 {
@@ -39,6 +41,7 @@ fn serve(config: Config, demo: bool) -> Result<(), String> {
         let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
         let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
+        let greet = config.log.format == LogFormat::Text && (demo || std::io::stderr().is_terminal());
         let running = app::start(config, Options { demo }).await?;
         for notice in &running.notices {
             tracing::warn!("{notice}");
@@ -53,6 +56,9 @@ fn serve(config: Config, demo: bool) -> Result<(), String> {
             tracing::info!("the sample app is behind every route, at http://{address}");
         }
         tracing::info!("admin and metrics at http://{}", running.admin);
+        if greet {
+            eprint!("{}", welcome(path, &running));
+        }
         loop {
             tokio::select! {
                 _ = terminate.recv() => break,
@@ -70,4 +76,34 @@ fn serve(config: Config, demo: bool) -> Result<(), String> {
         running.shutdown().await;
         Ok(())
     })
+}
+
+/// What a person at a terminal wants to know first: where it serves, and what to type next.
+fn welcome(path: &Path, running: &Running) -> String {
+    let open = running.listen.first().map(|address| format!("http://{address}"));
+    let Some(url) = open.or_else(|| running.tls.map(|address| format!("https://{address}"))) else {
+        return String::new();
+    };
+    let palisade = match std::env::args().next() {
+        Some(name) if name.contains('/') => name,
+        _ => "palisade".to_owned(),
+    };
+    let config = match path.to_str() {
+        Some("config.toml") | None => String::new(),
+        Some(other) => format!(" --config {other}"),
+    };
+    let mut text = format!("\n  Palisade serves {url}; Ctrl-C stops it.");
+    if running.demo.is_some() {
+        // The text can always grow.
+        let _ = write!(
+            text,
+            " Try it, in another terminal:\n\n  \
+             curl -i {url}/\n  \
+             TOKEN=$({palisade} token mint --sub alice --email alice@example.com{config})\n  \
+             curl -i -H \"Authorization: Bearer $TOKEN\" {url}/\n  \
+             {palisade} token revoke \"$TOKEN\"{config}"
+        );
+    }
+    text.push_str("\n\n");
+    text
 }

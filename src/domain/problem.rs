@@ -47,10 +47,12 @@ impl Problem {
         Problem { kind: "about:blank", status, title, detail: detail.into(), code }
     }
 
-    /// The document as JSON text.
+    /// The document as one line of JSON.
     #[must_use]
     pub fn to_json(&self) -> String {
         // A struct of text and one number: serialisation has nothing to fail on.
-        serde_json::to_string(self).unwrap_or_default()
+        let mut line = serde_json::to_string(self).unwrap_or_default();
+        line.push('\n');
+        line
     }
 }
