@@ -2,6 +2,8 @@
 //! upstream that records what reaches it, and a client that writes bytes as they are.
 #![allow(dead_code, reason = "each suite uses its part")]
 
+pub mod neighbours;
+
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -104,10 +106,15 @@ pub struct Gateway {
 impl Gateway {
     /// Starts one with the given `[[routes]]` and whatever else is in `extra`.
     pub async fn start(extra: &str) -> Gateway {
+        Gateway::start_with("", extra).await
+    }
+
+    /// Starts one with further keys of `[server]`, one a line.
+    pub async fn start_with(server: &str, extra: &str) -> Gateway {
         let folder = tempfile::tempdir().unwrap();
         let text = format!(
             "public_url = \"http://localhost:8080\"\n\
-             [server]\nlisten = [\"127.0.0.1:0\"]\nadmin = \"127.0.0.1:0\"\nheader_timeout = \"2s\"\n\
+             [server]\nlisten = [\"127.0.0.1:0\"]\nadmin = \"127.0.0.1:0\"\nheader_timeout = \"2s\"\n{server}\n\
              [store]\nurl = \"sled:./data\"\n{extra}"
         );
         let config = config::parse(&text, &folder.path().join("config.toml"), &|_| None)

@@ -5,10 +5,13 @@
 //! within one deadline and one size, and its framing has one meaning or none: what is ambiguous is
 //! refused, never repaired (RFC 9112 §2.2, §5, §6). This file must never forward anything.
 
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 use tokio::time::{Instant, timeout_at};
 
 use crate::domain::request::Malformed;
@@ -18,6 +21,9 @@ pub const MAX_FIELDS: usize = 128;
 
 /// Empty lines before a request line that are ignored (RFC 9112 §2.2).
 const MAX_LEADING_CRLF: usize = 4;
+
+/// The most that the first read of a section takes.
+const FIRST_READ: usize = 4096;
 
 /// Bounds on one header section.
 #[derive(Debug, Clone, Copy)]
@@ -54,12 +60,11 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Waits for one header section. `first` says that nothing was received on this connection yet: then
 /// waiting for the first byte is bounded by the deadline too, and an HTTP/2 preface may come.
 pub async fn read<S: AsyncRead + Unpin>(stream: &mut S, limits: &Limits, first: bool) -> Head {
-    let mut buffer = BytesMut::with_capacity(1024);
     let idle = if first { limits.deadline } else { limits.idle };
-    match timeout_at(Instant::now() + idle, stream.read_buf(&mut buffer)).await {
-        Ok(Ok(1..)) => {}
-        Ok(Ok(0) | Err(_)) | Err(_) => return Head::Gone,
-    }
+    let mut buffer = match timeout_at(Instant::now() + idle, first_bytes(stream)).await {
+        Ok(Ok(buffer)) if !buffer.is_empty() => buffer,
+        Ok(Ok(_) | Err(_)) | Err(_) => return Head::Gone,
+    };
     // Most requests arrive in one read: no timer is set up for them.
     let mut deadline = None;
     let mut scanned = 0;
@@ -90,6 +95,17 @@ pub async fn read<S: AsyncRead + Unpin>(stream: &mut S, limits: &Limits, first: 
             Err(_) => return Head::TooSlow,
         }
     }
+}
+
+/// Waits for bytes and only then makes a buffer for them: while it waits, a connection owns none.
+async fn first_bytes<S: AsyncRead + Unpin>(stream: &mut S) -> std::io::Result<BytesMut> {
+    std::future::poll_fn(|cx| {
+        let mut space = [MaybeUninit::uninit(); FIRST_READ];
+        let mut read = ReadBuf::uninit(&mut space);
+        ready!(Pin::new(&mut *stream).poll_read(cx, &mut read))?;
+        Poll::Ready(Ok(BytesMut::from(read.filled())))
+    })
+    .await
 }
 
 fn skip_leading_lines(buffer: &mut BytesMut, scanned: &mut usize) {

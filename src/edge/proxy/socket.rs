@@ -99,6 +99,10 @@ impl AsyncRead for Socket {
         let taken = self.unread.len().min(buf.remaining());
         buf.put_slice(&self.unread[..taken]);
         self.unread.advance(taken);
+        if self.unread.is_empty() {
+            // Even empty it would keep its memory, for as long as the connection is idle.
+            self.unread = BytesMut::new();
+        }
         Poll::Ready(Ok(()))
     }
 }
