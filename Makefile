@@ -4,7 +4,7 @@ CARGO ?= cargo
 APT := apt-get install -y --no-install-recommends
 
 .DEFAULT_GOAL := help
-.PHONY: help deps deps-wider run test test-wider lint
+.PHONY: help deps deps-wider deps-bench run test test-wider bench lint
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -45,6 +45,20 @@ test: deps ## every test that needs only what the build needs
 
 test-wider: deps-wider ## the gateway with Prometheus, a browser, and what the README says
 	CARGO="$(CARGO)" tests/wider/run
+
+deps-bench: deps
+	@if command -v wrk >/dev/null; then :; \
+	elif command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+		apt-get update -qq && $(APT) wrk; \
+	else \
+		echo "The benchmark needs wrk. Install it first:" >&2; \
+		echo "  Debian, Ubuntu  sudo apt-get install wrk" >&2; \
+		echo "  macOS           brew install wrk" >&2; \
+		exit 1; \
+	fi
+
+bench: deps-bench ## requests per second without and with authentication (4 minutes)
+	CARGO="$(CARGO)" benches/run
 
 lint: deps ## formatting and clippy, warnings are errors
 	$(CARGO) fmt --check
