@@ -28,7 +28,9 @@ const BUFFERED: usize = 40 << 20;
 const STALLED: Duration = Duration::from_millis(500);
 
 fn one_route(upstream: std::net::SocketAddr, keys: &str) -> String {
-    format!("[[routes]]\nname = \"app\"\nmatch = {{ path = \"/\" }}\nupstream = [\"http://{upstream}\"]\n{keys}\n")
+    format!(
+        "[[routes]]\nname = \"app\"\nmatch = {{ path = \"/\" }}\nupstream = [\"http://{upstream}\"]\n{keys}\n"
+    )
 }
 
 /// An upstream that echoes WebSocket messages and tells of every handshake it sees.
@@ -80,7 +82,8 @@ async fn exchange(socket: &mut WebSocketStream<TcpStream>, text: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_websocket_echoes_whatever_carries_its_token_and_the_upstream_never_sees_it() {
     let (upstream, mut seen) = echo().await;
-    let keys = "auth = \"required\"\ntoken = { websocket_protocol = true, query = \"access\", cookie = \"at\" }";
+    let keys =
+        "auth = \"required\"\ntoken = { websocket_protocol = true, query = \"access\", cookie = \"at\" }";
     let gateway = Gateway::start(&one_route(upstream.address, keys)).await;
     let token = mint(&gateway, "alice").await;
     for (target, field) in [
@@ -90,7 +93,8 @@ async fn a_websocket_echoes_whatever_carries_its_token_and_the_upstream_never_se
         (format!("/ws?access={token}&x=1"), ("x-other", "1".to_owned())),
     ] {
         let name = field.0;
-        let mut socket = websocket(&gateway, &target, &[field]).await.unwrap_or_else(|e| panic!("{name}: {e}"));
+        let mut socket =
+            websocket(&gateway, &target, &[field]).await.unwrap_or_else(|e| panic!("{name}: {e}"));
         for text in ["one", "two", &"three".repeat(20_000)] {
             exchange(&mut socket, text).await;
         }
@@ -98,7 +102,8 @@ async fn a_websocket_echoes_whatever_carries_its_token_and_the_upstream_never_se
         assert!(!head.contains(&token) && head.contains("\"x-auth-subject\": \"alice\""), "{name}: {head}");
         assert_eq!(head.contains("x=1"), target.contains("x=1"), "{name}: {head}");
     }
-    for refused in [websocket(&gateway, "/ws", &[]).await, websocket(&gateway, "/ws?access=x.y.z", &[]).await] {
+    for refused in [websocket(&gateway, "/ws", &[]).await, websocket(&gateway, "/ws?access=x.y.z", &[]).await]
+    {
         let Err(Error::Http(answer)) = refused else { panic!("{refused:?}") };
         assert_eq!(answer.status(), 401);
     }
@@ -252,8 +257,9 @@ async fn a_large_request_body_is_streamed_and_never_held() {
     .await;
     let gateway = Gateway::start(&routes(upstream.address)).await;
     let mut client = TcpStream::connect(gateway.address()).await.unwrap();
-    let head =
-        format!("POST /up HTTP/1.1\r\nHost: app.test\r\nContent-Length: {LARGE}\r\nConnection: close\r\n\r\n");
+    let head = format!(
+        "POST /up HTTP/1.1\r\nHost: app.test\r\nContent-Length: {LARGE}\r\nConnection: close\r\n\r\n"
+    );
     client.write_all(head.as_bytes()).await.unwrap();
     client.write_all(&[0; 1024]).await.unwrap();
     timeout(PATIENCE, first.notified()).await.expect("nothing arrives before the body is whole");
@@ -284,10 +290,7 @@ async fn a_large_answer_is_streamed_and_never_held() {
     let mut at = at;
     let gateway = Gateway::start(&routes(upstream.address)).await;
     let mut client = TcpStream::connect(gateway.address()).await.unwrap();
-    client
-        .write_all(b"GET /down HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n")
-        .await
-        .unwrap();
+    client.write_all(b"GET /down HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n").await.unwrap();
     let head = read_head(&mut client).await;
     assert_eq!(status(&head), 200, "{head}");
     let written = timeout(PATIENCE, at.recv()).await.unwrap().unwrap();
@@ -315,10 +318,8 @@ async fn a_body_over_the_route_s_bound_is_refused_declared_or_not() {
     .await;
     let keys = "auth = \"none\"\nmax_body = \"10kB\"";
     let gateway = Gateway::start(&one_route(upstream.address, keys)).await;
-    let declared = format!(
-        "POST / HTTP/1.1\r\nHost: app.test\r\nContent-Length: 20000\r\n\r\n{}",
-        "a".repeat(20_000)
-    );
+    let declared =
+        format!("POST / HTTP/1.1\r\nHost: app.test\r\nContent-Length: 20000\r\n\r\n{}", "a".repeat(20_000));
     let answer = gateway.send(declared).await;
     assert_eq!(status(&answer), 413, "{answer}");
     assert!(answer.contains("\"body_too_large\""), "{answer}");
@@ -339,7 +340,8 @@ async fn a_refused_request_is_told_so_without_its_body() {
     let upstream = Upstream::start().await;
     let gateway = Gateway::start(&routes(upstream.address)).await;
     // Waits for permission to send: the refusal is the answer, never a 100.
-    let waiting = "POST /admin HTTP/1.1\r\nHost: app.test\r\nContent-Length: 1000000\r\nExpect: 100-continue\r\n\r\n";
+    let waiting =
+        "POST /admin HTTP/1.1\r\nHost: app.test\r\nContent-Length: 1000000\r\nExpect: 100-continue\r\n\r\n";
     let answer = gateway.send(waiting).await;
     assert_eq!(status(&answer), 401, "{answer}");
     assert!(!answer.contains(" 100 "), "{answer}");

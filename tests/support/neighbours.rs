@@ -119,11 +119,8 @@ pub async fn revoke(gateway: &Gateway, token: &str) {
 
 /// What a probe reads at the admin listener.
 pub async fn probe(gateway: &Gateway, path: &str) -> String {
-    ask(
-        gateway.running.admin,
-        format!("GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n"),
-    )
-    .await
+    ask(gateway.running.admin, format!("GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n"))
+        .await
 }
 
 /// Scrapes `/metrics` until it holds `line`.
