@@ -4,6 +4,7 @@
 mod support;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::SendRequest;
@@ -63,7 +64,7 @@ async fn requests_over_one_connection_are_admitted_one_by_one() {
     let (code, text) = ask(&client, get("/page?x=1").body(()).unwrap()).await;
     assert_eq!((code.as_u16(), &*text), (200, "GET /page?x=1 HTTP/1.1"));
     let (code, text) = ask(&client, get("/admin").body(()).unwrap()).await;
-    assert!(code == 401 && text.contains("token_required") || code == 401, "{code} {text}");
+    assert_eq!(code, 401, "{text}");
     let with = || get("/admin").header("authorization", &bearer).header("x-auth-subject", "root");
     assert_eq!(ask(&client, with().body(()).unwrap()).await.0, 200);
     let seen = upstream.requests().pop().unwrap();
@@ -218,7 +219,7 @@ async fn flood(gateway: &Gateway, opening: &[u8], flood: &[u8], most: usize) -> 
         }
     }
     // It may have closed just before the last bytes went out.
-    sent < most || timeout(PATIENCE, drain).await.is_ok()
+    sent < most || timeout(Duration::from_secs(2), drain).await.is_ok()
 }
 
 #[tokio::test(flavor = "multi_thread")]

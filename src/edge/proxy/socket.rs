@@ -94,7 +94,16 @@ impl AsyncRead for Socket {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.unread.is_empty() {
-            return on_wire!(&mut self.wire, poll_read, cx, buf);
+            let read = on_wire!(&mut self.wire, poll_read, cx, buf);
+            // The engine flushes a body of known length only at its end, and listens to the client while
+            // it waits for more of one: what was written so far must not wait with it.
+            if read.is_pending()
+                && !self.unsent.is_empty()
+                && let Poll::Ready(Err(error)) = self.as_mut().poll_flush(cx)
+            {
+                return Poll::Ready(Err(error));
+            }
+            return read;
         }
         let taken = self.unread.len().min(buf.remaining());
         buf.put_slice(&self.unread[..taken]);
