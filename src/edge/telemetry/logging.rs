@@ -1,5 +1,7 @@
 //! Log lines, as text or JSON, on standard error. Never a query, a token or a secret.
 
+use std::io::IsTerminal;
+
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -15,7 +17,11 @@ const ACCESS: &str = "access";
 /// The level is not one, or logging was started before.
 pub fn start(log: &Log) -> Result<(), String> {
     let filter = filter(log)?;
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        // Files and collectors must not get a terminal's colours.
+        .with_ansi(std::io::stderr().is_terminal());
     let started = match log.format {
         LogFormat::Text => subscriber.finish().try_init(),
         LogFormat::Json => subscriber.json().flatten_event(true).finish().try_init(),
