@@ -157,18 +157,19 @@ struct Operator {
 impl Control for Operator {
     async fn reload(&self) -> Result<Vec<String>, Vec<String>> {
         let before = self.config.load_full();
-        let config = config::load(&before.path)
+        let mut config = config::load(&before.path)
             .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>())?;
         let mut notices = config.warnings.clone();
         let fixed = |c: &Config| {
             let server = &c.server;
-            (server.listen.clone(), server.admin, server.tls.clone(), c.store.clone(), c.tokens.algorithm)
+            (server.listen.clone(), server.admin, server.tls.clone(), c.store.clone())
         };
-        if fixed(&before) != fixed(&config) {
-            notices.push(
-                "listeners, the store and the signing algorithm take effect at the next start".to_owned(),
-            );
+        if fixed(&before) != fixed(&config) || !before.tokens.is_same(&config.tokens) {
+            notices.push("listeners, the store and [tokens] take effect at the next start".to_owned());
         }
+        // The ring signs, and revocations are kept, by what the start read: a verifier that went by
+        // anything else would refuse our own valid tokens.
+        config.tokens = before.tokens.clone();
         let issuers = self.parts.issuers(&config);
         issuers.inherit(&self.parts.issuers.load());
         issuers.refresh_all().await;
@@ -438,9 +439,10 @@ fn make_data_dir(folder: &Path) -> Result<(), String> {
 /// The admin credential: from the environment, else from the data folder, else made there.
 fn admin_credential(data_dir: &Path) -> Result<SecretString, String> {
     if let Ok(given) = std::env::var(ADMIN_TOKEN_VARIABLE)
-        && !given.is_empty()
+        && !given.trim().is_empty()
     {
-        return Ok(given.into());
+        // As its users send it: a line feed from `$(cat FILE)` or a secret store is no part of it.
+        return Ok(given.trim().to_owned().into());
     }
     let file = data_dir.join(ADMIN_TOKEN_FILE);
     let failed = |error: std::io::Error| format!("the admin credential {}: {error}", file.display());

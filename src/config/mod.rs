@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
 use crate::domain::route;
 
@@ -183,6 +183,24 @@ pub struct Tokens {
     pub key: Option<SecretString>,
     /// Entries in the verified-token cache.
     pub cache_entries: u64,
+}
+
+impl Tokens {
+    /// Whether `other` says the same, the key included.
+    #[must_use]
+    pub fn is_same(&self, other: &Tokens) -> bool {
+        let Tokens { issuer, audience, algorithm, access_ttl, refresh_ttl, leeway, key, cache_entries } =
+            self;
+        let secret = |key: &Option<SecretString>| key.as_ref().map(|key| key.expose_secret().to_owned());
+        *issuer == other.issuer
+            && *audience == other.audience
+            && *algorithm == other.algorithm
+            && *access_ttl == other.access_ttl
+            && *refresh_ttl == other.refresh_ttl
+            && *leeway == other.leeway
+            && secret(key) == secret(&other.key)
+            && *cache_entries == other.cache_entries
+    }
 }
 
 /// `[[issuers]]`: tokens that others sign.

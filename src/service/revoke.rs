@@ -13,6 +13,10 @@ use crate::ports::{Clock, Signer, Store, StoreError};
 /// The longest name (`iss`, `jti`, `sid`, `sub`) or reason that is taken, in bytes.
 const MAX_TEXT: usize = 1024;
 
+/// How long an entry about another issuer's tokens is kept when no `exp` is at hand: we do not know
+/// their lives, and one forgotten early is a revoked token that works again.
+const FOREIGN_LIFE: Duration = Duration::from_secs(400 * 24 * 60 * 60);
+
 /// The most revocations that one list shows.
 pub const MAX_LISTED: usize = 1000;
 
@@ -64,7 +68,7 @@ pub struct Revoke {
 }
 
 impl Revoke {
-    /// `longest_life` is the longest that any accepted token may live, minted ones included
+    /// `longest_life` is the longest that any token of ours may live, minted ones included
     /// ([`super::mint::MAX_TTL`]); `leeway` is how long past its `exp` a token is still accepted.
     #[must_use]
     pub fn new(
@@ -86,7 +90,7 @@ impl Revoke {
         let issuer = self.issuer(request.issuer)?;
         reason_fits(request.reason.as_deref())?;
         // Without an `exp` at hand, the entry must outlive every token that exists at this moment.
-        let mut expires_at = now.plus(self.longest_life).plus(self.leeway);
+        let mut expires_at = self.last_end(&issuer, now);
         let target = match request.subject {
             Subject::Token { jti, expires_at: ends } => {
                 if let Some(ends) = ends {
@@ -133,7 +137,7 @@ impl Revoke {
         let issuer = self.issuer(issuer)?;
         let sub = named("sub", sub)?;
         reason_fits(reason.as_deref())?;
-        let ends = now.plus(self.longest_life).plus(self.leeway);
+        let ends = self.last_end(&issuer, now);
         let entry = self.store.raise_version(&issuer, &sub, now, ends, reason).await?;
         Ok(entry.target.limit())
     }
@@ -144,6 +148,13 @@ impl Revoke {
     /// [`RevokeError::Store`].
     pub async fn recent(&self, limit: usize) -> Result<Vec<Revocation>, RevokeError> {
         Ok(self.store.recent_revocations(limit.min(MAX_LISTED)).await?)
+    }
+
+    /// When no token that `issuer` has signed by `now` is accepted any more.
+    fn last_end(&self, issuer: &str, now: UnixTime) -> UnixTime {
+        let own = issuer == self.signer.issuer();
+        let life = if own { self.longest_life } else { self.longest_life.max(FOREIGN_LIFE) };
+        now.plus(life).plus(self.leeway)
     }
 
     fn issuer(&self, given: Option<String>) -> Result<String, RevokeError> {
@@ -213,6 +224,10 @@ mod tests {
             assert_eq!(entry.expires_at, UnixTime(NOW.0 + 3660));
         }
         assert_eq!(store.recent_revocations(9).await.unwrap().len(), 4);
+        let theirs =
+            Request { issuer: Some("https://i.test".into()), ..asking(Subject::Subject("c".into())) };
+        let entry = revoke.revoke(theirs).await.unwrap();
+        assert_eq!(entry.expires_at, NOW.plus(FOREIGN_LIFE).plus(Duration::from_secs(60)));
     }
 
     #[tokio::test]

@@ -2,6 +2,8 @@
 //! upstream that records what reaches it, and a client that writes bytes as they are.
 #![allow(dead_code, reason = "each suite uses its part")]
 
+pub mod binary;
+pub mod keys;
 pub mod neighbours;
 
 use std::net::SocketAddr;
@@ -10,6 +12,7 @@ use std::time::Duration;
 
 use palisade::app::{self, Options, Running};
 use palisade::config;
+use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -85,7 +88,8 @@ async fn serve(mut stream: TcpStream, kept: Arc<Mutex<Vec<String>>>) {
     }
 }
 
-fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
+/// Where `needle` begins.
+pub fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
     haystack.windows(needle.len()).position(|window| window == needle)
 }
 
@@ -117,8 +121,9 @@ impl Gateway {
              [server]\nlisten = [\"127.0.0.1:0\"]\nadmin = \"127.0.0.1:0\"\nheader_timeout = \"2s\"\n{server}\n\
              [store]\nurl = \"sled:./data\"\n{extra}"
         );
-        let config = config::parse(&text, &folder.path().join("config.toml"), &|_| None)
-            .unwrap_or_else(|errors| panic!("{errors:#?}"));
+        let file = folder.path().join("config.toml");
+        std::fs::write(&file, &text).unwrap();
+        let config = config::parse(&text, &file, &|_| None).unwrap_or_else(|errors| panic!("{errors:#?}"));
         let running = app::start(config, Options::default()).await.unwrap();
         Gateway { running, folder }
     }
@@ -129,15 +134,13 @@ impl Gateway {
 
     /// Sends bytes on a connection of their own and reads until the gateway closes it.
     pub async fn send(&self, bytes: impl AsRef<[u8]>) -> String {
-        let mut stream = TcpStream::connect(self.address()).await.unwrap();
-        // The gateway may close before it has read everything.
-        let _ = stream.write_all(bytes.as_ref()).await;
-        let mut answer = Vec::new();
-        tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer))
-            .await
-            .expect("the gateway neither answered nor closed")
-            .ok();
-        String::from_utf8_lossy(&answer).into_owned()
+        exchange(self.address(), bytes).await
+    }
+
+    /// Asks the admin API as its operator.
+    pub async fn admin(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
+        let credential = std::fs::read_to_string(self.folder.path().join("data/admin.token")).unwrap();
+        admin(self.running.admin, &credential, method, path, body).await
     }
 
     /// A `GET` with further field lines, each ending in CRLF.
@@ -145,6 +148,42 @@ impl Gateway {
         self.send(format!("GET {target} HTTP/1.1\r\nHost: app.test\r\n{fields}Connection: close\r\n\r\n"))
             .await
     }
+}
+
+/// Sends bytes on a connection of their own and reads until the other side closes it.
+pub async fn exchange(address: SocketAddr, bytes: impl AsRef<[u8]>) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    // The gateway may close before it has read everything.
+    let _ = stream.write_all(bytes.as_ref()).await;
+    let mut answer = Vec::new();
+    tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer))
+        .await
+        .expect("the gateway neither answered nor closed")
+        .ok();
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// One call of the admin API: the status and the document.
+pub async fn admin(
+    address: SocketAddr,
+    credential: &str,
+    method: &str,
+    path: &str,
+    body: &Value,
+) -> (u16, Value) {
+    let body = body.to_string();
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {credential}\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    );
+    let answer = exchange(address, request).await;
+    (status(&answer), serde_json::from_str(body_of(&answer)).unwrap_or(Value::Null))
+}
+
+/// What follows the header section.
+pub fn body_of(answer: &str) -> &str {
+    answer.split_once("\r\n\r\n").map_or("", |(_, body)| body)
 }
 
 /// The status of the first answer; 0 when there is none.

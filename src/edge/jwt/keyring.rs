@@ -27,6 +27,7 @@ use crate::domain::identity::Identity;
 use crate::domain::time::UnixTime;
 use crate::domain::verdict::TokenFault;
 use crate::ports::{AccessGrant, KeyInfo, KeyState, Keys, SignError, Signed, Signer};
+use crate::service::mint::MAX_TTL;
 
 /// The ring's file in the data folder.
 pub const FILE: &str = "signing-keys.json";
@@ -129,6 +130,8 @@ impl KeyRing {
     /// [`KeyRingError`]; then nothing was written.
     pub fn open(tokens: &Tokens, data_dir: &Path, now: UnixTime) -> Result<KeyRing, KeyRingError> {
         let keep = tokens.access_ttl + tokens.leeway + SLACK;
+        // What an earlier process signed for longer is not known any more: taken as the longest there is.
+        let mut longest = now.plus(MAX_TTL);
         let mut made_keys = false;
         let (ring, file) = match &tokens.key {
             Some(secret) => {
@@ -140,7 +143,11 @@ impl KeyRing {
                 let file = data_dir.join(FILE);
                 let stored = read(&file)?;
                 made_keys = stored.is_empty();
-                let ring = match settle(stored, tokens.algorithm, keep, now).map_err(KeyRingError::Key)? {
+                if made_keys {
+                    longest = UnixTime::default();
+                }
+                let until = now.plus(keep).max(longest.plus(tokens.leeway));
+                let ring = match settle(stored, tokens.algorithm, until, now).map_err(KeyRingError::Key)? {
                     (ring, false) => ring,
                     (ring, true) => {
                         write(&file, &ring)
@@ -159,7 +166,7 @@ impl KeyRing {
             leeway: tokens.leeway,
             file,
             ring: ArcSwap::from_pointee(ring),
-            longest: AtomicU64::new(0),
+            longest: AtomicU64::new(longest.0),
             replacing: Mutex::new(()),
             made_keys,
         })))
@@ -241,11 +248,11 @@ fn retire(member: &mut Member, now: UnixTime, until: UnixTime) {
 }
 
 /// Makes a whole ring out of what was stored: one active key of `algorithm`, one next, the retired ones
-/// that still verify. True when it differs from what was stored.
+/// that still verify; an active one that has to go verifies `until` then. True when it differs from what was stored.
 fn settle(
     stored: Vec<Member>,
     algorithm: Algorithm,
-    keep: Duration,
+    until: UnixTime,
     now: UnixTime,
 ) -> Result<(Ring, bool), String> {
     let (mut active, mut next, mut retired, mut changed) = (None, None, Vec::new(), false);
@@ -254,7 +261,7 @@ fn settle(
             KeyState::Active if stored.key.algorithm == algorithm => active = Some(stored),
             KeyState::Next if stored.key.algorithm == algorithm => next = Some(stored),
             KeyState::Active => {
-                retire(&mut stored, now, now.plus(keep));
+                retire(&mut stored, now, until);
                 retired.push(stored);
                 changed = true;
             }

@@ -87,6 +87,26 @@ async fn a_key_that_signed_for_longer_verifies_for_longer() {
     assert_eq!(check(&ring, &long, NOW.plus(Duration::from_secs(7259))), Ok(()));
 }
 
+#[tokio::test]
+async fn a_restart_does_not_shorten_what_was_signed_for_longer() {
+    let folder = tempfile::tempdir().unwrap();
+    let ring = KeyRing::open(&tokens(Algorithm::EdDsa), folder.path(), NOW).unwrap();
+    let grant = AccessGrant { subject: "u1".into(), ..AccessGrant::default() };
+    let long = ring.access_token(&grant, MAX_TTL, NOW).unwrap().token;
+    let almost = NOW.plus(MAX_TTL - Duration::from_secs(1));
+    let again = KeyRing::open(&tokens(Algorithm::EdDsa), folder.path(), NOW).unwrap();
+    again.rotate(NOW).await.unwrap();
+    assert_eq!(check(&again, &long, almost), Ok(()), "rotated after a restart");
+    let other = KeyRing::open(&tokens(Algorithm::Es256), folder.path(), NOW).unwrap();
+    assert_eq!(check(&other, &long, almost), Ok(()));
+    let folder = tempfile::tempdir().unwrap();
+    let ring = KeyRing::open(&tokens(Algorithm::EdDsa), folder.path(), NOW).unwrap();
+    let long = ring.access_token(&grant, MAX_TTL, NOW).unwrap().token;
+    let other = KeyRing::open(&tokens(Algorithm::Es256), folder.path(), NOW).unwrap();
+    assert_eq!(check(&other, &long, almost), Ok(()), "another algorithm after a restart");
+    drop(ring);
+}
+
 #[test]
 fn another_algorithm_retires_the_old_keys() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,0 +1,116 @@
+//! The real program, started on ports of its own choosing, which it tells on standard error.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc;
+
+use serde_json::Value;
+
+use super::{PATIENCE, exchange};
+
+/// The program that was built with this suite.
+pub fn palisade() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_palisade"));
+    command.env_remove("PALISADE_ADMIN_TOKEN").env_remove("PALISADE_CONFIG");
+    command
+}
+
+/// Runs a command to its end with `input` on standard input.
+pub fn run(command: &mut Command, input: &str) -> Output {
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+/// A gateway in a process of its own. Dropping it kills the process.
+pub struct Program {
+    child: Child,
+    pub listen: SocketAddr,
+    pub admin: SocketAddr,
+    folder: PathBuf,
+}
+
+impl Program {
+    /// Runs the gateway of `folder/config.toml` and waits until it serves.
+    pub fn start(folder: &Path) -> Program {
+        let mut child = palisade()
+            .args(["run", "--config"])
+            .arg(folder.join("config.toml"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let (told, said) = mpsc::channel();
+        // Reads on after the start, so that the program never waits for us.
+        std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| drop(told.send(line))));
+        let (mut listen, mut log) = (None, String::new());
+        loop {
+            let line = match said.recv_timeout(PATIENCE) {
+                Ok(line) => line,
+                Err(_) => {
+                    let _ = child.kill();
+                    panic!("the gateway did not start: {log}");
+                }
+            };
+            let address = || line.split_once("http://")?.1.trim().parse::<SocketAddr>().ok();
+            if line.contains("serving http://") {
+                listen = address();
+            }
+            if line.contains("admin and metrics at") {
+                let (Some(listen), Some(admin)) = (listen, address()) else { panic!("{log}{line}") };
+                return Program { child, listen, admin, folder: folder.to_owned() };
+            }
+            log += &(line + "\n");
+        }
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Ends it at once (SIGKILL).
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Asks it to stop (SIGTERM) and waits until it has.
+    pub fn stop(mut self) -> ExitStatus {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+        self.child.wait().unwrap()
+    }
+
+    pub async fn admin(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
+        let credential = std::fs::read_to_string(self.folder.join("data/admin.token")).unwrap();
+        super::admin(self.admin, &credential, method, path, body).await
+    }
+
+    /// The status of a `GET` with this token.
+    pub async fn status(&self, path: &str, token: &str) -> u16 {
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: app.test\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n"
+        );
+        super::status(&exchange(self.listen, request).await)
+    }
+
+    /// A command of the program about this gateway.
+    pub fn command(&self, arguments: &[&str]) -> Output {
+        let file = self.folder.join("client.toml");
+        let text = format!("server.admin = \"{}\"\nstore.url = \"sled:./data\"\n", self.admin);
+        std::fs::write(&file, text).unwrap();
+        run(palisade().args(arguments).arg("--config").arg(file), "")
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

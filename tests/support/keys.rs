@@ -1,0 +1,144 @@
+//! Keys of issuers that the suites play, and tokens written by hand, so that malformed ones can be too.
+
+use std::path::Path;
+
+use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
+use aws_lc_rs::hmac;
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::rsa::KeySize;
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, RSA_PKCS1_SHA256, RsaKeyPair,
+};
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use serde_json::{Value, json};
+
+enum Pair {
+    Ed(Ed25519KeyPair),
+    Es(EcdsaKeyPair),
+    Rs(RsaKeyPair),
+}
+
+/// A key that signs, as its issuer holds it.
+pub struct Key {
+    pub kid: String,
+    pub alg: &'static str,
+    pair: Pair,
+}
+
+pub fn b64(bytes: impl AsRef<[u8]>) -> String {
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+impl Key {
+    pub fn ed(kid: &str) -> Key {
+        Key { kid: kid.into(), alg: "EdDSA", pair: Pair::Ed(Ed25519KeyPair::generate().unwrap()) }
+    }
+
+    pub fn es(kid: &str) -> Key {
+        let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
+        Key { kid: kid.into(), alg: "ES256", pair: Pair::Es(pair) }
+    }
+
+    pub fn rs(kid: &str) -> Key {
+        Key { kid: kid.into(), alg: "RS256", pair: Pair::Rs(RsaKeyPair::generate(KeySize::Rsa2048).unwrap()) }
+    }
+
+    /// The key that the gateway with this data folder signs with.
+    pub fn of_gateway(data: &Path) -> Key {
+        let text = std::fs::read_to_string(data.join("signing-keys.json")).unwrap();
+        let ring: Value = serde_json::from_str(&text).unwrap();
+        let active = ring["keys"].as_array().unwrap().iter().find(|key| key["state"] == "active").unwrap();
+        let pem = active["secret"].as_str().unwrap();
+        let body: String = pem.lines().filter(|line| !line.starts_with("-----")).collect();
+        let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(&STANDARD.decode(body).unwrap()).unwrap();
+        Key { kid: active["kid"].as_str().unwrap().into(), alg: "EdDSA", pair: Pair::Ed(pair) }
+    }
+
+    pub fn jwk(&self) -> Value {
+        let mut jwk = match &self.pair {
+            Pair::Ed(pair) => json!({"kty": "OKP", "crv": "Ed25519", "x": b64(pair.public_key())}),
+            Pair::Es(pair) => {
+                let point = pair.public_key().as_ref();
+                json!({"kty": "EC", "crv": "P-256", "x": b64(&point[1..33]), "y": b64(&point[33..])})
+            }
+            Pair::Rs(pair) => {
+                let public = pair.public_key();
+                let n = public.modulus().big_endian_without_leading_zero();
+                let e = public.exponent().big_endian_without_leading_zero();
+                json!({"kty": "RSA", "n": b64(n), "e": b64(e)})
+            }
+        };
+        jwk["kid"] = json!(self.kid);
+        jwk["alg"] = json!(self.alg);
+        jwk["use"] = json!("sig");
+        jwk
+    }
+
+    pub fn signature(&self, message: &[u8]) -> Vec<u8> {
+        let random = SystemRandom::new();
+        match &self.pair {
+            Pair::Ed(pair) => pair.sign(message).as_ref().to_vec(),
+            Pair::Es(pair) => pair.sign(&random, message).unwrap().as_ref().to_vec(),
+            Pair::Rs(pair) => {
+                let mut signature = vec![0; pair.public_modulus_len()];
+                pair.sign(&RSA_PKCS1_SHA256, &random, message, &mut signature).unwrap();
+                signature
+            }
+        }
+    }
+
+    /// Signs a header and a payload as they are.
+    pub fn raw(&self, header: &str, payload: &str) -> String {
+        let signed = format!("{}.{}", b64(header), b64(payload));
+        let signature = self.signature(signed.as_bytes());
+        format!("{signed}.{}", b64(signature))
+    }
+
+    /// A token with this key's own header and one more member or another value in it.
+    pub fn with_header(&self, change: Value, claims: &Value) -> String {
+        let mut header = json!({"alg": self.alg, "typ": "JWT", "kid": self.kid});
+        merge(&mut header, &change);
+        self.raw(&header.to_string(), &claims.to_string())
+    }
+
+    pub fn token(&self, claims: &Value) -> String {
+        self.with_header(json!({}), claims)
+    }
+}
+
+/// `base` with the members of `change`; a `null` takes one out.
+pub fn merge(base: &mut Value, change: &Value) {
+    for (name, value) in change.as_object().unwrap() {
+        match value {
+            Value::Null => drop(base.as_object_mut().unwrap().remove(name)),
+            value => base[name] = value.clone(),
+        }
+    }
+}
+
+/// An HS256 token under `secret`.
+pub fn hs256(secret: &[u8], kid: &str, typ: &str, claims: &Value) -> String {
+    let header = json!({"alg": "HS256", "typ": typ, "kid": kid}).to_string();
+    let signed = format!("{}.{}", b64(header), b64(claims.to_string()));
+    let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), signed.as_bytes());
+    format!("{signed}.{}", b64(tag))
+}
+
+/// The public key of an RSA pair as DER, which some would take as a secret.
+pub fn public_der(key: &Key) -> Vec<u8> {
+    match &key.pair {
+        Pair::Rs(pair) => AsDer::<PublicKeyX509Der<'_>>::as_der(pair.public_key()).unwrap().as_ref().to_vec(),
+        Pair::Ed(pair) => pair.public_key().as_ref().to_vec(),
+        Pair::Es(pair) => pair.public_key().as_ref().to_vec(),
+    }
+}
+
+/// A JWK Set.
+pub fn jwks(keys: &[&Key]) -> String {
+    json!({"keys": keys.iter().map(|key| key.jwk()).collect::<Vec<_>>()}).to_string()
+}
+
+pub fn now() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs()
+}
