@@ -346,13 +346,17 @@ impl ProxyHttp for Gateway {
 
     async fn response_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         response: &mut ResponseHeader,
         context: &mut Context,
     ) -> Result<()> {
         response.insert_header("x-request-id", context.request_id.as_str())?;
         let stream = response.status == http::StatusCode::SWITCHING_PROTOCOLS
             || is_event_stream(response.headers.get(header::CONTENT_TYPE));
+        if stream {
+            // The engine gives a client a minute to send something; on a stream it may have nothing to say.
+            session.set_read_timeout(None);
+        }
         if stream && context.watched.is_none() {
             let caller = context.permit.as_ref().and_then(Permit::caller);
             if let (Some(caller), Some(exchange)) = (caller, &context.exchange) {
