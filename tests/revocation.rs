@@ -262,7 +262,8 @@ async fn a_rotation_under_load_refuses_no_valid_token() {
         assert!(task.await.unwrap() > 0);
     }
     let mut client = Client::to(gateway.address()).await;
-    for token in tokens.lock().unwrap().clone() {
+    let held = tokens.lock().unwrap().clone();
+    for token in held {
         assert_eq!(client.status("/", &token).await, 200, "the oldest key still verifies");
     }
 }

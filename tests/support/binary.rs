@@ -36,7 +36,7 @@ pub struct Program {
 impl Program {
     /// Runs the gateway of `folder/config.toml` and waits until it serves.
     pub fn start(folder: &Path) -> Program {
-        let mut child = palisade()
+        let child = palisade()
             .args(["run", "--config"])
             .arg(folder.join("config.toml"))
             .stdin(Stdio::null())
@@ -44,26 +44,22 @@ impl Program {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+        let mut program = Program { child, listen: nowhere, admin: nowhere, folder: folder.to_owned() };
+        let lines = BufReader::new(program.child.stderr.take().unwrap()).lines();
         let (told, said) = mpsc::channel();
         // Reads on after the start, so that the program never waits for us.
         std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| drop(told.send(line))));
-        let (mut listen, mut log) = (None, String::new());
+        let mut log = String::new();
         loop {
-            let line = match said.recv_timeout(PATIENCE) {
-                Ok(line) => line,
-                Err(_) => {
-                    let _ = child.kill();
-                    panic!("the gateway did not start: {log}");
-                }
-            };
-            let address = || line.split_once("http://")?.1.trim().parse::<SocketAddr>().ok();
+            let Ok(line) = said.recv_timeout(PATIENCE) else { panic!("the gateway did not start: {log}") };
+            let address = || line.split_once("http://").unwrap().1.trim().parse().unwrap();
             if line.contains("serving http://") {
-                listen = address();
+                program.listen = address();
             }
             if line.contains("admin and metrics at") {
-                let (Some(listen), Some(admin)) = (listen, address()) else { panic!("{log}{line}") };
-                return Program { child, listen, admin, folder: folder.to_owned() };
+                program.admin = address();
+                return program;
             }
             log += &(line + "\n");
         }
