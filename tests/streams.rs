@@ -127,6 +127,36 @@ async fn a_token_in_the_query_opens_no_websocket_where_the_route_does_not_say_so
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn every_websocket_that_the_upstream_accepts_stays_open_however_quick_it_is() {
+    let (upstream, _seen) = echo().await;
+    let gateway = Gateway::start(&one_route(upstream.address, "auth = \"none\"")).await;
+    for number in 0..200 {
+        let mut socket = websocket(&gateway, "/ws", &[]).await.unwrap();
+        exchange(&mut socket, &format!("message {number}")).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_websocket_that_the_upstream_declines_is_one_ordinary_request() {
+    let upstream = Upstream::start().await;
+    let gateway = Gateway::start(&routes(upstream.address)).await;
+    let handshake = "GET /page HTTP/1.1\r\nHost: app.test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n\
+                     GET /admin HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n";
+    for _ in 0..3 {
+        let answer = gateway.send(handshake).await;
+        assert_eq!(status(&answer), 200, "{answer}");
+        assert!(answer.matches("HTTP/1.1 200").count() == 1, "{answer}");
+    }
+    assert!(
+        upstream.requests().iter().all(|head| head.starts_with("GET /page ")),
+        "{:?}",
+        upstream.requests()
+    );
+    assert_eq!(upstream.requests().len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_revoked_token_ends_its_websocket_at_once_and_no_other() {
     let (upstream, _seen) = echo().await;
     let keys = "auth = \"required\"\nread_timeout = \"1s\"";
