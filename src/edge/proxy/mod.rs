@@ -10,6 +10,7 @@ pub mod outbound;
 pub mod service;
 pub mod socket;
 pub mod tls;
+pub mod upgrade;
 pub mod upstream;
 
 use std::sync::Arc;

@@ -23,7 +23,7 @@ use super::forward::{self, Origin, Reserved};
 use super::inbound::{self, Fields};
 use super::outbound::{self, Answer};
 use super::upstream::Cluster;
-use super::{bridge, outbound::answer};
+use super::{bridge, outbound::answer, upgrade};
 use crate::config::Forward;
 use crate::domain::credential::Carrier;
 use crate::domain::problem::Problem;
@@ -263,8 +263,10 @@ impl ProxyHttp for Gateway {
             return Error::e_explain(ErrorType::HTTPStatus(503), "no upstream of this route is healthy");
         };
         let mut peer = chosen.peer;
-        // A stream may stay silent for as long as both ends live.
-        if context.websocket || is_event_stream(session.req_header().headers.get(header::ACCEPT)) {
+        if context.websocket {
+            upgrade::prepare(&mut peer);
+        } else if is_event_stream(session.req_header().headers.get(header::ACCEPT)) {
+            // A stream may stay silent for as long as both ends live.
             peer.options.read_timeout = None;
         }
         context.tried.push(chosen.address);
