@@ -4,7 +4,7 @@ CARGO ?= cargo
 APT := apt-get install -y --no-install-recommends
 
 .DEFAULT_GOAL := help
-.PHONY: help deps deps-wider deps-bench run test test-wider bench lint
+.PHONY: help deps deps-wider deps-bench run test test-wider bench soak dist lint
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -46,6 +46,9 @@ test: deps ## every test that needs only what the build needs
 test-wider: deps-wider ## the gateway with Prometheus, a browser, and what the README says
 	CARGO="$(CARGO)" tests/wider/run
 
+soak: deps-wider ## the wider tests with streams that are silent for ten minutes before they are revoked
+	IDLE_SECONDS=600 CARGO="$(CARGO)" tests/wider/run
+
 deps-bench: deps
 	@if command -v wrk >/dev/null; then :; \
 	elif command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
@@ -59,6 +62,17 @@ deps-bench: deps
 
 bench: deps-bench ## requests per second without and with authentication (4 minutes)
 	CARGO="$(CARGO)" benches/run
+
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+DIST = palisade-$(VERSION)-$(shell uname -s | tr A-Z a-z)-$(shell uname -m)
+
+dist: deps ## an archive to install from: the binary, the configuration, the documents, and its checksum
+	$(CARGO) build --locked --release
+	rm -rf target/dist && mkdir -p target/dist/$(DIST)
+	cp config.toml README.md ARCHITECTURE.md CHANGELOG.md LICENSE target/dist/$(DIST)/
+	strip -o target/dist/$(DIST)/palisade target/release/palisade
+	tar -C target/dist -czf target/dist/$(DIST).tar.gz $(DIST)
+	cd target/dist && sha256sum $(DIST).tar.gz > $(DIST).tar.gz.sha256
 
 lint: deps ## formatting and clippy, warnings are errors
 	$(CARGO) fmt --check

@@ -17,6 +17,8 @@
 //! `edge::proxy::listener → inbound → service::admit (route → authenticate → revoked? → policy) →
 //! Permit → upstream`, or `→ outbound`, or `→ bridge → edge::api`.
 
+#![forbid(unsafe_code)]
+
 pub mod app;
 pub mod cli;
 pub mod config;
