@@ -39,7 +39,7 @@ deps-bench: deps
 		exit 1; \
 	fi
 
-bench: deps-bench ## requests per second without and with authentication (4 minutes)
+bench: deps-bench ## requests per second without and with authentication (5 minutes)
 	CARGO="$(CARGO)" benches/run
 
 lint: deps ## formatting and clippy, warnings are errors
