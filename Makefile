@@ -60,7 +60,7 @@ deps-bench: deps
 		exit 1; \
 	fi
 
-bench: deps-bench ## requests per second without and with authentication (4 minutes)
+bench: deps-bench ## requests per second without and with authentication (5 minutes)
 	CARGO="$(CARGO)" benches/run
 
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)

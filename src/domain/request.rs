@@ -336,7 +336,7 @@ fn checked_name(name: &str) -> Result<&str, Malformed> {
 /// The header fields of a request, whatever protocol carried them.
 pub trait Headers: Sync {
     /// Calls `visit` with each field line named `name` (lower case), in order.
-    fn each(&self, name: &str, visit: &mut dyn FnMut(&[u8]));
+    fn each<'a>(&'a self, name: &str, visit: &mut dyn FnMut(&'a [u8]));
 }
 
 /// A request as policy sees it.

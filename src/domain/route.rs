@@ -238,7 +238,7 @@ mod tests {
 
     struct NoHeaders;
     impl Headers for NoHeaders {
-        fn each(&self, _: &str, _: &mut dyn FnMut(&[u8])) {}
+        fn each<'a>(&'a self, _: &str, _: &mut dyn FnMut(&'a [u8])) {}
     }
 
     fn route(name: &str, host: Option<&str>, prefix: &str, methods: &[&str], auth: Auth) -> Route {

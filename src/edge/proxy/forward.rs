@@ -141,23 +141,22 @@ pub struct Origin<'a> {
 pub fn set_forwarded(request: &mut RequestHeader, origin: Origin<'_>) {
     let peer = origin.peer.to_canonical();
     let proto = if origin.tls { "https" } else { "http" };
-    if !origin.trusted {
-        for name in FORWARDED {
-            request.remove_header(name);
-        }
-        let other: Vec<HeaderName> = request
+    // A trusted proxy that speaks only `X-Forwarded-*` gets no half of a `Forwarded` chain.
+    let (chain, forwarded) = if origin.trusted {
+        (joined(request, "x-forwarded-for"), joined(request, "forwarded"))
+    } else {
+        // Most requests hold none of them: one look at the names, instead of one search for each.
+        let theirs: Vec<HeaderName> = request
             .headers
             .keys()
-            .filter(|name| name.as_str().starts_with("x-forwarded-"))
+            .filter(|name| name.as_str().starts_with("x-forwarded-") || FORWARDED.contains(&name.as_str()))
             .cloned()
             .collect();
-        for name in other {
+        for name in theirs {
             request.remove_header(&name);
         }
-    }
-    let chain = joined(request, "x-forwarded-for");
-    // A trusted proxy that speaks only `X-Forwarded-*` gets no half of a `Forwarded` chain.
-    let forwarded = joined(request, "forwarded");
+        (None, None)
+    };
     if forwarded.is_some() || chain.is_none() {
         let node = match peer {
             IpAddr::V4(address) => format!("for={address}"),

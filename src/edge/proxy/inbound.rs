@@ -14,7 +14,7 @@ use crate::domain::request::{Headers, Host, Malformed, Path, Request};
 pub struct Fields<'a>(pub &'a HeaderMap);
 
 impl Headers for Fields<'_> {
-    fn each(&self, name: &str, visit: &mut dyn FnMut(&[u8])) {
+    fn each<'a>(&'a self, name: &str, visit: &mut dyn FnMut(&'a [u8])) {
         for value in self.0.get_all(name) {
             visit(value.as_bytes());
         }
