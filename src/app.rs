@@ -28,6 +28,7 @@ use crate::edge::demo;
 use crate::edge::fetch::HttpFetch;
 use crate::edge::jwt::{Issuers, KeyRing, TokenVerifier};
 use crate::edge::proxy;
+use crate::edge::proxy::forward::Told;
 use crate::edge::store::{RevocationCache, RevokingStore, SledStore};
 use crate::edge::telemetry::Meters;
 use crate::edge::telemetry::metrics::{Levels, Metrics, Probe, UpstreamLevel};
@@ -123,7 +124,7 @@ impl Parts {
             clusters.push(proxy::upstream::Cluster::start(&route.policy.name, settings).await?);
         }
         self.metrics.set_routes(config.routes.iter().map(|route| &*route.policy.name));
-        let told = config.routes.iter().map(|route| (&route.forward, &route.policy.policy.carriers));
+        let set = config.routes.iter().map(|route| (&route.forward, &route.policy.policy.carriers));
         Ok(proxy::service::Live {
             admission: Admission {
                 routes: Table::new(config.routes.iter().map(|route| route.policy.clone()).collect()),
@@ -131,8 +132,8 @@ impl Parts {
                 revocations: Arc::clone(&self.revocations) as Arc<dyn Revocations>,
                 clock: Arc::clone(&self.clock),
             },
-            reserved: proxy::forward::Reserved::of(told),
-            forwards: config.routes.iter().map(|route| route.forward.clone()).collect(),
+            reserved: proxy::forward::Reserved::of(set),
+            told: config.routes.iter().map(|route| Told::new(&route.forward)).collect::<Result<_, _>>()?,
             trusted_proxies: config.server.trusted_proxies.clone(),
             clusters,
         })

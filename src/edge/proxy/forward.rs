@@ -7,7 +7,6 @@ use std::net::IpAddr;
 use http::{HeaderName, HeaderValue, header};
 use pingora::http::RequestHeader;
 
-use super::inbound;
 use crate::config::Forward;
 use crate::domain::credential::{self, Carrier};
 use crate::domain::identity::Identity;
@@ -199,14 +198,50 @@ fn insert(request: &mut RequestHeader, name: &'static str, value: &str) {
     }
 }
 
+/// What a route tells its upstream, ready to be written: the names are parsed once, not per request.
+#[derive(Debug, Clone)]
+pub struct Told {
+    subject: Option<HeaderName>,
+    email: Option<HeaderName>,
+    session: Option<HeaderName>,
+    scopes: Option<HeaderName>,
+    /// The field of the signed assertion.
+    pub assertion: Option<HeaderName>,
+    /// Whether the caller's Host is sent on.
+    pub preserve_host: bool,
+}
+
+impl Told {
+    /// What `forward` says.
+    ///
+    /// # Errors
+    /// A name that no header can have; configuration refuses those before.
+    pub fn new(forward: &Forward) -> Result<Told, String> {
+        let name = |name: &Option<String>| {
+            name.as_deref().map(str::parse).transpose().map_err(|error| format!("{name:?}: {error}"))
+        };
+        Ok(Told {
+            subject: name(&forward.subject)?,
+            email: name(&forward.email)?,
+            session: name(&forward.session)?,
+            scopes: name(&forward.scopes)?,
+            assertion: name(&forward.assertion)?,
+            preserve_host: forward.preserve_host,
+        })
+    }
+}
+
 /// Sets the identity headers of `identity`. Text beyond ASCII goes out as UTF-8 bytes.
-pub fn set_identity(request: &mut RequestHeader, forward: &Forward, identity: &Identity) {
-    let scopes = identity.scopes.join(" ");
+pub fn set_identity(request: &mut RequestHeader, told: &Told, identity: &Identity) {
+    let scopes = match &told.scopes {
+        Some(_) => identity.scopes.join(" "),
+        None => String::new(),
+    };
     let fields = [
-        (&forward.subject, Some(identity.subject.as_str())),
-        (&forward.email, identity.email.as_deref()),
-        (&forward.session, identity.session.as_deref()),
-        (&forward.scopes, (!scopes.is_empty()).then_some(scopes.as_str())),
+        (&told.subject, Some(identity.subject.as_str())),
+        (&told.email, identity.email.as_deref()),
+        (&told.session, identity.session.as_deref()),
+        (&told.scopes, (!scopes.is_empty()).then_some(scopes.as_str())),
     ];
     for (name, value) in fields {
         if let (Some(name), Some(value)) = (name, value)
@@ -216,12 +251,6 @@ pub fn set_identity(request: &mut RequestHeader, forward: &Forward, identity: &I
             let _ = request.insert_header(name.clone(), value);
         }
     }
-}
-
-/// Whether the peer's forwarding fields are believed.
-#[must_use]
-pub fn trusts(peer: IpAddr, trusted: &[ipnet::IpNet]) -> bool {
-    inbound::is_trusted(peer, trusted)
 }
 
 #[cfg(test)]

@@ -19,12 +19,11 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType, Result};
 
 use super::exchange::{CURRENT, Exchange, Streams, Watched};
-use super::forward::{self, Origin, Reserved};
+use super::forward::{self, Origin, Reserved, Told};
 use super::inbound::{self, Fields};
 use super::outbound::{self, Answer};
 use super::upstream::Cluster;
 use super::{bridge, outbound::answer, upgrade};
-use crate::config::Forward;
 use crate::domain::credential::Carrier;
 use crate::domain::problem::Problem;
 use crate::domain::request::Path;
@@ -34,11 +33,11 @@ use crate::ports::{Clock, Ended, Meter, Signer};
 use crate::service::admit::{Admission, Permit};
 
 /// What a reload replaces as a whole: the policy, the upstreams, and what is forwarded to them.
-/// `clusters` and `forwards` are indexed by [`crate::domain::route::Route::index`].
+/// `clusters` and `told` are indexed by [`crate::domain::route::Route::index`].
 pub struct Live {
     pub admission: Admission,
     pub clusters: Vec<Cluster>,
-    pub forwards: Vec<Forward>,
+    pub told: Vec<Told>,
     pub reserved: Reserved,
     pub trusted_proxies: Vec<ipnet::IpNet>,
 }
@@ -281,7 +280,7 @@ impl ProxyHttp for Gateway {
         context: &mut Context,
     ) -> Result<()> {
         let (permit, live) = context.permitted()?;
-        let Some(settings) = live.forwards.get(permit.route().index) else {
+        let Some(settings) = live.told.get(permit.route().index) else {
             return Error::e_explain(ErrorType::HTTPStatus(500), "a route without forwarding rules");
         };
         for name in &HOP_BY_HOP {
