@@ -292,10 +292,10 @@ async fn no_character_stands_in_for_a_hyphen() {
             "X{mark}Auth{mark}Subject: evil\r\nX-Auth{mark}Email: evil\r\nX{mark}Forwarded{mark}For: evil\r\n"
         );
     }
-    fields += "Content_Length: 99\r\nTransfer.Encoding: evil\r\nX.Kept: yes\r\n";
+    fields += "Content_Length: evil\r\nTransfer.Encoding: evil\r\nX.Kept: yes\r\n";
     let answer = gateway.get("/page", &fields).await;
     assert_eq!(status(&answer), 200, "{answer}");
     let seen = upstream.only();
-    assert!(!seen.contains("evil") && !seen.contains("99"), "{seen}");
+    assert!(!seen.contains("evil"), "{seen}");
     assert_eq!(field(&seen, "x.kept"), Some("yes"));
 }
