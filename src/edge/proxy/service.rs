@@ -265,6 +265,8 @@ impl ProxyHttp for Gateway {
         if self.admit(session, context).await? {
             return Ok(true);
         }
+        // A client that asks and then takes nothing would hold its upstream connection for good.
+        session.set_write_timeout(Some(context.cluster()?.2.settings.write_timeout));
         end_at_this_hop(session.req_header_mut(), context.websocket)?;
         Ok(false)
     }
