@@ -150,6 +150,8 @@ struct Operator {
     parts: Arc<Parts>,
     live: Arc<ArcSwap<proxy::service::Live>>,
     config: ArcSwap<Config>,
+    /// Held while a configuration is being put in force.
+    reloading: tokio::sync::Mutex<()>,
     closing: watch::Receiver<bool>,
     serving: AtomicBool,
 }
@@ -157,6 +159,9 @@ struct Operator {
 #[async_trait]
 impl Control for Operator {
     async fn reload(&self) -> Result<Vec<String>, Vec<String>> {
+        // One after the other: of two at once, the one that read the older file could be the last to put it
+        // in force, after the other has told its operator that the newer one is.
+        let _reloading = self.reloading.lock().await;
         let before = self.config.load_full();
         let mut config = config::load(&before.path)
             .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>())?;
@@ -248,6 +253,7 @@ pub async fn start(config: Config, options: Options) -> Result<Running, String> 
         parts: Arc::clone(&parts),
         live: Arc::clone(&live),
         config: ArcSwap::from_pointee(config.clone()),
+        reloading: tokio::sync::Mutex::default(),
         closing: closed.clone(),
         serving: AtomicBool::new(false),
     });

@@ -134,6 +134,36 @@ async fn an_empty_piece_of_a_body_is_not_its_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_takes_nothing_does_not_hold_its_upstream() {
+    let (told, mut ended) = mpsc::unbounded_channel();
+    let upstream = Scripted::start(move |mut stream| {
+        let told = told.clone();
+        async move {
+            read_head(&mut stream).await;
+            let mut more: &[u8] = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n";
+            while stream.write_all(more).await.is_ok() {
+                more = &[0; 64 * 1024];
+            }
+            let _ = told.send(());
+        }
+    })
+    .await;
+    let gateway = Gateway::start(&format!(
+        "[[routes]]\nname = \"all\"\nmatch = {{ path = \"/\" }}\nupstream = [\"http://{}\"]\nauth = \"none\"\nwrite_timeout = \"300ms\"\n",
+        upstream.address
+    ))
+    .await;
+    let mut idle = TcpStream::connect(gateway.address()).await.unwrap();
+    idle.write_all(b"GET / HTTP/1.1\r\nHost: app.test\r\n\r\n").await.unwrap();
+    timeout(PATIENCE, ended.recv()).await.expect("still held over HTTP/1.1").unwrap();
+    let mut client = clear(&gateway).await.ready().await.unwrap();
+    let (response, _) = client.send_request(get("/").body(()).unwrap(), true).unwrap();
+    // Its window fills and is never opened again.
+    let _held = timeout(PATIENCE, response).await.unwrap().unwrap();
+    timeout(PATIENCE, ended.recv()).await.expect("still held over HTTP/2").unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn tls_offers_http2_and_http1_and_says_so_upstream() {
     let upstream = Upstream::start().await;
     let pair = rcgen::generate_simple_self_signed(["app.test".to_owned()]).unwrap();

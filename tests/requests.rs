@@ -238,3 +238,64 @@ async fn slow_and_large_header_sections_end() {
     assert_eq!(status(&String::from_utf8_lossy(&answer)), 408);
     assert_eq!(upstream.requests(), [""; 0]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_half_lax_reading_reaches_another_route() {
+    let upstream = Upstream::start().await;
+    let target = upstream.address;
+    let mut config = String::new();
+    for (name, place, auth) in [
+        ("open", "path = \"/\"", "none"),
+        ("nested", "path = \"/api/admin\"", "required"),
+        ("read", "path = \"/docs\", methods = [\"GET\"]", "required"),
+        ("accents", "path = \"/caf%C3%A9\"", "required"),
+        ("write", "host = \"rw.test\", path = \"/\", methods = [\"POST\"]", "required"),
+        ("look", "host = \"rw.test\", path = \"/\"", "none"),
+        ("only", "host = \"only.test\", path = \"/public\"", "none"),
+        ("address", "host = \"[::1]\", path = \"/\"", "required"),
+    ] {
+        config += &format!(
+            "[[routes]]\nname = \"{name}\"\nmatch = {{ {place} }}\nupstream = [\"http://{target}\"]\nauth = \"{auth}\"\n"
+        );
+    }
+    let gateway = Gateway::start(&config).await;
+    let nested = format!("/{}2e", "%25".to_owned() + &"25".repeat(10_000));
+    for (method, host, path) in [
+        ("GET", "app.test", "/API/ADMIN/..;/public"),
+        ("GET", "app.test", "/api;x%252Fy/admin"),
+        ("GET", "app.test", "/api;%23/admin"),
+        ("GET", "app.test", "/CAF%C3%89"),
+        ("GET", "app.test", "/x/%c0%ae%c0%ae/api/admin"),
+        ("GET", "app.test", &nested),
+        ("POST", "app.test", "/DOCS"),
+        ("POST", "app.test", "/docs;x=1"),
+        ("post", "rw.test", "/"),
+        ("trace", "app.test", "/"),
+        ("GET", "only.test", "/public/..;/secret"),
+        ("GET", "only.test", "/public/%252e%252e/secret"),
+        ("GET", "[0:0:0:0:0:0:0:1]", "/"),
+    ] {
+        let request = format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        let answer = gateway.send(request).await;
+        let shown = &path[..path.len().min(40)];
+        assert!([400, 401, 405].contains(&status(&answer)), "{method} {host}{shown}: {answer}");
+    }
+    assert_eq!(upstream.requests(), [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_character_stands_in_for_a_hyphen() {
+    let (gateway, upstream) = pair().await;
+    let mut fields = String::new();
+    for mark in ["_", ".", "~", "!", "*", "'", "|", "`", "^", "+", "&", "%", "$", "#"] {
+        fields += &format!(
+            "X{mark}Auth{mark}Subject: evil\r\nX-Auth{mark}Email: evil\r\nX{mark}Forwarded{mark}For: evil\r\n"
+        );
+    }
+    fields += "Content_Length: evil\r\nTransfer.Encoding: evil\r\nX.Kept: yes\r\n";
+    let answer = gateway.get("/page", &fields).await;
+    assert_eq!(status(&answer), 200, "{answer}");
+    let seen = upstream.only();
+    assert!(!seen.contains("evil"), "{seen}");
+    assert_eq!(field(&seen, "x.kept"), Some("yes"));
+}

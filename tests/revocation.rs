@@ -10,9 +10,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde_json::{Value, json};
 use support::binary::{Program, palisade, run};
 use support::keys::{Key, jwks, now};
+use support::neighbours::{Scripted, read_head};
 use support::{Gateway, PATIENCE, Upstream, find, status};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 
 const THEIRS: &str = "https://i.test";
 
@@ -330,6 +332,56 @@ async fn a_reload_takes_what_is_right_and_leaves_what_is_wrong() {
     assert_eq!(gateway.admin("POST", "/admin/v1/revocations", &json!({"token": token})).await.0, 201);
     assert_eq!(reload().await.0, 200);
     assert_eq!(open.status("/old", token).await, 401);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_two_reloads_at_once_the_later_one_holds() {
+    let upstream = Upstream::start().await;
+    let (asked, release) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (told, wait) = (Arc::clone(&asked), Arc::clone(&release));
+    // An issuer that keeps the first reload waiting.
+    let keys = Scripted::start(move |mut stream| {
+        let (told, wait) = (Arc::clone(&told), Arc::clone(&wait));
+        async move {
+            read_head(&mut stream).await;
+            told.notify_one();
+            wait.notified().await;
+            let _ = stream.write_all(b"HTTP/1.1 503 -\r\nContent-Length: 0\r\n\r\n").await;
+        }
+    })
+    .await;
+    let route = |path: &str| {
+        format!(
+            "[[routes]]\nname = \"{path}\"\nmatch = {{ path = \"/{path}\" }}\nupstream = [\"http://{}\"]\nauth = \"none\"\n",
+            upstream.address
+        )
+    };
+    let gateway = Gateway::start(&route("first")).await;
+    let file = gateway.folder.path().join("config.toml");
+    let before = std::fs::read_to_string(&file).unwrap();
+    let issuer = format!(
+        "[[issuers]]\nissuer = \"https://i.test\"\njwks = \"http://{}/\"\naudiences = [\"a\"]\nalgorithms = [\"ES256\"]\n",
+        keys.address
+    );
+    let reload = async || gateway.admin("POST", "/admin/v1/reload", &json!({})).await.0;
+    std::fs::write(&file, before.replace("first", "older") + &issuer).unwrap();
+    let older = reload();
+    let newer = async {
+        asked.notified().await;
+        std::fs::write(&file, before.replace("first", "newer")).unwrap();
+        let newer = reload();
+        // Long enough for a reload that waits for nobody; one that waits needs the release.
+        let release = async {
+            for _ in 0..20 {
+                gateway.admin("GET", "/livez", &json!({})).await;
+            }
+            release.notify_one();
+        };
+        tokio::join!(newer, release).0
+    };
+    assert_eq!(tokio::join!(older, newer), (200, 200));
+    assert_eq!(status(&gateway.get("/newer", "").await), 200);
+    assert_eq!(status(&gateway.get("/older", "").await), 404);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

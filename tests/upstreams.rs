@@ -132,6 +132,29 @@ async fn an_upstream_that_closes_or_babbles_is_a_502() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_upgrade_that_nobody_asked_for_is_a_502() {
+    let upstream = Scripted::start(|mut stream| async move {
+        read_head(&mut stream).await;
+        let answer = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: other\r\nConnection: Upgrade\r\n\r\nraw";
+        let _ = stream.write_all(answer).await;
+        read_head(&mut stream).await;
+    })
+    .await;
+    let gateway = Gateway::start(&route(&[&http(upstream.address)], "")).await;
+    let websocket = "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    for fields in [
+        String::new(),
+        "Upgrade: other\r\nConnection: Upgrade\r\n".to_owned(),
+        format!("Upgrade: websocket\r\nConnection: Upgrade\r\n{websocket}"),
+    ] {
+        let request = format!("GET / HTTP/1.1\r\nHost: app.test\r\n{fields}\r\n");
+        let told = gateway.send(request).await;
+        assert_eq!(status(&told), 502, "{fields:?}: {told}");
+        assert!(!told.contains("raw"), "{told}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_health_check_takes_an_upstream_out_and_brings_it_back() {
     let well = Arc::new(AtomicBool::new(true));
     let state = Arc::clone(&well);

@@ -279,6 +279,7 @@ pub struct Upstream {
     /// Between two reads of a response. Streams that stay silent longer are cut unless they are
     /// WebSockets or event streams.
     pub read_timeout: Duration,
+    /// How long either side may take nothing of what is being written to it.
     pub write_timeout: Duration,
     /// Further attempts for an idempotent request whose connection failed.
     pub retries: usize,

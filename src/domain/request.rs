@@ -158,45 +158,108 @@ impl<'a> Path<'a> {
         matches!(self.text, Cow::Owned(_))
     }
 
-    /// How the laxest servers in use would read this path, when that differs from what it says:
-    /// escapes decoded again, `;` parameters dropped (servlet containers), cut at an encoded `#` or
-    /// `?`, separators folded, case ignored. `None` when every reading is the same.
+    /// How laxer servers in use could read this path, when that differs from what it says: escapes
+    /// decoded again, `;` parameters dropped before or after that (servlet containers), cut at an encoded
+    /// `#` or `?`, separators folded, case ignored. Empty when every reading is the same.
     ///
-    /// A request whose lax reading belongs to a route with another policy is refused
-    /// ([`Malformed::Ambiguous`]): the app behind may be that server.
-    #[must_use]
-    pub fn lax_reading(&self) -> Option<String> {
-        let plain = |byte: u8| !matches!(byte, b'%' | b';' | b'A'..=b'Z');
-        if !self.empty_segment && self.text.bytes().all(plain) {
-            return None;
+    /// One reading is not enough: a server that does only some of this sees another path than one that
+    /// does all of it. Where the order matters, each order is a reading of its own; the rest can only
+    /// bring a path nearer to a prefix, never hide it.
+    ///
+    /// # Errors
+    /// [`Malformed::DotSegment`] when one of them climbs, [`Malformed::Ambiguous`] when the escapes are
+    /// nested deeper than anybody writes them.
+    pub fn lax_readings(&self) -> Result<Vec<String>, Malformed> {
+        let text = self.text.as_bytes();
+        if !self.empty_segment && !text.iter().any(|byte| matches!(byte, b'%' | b';')) {
+            let other = text.iter().any(u8::is_ascii_uppercase);
+            return Ok(other.then(|| self.text.to_ascii_lowercase()).into_iter().collect());
         }
-        let mut bytes = self.text.as_bytes().to_vec();
-        // Each pass shortens the text or ends the loop.
-        while let Some(decoded) = decode_all(&bytes) {
-            bytes = decoded;
-        }
-        let end = bytes.iter().position(|b| matches!(b, b'#' | b'?' | 0)).unwrap_or(bytes.len());
-        let text = String::from_utf8_lossy(&bytes[..end]).replace('\\', "/").to_lowercase();
-        let mut kept: Vec<&str> = Vec::new();
-        for segment in text.split('/') {
-            match segment.split(';').next().unwrap_or_default() {
-                "" | "." => {}
-                ".." => {
-                    kept.pop();
-                }
-                name => kept.push(name),
+        let layers = decode_layers(text.to_vec())?;
+        let mut readings = vec![lax_reading(layers.last().map_or(text, Vec::as_slice))?];
+        for layer in layers.iter().filter(|layer| layer.contains(&b';')) {
+            let decoded = decode_layers(without_parameters(layer))?;
+            let reading = lax_reading(decoded.last().map_or(text, Vec::as_slice))?;
+            if !readings.contains(&reading) {
+                readings.push(reading);
             }
         }
-        let mut lax = String::with_capacity(text.len() + 1);
-        for segment in &kept {
-            lax.push('/');
-            lax.push_str(segment);
-        }
-        if kept.is_empty() || text.ends_with('/') {
-            lax.push('/');
-        }
-        Some(lax)
+        Ok(readings)
     }
+}
+
+/// How often a path may have been percent-encoded. Twice happens where one URL travels inside another.
+const MAX_LAYERS: usize = 4;
+
+/// `bytes`, and what each further decoding makes of them until nothing is left to decode.
+fn decode_layers(bytes: Vec<u8>) -> Result<Vec<Vec<u8>>, Malformed> {
+    let mut layers = vec![bytes];
+    while let Some(decoded) = layers.last().and_then(|bytes| decode_all(bytes)) {
+        // Each layer is one more pass: without a bound, `%252525…` costs the square of its length.
+        if layers.len() > MAX_LAYERS {
+            return Err(Malformed::Ambiguous);
+        }
+        layers.push(decoded);
+    }
+    Ok(layers)
+}
+
+/// Takes the `;` parameters out of every segment.
+fn without_parameters(bytes: &[u8]) -> Vec<u8> {
+    let mut dropping = false;
+    let keeps = |byte: &u8| {
+        dropping = match byte {
+            b'/' | b'\\' => false,
+            b';' => true,
+            _ => dropping,
+        };
+        !dropping
+    };
+    bytes.iter().copied().filter(keeps).collect()
+}
+
+/// The sloppiest reading of a path that is decoded to its end.
+fn lax_reading(bytes: &[u8]) -> Result<String, Malformed> {
+    let bytes = shortest_form(bytes);
+    let end = bytes.iter().position(|b| matches!(b, b'#' | b'?' | 0)).unwrap_or(bytes.len());
+    // Up and down again: some letters meet only in the upper case, as `s` and its long form do.
+    let text = String::from_utf8_lossy(&bytes[..end]).replace('\\', "/").to_uppercase().to_lowercase();
+    let mut lax = String::with_capacity(text.len() + 1);
+    for segment in text.split('/') {
+        match segment.split(';').next().unwrap_or_default() {
+            "" => {}
+            "." | ".." => return Err(Malformed::DotSegment),
+            name => {
+                lax.push('/');
+                lax.push_str(name);
+            }
+        }
+    }
+    if lax.is_empty() || text.ends_with('/') {
+        lax.push('/');
+    }
+    Ok(lax)
+}
+
+/// ASCII for what a careless decoder takes for it: UTF-8 in more bytes than needed (RFC 3629 §10).
+fn shortest_form(bytes: &[u8]) -> Vec<u8> {
+    let mut short = Vec::with_capacity(bytes.len());
+    let mut rest = bytes;
+    while let Some((&byte, after)) = rest.split_first() {
+        let (high, low, tail) = match rest {
+            [0xc0..=0xc1, low @ 0x80..=0xbf, tail @ ..] => (byte & 1, *low, tail),
+            [0xe0, high @ 0x80..=0x81, low @ 0x80..=0xbf, tail @ ..]
+            | [0xf0, 0x80, high @ 0x80..=0x81, low @ 0x80..=0xbf, tail @ ..] => (high & 1, *low, tail),
+            _ => {
+                short.push(byte);
+                rest = after;
+                continue;
+            }
+        };
+        short.push(high << 6 | (low & 0x3f));
+        rest = tail;
+    }
+    short
 }
 
 fn decode_unreserved(raw: &[u8], encoded_slash: &mut bool) -> Result<String, Malformed> {
@@ -262,15 +325,18 @@ impl<'a> Host<'a> {
     /// [`Malformed::Host`] for anything else: userinfo, a path, an empty or an impossible port.
     pub fn parse(raw: &'a [u8]) -> Result<Host<'a>, Malformed> {
         let text = std::str::from_utf8(raw).map_err(|_| Malformed::Host)?;
+        let mut literal_name = None;
         let (name, port) = match text.strip_prefix('[') {
             Some(literal) => {
                 let (address, after) = literal.split_once(']').ok_or(Malformed::Host)?;
-                address.parse::<Ipv6Addr>().map_err(|_| Malformed::Host)?;
+                let address: Ipv6Addr = address.parse().map_err(|_| Malformed::Host)?;
+                // One spelling for one address (RFC 5952), or a route could be named past.
+                literal_name = Some(format!("[{address}]"));
                 let port = match after {
                     "" => None,
                     _ => Some(after.strip_prefix(':').ok_or(Malformed::Host)?),
                 };
-                (&text[..address.len() + 2], port)
+                ("", port)
             }
             None => match text.split_once(':') {
                 Some((name, port)) => (name, Some(port)),
@@ -284,7 +350,10 @@ impl<'a> Host<'a> {
             }
             Some(_) => return Err(Malformed::Host),
         };
-        let name = if name.starts_with('[') { name } else { checked_name(name)? };
+        if let Some(name) = literal_name {
+            return Ok(Host { name: Cow::Owned(name), port });
+        }
+        let name = checked_name(name)?;
         let name = if name.bytes().any(|b| b.is_ascii_uppercase()) {
             Cow::Owned(name.to_ascii_lowercase())
         } else {
@@ -412,26 +481,56 @@ mod tests {
     fn a_plain_path_is_not_copied_and_has_one_reading() {
         let plain = Path::parse(b"/api/v1/items-2/").unwrap();
         assert!(!plain.is_rewritten());
-        assert_eq!(plain.lax_reading(), None);
+        assert_eq!(plain.lax_readings(), Ok(Vec::new()));
+    }
+
+    fn lax(raw: &str) -> Result<Vec<String>, Malformed> {
+        Path::parse(raw.as_bytes()).unwrap().lax_readings()
     }
 
     #[test]
-    fn the_lax_reading_is_what_the_sloppiest_server_sees() {
-        for (raw, lax) in [
-            ("/ADMIN", "/admin"),
-            ("/admin;x=1/y", "/admin/y"),
-            ("/admin%23/public", "/admin"),
-            ("/admin%3fx", "/admin"),
-            ("/a%2f%2e%2e%2fadmin", "/admin"),
-            ("/%2561dmin", "/admin"),
-            ("/%252e%252e/admin", "/admin"),
-            ("/x/..%252fadmin", "/admin"),
-            ("/a//b", "/a/b"),
-            ("/A/", "/a/"),
+    fn the_lax_readings_are_what_sloppy_servers_see() {
+        for (raw, readings) in [
+            ("/ADMIN", vec!["/admin"]),
+            ("/admin;x=1/y", vec!["/admin/y"]),
+            ("/admin%23/public", vec!["/admin"]),
+            ("/admin%3fx", vec!["/admin"]),
+            ("/%2561dmin", vec!["/admin"]),
+            ("/a//b", vec!["/a/b"]),
+            ("/A/", vec!["/a/"]),
+            ("/a;x%2fy/b", vec!["/a/y/b", "/a/b"]),
+            ("/a;x%252fy/b", vec!["/a/y/b", "/a/b"]),
+            ("/a;%23/b", vec!["/a", "/a/b"]),
+            ("/CAF%C3%89", vec!["/caf\u{e9}"]),
+            ("/%C5%BFecret%E2%84%AA", vec!["/secretk"]),
+            ("/%c1%a1dmin/%E0%81%A1/%F0%80%81%A1", vec!["/admin/a/a"]),
         ] {
-            let parsed = Path::parse(raw.as_bytes()).unwrap();
-            assert_eq!(parsed.lax_reading().as_deref(), Some(lax), "{raw}");
+            assert_eq!(lax(raw).unwrap(), readings, "{raw}");
         }
+    }
+
+    #[test]
+    fn a_path_that_climbs_in_any_reading_is_refused() {
+        for raw in [
+            "/a%2f%2e%2e%2fadmin",
+            "/%252e%252e/admin",
+            "/x/..%252fadmin",
+            "/ADMIN/..;/public",
+            "/x/.;a=b/y",
+            "/x/..%3Bv/y",
+            "/x/..%23/y",
+            "/x/..%2500y",
+            "/x/%c0%ae%c0%ae/y",
+            "/x/%e0%80%ae./y",
+        ] {
+            assert_eq!(lax(raw), Err(Malformed::DotSegment), "{raw}");
+        }
+    }
+
+    #[test]
+    fn escapes_nested_without_end_cost_no_more_than_a_few() {
+        assert_eq!(lax("/%25252541"), Ok(vec!["/a".to_owned()]));
+        assert_eq!(lax(&format!("/%{}41", "25".repeat(10_000))), Err(Malformed::Ambiguous));
     }
 
     #[test]
@@ -442,6 +541,8 @@ mod tests {
             ("example.com:8080", "example.com:8080"),
             ("127.0.0.1:80", "127.0.0.1:80"),
             ("[::1]:443", "[::1]:443"),
+            ("[0:0:0:0:0:0:0:1]", "[::1]"),
+            ("[2001:DB8::A]", "[2001:db8::a]"),
             ("my_app", "my_app"),
         ] {
             assert_eq!(Host::parse(raw.as_bytes()).unwrap().to_string(), shown, "{raw}");

@@ -65,8 +65,11 @@ impl Mint {
     /// [`MintError`].
     pub async fn mint(&self, request: Request) -> Result<Minted, MintError> {
         let line = |what: &str, text: &str| {
-            if text.is_empty() || text.len() > 1024 || text.chars().any(char::is_control) {
-                let why = format!("`{what}` must be 1 to 1024 bytes without control characters");
+            let whole = text.trim() == text && !text.chars().any(char::is_control);
+            if text.is_empty() || text.len() > 1024 || !whole {
+                let why = format!(
+                    "`{what}` must be 1 to 1024 bytes without control characters and without white space at its ends"
+                );
                 return Err(MintError::Invalid(why));
             }
             Ok(())

@@ -31,12 +31,14 @@ pub struct Program {
     pub listen: SocketAddr,
     pub admin: SocketAddr,
     folder: PathBuf,
+    /// What it says on standard error once it serves.
+    said: mpsc::Receiver<String>,
 }
 
 impl Program {
     /// Runs the gateway of `folder/config.toml` and waits until it serves.
     pub fn start(folder: &Path) -> Program {
-        let child = palisade()
+        let mut child = palisade()
             .args(["run", "--config"])
             .arg(folder.join("config.toml"))
             .stdin(Stdio::null())
@@ -44,15 +46,17 @@ impl Program {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
-        let mut program = Program { child, listen: nowhere, admin: nowhere, folder: folder.to_owned() };
-        let lines = BufReader::new(program.child.stderr.take().unwrap()).lines();
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let (told, said) = mpsc::channel();
         // Reads on after the start, so that the program never waits for us.
         std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| drop(told.send(line))));
+        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+        let mut program = Program { child, listen: nowhere, admin: nowhere, folder: folder.to_owned(), said };
         let mut log = String::new();
         loop {
-            let Ok(line) = said.recv_timeout(PATIENCE) else { panic!("the gateway did not start: {log}") };
+            let Ok(line) = program.said.recv_timeout(PATIENCE) else {
+                panic!("the gateway did not start: {log}")
+            };
             let address = || line.split_once("http://").unwrap().1.trim().parse().unwrap();
             if line.contains("serving http://") {
                 program.listen = address();
@@ -80,6 +84,15 @@ impl Program {
         let id = self.child.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
         self.child.wait().unwrap()
+    }
+
+    /// Ends it as [`Program::stop`] does; what it had said since the start.
+    pub fn stop_and_tell(mut self) -> String {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+        self.child.wait().unwrap();
+        // Ends with the program's standard error.
+        self.said.iter().collect::<Vec<_>>().join("\n")
     }
 
     pub async fn admin(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {

@@ -43,7 +43,7 @@ pub fn identity(
     }
     check_audience(claims.get("aud"), expect.audiences)?;
     let subject = match claims.get("sub") {
-        Some(Value::String(sub)) if !sub.is_empty() && is_plain(sub) => sub.clone(),
+        Some(Value::String(sub)) if !sub.is_empty() && is_whole(sub) => sub.clone(),
         _ => return Err(TokenFault::Subject),
     };
     let expires_at = time(&claims, "exp")?.ok_or(TokenFault::NoExpiry)?;
@@ -59,7 +59,7 @@ pub fn identity(
     Ok(Identity {
         issuer: Arc::clone(expect.issuer),
         subject,
-        email: text(&claims, "email")?,
+        email: text(&claims, "email")?.map(whole).transpose()?,
         email_verified: match claims.get("email_verified") {
             None => false,
             Some(Value::Bool(verified)) => *verified,
@@ -67,7 +67,7 @@ pub fn identity(
             Some(Value::String(word)) if word == "true" || word == "false" => word == "true",
             Some(_) => return Err(TokenFault::Claim),
         },
-        session: text(&claims, "sid")?,
+        session: text(&claims, "sid")?.map(whole).transpose()?,
         token_id: text(&claims, "jti")?,
         version: match claims.get("ver") {
             None => None,
@@ -131,6 +131,16 @@ fn scopes(claims: &Map<String, Value>) -> Result<Vec<String>, TokenFault> {
         Some(_) => return Err(TokenFault::Claim),
     };
     Ok(text(claims, "scope")?.map_or(scp, |scopes| split(&scopes)))
+}
+
+/// Text that is the same once a header line has carried it: white space at its ends would be lost there
+/// (RFC 9110 §5.5), and `"alice "` would arrive as `"alice"`.
+fn is_whole(text: &str) -> bool {
+    is_plain(text) && text.trim() == text
+}
+
+fn whole(text: String) -> Result<String, TokenFault> {
+    if is_whole(&text) { Ok(text) } else { Err(TokenFault::Claim) }
 }
 
 fn is_plain(text: &str) -> bool {
@@ -197,6 +207,11 @@ mod tests {
             ("sub", Some(json!("")), Subject),
             ("sub", Some(json!("a\r\nX-Auth-Subject: b")), Subject),
             ("sub", Some(json!(["u1"])), Subject),
+            ("sub", Some(json!("u1 ")), Subject),
+            ("sub", Some(json!(" u1")), Subject),
+            ("sub", Some(json!("\u{a0}u1")), Subject),
+            ("email", Some(json!("a@b.test ")), Claim),
+            ("sid", Some(json!(" s1")), Claim),
             ("sub", None, Subject),
             ("aud", Some(json!("API")), Audience),
             ("aud", Some(json!(["api", 1])), Audience),

@@ -20,6 +20,9 @@ pub struct Reserved {
     cookies: Vec<String>,
 }
 
+/// What says where a message ends: in any other spelling it would say so to one of two parties only.
+const FRAMING: [&str; 2] = ["content-length", "transfer-encoding"];
+
 const FORWARDED: [&str; 6] =
     ["forwarded", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-real-ip", "x-request-id"];
 
@@ -46,17 +49,23 @@ impl Reserved {
         let folded = fold(name);
         folded.starts_with("x-auth-")
             || self.names.iter().any(|ours| *ours == *folded)
-            || ((folded.starts_with("x-forwarded-") || FORWARDED.contains(&&*folded)) && folded != name)
+            || (folded != name
+                && (folded.starts_with("x-forwarded-")
+                    || FORWARDED.contains(&&*folded)
+                    || FRAMING.contains(&&*folded)))
     }
 }
 
-/// Lower case, with `-` for `_`: how CGI-like servers read a name.
+/// Lower case, with `-` for whatever is neither letter nor digit: CGI-like servers read `_` and `-` as
+/// one, PHP `.` as well, and some make one of every other character too.
 fn fold(name: &str) -> Cow<'_, str> {
-    if name.bytes().any(|byte| byte == b'_' || byte.is_ascii_uppercase()) {
-        Cow::Owned(name.to_ascii_lowercase().replace('_', "-"))
-    } else {
-        Cow::Borrowed(name)
+    let is_kept = |byte: u8| byte == b'-' || byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    if name.bytes().all(is_kept) {
+        return Cow::Borrowed(name);
     }
+    let folded =
+        |letter: char| if letter.is_ascii_alphanumeric() { letter.to_ascii_lowercase() } else { '-' };
+    Cow::Owned(name.chars().map(folded).collect())
 }
 
 /// Takes out every field that only we may set.

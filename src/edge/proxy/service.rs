@@ -122,7 +122,8 @@ fn declared_length(header: &RequestHeader) -> Option<u64> {
 }
 
 fn is_event_stream(value: Option<&HeaderValue>) -> bool {
-    value.and_then(|value| value.to_str().ok()).is_some_and(|text| text.contains("text/event-stream"))
+    let text = value.and_then(|value| value.to_str().ok());
+    text.is_some_and(|text| text.to_ascii_lowercase().contains("text/event-stream"))
 }
 
 impl Gateway {
@@ -219,6 +220,17 @@ fn end_at_this_hop(request: &mut RequestHeader, websocket: bool) -> Result<()> {
     Ok(())
 }
 
+/// The error for the log. A header section that could not be read is quoted in the engine's own words,
+/// cookies and tokens and all: of that only the kind is told.
+fn words(error: &Error) -> String {
+    match error.root_etype() {
+        ErrorType::InvalidHTTPHeader => {
+            format!("{} {}", error.esource().as_str(), ErrorType::InvalidHTTPHeader.as_str())
+        }
+        _ => error.to_string(),
+    }
+}
+
 fn too_large() -> Answer {
     Problem::new(413, "body_too_large", "The request body is larger than this path takes.").into()
 }
@@ -252,6 +264,8 @@ impl ProxyHttp for Gateway {
         if self.admit(session, context).await? {
             return Ok(true);
         }
+        // A client that asks and then takes nothing would hold its upstream connection for good.
+        session.set_write_timeout(Some(context.cluster()?.2.settings.write_timeout));
         end_at_this_hop(session.req_header_mut(), context.websocket)?;
         Ok(false)
     }
@@ -351,6 +365,7 @@ impl ProxyHttp for Gateway {
         response: &mut ResponseHeader,
         context: &mut Context,
     ) -> Result<()> {
+        upgrade::refuse_unasked(response, context.websocket)?;
         response.insert_header("x-request-id", context.request_id.as_str())?;
         let stream = response.status == http::StatusCode::SWITCHING_PROTOCOLS
             || is_event_stream(response.headers.get(header::CONTENT_TYPE));
@@ -431,6 +446,7 @@ impl ProxyHttp for Gateway {
         };
         context.decision = code;
         if status != 0 {
+            let error = words(error);
             tracing::warn!(request_id = context.request_id, %error, code, "a request failed");
             // An answer that has begun is only cut short.
             if session.response_written().is_none() {
@@ -470,5 +486,28 @@ impl ProxyHttp for Gateway {
 
     fn suppress_error_log(&self, _session: &Session, _context: &Context, _error: &Error) -> bool {
         true // The engine's own line would hold the query; `fail_to_proxy` writes ours.
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_section_that_cannot_be_read_is_not_quoted() {
+        let error = Error::because(ErrorType::InvalidHTTPHeader, "buf: Set-Cookie: hunter2", "bad name");
+        let words = words(&error.into_up().more_context("upstream 10.0.0.1:80"));
+        assert_eq!(words, "Upstream InvalidHTTPHeader");
+    }
+
+    #[test]
+    fn event_streams_are_known_in_any_case() {
+        for (text, want) in [
+            ("Text/Event-Stream; charset=utf-8", true),
+            ("*/*, text/event-stream", true),
+            ("text/plain", false),
+        ] {
+            assert_eq!(is_event_stream(Some(&HeaderValue::from_static(text))), want, "{text}");
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! Connections to upstreams that are asked to become WebSockets.
+//! Connections to upstreams that are asked to become WebSockets, and no others that become one.
 //!
 //! The engine tells its upstream half through a channel that such a request has no body, and takes the
 //! message for the end of the WebSocket when the upstream's 101 is read before it: about one in ten
@@ -12,7 +12,10 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use http::StatusCode;
+use http::header::UPGRADE;
 use pingora::connectors::l4::Connect;
+use pingora::http::ResponseHeader;
 use pingora::protocols::ALPN;
 use pingora::protocols::l4::ext::set_tcp_keepalive;
 use pingora::protocols::l4::socket::SocketAddr;
@@ -35,6 +38,22 @@ pub fn prepare(peer: &mut HttpPeer) {
     peer.options.idle_timeout = Some(Duration::ZERO);
     peer.options.read_timeout = None;
     peer.options.custom_l4 = Some(Arc::new(Connector { within }));
+}
+
+/// Refuses a `101` to a request that asked for no WebSocket, or one to another protocol (RFC 9110 §15.2.2):
+/// what follows it is no HTTP, so no further request on that connection could be admitted.
+///
+/// # Errors
+/// The upstream's answer is one of these.
+pub fn refuse_unasked(response: &ResponseHeader, websocket: bool) -> Result<()> {
+    if response.status != StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(());
+    }
+    let to = response.headers.get(UPGRADE).map_or(&b""[..], |value| value.as_bytes());
+    if websocket && to.eq_ignore_ascii_case(b"websocket") {
+        return Ok(());
+    }
+    Err(Error::explain(ErrorType::new("UnaskedUpgrade"), "a 101 to what was not asked").into_up())
 }
 
 #[derive(Debug)]

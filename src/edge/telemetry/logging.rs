@@ -28,10 +28,44 @@ pub fn start(log: &Log) -> Result<(), String> {
     started.map_err(|error| format!("logging did not start: {error}"))
 }
 
+/// Libraries that write whole requests at their lower levels, credentials and all, each with all whose
+/// names begin like it. No setting may put a token into the log, so none makes them say more than this.
+const MUTED: [&str; 5] = ["pingora", "h2", "hyper", "reqwest", "rustls"];
+const MUTED_LEVEL: &str = "info";
+
+/// `level` as the configuration has it, with what it asks of the [`MUTED`] libraries bounded.
+fn bounded(level: &str) -> String {
+    let is_more = |word: &str| matches!(word.to_ascii_lowercase().as_str(), "debug" | "trace");
+    let cap = |word: &str| if is_more(word) { MUTED_LEVEL } else { word }.to_owned();
+    let (mut directives, mut general) = (Vec::new(), "error".to_owned());
+    for directive in level.split(',').map(str::trim) {
+        match directive.split_once('=') {
+            Some((target, word)) if MUTED.iter().any(|name| target.starts_with(name)) => {
+                directives.push(format!("{target}={}", cap(word)));
+            }
+            Some(_) => directives.push(directive.to_owned()),
+            None => {
+                general = cap(directive);
+                directives.push(directive.to_owned());
+            }
+        }
+    }
+    for name in MUTED {
+        let named = format!("{name}=");
+        if !directives.iter().any(|directive| directive.starts_with(&named)) {
+            directives.push(named + &general);
+        }
+    }
+    directives.join(",")
+}
+
 fn filter(log: &Log) -> Result<EnvFilter, String> {
-    let filter = EnvFilter::try_new(&log.level).map_err(|error| {
+    let advice = |error: &dyn std::fmt::Display| {
         format!("log.level: {:?} is not a level: {error}; use error, warn, info, debug or trace", log.level)
-    })?;
+    };
+    // Read as it is first, so that an error is about what is written there.
+    EnvFilter::try_new(&log.level).map_err(|error| advice(&error))?;
+    let filter = EnvFilter::try_new(bounded(&log.level)).map_err(|error| advice(&error))?;
     // `log.access` alone decides about access lines, not the level.
     let directive = if log.access { "access=info" } else { "access=off" };
     match directive.parse() {
@@ -130,5 +164,23 @@ mod tests {
     #[test]
     fn a_level_that_is_none_is_named() {
         assert!(filter(&log("palisade=loud", true)).unwrap_err().contains("log.level"));
+    }
+
+    #[test]
+    fn no_level_makes_a_library_write_what_a_request_holds() {
+        for (level, pingora, ours) in [
+            ("trace", "info", "trace"),
+            ("TRACE", "info", "TRACE"),
+            ("warn", "warn", "warn"),
+            ("warn,pingora=debug,pingora_core::protocols=trace", "info", "warn"),
+            ("debug,pingora=off", "off", "debug"),
+        ] {
+            let bounded = bounded(level);
+            let directives: Vec<&str> = bounded.split(',').collect();
+            assert!(directives.contains(&format!("pingora={pingora}").as_str()), "{bounded}");
+            assert_eq!(directives[0], ours, "{bounded}");
+            let libraries = || directives.iter().filter(|d| MUTED.iter().any(|name| d.starts_with(name)));
+            assert!(libraries().all(|d| !d.ends_with("debug") && !d.ends_with("trace")), "{bounded}");
+        }
     }
 }
