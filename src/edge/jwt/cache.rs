@@ -16,6 +16,9 @@ use crate::ports::Verified;
 /// How much of a token's end is hashed: all of an HS256 signature, the shortest there is.
 const HASHED: usize = 43;
 
+/// The bytes of a token that count as one entry: what issuers sign is mostly shorter.
+const ORDINARY: usize = 1024;
+
 /// Hashes the end of a text, keyed by chance. Only verified tokens are kept, and their signatures tell
 /// them apart as well as their whole texts would, in a fraction of the time; equality compares it all.
 #[derive(Clone, Default)]
@@ -54,11 +57,14 @@ pub struct TokenCache {
 }
 
 impl TokenCache {
-    /// A cache of at most `max` tokens; 0 keeps none.
+    /// A cache of at most `max` tokens of an ordinary length, fewer when they are longer; 0 keeps none.
     #[must_use]
     pub fn new(max: u64, leeway: Duration) -> TokenCache {
         TokenCache {
-            entries: Cache::builder().max_capacity(max).build_with_hasher(BySignature::default()),
+            entries: Cache::builder()
+                .max_capacity(max)
+                .weigher(|token, _| (token.len() / ORDINARY).max(1).try_into().unwrap_or(u32::MAX))
+                .build_with_hasher(BySignature::default()),
             leeway,
         }
     }
