@@ -50,6 +50,12 @@ struct Entry {
     epoch: u64,
 }
 
+/// What an entry counts for: 1 up to the ordinary length, then by its length.
+#[expect(clippy::borrowed_box, reason = "the cache hands its key type to the weigher")]
+fn weight(token: &Box<str>, _: &Entry) -> u32 {
+    (token.len() / ORDINARY).max(1).try_into().unwrap_or(u32::MAX)
+}
+
 /// Verified tokens by their whole text.
 pub struct TokenCache {
     entries: Cache<Box<str>, Entry, BySignature>,
@@ -63,7 +69,7 @@ impl TokenCache {
         TokenCache {
             entries: Cache::builder()
                 .max_capacity(max)
-                .weigher(|token, _| (token.len() / ORDINARY).max(1).try_into().unwrap_or(u32::MAX))
+                .weigher(weight)
                 .build_with_hasher(BySignature::default()),
             leeway,
         }
