@@ -3,11 +3,20 @@
 //! Nothing here can fail for a reason outside its arguments, so everything here is tested without a
 //! runtime, a socket or a file.
 
+pub mod account;
+pub mod audit;
 pub mod credential;
+pub mod email;
 pub mod identity;
+pub mod link;
+pub mod mail;
+pub mod opaque;
+pub mod password;
 pub mod problem;
 pub mod request;
 pub mod revocation;
 pub mod route;
+pub mod session;
+pub mod task;
 pub mod time;
 pub mod verdict;

@@ -1,27 +1,45 @@
 //! In-memory fakes of the ports, for tests only.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 
+use crate::domain::account::{PasswordHash, User, UserId};
+use crate::domain::audit::Event;
+use crate::domain::email::EmailAddress;
 use crate::domain::identity::Identity;
+use crate::domain::link::Link;
+use crate::domain::mail::Mail;
+use crate::domain::opaque::TokenHash;
+use crate::domain::password::Violation;
 use crate::domain::revocation::{Revocation, Target};
+use crate::domain::session::{Device, Session, SessionId};
+use crate::domain::task::Task;
 use crate::domain::time::UnixTime;
 use crate::ports::*;
 
 /// What [`FakeClock`] shows.
 pub(crate) const NOW: UnixTime = UnixTime(1_800_000_000);
 
-/// A clock that stands at [`NOW`].
-pub(crate) struct FakeClock;
+/// A clock that stands at [`NOW`], moved by what was added with [`FakeClock::advance`].
+#[derive(Default)]
+pub(crate) struct FakeClock(AtomicU64);
+
+impl FakeClock {
+    pub(crate) fn advance(&self, seconds: u64) {
+        self.0.fetch_add(seconds, Ordering::Relaxed);
+    }
+}
 
 impl Clock for FakeClock {
     fn now(&self) -> UnixTime {
-        NOW
+        UnixTime(NOW.0 + self.0.load(Ordering::Relaxed))
     }
 }
 
@@ -46,9 +64,84 @@ impl Signer for FakeSigner {
 /// A store that forgets with the process.
 #[derive(Default)]
 pub(crate) struct FakeStore {
-    entries: Mutex<Vec<Revocation>>,
-    versions: Mutex<BTreeMap<(String, String), u64>>,
+    state: Mutex<State>,
     broken: AtomicBool,
+}
+
+/// Cloned for each commit, so that one which fails half-way changes nothing.
+#[derive(Default, Clone)]
+struct State {
+    entries: Vec<Revocation>,
+    versions: BTreeMap<(String, String), u64>,
+    users: BTreeMap<UserId, User>,
+    sessions: BTreeMap<(UserId, SessionId), Session>,
+    links: BTreeMap<TokenHash, Link>,
+    mails: BTreeMap<uuid::Uuid, Mail>,
+    tasks: BTreeMap<uuid::Uuid, Task>,
+    events: Vec<Event>,
+}
+
+impl State {
+    fn taken(&self, user: &User) -> bool {
+        self.users.values().any(|other| other.email == user.email && other.id != user.id)
+    }
+
+    fn make(&mut self, change: Change) -> Result<Option<Revocation>, CommitError> {
+        match change {
+            Change::CreateUser(user) if self.taken(&user) => return Err(CommitError::EmailTaken),
+            Change::CreateUser(user) => {
+                if self.users.insert(user.id, user).is_some() {
+                    return Err(CommitError::Conflict);
+                }
+            }
+            Change::UpdateUser(user) if self.taken(&user) => return Err(CommitError::EmailTaken),
+            Change::UpdateUser(mut user) => match self.users.get_mut(&user.id) {
+                Some(stored) if stored.revision == user.revision => {
+                    user.revision += 1;
+                    *stored = user;
+                }
+                _ => return Err(CommitError::Conflict),
+            },
+            Change::DeleteUser(id) => {
+                self.users.remove(&id);
+                self.sessions.retain(|(user, _), _| *user != id);
+                self.events.retain(|event| event.user != Some(id));
+            }
+            Change::CreateSession(session) => {
+                self.sessions.insert((session.user, session.id), session);
+            }
+            Change::UpdateSession(mut session) => match self.sessions.get_mut(&(session.user, session.id)) {
+                Some(stored) if stored.revision == session.revision => {
+                    session.revision += 1;
+                    *stored = session;
+                }
+                _ => return Err(CommitError::Conflict),
+            },
+            Change::EndSession(user, id) => drop(self.sessions.remove(&(user, id))),
+            Change::CreateLink(link) => drop(self.links.insert(link.hash, link)),
+            Change::ConsumeLink(hash) => drop(self.links.remove(&hash).ok_or(CommitError::Conflict)?),
+            Change::PutMail(mail) => drop(self.mails.insert(mail.id, mail)),
+            Change::RemoveMail(mail) => drop(self.mails.remove(&mail.id)),
+            Change::CreateTask(task) => drop(self.tasks.insert(task.id, task)),
+            Change::FinishTask(task) => drop(self.tasks.remove(&task.id).ok_or(CommitError::Conflict)?),
+            Change::Record(events) => self.events.extend(events),
+            Change::Revoke(revocation) => {
+                self.entries.push(revocation.clone());
+                return Ok(Some(revocation));
+            }
+            Change::RaiseVersion { issuer, sub, created_at, expires_at, reason, enforce } => {
+                let version = self.versions.entry((issuer.clone(), sub.clone())).or_default();
+                *version += 1;
+                let target = Target::SubjectVersion { issuer, sub, below: *version };
+                let entry = Revocation { target, expires_at, created_at, reason };
+                if enforce {
+                    self.entries.push(entry.clone());
+                }
+                return Ok(Some(entry));
+            }
+        }
+        Ok(None)
+    }
 }
 
 impl FakeStore {
@@ -63,38 +156,29 @@ impl FakeStore {
             false => Ok(()),
         }
     }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
 }
 
 #[async_trait]
 impl Store for FakeStore {
-    async fn revoke(&self, revocation: Revocation) -> Result<Revocation, StoreError> {
+    async fn commit(&self, changes: Vec<Change>) -> Result<Vec<Revocation>, CommitError> {
         self.check()?;
-        self.entries.lock().unwrap().push(revocation.clone());
-        Ok(revocation)
-    }
-
-    async fn raise_version(
-        &self,
-        issuer: &str,
-        sub: &str,
-        created_at: UnixTime,
-        expires_at: UnixTime,
-        reason: Option<String>,
-    ) -> Result<Revocation, StoreError> {
-        self.check()?;
-        let below = {
-            let mut versions = self.versions.lock().unwrap();
-            let version = versions.entry((issuer.to_owned(), sub.to_owned())).or_default();
-            *version += 1;
-            *version
-        };
-        let target = Target::SubjectVersion { issuer: issuer.to_owned(), sub: sub.to_owned(), below };
-        self.revoke(Revocation { target, expires_at, created_at, reason }).await
+        let mut state = self.state();
+        let mut next = state.clone();
+        let mut entries = Vec::new();
+        for change in changes {
+            entries.extend(next.make(change)?);
+        }
+        *state = next;
+        Ok(entries)
     }
 
     async fn version(&self, issuer: &str, sub: &str) -> Result<u64, StoreError> {
         let key = (issuer.to_owned(), sub.to_owned());
-        Ok(self.versions.lock().unwrap().get(&key).copied().unwrap_or(0))
+        Ok(self.state().versions.get(&key).copied().unwrap_or(0))
     }
 
     async fn each_revocation(
@@ -102,16 +186,62 @@ impl Store for FakeStore {
         _: UnixTime,
         each: &mut (dyn FnMut(Revocation) + Send),
     ) -> Result<(), StoreError> {
-        self.entries.lock().unwrap().iter().cloned().for_each(each);
+        self.state().entries.iter().cloned().for_each(each);
         Ok(())
     }
 
     async fn recent_revocations(&self, limit: usize) -> Result<Vec<Revocation>, StoreError> {
-        Ok(self.entries.lock().unwrap().iter().rev().take(limit).cloned().collect())
+        Ok(self.state().entries.iter().rev().take(limit).cloned().collect())
     }
 
     async fn revocation(&self, target: &Target) -> Result<Option<Revocation>, StoreError> {
-        Ok(self.entries.lock().unwrap().iter().find(|e| e.target.key() == target.key()).cloned())
+        Ok(self.state().entries.iter().find(|e| e.target.key() == target.key()).cloned())
+    }
+
+    async fn user(&self, id: UserId) -> Result<Option<User>, StoreError> {
+        Ok(self.state().users.get(&id).cloned())
+    }
+
+    async fn user_by_email(&self, email: &EmailAddress) -> Result<Option<User>, StoreError> {
+        Ok(self.state().users.values().find(|user| user.email == *email).cloned())
+    }
+
+    async fn users(&self, after: Option<UserId>, limit: usize) -> Result<Vec<User>, StoreError> {
+        let state = self.state();
+        let behind = state.users.values().filter(|user| after.is_none_or(|after| user.id > after));
+        Ok(behind.take(limit).cloned().collect())
+    }
+
+    async fn session(&self, user: UserId, id: SessionId) -> Result<Option<Session>, StoreError> {
+        Ok(self.state().sessions.get(&(user, id)).cloned())
+    }
+
+    async fn sessions(&self, user: UserId) -> Result<Vec<Session>, StoreError> {
+        Ok(self.state().sessions.values().filter(|session| session.user == user).cloned().collect())
+    }
+
+    async fn link(&self, hash: &TokenHash) -> Result<Option<Link>, StoreError> {
+        Ok(self.state().links.get(hash).cloned())
+    }
+
+    async fn due_tasks(&self, now: UnixTime, limit: usize) -> Result<Vec<Task>, StoreError> {
+        Ok(self.state().tasks.values().filter(|task| task.due_at <= now).take(limit).cloned().collect())
+    }
+
+    async fn due_mails(&self, now: UnixTime, limit: usize) -> Result<Vec<Mail>, StoreError> {
+        let state = self.state();
+        let due = state.mails.values().filter(|mail| mail.due_at <= now && !mail.given_up);
+        Ok(due.take(limit).cloned().collect())
+    }
+
+    async fn mails(&self, limit: usize) -> Result<Vec<Mail>, StoreError> {
+        Ok(self.state().mails.values().rev().take(limit).cloned().collect())
+    }
+
+    async fn events(&self, user: Option<UserId>, limit: usize) -> Result<Vec<Event>, StoreError> {
+        let state = self.state();
+        let theirs = state.events.iter().rev().filter(|event| event.user == user);
+        Ok(theirs.take(limit).cloned().collect())
     }
 
     async fn sweep(&self, _: UnixTime) -> Result<Swept, StoreError> {
@@ -120,6 +250,111 @@ impl Store for FakeStore {
 
     fn status(&self) -> StoreStatus {
         StoreStatus { writable: self.check().is_ok(), bytes: 0 }
+    }
+}
+
+/// Counts up instead of being random.
+#[derive(Default)]
+pub(crate) struct FakeEntropy(AtomicU64);
+
+impl Entropy for FakeEntropy {
+    fn fill(&self, bytes: &mut [u8]) {
+        let next = self.0.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+        bytes.iter_mut().zip(next.iter().cycle()).for_each(|(byte, next)| *byte = *next);
+    }
+
+    fn uuid(&self) -> uuid::Uuid {
+        uuid::Uuid::from_u128(u128::from(self.0.fetch_add(1, Ordering::Relaxed)))
+    }
+}
+
+/// "Hashes" by writing `hash:` in front. One that begins with `old:` is out of date.
+#[derive(Default)]
+pub(crate) struct FakePasswords {
+    /// Answers [`Busy`].
+    pub busy: AtomicBool,
+}
+
+impl FakePasswords {
+    fn free(&self) -> Result<(), Busy> {
+        match self.busy.load(Ordering::Relaxed) {
+            true => Err(Busy { retry_after: Duration::from_secs(1) }),
+            false => Ok(()),
+        }
+    }
+}
+
+#[async_trait]
+impl Passwords for FakePasswords {
+    async fn hash(&self, password: SecretString) -> Result<PasswordHash, Busy> {
+        self.free()?;
+        Ok(PasswordHash(format!("hash:{}", password.expose_secret())))
+    }
+
+    async fn check(&self, password: SecretString, hash: Option<&PasswordHash>) -> Result<Checked, Busy> {
+        self.free()?;
+        let stored = hash.and_then(|hash| hash.0.split_once(':'));
+        Ok(Checked {
+            matches: stored.is_some_and(|(_, kept)| kept == password.expose_secret()),
+            needs_rehash: stored.is_some_and(|(form, _)| form == "old"),
+        })
+    }
+
+    fn violations(&self, password: &str, _: Option<&EmailAddress>, _: Option<&str>) -> Vec<Violation> {
+        if password.len() < 8 { vec![Violation::TooShort] } else { Vec::new() }
+    }
+
+    fn generate(&self) -> SecretString {
+        "generated".into()
+    }
+
+    fn is_known(&self, hash: &PasswordHash) -> bool {
+        hash.0.contains(':')
+    }
+}
+
+/// Lets everything through but what it was told to stop, and remembers how attempts ended.
+#[derive(Default)]
+pub(crate) struct FakeLimiter {
+    pub stop: Mutex<Option<Limited>>,
+    pub ended: Mutex<Vec<(Limited, bool)>>,
+}
+
+impl Limiter for FakeLimiter {
+    fn attempt(&self, what: Limited, _: IpAddr, _: Option<&str>) -> Result<(), TooMany> {
+        match *self.stop.lock().unwrap() == Some(what) {
+            true => Err(TooMany { retry_after: Duration::from_secs(7) }),
+            false => Ok(()),
+        }
+    }
+
+    fn failed(&self, what: Limited, _: IpAddr, _: &str) {
+        self.ended.lock().unwrap().push((what, false));
+    }
+
+    fn succeeded(&self, what: Limited, _: IpAddr, _: &str) {
+        self.ended.lock().unwrap().push((what, true));
+    }
+}
+
+/// Keeps what it is told.
+#[derive(Default)]
+pub(crate) struct FakeAudit(pub Mutex<Vec<Event>>);
+
+impl Audit for FakeAudit {
+    fn record(&self, event: Event) {
+        self.0.lock().unwrap().push(event);
+    }
+}
+
+/// A device is its user agent.
+pub(crate) struct FakeDevices;
+
+impl Devices for FakeDevices {
+    fn device(&self, user_agent: Option<&str>, address: IpAddr) -> Device {
+        let name = user_agent.unwrap_or("unknown").to_owned();
+        let fingerprint = name.clone();
+        Device { name, user_agent: user_agent.map(str::to_owned), address, place: None, fingerprint }
     }
 }
 

@@ -109,7 +109,7 @@ mod tests {
     fn mint() -> (Mint, Arc<FakeStore>) {
         let store = Arc::new(FakeStore::default());
         let half_hour = Duration::from_secs(1800);
-        (Mint::new(store.clone(), Arc::new(FakeSigner), Arc::new(FakeClock), half_hour), store)
+        (Mint::new(store.clone(), Arc::new(FakeSigner), Arc::new(FakeClock::default()), half_hour), store)
     }
 
     fn for_alice() -> Request {

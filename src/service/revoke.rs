@@ -201,7 +201,7 @@ mod tests {
     fn revoke() -> (Revoke, Arc<FakeStore>) {
         let store = Arc::new(FakeStore::default());
         let (hour, minute) = (Duration::from_secs(3600), Duration::from_secs(60));
-        let revoke = Revoke::new(store.clone(), Arc::new(FakeSigner), Arc::new(FakeClock), hour, minute);
+        let revoke = Revoke::new(store.clone(), Arc::new(FakeSigner), Arc::new(FakeClock::default()), hour, minute);
         (revoke, store)
     }
 

@@ -17,7 +17,7 @@ struct Api {
 
 fn api(not_ready: Option<&'static str>) -> Api {
     let store = Arc::new(FakeStore::default());
-    let (signer, clock) = (Arc::new(FakeSigner), Arc::new(FakeClock));
+    let (signer, clock) = (Arc::new(FakeSigner), Arc::new(FakeClock::default()));
     let (hour, none) = (Duration::from_secs(3600), Duration::ZERO);
     let router = admin_router(AdminState {
         credential: CREDENTIAL.into(),

@@ -20,6 +20,8 @@ impl Meter for NoMeter {
     fn ended(&self, _: &Ended<'_>) {}
     fn token_cache(&self, _: bool) {}
     fn store_call(&self, _: &'static str, _: Duration, _: bool) {}
+    fn mail(&self, _: &'static str) {}
+    fn password(&self, _: Duration, _: Duration) {}
     fn jwks_fetch(&self, _: &str, _: bool) {}
 }
 

@@ -15,10 +15,18 @@ use async_trait::async_trait;
 
 use super::EXPIRY_SLACK;
 use super::record::kind_byte;
+use crate::domain::account::{User, UserId};
+use crate::domain::audit::Event;
+use crate::domain::email::EmailAddress;
 use crate::domain::identity::Identity;
+use crate::domain::link::Link;
+use crate::domain::mail::Mail;
+use crate::domain::opaque::TokenHash;
 use crate::domain::revocation::{Kind, Revocation, Target, keys_of, limit_reaches};
+use crate::domain::session::{Session, SessionId};
+use crate::domain::task::Task;
 use crate::domain::time::UnixTime;
-use crate::ports::{Revocations, Store, StoreError, StoreStatus, Swept};
+use crate::ports::{Change, CommitError, Revocations, Store, StoreError, StoreStatus, Swept};
 
 /// Few enough that an empty set costs nothing, enough that a growing shard stalls few look-ups.
 const SHARDS: usize = 64;
@@ -215,41 +223,23 @@ impl RevokingStore {
     }
 }
 
-/// Runs to the end even when the caller goes away: a revocation on the disk that the memory never heard
-/// of would come into force only at the next start.
-async fn to_the_end<T: Send + 'static>(
-    work: impl Future<Output = Result<T, StoreError>> + Send + 'static,
-) -> Result<T, StoreError> {
-    tokio::spawn(work).await.map_err(|e| StoreError::Unavailable(e.to_string()))?
-}
-
 #[async_trait]
 impl Store for RevokingStore {
-    async fn revoke(&self, revocation: Revocation) -> Result<Revocation, StoreError> {
+    async fn commit(&self, changes: Vec<Change>) -> Result<Vec<Revocation>, CommitError> {
         let parts = Arc::clone(&self.parts);
-        to_the_end(async move {
-            let standing = parts.store.revoke(revocation).await?;
-            parts.learned(&standing);
-            Ok(standing)
-        })
-        .await
-    }
-
-    async fn raise_version(
-        &self,
-        issuer: &str,
-        sub: &str,
-        created_at: UnixTime,
-        expires_at: UnixTime,
-        reason: Option<String>,
-    ) -> Result<Revocation, StoreError> {
-        let (parts, issuer, sub) = (Arc::clone(&self.parts), issuer.to_owned(), sub.to_owned());
-        to_the_end(async move {
-            let standing = parts.store.raise_version(&issuer, &sub, created_at, expires_at, reason).await?;
-            parts.learned(&standing);
-            Ok(standing)
-        })
-        .await
+        let in_force: Vec<bool> = changes.iter().filter_map(Change::is_in_force).collect();
+        // Runs to the end even when the caller goes away: a revocation on the disk that the memory never
+        // heard of would come into force only at the next start.
+        let work = tokio::spawn(async move {
+            let entries = parts.store.commit(changes).await?;
+            for (entry, in_force) in entries.iter().zip(in_force) {
+                if in_force {
+                    parts.learned(entry);
+                }
+            }
+            Ok(entries)
+        });
+        work.await.map_err(|e| StoreError::Unavailable(e.to_string()))?
     }
 
     async fn version(&self, issuer: &str, sub: &str) -> Result<u64, StoreError> {
@@ -270,6 +260,46 @@ impl Store for RevokingStore {
 
     async fn revocation(&self, target: &Target) -> Result<Option<Revocation>, StoreError> {
         self.parts.store.revocation(target).await
+    }
+
+    async fn user(&self, id: UserId) -> Result<Option<User>, StoreError> {
+        self.parts.store.user(id).await
+    }
+
+    async fn user_by_email(&self, email: &EmailAddress) -> Result<Option<User>, StoreError> {
+        self.parts.store.user_by_email(email).await
+    }
+
+    async fn users(&self, after: Option<UserId>, limit: usize) -> Result<Vec<User>, StoreError> {
+        self.parts.store.users(after, limit).await
+    }
+
+    async fn session(&self, user: UserId, id: SessionId) -> Result<Option<Session>, StoreError> {
+        self.parts.store.session(user, id).await
+    }
+
+    async fn sessions(&self, user: UserId) -> Result<Vec<Session>, StoreError> {
+        self.parts.store.sessions(user).await
+    }
+
+    async fn link(&self, hash: &TokenHash) -> Result<Option<Link>, StoreError> {
+        self.parts.store.link(hash).await
+    }
+
+    async fn due_tasks(&self, now: UnixTime, limit: usize) -> Result<Vec<Task>, StoreError> {
+        self.parts.store.due_tasks(now, limit).await
+    }
+
+    async fn due_mails(&self, now: UnixTime, limit: usize) -> Result<Vec<Mail>, StoreError> {
+        self.parts.store.due_mails(now, limit).await
+    }
+
+    async fn mails(&self, limit: usize) -> Result<Vec<Mail>, StoreError> {
+        self.parts.store.mails(limit).await
+    }
+
+    async fn events(&self, user: Option<UserId>, limit: usize) -> Result<Vec<Event>, StoreError> {
+        self.parts.store.events(user, limit).await
     }
 
     async fn sweep(&self, now: UnixTime) -> Result<Swept, StoreError> {

@@ -18,9 +18,17 @@ use super::files::{self, OpenError};
 use super::record::{decode, entry_key, untimed};
 use super::trees::{SWEEP_STEP, Trees, unavailable};
 use super::writer::{self, Change, Command, Reply};
+use crate::domain::account::{User, UserId};
+use crate::domain::audit::Event;
+use crate::domain::email::EmailAddress;
+use crate::domain::link::Link;
+use crate::domain::mail::Mail;
+use crate::domain::opaque::TokenHash;
 use crate::domain::revocation::{Kind, Revocation, Target};
+use crate::domain::session::{Session, SessionId};
+use crate::domain::task::Task;
 use crate::domain::time::UnixTime;
-use crate::ports::{Store, StoreError, StoreStatus, Swept};
+use crate::ports::{Change as PortChange, CommitError, Store, StoreError, StoreStatus, Swept};
 
 /// How many changes may wait; further callers wait for a place.
 const QUEUE: usize = 1024;
@@ -140,20 +148,21 @@ impl Drop for SledStore {
 
 #[async_trait]
 impl Store for SledStore {
-    async fn revoke(&self, revocation: Revocation) -> Result<Revocation, StoreError> {
-        self.change(|reply| Change::Revoke(revocation, reply)).await
-    }
-
-    async fn raise_version(
-        &self,
-        issuer: &str,
-        sub: &str,
-        created_at: UnixTime,
-        expires_at: UnixTime,
-        reason: Option<String>,
-    ) -> Result<Revocation, StoreError> {
-        let (issuer, sub) = (issuer.to_owned(), sub.to_owned());
-        self.change(|reply| Change::Raise { issuer, sub, created_at, expires_at, reason, reply }).await
+    async fn commit(&self, changes: Vec<PortChange>) -> Result<Vec<Revocation>, CommitError> {
+        let mut entries = Vec::new();
+        for change in changes {
+            match change {
+                PortChange::Revoke(revocation) => {
+                    entries.push(self.change(|reply| Change::Revoke(revocation, reply)).await?);
+                }
+                PortChange::RaiseVersion { issuer, sub, created_at, expires_at, reason, enforce: _ } => {
+                    let raise = |reply| Change::Raise { issuer, sub, created_at, expires_at, reason, reply };
+                    entries.push(self.change(raise).await?);
+                }
+                _ => return Err(StoreError::Unavailable("not yet".into()).into()),
+            }
+        }
+        Ok(entries)
     }
 
     async fn version(&self, issuer: &str, sub: &str) -> Result<u64, StoreError> {
@@ -226,6 +235,46 @@ impl Store for SledStore {
             found.map(|bytes| decode("a revocation", &bytes)).transpose()
         })
         .await
+    }
+
+    async fn user(&self, _: UserId) -> Result<Option<User>, StoreError> {
+        Err(StoreError::Unavailable("not yet".into()))
+    }
+
+    async fn user_by_email(&self, _: &EmailAddress) -> Result<Option<User>, StoreError> {
+        Err(StoreError::Unavailable("not yet".into()))
+    }
+
+    async fn users(&self, _: Option<UserId>, _: usize) -> Result<Vec<User>, StoreError> {
+        Err(StoreError::Unavailable("not yet".into()))
+    }
+
+    async fn session(&self, _: UserId, _: SessionId) -> Result<Option<Session>, StoreError> {
+        Err(StoreError::Unavailable("not yet".into()))
+    }
+
+    async fn sessions(&self, _: UserId) -> Result<Vec<Session>, StoreError> {
+        Err(StoreError::Unavailable("not yet".into()))
+    }
+
+    async fn link(&self, _: &TokenHash) -> Result<Option<Link>, StoreError> {
+        Err(StoreError::Unavailable("not yet".into()))
+    }
+
+    async fn due_tasks(&self, _: UnixTime, _: usize) -> Result<Vec<Task>, StoreError> {
+        Err(StoreError::Unavailable("not yet".into()))
+    }
+
+    async fn due_mails(&self, _: UnixTime, _: usize) -> Result<Vec<Mail>, StoreError> {
+        Err(StoreError::Unavailable("not yet".into()))
+    }
+
+    async fn mails(&self, _: usize) -> Result<Vec<Mail>, StoreError> {
+        Err(StoreError::Unavailable("not yet".into()))
+    }
+
+    async fn events(&self, _: Option<UserId>, _: usize) -> Result<Vec<Event>, StoreError> {
+        Err(StoreError::Unavailable("not yet".into()))
     }
 
     /// In steps, each atomic, so that revocations come through in between.

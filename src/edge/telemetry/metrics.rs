@@ -65,6 +65,9 @@ pub struct Metrics {
     cache_misses: IntCounter,
     store_seconds: HistogramVec,
     jwks_fetches: IntCounterVec,
+    mails: IntCounterVec,
+    password_wait: Histogram,
+    password_seconds: Histogram,
     revocations: IntGauge,
     store_bytes: IntGauge,
     open_streams: IntGauge,
@@ -137,6 +140,25 @@ impl Metrics {
             "Fetches of an issuer's keys, by whether they brought any.",
             &["issuer", "outcome"],
         )?;
+        let mails = counters(
+            "palisade_mails_total",
+            "Tries at delivering a mail: sent, retried later, or given up.",
+            &["outcome"],
+        )?;
+        let password_wait = seconds(
+            "palisade_password_wait_seconds",
+            "How long a password waited for a thread that hashes.",
+            &[],
+            &REQUEST_SECONDS,
+        )?
+        .with_label_values::<&str>(&[]);
+        let password_seconds = seconds(
+            "palisade_password_hash_seconds",
+            "How long hashing or checking a password took.",
+            &[],
+            &REQUEST_SECONDS,
+        )?
+        .with_label_values::<&str>(&[]);
         let revocations = gauge("palisade_revocations", "Entries in the revocation set.")?;
         let store_bytes = gauge("palisade_store_bytes", "Size of the store on disk.")?;
         let open_streams = gauge("palisade_open_streams", "Event streams and WebSockets open now.")?;
@@ -162,6 +184,9 @@ impl Metrics {
             decisions,
             store_seconds,
             jwks_fetches,
+            mails,
+            password_wait,
+            password_seconds,
             revocations,
             store_bytes,
             open_streams,
@@ -251,6 +276,15 @@ impl Meter for Metrics {
         self.store_seconds.with_label_values(&[call, outcome(ok)]).observe(took.as_secs_f64());
     }
 
+    fn mail(&self, outcome: &'static str) {
+        self.mails.with_label_values(&[outcome]).inc();
+    }
+
+    fn password(&self, waited: Duration, took: Duration) {
+        self.password_wait.observe(waited.as_secs_f64());
+        self.password_seconds.observe(took.as_secs_f64());
+    }
+
     fn jwks_fetch(&self, issuer: &str, ok: bool) {
         self.jwks_fetches.with_label_values(&[issuer, outcome(ok)]).inc();
     }
@@ -319,6 +353,7 @@ mod tests {
         metrics.token_cache(true);
         metrics.store_call("revoke", Duration::from_micros(20), true);
         metrics.jwks_fetch("https://i.test", false);
+        metrics.mail("sent");
         metrics.ended(&ended(None, 200, "allowed"));
         for line in metrics.text().lines().filter(|line| line.starts_with("# TYPE")) {
             let words: Vec<&str> = line.split(' ').collect();

@@ -37,6 +37,14 @@ impl Meter for Meters {
         self.metrics.store_call(call, took, ok);
     }
 
+    fn mail(&self, outcome: &'static str) {
+        self.metrics.mail(outcome);
+    }
+
+    fn password(&self, waited: std::time::Duration, took: std::time::Duration) {
+        self.metrics.password(waited, took);
+    }
+
     fn jwks_fetch(&self, issuer: &str, ok: bool) {
         self.metrics.jwks_fetch(issuer, ok);
     }

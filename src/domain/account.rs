@@ -1,0 +1,130 @@
+//! A person's account.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use super::email::EmailAddress;
+use super::time::UnixTime;
+
+/// The longest name of a person, in bytes.
+pub const MAX_NAME: usize = 200;
+/// How many devices of a person are remembered, so that only a new one is told of by mail.
+pub const MAX_DEVICES: usize = 50;
+
+/// Who an account is: the `sub` of its tokens (UUID v7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct UserId(pub Uuid);
+
+impl fmt::Display for UserId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::str::FromStr for UserId {
+    type Err = uuid::Error;
+
+    fn from_str(text: &str) -> Result<UserId, uuid::Error> {
+        text.parse().map(UserId)
+    }
+}
+
+/// A password as it is kept: a bcrypt string, or `bcrypt_sha256` v2 as passlib writes it. Never printed.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct PasswordHash(pub String);
+
+impl fmt::Debug for PasswordHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PasswordHash(…)")
+    }
+}
+
+/// An account, as it is kept.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct User {
+    pub id: UserId,
+    pub email: EmailAddress,
+    /// Whether the person has shown that mail to [`User::email`] reaches them.
+    pub email_verified: bool,
+    /// What they are called; at most [`MAX_NAME`] bytes without control characters.
+    pub name: Option<String>,
+    /// `None`: nobody can sign in by password.
+    pub password: Option<PasswordHash>,
+    /// An operator can take this away; then nobody signs in and every session has ended.
+    pub active: bool,
+    /// Nobody signs in before this moment. Set by an operator only: never by failed attempts, or any
+    /// stranger could lock anybody out.
+    pub locked_until: Option<UnixTime>,
+    pub created_at: UnixTime,
+    pub updated_at: UnixTime,
+    pub last_login_at: Option<UnixTime>,
+    /// What they may do, in every access token's `scope`.
+    pub scopes: Vec<String>,
+    /// Further claims of every access token; none has a registered name.
+    pub claims: Map<String, Value>,
+    /// Fingerprints of the devices that have signed in, the latest last.
+    pub devices: Vec<String>,
+    /// Mailed links of an earlier generation are dead.
+    pub link_generation: u64,
+    /// Counts the writes of this record; the store refuses one that was made from an older state.
+    pub revision: u64,
+}
+
+/// Whether `name` can be a person's name: not empty, not huge, and on one line, because it goes into
+/// mails and pages.
+#[must_use]
+pub fn is_name(name: &str) -> bool {
+    !name.trim().is_empty() && name.len() <= MAX_NAME && !name.chars().any(is_unprintable)
+}
+
+/// Control characters, line and paragraph separators, and the marks that turn the direction of text: with
+/// them a name could pass for the words around it.
+fn is_unprintable(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// The claims that the gateway itself sets (RFC 7519 §4.1, RFC 9068 §2.2); an account's own claims may
+/// have none of these names.
+pub const RESERVED_CLAIMS: [&str; 14] = [
+    "iss", "aud", "sub", "exp", "nbf", "iat", "jti", "sid", "ver", "type", "scope", "scp", "email", "email_verified",
+];
+
+/// The first claim in `claims` that has a name of the gateway's own.
+#[must_use]
+pub fn reserved_claim(claims: &Map<String, Value>) -> Option<&str> {
+    claims.keys().map(String::as_str).find(|name| RESERVED_CLAIMS.contains(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_stays_on_its_line() {
+        for good in ["Ann", "Ann O'Neil", "Łukasz", "李"] {
+            assert!(is_name(good), "{good}");
+        }
+        for bad in ["", "  ", "Ann\r\nBcc: x@example.com", "Ann\u{202e}", "Ann\u{2028}", "\0"] {
+            assert!(!is_name(bad), "{bad:?}");
+        }
+        assert!(!is_name(&"a".repeat(MAX_NAME + 1)));
+    }
+
+    #[test]
+    fn a_password_is_never_printed() {
+        assert!(!format!("{:?}", PasswordHash("$2b$12$secret".into())).contains("secret"));
+    }
+
+    #[test]
+    fn registered_claims_are_the_gateways() {
+        let claims = |name: &str| Map::from_iter([(name.to_owned(), Value::Null)]);
+        assert_eq!(reserved_claim(&claims("sub")), Some("sub"));
+        assert_eq!(reserved_claim(&claims("role")), None);
+    }
+}

@@ -1,0 +1,102 @@
+//! What is to be mailed: which letter, to whom, with which facts. The words are templates at the edge.
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::email::EmailAddress;
+use super::link::Purpose;
+use super::time::UnixTime;
+
+/// Which letter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Letter {
+    /// A link that shows the address is theirs.
+    VerifyEmail,
+    /// The account works now.
+    Welcome,
+    /// Somebody tried to register an address that has an account.
+    AlreadyRegistered,
+    /// A link that sets a new password.
+    ResetPassword,
+    /// The password was changed.
+    PasswordChanged,
+    /// To the new address: a link that makes it the account's.
+    ConfirmEmail,
+    /// To the old address: somebody asked for another one, or it was changed.
+    EmailChanged,
+    /// A sign-in from a device that was not seen before.
+    NewDevice,
+}
+
+impl Letter {
+    /// Every letter, in the order people get to see them.
+    pub const ALL: [Letter; 8] = [
+        Letter::VerifyEmail,
+        Letter::Welcome,
+        Letter::AlreadyRegistered,
+        Letter::ResetPassword,
+        Letter::PasswordChanged,
+        Letter::ConfirmEmail,
+        Letter::EmailChanged,
+        Letter::NewDevice,
+    ];
+
+    /// The name of its templates: `verify_email`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Letter::VerifyEmail => "verify_email",
+            Letter::Welcome => "welcome",
+            Letter::AlreadyRegistered => "already_registered",
+            Letter::ResetPassword => "reset_password",
+            Letter::PasswordChanged => "password_changed",
+            Letter::ConfirmEmail => "confirm_email",
+            Letter::EmailChanged => "email_changed",
+            Letter::NewDevice => "new_device",
+        }
+    }
+}
+
+/// A mail in the outbox. It holds no token: the link's is derived when the mail is written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mail {
+    /// UUID v7; also the `Message-ID`, so that a second delivery can be told.
+    pub id: Uuid,
+    pub letter: Letter,
+    pub to: EmailAddress,
+    /// What the person is called.
+    pub name: Option<String>,
+    pub link: Option<MailedLink>,
+    /// What the letter tells of; empty where it tells of nothing.
+    pub facts: Facts,
+    pub created_at: UnixTime,
+    /// Not before this moment.
+    pub due_at: UnixTime,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// Why the last try failed.
+    pub last_error: Option<String>,
+    /// No longer tried; kept for the operator to see.
+    pub given_up: bool,
+}
+
+/// The link in a mail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MailedLink {
+    /// [`super::link::Link::id`].
+    pub id: Uuid,
+    pub purpose: Purpose,
+    pub expires_at: UnixTime,
+}
+
+/// What happened, for the letters that tell of something.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Facts {
+    pub at: Option<UnixTime>,
+    pub device: Option<String>,
+    pub address: Option<String>,
+    pub place: Option<String>,
+    /// The address that is to replace the present one.
+    pub new_email: Option<EmailAddress>,
+}

@@ -1,0 +1,250 @@
+//! Opaque tokens: refresh tokens, and the tokens in mailed links.
+//!
+//! They are made from randomness and the server key, and kept only as SHA-256 hashes. What is kept is of
+//! no use to whoever reads it: neither the hash nor the server key alone gives a token.
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hmac::{Hmac, KeyInit, Mac};
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+use super::account::UserId;
+use super::session::SessionId;
+
+/// Version, user, session, generation.
+const HEAD: usize = 1 + 16 + 16 + 4;
+/// The tag that shows we issued the head.
+const TAG: usize = 16;
+const SECRET: usize = 32;
+const VERSION: u8 = 1;
+
+/// The SHA-256 of a token: all that is kept of it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct TokenHash(pub [u8; 32]);
+
+impl TokenHash {
+    /// The hash of these bytes.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> TokenHash {
+        TokenHash(Sha256::digest(bytes).into())
+    }
+
+    /// Whether both are the same, in a time that does not tell where they differ.
+    #[must_use]
+    pub fn is(&self, other: &TokenHash) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+
+impl fmt::Debug for TokenHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TokenHash(…)")
+    }
+}
+
+impl From<TokenHash> for String {
+    fn from(hash: TokenHash) -> String {
+        URL_SAFE_NO_PAD.encode(hash.0)
+    }
+}
+
+impl TryFrom<String> for TokenHash {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<TokenHash, &'static str> {
+        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| "a token hash is base64url")?;
+        bytes.try_into().map(TokenHash).map_err(|_| "a token hash has 32 bytes")
+    }
+}
+
+/// A refresh token, read or about to be written. It names its session and its place in the session's row
+/// of tokens, so that one which was used long ago is still known for what it is.
+pub struct RefreshToken {
+    pub user: UserId,
+    pub session: SessionId,
+    /// 0 for the token that a login hands out, then one more with every rotation.
+    pub generation: u32,
+    secret: Zeroizing<[u8; SECRET]>,
+}
+
+impl RefreshToken {
+    /// What is kept of it.
+    #[must_use]
+    pub fn hash(&self) -> TokenHash {
+        TokenHash::of(&*self.secret)
+    }
+}
+
+impl fmt::Debug for RefreshToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RefreshToken").field("generation", &self.generation).finish_non_exhaustive()
+    }
+}
+
+/// The secret of this installation from which opaque tokens are derived: 32 random bytes that live beside
+/// the signing keys, never in the store.
+pub struct ServerKey(Zeroizing<[u8; 32]>);
+
+impl ServerKey {
+    /// A key of these bytes, which must be random.
+    #[must_use]
+    pub fn new(bytes: Zeroizing<[u8; 32]>) -> ServerKey {
+        ServerKey(bytes)
+    }
+
+    /// The first refresh token of a session; `secret` must be fresh randomness.
+    #[must_use]
+    pub fn first(&self, user: UserId, session: SessionId, secret: Zeroizing<[u8; 32]>) -> RefreshToken {
+        RefreshToken { user, session, generation: 0, secret }
+    }
+
+    /// The token that replaces `parent`: always the same one for the same parent, so that a repeated
+    /// request whose answer was lost gets the answer again.
+    #[must_use]
+    pub fn successor(&self, parent: &RefreshToken) -> RefreshToken {
+        RefreshToken {
+            user: parent.user,
+            session: parent.session,
+            generation: parent.generation.saturating_add(1),
+            secret: Zeroizing::new(self.mac("successor", &[&head(parent), &*parent.secret])),
+        }
+    }
+
+    /// The token as its bearer holds it.
+    #[must_use]
+    pub fn write(&self, token: &RefreshToken) -> SecretString {
+        let head = head(token);
+        let mut bytes = Zeroizing::new(Vec::with_capacity(HEAD + TAG + SECRET));
+        bytes.extend_from_slice(&head);
+        bytes.extend_from_slice(&self.mac("refresh", &[&head])[..TAG]);
+        bytes.extend_from_slice(&*token.secret);
+        URL_SAFE_NO_PAD.encode(&*bytes).into()
+    }
+
+    /// The token in `text`, when it is one that we could have issued. Whether it is the session's present
+    /// one is for [`super::session::Session::present`] to say.
+    #[must_use]
+    pub fn read(&self, text: &str) -> Option<RefreshToken> {
+        // One length only: also what keeps a megabyte from being decoded.
+        if text.len() != (HEAD + TAG + SECRET).div_ceil(3) * 4 - (3 - (HEAD + TAG + SECRET) % 3) % 3 {
+            return None;
+        }
+        let bytes = Zeroizing::new(URL_SAFE_NO_PAD.decode(text).ok()?);
+        let (head, rest) = bytes.split_at_checked(HEAD)?;
+        let (tag, secret) = rest.split_at_checked(TAG)?;
+        if !bool::from(self.mac("refresh", &[head])[..TAG].ct_eq(tag)) || head[0] != VERSION {
+            return None;
+        }
+        let uuid = |at: usize| Uuid::from_slice(&head[at..at + 16]).ok();
+        Some(RefreshToken {
+            user: UserId(uuid(1)?),
+            session: SessionId(uuid(17)?),
+            generation: u32::from_be_bytes(head[33..].try_into().ok()?),
+            secret: Zeroizing::new(secret.try_into().ok()?),
+        })
+    }
+
+    /// The token of the mailed link `id`. It can be made again from the id, so that a mail which waits to
+    /// be sent need not hold it.
+    #[must_use]
+    pub fn link_token(&self, id: Uuid) -> SecretString {
+        URL_SAFE_NO_PAD.encode(self.mac("link", &[id.as_bytes()])).into()
+    }
+
+    fn mac(&self, purpose: &str, parts: &[&[u8]]) -> [u8; 32] {
+        #[allow(clippy::expect_used, reason = "HMAC takes a key of any length (RFC 2104 §2)")]
+        let mut mac = Hmac::<Sha256>::new_from_slice(&*self.0).expect("a key of 32 bytes");
+        // Every part but the last has a fixed length, so that no two inputs run into one another.
+        mac.update(purpose.as_bytes());
+        mac.update(b"\0");
+        for part in parts {
+            mac.update(part);
+        }
+        mac.finalize().into_bytes().into()
+    }
+}
+
+fn head(token: &RefreshToken) -> [u8; HEAD] {
+    let mut head = [0; HEAD];
+    head[0] = VERSION;
+    head[1..17].copy_from_slice(token.user.0.as_bytes());
+    head[17..33].copy_from_slice(token.session.0.as_bytes());
+    head[33..].copy_from_slice(&token.generation.to_be_bytes());
+    head
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use secrecy::ExposeSecret;
+
+    fn key(byte: u8) -> ServerKey {
+        ServerKey::new(Zeroizing::new([byte; 32]))
+    }
+
+    fn first(key: &ServerKey) -> RefreshToken {
+        key.first(UserId(Uuid::from_u128(1)), SessionId(Uuid::from_u128(2)), Zeroizing::new([7; 32]))
+    }
+
+    #[test]
+    fn a_token_is_read_as_it_was_written() {
+        let key = key(1);
+        let token = first(&key);
+        let text = key.write(&token);
+        let read = key.read(text.expose_secret()).unwrap();
+        assert_eq!((read.user, read.session, read.generation), (token.user, token.session, 0));
+        assert!(read.hash().is(&token.hash()));
+    }
+
+    #[test]
+    fn a_successor_is_the_same_every_time_and_knows_its_place() {
+        let key = key(1);
+        let parent = first(&key);
+        let (one, other) = (key.successor(&parent), key.successor(&parent));
+        assert!(one.hash().is(&other.hash()));
+        assert_eq!(one.generation, 1);
+        assert!(!one.hash().is(&parent.hash()));
+        assert!(!key.successor(&one).hash().is(&one.hash()));
+    }
+
+    #[test]
+    fn every_changed_character_of_the_head_is_noticed() {
+        let key = key(1);
+        let text = key.write(&first(&key));
+        let text = text.expose_secret();
+        // Up to the last character that holds bits of the head or the tag only.
+        for at in 0..(HEAD + TAG) * 4 / 3 {
+            let mut bytes = text.as_bytes().to_vec();
+            bytes[at] = if bytes[at] == b'A' { b'B' } else { b'A' };
+            assert!(key.read(std::str::from_utf8(&bytes).unwrap()).is_none(), "{at}");
+        }
+        assert!(super::ServerKey::new(Zeroizing::new([2; 32])).read(text).is_none());
+    }
+
+    #[test]
+    fn other_texts_are_no_tokens() {
+        let key = key(1);
+        let text = key.write(&first(&key)).expose_secret().to_owned();
+        for bad in ["", "x", &text[1..], &format!("{text}="), &format!("{text}A"), &"é".repeat(57), &"A".repeat(1 << 20)] {
+            assert!(key.read(bad).is_none());
+        }
+    }
+
+    #[test]
+    fn a_link_has_its_own_token() {
+        let (one, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let token = key(1).link_token(one);
+        assert_eq!(token.expose_secret().len(), 43);
+        assert_eq!(token.expose_secret(), key(1).link_token(one).expose_secret());
+        assert_ne!(token.expose_secret(), key(1).link_token(other).expose_secret());
+        assert_ne!(token.expose_secret(), key(2).link_token(one).expose_secret());
+    }
+}

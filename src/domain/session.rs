@@ -1,0 +1,247 @@
+//! A sign-in on one device, and the row of refresh tokens that keeps it alive.
+//!
+//! Each use of a refresh token replaces it (RFC 9700 §4.14). The direct parent of the present token gets
+//! the same successor again for [`REPEAT_WINDOW`]; any older one shows that somebody holds a copy, and the
+//! session ends.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::account::UserId;
+use super::opaque::{RefreshToken, ServerKey, TokenHash};
+use super::time::UnixTime;
+
+/// How long the direct parent of the present token still brings the present one: a lost answer, or two
+/// tabs of one browser.
+pub const REPEAT_WINDOW: Duration = Duration::from_secs(10);
+
+/// Which session: the `sid` of its access tokens (UUID v7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SessionId(pub Uuid);
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::str::FromStr for SessionId {
+    type Err = uuid::Error;
+
+    fn from_str(text: &str) -> Result<SessionId, uuid::Error> {
+        text.parse().map(SessionId)
+    }
+}
+
+/// Where a session is used from, as far as a request tells.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// For people: "Firefox on Windows".
+    pub name: String,
+    /// As it was sent, cut to a sane length.
+    pub user_agent: Option<String>,
+    pub address: IpAddr,
+    /// "Berlin, Germany", when a database of places is configured.
+    pub place: Option<String>,
+    /// What stays the same while a device is the same: a hash over the kind of browser and system.
+    pub fingerprint: String,
+}
+
+/// How long sessions live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lifetimes {
+    /// From one use to the next.
+    pub sliding: Duration,
+    /// From the login, however much it is used.
+    pub absolute: Duration,
+}
+
+/// A sign-in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Session {
+    pub id: SessionId,
+    pub user: UserId,
+    pub created_at: UnixTime,
+    pub last_used_at: UnixTime,
+    /// When it ends unless it is used; never later than the absolute limit.
+    pub expires_at: UnixTime,
+    /// As of the last use.
+    pub device: Device,
+    /// The scopes that its access tokens have.
+    pub scopes: Vec<String>,
+    /// The place of the present token in the row.
+    pub generation: u32,
+    /// What is kept of the present token.
+    pub current: TokenHash,
+    /// When the present token replaced its parent.
+    pub rotated_at: UnixTime,
+    /// Counts the writes of this record; the store refuses one that was made from an older state.
+    pub revision: u64,
+}
+
+/// What a refresh token is worth.
+#[derive(Debug)]
+pub enum Presented {
+    /// The present one: the session as it is after the rotation, and the token that replaces it.
+    Rotated(Box<Session>, RefreshToken),
+    /// The direct parent, within the window: the present token again; nothing changes.
+    Repeated(RefreshToken),
+    /// One that was replaced long ago. Somebody holds a copy: end the session.
+    Reused,
+    /// The session has ended by itself.
+    Expired,
+    /// None of this session's.
+    Unknown,
+}
+
+impl Session {
+    /// Decides about `token`, which was read by [`ServerKey::read`] and names this session.
+    #[must_use]
+    pub fn present(&self, token: &RefreshToken, key: &ServerKey, lifetimes: Lifetimes, now: UnixTime) -> Presented {
+        if (token.user, token.session) != (self.user, self.id) {
+            return Presented::Unknown;
+        }
+        if now >= self.ends_at(lifetimes) {
+            return Presented::Expired;
+        }
+        if token.generation == self.generation {
+            if !token.hash().is(&self.current) {
+                return Presented::Unknown;
+            }
+            let next = key.successor(token);
+            // Nobody rotates four thousand million times; a session that did has earned its end.
+            if next.generation == token.generation {
+                return Presented::Expired;
+            }
+            let mut session = self.clone();
+            session.generation = next.generation;
+            session.current = next.hash();
+            session.rotated_at = now;
+            session.last_used_at = now;
+            session.expires_at = now.plus(lifetimes.sliding).min(self.created_at.plus(lifetimes.absolute));
+            return Presented::Rotated(Box::new(session), next);
+        }
+        if token.generation > self.generation {
+            return Presented::Unknown;
+        }
+        let successor = key.successor(token);
+        let is_parent = successor.generation == self.generation && successor.hash().is(&self.current);
+        // A clock that was set back must not open the window again for longer than it is.
+        if is_parent && self.rotated_at <= now.plus(REPEAT_WINDOW) && now <= self.rotated_at.plus(REPEAT_WINDOW) {
+            return Presented::Repeated(successor);
+        }
+        Presented::Reused
+    }
+
+    /// When it ends unless it is used, by the limits now in force.
+    #[must_use]
+    pub fn ends_at(&self, lifetimes: Lifetimes) -> UnixTime {
+        self.expires_at.min(self.created_at.plus(lifetimes.absolute))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use zeroize::Zeroizing;
+
+    const NOW: UnixTime = UnixTime(1_800_000_000);
+    const LIVES: Lifetimes =
+        Lifetimes { sliding: Duration::from_secs(1000), absolute: Duration::from_secs(2500) };
+
+    fn start() -> (ServerKey, Session, RefreshToken) {
+        let key = ServerKey::new(Zeroizing::new([1; 32]));
+        let (user, id) = (UserId(Uuid::from_u128(1)), SessionId(Uuid::from_u128(2)));
+        let token = key.first(user, id, Zeroizing::new([7; 32]));
+        let session = Session {
+            id,
+            user,
+            created_at: NOW,
+            last_used_at: NOW,
+            expires_at: NOW.plus(LIVES.sliding),
+            device: Device {
+                name: "a device".into(),
+                user_agent: None,
+                address: [127, 0, 0, 1].into(),
+                place: None,
+                fingerprint: String::new(),
+            },
+            scopes: Vec::new(),
+            generation: 0,
+            current: token.hash(),
+            rotated_at: NOW,
+            revision: 0,
+        };
+        (key, session, token)
+    }
+
+    fn after(seconds: u64) -> UnixTime {
+        UnixTime(NOW.0 + seconds)
+    }
+
+    fn rotated(session: &Session, token: &RefreshToken, key: &ServerKey, now: UnixTime) -> (Session, RefreshToken) {
+        match session.present(token, key, LIVES, now) {
+            Presented::Rotated(session, token) => (*session, token),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_parent_gets_the_same_successor_for_ten_seconds() {
+        let (key, session, token) = start();
+        let (session, next) = rotated(&session, &token, &key, after(100));
+        for at in [100, 105, 110] {
+            match session.present(&token, &key, LIVES, after(at)) {
+                Presented::Repeated(again) => assert!(again.hash().is(&next.hash())),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(matches!(session.present(&token, &key, LIVES, after(111)), Presented::Reused));
+    }
+
+    #[test]
+    fn a_grandparent_is_a_copy() {
+        let (key, session, token) = start();
+        let (session, next) = rotated(&session, &token, &key, after(1));
+        let (session, _) = rotated(&session, &next, &key, after(2));
+        assert!(matches!(session.present(&token, &key, LIVES, after(2)), Presented::Reused));
+        assert!(matches!(session.present(&next, &key, LIVES, after(2)), Presented::Repeated(_)));
+    }
+
+    #[test]
+    fn use_keeps_it_alive_and_the_absolute_limit_ends_it() {
+        let (key, session, token) = start();
+        assert!(matches!(session.present(&token, &key, LIVES, after(1000)), Presented::Expired));
+        let (session, token) = rotated(&session, &token, &key, after(999));
+        assert_eq!(session.expires_at, after(1999));
+        let (session, token) = rotated(&session, &token, &key, after(1998));
+        assert_eq!(session.expires_at, after(2500));
+        assert!(matches!(session.present(&token, &key, LIVES, after(2500)), Presented::Expired));
+        let shorter = Lifetimes { absolute: Duration::from_secs(2000), ..LIVES };
+        assert!(matches!(session.present(&token, &key, shorter, after(2000)), Presented::Expired));
+    }
+
+    #[test]
+    fn another_sessions_token_is_unknown() {
+        let (key, session, _) = start();
+        let (user, id) = (session.user, session.id);
+        let forged = key.first(user, id, Zeroizing::new([8; 32]));
+        assert!(matches!(session.present(&forged, &key, LIVES, NOW), Presented::Unknown));
+        let other = key.first(user, SessionId(Uuid::from_u128(3)), Zeroizing::new([7; 32]));
+        assert!(matches!(session.present(&other, &key, LIVES, NOW), Presented::Unknown));
+        let ahead = key.successor(&key.first(user, id, Zeroizing::new([7; 32])));
+        assert!(matches!(session.present(&ahead, &key, LIVES, NOW), Presented::Unknown));
+    }
+
+    #[test]
+    fn a_clock_set_back_does_not_open_the_window_for_long() {
+        let (key, session, token) = start();
+        let (session, _) = rotated(&session, &token, &key, after(500));
+        assert!(matches!(session.present(&token, &key, LIVES, after(100)), Presented::Reused));
+    }
+}

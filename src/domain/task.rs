@@ -1,0 +1,45 @@
+//! Work that a request leaves behind.
+//!
+//! What must not show whether an account exists is not done while the caller waits: the request is written
+//! down, the same way for every address, and answered. A worker does it afterwards.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::account::PasswordHash;
+use super::email::EmailAddress;
+use super::revocation::Revocation;
+use super::time::UnixTime;
+
+/// Something to do once.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Task {
+    /// UUID v7: tasks are done in this order.
+    pub id: Uuid,
+    /// Not before this moment.
+    pub due_at: UnixTime,
+    pub work: Work,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Work {
+    /// Make an account, or tell its owner that somebody tried.
+    Register { email: EmailAddress, name: Option<String>, password: PasswordHash, origin: Origin },
+    /// Mail the link that verifies an address again.
+    ResendVerification { email: EmailAddress, origin: Origin },
+    /// Mail the link that sets a new password.
+    ResetPassword { email: EmailAddress, origin: Origin },
+    /// Put a revocation in force whose grace has ended.
+    Revoke(Revocation),
+}
+
+/// Where a request came from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    pub address: IpAddr,
+    pub request_id: String,
+}
