@@ -25,6 +25,7 @@ use crate::domain::route::Table;
 use crate::edge::api::{self, AdminState, NativeState};
 use crate::edge::clock::SystemClock;
 use crate::edge::demo;
+use crate::edge::entropy::SystemEntropy;
 use crate::edge::fetch::HttpFetch;
 use crate::edge::jwt::{Issuers, KeyRing, TokenVerifier};
 use crate::edge::proxy;
@@ -271,6 +272,7 @@ pub async fn start(config: Config, options: Options) -> Result<Running, String> 
             Arc::clone(&store),
             Arc::clone(&signer),
             Arc::clone(&clock),
+            Arc::new(SystemEntropy),
             config.tokens.access_ttl.max(MAX_TTL),
             config.tokens.leeway,
         ),

@@ -92,7 +92,20 @@ fn is_unprintable(c: char) -> bool {
 /// The claims that the gateway itself sets (RFC 7519 §4.1, RFC 9068 §2.2); an account's own claims may
 /// have none of these names.
 pub const RESERVED_CLAIMS: [&str; 14] = [
-    "iss", "aud", "sub", "exp", "nbf", "iat", "jti", "sid", "ver", "type", "scope", "scp", "email", "email_verified",
+    "iss",
+    "aud",
+    "sub",
+    "exp",
+    "nbf",
+    "iat",
+    "jti",
+    "sid",
+    "ver",
+    "type",
+    "scope",
+    "scp",
+    "email",
+    "email_verified",
 ];
 
 /// The first claim in `claims` that has a name of the gateway's own.

@@ -77,9 +77,8 @@ impl std::str::FromStr for EmailAddress {
         }
         let domain = idna::domain_to_ascii_cow(domain.as_bytes(), idna::AsciiDenyList::STD3)
             .map_err(|_| InvalidEmail("behind the @ is no domain name"))?;
-        let is_label = |label: &str| {
-            (1..=63).contains(&label.len()) && !label.starts_with('-') && !label.ends_with('-')
-        };
+        let is_label =
+            |label: &str| (1..=63).contains(&label.len()) && !label.starts_with('-') && !label.ends_with('-');
         let last = domain.rsplit('.').next().unwrap_or_default();
         // A last label of digits would be an IP address; a domain without a dot is a host of ours.
         if !domain.contains('.')

@@ -233,7 +233,15 @@ mod tests {
     fn other_texts_are_no_tokens() {
         let key = key(1);
         let text = key.write(&first(&key)).expose_secret().to_owned();
-        for bad in ["", "x", &text[1..], &format!("{text}="), &format!("{text}A"), &"é".repeat(57), &"A".repeat(1 << 20)] {
+        for bad in [
+            "",
+            "x",
+            &text[1..],
+            &format!("{text}="),
+            &format!("{text}A"),
+            &"é".repeat(57),
+            &"A".repeat(1 << 20),
+        ] {
             assert!(key.read(bad).is_none());
         }
     }

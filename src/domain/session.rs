@@ -102,7 +102,13 @@ pub enum Presented {
 impl Session {
     /// Decides about `token`, which was read by [`ServerKey::read`] and names this session.
     #[must_use]
-    pub fn present(&self, token: &RefreshToken, key: &ServerKey, lifetimes: Lifetimes, now: UnixTime) -> Presented {
+    pub fn present(
+        &self,
+        token: &RefreshToken,
+        key: &ServerKey,
+        lifetimes: Lifetimes,
+        now: UnixTime,
+    ) -> Presented {
         if (token.user, token.session) != (self.user, self.id) {
             return Presented::Unknown;
         }
@@ -132,7 +138,10 @@ impl Session {
         let successor = key.successor(token);
         let is_parent = successor.generation == self.generation && successor.hash().is(&self.current);
         // A clock that was set back must not open the window again for longer than it is.
-        if is_parent && self.rotated_at <= now.plus(REPEAT_WINDOW) && now <= self.rotated_at.plus(REPEAT_WINDOW) {
+        if is_parent
+            && self.rotated_at <= now.plus(REPEAT_WINDOW)
+            && now <= self.rotated_at.plus(REPEAT_WINDOW)
+        {
             return Presented::Repeated(successor);
         }
         Presented::Reused
@@ -184,7 +193,12 @@ mod tests {
         UnixTime(NOW.0 + seconds)
     }
 
-    fn rotated(session: &Session, token: &RefreshToken, key: &ServerKey, now: UnixTime) -> (Session, RefreshToken) {
+    fn rotated(
+        session: &Session,
+        token: &RefreshToken,
+        key: &ServerKey,
+        now: UnixTime,
+    ) -> (Session, RefreshToken) {
         match session.present(token, key, LIVES, now) {
             Presented::Rotated(session, token) => (*session, token),
             other => panic!("{other:?}"),

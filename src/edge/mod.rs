@@ -4,6 +4,7 @@ pub mod admin_client;
 pub mod api;
 pub mod clock;
 pub mod demo;
+pub mod entropy;
 pub mod fetch;
 pub mod jwt;
 pub mod proxy;

@@ -1,9 +1,21 @@
 //! Floor 3: the use cases, one file each, over the ports.
 
+pub mod accounts;
 pub mod admit;
+pub mod login;
 pub mod mint;
+pub mod profile;
+pub mod recover;
+pub mod refresh;
+pub mod register;
 pub mod revoke;
 pub mod rotate;
+pub mod sessions;
+pub mod tasks;
+pub mod users;
+pub mod verify_email;
 
+#[cfg(test)]
+mod accounts_tests;
 #[cfg(test)]
 pub(crate) mod fakes;

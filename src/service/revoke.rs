@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::domain::revocation::{Revocation, Target};
+use crate::domain::task::{Task, Work};
 use crate::domain::time::UnixTime;
-use crate::ports::{Clock, Signer, Store, StoreError};
+use crate::ports::{Change, Clock, CommitError, Entropy, Signer, Store, StoreError};
 
 /// The longest name (`iss`, `jti`, `sid`, `sub`) or reason that is taken, in bytes.
 const MAX_TEXT: usize = 1024;
@@ -47,6 +48,18 @@ pub struct Request {
     pub expires_in: Option<Duration>,
 }
 
+/// The longest grace: a token that is to end should not outlive its reason.
+const MAX_GRACE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A version that rose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Raised {
+    /// The subject's new version; `None` when it was everybody's tokens.
+    pub version: Option<u64>,
+    /// When the older tokens are refused.
+    pub in_force_at: UnixTime,
+}
+
 /// Why nothing was revoked.
 #[derive(Debug, thiserror::Error)]
 pub enum RevokeError {
@@ -63,6 +76,7 @@ pub struct Revoke {
     store: Arc<dyn Store>,
     signer: Arc<dyn Signer>,
     clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
     longest_life: Duration,
     leeway: Duration,
 }
@@ -75,10 +89,11 @@ impl Revoke {
         store: Arc<dyn Store>,
         signer: Arc<dyn Signer>,
         clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
         longest_life: Duration,
         leeway: Duration,
     ) -> Revoke {
-        Revoke { store, signer, clock, longest_life, leeway }
+        Revoke { store, signer, clock, entropy, longest_life, leeway }
     }
 
     /// Records the revocation and returns the entry as it now stands.
@@ -130,7 +145,7 @@ impl Revoke {
     }
 
     /// Raises the token version of `sub`, which ends every token of a lower version, and those without
-    /// one. Returns the new version.
+    /// one: at once, or when `grace` is over.
     ///
     /// # Errors
     /// [`RevokeError`]; then the version is as it was.
@@ -139,14 +154,53 @@ impl Revoke {
         issuer: Option<String>,
         sub: String,
         reason: Option<String>,
-    ) -> Result<u64, RevokeError> {
+        grace: Option<Duration>,
+    ) -> Result<Raised, RevokeError> {
         let now = self.clock.now();
         let issuer = self.issuer(issuer)?;
         let sub = named("sub", sub)?;
         reason_fits(reason.as_deref())?;
-        let ends = self.last_end(&issuer, now);
-        let entry = self.store.raise_version(&issuer, &sub, now, ends, reason).await?;
-        Ok(entry.target.limit())
+        let expires_at = self.last_end(&issuer, now);
+        let Some(grace) = grace_fits(grace)? else {
+            let entry = self.store.raise_version(&issuer, &sub, now, expires_at, reason).await?;
+            return Ok(Raised { version: Some(entry.target.limit()), in_force_at: now });
+        };
+        let raise = Change::RaiseVersion { issuer, sub, created_at: now, expires_at, reason, enforce: false };
+        let entry = self.store.commit(vec![raise]).await.map_err(store_error)?.into_iter().next();
+        let entry = entry.ok_or_else(|| StoreError::Unavailable("the version did not rise".to_owned()))?;
+        let version = entry.target.limit();
+        // Two commits: a kill in between leaves a version that has risen and older tokens that live out
+        // their lives, and the caller without an answer.
+        let in_force_at = self.later(entry, now.plus(grace)).await?;
+        Ok(Raised { version: Some(version), in_force_at })
+    }
+
+    /// Ends every token that we have signed so far, for every subject: at once, or when `grace` is over.
+    ///
+    /// # Errors
+    /// [`RevokeError`]; then all of them go on.
+    pub async fn raise_all(
+        &self,
+        reason: Option<String>,
+        grace: Option<Duration>,
+    ) -> Result<Raised, RevokeError> {
+        let now = self.clock.now();
+        reason_fits(reason.as_deref())?;
+        let issuer = self.signer.issuer().to_owned();
+        let expires_at = self.last_end(&issuer, now);
+        let target = Target::Issuer { issuer, until: now };
+        let entry = Revocation { target, expires_at, created_at: now, reason };
+        let in_force_at = match grace_fits(grace)? {
+            None => self.store.revoke(entry).await.map(|_| now)?,
+            Some(grace) => self.later(entry, now.plus(grace)).await?,
+        };
+        Ok(Raised { version: None, in_force_at })
+    }
+
+    async fn later(&self, entry: Revocation, due_at: UnixTime) -> Result<UnixTime, RevokeError> {
+        let task = Task { id: self.entropy.uuid(), due_at, work: Work::Revoke(entry) };
+        self.store.commit(vec![Change::CreateTask(task)]).await.map_err(store_error)?;
+        Ok(due_at)
     }
 
     /// The newest revocations, at most `limit` and never more than [`MAX_LISTED`].
@@ -186,6 +240,21 @@ fn named(what: &str, name: String) -> Result<String, RevokeError> {
     Err(RevokeError::Invalid(format!("`{what}` {fault}")))
 }
 
+fn grace_fits(grace: Option<Duration>) -> Result<Option<Duration>, RevokeError> {
+    if grace.is_some_and(|grace| grace > MAX_GRACE) {
+        return Err(RevokeError::Invalid("`grace` must be at most 24 hours".to_owned()));
+    }
+    Ok(grace.filter(|grace| !grace.is_zero()))
+}
+
+/// Of a commit that has no state to conflict with.
+fn store_error(error: CommitError) -> StoreError {
+    match error {
+        CommitError::Store(error) => error,
+        other => StoreError::Unavailable(other.to_string()),
+    }
+}
+
 fn reason_fits(reason: Option<&str>) -> Result<(), RevokeError> {
     if reason.is_some_and(|reason| reason.len() > MAX_TEXT) {
         return Err(RevokeError::Invalid("`reason` is longer than 1024 bytes".to_owned()));
@@ -196,12 +265,20 @@ fn reason_fits(reason: Option<&str>) -> Result<(), RevokeError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::service::fakes::{FakeClock, FakeSigner, FakeStore, NOW};
+    use crate::domain::revocation::Kind;
+    use crate::service::fakes::{FakeClock, FakeEntropy, FakeSigner, FakeStore, NOW};
 
     fn revoke() -> (Revoke, Arc<FakeStore>) {
         let store = Arc::new(FakeStore::default());
         let (hour, minute) = (Duration::from_secs(3600), Duration::from_secs(60));
-        let revoke = Revoke::new(store.clone(), Arc::new(FakeSigner), Arc::new(FakeClock::default()), hour, minute);
+        let revoke = Revoke::new(
+            store.clone(),
+            Arc::new(FakeSigner),
+            Arc::new(FakeClock::default()),
+            Arc::new(FakeEntropy::default()),
+            hour,
+            minute,
+        );
         (revoke, store)
     }
 
@@ -254,9 +331,33 @@ mod tests {
     #[tokio::test]
     async fn each_raise_gives_the_next_version() {
         let (revoke, _) = revoke();
-        assert_eq!(revoke.raise_version(None, "alice".into(), None).await.unwrap(), 1);
-        assert_eq!(revoke.raise_version(None, "alice".into(), None).await.unwrap(), 2);
-        assert_eq!(revoke.raise_version(Some("other".into()), "alice".into(), None).await.unwrap(), 1);
+        let raise = |issuer| revoke.raise_version(issuer, "alice".into(), None, None);
+        assert_eq!(raise(None).await.unwrap().version, Some(1));
+        assert_eq!(raise(None).await.unwrap().version, Some(2));
+        assert_eq!(raise(Some("other".into())).await.unwrap().version, Some(1));
+    }
+
+    #[tokio::test]
+    async fn a_grace_puts_the_revocation_off() {
+        let (revoke, store) = revoke();
+        let grace = Some(Duration::from_secs(60));
+        let raised = revoke.raise_version(None, "alice".into(), None, grace).await.unwrap();
+        assert_eq!(raised, Raised { version: Some(1), in_force_at: UnixTime(NOW.0 + 60) });
+        assert_eq!(store.version("https://us.test", "alice").await.unwrap(), 1, "new tokens carry it");
+        revoke.raise_all(None, grace).await.unwrap();
+        assert!(store.recent_revocations(9).await.unwrap().is_empty());
+        assert!(store.due_tasks(UnixTime(NOW.0 + 59), 9).await.unwrap().is_empty());
+        let due = store.due_tasks(UnixTime(NOW.0 + 60), 9).await.unwrap();
+        let targets: Vec<_> = due
+            .iter()
+            .filter_map(|task| match &task.work {
+                Work::Revoke(entry) => Some((entry.target.key().0, entry.target.limit())),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(targets, [(Kind::SubjectVersion, 1), (Kind::Issuer, NOW.0)]);
+        let day = Some(Duration::from_secs(86_401));
+        assert!(matches!(revoke.raise_all(None, day).await, Err(RevokeError::Invalid(_))));
     }
 
     #[tokio::test]

@@ -192,18 +192,31 @@ async fn list_revocations(
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct NewVersion {
-    sub: String,
+    sub: Option<String>,
+    /// Everybody's, instead of one subject's.
+    #[serde(default)]
+    all: bool,
     issuer: Option<String>,
     reason: Option<String>,
+    grace: Option<Span>,
 }
 
 async fn raise_version(
     State(state): State<AdminState>,
     JsonBody(body): JsonBody<NewVersion>,
 ) -> Result<Response, Failure> {
-    let version = state.revoke.raise_version(body.issuer, body.sub, body.reason).await?;
-    tracing::info!(target: "audit", version, "token version raised");
-    Ok(answer(StatusCode::OK, &json!({"version": version})))
+    let grace = body.grace.map(|span| span.0);
+    let raised = match (body.sub, body.all, &body.issuer) {
+        (Some(sub), false, _) => state.revoke.raise_version(body.issuer, sub, body.reason, grace).await?,
+        (None, true, None) => state.revoke.raise_all(body.reason, grace).await?,
+        _ => {
+            let cure = "name a `sub`, or everybody of our own issuer with `all: true`";
+            return Err(Failure::new(422, "invalid_request", cure));
+        }
+    };
+    let in_force_at = raised.in_force_at;
+    tracing::info!(target: "audit", version = raised.version, in_force_at = in_force_at.0, "token version raised");
+    Ok(answer(StatusCode::OK, &json!({"version": raised.version, "in_force_at": in_force_at})))
 }
 
 async fn list_keys(State(state): State<AdminState>) -> Response {

@@ -1,7 +1,7 @@
 //! The admin API over fakes of the ports.
 
 use super::*;
-use crate::service::fakes::{FakeClock, FakeControl, FakeKeys, FakeSigner, FakeStore, NOW};
+use crate::service::fakes::{FakeClock, FakeControl, FakeEntropy, FakeKeys, FakeSigner, FakeStore, NOW};
 use axum::body::{Body, to_bytes};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -21,7 +21,14 @@ fn api(not_ready: Option<&'static str>) -> Api {
     let (hour, none) = (Duration::from_secs(3600), Duration::ZERO);
     let router = admin_router(AdminState {
         credential: CREDENTIAL.into(),
-        revoke: Revoke::new(store.clone(), signer.clone(), clock.clone(), hour, none),
+        revoke: Revoke::new(
+            store.clone(),
+            signer.clone(),
+            clock.clone(),
+            Arc::new(FakeEntropy::default()),
+            hour,
+            none,
+        ),
         mint: Mint::new(store.clone(), signer, clock.clone(), hour),
         rotate: Rotate::new(Arc::new(FakeKeys::default()), clock),
         control: Arc::new(FakeControl(not_ready)),

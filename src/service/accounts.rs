@@ -1,0 +1,406 @@
+//! What the use cases about accounts share: the ports they work with, how they fail, how tokens are
+//! issued and sessions ended. The use cases themselves are methods of [`Accounts`], one file each.
+//!
+//! Every decision is made from what was read, and committed on the condition that it has not changed:
+//! a commit that meets a conflict is decided again from the start.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use secrecy::SecretString;
+use tokio::sync::Notify;
+use zeroize::Zeroizing;
+
+use crate::domain::account::{User, UserId};
+use crate::domain::audit::{Action, Actor, Event, Outcome};
+use crate::domain::email::{EmailAddress, InvalidEmail};
+use crate::domain::identity::Identity;
+use crate::domain::link::{Link, Purpose};
+use crate::domain::mail::{Facts, Letter, Mail, MailedLink};
+use crate::domain::opaque::{ServerKey, TokenHash};
+use crate::domain::password::Violation;
+use crate::domain::revocation::{Revocation, Target};
+use crate::domain::session::{Lifetimes, Session, SessionId};
+use crate::domain::task::{Origin, Task, Work};
+use crate::domain::time::UnixTime;
+use crate::ports::{
+    AccessGrant, Audit, Busy, Change, Clock, CommitError, Devices, Entropy, Limiter, Passwords, SignError,
+    Signer, Store, StoreError, TooMany,
+};
+
+/// How often a decision is made again because what it was made from had changed. Only many requests for
+/// one and the same account at once come near it.
+pub(super) const TRIES: usize = 16;
+
+/// What to do about a refresh from a device that does not look like the one that signed in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fingerprint {
+    /// Nothing.
+    Ignore,
+    /// Write it down.
+    Note,
+    /// Turn it away.
+    Refuse,
+}
+
+/// What an operator can set.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// The life of an access token.
+    pub access_ttl: Duration,
+    /// The life of a session.
+    pub lifetimes: Lifetimes,
+    /// Sessions of one account at once; the oldest end.
+    pub max_sessions: usize,
+    pub fingerprint: Fingerprint,
+    /// How long an entry of the revocation set about tokens of ours is kept: as long as the longest of
+    /// them can be accepted, leeway included.
+    pub revocation_life: Duration,
+}
+
+/// Who sends a request, as far as it tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Client {
+    /// Trusted proxies left out.
+    pub address: IpAddr,
+    pub user_agent: Option<String>,
+    pub request_id: String,
+}
+
+impl Client {
+    pub(super) fn origin(&self) -> Origin {
+        Origin { address: self.address, request_id: self.request_id.clone() }
+    }
+}
+
+/// Whose access token came with a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Person {
+    pub user: UserId,
+    /// `None`: a token that an operator minted.
+    pub session: Option<SessionId>,
+}
+
+impl Person {
+    /// The account that a verified token speaks for; `None` when it is of another issuer, or was minted for
+    /// a subject that is no account.
+    #[must_use]
+    pub fn of(identity: &Identity, our_issuer: &str) -> Option<Person> {
+        if &*identity.issuer != our_issuer {
+            return None;
+        }
+        let session = identity.session.as_deref().map(str::parse).transpose().ok()?;
+        Some(Person { user: identity.subject.parse().ok()?, session })
+    }
+}
+
+/// What a login and a refresh bring.
+#[derive(Debug, Clone)]
+pub struct Granted {
+    pub access_token: String,
+    pub refresh_token: SecretString,
+    /// How long the access token lives.
+    pub expires_in: Duration,
+    pub session: SessionId,
+    pub user: User,
+}
+
+/// Why an account's request was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum AccountError {
+    /// No such account, or another password: which of the two is nobody's business.
+    #[error("the e-mail address or the password is wrong")]
+    InvalidCredentials,
+    #[error("the e-mail address is not verified yet: open the link in the mail")]
+    EmailNotVerified,
+    #[error("the account is disabled")]
+    Disabled,
+    #[error("the account is locked until {0}")]
+    Locked(UnixTime),
+    /// RFC 6749 §5.2, `invalid_grant`.
+    #[error("the refresh token is not good, or its session has ended: sign in again")]
+    InvalidRefreshToken,
+    #[error("the link is not good any more: it was used, has expired, or a newer one was sent")]
+    InvalidLink,
+    #[error(transparent)]
+    InvalidEmail(#[from] InvalidEmail),
+    #[error("{0}")]
+    Invalid(String),
+    #[error("the password breaks a rule")]
+    PasswordRejected(Vec<Violation>),
+    /// The token is good and speaks for no account, or for one that is gone.
+    #[error("this token belongs to no account")]
+    NoAccount,
+    #[error("there is no such {0}")]
+    NotFound(&'static str),
+    #[error("another account has this address")]
+    EmailTaken,
+    #[error("others are changing this account at the same time; try again")]
+    Conflict,
+    #[error(transparent)]
+    Busy(#[from] Busy),
+    #[error(transparent)]
+    TooMany(#[from] TooMany),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Sign(#[from] SignError),
+}
+
+impl From<CommitError> for AccountError {
+    fn from(error: CommitError) -> AccountError {
+        match error {
+            CommitError::Conflict => AccountError::Conflict,
+            CommitError::EmailTaken => AccountError::EmailTaken,
+            CommitError::Store(error) => AccountError::Store(error),
+        }
+    }
+}
+
+/// The ports that the use cases work with.
+pub struct Parts {
+    pub store: Arc<dyn Store>,
+    pub signer: Arc<dyn Signer>,
+    pub clock: Arc<dyn Clock>,
+    pub entropy: Arc<dyn Entropy>,
+    pub passwords: Arc<dyn Passwords>,
+    pub limiter: Arc<dyn Limiter>,
+    pub audit: Arc<dyn Audit>,
+    pub devices: Arc<dyn Devices>,
+    pub key: Arc<ServerKey>,
+    /// Told when a task was written down.
+    pub tasks: Arc<Notify>,
+    /// Told when a mail was put into the outbox.
+    pub outbox: Arc<Notify>,
+    pub settings: Settings,
+}
+
+/// The use cases about accounts.
+#[derive(Clone)]
+pub struct Accounts(pub(super) Arc<Parts>);
+
+impl std::ops::Deref for Accounts {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
+/// What an event is about beside what was done.
+#[derive(Default)]
+pub(super) struct About {
+    pub(super) user: Option<UserId>,
+    pub(super) session: Option<SessionId>,
+    pub(super) reason: Option<String>,
+}
+
+impl About {
+    pub(super) fn user(user: UserId) -> About {
+        About { user: Some(user), ..About::default() }
+    }
+
+    pub(super) fn session(user: UserId, session: SessionId) -> About {
+        About { user: Some(user), session: Some(session), reason: None }
+    }
+
+    pub(super) fn because(mut self, reason: impl Into<String>) -> About {
+        self.reason = Some(reason.into());
+        self
+    }
+}
+
+/// Where an event comes from.
+pub(super) enum Source<'a> {
+    Client(&'a Client),
+    Task(&'a Origin),
+    Operator(&'a str),
+}
+
+impl Accounts {
+    #[must_use]
+    pub fn new(parts: Parts) -> Accounts {
+        Accounts(Arc::new(parts))
+    }
+
+    pub(super) fn now(&self) -> UnixTime {
+        self.clock.now()
+    }
+
+    pub(super) fn note(&self, from: &Source<'_>, action: Action, outcome: Outcome, about: About) {
+        let (actor, address, request_id) = match from {
+            Source::Client(client) => (Actor::User, Some(client.address), client.request_id.clone()),
+            Source::Task(origin) => (Actor::User, Some(origin.address), origin.request_id.clone()),
+            Source::Operator(request_id) => (Actor::Operator, None, (*request_id).to_owned()),
+        };
+        self.audit.record(Event {
+            id: self.entropy.uuid(),
+            at: self.now(),
+            action,
+            outcome,
+            actor,
+            user: about.user,
+            session: about.session,
+            address,
+            request_id: Some(request_id).filter(|id| !id.is_empty()),
+            reason: about.reason,
+        });
+    }
+
+    /// An access token of `session`, with the account's present claims.
+    pub(super) async fn access_token(&self, user: &User, session: &Session) -> Result<String, AccountError> {
+        let sub = user.id.to_string();
+        let version = self.store.version(self.signer.issuer(), &sub).await?;
+        let mut extra = user.claims.clone();
+        if let Some(name) = &user.name {
+            // OpenID Connect Core §5.1; an operator's own claim of that name goes first.
+            extra.entry("name").or_insert_with(|| name.clone().into());
+        }
+        let grant = AccessGrant {
+            subject: sub,
+            email: Some(user.email.to_string()),
+            email_verified: user.email_verified,
+            session: Some(session.id.to_string()),
+            version,
+            scopes: session.scopes.clone(),
+            extra,
+        };
+        Ok(self.signer.access_token(&grant, self.settings.access_ttl, self.now())?.token)
+    }
+
+    pub(super) fn random(&self) -> Zeroizing<[u8; 32]> {
+        let mut bytes = Zeroizing::new([0; 32]);
+        self.entropy.fill(&mut *bytes);
+        bytes
+    }
+
+    /// What ends a session: its record goes, and its access tokens with it.
+    pub(super) fn ending(&self, session: &Session, reason: &str) -> [Change; 2] {
+        let target = Target::Session { issuer: self.signer.issuer().to_owned(), sid: session.id.to_string() };
+        [Change::EndSession(session.user, session.id), Change::Revoke(self.revocation(target, reason))]
+    }
+
+    /// What ends every access token of a user, whatever its session.
+    pub(super) fn raising(&self, user: UserId, reason: &str) -> Change {
+        let now = self.now();
+        Change::RaiseVersion {
+            issuer: self.signer.issuer().to_owned(),
+            sub: user.to_string(),
+            created_at: now,
+            expires_at: now.plus(self.settings.revocation_life),
+            reason: Some(reason.to_owned()),
+            enforce: true,
+        }
+    }
+
+    fn revocation(&self, target: Target, reason: &str) -> Revocation {
+        let now = self.now();
+        Revocation {
+            target,
+            created_at: now,
+            expires_at: now.plus(self.settings.revocation_life),
+            reason: Some(reason.to_owned()),
+        }
+    }
+
+    /// A fresh link for the account as it will be, and the mail that carries it.
+    pub(super) fn link(
+        &self,
+        purpose: Purpose,
+        letter: Letter,
+        user: &User,
+        to: &EmailAddress,
+    ) -> [Change; 2] {
+        use secrecy::ExposeSecret;
+        let now = self.now();
+        let id = self.entropy.uuid();
+        let expires_at = now.plus(purpose.life());
+        let link = Link {
+            id,
+            hash: TokenHash::of(self.key.link_token(id).expose_secret().as_bytes()),
+            purpose,
+            user: user.id,
+            email: to.clone(),
+            generation: user.link_generation,
+            created_at: now,
+            expires_at,
+        };
+        let mailed = MailedLink { id, purpose, expires_at };
+        let mail = self.mail(letter, user.name.as_deref(), to, Some(mailed), Facts::default());
+        [Change::CreateLink(link), mail]
+    }
+
+    /// A mail for the outbox.
+    pub(super) fn mail(
+        &self,
+        letter: Letter,
+        name: Option<&str>,
+        to: &EmailAddress,
+        link: Option<MailedLink>,
+        facts: Facts,
+    ) -> Change {
+        let now = self.now();
+        Change::PutMail(Mail {
+            id: self.entropy.uuid(),
+            letter,
+            to: to.clone(),
+            name: name.map(str::to_owned),
+            link,
+            facts,
+            created_at: now,
+            due_at: now,
+            attempts: 0,
+            last_error: None,
+            given_up: false,
+        })
+    }
+
+    /// What a letter about something that just happened tells.
+    pub(super) fn facts(&self, client: &Client) -> Facts {
+        let device = self.devices.device(client.user_agent.as_deref(), client.address);
+        Facts {
+            at: Some(self.now()),
+            device: Some(device.name),
+            address: Some(client.address.to_string()),
+            place: device.place,
+            new_email: None,
+        }
+    }
+
+    /// Writes work down for the worker.
+    pub(super) async fn leave(&self, work: Work) -> Result<(), AccountError> {
+        let task = Task { id: self.entropy.uuid(), due_at: self.now(), work };
+        self.store.commit(vec![Change::CreateTask(task)]).await?;
+        self.tasks.notify_one();
+        Ok(())
+    }
+
+    /// The account of a good token.
+    pub(super) async fn account(&self, person: Person) -> Result<User, AccountError> {
+        let user = self.store.user(person.user).await?.ok_or(AccountError::NoAccount)?;
+        if user.active { Ok(user) } else { Err(AccountError::Disabled) }
+    }
+
+    /// Refuses a password that breaks a rule.
+    pub(super) fn acceptable(
+        &self,
+        password: &str,
+        email: &EmailAddress,
+        name: Option<&str>,
+    ) -> Result<(), AccountError> {
+        let broken = self.passwords.violations(password, Some(email), name);
+        if broken.is_empty() { Ok(()) } else { Err(AccountError::PasswordRejected(broken)) }
+    }
+}
+
+/// A name as it may be kept; white space at its ends goes.
+pub(super) fn name(given: Option<String>) -> Result<Option<String>, AccountError> {
+    let Some(name) = given.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()) else {
+        return Ok(None);
+    };
+    if crate::domain::account::is_name(&name) {
+        return Ok(Some(name));
+    }
+    Err(AccountError::Invalid("`name` must be at most 200 bytes on one line".to_owned()))
+}

@@ -1,0 +1,535 @@
+//! The use cases about accounts over the fakes, as stories.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::json;
+use tokio::sync::Notify;
+use zeroize::Zeroizing;
+
+use super::accounts::{AccountError, Accounts, Client, Fingerprint, Granted, Parts, Person, Settings};
+use super::fakes::{
+    FakeAudit, FakeClock, FakeDevices, FakeEntropy, FakeLimiter, FakePasswords, FakeSigner, FakeStore,
+};
+use super::profile::Edit;
+use super::sessions::Which;
+use super::users::{NewPassword, NewUser, UserEdit};
+use crate::domain::account::{PasswordHash, User};
+use crate::domain::audit::{Action, Outcome};
+use crate::domain::mail::{Letter, Mail};
+use crate::domain::opaque::ServerKey;
+use crate::domain::revocation::Target;
+use crate::domain::session::Lifetimes;
+use crate::domain::time::UnixTime;
+use crate::ports::{Limited, Store};
+
+const ANN: &str = "ann@example.com";
+const PASSWORD: &str = "correct horse";
+
+struct World {
+    accounts: Accounts,
+    store: Arc<FakeStore>,
+    clock: Arc<FakeClock>,
+    passwords: Arc<FakePasswords>,
+    limiter: Arc<FakeLimiter>,
+    audit: Arc<FakeAudit>,
+}
+
+fn world() -> World {
+    world_with(|_| ())
+}
+
+fn world_with(adjust: impl FnOnce(&mut Settings)) -> World {
+    let store = Arc::new(FakeStore::default());
+    let clock = Arc::new(FakeClock::default());
+    let passwords = Arc::new(FakePasswords::default());
+    let limiter = Arc::new(FakeLimiter::default());
+    let audit = Arc::new(FakeAudit::default());
+    let mut settings = Settings {
+        access_ttl: Duration::from_secs(1800),
+        lifetimes: Lifetimes { sliding: Duration::from_secs(86_400), absolute: Duration::from_secs(864_000) },
+        max_sessions: 3,
+        fingerprint: Fingerprint::Note,
+        revocation_life: Duration::from_secs(90_000),
+    };
+    adjust(&mut settings);
+    let accounts = Accounts::new(Parts {
+        store: store.clone(),
+        signer: Arc::new(FakeSigner),
+        clock: clock.clone(),
+        entropy: Arc::new(FakeEntropy::default()),
+        passwords: passwords.clone(),
+        limiter: limiter.clone(),
+        audit: audit.clone(),
+        devices: Arc::new(FakeDevices),
+        key: Arc::new(ServerKey::new(Zeroizing::new([9; 32]))),
+        tasks: Arc::new(Notify::new()),
+        outbox: Arc::new(Notify::new()),
+        settings,
+    });
+    World { accounts, store, clock, passwords, limiter, audit }
+}
+
+fn client() -> Client {
+    from("firefox")
+}
+
+fn from(agent: &str) -> Client {
+    Client { address: [192, 0, 2, 1].into(), user_agent: Some(agent.to_owned()), request_id: "r1".to_owned() }
+}
+
+fn secret(text: &str) -> SecretString {
+    text.to_owned().into()
+}
+
+impl World {
+    async fn register(&self, email: &str) {
+        self.accounts.register(&client(), email, secret(PASSWORD), Some("Ann".into())).await.unwrap();
+        self.accounts.do_due_tasks().await.unwrap();
+    }
+
+    /// Ann, verified.
+    async fn ann(&self) -> User {
+        self.register(ANN).await;
+        self.accounts.verify_email(&client(), &self.token(Letter::VerifyEmail).await).await.unwrap()
+    }
+
+    async fn login(&self) -> Granted {
+        self.accounts.login(&client(), ANN, secret(PASSWORD)).await.unwrap()
+    }
+
+    async fn letters(&self) -> Vec<(Letter, String)> {
+        let mails = self.store.mails(100).await.unwrap();
+        mails.into_iter().rev().map(|mail| (mail.letter, mail.to.to_string())).collect()
+    }
+
+    async fn newest(&self, letter: Letter) -> Mail {
+        let mails = self.store.mails(100).await.unwrap();
+        mails.into_iter().find(|mail| mail.letter == letter).expect("no such mail")
+    }
+
+    /// The token of the newest mail of this kind.
+    async fn token(&self, letter: Letter) -> String {
+        let link = self.newest(letter).await.link.expect("a mail without a link");
+        self.accounts.key.link_token(link.id).expose_secret().to_owned()
+    }
+
+    async fn refresh(&self, token: &SecretString) -> Result<Granted, AccountError> {
+        self.accounts.refresh(&client(), token.expose_secret()).await
+    }
+
+    async fn revoked_sessions(&self) -> usize {
+        let entries = self.store.recent_revocations(100).await.unwrap();
+        entries.iter().filter(|entry| matches!(entry.target, Target::Session { .. })).count()
+    }
+
+    fn events(&self) -> Vec<(Action, Outcome, Option<String>)> {
+        let events = self.audit.0.lock().unwrap();
+        events.iter().map(|event| (event.action, event.outcome, event.reason.clone())).collect()
+    }
+}
+
+fn person(granted: &Granted) -> Person {
+    Person { user: granted.user.id, session: Some(granted.session) }
+}
+
+#[tokio::test]
+async fn from_registering_to_signing_out() {
+    let world = world();
+    world.register(" Ann@EXAMPLE.com").await;
+    let early = world.accounts.login(&client(), ANN, secret(PASSWORD)).await;
+    assert!(matches!(early, Err(AccountError::EmailNotVerified)));
+    let token = world.token(Letter::VerifyEmail).await;
+    let user = world.accounts.verify_email(&client(), &token).await.unwrap();
+    assert!(user.email_verified);
+    let again = world.accounts.verify_email(&client(), &token).await;
+    assert!(matches!(again, Err(AccountError::InvalidLink)), "a link is good once");
+
+    let granted = world.login().await;
+    assert!(granted.access_token.starts_with(&user.id.to_string()));
+    let sessions = world.accounts.list_sessions(person(&granted)).await.unwrap();
+    assert_eq!((sessions.len(), sessions[0].id), (1, granted.session));
+    world.accounts.logout(&client(), Some(person(&granted)), None).await.unwrap();
+    assert_eq!(world.revoked_sessions().await, 1);
+    assert!(matches!(world.refresh(&granted.refresh_token).await, Err(AccountError::InvalidRefreshToken)));
+    let letters: Vec<Letter> = world.letters().await.into_iter().map(|(letter, _)| letter).collect();
+    assert_eq!(letters, [Letter::VerifyEmail, Letter::Welcome]);
+    let actions: Vec<Action> = world.events().into_iter().map(|(action, ..)| action).collect();
+    assert_eq!(
+        actions,
+        [Action::Register, Action::Login, Action::VerifyEmail, Action::Login, Action::Logout]
+    );
+}
+
+#[tokio::test]
+async fn a_taken_address_is_told_to_its_owner_only() {
+    let world = world();
+    let ann = world.ann().await;
+    world.register(ANN).await;
+    assert_eq!(world.letters().await.last(), Some(&(Letter::AlreadyRegistered, ANN.to_owned())));
+    let kept = world.store.user_by_email(&ann.email).await.unwrap().unwrap();
+    assert_eq!(kept.password, ann.password);
+}
+
+/// Somebody registers another's address first, and waits for them to verify it.
+#[tokio::test]
+async fn a_password_given_before_the_owner_came_opens_nothing() {
+    let world = world();
+    world.accounts.register(&client(), ANN, secret("attacker's own"), None).await.unwrap();
+    world.accounts.do_due_tasks().await.unwrap();
+    let first = world.token(Letter::VerifyEmail).await;
+    world.register(ANN).await;
+    let stale = world.accounts.verify_email(&client(), &first).await;
+    assert!(matches!(stale, Err(AccountError::InvalidLink)), "the earlier link is dead");
+    let token = world.token(Letter::ResetPassword).await;
+    world.accounts.confirm_reset(&client(), &token, secret("the owner's own")).await.unwrap();
+    for (password, opens) in [("attacker's own", false), (PASSWORD, false), ("the owner's own", true)] {
+        let login = world.accounts.login(&client(), ANN, secret(password)).await;
+        assert_eq!(login.is_ok(), opens, "{password}");
+    }
+}
+
+#[tokio::test]
+async fn unknown_and_wrong_look_the_same() {
+    let world = world();
+    world.ann().await;
+    for (email, password) in [(ANN, "wrong password"), ("bob@example.com", PASSWORD)] {
+        let denied = world.accounts.login(&client(), email, secret(password)).await.unwrap_err();
+        assert_eq!(denied.to_string(), AccountError::InvalidCredentials.to_string());
+    }
+    assert_eq!(*world.limiter.ended.lock().unwrap(), [(Limited::Login, false); 2]);
+    let known = [ANN, "bob@example.com"];
+    for email in known {
+        world.accounts.request_reset(&client(), email).await.unwrap();
+        world.accounts.resend_verification(&client(), email).await.unwrap();
+    }
+    world.accounts.do_due_tasks().await.unwrap();
+    let resets = world.letters().await.into_iter().filter(|(letter, _)| *letter == Letter::ResetPassword);
+    assert_eq!(resets.map(|(_, to)| to).collect::<Vec<_>>(), [ANN]);
+}
+
+#[tokio::test]
+async fn what_is_limited_or_busy_is_not_tried() {
+    let world = world();
+    world.ann().await;
+    *world.limiter.stop.lock().unwrap() = Some(Limited::Login);
+    let stopped = world.accounts.login(&client(), ANN, secret(PASSWORD)).await.unwrap_err();
+    assert!(matches!(stopped, AccountError::TooMany(too_many) if too_many.retry_after.as_secs() == 7));
+    *world.limiter.stop.lock().unwrap() = None;
+    world.passwords.busy.store(true, Ordering::Relaxed);
+    let busy = world.accounts.login(&client(), ANN, secret(PASSWORD)).await;
+    assert!(matches!(busy, Err(AccountError::Busy(_))));
+    let busy = world.accounts.register(&client(), "bob@example.com", secret(PASSWORD), None).await;
+    assert!(matches!(busy, Err(AccountError::Busy(_))));
+}
+
+#[tokio::test]
+async fn bad_input_is_named() {
+    let world = world();
+    let register = |email: &'static str, password: &'static str, name: Option<&str>| {
+        let (name, accounts) = (name.map(str::to_owned), world.accounts.clone());
+        async move { accounts.register(&client(), email, secret(password), name).await.unwrap_err() }
+    };
+    assert!(matches!(register("a@evil@corp.com", PASSWORD, None).await, AccountError::InvalidEmail(_)));
+    assert!(matches!(register(ANN, "short", None).await, AccountError::PasswordRejected(_)));
+    assert!(matches!(register(ANN, PASSWORD, Some("a\r\nb")).await, AccountError::Invalid(_)));
+    assert!(!world.accounts.do_due_tasks().await.unwrap(), "nothing was written down");
+}
+
+#[tokio::test]
+async fn a_refresh_token_has_one_successor() {
+    let world = world();
+    world.ann().await;
+    let first = world.login().await.refresh_token;
+    let second = world.refresh(&first).await.unwrap().refresh_token;
+    let again = world.refresh(&first).await.unwrap().refresh_token;
+    assert_eq!(second.expose_secret(), again.expose_secret(), "the same one within ten seconds");
+    let third = world.refresh(&second).await.unwrap();
+    assert!(matches!(world.refresh(&first).await, Err(AccountError::InvalidRefreshToken)));
+    assert_eq!(world.revoked_sessions().await, 1, "a grandparent ends the session");
+    assert!(matches!(world.refresh(&third.refresh_token).await, Err(AccountError::InvalidRefreshToken)));
+    let reuse = (Action::RefreshReuse, Outcome::Denied, Some("session_ended".to_owned()));
+    assert!(world.events().contains(&reuse));
+}
+
+#[tokio::test]
+async fn fifty_at_once_get_the_same_successor() {
+    let world = world();
+    world.ann().await;
+    let first = world.login().await.refresh_token;
+    let tries = (0..50).map(|_| {
+        let (accounts, token) = (world.accounts.clone(), first.clone());
+        tokio::spawn(async move { accounts.refresh(&client(), token.expose_secret()).await.unwrap() })
+    });
+    let mut successors = Vec::new();
+    for granted in futures::future::join_all(tries).await {
+        successors.push(granted.unwrap().refresh_token.expose_secret().to_owned());
+    }
+    successors.dedup();
+    assert_eq!(successors.len(), 1);
+}
+
+#[tokio::test]
+async fn sessions_end_by_themselves_and_by_number() {
+    let world = world();
+    world.ann().await;
+    let first = world.login().await;
+    for _ in 0..3 {
+        world.clock.advance(1);
+        world.login().await;
+    }
+    assert!(matches!(world.refresh(&first.refresh_token).await, Err(AccountError::InvalidRefreshToken)));
+    assert_eq!(world.revoked_sessions().await, 1, "the oldest one ended");
+    world.clock.advance(86_400);
+    assert!(world.accounts.list_sessions(person(&first)).await.unwrap().is_empty());
+    let last = world.login().await;
+    assert_eq!(world.store.sessions(last.user.id).await.unwrap().len(), 1, "what is over was cleared away");
+}
+
+#[tokio::test]
+async fn a_new_device_is_told_of_once() {
+    let world = world();
+    world.ann().await;
+    for agent in ["firefox", "firefox", "curl", "curl", "firefox"] {
+        world.accounts.login(&from(agent), ANN, secret(PASSWORD)).await.unwrap();
+    }
+    let told = world.letters().await.into_iter().filter(|(letter, _)| *letter == Letter::NewDevice);
+    assert_eq!(told.count(), 1);
+    assert_eq!(world.newest(Letter::NewDevice).await.facts.device.as_deref(), Some("curl"));
+}
+
+#[tokio::test]
+async fn another_device_is_noted_or_refused_as_configured() {
+    for (policy, works, noted) in [
+        (Fingerprint::Ignore, true, false),
+        (Fingerprint::Note, true, true),
+        (Fingerprint::Refuse, false, true),
+    ] {
+        let world = world_with(|settings| settings.fingerprint = policy);
+        world.ann().await;
+        let token = world.login().await.refresh_token;
+        let other = world.accounts.refresh(&from("curl"), token.expose_secret()).await;
+        assert_eq!(other.is_ok(), works, "{policy:?}");
+        let changed = |(_, _, reason): &(_, _, Option<String>)| reason.as_deref() == Some("device_changed");
+        assert_eq!(world.events().iter().any(changed), noted, "{policy:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_reset_ends_everything_and_its_link_works_once() {
+    let world = world();
+    let ann = world.ann().await;
+    let before = world.login().await;
+    world.accounts.request_reset(&client(), ANN).await.unwrap();
+    world.accounts.do_due_tasks().await.unwrap();
+    let token = world.token(Letter::ResetPassword).await;
+    world.accounts.validate_reset(&client(), &token).await.unwrap();
+    let weak = world.accounts.confirm_reset(&client(), &token, secret("short")).await;
+    assert!(matches!(weak, Err(AccountError::PasswordRejected(_))));
+    world.accounts.confirm_reset(&client(), &token, secret("a new password")).await.unwrap();
+    assert!(matches!(world.accounts.validate_reset(&client(), &token).await, Err(AccountError::InvalidLink)));
+    assert!(matches!(world.refresh(&before.refresh_token).await, Err(AccountError::InvalidRefreshToken)));
+    assert_eq!(world.store.version("https://us.test", &ann.id.to_string()).await.unwrap(), 1);
+    assert!(world.accounts.login(&client(), ANN, secret(PASSWORD)).await.is_err());
+    world.accounts.login(&client(), ANN, secret("a new password")).await.unwrap();
+}
+
+#[tokio::test]
+async fn links_expire_and_serve_one_purpose() {
+    let world = world();
+    world.register(ANN).await;
+    let verify = world.token(Letter::VerifyEmail).await;
+    let misused = world.accounts.confirm_reset(&client(), &verify, secret(PASSWORD)).await;
+    assert!(matches!(misused, Err(AccountError::InvalidLink)));
+    world.clock.advance(24 * 3600);
+    assert!(matches!(world.accounts.verify_email(&client(), &verify).await, Err(AccountError::InvalidLink)));
+    for nonsense in ["", "x", &"x".repeat(1 << 20)] {
+        let answer = world.accounts.verify_email(&client(), nonsense).await;
+        assert!(matches!(answer, Err(AccountError::InvalidLink)));
+    }
+}
+
+#[tokio::test]
+async fn a_changed_address_kills_older_links_and_tells_the_old_one() {
+    let world = world();
+    let ann = world.ann().await;
+    let granted = world.login().await;
+    world.accounts.request_reset(&client(), ANN).await.unwrap();
+    world.accounts.do_due_tasks().await.unwrap();
+    let old_reset = world.token(Letter::ResetPassword).await;
+    let edit = |password: Option<&str>| Edit {
+        email: Some("ann@new.example".into()),
+        current_password: password.map(secret),
+        ..Edit::default()
+    };
+    let without = world.accounts.edit_profile(&client(), person(&granted), edit(None)).await;
+    assert!(matches!(without, Err(AccountError::Invalid(_))));
+    let wrong = world.accounts.edit_profile(&client(), person(&granted), edit(Some("wrong"))).await;
+    assert!(matches!(wrong, Err(AccountError::InvalidCredentials)));
+    let edited =
+        world.accounts.edit_profile(&client(), person(&granted), edit(Some(PASSWORD))).await.unwrap();
+    assert_eq!(edited.user.email, ann.email, "not before it is confirmed");
+    assert_eq!(world.newest(Letter::EmailChanged).await.to, ann.email);
+    let stale = world.accounts.validate_reset(&client(), &old_reset).await;
+    assert!(matches!(stale, Err(AccountError::InvalidLink)));
+    let token = world.token(Letter::ConfirmEmail).await;
+    let user = world.accounts.verify_email(&client(), &token).await.unwrap();
+    assert_eq!(user.email.as_str(), "ann@new.example");
+    assert!(world.accounts.login(&client(), ANN, secret(PASSWORD)).await.is_err());
+    world.accounts.login(&client(), "ann@new.example", secret(PASSWORD)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_taken_address_cannot_be_taken_over() {
+    let world = world();
+    world.ann().await;
+    let granted = world.login().await;
+    world.register("bob@example.com").await;
+    let edit = Edit {
+        email: Some("bob@example.com".into()),
+        current_password: Some(secret(PASSWORD)),
+        ..Edit::default()
+    };
+    let edited = world.accounts.edit_profile(&client(), person(&granted), edit).await.unwrap();
+    assert_eq!(edited.pending_email.unwrap().as_str(), "bob@example.com", "it looks like any other");
+    let letters = world.letters().await;
+    assert_eq!(letters.last(), Some(&(Letter::AlreadyRegistered, "bob@example.com".to_owned())));
+    assert!(!letters.iter().any(|(letter, _)| *letter == Letter::ConfirmEmail));
+}
+
+#[tokio::test]
+async fn a_changed_password_ends_the_other_sessions() {
+    let world = world();
+    world.ann().await;
+    let (mine, other) = (world.login().await, world.login().await);
+    let change = |current: &'static str| {
+        let (accounts, person) = (world.accounts.clone(), person(&mine));
+        let (current, new) = (secret(current), secret("a new password"));
+        async move { accounts.change_password(&client(), person, current, new).await }
+    };
+    assert!(matches!(change("wrong").await, Err(AccountError::InvalidCredentials)));
+    change(PASSWORD).await.unwrap();
+    world.refresh(&mine.refresh_token).await.unwrap();
+    assert!(matches!(world.refresh(&other.refresh_token).await, Err(AccountError::InvalidRefreshToken)));
+    assert_eq!(world.revoked_sessions().await, 1);
+    assert_eq!(world.newest(Letter::PasswordChanged).await.to.as_str(), ANN);
+}
+
+#[tokio::test]
+async fn sessions_are_ended_one_the_others_or_all() {
+    let world = world();
+    world.ann().await;
+    let (mine, other, third) = (world.login().await, world.login().await, world.login().await);
+    let end = |which| {
+        let accounts = world.accounts.clone();
+        let person = person(&mine);
+        async move { accounts.end_sessions(&client(), person, which).await }
+    };
+    end(Which::One(other.session)).await.unwrap();
+    assert!(matches!(end(Which::One(other.session)).await, Err(AccountError::NotFound(_))));
+    end(Which::Others).await.unwrap();
+    assert!(world.refresh(&third.refresh_token).await.is_err());
+    world.refresh(&mine.refresh_token).await.unwrap();
+    end(Which::All).await.unwrap();
+    assert_eq!(world.revoked_sessions().await, 3);
+}
+
+#[tokio::test]
+async fn one_person_cannot_end_the_session_of_another() {
+    let world = world();
+    let ann = world.ann().await;
+    let granted = world.login().await;
+    let bob = Person { user: crate::domain::account::UserId(uuid::Uuid::from_u128(77)), session: None };
+    let answer = world.accounts.end_sessions(&client(), bob, Which::One(granted.session)).await;
+    assert!(matches!(answer, Err(AccountError::NotFound(_))));
+    assert_eq!(world.store.sessions(ann.id).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn an_outdated_hash_is_replaced_at_login() {
+    let world = world();
+    let new = NewUser {
+        email: ANN.into(),
+        name: None,
+        password: NewPassword::Imported(PasswordHash(format!("old:{PASSWORD}"))),
+        email_verified: true,
+        scopes: vec!["read".into()],
+        claims: json!({"role": "admin"}).as_object().unwrap().clone(),
+    };
+    let (user, none) = world.accounts.create_user("", new).await.unwrap();
+    assert!(none.is_none());
+    world.login().await;
+    let kept = world.store.user(user.id).await.unwrap().unwrap().password.unwrap();
+    assert_eq!(kept.0, format!("hash:{PASSWORD}"));
+}
+
+#[tokio::test]
+async fn an_operator_disables_enables_and_deletes() {
+    let world = world();
+    let ann = world.ann().await;
+    let granted = world.login().await;
+    let active = |active| UserEdit { active: Some(active), ..UserEdit::default() };
+    world.accounts.update_user("", ann.id, active(false)).await.unwrap();
+    assert_eq!(world.store.version("https://us.test", &ann.id.to_string()).await.unwrap(), 1);
+    assert!(world.refresh(&granted.refresh_token).await.is_err());
+    let login = world.accounts.login(&client(), ANN, secret(PASSWORD)).await;
+    assert!(matches!(login, Err(AccountError::Disabled)));
+    world.accounts.update_user("", ann.id, active(true)).await.unwrap();
+    world.login().await;
+    let until = UnixTime(world.clock_now() + 60);
+    let locked = UserEdit { locked_until: Some(until), ..UserEdit::default() };
+    world.accounts.update_user("", ann.id, locked).await.unwrap();
+    let login = world.accounts.login(&client(), ANN, secret(PASSWORD)).await;
+    assert!(matches!(login, Err(AccountError::Locked(at)) if at == until));
+    world.clock.advance(60);
+    world.login().await;
+    world.accounts.delete_user("", ann.id).await.unwrap();
+    assert!(matches!(world.accounts.show_user(ann.id).await, Err(AccountError::NotFound(_))));
+    assert!(world.accounts.login(&client(), ANN, secret(PASSWORD)).await.is_err());
+}
+
+#[tokio::test]
+async fn an_operators_reset_takes_the_password_away() {
+    let world = world();
+    let ann = world.ann().await;
+    world.accounts.reset_password_of("", ann.id).await.unwrap();
+    assert!(world.accounts.login(&client(), ANN, secret(PASSWORD)).await.is_err());
+    let token = world.token(Letter::ResetPassword).await;
+    world.accounts.confirm_reset(&client(), &token, secret("a new password")).await.unwrap();
+    world.accounts.login(&client(), ANN, secret("a new password")).await.unwrap();
+}
+
+#[tokio::test]
+async fn claims_cannot_pass_for_the_gateways_own() {
+    let world = world();
+    let ann = world.ann().await;
+    for claims in [json!({"sub": "root"}), json!({"x": "y".repeat(5000)})] {
+        let claims = claims.as_object().cloned();
+        let edit = UserEdit { claims, ..UserEdit::default() };
+        assert!(matches!(world.accounts.update_user("", ann.id, edit).await, Err(AccountError::Invalid(_))));
+    }
+    let edit = UserEdit { scopes: Some(vec!["a b".into()]), ..UserEdit::default() };
+    assert!(matches!(world.accounts.update_user("", ann.id, edit).await, Err(AccountError::Invalid(_))));
+}
+
+#[tokio::test]
+async fn a_store_that_cannot_write_promises_nothing() {
+    let world = world();
+    world.ann().await;
+    let granted = world.login().await;
+    world.store.fail();
+    assert!(matches!(world.refresh(&granted.refresh_token).await, Err(AccountError::Store(_))));
+    let register = world.accounts.register(&client(), "bob@example.com", secret(PASSWORD), None).await;
+    assert!(matches!(register, Err(AccountError::Store(_))));
+    let logout = world.accounts.logout(&client(), Some(person(&granted)), None).await;
+    assert!(matches!(logout, Err(AccountError::Store(_))));
+}
+
+impl World {
+    fn clock_now(&self) -> u64 {
+        use crate::ports::Clock;
+        self.clock.now().0
+    }
+}

@@ -1,0 +1,173 @@
+//! Signing in with a password.
+//!
+//! An unknown address and a wrong password take the same work and get the same answer. What is wrong with
+//! an account is told only to whoever knows its password.
+
+use secrecy::SecretString;
+
+use super::accounts::{About, AccountError, Accounts, Client, Granted, Source, TRIES};
+use crate::domain::account::{MAX_DEVICES, User};
+use crate::domain::audit::{Action, Outcome};
+use crate::domain::email::EmailAddress;
+use crate::domain::mail::Letter;
+use crate::domain::session::{Device, Session, SessionId};
+use crate::ports::{Change, CommitError, Limited};
+
+impl Accounts {
+    /// Begins a session.
+    ///
+    /// # Errors
+    /// [`AccountError`]: [`AccountError::InvalidCredentials`] for everything that must look the same, and
+    /// [`AccountError::EmailNotVerified`], [`AccountError::Disabled`] or [`AccountError::Locked`] once the
+    /// password was right.
+    pub async fn login(
+        &self,
+        client: &Client,
+        email: &str,
+        password: SecretString,
+    ) -> Result<Granted, AccountError> {
+        let email: EmailAddress = email.parse()?;
+        self.limiter.attempt(Limited::Login, client.address, Some(email.as_str()))?;
+        let found = self.store.user_by_email(&email).await?;
+        let stored = found.as_ref().and_then(|user| user.password.as_ref());
+        let checked = self.passwords.check(password.clone(), stored).await?;
+        let denied = |about: About| {
+            self.note(&Source::Client(client), Action::Login, Outcome::Denied, about);
+        };
+        let user = match found {
+            Some(user) if checked.matches => user,
+            Some(user) => {
+                self.limiter.failed(Limited::Login, client.address, email.as_str());
+                denied(About::user(user.id).because("wrong_password"));
+                return Err(AccountError::InvalidCredentials);
+            }
+            None => {
+                self.limiter.failed(Limited::Login, client.address, email.as_str());
+                denied(About::default().because("unknown_address"));
+                return Err(AccountError::InvalidCredentials);
+            }
+        };
+        self.limiter.succeeded(Limited::Login, client.address, email.as_str());
+        // A password whose hash is out of date gets a new one while it is at hand. When the threads that
+        // hash are busy, the next login will do.
+        let checked_against = user.password.clone();
+        let rehashed = if checked.needs_rehash { self.passwords.hash(password).await.ok() } else { None };
+        let device = self.devices.device(client.user_agent.as_deref(), client.address);
+
+        let mut user = user;
+        for _ in 0..TRIES {
+            if let Err(error) = may_sign_in(&user, self.now()) {
+                let reason = match error {
+                    AccountError::EmailNotVerified => "email_not_verified",
+                    AccountError::Locked(_) => "locked",
+                    _ => "disabled",
+                };
+                denied(About::user(user.id).because(reason));
+                return Err(error);
+            }
+            let (session, token) = self.new_session(&user, &device);
+            let mut changes = self.make_room(&user).await?;
+            let is_new = self.remember_device(&mut user, &device);
+            if is_new {
+                let facts = self.facts(client);
+                changes.push(self.mail(Letter::NewDevice, user.name.as_deref(), &user.email, None, facts));
+            }
+            user.last_login_at = Some(self.now());
+            if let Some(hash) = &rehashed {
+                user.password = Some(hash.clone());
+            }
+            changes.push(Change::UpdateUser(user.clone()));
+            changes.push(Change::CreateSession(session.clone()));
+            match self.store.commit(changes).await {
+                Ok(_) => {
+                    if is_new {
+                        self.outbox.notify_one();
+                    }
+                    let about = About::session(user.id, session.id);
+                    self.note(&Source::Client(client), Action::Login, Outcome::Success, about);
+                    return Ok(Granted {
+                        access_token: self.access_token(&user, &session).await?,
+                        refresh_token: self.key.write(&token),
+                        expires_in: self.settings.access_ttl,
+                        session: session.id,
+                        user,
+                    });
+                }
+                Err(CommitError::Conflict) => {}
+                Err(error) => return Err(error.into()),
+            }
+            // The account has changed since its password was checked. When the password itself has, that
+            // check is worth nothing.
+            match self.store.user(user.id).await? {
+                Some(now)
+                    if now.password == checked_against
+                        || (rehashed.is_some() && now.password == rehashed) =>
+                {
+                    user = now;
+                }
+                _ => return Err(AccountError::InvalidCredentials),
+            }
+        }
+        Err(AccountError::Conflict)
+    }
+
+    fn new_session(&self, user: &User, device: &Device) -> (Session, crate::domain::opaque::RefreshToken) {
+        let now = self.now();
+        let id = SessionId(self.entropy.uuid());
+        let token = self.key.first(user.id, id, self.random());
+        let lives = self.settings.lifetimes;
+        let session = Session {
+            id,
+            user: user.id,
+            created_at: now,
+            last_used_at: now,
+            expires_at: now.plus(lives.sliding.min(lives.absolute)),
+            device: device.clone(),
+            scopes: user.scopes.clone(),
+            generation: 0,
+            current: token.hash(),
+            rotated_at: now,
+            revision: 0,
+        };
+        (session, token)
+    }
+
+    /// Ends what is over, and the oldest sessions when there are too many for one more.
+    async fn make_room(&self, user: &User) -> Result<Vec<Change>, AccountError> {
+        let (now, lives) = (self.now(), self.settings.lifetimes);
+        let sessions = self.store.sessions(user.id).await?;
+        let (over, live): (Vec<_>, Vec<_>) =
+            sessions.into_iter().partition(|session| now >= session.ends_at(lives));
+        let mut changes: Vec<_> =
+            over.iter().map(|session| Change::EndSession(session.user, session.id)).collect();
+        let excess = (live.len() + 1).saturating_sub(self.settings.max_sessions.max(1));
+        // They come oldest first.
+        for session in live.iter().take(excess) {
+            changes.extend(self.ending(session, "too many sessions"));
+        }
+        Ok(changes)
+    }
+
+    /// Whether the owner should hear of this device: it is not the first one, and was not seen before.
+    fn remember_device(&self, user: &mut User, device: &Device) -> bool {
+        let is_first = user.devices.is_empty();
+        let before = user.devices.len();
+        user.devices.retain(|known| *known != device.fingerprint);
+        let is_known = user.devices.len() < before;
+        user.devices.push(device.fingerprint.clone());
+        let excess = user.devices.len().saturating_sub(MAX_DEVICES);
+        user.devices.drain(..excess);
+        !is_first && !is_known
+    }
+}
+
+/// What keeps an account from being signed in to, beside the password.
+pub(super) fn may_sign_in(user: &User, now: crate::domain::time::UnixTime) -> Result<(), AccountError> {
+    if !user.active {
+        return Err(AccountError::Disabled);
+    }
+    if let Some(until) = user.locked_until.filter(|until| now < *until) {
+        return Err(AccountError::Locked(until));
+    }
+    if user.email_verified { Ok(()) } else { Err(AccountError::EmailNotVerified) }
+}

@@ -1,0 +1,191 @@
+//! What people see and change of their own account.
+
+use secrecy::{ExposeSecret, SecretString};
+
+use super::accounts::{About, AccountError, Accounts, Client, Person, Source, TRIES, name};
+use crate::domain::account::User;
+use crate::domain::audit::{Action, Outcome};
+use crate::domain::email::EmailAddress;
+use crate::domain::link::Purpose;
+use crate::domain::mail::{Facts, Letter};
+use crate::ports::{Change, CommitError, Limited};
+
+/// What is to be changed; `None` leaves it as it is.
+#[derive(Debug, Default)]
+pub struct Edit {
+    /// An empty name takes it away.
+    pub name: Option<String>,
+    /// A new address, which must be confirmed by mail before it is the account's.
+    pub email: Option<String>,
+    /// Needed for a new address.
+    pub current_password: Option<SecretString>,
+}
+
+/// The account after an edit.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Edited {
+    pub user: User,
+    /// The address that a confirmation was mailed to.
+    pub pending_email: Option<EmailAddress>,
+}
+
+impl Accounts {
+    /// The caller's account.
+    ///
+    /// # Errors
+    /// [`AccountError::NoAccount`], [`AccountError::Disabled`] or [`AccountError::Store`].
+    pub async fn profile(&self, person: Person) -> Result<User, AccountError> {
+        self.account(person).await
+    }
+
+    /// Changes the caller's account. A new address is told to the old one, and takes effect when the link
+    /// in the mail to it is used.
+    ///
+    /// # Errors
+    /// [`AccountError`]; then nothing was changed.
+    pub async fn edit_profile(
+        &self,
+        client: &Client,
+        person: Person,
+        edit: Edit,
+    ) -> Result<Edited, AccountError> {
+        let new_name = edit.name.map(|given| name(Some(given))).transpose()?;
+        let new_email: Option<EmailAddress> = edit.email.as_deref().map(str::parse).transpose()?;
+        let user = self.account(person).await?;
+        let new_email = new_email.filter(|email| *email != user.email);
+        if new_email.is_some() {
+            let Some(password) = edit.current_password else {
+                let cure = "changing the e-mail address needs `current_password`";
+                return Err(AccountError::Invalid(cure.to_owned()));
+            };
+            self.confirm_password(client, &user, password).await?;
+            // It sends mail to an address that somebody names.
+            let to = new_email.as_ref().map(EmailAddress::as_str);
+            self.limiter.attempt(Limited::RequestMail, client.address, to)?;
+        }
+        for _ in 0..TRIES {
+            let mut user = self.account(person).await?;
+            let mut changes = Vec::new();
+            if let Some(name) = &new_name {
+                user.name.clone_from(name);
+            }
+            if let Some(email) = &new_email {
+                // An earlier request for yet another address is void.
+                user.link_generation += 1;
+                changes.extend(self.asked_for(&user, email, client).await?);
+            }
+            if new_name.is_none() && new_email.is_none() {
+                return Ok(Edited { user, pending_email: None });
+            }
+            user.updated_at = self.now();
+            changes.push(Change::UpdateUser(user.clone()));
+            match self.store.commit(changes).await {
+                Ok(_) => {
+                    let note = |action| {
+                        let about = About::user(user.id);
+                        self.note(&Source::Client(client), action, Outcome::Success, about);
+                    };
+                    if new_name.is_some() {
+                        note(Action::ChangeProfile);
+                    }
+                    if new_email.is_some() {
+                        self.outbox.notify_one();
+                        note(Action::RequestEmailChange);
+                    }
+                    return Ok(Edited { user, pending_email: new_email });
+                }
+                Err(CommitError::Conflict) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(AccountError::Conflict)
+    }
+
+    /// The mails about a wished-for address: its owner gets the link, or is told that the address already
+    /// has an account; the caller cannot see which.
+    async fn asked_for(
+        &self,
+        user: &User,
+        email: &EmailAddress,
+        client: &Client,
+    ) -> Result<Vec<Change>, AccountError> {
+        let facts = Facts { new_email: Some(email.clone()), ..self.facts(client) };
+        let mut changes =
+            vec![self.mail(Letter::EmailChanged, user.name.as_deref(), &user.email, None, facts)];
+        match self.store.user_by_email(email).await? {
+            None => changes.extend(self.link(Purpose::ChangeEmail, Letter::ConfirmEmail, user, email)),
+            Some(owner) => {
+                let name = owner.name.as_deref();
+                changes.push(self.mail(Letter::AlreadyRegistered, name, email, None, Facts::default()));
+            }
+        }
+        Ok(changes)
+    }
+
+    /// Changes the password and ends every other session.
+    ///
+    /// # Errors
+    /// [`AccountError::InvalidCredentials`] when `current` is wrong, [`AccountError::PasswordRejected`], or
+    /// another [`AccountError`]; then nothing was changed.
+    pub async fn change_password(
+        &self,
+        client: &Client,
+        person: Person,
+        current: SecretString,
+        new: SecretString,
+    ) -> Result<(), AccountError> {
+        let user = self.account(person).await?;
+        self.acceptable(new.expose_secret(), &user.email, user.name.as_deref())?;
+        self.confirm_password(client, &user, current).await?;
+        let confirmed = user.password;
+        let hash = self.passwords.hash(new).await?;
+        for _ in 0..TRIES {
+            let mut user = self.account(person).await?;
+            if user.password != confirmed {
+                return Err(AccountError::InvalidCredentials);
+            }
+            user.password = Some(hash.clone());
+            user.link_generation += 1;
+            user.updated_at = self.now();
+            let mut changes = Vec::new();
+            for session in self.store.sessions(user.id).await? {
+                if Some(session.id) != person.session {
+                    changes.extend(self.ending(&session, "password changed"));
+                }
+            }
+            let facts = self.facts(client);
+            changes.push(self.mail(Letter::PasswordChanged, user.name.as_deref(), &user.email, None, facts));
+            changes.push(Change::UpdateUser(user.clone()));
+            match self.store.commit(changes).await {
+                Ok(_) => {
+                    self.outbox.notify_one();
+                    let about = About { user: Some(user.id), session: person.session, reason: None };
+                    self.note(&Source::Client(client), Action::ChangePassword, Outcome::Success, about);
+                    return Ok(());
+                }
+                Err(CommitError::Conflict) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(AccountError::Conflict)
+    }
+
+    /// Holds `password` against the account's: whoever has taken over a session must not get the account.
+    async fn confirm_password(
+        &self,
+        client: &Client,
+        user: &User,
+        password: SecretString,
+    ) -> Result<(), AccountError> {
+        let account = user.id.to_string();
+        self.limiter.attempt(Limited::ConfirmPassword, client.address, Some(&account))?;
+        if self.passwords.check(password, user.password.as_ref()).await?.matches {
+            self.limiter.succeeded(Limited::ConfirmPassword, client.address, &account);
+            return Ok(());
+        }
+        self.limiter.failed(Limited::ConfirmPassword, client.address, &account);
+        let about = About::user(user.id).because("wrong_password");
+        self.note(&Source::Client(client), Action::ChangePassword, Outcome::Denied, about);
+        Err(AccountError::InvalidCredentials)
+    }
+}

@@ -1,0 +1,77 @@
+//! A forgotten password: asking for a link, looking whether it is good, setting a new password with it.
+
+use secrecy::{ExposeSecret, SecretString};
+
+use super::accounts::{About, AccountError, Accounts, Client, Source, TRIES};
+use crate::domain::audit::{Action, Outcome};
+use crate::domain::email::EmailAddress;
+use crate::domain::link::Purpose;
+use crate::domain::mail::Letter;
+use crate::domain::task::Work;
+use crate::ports::{Change, CommitError, Limited};
+
+impl Accounts {
+    /// Takes a request for a link that sets a new password. Whether there is such an account shows neither
+    /// in the answer nor in its time: nothing is looked up before it.
+    ///
+    /// # Errors
+    /// [`AccountError::InvalidEmail`], [`AccountError::TooMany`] or [`AccountError::Store`].
+    pub async fn request_reset(&self, client: &Client, email: &str) -> Result<(), AccountError> {
+        let email: EmailAddress = email.parse()?;
+        self.limiter.attempt(Limited::RequestMail, client.address, Some(email.as_str()))?;
+        self.leave(Work::ResetPassword { email, origin: client.origin() }).await
+    }
+
+    /// Whether the link would set a password. Does not use it up.
+    ///
+    /// # Errors
+    /// [`AccountError::InvalidLink`], [`AccountError::TooMany`] or [`AccountError::Store`].
+    pub async fn validate_reset(&self, client: &Client, token: &str) -> Result<(), AccountError> {
+        self.limiter.attempt(Limited::UseLink, client.address, None)?;
+        self.mailed(token, &[Purpose::ResetPassword]).await.map(|_| ())
+    }
+
+    /// Sets a new password, uses the link up, and ends every session. Who can open the link has the mailbox:
+    /// the address counts as verified.
+    ///
+    /// # Errors
+    /// [`AccountError::InvalidLink`], [`AccountError::PasswordRejected`], [`AccountError::TooMany`],
+    /// [`AccountError::Busy`] or [`AccountError::Store`]. Only success uses the link up.
+    pub async fn confirm_reset(
+        &self,
+        client: &Client,
+        token: &str,
+        password: SecretString,
+    ) -> Result<(), AccountError> {
+        self.limiter.attempt(Limited::UseLink, client.address, None)?;
+        let (_, user) = self.mailed(token, &[Purpose::ResetPassword]).await?;
+        self.acceptable(password.expose_secret(), &user.email, user.name.as_deref())?;
+        let hash = self.passwords.hash(password).await?;
+        for _ in 0..TRIES {
+            let (link, mut user) = self.mailed(token, &[Purpose::ResetPassword]).await?;
+            user.password = Some(hash.clone());
+            user.email_verified = true;
+            user.link_generation += 1;
+            user.updated_at = self.now();
+            let mut changes = vec![Change::ConsumeLink(link.hash)];
+            for session in self.store.sessions(user.id).await? {
+                changes.extend(self.ending(&session, "password reset"));
+            }
+            changes.push(self.raising(user.id, "password reset"));
+            let facts = self.facts(client);
+            changes.push(self.mail(Letter::PasswordChanged, user.name.as_deref(), &user.email, None, facts));
+            changes.push(Change::UpdateUser(user.clone()));
+            match self.store.commit(changes).await {
+                Ok(_) => {
+                    self.outbox.notify_one();
+                    let about = About::user(user.id);
+                    self.note(&Source::Client(client), Action::ResetPassword, Outcome::Success, about);
+                    return Ok(());
+                }
+                Err(CommitError::Conflict) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(AccountError::Conflict)
+    }
+}

@@ -1,0 +1,87 @@
+//! Seeing and ending sessions. An ended session's access tokens are refused on the very next request.
+
+use super::accounts::{About, AccountError, Accounts, Client, Person, Source};
+use crate::domain::audit::{Action, Outcome};
+use crate::domain::session::{Session, SessionId};
+
+/// Which sessions to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which {
+    One(SessionId),
+    /// All but the caller's.
+    Others,
+    All,
+}
+
+impl Accounts {
+    /// The caller's sessions that have not ended, the latest used first.
+    ///
+    /// # Errors
+    /// [`AccountError::Store`].
+    pub async fn list_sessions(&self, person: Person) -> Result<Vec<Session>, AccountError> {
+        let (now, lives) = (self.now(), self.settings.lifetimes);
+        let mut sessions = self.store.sessions(person.user).await?;
+        sessions.retain(|session| now < session.ends_at(lives));
+        sessions.sort_by_key(|session| std::cmp::Reverse(session.last_used_at));
+        Ok(sessions)
+    }
+
+    /// Ends sessions of the caller's.
+    ///
+    /// # Errors
+    /// [`AccountError::NotFound`] when the one that is named is none of theirs, or
+    /// [`AccountError::Store`]; then all of them go on.
+    pub async fn end_sessions(
+        &self,
+        client: &Client,
+        person: Person,
+        which: Which,
+    ) -> Result<(), AccountError> {
+        let sessions = self.store.sessions(person.user).await?;
+        let chosen: Vec<Session> = sessions
+            .into_iter()
+            .filter(|session| match which {
+                Which::One(id) => session.id == id,
+                Which::Others => Some(session.id) != person.session,
+                Which::All => true,
+            })
+            .collect();
+        if chosen.is_empty() && matches!(which, Which::One(_)) {
+            return Err(AccountError::NotFound("session"));
+        }
+        let changes: Vec<_> =
+            chosen.iter().flat_map(|session| self.ending(session, "ended by its owner")).collect();
+        if !changes.is_empty() {
+            self.store.commit(changes).await?;
+        }
+        for session in chosen {
+            let about = About::session(session.user, session.id);
+            self.note(&Source::Client(client), Action::EndSession, Outcome::Success, about);
+        }
+        Ok(())
+    }
+
+    /// Signs out: ends the session that the access token, or else the refresh token, belongs to. Nothing to
+    /// do when it has ended already.
+    ///
+    /// # Errors
+    /// [`AccountError::InvalidRefreshToken`] when there is neither, or [`AccountError::Store`].
+    pub async fn logout(
+        &self,
+        client: &Client,
+        person: Option<Person>,
+        refresh_token: Option<&str>,
+    ) -> Result<(), AccountError> {
+        let named = person.and_then(|person| Some((person.user, person.session?))).or_else(|| {
+            let token = self.key.read(refresh_token?)?;
+            Some((token.user, token.session))
+        });
+        let Some((user, id)) = named else { return Err(AccountError::InvalidRefreshToken) };
+        if let Some(session) = self.store.session(user, id).await? {
+            self.store.commit(self.ending(&session, "signed out").into()).await?;
+            let about = About::session(user, id);
+            self.note(&Source::Client(client), Action::Logout, Outcome::Success, about);
+        }
+        Ok(())
+    }
+}

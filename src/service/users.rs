@@ -1,0 +1,344 @@
+//! What an operator does with accounts. Each act is audited.
+
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::{Map, Value};
+
+use super::accounts::{About, AccountError, Accounts, Source, TRIES, name};
+use super::sessions::Which;
+use crate::domain::account::{PasswordHash, User, UserId, reserved_claim};
+use crate::domain::audit::{Action, Event, Outcome};
+use crate::domain::email::EmailAddress;
+use crate::domain::link::Purpose;
+use crate::domain::mail::{Letter, Mail};
+use crate::domain::session::Session;
+use crate::domain::time::UnixTime;
+use crate::ports::{Change, CommitError};
+
+/// The most that one list shows.
+pub const MAX_LISTED: usize = 1000;
+/// The most that an account's own claims take as JSON, in bytes: they are in every access token.
+const MAX_CLAIMS: usize = 4096;
+
+/// The password of a new account.
+#[derive(Debug, Clone)]
+pub enum NewPassword {
+    Given(SecretString),
+    /// A random one, told once.
+    Generated,
+    /// A hash from elsewhere: `$2a$`, `$2b$`, `$2y$`, or passlib's `bcrypt_sha256`.
+    Imported(PasswordHash),
+    /// None yet: a link that sets one is mailed.
+    Mailed,
+}
+
+/// An account to be made.
+#[derive(Debug, Clone)]
+pub struct NewUser {
+    pub email: String,
+    pub name: Option<String>,
+    pub password: NewPassword,
+    /// The operator vouches for the address; else a verification is mailed.
+    pub email_verified: bool,
+    pub scopes: Vec<String>,
+    pub claims: Map<String, Value>,
+}
+
+/// What an operator changes of an account; `None` leaves it as it is.
+#[derive(Debug, Clone, Default)]
+pub struct UserEdit {
+    /// An empty name takes it away.
+    pub name: Option<String>,
+    pub email_verified: Option<bool>,
+    /// False ends every session.
+    pub active: Option<bool>,
+    /// A moment that has passed unlocks.
+    pub locked_until: Option<UnixTime>,
+    pub scopes: Option<Vec<String>>,
+    pub claims: Option<Map<String, Value>>,
+}
+
+/// An account as an operator sees it.
+#[derive(Debug, Clone)]
+pub struct Shown {
+    pub user: User,
+    pub token_version: u64,
+    pub sessions: Vec<Session>,
+}
+
+impl Accounts {
+    /// Makes an account. Returns it, and its password when that was generated.
+    ///
+    /// # Errors
+    /// [`AccountError`]; then there is none.
+    pub async fn create_user(
+        &self,
+        request_id: &str,
+        new: NewUser,
+    ) -> Result<(User, Option<SecretString>), AccountError> {
+        let email: EmailAddress = new.email.parse()?;
+        let name = name(new.name)?;
+        check_scopes(&new.scopes)?;
+        check_claims(&new.claims)?;
+        let mut generated = None;
+        let password = match new.password {
+            NewPassword::Mailed => None,
+            NewPassword::Imported(hash) if self.passwords.is_known(&hash) => Some(hash),
+            NewPassword::Imported(_) => {
+                let want =
+                    "`password_hash` must be a bcrypt hash ($2a$, $2b$, $2y$) or passlib's bcrypt_sha256";
+                return Err(AccountError::Invalid(want.to_owned()));
+            }
+            NewPassword::Given(password) => {
+                self.acceptable(password.expose_secret(), &email, name.as_deref())?;
+                Some(self.passwords.hash(password).await?)
+            }
+            NewPassword::Generated => {
+                let password = self.passwords.generate();
+                generated = Some(password.clone());
+                Some(self.passwords.hash(password).await?)
+            }
+        };
+        let now = self.now();
+        let user = User {
+            id: UserId(self.entropy.uuid()),
+            email,
+            email_verified: new.email_verified,
+            name,
+            password,
+            active: true,
+            locked_until: None,
+            created_at: now,
+            updated_at: now,
+            last_login_at: None,
+            scopes: new.scopes,
+            claims: new.claims,
+            devices: Vec::new(),
+            link_generation: 0,
+            revision: 0,
+        };
+        let mut changes = Vec::new();
+        if user.password.is_none() {
+            changes.extend(self.link(Purpose::ResetPassword, Letter::ResetPassword, &user, &user.email));
+        } else if !user.email_verified {
+            changes.extend(self.link(Purpose::VerifyEmail, Letter::VerifyEmail, &user, &user.email));
+        }
+        changes.insert(0, Change::CreateUser(user.clone()));
+        self.store.commit(changes).await?;
+        self.outbox.notify_one();
+        let about = About::user(user.id);
+        self.note(&Source::Operator(request_id), Action::CreateUser, Outcome::Success, about);
+        Ok((user, generated))
+    }
+
+    /// Changes an account. What its tokens say is made true at once: when something in them changes, or the
+    /// account is disabled, they are no longer good.
+    ///
+    /// # Errors
+    /// [`AccountError`]; then nothing was changed.
+    pub async fn update_user(
+        &self,
+        request_id: &str,
+        id: UserId,
+        edit: UserEdit,
+    ) -> Result<User, AccountError> {
+        let new_name = edit.name.map(|given| name(Some(given))).transpose()?;
+        edit.scopes.as_ref().map_or(Ok(()), |scopes| check_scopes(scopes))?;
+        edit.claims.as_ref().map_or(Ok(()), check_claims)?;
+        for _ in 0..TRIES {
+            let before = self.store.user(id).await?.ok_or(AccountError::NotFound("user"))?;
+            let mut user = before.clone();
+            if let Some(name) = &new_name {
+                user.name.clone_from(name);
+            }
+            user.email_verified = edit.email_verified.unwrap_or(user.email_verified);
+            user.active = edit.active.unwrap_or(user.active);
+            if let Some(until) = edit.locked_until {
+                user.locked_until = Some(until).filter(|until| *until > self.now());
+            }
+            user.scopes = edit.scopes.clone().unwrap_or(user.scopes);
+            user.claims = edit.claims.clone().unwrap_or(user.claims);
+            if user == before {
+                return Ok(user);
+            }
+            user.updated_at = self.now();
+            let mut changes = vec![Change::UpdateUser(user.clone())];
+            let shut = before.active && !user.active
+                || user.locked_until.is_some() && user.locked_until != before.locked_until;
+            if shut {
+                for session in self.store.sessions(id).await? {
+                    changes.extend(self.ending(&session, "account disabled or locked"));
+                }
+            }
+            let said = |user: &User| {
+                (user.email_verified, user.scopes.clone(), user.claims.clone(), user.name.clone())
+            };
+            if shut || said(&before) != said(&user) {
+                changes.push(self.raising(id, "account changed by an operator"));
+            }
+            match self.store.commit(changes).await {
+                Ok(_) => {
+                    let action = match (before.active, user.active) {
+                        (true, false) => Action::DisableUser,
+                        (false, true) => Action::EnableUser,
+                        _ => Action::UpdateUser,
+                    };
+                    let about = About::user(id);
+                    self.note(&Source::Operator(request_id), action, Outcome::Success, about);
+                    return Ok(user);
+                }
+                Err(CommitError::Conflict) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(AccountError::Conflict)
+    }
+
+    /// Removes an account with everything it has, and ends its tokens.
+    ///
+    /// # Errors
+    /// [`AccountError::NotFound`] or [`AccountError::Store`]; then it is still there.
+    pub async fn delete_user(&self, request_id: &str, id: UserId) -> Result<(), AccountError> {
+        let user = self.store.user(id).await?.ok_or(AccountError::NotFound("user"))?;
+        let changes = vec![self.raising(user.id, "account deleted"), Change::DeleteUser(user.id)];
+        self.store.commit(changes).await?;
+        self.note(&Source::Operator(request_id), Action::DeleteUser, Outcome::Success, About::user(id));
+        Ok(())
+    }
+
+    /// At most `limit` accounts from behind `after`, oldest first.
+    ///
+    /// # Errors
+    /// [`AccountError::Store`].
+    pub async fn list_users(&self, after: Option<UserId>, limit: usize) -> Result<Vec<User>, AccountError> {
+        Ok(self.store.users(after, limit.min(MAX_LISTED)).await?)
+    }
+
+    /// The id of the account that an id or an address names.
+    ///
+    /// # Errors
+    /// [`AccountError::NotFound`] or [`AccountError::Store`].
+    pub async fn find_user(&self, named: &str) -> Result<UserId, AccountError> {
+        let found = match named.parse::<UserId>() {
+            Ok(id) => self.store.user(id).await?,
+            Err(_) => self.store.user_by_email(&named.parse()?).await?,
+        };
+        found.map(|user| user.id).ok_or(AccountError::NotFound("user"))
+    }
+
+    /// An account with its sessions.
+    ///
+    /// # Errors
+    /// [`AccountError::NotFound`] or [`AccountError::Store`].
+    pub async fn show_user(&self, id: UserId) -> Result<Shown, AccountError> {
+        let user = self.store.user(id).await?.ok_or(AccountError::NotFound("user"))?;
+        let token_version = self.store.version(self.signer.issuer(), &id.to_string()).await?;
+        let (now, lives) = (self.now(), self.settings.lifetimes);
+        let mut sessions = self.store.sessions(id).await?;
+        sessions.retain(|session| now < session.ends_at(lives));
+        Ok(Shown { user, token_version, sessions })
+    }
+
+    /// Ends one session of an account, or all of them.
+    ///
+    /// # Errors
+    /// [`AccountError::NotFound`] or [`AccountError::Store`].
+    pub async fn end_sessions_of(
+        &self,
+        request_id: &str,
+        id: UserId,
+        which: Which,
+    ) -> Result<usize, AccountError> {
+        let sessions = self.store.sessions(id).await?;
+        let chosen: Vec<_> = sessions
+            .iter()
+            .filter(|session| !matches!(which, Which::One(one) if session.id != one))
+            .collect();
+        if chosen.is_empty() && matches!(which, Which::One(_)) {
+            return Err(AccountError::NotFound("session"));
+        }
+        let changes: Vec<_> =
+            chosen.iter().flat_map(|session| self.ending(session, "ended by an operator")).collect();
+        if !changes.is_empty() {
+            self.store.commit(changes).await?;
+        }
+        for session in &chosen {
+            let about = About::session(id, session.id);
+            self.note(&Source::Operator(request_id), Action::EndSession, Outcome::Success, about);
+        }
+        Ok(chosen.len())
+    }
+
+    /// Takes the password away, ends every session, and mails a link that sets a new one.
+    ///
+    /// # Errors
+    /// [`AccountError::NotFound`] or [`AccountError::Store`].
+    pub async fn reset_password_of(&self, request_id: &str, id: UserId) -> Result<(), AccountError> {
+        for _ in 0..TRIES {
+            let mut user = self.store.user(id).await?.ok_or(AccountError::NotFound("user"))?;
+            user.password = None;
+            user.link_generation += 1;
+            user.updated_at = self.now();
+            let mut changes: Vec<Change> =
+                self.link(Purpose::ResetPassword, Letter::ResetPassword, &user, &user.email).into();
+            for session in self.store.sessions(id).await? {
+                changes.extend(self.ending(&session, "password reset by an operator"));
+            }
+            changes.push(self.raising(id, "password reset by an operator"));
+            changes.push(Change::UpdateUser(user));
+            match self.store.commit(changes).await {
+                Ok(_) => {
+                    self.outbox.notify_one();
+                    let about = About::user(id);
+                    self.note(
+                        &Source::Operator(request_id),
+                        Action::RequestPasswordReset,
+                        Outcome::Success,
+                        about,
+                    );
+                    return Ok(());
+                }
+                Err(CommitError::Conflict) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(AccountError::Conflict)
+    }
+
+    /// At most `limit` events of an account, or of none, newest first.
+    ///
+    /// # Errors
+    /// [`AccountError::Store`].
+    pub async fn list_events(&self, user: Option<UserId>, limit: usize) -> Result<Vec<Event>, AccountError> {
+        Ok(self.store.events(user, limit.min(MAX_LISTED)).await?)
+    }
+
+    /// At most `limit` mails that wait or were given up, newest first.
+    ///
+    /// # Errors
+    /// [`AccountError::Store`].
+    pub async fn list_mails(&self, limit: usize) -> Result<Vec<Mail>, AccountError> {
+        Ok(self.store.mails(limit.min(MAX_LISTED)).await?)
+    }
+}
+
+/// RFC 6749 §3.3: printable ASCII without space, quote and backslash.
+fn check_scopes(scopes: &[String]) -> Result<(), AccountError> {
+    let is_scope = |scope: &String| {
+        !scope.is_empty() && scope.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b'\\')
+    };
+    if scopes.len() <= 100 && scopes.iter().all(is_scope) {
+        return Ok(());
+    }
+    let want = "`scopes` must be at most 100 words of printable ASCII without spaces";
+    Err(AccountError::Invalid(want.to_owned()))
+}
+
+fn check_claims(claims: &Map<String, Value>) -> Result<(), AccountError> {
+    if let Some(name) = reserved_claim(claims) {
+        return Err(AccountError::Invalid(format!("`claims` cannot set `{name}`: the gateway does")));
+    }
+    if serde_json::to_string(claims).map_or(usize::MAX, |text| text.len()) > MAX_CLAIMS {
+        return Err(AccountError::Invalid("`claims` must be at most 4096 bytes of JSON".to_owned()));
+    }
+    Ok(())
+}
