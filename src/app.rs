@@ -1,10 +1,7 @@
 //! The composition root: [`Config`] in, a running gateway out, built top-down. The only file that
 //! names every room of `edge`.
 
-use std::fs;
-use std::io::Write;
 use std::net::SocketAddr;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,8 +9,6 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use secrecy::SecretString;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, Semaphore, watch};
@@ -24,6 +19,7 @@ use crate::config::{self, Config, Origin};
 use crate::domain::route::Table;
 use crate::edge::api::{self, AdminState, NativeState};
 use crate::edge::clock::SystemClock;
+use crate::edge::data_dir;
 use crate::edge::demo;
 use crate::edge::entropy::SystemEntropy;
 use crate::edge::fetch::HttpFetch;
@@ -125,7 +121,13 @@ impl Parts {
             clusters.push(proxy::upstream::Cluster::start(&route.policy.name, settings).await?);
         }
         self.metrics.set_routes(config.routes.iter().map(|route| &*route.policy.name));
-        let set = config.routes.iter().map(|route| (&route.forward, &route.policy.policy.carriers));
+        let mut forwards: Vec<_> = config.routes.iter().map(|route| route.forward.clone()).collect();
+        if self.demo.is_some() {
+            // The sample app greets people by the name that is in it.
+            forwards.iter_mut().for_each(|forward| forward.assertion = Some(demo::ASSERTION.to_owned()));
+        }
+        let carriers = config.routes.iter().map(|route| &route.policy.policy.carriers);
+        let set = forwards.iter().zip(carriers);
         Ok(proxy::service::Live {
             admission: Admission {
                 routes: Table::new(config.routes.iter().map(|route| route.policy.clone()).collect()),
@@ -134,7 +136,7 @@ impl Parts {
                 clock: Arc::clone(&self.clock),
             },
             reserved: proxy::forward::Reserved::of(set),
-            told: config.routes.iter().map(|route| Told::new(&route.forward)).collect::<Result<_, _>>()?,
+            told: forwards.iter().map(Told::new).collect::<Result<_, _>>()?,
             trusted_proxies: config.server.trusted_proxies.clone(),
             clusters,
         })
@@ -217,7 +219,7 @@ pub async fn start(config: Config, options: Options) -> Result<Running, String> 
     let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION")).map_err(|error| error.to_string())?);
     let meters = Arc::new(Meters::new(Arc::clone(&metrics), config.log.access));
     let data_dir = config.store.data_dir().to_owned();
-    make_data_dir(&data_dir)?;
+    data_dir::make(&data_dir)?;
     let sled = SledStore::open(&data_dir).map_err(|error| error.to_string())?;
     let revocations = Arc::new(RevocationCache::new());
     let streams = Arc::new(proxy::exchange::Streams::default());
@@ -437,14 +439,6 @@ fn local(listener: &TcpListener) -> Result<SocketAddr, String> {
     listener.local_addr().map_err(|error| error.to_string())
 }
 
-fn make_data_dir(folder: &Path) -> Result<(), String> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(folder)
-        .map_err(|error| format!("store.url: cannot make the folder {}: {error}", folder.display()))
-}
-
 /// The admin credential: from the environment, else from the data folder, else made there.
 fn admin_credential(data_dir: &Path) -> Result<SecretString, String> {
     if let Ok(given) = std::env::var(ADMIN_TOKEN_VARIABLE)
@@ -453,21 +447,5 @@ fn admin_credential(data_dir: &Path) -> Result<SecretString, String> {
         // As its users send it: a line feed from `$(cat FILE)` or a secret store is no part of it.
         return Ok(given.trim().to_owned().into());
     }
-    let file = data_dir.join(ADMIN_TOKEN_FILE);
-    let failed = |error: std::io::Error| format!("the admin credential {}: {error}", file.display());
-    match fs::read_to_string(&file) {
-        Ok(text) if text.trim().len() >= 32 => return Ok(text.trim().to_owned().into()),
-        Ok(_) => {
-            return Err(format!("{} holds no credential; remove it to have one made", file.display()));
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => return Err(failed(error)),
-    }
-    let mut random = [0; 32];
-    getrandom::fill(&mut random).map_err(|error| format!("no randomness: {error}"))?;
-    let credential = URL_SAFE_NO_PAD.encode(random);
-    let mut out =
-        fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&file).map_err(failed)?;
-    out.write_all(credential.as_bytes()).and_then(|()| out.sync_all()).map_err(failed)?;
-    Ok(credential.into())
+    data_dir::secret(data_dir, ADMIN_TOKEN_FILE)
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Crates that belong to one room: (crate, the paths that may name it).
-const ROOMS: [(&str, &[&str]); 16] = [
+const ROOMS: [(&str, &[&str]); 17] = [
     ("pingora", &["edge/proxy"]),
     ("rustls", &["edge/proxy"]),
     ("tokio_rustls", &["edge/proxy"]),
@@ -20,6 +20,7 @@ const ROOMS: [(&str, &[&str]); 16] = [
     ("prometheus", &["edge/telemetry"]),
     ("tracing_subscriber", &["edge/telemetry"]),
     ("clap", &["cli"]),
+    ("comfy_table", &["cli"]),
     ("toml", &["config", "cli/admin.rs"]),
     ("mimalloc", &["main.rs"]),
 ];

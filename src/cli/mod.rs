@@ -11,6 +11,7 @@ mod token_inspect;
 mod token_mint;
 mod token_revoke;
 mod token_verify;
+mod users;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -55,6 +56,9 @@ enum Command {
     /// See and rotate the keys that sign our own tokens.
     #[command(subcommand)]
     Keys(Keys),
+    /// See and change accounts: list, show, add, disable, enable, delete, sessions, reset-password.
+    #[command(subcommand)]
+    Users(users::Users),
     /// Let the running gateway read its configuration again. A wrong one changes nothing.
     Reload,
 }
@@ -166,6 +170,7 @@ pub fn main() -> ExitCode {
         Command::Token(Token::Revoke(args)) => token_revoke::run(config, args),
         Command::Keys(Keys::List) => keys::list(config),
         Command::Keys(Keys::Rotate) => keys::rotate(config),
+        Command::Users(command) => users::run(config, command),
         Command::Reload => reload::run(config),
     };
     match done {

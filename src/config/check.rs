@@ -12,7 +12,7 @@ use toml::de::DeTable;
 use super::file::{Document, Item, Section};
 use super::form::{self, Url};
 use super::{
-    Algorithm, Config, ConfigError, Issuer, Jwks, Limits, Log, LogFormat, Mail, MailTransport,
+    Algorithm, AuditTo, Config, ConfigError, Issuer, Jwks, Limits, Log, LogFormat, Mail, MailTransport,
     PasswordPolicy, Passwords, Provider, Server, StoreUrl, Tls, Tokens, routes,
 };
 
@@ -186,6 +186,12 @@ fn log(section: Section<'_>) -> Log {
     let level = section
         .get("level")
         .and_then(|item| item.read(want, |text| form::is_log_filter(text).then(|| text.to_owned())));
+    let audit = section.get("audit").and_then(|item| {
+        item.read("\"stdout\" or \"file:PATH\"", |text| match text.strip_prefix("file:") {
+            Some(path) if !path.is_empty() => Some(AuditTo::File(item.doc.resolve(path))),
+            _ => (text == "stdout").then_some(AuditTo::Stdout),
+        })
+    });
     let log = Log {
         format: section.choice(
             "format",
@@ -194,6 +200,7 @@ fn log(section: Section<'_>) -> Log {
         ),
         level: level.unwrap_or_else(|| "info".to_owned()),
         access: section.bool("access", true),
+        audit: audit.unwrap_or(AuditTo::Stdout),
     };
     section.close();
     log

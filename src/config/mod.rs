@@ -136,6 +136,17 @@ pub struct Log {
     pub level: String,
     /// One line per request.
     pub access: bool,
+    /// Where the lines of the audit log go.
+    pub audit: AuditTo,
+}
+
+/// `log.audit`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AuditTo {
+    /// Standard output; everything else that is logged goes to standard error.
+    Stdout,
+    /// Appended to this file, which is opened anew for each write, so that it may be rotated.
+    File(PathBuf),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

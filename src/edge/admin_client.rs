@@ -50,6 +50,22 @@ impl AdminClient {
         self.send(Method::POST, path, Some(body.to_string())).await
     }
 
+    /// The JSON answer to a `PATCH` of `body`.
+    ///
+    /// # Errors
+    /// What went wrong, with advice, as one printable text.
+    pub async fn patch(&self, path: &str, body: &Value) -> Result<Value, String> {
+        self.send(Method::PATCH, path, Some(body.to_string())).await
+    }
+
+    /// The JSON answer to a `DELETE`; null when there is none.
+    ///
+    /// # Errors
+    /// What went wrong, with advice, as one printable text.
+    pub async fn delete(&self, path: &str) -> Result<Value, String> {
+        self.send(Method::DELETE, path, None).await
+    }
+
     async fn send(&self, method: Method, path: &str, body: Option<String>) -> Result<Value, String> {
         let mut request = self
             .http
@@ -61,6 +77,9 @@ impl AdminClient {
         let response = request.send().await.map_err(|error| self.unreachable(&error))?;
         let status = response.status();
         let bytes = response.bytes().await.map_err(|error| self.unreachable(&error))?;
+        if status.as_u16() == 204 {
+            return Ok(Value::Null);
+        }
         let answer: Value = serde_json::from_slice(&bytes).map_err(|_| {
             format!(
                 "what listens at {} is not a Palisade gateway: it answered {status} without JSON",

@@ -13,12 +13,16 @@ use axum::http::{HeaderMap, Uri, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{Html, IntoResponse};
 use axum::routing::get;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures::Stream;
 use serde_json::{Map, Value};
 use tokio::net::TcpListener;
 
 /// Begins each name of an identity header.
 const IDENTITY: &str = "x-auth-";
+/// Carries the gateway's assertion, in which people have names.
+pub const ASSERTION: &str = "x-auth-assertion";
 
 /// Serves the sample app on a loopback port of the system's choice until the process ends.
 ///
@@ -67,15 +71,17 @@ async fn headers(headers: HeaderMap) -> impl IntoResponse {
 
 async fn page(uri: Uri, headers: HeaderMap) -> impl IntoResponse {
     let mut rows = String::new();
-    for (name, value) in headers.iter().filter(|(name, _)| name.as_str().starts_with(IDENTITY)) {
+    let shown = |name: &str| name.starts_with(IDENTITY) && name != ASSERTION;
+    for (name, value) in headers.iter().filter(|(name, _)| shown(name.as_str())) {
         let value = escaped(&String::from_utf8_lossy(value.as_bytes()));
         rows.push_str(&format!("<tr><th>{}</th><td>{value}</td></tr>\n", escaped(name.as_str())));
     }
     let named = ["x-auth-subject", "x-auth-user", "x-auth-sub"].iter().find_map(|name| headers.get(*name));
-    let hello = named.map_or_else(
-        || "Hello, stranger".to_owned(),
-        |value| format!("Hello, {}", escaped(&String::from_utf8_lossy(value.as_bytes()))),
-    );
+    let named = named.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+    let hello = match asserted_name(&headers).or(named) {
+        Some(name) => format!("Hello, {}", escaped(&name)),
+        None => "Hello, stranger".to_owned(),
+    };
     let table = if rows.is_empty() {
         "<p>No identity headers came with this request.</p>".to_owned()
     } else {
@@ -92,6 +98,13 @@ async fn page(uri: Uri, headers: HeaderMap) -> impl IntoResponse {
          </html>\n"
     );
     ([(header::CACHE_CONTROL, "no-store")], Html(html))
+}
+
+/// What the gateway's assertion calls the caller. An app that others can reach must verify it first.
+fn asserted_name(headers: &HeaderMap) -> Option<String> {
+    let payload = headers.get(ASSERTION)?.to_str().ok()?.split('.').nth(1)?;
+    let claims: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).ok()?).ok()?;
+    claims["name"].as_str().map(str::to_owned)
 }
 
 /// Text that means itself in HTML, between tags and in quotes.

@@ -3,6 +3,7 @@
 pub mod admin_client;
 pub mod api;
 pub mod clock;
+pub mod data_dir;
 pub mod demo;
 pub mod entropy;
 pub mod fetch;

@@ -228,6 +228,12 @@ impl Accounts {
         self.clock.now()
     }
 
+    /// Writes down what an operator did; `reason` says what it was about.
+    pub fn note_operator(&self, request_id: &str, action: Action, reason: String) {
+        let about = About { reason: Some(reason).filter(|reason| !reason.is_empty()), ..About::default() };
+        self.note(&Source::Operator(request_id), action, Outcome::Success, about);
+    }
+
     pub(super) fn note(&self, from: &Source<'_>, action: Action, outcome: Outcome, about: About) {
         let (actor, address, request_id) = match from {
             Source::Client(client) => (Actor::User, Some(client.address), client.request_id.clone()),

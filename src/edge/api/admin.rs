@@ -3,12 +3,14 @@
 //! No answer and no log line holds the credential. What went wrong inside goes to the log; the caller
 //! gets a stable code.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{DefaultBodyLimit, Query, Request, State};
+use axum::extract::{DefaultBodyLimit, FromRequestParts, Query, Request, State};
+use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -18,11 +20,14 @@ use serde::{Deserialize, Deserializer};
 use serde_json::json;
 use subtle::ConstantTimeEq;
 
-use super::admin_token;
 use super::body::{Failure, JsonBody, json as answer, method_not_allowed, not_found};
 use super::health::{self, MetricsText};
+use super::{admin_token, admin_users};
+use crate::domain::audit::Action;
+use crate::domain::revocation::Target;
 use crate::domain::time::UnixTime;
 use crate::ports::{Control, SignError, StoreError};
+use crate::service::accounts::Accounts;
 use crate::service::mint::{self, Mint, MintError};
 use crate::service::revoke::{self, Revoke, RevokeError, Subject};
 use crate::service::rotate::Rotate;
@@ -38,6 +43,7 @@ pub struct AdminState {
     pub revoke: Revoke,
     pub mint: Mint,
     pub rotate: Rotate,
+    pub accounts: Accounts,
     pub control: Arc<dyn Control>,
     pub metrics: MetricsText,
 }
@@ -53,6 +59,7 @@ pub fn admin_router(state: AdminState) -> Router {
         .route("/admin/v1/keys/rotate", post(rotate_keys))
         .route("/admin/v1/tokens", post(mint_token))
         .route("/admin/v1/reload", post(reload))
+        .merge(admin_users::router())
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(not_found)
         .layer(DefaultBodyLimit::max(MAX_BODY))
@@ -62,7 +69,7 @@ pub fn admin_router(state: AdminState) -> Router {
         .merge(open)
 }
 
-async fn only_operator(State(state): State<AdminState>, request: Request, next: Next) -> Response {
+async fn only_operator(State(state): State<AdminState>, mut request: Request, next: Next) -> Response {
     let wanted = state.credential.expose_secret().as_bytes();
     let mut given = request.headers().get_all(header::AUTHORIZATION).iter();
     let first = given.next().map(|value| value.as_bytes());
@@ -72,16 +79,35 @@ async fn only_operator(State(state): State<AdminState>, request: Request, next: 
     };
     let is_operator = !wanted.is_empty() && given.next().is_none() && bool::from(presented.ct_eq(wanted));
     if is_operator {
-        return next.run(request).await;
+        let id = uuid::Uuid::now_v7().to_string();
+        request.extensions_mut().insert(RequestId(id.clone()));
+        let mut response = next.run(request).await;
+        if let Ok(id) = id.parse() {
+            response.headers_mut().insert("x-request-id", id);
+        }
+        return response;
     }
     let cure = "send `Authorization: Bearer` with the admin credential; it is in `admin.token` in the \
                 data folder";
     Failure::new(401, "unauthorized", cure).into_response()
 }
 
+/// The id of an operator's request, in its answer and in the audit log.
+#[derive(Debug, Clone)]
+pub(super) struct RequestId(pub(super) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for RequestId {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<RequestId, Infallible> {
+        // Every request that gets this far was given one.
+        Ok(parts.extensions.get().cloned().unwrap_or(RequestId(String::new())))
+    }
+}
+
 /// A moment: seconds since the epoch, or RFC 3339.
 #[derive(Debug)]
-struct Moment(UnixTime);
+pub(super) struct Moment(pub(super) UnixTime);
 
 impl<'de> Deserialize<'de> for Moment {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Moment, D::Error> {
@@ -160,10 +186,11 @@ impl NewRevocation {
 
 async fn add_revocation(
     State(state): State<AdminState>,
+    RequestId(id): RequestId,
     JsonBody(body): JsonBody<NewRevocation>,
 ) -> Result<Response, Failure> {
     let entry = state.revoke.revoke(body.into_request()?).await?;
-    tracing::info!(target: "audit", kind = ?entry.target.key().0, expires_at = entry.expires_at.0, "revoked");
+    state.accounts.note_operator(&id, Action::Revoke, named(&entry.target, entry.reason.as_deref()));
     Ok(answer(StatusCode::CREATED, &entry))
 }
 
@@ -203,9 +230,12 @@ struct NewVersion {
 
 async fn raise_version(
     State(state): State<AdminState>,
+    RequestId(id): RequestId,
     JsonBody(body): JsonBody<NewVersion>,
 ) -> Result<Response, Failure> {
     let grace = body.grace.map(|span| span.0);
+    let whose = body.sub.as_deref().map_or_else(|| "everybody".to_owned(), |sub| format!("sub {sub}"));
+    let because = body.reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
     let raised = match (body.sub, body.all, &body.issuer) {
         (Some(sub), false, _) => state.revoke.raise_version(body.issuer, sub, body.reason, grace).await?,
         (None, true, None) => state.revoke.raise_all(body.reason, grace).await?,
@@ -215,7 +245,7 @@ async fn raise_version(
         }
     };
     let in_force_at = raised.in_force_at;
-    tracing::info!(target: "audit", version = raised.version, in_force_at = in_force_at.0, "token version raised");
+    state.accounts.note_operator(&id, Action::RaiseVersion, format!("{whose}{because}"));
     Ok(answer(StatusCode::OK, &json!({"version": raised.version, "in_force_at": in_force_at})))
 }
 
@@ -223,13 +253,13 @@ async fn list_keys(State(state): State<AdminState>) -> Response {
     answer(StatusCode::OK, &json!({"keys": state.rotate.list()}))
 }
 
-async fn rotate_keys(State(state): State<AdminState>) -> Result<Response, Failure> {
+async fn rotate_keys(State(state): State<AdminState>, RequestId(id): RequestId) -> Result<Response, Failure> {
     let keys = state.rotate.rotate().await.map_err(|SignError(why)| {
         tracing::warn!(%why, "the signing keys were not rotated");
         // The message of this error never holds key material, and the operator needs it.
         Failure::new(409, "keys_not_rotated", why)
     })?;
-    tracing::info!(target: "audit", "signing keys rotated");
+    state.accounts.note_operator(&id, Action::RotateKeys, String::new());
     Ok(answer(StatusCode::OK, &json!({"keys": keys})))
 }
 
@@ -245,12 +275,15 @@ struct NewToken {
 
 async fn mint_token(
     State(state): State<AdminState>,
+    RequestId(id): RequestId,
     JsonBody(body): JsonBody<NewToken>,
 ) -> Result<Response, Failure> {
     let ttl = body.ttl.map(|span| span.0);
+    let whose = format!("sub {}", body.sub);
     let request = mint::Request { sub: body.sub, email: body.email, scopes: body.scopes, ttl };
     let minted = state.mint.mint(request).await?;
-    tracing::info!(target: "audit", jti = minted.signed.token_id, "access token minted");
+    let what = format!("{whose}, jti {}", minted.signed.token_id);
+    state.accounts.note_operator(&id, Action::MintToken, what);
     let body = json!({
         "access_token": minted.signed.token,
         "token_type": "Bearer",
@@ -294,6 +327,13 @@ impl From<StoreError> for Failure {
             ),
         }
     }
+}
+
+/// What a revocation names, for the audit log.
+fn named(target: &Target, reason: Option<&str>) -> String {
+    let (kind, issuer, name) = target.key();
+    let because = reason.map_or_else(String::new, |reason| format!(": {reason}"));
+    format!("{kind:?} {name} of {issuer}{because}")
 }
 
 impl From<RevokeError> for Failure {

@@ -3,6 +3,7 @@
 
 mod admin;
 mod admin_token;
+mod admin_users;
 mod body;
 mod health;
 mod well_known;

@@ -336,6 +336,9 @@ impl Signer for KeyRing {
         if !identity.scopes.is_empty() {
             claims.insert("scope".to_owned(), json!(identity.scopes.join(" ")));
         }
+        if let Some(name) = identity.claims.get("name").filter(|name| name.is_string()) {
+            claims.insert("name".to_owned(), name.clone());
+        }
         self.0.sign("JWT", &claims)
     }
 }

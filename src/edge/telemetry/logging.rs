@@ -99,6 +99,7 @@ pub(super) fn access(ended: &Ended<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::AuditTo;
     use std::io::Write;
     use std::sync::{Arc, Mutex};
     use std::time::Duration;
@@ -118,7 +119,7 @@ mod tests {
     }
 
     fn log(level: &str, access: bool) -> Log {
-        Log { format: LogFormat::Text, level: level.to_owned(), access }
+        Log { format: LogFormat::Text, level: level.to_owned(), access, audit: AuditTo::Stdout }
     }
 
     fn written(log: &Log, path: &str) -> String {

@@ -1,5 +1,6 @@
 //! What operators see: counts for Prometheus, lines for the log.
 
+pub mod audit;
 pub mod logging;
 pub mod metrics;
 

@@ -1,0 +1,100 @@
+//! The part of the composition that accounts need: their ports, the workers behind them, and how they end.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+
+use super::spawn;
+use crate::config::Config;
+use crate::domain::opaque::ServerKey;
+use crate::domain::session::Lifetimes;
+use crate::edge::data_dir;
+use crate::edge::devices::DeviceReader;
+use crate::edge::entropy::SystemEntropy;
+use crate::edge::limits::Limits;
+use crate::edge::mail::Post;
+use crate::edge::passwords::Hashers;
+use crate::edge::telemetry::audit::AuditLog;
+use crate::ports::{Clock, Meter, Signer, Store};
+use crate::service::accounts::{Accounts, Parts, Settings};
+use crate::service::mint::MAX_TTL;
+use crate::service::outbox::Outbox;
+
+/// The file in the data folder from which opaque tokens are derived (mode 0600).
+const OPAQUE_KEY_FILE: &str = "opaque.key";
+/// How often the list of tasks is looked at for those whose time comes later.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// What accounts are made of and with.
+pub(super) struct Wanted {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) signer: Arc<dyn Signer>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) meter: Arc<dyn Meter>,
+}
+
+/// The use cases, running.
+pub(super) struct Running {
+    pub(super) accounts: Accounts,
+    pub(super) audit: Arc<AuditLog>,
+    pub(super) background: Vec<AbortHandle>,
+}
+
+/// Composes the use cases about accounts and starts their workers.
+///
+/// # Errors
+/// What kept it from that, as one printable text.
+pub(super) fn start(config: &Config, data_dir: &Path, wanted: Wanted) -> Result<Running, String> {
+    let Wanted { store, signer, clock, meter } = wanted;
+    let secret = data_dir::secret(data_dir, OPAQUE_KEY_FILE)?;
+    let key = data_dir::key(&secret)
+        .map_err(|why| format!("the secret in {}: {why}", data_dir.join(OPAQUE_KEY_FILE).display()))?;
+    let key = Arc::new(ServerKey::new(key));
+    let audit = Arc::new(AuditLog::start(config.log.audit.clone(), Arc::clone(&store)));
+    let (tasks, mails) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let tokens = &config.tokens;
+    let accounts = Accounts::new(Parts {
+        store: Arc::clone(&store),
+        signer,
+        clock: Arc::clone(&clock),
+        entropy: Arc::new(SystemEntropy),
+        passwords: Arc::new(Hashers::start(&config.passwords, Arc::clone(&meter))?),
+        limiter: Arc::new(Limits::new(config.limits.enabled, Arc::clone(&clock))),
+        audit: Arc::clone(&audit) as _,
+        devices: Arc::new(DeviceReader::open(config.sessions.geoip.as_deref())?),
+        key: Arc::clone(&key),
+        tasks: Arc::clone(&tasks),
+        outbox: Arc::clone(&mails),
+        settings: Settings {
+            access_ttl: tokens.access_ttl,
+            lifetimes: Lifetimes {
+                sliding: tokens.refresh_ttl,
+                absolute: config.sessions.absolute_ttl,
+            },
+            max_sessions: config.sessions.max_per_user,
+            fingerprint: config.sessions.fingerprint,
+            revocation_life: tokens.access_ttl.max(MAX_TTL) + tokens.leeway,
+        },
+    });
+    let outbox = Outbox::new(store, Arc::new(Post::new(config)?), clock, meter, key, mails);
+    let background = vec![spawn(do_tasks(accounts.clone(), tasks)), spawn(outbox.run())];
+    Ok(Running { accounts, audit, background })
+}
+
+/// Does what requests leave behind: as soon as they say so, and when the time of a later task has come.
+async fn do_tasks(accounts: Accounts, written: Arc<Notify>) {
+    let mut ticks = tokio::time::interval(LOOK);
+    loop {
+        if let Err(error) = accounts.do_due_tasks().await {
+            tracing::warn!(%error, "tasks wait: the store does not take their outcome");
+            ticks.tick().await;
+        }
+        tokio::select! {
+            () = written.notified() => {}
+            _ = ticks.tick() => {}
+        }
+    }
+}

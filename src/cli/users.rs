@@ -1,0 +1,396 @@
+//! `palisade users …`: accounts, over the admin API of the running gateway.
+
+use std::io::IsTerminal;
+use std::path::Path;
+
+use clap::{Args, Subcommand};
+use comfy_table::{ContentArrangement, Table, presets};
+use serde_json::{Map, Value, json};
+use zeroize::Zeroizing;
+
+use super::admin;
+use super::token_inspect::moment;
+use crate::edge::admin_client::AdminClient;
+
+/// How many accounts one request for a list asks for.
+const PAGE: usize = 1000;
+
+/// See and change accounts.
+#[derive(Debug, Subcommand)]
+pub(super) enum Users {
+    /// Every account, oldest first.
+    List {
+        #[command(flatten)]
+        output: Output,
+    },
+    /// One account with its sessions and its latest events.
+    Show {
+        #[command(flatten)]
+        user: Named,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Make an account.
+    #[command(after_help = "\
+Examples:
+  palisade users add ann@example.com                          mails her a link that sets a password
+  palisade users add ann@example.com --verified --generate-password
+  palisade users add ann@example.com --verified --password-stdin < secret
+  palisade users add ann@example.com --verified --password-hash '$2b$12$…'")]
+    Add(Box<Add>),
+    /// Disable an account: its sessions end, and nobody signs in.
+    Disable {
+        #[command(flatten)]
+        user: Named,
+    },
+    /// Enable a disabled account again.
+    Enable {
+        #[command(flatten)]
+        user: Named,
+    },
+    /// Delete an account with its sessions; its tokens are refused from now on. There is no way back.
+    Delete {
+        #[command(flatten)]
+        user: Named,
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
+    },
+    /// List an account's sessions, or end them.
+    Sessions {
+        #[command(flatten)]
+        user: Named,
+        /// End this one.
+        #[arg(long, value_name = "ID", conflicts_with = "end_all")]
+        end: Option<String>,
+        /// End all of them.
+        #[arg(long)]
+        end_all: bool,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Take the password away, end the sessions, and mail a link that sets a new one.
+    ResetPassword {
+        #[command(flatten)]
+        user: Named,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Named {
+    /// The account: its id or its e-mail address.
+    #[arg(value_name = "USER")]
+    user: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Output {
+    /// JSON, for programs.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Add {
+    /// The e-mail address.
+    email: String,
+    /// What the person is called.
+    #[arg(long)]
+    name: Option<String>,
+    /// Make a random password that meets the policy, and print it.
+    #[arg(long, group = "secret")]
+    generate_password: bool,
+    /// Read the password from standard input. (There is no option for the password itself: it would be in
+    /// the shell's history, and visible to everybody on this machine.)
+    #[arg(long, group = "secret")]
+    password_stdin: bool,
+    /// Import a hash: bcrypt ($2a$, $2b$, $2y$) or passlib's bcrypt_sha256.
+    #[arg(long, value_name = "HASH", group = "secret")]
+    password_hash: Option<String>,
+    /// Take the address as verified; otherwise a verification is mailed.
+    #[arg(long)]
+    verified: bool,
+    /// A scope of every access token; repeat for more.
+    #[arg(long = "scope", value_name = "SCOPE")]
+    scopes: Vec<String>,
+    /// A further claim of every access token; repeat for more. The value is JSON, or else text.
+    #[arg(long = "claim", value_name = "NAME=VALUE", value_parser = claim)]
+    claims: Vec<(String, Value)>,
+    #[command(flatten)]
+    output: Output,
+}
+
+fn claim(text: &str) -> Result<(String, Value), String> {
+    let (name, value) = text.split_once('=').ok_or("write it as NAME=VALUE")?;
+    let value = serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned()));
+    Ok((name.to_owned(), value))
+}
+
+/// Does what was asked. The text is what to print.
+pub(super) fn run(config: &Path, command: Users) -> Result<String, String> {
+    match command {
+        Users::List { output } => admin::ask(config, |client| async move { list(&client, &output).await }),
+        Users::Show { user, output } => {
+            admin::ask(config, |client| async move { show(&client, &user, &output).await })
+        }
+        Users::Add(add) => {
+            let password = if add.password_stdin { Some(from_stdin()?) } else { None };
+            admin::ask(config, |client| async move { self::add(&client, *add, password).await })
+        }
+        Users::Disable { user } => set(config, &user, json!({"active": false}), "disabled"),
+        Users::Enable { user } => set(config, &user, json!({"active": true}), "enabled"),
+        Users::Delete { user, yes } => {
+            if !yes && !confirmed(&user.user)? {
+                return Err("nothing was deleted".to_owned());
+            }
+            admin::ask(config, |client| async move {
+                client.delete(&user.path("")).await?;
+                Ok(format!("deleted {}", user.user))
+            })
+        }
+        Users::Sessions { user, end, end_all, output } => admin::ask(config, |client| async move {
+            let ended = match (end, end_all) {
+                (Some(id), _) => client.delete(&user.path(&format!("/sessions/{}", escaped(&id)))).await?,
+                (None, true) => client.delete(&user.path("/sessions")).await?,
+                (None, false) => return sessions(&client, &user, &output).await,
+            };
+            Ok(format!("ended {}", ended["ended"]))
+        }),
+        Users::ResetPassword { user } => admin::ask(config, |client| async move {
+            client.post(&user.path("/reset-password"), &json!({})).await?;
+            Ok(format!("a link that sets a new password is on its way to {}", user.user))
+        }),
+    }
+}
+
+impl Named {
+    fn path(&self, rest: &str) -> String {
+        format!("/admin/v1/users/{}{rest}", escaped(&self.user))
+    }
+}
+
+/// `text` as one segment of a path (RFC 3986 §2.3).
+fn escaped(text: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~@".contains(&b);
+    text.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
+}
+
+fn set(config: &Path, user: &Named, change: Value, done: &str) -> Result<String, String> {
+    admin::ask(config, |client| async move {
+        client.patch(&user.path(""), &change).await?;
+        Ok(format!("{done} {}", user.user))
+    })
+}
+
+async fn list(client: &AdminClient, output: &Output) -> Result<String, String> {
+    let mut users = Vec::new();
+    let mut after = String::new();
+    loop {
+        let page = client.get(&format!("/admin/v1/users?limit={PAGE}{after}")).await?;
+        users.extend(page["users"].as_array().cloned().unwrap_or_default());
+        match page["next"].as_str() {
+            Some(next) => after = format!("&after={next}"),
+            None => break,
+        }
+    }
+    if output.json {
+        return Ok(pretty(&Value::Array(users)));
+    }
+    let mut table = table(&["E-MAIL", "NAME", "STATE", "CREATED", "LAST LOGIN", "ID"]);
+    for user in &users {
+        table.add_row([
+            text(&user["email"]),
+            text(&user["name"]),
+            state(user).to_owned(),
+            time(&user["created_at"]),
+            time(&user["last_login_at"]),
+            text(&user["id"]),
+        ]);
+    }
+    Ok(table.to_string())
+}
+
+/// The one word that matters most.
+fn state(user: &Value) -> &'static str {
+    if user["active"] == false {
+        "disabled"
+    } else if user["locked_until"].is_number() {
+        "locked"
+    } else if user["email_verified"] == false {
+        "unverified"
+    } else {
+        "active"
+    }
+}
+
+async fn show(client: &AdminClient, user: &Named, output: &Output) -> Result<String, String> {
+    let mut shown = client.get(&user.path("")).await?;
+    let id = shown["id"].as_str().unwrap_or_default().to_owned();
+    let events = client.get(&format!("/admin/v1/audit?limit=20&user={id}")).await?;
+    if output.json {
+        shown["events"] = events["events"].clone();
+        return Ok(pretty(&shown));
+    }
+    let mut lines = table(&[]);
+    for (label, value) in [
+        ("E-mail", text(&shown["email"])),
+        ("Name", text(&shown["name"])),
+        ("State", state(&shown).to_owned()),
+        ("Password", if shown["has_password"] == true { "set" } else { "none" }.to_owned()),
+        ("Scopes", list_of(&shown["scopes"])),
+        ("Claims", shown["claims"].to_string()),
+        ("Token version", shown["token_version"].to_string()),
+        ("Created", time(&shown["created_at"])),
+        ("Changed", time(&shown["updated_at"])),
+        ("Last login", time(&shown["last_login_at"])),
+        ("Locked until", time(&shown["locked_until"])),
+        ("Id", id),
+    ] {
+        lines.add_row([label.to_owned(), value]);
+    }
+    let mut log = table(&["WHEN", "WHAT", "OUTCOME", "WHO", "FROM", "WHY"]);
+    for event in events["events"].as_array().into_iter().flatten() {
+        log.add_row([
+            time(&event["at"]),
+            text(&event["action"]),
+            text(&event["outcome"]),
+            text(&event["actor"]),
+            text(&event["address"]),
+            text(&event["reason"]),
+        ]);
+    }
+    Ok(format!("{lines}\n\nSessions\n{}\n\nLatest events\n{log}", session_table(&shown["sessions"])))
+}
+
+async fn sessions(client: &AdminClient, user: &Named, output: &Output) -> Result<String, String> {
+    let answer = client.get(&user.path("/sessions")).await?;
+    if output.json {
+        return Ok(pretty(&answer["sessions"]));
+    }
+    Ok(session_table(&answer["sessions"]).to_string())
+}
+
+fn session_table(sessions: &Value) -> Table {
+    let mut table = table(&["DEVICE", "PLACE", "ADDRESS", "CREATED", "LAST USED", "ENDS", "ID"]);
+    for session in sessions.as_array().into_iter().flatten() {
+        table.add_row([
+            text(&session["device"]),
+            text(&session["place"]),
+            text(&session["address"]),
+            time(&session["created_at"]),
+            time(&session["last_used_at"]),
+            time(&session["expires_at"]),
+            text(&session["id"]),
+        ]);
+    }
+    table
+}
+
+async fn add(client: &AdminClient, add: Add, password: Option<Zeroizing<String>>) -> Result<String, String> {
+    let claims: Map<String, Value> = add.claims.into_iter().collect();
+    let body = json!({
+        "email": add.email,
+        "name": add.name,
+        "password": password.as_deref(),
+        "password_hash": add.password_hash,
+        "generate_password": add.generate_password,
+        "email_verified": add.verified,
+        "scopes": add.scopes,
+        "claims": claims,
+    });
+    let made = client.post("/admin/v1/users", &body).await?;
+    if add.output.json {
+        return Ok(pretty(&made));
+    }
+    let mut said = format!("added {} with the id {}", text(&made["email"]), text(&made["id"]));
+    if let Some(password) = made["password"].as_str() {
+        said.push_str(&format!("\npassword: {password}"));
+    } else if made["has_password"] == false {
+        said.push_str("\na link that sets a password is on its way");
+    }
+    if made["email_verified"] == false && made["has_password"] == true {
+        said.push_str("\na link that verifies the address is on its way");
+    }
+    Ok(said)
+}
+
+/// A password from standard input, without its last line feed.
+fn from_stdin() -> Result<Zeroizing<String>, String> {
+    let text = std::io::read_to_string(std::io::stdin().lock()).map(Zeroizing::new);
+    let text = text.map_err(|error| format!("standard input cannot be read: {error}"))?;
+    let password = text.strip_suffix('\n').unwrap_or(&text);
+    match password.strip_suffix('\r').unwrap_or(password) {
+        "" => Err("no password came from standard input".to_owned()),
+        password => Ok(Zeroizing::new(password.to_owned())),
+    }
+}
+
+/// Asks a person; a script must say `--yes`.
+fn confirmed(user: &str) -> Result<bool, String> {
+    if !std::io::stdin().is_terminal() {
+        return Err("deleting cannot be undone: say --yes to mean it".to_owned());
+    }
+    eprint!("Delete the account {user} for good? Type `yes`: ");
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer).map_err(|error| error.to_string())?;
+    Ok(answer.trim() == "yes")
+}
+
+fn table(head: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    if !head.is_empty() {
+        table.set_header(head);
+    }
+    table
+}
+
+/// For a terminal: what a stranger chose must not move its cursor.
+fn text(value: &Value) -> String {
+    match value.as_str() {
+        Some(text) => text.chars().map(|c| if c.is_control() { '?' } else { c }).collect(),
+        None => "–".to_owned(),
+    }
+}
+
+fn list_of(value: &Value) -> String {
+    let words: Vec<&str> = value.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    if words.is_empty() { "–".to_owned() } else { words.join(" ") }
+}
+
+fn time(value: &Value) -> String {
+    value.as_u64().map_or_else(|| "–".to_owned(), moment)
+}
+
+fn pretty(value: &Value) -> String {
+    // A value read from JSON can be written as JSON.
+    serde_json::to_string_pretty(value).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_claim_is_json_or_text() {
+        assert_eq!(claim("role=admin").unwrap(), ("role".to_owned(), json!("admin")));
+        assert_eq!(claim("level=3").unwrap(), ("level".to_owned(), json!(3)));
+        assert_eq!(claim("roles=[\"a\",\"b\"]").unwrap().1, json!(["a", "b"]));
+        assert!(claim("role").is_err());
+    }
+
+    #[test]
+    fn a_name_stays_in_its_place() {
+        assert_eq!(escaped("a/../b?c@example.com"), "a%2F..%2Fb%3Fc@example.com");
+        assert_eq!(text(&json!("a\u{1b}[2Jb")), "a?[2Jb");
+    }
+
+    #[test]
+    fn the_state_is_the_word_that_matters_most() {
+        let user = |active, locked: Value, verified| json!({"active": active, "locked_until": locked, "email_verified": verified});
+        assert_eq!(state(&user(false, json!(5), false)), "disabled");
+        assert_eq!(state(&user(true, json!(5), false)), "locked");
+        assert_eq!(state(&user(true, Value::Null, false)), "unverified");
+        assert_eq!(state(&user(true, Value::Null, true)), "active");
+    }
+}
