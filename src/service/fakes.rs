@@ -457,7 +457,7 @@ impl Control for FakeControl {
 
 /// The suite that every store must pass, so that what the use cases are tested with is what they get.
 #[path = "../../tests/store/conformance.rs"]
-mod conformance;
+pub(crate) mod conformance;
 
 #[tokio::test]
 async fn the_fake_store_conforms() {

@@ -129,3 +129,139 @@ fn written_under<'w>(
     }
     writes.range(prefix.to_vec()..end)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+
+    use super::*;
+    use crate::domain::revocation::Target;
+    use crate::domain::time::UnixTime;
+    use crate::edge::store::verify::verify;
+    use crate::service::fakes::conformance::{link, mail, revocation, session, task, token, user};
+
+    fn opened() -> (tempfile::TempDir, Trees) {
+        let folder = tempfile::tempdir().unwrap();
+        let trees = Trees::open(folder.path()).unwrap();
+        (folder, trees)
+    }
+
+    fn apply(draft: Draft<'_>) {
+        let trees = draft.trees;
+        if let Some((writes, steps)) = draft.finish() {
+            trees.apply(writes, steps).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_record_of_an_unknown_version_stops_the_commit_that_meets_it_and_no_other() {
+        let (_folder, trees) = opened();
+        let mut draft = Draft::new(&trees);
+        draft.commit(vec![Change::Revoke(revocation(token("t"), 1, 10))]).unwrap();
+        apply(draft);
+        let number = decode("", &trees.get(&keys::issuer("https://id.test")).unwrap().unwrap()).unwrap();
+        let key = keys::revocation(token("t").key().0, number, "t");
+        trees.apply(Writes::from([(key, Some(b"\x09".into()))]), 0).unwrap();
+
+        let mut draft = Draft::new(&trees);
+        let made = vec![Change::CreateLink(link(1, 5)), Change::Revoke(revocation(token("t"), 1, 20))];
+        let error = draft.commit(made).unwrap_err().to_string();
+        assert!(error.contains("version 9"), "{error}");
+        draft.commit(vec![Change::Revoke(revocation(token("u"), 1, 10))]).unwrap();
+        let (writes, steps) = draft.finish().unwrap();
+        assert_eq!((writes.len(), steps), (2, 1), "the neighbour's revocation and its end");
+    }
+
+    #[test]
+    fn a_refused_commit_leaves_nothing_in_the_batch() {
+        let (_folder, trees) = opened();
+        let mut draft = Draft::new(&trees);
+        draft.commit(vec![Change::CreateUser(user(1, "ann@example.com"))]).unwrap();
+        let taken = vec![Change::CreateLink(link(1, 5)), Change::CreateUser(user(2, "ann@example.com"))];
+        assert!(matches!(draft.commit(taken), Err(CommitError::EmailTaken)), "by a neighbour of this batch");
+        let (writes, steps) = draft.finish().unwrap();
+        assert_eq!((writes.len(), steps), (2, 1), "the account and its address");
+        let mut draft = Draft::new(&trees);
+        assert!(draft.commit(vec![Change::ConsumeLink(link(1, 5).hash)]).is_err());
+        assert!(draft.finish().is_none(), "nothing to write, nothing to sync");
+    }
+
+    /// Every index agrees with its records after whatever was committed and swept, in batches of any size.
+    #[test]
+    fn no_sequence_of_commits_takes_an_index_and_its_records_apart() {
+        let (_folder, trees) = opened();
+        let mut state = 1u64;
+        let mut random = move |below: u64| {
+            state = BuildHasherDefault::<DefaultHasher>::default().hash_one(state);
+            state % below
+        };
+        let mut accepted = 0;
+        for round in 0..300 {
+            let mut draft = Draft::new(&trees);
+            for _ in 0..=random(8) {
+                if random(10) == 0 {
+                    draft.step(|draft| draft.sweep(UnixTime(3600 + round))).unwrap();
+                    continue;
+                }
+                let changes = (0..=random(3)).map(|_| {
+                    let (n, end) = (u128::from(random(6)), round + random(40));
+                    let email = format!("u{}@example.com", random(6));
+                    match random(13) {
+                        0 | 1 => Change::CreateUser(user(n, &email)),
+                        2 => {
+                            let mut changed = user(n, &email);
+                            let stored = draft.get(&keys::user(changed.id)).unwrap();
+                            let revision =
+                                |bytes: IVec| decode::<crate::domain::account::User>("", &bytes).unwrap().revision;
+                            changed.revision = stored.map_or(0, revision);
+                            Change::UpdateUser(changed)
+                        }
+                        3 => Change::DeleteUser(user(n, &email).id),
+                        4 | 5 => Change::CreateSession(session(n, u128::from(random(3)), end)),
+                        6 => Change::UpdateSession(session(n, u128::from(random(3)), end)),
+                        7 => Change::EndSession(user(n, &email).id, session(n, u128::from(random(3)), end).id),
+                        8 => Change::CreateLink(link(n, end)),
+                        9 => Change::ConsumeLink(link(n, end).hash),
+                        10 => {
+                            let given_up = random(3) == 0;
+                            Change::PutMail(crate::domain::mail::Mail { given_up, ..mail(n, &email, end) })
+                        }
+                        11 => Change::RemoveMail(mail(n, &email, end)),
+                        _ => Change::Revoke(revocation(token(&n.to_string()), round, end)),
+                    }
+                });
+                let changes = changes.collect();
+                accepted += usize::from(draft.commit(changes).is_ok());
+            }
+            apply(draft);
+            verify(&trees).unwrap_or_else(|error| panic!("round {round}: {error}"));
+        }
+        assert!(accepted > 300, "{accepted} commits were taken in");
+    }
+
+    #[test]
+    fn verifying_sees_what_does_not_fit() {
+        let (_folder, trees) = opened();
+        let mut draft = Draft::new(&trees);
+        let made = vec![
+            Change::CreateUser(user(1, "ann@example.com")),
+            Change::CreateSession(session(1, 1, 9)),
+            Change::CreateLink(link(1, 9)),
+            Change::PutMail(mail(1, "ann@example.com", 9)),
+            Change::Revoke(revocation(token("t"), 1, 9)),
+            Change::Revoke(revocation(Target::Session { issuer: "i".into(), sid: "s".into() }, 1, 9)),
+        ];
+        draft.commit(made).unwrap();
+        draft.commit(vec![Change::CreateTask(task(1, 9))]).unwrap();
+        apply(draft);
+        verify(&trees).unwrap();
+        let everything: Vec<_> = trees.range(Vec::new()..vec![u8::MAX]).map(Result::unwrap).collect();
+        for (key, value) in everything {
+            let alone = [Table::Sequence, Table::Task].into_iter().any(|table| key[0] == table as u8);
+            trees.apply(Writes::from([(key.to_vec(), None)]), 0).unwrap();
+            assert_eq!(verify(&trees).is_err(), !alone, "without {key:?}");
+            trees.apply(Writes::from([(key.to_vec(), Some(value))]), 0).unwrap();
+        }
+        verify(&trees).unwrap();
+    }
+}

@@ -16,6 +16,7 @@ mod record;
 pub mod sled;
 mod sweep;
 mod trees;
+mod verify;
 mod writer;
 
 pub use self::files::OpenError;

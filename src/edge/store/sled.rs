@@ -19,6 +19,7 @@ use super::files::{self, OpenError};
 use super::keys;
 use super::read;
 use super::trees::Trees;
+use super::verify;
 use super::writer::{self, Command, Queued, Reply};
 use crate::domain::account::{User, UserId};
 use crate::domain::audit::Event;
@@ -126,6 +127,15 @@ impl SledStore {
     /// [`StoreError`].
     pub async fn is_empty(&self) -> Result<bool, StoreError> {
         Ok(self.len().await? == 0)
+    }
+
+    /// Reads everything, and holds every index against its records. For tests and tools, while nothing is
+    /// being written.
+    ///
+    /// # Errors
+    /// [`StoreError`]: the first thing that cannot be read, or does not fit.
+    pub async fn verify(&self) -> Result<(), StoreError> {
+        self.read(verify::verify).await
     }
 
     async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command + Send) -> Result<T, CommitError> {
