@@ -26,7 +26,7 @@ use crate::edge::fetch::HttpFetch;
 use crate::edge::jwt::{Issuers, KeyRing, TokenVerifier};
 use crate::edge::proxy;
 use crate::edge::proxy::forward::Told;
-use crate::edge::store::{RevocationCache, RevokingStore, SledStore};
+use crate::edge::store::{MeteredStore, RevocationCache, RevokingStore, SledStore};
 use crate::edge::telemetry::Meters;
 use crate::edge::telemetry::metrics::{Levels, Metrics, Probe, UpstreamLevel};
 use crate::ports::{Clock, Control, Keys, Meter, Revocations, Signer, Store};
@@ -73,10 +73,12 @@ pub struct Running {
     connections: TaskTracker,
     grace: Duration,
     background: Vec<AbortHandle>,
+    store: Arc<SledStore>,
 }
 
 impl Running {
-    /// Stops accepting, lets requests under way finish within the configured grace, closes the store.
+    /// Stops accepting, lets requests under way finish within the configured grace, closes the store. When
+    /// it returns, the data folder is free for the next gateway.
     pub async fn shutdown(self) {
         // Nobody listening is nobody to tell.
         let _ = self.closing.send(true);
@@ -87,6 +89,11 @@ impl Running {
         }
         for task in &self.background {
             task.abort();
+        }
+        // Closed, not dropped: a task that is being ended may hold on to it a moment longer.
+        let store = self.store;
+        if let Err(error) = tokio::task::spawn_blocking(move || store.close()).await {
+            tracing::error!(%error, "the store was not closed");
         }
     }
 }
@@ -225,8 +232,9 @@ pub async fn start(config: Config, options: Options) -> Result<Running, String> 
     let streams = Arc::new(proxy::exchange::Streams::default());
     let changed = Arc::new(Notify::new());
     let changes = Arc::clone(&changed);
-    let store: Arc<dyn Store> =
-        Arc::new(RevokingStore::new(sled, Arc::clone(&revocations), Box::new(move || changes.notify_one())));
+    let metered = Arc::new(MeteredStore::new(Arc::clone(&sled) as _, Arc::clone(&meters) as _));
+    let on_change = Box::new(move || changes.notify_one());
+    let store: Arc<dyn Store> = Arc::new(RevokingStore::new(metered, Arc::clone(&revocations), on_change));
     let ring = KeyRing::open(&config.tokens, &data_dir, clock.now()).map_err(|error| error.to_string())?;
     if ring.made_keys() {
         notices.push(format!("signing keys were made in {}", data_dir.display()));
@@ -361,6 +369,7 @@ pub async fn start(config: Config, options: Options) -> Result<Running, String> 
         connections,
         grace: config.server.shutdown_grace,
         background,
+        store: sled,
     })
 }
 

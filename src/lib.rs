@@ -19,6 +19,10 @@
 
 #![forbid(unsafe_code)]
 
+/// For the suites that run inside this crate as well as outside it.
+#[cfg(test)]
+extern crate self as palisade;
+
 pub mod app;
 pub mod cli;
 pub mod config;

@@ -469,3 +469,39 @@ fn token_verify_knows_the_vectors_of_the_rfcs() {
     let old = key.token(&json!({"iss": "i", "aud": "a", "sub": "s", "exp": now() - 600}));
     assert_eq!(verify(&[], &format!("{good}\n{old}")), (Some(1), "valid\ninvalid: expired\n".to_owned()));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_gateway_that_was_shut_down_has_let_go_of_its_store() {
+    let upstream = Upstream::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let key = Key::ed("theirs");
+    let text = config(&upstream, &key, folder.path());
+    let file = folder.path().join("config.toml");
+    std::fs::write(&file, &text).unwrap();
+    let mut revoked = Vec::<String>::new();
+    for round in 0..5 {
+        let config = palisade::config::parse(&text, &file, &|_| None).unwrap();
+        let running = palisade::app::start(config, palisade::app::Options::default()).await.unwrap();
+        for token in &revoked {
+            assert_eq!(Client::to(running.listen[0]).await.status("/", token).await, 401, "round {round}");
+        }
+        let token = theirs(&key, &format!("t{round}"), "x", "s");
+        let mut client = Client::to(running.listen[0]).await;
+        assert_eq!(client.status("/", &token).await, 200);
+        let credential = std::fs::read_to_string(folder.path().join("data/admin.token")).unwrap();
+        let body = json!({"token": token});
+        let revoke = support::admin(running.admin, &credential, "POST", "/admin/v1/revocations", &body);
+        assert_eq!(revoke.await.0, 201);
+        revoked.push(token);
+        let scrape = format!("GET /metrics HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", running.admin);
+        let metrics = support::exchange(running.admin, scrape).await;
+        for call in ["commit", "each_revocation"] {
+            let counted = format!(
+                "palisade_store_call_duration_seconds_count{{call=\"{call}\",outcome=\"ok\"}} 1\n"
+            );
+            assert!(metrics.contains(&counted), "{metrics}");
+        }
+        drop(client);
+        running.shutdown().await;
+    }
+}

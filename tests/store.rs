@@ -4,7 +4,7 @@
 #[path = "store/conformance.rs"]
 mod conformance;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{BufRead, BufReader, Write};
@@ -13,14 +13,16 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use conformance::{all, revocation, token};
+use conformance::{all, link, mail, revocation, session, token, user};
 use palisade::domain::identity::Identity;
 use palisade::domain::revocation::Target;
 use palisade::domain::time::UnixTime;
 use palisade::edge::store::{OpenError, RevocationCache, RevokingStore, SledStore};
-use palisade::ports::{Revocations, Store};
+use palisade::ports::{Change, CommitError, Revocations, Store};
 
+/// The folder that the child of the crash suite works in, and the number of its run.
 const CRASH_CHILD: &str = "PALISADE_CRASH_CHILD";
+const CRASH_RUN: &str = "PALISADE_CRASH_RUN";
 
 #[tokio::test]
 async fn sled_conforms() {
@@ -36,93 +38,204 @@ async fn a_decorated_store_conforms() {
     .await;
 }
 
-/// The child of the crash suite: revokes and raises until it is killed, and says what was acknowledged.
+/// One line of the crash suite's child: what was acknowledged. Written at once, so that whatever the parent
+/// reads was acknowledged before it.
+fn acknowledged(line: std::fmt::Arguments<'_>) {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "ACK {line}").unwrap();
+    out.flush().unwrap();
+}
+
+/// The child of the crash suite: works at the store until it is killed, and says what was acknowledged.
 #[test]
 fn crash_child() {
     let Some(dir) = std::env::var_os(CRASH_CHILD) else { return };
+    let run: u128 = std::env::var(CRASH_RUN).unwrap().parse().unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
         let store = SledStore::open(&dir).unwrap();
-        let run = store.len().await.unwrap();
-        let tasks: Vec<_> = (0..24)
-            .map(|task| {
-                let store = Arc::clone(&store);
-                tokio::spawn(async move {
-                    for n in 0.. {
-                        let line = if n % 5 == 4 {
-                            let sub = format!("sub-{task}");
-                            let made = store
-                                .raise_version("i", &sub, UnixTime(1), UnixTime(9_000_000), None)
-                                .await
-                                .unwrap();
-                            format!("ACK version {sub} {}", made.target.limit())
-                        } else {
-                            let jti = format!("{run}-{task}-{n}");
-                            let made = revocation(token(&jti), n, 9_000_000);
-                            store.revoke(made).await.unwrap();
-                            format!("ACK token {jti} 0")
-                        };
-                        // Written at once: what the parent reads was acknowledged before it.
-                        let mut out = std::io::stdout().lock();
-                        writeln!(out, "{line}").unwrap();
-                        out.flush().unwrap();
-                    }
-                })
-            })
-            .collect();
-        for task in tasks {
-            task.await.unwrap();
+        for id in 1..=3 {
+            let fresh = session(id, id, 9_000_000);
+            if store.session(fresh.user, fresh.id).await.unwrap().is_none() {
+                store.commit(vec![Change::CreateSession(fresh)]).await.unwrap();
+            }
+        }
+        let mut tasks = tokio::task::JoinSet::new();
+        for task in 0..8u128 {
+            tasks.spawn(revokes(Arc::clone(&store), run, task));
+            tasks.spawn(rotates(Arc::clone(&store), 1 + task % 3));
+            tasks.spawn(registers(Arc::clone(&store), run, task));
+        }
+        while let Some(ended) = tasks.join_next().await {
+            ended.unwrap();
         }
     });
+}
+
+async fn revokes(store: Arc<SledStore>, run: u128, task: u128) {
+    for n in 0.. {
+        if n % 5 == 4 {
+            let sub = format!("sub-{task}");
+            let made = store.raise_version("i", &sub, UnixTime(1), UnixTime(9_000_000), None).await.unwrap();
+            acknowledged(format_args!("version {sub} {}", made.target.limit()));
+        } else {
+            let jti = format!("{run}-{task}-{n}");
+            store.revoke(revocation(token(&jti), n, 9_000_000)).await.unwrap();
+            acknowledged(format_args!("token {jti} 0"));
+        }
+    }
+}
+
+/// Several of these rotate one session, as tabs of a browser do.
+async fn rotates(store: Arc<SledStore>, id: u128) {
+    let of = session(id, id, 9_000_000);
+    loop {
+        let mut next = store.session(of.user, of.id).await.unwrap().unwrap();
+        // Moves together with the revision, or a rotation was half there.
+        next.generation += 1;
+        let revision = next.revision + 1;
+        match store.commit(vec![Change::UpdateSession(next)]).await {
+            Ok(_) => acknowledged(format_args!("session {id} {revision}")),
+            // Another was faster.
+            Err(CommitError::Conflict) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// An account with its link, its mail and its task, in one commit; then the task is done in the next.
+async fn registers(store: Arc<SledStore>, run: u128, task: u128) {
+    for n in 0u128.. {
+        let id = (run << 64) + (task << 48) + n + 1;
+        store.commit(registration(id)).await.unwrap();
+        acknowledged(format_args!("user {id} 0"));
+        if n % 3 == 0 {
+            store.commit(vec![Change::FinishTask(conformance::task(id, 1)), removal(id)]).await.unwrap();
+            acknowledged(format_args!("done {id} 0"));
+        }
+    }
+}
+
+fn address(id: u128) -> String {
+    format!("u{id}@example.com")
+}
+
+fn registration(id: u128) -> Vec<Change> {
+    vec![
+        Change::CreateUser(user(id, &address(id))),
+        Change::CreateLink(link(id, 9_000_000)),
+        Change::PutMail(mail(id, &address(id), 1)),
+        Change::CreateTask(conformance::task(id, 1)),
+    ]
+}
+
+fn removal(id: u128) -> Change {
+    Change::RemoveMail(mail(id, &address(id), 1))
+}
+
+/// What the children of the crash suite were promised.
+#[derive(Default)]
+struct Promised {
+    tokens: Vec<String>,
+    versions: HashMap<String, u64>,
+    sessions: HashMap<u128, u64>,
+    users: HashSet<u128>,
+    done: HashSet<u128>,
+}
+
+impl Promised {
+    /// Whether the line told of something.
+    fn learn(&mut self, line: &str) -> bool {
+        let mut words = line.split(' ').skip_while(|word| *word != "ACK").skip(1);
+        let (Some(what), Some(name), Some(number)) = (words.next(), words.next(), words.next()) else {
+            return false;
+        };
+        let Ok(number) = number.parse::<u64>() else { return false };
+        match what {
+            "token" => self.tokens.push(name.to_owned()),
+            "version" => {
+                let version = self.versions.entry(name.to_owned()).or_default();
+                *version = number.max(*version);
+            }
+            "session" => {
+                let revision = self.sessions.entry(name.parse().unwrap()).or_default();
+                *revision = number.max(*revision);
+            }
+            "user" => drop(self.users.insert(name.parse().unwrap())),
+            _ => drop(self.done.insert(name.parse().unwrap())),
+        }
+        true
+    }
+
+    async fn holds(&self, store: &SledStore) {
+        store.verify().await.unwrap();
+        for jti in &self.tokens {
+            assert!(store.revocation(&token(jti)).await.unwrap().is_some(), "{jti} is lost");
+        }
+        for (sub, version) in &self.versions {
+            let standing = store.version("i", sub).await.unwrap();
+            assert!(standing >= *version, "{sub} fell from {version} to {standing}");
+            let target = Target::SubjectVersion { issuer: "i".into(), sub: sub.clone(), below: 0 };
+            let limit = store.revocation(&target).await.unwrap().unwrap().target.limit();
+            assert_eq!(limit, standing, "version and revocation of {sub} are one step");
+        }
+        for (id, revision) in &self.sessions {
+            let fresh = session(*id, *id, 0);
+            let stored = store.session(fresh.user, fresh.id).await.unwrap().unwrap();
+            assert!(stored.revision >= *revision, "session {id} fell from {revision} to {}", stored.revision);
+            assert_eq!(u64::from(stored.generation), stored.revision, "a rotation is half there");
+        }
+        let number = |id: uuid::Uuid| id.as_u128();
+        let users: HashSet<_> =
+            store.users(None, usize::MAX).await.unwrap().iter().map(|user| number(user.id.0)).collect();
+        let mails: HashSet<_> =
+            store.due_mails(UnixTime(1), usize::MAX).await.unwrap().iter().map(|mail| number(mail.id)).collect();
+        let tasks: HashSet<_> =
+            store.due_tasks(UnixTime(1), usize::MAX).await.unwrap().iter().map(|task| number(task.id)).collect();
+        assert!(self.users.is_subset(&users), "{:?} are lost", self.users.difference(&users));
+        assert_eq!(mails, tasks, "a mail and its task come and go together");
+        assert!(mails.is_subset(&users) && mails.is_disjoint(&self.done), "what was done is not to do");
+        for id in &users {
+            let found = store.user_by_email(&address(*id).parse().unwrap()).await.unwrap();
+            assert_eq!(found.map(|user| number(user.id.0)), Some(*id));
+            let link = link(*id, 0).hash;
+            assert!(store.link(&link).await.unwrap().is_some(), "{id} has no link");
+            // The third of them waits for nothing; the others wait for ever.
+            let finished = id & 0xffff_ffff;
+            assert!(mails.contains(id) || (finished - 1).is_multiple_of(3), "{id} has no mail");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_acknowledged_is_lost_by_a_kill() {
     let dir = tempfile::tempdir().unwrap();
-    let (mut tokens, mut versions) = (Vec::new(), HashMap::<String, u64>::new());
+    let mut promised = Promised::default();
     for round in 0..20u64 {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["crash_child", "--exact", "--nocapture"])
             .env(CRASH_CHILD, dir.path())
+            .env(CRASH_RUN, round.to_string())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let enough = RandomState::new().hash_one(round) % 600;
+        let enough = (RandomState::new().hash_one(round) % 600).max(1);
         let mut seen = 0;
         // Reads on to the end of the pipe after the kill: those were acknowledged too.
         for line in BufReader::new(child.stdout.take().unwrap()).split(b'\n').map_while(Result::ok) {
-            let line = String::from_utf8_lossy(&line).into_owned();
-            let mut words = line.split(' ').skip_while(|w| *w != "ACK").skip(1);
-            let (Some(what), Some(name), Some(number)) = (words.next(), words.next(), words.next()) else {
-                continue;
-            };
-            if what == "version" {
-                let version = versions.entry(name.to_owned()).or_default();
-                *version = (*version).max(number.parse().unwrap());
-            } else {
-                tokens.push(name.to_owned());
-            }
-            seen += 1;
-            if seen == enough.max(1) {
+            seen += u64::from(promised.learn(&String::from_utf8_lossy(&line)));
+            if seen == enough {
                 child.kill().unwrap();
             }
         }
         child.wait().unwrap();
-        assert!(seen > 0, "round {round}: the child acknowledged nothing");
-
-        let store = SledStore::open(dir.path()).unwrap();
-        for jti in &tokens {
-            assert!(store.revocation(&token(jti)).await.unwrap().is_some(), "round {round}: {jti} is lost");
-        }
-        for (sub, version) in &versions {
-            let standing = store.version("i", sub).await.unwrap();
-            assert!(standing >= *version, "round {round}: {sub} fell from {version} to {standing}");
-            let target = Target::SubjectVersion { issuer: "i".into(), sub: sub.clone(), below: 0 };
-            let limit = store.revocation(&target).await.unwrap().unwrap().target.limit();
-            assert_eq!(limit, standing, "round {round}: version and revocation of {sub} are one step");
-        }
+        assert!(seen >= enough, "round {round}: the child ended by itself after {seen}");
+        promised.holds(&*SledStore::open(dir.path()).unwrap()).await;
     }
+    let Promised { tokens, versions, sessions, users, done } = promised;
+    let seen = [tokens.len(), versions.len(), sessions.len(), users.len(), done.len()];
+    assert!(!seen.contains(&0), "a part of the suite did nothing: {seen:?}");
 }
 
 #[test]

@@ -15,6 +15,7 @@ const ROOMS: [(&str, &[&str]); 17] = [
     ("jsonwebtoken", &["edge/jwt"]),
     ("aws_lc_rs", &["edge/jwt"]),
     ("sled", &["edge/store"]),
+    ("postcard", &["edge/store"]),
     ("moka", &["edge/jwt", "edge/store"]),
     ("reqwest", &["edge/fetch", "edge/admin_client"]),
     ("prometheus", &["edge/telemetry"]),

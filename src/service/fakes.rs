@@ -125,23 +125,62 @@ impl State {
             Change::RemoveMail(mail) => drop(self.mails.remove(&mail.id)),
             Change::CreateTask(task) => drop(self.tasks.insert(task.id, task)),
             Change::FinishTask(task) => drop(self.tasks.remove(&task.id).ok_or(CommitError::Conflict)?),
-            Change::Record(events) => self.events.extend(events),
-            Change::Revoke(revocation) => {
-                self.entries.push(revocation.clone());
-                return Ok(Some(revocation));
-            }
+            Change::Record(events) => events.into_iter().for_each(|event| self.record(event)),
+            Change::Revoke(revocation) => return Ok(Some(self.revoke(revocation))),
             Change::RaiseVersion { issuer, sub, created_at, expires_at, reason, enforce } => {
-                let version = self.versions.entry((issuer.clone(), sub.clone())).or_default();
-                *version += 1;
-                let target = Target::SubjectVersion { issuer, sub, below: *version };
-                let entry = Revocation { target, expires_at, created_at, reason };
-                if enforce {
-                    self.entries.push(entry.clone());
-                }
-                return Ok(Some(entry));
+                let target = Target::SubjectVersion { issuer: issuer.clone(), sub: sub.clone(), below: 0 };
+                let floor = self.standing(&target).map_or(0, |entry| entry.target.limit());
+                let version = self.versions.entry((issuer, sub)).or_default();
+                *version = (*version + 1).max(floor);
+                let target = target.with_limit(*version);
+                let entry = self.merged(Revocation { target, expires_at, created_at, reason });
+                return Ok(Some(if enforce { self.revoke(entry) } else { entry }));
             }
         }
         Ok(None)
+    }
+
+    fn standing(&self, target: &Target) -> Option<&Revocation> {
+        self.entries.iter().find(|entry| entry.target.key() == target.key())
+    }
+
+    fn merged(&self, new: Revocation) -> Revocation {
+        let Some(old) = self.standing(&new.target) else { return new };
+        let limit = old.target.limit().max(new.target.limit());
+        Revocation {
+            target: new.target.with_limit(limit),
+            expires_at: old.expires_at.max(new.expires_at),
+            created_at: old.created_at.max(new.created_at),
+            reason: new.reason.or_else(|| old.reason.clone()),
+        }
+    }
+
+    fn revoke(&mut self, new: Revocation) -> Revocation {
+        let entry = self.merged(new);
+        self.entries.retain(|other| other.target.key() != entry.target.key());
+        self.entries.push(entry.clone());
+        entry
+    }
+
+    fn record(&mut self, event: Event) {
+        let theirs = |other: &&Event| other.user == event.user;
+        if self.events.iter().filter(theirs).count() == EVENTS_KEPT {
+            let oldest = self.events.iter().position(|other| theirs(&other));
+            oldest.map(|oldest| self.events.remove(oldest));
+        }
+        self.events.push(event);
+    }
+
+    fn sweep(&mut self, end: UnixTime) -> Swept {
+        let before = (self.entries.len(), self.sessions.len(), self.links.len());
+        self.entries.retain(|entry| entry.expires_at >= end);
+        self.sessions.retain(|_, session| session.expires_at >= end);
+        self.links.retain(|_, link| link.expires_at >= end);
+        Swept {
+            revocations: (before.0 - self.entries.len()) as u64,
+            sessions: (before.1 - self.sessions.len()) as u64,
+            links: (before.2 - self.links.len()) as u64,
+        }
     }
 }
 
@@ -184,19 +223,23 @@ impl Store for FakeStore {
 
     async fn each_revocation(
         &self,
-        _: UnixTime,
+        now: UnixTime,
         each: &mut (dyn FnMut(Revocation) + Send),
     ) -> Result<(), StoreError> {
-        self.state().entries.iter().cloned().for_each(each);
+        self.state().entries.iter().filter(|entry| entry.expires_at >= now).cloned().for_each(each);
         Ok(())
     }
 
     async fn recent_revocations(&self, limit: usize) -> Result<Vec<Revocation>, StoreError> {
-        Ok(self.state().entries.iter().rev().take(limit).cloned().collect())
+        let mut entries = self.state().entries.clone();
+        entries.reverse();
+        entries.sort_by_key(|entry| std::cmp::Reverse(entry.created_at));
+        entries.truncate(limit);
+        Ok(entries)
     }
 
     async fn revocation(&self, target: &Target) -> Result<Option<Revocation>, StoreError> {
-        Ok(self.state().entries.iter().find(|e| e.target.key() == target.key()).cloned())
+        Ok(self.state().standing(target).cloned())
     }
 
     async fn user(&self, id: UserId) -> Result<Option<User>, StoreError> {
@@ -226,13 +269,18 @@ impl Store for FakeStore {
     }
 
     async fn due_tasks(&self, now: UnixTime, limit: usize) -> Result<Vec<Task>, StoreError> {
-        Ok(self.state().tasks.values().filter(|task| task.due_at <= now).take(limit).cloned().collect())
+        let mut due: Vec<_> = self.state().tasks.values().filter(|task| task.due_at <= now).cloned().collect();
+        due.sort_by_key(|task| task.due_at);
+        due.truncate(limit);
+        Ok(due)
     }
 
     async fn due_mails(&self, now: UnixTime, limit: usize) -> Result<Vec<Mail>, StoreError> {
-        let state = self.state();
-        let due = state.mails.values().filter(|mail| mail.due_at <= now && !mail.given_up);
-        Ok(due.take(limit).cloned().collect())
+        let is_due = |mail: &&Mail| mail.due_at <= now && !mail.given_up;
+        let mut due: Vec<_> = self.state().mails.values().filter(is_due).cloned().collect();
+        due.sort_by_key(|mail| mail.due_at);
+        due.truncate(limit);
+        Ok(due)
     }
 
     async fn mails(&self, limit: usize) -> Result<Vec<Mail>, StoreError> {
@@ -245,8 +293,9 @@ impl Store for FakeStore {
         Ok(theirs.take(limit).cloned().collect())
     }
 
-    async fn sweep(&self, _: UnixTime) -> Result<Swept, StoreError> {
-        Ok(Swept::default())
+    async fn sweep(&self, now: UnixTime) -> Result<Swept, StoreError> {
+        self.check()?;
+        Ok(self.state().sweep(now.minus(Duration::from_secs(3600))))
     }
 
     fn status(&self) -> StoreStatus {
@@ -430,4 +479,13 @@ pub(crate) fn accounts(store: Arc<FakeStore>) -> Accounts {
             revocation_life: day,
         },
     })
+}
+
+/// The suite that every store must pass, so that what the use cases are tested with is what they get.
+#[path = "../../tests/store/conformance.rs"]
+pub(crate) mod conformance;
+
+#[tokio::test]
+async fn the_fake_store_conforms() {
+    conformance::cases(|| std::sync::Arc::new(FakeStore::default())).await;
 }

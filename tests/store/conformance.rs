@@ -1,11 +1,22 @@
-//! What every store must do, whatever keeps it. A backend passes by running [`suite`].
+//! What every store must do, whatever keeps it. A backend passes by running [`suite`]; one that forgets
+//! with the process, by running [`cases`].
+#![allow(dead_code, reason = "each crate that runs it uses its part")]
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::Arc;
 
+use palisade::domain::account::{PasswordHash, User, UserId};
+use palisade::domain::audit::{Action, Actor, Event, Outcome};
+use palisade::domain::link::{Link, Purpose};
+use palisade::domain::mail::{Facts, Letter, Mail};
+use palisade::domain::opaque::TokenHash;
 use palisade::domain::revocation::{Revocation, Target};
+use palisade::domain::session::{Device, Session, SessionId};
+use palisade::domain::task::{Origin, Task, Work};
 use palisade::domain::time::UnixTime;
-use palisade::ports::Store;
+use palisade::ports::{Change, CommitError, EVENTS_KEPT, Store, Swept};
+use uuid::Uuid;
 
 /// A revocation made at `created` that ends at `expires`.
 pub fn revocation(target: Target, created: u64, expires: u64) -> Revocation {
@@ -16,32 +27,170 @@ pub fn token(jti: &str) -> Target {
     Target::Token { issuer: "https://id.test".into(), jti: jti.into() }
 }
 
+pub fn user(id: u128, email: &str) -> User {
+    User {
+        id: UserId(Uuid::from_u128(id)),
+        email: email.parse().unwrap(),
+        email_verified: false,
+        name: Some("Ann".into()),
+        password: Some(PasswordHash("$2b$04$hash".into())),
+        active: true,
+        locked_until: None,
+        created_at: UnixTime(1),
+        updated_at: UnixTime(1),
+        last_login_at: None,
+        scopes: vec!["read".into()],
+        claims: serde_json::Map::from_iter([("role".into(), serde_json::json!({"of": [1, 2.5, null]}))]),
+        devices: Vec::new(),
+        link_generation: 0,
+        revision: 0,
+    }
+}
+
+/// A session of `user` that ends at `expires`.
+pub fn session(user: u128, id: u128, expires: u64) -> Session {
+    Session {
+        id: SessionId(Uuid::from_u128(id)),
+        user: UserId(Uuid::from_u128(user)),
+        created_at: UnixTime(1),
+        last_used_at: UnixTime(1),
+        expires_at: UnixTime(expires),
+        device: Device {
+            name: "Firefox on Linux".into(),
+            user_agent: Some("Mozilla/5.0".into()),
+            address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            place: None,
+            fingerprint: "f".into(),
+        },
+        scopes: vec!["read".into()],
+        generation: 0,
+        current: TokenHash::of(&id.to_be_bytes()),
+        rotated_at: UnixTime(1),
+        revision: 0,
+    }
+}
+
+pub fn link(n: u128, expires: u64) -> Link {
+    Link {
+        id: Uuid::from_u128(n),
+        hash: TokenHash::of(&n.to_be_bytes()),
+        purpose: Purpose::VerifyEmail,
+        user: UserId(Uuid::from_u128(1)),
+        email: "ann@example.com".parse().unwrap(),
+        generation: 0,
+        created_at: UnixTime(1),
+        expires_at: UnixTime(expires),
+    }
+}
+
+pub fn mail(id: u128, to: &str, due: u64) -> Mail {
+    Mail {
+        id: Uuid::from_u128(id),
+        letter: Letter::Welcome,
+        to: to.parse().unwrap(),
+        name: None,
+        link: None,
+        facts: Facts::default(),
+        created_at: UnixTime(1),
+        due_at: UnixTime(due),
+        attempts: 0,
+        last_error: None,
+        given_up: false,
+    }
+}
+
+pub fn task(id: u128, due: u64) -> Task {
+    let origin = Origin { address: IpAddr::V4(Ipv4Addr::LOCALHOST), request_id: "r".into() };
+    let work = Work::ResetPassword { email: "ann@example.com".parse().unwrap(), origin };
+    Task { id: Uuid::from_u128(id), due_at: UnixTime(due), work }
+}
+
+fn event(user: Option<u128>, id: u128) -> Event {
+    Event {
+        id: Uuid::from_u128(id),
+        at: UnixTime(1),
+        action: Action::Login,
+        outcome: Outcome::Success,
+        actor: Actor::User,
+        user: user.map(|user| UserId(Uuid::from_u128(user))),
+        session: None,
+        address: None,
+        request_id: None,
+        reason: None,
+    }
+}
+
 pub async fn all(store: &dyn Store, now: u64) -> Vec<Revocation> {
     let mut found = Vec::new();
     store.each_revocation(UnixTime(now), &mut |r| found.push(r)).await.unwrap();
     found
 }
 
-/// Runs every case, each on a directory of its own.
+/// Runs every case, and then what must hold after the store was closed and opened again.
 pub async fn suite(open: impl Fn(&Path) -> Arc<dyn Store>) {
-    let fresh = || tempfile::tempdir().unwrap();
-    let dirs: Vec<_> = (0..8).map(|_| fresh()).collect();
-    let at = |n: usize| open(dirs[n].path());
-    targets_are_apart(&*at(0)).await;
-    merging(&*at(1)).await;
-    versions(&*at(2)).await;
-    recent_first(&*at(3)).await;
-    sweeping(&*at(4)).await;
-    many_at_once(at(5)).await;
-    expired_are_left_out(&*at(6)).await;
+    let mut folders = Vec::new();
+    cases(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(folder.path());
+        folders.push(folder);
+        store
+    })
+    .await;
 
-    let store = at(7);
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    assert!(store.status().writable && store.status().bytes > 0);
     store.revoke(revocation(token("kept"), 1, 100)).await.unwrap();
     store.raise_version("i", "ann", UnixTime(1), UnixTime(100), None).await.unwrap();
+    let (ann, mut letter) = (user(1, "ann@example.com"), mail(1, "ann@example.com", 5));
+    let whole = vec![
+        Change::CreateUser(ann.clone()),
+        Change::CreateSession(session(1, 1, 100)),
+        Change::CreateLink(link(1, 100)),
+        Change::PutMail(letter.clone()),
+        Change::CreateTask(task(1, 5)),
+        Change::Record(vec![event(Some(1), 1)]),
+    ];
+    store.commit(whole).await.unwrap();
+    letter.due_at = UnixTime(9);
+    store.commit(vec![Change::PutMail(letter.clone())]).await.unwrap();
     drop(store);
-    let store = at(7);
+    let store = open(folder.path());
     assert_eq!(all(&*store, 0).await.len(), 2);
     assert_eq!(store.version("i", "ann").await.unwrap(), 1);
+    assert_eq!(store.user_by_email(&ann.email).await.unwrap(), Some(ann.clone()));
+    assert_eq!(store.sessions(ann.id).await.unwrap(), [session(1, 1, 100)]);
+    assert_eq!(store.link(&link(1, 100).hash).await.unwrap(), Some(link(1, 100)));
+    assert_eq!(store.due_mails(UnixTime(8), 9).await.unwrap(), []);
+    assert_eq!(store.due_mails(UnixTime(9), 9).await.unwrap(), [letter]);
+    assert_eq!(store.due_tasks(UnixTime(5), 9).await.unwrap(), [task(1, 5)]);
+    assert_eq!(store.events(Some(ann.id), 9).await.unwrap(), [event(Some(1), 1)]);
+    let swept = store.sweep(UnixTime(101 + 3600)).await.unwrap();
+    assert_eq!(swept, Swept { revocations: 2, sessions: 1, links: 1 });
+}
+
+/// Runs every case, each on a store of its own.
+pub async fn cases(mut at: impl FnMut() -> Arc<dyn Store>) {
+    targets_are_apart(&*at()).await;
+    names_are_apart(&*at()).await;
+    merging(&*at()).await;
+    versions(&*at()).await;
+    a_raise_that_is_not_enforced_revokes_nothing(&*at()).await;
+    recent_first(&*at()).await;
+    sweeping(&*at()).await;
+    many_at_once(at()).await;
+    expired_are_left_out(&*at()).await;
+    users(&*at()).await;
+    an_address_is_one_accounts(&*at()).await;
+    a_deleted_user_leaves_nothing(&*at()).await;
+    sessions(&*at()).await;
+    sessions_and_links_are_swept_at_their_real_end(&*at()).await;
+    a_link_is_good_once(at()).await;
+    mails(&*at()).await;
+    tasks(&*at()).await;
+    events(&*at()).await;
+    a_commit_is_whole(&*at()).await;
+    one_of_many_writers_of_a_revision_wins(at()).await;
 }
 
 async fn targets_are_apart(store: &dyn Store) {
@@ -61,7 +210,7 @@ async fn targets_are_apart(store: &dyn Store) {
         assert_eq!(store.revocation(target).await.unwrap(), Some(made));
     }
     assert_eq!(all(store, 0).await.len(), targets.len());
-    assert!(store.status().writable && store.status().bytes > 0);
+    assert!(store.status().writable);
 }
 
 async fn merging(store: &dyn Store) {
@@ -159,4 +308,348 @@ async fn expired_are_left_out(store: &dyn Store) {
     store.revoke(revocation(token("new"), 1, 20)).await.unwrap();
     assert_eq!(all(store, 10).await.len(), 2);
     assert_eq!(all(store, 11).await.len(), 1);
+}
+
+async fn names_are_apart(store: &dyn Store) {
+    let uuid = "0192f0c1-2345-7abc-8def-0123456789ab";
+    let names = [uuid.to_owned(), uuid.to_uppercase(), uuid.replace('-', ""), format!("{{{uuid}}}"), "ż\0".to_owned()];
+    for name in &names {
+        store.revoke(revocation(token(name), 1, 100)).await.unwrap();
+    }
+    let mut found: Vec<_> = all(store, 0).await.into_iter().map(|entry| entry.target.key().2.to_owned()).collect();
+    found.sort();
+    let mut expected = names.to_vec();
+    expected.sort();
+    assert_eq!(found, expected);
+}
+
+async fn a_raise_that_is_not_enforced_revokes_nothing(store: &dyn Store) {
+    let raise = |enforce| Change::RaiseVersion {
+        issuer: "i".into(),
+        sub: "ann".into(),
+        created_at: UnixTime(5),
+        expires_at: UnixTime(100),
+        reason: None,
+        enforce,
+    };
+    let entries = store.commit(vec![raise(false)]).await.unwrap();
+    let target = Target::SubjectVersion { issuer: "i".into(), sub: "ann".into(), below: 1 };
+    assert_eq!(entries, [revocation(target.clone(), 5, 100)], "the entry that it would be");
+    assert_eq!(store.version("i", "ann").await.unwrap(), 1);
+    assert!(all(store, 0).await.is_empty());
+    assert_eq!(store.revocation(&target).await.unwrap(), None);
+
+    let made = vec![Change::Revoke(revocation(token("t"), 1, 100)), raise(true), raise(false)];
+    let limits: Vec<_> = store.commit(made).await.unwrap().iter().map(|entry| entry.target.limit()).collect();
+    assert_eq!(limits, [u64::MAX, 2, 3], "answered in the order of the changes");
+    assert_eq!(store.version("i", "ann").await.unwrap(), 3);
+    assert_eq!(store.revocation(&target).await.unwrap().unwrap().target.limit(), 2);
+    // When its time has come.
+    store.commit(entries.into_iter().map(Change::Revoke).collect()).await.unwrap();
+    assert_eq!(store.revocation(&target).await.unwrap().unwrap().target.limit(), 2, "never lowered");
+}
+
+/// What a commit that must be refused says.
+async fn refused(store: &dyn Store, changes: Vec<Change>) -> &'static str {
+    match store.commit(changes).await {
+        Err(CommitError::Conflict) => "conflict",
+        Err(CommitError::EmailTaken) => "taken",
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn users(store: &dyn Store) {
+    let ann = user(1, "ann@example.com");
+    assert_eq!(store.user(ann.id).await.unwrap(), None);
+    assert_eq!(store.user_by_email(&ann.email).await.unwrap(), None);
+    assert_eq!(refused(store, vec![Change::UpdateUser(ann.clone())]).await, "conflict");
+    assert_eq!(store.user_by_email(&ann.email).await.unwrap(), None, "a refusal claims no address");
+    store.commit(vec![Change::CreateUser(ann.clone())]).await.unwrap();
+    assert_eq!(store.user(ann.id).await.unwrap(), Some(ann.clone()));
+    assert_eq!(refused(store, vec![Change::CreateUser(ann.clone())]).await, "conflict");
+
+    store.commit(vec![Change::UpdateUser(User { active: false, ..ann.clone() })]).await.unwrap();
+    let stored = store.user(ann.id).await.unwrap().unwrap();
+    assert_eq!(stored, User { active: false, revision: 1, ..ann.clone() });
+    assert_eq!(refused(store, vec![Change::UpdateUser(ann.clone())]).await, "conflict", "an older state");
+    assert_eq!(store.user(ann.id).await.unwrap().unwrap(), stored);
+
+    for n in [5, 3, 4, 2] {
+        store.commit(vec![Change::CreateUser(user(n, &format!("u{n}@example.com")))]).await.unwrap();
+    }
+    let ids = |list: Vec<User>| list.iter().map(|user| user.id.0.as_u128()).collect::<Vec<_>>();
+    assert_eq!(ids(store.users(None, 9).await.unwrap()), [1, 2, 3, 4, 5]);
+    assert_eq!(ids(store.users(None, 2).await.unwrap()), [1, 2]);
+    assert_eq!(ids(store.users(Some(UserId(Uuid::from_u128(2))), 2).await.unwrap()), [3, 4]);
+    assert_eq!(ids(store.users(Some(UserId(Uuid::max())), 2).await.unwrap()), [0; 0]);
+}
+
+async fn an_address_is_one_accounts(store: &dyn Store) {
+    let (ann, bob) = (user(1, "ann@example.com"), user(2, "bob@example.com"));
+    let ann_at = |email: &str, revision| User { email: email.parse().unwrap(), revision, ..ann.clone() };
+    store.commit(vec![Change::CreateUser(ann.clone())]).await.unwrap();
+    assert_eq!(refused(store, vec![Change::CreateUser(user(2, "ann@example.com"))]).await, "taken");
+    assert_eq!(store.user(bob.id).await.unwrap(), None);
+    store.commit(vec![Change::CreateUser(bob.clone())]).await.unwrap();
+    assert_eq!(refused(store, vec![Change::UpdateUser(ann_at("bob@example.com", 0))]).await, "taken");
+
+    store.commit(vec![Change::UpdateUser(ann_at("ann@new.example", 0))]).await.unwrap();
+    assert_eq!(store.user_by_email(&ann.email).await.unwrap(), None);
+    let moved = ann_at("ann@new.example", 1);
+    assert_eq!(store.user_by_email(&moved.email).await.unwrap(), Some(moved.clone()));
+    // What one change of a commit frees, the next may take.
+    let swap = vec![
+        Change::UpdateUser(ann_at("ann@newer.example", 1)),
+        Change::CreateUser(user(3, "ann@new.example")),
+        Change::CreateUser(user(4, "ann@example.com")),
+    ];
+    store.commit(swap).await.unwrap();
+    for (email, owner) in [("ann@newer.example", 1), ("ann@new.example", 3), ("ann@example.com", 4)] {
+        let found = store.user_by_email(&email.parse().unwrap()).await.unwrap().unwrap();
+        assert_eq!(found.id.0.as_u128(), owner, "{email}");
+    }
+}
+
+async fn a_deleted_user_leaves_nothing(store: &dyn Store) {
+    let ann = user(1, "ann@example.com");
+    let made = vec![
+        Change::CreateUser(ann.clone()),
+        Change::CreateUser(user(2, "bob@example.com")),
+        Change::CreateSession(session(1, 1, 100)),
+        Change::CreateSession(session(1, 2, 100)),
+        Change::CreateSession(session(2, 3, 100)),
+        Change::Record(vec![event(Some(1), 1), event(Some(2), 2), event(None, 3)]),
+    ];
+    store.commit(made).await.unwrap();
+    // One that was made in the same commit goes too.
+    let gone = vec![Change::CreateSession(session(1, 4, 100)), Change::DeleteUser(ann.id)];
+    store.commit(gone).await.unwrap();
+    assert_eq!(store.user(ann.id).await.unwrap(), None);
+    assert_eq!(store.user_by_email(&ann.email).await.unwrap(), None);
+    assert_eq!(store.sessions(ann.id).await.unwrap(), []);
+    assert_eq!(store.events(Some(ann.id), 9).await.unwrap(), []);
+    let bob = UserId(Uuid::from_u128(2));
+    assert_eq!(store.sessions(bob).await.unwrap().len(), 1);
+    assert_eq!(store.events(Some(bob), 9).await.unwrap().len(), 1);
+    assert_eq!(store.events(None, 9).await.unwrap().len(), 1);
+    store.commit(vec![Change::DeleteUser(ann.id)]).await.unwrap();
+    store.commit(vec![Change::CreateUser(user(5, "ann@example.com"))]).await.unwrap();
+    // Nor is anything of theirs filed any more.
+    let swept = store.sweep(UnixTime(101 + 3600)).await.unwrap();
+    assert_eq!(swept, Swept { sessions: 1, ..Swept::default() });
+}
+
+async fn sessions(store: &dyn Store) {
+    let first = session(1, 1, 100);
+    assert_eq!(store.session(first.user, first.id).await.unwrap(), None);
+    assert_eq!(refused(store, vec![Change::UpdateSession(first.clone())]).await, "conflict");
+    for n in [3, 1, 2] {
+        store.commit(vec![Change::CreateSession(session(1, n, 100))]).await.unwrap();
+    }
+    store.commit(vec![Change::CreateSession(session(2, 9, 100))]).await.unwrap();
+    let ids = |list: Vec<Session>| list.iter().map(|session| session.id.0.as_u128()).collect::<Vec<_>>();
+    assert_eq!(ids(store.sessions(first.user).await.unwrap()), [1, 2, 3]);
+
+    let next = Session { generation: 1, expires_at: UnixTime(200), ..first.clone() };
+    store.commit(vec![Change::UpdateSession(next.clone())]).await.unwrap();
+    assert_eq!(refused(store, vec![Change::UpdateSession(next.clone())]).await, "conflict", "an older state");
+    let stored = store.session(first.user, first.id).await.unwrap().unwrap();
+    assert_eq!(stored, Session { revision: 1, ..next });
+
+    store.commit(vec![Change::EndSession(first.user, first.id)]).await.unwrap();
+    store.commit(vec![Change::EndSession(first.user, first.id)]).await.unwrap();
+    assert_eq!(store.session(first.user, first.id).await.unwrap(), None);
+    assert_eq!(refused(store, vec![Change::UpdateSession(stored)]).await, "conflict", "an ended one stays so");
+    assert_eq!(ids(store.sessions(first.user).await.unwrap()), [2, 3]);
+}
+
+async fn sessions_and_links_are_swept_at_their_real_end(store: &dyn Store) {
+    let slack = |time: u64| UnixTime(time + 3600);
+    let made = vec![
+        Change::CreateSession(session(1, 1, 100)),
+        Change::CreateSession(session(1, 2, 100)),
+        Change::CreateSession(session(1, 3, 500)),
+        Change::CreateSession(session(1, 4, 100)),
+        Change::CreateLink(link(1, 100)),
+        Change::CreateLink(link(2, 150)),
+        Change::CreateLink(link(3, 100)),
+    ];
+    store.commit(made).await.unwrap();
+    let later = vec![
+        Change::UpdateSession(session(1, 2, 300)),
+        Change::UpdateSession(session(1, 3, 200)),
+        Change::EndSession(UserId(Uuid::from_u128(1)), SessionId(Uuid::from_u128(4))),
+        Change::ConsumeLink(link(3, 0).hash),
+    ];
+    store.commit(later).await.unwrap();
+    let mut sweep = async |now| {
+        let swept = store.sweep(now).await.unwrap();
+        assert_eq!(swept.revocations, 0);
+        (swept.sessions, swept.links)
+    };
+    assert_eq!(sweep(slack(100)).await, (0, 0), "an hour of slack");
+    assert_eq!(sweep(slack(101)).await, (1, 1));
+    assert_eq!(sweep(slack(151)).await, (0, 1));
+    assert_eq!(sweep(slack(201)).await, (1, 0), "an end that came nearer");
+    assert_eq!(sweep(slack(300)).await, (0, 0), "an end that moved away");
+    assert_eq!(sweep(slack(301)).await, (1, 0));
+    assert_eq!(store.sessions(UserId(Uuid::from_u128(1))).await.unwrap(), []);
+    assert_eq!(store.link(&link(2, 0).hash).await.unwrap(), None);
+}
+
+async fn a_link_is_good_once(store: Arc<dyn Store>) {
+    let made = link(1, 100);
+    assert_eq!(refused(&*store, vec![Change::ConsumeLink(made.hash)]).await, "conflict");
+    store.commit(vec![Change::CreateLink(made.clone())]).await.unwrap();
+    assert_eq!(store.link(&made.hash).await.unwrap(), Some(made.clone()));
+    let tries = (0..20).map(|_| {
+        let store = Arc::clone(&store);
+        tokio::spawn(async move { store.commit(vec![Change::ConsumeLink(made.hash)]).await.is_ok() })
+    });
+    let mut used = 0;
+    for done in tries.collect::<Vec<_>>() {
+        used += usize::from(done.await.unwrap());
+    }
+    assert_eq!(used, 1);
+    assert_eq!(store.link(&made.hash).await.unwrap(), None);
+}
+
+async fn mails(store: &dyn Store) {
+    let ids = |list: Vec<Mail>| list.iter().map(|mail| mail.id.as_u128()).collect::<Vec<_>>();
+    for (id, due) in [(1, 30), (2, 10), (3, 20)] {
+        store.commit(vec![Change::PutMail(mail(id, "ann@example.com", due))]).await.unwrap();
+    }
+    assert_eq!(ids(store.due_mails(UnixTime(9), 9).await.unwrap()), [0; 0]);
+    assert_eq!(ids(store.due_mails(UnixTime(20), 9).await.unwrap()), [2, 3]);
+    assert_eq!(ids(store.due_mails(UnixTime::NEVER, 2).await.unwrap()), [2, 3]);
+    assert_eq!(ids(store.mails(9).await.unwrap()), [3, 2, 1], "newest first");
+    assert_eq!(ids(store.mails(2).await.unwrap()), [3, 2]);
+
+    let put_off = Mail { due_at: UnixTime(40), attempts: 1, ..mail(2, "ann@example.com", 10) };
+    store.commit(vec![Change::PutMail(put_off.clone())]).await.unwrap();
+    assert_eq!(ids(store.due_mails(UnixTime(30), 9).await.unwrap()), [3, 1]);
+    assert_eq!(store.due_mails(UnixTime(40), 9).await.unwrap()[2], put_off);
+    let given_up = Mail { given_up: true, ..mail(3, "ann@example.com", 20) };
+    store.commit(vec![Change::PutMail(given_up)]).await.unwrap();
+    assert_eq!(ids(store.due_mails(UnixTime(40), 9).await.unwrap()), [1, 2]);
+    assert_eq!(ids(store.mails(9).await.unwrap()), [3, 2, 1], "kept to be seen");
+    // Tried again at an operator's word.
+    store.commit(vec![Change::PutMail(mail(3, "ann@example.com", 50))]).await.unwrap();
+    assert_eq!(ids(store.due_mails(UnixTime(50), 9).await.unwrap()), [1, 2, 3]);
+
+    // By its id, whatever else the caller thinks of it.
+    store.commit(vec![Change::RemoveMail(mail(2, "ann@example.com", 10))]).await.unwrap();
+    store.commit(vec![Change::RemoveMail(mail(2, "ann@example.com", 10))]).await.unwrap();
+    assert_eq!(ids(store.due_mails(UnixTime(50), 9).await.unwrap()), [1, 3]);
+    assert_eq!(ids(store.mails(9).await.unwrap()), [3, 1]);
+}
+
+async fn tasks(store: &dyn Store) {
+    let ids = |list: Vec<Task>| list.iter().map(|task| task.id.as_u128()).collect::<Vec<_>>();
+    for (id, due) in [(1, 30), (3, 10), (2, 10)] {
+        store.commit(vec![Change::CreateTask(task(id, due))]).await.unwrap();
+    }
+    assert_eq!(ids(store.due_tasks(UnixTime(9), 9).await.unwrap()), [0; 0]);
+    assert_eq!(ids(store.due_tasks(UnixTime(10), 9).await.unwrap()), [2, 3]);
+    assert_eq!(ids(store.due_tasks(UnixTime::NEVER, 2).await.unwrap()), [2, 3]);
+    let done = task(2, 10);
+    store.commit(vec![Change::FinishTask(done.clone())]).await.unwrap();
+    assert_eq!(refused(store, vec![Change::FinishTask(done)]).await, "conflict", "nothing is done twice");
+    assert_eq!(store.due_tasks(UnixTime(99), 9).await.unwrap(), [task(3, 10), task(1, 30)]);
+}
+
+async fn events(store: &dyn Store) {
+    let ids = |list: Vec<Event>| list.iter().map(|event| event.id.as_u128()).collect::<Vec<_>>();
+    let ann = Some(UserId(Uuid::from_u128(1)));
+    // A clock that was set back gives ids that do not rise; the order they came in counts.
+    store.commit(vec![Change::Record(vec![event(Some(1), 9), event(Some(1), 8)])]).await.unwrap();
+    store.commit(vec![Change::Record(vec![event(Some(2), 7), event(None, 6), event(Some(1), 5)])]).await.unwrap();
+    assert_eq!(ids(store.events(ann, 9).await.unwrap()), [5, 8, 9]);
+    assert_eq!(ids(store.events(ann, 2).await.unwrap()), [5, 8]);
+    assert_eq!(ids(store.events(None, 9).await.unwrap()), [6]);
+    let kept = EVENTS_KEPT as u128;
+    for n in 0..kept {
+        store.commit(vec![Change::Record(vec![event(Some(1), 1000 + n)])]).await.unwrap();
+    }
+    let many = store.events(ann, 10 * EVENTS_KEPT).await.unwrap();
+    assert_eq!(ids(many), (1000..1000 + kept).rev().collect::<Vec<_>>());
+    let flood = (0..2 * kept).map(|n| event(None, 5000 + n)).collect();
+    store.commit(vec![Change::Record(flood)]).await.unwrap();
+    let many = store.events(None, 10 * EVENTS_KEPT).await.unwrap();
+    assert_eq!(ids(many), (5000 + kept..5000 + 2 * kept).rev().collect::<Vec<_>>());
+    assert_eq!(store.events(Some(UserId(Uuid::from_u128(2))), 9).await.unwrap().len(), 1);
+}
+
+async fn a_commit_is_whole(store: &dyn Store) {
+    assert_eq!(store.commit(Vec::new()).await.unwrap(), []);
+    let refusals = [
+        Change::ConsumeLink(link(9, 1).hash),
+        Change::FinishTask(task(9, 1)),
+        Change::UpdateSession(session(9, 9, 1)),
+        Change::UpdateUser(user(9, "nine@example.com")),
+    ];
+    for refusal in refusals {
+        let changes = vec![
+            Change::CreateUser(user(1, "ann@example.com")),
+            Change::CreateSession(session(1, 1, 100)),
+            Change::CreateLink(link(1, 100)),
+            Change::PutMail(mail(1, "ann@example.com", 1)),
+            Change::CreateTask(task(1, 1)),
+            Change::Record(vec![event(Some(1), 1)]),
+            Change::Revoke(revocation(token("t"), 1, 100)),
+            refusal,
+        ];
+        assert_eq!(refused(store, changes).await, "conflict");
+        let ann = user(1, "ann@example.com");
+        assert_eq!(store.user(ann.id).await.unwrap(), None);
+        assert_eq!(store.user_by_email(&ann.email).await.unwrap(), None);
+        assert_eq!(store.sessions(ann.id).await.unwrap(), []);
+        assert_eq!(store.link(&link(1, 1).hash).await.unwrap(), None);
+        assert_eq!(store.mails(9).await.unwrap(), []);
+        assert_eq!(store.due_mails(UnixTime::NEVER, 9).await.unwrap(), []);
+        assert_eq!(store.due_tasks(UnixTime::NEVER, 9).await.unwrap(), []);
+        assert_eq!(store.events(Some(ann.id), 9).await.unwrap(), []);
+        assert_eq!(all(store, 0).await, []);
+        assert_eq!(store.sweep(UnixTime::NEVER).await.unwrap(), Swept::default());
+        assert!(store.status().writable, "a refusal is no failure");
+    }
+    // A change sees what the ones before it in its commit did.
+    let changes = vec![
+        Change::CreateLink(link(1, 100)),
+        Change::ConsumeLink(link(1, 100).hash),
+        Change::CreateSession(session(1, 1, 100)),
+        Change::UpdateSession(session(1, 1, 100)),
+        Change::UpdateSession(Session { revision: 1, ..session(1, 1, 100) }),
+    ];
+    store.commit(changes).await.unwrap();
+    let ann = UserId(Uuid::from_u128(1));
+    assert_eq!(store.sessions(ann).await.unwrap(), [Session { revision: 2, ..session(1, 1, 100) }]);
+}
+
+/// Refusals do not disturb what is committed beside them, and each revision is followed by one other.
+async fn one_of_many_writers_of_a_revision_wins(store: Arc<dyn Store>) {
+    store.commit(vec![Change::CreateSession(session(1, 1, 100))]).await.unwrap();
+    for revision in 0..5 {
+        let tries = (0..20u128).map(|n| {
+            let store = Arc::clone(&store);
+            tokio::spawn(async move {
+                let next = Session { revision, generation: n as u32, ..session(1, 1, 100) };
+                let bystander = Change::Revoke(revocation(token(&format!("{revision}-{n}")), 1, 100));
+                let made = store.commit(vec![Change::UpdateSession(next)]).await;
+                store.commit(vec![bystander]).await.unwrap();
+                match made {
+                    Ok(_) => Some(n as u32),
+                    Err(CommitError::Conflict) => None,
+                    Err(error) => panic!("{error}"),
+                }
+            })
+        });
+        let mut winners = Vec::new();
+        for done in tries.collect::<Vec<_>>() {
+            winners.extend(done.await.unwrap());
+        }
+        let stored = &store.sessions(UserId(Uuid::from_u128(1))).await.unwrap()[0];
+        assert_eq!((winners, stored.revision), (vec![stored.generation], revision + 1));
+    }
+    assert_eq!(all(&*store, 0).await.len(), 100);
 }

@@ -167,6 +167,7 @@ async fn a_store_failure_is_told_without_its_inside() {
         .unwrap();
     let response = api.router.clone().oneshot(request).await.unwrap();
     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(response.headers()["retry-after"], "1");
     let body = String::from_utf8(to_bytes(response.into_body(), 9999).await.unwrap().to_vec()).unwrap();
     assert!(body.contains("store_unavailable") && !body.contains("secret"), "{body}");
 }

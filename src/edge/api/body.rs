@@ -27,6 +27,10 @@ impl IntoResponse for Failure {
             let challenge = HeaderValue::from_static("Bearer realm=\"palisade-admin\"");
             response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
         }
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            // The store tries its disk again twice a second.
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
         response
     }
 }

@@ -14,7 +14,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use async_trait::async_trait;
 
 use super::EXPIRY_SLACK;
-use super::record::kind_byte;
+use super::keys::kind_byte;
 use crate::domain::account::{User, UserId};
 use crate::domain::audit::Event;
 use crate::domain::email::EmailAddress;

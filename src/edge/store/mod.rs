@@ -1,18 +1,27 @@
 //! Durable state, and the revocation set in memory before it.
 //!
 //! [`SledStore`] keeps what must survive; [`RevokingStore`] wraps any store so that the
-//! [`RevocationCache`] learns of every revocation the moment it is durable. Nothing outside this room
-//! may name sled, and nothing here may decide who is let in.
+//! [`RevocationCache`] learns of every revocation the moment it is durable, and [`MeteredStore`] so that
+//! its calls are counted. Nothing outside this room may name sled, and nothing here may decide who is let
+//! in.
 
+mod change;
+mod draft;
 mod files;
+mod keys;
 pub mod memory;
+pub mod metered;
+mod read;
 mod record;
 pub mod sled;
+mod sweep;
 mod trees;
+mod verify;
 mod writer;
 
 pub use self::files::OpenError;
 pub use self::memory::{RevocationCache, RevokingStore};
+pub use self::metered::MeteredStore;
 pub use self::sled::SledStore;
 
 use std::time::Duration;

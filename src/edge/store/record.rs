@@ -1,12 +1,13 @@
-//! How records look on disk: a version byte, then JSON; and how their keys sort.
+//! How records look on disk: a version byte, then JSON, or postcard where there may be millions.
 //!
 //! A version this program does not know is an error with advice. It must never be skipped or guessed
 //! at: a revocation that is not understood is a revoked token that works.
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
-use crate::domain::revocation::Kind;
+use crate::domain::revocation::{Kind, Revocation, Target};
+use crate::domain::session::Session;
 use crate::domain::time::UnixTime;
 use crate::ports::StoreError;
 
@@ -16,19 +17,102 @@ const VERSION: u8 = 1;
 /// A value as it is stored.
 pub(super) fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, StoreError> {
     let mut bytes = vec![VERSION];
-    serde_json::to_writer(&mut bytes, value)
-        .map_err(|e| StoreError::Unavailable(format!("a record cannot be encoded: {e}")))?;
+    serde_json::to_writer(&mut bytes, value).map_err(cannot_be_encoded)?;
     Ok(bytes)
 }
 
 /// The value stored in `bytes`; `what` names the record to the reader of the error.
 pub(super) fn decode<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, StoreError> {
+    serde_json::from_slice(body(what, bytes)?).map_err(|e| damaged(what, e))
+}
+
+/// A session, behind the moment under which it is filed.
+pub(super) fn encode_session(filed: UnixTime, session: &Session) -> Result<Vec<u8>, StoreError> {
+    let mut bytes = vec![VERSION];
+    bytes.extend_from_slice(&filed.0.to_be_bytes());
+    serde_json::to_writer(&mut bytes, session).map_err(cannot_be_encoded)?;
+    Ok(bytes)
+}
+
+/// The session in `bytes`.
+pub(super) fn decode_session(bytes: &[u8]) -> Result<Session, StoreError> {
+    let (_, json) = split_session(bytes)?;
+    serde_json::from_slice(json).map_err(|e| damaged("a session", e))
+}
+
+/// The moment under which the session in `bytes` is filed.
+pub(super) fn session_filed(bytes: &[u8]) -> Result<UnixTime, StoreError> {
+    split_session(bytes).map(|(filed, _)| filed)
+}
+
+fn split_session(bytes: &[u8]) -> Result<(UnixTime, &[u8]), StoreError> {
+    let (filed, json) = body("a session", bytes)?
+        .split_first_chunk()
+        .ok_or_else(|| damaged("a session", "it is cut short"))?;
+    Ok((UnixTime(u64::from_be_bytes(*filed)), json))
+}
+
+/// What is kept of a revocation beside what its key says.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Standing {
+    pub expires_at: UnixTime,
+    pub created_at: UnixTime,
+    /// `None` where the kind has none.
+    limit: Option<u64>,
+    reason: Option<String>,
+}
+
+/// What is stored of `revocation`.
+pub(super) fn encode_revocation(revocation: &Revocation) -> Result<Vec<u8>, StoreError> {
+    let limit = match revocation.target {
+        Target::Token { .. } | Target::Session { .. } => None,
+        _ => Some(revocation.target.limit()),
+    };
+    let standing = Standing {
+        expires_at: revocation.expires_at,
+        created_at: revocation.created_at,
+        limit,
+        reason: revocation.reason.clone(),
+    };
+    postcard::to_extend(&standing, vec![VERSION]).map_err(cannot_be_encoded)
+}
+
+/// What `bytes` say of a revocation.
+pub(super) fn decode_revocation(bytes: &[u8]) -> Result<Standing, StoreError> {
+    let what = "a revocation";
+    match postcard::take_from_bytes(body(what, bytes)?) {
+        Ok((standing, [])) => Ok(standing),
+        Ok(_) => Err(damaged(what, "it is too long")),
+        Err(e) => Err(damaged(what, e)),
+    }
+}
+
+impl Standing {
+    /// The whole revocation, given what its key says.
+    pub(super) fn of(self, (kind, issuer, name): (Kind, String, String)) -> Result<Revocation, StoreError> {
+        let limit = self.limit.ok_or("it has no limit");
+        let target = match kind {
+            Kind::Token => Ok(Target::Token { issuer, jti: name }),
+            Kind::Session => Ok(Target::Session { issuer, sid: name }),
+            Kind::SubjectVersion => limit.map(|below| Target::SubjectVersion { issuer, sub: name, below }),
+            Kind::SubjectIssued => {
+                limit.map(|until| Target::SubjectIssued { issuer, sub: name, until: UnixTime(until) })
+            }
+            Kind::Issuer => limit.map(|until| Target::Issuer { issuer, until: UnixTime(until) }),
+        };
+        Ok(Revocation {
+            target: target.map_err(|why| damaged("a revocation", why))?,
+            expires_at: self.expires_at,
+            created_at: self.created_at,
+            reason: self.reason,
+        })
+    }
+}
+
+/// What is behind the version byte.
+fn body<'a>(what: &str, bytes: &'a [u8]) -> Result<&'a [u8], StoreError> {
     match bytes.split_first() {
-        Some((&VERSION, json)) => serde_json::from_slice(json).map_err(|e| {
-            StoreError::Unreadable(format!(
-                "{what} is damaged ({e}); restore the data directory from a backup"
-            ))
-        }),
+        Some((&VERSION, body)) => Ok(body),
         Some((other, _)) => Err(StoreError::Unreadable(format!(
             "{what} has record version {other} and this program knows only version {VERSION}; run the program that \
              wrote it, or restore a backup made by this one"
@@ -39,41 +123,12 @@ pub(super) fn decode<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T,
     }
 }
 
-/// The key of one entry: kind, the issuer behind its length, the name. The length keeps
-/// ("a", "bc") and ("ab", "c") apart.
-pub(super) fn entry_key((kind, issuer, name): (Kind, &str, &str)) -> Vec<u8> {
-    let mut key = Vec::with_capacity(9 + issuer.len() + name.len());
-    key.push(kind_byte(kind));
-    key.extend_from_slice(&(issuer.len() as u64).to_be_bytes());
-    key.extend_from_slice(issuer.as_bytes());
-    key.extend_from_slice(name.as_bytes());
-    key
+fn cannot_be_encoded(error: impl std::fmt::Display) -> StoreError {
+    StoreError::Unavailable(format!("a record cannot be encoded: {error}"))
 }
 
-/// `key` filed under a moment, so that a scan meets the earliest first.
-pub(super) fn time_key(time: UnixTime, key: &[u8]) -> Vec<u8> {
-    let mut filed = Vec::with_capacity(8 + key.len());
-    filed.extend_from_slice(&time.0.to_be_bytes());
-    filed.extend_from_slice(key);
-    filed
-}
-
-/// The entry's key inside a [`time_key`].
-pub(super) fn untimed(filed: &[u8]) -> Result<&[u8], StoreError> {
-    filed.get(8..).ok_or_else(|| {
-        StoreError::Unreadable("an index entry is too short; restore the data directory from a backup".into())
-    })
-}
-
-/// The kind as stored, and as hashed in memory. Numbers are never given to another kind.
-pub(super) fn kind_byte(kind: Kind) -> u8 {
-    match kind {
-        Kind::Token => 1,
-        Kind::Session => 2,
-        Kind::SubjectVersion => 3,
-        Kind::SubjectIssued => 4,
-        Kind::Issuer => 5,
-    }
+fn damaged(what: &str, why: impl std::fmt::Display) -> StoreError {
+    StoreError::Unreadable(format!("{what} is damaged ({why}); restore the data directory from a backup"))
 }
 
 #[cfg(test)]
@@ -94,20 +149,36 @@ mod tests {
             error.contains("the version of ann") && error.contains("99") && error.contains("backup"),
             "{error}"
         );
-        assert!(matches!(decode::<u64>("x", b""), Err(StoreError::Unreadable(_))));
-        assert!(matches!(decode::<u64>("x", b"\x01{"), Err(StoreError::Unreadable(_))));
+        for bytes in [&b""[..], b"\x01", b"\x01{", b"\x02\0\0\0\0"] {
+            assert!(matches!(decode::<u64>("x", bytes), Err(StoreError::Unreadable(_))), "{bytes:?}");
+            assert!(matches!(decode_session(bytes), Err(StoreError::Unreadable(_))), "{bytes:?}");
+            assert!(matches!(session_filed(bytes), Err(StoreError::Unreadable(_))), "{bytes:?}");
+            assert!(matches!(decode_revocation(bytes), Err(StoreError::Unreadable(_))), "{bytes:?}");
+        }
     }
 
     #[test]
-    fn keys_do_not_run_into_each_other() {
-        assert_ne!(entry_key((Kind::Token, "a", "bc")), entry_key((Kind::Token, "ab", "c")));
-        assert_ne!(entry_key((Kind::Token, "a", "b")), entry_key((Kind::Session, "a", "b")));
-    }
-
-    #[test]
-    fn times_sort_and_come_off_again() {
-        assert!(time_key(UnixTime(255), b"z") < time_key(UnixTime(256), b"a"));
-        assert_eq!(untimed(&time_key(UnixTime(3), b"key")).unwrap(), b"key");
-        assert!(untimed(b"short").is_err());
+    fn a_revocation_is_its_key_and_a_few_bytes() {
+        let (i, n) = ("https://id.test".to_owned(), "x".to_owned());
+        let targets = [
+            Target::Token { issuer: i.clone(), jti: n.clone() },
+            Target::Session { issuer: i.clone(), sid: n.clone() },
+            Target::SubjectVersion { issuer: i.clone(), sub: n.clone(), below: 3 },
+            Target::SubjectIssued { issuer: i.clone(), sub: n, until: UnixTime(7) },
+            Target::Issuer { issuer: i, until: UnixTime(9) },
+        ];
+        for target in targets {
+            let (expires_at, created_at) = (UnixTime(1_800_000_000), UnixTime(1_790_000_000));
+            let made = Revocation { target, expires_at, created_at, reason: None };
+            let bytes = encode_revocation(&made).unwrap();
+            assert!(bytes.len() <= 16, "{}", bytes.len());
+            let (kind, issuer, name) = made.target.key();
+            let key = (kind, issuer.to_owned(), name.to_owned());
+            assert_eq!(decode_revocation(&bytes).unwrap().of(key).unwrap(), made);
+            assert!(decode_revocation(&bytes[..bytes.len() - 1]).is_err());
+            assert!(decode_revocation(&[&bytes[..], b"\0"].concat()).is_err());
+        }
+        let endless = Standing { expires_at: UnixTime(1), created_at: UnixTime(1), limit: None, reason: None };
+        assert!(endless.of((Kind::Issuer, "i".into(), String::new())).is_err());
     }
 }

@@ -5,53 +5,54 @@
 //! the disk in a task.
 
 use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
 use async_trait::async_trait;
 use tokio::sync::{Semaphore, oneshot};
 
 use super::files::{self, OpenError};
-use super::record::{decode, entry_key, untimed};
-use super::trees::{SWEEP_STEP, Trees, unavailable};
-use super::writer::{self, Change, Command, Reply};
+use super::keys;
+use super::read;
+use super::trees::Trees;
+use super::verify;
+use super::writer::{self, Command, Queued, Reply};
 use crate::domain::account::{User, UserId};
 use crate::domain::audit::Event;
 use crate::domain::email::EmailAddress;
 use crate::domain::link::Link;
 use crate::domain::mail::Mail;
 use crate::domain::opaque::TokenHash;
-use crate::domain::revocation::{Kind, Revocation, Target};
+use crate::domain::revocation::{Revocation, Target};
 use crate::domain::session::{Session, SessionId};
 use crate::domain::task::Task;
 use crate::domain::time::UnixTime;
-use crate::ports::{Change as PortChange, CommitError, Store, StoreError, StoreStatus, Swept};
+use crate::ports::{Change, CommitError, Store, StoreError, StoreStatus, Swept};
 
-/// How many changes may wait; further callers wait for a place.
+/// How many commands may wait; further callers wait for a place.
 const QUEUE: usize = 1024;
-/// How many entries one visit of the blocking pool reads.
-const PAGE: usize = 4096;
 
-/// What the writer thread and the readers share. Field order matters: the lock goes last.
+/// What the writer thread and the readers share.
 pub(super) struct Shared {
     pub(super) dir: PathBuf,
-    /// `None` after a failed attempt to open the files again.
+    /// `None` after a failed attempt to open the files again, and once it is closed.
     pub(super) trees: RwLock<Option<Trees>>,
     pub(super) writable: AtomicBool,
     pub(super) bytes: AtomicU64,
-    _lock: File,
 }
 
 /// Durable state in a directory of this machine.
 pub struct SledStore {
     shared: Arc<Shared>,
-    /// `None` only while it is being dropped.
-    queue: Option<SyncSender<Command>>,
+    /// `None` once it is closed.
+    queue: RwLock<Option<SyncSender<Queued>>>,
     places: Arc<Semaphore>,
-    writer: Option<JoinHandle<()>>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+    lock: Mutex<Option<File>>,
 }
 
 impl SledStore {
@@ -71,7 +72,6 @@ impl SledStore {
             bytes: AtomicU64::new(trees.bytes()),
             trees: RwLock::new(Some(trees)),
             writable: AtomicBool::new(true),
-            _lock: lock,
         });
         let (queue, commands) = sync_channel(QUEUE);
         let for_writer = Arc::clone(&shared);
@@ -81,10 +81,29 @@ impl SledStore {
             .map_err(OpenError::io(dir))?;
         Ok(Arc::new(SledStore {
             shared,
-            queue: Some(queue),
+            queue: RwLock::new(Some(queue)),
             places: Arc::new(Semaphore::new(QUEUE)),
-            writer: Some(writer),
+            writer: Mutex::new(Some(writer)),
+            lock: Mutex::new(Some(lock)),
         }))
+    }
+
+    /// Finishes what is queued, closes the files and lets their lock go. Whoever still holds the store gets
+    /// errors from then on. Blocks. Dropping the store does the same.
+    pub fn close(&self) {
+        // The writer ends once its queue is closed and empty.
+        *self.queue.write().unwrap_or_else(PoisonError::into_inner) = None;
+        if let Some(writer) = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            // It catches panics of its own; there is nobody to tell here anyway.
+            let _ = writer.join();
+        }
+        self.shared.writable.store(false, Ordering::Relaxed);
+        let trees = self.shared.trees.write().unwrap_or_else(PoisonError::into_inner).take();
+        if catch_unwind(AssertUnwindSafe(|| drop(trees))).is_err() {
+            tracing::warn!("the storage engine did not close cleanly");
+        }
+        // The last to go: whoever gets it finds the files at rest.
+        *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// Bytes of the database file after the last change.
@@ -99,7 +118,7 @@ impl SledStore {
     /// # Errors
     /// [`StoreError`].
     pub async fn len(&self) -> Result<usize, StoreError> {
-        self.read(|trees| Ok(trees.revocations.len())).await
+        self.read(read::revocations).await
     }
 
     /// Whether no revocation is kept.
@@ -107,16 +126,28 @@ impl SledStore {
     /// # Errors
     /// [`StoreError`].
     pub async fn is_empty(&self) -> Result<bool, StoreError> {
-        self.read(|trees| Ok(trees.revocations.is_empty())).await
+        Ok(self.len().await? == 0)
     }
 
-    async fn change<T>(&self, change: impl FnOnce(Reply<T>) -> Change + Send) -> Result<T, StoreError> {
-        let closed = || StoreError::Unavailable("the writer is gone".into());
+    /// Reads everything, and holds every index against its records. For tests and tools, while nothing is
+    /// being written.
+    ///
+    /// # Errors
+    /// [`StoreError`]: the first thing that cannot be read, or does not fit.
+    pub async fn verify(&self) -> Result<(), StoreError> {
+        self.read(verify::verify).await
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command + Send) -> Result<T, CommitError> {
+        let closed = || StoreError::Unavailable("the store is closed".into());
         let place = Arc::clone(&self.places).acquire_owned().await.map_err(|_| closed())?;
         let (reply, answer) = oneshot::channel();
-        let command = Command { change: change(reply), _place: place };
-        // There are as many places as the queue is long, so this never waits.
-        self.queue.as_ref().ok_or_else(closed)?.send(command).map_err(|_| closed())?;
+        let queued = Queued { command: command(reply), _place: place };
+        {
+            // There are as many places as the queue is long, so this never waits.
+            let queue = self.queue.read().unwrap_or_else(PoisonError::into_inner);
+            queue.as_ref().ok_or_else(closed)?.send(queued).map_err(|_| closed())?;
+        }
         answer.await.map_err(|_| StoreError::Unavailable("the change was given up half-way".into()))?
     }
 
@@ -137,41 +168,19 @@ impl SledStore {
 
 impl Drop for SledStore {
     fn drop(&mut self) {
-        // The writer ends once its queue is closed and empty.
-        self.queue = None;
-        if let Some(writer) = self.writer.take() {
-            // It catches panics of its own; there is nobody to tell here anyway.
-            let _ = writer.join();
-        }
+        self.close();
     }
 }
 
 #[async_trait]
 impl Store for SledStore {
-    async fn commit(&self, changes: Vec<PortChange>) -> Result<Vec<Revocation>, CommitError> {
-        let mut entries = Vec::new();
-        for change in changes {
-            match change {
-                PortChange::Revoke(revocation) => {
-                    entries.push(self.change(|reply| Change::Revoke(revocation, reply)).await?);
-                }
-                PortChange::RaiseVersion { issuer, sub, created_at, expires_at, reason, enforce: _ } => {
-                    let raise = |reply| Change::Raise { issuer, sub, created_at, expires_at, reason, reply };
-                    entries.push(self.change(raise).await?);
-                }
-                _ => return Err(StoreError::Unavailable("not yet".into()).into()),
-            }
-        }
-        Ok(entries)
+    async fn commit(&self, changes: Vec<Change>) -> Result<Vec<Revocation>, CommitError> {
+        self.ask(|reply| Command::Commit(changes, reply)).await
     }
 
     async fn version(&self, issuer: &str, sub: &str) -> Result<u64, StoreError> {
-        let key = entry_key((Kind::SubjectVersion, issuer, sub));
-        self.read(move |trees| match trees.versions.get(key).map_err(unavailable)? {
-            Some(bytes) => decode("a token version", &bytes),
-            None => Ok(0),
-        })
-        .await
+        let (issuer, sub) = (issuer.to_owned(), sub.to_owned());
+        self.read(move |trees| read::version(trees, &issuer, &sub)).await
     }
 
     async fn each_revocation(
@@ -181,30 +190,9 @@ impl Store for SledStore {
     ) -> Result<(), StoreError> {
         // By pages, because `each` cannot leave this task and a million reads must not stay in it. An
         // entry never changes its key, so none that stood throughout is missed between two pages.
-        let mut after: Option<Vec<u8>> = None;
+        let mut after = None;
         loop {
-            let (page, last) = self
-                .read(move |trees| {
-                    let entries = match after {
-                        Some(key) => trees
-                            .revocations
-                            .range((std::ops::Bound::Excluded(key), std::ops::Bound::Unbounded)),
-                        None => trees.revocations.iter(),
-                    };
-                    let (mut page, mut last) = (Vec::with_capacity(PAGE), None);
-                    for (n, entry) in entries.take(PAGE).enumerate() {
-                        let (key, bytes) = entry.map_err(unavailable)?;
-                        let revocation: Revocation = decode("a revocation", &bytes)?;
-                        if revocation.expires_at >= now {
-                            page.push(revocation);
-                        }
-                        if n + 1 == PAGE {
-                            last = Some(key.to_vec());
-                        }
-                    }
-                    Ok((page, last))
-                })
-                .await?;
+            let (page, last) = self.read(move |trees| read::page(trees, after, now)).await?;
             page.into_iter().for_each(&mut *each);
             match last {
                 Some(key) => after = Some(key),
@@ -214,76 +202,69 @@ impl Store for SledStore {
     }
 
     async fn recent_revocations(&self, limit: usize) -> Result<Vec<Revocation>, StoreError> {
-        self.read(move |trees| {
-            let mut found = Vec::new();
-            for filed in trees.recent.iter().keys().rev().take(limit) {
-                let filed = filed.map_err(unavailable)?;
-                // Swept since the index was read: no longer there to show.
-                if let Some(bytes) = trees.revocations.get(untimed(&filed)?).map_err(unavailable)? {
-                    found.push(decode("a revocation", &bytes)?);
-                }
-            }
-            Ok(found)
-        })
-        .await
+        self.read(move |trees| read::recent_revocations(trees, limit)).await
     }
 
     async fn revocation(&self, target: &Target) -> Result<Option<Revocation>, StoreError> {
-        let key = entry_key(target.key());
-        self.read(move |trees| {
-            let found = trees.revocations.get(key).map_err(unavailable)?;
-            found.map(|bytes| decode("a revocation", &bytes)).transpose()
-        })
-        .await
+        let target = target.clone();
+        self.read(move |trees| read::revocation(trees, &target)).await
     }
 
-    async fn user(&self, _: UserId) -> Result<Option<User>, StoreError> {
-        Err(StoreError::Unavailable("not yet".into()))
+    async fn user(&self, id: UserId) -> Result<Option<User>, StoreError> {
+        self.read(move |trees| read::at(trees, "an account", &keys::user(id))).await
     }
 
-    async fn user_by_email(&self, _: &EmailAddress) -> Result<Option<User>, StoreError> {
-        Err(StoreError::Unavailable("not yet".into()))
+    async fn user_by_email(&self, email: &EmailAddress) -> Result<Option<User>, StoreError> {
+        let email = email.clone();
+        self.read(move |trees| read::user_by_email(trees, &email)).await
     }
 
-    async fn users(&self, _: Option<UserId>, _: usize) -> Result<Vec<User>, StoreError> {
-        Err(StoreError::Unavailable("not yet".into()))
+    async fn users(&self, after: Option<UserId>, limit: usize) -> Result<Vec<User>, StoreError> {
+        self.read(move |trees| read::users(trees, after, limit)).await
     }
 
-    async fn session(&self, _: UserId, _: SessionId) -> Result<Option<Session>, StoreError> {
-        Err(StoreError::Unavailable("not yet".into()))
+    async fn session(&self, user: UserId, id: SessionId) -> Result<Option<Session>, StoreError> {
+        self.read(move |trees| read::session(trees, user, id)).await
     }
 
-    async fn sessions(&self, _: UserId) -> Result<Vec<Session>, StoreError> {
-        Err(StoreError::Unavailable("not yet".into()))
+    async fn sessions(&self, user: UserId) -> Result<Vec<Session>, StoreError> {
+        self.read(move |trees| read::sessions(trees, user)).await
     }
 
-    async fn link(&self, _: &TokenHash) -> Result<Option<Link>, StoreError> {
-        Err(StoreError::Unavailable("not yet".into()))
+    async fn link(&self, hash: &TokenHash) -> Result<Option<Link>, StoreError> {
+        let key = keys::link(hash);
+        self.read(move |trees| read::at(trees, "a link", &key)).await
     }
 
-    async fn due_tasks(&self, _: UnixTime, _: usize) -> Result<Vec<Task>, StoreError> {
-        Err(StoreError::Unavailable("not yet".into()))
+    async fn due_tasks(&self, now: UnixTime, limit: usize) -> Result<Vec<Task>, StoreError> {
+        self.read(move |trees| read::due_tasks(trees, now, limit)).await
     }
 
-    async fn due_mails(&self, _: UnixTime, _: usize) -> Result<Vec<Mail>, StoreError> {
-        Err(StoreError::Unavailable("not yet".into()))
+    async fn due_mails(&self, now: UnixTime, limit: usize) -> Result<Vec<Mail>, StoreError> {
+        self.read(move |trees| read::due_mails(trees, now, limit)).await
     }
 
-    async fn mails(&self, _: usize) -> Result<Vec<Mail>, StoreError> {
-        Err(StoreError::Unavailable("not yet".into()))
+    async fn mails(&self, limit: usize) -> Result<Vec<Mail>, StoreError> {
+        self.read(move |trees| read::mails(trees, limit)).await
     }
 
-    async fn events(&self, _: Option<UserId>, _: usize) -> Result<Vec<Event>, StoreError> {
-        Err(StoreError::Unavailable("not yet".into()))
+    async fn events(&self, user: Option<UserId>, limit: usize) -> Result<Vec<Event>, StoreError> {
+        self.read(move |trees| read::events(trees, user, limit)).await
     }
 
-    /// In steps, each atomic, so that revocations come through in between.
+    /// In steps, each atomic, so that commits come through in between.
     async fn sweep(&self, now: UnixTime) -> Result<Swept, StoreError> {
         let mut swept = Swept::default();
         loop {
-            let removed = self.change(|reply| Change::Sweep(now, reply)).await?;
-            swept.revocations += removed;
-            if removed < SWEEP_STEP as u64 {
+            let step = self.ask(|reply| Command::Sweep(now, reply)).await.map_err(|error| match error {
+                CommitError::Store(error) => error,
+                // A sweep requires nothing.
+                refused => StoreError::Unavailable(refused.to_string()),
+            })?;
+            swept.revocations += step.swept.revocations;
+            swept.sessions += step.swept.sessions;
+            swept.links += step.swept.links;
+            if !step.more {
                 return Ok(swept);
             }
         }

@@ -1,56 +1,39 @@
-//! The layout inside sled, and each mutation as one transaction over it.
+//! The engine, open: reads, one atomic write with the number of the last commit in it, and the sync.
 //!
-//! Five trees: the revocations by key; two indexes over them, by expiry and by creation; the token
-//! versions; and the sequence number of the last mutation, which rises in the same transaction. Only
-//! the writer thread may call the mutations: they rely on nobody else writing.
+//! Everything is in one tree; `keys.rs` says where. Only the writer thread may call [`Trees::apply`] and
+//! [`Trees::sync`]: they rely on nobody else writing.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use ::sled::transaction::{
-    ConflictableTransactionError, TransactionError, TransactionalTree, UnabortableTransactionError,
-};
-use ::sled::{Db, IVec, Transactional, Tree};
+use ::sled::{Batch, Db, IVec, Tree};
 
-use super::EXPIRY_SLACK;
 use super::files::{OpenError, Witness};
-use super::record::{decode, encode, entry_key, time_key, untimed};
-use crate::domain::revocation::{Kind, Revocation, Target};
-use crate::domain::time::UnixTime;
+use super::keys::{self, Key};
 use crate::ports::StoreError;
 
 /// sled's page cache; its own default is a gigabyte.
 const CACHE_BYTES: u64 = 64 << 20;
 /// How long sled's threads may hold the file after its handle is gone.
 const LET_GO: Duration = Duration::from_secs(5);
-const SEQUENCE: &[u8] = b"sequence";
-/// How many entries one sweeping transaction removes, so that revocations are not kept waiting.
-pub(super) const SWEEP_STEP: usize = 256;
+
+/// What is to be written: a value, or nothing where a record shall be gone.
+pub(super) type Writes = BTreeMap<Key, Option<IVec>>;
 
 /// sled, open.
 pub(super) struct Trees {
-    pub(super) revocations: Tree,
-    pub(super) expiries: Tree,
-    pub(super) recent: Tree,
-    pub(super) versions: Tree,
-    meta: Tree,
+    tree: Tree,
+    /// As it stands in the tree.
+    sequence: AtomicU64,
     db: Db,
     /// Our own descriptor of the database file: `flush` alone does not sync what it wrote.
     file: File,
     witness: Witness,
 }
-
-/// The same trees inside a transaction, and how a mutation runs on them.
-struct Tx<'a> {
-    revocations: &'a TransactionalTree,
-    expiries: &'a TransactionalTree,
-    recent: &'a TransactionalTree,
-    versions: &'a TransactionalTree,
-}
-
-type TxResult<T> = Result<T, ConflictableTransactionError<StoreError>>;
 
 impl Trees {
     /// Opens the sled files in `dir` and holds them against the witness beside them.
@@ -72,20 +55,11 @@ impl Trees {
         // sled panics on some kinds of damage. Whatever it built is dropped with the panic.
         let opened = catch_unwind(AssertUnwindSafe(|| -> Result<_, ::sled::Error> {
             let db = open_db(dir, flusher)?;
-            let tree = |name: &str| db.open_tree(name);
-            let meta = tree("meta")?;
-            let sequence = meta.get(SEQUENCE)?;
-            Ok((
-                tree("revocations")?,
-                tree("expiries")?,
-                tree("recent")?,
-                tree("versions")?,
-                meta,
-                db.clone(),
-                sequence,
-            ))
+            let tree = db.open_tree("palisade")?;
+            let sequence = tree.get(keys::sequence())?;
+            Ok((tree, db, sequence))
         }));
-        let (revocations, expiries, recent, versions, meta, db, sequence) = match opened {
+        let (tree, db, sequence) = match opened {
             Ok(Ok(parts)) => parts,
             Ok(Err(::sled::Error::Io(source))) if !is_damage(&source) => {
                 return Err(OpenError::Io { path: dir.join("db"), source });
@@ -104,7 +78,24 @@ impl Trees {
         }
         let path = dir.join("db");
         let file = OpenOptions::new().read(true).write(true).open(&path).map_err(OpenError::io(path))?;
-        Ok(Trees { revocations, expiries, recent, versions, meta, db, file, witness })
+        Ok(Trees { tree, sequence: AtomicU64::new(sequence), db, file, witness })
+    }
+
+    /// Makes every write, or none of them when the process dies meanwhile, and counts `commits` in the same
+    /// step.
+    pub(super) fn apply(&self, writes: Writes, commits: u64) -> Result<(), StoreError> {
+        let sequence = self.sequence.load(Ordering::Relaxed) + commits;
+        let mut batch = Batch::default();
+        for (key, value) in writes {
+            match value {
+                Some(value) => batch.insert(key, value),
+                None => batch.remove(key),
+            }
+        }
+        batch.insert(keys::sequence(), &sequence.to_be_bytes());
+        self.tree.apply_batch(batch).map_err(unavailable)?;
+        self.sequence.store(sequence, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Makes everything applied so far durable, and notes it.
@@ -112,8 +103,7 @@ impl Trees {
         let failed = |e: &dyn std::fmt::Display| StoreError::Unavailable(e.to_string());
         self.db.flush().map_err(|e| failed(&e))?;
         self.file.sync_all().map_err(|e| failed(&e))?;
-        let sequence = sequence_in(self.meta.get(SEQUENCE).map_err(unavailable)?)?;
-        self.witness.note(sequence).map_err(|e| failed(&e))
+        self.witness.note(self.sequence.load(Ordering::Relaxed)).map_err(|e| failed(&e))
     }
 
     /// Bytes of the database file.
@@ -121,118 +111,25 @@ impl Trees {
         self.file.metadata().map_or(0, |m| m.len())
     }
 
-    /// Raises the sequence and nothing else: the write that shows the store works again.
-    pub(super) fn touch(&self) -> Result<(), StoreError> {
-        self.mutate(|_| Ok(()))
+    /// What is stored at `key`.
+    pub(super) fn get(&self, key: &[u8]) -> Result<Option<IVec>, StoreError> {
+        self.tree.get(key).map_err(unavailable)
     }
 
-    /// Records a revocation, merged with the entry that stands under its key.
-    pub(super) fn revoke(&self, revocation: &Revocation) -> Result<Revocation, StoreError> {
-        self.mutate(|tx| tx.put(revocation.clone()))
-    }
-
-    /// Raises the version of `sub` and revokes every token below it.
-    pub(super) fn raise(
+    /// Everything between two keys, the second left out, in order.
+    pub(super) fn range(
         &self,
-        issuer: &str,
-        sub: &str,
-        times: (UnixTime, UnixTime),
-        reason: Option<&str>,
-    ) -> Result<Revocation, StoreError> {
-        self.mutate(|tx| {
-            let key = entry_key((Kind::SubjectVersion, issuer, sub));
-            let version = match tx.versions.get(&key)? {
-                Some(bytes) => decode::<u64>("a token version", &bytes).map_err(abort)?,
-                None => 0,
-            };
-            // An operator may already have revoked further than the version ever rose; a token signed
-            // with the new version must not be born revoked.
-            let floor = tx.standing(&key)?.map_or(0, |r| r.target.limit());
-            let version = version.saturating_add(1).max(floor);
-            tx.versions.insert(key, encode(&version).map_err(abort)?)?;
-            tx.put(Revocation {
-                target: Target::SubjectVersion {
-                    issuer: issuer.to_owned(),
-                    sub: sub.to_owned(),
-                    below: version,
-                },
-                created_at: times.0,
-                expires_at: times.1,
-                reason: reason.map(str::to_owned),
-            })
-        })
+        range: std::ops::Range<Key>,
+    ) -> impl DoubleEndedIterator<Item = Result<(IVec, IVec), StoreError>> + use<> {
+        self.tree.range(range).map(|entry| entry.map_err(unavailable))
     }
 
-    /// Removes at most [`SWEEP_STEP`] entries that ended well before `now`. How many it removed.
-    pub(super) fn sweep_step(&self, now: UnixTime) -> Result<u64, StoreError> {
-        let end = now.minus(EXPIRY_SLACK).0.to_be_bytes();
-        let due: Vec<IVec> = self
-            .expiries
-            .range(..end)
-            .keys()
-            .take(SWEEP_STEP)
-            .collect::<Result<_, _>>()
-            .map_err(unavailable)?;
-        if due.is_empty() {
-            return Ok(0);
-        }
-        self.mutate(|tx| {
-            for filed in &due {
-                let key = untimed(filed).map_err(abort)?;
-                if let Some(entry) = tx.standing(key)? {
-                    tx.recent.remove(time_key(entry.created_at, key))?;
-                    tx.revocations.remove(key)?;
-                }
-                tx.expiries.remove(filed)?;
-            }
-            Ok(due.len() as u64)
-        })
-    }
-
-    fn mutate<T>(&self, change: impl Fn(&Tx<'_>) -> TxResult<T>) -> Result<T, StoreError> {
-        let trees = (&self.revocations, &self.expiries, &self.recent, &self.versions, &self.meta);
-        trees
-            .transaction(|(revocations, expiries, recent, versions, meta)| {
-                let done = change(&Tx { revocations, expiries, recent, versions })?;
-                let sequence = sequence_in(meta.get(SEQUENCE)?).map_err(abort)?;
-                meta.insert(SEQUENCE, &(sequence + 1).to_be_bytes())?;
-                Ok(done)
-            })
-            .map_err(|e| match e {
-                TransactionError::Abort(error) => error,
-                TransactionError::Storage(error) => unavailable(error),
-            })
-    }
-}
-
-impl Tx<'_> {
-    fn standing(&self, key: &[u8]) -> TxResult<Option<Revocation>> {
-        let found: Result<_, UnabortableTransactionError> = self.revocations.get(key);
-        found?.map(|bytes| decode("a revocation", &bytes)).transpose().map_err(abort)
-    }
-
-    fn put(&self, mut revocation: Revocation) -> TxResult<Revocation> {
-        let key = entry_key(revocation.target.key());
-        if let Some(old) = self.standing(&key)? {
-            self.expiries.remove(time_key(old.expires_at, &key))?;
-            self.recent.remove(time_key(old.created_at, &key))?;
-            revocation = merged(old, revocation);
-        }
-        self.revocations.insert(key.as_slice(), encode(&revocation).map_err(abort)?)?;
-        self.expiries.insert(time_key(revocation.expires_at, &key), &[])?;
-        self.recent.insert(time_key(revocation.created_at, &key), &[])?;
-        Ok(revocation)
-    }
-}
-
-/// Two statements under one key: the larger limit, the later end, and the later word on why.
-fn merged(old: Revocation, new: Revocation) -> Revocation {
-    let limit = old.target.limit().max(new.target.limit());
-    Revocation {
-        target: new.target.with_limit(limit),
-        expires_at: old.expires_at.max(new.expires_at),
-        created_at: old.created_at.max(new.created_at),
-        reason: new.reason.or(old.reason),
+    /// Everything whose key begins with `prefix`, in order.
+    pub(super) fn under(
+        &self,
+        prefix: &[u8],
+    ) -> impl DoubleEndedIterator<Item = Result<(IVec, IVec), StoreError>> + use<> {
+        self.tree.scan_prefix(prefix).map(|entry| entry.map_err(unavailable))
     }
 }
 
@@ -275,36 +172,12 @@ fn sequence_in(bytes: Option<IVec>) -> Result<u64, StoreError> {
     }
 }
 
-fn abort(error: StoreError) -> ConflictableTransactionError<StoreError> {
-    ConflictableTransactionError::Abort(error)
-}
-
 /// What sled said, in the store's words.
-pub(super) fn unavailable(error: ::sled::Error) -> StoreError {
+fn unavailable(error: ::sled::Error) -> StoreError {
     match error {
         ::sled::Error::Corruption { .. } => {
             StoreError::Unreadable(format!("{error}; restore the data directory from a backup"))
         }
         other => StoreError::Unavailable(other.to_string()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_record_of_an_unknown_version_stops_the_change_that_meets_it() {
-        let dir = tempfile::tempdir().unwrap();
-        let trees = Trees::open(dir.path()).unwrap();
-        let revocation = Revocation {
-            target: Target::Token { issuer: "i".into(), jti: "t".into() },
-            expires_at: UnixTime(10),
-            created_at: UnixTime(1),
-            reason: None,
-        };
-        trees.revocations.insert(entry_key(revocation.target.key()), b"\x09{}").unwrap();
-        let error = trees.revoke(&revocation).unwrap_err();
-        assert!(matches!(&error, StoreError::Unreadable(why) if why.contains("version 9")), "{error}");
     }
 }

@@ -1,8 +1,9 @@
 //! The one thread that changes the store.
 //!
-//! It takes commands in batches, applies each atomically, makes the batch durable, and only then
-//! answers. It must never acknowledge what is not synced. After a failure it answers no to everything
-//! and tries to open the files afresh, because sled keeps refusing once a write has failed.
+//! It takes commands in batches, decides them one after the other, writes what was accepted in one atomic
+//! step, makes that durable, and only then answers. It must never acknowledge what is not synced. After a
+//! failure it answers no to everything and tries to open the files afresh, because sled keeps refusing once
+//! a write has failed.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
@@ -12,38 +13,32 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
+use super::draft::Draft;
 use super::files;
 use super::sled::Shared;
-use super::trees::Trees;
+use super::sweep::Step;
+use super::trees::{Trees, Writes};
 use crate::domain::revocation::Revocation;
 use crate::domain::time::UnixTime;
-use crate::ports::StoreError;
+use crate::ports::{Change, CommitError, StoreError};
 
 /// How many commands share one sync.
 const BATCH: usize = 16;
 /// How long to leave a failing disk alone before trying again.
 const RETRY: Duration = Duration::from_millis(500);
 
-pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
+pub(super) type Reply<T> = oneshot::Sender<Result<T, CommitError>>;
 
-/// A change, and where its outcome goes.
-pub(super) enum Change {
-    Revoke(Revocation, Reply<Revocation>),
-    Raise {
-        issuer: String,
-        sub: String,
-        created_at: UnixTime,
-        expires_at: UnixTime,
-        reason: Option<String>,
-        reply: Reply<Revocation>,
-    },
+/// What is to be done, and where its outcome goes.
+pub(super) enum Command {
+    Commit(Vec<Change>, Reply<Vec<Revocation>>),
     /// One step of a sweep.
-    Sweep(UnixTime, Reply<u64>),
+    Sweep(UnixTime, Reply<Step>),
 }
 
-/// A change in the queue, with its place there.
-pub(super) struct Command {
-    pub(super) change: Change,
+/// A command in the queue, with its place there.
+pub(super) struct Queued {
+    pub(super) command: Command,
     pub(super) _place: OwnedSemaphorePermit,
 }
 
@@ -51,18 +46,18 @@ pub(super) struct Command {
 type Pending = Box<dyn FnOnce(Option<&str>)>;
 
 /// Runs until every sender is gone.
-pub(super) fn run(shared: &Arc<Shared>, queue: &Receiver<Command>) {
+pub(super) fn run(shared: &Arc<Shared>, queue: &Receiver<Queued>) {
     let mut tried = Instant::now();
     loop {
         let writable = shared.writable.load(Ordering::Relaxed);
         let first = if writable {
             match queue.recv() {
-                Ok(command) => Some(command),
+                Ok(queued) => Some(queued),
                 Err(_) => return,
             }
         } else {
             match queue.recv_timeout(RETRY) {
-                Ok(command) => Some(command),
+                Ok(queued) => Some(queued),
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return,
             }
@@ -81,29 +76,32 @@ pub(super) fn run(shared: &Arc<Shared>, queue: &Receiver<Command>) {
                 tried = Instant::now();
             }
         } else {
-            for command in batch {
-                refuse(command.change, "an earlier write failed and the disk has not recovered");
+            for queued in batch {
+                refuse(queued.command, "an earlier write failed and the disk has not recovered");
             }
         }
     }
 }
 
-/// Applies a batch, makes it durable, answers. The error is why the store can no longer write.
-fn commit(shared: &Shared, batch: Vec<Command>) -> Result<(), String> {
+/// Decides a batch, writes it, makes it durable, answers. The error is why the store can no longer write.
+fn commit(shared: &Shared, batch: Vec<Queued>) -> Result<(), String> {
     let guard = shared.trees.read().unwrap_or_else(PoisonError::into_inner);
     let Some(trees) = guard.as_ref() else {
-        for command in batch {
-            refuse(command.change, "the store is closed");
+        for queued in batch {
+            refuse(queued.command, "the store is closed");
         }
         return Err("the store is closed".into());
     };
     let mut pending: Vec<Pending> = Vec::with_capacity(batch.len());
-    // sled may panic when its files fail it. The answers of the change at fault are then dropped, and
+    // sled may panic when its files fail it. The answers of the command at fault are then dropped, and
     // its caller is told so by the closed channel; the others get theirs below.
     let outcome = catch_unwind(AssertUnwindSafe(|| {
-        for command in batch {
-            pending.push(apply(trees, command.change));
+        let mut draft = Draft::new(trees);
+        for queued in batch {
+            pending.push(decide(&mut draft, queued.command));
         }
+        let Some((writes, steps)) = draft.finish() else { return Ok(()) };
+        trees.apply(writes, steps)?;
         trees.sync()
     }));
     let failure = match outcome {
@@ -122,33 +120,35 @@ fn commit(shared: &Shared, batch: Vec<Command>) -> Result<(), String> {
     failure.map_or(Ok(()), Err)
 }
 
-fn apply(trees: &Trees, change: Change) -> Pending {
-    match change {
-        Change::Revoke(revocation, reply) => later(trees.revoke(&revocation), reply),
-        Change::Raise { issuer, sub, created_at, expires_at, reason, reply } => {
-            later(trees.raise(&issuer, &sub, (created_at, expires_at), reason.as_deref()), reply)
+fn decide(draft: &mut Draft<'_>, command: Command) -> Pending {
+    match command {
+        Command::Commit(changes, reply) => later(draft.commit(changes), reply),
+        Command::Sweep(now, reply) => {
+            later(draft.step(|draft| draft.sweep(now)).map_err(CommitError::Store), reply)
         }
-        Change::Sweep(now, reply) => later(trees.sweep_step(now), reply),
     }
 }
 
-fn later<T: 'static>(done: Result<T, StoreError>, reply: Reply<T>) -> Pending {
+fn later<T: 'static>(decided: Result<T, CommitError>, reply: Reply<T>) -> Pending {
     Box::new(move |failure| {
-        let answer = match (done, failure) {
-            (Ok(_), Some(why)) => Err(StoreError::Unavailable(why.to_owned())),
-            (done, _) => done,
+        let answer = match (decided, failure) {
+            // Not the refusals either: they may rest on a neighbour that is not durable.
+            (Ok(_) | Err(CommitError::Conflict | CommitError::EmailTaken), Some(why)) => {
+                Err(StoreError::Unavailable(why.to_owned()).into())
+            }
+            (decided, _) => decided,
         };
         // A caller that left does not need its answer; the change stands.
         let _ = reply.send(answer);
     })
 }
 
-fn refuse(change: Change, why: &str) {
-    let error = StoreError::Unavailable(why.to_owned());
+fn refuse(command: Command, why: &str) {
+    let error = StoreError::Unavailable(why.to_owned()).into();
     // As above: nobody may be listening.
-    match change {
-        Change::Revoke(_, reply) | Change::Raise { reply, .. } => drop(reply.send(Err(error))),
-        Change::Sweep(_, reply) => drop(reply.send(Err(error))),
+    match command {
+        Command::Commit(_, reply) => drop(reply.send(Err(error))),
+        Command::Sweep(_, reply) => drop(reply.send(Err(error))),
     }
 }
 
@@ -170,7 +170,7 @@ fn recover(shared: &Shared) {
             return;
         }
     };
-    match catch_unwind(AssertUnwindSafe(|| opened.touch().and_then(|()| opened.sync()))) {
+    match catch_unwind(AssertUnwindSafe(|| opened.apply(Writes::new(), 1).and_then(|()| opened.sync()))) {
         Ok(Ok(())) => {
             shared.bytes.store(opened.bytes(), Ordering::Relaxed);
             shared.writable.store(true, Ordering::Relaxed);

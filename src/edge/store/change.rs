@@ -1,0 +1,261 @@
+//! What each change of a commit requires, and what it writes.
+//!
+//! A record and what is filed about it come and go in one step: an address with its account, a due moment
+//! with what is due.
+
+use ::sled::IVec;
+use uuid::Uuid;
+
+use super::draft::Draft;
+use super::keys::{self, Key};
+use super::record::{
+    decode, decode_revocation, decode_session, encode, encode_revocation, encode_session, session_filed,
+};
+use crate::domain::account::{User, UserId};
+use crate::domain::audit::Event;
+use crate::domain::link::Link;
+use crate::domain::mail::Mail;
+use crate::domain::revocation::{Kind, Revocation, Target};
+use crate::domain::session::Session;
+use crate::domain::time::UnixTime;
+use crate::ports::{Change, CommitError, EVENTS_KEPT, StoreError};
+
+/// What is filed and has nothing to say beside its key.
+pub(super) const FILED: &[u8] = &[];
+
+impl Draft<'_> {
+    /// Makes one change. Returns what the commit answers for it.
+    pub(super) fn make(&mut self, change: Change) -> Result<Option<Revocation>, CommitError> {
+        match change {
+            Change::CreateUser(user) => self.create_user(&user)?,
+            Change::UpdateUser(user) => self.update_user(user)?,
+            Change::DeleteUser(id) => self.delete_user(id)?,
+            Change::CreateSession(session) => self.create_session(&session)?,
+            Change::UpdateSession(session) => self.update_session(session)?,
+            Change::EndSession(user, id) => self.end_session(keys::session(user, id))?,
+            Change::CreateLink(link) => self.create_link(&link)?,
+            Change::ConsumeLink(hash) => {
+                let key = keys::link(&hash);
+                let link = self.stored::<Link>("a link", &key)?.ok_or(CommitError::Conflict)?;
+                self.remove(keys::due(link.expires_at, &key));
+                self.remove(key);
+            }
+            Change::PutMail(mail) => self.put_mail(&mail)?,
+            Change::RemoveMail(mail) => {
+                self.unfile_mail(mail.id)?;
+                self.remove(keys::mail(mail.id));
+            }
+            Change::CreateTask(task) => self.put(keys::task(&task), encode(&task)?),
+            Change::FinishTask(task) => {
+                let key = keys::task(&task);
+                if !self.has(&key)? {
+                    return Err(CommitError::Conflict);
+                }
+                self.remove(key);
+            }
+            Change::Record(events) => events.iter().try_for_each(|event| self.record(event))?,
+            Change::Revoke(revocation) => return Ok(Some(self.revoke(revocation)?)),
+            Change::RaiseVersion { issuer, sub, created_at, expires_at, reason, enforce } => {
+                let entry = self.raise_version(issuer, sub, (created_at, expires_at), reason)?;
+                return Ok(Some(if enforce { self.revoke(entry)? } else { entry }));
+            }
+        }
+        Ok(None)
+    }
+
+    fn stored<T: serde::de::DeserializeOwned>(&self, what: &str, key: &[u8]) -> Result<Option<T>, StoreError> {
+        self.get(key)?.map(|bytes| decode(what, &bytes)).transpose()
+    }
+
+    /// Gives the account its address, unless that is another's.
+    fn claim_email(&mut self, user: &User) -> Result<(), CommitError> {
+        let key = keys::email(&user.email);
+        match self.stored::<UserId>("the owner of an address", &key)? {
+            Some(owner) if owner != user.id => Err(CommitError::EmailTaken),
+            Some(_) => Ok(()),
+            None => {
+                self.put(key, encode(&user.id)?);
+                Ok(())
+            }
+        }
+    }
+
+    fn create_user(&mut self, user: &User) -> Result<(), CommitError> {
+        self.claim_email(user)?;
+        let key = keys::user(user.id);
+        if self.has(&key)? {
+            return Err(CommitError::Conflict);
+        }
+        self.put(key, encode(user)?);
+        Ok(())
+    }
+
+    fn update_user(&mut self, mut user: User) -> Result<(), CommitError> {
+        self.claim_email(&user)?;
+        let key = keys::user(user.id);
+        let stored = self.stored::<User>("an account", &key)?.ok_or(CommitError::Conflict)?;
+        if stored.revision != user.revision {
+            return Err(CommitError::Conflict);
+        }
+        if stored.email != user.email {
+            self.remove(keys::email(&stored.email));
+        }
+        user.revision += 1;
+        self.put(key, encode(&user)?);
+        Ok(())
+    }
+
+    fn delete_user(&mut self, id: UserId) -> Result<(), StoreError> {
+        let key = keys::user(id);
+        if let Some(user) = self.stored::<User>("an account", &key)? {
+            self.remove(keys::email(&user.email));
+            self.remove(key);
+        }
+        for session in self.under(&keys::sessions(id))? {
+            self.end_session(session)?;
+        }
+        for event in self.under(&keys::events(Some(id)))? {
+            self.remove(event);
+        }
+        Ok(())
+    }
+
+    fn create_session(&mut self, session: &Session) -> Result<(), StoreError> {
+        let key = keys::session(session.user, session.id);
+        self.end_session(key.clone())?;
+        self.file_session(key, session)
+    }
+
+    /// A session is filed under its end when it is made. Later ends are left to the sweeper, which looks
+    /// when that moment has come: a refresh writes one record and nothing else.
+    fn update_session(&mut self, mut session: Session) -> Result<(), CommitError> {
+        let key = keys::session(session.user, session.id);
+        let bytes = self.get(&key)?.ok_or(CommitError::Conflict)?;
+        if decode_session(&bytes)?.revision != session.revision {
+            return Err(CommitError::Conflict);
+        }
+        session.revision += 1;
+        let filed = session_filed(&bytes)?;
+        if session.expires_at < filed {
+            self.remove(keys::due(filed, &key));
+            self.file_session(key, &session)?;
+        } else {
+            self.put(key, encode_session(filed, &session)?);
+        }
+        Ok(())
+    }
+
+    /// Writes the session and files it under its present end.
+    pub(super) fn file_session(&mut self, key: Key, session: &Session) -> Result<(), StoreError> {
+        self.put(keys::due(session.expires_at, &key), FILED);
+        self.put(key, encode_session(session.expires_at, session)?);
+        Ok(())
+    }
+
+    fn end_session(&mut self, key: Key) -> Result<(), StoreError> {
+        if let Some(bytes) = self.get(&key)? {
+            self.remove(keys::due(session_filed(&bytes)?, &key));
+            self.remove(key);
+        }
+        Ok(())
+    }
+
+    fn create_link(&mut self, link: &Link) -> Result<(), StoreError> {
+        let key = keys::link(&link.hash);
+        if let Some(old) = self.stored::<Link>("a link", &key)? {
+            self.remove(keys::due(old.expires_at, &key));
+        }
+        self.put(keys::due(link.expires_at, &key), FILED);
+        self.put(key, encode(link)?);
+        Ok(())
+    }
+
+    fn put_mail(&mut self, mail: &Mail) -> Result<(), StoreError> {
+        self.unfile_mail(mail.id)?;
+        if !mail.given_up {
+            self.put(keys::due_mail(mail.due_at, mail.id), FILED);
+        }
+        self.put(keys::mail(mail.id), encode(mail)?);
+        Ok(())
+    }
+
+    fn unfile_mail(&mut self, id: Uuid) -> Result<(), StoreError> {
+        if let Some(old) = self.stored::<Mail>("a mail", &keys::mail(id))?.filter(|old| !old.given_up) {
+            self.remove(keys::due_mail(old.due_at, id));
+        }
+        Ok(())
+    }
+
+    /// Numbered, so that the oldest is known without counting; and so that a clock set back puts none in
+    /// the wrong place.
+    fn record(&mut self, event: &Event) -> Result<(), StoreError> {
+        let number = match self.last_under(&keys::events(event.user))? {
+            Some(last) => keys::event_number(&last)? + 1,
+            None => 0,
+        };
+        self.put(keys::event(event.user, number), encode(event)?);
+        if let Some(oldest) = number.checked_sub(EVENTS_KEPT as u64) {
+            self.remove(keys::event(event.user, oldest));
+        }
+        Ok(())
+    }
+
+    fn standing(&self, key: &[u8], target: &Target) -> Result<Option<Revocation>, StoreError> {
+        let (kind, issuer, name) = target.key();
+        let found: Option<IVec> = self.get(key)?;
+        found.map(|bytes| decode_revocation(&bytes)?.of((kind, issuer.to_owned(), name.to_owned()))).transpose()
+    }
+
+    fn revocation_key(&mut self, target: &Target) -> Result<Key, StoreError> {
+        let (kind, issuer, name) = target.key();
+        Ok(keys::revocation(kind, self.issuer(issuer)?, name))
+    }
+
+    /// Records a revocation, merged with the entry that stands under its key.
+    fn revoke(&mut self, revocation: Revocation) -> Result<Revocation, StoreError> {
+        let key = self.revocation_key(&revocation.target)?;
+        let old = self.standing(&key, &revocation.target)?;
+        if let Some(old) = &old {
+            self.remove(keys::due(old.expires_at, &key));
+        }
+        let entry = merged(old, revocation);
+        self.put(keys::due(entry.expires_at, &key), FILED);
+        self.put(key, encode_revocation(&entry)?);
+        Ok(entry)
+    }
+
+    /// Raises the version of `sub`. Returns the revocation of every token below it, which is not recorded.
+    fn raise_version(
+        &mut self,
+        issuer: String,
+        sub: String,
+        (created_at, expires_at): (UnixTime, UnixTime),
+        reason: Option<String>,
+    ) -> Result<Revocation, StoreError> {
+        let number = self.issuer(&issuer)?;
+        let key = keys::version(number, &sub);
+        let standing_key = keys::revocation(Kind::SubjectVersion, number, &sub);
+        let version: u64 = self.stored("a token version", &key)?.unwrap_or(0);
+        let target = Target::SubjectVersion { issuer, sub, below: 0 };
+        let standing = self.standing(&standing_key, &target)?;
+        // An operator may already have revoked further than the version ever rose; a token signed with the
+        // new version must not be born revoked.
+        let floor = standing.as_ref().map_or(0, |standing| standing.target.limit());
+        let version = version.saturating_add(1).max(floor);
+        self.put(key, encode(&version)?);
+        let entry = Revocation { target: target.with_limit(version), expires_at, created_at, reason };
+        Ok(merged(standing, entry))
+    }
+}
+
+/// Two statements under one key: the larger limit, the later end, and the later word on why.
+fn merged(old: Option<Revocation>, new: Revocation) -> Revocation {
+    let Some(old) = old else { return new };
+    let limit = old.target.limit().max(new.target.limit());
+    Revocation {
+        target: new.target.with_limit(limit),
+        expires_at: old.expires_at.max(new.expires_at),
+        created_at: old.created_at.max(new.created_at),
+        reason: new.reason.or(old.reason),
+    }
+}

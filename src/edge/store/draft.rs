@@ -1,0 +1,267 @@
+//! What a batch of commits is going to write, before any of it is written.
+//!
+//! A commit reads through the draft, so it sees what it and the accepted commits before it wrote; it is
+//! taken in whole or leaves no trace. Nothing here changes the disk.
+
+use std::collections::BTreeSet;
+
+use ::sled::IVec;
+
+use super::keys::{self, Key, Table};
+use super::record::{decode, encode};
+use super::trees::{Trees, Writes};
+use crate::domain::revocation::Revocation;
+use crate::ports::{Change, CommitError, StoreError};
+
+/// A batch in the making.
+pub(super) struct Draft<'a> {
+    pub(super) trees: &'a Trees,
+    /// Of the steps that were taken in.
+    settled: Writes,
+    /// Of the step that is being decided.
+    own: Writes,
+    steps: u64,
+}
+
+impl<'a> Draft<'a> {
+    pub(super) fn new(trees: &'a Trees) -> Draft<'a> {
+        Draft { trees, settled: Writes::new(), own: Writes::new(), steps: 0 }
+    }
+
+    /// Decides one commit: takes in all of its changes, or none.
+    pub(super) fn commit(&mut self, changes: Vec<Change>) -> Result<Vec<Revocation>, CommitError> {
+        self.step(|draft| {
+            let mut entries = Vec::new();
+            for change in changes {
+                entries.extend(draft.make(change)?);
+            }
+            Ok(entries)
+        })
+    }
+
+    /// Takes in what `work` writes if it succeeds.
+    pub(super) fn step<T, E>(&mut self, work: impl FnOnce(&mut Self) -> Result<T, E>) -> Result<T, E> {
+        let outcome = work(self);
+        if outcome.is_err() {
+            self.own.clear();
+        } else if !self.own.is_empty() {
+            self.settled.append(&mut self.own);
+            self.steps += 1;
+        }
+        outcome
+    }
+
+    /// What is to be written, and the number of steps that it makes; `None` when there is nothing.
+    pub(super) fn finish(self) -> Option<(Writes, u64)> {
+        (self.steps > 0).then_some((self.settled, self.steps))
+    }
+
+    pub(super) fn get(&self, key: &[u8]) -> Result<Option<IVec>, StoreError> {
+        match self.own.get(key).or_else(|| self.settled.get(key)) {
+            Some(written) => Ok(written.clone()),
+            None => self.trees.get(key),
+        }
+    }
+
+    pub(super) fn has(&self, key: &[u8]) -> Result<bool, StoreError> {
+        Ok(self.get(key)?.is_some())
+    }
+
+    pub(super) fn put(&mut self, key: Key, value: impl Into<IVec>) {
+        self.own.insert(key, Some(value.into()));
+    }
+
+    pub(super) fn remove(&mut self, key: Key) {
+        self.own.insert(key, None);
+    }
+
+    /// Every key that begins with `prefix`, in order.
+    pub(super) fn under(&self, prefix: &[u8]) -> Result<BTreeSet<Key>, StoreError> {
+        let mut found = BTreeSet::new();
+        for entry in self.trees.under(prefix) {
+            found.insert(entry?.0.to_vec());
+        }
+        for writes in [&self.settled, &self.own] {
+            for (key, value) in written_under(writes, prefix) {
+                match value {
+                    Some(_) => found.insert(key.clone()),
+                    None => found.remove(key),
+                };
+            }
+        }
+        Ok(found)
+    }
+
+    /// The highest key that begins with `prefix`; possibly one that this batch removes, never one below
+    /// another that stays.
+    pub(super) fn last_under(&self, prefix: &[u8]) -> Result<Option<Key>, StoreError> {
+        let on_disk = self.trees.under(prefix).next_back().transpose()?.map(|(key, _)| key.to_vec());
+        let written = |writes| written_under(writes, prefix).next_back().map(|(key, _)| key.clone());
+        Ok(on_disk.max(written(&self.settled)).max(written(&self.own)))
+    }
+
+    /// The number of an issuer, given now if it has none.
+    pub(super) fn issuer(&mut self, text: &str) -> Result<u32, StoreError> {
+        let key = keys::issuer(text);
+        if let Some(number) = self.get(&key)? {
+            return decode("the number of an issuer", &number);
+        }
+        let number = match self.last_under(&keys::all(Table::IssuerText))? {
+            Some(last) => keys::issuer_number(&last)?.checked_add(1),
+            None => Some(0),
+        }
+        .ok_or_else(|| StoreError::Unavailable("there are too many issuers".to_owned()))?;
+        self.put(key, encode(&number)?);
+        self.put(keys::issuer_text(number), encode(&text)?);
+        Ok(number)
+    }
+}
+
+fn written_under<'w>(
+    writes: &'w Writes,
+    prefix: &'w [u8],
+) -> impl DoubleEndedIterator<Item = (&'w Key, &'w Option<IVec>)> {
+    // The end is found first, so that a look from behind meets the highest key of the prefix at once.
+    let mut end = prefix.to_vec();
+    while end.pop_if(|byte| *byte == u8::MAX).is_some() {}
+    if let Some(last) = end.last_mut() {
+        *last += 1;
+    }
+    writes.range(prefix.to_vec()..end)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+
+    use super::*;
+    use crate::domain::revocation::Target;
+    use crate::domain::time::UnixTime;
+    use crate::edge::store::verify::verify;
+    use crate::service::fakes::conformance::{link, mail, revocation, session, task, token, user};
+
+    fn opened() -> (tempfile::TempDir, Trees) {
+        let folder = tempfile::tempdir().unwrap();
+        let trees = Trees::open(folder.path()).unwrap();
+        (folder, trees)
+    }
+
+    fn apply(draft: Draft<'_>) {
+        let trees = draft.trees;
+        if let Some((writes, steps)) = draft.finish() {
+            trees.apply(writes, steps).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_record_of_an_unknown_version_stops_the_commit_that_meets_it_and_no_other() {
+        let (_folder, trees) = opened();
+        let mut draft = Draft::new(&trees);
+        draft.commit(vec![Change::Revoke(revocation(token("t"), 1, 10))]).unwrap();
+        apply(draft);
+        let number = decode("", &trees.get(&keys::issuer("https://id.test")).unwrap().unwrap()).unwrap();
+        let key = keys::revocation(token("t").key().0, number, "t");
+        trees.apply(Writes::from([(key, Some(b"\x09".into()))]), 0).unwrap();
+
+        let mut draft = Draft::new(&trees);
+        let made = vec![Change::CreateLink(link(1, 5)), Change::Revoke(revocation(token("t"), 1, 20))];
+        let error = draft.commit(made).unwrap_err().to_string();
+        assert!(error.contains("version 9"), "{error}");
+        draft.commit(vec![Change::Revoke(revocation(token("u"), 1, 10))]).unwrap();
+        let (writes, steps) = draft.finish().unwrap();
+        assert_eq!((writes.len(), steps), (2, 1), "the neighbour's revocation and its end");
+    }
+
+    #[test]
+    fn a_refused_commit_leaves_nothing_in_the_batch() {
+        let (_folder, trees) = opened();
+        let mut draft = Draft::new(&trees);
+        draft.commit(vec![Change::CreateUser(user(1, "ann@example.com"))]).unwrap();
+        let taken = vec![Change::CreateLink(link(1, 5)), Change::CreateUser(user(2, "ann@example.com"))];
+        assert!(matches!(draft.commit(taken), Err(CommitError::EmailTaken)), "by a neighbour of this batch");
+        let (writes, steps) = draft.finish().unwrap();
+        assert_eq!((writes.len(), steps), (2, 1), "the account and its address");
+        let mut draft = Draft::new(&trees);
+        assert!(draft.commit(vec![Change::ConsumeLink(link(1, 5).hash)]).is_err());
+        assert!(draft.finish().is_none(), "nothing to write, nothing to sync");
+    }
+
+    /// Every index agrees with its records after whatever was committed and swept, in batches of any size.
+    #[test]
+    fn no_sequence_of_commits_takes_an_index_and_its_records_apart() {
+        let (_folder, trees) = opened();
+        let mut state = 1u64;
+        let mut random = move |below: u64| {
+            state = BuildHasherDefault::<DefaultHasher>::default().hash_one(state);
+            state % below
+        };
+        let mut accepted = 0;
+        for round in 0..300 {
+            let mut draft = Draft::new(&trees);
+            for _ in 0..=random(8) {
+                if random(10) == 0 {
+                    draft.step(|draft| draft.sweep(UnixTime(3600 + round))).unwrap();
+                    continue;
+                }
+                let changes = (0..=random(3)).map(|_| {
+                    let (n, end) = (u128::from(random(6)), round + random(40));
+                    let email = format!("u{}@example.com", random(6));
+                    match random(13) {
+                        0 | 1 => Change::CreateUser(user(n, &email)),
+                        2 => {
+                            let mut changed = user(n, &email);
+                            let stored = draft.get(&keys::user(changed.id)).unwrap();
+                            let revision =
+                                |bytes: IVec| decode::<crate::domain::account::User>("", &bytes).unwrap().revision;
+                            changed.revision = stored.map_or(0, revision);
+                            Change::UpdateUser(changed)
+                        }
+                        3 => Change::DeleteUser(user(n, &email).id),
+                        4 | 5 => Change::CreateSession(session(n, u128::from(random(3)), end)),
+                        6 => Change::UpdateSession(session(n, u128::from(random(3)), end)),
+                        7 => Change::EndSession(user(n, &email).id, session(n, u128::from(random(3)), end).id),
+                        8 => Change::CreateLink(link(n, end)),
+                        9 => Change::ConsumeLink(link(n, end).hash),
+                        10 => {
+                            let given_up = random(3) == 0;
+                            Change::PutMail(crate::domain::mail::Mail { given_up, ..mail(n, &email, end) })
+                        }
+                        11 => Change::RemoveMail(mail(n, &email, end)),
+                        _ => Change::Revoke(revocation(token(&n.to_string()), round, end)),
+                    }
+                });
+                let changes = changes.collect();
+                accepted += usize::from(draft.commit(changes).is_ok());
+            }
+            apply(draft);
+            verify(&trees).unwrap_or_else(|error| panic!("round {round}: {error}"));
+        }
+        assert!(accepted > 300, "{accepted} commits were taken in");
+    }
+
+    #[test]
+    fn verifying_sees_what_does_not_fit() {
+        let (_folder, trees) = opened();
+        let mut draft = Draft::new(&trees);
+        let made = vec![
+            Change::CreateUser(user(1, "ann@example.com")),
+            Change::CreateSession(session(1, 1, 9)),
+            Change::CreateLink(link(1, 9)),
+            Change::PutMail(mail(1, "ann@example.com", 9)),
+            Change::Revoke(revocation(token("t"), 1, 9)),
+            Change::Revoke(revocation(Target::Session { issuer: "i".into(), sid: "s".into() }, 1, 9)),
+        ];
+        draft.commit(made).unwrap();
+        draft.commit(vec![Change::CreateTask(task(1, 9))]).unwrap();
+        apply(draft);
+        verify(&trees).unwrap();
+        let everything: Vec<_> = trees.range(Vec::new()..vec![u8::MAX]).map(Result::unwrap).collect();
+        for (key, value) in everything {
+            let alone = [Table::Sequence, Table::Task].into_iter().any(|table| key[0] == table as u8);
+            trees.apply(Writes::from([(key.to_vec(), None)]), 0).unwrap();
+            assert_eq!(verify(&trees).is_err(), !alone, "without {key:?}");
+            trees.apply(Writes::from([(key.to_vec(), Some(value))]), 0).unwrap();
+        }
+        verify(&trees).unwrap();
+    }
+}

@@ -1,0 +1,261 @@
+//! Where each record lies: one ordered space of keys, the first byte of which says what is there.
+//!
+//! Keys are short, because the engine repeats them at the edges of every page: issuers have numbers, UUIDs
+//! are 16 bytes. Two different things must never get the same key.
+
+use uuid::Uuid;
+
+use crate::domain::account::UserId;
+use crate::domain::email::EmailAddress;
+use crate::domain::opaque::TokenHash;
+use crate::domain::revocation::Kind;
+use crate::domain::session::SessionId;
+use crate::domain::task::Task;
+use crate::domain::time::UnixTime;
+use crate::ports::StoreError;
+
+pub(super) type Key = Vec<u8>;
+
+/// What lies behind a key. Numbers are never given to anything else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Table {
+    /// How many commits there were.
+    Sequence = 1,
+    /// The number of an issuer.
+    Issuer = 2,
+    /// The issuer of a number.
+    IssuerText = 3,
+    Revocation = 4,
+    /// The token version of a subject.
+    Version = 5,
+    User = 6,
+    /// Whose an address is.
+    Email = 7,
+    Session = 8,
+    Link = 9,
+    /// In the order they are due.
+    Task = 10,
+    Mail = 11,
+    /// The mails that are still tried, in the order they are due.
+    DueMail = 12,
+    /// Of each account, numbered as they came.
+    Event = 13,
+    /// What ends, by the moment at which to look whether it has.
+    Due = 14,
+}
+
+fn key(table: Table, parts: &[&[u8]]) -> Key {
+    let mut key = Vec::with_capacity(1 + parts.iter().map(|part| part.len()).sum::<usize>());
+    key.push(table as u8);
+    parts.iter().for_each(|part| key.extend_from_slice(part));
+    key
+}
+
+/// The beginning of every key of `table`.
+pub(super) fn all(table: Table) -> Key {
+    key(table, &[])
+}
+
+/// The first key behind those of `table`.
+pub(super) fn behind(table: Table) -> Key {
+    vec![table as u8 + 1]
+}
+
+pub(super) fn sequence() -> Key {
+    key(Table::Sequence, &[])
+}
+
+pub(super) fn issuer(text: &str) -> Key {
+    key(Table::Issuer, &[text.as_bytes()])
+}
+
+pub(super) fn issuer_text(number: u32) -> Key {
+    key(Table::IssuerText, &[&number.to_be_bytes()])
+}
+
+/// The number in a key made by [`issuer_text`].
+pub(super) fn issuer_number(key: &[u8]) -> Result<u32, StoreError> {
+    key.get(1..).and_then(|number| number.try_into().ok()).map(u32::from_be_bytes).ok_or_else(misshapen)
+}
+
+pub(super) fn revocation(kind: Kind, issuer: u32, name: &str) -> Key {
+    let (form, name) = (Name::of(name), name.as_bytes());
+    let (form, name) = match &form {
+        Name::Uuid(uuid) => (1, &uuid.as_bytes()[..]),
+        Name::Text => (0, name),
+    };
+    key(Table::Revocation, &[&[kind_byte(kind)], &issuer.to_be_bytes(), &[form], name])
+}
+
+/// Kind, issuer's number and name in a key made by [`revocation`].
+pub(super) fn revoked(key: &[u8]) -> Result<(Kind, u32, String), StoreError> {
+    let parts = || {
+        let (head, name) = key.split_at_checked(7)?;
+        let kind = KINDS.into_iter().find(|kind| kind_byte(*kind) == head[1])?;
+        let issuer = u32::from_be_bytes(head[2..6].try_into().ok()?);
+        let name = match head[6] {
+            0 => String::from_utf8(name.to_vec()).ok()?,
+            1 => Uuid::from_slice(name).ok()?.to_string(),
+            _ => return None,
+        };
+        Some((kind, issuer, name))
+    };
+    parts().ok_or_else(misshapen)
+}
+
+/// How a revoked name is written: most are UUIDs, and 16 bytes say those.
+enum Name {
+    Uuid(Uuid),
+    Text,
+}
+
+impl Name {
+    fn of(name: &str) -> Name {
+        // Only the one spelling that comes out again: any other text is another name.
+        match Uuid::try_parse(name) {
+            Ok(uuid) if uuid.hyphenated().encode_lower(&mut Uuid::encode_buffer()) == name => Name::Uuid(uuid),
+            _ => Name::Text,
+        }
+    }
+}
+
+pub(super) fn version(issuer: u32, sub: &str) -> Key {
+    key(Table::Version, &[&issuer.to_be_bytes(), sub.as_bytes()])
+}
+
+pub(super) fn user(id: UserId) -> Key {
+    key(Table::User, &[id.0.as_bytes()])
+}
+
+pub(super) fn email(address: &EmailAddress) -> Key {
+    key(Table::Email, &[address.as_str().as_bytes()])
+}
+
+pub(super) fn session(user: UserId, id: SessionId) -> Key {
+    key(Table::Session, &[user.0.as_bytes(), id.0.as_bytes()])
+}
+
+/// The beginning of the keys of a user's sessions.
+pub(super) fn sessions(user: UserId) -> Key {
+    key(Table::Session, &[user.0.as_bytes()])
+}
+
+pub(super) fn link(hash: &TokenHash) -> Key {
+    key(Table::Link, &[&hash.0])
+}
+
+pub(super) fn task(task: &Task) -> Key {
+    key(Table::Task, &[&task.due_at.0.to_be_bytes(), task.id.as_bytes()])
+}
+
+pub(super) fn mail(id: Uuid) -> Key {
+    key(Table::Mail, &[id.as_bytes()])
+}
+
+pub(super) fn due_mail(due_at: UnixTime, id: Uuid) -> Key {
+    key(Table::DueMail, &[&due_at.0.to_be_bytes(), id.as_bytes()])
+}
+
+/// The mail's id in a key made by [`due_mail`].
+pub(super) fn due_mail_id(key: &[u8]) -> Result<Uuid, StoreError> {
+    key.get(9..).and_then(|id| Uuid::from_slice(id).ok()).ok_or_else(misshapen)
+}
+
+/// The beginning of the keys of a user's events, or of those that concern no account.
+pub(super) fn events(user: Option<UserId>) -> Key {
+    match user {
+        Some(user) => key(Table::Event, &[&[1], user.0.as_bytes()]),
+        None => key(Table::Event, &[&[0]]),
+    }
+}
+
+pub(super) fn event(user: Option<UserId>, number: u64) -> Key {
+    let mut key = events(user);
+    key.extend_from_slice(&number.to_be_bytes());
+    key
+}
+
+/// The number in a key made by [`event`].
+pub(super) fn event_number(key: &[u8]) -> Result<u64, StoreError> {
+    key.last_chunk().map(|number| u64::from_be_bytes(*number)).ok_or_else(misshapen)
+}
+
+/// Where what lies at `key` is filed, to be looked at when `time` has passed.
+pub(super) fn due(time: UnixTime, key_of_record: &[u8]) -> Key {
+    key(Table::Due, &[&time.0.to_be_bytes(), key_of_record])
+}
+
+/// The first key of [`Table::Due`] that is not before `time`; of [`Table::Task`] and [`Table::DueMail`] too.
+pub(super) fn from(table: Table, time: UnixTime) -> Key {
+    key(table, &[&time.0.to_be_bytes()])
+}
+
+/// The key that is filed in one made by [`due`].
+pub(super) fn filed(due: &[u8]) -> Result<&[u8], StoreError> {
+    due.get(9..).filter(|key| !key.is_empty()).ok_or_else(misshapen)
+}
+
+const KINDS: [Kind; 5] =
+    [Kind::Token, Kind::Session, Kind::SubjectVersion, Kind::SubjectIssued, Kind::Issuer];
+
+/// The kind as stored, and as hashed in memory. Numbers are never given to another kind.
+pub(super) fn kind_byte(kind: Kind) -> u8 {
+    match kind {
+        Kind::Token => 1,
+        Kind::Session => 2,
+        Kind::SubjectVersion => 3,
+        Kind::SubjectIssued => 4,
+        Kind::Issuer => 5,
+    }
+}
+
+fn misshapen() -> StoreError {
+    StoreError::Unreadable("a key does not have its shape; restore the data directory from a backup".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_come_out_as_they_went_in() {
+        let uuid = "0192f0c1-2345-7abc-8def-0123456789ab";
+        let upper = uuid.to_uppercase();
+        let plain = uuid.replace('-', "");
+        for name in ["", "t1", uuid, &upper, &plain, &format!("{{{uuid}}}"), &format!("urn:uuid:{uuid}"), "ż\0"] {
+            for kind in KINDS {
+                let key = revocation(kind, 7, name);
+                assert_eq!(revoked(&key).unwrap(), (kind, 7, name.to_owned()));
+            }
+        }
+        assert_eq!(revocation(Kind::Token, 7, uuid).len(), 7 + 16);
+        assert!(revoked(b"\x04\x01").is_err());
+        assert!(revoked(b"\x04\x01\0\0\0\x07\x01short").is_err());
+    }
+
+    #[test]
+    fn a_name_that_is_the_bytes_of_a_uuid_is_another_name() {
+        let uuid = Uuid::from_bytes([b'a'; 16]);
+        assert_ne!(
+            revocation(Kind::Token, 1, &uuid.to_string()),
+            revocation(Kind::Token, 1, std::str::from_utf8(uuid.as_bytes()).unwrap())
+        );
+    }
+
+    #[test]
+    fn what_is_due_sorts_by_time_and_comes_off_again() {
+        let record = revocation(Kind::Session, 1, "s");
+        assert!(due(UnixTime(255), &record) < from(Table::Due, UnixTime(256)));
+        assert!(due(UnixTime(256), &record) >= from(Table::Due, UnixTime(256)));
+        assert_eq!(filed(&due(UnixTime(3), &record)).unwrap(), record);
+        assert!(filed(b"short").is_err());
+    }
+
+    #[test]
+    fn nobodys_events_are_not_those_of_the_user_zero() {
+        let zero = Some(UserId(Uuid::nil()));
+        assert!(!event(zero, 1).starts_with(&events(None)));
+        assert_eq!(event_number(&event(zero, 9)).unwrap(), 9);
+    }
+}

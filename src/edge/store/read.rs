@@ -1,0 +1,187 @@
+//! What the store is asked, over the engine. Nothing here writes, and nothing here may run in a task.
+//!
+//! The writer goes on meanwhile: what an index names may be gone, or changed, by the time it is looked up.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+
+use serde::de::DeserializeOwned;
+
+use super::keys::{self, Key, Table};
+use super::record::{Standing, decode, decode_revocation, decode_session};
+use super::trees::Trees;
+use crate::domain::account::{User, UserId};
+use crate::domain::audit::Event;
+use crate::domain::email::EmailAddress;
+use crate::domain::mail::Mail;
+use crate::domain::revocation::{Revocation, Target};
+use crate::domain::session::{Session, SessionId};
+use crate::domain::task::Task;
+use crate::domain::time::UnixTime;
+use crate::ports::StoreError;
+
+/// How many entries one visit reads.
+pub(super) const PAGE: usize = 4096;
+
+/// The record at `key`.
+pub(super) fn at<T: DeserializeOwned>(trees: &Trees, what: &str, key: &[u8]) -> Result<Option<T>, StoreError> {
+    trees.get(key)?.map(|bytes| decode(what, &bytes)).transpose()
+}
+
+pub(super) fn user_by_email(trees: &Trees, email: &EmailAddress) -> Result<Option<User>, StoreError> {
+    let owner: Option<UserId> = at(trees, "the owner of an address", &keys::email(email))?;
+    let user: Option<User> = match owner {
+        Some(id) => at(trees, "an account", &keys::user(id))?,
+        None => None,
+    };
+    // Between the two looks the account may have got another address.
+    Ok(user.filter(|user| user.email == *email))
+}
+
+pub(super) fn users(trees: &Trees, after: Option<UserId>, limit: usize) -> Result<Vec<User>, StoreError> {
+    let start = after.map_or(keys::all(Table::User), |after| behind(keys::user(after)));
+    let found = trees.range(start..keys::behind(Table::User)).take(limit);
+    found.map(|entry| decode("an account", &entry?.1)).collect()
+}
+
+pub(super) fn session(trees: &Trees, user: UserId, id: SessionId) -> Result<Option<Session>, StoreError> {
+    trees.get(&keys::session(user, id))?.map(|bytes| decode_session(&bytes)).transpose()
+}
+
+pub(super) fn sessions(trees: &Trees, user: UserId) -> Result<Vec<Session>, StoreError> {
+    trees.under(&keys::sessions(user)).map(|entry| decode_session(&entry?.1)).collect()
+}
+
+pub(super) fn due_tasks(trees: &Trees, now: UnixTime, limit: usize) -> Result<Vec<Task>, StoreError> {
+    let due = trees.range(keys::all(Table::Task)..until(Table::Task, now)).take(limit);
+    due.map(|entry| decode("a task", &entry?.1)).collect()
+}
+
+pub(super) fn due_mails(trees: &Trees, now: UnixTime, limit: usize) -> Result<Vec<Mail>, StoreError> {
+    let mut found = Vec::new();
+    for entry in trees.range(keys::all(Table::DueMail)..until(Table::DueMail, now)) {
+        if found.len() == limit {
+            break;
+        }
+        // Delivered, given up or put off since: no longer due.
+        let mail: Option<Mail> = at(trees, "a mail", &keys::mail(keys::due_mail_id(&entry?.0)?))?;
+        found.extend(mail.filter(|mail| mail.due_at <= now && !mail.given_up));
+    }
+    Ok(found)
+}
+
+pub(super) fn mails(trees: &Trees, limit: usize) -> Result<Vec<Mail>, StoreError> {
+    let newest = trees.under(&keys::all(Table::Mail)).rev().take(limit);
+    newest.map(|entry| decode("a mail", &entry?.1)).collect()
+}
+
+pub(super) fn events(trees: &Trees, user: Option<UserId>, limit: usize) -> Result<Vec<Event>, StoreError> {
+    let newest = trees.under(&keys::events(user)).rev().take(limit);
+    newest.map(|entry| decode("an event", &entry?.1)).collect()
+}
+
+/// The number of an issuer, if anything is kept about it.
+fn issuer(trees: &Trees, text: &str) -> Result<Option<u32>, StoreError> {
+    at(trees, "the number of an issuer", &keys::issuer(text))
+}
+
+pub(super) fn version(trees: &Trees, issuer_text: &str, sub: &str) -> Result<u64, StoreError> {
+    match issuer(trees, issuer_text)? {
+        Some(number) => Ok(at(trees, "a token version", &keys::version(number, sub))?.unwrap_or(0)),
+        None => Ok(0),
+    }
+}
+
+pub(super) fn revocation(trees: &Trees, target: &Target) -> Result<Option<Revocation>, StoreError> {
+    let (kind, issuer_text, name) = target.key();
+    let Some(number) = issuer(trees, issuer_text)? else { return Ok(None) };
+    let found = trees.get(&keys::revocation(kind, number, name))?;
+    let whole = |standing: Standing| standing.of((kind, issuer_text.to_owned(), name.to_owned()));
+    found.map(|bytes| decode_revocation(&bytes).and_then(whole)).transpose()
+}
+
+/// The issuers behind their numbers, each looked up once.
+#[derive(Default)]
+struct Issuers(HashMap<u32, String>);
+
+impl Issuers {
+    fn whole(&mut self, trees: &Trees, key: &[u8], standing: Standing) -> Result<Revocation, StoreError> {
+        let (kind, number, name) = keys::revoked(key)?;
+        let text = match self.0.get(&number) {
+            Some(text) => text.clone(),
+            None => {
+                let key = keys::issuer_text(number);
+                let text: String = at(trees, "an issuer", &key)?.ok_or_else(|| {
+                    StoreError::Unreadable(
+                        "a revocation's issuer is not there; restore the data directory from a backup".to_owned(),
+                    )
+                })?;
+                self.0.insert(number, text.clone());
+                text
+            }
+        };
+        standing.of((kind, text, name))
+    }
+}
+
+/// The revocations of one page behind `after` that have not ended at `now`; and the last key looked at,
+/// unless there are no more.
+pub(super) fn page(
+    trees: &Trees,
+    after: Option<Key>,
+    now: UnixTime,
+) -> Result<(Vec<Revocation>, Option<Key>), StoreError> {
+    let start = after.map_or(keys::all(Table::Revocation), behind);
+    let (mut found, mut last, mut issuers) = (Vec::with_capacity(PAGE), None, Issuers::default());
+    for (n, entry) in trees.range(start..keys::behind(Table::Revocation)).take(PAGE).enumerate() {
+        let (key, bytes) = entry?;
+        let standing = decode_revocation(&bytes)?;
+        if standing.expires_at >= now {
+            found.push(issuers.whole(trees, &key, standing)?);
+        }
+        if n + 1 == PAGE {
+            last = Some(key.to_vec());
+        }
+    }
+    Ok((found, last))
+}
+
+/// Reads them all and keeps the newest: it is asked by people only, and an index would make every
+/// revocation dearer.
+pub(super) fn recent_revocations(trees: &Trees, limit: usize) -> Result<Vec<Revocation>, StoreError> {
+    let mut newest = BinaryHeap::new();
+    for entry in trees.under(&keys::all(Table::Revocation)) {
+        let (key, bytes) = entry?;
+        let created_at = decode_revocation(&bytes)?.created_at;
+        let full = newest.len() >= limit;
+        if full && newest.peek().is_none_or(|Reverse((oldest, _, _))| *oldest > created_at) {
+            continue;
+        }
+        newest.push(Reverse((created_at, key, bytes)));
+        if full {
+            newest.pop();
+        }
+    }
+    let mut issuers = Issuers::default();
+    let sorted = newest.into_sorted_vec();
+    sorted.iter().map(|Reverse((_, key, bytes))| issuers.whole(trees, key, decode_revocation(bytes)?)).collect()
+}
+
+/// How many revocations are kept.
+pub(super) fn revocations(trees: &Trees) -> Result<usize, StoreError> {
+    trees.under(&keys::all(Table::Revocation)).try_fold(0, |n, entry| entry.map(|_| n + 1))
+}
+
+/// The first key that can stand behind `key`.
+fn behind(mut key: Key) -> Key {
+    key.push(0);
+    key
+}
+
+/// The first key of a table ordered by time that is later than `now`.
+fn until(table: Table, now: UnixTime) -> Key {
+    match now {
+        UnixTime::NEVER => keys::behind(table),
+        UnixTime(now) => keys::from(table, UnixTime(now + 1)),
+    }
+}

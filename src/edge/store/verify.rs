@@ -1,0 +1,97 @@
+//! Whether everything that is kept can be read, and every index agrees with its records. Changes nothing.
+
+use ::sled::IVec;
+
+use super::keys::{self, Table};
+use super::read::at;
+use super::record::{decode, decode_revocation, decode_session, session_filed};
+use super::trees::Trees;
+use crate::domain::account::{User, UserId};
+use crate::domain::audit::Event;
+use crate::domain::link::Link;
+use crate::domain::mail::Mail;
+use crate::domain::task::Task;
+use crate::domain::time::UnixTime;
+use crate::ports::StoreError;
+
+/// Reads everything; the error names the first thing that does not fit.
+pub(super) fn verify(trees: &Trees) -> Result<(), StoreError> {
+    trees.range(Vec::new()..vec![u8::MAX]).try_for_each(|entry| {
+        let (key, bytes) = entry?;
+        check(trees, &key, &bytes)
+    })
+}
+
+fn check(trees: &Trees, key: &[u8], bytes: &IVec) -> Result<(), StoreError> {
+    let is = |table: Table| key.first() == Some(&(table as u8));
+    let filed = |time| trees.get(&keys::due(time, key)).map(|found| found.is_some());
+    if is(Table::Sequence) {
+        Ok(())
+    } else if is(Table::Issuer) {
+        let number = decode("the number of an issuer", bytes)?;
+        let text: Option<String> = at(trees, "an issuer", &keys::issuer_text(number))?;
+        fits(text.is_some_and(|text| keys::issuer(&text) == key), "an issuer and its number")
+    } else if is(Table::IssuerText) {
+        let text: String = decode("an issuer", bytes)?;
+        let number: Option<u32> = at(trees, "the number of an issuer", &keys::issuer(&text))?;
+        fits(number.map(keys::issuer_text).as_deref() == Some(key), "the number of an issuer")
+    } else if is(Table::Revocation) {
+        let (_, number, _) = keys::revoked(key)?;
+        fits(trees.get(&keys::issuer_text(number))?.is_some(), "a revocation and its issuer")?;
+        fits(filed(decode_revocation(bytes)?.expires_at)?, "a revocation and its end")
+    } else if is(Table::Version) {
+        decode::<u64>("a token version", bytes).map(drop)
+    } else if is(Table::User) {
+        let user: User = decode("an account", bytes)?;
+        let owner: Option<UserId> = at(trees, "the owner of an address", &keys::email(&user.email))?;
+        fits(owner == Some(user.id) && keys::user(user.id) == key, "an account and its address")
+    } else if is(Table::Email) {
+        let owner = decode("the owner of an address", bytes)?;
+        let user: Option<User> = at(trees, "an account", &keys::user(owner))?;
+        fits(user.is_some_and(|user| keys::email(&user.email) == key), "an address and its account")
+    } else if is(Table::Session) {
+        let (session, time) = (decode_session(bytes)?, session_filed(bytes)?);
+        fits(keys::session(session.user, session.id) == key, "a session and its key")?;
+        fits(time <= session.expires_at && filed(time)?, "a session and its end")
+    } else if is(Table::Link) {
+        let link: Link = decode("a link", bytes)?;
+        fits(keys::link(&link.hash) == key && filed(link.expires_at)?, "a link and its end")
+    } else if is(Table::Task) {
+        let task: Task = decode("a task", bytes)?;
+        fits(keys::task(&task) == key, "a task and its key")
+    } else if is(Table::Mail) {
+        let mail: Mail = decode("a mail", bytes)?;
+        let due = trees.get(&keys::due_mail(mail.due_at, mail.id))?.is_some();
+        fits(keys::mail(mail.id) == key && due != mail.given_up, "a mail and when it is due")
+    } else if is(Table::DueMail) {
+        let mail: Option<Mail> = at(trees, "a mail", &keys::mail(keys::due_mail_id(key)?))?;
+        let due = mail.is_some_and(|mail| !mail.given_up && keys::due_mail(mail.due_at, mail.id) == key);
+        fits(due, "when a mail is due, and the mail")
+    } else if is(Table::Event) {
+        decode::<Event>("an event", bytes).map(drop)
+    } else if is(Table::Due) {
+        check_due(trees, key)
+    } else {
+        fits(false, "a key of no table")
+    }
+}
+
+fn check_due(trees: &Trees, due: &[u8]) -> Result<(), StoreError> {
+    let key = keys::filed(due)?;
+    let Some(bytes) = trees.get(key)? else { return fits(false, "an end and what ends") };
+    let filed: UnixTime = match key[0] {
+        table if table == Table::Session as u8 => session_filed(&bytes)?,
+        table if table == Table::Link as u8 => decode::<Link>("a link", &bytes)?.expires_at,
+        _ => decode_revocation(&bytes)?.expires_at,
+    };
+    fits(keys::due(filed, key) == due, "an end, and when it is")
+}
+
+fn fits(fits: bool, what: &str) -> Result<(), StoreError> {
+    match fits {
+        true => Ok(()),
+        false => Err(StoreError::Unreadable(format!(
+            "{what} do not fit together; restore the data directory from a backup"
+        ))),
+    }
+}
