@@ -6,6 +6,7 @@ pub mod clock;
 pub mod demo;
 pub mod fetch;
 pub mod jwt;
+pub mod mail;
 pub mod proxy;
 pub mod store;
 pub mod telemetry;
