@@ -150,6 +150,11 @@ impl FakeStore {
         self.broken.store(true, Ordering::Relaxed);
     }
 
+    /// Writes succeed again.
+    pub(crate) fn mend(&self) {
+        self.broken.store(false, Ordering::Relaxed);
+    }
+
     fn check(&self) -> Result<(), StoreError> {
         match self.broken.load(Ordering::Relaxed) {
             true => Err(StoreError::Unavailable("disk secret detail".to_owned())),
@@ -231,7 +236,10 @@ impl Store for FakeStore {
     async fn due_mails(&self, now: UnixTime, limit: usize) -> Result<Vec<Mail>, StoreError> {
         let state = self.state();
         let due = state.mails.values().filter(|mail| mail.due_at <= now && !mail.given_up);
-        Ok(due.take(limit).cloned().collect())
+        let mut due: Vec<Mail> = due.cloned().collect();
+        due.sort_by_key(|mail| mail.due_at);
+        due.truncate(limit);
+        Ok(due)
     }
 
     async fn mails(&self, limit: usize) -> Result<Vec<Mail>, StoreError> {

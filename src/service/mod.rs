@@ -2,6 +2,7 @@
 
 pub mod admit;
 pub mod mint;
+pub mod outbox;
 pub mod revoke;
 pub mod rotate;
 
