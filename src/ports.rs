@@ -486,6 +486,10 @@ pub enum MailFault {
     /// Worth trying again.
     #[error("{0}")]
     Transient(String),
+    /// Nothing can be delivered now: no connection, no agreement on TLS, no sign-in. Says nothing about
+    /// this mail.
+    #[error("{0}")]
+    Unreachable(String),
     /// This mail will never be taken.
     #[error("{0}")]
     Permanent(String),

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use palisade::config::{self, Config, ConfigError, StoreUrl};
+use palisade::config::{self, Config, ConfigError, MailTransport, SmtpTls, StoreUrl};
 use palisade::domain::route::Auth;
 use secrecy::ExposeSecret as _;
 
@@ -103,7 +103,7 @@ fn every_commented_key_of_the_shipped_file_is_a_key() {
     let text: Vec<String> = text.lines().map(uncommented).collect();
     let errors = config::parse(&text.join("\n"), &path, &|_| None).unwrap_err();
     // Files and variables that are not there are all that may be wrong.
-    let missing = ["no file", "env:", "\"ca.pem\"", "a password"];
+    let missing = ["no file", "no folder", "env:", "\"ca.pem\"", "a password"];
     for error in errors {
         assert!(missing.iter().any(|found| error.found.contains(found)), "{error}");
     }
@@ -134,6 +134,45 @@ fn secrets_are_resolved_and_not_printed() {
     assert_eq!(config.providers[0].client_secret.as_ref().unwrap().expose_secret(), "from-a-file");
     let printed = format!("{config:?}");
     assert!(!printed.contains(SECRET) && !printed.contains("from-a-file"));
+}
+
+#[test]
+fn mail_forgets_nothing() {
+    let mail = good("full.toml").mail;
+    let MailTransport::Smtp(smtp) = mail.transport else { panic!("{:?}", mail.transport) };
+    assert_eq!((smtp.host.as_str(), smtp.port, smtp.tls), ("mail.test", 587, SmtpTls::StartTls));
+    assert_eq!(smtp.user.as_deref(), Some("user"));
+    assert_eq!(smtp.password.unwrap().expose_secret(), "hunter2");
+    assert!(smtp.ca.unwrap().ends_with("good/dummy.pem") && mail.templates.unwrap().ends_with("good/."));
+    assert_eq!((mail.from.name, mail.from.address.as_str()), (None, "noreply@example.com"));
+    assert_eq!(mail.verify_url, "https://app.example.com/v?lang=en");
+    for (url, host, port, tls, user) in [
+        ("smtps://ann@a.test@mail.test", "mail.test", 465, SmtpTls::Implicit, Some("ann@a.test")),
+        ("smtp://ann%40a.test@[::1]:25", "::1", 25, SmtpTls::StartTls, Some("ann@a.test")),
+        ("smtp://localhost:1025?tls=none", "localhost", 1025, SmtpTls::Off, None),
+        ("smtp://mail.test/", "mail.test", 587, SmtpTls::StartTls, None),
+    ] {
+        let password = if user.is_some() { "password = \"env:SHORT\"" } else { "" };
+        let mail = inline(&format!("[mail]\ntransport = {url:?}\n{password}")).unwrap().mail;
+        let MailTransport::Smtp(smtp) = mail.transport else { panic!("{url}") };
+        assert_eq!((smtp.host.as_str(), smtp.port, smtp.tls, smtp.user.as_deref()), (host, port, tls, user));
+    }
+}
+
+#[test]
+fn links_are_built_from_the_public_url() {
+    let config = inline("public_url = \"https://app.test\"\n").unwrap();
+    assert_eq!(config.mail.verify_url, "https://app.test/auth/pages/verify");
+    assert_eq!(config.mail.reset_url, "https://app.test/auth/pages/reset");
+}
+
+#[test]
+fn mail_in_the_log_is_for_development() {
+    let warned =
+        |text: &str| inline(text).unwrap().warnings.iter().any(|line| line.contains("for development"));
+    assert!(warned("public_url = \"https://app.test\"\n[mail]\ntransport = \"log\""));
+    assert!(warned("public_url = \"https://app.test\"\n"));
+    assert!(!warned("public_url = \"http://localhost:8080\"\n[mail]\ntransport = \"log\""));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Crates that belong to one room: (crate, the paths that may name it).
-const ROOMS: [(&str, &[&str]); 17] = [
+const ROOMS: &[(&str, &[&str])] = &[
     ("pingora", &["edge/proxy"]),
     ("rustls", &["edge/proxy"]),
     ("tokio_rustls", &["edge/proxy"]),
@@ -17,6 +17,8 @@ const ROOMS: [(&str, &[&str]); 17] = [
     ("sled", &["edge/store"]),
     ("postcard", &["edge/store"]),
     ("moka", &["edge/jwt", "edge/store"]),
+    ("lettre", &["edge/mail"]),
+    ("minijinja", &["edge/mail"]),
     ("reqwest", &["edge/fetch", "edge/admin_client"]),
     ("prometheus", &["edge/telemetry"]),
     ("tracing_subscriber", &["edge/telemetry"]),

@@ -4,11 +4,17 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use crate::config;
+use crate::edge::mail::Post;
 
 /// Prints `FILE: good, N routes`, or every error with its line on standard error. Exits 1 on errors.
 #[must_use]
 pub fn run(path: &Path) -> ExitCode {
-    match config::load(path) {
+    let checked = config::load(path).and_then(|config| {
+        // Also reads and tries the templates of the letters.
+        Post::new(&config.mail, &config.public_url)?;
+        Ok(config)
+    });
+    match checked {
         Ok(config) => {
             for warning in &config.warnings {
                 eprintln!("warning: {warning}");

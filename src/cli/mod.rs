@@ -5,6 +5,8 @@
 mod admin;
 mod check;
 mod keys;
+mod mail_preview;
+mod mail_test;
 mod reload;
 mod run;
 mod token_inspect;
@@ -59,6 +61,9 @@ enum Command {
     /// See and change accounts: list, show, add, disable, enable, delete, sessions, reset-password.
     #[command(subcommand)]
     Users(users::Users),
+    /// See the letters before anybody gets one, and try the transport. Needs no running gateway.
+    #[command(subcommand)]
+    Mail(Mail),
     /// Let the running gateway read its configuration again. A wrong one changes nothing.
     Reload,
 }
@@ -154,6 +159,51 @@ enum Keys {
     Rotate,
 }
 
+#[derive(Debug, Subcommand)]
+enum Mail {
+    /// Write a letter with sample data to a file, in the words of mail.templates.
+    ///
+    /// FILE.html gets the HTML, and FILE.txt beside it the plain text; FILE.eml gets the whole message, as a
+    /// mail program opens it. The link in it opens nothing.
+    #[command(after_help = "\
+Examples:
+  palisade mail preview --list                             the letters, and what each of them knows
+  palisade mail preview verify_email --to /tmp/verify.html
+  palisade mail preview new_device --to /tmp/device.eml")]
+    Preview(PreviewArgs),
+    /// Send one letter with sample data over mail.transport, and print what the server said.
+    ///
+    /// Exits with 1 when it was not taken. The link in it opens nothing.
+    #[command(after_help = "Example:\n  palisade mail test --to you@example.com")]
+    Test(MailTestArgs),
+}
+
+#[derive(Debug, Args)]
+struct PreviewArgs {
+    /// Which letter; --list names them.
+    #[arg(required_unless_present = "list")]
+    name: Option<String>,
+    /// Where to: a name that ends in .html or .eml.
+    #[arg(long, value_name = "FILE", required_unless_present = "list")]
+    to: Option<PathBuf>,
+    /// List the letters and what their templates can say.
+    #[arg(long, conflicts_with_all = ["name", "to"])]
+    list: bool,
+}
+
+#[derive(Debug, Args)]
+struct MailTestArgs {
+    /// Who gets it.
+    #[arg(long, value_name = "ADDRESS")]
+    to: String,
+    /// Which letter; `palisade mail preview --list` names them.
+    #[arg(long, value_name = "NAME", default_value = "welcome")]
+    letter: String,
+    /// What to call the person.
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+}
+
 /// Reads the process's arguments and does what they ask.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -171,6 +221,8 @@ pub fn main() -> ExitCode {
         Command::Keys(Keys::List) => keys::list(config),
         Command::Keys(Keys::Rotate) => keys::rotate(config),
         Command::Users(command) => users::run(config, command),
+        Command::Mail(Mail::Preview(args)) => mail_preview::run(config, &args),
+        Command::Mail(Mail::Test(args)) => mail_test::run(config, args),
         Command::Reload => reload::run(config),
     };
     match done {

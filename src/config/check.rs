@@ -12,8 +12,8 @@ use toml::de::DeTable;
 use super::file::{Document, Item, Section};
 use super::form::{self, Url};
 use super::{
-    Algorithm, AuditTo, Config, ConfigError, Issuer, Jwks, Limits, Log, LogFormat, Mail, MailTransport,
-    PasswordPolicy, Passwords, Provider, Server, StoreUrl, Tls, Tokens, routes,
+    Algorithm, AuditTo, Config, ConfigError, Issuer, Jwks, Limits, Log, LogFormat, PasswordPolicy, Passwords,
+    Provider, Server, StoreUrl, Tls, Tokens, mail, routes,
 };
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -57,7 +57,7 @@ fn whole(root: &Section<'_>, path: &Path) -> Option<Config> {
     let issuers = issuers(root, &tokens.issuer);
     let passwords = passwords(root.section("passwords"));
     let limits = limits(root.section("limits"));
-    let mail = mail(root.section("mail"));
+    let mail = mail::mail(root.section("mail"), &public_url);
     let providers = providers(root);
     let known = routes::Known {
         issuers: root
@@ -219,7 +219,7 @@ fn store(section: Section<'_>) -> StoreUrl {
 }
 
 /// Resolves `env:NAME` or `file:PATH`. Whatever goes wrong, the value itself is not in the message.
-fn secret(item: &Item<'_>) -> Option<SecretString> {
+pub(super) fn secret(item: &Item<'_>) -> Option<SecretString> {
     let want = "a reference: \"env:NAME\" or \"file:PATH\"";
     let Some(reference) = item.raw() else { return item.bad_as("no reference", want) };
     let value = if let Some(name) = reference.strip_prefix("env:") {
@@ -353,48 +353,6 @@ fn limits(section: Section<'_>) -> Limits {
     }
     section.close();
     Limits { enabled }
-}
-
-fn mail(section: Section<'_>) -> Option<Mail> {
-    let password = section.get("password");
-    let secret = password.as_ref().and_then(secret);
-    let want = "\"log\", \"file:FOLDER\", \"smtp://user@host:587\" or \"smtps://user@host\"";
-    let transport = match section.get("transport") {
-        None => Some(MailTransport::Log),
-        Some(item) => match item.text(want) {
-            Some("log") => Some(MailTransport::Log),
-            Some(text) => match text.strip_prefix("file:").filter(|folder| !folder.is_empty()) {
-                Some(folder) => Some(MailTransport::File(item.doc.resolve(folder))),
-                None => smtp(&item, text, want, secret),
-            },
-            None => None,
-        },
-    };
-    if let (Some(item), Some(MailTransport::Log | MailTransport::File(_))) = (password, &transport) {
-        item.bad_as::<()>("a password", "none, as mail.transport is not SMTP");
-    }
-    let from = section.get("from").and_then(|item| {
-        item.read("a mailbox like \"Palisade <noreply@example.com>\"", |text| {
-            form::is_mailbox(text).then(|| text.to_owned())
-        })
-    });
-    section.close();
-    let from = from.unwrap_or_else(|| "Palisade <noreply@example.com>".to_owned());
-    Some(Mail { transport: transport?, from })
-}
-
-fn smtp(item: &Item<'_>, text: &str, want: &str, password: Option<SecretString>) -> Option<MailTransport> {
-    let after = text.strip_prefix("smtps://").or_else(|| text.strip_prefix("smtp://"));
-    let Some(after) = after else { return item.bad(want) };
-    let (user, authority) = after.rsplit_once('@').unwrap_or(("", after));
-    if user.contains(':') {
-        return item.bad_as("a password in the URL", "the password in mail.password, as a reference");
-    }
-    let host = crate::domain::request::Host::parse(authority.trim_end_matches('/').as_bytes());
-    if host.is_err() || user.bytes().any(|b| !b.is_ascii_graphic() || b == b'/') {
-        return item.bad(want);
-    }
-    Some(MailTransport::Smtp { url: text.to_owned(), password })
 }
 
 fn providers(root: &Section<'_>) -> Vec<Provider> {

@@ -1,6 +1,8 @@
 //! The forms that strings of the configuration take: URLs, sizes, names, mailboxes. Pure: nothing here
 //! reads a file or reports an error.
 
+use crate::domain::account::is_name;
+use crate::domain::email::EmailAddress;
 use crate::domain::request::Host;
 
 /// A string for an error message: userinfo hidden, since it may be a password, and cut when long.
@@ -86,16 +88,19 @@ impl<'a> Url<'a> {
 
     /// Whether it stays on this machine, where cleartext is safe.
     pub fn is_loopback(&self) -> bool {
-        let address = self.host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
-        self.host == "localhost"
-            || self.host.ends_with(".localhost")
-            || address.is_ok_and(|a| a.is_loopback())
+        is_loopback(&self.host)
     }
 
     /// Whether it can be trusted to carry keys: `https`, or loopback.
     pub fn is_safe(&self) -> bool {
         self.tls || self.is_loopback()
     }
+}
+
+/// Whether a host, as [`Host::name`] gives it, is this machine.
+pub fn is_loopback(host: &str) -> bool {
+    let address = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
+    host == "localhost" || host.ends_with(".localhost") || address.is_ok_and(|a| a.is_loopback())
 }
 
 /// A token of RFC 9110 §5.6.2: header names, methods, cookie names.
@@ -140,19 +145,34 @@ pub fn is_reserved_header(name: &str) -> bool {
     NAMES.contains(&name.as_str()) || groups.iter().any(|group| name.starts_with(group))
 }
 
-/// A mailbox (RFC 5322 §3.4): `a@b` or `Name <a@b>`.
-pub fn is_mailbox(text: &str) -> bool {
-    let address = match text.strip_suffix('>') {
-        Some(named) => named.split_once('<').map(|(_, address)| address),
-        None => Some(text),
+/// A mailbox (RFC 5322 §3.4): `a@b`, `Name <a@b>` or `"Name" <a@b>`.
+pub fn mailbox(text: &str) -> Option<(Option<String>, EmailAddress)> {
+    let Some((name, address)) = text.trim().strip_suffix('>').and_then(|named| named.rsplit_once('<')) else {
+        return text.parse().ok().map(|address| (None, address));
     };
-    let shape = |address: &str| {
-        address.rsplit_once('@').is_some_and(|(local, domain)| {
-            let plain = |b: u8| b.is_ascii_graphic() && !b"<>()[]\\,;:@\" ".contains(&b);
-            !local.is_empty() && local.bytes().all(plain) && Host::parse(domain.as_bytes()).is_ok()
-        })
+    let name = name.trim();
+    let name = match name.strip_prefix('"') {
+        Some(quoted) => unquoted(quoted)?,
+        None => name.to_owned(),
     };
-    !text.chars().any(char::is_control) && address.is_some_and(shape)
+    // A name that must be quoted is rather a slip than a name: `A <a@b>, C <c@d>`.
+    let plain = name.is_empty() || (is_name(&name) && !name.contains(['<', '>']));
+    let address = address.parse().ok().filter(|_| plain)?;
+    Some(((!name.is_empty()).then_some(name), address))
+}
+
+/// The text of a quoted string behind its first quote (RFC 5322 §3.2.4); nothing follows the last.
+fn unquoted(text: &str) -> Option<String> {
+    let mut plain = String::new();
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' => plain.push(chars.next()?),
+            '"' => return chars.as_str().is_empty().then_some(plain),
+            c => plain.push(c),
+        }
+    }
+    None
 }
 
 /// A level, or a filter of `target=level` as `tracing` reads it.
@@ -170,7 +190,7 @@ pub fn is_log_filter(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{Url, is_log_filter, is_mailbox, is_reserved_header, nearest, quoted, size};
+    use super::{Url, is_log_filter, is_reserved_header, mailbox, nearest, quoted, size};
 
     #[test]
     fn sizes_have_units() {
@@ -220,9 +240,29 @@ mod tests {
     fn words_have_forms() {
         assert!(is_reserved_header("Content_Length") && is_reserved_header("HOST"));
         assert!(!is_reserved_header("Remote-User") && !is_reserved_header("X-Auth-Subject"));
-        assert!(is_mailbox("Palisade <noreply@example.com>") && is_mailbox("a+b@c.test"));
-        assert!(!is_mailbox("nobody") && !is_mailbox("A <a@b>\r\nBcc: x@y") && !is_mailbox("<@b>"));
         assert!(is_log_filter("info") && is_log_filter("warn,palisade=debug"));
         assert!(!is_log_filter("loud") && !is_log_filter("palisade=loud"));
+    }
+
+    #[test]
+    fn a_mailbox_is_a_name_and_one_address() {
+        let read = |text| mailbox(text).map(|(name, address)| (name, address.as_str().to_owned()));
+        let some = |name: &str, address: &str| Some((Some(name.to_owned()), address.to_owned()));
+        assert_eq!(read("Palisade <noreply@example.com>"), some("Palisade", "noreply@example.com"));
+        assert_eq!(read("\"Ann, \\\"Inc\\\"\" <a@b.test>"), some("Ann, \"Inc\"", "a@b.test"));
+        assert_eq!(read("Żółw <a+b@c.test>"), some("Żółw", "a+b@c.test"));
+        assert_eq!(read("a+b@c.test"), Some((None, "a+b@c.test".to_owned())));
+        assert_eq!(read("<a@b.test>"), Some((None, "a@b.test".to_owned())));
+        for bad in [
+            "nobody",
+            "A <a@b.test>\r\nBcc: x@y.test",
+            "A\r\nBcc: x@y.test <a@b.test>",
+            "<@b.test>",
+            "A <a@b.test>, C <c@d.test>",
+            "\"A <a@b.test>",
+            "\"A\" B <a@b.test>",
+        ] {
+            assert_eq!(read(bad), None, "{bad}");
+        }
     }
 }

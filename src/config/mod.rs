@@ -7,6 +7,7 @@
 pub mod check;
 pub mod file;
 mod form;
+mod mail;
 mod routes;
 
 use std::fmt;
@@ -17,6 +18,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use secrecy::{ExposeSecret, SecretString};
 
+use crate::domain::email::EmailAddress;
 use crate::domain::route;
 
 /// Something in `config.toml` that keeps Palisade from starting.
@@ -256,19 +258,54 @@ pub struct Limits {
 #[derive(Debug, Clone)]
 pub struct Mail {
     pub transport: MailTransport,
-    /// An RFC 5322 mailbox.
-    pub from: String,
+    /// Whom mail comes from; its name is also what the letters call the service.
+    pub from: Mailbox,
+    /// A folder whose files replace the built-in letters of the same names.
+    pub templates: Option<PathBuf>,
+    /// The page that confirms an address; without a fragment, which is the token's place.
+    pub verify_url: String,
+    /// The page that sets a new password; without a fragment.
+    pub reset_url: String,
+}
+
+/// A mailbox (RFC 5322 §3.4).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mailbox {
+    pub name: Option<String>,
+    pub address: EmailAddress,
 }
 
 #[derive(Debug, Clone)]
 pub enum MailTransport {
+    /// Written to the log, for development.
     Log,
+    /// Written as files into this folder.
     File(PathBuf),
-    /// `smtp://` or `smtps://`; the URL may hold a user name, the password is a reference.
-    Smtp {
-        url: String,
-        password: Option<SecretString>,
-    },
+    Smtp(Smtp),
+}
+
+/// A server that takes mail (RFC 6409).
+#[derive(Debug, Clone)]
+pub struct Smtp {
+    /// A name, or an address without brackets.
+    pub host: String,
+    pub port: u16,
+    pub tls: SmtpTls,
+    /// Whom to sign in as; then there is a password too.
+    pub user: Option<String>,
+    pub password: Option<SecretString>,
+    /// A PEM file of authorities to trust instead of the system's.
+    pub ca: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SmtpTls {
+    /// STARTTLS (RFC 3207), and nothing without it.
+    StartTls,
+    /// TLS from the first byte (RFC 8314 §3.3).
+    Implicit,
+    /// Cleartext, on loopback only.
+    Off,
 }
 
 /// `[[routes]]`: the policy for admission and the upstream for the proxy, under one name.

@@ -8,6 +8,7 @@ pub mod demo;
 pub mod entropy;
 pub mod fetch;
 pub mod jwt;
+pub mod mail;
 pub mod proxy;
 pub mod store;
 pub mod telemetry;

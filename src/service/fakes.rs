@@ -190,6 +190,11 @@ impl FakeStore {
         self.broken.store(true, Ordering::Relaxed);
     }
 
+    /// Writes succeed again.
+    pub(crate) fn mend(&self) {
+        self.broken.store(false, Ordering::Relaxed);
+    }
+
     fn check(&self) -> Result<(), StoreError> {
         match self.broken.load(Ordering::Relaxed) {
             true => Err(StoreError::Unavailable("disk secret detail".to_owned())),
@@ -269,7 +274,8 @@ impl Store for FakeStore {
     }
 
     async fn due_tasks(&self, now: UnixTime, limit: usize) -> Result<Vec<Task>, StoreError> {
-        let mut due: Vec<_> = self.state().tasks.values().filter(|task| task.due_at <= now).cloned().collect();
+        let mut due: Vec<_> =
+            self.state().tasks.values().filter(|task| task.due_at <= now).cloned().collect();
         due.sort_by_key(|task| task.due_at);
         due.truncate(limit);
         Ok(due)

@@ -4,6 +4,7 @@ pub mod accounts;
 pub mod admit;
 pub mod login;
 pub mod mint;
+pub mod outbox;
 pub mod profile;
 pub mod recover;
 pub mod refresh;

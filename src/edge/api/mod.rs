@@ -6,10 +6,12 @@ mod admin_token;
 mod admin_users;
 mod body;
 mod health;
+mod pages;
 mod well_known;
 
 pub use admin::{AdminState, admin_router};
 pub use health::MetricsText;
+pub use pages::pages_router;
 pub use well_known::{NativeState, native_router};
 
 /// Serves `router` on `listener` until the task is dropped.

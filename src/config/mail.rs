@@ -1,0 +1,133 @@
+//! `[mail]`: who sends it, over which transport, in whose words, and where its links lead.
+
+use std::borrow::Cow;
+
+use percent_encoding::percent_decode_str;
+
+use super::check::{existing_file, secret};
+use super::file::{Item, Section};
+use super::form::{self, Url};
+use super::{Mail, MailTransport, Mailbox, Smtp, SmtpTls};
+use crate::domain::request::Host;
+
+const TRANSPORT: &str = "\"log\", \"file:FOLDER\", \"smtp://user@host:587\" or \"smtps://user@host\"";
+const FROM: &str = "Palisade <noreply@example.com>";
+
+/// Reads the section. `None` when its transport is wrong, which was then reported.
+pub fn mail(section: Section<'_>, public_url: &str) -> Option<Mail> {
+    let password_item = section.get("password");
+    let password = password_item.as_ref().and_then(secret);
+    let ca_item = section.get("ca");
+    let want = "a PEM file of authorities";
+    let ca = ca_item.as_ref().and_then(|item| existing_file(item, want));
+    let transport = match section.get("transport") {
+        None => Some(MailTransport::Log),
+        Some(item) => match item.text(TRANSPORT) {
+            Some("log") => Some(MailTransport::Log),
+            Some(text) => match text.strip_prefix("file:").filter(|folder| !folder.is_empty()) {
+                Some(folder) => Some(MailTransport::File(item.doc.resolve(folder))),
+                None => smtp(&item, text, password_item.is_some()).map(MailTransport::Smtp),
+            },
+            None => None,
+        },
+    };
+    if matches!(transport, Some(MailTransport::Log)) && public_url.starts_with("https://") {
+        let at = section.get("transport").map_or(section.at, |item| item.at);
+        let text = "mail goes only into the log, with its links, which is for development";
+        section.doc.warn(at, "mail.transport", text);
+    }
+    let transport = match transport {
+        Some(MailTransport::Smtp(smtp)) => Some(MailTransport::Smtp(Smtp { password, ca, ..smtp })),
+        Some(other) => {
+            let want = "none, as mail.transport is not SMTP";
+            if let Some(item) = password_item {
+                item.bad_as::<()>("a password", want);
+            }
+            if let Some(item) = ca_item.filter(|_| ca.is_some()) {
+                item.bad_as::<()>("authorities", want);
+            }
+            Some(other)
+        }
+        None => None,
+    };
+    let from = section
+        .get("from")
+        .and_then(|item| item.read(&format!("a mailbox like {FROM:?}"), form::mailbox))
+        .or_else(|| form::mailbox(FROM));
+    let templates = section.get("templates").and_then(|item| {
+        let text = item.text("a folder")?;
+        let folder = item.doc.resolve(text);
+        if folder.is_dir() {
+            return Some(folder);
+        }
+        item.bad_as(format!("{text:?}, which is no folder"), "the folder with your own letters")
+    });
+    let page = |name: &'static str, page: &str| {
+        let url = section.get(name).and_then(|item| page_url(&item));
+        url.unwrap_or_else(|| format!("{public_url}/auth/pages/{page}"))
+    };
+    let (verify_url, reset_url) = (page("verify_url", "verify"), page("reset_url", "reset"));
+    section.close();
+    let from = from.map(|(name, address)| Mailbox { name, address })?;
+    Some(Mail { transport: transport?, from, templates, verify_url, reset_url })
+}
+
+/// A page of the app's own. The token becomes its fragment, so it has none yet.
+fn page_url(item: &Item<'_>) -> Option<String> {
+    let want = "a URL like https://app.example.com/verify, without a fragment: the token becomes it";
+    item.read(want, |text| {
+        let url = Url::parse(text).filter(|url| !url.rest.contains('#'))?;
+        if !url.is_safe() {
+            item.doc.warn(item.at, &item.key, "links and tokens will cross the network in cleartext");
+        }
+        Some(text.to_owned())
+    })
+}
+
+/// Reads the URL; the password and the authorities come from keys of their own.
+fn smtp(item: &Item<'_>, text: &str, has_password: bool) -> Option<Smtp> {
+    let (implicit, after) = match text.split_once("://") {
+        Some(("smtps", after)) => (true, after),
+        Some(("smtp", after)) => (false, after),
+        _ => return item.bad(TRANSPORT),
+    };
+    let (after, query) = after.split_once('?').map_or((after, None), |(after, query)| (after, Some(query)));
+    // The last one: user names are often addresses themselves.
+    let (user, authority) = after.rsplit_once('@').map_or((None, after), |(user, rest)| (Some(user), rest));
+    if user.is_some_and(|user| user.contains(':')) {
+        return item.bad_as("a password in the URL", "the password in mail.password, as a reference");
+    }
+    let user = user.map(|user| percent_decode_str(user).decode_utf8());
+    let user = match user {
+        None => None,
+        Some(Ok(user)) if !user.is_empty() && !user.chars().any(|c| c.is_control() || c == ' ') => {
+            Some(Cow::into_owned(user))
+        }
+        Some(_) => return item.bad(TRANSPORT),
+    };
+    let authority = authority.strip_suffix('/').unwrap_or(authority);
+    let Ok(host) = Host::parse(authority.as_bytes()) else { return item.bad(TRANSPORT) };
+    let tls = match query {
+        None if implicit => SmtpTls::Implicit,
+        None => SmtpTls::StartTls,
+        Some("tls=none") if !implicit && form::is_loopback(host.name()) => SmtpTls::Off,
+        Some("tls=none") if !implicit => {
+            let want = "no ?tls=none: mail leaves this machine encrypted, or not at all";
+            return item.bad(want);
+        }
+        Some(_) => return item.bad(TRANSPORT),
+    };
+    match (&user, has_password) {
+        (Some(_), false) => return item.bad_as("a user without a password", "mail.password beside it"),
+        (None, true) => {
+            return item.bad_as("no user", "the user that mail.password belongs to: smtp://user@host");
+        }
+        _ => {}
+    }
+    if host.port() == Some(0) {
+        return item.bad(TRANSPORT);
+    }
+    let port = host.port().unwrap_or(if implicit { 465 } else { 587 });
+    let host = host.name().trim_matches(['[', ']']).to_owned();
+    Some(Smtp { host, port, tls, user, password: None, ca: None })
+}

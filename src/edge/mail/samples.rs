@@ -1,0 +1,60 @@
+//! Letters about nobody, to try templates and transports with.
+
+use secrecy::SecretString;
+use uuid::Uuid;
+
+use crate::domain::email::EmailAddress;
+use crate::domain::link::Purpose;
+use crate::domain::mail::{Facts, Letter, Mail, MailedLink};
+use crate::domain::time::UnixTime;
+
+/// A letter of this kind with everything it can tell, made at `now`. The link in it opens nothing.
+#[must_use]
+pub fn sample(letter: Letter, id: Uuid, to: EmailAddress, now: UnixTime) -> Mail {
+    let purpose = purpose(letter);
+    let new_email = (letter == Letter::EmailChanged).then(|| "ann.new@example.com".parse().ok()).flatten();
+    Mail {
+        id,
+        letter,
+        to,
+        name: Some("Ann".to_owned()),
+        link: purpose.map(|purpose| MailedLink { id, purpose, expires_at: now.plus(purpose.life()) }),
+        facts: Facts {
+            at: Some(now),
+            device: Some("Firefox on Linux".to_owned()),
+            address: Some("203.0.113.7".to_owned()),
+            place: Some("Vienna, Austria".to_owned()),
+            new_email,
+        },
+        created_at: now,
+        due_at: now,
+        attempts: 0,
+        last_error: None,
+        given_up: false,
+    }
+}
+
+/// What the link in a sample has for a token: a text of the right length that opens nothing.
+#[must_use]
+pub fn sample_token() -> SecretString {
+    "sample-that-opens-nothing-0123456789-abcdef".into()
+}
+
+/// The same letter with nothing that it can do without.
+pub(super) fn bare(mail: Mail) -> Mail {
+    Mail { name: None, facts: Facts::default(), ..mail }
+}
+
+/// What the link in this letter is for, when it has one.
+pub(super) fn purpose(letter: Letter) -> Option<Purpose> {
+    match letter {
+        Letter::VerifyEmail => Some(Purpose::VerifyEmail),
+        Letter::ResetPassword => Some(Purpose::ResetPassword),
+        Letter::ConfirmEmail => Some(Purpose::ChangeEmail),
+        Letter::Welcome
+        | Letter::AlreadyRegistered
+        | Letter::PasswordChanged
+        | Letter::EmailChanged
+        | Letter::NewDevice => None,
+    }
+}

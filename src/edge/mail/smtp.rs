@@ -1,0 +1,275 @@
+//! Handing mail to a server (RFC 6409): connections, TLS, sign-in, and what its answers mean.
+//!
+//! The library has a pool of its own, which takes a connection back whatever state it is in: after a
+//! timeout the next mail would get the answer to the last one. Here only a connection on which a mail
+//! came through is kept.
+
+use std::error::Error as _;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use lettre::message::Message;
+use lettre::transport::smtp::Error;
+use lettre::transport::smtp::authentication::{Credentials, Mechanism};
+use lettre::transport::smtp::client::{
+    AsyncSmtpConnection, Certificate, CertificateStore, TlsParameters, TlsParametersBuilder,
+};
+use lettre::transport::smtp::extension::ClientId;
+use secrecy::ExposeSecret;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
+
+use super::lines::Lines;
+use crate::config::{self, ConfigError, SmtpTls};
+use crate::ports::MailFault;
+
+/// From the first packet until the server is ready to take mail.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+/// For one mail. Servers take their time over the last answer (RFC 5321 §4.5.3.2.6); to leave too early
+/// is to send it twice.
+const SEND_TIMEOUT: Duration = Duration::from_secs(180);
+/// How long a connection may wait for the next mail.
+const IDLE: Duration = Duration::from_secs(60);
+/// How many may wait.
+const MAX_IDLE: usize = 4;
+/// The longest answer of a server that is repeated, in characters.
+const MAX_ANSWER: usize = 200;
+
+/// A server that takes our mail.
+pub(super) struct Relay {
+    smtp: config::Smtp,
+    tls: Option<TlsParameters>,
+    hello: ClientId,
+    idle: Arc<Mutex<Vec<Parked>>>,
+}
+
+struct Parked {
+    connection: AsyncSmtpConnection,
+    since: Instant,
+}
+
+impl Relay {
+    /// Reads the authorities. Connects to nothing yet. `host` is the host of `public_url`: what we call
+    /// ourselves.
+    ///
+    /// # Errors
+    /// Why TLS cannot be spoken.
+    pub(super) fn new(smtp: &config::Smtp, host: &str) -> Result<Relay, ConfigError> {
+        let tls = match smtp.tls {
+            SmtpTls::Off => None,
+            SmtpTls::StartTls | SmtpTls::Implicit => Some(parameters(smtp)?),
+        };
+        let hello = match host.split(':').next() {
+            Some(name)
+                if name.contains('.')
+                    && !name.starts_with('[')
+                    && name.parse::<std::net::Ipv4Addr>().is_err() =>
+            {
+                ClientId::Domain(name.to_owned())
+            }
+            // RFC 5321 §4.1.4: who has no name gives an address.
+            _ => ClientId::Ipv4(std::net::Ipv4Addr::LOCALHOST),
+        };
+        Ok(Relay { smtp: smtp.clone(), tls, hello, idle: Arc::default() })
+    }
+
+    /// Hands over one message. Returns what the server said.
+    ///
+    /// # Errors
+    /// [`MailFault`]. Answers are cut, and long words in them, which could be a token, left out.
+    pub(super) async fn send(&self, message: &Message) -> Result<String, MailFault> {
+        let mut connection = self.connection().await?;
+        let raw = message.formatted();
+        let answer = match timeout(SEND_TIMEOUT, connection.send(message.envelope(), &raw)).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error)) => return Err(self.refused(&error)),
+            Err(_) => return Err(MailFault::Transient(self.silent(SEND_TIMEOUT))),
+        };
+        self.park(connection);
+        let words: Vec<&str> = answer.message().collect();
+        Ok(format!("{} {}", answer.code(), cut(&words.join(" "))))
+    }
+
+    /// A connection that is ready for a mail: one that waits, or a new one.
+    async fn connection(&self) -> Result<AsyncSmtpConnection, MailFault> {
+        while let Some(parked) = self.waiting() {
+            let mut connection = parked.connection;
+            // The server may have left meanwhile.
+            let alive = timeout(CONNECT_TIMEOUT, connection.test_connected()).await;
+            if parked.since.elapsed() < IDLE && alive.unwrap_or(false) {
+                return Ok(connection);
+            }
+        }
+        match timeout(CONNECT_TIMEOUT, self.connect()).await {
+            Ok(Ok(connection)) => Ok(connection),
+            Ok(Err(why)) => Err(MailFault::Unreachable(format!("{}: {why}", self.place()))),
+            Err(_) => Err(MailFault::Unreachable(self.silent(CONNECT_TIMEOUT))),
+        }
+    }
+
+    fn waiting(&self) -> Option<Parked> {
+        lock(&self.idle).pop()
+    }
+
+    async fn connect(&self) -> Result<AsyncSmtpConnection, String> {
+        let server = (self.smtp.host.as_str(), self.smtp.port);
+        let mut connection = match (self.smtp.tls, &self.tls) {
+            (SmtpTls::StartTls, Some(tls)) => {
+                let tcp =
+                    TcpStream::connect(server).await.map_err(|error| format!("no connection: {error}"))?;
+                let stream = Box::new(Lines::new(tcp));
+                let mut connection = AsyncSmtpConnection::connect_with_transport(stream, &self.hello)
+                    .await
+                    .map_err(|error| words(&error))?;
+                if !connection.can_starttls() {
+                    return Err("the server offers no STARTTLS, and mail is not sent in cleartext".to_owned());
+                }
+                let upgraded = connection.starttls(tls.clone(), &self.hello).await;
+                upgraded.map_err(|error| format!("STARTTLS: {}", words(&error)))?;
+                connection
+            }
+            (SmtpTls::Implicit, Some(_)) | (SmtpTls::Off, None) => {
+                AsyncSmtpConnection::connect_tokio1(server, None, &self.hello, self.tls.clone(), None)
+                    .await
+                    .map_err(|error| words(&error))?
+            }
+            (SmtpTls::StartTls | SmtpTls::Implicit, None) | (SmtpTls::Off, Some(_)) => {
+                return Err("TLS was not set up".to_owned());
+            }
+        };
+        if let (Some(user), Some(password)) = (&self.smtp.user, &self.smtp.password) {
+            let credentials = Credentials::new(user.clone(), password.expose_secret().to_owned());
+            let signed_in = connection.auth(&[Mechanism::Plain, Mechanism::Login], &credentials).await;
+            signed_in.map_err(|error| format!("sign-in: {}", words(&error)))?;
+        }
+        Ok(connection)
+    }
+
+    /// Keeps a connection for the next mail. The first one to wait starts the watch that ends them.
+    fn park(&self, connection: AsyncSmtpConnection) {
+        let mut idle = lock(&self.idle);
+        if idle.len() >= MAX_IDLE || connection.has_broken() {
+            return;
+        }
+        let first = idle.is_empty();
+        idle.push(Parked { connection, since: Instant::now() });
+        drop(idle);
+        if first {
+            let idle = Arc::downgrade(&self.idle);
+            tokio::spawn(async move {
+                loop {
+                    tokio::time::sleep(IDLE).await;
+                    let Some(idle) = idle.upgrade() else { return };
+                    let mut waiting = lock(&idle);
+                    waiting.retain(|parked| parked.since.elapsed() < IDLE);
+                    if waiting.is_empty() {
+                        return;
+                    }
+                }
+            });
+        }
+    }
+
+    /// What a refusal of one mail means.
+    fn refused(&self, error: &Error) -> MailFault {
+        let code = error.status().map(|code| code.to_string());
+        let text = format!("{}: {}", self.place(), words(error));
+        match code.as_deref() {
+            // RFC 4954 §6: about us, and not about this mail.
+            Some("530" | "534" | "535" | "538") => MailFault::Unreachable(text),
+            Some(code) if code.starts_with('5') => MailFault::Permanent(text),
+            _ => MailFault::Transient(text),
+        }
+    }
+
+    fn silent(&self, waited: Duration) -> String {
+        format!("{}: no answer within {} s", self.place(), waited.as_secs())
+    }
+
+    /// The server as people write it.
+    pub(super) fn place(&self) -> String {
+        let (host, port) = (&self.smtp.host, self.smtp.port);
+        if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+    }
+}
+
+fn parameters(smtp: &config::Smtp) -> Result<TlsParameters, ConfigError> {
+    let mut builder = TlsParametersBuilder::new(smtp.host.clone());
+    if let Some(file) = &smtp.ca {
+        builder = builder
+            .certificate_store(CertificateStore::None)
+            .add_root_certificate(authorities(file).map_err(|found| fault(file, &found))?);
+    }
+    let file = smtp.ca.as_deref().unwrap_or(Path::new("(system)"));
+    builder.build().map_err(|error| fault(file, &words(&error)))
+}
+
+fn authorities(file: &Path) -> Result<Certificate, String> {
+    let pem = std::fs::read(file).map_err(|error| format!("no readable file ({error})"))?;
+    // The library takes a file with none in it, and then trusts nobody.
+    if !pem.windows(27).any(|window| window == b"-----BEGIN CERTIFICATE-----") {
+        return Err("no certificate".to_owned());
+    }
+    Certificate::from_pem(&pem).map_err(|error| words(&error))
+}
+
+fn fault(file: &Path, found: &str) -> ConfigError {
+    let want = "a PEM file of authorities to trust".to_owned();
+    ConfigError { path: file.to_owned(), line: 0, key: "mail.ca".to_owned(), found: found.to_owned(), want }
+}
+
+/// An error in words, with what the server said, and without what it should not have.
+fn words(error: &Error) -> String {
+    let mut text = match (error.status(), error.source()) {
+        (Some(code), Some(said)) => format!("the server said {code} {said}"),
+        (Some(code), None) => format!("the server said {code}"),
+        (None, _) => error.to_string(),
+    };
+    let mut source = error.source().and_then(std::error::Error::source);
+    while let Some(inner) = source {
+        text = format!("{text}: {inner}");
+        source = inner.source();
+    }
+    cut(&text)
+}
+
+/// A text of the server's for a log: on one line, not long, and without words so long that they could be
+/// the token of a link, which a filter may quote when it refuses a mail.
+fn cut(text: &str) -> String {
+    let is_token = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    let mut out = String::new();
+    let mut word = String::new();
+    for c in text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(4 * MAX_ANSWER).chain([' ']) {
+        if is_token(c) {
+            word.push(c);
+            continue;
+        }
+        out.push_str(if word.len() < 40 { &word } else { "…" });
+        word.clear();
+        out.push(c);
+    }
+    let words: Vec<&str> = out.split_whitespace().collect();
+    words.join(" ").chars().take(MAX_ANSWER).collect()
+}
+
+fn lock(idle: &Mutex<Vec<Parked>>) -> std::sync::MutexGuard<'_, Vec<Parked>> {
+    // Nothing under the lock can leave the list half-changed.
+    idle.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_one_short_line_without_a_token() {
+        let token = "sample-that-opens-nothing-0123456789-abcdef";
+        assert_eq!(
+            cut(&format!("5.7.1 spam:\r\n\u{1b}[31m https://app.test/auth/pages/reset#token={token} listed")),
+            "5.7.1 spam: [31m https://app.test/auth/pages/reset#token=… listed"
+        );
+        assert_eq!(cut("2.0.0 Ok: queued as 4XyZ12abc"), "2.0.0 Ok: queued as 4XyZ12abc");
+        assert_eq!(cut(&"long ".repeat(100_000)).chars().count(), MAX_ANSWER);
+    }
+}

@@ -1,0 +1,402 @@
+//! From a mail's facts to its words: subject, plain text, HTML.
+//!
+//! What people call themselves comes from strangers, and a letter to somebody else's address may not say
+//! what a stranger wants to say there: a name that could be read as a link or a message is left out.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use minijinja::value::Value;
+use secrecy::{ExposeSecret, SecretString};
+use uuid::Uuid;
+
+use super::moment::{moment, span};
+use super::samples::{bare, purpose, sample, sample_token};
+use super::templates::{Templates, fault};
+use crate::config::{self, ConfigError};
+use crate::domain::account::is_name;
+use crate::domain::link::Purpose;
+use crate::domain::mail::{Letter, Mail};
+use crate::domain::time::UnixTime;
+use crate::ports::MailFault;
+
+/// The longest subject in characters; more than any mail program shows.
+const MAX_SUBJECT: usize = 200;
+/// The longest name that a letter repeats.
+const MAX_NAME: usize = 64;
+/// The longest description of a device or place that a letter repeats.
+const MAX_FACT: usize = 120;
+/// What the letters can tell: the name in a template, and what it is.
+pub const KNOWN: [(&str, &str); 13] = [
+    ("service", "the name in mail.from, or else the host of public_url"),
+    ("public_url", "as configured"),
+    ("host", "the host of public_url"),
+    ("email", "whom the letter goes to"),
+    ("subject", "the letter's subject; in .html files only"),
+    ("name?", "what the person is called"),
+    ("link", "in verify_email, reset_password and confirm_email: what to open"),
+    ("expires_at", "with link: until when it works, like \"26 November 2026, 16:41 UTC\""),
+    ("expires_in", "with link: for how long it works, like \"24 hours\""),
+    ("at?", "when that happened which the letter tells of"),
+    ("device?", "the device it happened from, like \"Firefox on Linux\""),
+    ("address? place?", "where that device is: its IP address, and the place as far as it is known"),
+    ("new_email?", "in email_changed: the address that replaces this one"),
+];
+
+/// A letter in words. Its link holds a token, so this is never printed.
+pub struct Written {
+    pub subject: String,
+    pub text: String,
+    pub html: String,
+    /// The link in it.
+    pub link: Option<String>,
+}
+
+/// Writes letters.
+pub struct Letters {
+    templates: Templates,
+    service: String,
+    public_url: String,
+    host: String,
+    verify_url: String,
+    reset_url: String,
+}
+
+impl Letters {
+    /// Reads the templates and tries every one of them.
+    ///
+    /// # Errors
+    /// Everything that is wrong with them, with file and line.
+    pub fn load(mail: &config::Mail, public_url: &str) -> Result<Letters, Vec<ConfigError>> {
+        let host = public_url.split_once("://").map_or(public_url, |(_, host)| host).to_owned();
+        let letters = Letters {
+            templates: Templates::load(mail.templates.as_deref())?,
+            service: mail.from.name.clone().unwrap_or_else(|| host.clone()),
+            public_url: public_url.to_owned(),
+            host,
+            verify_url: mail.verify_url.clone(),
+            reset_url: mail.reset_url.clone(),
+        };
+        let errors = letters.faults(mail);
+        if errors.is_empty() { Ok(letters) } else { Err(errors) }
+    }
+
+    /// What is wrong with any letter, with everything it can tell and with as little as it may have.
+    fn faults(&self, mail: &config::Mail) -> Vec<ConfigError> {
+        let mut errors: Vec<ConfigError> = Vec::new();
+        let to = &mail.from.address;
+        for letter in Letter::ALL {
+            let full = sample(letter, Uuid::nil(), to.clone(), UnixTime(1_800_000_000));
+            for mail in [bare(full.clone()), full] {
+                if let Err(error) = self.try_to_write(&mail, Some(&sample_token()))
+                    && !errors.contains(&error)
+                {
+                    errors.push(error);
+                }
+            }
+        }
+        errors
+    }
+
+    /// The letter in words. `token` is the token of its link.
+    ///
+    /// # Errors
+    /// [`MailFault`], without the token in it.
+    pub fn write(&self, mail: &Mail, token: Option<&SecretString>) -> Result<Written, MailFault> {
+        if mail.link.is_some() && token.is_none() {
+            return Err(MailFault::Permanent("the token of its link is not known".to_owned()));
+        }
+        if purpose(mail.letter).is_some() && mail.link.is_none() {
+            return Err(MailFault::Permanent("it has no link, and is about nothing else".to_owned()));
+        }
+        self.try_to_write(mail, token).map_err(|error| {
+            // What was found can quote what the template did with the facts.
+            let place = Path::new(error.path.file_name().unwrap_or_default()).display();
+            MailFault::Transient(format!("the template {place} cannot be rendered (line {})", error.line))
+        })
+    }
+
+    fn try_to_write(&self, mail: &Mail, token: Option<&SecretString>) -> Result<Written, ConfigError> {
+        let link = mail.link.zip(token).map(|(link, token)| {
+            let page = match link.purpose {
+                Purpose::VerifyEmail | Purpose::ChangeEmail => &self.verify_url,
+                Purpose::ResetPassword => &self.reset_url,
+            };
+            (format!("{page}#token={}", token.expose_secret()), link.expires_at)
+        });
+        let mut facts = self.facts(mail);
+        if let Some((url, expires_at)) = &link {
+            facts.insert("link", url.as_str().into());
+            facts.insert("expires_at", moment(*expires_at).into());
+            facts.insert("expires_in", span(mail.created_at.until(*expires_at)).into());
+        }
+        let name = format!("{}.txt", mail.letter.name());
+        let render = |name: &str, facts: &BTreeMap<&str, Value>| {
+            let facts = Value::from_pairs(facts.iter().map(|(name, value)| (*name, value.clone())));
+            self.templates.render(name, &facts).map_err(|error| self.templates.told(&error, name))
+        };
+        let text = render(&name, &facts)?;
+        let (subject, text) = parted(&text).ok_or_else(|| {
+            let first = text.trim_start().lines().next().unwrap_or_default();
+            let found = format!("the first line {:?}", first.chars().take(60).collect::<String>());
+            fault(
+                &self.templates.place(&name),
+                1,
+                &found,
+                "a first line like \"Subject: Confirm your address\"",
+            )
+        })?;
+        facts.insert("subject", subject.as_str().into());
+        let html = render(&format!("{}.html", mail.letter.name()), &facts)?;
+        Ok(Written { subject, text, html: html.trim().to_owned() + "\n", link: link.map(|(url, _)| url) })
+    }
+
+    /// What every letter knows.
+    fn facts(&self, mail: &Mail) -> BTreeMap<&'static str, Value> {
+        let text = |text: Option<&String>| Value::from(text.map(|text| plain(text)));
+        BTreeMap::from([
+            ("service", self.service.as_str().into()),
+            ("public_url", self.public_url.as_str().into()),
+            ("host", self.host.as_str().into()),
+            ("email", mail.to.as_str().into()),
+            ("name", Value::from(mail.name.as_deref().filter(|name| can_be_greeted(name)))),
+            ("at", Value::from(mail.facts.at.map(moment))),
+            ("device", text(mail.facts.device.as_ref())),
+            ("address", text(mail.facts.address.as_ref())),
+            ("place", text(mail.facts.place.as_ref())),
+            ("new_email", Value::from(mail.facts.new_email.as_ref().map(|email| email.as_str()))),
+        ])
+    }
+}
+
+/// Whether a letter may call a person by this name: it must not read as a link, an address or a message
+/// to whoever gets the letter.
+pub(super) fn can_be_greeted(name: &str) -> bool {
+    let inside = |c: char| "/\\:@<>=#%&?!$*|~^`{}[]。．｡".contains(c);
+    // `J. R. Smith` has dots, and so has `example.com`.
+    let dotted = name.split('.').skip(1).any(|after| !after.is_empty() && !after.starts_with([' ', ',']));
+    is_name(name) && name.chars().count() <= MAX_NAME && !name.chars().any(inside) && !dotted
+}
+
+/// A text of a stranger on one line of bounded length.
+fn plain(text: &str) -> String {
+    let text: String = text.chars().take(MAX_FACT).map(|c| if c.is_whitespace() { ' ' } else { c }).collect();
+    if is_name(&text) { text } else { text.chars().filter(|c| c.is_ascii_graphic() || *c == ' ').collect() }
+}
+
+/// The subject, and the text that follows, without more than one empty line in a row.
+fn parted(rendered: &str) -> Option<(String, String)> {
+    let (first, rest) = rendered.trim_start().split_once('\n')?;
+    let subject: String = first
+        .strip_prefix("Subject:")?
+        .trim()
+        .chars()
+        .filter(|c| !c.is_control())
+        .take(MAX_SUBJECT)
+        .collect();
+    let mut text = String::with_capacity(rest.len());
+    for line in rest.trim().lines() {
+        let line = if line == "-- " { line } else { line.trim_end() };
+        if !line.is_empty() || !text.ends_with("\n\n") {
+            text.push_str(line);
+            text.push('\n');
+        }
+    }
+    (!subject.is_empty() && !text.is_empty()).then_some((subject, text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    fn config(folder: Option<&Path>) -> config::Mail {
+        let text = "public_url = \"https://app.test\"\n[mail]\nfrom = \"App <noreply@app.test>\"";
+        let mail = config::parse(text, Path::new("config.toml"), &|_| None).unwrap().mail;
+        config::Mail { templates: folder.map(Path::to_owned), ..mail }
+    }
+
+    fn letters() -> Letters {
+        Letters::load(&config(None), "https://app.test").unwrap_or_else(|errors| panic!("{errors:#?}"))
+    }
+
+    fn ann(letter: Letter) -> Mail {
+        sample(letter, Uuid::from_u128(7), "ann@example.com".parse().unwrap(), UnixTime(1_800_000_000))
+    }
+
+    /// The faults of a folder with these files, without its path.
+    fn faults(files: &[(&str, &str)]) -> Vec<String> {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            fs::write(folder.path().join(name), text).unwrap();
+        }
+        let errors =
+            Letters::load(&config(Some(folder.path())), "https://app.test").err().unwrap_or_default();
+        let prefix = format!("{}/", folder.path().display());
+        errors.iter().map(|error| error.to_string().replace(&prefix, "")).collect()
+    }
+
+    #[test]
+    fn every_letter_is_written_and_says_what_to_do() {
+        for letter in Letter::ALL {
+            let written = letters().write(&ann(letter), Some(&sample_token())).ok().unwrap();
+            let (text, html) = (&written.text, &written.html);
+            assert!(text.starts_with("Hello Ann,\n"), "{text}");
+            for part in [text, html] {
+                assert!(
+                    part.contains("it was not you") || part.contains("you did not"),
+                    "{letter:?}: {part}"
+                );
+                assert!(part.contains("ann@example.com") && part.contains("App"), "{letter:?}: {part}");
+                assert!(!part.contains("{{") && !part.contains("{%"), "{part}");
+            }
+            assert!(!text.contains("none"), "{text}");
+            assert!(!text.contains("\n\n\n") && text.lines().all(|line| line.len() <= 100), "{text}");
+            assert!(html.contains("<html lang=\"en\"") && html.contains("prefers-color-scheme: dark"));
+            assert!(html.contains(&format!("<title>{}</title>", written.subject)), "{html}");
+            // Nothing is fetched when it is read.
+            for outside in ["<img", "src=", "url(", "@import", "<link", "<script"] {
+                assert!(!html.contains(outside), "{letter:?} has {outside}");
+            }
+        }
+    }
+
+    #[test]
+    fn links_come_from_the_configuration_with_the_token_in_the_fragment() {
+        let token = sample_token();
+        for (letter, page, life) in [
+            (Letter::VerifyEmail, "verify", "24 hours"),
+            (Letter::ConfirmEmail, "verify", "24 hours"),
+            (Letter::ResetPassword, "reset", "1 hour"),
+        ] {
+            let written = letters().write(&ann(letter), Some(&token)).ok().unwrap();
+            let link = format!("https://app.test/auth/pages/{page}#token={}", token.expose_secret());
+            assert_eq!(written.link.as_deref(), Some(&*link));
+            assert!(written.text.contains(&format!("\n  {link}\n")), "{}", written.text);
+            assert!(written.html.contains(&format!("href=\"{link}\"")), "{}", written.html);
+            assert!(
+                written.text.contains(life) && written.text.contains("January 2027, "),
+                "{}",
+                written.text
+            );
+        }
+        for letter in [Letter::Welcome, Letter::AlreadyRegistered, Letter::NewDevice] {
+            assert_eq!(letters().write(&ann(letter), None).ok().unwrap().link, None);
+        }
+        let own = config::Mail { verify_url: "https://spa.test/v?lang=en".into(), ..config(None) };
+        let own = Letters::load(&own, "https://app.test").ok().unwrap();
+        let written = own.write(&ann(Letter::VerifyEmail), Some(&token)).ok().unwrap();
+        assert!(written.link.unwrap().starts_with("https://spa.test/v?lang=en#token="));
+    }
+
+    #[test]
+    fn a_letter_without_its_link_or_token_is_never_written() {
+        let mail = Mail { link: None, ..ann(Letter::ResetPassword) };
+        for fault in [
+            letters().write(&mail, Some(&sample_token())).err(),
+            letters().write(&ann(Letter::ResetPassword), None).err(),
+        ] {
+            assert!(matches!(fault, Some(MailFault::Permanent(_))), "{fault:?}");
+        }
+    }
+
+    #[test]
+    fn a_stranger_says_nothing_in_a_letter() {
+        for name in ["Ann", "Ann O'Neil", "J. R. Smith, Jr.", "李", "Żółw (Ann) \"Lee\""] {
+            assert!(can_be_greeted(name), "{name}");
+        }
+        for name in [
+            "https://evil.test",
+            "evil.test",
+            "you won: evil。test",
+            "x@evil.test",
+            "Ann\r\nBcc: x@evil.test",
+            "Ann\u{202e}",
+            "<b>Ann</b>",
+            &"a".repeat(65),
+        ] {
+            assert!(!can_be_greeted(name), "{name}");
+            let mail = Mail { name: Some(name.to_owned()), ..ann(Letter::VerifyEmail) };
+            let written = letters().write(&mail, Some(&sample_token())).ok().unwrap();
+            assert!(
+                written.text.starts_with("Hello,\n") && !written.html.contains("evil"),
+                "{}",
+                written.text
+            );
+        }
+    }
+
+    #[test]
+    fn what_devices_say_is_text() {
+        let mut mail = ann(Letter::NewDevice);
+        mail.facts.device = Some("<script>alert('x')</script>\r\nBcc: x\u{202e}".to_owned());
+        let written = letters().write(&mail, None).ok().unwrap();
+        assert!(written.html.contains("&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;"), "{}", written.html);
+        assert!(written.text.contains("Device:   <script>alert('x')</script>  Bcc: x\n"), "{}", written.text);
+    }
+
+    #[test]
+    fn a_folder_replaces_letters_one_by_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let words = "Subject: {{ service }}: yes?\n\n{% include \"_sign.txt\" %} {{ link }}";
+        fs::write(folder.path().join("verify_email.txt"), words).unwrap();
+        fs::write(folder.path().join("_sign.txt"), "Your gate").unwrap();
+        fs::write(folder.path().join(".DS_Store"), "\u{0}").unwrap();
+        let letters = Letters::load(&config(Some(folder.path())), "https://app.test").ok().unwrap();
+        let written = letters.write(&ann(Letter::VerifyEmail), Some(&sample_token())).ok().unwrap();
+        assert_eq!(written.subject, "App: yes?");
+        assert!(written.text.starts_with("Your gate https://app.test/auth/pages/verify#token="));
+        assert!(written.html.contains("Confirm the address"));
+        assert!(letters.write(&ann(Letter::Welcome), None).ok().unwrap().text.contains("Hello Ann"));
+    }
+
+    #[test]
+    fn a_wrong_template_is_an_error_with_its_file_and_line() {
+        for (name, text, told) in [
+            (
+                "verify_mail.html",
+                "x",
+                "verify_mail.html: mail.templates: found a file that no letter is made of",
+            ),
+            ("welcome.html", "a\n{% if x", "welcome.html:2: mail.templates: found syntax error"),
+            ("welcome.html", "a\nb\n{{ nam }}", "welcome.html:3: mail.templates: found undefined value"),
+            ("welcome.html", "a\n{{ link }}", "welcome.html:2: mail.templates: found undefined value"),
+            (
+                "welcome.html",
+                "{{ name }}",
+                "welcome.html:1: mail.templates: found invalid operation (this letter may lack it",
+            ),
+            ("welcome.txt", "Hello", "welcome.txt:1: mail.templates: found the first line \"Hello\""),
+            (
+                "welcome.txt",
+                "Subject:\n\nHello",
+                "welcome.txt:1: mail.templates: found the first line \"Subject:\"",
+            ),
+            ("_facts.txt", "a\n\n{{ when }}", "_facts.txt:3: mail.templates: found undefined value"),
+            ("layout.html", "\n{{ subjekt }}", "layout.html:2: mail.templates: found undefined value"),
+        ] {
+            let errors = faults(&[(name, text)]);
+            assert!(errors.iter().any(|error| error.starts_with(told)), "{name}: {errors:#?}");
+        }
+        assert_eq!(
+            faults(&[("welcome.html", "{{ a }}"), ("new_device.txt", "Subject: x\n\n{{ b }}"), ("x", "")])
+                .len(),
+            1
+        );
+        assert_eq!(
+            faults(&[("welcome.html", "{{ a }}"), ("new_device.txt", "Subject: x\n\n{{ b }}")]).len(),
+            2
+        );
+    }
+
+    #[test]
+    fn a_fault_never_tells_the_token() {
+        let folder = tempfile::tempdir().unwrap();
+        let words = "Subject: x\n\n{% if name == \"Bob\" %}{{ link + 1 }}{% endif %}x";
+        fs::write(folder.path().join("reset_password.txt"), words).unwrap();
+        let letters = Letters::load(&config(Some(folder.path())), "https://app.test").ok().unwrap();
+        let mail = Mail { name: Some("Bob".into()), ..ann(Letter::ResetPassword) };
+        let fault = letters.write(&mail, Some(&sample_token())).err().unwrap();
+        assert_eq!(fault.to_string(), "the template reset_password.txt cannot be rendered (line 3)");
+    }
+}
