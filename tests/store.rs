@@ -188,10 +188,20 @@ impl Promised {
         let number = |id: uuid::Uuid| id.as_u128();
         let users: HashSet<_> =
             store.users(None, usize::MAX).await.unwrap().iter().map(|user| number(user.id.0)).collect();
-        let mails: HashSet<_> =
-            store.due_mails(UnixTime(1), usize::MAX).await.unwrap().iter().map(|mail| number(mail.id)).collect();
-        let tasks: HashSet<_> =
-            store.due_tasks(UnixTime(1), usize::MAX).await.unwrap().iter().map(|task| number(task.id)).collect();
+        let mails: HashSet<_> = store
+            .due_mails(UnixTime(1), usize::MAX)
+            .await
+            .unwrap()
+            .iter()
+            .map(|mail| number(mail.id))
+            .collect();
+        let tasks: HashSet<_> = store
+            .due_tasks(UnixTime(1), usize::MAX)
+            .await
+            .unwrap()
+            .iter()
+            .map(|task| number(task.id))
+            .collect();
         assert!(self.users.is_subset(&users), "{:?} are lost", self.users.difference(&users));
         assert_eq!(mails, tasks, "a mail and its task come and go together");
         assert!(mails.is_subset(&users) && mails.is_disjoint(&self.done), "what was done is not to do");
@@ -231,7 +241,7 @@ async fn nothing_acknowledged_is_lost_by_a_kill() {
         }
         child.wait().unwrap();
         assert!(seen >= enough, "round {round}: the child ended by itself after {seen}");
-        promised.holds(&*SledStore::open(dir.path()).unwrap()).await;
+        promised.holds(&SledStore::open(dir.path()).unwrap()).await;
     }
     let Promised { tokens, versions, sessions, users, done } = promised;
     let seen = [tokens.len(), versions.len(), sessions.len(), users.len(), done.len()];

@@ -268,7 +268,8 @@ impl Store for FakeStore {
     }
 
     async fn due_tasks(&self, now: UnixTime, limit: usize) -> Result<Vec<Task>, StoreError> {
-        let mut due: Vec<_> = self.state().tasks.values().filter(|task| task.due_at <= now).cloned().collect();
+        let mut due: Vec<_> =
+            self.state().tasks.values().filter(|task| task.due_at <= now).cloned().collect();
         due.sort_by_key(|task| task.due_at);
         due.truncate(limit);
         Ok(due)

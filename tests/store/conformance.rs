@@ -312,11 +312,18 @@ async fn expired_are_left_out(store: &dyn Store) {
 
 async fn names_are_apart(store: &dyn Store) {
     let uuid = "0192f0c1-2345-7abc-8def-0123456789ab";
-    let names = [uuid.to_owned(), uuid.to_uppercase(), uuid.replace('-', ""), format!("{{{uuid}}}"), "ż\0".to_owned()];
+    let names = [
+        uuid.to_owned(),
+        uuid.to_uppercase(),
+        uuid.replace('-', ""),
+        format!("{{{uuid}}}"),
+        "ż\0".to_owned(),
+    ];
     for name in &names {
         store.revoke(revocation(token(name), 1, 100)).await.unwrap();
     }
-    let mut found: Vec<_> = all(store, 0).await.into_iter().map(|entry| entry.target.key().2.to_owned()).collect();
+    let mut found: Vec<_> =
+        all(store, 0).await.into_iter().map(|entry| entry.target.key().2.to_owned()).collect();
     found.sort();
     let mut expected = names.to_vec();
     expected.sort();
@@ -459,7 +466,11 @@ async fn sessions(store: &dyn Store) {
     store.commit(vec![Change::EndSession(first.user, first.id)]).await.unwrap();
     store.commit(vec![Change::EndSession(first.user, first.id)]).await.unwrap();
     assert_eq!(store.session(first.user, first.id).await.unwrap(), None);
-    assert_eq!(refused(store, vec![Change::UpdateSession(stored)]).await, "conflict", "an ended one stays so");
+    assert_eq!(
+        refused(store, vec![Change::UpdateSession(stored)]).await,
+        "conflict",
+        "an ended one stays so"
+    );
     assert_eq!(ids(store.sessions(first.user).await.unwrap()), [2, 3]);
 }
 
@@ -482,7 +493,7 @@ async fn sessions_and_links_are_swept_at_their_real_end(store: &dyn Store) {
         Change::ConsumeLink(link(3, 0).hash),
     ];
     store.commit(later).await.unwrap();
-    let mut sweep = async |now| {
+    let sweep = async |now| {
         let swept = store.sweep(now).await.unwrap();
         assert_eq!(swept.revocations, 0);
         (swept.sessions, swept.links)
@@ -563,7 +574,10 @@ async fn events(store: &dyn Store) {
     let ann = Some(UserId(Uuid::from_u128(1)));
     // A clock that was set back gives ids that do not rise; the order they came in counts.
     store.commit(vec![Change::Record(vec![event(Some(1), 9), event(Some(1), 8)])]).await.unwrap();
-    store.commit(vec![Change::Record(vec![event(Some(2), 7), event(None, 6), event(Some(1), 5)])]).await.unwrap();
+    store
+        .commit(vec![Change::Record(vec![event(Some(2), 7), event(None, 6), event(Some(1), 5)])])
+        .await
+        .unwrap();
     assert_eq!(ids(store.events(ann, 9).await.unwrap()), [5, 8, 9]);
     assert_eq!(ids(store.events(ann, 2).await.unwrap()), [5, 8]);
     assert_eq!(ids(store.events(None, 9).await.unwrap()), [6]);

@@ -63,7 +63,11 @@ impl Draft<'_> {
         Ok(None)
     }
 
-    fn stored<T: serde::de::DeserializeOwned>(&self, what: &str, key: &[u8]) -> Result<Option<T>, StoreError> {
+    fn stored<T: serde::de::DeserializeOwned>(
+        &self,
+        what: &str,
+        key: &[u8],
+    ) -> Result<Option<T>, StoreError> {
         self.get(key)?.map(|bytes| decode(what, &bytes)).transpose()
     }
 
@@ -203,7 +207,9 @@ impl Draft<'_> {
     fn standing(&self, key: &[u8], target: &Target) -> Result<Option<Revocation>, StoreError> {
         let (kind, issuer, name) = target.key();
         let found: Option<IVec> = self.get(key)?;
-        found.map(|bytes| decode_revocation(&bytes)?.of((kind, issuer.to_owned(), name.to_owned()))).transpose()
+        found
+            .map(|bytes| decode_revocation(&bytes)?.of((kind, issuer.to_owned(), name.to_owned())))
+            .transpose()
     }
 
     fn revocation_key(&mut self, target: &Target) -> Result<Key, StoreError> {

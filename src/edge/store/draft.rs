@@ -211,15 +211,18 @@ mod tests {
                         2 => {
                             let mut changed = user(n, &email);
                             let stored = draft.get(&keys::user(changed.id)).unwrap();
-                            let revision =
-                                |bytes: IVec| decode::<crate::domain::account::User>("", &bytes).unwrap().revision;
+                            let revision = |bytes: IVec| {
+                                decode::<crate::domain::account::User>("", &bytes).unwrap().revision
+                            };
                             changed.revision = stored.map_or(0, revision);
                             Change::UpdateUser(changed)
                         }
                         3 => Change::DeleteUser(user(n, &email).id),
                         4 | 5 => Change::CreateSession(session(n, u128::from(random(3)), end)),
                         6 => Change::UpdateSession(session(n, u128::from(random(3)), end)),
-                        7 => Change::EndSession(user(n, &email).id, session(n, u128::from(random(3)), end).id),
+                        7 => {
+                            Change::EndSession(user(n, &email).id, session(n, u128::from(random(3)), end).id)
+                        }
                         8 => Change::CreateLink(link(n, end)),
                         9 => Change::ConsumeLink(link(n, end).hash),
                         10 => {

@@ -114,7 +114,9 @@ impl Name {
     fn of(name: &str) -> Name {
         // Only the one spelling that comes out again: any other text is another name.
         match Uuid::try_parse(name) {
-            Ok(uuid) if uuid.hyphenated().encode_lower(&mut Uuid::encode_buffer()) == name => Name::Uuid(uuid),
+            Ok(uuid) if uuid.hyphenated().encode_lower(&mut Uuid::encode_buffer()) == name => {
+                Name::Uuid(uuid)
+            }
             _ => Name::Text,
         }
     }
@@ -211,7 +213,9 @@ pub(super) fn kind_byte(kind: Kind) -> u8 {
 }
 
 fn misshapen() -> StoreError {
-    StoreError::Unreadable("a key does not have its shape; restore the data directory from a backup".to_owned())
+    StoreError::Unreadable(
+        "a key does not have its shape; restore the data directory from a backup".to_owned(),
+    )
 }
 
 #[cfg(test)]
@@ -223,7 +227,9 @@ mod tests {
         let uuid = "0192f0c1-2345-7abc-8def-0123456789ab";
         let upper = uuid.to_uppercase();
         let plain = uuid.replace('-', "");
-        for name in ["", "t1", uuid, &upper, &plain, &format!("{{{uuid}}}"), &format!("urn:uuid:{uuid}"), "ż\0"] {
+        for name in
+            ["", "t1", uuid, &upper, &plain, &format!("{{{uuid}}}"), &format!("urn:uuid:{uuid}"), "ż\0"]
+        {
             for kind in KINDS {
                 let key = revocation(kind, 7, name);
                 assert_eq!(revoked(&key).unwrap(), (kind, 7, name.to_owned()));

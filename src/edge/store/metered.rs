@@ -157,7 +157,8 @@ mod tests {
         inner.fail();
         assert!(store.commit(Vec::new()).await.is_err());
         let told = calls.0.lock().unwrap().clone();
-        let expected = [("commit", true), ("version", true), ("commit", true), ("sweep", true), ("commit", false)];
+        let expected =
+            [("commit", true), ("version", true), ("commit", true), ("sweep", true), ("commit", false)];
         assert_eq!(told, expected);
     }
 }

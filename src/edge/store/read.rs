@@ -24,7 +24,11 @@ use crate::ports::StoreError;
 pub(super) const PAGE: usize = 4096;
 
 /// The record at `key`.
-pub(super) fn at<T: DeserializeOwned>(trees: &Trees, what: &str, key: &[u8]) -> Result<Option<T>, StoreError> {
+pub(super) fn at<T: DeserializeOwned>(
+    trees: &Trees,
+    what: &str,
+    key: &[u8],
+) -> Result<Option<T>, StoreError> {
     trees.get(key)?.map(|bytes| decode(what, &bytes)).transpose()
 }
 
@@ -113,7 +117,8 @@ impl Issuers {
                 let key = keys::issuer_text(number);
                 let text: String = at(trees, "an issuer", &key)?.ok_or_else(|| {
                     StoreError::Unreadable(
-                        "a revocation's issuer is not there; restore the data directory from a backup".to_owned(),
+                        "a revocation's issuer is not there; restore the data directory from a backup"
+                            .to_owned(),
                     )
                 })?;
                 self.0.insert(number, text.clone());
@@ -164,7 +169,10 @@ pub(super) fn recent_revocations(trees: &Trees, limit: usize) -> Result<Vec<Revo
     }
     let mut issuers = Issuers::default();
     let sorted = newest.into_sorted_vec();
-    sorted.iter().map(|Reverse((_, key, bytes))| issuers.whole(trees, key, decode_revocation(bytes)?)).collect()
+    sorted
+        .iter()
+        .map(|Reverse((_, key, bytes))| issuers.whole(trees, key, decode_revocation(bytes)?))
+        .collect()
 }
 
 /// How many revocations are kept.

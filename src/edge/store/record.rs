@@ -178,7 +178,8 @@ mod tests {
             assert!(decode_revocation(&bytes[..bytes.len() - 1]).is_err());
             assert!(decode_revocation(&[&bytes[..], b"\0"].concat()).is_err());
         }
-        let endless = Standing { expires_at: UnixTime(1), created_at: UnixTime(1), limit: None, reason: None };
+        let endless =
+            Standing { expires_at: UnixTime(1), created_at: UnixTime(1), limit: None, reason: None };
         assert!(endless.of((Kind::Issuer, "i".into(), String::new())).is_err());
     }
 }
