@@ -4,7 +4,7 @@ CARGO ?= cargo
 APT := apt-get install -y --no-install-recommends
 
 .DEFAULT_GOAL := help
-.PHONY: help deps deps-wider deps-bench run test test-wider bench soak dist lint
+.PHONY: help deps deps-wider deps-bench run test test-wider bench bench-store soak dist lint
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -62,6 +62,9 @@ deps-bench: deps
 
 bench: deps-bench ## requests per second without and with authentication (5 minutes)
 	CARGO="$(CARGO)" benches/run
+
+bench-store: deps ## durable commits per second, and what a million revocations cost (2 minutes)
+	$(CARGO) run --locked --release --example bench_store
 
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 DIST = palisade-$(VERSION)-$(shell uname -s | tr A-Z a-z)-$(shell uname -m)

@@ -241,7 +241,7 @@ async fn nothing_acknowledged_is_lost_by_a_kill() {
         }
         child.wait().unwrap();
         assert!(seen >= enough, "round {round}: the child ended by itself after {seen}");
-        promised.holds(&*SledStore::open(dir.path()).unwrap()).await;
+        promised.holds(&SledStore::open(dir.path()).unwrap()).await;
     }
     let Promised { tokens, versions, sessions, users, done } = promised;
     let seen = [tokens.len(), versions.len(), sessions.len(), users.len(), done.len()];

@@ -493,7 +493,7 @@ async fn sessions_and_links_are_swept_at_their_real_end(store: &dyn Store) {
         Change::ConsumeLink(link(3, 0).hash),
     ];
     store.commit(later).await.unwrap();
-    let mut sweep = async |now| {
+    let sweep = async |now| {
         let swept = store.sweep(now).await.unwrap();
         assert_eq!(swept.revocations, 0);
         (swept.sessions, swept.links)
