@@ -1,6 +1,8 @@
 //! The composition root: [`Config`] in, a running gateway out, built top-down. The only file that
 //! names every room of `edge`.
 
+mod accounts;
+
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -30,7 +32,7 @@ use crate::edge::store::{MeteredStore, RevocationCache, RevokingStore, SledStore
 use crate::edge::telemetry::Meters;
 use crate::edge::telemetry::metrics::{Levels, Metrics, Probe, UpstreamLevel};
 use crate::ports::{Clock, Control, Keys, Meter, Revocations, Signer, Store};
-use crate::service::admit::Admission;
+use crate::service::admit::{Admission, Authenticator};
 use crate::service::mint::{MAX_TTL, Mint};
 use crate::service::revoke::Revoke;
 use crate::service::rotate::Rotate;
@@ -73,6 +75,7 @@ pub struct Running {
     connections: TaskTracker,
     grace: Duration,
     background: Vec<AbortHandle>,
+    accounts: accounts::Running,
     store: Arc<SledStore>,
 }
 
@@ -90,6 +93,7 @@ impl Running {
         for task in &self.background {
             task.abort();
         }
+        self.accounts.close(self.grace).await;
         // Closed, not dropped: a task that is being ended may hold on to it a moment longer.
         let store = self.store;
         if let Err(error) = tokio::task::spawn_blocking(move || store.close()).await {
@@ -138,9 +142,11 @@ impl Parts {
         Ok(proxy::service::Live {
             admission: Admission {
                 routes: Table::new(config.routes.iter().map(|route| route.policy.clone()).collect()),
-                verifier: Arc::new(verifier),
-                revocations: Arc::clone(&self.revocations) as Arc<dyn Revocations>,
-                clock: Arc::clone(&self.clock),
+                authenticator: Authenticator {
+                    verifier: Arc::new(verifier),
+                    revocations: Arc::clone(&self.revocations) as Arc<dyn Revocations>,
+                    clock: Arc::clone(&self.clock),
+                },
             },
             reserved: proxy::forward::Reserved::of(set),
             told: forwards.iter().map(Told::new).collect::<Result<_, _>>()?,
@@ -273,6 +279,14 @@ pub async fn start(config: Config, options: Options) -> Result<Running, String> 
 
     parts.metrics.set_probe(probe(&parts, &live, &streams));
 
+    let wanted = accounts::Wanted {
+        store: Arc::clone(&store),
+        signer: Arc::clone(&signer),
+        clock: Arc::clone(&clock),
+        meter: Arc::clone(&meters) as Arc<dyn Meter>,
+    };
+    let accounts = accounts::start(&config, &data_dir, wanted)?;
+
     // The admin listener first: it tells how the rest is doing.
     let admin_listener = bind(config.server.admin, "server.admin").await?;
     let admin = local(&admin_listener)?;
@@ -293,6 +307,7 @@ pub async fn start(config: Config, options: Options) -> Result<Running, String> 
             config.tokens.access_ttl,
         ),
         rotate: Rotate::new(Arc::clone(&keys), Arc::clone(&clock)),
+        accounts: accounts.accounts.clone(),
         control: Arc::clone(&control) as Arc<dyn Control>,
         metrics: Arc::new(move || metrics.text()),
     });
@@ -369,6 +384,7 @@ pub async fn start(config: Config, options: Options) -> Result<Running, String> 
         connections,
         grace: config.server.shutdown_grace,
         background,
+        accounts,
         store: sled,
     })
 }

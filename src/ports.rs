@@ -19,7 +19,7 @@ use crate::domain::identity::Identity;
 use crate::domain::link::Link;
 use crate::domain::mail::Mail;
 use crate::domain::opaque::TokenHash;
-use crate::domain::password::Violation;
+use crate::domain::password::{Policy, Violation};
 use crate::domain::revocation::{Revocation, Target};
 use crate::domain::session::{Device, Session, SessionId};
 use crate::domain::task::Task;
@@ -419,6 +419,9 @@ pub trait Passwords: Send + Sync {
     /// # Errors
     /// [`Busy`].
     async fn check(&self, password: SecretString, hash: Option<&PasswordHash>) -> Result<Checked, Busy>;
+
+    /// Which rules hold.
+    fn policy(&self) -> Policy;
 
     /// Every rule that `password` breaks; empty when it will do.
     fn violations(&self, password: &str, email: Option<&EmailAddress>, name: Option<&str>) -> Vec<Violation>;

@@ -12,6 +12,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("axum", &["edge/api", "edge/proxy/bridge.rs", "edge/proxy/service.rs", "edge/demo", "app"]),
     ("tower", &["edge/api", "edge/proxy/bridge.rs"]),
     ("tower_http", &["edge/api"]),
+    ("utoipa", &["edge/api"]),
     ("jsonwebtoken", &["edge/jwt"]),
     ("aws_lc_rs", &["edge/jwt"]),
     ("sled", &["edge/store"]),

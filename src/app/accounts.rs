@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 
 use super::spawn;
 use crate::config::Config;
@@ -16,7 +16,7 @@ use crate::edge::devices::DeviceReader;
 use crate::edge::entropy::SystemEntropy;
 use crate::edge::limits::Limits;
 use crate::edge::mail::Post;
-use crate::edge::passwords::Hashers;
+use crate::edge::passwords::BcryptPasswords;
 use crate::edge::telemetry::audit::AuditLog;
 use crate::ports::{Clock, Meter, Signer, Store};
 use crate::service::accounts::{Accounts, Parts, Settings};
@@ -39,8 +39,22 @@ pub(super) struct Wanted {
 /// The use cases, running.
 pub(super) struct Running {
     pub(super) accounts: Accounts,
-    pub(super) audit: Arc<AuditLog>,
-    pub(super) background: Vec<AbortHandle>,
+    audit: Arc<AuditLog>,
+    outbox: Arc<Outbox>,
+    delivering: JoinHandle<()>,
+    tasks: AbortHandle,
+}
+
+impl Running {
+    /// Ends the workers: mails under way are delivered within `grace`, and every event is written.
+    pub(super) async fn close(self, grace: Duration) {
+        self.tasks.abort();
+        self.outbox.close();
+        if tokio::time::timeout(grace, self.delivering).await.is_err() {
+            tracing::warn!("the grace period ended with mails under way; they may be sent a second time");
+        }
+        self.audit.close().await;
+    }
 }
 
 /// Composes the use cases about accounts and starts their workers.
@@ -56,12 +70,15 @@ pub(super) fn start(config: &Config, data_dir: &Path, wanted: Wanted) -> Result<
     let audit = Arc::new(AuditLog::start(config.log.audit.clone(), Arc::clone(&store)));
     let (tasks, mails) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let tokens = &config.tokens;
+    let passwords =
+        BcryptPasswords::start(&config.passwords, Arc::new(SystemEntropy), Arc::clone(&meter))
+            .map_err(|error| format!("the threads that hash passwords: {error}"))?;
     let accounts = Accounts::new(Parts {
         store: Arc::clone(&store),
         signer,
         clock: Arc::clone(&clock),
         entropy: Arc::new(SystemEntropy),
-        passwords: Arc::new(Hashers::start(&config.passwords, Arc::clone(&meter))?),
+        passwords: Arc::new(passwords),
         limiter: Arc::new(Limits::new(config.limits.enabled, Arc::clone(&clock))),
         audit: Arc::clone(&audit) as _,
         devices: Arc::new(DeviceReader::open(config.sessions.geoip.as_deref())?),
@@ -79,9 +96,15 @@ pub(super) fn start(config: &Config, data_dir: &Path, wanted: Wanted) -> Result<
             revocation_life: tokens.access_ttl.max(MAX_TTL) + tokens.leeway,
         },
     });
-    let outbox = Outbox::new(store, Arc::new(Post::new(config)?), clock, meter, key, mails);
-    let background = vec![spawn(do_tasks(accounts.clone(), tasks)), spawn(outbox.run())];
-    Ok(Running { accounts, audit, background })
+    let post = Post::new(&config.mail, &config.public_url).map_err(|errors| {
+        let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        lines.join("\n")
+    })?;
+    let outbox = Arc::new(Outbox::new(store, Arc::new(post), clock, meter, key, mails));
+    let worker = Arc::clone(&outbox);
+    let delivering = tokio::spawn(async move { worker.run().await });
+    let tasks = spawn(do_tasks(accounts.clone(), tasks));
+    Ok(Running { accounts, audit, outbox, delivering, tasks })
 }
 
 /// Does what requests leave behind: as soon as they say so, and when the time of a later task has come.

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::request::{Host, Request};
+use super::request::{Headers, Host, Request};
 use super::route::Carriers;
 use super::verdict::{Refusal, TokenFault};
 
@@ -42,7 +42,7 @@ pub fn find<'a>(request: &Request<'a>, carriers: &Carriers) -> Result<Option<Fou
         found = Some((token, carrier));
     };
 
-    if let Some(token) = bearer(request)? {
+    if let Some(token) = bearer(request.headers)? {
         keep(token.into(), Carrier::Authorization);
     }
     if let Some(name) = &carriers.cookie {
@@ -78,14 +78,27 @@ pub fn find<'a>(request: &Request<'a>, carriers: &Carriers) -> Result<Option<Fou
     }
 }
 
+/// The token in `Authorization`, where nothing else may carry one.
+///
+/// # Errors
+/// As [`find`], and what [`refuse_several`] refuses.
+pub fn only_bearer(headers: &dyn Headers) -> Result<Option<&str>, Refusal> {
+    refuse_several(headers)?;
+    match bearer(headers)? {
+        Some(token) if token.len() > MAX_TOKEN_BYTES => Err(Refusal::Token(TokenFault::TooLong)),
+        Some("") => Err(Refusal::Token(TokenFault::Malformed)),
+        found => Ok(found),
+    }
+}
+
 /// Refuses what no route may see: two `Authorization` lines or a comma-joined one.
 ///
 /// # Errors
 /// [`Refusal::Credentials`].
-pub fn refuse_several(request: &Request<'_>) -> Result<(), Refusal> {
+pub fn refuse_several(headers: &dyn Headers) -> Result<(), Refusal> {
     let mut lines = 0;
     let mut joined = false;
-    request.headers.each("authorization", &mut |line| {
+    headers.each("authorization", &mut |line| {
         lines += 1;
         let scheme = line.split(|b| *b == b' ').next().unwrap_or_default();
         // Digest credentials (RFC 7616) are comma-separated parameters of one credential.
@@ -120,9 +133,9 @@ pub fn is_cross_site(request: &Request<'_>) -> bool {
     cross
 }
 
-fn bearer<'a>(request: &Request<'a>) -> Result<Option<&'a str>, Refusal> {
+fn bearer(headers: &dyn Headers) -> Result<Option<&str>, Refusal> {
     let mut result = Ok(None);
-    request.headers.each("authorization", &mut |line| {
+    headers.each("authorization", &mut |line| {
         let Ok(line) = std::str::from_utf8(line) else {
             result = Err(Refusal::Credentials);
             return;
@@ -219,7 +232,7 @@ mod tests {
             websocket,
             headers: &lines,
         };
-        refuse_several(&request)?;
+        refuse_several(request.headers)?;
         let carriers = Carriers {
             cookie: Some("sid".into()),
             websocket_protocol: true,

@@ -19,7 +19,7 @@ use crate::domain::identity::Identity;
 use crate::domain::link::{Link, Purpose};
 use crate::domain::mail::{Facts, Letter, Mail, MailedLink};
 use crate::domain::opaque::{ServerKey, TokenHash};
-use crate::domain::password::Violation;
+use crate::domain::password::{Policy, Violation};
 use crate::domain::revocation::{Revocation, Target};
 use crate::domain::session::{Lifetimes, Session, SessionId};
 use crate::domain::task::{Origin, Task, Work};
@@ -128,7 +128,7 @@ pub enum AccountError {
     #[error("{0}")]
     Invalid(String),
     #[error("the password breaks a rule")]
-    PasswordRejected(Vec<Violation>),
+    PasswordRejected { broken: Vec<Violation>, policy: Policy },
     /// The token is good and speaks for no account, or for one that is gone.
     #[error("this token belongs to no account")]
     NoAccount,
@@ -396,7 +396,10 @@ impl Accounts {
         name: Option<&str>,
     ) -> Result<(), AccountError> {
         let broken = self.passwords.violations(password, Some(email), name);
-        if broken.is_empty() { Ok(()) } else { Err(AccountError::PasswordRejected(broken)) }
+        if broken.is_empty() {
+            return Ok(());
+        }
+        Err(AccountError::PasswordRejected { broken, policy: self.passwords.policy() })
     }
 }
 

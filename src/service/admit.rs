@@ -40,12 +40,18 @@ impl Permit {
     }
 }
 
-/// What admission decides with.
-pub struct Admission {
-    pub routes: Table,
+/// Decides whether a token is good now.
+#[derive(Clone)]
+pub struct Authenticator {
     pub verifier: Arc<dyn Verifier>,
     pub revocations: Arc<dyn Revocations>,
     pub clock: Arc<dyn Clock>,
+}
+
+/// What admission decides with.
+pub struct Admission {
+    pub routes: Table,
+    pub authenticator: Authenticator,
 }
 
 impl Admission {
@@ -55,7 +61,7 @@ impl Admission {
     /// # Errors
     /// Why the request is turned away, and the route it belonged to when one was found.
     pub async fn admit(&self, request: &Request<'_>) -> Result<Permit, (Refusal, Option<Arc<Route>>)> {
-        credential::refuse_several(request).map_err(|refusal| (refusal, None))?;
+        credential::refuse_several(request.headers).map_err(|refusal| (refusal, None))?;
         let route = self.routes.find(request).map_err(|refusal| (refusal, None))?;
         self.decide(request, route).await.map_err(|refusal| (refusal, Some(Arc::clone(route))))
     }
@@ -74,11 +80,14 @@ impl Admission {
         if carrier == Carrier::Cookie && credential::is_cross_site(request) {
             return Err(Refusal::CrossSite);
         }
-        let caller = self.authenticate(&token).await?;
+        let caller = self.authenticator.authenticate(&token).await?;
         route.check(&caller.identity)?;
         Ok(Permit { caller: Some(caller), carrier: Some(carrier), ..anonymous })
     }
 
+}
+
+impl Authenticator {
     /// Verifies a token and holds it against the revocation set.
     ///
     /// # Errors

@@ -17,7 +17,7 @@ use crate::domain::identity::Identity;
 use crate::domain::link::Link;
 use crate::domain::mail::Mail;
 use crate::domain::opaque::{ServerKey, TokenHash};
-use crate::domain::password::Violation;
+use crate::domain::password::{Policy, Violation};
 use crate::domain::revocation::{Revocation, Target};
 use crate::domain::session::{Device, Lifetimes, Session, SessionId};
 use crate::domain::task::Task;
@@ -354,6 +354,10 @@ impl Passwords for FakePasswords {
             matches: stored.is_some_and(|(_, kept)| kept == password.expose_secret()),
             needs_rehash: stored.is_some_and(|(form, _)| form == "old"),
         })
+    }
+
+    fn policy(&self) -> Policy {
+        Policy::Composition
     }
 
     fn violations(&self, password: &str, _: Option<&EmailAddress>, _: Option<&str>) -> Vec<Violation> {

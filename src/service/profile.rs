@@ -8,6 +8,7 @@ use crate::domain::audit::{Action, Outcome};
 use crate::domain::email::EmailAddress;
 use crate::domain::link::Purpose;
 use crate::domain::mail::{Facts, Letter};
+use crate::domain::password::Requirements;
 use crate::ports::{Change, CommitError, Limited};
 
 /// What is to be changed; `None` leaves it as it is.
@@ -30,6 +31,12 @@ pub struct Edited {
 }
 
 impl Accounts {
+    /// What a password must be.
+    #[must_use]
+    pub fn password_requirements(&self) -> Requirements {
+        self.passwords.policy().requirements()
+    }
+
     /// The caller's account.
     ///
     /// # Errors

@@ -20,7 +20,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::json;
 use subtle::ConstantTimeEq;
 
-use super::body::{Failure, JsonBody, json as answer, method_not_allowed, not_found};
+use super::body::{Failure, JsonBody, answer, method_not_allowed, not_found};
 use super::health::{self, MetricsText};
 use super::{admin_token, admin_users};
 use crate::domain::audit::Action;
@@ -89,7 +89,7 @@ async fn only_operator(State(state): State<AdminState>, mut request: Request, ne
     }
     let cure = "send `Authorization: Bearer` with the admin credential; it is in `admin.token` in the \
                 data folder";
-    Failure::new(401, "unauthorized", cure).into_response()
+    Failure::new(401, "unauthorized", cure).challenging("Bearer realm=\"palisade-admin\"").into_response()
 }
 
 /// The id of an operator's request, in its answer and in the audit log.
@@ -307,24 +307,6 @@ async fn reload(State(state): State<AdminState>) -> Response {
             });
             *response.body_mut() = problem.to_string().into();
             response
-        }
-    }
-}
-
-impl From<StoreError> for Failure {
-    fn from(error: StoreError) -> Failure {
-        tracing::error!(%error, "the store refused an admin request");
-        match error {
-            StoreError::Unavailable(_) => Failure::new(
-                503,
-                "store_unavailable",
-                "nothing was changed: the store cannot write; try again",
-            ),
-            StoreError::Unreadable(_) => Failure::new(
-                500,
-                "store_unreadable",
-                "the store holds a record that cannot be read; see the log",
-            ),
         }
     }
 }

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::admin::{AdminState, Moment, RequestId};
-use super::body::{Failure, JsonBody, json as answer};
+use super::body::{Failure, JsonBody, answer};
 use crate::domain::account::{PasswordHash, User, UserId};
 use crate::domain::session::{Session, SessionId};
 use crate::service::sessions::Which;
@@ -276,10 +276,4 @@ async fn mails(
         })
         .collect();
     Ok(answer(StatusCode::OK, &json!({"mails": mails})))
-}
-
-impl From<crate::service::accounts::AccountError> for Failure {
-    fn from(error: crate::service::accounts::AccountError) -> Failure {
-        Failure::new(500, "internal", error.to_string())
-    }
 }

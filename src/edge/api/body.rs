@@ -1,42 +1,84 @@
 //! JSON in, JSON and problem documents out, the same way for every endpoint.
 
-use axum::body::{Body, Bytes};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 
 use crate::domain::problem::Problem;
 
 /// A refusal or failure as an answer.
 #[derive(Debug)]
-pub(super) struct Failure(pub Problem);
+pub(super) struct Failure {
+    problem: Problem,
+    /// For 401: how to authenticate (RFC 9110 §11.6.1).
+    challenge: Option<&'static str>,
+    retry_after: Option<Duration>,
+    /// An extension member of the document (RFC 9457 §3.2).
+    member: Option<(&'static str, Value)>,
+}
 
 impl Failure {
     pub(super) fn new(status: u16, code: &'static str, detail: impl Into<String>) -> Failure {
-        Failure(Problem::new(status, code, detail))
+        let problem = Problem::new(status, code, detail);
+        // The store tries its disk again twice a second.
+        let retry_after = (status == 503).then_some(Duration::from_secs(1));
+        Failure { problem, challenge: None, retry_after, member: None }
+    }
+
+    pub(super) fn challenging(mut self, challenge: &'static str) -> Failure {
+        self.challenge = Some(challenge);
+        self
+    }
+
+    pub(super) fn after(mut self, wait: Duration) -> Failure {
+        self.retry_after = Some(wait);
+        self
+    }
+
+    pub(super) fn with(mut self, name: &'static str, value: Value) -> Failure {
+        self.member = Some((name, value));
+        self
+    }
+
+    #[cfg(test)]
+    pub(super) fn code(&self) -> &'static str {
+        self.problem.code
     }
 }
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let mut response = typed(status, "application/problem+json", self.0.to_json());
-        if status == StatusCode::UNAUTHORIZED {
-            let challenge = HeaderValue::from_static("Bearer realm=\"palisade-admin\"");
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+        let status = StatusCode::from_u16(self.problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let text = match self.member {
+            None => self.problem.to_json(),
+            Some((name, value)) => {
+                let mut document = json!(self.problem);
+                document[name] = value;
+                format!("{document}\n")
+            }
+        };
+        let mut response = typed(status, "application/problem+json", text);
+        let headers = response.headers_mut();
+        if let Some(challenge) = self.challenge {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            // The store tries its disk again twice a second.
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        if let Some(wait) = self.retry_after {
+            // Whole seconds (RFC 9110 §10.2.3), and never "at once".
+            let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
         }
         response
     }
 }
 
 /// `value` as a JSON answer that no cache keeps.
-pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response {
+pub(super) fn answer(status: StatusCode, value: &impl Serialize) -> Response {
     match serde_json::to_string(value) {
         Ok(text) => typed(status, "application/json", text),
         Err(error) => {
@@ -85,6 +127,21 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
         serde_json::from_slice(&bytes)
             .map(JsonBody)
             .map_err(|error| Failure::new(400, "invalid_json", error.to_string()))
+    }
+}
+
+/// Like [`JsonBody`], where there may be none at all.
+pub(super) struct OptionalJsonBody<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Default> FromRequest<S> for OptionalJsonBody<T> {
+    type Rejection = Failure;
+
+    async fn from_request(request: Request, state: &S) -> Result<OptionalJsonBody<T>, Failure> {
+        let has_type = request.headers().contains_key(header::CONTENT_TYPE);
+        if !has_type && request.body().is_end_stream() {
+            return Ok(OptionalJsonBody(T::default()));
+        }
+        JsonBody::from_request(request, state).await.map(|JsonBody(body)| OptionalJsonBody(body))
     }
 }
 

@@ -9,7 +9,7 @@ use axum::response::Response;
 use axum::routing::get;
 use serde_json::json;
 
-use super::body::{json as answer, method_not_allowed, typed};
+use super::body::{answer, method_not_allowed, typed};
 use crate::ports::Control;
 
 /// Writes the metrics in the Prometheus text format.

@@ -1,17 +1,22 @@
 //! The native endpoints, over axum: the operator's API on its own listener, and what Palisade answers
 //! itself among the proxied traffic. Only this room and the bridge name axum.
 
+mod account_failure;
 mod admin;
 mod admin_token;
 mod admin_users;
+mod auth;
 mod body;
+mod caller;
 mod health;
+mod openapi;
 mod pages;
+mod schema;
 mod well_known;
 
 pub use admin::{AdminState, admin_router};
 pub use health::MetricsText;
-pub use pages::pages_router;
+pub use auth::{AuthState, auth_router};
 pub use well_known::{NativeState, native_router};
 
 /// Serves `router` on `listener` until the task is dropped.

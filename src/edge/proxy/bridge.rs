@@ -1,7 +1,8 @@
 //! Between the engine and the native endpoints: a `Session` becomes an `http::Request`, a `Router`'s
 //! response goes back out, both streamed.
 //!
-//! The router never sees a connection, and the engine never sees a router.
+//! The router never sees a connection, and the engine never sees a router. Who a request comes from is
+//! among its extensions, as a [`Client`].
 
 use std::convert::Infallible;
 use std::io;
@@ -18,10 +19,11 @@ use pingora::proxy::Session;
 use tokio::sync::mpsc;
 use tower::ServiceExt;
 
-/// Who a native request comes from; the router finds it among the request's extensions.
-#[derive(Debug, Clone, Copy)]
-pub struct ClientAddress(pub IpAddr);
+use crate::service::accounts::Client;
 
+
+/// The longest `User-Agent` that is passed on, in characters.
+const MAX_USER_AGENT: usize = 256;
 /// Chunks of a request body on their way to the router.
 const BODY_CHUNKS: usize = 4;
 
@@ -37,6 +39,7 @@ pub async fn serve(
     request_id: &str,
 ) -> Result<u16> {
     let (chunks, received) = mpsc::channel::<io::Result<Bytes>>(BODY_CHUNKS);
+    let client = Client { address: client, user_agent: None, request_id: request_id.to_owned() };
     let request = request(session, path, client, received);
     let head_only = session.req_header().method == http::Method::HEAD;
     let Ok(response) = answer(session, router, request, chunks).await;
@@ -116,7 +119,7 @@ async fn answer(
 fn request(
     session: &Session,
     path: &str,
-    client: IpAddr,
+    client: Client,
     mut received: mpsc::Receiver<io::Result<Bytes>>,
 ) -> Request<Body> {
     let header = session.req_header();
@@ -136,7 +139,10 @@ fn request(
     for (name, value) in &header.headers {
         request.headers_mut().append(name, value.clone());
     }
-    request.extensions_mut().insert(ClientAddress(client));
+    let agent = header.headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok());
+    // What is sent along is for people to read; nothing is decided by it.
+    let user_agent = agent.map(|agent| agent.chars().take(MAX_USER_AGENT).collect());
+    request.extensions_mut().insert(Client { user_agent, ..client });
     request
 }
 
