@@ -2,6 +2,8 @@
 
 CARGO ?= cargo
 APT := apt-get install -y --no-install-recommends
+# The mail server of the wider tests.
+VENV := target/wider/venv
 
 .DEFAULT_GOAL := help
 .PHONY: help deps deps-wider deps-bench run test test-wider bench bench-store soak dist lint
@@ -23,19 +25,22 @@ deps: ## install what the build needs (Debian; elsewhere it says what to install
 	@command -v $(CARGO) >/dev/null || { echo "Palisade needs Rust 1.95 or later: see https://rustup.rs" >&2; exit 1; }
 
 deps-wider: deps
-	@need=; for tool in python3 curl prometheus promtool chromium chromedriver; do \
+	@need=; for tool in python3 curl openssl prometheus promtool chromium chromedriver; do \
 		command -v $$tool >/dev/null || need="$$need $$tool"; \
 	done; \
+	python3 -c "import ensurepip, venv" 2>/dev/null || need="$$need python3-venv"; \
 	if [ -z "$$need" ]; then :; \
 	elif command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
-		apt-get update -qq && $(APT) python3 curl prometheus chromium chromium-driver; \
+		apt-get update -qq && $(APT) python3 python3-venv curl openssl prometheus chromium chromium-driver; \
 	else \
 		echo "The wider tests need these programs, which are missing:$$need. Install them first:" >&2; \
-		echo "  Debian          sudo apt-get install python3 curl prometheus chromium chromium-driver" >&2; \
-		echo "  Fedora          sudo dnf install python3 curl golang-github-prometheus chromium chromedriver" >&2; \
-		echo "  macOS           brew install python curl prometheus chromium chromedriver" >&2; \
+		echo "  Debian          sudo apt-get install python3 python3-venv curl openssl prometheus chromium chromium-driver" >&2; \
+		echo "  Fedora          sudo dnf install python3 curl openssl golang-github-prometheus chromium chromedriver" >&2; \
+		echo "  macOS           brew install python curl openssl prometheus chromium chromedriver" >&2; \
 		exit 1; \
 	fi
+	@$(VENV)/bin/python -c "import aiosmtpd" 2>/dev/null || { \
+		python3 -m venv $(VENV) && $(VENV)/bin/pip install --quiet --disable-pip-version-check aiosmtpd==1.4.6; }
 
 run: deps ## the gateway with its sample app: http://localhost:8080
 	$(CARGO) run --locked --release -- run --demo
@@ -43,7 +48,7 @@ run: deps ## the gateway with its sample app: http://localhost:8080
 test: deps ## every test that needs only what the build needs
 	$(CARGO) test --locked
 
-test-wider: deps-wider ## the gateway with Prometheus, a browser, and what the README says
+test-wider: deps-wider ## the gateway with Prometheus, a mail server, a browser, and what the README says
 	CARGO="$(CARGO)" tests/wider/run
 
 soak: deps-wider ## the wider tests with streams that are silent for ten minutes before they are revoked

@@ -3,18 +3,13 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use crate::config;
+use crate::config::{self, Config, ConfigError};
 use crate::edge::mail::Post;
 
 /// Prints `FILE: good, N routes`, or every error with its line on standard error. Exits 1 on errors.
 #[must_use]
 pub fn run(path: &Path) -> ExitCode {
-    let checked = config::load(path).and_then(|config| {
-        // Also reads and tries the templates of the letters.
-        Post::new(&config.mail, &config.public_url)?;
-        Ok(config)
-    });
-    match checked {
+    match load(path) {
         Ok(config) => {
             for warning in &config.warnings {
                 eprintln!("warning: {warning}");
@@ -31,4 +26,11 @@ pub fn run(path: &Path) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Reads the configuration, and tries the templates of the letters, which are part of it.
+pub(super) fn load(path: &Path) -> Result<Config, Vec<ConfigError>> {
+    let config = config::load(path)?;
+    Post::new(&config.mail, &config.public_url)?;
+    Ok(config)
 }

@@ -7,13 +7,14 @@ use std::process::ExitCode;
 
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::check;
 use crate::app::{self, Options, Running};
-use crate::config::{self, Config, LogFormat};
+use crate::config::{Config, LogFormat};
 use crate::edge::telemetry::logging;
 
 /// Runs the gateway until SIGTERM or SIGINT; SIGHUP reads the configuration again.
 pub(super) fn run(path: &Path, demo: bool) -> ExitCode {
-    let config = match config::load(path) {
+    let config = match check::load(path) {
         Ok(config) => config,
         Err(errors) => {
             errors.iter().for_each(|error| eprintln!("{error}"));

@@ -3,8 +3,8 @@
 //! Every header is made of typed values; nothing that a person typed gets into one unencoded.
 
 use lettre::Address;
-use lettre::message::header::{HeaderName, HeaderValue};
-use lettre::message::{Mailbox, Message, MultiPart};
+use lettre::message::header::{ContentTransferEncoding, ContentType, HeaderName, HeaderValue};
+use lettre::message::{Body, Mailbox, Message, MultiPart, SinglePart};
 
 use super::moment::system_time;
 use super::write::{Written, can_be_greeted};
@@ -27,8 +27,30 @@ pub(super) fn message(from: &config::Mailbox, mail: &Mail, written: &Written) ->
         .date(system_time(mail.created_at))
         .message_id(Some(message_id(from, mail)))
         .raw_header(HeaderValue::new(automatic, "auto-generated".to_owned()))
-        .multipart(MultiPart::alternative_plain_html(written.text.clone(), written.html.clone()))
+        .multipart(
+            MultiPart::alternative()
+                .singlepart(part(ContentType::TEXT_PLAIN, &written.text))
+                .singlepart(part(ContentType::TEXT_HTML, &written.html)),
+        )
         .map_err(|error| format!("the message cannot be made: {error}"))
+}
+
+/// A part of the message. Text of ASCII goes as it is, so that a link in a file is one that can be copied;
+/// the library would encode it for every line of more than 76 characters, and 998 are allowed (RFC 5322
+/// §2.1.1).
+fn part(kind: ContentType, text: &str) -> SinglePart {
+    // A bare carriage return is the end of a line to some servers and not to others.
+    let text = text.replace("\r\n", "\n").replace('\r', "\n");
+    let as_it_is = |line: &str| line.len() <= 900 && line.bytes().all(|b| b.is_ascii_graphic() || b == b' ');
+    let body = match text.lines().all(as_it_is) {
+        true => {
+            let lines: Vec<&str> = text.lines().collect();
+            let bytes = (lines.join("\r\n") + "\r\n").into_bytes();
+            Body::dangerous_pre_encoded(bytes, ContentTransferEncoding::SevenBit)
+        }
+        false => Body::new(text),
+    };
+    SinglePart::builder().header(kind).body(body)
 }
 
 /// The `Message-ID`: the same at every try, so that a second delivery can be told (RFC 5322 §3.6.4).
@@ -133,6 +155,30 @@ mod tests {
             // Outside of quotes there is no second mailbox.
             let bare: String = to.split('"').step_by(2).collect();
             assert!(!bare.contains(','), "{name:?}: {to}");
+        }
+    }
+
+    #[test]
+    fn a_text_goes_as_it_is_when_it_can() {
+        let formatted = |kind, text: &str| String::from_utf8(part(kind, text).formatted()).unwrap();
+        let link = format!("https://app.test/auth/pages/reset#token={}", "a".repeat(43));
+        let plain = formatted(ContentType::TEXT_PLAIN, &format!("Hello\n{link}\n.\n"));
+        assert!(
+            plain.contains("7bit") && plain.trim_end().ends_with(&format!("\r\n\r\nHello\r\n{link}\r\n.")),
+            "{plain}"
+        );
+        for text in ["ü", &"a".repeat(999)] {
+            let encoded = formatted(ContentType::TEXT_PLAIN, text);
+            assert!(!encoded.contains("7bit"), "{encoded}");
+            assert!(encoded.is_ascii() && encoded.lines().all(|line| line.len() <= 78), "{encoded}");
+        }
+    }
+
+    #[test]
+    fn every_line_ends_the_same_way() {
+        for text in ["a\rb\r\n.\r\nc\nd", "ü\rb\r\n.\r\nc\nd"] {
+            let formatted = String::from_utf8(part(ContentType::TEXT_HTML, text).formatted()).unwrap();
+            assert!(!formatted.replace("\r\n", "").contains(['\r', '\n']), "{formatted:?}");
         }
     }
 

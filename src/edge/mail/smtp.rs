@@ -234,22 +234,32 @@ fn words(error: &Error) -> String {
     cut(&text)
 }
 
-/// A text of the server's for a log: on one line, not long, and without words so long that they could be
-/// the token of a link, which a filter may quote when it refuses a mail.
+/// A text of the server's for a log: on one line and not long. A filter that refuses a mail may quote the
+/// link in it, whole or broken as the message's encoding broke it: what follows `token=`, and any word so
+/// long that it could be one, is left out.
 fn cut(text: &str) -> String {
+    let text: String =
+        text.chars().take(8 * MAX_ANSWER).map(|c| if c.is_control() { ' ' } else { c }).collect();
     let is_token = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-    let mut out = String::new();
-    let mut word = String::new();
-    for c in text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(4 * MAX_ANSWER).chain([' ']) {
-        if is_token(c) {
-            word.push(c);
-            continue;
+    let mut words = Vec::new();
+    for word in text.split_whitespace() {
+        let (word, dropped) = match word.split_once("token=") {
+            Some((before, _)) => (format!("{before}token="), true),
+            None => (word.to_owned(), false),
+        };
+        let long = |part: &str| if part.len() < 40 { part.to_owned() } else { "…".to_owned() };
+        let mut out = String::new();
+        let mut rest = word.as_str();
+        while let Some(at) = rest.find(|c| !is_token(c)) {
+            let (part, after) = rest.split_at(at);
+            let separator = after.chars().next().map_or(0, char::len_utf8);
+            out.push_str(&long(part));
+            out.push_str(&after[..separator]);
+            rest = &after[separator..];
         }
-        out.push_str(if word.len() < 40 { &word } else { "…" });
-        word.clear();
-        out.push(c);
+        out.push_str(&long(rest));
+        words.push(if dropped { out + "…" } else { out });
     }
-    let words: Vec<&str> = out.split_whitespace().collect();
     words.join(" ").chars().take(MAX_ANSWER).collect()
 }
 
@@ -269,7 +279,129 @@ mod tests {
             cut(&format!("5.7.1 spam:\r\n\u{1b}[31m https://app.test/auth/pages/reset#token={token} listed")),
             "5.7.1 spam: [31m https://app.test/auth/pages/reset#token=… listed"
         );
+        assert_eq!(cut("blocked: /reset#token=3Dsample-that-opens-nothin=\n"), "blocked: /reset#token=…");
+        assert_eq!(cut(&format!("see {token}, or \u{e9}{token}")), "see …, or \u{e9}…");
         assert_eq!(cut("2.0.0 Ok: queued as 4XyZ12abc"), "2.0.0 Ok: queued as 4XyZ12abc");
         assert_eq!(cut(&"long ".repeat(100_000)).chars().count(), MAX_ANSWER);
+    }
+
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+    use tokio::net::TcpListener;
+
+    /// A server that takes every mail, or says `at_rcpt` to a recipient; and leaves after `mails` of them.
+    struct Server {
+        port: u16,
+        connections: Arc<AtomicUsize>,
+    }
+
+    impl Server {
+        async fn start(at_rcpt: &'static str, mails: usize) -> Server {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let port = listener.local_addr().unwrap().port();
+            let connections = Arc::new(AtomicUsize::new(0));
+            let counted = Arc::clone(&connections);
+            tokio::spawn(async move {
+                while let Ok((stream, _)) = listener.accept().await {
+                    counted.fetch_add(1, Ordering::Relaxed);
+                    tokio::spawn(serve(stream, at_rcpt, mails));
+                }
+            });
+            Server { port, connections }
+        }
+
+        fn relay(&self) -> Relay {
+            let smtp = config::Smtp {
+                host: "127.0.0.1".to_owned(),
+                port: self.port,
+                tls: SmtpTls::Off,
+                user: None,
+                password: None,
+                ca: None,
+            };
+            Relay::new(&smtp, "app.test").unwrap()
+        }
+    }
+
+    async fn serve(stream: TcpStream, at_rcpt: &str, mails: usize) {
+        let mut stream = BufReader::new(stream);
+        let mut answer = "220 mail.test\r\n".to_owned();
+        let mut taken = 0;
+        loop {
+            stream.get_mut().write_all(answer.as_bytes()).await.unwrap();
+            if taken == mails {
+                return;
+            }
+            let mut line = String::new();
+            if stream.read_line(&mut line).await.unwrap_or(0) == 0 {
+                return;
+            }
+            let word = line.get(..4).unwrap_or_default();
+            answer = match word {
+                "RCPT" => format!("{at_rcpt}\r\n"),
+                "DATA" => {
+                    stream.get_mut().write_all(b"354 go on\r\n").await.unwrap();
+                    while line != ".\r\n" {
+                        line.clear();
+                        stream.read_line(&mut line).await.unwrap();
+                    }
+                    taken += 1;
+                    "250 queued\r\n".to_owned()
+                }
+                _ => "250 OK\r\n".to_owned(),
+            };
+        }
+    }
+
+    fn letter() -> Message {
+        let mailbox = |text: &str| text.parse().unwrap();
+        Message::builder().from(mailbox("a@b.test")).to(mailbox("c@d.test")).body("text".to_owned()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn mails_in_a_row_share_a_connection() {
+        let server = Server::start("250 OK", 100).await;
+        let relay = server.relay();
+        for _ in 0..5 {
+            assert_eq!(relay.send(&letter()).await, Ok("250 queued".to_owned()));
+        }
+        assert_eq!(server.connections.load(Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_the_server_left_is_replaced() {
+        let server = Server::start("250 OK", 1).await;
+        let relay = server.relay();
+        for _ in 0..3 {
+            assert_eq!(relay.send(&letter()).await, Ok("250 queued".to_owned()));
+        }
+        assert_eq!(server.connections.load(Ordering::Relaxed), 3);
+    }
+
+    #[tokio::test]
+    async fn a_connection_on_which_a_mail_was_refused_is_not_kept() {
+        for (answer, transient) in [("450 later", true), ("421 closing", true), ("550 no", false)] {
+            let server = Server::start(answer, 100).await;
+            let relay = server.relay();
+            for _ in 0..2 {
+                let fault = relay.send(&letter()).await.unwrap_err();
+                assert_eq!(matches!(fault, MailFault::Transient(_)), transient, "{fault:?}");
+                assert_eq!(matches!(fault, MailFault::Permanent(_)), !transient, "{fault:?}");
+                assert!(fault.to_string().contains(answer), "{fault}");
+            }
+            assert_eq!(server.connections.load(Ordering::Relaxed), 2);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_about_us_is_not_about_the_mail() {
+        let server = Server::start("530 5.7.0 sign in first", 100).await;
+        let fault = server.relay().send(&letter()).await.unwrap_err();
+        assert!(matches!(fault, MailFault::Unreachable(_)), "{fault:?}");
+        let unbound = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+        let nobody = Server { port: unbound, connections: Arc::default() };
+        let fault = nobody.relay().send(&letter()).await.unwrap_err();
+        assert!(matches!(fault, MailFault::Unreachable(_)), "{fault:?}");
     }
 }

@@ -332,7 +332,11 @@ mod tests {
         mail.facts.device = Some("<script>alert('x')</script>\r\nBcc: x\u{202e}".to_owned());
         let written = letters().write(&mail, None).ok().unwrap();
         assert!(written.html.contains("&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;"), "{}", written.html);
-        assert!(written.text.contains("Device:   <script>alert('x')</script>  Bcc: x\n"), "{}", written.text);
+        assert!(
+            written.text.contains("Device:      <script>alert('x')</script>  Bcc: x\n"),
+            "{}",
+            written.text
+        );
     }
 
     #[test]
