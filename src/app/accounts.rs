@@ -70,9 +70,8 @@ pub(super) fn start(config: &Config, data_dir: &Path, wanted: Wanted) -> Result<
     let audit = Arc::new(AuditLog::start(config.log.audit.clone(), Arc::clone(&store)));
     let (tasks, mails) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let tokens = &config.tokens;
-    let passwords =
-        BcryptPasswords::start(&config.passwords, Arc::new(SystemEntropy), Arc::clone(&meter))
-            .map_err(|error| format!("the threads that hash passwords: {error}"))?;
+    let passwords = BcryptPasswords::start(&config.passwords, Arc::new(SystemEntropy), Arc::clone(&meter))
+        .map_err(|error| format!("the threads that hash passwords: {error}"))?;
     let accounts = Accounts::new(Parts {
         store: Arc::clone(&store),
         signer,
@@ -87,10 +86,7 @@ pub(super) fn start(config: &Config, data_dir: &Path, wanted: Wanted) -> Result<
         outbox: Arc::clone(&mails),
         settings: Settings {
             access_ttl: tokens.access_ttl,
-            lifetimes: Lifetimes {
-                sliding: tokens.refresh_ttl,
-                absolute: config.sessions.absolute_ttl,
-            },
+            lifetimes: Lifetimes { sliding: tokens.refresh_ttl, absolute: config.sessions.absolute_ttl },
             max_sessions: config.sessions.max_per_user,
             fingerprint: config.sessions.fingerprint,
             revocation_life: tokens.access_ttl.max(MAX_TTL) + tokens.leeway,

@@ -84,7 +84,6 @@ impl Admission {
         route.check(&caller.identity)?;
         Ok(Permit { caller: Some(caller), carrier: Some(carrier), ..anonymous })
     }
-
 }
 
 impl Authenticator {

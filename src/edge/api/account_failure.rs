@@ -81,7 +81,8 @@ impl From<AccountError> for Failure {
             AccountError::EmailNotVerified => Failure::new(403, "email_not_verified", said),
             AccountError::Disabled => Failure::new(403, "account_disabled", said),
             AccountError::Locked(until) => {
-                Failure::new(403, "account_locked", "the account is locked for a time").with("until", json!(until))
+                Failure::new(403, "account_locked", "the account is locked for a time")
+                    .with("until", json!(until))
             }
             AccountError::InvalidLink => Failure::new(400, "invalid_link", said),
             AccountError::InvalidEmail(_) => Failure::new(422, "invalid_email", said),

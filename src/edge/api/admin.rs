@@ -26,7 +26,7 @@ use super::{admin_token, admin_users};
 use crate::domain::audit::Action;
 use crate::domain::revocation::Target;
 use crate::domain::time::UnixTime;
-use crate::ports::{Control, SignError, StoreError};
+use crate::ports::{Control, SignError};
 use crate::service::accounts::Accounts;
 use crate::service::mint::{self, Mint, MintError};
 use crate::service::revoke::{self, Revoke, RevokeError, Subject};

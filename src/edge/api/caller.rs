@@ -81,9 +81,7 @@ fn refused(refusal: &Refusal) -> Failure {
         Refusal::Credentials => {
             Failure::new(400, "credentials_ambiguous", "Send exactly one credential, in one place.")
         }
-        Refusal::NotReady => {
-            Failure::new(503, "not_ready", "The gateway is starting; try again shortly.")
-        }
+        Refusal::NotReady => Failure::new(503, "not_ready", "The gateway is starting; try again shortly."),
         // Every other refusal that authentication has is about the token; why it is bad stays inside.
         _ => {
             let detail = "The access token is expired, revoked, malformed or not for here.";

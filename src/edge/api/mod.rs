@@ -15,8 +15,8 @@ mod schema;
 mod well_known;
 
 pub use admin::{AdminState, admin_router};
-pub use health::MetricsText;
 pub use auth::{AuthState, auth_router};
+pub use health::MetricsText;
 pub use well_known::{NativeState, native_router};
 
 /// Serves `router` on `listener` until the task is dropped.

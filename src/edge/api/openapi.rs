@@ -148,9 +148,10 @@ struct Described;
 /// The description of the endpoints below `prefix`.
 pub(super) fn described(prefix: &str) -> OpenApi {
     let mut api = Described::openapi();
-    let mut text = "Accounts and sessions behind the gateway. Send an access token as `Authorization: Bearer`.\n\n\
+    let mut text =
+        "Accounts and sessions behind the gateway. Send an access token as `Authorization: Bearer`.\n\n\
                     Every refusal is a problem document (RFC 9457) whose `code` is stable:\n\n"
-        .to_owned();
+            .to_owned();
     for (code, status, meaning) in CODES {
         // The text can always grow.
         let _ = writeln!(text, "- `{code}` ({status}): {meaning}");
@@ -235,7 +236,11 @@ fn page(document: &Value, prefix: &str) -> String {
     }
     html.push_str("<h2>Codes</h2>\n<table>\n");
     for (code, status, meaning) in CODES {
-        let _ = writeln!(html, "<tr><th><code>{code}</code></th><td>{status}</td><td>{}</td></tr>", escaped(meaning));
+        let _ = writeln!(
+            html,
+            "<tr><th><code>{code}</code></th><td>{status}</td><td>{}</td></tr>",
+            escaped(meaning)
+        );
     }
     html.push_str("</table>\n</html>\n");
     html
@@ -277,7 +282,8 @@ fn kind(member: &Value) -> String {
     match &member["type"] {
         Value::String(kind) => kind.clone(),
         Value::Array(kinds) => {
-            let kinds: Vec<&str> = kinds.iter().filter_map(Value::as_str).filter(|kind| *kind != "null").collect();
+            let kinds: Vec<&str> =
+                kinds.iter().filter_map(Value::as_str).filter(|kind| *kind != "null").collect();
             kinds.join(" or ")
         }
         _ => "object".to_owned(),

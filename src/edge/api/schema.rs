@@ -98,6 +98,7 @@ pub(super) struct ProfileChange {
 /// An account, as its owner sees it.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Profile {
+    #[schema(value_type = String, format = "uuid")]
     id: Uuid,
     #[schema(example = "ann@example.com")]
     email: String,
@@ -213,6 +214,7 @@ impl From<Requirements> for PasswordRules {
 /// A sign-in on one device.
 #[derive(Serialize, ToSchema)]
 pub(super) struct SessionView {
+    #[schema(value_type = String, format = "uuid")]
     id: Uuid,
     /// Whether the access token of this request belongs to it.
     current: bool,

@@ -21,7 +21,6 @@ use tower::ServiceExt;
 
 use crate::service::accounts::Client;
 
-
 /// The longest `User-Agent` that is passed on, in characters.
 const MAX_USER_AGENT: usize = 256;
 /// Chunks of a request body on their way to the router.

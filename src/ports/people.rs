@@ -1,0 +1,136 @@
+//! What accounts need: passwords, limits, devices, mail, and somebody who writes down what happened.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use secrecy::SecretString;
+
+use crate::domain::account::PasswordHash;
+use crate::domain::audit::Event;
+use crate::domain::email::EmailAddress;
+use crate::domain::mail::Mail;
+use crate::domain::password::{Policy, Violation};
+use crate::domain::session::Device;
+
+/// The hashing of passwords has more to do than it can.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("too many passwords are being checked; try again in {} s", retry_after.as_secs())]
+pub struct Busy {
+    /// When to try again.
+    pub retry_after: Duration,
+}
+
+/// What a look at a password brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Checked {
+    /// Whether it is the right one.
+    pub matches: bool,
+    /// Whether its hash is weaker than, or written otherwise than, a new one would be.
+    pub needs_rehash: bool,
+}
+
+/// Hashing and judging passwords. It runs on threads of its own, and never holds up anything else.
+#[async_trait]
+pub trait Passwords: Send + Sync {
+    /// The hash of a password that may be kept.
+    ///
+    /// # Errors
+    /// [`Busy`].
+    async fn hash(&self, password: SecretString) -> Result<PasswordHash, Busy>;
+
+    /// Holds `password` against `hash`. Without one, or with one that cannot be read, it takes as long and
+    /// does not match.
+    ///
+    /// # Errors
+    /// [`Busy`].
+    async fn check(&self, password: SecretString, hash: Option<&PasswordHash>) -> Result<Checked, Busy>;
+
+    /// Which rules hold.
+    fn policy(&self) -> Policy;
+
+    /// Every rule that `password` breaks; empty when it will do.
+    fn violations(&self, password: &str, email: Option<&EmailAddress>, name: Option<&str>) -> Vec<Violation>;
+
+    /// A random password that breaks none.
+    fn generate(&self) -> SecretString;
+
+    /// Whether `hash` is in a form that [`Passwords::check`] can read: for importing.
+    fn is_known(&self, hash: &PasswordHash) -> bool;
+}
+
+/// What is limited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Limited {
+    Login,
+    Register,
+    Refresh,
+    /// Asking for a mail: a reset, or a verification again.
+    RequestMail,
+    /// Trying tokens of mailed links.
+    UseLink,
+    /// Giving the present password for a change.
+    ConfirmPassword,
+}
+
+/// Come back later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("too many attempts; try again in {} s", retry_after.as_secs())]
+pub struct TooMany {
+    pub retry_after: Duration,
+}
+
+/// Limits on attempts, by address block (IPv4 /32, IPv6 /64) and by account. Never blocks; and never lets
+/// one address block keep another from an account.
+pub trait Limiter: Send + Sync {
+    /// Counts an attempt from `client`, on `account` if it names one (an e-mail address or a user id, whether
+    /// or not there is such an account).
+    ///
+    /// # Errors
+    /// [`TooMany`]: nothing may be tried now.
+    fn attempt(&self, what: Limited, client: IpAddr, account: Option<&str>) -> Result<(), TooMany>;
+
+    /// The attempt failed: the next from there on this account waits longer.
+    fn failed(&self, what: Limited, client: IpAddr, account: &str);
+
+    /// The attempt succeeded: the account's delays for this address block are over.
+    fn succeeded(&self, what: Limited, client: IpAddr, account: &str);
+}
+
+/// Where events go.
+pub trait Audit: Send + Sync {
+    /// Writes the event down. Never blocks.
+    fn record(&self, event: Event);
+}
+
+/// Reads from a request where it comes from.
+pub trait Devices: Send + Sync {
+    /// The device that sends this `User-Agent` from this address.
+    fn device(&self, user_agent: Option<&str>, address: IpAddr) -> Device;
+}
+
+/// Why a mail was not delivered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MailFault {
+    /// Worth trying again.
+    #[error("{0}")]
+    Transient(String),
+    /// Nothing can be delivered now: no connection, no agreement on TLS, no sign-in. Says nothing about
+    /// this mail.
+    #[error("{0}")]
+    Unreachable(String),
+    /// This mail will never be taken.
+    #[error("{0}")]
+    Permanent(String),
+}
+
+/// Delivers mail.
+#[async_trait]
+pub trait Mailer: Send + Sync {
+    /// Writes the letter and hands it to the transport. `link_token` is the token of [`Mail::link`], if it
+    /// has one.
+    ///
+    /// # Errors
+    /// [`MailFault`], without any token in it.
+    async fn deliver(&self, mail: &Mail, link_token: Option<SecretString>) -> Result<(), MailFault>;
+}

@@ -1,0 +1,261 @@
+//! Durable state, in the domain's words: what a commit may change, and what can be read.
+
+use async_trait::async_trait;
+
+use crate::domain::account::{User, UserId};
+use crate::domain::audit::Event;
+use crate::domain::email::EmailAddress;
+use crate::domain::link::Link;
+use crate::domain::mail::Mail;
+use crate::domain::opaque::TokenHash;
+use crate::domain::revocation::{Revocation, Target};
+use crate::domain::session::{Session, SessionId};
+use crate::domain::task::Task;
+use crate::domain::time::UnixTime;
+
+/// Why the store did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The write is not durable, and the caller must not act as if it were. Worth trying later.
+    #[error("the store cannot write: {0}")]
+    Unavailable(String),
+    /// A record cannot be read: corrupt, or of a version this program does not know.
+    #[error("the store holds a record that cannot be read: {0}")]
+    Unreadable(String),
+}
+
+/// One part of a commit.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Change {
+    /// A new account. Its address must not be another account's.
+    CreateUser(User),
+    /// An account as it shall be. Its [`User::revision`] must be the stored one, which then rises by one; a
+    /// new address must not be another account's.
+    UpdateUser(User),
+    /// Removes an account with its sessions and its events. Nothing to do when it is gone.
+    DeleteUser(UserId),
+    /// A new session.
+    CreateSession(Session),
+    /// A session as it shall be; its [`Session::revision`] must be the stored one, which then rises by one.
+    UpdateSession(Session),
+    /// Removes a session. Nothing to do when it is gone.
+    EndSession(UserId, SessionId),
+    /// A new link.
+    CreateLink(Link),
+    /// Uses a link up: it must be there, and is gone afterwards.
+    ConsumeLink(TokenHash),
+    /// A new mail, or one as it shall be after a try.
+    PutMail(Mail),
+    /// A mail that was delivered. Nothing to do when it is gone.
+    RemoveMail(Mail),
+    /// A new task.
+    CreateTask(Task),
+    /// Takes a task off the list: it must be there, so that nothing is done twice.
+    FinishTask(Task),
+    /// Events, kept with their accounts; of each account only the latest [`EVENTS_KEPT`] remain.
+    Record(Vec<Event>),
+    /// A revocation. An entry with the same key keeps the larger limit and the later expiry.
+    Revoke(Revocation),
+    /// Raises the token version of `sub` at `issuer` by one and revokes every token below it. The version
+    /// itself never expires.
+    RaiseVersion {
+        issuer: String,
+        sub: String,
+        created_at: UnixTime,
+        expires_at: UnixTime,
+        reason: Option<String>,
+        /// False: the version rises, so that new tokens carry it, and the older ones are not revoked yet.
+        enforce: bool,
+    },
+}
+
+impl Change {
+    /// For a change that a commit answers with a revocation: whether that is in force at once.
+    #[must_use]
+    pub fn is_in_force(&self) -> Option<bool> {
+        match self {
+            Change::Revoke(_) => Some(true),
+            Change::RaiseVersion { enforce, .. } => Some(*enforce),
+            _ => None,
+        }
+    }
+}
+
+/// How many events of one account are kept.
+pub const EVENTS_KEPT: usize = 200;
+
+/// Why a commit did nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    /// What a change was made from has changed meanwhile, or is gone: read again, decide again.
+    #[error("the state has changed meanwhile")]
+    Conflict,
+    /// Another account has the address.
+    #[error("another account has this address")]
+    EmailTaken,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// The outcome of a commit of one revocation, which has no state to conflict with.
+fn only(outcome: Result<Vec<Revocation>, CommitError>) -> Result<Revocation, StoreError> {
+    let nothing = || StoreError::Unavailable("the revocation was not recorded".to_owned());
+    match outcome {
+        Ok(entries) => entries.into_iter().next().ok_or_else(nothing),
+        Err(CommitError::Store(error)) => Err(error),
+        Err(CommitError::Conflict | CommitError::EmailTaken) => Err(nothing()),
+    }
+}
+
+/// What a sweep removed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Swept {
+    pub revocations: u64,
+    pub sessions: u64,
+    pub links: u64,
+}
+
+/// How the store is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoreStatus {
+    /// Whether writes are acknowledged. Once false it stays so until a write succeeds again.
+    pub writable: bool,
+    /// Bytes on disk.
+    pub bytes: u64,
+}
+
+/// Durable state. What it acknowledged survives a kill and a power loss.
+#[async_trait]
+pub trait Store: Send + Sync {
+    /// Makes every change, in this order, or none. Returns the entries that its [`Change::Revoke`]s and
+    /// enforced [`Change::RaiseVersion`]s now stand for, in their order; for one that is not enforced, the
+    /// entry that it would be.
+    ///
+    /// # Errors
+    /// [`CommitError`]; then nothing was changed, or, for [`CommitError::Store`], nothing was promised.
+    async fn commit(&self, changes: Vec<Change>) -> Result<Vec<Revocation>, CommitError>;
+
+    /// Commits one revocation. Returns the entry as it now stands.
+    ///
+    /// # Errors
+    /// [`StoreError`]; then nothing was promised.
+    async fn revoke(&self, revocation: Revocation) -> Result<Revocation, StoreError> {
+        only(self.commit(vec![Change::Revoke(revocation)]).await)
+    }
+
+    /// Commits one enforced [`Change::RaiseVersion`]. The limit of the entry that it returns is the new
+    /// version.
+    ///
+    /// # Errors
+    /// [`StoreError`]; then nothing was promised.
+    async fn raise_version(
+        &self,
+        issuer: &str,
+        sub: &str,
+        created_at: UnixTime,
+        expires_at: UnixTime,
+        reason: Option<String>,
+    ) -> Result<Revocation, StoreError> {
+        let (issuer, sub) = (issuer.to_owned(), sub.to_owned());
+        let change = Change::RaiseVersion { issuer, sub, created_at, expires_at, reason, enforce: true };
+        only(self.commit(vec![change]).await)
+    }
+
+    /// The token version of `sub` at `issuer`; 0 when it was never raised.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn version(&self, issuer: &str, sub: &str) -> Result<u64, StoreError>;
+
+    /// Calls `each` with every revocation that has not expired at `now`, in no order.
+    ///
+    /// # Errors
+    /// [`StoreError`]; then the set is not complete and must not be used.
+    async fn each_revocation(
+        &self,
+        now: UnixTime,
+        each: &mut (dyn FnMut(Revocation) + Send),
+    ) -> Result<(), StoreError>;
+
+    /// At most `limit` revocations, newest first, for people.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn recent_revocations(&self, limit: usize) -> Result<Vec<Revocation>, StoreError>;
+
+    /// The entry that stands for `target`'s key, if any.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn revocation(&self, target: &Target) -> Result<Option<Revocation>, StoreError>;
+
+    /// The account of this id.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn user(&self, id: UserId) -> Result<Option<User>, StoreError>;
+
+    /// The account that has this address.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn user_by_email(&self, email: &EmailAddress) -> Result<Option<User>, StoreError>;
+
+    /// At most `limit` accounts in the order of their ids, which is the order they were made in, from
+    /// behind `after`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn users(&self, after: Option<UserId>, limit: usize) -> Result<Vec<User>, StoreError>;
+
+    /// A session of `user`. One whose time has passed may still be there.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn session(&self, user: UserId, id: SessionId) -> Result<Option<Session>, StoreError>;
+
+    /// Every session of `user`, oldest first. Some whose time has passed may still be among them.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn sessions(&self, user: UserId) -> Result<Vec<Session>, StoreError>;
+
+    /// The link whose token has this hash.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn link(&self, hash: &TokenHash) -> Result<Option<Link>, StoreError>;
+
+    /// At most `limit` tasks that are due at `now`, the earliest first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn due_tasks(&self, now: UnixTime, limit: usize) -> Result<Vec<Task>, StoreError>;
+
+    /// At most `limit` mails that are due at `now` and not given up, the earliest first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn due_mails(&self, now: UnixTime, limit: usize) -> Result<Vec<Mail>, StoreError>;
+
+    /// At most `limit` mails that wait or were given up, newest first, for people.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn mails(&self, limit: usize) -> Result<Vec<Mail>, StoreError>;
+
+    /// At most `limit` events of `user`, newest first; without one, those that concern no account.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn events(&self, user: Option<UserId>, limit: usize) -> Result<Vec<Event>, StoreError>;
+
+    /// Forgets what expired before `now`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn sweep(&self, now: UnixTime) -> Result<Swept, StoreError>;
+
+    /// How the store is doing. Never blocks.
+    fn status(&self) -> StoreStatus;
+}

@@ -1,0 +1,153 @@
+//! Tokens and keys, as the use cases need them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde_json::{Map, Value};
+
+use crate::domain::identity::Identity;
+use crate::domain::time::UnixTime;
+use crate::domain::verdict::TokenFault;
+
+/// A verified token as the cache keeps it: who it speaks for, and the last moment it was known not to
+/// be revoked.
+#[derive(Debug)]
+pub struct Verified {
+    /// Who the token speaks for.
+    pub identity: Identity,
+    cleared: AtomicU64,
+}
+
+impl Verified {
+    /// A freshly verified token, not yet held against the revocation set.
+    #[must_use]
+    pub fn new(identity: Identity) -> Verified {
+        Verified { identity, cleared: AtomicU64::new(0) }
+    }
+
+    /// Whether this token was found good when the revocation set was at `sequence` (never 0). While
+    /// the set has not changed since, it need not be asked again.
+    #[must_use]
+    pub fn is_cleared_at(&self, sequence: u64) -> bool {
+        self.cleared.load(Ordering::Relaxed) == sequence
+    }
+
+    /// Notes that this token was found good when the set was at `sequence`.
+    pub fn clear_at(&self, sequence: u64) {
+        self.cleared.store(sequence, Ordering::Relaxed);
+    }
+}
+
+/// Decides whether a token is what it says.
+#[async_trait]
+pub trait Verifier: Send + Sync {
+    /// Verifies a compact JWS as an access token. Never blocks and never does I/O.
+    ///
+    /// # Errors
+    /// Why the token is not accepted.
+    fn verify(&self, token: &str, now: UnixTime) -> Result<Arc<Verified>, TokenFault>;
+
+    /// After [`TokenFault::UnknownKey`]: fetches the keys of the token's issuer when that issuer is
+    /// known and was not asked within the last 10 s. True when verifying again is worthwhile.
+    async fn learn_keys(&self, token: &str) -> bool;
+}
+
+/// What an access token of our own says beside the times and the issuer (RFC 9068 §2.2).
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct AccessGrant {
+    pub subject: String,
+    pub email: Option<String>,
+    pub email_verified: bool,
+    pub session: Option<String>,
+    pub version: u64,
+    pub scopes: Vec<String>,
+    /// Further claims; none may replace a registered one.
+    pub extra: Map<String, Value>,
+}
+
+/// A token just signed.
+#[derive(Debug, Clone)]
+pub struct Signed {
+    /// The compact JWS.
+    pub token: String,
+    pub token_id: String,
+    pub expires_at: UnixTime,
+}
+
+/// Signing failed: no usable key. The message never holds key material.
+#[derive(Debug, thiserror::Error)]
+#[error("signing failed: {0}")]
+pub struct SignError(pub String);
+
+/// Signs with our own active key.
+pub trait Signer: Send + Sync {
+    /// The issuer our tokens carry.
+    fn issuer(&self) -> &str;
+
+    /// Signs an access token that lives for `ttl` from `now`.
+    ///
+    /// # Errors
+    /// [`SignError`] when there is no usable key.
+    fn access_token(&self, grant: &AccessGrant, ttl: Duration, now: UnixTime) -> Result<Signed, SignError>;
+
+    /// Signs a short assertion of `identity` for the upstream of `route` (`X-Auth-Assertion`), good
+    /// for 60 seconds, with the route's name as audience.
+    ///
+    /// # Errors
+    /// [`SignError`] when there is no usable key.
+    fn assertion(&self, identity: &Identity, route: &str, now: UnixTime) -> Result<String, SignError>;
+}
+
+/// The revocation set as the request path asks it: in memory, complete, never blocking.
+pub trait Revocations: Send + Sync {
+    /// A number that grows with every revocation, at least 1; `None` until the whole set is in
+    /// memory, and then no token can be trusted.
+    fn sequence(&self) -> Option<u64>;
+
+    /// Whether `identity`'s token is revoked. Only meaningful once [`Revocations::sequence`] answers.
+    fn is_revoked(&self, identity: &Identity) -> bool;
+}
+
+/// Where a signing key stands in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KeyState {
+    /// Published, not yet signing.
+    Next,
+    /// Signing.
+    Active,
+    /// No longer signing, still verifying.
+    Retired,
+}
+
+/// What may be told about a signing key: nothing secret.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct KeyInfo {
+    pub kid: String,
+    pub algorithm: String,
+    pub state: KeyState,
+    pub created_at: UnixTime,
+    /// When it began to sign.
+    pub activated_at: Option<UnixTime>,
+    /// When it stopped signing; it verifies until the last token it signed has ended.
+    pub retired_at: Option<UnixTime>,
+}
+
+/// Our own key ring.
+#[async_trait]
+pub trait Keys: Send + Sync {
+    /// Every key that verifies, the active one first.
+    fn list(&self) -> Vec<KeyInfo>;
+
+    /// The public keys as a JWK Set (RFC 7517 §5); empty for HS256.
+    fn jwks(&self) -> Value;
+
+    /// Makes the published next key sign, retires the active one and publishes a new next key. Durable
+    /// when it returns.
+    ///
+    /// # Errors
+    /// [`SignError`] when the ring is not managed by us or cannot be written; then nothing changed.
+    async fn rotate(&self, now: UnixTime) -> Result<Vec<KeyInfo>, SignError>;
+}
