@@ -39,8 +39,10 @@ deps-wider: deps
 		echo "  macOS           brew install python curl openssl prometheus chromium chromedriver" >&2; \
 		exit 1; \
 	fi
-	@$(VENV)/bin/python -c "import aiosmtpd" 2>/dev/null || { \
-		python3 -m venv $(VENV) && $(VENV)/bin/pip install --quiet --disable-pip-version-check aiosmtpd==1.4.6; }
+	@cmp -s tests/wider/requirements.txt $(VENV)/requirements.txt || { \
+		rm -rf $(VENV) && python3 -m venv $(VENV) && \
+		$(VENV)/bin/pip install --quiet --disable-pip-version-check --requirement tests/wider/requirements.txt && \
+		cp tests/wider/requirements.txt $(VENV)/; }
 
 run: deps ## the gateway with its sample app: http://localhost:8080
 	$(CARGO) run --locked --release -- run --demo
@@ -48,7 +50,7 @@ run: deps ## the gateway with its sample app: http://localhost:8080
 test: deps ## every test that needs only what the build needs
 	$(CARGO) test --locked
 
-test-wider: deps-wider ## the gateway with Prometheus, a mail server, a browser, and what the README says
+test-wider: deps-wider ## the gateway with Prometheus, a mail server, a browser, passlib, and what the README says
 	CARGO="$(CARGO)" tests/wider/run
 
 soak: deps-wider ## the wider tests with streams that are silent for ten minutes before they are revoked

@@ -19,7 +19,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::{self, Config, Origin};
 use crate::domain::route::Table;
-use crate::edge::api::{self, AdminState, NativeState};
+use crate::edge::api::{self, AdminState, AuthState, NativeState};
 use crate::edge::clock::SystemClock;
 use crate::edge::data_dir;
 use crate::edge::demo;
@@ -328,11 +328,19 @@ pub async fn start(config: Config, options: Options) -> Result<Running, String> 
         notices.push(format!("no keys of {issuer} yet: its tokens are refused until they can be fetched"));
     }
 
-    let native = api::native_router(NativeState {
-        issuer: config.tokens.issuer.clone(),
-        public_url: config.public_url.clone(),
-        keys,
-    });
+    // Tokens of our own alone: whoever has an account here signed in here.
+    let own = Arc::new(Issuers::new(&[], Arc::clone(&parts.fetch) as _, Arc::clone(&meters) as _));
+    let verifier =
+        TokenVerifier::new(&config.tokens, Arc::new(parts.ring.clone()), own, Arc::clone(&meters) as _);
+    let authenticator = Authenticator {
+        verifier: Arc::new(verifier),
+        revocations: Arc::clone(&revocations) as Arc<dyn Revocations>,
+        clock: Arc::clone(&clock),
+    };
+    let issuer = config.tokens.issuer.clone();
+    let auth = AuthState { accounts: accounts.accounts.clone(), authenticator, issuer: issuer.clone() };
+    let published = NativeState { issuer, public_url: config.public_url.clone(), keys };
+    let native = api::native_router(published).merge(api::auth_router(auth, NATIVE_PREFIX, &[]));
     let engine = proxy::engine(proxy::service::Gateway {
         live: Arc::clone(&live),
         native,

@@ -78,7 +78,7 @@ pub(super) fn start(config: &Config, data_dir: &Path, wanted: Wanted) -> Result<
         clock: Arc::clone(&clock),
         entropy: Arc::new(SystemEntropy),
         passwords: Arc::new(passwords),
-        limiter: Arc::new(Limits::new(config.limits.enabled, Arc::clone(&clock))),
+        limiter: Arc::new(Limits::new(config.limits.enabled)),
         audit: Arc::clone(&audit) as _,
         devices: Arc::new(DeviceReader::open(config.sessions.geoip.as_deref())?),
         key: Arc::clone(&key),

@@ -52,6 +52,17 @@ pub struct Device {
     pub fingerprint: String,
 }
 
+/// What to do about a refresh from a device that does not look like the one that signed in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fingerprint {
+    /// Nothing.
+    Ignore,
+    /// Write it down.
+    Note,
+    /// Turn it away.
+    Refuse,
+}
+
 /// How long sessions live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lifetimes {

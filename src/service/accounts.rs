@@ -21,7 +21,7 @@ use crate::domain::mail::{Facts, Letter, Mail, MailedLink};
 use crate::domain::opaque::{ServerKey, TokenHash};
 use crate::domain::password::{Policy, Violation};
 use crate::domain::revocation::{Revocation, Target};
-use crate::domain::session::{Lifetimes, Session, SessionId};
+use crate::domain::session::{Fingerprint, Lifetimes, Session, SessionId};
 use crate::domain::task::{Origin, Task, Work};
 use crate::domain::time::UnixTime;
 use crate::ports::{
@@ -32,17 +32,6 @@ use crate::ports::{
 /// How often a decision is made again because what it was made from had changed. Only many requests for
 /// one and the same account at once come near it.
 pub(super) const TRIES: usize = 16;
-
-/// What to do about a refresh from a device that does not look like the one that signed in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fingerprint {
-    /// Nothing.
-    Ignore,
-    /// Write it down.
-    Note,
-    /// Turn it away.
-    Refuse,
-}
 
 /// What an operator can set.
 #[derive(Debug, Clone, Copy)]

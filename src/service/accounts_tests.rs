@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio::sync::Notify;
 use zeroize::Zeroizing;
 
-use super::accounts::{AccountError, Accounts, Client, Fingerprint, Granted, Parts, Person, Settings};
+use super::accounts::{AccountError, Accounts, Client, Granted, Parts, Person, Settings};
 use super::fakes::{
     FakeAudit, FakeClock, FakeDevices, FakeEntropy, FakeLimiter, FakePasswords, FakeSigner, FakeStore,
 };
@@ -21,7 +21,7 @@ use crate::domain::audit::{Action, Outcome};
 use crate::domain::mail::{Letter, Mail};
 use crate::domain::opaque::ServerKey;
 use crate::domain::revocation::Target;
-use crate::domain::session::Lifetimes;
+use crate::domain::session::{Fingerprint, Lifetimes};
 use crate::domain::time::UnixTime;
 use crate::ports::{Limited, Store};
 

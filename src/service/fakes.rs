@@ -19,11 +19,11 @@ use crate::domain::mail::Mail;
 use crate::domain::opaque::{ServerKey, TokenHash};
 use crate::domain::password::{Policy, Violation};
 use crate::domain::revocation::{Revocation, Target};
-use crate::domain::session::{Device, Lifetimes, Session, SessionId};
+use crate::domain::session::{Device, Fingerprint, Lifetimes, Session, SessionId};
 use crate::domain::task::Task;
 use crate::domain::time::UnixTime;
 use crate::ports::*;
-use crate::service::accounts::{Accounts, Fingerprint, Parts, Settings};
+use crate::service::accounts::{Accounts, Parts, Settings};
 
 /// What [`FakeClock`] shows.
 pub(crate) const NOW: UnixTime = UnixTime(1_800_000_000);

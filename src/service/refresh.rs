@@ -1,9 +1,9 @@
 //! Exchanging a refresh token for the next one and a fresh access token.
 
-use super::accounts::{About, AccountError, Accounts, Client, Fingerprint, Granted, Source, TRIES};
+use super::accounts::{About, AccountError, Accounts, Client, Granted, Source, TRIES};
 use super::login::may_sign_in;
 use crate::domain::audit::{Action, Outcome};
-use crate::domain::session::Presented;
+use crate::domain::session::{Fingerprint, Presented};
 use crate::ports::{Change, CommitError, Limited};
 
 impl Accounts {

@@ -46,10 +46,6 @@ impl Failure {
         self
     }
 
-    #[cfg(test)]
-    pub(super) fn code(&self) -> &'static str {
-        self.problem.code
-    }
 }
 
 impl IntoResponse for Failure {

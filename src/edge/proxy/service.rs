@@ -379,7 +379,7 @@ impl ProxyHttp for Gateway {
                 context.watched = Some(self.streams.watch(Arc::clone(caller), Arc::clone(exchange)));
                 // A revocation between admission and now has found no stream to cut.
                 if let Some(live) = &context.live
-                    && live.admission.revocations.is_revoked(&caller.identity)
+                    && live.admission.authenticator.revocations.is_revoked(&caller.identity)
                 {
                     exchange.cut();
                 }
