@@ -12,11 +12,14 @@ use toml::de::DeTable;
 use super::file::{Document, Item, Section};
 use super::form::{self, Url};
 use super::{
-    Algorithm, Config, ConfigError, Issuer, Jwks, Limits, Log, LogFormat, Mail, MailTransport,
-    PasswordPolicy, Passwords, Provider, Server, StoreUrl, Tls, Tokens, routes,
+    Algorithm, Config, ConfigError, Fingerprint, Issuer, Jwks, Limits, Log, LogFormat, Mail, MailTransport,
+    Passwords, Provider, Server, Sessions, StoreUrl, Tls, Tokens, routes,
 };
+use crate::domain::password::Policy;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
+/// As `humantime` reads and writes it.
+const YEAR: Duration = Duration::from_secs(31_557_600);
 const ALGORITHMS: [(&str, Algorithm); 4] = [
     ("EdDSA", Algorithm::EdDsa),
     ("ES256", Algorithm::Es256),
@@ -56,6 +59,7 @@ fn whole(root: &Section<'_>, path: &Path) -> Option<Config> {
     let tokens = tokens(root.section("tokens"), &public_url);
     let issuers = issuers(root, &tokens.issuer);
     let passwords = passwords(root.section("passwords"));
+    let sessions = sessions(root.section("sessions"));
     let limits = limits(root.section("limits"));
     let mail = mail(root.section("mail"));
     let providers = providers(root);
@@ -86,6 +90,7 @@ fn whole(root: &Section<'_>, path: &Path) -> Option<Config> {
         tokens,
         issuers,
         passwords,
+        sessions,
         limits,
         mail: mail?,
         routes,
@@ -326,8 +331,8 @@ fn filled(section: &Section<'_>, name: &'static str, want: &str) -> Vec<String> 
 }
 
 fn passwords(section: Section<'_>) -> Passwords {
-    let policies = [("composition", PasswordPolicy::Composition), ("length", PasswordPolicy::Length)];
-    let policy = section.choice("policy", &policies, PasswordPolicy::Composition);
+    let policies = [("composition", Policy::Composition), ("length", Policy::Length)];
+    let policy = section.choice("policy", &policies, Policy::Composition);
     let cost = section.get("bcrypt_cost").and_then(|item| {
         let cost = item.number(4..=31)?;
         if cost < 10 {
@@ -335,8 +340,23 @@ fn passwords(section: Section<'_>) -> Passwords {
         }
         u32::try_from(cost).ok()
     });
+    let threads = section.count("threads", 0, 0..=1024);
     section.close();
-    Passwords { policy, bcrypt_cost: cost.unwrap_or(12) }
+    Passwords { policy, bcrypt_cost: cost.unwrap_or(12), threads }
+}
+
+fn sessions(section: Section<'_>) -> Sessions {
+    let words =
+        [("ignore", Fingerprint::Ignore), ("note", Fingerprint::Note), ("refuse", Fingerprint::Refuse)];
+    let want = "a MaxMind database, such as \"GeoLite2-City.mmdb\"";
+    let sessions = Sessions {
+        max_per_user: section.count("max_per_user", 20, 1..=1000),
+        absolute_ttl: section.duration("absolute_ttl", DAY * 90, Duration::from_secs(1)..=YEAR * 10),
+        fingerprint: section.choice("fingerprint", &words, Fingerprint::Note),
+        geoip: section.get("geoip").and_then(|item| existing_file(&item, want)),
+    };
+    section.close();
+    sessions
 }
 
 fn limits(section: Section<'_>) -> Limits {

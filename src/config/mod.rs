@@ -17,6 +17,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use secrecy::{ExposeSecret, SecretString};
 
+use crate::domain::password::Policy;
 use crate::domain::route;
 
 /// Something in `config.toml` that keeps Palisade from starting.
@@ -91,6 +92,7 @@ pub struct Config {
     pub tokens: Tokens,
     pub issuers: Vec<Issuer>,
     pub passwords: Passwords,
+    pub sessions: Sessions,
     pub limits: Limits,
     pub mail: Mail,
     pub routes: Vec<Route>,
@@ -224,15 +226,34 @@ pub enum Jwks {
 /// `[passwords]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Passwords {
-    pub policy: PasswordPolicy,
+    pub policy: Policy,
     /// 4 to 31.
     pub bcrypt_cost: u32,
+    /// Threads that hash; 0: one less than there are cores, and at least one.
+    pub threads: usize,
 }
 
+/// `[sessions]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sessions {
+    /// How many an account has at once; the least used one makes room for another.
+    pub max_per_user: usize,
+    /// From the login to the end, however much a session is used.
+    pub absolute_ttl: Duration,
+    /// What to do about a refresh from a device that does not look like the one that signed in.
+    pub fingerprint: Fingerprint,
+    /// A MaxMind database of places (GeoLite2 or GeoIP2, City or Country).
+    pub geoip: Option<PathBuf>,
+}
+
+/// `sessions.fingerprint`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PasswordPolicy {
-    Composition,
-    Length,
+pub enum Fingerprint {
+    Ignore,
+    /// Write it down.
+    Note,
+    /// End the session.
+    Refuse,
 }
 
 /// `[limits]`.

@@ -1,6 +1,15 @@
 //! What a password must be.
+//!
+//! Length is counted in Unicode characters, as NIST SP 800-63B §3.1.1.2 asks. The bytes themselves are
+//! taken as they are given, at setting and at checking alike: hashes that were imported were made from
+//! the bytes that their makers were given, and a form that we chose for them (NFC, say) would refuse the
+//! right password of an account that was made elsewhere. Whoever types the same password with the same
+//! keyboard sends the same bytes.
+//!
+//! Nothing here keeps a copy of a password that is not overwritten, and no message holds one.
 
 use serde::Serialize;
+use zeroize::Zeroizing;
 
 use super::email::EmailAddress;
 
@@ -8,8 +17,19 @@ use super::email::EmailAddress;
 /// is kept busy with one.
 pub const MAX_BYTES: usize = 1024;
 
+/// A password that holds the account's address or name has more than this many characters besides.
+const BESIDES_IDENTITY: usize = 3;
+
+/// A password that is a few characters over and over is a common one, however long it is. This many are
+/// no longer a few.
+const SHORTEST_UNIT: usize = 8;
+
+/// So often a row of neighbours (`abcdef`, `7654`, `aaaa`) may break before it counts as none.
+const BREAKS_OF_A_ROW: usize = 2;
+
 /// Which rules hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Policy {
     /// 8 characters or more, with an upper and a lower case letter, a digit and another character.
     Composition,
@@ -27,7 +47,7 @@ pub enum Violation {
     NoLowercase,
     NoDigit,
     NoSpecial,
-    /// It is on the list of common passwords.
+    /// It is on the list of common passwords, or as easily guessed as one.
     TooCommon,
     /// It is the account's address or name, or hardly more.
     ContainsIdentity,
@@ -35,7 +55,91 @@ pub enum Violation {
     ContainsNul,
 }
 
+/// The rules of a policy, for programs; `text` says them to people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Requirements {
+    pub policy: Policy,
+    /// In Unicode characters.
+    pub min_length: usize,
+    /// In bytes of UTF-8.
+    pub max_bytes: usize,
+    /// Whether an upper case letter is needed; so for the next three.
+    pub uppercase: bool,
+    pub lowercase: bool,
+    pub digit: bool,
+    /// A character that is none of the three; a space will do.
+    pub special: bool,
+    /// Whether common passwords are refused.
+    pub common_refused: bool,
+    /// Whether a password that is the account's address or name, or hardly more, is refused.
+    pub identity_refused: bool,
+    /// One sentence each.
+    pub text: Vec<&'static str>,
+}
+
 impl Policy {
+    /// Its rules.
+    #[must_use]
+    pub fn requirements(self) -> Requirements {
+        let classes = self == Policy::Composition;
+        let text = match self {
+            Policy::Composition => vec![
+                "Use at least 8 characters.",
+                "Use an upper case letter, a lower case letter, a digit, and a character that is none of these, such as a space.",
+                "Use no more than 1024 bytes.",
+                "Do not use your e-mail address or your name.",
+            ],
+            Policy::Length => vec![
+                "Use at least 15 characters; a sentence is fine.",
+                "Do not use a common password, or the same few characters over and over.",
+                "Use no more than 1024 bytes.",
+                "Do not use your e-mail address or your name.",
+            ],
+        };
+        Requirements {
+            policy: self,
+            min_length: self.min_length(),
+            max_bytes: MAX_BYTES,
+            uppercase: classes,
+            lowercase: classes,
+            digit: classes,
+            special: classes,
+            common_refused: self == Policy::Length,
+            identity_refused: true,
+            text,
+        }
+    }
+
+    /// The fewest Unicode characters.
+    #[must_use]
+    pub fn min_length(self) -> usize {
+        match self {
+            Policy::Composition => 8,
+            Policy::Length => 15,
+        }
+    }
+
+    /// What to tell the person whose password breaks this rule.
+    #[must_use]
+    pub fn explain(self, violation: Violation) -> &'static str {
+        match violation {
+            Violation::TooShort => match self {
+                Policy::Composition => "The password needs at least 8 characters.",
+                Policy::Length => "The password needs at least 15 characters.",
+            },
+            Violation::TooLong => "The password is longer than 1024 bytes.",
+            Violation::NoUppercase => "The password needs an upper case letter.",
+            Violation::NoLowercase => "The password needs a lower case letter.",
+            Violation::NoDigit => "The password needs a digit.",
+            Violation::NoSpecial => "The password needs a character that is neither a letter nor a digit.",
+            Violation::TooCommon => "The password is one of the first that others would try.",
+            Violation::ContainsIdentity => {
+                "The password is hardly more than your e-mail address or your name."
+            }
+            Violation::ContainsNul => "The password holds a NUL character, which no keyboard types.",
+        }
+    }
+
     /// Every rule that `password` breaks for the account of `email` and `name`; `is_common` looks it up in
     /// the list of common ones. Empty when it will do.
     #[must_use]
@@ -46,11 +150,201 @@ impl Policy {
         name: Option<&str>,
         is_common: &dyn Fn(&str) -> bool,
     ) -> Vec<Violation> {
-        let _ = (email, name, is_common);
-        let mut broken = Vec::new();
+        // Ahead of all else, so that a megabyte costs nothing.
         if password.len() > MAX_BYTES {
-            broken.push(Violation::TooLong);
+            return vec![Violation::TooLong];
         }
-        broken
+        let lacks = |class: fn(char) -> bool| !password.chars().any(class);
+        let composition = self == Policy::Composition;
+        let length = self == Policy::Length;
+        let rules = [
+            (Violation::TooShort, password.chars().count() < self.min_length()),
+            (Violation::NoUppercase, composition && lacks(char::is_uppercase)),
+            (Violation::NoLowercase, composition && lacks(char::is_lowercase)),
+            (Violation::NoDigit, composition && lacks(char::is_numeric)),
+            (Violation::NoSpecial, composition && lacks(is_special)),
+            (Violation::TooCommon, length && (is_common(password) || is_pattern(password))),
+            (Violation::ContainsIdentity, is_hardly_more(password, email, name)),
+            (Violation::ContainsNul, password.contains('\0')),
+        ];
+        rules.into_iter().filter(|(_, broken)| *broken).map(|(violation, _)| violation).collect()
+    }
+}
+
+impl Violation {
+    /// The stable word of the API.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Violation::TooShort => "too_short",
+            Violation::TooLong => "too_long",
+            Violation::NoUppercase => "no_uppercase",
+            Violation::NoLowercase => "no_lowercase",
+            Violation::NoDigit => "no_digit",
+            Violation::NoSpecial => "no_special",
+            Violation::TooCommon => "too_common",
+            Violation::ContainsIdentity => "contains_identity",
+            Violation::ContainsNul => "contains_nul",
+        }
+    }
+}
+
+/// A character of none of the other classes. Letters without case are among them: whoever writes a script
+/// that has none can meet the rule by its letters.
+fn is_special(c: char) -> bool {
+    !c.is_uppercase() && !c.is_lowercase() && !c.is_numeric()
+}
+
+/// Its letters and digits, in lower case.
+fn folded(text: &str) -> Zeroizing<String> {
+    // Room for every fold, so that no copy is left behind by growing.
+    let mut folded = Zeroizing::new(String::with_capacity(3 * text.len()));
+    folded.extend(text.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase));
+    folded
+}
+
+/// Whether `password` is the address, its local part or the name, in any case and with any punctuation,
+/// with at most [`BESIDES_IDENTITY`] characters besides.
+fn is_hardly_more(password: &str, email: Option<&EmailAddress>, name: Option<&str>) -> bool {
+    let plain = folded(password);
+    let length = password.chars().count();
+    // `ann+news@example.com` is ann's.
+    let untagged = email.and_then(|email| email.local().split('+').next());
+    let words = [email.map(EmailAddress::as_str), email.map(EmailAddress::local), untagged, name];
+    words.into_iter().flatten().any(|word| {
+        let besides = length.saturating_sub(word.chars().count());
+        let word = folded(word);
+        !word.is_empty() && besides <= BESIDES_IDENTITY && plain.contains(word.as_str())
+    })
+}
+
+/// Whether `password` is a few characters over and over, or a row of neighbours.
+fn is_pattern(password: &str) -> bool {
+    let mut chars: Zeroizing<Vec<char>> = Zeroizing::new(Vec::with_capacity(3 * password.len()));
+    chars.extend(password.chars().flat_map(char::to_lowercase));
+    let repeats = |unit: usize| chars.len() > unit && chars.iter().zip(&chars[unit..]).all(|(a, b)| a == b);
+    let breaks = chars.windows(2).filter(|pair| u32::from(pair[0]).abs_diff(u32::from(pair[1])) > 1).count();
+    (1..SHORTEST_UNIT).any(repeats) || breaks <= BREAKS_OF_A_ROW
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn broken(policy: Policy, password: &str) -> Vec<Violation> {
+        policy.violations(password, None, None, &|common| common == "correct horse battery staple")
+    }
+
+    #[test]
+    fn composition_wants_one_of_each() {
+        use Violation::*;
+        for (password, expected) in [
+            ("Passw0rd!", vec![]),
+            ("Pass w0r", vec![]),
+            ("Пароль-1", vec![]),
+            // Letters without case are special.
+            ("Aa1密码密码密", vec![]),
+            ("Aa1!Aa1", vec![TooShort]),
+            // Seven characters of fourteen bytes.
+            ("Ää1éééé", vec![TooShort, NoSpecial]),
+            ("passw0rd!", vec![NoUppercase]),
+            ("PASSW0RD!", vec![NoLowercase]),
+            ("Password!", vec![NoDigit]),
+            ("Passw0rds", vec![NoSpecial]),
+            ("", vec![TooShort, NoUppercase, NoLowercase, NoDigit, NoSpecial]),
+            ("Passw0rd!\0", vec![ContainsNul]),
+        ] {
+            assert_eq!(broken(Policy::Composition, password), expected, "{password:?}");
+        }
+    }
+
+    #[test]
+    fn length_wants_nothing_but_length_and_rarity() {
+        use Violation::*;
+        for (password, expected) in [
+            ("the quick brown", vec![]),
+            ("the quick brow", vec![TooShort]),
+            ("пятнадцать букв", vec![]),
+            ("correct horse battery staple", vec![TooCommon]),
+            ("aaaaaaaaaaaaaaaa", vec![TooCommon]),
+            ("Hello1Hello1Hello1", vec![TooCommon]),
+            ("abcdefghijklmnop", vec![TooCommon]),
+            ("12345678901234567890", vec![TooCommon]),
+            ("ZYXWVUTSRQPONMLK", vec![TooCommon]),
+            ("abcdefg is the start", vec![]),
+        ] {
+            assert_eq!(broken(Policy::Length, password), expected, "{password:?}");
+        }
+    }
+
+    #[test]
+    fn the_longest_has_1024_bytes() {
+        let longest = format!("Aa1!{}", "x".repeat(MAX_BYTES - 4));
+        assert_eq!(broken(Policy::Composition, &longest), []);
+        assert_eq!(broken(Policy::Composition, &format!("{longest}x")), [Violation::TooLong]);
+        let wide = format!("Aa1!{}", "é".repeat(511));
+        assert_eq!(broken(Policy::Composition, &wide), [Violation::TooLong]);
+    }
+
+    #[test]
+    fn who_one_is_is_no_secret() {
+        let email: EmailAddress = "ann.lee+news@example.com".parse().unwrap();
+        let breaks = |password: &str| {
+            let broken =
+                Policy::Composition.violations(password, Some(&email), Some("Ann B. Ōlafsson"), &|_| false);
+            broken.contains(&Violation::ContainsIdentity)
+        };
+        for password in [
+            "Ann.Lee1!",
+            "ANNLEE-12",
+            "ann.lee+news@example.com",
+            "Ann.Lee+News@Example.Com1!",
+            "annbōlafsson",
+            "AnnB.ŌLAFSSON!1",
+        ] {
+            assert!(breaks(password), "{password}");
+        }
+        for password in ["Ann.Lee, since 1990", "An1! other", "Example.com1!", "Ann-B-123!"] {
+            assert!(!breaks(password), "{password}");
+        }
+        // A name of no letters says nothing about any password.
+        assert_eq!(Policy::Composition.violations("Passw0rd!", None, Some("!!"), &|_| false), []);
+    }
+
+    #[test]
+    fn words_are_the_serialised_ones_and_sentences_are_sentences() {
+        use Violation::*;
+        for violation in [
+            TooShort,
+            TooLong,
+            NoUppercase,
+            NoLowercase,
+            NoDigit,
+            NoSpecial,
+            TooCommon,
+            ContainsIdentity,
+            ContainsNul,
+        ] {
+            assert_eq!(serde_json::to_value(violation).unwrap(), violation.word());
+            for policy in [Policy::Composition, Policy::Length] {
+                assert!(policy.explain(violation).ends_with('.'));
+            }
+        }
+    }
+
+    #[test]
+    fn the_requirements_say_what_is_checked() {
+        for policy in [Policy::Composition, Policy::Length] {
+            let rules = policy.requirements();
+            let all = rules.text.join(" ");
+            assert!(all.contains(&format!("at least {} ", rules.min_length)), "{all}");
+            assert!(all.contains(&format!("than {} bytes", rules.max_bytes)), "{all}");
+            assert_eq!(all.contains("digit"), rules.digit);
+            assert_eq!(all.contains("common"), rules.common_refused);
+            let short = policy.explain(Violation::TooShort);
+            assert!(short.contains(&format!("at least {} ", rules.min_length)));
+        }
+        let json = serde_json::to_value(Policy::Length.requirements()).unwrap();
+        assert_eq!((&json["policy"], &json["min_length"]), (&"length".into(), &15.into()));
     }
 }
