@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Crates that belong to one room: (crate, the paths that may name it).
-const ROOMS: [(&str, &[&str]); 16] = [
+const ROOMS: [(&str, &[&str]); 20] = [
     ("pingora", &["edge/proxy"]),
     ("rustls", &["edge/proxy"]),
     ("tokio_rustls", &["edge/proxy"]),
@@ -15,7 +15,11 @@ const ROOMS: [(&str, &[&str]); 16] = [
     ("jsonwebtoken", &["edge/jwt"]),
     ("aws_lc_rs", &["edge/jwt"]),
     ("sled", &["edge/store"]),
-    ("moka", &["edge/jwt", "edge/store"]),
+    ("moka", &["edge/jwt", "edge/limits", "edge/store"]),
+    ("bcrypt", &["edge/passwords"]),
+    ("rustix", &["edge/passwords"]),
+    ("governor", &["edge/limits"]),
+    ("maxminddb", &["edge/devices"]),
     ("reqwest", &["edge/fetch", "edge/admin_client"]),
     ("prometheus", &["edge/telemetry"]),
     ("tracing_subscriber", &["edge/telemetry"]),

@@ -1,0 +1,541 @@
+//! How often something may be tried, by address block and by account. All of it is in memory, and all of
+//! it is bounded: what is forgotten first is what was least recently used.
+//!
+//! # Rates
+//! Each address block (an IPv4 address, an IPv6 /64) has an allowance for each kind of attempt. It is used
+//! up at once or bit by bit, and grows back steadily:
+//!
+//! | kind | at once | grows back |
+//! |---|---|---|
+//! | login, the present password | 20 | one in 3 s |
+//! | register | 10 | one in 6 min |
+//! | refresh | 120 | one in 0.5 s |
+//! | asking for a mail | 10 | one in 1 min |
+//! | the same for one given address | 3 | one in 5 min |
+//! | trying a mailed link | 20 | one in 3 s |
+//!
+//! Mails are counted by the address that was given, whether or not it is anybody's.
+//!
+//! # Guessing
+//! Who gives a wrong password for one account from one block waits: nothing after the first four, then
+//! 1 s, 2 s, 4 s, and so on up to 15 minutes. An hour without an attempt forgets it, a right password at
+//! once. Attempts count when they begin, so that a hundred at the same moment are no way around it.
+//!
+//! Many blocks together that guess at one account put it under siege: from 30 wrong passwords on (one a
+//! minute is forgiven), blocks from which nobody has signed in to it lately wait before *every* attempt,
+//! the first included, for 1 s to 30 s. Each block waits for itself alone: however many strangers wait,
+//! the owner on a new network waits 30 seconds at most, and on a known one not at all. So strangers can
+//! slow a guess down and lock nobody out.
+
+use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use governor::clock::Clock;
+use governor::middleware::NoOpMiddleware;
+use governor::state::{InMemoryState, NotKeyed};
+use governor::{Quota, RateLimiter};
+use moka::policy::EvictionPolicy;
+use moka::sync::Cache;
+
+use crate::ports::{Limited, Limiter, TooMany};
+
+/// Wrong passwords that cost no wait.
+const FREE: u32 = 4;
+/// The longest wait of one block on one account.
+const LONGEST: Duration = Duration::from_secs(15 * 60);
+/// So long without an attempt forgets the wrong ones.
+const FORGOTTEN: Duration = Duration::from_secs(3600);
+
+/// Wrong passwords on one account, from everywhere, that put it under siege.
+const SIEGE: u32 = 30;
+/// So many more double the wait.
+const SIEGE_STEP: u32 = 10;
+/// The longest wait of a block on an account under siege.
+const SIEGE_LONGEST: Duration = Duration::from_secs(30);
+/// One wrong password is forgiven in this time.
+const SIEGE_FORGIVES: Duration = Duration::from_secs(60);
+/// More are not counted, so that a siege is over two hours after the last of them.
+const SIEGE_MOST: u32 = 120;
+
+/// Entries of each table. Full, all tables together take some 80 MB.
+const ENTRIES: u64 = 50_000;
+/// Entries not looked at for so long change nothing any more.
+const IDLE: Duration = Duration::from_secs(2 * 3600);
+/// How long a block is known to an account from which somebody signed in.
+const KNOWN: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// Time that never runs backwards, since some fixed moment.
+pub type Ticks = Arc<dyn Fn() -> Duration + Send + Sync>;
+
+#[derive(Clone)]
+struct Ticking(Ticks);
+
+impl Clock for Ticking {
+    type Instant = Duration;
+
+    fn now(&self) -> Duration {
+        (self.0)()
+    }
+}
+
+type Rate = RateLimiter<NotKeyed, InMemoryState, Ticking, NoOpMiddleware<Duration>>;
+
+/// What one client is taken to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Block {
+    V4(u32),
+    /// The first 64 bits: what one customer has.
+    V6(u64),
+}
+
+impl Block {
+    fn of(client: IpAddr) -> Block {
+        match client.to_canonical() {
+            IpAddr::V4(address) => Block::V4(address.to_bits()),
+            // The shift leaves 64 bits.
+            IpAddr::V6(address) => Block::V6((address.to_bits() >> 64) as u64),
+        }
+    }
+}
+
+/// An account as it was named, hashed under a key of this process: long names cost no memory.
+type Account = u64;
+
+/// One block's attempts on one account.
+#[derive(Debug, Default)]
+struct Tries {
+    /// Those that have not turned out right.
+    wrong: u32,
+    /// The last one, or the first contact under siege.
+    last: Option<Duration>,
+}
+
+impl Tries {
+    fn wait(&self) -> Duration {
+        match self.wrong.checked_sub(FREE) {
+            None | Some(0) => Duration::ZERO,
+            Some(more) => Duration::from_secs(1 << (more - 1).min(16)).min(LONGEST),
+        }
+    }
+}
+
+/// Wrong passwords on one account, from everywhere.
+#[derive(Debug, Default)]
+struct Pressure {
+    wrong: u32,
+    /// When the last one was forgiven or counted.
+    since: Duration,
+}
+
+impl Pressure {
+    fn forgive(&mut self, now: Duration) {
+        let forgiven = now.saturating_sub(self.since).as_secs() / SIEGE_FORGIVES.as_secs();
+        self.wrong = self.wrong.saturating_sub(u32::try_from(forgiven).unwrap_or(u32::MAX));
+        self.since += SIEGE_FORGIVES * u32::try_from(forgiven).unwrap_or(0);
+        if self.wrong == 0 {
+            self.since = now;
+        }
+    }
+
+    fn add(&mut self, now: Duration) {
+        self.forgive(now);
+        self.wrong = (self.wrong + 1).min(SIEGE_MOST);
+    }
+
+    fn wait(&mut self, now: Duration) -> Duration {
+        self.forgive(now);
+        match self.wrong.checked_sub(SIEGE) {
+            None => Duration::ZERO,
+            Some(more) => Duration::from_secs(1 << (more / SIEGE_STEP)).min(SIEGE_LONGEST),
+        }
+    }
+}
+
+/// Every limit of the gateway.
+pub struct Limits {
+    enabled: AtomicBool,
+    ticks: Ticks,
+    hasher: RandomState,
+    rates: Cache<(Limited, Block, Option<Account>), Arc<Rate>>,
+    tries: Cache<(Limited, Block, Account), Arc<Mutex<Tries>>>,
+    pressures: Cache<(Limited, Account), Arc<Mutex<Pressure>>>,
+    known: Cache<(Limited, Block, Account), ()>,
+}
+
+impl Limits {
+    /// Limits that begin now; `enabled` is `limits.enabled`.
+    #[must_use]
+    pub fn new(enabled: bool) -> Limits {
+        let begun = Instant::now();
+        Limits::with_ticks(enabled, Arc::new(move || begun.elapsed()))
+    }
+
+    /// Limits that go by another clock.
+    #[must_use]
+    pub fn with_ticks(enabled: bool, ticks: Ticks) -> Limits {
+        Limits::sized(enabled, ticks, ENTRIES)
+    }
+
+    fn sized(enabled: bool, ticks: Ticks, entries: u64) -> Limits {
+        Limits {
+            enabled: AtomicBool::new(enabled),
+            ticks,
+            hasher: RandomState::new(),
+            rates: table(entries, IDLE),
+            tries: table(entries, IDLE),
+            pressures: table(entries, IDLE),
+            known: table(entries, KNOWN),
+        }
+    }
+
+    /// Switches every limit on or off, as a reload of the configuration does.
+    pub fn set_enabled(&self, enabled: bool) {
+        self.enabled.store(enabled, Ordering::Relaxed);
+    }
+
+    fn is_enabled(&self) -> bool {
+        self.enabled.load(Ordering::Relaxed)
+    }
+
+    /// Takes one from an allowance.
+    fn take(
+        &self,
+        key: (Limited, Block, Option<Account>),
+        burst: u32,
+        one_in: Duration,
+    ) -> Result<(), TooMany> {
+        let make = || {
+            let burst = NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN);
+            // Only a period of zero is none.
+            let quota = Quota::with_period(one_in).unwrap_or(Quota::per_second(burst)).allow_burst(burst);
+            Arc::new(RateLimiter::direct_with_clock(quota, Ticking(Arc::clone(&self.ticks))))
+        };
+        self.rates
+            .get_with(key, make)
+            .check()
+            .map_err(|not_until| too_many(not_until.wait_time_from((self.ticks)())))
+    }
+
+    /// Begins an attempt at guessing, or says how long to wait.
+    fn guess(&self, what: Limited, block: Block, account: Account) -> Result<(), TooMany> {
+        let now = (self.ticks)();
+        let siege = match self.known.contains_key(&(what, block, account)) {
+            true => Duration::ZERO,
+            false => self.pressures.get(&(what, account)).map_or(Duration::ZERO, |it| locked(&it).wait(now)),
+        };
+        let tries = self.tries.get_with((what, block, account), Arc::default);
+        let mut tries = locked(&tries);
+        if tries.last.is_some_and(|last| now.saturating_sub(last) > FORGOTTEN) {
+            *tries = Tries::default();
+        }
+        let wait = tries.wait().max(siege);
+        if !wait.is_zero() {
+            // The wait under siege begins with the first contact.
+            let left = (*tries.last.get_or_insert(now) + wait).saturating_sub(now);
+            if !left.is_zero() {
+                return Err(too_many(left));
+            }
+        }
+        tries.wrong = tries.wrong.saturating_add(1);
+        tries.last = Some(now);
+        Ok(())
+    }
+}
+
+fn table<K, V>(entries: u64, idle: Duration) -> Cache<K, V>
+where
+    K: std::hash::Hash + Eq + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+{
+    // By frequency, moka would rather forget a new entry than an old one: a flood of addresses would then
+    // leave the next one without any limit.
+    Cache::builder().max_capacity(entries).time_to_idle(idle).eviction_policy(EvictionPolicy::lru()).build()
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// In whole seconds, and never "now".
+fn too_many(wait: Duration) -> TooMany {
+    TooMany {
+        retry_after: Duration::from_secs(
+            u64::try_from(wait.as_millis().div_ceil(1000)).unwrap_or(u64::MAX).max(1),
+        ),
+    }
+}
+
+/// An allowance: how many at once, and how long until one grows back.
+fn allowance(what: Limited) -> (u32, Duration) {
+    let seconds = Duration::from_secs;
+    match what {
+        Limited::Login | Limited::ConfirmPassword | Limited::UseLink => (20, seconds(3)),
+        Limited::Register => (10, seconds(360)),
+        Limited::Refresh => (120, Duration::from_millis(500)),
+        Limited::RequestMail => (10, seconds(60)),
+    }
+}
+
+/// Whether an attempt can be a guess at an account's password.
+fn is_guess(what: Limited) -> bool {
+    match what {
+        Limited::Login | Limited::ConfirmPassword => true,
+        Limited::Register | Limited::Refresh | Limited::RequestMail | Limited::UseLink => false,
+    }
+}
+
+impl Limiter for Limits {
+    fn attempt(&self, what: Limited, client: IpAddr, account: Option<&str>) -> Result<(), TooMany> {
+        if !self.is_enabled() {
+            return Ok(());
+        }
+        let block = Block::of(client);
+        let account = account.map(|account| self.hasher.hash_one(account));
+        let (burst, one_in) = allowance(what);
+        self.take((what, block, None), burst, one_in)?;
+        match account {
+            Some(account) if is_guess(what) => self.guess(what, block, account),
+            Some(account) if what == Limited::RequestMail => {
+                self.take((what, block, Some(account)), 3, Duration::from_secs(300))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn failed(&self, what: Limited, _: IpAddr, account: &str) {
+        // The block's own count was raised when the attempt began.
+        if self.is_enabled() && is_guess(what) {
+            let account = self.hasher.hash_one(account);
+            let pressure = self.pressures.get_with((what, account), Arc::default);
+            locked(&pressure).add((self.ticks)());
+        }
+    }
+
+    fn succeeded(&self, what: Limited, client: IpAddr, account: &str) {
+        if self.is_enabled() && is_guess(what) {
+            let key = (what, Block::of(client), self.hasher.hash_one(account));
+            self.tries.invalidate(&key);
+            self.known.insert(key, ());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU64;
+
+    use super::*;
+
+    /// Limits, and their clock in milliseconds.
+    fn limits() -> (Limits, Arc<AtomicU64>) {
+        let time = Arc::new(AtomicU64::new(1_000_000));
+        let clock = Arc::clone(&time);
+        let ticks: Ticks = Arc::new(move || Duration::from_millis(clock.load(Ordering::Relaxed)));
+        (Limits::with_ticks(true, ticks), time)
+    }
+
+    fn pass(time: &AtomicU64, seconds: u64) {
+        time.fetch_add(seconds * 1000, Ordering::Relaxed);
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn wait(outcome: Result<(), TooMany>) -> u64 {
+        outcome.map_or_else(|too_many| too_many.retry_after.as_secs(), |()| 0)
+    }
+
+    /// Tries a wrong password; the seconds to wait if it may not be tried.
+    fn wrong(limits: &Limits, client: &str, account: &str) -> u64 {
+        let outcome = limits.attempt(Limited::Login, ip(client), Some(account));
+        if outcome.is_ok() {
+            limits.failed(Limited::Login, ip(client), account);
+        }
+        wait(outcome)
+    }
+
+    #[test]
+    fn an_allowance_is_used_up_and_grows_back() {
+        for (what, burst, one_in) in [
+            (Limited::Login, 20, 3),
+            (Limited::ConfirmPassword, 20, 3),
+            (Limited::UseLink, 20, 3),
+            (Limited::Register, 10, 360),
+            (Limited::RequestMail, 10, 60),
+        ] {
+            let (limits, time) = limits();
+            for _ in 0..burst {
+                assert_eq!(limits.attempt(what, ip("192.0.2.1"), None), Ok(()));
+            }
+            assert_eq!(wait(limits.attempt(what, ip("192.0.2.1"), None)), one_in, "{what:?}");
+            assert_eq!(limits.attempt(what, ip("192.0.2.2"), None), Ok(()));
+            pass(&time, one_in);
+            assert_eq!(limits.attempt(what, ip("192.0.2.1"), None), Ok(()));
+            assert_eq!(wait(limits.attempt(what, ip("192.0.2.1"), None)), one_in);
+            // One kind takes nothing from another.
+            let other = if what == Limited::Refresh { Limited::Login } else { Limited::Refresh };
+            assert_eq!(limits.attempt(other, ip("192.0.2.1"), None), Ok(()));
+        }
+    }
+
+    #[test]
+    fn an_ipv6_network_is_one_block_and_a_mapped_address_is_ipv4() {
+        let same = |a: &str, b: &str| Block::of(ip(a)) == Block::of(ip(b));
+        assert!(same("2001:db8:0:1::1", "2001:db8:0:1:ffff::"));
+        assert!(!same("2001:db8:0:1::1", "2001:db8:0:2::1"));
+        assert!(same("::ffff:192.0.2.1", "192.0.2.1"));
+        assert!(!same("192.0.2.1", "192.0.2.2") && !same("::ffff:192.0.2.1", "::ffff:192.0.2.2"));
+    }
+
+    #[test]
+    fn wrong_passwords_make_wait_twice_as_long_each_time() {
+        let (limits, time) = limits();
+        for _ in 0..5 {
+            assert_eq!(wrong(&limits, "192.0.2.1", "ann"), 0);
+        }
+        for expected in [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 900, 900, 900] {
+            assert_eq!(wrong(&limits, "192.0.2.1", "ann"), expected);
+            // Asking in vain makes nothing longer.
+            pass(&time, expected - 1);
+            assert_eq!(wrong(&limits, "192.0.2.1", "ann"), 1);
+            pass(&time, 1);
+            assert_eq!(wrong(&limits, "192.0.2.1", "ann"), 0);
+        }
+        pass(&time, 3601);
+        for _ in 0..5 {
+            assert_eq!(wrong(&limits, "192.0.2.1", "ann"), 0);
+        }
+        assert_eq!(wrong(&limits, "192.0.2.1", "ann"), 1);
+    }
+
+    #[test]
+    fn a_right_password_ends_the_wait() {
+        let (limits, time) = limits();
+        for _ in 0..5 {
+            wrong(&limits, "192.0.2.1", "ann");
+        }
+        pass(&time, 1);
+        assert_eq!(limits.attempt(Limited::Login, ip("192.0.2.1"), Some("ann")), Ok(()));
+        limits.succeeded(Limited::Login, ip("192.0.2.1"), "ann");
+        for _ in 0..5 {
+            assert_eq!(wrong(&limits, "192.0.2.1", "ann"), 0);
+        }
+    }
+
+    #[test]
+    fn attempts_at_the_same_moment_are_no_way_around() {
+        let (limits, _) = limits();
+        let passed =
+            (0..20).filter(|_| limits.attempt(Limited::Login, ip("192.0.2.1"), Some("ann")).is_ok()).count();
+        assert_eq!(passed, 5);
+    }
+
+    #[test]
+    fn waits_are_one_accounts_and_one_blocks() {
+        let (limits, _) = limits();
+        for _ in 0..5 {
+            wrong(&limits, "192.0.2.1", "ann");
+        }
+        assert_eq!(wrong(&limits, "192.0.2.1", "ann"), 1);
+        assert_eq!(wrong(&limits, "192.0.2.1", "bob"), 0);
+        assert_eq!(wrong(&limits, "192.0.2.2", "ann"), 0);
+        let confirm = limits.attempt(Limited::ConfirmPassword, ip("192.0.2.1"), Some("ann"));
+        assert_eq!(confirm, Ok(()));
+    }
+
+    /// 200 addresses try five passwords each, all at one moment. How many were tried.
+    fn siege(limits: &Limits) -> usize {
+        let strangers = (0..1000).map(|try_of| format!("198.51.100.{}", try_of / 5));
+        strangers.filter(|stranger| wrong(limits, stranger, "ann") == 0).count()
+    }
+
+    #[test]
+    fn a_siege_slows_strangers_and_shuts_nobody_out() {
+        let (limits, time) = limits();
+        assert_eq!(limits.attempt(Limited::Login, ip("192.0.2.1"), Some("ann")), Ok(()));
+        limits.succeeded(Limited::Login, ip("192.0.2.1"), "ann");
+        // Not a thousand.
+        assert_eq!(siege(&limits), 30);
+        // Where the owner has signed in before, nothing has changed.
+        assert_eq!(wrong(&limits, "192.0.2.1", "ann"), 0);
+        // On a new network they wait for half a minute at most, whatever the strangers do meanwhile.
+        let first = wrong(&limits, "203.0.113.9", "ann");
+        assert!((1..=30).contains(&first), "{first}");
+        for _ in 0..30 {
+            pass(&time, 1);
+            siege(&limits);
+        }
+        assert_eq!(wrong(&limits, "203.0.113.8", "ann"), 30);
+        assert_eq!(limits.attempt(Limited::Login, ip("203.0.113.9"), Some("ann")), Ok(()));
+        limits.succeeded(Limited::Login, ip("203.0.113.9"), "ann");
+        assert_eq!(wrong(&limits, "203.0.113.9", "ann"), 0);
+        // Another account knows nothing of it.
+        assert_eq!(wrong(&limits, "203.0.113.10", "bob"), 0);
+    }
+
+    #[test]
+    fn a_siege_lasts_while_it_goes_on_and_ends_two_hours_later() {
+        let (limits, time) = limits();
+        siege(&limits);
+        for _ in 0..100 {
+            pass(&time, 30);
+            // Each of the 200 waits for itself.
+            assert!(siege(&limits) <= 200);
+        }
+        assert_eq!(wrong(&limits, "203.0.113.9", "ann"), 30);
+        pass(&time, 2 * 3600);
+        assert_eq!(wrong(&limits, "203.0.113.9", "ann"), 0);
+    }
+
+    #[test]
+    fn mails_are_counted_by_the_address_that_is_given() {
+        let (limits, time) = limits();
+        let ask = |account: &str| wait(limits.attempt(Limited::RequestMail, ip("192.0.2.1"), Some(account)));
+        for _ in 0..3 {
+            assert_eq!(ask("nobody@example.com"), 0);
+        }
+        assert_eq!(ask("nobody@example.com"), 300);
+        assert_eq!(ask("ann@example.com"), 0);
+        pass(&time, 300);
+        assert_eq!(ask("nobody@example.com"), 0);
+        // Another block can still ask.
+        assert_eq!(limits.attempt(Limited::RequestMail, ip("192.0.2.2"), Some("nobody@example.com")), Ok(()));
+    }
+
+    #[test]
+    fn a_flood_of_addresses_takes_bounded_memory_and_the_last_is_still_counted() {
+        let limits = Limits::sized(true, Arc::new(|| Duration::from_secs(1000)), 100);
+        for client in 0..2000_u32 {
+            let _ = limits.attempt(Limited::Login, IpAddr::from(client.to_be_bytes()), Some("ann"));
+            limits.failed(Limited::Login, IpAddr::from(client.to_be_bytes()), &client.to_string());
+        }
+        for _ in 0..5 {
+            assert_eq!(wrong(&limits, "192.0.2.1", "bob"), 0);
+        }
+        assert_eq!(wrong(&limits, "192.0.2.1", "bob"), 1);
+        limits.rates.run_pending_tasks();
+        limits.tries.run_pending_tasks();
+        limits.pressures.run_pending_tasks();
+        for entries in
+            [limits.rates.entry_count(), limits.tries.entry_count(), limits.pressures.entry_count()]
+        {
+            assert!(entries <= 100, "{entries}");
+        }
+    }
+
+    #[test]
+    fn a_switch_turns_all_of_it_off() {
+        let (limits, _) = limits();
+        limits.set_enabled(false);
+        for _ in 0..1000 {
+            assert_eq!(wrong(&limits, "192.0.2.1", "ann"), 0);
+        }
+        limits.set_enabled(true);
+        assert_eq!(wrong(&limits, "192.0.2.1", "ann"), 0);
+    }
+}
