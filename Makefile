@@ -26,12 +26,13 @@ deps-wider: deps
 	@need=; for tool in python3 curl prometheus promtool chromium chromedriver; do \
 		command -v $$tool >/dev/null || need="$$need $$tool"; \
 	done; \
+	python3 -c 'import ensurepip, venv' 2>/dev/null || need="$$need python3-venv"; \
 	if [ -z "$$need" ]; then :; \
 	elif command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
-		apt-get update -qq && $(APT) python3 curl prometheus chromium chromium-driver; \
+		apt-get update -qq && $(APT) python3 python3-venv curl prometheus chromium chromium-driver; \
 	else \
 		echo "The wider tests need these programs, which are missing:$$need. Install them first:" >&2; \
-		echo "  Debian          sudo apt-get install python3 curl prometheus chromium chromium-driver" >&2; \
+		echo "  Debian          sudo apt-get install python3 python3-venv curl prometheus chromium chromium-driver" >&2; \
 		echo "  Fedora          sudo dnf install python3 curl golang-github-prometheus chromium chromedriver" >&2; \
 		echo "  macOS           brew install python curl prometheus chromium chromedriver" >&2; \
 		exit 1; \
@@ -43,7 +44,7 @@ run: deps ## the gateway with its sample app: http://localhost:8080
 test: deps ## every test that needs only what the build needs
 	$(CARGO) test --locked
 
-test-wider: deps-wider ## the gateway with Prometheus, a browser, and what the README says
+test-wider: deps-wider ## the gateway with Prometheus, a browser, passlib, and what the README says
 	CARGO="$(CARGO)" tests/wider/run
 
 soak: deps-wider ## the wider tests with streams that are silent for ten minutes before they are revoked

@@ -5,6 +5,9 @@
 mod admin;
 mod check;
 mod keys;
+mod password_generate;
+mod password_hash;
+mod password_verify;
 mod reload;
 mod run;
 mod token_inspect;
@@ -55,6 +58,9 @@ enum Command {
     /// See and rotate the keys that sign our own tokens.
     #[command(subcommand)]
     Keys(Keys),
+    /// Hash, check and make up passwords, offline. Passwords come on standard input.
+    #[command(subcommand)]
+    Password(Password),
     /// Let the running gateway read its configuration again. A wrong one changes nothing.
     Reload,
 }
@@ -90,6 +96,36 @@ Examples:
   palisade token revoke --before now           every token of our issuer issued until now
   palisade token revoke --sub 4711 --issuer https://issuer.example")]
     Revoke(RevokeArgs),
+}
+
+#[derive(Debug, Subcommand)]
+enum Password {
+    /// Print the hash of the password on standard input, as the gateway would keep it.
+    ///
+    /// Up to 72 bytes plain bcrypt ($2b$); beyond, bcrypt_sha256 as passlib writes it. A line feed at the
+    /// end is no part of the password; all else is.
+    #[command(after_help = "Example:\n  palisade password hash < password.txt")]
+    Hash {
+        /// bcrypt's cost; each step doubles the work.
+        #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(4..=31))]
+        cost: u32,
+    },
+    /// Say whether the password on standard input is that of a hash, as a login would.
+    ///
+    /// Exits with 0 when it is, 1 when it is not, and 2 when the hash is none that the gateway checks: before
+    /// an import, this tells whether a hash can be taken over.
+    #[command(after_help = "\
+Example:
+  palisade password verify '$2y$10$abcdefghijklmnopqrstuu5s2v8.iXieOjg/.AySBTTZIIVFJeBui' < password.txt")]
+    Verify {
+        /// The hash, in single quotes. It is no password, but keep it to yourself.
+        hash: String,
+        /// The cost of new hashes (passwords.bcrypt_cost), by which an older one needs to be written anew.
+        #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(4..=31))]
+        cost: u32,
+    },
+    /// Print a random password that every policy takes.
+    Generate,
 }
 
 #[derive(Debug, Args)]
@@ -166,6 +202,9 @@ pub fn main() -> ExitCode {
         Command::Token(Token::Revoke(args)) => token_revoke::run(config, args),
         Command::Keys(Keys::List) => keys::list(config),
         Command::Keys(Keys::Rotate) => keys::rotate(config),
+        Command::Password(Password::Hash { cost }) => password_hash::run(cost),
+        Command::Password(Password::Verify { hash, cost }) => return password_verify::run(hash, cost),
+        Command::Password(Password::Generate) => Ok(password_generate::run()),
         Command::Reload => reload::run(config),
     };
     match done {

@@ -1,0 +1,42 @@
+//! `palisade password verify`: whether a hash from elsewhere is one that the gateway can check, and whether
+//! a password is its.
+
+use std::io;
+use std::process::ExitCode;
+
+use secrecy::ExposeSecret;
+
+use super::password_hash::read;
+use crate::domain::account::PasswordHash;
+use crate::edge::passwords;
+
+/// Holds the password on standard input against `hash`. 1 when it is another, 2 when there is no telling.
+pub(super) fn run(hash: String, cost: u32) -> ExitCode {
+    let password = match read(io::stdin().lock()) {
+        Ok(password) => password,
+        Err(error) => {
+            eprintln!("palisade: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    match passwords::check_now(password.expose_secret(), &PasswordHash(hash), cost) {
+        None => {
+            eprintln!(
+                "palisade: this is no hash that the gateway checks; it knows $2a$, $2b$, $2y$ and $bcrypt-sha256$, \
+                 of no absurd cost. Did the shell take the dollars? Put it in single quotes"
+            );
+            ExitCode::from(2)
+        }
+        Some(checked) if checked.matches => {
+            println!(
+                "{}",
+                if checked.needs_rehash { "right; the next login writes it anew" } else { "right" }
+            );
+            ExitCode::SUCCESS
+        }
+        Some(_) => {
+            println!("wrong");
+            ExitCode::from(1)
+        }
+    }
+}
