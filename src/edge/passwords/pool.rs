@@ -87,6 +87,15 @@ impl Shared {
         }
     }
 
+    /// Sends everybody in the line away and ends the threads after their turn.
+    fn close(&self) {
+        let mut line = self.line();
+        line.closed = true;
+        line.waiting.clear();
+        drop(line);
+        self.wake.notify_all();
+    }
+
     fn serve(&self) {
         lower_priority();
         while let Some((since, turn)) = self.next() {
@@ -170,11 +179,7 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        let mut line = self.shared.line();
-        line.closed = true;
-        line.waiting.clear();
-        drop(line);
-        self.shared.wake.notify_all();
+        self.shared.close();
     }
 }
 
@@ -304,10 +309,7 @@ mod tests {
         let (answer, answered) = oneshot::channel();
         pool.join(Box::new(Asked { work: || (), answer })).unwrap();
         // As the last owner's drop does, while a turn is under way.
-        let mut line = pool.shared.line();
-        line.closed = true;
-        line.waiting.clear();
-        drop(line);
+        pool.shared.close();
         assert!(answered.await.is_err());
         drop(free);
         task.await.unwrap().unwrap();
