@@ -1,139 +1,18 @@
 //! The use cases about accounts over the fakes, as stories.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
-use secrecy::{ExposeSecret, SecretString};
-use serde_json::json;
-use tokio::sync::Notify;
-use zeroize::Zeroizing;
+use secrecy::ExposeSecret;
 
-use super::accounts::{AccountError, Accounts, Client, Granted, Parts, Person, Settings};
-use super::fakes::{
-    FakeAudit, FakeClock, FakeDevices, FakeEntropy, FakeLimiter, FakePasswords, FakeSigner, FakeStore,
-};
+use super::accounts::{AccountError, Person};
+use super::accounts_world::{ANN, PASSWORD, client, from, person, secret, world, world_with};
 use super::profile::Edit;
 use super::sessions::Which;
-use super::users::{NewPassword, NewUser, UserEdit};
-use crate::domain::account::{PasswordHash, User};
+use crate::domain::account::UserId;
 use crate::domain::audit::{Action, Outcome};
-use crate::domain::mail::{Letter, Mail};
-use crate::domain::opaque::ServerKey;
-use crate::domain::revocation::Target;
-use crate::domain::session::{Fingerprint, Lifetimes};
-use crate::domain::time::UnixTime;
+use crate::domain::mail::Letter;
+use crate::domain::session::Fingerprint;
 use crate::ports::{Limited, Store};
-
-const ANN: &str = "ann@example.com";
-const PASSWORD: &str = "correct horse";
-
-struct World {
-    accounts: Accounts,
-    store: Arc<FakeStore>,
-    clock: Arc<FakeClock>,
-    passwords: Arc<FakePasswords>,
-    limiter: Arc<FakeLimiter>,
-    audit: Arc<FakeAudit>,
-}
-
-fn world() -> World {
-    world_with(|_| ())
-}
-
-fn world_with(adjust: impl FnOnce(&mut Settings)) -> World {
-    let store = Arc::new(FakeStore::default());
-    let clock = Arc::new(FakeClock::default());
-    let passwords = Arc::new(FakePasswords::default());
-    let limiter = Arc::new(FakeLimiter::default());
-    let audit = Arc::new(FakeAudit::default());
-    let mut settings = Settings {
-        access_ttl: Duration::from_secs(1800),
-        lifetimes: Lifetimes { sliding: Duration::from_secs(86_400), absolute: Duration::from_secs(864_000) },
-        max_sessions: 3,
-        fingerprint: Fingerprint::Note,
-        revocation_life: Duration::from_secs(90_000),
-    };
-    adjust(&mut settings);
-    let accounts = Accounts::new(Parts {
-        store: store.clone(),
-        signer: Arc::new(FakeSigner),
-        clock: clock.clone(),
-        entropy: Arc::new(FakeEntropy::default()),
-        passwords: passwords.clone(),
-        limiter: limiter.clone(),
-        audit: audit.clone(),
-        devices: Arc::new(FakeDevices),
-        key: Arc::new(ServerKey::new(Zeroizing::new([9; 32]))),
-        tasks: Arc::new(Notify::new()),
-        outbox: Arc::new(Notify::new()),
-        settings,
-    });
-    World { accounts, store, clock, passwords, limiter, audit }
-}
-
-fn client() -> Client {
-    from("firefox")
-}
-
-fn from(agent: &str) -> Client {
-    Client { address: [192, 0, 2, 1].into(), user_agent: Some(agent.to_owned()), request_id: "r1".to_owned() }
-}
-
-fn secret(text: &str) -> SecretString {
-    text.to_owned().into()
-}
-
-impl World {
-    async fn register(&self, email: &str) {
-        self.accounts.register(&client(), email, secret(PASSWORD), Some("Ann".into())).await.unwrap();
-        self.accounts.do_due_tasks().await.unwrap();
-    }
-
-    /// Ann, verified.
-    async fn ann(&self) -> User {
-        self.register(ANN).await;
-        self.accounts.verify_email(&client(), &self.token(Letter::VerifyEmail).await).await.unwrap()
-    }
-
-    async fn login(&self) -> Granted {
-        self.accounts.login(&client(), ANN, secret(PASSWORD)).await.unwrap()
-    }
-
-    async fn letters(&self) -> Vec<(Letter, String)> {
-        let mails = self.store.mails(100).await.unwrap();
-        mails.into_iter().rev().map(|mail| (mail.letter, mail.to.to_string())).collect()
-    }
-
-    async fn newest(&self, letter: Letter) -> Mail {
-        let mails = self.store.mails(100).await.unwrap();
-        mails.into_iter().find(|mail| mail.letter == letter).expect("no such mail")
-    }
-
-    /// The token of the newest mail of this kind.
-    async fn token(&self, letter: Letter) -> String {
-        let link = self.newest(letter).await.link.expect("a mail without a link");
-        self.accounts.key.link_token(link.id).expose_secret().to_owned()
-    }
-
-    async fn refresh(&self, token: &SecretString) -> Result<Granted, AccountError> {
-        self.accounts.refresh(&client(), token.expose_secret()).await
-    }
-
-    async fn revoked_sessions(&self) -> usize {
-        let entries = self.store.recent_revocations(100).await.unwrap();
-        entries.iter().filter(|entry| matches!(entry.target, Target::Session { .. })).count()
-    }
-
-    fn events(&self) -> Vec<(Action, Outcome, Option<String>)> {
-        let events = self.audit.0.lock().unwrap();
-        events.iter().map(|event| (event.action, event.outcome, event.reason.clone())).collect()
-    }
-}
-
-fn person(granted: &Granted) -> Person {
-    Person { user: granted.user.id, session: Some(granted.session) }
-}
 
 #[tokio::test]
 async fn from_registering_to_signing_out() {
@@ -441,77 +320,10 @@ async fn one_person_cannot_end_the_session_of_another() {
     let world = world();
     let ann = world.ann().await;
     let granted = world.login().await;
-    let bob = Person { user: crate::domain::account::UserId(uuid::Uuid::from_u128(77)), session: None };
+    let bob = Person { user: UserId(uuid::Uuid::from_u128(77)), session: None };
     let answer = world.accounts.end_sessions(&client(), bob, Which::One(granted.session)).await;
     assert!(matches!(answer, Err(AccountError::NotFound(_))));
     assert_eq!(world.store.sessions(ann.id).await.unwrap().len(), 1);
-}
-
-#[tokio::test]
-async fn an_outdated_hash_is_replaced_at_login() {
-    let world = world();
-    let new = NewUser {
-        email: ANN.into(),
-        name: None,
-        password: NewPassword::Imported(PasswordHash(format!("old:{PASSWORD}"))),
-        email_verified: true,
-        scopes: vec!["read".into()],
-        claims: json!({"role": "admin"}).as_object().unwrap().clone(),
-    };
-    let (user, none) = world.accounts.create_user("", new).await.unwrap();
-    assert!(none.is_none());
-    world.login().await;
-    let kept = world.store.user(user.id).await.unwrap().unwrap().password.unwrap();
-    assert_eq!(kept.0, format!("hash:{PASSWORD}"));
-}
-
-#[tokio::test]
-async fn an_operator_disables_enables_and_deletes() {
-    let world = world();
-    let ann = world.ann().await;
-    let granted = world.login().await;
-    let active = |active| UserEdit { active: Some(active), ..UserEdit::default() };
-    world.accounts.update_user("", ann.id, active(false)).await.unwrap();
-    assert_eq!(world.store.version("https://us.test", &ann.id.to_string()).await.unwrap(), 1);
-    assert!(world.refresh(&granted.refresh_token).await.is_err());
-    let login = world.accounts.login(&client(), ANN, secret(PASSWORD)).await;
-    assert!(matches!(login, Err(AccountError::Disabled)));
-    world.accounts.update_user("", ann.id, active(true)).await.unwrap();
-    world.login().await;
-    let until = UnixTime(world.clock_now() + 60);
-    let locked = UserEdit { locked_until: Some(until), ..UserEdit::default() };
-    world.accounts.update_user("", ann.id, locked).await.unwrap();
-    let login = world.accounts.login(&client(), ANN, secret(PASSWORD)).await;
-    assert!(matches!(login, Err(AccountError::Locked(at)) if at == until));
-    world.clock.advance(60);
-    world.login().await;
-    world.accounts.delete_user("", ann.id).await.unwrap();
-    assert!(matches!(world.accounts.show_user(ann.id).await, Err(AccountError::NotFound(_))));
-    assert!(world.accounts.login(&client(), ANN, secret(PASSWORD)).await.is_err());
-}
-
-#[tokio::test]
-async fn an_operators_reset_takes_the_password_away() {
-    let world = world();
-    let ann = world.ann().await;
-    world.accounts.reset_password_of("", ann.id).await.unwrap();
-    assert!(world.accounts.login(&client(), ANN, secret(PASSWORD)).await.is_err());
-    let token = world.token(Letter::ResetPassword).await;
-    world.accounts.confirm_reset(&client(), &token, secret("a new password")).await.unwrap();
-    world.accounts.login(&client(), ANN, secret("a new password")).await.unwrap();
-}
-
-#[tokio::test]
-async fn claims_cannot_pass_for_the_gateways_own() {
-    let world = world();
-    let ann = world.ann().await;
-    for claims in [json!({"sub": "root"}), json!({"x": "y".repeat(5000)})] {
-        let claims = claims.as_object().cloned();
-        let edit = UserEdit { claims, ..UserEdit::default() };
-        assert!(matches!(world.accounts.update_user("", ann.id, edit).await, Err(AccountError::Invalid(_))));
-    }
-    let edit = UserEdit { scopes: Some(vec!["a b".into()]), ..UserEdit::default() };
-    assert!(matches!(world.accounts.update_user("", ann.id, edit).await, Err(AccountError::Invalid(_))));
 }
 
 #[tokio::test]
@@ -525,11 +337,4 @@ async fn a_store_that_cannot_write_promises_nothing() {
     assert!(matches!(register, Err(AccountError::Store(_))));
     let logout = world.accounts.logout(&client(), Some(person(&granted)), None).await;
     assert!(matches!(logout, Err(AccountError::Store(_))));
-}
-
-impl World {
-    fn clock_now(&self) -> u64 {
-        use crate::ports::Clock;
-        self.clock.now().0
-    }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -16,14 +16,13 @@ use crate::domain::email::EmailAddress;
 use crate::domain::identity::Identity;
 use crate::domain::link::Link;
 use crate::domain::mail::Mail;
-use crate::domain::opaque::{ServerKey, TokenHash};
+use crate::domain::opaque::TokenHash;
 use crate::domain::password::{Policy, Violation};
 use crate::domain::revocation::{Revocation, Target};
-use crate::domain::session::{Device, Fingerprint, Lifetimes, Session, SessionId};
+use crate::domain::session::{Device, Session, SessionId};
 use crate::domain::task::Task;
 use crate::domain::time::UnixTime;
 use crate::ports::*;
-use crate::service::accounts::{Accounts, Parts, Settings};
 
 /// What [`FakeClock`] shows.
 pub(crate) const NOW: UnixTime = UnixTime(1_800_000_000);
@@ -464,31 +463,6 @@ impl Control for FakeControl {
     fn not_ready_because(&self) -> Vec<&'static str> {
         self.0.into_iter().collect()
     }
-}
-
-/// The use cases about accounts over fakes and this store.
-pub(crate) fn accounts(store: Arc<FakeStore>) -> Accounts {
-    let day = Duration::from_secs(86_400);
-    Accounts::new(Parts {
-        store,
-        signer: Arc::new(FakeSigner),
-        clock: Arc::new(FakeClock::default()),
-        entropy: Arc::new(FakeEntropy::default()),
-        passwords: Arc::new(FakePasswords::default()),
-        limiter: Arc::new(FakeLimiter::default()),
-        audit: Arc::new(FakeAudit::default()),
-        devices: Arc::new(FakeDevices),
-        key: Arc::new(ServerKey::new(zeroize::Zeroizing::new([9; 32]))),
-        tasks: Arc::new(tokio::sync::Notify::new()),
-        outbox: Arc::new(tokio::sync::Notify::new()),
-        settings: Settings {
-            access_ttl: Duration::from_secs(1800),
-            lifetimes: Lifetimes { sliding: day, absolute: day * 10 },
-            max_sessions: 3,
-            fingerprint: Fingerprint::Note,
-            revocation_life: day,
-        },
-    })
 }
 
 /// The suite that every store must pass, so that what the use cases are tested with is what they get.

@@ -19,4 +19,8 @@ pub mod verify_email;
 #[cfg(test)]
 mod accounts_tests;
 #[cfg(test)]
+pub(crate) mod accounts_world;
+#[cfg(test)]
 pub(crate) mod fakes;
+#[cfg(test)]
+mod users_tests;

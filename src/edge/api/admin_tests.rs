@@ -1,9 +1,8 @@
 //! The admin API over fakes of the ports.
 
 use super::*;
-use crate::service::fakes::{
-    self, FakeClock, FakeControl, FakeEntropy, FakeKeys, FakeSigner, FakeStore, NOW,
-};
+use crate::service::accounts_world;
+use crate::service::fakes::{FakeClock, FakeControl, FakeEntropy, FakeKeys, FakeSigner, FakeStore, NOW};
 use axum::body::{Body, to_bytes};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -33,7 +32,7 @@ fn api(not_ready: Option<&'static str>) -> Api {
         ),
         mint: Mint::new(store.clone(), signer, clock.clone(), hour),
         rotate: Rotate::new(Arc::new(FakeKeys::default()), clock),
-        accounts: fakes::accounts(store.clone()),
+        accounts: accounts_world::over(store.clone()),
         control: Arc::new(FakeControl(not_ready)),
         metrics: Arc::new(|| "# metrics\n".to_owned()),
     });

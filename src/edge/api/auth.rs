@@ -44,7 +44,7 @@ pub struct AuthState {
 
 /// The endpoints below `prefix`. Pages of `origins` may call them from a browser.
 pub fn auth_router(state: AuthState, prefix: &str, origins: &[HeaderValue]) -> Router {
-    let endpoints = Router::new()
+    let described = Router::new()
         .route("/register", post(register))
         .route("/verify-email", post(verify_email))
         .route("/verify-email/resend", post(resend_verification))
@@ -62,11 +62,9 @@ pub fn auth_router(state: AuthState, prefix: &str, origins: &[HeaderValue]) -> R
         .with_state(state)
         .merge(openapi::router(prefix))
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(DefaultBodyLimit::max(MAX_BODY))
-        .layer(cors(origins))
-        .merge(pages::pages_router())
-        .fallback(not_found);
-    Router::new().nest(prefix, endpoints)
+        .layer(DefaultBodyLimit::max(MAX_BODY));
+    let described = if origins.is_empty() { described } else { described.layer(cors(origins)) };
+    Router::new().nest(prefix, described.merge(pages::pages_router()).fallback(not_found))
 }
 
 /// No credentials: tokens travel in `Authorization`, which a page must set itself, and never in cookies.

@@ -14,7 +14,10 @@ use crate::domain::problem::Problem;
 
 /// A refusal or failure as an answer.
 #[derive(Debug)]
-pub(super) struct Failure {
+pub(super) struct Failure(Box<Told>);
+
+#[derive(Debug)]
+struct Told {
     problem: Problem,
     /// For 401: how to authenticate (RFC 9110 §11.6.1).
     challenge: Option<&'static str>,
@@ -28,43 +31,43 @@ impl Failure {
         let problem = Problem::new(status, code, detail);
         // The store tries its disk again twice a second.
         let retry_after = (status == 503).then_some(Duration::from_secs(1));
-        Failure { problem, challenge: None, retry_after, member: None }
+        Failure(Box::new(Told { problem, challenge: None, retry_after, member: None }))
     }
 
     pub(super) fn challenging(mut self, challenge: &'static str) -> Failure {
-        self.challenge = Some(challenge);
+        self.0.challenge = Some(challenge);
         self
     }
 
     pub(super) fn after(mut self, wait: Duration) -> Failure {
-        self.retry_after = Some(wait);
+        self.0.retry_after = Some(wait);
         self
     }
 
     pub(super) fn with(mut self, name: &'static str, value: Value) -> Failure {
-        self.member = Some((name, value));
+        self.0.member = Some((name, value));
         self
     }
-
 }
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let text = match self.member {
-            None => self.problem.to_json(),
+        let Told { problem, challenge, retry_after, member } = *self.0;
+        let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let text = match member {
+            None => problem.to_json(),
             Some((name, value)) => {
-                let mut document = json!(self.problem);
+                let mut document = json!(problem);
                 document[name] = value;
                 format!("{document}\n")
             }
         };
         let mut response = typed(status, "application/problem+json", text);
         let headers = response.headers_mut();
-        if let Some(challenge) = self.challenge {
+        if let Some(challenge) = challenge {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
-        if let Some(wait) = self.retry_after {
+        if let Some(wait) = retry_after {
             // Whole seconds (RFC 9110 §10.2.3), and never "at once".
             let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));

@@ -1,0 +1,145 @@
+//! A world of fakes for the stories about accounts: a gateway without a network, a clock that is moved by
+//! hand, and Ann. For tests only.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::Notify;
+use zeroize::Zeroizing;
+
+use super::accounts::{AccountError, Accounts, Client, Granted, Parts, Person, Settings};
+use super::fakes::{
+    FakeAudit, FakeClock, FakeDevices, FakeEntropy, FakeLimiter, FakePasswords, FakeSigner, FakeStore,
+};
+use crate::domain::account::User;
+use crate::domain::audit::{Action, Outcome};
+use crate::domain::mail::{Letter, Mail};
+use crate::domain::opaque::ServerKey;
+use crate::domain::revocation::Target;
+use crate::domain::session::{Fingerprint, Lifetimes};
+use crate::ports::{Clock, Store};
+
+pub(super) const ANN: &str = "ann@example.com";
+pub(super) const PASSWORD: &str = "correct horse";
+
+pub(super) struct World {
+    pub(super) accounts: Accounts,
+    pub(super) store: Arc<FakeStore>,
+    pub(super) clock: Arc<FakeClock>,
+    pub(super) passwords: Arc<FakePasswords>,
+    pub(super) limiter: Arc<FakeLimiter>,
+    pub(super) audit: Arc<FakeAudit>,
+}
+
+pub(super) fn world() -> World {
+    world_with(|_| ())
+}
+
+/// The use cases over fakes and this store, for the tests of the rooms above.
+pub(crate) fn over(store: Arc<FakeStore>) -> Accounts {
+    world_over(store, |_| ()).accounts
+}
+
+pub(super) fn world_with(adjust: impl FnOnce(&mut Settings)) -> World {
+    world_over(Arc::new(FakeStore::default()), adjust)
+}
+
+fn world_over(store: Arc<FakeStore>, adjust: impl FnOnce(&mut Settings)) -> World {
+    let clock = Arc::new(FakeClock::default());
+    let passwords = Arc::new(FakePasswords::default());
+    let limiter = Arc::new(FakeLimiter::default());
+    let audit = Arc::new(FakeAudit::default());
+    let mut settings = Settings {
+        access_ttl: Duration::from_secs(1800),
+        lifetimes: Lifetimes { sliding: Duration::from_secs(86_400), absolute: Duration::from_secs(864_000) },
+        max_sessions: 3,
+        fingerprint: Fingerprint::Note,
+        revocation_life: Duration::from_secs(90_000),
+    };
+    adjust(&mut settings);
+    let accounts = Accounts::new(Parts {
+        store: store.clone(),
+        signer: Arc::new(FakeSigner),
+        clock: clock.clone(),
+        entropy: Arc::new(FakeEntropy::default()),
+        passwords: passwords.clone(),
+        limiter: limiter.clone(),
+        audit: audit.clone(),
+        devices: Arc::new(FakeDevices),
+        key: Arc::new(ServerKey::new(Zeroizing::new([9; 32]))),
+        tasks: Arc::new(Notify::new()),
+        outbox: Arc::new(Notify::new()),
+        settings,
+    });
+    World { accounts, store, clock, passwords, limiter, audit }
+}
+
+pub(super) fn client() -> Client {
+    from("firefox")
+}
+
+pub(super) fn from(agent: &str) -> Client {
+    Client { address: [192, 0, 2, 1].into(), user_agent: Some(agent.to_owned()), request_id: "r1".to_owned() }
+}
+
+pub(super) fn secret(text: &str) -> SecretString {
+    text.to_owned().into()
+}
+
+impl World {
+    pub(super) async fn register(&self, email: &str) {
+        self.accounts.register(&client(), email, secret(PASSWORD), Some("Ann".into())).await.unwrap();
+        self.accounts.do_due_tasks().await.unwrap();
+    }
+
+    /// Ann, verified.
+    pub(super) async fn ann(&self) -> User {
+        self.register(ANN).await;
+        self.accounts.verify_email(&client(), &self.token(Letter::VerifyEmail).await).await.unwrap()
+    }
+
+    pub(super) async fn login(&self) -> Granted {
+        self.accounts.login(&client(), ANN, secret(PASSWORD)).await.unwrap()
+    }
+
+    pub(super) async fn letters(&self) -> Vec<(Letter, String)> {
+        let mails = self.store.mails(100).await.unwrap();
+        mails.into_iter().rev().map(|mail| (mail.letter, mail.to.to_string())).collect()
+    }
+
+    pub(super) async fn newest(&self, letter: Letter) -> Mail {
+        let mails = self.store.mails(100).await.unwrap();
+        mails.into_iter().find(|mail| mail.letter == letter).expect("no such mail")
+    }
+
+    /// The token of the newest mail of this kind.
+    pub(super) async fn token(&self, letter: Letter) -> String {
+        let link = self.newest(letter).await.link.expect("a mail without a link");
+        self.accounts.key.link_token(link.id).expose_secret().to_owned()
+    }
+
+    pub(super) async fn refresh(&self, token: &SecretString) -> Result<Granted, AccountError> {
+        self.accounts.refresh(&client(), token.expose_secret()).await
+    }
+
+    pub(super) async fn revoked_sessions(&self) -> usize {
+        let entries = self.store.recent_revocations(100).await.unwrap();
+        entries.iter().filter(|entry| matches!(entry.target, Target::Session { .. })).count()
+    }
+
+    pub(super) fn events(&self) -> Vec<(Action, Outcome, Option<String>)> {
+        let events = self.audit.0.lock().unwrap();
+        events.iter().map(|event| (event.action, event.outcome, event.reason.clone())).collect()
+    }
+}
+
+pub(super) fn person(granted: &Granted) -> Person {
+    Person { user: granted.user.id, session: Some(granted.session) }
+}
+
+impl World {
+    pub(super) fn clock_now(&self) -> u64 {
+        self.clock.now().0
+    }
+}
