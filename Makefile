@@ -51,10 +51,10 @@ test: deps ## every test that needs only what the build needs
 	$(CARGO) test --locked
 
 test-wider: deps-wider ## the gateway with Prometheus, a mail server, a browser, passlib, and what the README says
-	CARGO="$(CARGO)" tests/wider/run
+	CARGO="$(CARGO)" $(VENV)/bin/python tests/wider/run
 
 soak: deps-wider ## the wider tests with streams that are silent for ten minutes before they are revoked
-	IDLE_SECONDS=600 CARGO="$(CARGO)" tests/wider/run
+	IDLE_SECONDS=600 CARGO="$(CARGO)" $(VENV)/bin/python tests/wider/run
 
 deps-bench: deps
 	@if command -v wrk >/dev/null; then :; \

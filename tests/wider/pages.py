@@ -163,12 +163,12 @@ def verify(reader, server):
 
 def reset(reader, server):
     url = server.url + "/auth/pages/reset"
-    rules = (200, {"text": "At least 15 characters, and none of the common passwords."})
+    rules = (200, {"text": ["Use at least 15 characters.", "Do not use a common password."]})
     weak = problem(422, "The password breaks two rules.", violations=[
         {"rule": "too_short", "text": "It needs 15 characters or more."}, {"rule": "too_common", "text": "It is <i>too</i> common."}])
     server.plan(validate=[(200, {})], confirm=[weak, (204, {})], password_requirements=[rules])
     reader.opens(url + "#token=abc-DEF_123")
-    reader.sees(rules[1]["text"])
+    reader.sees(" ".join(rules[1]["text"]))
     assert reader.js("return location.href") == url
     assert server.posts == [("/auth/password-resets/validate", "application/json", None, {"token": "abc-DEF_123"})], server.posts
     field = "return document.getElementById('password')."
@@ -211,7 +211,7 @@ def reset(reader, server):
 
 def everywhere(reader, server):
     for name in ("verify", "reset"):
-        server.plan(validate=[(200, {})] * 3, password_requirements=[(200, {"text": "A" * 80})] * 3)
+        server.plan(validate=[(200, {})] * 3, password_requirements=[(200, {"text": ["A" * 80]})] * 3)
         reader.cdp("Emulation.setDeviceMetricsOverride", width=320, height=480, deviceScaleFactor=1, mobile=True)
         for scheme in ("light", "dark"):
             reader.cdp("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])

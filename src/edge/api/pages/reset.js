@@ -9,7 +9,7 @@ async function begin() {
   if (!found) return;
   tell("soft", "One moment…");
   const [valid, rules] = await Promise.all([ask("password-resets/validate", { token }), ask("password-requirements")]);
-  if (rules.ok && typeof rules.document.text === "string") part("rules").textContent = rules.document.text;
+  if (rules.ok && Array.isArray(rules.document.text)) part("rules").textContent = rules.document.text.join(" ");
   if (!valid.ok) {
     part("again").hidden = !temporary(valid);
     return tell("bad", detail(valid));

@@ -25,7 +25,7 @@ from pathlib import Path
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult, SMTP
 
-PALISADE = str(Path(sys.argv[1]).resolve())
+PALISADE = str(Path(sys.argv[1]).resolve()) if __name__ == "__main__" else None
 PASSWORD = "correct-horse-battery-staple"
 TOKEN = "sample-that-opens-nothing-0123456789-abcdef"
 
@@ -85,7 +85,7 @@ class Noting(SMTP):
 class Server(Controller):
     """An SMTP server that keeps what it takes; `answers` overrides its words at RCPT and DATA."""
 
-    def __init__(self, implicit=None, starttls=None, sign_in=False, answers=None):
+    def __init__(self, implicit=None, starttls=None, sign_in=False, answers=None, port=None):
         self.commands, self.taken, self.hello = [], [], None
         self.answers = answers or {}
 
@@ -99,7 +99,7 @@ class Server(Controller):
             # The library does not count TLS from the first byte, and warns of it.
             options["auth_require_tls"] = False
             warnings.simplefilter("ignore")
-        super().__init__(self, hostname="127.0.0.1", port=free_port(), ssl_context=implicit, tls_context=starttls, **options)
+        super().__init__(self, hostname="127.0.0.1", port=port or free_port(), ssl_context=implicit, tls_context=starttls, **options)
         self.options = {"tls_context": starttls, **options}
 
     def factory(self):
@@ -127,8 +127,12 @@ class Server(Controller):
         self.start()
         return self
 
+    def goes_away(self):
+        if self.server is not None:
+            self.stop(no_assert=True)
+
     def __exit__(self, *_):
-        self.stop(no_assert=True)
+        self.goes_away()
 
 
 class Sender:
