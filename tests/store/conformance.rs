@@ -139,8 +139,8 @@ pub async fn suite(open: impl Fn(&Path) -> Arc<dyn Store>) {
 
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path());
-    assert!(store.status().writable && store.status().bytes > 0);
     store.revoke(revocation(token("kept"), 1, 100)).await.unwrap();
+    assert!(store.status().writable && store.status().bytes > 0);
     store.raise_version("i", "ann", UnixTime(1), UnixTime(100), None).await.unwrap();
     let (ann, mut letter) = (user(1, "ann@example.com"), mail(1, "ann@example.com", 5));
     let whole = vec![
