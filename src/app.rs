@@ -186,6 +186,20 @@ impl Control for Operator {
             let server = &c.server;
             (server.listen.clone(), server.admin, server.tls.clone(), c.store.clone())
         };
+        let of_accounts = |c: &Config| {
+            (
+                c.passwords.clone(),
+                c.sessions.clone(),
+                c.limits.clone(),
+                c.log.clone(),
+                format!("{:?}", c.mail),
+            )
+        };
+        if of_accounts(&before) != of_accounts(&config) {
+            let sections =
+                "[log], [passwords], [sessions], [limits] and [mail] take effect at the next start";
+            notices.push(sections.to_owned());
+        }
         if fixed(&before) != fixed(&config) || !before.tokens.is_same(&config.tokens) {
             notices.push("listeners, the store and [tokens] take effect at the next start".to_owned());
         }

@@ -146,6 +146,41 @@ async fn every_way_to_revoke_holds_from_the_next_request_on_and_after_a_restart(
     }
 }
 
+/// Old tokens live until the grace is over, also when the gateway was killed in between; new ones go on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_raised_version_comes_into_force_when_its_grace_is_over() {
+    let upstream = Upstream::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let key = Key::ed("theirs");
+    std::fs::write(folder.path().join("config.toml"), config(&upstream, &key, folder.path())).unwrap();
+    let mut program = Program::start(folder.path());
+    for body in
+        [json!({"sub": "ann", "grace": 3, "reason": "laptop lost"}), json!({"all": true, "grace": "3s"})]
+    {
+        let mint = async |program: &Program| {
+            let (code, answer) = program.admin("POST", "/admin/v1/tokens", &json!({"sub": "ann"})).await;
+            assert_eq!(code, 201, "{answer}");
+            answer["access_token"].as_str().unwrap().to_owned()
+        };
+        let old = mint(&program).await;
+        let (code, answer) = program.admin("POST", "/admin/v1/token-versions", &body).await;
+        assert_eq!(code, 200, "{answer}");
+        assert!(answer["in_force_at"].as_u64().unwrap() > now(), "{answer}");
+        assert_eq!(program.status("/", &old).await, 200, "{body}");
+        program.kill();
+        program = Program::start(folder.path());
+        let waited = async {
+            while program.status("/", &old).await == 200 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, waited).await.expect("the grace never ends");
+        assert_eq!(program.status("/", &old).await, 401, "{body}");
+        assert!(now() >= answer["in_force_at"].as_u64().unwrap(), "{body}: before its time");
+        assert_eq!(program.status("/", &mint(&program).await).await, 200, "{body}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_kill_right_after_the_answer_loses_nothing() {
     let upstream = Upstream::start().await;
