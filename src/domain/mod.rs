@@ -4,6 +4,7 @@
 //! runtime, a socket or a file.
 
 pub mod account;
+pub mod answer;
 pub mod audit;
 pub mod credential;
 pub mod email;

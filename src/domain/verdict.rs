@@ -1,6 +1,6 @@
 //! Every way a request can be turned away, and the words for it.
 //!
-//! One exhaustive enum: `edge::proxy::outbound` maps it to HTTP in one place, the metrics take their
+//! One exhaustive enum: [`super::answer`] maps it to HTTP in one place, the metrics take their
 //! label from [`Refusal::code`], and nothing else decides what a caller is told.
 
 use super::request::Malformed;

@@ -23,6 +23,7 @@ use super::outbound;
 use super::service::Gateway;
 use super::socket::{Socket, Wire};
 use super::tls;
+use crate::domain::answer::answer;
 use crate::domain::problem::Problem;
 use crate::domain::verdict::Refusal;
 
@@ -193,7 +194,7 @@ async fn last_words(socket: &mut Socket, head: &Head) {
             Problem::new(431, "header_too_large", "The header section is larger than this server takes.")
         }
         Head::Version => Problem::new(505, "http_version", "Speak HTTP/1.1 or HTTP/2."),
-        Head::Refused(malformed) => outbound::answer(&Refusal::Malformed(*malformed)).problem,
+        Head::Refused(malformed) => answer(&Refusal::Malformed(*malformed)).problem,
         Head::Complete(_) | Head::Http2(_) | Head::Gone => return,
     };
     let written = async {
