@@ -19,6 +19,7 @@ use pingora::proxy::Session;
 use tokio::sync::mpsc;
 use tower::ServiceExt;
 
+use super::outbound;
 use crate::service::accounts::Client;
 
 /// The longest `User-Agent` that is passed on, in characters.
@@ -38,7 +39,8 @@ pub async fn serve(
     request_id: &str,
 ) -> Result<u16> {
     let (chunks, received) = mpsc::channel::<io::Result<Bytes>>(BODY_CHUNKS);
-    let client = Client { address: client, user_agent: None, request_id: request_id.to_owned() };
+    let client =
+        Client { address: client, user_agent: user_agent(session), request_id: request_id.to_owned() };
     let request = request(session, path, client, received);
     let head_only = session.req_header().method == http::Method::HEAD;
     let Ok(response) = answer(session, router, request, chunks).await;
@@ -77,6 +79,9 @@ pub async fn serve(
             }
         }
         session.write_response_body(None, true).await?;
+    }
+    if unread {
+        outbound::linger(session).await;
     }
     Ok(status)
 }
@@ -138,11 +143,16 @@ fn request(
     for (name, value) in &header.headers {
         request.headers_mut().append(name, value.clone());
     }
-    let agent = header.headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok());
-    // What is sent along is for people to read; nothing is decided by it.
-    let user_agent = agent.map(|agent| agent.chars().take(MAX_USER_AGENT).collect());
-    request.extensions_mut().insert(Client { user_agent, ..client });
+    request.extensions_mut().insert(client);
     request
+}
+
+/// The first `User-Agent` as it may be kept: visible ASCII and spaces, cut. It is stored with sessions, shown
+/// to people and written into mails, and nobody but its sender vouches for it.
+fn user_agent(session: &Session) -> Option<String> {
+    let agent = session.req_header().headers.get(header::USER_AGENT)?.to_str().ok()?;
+    let kept: String = agent.chars().filter(|c| !c.is_control()).take(MAX_USER_AGENT).collect();
+    (!kept.is_empty()).then_some(kept)
 }
 
 /// Whether a request has no body, as far as its head says.
