@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use palisade::config::{self, Config, ConfigError, MailTransport, SmtpTls, StoreUrl};
+use palisade::config::{self, Config, ConfigError, MailTransport, Origins, SmtpTls, StoreUrl};
 use palisade::domain::route::Auth;
 use secrecy::ExposeSecret as _;
 
@@ -187,6 +187,31 @@ fn errors_name_file_line_key_found_and_what_would_do() {
     let errors = inline("[server]\nlisten = \"x\"\n").unwrap_err();
     let told: Vec<String> = errors.iter().map(ToString::to_string).collect();
     assert_eq!(told, ["config.toml:2: server.listen: found \"x\"; want an address like 127.0.0.1:8080"]);
+}
+
+#[test]
+fn the_native_endpoints_have_a_place_of_their_own() {
+    assert_eq!(inline("").unwrap().server.prefix, "/auth");
+    let route = |path: &str| {
+        format!(
+            "[[routes]]\nname = \"app\"\nmatch = {{ path = \"{path}\" }}\nupstream = \"http://localhost:3000\"\n"
+        )
+    };
+    for (path, shadowed) in [("/auth/me", true), ("/auth", true), ("/", false), ("/authors", false)] {
+        let warnings = inline(&route(path)).unwrap().warnings;
+        assert_eq!(warnings.iter().any(|line| line.contains("server.prefix")), shadowed, "{path}");
+    }
+    let elsewhere =
+        inline(&format!("public_url = \"https://app.test\"\n[server]\nprefix = \"/id\"\n{}", route("/auth")));
+    let elsewhere = elsewhere.unwrap();
+    assert!(!elsewhere.warnings.iter().any(|line| line.contains("server.prefix")));
+    assert_eq!(elsewhere.mail.verify_url, "https://app.test/id/pages/verify");
+}
+
+#[test]
+fn every_origin_may_be_allowed() {
+    assert_eq!(inline("").unwrap().cors, Origins::These(Vec::new()));
+    assert_eq!(inline("[cors]\norigins = \"*\"\n").unwrap().cors, Origins::Any);
 }
 
 #[test]

@@ -13,7 +13,7 @@ use super::file::{Document, Item, Section};
 use super::form::{self, Url};
 use super::{
     Algorithm, AuditTo, Config, ConfigError, Issuer, Jwks, Limits, Log, LogFormat, Passwords, Provider,
-    Server, Sessions, StoreUrl, Tls, Tokens, mail, routes,
+    Server, Sessions, StoreUrl, Tls, Tokens, mail, native, routes,
 };
 use crate::domain::password::Policy;
 use crate::domain::session::Fingerprint;
@@ -55,6 +55,7 @@ pub fn config(
 fn whole(root: &Section<'_>, path: &Path) -> Option<Config> {
     let public_url = public_url(root);
     let server = server(root.section("server"));
+    let cors = native::cors(root.section("cors"));
     let log = log(root.section("log"));
     let store = store(root.section("store"));
     let tokens = tokens(root.section("tokens"), &public_url);
@@ -62,7 +63,7 @@ fn whole(root: &Section<'_>, path: &Path) -> Option<Config> {
     let passwords = passwords(root.section("passwords"));
     let sessions = sessions(root.section("sessions"));
     let limits = limits(root.section("limits"));
-    let mail = mail::mail(root.section("mail"), &public_url);
+    let mail = mail::mail(root.section("mail"), &format!("{public_url}{}", server.prefix));
     let providers = providers(root);
     let known = routes::Known {
         issuers: root
@@ -81,11 +82,13 @@ fn whole(root: &Section<'_>, path: &Path) -> Option<Config> {
         listeners: server.listen.iter().copied().chain(server.tls.as_ref().map(|tls| tls.listen)).collect(),
     };
     let routes = routes::routes(root, &known);
+    native::shadowed(root, &server.prefix, &routes);
     root.unknown();
     Some(Config {
         path: path.to_owned(),
         public_url,
         server,
+        cors,
         log,
         store,
         tokens,
@@ -156,6 +159,7 @@ fn server(section: Section<'_>) -> Server {
     let server = Server {
         listen,
         admin,
+        prefix: native::prefix(&section),
         tls,
         trusted_proxies: section.list("trusted_proxies", network),
         shutdown_grace: section.duration("shutdown_grace", Duration::from_secs(30), Duration::ZERO..=hour),

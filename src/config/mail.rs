@@ -13,8 +13,8 @@ use crate::domain::request::Host;
 const TRANSPORT: &str = "\"log\", \"file:FOLDER\", \"smtp://user@host:587\" or \"smtps://user@host\"";
 const FROM: &str = "Palisade <noreply@example.com>";
 
-/// Reads the section. `None` when its transport is wrong, which was then reported.
-pub fn mail(section: Section<'_>, public_url: &str) -> Option<Mail> {
+/// Reads the section; `native_url` is where the built-in pages are. `None` when its transport is wrong, which was then reported.
+pub fn mail(section: Section<'_>, native_url: &str) -> Option<Mail> {
     let password_item = section.get("password");
     let password = password_item.as_ref().and_then(secret);
     let ca_item = section.get("ca");
@@ -31,7 +31,7 @@ pub fn mail(section: Section<'_>, public_url: &str) -> Option<Mail> {
             None => None,
         },
     };
-    if matches!(transport, Some(MailTransport::Log)) && public_url.starts_with("https://") {
+    if matches!(transport, Some(MailTransport::Log)) && native_url.starts_with("https://") {
         let at = section.get("transport").map_or(section.at, |item| item.at);
         let text = "mail goes only into the log, with its links, which is for development";
         section.doc.warn(at, "mail.transport", text);
@@ -64,7 +64,7 @@ pub fn mail(section: Section<'_>, public_url: &str) -> Option<Mail> {
     });
     let page = |name: &'static str, page: &str| {
         let url = section.get(name).and_then(|item| page_url(&item));
-        url.unwrap_or_else(|| format!("{public_url}/auth/pages/{page}"))
+        url.unwrap_or_else(|| format!("{native_url}/pages/{page}"))
     };
     let (verify_url, reset_url) = (page("verify_url", "verify"), page("reset_url", "reset"));
     section.close();

@@ -8,6 +8,7 @@ pub mod check;
 pub mod file;
 mod form;
 mod mail;
+mod native;
 mod routes;
 
 use std::fmt;
@@ -90,6 +91,8 @@ pub struct Config {
     /// The origin people see, without a trailing slash. Links are built from it.
     pub public_url: String,
     pub server: Server,
+    /// `cors.origins`.
+    pub cors: Origins,
     pub log: Log,
     pub store: StoreUrl,
     pub tokens: Tokens,
@@ -109,6 +112,8 @@ pub struct Config {
 pub struct Server {
     pub listen: Vec<SocketAddr>,
     pub admin: SocketAddr,
+    /// The path that the native endpoints are below: in normal form, without a trailing slash.
+    pub prefix: String,
     pub tls: Option<Tls>,
     /// Peers whose `Forwarded`, `X-Forwarded-*` and `X-Real-IP` are believed.
     pub trusted_proxies: Vec<IpNet>,
@@ -123,6 +128,15 @@ pub struct Server {
     pub max_connections: usize,
     /// Worker threads; 0: one per core.
     pub threads: usize,
+}
+
+/// Whose pages may call the native endpoints from a browser.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origins {
+    /// `"*"`.
+    Any,
+    /// Origins as browsers send them (RFC 6454 §6.2); none unless the file names some.
+    These(Vec<String>),
 }
 
 /// `server.tls`: files are read again when they change.

@@ -1,0 +1,87 @@
+//! Where the native endpoints are (`server.prefix`), and whose pages may call them (`[cors]`).
+
+use std::cell::Cell;
+
+use super::file::Section;
+use super::form::Url;
+use super::{Origins, Route};
+use crate::domain::request::Path;
+
+/// Where the native endpoints are unless the file says otherwise.
+const PREFIX: &str = "/auth";
+
+/// `server.prefix`: a path in normal form that is more than the root, ends in no slash, and leaves
+/// `/.well-known` as it is.
+pub fn prefix(section: &Section<'_>) -> String {
+    let want =
+        "a path like \"/auth\": in normal form, without a slash at its end, and not below /.well-known";
+    let read = section.get("prefix").and_then(|item| {
+        item.read(want, |text| {
+            let path = Path::parse(text.as_bytes()).ok()?;
+            let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte);
+            let good = path.as_str() == text
+                && text.bytes().all(plain)
+                && !path.has_empty_segment()
+                && !text.ends_with('/')
+                && !is_below(text, "/.well-known");
+            good.then(|| text.to_owned())
+        })
+    });
+    read.unwrap_or_else(|| PREFIX.to_owned())
+}
+
+/// Tells of routes whose every request the native endpoints would take.
+pub fn shadowed(root: &Section<'_>, prefix: &str, routes: &[Route]) {
+    let section = root.section("server");
+    let at = section.get("prefix").map_or(section.at, |item| item.at);
+    for route in routes.iter().filter(|route| is_below(&route.policy.prefix, prefix)) {
+        let text = format!(
+            "the native endpoints answer below {prefix}, so route {} gets nothing",
+            route.policy.name
+        );
+        root.doc.warn(at, "server.prefix", &text);
+    }
+}
+
+fn is_below(path: &str, prefix: &str) -> bool {
+    path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// `[cors]`.
+pub fn cors(section: Section<'_>) -> Origins {
+    let want = "an origin like https://app.example.com, with no path and no trailing slash, or \"*\" alone";
+    let any = Cell::new(None);
+    let origins = section.list("origins", |item| {
+        let origin = item.read(want, |text| match text {
+            "*" => Some(text.to_owned()),
+            _ => {
+                // Browsers send it in exactly this form (RFC 6454 §6.2): lower case, no default port.
+                let url = Url::parse(text).filter(|url| url.rest.is_empty())?;
+                let scheme = if url.tls { "https" } else { "http" };
+                let port = url.port.filter(|port| *port != if url.tls { 443 } else { 80 });
+                let port = port.map(|port| format!(":{port}")).unwrap_or_default();
+                (format!("{scheme}://{}{port}", url.host) == text).then(|| text.to_owned())
+            }
+        })?;
+        if origin == "*" {
+            any.set(Some(item.at));
+        }
+        Some(origin)
+    });
+    let origins = match any.get() {
+        None => Origins::These(origins),
+        Some(at) => {
+            if origins.len() > 1 {
+                section.doc.fault(
+                    at,
+                    "cors.origins",
+                    "\"*\" among others",
+                    "\"*\" alone, or the origins without it",
+                );
+            }
+            Origins::Any
+        }
+    };
+    section.close();
+    origins
+}
