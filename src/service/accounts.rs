@@ -101,6 +101,9 @@ pub enum AccountError {
     /// No such account, or another password: which of the two is nobody's business.
     #[error("the e-mail address or the password is wrong")]
     InvalidCredentials,
+    /// Of somebody who is signed in and was asked for their password once more.
+    #[error("the current password is wrong")]
+    WrongPassword,
     #[error("the e-mail address is not verified yet: open the link in the mail")]
     EmailNotVerified,
     #[error("the account is disabled")]

@@ -246,7 +246,7 @@ async fn a_changed_address_kills_older_links_and_tells_the_old_one() {
     let without = world.accounts.edit_profile(&client(), person(&granted), edit(None)).await;
     assert!(matches!(without, Err(AccountError::Invalid(_))));
     let wrong = world.accounts.edit_profile(&client(), person(&granted), edit(Some("wrong"))).await;
-    assert!(matches!(wrong, Err(AccountError::InvalidCredentials)));
+    assert!(matches!(wrong, Err(AccountError::WrongPassword)));
     let edited =
         world.accounts.edit_profile(&client(), person(&granted), edit(Some(PASSWORD))).await.unwrap();
     assert_eq!(edited.user.email, ann.email, "not before it is confirmed");
@@ -288,7 +288,7 @@ async fn a_changed_password_ends_the_other_sessions() {
         let (current, new) = (secret(current), secret("a new password"));
         async move { accounts.change_password(&client(), person, current, new).await }
     };
-    assert!(matches!(change("wrong").await, Err(AccountError::InvalidCredentials)));
+    assert!(matches!(change("wrong").await, Err(AccountError::WrongPassword)));
     change(PASSWORD).await.unwrap();
     world.refresh(&mine.refresh_token).await.unwrap();
     assert!(matches!(world.refresh(&other.refresh_token).await, Err(AccountError::InvalidRefreshToken)));

@@ -20,19 +20,19 @@ use crate::domain::revocation::Target;
 use crate::domain::session::{Fingerprint, Lifetimes};
 use crate::ports::{Clock, Store};
 
-pub(super) const ANN: &str = "ann@example.com";
-pub(super) const PASSWORD: &str = "correct horse";
+pub(crate) const ANN: &str = "ann@example.com";
+pub(crate) const PASSWORD: &str = "correct horse";
 
-pub(super) struct World {
-    pub(super) accounts: Accounts,
-    pub(super) store: Arc<FakeStore>,
-    pub(super) clock: Arc<FakeClock>,
-    pub(super) passwords: Arc<FakePasswords>,
-    pub(super) limiter: Arc<FakeLimiter>,
-    pub(super) audit: Arc<FakeAudit>,
+pub(crate) struct World {
+    pub(crate) accounts: Accounts,
+    pub(crate) store: Arc<FakeStore>,
+    pub(crate) clock: Arc<FakeClock>,
+    pub(crate) passwords: Arc<FakePasswords>,
+    pub(crate) limiter: Arc<FakeLimiter>,
+    pub(crate) audit: Arc<FakeAudit>,
 }
 
-pub(super) fn world() -> World {
+pub(crate) fn world() -> World {
     world_with(|_| ())
 }
 
@@ -41,7 +41,7 @@ pub(crate) fn over(store: Arc<FakeStore>) -> Accounts {
     world_over(store, |_| ()).accounts
 }
 
-pub(super) fn world_with(adjust: impl FnOnce(&mut Settings)) -> World {
+pub(crate) fn world_with(adjust: impl FnOnce(&mut Settings)) -> World {
     world_over(Arc::new(FakeStore::default()), adjust)
 }
 
@@ -75,71 +75,71 @@ fn world_over(store: Arc<FakeStore>, adjust: impl FnOnce(&mut Settings)) -> Worl
     World { accounts, store, clock, passwords, limiter, audit }
 }
 
-pub(super) fn client() -> Client {
+pub(crate) fn client() -> Client {
     from("firefox")
 }
 
-pub(super) fn from(agent: &str) -> Client {
+pub(crate) fn from(agent: &str) -> Client {
     Client { address: [192, 0, 2, 1].into(), user_agent: Some(agent.to_owned()), request_id: "r1".to_owned() }
 }
 
-pub(super) fn secret(text: &str) -> SecretString {
+pub(crate) fn secret(text: &str) -> SecretString {
     text.to_owned().into()
 }
 
 impl World {
-    pub(super) async fn register(&self, email: &str) {
+    pub(crate) async fn register(&self, email: &str) {
         self.accounts.register(&client(), email, secret(PASSWORD), Some("Ann".into())).await.unwrap();
         self.accounts.do_due_tasks().await.unwrap();
     }
 
     /// Ann, verified.
-    pub(super) async fn ann(&self) -> User {
+    pub(crate) async fn ann(&self) -> User {
         self.register(ANN).await;
         self.accounts.verify_email(&client(), &self.token(Letter::VerifyEmail).await).await.unwrap()
     }
 
-    pub(super) async fn login(&self) -> Granted {
+    pub(crate) async fn login(&self) -> Granted {
         self.accounts.login(&client(), ANN, secret(PASSWORD)).await.unwrap()
     }
 
-    pub(super) async fn letters(&self) -> Vec<(Letter, String)> {
+    pub(crate) async fn letters(&self) -> Vec<(Letter, String)> {
         let mails = self.store.mails(100).await.unwrap();
         mails.into_iter().rev().map(|mail| (mail.letter, mail.to.to_string())).collect()
     }
 
-    pub(super) async fn newest(&self, letter: Letter) -> Mail {
+    pub(crate) async fn newest(&self, letter: Letter) -> Mail {
         let mails = self.store.mails(100).await.unwrap();
         mails.into_iter().find(|mail| mail.letter == letter).expect("no such mail")
     }
 
     /// The token of the newest mail of this kind.
-    pub(super) async fn token(&self, letter: Letter) -> String {
+    pub(crate) async fn token(&self, letter: Letter) -> String {
         let link = self.newest(letter).await.link.expect("a mail without a link");
         self.accounts.key.link_token(link.id).expose_secret().to_owned()
     }
 
-    pub(super) async fn refresh(&self, token: &SecretString) -> Result<Granted, AccountError> {
+    pub(crate) async fn refresh(&self, token: &SecretString) -> Result<Granted, AccountError> {
         self.accounts.refresh(&client(), token.expose_secret()).await
     }
 
-    pub(super) async fn revoked_sessions(&self) -> usize {
+    pub(crate) async fn revoked_sessions(&self) -> usize {
         let entries = self.store.recent_revocations(100).await.unwrap();
         entries.iter().filter(|entry| matches!(entry.target, Target::Session { .. })).count()
     }
 
-    pub(super) fn events(&self) -> Vec<(Action, Outcome, Option<String>)> {
+    pub(crate) fn events(&self) -> Vec<(Action, Outcome, Option<String>)> {
         let events = self.audit.0.lock().unwrap();
         events.iter().map(|event| (event.action, event.outcome, event.reason.clone())).collect()
     }
 }
 
-pub(super) fn person(granted: &Granted) -> Person {
+pub(crate) fn person(granted: &Granted) -> Person {
     Person { user: granted.user.id, session: Some(granted.session) }
 }
 
 impl World {
-    pub(super) fn clock_now(&self) -> u64 {
+    pub(crate) fn clock_now(&self) -> u64 {
         self.clock.now().0
     }
 }

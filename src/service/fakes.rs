@@ -43,7 +43,7 @@ impl Clock for FakeClock {
     }
 }
 
-/// Signs with no key: `SUB.vVERSION`.
+/// Signs with no key: `SUB.vVERSION`, and `.SESSION` when there is one.
 pub(crate) struct FakeSigner;
 
 impl Signer for FakeSigner {
@@ -52,7 +52,8 @@ impl Signer for FakeSigner {
     }
 
     fn access_token(&self, grant: &AccessGrant, ttl: Duration, now: UnixTime) -> Result<Signed, SignError> {
-        let token = format!("{}.v{}", grant.subject, grant.version);
+        let session = grant.session.as_ref().map(|session| format!(".{session}")).unwrap_or_default();
+        let token = format!("{}.v{}{session}", grant.subject, grant.version);
         Ok(Signed { token, token_id: "fake".to_owned(), expires_at: now.plus(ttl) })
     }
 
@@ -192,6 +193,11 @@ impl FakeStore {
     /// Writes succeed again.
     pub(crate) fn mend(&self) {
         self.broken.store(false, Ordering::Relaxed);
+    }
+
+    /// Every revocation.
+    pub(super) fn entries(&self) -> Vec<Revocation> {
+        self.state().entries.clone()
     }
 
     fn check(&self) -> Result<(), StoreError> {

@@ -23,4 +23,6 @@ pub(crate) mod accounts_world;
 #[cfg(test)]
 pub(crate) mod fakes;
 #[cfg(test)]
+pub(crate) mod token_fakes;
+#[cfg(test)]
 mod users_tests;

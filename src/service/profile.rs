@@ -132,7 +132,7 @@ impl Accounts {
     /// Changes the password and ends every other session.
     ///
     /// # Errors
-    /// [`AccountError::InvalidCredentials`] when `current` is wrong, [`AccountError::PasswordRejected`], or
+    /// [`AccountError::WrongPassword`] when `current` is wrong, [`AccountError::PasswordRejected`], or
     /// another [`AccountError`]; then nothing was changed.
     pub async fn change_password(
         &self,
@@ -149,7 +149,7 @@ impl Accounts {
         for _ in 0..TRIES {
             let mut user = self.account(person).await?;
             if user.password != confirmed {
-                return Err(AccountError::InvalidCredentials);
+                return Err(AccountError::WrongPassword);
             }
             user.password = Some(hash.clone());
             user.link_generation += 1;
@@ -193,6 +193,6 @@ impl Accounts {
         self.limiter.failed(Limited::ConfirmPassword, client.address, &account);
         let about = About::user(user.id).because("wrong_password");
         self.note(&Source::Client(client), Action::ChangePassword, Outcome::Denied, about);
-        Err(AccountError::InvalidCredentials)
+        Err(AccountError::WrongPassword)
     }
 }
