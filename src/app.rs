@@ -2,6 +2,7 @@
 //! names every room of `edge`.
 
 mod accounts;
+mod background;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -41,13 +42,6 @@ use crate::service::rotate::Rotate;
 pub const ADMIN_TOKEN_FILE: &str = "admin.token";
 /// The environment variable that holds it instead.
 pub const ADMIN_TOKEN_VARIABLE: &str = "PALISADE_ADMIN_TOKEN";
-
-/// How often external keys are fetched again.
-const REFRESH_KEYS: Duration = Duration::from_secs(300);
-/// How often ended revocations are forgotten.
-const SWEEP: Duration = Duration::from_secs(60);
-/// Where the native endpoints are.
-const NATIVE_PREFIX: &str = "/auth";
 
 /// What `palisade run` may be asked beside its configuration.
 #[derive(Debug, Clone, Copy, Default)]
@@ -184,7 +178,14 @@ impl Control for Operator {
         let mut notices = config.warnings.clone();
         let fixed = |c: &Config| {
             let server = &c.server;
-            (server.listen.clone(), server.admin, server.tls.clone(), c.store.clone())
+            (
+                server.listen.clone(),
+                server.admin,
+                server.tls.clone(),
+                server.prefix.clone(),
+                c.cors.clone(),
+                c.store.clone(),
+            )
         };
         let of_accounts = |c: &Config| {
             (
@@ -201,7 +202,10 @@ impl Control for Operator {
             notices.push(sections.to_owned());
         }
         if fixed(&before) != fixed(&config) || !before.tokens.is_same(&config.tokens) {
-            notices.push("listeners, the store and [tokens] take effect at the next start".to_owned());
+            notices.push(
+                "listeners, server.prefix, [cors], the store and [tokens] take effect at the next start"
+                    .to_owned(),
+            );
         }
         // The ring signs, and revocations are kept, by what the start read: a verifier that went by
         // anything else would refuse our own valid tokens.
@@ -342,23 +346,23 @@ pub async fn start(config: Config, options: Options) -> Result<Running, String> 
         notices.push(format!("no keys of {issuer} yet: its tokens are refused until they can be fetched"));
     }
 
-    // Tokens of our own alone: whoever has an account here signed in here.
-    let own = Arc::new(Issuers::new(&[], Arc::clone(&parts.fetch) as _, Arc::clone(&meters) as _));
-    let verifier =
-        TokenVerifier::new(&config.tokens, Arc::new(parts.ring.clone()), own, Arc::clone(&meters) as _);
-    let authenticator = Authenticator {
-        verifier: Arc::new(verifier),
-        revocations: Arc::clone(&revocations) as Arc<dyn Revocations>,
-        clock: Arc::clone(&clock),
-    };
     let issuer = config.tokens.issuer.clone();
-    let auth = AuthState { accounts: accounts.accounts.clone(), authenticator, issuer: issuer.clone() };
-    let published = NativeState { issuer, public_url: config.public_url.clone(), keys };
-    let native = api::native_router(published).merge(api::auth_router(auth, NATIVE_PREFIX, &[]));
+    let deciding = Arc::clone(&live);
+    let auth = AuthState {
+        accounts: accounts.accounts.clone(),
+        authenticator: Arc::new(move || deciding.load().admission.authenticator.clone()),
+        issuer: issuer.clone(),
+        prefix: config.server.prefix.clone(),
+        public_url: config.public_url.clone(),
+        origins: config.cors.clone(),
+    };
+    let docs_url = format!("{}{}/docs", config.public_url, config.server.prefix);
+    let published = NativeState { issuer, public_url: config.public_url.clone(), docs_url, keys };
+    let native = api::native_router(published).merge(api::auth_router(auth));
     let engine = proxy::engine(proxy::service::Gateway {
         live: Arc::clone(&live),
         native,
-        native_prefix: NATIVE_PREFIX.to_owned(),
+        native_prefix: config.server.prefix.clone(),
         streams: Arc::clone(&streams),
         signer,
         clock: Arc::clone(&clock),
@@ -390,9 +394,9 @@ pub async fn start(config: Config, options: Options) -> Result<Running, String> 
         background.push(spawn(acceptor.clone().watch()));
         background.push(spawn(listener(Some(acceptor)).run(tcp)));
     }
-    background.push(spawn(cut_streams(changed, streams, revocations)));
-    background.push(spawn(refresh_keys(Arc::clone(&parts))));
-    background.push(spawn(sweep(Arc::clone(&parts))));
+    background.push(spawn(background::cut_streams(changed, streams, revocations)));
+    background.push(spawn(background::refresh_keys(Arc::clone(&parts))));
+    background.push(spawn(background::sweep(Arc::clone(&parts))));
     control.serving.store(true, Ordering::Release);
     Ok(Running {
         listen,
@@ -413,39 +417,6 @@ pub async fn start(config: Config, options: Options) -> Result<Running, String> 
 
 fn spawn(work: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
     tokio::spawn(work).abort_handle()
-}
-
-/// Ends the streams of revoked callers after every change of the set.
-async fn cut_streams(
-    changed: Arc<Notify>,
-    streams: Arc<proxy::exchange::Streams>,
-    revocations: Arc<RevocationCache>,
-) {
-    loop {
-        changed.notified().await;
-        let cut = streams.cut_revoked(&*revocations);
-        if cut > 0 {
-            tracing::info!(cut, "streams of revoked callers were ended");
-        }
-    }
-}
-
-async fn refresh_keys(parts: Arc<Parts>) {
-    let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + REFRESH_KEYS, REFRESH_KEYS);
-    loop {
-        ticks.tick().await;
-        parts.issuers.load_full().refresh_all().await;
-    }
-}
-
-async fn sweep(parts: Arc<Parts>) {
-    let mut ticks = tokio::time::interval(SWEEP);
-    loop {
-        ticks.tick().await;
-        if let Err(error) = parts.store.sweep(parts.clock.now()).await {
-            tracing::warn!(%error, "ended revocations could not be forgotten; they are tried again");
-        }
-    }
 }
 
 /// What is read when somebody scrapes. Holds no strong reference to what holds the metrics.

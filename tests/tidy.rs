@@ -13,6 +13,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("tower", &["edge/api", "edge/proxy/bridge.rs"]),
     ("tower_http", &["edge/api"]),
     ("utoipa", &["edge/api"]),
+    ("utoipa_axum", &["edge/api"]),
+    ("serde_path_to_error", &["edge/api"]),
     ("jsonwebtoken", &["edge/jwt"]),
     ("aws_lc_rs", &["edge/jwt"]),
     ("sled", &["edge/store"]),

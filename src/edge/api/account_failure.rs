@@ -1,108 +1,221 @@
 //! What a caller is told when an account's request is not done: one exhaustive match. The codes are
-//! stable, and every one is in the description of the API.
+//! stable, and every one is in the description of the API ([`told`]).
+
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::body::Failure;
+use super::body::{self, Failure};
+use crate::domain::answer::{answer, realm};
 use crate::domain::password::{Policy, Violation};
-use crate::ports::StoreError;
+use crate::domain::time::UnixTime;
+use crate::domain::verdict::{Refusal, TokenFault};
+use crate::ports::{Busy, SignError, StoreError, TooMany};
 use crate::service::accounts::AccountError;
-
-/// RFC 6750 §3.
-pub(super) const NO_TOKEN: &str = "Bearer realm=\"palisade\"";
-pub(super) const BAD_TOKEN: &str = "Bearer realm=\"palisade\", error=\"invalid_token\", \
-     error_description=\"the access token is expired, revoked, malformed or not for here\"";
-
-/// Every code that the native endpoints answer with, its status, and what it means.
-pub(super) const CODES: [(&str, u16, &str); 28] = [
-    ("body_too_large", 413, "the body is larger than 64 KiB"),
-    ("body_unreadable", 400, "the body ended early"),
-    ("invalid_json", 400, "the body is not the JSON that is described here"),
-    ("unsupported_media_type", 415, "the body is not sent as application/json"),
-    ("invalid_request", 422, "a member or a parameter cannot be what it is"),
-    ("invalid_email", 422, "the e-mail address is none"),
-    ("password_rejected", 422, "the password breaks the rules in `violations`"),
-    ("invalid_credentials", 401, "the e-mail address or the password is wrong"),
-    ("email_not_verified", 403, "the password is right, and the address not verified yet"),
-    ("account_disabled", 403, "the account is disabled"),
-    ("account_locked", 403, "an operator has locked the account for a time"),
-    ("invalid_refresh_token", 401, "the refresh token is not good, or its session has ended"),
-    ("invalid_link", 400, "the token of a mailed link was used, has expired or was replaced"),
-    ("token_missing", 401, "there is no access token"),
-    ("invalid_token", 401, "the access token is not good"),
-    ("credentials_ambiguous", 400, "there is more than one credential"),
-    ("no_account", 403, "the access token belongs to no account"),
-    ("not_found", 404, "there is no such thing, or not among the caller's"),
-    ("method_not_allowed", 405, "the path does not take the method"),
-    ("email_taken", 409, "another account has the address"),
-    ("conflict", 409, "the account is being changed by others at the same time"),
-    ("too_many_attempts", 429, "come back after `Retry-After`"),
-    ("busy", 503, "too many passwords are being checked; come back after `Retry-After`"),
-    ("store_unavailable", 503, "nothing was changed: the store cannot write"),
-    ("store_unreadable", 500, "a record cannot be read"),
-    ("signing_unavailable", 503, "there is no usable signing key"),
-    ("not_ready", 503, "the gateway is starting"),
-    ("internal", 500, "something of ours failed"),
-];
-
-/// The rules that a password breaks, for programs and for people.
-pub(super) fn violations(broken: &[Violation], policy: Policy) -> Value {
-    broken.iter().map(|violation| json!({"rule": violation, "text": policy.explain(*violation)})).collect()
-}
 
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Failure {
         tracing::error!(%error, "the store refused a request");
-        match error {
-            StoreError::Unavailable(_) => {
-                let cure = "nothing was changed: the store cannot write; try again";
-                Failure::new(503, "store_unavailable", cure)
-            }
-            StoreError::Unreadable(_) => {
-                let cure = "the store holds a record that cannot be read; see the log";
-                Failure::new(500, "store_unreadable", cure)
-            }
-        }
+        store(&error)
     }
 }
 
 impl From<AccountError> for Failure {
     fn from(error: AccountError) -> Failure {
-        let said = error.to_string();
-        match error {
-            // A challenge would make browsers ask for a password of their own (RFC 9110 §11.6.1 wants one
-            // with every 401; this one names the scheme that the rest of the API takes).
-            AccountError::InvalidCredentials => {
-                Failure::new(401, "invalid_credentials", said).challenging(NO_TOKEN)
-            }
-            AccountError::InvalidRefreshToken => {
-                Failure::new(401, "invalid_refresh_token", said).challenging(NO_TOKEN)
-            }
-            AccountError::EmailNotVerified => Failure::new(403, "email_not_verified", said),
-            AccountError::Disabled => Failure::new(403, "account_disabled", said),
-            AccountError::Locked(until) => {
-                Failure::new(403, "account_locked", "the account is locked for a time")
-                    .with("until", json!(until))
-            }
-            AccountError::InvalidLink => Failure::new(400, "invalid_link", said),
-            AccountError::InvalidEmail(_) => Failure::new(422, "invalid_email", said),
-            AccountError::Invalid(_) => Failure::new(422, "invalid_request", said),
-            AccountError::PasswordRejected { broken, policy } => {
-                Failure::new(422, "password_rejected", said).with("violations", violations(&broken, policy))
-            }
-            AccountError::NoAccount => Failure::new(403, "no_account", said),
-            AccountError::NotFound(_) => Failure::new(404, "not_found", said),
-            AccountError::EmailTaken => Failure::new(409, "email_taken", said),
-            AccountError::Conflict => Failure::new(409, "conflict", said),
-            AccountError::Busy(busy) => Failure::new(503, "busy", said).after(busy.retry_after),
-            AccountError::TooMany(many) => {
-                Failure::new(429, "too_many_attempts", said).after(many.retry_after)
-            }
-            AccountError::Store(error) => error.into(),
-            AccountError::Sign(error) => {
-                tracing::error!(%error, "no token was signed");
-                Failure::new(503, "signing_unavailable", "there is no usable signing key")
-            }
+        match &error {
+            AccountError::Store(error) => tracing::error!(%error, "the store refused a request"),
+            AccountError::Sign(error) => tracing::error!(%error, "no token was signed"),
+            _ => {}
         }
+        account(&error)
+    }
+}
+
+fn store(error: &StoreError) -> Failure {
+    match error {
+        StoreError::Unavailable(_) => {
+            Failure::new(503, "store_unavailable", "nothing was changed: the store cannot write; try again")
+        }
+        StoreError::Unreadable(_) => {
+            Failure::new(500, "store_unreadable", "the store holds a record that cannot be read; see the log")
+        }
+    }
+}
+
+fn account(error: &AccountError) -> Failure {
+    let said = error.to_string();
+    match error {
+        // Every 401 names a scheme that would do (RFC 9110 §15.5.2); Bearer is one for which no browser asks
+        // its user.
+        AccountError::InvalidCredentials => {
+            Failure::new(401, "invalid_credentials", said).challenging(realm())
+        }
+        AccountError::InvalidRefreshToken => {
+            Failure::new(401, "invalid_refresh_token", said).challenging(realm())
+        }
+        // No 401: the access token is good, and a client must not take it for one that has ended.
+        AccountError::WrongPassword => Failure::new(403, "wrong_password", said),
+        AccountError::EmailNotVerified => Failure::new(403, "email_not_verified", said),
+        AccountError::Disabled => Failure::new(403, "account_disabled", said),
+        AccountError::Locked(until) => {
+            Failure::new(403, "account_locked", "the account is locked until the moment in `until`")
+                .with("until", json!(until))
+        }
+        AccountError::InvalidLink => Failure::new(400, "invalid_link", said),
+        AccountError::InvalidEmail(_) => Failure::new(422, "invalid_email", said),
+        AccountError::Invalid(_) => Failure::new(422, "invalid_request", said),
+        AccountError::PasswordRejected { broken, policy } => {
+            Failure::new(422, "password_rejected", said).with("violations", violations(broken, *policy))
+        }
+        AccountError::NoAccount => Failure::new(403, "no_account", said),
+        AccountError::NotFound(_) => Failure::new(404, "not_found", said),
+        AccountError::EmailTaken => Failure::new(409, "email_taken", said),
+        AccountError::Conflict => Failure::new(409, "conflict", said),
+        AccountError::Busy(busy) => Failure::new(503, "busy", said).after(busy.retry_after),
+        AccountError::TooMany(many) => Failure::new(429, "too_many_attempts", said).after(many.retry_after),
+        AccountError::Store(error) => store(error),
+        AccountError::Sign(_) => {
+            Failure::new(503, "signing_unavailable", "there is no usable signing key; try again")
+        }
+    }
+}
+
+/// The rules that a password breaks, for programs and for people.
+fn violations(broken: &[Violation], policy: Policy) -> Value {
+    broken.iter().map(|violation| json!({"rule": violation, "text": policy.explain(*violation)})).collect()
+}
+
+/// Every failure that the native endpoints and the operator's API of accounts can answer with, one for
+/// each code as it is really sent, and when that is.
+pub(super) fn told() -> Vec<(Failure, &'static str)> {
+    let wait = Duration::from_secs(30);
+    let broken = vec![Violation::TooShort, Violation::NoDigit];
+    let email = "ann".parse::<crate::domain::email::EmailAddress>();
+    let invalid_email = email.err().map(|error| account(&AccountError::InvalidEmail(error)));
+    let accounts = [
+        (
+            AccountError::Invalid("`name` must be at most 200 bytes on one line".into()),
+            "A member of the body, or a parameter, cannot be what it is.",
+        ),
+        (
+            AccountError::PasswordRejected { broken, policy: Policy::Composition },
+            "The password breaks the rules in `violations`.",
+        ),
+        (AccountError::InvalidCredentials, "There is no such account, or it has another password."),
+        (AccountError::WrongPassword, "The current password, asked for once more, is another one."),
+        (AccountError::EmailNotVerified, "The password is right; the address has not been verified."),
+        (AccountError::Disabled, "An operator has disabled the account."),
+        (AccountError::Locked(UnixTime(1_800_000_000)), "An operator has locked the account until `until`."),
+        (
+            AccountError::InvalidRefreshToken,
+            "The refresh token is none of ours, was replaced, or its session has ended.",
+        ),
+        (
+            AccountError::InvalidLink,
+            "The token of a mailed link was used, has expired, or a newer one was sent.",
+        ),
+        (
+            AccountError::NoAccount,
+            "The access token is good and belongs to no account: it is of another issuer, or was minted by an operator.",
+        ),
+        (AccountError::NotFound("session"), "There is no such thing, or it is none of the caller's."),
+        (AccountError::EmailTaken, "Another account has the address."),
+        (AccountError::Conflict, "Others were changing the account at the same time; try again."),
+        (
+            AccountError::TooMany(TooMany { retry_after: wait }),
+            "Too many attempts; come back after `Retry-After` seconds.",
+        ),
+        (
+            AccountError::Busy(Busy { retry_after: wait }),
+            "Too many passwords are being checked; come back after `Retry-After` seconds.",
+        ),
+        (
+            AccountError::Store(StoreError::Unavailable(String::new())),
+            "The store cannot write; nothing was changed.",
+        ),
+        (
+            AccountError::Store(StoreError::Unreadable(String::new())),
+            "The store holds a record that cannot be read.",
+        ),
+        (AccountError::Sign(SignError(String::new())), "There is no usable signing key."),
+    ];
+    let refusals = [
+        (Refusal::Credentials, "More than one credential was sent, or one that cannot be read."),
+        (Refusal::NoToken, "No access token was sent."),
+        (
+            Refusal::Token(TokenFault::Expired),
+            "The access token is expired, revoked, malformed or not for here.",
+        ),
+        (Refusal::NotReady, "The gateway is starting."),
+    ];
+    let others = [
+        (body::unreadable(), "The body ended early."),
+        (
+            body::malformed("`email`: expected a string at line 1 column 11"),
+            "The body is not JSON, lacks a member, or has one that is not described here.",
+        ),
+        (body::too_large(), "The body is larger than 64 KiB."),
+        (body::wrong_type(), "The body was not sent as `application/json`."),
+        (body::no_such_method(), "The path does not take this method; `Allow` says which."),
+        (body::internal(), "Something of ours failed."),
+    ];
+    let accounts = accounts.into_iter().map(|(error, when)| (account(&error), when));
+    let refusals = refusals.into_iter().map(|(refusal, when)| (answer(&refusal).into(), when));
+    let email = invalid_email.into_iter().map(|failure| (failure, "The e-mail address is none."));
+    accounts.chain(email).chain(refusals).chain(others).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::email::EmailAddress;
+
+    /// One error after the other. A new one does not compile until it has its place here.
+    fn after(error: Option<&AccountError>) -> Option<AccountError> {
+        let broken = vec![Violation::TooShort];
+        Some(match error {
+            None => AccountError::InvalidCredentials,
+            Some(AccountError::InvalidCredentials) => AccountError::WrongPassword,
+            Some(AccountError::WrongPassword) => AccountError::EmailNotVerified,
+            Some(AccountError::EmailNotVerified) => AccountError::Disabled,
+            Some(AccountError::Disabled) => AccountError::Locked(UnixTime(1)),
+            Some(AccountError::Locked(_)) => AccountError::InvalidRefreshToken,
+            Some(AccountError::InvalidRefreshToken) => AccountError::InvalidLink,
+            Some(AccountError::InvalidLink) => "x".parse::<EmailAddress>().unwrap_err().into(),
+            Some(AccountError::InvalidEmail(_)) => AccountError::Invalid("x".into()),
+            Some(AccountError::Invalid(_)) => {
+                AccountError::PasswordRejected { broken, policy: Policy::Composition }
+            }
+            Some(AccountError::PasswordRejected { .. }) => AccountError::NoAccount,
+            Some(AccountError::NoAccount) => AccountError::NotFound("session"),
+            Some(AccountError::NotFound(_)) => AccountError::EmailTaken,
+            Some(AccountError::EmailTaken) => AccountError::Conflict,
+            Some(AccountError::Conflict) => Busy { retry_after: Duration::ZERO }.into(),
+            Some(AccountError::Busy(_)) => TooMany { retry_after: Duration::from_millis(1500) }.into(),
+            Some(AccountError::TooMany(_)) => StoreError::Unavailable("inside".into()).into(),
+            Some(AccountError::Store(StoreError::Unavailable(_))) => {
+                StoreError::Unreadable("inside".into()).into()
+            }
+            Some(AccountError::Store(StoreError::Unreadable(_))) => SignError("inside".into()).into(),
+            Some(AccountError::Sign(_)) => return None,
+        })
+    }
+
+    #[test]
+    fn every_error_is_told_in_a_listed_code_and_none_from_inside() {
+        let listed: Vec<Value> =
+            told().iter().map(|(failure, _)| failure.document()["code"].clone()).collect();
+        let mut error = after(None);
+        let mut count = 0;
+        while let Some(this) = error {
+            let failure = account(&this);
+            let document = failure.document();
+            let place = listed.iter().filter(|code| **code == document["code"]).count();
+            assert_eq!(place, 1, "{document}");
+            assert!(!document.to_string().contains("inside"), "{document}");
+            count += 1;
+            error = after(Some(&this));
+        }
+        assert_eq!(count, 19);
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{DefaultBodyLimit, FromRequestParts, Query, Request, State};
+use axum::extract::{FromRequestParts, Query, Request, State};
 use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
@@ -31,9 +31,6 @@ use crate::service::accounts::Accounts;
 use crate::service::mint::{self, Mint, MintError};
 use crate::service::revoke::{self, Revoke, RevokeError, Subject};
 use crate::service::rotate::Rotate;
-
-/// The largest request body.
-const MAX_BODY: usize = 64 * 1024;
 
 /// What the admin API works with.
 #[derive(Clone)]
@@ -62,7 +59,6 @@ pub fn admin_router(state: AdminState) -> Router {
         .merge(admin_users::router())
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(not_found)
-        .layer(DefaultBodyLimit::max(MAX_BODY))
         // Outermost, so that a stranger learns nothing about paths, methods and bodies.
         .layer(middleware::from_fn_with_state(state.clone(), only_operator))
         .with_state(state)

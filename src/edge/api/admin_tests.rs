@@ -1,5 +1,6 @@
 //! The admin API over fakes of the ports.
 
+use super::super::body::MAX_BODY;
 use super::*;
 use crate::service::accounts_world;
 use crate::service::fakes::{FakeClock, FakeControl, FakeEntropy, FakeKeys, FakeSigner, FakeStore, NOW};

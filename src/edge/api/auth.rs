@@ -1,81 +1,118 @@
 //! The native endpoints: accounts and sessions, for the people whom they belong to.
 //!
 //! Handlers only translate; what is done, and in which order, is for `service`. Answers that must not
-//! tell whether an account exists are constants.
+//! tell whether an account exists are constants. `x-codes` of a handler are the failures of its own: those
+//! that come with having a body or needing a token are added where the description is made (`openapi`).
+
+use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{DefaultBodyLimit, Path, Query, State};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post, put};
 use secrecy::ExposeSecret;
 use serde::Deserialize;
-use std::time::Duration;
 use tower_http::cors::{AllowOrigin, CorsLayer};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::body::{Failure, JsonBody, OptionalJsonBody, answer, method_not_allowed, not_found};
-use super::caller::{Caller, From, authenticated};
+use super::caller::{By, Caller, authenticated};
 use super::schema::{
-    Accepted, Address, Credentials, LinkToken, Logout, NewPassword, PasswordChange, PasswordRules,
-    ProblemDocument, Profile, ProfileChange, Refresh, Registration, SessionView, Sessions, Tokens, Valid,
+    Accepted, Address, Credentials, LinkToken, Logout, NewPassword, PasswordChange, PasswordRules, Profile,
+    ProfileChange, Refresh, Registration, SessionView, Sessions, Tokens, Valid,
 };
-use super::{openapi, pages};
+use super::{docs, openapi, pages};
+use crate::config::Origins;
+use crate::domain::answer;
 use crate::domain::session::SessionId;
-use crate::service::accounts::Accounts;
+use crate::domain::verdict::Refusal;
+use crate::service::accounts::{AccountError, Accounts};
 use crate::service::admit::Authenticator;
 use crate::service::profile::Edit;
 use crate::service::sessions::Which;
 
-/// The largest request body.
-const MAX_BODY: usize = 64 * 1024;
 /// How long a browser may remember the answer to a preflight.
 const PREFLIGHT: Duration = Duration::from_secs(600);
 
 /// What the native endpoints work with.
-#[derive(Clone)]
 pub struct AuthState {
     pub accounts: Accounts,
-    /// Of tokens of our own issuer only.
-    pub authenticator: Authenticator,
+    /// What the request path decides by at this moment: a reload may replace it.
+    pub authenticator: Arc<dyn Fn() -> Authenticator + Send + Sync>,
     /// The issuer our tokens carry.
     pub issuer: String,
+    /// The path that the endpoints are below, without a trailing slash.
+    pub prefix: String,
+    /// The origin people see, without a trailing slash.
+    pub public_url: String,
+    /// Whose pages may call the endpoints from a browser.
+    pub origins: Origins,
 }
 
-/// The endpoints below `prefix`. Pages of `origins` may call them from a browser.
-pub fn auth_router(state: AuthState, prefix: &str, origins: &[HeaderValue]) -> Router {
-    let described = Router::new()
-        .route("/register", post(register))
-        .route("/verify-email", post(verify_email))
-        .route("/verify-email/resend", post(resend_verification))
-        .route("/login", post(login))
-        .route("/refresh", post(refresh))
-        .route("/logout", post(logout))
-        .route("/me", get(profile).patch(edit_profile))
-        .route("/me/password", put(change_password))
-        .route("/password-resets", post(request_reset))
-        .route("/password-resets/validate", post(validate_reset))
-        .route("/password-resets/confirm", post(confirm_reset))
-        .route("/password-requirements", get(password_requirements))
-        .route("/sessions", get(list_sessions).delete(end_sessions))
-        .route("/sessions/{id}", axum::routing::delete(end_session))
-        .with_state(state)
-        .merge(openapi::router(prefix))
-        .method_not_allowed_fallback(method_not_allowed)
-        .layer(DefaultBodyLimit::max(MAX_BODY));
-    let described = if origins.is_empty() { described } else { described.layer(cors(origins)) };
-    Router::new().nest(prefix, described.merge(pages::pages_router()).fallback(not_found))
+/// The endpoints below [`AuthState::prefix`], their description, and the pages that mailed links open.
+pub fn auth_router(state: AuthState) -> Router {
+    let state = Arc::new(state);
+    let (endpoints, described) = endpoints().split_for_parts();
+    let document = openapi::document(described, &format!("{}{}", state.public_url, state.prefix));
+    let page = docs::page(&document, &state.prefix);
+    let endpoints = endpoints
+        .with_state(Arc::clone(&state))
+        .merge(docs::router(&document, page))
+        .method_not_allowed_fallback(method_not_allowed);
+    let endpoints = match cors(&state.origins) {
+        Some(cors) => endpoints.layer(cors),
+        None => endpoints,
+    };
+    let pages = pages::pages_router().method_not_allowed_fallback(method_not_allowed);
+    Router::new().nest(&state.prefix, endpoints.merge(pages).fallback(not_found))
 }
 
-/// No credentials: tokens travel in `Authorization`, which a page must set itself, and never in cookies.
-fn cors(origins: &[HeaderValue]) -> CorsLayer {
-    CorsLayer::new()
-        .allow_origin(AllowOrigin::list(origins.iter().cloned()))
-        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
-        .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE])
-        .expose_headers([header::RETRY_AFTER, header::WWW_AUTHENTICATE])
-        .max_age(PREFLIGHT)
+/// Every endpoint, described by the very code that mounts it.
+pub(super) fn endpoints() -> OpenApiRouter<Arc<AuthState>> {
+    OpenApiRouter::with_openapi(openapi::frame())
+        .routes(routes!(register))
+        .routes(routes!(verify_email))
+        .routes(routes!(resend_verification))
+        .routes(routes!(login))
+        .routes(routes!(refresh))
+        .routes(routes!(logout))
+        .routes(routes!(profile, edit_profile))
+        .routes(routes!(change_password))
+        .routes(routes!(request_reset))
+        .routes(routes!(validate_reset))
+        .routes(routes!(confirm_reset))
+        .routes(routes!(password_requirements))
+        .routes(routes!(list_sessions, end_sessions))
+        .routes(routes!(end_session))
 }
+
+/// No credentials: tokens travel in `Authorization`, which a page must set itself, and never in cookies. So
+/// every origin may be allowed: a page can do no more than what its visitor types into it.
+fn cors(origins: &Origins) -> Option<CorsLayer> {
+    let allowed = match origins {
+        Origins::Any => AllowOrigin::any(),
+        Origins::These(none) if none.is_empty() => return None,
+        // They were read as origins, which are visible ASCII.
+        Origins::These(some) => {
+            AllowOrigin::list(some.iter().filter_map(|origin| HeaderValue::from_str(origin).ok()))
+        }
+    };
+    let exposed = [header::RETRY_AFTER, header::WWW_AUTHENTICATE, HeaderName::from_static("x-request-id")];
+    Some(
+        CorsLayer::new()
+            .allow_origin(allowed)
+            .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
+            .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE])
+            .expose_headers(exposed)
+            .max_age(PREFLIGHT),
+    )
+}
+
+type Shared = State<Arc<AuthState>>;
+type Answered = Result<Response, Failure>;
 
 fn accepted(detail: &'static str) -> Response {
     answer(StatusCode::ACCEPTED, &Accepted { detail })
@@ -85,19 +122,17 @@ fn done() -> Response {
     (StatusCode::NO_CONTENT, [(header::CACHE_CONTROL, "no-store")]).into_response()
 }
 
-type Answered = Result<Response, Failure>;
-
 /// Register an account.
 ///
 /// A link that verifies the address is mailed. The answer is the same when the address has an account;
 /// its owner is told.
-#[utoipa::path(post, path = "/register", tag = "Accounts", request_body = Registration,
-    responses((status = 202, body = Accepted), openapi::Posted, openapi::WithPassword, openapi::Limited))]
-pub(super) async fn register(
-    State(state): State<AuthState>,
-    From(client): From,
-    JsonBody(body): JsonBody<Registration>,
-) -> Answered {
+#[utoipa::path(post, path = "/register", tag = "Accounts",
+    request_body = Registration,
+    responses((status = 202, body = Accepted, description = "A mail is on its way.")),
+    extensions(("x-codes" = json!([
+        "invalid_email", "invalid_request", "password_rejected", "too_many_attempts", "busy"
+    ]))))]
+async fn register(State(state): Shared, By(client): By, JsonBody(body): JsonBody<Registration>) -> Answered {
     state.accounts.register(&client, &body.email, body.password, body.name).await?;
     Ok(accepted("a link that verifies the address is on its way, unless it has an account already"))
 }
@@ -105,13 +140,11 @@ pub(super) async fn register(
 /// Verify an e-mail address with the token of a mailed link.
 ///
 /// Also confirms a changed address. The link works once.
-#[utoipa::path(post, path = "/verify-email", tag = "Accounts", request_body = LinkToken,
-    responses((status = 200, body = Profile), openapi::Posted, openapi::Linked, openapi::Limited, openapi::Contended))]
-pub(super) async fn verify_email(
-    State(state): State<AuthState>,
-    From(client): From,
-    JsonBody(body): JsonBody<LinkToken>,
-) -> Answered {
+#[utoipa::path(post, path = "/verify-email", tag = "Accounts",
+    request_body = LinkToken,
+    responses((status = 200, body = Profile, description = "The account, whose address is verified now.")),
+    extensions(("x-codes" = json!(["invalid_link", "too_many_attempts", "conflict"]))))]
+async fn verify_email(State(state): Shared, By(client): By, JsonBody(body): JsonBody<LinkToken>) -> Answered {
     let user = state.accounts.verify_email(&client, body.token.expose_secret()).await?;
     Ok(answer(StatusCode::OK, &Profile::from(&user)))
 }
@@ -119,11 +152,13 @@ pub(super) async fn verify_email(
 /// Mail the link that verifies an address again.
 ///
 /// The answer does not tell whether there is such an account.
-#[utoipa::path(post, path = "/verify-email/resend", tag = "Accounts", request_body = Address,
-    responses((status = 202, body = Accepted), openapi::Posted, openapi::Limited))]
-pub(super) async fn resend_verification(
-    State(state): State<AuthState>,
-    From(client): From,
+#[utoipa::path(post, path = "/verify-email/resend", tag = "Accounts",
+    request_body = Address,
+    responses((status = 202, body = Accepted, description = "A mail may be on its way.")),
+    extensions(("x-codes" = json!(["invalid_email", "too_many_attempts"]))))]
+async fn resend_verification(
+    State(state): Shared,
+    By(client): By,
     JsonBody(body): JsonBody<Address>,
 ) -> Answered {
     state.accounts.resend_verification(&client, &body.email).await?;
@@ -133,13 +168,14 @@ pub(super) async fn resend_verification(
 /// Sign in.
 ///
 /// An unknown address and a wrong password get the same answer.
-#[utoipa::path(post, path = "/login", tag = "Sign-in", request_body = Credentials,
-    responses((status = 200, body = Tokens), openapi::Posted, openapi::SignIn, openapi::Limited, openapi::Contended))]
-pub(super) async fn login(
-    State(state): State<AuthState>,
-    From(client): From,
-    JsonBody(body): JsonBody<Credentials>,
-) -> Answered {
+#[utoipa::path(post, path = "/login", tag = "Sign-in",
+    request_body = Credentials,
+    responses((status = 200, body = Tokens, description = "The tokens of a new session.")),
+    extensions(("x-codes" = json!([
+        "invalid_email", "invalid_credentials", "email_not_verified", "account_disabled",
+        "account_locked", "too_many_attempts", "busy", "conflict", "signing_unavailable"
+    ]))))]
+async fn login(State(state): Shared, By(client): By, JsonBody(body): JsonBody<Credentials>) -> Answered {
     let granted = state.accounts.login(&client, &body.email, body.password).await?;
     Ok(answer(StatusCode::OK, &Tokens::from(&granted)))
 }
@@ -148,38 +184,53 @@ pub(super) async fn login(
 ///
 /// The same token brings the same successor for ten seconds. One that was replaced longer ago ends the
 /// session: somebody holds a copy.
-#[utoipa::path(post, path = "/refresh", tag = "Sign-in", request_body = Refresh,
-    responses((status = 200, body = Tokens), openapi::Posted, openapi::Refreshed, openapi::Limited, openapi::Contended))]
-pub(super) async fn refresh(
-    State(state): State<AuthState>,
-    From(client): From,
-    JsonBody(body): JsonBody<Refresh>,
-) -> Answered {
+#[utoipa::path(post, path = "/refresh", tag = "Sign-in",
+    request_body = Refresh,
+    responses((status = 200, body = Tokens, description = "The next tokens of the session.")),
+    extensions(("x-codes" = json!([
+        "invalid_refresh_token", "too_many_attempts", "conflict", "signing_unavailable"
+    ]))))]
+async fn refresh(State(state): Shared, By(client): By, JsonBody(body): JsonBody<Refresh>) -> Answered {
     let granted = state.accounts.refresh(&client, body.refresh_token.expose_secret()).await?;
     Ok(answer(StatusCode::OK, &Tokens::from(&granted)))
 }
 
 /// Sign out: end the session of the access token, or else of the refresh token in the body.
 ///
-/// Its access tokens are refused from the next request on, on every route.
-#[utoipa::path(post, path = "/logout", tag = "Sign-in", request_body = Option<Logout>, security((), ("bearer" = [])),
-    responses((status = 204), openapi::Posted, openapi::Refreshed, openapi::Authenticated))]
-pub(super) async fn logout(
-    State(state): State<AuthState>,
-    From(client): From,
+/// Its access tokens are refused from the next request on, on every route. An access token that is not good
+/// any more does no harm beside a refresh token. Ending what has ended already is no failure.
+#[utoipa::path(post, path = "/logout", tag = "Sign-in",
+    request_body = Option<Logout>,
+    security((), ("bearer" = [])),
+    responses((status = 204, description = "The session has ended.")),
+    extensions(("x-codes" = json!(["invalid_refresh_token", "invalid_request"]))))]
+async fn logout(
+    State(state): Shared,
+    By(client): By,
     headers: HeaderMap,
     OptionalJsonBody(body): OptionalJsonBody<Logout>,
 ) -> Answered {
-    let person = authenticated(&headers, &state).await?;
     let token = body.refresh_token.as_ref().map(ExposeSecret::expose_secret);
+    let person = match authenticated(&headers, &state).await {
+        Err(Refusal::NoToken | Refusal::Token(_) | Refusal::Revoked) if token.is_some() => None,
+        Err(refusal) => return Err(answer::answer(&refusal).into()),
+        Ok(None) if token.is_none() => return Err(AccountError::NoAccount.into()),
+        Ok(person) => person.filter(|person| person.session.is_some()),
+    };
+    if person.is_none() && token.is_none() {
+        let cure = "this access token belongs to no session; send the `refresh_token` of the one to end";
+        return Err(Failure::new(422, "invalid_request", cure));
+    }
     state.accounts.logout(&client, person, token).await?;
     Ok(done())
 }
 
 /// Your account.
-#[utoipa::path(get, path = "/me", tag = "Accounts", security(("bearer" = [])),
-    responses((status = 200, body = Profile), openapi::Authenticated))]
-pub(super) async fn profile(State(state): State<AuthState>, Caller(person): Caller) -> Answered {
+#[utoipa::path(get, path = "/me", tag = "Accounts",
+    security(("bearer" = [])),
+    responses((status = 200, body = Profile, description = "The account.")),
+    extensions(("x-codes" = json!(["account_disabled"]))))]
+async fn profile(State(state): Shared, Caller(person): Caller) -> Answered {
     let user = state.accounts.profile(person).await?;
     Ok(answer(StatusCode::OK, &Profile::from(&user)))
 }
@@ -188,11 +239,17 @@ pub(super) async fn profile(State(state): State<AuthState>, Caller(person): Call
 ///
 /// A new address needs the password, is told to the old one, and takes effect when the link in the mail
 /// to it is opened.
-#[utoipa::path(patch, path = "/me", tag = "Accounts", request_body = ProfileChange, security(("bearer" = [])),
-    responses((status = 200, body = Profile), openapi::Posted, openapi::Authenticated, openapi::Limited, openapi::Contended))]
-pub(super) async fn edit_profile(
-    State(state): State<AuthState>,
-    From(client): From,
+#[utoipa::path(patch, path = "/me", tag = "Accounts",
+    request_body = ProfileChange,
+    security(("bearer" = [])),
+    responses((status = 200, body = Profile, description = "The account as it is now.")),
+    extensions(("x-codes" = json!([
+        "invalid_request", "invalid_email", "wrong_password", "account_disabled",
+        "too_many_attempts", "busy", "conflict"
+    ]))))]
+async fn edit_profile(
+    State(state): Shared,
+    By(client): By,
     Caller(person): Caller,
     JsonBody(body): JsonBody<ProfileChange>,
 ) -> Answered {
@@ -204,11 +261,17 @@ pub(super) async fn edit_profile(
 }
 
 /// Change your password. Your other sessions end.
-#[utoipa::path(put, path = "/me/password", tag = "Accounts", request_body = PasswordChange, security(("bearer" = [])),
-    responses((status = 204), openapi::Posted, openapi::Authenticated, openapi::WithPassword, openapi::Limited, openapi::Contended))]
-pub(super) async fn change_password(
-    State(state): State<AuthState>,
-    From(client): From,
+#[utoipa::path(put, path = "/me/password", tag = "Accounts",
+    request_body = PasswordChange,
+    security(("bearer" = [])),
+    responses((status = 204, description = "The password is changed.")),
+    extensions(("x-codes" = json!([
+        "password_rejected", "wrong_password", "account_disabled", "too_many_attempts", "busy",
+        "conflict"
+    ]))))]
+async fn change_password(
+    State(state): Shared,
+    By(client): By,
     Caller(person): Caller,
     JsonBody(body): JsonBody<PasswordChange>,
 ) -> Answered {
@@ -219,23 +282,23 @@ pub(super) async fn change_password(
 /// Mail a link that sets a new password.
 ///
 /// The answer and its time do not tell whether there is such an account.
-#[utoipa::path(post, path = "/password-resets", tag = "Passwords", request_body = Address,
-    responses((status = 202, body = Accepted), openapi::Posted, openapi::Limited))]
-pub(super) async fn request_reset(
-    State(state): State<AuthState>,
-    From(client): From,
-    JsonBody(body): JsonBody<Address>,
-) -> Answered {
+#[utoipa::path(post, path = "/password-resets", tag = "Passwords",
+    request_body = Address,
+    responses((status = 202, body = Accepted, description = "A mail may be on its way.")),
+    extensions(("x-codes" = json!(["invalid_email", "too_many_attempts"]))))]
+async fn request_reset(State(state): Shared, By(client): By, JsonBody(body): JsonBody<Address>) -> Answered {
     state.accounts.request_reset(&client, &body.email).await?;
     Ok(accepted("if there is an account with this address, a link that sets a new password is on its way"))
 }
 
 /// See whether the token of a mailed link is still good. Does not use it up.
-#[utoipa::path(post, path = "/password-resets/validate", tag = "Passwords", request_body = LinkToken,
-    responses((status = 200, body = Valid), openapi::Posted, openapi::Linked, openapi::Limited))]
-pub(super) async fn validate_reset(
-    State(state): State<AuthState>,
-    From(client): From,
+#[utoipa::path(post, path = "/password-resets/validate", tag = "Passwords",
+    request_body = LinkToken,
+    responses((status = 200, body = Valid, description = "The token is good.")),
+    extensions(("x-codes" = json!(["invalid_link", "too_many_attempts"]))))]
+async fn validate_reset(
+    State(state): Shared,
+    By(client): By,
     JsonBody(body): JsonBody<LinkToken>,
 ) -> Answered {
     state.accounts.validate_reset(&client, body.token.expose_secret()).await?;
@@ -243,11 +306,15 @@ pub(super) async fn validate_reset(
 }
 
 /// Set a new password with the token of a mailed link. Every session ends.
-#[utoipa::path(post, path = "/password-resets/confirm", tag = "Passwords", request_body = NewPassword,
-    responses((status = 204), openapi::Posted, openapi::Linked, openapi::WithPassword, openapi::Limited, openapi::Contended))]
-pub(super) async fn confirm_reset(
-    State(state): State<AuthState>,
-    From(client): From,
+#[utoipa::path(post, path = "/password-resets/confirm", tag = "Passwords",
+    request_body = NewPassword,
+    responses((status = 204, description = "The password is set.")),
+    extensions(("x-codes" = json!([
+        "invalid_link", "password_rejected", "too_many_attempts", "busy", "conflict"
+    ]))))]
+async fn confirm_reset(
+    State(state): Shared,
+    By(client): By,
     JsonBody(body): JsonBody<NewPassword>,
 ) -> Answered {
     state.accounts.confirm_reset(&client, body.token.expose_secret(), body.new_password).await?;
@@ -256,35 +323,41 @@ pub(super) async fn confirm_reset(
 
 /// The rules for passwords, for programs and in words.
 #[utoipa::path(get, path = "/password-requirements", tag = "Passwords",
-    responses((status = 200, body = PasswordRules)))]
-pub(super) async fn password_requirements(State(state): State<AuthState>) -> Response {
+    responses((status = 200, body = PasswordRules, description = "The rules.")),
+    extensions(("x-codes" = json!([]))))]
+async fn password_requirements(State(state): Shared) -> Response {
     let rules = state.accounts.password_requirements();
     answer(StatusCode::OK, &PasswordRules::from(rules))
 }
 
 /// Your sessions, the latest used first.
-#[utoipa::path(get, path = "/sessions", tag = "Sessions", security(("bearer" = [])),
-    responses((status = 200, body = Sessions), openapi::Authenticated))]
-pub(super) async fn list_sessions(State(state): State<AuthState>, Caller(person): Caller) -> Answered {
+#[utoipa::path(get, path = "/sessions", tag = "Sessions",
+    security(("bearer" = [])),
+    responses((status = 200, body = Sessions, description = "The sessions.")),
+    extensions(("x-codes" = json!(["account_disabled"]))))]
+async fn list_sessions(State(state): Shared, Caller(person): Caller) -> Answered {
     // For an account that is gone, there is nobody to show anything to.
     state.accounts.profile(person).await?;
     let sessions = state.accounts.list_sessions(person).await?;
-    let sessions = sessions.iter().map(|session| SessionView::of(session, person.session)).collect();
+    let lives = state.accounts.settings.lifetimes;
+    let shown = |session| SessionView::of(session, person.session, lives);
+    let sessions = sessions.iter().map(shown).collect();
     Ok(answer(StatusCode::OK, &Sessions { sessions }))
 }
 
 /// End one of your sessions.
-#[utoipa::path(delete, path = "/sessions/{id}", tag = "Sessions", security(("bearer" = [])),
-    params(("id" = String, Path, description = "A session's id.")),
-    responses((status = 204), (status = 404, body = ProblemDocument, content_type = "application/problem+json",
-        description = "`not_found`: it is none of yours, or has ended."), openapi::Authenticated))]
-pub(super) async fn end_session(
-    State(state): State<AuthState>,
-    From(client): From,
+#[utoipa::path(delete, path = "/sessions/{id}", tag = "Sessions",
+    security(("bearer" = [])),
+    params(("id" = String, Path, format = "uuid", description = "A session's id.")),
+    responses((status = 204, description = "It has ended.")),
+    extensions(("x-codes" = json!(["not_found"]))))]
+async fn end_session(
+    State(state): Shared,
+    By(client): By,
     Caller(person): Caller,
-    Path(id): Path<String>,
+    id: Result<Path<SessionId>, PathRejection>,
 ) -> Answered {
-    let Ok(id) = id.parse::<SessionId>() else {
+    let Ok(Path(id)) = id else {
         return Err(Failure::new(404, "not_found", "there is no such session"));
     };
     state.accounts.end_sessions(&client, person, Which::One(id)).await?;
@@ -293,18 +366,19 @@ pub(super) async fn end_session(
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Except {
+struct Except {
     except: Option<String>,
 }
 
 /// End all of your sessions, or all but this one.
-#[utoipa::path(delete, path = "/sessions", tag = "Sessions", security(("bearer" = [])),
+#[utoipa::path(delete, path = "/sessions", tag = "Sessions",
+    security(("bearer" = [])),
     params(("except" = Option<String>, Query, description = "`current` spares the session of this request.")),
-    responses((status = 204), (status = 422, body = ProblemDocument, content_type = "application/problem+json",
-        description = "`invalid_request`"), openapi::Authenticated))]
-pub(super) async fn end_sessions(
-    State(state): State<AuthState>,
-    From(client): From,
+    responses((status = 204, description = "They have ended.")),
+    extensions(("x-codes" = json!(["invalid_request"]))))]
+async fn end_sessions(
+    State(state): Shared,
+    By(client): By,
     Caller(person): Caller,
     query: Result<Query<Except>, QueryRejection>,
 ) -> Answered {
@@ -320,3 +394,7 @@ pub(super) async fn end_sessions(
     state.accounts.end_sessions(&client, person, which).await?;
     Ok(done())
 }
+
+#[cfg(test)]
+#[path = "auth_tests/mod.rs"]
+mod tests;

@@ -1,16 +1,25 @@
 //! JSON in, JSON and problem documents out, the same way for every endpoint.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
-use axum::body::{Body, Bytes, HttpBody};
+use axum::body::Body;
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use http_body_util::BodyExt;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use zeroize::{Zeroize, Zeroizing};
 
+use crate::domain::answer::Answer;
 use crate::domain::problem::Problem;
+
+/// The largest request body, in bytes.
+pub(super) const MAX_BODY: usize = 64 * 1024;
+/// The longest message about a body, in characters: it names members by the names they were sent with.
+const MAX_WORDS: usize = 300;
 
 /// A refusal or failure as an answer.
 #[derive(Debug)]
@@ -20,7 +29,7 @@ pub(super) struct Failure(Box<Told>);
 struct Told {
     problem: Problem,
     /// For 401: how to authenticate (RFC 9110 §11.6.1).
-    challenge: Option<&'static str>,
+    challenge: Option<Cow<'static, str>>,
     retry_after: Option<Duration>,
     /// An extension member of the document (RFC 9457 §3.2).
     member: Option<(&'static str, Value)>,
@@ -35,7 +44,7 @@ impl Failure {
     }
 
     pub(super) fn challenging(mut self, challenge: &'static str) -> Failure {
-        self.0.challenge = Some(challenge);
+        self.0.challenge = Some(challenge.into());
         self
     }
 
@@ -48,26 +57,39 @@ impl Failure {
         self.0.member = Some((name, value));
         self
     }
+
+    /// The whole document.
+    pub(super) fn document(&self) -> Value {
+        let mut document = json!(self.0.problem);
+        if let Some((name, value)) = &self.0.member {
+            document[name] = value.clone();
+        }
+        document
+    }
+}
+
+impl From<Answer> for Failure {
+    fn from(Answer { problem, challenge, .. }: Answer) -> Failure {
+        let mut failure = Failure::new(problem.status, problem.code, problem.detail);
+        failure.0.challenge = challenge.map(Cow::from);
+        failure
+    }
 }
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        let Told { problem, challenge, retry_after, member } = *self.0;
-        let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let text = match member {
-            None => problem.to_json(),
-            Some((name, value)) => {
-                let mut document = json!(problem);
-                document[name] = value;
-                format!("{document}\n")
-            }
+        let status = StatusCode::from_u16(self.0.problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let text = match &self.0.member {
+            None => self.0.problem.to_json(),
+            Some(_) => format!("{}\n", self.document()),
         };
         let mut response = typed(status, "application/problem+json", text);
         let headers = response.headers_mut();
-        if let Some(challenge) = challenge {
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+        // Words of ours and scopes (RFC 6749 §3.3): visible ASCII.
+        if let Some(challenge) = self.0.challenge.and_then(|text| HeaderValue::from_str(&text).ok()) {
+            headers.insert(header::WWW_AUTHENTICATE, challenge);
         }
-        if let Some(wait) = retry_after {
+        if let Some(wait) = self.0.retry_after {
             // Whole seconds (RFC 9110 §10.2.3), and never "at once".
             let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
@@ -82,7 +104,7 @@ pub(super) fn answer(status: StatusCode, value: &impl Serialize) -> Response {
         Ok(text) => typed(status, "application/json", text),
         Err(error) => {
             tracing::error!(%error, "an answer could not be written as JSON");
-            Failure::new(500, "internal", "the answer could not be written").into_response()
+            internal().into_response()
         }
     }
 }
@@ -104,28 +126,11 @@ pub(super) struct JsonBody<T>(pub T);
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
     type Rejection = Failure;
 
-    async fn from_request(request: Request, state: &S) -> Result<JsonBody<T>, Failure> {
-        // A page of another origin can send forms and text without asking first, but not this type.
-        let is_json = request.headers().get(header::CONTENT_TYPE).is_some_and(|value| {
-            let media_type = value.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
-            media_type.trim_ascii().eq_ignore_ascii_case(b"application/json")
-        });
-        if !is_json {
-            let cure = "send the body as `Content-Type: application/json`";
-            return Err(Failure::new(415, "unsupported_media_type", cure));
+    async fn from_request(request: Request, _: &S) -> Result<JsonBody<T>, Failure> {
+        if !is_json(&request) {
+            return Err(wrong_type());
         }
-        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| {
-            if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-                Failure::new(413, "body_too_large", "the body is larger than 64 KiB")
-            } else {
-                Failure::new(400, "body_unreadable", "the body ended early")
-            }
-        })?;
-        // The message of a parser names fields and positions, and quotes what it found: the caller's
-        // own words, told to nobody else.
-        serde_json::from_slice(&bytes)
-            .map(JsonBody)
-            .map_err(|error| Failure::new(400, "invalid_json", error.to_string()))
+        parse(&read(request).await?).map(JsonBody)
     }
 }
 
@@ -135,13 +140,101 @@ pub(super) struct OptionalJsonBody<T>(pub T);
 impl<S: Send + Sync, T: DeserializeOwned + Default> FromRequest<S> for OptionalJsonBody<T> {
     type Rejection = Failure;
 
-    async fn from_request(request: Request, state: &S) -> Result<OptionalJsonBody<T>, Failure> {
-        let has_type = request.headers().contains_key(header::CONTENT_TYPE);
-        if !has_type && request.body().is_end_stream() {
-            return Ok(OptionalJsonBody(T::default()));
+    async fn from_request(request: Request, _: &S) -> Result<OptionalJsonBody<T>, Failure> {
+        let is_json = is_json(&request);
+        // Only the end of a body tells that there was none: HTTP/2 need not say so ahead.
+        let bytes = read(request).await?;
+        match (bytes.is_empty(), is_json) {
+            (true, _) => Ok(OptionalJsonBody(T::default())),
+            (false, true) => parse(&bytes).map(OptionalJsonBody),
+            (false, false) => Err(wrong_type()),
         }
-        JsonBody::from_request(request, state).await.map(|JsonBody(body)| OptionalJsonBody(body))
     }
+}
+
+/// A page of another origin can send forms and text without asking first, but not this type.
+fn is_json(request: &Request) -> bool {
+    request.headers().get(header::CONTENT_TYPE).is_some_and(|value| {
+        let media_type = value.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
+        media_type.trim_ascii().eq_ignore_ascii_case(b"application/json")
+    })
+}
+
+pub(super) fn wrong_type() -> Failure {
+    Failure::new(415, "unsupported_media_type", "send the body as `Content-Type: application/json`")
+}
+
+pub(super) fn too_large() -> Failure {
+    Failure::new(413, "body_too_large", "the body is larger than 64 KiB")
+}
+
+pub(super) fn unreadable() -> Failure {
+    Failure::new(400, "body_unreadable", "the body ended early")
+}
+
+pub(super) fn malformed(detail: &str) -> Failure {
+    Failure::new(400, "invalid_json", detail.chars().take(MAX_WORDS).collect::<String>())
+}
+
+pub(super) fn internal() -> Failure {
+    Failure::new(500, "internal", "the answer could not be written")
+}
+
+pub(super) fn no_such_method() -> Failure {
+    Failure::new(405, "method_not_allowed", "this path does not take this method")
+}
+
+/// The body as far as [`MAX_BODY`] goes, whatever length it claims or comes in. It may hold a password, so
+/// what it was read into is overwritten.
+async fn read(request: Request) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    let length = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
+    let length = length.and_then(|length| length.parse().ok()).unwrap_or(MAX_BODY);
+    if length > MAX_BODY {
+        return Err(too_large());
+    }
+    // Room for all of it, so that no copy is left behind by growing.
+    let mut whole = Zeroizing::new(Vec::with_capacity(length));
+    let mut body = request.into_body();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| unreadable())?;
+        let Ok(chunk) = frame.into_data() else { continue };
+        if whole.len() + chunk.len() > MAX_BODY {
+            return Err(too_large());
+        }
+        whole.extend_from_slice(&chunk);
+        // Ours alone, as a rule; then nothing of it need stay.
+        if let Ok(mut chunk) = chunk.try_into_mut() {
+            chunk.zeroize();
+        }
+    }
+    Ok(whole)
+}
+
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
+    let reader = &mut serde_json::Deserializer::from_slice(bytes);
+    let parsed = serde_path_to_error::deserialize(&mut *reader).map_err(|error| {
+        let path = error.path().to_string();
+        (path, error.into_inner())
+    });
+    // Anything but white space behind the value is a fault as well.
+    let parsed = parsed.and_then(|value| reader.end().map(|()| value).map_err(|e| (".".to_owned(), e)));
+    parsed.map_err(|(path, error)| {
+        let words = without_values(&error.to_string());
+        let detail = if path == "." { words } else { format!("`{path}`: {words}") };
+        malformed(&detail)
+    })
+}
+
+/// The parser's message without what it found: that may be a password in the wrong place.
+fn without_values(message: &str) -> String {
+    for fault in ["invalid type: ", "invalid value: ", "invalid length "] {
+        if let Some(found) = message.strip_prefix(fault)
+            && let Some((_, expected)) = found.rsplit_once(", expected ")
+        {
+            return format!("expected {expected}");
+        }
+    }
+    message.to_owned()
 }
 
 /// The answer to a path we do not know.
@@ -151,5 +244,5 @@ pub(super) async fn not_found() -> Failure {
 
 /// The answer to a method a path does not have; axum adds `Allow`.
 pub(super) async fn method_not_allowed() -> Failure {
-    Failure::new(405, "method_not_allowed", "this path does not take this method")
+    no_such_method()
 }

@@ -1,31 +1,32 @@
 //! Whose request it is: what the native endpoints take from a request beside its body.
 //!
 //! A token counts in `Authorization` only, and by the very rules of the request path. Cookies are never
-//! looked at, so that no page of another site can do anything here in its visitor's name.
+//! looked at, so no page of another site can do anything here in its visitor's name (CSRF).
 
 use std::convert::Infallible;
+use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
 use axum::http::HeaderMap;
 use axum::http::request::Parts;
 
-use super::account_failure::{BAD_TOKEN, NO_TOKEN};
 use super::auth::AuthState;
 use super::body::Failure;
+use crate::domain::answer::answer;
 use crate::domain::credential;
 use crate::domain::request::Headers;
 use crate::domain::verdict::Refusal;
 use crate::service::accounts::{AccountError, Client, Person};
 
-/// Where the request comes from.
-pub(super) struct From(pub(super) Client);
+/// Who sent the request, as far as it tells.
+pub(super) struct By(pub(super) Client);
 
-impl<S: Send + Sync> FromRequestParts<S> for From {
+impl<S: Send + Sync> FromRequestParts<S> for By {
     type Rejection = Infallible;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<From, Infallible> {
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<By, Infallible> {
         // The bridge tells it with every request; without it, the limits count it under no address.
-        Ok(From(parts.extensions.get().cloned().unwrap_or_else(|| Client {
+        Ok(By(parts.extensions.get().cloned().unwrap_or_else(|| Client {
             address: std::net::Ipv4Addr::UNSPECIFIED.into(),
             user_agent: None,
             request_id: String::new(),
@@ -36,13 +37,14 @@ impl<S: Send + Sync> FromRequestParts<S> for From {
 /// The account that the access token speaks for.
 pub(super) struct Caller(pub(super) Person);
 
-impl FromRequestParts<AuthState> for Caller {
+impl FromRequestParts<Arc<AuthState>> for Caller {
     type Rejection = Failure;
 
-    async fn from_request_parts(parts: &mut Parts, state: &AuthState) -> Result<Caller, Failure> {
-        match authenticated(&parts.headers, state).await? {
-            Some(person) => Ok(Caller(person)),
-            None => Err(refused(&Refusal::NoToken)),
+    async fn from_request_parts(parts: &mut Parts, state: &Arc<AuthState>) -> Result<Caller, Failure> {
+        match authenticated(&parts.headers, state).await {
+            Ok(Some(person)) => Ok(Caller(person)),
+            Ok(None) => Err(AccountError::NoAccount.into()),
+            Err(refusal) => Err(answer(&refusal).into()),
         }
     }
 }
@@ -55,37 +57,13 @@ impl Headers for Fields<'_> {
     }
 }
 
-/// The account of the token in `headers`; `None` when there is no token.
+/// The account of the token in `headers`; `None` when the token is good and speaks for none.
 ///
 /// # Errors
-/// There is one, and it is not good or of no account.
-pub(super) async fn authenticated(headers: &HeaderMap, state: &AuthState) -> Result<Option<Person>, Failure> {
+/// There is no token, more than one, or one that is not good.
+pub(super) async fn authenticated(headers: &HeaderMap, state: &AuthState) -> Result<Option<Person>, Refusal> {
     let fields = Fields(headers);
-    let Some(token) = credential::only_bearer(&fields).map_err(|refusal| refused(&refusal))? else {
-        return Ok(None);
-    };
-    let verified = state.authenticator.authenticate(token).await.map_err(|refusal| refused(&refusal))?;
-    match Person::of(&verified.identity, &state.issuer) {
-        Some(person) => Ok(Some(person)),
-        None => Err(AccountError::NoAccount.into()),
-    }
-}
-
-/// A token that is not good, in the words of the request path.
-fn refused(refusal: &Refusal) -> Failure {
-    match refusal {
-        Refusal::NoToken => {
-            Failure::new(401, "token_missing", "Send an access token: Authorization: Bearer …")
-                .challenging(NO_TOKEN)
-        }
-        Refusal::Credentials => {
-            Failure::new(400, "credentials_ambiguous", "Send exactly one credential, in one place.")
-        }
-        Refusal::NotReady => Failure::new(503, "not_ready", "The gateway is starting; try again shortly."),
-        // Every other refusal that authentication has is about the token; why it is bad stays inside.
-        _ => {
-            let detail = "The access token is expired, revoked, malformed or not for here.";
-            Failure::new(401, "invalid_token", detail).challenging(BAD_TOKEN)
-        }
-    }
+    let token = credential::only_bearer(&fields)?.ok_or(Refusal::NoToken)?;
+    let verified = (state.authenticator)().authenticate(token).await?;
+    Ok(Person::of(&verified.identity, &state.issuer))
 }

@@ -8,6 +8,7 @@ mod admin_users;
 mod auth;
 mod body;
 mod caller;
+mod docs;
 mod health;
 mod openapi;
 mod pages;

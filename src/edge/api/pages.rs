@@ -61,7 +61,7 @@ impl Page {
 }
 
 /// The source expression that allows exactly this text (CSP 3 §2.3.1).
-fn source(text: &str) -> String {
+pub(super) fn source(text: &str) -> String {
     format!("sha256-{}", STANDARD.encode(Sha256::digest(text)))
 }
 

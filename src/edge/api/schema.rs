@@ -1,39 +1,45 @@
 //! What the native endpoints take and answer, as JSON. Times are seconds since 1970 (RFC 7519,
-//! `NumericDate`), as in the tokens.
+//! `NumericDate`), as in the tokens and in the operator's API.
+//!
+//! Passwords and tokens are secrets from the moment they are read. A member that is not known is refused: a
+//! misspelt one would be silently without effect.
 
 use std::net::IpAddr;
 
 use secrecy::{ExposeSecret, SecretString};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::domain::account::User;
-use crate::domain::password::Requirements;
-use crate::domain::session::{Session, SessionId};
+use crate::domain::password::{Policy, Requirements};
+use crate::domain::session::{Lifetimes, Session, SessionId};
 use crate::service::accounts::Granted;
 
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"email": "ann@example.com", "password": "Correct horse 42", "name": "Ann"}))]
 pub(super) struct Registration {
-    #[schema(example = "ann@example.com")]
+    #[schema(format = Email)]
     pub(super) email: String,
-    #[schema(value_type = String, format = Password, example = "Correct horse 42")]
+    /// See `GET /password-requirements`.
+    #[schema(value_type = String, format = Password)]
     pub(super) password: SecretString,
     /// What the person is called; at most 200 bytes on one line.
-    #[schema(example = "Ann")]
     pub(super) name: Option<String>,
 }
 
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"email": "ann@example.com"}))]
 pub(super) struct Address {
-    #[schema(example = "ann@example.com")]
+    #[schema(format = Email)]
     pub(super) email: String,
 }
 
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"token": "Xq3vN0uGJw2cT5mB8rYk1LpZsHd7EoAfRi6WxVt9QyM"}))]
 pub(super) struct LinkToken {
     /// What follows `#token=` in the link.
     #[schema(value_type = String, format = Password)]
@@ -42,43 +48,50 @@ pub(super) struct LinkToken {
 
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"token": "Xq3vN0uGJw2cT5mB8rYk1LpZsHd7EoAfRi6WxVt9QyM", "new_password": "Correct horse 43"}))]
 pub(super) struct NewPassword {
     /// What follows `#token=` in the link.
     #[schema(value_type = String, format = Password)]
     pub(super) token: SecretString,
+    /// See `GET /password-requirements`.
     #[schema(value_type = String, format = Password)]
     pub(super) new_password: SecretString,
 }
 
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"email": "ann@example.com", "password": "Correct horse 42"}))]
 pub(super) struct Credentials {
-    #[schema(example = "ann@example.com")]
+    #[schema(format = Email)]
     pub(super) email: String,
-    #[schema(value_type = String, format = Password, example = "Correct horse 42")]
+    #[schema(value_type = String, format = Password)]
     pub(super) password: SecretString,
 }
 
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"refresh_token": "AQGb1sPKfXCTv8NVr0uQXAGb1sPKfnPCnRcUk2cTqQAAAAG5vX0c2Xy0"}))]
 pub(super) struct Refresh {
     #[schema(value_type = String, format = Password)]
     pub(super) refresh_token: SecretString,
 }
 
-/// Needed only by who has no access token left.
 #[derive(Deserialize, ToSchema, Default)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"refresh_token": "AQGb1sPKfXCTv8NVr0uQXAGb1sPKfnPCnRcUk2cTqQAAAAG5vX0c2Xy0"}))]
 pub(super) struct Logout {
+    /// Needed only by who has no access token that is still good.
     #[schema(value_type = Option<String>, format = Password)]
     pub(super) refresh_token: Option<SecretString>,
 }
 
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"current_password": "Correct horse 42", "new_password": "Correct horse 43"}))]
 pub(super) struct PasswordChange {
     #[schema(value_type = String, format = Password)]
     pub(super) current_password: SecretString,
+    /// See `GET /password-requirements`.
     #[schema(value_type = String, format = Password)]
     pub(super) new_password: SecretString,
 }
@@ -86,27 +99,43 @@ pub(super) struct PasswordChange {
 /// What is not there stays as it is.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"name": "Ann Lee", "email": "ann.lee@example.com", "current_password": "Correct horse 42"}))]
 pub(super) struct ProfileChange {
-    /// An empty name takes it away.
+    /// `null` or an empty text takes it away.
+    #[serde(default, deserialize_with = "taken_away")]
     pub(super) name: Option<String>,
     /// Takes effect when the link in the mail to it is opened. Needs `current_password`.
+    #[schema(format = Email)]
     pub(super) email: Option<String>,
     #[schema(value_type = Option<String>, format = Password)]
     pub(super) current_password: Option<SecretString>,
 }
 
+/// `null` is not the same as nothing (RFC 7396 §1).
+fn taken_away<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    Option::<String>::deserialize(deserializer).map(|name| Some(name.unwrap_or_default()))
+}
+
 /// An account, as its owner sees it.
 #[derive(Serialize, ToSchema)]
+#[schema(example = json!({
+    "id": "019b1e20-7c2e-7c3a-9d51-3f0b2a6c4e11", "email": "ann@example.com", "email_verified": true,
+    "name": "Ann", "created_at": 1800000000, "updated_at": 1800000060, "last_login_at": 1800003600,
+    "scopes": ["read"],
+}))]
 pub(super) struct Profile {
+    /// The `sub` of its tokens.
     #[schema(value_type = String, format = "uuid")]
     id: Uuid,
-    #[schema(example = "ann@example.com")]
     email: String,
     email_verified: bool,
+    #[schema(required)]
     name: Option<String>,
     created_at: u64,
     updated_at: u64,
+    #[schema(required)]
     last_login_at: Option<u64>,
+    /// What its access tokens may do.
     scopes: Vec<String>,
     /// The address that a confirmation was just mailed to.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -131,13 +160,21 @@ impl From<&User> for Profile {
 
 /// Tokens (RFC 6749 §5.1), and whose they are.
 #[derive(Serialize, ToSchema)]
+#[schema(example = json!({
+    "access_token": "eyJ0eXAiOiJhdCtqd3QiLCJhbGciOiJFZERTQSIsImtpZCI6IjEifQ.e30.c2lnbmF0dXJl",
+    "token_type": "Bearer", "expires_in": 1800,
+    "refresh_token": "AQGb1sPKfXCTv8NVr0uQXAGb1sPKfnPCnRcUk2cTqQAAAAG5vX0c2Xy0",
+    "user": {
+        "id": "019b1e20-7c2e-7c3a-9d51-3f0b2a6c4e11", "email": "ann@example.com", "email_verified": true,
+        "name": "Ann", "created_at": 1800000000, "updated_at": 1800000060, "last_login_at": 1800003600,
+        "scopes": ["read"],
+    },
+}))]
 pub(super) struct Tokens {
     access_token: String,
     /// Always `Bearer`.
-    #[schema(example = "Bearer")]
     token_type: &'static str,
     /// Seconds until the access token ends.
-    #[schema(example = 1800)]
     expires_in: u64,
     /// Good for one exchange, which brings the next one.
     refresh_token: String,
@@ -158,12 +195,14 @@ impl From<&Granted> for Tokens {
 
 /// What happens next.
 #[derive(Serialize, ToSchema)]
+#[schema(example = json!({"detail": "if there is an account with this address, a link that sets a new password is on its way"}))]
 pub(super) struct Accepted {
     pub(super) detail: &'static str,
 }
 
 /// The token of a link is good.
 #[derive(Serialize, ToSchema)]
+#[schema(example = json!({"valid": true}))]
 pub(super) struct Valid {
     /// Always true: a link that is not good is answered with `invalid_link`.
     pub(super) valid: bool,
@@ -171,33 +210,36 @@ pub(super) struct Valid {
 
 /// The rules for passwords.
 #[derive(Serialize, ToSchema)]
+#[schema(example = json!({
+    "policy": "length", "min_length": 15, "max_bytes": 1024, "uppercase": false, "lowercase": false,
+    "digit": false, "special": false, "common_refused": true, "identity_refused": true,
+    "text": ["Use at least 15 characters; a sentence is fine."],
+}))]
 pub(super) struct PasswordRules {
-    /// `composition` or `length`.
-    policy: &'static str,
+    #[schema(value_type = String)]
+    policy: Policy,
     /// In characters.
     min_length: usize,
     /// In bytes of UTF-8.
     max_bytes: usize,
+    /// Whether an upper case letter is needed; so for the next three.
     uppercase: bool,
     lowercase: bool,
     digit: bool,
-    /// A character that is neither a letter nor a digit.
+    /// A character that is none of the three.
     special: bool,
     /// Whether common passwords are refused.
     common_refused: bool,
-    /// Whether the account's address and name are refused.
+    /// Whether a password that is the account's address or name, or hardly more, is refused.
     identity_refused: bool,
     /// One sentence for each rule.
-    text: Vec<String>,
+    text: Vec<&'static str>,
 }
 
 impl From<Requirements> for PasswordRules {
     fn from(rules: Requirements) -> PasswordRules {
         PasswordRules {
-            policy: match rules.policy {
-                crate::domain::password::Policy::Composition => "composition",
-                crate::domain::password::Policy::Length => "length",
-            },
+            policy: rules.policy,
             min_length: rules.min_length,
             max_bytes: rules.max_bytes,
             uppercase: rules.uppercase,
@@ -206,7 +248,7 @@ impl From<Requirements> for PasswordRules {
             special: rules.special,
             common_refused: rules.common_refused,
             identity_refused: rules.identity_refused,
-            text: rules.text.iter().map(|text| (*text).to_owned()).collect(),
+            text: rules.text,
         }
     }
 }
@@ -214,16 +256,21 @@ impl From<Requirements> for PasswordRules {
 /// A sign-in on one device.
 #[derive(Serialize, ToSchema)]
 pub(super) struct SessionView {
+    /// The `sid` of its access tokens.
     #[schema(value_type = String, format = "uuid")]
     id: Uuid,
     /// Whether the access token of this request belongs to it.
     current: bool,
-    #[schema(example = "Firefox on Windows")]
+    /// For people.
     device: String,
+    /// As it was sent with the last use, cut to 256 characters.
+    #[schema(required)]
     user_agent: Option<String>,
-    #[schema(value_type = String, example = "192.0.2.1")]
+    /// Of the last use.
+    #[schema(value_type = String)]
     address: IpAddr,
-    #[schema(example = "Berlin, Germany")]
+    /// Where that address is, when the gateway has a database of places.
+    #[schema(required)]
     place: Option<String>,
     created_at: u64,
     last_used_at: u64,
@@ -232,7 +279,7 @@ pub(super) struct SessionView {
 }
 
 impl SessionView {
-    pub(super) fn of(session: &Session, current: Option<SessionId>) -> SessionView {
+    pub(super) fn of(session: &Session, current: Option<SessionId>, lifetimes: Lifetimes) -> SessionView {
         SessionView {
             id: session.id.0,
             current: Some(session.id) == current,
@@ -242,28 +289,32 @@ impl SessionView {
             place: session.device.place.clone(),
             created_at: session.created_at.0,
             last_used_at: session.last_used_at.0,
-            expires_at: session.expires_at.0,
+            expires_at: session.ends_at(lifetimes).0,
         }
     }
 }
 
 /// The sessions of an account, the latest used first.
 #[derive(Serialize, ToSchema)]
+#[schema(example = json!({"sessions": [{
+    "id": "019b1e21-0a4b-7b8e-8c7d-5a1e9f3b2d60", "current": true, "device": "Firefox on Windows",
+    "user_agent": "Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:140.0) Gecko/20100101 Firefox/140.0",
+    "address": "192.0.2.1", "place": "Berlin, Germany", "created_at": 1800000000, "last_used_at": 1800003600,
+    "expires_at": 1802595600,
+}]}))]
 pub(super) struct Sessions {
     pub(super) sessions: Vec<SessionView>,
 }
 
 /// What went wrong (RFC 9457). `code` is stable, `title` and `detail` are for people.
-#[derive(Serialize, ToSchema)]
-pub(super) struct ProblemDocument {
+#[derive(ToSchema)]
+#[allow(dead_code, reason = "read by the description only")]
+pub(super) struct Problem {
     /// Always `about:blank`.
-    #[schema(example = "about:blank")]
     r#type: String,
-    #[schema(example = 422)]
     status: u16,
     title: String,
     detail: String,
-    #[schema(example = "password_rejected")]
     code: String,
     /// Of `password_rejected`: the rules that the password breaks.
     violations: Option<Vec<BrokenRule>>,
@@ -272,9 +323,12 @@ pub(super) struct ProblemDocument {
 }
 
 /// A rule that a password breaks.
-#[derive(Serialize, ToSchema)]
+#[derive(ToSchema)]
+#[allow(dead_code, reason = "read by the description only")]
 pub(super) struct BrokenRule {
-    #[schema(example = "too_short")]
+    /// `too_short`, `too_long`, `no_uppercase`, `no_lowercase`, `no_digit`, `no_special`, `too_common`,
+    /// `contains_identity` or `contains_nul`.
     rule: String,
+    /// For people.
     text: String,
 }

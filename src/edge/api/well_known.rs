@@ -22,6 +22,8 @@ pub struct NativeState {
     pub issuer: String,
     /// The origin people see, without a trailing slash.
     pub public_url: String,
+    /// The page that describes the native endpoints.
+    pub docs_url: String,
     pub keys: Arc<dyn Keys>,
 }
 
@@ -41,13 +43,15 @@ async fn jwks(State(state): State<NativeState>) -> Response {
 }
 
 async fn metadata(State(state): State<NativeState>) -> Response {
-    // Both lists are empty because there is no authorization and no token endpoint. RFC 8414 §2 demands
-    // the first, and without the second a reader must assume the code and implicit grants.
+    // Both lists are empty because there is no authorization and no token endpoint: what signs people in
+    // here takes JSON and is none of RFC 6749. RFC 8414 §2 demands the first, and without the second a
+    // reader must assume the code and implicit grants.
     let document = json!({
         "issuer": state.issuer,
         "jwks_uri": format!("{}/.well-known/jwks.json", state.public_url),
         "response_types_supported": [],
         "grant_types_supported": [],
+        "service_documentation": state.docs_url,
     });
     public("application/json", document.to_string())
 }
@@ -75,6 +79,7 @@ mod tests {
         let state = NativeState {
             issuer: "https://us.test".into(),
             public_url: "https://gate.test".into(),
+            docs_url: "https://gate.test/auth/docs".into(),
             keys: Arc::new(FakeKeys::default()),
         };
         let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
@@ -91,6 +96,7 @@ mod tests {
         let (_, metadata) = ask("GET", "/.well-known/oauth-authorization-server").await;
         assert_eq!(metadata["issuer"], "https://us.test");
         assert_eq!(metadata["jwks_uri"], "https://gate.test/.well-known/jwks.json");
+        assert_eq!(metadata["service_documentation"], "https://gate.test/auth/docs");
         assert!(metadata.get("token_endpoint").is_none());
     }
 

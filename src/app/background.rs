@@ -1,0 +1,50 @@
+//! What goes on beside the requests, until the gateway stops.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use super::Parts;
+use crate::edge::proxy;
+use crate::edge::store::RevocationCache;
+
+/// How often external keys are fetched again.
+const REFRESH_KEYS: Duration = Duration::from_secs(300);
+/// How often ended revocations are forgotten.
+const SWEEP: Duration = Duration::from_secs(60);
+
+/// Ends the streams of revoked callers after every change of the set.
+pub(super) async fn cut_streams(
+    changed: Arc<Notify>,
+    streams: Arc<proxy::exchange::Streams>,
+    revocations: Arc<RevocationCache>,
+) {
+    loop {
+        changed.notified().await;
+        let cut = streams.cut_revoked(&*revocations);
+        if cut > 0 {
+            tracing::info!(cut, "streams of revoked callers were ended");
+        }
+    }
+}
+
+/// Fetches the keys of external issuers again.
+pub(super) async fn refresh_keys(parts: Arc<Parts>) {
+    let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + REFRESH_KEYS, REFRESH_KEYS);
+    loop {
+        ticks.tick().await;
+        parts.issuers.load_full().refresh_all().await;
+    }
+}
+
+/// Forgets what has ended.
+pub(super) async fn sweep(parts: Arc<Parts>) {
+    let mut ticks = tokio::time::interval(SWEEP);
+    loop {
+        ticks.tick().await;
+        if let Err(error) = parts.store.sweep(parts.clock.now()).await {
+            tracing::warn!(%error, "ended revocations could not be forgotten; they are tried again");
+        }
+    }
+}
