@@ -1,0 +1,280 @@
+//! Accounts in a running gateway: from the mail to the app, and out again.
+
+mod support;
+
+use std::collections::HashSet;
+
+use serde_json::{Value, json};
+use support::{Gateway, PATIENCE, Upstream, body_of, field, find, status};
+
+const ANN: &str = "ann@example.com";
+const PASSWORD: &str = "Correct horse 42";
+
+/// A gateway whose mails are files, in front of an app that wants to know its callers.
+struct World {
+    gateway: Gateway,
+    app: Upstream,
+    prefix: &'static str,
+}
+
+impl World {
+    async fn start() -> World {
+        World::start_with("/auth", "", "").await
+    }
+
+    async fn start_with(prefix: &'static str, server: &str, extra: &str) -> World {
+        let app = Upstream::start().await;
+        let extra = format!(
+            "[passwords]\nbcrypt_cost = 4\n[limits]\nenabled = false\n[mail]\ntransport = \"file:./outbox\"\n{extra}\n\
+             [[routes]]\nname = \"app\"\nupstream = [\"http://{}\"]\n",
+            app.address
+        );
+        World { gateway: Gateway::start_with(server, &extra).await, app, prefix }
+    }
+
+    /// One call of a native endpoint, with further field lines.
+    async fn call(&self, method: &str, path: &str, fields: &str, body: &Value) -> String {
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let kind = if body.is_empty() { "" } else { "Content-Type: application/json\r\n" };
+        self.gateway
+            .send(format!(
+                "{method} {}{path} HTTP/1.1\r\nHost: app.test\r\nUser-Agent: Firefox/140\r\n{kind}{fields}\
+                 Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+                self.prefix,
+                body.len()
+            ))
+            .await
+    }
+
+    async fn post(&self, path: &str, body: &Value) -> (u16, Value) {
+        read(&self.call("POST", path, "", body).await)
+    }
+
+    async fn ask(&self, method: &str, path: &str, token: &str, body: &Value) -> (u16, Value) {
+        read(&self.call(method, path, &bearer(token), body).await)
+    }
+
+    /// What the app's route answers to this token.
+    async fn visit(&self, token: &str) -> u16 {
+        status(&self.gateway.get("/", &bearer(token)).await)
+    }
+
+    /// The next mail that is none of `seen`, unfolded.
+    async fn mail(&self, seen: &mut HashSet<String>) -> String {
+        let folder = self.gateway.folder.path().join("outbox");
+        let look = async {
+            loop {
+                for entry in std::fs::read_dir(&folder).into_iter().flatten() {
+                    let path = entry.unwrap().path();
+                    let name = path.file_name().unwrap().to_string_lossy().into_owned();
+                    if name.ends_with(".eml") && !name.starts_with('.') && seen.insert(name) {
+                        return std::fs::read_to_string(path).unwrap();
+                    }
+                }
+                // The folder tells nobody what comes into it.
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            }
+        };
+        let mail = tokio::time::timeout(PATIENCE, look).await.expect("no mail came");
+        // Quoted-printable (RFC 2045 §6.7), as far as links need it.
+        mail.replace("=\r\n", "").replace("=3D", "=")
+    }
+
+    /// The token of the link in the next mail that has one.
+    async fn link(&self, seen: &mut HashSet<String>) -> String {
+        loop {
+            let mail = self.mail(seen).await;
+            if let Some((before, token)) = mail.split_once("#token=") {
+                let place = format!("http://localhost:8080{}/pages/", self.prefix);
+                assert!(before.contains(&place), "a link that leads elsewhere: {mail}");
+                return token
+                    .chars()
+                    .take_while(|c| c.is_ascii_alphanumeric() || "-_".contains(*c))
+                    .collect();
+            }
+        }
+    }
+
+    /// Registers and verifies Ann.
+    async fn ann(&self, seen: &mut HashSet<String>) {
+        let account = json!({"email": ANN, "password": PASSWORD, "name": "Ann"});
+        assert_eq!(self.post("/register", &account).await.0, 202);
+        let token = self.link(seen).await;
+        let (status, user) = self.post("/verify-email", &json!({"token": token})).await;
+        assert_eq!((status, &user["email_verified"]), (200, &json!(true)));
+    }
+
+    async fn login(&self) -> Value {
+        let (status, tokens) = self.post("/login", &json!({"email": ANN, "password": PASSWORD})).await;
+        assert_eq!(status, 200, "{tokens}");
+        tokens
+    }
+}
+
+fn bearer(token: &str) -> String {
+    format!("Authorization: Bearer {token}\r\n")
+}
+
+fn read(answer: &str) -> (u16, Value) {
+    assert!(field(answer, "x-request-id").is_some(), "{answer}");
+    (status(answer), serde_json::from_str(body_of(answer)).unwrap_or(Value::Null))
+}
+
+fn text<'a>(tokens: &'a Value, name: &str) -> &'a str {
+    tokens[name].as_str().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn from_registering_to_a_request_that_is_refused() {
+    let world = World::start().await;
+    let mut seen = HashSet::new();
+    let early = json!({"email": ANN, "password": PASSWORD});
+    world.ann(&mut seen).await;
+    let (status, tokens) = world.post("/login", &early).await;
+    assert_eq!((status, &tokens["token_type"]), (200, &json!("Bearer")));
+    let access = text(&tokens, "access_token");
+    assert_eq!(world.visit(access).await, 200);
+    let forwarded = world.app.only();
+    assert_eq!(field(&forwarded, "x-auth-subject"), tokens["user"]["id"].as_str());
+    assert_eq!(field(&forwarded, "x-auth-email"), Some(ANN));
+
+    let (_, sessions) = world.ask("GET", "/sessions", access, &Value::Null).await;
+    let session = &sessions["sessions"][0];
+    assert_eq!((&session["current"], &session["address"]), (&json!(true), &json!("127.0.0.1")));
+    assert_eq!(session["user_agent"], "Firefox/140");
+    assert_eq!(field(&forwarded, "x-auth-session"), session["id"].as_str());
+
+    let refresh = json!({"refresh_token": tokens["refresh_token"]});
+    let (status, next) = world.post("/refresh", &refresh).await;
+    assert_eq!(status, 200);
+    let next = text(&next, "access_token");
+    assert_eq!(world.visit(next).await, 200);
+    assert_eq!(world.ask("POST", "/logout", next, &Value::Null).await.0, 204);
+    assert_eq!((world.visit(access).await, world.visit(next).await), (401, 401), "on the very next request");
+    assert_eq!(world.ask("GET", "/me", next, &Value::Null).await.1["code"], "invalid_token");
+    assert_eq!(world.post("/refresh", &refresh).await.1["code"], "invalid_refresh_token");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reset_by_mail_ends_every_session() {
+    let world = World::start().await;
+    let mut seen = HashSet::new();
+    world.ann(&mut seen).await;
+    let access = world.login().await["access_token"].as_str().unwrap().to_owned();
+    // Whatever the request says of the host, the link leads to us.
+    let evil = "X-Forwarded-Host: evil.test\r\nForwarded: host=evil.test\r\nX-Original-URL: /evil\r\n";
+    let answer = world.call("POST", "/password-resets", evil, &json!({"email": ANN})).await;
+    assert_eq!(status(&answer), 202);
+    let token = world.link(&mut seen).await;
+    assert_eq!(world.post("/password-resets/validate", &json!({"token": token})).await.0, 200);
+    let weak = json!({"token": token, "new_password": "short"});
+    let (status, problem) = world.post("/password-resets/confirm", &weak).await;
+    assert_eq!((status, &problem["code"]), (422, &json!("password_rejected")));
+    let rules: Vec<&str> =
+        problem["violations"].as_array().unwrap().iter().map(|v| text(v, "rule")).collect();
+    assert!(rules.contains(&"too_short") && rules.contains(&"no_digit"), "{rules:?}");
+    let new = json!({"token": token, "new_password": "Correct horse 43"});
+    assert_eq!(world.post("/password-resets/confirm", &new).await.0, 204);
+    assert_eq!(world.post("/password-resets/confirm", &new).await.1["code"], "invalid_link");
+    assert_eq!(world.visit(&access).await, 401);
+    let old = json!({"email": ANN, "password": PASSWORD});
+    assert_eq!(world.post("/login", &old).await.1["code"], "invalid_credentials");
+    assert_eq!(world.post("/login", &json!({"email": ANN, "password": "Correct horse 43"})).await.0, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ending_the_other_sessions_spares_this_one() {
+    let world = World::start().await;
+    world.ann(&mut HashSet::new()).await;
+    let (one, other) = (world.login().await, world.login().await);
+    let (one, other) = (text(&one, "access_token"), text(&other, "access_token"));
+    assert_eq!((world.visit(one).await, world.visit(other).await), (200, 200));
+    assert_eq!(world.ask("DELETE", "/sessions?except=current", one, &Value::Null).await.0, 204);
+    assert_eq!((world.visit(one).await, world.visit(other).await), (200, 401));
+    let change = json!({"current_password": "wrong", "new_password": "Correct horse 43"});
+    assert_eq!(world.ask("PUT", "/me/password", one, &change).await.1["code"], "wrong_password");
+    let change = json!({"current_password": PASSWORD, "new_password": "Correct horse 43"});
+    assert_eq!(world.ask("PUT", "/me/password", one, &change).await.0, 204);
+    assert_eq!(world.visit(one).await, 200);
+    assert_eq!(world.ask("DELETE", "/sessions", one, &Value::Null).await.0, 204);
+    assert_eq!(world.visit(one).await, 401);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fifty_refreshes_at_once_have_one_successor() {
+    let world = World::start().await;
+    world.ann(&mut HashSet::new()).await;
+    let tokens = world.login().await;
+    let body = json!({"refresh_token": tokens["refresh_token"]});
+    let all = futures::future::join_all((0..50).map(|_| world.post("/refresh", &body))).await;
+    let successors: HashSet<&str> = all
+        .iter()
+        .map(|(status, next)| {
+            assert_eq!(*status, 200, "{next}");
+            text(next, "refresh_token")
+        })
+        .collect();
+    assert_eq!(successors.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_without_an_account_opens_no_account() {
+    let world = World::start().await;
+    let wanted = json!({"sub": "machine"});
+    let (status, minted) = world.gateway.admin("POST", "/admin/v1/tokens", &wanted).await;
+    assert_eq!(status, 201);
+    let token = text(&minted, "access_token");
+    assert_eq!(world.visit(token).await, 200);
+    let (status, problem) = world.ask("GET", "/me", token, &Value::Null).await;
+    assert_eq!((status, &problem["code"]), (403, &json!("no_account")));
+    let twice = format!("{0}{0}", bearer(token));
+    let answer = world.call("GET", "/me", &twice, &Value::Null).await;
+    assert_eq!(read(&answer).1["code"], "credentials_ambiguous");
+    let none = world.call("GET", "/me", &format!("Cookie: session={token}\r\n"), &Value::Null).await;
+    assert_eq!(read(&none).1["code"], "token_missing");
+    assert_eq!(field(&none, "www-authenticate"), Some("Bearer realm=\"palisade\""));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endless_body_is_refused_while_it_comes() {
+    let world = World::start().await;
+    let chunk = format!("4000\r\n{}\r\n", " ".repeat(0x4000));
+    let head = "POST /auth/login HTTP/1.1\r\nHost: app.test\r\nContent-Type: application/json\r\n";
+    // Well beyond what is taken, and no end.
+    let chunked = format!("{head}Transfer-Encoding: chunked\r\n\r\n{}", chunk.repeat(12));
+    let declared = format!("{head}Content-Length: 10000000000\r\n\r\n{{");
+    for request in [chunked, declared] {
+        let answer = world.gateway.send(request).await;
+        assert_eq!((status(&answer), &read(&answer).1["code"]), (413, &json!("body_too_large")), "{answer}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_endpoints_are_where_the_configuration_says() {
+    let cors = "[cors]\norigins = [\"https://app.example.com\"]";
+    let world = World::start_with("/id/v1", "prefix = \"/id/v1\"", cors).await;
+    world.ann(&mut HashSet::new()).await;
+    let access = world.login().await["access_token"].as_str().unwrap().to_owned();
+    let (status, document) = read(&world.call("GET", "/openapi.json", "", &Value::Null).await);
+    assert_eq!((status, &document["servers"][0]["url"]), (200, &json!("http://localhost:8080/id/v1")));
+    let page = world.call("GET", "/docs", "", &Value::Null).await;
+    assert!(find(page.as_bytes(), b"POST /id/v1/login").is_some());
+
+    let asked = "Origin: https://app.example.com\r\nAccess-Control-Request-Method: PATCH\r\n\
+                 Access-Control-Request-Headers: authorization\r\n";
+    let preflight = world.call("OPTIONS", "/me", asked, &Value::Null).await;
+    assert_eq!(field(&preflight, "access-control-allow-origin"), Some("https://app.example.com"));
+    assert_eq!(world.app.requests().len(), 0, "a preflight is answered here");
+    let other = asked.replace("app.example.com", "evil.example.com");
+    let preflight = world.call("OPTIONS", "/me", &other, &Value::Null).await;
+    assert_eq!(field(&preflight, "access-control-allow-origin"), None);
+
+    // What was ours by default is the app's now, and what is published stays public.
+    let app = world.gateway.get("/auth/login", &bearer(&access)).await;
+    assert_eq!(support::status(&app), 200);
+    assert_eq!(world.app.requests().len(), 1);
+    let keys = world.gateway.get("/.well-known/jwks.json", "").await;
+    assert_eq!(field(&keys, "access-control-allow-origin"), Some("*"));
+    let metadata = read(&world.gateway.get("/.well-known/oauth-authorization-server", "").await).1;
+    assert_eq!(metadata["service_documentation"], "http://localhost:8080/id/v1/docs");
+}
