@@ -66,6 +66,10 @@ impl Signer for FakeSigner {
 pub(crate) struct FakeStore {
     state: Mutex<State>,
     broken: AtomicBool,
+    /// What somebody else commits right after the next commit.
+    between: Mutex<Vec<Change>>,
+    /// Whoever asks for the account of this address meets a record that cannot be read.
+    unreadable: Mutex<Option<EmailAddress>>,
 }
 
 /// Cloned for each commit, so that one which fails half-way changes nothing.
@@ -194,6 +198,16 @@ impl FakeStore {
         self.broken.store(false, Ordering::Relaxed);
     }
 
+    /// Somebody else makes these changes right behind the next commit.
+    pub(crate) fn get_in_between(&self, changes: Vec<Change>) {
+        *self.between.lock().unwrap() = changes;
+    }
+
+    /// The account of this address cannot be read any more.
+    pub(crate) fn damage(&self, email: &EmailAddress) {
+        *self.unreadable.lock().unwrap() = Some(email.clone());
+    }
+
     fn check(&self) -> Result<(), StoreError> {
         match self.broken.load(Ordering::Relaxed) {
             true => Err(StoreError::Unavailable("disk secret detail".to_owned())),
@@ -215,6 +229,9 @@ impl Store for FakeStore {
         let mut entries = Vec::new();
         for change in changes {
             entries.extend(next.make(change)?);
+        }
+        for change in self.between.lock().unwrap().drain(..) {
+            next.make(change).unwrap();
         }
         *state = next;
         Ok(entries)
@@ -251,6 +268,9 @@ impl Store for FakeStore {
     }
 
     async fn user_by_email(&self, email: &EmailAddress) -> Result<Option<User>, StoreError> {
+        if self.unreadable.lock().unwrap().as_ref() == Some(email) {
+            return Err(StoreError::Unreadable("a fake".to_owned()));
+        }
         Ok(self.state().users.values().find(|user| user.email == *email).cloned())
     }
 

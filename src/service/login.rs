@@ -56,6 +56,7 @@ impl Accounts {
 
         let mut user = user;
         for _ in 0..TRIES {
+            let version = self.version(user.id).await?;
             if let Err(error) = may_sign_in(&user, self.now()) {
                 let reason = match error {
                     AccountError::EmailNotVerified => "email_not_verified",
@@ -85,13 +86,7 @@ impl Accounts {
                     }
                     let about = About::session(user.id, session.id);
                     self.note(&Source::Client(client), Action::Login, Outcome::Success, about);
-                    return Ok(Granted {
-                        access_token: self.access_token(&user, &session).await?,
-                        refresh_token: self.key.write(&token),
-                        expires_in: self.settings.access_ttl,
-                        session: session.id,
-                        user,
-                    });
+                    return self.grant(version, user, &session, self.key.write(&token));
                 }
                 Err(CommitError::Conflict) => {}
                 Err(error) => return Err(error.into()),
