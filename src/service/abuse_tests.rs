@@ -85,7 +85,20 @@ async fn a_stolen_token_is_refused_on_another_device_within_ten_seconds_too() {
     assert!(matches!(thief, Err(AccountError::InvalidRefreshToken)));
     let denied = (Action::Refresh, Outcome::Denied, Some("device_changed".to_owned()));
     assert!(world.events().contains(&denied));
-    world.refresh(&parent).await.unwrap();
+    assert_eq!(world.revoked_sessions().await, 1, "and the session ends");
+}
+
+#[tokio::test]
+async fn the_session_that_was_not_used_for_longest_makes_room() {
+    let world = world();
+    world.ann().await;
+    let (first, second) = (world.login().await, world.login().await);
+    world.login().await;
+    world.clock.advance(1);
+    let first = world.refresh(&first.refresh_token).await.unwrap();
+    world.login().await;
+    assert!(world.refresh(&second.refresh_token).await.is_err());
+    world.refresh(&first.refresh_token).await.unwrap();
 }
 
 /// Whoever registers somebody's unverified address over and over must not keep the owner out.

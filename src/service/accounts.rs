@@ -40,7 +40,7 @@ pub struct Settings {
     pub access_ttl: Duration,
     /// The life of a session.
     pub lifetimes: Lifetimes,
-    /// Sessions of one account at once; the oldest end.
+    /// Sessions of one account at once; those end that were not used for longest.
     pub max_sessions: usize,
     pub fingerprint: Fingerprint,
     /// How long an entry of the revocation set about tokens of ours is kept: as long as the longest of

@@ -179,6 +179,7 @@ impl State {
         self.entries.retain(|entry| entry.expires_at >= end);
         self.sessions.retain(|_, session| session.expires_at >= end);
         self.links.retain(|_, link| link.expires_at >= end);
+        self.mails.retain(|_, mail| !mail.given_up || mail.created_at.plus(GIVEN_UP_LIFE) >= end);
         Swept {
             revocations: (before.0 - self.entries.len()) as u64,
             sessions: (before.1 - self.sessions.len()) as u64,

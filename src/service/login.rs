@@ -127,16 +127,17 @@ impl Accounts {
         (session, token)
     }
 
-    /// Ends what is over, and the oldest sessions when there are too many for one more.
+    /// Ends what is over, and the least used sessions when there are too many for one more.
     async fn make_room(&self, user: &User) -> Result<Vec<Change>, AccountError> {
         let (now, lives) = (self.now(), self.settings.lifetimes);
         let sessions = self.store.sessions(user.id).await?;
-        let (over, live): (Vec<_>, Vec<_>) =
+        let (over, mut live): (Vec<_>, Vec<_>) =
             sessions.into_iter().partition(|session| now >= session.ends_at(lives));
         let mut changes: Vec<_> =
             over.iter().map(|session| Change::EndSession(session.user, session.id)).collect();
         let excess = (live.len() + 1).saturating_sub(self.settings.max_sessions.max(1));
-        // They come oldest first.
+        // Oldest first, among those that were last used at the same moment.
+        live.sort_by_key(|session| session.last_used_at);
         for session in live.iter().take(excess) {
             changes.extend(self.ending(session, "too many sessions"));
         }

@@ -29,6 +29,8 @@ impl Accounts {
             let decided = session.present(&presented, &self.key, self.settings.lifetimes, self.now());
             let is_good = matches!(decided, Presented::Repeated(_) | Presented::Rotated(..));
             if is_good && is_other && self.settings.fingerprint == Fingerprint::Refuse {
+                let ending = self.ending(&session, "a refresh token was presented by another device");
+                self.store.commit(ending.into()).await?;
                 note(Action::Refresh, Outcome::Denied, about().because("device_changed"));
                 return Err(AccountError::InvalidRefreshToken);
             }
