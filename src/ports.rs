@@ -15,7 +15,9 @@ use async_trait::async_trait;
 pub use self::people::{
     Audit, Busy, Checked, Devices, Limited, Limiter, MailFault, Mailer, Passwords, TooMany,
 };
-pub use self::store::{Change, CommitError, EVENTS_KEPT, Store, StoreError, StoreStatus, Swept};
+pub use self::store::{
+    Change, CommitError, EVENTS_KEPT, GIVEN_UP_LIFE, Store, StoreError, StoreStatus, Swept,
+};
 pub use self::tokens::{
     AccessGrant, KeyInfo, KeyState, Keys, Revocations, SignError, Signed, Signer, Verified, Verifier,
 };

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::task::{AbortHandle, JoinHandle};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
-use super::spawn;
 use crate::config::Config;
 use crate::domain::opaque::ServerKey;
 use crate::domain::session::Lifetimes;
@@ -42,18 +42,26 @@ pub(super) struct Running {
     audit: Arc<AuditLog>,
     outbox: Arc<Outbox>,
     delivering: JoinHandle<()>,
-    tasks: AbortHandle,
+    working: JoinHandle<()>,
+    closing: CancellationToken,
 }
 
 impl Running {
-    /// Ends the workers: mails under way are delivered within `grace`, and every event is written.
+    /// Ends the workers: tasks and mails under way come to their end within `grace`, and every event is
+    /// written.
     pub(super) async fn close(self, grace: Duration) {
-        self.tasks.abort();
+        self.closing.cancel();
         self.outbox.close();
+        if tokio::time::timeout(grace, self.working).await.is_err() {
+            tracing::warn!("the grace period ended with tasks under way; the next start does them");
+        }
         if tokio::time::timeout(grace, self.delivering).await.is_err() {
             tracing::warn!("the grace period ended with mails under way; they may be sent a second time");
         }
-        self.audit.close().await;
+        // A pipe that nobody empties must not keep the gateway from ending.
+        if tokio::time::timeout(grace, self.audit.close()).await.is_err() {
+            tracing::error!("the grace period ended with audit events that could not be written");
+        }
     }
 }
 
@@ -99,21 +107,28 @@ pub(super) fn start(config: &Config, data_dir: &Path, wanted: Wanted) -> Result<
     let outbox = Arc::new(Outbox::new(store, Arc::new(post), clock, meter, key, mails));
     let worker = Arc::clone(&outbox);
     let delivering = tokio::spawn(async move { worker.run().await });
-    let tasks = spawn(do_tasks(accounts.clone(), tasks));
-    Ok(Running { accounts, audit, outbox, delivering, tasks })
+    let closing = CancellationToken::new();
+    let working = tokio::spawn(do_tasks(accounts.clone(), tasks, closing.clone()));
+    Ok(Running { accounts, audit, outbox, delivering, working, closing })
 }
 
 /// Does what requests leave behind: as soon as they say so, and when the time of a later task has come.
-async fn do_tasks(accounts: Accounts, written: Arc<Notify>) {
+async fn do_tasks(accounts: Accounts, written: Arc<Notify>, closing: CancellationToken) {
     let mut ticks = tokio::time::interval(LOOK);
-    loop {
-        if let Err(error) = accounts.do_due_tasks().await {
-            tracing::warn!(%error, "tasks wait: the store does not take their outcome");
-            ticks.tick().await;
-        }
+    while !closing.is_cancelled() {
+        let woken = match accounts.do_due_tasks().await {
+            // There may be more.
+            Ok(true) => continue,
+            Ok(false) => true,
+            Err(error) => {
+                tracing::warn!(%error, "tasks wait: the store does not take their outcome");
+                false
+            }
+        };
         tokio::select! {
-            () = written.notified() => {}
+            () = written.notified(), if woken => {}
             _ = ticks.tick() => {}
+            () = closing.cancelled() => {}
         }
     }
 }

@@ -59,7 +59,7 @@ pub enum Fingerprint {
     Ignore,
     /// Write it down.
     Note,
-    /// Turn it away.
+    /// Turn it away, and end the session.
     Refuse,
 }
 

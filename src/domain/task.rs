@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::account::PasswordHash;
+use super::account::{PasswordHash, UserId};
 use super::email::EmailAddress;
 use super::revocation::Revocation;
 use super::time::UnixTime;
@@ -33,6 +33,11 @@ pub enum Work {
     ResendVerification { email: EmailAddress, origin: Origin },
     /// Mail the link that sets a new password.
     ResetPassword { email: EmailAddress, origin: Origin },
+    /// Mail the link that makes `email` the account's address; nothing when the account's links are of a
+    /// later generation.
+    ChangeEmail { user: UserId, email: EmailAddress, generation: u64 },
+    /// Remove an account that nobody has verified in time.
+    ForgetUnverified(UserId),
     /// Put a revocation in force whose grace has ended.
     Revoke(Revocation),
 }

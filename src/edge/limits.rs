@@ -16,6 +16,9 @@
 //!
 //! Mails are counted by the address that was given, whether or not it is anybody's.
 //!
+//! Whoever has an IPv6 /48, as sites have, has 65,536 of those blocks; together they have 64 times the
+//! allowance of one.
+//!
 //! # Guessing
 //! Who gives a wrong password for one account from one block waits: nothing after the first four, then
 //! 1 s, 2 s, 4 s, and so on up to 15 minutes. An hour without an attempt forgets it, a right password at
@@ -42,6 +45,9 @@ use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
 use crate::ports::{Limited, Limiter, TooMany};
+
+/// A site's allowance is that of so many blocks.
+const BLOCKS_OF_A_SITE: u32 = 64;
 
 /// Wrong passwords that cost no wait.
 const FREE: u32 = 4;
@@ -90,6 +96,8 @@ enum Block {
     V4(u32),
     /// The first 64 bits: what one customer has.
     V6(u64),
+    /// The first 48 bits: what one site has, customers of one network though they may be.
+    Site(u64),
 }
 
 impl Block {
@@ -98,6 +106,14 @@ impl Block {
             IpAddr::V4(address) => Block::V4(address.to_bits()),
             // The shift leaves 64 bits.
             IpAddr::V6(address) => Block::V6((address.to_bits() >> 64) as u64),
+        }
+    }
+
+    /// The site that the block is in.
+    fn site(self) -> Option<Block> {
+        match self {
+            Block::V6(bits) => Some(Block::Site(bits >> 16)),
+            Block::V4(_) | Block::Site(_) => None,
         }
     }
 }
@@ -297,6 +313,9 @@ impl Limiter for Limits {
         let account = account.map(|account| self.hasher.hash_one(account));
         let (burst, one_in) = allowance(what);
         self.take((what, block, None), burst, one_in)?;
+        if let Some(site) = block.site() {
+            self.take((what, site, None), burst * BLOCKS_OF_A_SITE, one_in / BLOCKS_OF_A_SITE)?;
+        }
         match account {
             Some(account) if is_guess(what) => self.guess(what, block, account),
             Some(account) if what == Limited::RequestMail => {
@@ -390,6 +409,22 @@ mod tests {
         assert!(!same("2001:db8:0:1::1", "2001:db8:0:2::1"));
         assert!(same("::ffff:192.0.2.1", "192.0.2.1"));
         assert!(!same("192.0.2.1", "192.0.2.2") && !same("::ffff:192.0.2.1", "::ffff:192.0.2.2"));
+    }
+
+    #[test]
+    fn a_site_is_not_as_many_strangers_as_it_has_networks() {
+        let (limits, time) = limits();
+        let mut networks = (0..2000).map(|network| ip(&format!("2001:db8:7:{network:x}::1")));
+        let mut passed = 0;
+        for network in networks.by_ref() {
+            passed += (0..10).filter(|_| limits.attempt(Limited::Register, network, None).is_ok()).count();
+        }
+        assert_eq!(passed, 640);
+        // Its neighbours know nothing of it, and it grows back.
+        assert_eq!(limits.attempt(Limited::Register, ip("2001:db8:8::1"), None), Ok(()));
+        assert_eq!(limits.attempt(Limited::Register, ip("192.0.2.1"), None), Ok(()));
+        pass(&time, 6);
+        assert_eq!(limits.attempt(Limited::Register, ip("2001:db8:7:ffff::1"), None), Ok(()));
     }
 
     #[test]

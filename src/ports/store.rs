@@ -81,6 +81,10 @@ impl Change {
     }
 }
 
+/// How long a mail that was given up is kept for the operator to see, from when it was made: strangers can
+/// cause as many of them as they like.
+pub const GIVEN_UP_LIFE: std::time::Duration = std::time::Duration::from_secs(30 * 24 * 3600);
+
 /// How many events of one account are kept.
 pub const EVENTS_KEPT: usize = 200;
 
@@ -250,7 +254,8 @@ pub trait Store: Send + Sync {
     /// [`StoreError`].
     async fn events(&self, user: Option<UserId>, limit: usize) -> Result<Vec<Event>, StoreError>;
 
-    /// Forgets what expired before `now`.
+    /// Forgets what expired before `now`: revocations, sessions, links, and mails that were given up
+    /// [`GIVEN_UP_LIFE`] ago.
     ///
     /// # Errors
     /// [`StoreError`].

@@ -31,7 +31,7 @@ use crate::ports::{
 
 /// How often a decision is made again because what it was made from had changed. Only many requests for
 /// one and the same account at once come near it.
-pub(super) const TRIES: usize = 16;
+pub(super) const TRIES: usize = 64;
 
 /// What an operator can set.
 #[derive(Debug, Clone, Copy)]
@@ -40,7 +40,7 @@ pub struct Settings {
     pub access_ttl: Duration,
     /// The life of a session.
     pub lifetimes: Lifetimes,
-    /// Sessions of one account at once; the oldest end.
+    /// Sessions of one account at once; those end that were not used for longest.
     pub max_sessions: usize,
     pub fingerprint: Fingerprint,
     /// How long an entry of the revocation set about tokens of ours is kept: as long as the longest of
@@ -85,7 +85,7 @@ impl Person {
 }
 
 /// What a login and a refresh bring.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Granted {
     pub access_token: String,
     pub refresh_token: SecretString,
@@ -93,6 +93,15 @@ pub struct Granted {
     pub expires_in: Duration,
     pub session: SessionId,
     pub user: User,
+}
+
+impl std::fmt::Debug for Granted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Granted")
+            .field("session", &self.session)
+            .field("user", &self.user.id)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Why an account's request was not done.
@@ -208,6 +217,8 @@ pub(super) enum Source<'a> {
     Client(&'a Client),
     Task(&'a Origin),
     Operator(&'a str),
+    /// Nobody: its time has come.
+    System,
 }
 
 impl Accounts {
@@ -231,6 +242,7 @@ impl Accounts {
             Source::Client(client) => (Actor::User, Some(client.address), client.request_id.clone()),
             Source::Task(origin) => (Actor::User, Some(origin.address), origin.request_id.clone()),
             Source::Operator(request_id) => (Actor::Operator, None, (*request_id).to_owned()),
+            Source::System => (Actor::System, None, String::new()),
         };
         self.audit.record(Event {
             id: self.entropy.uuid(),
@@ -246,17 +258,31 @@ impl Accounts {
         });
     }
 
-    /// An access token of `session`, with the account's present claims.
-    pub(super) async fn access_token(&self, user: &User, session: &Session) -> Result<String, AccountError> {
-        let sub = user.id.to_string();
-        let version = self.store.version(self.signer.issuer(), &sub).await?;
+    /// The token version of an account. To be read before anything that the token will say: whatever
+    /// changes afterwards raises the version, and the token is of the older one.
+    pub(super) async fn version(&self, user: UserId) -> Result<u64, AccountError> {
+        Ok(self.store.version(self.signer.issuer(), &user.to_string()).await?)
+    }
+
+    /// An access token of `session` with the claims of `user`, both read after `version`; it ends with the
+    /// session at the latest.
+    pub(super) fn grant(
+        &self,
+        version: u64,
+        user: User,
+        session: &Session,
+        refresh_token: SecretString,
+    ) -> Result<Granted, AccountError> {
+        let now = self.now();
+        let left = now.until(session.ends_at(self.settings.lifetimes));
+        let expires_in = self.settings.access_ttl.min(left);
         let mut extra = user.claims.clone();
         if let Some(name) = &user.name {
             // OpenID Connect Core §5.1; an operator's own claim of that name goes first.
             extra.entry("name").or_insert_with(|| name.clone().into());
         }
         let grant = AccessGrant {
-            subject: sub,
+            subject: user.id.to_string(),
             email: Some(user.email.to_string()),
             email_verified: user.email_verified,
             session: Some(session.id.to_string()),
@@ -264,7 +290,8 @@ impl Accounts {
             scopes: session.scopes.clone(),
             extra,
         };
-        Ok(self.signer.access_token(&grant, self.settings.access_ttl, self.now())?.token)
+        let access_token = self.signer.access_token(&grant, expires_in, now)?.token;
+        Ok(Granted { access_token, refresh_token, expires_in, session: session.id, user })
     }
 
     pub(super) fn random(&self) -> Zeroizing<[u8; 32]> {

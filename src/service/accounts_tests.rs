@@ -250,6 +250,7 @@ async fn a_changed_address_kills_older_links_and_tells_the_old_one() {
     let edited =
         world.accounts.edit_profile(&client(), person(&granted), edit(Some(PASSWORD))).await.unwrap();
     assert_eq!(edited.user.email, ann.email, "not before it is confirmed");
+    world.accounts.do_due_tasks().await.unwrap();
     assert_eq!(world.newest(Letter::EmailChanged).await.to, ann.email);
     let stale = world.accounts.validate_reset(&client(), &old_reset).await;
     assert!(matches!(stale, Err(AccountError::InvalidLink)));
@@ -273,6 +274,7 @@ async fn a_taken_address_cannot_be_taken_over() {
     };
     let edited = world.accounts.edit_profile(&client(), person(&granted), edit).await.unwrap();
     assert_eq!(edited.pending_email.unwrap().as_str(), "bob@example.com", "it looks like any other");
+    world.accounts.do_due_tasks().await.unwrap();
     let letters = world.letters().await;
     assert_eq!(letters.last(), Some(&(Letter::AlreadyRegistered, "bob@example.com".to_owned())));
     assert!(!letters.iter().any(|(letter, _)| *letter == Letter::ConfirmEmail));

@@ -67,6 +67,10 @@ impl Signer for FakeSigner {
 pub(crate) struct FakeStore {
     state: Mutex<State>,
     broken: AtomicBool,
+    /// What somebody else commits right after the next commit.
+    between: Mutex<Vec<Change>>,
+    /// Whoever asks for the account of this address meets a record that cannot be read.
+    unreadable: Mutex<Option<EmailAddress>>,
 }
 
 /// Cloned for each commit, so that one which fails half-way changes nothing.
@@ -176,6 +180,7 @@ impl State {
         self.entries.retain(|entry| entry.expires_at >= end);
         self.sessions.retain(|_, session| session.expires_at >= end);
         self.links.retain(|_, link| link.expires_at >= end);
+        self.mails.retain(|_, mail| !mail.given_up || mail.created_at.plus(GIVEN_UP_LIFE) >= end);
         Swept {
             revocations: (before.0 - self.entries.len()) as u64,
             sessions: (before.1 - self.sessions.len()) as u64,
@@ -200,6 +205,16 @@ impl FakeStore {
         self.state().entries.clone()
     }
 
+    /// Somebody else makes these changes right behind the next commit.
+    pub(crate) fn get_in_between(&self, changes: Vec<Change>) {
+        *self.between.lock().unwrap() = changes;
+    }
+
+    /// The account of this address cannot be read any more.
+    pub(crate) fn damage(&self, email: &EmailAddress) {
+        *self.unreadable.lock().unwrap() = Some(email.clone());
+    }
+
     fn check(&self) -> Result<(), StoreError> {
         match self.broken.load(Ordering::Relaxed) {
             true => Err(StoreError::Unavailable("disk secret detail".to_owned())),
@@ -221,6 +236,9 @@ impl Store for FakeStore {
         let mut entries = Vec::new();
         for change in changes {
             entries.extend(next.make(change)?);
+        }
+        for change in self.between.lock().unwrap().drain(..) {
+            next.make(change).unwrap();
         }
         *state = next;
         Ok(entries)
@@ -257,6 +275,9 @@ impl Store for FakeStore {
     }
 
     async fn user_by_email(&self, email: &EmailAddress) -> Result<Option<User>, StoreError> {
+        if self.unreadable.lock().unwrap().as_ref() == Some(email) {
+            return Err(StoreError::Unreadable("a fake".to_owned()));
+        }
         Ok(self.state().users.values().find(|user| user.email == *email).cloned())
     }
 

@@ -56,6 +56,7 @@ impl Accounts {
 
         let mut user = user;
         for _ in 0..TRIES {
+            let version = self.version(user.id).await?;
             if let Err(error) = may_sign_in(&user, self.now()) {
                 let reason = match error {
                     AccountError::EmailNotVerified => "email_not_verified",
@@ -85,13 +86,7 @@ impl Accounts {
                     }
                     let about = About::session(user.id, session.id);
                     self.note(&Source::Client(client), Action::Login, Outcome::Success, about);
-                    return Ok(Granted {
-                        access_token: self.access_token(&user, &session).await?,
-                        refresh_token: self.key.write(&token),
-                        expires_in: self.settings.access_ttl,
-                        session: session.id,
-                        user,
-                    });
+                    return self.grant(version, user, &session, self.key.write(&token));
                 }
                 Err(CommitError::Conflict) => {}
                 Err(error) => return Err(error.into()),
@@ -132,16 +127,17 @@ impl Accounts {
         (session, token)
     }
 
-    /// Ends what is over, and the oldest sessions when there are too many for one more.
+    /// Ends what is over, and the least used sessions when there are too many for one more.
     async fn make_room(&self, user: &User) -> Result<Vec<Change>, AccountError> {
         let (now, lives) = (self.now(), self.settings.lifetimes);
         let sessions = self.store.sessions(user.id).await?;
-        let (over, live): (Vec<_>, Vec<_>) =
+        let (over, mut live): (Vec<_>, Vec<_>) =
             sessions.into_iter().partition(|session| now >= session.ends_at(lives));
         let mut changes: Vec<_> =
             over.iter().map(|session| Change::EndSession(session.user, session.id)).collect();
         let excess = (live.len() + 1).saturating_sub(self.settings.max_sessions.max(1));
-        // They come oldest first.
+        // Oldest first, among those that were last used at the same moment.
+        live.sort_by_key(|session| session.last_used_at);
         for session in live.iter().take(excess) {
             changes.extend(self.ending(session, "too many sessions"));
         }

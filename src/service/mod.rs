@@ -17,6 +17,8 @@ pub mod users;
 pub mod verify_email;
 
 #[cfg(test)]
+mod abuse_tests;
+#[cfg(test)]
 mod accounts_tests;
 #[cfg(test)]
 pub(crate) mod accounts_world;

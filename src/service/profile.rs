@@ -6,9 +6,9 @@ use super::accounts::{About, AccountError, Accounts, Client, Person, Source, TRI
 use crate::domain::account::User;
 use crate::domain::audit::{Action, Outcome};
 use crate::domain::email::EmailAddress;
-use crate::domain::link::Purpose;
 use crate::domain::mail::{Facts, Letter};
 use crate::domain::password::Requirements;
+use crate::domain::task::{Task, Work};
 use crate::ports::{Change, CommitError, Limited};
 
 /// What is to be changed; `None` leaves it as it is.
@@ -79,7 +79,7 @@ impl Accounts {
             if let Some(email) = &new_email {
                 // An earlier request for yet another address is void.
                 user.link_generation += 1;
-                changes.extend(self.asked_for(&user, email, client).await?);
+                changes.extend(self.wish(&user, email, client));
             }
             if new_name.is_none() && new_email.is_none() {
                 return Ok(Edited { user, pending_email: None });
@@ -97,6 +97,7 @@ impl Accounts {
                     }
                     if new_email.is_some() {
                         self.outbox.notify_one();
+                        self.tasks.notify_one();
                         note(Action::RequestEmailChange);
                     }
                     return Ok(Edited { user, pending_email: new_email });
@@ -108,25 +109,14 @@ impl Accounts {
         Err(AccountError::Conflict)
     }
 
-    /// The mails about a wished-for address: its owner gets the link, or is told that the address already
-    /// has an account; the caller cannot see which.
-    async fn asked_for(
-        &self,
-        user: &User,
-        email: &EmailAddress,
-        client: &Client,
-    ) -> Result<Vec<Change>, AccountError> {
+    /// Word of the wish to the present address, and the rest for the worker: whether the new address has an
+    /// account must show neither in the answer nor in its time.
+    fn wish(&self, user: &User, email: &EmailAddress, client: &Client) -> [Change; 2] {
         let facts = Facts { new_email: Some(email.clone()), ..self.facts(client) };
-        let mut changes =
-            vec![self.mail(Letter::EmailChanged, user.name.as_deref(), &user.email, None, facts)];
-        match self.store.user_by_email(email).await? {
-            None => changes.extend(self.link(Purpose::ChangeEmail, Letter::ConfirmEmail, user, email)),
-            Some(owner) => {
-                let name = owner.name.as_deref();
-                changes.push(self.mail(Letter::AlreadyRegistered, name, email, None, Facts::default()));
-            }
-        }
-        Ok(changes)
+        let told = self.mail(Letter::EmailChanged, user.name.as_deref(), &user.email, None, facts);
+        let work =
+            Work::ChangeEmail { user: user.id, email: email.clone(), generation: user.link_generation };
+        [told, Change::CreateTask(Task { id: self.entropy.uuid(), due_at: self.now(), work })]
     }
 
     /// Changes the password and ends every other session.

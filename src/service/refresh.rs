@@ -19,48 +19,46 @@ impl Accounts {
         let about = || About::session(presented.user, presented.session);
         let note = |action, outcome, about| self.note(&Source::Client(client), action, outcome, about);
         for _ in 0..TRIES {
+            let version = self.version(presented.user).await?;
             let session = self.store.session(presented.user, presented.session).await?;
             let session = session.ok_or(AccountError::InvalidRefreshToken)?;
             let user = self.store.user(session.user).await?.ok_or(AccountError::InvalidRefreshToken)?;
             may_sign_in(&user, self.now()).map_err(|_| AccountError::InvalidRefreshToken)?;
-            let (session, next) =
-                match session.present(&presented, &self.key, self.settings.lifetimes, self.now()) {
-                    Presented::Repeated(next) => (session, next),
-                    Presented::Rotated(mut rotated, next) => {
-                        let device = self.devices.device(client.user_agent.as_deref(), client.address);
-                        let is_other = device.fingerprint != session.device.fingerprint;
-                        if is_other && self.settings.fingerprint == Fingerprint::Refuse {
-                            note(Action::Refresh, Outcome::Denied, about().because("device_changed"));
-                            return Err(AccountError::InvalidRefreshToken);
-                        }
-                        rotated.device = device;
-                        // Its scopes follow the account's.
-                        rotated.scopes = user.scopes.clone();
-                        match self.store.commit(vec![Change::UpdateSession((*rotated).clone())]).await {
-                            Ok(_) => {}
-                            Err(CommitError::Conflict) => continue,
-                            Err(error) => return Err(error.into()),
-                        }
-                        let noted = is_other && self.settings.fingerprint == Fingerprint::Note;
-                        let about = if noted { about().because("device_changed") } else { about() };
-                        note(Action::Refresh, Outcome::Success, about);
-                        (*rotated, next)
+            let device = self.devices.device(client.user_agent.as_deref(), client.address);
+            let is_other = device.fingerprint != session.device.fingerprint;
+            let decided = session.present(&presented, &self.key, self.settings.lifetimes, self.now());
+            let is_good = matches!(decided, Presented::Repeated(_) | Presented::Rotated(..));
+            if is_good && is_other && self.settings.fingerprint == Fingerprint::Refuse {
+                let ending = self.ending(&session, "a refresh token was presented by another device");
+                self.store.commit(ending.into()).await?;
+                note(Action::Refresh, Outcome::Denied, about().because("device_changed"));
+                return Err(AccountError::InvalidRefreshToken);
+            }
+            let (session, next) = match decided {
+                Presented::Repeated(next) => (session, next),
+                Presented::Rotated(mut rotated, next) => {
+                    rotated.device = device;
+                    // Its scopes follow the account's.
+                    rotated.scopes = user.scopes.clone();
+                    match self.store.commit(vec![Change::UpdateSession((*rotated).clone())]).await {
+                        Ok(_) => {}
+                        Err(CommitError::Conflict) => continue,
+                        Err(error) => return Err(error.into()),
                     }
-                    Presented::Reused => {
-                        let ending = self.ending(&session, "a replaced refresh token was presented again");
-                        self.store.commit(ending.into()).await?;
-                        note(Action::RefreshReuse, Outcome::Denied, about().because("session_ended"));
-                        return Err(AccountError::InvalidRefreshToken);
-                    }
-                    Presented::Expired | Presented::Unknown => return Err(AccountError::InvalidRefreshToken),
-                };
-            return Ok(Granted {
-                access_token: self.access_token(&user, &session).await?,
-                refresh_token: self.key.write(&next),
-                expires_in: self.settings.access_ttl,
-                session: session.id,
-                user,
-            });
+                    let noted = is_other && self.settings.fingerprint == Fingerprint::Note;
+                    let about = if noted { about().because("device_changed") } else { about() };
+                    note(Action::Refresh, Outcome::Success, about);
+                    (*rotated, next)
+                }
+                Presented::Reused => {
+                    let ending = self.ending(&session, "a replaced refresh token was presented again");
+                    self.store.commit(ending.into()).await?;
+                    note(Action::RefreshReuse, Outcome::Denied, about().because("session_ended"));
+                    return Err(AccountError::InvalidRefreshToken);
+                }
+                Presented::Expired | Presented::Unknown => return Err(AccountError::InvalidRefreshToken),
+            };
+            return self.grant(version, user, &session, self.key.write(&next));
         }
         Err(AccountError::Conflict)
     }

@@ -1,56 +1,83 @@
 //! The worker that does what requests have left behind.
 //!
 //! Each task is done and taken off the list in one commit, so that a kill at any moment neither loses nor
-//! repeats it. A task that cannot be done because the store fails stays on the list.
+//! repeats it. While the store fails, all of them wait; one that cannot be done for a reason of its own is put
+//! off, and the others go on.
+
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use futures::future::FutureExt;
 
 use crate::domain::account::{User, UserId};
 use crate::domain::audit::{Action, Outcome};
 use crate::domain::email::EmailAddress;
 use crate::domain::link::Purpose;
 use crate::domain::mail::{Facts, Letter};
-use crate::domain::task::{Origin, Task, Work};
+use crate::domain::task::{Task, Work};
+use crate::domain::time::UnixTime;
 use crate::ports::{Change, CommitError, StoreError};
 
 use super::accounts::{About, Accounts, Source, TRIES};
 
 /// How many tasks one look takes.
 const BATCH: usize = 64;
+/// When a task that could not be done is tried again.
+const PUT_OFF: Duration = Duration::from_secs(60);
+/// How long an account waits for its address to be verified, from the last try to register it. Then its
+/// address is free again, and strangers have not filled the store with addresses that nobody reads.
+const UNVERIFIED_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// What a task comes to.
+#[derive(Default)]
+struct Done {
+    changes: Vec<Change>,
+    /// What happened by it, once it is durable.
+    noted: Option<(Action, Outcome, About)>,
+}
+
+impl From<Vec<Change>> for Done {
+    fn from(changes: Vec<Change>) -> Done {
+        Done { changes, noted: None }
+    }
+}
 
 impl Accounts {
-    /// Does every task that is due. Returns whether there was any.
+    /// Does the tasks that are due, or the first of them when there are many. Returns whether there was any.
     ///
     /// # Errors
     /// [`StoreError`]; then the rest is still to do.
     pub async fn do_due_tasks(&self) -> Result<bool, StoreError> {
-        let mut any = false;
-        loop {
-            let tasks = self.store.due_tasks(self.now(), BATCH).await?;
-            if tasks.is_empty() {
-                return Ok(any);
-            }
-            any = true;
-            for task in tasks {
-                self.do_task(&task).await?;
-            }
+        let tasks = self.store.due_tasks(self.now(), BATCH).await?;
+        let any = !tasks.is_empty();
+        for task in tasks {
+            // One that cannot be done must not keep the others from it.
+            let why = match AssertUnwindSafe(self.do_task(&task)).catch_unwind().await {
+                Ok(Ok(true)) => continue,
+                Ok(Ok(false)) => "others were changing the account all the time".to_owned(),
+                Ok(Err(error @ StoreError::Unavailable(_))) => return Err(error),
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => "it panicked".to_owned(),
+            };
+            tracing::error!(task = %task.id, why, "a task could not be done; it is tried again");
+            self.put_off(task).await?;
+        }
+        Ok(any)
+    }
+
+    async fn put_off(&self, task: Task) -> Result<(), StoreError> {
+        let later = Task { due_at: self.now().plus(PUT_OFF), ..task.clone() };
+        match self.store.commit(vec![Change::FinishTask(task), Change::CreateTask(later)]).await {
+            // When it is gone, it is done.
+            Ok(_) | Err(CommitError::Conflict | CommitError::EmailTaken) => Ok(()),
+            Err(CommitError::Store(error)) => Err(error),
         }
     }
 
-    async fn do_task(&self, task: &Task) -> Result<(), StoreError> {
+    /// Whether it is done; otherwise it met one conflict after the other.
+    async fn do_task(&self, task: &Task) -> Result<bool, StoreError> {
         for _ in 0..TRIES {
-            let mut changes = match &task.work {
-                Work::Register { email, .. } => match self.store.user_by_email(email).await? {
-                    None => self.new_account(&task.work),
-                    Some(user) => self.registered_again(user, &task.work),
-                },
-                Work::ResendVerification { email, .. } => match self.store.user_by_email(email).await? {
-                    Some(user) if user.active && !user.email_verified => {
-                        self.link(Purpose::VerifyEmail, Letter::VerifyEmail, &user, &user.email).into()
-                    }
-                    _ => Vec::new(),
-                },
-                Work::ResetPassword { email, origin } => self.reset_mail(email, origin).await?,
-                Work::Revoke(revocation) => vec![Change::Revoke(revocation.clone())],
-            };
+            let Done { mut changes, noted } = self.work_out(&task.work).await?;
             let mails = changes.iter().any(|change| matches!(change, Change::PutMail(_)));
             changes.push(Change::FinishTask(task.clone()));
             match self.store.commit(changes).await {
@@ -58,7 +85,10 @@ impl Accounts {
                     if mails {
                         self.outbox.notify_one();
                     }
-                    return Ok(());
+                    if let Some((action, outcome, about)) = noted {
+                        self.note(&source(&task.work), action, outcome, about);
+                    }
+                    return Ok(true);
                 }
                 // Somebody else got in between: look again. When the task itself is gone, it is done.
                 Err(CommitError::Conflict | CommitError::EmailTaken) => {}
@@ -66,14 +96,38 @@ impl Accounts {
             }
             let due = self.store.due_tasks(self.now(), usize::MAX).await?;
             if !due.iter().any(|other| other.id == task.id) {
-                return Ok(());
+                return Ok(true);
             }
         }
-        Err(StoreError::Unavailable("a task met one conflict after the other".to_owned()))
+        Ok(false)
     }
 
-    fn new_account(&self, work: &Work) -> Vec<Change> {
-        let Work::Register { email, name, password, origin } = work else { return Vec::new() };
+    async fn work_out(&self, work: &Work) -> Result<Done, StoreError> {
+        Ok(match work {
+            Work::Register { email, .. } => match self.store.user_by_email(email).await? {
+                None => self.new_account(work),
+                Some(user) => self.registered_again(user),
+            },
+            Work::ResendVerification { email, .. } => match self.store.user_by_email(email).await? {
+                Some(user) if user.active && !user.email_verified => {
+                    Vec::from(self.link(Purpose::VerifyEmail, Letter::VerifyEmail, &user, &user.email)).into()
+                }
+                _ => Done::default(),
+            },
+            Work::ResetPassword { email, .. } => self.reset_mail(email).await?,
+            Work::ChangeEmail { user, email, generation } => {
+                self.wished_for(*user, email, *generation).await?.into()
+            }
+            Work::ForgetUnverified(user) => match self.store.user(*user).await? {
+                Some(user) => self.forget_unverified(user),
+                None => Done::default(),
+            },
+            Work::Revoke(revocation) => vec![Change::Revoke(revocation.clone())].into(),
+        })
+    }
+
+    fn new_account(&self, work: &Work) -> Done {
+        let Work::Register { email, name, password, .. } = work else { return Done::default() };
         let now = self.now();
         let user = User {
             id: UserId(self.entropy.uuid()),
@@ -92,39 +146,100 @@ impl Accounts {
             link_generation: 0,
             revision: 0,
         };
-        self.note(&Source::Task(origin), Action::Register, Outcome::Success, About::user(user.id));
-        let link = self.link(Purpose::VerifyEmail, Letter::VerifyEmail, &user, email);
-        std::iter::once(Change::CreateUser(user)).chain(link).collect()
+        let noted = Some((Action::Register, Outcome::Success, About::user(user.id)));
+        let mut changes: Vec<Change> =
+            self.link(Purpose::VerifyEmail, Letter::VerifyEmail, &user, email).into();
+        changes.push(self.later(now.plus(UNVERIFIED_LIFE), Work::ForgetUnverified(user.id)));
+        changes.push(Change::CreateUser(user));
+        Done { changes, noted }
+    }
+
+    fn later(&self, due_at: UnixTime, work: Work) -> Change {
+        Change::CreateTask(Task { id: self.entropy.uuid(), due_at, work })
+    }
+
+    /// Whoever registered it has not come back. An operator who has given it anything, or has disabled it,
+    /// wants to keep it.
+    fn forget_unverified(&self, user: User) -> Done {
+        if user.email_verified || !user.active || !user.scopes.is_empty() || !user.claims.is_empty() {
+            return Done::default();
+        }
+        let end = user.updated_at.plus(UNVERIFIED_LIFE);
+        if self.now() < end {
+            return vec![self.later(end, Work::ForgetUnverified(user.id))].into();
+        }
+        let about = About::user(user.id).because("never_verified");
+        let raised = self.raising(user.id, "account never verified");
+        let id = user.id;
+        Done {
+            // Written once more before it goes: not when somebody has verified it meanwhile.
+            changes: vec![Change::UpdateUser(user), raised, Change::DeleteUser(id)],
+            noted: Some((Action::DeleteUser, Outcome::Success, about)),
+        }
     }
 
     /// The address has an account. Its owner is told. As long as nobody has shown that the address is
     /// theirs, none of the passwords that were given for it may ever open the account: whoever gave one of
     /// them may have been somebody else. Then the mail has a link that sets a password.
-    fn registered_again(&self, mut user: User, work: &Work) -> Vec<Change> {
-        let Work::Register { origin, .. } = work else { return Vec::new() };
+    fn registered_again(&self, mut user: User) -> Done {
         let about = About::user(user.id).because("address_taken");
-        self.note(&Source::Task(origin), Action::Register, Outcome::Denied, about);
+        let noted = Some((Action::Register, Outcome::Denied, about));
         if user.email_verified || !user.active {
             let name = user.name.as_deref();
-            return vec![self.mail(Letter::AlreadyRegistered, name, &user.email, None, Facts::default())];
+            let told = self.mail(Letter::AlreadyRegistered, name, &user.email, None, Facts::default());
+            return Done { changes: vec![told], noted };
         }
-        user.password = None;
-        user.name = None;
-        user.link_generation += 1;
+        // Links are let live when there is no password to take away: or a stranger who registers the address
+        // over and over would kill each of the owner's links before it is opened.
+        if user.password.take().is_some() {
+            user.name = None;
+            user.link_generation += 1;
+        }
         user.updated_at = self.now();
-        let link = self.link(Purpose::ResetPassword, Letter::ResetPassword, &user, &user.email);
-        std::iter::once(Change::UpdateUser(user)).chain(link).collect()
+        let mut changes: Vec<Change> =
+            self.link(Purpose::ResetPassword, Letter::ResetPassword, &user, &user.email).into();
+        changes.push(Change::UpdateUser(user));
+        Done { changes, noted }
     }
 
-    async fn reset_mail(&self, email: &EmailAddress, origin: &Origin) -> Result<Vec<Change>, StoreError> {
+    async fn reset_mail(&self, email: &EmailAddress) -> Result<Done, StoreError> {
         let found = self.store.user_by_email(email).await?.filter(|user| user.active);
         let (outcome, about) = match &found {
             Some(user) => (Outcome::Success, About::user(user.id)),
             None => (Outcome::Denied, About::default().because("unknown_address")),
         };
-        self.note(&Source::Task(origin), Action::RequestPasswordReset, outcome, about);
-        Ok(found.map_or_else(Vec::new, |user| {
+        let changes = found.map_or_else(Vec::new, |user| {
             self.link(Purpose::ResetPassword, Letter::ResetPassword, &user, &user.email).into()
-        }))
+        });
+        Ok(Done { changes, noted: Some((Action::RequestPasswordReset, outcome, about)) })
+    }
+
+    /// The mail about a wished-for address: the link, or, when the address has an account already, word of
+    /// that to its owner.
+    async fn wished_for(
+        &self,
+        id: UserId,
+        email: &EmailAddress,
+        generation: u64,
+    ) -> Result<Vec<Change>, StoreError> {
+        let wishes = |user: &User| user.active && user.link_generation == generation;
+        let Some(user) = self.store.user(id).await?.filter(wishes) else { return Ok(Vec::new()) };
+        Ok(match self.store.user_by_email(email).await? {
+            None => self.link(Purpose::ChangeEmail, Letter::ConfirmEmail, &user, email).into(),
+            Some(owner) => {
+                let name = owner.name.as_deref();
+                vec![self.mail(Letter::AlreadyRegistered, name, email, None, Facts::default())]
+            }
+        })
+    }
+}
+
+/// Who is behind a task.
+fn source(work: &Work) -> Source<'_> {
+    match work {
+        Work::Register { origin, .. }
+        | Work::ResendVerification { origin, .. }
+        | Work::ResetPassword { origin, .. } => Source::Task(origin),
+        Work::ChangeEmail { .. } | Work::ForgetUnverified(_) | Work::Revoke(_) => Source::System,
     }
 }

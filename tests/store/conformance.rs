@@ -15,7 +15,7 @@ use palisade::domain::revocation::{Revocation, Target};
 use palisade::domain::session::{Device, Session, SessionId};
 use palisade::domain::task::{Origin, Task, Work};
 use palisade::domain::time::UnixTime;
-use palisade::ports::{Change, CommitError, EVENTS_KEPT, Store, Swept};
+use palisade::ports::{Change, CommitError, EVENTS_KEPT, GIVEN_UP_LIFE, Store, Swept};
 use uuid::Uuid;
 
 /// A revocation made at `created` that ends at `expires`.
@@ -553,6 +553,17 @@ async fn mails(store: &dyn Store) {
     store.commit(vec![Change::RemoveMail(mail(2, "ann@example.com", 10))]).await.unwrap();
     assert_eq!(ids(store.due_mails(UnixTime(50), 9).await.unwrap()), [1, 3]);
     assert_eq!(ids(store.mails(9).await.unwrap()), [3, 1]);
+
+    // What was given up goes one day; what is still tried does not.
+    store
+        .commit(vec![Change::PutMail(Mail { given_up: true, ..mail(1, "ann@example.com", 30) })])
+        .await
+        .unwrap();
+    let end = UnixTime(1 + 3600).plus(GIVEN_UP_LIFE);
+    store.sweep(end).await.unwrap();
+    assert_eq!(ids(store.mails(9).await.unwrap()), [3, 1], "an hour of slack");
+    store.sweep(UnixTime(end.0 + 1)).await.unwrap();
+    assert_eq!(ids(store.mails(9).await.unwrap()), [3]);
 }
 
 async fn tasks(store: &dyn Store) {

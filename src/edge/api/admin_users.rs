@@ -240,7 +240,11 @@ async fn events(
     let Ok(Query(log)) = query else { return Err(Failure::new(400, "invalid_request", want)) };
     let limit = limited(log.limit, want)?;
     let user = match log.user {
-        Some(named) => Some(state.accounts.find_user(&named).await?),
+        // What happened to an account is told after it is gone, too.
+        Some(named) => match named.parse() {
+            Ok(id) => Some(id),
+            Err(_) => Some(state.accounts.find_user(&named).await?),
+        },
         None => None,
     };
     let events = state.accounts.list_events(user, limit).await?;

@@ -7,6 +7,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -24,6 +25,8 @@ use crate::service::accounts::Client;
 
 /// The longest `User-Agent` that is passed on, in characters.
 const MAX_USER_AGENT: usize = 256;
+/// How long a request body may take to arrive: it is small, whatever it is.
+const BODY_DEADLINE: Duration = Duration::from_secs(10);
 /// Chunks of a request body on their way to the router.
 const BODY_CHUNKS: usize = 4;
 
@@ -96,6 +99,8 @@ async fn answer(
     let answering = router.oneshot(request);
     tokio::pin!(answering);
     let mut chunks = Some(chunks);
+    let deadline = tokio::time::sleep(BODY_DEADLINE);
+    tokio::pin!(deadline);
     loop {
         let Some(sender) = chunks.take() else { return answering.await };
         // A chunk is only read when the router can take it.
@@ -109,13 +114,14 @@ async fn answer(
         let chunk = tokio::select! {
             biased;
             response = &mut answering => return response,
-            chunk = session.read_request_body() => chunk,
+            chunk = session.read_request_body() => chunk.ok(),
+            () = &mut deadline => None,
         };
         match chunk {
-            Ok(Some(bytes)) => chunks = Some(permit.send(Ok(bytes))),
-            Ok(None) => {}
+            Some(Some(bytes)) => chunks = Some(permit.send(Ok(bytes))),
+            Some(None) => {}
             // Half a body must never pass for a whole one.
-            Err(_) => drop(permit.send(Err(io::ErrorKind::UnexpectedEof.into()))),
+            None => drop(permit.send(Err(io::ErrorKind::UnexpectedEof.into()))),
         }
     }
 }

@@ -18,7 +18,15 @@ use crate::domain::mail::Mail;
 use crate::domain::revocation::{Kind, Revocation, Target};
 use crate::domain::session::Session;
 use crate::domain::time::UnixTime;
-use crate::ports::{Change, CommitError, EVENTS_KEPT, StoreError};
+use crate::ports::{Change, CommitError, EVENTS_KEPT, GIVEN_UP_LIFE, StoreError};
+
+/// Where a mail is filed: among those that are tried, or, once it was given up, under its end.
+pub(super) fn mail_filed(mail: &Mail) -> Key {
+    match mail.given_up {
+        false => keys::due_mail(mail.due_at, mail.id),
+        true => keys::due(mail.created_at.plus(GIVEN_UP_LIFE), &keys::mail(mail.id)),
+    }
+}
 
 /// What is filed and has nothing to say beside its key.
 pub(super) const FILED: &[u8] = &[];
@@ -176,16 +184,14 @@ impl Draft<'_> {
 
     fn put_mail(&mut self, mail: &Mail) -> Result<(), StoreError> {
         self.unfile_mail(mail.id)?;
-        if !mail.given_up {
-            self.put(keys::due_mail(mail.due_at, mail.id), FILED);
-        }
+        self.put(mail_filed(mail), FILED);
         self.put(keys::mail(mail.id), encode(mail)?);
         Ok(())
     }
 
     fn unfile_mail(&mut self, id: Uuid) -> Result<(), StoreError> {
-        if let Some(old) = self.stored::<Mail>("a mail", &keys::mail(id))?.filter(|old| !old.given_up) {
-            self.remove(keys::due_mail(old.due_at, id));
+        if let Some(old) = self.stored::<Mail>("a mail", &keys::mail(id))? {
+            self.remove(mail_filed(&old));
         }
         Ok(())
     }

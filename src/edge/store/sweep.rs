@@ -52,6 +52,11 @@ impl Draft<'_> {
         };
         let bytes = self.get(&key)?.ok_or_else(missing)?;
         let counted = match key.first() {
+            // It is filed here once it was given up, under its end.
+            Some(&table) if table == Table::Mail as u8 => {
+                self.remove(key);
+                return Ok(());
+            }
             Some(&table) if table == Table::Session as u8 => {
                 let session = decode_session(&bytes)?;
                 if session.expires_at >= end {

@@ -2,6 +2,7 @@
 
 use ::sled::IVec;
 
+use super::change::mail_filed;
 use super::keys::{self, Table};
 use super::read::at;
 use super::record::{decode, decode_revocation, decode_session, session_filed};
@@ -61,8 +62,8 @@ fn check(trees: &Trees, key: &[u8], bytes: &IVec) -> Result<(), StoreError> {
         fits(keys::task(&task) == key, "a task and its key")
     } else if is(Table::Mail) {
         let mail: Mail = decode("a mail", bytes)?;
-        let due = trees.get(&keys::due_mail(mail.due_at, mail.id))?.is_some();
-        fits(keys::mail(mail.id) == key && due != mail.given_up, "a mail and when it is due")
+        let filed = trees.get(&mail_filed(&mail))?.is_some();
+        fits(keys::mail(mail.id) == key && filed, "a mail and when it is due")
     } else if is(Table::DueMail) {
         let mail: Option<Mail> = at(trees, "a mail", &keys::mail(keys::due_mail_id(key)?))?;
         let due = mail.is_some_and(|mail| !mail.given_up && keys::due_mail(mail.due_at, mail.id) == key);
@@ -82,6 +83,9 @@ fn check_due(trees: &Trees, due: &[u8]) -> Result<(), StoreError> {
     let filed: UnixTime = match key[0] {
         table if table == Table::Session as u8 => session_filed(&bytes)?,
         table if table == Table::Link as u8 => decode::<Link>("a link", &bytes)?.expires_at,
+        table if table == Table::Mail as u8 => {
+            return fits(mail_filed(&decode("a mail", &bytes)?) == due, "the end of a mail, and the mail");
+        }
         _ => decode_revocation(&bytes)?.expires_at,
     };
     fits(keys::due(filed, key) == due, "an end, and when it is")
