@@ -67,7 +67,7 @@ async fn mail(outbox: &Path, fits: impl Fn(&str) -> bool) -> String {
             match found {
                 Some(mail) => return mail,
                 // The folder is all that a program which picks mails up can look at.
-                None => tokio::task::yield_now().await,
+                None => tokio::time::sleep(std::time::Duration::from_millis(10)).await,
             }
         }
     };

@@ -174,6 +174,11 @@ pub(super) fn make(password: &str, cost: u32, salt: [u8; 16]) -> PasswordHash {
     Kept { form, is_2b: true, cost, salt, digest: digest(form, password, cost, salt) }.write()
 }
 
+/// In the form of a new hash, and of no password.
+pub(super) fn decoy(cost: u32) -> PasswordHash {
+    Kept { form: Form::Plain, is_2b: true, cost, salt: [0; 16], digest: [0; DIGEST] }.write()
+}
+
 /// Holds `password` against what is kept, where new hashes have `cost`. It takes as long as making one,
 /// with `None` and with an older, cheaper hash too; only a hash of a higher cost takes longer, until its
 /// owner signs in and it is made anew.

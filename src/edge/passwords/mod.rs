@@ -27,6 +27,8 @@ use crate::ports::{Busy, Checked, Entropy, Meter, Passwords};
 pub struct BcryptPasswords {
     policy: Policy,
     cost: u32,
+    /// Held against where there is no hash: the same steps, and nothing matches it.
+    decoy: PasswordHash,
     pool: Pool,
     entropy: Arc<dyn Entropy>,
 }
@@ -49,7 +51,7 @@ impl BcryptPasswords {
         // What a core of today takes; it is measured from the first password on.
         let usual = Duration::from_micros(60 << cost);
         let pool = Pool::start(threads, usual, meter)?;
-        Ok(BcryptPasswords { policy: settings.policy, cost, pool, entropy })
+        Ok(BcryptPasswords { policy: settings.policy, cost, decoy: hash::decoy(cost), pool, entropy })
     }
 }
 
@@ -70,11 +72,15 @@ impl Passwords for BcryptPasswords {
     }
 
     async fn check(&self, password: SecretString, hash: Option<&PasswordHash>) -> Result<Checked, Busy> {
-        let (cost, kept) = (self.cost, hash.and_then(|hash| readable(hash, self.cost)));
-        if let (Some(_), None) = (hash, &kept) {
+        let cost = self.cost;
+        let kept = readable(hash.unwrap_or(&self.decoy), cost);
+        if kept.is_none() {
             tracing::warn!("an account's password hash is in no form that can be checked");
         }
-        self.pool.run(move || hash::check(password.expose_secret(), kept.as_ref(), cost)).await
+        let exists = hash.is_some();
+        let checked =
+            self.pool.run(move || hash::check(password.expose_secret(), kept.as_ref(), cost)).await?;
+        Ok(Checked { matches: checked.matches && exists, needs_rehash: checked.needs_rehash && exists })
     }
 
     fn policy(&self) -> Policy {

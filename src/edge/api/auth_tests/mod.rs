@@ -286,6 +286,7 @@ async fn an_account_changes_hands_only_by_password_and_mail() {
     assert_eq!(patch(email("ann@new.test", "wrong")).await.refusal(), (403, "wrong_password".into()));
     let pending = patch(email("Ann@NEW.test", PASSWORD)).await.body();
     assert_eq!((&pending["email"], &pending["pending_email"]), (&json!(ANN), &json!("ann@new.test")));
+    api.world.accounts.do_due_tasks().await.unwrap();
     let link = json!({"token": api.mailed(Letter::ConfirmEmail).await});
     assert_eq!(api.post("/verify-email", &link).await.body()["email"], "ann@new.test");
 }
