@@ -1,6 +1,7 @@
 //! A world of fakes for the stories about accounts: a gateway without a network, a clock that is moved by
 //! hand, and Ann. For tests only.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,19 +10,28 @@ use tokio::sync::Notify;
 use zeroize::Zeroizing;
 
 use super::accounts::{AccountError, Accounts, Client, Granted, Parts, Person, Settings};
-use super::fakes::{
-    FakeAudit, FakeClock, FakeDevices, FakeEntropy, FakeLimiter, FakePasswords, FakeSigner, FakeStore,
-};
+use super::fakes::{FakeAudit, FakeClock, FakeEntropy, FakeLimiter, FakePasswords, FakeSigner, FakeStore};
 use crate::domain::account::User;
 use crate::domain::audit::{Action, Outcome};
 use crate::domain::mail::{Letter, Mail};
 use crate::domain::opaque::ServerKey;
 use crate::domain::revocation::Target;
-use crate::domain::session::{Fingerprint, Lifetimes};
-use crate::ports::{Clock, Store};
+use crate::domain::session::{Device, Fingerprint, Lifetimes};
+use crate::ports::{Clock, Devices, Store};
 
 pub(crate) const ANN: &str = "ann@example.com";
 pub(crate) const PASSWORD: &str = "correct horse";
+
+/// A device is its user agent.
+struct FakeDevices;
+
+impl Devices for FakeDevices {
+    fn device(&self, user_agent: Option<&str>, address: IpAddr) -> Device {
+        let name = user_agent.unwrap_or("unknown").to_owned();
+        let fingerprint = name.clone();
+        Device { name, user_agent: user_agent.map(str::to_owned), address, place: None, fingerprint }
+    }
+}
 
 pub(crate) struct World {
     pub(crate) accounts: Accounts,

@@ -19,7 +19,7 @@ use crate::domain::mail::Mail;
 use crate::domain::opaque::TokenHash;
 use crate::domain::password::{Policy, Violation};
 use crate::domain::revocation::{Revocation, Target};
-use crate::domain::session::{Device, Session, SessionId};
+use crate::domain::session::{Session, SessionId};
 use crate::domain::task::Task;
 use crate::domain::time::UnixTime;
 use crate::ports::*;
@@ -430,17 +430,6 @@ pub(crate) struct FakeAudit(pub Mutex<Vec<Event>>);
 impl Audit for FakeAudit {
     fn record(&self, event: Event) {
         self.0.lock().unwrap().push(event);
-    }
-}
-
-/// A device is its user agent.
-pub(crate) struct FakeDevices;
-
-impl Devices for FakeDevices {
-    fn device(&self, user_agent: Option<&str>, address: IpAddr) -> Device {
-        let name = user_agent.unwrap_or("unknown").to_owned();
-        let fingerprint = name.clone();
-        Device { name, user_agent: user_agent.map(str::to_owned), address, place: None, fingerprint }
     }
 }
 
