@@ -52,10 +52,14 @@ impl Running {
     pub(super) async fn close(self, grace: Duration) {
         self.closing.cancel();
         self.outbox.close();
-        if tokio::time::timeout(grace, self.working).await.is_err() {
+        let (worked, delivered) = tokio::join!(
+            tokio::time::timeout(grace, self.working),
+            tokio::time::timeout(grace, self.delivering)
+        );
+        if worked.is_err() {
             tracing::warn!("the grace period ended with tasks under way; the next start does them");
         }
-        if tokio::time::timeout(grace, self.delivering).await.is_err() {
+        if delivered.is_err() {
             tracing::warn!("the grace period ended with mails under way; they may be sent a second time");
         }
         // A pipe that nobody empties must not keep the gateway from ending.
