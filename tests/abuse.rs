@@ -334,8 +334,10 @@ async fn a_kill_loses_no_registration_that_was_taken() {
         let mut program = Some(program);
         while let Some(answer) = asked.join_next().await {
             taken.extend(answer.unwrap().inspect(|_| acknowledged += 1));
-            if acknowledged == 10 * (round + 1) {
-                drop(program.take());
+            if acknowledged == 10 * (round + 1)
+                && let Some(program) = program.take()
+            {
+                program.kill();
             }
         }
     }
