@@ -170,6 +170,17 @@ async fn a_task_that_cannot_be_done_does_not_hold_up_the_others() {
 }
 
 #[tokio::test]
+async fn a_clock_that_is_set_back_holds_up_no_registration() {
+    let world = world();
+    world.clock.advance(3600);
+    world.accounts.register(&client(), BOB, secret(PASSWORD), None).await.unwrap();
+    // It wraps around.
+    world.clock.advance(0_u64.wrapping_sub(3600));
+    world.accounts.do_due_tasks().await.unwrap();
+    stored(&world, BOB).await;
+}
+
+#[tokio::test]
 async fn what_was_not_kept_is_not_in_the_audit_log() {
     let world = world();
     world.accounts.register(&client(), BOB, secret(PASSWORD), None).await.unwrap();

@@ -393,10 +393,14 @@ impl Accounts {
         }
     }
 
+    /// Work to be done at once. Under no moment of a clock, which may be set back before it is.
+    pub(super) fn at_once(&self, work: Work) -> Change {
+        Change::CreateTask(Task { id: self.entropy.uuid(), due_at: UnixTime(0), work })
+    }
+
     /// Writes work down for the worker.
     pub(super) async fn leave(&self, work: Work) -> Result<(), AccountError> {
-        let task = Task { id: self.entropy.uuid(), due_at: self.now(), work };
-        self.store.commit(vec![Change::CreateTask(task)]).await?;
+        self.store.commit(vec![self.at_once(work)]).await?;
         self.tasks.notify_one();
         Ok(())
     }

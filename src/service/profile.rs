@@ -8,7 +8,7 @@ use crate::domain::audit::{Action, Outcome};
 use crate::domain::email::EmailAddress;
 use crate::domain::mail::{Facts, Letter};
 use crate::domain::password::Requirements;
-use crate::domain::task::{Task, Work};
+use crate::domain::task::Work;
 use crate::ports::{Change, CommitError, Limited};
 
 /// What is to be changed; `None` leaves it as it is.
@@ -116,7 +116,7 @@ impl Accounts {
         let told = self.mail(Letter::EmailChanged, user.name.as_deref(), &user.email, None, facts);
         let work =
             Work::ChangeEmail { user: user.id, email: email.clone(), generation: user.link_generation };
-        [told, Change::CreateTask(Task { id: self.entropy.uuid(), due_at: self.now(), work })]
+        [told, self.at_once(work)]
     }
 
     /// Changes the password and ends every other session.
