@@ -107,14 +107,13 @@ impl std::fmt::Debug for Granted {
 /// Why an account's request was not done.
 #[derive(Debug, thiserror::Error)]
 pub enum AccountError {
-    /// No such account, or another password: which of the two is nobody's business.
-    #[error("the e-mail address or the password is wrong")]
+    /// No such account, another password, or an address that is not verified yet: which of them is nobody's
+    /// business.
+    #[error("the e-mail address or the password is wrong, or the link in the mail was not opened yet")]
     InvalidCredentials,
     /// Of somebody who is signed in and was asked for their password once more.
     #[error("the current password is wrong")]
     WrongPassword,
-    #[error("the e-mail address is not verified yet: open the link in the mail")]
-    EmailNotVerified,
     #[error("the account is disabled")]
     Disabled,
     #[error("the account is locked until {0}")]

@@ -19,7 +19,7 @@ async fn from_registering_to_signing_out() {
     let world = world();
     world.register(" Ann@EXAMPLE.com").await;
     let early = world.accounts.login(&client(), ANN, secret(PASSWORD)).await;
-    assert!(matches!(early, Err(AccountError::EmailNotVerified)));
+    assert!(matches!(early, Err(AccountError::InvalidCredentials)));
     let token = world.token(Letter::VerifyEmail).await;
     let user = world.accounts.verify_email(&client(), &token).await.unwrap();
     assert!(user.email_verified);
@@ -71,14 +71,23 @@ async fn a_password_given_before_the_owner_came_opens_nothing() {
 }
 
 #[tokio::test]
-async fn unknown_and_wrong_look_the_same() {
+async fn unknown_wrong_and_unverified_look_the_same() {
     let world = world();
     world.ann().await;
-    for (email, password) in [(ANN, "wrong password"), ("bob@example.com", PASSWORD)] {
+    // Registered by whoever asks, with a password of their own: the one address was free, the other taken.
+    world.register("cid@example.com").await;
+    world.accounts.register(&client(), ANN, secret("another password"), None).await.unwrap();
+    world.accounts.do_due_tasks().await.unwrap();
+    for (email, password) in [
+        (ANN, "wrong password"),
+        ("bob@example.com", PASSWORD),
+        ("cid@example.com", PASSWORD),
+        (ANN, "another password"),
+    ] {
         let denied = world.accounts.login(&client(), email, secret(password)).await.unwrap_err();
         assert_eq!(denied.to_string(), AccountError::InvalidCredentials.to_string());
     }
-    assert_eq!(*world.limiter.ended.lock().unwrap(), [(Limited::Login, false); 2]);
+    assert_eq!(*world.limiter.ended.lock().unwrap(), [(Limited::Login, false); 4]);
     let known = [ANN, "bob@example.com"];
     for email in known {
         world.accounts.request_reset(&client(), email).await.unwrap();

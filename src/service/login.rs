@@ -24,7 +24,7 @@ impl Accounts {
     ///
     /// # Errors
     /// [`AccountError`]: [`AccountError::InvalidCredentials`] for everything that must look the same, and
-    /// [`AccountError::EmailNotVerified`], [`AccountError::Disabled`] or [`AccountError::Locked`] once the
+    /// [`AccountError::Disabled`] or [`AccountError::Locked`] once the
     /// password was right.
     pub async fn login(
         &self,
@@ -42,10 +42,13 @@ impl Accounts {
             self.note(&Source::Client(client), Action::Login, Outcome::Denied, about);
         };
         let user = match found {
-            Some(user) if checked.matches => user,
+            Some(user) if checked.matches && user.email_verified => user,
+            // Whoever registers an address with a password of their own must not see by that password
+            // whether it had an account before: not verified yet looks like a wrong password.
             Some(user) => {
                 self.limiter.failed(Limited::Login, client.address, email.as_str());
-                denied(About::user(user.id).because("wrong_password"));
+                let reason = if checked.matches { "email_not_verified" } else { "wrong_password" };
+                denied(About::user(user.id).because(reason));
                 return Err(AccountError::InvalidCredentials);
             }
             None => {
@@ -66,7 +69,7 @@ impl Accounts {
             let version = self.version(user.id).await?;
             if let Err(error) = may_sign_in(&user, self.now()) {
                 let reason = match error {
-                    AccountError::EmailNotVerified => "email_not_verified",
+                    AccountError::InvalidCredentials => "email_not_verified",
                     AccountError::Locked(_) => "locked",
                     _ => "disabled",
                 };
@@ -172,5 +175,5 @@ pub(super) fn may_sign_in(user: &User, now: crate::domain::time::UnixTime) -> Re
     if let Some(until) = user.locked_until.filter(|until| now < *until) {
         return Err(AccountError::Locked(until));
     }
-    if user.email_verified { Ok(()) } else { Err(AccountError::EmailNotVerified) }
+    if user.email_verified { Ok(()) } else { Err(AccountError::InvalidCredentials) }
 }

@@ -142,7 +142,7 @@ def registers(api, mailbox, reader):
     assert weak[0] == 422 and "too_short" in [broken["rule"] for broken in weak[1]["violations"]], weak
     first = api.good("POST", "/auth/register", wish, status=202)
     link = mailbox.link(ANN, "Confirm", "/auth/pages/verify")
-    api.refused("email_not_verified", "POST", "/auth/login", {"email": ANN, "password": PASSWORD})
+    api.refused("invalid_credentials", "POST", "/auth/login", {"email": ANN, "password": PASSWORD})
     reader.opens(link)
     reader.presses("#confirm")
     reader.sees("Your e-mail address is confirmed.")

@@ -55,7 +55,6 @@ fn account(error: &AccountError) -> Failure {
         }
         // No 401: the access token is good, and a client must not take it for one that has ended.
         AccountError::WrongPassword => Failure::new(403, "wrong_password", said),
-        AccountError::EmailNotVerified => Failure::new(403, "email_not_verified", said),
         AccountError::Disabled => Failure::new(403, "account_disabled", said),
         AccountError::Locked(until) => {
             Failure::new(403, "account_locked", "the account is locked until the moment in `until`")
@@ -101,9 +100,11 @@ pub(super) fn told() -> Vec<(Failure, &'static str)> {
             AccountError::PasswordRejected { broken, policy: Policy::Composition },
             "The password breaks the rules in `violations`.",
         ),
-        (AccountError::InvalidCredentials, "There is no such account, or it has another password."),
+        (
+            AccountError::InvalidCredentials,
+            "There is no such account, it has another password, or its address is not verified yet.",
+        ),
         (AccountError::WrongPassword, "The current password, asked for once more, is another one."),
-        (AccountError::EmailNotVerified, "The password is right; the address has not been verified."),
         (AccountError::Disabled, "An operator has disabled the account."),
         (AccountError::Locked(UnixTime(1_800_000_000)), "An operator has locked the account until `until`."),
         (
@@ -176,8 +177,7 @@ mod tests {
         Some(match error {
             None => AccountError::InvalidCredentials,
             Some(AccountError::InvalidCredentials) => AccountError::WrongPassword,
-            Some(AccountError::WrongPassword) => AccountError::EmailNotVerified,
-            Some(AccountError::EmailNotVerified) => AccountError::Disabled,
+            Some(AccountError::WrongPassword) => AccountError::Disabled,
             Some(AccountError::Disabled) => AccountError::Locked(UnixTime(1)),
             Some(AccountError::Locked(_)) => AccountError::InvalidRefreshToken,
             Some(AccountError::InvalidRefreshToken) => AccountError::InvalidLink,

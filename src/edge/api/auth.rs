@@ -167,12 +167,12 @@ async fn resend_verification(
 
 /// Sign in.
 ///
-/// An unknown address and a wrong password get the same answer.
+/// An unknown address, a wrong password and an address that is not verified yet get the same answer.
 #[utoipa::path(post, path = "/login", tag = "Sign-in",
     request_body = Credentials,
     responses((status = 200, body = Tokens, description = "The tokens of a new session.")),
     extensions(("x-codes" = json!([
-        "invalid_email", "invalid_credentials", "email_not_verified", "account_disabled",
+        "invalid_email", "invalid_credentials", "account_disabled",
         "account_locked", "too_many_attempts", "busy", "conflict", "signing_unavailable"
     ]))))]
 async fn login(State(state): Shared, By(client): By, JsonBody(body): JsonBody<Credentials>) -> Answered {

@@ -208,7 +208,7 @@ async fn from_registering_to_signing_out() {
     let api = api();
     let early = json!({"email": ANN, "password": PASSWORD});
     assert_eq!(api.register(ANN).await.status, 202);
-    assert_eq!(api.post("/login", &early).await.refusal(), (403, "email_not_verified".into()));
+    assert_eq!(api.post("/login", &early).await.refusal(), (401, "invalid_credentials".into()));
     assert_eq!(api.post("/verify-email/resend", &json!({"email": ANN})).await.status, 202);
     api.world.accounts.do_due_tasks().await.unwrap();
     let link = json!({"token": api.mailed(Letter::VerifyEmail).await});
