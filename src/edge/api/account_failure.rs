@@ -216,6 +216,6 @@ mod tests {
             count += 1;
             error = after(Some(&this));
         }
-        assert_eq!(count, 19);
+        assert_eq!(count, 18);
     }
 }
