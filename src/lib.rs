@@ -5,7 +5,7 @@
 //! - [`ports`]: floor 2, what we need from outside, as traits.
 //! - [`service`]: floor 3, the use cases, one file each.
 //! - [`edge`]: floor 4, one room per outside thing: proxy (pingora), api (axum), jwt, store (sled),
-//!   fetch (reqwest), telemetry.
+//!   passwords (bcrypt), limits, devices, mail (lettre), fetch (reqwest), telemetry and the audit log.
 //! - [`config`]: `config.toml`, typed and valid. [`cli`]: one file per command. [`app`]: the
 //!   composition root, the only file that names every edge.
 //!
@@ -16,6 +16,11 @@
 //! # A request's way
 //! `edge::proxy::listener → inbound → service::admit (route → authenticate → revoked? → policy) →
 //! Permit → upstream`, or `→ outbound`, or `→ bridge → edge::api`.
+//!
+//! # An account's way
+//! `edge::api::auth → service::accounts (one file per use case: register, login, refresh, recover …) →
+//! Store::commit`; what must not show whether an account exists goes on in `service::tasks`, mail in
+//! `service::outbox`.
 
 #![forbid(unsafe_code)]
 
