@@ -89,6 +89,19 @@ fn is_unprintable(c: char) -> bool {
         || matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
+/// What scopes must be, for whoever gave others.
+pub const SCOPES_WANTED: &str = "`scopes` must be at most 100 words of printable ASCII without spaces";
+
+/// Whether these can be the scopes of a token (RFC 6749 §3.3): not too many, each of printable ASCII without
+/// space, quote and backslash.
+#[must_use]
+pub fn are_scopes(scopes: &[String]) -> bool {
+    let is_scope = |scope: &String| {
+        !scope.is_empty() && scope.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b'\\')
+    };
+    scopes.len() <= 100 && scopes.iter().all(is_scope)
+}
+
 /// The claims that the gateway itself sets (RFC 7519 §4.1, RFC 9068 §2.2); an account's own claims may
 /// have none of these names.
 pub const RESERVED_CLAIMS: [&str; 14] = [

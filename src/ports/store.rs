@@ -101,14 +101,21 @@ pub enum CommitError {
     Store(#[from] StoreError),
 }
 
+impl CommitError {
+    /// Of a commit that has no state to conflict with: what the store said.
+    #[must_use]
+    pub fn of_the_store(self) -> StoreError {
+        match self {
+            CommitError::Store(error) => error,
+            other => StoreError::Unavailable(other.to_string()),
+        }
+    }
+}
+
 /// The outcome of a commit of one revocation, which has no state to conflict with.
 fn only(outcome: Result<Vec<Revocation>, CommitError>) -> Result<Revocation, StoreError> {
     let nothing = || StoreError::Unavailable("the revocation was not recorded".to_owned());
-    match outcome {
-        Ok(entries) => entries.into_iter().next().ok_or_else(nothing),
-        Err(CommitError::Store(error)) => Err(error),
-        Err(CommitError::Conflict | CommitError::EmailTaken) => Err(nothing()),
-    }
+    outcome.map_err(CommitError::of_the_store)?.into_iter().next().ok_or_else(nothing)
 }
 
 /// What a sweep removed.

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::domain::account::{SCOPES_WANTED, are_scopes};
 use crate::ports::{AccessGrant, Clock, SignError, Signed, Signer, Store, StoreError};
 
 /// The longest life of a minted token.
@@ -76,13 +77,8 @@ impl Mint {
         };
         line("sub", &request.sub)?;
         request.email.as_deref().map_or(Ok(()), |email| line("email", email))?;
-        // RFC 6749 §3.3: printable ASCII without space, quote and backslash.
-        let is_scope = |scope: &String| {
-            !scope.is_empty() && scope.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b'\\')
-        };
-        if request.scopes.len() > 100 || !request.scopes.iter().all(is_scope) {
-            let why = "`scopes` must be at most 100 words of printable ASCII without spaces";
-            return Err(MintError::Invalid(why.to_owned()));
+        if !are_scopes(&request.scopes) {
+            return Err(MintError::Invalid(SCOPES_WANTED.to_owned()));
         }
         let ttl = request.ttl.unwrap_or(self.default_ttl);
         if ttl.as_secs() == 0 || ttl > MAX_TTL {

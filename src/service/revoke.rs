@@ -166,7 +166,8 @@ impl Revoke {
             return Ok(Raised { version: Some(entry.target.limit()), in_force_at: now });
         };
         let raise = Change::RaiseVersion { issuer, sub, created_at: now, expires_at, reason, enforce: false };
-        let entry = self.store.commit(vec![raise]).await.map_err(store_error)?.into_iter().next();
+        let entry =
+            self.store.commit(vec![raise]).await.map_err(CommitError::of_the_store)?.into_iter().next();
         let entry = entry.ok_or_else(|| StoreError::Unavailable("the version did not rise".to_owned()))?;
         let version = entry.target.limit();
         // Two commits: a kill in between leaves a version that has risen and older tokens that live out
@@ -199,7 +200,7 @@ impl Revoke {
 
     async fn later(&self, entry: Revocation, due_at: UnixTime) -> Result<UnixTime, RevokeError> {
         let task = Task { id: self.entropy.uuid(), due_at, work: Work::Revoke(entry) };
-        self.store.commit(vec![Change::CreateTask(task)]).await.map_err(store_error)?;
+        self.store.commit(vec![Change::CreateTask(task)]).await.map_err(CommitError::of_the_store)?;
         Ok(due_at)
     }
 
@@ -245,14 +246,6 @@ fn grace_fits(grace: Option<Duration>) -> Result<Option<Duration>, RevokeError> 
         return Err(RevokeError::Invalid("`grace` must be at most 24 hours".to_owned()));
     }
     Ok(grace.filter(|grace| !grace.is_zero()))
-}
-
-/// Of a commit that has no state to conflict with.
-fn store_error(error: CommitError) -> StoreError {
-    match error {
-        CommitError::Store(error) => error,
-        other => StoreError::Unavailable(other.to_string()),
-    }
 }
 
 fn reason_fits(reason: Option<&str>) -> Result<(), RevokeError> {

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::accounts::{About, AccountError, Accounts, Source, TRIES, name};
 use super::sessions::Which;
-use crate::domain::account::{PasswordHash, User, UserId, reserved_claim};
+use crate::domain::account::{PasswordHash, SCOPES_WANTED, User, UserId, are_scopes, reserved_claim};
 use crate::domain::audit::{Action, Event, Outcome};
 use crate::domain::email::EmailAddress;
 use crate::domain::link::Purpose;
@@ -321,16 +321,8 @@ impl Accounts {
     }
 }
 
-/// RFC 6749 §3.3: printable ASCII without space, quote and backslash.
 fn check_scopes(scopes: &[String]) -> Result<(), AccountError> {
-    let is_scope = |scope: &String| {
-        !scope.is_empty() && scope.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b'\\')
-    };
-    if scopes.len() <= 100 && scopes.iter().all(is_scope) {
-        return Ok(());
-    }
-    let want = "`scopes` must be at most 100 words of printable ASCII without spaces";
-    Err(AccountError::Invalid(want.to_owned()))
+    if are_scopes(scopes) { Ok(()) } else { Err(AccountError::Invalid(SCOPES_WANTED.to_owned())) }
 }
 
 fn check_claims(claims: &Map<String, Value>) -> Result<(), AccountError> {
