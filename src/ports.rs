@@ -3,6 +3,8 @@
 //! Each trait is a door; the rooms of `edge` stand behind them and never see each other. Nothing here
 //! names a crate that talks to the outside.
 
+mod connections;
+mod door;
 mod people;
 mod store;
 mod tokens;
@@ -12,6 +14,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+pub use self::connections::{
+    Authorization, CurrentTokens, GrantedTokens, Notice, ParameterInfo, Pkce, Place, ProviderCall,
+    ProviderFault, ProviderInfo, Providers, Vault, VaultError, Webhook,
+};
+pub use self::door::{Assertion, Assertions, Door, DoorFault, DoorRequest, DoorResponse};
 pub use self::people::{
     Audit, Busy, Checked, Devices, Limited, Limiter, MailFault, Mailer, Passwords, TooMany,
 };

@@ -70,6 +70,8 @@ fn list() -> String {
             Letter::ConfirmEmail => "to a new address: a link that makes it the account's",
             Letter::EmailChanged => "to the old address: another one is to replace it",
             Letter::NewDevice => "a sign-in from a device that was not seen before",
+            Letter::ReconnectNeeded => "a provider does not honour a grant any more",
+            Letter::GrantEnding => "a grant of a provider ends soon",
         };
         // The text can always grow.
         let _ = writeln!(text, "  {:<20} {about}", letter.name());

@@ -12,8 +12,9 @@ use toml::de::DeTable;
 use super::file::{Document, Item, Section};
 use super::form::{self, Url};
 use super::{
-    Algorithm, AuditTo, Config, ConfigError, Issuer, Jwks, Limits, Log, LogFormat, Passwords, Provider,
-    Server, Sessions, StoreUrl, Tls, Tokens, mail, native, routes,
+    Algorithm, AuditTo, Component, Config, ConfigError, Connections, HostPattern, Issuer, Jwks, Limits, Log,
+    LogFormat, Passwords, PluginLimits, Provider, Server, Sessions, StoreUrl, Tls, Tokens, Vault, mail,
+    native, routes,
 };
 use crate::domain::password::Policy;
 use crate::domain::session::Fingerprint;
@@ -99,6 +100,15 @@ fn whole(root: &Section<'_>, path: &Path) -> Option<Config> {
         mail: mail?,
         routes,
         providers,
+        connections: Connections {
+            return_to: Vec::new(),
+            refresh_ahead: Duration::from_secs(300),
+            keep_fresh: true,
+            warn_ahead: Duration::from_secs(24 * 3600),
+            webhook: None,
+            cache: None,
+        },
+        vault: Vault { keys: Vec::new() },
         warnings: Vec::new(),
     })
 }
@@ -395,9 +405,9 @@ fn providers(root: &Section<'_>) -> Vec<Provider> {
         });
         let want = "\"builtin:oauth2\" or a component file (.wasm)";
         let component = section.required("component", want).and_then(|item| match item.text(want)? {
-            "builtin:oauth2" => Some("builtin:oauth2".to_owned()),
+            "builtin:oauth2" => Some(Component::BuiltIn("oauth2".to_owned())),
             text if text.starts_with("builtin:") => item.bad(want),
-            _ => existing_file(&item, want).map(|path| path.display().to_string()),
+            _ => existing_file(&item, want).map(Component::File),
         });
         let client_id = section.required("client_id", "a reference: \"env:NAME\" or \"file:PATH\"");
         let client_id = client_id.as_ref().and_then(secret);
@@ -405,7 +415,8 @@ fn providers(root: &Section<'_>) -> Vec<Provider> {
         let allowed_hosts = section.list("allowed_hosts", |item| {
             item.read("a lower-case host with an optional port, such as api.example.com", |text| {
                 let host = crate::domain::request::Host::parse(text.as_bytes()).ok()?;
-                (host.to_string() == text).then(|| text.to_owned())
+                let host = (host.to_string() == text).then_some(host)?;
+                Some(HostPattern { host: host.name().to_owned(), wildcard: false, port: host.port() })
             })
         });
         if section.get("allowed_hosts").is_none_or(|item| item.is_empty_list()) {
@@ -423,7 +434,16 @@ fn providers(root: &Section<'_>) -> Vec<Provider> {
                 client_secret,
                 allowed_hosts,
                 scopes,
-                settings,
+                settings: serde_json::to_value(settings)
+                    .ok()
+                    .and_then(|v| v.as_object().cloned())
+                    .unwrap_or_default(),
+                display_name: None,
+                sha256: None,
+                allow_loopback: false,
+                ca: None,
+                limits: PluginLimits::default(),
+                token_access: None,
             });
         }
     }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::account::UserId;
+use super::connection::ConnectionId;
 use super::session::SessionId;
 use super::time::UnixTime;
 
@@ -36,6 +37,15 @@ pub enum Action {
     DisableUser,
     EnableUser,
     DeleteUser,
+    /// Consent was given to a provider, or asked for in vain.
+    Connect,
+    RefreshConnection,
+    /// A caller was given a provider's access token.
+    ReadProviderToken,
+    ImportTokens,
+    /// The provider does not honour a grant any more.
+    ReconnectNeeded,
+    Disconnect,
 }
 
 /// How it ended.
@@ -73,6 +83,9 @@ pub struct Event {
     /// Whose account; `None` when it concerns none, or none was found.
     pub user: Option<UserId>,
     pub session: Option<SessionId>,
+    /// Which connection to a provider, where it is about one.
+    #[serde(default)]
+    pub connection: Option<ConnectionId>,
     /// Where the request came from.
     pub address: Option<IpAddr>,
     pub request_id: Option<String>,

@@ -27,11 +27,15 @@ pub enum Letter {
     EmailChanged,
     /// A sign-in from a device that was not seen before.
     NewDevice,
+    /// A provider does not honour the grant any more: connect again.
+    ReconnectNeeded,
+    /// A grant ends soon, whatever Palisade does: connect again.
+    GrantEnding,
 }
 
 impl Letter {
     /// Every letter, in the order people get to see them.
-    pub const ALL: [Letter; 8] = [
+    pub const ALL: [Letter; 10] = [
         Letter::VerifyEmail,
         Letter::Welcome,
         Letter::AlreadyRegistered,
@@ -40,6 +44,8 @@ impl Letter {
         Letter::ConfirmEmail,
         Letter::EmailChanged,
         Letter::NewDevice,
+        Letter::ReconnectNeeded,
+        Letter::GrantEnding,
     ];
 
     /// The name of its templates: `verify_email`.
@@ -54,6 +60,8 @@ impl Letter {
             Letter::ConfirmEmail => "confirm_email",
             Letter::EmailChanged => "email_changed",
             Letter::NewDevice => "new_device",
+            Letter::ReconnectNeeded => "reconnect_needed",
+            Letter::GrantEnding => "grant_ending",
         }
     }
 }
@@ -99,4 +107,10 @@ pub struct Facts {
     pub place: Option<String>,
     /// The address that is to replace the present one.
     pub new_email: Option<EmailAddress>,
+    /// What people call the provider.
+    #[serde(default)]
+    pub provider: Option<String>,
+    /// When what the letter warns of comes.
+    #[serde(default)]
+    pub ends_at: Option<UnixTime>,
 }

@@ -293,6 +293,7 @@ fn allowance(what: Limited) -> (u32, Duration) {
         Limited::Register => (10, seconds(360)),
         Limited::Refresh => (120, Duration::from_millis(500)),
         Limited::RequestMail => (10, seconds(60)),
+        Limited::Connect => (30, seconds(2)),
     }
 }
 
@@ -300,7 +301,9 @@ fn allowance(what: Limited) -> (u32, Duration) {
 fn is_guess(what: Limited) -> bool {
     match what {
         Limited::Login | Limited::ConfirmPassword => true,
-        Limited::Register | Limited::Refresh | Limited::RequestMail | Limited::UseLink => false,
+        Limited::Register | Limited::Refresh | Limited::RequestMail | Limited::UseLink | Limited::Connect => {
+            false
+        }
     }
 }
 
@@ -386,6 +389,7 @@ mod tests {
             (Limited::UseLink, 20, 3),
             (Limited::Register, 10, 360),
             (Limited::RequestMail, 10, 60),
+            (Limited::Connect, 30, 2),
         ] {
             let (limits, time) = limits();
             for _ in 0..burst {

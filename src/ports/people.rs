@@ -71,6 +71,8 @@ pub enum Limited {
     UseLink,
     /// Giving the present password for a change.
     ConfirmPassword,
+    /// Beginning a connection, and coming back from a provider.
+    Connect,
 }
 
 /// Come back later.

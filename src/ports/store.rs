@@ -4,6 +4,7 @@ use async_trait::async_trait;
 
 use crate::domain::account::{User, UserId};
 use crate::domain::audit::Event;
+use crate::domain::connection::{Connection, ConnectionId};
 use crate::domain::email::EmailAddress;
 use crate::domain::link::Link;
 use crate::domain::mail::Mail;
@@ -32,7 +33,7 @@ pub enum Change {
     /// An account as it shall be. Its [`User::revision`] must be the stored one, which then rises by one; a
     /// new address must not be another account's.
     UpdateUser(User),
-    /// Removes an account with its sessions and its events. Nothing to do when it is gone.
+    /// Removes an account with its sessions, its connections and its events. Nothing to do when it is gone.
     DeleteUser(UserId),
     /// A new session.
     CreateSession(Session),
@@ -40,6 +41,13 @@ pub enum Change {
     UpdateSession(Session),
     /// Removes a session. Nothing to do when it is gone.
     EndSession(UserId, SessionId),
+    /// A new connection.
+    CreateConnection(Connection),
+    /// A connection as it shall be; its [`Connection::revision`] must be the stored one, which then rises by
+    /// one.
+    UpdateConnection(Connection),
+    /// Removes a connection. Nothing to do when it is gone.
+    RemoveConnection(UserId, ConnectionId),
     /// A new link.
     CreateLink(Link),
     /// Uses a link up: it must be there, and is gone afterwards.
@@ -230,6 +238,34 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// [`StoreError`].
     async fn sessions(&self, user: UserId) -> Result<Vec<Session>, StoreError>;
+
+    /// A connection of `user`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn connection(&self, user: UserId, id: ConnectionId) -> Result<Option<Connection>, StoreError>;
+
+    /// Every connection of `user`, oldest first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn connections(&self, user: UserId) -> Result<Vec<Connection>, StoreError>;
+
+    /// At most `limit` connections of everybody, in the order of their users and ids, from behind `after`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn all_connections(
+        &self,
+        after: Option<(UserId, ConnectionId)>,
+        limit: usize,
+    ) -> Result<Vec<Connection>, StoreError>;
+
+    /// At most `limit` connections whose [`Connection::due_at`] has come at `now`, the earliest first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn due_connections(&self, now: UnixTime, limit: usize) -> Result<Vec<Connection>, StoreError>;
 
     /// The link whose token has this hash.
     ///

@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 
 use crate::domain::account::{User, UserId};
 use crate::domain::audit::{Action, Actor, Event, Outcome};
+use crate::domain::connection::ConnectionId;
 use crate::domain::email::{EmailAddress, InvalidEmail};
 use crate::domain::identity::Identity;
 use crate::domain::link::{Link, Purpose};
@@ -193,6 +194,7 @@ impl std::ops::Deref for Accounts {
 pub(super) struct About {
     pub(super) user: Option<UserId>,
     pub(super) session: Option<SessionId>,
+    pub(super) connection: Option<ConnectionId>,
     pub(super) reason: Option<String>,
 }
 
@@ -202,7 +204,7 @@ impl About {
     }
 
     pub(super) fn session(user: UserId, session: SessionId) -> About {
-        About { user: Some(user), session: Some(session), reason: None }
+        About { user: Some(user), session: Some(session), ..About::default() }
     }
 
     pub(super) fn because(mut self, reason: impl Into<String>) -> About {
@@ -251,6 +253,7 @@ impl Accounts {
             actor,
             user: about.user,
             session: about.session,
+            connection: about.connection,
             address,
             request_id: Some(request_id).filter(|id| !id.is_empty()),
             reason: about.reason,
@@ -388,7 +391,7 @@ impl Accounts {
             device: Some(device.name),
             address: Some(client.address.to_string()),
             place: device.place,
-            new_email: None,
+            ..Facts::default()
         }
     }
 

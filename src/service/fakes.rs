@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::domain::account::{PasswordHash, User, UserId};
 use crate::domain::audit::Event;
+use crate::domain::connection::{Connection, ConnectionId};
 use crate::domain::email::EmailAddress;
 use crate::domain::identity::Identity;
 use crate::domain::link::Link;
@@ -80,6 +81,7 @@ struct State {
     versions: BTreeMap<(String, String), u64>,
     users: BTreeMap<UserId, User>,
     sessions: BTreeMap<(UserId, SessionId), Session>,
+    connections: BTreeMap<(UserId, ConnectionId), Connection>,
     links: BTreeMap<TokenHash, Link>,
     mails: BTreeMap<uuid::Uuid, Mail>,
     tasks: BTreeMap<uuid::Uuid, Task>,
@@ -110,6 +112,7 @@ impl State {
             Change::DeleteUser(id) => {
                 self.users.remove(&id);
                 self.sessions.retain(|(user, _), _| *user != id);
+                self.connections.retain(|(user, _), _| *user != id);
                 self.events.retain(|event| event.user != Some(id));
             }
             Change::CreateSession(session) => {
@@ -123,6 +126,21 @@ impl State {
                 _ => return Err(CommitError::Conflict),
             },
             Change::EndSession(user, id) => drop(self.sessions.remove(&(user, id))),
+            Change::CreateConnection(connection) => {
+                if self.connections.insert((connection.user, connection.id), connection).is_some() {
+                    return Err(CommitError::Conflict);
+                }
+            }
+            Change::UpdateConnection(mut connection) => {
+                match self.connections.get_mut(&(connection.user, connection.id)) {
+                    Some(stored) if stored.revision == connection.revision => {
+                        connection.revision += 1;
+                        *stored = connection;
+                    }
+                    _ => return Err(CommitError::Conflict),
+                }
+            }
+            Change::RemoveConnection(user, id) => drop(self.connections.remove(&(user, id))),
             Change::CreateLink(link) => drop(self.links.insert(link.hash, link)),
             Change::ConsumeLink(hash) => drop(self.links.remove(&hash).ok_or(CommitError::Conflict)?),
             Change::PutMail(mail) => drop(self.mails.insert(mail.id, mail)),
@@ -293,6 +311,33 @@ impl Store for FakeStore {
 
     async fn sessions(&self, user: UserId) -> Result<Vec<Session>, StoreError> {
         Ok(self.state().sessions.values().filter(|session| session.user == user).cloned().collect())
+    }
+
+    async fn connection(&self, user: UserId, id: ConnectionId) -> Result<Option<Connection>, StoreError> {
+        Ok(self.state().connections.get(&(user, id)).cloned())
+    }
+
+    async fn connections(&self, user: UserId) -> Result<Vec<Connection>, StoreError> {
+        let state = self.state();
+        Ok(state.connections.values().filter(|connection| connection.user == user).cloned().collect())
+    }
+
+    async fn all_connections(
+        &self,
+        after: Option<(UserId, ConnectionId)>,
+        limit: usize,
+    ) -> Result<Vec<Connection>, StoreError> {
+        let state = self.state();
+        let behind = state.connections.iter().filter(|(key, _)| after.is_none_or(|after| **key > after));
+        Ok(behind.take(limit).map(|(_, connection)| connection.clone()).collect())
+    }
+
+    async fn due_connections(&self, now: UnixTime, limit: usize) -> Result<Vec<Connection>, StoreError> {
+        let is_due = |connection: &&Connection| connection.due_at.is_some_and(|due| due <= now);
+        let mut due: Vec<_> = self.state().connections.values().filter(is_due).cloned().collect();
+        due.sort_by_key(|connection| connection.due_at);
+        due.truncate(limit);
+        Ok(due)
     }
 
     async fn link(&self, hash: &TokenHash) -> Result<Option<Link>, StoreError> {

@@ -2,6 +2,7 @@
 
 pub mod accounts;
 pub mod admit;
+pub mod connections;
 pub mod login;
 pub mod mint;
 pub mod outbox;

@@ -156,7 +156,7 @@ impl Accounts {
             match self.store.commit(changes).await {
                 Ok(_) => {
                     self.outbox.notify_one();
-                    let about = About { user: Some(user.id), session: person.session, reason: None };
+                    let about = About { user: Some(user.id), session: person.session, ..About::default() };
                     self.note(&Source::Client(client), Action::ChangePassword, Outcome::Success, about);
                     return Ok(());
                 }

@@ -114,6 +114,7 @@ fn event(user: Option<u128>, id: u128) -> Event {
         actor: Actor::User,
         user: user.map(|user| UserId(Uuid::from_u128(user))),
         session: None,
+        connection: None,
         address: None,
         request_id: None,
         reason: None,

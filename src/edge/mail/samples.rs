@@ -1,5 +1,7 @@
 //! Letters about nobody, to try templates and transports with.
 
+use std::time::Duration;
+
 use secrecy::SecretString;
 use uuid::Uuid;
 
@@ -13,6 +15,7 @@ use crate::domain::time::UnixTime;
 pub fn sample(letter: Letter, id: Uuid, to: EmailAddress, now: UnixTime) -> Mail {
     let purpose = purpose(letter);
     let new_email = (letter == Letter::EmailChanged).then(|| "ann.new@example.com".parse().ok()).flatten();
+    let of_provider = matches!(letter, Letter::ReconnectNeeded | Letter::GrantEnding);
     Mail {
         id,
         letter,
@@ -25,6 +28,8 @@ pub fn sample(letter: Letter, id: Uuid, to: EmailAddress, now: UnixTime) -> Mail
             address: Some("203.0.113.7".to_owned()),
             place: Some("Vienna, Austria".to_owned()),
             new_email,
+            provider: of_provider.then(|| "Example Bank".to_owned()),
+            ends_at: (letter == Letter::GrantEnding).then(|| now.plus(Duration::from_secs(24 * 3600))),
         },
         created_at: now,
         due_at: now,
@@ -55,6 +60,8 @@ pub(super) fn purpose(letter: Letter) -> Option<Purpose> {
         | Letter::AlreadyRegistered
         | Letter::PasswordChanged
         | Letter::EmailChanged
-        | Letter::NewDevice => None,
+        | Letter::NewDevice
+        | Letter::ReconnectNeeded
+        | Letter::GrantEnding => None,
     }
 }

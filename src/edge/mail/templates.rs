@@ -23,7 +23,7 @@ macro_rules! built_in {
 }
 
 /// Every template that is looked for, with the words it has unless a folder has others.
-const BUILT_IN: [(&str, &str); 21] = built_in![
+const BUILT_IN: [(&str, &str); 25] = built_in![
     "layout.html",
     "layout.txt",
     "_button.html",
@@ -45,6 +45,10 @@ const BUILT_IN: [(&str, &str); 21] = built_in![
     "email_changed.txt",
     "new_device.html",
     "new_device.txt",
+    "reconnect_needed.html",
+    "reconnect_needed.txt",
+    "grant_ending.html",
+    "grant_ending.txt",
 ];
 
 /// Compiled templates.

@@ -27,7 +27,7 @@ const MAX_NAME: usize = 64;
 /// The longest description of a device or place that a letter repeats.
 const MAX_FACT: usize = 120;
 /// What the letters can tell: the name in a template, and what it is.
-pub const KNOWN: [(&str, &str); 13] = [
+pub const KNOWN: [(&str, &str); 15] = [
     ("service", "the name in mail.from, or else the host of public_url"),
     ("public_url", "as configured"),
     ("host", "the host of public_url"),
@@ -41,6 +41,8 @@ pub const KNOWN: [(&str, &str); 13] = [
     ("device?", "the device it happened from, like \"Firefox on Linux\""),
     ("address? place?", "where that device is: its IP address, and the place as far as it is known"),
     ("new_email?", "in email_changed: the address that replaces this one"),
+    ("provider", "in reconnect_needed and grant_ending: what people call the provider"),
+    ("ends_at?", "in grant_ending: when the grant ends, like \"26 November 2026, 16:41 UTC\""),
 ];
 
 /// A letter in words. Its link holds a token, so this is never printed.
@@ -165,6 +167,11 @@ impl Letters {
             ("address", text(mail.facts.address.as_ref())),
             ("place", text(mail.facts.place.as_ref())),
             ("new_email", Value::from(mail.facts.new_email.as_ref().map(|email| email.as_str()))),
+            (
+                "provider",
+                Value::from(mail.facts.provider.as_deref().map_or("the provider".to_owned(), plain)),
+            ),
+            ("ends_at", Value::from(mail.facts.ends_at.map(moment))),
         ])
     }
 }

@@ -13,6 +13,7 @@ use super::record::{
 };
 use crate::domain::account::{User, UserId};
 use crate::domain::audit::Event;
+use crate::domain::connection::Connection;
 use crate::domain::link::Link;
 use crate::domain::mail::Mail;
 use crate::domain::revocation::{Kind, Revocation, Target};
@@ -41,6 +42,9 @@ impl Draft<'_> {
             Change::CreateSession(session) => self.create_session(&session)?,
             Change::UpdateSession(session) => self.update_session(session)?,
             Change::EndSession(user, id) => self.end_session(keys::session(user, id))?,
+            Change::CreateConnection(connection) => self.create_connection(&connection)?,
+            Change::UpdateConnection(connection) => self.update_connection(connection)?,
+            Change::RemoveConnection(user, id) => self.remove_connection(keys::connection(user, id))?,
             Change::CreateLink(link) => self.create_link(&link)?,
             Change::ConsumeLink(hash) => {
                 let key = keys::link(&hash);
@@ -126,6 +130,9 @@ impl Draft<'_> {
         for session in self.under(&keys::sessions(id))? {
             self.end_session(session)?;
         }
+        for connection in self.under(&keys::connections(id))? {
+            self.remove_connection(connection)?;
+        }
         for event in self.under(&keys::events(Some(id)))? {
             self.remove(event);
         }
@@ -167,6 +174,49 @@ impl Draft<'_> {
     fn end_session(&mut self, key: Key) -> Result<(), StoreError> {
         if let Some(bytes) = self.get(&key)? {
             self.remove(keys::due(session_filed(&bytes)?, &key));
+            self.remove(key);
+        }
+        Ok(())
+    }
+
+    fn create_connection(&mut self, connection: &Connection) -> Result<(), CommitError> {
+        let key = keys::connection(connection.user, connection.id);
+        if self.has(&key)? {
+            return Err(CommitError::Conflict);
+        }
+        self.file_connection(key, connection)?;
+        Ok(())
+    }
+
+    fn update_connection(&mut self, mut connection: Connection) -> Result<(), CommitError> {
+        let key = keys::connection(connection.user, connection.id);
+        let stored = self.stored::<Connection>("a connection", &key)?.ok_or(CommitError::Conflict)?;
+        if stored.revision != connection.revision {
+            return Err(CommitError::Conflict);
+        }
+        connection.revision += 1;
+        self.unfile_connection(&stored);
+        self.file_connection(key, &connection)?;
+        Ok(())
+    }
+
+    fn file_connection(&mut self, key: Key, connection: &Connection) -> Result<(), StoreError> {
+        if let Some(due_at) = connection.due_at {
+            self.put(keys::due_connection(due_at, connection.user, connection.id), FILED);
+        }
+        self.put(key, encode(connection)?);
+        Ok(())
+    }
+
+    fn unfile_connection(&mut self, connection: &Connection) {
+        if let Some(due_at) = connection.due_at {
+            self.remove(keys::due_connection(due_at, connection.user, connection.id));
+        }
+    }
+
+    fn remove_connection(&mut self, key: Key) -> Result<(), StoreError> {
+        if let Some(stored) = self.stored::<Connection>("a connection", &key)? {
+            self.unfile_connection(&stored);
             self.remove(key);
         }
         Ok(())

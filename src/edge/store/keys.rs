@@ -6,6 +6,7 @@
 use uuid::Uuid;
 
 use crate::domain::account::UserId;
+use crate::domain::connection::ConnectionId;
 use crate::domain::email::EmailAddress;
 use crate::domain::opaque::TokenHash;
 use crate::domain::revocation::Kind;
@@ -43,6 +44,9 @@ pub(super) enum Table {
     Event = 13,
     /// What ends, by the moment at which to look whether it has.
     Due = 14,
+    Connection = 15,
+    /// The connections that the worker looks at, by the moment at which it does.
+    DueConnection = 16,
 }
 
 fn key(table: Table, parts: &[&[u8]]) -> Key {
@@ -143,6 +147,24 @@ pub(super) fn sessions(user: UserId) -> Key {
     key(Table::Session, &[user.0.as_bytes()])
 }
 
+pub(super) fn connection(user: UserId, id: ConnectionId) -> Key {
+    key(Table::Connection, &[user.0.as_bytes(), id.0.as_bytes()])
+}
+
+/// The beginning of the keys of a user's connections.
+pub(super) fn connections(user: UserId) -> Key {
+    key(Table::Connection, &[user.0.as_bytes()])
+}
+
+pub(super) fn due_connection(due_at: UnixTime, user: UserId, id: ConnectionId) -> Key {
+    key(Table::DueConnection, &[&due_at.0.to_be_bytes(), user.0.as_bytes(), id.0.as_bytes()])
+}
+
+/// The key of the connection that is named in one made by [`due_connection`].
+pub(super) fn connection_due(due: &[u8]) -> Result<Key, StoreError> {
+    due.get(9..).filter(|ids| ids.len() == 32).map(|ids| key(Table::Connection, &[ids])).ok_or_else(misshapen)
+}
+
 pub(super) fn link(hash: &TokenHash) -> Key {
     key(Table::Link, &[&hash.0])
 }
@@ -188,7 +210,7 @@ pub(super) fn due(time: UnixTime, key_of_record: &[u8]) -> Key {
     key(Table::Due, &[&time.0.to_be_bytes(), key_of_record])
 }
 
-/// The first key of [`Table::Due`] that is not before `time`; of [`Table::Task`] and [`Table::DueMail`] too.
+/// The first key of [`Table::Due`] that is not before `time`; of [`Table::Task`] and its like too.
 pub(super) fn from(table: Table, time: UnixTime) -> Key {
     key(table, &[&time.0.to_be_bytes()])
 }

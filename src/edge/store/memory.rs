@@ -17,6 +17,7 @@ use super::EXPIRY_SLACK;
 use super::keys::kind_byte;
 use crate::domain::account::{User, UserId};
 use crate::domain::audit::Event;
+use crate::domain::connection::{Connection, ConnectionId};
 use crate::domain::email::EmailAddress;
 use crate::domain::identity::Identity;
 use crate::domain::link::Link;
@@ -280,6 +281,26 @@ impl Store for RevokingStore {
 
     async fn sessions(&self, user: UserId) -> Result<Vec<Session>, StoreError> {
         self.parts.store.sessions(user).await
+    }
+
+    async fn connection(&self, user: UserId, id: ConnectionId) -> Result<Option<Connection>, StoreError> {
+        self.parts.store.connection(user, id).await
+    }
+
+    async fn connections(&self, user: UserId) -> Result<Vec<Connection>, StoreError> {
+        self.parts.store.connections(user).await
+    }
+
+    async fn all_connections(
+        &self,
+        after: Option<(UserId, ConnectionId)>,
+        limit: usize,
+    ) -> Result<Vec<Connection>, StoreError> {
+        self.parts.store.all_connections(after, limit).await
+    }
+
+    async fn due_connections(&self, now: UnixTime, limit: usize) -> Result<Vec<Connection>, StoreError> {
+        self.parts.store.due_connections(now, limit).await
     }
 
     async fn link(&self, hash: &TokenHash) -> Result<Option<Link>, StoreError> {

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 
 use crate::domain::account::{User, UserId};
 use crate::domain::audit::Event;
+use crate::domain::connection::{Connection, ConnectionId};
 use crate::domain::email::EmailAddress;
 use crate::domain::link::Link;
 use crate::domain::mail::Mail;
@@ -91,6 +92,26 @@ impl Store for MeteredStore {
 
     async fn sessions(&self, user: UserId) -> Result<Vec<Session>, StoreError> {
         self.metered("sessions", self.store.sessions(user)).await
+    }
+
+    async fn connection(&self, user: UserId, id: ConnectionId) -> Result<Option<Connection>, StoreError> {
+        self.metered("connection", self.store.connection(user, id)).await
+    }
+
+    async fn connections(&self, user: UserId) -> Result<Vec<Connection>, StoreError> {
+        self.metered("connections", self.store.connections(user)).await
+    }
+
+    async fn all_connections(
+        &self,
+        after: Option<(UserId, ConnectionId)>,
+        limit: usize,
+    ) -> Result<Vec<Connection>, StoreError> {
+        self.metered("all_connections", self.store.all_connections(after, limit)).await
+    }
+
+    async fn due_connections(&self, now: UnixTime, limit: usize) -> Result<Vec<Connection>, StoreError> {
+        self.metered("due_connections", self.store.due_connections(now, limit)).await
     }
 
     async fn link(&self, hash: &TokenHash) -> Result<Option<Link>, StoreError> {

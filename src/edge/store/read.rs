@@ -12,6 +12,7 @@ use super::record::{Standing, decode, decode_revocation, decode_session};
 use super::trees::Trees;
 use crate::domain::account::{User, UserId};
 use crate::domain::audit::Event;
+use crate::domain::connection::{Connection, ConnectionId};
 use crate::domain::email::EmailAddress;
 use crate::domain::mail::Mail;
 use crate::domain::revocation::{Revocation, Target};
@@ -54,6 +55,37 @@ pub(super) fn session(trees: &Trees, user: UserId, id: SessionId) -> Result<Opti
 
 pub(super) fn sessions(trees: &Trees, user: UserId) -> Result<Vec<Session>, StoreError> {
     trees.under(&keys::sessions(user)).map(|entry| decode_session(&entry?.1)).collect()
+}
+
+pub(super) fn connections(trees: &Trees, user: UserId) -> Result<Vec<Connection>, StoreError> {
+    trees.under(&keys::connections(user)).map(|entry| decode("a connection", &entry?.1)).collect()
+}
+
+pub(super) fn all_connections(
+    trees: &Trees,
+    after: Option<(UserId, ConnectionId)>,
+    limit: usize,
+) -> Result<Vec<Connection>, StoreError> {
+    let start = after.map_or(keys::all(Table::Connection), |(user, id)| behind(keys::connection(user, id)));
+    let found = trees.range(start..keys::behind(Table::Connection)).take(limit);
+    found.map(|entry| decode("a connection", &entry?.1)).collect()
+}
+
+pub(super) fn due_connections(
+    trees: &Trees,
+    now: UnixTime,
+    limit: usize,
+) -> Result<Vec<Connection>, StoreError> {
+    let mut found = Vec::new();
+    for entry in trees.range(keys::all(Table::DueConnection)..until(Table::DueConnection, now)) {
+        if found.len() == limit {
+            break;
+        }
+        // Refreshed, ended or put off since: no longer due.
+        let connection: Option<Connection> = at(trees, "a connection", &keys::connection_due(&entry?.0)?)?;
+        found.extend(connection.filter(|connection| connection.due_at.is_some_and(|due| due <= now)));
+    }
+    Ok(found)
 }
 
 pub(super) fn due_tasks(trees: &Trees, now: UnixTime, limit: usize) -> Result<Vec<Task>, StoreError> {

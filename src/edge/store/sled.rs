@@ -23,6 +23,7 @@ use super::verify;
 use super::writer::{self, Command, Queued, Reply};
 use crate::domain::account::{User, UserId};
 use crate::domain::audit::Event;
+use crate::domain::connection::{Connection, ConnectionId};
 use crate::domain::email::EmailAddress;
 use crate::domain::link::Link;
 use crate::domain::mail::Mail;
@@ -229,6 +230,26 @@ impl Store for SledStore {
 
     async fn sessions(&self, user: UserId) -> Result<Vec<Session>, StoreError> {
         self.read(move |trees| read::sessions(trees, user)).await
+    }
+
+    async fn connection(&self, user: UserId, id: ConnectionId) -> Result<Option<Connection>, StoreError> {
+        self.read(move |trees| read::at(trees, "a connection", &keys::connection(user, id))).await
+    }
+
+    async fn connections(&self, user: UserId) -> Result<Vec<Connection>, StoreError> {
+        self.read(move |trees| read::connections(trees, user)).await
+    }
+
+    async fn all_connections(
+        &self,
+        after: Option<(UserId, ConnectionId)>,
+        limit: usize,
+    ) -> Result<Vec<Connection>, StoreError> {
+        self.read(move |trees| read::all_connections(trees, after, limit)).await
+    }
+
+    async fn due_connections(&self, now: UnixTime, limit: usize) -> Result<Vec<Connection>, StoreError> {
+        self.read(move |trees| read::due_connections(trees, now, limit)).await
     }
 
     async fn link(&self, hash: &TokenHash) -> Result<Option<Link>, StoreError> {

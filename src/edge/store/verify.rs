@@ -9,6 +9,7 @@ use super::record::{decode, decode_revocation, decode_session, session_filed};
 use super::trees::Trees;
 use crate::domain::account::{User, UserId};
 use crate::domain::audit::Event;
+use crate::domain::connection::Connection;
 use crate::domain::link::Link;
 use crate::domain::mail::Mail;
 use crate::domain::task::Task;
@@ -70,6 +71,19 @@ fn check(trees: &Trees, key: &[u8], bytes: &IVec) -> Result<(), StoreError> {
         fits(due, "when a mail is due, and the mail")
     } else if is(Table::Event) {
         decode::<Event>("an event", bytes).map(drop)
+    } else if is(Table::Connection) {
+        let connection: Connection = decode("a connection", bytes)?;
+        let (user, id) = (connection.user, connection.id);
+        let due = connection.due_at.map(|due_at| trees.get(&keys::due_connection(due_at, user, id)));
+        let filed = due.transpose()?.is_none_or(|found| found.is_some());
+        fits(keys::connection(user, id) == key && filed, "a connection and when it is due")
+    } else if is(Table::DueConnection) {
+        let connection: Option<Connection> = at(trees, "a connection", &keys::connection_due(key)?)?;
+        let due = connection.is_some_and(|connection| {
+            let due = connection.due_at;
+            due.is_some_and(|due_at| keys::due_connection(due_at, connection.user, connection.id) == key)
+        });
+        fits(due, "when a connection is due, and the connection")
     } else if is(Table::Due) {
         check_due(trees, key)
     } else {

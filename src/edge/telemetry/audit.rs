@@ -126,6 +126,7 @@ mod tests {
             actor: Actor::User,
             user: Some(UserId(uuid::Uuid::from_u128(1))),
             session: None,
+            connection: None,
             address: Some([192, 0, 2, 1].into()),
             request_id: Some("r\n1".to_owned()),
             reason: Some("wrong_password".to_owned()),

@@ -1,0 +1,201 @@
+//! A user's connection to a provider: whose grant it is, how it stands, and when to look at it again.
+//!
+//! The tokens in it are sealed; nothing here can open them. A connection is refreshed from one place at a
+//! time, and what is about to be done is written down before it is done ([`Connection::attempt`]): a crash
+//! between the provider's answer and our write leaves a trace, and the next look finds out what the refresh
+//! token is still worth.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::account::UserId;
+use super::opaque::TokenHash;
+use super::time::UnixTime;
+
+/// How long a user has to give consent at the provider.
+pub const CONSENT_LIFE: Duration = Duration::from_secs(600);
+/// How many connections a user may have, those that have ended left out.
+pub const MAX_CONNECTIONS: usize = 100;
+/// The longest text of a failure that is kept, in bytes.
+pub const MAX_REASON: usize = 500;
+
+/// Which connection (UUID v7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ConnectionId(pub Uuid);
+
+impl fmt::Display for ConnectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::str::FromStr for ConnectionId {
+    type Err = uuid::Error;
+
+    fn from_str(text: &str) -> Result<ConnectionId, uuid::Error> {
+        text.parse().map(ConnectionId)
+    }
+}
+
+/// How a connection stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// The user has not given consent yet.
+    Pending,
+    /// There are tokens.
+    Active,
+    /// The provider does not honour the grant any more: only the user can renew it.
+    ReconnectNeeded,
+    /// Ended by the user or an operator; the tokens are erased and the record is kept.
+    Revoked,
+}
+
+impl Status {
+    /// The word for it in the API.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Status::Pending => "pending",
+            Status::Active => "active",
+            Status::ReconnectNeeded => "reconnect_needed",
+            Status::Revoked => "revoked",
+        }
+    }
+}
+
+/// The fields that are sealed, by the name that binds each envelope to its place.
+pub mod field {
+    pub const ACCESS_TOKEN: &str = "access_token";
+    pub const REFRESH_TOKEN: &str = "refresh_token";
+    pub const ID_TOKEN: &str = "id_token";
+    /// What the plugin asked to be kept: one dictionary.
+    pub const KEPT: &str = "kept";
+}
+
+/// The tokens of a connection, each in an envelope of the vault's.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealedTokens {
+    pub access_token: String,
+    pub refresh_token: Option<String>,
+    pub id_token: Option<String>,
+    pub kept: Option<String>,
+    /// As the provider named it; `Bearer` as a rule.
+    pub token_type: Option<String>,
+}
+
+impl fmt::Debug for SealedTokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SealedTokens(…)")
+    }
+}
+
+/// Whose account at the provider it is, as the provider says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Account {
+    /// The provider's identifier, never reassigned.
+    pub subject: String,
+    pub email: Option<String>,
+    /// Whether the provider says that the address is this person's.
+    pub email_verified: bool,
+    pub name: Option<String>,
+}
+
+/// A user on the way to giving consent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Consent {
+    /// State and code verifier are derived from it ([`super::opaque::ServerKey`]).
+    pub id: Uuid,
+    /// What is kept of the cookie of the browser that began it.
+    pub browser: TokenHash,
+    /// Where the browser goes afterwards: one of the configured URLs, word for word.
+    pub return_to: Option<String>,
+    /// What is asked for.
+    pub scopes: Vec<String>,
+    /// What the user gave for the parameters of the provider.
+    pub parameters: BTreeMap<String, String>,
+    pub expires_at: UnixTime,
+}
+
+/// A refresh that was begun, and of which nobody knows yet what the provider made of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    pub started_at: UnixTime,
+    /// The run of the program that began it: one of an earlier run was cut off.
+    pub run: Uuid,
+}
+
+/// What kind of failure it was, as the plugin or the host said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FaultKind {
+    InvalidGrant,
+    Transient,
+    Misconfigured,
+    ProviderError,
+    /// The plugin broke off: a trap, a time-out, too much memory.
+    PluginFailed,
+}
+
+/// How the last call that failed did so.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fault {
+    pub at: UnixTime,
+    pub kind: FaultKind,
+    /// For operators and for the user; without a token.
+    pub reason: String,
+}
+
+/// A connection, as it is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Connection {
+    pub id: ConnectionId,
+    pub user: UserId,
+    /// The provider's name in the configuration.
+    pub provider: String,
+    pub status: Status,
+    /// A consent that is being given, for the first time or again.
+    pub consent: Option<Consent>,
+    /// What the tokens were asked for with, and what was granted.
+    pub scopes_asked: Vec<String>,
+    pub scopes_granted: Vec<String>,
+    /// What the user gave for the parameters of the provider.
+    pub parameters: BTreeMap<String, String>,
+    /// Whose account it is, where the plugin can tell.
+    pub account: Option<Account>,
+    pub tokens: Option<SealedTokens>,
+    /// When the access token ends; `None` when nobody knows.
+    pub expires_at: Option<UnixTime>,
+    /// When the refresh token ends, where that is known.
+    pub refresh_expires_at: Option<UnixTime>,
+    pub created_at: UnixTime,
+    /// When consent was last given.
+    pub connected_at: Option<UnixTime>,
+    /// When tokens last came.
+    pub refreshed_at: Option<UnixTime>,
+    pub attempt: Option<Attempt>,
+    /// Refreshes that failed in a row.
+    pub failures: u32,
+    pub last_fault: Option<Fault>,
+    /// Not tried before this moment, after a failure.
+    pub retry_at: Option<UnixTime>,
+    /// When the worker looks at it: ahead of an expiry, at a retry, or when a consent was not given.
+    pub due_at: Option<UnixTime>,
+    /// The end of a refresh token that was already warned of.
+    pub warned_of: Option<UnixTime>,
+    /// Counts the writes of this record; the store refuses one that was made from an older state.
+    pub revision: u64,
+}
+
+impl Connection {
+    /// Whether the access token is still good at `now` for `margin` more.
+    #[must_use]
+    pub fn is_fresh(&self, now: UnixTime, margin: Duration) -> bool {
+        self.expires_at.is_none_or(|end| now.plus(margin) < end)
+    }
+}
