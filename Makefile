@@ -4,6 +4,8 @@ CARGO ?= cargo
 APT := apt-get install -y --no-install-recommends
 # The mail server of the wider tests.
 VENV := target/wider/venv
+# The OAuth server of the wider tests.
+PROVIDER := target/wider/provider
 
 .DEFAULT_GOAL := help
 .PHONY: help deps deps-wider deps-bench run test test-wider bench bench-store soak dist lint
@@ -25,17 +27,18 @@ deps: ## install what the build needs (Debian; elsewhere it says what to install
 	@command -v $(CARGO) >/dev/null || { echo "Palisade needs Rust 1.95 or later: see https://rustup.rs" >&2; exit 1; }
 
 deps-wider: deps
-	@need=; for tool in python3 curl openssl prometheus promtool chromium chromedriver; do \
+	@need=; for tool in python3 curl openssl prometheus promtool chromium chromedriver node npm; do \
 		command -v $$tool >/dev/null || need="$$need $$tool"; \
 	done; \
 	python3 -c "import ensurepip, venv" 2>/dev/null || need="$$need python3-venv"; \
 	if [ -z "$$need" ]; then :; \
 	elif command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
-		apt-get update -qq && $(APT) python3 python3-venv curl openssl prometheus chromium chromium-driver; \
+		apt-get update -qq && $(APT) python3 python3-venv curl openssl prometheus chromium chromium-driver nodejs && \
+		{ command -v npm >/dev/null || $(APT) npm; }; \
 	else \
 		echo "The wider tests need these programs, which are missing:$$need. Install them first:" >&2; \
-		echo "  Debian          sudo apt-get install python3 python3-venv curl openssl prometheus chromium chromium-driver" >&2; \
-		echo "  Fedora          sudo dnf install python3 curl openssl golang-github-prometheus chromium chromedriver" >&2; \
+		echo "  Debian          sudo apt-get install python3 python3-venv curl openssl prometheus chromium chromium-driver nodejs npm" >&2; \
+		echo "  Fedora          sudo dnf install python3 curl openssl golang-github-prometheus chromium chromedriver nodejs npm" >&2; \
 		echo "  macOS           brew install python curl openssl prometheus chromium chromedriver" >&2; \
 		exit 1; \
 	fi
