@@ -39,13 +39,16 @@ deps-wider: deps
 		echo "The wider tests need these programs, which are missing:$$need. Install them first:" >&2; \
 		echo "  Debian          sudo apt-get install python3 python3-venv curl openssl prometheus chromium chromium-driver nodejs npm" >&2; \
 		echo "  Fedora          sudo dnf install python3 curl openssl golang-github-prometheus chromium chromedriver nodejs npm" >&2; \
-		echo "  macOS           brew install python curl openssl prometheus chromium chromedriver" >&2; \
+		echo "  macOS           brew install python curl openssl prometheus chromium chromedriver node" >&2; \
 		exit 1; \
 	fi
 	@cmp -s tests/wider/requirements.txt $(VENV)/requirements.txt || { \
 		rm -rf $(VENV) && python3 -m venv $(VENV) && \
 		$(VENV)/bin/pip install --quiet --disable-pip-version-check --requirement tests/wider/requirements.txt && \
 		cp tests/wider/requirements.txt $(VENV)/; }
+	@cmp -s tests/wider/provider/package-lock.json $(PROVIDER)/package-lock.json || { \
+		rm -rf $(PROVIDER) && mkdir -p $(PROVIDER) && cp tests/wider/provider/package*.json $(PROVIDER)/ && \
+		npm ci --silent --no-audit --no-fund --prefix $(PROVIDER) || { rm -rf $(PROVIDER); exit 1; }; }
 
 run: deps ## the gateway with its sample app: http://localhost:8080
 	$(CARGO) run --locked --release -- run --demo
@@ -53,7 +56,7 @@ run: deps ## the gateway with its sample app: http://localhost:8080
 test: deps ## every test that needs only what the build needs
 	$(CARGO) test --locked
 
-test-wider: deps-wider ## the gateway with Prometheus, a mail server, a browser, passlib, and what the README says
+test-wider: deps-wider ## the gateway with Prometheus, a mail server, an OAuth server, a browser, passlib, and what the README says
 	CARGO="$(CARGO)" $(VENV)/bin/python tests/wider/run
 
 soak: deps-wider ## the wider tests with streams that are silent for ten minutes before they are revoked
