@@ -6,8 +6,8 @@
 //! - [`service`]: floor 3, the use cases, one file each.
 //! - [`edge`]: floor 4, one room per outside thing: proxy (pingora), api (axum), jwt, store (sled),
 //!   passwords (bcrypt), limits, devices, mail (lettre), fetch (reqwest), telemetry and the audit log.
-//! - [`config`]: `config.toml`, typed and valid. [`cli`]: one file per command. [`app`]: the
-//!   composition root, the only file that names every edge.
+//! - [`config`]: `config.toml`, typed and valid; the catalogue of providers. [`cli`]: one file per
+//!   command. [`app`]: the composition root, the only file that names every edge.
 //!
 //! # The law
 //! Each floor uses only the floors below it, rooms on one floor never name each other, and only a room

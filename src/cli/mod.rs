@@ -10,6 +10,7 @@ mod mail_test;
 mod password_generate;
 mod password_hash;
 mod password_verify;
+mod providers;
 mod reload;
 mod run;
 mod token_inspect;
@@ -70,6 +71,9 @@ enum Command {
     /// Hash, check and make up passwords, offline. Passwords come on standard input.
     #[command(subcommand)]
     Password(Password),
+    /// See the providers whose settings come with Palisade, and print them for config.toml. Works offline.
+    #[command(subcommand)]
+    Providers(providers::Providers),
     /// Let the running gateway read its configuration again. A wrong one changes nothing.
     Reload,
 }
@@ -262,6 +266,7 @@ pub fn main() -> ExitCode {
         Command::Password(Password::Hash { cost }) => password_hash::run(cost),
         Command::Password(Password::Verify { hash, cost }) => return password_verify::run(hash, cost),
         Command::Password(Password::Generate) => Ok(password_generate::run()),
+        Command::Providers(command) => providers::run(&command),
         Command::Reload => reload::run(config),
     };
     match done {

@@ -336,7 +336,8 @@ fn confirmed(user: &str) -> Result<bool, String> {
     Ok(answer.trim() == "yes")
 }
 
-fn table(head: &[&str]) -> Table {
+/// Columns and nothing else: it can be cut and searched.
+pub(super) fn table(head: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     if !head.is_empty() {

@@ -4,6 +4,7 @@
 //! types and collects every error on the way. Past this module values are right, and their types say so.
 //! No secret is ever printed: they are [`SecretString`]s, resolved from their references.
 
+pub mod catalogue;
 pub mod check;
 pub mod file;
 mod form;
