@@ -17,6 +17,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("serde_path_to_error", &["edge/api"]),
     ("jsonwebtoken", &["edge/jwt"]),
     ("aws_lc_rs", &["edge/jwt"]),
+    ("rustls_pki_types", &["edge/jwt"]),
     ("sled", &["edge/store"]),
     ("postcard", &["edge/store"]),
     ("moka", &["edge/jwt", "edge/limits", "edge/store"]),
