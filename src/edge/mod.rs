@@ -16,3 +16,4 @@ pub mod proxy;
 pub mod store;
 pub mod telemetry;
 pub mod vault;
+pub mod webhook;

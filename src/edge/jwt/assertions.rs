@@ -20,6 +20,7 @@ use rustls_pki_types::pem::PemObject as _;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
+use zeroize::Zeroizing;
 
 use crate::domain::time::UnixTime;
 use crate::ports::{Assertion, Assertions, SignError};
@@ -50,13 +51,13 @@ enum PrivateKey {
 impl PrivateKey {
     /// Reads the first private key of a PEM text: PKCS#8 (RFC 5958), SEC 1 (RFC 5915) or PKCS#1 (RFC 8017).
     fn read(pem: &str) -> Result<PrivateKey, SignError> {
-        let der = PrivateKeyDer::from_pem_slice(pem.as_bytes());
+        let der = PrivateKeyDer::from_pem_slice(pem.as_bytes()).map(Zeroizing::new);
         let der =
             der.map_err(|_| SignError("the key is no private key in PEM without a passphrase".to_owned()))?;
         let bytes = der.secret_der();
         let p256 = || EcdsaKeyPair::from_private_key_der(&ECDSA_P256_SHA256_FIXED_SIGNING, bytes).ok();
         let p384 = || EcdsaKeyPair::from_private_key_der(&ECDSA_P384_SHA384_FIXED_SIGNING, bytes).ok();
-        let rsa = || match der {
+        let rsa = || match *der {
             PrivateKeyDer::Pkcs1(_) => RsaKeyPair::from_der(bytes).ok(),
             _ => RsaKeyPair::from_pkcs8(bytes).ok(),
         };
