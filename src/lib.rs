@@ -5,7 +5,7 @@
 //! - [`ports`]: floor 2, what we need from outside, as traits.
 //! - [`service`]: floor 3, the use cases, one file each.
 //! - [`edge`]: floor 4, one room per outside thing: proxy (pingora), api (axum), jwt, store (sled),
-//!   passwords (bcrypt), limits, devices, mail (lettre), fetch (reqwest), telemetry and the audit log.
+//!   passwords (bcrypt), limits, devices, mail (lettre), fetch (reqwest), wasm (wasmtime), telemetry and the audit log.
 //! - [`config`]: `config.toml`, typed and valid; the catalogue of providers. [`cli`]: one file per
 //!   command. [`app`]: the composition root, the only file that names every edge.
 //!
@@ -22,7 +22,8 @@
 //! Store::commit`; what must not show whether an account exists goes on in `service::tasks`, mail in
 //! `service::outbox`.
 
-#![forbid(unsafe_code)]
+// One exception, with its proof: `edge::wasm::cache` runs what it has compiled before.
+#![deny(unsafe_code)]
 
 /// For the suites that run inside this crate as well as outside it.
 #[cfg(test)]

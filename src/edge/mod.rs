@@ -15,3 +15,4 @@ pub mod passwords;
 pub mod proxy;
 pub mod store;
 pub mod telemetry;
+pub mod wasm;

@@ -5,16 +5,20 @@
 //! changes its mind gets through. Follows no redirects, obeys no proxy from the environment, and puts no
 //! query, user name or body into an error.
 
+mod door;
+
 use std::error::Error;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::{Client, StatusCode, Url};
+use reqwest::{Client, ClientBuilder, StatusCode, Url};
 
-use crate::ports::{Fetch, FetchError};
+pub use self::door::Hosts;
+use crate::ports::{Door, Fetch, FetchError};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const TOTAL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -33,19 +37,17 @@ impl HttpFetch {
     /// The TLS library has no roots or cannot start.
     pub fn new() -> Result<HttpFetch, FetchError> {
         let failed = |error| FetchError::Failed { url: "-".to_owned(), why: words(error) };
-        let client = |loopback| {
-            Client::builder()
-                .user_agent(concat!("palisade/", env!("CARGO_PKG_VERSION")))
-                .no_proxy()
-                .redirect(reqwest::redirect::Policy::none())
-                .referer(false)
-                .connect_timeout(CONNECT_TIMEOUT)
-                .timeout(TOTAL_TIMEOUT)
-                .dns_resolver(Arc::new(Checked { loopback }))
-                .build()
-                .map_err(failed)
-        };
+        let client = |loopback| client(loopback).timeout(TOTAL_TIMEOUT).build().map_err(failed);
         Ok(HttpFetch { public: client(false)?, loopback: client(true)? })
+    }
+
+    /// The door of a provider: to `hosts`, and to nowhere else. `ca`: a PEM file of the authorities to trust
+    /// instead of the built-in ones.
+    ///
+    /// # Errors
+    /// `ca` cannot be read, or TLS cannot start.
+    pub fn door(hosts: Hosts, ca: Option<&Path>) -> Result<Arc<dyn Door>, String> {
+        Ok(Arc::new(door::HttpDoor::new(hosts, ca)?))
     }
 
     fn client(&self, url: &Url) -> Result<&Client, String> {
@@ -53,8 +55,7 @@ impl HttpFetch {
         if !url.username().is_empty() || url.password().is_some() {
             return Err("credentials in a URL".to_owned());
         }
-        let literal = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().ok();
-        let loopback = host == "localhost" || literal.is_some_and(|ip| ip.is_loopback());
+        let loopback = is_loopback(host);
         match url.scheme() {
             "https" => {}
             "http" if loopback => {}
@@ -63,7 +64,7 @@ impl HttpFetch {
         if loopback {
             return Ok(&self.loopback);
         }
-        match literal {
+        match literal(host) {
             // A literal address never reaches the resolver.
             Some(ip) if !is_public(ip) => Err("not a public address".to_owned()),
             _ => Ok(&self.public),
@@ -96,6 +97,26 @@ impl Fetch for HttpFetch {
     }
 }
 
+/// What every client of ours has in common.
+fn client(loopback: bool) -> ClientBuilder {
+    Client::builder()
+        .user_agent(concat!("palisade/", env!("CARGO_PKG_VERSION")))
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .referer(false)
+        .connect_timeout(CONNECT_TIMEOUT)
+        .dns_resolver(Arc::new(Checked { loopback }))
+}
+
+/// The address that the host of a URL is, where it is one.
+fn literal(host: &str) -> Option<IpAddr> {
+    host.trim_start_matches('[').trim_end_matches(']').parse().ok()
+}
+
+fn is_loopback(host: &str) -> bool {
+    host == "localhost" || literal(host).is_some_and(|ip| ip.is_loopback())
+}
+
 /// The URL as errors may name it: no query, no fragment, no credentials.
 fn shown(url: &Url) -> String {
     let mut url = url.clone();
@@ -120,6 +141,11 @@ fn words(error: reqwest::Error) -> String {
     words
 }
 
+/// What [`Checked`] says no with.
+#[derive(Debug, thiserror::Error)]
+#[error("the name leads to an address that may not be called")]
+struct NotAllowed;
+
 /// Resolves a name once and keeps what may be dialled.
 struct Checked {
     loopback: bool,
@@ -133,7 +159,7 @@ impl Resolve for Checked {
             let fits = |ip: IpAddr| if loopback { ip.is_loopback() } else { is_public(ip) };
             // One bad address condemns the name: a mixed answer is how rebinding looks.
             if found.is_empty() || !found.iter().all(|address| fits(address.ip())) {
-                return Err("the name leads to an address that may not be called".into());
+                return Err(NotAllowed.into());
             }
             Ok(Box::new(found.into_iter()) as Addrs)
         })
