@@ -23,7 +23,8 @@
 //! Store::commit`; what must not show whether an account exists goes on in `service::tasks`, mail in
 //! `service::outbox`.
 
-#![forbid(unsafe_code)]
+// One exception, with its proof: `edge::wasm::cache` runs what it has compiled before.
+#![deny(unsafe_code)]
 
 /// For the suites that run inside this crate as well as outside it.
 #[cfg(test)]

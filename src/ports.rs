@@ -114,6 +114,12 @@ pub trait Meter: Send + Sync {
     fn password(&self, waited: Duration, took: Duration);
     /// A key fetch for an issuer and whether it brought keys.
     fn jwks_fetch(&self, issuer: &str, ok: bool);
+    /// A call of a provider's plugin ended: `refresh` with `ok`, `transient`, `plugin_failed` …
+    fn provider_call(&self, provider: &str, call: &'static str, outcome: &'static str, took: Duration);
+    /// A request that a plugin asked for ended: `ok` whatever was answered, `denied`, `timeout` …
+    fn provider_request(&self, provider: &str, outcome: &'static str);
+    /// A provider's component was loaded again: `ok`, or `failed` and the last good one goes on.
+    fn plugin_reload(&self, provider: &str, outcome: &'static str);
 }
 
 /// The gateway as its operator sees it.

@@ -77,6 +77,23 @@ pub struct HostPattern {
     pub port: Option<u16>,
 }
 
+impl HostPattern {
+    /// Whether `host` (in lower case) at `port` may be called, where `usual` is the default port of the
+    /// scheme.
+    #[must_use]
+    pub fn covers(&self, host: &str, port: u16, usual: u16) -> bool {
+        let named = if self.wildcard {
+            // The dot belongs to the front: `evilexample.com` is no host of `*.example.com`.
+            host.strip_suffix(&*self.host)
+                .and_then(|front| front.strip_suffix('.'))
+                .is_some_and(|labels| labels.split('.').all(|label| !label.is_empty()))
+        } else {
+            host == self.host
+        };
+        named && port == self.port.unwrap_or(usual)
+    }
+}
+
 /// `providers.limits`: what one call of a component may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PluginLimits {

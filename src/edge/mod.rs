@@ -16,4 +16,5 @@ pub mod proxy;
 pub mod store;
 pub mod telemetry;
 pub mod vault;
+pub mod wasm;
 pub mod webhook;

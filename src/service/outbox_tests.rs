@@ -72,6 +72,9 @@ impl Meter for FakeMeter {
     }
     fn password(&self, _: Duration, _: Duration) {}
     fn jwks_fetch(&self, _: &str, _: bool) {}
+    fn provider_call(&self, _: &str, _: &'static str, _: &'static str, _: Duration) {}
+    fn provider_request(&self, _: &str, _: &'static str) {}
+    fn plugin_reload(&self, _: &str, _: &'static str) {}
 }
 
 struct World {

@@ -5,6 +5,7 @@
 pub mod binary;
 pub mod keys;
 pub mod neighbours;
+pub mod plugins;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};

@@ -202,6 +202,9 @@ mod tests {
             let _ = self.0.try_send((waited, took));
         }
         fn jwks_fetch(&self, _: &str, _: bool) {}
+        fn provider_call(&self, _: &str, _: &'static str, _: &'static str, _: Duration) {}
+        fn provider_request(&self, _: &str, _: &'static str) {}
+        fn plugin_reload(&self, _: &str, _: &'static str) {}
     }
 
     fn pool(threads: usize) -> (Arc<Pool>, mpsc::Receiver<(Duration, Duration)>) {

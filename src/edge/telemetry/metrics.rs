@@ -65,6 +65,10 @@ pub struct Metrics {
     cache_misses: IntCounter,
     store_seconds: HistogramVec,
     jwks_fetches: IntCounterVec,
+    provider_calls: IntCounterVec,
+    provider_seconds: HistogramVec,
+    provider_requests: IntCounterVec,
+    plugin_reloads: IntCounterVec,
     mails: IntCounterVec,
     password_wait: Histogram,
     password_seconds: Histogram,
@@ -140,6 +144,27 @@ impl Metrics {
             "Fetches of an issuer's keys, by whether they brought any.",
             &["issuer", "outcome"],
         )?;
+        let provider_calls = counters(
+            "palisade_provider_calls_total",
+            "Calls of a provider's plugin, by how they ended; dropped: nobody waited for the end.",
+            &["provider", "call", "outcome"],
+        )?;
+        let provider_seconds = seconds(
+            "palisade_provider_call_duration_seconds",
+            "Calls of a provider's plugin, the provider's own time included.",
+            &["provider", "call"],
+            &REQUEST_SECONDS,
+        )?;
+        let provider_requests = counters(
+            "palisade_provider_requests_total",
+            "Requests that plugins asked for; ok: there was an answer, whatever it said.",
+            &["provider", "outcome"],
+        )?;
+        let plugin_reloads = counters(
+            "palisade_plugin_reloads_total",
+            "Components that were loaded again; failed: the last good one goes on.",
+            &["provider", "outcome"],
+        )?;
         let mails = counters(
             "palisade_mails_total",
             "Tries at delivering a mail: sent, retried later, or given up.",
@@ -184,6 +209,10 @@ impl Metrics {
             decisions,
             store_seconds,
             jwks_fetches,
+            provider_calls,
+            provider_seconds,
+            provider_requests,
+            plugin_reloads,
             mails,
             password_wait,
             password_seconds,
@@ -288,6 +317,19 @@ impl Meter for Metrics {
     fn jwks_fetch(&self, issuer: &str, ok: bool) {
         self.jwks_fetches.with_label_values(&[issuer, outcome(ok)]).inc();
     }
+
+    fn provider_call(&self, provider: &str, call: &'static str, outcome: &'static str, took: Duration) {
+        self.provider_calls.with_label_values(&[provider, call, outcome]).inc();
+        self.provider_seconds.with_label_values(&[provider, call]).observe(took.as_secs_f64());
+    }
+
+    fn provider_request(&self, provider: &str, outcome: &'static str) {
+        self.provider_requests.with_label_values(&[provider, outcome]).inc();
+    }
+
+    fn plugin_reload(&self, provider: &str, outcome: &'static str) {
+        self.plugin_reloads.with_label_values(&[provider, outcome]).inc();
+    }
 }
 
 #[cfg(test)]
@@ -353,6 +395,9 @@ mod tests {
         metrics.token_cache(true);
         metrics.store_call("revoke", Duration::from_micros(20), true);
         metrics.jwks_fetch("https://i.test", false);
+        metrics.provider_call("bank", "refresh", "ok", Duration::from_millis(3));
+        metrics.provider_request("bank", "timeout");
+        metrics.plugin_reload("bank", "failed");
         metrics.mail("sent");
         metrics.ended(&ended(None, 200, "allowed"));
         for line in metrics.text().lines().filter(|line| line.starts_with("# TYPE")) {

@@ -49,4 +49,22 @@ impl Meter for Meters {
     fn jwks_fetch(&self, issuer: &str, ok: bool) {
         self.metrics.jwks_fetch(issuer, ok);
     }
+
+    fn provider_call(
+        &self,
+        provider: &str,
+        call: &'static str,
+        outcome: &'static str,
+        took: std::time::Duration,
+    ) {
+        self.metrics.provider_call(provider, call, outcome, took);
+    }
+
+    fn provider_request(&self, provider: &str, outcome: &'static str) {
+        self.metrics.provider_request(provider, outcome);
+    }
+
+    fn plugin_reload(&self, provider: &str, outcome: &'static str) {
+        self.metrics.plugin_reload(provider, outcome);
+    }
 }

@@ -5,16 +5,20 @@
 //! changes its mind gets through; only a `POST` to a URL of the operator's own may lead anywhere. Follows
 //! no redirects, obeys no proxy from the environment, and puts no query, user name or body into an error.
 
+mod door;
+
 use std::error::Error;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::{Client, StatusCode, Url};
+use reqwest::{Client, ClientBuilder, StatusCode, Url};
 
-use crate::ports::{Fetch, FetchError};
+pub use self::door::Hosts;
+use crate::ports::{Door, Fetch, FetchError};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const TOTAL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -35,25 +39,21 @@ impl HttpFetch {
     /// The TLS library has no roots or cannot start.
     pub fn new() -> Result<HttpFetch, FetchError> {
         let failed = |error| FetchError::Failed { url: "-".to_owned(), why: words(error) };
-        let client = |addresses: Option<Checked>| {
-            let builder = Client::builder()
-                .user_agent(concat!("palisade/", env!("CARGO_PKG_VERSION")))
-                .no_proxy()
-                .redirect(reqwest::redirect::Policy::none())
-                .referer(false)
-                .connect_timeout(CONNECT_TIMEOUT)
-                .timeout(TOTAL_TIMEOUT);
-            let builder = match addresses {
-                Some(checked) => builder.dns_resolver(Arc::new(checked)),
-                None => builder,
-            };
-            builder.build().map_err(failed)
-        };
+        let client = |builder: ClientBuilder| builder.timeout(TOTAL_TIMEOUT).build().map_err(failed);
         Ok(HttpFetch {
-            public: client(Some(Checked { loopback: false }))?,
-            loopback: client(Some(Checked { loopback: true }))?,
-            anywhere: client(None)?,
+            public: client(checked(false))?,
+            loopback: client(checked(true))?,
+            anywhere: client(base())?,
         })
+    }
+
+    /// The door of a provider: to `hosts`, and to nowhere else. `ca`: a PEM file of the authorities to trust
+    /// instead of the built-in ones.
+    ///
+    /// # Errors
+    /// `ca` cannot be read, or TLS cannot start.
+    pub fn door(hosts: Hosts, ca: Option<&Path>) -> Result<Arc<dyn Door>, String> {
+        Ok(Arc::new(door::HttpDoor::new(hosts, ca)?))
     }
 
     fn client(&self, url: &Url) -> Result<&Client, String> {
@@ -61,9 +61,7 @@ impl HttpFetch {
         if !url.username().is_empty() || url.password().is_some() {
             return Err("credentials in a URL".to_owned());
         }
-        let literal = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().ok();
-        let named = host == "localhost" || host.ends_with(".localhost");
-        let loopback = named || literal.is_some_and(|ip| ip.is_loopback());
+        let loopback = is_loopback(host);
         match url.scheme() {
             "https" => {}
             "http" if loopback => {}
@@ -72,7 +70,7 @@ impl HttpFetch {
         if loopback {
             return Ok(&self.loopback);
         }
-        match literal {
+        match literal(host) {
             // A literal address never reaches the resolver.
             Some(ip) if !is_public(ip) => Err("not a public address".to_owned()),
             _ => Ok(&self.public),
@@ -133,6 +131,30 @@ fn parse(url: &str) -> Result<Url, FetchError> {
         .map_err(|error| FetchError::Forbidden { url: "(not a URL)".to_owned(), why: error.to_string() })
 }
 
+/// A client that dials only addresses which were checked.
+fn checked(loopback: bool) -> ClientBuilder {
+    base().dns_resolver(Arc::new(Checked { loopback }))
+}
+
+/// What every client of ours has in common.
+fn base() -> ClientBuilder {
+    Client::builder()
+        .user_agent(concat!("palisade/", env!("CARGO_PKG_VERSION")))
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .referer(false)
+        .connect_timeout(CONNECT_TIMEOUT)
+}
+
+/// The address that the host of a URL is, where it is one.
+fn literal(host: &str) -> Option<IpAddr> {
+    host.trim_start_matches('[').trim_end_matches(']').parse().ok()
+}
+
+fn is_loopback(host: &str) -> bool {
+    host == "localhost" || host.ends_with(".localhost") || literal(host).is_some_and(|ip| ip.is_loopback())
+}
+
 /// The URL as errors may name it: no query, no fragment, no credentials.
 fn shown(url: &Url) -> String {
     let mut url = url.clone();
@@ -157,6 +179,11 @@ fn words(error: reqwest::Error) -> String {
     words
 }
 
+/// What [`Checked`] says no with.
+#[derive(Debug, thiserror::Error)]
+#[error("the name leads to an address that may not be called")]
+struct NotAllowed;
+
 /// Resolves a name once and keeps what may be dialled.
 struct Checked {
     loopback: bool,
@@ -170,7 +197,7 @@ impl Resolve for Checked {
             let fits = |ip: IpAddr| if loopback { ip.is_loopback() } else { is_public(ip) };
             // One bad address condemns the name: a mixed answer is how rebinding looks.
             if found.is_empty() || !found.iter().all(|address| fits(address.ip())) {
-                return Err("the name leads to an address that may not be called".into());
+                return Err(NotAllowed.into());
             }
             Ok(Box::new(found.into_iter()) as Addrs)
         })

@@ -1,0 +1,240 @@
+//! The doors of plugins: one for each provider, to the hosts that its operator listed.
+//!
+//! A plugin may ask for anything; what leaves is a request over HTTPS to a listed host, at an address that
+//! was checked, with header fields that are some.
+
+use std::error::Error;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use reqwest::{Certificate, Client, Method, Url};
+use secrecy::ExposeSecret;
+use zeroize::Zeroizing;
+
+use super::{NotAllowed, checked, is_loopback, is_public, literal, words};
+use crate::config::HostPattern;
+use crate::ports::{Door, DoorFault, DoorRequest, DoorResponse};
+
+/// Header fields of a request, and their bytes altogether.
+const FIELDS: usize = 64;
+const FIELD_BYTES: usize = 32 << 10;
+/// The longest URL.
+const URL_BYTES: usize = 16 << 10;
+/// The largest body of a request.
+const BODY: usize = 1 << 20;
+/// Bytes of the header fields of an answer.
+const ANSWER_FIELD_BYTES: u32 = 64 << 10;
+/// How long a connection is kept that nobody uses.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// Fields that belong to the connection, to the body, or to a browser. A cookie would be a session that the
+/// operator knows nothing of.
+const OURS: [&str; 12] = [
+    "host",
+    "content-length",
+    "connection",
+    "keep-alive",
+    "transfer-encoding",
+    "te",
+    "trailer",
+    "upgrade",
+    "expect",
+    "cookie",
+    "cookie2",
+    "forwarded",
+];
+
+/// Where a provider's door leads.
+#[derive(Debug, Clone)]
+pub struct Hosts {
+    /// The provider's name, for the log.
+    pub provider: String,
+    pub allowed: Vec<HostPattern>,
+    /// Whether hosts on this machine may be called, in cleartext too.
+    pub loopback: bool,
+}
+
+/// The door of one provider.
+pub(super) struct HttpDoor {
+    hosts: Hosts,
+    public: Client,
+    local: Option<Client>,
+}
+
+impl HttpDoor {
+    /// # Errors
+    /// `ca` cannot be read, or TLS cannot start.
+    pub(super) fn new(hosts: Hosts, ca: Option<&Path>) -> Result<HttpDoor, String> {
+        let authorities = match ca {
+            None => None,
+            Some(path) => {
+                let failed = |why: String| format!("providers.ca: {}: {why}", path.display());
+                let pem = std::fs::read(path).map_err(|error| failed(error.to_string()))?;
+                let found = Certificate::from_pem_bundle(&pem).map_err(|error| failed(words(error)))?;
+                if found.is_empty() {
+                    return Err(failed("there is no certificate in it".to_owned()));
+                }
+                Some(found)
+            }
+        };
+        let make = |loopback| {
+            let mut builder = checked(loopback)
+                .pool_idle_timeout(IDLE)
+                .pool_max_idle_per_host(8)
+                .http2_max_header_list_size(ANSWER_FIELD_BYTES);
+            if let Some(authorities) = &authorities {
+                builder = builder.tls_certs_only(authorities.iter().cloned());
+            }
+            builder.build().map_err(words)
+        };
+        let local = if hosts.loopback { Some(make(true)?) } else { None };
+        Ok(HttpDoor { public: make(false)?, local, hosts })
+    }
+
+    /// The URL, if it may be called, and who calls it.
+    fn admit(&self, text: &str) -> Result<(Url, &Client), String> {
+        if text.len() > URL_BYTES {
+            return Err(format!("a URL of more than {URL_BYTES} bytes"));
+        }
+        let url = Url::parse(text).map_err(|error| format!("not a URL: {error}"))?;
+        if !url.username().is_empty() || url.password().is_some() || url.fragment().is_some() {
+            return Err("a URL with a user name or a fragment".to_owned());
+        }
+        let host = url.host_str().ok_or("a URL without a host")?;
+        let loopback = is_loopback(host);
+        let usual = match url.scheme() {
+            "https" => 443,
+            "http" if loopback => 80,
+            _ => {
+                return Err(
+                    "only https, or http to this machine where providers.allow_loopback is set".to_owned()
+                );
+            }
+        };
+        let port = url.port().unwrap_or(usual);
+        if !self.hosts.allowed.iter().any(|pattern| pattern.covers(host, port, usual)) {
+            return Err(format!("{host}:{port} is not among providers.allowed_hosts"));
+        }
+        let client = if loopback {
+            self.local.as_ref().ok_or("a host on this machine; providers.allow_loopback is not set")?
+        } else if literal(host).is_some_and(|ip| !is_public(ip)) {
+            // A literal address never reaches the resolver.
+            return Err(format!("{host} is not a public address"));
+        } else {
+            &self.public
+        };
+        Ok((url, client))
+    }
+
+    async fn exchange(
+        &self,
+        client: &Client,
+        url: Url,
+        request: DoorRequest,
+    ) -> Result<DoorResponse, DoorFault> {
+        if request.body.len() > BODY {
+            return Err(DoorFault::Denied(format!("a body of more than {BODY} bytes")));
+        }
+        let headers = headers(&request.headers).map_err(DoorFault::Denied)?;
+        let method = Method::from_bytes(request.method.as_bytes())
+            .map_err(|_| DoorFault::Denied("not a method".to_owned()))?;
+        let mut outgoing = client.request(method, url).headers(headers).timeout(request.timeout);
+        if !request.body.is_empty() {
+            outgoing = outgoing.body(reqwest::Body::from(bytes::Bytes::from_owner(Wiped(request.body))));
+        }
+        let mut answer = outgoing.send().await.map_err(fault)?;
+        let most = request.max_bytes;
+        if answer.content_length().is_some_and(|length| length > most as u64) && request.method != "HEAD" {
+            return Err(DoorFault::TooLarge);
+        }
+        let mut body = Zeroizing::new(Vec::new());
+        while let Some(chunk) = answer.chunk().await.map_err(fault)? {
+            if body.len() + chunk.len() > most {
+                return Err(DoorFault::TooLarge);
+            }
+            body.extend_from_slice(&chunk);
+        }
+        let text = |(name, value): (&HeaderName, &HeaderValue)| {
+            Some((name.as_str().to_owned(), std::str::from_utf8(value.as_bytes()).ok()?.to_owned()))
+        };
+        let headers = answer.headers().iter().filter_map(text).collect();
+        Ok(DoorResponse { status: answer.status().as_u16(), headers, body })
+    }
+}
+
+#[async_trait]
+impl Door for HttpDoor {
+    async fn send(&self, request: DoorRequest) -> Result<DoorResponse, DoorFault> {
+        let started = Instant::now();
+        let (url, client) = self.admit(request.url.expose_secret()).map_err(DoorFault::Denied)?;
+        let (method, timeout) = (request.method, request.timeout);
+        let (host, path) = (url.host_str().unwrap_or_default().to_owned(), url.path().to_owned());
+        // The client's own timeout leaves the time between its phases out.
+        let ended = tokio::time::timeout(timeout, self.exchange(client, url, request)).await;
+        let ended = ended.unwrap_or(Err(DoorFault::Timeout));
+        let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let provider = &*self.hosts.provider;
+        match &ended {
+            Ok(answer) => tracing::debug!(
+                provider,
+                method,
+                host,
+                path,
+                status = answer.status,
+                ms,
+                "a plugin's request"
+            ),
+            Err(fault) => tracing::debug!(provider, method, host, path, %fault, ms, "a plugin's request"),
+        }
+        ended
+    }
+}
+
+/// A body that is wiped when it has been sent.
+struct Wiped(Zeroizing<Vec<u8>>);
+
+impl AsRef<[u8]> for Wiped {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+fn headers(fields: &[(String, secrecy::SecretString)]) -> Result<HeaderMap, String> {
+    if fields.len() > FIELDS {
+        return Err(format!("more than {FIELDS} header fields"));
+    }
+    let length: usize = fields.iter().map(|(name, value)| name.len() + value.expose_secret().len()).sum();
+    if length > FIELD_BYTES {
+        return Err(format!("header fields of more than {FIELD_BYTES} bytes"));
+    }
+    let mut headers = HeaderMap::with_capacity(fields.len());
+    for (name, value) in fields {
+        let name =
+            HeaderName::from_bytes(name.as_bytes()).map_err(|_| "a header field whose name is none")?;
+        if OURS.contains(&name.as_str()) || name.as_str().starts_with("proxy-") {
+            return Err(format!("the header field {name}, which is the host's"));
+        }
+        let mut value = HeaderValue::from_str(value.expose_secret())
+            .map_err(|_| format!("a value of the header field {name} that is none"))?;
+        value.set_sensitive(true);
+        headers.append(name, value);
+    }
+    Ok(headers)
+}
+
+/// What `error` means to a plugin.
+fn fault(error: reqwest::Error) -> DoorFault {
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        if let Some(refused) = next.downcast_ref::<NotAllowed>() {
+            return DoorFault::Denied(refused.to_string());
+        }
+        cause = next.source();
+    }
+    if error.is_timeout() {
+        return DoorFault::Timeout;
+    }
+    DoorFault::Unreachable(words(error))
+}

@@ -1,0 +1,211 @@
+//! One call of a component: a fresh instance, a deadline around everything, and words for what ended it.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout_at;
+use tokio_util::task::AbortOnDropHandle;
+use wasmtime::{PoolConcurrencyLimitError, Store, Trap};
+use wasmtime_wasi::I32Exit;
+
+use super::bindings::exports::palisade::provider::plugin::Guest;
+use super::bindings::palisade::provider::types::Failure;
+use super::convert;
+use super::engine::Machine;
+use super::host::{State, Surroundings};
+use super::limits::TABLE_ELEMENTS;
+use super::load::Code;
+use crate::ports::{Meter, ProviderFault};
+
+/// What a component may hand over in one call of the host or one result, in bytes: lists of empty texts and
+/// texts that are there a thousand times over cost us more than they cost it.
+const HANDED_OVER: usize = 4 << 20;
+
+/// What a component answers, in a while.
+pub(super) type Answer<'a, R> =
+    Pin<Box<dyn Future<Output = wasmtime::Result<Result<R, Failure>>> + Send + 'a>>;
+
+/// Where and on whose behalf a component is called.
+pub(super) struct Callee<'a> {
+    pub(super) machine: &'a Arc<Machine>,
+    pub(super) code: &'a Arc<Code>,
+    pub(super) around: &'a Arc<Surroundings>,
+    /// Calls of the provider at once.
+    pub(super) slots: &'a Arc<Semaphore>,
+}
+
+/// Calls a component as `ask` does. Ends within the provider's deadline; dropped, it ends at once.
+///
+/// # Errors
+/// [`ProviderFault::Transient`] when there was no place or the provider kept silent,
+/// [`ProviderFault::PluginFailed`] when the component broke off.
+pub(super) async fn run<R, F>(
+    callee: Callee<'_>,
+    what: &'static str,
+    online: bool,
+    ask: F,
+) -> Result<Result<R, Failure>, ProviderFault>
+where
+    R: Send + 'static,
+    F: for<'a> FnOnce(&'a Guest, &'a mut Store<State>) -> Answer<'a, R> + Send + 'static,
+{
+    let limits = callee.around.limits;
+    let deadline = Instant::now() + limits.deadline;
+    let places = [Arc::clone(callee.slots), Arc::clone(&callee.machine.places)];
+    let taken = take(places, deadline).await.ok_or_else(|| ProviderFault::Transient {
+        reason: format!(
+            "{} calls were under way for the whole of {} (providers.limits.concurrency)",
+            limits.concurrency,
+            humantime::format_duration(limits.deadline)
+        ),
+        retry_after: None,
+    })?;
+    let (machine, code, around) =
+        (Arc::clone(callee.machine), Arc::clone(callee.code), Arc::clone(callee.around));
+    let work = async move {
+        // Given back when the instance is gone, not when nobody waits for it any more.
+        let _taken = taken;
+        let _ticking = machine.ticking();
+        enter(&machine, &code, around, deadline, online, what, ask).await
+    };
+    match AbortOnDropHandle::new(callee.machine.threads().spawn(work)).await {
+        Ok(ended) => ended,
+        Err(error) => Err(ProviderFault::PluginFailed(format!("{what}: the host broke off: {error}"))),
+    }
+}
+
+async fn take(places: [Arc<Semaphore>; 2], deadline: Instant) -> Option<Vec<OwnedSemaphorePermit>> {
+    let mut taken = Vec::with_capacity(places.len());
+    for place in places {
+        // Never closed.
+        taken.push(timeout_at(deadline.into(), place.acquire_owned()).await.ok()?.ok()?);
+    }
+    Some(taken)
+}
+
+async fn enter<R, F>(
+    machine: &Machine,
+    code: &Code,
+    around: Arc<Surroundings>,
+    deadline: Instant,
+    online: bool,
+    what: &'static str,
+    ask: F,
+) -> Result<Result<R, Failure>, ProviderFault>
+where
+    F: for<'a> FnOnce(&'a Guest, &'a mut Store<State>) -> Answer<'a, R>,
+{
+    let mut store = Store::new(&machine.engine, State::new(around, deadline, online));
+    store.limiter(|state| &mut state.limiter);
+    store.set_hostcall_fuel(HANDED_OVER);
+    store.set_epoch_deadline(1);
+    store.epoch_deadline_async_yield_and_update(1);
+    let ended = timeout_at(deadline.into(), async {
+        let instance = code.pre.instantiate_async(&mut store).await?;
+        ask(instance.palisade_provider_plugin(), &mut store).await
+    })
+    .await;
+    let state = store.data();
+    match ended {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(error)) => Err(broke_off(what, &error, state)),
+        Err(_) if state.waiting => Err(ProviderFault::Transient {
+            reason: "the provider did not answer in time".to_owned(),
+            retry_after: None,
+        }),
+        Err(_) => Err(ProviderFault::PluginFailed(format!(
+            "{what} took longer than {} (providers.limits.deadline)",
+            humantime::format_duration(state.limits().deadline)
+        ))),
+    }
+}
+
+/// What `error` means to the operator.
+fn broke_off(what: &str, error: &wasmtime::Error, state: &State) -> ProviderFault {
+    if error.is::<PoolConcurrencyLimitError>() {
+        return ProviderFault::Transient {
+            reason: "every place for plugins is taken".to_owned(),
+            retry_after: None,
+        };
+    }
+    let why = if state.limiter.memory_refused {
+        let memory = state.limits().memory;
+        format!("it wanted more memory than {memory} bytes (providers.limits.memory)")
+    } else if state.limiter.tables_refused {
+        format!("it wanted tables of more than {TABLE_ELEMENTS} elements")
+    } else if let Some(exit) = error.downcast_ref::<I32Exit>() {
+        format!("it ended itself with exit code {}", exit.0)
+    } else {
+        match error.downcast_ref::<Trap>() {
+            Some(Trap::StackOverflow) => "its calls went too deep: the stack is full".to_owned(),
+            Some(trap) => trap.to_string(),
+            None => reason(error),
+        }
+    };
+    ProviderFault::PluginFailed(format!("{what}: {why}"))
+}
+
+fn reason(error: &wasmtime::Error) -> String {
+    let root = error.root_cause().to_string();
+    if root.contains("fuel") {
+        return format!("it handed over more than {HANDED_OVER} bytes at once");
+    }
+    convert::summary(&root, &[])
+}
+
+/// Counts a call, also one that is dropped.
+pub(super) struct Counted<'a> {
+    meter: &'a dyn Meter,
+    provider: &'a str,
+    call: &'static str,
+    started: Instant,
+    outcome: &'static str,
+}
+
+impl<'a> Counted<'a> {
+    pub(super) fn begin(meter: &'a dyn Meter, provider: &'a str, call: &'static str) -> Counted<'a> {
+        Counted { meter, provider, call, started: Instant::now(), outcome: "dropped" }
+    }
+
+    /// The call came to its end.
+    pub(super) fn end<T>(mut self, result: &Result<T, ProviderFault>) {
+        self.outcome = match result {
+            Ok(_) => "ok",
+            Err(ProviderFault::NotInService(_)) => "not_in_service",
+            Err(ProviderFault::InvalidGrant(_)) => "invalid_grant",
+            Err(ProviderFault::Transient { .. }) => "transient",
+            Err(ProviderFault::Misconfigured(_)) => "misconfigured",
+            Err(ProviderFault::ProviderError(_)) => "provider_error",
+            Err(ProviderFault::PluginFailed(_)) => "plugin_failed",
+            Err(ProviderFault::InvalidParameter { .. }) => "invalid_parameter",
+        };
+        let took = self.started.elapsed();
+        match result {
+            Err(fault @ ProviderFault::PluginFailed(_)) => {
+                tracing::error!(provider = self.provider, call = self.call, "{fault}");
+            }
+            Err(fault) => tracing::debug!(provider = self.provider, call = self.call, "{fault}"),
+            Ok(_) => {
+                tracing::debug!(
+                    provider = self.provider,
+                    call = self.call,
+                    ms = millis(took),
+                    "a plugin call ended"
+                );
+            }
+        }
+    }
+}
+
+fn millis(took: Duration) -> u64 {
+    u64::try_from(took.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.meter.provider_call(self.provider, self.call, self.outcome, self.started.elapsed());
+    }
+}

@@ -1,0 +1,344 @@
+//! Between the plugin's values and ours. What comes from a plugin is checked here, and only here.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use regex::{Regex, RegexBuilder};
+use secrecy::{ExposeSecret, SecretString};
+use url::Url;
+
+use super::bindings::exports::palisade::provider::plugin::{Authorization as WitAuthorization, Description};
+use super::bindings::palisade::provider::types;
+use super::lines::escaped;
+use crate::config::HostPattern;
+use crate::domain::connection::{Account, MAX_REASON};
+use crate::ports::{
+    Authorization, CurrentTokens, GrantedTokens, ParameterInfo, Pkce, ProviderCall, ProviderFault,
+};
+
+/// The longest token, in bytes.
+const TOKEN: usize = 64 << 10;
+/// The longest life that is believed.
+const LIFE: Duration = Duration::from_secs(10 * 365 * 86_400);
+/// What a plugin may ask to be kept.
+const KEPT: usize = 64;
+const KEPT_NAME: usize = 128;
+const KEPT_VALUE: usize = 4096;
+const SCOPES: usize = 256;
+const SCOPE: usize = 512;
+/// The longest URL that browsers and providers take.
+const AUTHORIZATION_URL: usize = 8192;
+/// What a description may hold.
+const DESCRIBED: usize = 64;
+const DESCRIBED_TEXT: usize = 1024;
+/// The longest value of a parameter, in bytes.
+const PARAMETER: usize = 1024;
+/// The longest wait that a provider is believed to ask for.
+const RETRY_AFTER: Duration = Duration::from_secs(86_400);
+/// The largest compiled pattern, in bytes.
+const PATTERN: usize = 256 << 10;
+
+/// A parameter and what it must look like.
+pub(super) struct Parameter {
+    pub(super) info: ParameterInfo,
+    pattern: Regex,
+}
+
+/// The parameters of a description.
+///
+/// # Errors
+/// What cannot be used, for the plugin's author.
+pub(super) fn parameters(described: &Description) -> Result<Vec<Parameter>, String> {
+    let texts = [&described.display_name, &described.version].into_iter().chain(&described.docs);
+    let of_parameters = described.parameters.iter().flat_map(|parameter| {
+        [&parameter.name, &parameter.summary, &parameter.pattern].into_iter().chain(&parameter.example)
+    });
+    let of_settings = described.settings.iter().flat_map(|setting| [&setting.name, &setting.summary]);
+    let mut all = texts.chain(of_parameters).chain(of_settings).chain(&described.hosts);
+    if all.any(|text| text.len() > DESCRIBED_TEXT) {
+        return Err(format!("its description has a text of more than {DESCRIBED_TEXT} bytes"));
+    }
+    let lists = [described.parameters.len(), described.settings.len(), described.hosts.len()];
+    if lists.iter().any(|count| *count > DESCRIBED) {
+        return Err(format!("its description has a list of more than {DESCRIBED} items"));
+    }
+    scopes(&described.scopes)?;
+    let mut parameters: Vec<Parameter> = Vec::with_capacity(described.parameters.len());
+    for parameter in &described.parameters {
+        let name = &parameter.name;
+        if name.is_empty() || parameters.iter().any(|known| known.info.name == *name) {
+            return Err(format!(
+                "its description names the parameter {:?} twice, or not at all",
+                escaped(name)
+            ));
+        }
+        // Whole values only: `^a|b$` would let `b` in front of anything.
+        let pattern = RegexBuilder::new(&format!(r"\A(?:{})\z", parameter.pattern))
+            .size_limit(PATTERN)
+            .dfa_size_limit(PATTERN)
+            .build()
+            .map_err(|_| {
+                format!(
+                    "the pattern of its parameter {} is no regular expression, or too large",
+                    escaped(name)
+                )
+            })?;
+        let info = ParameterInfo {
+            name: name.clone(),
+            summary: parameter.summary.clone(),
+            pattern: parameter.pattern.clone(),
+            example: parameter.example.clone(),
+            required: parameter.required,
+        };
+        parameters.push(Parameter { info, pattern });
+    }
+    Ok(parameters)
+}
+
+/// Whether what a user gave is what `parameters` ask for.
+///
+/// # Errors
+/// [`ProviderFault::InvalidParameter`].
+pub(super) fn check(parameters: &[Parameter], given: &BTreeMap<String, String>) -> Result<(), ProviderFault> {
+    let fault = |name: &str, summary: &str| {
+        Err(ProviderFault::InvalidParameter { name: name.to_owned(), summary: summary.to_owned() })
+    };
+    for name in given.keys() {
+        if !parameters.iter().any(|parameter| parameter.info.name == *name) {
+            return fault(&escaped(name), "there is no such parameter");
+        }
+    }
+    for Parameter { info, pattern } in parameters {
+        let fits = match given.get(&info.name) {
+            None => !info.required,
+            Some(value) => value.len() <= PARAMETER && pattern.is_match(value),
+        };
+        if !fits {
+            return fault(&info.name, &info.summary);
+        }
+    }
+    Ok(())
+}
+
+/// What a plugin is told of a connection.
+pub(super) fn connection(
+    call: &ProviderCall,
+    client_id: &SecretString,
+    redirect_uri: &str,
+    settings: &str,
+) -> types::Connection {
+    types::Connection {
+        client_id: client_id.expose_secret().to_owned(),
+        redirect_uri: redirect_uri.to_owned(),
+        settings: settings.to_owned(),
+        parameters: call.parameters.clone().into_iter().collect(),
+        kept: call
+            .kept
+            .iter()
+            .map(|(name, value)| (name.clone(), value.expose_secret().to_owned()))
+            .collect(),
+        scopes: call.scopes.clone(),
+    }
+}
+
+pub(super) fn pkce(pkce: &Pkce) -> types::Pkce {
+    types::Pkce { verifier: pkce.verifier.expose_secret().to_owned(), challenge: pkce.challenge.clone() }
+}
+
+pub(super) fn current(tokens: &CurrentTokens) -> types::CurrentTokens {
+    let exposed = |secret: &SecretString| secret.expose_secret().to_owned();
+    types::CurrentTokens {
+        access_token: exposed(&tokens.access_token),
+        refresh_token: tokens.refresh_token.as_ref().map(exposed),
+        expires_at: tokens.expires_at.map(|at| at.0),
+        id_token: tokens.id_token.as_ref().map(exposed),
+    }
+}
+
+/// A plugin's failure. Whatever its text says, `secrets` are not in it.
+pub(super) fn failure(failure: types::Failure, secrets: &[SecretString]) -> ProviderFault {
+    let text = |text: String| summary(&text, secrets);
+    match failure {
+        types::Failure::InvalidGrant(why) => ProviderFault::InvalidGrant(text(why)),
+        types::Failure::Misconfigured(why) => ProviderFault::Misconfigured(text(why)),
+        types::Failure::ProviderError(why) => ProviderFault::ProviderError(text(why)),
+        types::Failure::Transient(why) => ProviderFault::Transient {
+            reason: text(why.message),
+            retry_after: why.retry_after.map(|seconds| Duration::from_secs(seconds).min(RETRY_AFTER)),
+        },
+    }
+}
+
+/// `text` for a log: one line, not long, without `secrets`.
+pub(super) fn summary(text: &str, secrets: &[SecretString]) -> String {
+    let mut text = text.to_owned();
+    for secret in secrets.iter().map(|secret| secret.expose_secret()).filter(|secret| secret.len() >= 8) {
+        if text.contains(secret) {
+            text = text.replace(secret, "(a secret)");
+        }
+    }
+    let mut line = escaped(&text);
+    line.truncate(line.floor_char_boundary(MAX_REASON));
+    line
+}
+
+/// Where the plugin wants the user to go.
+///
+/// # Errors
+/// Why nobody is sent there.
+pub(super) fn authorization(
+    asked: WitAuthorization,
+    state: &SecretString,
+    allowed: &[HostPattern],
+    allow_loopback: bool,
+) -> Result<Authorization, String> {
+    let WitAuthorization::Visit(text) = asked else { return Ok(Authorization::Unattended) };
+    if text.len() > AUTHORIZATION_URL {
+        return Err(format!("an authorization URL of more than {AUTHORIZATION_URL} bytes"));
+    }
+    let url = Url::parse(&text).map_err(|error| format!("an authorization URL that is none: {error}"))?;
+    let host = url.host_str().unwrap_or_default();
+    let usual = match url.scheme() {
+        "https" => 443,
+        "http" if allow_loopback && is_loopback(&url) => 80,
+        _ => return Err("an authorization URL that is not https".to_owned()),
+    };
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("an authorization URL with a user name".to_owned());
+    }
+    let port = url.port().unwrap_or(usual);
+    if !allowed.iter().any(|pattern| pattern.covers(host, port, usual)) {
+        return Err(format!(
+            "an authorization URL at {host}:{port}, which providers.allowed_hosts does not list"
+        ));
+    }
+    let state = state.expose_secret();
+    let carried = |part: Option<&str>| part.is_some_and(|part| part.contains(state));
+    if !carried(url.query()) && !carried(url.fragment()) {
+        return Err("an authorization URL without the state".to_owned());
+    }
+    // As it was checked, not as it was written: a browser must find the same host in it.
+    Ok(Authorization::Visit(url.into()))
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(url::Host::Domain(name)) => name == "localhost",
+        Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
+        None => false,
+    }
+}
+
+/// Tokens that a plugin brought.
+///
+/// # Errors
+/// What is wrong with them, without any of them.
+pub(super) fn tokens(tokens: types::Tokens) -> Result<GrantedTokens, String> {
+    let access_token = SecretString::from(tokens.access_token);
+    let refresh_token = tokens.refresh_token.map(SecretString::from);
+    let id_token = tokens.id_token.map(SecretString::from);
+    let kept = tokens.keep.len();
+    let mut keep = BTreeMap::new();
+    for (name, value) in tokens.keep.into_iter().take(KEPT + 1) {
+        keep.insert(name, SecretString::from(value));
+    }
+    visible("access token", &access_token)?;
+    refresh_token.as_ref().map_or(Ok(()), |token| visible("refresh token", token))?;
+    id_token.as_ref().map_or(Ok(()), |token| visible("ID token", token))?;
+    if tokens.token_type.as_ref().is_some_and(|kind| kind.is_empty() || kind.len() > 64 || !is_visible(kind))
+    {
+        return Err("a token type that is none".to_owned());
+    }
+    if kept > KEPT {
+        return Err(format!("more than {KEPT} fields to keep"));
+    }
+    if keep.len() != kept {
+        return Err("the same name twice among the fields to keep".to_owned());
+    }
+    for (name, value) in &keep {
+        if name.is_empty() || name.len() > KEPT_NAME || name.chars().any(char::is_control) {
+            return Err(format!("a field to keep whose name is empty or has more than {KEPT_NAME} bytes"));
+        }
+        if value.expose_secret().len() > KEPT_VALUE {
+            return Err(format!("a field to keep of more than {KEPT_VALUE} bytes"));
+        }
+    }
+    if let Some(granted) = &tokens.scopes {
+        scopes(granted)?;
+    }
+    let life = |seconds: Option<u64>| seconds.map(|seconds| Duration::from_secs(seconds).min(LIFE));
+    Ok(GrantedTokens {
+        access_token,
+        token_type: tokens.token_type,
+        expires_in: life(tokens.expires_in),
+        refresh_token,
+        refresh_expires_in: life(tokens.refresh_expires_in),
+        scopes: tokens.scopes,
+        id_token,
+        keep,
+    })
+}
+
+/// Tokens travel in headers.
+fn visible(what: &str, token: &SecretString) -> Result<(), String> {
+    let token = token.expose_secret();
+    if token.is_empty() {
+        return Err(format!("an empty {what}"));
+    }
+    if token.len() > TOKEN {
+        return Err(format!("an {what} of more than {TOKEN} bytes").replace("an refresh", "a refresh"));
+    }
+    if !is_visible(token) {
+        return Err(format!("characters in the {what} that cannot be sent in a header"));
+    }
+    Ok(())
+}
+
+fn is_visible(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+fn scopes(scopes: &[String]) -> Result<(), String> {
+    let fits = |scope: &String| scope.len() <= SCOPE && !scope.chars().any(char::is_control);
+    if scopes.len() > SCOPES || !scopes.iter().all(fits) {
+        return Err(format!("more than {SCOPES} scopes, or one of more than {SCOPE} bytes"));
+    }
+    Ok(())
+}
+
+/// Whose account it is.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn account(account: types::Account) -> Result<Account, String> {
+    let fits = |text: &String, most: usize| text.len() <= most && !text.chars().any(char::is_control);
+    let subject = &account.subject;
+    if subject.is_empty() || !fits(subject, 255) {
+        return Err("an account's identifier that is empty or has more than 255 bytes".to_owned());
+    }
+    if !account.email.iter().all(|email| fits(email, 320)) || !account.name.iter().all(|name| fits(name, 256))
+    {
+        return Err("an account's address or name that is too long, or not one line".to_owned());
+    }
+    Ok(Account {
+        subject: account.subject,
+        email_verified: account.email_verified && account.email.is_some(),
+        email: account.email,
+        name: account.name,
+    })
+}
+
+/// The hosts of a description that the operator's list does not have.
+pub(super) fn unlisted<'a>(described: &'a [String], allowed: &[HostPattern]) -> Vec<&'a str> {
+    let listed = |host: &String| {
+        // Any label will do for a `*`.
+        let host = host.to_ascii_lowercase().replace('*', "any");
+        let (name, port) = match host.rsplit_once(':') {
+            Some((name, port)) if !name.ends_with(':') => (name, port.parse().ok()),
+            _ => (&*host, None),
+        };
+        allowed.iter().any(|pattern| pattern.covers(name, port.unwrap_or(443), 443))
+    };
+    described.iter().filter(|host| !listed(host)).map(|host| &**host).collect()
+}

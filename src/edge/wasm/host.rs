@@ -1,0 +1,187 @@
+//! What a component is given: `http`, `log`, `clock`, and an empty WASI.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use wasmtime::component::ResourceTable;
+use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
+
+use super::bindings::palisade::provider::http::{Method, Request, Response, SendError};
+use super::bindings::palisade::provider::{clock, http, log, types};
+use super::credentials::{self, Client};
+use super::limits::Limiter;
+use super::lines::Lines;
+use crate::config::PluginLimits;
+use crate::ports::{Assertions, Clock, Door, DoorFault, DoorRequest, Meter};
+
+/// Resources of WASI that a component may hold at once.
+const HANDLES: usize = 256;
+/// The most random bytes in one piece.
+const RANDOM: u64 = 64 << 10;
+/// The largest body of a request, in bytes.
+const BODY: usize = 1 << 20;
+/// How much earlier than its call a request ends, so that the plugin can still say what happened.
+const LAST_WORDS: Duration = Duration::from_millis(100);
+
+/// What the calls of one provider have in common.
+pub(super) struct Surroundings {
+    pub(super) provider: Arc<str>,
+    pub(super) client: Client,
+    pub(super) door: Arc<dyn Door>,
+    pub(super) limits: PluginLimits,
+    pub(super) assertions: Arc<dyn Assertions>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) meter: Arc<dyn Meter>,
+}
+
+/// What one call has to itself.
+pub(super) struct State {
+    pub(super) limiter: Limiter,
+    /// Whether the provider is being waited for.
+    pub(super) waiting: bool,
+    around: Arc<Surroundings>,
+    deadline: Instant,
+    /// Requests that may still be made.
+    requests: u32,
+    lines: Lines,
+    wasi: WasiCtx,
+    table: ResourceTable,
+}
+
+impl State {
+    /// `online`: whether requests may be made.
+    pub(super) fn new(around: Arc<Surroundings>, deadline: Instant, online: bool) -> State {
+        let lines = Lines::new(Arc::clone(&around.provider));
+        let wasi = WasiCtxBuilder::new()
+            .stdout(lines.clone())
+            .stderr(lines.clone())
+            .allow_tcp(false)
+            .allow_udp(false)
+            .allow_ip_name_lookup(false)
+            .max_random_size(RANDOM)
+            .build();
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(HANDLES);
+        State {
+            limiter: Limiter::new(around.limits.memory),
+            waiting: false,
+            requests: if online { around.limits.requests } else { 0 },
+            around,
+            deadline,
+            lines,
+            wasi,
+            table,
+        }
+    }
+
+    pub(super) fn limits(&self) -> PluginLimits {
+        self.around.limits
+    }
+
+    async fn request(&mut self, request: Request) -> Result<Response, SendError> {
+        let denied = |why: String| Err(SendError::Denied(why));
+        let limits = self.around.limits;
+        let Some(left) = self.requests.checked_sub(1) else {
+            return denied(format!(
+                "more than {} requests in a call (providers.limits.requests), or one while describing",
+                limits.requests
+            ));
+        };
+        self.requests = left;
+        if request.body.len() > BODY {
+            return denied(format!("a body of more than {BODY} bytes"));
+        }
+        let rest = self.deadline.saturating_duration_since(Instant::now()).saturating_sub(LAST_WORDS);
+        let timeout = limits.request_timeout.min(rest);
+        if timeout.is_zero() {
+            return Err(SendError::Timeout);
+        }
+        let draft = credentials::Draft::new(request.url, request.headers, request.body);
+        let now = self.around.clock.now();
+        let authenticated = credentials::apply(
+            draft,
+            request.client_auth,
+            &self.around.client,
+            &*self.around.assertions,
+            now,
+        );
+        let draft = match authenticated {
+            Ok(draft) => draft,
+            Err(why) => return denied(why),
+        };
+        let (url, headers, body) = draft.into_parts();
+        let request = DoorRequest {
+            method: method(request.method),
+            url,
+            headers,
+            body,
+            timeout,
+            max_bytes: limits.response,
+        };
+        self.waiting = true;
+        let answer = self.around.door.send(request).await;
+        self.waiting = false;
+        match answer {
+            Ok(mut answer) => Ok(Response {
+                status: answer.status,
+                headers: answer.headers,
+                body: std::mem::take(&mut *answer.body),
+            }),
+            Err(DoorFault::Denied(why)) => denied(why),
+            Err(DoorFault::Timeout) => Err(SendError::Timeout),
+            Err(DoorFault::Unreachable(why)) => Err(SendError::Unreachable(why)),
+            Err(DoorFault::TooLarge) => Err(SendError::TooLarge),
+        }
+    }
+}
+
+fn method(method: Method) -> &'static str {
+    match method {
+        Method::Get => "GET",
+        Method::Post => "POST",
+        Method::Put => "PUT",
+        Method::Patch => "PATCH",
+        Method::Delete => "DELETE",
+        Method::Head => "HEAD",
+    }
+}
+
+impl types::Host for State {}
+
+impl http::Host for State {
+    async fn send(&mut self, request: Request) -> wasmtime::Result<Result<Response, SendError>> {
+        let answer = self.request(request).await;
+        let outcome = match &answer {
+            Ok(_) => "ok",
+            Err(SendError::Denied(why)) => {
+                let provider = &*self.around.provider;
+                tracing::warn!(provider, "a request of the plugin's was not made: {why}");
+                "denied"
+            }
+            Err(SendError::Timeout) => "timeout",
+            Err(SendError::Unreachable(_)) => "unreachable",
+            Err(SendError::TooLarge) => "too_large",
+        };
+        self.around.meter.provider_request(&self.around.provider, outcome);
+        Ok(answer)
+    }
+}
+
+impl log::Host for State {
+    fn write(&mut self, level: log::Level, message: String) -> wasmtime::Result<()> {
+        self.lines.write(level, &message);
+        Ok(())
+    }
+}
+
+impl clock::Host for State {
+    fn now(&mut self) -> wasmtime::Result<u64> {
+        Ok(self.around.clock.now().0)
+    }
+}
+
+impl WasiView for State {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}

@@ -1,0 +1,184 @@
+//! What a plugin may write into the log: so many lines a call, each cut and escaped.
+
+use std::fmt::Write as _;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use tokio::io::AsyncWrite;
+use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
+use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError};
+
+use super::bindings::palisade::provider::log::Level;
+
+/// Lines in a call; the last one says that no more follow.
+const LINES: u32 = 64;
+/// Bytes of a line.
+const LINE: usize = 1024;
+
+/// The lines of one call.
+#[derive(Clone)]
+pub(super) struct Lines(Arc<Mutex<Inner>>);
+
+struct Inner {
+    provider: Arc<str>,
+    left: u32,
+    /// What standard output and standard error hold of a line that has not ended.
+    partial: Vec<u8>,
+}
+
+impl Lines {
+    pub(super) fn new(provider: Arc<str>) -> Lines {
+        Lines(Arc::new(Mutex::new(Inner { provider, left: LINES, partial: Vec::new() })))
+    }
+
+    pub(super) fn write(&self, level: Level, message: &str) {
+        self.lock().write(level, message);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
+        // Every change of it is whole.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn write(&mut self, level: Level, message: &str) {
+        if self.left == 0 {
+            return;
+        }
+        self.left -= 1;
+        let provider = &*self.provider;
+        if self.left == 0 {
+            tracing::warn!(
+                provider,
+                lines = LINES,
+                "the plugin writes too much; the rest of this call is left out"
+            );
+            return;
+        }
+        let message = escaped(message);
+        match level {
+            Level::Debug => tracing::debug!(provider, "plugin: {message}"),
+            Level::Info => tracing::info!(provider, "plugin: {message}"),
+            Level::Warn => tracing::warn!(provider, "plugin: {message}"),
+            Level::Error => tracing::error!(provider, "plugin: {message}"),
+        }
+    }
+
+    fn write_stream(&mut self, bytes: &[u8]) {
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            let room = LINE - self.partial.len().min(LINE);
+            self.partial.extend_from_slice(&piece[..piece.len().min(room)]);
+            if piece.ends_with(b"\n") {
+                self.end_line();
+            }
+        }
+    }
+
+    fn end_line(&mut self) {
+        let line = std::mem::take(&mut self.partial);
+        let text = String::from_utf8_lossy(&line);
+        if !text.trim().is_empty() {
+            self.write(Level::Warn, text.trim_end());
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.end_line();
+    }
+}
+
+/// `text` cut at [`LINE`] bytes, and without anything that could look like another line or turn the
+/// writing around.
+pub(super) fn escaped(text: &str) -> String {
+    let cut = &text[..text.floor_char_boundary(LINE)];
+    let mut out = String::with_capacity(cut.len());
+    for c in cut.chars() {
+        let turns = matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}');
+        if c.is_control() || turns {
+            // Writing to a String cannot fail.
+            let _ = write!(out, "{}", c.escape_default());
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+impl IsTerminal for Lines {
+    fn is_terminal(&self) -> bool {
+        false
+    }
+}
+
+impl StdoutStream for Lines {
+    fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
+        Box::new(self.clone())
+    }
+
+    fn p2_stream(&self) -> Box<dyn OutputStream> {
+        Box::new(self.clone())
+    }
+}
+
+impl OutputStream for Lines {
+    fn write(&mut self, bytes: Bytes) -> Result<(), StreamError> {
+        self.lock().write_stream(&bytes);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), StreamError> {
+        Ok(())
+    }
+
+    fn check_write(&mut self) -> Result<usize, StreamError> {
+        Ok(4096)
+    }
+}
+
+#[async_trait::async_trait]
+impl Pollable for Lines {
+    async fn ready(&mut self) {}
+}
+
+impl AsyncWrite for Lines {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+        self.lock().write_stream(bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_one_line_and_not_longer_than_allowed() {
+        assert_eq!(escaped("a\nb\u{1b}[0m\u{202e}c"), "a\\nb\\u{1b}[0m\\u{202e}c");
+        assert_eq!(escaped(&"ä".repeat(LINE)).len(), LINE);
+        assert!(escaped(&format!("{}ä", "x".repeat(LINE - 1))).ends_with('x'));
+    }
+
+    #[test]
+    fn a_stream_without_an_end_of_line_holds_no_more_than_a_line() {
+        let lines = Lines::new("bank".into());
+        for _ in 0..100 {
+            lines.lock().write_stream(&[b'x'; 4096]);
+        }
+        assert_eq!(lines.lock().partial.len(), LINE);
+        lines.lock().write_stream(b"\n\n\n");
+        assert_eq!((lines.lock().partial.len(), lines.lock().left), (0, LINES - 1));
+    }
+}

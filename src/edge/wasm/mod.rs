@@ -1,0 +1,27 @@
+//! The plugin host: providers as WebAssembly components (wasmtime), each call in an instance of its own.
+//!
+//! A component reaches nothing but what `wit/provider.wit` names, and no call of one takes longer or more
+//! than `[providers.limits]` allows. Whatever it does costs that call, a line in the log and a count; the
+//! gateway's own threads never run it. `docs/plugins.md` says what authors and operators see of it.
+//!
+//! - [`engine`]: compiler, instance pool, threads and ticks. [`cache`]: compiled components on disk.
+//! - [`load`]: from bytes to linked code, or words that say why not.
+//! - [`host`], [`credentials`], [`lines`], [`limits`]: what a component is given, and how much of it.
+//! - [`call`], [`plugin`], [`convert`]: one call, and what goes in and comes out.
+//! - [`Plugins`]: the configured providers, loaded, watched and replaced.
+
+mod bindings;
+mod cache;
+mod call;
+mod convert;
+mod credentials;
+mod engine;
+mod host;
+mod limits;
+mod lines;
+mod load;
+mod plugin;
+mod plugins;
+
+pub use self::load::SERVED;
+pub use self::plugins::{CacheAt, Plugins, Standing, Wiring};
