@@ -69,9 +69,11 @@ impl Failure {
 }
 
 impl From<Answer> for Failure {
-    fn from(Answer { problem, challenge, .. }: Answer) -> Failure {
-        let mut failure = Failure::new(problem.status, problem.code, problem.detail);
+    fn from(Answer { problem, challenge, retry_after, .. }: Answer) -> Failure {
+        let mut failure = Failure::new(problem.status, problem.code, "");
+        failure.0.problem = problem;
         failure.0.challenge = challenge.map(Cow::from);
+        failure.0.retry_after = retry_after.or(failure.0.retry_after);
         failure
     }
 }
