@@ -17,6 +17,7 @@ mod token_mint;
 mod token_revoke;
 mod token_verify;
 mod users;
+mod vault_key;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -70,6 +71,9 @@ enum Command {
     /// Hash, check and make up passwords, offline. Passwords come on standard input.
     #[command(subcommand)]
     Password(Password),
+    /// Make keys that the tokens of providers are sealed with, offline.
+    #[command(subcommand)]
+    Vault(Vault),
     /// Let the running gateway read its configuration again. A wrong one changes nothing.
     Reload,
 }
@@ -135,6 +139,18 @@ Example:
     },
     /// Print a random password that every policy takes.
     Generate,
+}
+
+#[derive(Debug, Subcommand)]
+enum Vault {
+    /// Print a fresh key for vault.keys: 32 random bytes as base64url.
+    ///
+    /// Keep it away from the data folder. To replace a key, put the new one first and leave the old one
+    /// behind it: the first seals, all of them open.
+    #[command(
+        after_help = "Example:\n  palisade vault key > /run/secrets/vault-key   # keys = [\"file:/run/secrets/vault-key\"]"
+    )]
+    Key,
 }
 
 #[derive(Debug, Args)]
@@ -262,6 +278,7 @@ pub fn main() -> ExitCode {
         Command::Password(Password::Hash { cost }) => password_hash::run(cost),
         Command::Password(Password::Verify { hash, cost }) => return password_verify::run(hash, cost),
         Command::Password(Password::Generate) => Ok(password_generate::run()),
+        Command::Vault(Vault::Key) => Ok(vault_key::run()),
         Command::Reload => reload::run(config),
     };
     match done {

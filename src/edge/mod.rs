@@ -15,3 +15,5 @@ pub mod passwords;
 pub mod proxy;
 pub mod store;
 pub mod telemetry;
+pub mod vault;
+pub mod webhook;
