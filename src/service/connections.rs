@@ -7,14 +7,18 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::accounts::{Client, Person};
+use crate::domain::account::UserId;
 use crate::domain::connection::{Connection, ConnectionId, FaultKind};
+use crate::domain::identity::Identity;
 use crate::domain::opaque::ServerKey;
 use crate::domain::route::Require;
 use crate::domain::time::UnixTime;
 use crate::ports::{
-    Audit, Clock, CommitError, Devices, Entropy, Limiter, Providers, Store, StoreError, TooMany, Vault,
+    Audit, Clock, CommitError, Entropy, Limiter, ProviderInfo, Providers, Store, StoreError, TooMany, Vault,
     VaultError, Webhook,
 };
 
@@ -53,8 +57,9 @@ pub struct Parts {
     pub entropy: Arc<dyn Entropy>,
     pub limiter: Arc<dyn Limiter>,
     pub audit: Arc<dyn Audit>,
-    pub devices: Arc<dyn Devices>,
     pub key: Arc<ServerKey>,
+    /// Our own: the callers who have accounts are those whose tokens are of this issuer.
+    pub issuer: String,
     /// Told when a task was written down.
     pub tasks: Arc<Notify>,
     /// Told when a mail was put into the outbox.
@@ -134,13 +139,36 @@ pub struct Import {
     pub kept: BTreeMap<String, SecretString>,
 }
 
+/// What replaces a caller's own token on the way to an upstream.
+#[derive(Debug, Clone)]
+pub struct Injected {
+    pub access_token: SecretString,
+    /// `Bearer` as a rule.
+    pub token_type: String,
+    pub connection: ConnectionId,
+}
+
+/// What one step of sealing anew came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Resealed {
+    /// Where the next step begins; `None`: that was the last one.
+    pub next: Option<(UserId, ConnectionId)>,
+    /// How many connections were sealed with the present key.
+    pub renewed: usize,
+    /// How many are sealed with another and could not be opened.
+    pub unreadable: usize,
+}
+
 /// Why something about a connection was not done.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum ConnectionError {
     #[error("there is no provider {0:?} in service")]
     UnknownProvider(String),
     #[error("there is no such connection")]
     NotFound,
+    /// The token is good and speaks for no account, or for one that is gone.
+    #[error("this token belongs to no account")]
+    NoAccount,
     #[error("{0}")]
     Invalid(String),
     /// The callback belongs to nothing that this browser has begun, or it came too late.
@@ -196,5 +224,209 @@ impl Connections {
     #[must_use]
     pub fn new(parts: Parts) -> Connections {
         Connections(Arc::new(parts))
+    }
+
+    /// What can be connected, each with the scopes that are asked for.
+    #[must_use]
+    pub fn providers(&self) -> Vec<ProviderInfo> {
+        unimplemented!()
+    }
+
+    /// Begins a connection, or the renewal of one.
+    ///
+    /// # Errors
+    /// [`ConnectionError`]; then nothing was begun.
+    pub async fn begin(
+        &self,
+        _client: &Client,
+        _person: Person,
+        _begin: Begin,
+    ) -> Result<Begun, ConnectionError> {
+        unimplemented!()
+    }
+
+    /// Takes what a browser brings back from a provider. What the provider or the user refused is in
+    /// [`Returned::outcome`].
+    ///
+    /// # Errors
+    /// [`ConnectionError::InvalidState`], [`ConnectionError::TooMany`], [`ConnectionError::Store`].
+    pub async fn callback(&self, _client: &Client, _callback: Callback) -> Result<Returned, ConnectionError> {
+        unimplemented!()
+    }
+
+    /// The caller's connections, oldest first, those that have ended among them.
+    ///
+    /// # Errors
+    /// [`ConnectionError::Store`].
+    pub async fn connections(&self, _person: Person) -> Result<Vec<Connection>, ConnectionError> {
+        unimplemented!()
+    }
+
+    /// One of the caller's connections.
+    ///
+    /// # Errors
+    /// [`ConnectionError::NotFound`] or [`ConnectionError::Store`].
+    pub async fn connection(
+        &self,
+        _person: Person,
+        _id: ConnectionId,
+    ) -> Result<Connection, ConnectionError> {
+        unimplemented!()
+    }
+
+    /// Refreshes now, however fresh the access token is.
+    ///
+    /// # Errors
+    /// [`ConnectionError`].
+    pub async fn force_refresh(
+        &self,
+        _client: &Client,
+        _person: Person,
+        _id: ConnectionId,
+    ) -> Result<Connection, ConnectionError> {
+        unimplemented!()
+    }
+
+    /// A good access token of the caller's own connection, refreshed if it is about to end.
+    ///
+    /// # Errors
+    /// [`ConnectionError::TokenAccess`] when the configuration does not allow it to this caller;
+    /// [`ConnectionError`].
+    pub async fn provider_token(
+        &self,
+        _client: &Client,
+        _identity: &Identity,
+        _id: ConnectionId,
+    ) -> Result<ProviderToken, ConnectionError> {
+        unimplemented!()
+    }
+
+    /// Takes tokens that the app already holds; the connection is active then. Returns it.
+    ///
+    /// # Errors
+    /// [`ConnectionError`]; then nothing was changed.
+    pub async fn import_tokens(
+        &self,
+        _client: &Client,
+        _person: Person,
+        _id: ConnectionId,
+        _import: Import,
+    ) -> Result<Connection, ConnectionError> {
+        unimplemented!()
+    }
+
+    /// Ends a connection: the provider is told, the tokens are erased, the record is kept. Nothing to do when
+    /// it has ended.
+    ///
+    /// # Errors
+    /// [`ConnectionError::NotFound`] or [`ConnectionError::Store`]; then it goes on.
+    pub async fn disconnect(
+        &self,
+        _client: &Client,
+        _person: Person,
+        _id: ConnectionId,
+    ) -> Result<(), ConnectionError> {
+        unimplemented!()
+    }
+
+    /// The access token that replaces the caller's own on the way up: of their active connection to
+    /// `provider`, the one that was made last if there are several.
+    ///
+    /// # Errors
+    /// [`ConnectionError::NotFound`] when they have none; [`ConnectionError`].
+    pub async fn inject(&self, _identity: &Identity, _provider: &str) -> Result<Injected, ConnectionError> {
+        unimplemented!()
+    }
+
+    /// The same, after an upstream has turned `rejected` away: refreshes, unless there is another token by
+    /// now.
+    ///
+    /// # Errors
+    /// As [`Connections::inject`].
+    pub async fn inject_again(
+        &self,
+        _identity: &Identity,
+        _provider: &str,
+        _rejected: &SecretString,
+    ) -> Result<Injected, ConnectionError> {
+        unimplemented!()
+    }
+
+    /// At most `limit` connections of everybody, in the order of their users and ids, from behind `after`.
+    ///
+    /// # Errors
+    /// [`ConnectionError::Store`].
+    pub async fn all_connections(
+        &self,
+        _after: Option<(UserId, ConnectionId)>,
+        _limit: usize,
+    ) -> Result<Vec<Connection>, ConnectionError> {
+        unimplemented!()
+    }
+
+    /// Every connection of an account, oldest first.
+    ///
+    /// # Errors
+    /// [`ConnectionError::Store`].
+    pub async fn user_connections(&self, _user: UserId) -> Result<Vec<Connection>, ConnectionError> {
+        unimplemented!()
+    }
+
+    /// Refreshes now, as an operator.
+    ///
+    /// # Errors
+    /// [`ConnectionError`].
+    pub async fn operator_refresh(
+        &self,
+        _request_id: &str,
+        _user: UserId,
+        _id: ConnectionId,
+    ) -> Result<Connection, ConnectionError> {
+        unimplemented!()
+    }
+
+    /// Ends a connection, as an operator.
+    ///
+    /// # Errors
+    /// As [`Connections::disconnect`].
+    pub async fn operator_disconnect(
+        &self,
+        _request_id: &str,
+        _user: UserId,
+        _id: ConnectionId,
+    ) -> Result<(), ConnectionError> {
+        unimplemented!()
+    }
+
+    /// Looks at the connections whose time has come, or the first of them when there are many. Returns
+    /// whether there was any.
+    ///
+    /// # Errors
+    /// [`StoreError`]; then the rest is still to do.
+    pub async fn do_due_connections(&self) -> Result<bool, StoreError> {
+        unimplemented!()
+    }
+
+    /// Does the errands that are due: telling the app, ending grants of accounts that are gone. Returns
+    /// whether there was any.
+    ///
+    /// # Errors
+    /// [`StoreError`]; then the rest is still to do.
+    pub async fn do_due_errands(&self) -> Result<bool, StoreError> {
+        unimplemented!()
+    }
+
+    /// Seals anew what is not sealed with the present key, a page from behind `after`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn reseal_step(&self, _after: Option<(UserId, ConnectionId)>) -> Result<Resealed, StoreError> {
+        unimplemented!()
+    }
+
+    /// Does all of the above whenever there is something to do, until `closing`; what is under way then
+    /// comes to its end.
+    pub async fn run(&self, _closing: CancellationToken) {
+        unimplemented!()
     }
 }

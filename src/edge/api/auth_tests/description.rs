@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::super::super::account_failure::told;
+use super::super::super::openapi::told;
 use super::super::pages;
 use super::{Api, PASSWORD, PREFIX, api, api_for, request};
 use crate::config::Origins;
