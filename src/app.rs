@@ -3,6 +3,7 @@
 
 mod accounts;
 mod background;
+mod connections;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -34,6 +35,7 @@ use crate::edge::telemetry::Meters;
 use crate::edge::telemetry::metrics::{Levels, Metrics, Probe, UpstreamLevel};
 use crate::ports::{Clock, Control, Keys, Meter, Revocations, Signer, Store};
 use crate::service::admit::{Admission, Authenticator};
+use crate::service::connections::Connections;
 use crate::service::mint::{MAX_TTL, Mint};
 use crate::service::revoke::Revoke;
 use crate::service::rotate::Rotate;
@@ -70,6 +72,7 @@ pub struct Running {
     grace: Duration,
     background: Vec<AbortHandle>,
     accounts: accounts::Running,
+    connected: connections::Running,
     store: Arc<SledStore>,
 }
 
@@ -87,6 +90,7 @@ impl Running {
         for task in &self.background {
             task.abort();
         }
+        self.connected.close(self.grace).await;
         self.accounts.close(self.grace).await;
         // Closed, not dropped: a task that is being ended may hold on to it a moment longer.
         let store = self.store;
@@ -160,6 +164,7 @@ struct Operator {
     parts: Arc<Parts>,
     live: Arc<ArcSwap<proxy::service::Live>>,
     config: ArcSwap<Config>,
+    connections: Connections,
     /// Held while a configuration is being put in force.
     reloading: tokio::sync::Mutex<()>,
     closing: watch::Receiver<bool>,
@@ -216,6 +221,7 @@ impl Control for Operator {
         let live = self.parts.live(&config, &issuers).await.map_err(|why| vec![why])?;
         self.parts.issuers.store(issuers);
         self.live.store(Arc::new(live));
+        self.connections.settings.store(Arc::new(connections::settings(&config)));
         self.config.store(Arc::new(config));
         tracing::info!("the configuration was read again");
         Ok(notices)
@@ -284,14 +290,6 @@ pub async fn start(config: Config, options: Options) -> Result<Running, String> 
     parts.issuers.store(Arc::clone(&issuers));
 
     let (closing, closed) = watch::channel(false);
-    let control = Arc::new(Operator {
-        parts: Arc::clone(&parts),
-        live: Arc::clone(&live),
-        config: ArcSwap::from_pointee(config.clone()),
-        reloading: tokio::sync::Mutex::default(),
-        closing: closed.clone(),
-        serving: AtomicBool::new(false),
-    });
     let signer: Arc<dyn Signer> = Arc::new(ring.clone());
     let keys: Arc<dyn Keys> = Arc::new(ring);
 
@@ -304,6 +302,16 @@ pub async fn start(config: Config, options: Options) -> Result<Running, String> 
         meter: Arc::clone(&meters) as Arc<dyn Meter>,
     };
     let accounts = accounts::start(&config, &data_dir, wanted)?;
+    let connected = connections::start(&config, &data_dir, &accounts.accounts, Arc::clone(&parts.fetch))?;
+    let control = Arc::new(Operator {
+        parts: Arc::clone(&parts),
+        live: Arc::clone(&live),
+        config: ArcSwap::from_pointee(config.clone()),
+        connections: connected.connections.clone(),
+        reloading: tokio::sync::Mutex::default(),
+        closing: closed.clone(),
+        serving: AtomicBool::new(false),
+    });
 
     // The admin listener first: it tells how the rest is doing.
     let admin_listener = bind(config.server.admin, "server.admin").await?;
@@ -326,6 +334,7 @@ pub async fn start(config: Config, options: Options) -> Result<Running, String> 
         ),
         rotate: Rotate::new(Arc::clone(&keys), Arc::clone(&clock)),
         accounts: accounts.accounts.clone(),
+        connections: connected.connections.clone(),
         control: Arc::clone(&control) as Arc<dyn Control>,
         metrics: Arc::new(move || metrics.text()),
     });
@@ -350,6 +359,7 @@ pub async fn start(config: Config, options: Options) -> Result<Running, String> 
     let deciding = Arc::clone(&live);
     let auth = AuthState {
         accounts: accounts.accounts.clone(),
+        connections: connected.connections.clone(),
         authenticator: Arc::new(move || deciding.load().admission.authenticator.clone()),
         issuer: issuer.clone(),
         prefix: config.server.prefix.clone(),
@@ -365,6 +375,8 @@ pub async fn start(config: Config, options: Options) -> Result<Running, String> 
         native_prefix: config.server.prefix.clone(),
         streams: Arc::clone(&streams),
         signer,
+        injector: Arc::new(connected.connections.clone()),
+        connect_at: format!("{}/connections", config.server.prefix),
         clock: Arc::clone(&clock),
         meter: meters as Arc<dyn Meter>,
     });
@@ -411,6 +423,7 @@ pub async fn start(config: Config, options: Options) -> Result<Running, String> 
         grace: config.server.shutdown_grace,
         background,
         accounts,
+        connected,
         store: sled,
     })
 }
