@@ -107,9 +107,13 @@ pub enum ProviderFault {
     /// The provider said no, or nothing that makes sense.
     #[error("the provider's answer cannot be used: {0}")]
     ProviderError(String),
-    /// The plugin broke off: a trap, its time or its memory was up.
+    /// The plugin broke off: a trap, its time or its memory was up; or what it brought cannot be used.
     #[error("the plugin failed: {0}")]
     PluginFailed(String),
+    /// What the user gave when connecting is not what the provider needs: `name` is missing, unknown, or
+    /// does not match its pattern. `summary` is the plugin's own words for it, for the user.
+    #[error("the parameter {name} is missing or not what it must be: {summary}")]
+    InvalidParameter { name: String, summary: String },
 }
 
 /// The configured providers, each behind its plugin. Every call ends in bounded time, whatever the plugin

@@ -1,24 +1,47 @@
 //! What the use cases about connections share: the ports they work with, what they are asked and what they
 //! answer. The use cases are methods of [`Connections`], one file each.
+//!
+//! Tokens come out of the vault for the time of a call to their provider, and for whoever may have them;
+//! nothing here prints one. Whatever changes the tokens of a connection has its turn with it
+//! ([`turns`]), and runs to its end though the caller goes away.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+mod begin;
+mod callback;
+mod disconnect;
+mod due;
+mod errands;
+mod establish;
+mod import;
+mod refresh;
+mod reseal;
+mod seal;
+mod show;
+mod tell;
+mod token;
+mod turns;
+mod work;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use secrecy::SecretString;
 use tokio::sync::Notify;
-use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use super::accounts::{Client, Person};
+use self::refresh::Unwritten;
+use self::turns::Turns;
+use super::accounts::{About, Client, Source};
 use crate::domain::account::UserId;
-use crate::domain::connection::{Connection, ConnectionId, FaultKind};
-use crate::domain::identity::Identity;
+use crate::domain::audit::{Action, Outcome};
+use crate::domain::connection::{Connection, ConnectionId, FaultKind, MAX_REASON, Status, clean};
 use crate::domain::opaque::ServerKey;
 use crate::domain::route::Require;
 use crate::domain::time::UnixTime;
+use crate::domain::upkeep::Upkeep;
 use crate::ports::{
-    Audit, Clock, CommitError, Entropy, Limiter, ProviderInfo, Providers, Store, StoreError, TooMany, Vault,
+    Audit, Clock, CommitError, Entropy, Limiter, ProviderFault, Providers, Store, StoreError, TooMany, Vault,
     VaultError, Webhook,
 };
 
@@ -210,223 +233,140 @@ impl From<CommitError> for ConnectionError {
 
 /// The use cases about connections.
 #[derive(Clone)]
-pub struct Connections(pub(super) Arc<Parts>);
+pub struct Connections(Arc<Inner>);
+
+struct Inner {
+    parts: Parts,
+    turns: Arc<Turns>,
+    /// What refreshes brought and the store did not take. Nothing else is left of those grants.
+    unwritten: Mutex<HashMap<ConnectionId, Unwritten>>,
+    /// What runs to its end though its caller is gone.
+    apart: TaskTracker,
+    /// The pauses between tries to write tokens that just came.
+    pauses: &'static [Duration],
+}
 
 impl std::ops::Deref for Connections {
     type Target = Parts;
 
     fn deref(&self) -> &Parts {
-        &self.0
+        &self.0.parts
+    }
+}
+
+/// Who asked for something that goes on without them.
+enum Who {
+    Client(Client),
+    Operator(String),
+    System,
+}
+
+impl Who {
+    fn source(&self) -> Source<'_> {
+        match self {
+            Who::Client(client) => Source::Client(client),
+            Who::Operator(request_id) => Source::Operator(request_id),
+            Who::System => Source::System,
+        }
+    }
+}
+
+/// What a provider's fault means here.
+struct Failure {
+    kind: FaultKind,
+    /// Without a token, bounded, on one line.
+    reason: String,
+    retry_after: Option<Duration>,
+}
+
+impl From<ProviderFault> for Failure {
+    fn from(fault: ProviderFault) -> Failure {
+        let reason = clean(&fault.to_string(), MAX_REASON);
+        let (kind, retry_after) = match fault {
+            ProviderFault::InvalidGrant(_) => (FaultKind::InvalidGrant, None),
+            ProviderFault::Transient { retry_after, .. } => (FaultKind::Transient, retry_after),
+            ProviderFault::ProviderError(_) => (FaultKind::ProviderError, None),
+            ProviderFault::PluginFailed(_) => (FaultKind::PluginFailed, None),
+            ProviderFault::NotInService(_)
+            | ProviderFault::Misconfigured(_)
+            | ProviderFault::InvalidParameter { .. } => (FaultKind::Misconfigured, None),
+        };
+        Failure { kind, reason, retry_after }
+    }
+}
+
+impl From<Failure> for ConnectionError {
+    fn from(failure: Failure) -> ConnectionError {
+        let Failure { kind, reason, retry_after } = failure;
+        ConnectionError::Provider { kind, reason, retry_after }
+    }
+}
+
+/// Why a connection has no tokens, unless it has.
+fn standing(connection: &Connection) -> Result<(), ConnectionError> {
+    match connection.status {
+        Status::Active => Ok(()),
+        Status::Pending => Err(ConnectionError::Pending),
+        Status::ReconnectNeeded => Err(ConnectionError::ReconnectNeeded),
+        Status::Revoked => Err(ConnectionError::Revoked),
     }
 }
 
 impl Connections {
     #[must_use]
     pub fn new(parts: Parts) -> Connections {
-        Connections(Arc::new(parts))
+        Connections::with_pauses(parts, &refresh::PAUSES)
     }
 
-    /// What can be connected, each with the scopes that are asked for.
-    #[must_use]
-    pub fn providers(&self) -> Vec<ProviderInfo> {
-        unimplemented!()
+    fn with_pauses(parts: Parts, pauses: &'static [Duration]) -> Connections {
+        let (turns, unwritten, apart) = (Arc::default(), Mutex::default(), TaskTracker::new());
+        Connections(Arc::new(Inner { parts, turns, unwritten, apart, pauses }))
     }
 
-    /// Begins a connection, or the renewal of one.
-    ///
-    /// # Errors
-    /// [`ConnectionError`]; then nothing was begun.
-    pub async fn begin(
-        &self,
-        _client: &Client,
-        _person: Person,
-        _begin: Begin,
-    ) -> Result<Begun, ConnectionError> {
-        unimplemented!()
+    fn now(&self) -> UnixTime {
+        self.clock.now()
     }
 
-    /// Takes what a browser brings back from a provider. What the provider or the user refused is in
-    /// [`Returned::outcome`].
-    ///
-    /// # Errors
-    /// [`ConnectionError::InvalidState`], [`ConnectionError::TooMany`], [`ConnectionError::Store`].
-    pub async fn callback(&self, _client: &Client, _callback: Callback) -> Result<Returned, ConnectionError> {
-        unimplemented!()
+    fn note(&self, who: &Who, action: Action, outcome: Outcome, about: About) {
+        self.audit.record(who.source().event(self.entropy.uuid(), self.now(), action, outcome, about));
     }
 
-    /// The caller's connections, oldest first, those that have ended among them.
-    ///
-    /// # Errors
-    /// [`ConnectionError::Store`].
-    pub async fn connections(&self, _person: Person) -> Result<Vec<Connection>, ConnectionError> {
-        unimplemented!()
+    /// Does `work` to its end, whether or not the caller waits for it.
+    async fn apart<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> T {
+        match self.0.apart.spawn(work).await {
+            Ok(done) => done,
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            // Only a runtime that ends cancels it, and the caller with it.
+            Err(_) => std::future::pending().await,
+        }
     }
 
-    /// One of the caller's connections.
-    ///
-    /// # Errors
-    /// [`ConnectionError::NotFound`] or [`ConnectionError::Store`].
-    pub async fn connection(
-        &self,
-        _person: Person,
-        _id: ConnectionId,
-    ) -> Result<Connection, ConnectionError> {
-        unimplemented!()
+    fn unwritten(&self) -> MutexGuard<'_, HashMap<ConnectionId, Unwritten>> {
+        // Nothing under the lock can leave it half-changed.
+        self.0.unwritten.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Refreshes now, however fresh the access token is.
-    ///
-    /// # Errors
-    /// [`ConnectionError`].
-    pub async fn force_refresh(
-        &self,
-        _client: &Client,
-        _person: Person,
-        _id: ConnectionId,
-    ) -> Result<Connection, ConnectionError> {
-        unimplemented!()
+    async fn find(&self, user: UserId, id: ConnectionId) -> Result<Connection, ConnectionError> {
+        self.store.connection(user, id).await?.ok_or(ConnectionError::NotFound)
     }
 
-    /// A good access token of the caller's own connection, refreshed if it is about to end.
-    ///
-    /// # Errors
-    /// [`ConnectionError::TokenAccess`] when the configuration does not allow it to this caller;
-    /// [`ConnectionError`].
-    pub async fn provider_token(
-        &self,
-        _client: &Client,
-        _identity: &Identity,
-        _id: ConnectionId,
-    ) -> Result<ProviderToken, ConnectionError> {
-        unimplemented!()
+    fn upkeep(&self, provider: &str) -> Upkeep {
+        let settings = self.settings.load();
+        let can_refresh = self.providers.get(provider).is_none_or(|info| info.can_refresh);
+        Upkeep {
+            keep_fresh: settings.keep_fresh && can_refresh,
+            refresh_ahead: settings.refresh_ahead,
+            warn_ahead: settings.warn_ahead,
+        }
     }
 
-    /// Takes tokens that the app already holds; the connection is active then. Returns it.
-    ///
-    /// # Errors
-    /// [`ConnectionError`]; then nothing was changed.
-    pub async fn import_tokens(
-        &self,
-        _client: &Client,
-        _person: Person,
-        _id: ConnectionId,
-        _import: Import,
-    ) -> Result<Connection, ConnectionError> {
-        unimplemented!()
+    fn chance(&self) -> u16 {
+        let mut bytes = [0; 2];
+        self.entropy.fill(&mut bytes);
+        u16::from_ne_bytes(bytes)
     }
 
-    /// Ends a connection: the provider is told, the tokens are erased, the record is kept. Nothing to do when
-    /// it has ended.
-    ///
-    /// # Errors
-    /// [`ConnectionError::NotFound`] or [`ConnectionError::Store`]; then it goes on.
-    pub async fn disconnect(
-        &self,
-        _client: &Client,
-        _person: Person,
-        _id: ConnectionId,
-    ) -> Result<(), ConnectionError> {
-        unimplemented!()
-    }
-
-    /// The access token that replaces the caller's own on the way up: of their active connection to
-    /// `provider`, the one that was made last if there are several.
-    ///
-    /// # Errors
-    /// [`ConnectionError::NotFound`] when they have none; [`ConnectionError`].
-    pub async fn inject(&self, _identity: &Identity, _provider: &str) -> Result<Injected, ConnectionError> {
-        unimplemented!()
-    }
-
-    /// The same, after an upstream has turned `rejected` away: refreshes, unless there is another token by
-    /// now.
-    ///
-    /// # Errors
-    /// As [`Connections::inject`].
-    pub async fn inject_again(
-        &self,
-        _identity: &Identity,
-        _provider: &str,
-        _rejected: &SecretString,
-    ) -> Result<Injected, ConnectionError> {
-        unimplemented!()
-    }
-
-    /// At most `limit` connections of everybody, in the order of their users and ids, from behind `after`.
-    ///
-    /// # Errors
-    /// [`ConnectionError::Store`].
-    pub async fn all_connections(
-        &self,
-        _after: Option<(UserId, ConnectionId)>,
-        _limit: usize,
-    ) -> Result<Vec<Connection>, ConnectionError> {
-        unimplemented!()
-    }
-
-    /// Every connection of an account, oldest first.
-    ///
-    /// # Errors
-    /// [`ConnectionError::Store`].
-    pub async fn user_connections(&self, _user: UserId) -> Result<Vec<Connection>, ConnectionError> {
-        unimplemented!()
-    }
-
-    /// Refreshes now, as an operator.
-    ///
-    /// # Errors
-    /// [`ConnectionError`].
-    pub async fn operator_refresh(
-        &self,
-        _request_id: &str,
-        _user: UserId,
-        _id: ConnectionId,
-    ) -> Result<Connection, ConnectionError> {
-        unimplemented!()
-    }
-
-    /// Ends a connection, as an operator.
-    ///
-    /// # Errors
-    /// As [`Connections::disconnect`].
-    pub async fn operator_disconnect(
-        &self,
-        _request_id: &str,
-        _user: UserId,
-        _id: ConnectionId,
-    ) -> Result<(), ConnectionError> {
-        unimplemented!()
-    }
-
-    /// Looks at the connections whose time has come, or the first of them when there are many. Returns
-    /// whether there was any.
-    ///
-    /// # Errors
-    /// [`StoreError`]; then the rest is still to do.
-    pub async fn do_due_connections(&self) -> Result<bool, StoreError> {
-        unimplemented!()
-    }
-
-    /// Does the errands that are due: telling the app, ending grants of accounts that are gone. Returns
-    /// whether there was any.
-    ///
-    /// # Errors
-    /// [`StoreError`]; then the rest is still to do.
-    pub async fn do_due_errands(&self) -> Result<bool, StoreError> {
-        unimplemented!()
-    }
-
-    /// Seals anew what is not sealed with the present key, a page from behind `after`.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn reseal_step(&self, _after: Option<(UserId, ConnectionId)>) -> Result<Resealed, StoreError> {
-        unimplemented!()
-    }
-
-    /// Does all of the above whenever there is something to do, until `closing`; what is under way then
-    /// comes to its end.
-    pub async fn run(&self, _closing: CancellationToken) {
-        unimplemented!()
+    fn schedule(&self, connection: &mut Connection) {
+        connection.schedule(self.now(), self.upkeep(&connection.provider), self.chance());
     }
 }

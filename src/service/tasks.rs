@@ -2,7 +2,8 @@
 //!
 //! Each task is done and taken off the list in one commit, so that a kill at any moment neither loses nor
 //! repeats it. While the store fails, all of them wait; one that cannot be done for a reason of its own is put
-//! off, and the others go on.
+//! off, and the others go on. Errands, which go out over the network and may take long, have a worker of their
+//! own ([`super::connections`]).
 
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use crate::domain::link::Purpose;
 use crate::domain::mail::{Facts, Letter};
 use crate::domain::task::{Task, Work};
 use crate::domain::time::UnixTime;
-use crate::ports::{Change, CommitError, StoreError};
+use crate::ports::{Change, CommitError, Store, StoreError};
 
 use super::accounts::{About, Accounts, Source, TRIES};
 
@@ -48,7 +49,8 @@ impl Accounts {
     /// # Errors
     /// [`StoreError`]; then the rest is still to do.
     pub async fn do_due_tasks(&self) -> Result<bool, StoreError> {
-        let tasks = self.store.due_tasks(self.now(), BATCH).await?;
+        let is_ours = |work: &Work| !matches!(work, Work::Errand { .. });
+        let tasks = due(&*self.store, self.now(), is_ours, BATCH).await?;
         let any = !tasks.is_empty();
         for task in tasks {
             // One that cannot be done must not keep the others from it.
@@ -123,6 +125,9 @@ impl Accounts {
                 None => Done::default(),
             },
             Work::Revoke(revocation) => vec![Change::Revoke(revocation.clone())].into(),
+            Work::Errand { .. } => {
+                return Err(StoreError::Unreadable("an errand is none of ours".to_owned()));
+            }
         })
     }
 
@@ -240,6 +245,27 @@ fn source(work: &Work) -> Source<'_> {
         Work::Register { origin, .. }
         | Work::ResendVerification { origin, .. }
         | Work::ResetPassword { origin, .. } => Source::Task(origin),
-        Work::ChangeEmail { .. } | Work::ForgetUnverified(_) | Work::Revoke(_) => Source::System,
+        Work::ChangeEmail { .. } | Work::ForgetUnverified(_) | Work::Revoke(_) | Work::Errand { .. } => {
+            Source::System
+        }
+    }
+}
+
+/// At most `limit` of the due tasks that are `wanted`, however many others are due before them.
+pub(super) async fn due(
+    store: &dyn Store,
+    now: UnixTime,
+    wanted: fn(&Work) -> bool,
+    limit: usize,
+) -> Result<Vec<Task>, StoreError> {
+    let mut read = limit;
+    loop {
+        let tasks = store.due_tasks(now, read).await?;
+        let all = tasks.len() < read;
+        let found: Vec<Task> = tasks.into_iter().filter(|task| wanted(&task.work)).take(limit).collect();
+        if all || !found.is_empty() {
+            return Ok(found);
+        }
+        read = read.saturating_mul(4);
     }
 }
