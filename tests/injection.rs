@@ -20,7 +20,6 @@ use palisade::domain::time::UnixTime;
 use palisade::domain::verdict::TokenFault;
 use palisade::edge::clock::SystemClock;
 use palisade::edge::proxy;
-use palisade::edge::proxy::exchange::Streams;
 use palisade::edge::proxy::forward::{Reserved, Told};
 use palisade::edge::proxy::service::Live;
 use palisade::edge::proxy::upstream::Cluster;

@@ -3,6 +3,7 @@
 pub mod accounts;
 pub mod admit;
 pub mod connections;
+pub mod injector;
 pub mod login;
 pub mod mint;
 pub mod outbox;

@@ -18,7 +18,7 @@ use super::connection_schema::{
     BegunConnection, ConnectionList, ConnectionView, ImportedTokens, NewConnection, ProviderList, Token,
 };
 use crate::domain::connection::ConnectionId;
-use crate::service::connections::ConnectionError;
+use crate::service::connections::{Begin, ConnectionError};
 
 /// Where connections are begun, below the prefix.
 pub(super) const BEGIN: &str = "/connections";
@@ -70,7 +70,13 @@ async fn begin(
     Caller(person): Caller,
     JsonBody(body): JsonBody<NewConnection>,
 ) -> Answered {
-    let begun = state.connections.begin(&client, person, body.into()).await?;
+    let mut wanted = Begin::from(body);
+    // As in the configuration, a path is one on `public_url`; what is allowed is whole URLs, word for word.
+    wanted.return_to = wanted.return_to.map(|to| match to.starts_with('/') {
+        true => format!("{}{to}", state.public_url),
+        false => to,
+    });
+    let begun = state.connections.begin(&client, person, wanted).await?;
     let mut response = answer(StatusCode::CREATED, &BegunConnection::from(&begun));
     if let (Some(browser), Some(consent)) = (&begun.browser, &begun.connection.consent) {
         let cookie = callback::cookie(&state, consent.id, browser);
