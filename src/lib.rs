@@ -5,7 +5,8 @@
 //! - [`ports`]: floor 2, what we need from outside, as traits.
 //! - [`service`]: floor 3, the use cases, one file each.
 //! - [`edge`]: floor 4, one room per outside thing: proxy (pingora), api (axum), jwt, store (sled),
-//!   passwords (bcrypt), limits, devices, mail (lettre), fetch (reqwest), wasm (wasmtime), telemetry and the audit log.
+//!   passwords (bcrypt), limits, devices, mail (lettre), fetch (reqwest), wasm (wasmtime), vault (orion),
+//!   webhook, telemetry and the audit log.
 //! - [`config`]: `config.toml`, typed and valid; the catalogue of providers. [`cli`]: one file per
 //!   command. [`app`]: the composition root, the only file that names every edge.
 //!

@@ -65,6 +65,14 @@ pub trait Fetch: Send + Sync {
     /// # Errors
     /// [`FetchError`].
     async fn get(&self, url: &str, max_bytes: usize) -> Result<Vec<u8>, FetchError>;
+
+    /// The status that a `POST` of JSON was answered with; the answer itself is not read. For a URL of the
+    /// operator's own: over HTTPS its host may have any address, as the certificate says whether it is the
+    /// one that was meant. Follows no redirects.
+    ///
+    /// # Errors
+    /// [`FetchError`].
+    async fn post(&self, url: &str, headers: &[(&str, String)], json: String) -> Result<u16, FetchError>;
 }
 
 /// How one request ended, for the meters and the access log. Holds no query and no credential.

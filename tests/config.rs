@@ -5,7 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use palisade::config::{self, Config, ConfigError, MailTransport, Origins, SmtpTls, StoreUrl};
+use palisade::config::{
+    self, BUILT_IN, Component, Config, ConfigError, HostPattern, MailTransport, Origins, PluginLimits,
+    SmtpTls, StoreUrl,
+};
 use palisade::domain::route::Auth;
 use secrecy::ExposeSecret as _;
 
@@ -16,6 +19,14 @@ fn env(name: &str) -> Option<String> {
         "SECRET" => Some(SECRET.to_owned()),
         "SHORT" => Some("hunter2".to_owned()),
         "EMPTY" => Some(String::new()),
+        "VAULT_NEW" => Some("VAULT_KEY_IS_IN_NO_MESSAGE_AT_ALL_EVER_1234".to_owned()),
+        // The same bytes.
+        "VAULT_NEW_AS_HEX" => {
+            Some("54050b4ff28463f212fc837f34efcc112480184fc04ff00b2ff115111ff5db7e".to_owned())
+        }
+        "VAULT_OLD" => Some("hJ3zLZxkBvK0sS0kUu1cJ0rJcG9yq3e1m2b4c6d8e0A=".to_owned()),
+        "WEBHOOK" => Some("whsec_aGVsbG8gaGVsbG8gaGVsbG8gaGVsbG8h".to_owned()),
+        "NOT_BASE64" => Some("whsec_hunter2-hunter2-hunter2-hunter2***".to_owned()),
         _ => None,
     }
 }
@@ -57,7 +68,7 @@ fn bad_files_give_their_errors() {
         let errors = parse(&folder.join("config.toml")).expect_err(&folder.display().to_string());
         let prefix = format!("{}/", folder.display());
         let told: String = errors.iter().map(|error| format!("{error}\n").replacen(&prefix, "", 1)).collect();
-        for secret in [SECRET, "hunter2"] {
+        for secret in [SECRET, "hunter2", "IS_IN_NO_MESSAGE"] {
             assert!(!told.contains(secret), "{folder:?} prints a secret");
         }
         let expected = folder.join("errors.txt");
@@ -128,12 +139,114 @@ fn a_route_forgets_nothing() {
 }
 
 #[test]
+fn a_provider_forgets_nothing() {
+    let config = good("full.toml");
+    let [bank, own] = &config.providers[..] else { panic!("{:?}", config.providers) };
+    assert_eq!((bank.name.as_str(), bank.display_name.as_deref()), ("bank", Some("The Bank of Łódź")));
+    assert_eq!(bank.component, Component::BuiltIn("oauth2".to_owned()));
+    let digest = bank.sha256.unwrap();
+    assert_eq!((digest[0], digest[31]), (0xe3, 0x55));
+    let host = |host: &str, wildcard, port| HostPattern { host: host.to_owned(), wildcard, port };
+    let hosts = [
+        host("api.bank.test", false, None),
+        host("bank.test", true, Some(8443)),
+        host("127.0.0.1", false, Some(9000)),
+        host("[::1]", false, None),
+        host("localhost", false, Some(9001)),
+    ];
+    assert_eq!(bank.allowed_hosts, hosts);
+    assert!(bank.allow_loopback && config.warnings.iter().any(|line| line.contains("allow_loopback")));
+    assert!(bank.ca.as_ref().unwrap().ends_with("good/dummy.pem"));
+    assert_eq!(bank.scopes, ["readonly", "https://bank.test/auth/trade"]);
+    let access = bank.token_access.as_ref().unwrap();
+    assert_eq!(access.scopes, ["bank-tokens"]);
+    assert_eq!(access.claims, [("role".to_owned(), vec!["broker".to_owned()])]);
+    let settings = serde_json::json!({
+        "authorize_url": "https://api.bank.test/authorize",
+        "pkce": true,
+        "since": "2026-01-31",
+        "at": "1979-05-27T07:32:00Z",
+        "extra": {"authorize": {"prompt": "consent"}, "retries": 1000, "ratio": 10.5, "list": ["a", 16, false]},
+    });
+    assert_eq!(serde_json::Value::Object(bank.settings.clone()), settings);
+    let limits = PluginLimits {
+        deadline: Duration::from_secs(5),
+        // Not asked for, and never longer than the whole call.
+        request_timeout: Duration::from_secs(5),
+        memory: 32 << 20,
+        response: 4096,
+        requests: 3,
+        concurrency: 2,
+    };
+    assert_eq!(bank.limits, limits);
+
+    let Component::File(file) = &own.component else { panic!("{:?}", own.component) };
+    assert!(file.ends_with("good/dummy.wasm"));
+    assert!(own.token_access.is_none() && own.display_name.is_none() && !own.allow_loopback);
+    assert_eq!(
+        own.limits,
+        PluginLimits { request_timeout: Duration::from_secs(20), ..PluginLimits::default() }
+    );
+}
+
+#[test]
+fn connections_forget_nothing() {
+    let config = good("full.toml");
+    let connections = config.connections;
+    let pages =
+        ["https://app.example.com/settings?tab=1", "https://app.example.com/done", "http://localhost:5173/"];
+    assert_eq!(connections.return_to, pages);
+    assert_eq!(connections.refresh_ahead, Duration::from_secs(60));
+    assert!(!connections.keep_fresh);
+    assert_eq!(connections.warn_ahead, Duration::from_secs(3 * 86_400));
+    assert!(connections.cache.unwrap().ends_with("good/cache"));
+    let webhook = connections.webhook.unwrap();
+    assert_eq!(webhook.url, "http://127.0.0.1:9002/");
+    assert_eq!(**config::webhook_key(&webhook.secret).unwrap(), *b"hello hello hello hello!");
+    assert_eq!(config.vault.keys.len(), 2);
+    assert_eq!(config::vault_key(&config.vault.keys[0]).unwrap()[..2], [0x54, 0x05]);
+}
+
+#[test]
+fn every_built_in_component_has_its_name() {
+    for name in BUILT_IN {
+        let provider = format!(
+            "[[providers]]\nname = \"p\"\ncomponent = \"builtin:{name}\"\nclient_id = \"env:SECRET\"\nallowed_hosts = \"a.test\"\n"
+        );
+        let config = inline(&provider).unwrap();
+        assert_eq!(config.providers[0].component, Component::BuiltIn(name.to_owned()));
+    }
+}
+
+/// On loopback the key is made in the data folder.
+#[test]
+fn a_vault_key_is_wanted_where_people_are() {
+    let with = |public_url: &str, vault: &str| {
+        let provider = "[[providers]]\nname = \"p\"\ncomponent = \"builtin:oauth2\"\nclient_id = \"env:SECRET\"\nallowed_hosts = \"a.test\"\n";
+        inline(&format!("public_url = {public_url:?}\n{provider}{vault}"))
+    };
+    assert!(with("http://localhost:8080", "").is_ok());
+    assert!(with("http://127.0.0.1:8080", "").is_ok());
+    assert!(with("https://app.test", "[vault]\nkeys = \"env:VAULT_NEW\"").is_ok());
+    for public_url in ["https://app.test", "http://10.0.0.1", "https://localhost.app.test"] {
+        let errors = with(public_url, "").unwrap_err();
+        assert_eq!((errors.len(), errors[0].key.as_str()), (1, "vault.keys"), "{public_url}");
+        assert!(errors[0].want.contains("palisade vault key"), "{}", errors[0]);
+    }
+    // One that is named and missing is one error, not two.
+    assert_eq!(with("https://app.test", "[vault]\nkeys = \"env:NO_SUCH\"").unwrap_err().len(), 1);
+    assert!(inline("public_url = \"https://app.test\"").is_ok(), "no provider, no key");
+}
+
+#[test]
 fn secrets_are_resolved_and_not_printed() {
     let config = good("full.toml");
     assert_eq!(config.tokens.key.as_ref().unwrap().expose_secret(), SECRET);
     assert_eq!(config.providers[0].client_secret.as_ref().unwrap().expose_secret(), "from-a-file");
     let printed = format!("{config:?}");
-    assert!(!printed.contains(SECRET) && !printed.contains("from-a-file"));
+    for secret in [SECRET, "from-a-file", "IS_IN_NO_MESSAGE", "aGVsbG8g"] {
+        assert!(!printed.contains(secret), "{secret}");
+    }
 }
 
 #[test]

@@ -66,7 +66,9 @@ async fn every_call_reaches_the_plugin_and_comes_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_plugin_does_to_itself_costs_its_call() {
-    for (name, why) in [("trap", "unreachable"), ("memory", "providers.limits.memory"), ("stack", "out of bounds")] {
+    for (name, why) in
+        [("trap", "unreachable"), ("memory", "providers.limits.memory"), ("stack", "out of bounds")]
+    {
         let host = Host::start(&[mode(name)]).await;
         let fault = host.refresh(name).await.unwrap_err();
         assert!(matches!(&fault, ProviderFault::PluginFailed(text) if text.contains(why)), "{name}: {fault}");

@@ -13,7 +13,8 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use conformance::{all, link, mail, revocation, session, token, user};
+use conformance::{all, connection, link, mail, revocation, session, token, user};
+use palisade::domain::connection::Connection;
 use palisade::domain::identity::Identity;
 use palisade::domain::revocation::Target;
 use palisade::domain::time::UnixTime;
@@ -59,12 +60,18 @@ fn crash_child() {
             if store.session(fresh.user, fresh.id).await.unwrap().is_none() {
                 store.commit(vec![Change::CreateSession(fresh)]).await.unwrap();
             }
+            let fresh = connection(SHARED, id, Some(0));
+            if store.connection(fresh.user, fresh.id).await.unwrap().is_none() {
+                store.commit(vec![Change::CreateConnection(fresh)]).await.unwrap();
+            }
         }
         let mut tasks = tokio::task::JoinSet::new();
         for task in 0..8u128 {
             tasks.spawn(revokes(Arc::clone(&store), run, task));
             tasks.spawn(rotates(Arc::clone(&store), 1 + task % 3));
             tasks.spawn(registers(Arc::clone(&store), run, task));
+            tasks.spawn(connects(Arc::clone(&store), run, task));
+            tasks.spawn(refreshes(Arc::clone(&store), 1 + task % 3));
         }
         while let Some(ended) = tasks.join_next().await {
             ended.unwrap();
@@ -99,6 +106,43 @@ async fn rotates(store: Arc<SledStore>, id: u128) {
             // Another was faster.
             Err(CommitError::Conflict) => {}
             Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// The user whose connections are refreshed by all.
+const SHARED: u128 = 1;
+
+/// Several of these refresh one connection. When it is due, and how often that failed, moves together with the
+/// revision, or a refresh was half there.
+async fn refreshes(store: Arc<SledStore>, id: u128) {
+    let of = connection(SHARED, id, None);
+    loop {
+        let mut next = store.connection(of.user, of.id).await.unwrap().unwrap();
+        let revision = next.revision + 1;
+        next.failures = u32::try_from(revision).unwrap();
+        next.due_at = (revision % 3 != 0).then_some(UnixTime(revision));
+        match store.commit(vec![Change::UpdateConnection(next)]).await {
+            Ok(_) => acknowledged(format_args!("refreshed {id} {revision}")),
+            // Another was faster.
+            Err(CommitError::Conflict) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// Connections come; every third goes again.
+async fn connects(store: Arc<SledStore>, run: u128, task: u128) {
+    for n in 0u128.. {
+        // Never one of the shared ones.
+        let id = ((run + 1) << 64) + (task << 48) + n + 1;
+        let made = connection(2 + task, id, Some(1_000_000));
+        let (user, key) = (made.user, made.id);
+        store.commit(vec![Change::CreateConnection(made)]).await.unwrap();
+        acknowledged(format_args!("connected {id} 0"));
+        if n % 3 == 0 {
+            store.commit(vec![Change::RemoveConnection(user, key)]).await.unwrap();
+            acknowledged(format_args!("disconnected {id} 0"));
         }
     }
 }
@@ -141,6 +185,9 @@ struct Promised {
     sessions: HashMap<u128, u64>,
     users: HashSet<u128>,
     done: HashSet<u128>,
+    refreshed: HashMap<u128, u64>,
+    connected: HashSet<u128>,
+    disconnected: HashSet<u128>,
 }
 
 impl Promised {
@@ -161,6 +208,12 @@ impl Promised {
                 let revision = self.sessions.entry(name.parse().unwrap()).or_default();
                 *revision = number.max(*revision);
             }
+            "refreshed" => {
+                let revision = self.refreshed.entry(name.parse().unwrap()).or_default();
+                *revision = number.max(*revision);
+            }
+            "connected" => drop(self.connected.insert(name.parse().unwrap())),
+            "disconnected" => drop(self.disconnected.insert(name.parse().unwrap())),
             "user" => drop(self.users.insert(name.parse().unwrap())),
             _ => drop(self.done.insert(name.parse().unwrap())),
         }
@@ -186,6 +239,7 @@ impl Promised {
             assert_eq!(u64::from(stored.generation), stored.revision, "a rotation is half there");
         }
         let number = |id: uuid::Uuid| id.as_u128();
+        self.holds_connections(store).await;
         let users: HashSet<_> =
             store.users(None, usize::MAX).await.unwrap().iter().map(|user| number(user.id.0)).collect();
         let mails: HashSet<_> = store
@@ -215,6 +269,28 @@ impl Promised {
             assert!(mails.contains(id) || (finished - 1).is_multiple_of(3), "{id} has no mail");
         }
     }
+
+    async fn holds_connections(&self, store: &SledStore) {
+        let kept = store.all_connections(None, usize::MAX).await.unwrap();
+        let due = store.due_connections(UnixTime::NEVER, usize::MAX).await.unwrap();
+        let ids = |list: &[Connection]| list.iter().map(|one| one.id.0.as_u128()).collect::<HashSet<_>>();
+        let waiting: Vec<_> = kept.iter().filter(|one| one.due_at.is_some()).cloned().collect();
+        assert_eq!(ids(&waiting), ids(&due), "a connection and when it is due are one step");
+        for (id, revision) in &self.refreshed {
+            let of = connection(SHARED, *id, None);
+            let stored = store.connection(of.user, of.id).await.unwrap().unwrap();
+            assert!(stored.revision >= *revision, "{id} fell from {revision} to {}", stored.revision);
+            assert_eq!(u64::from(stored.failures), stored.revision, "a refresh is half there");
+        }
+        let kept = ids(&kept);
+        for id in &self.connected {
+            // The third of them go again; that the last of those was acknowledged nobody may have heard.
+            let passing = ((id & 0xffff_ffff) - 1).is_multiple_of(3);
+            assert!(kept.contains(id) || passing, "the connection {id} is lost");
+        }
+        let back: Vec<_> = kept.intersection(&self.disconnected).collect();
+        assert!(back.is_empty(), "{back:?} were ended and came back");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -243,8 +319,17 @@ async fn nothing_acknowledged_is_lost_by_a_kill() {
         assert!(seen >= enough, "round {round}: the child ended by itself after {seen}");
         promised.holds(&SledStore::open(dir.path()).unwrap()).await;
     }
-    let Promised { tokens, versions, sessions, users, done } = promised;
-    let seen = [tokens.len(), versions.len(), sessions.len(), users.len(), done.len()];
+    let Promised { tokens, versions, sessions, users, done, refreshed, connected, disconnected } = promised;
+    let seen = [
+        tokens.len(),
+        versions.len(),
+        sessions.len(),
+        users.len(),
+        done.len(),
+        refreshed.len(),
+        connected.len(),
+        disconnected.len(),
+    ];
     assert!(!seen.contains(&0), "a part of the suite did nothing: {seen:?}");
 }
 

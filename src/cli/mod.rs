@@ -18,6 +18,7 @@ mod token_mint;
 mod token_revoke;
 mod token_verify;
 mod users;
+mod vault_key;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -74,6 +75,9 @@ enum Command {
     /// See the providers whose settings come with Palisade, and print them for config.toml. Works offline.
     #[command(subcommand)]
     Providers(providers::Providers),
+    /// Make keys that the tokens of providers are sealed with, offline.
+    #[command(subcommand)]
+    Vault(Vault),
     /// Let the running gateway read its configuration again. A wrong one changes nothing.
     Reload,
 }
@@ -139,6 +143,18 @@ Example:
     },
     /// Print a random password that every policy takes.
     Generate,
+}
+
+#[derive(Debug, Subcommand)]
+enum Vault {
+    /// Print a fresh key for vault.keys: 32 random bytes as base64url.
+    ///
+    /// Keep it away from the data folder. To replace a key, put the new one first and leave the old one
+    /// behind it: the first seals, all of them open.
+    #[command(
+        after_help = "Example:\n  palisade vault key > /run/secrets/vault-key   # keys = [\"file:/run/secrets/vault-key\"]"
+    )]
+    Key,
 }
 
 #[derive(Debug, Args)]
@@ -267,6 +283,7 @@ pub fn main() -> ExitCode {
         Command::Password(Password::Verify { hash, cost }) => return password_verify::run(hash, cost),
         Command::Password(Password::Generate) => Ok(password_generate::run()),
         Command::Providers(command) => providers::run(&command),
+        Command::Vault(Vault::Key) => Ok(vault_key::run()),
         Command::Reload => reload::run(config),
     };
     match done {

@@ -12,9 +12,8 @@ use toml::de::DeTable;
 use super::file::{Document, Item, Section};
 use super::form::{self, Url};
 use super::{
-    Algorithm, AuditTo, Component, Config, ConfigError, Connections, HostPattern, Issuer, Jwks, Limits, Log,
-    LogFormat, Passwords, PluginLimits, Provider, Server, Sessions, StoreUrl, Tls, Tokens, Vault, mail,
-    native, routes,
+    Algorithm, AuditTo, Config, ConfigError, Issuer, Jwks, Limits, Log, LogFormat, Passwords, Server,
+    Sessions, StoreUrl, Tls, Tokens, connections, mail, native, providers, routes,
 };
 use crate::domain::password::Policy;
 use crate::domain::session::Fingerprint;
@@ -65,7 +64,9 @@ fn whole(root: &Section<'_>, path: &Path) -> Option<Config> {
     let sessions = sessions(root.section("sessions"));
     let limits = limits(root.section("limits"));
     let mail = mail::mail(root.section("mail"), &format!("{public_url}{}", server.prefix));
-    let providers = providers(root);
+    let providers = providers::providers(root);
+    let connections = connections::connections(root.section("connections"), &public_url);
+    let vault = connections::vault(root, &public_url);
     let known = routes::Known {
         issuers: root
             .sections("issuers")
@@ -100,15 +101,8 @@ fn whole(root: &Section<'_>, path: &Path) -> Option<Config> {
         mail: mail?,
         routes,
         providers,
-        connections: Connections {
-            return_to: Vec::new(),
-            refresh_ahead: Duration::from_secs(300),
-            keep_fresh: true,
-            warn_ahead: Duration::from_secs(24 * 3600),
-            webhook: None,
-            cache: None,
-        },
-        vault: Vault { keys: Vec::new() },
+        connections,
+        vault,
         warnings: Vec::new(),
     })
 }
@@ -328,7 +322,10 @@ fn issuers(root: &Section<'_>, own: &str) -> Vec<Issuer> {
             }
             item.read(want, |text| Url::parse(text).filter(Url::is_safe).map(|_| Jwks::Url(text.to_owned())))
         });
-        let audiences = filled(&section, "audiences", "at least one audience, such as [\"api\"]");
+        let want = "at least one audience, such as [\"api\"]";
+        let audiences = filled(&section, "audiences", want, |item| {
+            item.text("a text that is not empty").map(str::to_owned)
+        });
         // A shared secret would let whoever can verify also sign.
         let public = &ALGORITHMS[..3];
         let algorithms = section.list("algorithms", |item| item.choice(public));
@@ -344,11 +341,16 @@ fn issuers(root: &Section<'_>, own: &str) -> Vec<Issuer> {
     issuers
 }
 
-/// A list of strings with at least one in it.
-fn filled(section: &Section<'_>, name: &'static str, want: &str) -> Vec<String> {
+/// A list with at least one value in it, each read by `read`.
+pub(super) fn filled<'a, T>(
+    section: &Section<'a>,
+    name: &'static str,
+    want: &str,
+    read: impl Fn(&Item<'a>) -> Option<T>,
+) -> Vec<T> {
     match section.required(name, want) {
-        Some(item) if item.is_empty_list() => item.bad::<Vec<String>>(want).unwrap_or_default(),
-        _ => section.list(name, |item| item.text("a text that is not empty").map(str::to_owned)),
+        Some(item) if item.is_empty_list() => item.bad::<Vec<T>>(want).unwrap_or_default(),
+        _ => section.list(name, read),
     }
 }
 
@@ -388,64 +390,4 @@ fn limits(section: Section<'_>) -> Limits {
     }
     section.close();
     Limits { enabled }
-}
-
-fn providers(root: &Section<'_>) -> Vec<Provider> {
-    let mut providers: Vec<Provider> = Vec::new();
-    let mut names: Vec<String> = Vec::new();
-    for section in root.sections("providers") {
-        let want = "a name of letters, digits, '-', '_' and '.'";
-        let name = section.required("name", want).and_then(|item| {
-            let name = item.read(want, |text| form::is_label(text).then(|| text.to_owned()))?;
-            if names.contains(&name) {
-                return item.bad("a name that no other provider has");
-            }
-            names.push(name.clone());
-            Some(name)
-        });
-        let want = "\"builtin:oauth2\" or a component file (.wasm)";
-        let component = section.required("component", want).and_then(|item| match item.text(want)? {
-            "builtin:oauth2" => Some(Component::BuiltIn("oauth2".to_owned())),
-            text if text.starts_with("builtin:") => item.bad(want),
-            _ => existing_file(&item, want).map(Component::File),
-        });
-        let client_id = section.required("client_id", "a reference: \"env:NAME\" or \"file:PATH\"");
-        let client_id = client_id.as_ref().and_then(secret);
-        let client_secret = section.get("client_secret").as_ref().and_then(secret);
-        let allowed_hosts = section.list("allowed_hosts", |item| {
-            item.read("a lower-case host with an optional port, such as api.example.com", |text| {
-                let host = crate::domain::request::Host::parse(text.as_bytes()).ok()?;
-                let host = (host.to_string() == text).then_some(host)?;
-                Some(HostPattern { host: host.name().to_owned(), wildcard: false, port: host.port() })
-            })
-        });
-        if section.get("allowed_hosts").is_none_or(|item| item.is_empty_list()) {
-            let key = format!("{}.allowed_hosts", section.key);
-            section.doc.fault(section.at, &key, "nothing", "the hosts that the component may reach");
-        }
-        let scopes = section.list("scopes", |item| item.text("a scope").map(str::to_owned));
-        let settings = section.get("settings").and_then(|item| item.table()).unwrap_or_default();
-        section.close();
-        if let (Some(name), Some(component), Some(client_id)) = (name, component, client_id) {
-            providers.push(Provider {
-                name,
-                component,
-                client_id,
-                client_secret,
-                allowed_hosts,
-                scopes,
-                settings: serde_json::to_value(settings)
-                    .ok()
-                    .and_then(|v| v.as_object().cloned())
-                    .unwrap_or_default(),
-                display_name: None,
-                sha256: None,
-                allow_loopback: false,
-                ca: None,
-                limits: PluginLimits::default(),
-                token_access: None,
-            });
-        }
-    }
-    providers
 }

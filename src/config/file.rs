@@ -9,6 +9,7 @@ use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde_json::{Map, Number, Value};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -179,6 +180,11 @@ impl<'a> Section<'a> {
         self.get(name).and_then(|item| item.duration(range)).unwrap_or(default)
     }
 
+    /// A size such as `"10MB"` within `range`, in bytes.
+    pub fn size(&self, name: &'static str, default: usize, range: RangeInclusive<usize>) -> usize {
+        self.get(name).and_then(|item| item.size_within(range)).unwrap_or(default)
+    }
+
     /// One of a few words.
     pub fn choice<T: Copy>(&self, name: &'static str, words: &[(&str, T)], default: T) -> T {
         self.get(name).and_then(|item| item.choice(words)).unwrap_or(default)
@@ -284,6 +290,17 @@ impl<'a> Item<'a> {
         }
     }
 
+    /// A size in bytes within `range`.
+    fn size_within(&self, range: RangeInclusive<usize>) -> Option<usize> {
+        let size = self.size()?;
+        let fits = usize::try_from(size).ok().filter(|size| range.contains(size));
+        if fits.is_none() {
+            self.bad(&format!("a size from {} to {} bytes", range.start(), range.end()))
+        } else {
+            fits
+        }
+    }
+
     /// A size in bytes: a whole number, or a string with a unit.
     pub fn size(&self) -> Option<u64> {
         let size = self.integer().or_else(|| form::size(self.value.as_str()?));
@@ -344,38 +361,45 @@ impl<'a> Item<'a> {
         Some(Section { doc: self.doc, table: Some(table), key: self.key.clone(), at: self.at, known })
     }
 
-    /// The table as it is, for what only a component understands.
-    pub fn table(&self) -> Option<toml::Table> {
-        match plain(self.value) {
-            Some(toml::Value::Table(table)) => Some(table),
+    /// The table as JSON, for what only a component understands; dates and times become texts.
+    pub fn json_object(&self) -> Option<Map<String, Value>> {
+        match self.json()? {
+            Value::Object(object) => Some(object),
             _ => self.bad("a table of settings"),
         }
+    }
+
+    fn json(&self) -> Option<Value> {
+        Some(match self.value {
+            DeValue::String(text) => Value::from(text.as_ref()),
+            DeValue::Integer(i) => match i64::from_str_radix(i.as_str(), i.radix()) {
+                Ok(integer) => Value::from(integer),
+                Err(_) => return self.bad("a whole number of 64 bits"),
+            },
+            // JSON has no infinity, and nothing that is no number.
+            DeValue::Float(float) => match float.as_str().parse().ok().and_then(Number::from_f64) {
+                Some(number) => Value::from(number),
+                None => return self.bad("a finite number"),
+            },
+            DeValue::Boolean(value) => Value::from(*value),
+            DeValue::Datetime(value) => Value::from(value.to_string()),
+            // Each of them is read, whatever is wrong with the one before.
+            DeValue::Array(_) => {
+                let values: Vec<_> = self.list().iter().map(Item::json).collect();
+                values.into_iter().collect::<Option<_>>()?
+            }
+            DeValue::Table(_) => {
+                let read = |(name, item): (&str, Item<'_>)| Some((name.to_owned(), item.json()?));
+                let entries: Vec<_> = self.section()?.all().into_iter().map(read).collect();
+                entries.into_iter().collect::<Option<_>>()?
+            }
+        })
     }
 }
 
 /// Tables that are only implied by dotted keys have no place of their own.
 fn start(span: Range<usize>, fallback: usize) -> usize {
     if span.end == 0 { fallback } else { span.start }
-}
-
-fn plain(value: &DeValue<'_>) -> Option<toml::Value> {
-    Some(match value {
-        DeValue::String(text) => toml::Value::String(text.to_string()),
-        DeValue::Integer(i) => toml::Value::Integer(i64::from_str_radix(i.as_str(), i.radix()).ok()?),
-        DeValue::Float(float) => toml::Value::Float(float.as_str().parse().ok()?),
-        DeValue::Boolean(value) => toml::Value::Boolean(*value),
-        DeValue::Datetime(value) => toml::Value::Datetime(*value),
-        DeValue::Array(values) => {
-            toml::Value::Array(values.iter().map(|v| plain(v.get_ref())).collect::<Option<_>>()?)
-        }
-        DeValue::Table(table) => {
-            let entry = |(name, value): (&Spanned<_>, &Spanned<DeValue<'_>>)| {
-                let name: &std::borrow::Cow<'_, str> = name.get_ref();
-                Some((name.to_string(), plain(value.get_ref())?))
-            };
-            toml::Value::Table(table.iter().map(entry).collect::<Option<_>>()?)
-        }
-    })
 }
 
 /// A value for people to recognise, without the userinfo of URLs and never at length.

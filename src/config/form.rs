@@ -1,6 +1,11 @@
 //! The forms that strings of the configuration take: URLs, sizes, names, mailboxes. Pure: nothing here
 //! reads a file or reports an error.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD_PAD_INDIFFERENT, URL_SAFE_PAD_INDIFFERENT};
+use secrecy::{ExposeSecret as _, SecretString};
+use zeroize::Zeroizing;
+
 use crate::domain::account::is_name;
 use crate::domain::email::EmailAddress;
 use crate::domain::request::Host;
@@ -103,6 +108,48 @@ pub fn is_loopback(host: &str) -> bool {
     host == "localhost" || host.ends_with(".localhost") || address.is_ok_and(|a| a.is_loopback())
 }
 
+/// The key in one of `vault.keys`: 32 bytes, as base64, base64url or hex.
+#[must_use]
+pub fn vault_key(text: &SecretString) -> Option<Zeroizing<[u8; 32]>> {
+    let text = text.expose_secret();
+    let bytes = match text.len() {
+        64 => hex(text)?,
+        _ => base64(text)?,
+    };
+    bytes.as_slice().try_into().ok().map(Zeroizing::new)
+}
+
+/// The key in `connections.webhook.secret`: what the text behind `whsec_` stands for in base64, and of any
+/// other text its bytes.
+#[must_use]
+pub fn webhook_key(text: &SecretString) -> Option<Zeroizing<Vec<u8>>> {
+    match text.expose_secret().strip_prefix("whsec_") {
+        Some(encoded) => base64(encoded),
+        None => Some(Zeroizing::new(text.expose_secret().as_bytes().to_vec())),
+    }
+}
+
+/// Base64 in either alphabet (RFC 4648 §4, §5), with its padding or without.
+fn base64(text: &str) -> Option<Zeroizing<Vec<u8>>> {
+    let engine =
+        if text.contains(['-', '_']) { &URL_SAFE_PAD_INDIFFERENT } else { &STANDARD_PAD_INDIFFERENT };
+    let mut bytes = Zeroizing::new(vec![0; text.len()]);
+    let length = engine.decode_slice(text, &mut bytes).ok()?;
+    bytes.truncate(length);
+    Some(bytes)
+}
+
+/// Pairs of hexadecimal digits.
+pub fn hex(text: &str) -> Option<Zeroizing<Vec<u8>>> {
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let (pairs, []) = text.as_bytes().as_chunks::<2>() else { return None };
+    let mut bytes = Zeroizing::new(Vec::with_capacity(pairs.len()));
+    for [high, low] in pairs {
+        bytes.push(digit(*high)? << 4 | digit(*low)?);
+    }
+    Some(bytes)
+}
+
 /// A token of RFC 9110 §5.6.2: header names, methods, cookie names.
 pub fn is_token(text: &str) -> bool {
     let tchar = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
@@ -190,7 +237,9 @@ pub fn is_log_filter(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{Url, is_log_filter, is_reserved_header, mailbox, nearest, quoted, size};
+    use super::{
+        Url, is_log_filter, is_reserved_header, mailbox, nearest, quoted, size, vault_key, webhook_key,
+    };
 
     #[test]
     fn sizes_have_units() {
@@ -234,6 +283,38 @@ mod tests {
             assert!(Url::parse(text).is_none(), "{text}");
         }
         assert!(Url::parse("http://[::1]:3000").is_some_and(|url| url.is_loopback()));
+    }
+
+    #[test]
+    fn a_vault_key_is_32_bytes_however_they_are_written() {
+        let bytes: [u8; 32] = std::array::from_fn(|n| 255 - n as u8);
+        for text in [
+            "//79/Pv6+fj39vX08/Lx8O/u7ezr6uno5+bl5OPi4eA=",
+            "//79/Pv6+fj39vX08/Lx8O/u7ezr6uno5+bl5OPi4eA",
+            "__79_Pv6-fj39vX08_Lx8O_u7ezr6uno5-bl5OPi4eA",
+            "fffefdfcfbfaf9f8f7f6f5f4f3f2f1f0efeeedecebeae9e8e7e6e5e4e3e2e1e0",
+            "FFFEFDFCFBFAF9F8F7F6F5F4F3F2F1F0EFEEEDECEBEAE9E8E7E6E5E4E3E2E1E0",
+        ] {
+            assert_eq!(*vault_key(&text.into()).unwrap(), bytes, "{text}");
+        }
+        for text in [
+            "",
+            "correct-horse-battery-staple-0123456789",
+            "//79/Pv6+fj39vX08/Lx8O/u7ezr6uno5+bl5OPi",
+            "//79/Pv6+fj39vX08/Lx8O/u7ezr6uno5+bl5OPi4eD/",
+            "__79/Pv6+fj39vX08/Lx8O/u7ezr6uno5+bl5OPi4eA=",
+            "xffefdfcfbfaf9f8f7f6f5f4f3f2f1f0efeeedecebeae9e8e7e6e5e4e3e2e1e0",
+            "fefdfcfbfaf9f8f7f6f5f4f3f2f1f0efeeedecebeae9e8e7e6e5e4e3e2e1e0",
+        ] {
+            assert!(vault_key(&text.into()).is_none(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_webhook_key_is_encoded_or_as_it_is() {
+        assert_eq!(**webhook_key(&"whsec_aGVsbG8=".into()).unwrap(), *b"hello");
+        assert_eq!(**webhook_key(&"aGVsbG8=".into()).unwrap(), *b"aGVsbG8=");
+        assert!(webhook_key(&"whsec_***".into()).is_none());
     }
 
     #[test]

@@ -6,10 +6,12 @@
 
 pub mod catalogue;
 pub mod check;
+mod connections;
 pub mod file;
 mod form;
 mod mail;
 mod native;
+mod providers;
 mod routes;
 
 use std::fmt;
@@ -20,6 +22,9 @@ use std::time::Duration;
 use ipnet::IpNet;
 use secrecy::{ExposeSecret, SecretString};
 
+pub use self::connections::{Connections, Vault, Webhook};
+pub use self::form::{vault_key, webhook_key};
+pub use self::providers::{BUILT_IN, Component, HostPattern, PluginLimits, Provider};
 use crate::domain::email::EmailAddress;
 use crate::domain::password::Policy;
 use crate::domain::route;
@@ -409,131 +414,4 @@ pub struct Forward {
     pub preserve_host: bool,
     /// The provider whose token replaces the caller's.
     pub inject: Option<String>,
-}
-
-/// `[[providers]]`: a component, its settings and its credentials.
-#[derive(Debug, Clone)]
-pub struct Provider {
-    pub name: String,
-    /// What people call it; `None`: what the component says.
-    pub display_name: Option<String>,
-    pub component: Component,
-    /// What the SHA-256 of the component must be.
-    pub sha256: Option<[u8; 32]>,
-    pub client_id: SecretString,
-    /// For `private_key_jwt`, a private key in PEM.
-    pub client_secret: Option<SecretString>,
-    /// The only hosts that the component can reach; never empty.
-    pub allowed_hosts: Vec<HostPattern>,
-    /// Whether hosts on this machine may be called, in cleartext too.
-    pub allow_loopback: bool,
-    /// A PEM file of authorities to trust instead of the built-in ones.
-    pub ca: Option<PathBuf>,
-    /// What is asked for; empty: what the component names.
-    pub scopes: Vec<String>,
-    /// What the component is told, as a JSON object.
-    pub settings: serde_json::Map<String, serde_json::Value>,
-    pub limits: PluginLimits,
-    /// Who may be given access tokens of this provider; `None`: nobody.
-    pub token_access: Option<route::Require>,
-}
-
-/// Where a component comes from.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Component {
-    /// `builtin:NAME`: shipped inside the binary.
-    BuiltIn(String),
-    File(PathBuf),
-}
-
-/// A host that may be called: `api.example.com`, with a port unless it is 443, or `*.example.com` for one
-/// label or more in front.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct HostPattern {
-    /// Without the `*.`; lower case.
-    pub host: String,
-    /// Whether labels may stand in front, and then at least one must.
-    pub wildcard: bool,
-    /// `None`: the default port of the scheme.
-    pub port: Option<u16>,
-}
-
-impl HostPattern {
-    /// Whether `host` (in lower case) at `port` may be called, where `usual` is the default port of the
-    /// scheme.
-    #[must_use]
-    pub fn covers(&self, host: &str, port: u16, usual: u16) -> bool {
-        let named = if self.wildcard {
-            // The dot belongs to the front: `evilexample.com` is no host of `*.example.com`.
-            host.strip_suffix(&*self.host)
-                .and_then(|front| front.strip_suffix('.'))
-                .is_some_and(|labels| labels.split('.').all(|label| !label.is_empty()))
-        } else {
-            host == self.host
-        };
-        named && port == self.port.unwrap_or(usual)
-    }
-}
-
-/// `providers.limits`: what one call of a component may use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct PluginLimits {
-    /// Wall-clock time of a call, requests included.
-    pub deadline: Duration,
-    /// Time of one request.
-    pub request_timeout: Duration,
-    /// Linear memory in bytes.
-    pub memory: usize,
-    /// The largest answer that a request may bring, in bytes.
-    pub response: usize,
-    /// Requests in a call.
-    pub requests: u32,
-    /// Calls at once; more wait.
-    pub concurrency: usize,
-}
-
-impl Default for PluginLimits {
-    fn default() -> PluginLimits {
-        PluginLimits {
-            deadline: Duration::from_secs(20),
-            request_timeout: Duration::from_secs(10),
-            memory: 64 << 20,
-            response: 1 << 20,
-            requests: 16,
-            concurrency: 16,
-        }
-    }
-}
-
-/// `[connections]`.
-#[derive(Debug, Clone)]
-pub struct Connections {
-    /// Where a browser may be sent once a connection was made, word for word.
-    pub return_to: Vec<String>,
-    /// How long before its end an access token is replaced.
-    pub refresh_ahead: Duration,
-    /// Whether tokens are replaced ahead of their end though nobody asks for them.
-    pub keep_fresh: bool,
-    /// How long before a grant ends by itself its user is told.
-    pub warn_ahead: Duration,
-    pub webhook: Option<Webhook>,
-    /// Where compiled components are kept; `None`: in the data folder.
-    pub cache: Option<PathBuf>,
-}
-
-/// `connections.webhook`: where the app is told of connections.
-#[derive(Debug, Clone)]
-pub struct Webhook {
-    /// `https`, or `http` on loopback.
-    pub url: String,
-    /// What notices are signed with (HMAC-SHA256).
-    pub secret: SecretString,
-}
-
-/// `[vault]`.
-#[derive(Debug, Clone)]
-pub struct Vault {
-    /// 32 bytes each. The first one seals; all of them open. Empty: one is made in the data folder, for
-    /// development.
-    pub keys: Vec<SecretString>,
 }

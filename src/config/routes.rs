@@ -185,7 +185,8 @@ fn policy(section: &Section<'_>, known: &Known) -> Policy {
     Policy { auth, require, carriers, issuers }
 }
 
-fn require(section: Section<'_>) -> Require {
+/// What a caller's token must say; of a route, or of whoever may be given tokens of a provider.
+pub(super) fn require(section: Section<'_>) -> Require {
     let scopes = section.list("scopes", |item| {
         item.read("a scope without spaces", |text| {
             text.bytes().all(|b| b.is_ascii_graphic()).then(|| text.to_owned())

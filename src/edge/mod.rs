@@ -15,4 +15,6 @@ pub mod passwords;
 pub mod proxy;
 pub mod store;
 pub mod telemetry;
+pub mod vault;
 pub mod wasm;
+pub mod webhook;

@@ -2,12 +2,16 @@
 //! with the process, by running [`cases`].
 #![allow(dead_code, reason = "each crate that runs it uses its part")]
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::Arc;
 
 use palisade::domain::account::{PasswordHash, User, UserId};
 use palisade::domain::audit::{Action, Actor, Event, Outcome};
+use palisade::domain::connection::{
+    Account, Attempt, Connection, ConnectionId, Consent, Fault, FaultKind, SealedTokens, Status,
+};
 use palisade::domain::link::{Link, Purpose};
 use palisade::domain::mail::{Facts, Letter, Mail};
 use palisade::domain::opaque::TokenHash;
@@ -66,6 +70,52 @@ pub fn session(user: u128, id: u128, expires: u64) -> Session {
         generation: 0,
         current: TokenHash::of(&id.to_be_bytes()),
         rotated_at: UnixTime(1),
+        revision: 0,
+    }
+}
+
+/// A connection of `user` that is due at `due`, with something in every field.
+pub fn connection(user: u128, id: u128, due: Option<u64>) -> Connection {
+    Connection {
+        id: ConnectionId(Uuid::from_u128(id)),
+        user: UserId(Uuid::from_u128(user)),
+        provider: "bank".into(),
+        status: Status::Active,
+        consent: Some(Consent {
+            id: Uuid::from_u128(id),
+            browser: TokenHash::of(b"browser"),
+            return_to: Some("https://app.test/done".into()),
+            scopes: vec!["write".into()],
+            parameters: BTreeMap::from([("shop".into(), "b".into())]),
+            expires_at: UnixTime(9),
+        }),
+        scopes_asked: vec!["read".into(), "write".into()],
+        scopes_granted: vec!["read".into()],
+        parameters: BTreeMap::from([("shop".into(), "a".into())]),
+        account: Some(Account {
+            subject: "s".into(),
+            email: Some("ann@bank.test".into()),
+            email_verified: true,
+            name: None,
+        }),
+        tokens: Some(SealedTokens {
+            access_token: "pv1.00000000.AAAA".into(),
+            refresh_token: Some("pv1.00000000.BBBB".into()),
+            id_token: None,
+            kept: Some("pv1.00000000.CCCC".into()),
+            token_type: Some("Bearer".into()),
+        }),
+        expires_at: Some(UnixTime(1800)),
+        refresh_expires_at: None,
+        created_at: UnixTime(1),
+        connected_at: Some(UnixTime(2)),
+        refreshed_at: Some(UnixTime(3)),
+        attempt: Some(Attempt { started_at: UnixTime(4), run: Uuid::from_u128(5) }),
+        failures: 0,
+        last_fault: Some(Fault { at: UnixTime(3), kind: FaultKind::Transient, reason: "slow".into() }),
+        retry_at: None,
+        due_at: due.map(UnixTime),
+        warned_of: None,
         revision: 0,
     }
 }
@@ -147,6 +197,7 @@ pub async fn suite(open: impl Fn(&Path) -> Arc<dyn Store>) {
     let whole = vec![
         Change::CreateUser(ann.clone()),
         Change::CreateSession(session(1, 1, 100)),
+        Change::CreateConnection(connection(1, 1, Some(5))),
         Change::CreateLink(link(1, 100)),
         Change::PutMail(letter.clone()),
         Change::CreateTask(task(1, 5)),
@@ -161,6 +212,8 @@ pub async fn suite(open: impl Fn(&Path) -> Arc<dyn Store>) {
     assert_eq!(store.version("i", "ann").await.unwrap(), 1);
     assert_eq!(store.user_by_email(&ann.email).await.unwrap(), Some(ann.clone()));
     assert_eq!(store.sessions(ann.id).await.unwrap(), [session(1, 1, 100)]);
+    assert_eq!(store.connections(ann.id).await.unwrap(), [connection(1, 1, Some(5))]);
+    assert_eq!(store.due_connections(UnixTime(5), 9).await.unwrap(), [connection(1, 1, Some(5))]);
     assert_eq!(store.link(&link(1, 100).hash).await.unwrap(), Some(link(1, 100)));
     assert_eq!(store.due_mails(UnixTime(8), 9).await.unwrap(), []);
     assert_eq!(store.due_mails(UnixTime(9), 9).await.unwrap(), [letter]);
@@ -186,6 +239,8 @@ pub async fn cases(mut at: impl FnMut() -> Arc<dyn Store>) {
     a_deleted_user_leaves_nothing(&*at()).await;
     sessions(&*at()).await;
     sessions_and_links_are_swept_at_their_real_end(&*at()).await;
+    connections(&*at()).await;
+    connections_are_due_when_they_say(&*at()).await;
     a_link_is_good_once(at()).await;
     mails(&*at()).await;
     tasks(&*at()).await;
@@ -426,15 +481,25 @@ async fn a_deleted_user_leaves_nothing(store: &dyn Store) {
         Change::CreateSession(session(1, 1, 100)),
         Change::CreateSession(session(1, 2, 100)),
         Change::CreateSession(session(2, 3, 100)),
+        Change::CreateConnection(connection(1, 1, Some(5))),
+        Change::CreateConnection(connection(1, 2, None)),
+        Change::CreateConnection(connection(2, 3, Some(5))),
         Change::Record(vec![event(Some(1), 1), event(Some(2), 2), event(None, 3)]),
     ];
     store.commit(made).await.unwrap();
     // One that was made in the same commit goes too.
-    let gone = vec![Change::CreateSession(session(1, 4, 100)), Change::DeleteUser(ann.id)];
+    let gone = vec![
+        Change::CreateSession(session(1, 4, 100)),
+        Change::CreateConnection(connection(1, 4, Some(4))),
+        Change::DeleteUser(ann.id),
+    ];
     store.commit(gone).await.unwrap();
     assert_eq!(store.user(ann.id).await.unwrap(), None);
     assert_eq!(store.user_by_email(&ann.email).await.unwrap(), None);
     assert_eq!(store.sessions(ann.id).await.unwrap(), []);
+    assert_eq!(store.connections(ann.id).await.unwrap(), []);
+    assert_eq!(store.all_connections(None, 9).await.unwrap(), [connection(2, 3, Some(5))]);
+    assert_eq!(store.due_connections(UnixTime::NEVER, 9).await.unwrap(), [connection(2, 3, Some(5))]);
     assert_eq!(store.events(Some(ann.id), 9).await.unwrap(), []);
     let bob = UserId(Uuid::from_u128(2));
     assert_eq!(store.sessions(bob).await.unwrap().len(), 1);
@@ -507,6 +572,92 @@ async fn sessions_and_links_are_swept_at_their_real_end(store: &dyn Store) {
     assert_eq!(sweep(slack(301)).await, (1, 0));
     assert_eq!(store.sessions(UserId(Uuid::from_u128(1))).await.unwrap(), []);
     assert_eq!(store.link(&link(2, 0).hash).await.unwrap(), None);
+}
+
+async fn connections(store: &dyn Store) {
+    let first = connection(1, 1, Some(10));
+    let key = (first.user, first.id);
+    assert_eq!(store.connection(key.0, key.1).await.unwrap(), None);
+    assert_eq!(refused(store, vec![Change::UpdateConnection(first.clone())]).await, "conflict");
+    assert_eq!(store.due_connections(UnixTime::NEVER, 9).await.unwrap(), [], "a refusal files nothing");
+    for n in [3, 1, 2] {
+        store.commit(vec![Change::CreateConnection(connection(1, n, Some(10)))]).await.unwrap();
+    }
+    store.commit(vec![Change::CreateConnection(connection(2, 9, None))]).await.unwrap();
+    assert_eq!(store.connection(key.0, key.1).await.unwrap(), Some(first.clone()));
+    let other = UserId(Uuid::from_u128(2));
+    assert_eq!(store.connection(other, first.id).await.unwrap(), None, "nobody else's");
+    let again = Connection { due_at: Some(UnixTime(1)), ..first.clone() };
+    assert_eq!(refused(store, vec![Change::CreateConnection(again)]).await, "conflict");
+    let ids = |list: Vec<Connection>| list.iter().map(|one| one.id.0.as_u128()).collect::<Vec<_>>();
+    assert_eq!(ids(store.connections(first.user).await.unwrap()), [1, 2, 3]);
+    assert_eq!(ids(store.connections(UserId(Uuid::from_u128(3))).await.unwrap()), [0; 0]);
+
+    let next = Connection { status: Status::Revoked, tokens: None, consent: None, ..first.clone() };
+    store.commit(vec![Change::UpdateConnection(next.clone())]).await.unwrap();
+    let older = Change::UpdateConnection(first.clone());
+    assert_eq!(refused(store, vec![older]).await, "conflict", "an older state");
+    let stored = store.connection(key.0, key.1).await.unwrap().unwrap();
+    assert_eq!(stored, Connection { revision: 1, ..next });
+
+    // Page by page, over the borders of users.
+    let after = |user, id| Some((UserId(Uuid::from_u128(user)), ConnectionId(Uuid::from_u128(id))));
+    for (behind, limit, expected) in [
+        (None, 9, vec![1, 2, 3, 9]),
+        (None, 2, vec![1, 2]),
+        (after(1, 2), 2, vec![3, 9]),
+        (after(1, 3), 9, vec![9]),
+        (after(2, 9), 9, vec![]),
+        (after(1, 0), 1, vec![1]),
+        (None, 0, vec![]),
+    ] {
+        let page = store.all_connections(behind, limit).await.unwrap();
+        assert_eq!(ids(page), expected, "{limit} behind {behind:?}");
+    }
+
+    store.commit(vec![Change::RemoveConnection(key.0, key.1)]).await.unwrap();
+    store.commit(vec![Change::RemoveConnection(key.0, key.1)]).await.unwrap();
+    assert_eq!(store.connection(key.0, key.1).await.unwrap(), None);
+    assert_eq!(refused(store, vec![Change::UpdateConnection(stored)]).await, "conflict", "gone is gone");
+    assert_eq!(ids(store.connections(first.user).await.unwrap()), [2, 3]);
+    assert_eq!(ids(store.due_connections(UnixTime::NEVER, 9).await.unwrap()), [2, 3]);
+}
+
+async fn connections_are_due_when_they_say(store: &dyn Store) {
+    let due = async |now: u64, limit: usize| {
+        let found = store.due_connections(UnixTime(now), limit).await.unwrap();
+        found.iter().map(|one| one.id.0.as_u128()).collect::<Vec<_>>()
+    };
+    for (user, id, at) in [(2, 1, Some(300)), (1, 2, Some(255)), (3, 3, Some(256)), (1, 4, None)] {
+        store.commit(vec![Change::CreateConnection(connection(user, id, at))]).await.unwrap();
+    }
+    assert_eq!(due(254, 9).await, [0; 0]);
+    assert_eq!(due(255, 9).await, [2]);
+    assert_eq!(due(u64::MAX, 9).await, [2, 3, 1], "the earliest first, whosever they are");
+    assert_eq!(due(u64::MAX, 2).await, [2, 3]);
+
+    let moved = |user, id, at, revision| {
+        Change::UpdateConnection(Connection { revision, ..connection(user, id, at) })
+    };
+    // Later, sooner, not at all, and at last.
+    store.commit(vec![moved(1, 2, Some(400), 0), moved(2, 1, Some(100), 0)]).await.unwrap();
+    assert_eq!(due(399, 9).await, [1, 3]);
+    store.commit(vec![moved(3, 3, None, 0), moved(1, 4, Some(500), 0)]).await.unwrap();
+    assert_eq!(due(u64::MAX, 9).await, [1, 2, 4]);
+    // The same moment again is one entry, and several moves in one commit leave the last.
+    let moves = vec![moved(1, 2, Some(400), 1), moved(2, 1, Some(7), 1), moved(2, 1, Some(450), 2)];
+    store.commit(moves).await.unwrap();
+    assert_eq!(due(u64::MAX, 9).await, [2, 1, 4]);
+    // What is never due is not due at the end of time either, as what is due then.
+    store.commit(vec![moved(3, 3, Some(u64::MAX), 1)]).await.unwrap();
+    assert_eq!(due(u64::MAX - 1, 9).await, [2, 1, 4]);
+    assert_eq!(due(u64::MAX, 9).await, [2, 1, 4, 3]);
+    // A commit that is refused moves nothing.
+    let refusal = vec![moved(1, 2, Some(1), 2), Change::ConsumeLink(link(9, 1).hash)];
+    assert_eq!(refused(store, refusal).await, "conflict");
+    let gone = Change::RemoveConnection(UserId(Uuid::from_u128(1)), ConnectionId(Uuid::from_u128(4)));
+    store.commit(vec![gone]).await.unwrap();
+    assert_eq!(due(u64::MAX, 9).await, [2, 1, 3]);
 }
 
 async fn a_link_is_good_once(store: Arc<dyn Store>) {
@@ -613,11 +764,13 @@ async fn a_commit_is_whole(store: &dyn Store) {
         Change::FinishTask(task(9, 1)),
         Change::UpdateSession(session(9, 9, 1)),
         Change::UpdateUser(user(9, "nine@example.com")),
+        Change::UpdateConnection(connection(9, 9, None)),
     ];
     for refusal in refusals {
         let changes = vec![
             Change::CreateUser(user(1, "ann@example.com")),
             Change::CreateSession(session(1, 1, 100)),
+            Change::CreateConnection(connection(1, 1, Some(1))),
             Change::CreateLink(link(1, 100)),
             Change::PutMail(mail(1, "ann@example.com", 1)),
             Change::CreateTask(task(1, 1)),
@@ -630,6 +783,8 @@ async fn a_commit_is_whole(store: &dyn Store) {
         assert_eq!(store.user(ann.id).await.unwrap(), None);
         assert_eq!(store.user_by_email(&ann.email).await.unwrap(), None);
         assert_eq!(store.sessions(ann.id).await.unwrap(), []);
+        assert_eq!(store.connections(ann.id).await.unwrap(), []);
+        assert_eq!(store.due_connections(UnixTime::NEVER, 9).await.unwrap(), []);
         assert_eq!(store.link(&link(1, 1).hash).await.unwrap(), None);
         assert_eq!(store.mails(9).await.unwrap(), []);
         assert_eq!(store.due_mails(UnixTime::NEVER, 9).await.unwrap(), []);

@@ -2,8 +2,8 @@
 //!
 //! HTTPS only, except to a loopback host named as such. Names are resolved once and the addresses that
 //! were checked are the ones dialled, so neither a private address behind a public name nor a name that
-//! changes its mind gets through. Follows no redirects, obeys no proxy from the environment, and puts no
-//! query, user name or body into an error.
+//! changes its mind gets through; only a `POST` to a URL of the operator's own may lead anywhere. Follows
+//! no redirects, obeys no proxy from the environment, and puts no query, user name or body into an error.
 
 mod door;
 
@@ -28,6 +28,8 @@ const TOTAL_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct HttpFetch {
     public: Client,
     loopback: Client,
+    /// For URLs of the operator's own.
+    anywhere: Client,
 }
 
 impl HttpFetch {
@@ -37,8 +39,12 @@ impl HttpFetch {
     /// The TLS library has no roots or cannot start.
     pub fn new() -> Result<HttpFetch, FetchError> {
         let failed = |error| FetchError::Failed { url: "-".to_owned(), why: words(error) };
-        let client = |loopback| client(loopback).timeout(TOTAL_TIMEOUT).build().map_err(failed);
-        Ok(HttpFetch { public: client(false)?, loopback: client(true)? })
+        let make = |builder: ClientBuilder| builder.timeout(TOTAL_TIMEOUT).build().map_err(failed);
+        Ok(HttpFetch {
+            public: make(client(Some(Checked { loopback: false })))?,
+            loopback: make(client(Some(Checked { loopback: true })))?,
+            anywhere: make(client(None))?,
+        })
     }
 
     /// The door of a provider: to `hosts`, and to nowhere else. `ca`: a PEM file of the authorities to trust
@@ -70,15 +76,21 @@ impl HttpFetch {
             _ => Ok(&self.public),
         }
     }
+
+    /// The client for a URL of the operator's own. Cleartext keeps the checks; what HTTPS reaches has the
+    /// certificate of the host, or is no answer.
+    fn operators(&self, url: &Url) -> Result<&Client, String> {
+        match url.scheme() {
+            "https" if url.username().is_empty() && url.password().is_none() => Ok(&self.anywhere),
+            _ => self.client(url),
+        }
+    }
 }
 
 #[async_trait]
 impl Fetch for HttpFetch {
     async fn get(&self, url: &str, max_bytes: usize) -> Result<Vec<u8>, FetchError> {
-        let parsed = Url::parse(url).map_err(|error| FetchError::Forbidden {
-            url: "(not a URL)".to_owned(),
-            why: error.to_string(),
-        })?;
+        let parsed = parse(url)?;
         let shown = shown(&parsed);
         let failed = |why: String| FetchError::Failed { url: shown.clone(), why };
         let client = self.client(&parsed).map_err(|why| FetchError::Forbidden { url: shown.clone(), why })?;
@@ -95,17 +107,42 @@ impl Fetch for HttpFetch {
         }
         Ok(body)
     }
+
+    async fn post(&self, url: &str, headers: &[(&str, String)], json: String) -> Result<u16, FetchError> {
+        let parsed = parse(url)?;
+        let shown = shown(&parsed);
+        let client = match self.operators(&parsed) {
+            Ok(client) => client,
+            Err(why) => return Err(FetchError::Forbidden { url: shown, why }),
+        };
+        let mut request = client.post(parsed).header("content-type", "application/json").body(json);
+        for (name, value) in headers {
+            request = request.header(*name, value);
+        }
+        match request.send().await {
+            Ok(answer) => Ok(answer.status().as_u16()),
+            Err(error) => Err(FetchError::Failed { url: shown, why: words(error) }),
+        }
+    }
+}
+
+fn parse(url: &str) -> Result<Url, FetchError> {
+    Url::parse(url)
+        .map_err(|error| FetchError::Forbidden { url: "(not a URL)".to_owned(), why: error.to_string() })
 }
 
 /// What every client of ours has in common.
-fn client(loopback: bool) -> ClientBuilder {
-    Client::builder()
+fn client(addresses: Option<Checked>) -> ClientBuilder {
+    let builder = Client::builder()
         .user_agent(concat!("palisade/", env!("CARGO_PKG_VERSION")))
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
         .referer(false)
-        .connect_timeout(CONNECT_TIMEOUT)
-        .dns_resolver(Arc::new(Checked { loopback }))
+        .connect_timeout(CONNECT_TIMEOUT);
+    match addresses {
+        Some(checked) => builder.dns_resolver(Arc::new(checked)),
+        None => builder,
+    }
 }
 
 /// The address that the host of a URL is, where it is one.
@@ -114,7 +151,7 @@ fn literal(host: &str) -> Option<IpAddr> {
 }
 
 fn is_loopback(host: &str) -> bool {
-    host == "localhost" || literal(host).is_some_and(|ip| ip.is_loopback())
+    host == "localhost" || host.ends_with(".localhost") || literal(host).is_some_and(|ip| ip.is_loopback())
 }
 
 /// The URL as errors may name it: no query, no fragment, no credentials.
@@ -263,6 +300,30 @@ mod tests {
             assert!(!error.to_string().contains("hunter2"));
         }
         assert!(Checked { loopback: false }.resolve("localhost".parse().unwrap()).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_post_goes_where_its_operator_says_but_not_in_cleartext() {
+        let fetch = HttpFetch::new().unwrap();
+        for url in
+            ["http://example.test/", "http://10.0.0.1/", "https://user:hunter2@10.0.0.1/", "file:///etc"]
+        {
+            let error = fetch.post(url, &[], String::new()).await.unwrap_err();
+            assert!(matches!(error, FetchError::Forbidden { .. }), "{url}: {error}");
+            assert!(!error.to_string().contains("hunter2"));
+        }
+        // Nobody speaks TLS there: the request is made, and fails.
+        let url = serve("no TLS".to_owned()).await.replace("http:", "https:");
+        let error = fetch.post(&url, &[], String::new()).await.unwrap_err();
+        assert!(matches!(error, FetchError::Failed { .. }), "{error}");
+        // An address that nothing else may call.
+        let url = url.replace("127.0.0.1", "[::ffff:127.0.0.1]");
+        assert!(matches!(fetch.get(&url, 1).await.unwrap_err(), FetchError::Forbidden { .. }));
+        let error = fetch.post(&url, &[], String::new()).await.unwrap_err();
+        assert!(matches!(error, FetchError::Failed { .. }), "{error}");
+        let moved = "HTTP/1.1 307 Moved\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n";
+        let url = serve(moved.to_owned()).await;
+        assert_eq!(fetch.post(&url, &[("x-a", "b".to_owned())], "{}".to_owned()).await.unwrap(), 307);
     }
 
     /// Answers one request with `answer`, on a port of its own.

@@ -5,6 +5,7 @@
 //! or wrongly typed claim passes the library's own checks. Must never do I/O while verifying, never
 //! follow a key a token brings along, and never put a key or a token into an error or a log.
 
+pub mod assertions;
 pub mod cache;
 pub mod claims;
 pub mod compact;
@@ -15,6 +16,7 @@ pub mod keys;
 pub mod keyset;
 pub mod verify;
 
+pub use assertions::ClientAssertions;
 pub use issuers::Issuers;
 pub use keyring::{KeyRing, KeyRingError};
 pub use verify::{SetVerifier, TokenVerifier};

@@ -51,6 +51,10 @@ impl Fetch for Source {
         let body = self.body.lock().unwrap().clone();
         body.map(String::into_bytes).ok_or_else(|| FetchError::Failed { url: url.into(), why: "down".into() })
     }
+
+    async fn post(&self, url: &str, _: &[(&str, String)], _: String) -> Result<u16, FetchError> {
+        panic!("keys are never sent anywhere: {url}")
+    }
 }
 
 struct House {

@@ -268,6 +268,27 @@ mod tests {
         }
     }
 
+    /// Whether a provider is known by name, and whether it is known when a grant ends.
+    #[test]
+    fn letters_about_a_provider_name_it() {
+        let written = |mail| letters().write(&mail, None).ok().unwrap();
+        let reconnect = written(ann(Letter::ReconnectNeeded));
+        assert_eq!(reconnect.subject, "Connect Example Bank to App again");
+        assert!(reconnect.text.contains("\n  https://app.test\n"), "{}", reconnect.text);
+        let ending = written(ann(Letter::GrantEnding));
+        assert_eq!(ending.subject, "Your connection to Example Bank ends soon");
+        for part in [&ending.text.replace('\n', " "), &ending.html] {
+            assert!(part.contains("to Example Bank ends on 16 January 2027, 08:00 UTC:"), "{part}");
+        }
+        let unknown = written(bare(ann(Letter::GrantEnding)));
+        assert!(unknown.text.contains("to the provider ends soon:"), "{}", unknown.text);
+        let mut odd = ann(Letter::ReconnectNeeded);
+        odd.facts.provider = Some("<b>Bank</b>\nBcc: x@y.test".to_owned());
+        let odd = written(odd);
+        assert!(!odd.html.contains("<b>Bank") && !odd.subject.contains('\n'), "{}", odd.subject);
+        assert!(!odd.text.contains("\nBcc"), "{}", odd.text);
+    }
+
     #[test]
     fn links_come_from_the_configuration_with_the_token_in_the_fragment() {
         let token = sample_token();
@@ -287,7 +308,13 @@ mod tests {
                 written.text
             );
         }
-        for letter in [Letter::Welcome, Letter::AlreadyRegistered, Letter::NewDevice] {
+        for letter in [
+            Letter::Welcome,
+            Letter::AlreadyRegistered,
+            Letter::NewDevice,
+            Letter::ReconnectNeeded,
+            Letter::GrantEnding,
+        ] {
             assert_eq!(letters().write(&ann(letter), None).ok().unwrap().link, None);
         }
         let own = config::Mail { verify_url: "https://spa.test/v?lang=en".into(), ..config(None) };

@@ -138,7 +138,9 @@ mod tests {
     use crate::domain::revocation::Target;
     use crate::domain::time::UnixTime;
     use crate::edge::store::verify::verify;
-    use crate::service::fakes::conformance::{link, mail, revocation, session, task, token, user};
+    use crate::service::fakes::conformance::{
+        connection, link, mail, revocation, session, task, token, user,
+    };
 
     fn opened() -> (tempfile::TempDir, Trees) {
         let folder = tempfile::tempdir().unwrap();
@@ -206,7 +208,7 @@ mod tests {
                 let changes = (0..=random(3)).map(|_| {
                     let (n, end) = (u128::from(random(6)), round + random(40));
                     let email = format!("u{}@example.com", random(6));
-                    match random(13) {
+                    match random(17) {
                         0 | 1 => Change::CreateUser(user(n, &email)),
                         2 => {
                             let mut changed = user(n, &email);
@@ -230,6 +232,24 @@ mod tests {
                             Change::PutMail(crate::domain::mail::Mail { given_up, ..mail(n, &email, end) })
                         }
                         11 => Change::RemoveMail(mail(n, &email, end)),
+                        12 | 13 => {
+                            let due = (random(3) > 0).then_some(end);
+                            Change::CreateConnection(connection(n, u128::from(random(3)), due))
+                        }
+                        14 => {
+                            let due = (random(3) > 0).then_some(end);
+                            let mut changed = connection(n, u128::from(random(3)), due);
+                            let stored = draft.get(&keys::connection(changed.user, changed.id)).unwrap();
+                            let revision = |bytes: IVec| {
+                                decode::<crate::domain::connection::Connection>("", &bytes).unwrap().revision
+                            };
+                            changed.revision = stored.map_or(0, revision);
+                            Change::UpdateConnection(changed)
+                        }
+                        15 => {
+                            let gone = connection(n, u128::from(random(3)), None);
+                            Change::RemoveConnection(gone.user, gone.id)
+                        }
                         _ => Change::Revoke(revocation(token(&n.to_string()), round, end)),
                     }
                 });
@@ -249,6 +269,7 @@ mod tests {
         let made = vec![
             Change::CreateUser(user(1, "ann@example.com")),
             Change::CreateSession(session(1, 1, 9)),
+            Change::CreateConnection(connection(1, 1, Some(9))),
             Change::CreateLink(link(1, 9)),
             Change::PutMail(mail(1, "ann@example.com", 9)),
             Change::Revoke(revocation(token("t"), 1, 9)),

@@ -1,0 +1,177 @@
+//! Tells the app of what happened to its users' connections, by the Standard Webhooks specification (1.0.0):
+//! the id, the moment and the body are signed with HMAC-SHA256, so the app knows whose word it is.
+//!
+//! The URL may hold a secret of its own, as some receivers want it: no error names it.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+use zeroize::Zeroizing;
+
+use crate::config;
+use crate::domain::time::UnixTime;
+use crate::ports::{Clock, Fetch, FetchError, Notice, Webhook};
+
+/// `connections.webhook`, or nobody to tell.
+pub struct SignedWebhook {
+    target: Option<Target>,
+    fetch: Arc<dyn Fetch>,
+    clock: Arc<dyn Clock>,
+}
+
+struct Target {
+    url: String,
+    key: Zeroizing<Vec<u8>>,
+}
+
+impl SignedWebhook {
+    /// Delivers to `webhook`; to nobody when there is none.
+    ///
+    /// # Errors
+    /// The secret is not in its form; without the secret.
+    pub fn new(
+        webhook: Option<&config::Webhook>,
+        fetch: Arc<dyn Fetch>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<SignedWebhook, String> {
+        let target = webhook.map(|webhook| {
+            let key = config::webhook_key(&webhook.secret);
+            let key = key.ok_or("connections.webhook.secret: there is no base64 behind whsec_")?;
+            Ok::<_, String>(Target { url: webhook.url.clone(), key })
+        });
+        Ok(SignedWebhook { target: target.transpose()?, fetch, clock })
+    }
+}
+
+#[async_trait]
+impl Webhook for SignedWebhook {
+    async fn deliver(&self, notice: &Notice) -> Result<(), String> {
+        let Some(target) = &self.target else { return Ok(()) };
+        let id = notice.id.to_string();
+        // Of this try, not of the event: receivers refuse what was sent too long ago.
+        let now = self.clock.now();
+        let headers = [
+            ("webhook-id", id.clone()),
+            ("webhook-timestamp", now.0.to_string()),
+            ("webhook-signature", signature(&target.key, &id, now, &notice.body)),
+        ];
+        match self.fetch.post(&target.url, &headers, notice.body.clone()).await {
+            Ok(200..=299) => Ok(()),
+            Ok(status) => Err(format!("connections.webhook.url answered {status}")),
+            Err(FetchError::Forbidden { why, .. } | FetchError::Failed { why, .. }) => {
+                Err(format!("connections.webhook.url: {why}"))
+            }
+        }
+    }
+}
+
+fn signature(key: &[u8], id: &str, at: UnixTime, body: &str) -> String {
+    #[allow(clippy::expect_used, reason = "HMAC takes keys of every length (RFC 2104 §2)")]
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("a key of any length");
+    for part in [id, ".", &at.0.to_string(), ".", body] {
+        mac.update(part.as_bytes());
+    }
+    format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::edge::fetch::HttpFetch;
+    use axum::Router;
+    use axum::extract::State;
+    use axum::http::{HeaderMap, StatusCode};
+    use axum::routing::post;
+    use tokio::sync::mpsc;
+    use uuid::Uuid;
+
+    /// What the reference libraries of the specification are tested with.
+    #[test]
+    fn the_reference_signature() {
+        let key = config::webhook_key(&"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".into()).unwrap();
+        let (id, at) = ("msg_p5jXN8AQM9LWM0D4loKWxJek", UnixTime(1_614_265_330));
+        let expected = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=";
+        assert_eq!(signature(&key, id, at, r#"{"test": 2432232314}"#), expected);
+    }
+
+    struct At(u64);
+
+    impl Clock for At {
+        fn now(&self) -> UnixTime {
+            UnixTime(self.0)
+        }
+    }
+
+    type Seen = mpsc::UnboundedSender<(HeaderMap, String)>;
+
+    /// An app that answers `status`, and tells what it got.
+    async fn app(status: StatusCode) -> (String, mpsc::UnboundedReceiver<(HeaderMap, String)>) {
+        let take = move |State(seen): State<Seen>, headers: HeaderMap, body: String| async move {
+            seen.send((headers, body)).unwrap();
+            (status, [("location", "/elsewhere")])
+        };
+        let (seen, told) = mpsc::unbounded_channel();
+        let router = Router::new().route("/hook", post(take)).with_state(seen);
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/hook?key=hunter2", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        (url, told)
+    }
+
+    fn webhook(url: &str, secret: &str, now: u64) -> SignedWebhook {
+        let webhook = config::Webhook { url: url.to_owned(), secret: secret.into() };
+        let fetch = Arc::new(HttpFetch::new().unwrap());
+        SignedWebhook::new(Some(&webhook), fetch, Arc::new(At(now))).unwrap()
+    }
+
+    fn notice() -> Notice {
+        Notice { id: Uuid::from_u128(7), at: UnixTime(1), body: r#"{"type":"x","żółw":"…"}"#.to_owned() }
+    }
+
+    #[tokio::test]
+    async fn the_app_can_tell_whose_word_it_is() {
+        for secret in ["whsec_aGVsbG8gaGVsbG8gaGVsbG8gaGVsbG8h", "hello hello hello hello!"] {
+            let (url, mut told) = app(StatusCode::NO_CONTENT).await;
+            webhook(&url, secret, 1_700_000_000).deliver(&notice()).await.unwrap();
+            let (headers, body) = told.recv().await.unwrap();
+            assert_eq!(body, notice().body);
+            let header = |name: &str| headers[name].to_str().unwrap();
+            assert_eq!(header("content-type"), "application/json");
+            assert_eq!(header("webhook-id"), Uuid::from_u128(7).to_string());
+            assert_eq!(header("webhook-timestamp"), "1700000000", "of the try, not of the event");
+            let signed = format!("{}.{}.{body}", header("webhook-id"), header("webhook-timestamp"));
+            let sent = STANDARD.decode(header("webhook-signature").strip_prefix("v1,").unwrap()).unwrap();
+            let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, b"hello hello hello hello!");
+            aws_lc_rs::hmac::verify(&key, signed.as_bytes(), &sent).unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_not_taken_is_an_error_without_the_url() {
+        for status in [StatusCode::INTERNAL_SERVER_ERROR, StatusCode::FOUND, StatusCode::GONE] {
+            let (url, mut told) = app(status).await;
+            let error = webhook(&url, "s", 1).deliver(&notice()).await.unwrap_err();
+            assert_eq!(error, format!("connections.webhook.url answered {}", status.as_u16()));
+            told.recv().await.unwrap();
+            assert!(told.try_recv().is_err(), "asked twice");
+        }
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let gone = format!("http://{}/hook?key=hunter2", listener.local_addr().unwrap());
+        drop(listener);
+        for url in [gone.as_str(), "http://10.0.0.1/hook?key=hunter2"] {
+            let error = webhook(url, "s", 1).deliver(&notice()).await.unwrap_err();
+            assert!(!error.contains("hunter2") && !error.contains("/hook"), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn with_nobody_to_tell_nothing_is_left_to_do() {
+        let fetch = Arc::new(HttpFetch::new().unwrap());
+        let silent = SignedWebhook::new(None, fetch, Arc::new(At(1))).unwrap();
+        silent.deliver(&notice()).await.unwrap();
+    }
+}
