@@ -13,7 +13,7 @@ use reqwest::{Certificate, Client, Method, Url};
 use secrecy::ExposeSecret;
 use zeroize::Zeroizing;
 
-use super::{NotAllowed, checked, is_loopback, is_public, literal, words};
+use super::{Checked, NotAllowed, client, is_loopback, is_public, literal, words};
 use crate::config::HostPattern;
 use crate::ports::{Door, DoorFault, DoorRequest, DoorResponse};
 
@@ -80,7 +80,7 @@ impl HttpDoor {
             }
         };
         let make = |loopback| {
-            let mut builder = checked(loopback)
+            let mut builder = client(Some(Checked { loopback }))
                 .pool_idle_timeout(IDLE)
                 .pool_max_idle_per_host(8)
                 .http2_max_header_list_size(ANSWER_FIELD_BYTES);

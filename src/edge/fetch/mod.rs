@@ -39,11 +39,11 @@ impl HttpFetch {
     /// The TLS library has no roots or cannot start.
     pub fn new() -> Result<HttpFetch, FetchError> {
         let failed = |error| FetchError::Failed { url: "-".to_owned(), why: words(error) };
-        let client = |builder: ClientBuilder| builder.timeout(TOTAL_TIMEOUT).build().map_err(failed);
+        let make = |builder: ClientBuilder| builder.timeout(TOTAL_TIMEOUT).build().map_err(failed);
         Ok(HttpFetch {
-            public: client(checked(false))?,
-            loopback: client(checked(true))?,
-            anywhere: client(base())?,
+            public: make(client(Some(Checked { loopback: false })))?,
+            loopback: make(client(Some(Checked { loopback: true })))?,
+            anywhere: make(client(None))?,
         })
     }
 
@@ -131,19 +131,18 @@ fn parse(url: &str) -> Result<Url, FetchError> {
         .map_err(|error| FetchError::Forbidden { url: "(not a URL)".to_owned(), why: error.to_string() })
 }
 
-/// A client that dials only addresses which were checked.
-fn checked(loopback: bool) -> ClientBuilder {
-    base().dns_resolver(Arc::new(Checked { loopback }))
-}
-
 /// What every client of ours has in common.
-fn base() -> ClientBuilder {
-    Client::builder()
+fn client(addresses: Option<Checked>) -> ClientBuilder {
+    let builder = Client::builder()
         .user_agent(concat!("palisade/", env!("CARGO_PKG_VERSION")))
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
         .referer(false)
-        .connect_timeout(CONNECT_TIMEOUT)
+        .connect_timeout(CONNECT_TIMEOUT);
+    match addresses {
+        Some(checked) => builder.dns_resolver(Arc::new(checked)),
+        None => builder,
+    }
 }
 
 /// The address that the host of a URL is, where it is one.

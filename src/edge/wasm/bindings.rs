@@ -15,7 +15,7 @@ wasmtime::component::bindgen!({
     exports: { default: async },
 });
 
-use palisade::provider::types;
+use self::palisade::provider::types;
 
 impl Zeroize for types::Connection {
     fn zeroize(&mut self) {

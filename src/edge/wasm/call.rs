@@ -24,6 +24,9 @@ use crate::ports::{Meter, ProviderFault};
 /// texts that are there a thousand times over cost us more than they cost it.
 const HANDED_OVER: usize = 4 << 20;
 
+/// Handles of resources, its own among them, that a component may hold at once.
+const HANDLES: usize = 4096;
+
 /// What a component answers, in a while.
 pub(super) type Answer<'a, R> =
     Pin<Box<dyn Future<Output = wasmtime::Result<Result<R, Failure>>> + Send + 'a>>;
@@ -101,6 +104,7 @@ where
     let mut store = Store::new(&machine.engine, State::new(around, deadline, online));
     store.limiter(|state| &mut state.limiter);
     store.set_hostcall_fuel(HANDED_OVER);
+    store.set_max_component_handles(HANDLES);
     store.set_epoch_deadline(1);
     store.epoch_deadline_async_yield_and_update(1);
     let ended = timeout_at(deadline.into(), async {
