@@ -12,12 +12,12 @@ import random
 import shutil
 import signal
 import ssl
-import subprocess
 import threading
 import time
 import urllib.parse
 from pathlib import Path
 
+import mail
 from accounts import Api
 
 FOLDER = Path(__file__).resolve().parent / "provider"
@@ -34,16 +34,13 @@ class Provider:
     def __init__(self, run, folder, callbacks, access_ttl, rotate=True):
         self.folder, self.port = folder, run.free_port()
         folder.mkdir()
-        subprocess.run(
-            ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", folder / "key.pem", "-out",
-             folder / "cert.pem", "-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"],
-            check=True, capture_output=True)
+        mail.Certificates(folder)
         settings = {"callbacks": callbacks, "access_ttl": access_ttl, "rotate": rotate}
         (folder / "settings.json").write_text(json.dumps(settings))
         installed = run.ROOT / "target" / "wider" / "provider"
         shutil.copy(FOLDER / "server.mjs", installed)
         self.url = f"https://localhost:{self.port}"
-        self.tls = ssl.create_default_context(cafile=folder / "cert.pem")
+        self.tls = ssl.create_default_context(cafile=folder / "ours.pem")
         self.process = run.Process([run.program("node"), str(installed / "server.mjs"), str(folder), str(self.port)], folder)
         run.until("the provider is ready", lambda: self.process.alive() and self.seen())
 
@@ -73,7 +70,7 @@ client_id = "file:client_id"
 client_secret = "file:client_secret"
 allowed_hosts = ["localhost:{self.port}"]
 allow_loopback = true
-ca = "{self.folder / 'cert.pem'}"
+ca = "{self.folder / 'ours.pem'}"
 scopes = ["openid", "offline_access", "email"]
 token_access = {{ email_verified = true }}
 [providers.settings]
@@ -156,13 +153,13 @@ def story(run, folder):
 name = "app"
 match = {{ path = "/" }}
 upstream = ["https://localhost:{provider.port}"]
-ca = "{provider.folder / 'cert.pem'}"
+ca = "{provider.folder / 'ours.pem'}"
 auth = "none"
 [[routes]]
 name = "acme"
 match = {{ path = "/api" }}
 upstream = ["https://localhost:{provider.port}"]
-ca = "{provider.folder / 'cert.pem'}"
+ca = "{provider.folder / 'ours.pem'}"
 preserve_host = false
 inject = {{ provider = "acme" }}
 """
@@ -236,6 +233,8 @@ def many_callers(run, folder):
         started, api, login = gateway(run, folder / "callers", run.APP + provider.config(), "keep_fresh = false")
         token = login()
         id = imported(api, provider, token)
+        ends = api.good("GET", f"/auth/connections/{id}", token=token)["expires_at"]
+        run.until("the token has ended", lambda: time.time() > ends)
         before = provider.refreshes()
         together = threading.Barrier(CALLERS)
 

@@ -1,6 +1,6 @@
 // A provider as others run it: npm's oidc-provider over TLS, with an API that takes its access tokens.
 //
-// node server.mjs FOLDER PORT, where FOLDER holds cert.pem, key.pem and settings.json: {callbacks, access_ttl,
+// node server.mjs FOLDER PORT, where FOLDER holds localhost.pem, localhost.key and settings.json: {callbacks, access_ttl,
 // rotate}. Its own pages ask for a name and for consent. Below /test/ the tests look at it from outside: what
 // was asked and what was issued, and a grant without a browser.
 
@@ -91,7 +91,7 @@ async function grant(account) {
 
 const oidc = provider.callback();
 https
-  .createServer({ cert: read("cert.pem"), key: read("key.pem") }, async (request, answer) => {
+  .createServer({ cert: read("localhost.pem"), key: read("localhost.key") }, async (request, answer) => {
     const url = new URL(request.url, issuer);
     try {
       if (url.pathname.startsWith("/api/")) return await api(request, answer);
