@@ -147,7 +147,7 @@ def story(run, folder):
     provider = None
     started = None
     try:
-        provider = Provider(run, folder / "story-acme", [f"http://localhost:{port}/auth/connections/callback"], access_ttl=6)
+        provider = Provider(run, folder / "story-acme", [f"http://localhost:{port}/auth/connections/callback"], access_ttl=5)
         routes = f"""
 [[routes]]
 name = "app"
@@ -178,18 +178,27 @@ inject = {{ provider = "acme" }}
         first = api.good("GET", "/api/one", token=token)
         assert first["account"] == "ann" and first["told"]["x-auth-email"] == ANN, first
         assert provider.refreshes() == 0
+        provider.ask("/test/lifetime?seconds=90")
         run.until("the token ends", lambda: provider.ask("/api/x", first["token"])[0] == 401)
         second = api.good("GET", "/api/two", token=token)
         assert second["account"] == "ann" and second["token"] != first["token"], second
         assert provider.refreshes() == 1
 
-        # The provider takes the token back: one refresh, one retry, and the app notices nothing.
+        # The provider forgets the token. One that has just come is believed to be good for a while; then it is
+        # one refresh and one retry, and whoever asks notices nothing.
+        shown = api.good("GET", f"/auth/connections/{id}", token=token)
+        provider.ask(f"/test/forget?token={second['token']}")
+        assert api.ask("GET", "/api/three", token=token)[0] == 401 and provider.refreshes() == 1
+        run.until("the token is no longer new", lambda: time.time() > shown["refreshed_at"] + 31)
+        third = api.good("GET", "/api/three", token=token)
+        assert third["token"] not in (first["token"], second["token"]) and provider.refreshes() == 2, third
+
         held = api.good("GET", f"/auth/connections/{id}/token", token=token)
-        assert held["access_token"] == second["token"] and held["token_type"] == "Bearer", held
+        assert held["access_token"] == third["token"] and held["token_type"] == "Bearer", held
         api.good("DELETE", f"/auth/connections/{id}", token=token, status=204)
         assert provider.ask("/api/x", held["access_token"])[0] == 401
         api.refused("connection_revoked", "GET", f"/auth/connections/{id}/token", token=token)
-        api.refused("connection_required", "GET", "/api/three", token=token)
+        api.refused("connection_required", "GET", "/api/four", token=token)
         assert provider.seen()["asked"]["revoked"] >= 1
         nothing_in_clear(started.folder / "data", provider)
         said = started.process.said()

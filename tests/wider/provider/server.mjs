@@ -2,7 +2,7 @@
 //
 // node server.mjs FOLDER PORT, where FOLDER holds localhost.pem, localhost.key and settings.json: {callbacks, access_ttl,
 // rotate}. Its own pages ask for a name and for consent. Below /test/ the tests look at it from outside: what
-// was asked and what was issued, and a grant without a browser.
+// was asked and what was issued, a grant without a browser, an access token that ends early or lives for longer.
 
 import fs from "node:fs";
 import https from "node:https";
@@ -97,6 +97,14 @@ https
       if (url.pathname.startsWith("/api/")) return await api(request, answer);
       if (url.pathname === "/test/seen") return json(answer, 200, { asked, issued });
       if (url.pathname === "/test/grant") return json(answer, 200, await grant(url.searchParams.get("account")));
+      if (url.pathname === "/test/lifetime") {
+        settings.access_ttl = Number(url.searchParams.get("seconds"));
+        return json(answer, 200, {});
+      }
+      if (url.pathname === "/test/forget") {
+        await (await provider.AccessToken.find(url.searchParams.get("token"))).destroy();
+        return json(answer, 200, {});
+      }
       return oidc(request, answer);
     } catch (error) {
       console.error(error);
