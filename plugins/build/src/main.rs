@@ -18,7 +18,7 @@ use provenance::{Component, Provenance};
 use toolchain::Toolchain;
 
 /// No committed component is larger, in bytes.
-const LARGEST: usize = 400 * 1024;
+const LARGEST: usize = 300 * 1024;
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 

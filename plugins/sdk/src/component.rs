@@ -11,7 +11,7 @@ use palisade::provider::{clock, http as wire_http, log, types as wire};
 use crate::http::{BasicEncoding, ClientAuth, Method, Place, Request, Response, SendError};
 use crate::{
     Account, Authorization, Connection, Context, CurrentTokens, Description, Failure, Host, Level, Pkce,
-    Provider, Tokens, provider,
+    Provider, Tokens,
 };
 
 wit_bindgen::generate!({
@@ -26,7 +26,7 @@ pub struct Component<P>(PhantomData<P>);
 
 impl<P: Provider> Guest for Component<P> {
     fn describe(settings: String) -> Result<wire_plugin::Description, wire::Failure> {
-        let description = provider::settings(&settings).and_then(|settings| P::describe(&settings));
+        let description = crate::settings(&settings).and_then(|settings| P::describe(&settings));
         Ok(description?.into())
     }
 
@@ -75,7 +75,7 @@ fn call<P: Provider, T>(
     connection: wire::Connection,
     work: impl FnOnce(&Context<'_>, &P::Settings) -> Result<T, Failure>,
 ) -> Result<T, wire::Failure> {
-    let settings = provider::settings(&connection.settings)?;
+    let settings = crate::settings(&connection.settings)?;
     let connection = Connection {
         client_id: connection.client_id,
         redirect_uri: connection.redirect_uri,

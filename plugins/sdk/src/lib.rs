@@ -80,6 +80,7 @@ pub mod json;
 pub mod jwt;
 pub mod oauth2;
 mod provider;
+mod reader;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod types;
@@ -87,7 +88,8 @@ pub mod url;
 
 pub use context::{Context, Host, Level};
 pub use failure::Failure;
-pub use provider::{Provider, settings};
+pub use provider::Provider;
+pub use reader::settings;
 pub use types::{
     Account, Authorization, Connection, CurrentTokens, Description, Fields, Parameter, Pkce, Setting, Tokens,
 };

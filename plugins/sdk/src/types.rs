@@ -4,6 +4,8 @@
 
 use std::fmt;
 
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+
 /// Names with their values, in order. Names may repeat where the protocol allows it.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Fields(Vec<(String, String)>);
@@ -53,6 +55,29 @@ impl From<Vec<(String, String)>> for Fields {
 impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Fields {
     fn from_iter<I: IntoIterator<Item = (N, V)>>(fields: I) -> Self {
         Self(fields.into_iter().map(|(name, value)| (name.into(), value.into())).collect())
+    }
+}
+
+/// As a table of texts.
+impl<'de> Deserialize<'de> for Fields {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Table;
+        impl<'de> Visitor<'de> for Table {
+            type Value = Fields;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a table of texts")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut table: A) -> Result<Fields, A::Error> {
+                let mut fields = Fields::default();
+                while let Some((name, value)) = table.next_entry::<String, String>()? {
+                    fields.push(name, value);
+                }
+                Ok(fields)
+            }
+        }
+        deserializer.deserialize_map(Table)
     }
 }
 

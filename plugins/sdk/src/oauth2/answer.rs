@@ -24,8 +24,7 @@ pub fn parse(body: &[u8]) -> Value {
     if !is_form {
         return Value::Null;
     }
-    let fields = form::decode(body.trim_ascii());
-    Value::Object(fields.iter().map(|(name, value)| (name.to_owned(), value.into())).collect())
+    json::object(form::decode(body.trim_ascii()).iter())
 }
 
 /// The tokens in `response`. `presented` are the values that the request carried: they are not quoted.
@@ -164,12 +163,12 @@ fn scopes(granted: &Value, settings: &Settings) -> Option<Vec<String>> {
 
 fn kept(cx: &Context<'_>, settings: &Settings, answer: &Value) -> Fields {
     let mut kept = Fields::default();
-    for (name, path) in &settings.keep {
+    for (name, path) in settings.keep.iter() {
         match json::text_at(answer, path) {
             Some(value) if value.len() > 4096 => {
                 cx.log(Level::Warn, &format!("`{path}` of the answer is too long to keep"));
             }
-            Some(value) => kept.push(name.as_str(), value),
+            Some(value) => kept.push(name, value),
             None => {}
         }
     }

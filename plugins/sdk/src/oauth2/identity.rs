@@ -16,10 +16,7 @@ pub fn identity(cx: &Context<'_>, settings: &Settings, current: &CurrentTokens) 
     match settings.identity {
         IdentitySource::IdToken => account(&id_token(cx, current)?, settings),
         IdentitySource::Userinfo => account(&userinfo(cx, settings, current)?, settings),
-        IdentitySource::Answer => {
-            let kept = cx.connection.kept.iter();
-            account(&kept.map(|(name, value)| (name.to_owned(), Value::from(value))).collect(), settings)
-        }
+        IdentitySource::Answer => account(&json::object(cx.connection.kept.iter()), settings),
         IdentitySource::None => {
             Err(Failure::misconfigured("settings: `identity` does not say where the identity is"))
         }
@@ -53,8 +50,8 @@ pub fn userinfo(cx: &Context<'_>, settings: &Settings, current: &CurrentTokens) 
         .ok_or_else(|| Failure::misconfigured("settings: `userinfo_url` is missing"))?;
     let url = Values::new(cx).url(template)?;
     let mut request = with_headers(Request::get(url).bearer(&current.access_token), settings);
-    for (name, value) in &settings.userinfo_headers {
-        request = request.header(name, value.as_str());
+    for (name, value) in settings.userinfo_headers.iter() {
+        request = request.header(name, value);
     }
     let response = cx.send(&request)?;
     if let Some(failure) = response.transient(cx.now()) {

@@ -210,10 +210,12 @@ impl Flow for Generic {
 /// Those of [`Settings::check`].
 pub fn describe(about: &About, settings: &Settings) -> Result<Description, Failure> {
     settings.check()?;
-    let mut hosts: Vec<String> =
-        settings.urls().iter().filter_map(|(_, template)| url::host_pattern(template)).collect();
-    hosts.sort();
-    hosts.dedup();
+    let mut hosts: Vec<String> = Vec::new();
+    for host in settings.urls().iter().filter_map(|(_, template)| url::host_pattern(template)) {
+        if !hosts.contains(&host) {
+            hosts.push(host);
+        }
+    }
     let setting = |&(name, summary, required): &(&str, &str, bool)| Setting {
         name: name.into(),
         summary: summary.into(),

@@ -1,10 +1,8 @@
 //! What `builtin:oauth2` can be told: docs/oauth2.md as types.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use serde::Deserialize;
 
-use crate::{Failure, url};
+use crate::{Failure, Fields, url};
 
 /// How a provider's dialect of OAuth 2.0 differs from the standard. Every field is explained in
 /// docs/oauth2.md under its own name.
@@ -29,7 +27,7 @@ pub struct Settings {
     pub scope_separator: String,
     pub state_param: String,
     pub redirect_uri_param: String,
-    pub authorize_params: BTreeMap<String, String>,
+    pub authorize_params: Fields,
 
     pub callback_code: String,
     pub callback_keep: Vec<String>,
@@ -43,13 +41,13 @@ pub struct Settings {
     pub code_param: String,
     pub refresh_token_param: String,
     pub send_scopes_on_refresh: bool,
-    pub token_params: BTreeMap<String, String>,
-    pub refresh_params: BTreeMap<String, String>,
-    pub revoke_params: BTreeMap<String, String>,
-    pub headers: BTreeMap<String, String>,
+    pub token_params: Fields,
+    pub refresh_params: Fields,
+    pub revoke_params: Fields,
+    pub headers: Fields,
 
     pub fields: AnswerFields,
-    pub keep: BTreeMap<String, String>,
+    pub keep: Fields,
     pub default_expires_in: Option<u64>,
     pub default_refresh_expires_in: Option<u64>,
     pub granted_scope_separator: Option<String>,
@@ -65,7 +63,7 @@ pub struct Settings {
 
     pub identity: IdentitySource,
     pub userinfo_url: Option<String>,
-    pub userinfo_headers: BTreeMap<String, String>,
+    pub userinfo_headers: Fields,
     pub identity_fields: IdentityFields,
 
     pub parameters: Vec<ParameterSettings>,
@@ -91,7 +89,7 @@ impl Default for Settings {
             scope_separator: " ".into(),
             state_param: "state".into(),
             redirect_uri_param: "redirect_uri".into(),
-            authorize_params: BTreeMap::new(),
+            authorize_params: Fields::default(),
             callback_code: "code".into(),
             callback_keep: Vec::new(),
             callback_required: Vec::new(),
@@ -103,12 +101,12 @@ impl Default for Settings {
             code_param: "code".into(),
             refresh_token_param: "refresh_token".into(),
             send_scopes_on_refresh: false,
-            token_params: BTreeMap::new(),
-            refresh_params: BTreeMap::new(),
-            revoke_params: BTreeMap::new(),
-            headers: BTreeMap::new(),
+            token_params: Fields::default(),
+            refresh_params: Fields::default(),
+            revoke_params: Fields::default(),
+            headers: Fields::default(),
             fields: AnswerFields::default(),
-            keep: BTreeMap::new(),
+            keep: Fields::default(),
             default_expires_in: None,
             default_refresh_expires_in: None,
             granted_scope_separator: None,
@@ -122,7 +120,7 @@ impl Default for Settings {
             revoke_body: None,
             identity: IdentitySource::default(),
             userinfo_url: None,
-            userinfo_headers: BTreeMap::new(),
+            userinfo_headers: Fields::default(),
             identity_fields: IdentityFields::default(),
             parameters: Vec::new(),
             display_name: None,
@@ -396,24 +394,25 @@ impl Settings {
     }
 
     fn keeps(&self, name: &str) -> bool {
-        self.keep.contains_key(name) || self.callback_keep.iter().any(|kept| kept == name)
+        self.keep.get(name).is_some() || self.callback_keep.iter().any(|kept| kept == name)
     }
 
     fn check_templates(&self) -> Result<(), Failure> {
-        let mut known: BTreeSet<&str> = PREDEFINED.into();
+        let mut known = PREDEFINED.to_vec();
         for parameter in &self.parameters {
-            if !known.insert(&parameter.name) {
+            if known.contains(&parameter.name.as_str()) {
                 return Err(Failure::misconfigured(format!(
                     "settings: `parameters`: the name `{}` is taken",
                     parameter.name
                 )));
             }
+            known.push(&parameter.name);
         }
-        known.extend(self.keep.keys().map(String::as_str));
+        known.extend(self.keep.iter().map(|(name, _)| name));
         known.extend(self.callback_keep.iter().map(String::as_str));
         let check_names = |key: &str, template: &str| {
             for name in url::names(template)? {
-                if !known.contains(name) {
+                if !known.contains(&name) {
                     return Err(Failure::misconfigured(format!(
                         "settings: `{key}` uses `${{{name}}}`, which is no parameter and is not kept"
                     )));
@@ -442,7 +441,7 @@ impl Settings {
             ("refresh_params", &self.refresh_params),
             ("revoke_params", &self.revoke_params),
         ] {
-            for (name, template) in params {
+            for (name, template) in params.iter() {
                 check_names(&format!("{key}.{name}"), template)?;
             }
         }
@@ -521,6 +520,8 @@ pub(super) const KNOWN: &[(&str, &str, bool)] = &[
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::settings;
 

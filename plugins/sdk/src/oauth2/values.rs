@@ -2,7 +2,7 @@
 
 use super::settings::{BodyForm, ClientAuthMethod, Settings, TokenMethod};
 use crate::http::{Assertion, BasicEncoding, ClientAuth, CredentialParameters, Method, Place, Request};
-use crate::{Context, Failure, Fields, url};
+use crate::{Context, Failure, Fields, json, url};
 
 /// What `${name}` stands for: the client's own values, then what the user gave, then what came with this
 /// very callback, then what was kept. The browser brought the callback, so it replaces nothing that the
@@ -53,12 +53,8 @@ impl<'v> Values<'v> {
     ///
     /// # Errors
     /// Those of [`url::fill`].
-    pub fn add<'t>(
-        &self,
-        fields: &mut Fields,
-        templates: impl IntoIterator<Item = (&'t String, &'t String)>,
-    ) -> Result<(), Failure> {
-        for (name, template) in templates {
+    pub fn add(&self, fields: &mut Fields, templates: &Fields) -> Result<(), Failure> {
+        for (name, template) in templates.iter() {
             fields.set(name, url::fill(template, |name| self.get(name))?);
         }
         Ok(())
@@ -118,17 +114,14 @@ pub(super) fn with_fields(request: Request, fields: &Fields, body: BodyForm) -> 
     match (request.method, body) {
         (Method::Get, _) => request.query(fields),
         (_, BodyForm::Form) => request.form(fields),
-        (_, BodyForm::Json) => {
-            let members = fields.iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
-            request.json(&serde_json::Value::Object(members))
-        }
+        (_, BodyForm::Json) => request.json(&json::object(fields.iter())),
     }
 }
 
 /// A request with the header fields of the settings.
 pub(super) fn with_headers(mut request: Request, settings: &Settings) -> Request {
-    for (name, value) in &settings.headers {
-        request = request.header(name, value.as_str());
+    for (name, value) in settings.headers.iter() {
+        request = request.header(name, value);
     }
     request
 }
