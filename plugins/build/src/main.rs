@@ -120,6 +120,9 @@ fn build(root: &Path) -> Outcome<(Built, Provenance)> {
         if bytes.len() > LARGEST {
             return Err(format!("{}: {} bytes, more than {LARGEST}", plugin.name, bytes.len()).into());
         }
+        if !plugin.dist {
+            continue;
+        }
         components.insert(
             plugin.name.clone(),
             Component {

@@ -15,6 +15,8 @@ pub struct Plugin {
     pub package: String,
     /// Of its crate.
     pub version: String,
+    /// Whether it comes with Palisade. One that does not is built all the same, to see that it builds.
+    pub dist: bool,
 }
 
 #[derive(Deserialize)]
@@ -28,6 +30,18 @@ struct Manifest {
 struct Package {
     name: String,
     version: toml::Value,
+    #[serde(default)]
+    metadata: Metadata,
+}
+
+#[derive(Default, Deserialize)]
+struct Metadata {
+    palisade: Option<Palisade>,
+}
+
+#[derive(Deserialize)]
+struct Palisade {
+    dist: bool,
 }
 
 #[derive(Deserialize)]
@@ -65,7 +79,8 @@ pub fn all(root: &Path) -> Outcome<Vec<Plugin>> {
             return Err(format!("{name}/Cargo.toml: the library must be called `{name}`").into());
         }
         let version = package.version.as_str().map_or(workspace.package.version.clone(), str::to_owned);
-        plugins.push(Plugin { name, package: package.name, version });
+        let dist = package.metadata.palisade.is_none_or(|palisade| palisade.dist);
+        plugins.push(Plugin { name, package: package.name, version, dist });
     }
     plugins.sort_by(|one, other| one.name.cmp(&other.name));
     Ok(plugins)

@@ -26,6 +26,7 @@ pub struct Component<P>(PhantomData<P>);
 
 impl<P: Provider> Guest for Component<P> {
     fn describe(settings: String) -> Result<wire_plugin::Description, wire::Failure> {
+        report_panics();
         let description = crate::settings(&settings).and_then(|settings| P::describe(&settings));
         Ok(description?.into())
     }
@@ -75,6 +76,7 @@ fn call<P: Provider, T>(
     connection: wire::Connection,
     work: impl FnOnce(&Context<'_>, &P::Settings) -> Result<T, Failure>,
 ) -> Result<T, wire::Failure> {
+    report_panics();
     let settings = crate::settings(&connection.settings)?;
     let connection = Connection {
         client_id: connection.client_id,
@@ -84,6 +86,14 @@ fn call<P: Provider, T>(
         scopes: connection.scopes,
     };
     Ok(work(&Context::new(&connection, &Gateway), &settings)?)
+}
+
+/// A panic ends the call as a trap, which says nothing. Its message may quote a token; its place does not.
+fn report_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map_or_else(|| "an unknown place".to_owned(), ToString::to_string);
+        log::write(log::Level::Error, &format!("the plugin panicked at {place}"));
+    }));
 }
 
 /// Palisade, as a component sees it.

@@ -30,6 +30,7 @@
 //!             version: env!("CARGO_PKG_VERSION"),
 //!             docs: Some("https://developer.example.com/oauth"),
 //!             settings: &[("region", "Where the accounts are: `eu` or `us`.", true)],
+//!             scopes: &["profile"],
 //!         }
 //!     }
 //!

@@ -27,7 +27,7 @@ pub fn parse(body: &[u8]) -> Value {
     json::object(form::decode(body.trim_ascii()).iter())
 }
 
-/// The tokens in `response`. `presented` are the values that the request carried: they are not quoted.
+/// The tokens in `response`. `secrets` are what the request carried and nothing may repeat.
 ///
 /// # Errors
 /// By the table in docs/oauth2.md.
@@ -35,7 +35,7 @@ pub fn tokens(
     cx: &Context<'_>,
     settings: &Settings,
     response: &Response,
-    presented: &[&str],
+    secrets: &[&str],
 ) -> Result<Tokens, Failure> {
     if let Some(failure) = response.transient(cx.now()) {
         return Err(failure);
@@ -46,7 +46,7 @@ pub fn tokens(
     let text = |own: &Option<String>, usual| json::text_at(&answer, &path(own, usual));
     let seconds = |own: &Option<String>, usual| json::at(&answer, &path(own, usual)).and_then(json::seconds);
 
-    if let Some(failure) = refused(settings, response, &answer, presented) {
+    if let Some(failure) = refused(settings, response, &answer, secrets) {
         return Err(failure);
     }
     let access_token = text(&fields.access_token, "access_token").ok_or_else(|| {
@@ -77,13 +77,14 @@ pub fn tokens(
     })
 }
 
-/// Why `response`, whose body says `answer`, is no success, if it is none.
+/// Why `response`, whose body says `answer`, is no success, if it is none. Nothing of the provider's own words
+/// is quoted that has one of `secrets` in it.
 #[must_use]
 pub fn refused(
     settings: &Settings,
     response: &Response,
     answer: &Value,
-    presented: &[&str],
+    secrets: &[&str],
 ) -> Option<Failure> {
     let fields = &settings.fields;
     let error = match &fields.error {
@@ -108,7 +109,7 @@ pub fn refused(
     let mut message = format!("the provider answered with status {}", response.status);
     for words in [Some(code.clone()), description].into_iter().flatten().filter(|words| !words.is_empty()) {
         message.push_str(": ");
-        message.push_str(&quotable(&words, presented));
+        message.push_str(&quotable(&words, secrets));
     }
     let is = |listed: &[String]| listed.contains(&code);
     Some(if code == "invalid_grant" || is(&settings.invalid_grant) {
@@ -120,7 +121,8 @@ pub fn refused(
     } else if matches!(
         code.as_str(),
         "invalid_client" | "unauthorized_client" | "unsupported_grant_type" | "invalid_scope" | "redirect_uri_mismatch"
-    ) {
+    ) || is(&settings.misconfigured)
+    {
         Failure::Misconfigured(message)
     } else {
         Failure::ProviderError(message)
@@ -139,10 +141,9 @@ fn usual_error(answer: &Value) -> Option<String> {
     }
 }
 
-/// A provider's own words, without what the request carried, and short.
-fn quotable(words: &str, presented: &[&str]) -> String {
-    // Short values (`true`, a scope) are no secrets, and would hide half of every sentence.
-    if presented.iter().any(|value| value.len() >= 12 && words.contains(value)) {
+/// A provider's own words, unless they repeat a secret, and short.
+fn quotable(words: &str, secrets: &[&str]) -> String {
+    if secrets.iter().any(|secret| !secret.is_empty() && words.contains(secret)) {
         return "[words that repeat what was sent]".into();
     }
     words.chars().filter(|c| !c.is_control()).take(QUOTED).collect()
@@ -210,7 +211,7 @@ mod tests {
     #[test]
     fn what_was_sent_is_not_quoted() {
         assert_eq!(quotable("no token abcdefghijklmnop here", &["abcdefghijklmnop"]), "[words that repeat what was sent]");
-        assert_eq!(quotable("plain\nwords", &["plain"]), "plainwords");
+        assert_eq!(quotable("plain\nwords", &["", "other"]), "plainwords");
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub use settings::{
     ParameterSettings, PkceMethod, RefreshBy, RevokeAuth, RevokeMethod, RevokedToken, Settings, Success,
     TokenMethod,
 };
-pub use token::{exchange, refresh, request_tokens};
+pub use token::{alive, exchange, refresh, request_tokens, send_to_token_endpoint};
 pub use values::{Values, client_auth};
 
 use serde::de::DeserializeOwned;
@@ -54,6 +54,8 @@ pub struct About {
     pub docs: Option<&'static str>,
     /// The plugin's own settings: key, what it is for, whether nothing works without it.
     pub settings: &'static [(&'static str, &'static str, bool)],
+    /// The scopes that are asked for when the operator names none.
+    pub scopes: &'static [&'static str],
 }
 
 /// A provider that speaks OAuth 2.0, more or less. Whoever implements this is a [`Provider`].
@@ -196,6 +198,7 @@ impl Flow for Generic {
             version: env!("CARGO_PKG_VERSION"),
             docs: Some("https://www.rfc-editor.org/rfc/rfc6749"),
             settings: settings::KNOWN,
+            scopes: &[],
         }
     }
 
@@ -234,7 +237,7 @@ pub fn describe(about: &About, settings: &Settings) -> Result<Description, Failu
         docs: settings.docs.clone().or_else(|| about.docs.map(Into::into)),
         settings: about.settings.iter().map(setting).collect(),
         parameters: settings.parameters.iter().map(parameter).collect(),
-        scopes: Vec::new(),
+        scopes: about.scopes.iter().map(|&scope| scope.into()).collect(),
         hosts,
         can_refresh: settings.refresh_by() != RefreshBy::None,
         can_revoke: settings.revoke_url.is_some(),

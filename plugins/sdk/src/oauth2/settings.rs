@@ -54,6 +54,7 @@ pub struct Settings {
     pub ok: Option<Success>,
     pub invalid_grant: Vec<String>,
     pub transient: Vec<String>,
+    pub misconfigured: Vec<String>,
 
     pub revoke_method: RevokeMethod,
     pub revoke_token: Option<RevokedToken>,
@@ -113,6 +114,7 @@ impl Default for Settings {
             ok: None,
             invalid_grant: Vec::new(),
             transient: Vec::new(),
+            misconfigured: Vec::new(),
             revoke_method: RevokeMethod::default(),
             revoke_token: None,
             revoke_token_param: "token".into(),
@@ -504,6 +506,7 @@ pub(super) const KNOWN: &[(&str, &str, bool)] = &[
     ("ok", "What an answer that is a success has.", false),
     ("invalid_grant", "Error codes that mean: connect again.", false),
     ("transient", "Error codes that mean: later.", false),
+    ("misconfigured", "Error codes that mean: the operator must change something.", false),
     ("revoke_method", "POST, GET or DELETE.", false),
     ("revoke_token", "Which token is presented: refresh_token, access_token, both.", false),
     ("revoke_token_param", "The parameter with the token.", false),

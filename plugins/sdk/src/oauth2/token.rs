@@ -3,7 +3,7 @@
 use super::answer;
 use super::settings::{PkceMethod, RefreshBy, Settings, TokenMethod};
 use super::values::{Values, client_auth, with_fields, with_headers};
-use crate::http::Request;
+use crate::http::{Request, Response};
 use crate::{Context, CurrentTokens, Failure, Fields, Pkce, Tokens};
 
 /// Exchanges what came back for tokens, or asks for them with the client's own credentials.
@@ -44,7 +44,8 @@ pub fn exchange(
         }
     }
     values.add(&mut fields, &settings.token_params)?;
-    let mut tokens = request_tokens(cx, settings, &values.url(&settings.token_url)?, &fields)?;
+    let secrets = [given(&settings.callback_code).unwrap_or_default(), pkce.verifier.as_str()];
+    let mut tokens = request_tokens(cx, settings, &values.url(&settings.token_url)?, &fields, &secrets)?;
     // What the token endpoint says goes before what the browser brought.
     for (name, value) in kept.iter() {
         if tokens.keep.get(name).is_none() {
@@ -82,7 +83,7 @@ pub fn refresh(cx: &Context<'_>, settings: &Settings, current: &CurrentTokens) -
     }
     values.add(&mut fields, &settings.refresh_params)?;
     let template = settings.refresh_url.as_ref().unwrap_or(&settings.token_url);
-    let mut tokens = request_tokens(cx, settings, &values.url(template)?, &fields)?;
+    let mut tokens = request_tokens(cx, settings, &values.url(template)?, &fields, &[presented])?;
     if tokens.refresh_token == current.refresh_token {
         tokens.refresh_token = None;
     } else if tokens.refresh_expires_in.is_none() && tokens.refresh_token.is_some() {
@@ -91,7 +92,8 @@ pub fn refresh(cx: &Context<'_>, settings: &Settings, current: &CurrentTokens) -
     Ok(tokens)
 }
 
-/// Sends `fields` to the token endpoint `url`, with the client authenticated, and reads the answer.
+/// Sends `fields` to the token endpoint `url`, with the client authenticated, and reads the answer. No
+/// failure quotes words of the provider that have one of `secrets` in them.
 ///
 /// # Errors
 /// By the table in docs/oauth2.md.
@@ -100,14 +102,52 @@ pub fn request_tokens(
     settings: &Settings,
     url: &str,
     fields: &Fields,
+    secrets: &[&str],
 ) -> Result<Tokens, Failure> {
+    answer::tokens(cx, settings, &send_to_token_endpoint(cx, settings, url, fields)?, secrets)
+}
+
+/// Sends `fields` to the token endpoint `url`, with the client authenticated. Any status is an answer.
+///
+/// # Errors
+/// That there is no answer.
+pub fn send_to_token_endpoint(
+    cx: &Context<'_>,
+    settings: &Settings,
+    url: &str,
+    fields: &Fields,
+) -> Result<Response, Failure> {
     let in_query = settings.method == TokenMethod::Get;
     let (auth, own) = client_auth(settings, settings.client_auth, &cx.connection.client_id, url, in_query);
     let all: Fields = fields.iter().chain(own.iter()).collect();
     let request = Request::new(settings.method.as_method(), url).client_auth(auth);
-    let response = cx.send(&with_headers(with_fields(request, &all, settings.body), settings))?;
-    let presented: Vec<&str> = fields.iter().map(|(_, value)| value).collect();
-    answer::tokens(cx, settings, &response, &presented)
+    cx.send(&with_headers(with_fields(request, &all, settings.body), settings))
+}
+
+/// `current` with an access token that is good now, for providers that revoke by one: an ended one is
+/// refreshed first. `None` when the grant is gone, which is what a revocation is for.
+///
+/// # Errors
+/// Those of [`refresh`], but for a grant that is gone.
+pub fn alive(
+    cx: &Context<'_>,
+    settings: &Settings,
+    current: &CurrentTokens,
+) -> Result<Option<CurrentTokens>, Failure> {
+    let ended = current.expires_at.is_some_and(|end| end <= cx.now());
+    if !ended || current.refresh_token.is_none() {
+        return Ok(Some(current.clone()));
+    }
+    match refresh(cx, settings, current) {
+        Ok(tokens) => Ok(Some(CurrentTokens {
+            access_token: tokens.access_token,
+            refresh_token: tokens.refresh_token.or_else(|| current.refresh_token.clone()),
+            expires_at: tokens.expires_in.map(|life| cx.now().saturating_add(life)),
+            id_token: tokens.id_token.or_else(|| current.id_token.clone()),
+        })),
+        Err(Failure::InvalidGrant(_)) => Ok(None),
+        Err(failure) => Err(failure),
+    }
 }
 
 fn push_scopes(fields: &mut Fields, cx: &Context<'_>, settings: &Settings) {
