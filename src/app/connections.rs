@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::accounts;
-use crate::config::{self, Config};
+use crate::config::{self, BUILT_IN, Config};
 use crate::edge::data_dir;
 use crate::edge::entropy::SystemEntropy;
 use crate::edge::fetch::{Hosts, HttpFetch};
@@ -37,7 +37,8 @@ macro_rules! shipped {
 }
 
 /// What `builtin:NAME` names.
-const SHIPPED: [(&str, &[u8]); 1] = shipped!["oauth2"];
+const SHIPPED: [(&str, &[u8]); BUILT_IN.len()] =
+    shipped!["oauth2", "google", "github", "entra", "slack", "salesforce", "schwab", "apple", "meta"];
 
 /// What connections are made of and with.
 pub(super) struct Wanted<'a> {
