@@ -24,7 +24,8 @@ use palisade::edge::proxy::forward::{Reserved, Told};
 use palisade::edge::proxy::service::Live;
 use palisade::edge::proxy::upstream::Cluster;
 use palisade::ports::{
-    AccessGrant, Ended, InjectFault, Injector, Meter, Revocations, SignError, Signed, Signer, Verified, Verifier,
+    AccessGrant, Ended, InjectFault, Injector, Meter, Revocations, SignError, Signed, Signer, Verified,
+    Verifier,
 };
 use palisade::service::admit::{Admission, Authenticator};
 use secrecy::{ExposeSecret, SecretString};
@@ -296,7 +297,9 @@ async fn answer(mut stream: TcpStream, refused: &[&str], kept: Arc<Mutex<Vec<See
         let token = field(&head, "authorization").unwrap_or_default().to_owned();
         kept.lock().unwrap().push(Seen { head, body });
         let answer = match refused.iter().any(|number| token.ends_with(&format!("-{number}"))) {
-            true => "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Bearer realm=\"bank\"\r\nContent-Length: 5\r\n\r\nstale",
+            true => {
+                "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Bearer realm=\"bank\"\r\nContent-Length: 5\r\n\r\nstale"
+            }
             false => "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfine",
         };
         if stream.write_all(answer.as_bytes()).await.is_err() {
@@ -374,7 +377,8 @@ async fn a_route_without_it_gets_no_token_at_all() {
 async fn whoever_has_no_token_learns_what_to_do() {
     let upstream = Choosy::start(&[]).await;
     let world = world(upstream.scripted.address, INJECT).await;
-    let later = InjectFault::Unavailable { reason: "hunter2".into(), retry_after: Some(Duration::from_millis(8500)) };
+    let later =
+        InjectFault::Unavailable { reason: "hunter2".into(), retry_after: Some(Duration::from_millis(8500)) };
     let some_time = InjectFault::Unavailable { reason: "hunter2".into(), retry_after: None };
     for (fault, want, code, wait) in [
         (InjectFault::NotConnected, 403, "connection_required", None),

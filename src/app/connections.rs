@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{self, Config};
+use crate::domain::connection::Account;
 use crate::edge::data_dir;
 use crate::edge::entropy::SystemEntropy;
 use crate::edge::fetch::HttpFetch;
@@ -23,7 +24,6 @@ use crate::ports::{
     Authorization, CurrentTokens, Entropy, GrantedTokens, Pkce, ProviderCall, ProviderFault, ProviderInfo,
     Providers,
 };
-use crate::domain::connection::Account;
 use crate::service::accounts::Accounts;
 use crate::service::connections::{Connections, Parts, ProviderSettings, Settings};
 
@@ -42,7 +42,9 @@ impl Running {
     pub(super) async fn close(self, grace: Duration) {
         self.closing.cancel();
         if tokio::time::timeout(grace, self.working).await.is_err() {
-            tracing::warn!("the grace period ended with refreshes under way; the next start looks after them");
+            tracing::warn!(
+                "the grace period ended with refreshes under way; the next start looks after them"
+            );
         }
     }
 }

@@ -52,7 +52,9 @@ A connection is `pending` until its user has given consent, `active` while its t
     /// End a connection: the provider is told, the tokens are erased, the record stays.
     ///
     /// There is no way back but consent: the user must connect again.
-    #[command(after_help = "Example:\n  palisade connections revoke ann@example.com 019b1e25-4f6a-7d10-8e2b-6c9d1f3a5b7e")]
+    #[command(
+        after_help = "Example:\n  palisade connections revoke ann@example.com 019b1e25-4f6a-7d10-8e2b-6c9d1f3a5b7e"
+    )]
     Revoke {
         #[command(flatten)]
         connection: Named,
@@ -207,7 +209,10 @@ mod tests {
     #[test]
     fn what_is_asked_for_stays_in_its_place() {
         let named = Named { user: "a/b@example.com".to_owned(), id: "../x?y".to_owned() };
-        assert_eq!(named.path("/refresh"), "/admin/v1/users/a%2Fb@example.com/connections/..%2Fx%3Fy/refresh");
+        assert_eq!(
+            named.path("/refresh"),
+            "/admin/v1/users/a%2Fb@example.com/connections/..%2Fx%3Fy/refresh"
+        );
         let words: Vec<String> = Status::value_variants()
             .iter()
             .filter_map(|status| Some(status.to_possible_value()?.get_name().to_owned()))

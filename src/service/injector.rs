@@ -67,9 +67,8 @@ mod tests {
 
     #[test]
     fn what_passes_and_what_does_not_are_told_apart() {
-        let of = |kind, wait| {
-            fault(&ConnectionError::Provider { kind, reason: "why".into(), retry_after: wait })
-        };
+        let of =
+            |kind, wait| fault(&ConnectionError::Provider { kind, reason: "why".into(), retry_after: wait });
         let wait = Some(Duration::from_secs(9));
         assert_eq!(fault(&ConnectionError::NotFound), InjectFault::NotConnected);
         assert_eq!(fault(&ConnectionError::Pending), InjectFault::NotConnected);

@@ -3,9 +3,9 @@
 use super::super::body::MAX_BODY;
 use super::super::connections_fake;
 use super::*;
-use crate::service::accounts_world;
 use crate::ports::ProviderFault;
 use crate::service::accounts::Person;
+use crate::service::accounts_world;
 use crate::service::connection_fakes::{ACME, FakeProviders};
 use crate::service::connections::Begin;
 use crate::service::fakes::{FakeClock, FakeControl, FakeEntropy, FakeKeys, FakeSigner, FakeStore, NOW};
@@ -56,7 +56,11 @@ impl Api {
         let status = response.status().as_u16();
         assert_eq!(response.headers()[header::CACHE_CONTROL], "no-store");
         let is_problem = response.headers()[header::CONTENT_TYPE] == "application/problem+json";
-        assert_eq!(is_problem, (400..=499).contains(&status) || matches!(status, 500 | 502), "status {status}");
+        assert_eq!(
+            is_problem,
+            (400..=499).contains(&status) || matches!(status, 500 | 502),
+            "status {status}"
+        );
         let body = to_bytes(response.into_body(), 1 << 20).await.unwrap();
         (status, serde_json::from_slice(&body).unwrap_or(Value::Null))
     }
@@ -253,7 +257,7 @@ async fn connections_are_listed_looked_at_refreshed_and_ended() {
     let (status, refreshed) = api.post(&format!("{path}/refresh"), "").await;
     assert_eq!((status, &refreshed["failures"]), (200, &json!(0)));
     assert_eq!(api.providers.count("refresh"), 1);
-    api.providers.fail_with(ProviderFault::Misconfigured("no such client".into()));
+    api.providers.fail("refresh", ProviderFault::Misconfigured("no such client".into()));
     let (status, problem) = api.post(&format!("{path}/refresh"), "").await;
     assert_eq!((status, &problem["code"]), (502, &json!("provider_failed")));
     assert!(problem["detail"].as_str().unwrap().contains("no such client"), "{problem}");
@@ -281,7 +285,8 @@ async fn connections_are_listed_looked_at_refreshed_and_ended() {
 async fn every_configured_provider_is_told_of() {
     let (status, body) = api(None).get("/admin/v1/providers").await;
     assert_eq!(status, 200);
-    let told: Vec<_> = body["providers"].as_array().unwrap().iter().map(|p| (&p["name"], &p["in_service"])).collect();
+    let told: Vec<_> =
+        body["providers"].as_array().unwrap().iter().map(|p| (&p["name"], &p["in_service"])).collect();
     assert_eq!(told, [(&json!("acme"), &json!(true)), (&json!("broken"), &json!(false))]);
     assert_eq!(body["providers"][0]["display_name"], "Acme Bank");
 }

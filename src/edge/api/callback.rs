@@ -51,7 +51,11 @@ fn name(consent: Uuid) -> String {
 ///
 /// # Errors
 /// The value cannot stand in a header, which is none of ours.
-pub(super) fn cookie(state: &AuthState, consent: Uuid, browser: &SecretString) -> Result<HeaderValue, Failure> {
+pub(super) fn cookie(
+    state: &AuthState,
+    consent: Uuid,
+    browser: &SecretString,
+) -> Result<HeaderValue, Failure> {
     let cookie = set_cookie(state, consent, browser.expose_secret(), CONSENT_LIFE.as_secs());
     let mut value = HeaderValue::from_str(&cookie).map_err(|_| internal())?;
     value.set_sensitive(true);
@@ -164,11 +168,7 @@ async fn by_form(State(state): Shared, By(client): By, headers: HeaderMap, Form(
     let consent = state.connections.key.read_state(&sent.state).map(|state| state.consent);
     let has_cookie = consent.is_some_and(|consent| cookie_of(&headers, consent).is_some());
     let is_second = form_urlencoded::parse(&form).any(|(name, _)| name == ONCE_MORE);
-    if has_cookie || is_second {
-        complete(&state, &client, &headers, sent).await
-    } else {
-        once_more(&form)
-    }
+    if has_cookie || is_second { complete(&state, &client, &headers, sent).await } else { once_more(&form) }
 }
 
 async fn complete(state: &AuthState, client: &Client, headers: &HeaderMap, sent: Sent) -> Response {
@@ -254,7 +254,8 @@ fn failed(error: ConnectionError) -> Response {
             let failure = Failure::from(error);
             let words = failure.document()["detail"].as_str().unwrap_or_default().to_owned();
             let answered = axum::response::IntoResponse::into_response(failure);
-            let mut response = told(answered.status(), title, &format!("{words}. Go back to the app and try again."));
+            let mut response =
+                told(answered.status(), title, &format!("{words}. Go back to the app and try again."));
             if let Some(wait) = answered.headers().get(header::RETRY_AFTER) {
                 response.headers_mut().insert(header::RETRY_AFTER, wait.clone());
             }

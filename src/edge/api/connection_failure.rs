@@ -16,7 +16,9 @@ impl From<ConnectionError> for Failure {
     fn from(error: ConnectionError) -> Failure {
         match &error {
             ConnectionError::Store(error) => tracing::error!(%error, "the store refused a request"),
-            ConnectionError::Vault(error) => tracing::error!(%error, "the tokens of a connection stay sealed"),
+            ConnectionError::Vault(error) => {
+                tracing::error!(%error, "the tokens of a connection stay sealed")
+            }
             _ => {}
         }
         connection(&error)
@@ -123,7 +125,9 @@ mod tests {
             Some(ConnectionError::ReconnectNeeded) => ConnectionError::Revoked,
             Some(ConnectionError::Revoked) => ConnectionError::TokenAccess,
             Some(ConnectionError::TokenAccess) => failed(FaultKind::InvalidGrant),
-            Some(ConnectionError::Provider { kind: FaultKind::InvalidGrant, .. }) => failed(FaultKind::Transient),
+            Some(ConnectionError::Provider { kind: FaultKind::InvalidGrant, .. }) => {
+                failed(FaultKind::Transient)
+            }
             Some(ConnectionError::Provider { kind: FaultKind::Transient, .. }) => {
                 failed(FaultKind::Misconfigured)
             }

@@ -247,7 +247,11 @@ pub(super) struct FaultView {
 
 impl From<&Fault> for FaultView {
     fn from(fault: &Fault) -> FaultView {
-        FaultView { at: fault.at.0, kind: super::connection_failure::word(fault.kind), reason: fault.reason.clone() }
+        FaultView {
+            at: fault.at.0,
+            kind: super::connection_failure::word(fault.kind),
+            reason: fault.reason.clone(),
+        }
     }
 }
 

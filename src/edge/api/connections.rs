@@ -12,8 +12,8 @@ use utoipa_axum::routes;
 
 use super::auth::{Answered, AuthState, Shared, done};
 use super::body::{Failure, JsonBody, answer};
-use super::caller::{Bearer, By, Caller};
 use super::callback;
+use super::caller::{Bearer, By, Caller};
 use super::connection_schema::{
     BegunConnection, ConnectionList, ConnectionView, ImportedTokens, NewConnection, ProviderList, Token,
 };

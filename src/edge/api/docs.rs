@@ -10,8 +10,8 @@ use axum::response::Response;
 use axum::routing::get;
 use serde_json::Value;
 
-use super::openapi::told;
 use super::body::typed;
+use super::openapi::told;
 use super::pages;
 
 const STYLE: &str = include_str!("docs.css");

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header;
-use pingora::{Error, ErrorSource, ErrorType, Result};
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
+use pingora::{Error, ErrorSource, ErrorType, Result};
 
 use crate::domain::answer::Answer;
 use crate::domain::problem::Problem;

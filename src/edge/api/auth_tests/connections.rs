@@ -125,8 +125,10 @@ async fn only_the_browser_that_began_completes() {
     let api = api();
     api.ann().await;
     let token = access(&api.login().await);
-    let (first, second) =
-        (api.begin(&token, to_app()).await, api.begin(&token, json!({"provider": ACME, "another": true})).await);
+    let (first, second) = (
+        api.begin(&token, to_app()).await,
+        api.begin(&token, json!({"provider": ACME, "another": true})).await,
+    );
     assert_ne!(first.cookie.split('=').next(), second.cookie.split('=').next(), "both may be under way");
     let name = first.cookie.split('=').next().unwrap();
     let good = format!("code=c&state={}", first.state);
@@ -222,17 +224,29 @@ async fn tokens_are_for_those_whom_the_configuration_names() {
     assert_eq!(api.get(&path, &token).await.refusal(), (403, "token_access_denied".into()));
     let settings = &api.connections.settings;
     let mut open = (**settings.load()).clone();
-    open.providers.get_mut(ACME).unwrap().token_access.as_mut().unwrap().scopes.retain(|scope| scope != TOKENS);
+    open.providers
+        .get_mut(ACME)
+        .unwrap()
+        .token_access
+        .as_mut()
+        .unwrap()
+        .scopes
+        .retain(|scope| scope != TOKENS);
     settings.store(open.into());
     let given = api.get(&path, &token).await;
     assert_eq!(given.status, 200);
-    assert_eq!((&given.body()["access_token"], &given.body()["token_type"]), (&json!("a0.0"), &json!("Bearer")));
+    assert_eq!(
+        (&given.body()["access_token"], &given.body()["token_type"]),
+        (&json!("a0.0"), &json!("Bearer"))
+    );
     let none = api.ask("GET", &path, None, &Value::Null).await;
     assert_eq!(none.refusal(), (401, "token_missing".into()));
     assert_eq!(api.get(&path, "they/ann").await.refusal(), (403, "no_account".into()));
 
     let bob = format!("{}.v0", UserId(uuid::Uuid::from_u128(77)));
-    for (method, rest) in [("GET", ""), ("GET", "/token"), ("DELETE", ""), ("POST", "/refresh"), ("PUT", "/tokens")] {
+    for (method, rest) in
+        [("GET", ""), ("GET", "/token"), ("DELETE", ""), ("POST", "/refresh"), ("PUT", "/tokens")]
+    {
         let body = if method == "PUT" { json!({"access_token": "mine"}) } else { Value::Null };
         for id in [id.as_str(), "x", "%FF", "00000000-0000-0000-0000-000000000000"] {
             let tried = api.ask(method, &format!("/connections/{id}{rest}"), Some(&bob), &body).await;
@@ -277,9 +291,15 @@ async fn what_cannot_be_begun_is_refused_with_the_cure() {
         (json!({"provider": "shop"}), "invalid_request"),
         (json!({"provider": "shop", "parameters": {"shop": "x", "other": "y"}}), "invalid_request"),
         (json!({"provider": "shop", "parameters": shop, "scopes": ["a b"]}), "invalid_request"),
-        (json!({"provider": "shop", "parameters": shop, "return_to": "https://evil.test/"}), "invalid_request"),
+        (
+            json!({"provider": "shop", "parameters": shop, "return_to": "https://evil.test/"}),
+            "invalid_request",
+        ),
         (json!({"provider": "shop", "parameters": shop, "return_to": "//evil.test/"}), "invalid_request"),
-        (json!({"provider": "shop", "parameters": shop, "return_to": format!("{RETURN_TO}#x")}), "invalid_request"),
+        (
+            json!({"provider": "shop", "parameters": shop, "return_to": format!("{RETURN_TO}#x")}),
+            "invalid_request",
+        ),
         (json!({"provider": "shop", "parameters": shop, "connection": uuid::Uuid::nil()}), "not_found"),
     ] {
         let refused = api.ask("POST", "/connections", Some(&token), &body).await;
@@ -295,7 +315,10 @@ async fn what_cannot_be_begun_is_refused_with_the_cure() {
     let body = json!({"provider": "shop", "parameters": shop, "another": true});
     let active = api.ask("POST", "/connections", Some(&token), &body).await;
     assert_eq!((active.status, active.header("set-cookie")), (201, ""));
-    assert_eq!((&active.body()["status"], &active.body()["authorization_url"]), (&json!("active"), &Value::Null));
+    assert_eq!(
+        (&active.body()["status"], &active.body()["authorization_url"]),
+        (&json!("active"), &Value::Null)
+    );
 }
 
 #[tokio::test]
@@ -313,7 +336,7 @@ async fn what_the_provider_says_is_told_apart() {
         (ProviderFault::InvalidGrant("gone".into()), 409, "reconnect_needed", Value::Null),
         (ProviderFault::InvalidGrant("gone".into()), 409, "reconnect_needed", Value::Null),
     ] {
-        api.providers.fail_with(fault);
+        api.providers.fail("refresh", fault);
         let failed = api.ask("POST", &path, Some(&token), &Value::Null).await;
         assert_eq!((failed.refusal(), failed.body()["kind"].clone()), ((status, code.into()), kind));
         let waits: u64 = failed.header("retry-after").parse().unwrap_or_default();
