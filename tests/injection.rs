@@ -351,6 +351,20 @@ async fn the_providers_token_takes_the_place_of_the_callers_own() {
 }
 
 #[tokio::test]
+async fn whatever_carried_the_callers_own_token_is_taken_out() {
+    let upstream = Choosy::start(&[]).await;
+    let world = world(upstream.scripted.address, &format!("cookie = \"sid\"\n{INJECT}")).await;
+    let answer = world.get("Authorization: Basic YTpi\r\nCookie: sid=ann; a=b\r\n").await;
+    assert_eq!(status(&answer), 200, "{answer}");
+    let seen = upstream.seen().remove(0);
+    assert_eq!((seen.token(), field(&seen.head, "cookie")), ("Bearer ann-0", Some("a=b")));
+    // No name in `Connection` takes it away again.
+    let named = world.get(&format!("{ANN}Connection: Authorization\r\n")).await;
+    assert_eq!(status(&named), 200, "{named}");
+    assert_eq!(upstream.tokens(), ["Bearer ann-0", "Bearer ann-0"]);
+}
+
+#[tokio::test]
 async fn a_route_without_it_gets_no_token_at_all() {
     let upstream = Choosy::start(&[]).await;
     let world = world(upstream.scripted.address, "").await;
@@ -600,4 +614,40 @@ async fn a_websocket_is_opened_with_the_providers_token() {
     let echoed = tokio::time::timeout(PATIENCE, socket.next()).await.unwrap().unwrap().unwrap();
     assert_eq!(echoed.into_text().unwrap(), "hello");
     assert_eq!(*tokens.lock().unwrap(), ["Bearer ann-0", "Bearer ann-1"]);
+}
+
+#[tokio::test]
+async fn over_http_2_it_is_the_same() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let kept = Arc::clone(&seen);
+    let upstream = Scripted::start(move |stream| {
+        let kept = Arc::clone(&kept);
+        async move {
+            let mut connection = h2::server::handshake(stream).await.unwrap();
+            while let Some(Ok((request, mut respond))) = connection.accept().await {
+                let kept = Arc::clone(&kept);
+                tokio::spawn(async move {
+                    let (parts, mut stream) = request.into_parts();
+                    let mut body = Vec::new();
+                    while let Some(Ok(chunk)) = stream.data().await {
+                        let _ = stream.flow_control().release_capacity(chunk.len());
+                        body.extend_from_slice(&chunk);
+                    }
+                    let token = parts.headers["authorization"].to_str().unwrap().to_owned();
+                    let status = if token.ends_with("-0") { 401 } else { 200 };
+                    kept.lock().unwrap().push((token, body));
+                    let response = http::Response::builder().status(status).body(()).unwrap();
+                    let mut answer = respond.send_response(response, false).unwrap();
+                    answer.send_data(bytes::Bytes::from_static(b"from the upstream"), true).unwrap();
+                });
+            }
+        }
+    })
+    .await;
+    let world = world(upstream.address, &format!("http2 = true\n{INJECT}")).await;
+    let answer = world.post(b"body").await;
+    assert_eq!(status(&answer), 200, "{answer}");
+    let wanted = ["Bearer ann-0", "Bearer ann-1"].map(|token| (token.to_owned(), b"body".to_vec()));
+    assert_eq!(*seen.lock().unwrap(), wanted);
+    assert_eq!(world.replaced(), 1);
 }

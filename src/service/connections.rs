@@ -318,6 +318,24 @@ impl Connections {
         Connections::with_pauses(parts, &refresh::PAUSES)
     }
 
+    /// One that waits for nothing between tries.
+    #[cfg(test)]
+    pub(super) fn hasty(parts: Parts) -> Connections {
+        Connections::with_pauses(parts, &[Duration::ZERO; 2])
+    }
+
+    /// How many connections somebody waits for.
+    #[cfg(test)]
+    pub(super) fn waited_for(&self) -> usize {
+        self.0.turns.len()
+    }
+
+    /// How many wait for their turn with this one, or have it.
+    #[cfg(test)]
+    pub(super) fn queued(&self, id: ConnectionId) -> usize {
+        self.0.turns.queued(id)
+    }
+
     fn with_pauses(parts: Parts, pauses: &'static [Duration]) -> Connections {
         let (turns, unwritten, apart) = (Arc::default(), Mutex::default(), TaskTracker::new());
         Connections(Arc::new(Inner { parts, turns, unwritten, apart, pauses }))

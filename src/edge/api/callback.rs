@@ -19,7 +19,7 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use super::auth::{AuthState, Shared};
+use super::auth::{AuthState, Shared, done};
 use super::body::{Failure, internal};
 use super::caller::By;
 use super::docs::escaped;
@@ -119,6 +119,8 @@ fn read(encoded: &[u8]) -> Sent {
         (status = 200, content_type = "text/html", description = "A page that says how it went."),
         (status = 400, content_type = "text/html",
             description = "Nothing that this browser has begun within the last ten minutes."),
+        (status = 403, content_type = "text/html", description = "The account is gone."),
+        (status = 409, content_type = "text/html", description = "The connection was changed meanwhile."),
         (status = 429, content_type = "text/html", description = "Too many attempts.",
             headers(("Retry-After" = String, description = "Seconds to wait (RFC 9110 §10.2.3)."))),
         (status = 500, content_type = "text/html", description = "Something of ours failed."),
@@ -151,6 +153,8 @@ async fn by_query(
             description = "A page that says how it went, or one that sends the form once more from here."),
         (status = 400, content_type = "text/html",
             description = "Nothing that this browser has begun within the last ten minutes."),
+        (status = 403, content_type = "text/html", description = "The account is gone."),
+        (status = 409, content_type = "text/html", description = "The connection was changed meanwhile."),
         (status = 413, content_type = "text/html", description = "More than 64 KiB."),
         (status = 415, content_type = "text/html", description = "No form."),
         (status = 429, content_type = "text/html", description = "Too many attempts.",
@@ -194,9 +198,10 @@ fn gone_on(state: &AuthState, returned: &Returned) -> Response {
     let to = returned.return_to.as_ref().map(|to| location(to, returned));
     match to.map(HeaderValue::try_from) {
         Some(Ok(to)) => {
-            let mut response =
-                told(StatusCode::SEE_OTHER, "Connect an account", "Your browser goes on to the app.");
+            let mut response = done();
+            *response.status_mut() = StatusCode::SEE_OTHER;
             response.headers_mut().insert(header::LOCATION, to);
+            response.headers_mut().insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
             response
         }
         // It was read as a URL, which is visible ASCII; a page is an answer all the same.

@@ -62,7 +62,7 @@ async fn providers(State(state): Shared) -> Response {
             description = "Binds the consent to the browser; absent when there is none to give.")))),
     extensions(("x-codes" = json!([
         "unknown_provider", "invalid_request", "not_found", "too_many_connections", "too_many_attempts",
-        "provider_unavailable", "provider_failed", "conflict", "reconnect_needed"
+        "provider_unavailable", "provider_failed", "reconnect_needed", "connection_revoked", "conflict"
     ]))))]
 async fn begin(
     State(state): Shared,

@@ -13,6 +13,8 @@ mod caller;
 mod connection_failure;
 mod connection_schema;
 mod connections;
+#[cfg(test)]
+mod connections_fake;
 mod docs;
 mod health;
 mod openapi;

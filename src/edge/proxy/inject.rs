@@ -71,12 +71,13 @@ impl Source<'_> {
                 injected.token = token;
                 After::Renewed
             }
-            Err(fault) => {
-                let refusal = self.refusal(&injected.provider, fault);
-                match refusal {
-                    Refusal::NotConnected { .. } | Refusal::ReconnectNeeded { .. } => After::Lost(refusal),
-                    _ => After::Stands,
-                }
+            Err(fault @ (InjectFault::NotConnected | InjectFault::ReconnectNeeded)) => {
+                After::Lost(self.refusal(&injected.provider, fault))
+            }
+            Err(fault @ (InjectFault::Unavailable { .. } | InjectFault::Failed(_))) => {
+                let (request_id, provider) = (self.request_id, &injected.provider);
+                tracing::warn!(request_id, provider, reason = %fault, "an upstream's 401 stands");
+                After::Stands
             }
         }
     }

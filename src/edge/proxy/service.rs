@@ -12,7 +12,7 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use axum::Router;
 use bytes::Bytes;
-use http::{HeaderValue, Method, header};
+use http::{HeaderValue, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
@@ -116,18 +116,6 @@ impl Context {
     }
 }
 
-/// RFC 9110 §9.2.2.
-fn is_idempotent(method: &Method) -> bool {
-    matches!(
-        *method,
-        Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE
-    )
-}
-
-fn declared_length(header: &RequestHeader) -> Option<u64> {
-    header.headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
-}
-
 fn is_event_stream(value: Option<&HeaderValue>) -> bool {
     let text = value.and_then(|value| value.to_str().ok());
     text.is_some_and(|text| text.to_ascii_lowercase().contains("text/event-stream"))
@@ -185,7 +173,10 @@ impl Gateway {
                 context.route = Some(Arc::clone(permit.route()));
                 context.permit = Some(permit);
                 let limit = context.cluster()?.2.settings.max_body;
-                if limit.zip(declared_length(session.req_header())).is_some_and(|(most, sent)| sent > most) {
+                if limit
+                    .zip(inbound::declared_length(session.req_header()))
+                    .is_some_and(|(most, sent)| sent > most)
+                {
                     context.decision = "body_too_large";
                     context.permit = None;
                     return self.refuse(session, context, &outbound::too_large()).await;
@@ -412,7 +403,7 @@ impl ProxyHttp for Gateway {
     ) -> Box<Error> {
         let attempts = context.tried.len();
         let more = context.cluster().is_ok_and(|(.., cluster)| attempts <= cluster.settings.retries);
-        error.set_retry(more && is_idempotent(&session.req_header().method));
+        error.set_retry(more && inbound::is_idempotent(&session.req_header().method));
         error
     }
 
@@ -431,7 +422,7 @@ impl ProxyHttp for Gateway {
         // A pooled connection may have been closed under us; whether the request was acted on is not
         // known, so only what may be repeated is repeated, and only with its whole body at hand.
         let repeat = reused
-            && is_idempotent(&session.req_header().method)
+            && inbound::is_idempotent(&session.req_header().method)
             && !session.as_ref().retry_buffer_truncated();
         error.retry.decide_reuse(repeat);
         error.more_context(format!("upstream {}", peer._address))

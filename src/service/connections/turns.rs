@@ -62,6 +62,12 @@ impl Turns {
     pub(super) fn len(&self) -> usize {
         self.lock().len()
     }
+
+    /// How many wait for `id`, or have their turn.
+    #[cfg(test)]
+    pub(super) fn queued(&self, id: ConnectionId) -> usize {
+        self.lock().get(&id).map_or(0, |slot| Arc::strong_count(slot) - 1)
+    }
 }
 
 impl Turn {
