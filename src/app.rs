@@ -212,6 +212,10 @@ impl Control for Operator {
                     .to_owned(),
             );
         }
+        if !connections::start_alike(&before, &config) {
+            let keys = "[vault], connections.webhook and connections.cache take effect at the next start";
+            notices.push(keys.to_owned());
+        }
         // The ring signs, and revocations are kept, by what the start read: a verifier that went by
         // anything else would refuse our own valid tokens.
         config.tokens = before.tokens.clone();

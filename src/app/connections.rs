@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
 
 use crate::config::{self, Config};
 use crate::domain::connection::Account;
@@ -113,6 +114,19 @@ pub(super) fn settings(config: &Config) -> Settings {
         warn_ahead: *warn_ahead,
         providers,
     }
+}
+
+/// Whether both say the same of what only a start reads: the vault, the webhook, and where compiled components are
+/// kept.
+pub(super) fn start_alike(one: &Config, other: &Config) -> bool {
+    let secret = |secret: &SecretString| Zeroizing::new(secret.expose_secret().to_owned());
+    let read = |config: &Config| {
+        let keys: Vec<_> = config.vault.keys.iter().map(secret).collect();
+        let webhook = config.connections.webhook.as_ref();
+        let webhook = webhook.map(|webhook| (webhook.url.clone(), secret(&webhook.secret)));
+        (keys, webhook, config.connections.cache.clone())
+    };
+    read(one) == read(other)
 }
 
 /// Where no component can be run, no provider is in service. The plugin host takes its place.
