@@ -121,13 +121,19 @@ pub struct Begun {
 }
 
 /// What came back from the provider, in the query of the callback or in a form (`form_post`).
-#[derive(Debug)]
 pub struct Callback {
     pub state: String,
     /// The cookie of the browser, as far as there is one.
     pub browser: Option<SecretString>,
     /// Every parameter but `state`.
     pub parameters: Vec<(String, SecretString)>,
+}
+
+impl std::fmt::Debug for Callback {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names: Vec<&str> = self.parameters.iter().map(|(name, _)| name.as_str()).collect();
+        f.debug_struct("Callback").field("parameters", &names).finish_non_exhaustive()
+    }
 }
 
 /// Where a browser goes from the callback.
@@ -242,8 +248,15 @@ struct Inner {
     unwritten: Mutex<HashMap<ConnectionId, Unwritten>>,
     /// What runs to its end though its caller is gone.
     apart: TaskTracker,
-    /// The pauses between tries to write tokens that just came.
+    waits: Waits,
+}
+
+/// How long is waited, where something waits.
+struct Waits {
+    /// Between tries to write tokens that just came.
     pauses: &'static [Duration],
+    /// For a fresher token, by a caller whose present one is good.
+    patience: Duration,
 }
 
 impl std::ops::Deref for Connections {
@@ -315,13 +328,13 @@ fn standing(connection: &Connection) -> Result<(), ConnectionError> {
 impl Connections {
     #[must_use]
     pub fn new(parts: Parts) -> Connections {
-        Connections::with_pauses(parts, &refresh::PAUSES)
+        Connections::waiting(parts, Waits { pauses: &refresh::PAUSES, patience: token::PATIENCE })
     }
 
-    /// One that waits for nothing between tries.
+    /// One that does not pause between tries.
     #[cfg(test)]
-    pub(super) fn hasty(parts: Parts) -> Connections {
-        Connections::with_pauses(parts, &[Duration::ZERO; 2])
+    pub(super) fn hasty(parts: Parts, patience: Duration) -> Connections {
+        Connections::waiting(parts, Waits { pauses: &[Duration::ZERO; 2], patience })
     }
 
     /// How many connections somebody waits for.
@@ -336,9 +349,9 @@ impl Connections {
         self.0.turns.queued(id)
     }
 
-    fn with_pauses(parts: Parts, pauses: &'static [Duration]) -> Connections {
+    fn waiting(parts: Parts, waits: Waits) -> Connections {
         let (turns, unwritten, apart) = (Arc::default(), Mutex::default(), TaskTracker::new());
-        Connections(Arc::new(Inner { parts, turns, unwritten, apart, pauses }))
+        Connections(Arc::new(Inner { parts, turns, unwritten, apart, waits }))
     }
 
     fn now(&self) -> UnixTime {

@@ -27,12 +27,12 @@ use crate::domain::mail::Letter;
 use crate::domain::opaque::ServerKey;
 use crate::domain::route::Require;
 use crate::domain::time::UnixTime;
-use crate::ports::{Change, Clock, Store};
+use crate::ports::{Change, Clock, Entropy, Store};
 
 pub(crate) const RETURN_TO: &str = "https://app.test/settings?tab=banks";
 
-pub(crate) struct World {
-    pub(crate) connections: Connections,
+/// Everything that outlives a run of the program.
+pub(crate) struct Fakes {
     pub(crate) store: Arc<FakeStore>,
     pub(crate) providers: Arc<FakeProviders>,
     pub(crate) vault: Arc<FakeVault>,
@@ -42,6 +42,19 @@ pub(crate) struct World {
     pub(crate) audit: Arc<FakeAudit>,
     entropy: Arc<FakeEntropy>,
     pub(crate) ann: Person,
+}
+
+pub(crate) struct World {
+    pub(crate) connections: Connections,
+    fakes: Fakes,
+}
+
+impl std::ops::Deref for World {
+    type Target = Fakes;
+
+    fn deref(&self) -> &Fakes {
+        &self.fakes
+    }
 }
 
 pub(crate) fn settings() -> Settings {
@@ -59,55 +72,45 @@ pub(crate) fn settings() -> Settings {
 /// Ann has an account, and no connection yet.
 pub(crate) async fn world() -> World {
     let ann = UserId(Uuid::from_u128(0xa << 64));
-    let store = Arc::new(FakeStore::default());
-    store.commit(vec![Change::CreateUser(user(ann))]).await.unwrap();
-    let (clock, limiter, audit) = (Arc::default(), Arc::default(), Arc::default());
-    let (providers, vault, webhook) = (Arc::new(FakeProviders::open()), Arc::default(), Arc::default());
-    let entropy = Arc::new(FakeEntropy::default());
-    World {
-        connections: Connections::hasty(parts(
-            &store, &providers, &vault, &webhook, &clock, &limiter, &audit, &entropy,
-        )),
-        store,
-        providers,
-        vault,
-        webhook,
-        clock,
-        limiter,
-        audit,
-        entropy,
+    let fakes = Fakes {
+        store: Arc::default(),
+        providers: Arc::new(FakeProviders::open()),
+        vault: Arc::default(),
+        webhook: Arc::default(),
+        clock: Arc::default(),
+        limiter: Arc::default(),
+        audit: Arc::default(),
+        entropy: Arc::default(),
         ann: Person { user: ann, session: None },
-    }
+    };
+    fakes.store.commit(vec![Change::CreateUser(user(ann))]).await.unwrap();
+    World { connections: fakes.run(PATIENCE), fakes }
 }
 
-#[allow(clippy::too_many_arguments, reason = "as many as there are")]
-fn parts(
-    store: &Arc<FakeStore>,
-    providers: &Arc<FakeProviders>,
-    vault: &Arc<FakeVault>,
-    webhook: &Arc<FakeWebhook>,
-    clock: &Arc<FakeClock>,
-    limiter: &Arc<FakeLimiter>,
-    audit: &Arc<FakeAudit>,
-    entropy: &Arc<FakeEntropy>,
-) -> Parts {
-    use crate::ports::Entropy;
-    Parts {
-        store: Arc::clone(store) as _,
-        providers: Arc::clone(providers) as _,
-        vault: Arc::clone(vault) as _,
-        webhook: Arc::clone(webhook) as _,
-        clock: Arc::clone(clock) as _,
-        entropy: Arc::clone(entropy) as _,
-        limiter: Arc::clone(limiter) as _,
-        audit: Arc::clone(audit) as _,
-        key: Arc::new(ServerKey::new(Zeroizing::new([9; 32]))),
-        issuer: "https://us.test".to_owned(),
-        tasks: Arc::new(Notify::new()),
-        outbox: Arc::new(Notify::new()),
-        due: Arc::new(Notify::new()),
-        run: entropy.uuid(),
-        settings: ArcSwap::from_pointee(settings()),
+/// As long as nothing hangs, nobody waits for so long.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+impl Fakes {
+    /// A run of the program over what there is.
+    fn run(&self, patience: Duration) -> Connections {
+        let parts = Parts {
+            store: Arc::clone(&self.store) as _,
+            providers: Arc::clone(&self.providers) as _,
+            vault: Arc::clone(&self.vault) as _,
+            webhook: Arc::clone(&self.webhook) as _,
+            clock: Arc::clone(&self.clock) as _,
+            entropy: Arc::clone(&self.entropy) as _,
+            limiter: Arc::clone(&self.limiter) as _,
+            audit: Arc::clone(&self.audit) as _,
+            key: Arc::new(ServerKey::new(Zeroizing::new([9; 32]))),
+            issuer: "https://us.test".to_owned(),
+            tasks: Arc::new(Notify::new()),
+            outbox: Arc::new(Notify::new()),
+            due: Arc::new(Notify::new()),
+            run: self.entropy.uuid(),
+            settings: ArcSwap::from_pointee(settings()),
+        };
+        Connections::hasty(parts, patience)
     }
 }
 
@@ -155,9 +158,12 @@ pub(crate) fn acme() -> Begin {
 impl World {
     /// Another run of the program over the same store: nothing in memory is left.
     pub(crate) fn restart(&mut self) {
-        let World { store, providers, vault, webhook, clock, limiter, audit, entropy, .. } = &*self;
-        let parts = parts(store, providers, vault, webhook, clock, limiter, audit, entropy);
-        self.connections = Connections::hasty(parts);
+        self.connections = self.fakes.run(PATIENCE);
+    }
+
+    /// From now on whoever has a good token waits for no other.
+    pub(crate) fn be_impatient(&mut self) {
+        self.connections = self.fakes.run(Duration::ZERO);
     }
 
     pub(crate) fn set(&self, edit: impl FnOnce(&mut Settings)) {

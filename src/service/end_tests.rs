@@ -310,6 +310,21 @@ async fn what_an_earlier_key_has_sealed_is_sealed_anew() {
 }
 
 #[tokio::test]
+async fn what_a_new_configuration_wants_becomes_due() {
+    let world = world().await;
+    world.set(|settings| settings.keep_fresh = false);
+    let id = world.connect(acme()).await;
+    world.connections.reseal_step(None).await.unwrap();
+    assert_eq!(world.stored(id).await.due_at, None);
+    world.set(|settings| settings.keep_fresh = true);
+    assert_eq!(world.connections.reseal_step(None).await.unwrap().renewed, 0);
+    assert!(world.stored(id).await.due_at.is_some());
+    let revision = world.stored(id).await.revision;
+    world.connections.reseal_step(None).await.unwrap();
+    assert_eq!(world.stored(id).await.revision, revision, "nothing is written that changes nothing");
+}
+
+#[tokio::test]
 async fn all_pages_are_sealed_anew() {
     let world = world().await;
     world.providers.edit_info(|info| info.can_identify = false);

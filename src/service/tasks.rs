@@ -121,7 +121,7 @@ impl Accounts {
                 self.wished_for(*user, email, *generation).await?.into()
             }
             Work::ForgetUnverified(user) => match self.store.user(*user).await? {
-                Some(user) => self.forget_unverified(user),
+                Some(user) => self.forget_unverified(user).await?,
                 None => Done::default(),
             },
             Work::Revoke(revocation) => vec![Change::Revoke(revocation.clone())].into(),
@@ -165,22 +165,22 @@ impl Accounts {
 
     /// Whoever registered it has not come back. An operator who has given it anything, or has disabled it,
     /// wants to keep it.
-    fn forget_unverified(&self, user: User) -> Done {
+    async fn forget_unverified(&self, user: User) -> Result<Done, StoreError> {
         if user.email_verified || !user.active || !user.scopes.is_empty() || !user.claims.is_empty() {
-            return Done::default();
+            return Ok(Done::default());
         }
         let end = user.updated_at.plus(UNVERIFIED_LIFE);
         if self.now() < end {
-            return vec![self.later(end, Work::ForgetUnverified(user.id))].into();
+            return Ok(vec![self.later(end, Work::ForgetUnverified(user.id))].into());
         }
         let about = About::user(user.id).because("never_verified");
         let raised = self.raising(user.id, "account never verified");
         let id = user.id;
-        Done {
-            // Written once more before it goes: not when somebody has verified it meanwhile.
-            changes: vec![Change::UpdateUser(user), raised, Change::DeleteUser(id)],
-            noted: Some((Action::DeleteUser, Outcome::Success, about)),
-        }
+        // Written once more before it goes: not when somebody has verified it meanwhile.
+        let mut changes = vec![Change::UpdateUser(user), raised];
+        changes.extend(self.ending_grants(id).await?);
+        changes.push(Change::DeleteUser(id));
+        Ok(Done { changes, noted: Some((Action::DeleteUser, Outcome::Success, about)) })
     }
 
     /// The address has an account. Its owner is told. As long as nobody has shown that the address is

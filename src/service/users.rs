@@ -13,7 +13,7 @@ use crate::domain::mail::{Letter, Mail};
 use crate::domain::session::Session;
 use crate::domain::task::{Errand, Work};
 use crate::domain::time::UnixTime;
-use crate::ports::{Change, CommitError};
+use crate::ports::{Change, CommitError, StoreError};
 
 /// The most that one list shows.
 pub const MAX_LISTED: usize = 1000;
@@ -221,7 +221,7 @@ impl Accounts {
 
     /// What ends an account's grants at their providers, once its records are gone: errands that hold the
     /// tokens, sealed as they are. No provider holds a deletion up.
-    async fn ending_grants(&self, id: UserId) -> Result<Vec<Change>, AccountError> {
+    pub(super) async fn ending_grants(&self, id: UserId) -> Result<Vec<Change>, StoreError> {
         let mut changes = Vec::new();
         for connection in self.store.connections(id).await? {
             if connection.tokens.is_some() {

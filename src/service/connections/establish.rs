@@ -29,7 +29,7 @@ impl Connections {
         let grant = self.first_grant(&asked, granted, scopes, asked_at);
         let _turn = self.0.turns.turn(connection.id).await;
         self.unwritten().remove(&connection.id);
-        let mut pauses = self.0.pauses.iter();
+        let mut pauses = self.0.waits.pauses.iter();
         loop {
             match self.put(&asked, &grant, asked_at).await {
                 Ok((connection, older)) => {

@@ -223,7 +223,7 @@ impl Connections {
 
     /// Writes what a refresh brought, and does not give up easily: there is nothing else left of the grant.
     async fn write(&self, new: Unwritten) -> Refreshed {
-        let mut pauses = self.0.pauses.iter();
+        let mut pauses = self.0.waits.pauses.iter();
         loop {
             let renew = |connection: &mut Connection| connection.renew(new.grant.clone(), new.at);
             let error = match self.amend(&new.base, Vec::new(), renew).await {

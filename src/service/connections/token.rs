@@ -12,7 +12,7 @@ use crate::domain::identity::Identity;
 use crate::service::accounts::{About, Client, Person};
 
 /// How long a caller waits for a fresher token than the good one there is.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 /// RFC 6750.
 const BEARER: &str = "Bearer";
 
@@ -37,8 +37,16 @@ impl Connections {
             self.note(&who, Action::ReadProviderToken, Outcome::Denied, about.because("token_access"));
             return Err(ConnectionError::TokenAccess);
         }
-        let connection = self.good(connection).await?;
-        let access_token = self.open_access(&connection)?;
+        let good = self.good(connection).await;
+        let opened = good.and_then(|connection| Ok((self.open_access(&connection)?, connection)));
+        let (access_token, connection) = match opened {
+            Ok(opened) => opened,
+            Err(error) => {
+                let about = about.because(error.to_string());
+                self.note(&who, Action::ReadProviderToken, Outcome::Failed, about);
+                return Err(error);
+            }
+        };
         self.note(&who, Action::ReadProviderToken, Outcome::Success, about);
         Ok(ProviderToken {
             access_token,
@@ -112,7 +120,7 @@ impl Connections {
         if !is_good {
             return refreshing.await;
         }
-        match tokio::time::timeout(PATIENCE, refreshing).await {
+        match tokio::time::timeout(self.0.waits.patience, refreshing).await {
             Ok(Err(ConnectionError::Provider { .. } | ConnectionError::Vault(_))) | Err(_) => Ok(connection),
             // Unless the provider has replaced it meanwhile.
             Ok(Err(ConnectionError::Store(_))) if !self.unwritten().contains_key(&connection.id) => {
