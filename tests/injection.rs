@@ -353,13 +353,15 @@ async fn the_providers_token_takes_the_place_of_the_callers_own() {
 #[tokio::test]
 async fn whatever_carried_the_callers_own_token_is_taken_out() {
     let upstream = Choosy::start(&[]).await;
-    let world = world(upstream.scripted.address, &format!("cookie = \"sid\"\n{INJECT}")).await;
+    let world = world(upstream.scripted.address, &format!("token = {{ cookie = \"sid\" }}\n{INJECT}")).await;
     let answer = world.get("Authorization: Basic YTpi\r\nCookie: sid=ann; a=b\r\n").await;
     assert_eq!(status(&answer), 200, "{answer}");
     let seen = upstream.seen().remove(0);
     assert_eq!((seen.token(), field(&seen.head, "cookie")), ("Bearer ann-0", Some("a=b")));
     // No name in `Connection` takes it away again.
-    let named = world.get(&format!("{ANN}Connection: Authorization\r\n")).await;
+    let request =
+        format!("GET /x HTTP/1.1\r\nHost: app.test\r\n{ANN}Connection: authorization, close\r\n\r\n");
+    let named = world.send(request).await;
     assert_eq!(status(&named), 200, "{named}");
     assert_eq!(upstream.tokens(), ["Bearer ann-0", "Bearer ann-0"]);
 }

@@ -8,13 +8,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use secrecy::{ExposeSecret, SecretString};
-use serde_json::{Value, json};
 
+pub(crate) use super::token_fakes::{FakeKeys, FakeSigner};
 use crate::domain::account::{PasswordHash, User, UserId};
 use crate::domain::audit::Event;
 use crate::domain::connection::{Connection, ConnectionId};
 use crate::domain::email::EmailAddress;
-use crate::domain::identity::Identity;
 use crate::domain::link::Link;
 use crate::domain::mail::Mail;
 use crate::domain::opaque::TokenHash;
@@ -41,25 +40,6 @@ impl FakeClock {
 impl Clock for FakeClock {
     fn now(&self) -> UnixTime {
         UnixTime(NOW.0 + self.0.load(Ordering::Relaxed))
-    }
-}
-
-/// Signs with no key: `SUB.vVERSION`, and `.SESSION` when there is one.
-pub(crate) struct FakeSigner;
-
-impl Signer for FakeSigner {
-    fn issuer(&self) -> &str {
-        "https://us.test"
-    }
-
-    fn access_token(&self, grant: &AccessGrant, ttl: Duration, now: UnixTime) -> Result<Signed, SignError> {
-        let session = grant.session.as_ref().map(|session| format!(".{session}")).unwrap_or_default();
-        let token = format!("{}.v{}{session}", grant.subject, grant.version);
-        Ok(Signed { token, token_id: "fake".to_owned(), expires_at: now.plus(ttl) })
-    }
-
-    fn assertion(&self, _: &Identity, _: &str, _: UnixTime) -> Result<String, SignError> {
-        Err(SignError("a fake".to_owned()))
     }
 }
 
@@ -475,35 +455,6 @@ pub(crate) struct FakeAudit(pub Mutex<Vec<Event>>);
 impl Audit for FakeAudit {
     fn record(&self, event: Event) {
         self.0.lock().unwrap().push(event);
-    }
-}
-
-/// A ring of names.
-#[derive(Default)]
-pub(crate) struct FakeKeys {
-    turns: Mutex<u64>,
-}
-
-#[async_trait]
-impl Keys for FakeKeys {
-    fn list(&self) -> Vec<KeyInfo> {
-        vec![KeyInfo {
-            kid: format!("k{}", self.turns.lock().unwrap()),
-            algorithm: "EdDSA".to_owned(),
-            state: KeyState::Active,
-            created_at: NOW,
-            activated_at: Some(NOW),
-            retired_at: None,
-        }]
-    }
-
-    fn jwks(&self) -> Value {
-        json!({"keys": [{"kty": "OKP", "kid": "k0"}]})
-    }
-
-    async fn rotate(&self, _: UnixTime) -> Result<Vec<KeyInfo>, SignError> {
-        *self.turns.lock().unwrap() += 1;
-        Ok(self.list())
     }
 }
 

@@ -1,18 +1,69 @@
-//! Fakes of what decides about tokens, for tests only.
+//! Fakes of what signs tokens and decides about them, for tests only.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use serde_json::{Value, json};
 
-use super::fakes::FakeStore;
+use super::fakes::{FakeStore, NOW};
 use crate::domain::identity::Identity;
 use crate::domain::revocation::{keys_of, limit_reaches};
 use crate::domain::time::UnixTime;
 use crate::domain::verdict::TokenFault;
-use crate::ports::{Revocations, Verified, Verifier};
+use crate::ports::{
+    AccessGrant, KeyInfo, KeyState, Keys, Revocations, SignError, Signed, Signer, Verified, Verifier,
+};
 
-/// Reads what [`super::fakes::FakeSigner`] writes; `they/SUB` is a token of another issuer. All else is malformed.
+/// Signs with no key: `SUB.vVERSION`, and `.SESSION` when there is one.
+pub(crate) struct FakeSigner;
+
+impl Signer for FakeSigner {
+    fn issuer(&self) -> &str {
+        "https://us.test"
+    }
+
+    fn access_token(&self, grant: &AccessGrant, ttl: Duration, now: UnixTime) -> Result<Signed, SignError> {
+        let session = grant.session.as_ref().map(|session| format!(".{session}")).unwrap_or_default();
+        let token = format!("{}.v{}{session}", grant.subject, grant.version);
+        Ok(Signed { token, token_id: "fake".to_owned(), expires_at: now.plus(ttl) })
+    }
+
+    fn assertion(&self, _: &Identity, _: &str, _: UnixTime) -> Result<String, SignError> {
+        Err(SignError("a fake".to_owned()))
+    }
+}
+
+/// A ring of names.
+#[derive(Default)]
+pub(crate) struct FakeKeys {
+    turns: Mutex<u64>,
+}
+
+#[async_trait]
+impl Keys for FakeKeys {
+    fn list(&self) -> Vec<KeyInfo> {
+        vec![KeyInfo {
+            kid: format!("k{}", self.turns.lock().unwrap()),
+            algorithm: "EdDSA".to_owned(),
+            state: KeyState::Active,
+            created_at: NOW,
+            activated_at: Some(NOW),
+            retired_at: None,
+        }]
+    }
+
+    fn jwks(&self) -> Value {
+        json!({"keys": [{"kty": "OKP", "kid": "k0"}]})
+    }
+
+    async fn rotate(&self, _: UnixTime) -> Result<Vec<KeyInfo>, SignError> {
+        *self.turns.lock().unwrap() += 1;
+        Ok(self.list())
+    }
+}
+
+/// Reads what [`FakeSigner`] writes; `they/SUB` is a token of another issuer. All else is malformed.
 pub(crate) struct FakeVerifier;
 
 #[async_trait]

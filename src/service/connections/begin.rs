@@ -141,7 +141,7 @@ impl Connections {
     ) -> (Consent, SecretString) {
         let mut bytes = Zeroizing::new([0; 32]);
         self.entropy.fill(&mut *bytes);
-        let browser = SecretString::from(URL_SAFE_NO_PAD.encode(&*bytes));
+        let browser = SecretString::from(URL_SAFE_NO_PAD.encode(*bytes));
         let consent = Consent {
             id: self.entropy.uuid(),
             browser: TokenHash::of(browser.expose_secret().as_bytes()),
