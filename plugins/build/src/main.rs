@@ -18,7 +18,7 @@ use provenance::{Component, Provenance};
 use toolchain::Toolchain;
 
 /// No committed component is larger, in bytes.
-const LARGEST: usize = 300 * 1024;
+const LARGEST: usize = 300_000;
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
@@ -82,7 +82,8 @@ fn check() -> Outcome<()> {
         match committed.components.get(name) {
             None => wrong.push(format!("{name}: is not in dist/")),
             Some(known) if known.sha256 != provenance::sha256(&file) => {
-                wrong.push(format!("{name}: dist/{name}.wasm is not the file that PROVENANCE.toml speaks of"));
+                wrong
+                    .push(format!("{name}: dist/{name}.wasm is not the file that PROVENANCE.toml speaks of"));
             }
             Some(known) if known.sources != provenance.components[name].sources => {
                 wrong.push(format!("{name}: its sources changed after dist/{name}.wasm was built"));
@@ -90,7 +91,9 @@ fn check() -> Outcome<()> {
             Some(_) if same_toolchain && file != *bytes => {
                 wrong.push(format!("{name}: the same sources and toolchain gave other bytes"));
             }
-            Some(_) => println!("{name}: {}", if same_toolchain { "the same bytes" } else { "the same sources" }),
+            Some(_) => {
+                println!("{name}: {}", if same_toolchain { "the same bytes" } else { "the same sources" })
+            }
         }
     }
     for name in committed.components.keys().filter(|name| !provenance.components.contains_key(*name)) {
