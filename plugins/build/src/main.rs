@@ -150,3 +150,56 @@ fn componentize(core: &Path, component: &Path) -> Outcome<()> {
     println!("{}: {} bytes, {wit}", component.display(), bytes.len());
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Needs no compiler for WebAssembly, so everybody's `cargo test` sees a forgotten `make plugins`.
+    #[test]
+    fn what_is_committed_is_of_these_sources() {
+        let root = root();
+        let known = Provenance::read(&root.join("dist")).unwrap();
+        let shipped: Vec<Plugin> =
+            plugin::all(&root).unwrap().into_iter().filter(|plugin| plugin.dist).collect();
+        assert_eq!(shipped.len(), known.components.len());
+        for plugin in shipped {
+            let name = &plugin.name;
+            let bytes = fs::read(root.join(format!("dist/{name}.wasm"))).unwrap();
+            let component = &known.components[name];
+            assert_eq!(component.sha256, provenance::sha256(&bytes), "{name}");
+            assert_eq!(component.size, bytes.len(), "{name}");
+            assert_eq!(component.wit, component::interface(&bytes).unwrap(), "{name}");
+            let sources = provenance::sources(&root, &plugin).unwrap();
+            assert_eq!(component.sources, sources, "{name}: run `make plugins` and commit plugins/dist");
+        }
+    }
+
+    #[test]
+    fn components_of_earlier_versions_are_of_their_version() {
+        let mut seen = 0;
+        for version in fs::read_dir(root().join("compat")).unwrap().map(|entry| entry.unwrap().path()) {
+            if !version.is_dir() {
+                continue;
+            }
+            let name = version.file_name().unwrap().to_string_lossy().into_owned();
+            for file in fs::read_dir(&version).unwrap().map(|entry| entry.unwrap().path()) {
+                let interface = component::interface(&fs::read(&file).unwrap()).unwrap();
+                assert_eq!(interface, format!("palisade:provider@{name}"), "{}", file.display());
+                seen += 1;
+            }
+        }
+        assert!(seen >= 2);
+    }
+
+    #[test]
+    fn what_is_no_component_is_refused() {
+        // An empty core module, and no module at all.
+        for bytes in [b"\0asm\x01\0\0\0".as_slice(), b"nonsense"] {
+            assert!(component::interface(bytes).is_err());
+        }
+        assert!(component::encode(b"nonsense").is_err());
+        let empty = component::encode(b"\0asm\x01\0\0\0").unwrap();
+        assert!(component::interface(&empty).unwrap_err().to_string().contains("does not export"));
+    }
+}
