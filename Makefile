@@ -8,7 +8,7 @@ VENV := target/wider/venv
 PROVIDER := target/wider/provider
 
 .DEFAULT_GOAL := help
-.PHONY: help deps deps-wider deps-bench run test test-wider bench bench-store soak dist lint
+.PHONY: help deps deps-wider deps-bench deps-plugins run test test-wider bench bench-store soak plugins plugins-check dist lint
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -78,6 +78,30 @@ bench: deps-bench ## requests per second without and with authentication (5 minu
 
 bench-store: deps ## durable commits per second, and what a million revocations cost (2 minutes)
 	$(CARGO) run --locked --release --example bench_store
+
+# A compiler for WebAssembly: the toolchain at hand, or Debian's beside it.
+deps-plugins: deps
+	@if [ -d "$$(rustc --print sysroot)/lib/rustlib/wasm32-unknown-unknown" ]; then :; \
+	elif [ -x /usr/bin/rustc ] && [ -f /usr/lib/rustlib/src/rust/library/Cargo.lock ] && \
+		{ [ -x "$$(rustc --print sysroot)/lib/rustlib/$$(uname -m)-unknown-linux-gnu/bin/rust-lld" ] || \
+		command -v rust-lld wasm-ld >/dev/null; }; then :; \
+	elif command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+		apt-get update -qq && $(APT) rustc-web cargo-web rust-web-src lld; \
+	else \
+		echo "The plugins need a Rust compiler for WebAssembly. Install one of these first:" >&2; \
+		echo "  with rustup     rustup target add wasm32-unknown-unknown" >&2; \
+		echo "  Debian          sudo apt-get install rustc-web cargo-web rust-web-src lld" >&2; \
+		exit 1; \
+	fi
+
+plugins: deps-plugins ## the provider plugins, from source to plugins/dist (2 minutes)
+	cd plugins && CARGO="$(CARGO)" $(CARGO) run --locked --quiet --package palisade-plugins -- write
+
+plugins-check: deps-plugins ## the plugins' lints and tests, and whether plugins/dist is what their sources make
+	cd plugins && $(CARGO) fmt --check
+	cd plugins && $(CARGO) clippy --locked --workspace --all-targets --all-features -- -D warnings
+	cd plugins && $(CARGO) test --locked --workspace --all-features
+	cd plugins && CARGO="$(CARGO)" $(CARGO) run --locked --quiet --package palisade-plugins -- check
 
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 DIST = palisade-$(VERSION)-$(shell uname -s | tr A-Z a-z)-$(shell uname -m)

@@ -66,7 +66,12 @@ impl Flow for Apple {
         })
     }
 
-    fn authorize(cx: &Context<'_>, own: &Settings, state: &str, pkce: &Pkce) -> Result<Authorization, Failure> {
+    fn authorize(
+        cx: &Context<'_>,
+        own: &Settings,
+        state: &str,
+        pkce: &Pkce,
+    ) -> Result<Authorization, Failure> {
         let mut standard = Self::standard(own, Step::Authorize)?;
         let mode = if cx.connection.scopes.is_empty() { "query" } else { "form_post" };
         standard.authorize_params.set("response_mode", mode);
@@ -77,7 +82,8 @@ impl Flow for Apple {
         let mut tokens = oauth2::exchange(cx, &Self::standard(own, Step::Exchange)?, callback, pkce)?;
         let user: Value =
             callback.get("user").and_then(|user| serde_json::from_str(user).ok()).unwrap_or_default();
-        let names = ["name.firstName", "name.lastName"].into_iter().filter_map(|path| json::text_at(&user, path));
+        let names =
+            ["name.firstName", "name.lastName"].into_iter().filter_map(|path| json::text_at(&user, path));
         let name = names.collect::<Vec<_>>().join(" ");
         if (1..=256).contains(&name.len()) {
             tokens.keep.set(NAME, name);

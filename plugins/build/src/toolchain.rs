@@ -20,8 +20,8 @@ pub struct Toolchain {
     cargo: PathBuf,
     rustc: PathBuf,
     version: String,
-    /// The linker, where the standard library is built along.
-    linker: Option<PathBuf>,
+    /// The linker and its version, where the standard library is built along.
+    linker: Option<(PathBuf, String)>,
 }
 
 impl Toolchain {
@@ -40,12 +40,15 @@ impl Toolchain {
         }
         let rustc = PathBuf::from(DEBIAN_RUSTC);
         if rustc.is_file() && Path::new(DEBIAN_SOURCE).join("library/Cargo.lock").is_file() {
-            let linker = linker().ok_or_else(|| format!("There is no rust-lld and no wasm-ld.\n{}", cure()))?;
+            let path = linker().ok_or_else(|| format!("There is no rust-lld and no wasm-ld.\n{}", cure()))?;
+            let flavor: &[&str] = if path.ends_with("rust-lld") { &["-flavor", "wasm"] } else { &[] };
+            let linker = output(Command::new(&path).args(flavor).arg("--version"))
+                .ok_or_else(|| format!("{} does not say its version", path.display()))?;
             return Ok(Self {
                 version: version(&rustc)?,
                 cargo: DEBIAN_CARGO.into(),
                 rustc,
-                linker: Some(linker),
+                linker: Some((path, linker)),
             });
         }
         Err(format!("No Rust compiler here has a library for {TARGET}.\n{}", cure()).into())
@@ -53,8 +56,10 @@ impl Toolchain {
 
     /// For people, and to tell whether two builds can have the same bytes.
     pub fn name(&self) -> String {
-        let library = if self.linker.is_some() { "its library built along" } else { "its library as it came" };
-        format!("{}, {TARGET}, {library}", self.version)
+        match &self.linker {
+            Some((_, linker)) => format!("{}, {TARGET}, its library built along, {linker}", self.version),
+            None => format!("{}, {TARGET}, its library as it came", self.version),
+        }
     }
 
     /// What was given to the compiler beside the profile in Cargo.toml, without this machine's paths.
@@ -89,7 +94,7 @@ impl Toolchain {
             command.env_remove(name);
         }
         command.env("RUSTC", &self.rustc).env("CARGO_ENCODED_RUSTFLAGS", self.remapped(root));
-        if let Some(linker) = &self.linker {
+        if let Some((linker, _)) = &self.linker {
             // Building the library is unstable, and is all that is used of what is.
             command.arg("-Zbuild-std=std,panic_abort").env("RUSTC_BOOTSTRAP", "1");
             command.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", linker);

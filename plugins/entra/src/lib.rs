@@ -47,7 +47,11 @@ impl Flow for Entra {
             version: env!("CARGO_PKG_VERSION"),
             docs: Some("https://learn.microsoft.com/entra/identity-platform/v2-oauth2-auth-code-flow"),
             settings: &[
-                ("tenant", "The tenant's identifier or domain, `organizations`, `consumers` or `common`.", true),
+                (
+                    "tenant",
+                    "The tenant's identifier or domain, `organizations`, `consumers` or `common`.",
+                    true,
+                ),
                 ("authority", "The host of a national cloud; `login.microsoftonline.com` unless set.", false),
                 ("prompt", "`login`, `consent` or `select_account`; not sent unless set.", false),
             ],

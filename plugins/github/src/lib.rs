@@ -124,9 +124,8 @@ impl Flow for GitHub {
     }
 
     fn identity(cx: &Context<'_>, own: &Settings, current: &CurrentTokens) -> Result<Account, Failure> {
-        let user = ask(cx, own, current, "/user")?.ok_or_else(|| {
-            Failure::provider_error("GitHub does not say whose token it is")
-        })?;
+        let user = ask(cx, own, current, "/user")?
+            .ok_or_else(|| Failure::provider_error("GitHub does not say whose token it is"))?;
         let subject = json::text_at(&user, "id")
             .ok_or_else(|| Failure::provider_error("GitHub's answer has no `id`"))?;
         // Without the scope or the permission there is no list, and no address to believe.

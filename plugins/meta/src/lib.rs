@@ -75,14 +75,21 @@ impl Flow for Meta {
             Product::Facebook => {
                 let graph = format!("https://graph.facebook.com/{}", own.graph_version);
                 oauth2::Settings {
-                    authorize_url: Some(format!("https://www.facebook.com/{}/dialog/oauth", own.graph_version)),
+                    authorize_url: Some(format!(
+                        "https://www.facebook.com/{}/dialog/oauth",
+                        own.graph_version
+                    )),
                     token_url: format!("{graph}/oauth/access_token"),
                     revoke_url: Some(format!("{graph}/me/permissions")),
                     revoke_method: RevokeMethod::Delete,
                     revoke_token_param: String::new(),
                     revoke_auth: Some(RevokeAuth::Bearer),
                     method: TokenMethod::Get,
-                    grant_type: if step == Step::Exchange { String::new() } else { "authorization_code".into() },
+                    grant_type: if step == Step::Exchange {
+                        String::new()
+                    } else {
+                        "authorization_code".into()
+                    },
                     refresh_grant_type: "fb_exchange_token".into(),
                     refresh_token_param: "fb_exchange_token".into(),
                     userinfo_url: Some(format!("{graph}/me?fields=id,name,email")),
@@ -95,7 +102,11 @@ impl Flow for Meta {
                 token_url: "https://api.instagram.com/oauth/access_token".into(),
                 refresh_url: Some("https://graph.instagram.com/refresh_access_token".into()),
                 method: if step == Step::Refresh { TokenMethod::Get } else { TokenMethod::Post },
-                client_auth: if step == Step::Refresh { ClientAuthMethod::None } else { ClientAuthMethod::Post },
+                client_auth: if step == Step::Refresh {
+                    ClientAuthMethod::None
+                } else {
+                    ClientAuthMethod::Post
+                },
                 client_id_param: if step == Step::Refresh { String::new() } else { "client_id".into() },
                 refresh_grant_type: "ig_refresh_token".into(),
                 refresh_token_param: "access_token".into(),
@@ -108,7 +119,8 @@ impl Flow for Meta {
 
     fn describe(own: &Settings) -> Result<Description, Failure> {
         let version = own.graph_version.as_bytes();
-        if version.first() != Some(&b'v') || !version[1..].iter().all(|byte| byte.is_ascii_digit() || *byte == b'.')
+        if version.first() != Some(&b'v')
+            || !version[1..].iter().all(|byte| byte.is_ascii_digit() || *byte == b'.')
         {
             return Err(Failure::misconfigured("settings: `graph_version` is like `v23.0`"));
         }
@@ -154,9 +166,8 @@ fn instagram_short_lived(
     mut standard: oauth2::Settings,
     callback: &Fields,
 ) -> Result<Tokens, Failure> {
-    let code = callback
-        .get("code")
-        .ok_or_else(|| Failure::provider_error("the callback came without `code`"))?;
+    let code =
+        callback.get("code").ok_or_else(|| Failure::provider_error("the callback came without `code`"))?;
     let fields: Fields = [
         ("grant_type", "authorization_code"),
         ("code", code),

@@ -2,5 +2,8 @@
 
 #[test]
 fn recorded_exchanges() {
-    palisade_provider::testing::play_all::<minimal::Minimal>(concat!(env!("CARGO_MANIFEST_DIR"), "/exchanges"));
+    palisade_provider::testing::play_all::<minimal::Minimal>(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/exchanges"
+    ));
 }

@@ -41,7 +41,9 @@ impl Flow for Salesforce {
         About {
             display_name: "Salesforce",
             version: env!("CARGO_PKG_VERSION"),
-            docs: Some("https://help.salesforce.com/s/articleView?id=xcloud.remoteaccess_oauth_web_server_flow.htm"),
+            docs: Some(
+                "https://help.salesforce.com/s/articleView?id=xcloud.remoteaccess_oauth_web_server_flow.htm",
+            ),
             settings: &[
                 ("host", "Where everybody gives consent; unless set, each user names a host.", false),
                 ("session_timeout", "Seconds that an access token lives; 7200 unless set.", false),
@@ -73,7 +75,8 @@ impl Flow for Salesforce {
             standard.parameters = vec![ParameterSettings {
                 name: "host".into(),
                 summary: "Where you sign in to Salesforce".into(),
-                pattern: r"(login|test)\.salesforce\.com|[A-Za-z0-9-]+(\.[a-z]+)?\.my\.salesforce\.com".into(),
+                pattern: r"(login|test)\.salesforce\.com|[A-Za-z0-9-]+(\.[a-z]+)?\.my\.salesforce\.com"
+                    .into(),
                 example: Some("acme.my.salesforce.com".into()),
                 required: true,
             }];
@@ -86,9 +89,12 @@ impl Flow for Salesforce {
 
     fn identity(cx: &Context<'_>, _own: &Settings, current: &CurrentTokens) -> Result<Account, Failure> {
         let id = cx.connection.kept.get("id").unwrap_or_default();
-        let path = id.split_once("://").and_then(|(_, rest)| rest.split_once('/')).map_or("", |(_, path)| path);
+        let path =
+            id.split_once("://").and_then(|(_, rest)| rest.split_once('/')).map_or("", |(_, path)| path);
         let [kind, organization, user] = path.split('/').collect::<Vec<_>>()[..] else {
-            return Err(Failure::provider_error("what Salesforce calls `id` is not kept, or is of another form"));
+            return Err(Failure::provider_error(
+                "what Salesforce calls `id` is not kept, or is of another form",
+            ));
         };
         let is_id = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
         if kind != "id" || !is_id(organization) || !is_id(user) {
@@ -100,7 +106,10 @@ impl Flow for Salesforce {
             return Err(failure);
         }
         if !response.is_success() {
-            return Err(Failure::provider_error(format!("Salesforce answered with status {}", response.status)));
+            return Err(Failure::provider_error(format!(
+                "Salesforce answered with status {}",
+                response.status
+            )));
         }
         let answer: Value = response.json()?;
         // It must be the account that the token came for.

@@ -2,5 +2,8 @@
 
 #[test]
 fn recorded_exchanges() {
-    palisade_provider::testing::play_all::<salesforce::Salesforce>(concat!(env!("CARGO_MANIFEST_DIR"), "/exchanges"));
+    palisade_provider::testing::play_all::<salesforce::Salesforce>(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/exchanges"
+    ));
 }

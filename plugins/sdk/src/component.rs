@@ -1,12 +1,10 @@
 //! Where the crate meets the WIT: the generated bindings, and the way from their types to ours and back.
 //! Only `register!` uses it.
 
-#![allow(unsafe_code, missing_docs, clippy::all, clippy::pedantic, reason = "generated")]
-
 use std::marker::PhantomData;
 
-use exports::palisade::provider::plugin::{self as wire_plugin, Guest};
-use palisade::provider::{clock, http as wire_http, log, types as wire};
+use bindings::exports::palisade::provider::plugin::{self as wire_plugin, Guest};
+use bindings::palisade::provider::{clock, http as wire_http, log, types as wire};
 
 use crate::http::{BasicEncoding, ClientAuth, Method, Place, Request, Response, SendError};
 use crate::{
@@ -14,12 +12,17 @@ use crate::{
     Provider, Tokens,
 };
 
-wit_bindgen::generate!({
-    path: "wit",
-    world: "provider",
-    pub_export_macro: true,
-    default_bindings_module: "palisade_provider::component",
-});
+/// What `wit-bindgen` makes of the WIT.
+pub mod bindings {
+    #![allow(unsafe_code, missing_docs, clippy::all, reason = "generated")]
+
+    wit_bindgen::generate!({
+        path: "wit",
+        world: "provider",
+        pub_export_macro: true,
+        default_bindings_module: "palisade_provider::component::bindings",
+    });
+}
 
 /// The component that a provider is exported as.
 pub struct Component<P>(PhantomData<P>);

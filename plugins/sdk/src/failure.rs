@@ -47,7 +47,9 @@ impl Failure {
     #[must_use]
     pub fn message(&self) -> &str {
         match self {
-            Self::InvalidGrant(message) | Self::Misconfigured(message) | Self::ProviderError(message) => message,
+            Self::InvalidGrant(message) | Self::Misconfigured(message) | Self::ProviderError(message) => {
+                message
+            }
             Self::Transient { message, .. } => message,
         }
     }

@@ -68,7 +68,6 @@
 //! was built once goes on loading in every gateway that serves its version.
 
 #![deny(unsafe_code)]
-#![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(target_arch = "wasm32")]
 #[doc(hidden)]
@@ -106,7 +105,7 @@ macro_rules! register {
         #[cfg(target_arch = "wasm32")]
         const _: () = {
             type Exported = $crate::component::Component<$provider>;
-            $crate::component::export!(Exported with_types_in $crate::component);
+    $crate::component::bindings::export!(Exported with_types_in $crate::component::bindings);
         };
     };
 }

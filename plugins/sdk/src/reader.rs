@@ -6,8 +6,7 @@
 use std::fmt;
 
 use serde::de::{
-    DeserializeOwned, DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess,
-    Unexpected, Visitor,
+    DeserializeOwned, DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Unexpected, Visitor,
 };
 use serde_json::Value;
 
@@ -63,7 +62,7 @@ impl serde::de::Error for Error {
     }
 }
 
-fn wrong<'de>(value: &'de Value, expected: &dyn serde::de::Expected) -> Error {
+fn wrong(value: &Value, expected: &dyn serde::de::Expected) -> Error {
     let found = match value {
         Value::Null => Unexpected::Unit,
         Value::Bool(flag) => Unexpected::Bool(*flag),
@@ -257,12 +256,18 @@ mod tests {
     #[test]
     fn a_slip_in_the_settings_is_named() {
         assert_eq!(message("{}"), "settings: missing field `tenant`");
-        assert!(message(r#"{"tenant":"a","tennant":1}"#).starts_with("settings: unknown field `tennant`, expected one of"));
+        assert!(
+            message(r#"{"tenant":"a","tennant":1}"#)
+                .starts_with("settings: unknown field `tennant`, expected one of")
+        );
         assert_eq!(
             message(r#"{"tenant":"a","extra":{"x":1}}"#),
             "settings: `extra.x`: invalid type: a number, expected a string"
         );
-        assert_eq!(message(r#"{"tenant":["x"]}"#), "settings: `tenant`: invalid type: a list, expected a string");
+        assert_eq!(
+            message(r#"{"tenant":["x"]}"#),
+            "settings: `tenant`: invalid type: a list, expected a string"
+        );
         assert_eq!(
             message(r#"{"tenant":"a","list":[{"name":"x"},{"nam":"x"}]}"#),
             "settings: `list.1`: unknown field `nam`, expected `name`"

@@ -57,9 +57,21 @@ fn every_difference_is_seen() {
         ("access-2\"\nexpires", "access-3\"\nexpires", "access_token"),
         ("expires_in = 60\n", "expires_in = 61\n", "expires_in"),
         ("expires_in = 60\n", "expires_in = 60\nkeep = { a = \"b\" }\n", "keep"),
-        ("expires_in = 60 }", "expires_in = 60 }\n[[requests]]\nmethod = \"GET\"\nurl = \"https://b.example\"\nfails = \"timeout\"", "was not asked"),
-        ("answer.json = { access_token = \"access-2\", expires_in = 60 }", "fails = \"timeout\"", "transient"),
-        ("[result.tokens]\naccess_token = \"access-2\"\nexpires_in = 60", "[result]\ndone = true", "another kind"),
+        (
+            "expires_in = 60 }",
+            "expires_in = 60 }\n[[requests]]\nmethod = \"GET\"\nurl = \"https://b.example\"\nfails = \"timeout\"",
+            "was not asked",
+        ),
+        (
+            "answer.json = { access_token = \"access-2\", expires_in = 60 }",
+            "fails = \"timeout\"",
+            "transient",
+        ),
+        (
+            "[result.tokens]\naccess_token = \"access-2\"\nexpires_in = 60",
+            "[result]\ndone = true",
+            "another kind",
+        ),
     ] {
         let found = differences(from, to);
         assert!(found.iter().any(|difference| difference.contains(named)), "{to}: {found:?}");
@@ -89,4 +101,38 @@ fn a_file_that_makes_no_sense_is_refused() {
         assert!(KEPT.contains(from), "{from}");
         assert!(Exchange::parse(&KEPT.replacen(from, to, 1)).is_err(), "{to}");
     }
+}
+
+/// Tells everybody what it was given.
+struct Talkative;
+
+impl palisade_provider::oauth2::Flow for Talkative {
+    type Settings = palisade_provider::oauth2::Settings;
+
+    fn about() -> palisade_provider::oauth2::About {
+        Generic::about()
+    }
+
+    fn standard(
+        settings: &Self::Settings,
+        _step: palisade_provider::oauth2::Step,
+    ) -> Result<Self::Settings, palisade_provider::Failure> {
+        Ok(settings.clone())
+    }
+
+    fn refresh(
+        cx: &palisade_provider::Context<'_>,
+        _settings: &Self::Settings,
+        current: &palisade_provider::CurrentTokens,
+    ) -> Result<palisade_provider::Tokens, palisade_provider::Failure> {
+        cx.log(palisade_provider::Level::Info, &format!("it is {}", current.access_token));
+        Err(palisade_provider::Failure::provider_error(format!("not {:?}", current.refresh_token)))
+    }
+}
+
+#[test]
+fn a_token_that_is_told_is_seen() {
+    let found = play::<Talkative>(&Exchange::parse(KEPT).unwrap());
+    assert!(found.iter().any(|difference| difference.contains("is in the log")), "{found:?}");
+    assert!(found.iter().any(|difference| difference.contains("is in the failure")), "{found:?}");
 }

@@ -25,7 +25,8 @@ fn the_version_is_the_wits() {
 /// The document's tables and the settings' type name the same keys.
 #[test]
 fn every_setting_is_documented() {
-    let refused = palisade_provider::settings::<palisade_provider::oauth2::Settings>(r#"{"?":1}"#).unwrap_err();
+    let refused =
+        palisade_provider::settings::<palisade_provider::oauth2::Settings>(r#"{"?":1}"#).unwrap_err();
     let (_, list) = refused.message().split_once("expected one of ").unwrap();
     let mut known: Vec<&str> = list.split(", ").map(|key| key.trim_matches('`')).collect();
     let document = repository("docs/oauth2.md");

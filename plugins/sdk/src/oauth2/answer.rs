@@ -120,7 +120,11 @@ pub fn refused(
         Failure::transient(message)
     } else if matches!(
         code.as_str(),
-        "invalid_client" | "unauthorized_client" | "unsupported_grant_type" | "invalid_scope" | "redirect_uri_mismatch"
+        "invalid_client"
+            | "unauthorized_client"
+            | "unsupported_grant_type"
+            | "invalid_scope"
+            | "redirect_uri_mismatch"
     ) || is(&settings.misconfigured)
     {
         Failure::Misconfigured(message)
@@ -132,9 +136,9 @@ pub fn refused(
 /// `error` as text, or what stands for it where `error` is an object.
 fn usual_error(answer: &Value) -> Option<String> {
     match json::at(answer, "error")? {
-        Value::Object(error) => {
-            ["type", "status", "code"].iter().find_map(|name| json::text_at(&Value::Object(error.clone()), name))
-        }
+        Value::Object(error) => ["type", "status", "code"]
+            .iter()
+            .find_map(|name| json::text_at(&Value::Object(error.clone()), name)),
         // `error: false` is none.
         Value::Bool(false) => None,
         other => json::text(other).filter(|text| !text.is_empty()),
@@ -210,14 +214,20 @@ mod tests {
 
     #[test]
     fn what_was_sent_is_not_quoted() {
-        assert_eq!(quotable("no token abcdefghijklmnop here", &["abcdefghijklmnop"]), "[words that repeat what was sent]");
+        assert_eq!(
+            quotable("no token abcdefghijklmnop here", &["abcdefghijklmnop"]),
+            "[words that repeat what was sent]"
+        );
         assert_eq!(quotable("plain\nwords", &["", "other"]), "plainwords");
     }
 
     #[test]
     fn errors_come_as_texts_and_as_objects() {
         assert_eq!(usual_error(&json!({"error": "x"})).as_deref(), Some("x"));
-        assert_eq!(usual_error(&json!({"error": {"type": "OAuthException", "code": 190}})).as_deref(), Some("OAuthException"));
+        assert_eq!(
+            usual_error(&json!({"error": {"type": "OAuthException", "code": 190}})).as_deref(),
+            Some("OAuthException")
+        );
         assert_eq!(usual_error(&json!({"error": false})), None);
         assert_eq!(usual_error(&json!({"error": null})), None);
     }

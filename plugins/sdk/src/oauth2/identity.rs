@@ -28,10 +28,9 @@ pub fn identity(cx: &Context<'_>, settings: &Settings, current: &CurrentTokens) 
 /// # Errors
 /// [`Failure::ProviderError`] when there is none, or it is for somebody else.
 pub fn id_token(cx: &Context<'_>, current: &CurrentTokens) -> Result<Value, Failure> {
-    let token = current
-        .id_token
-        .as_deref()
-        .ok_or_else(|| Failure::provider_error("the provider gave no ID token; is the scope `openid` asked for?"))?;
+    let token = current.id_token.as_deref().ok_or_else(|| {
+        Failure::provider_error("the provider gave no ID token; is the scope `openid` asked for?")
+    })?;
     let claims = jwt::claims(token)?;
     if !jwt::is_for(&claims, &cx.connection.client_id) {
         return Err(Failure::provider_error("the ID token is for another client"));

@@ -189,10 +189,10 @@ impl<F: Flow> Provider for F {
 #[derive(Clone, Copy, Debug)]
 pub struct Generic;
 
-impl Flow for Generic {
-    type Settings = Settings;
-
-    fn about() -> About {
+impl Generic {
+    /// What `builtin:oauth2` says about itself.
+    #[must_use]
+    pub fn about() -> About {
         About {
             display_name: "OAuth 2.0",
             version: env!("CARGO_PKG_VERSION"),
@@ -201,9 +201,44 @@ impl Flow for Generic {
             scopes: &[],
         }
     }
+}
 
-    fn standard(settings: &Settings, _step: Step) -> Result<Settings, Failure> {
-        Ok(settings.clone())
+/// Not by [`Flow`]: its own settings are the standard ones, and need not be copied for each step.
+impl Provider for Generic {
+    type Settings = Settings;
+
+    fn describe(settings: &Settings) -> Result<Description, Failure> {
+        describe(&Self::about(), settings)
+    }
+
+    fn authorize(
+        cx: &Context<'_>,
+        settings: &Settings,
+        state: &str,
+        pkce: &Pkce,
+    ) -> Result<Authorization, Failure> {
+        authorize(cx, settings, state, pkce)
+    }
+
+    fn exchange(
+        cx: &Context<'_>,
+        settings: &Settings,
+        callback: &Fields,
+        pkce: &Pkce,
+    ) -> Result<Tokens, Failure> {
+        exchange(cx, settings, callback, pkce)
+    }
+
+    fn refresh(cx: &Context<'_>, settings: &Settings, current: &CurrentTokens) -> Result<Tokens, Failure> {
+        refresh(cx, settings, current)
+    }
+
+    fn revoke(cx: &Context<'_>, settings: &Settings, current: &CurrentTokens) -> Result<(), Failure> {
+        revoke(cx, settings, current)
+    }
+
+    fn identity(cx: &Context<'_>, settings: &Settings, current: &CurrentTokens) -> Result<Account, Failure> {
+        identity(cx, settings, current)
     }
 }
 

@@ -360,7 +360,8 @@ impl Settings {
     /// # Errors
     /// [`Failure::Misconfigured`] names the key.
     pub fn check(&self) -> Result<(), Failure> {
-        let missing = |key: &str, why: &str| Failure::misconfigured(format!("settings: `{key}` is missing{why}"));
+        let missing =
+            |key: &str, why: &str| Failure::misconfigured(format!("settings: `{key}` is missing{why}"));
         if self.token_url.is_empty() {
             return Err(missing("token_url", ""));
         }
@@ -377,16 +378,24 @@ impl Settings {
             )));
         }
         if self.state_param.is_empty() {
-            return Err(Failure::misconfigured("settings: `state_param` is empty; without state anybody could complete a connection"));
+            return Err(Failure::misconfigured(
+                "settings: `state_param` is empty; without state anybody could complete a connection",
+            ));
         }
         if self.client_auth == ClientAuthMethod::PrivateKeyJwt && self.method == TokenMethod::Get {
-            return Err(Failure::misconfigured("settings: client_auth = \"private_key_jwt\" needs method = \"POST\""));
+            return Err(Failure::misconfigured(
+                "settings: client_auth = \"private_key_jwt\" needs method = \"POST\"",
+            ));
         }
         if self.refresh == Some(RefreshBy::Again) && !self.is_unattended() {
-            return Err(Failure::misconfigured("settings: refresh = \"again\" needs grant_type = \"client_credentials\""));
+            return Err(Failure::misconfigured(
+                "settings: refresh = \"again\" needs grant_type = \"client_credentials\"",
+            ));
         }
         if !(1..=3600).contains(&self.assertion.lifetime) {
-            return Err(Failure::misconfigured("settings: `assertion.lifetime` is in seconds, from 1 to 3600"));
+            return Err(Failure::misconfigured(
+                "settings: `assertion.lifetime` is in seconds, from 1 to 3600",
+            ));
         }
         self.check_templates()
     }
@@ -434,7 +443,9 @@ impl Settings {
             url::check(&expanded)
                 .map_err(|why| Failure::misconfigured(format!("settings: `{key}`, `{template}`, {why}")))?;
             if expanded.contains('#') && key != "authorize_url" {
-                return Err(Failure::misconfigured(format!("settings: `{key}`, `{template}`, has a fragment")));
+                return Err(Failure::misconfigured(format!(
+                    "settings: `{key}`, `{template}`, has a fragment"
+                )));
             }
         }
         for (key, params) in [
@@ -467,11 +478,19 @@ impl Settings {
 
 /// Keys, what they are for, and whether nothing works without them.
 pub(super) const KNOWN: &[(&str, &str, bool)] = &[
-    ("authorize_url", "Where the user gives consent; required unless grant_type is client_credentials.", false),
+    (
+        "authorize_url",
+        "Where the user gives consent; required unless grant_type is client_credentials.",
+        false,
+    ),
     ("token_url", "Where the code is exchanged.", true),
     ("refresh_url", "Where tokens are refreshed; token_url unless set.", false),
     ("revoke_url", "Where a grant is ended.", false),
-    ("client_auth", "How the client is authenticated: basic, basic_raw, post, query, none, private_key_jwt.", false),
+    (
+        "client_auth",
+        "How the client is authenticated: basic, basic_raw, post, query, none, private_key_jwt.",
+        false,
+    ),
     ("client_id_param", "The parameter with the client identifier.", false),
     ("client_secret_param", "The parameter with the client secret.", false),
     ("send_client_id", "Send the identifier as a parameter even where it travels in Authorization.", false),
@@ -541,14 +560,20 @@ mod tests {
     #[test]
     fn what_the_types_cannot_say_is_checked() {
         let check = |json: &str| {
-            settings::<Settings>(json).and_then(|settings| settings.check()).map_err(|failure| failure.message().to_owned())
+            settings::<Settings>(json)
+                .and_then(|settings| settings.check())
+                .map_err(|failure| failure.message().to_owned())
         };
         let with = |more: &str| {
-            check(&format!(r#"{{"authorize_url":"https://a.example/a","token_url":"https://a.example/t"{more}}}"#))
+            check(&format!(
+                r#"{{"authorize_url":"https://a.example/a","token_url":"https://a.example/t"{more}}}"#
+            ))
         };
         assert_eq!(with(""), Ok(()));
         assert!(check("{}").unwrap_err().contains("`token_url` is missing"));
-        assert!(check(r#"{"token_url":"https://a.example"}"#).unwrap_err().contains("`authorize_url` is missing"));
+        assert!(
+            check(r#"{"token_url":"https://a.example"}"#).unwrap_err().contains("`authorize_url` is missing")
+        );
         assert_eq!(check(r#"{"token_url":"https://a.example","grant_type":"client_credentials"}"#), Ok(()));
         assert!(with(r#","identity":"userinfo""#).unwrap_err().contains("`userinfo_url` is missing"));
         assert!(with(r#","identity":"answer""#).unwrap_err().contains("`sub`"));

@@ -22,6 +22,10 @@ pub fn exchange(
             return Err(Failure::provider_error(format!("the callback came without `{name}`")));
         }
     }
+    if let Some(name) = settings.callback_keep.iter().find(|name| given(name).is_some_and(|v| v.len() > 4096))
+    {
+        return Err(Failure::provider_error(format!("`{name}` of the callback is too long to keep")));
+    }
     let kept: Fields =
         settings.callback_keep.iter().filter_map(|name| Some((name.as_str(), given(name)?))).collect();
     let values = Values::and(cx, &kept);

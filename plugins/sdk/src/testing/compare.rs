@@ -22,7 +22,8 @@ pub(super) fn request(expected: &Expected, request: &Request) -> Vec<String> {
         wrong.push(different("url", &expected.url, &request.url));
     }
     if expected.client_auth.client_auth() != request.client_auth {
-        wrong.push(format!("client_auth: expected {:?}, got {:?}", expected.client_auth, request.client_auth));
+        wrong
+            .push(format!("client_auth: expected {:?}, got {:?}", expected.client_auth, request.client_auth));
     }
     for (name, value) in &expected.headers {
         let found = request.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));

@@ -47,7 +47,8 @@ impl Exchange {
             if answers != 1 {
                 return Err(format!("requests[{index}] needs either `answer` or `fails`"));
             }
-            if bodies(&request.body) > 1 || request.answer.as_ref().is_some_and(|answer| bodies(&answer.body) > 1)
+            if bodies(&request.body) > 1
+                || request.answer.as_ref().is_some_and(|answer| bodies(&answer.body) > 1)
             {
                 return Err(format!("requests[{index}] has more than one of `form`, `json` and `body`"));
             }
@@ -146,6 +147,18 @@ impl Default for Input {
 impl Input {
     pub fn pkce(&self) -> Pkce {
         Pkce { verifier: self.pkce.verifier.clone(), challenge: self.pkce.challenge.clone() }
+    }
+
+    /// What no log line and no failure may repeat.
+    pub fn secrets(&self) -> Vec<String> {
+        let tokens = self.tokens();
+        let code = fields(&self.callback).get("code").map(str::to_owned);
+        [Some(tokens.access_token), tokens.refresh_token, tokens.id_token, code]
+            .into_iter()
+            .flatten()
+            .chain([self.pkce.verifier.clone()])
+            .filter(|secret| !secret.is_empty())
+            .collect()
     }
 
     pub fn tokens(&self) -> CurrentTokens {

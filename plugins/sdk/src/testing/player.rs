@@ -30,6 +30,11 @@ pub fn play<P: Provider>(exchange: &Exchange) -> Vec<String> {
     for request in exchange.requests.iter().skip(host.next.get()) {
         wrong.push(format!("{} {} was not asked", request.method, request.url));
     }
+    if let Err(failure) = &brought
+        && exchange.input.secrets().iter().any(|secret| failure.message().contains(secret))
+    {
+        wrong.push(format!("a token or a code is in the failure: {failure}"));
+    }
     wrong.extend(outcome(&exchange.result, brought));
     wrong
 }
@@ -88,10 +93,8 @@ impl Host for Script<'_> {
     }
 
     fn log(&self, _level: Level, message: &str) {
-        let tokens = self.exchange.input.tokens();
-        let secrets = [Some(tokens.access_token), tokens.refresh_token, tokens.id_token];
-        if secrets.into_iter().flatten().any(|secret| !secret.is_empty() && message.contains(&secret)) {
-            self.wrong.borrow_mut().push(format!("a token is in the log: {message}"));
+        if self.exchange.input.secrets().iter().any(|secret| message.contains(secret)) {
+            self.wrong.borrow_mut().push(format!("a token or a code is in the log: {message}"));
         }
     }
 }
@@ -141,8 +144,12 @@ fn outcome(expected: &Outcome, brought: Result<Brought, Failure>) -> Vec<String>
             };
             same("failure.retry_after", &expected.retry_after, &retry_after, &mut wrong);
         }
-        (expected, Err(failure)) => wrong.push(format!("result: expected {expected:?}, got the failure {failure}")),
-        (expected, Ok(_)) => wrong.push(format!("result: expected {expected:?}, got a result of another kind")),
+        (expected, Err(failure)) => {
+            wrong.push(format!("result: expected {expected:?}, got the failure {failure}"))
+        }
+        (expected, Ok(_)) => {
+            wrong.push(format!("result: expected {expected:?}, got a result of another kind"))
+        }
     }
     wrong
 }
