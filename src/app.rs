@@ -3,6 +3,7 @@
 
 mod accounts;
 mod background;
+mod connections;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -70,6 +71,7 @@ pub struct Running {
     grace: Duration,
     background: Vec<AbortHandle>,
     accounts: accounts::Running,
+    grants: connections::Running,
     store: Arc<SledStore>,
 }
 
@@ -87,6 +89,8 @@ impl Running {
         for task in &self.background {
             task.abort();
         }
+        // What it leaves behind is mail and events, which the accounts' workers take on.
+        self.grants.close(self.grace).await;
         self.accounts.close(self.grace).await;
         // Closed, not dropped: a task that is being ended may hold on to it a moment longer.
         let store = self.store;
@@ -159,6 +163,7 @@ impl Parts {
 struct Operator {
     parts: Arc<Parts>,
     live: Arc<ArcSwap<proxy::service::Live>>,
+    grants: connections::Handle,
     config: ArcSwap<Config>,
     /// Held while a configuration is being put in force.
     reloading: tokio::sync::Mutex<()>,
@@ -194,11 +199,12 @@ impl Control for Operator {
                 c.limits.clone(),
                 c.log.clone(),
                 format!("{:?}", c.mail),
+                connections::fixed(c),
             )
         };
         if of_accounts(&before) != of_accounts(&config) {
-            let sections =
-                "[log], [passwords], [sessions], [limits] and [mail] take effect at the next start";
+            let sections = "[log], [passwords], [sessions], [limits], [mail], [vault], connections.webhook and connections.cache \
+                 take effect at the next start";
             notices.push(sections.to_owned());
         }
         if fixed(&before) != fixed(&config) || !before.tokens.is_same(&config.tokens) {
@@ -214,6 +220,7 @@ impl Control for Operator {
         issuers.inherit(&self.parts.issuers.load());
         issuers.refresh_all().await;
         let live = self.parts.live(&config, &issuers).await.map_err(|why| vec![why])?;
+        notices.extend(self.grants.reload(&config).await);
         self.parts.issuers.store(issuers);
         self.live.store(Arc::new(live));
         self.config.store(Arc::new(config));
@@ -283,20 +290,8 @@ pub async fn start(config: Config, options: Options) -> Result<Running, String> 
     let live = Arc::new(ArcSwap::from_pointee(parts.live(&config, &issuers).await?));
     parts.issuers.store(Arc::clone(&issuers));
 
-    let (closing, closed) = watch::channel(false);
-    let control = Arc::new(Operator {
-        parts: Arc::clone(&parts),
-        live: Arc::clone(&live),
-        config: ArcSwap::from_pointee(config.clone()),
-        reloading: tokio::sync::Mutex::default(),
-        closing: closed.clone(),
-        serving: AtomicBool::new(false),
-    });
     let signer: Arc<dyn Signer> = Arc::new(ring.clone());
     let keys: Arc<dyn Keys> = Arc::new(ring);
-
-    parts.metrics.set_probe(probe(&parts, &live, &streams));
-
     let wanted = accounts::Wanted {
         store: Arc::clone(&store),
         signer: Arc::clone(&signer),
@@ -304,6 +299,26 @@ pub async fn start(config: Config, options: Options) -> Result<Running, String> 
         meter: Arc::clone(&meters) as Arc<dyn Meter>,
     };
     let accounts = accounts::start(&config, &data_dir, wanted)?;
+    let wanted = connections::Wanted {
+        store: Arc::clone(&store),
+        clock: Arc::clone(&clock),
+        meter: Arc::clone(&meters) as Arc<dyn Meter>,
+        fetch: Arc::clone(&parts.fetch) as _,
+        accounts: &accounts,
+    };
+    let grants = connections::start(&config, &data_dir, wanted, &mut notices).await?;
+
+    let (closing, closed) = watch::channel(false);
+    let control = Arc::new(Operator {
+        parts: Arc::clone(&parts),
+        live: Arc::clone(&live),
+        grants: grants.handle.clone(),
+        config: ArcSwap::from_pointee(config.clone()),
+        reloading: tokio::sync::Mutex::default(),
+        closing: closed.clone(),
+        serving: AtomicBool::new(false),
+    });
+    parts.metrics.set_probe(probe(&parts, &live, &streams));
 
     // The admin listener first: it tells how the rest is doing.
     let admin_listener = bind(config.server.admin, "server.admin").await?;
@@ -326,6 +341,7 @@ pub async fn start(config: Config, options: Options) -> Result<Running, String> 
         ),
         rotate: Rotate::new(Arc::clone(&keys), Arc::clone(&clock)),
         accounts: accounts.accounts.clone(),
+        connections: grants.handle.connections.clone(),
         control: Arc::clone(&control) as Arc<dyn Control>,
         metrics: Arc::new(move || metrics.text()),
     });
@@ -350,6 +366,7 @@ pub async fn start(config: Config, options: Options) -> Result<Running, String> 
     let deciding = Arc::clone(&live);
     let auth = AuthState {
         accounts: accounts.accounts.clone(),
+        connections: grants.handle.connections.clone(),
         authenticator: Arc::new(move || deciding.load().admission.authenticator.clone()),
         issuer: issuer.clone(),
         prefix: config.server.prefix.clone(),
@@ -365,6 +382,8 @@ pub async fn start(config: Config, options: Options) -> Result<Running, String> 
         native_prefix: config.server.prefix.clone(),
         streams: Arc::clone(&streams),
         signer,
+        injector: Arc::new(grants.handle.connections.clone()),
+        connect_at: format!("{}/connections", config.server.prefix),
         clock: Arc::clone(&clock),
         meter: meters as Arc<dyn Meter>,
     });
@@ -411,6 +430,7 @@ pub async fn start(config: Config, options: Options) -> Result<Running, String> 
         grace: config.server.shutdown_grace,
         background,
         accounts,
+        grants,
         store: sled,
     })
 }

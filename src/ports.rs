@@ -5,6 +5,7 @@
 
 mod connections;
 mod door;
+mod injector;
 mod people;
 mod store;
 mod tokens;
@@ -19,6 +20,7 @@ pub use self::connections::{
     ProviderFault, ProviderInfo, Providers, Vault, VaultError, Webhook,
 };
 pub use self::door::{Assertion, Assertions, Door, DoorFault, DoorRequest, DoorResponse};
+pub use self::injector::{InjectFault, Injector};
 pub use self::people::{
     Audit, Busy, Checked, Devices, Limited, Limiter, MailFault, Mailer, Passwords, TooMany,
 };

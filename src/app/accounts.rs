@@ -18,7 +18,7 @@ use crate::edge::limits::Limits;
 use crate::edge::mail::Post;
 use crate::edge::passwords::BcryptPasswords;
 use crate::edge::telemetry::audit::AuditLog;
-use crate::ports::{Clock, Meter, Signer, Store};
+use crate::ports::{Audit, Clock, Limiter, Meter, Signer, Store};
 use crate::service::accounts::{Accounts, Parts, Settings};
 use crate::service::mint::MAX_TTL;
 use crate::service::outbox::Outbox;
@@ -39,6 +39,7 @@ pub(super) struct Wanted {
 /// The use cases, running.
 pub(super) struct Running {
     pub(super) accounts: Accounts,
+    shared: Shared,
     audit: Arc<AuditLog>,
     outbox: Arc<Outbox>,
     delivering: JoinHandle<()>,
@@ -46,7 +47,22 @@ pub(super) struct Running {
     closing: CancellationToken,
 }
 
+/// What the use cases about connections work with too.
+#[derive(Clone)]
+pub(super) struct Shared {
+    pub(super) limiter: Arc<dyn Limiter>,
+    pub(super) audit: Arc<dyn Audit>,
+    pub(super) key: Arc<ServerKey>,
+    /// Told when a mail was put into the outbox.
+    pub(super) outbox: Arc<Notify>,
+}
+
 impl Running {
+    /// What others may work with.
+    pub(super) fn shared(&self) -> Shared {
+        self.shared.clone()
+    }
+
     /// Ends the workers: tasks and mails under way come to their end within `grace`, and every event is
     /// written.
     pub(super) async fn close(self, grace: Duration) {
@@ -84,13 +100,14 @@ pub(super) fn start(config: &Config, data_dir: &Path, wanted: Wanted) -> Result<
     let tokens = &config.tokens;
     let passwords = BcryptPasswords::start(&config.passwords, Arc::new(SystemEntropy), Arc::clone(&meter))
         .map_err(|error| format!("the threads that hash passwords: {error}"))?;
+    let limiter: Arc<dyn Limiter> = Arc::new(Limits::new(config.limits.enabled));
     let accounts = Accounts::new(Parts {
         store: Arc::clone(&store),
         signer,
         clock: Arc::clone(&clock),
         entropy: Arc::new(SystemEntropy),
         passwords: Arc::new(passwords),
-        limiter: Arc::new(Limits::new(config.limits.enabled)),
+        limiter: Arc::clone(&limiter),
         audit: Arc::clone(&audit) as _,
         devices: Arc::new(DeviceReader::open(config.sessions.geoip.as_deref())?),
         key: Arc::clone(&key),
@@ -108,12 +125,14 @@ pub(super) fn start(config: &Config, data_dir: &Path, wanted: Wanted) -> Result<
         let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
         lines.join("\n")
     })?;
+    let shared =
+        Shared { limiter, audit: Arc::clone(&audit) as _, key: Arc::clone(&key), outbox: Arc::clone(&mails) };
     let outbox = Arc::new(Outbox::new(store, Arc::new(post), clock, meter, key, mails));
     let worker = Arc::clone(&outbox);
     let delivering = tokio::spawn(async move { worker.run().await });
     let closing = CancellationToken::new();
     let working = tokio::spawn(do_tasks(accounts.clone(), tasks, closing.clone()));
-    Ok(Running { accounts, audit, outbox, delivering, working, closing })
+    Ok(Running { accounts, shared, audit, outbox, delivering, working, closing })
 }
 
 /// Does what requests leave behind: as soon as they say so, and when the time of a later task has come.

@@ -4,9 +4,11 @@
 
 mod admin;
 mod check;
+mod connections;
 mod keys;
 mod mail_preview;
 mod mail_test;
+mod output;
 mod password_generate;
 mod password_hash;
 mod password_verify;
@@ -66,6 +68,9 @@ enum Command {
     /// See and change accounts: list, show, add, disable, enable, delete, sessions, reset-password.
     #[command(subcommand)]
     Users(users::Users),
+    /// See and end users' connections to providers: list, show, refresh, revoke.
+    #[command(subcommand)]
+    Connections(connections::Connections),
     /// See the letters before anybody gets one, and try the transport. Needs no running gateway.
     #[command(subcommand)]
     Mail(Mail),
@@ -277,6 +282,7 @@ pub fn main() -> ExitCode {
         Command::Keys(Keys::List) => keys::list(config),
         Command::Keys(Keys::Rotate) => keys::rotate(config),
         Command::Users(command) => users::run(config, command),
+        Command::Connections(command) => connections::run(config, command),
         Command::Mail(Mail::Preview(args)) => mail_preview::run(config, &args),
         Command::Mail(Mail::Test(args)) => mail_test::run(config, args),
         Command::Password(Password::Hash { cost }) => password_hash::run(cost),

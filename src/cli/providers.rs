@@ -4,7 +4,7 @@
 
 use clap::Subcommand;
 
-use super::users::table;
+use super::output::table;
 use crate::config::catalogue::{self, Entry};
 
 /// See the catalogue of providers.

@@ -4,12 +4,12 @@ use std::io::IsTerminal;
 use std::path::Path;
 
 use clap::{Args, Subcommand};
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::Table;
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
 use super::admin;
-use super::token_inspect::moment;
+use super::output::{Output, escaped, list_of, pretty, table, text, time};
 use crate::edge::admin_client::AdminClient;
 
 /// How many accounts one request for a list asks for.
@@ -81,13 +81,6 @@ pub(super) struct Named {
     /// The account: its id or its e-mail address.
     #[arg(value_name = "USER")]
     user: String,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct Output {
-    /// JSON, for programs.
-    #[arg(long)]
-    json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -167,12 +160,6 @@ impl Named {
     fn path(&self, rest: &str) -> String {
         format!("/admin/v1/users/{}{rest}", escaped(&self.user))
     }
-}
-
-/// `text` as one segment of a path (RFC 3986 §2.3).
-fn escaped(text: &str) -> String {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~@".contains(&b);
-    text.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
 }
 
 fn set(config: &Path, user: &Named, change: Value, done: &str) -> Result<String, String> {
@@ -336,38 +323,6 @@ fn confirmed(user: &str) -> Result<bool, String> {
     Ok(answer.trim() == "yes")
 }
 
-/// Columns and nothing else: it can be cut and searched.
-pub(super) fn table(head: &[&str]) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-    if !head.is_empty() {
-        table.set_header(head);
-    }
-    table
-}
-
-/// For a terminal: what a stranger chose must not move its cursor.
-fn text(value: &Value) -> String {
-    match value.as_str() {
-        Some(text) => text.chars().map(|c| if c.is_control() { '?' } else { c }).collect(),
-        None => "–".to_owned(),
-    }
-}
-
-fn list_of(value: &Value) -> String {
-    let words: Vec<&str> = value.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-    if words.is_empty() { "–".to_owned() } else { words.join(" ") }
-}
-
-fn time(value: &Value) -> String {
-    value.as_u64().map_or_else(|| "–".to_owned(), moment)
-}
-
-fn pretty(value: &Value) -> String {
-    // A value read from JSON can be written as JSON.
-    serde_json::to_string_pretty(value).unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -378,12 +333,6 @@ mod tests {
         assert_eq!(claim("level=3").unwrap(), ("level".to_owned(), json!(3)));
         assert_eq!(claim("roles=[\"a\",\"b\"]").unwrap().1, json!(["a", "b"]));
         assert!(claim("role").is_err());
-    }
-
-    #[test]
-    fn a_name_stays_in_its_place() {
-        assert_eq!(escaped("a/../b?c@example.com"), "a%2F..%2Fb%3Fc@example.com");
-        assert_eq!(text(&json!("a\u{1b}[2Jb")), "a?[2Jb");
     }
 
     #[test]

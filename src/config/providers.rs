@@ -17,18 +17,8 @@ use crate::domain::request::Host;
 use crate::domain::route::Require;
 
 /// The components that are shipped inside the binary, as `builtin:NAME` names them.
-pub const BUILT_IN: [&str; 10] = [
-    "oauth2",
-    "google",
-    "github",
-    "entra",
-    "slack",
-    "salesforce",
-    "schwab",
-    "apple",
-    "facebook",
-    "instagram",
-];
+pub const BUILT_IN: [&str; 9] =
+    ["oauth2", "google", "github", "entra", "slack", "salesforce", "schwab", "apple", "meta"];
 
 /// `[[providers]]`: a component, its settings and its credentials.
 #[derive(Debug, Clone)]

@@ -84,7 +84,7 @@ pub fn is_name(name: &str) -> bool {
 
 /// Control characters, line and paragraph separators, and the marks that turn the direction of text: with
 /// them a name could pass for the words around it.
-fn is_unprintable(c: char) -> bool {
+pub(super) fn is_unprintable(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }

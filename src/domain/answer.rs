@@ -1,5 +1,7 @@
 //! From a refusal to an answer: the one place that says what a caller is told, whoever turns them away.
 
+use std::time::Duration;
+
 use super::problem::Problem;
 use super::verdict::Refusal;
 
@@ -11,11 +13,13 @@ pub struct Answer {
     pub challenge: Option<String>,
     /// The value of `Allow`.
     pub allow: Option<String>,
+    /// For a 503: when to come back, where that is known.
+    pub retry_after: Option<Duration>,
 }
 
 impl From<Problem> for Answer {
     fn from(problem: Problem) -> Answer {
-        Answer { problem, challenge: None, allow: None }
+        Answer { problem, challenge: None, allow: None, retry_after: None }
     }
 }
 
@@ -28,7 +32,7 @@ pub fn answer(refusal: &Refusal) -> Answer {
         Refusal::NoRoute => (problem(404, "Nothing is served under this host and path."), None),
         Refusal::Method { allow } => {
             let problem = problem(405, "This path does not take this method.");
-            return Answer { problem, challenge: None, allow: Some(allow.join(", ")) };
+            return Answer { allow: Some(allow.join(", ")), ..problem.into() };
         }
         // RFC 6750 §3.1: `invalid_request` is a 400.
         Refusal::Credentials => (
@@ -61,8 +65,27 @@ pub fn answer(refusal: &Refusal) -> Answer {
             (problem(403, "A cookie counts only for requests from this site's own pages."), None)
         }
         Refusal::NotReady => (problem(503, "The gateway is starting; try again shortly."), None),
+        // No 401 and no challenge: the access token is good, and a client must not take it for one that ended.
+        Refusal::NotConnected { provider, begin_at } => {
+            let cure = format!("This path needs a connection to {provider:?}; begin one: POST {begin_at}");
+            (problem(403, &cure).about(provider), None)
+        }
+        Refusal::ReconnectNeeded { provider, begin_at } => {
+            let cure = format!(
+                "{provider:?} does not honour the connection any more; connect again: POST {begin_at}"
+            );
+            (problem(403, &cure).about(provider), None)
+        }
+        Refusal::ProviderUnavailable { provider, retry_after } => {
+            let problem = problem(503, "There is no token of the provider at the moment; try again shortly.");
+            return Answer { retry_after: *retry_after, ..problem.about(provider).into() };
+        }
+        Refusal::ProviderFailed { provider } => {
+            let cure = "There is no token of the provider, and an operator must act first; the log says why.";
+            (problem(502, cure).about(provider), None)
+        }
     };
-    Answer { problem, challenge, allow: None }
+    Answer { challenge, ..problem.into() }
 }
 
 /// The challenge without an error.
@@ -91,6 +114,19 @@ mod tests {
         let scope = challenge(Refusal::Scope { needed: vec!["read".into(), "write".into()] }).unwrap();
         assert!(scope.contains("error=\"insufficient_scope\"") && scope.ends_with("scope=\"read write\""));
         assert_eq!(challenge(Refusal::NoRoute), None);
+    }
+
+    #[test]
+    fn a_missing_connection_says_where_to_begin_one() {
+        let (provider, begin_at) = ("bank".to_owned(), "/auth/connections".to_owned());
+        let missing = answer(&Refusal::NotConnected { provider, begin_at });
+        assert_eq!((missing.problem.status, missing.problem.code), (403, "connection_required"));
+        assert!(missing.problem.detail.ends_with("POST /auth/connections"), "{missing:?}");
+        assert!(missing.problem.to_json().contains("\"provider\":\"bank\""), "{missing:?}");
+        assert_eq!(missing.challenge, None);
+        let wait = Some(Duration::from_secs(9));
+        let later = answer(&Refusal::ProviderUnavailable { provider: "bank".into(), retry_after: wait });
+        assert_eq!((later.problem.status, later.retry_after), (503, wait));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::account::UserId;
+use super::account::{UserId, is_unprintable};
 use super::opaque::TokenHash;
 use super::time::UnixTime;
 
@@ -192,10 +192,109 @@ pub struct Connection {
     pub revision: u64,
 }
 
+/// What a token request brought, sealed, and what is to be known of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grant {
+    pub tokens: SealedTokens,
+    pub scopes: Vec<String>,
+    pub expires_at: Option<UnixTime>,
+    pub refresh_expires_at: Option<UnixTime>,
+}
+
+/// Ends that differ by less are the same one: providers count whole seconds from their own moment.
+const SAME_END: Duration = Duration::from_secs(60);
+
 impl Connection {
+    /// One that waits for its first consent.
+    #[must_use]
+    pub fn pending(id: ConnectionId, user: UserId, provider: String, now: UnixTime) -> Connection {
+        Connection {
+            id,
+            user,
+            provider,
+            status: Status::Pending,
+            consent: None,
+            scopes_asked: Vec::new(),
+            scopes_granted: Vec::new(),
+            parameters: BTreeMap::new(),
+            account: None,
+            tokens: None,
+            expires_at: None,
+            refresh_expires_at: None,
+            created_at: now,
+            connected_at: None,
+            refreshed_at: None,
+            attempt: None,
+            failures: 0,
+            last_fault: None,
+            retry_at: None,
+            due_at: None,
+            warned_of: None,
+            revision: 0,
+        }
+    }
+
     /// Whether the access token is still good at `now` for `margin` more.
     #[must_use]
     pub fn is_fresh(&self, now: UnixTime, margin: Duration) -> bool {
         self.expires_at.is_none_or(|end| now.plus(margin) < end)
     }
+
+    /// A new grant, by consent or because the app held one: whatever there was before is over.
+    pub fn establish(&mut self, grant: Grant, now: UnixTime) {
+        self.status = Status::Active;
+        self.connected_at = Some(now);
+        self.warned_of = None;
+        self.take(grant, now);
+    }
+
+    /// What a refresh brought. A grant whose end moves with each refresh does not end while it is used:
+    /// nobody is to be warned of it.
+    pub fn renew(&mut self, grant: Grant, now: UnixTime) {
+        let moved = |(before, end): (UnixTime, UnixTime)| end > before.plus(SAME_END);
+        let ends = self.refresh_expires_at.zip(grant.refresh_expires_at);
+        let warned = self.warned_of.is_some() && self.warned_of == self.refresh_expires_at;
+        if warned || ends.is_some_and(moved) {
+            self.warned_of = grant.refresh_expires_at;
+        }
+        self.take(grant, now);
+    }
+
+    fn take(&mut self, grant: Grant, now: UnixTime) {
+        self.tokens = Some(grant.tokens);
+        self.scopes_granted = grant.scopes;
+        self.expires_at = grant.expires_at;
+        self.refresh_expires_at = grant.refresh_expires_at;
+        self.refreshed_at = Some(now);
+        self.settled();
+        self.last_fault = None;
+    }
+
+    /// The tokens are worth nothing any more, or shall not be: they are erased.
+    pub fn end(&mut self, status: Status) {
+        self.status = status;
+        self.tokens = None;
+        self.expires_at = None;
+        self.refresh_expires_at = None;
+        self.warned_of = None;
+        self.settled();
+        if status == Status::Revoked {
+            self.consent = None;
+        }
+    }
+
+    fn settled(&mut self) {
+        self.attempt = None;
+        self.failures = 0;
+        self.retry_at = None;
+    }
+}
+
+/// Words from elsewhere as they may be kept and shown: on one line, without control characters, and at most
+/// `max` bytes long.
+#[must_use]
+pub fn clean(text: &str, max: usize) -> String {
+    let line: String = text.chars().map(|c| if is_unprintable(c) { ' ' } else { c }).collect();
+    let line = line.trim();
+    line[..line.floor_char_boundary(max)].trim_end().to_owned()
 }

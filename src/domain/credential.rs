@@ -12,6 +12,10 @@ pub const MAX_TOKEN_BYTES: usize = 8 * 1024;
 /// The `Sec-WebSocket-Protocol` entry that carries a token is this, then the token.
 pub const WEBSOCKET_PREFIX: &str = "bearer.";
 
+/// What the names of the cookies begin with that bind a consent to the browser that began it. They go back to
+/// us and to nobody else.
+pub const CONSENT_COOKIE: &str = "palisade_connect";
+
 /// What carried the token. It is taken out of the request before it is forwarded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Carrier {
@@ -163,7 +167,8 @@ fn query_value<'a>(pair: &'a str, name: &str) -> Option<&'a str> {
     (key == name).then_some(value)
 }
 
-/// A `Cookie` line without the cookies whose names `ours` holds; `None` when nothing is left.
+/// A `Cookie` line without the cookies whose names `ours` holds, and without those of consents; `None` when
+/// nothing is left.
 #[must_use]
 pub fn without_cookies(line: &str, ours: &[String]) -> Option<String> {
     let kept: Vec<&str> = line
@@ -171,7 +176,7 @@ pub fn without_cookies(line: &str, ours: &[String]) -> Option<String> {
         .map(str::trim)
         .filter(|pair| {
             let name = pair.split('=').next().unwrap_or_default().trim();
-            !pair.is_empty() && !ours.iter().any(|our| our == name)
+            !pair.is_empty() && !name.starts_with(CONSENT_COOKIE) && !ours.iter().any(|our| our == name)
         })
         .collect();
     (!kept.is_empty()).then(|| kept.join("; "))

@@ -89,6 +89,26 @@ pub struct Mail {
     pub given_up: bool,
 }
 
+impl Mail {
+    /// A mail to be sent at once, without a name, a link or facts.
+    #[must_use]
+    pub fn new(id: Uuid, letter: Letter, to: EmailAddress, now: UnixTime) -> Mail {
+        Mail {
+            id,
+            letter,
+            to,
+            name: None,
+            link: None,
+            facts: Facts::default(),
+            created_at: now,
+            due_at: now,
+            attempts: 0,
+            last_error: None,
+            given_up: false,
+        }
+    }
+}
+
 /// The link in a mail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MailedLink {

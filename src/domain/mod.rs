@@ -21,4 +21,5 @@ pub mod route;
 pub mod session;
 pub mod task;
 pub mod time;
+pub mod upkeep;
 pub mod verdict;

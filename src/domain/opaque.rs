@@ -1,4 +1,4 @@
-//! Opaque tokens: refresh tokens, and the tokens in mailed links.
+//! Opaque tokens: refresh tokens, the tokens in mailed links, and what binds a consent to its connection.
 //!
 //! They are made from randomness and the server key, and kept only as SHA-256 hashes. What is kept is of
 //! no use to whoever reads it: neither the hash nor the server key alone gives a token.
@@ -8,7 +8,7 @@ use std::fmt;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit, Mac};
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
@@ -16,6 +16,7 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::account::UserId;
+use super::connection::ConnectionId;
 use super::session::SessionId;
 
 /// Version, user, session, generation.
@@ -23,6 +24,8 @@ const HEAD: usize = 1 + 16 + 16 + 4;
 /// The tag that shows we issued the head.
 const TAG: usize = 16;
 const SECRET: usize = 32;
+/// Version, user, connection, consent.
+const STATE_HEAD: usize = 1 + 16 + 16 + 16;
 const VERSION: u8 = 1;
 
 /// The SHA-256 of a token: all that is kept of it.
@@ -87,6 +90,16 @@ impl fmt::Debug for RefreshToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RefreshToken").field("generation", &self.generation).finish_non_exhaustive()
     }
+}
+
+/// The `state` of an authorization request (RFC 6749 §10.12): which consent is being given, for which
+/// connection of whose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct State {
+    pub user: UserId,
+    pub connection: ConnectionId,
+    /// [`super::connection::Consent::id`].
+    pub consent: Uuid,
 }
 
 /// The secret of this installation from which opaque tokens are derived: 32 random bytes that live beside
@@ -159,6 +172,37 @@ impl ServerKey {
         URL_SAFE_NO_PAD.encode(self.mac("link", &[id.as_bytes()])).into()
     }
 
+    /// A state as the provider sees it: whose it is, and a MAC over that, which nobody else can make.
+    #[must_use]
+    pub fn write_state(&self, state: &State) -> SecretString {
+        let named = named(state);
+        let mut bytes = Zeroizing::new(Vec::with_capacity(STATE_HEAD + SECRET));
+        bytes.extend_from_slice(&named);
+        bytes.extend_from_slice(&self.mac("state", &[&named]));
+        URL_SAFE_NO_PAD.encode(&*bytes).into()
+    }
+
+    /// The state in `text`, when it is one that we have issued.
+    #[must_use]
+    pub fn read_state(&self, text: &str) -> Option<State> {
+        if text.len() != (STATE_HEAD + SECRET) / 3 * 4 {
+            return None;
+        }
+        let bytes = Zeroizing::new(URL_SAFE_NO_PAD.decode(text).ok()?);
+        let (named, mac) = bytes.split_at_checked(STATE_HEAD)?;
+        if !bool::from(self.mac("state", &[named]).ct_eq(mac)) || named[0] != VERSION {
+            return None;
+        }
+        let uuid = |at: usize| Uuid::from_slice(&named[at..at + 16]).ok();
+        Some(State { user: UserId(uuid(1)?), connection: ConnectionId(uuid(17)?), consent: uuid(33)? })
+    }
+
+    /// The code verifier of a consent (RFC 7636 §4.1): 43 characters. It need not be kept.
+    #[must_use]
+    pub fn code_verifier(&self, consent: Uuid) -> SecretString {
+        URL_SAFE_NO_PAD.encode(self.mac("code verifier", &[consent.as_bytes()])).into()
+    }
+
     fn mac(&self, purpose: &str, parts: &[&[u8]]) -> [u8; 32] {
         #[allow(clippy::expect_used, reason = "HMAC takes a key of any length (RFC 2104 §2)")]
         let mut mac = Hmac::<Sha256>::new_from_slice(&*self.0).expect("a key of 32 bytes");
@@ -170,6 +214,21 @@ impl ServerKey {
         }
         mac.finalize().into_bytes().into()
     }
+}
+
+/// The code challenge of a verifier for the method `S256` (RFC 7636 §4.2).
+#[must_use]
+pub fn code_challenge(verifier: &SecretString) -> String {
+    URL_SAFE_NO_PAD.encode(Sha256::digest(verifier.expose_secret()))
+}
+
+fn named(state: &State) -> [u8; STATE_HEAD] {
+    let mut named = [0; STATE_HEAD];
+    named[0] = VERSION;
+    named[1..17].copy_from_slice(state.user.0.as_bytes());
+    named[17..33].copy_from_slice(state.connection.0.as_bytes());
+    named[33..].copy_from_slice(state.consent.as_bytes());
+    named
 }
 
 fn head(token: &RefreshToken) -> [u8; HEAD] {
@@ -184,7 +243,6 @@ fn head(token: &RefreshToken) -> [u8; HEAD] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use secrecy::ExposeSecret;
 
     fn key(byte: u8) -> ServerKey {
         ServerKey::new(Zeroizing::new([byte; 32]))
@@ -254,5 +312,38 @@ mod tests {
         assert_eq!(token.expose_secret(), key(1).link_token(one).expose_secret());
         assert_ne!(token.expose_secret(), key(1).link_token(other).expose_secret());
         assert_ne!(token.expose_secret(), key(2).link_token(one).expose_secret());
+    }
+
+    #[test]
+    fn a_state_is_read_as_it_was_written_and_by_nobody_else() {
+        let [user, connection, consent] = [1, 2, 3].map(Uuid::from_u128);
+        let state = State { user: UserId(user), connection: ConnectionId(connection), consent };
+        let text = key(1).write_state(&state);
+        let text = text.expose_secret();
+        assert_eq!(key(1).read_state(text), Some(state));
+        assert!(key(2).read_state(text).is_none());
+        for at in 0..text.len() {
+            let mut bytes = text.as_bytes().to_vec();
+            bytes[at] = if bytes[at] == b'A' { b'B' } else { b'A' };
+            assert!(key(1).read_state(std::str::from_utf8(&bytes).unwrap()).is_none(), "{at}");
+        }
+        let refresh = key(1).write(&first(&key(1)));
+        let cut = &text[..text.len() - 1];
+        for bad in ["", "x", cut, &format!("{text}A"), &"é".repeat(54), refresh.expose_secret()] {
+            assert!(key(1).read_state(bad).is_none());
+        }
+    }
+
+    #[test]
+    fn a_consent_has_its_own_verifier() {
+        let (one, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let verifier = key(1).code_verifier(one);
+        assert_eq!(verifier.expose_secret().len(), 43);
+        assert_eq!(verifier.expose_secret(), key(1).code_verifier(one).expose_secret());
+        assert_ne!(verifier.expose_secret(), key(1).code_verifier(other).expose_secret());
+        assert_ne!(verifier.expose_secret(), key(2).code_verifier(one).expose_secret());
+        // RFC 7636, appendix B.
+        let example = code_challenge(&"dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk".into());
+        assert_eq!(example, "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM");
     }
 }

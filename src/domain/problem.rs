@@ -18,6 +18,9 @@ pub struct Problem {
     pub detail: String,
     /// The stable word for programs.
     pub code: &'static str,
+    /// Which provider it is about, if any: an extension member (RFC 9457 §3.2).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub provider: Option<String>,
 }
 
 impl Problem {
@@ -44,7 +47,13 @@ impl Problem {
             505 => "HTTP Version Not Supported",
             _ => "Internal Server Error",
         };
-        Problem { kind: "about:blank", status, title, detail: detail.into(), code }
+        Problem { kind: "about:blank", status, title, detail: detail.into(), code, provider: None }
+    }
+
+    /// The same, about the provider of this name.
+    #[must_use]
+    pub fn about(self, provider: &str) -> Problem {
+        Problem { provider: Some(provider.to_owned()), ..self }
     }
 
     /// The document as one line of JSON.

@@ -28,6 +28,25 @@ pub struct Require {
     pub claims: Vec<(String, Vec<String>)>,
 }
 
+impl Require {
+    /// Whether `identity` brings all of it.
+    ///
+    /// # Errors
+    /// The first requirement that is not met.
+    pub fn check(&self, identity: &Identity) -> Result<(), Refusal> {
+        if !identity.has_scopes(&self.scopes) {
+            return Err(Refusal::Scope { needed: self.scopes.clone() });
+        }
+        if self.email_verified && !identity.email_verified {
+            return Err(Refusal::EmailUnverified);
+        }
+        if !self.claims.iter().all(|(name, values)| identity.claim_holds(name, values)) {
+            return Err(Refusal::Claim);
+        }
+        Ok(())
+    }
+}
+
 /// Where a route looks for a token. `Authorization: Bearer` always counts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Carriers {
@@ -117,20 +136,10 @@ impl Route {
     /// # Errors
     /// The first requirement that is not met.
     pub fn check(&self, identity: &Identity) -> Result<(), Refusal> {
-        let Require { scopes, email_verified, claims } = &self.policy.require;
         if !self.policy.issuers.is_empty() && !self.policy.issuers.iter().any(|i| **i == *identity.issuer) {
             return Err(Refusal::Token(TokenFault::Issuer));
         }
-        if !identity.has_scopes(scopes) {
-            return Err(Refusal::Scope { needed: scopes.clone() });
-        }
-        if *email_verified && !identity.email_verified {
-            return Err(Refusal::EmailUnverified);
-        }
-        if !claims.iter().all(|(name, values)| identity.claim_holds(name, values)) {
-            return Err(Refusal::Claim);
-        }
-        Ok(())
+        self.policy.require.check(identity)
     }
 }
 

@@ -1,7 +1,8 @@
 //! Work that a request leaves behind.
 //!
 //! What must not show whether an account exists is not done while the caller waits: the request is written
-//! down, the same way for every address, and answered. A worker does it afterwards.
+//! down, the same way for every address, and answered. A worker does it afterwards. Nor is anybody kept
+//! waiting for what others must be told over the network.
 
 use std::net::IpAddr;
 
@@ -9,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::account::{PasswordHash, UserId};
+use super::connection::Connection;
 use super::email::EmailAddress;
 use super::revocation::Revocation;
 use super::time::UnixTime;
@@ -40,6 +42,19 @@ pub enum Work {
     ForgetUnverified(UserId),
     /// Put a revocation in force whose grace has ended.
     Revoke(Revocation),
+    /// Something to be done elsewhere, which may take its time and more than one try.
+    Errand { made_at: UnixTime, tries: u32, errand: Errand },
+}
+
+/// What is to be done elsewhere.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Errand {
+    /// Tell the app. A JSON object without a token.
+    Notify(String),
+    /// End a grant at its provider: of this connection, as it was before its tokens were erased. They are
+    /// sealed here as they were there.
+    EndGrant(Box<Connection>),
 }
 
 /// Where a request came from.

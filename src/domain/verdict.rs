@@ -3,6 +3,8 @@
 //! One exhaustive enum: [`super::answer`] maps it to HTTP in one place, the metrics take their
 //! label from [`Refusal::code`], and nothing else decides what a caller is told.
 
+use std::time::Duration;
+
 use super::request::Malformed;
 
 /// Why a token was not accepted. All of them are 401 `invalid_token` outside; the word is for logs,
@@ -125,6 +127,32 @@ pub enum Refusal {
     CrossSite,
     /// The revocation set is not loaded, so no token can be trusted yet: 503.
     NotReady,
+    /// The route sends a provider's token upstream, and the caller has no connection to that provider: 403.
+    NotConnected {
+        /// The provider's name in the configuration.
+        provider: String,
+        /// The path at which connections are begun.
+        begin_at: String,
+    },
+    /// The caller has a connection to the provider, which must be renewed by consent: 403.
+    ReconnectNeeded {
+        /// The provider's name in the configuration.
+        provider: String,
+        /// The path at which connections are begun.
+        begin_at: String,
+    },
+    /// There is no token of the provider at the moment: 503.
+    ProviderUnavailable {
+        /// The provider's name in the configuration.
+        provider: String,
+        /// When to come back, where anybody knows.
+        retry_after: Option<Duration>,
+    },
+    /// There is no token of the provider before an operator has acted: 502.
+    ProviderFailed {
+        /// The provider's name in the configuration.
+        provider: String,
+    },
 }
 
 impl Refusal {
@@ -144,6 +172,10 @@ impl Refusal {
             Refusal::Claim => "claim_not_accepted",
             Refusal::CrossSite => "cross_site",
             Refusal::NotReady => "not_ready",
+            Refusal::NotConnected { .. } => "connection_required",
+            Refusal::ReconnectNeeded { .. } => "reconnect_needed",
+            Refusal::ProviderUnavailable { .. } => "provider_unavailable",
+            Refusal::ProviderFailed { .. } => "provider_failed",
         }
     }
 }

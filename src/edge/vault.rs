@@ -290,6 +290,15 @@ mod tests {
     }
 
     #[test]
+    fn a_key_that_was_made_in_the_data_folder_is_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let made = [0, 1].map(|_| crate::edge::data_dir::secret(folder.path(), "vault.key").unwrap());
+        let [first, again] = made.map(|key| KeyRing::new(&[key]).unwrap());
+        let envelope = first.seal(here(), &"secret".into());
+        assert_eq!(again.open(here(), &envelope).unwrap().expose_secret(), "secret");
+    }
+
+    #[test]
     fn a_nonce_is_used_once() {
         let ring = ring(&[1]);
         let nonces: HashSet<Vec<u8>> = (0..10_000)

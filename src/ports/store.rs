@@ -15,7 +15,7 @@ use crate::domain::task::Task;
 use crate::domain::time::UnixTime;
 
 /// Why the store did not do what it was asked.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
     /// The write is not durable, and the caller must not act as if it were. Worth trying later.
     #[error("the store cannot write: {0}")]

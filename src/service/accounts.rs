@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 use tokio::sync::Notify;
+use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use crate::domain::account::{User, UserId};
@@ -207,6 +208,10 @@ impl About {
         About { user: Some(user), session: Some(session), ..About::default() }
     }
 
+    pub(super) fn connection(user: UserId, connection: ConnectionId) -> About {
+        About { user: Some(user), connection: Some(connection), ..About::default() }
+    }
+
     pub(super) fn because(mut self, reason: impl Into<String>) -> About {
         self.reason = Some(reason.into());
         self
@@ -220,6 +225,28 @@ pub(super) enum Source<'a> {
     Operator(&'a str),
     /// Nobody: its time has come.
     System,
+}
+
+impl Source<'_> {
+    /// The event that tells of it.
+    pub(super) fn event(
+        &self,
+        id: Uuid,
+        at: UnixTime,
+        action: Action,
+        outcome: Outcome,
+        about: About,
+    ) -> Event {
+        let (actor, address, request_id) = match self {
+            Source::Client(client) => (Actor::User, Some(client.address), client.request_id.clone()),
+            Source::Task(origin) => (Actor::User, Some(origin.address), origin.request_id.clone()),
+            Source::Operator(request_id) => (Actor::Operator, None, (*request_id).to_owned()),
+            Source::System => (Actor::System, None, String::new()),
+        };
+        let About { user, session, connection, reason } = about;
+        let request_id = Some(request_id).filter(|id| !id.is_empty());
+        Event { id, at, action, outcome, actor, user, session, connection, address, request_id, reason }
+    }
 }
 
 impl Accounts {
@@ -239,25 +266,7 @@ impl Accounts {
     }
 
     pub(super) fn note(&self, from: &Source<'_>, action: Action, outcome: Outcome, about: About) {
-        let (actor, address, request_id) = match from {
-            Source::Client(client) => (Actor::User, Some(client.address), client.request_id.clone()),
-            Source::Task(origin) => (Actor::User, Some(origin.address), origin.request_id.clone()),
-            Source::Operator(request_id) => (Actor::Operator, None, (*request_id).to_owned()),
-            Source::System => (Actor::System, None, String::new()),
-        };
-        self.audit.record(Event {
-            id: self.entropy.uuid(),
-            at: self.now(),
-            action,
-            outcome,
-            actor,
-            user: about.user,
-            session: about.session,
-            connection: about.connection,
-            address,
-            request_id: Some(request_id).filter(|id| !id.is_empty()),
-            reason: about.reason,
-        });
+        self.audit.record(from.event(self.entropy.uuid(), self.now(), action, outcome, about));
     }
 
     /// The token version of an account. To be read before anything that the token will say: whatever
@@ -367,20 +376,8 @@ impl Accounts {
         link: Option<MailedLink>,
         facts: Facts,
     ) -> Change {
-        let now = self.now();
-        Change::PutMail(Mail {
-            id: self.entropy.uuid(),
-            letter,
-            to: to.clone(),
-            name: name.map(str::to_owned),
-            link,
-            facts,
-            created_at: now,
-            due_at: now,
-            attempts: 0,
-            last_error: None,
-            given_up: false,
-        })
+        let mail = Mail::new(self.entropy.uuid(), letter, to.clone(), self.now());
+        Change::PutMail(Mail { name: name.map(str::to_owned), link, facts, ..mail })
     }
 
     /// What a letter about something that just happened tells.

@@ -1,20 +1,47 @@
 //! What the use cases about connections share: the ports they work with, what they are asked and what they
 //! answer. The use cases are methods of [`Connections`], one file each.
+//!
+//! Tokens come out of the vault for the time of a call to their provider, and for whoever may have them;
+//! nothing here prints one. Whatever changes the tokens of a connection has its turn with it
+//! ([`turns`]), and runs to its end though the caller goes away.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+mod begin;
+mod callback;
+mod disconnect;
+mod due;
+mod errands;
+mod establish;
+mod import;
+mod refresh;
+mod reseal;
+mod seal;
+mod show;
+mod tell;
+mod token;
+mod turns;
+mod work;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use secrecy::SecretString;
 use tokio::sync::Notify;
+use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use crate::domain::connection::{Connection, ConnectionId, FaultKind};
+use self::refresh::Unwritten;
+use self::turns::Turns;
+use super::accounts::{About, Client, Source};
+use crate::domain::account::UserId;
+use crate::domain::audit::{Action, Outcome};
+use crate::domain::connection::{Connection, ConnectionId, FaultKind, MAX_REASON, Status, clean};
 use crate::domain::opaque::ServerKey;
 use crate::domain::route::Require;
 use crate::domain::time::UnixTime;
+use crate::domain::upkeep::Upkeep;
 use crate::ports::{
-    Audit, Clock, CommitError, Devices, Entropy, Limiter, Providers, Store, StoreError, TooMany, Vault,
+    Audit, Clock, CommitError, Entropy, Limiter, ProviderFault, Providers, Store, StoreError, TooMany, Vault,
     VaultError, Webhook,
 };
 
@@ -53,8 +80,9 @@ pub struct Parts {
     pub entropy: Arc<dyn Entropy>,
     pub limiter: Arc<dyn Limiter>,
     pub audit: Arc<dyn Audit>,
-    pub devices: Arc<dyn Devices>,
     pub key: Arc<ServerKey>,
+    /// Our own: the callers who have accounts are those whose tokens are of this issuer.
+    pub issuer: String,
     /// Told when a task was written down.
     pub tasks: Arc<Notify>,
     /// Told when a mail was put into the outbox.
@@ -93,13 +121,19 @@ pub struct Begun {
 }
 
 /// What came back from the provider, in the query of the callback or in a form (`form_post`).
-#[derive(Debug)]
 pub struct Callback {
     pub state: String,
     /// The cookie of the browser, as far as there is one.
     pub browser: Option<SecretString>,
     /// Every parameter but `state`.
     pub parameters: Vec<(String, SecretString)>,
+}
+
+impl std::fmt::Debug for Callback {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names: Vec<&str> = self.parameters.iter().map(|(name, _)| name.as_str()).collect();
+        f.debug_struct("Callback").field("parameters", &names).finish_non_exhaustive()
+    }
 }
 
 /// Where a browser goes from the callback.
@@ -134,13 +168,36 @@ pub struct Import {
     pub kept: BTreeMap<String, SecretString>,
 }
 
+/// What replaces a caller's own token on the way to an upstream.
+#[derive(Debug, Clone)]
+pub struct Injected {
+    pub access_token: SecretString,
+    /// `Bearer` as a rule.
+    pub token_type: String,
+    pub connection: ConnectionId,
+}
+
+/// What one step of sealing anew came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Resealed {
+    /// Where the next step begins; `None`: that was the last one.
+    pub next: Option<(UserId, ConnectionId)>,
+    /// How many connections were sealed with the present key.
+    pub renewed: usize,
+    /// How many are sealed with another and could not be opened.
+    pub unreadable: usize,
+}
+
 /// Why something about a connection was not done.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum ConnectionError {
     #[error("there is no provider {0:?} in service")]
     UnknownProvider(String),
     #[error("there is no such connection")]
     NotFound,
+    /// The token is good and speaks for no account, or for one that is gone.
+    #[error("this token belongs to no account")]
+    NoAccount,
     #[error("{0}")]
     Invalid(String),
     /// The callback belongs to nothing that this browser has begun, or it came too late.
@@ -182,19 +239,165 @@ impl From<CommitError> for ConnectionError {
 
 /// The use cases about connections.
 #[derive(Clone)]
-pub struct Connections(pub(super) Arc<Parts>);
+pub struct Connections(Arc<Inner>);
+
+struct Inner {
+    parts: Parts,
+    turns: Arc<Turns>,
+    /// What refreshes brought and the store did not take. Nothing else is left of those grants.
+    unwritten: Mutex<HashMap<ConnectionId, Unwritten>>,
+    /// What runs to its end though its caller is gone.
+    apart: TaskTracker,
+    waits: Waits,
+}
+
+/// How long is waited, where something waits.
+struct Waits {
+    /// Between tries to write tokens that just came.
+    pauses: &'static [Duration],
+    /// For a fresher token, by a caller whose present one is good.
+    patience: Duration,
+}
 
 impl std::ops::Deref for Connections {
     type Target = Parts;
 
     fn deref(&self) -> &Parts {
-        &self.0
+        &self.0.parts
+    }
+}
+
+/// Who asked for something that goes on without them.
+enum Who {
+    Client(Client),
+    Operator(String),
+    System,
+}
+
+impl Who {
+    fn source(&self) -> Source<'_> {
+        match self {
+            Who::Client(client) => Source::Client(client),
+            Who::Operator(request_id) => Source::Operator(request_id),
+            Who::System => Source::System,
+        }
+    }
+}
+
+/// What a provider's fault means here.
+struct Failure {
+    kind: FaultKind,
+    /// Without a token, bounded, on one line.
+    reason: String,
+    retry_after: Option<Duration>,
+}
+
+impl From<ProviderFault> for Failure {
+    fn from(fault: ProviderFault) -> Failure {
+        let reason = clean(&fault.to_string(), MAX_REASON);
+        let (kind, retry_after) = match fault {
+            ProviderFault::InvalidGrant(_) => (FaultKind::InvalidGrant, None),
+            ProviderFault::Transient { retry_after, .. } => (FaultKind::Transient, retry_after),
+            ProviderFault::ProviderError(_) => (FaultKind::ProviderError, None),
+            ProviderFault::PluginFailed(_) => (FaultKind::PluginFailed, None),
+            ProviderFault::NotInService(_)
+            | ProviderFault::Misconfigured(_)
+            | ProviderFault::InvalidParameter { .. } => (FaultKind::Misconfigured, None),
+        };
+        Failure { kind, reason, retry_after }
+    }
+}
+
+impl From<Failure> for ConnectionError {
+    fn from(failure: Failure) -> ConnectionError {
+        let Failure { kind, reason, retry_after } = failure;
+        ConnectionError::Provider { kind, reason, retry_after }
+    }
+}
+
+/// Why a connection has no tokens, unless it has.
+fn standing(connection: &Connection) -> Result<(), ConnectionError> {
+    match connection.status {
+        Status::Active => Ok(()),
+        Status::Pending => Err(ConnectionError::Pending),
+        Status::ReconnectNeeded => Err(ConnectionError::ReconnectNeeded),
+        Status::Revoked => Err(ConnectionError::Revoked),
     }
 }
 
 impl Connections {
     #[must_use]
     pub fn new(parts: Parts) -> Connections {
-        Connections(Arc::new(parts))
+        Connections::waiting(parts, Waits { pauses: &refresh::PAUSES, patience: token::PATIENCE })
+    }
+
+    /// One that does not pause between tries.
+    #[cfg(test)]
+    pub(super) fn hasty(parts: Parts, patience: Duration) -> Connections {
+        Connections::waiting(parts, Waits { pauses: &[Duration::ZERO; 2], patience })
+    }
+
+    /// How many connections somebody waits for.
+    #[cfg(test)]
+    pub(super) fn waited_for(&self) -> usize {
+        self.0.turns.len()
+    }
+
+    /// How many wait for their turn with this one, or have it.
+    #[cfg(test)]
+    pub(super) fn queued(&self, id: ConnectionId) -> usize {
+        self.0.turns.queued(id)
+    }
+
+    fn waiting(parts: Parts, waits: Waits) -> Connections {
+        let (turns, unwritten, apart) = (Arc::default(), Mutex::default(), TaskTracker::new());
+        Connections(Arc::new(Inner { parts, turns, unwritten, apart, waits }))
+    }
+
+    fn now(&self) -> UnixTime {
+        self.clock.now()
+    }
+
+    fn note(&self, who: &Who, action: Action, outcome: Outcome, about: About) {
+        self.audit.record(who.source().event(self.entropy.uuid(), self.now(), action, outcome, about));
+    }
+
+    /// Does `work` to its end, whether or not the caller waits for it.
+    async fn apart<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> T {
+        match self.0.apart.spawn(work).await {
+            Ok(done) => done,
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            // Only a runtime that ends cancels it, and the caller with it.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    fn unwritten(&self) -> MutexGuard<'_, HashMap<ConnectionId, Unwritten>> {
+        // Nothing under the lock can leave it half-changed.
+        self.0.unwritten.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn find(&self, user: UserId, id: ConnectionId) -> Result<Connection, ConnectionError> {
+        self.store.connection(user, id).await?.ok_or(ConnectionError::NotFound)
+    }
+
+    fn upkeep(&self, provider: &str) -> Upkeep {
+        let settings = self.settings.load();
+        let can_refresh = self.providers.get(provider).is_none_or(|info| info.can_refresh);
+        Upkeep {
+            keep_fresh: settings.keep_fresh && can_refresh,
+            refresh_ahead: settings.refresh_ahead,
+            warn_ahead: settings.warn_ahead,
+        }
+    }
+
+    fn chance(&self) -> u16 {
+        let mut bytes = [0; 2];
+        self.entropy.fill(&mut bytes);
+        u16::from_ne_bytes(bytes)
+    }
+
+    fn schedule(&self, connection: &mut Connection) {
+        connection.schedule(self.now(), self.upkeep(&connection.provider), self.chance());
     }
 }

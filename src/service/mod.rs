@@ -3,6 +3,7 @@
 pub mod accounts;
 pub mod admit;
 pub mod connections;
+pub mod injector;
 pub mod login;
 pub mod mint;
 pub mod outbox;
@@ -24,7 +25,17 @@ mod accounts_tests;
 #[cfg(test)]
 pub(crate) mod accounts_world;
 #[cfg(test)]
+mod connect_tests;
+#[cfg(test)]
+pub(crate) mod connection_fakes;
+#[cfg(test)]
+pub(crate) mod connections_world;
+#[cfg(test)]
+mod end_tests;
+#[cfg(test)]
 pub(crate) mod fakes;
+#[cfg(test)]
+mod refresh_tests;
 #[cfg(test)]
 pub(crate) mod token_fakes;
 #[cfg(test)]

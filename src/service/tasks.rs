@@ -2,7 +2,8 @@
 //!
 //! Each task is done and taken off the list in one commit, so that a kill at any moment neither loses nor
 //! repeats it. While the store fails, all of them wait; one that cannot be done for a reason of its own is put
-//! off, and the others go on.
+//! off, and the others go on. Errands, which go out over the network and may take long, have a worker of their
+//! own ([`super::connections`]).
 
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use crate::domain::link::Purpose;
 use crate::domain::mail::{Facts, Letter};
 use crate::domain::task::{Task, Work};
 use crate::domain::time::UnixTime;
-use crate::ports::{Change, CommitError, StoreError};
+use crate::ports::{Change, CommitError, Store, StoreError};
 
 use super::accounts::{About, Accounts, Source, TRIES};
 
@@ -48,7 +49,8 @@ impl Accounts {
     /// # Errors
     /// [`StoreError`]; then the rest is still to do.
     pub async fn do_due_tasks(&self) -> Result<bool, StoreError> {
-        let tasks = self.store.due_tasks(self.now(), BATCH).await?;
+        let is_ours = |work: &Work| !matches!(work, Work::Errand { .. });
+        let tasks = due(&*self.store, self.now(), is_ours, BATCH).await?;
         let any = !tasks.is_empty();
         for task in tasks {
             // One that cannot be done must not keep the others from it.
@@ -119,10 +121,13 @@ impl Accounts {
                 self.wished_for(*user, email, *generation).await?.into()
             }
             Work::ForgetUnverified(user) => match self.store.user(*user).await? {
-                Some(user) => self.forget_unverified(user),
+                Some(user) => self.forget_unverified(user).await?,
                 None => Done::default(),
             },
             Work::Revoke(revocation) => vec![Change::Revoke(revocation.clone())].into(),
+            Work::Errand { .. } => {
+                return Err(StoreError::Unreadable("an errand is none of ours".to_owned()));
+            }
         })
     }
 
@@ -160,22 +165,22 @@ impl Accounts {
 
     /// Whoever registered it has not come back. An operator who has given it anything, or has disabled it,
     /// wants to keep it.
-    fn forget_unverified(&self, user: User) -> Done {
+    async fn forget_unverified(&self, user: User) -> Result<Done, StoreError> {
         if user.email_verified || !user.active || !user.scopes.is_empty() || !user.claims.is_empty() {
-            return Done::default();
+            return Ok(Done::default());
         }
         let end = user.updated_at.plus(UNVERIFIED_LIFE);
         if self.now() < end {
-            return vec![self.later(end, Work::ForgetUnverified(user.id))].into();
+            return Ok(vec![self.later(end, Work::ForgetUnverified(user.id))].into());
         }
         let about = About::user(user.id).because("never_verified");
         let raised = self.raising(user.id, "account never verified");
         let id = user.id;
-        Done {
-            // Written once more before it goes: not when somebody has verified it meanwhile.
-            changes: vec![Change::UpdateUser(user), raised, Change::DeleteUser(id)],
-            noted: Some((Action::DeleteUser, Outcome::Success, about)),
-        }
+        // Written once more before it goes: not when somebody has verified it meanwhile.
+        let mut changes = vec![Change::UpdateUser(user), raised];
+        changes.extend(self.ending_grants(id).await?);
+        changes.push(Change::DeleteUser(id));
+        Ok(Done { changes, noted: Some((Action::DeleteUser, Outcome::Success, about)) })
     }
 
     /// The address has an account. Its owner is told. As long as nobody has shown that the address is
@@ -240,6 +245,27 @@ fn source(work: &Work) -> Source<'_> {
         Work::Register { origin, .. }
         | Work::ResendVerification { origin, .. }
         | Work::ResetPassword { origin, .. } => Source::Task(origin),
-        Work::ChangeEmail { .. } | Work::ForgetUnverified(_) | Work::Revoke(_) => Source::System,
+        Work::ChangeEmail { .. } | Work::ForgetUnverified(_) | Work::Revoke(_) | Work::Errand { .. } => {
+            Source::System
+        }
+    }
+}
+
+/// At most `limit` of the due tasks that are `wanted`, however many others are due before them.
+pub(super) async fn due(
+    store: &dyn Store,
+    now: UnixTime,
+    wanted: fn(&Work) -> bool,
+    limit: usize,
+) -> Result<Vec<Task>, StoreError> {
+    let mut read = limit;
+    loop {
+        let tasks = store.due_tasks(now, read).await?;
+        let all = tasks.len() < read;
+        let found: Vec<Task> = tasks.into_iter().filter(|task| wanted(&task.work)).take(limit).collect();
+        if all || !found.is_empty() {
+            return Ok(found);
+        }
+        read = read.saturating_mul(4);
     }
 }

@@ -11,8 +11,9 @@ use crate::domain::email::EmailAddress;
 use crate::domain::link::Purpose;
 use crate::domain::mail::{Letter, Mail};
 use crate::domain::session::Session;
+use crate::domain::task::{Errand, Work};
 use crate::domain::time::UnixTime;
-use crate::ports::{Change, CommitError};
+use crate::ports::{Change, CommitError, StoreError};
 
 /// The most that one list shows.
 pub const MAX_LISTED: usize = 1000;
@@ -193,16 +194,44 @@ impl Accounts {
         Err(AccountError::Conflict)
     }
 
-    /// Removes an account with everything it has, and ends its tokens.
+    /// Removes an account with everything it has, and ends its tokens and its grants at providers.
     ///
     /// # Errors
-    /// [`AccountError::NotFound`] or [`AccountError::Store`]; then it is still there.
+    /// [`AccountError::NotFound`], [`AccountError::Conflict`] or [`AccountError::Store`]; then it is still
+    /// there.
     pub async fn delete_user(&self, request_id: &str, id: UserId) -> Result<(), AccountError> {
-        let user = self.store.user(id).await?.ok_or(AccountError::NotFound("user"))?;
-        let changes = vec![self.raising(user.id, "account deleted"), Change::DeleteUser(user.id)];
-        self.store.commit(changes).await?;
-        self.note(&Source::Operator(request_id), Action::DeleteUser, Outcome::Success, About::user(id));
-        Ok(())
+        for _ in 0..TRIES {
+            let user = self.store.user(id).await?.ok_or(AccountError::NotFound("user"))?;
+            let mut changes = vec![self.raising(user.id, "account deleted")];
+            changes.extend(self.ending_grants(id).await?);
+            changes.push(Change::DeleteUser(user.id));
+            match self.store.commit(changes).await {
+                Ok(_) => {
+                    let about = About::user(id);
+                    self.note(&Source::Operator(request_id), Action::DeleteUser, Outcome::Success, about);
+                    return Ok(());
+                }
+                // A token was refreshed meanwhile.
+                Err(CommitError::Conflict) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(AccountError::Conflict)
+    }
+
+    /// What ends an account's grants at their providers, once its records are gone: errands that hold the
+    /// tokens, sealed as they are. No provider holds a deletion up.
+    pub(super) async fn ending_grants(&self, id: UserId) -> Result<Vec<Change>, StoreError> {
+        let mut changes = Vec::new();
+        for connection in self.store.connections(id).await? {
+            if connection.tokens.is_some() {
+                let errand = Errand::EndGrant(Box::new(connection.clone()));
+                changes.push(self.at_once(Work::Errand { made_at: self.now(), tries: 0, errand }));
+            }
+            // Written once more before it goes: what is to be ended is what there is.
+            changes.push(Change::UpdateConnection(connection));
+        }
+        Ok(changes)
     }
 
     /// At most `limit` accounts from behind `after`, oldest first.

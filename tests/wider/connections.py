@@ -12,12 +12,12 @@ import random
 import shutil
 import signal
 import ssl
-import subprocess
 import threading
 import time
 import urllib.parse
 from pathlib import Path
 
+import mail
 from accounts import Api
 
 FOLDER = Path(__file__).resolve().parent / "provider"
@@ -34,16 +34,13 @@ class Provider:
     def __init__(self, run, folder, callbacks, access_ttl, rotate=True):
         self.folder, self.port = folder, run.free_port()
         folder.mkdir()
-        subprocess.run(
-            ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", folder / "key.pem", "-out",
-             folder / "cert.pem", "-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"],
-            check=True, capture_output=True)
+        mail.Certificates(folder)
         settings = {"callbacks": callbacks, "access_ttl": access_ttl, "rotate": rotate}
         (folder / "settings.json").write_text(json.dumps(settings))
         installed = run.ROOT / "target" / "wider" / "provider"
         shutil.copy(FOLDER / "server.mjs", installed)
         self.url = f"https://localhost:{self.port}"
-        self.tls = ssl.create_default_context(cafile=folder / "cert.pem")
+        self.tls = ssl.create_default_context(cafile=folder / "ours.pem")
         self.process = run.Process([run.program("node"), str(installed / "server.mjs"), str(folder), str(self.port)], folder)
         run.until("the provider is ready", lambda: self.process.alive() and self.seen())
 
@@ -73,7 +70,7 @@ client_id = "file:client_id"
 client_secret = "file:client_secret"
 allowed_hosts = ["localhost:{self.port}"]
 allow_loopback = true
-ca = "{self.folder / 'cert.pem'}"
+ca = "{self.folder / 'ours.pem'}"
 scopes = ["openid", "offline_access", "email"]
 token_access = {{ email_verified = true }}
 [providers.settings]
@@ -150,19 +147,19 @@ def story(run, folder):
     provider = None
     started = None
     try:
-        provider = Provider(run, folder / "story-acme", [f"http://localhost:{port}/auth/connections/callback"], access_ttl=6)
+        provider = Provider(run, folder / "story-acme", [f"http://localhost:{port}/auth/connections/callback"], access_ttl=5)
         routes = f"""
 [[routes]]
 name = "app"
 match = {{ path = "/" }}
 upstream = ["https://localhost:{provider.port}"]
-ca = "{provider.folder / 'cert.pem'}"
+ca = "{provider.folder / 'ours.pem'}"
 auth = "none"
 [[routes]]
 name = "acme"
 match = {{ path = "/api" }}
 upstream = ["https://localhost:{provider.port}"]
-ca = "{provider.folder / 'cert.pem'}"
+ca = "{provider.folder / 'ours.pem'}"
 preserve_host = false
 inject = {{ provider = "acme" }}
 """
@@ -181,18 +178,27 @@ inject = {{ provider = "acme" }}
         first = api.good("GET", "/api/one", token=token)
         assert first["account"] == "ann" and first["told"]["x-auth-email"] == ANN, first
         assert provider.refreshes() == 0
+        provider.ask("/test/lifetime?seconds=90")
         run.until("the token ends", lambda: provider.ask("/api/x", first["token"])[0] == 401)
         second = api.good("GET", "/api/two", token=token)
         assert second["account"] == "ann" and second["token"] != first["token"], second
         assert provider.refreshes() == 1
 
-        # The provider takes the token back: one refresh, one retry, and the app notices nothing.
+        # The provider forgets the token. One that has just come is believed to be good for a while; then it is
+        # one refresh and one retry, and whoever asks notices nothing.
+        shown = api.good("GET", f"/auth/connections/{id}", token=token)
+        provider.ask(f"/test/forget?token={second['token']}")
+        assert api.ask("GET", "/api/three", token=token)[0] == 401 and provider.refreshes() == 1
+        run.until("the token is no longer new", lambda: time.time() > shown["refreshed_at"] + 31)
+        third = api.good("GET", "/api/three", token=token)
+        assert third["token"] not in (first["token"], second["token"]) and provider.refreshes() == 2, third
+
         held = api.good("GET", f"/auth/connections/{id}/token", token=token)
-        assert held["access_token"] == second["token"] and held["token_type"] == "Bearer", held
+        assert held["access_token"] == third["token"] and held["token_type"] == "Bearer", held
         api.good("DELETE", f"/auth/connections/{id}", token=token, status=204)
         assert provider.ask("/api/x", held["access_token"])[0] == 401
         api.refused("connection_revoked", "GET", f"/auth/connections/{id}/token", token=token)
-        api.refused("connection_required", "GET", "/api/three", token=token)
+        api.refused("connection_required", "GET", "/api/four", token=token)
         assert provider.seen()["asked"]["revoked"] >= 1
         nothing_in_clear(started.folder / "data", provider)
         said = started.process.said()
@@ -236,6 +242,8 @@ def many_callers(run, folder):
         started, api, login = gateway(run, folder / "callers", run.APP + provider.config(), "keep_fresh = false")
         token = login()
         id = imported(api, provider, token)
+        ends = api.good("GET", f"/auth/connections/{id}", token=token)["expires_at"]
+        run.until("the token has ended", lambda: time.time() > ends)
         before = provider.refreshes()
         together = threading.Barrier(CALLERS)
 

@@ -31,7 +31,7 @@ impl From<AccountError> for Failure {
     }
 }
 
-fn store(error: &StoreError) -> Failure {
+pub(super) fn store(error: &StoreError) -> Failure {
     match error {
         StoreError::Unavailable(_) => {
             Failure::new(503, "store_unavailable", "nothing was changed: the store cannot write; try again")
@@ -42,7 +42,7 @@ fn store(error: &StoreError) -> Failure {
     }
 }
 
-fn account(error: &AccountError) -> Failure {
+pub(super) fn account(error: &AccountError) -> Failure {
     let said = error.to_string();
     match error {
         // Every 401 names a scheme that would do (RFC 9110 §15.5.2); Bearer is one for which no browser asks

@@ -22,12 +22,13 @@ use subtle::ConstantTimeEq;
 
 use super::body::{Failure, JsonBody, answer, method_not_allowed, not_found};
 use super::health::{self, MetricsText};
-use super::{admin_token, admin_users};
+use super::{admin_connections, admin_token, admin_users};
 use crate::domain::audit::Action;
 use crate::domain::revocation::Target;
 use crate::domain::time::UnixTime;
 use crate::ports::{Control, SignError};
 use crate::service::accounts::Accounts;
+use crate::service::connections::Connections;
 use crate::service::mint::{self, Mint, MintError};
 use crate::service::revoke::{self, Revoke, RevokeError, Subject};
 use crate::service::rotate::Rotate;
@@ -41,6 +42,7 @@ pub struct AdminState {
     pub mint: Mint,
     pub rotate: Rotate,
     pub accounts: Accounts,
+    pub connections: Connections,
     pub control: Arc<dyn Control>,
     pub metrics: MetricsText,
 }
@@ -57,6 +59,7 @@ pub fn admin_router(state: AdminState) -> Router {
         .route("/admin/v1/tokens", post(mint_token))
         .route("/admin/v1/reload", post(reload))
         .merge(admin_users::router())
+        .merge(admin_connections::router())
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(not_found)
         // Outermost, so that a stranger learns nothing about paths, methods and bodies.

@@ -1,8 +1,13 @@
 //! The admin API over fakes of the ports.
 
 use super::super::body::MAX_BODY;
+use super::super::connections_fake;
 use super::*;
+use crate::ports::ProviderFault;
+use crate::service::accounts::Person;
 use crate::service::accounts_world;
+use crate::service::connection_fakes::{ACME, FakeProviders};
+use crate::service::connections::Begin;
 use crate::service::fakes::{FakeClock, FakeControl, FakeEntropy, FakeKeys, FakeSigner, FakeStore, NOW};
 use axum::body::{Body, to_bytes};
 use base64::Engine;
@@ -15,11 +20,15 @@ const CREDENTIAL: &str = "test-credential";
 struct Api {
     router: Router,
     store: Arc<FakeStore>,
+    connections: Connections,
+    providers: Arc<FakeProviders>,
 }
 
 fn api(not_ready: Option<&'static str>) -> Api {
     let store = Arc::new(FakeStore::default());
     let (signer, clock) = (Arc::new(FakeSigner), Arc::new(FakeClock::default()));
+    let (accounts, providers) = (accounts_world::over(store.clone()), Arc::new(FakeProviders::open()));
+    let connections = connections_fake::over(&accounts, &providers);
     let (hour, none) = (Duration::from_secs(3600), Duration::ZERO);
     let router = admin_router(AdminState {
         credential: CREDENTIAL.into(),
@@ -33,11 +42,12 @@ fn api(not_ready: Option<&'static str>) -> Api {
         ),
         mint: Mint::new(store.clone(), signer, clock.clone(), hour),
         rotate: Rotate::new(Arc::new(FakeKeys::default()), clock),
-        accounts: accounts_world::over(store.clone()),
+        connections: connections.clone(),
+        accounts,
         control: Arc::new(FakeControl(not_ready)),
         metrics: Arc::new(|| "# metrics\n".to_owned()),
     });
-    Api { router, store }
+    Api { router, store, connections, providers }
 }
 
 impl Api {
@@ -46,7 +56,11 @@ impl Api {
         let status = response.status().as_u16();
         assert_eq!(response.headers()[header::CACHE_CONTROL], "no-store");
         let is_problem = response.headers()[header::CONTENT_TYPE] == "application/problem+json";
-        assert_eq!(is_problem, (400..=499).contains(&status) || status == 500, "status {status}");
+        assert_eq!(
+            is_problem,
+            (400..=499).contains(&status) || matches!(status, 500 | 502),
+            "status {status}"
+        );
         let body = to_bytes(response.into_body(), 1 << 20).await.unwrap();
         (status, serde_json::from_slice(&body).unwrap_or(Value::Null))
     }
@@ -182,6 +196,99 @@ async fn versions_keys_and_tokens() {
     assert_eq!(minted["expires_in"], 300);
     assert_eq!(api.post("/admin/v1/tokens", r#"{"sub":"alice","ttl":"25h"}"#).await.0, 422);
     assert_eq!(api.post("/admin/v1/keys/rotate", "").await.1["keys"][0]["kid"], "k1");
+}
+
+#[tokio::test]
+async fn connections_are_listed_looked_at_refreshed_and_ended() {
+    let api = api(None);
+    let mut users = Vec::new();
+    for name in ["ann", "bob", "cy"] {
+        let body = json!({"email": format!("{name}@example.com"), "email_verified": true, "generate_password": true});
+        let user = api.post("/admin/v1/users", &body.to_string()).await.1;
+        users.push(user["id"].as_str().unwrap().to_owned());
+    }
+    // Nobody is asked for consent, so that they are active at once.
+    api.providers.unattended.store(true, std::sync::atomic::Ordering::Relaxed);
+    let mut ids = Vec::new();
+    for user in &users {
+        for account in 0..3 {
+            *api.providers.subject.lock().unwrap() = format!("{user}/{account}");
+            let person = Person { user: user.parse().unwrap(), session: None };
+            let begin = Begin { provider: ACME.to_owned(), another: true, ..Begin::default() };
+            let begun = api.connections.begin(&accounts_world::client(), person, begin).await.unwrap();
+            ids.push((user.clone(), begun.connection.id.to_string()));
+        }
+    }
+    ids.sort();
+    let listed = async |query: &str| {
+        let (status, body) = api.get(&format!("/admin/v1/connections{query}")).await;
+        assert_eq!(status, 200, "{query}: {body}");
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        let list: Vec<_> = body["connections"].as_array().unwrap().clone();
+        let list: Vec<_> = list.iter().map(|one| (text(&one["user"]), text(&one["id"]))).collect();
+        (list, body["next"].as_str().map(str::to_owned), body.to_string())
+    };
+    let (all, next, text) = listed("").await;
+    assert_eq!((&all, next), (&ids, None));
+    for secret in ["a0.0", "r0.0", "k1|", "realm-0"] {
+        assert!(!text.contains(secret), "{secret} in {text}");
+    }
+    // In pages of any size, filtered or not.
+    for size in [1, 2, 4, 8, 9, 10] {
+        for filter in ["", "&status=active", "&provider=acme"] {
+            let (mut seen, mut after) = (Vec::new(), String::new());
+            loop {
+                let (page, next, _) = listed(&format!("?limit={size}{filter}{after}")).await;
+                assert!(page.len() <= size);
+                seen.extend(page);
+                let Some(next) = next else { break };
+                after = format!("&after={next}");
+            }
+            assert_eq!(seen, ids, "{size} {filter}");
+        }
+    }
+    let (page, next, _) = listed("?user=bob@example.com&limit=2").await;
+    let (rest, last, _) = listed(&format!("?user={}&limit=2&after={}", users[1], next.unwrap())).await;
+    assert_eq!((page.len(), rest.len(), last), (2, 1, None));
+    assert!(page.iter().chain(&rest).all(|(user, _)| *user == users[1]));
+
+    let path = format!("/admin/v1/users/bob@example.com/connections/{}", rest[0].1);
+    assert_eq!(api.get(&path).await.1["status"], "active");
+    let (status, refreshed) = api.post(&format!("{path}/refresh"), "").await;
+    assert_eq!((status, &refreshed["failures"]), (200, &json!(0)));
+    assert_eq!(api.providers.count("refresh"), 1);
+    api.providers.fail("refresh", ProviderFault::Misconfigured("no such client".into()));
+    let (status, problem) = api.post(&format!("{path}/refresh"), "").await;
+    assert_eq!((status, &problem["code"]), (502, &json!("provider_failed")));
+    assert!(problem["detail"].as_str().unwrap().contains("no such client"), "{problem}");
+    let end = request("DELETE", &path).header("authorization", format!("Bearer {CREDENTIAL}"));
+    let ended = api.router.clone().oneshot(end.body(Body::empty()).unwrap()).await.unwrap();
+    assert_eq!(ended.status(), StatusCode::NO_CONTENT);
+    assert_eq!(listed("?status=revoked").await.0, rest);
+    assert_eq!(listed("?status=active").await.0.len(), 8);
+    let (_, of_bob) = api.get(&format!("/admin/v1/users/{}/connections", users[1])).await;
+    assert_eq!(of_bob["connections"].as_array().unwrap().len(), 3);
+
+    // Another's is none of theirs.
+    let strange = format!("/admin/v1/users/ann@example.com/connections/{}", rest[0].1);
+    assert_eq!(api.get(&strange).await.0, 404);
+    assert_eq!(api.post(&format!("{strange}/refresh"), "").await.1["code"], "not_found");
+    assert_eq!(api.get("/admin/v1/users/ann@example.com/connections/x").await.0, 404);
+    assert_eq!(api.get("/admin/v1/users/nobody@example.com/connections").await.0, 404);
+    for bad in ["?status=broken", "?after=x", "?after=a.b", "?limit=0", "?limit=1001", "?colour=red"] {
+        let (status, problem) = api.get(&format!("/admin/v1/connections{bad}")).await;
+        assert_eq!((status, &problem["code"]), (400, &json!("invalid_request")), "{bad}");
+    }
+}
+
+#[tokio::test]
+async fn every_configured_provider_is_told_of() {
+    let (status, body) = api(None).get("/admin/v1/providers").await;
+    assert_eq!(status, 200);
+    let told: Vec<_> =
+        body["providers"].as_array().unwrap().iter().map(|p| (&p["name"], &p["in_service"])).collect();
+    assert_eq!(told, [(&json!("acme"), &json!(true)), (&json!("broken"), &json!(false))]);
+    assert_eq!(body["providers"][0]["display_name"], "Acme Bank");
 }
 
 #[tokio::test]

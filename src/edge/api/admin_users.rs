@@ -82,7 +82,7 @@ async fn list(
     Ok(answer(StatusCode::OK, &json!({"users": users, "next": next})))
 }
 
-fn limited(limit: Option<usize>, want: &str) -> Result<usize, Failure> {
+pub(super) fn limited(limit: Option<usize>, want: &str) -> Result<usize, Failure> {
     let limit = limit.unwrap_or(100);
     if limit == 0 || limit > MAX_LISTED {
         return Err(Failure::new(400, "invalid_request", want));

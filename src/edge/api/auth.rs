@@ -1,4 +1,5 @@
-//! The native endpoints: accounts and sessions, for the people whom they belong to.
+//! The native endpoints: accounts and sessions, for the people whom they belong to. Connections have files of
+//! their own.
 //!
 //! Handlers only translate; what is done, and in which order, is for `service`. Answers that must not
 //! tell whether an account exists are constants. `x-codes` of a handler are the failures of its own: those
@@ -14,7 +15,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header}
 use axum::response::{IntoResponse, Response};
 use secrecy::ExposeSecret;
 use serde::Deserialize;
-use tower_http::cors::{AllowOrigin, CorsLayer};
+use tower_http::cors::{AllowCredentials, AllowOrigin, CorsLayer};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -24,13 +25,14 @@ use super::schema::{
     Accepted, Address, Credentials, LinkToken, Logout, NewPassword, PasswordChange, PasswordRules, Profile,
     ProfileChange, Refresh, Registration, SessionView, Sessions, Tokens, Valid,
 };
-use super::{docs, openapi, pages};
+use super::{callback, connections, docs, openapi, pages};
 use crate::config::Origins;
 use crate::domain::answer;
 use crate::domain::session::SessionId;
 use crate::domain::verdict::Refusal;
 use crate::service::accounts::{AccountError, Accounts};
 use crate::service::admit::Authenticator;
+use crate::service::connections::Connections;
 use crate::service::profile::Edit;
 use crate::service::sessions::Which;
 
@@ -40,6 +42,7 @@ const PREFLIGHT: Duration = Duration::from_secs(600);
 /// What the native endpoints work with.
 pub struct AuthState {
     pub accounts: Accounts,
+    pub connections: Connections,
     /// What the request path decides by at this moment: a reload may replace it.
     pub authenticator: Arc<dyn Fn() -> Authenticator + Send + Sync>,
     /// The issuer our tokens carry.
@@ -87,11 +90,15 @@ pub(super) fn endpoints() -> OpenApiRouter<Arc<AuthState>> {
         .routes(routes!(password_requirements))
         .routes(routes!(list_sessions, end_sessions))
         .routes(routes!(end_session))
+        .merge(connections::endpoints())
+        .merge(callback::endpoints())
 }
 
-/// No credentials: tokens travel in `Authorization`, which a page must set itself, and never in cookies. So
-/// every origin may be allowed: a page can do no more than what its visitor types into it.
+/// Tokens travel in `Authorization`, which a page must set itself, and never in cookies. So every origin may be
+/// allowed: a page can do no more than what its visitor types into it. Credentials, which is to say cookies, are
+/// allowed where one is set, and to origins that are named.
 fn cors(origins: &Origins) -> Option<CorsLayer> {
+    let named = matches!(origins, Origins::These(_));
     let allowed = match origins {
         Origins::Any => AllowOrigin::any(),
         Origins::These(none) if none.is_empty() => return None,
@@ -106,19 +113,22 @@ fn cors(origins: &Origins) -> Option<CorsLayer> {
             .allow_origin(allowed)
             .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
             .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE])
+            .allow_credentials(AllowCredentials::predicate(move |_, request| {
+                named && request.uri.path().ends_with(connections::BEGIN)
+            }))
             .expose_headers(exposed)
             .max_age(PREFLIGHT),
     )
 }
 
-type Shared = State<Arc<AuthState>>;
-type Answered = Result<Response, Failure>;
+pub(super) type Shared = State<Arc<AuthState>>;
+pub(super) type Answered = Result<Response, Failure>;
 
 fn accepted(detail: &'static str) -> Response {
     answer(StatusCode::ACCEPTED, &Accepted { detail })
 }
 
-fn done() -> Response {
+pub(super) fn done() -> Response {
     (StatusCode::NO_CONTENT, [(header::CACHE_CONTROL, "no-store")]).into_response()
 }
 

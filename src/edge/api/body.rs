@@ -69,9 +69,11 @@ impl Failure {
 }
 
 impl From<Answer> for Failure {
-    fn from(Answer { problem, challenge, .. }: Answer) -> Failure {
-        let mut failure = Failure::new(problem.status, problem.code, problem.detail);
+    fn from(Answer { problem, challenge, retry_after, .. }: Answer) -> Failure {
+        let mut failure = Failure::new(problem.status, problem.code, "");
+        failure.0.problem = problem;
         failure.0.challenge = challenge.map(Cow::from);
+        failure.0.retry_after = retry_after.or(failure.0.retry_after);
         failure
     }
 }
@@ -154,9 +156,14 @@ impl<S: Send + Sync, T: DeserializeOwned + Default> FromRequest<S> for OptionalJ
 
 /// A page of another origin can send forms and text without asking first, but not this type.
 fn is_json(request: &Request) -> bool {
+    is_of(request, b"application/json")
+}
+
+/// Whether the body says that it is of this media type.
+pub(super) fn is_of(request: &Request, wanted: &[u8]) -> bool {
     request.headers().get(header::CONTENT_TYPE).is_some_and(|value| {
         let media_type = value.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
-        media_type.trim_ascii().eq_ignore_ascii_case(b"application/json")
+        media_type.trim_ascii().eq_ignore_ascii_case(wanted)
     })
 }
 
@@ -186,7 +193,7 @@ pub(super) fn no_such_method() -> Failure {
 
 /// The body as far as [`MAX_BODY`] goes, whatever length it claims or comes in. It may hold a password, so
 /// what it was read into is overwritten.
-async fn read(request: Request) -> Result<Zeroizing<Vec<u8>>, Failure> {
+pub(super) async fn read(request: Request) -> Result<Zeroizing<Vec<u8>>, Failure> {
     let length = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
     let length = length.and_then(|length| length.parse().ok()).unwrap_or(MAX_BODY);
     if length > MAX_BODY {

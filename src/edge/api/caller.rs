@@ -1,7 +1,7 @@
 //! Whose request it is: what the native endpoints take from a request beside its body.
 //!
-//! A token counts in `Authorization` only, and by the very rules of the request path. Cookies are never
-//! looked at, so no page of another site can do anything here in its visitor's name (CSRF).
+//! A token counts in `Authorization` only, and by the very rules of the request path. Cookies say nothing about
+//! that, so no page of another site can do anything here in its visitor's name (CSRF).
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -16,6 +16,7 @@ use crate::domain::answer::answer;
 use crate::domain::credential;
 use crate::domain::request::Headers;
 use crate::domain::verdict::Refusal;
+use crate::ports::Verified;
 use crate::service::accounts::{AccountError, Client, Person};
 
 /// Who sent the request, as far as it tells.
@@ -49,6 +50,17 @@ impl FromRequestParts<Arc<AuthState>> for Caller {
     }
 }
 
+/// Whoever the access token speaks for, with all that it says.
+pub(super) struct Bearer(pub(super) Arc<Verified>);
+
+impl FromRequestParts<Arc<AuthState>> for Bearer {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &Arc<AuthState>) -> Result<Bearer, Failure> {
+        Ok(Bearer(verified(&parts.headers, state).await.map_err(|refusal| answer(&refusal))?))
+    }
+}
+
 struct Fields<'a>(&'a HeaderMap);
 
 impl Headers for Fields<'_> {
@@ -62,8 +74,12 @@ impl Headers for Fields<'_> {
 /// # Errors
 /// There is no token, more than one, or one that is not good.
 pub(super) async fn authenticated(headers: &HeaderMap, state: &AuthState) -> Result<Option<Person>, Refusal> {
+    let verified = verified(headers, state).await?;
+    Ok(Person::of(&verified.identity, &state.issuer))
+}
+
+async fn verified(headers: &HeaderMap, state: &AuthState) -> Result<Arc<Verified>, Refusal> {
     let fields = Fields(headers);
     let token = credential::only_bearer(&fields)?.ok_or(Refusal::NoToken)?;
-    let verified = (state.authenticator)().authenticate(token).await?;
-    Ok(Person::of(&verified.identity, &state.issuer))
+    (state.authenticator)().authenticate(token).await
 }

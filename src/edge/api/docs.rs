@@ -10,8 +10,8 @@ use axum::response::Response;
 use axum::routing::get;
 use serde_json::Value;
 
-use super::account_failure::told;
 use super::body::typed;
+use super::openapi::told;
 use super::pages;
 
 const STYLE: &str = include_str!("docs.css");
@@ -209,6 +209,6 @@ fn prose(text: &str) -> String {
 }
 
 /// Text that means itself in HTML.
-fn escaped(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

@@ -3,11 +3,18 @@
 
 mod account_failure;
 mod admin;
+mod admin_connections;
 mod admin_token;
 mod admin_users;
 mod auth;
 mod body;
+mod callback;
 mod caller;
+mod connection_failure;
+mod connection_schema;
+mod connections;
+#[cfg(test)]
+mod connections_fake;
 mod docs;
 mod health;
 mod openapi;

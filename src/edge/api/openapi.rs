@@ -6,7 +6,7 @@ use utoipa::OpenApi as _;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{OpenApi, Server};
 
-use super::account_failure::told;
+use super::body::Failure;
 use super::schema::{BrokenRule, Problem};
 
 /// What a handler names its own failures in. In the document it lists the codes of each answer.
@@ -29,10 +29,18 @@ const ANYTHING: [&str; 1] = ["internal"];
         (name = "Sign-in", description = "Sessions begin, go on and end."),
         (name = "Passwords", description = "Forgotten ones, and what a new one must be."),
         (name = "Sessions", description = "Where one is signed in."),
+        (name = "Connections", description = "Accounts at other providers, and their tokens."),
     ),
     components(schemas(Problem, BrokenRule))
 )]
 struct Frame;
+
+/// Every failure that the native endpoints can answer with, and when that is.
+pub(super) fn told() -> Vec<(Failure, &'static str)> {
+    let mut told = super::account_failure::told();
+    told.extend(super::connection_failure::told());
+    told
+}
 
 /// The description without any endpoint.
 pub(super) fn frame() -> OpenApi {
@@ -40,9 +48,9 @@ pub(super) fn frame() -> OpenApi {
     api.info.version = env!("CARGO_PKG_VERSION").to_owned();
     api.info.license = None;
     api.info.description = Some(
-        "Accounts and sessions behind the gateway. Bodies are JSON, and times are seconds since 1970. Send an \
-         access token as `Authorization: Bearer`; cookies are never looked at. Every refusal is a problem \
-         document (RFC 9457) whose `code` is stable."
+        "Accounts, sessions and connections behind the gateway. Bodies are JSON, and times are seconds since \
+         1970. Send an access token as `Authorization: Bearer`; no cookie stands in for one. Every refusal is a \
+         problem document (RFC 9457) whose `code` is stable, but for those that a browser gets as a page."
             .to_owned(),
     );
     let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").build();
@@ -74,7 +82,8 @@ fn codes(operation: &Map<String, Value>, own: &Value) -> Vec<String> {
     if authenticates {
         codes.extend(AUTHENTICATING);
     }
-    if operation.contains_key("requestBody") {
+    let body = operation.get("requestBody").map(|body| &body["content"]["application/json"]);
+    if body.is_some_and(|json| json.is_object()) {
         codes.extend(READING);
     }
     codes.extend(ANYTHING);

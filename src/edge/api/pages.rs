@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 
 use super::body::typed;
 
-const STYLE: &str = include_str!("pages/page.css");
+pub(super) const STYLE: &str = include_str!("pages/page.css");
 const SHARED: &str = include_str!("pages/page.js");
 
 /// A page, ready to be sent.
@@ -40,24 +40,29 @@ impl Page {
     }
 
     fn answer(&self) -> Response {
-        let mut response = typed(StatusCode::OK, "text/html; charset=utf-8", self.html.clone());
-        let headers = response.headers_mut();
-        // Words and hashes of ours, all of them visible ASCII.
-        if let Ok(policy) = HeaderValue::from_str(&self.policy) {
-            headers.insert(header::CONTENT_SECURITY_POLICY, policy);
-        }
-        for (name, value) in [
-            (header::REFERRER_POLICY, "no-referrer"),
-            (header::X_FRAME_OPTIONS, "DENY"),
-            (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
-            (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
-            (HeaderName::from_static("permissions-policy"), "camera=(), geolocation=(), microphone=()"),
-            (HeaderName::from_static("x-robots-tag"), "noindex"),
-        ] {
-            headers.insert(name, HeaderValue::from_static(value));
-        }
-        response
+        page(StatusCode::OK, self.html.clone(), &self.policy)
     }
+}
+
+/// A page under this policy (CSP 3), which nobody keeps, frames or learns the address of.
+pub(super) fn page(status: StatusCode, html: String, policy: &str) -> Response {
+    let mut response = typed(status, "text/html; charset=utf-8", html);
+    let headers = response.headers_mut();
+    // Words and hashes of ours, all of them visible ASCII.
+    if let Ok(policy) = HeaderValue::from_str(policy) {
+        headers.insert(header::CONTENT_SECURITY_POLICY, policy);
+    }
+    for (name, value) in [
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::X_FRAME_OPTIONS, "DENY"),
+        (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+        (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+        (HeaderName::from_static("permissions-policy"), "camera=(), geolocation=(), microphone=()"),
+        (HeaderName::from_static("x-robots-tag"), "noindex"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    response
 }
 
 /// The source expression that allows exactly this text (CSP 3 §2.3.1).

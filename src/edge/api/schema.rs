@@ -320,6 +320,8 @@ pub(super) struct Problem {
     violations: Option<Vec<BrokenRule>>,
     /// Of `account_locked`: when the lock ends.
     until: Option<u64>,
+    /// Of `provider_failed`: `misconfigured`, `provider_error` or `plugin_failed`.
+    kind: Option<String>,
 }
 
 /// A rule that a password breaks.

@@ -281,7 +281,7 @@ mod tests {
             assert!(part.contains("to Example Bank ends on 16 January 2027, 08:00 UTC:"), "{part}");
         }
         let unknown = written(bare(ann(Letter::GrantEnding)));
-        assert!(unknown.text.contains("to the provider ends soon:"), "{}", unknown.text);
+        assert!(unknown.text.contains("to the provider ends soon:\n"), "{}", unknown.text);
         let mut odd = ann(Letter::ReconnectNeeded);
         odd.facts.provider = Some("<b>Bank</b>\nBcc: x@y.test".to_owned());
         let odd = written(odd);

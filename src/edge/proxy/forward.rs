@@ -75,9 +75,18 @@ pub fn strip(request: &mut RequestHeader, reserved: &Reserved) {
     for name in taken {
         request.remove_header(&name);
     }
-    if !reserved.cookies.is_empty() && request.headers.contains_key(header::COOKIE) {
+    if holds_ours(request, reserved) {
         rewrite_lines(request, header::COOKIE, |line| credential::without_cookies(line, &reserved.cookies));
     }
+}
+
+/// Whether one of the cookies may be ours: most requests that have any have none of these.
+fn holds_ours(request: &RequestHeader, reserved: &Reserved) -> bool {
+    let mut lines = request.headers.get_all(header::COOKIE).iter();
+    let consent = |line: &HeaderValue| {
+        memchr::memmem::find(line.as_bytes(), credential::CONSENT_COOKIE.as_bytes()).is_some()
+    };
+    lines.any(|line| !reserved.cookies.is_empty() || consent(line))
 }
 
 /// Replaces each line of a field; a line that becomes `None` is dropped.
@@ -218,6 +227,8 @@ pub struct Told {
     pub assertion: Option<HeaderName>,
     /// Whether the caller's Host is sent on.
     pub preserve_host: bool,
+    /// The provider whose token goes out as `Authorization`.
+    pub inject: Option<String>,
 }
 
 impl Told {
@@ -236,6 +247,7 @@ impl Told {
             scopes: name(&forward.scopes)?,
             assertion: name(&forward.assertion)?,
             preserve_host: forward.preserve_host,
+            inject: forward.inject.clone(),
         })
     }
 }
@@ -306,6 +318,19 @@ mod tests {
         let left: Vec<_> =
             request.headers.iter().map(|(n, v)| format!("{n}: {}", v.to_str().unwrap())).collect();
         assert_eq!(left, ["x-authority: kept", "cookie: a=b"]);
+    }
+
+    #[test]
+    fn the_cookie_of_a_consent_stays_here() {
+        let cookies = |line: &str| {
+            let mut request = request(&[("cookie", line)]);
+            strip(&mut request, &Reserved::default());
+            request.headers.get("cookie").map(|line| line.to_str().unwrap().to_owned())
+        };
+        assert_eq!(cookies("a=b; palisade_connect_3f=secret; c=d").as_deref(), Some("a=b; c=d"));
+        assert_eq!(cookies("palisade_connect_3f=secret"), None);
+        assert_eq!(cookies(" palisade_connect = secret;a=b").as_deref(), Some("a=b"));
+        assert_eq!(cookies("a=palisade_connect_").as_deref(), Some("a=palisade_connect_"));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use std::net::IpAddr;
 
-use http::HeaderMap;
+use http::{HeaderMap, Method, header};
 use ipnet::IpNet;
 use pingora::http::RequestHeader;
 
@@ -122,6 +122,21 @@ pub fn client_address(peer: IpAddr, header: &RequestHeader, trusted: &[IpNet]) -
 pub fn is_trusted(peer: IpAddr, trusted: &[IpNet]) -> bool {
     let peer = peer.to_canonical();
     trusted.iter().any(|net| net.contains(&peer))
+}
+
+/// Whether doing it twice is doing it once (RFC 9110 §9.2.2).
+#[must_use]
+pub fn is_idempotent(method: &Method) -> bool {
+    matches!(
+        *method,
+        Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE
+    )
+}
+
+/// How long the body says that it is.
+#[must_use]
+pub fn declared_length(header: &RequestHeader) -> Option<u64> {
+    header.headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 #[cfg(test)]

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header;
-use pingora::Result;
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
+use pingora::{Error, ErrorSource, ErrorType, Result};
 
 use crate::domain::answer::Answer;
 use crate::domain::problem::Problem;
@@ -22,7 +22,7 @@ const LINGER_TIME: Duration = Duration::from_secs(1);
 /// # Errors
 /// The client's connection failed.
 pub async fn send(session: &mut Session, answer: &Answer, request_id: &str) -> Result<()> {
-    let Answer { problem, challenge, allow } = answer;
+    let Answer { problem, challenge, allow, retry_after } = answer;
     let body = problem.to_json();
     let mut response = ResponseHeader::build(problem.status, Some(6))?;
     response.insert_header(header::CONTENT_TYPE, "application/problem+json")?;
@@ -38,7 +38,9 @@ pub async fn send(session: &mut Session, answer: &Answer, request_id: &str) -> R
         response.insert_header(header::ALLOW, allow)?;
     }
     if problem.status == 503 {
-        response.insert_header(header::RETRY_AFTER, "1")?;
+        // Whole seconds (RFC 9110 §10.2.3), and never "at once".
+        let wait = retry_after.map_or(1, |wait| wait.as_secs() + u64::from(wait.subsec_nanos() > 0));
+        response.insert_header(header::RETRY_AFTER, wait.max(1).to_string())?;
     }
     let head_only = session.req_header().method == http::Method::HEAD;
     let unread = !session.is_body_done();
@@ -82,4 +84,60 @@ pub fn raw(problem: &Problem) -> Vec<u8> {
         body.len()
     )
     .into_bytes()
+}
+
+/// What a client is told of a failure on the way to or from an upstream: status, code and words. The status
+/// is 0 when there is nobody to tell.
+#[must_use]
+pub fn failed(error: &Error) -> (u16, &'static str, String) {
+    match (error.etype(), error.esource()) {
+        (ErrorType::HTTPStatus(413), _) => (413, "body_too_large", too_large().problem.detail),
+        (ErrorType::HTTPStatus(503), _) => {
+            (503, "upstream_unavailable", "The app is not available; try again shortly.".to_owned())
+        }
+        (ErrorType::HTTPStatus(status), _) => (*status, "failed", "The request failed.".to_owned()),
+        (
+            ErrorType::ConnectTimedout
+            | ErrorType::ReadTimedout
+            | ErrorType::WriteTimedout
+            | ErrorType::TLSHandshakeTimedout,
+            ErrorSource::Upstream,
+        ) => (504, "upstream_timeout", "The app did not answer in time.".to_owned()),
+        (_, ErrorSource::Upstream) => {
+            (502, "upstream_failed", "The app could not be reached or broke off.".to_owned())
+        }
+        // The client left or broke its own connection: there is nobody to tell.
+        (_, ErrorSource::Downstream) => (0, "client_gone", String::new()),
+        _ => (500, "failed", "The request failed inside the gateway.".to_owned()),
+    }
+}
+
+/// The error for the log. A header section that could not be read is quoted in the engine's own words,
+/// cookies and tokens and all: of that only the kind is told.
+#[must_use]
+pub fn words(error: &Error) -> String {
+    match error.root_etype() {
+        ErrorType::InvalidHTTPHeader => {
+            format!("{} {}", error.esource().as_str(), ErrorType::InvalidHTTPHeader.as_str())
+        }
+        _ => error.to_string(),
+    }
+}
+
+/// The answer to a request whose body is larger than its route takes.
+#[must_use]
+pub fn too_large() -> Answer {
+    Problem::new(413, "body_too_large", "The request body is larger than this path takes.").into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_section_that_cannot_be_read_is_not_quoted() {
+        let error = Error::because(ErrorType::InvalidHTTPHeader, "buf: Set-Cookie: hunter2", "bad name");
+        let words = words(&error.into_up().more_context("upstream 10.0.0.1:80"));
+        assert_eq!(words, "Upstream InvalidHTTPHeader");
+    }
 }

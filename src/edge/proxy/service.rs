@@ -12,24 +12,25 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use axum::Router;
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, header};
+use http::{HeaderValue, header};
 use pingora::http::{RequestHeader, ResponseHeader};
-use pingora::proxy::{FailToProxy, ProxyHttp, Session};
+use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
-use pingora::{Error, ErrorSource, ErrorType, Result};
+use pingora::{Error, ErrorType, Result};
 
 use super::exchange::{CURRENT, Exchange, Streams, Watched};
 use super::forward::{self, Origin, Reserved, Told};
 use super::inbound::{self, Fields};
+use super::inject::{self, After, Injected, Source};
 use super::upstream::Cluster;
-use super::{bridge, outbound, upgrade};
+use super::{bridge, hop, outbound, upgrade};
 use crate::domain::answer::{Answer, answer};
 use crate::domain::credential::Carrier;
 use crate::domain::problem::Problem;
 use crate::domain::request::Path;
 use crate::domain::route::Route;
 use crate::domain::verdict::Refusal;
-use crate::ports::{Clock, Ended, Meter, Signer};
+use crate::ports::{Clock, Ended, Injector, Meter, Signer};
 use crate::service::admit::{Admission, Permit};
 
 /// What a reload replaces as a whole: the policy, the upstreams, and what is forwarded to them.
@@ -51,6 +52,10 @@ pub struct Gateway {
     pub native_prefix: String,
     pub streams: Arc<Streams>,
     pub signer: Arc<dyn Signer>,
+    /// Where the tokens come from that routes with `inject` send upstream.
+    pub injector: Arc<dyn Injector>,
+    /// The path at which connections to providers are begun.
+    pub connect_at: String,
     pub clock: Arc<dyn Clock>,
     pub meter: Arc<dyn Meter>,
 }
@@ -62,6 +67,10 @@ pub struct Context {
     exchange: Option<Arc<Exchange>>,
     live: Option<Arc<Live>>,
     permit: Option<Permit>,
+    /// The provider's token that goes upstream, on a route with `inject`.
+    injected: Option<Injected>,
+    /// Why there will be no good one after all.
+    lost: Option<Refusal>,
     /// The route that took or refused the request.
     route: Option<Arc<Route>>,
     /// The path in normal form, and the host as it was matched.
@@ -77,16 +86,6 @@ pub struct Context {
     watched: Option<Watched>,
 }
 
-/// Fields that belong to one connection (RFC 9110 §7.6.1).
-const HOP_BY_HOP: [HeaderName; 6] = [
-    header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    header::PROXY_AUTHORIZATION,
-    header::TE,
-    header::UPGRADE,
-];
-
 impl Context {
     fn peer(&self) -> IpAddr {
         self.exchange.as_ref().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |exchange| exchange.peer.ip())
@@ -100,6 +99,14 @@ impl Context {
         }
     }
 
+    fn told(&self) -> Result<(&Permit, &Live, &Told)> {
+        let (permit, live) = self.permitted()?;
+        match live.told.get(permit.route().index) {
+            Some(told) => Ok((permit, live, told)),
+            None => Error::e_explain(ErrorType::HTTPStatus(500), "a route without forwarding rules"),
+        }
+    }
+
     fn cluster(&self) -> Result<(&Permit, &Live, &Cluster)> {
         let (permit, live) = self.permitted()?;
         match live.clusters.get(permit.route().index) {
@@ -107,18 +114,6 @@ impl Context {
             None => Error::e_explain(ErrorType::HTTPStatus(500), "a route without upstreams"),
         }
     }
-}
-
-/// RFC 9110 §9.2.2.
-fn is_idempotent(method: &Method) -> bool {
-    matches!(
-        *method,
-        Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE
-    )
-}
-
-fn declared_length(header: &RequestHeader) -> Option<u64> {
-    header.headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 fn is_event_stream(value: Option<&HeaderValue>) -> bool {
@@ -178,61 +173,42 @@ impl Gateway {
                 context.route = Some(Arc::clone(permit.route()));
                 context.permit = Some(permit);
                 let limit = context.cluster()?.2.settings.max_body;
-                if limit.zip(declared_length(session.req_header())).is_some_and(|(most, sent)| sent > most) {
+                if limit
+                    .zip(inbound::declared_length(session.req_header()))
+                    .is_some_and(|(most, sent)| sent > most)
+                {
                     context.decision = "body_too_large";
                     context.permit = None;
-                    return self.refuse(session, context, &too_large()).await;
+                    return self.refuse(session, context, &outbound::too_large()).await;
                 }
-                Ok(false)
+                match self.inject(context).await? {
+                    None => Ok(false),
+                    Some(refusal) => {
+                        context.decision = refusal.code();
+                        context.permit = None;
+                        self.refuse(session, context, &answer(&refusal)).await
+                    }
+                }
             }
         }
     }
-}
 
-/// Takes out what the client named in `Connection` (RFC 9110 §7.6.1), before anything of ours is set and
-/// so that none of ours can be named (CVE-2024-45410), then leaves of it only what the engine needs.
-fn end_at_this_hop(request: &mut RequestHeader, websocket: bool) -> Result<()> {
-    let named: Vec<HeaderName> = request
-        .headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|text| text.split(','))
-        .filter_map(|name| name.trim().parse().ok())
-        .collect();
-    let close = named.iter().any(|name| name.as_str() == "close");
-    for name in &named {
-        let framing = matches!(*name, header::HOST | header::CONTENT_LENGTH | header::TRANSFER_ENCODING);
-        if !framing && name != header::UPGRADE && !name.as_str().starts_with("sec-websocket-") {
-            request.remove_header(name);
+    fn source<'a>(&'a self, request_id: &'a str) -> Source<'a> {
+        Source { injector: &*self.injector, begin_at: &self.connect_at, request_id }
+    }
+
+    /// Gets the provider's token, where the route sends one. `Some`: why there is none.
+    async fn inject(&self, context: &mut Context) -> Result<Option<Refusal>> {
+        let (permit, _, told) = context.told()?;
+        let Some(provider) = &told.inject else { return Ok(None) };
+        match self.source(&context.request_id).obtain(permit, provider).await {
+            Ok(injected) => {
+                context.injected = Some(injected);
+                Ok(None)
+            }
+            Err(refusal) => Ok(Some(refusal)),
         }
     }
-    request.remove_header(&header::CONNECTION);
-    if websocket {
-        request.insert_header(header::CONNECTION, "Upgrade")?;
-    } else {
-        // A protocol that we do not know is none that we can authorise: only WebSockets are upgraded.
-        request.remove_header(&header::UPGRADE);
-        if close {
-            request.insert_header(header::CONNECTION, "close")?;
-        }
-    }
-    Ok(())
-}
-
-/// The error for the log. A header section that could not be read is quoted in the engine's own words,
-/// cookies and tokens and all: of that only the kind is told.
-fn words(error: &Error) -> String {
-    match error.root_etype() {
-        ErrorType::InvalidHTTPHeader => {
-            format!("{} {}", error.esource().as_str(), ErrorType::InvalidHTTPHeader.as_str())
-        }
-        _ => error.to_string(),
-    }
-}
-
-fn too_large() -> Answer {
-    Problem::new(413, "body_too_large", "The request body is larger than this path takes.").into()
 }
 
 #[async_trait]
@@ -246,6 +222,8 @@ impl ProxyHttp for Gateway {
             exchange: CURRENT.try_with(Arc::clone).ok(),
             live: None,
             permit: None,
+            injected: None,
+            lost: None,
             route: None,
             path: String::new(),
             host: String::new(),
@@ -266,7 +244,7 @@ impl ProxyHttp for Gateway {
         }
         // A client that asks and then takes nothing would hold its upstream connection for good.
         session.set_write_timeout(Some(context.cluster()?.2.settings.write_timeout));
-        end_at_this_hop(session.req_header_mut(), context.websocket)?;
+        hop::end(session.req_header_mut(), context.websocket)?;
         Ok(false)
     }
 
@@ -293,17 +271,10 @@ impl ProxyHttp for Gateway {
         request: &mut RequestHeader,
         context: &mut Context,
     ) -> Result<()> {
-        let (permit, live) = context.permitted()?;
-        let Some(settings) = live.told.get(permit.route().index) else {
-            return Error::e_explain(ErrorType::HTTPStatus(500), "a route without forwarding rules");
-        };
-        for name in &HOP_BY_HOP {
-            request.remove_header(name);
-        }
-        if context.websocket {
-            request.insert_header(header::CONNECTION, "Upgrade")?;
-            request.insert_header(header::UPGRADE, "websocket")?;
-        }
+        // A further attempt sends the body from its beginning.
+        context.body_received = 0;
+        let (permit, live, settings) = context.told()?;
+        hop::begin(request, context.websocket)?;
         forward::strip(request, &live.reserved);
         let carriers = &permit.route().policy.carriers;
         let mut without = None;
@@ -340,7 +311,12 @@ impl ProxyHttp for Gateway {
                 }
             }
         }
-        Ok(())
+        match (&settings.inject, &context.injected) {
+            (None, _) => Ok(()),
+            (Some(_), Some(injected)) => injected.write(request),
+            // As with permits: nothing goes there without.
+            (Some(_), None) => Error::e_explain(ErrorType::HTTPStatus(500), "a request without its token"),
+        }
     }
 
     async fn request_body_filter(
@@ -356,6 +332,36 @@ impl ProxyHttp for Gateway {
                 Error::e_explain(ErrorType::HTTPStatus(413), "the body is larger than the route takes")
             }
             _ => Ok(()),
+        }
+    }
+
+    async fn upstream_response_filter(
+        &self,
+        session: &mut Session,
+        response: &mut ResponseHeader,
+        context: &mut Context,
+    ) -> Result<()> {
+        if response.status != http::StatusCode::UNAUTHORIZED {
+            return Ok(());
+        }
+        let Some(mut injected) = context.injected.take() else { return Ok(()) };
+        let after = self.source(&context.request_id).renew(context.permitted()?.0, &mut injected).await;
+        context.injected = Some(injected);
+        match after {
+            After::Stands => Ok(()),
+            After::Lost(refusal) => {
+                context.lost = Some(refusal);
+                Err(Error::new_in(inject::LOST))
+            }
+            // The next request has the new token.
+            After::Renewed if session.as_ref().retry_buffer_truncated() => Ok(()),
+            After::Renewed => {
+                // Nothing is wrong with this upstream: it may be asked again.
+                context.tried.clear();
+                let mut error = Error::new_up(inject::RENEWED);
+                error.set_retry(true);
+                Err(error)
+            }
         }
     }
 
@@ -397,7 +403,7 @@ impl ProxyHttp for Gateway {
     ) -> Box<Error> {
         let attempts = context.tried.len();
         let more = context.cluster().is_ok_and(|(.., cluster)| attempts <= cluster.settings.retries);
-        error.set_retry(more && is_idempotent(&session.req_header().method));
+        error.set_retry(more && inbound::is_idempotent(&session.req_header().method));
         error
     }
 
@@ -409,10 +415,14 @@ impl ProxyHttp for Gateway {
         _context: &mut Context,
         reused: bool,
     ) -> Box<Error> {
+        if *error.etype() == inject::RENEWED {
+            // The upstream has said that it did nothing, and the body is at hand.
+            return error;
+        }
         // A pooled connection may have been closed under us; whether the request was acted on is not
         // known, so only what may be repeated is repeated, and only with its whole body at hand.
         let repeat = reused
-            && is_idempotent(&session.req_header().method)
+            && inbound::is_idempotent(&session.req_header().method)
             && !session.as_ref().retry_buffer_truncated();
         error.retry.decide_reuse(repeat);
         error.more_context(format!("upstream {}", peer._address))
@@ -424,29 +434,16 @@ impl ProxyHttp for Gateway {
         error: &Error,
         context: &mut Context,
     ) -> FailToProxy {
-        let (status, code, detail) = match (error.etype(), error.esource()) {
-            (ErrorType::HTTPStatus(413), _) => (413, "body_too_large", too_large().problem.detail),
-            (ErrorType::HTTPStatus(503), _) => {
-                (503, "upstream_unavailable", "The app is not available; try again shortly.".to_owned())
-            }
-            (ErrorType::HTTPStatus(status), _) => (*status, "failed", "The request failed.".to_owned()),
-            (
-                ErrorType::ConnectTimedout
-                | ErrorType::ReadTimedout
-                | ErrorType::WriteTimedout
-                | ErrorType::TLSHandshakeTimedout,
-                ErrorSource::Upstream,
-            ) => (504, "upstream_timeout", "The app did not answer in time.".to_owned()),
-            (_, ErrorSource::Upstream) => {
-                (502, "upstream_failed", "The app could not be reached or broke off.".to_owned())
-            }
-            // The client left or broke its own connection: there is nobody to tell.
-            (_, ErrorSource::Downstream) => (0, "client_gone", String::new()),
-            _ => (500, "failed", "The request failed inside the gateway.".to_owned()),
-        };
+        if let Some(refusal) = context.lost.take() {
+            context.decision = refusal.code();
+            let answer = answer(&refusal);
+            let _ = outbound::send(session, &answer, &context.request_id).await;
+            return FailToProxy { error_code: answer.problem.status, can_reuse_downstream: false };
+        }
+        let (status, code, detail) = outbound::failed(error);
         context.decision = code;
         if status != 0 {
-            let error = words(error);
+            let error = outbound::words(error);
             tracing::warn!(request_id = context.request_id, %error, code, "a request failed");
             // An answer that has begun is only cut short.
             if session.response_written().is_none() {
@@ -484,6 +481,18 @@ impl ProxyHttp for Gateway {
         });
     }
 
+    fn suppress_proxy_warn_log(
+        &self,
+        _session: &Session,
+        context: &Context,
+        error: &Error,
+        _what: ProxyWarnLogContext,
+    ) -> bool {
+        let error = outbound::words(error);
+        tracing::info!(request_id = context.request_id, %error, "a request is sent once more");
+        true // The engine's own line would hold the query.
+    }
+
     fn suppress_error_log(&self, _session: &Session, _context: &Context, _error: &Error) -> bool {
         true // The engine's own line would hold the query; `fail_to_proxy` writes ours.
     }
@@ -492,13 +501,6 @@ impl ProxyHttp for Gateway {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_header_section_that_cannot_be_read_is_not_quoted() {
-        let error = Error::because(ErrorType::InvalidHTTPHeader, "buf: Set-Cookie: hunter2", "bad name");
-        let words = words(&error.into_up().more_context("upstream 10.0.0.1:80"));
-        assert_eq!(words, "Upstream InvalidHTTPHeader");
-    }
 
     #[test]
     fn event_streams_are_known_in_any_case() {

@@ -1,8 +1,8 @@
 // A provider as others run it: npm's oidc-provider over TLS, with an API that takes its access tokens.
 //
-// node server.mjs FOLDER PORT, where FOLDER holds cert.pem, key.pem and settings.json: {callbacks, access_ttl,
+// node server.mjs FOLDER PORT, where FOLDER holds localhost.pem, localhost.key and settings.json: {callbacks, access_ttl,
 // rotate}. Its own pages ask for a name and for consent. Below /test/ the tests look at it from outside: what
-// was asked and what was issued, and a grant without a browser.
+// was asked and what was issued, a grant without a browser, an access token that ends early or lives for longer.
 
 import fs from "node:fs";
 import https from "node:https";
@@ -91,12 +91,20 @@ async function grant(account) {
 
 const oidc = provider.callback();
 https
-  .createServer({ cert: read("cert.pem"), key: read("key.pem") }, async (request, answer) => {
+  .createServer({ cert: read("localhost.pem"), key: read("localhost.key") }, async (request, answer) => {
     const url = new URL(request.url, issuer);
     try {
       if (url.pathname.startsWith("/api/")) return await api(request, answer);
       if (url.pathname === "/test/seen") return json(answer, 200, { asked, issued });
       if (url.pathname === "/test/grant") return json(answer, 200, await grant(url.searchParams.get("account")));
+      if (url.pathname === "/test/lifetime") {
+        settings.access_ttl = Number(url.searchParams.get("seconds"));
+        return json(answer, 200, {});
+      }
+      if (url.pathname === "/test/forget") {
+        await (await provider.AccessToken.find(url.searchParams.get("token"))).destroy();
+        return json(answer, 200, {});
+      }
       return oidc(request, answer);
     } catch (error) {
       console.error(error);

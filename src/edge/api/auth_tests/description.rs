@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::super::super::account_failure::told;
+use super::super::super::openapi::told;
 use super::super::pages;
 use super::{Api, PASSWORD, PREFIX, api, api_for, request};
 use crate::config::Origins;
@@ -39,6 +39,11 @@ async fn pages_of_allowed_origins_may_call() {
     assert!(allowed.header("access-control-allow-headers").contains("authorization"));
     assert_eq!(allowed.header("access-control-max-age"), "600");
     assert_eq!(allowed.header("access-control-allow-credentials"), "");
+    // A cookie is set there.
+    let begin = preflight(&some, app, "/connections").await;
+    assert_eq!(begin.header("access-control-allow-credentials"), "true");
+    let anybody = preflight(&api_for(Origins::Any), app, "/connections").await;
+    assert_eq!(anybody.header("access-control-allow-credentials"), "");
     assert!(allowed.header("vary").contains("origin"));
     for other in
         ["https://evil.example.com", "http://app.example.com", "null", "https://app.example.com.evil.test"]
@@ -96,7 +101,9 @@ async fn the_description_is_served_and_complete() {
     // By the design, and no more.
     let mut wanted: Vec<&str> = "POST /register|POST /verify-email|POST /verify-email/resend|POST /login|POST /refresh|\
          POST /logout|GET /me|PATCH /me|PUT /me/password|POST /password-resets|POST /password-resets/validate|\
-         POST /password-resets/confirm|GET /password-requirements|GET /sessions|DELETE /sessions|DELETE /sessions/{id}"
+         POST /password-resets/confirm|GET /password-requirements|GET /sessions|DELETE /sessions|DELETE /sessions/{id}|GET /providers|GET /connections|POST /connections|\
+         GET /connections/callback|POST /connections/callback|GET /connections/{id}|DELETE /connections/{id}|\
+         POST /connections/{id}/refresh|GET /connections/{id}/token|PUT /connections/{id}/tokens"
         .split('|')
         .collect();
     wanted.sort_unstable();

@@ -25,6 +25,12 @@ async fn only_a_good_token_in_its_place_counts() {
         ("GET", "/sessions"),
         ("DELETE", "/sessions"),
         ("DELETE", "/sessions/x"),
+        ("GET", "/connections"),
+        ("POST", "/connections"),
+        ("GET", "/connections/x"),
+        ("DELETE", "/connections/x"),
+        ("POST", "/connections/x/refresh"),
+        ("PUT", "/connections/x/tokens"),
     ];
     for (method, path) in closed {
         let ask = async |fields: &[(&'static str, String)]| {
@@ -100,6 +106,8 @@ fn bodies() -> Vec<(&'static str, &'static str, Value)> {
         ("POST", "/password-resets", address),
         ("POST", "/password-resets/validate", link),
         ("POST", "/password-resets/confirm", json!({"token": "t", "new_password": PASSWORD})),
+        ("POST", "/connections", json!({"provider": "acme"})),
+        ("PUT", "/connections/x/tokens", json!({"access_token": "t"})),
     ]
 }
 
@@ -198,7 +206,8 @@ async fn who_is_too_fast_is_told_when_to_come_back() {
             "/register" => Limited::Register,
             "/login" => Limited::Login,
             "/refresh" => Limited::Refresh,
-            "/logout" => continue,
+            "/logout" | "/connections/x/tokens" => continue,
+            "/connections" => Limited::Connect,
             "/verify-email" | "/password-resets/validate" | "/password-resets/confirm" => Limited::UseLink,
             "/me" | "/me/password" => Limited::ConfirmPassword,
             _ => Limited::RequestMail,

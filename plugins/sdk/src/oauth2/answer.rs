@@ -1,0 +1,234 @@
+//! What a token endpoint answers (RFC 6749 §5), and what it means when it is not tokens.
+
+use serde_json::Value;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::settings::Settings;
+use crate::http::Response;
+use crate::{Context, Failure, Fields, Level, Tokens, form, json};
+
+/// How much of a provider's own words goes into a failure, in characters.
+const QUOTED: usize = 200;
+
+/// The answer as JSON: what is written as a form becomes an object of texts. `null` when it is neither.
+#[must_use]
+pub fn parse(body: &[u8]) -> Value {
+    if let Ok(value) = serde_json::from_slice(body) {
+        return value;
+    }
+    let is_form = std::str::from_utf8(body).is_ok_and(|text| {
+        let text = text.trim();
+        text.contains('=') && !text.contains(['<', '{', ' ', '\n'])
+    });
+    if !is_form {
+        return Value::Null;
+    }
+    json::object(form::decode(body.trim_ascii()).iter())
+}
+
+/// The tokens in `response`. `secrets` are what the request carried and nothing may repeat.
+///
+/// # Errors
+/// By the table in docs/oauth2.md.
+pub fn tokens(
+    cx: &Context<'_>,
+    settings: &Settings,
+    response: &Response,
+    secrets: &[&str],
+) -> Result<Tokens, Failure> {
+    if let Some(failure) = response.transient(cx.now()) {
+        return Err(failure);
+    }
+    let answer = parse(&response.body);
+    let fields = &settings.fields;
+    let path = |path: &Option<String>, usual: &'static str| path.clone().unwrap_or_else(|| usual.to_owned());
+    let text = |own: &Option<String>, usual| json::text_at(&answer, &path(own, usual));
+    let seconds = |own: &Option<String>, usual| json::at(&answer, &path(own, usual)).and_then(json::seconds);
+
+    if let Some(failure) = refused(settings, response, &answer, secrets) {
+        return Err(failure);
+    }
+    let access_token = text(&fields.access_token, "access_token").ok_or_else(|| {
+        Failure::provider_error(format!(
+            "the answer (status {}) has no `{}`",
+            response.status,
+            path(&fields.access_token, "access_token")
+        ))
+    })?;
+    let expires_at = fields.expires_at.as_ref().and_then(|path| json::at(&answer, path)).and_then(moment);
+    let usual_refresh_life =
+        || seconds(&None, "refresh_expires_in").or_else(|| seconds(&None, "refresh_token_expires_in"));
+    Ok(Tokens {
+        access_token,
+        token_type: text(&fields.token_type, "token_type"),
+        expires_in: seconds(&fields.expires_in, "expires_in")
+            .or_else(|| expires_at.map(|end| end.saturating_sub(cx.now())))
+            .or(settings.default_expires_in),
+        refresh_token: text(&fields.refresh_token, "refresh_token"),
+        refresh_expires_in: match &fields.refresh_expires_in {
+            Some(own) => json::at(&answer, own).and_then(json::seconds),
+            None => usual_refresh_life(),
+        },
+        scopes: json::at(&answer, &path(&fields.scope, "scope"))
+            .and_then(|granted| scopes(granted, settings)),
+        id_token: text(&fields.id_token, "id_token"),
+        keep: kept(cx, settings, &answer),
+    })
+}
+
+/// Why `response`, whose body says `answer`, is no success, if it is none. Nothing of the provider's own words
+/// is quoted that has one of `secrets` in it.
+#[must_use]
+pub fn refused(
+    settings: &Settings,
+    response: &Response,
+    answer: &Value,
+    secrets: &[&str],
+) -> Option<Failure> {
+    let fields = &settings.fields;
+    let error = match &fields.error {
+        Some(path) => json::text_at(answer, path),
+        None => usual_error(answer),
+    };
+    let ok = settings.ok.as_ref().is_none_or(|ok| {
+        json::at(answer, &ok.path).and_then(json::text).as_deref() == Some(ok.value.as_str())
+    });
+    // Some name an error in a success, and say there that there is none.
+    let named = error.as_deref().is_some_and(|code| settings.ok.is_none() && !matches!(code, "0" | "ok"));
+    if response.is_success() && ok && !named {
+        return None;
+    }
+    let code = error.unwrap_or_default();
+    let description = match &fields.error_description {
+        Some(path) => json::text_at(answer, path),
+        None => json::text_at(answer, "error_description")
+            .or_else(|| json::text_at(answer, "error.message"))
+            .or_else(|| json::text_at(answer, "message")),
+    };
+    let mut message = format!("the provider answered with status {}", response.status);
+    for words in [Some(code.clone()), description].into_iter().flatten().filter(|words| !words.is_empty()) {
+        message.push_str(": ");
+        message.push_str(&quotable(&words, secrets));
+    }
+    let is = |listed: &[String]| listed.contains(&code);
+    Some(if code == "invalid_grant" || is(&settings.invalid_grant) {
+        Failure::InvalidGrant(message)
+    } else if matches!(code.as_str(), "temporarily_unavailable" | "server_error" | "slow_down")
+        || is(&settings.transient)
+    {
+        Failure::transient(message)
+    } else if matches!(
+        code.as_str(),
+        "invalid_client" | "unauthorized_client" | "unsupported_grant_type" | "invalid_scope" | "redirect_uri_mismatch"
+    ) || is(&settings.misconfigured)
+    {
+        Failure::Misconfigured(message)
+    } else {
+        Failure::ProviderError(message)
+    })
+}
+
+/// `error` as text, or what stands for it where `error` is an object.
+fn usual_error(answer: &Value) -> Option<String> {
+    match json::at(answer, "error")? {
+        Value::Object(error) => {
+            ["type", "status", "code"].iter().find_map(|name| json::text_at(&Value::Object(error.clone()), name))
+        }
+        // `error: false` is none.
+        Value::Bool(false) => None,
+        other => json::text(other).filter(|text| !text.is_empty()),
+    }
+}
+
+/// A provider's own words, unless they repeat a secret, and short.
+fn quotable(words: &str, secrets: &[&str]) -> String {
+    if secrets.iter().any(|secret| !secret.is_empty() && words.contains(secret)) {
+        return "[words that repeat what was sent]".into();
+    }
+    words.chars().filter(|c| !c.is_control()).take(QUOTED).collect()
+}
+
+fn scopes(granted: &Value, settings: &Settings) -> Option<Vec<String>> {
+    let separator = settings.granted_scope_separator.as_ref().unwrap_or(&settings.scope_separator);
+    let list: Vec<String> = match granted {
+        Value::Array(items) => items.iter().filter_map(json::text).collect(),
+        Value::String(text) if separator.trim().is_empty() => {
+            text.split_whitespace().map(str::to_owned).collect()
+        }
+        Value::String(text) => text.split(separator.as_str()).map(|scope| scope.trim().to_owned()).collect(),
+        _ => return None,
+    };
+    Some(list.into_iter().filter(|scope| !scope.is_empty()).collect())
+}
+
+fn kept(cx: &Context<'_>, settings: &Settings, answer: &Value) -> Fields {
+    let mut kept = Fields::default();
+    for (name, path) in settings.keep.iter() {
+        match json::text_at(answer, path) {
+            Some(value) if value.len() > 4096 => {
+                cx.log(Level::Warn, &format!("`{path}` of the answer is too long to keep"));
+            }
+            Some(value) => kept.push(name, value),
+            None => {}
+        }
+    }
+    kept
+}
+
+/// A moment, in seconds since 1970: seconds, milliseconds, or RFC 3339.
+fn moment(value: &Value) -> Option<u64> {
+    if let Some(number) = json::seconds(value) {
+        // No token of the year 5138 is meant.
+        return Some(if number > 100_000_000_000 { number / 1000 } else { number });
+    }
+    let moment = OffsetDateTime::parse(value.as_str()?, &Rfc3339).ok()?;
+    u64::try_from(moment.unix_timestamp()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn json_and_forms_are_told_apart() {
+        assert_eq!(parse(br#"{"a":1}"#), json!({"a": 1}));
+        assert_eq!(parse(b"access_token=x&scope=a%20b\n"), json!({"access_token": "x", "scope": "a b"}));
+        assert_eq!(parse(b"<html a=b>"), Value::Null);
+        assert_eq!(parse(b""), Value::Null);
+        assert_eq!(parse(b"\xff\xfe="), Value::Null);
+    }
+
+    #[test]
+    fn moments_come_in_three_forms() {
+        assert_eq!(moment(&json!(1_767_225_600)), Some(1_767_225_600));
+        assert_eq!(moment(&json!("1767225600000")), Some(1_767_225_600));
+        assert_eq!(moment(&json!("2026-01-01T01:00:00+01:00")), Some(1_767_225_600));
+        assert_eq!(moment(&json!("tomorrow")), None);
+    }
+
+    #[test]
+    fn what_was_sent_is_not_quoted() {
+        assert_eq!(quotable("no token abcdefghijklmnop here", &["abcdefghijklmnop"]), "[words that repeat what was sent]");
+        assert_eq!(quotable("plain\nwords", &["", "other"]), "plainwords");
+    }
+
+    #[test]
+    fn errors_come_as_texts_and_as_objects() {
+        assert_eq!(usual_error(&json!({"error": "x"})).as_deref(), Some("x"));
+        assert_eq!(usual_error(&json!({"error": {"type": "OAuthException", "code": 190}})).as_deref(), Some("OAuthException"));
+        assert_eq!(usual_error(&json!({"error": false})), None);
+        assert_eq!(usual_error(&json!({"error": null})), None);
+    }
+
+    #[test]
+    fn granted_scopes_are_lists_or_texts() {
+        let mut settings = Settings::default();
+        assert_eq!(scopes(&json!("a  b"), &settings).unwrap(), ["a", "b"]);
+        assert_eq!(scopes(&json!(["a b", "c"]), &settings).unwrap(), ["a b", "c"]);
+        settings.granted_scope_separator = Some(",".into());
+        assert_eq!(scopes(&json!("a, b,,"), &settings).unwrap(), ["a", "b"]);
+        assert_eq!(scopes(&json!(null), &settings), None);
+    }
+}

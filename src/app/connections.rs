@@ -1,0 +1,208 @@
+//! The part of the composition that connections need: the plugin host, the vault, the webhook, the workers,
+//! and how they end.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::accounts;
+use crate::config::{self, BUILT_IN, Config};
+use crate::edge::data_dir;
+use crate::edge::entropy::SystemEntropy;
+use crate::edge::fetch::{Hosts, HttpFetch};
+use crate::edge::jwt::ClientAssertions;
+use crate::edge::vault::KeyRing;
+use crate::edge::wasm::{CacheAt, Plugins, Standing, Wiring};
+use crate::edge::webhook::SignedWebhook;
+use crate::ports::{Clock, Entropy, Fetch, Meter, Store};
+use crate::service::connections::{Connections, Parts, ProviderSettings, Settings};
+
+/// The file in the data folder that holds the vault's key where none is configured (mode 0600).
+const VAULT_KEY_FILE: &str = "vault.key";
+/// The folder of compiled components in the data folder, and the file with the key they are kept under.
+const CACHE_FOLDER: &str = "plugins";
+const CACHE_KEY_FILE: &str = "plugins.key";
+
+/// A component of `plugins/dist`, by its name.
+macro_rules! shipped {
+    ($($name:literal),* $(,)?) => {
+        [$(($name, include_bytes!(concat!("../../plugins/dist/", $name, ".wasm")).as_slice())),*]
+    };
+}
+
+/// What `builtin:NAME` names.
+const SHIPPED: [(&str, &[u8]); BUILT_IN.len()] =
+    shipped!["oauth2", "google", "github", "entra", "slack", "salesforce", "schwab", "apple", "meta"];
+
+/// What connections are made of and with.
+pub(super) struct Wanted<'a> {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) meter: Arc<dyn Meter>,
+    pub(super) fetch: Arc<dyn Fetch>,
+    /// The use cases about accounts, with what they share.
+    pub(super) accounts: &'a accounts::Running,
+}
+
+/// The use cases, and the plugins behind them.
+#[derive(Clone)]
+pub(super) struct Handle {
+    pub(super) connections: Connections,
+    plugins: Arc<Plugins>,
+}
+
+impl Handle {
+    /// Puts providers and settings in force. Returns what the operator should know.
+    pub(super) async fn reload(&self, config: &Config) -> Vec<String> {
+        self.plugins.reload(&config.providers).await;
+        self.connections.settings.store(Arc::new(settings(config)));
+        faults(&self.plugins)
+    }
+}
+
+/// Providers that are not in service, or not as they should be.
+fn faults(plugins: &Plugins) -> Vec<String> {
+    let fault = |standing: Standing| Some(format!("the provider {}: {}", standing.provider, standing.fault?));
+    plugins.standings().into_iter().filter_map(fault).collect()
+}
+
+/// What takes effect at the next start only.
+pub(super) fn fixed(config: &Config) -> impl PartialEq + use<> {
+    let (connections, vault) = (&config.connections, &config.vault);
+    let secret = |secret: &SecretString| secret.expose_secret().to_owned();
+    (
+        connections.cache.clone(),
+        connections.webhook.as_ref().map(|webhook| (webhook.url.clone(), secret(&webhook.secret))),
+        vault.keys.iter().map(secret).collect::<Vec<_>>(),
+    )
+}
+
+/// The use cases, running.
+pub(super) struct Running {
+    pub(super) handle: Handle,
+    working: JoinHandle<()>,
+    watching: JoinHandle<()>,
+    closing: CancellationToken,
+}
+
+impl Running {
+    /// Ends the workers: refreshes under way come to their end within `grace`.
+    pub(super) async fn close(self, grace: Duration) {
+        self.closing.cancel();
+        self.watching.abort();
+        if tokio::time::timeout(grace, self.working).await.is_err() {
+            tracing::warn!(
+                "the grace period ended with provider tokens being refreshed; the next start finds out how that went"
+            );
+        }
+    }
+}
+
+/// Composes the use cases about connections and starts their workers. What the operator should know is added
+/// to `notices`.
+///
+/// # Errors
+/// What kept it from that, as one printable text.
+pub(super) async fn start(
+    config: &Config,
+    data_dir: &Path,
+    wanted: Wanted<'_>,
+    notices: &mut Vec<String>,
+) -> Result<Running, String> {
+    let Wanted { store, clock, meter, fetch, accounts } = wanted;
+    let vault = KeyRing::new(&vault_keys(config, data_dir, notices)?)?;
+    let webhook = SignedWebhook::new(config.connections.webhook.as_ref(), fetch, Arc::clone(&clock))?;
+    let folder = config.connections.cache.clone().unwrap_or_else(|| data_dir.join(CACHE_FOLDER));
+    let key = data_dir::secret(data_dir, CACHE_KEY_FILE)?;
+    let key = data_dir::key(&key)
+        .map_err(|why| format!("the secret in {}: {why}", data_dir.join(CACHE_KEY_FILE).display()))?;
+    let wiring = Wiring {
+        doors: Box::new(door),
+        assertions: Arc::new(ClientAssertions::default()),
+        clock: Arc::clone(&clock),
+        meter,
+        built_in: SHIPPED.to_vec(),
+        redirect_uri: callback_url(config),
+        cache: Some(CacheAt { folder, key }),
+    };
+    let plugins = Plugins::start(&config.providers, wiring).await?;
+    notices.extend(faults(&plugins));
+    let shared = accounts.shared();
+    let connections = Connections::new(Parts {
+        store,
+        providers: Arc::clone(&plugins) as _,
+        vault: Arc::new(vault),
+        webhook: Arc::new(webhook),
+        clock,
+        entropy: Arc::new(SystemEntropy),
+        limiter: shared.limiter,
+        audit: shared.audit,
+        key: shared.key,
+        issuer: config.tokens.issuer.clone(),
+        tasks: Arc::new(Notify::new()),
+        outbox: shared.outbox,
+        due: Arc::new(Notify::new()),
+        run: SystemEntropy.uuid(),
+        settings: ArcSwap::from_pointee(settings(config)),
+    });
+    let closing = CancellationToken::new();
+    let (worker, until) = (connections.clone(), closing.clone());
+    let working = tokio::spawn(async move { worker.run(until).await });
+    let watching = tokio::spawn(Arc::clone(&plugins).watch());
+    Ok(Running { handle: Handle { connections, plugins }, working, watching, closing })
+}
+
+/// What a configuration says about connections.
+fn settings(config: &Config) -> Settings {
+    let of = |provider: &config::Provider| ProviderSettings {
+        scopes: provider.scopes.clone(),
+        token_access: provider.token_access.clone(),
+    };
+    Settings {
+        callback_url: callback_url(config),
+        return_to: config.connections.return_to.clone(),
+        refresh_ahead: config.connections.refresh_ahead,
+        keep_fresh: config.connections.keep_fresh,
+        warn_ahead: config.connections.warn_ahead,
+        providers: config.providers.iter().map(|provider| (provider.name.clone(), of(provider))).collect(),
+    }
+}
+
+/// Where providers send the browser back to.
+fn callback_url(config: &Config) -> String {
+    format!("{}{}/connections/callback", config.public_url, config.server.prefix)
+}
+
+fn door(provider: &config::Provider) -> Result<Arc<dyn crate::ports::Door>, String> {
+    let hosts = Hosts {
+        provider: provider.name.clone(),
+        allowed: provider.allowed_hosts.clone(),
+        loopback: provider.allow_loopback,
+    };
+    HttpFetch::door(hosts, provider.ca.as_deref())
+}
+
+/// The configured keys, and behind them the one in the data folder: it was the present one while none was
+/// configured.
+fn vault_keys(
+    config: &Config,
+    data_dir: &Path,
+    notices: &mut Vec<String>,
+) -> Result<Vec<SecretString>, String> {
+    let mut keys = config.vault.keys.clone();
+    let file = data_dir.join(VAULT_KEY_FILE);
+    let made = !file.exists();
+    if keys.is_empty() || !made {
+        keys.push(data_dir::secret(data_dir, VAULT_KEY_FILE)?);
+        if made && !config.providers.is_empty() {
+            notices.push(format!("a key that seals the tokens of providers was made: {}", file.display()));
+        }
+    }
+    Ok(keys)
+}

@@ -1,0 +1,61 @@
+//! Connections over the fakes that a world of accounts has, for the tests of this room.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::Notify;
+
+use crate::domain::route::Require;
+use crate::ports::{ParameterInfo, ProviderInfo};
+use crate::service::accounts::Accounts;
+use crate::service::connection_fakes::{ACME, FakeProviders, FakeVault, FakeWebhook, info};
+use crate::service::connections::{Connections, Parts, ProviderSettings, Settings};
+
+/// Where browsers may be sent.
+pub(super) const RETURN_TO: &str = "https://app.test/settings?tab=banks";
+/// The scope that callers need to be given tokens.
+pub(super) const TOKENS: &str = "provider-tokens";
+
+/// Beside Acme there is the shop of the description's examples.
+pub(super) fn over(accounts: &Accounts, providers: &Arc<FakeProviders>) -> Connections {
+    let shop = ParameterInfo {
+        name: "shop".to_owned(),
+        summary: "The name of your shop".to_owned(),
+        pattern: "[a-z0-9-]+".to_owned(),
+        example: Some("my-shop".to_owned()),
+        required: true,
+    };
+    let shop = ProviderInfo { parameters: vec![shop], ..info("shop") };
+    providers.infos.lock().unwrap().push(shop);
+    let token_access = Some(Require { scopes: vec![TOKENS.to_owned()], ..Require::default() });
+    let settings = Settings {
+        callback_url: "https://app.test/auth/connections/callback".to_owned(),
+        return_to: vec![RETURN_TO.to_owned(), "https://app.example.com/settings".to_owned()],
+        refresh_ahead: Duration::from_secs(300),
+        keep_fresh: true,
+        warn_ahead: Duration::from_secs(86_400),
+        providers: BTreeMap::from([
+            (ACME.to_owned(), ProviderSettings { scopes: Vec::new(), token_access }),
+            ("broken".to_owned(), ProviderSettings::default()),
+        ]),
+    };
+    Connections::new(Parts {
+        store: Arc::clone(&accounts.store),
+        providers: Arc::clone(providers) as _,
+        vault: Arc::new(FakeVault::default()),
+        webhook: Arc::new(FakeWebhook::default()),
+        clock: Arc::clone(&accounts.clock),
+        entropy: Arc::clone(&accounts.entropy),
+        limiter: Arc::clone(&accounts.limiter),
+        audit: Arc::clone(&accounts.audit),
+        key: Arc::clone(&accounts.key),
+        issuer: accounts.signer.issuer().to_owned(),
+        tasks: Arc::clone(&accounts.tasks),
+        outbox: Arc::clone(&accounts.outbox),
+        due: Arc::new(Notify::new()),
+        run: uuid::Uuid::from_u128(1),
+        settings: ArcSwap::from_pointee(settings),
+    })
+}

@@ -1,0 +1,155 @@
+//! Coming back from a provider: the state, the browser and the time are checked, the consent is used up, and
+//! only then is the code exchanged. A callback that is repeated finds nothing.
+
+use secrecy::{ExposeSecret, SecretString};
+
+use super::begin::first_call;
+use super::{Callback, ConnectionError, Connections, Failure, Returned, Who};
+use crate::domain::audit::{Action, Outcome};
+use crate::domain::connection::{Connection, Consent, Fault, FaultKind, clean};
+use crate::domain::opaque::TokenHash;
+use crate::ports::{Change, CommitError, Limited, ProviderFault};
+use crate::service::accounts::{About, Client, TRIES};
+
+/// The longest words of a provider's for a user, in bytes.
+const MAX_DESCRIPTION: usize = 300;
+/// What a provider may say went wrong: RFC 6749 §4.1.2.1, and OpenID Connect Core §3.1.2.6.
+const WORDS: [(&str, &str); 11] = [
+    ("access_denied", "consent was not given"),
+    ("invalid_request", "the provider does not understand the request"),
+    ("unauthorized_client", "the provider does not let this app ask for consent"),
+    ("unsupported_response_type", "the provider does not let this app ask for consent in this way"),
+    ("invalid_scope", "the provider does not know what was asked for, or does not grant it"),
+    ("server_error", "something failed at the provider"),
+    ("temporarily_unavailable", "the provider cannot answer now; try again later"),
+    ("interaction_required", "the provider wants to ask something"),
+    ("login_required", "the provider wants a sign-in first"),
+    ("account_selection_required", "the provider wants an account to be chosen"),
+    ("consent_required", "consent was not given"),
+];
+
+impl Connections {
+    /// Takes what a browser brings back from a provider. What the provider or the user refused is in
+    /// [`Returned::outcome`].
+    ///
+    /// # Errors
+    /// [`ConnectionError::InvalidState`], [`ConnectionError::TooMany`], [`ConnectionError::Store`].
+    pub async fn callback(&self, client: &Client, callback: Callback) -> Result<Returned, ConnectionError> {
+        self.limiter.attempt(Limited::Connect, client.address, None)?;
+        let (connection, consent) = self.used_up(&callback).await?;
+        let (this, who) = (self.clone(), Who::Client(client.clone()));
+        self.apart(async move {
+            let about = About::connection(connection.user, connection.id);
+            let outcome = match refused(&callback.parameters) {
+                Some(refused) => Err(refused),
+                None => match this.complete(&connection, &consent, callback.parameters).await {
+                    Ok(_) => Ok(()),
+                    Err(ConnectionError::Provider { kind, reason, .. }) => {
+                        Err((word(kind).to_owned(), reason))
+                    }
+                    Err(error @ (ConnectionError::NotFound | ConnectionError::Revoked)) => {
+                        Err(("ended".to_owned(), error.to_string()))
+                    }
+                    Err(error) => {
+                        let about = about.because(error.to_string());
+                        this.note(&who, Action::Connect, Outcome::Failed, about);
+                        return Err(error);
+                    }
+                },
+            };
+            match &outcome {
+                Ok(()) => this.note(&who, Action::Connect, Outcome::Success, about),
+                Err((word, _)) => this.note(&who, Action::Connect, Outcome::Denied, about.because(word)),
+            }
+            let (provider, return_to) = (connection.provider, consent.return_to);
+            Ok(Returned { connection: connection.id, provider, return_to, outcome })
+        })
+        .await
+    }
+
+    /// The consent that this browser was sent for. It is gone once this returns.
+    async fn used_up(&self, callback: &Callback) -> Result<(Connection, Consent), ConnectionError> {
+        let state = self.key.read_state(&callback.state).ok_or(ConnectionError::InvalidState)?;
+        let browser = callback.browser.as_ref().ok_or(ConnectionError::InvalidState)?;
+        let browser = TokenHash::of(browser.expose_secret().as_bytes());
+        for _ in 0..TRIES {
+            let found = self.store.connection(state.user, state.connection).await?;
+            let mut connection = found.ok_or(ConnectionError::InvalidState)?;
+            let consent = connection.consent.take().filter(|consent| consent.id == state.consent);
+            let consent = consent.ok_or(ConnectionError::InvalidState)?;
+            // It stays: who asks is not the one that it waits for.
+            if !consent.browser.is(&browser) {
+                return Err(ConnectionError::InvalidState);
+            }
+            let too_late = consent.expires_at <= self.now();
+            self.schedule(&mut connection);
+            match self.store.commit(vec![Change::UpdateConnection(connection.clone())]).await {
+                Ok(_) if too_late => return Err(ConnectionError::InvalidState),
+                Ok(_) => {
+                    connection.revision += 1;
+                    return Ok((connection, consent));
+                }
+                Err(CommitError::Conflict) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(ConnectionError::Conflict)
+    }
+
+    /// Exchanges what the callback brought, for a consent that is used up.
+    pub(super) async fn complete(
+        &self,
+        connection: &Connection,
+        consent: &Consent,
+        callback: Vec<(String, SecretString)>,
+    ) -> Result<Connection, ConnectionError> {
+        let asked_at = self.now();
+        let call = first_call(connection, consent);
+        let fault = match self.providers.exchange(call, callback, &self.pkce(consent)).await {
+            Ok(granted) if granted.access_token.expose_secret().is_empty() => {
+                ProviderFault::ProviderError("there is no access token in it".to_owned())
+            }
+            Ok(granted) => {
+                return self
+                    .establish(connection, granted, &consent.scopes, &consent.parameters, asked_at)
+                    .await;
+            }
+            Err(fault) => fault,
+        };
+        let failure = Failure::from(fault);
+        let (id, provider, reason) = (connection.id, &connection.provider, &failure.reason);
+        tracing::warn!(connection = %id, provider, reason, "a consent could not be exchanged");
+        let fault = Fault { at: asked_at, kind: failure.kind, reason: failure.reason.clone() };
+        let record = |connection: &mut Connection| connection.last_fault = Some(fault.clone());
+        if let Err(error) = self.amend(connection, Vec::new(), record).await {
+            tracing::warn!(connection = %id, %error, "the failure of an exchange could not be recorded");
+        }
+        Err(failure.into())
+    }
+}
+
+/// What the provider says went wrong: a stable word, and words for the user.
+fn refused(parameters: &[(String, SecretString)]) -> Option<(String, String)> {
+    let given = |name: &str| {
+        let found = parameters.iter().find(|(given, _)| given == name);
+        found.map(|(_, value)| value.expose_secret())
+    };
+    let error = given("error")?;
+    let (word, meaning) = WORDS
+        .into_iter()
+        .find(|(word, _)| *word == error)
+        .unwrap_or(("provider_error", "the provider has refused for a reason of its own"));
+    let described = clean(given("error_description").unwrap_or_default(), MAX_DESCRIPTION);
+    let text = if described.is_empty() { meaning.to_owned() } else { described };
+    Some((word.to_owned(), text))
+}
+
+/// What went wrong in an exchange, in one stable word.
+fn word(kind: FaultKind) -> &'static str {
+    match kind {
+        FaultKind::InvalidGrant => "invalid_grant",
+        FaultKind::Transient => "temporarily_unavailable",
+        FaultKind::Misconfigured => "misconfigured",
+        FaultKind::ProviderError | FaultKind::PluginFailed => "provider_error",
+    }
+}

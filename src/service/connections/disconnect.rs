@@ -1,0 +1,109 @@
+//! Ending a connection: the tokens are erased whatever the provider answers.
+//!
+//! They are erased from the record in the commit that writes down that the provider is to be told, so that a
+//! kill in between neither keeps a connection half-alive nor leaves a grant behind that nobody knows of.
+
+use super::tell::Told;
+use super::{ConnectionError, Connections, Who};
+use crate::domain::account::UserId;
+use crate::domain::audit::{Action, Outcome};
+use crate::domain::connection::{Connection, ConnectionId, Status};
+use crate::domain::task::Errand;
+use crate::ports::{Change, CommitError};
+use crate::service::accounts::{About, Client, Person, TRIES};
+
+use super::errands::GRACE;
+
+impl Connections {
+    /// Ends a connection: the provider is told, the tokens are erased, the record is kept. Nothing to do when
+    /// it has ended.
+    ///
+    /// # Errors
+    /// [`ConnectionError::NotFound`] or [`ConnectionError::Store`]; then it goes on.
+    pub async fn disconnect(
+        &self,
+        client: &Client,
+        person: Person,
+        id: ConnectionId,
+    ) -> Result<(), ConnectionError> {
+        self.disconnect_for(Who::Client(client.clone()), person.user, id).await
+    }
+
+    /// Ends a connection, as an operator.
+    ///
+    /// # Errors
+    /// As [`Connections::disconnect`].
+    pub async fn operator_disconnect(
+        &self,
+        request_id: &str,
+        user: UserId,
+        id: ConnectionId,
+    ) -> Result<(), ConnectionError> {
+        self.disconnect_for(Who::Operator(request_id.to_owned()), user, id).await
+    }
+
+    async fn disconnect_for(&self, who: Who, user: UserId, id: ConnectionId) -> Result<(), ConnectionError> {
+        let this = self.clone();
+        self.apart(async move {
+            let _turn = this.0.turns.turn(id).await;
+            let Some((before, errand)) = this.revoke(user, id).await? else { return Ok(()) };
+            this.unwritten().remove(&id);
+            this.wake();
+            let mut about = About::connection(user, id);
+            if let Some(errand) = errand {
+                match this.end_grant(&before).await {
+                    Err(left) => {
+                        about = about.because(left.reason());
+                        if !left.again {
+                            this.finish(&errand).await;
+                        }
+                    }
+                    Ok(()) => this.finish(&errand).await,
+                }
+            }
+            this.note(&who, Action::Disconnect, Outcome::Success, about);
+            Ok(())
+        })
+        .await
+    }
+
+    /// Commits the end. Returns the connection as it was, and the errand to its provider; `None` when it had
+    /// ended before.
+    async fn revoke(
+        &self,
+        user: UserId,
+        id: ConnectionId,
+    ) -> Result<Option<(Connection, Option<crate::domain::task::Task>)>, ConnectionError> {
+        for _ in 0..TRIES {
+            let mut connection = self.find(user, id).await?;
+            if connection.status == Status::Revoked {
+                return Ok(None);
+            }
+            let mut before = connection.clone();
+            // What the provider gave last is what it is to take back.
+            if let Some(kept) = self.unwritten().get(&id).filter(|kept| kept.base.tokens == before.tokens) {
+                before.tokens = Some(kept.grant.tokens.clone());
+            }
+            connection.end(Status::Revoked);
+            self.schedule(&mut connection);
+            let mut changes = vec![Change::UpdateConnection(connection)];
+            if before.connected_at.is_some() {
+                changes.push(self.tell_app(Told::Revoked, &before));
+            }
+            let mut errand = None;
+            if before.tokens.is_some() {
+                let later = self.errand(Errand::EndGrant(Box::new(before.clone())), self.now().plus(GRACE));
+                if let Change::CreateTask(task) = &later {
+                    errand = Some(task.clone());
+                }
+                changes.push(later);
+            }
+            match self.store.commit(changes).await {
+                Ok(_) => return Ok(Some((before, errand))),
+                Err(CommitError::Conflict) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(ConnectionError::Conflict)
+    }
+}

@@ -1,0 +1,110 @@
+//! The worker's look at connections whose time has come: a refresh, a warning, a consent that nobody gave.
+
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use futures::future::FutureExt;
+use futures::stream::{self, StreamExt};
+
+use super::refresh::Want;
+use super::tell::Told;
+use super::{ConnectionError, Connections};
+use crate::domain::connection::{Connection, Status};
+use crate::domain::mail::Letter;
+use crate::domain::time::UnixTime;
+use crate::ports::{Change, CommitError, StoreError};
+
+/// How many connections one look takes, and how many of them are under way at once.
+const BATCH: usize = 64;
+const AT_ONCE: usize = 8;
+/// When one is looked at again that is due and with which nothing could be done.
+const PUT_OFF: Duration = Duration::from_secs(60);
+
+impl Connections {
+    /// Looks at the connections whose time has come, or the first of them when there are many. Returns
+    /// whether there was any.
+    ///
+    /// # Errors
+    /// [`StoreError`]; then the rest is still to do.
+    pub async fn do_due_connections(&self) -> Result<bool, StoreError> {
+        let due = self.store.due_connections(self.now(), BATCH).await?;
+        let any = !due.is_empty();
+        let mut looks =
+            stream::iter(due).map(|connection| self.look_at(connection)).buffer_unordered(AT_ONCE);
+        let mut failed = None;
+        while let Some(outcome) = looks.next().await {
+            failed = outcome.err().or(failed);
+        }
+        failed.map_or(Ok(any), Err)
+    }
+
+    async fn look_at(&self, connection: Connection) -> Result<(), StoreError> {
+        let (user, id) = (connection.user, connection.id);
+        // One with which nothing can be done must not keep the others from it.
+        let why = match AssertUnwindSafe(self.keep_up(&connection)).catch_unwind().await {
+            Ok(Err(ConnectionError::Store(error @ StoreError::Unavailable(_)))) => return Err(error),
+            Ok(Err(error @ (ConnectionError::Store(_) | ConnectionError::Vault(_)))) => {
+                Some(error.to_string())
+            }
+            // Whatever else it is stands in the record.
+            Ok(_) => None,
+            Err(_) => Some("it panicked".to_owned()),
+        };
+        if let Some(why) = why {
+            tracing::error!(connection = %id, why, "nothing could be done with a connection that is due");
+        }
+        let Some(mut now_is) = self.store.connection(user, id).await? else { return Ok(()) };
+        let now = self.now();
+        if now_is.due_at.is_none_or(|at| now < at) {
+            return Ok(());
+        }
+        self.schedule(&mut now_is);
+        if now_is.due_at.is_some_and(|at| at <= now) {
+            now_is.due_at = Some(now.plus(PUT_OFF));
+        }
+        settled(self.store.commit(vec![Change::UpdateConnection(now_is)]).await.map(drop))
+    }
+
+    async fn keep_up(&self, connection: &Connection) -> Result<(), ConnectionError> {
+        let (now, upkeep) = (self.now(), self.upkeep(&connection.provider));
+        if connection.has_lapsed(now) {
+            return Ok(self.clear_consent(connection).await?);
+        }
+        if let Some(end) = connection.is_to_warn(now, upkeep) {
+            self.warn(connection, end).await?;
+        }
+        if connection.is_to_refresh(now, upkeep) {
+            self.refresh(connection.user, connection.id, Want::Due).await?;
+        }
+        Ok(())
+    }
+
+    /// Nobody came back in time. What was never connected goes.
+    async fn clear_consent(&self, connection: &Connection) -> Result<(), StoreError> {
+        let mut cleared = connection.clone();
+        cleared.consent = None;
+        self.schedule(&mut cleared);
+        // Written once more before it goes: not when somebody has come back meanwhile.
+        let mut changes = vec![Change::UpdateConnection(cleared)];
+        if connection.status == Status::Pending {
+            changes.push(Change::RemoveConnection(connection.user, connection.id));
+        }
+        settled(self.store.commit(changes).await.map(drop))
+    }
+
+    async fn warn(&self, connection: &Connection, end: UnixTime) -> Result<(), ConnectionError> {
+        let mut told = vec![self.tell_app(Told::Ending, connection)];
+        told.extend(self.tell_user(Letter::GrantEnding, connection, Some(end)).await?);
+        self.amend(connection, told, |connection| connection.warned_of = Some(end)).await?;
+        self.wake();
+        Ok(())
+    }
+}
+
+/// A conflict says that somebody else has looked at it meanwhile.
+fn settled(outcome: Result<(), CommitError>) -> Result<(), StoreError> {
+    match outcome {
+        Ok(()) | Err(CommitError::Conflict | CommitError::EmailTaken) => Ok(()),
+        Err(CommitError::Store(error)) => Err(error),
+    }
+}

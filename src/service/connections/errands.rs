@@ -1,0 +1,167 @@
+//! What is to be done elsewhere: telling the app, and ending grants that no connection holds any more.
+//!
+//! An errand is done at least once. It is written down by the commit of what it is about, tried with growing
+//! waits, and dropped, loudly, when its time is over.
+
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use futures::future::FutureExt;
+use futures::stream::{self, StreamExt};
+
+use super::seal::call;
+use super::{Connections, Failure, Who};
+use crate::domain::audit::{Action, Outcome};
+use crate::domain::connection::{Connection, FaultKind};
+use crate::domain::task::{Errand, Task, Work};
+use crate::ports::{Change, CommitError, Notice, ProviderFault, StoreError};
+use crate::service::accounts::About;
+use crate::service::tasks::due;
+
+/// How many errands one look takes, and how many of them are under way at once.
+const BATCH: usize = 64;
+const AT_ONCE: usize = 8;
+/// Waits between tries, in seconds.
+const WAITS: [u64; 6] = [5, 60, 300, 1800, 7200, 14_400];
+/// How long the app is tried to be told.
+const NOTICE_LIFE: Duration = Duration::from_secs(24 * 3600);
+/// How long a grant is tried to be ended: its sealed tokens are not kept for longer.
+const GRANT_LIFE: Duration = Duration::from_secs(3600);
+/// No try takes longer.
+const TRY_TIME: Duration = Duration::from_secs(60);
+/// The worker leaves an errand for so long to whoever has written it down and does it at once.
+pub(super) const GRACE: Duration = Duration::from_secs(2 * 60);
+
+/// Why an errand was not done.
+pub(super) struct Left {
+    pub(super) why: String,
+    /// Whether it may be done later.
+    pub(super) again: bool,
+}
+
+impl Left {
+    /// For the audit log.
+    pub(super) fn reason(&self) -> String {
+        let then = if self.again { "is told later" } else { "was not told" };
+        format!("the provider {then}: {}", self.why)
+    }
+}
+
+impl Connections {
+    /// Does the errands that are due: telling the app, ending grants of accounts that are gone. Returns
+    /// whether there was any.
+    ///
+    /// # Errors
+    /// [`StoreError`]; then the rest is still to do.
+    pub async fn do_due_errands(&self) -> Result<bool, StoreError> {
+        let is_errand = |work: &Work| matches!(work, Work::Errand { .. });
+        let tasks = due(&*self.store, self.now(), is_errand, BATCH).await?;
+        let any = !tasks.is_empty();
+        let mut tries = stream::iter(tasks).map(|task| self.run_errand(task)).buffer_unordered(AT_ONCE);
+        let mut failed = None;
+        while let Some(outcome) = tries.next().await {
+            failed = outcome.err().or(failed);
+        }
+        failed.map_or(Ok(any), Err)
+    }
+
+    async fn run_errand(&self, task: Task) -> Result<(), StoreError> {
+        let Work::Errand { made_at, tries, errand } = &task.work else { return Ok(()) };
+        let doing = AssertUnwindSafe(self.try_errand(&task, *made_at, errand)).catch_unwind();
+        let outcome = match tokio::time::timeout(TRY_TIME, doing).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) => Err(Left { why: "it panicked".to_owned(), again: true }),
+            Err(_) => Err(Left { why: "it took too long".to_owned(), again: true }),
+        };
+        let life = match errand {
+            Errand::Notify(_) => NOTICE_LIFE,
+            Errand::EndGrant(_) => GRANT_LIFE,
+        };
+        let mut changes = vec![Change::FinishTask(task.clone())];
+        match &outcome {
+            Ok(()) => {}
+            Err(left) => {
+                let wait = Duration::from_secs(WAITS[(*tries as usize).min(WAITS.len() - 1)]);
+                let due_at = self.now().plus(wait);
+                if left.again && due_at < made_at.plus(life) {
+                    tracing::warn!(task = %task.id, why = left.why, "an errand was not done; it is tried again");
+                    let (tries, errand) = (tries.saturating_add(1), errand.clone());
+                    let work = Work::Errand { made_at: *made_at, tries, errand };
+                    changes.push(Change::CreateTask(Task { id: task.id, due_at, work }));
+                } else {
+                    tracing::error!(task = %task.id, why = left.why, "an errand was given up");
+                }
+            }
+        }
+        let given_up = outcome.is_err() && changes.len() == 1;
+        match self.store.commit(changes).await {
+            Ok(_) => {}
+            // When it is gone, it is done.
+            Err(CommitError::Conflict | CommitError::EmailTaken) => return Ok(()),
+            Err(CommitError::Store(error)) => return Err(error),
+        }
+        if let Errand::EndGrant(connection) = errand {
+            let about = About::connection(connection.user, connection.id);
+            match outcome {
+                Ok(()) => self.note(
+                    &Who::System,
+                    Action::Disconnect,
+                    Outcome::Success,
+                    about.because("provider_told"),
+                ),
+                Err(left) if given_up => {
+                    let about = about.because(Left { again: false, ..left }.reason());
+                    self.note(&Who::System, Action::Disconnect, Outcome::Failed, about);
+                }
+                Err(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    async fn try_errand(
+        &self,
+        task: &Task,
+        made_at: crate::domain::time::UnixTime,
+        errand: &Errand,
+    ) -> Result<(), Left> {
+        match errand {
+            Errand::Notify(body) => {
+                let notice = Notice { id: task.id, at: made_at, body: body.clone() };
+                self.webhook.deliver(&notice).await.map_err(|why| Left { why, again: true })
+            }
+            Errand::EndGrant(connection) => self.end_grant(connection).await,
+        }
+    }
+
+    /// Takes an errand off the list that was done at once. If that fails, it is done once more.
+    pub(super) async fn finish(&self, errand: &Task) {
+        if let Err(error) = self.store.commit(vec![Change::FinishTask(errand.clone())]).await {
+            tracing::warn!(task = %errand.id, %error, "an errand that was done is still on the list");
+        }
+    }
+
+    /// Tells the provider that the grant of these tokens is over.
+    pub(super) async fn end_grant(&self, connection: &Connection) -> Result<(), Left> {
+        let Some(info) = self.providers.get(&connection.provider) else {
+            let why = ProviderFault::NotInService(connection.provider.clone()).to_string();
+            return Err(Left { why, again: true });
+        };
+        if !info.can_revoke {
+            return Ok(());
+        }
+        let opened = match self.open(connection) {
+            Ok(opened) => opened,
+            Err(error) => return Err(Left { why: error.to_string(), again: false }),
+        };
+        let call = call(connection, opened.kept);
+        match self.providers.revoke(call, opened.current).await {
+            // It is over already.
+            Ok(()) | Err(ProviderFault::InvalidGrant(_)) => Ok(()),
+            Err(fault) => {
+                let failure = Failure::from(fault);
+                Err(Left { why: failure.reason, again: failure.kind == FaultKind::Transient })
+            }
+        }
+    }
+}

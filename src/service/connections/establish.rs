@@ -1,0 +1,141 @@
+//! A new grant takes its place: sealed, told of, and instead of an older one of the same account.
+
+use std::collections::BTreeMap;
+
+use super::seal::{call, merged};
+use super::tell::Told;
+use super::{ConnectionError, Connections, Who};
+use crate::domain::audit::{Action, Outcome};
+use crate::domain::connection::{Account, Connection, Grant, Status};
+use crate::domain::time::UnixTime;
+use crate::ports::{Change, CommitError, CurrentTokens, GrantedTokens};
+use crate::service::accounts::{About, TRIES};
+
+impl Connections {
+    /// Makes the connection active with what was granted for `scopes` and `parameters`.
+    pub(super) async fn establish(
+        &self,
+        connection: &Connection,
+        granted: GrantedTokens,
+        scopes: &[String],
+        parameters: &BTreeMap<String, String>,
+        asked_at: UnixTime,
+    ) -> Result<Connection, ConnectionError> {
+        let mut asked = connection.clone();
+        asked.scopes_asked = scopes.to_vec();
+        asked.parameters.clone_from(parameters);
+        asked.scopes_granted = granted.scopes.clone().unwrap_or_default();
+        asked.account = self.account_of(&asked, &granted).await;
+        let grant = self.first_grant(&asked, granted, scopes, asked_at);
+        let _turn = self.0.turns.turn(connection.id).await;
+        self.unwritten().remove(&connection.id);
+        let mut pauses = self.0.waits.pauses.iter();
+        loop {
+            match self.put(&asked, &grant, asked_at).await {
+                Ok((connection, older)) => {
+                    self.wake();
+                    for old in older {
+                        let about = About::connection(old.user, old.id).because("connected_again");
+                        self.note(&Who::System, Action::Disconnect, Outcome::Success, about);
+                    }
+                    return Ok(connection);
+                }
+                Err(error @ ConnectionError::Store(_)) => match pauses.next() {
+                    Some(pause) => tokio::time::sleep(*pause).await,
+                    None => return Err(error),
+                },
+                // Nobody has it any more, so nobody may go on with the grant either.
+                Err(error @ (ConnectionError::NotFound | ConnectionError::Revoked)) => {
+                    let gone = Connection { tokens: Some(grant.tokens), ..asked };
+                    if let Err(left) = self.end_grant(&gone).await {
+                        tracing::warn!(connection = %gone.id, why = left.why, "a grant was not ended");
+                    }
+                    return Err(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Commits it. Returns it as written, and those that it has taken the place of.
+    async fn put(
+        &self,
+        asked: &Connection,
+        grant: &Grant,
+        now: UnixTime,
+    ) -> Result<(Connection, Vec<Connection>), ConnectionError> {
+        for _ in 0..TRIES {
+            let mine = self.store.connections(asked.user).await?;
+            let found = mine.iter().find(|one| one.id == asked.id).ok_or(ConnectionError::NotFound)?;
+            if found.status == Status::Revoked {
+                return Err(ConnectionError::Revoked);
+            }
+            // A commit that failed may have been made all the same.
+            if found.tokens.as_ref() == Some(&grant.tokens) {
+                return Ok((found.clone(), Vec::new()));
+            }
+            let mut connection = found.clone();
+            connection.scopes_asked.clone_from(&asked.scopes_asked);
+            connection.parameters.clone_from(&asked.parameters);
+            connection.account.clone_from(&asked.account);
+            connection.establish(grant.clone(), now);
+            self.schedule(&mut connection);
+            let mut changes = vec![
+                Change::UpdateConnection(connection.clone()),
+                self.tell_app(Told::Connected, &connection),
+            ];
+            let older: Vec<Connection> =
+                mine.iter().filter(|one| is_of_same_account(one, &connection)).cloned().collect();
+            for old in &older {
+                let mut ended = old.clone();
+                // The provider is not told: it may know the two for one grant, and would end the new one.
+                ended.end(Status::Revoked);
+                self.schedule(&mut ended);
+                changes.push(self.tell_app(Told::Revoked, &ended));
+                changes.push(Change::UpdateConnection(ended));
+            }
+            match self.store.commit(changes).await {
+                Ok(_) => {
+                    connection.revision += 1;
+                    return Ok((connection, older));
+                }
+                Err(CommitError::Conflict) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(ConnectionError::Conflict)
+    }
+
+    /// Whose account it is, where that can be found out. Nothing fails for want of it.
+    async fn account_of(&self, connection: &Connection, granted: &GrantedTokens) -> Option<Account> {
+        if !self.providers.get(&connection.provider)?.can_identify {
+            return None;
+        }
+        let current = CurrentTokens {
+            access_token: granted.access_token.clone(),
+            refresh_token: granted.refresh_token.clone(),
+            expires_at: granted.expires_in.map(|span| self.now().plus(span)),
+            id_token: granted.id_token.clone(),
+        };
+        let kept = merged(BTreeMap::new(), granted.keep.clone());
+        match self.providers.identity(call(connection, kept), current).await {
+            Ok(account) => account,
+            Err(error) => {
+                let (connection, provider) = (connection.id, &connection.provider);
+                tracing::warn!(%connection, provider, %error, "whose account was connected could not be found out");
+                None
+            }
+        }
+    }
+}
+
+/// Whether `old` is another connection to the account that `new` is to. Subjects are told apart within one
+/// tenant, shop or instance only, which is what parameters name.
+fn is_of_same_account(old: &Connection, new: &Connection) -> bool {
+    let subject = |one: &Connection| one.account.as_ref().map(|account| account.subject.clone());
+    old.id != new.id
+        && old.status != Status::Revoked
+        && old.provider == new.provider
+        && old.parameters == new.parameters
+        && subject(old).is_some_and(|known| subject(new) == Some(known))
+}

@@ -1,0 +1,94 @@
+//! Taking over tokens that the app already holds.
+
+use std::collections::BTreeMap;
+
+use secrecy::{ExposeSecret, SecretString};
+
+use super::seal::MAX_KEPT;
+use super::{ConnectionError, Connections, Import, Who};
+use crate::domain::account::{SCOPES_WANTED, are_scopes};
+use crate::domain::audit::{Action, Outcome};
+use crate::domain::connection::{Connection, ConnectionId, Status};
+use crate::ports::GrantedTokens;
+use crate::service::accounts::{About, Client, Person};
+
+/// The longest token, in bytes.
+const MAX_TOKEN: usize = 16 * 1024;
+/// The longest value that is kept for a plugin, in bytes (`tokens.keep` of `wit/provider.wit`).
+const MAX_KEPT_VALUE: usize = 4096;
+const MAX_KEPT_NAME: usize = 100;
+
+impl Connections {
+    /// Takes tokens that the app already holds; the connection is active then. Returns it.
+    ///
+    /// # Errors
+    /// [`ConnectionError`]; then nothing was changed.
+    pub async fn import_tokens(
+        &self,
+        client: &Client,
+        person: Person,
+        id: ConnectionId,
+        import: Import,
+    ) -> Result<Connection, ConnectionError> {
+        check(&import)?;
+        let connection = self.find(person.user, id).await?;
+        if connection.status == Status::Revoked {
+            return Err(ConnectionError::Revoked);
+        }
+        if self.providers.get(&connection.provider).is_none() {
+            return Err(ConnectionError::UnknownProvider(connection.provider));
+        }
+        let granted = GrantedTokens {
+            access_token: import.access_token,
+            token_type: None,
+            expires_in: import.expires_in,
+            refresh_token: import.refresh_token,
+            refresh_expires_in: import.refresh_expires_in,
+            scopes: import.scopes,
+            id_token: None,
+            keep: import.kept,
+        };
+        let (this, who) = (self.clone(), Who::Client(client.clone()));
+        self.apart(async move {
+            let (scopes, parameters) = (connection.scopes_asked.clone(), connection.parameters.clone());
+            let outcome = this.establish(&connection, granted, &scopes, &parameters, this.now()).await;
+            let about = About::connection(connection.user, connection.id);
+            match &outcome {
+                Ok(_) => this.note(&who, Action::ImportTokens, Outcome::Success, about),
+                Err(error) => {
+                    this.note(&who, Action::ImportTokens, Outcome::Failed, about.because(error.to_string()));
+                }
+            }
+            outcome
+        })
+        .await
+    }
+}
+
+fn check(import: &Import) -> Result<(), ConnectionError> {
+    let invalid = |why: &str| Err(ConnectionError::Invalid(why.to_owned()));
+    // Tokens go into header lines.
+    let is_token = |token: &SecretString| {
+        let token = token.expose_secret();
+        !token.is_empty() && token.len() <= MAX_TOKEN && token.bytes().all(|byte| byte.is_ascii_graphic())
+    };
+    if !is_token(&import.access_token) || !import.refresh_token.as_ref().is_none_or(is_token) {
+        return invalid("tokens must be printable ASCII without spaces, and of at most 16384 bytes");
+    }
+    if !import.scopes.as_ref().is_none_or(|scopes| are_scopes(scopes)) {
+        return invalid(SCOPES_WANTED);
+    }
+    if !is_kept(&import.kept) {
+        return invalid(
+            "`kept` must have at most 64 entries, with names of 1 to 100 bytes and values of at most 4096",
+        );
+    }
+    Ok(())
+}
+
+fn is_kept(kept: &BTreeMap<String, SecretString>) -> bool {
+    let is_entry = |(name, value): (&String, &SecretString)| {
+        (1..=MAX_KEPT_NAME).contains(&name.len()) && value.expose_secret().len() <= MAX_KEPT_VALUE
+    };
+    kept.len() <= MAX_KEPT && kept.iter().all(is_entry)
+}

@@ -1,0 +1,356 @@
+//! Refreshing: at most one call to the provider for each connection at a time, however many ask.
+//!
+//! A refresh token may be good once. So what is about to happen is written down before the provider is called,
+//! and what it answered before anybody uses it. If the process ends in between, the attempt stays open, and the
+//! next look asks again with the token there is: an `invalid_grant` then means that the answer was lost, and
+//! the user must connect again.
+
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use futures::future::FutureExt;
+use secrecy::{ExposeSecret, SecretString};
+
+use super::seal::call;
+use super::tell::Told;
+use super::turns::Refreshed;
+use super::{ConnectionError, Connections, Failure, Who, standing};
+use crate::domain::account::UserId;
+use crate::domain::audit::{Action, Outcome};
+use crate::domain::connection::{
+    Attempt, Connection, ConnectionId, Fault, FaultKind, Grant, MAX_REASON, Status, clean,
+};
+use crate::domain::mail::Letter;
+use crate::domain::time::UnixTime;
+use crate::domain::upkeep::backoff;
+use crate::ports::{Change, CommitError, Limited, ProviderFault};
+use crate::service::accounts::{About, Client, Person, TRIES};
+
+/// The pauses between tries to write tokens that just came. What is not written by then is kept in memory, and
+/// written ahead of the next refresh.
+pub(super) const PAUSES: [Duration; 5] = [
+    Duration::from_millis(50),
+    Duration::from_millis(200),
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+];
+/// A token that was turned away is not replaced when it has come only just now: the next would be, too.
+const JUST_NOW: Duration = Duration::from_secs(30);
+
+/// What a refresh brought and the store did not take.
+#[derive(Clone)]
+pub(super) struct Unwritten {
+    /// As it was when the provider was asked.
+    pub(super) base: Connection,
+    pub(super) grant: Grant,
+    at: UnixTime,
+}
+
+/// When a refresh is wanted.
+pub(super) enum Want {
+    /// The access token ends soon, or has.
+    Fresh,
+    /// The worker's look: its time has come.
+    Due,
+    /// In any case.
+    Now,
+    /// This one was turned away.
+    Instead(SecretString),
+}
+
+impl Connections {
+    /// Refreshes now, however fresh the access token is.
+    ///
+    /// # Errors
+    /// [`ConnectionError`].
+    pub async fn force_refresh(
+        &self,
+        client: &Client,
+        person: Person,
+        id: ConnectionId,
+    ) -> Result<Connection, ConnectionError> {
+        let user = person.user;
+        self.limiter.attempt(Limited::Connect, client.address, Some(&user.to_string()))?;
+        self.refresh_for(Who::Client(client.clone()), user, id).await
+    }
+
+    /// Refreshes now, as an operator.
+    ///
+    /// # Errors
+    /// [`ConnectionError`].
+    pub async fn operator_refresh(
+        &self,
+        request_id: &str,
+        user: UserId,
+        id: ConnectionId,
+    ) -> Result<Connection, ConnectionError> {
+        self.refresh_for(Who::Operator(request_id.to_owned()), user, id).await
+    }
+
+    async fn refresh_for(&self, who: Who, user: UserId, id: ConnectionId) -> Refreshed {
+        standing(&self.find(user, id).await?)?;
+        let outcome = self.refresh(user, id, Want::Now).await;
+        let about = About::connection(user, id);
+        match &outcome {
+            Ok(_) => self.note(&who, Action::RefreshConnection, Outcome::Success, about),
+            Err(error) => {
+                self.note(&who, Action::RefreshConnection, Outcome::Failed, about.because(error.to_string()));
+            }
+        }
+        outcome
+    }
+
+    /// Waits for its turn, looks whether a refresh is still wanted, and makes it. It goes on though the caller
+    /// does not wait.
+    pub(super) async fn refresh(&self, user: UserId, id: ConnectionId, want: Want) -> Refreshed {
+        let this = self.clone();
+        self.apart(async move {
+            let mut turn = this.0.turns.turn(id).await;
+            if let Some(outcome) = turn.meanwhile() {
+                return outcome;
+            }
+            let before = match this.still_wanted(user, id, &want).await? {
+                Ok(before) => before,
+                Err(as_it_is) => return Ok(as_it_is),
+            };
+            let outcome = this.ask(before, &want).await;
+            turn.ended(outcome.clone());
+            outcome
+        })
+        .await
+    }
+
+    /// The connection to be refreshed; `Err` of it when there is nothing to do.
+    async fn still_wanted(
+        &self,
+        user: UserId,
+        id: ConnectionId,
+        want: &Want,
+    ) -> Result<Result<Connection, Connection>, ConnectionError> {
+        let kept = self.unwritten().remove(&id);
+        if let Some(kept) = kept {
+            match self.write(kept).await {
+                // Another grant has taken its place.
+                Err(ConnectionError::Conflict) => {}
+                outcome => return outcome.map(Err),
+            }
+        }
+        let now = self.now();
+        let connection = self.find(user, id).await?;
+        standing(&connection)?;
+        let upkeep = self.upkeep(&connection.provider);
+        let wanted = match want {
+            Want::Now => true,
+            Want::Fresh => !connection.is_fresh(now, connection.ahead(upkeep.refresh_ahead)),
+            Want::Due => connection.is_to_refresh(now, upkeep),
+            Want::Instead(rejected) => {
+                let same = self.open_access(&connection)?.expose_secret() == rejected.expose_secret();
+                if same && connection.refreshed_at.is_some_and(|at| now < at.plus(JUST_NOW)) {
+                    let reason = "an upstream turns an access token away that has just come";
+                    return Err(not_now(FaultKind::ProviderError, reason, Some(JUST_NOW)));
+                }
+                same
+            }
+        };
+        if !wanted {
+            return Ok(Err(connection));
+        }
+        if !matches!(want, Want::Now)
+            && let Some(at) = connection.retry_at.filter(|at| now < *at)
+        {
+            return Err(waiting(&connection, now.until(at)));
+        }
+        let can_refresh = self.providers.get(&connection.provider).is_none_or(|info| info.can_refresh);
+        if can_refresh {
+            return Ok(Ok(connection));
+        }
+        if !connection.is_fresh(now, Duration::ZERO) || matches!(want, Want::Instead(_)) {
+            let reason = "the access token has ended, and this provider has no other way to a new one";
+            self.needs_consent(&connection, reason).await?;
+            return Err(ConnectionError::ReconnectNeeded);
+        }
+        match want {
+            Want::Now => {
+                Err(ConnectionError::Invalid("this provider's tokens cannot be refreshed".to_owned()))
+            }
+            _ => Ok(Err(connection)),
+        }
+    }
+
+    /// Asks the provider. Only with the turn.
+    async fn ask(&self, before: Connection, want: &Want) -> Refreshed {
+        let opened = match self.open(&before) {
+            Ok(opened) => opened,
+            Err(error) => {
+                let (kind, reason) = (FaultKind::Misconfigured, error.to_string());
+                self.failed(&before, Failure { kind, reason, retry_after: None }, want).await?;
+                return Err(error);
+            }
+        };
+        if self.providers.get(&before.provider).is_none() {
+            let fault = ProviderFault::NotInService(before.provider.clone());
+            return Err(self.failed(&before, fault.into(), want).await?);
+        }
+        let (started_at, run) = (self.now(), self.run);
+        let begin = |connection: &mut Connection| {
+            connection.attempt = Some(Attempt { started_at, run });
+            connection.retry_at = None;
+        };
+        let base = self.amend(&before, Vec::new(), begin).await?;
+        if before.attempt.as_ref().is_some_and(|attempt| attempt.run != run) {
+            tracing::warn!(connection = %base.id, provider = %base.provider, "a refresh was cut off; it is made again");
+        }
+        let asking = self.providers.refresh(call(&base, opened.kept.clone()), opened.current.clone());
+        let answer = AssertUnwindSafe(asking).catch_unwind().await;
+        let answer = answer.unwrap_or_else(|_| Err(ProviderFault::PluginFailed("it panicked".to_owned())));
+        match answer {
+            Ok(granted) if granted.access_token.expose_secret().is_empty() => {
+                let fault = ProviderFault::ProviderError("there is no access token in it".to_owned());
+                Err(self.failed(&base, fault.into(), want).await?)
+            }
+            Ok(granted) => {
+                let grant = self.next_grant(&base, opened, granted, started_at);
+                self.write(Unwritten { base, grant, at: started_at }).await
+            }
+            Err(ProviderFault::InvalidGrant(reason)) => {
+                self.needs_consent(&base, &reason).await?;
+                Err(ConnectionError::ReconnectNeeded)
+            }
+            Err(fault) => Err(self.failed(&base, fault.into(), want).await?),
+        }
+    }
+
+    /// Writes what a refresh brought, and does not give up easily: there is nothing else left of the grant.
+    async fn write(&self, new: Unwritten) -> Refreshed {
+        let mut pauses = self.0.waits.pauses.iter();
+        loop {
+            let renew = |connection: &mut Connection| connection.renew(new.grant.clone(), new.at);
+            let error = match self.amend(&new.base, Vec::new(), renew).await {
+                Ok(connection) => {
+                    if new.base.failures > 0 {
+                        let about = About::connection(connection.user, connection.id).because("works_again");
+                        self.note(&Who::System, Action::RefreshConnection, Outcome::Success, about);
+                    }
+                    self.due.notify_one();
+                    return Ok(connection);
+                }
+                // The account is gone, and the grant must not outlive it.
+                Err(ConnectionError::NotFound) => {
+                    let gone = Connection { tokens: Some(new.grant.tokens), ..new.base };
+                    if let Err(left) = self.end_grant(&gone).await {
+                        tracing::warn!(connection = %gone.id, why = left.why, "a grant was not ended");
+                    }
+                    return Err(ConnectionError::NotFound);
+                }
+                // A commit that failed may have been made all the same.
+                Err(ConnectionError::Conflict) => {
+                    let current = self.find(new.base.user, new.base.id).await?;
+                    let ours = current.tokens.as_ref() == Some(&new.grant.tokens);
+                    return if ours { Ok(current) } else { Err(ConnectionError::Conflict) };
+                }
+                Err(error @ ConnectionError::Store(_)) => error,
+                Err(error) => return Err(error),
+            };
+            match pauses.next() {
+                Some(pause) => tokio::time::sleep(*pause).await,
+                None => {
+                    let connection = new.base.id;
+                    tracing::error!(%connection, %error, "fresh tokens could not be written; they are kept in memory");
+                    self.unwritten().insert(connection, new);
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    /// The provider does not honour the grant any more. The user and the app are told in the same commit.
+    async fn needs_consent(&self, base: &Connection, reason: &str) -> Result<(), ConnectionError> {
+        let reason = clean(reason, MAX_REASON);
+        let mut told = vec![self.tell_app(Told::ReconnectNeeded, base)];
+        told.extend(self.tell_user(Letter::ReconnectNeeded, base, None).await?);
+        let fault = Fault { at: self.now(), kind: FaultKind::InvalidGrant, reason: reason.clone() };
+        let end = |connection: &mut Connection| {
+            connection.end(Status::ReconnectNeeded);
+            connection.last_fault = Some(fault.clone());
+        };
+        self.amend(base, told, end).await?;
+        self.wake();
+        let about = About::connection(base.user, base.id).because(reason);
+        self.note(&Who::System, Action::ReconnectNeeded, Outcome::Denied, about);
+        Ok(())
+    }
+
+    /// Writes a failure down. Returns what the caller is told.
+    async fn failed(
+        &self,
+        base: &Connection,
+        failure: Failure,
+        want: &Want,
+    ) -> Result<ConnectionError, ConnectionError> {
+        let (now, failures) = (self.now(), base.failures.saturating_add(1));
+        let wait = backoff(failure.kind, failures, failure.retry_after, self.chance());
+        let record = |connection: &mut Connection| {
+            connection.failures = failures;
+            connection.retry_at = Some(now.plus(wait));
+            connection.last_fault =
+                Some(Fault { at: now, kind: failure.kind, reason: failure.reason.clone() });
+            // Whoever was turned away for our credentials has not used the token up. Of all else, nobody knows.
+            if failure.kind == FaultKind::Misconfigured {
+                connection.attempt = None;
+            }
+        };
+        self.amend(base, Vec::new(), record).await?;
+        self.due.notify_one();
+        let (connection, provider, reason) = (base.id, &base.provider, &failure.reason);
+        tracing::warn!(%connection, provider, reason, failures, "a refresh failed; it is tried again");
+        if failures == 1 && !matches!(want, Want::Now) {
+            let about = About::connection(base.user, base.id).because(reason.clone());
+            self.note(&Who::System, Action::RefreshConnection, Outcome::Failed, about);
+        }
+        Ok(Failure { retry_after: Some(wait), ..failure }.into())
+    }
+
+    /// Commits what `change` makes of the connection, together with `others`, however often somebody else
+    /// writes it in between; but not over tokens that `base` does not have. Returns it as written.
+    pub(super) async fn amend(
+        &self,
+        base: &Connection,
+        others: Vec<Change>,
+        change: impl Fn(&mut Connection),
+    ) -> Result<Connection, ConnectionError> {
+        let mut current = base.clone();
+        for _ in 0..TRIES {
+            change(&mut current);
+            self.schedule(&mut current);
+            let mut changes = vec![Change::UpdateConnection(current.clone())];
+            changes.extend(others.iter().cloned());
+            match self.store.commit(changes).await {
+                Ok(_) => {
+                    current.revision += 1;
+                    return Ok(current);
+                }
+                Err(CommitError::Conflict) => {}
+                Err(error) => return Err(error.into()),
+            }
+            current = self.find(base.user, base.id).await?;
+            if current.status != base.status || current.tokens != base.tokens {
+                standing(&current)?;
+                return Err(ConnectionError::Conflict);
+            }
+        }
+        Err(ConnectionError::Conflict)
+    }
+}
+
+/// What a caller is told while nobody asks the provider.
+pub(super) fn waiting(connection: &Connection, wait: Duration) -> ConnectionError {
+    let fault = connection.last_fault.as_ref();
+    let kind = fault.map_or(FaultKind::Transient, |fault| fault.kind);
+    let reason = fault.map_or("the provider was asked just now", |fault| &fault.reason);
+    not_now(kind, reason, Some(wait))
+}
+
+fn not_now(kind: FaultKind, reason: &str, retry_after: Option<Duration>) -> ConnectionError {
+    ConnectionError::Provider { kind, reason: reason.to_owned(), retry_after }
+}

@@ -1,0 +1,95 @@
+//! Looking through all connections, in the background: what an earlier key has sealed is sealed anew, and what a
+//! changed configuration wants done sooner becomes due.
+//!
+//! Once nothing is sealed with a key any more, and an hour later, it can go: the errand that ends a grant holds
+//! sealed tokens for so long.
+
+use std::time::Duration;
+
+use super::{Connections, Resealed};
+use crate::domain::account::UserId;
+use crate::domain::connection::{Connection, ConnectionId};
+use crate::ports::{Change, CommitError, StoreError};
+use crate::service::accounts::TRIES;
+
+/// How many connections one step looks at.
+const STEP: usize = 64;
+
+/// By how much sooner a connection must be wanted to be written for it.
+const SOONER: Duration = Duration::from_secs(3600);
+
+/// What became of one.
+enum Done {
+    Renewed,
+    NothingToDo,
+    Unreadable,
+}
+
+impl Connections {
+    /// Seals anew what is not sealed with the present key, a page from behind `after`; and makes due what is
+    /// now wanted sooner than it was.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn reseal_step(&self, after: Option<(UserId, ConnectionId)>) -> Result<Resealed, StoreError> {
+        let page = self.store.all_connections(after, STEP).await?;
+        let next = page.last().filter(|_| page.len() == STEP).map(|last| (last.user, last.id));
+        let mut sum = Resealed { next, renewed: 0, unreadable: 0 };
+        for connection in &page {
+            match self.reseal(connection).await? {
+                Done::Renewed => sum.renewed += 1,
+                Done::NothingToDo => {}
+                Done::Unreadable => sum.unreadable += 1,
+            }
+        }
+        Ok(sum)
+    }
+
+    async fn reseal(&self, connection: &Connection) -> Result<Done, StoreError> {
+        let mut wanted = connection.clone();
+        self.schedule(&mut wanted);
+        let sooner = match (wanted.due_at, connection.due_at) {
+            (Some(wanted), Some(due)) => wanted.plus(SOONER) < due,
+            (wanted, due) => wanted.is_some() && due.is_none(),
+        };
+        if !sooner && matches!(self.resealed(connection), Ok(None)) {
+            return Ok(Done::NothingToDo);
+        }
+        let (user, id) = (connection.user, connection.id);
+        let _turn = self.0.turns.turn(id).await;
+        // They replace what is there as soon as the store writes, and are known by it.
+        if self.unwritten().contains_key(&id) {
+            return Ok(Done::NothingToDo);
+        }
+        for _ in 0..TRIES {
+            let Some(mut current) = self.store.connection(user, id).await? else {
+                return Ok(Done::NothingToDo);
+            };
+            let mut done = Done::NothingToDo;
+            match self.resealed(&current) {
+                Ok(Some(tokens)) => {
+                    current.tokens = Some(tokens);
+                    done = Done::Renewed;
+                }
+                Ok(None) if sooner => {}
+                Ok(None) => return Ok(Done::NothingToDo),
+                Err(error) => {
+                    tracing::error!(connection = %id, %error, "tokens cannot be sealed anew");
+                    return Ok(Done::Unreadable);
+                }
+            }
+            if sooner {
+                self.schedule(&mut current);
+            }
+            match self.store.commit(vec![Change::UpdateConnection(current)]).await {
+                Ok(_) => {
+                    self.due.notify_one();
+                    return Ok(done);
+                }
+                Err(CommitError::Conflict | CommitError::EmailTaken) => {}
+                Err(CommitError::Store(error)) => return Err(error),
+            }
+        }
+        Ok(Done::NothingToDo)
+    }
+}

@@ -1,0 +1,84 @@
+//! What a connection's turns are told to: its user by mail, the app by webhook.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use serde_json::json;
+
+use super::Connections;
+use crate::domain::connection::Connection;
+use crate::domain::mail::{Facts, Letter, Mail};
+use crate::domain::task::{Errand, Task, Work};
+use crate::domain::time::UnixTime;
+use crate::ports::{Change, StoreError};
+
+/// 9999-12-31T23:59:59Z: what comes later cannot be written as a date (RFC 3339).
+const LAST: u64 = 253_402_300_799;
+
+/// What the app is told of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Told {
+    Connected,
+    ReconnectNeeded,
+    /// The grant ends soon.
+    Ending,
+    Revoked,
+}
+
+impl Told {
+    fn name(self) -> &'static str {
+        match self {
+            Told::Connected => "connection.connected",
+            Told::ReconnectNeeded => "connection.reconnect_needed",
+            Told::Ending => "connection.ending",
+            Told::Revoked => "connection.revoked",
+        }
+    }
+}
+
+impl Connections {
+    /// Tells the app, once this is committed. The payload is as the Standard Webhooks specification has it:
+    /// `type`, `timestamp`, `data`.
+    pub(super) fn tell_app(&self, told: Told, connection: &Connection) -> Change {
+        let now = self.now();
+        let at = UNIX_EPOCH + Duration::from_secs(now.0.min(LAST));
+        let body = json!({
+            "type": told.name(),
+            "timestamp": humantime::format_rfc3339_seconds(at).to_string(),
+            "data": {
+                "connection": connection.id,
+                "user": connection.user,
+                "provider": connection.provider,
+            },
+        });
+        self.errand(Errand::Notify(body.to_string()), UnixTime(0))
+    }
+
+    /// Something to be done elsewhere, not before `due_at`.
+    pub(super) fn errand(&self, errand: Errand, due_at: UnixTime) -> Change {
+        let work = Work::Errand { made_at: self.now(), tries: 0, errand };
+        Change::CreateTask(Task { id: self.entropy.uuid(), due_at, work })
+    }
+
+    /// Tells the user, once this is committed; nothing when their account is gone.
+    pub(super) async fn tell_user(
+        &self,
+        letter: Letter,
+        connection: &Connection,
+        ends_at: Option<UnixTime>,
+    ) -> Result<Option<Change>, StoreError> {
+        let Some(user) = self.store.user(connection.user).await? else { return Ok(None) };
+        let info = self.providers.get(&connection.provider);
+        let provider = info.map_or_else(|| connection.provider.clone(), |info| info.display_name);
+        let now = self.now();
+        let facts = Facts { at: Some(now), provider: Some(provider), ends_at, ..Facts::default() };
+        let mail = Mail::new(self.entropy.uuid(), letter, user.email, now);
+        Ok(Some(Change::PutMail(Mail { name: user.name, facts, ..mail })))
+    }
+
+    /// Wakes whoever does what a commit left to do.
+    pub(super) fn wake(&self) {
+        self.tasks.notify_one();
+        self.outbox.notify_one();
+        self.due.notify_one();
+    }
+}
