@@ -259,3 +259,32 @@ fn token_access(item: &Item<'_>) -> Option<Require> {
     }
     Some(require)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_covers_its_host_at_its_port_and_nothing_that_looks_like_it() {
+        let exact = HostPattern { host: "a.test".to_owned(), wildcard: false, port: None };
+        let wild = HostPattern { host: "a.test".to_owned(), wildcard: true, port: None };
+        let ported = HostPattern { host: "a.test".to_owned(), wildcard: false, port: Some(8443) };
+        for (pattern, host, port, want) in [
+            (&exact, "a.test", 443, true),
+            (&exact, "a.test", 8443, false),
+            (&exact, "a.test.", 443, false),
+            (&exact, "b.a.test", 443, false),
+            (&wild, "b.a.test", 443, true),
+            (&wild, "c.b.a.test", 443, true),
+            (&wild, "a.test", 443, false),
+            (&wild, "ba.test", 443, false),
+            (&wild, ".a.test", 443, false),
+            (&wild, "b..a.test", 443, false),
+            (&wild, "b.a.test.evil", 443, false),
+            (&ported, "a.test", 8443, true),
+            (&ported, "a.test", 443, false),
+        ] {
+            assert_eq!(pattern.covers(host, port, 443), want, "{pattern:?} {host}:{port}");
+        }
+    }
+}

@@ -2,9 +2,10 @@
 #![allow(dead_code, reason = "each suite uses its part")]
 
 use std::collections::BTreeMap;
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use palisade::config::{Component, HostPattern, PluginLimits, Provider};
@@ -19,6 +20,11 @@ use palisade::ports::{
 };
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tracing_subscriber::fmt::MakeWriter;
+
+use super::field;
+use super::neighbours::{Scripted, read_head};
 
 /// The component that does everything a plugin must not do; see `plugins/hostile`.
 pub const HOSTILE: &[u8] = include_bytes!("../fixtures/hostile.wasm");
@@ -48,6 +54,7 @@ impl Host {
 
     /// `cache`: the folder for compiled components, and the first byte of the key.
     pub async fn start_with(providers: &[Provider], cache: Option<(PathBuf, u8)>) -> Host {
+        LazyLock::force(&LOG);
         let metrics = Arc::new(Metrics::new("test").unwrap());
         let wiring = Wiring {
             doors: Box::new(|provider| {
@@ -84,6 +91,96 @@ impl Host {
     pub fn ended(&self, provider: &str, call: &str, outcome: &str) -> u64 {
         let labels = format!("{{call=\"{call}\",outcome=\"{outcome}\",provider=\"{provider}\"}}");
         self.metric(&format!("palisade_provider_calls_total{labels}"))
+    }
+
+    /// How often the component of `provider` was loaded again with this outcome.
+    pub fn reloads(&self, provider: &str, outcome: &str) -> u64 {
+        let labels = format!("{{outcome=\"{outcome}\",provider=\"{provider}\"}}");
+        self.metric(&format!("palisade_plugin_reloads_total{labels}"))
+    }
+
+    /// How many requests of `provider` ended so.
+    pub fn requests(&self, provider: &str, outcome: &str) -> u64 {
+        let labels = format!("{{outcome=\"{outcome}\",provider=\"{provider}\"}}");
+        self.metric(&format!("palisade_provider_requests_total{labels}"))
+    }
+}
+
+/// What this process has logged, from the first [`Host`] on: plugins run on threads of their own.
+static LOG: LazyLock<Arc<Mutex<Vec<u8>>>> = LazyLock::new(|| {
+    let log: Arc<Mutex<Vec<u8>>> = Arc::default();
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter("palisade=debug")
+        .with_ansi(false)
+        .with_writer(Log(Arc::clone(&log)))
+        .finish();
+    tracing::subscriber::set_global_default(subscriber).unwrap();
+    log
+});
+
+#[derive(Clone)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl MakeWriter<'_> for Log {
+    type Writer = Log;
+
+    fn make_writer(&self) -> Log {
+        self.clone()
+    }
+}
+
+/// The lines of the log that name `provider`.
+pub fn logged(provider: &str) -> Vec<String> {
+    let log = String::from_utf8(LOG.lock().unwrap().clone()).unwrap();
+    let named = format!("provider=\"{provider}\"");
+    log.lines().filter(|line| line.contains(&named)).map(str::to_owned).collect()
+}
+
+/// A provider's server that gives the same answer to every request and keeps what it was sent.
+pub struct Neighbour {
+    pub address: SocketAddr,
+    seen: Arc<Mutex<Vec<String>>>,
+}
+
+impl Neighbour {
+    pub async fn start(answer: &'static str) -> Neighbour {
+        let seen: Arc<Mutex<Vec<String>>> = Arc::default();
+        let kept = Arc::clone(&seen);
+        let script = move |mut stream: tokio::net::TcpStream| {
+            let kept = Arc::clone(&kept);
+            async move {
+                loop {
+                    let mut text = read_head(&mut stream).await;
+                    let length = field(&text, "content-length").map_or(0, |length| length.parse().unwrap());
+                    let mut body = vec![0; length];
+                    if text.is_empty() || stream.read_exact(&mut body).await.is_err() {
+                        return;
+                    }
+                    text.push_str(&String::from_utf8(body).unwrap());
+                    kept.lock().unwrap().push(text);
+                    if stream.write_all(answer.as_bytes()).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        };
+        Neighbour { address: Scripted::start(script).await.address, seen }
+    }
+
+    /// What arrived, head and body.
+    pub fn seen(&self) -> Vec<String> {
+        self.seen.lock().unwrap().clone()
     }
 }
 

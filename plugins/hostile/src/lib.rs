@@ -101,10 +101,17 @@ fn plain(token: &str) -> Tokens {
     }
 }
 
+/// Fills the stack that is in linear memory.
 #[allow(unconditional_recursion)]
 fn deeper(depth: u64) -> u64 {
     let room = black_box([depth; 64]);
     deeper(black_box(depth + 1)) + room[(depth % 64) as usize]
+}
+
+/// Fills the machine's own stack: nothing of it is in linear memory.
+#[inline(never)]
+fn down(n: u64) -> u64 {
+    if n == u64::MAX { 0 } else { down(n + 1).wrapping_mul(n | 1).rotate_left(7) ^ n }
 }
 
 fn misbehave(settings: &str, current: &CurrentTokens) -> Result<Tokens, Failure> {
@@ -122,6 +129,7 @@ fn misbehave(settings: &str, current: &CurrentTokens) -> Result<Tokens, Failure>
         }
         "trap" => std::arch::wasm32::unreachable(),
         "stack" => Ok(plain(&deeper(0).to_string())),
+        "recursion" => Ok(plain(&down(setting(settings, "url").len() as u64).to_string())),
         "requests" => loop {
             if let Err(SendError::Denied(why)) = send(&request(settings)) {
                 return Err(Failure::Misconfigured(format!("denied: {why}")));
@@ -175,7 +183,7 @@ fn misbehave(settings: &str, current: &CurrentTokens) -> Result<Tokens, Failure>
             Ok(plain("a-token"))
         }
         "environment" => Ok(plain(&format!("{}-variables", wasi::cli::environment::get_environment().len()))),
-        "big-token" => Ok(plain(&"x".repeat(50 << 20))),
+        "big-token" => Ok(plain(&"x".repeat(25 << 20))),
         "long-token" => Ok(plain(&"x".repeat((64 << 10) + 1))),
         "empty-token" => Ok(plain("")),
         "control-token" => Ok(plain("a\r\nset-cookie: b")),

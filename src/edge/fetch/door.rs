@@ -238,3 +238,32 @@ fn fault(error: reqwest::Error) -> DoorFault {
     }
     DoorFault::Unreachable(words(error))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_name_that_leads_to_a_private_address_is_denied() {
+        // As if it were a public name: this machine's resolver knows no other one that is certain.
+        let public = client(Some(Checked { loopback: false })).build().unwrap();
+        let error = public.get("https://localhost:1/?secret").send().await.unwrap_err();
+        let fault = fault(error);
+        assert!(matches!(&fault, DoorFault::Denied(why) if why.contains("may not be called")), "{fault}");
+    }
+
+    #[test]
+    fn header_fields_of_the_hosts_own_are_denied_in_any_case() {
+        for name in ["Host", "CONTENT-LENGTH", "Transfer-Encoding", "te", "Cookie", "Proxy-Authorization"] {
+            let why = headers(&[(name.to_owned(), "x".into())]).unwrap_err();
+            assert!(why.contains("the host's"), "{name}: {why}");
+        }
+        for (name, value) in [("a b", "x"), ("", "x"), ("x", "a\nb"), ("x", "a\0")] {
+            assert!(headers(&[(name.to_owned(), value.into())]).is_err(), "{name:?}");
+        }
+        let large = "x".repeat(FIELD_BYTES);
+        assert!(headers(&[("x".to_owned(), large.into())]).is_err());
+        let headers = headers(&[("Authorization".to_owned(), "Bearer x".into())]).unwrap();
+        assert!(headers["authorization"].is_sensitive());
+    }
+}

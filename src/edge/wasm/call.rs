@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout_at;
 use tokio_util::task::AbortOnDropHandle;
+use wasmtime::component::ResourceTableError;
 use wasmtime::{PoolConcurrencyLimitError, Store, Trap};
 use wasmtime_wasi::I32Exit;
 
@@ -26,6 +27,10 @@ const HANDED_OVER: usize = 4 << 20;
 
 /// Handles of resources, its own among them, that a component may hold at once.
 const HANDLES: usize = 4096;
+
+/// The call that takes no part in connections, and how long it may take at most.
+pub(super) const DESCRIBE: &str = "describe";
+const DESCRIPTION: Duration = Duration::from_secs(5);
 
 /// What a component answers, in a while.
 pub(super) type Answer<'a, R> =
@@ -48,7 +53,6 @@ pub(super) struct Callee<'a> {
 pub(super) async fn run<R, F>(
     callee: Callee<'_>,
     what: &'static str,
-    online: bool,
     ask: F,
 ) -> Result<Result<R, Failure>, ProviderFault>
 where
@@ -56,13 +60,18 @@ where
     F: for<'a> FnOnce(&'a Guest, &'a mut Store<State>) -> Answer<'a, R> + Send + 'static,
 {
     let limits = callee.around.limits;
-    let deadline = Instant::now() + limits.deadline;
+    // Describing is done without requests, and others wait for it.
+    let (online, time) = match what {
+        DESCRIBE => (false, limits.deadline.min(DESCRIPTION)),
+        _ => (true, limits.deadline),
+    };
+    let deadline = Instant::now() + time;
     let places = [Arc::clone(callee.slots), Arc::clone(&callee.machine.places)];
     let taken = take(places, deadline).await.ok_or_else(|| ProviderFault::Transient {
         reason: format!(
             "{} calls were under way for the whole of {} (providers.limits.concurrency)",
             limits.concurrency,
-            humantime::format_duration(limits.deadline)
+            humantime::format_duration(time)
         ),
         retry_after: None,
     })?;
@@ -121,8 +130,9 @@ where
             retry_after: None,
         }),
         Err(_) => Err(ProviderFault::PluginFailed(format!(
-            "{what} took longer than {} (providers.limits.deadline)",
-            humantime::format_duration(state.limits().deadline)
+            "{what} took longer than allowed: {} (providers.limits.deadline{})",
+            humantime::format_duration(state.limits().deadline),
+            if online { "" } else { ", and never more than 5s for this" }
         ))),
     }
 }
@@ -154,6 +164,9 @@ fn broke_off(what: &str, error: &wasmtime::Error, state: &State) -> ProviderFaul
 
 fn reason(error: &wasmtime::Error) -> String {
     let root = error.root_cause().to_string();
+    if error.is::<ResourceTableError>() || root.contains("handle limit") {
+        return "it held more handles than allowed at once".to_owned();
+    }
     if root.contains("fuel") {
         return format!("it handed over more than {HANDED_OVER} bytes at once");
     }

@@ -342,3 +342,30 @@ pub(super) fn unlisted<'a>(described: &'a [String], allowed: &[HostPattern]) -> 
     };
     described.iter().filter(|host| !listed(host)).map(|host| &**host).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_of_a_description_are_listed_or_named() {
+        let pattern = |host: &str, wildcard, port| HostPattern { host: host.to_owned(), wildcard, port };
+        let allowed = [
+            pattern("a.test", false, None),
+            pattern("b.test", true, None),
+            pattern("c.test", false, Some(8443)),
+        ];
+        let described =
+            ["a.test", "A.test:443", "*.b.test", "x.*.b.test", "c.test:8443", "b.test", "*.a.test", "c.test"];
+        let described = described.map(str::to_owned);
+        assert_eq!(unlisted(&described, &allowed), ["b.test", "*.a.test", "c.test"]);
+    }
+
+    #[test]
+    fn no_secret_and_no_second_line_gets_into_a_summary() {
+        let secrets = ["hunter2-hunter2".into(), "".into(), "short".into()];
+        let text = summary("short: hunter2-hunter2,\n\u{1b}hunter2-hunter2", &secrets);
+        assert_eq!(text, "short: (a secret),\\n\\u{1b}(a secret)");
+        assert!(summary(&"ä".repeat(10_000), &[]).len() <= MAX_REASON);
+    }
+}

@@ -60,6 +60,9 @@ impl Machine {
             .worker_threads(threads)
             .thread_name("plugins")
             .on_thread_start(lower_priority)
+            // What arrives gets its turn after each slice of those who compute, not after dozens of them.
+            .event_interval(1)
+            .global_queue_interval(1)
             .enable_all()
             .build()
             .map_err(|error| format!("the threads that run plugins: {error}"))?;

@@ -179,6 +179,7 @@ mod tests {
         }
         assert_eq!(lines.lock().partial.len(), LINE);
         lines.lock().write_stream(b"\n\n\n");
-        assert_eq!((lines.lock().partial.len(), lines.lock().left), (0, LINES - 1));
+        let inner = lines.lock();
+        assert_eq!((inner.partial.len(), inner.left), (0, LINES - 1));
     }
 }

@@ -7,7 +7,7 @@ use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
 use super::bindings::palisade::provider::types::{self, Failure};
-use super::call::{Answer, Callee, Counted, run};
+use super::call::{Answer, Callee, Counted, DESCRIBE, run};
 use super::convert::{self, Parameter};
 use super::credentials::Client;
 use super::engine::Machine;
@@ -69,7 +69,7 @@ impl Plugin {
         let settings = serde_json::to_string(&provider.settings).map_err(|error| error.to_string())?;
         let callee = Callee { machine, code: &code, around: &around, slots: &slots };
         let told = settings.clone();
-        let answer = run(callee, "describe", false, move |guest, store| -> Answer<'_, _> {
+        let answer = run(callee, DESCRIBE, move |guest, store| -> Answer<'_, _> {
             Box::pin(async move { guest.call_describe(store, &told).await })
         });
         let described = match answer.await {
@@ -130,7 +130,7 @@ impl Plugin {
             let told = Zeroizing::new(state.expose_secret().to_owned());
             let mut secrets = self.secrets(call);
             secrets.extend([state.clone(), pkce.verifier.clone()]);
-            let answer = run(self.callee(), "authorize", true, move |guest, store| -> Answer<'_, _> {
+            let answer = run(self.callee(), "authorize", move |guest, store| -> Answer<'_, _> {
                 Box::pin(async move { guest.call_authorize(store, &connection, &told, &pkce_told).await })
             });
             let asked = told_or(answer.await?, &secrets)?;
@@ -155,7 +155,7 @@ impl Plugin {
                 told.push((name.clone(), value.expose_secret().to_owned()));
             }
             let told = Callback(told);
-            let answer = run(self.callee(), "exchange", true, move |guest, store| -> Answer<'_, _> {
+            let answer = run(self.callee(), "exchange", move |guest, store| -> Answer<'_, _> {
                 Box::pin(async move { guest.call_exchange(store, &connection, &told.0, &pkce_told).await })
             });
             convert::tokens(told_or(answer.await?, &secrets)?).map_err(unusable)
@@ -175,7 +175,7 @@ impl Plugin {
             }
             let (connection, tokens) = (self.connection(call), Zeroizing::new(convert::current(current)));
             let secrets = self.secrets_with(call, current);
-            let answer = run(self.callee(), "refresh", true, move |guest, store| -> Answer<'_, _> {
+            let answer = run(self.callee(), "refresh", move |guest, store| -> Answer<'_, _> {
                 Box::pin(async move { guest.call_refresh(store, &connection, &tokens).await })
             });
             convert::tokens(told_or(answer.await?, &secrets)?).map_err(unusable)
@@ -194,7 +194,7 @@ impl Plugin {
         let work = async {
             let (connection, tokens) = (self.connection(call), Zeroizing::new(convert::current(current)));
             let secrets = self.secrets_with(call, current);
-            let answer = run(self.callee(), "revoke", true, move |guest, store| -> Answer<'_, _> {
+            let answer = run(self.callee(), "revoke", move |guest, store| -> Answer<'_, _> {
                 Box::pin(async move { guest.call_revoke(store, &connection, &tokens).await })
             });
             told_or(answer.await?, &secrets)
@@ -213,7 +213,7 @@ impl Plugin {
         let work = async {
             let (connection, tokens) = (self.connection(call), Zeroizing::new(convert::current(current)));
             let secrets = self.secrets_with(call, current);
-            let answer = run(self.callee(), "identity", true, move |guest, store| -> Answer<'_, _> {
+            let answer = run(self.callee(), "identity", move |guest, store| -> Answer<'_, _> {
                 Box::pin(async move { guest.call_identity(store, &connection, &tokens).await })
             });
             convert::account(told_or(answer.await?, &secrets)?).map(Some).map_err(unusable)

@@ -8,7 +8,7 @@ use std::fs;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -70,15 +70,22 @@ pub struct Standing {
 
 /// The configured providers behind their plugins.
 pub struct Plugins {
-    machine: Arc<Machine>,
-    cache: Option<Arc<Cache>>,
+    /// Made for the first provider: a gateway without any has no use for it.
+    works: OnceCell<Works>,
     wiring: Wiring,
     redirect_uri: Arc<str>,
     entries: ArcSwap<BTreeMap<String, Arc<Entry>>>,
     /// Compiled once, whoever uses it.
-    codes: Mutex<HashMap<[u8; 32], Arc<OnceCell<Arc<Code>>>>>,
+    codes: Mutex<Codes>,
     /// Held while providers are being loaded.
     loading: tokio::sync::Mutex<()>,
+}
+
+/// What compiles and runs components.
+#[derive(Clone)]
+struct Works {
+    machine: Arc<Machine>,
+    cache: Option<Arc<Cache>>,
 }
 
 struct Entry {
@@ -88,6 +95,9 @@ struct Entry {
     plugin: Option<Arc<Plugin>>,
     fault: Option<String>,
 }
+
+/// Code by the SHA-256 of its component; each is compiled by whoever asks first.
+type Codes = HashMap<[u8; 32], Arc<OnceCell<Arc<Code>>>>;
 
 /// Modified when, how long, which file.
 type Stamp = (i64, i64, u64, u64);
@@ -99,25 +109,34 @@ impl Plugins {
     /// # Errors
     /// The system refuses what plugins need: address space, threads.
     pub async fn start(providers: &[config::Provider], wiring: Wiring) -> Result<Arc<Plugins>, String> {
-        let machine = Arc::new(Machine::new()?);
-        let cache = match &wiring.cache {
-            None => None,
-            Some(at) => Cache::open(&machine.engine, &at.folder, at.key.clone())
-                .map_err(|why| tracing::warn!("compiled components are not kept: {why}"))
-                .ok()
-                .map(Arc::new),
-        };
         let plugins = Arc::new(Plugins {
-            machine,
-            cache,
+            works: OnceCell::new(),
             redirect_uri: Arc::from(&*wiring.redirect_uri),
             wiring,
             entries: ArcSwap::default(),
             codes: Mutex::default(),
             loading: tokio::sync::Mutex::default(),
         });
+        if !providers.is_empty() {
+            plugins.works().await?;
+        }
         plugins.load_all(providers, false).await;
         Ok(plugins)
+    }
+
+    async fn works(&self) -> Result<&Works, String> {
+        let make = || async {
+            let machine = Arc::new(Machine::new()?);
+            let cache = match &self.wiring.cache {
+                None => None,
+                Some(at) => Cache::open(&machine.engine, &at.folder, at.key.clone())
+                    .map_err(|why| tracing::warn!("compiled components are not kept: {why}"))
+                    .ok()
+                    .map(Arc::new),
+            };
+            Ok(Works { machine, cache })
+        };
+        self.works.get_or_try_init(make).await
     }
 
     /// Puts `providers` in force. Calls under way end as they began.
@@ -146,8 +165,9 @@ impl Plugins {
                 Component::BuiltIn(_) => None,
             })
             .collect();
+        let Some(works) = self.works.get().filter(|_| !watched.is_empty()) else { return };
         // File systems can take their time.
-        let looked = self.machine.threads().spawn_blocking(move || {
+        let looked = works.machine.threads().spawn_blocking(move || {
             // One that is gone is being replaced, or a mistake: what is loaded goes on either way.
             let changed = |(entry, path): &(Arc<Entry>, PathBuf)| {
                 stamp(path).is_some_and(|now| entry.stamp != Some(now))
@@ -245,6 +265,8 @@ impl Plugins {
 
     /// The provider's component, compiled.
     async fn code(&self, provider: &config::Provider) -> Result<Arc<Code>, String> {
+        let works = self.works().await?;
+        let threads = works.machine.threads();
         let bytes: Vec<u8> = match &provider.component {
             Component::BuiltIn(name) => {
                 let found = self.wiring.built_in.iter().find(|(known, _)| known == name);
@@ -252,7 +274,7 @@ impl Plugins {
             }
             Component::File(path) => {
                 let path = path.clone();
-                let read = self.machine.threads().spawn_blocking(move || read(&path));
+                let read = threads.spawn_blocking(move || read(&path));
                 read.await.map_err(|error| error.to_string())??
             }
         };
@@ -266,10 +288,10 @@ impl Plugins {
         }
         let cell = Arc::clone(self.codes().entry(sha256).or_default());
         let compiled = cell.get_or_try_init(|| async {
-            let (machine, cache) = (Arc::clone(&self.machine), self.cache.clone());
+            let Works { machine, cache } = works.clone();
             let work = move || load::load(&machine, cache.as_deref(), &bytes).map(Arc::new);
             // There, compiling has the low priority of plugins, too.
-            self.machine.threads().spawn_blocking(work).await.map_err(|error| error.to_string())?
+            threads.spawn_blocking(work).await.map_err(|error| error.to_string())?
         });
         compiled.await.cloned()
     }
@@ -285,7 +307,7 @@ impl Plugins {
             meter: Arc::clone(&self.wiring.meter),
             redirect_uri: Arc::clone(&self.redirect_uri),
         };
-        Plugin::prepare(&self.machine, code, provider, sides).await
+        Plugin::prepare(&self.works().await?.machine, code, provider, sides).await
     }
 
     /// Forgets compiled code that no provider uses.
@@ -294,12 +316,12 @@ impl Plugins {
         let used: Vec<[u8; 32]> =
             entries.values().filter_map(|entry| Some(entry.plugin.as_ref()?.code.sha256)).collect();
         self.codes().retain(|sha256, _| used.contains(sha256));
-        if let Some(cache) = &self.cache {
+        if let Some(cache) = self.works.get().and_then(|works| works.cache.as_ref()) {
             cache.sweep(&used);
         }
     }
 
-    fn codes(&self) -> std::sync::MutexGuard<'_, HashMap<[u8; 32], Arc<OnceCell<Arc<Code>>>>> {
+    fn codes(&self) -> MutexGuard<'_, Codes> {
         // Every change of it is whole.
         self.codes.lock().unwrap_or_else(PoisonError::into_inner)
     }
