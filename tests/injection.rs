@@ -100,6 +100,9 @@ impl Signer for FakeSigner {
 struct FakeMeter(Mutex<Vec<String>>);
 
 impl Meter for FakeMeter {
+    fn provider_call(&self, _: &str, _: &'static str, _: &'static str, _: Duration) {}
+    fn provider_request(&self, _: &str, _: &'static str) {}
+    fn plugin_reload(&self, _: &str, _: &'static str) {}
     fn ended(&self, ended: &Ended<'_>) {
         self.0.lock().unwrap().push(ended.decision.to_owned());
     }

@@ -165,7 +165,12 @@ impl Connections {
         if can_refresh {
             return Ok(Ok(connection));
         }
-        if !connection.is_fresh(now, Duration::ZERO) || matches!(want, Want::Instead(_)) {
+        if matches!(want, Want::Instead(_)) && connection.is_fresh(now, Duration::ZERO) {
+            // An upstream may say no for reasons of its own. Only the provider can say that the grant is gone.
+            let reason = "an upstream turns the access token away, and this provider has no way to another";
+            return Err(not_now(FaultKind::ProviderError, reason, None));
+        }
+        if !connection.is_fresh(now, Duration::ZERO) {
             let reason = "the access token has ended, and this provider has no other way to a new one";
             self.needs_consent(&connection, reason).await?;
             return Err(ConnectionError::ReconnectNeeded);
