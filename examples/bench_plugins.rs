@@ -103,17 +103,11 @@ async fn measure() -> Outcome<()> {
         through.saturating_sub(direct).as_micros()
     );
 
-    let mut waiting = called.clone();
-    waiting.name = "waiting".to_owned();
+    let mut waiting = match &oauth2 {
+        Some(path) => oauth2_provider("waiting", silent, path),
+        None => hostile("waiting", silent, "ok"),
+    };
     waiting.limits.concurrency = AT_ONCE;
-    let url = json!(format!("http://{silent}/token"));
-    for key in ["url", "token_url", "refresh_url"] {
-        waiting.settings.insert(key.to_owned(), url.clone());
-    }
-    if oauth2.is_none() {
-        waiting.settings.retain(|key, _| key == "url" || key == "mode");
-    }
-    waiting.allowed_hosts[0].port = Some(silent.port());
     plugins.reload(&[waiting]).await;
     let before = resident()?;
     let mut held = tokio::task::JoinSet::new();
@@ -121,8 +115,12 @@ async fn measure() -> Outcome<()> {
         let plugins = Arc::clone(&plugins);
         held.spawn(async move { plugins.refresh(call("waiting"), tokens()).await });
     }
+    // All of them wait soon, and none of them ends before its request's ten seconds are over.
     tokio::time::sleep(Duration::from_secs(2)).await;
     let during = resident()?;
+    if let Some(ended) = held.try_join_next() {
+        return Err(format!("a call did not wait: {:?}", ended?.err()).into());
+    }
     println!(
         "memory of a call that waits for its provider: {} KiB",
         during.saturating_sub(before) / AT_ONCE / 1024
