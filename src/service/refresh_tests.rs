@@ -410,6 +410,18 @@ async fn where_there_is_no_refresh_the_user_connects_again_in_the_end() {
 }
 
 #[tokio::test]
+async fn an_upstream_that_says_no_ends_no_connection() {
+    let world = world().await;
+    world.providers.edit_info(|info| info.can_refresh = false);
+    let id = world.connect(acme()).await;
+    world.clock.advance(60);
+    let ann = identity(world.ann.user);
+    let again = world.connections.inject_again(&ann, ACME, &"a0.0".into()).await;
+    assert!(matches!(again, Err(ConnectionError::Provider { .. })), "{again:?}");
+    assert_eq!((world.stored(id).await.status, world.access(id).await.as_str()), (Status::Active, "a0.0"));
+}
+
+#[tokio::test]
 async fn the_end_of_a_grant_is_warned_of_once() {
     let world = world().await;
     let week = 7 * 24 * 3600;
