@@ -37,7 +37,7 @@ macro_rules! shipped {
 }
 
 /// What `builtin:NAME` names.
-const SHIPPED: [(&str, &[u8]); BUILT_IN.len()] =
+pub(crate) const SHIPPED: [(&str, &[u8]); BUILT_IN.len()] =
     shipped!["oauth2", "google", "github", "entra", "slack", "salesforce", "schwab", "apple", "meta"];
 
 /// What connections are made of and with.
@@ -175,11 +175,11 @@ fn settings(config: &Config) -> Settings {
 }
 
 /// Where providers send the browser back to.
-fn callback_url(config: &Config) -> String {
+pub(crate) fn callback_url(config: &Config) -> String {
     format!("{}{}/connections/callback", config.public_url, config.server.prefix)
 }
 
-fn door(provider: &config::Provider) -> Result<Arc<dyn crate::ports::Door>, String> {
+pub(crate) fn door(provider: &config::Provider) -> Result<Arc<dyn crate::ports::Door>, String> {
     let hosts = Hosts {
         provider: provider.name.clone(),
         allowed: provider.allowed_hosts.clone(),

@@ -16,6 +16,8 @@ use crate::ports::{
     Authorization, CurrentTokens, GrantedTokens, ParameterInfo, Pkce, ProviderCall, ProviderFault,
 };
 
+/// Stands where a text had a secret.
+pub(super) const HIDDEN: &str = "(a secret)";
 /// The longest token, in bytes.
 const TOKEN: usize = 64 << 10;
 /// The longest life that is believed.
@@ -174,7 +176,7 @@ pub(super) fn summary(text: &str, secrets: &[SecretString]) -> String {
     let mut text = text.to_owned();
     for secret in secrets.iter().map(|secret| secret.expose_secret()).filter(|secret| secret.len() >= 8) {
         if text.contains(secret) {
-            text = text.replace(secret, "(a secret)");
+            text = text.replace(secret, HIDDEN);
         }
     }
     let mut line = escaped(&text);
@@ -330,7 +332,7 @@ pub(super) fn account(account: types::Account) -> Result<Account, String> {
 }
 
 /// The hosts of a description that the operator's list does not have.
-pub(super) fn unlisted<'a>(described: &'a [String], allowed: &[HostPattern]) -> Vec<&'a str> {
+pub fn unlisted<'a>(described: &'a [String], allowed: &[HostPattern]) -> Vec<&'a str> {
     let listed = |host: &String| {
         // Any label will do for a `*`.
         let host = host.to_ascii_lowercase().replace('*', "any");
