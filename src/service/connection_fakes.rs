@@ -159,6 +159,10 @@ impl Providers for FakeProviders {
         self.infos.lock().unwrap().iter().find(|info| info.name == provider).cloned()
     }
 
+    fn fault(&self, provider: &str) -> Option<String> {
+        self.get(provider).is_none().then(|| "a fake reason".to_owned())
+    }
+
     async fn authorize(
         &self,
         call: ProviderCall,

@@ -358,6 +358,10 @@ impl Providers for Plugins {
         self.plugin(provider).ok().map(|plugin| plugin.info.clone())
     }
 
+    fn fault(&self, provider: &str) -> Option<String> {
+        self.entries.load().get(provider).and_then(|entry| entry.fault.clone())
+    }
+
     async fn authorize(
         &self,
         call: ProviderCall,
