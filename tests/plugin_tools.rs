@@ -316,3 +316,38 @@ token_url = "https://id.example/token"
         "{slip}"
     );
 }
+
+#[test]
+fn checking_the_configuration_tries_every_provider() {
+    let folder = tempfile::tempdir().unwrap();
+    let newer = WIT.replace("palisade:provider@0.1.0", "palisade:provider@0.2.0");
+    fs::write(folder.path().join("newer.wasm"), component(&newer)).unwrap();
+    let oauth2 = r#"
+[[providers]]
+name = "good"
+component = "builtin:oauth2"
+client_id = "env:HOME"
+client_secret = "env:HOME"
+allowed_hosts = ["a.test"]
+settings = { authorize_url = "https://a.test/a", token_url = "https://a.test/t" }
+"#;
+    let route = "[[routes]]\nname = \"app\"\nupstream = [\"http://127.0.0.1:3000\"]\n";
+    let check = |text: &str| {
+        fs::write(folder.path().join("config.toml"), text).unwrap();
+        run(palisade().arg("check").current_dir(folder.path()).env("HOME", "x"), "")
+    };
+    let good = check(&format!("{route}{oauth2}"));
+    assert!(good.status.success(), "{}", said(&good));
+    assert!(said(&good).contains("good, 1 route, 1 provider"), "{}", said(&good));
+    let broken = format!(
+        "{route}{oauth2}{}{}",
+        oauth2.replace("good", "mistyped").replace("token_url", "tokn_url"),
+        oauth2.replace("\"good\"", "\"newer\"").replace("builtin:oauth2", "newer.wasm")
+    );
+    let broken = check(&broken);
+    let said = said(&broken);
+    assert_eq!(broken.status.code(), Some(1), "{said}");
+    assert!(said.contains("config.toml:13: providers.mistyped: ") && said.contains("tokn_url"), "{said}");
+    assert!(said.contains("config.toml:21: providers.newer: ") && said.contains("0.2.0"), "{said}");
+    assert!(!said.contains("providers.good"), "{said}");
+}

@@ -58,7 +58,8 @@ enum Command {
         #[arg(long)]
         demo: bool,
     },
-    /// Check the configuration and tell every error at once; exit 1 if there is one.
+    /// Check the configuration and the components of its providers, and tell every error at once; exit 1 if
+    /// there is one.
     Check,
     /// Make, read, verify and revoke access tokens.
     #[command(subcommand)]

@@ -157,6 +157,7 @@ impl Bench {
         let given = &exchange.connection;
         let provider = config::Provider {
             name: "test".to_owned(),
+            line: 1,
             display_name: None,
             component: Component::BuiltIn(String::new()),
             sha256: None,

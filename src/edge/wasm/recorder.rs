@@ -432,6 +432,7 @@ mod tests {
     fn provider() -> Provider {
         Provider {
             name: "acme".to_owned(),
+            line: 1,
             display_name: None,
             component: Component::BuiltIn(String::new()),
             sha256: None,
