@@ -339,7 +339,9 @@ async fn read_body(stream: &mut TcpStream, head: &str) -> Vec<u8> {
 async fn the_providers_token_takes_the_place_of_the_callers_own() {
     let upstream = Choosy::start(&[]).await;
     let world = world(upstream.scripted.address, &format!("auth = \"required\"\n{INJECT}")).await;
-    let answer = world.get(&format!("{ANN}Cookie: a=b; palisade_connect_x=secret\r\n")).await;
+    let answer = world
+        .get(&format!("{ANN}Cookie: a=b; palisade_connect_x=secret; __Host-palisade_connect_x=secret\r\n"))
+        .await;
     assert_eq!(status(&answer), 200, "{answer}");
     let seen = upstream.seen().remove(0);
     assert_eq!(seen.token(), "Bearer ann-0");
