@@ -347,6 +347,7 @@ async fn what_somebody_else_writes_meanwhile_is_kept() {
     begun.consent = Some(Consent {
         id: uuid::Uuid::nil(),
         browser: TokenHash::of(b"x"),
+        session: None,
         return_to: None,
         scopes: Vec::new(),
         parameters: std::collections::BTreeMap::new(),
