@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::accounts::Person;
 use super::accounts_world::client;
-use super::connection_fakes::ACME;
+use super::connection_fakes::{ACME, info};
 use super::connections::{Begin, ConnectionError, Import};
 use super::connections_world::{World, acme, identity, secret, world};
 use crate::domain::connection::{ConnectionId, Status};
@@ -26,12 +26,6 @@ fn injecting(world: &World) -> Injecting {
         let injected = connections.inject(&ann, ACME).await?;
         Ok(injected.access_token.expose_secret().to_owned())
     })
-}
-
-async fn queued(world: &World, id: ConnectionId, count: usize) {
-    while world.connections.queued(id) < count {
-        tokio::task::yield_now().await;
-    }
 }
 
 fn import(access: &str, refresh: &str) -> Import {
@@ -59,9 +53,9 @@ async fn no_request_behind_the_end_gets_what_came_before_it() {
         let (connections, ann) = (world.connections.clone(), world.ann);
         tokio::spawn(async move { connections.disconnect(&client(), ann, id).await })
     };
-    queued(&world, id, 2).await;
+    world.queued(id, 2).await;
     let late = injecting(&world);
-    queued(&world, id, 3).await;
+    world.queued(id, 3).await;
     world.providers.gate.add_permits(1000);
     assert_eq!(first.await.unwrap().unwrap(), "a0.1");
     ending.await.unwrap().unwrap();
@@ -84,13 +78,34 @@ async fn no_request_behind_a_new_grant_gets_a_token_of_the_old_one() {
             async move { connections.import_tokens(&client(), ann, id, import("a9.0", "r9.0")).await },
         )
     };
-    queued(&world, id, 2).await;
+    world.queued(id, 2).await;
     let late = injecting(&world);
-    queued(&world, id, 3).await;
+    world.queued(id, 3).await;
     world.providers.gate.add_permits(1000);
     assert_eq!(first.await.unwrap().unwrap(), "a0.1");
     importing.await.unwrap().unwrap();
     assert_eq!(late.await.unwrap().unwrap(), "a9.0");
+}
+
+/// The same account is connected a second time while the first connection is being refreshed: that one is over,
+/// whatever the refresh brings.
+#[tokio::test]
+async fn a_refresh_brings_no_connection_back_that_was_replaced() {
+    let world = world().await;
+    let old = world.connect(acme()).await;
+    world.clock.advance(3600);
+    let new = world.begin(Begin { another: true, ..acme() }).await.unwrap().connection.id;
+    world.providers.close_gate();
+    let late = injecting(&world);
+    world.providers.begun.notified().await;
+    *world.providers.subject.lock().unwrap() = "ann-at-acme".into();
+    world.connections.import_tokens(&client(), world.ann, new, import("theirs", "r9.0")).await.unwrap();
+    world.providers.gate.add_permits(1000);
+    let late = late.await.unwrap();
+    assert!(matches!(late, Err(ConnectionError::Revoked)), "{late:?}");
+    let (old, new) = (world.stored(old).await, world.stored(new).await);
+    assert_eq!((old.status, old.tokens), (Status::Revoked, None));
+    assert!(new.status == Status::Active && new.tokens.is_some());
 }
 
 /// The token is still good, the provider does not answer, and while a request waits the account is deleted: that
@@ -228,6 +243,31 @@ async fn absurd_times_do_no_harm() {
             assert_eq!(world.stored(id).await.failures, 0, "{life} {refresh_life:?}");
         }
     }
+}
+
+/// Its connections come first, and there are many of them.
+#[tokio::test(start_paused = true)]
+async fn a_silent_provider_keeps_no_other_one_waiting() {
+    let world = world().await;
+    world.providers.infos.lock().unwrap().push(info("other"));
+    world.providers.infos.lock().unwrap().iter_mut().for_each(|info| info.can_identify = false);
+    for _ in 0..90 {
+        world.connect(Begin { another: true, ..acme() }).await;
+    }
+    world.clock.advance(10);
+    let other = world.connect(Begin { provider: "other".to_owned(), ..acme() }).await;
+    *world.providers.silent.lock().unwrap() = Some(ACME);
+    world.clock.advance(3500);
+    let started = tokio::time::Instant::now();
+    while world.connections.do_due_connections().await.unwrap() {}
+    assert_eq!(world.stored(other).await.refreshed_at, Some(world.clock.now()));
+    let took = started.elapsed();
+    assert!(took < Duration::from_secs(30), "{took:?}");
+    // And it is asked again, once it is there again.
+    *world.providers.silent.lock().unwrap() = None;
+    world.live(200).await;
+    let mine = world.store.connections(world.ann.user).await.unwrap();
+    assert!(mine.iter().all(|one| one.failures == 0 && one.refreshed_at > one.connected_at));
 }
 
 /// A grant whose end has passed unnoticed is not looked at for ever.
