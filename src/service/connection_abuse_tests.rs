@@ -1,6 +1,7 @@
 //! Connections under attack, over the fakes: what somebody gets who was too late, came twice, or sends too much.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use secrecy::ExposeSecret;
@@ -121,6 +122,32 @@ async fn a_token_that_was_read_before_the_end_is_not_sent_after_it() {
     world.store.commit(vec![Change::DeleteUser(world.ann.user)]).await.unwrap();
     let late = late.await.unwrap();
     assert!(matches!(late, Err(ConnectionError::NotFound)), "{late:?}");
+}
+
+/// A write that seems to fail and was made all the same is no conflict with somebody else's.
+#[tokio::test]
+async fn tokens_that_were_written_after_all_are_used() {
+    let world = world().await;
+    let begun = world.begin(acme()).await.unwrap();
+    let coming = {
+        let (connections, callback) =
+            (world.connections.clone(), world.coming_back(&begun, &[("code", "x")]));
+        world.providers.close_gate();
+        tokio::spawn(async move { connections.callback(&client(), callback).await })
+    };
+    world.providers.begun.notified().await;
+    world.store.lose.store(true, Ordering::Relaxed);
+    world.providers.gate.add_permits(1000);
+    assert_eq!(coming.await.unwrap().unwrap().outcome, Ok(()));
+    assert_eq!(world.told().await, ["connection.connected"]);
+    world.clock.advance(3600);
+    world.providers.close_gate();
+    let caller = injecting(&world);
+    world.providers.begun.notified().await;
+    world.store.lose.store(true, Ordering::Relaxed);
+    world.providers.gate.add_permits(1000);
+    assert_eq!(caller.await.unwrap().unwrap(), "a0.1");
+    assert_eq!(world.sealed(begun.connection.id).await[1], "r0.1");
 }
 
 /// The store is full when a refresh has come, and somebody tries to bring other tokens.
