@@ -658,3 +658,52 @@ async fn over_http_2_it_is_the_same() {
     assert_eq!(*seen.lock().unwrap(), wanted);
     assert_eq!(world.replaced(), 1);
 }
+
+/// Requests of many callers, interleaved on one connection on either side.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn callers_who_share_a_connection_share_no_token() {
+    const CALLERS: usize = 40;
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let kept = Arc::clone(&seen);
+    let upstream = Scripted::start(move |stream| {
+        let kept = Arc::clone(&kept);
+        async move {
+            let mut connection = h2::server::handshake(stream).await.unwrap();
+            while let Some(Ok((request, mut respond))) = connection.accept().await {
+                let of = |name: &str| request.headers()[name].to_str().unwrap().to_owned();
+                let (caller, token) = (of("x-auth-subject"), of("authorization"));
+                let status = if token.ends_with("-0") { 401 } else { 200 };
+                kept.lock().unwrap().push((caller, token.clone()));
+                let response = http::Response::builder().status(status).body(()).unwrap();
+                respond.send_response(response, false).unwrap().send_data(token.into(), true).unwrap();
+            }
+        }
+    })
+    .await;
+    let world = world(upstream.address, &format!("http2 = true\n{INJECT}")).await;
+    let stream = TcpStream::connect(world.address).await.unwrap();
+    let (client, connection) = h2::client::handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+    let asking = (0..CALLERS).map(|number| {
+        let client = client.clone();
+        async move {
+            let request = http::Request::get("http://app.test/x")
+                .version(http::Version::HTTP_2)
+                .header("authorization", format!("Bearer caller{number}"));
+            let mut client = client.ready().await.unwrap();
+            let (response, _) = client.send_request(request.body(()).unwrap(), true).unwrap();
+            let mut response = response.await.unwrap();
+            let told = response.body_mut().data().await.unwrap().unwrap();
+            assert_eq!(
+                (response.status().as_u16(), &*told),
+                (200, format!("Bearer caller{number}-1").as_bytes())
+            );
+        }
+    });
+    tokio::time::timeout(PATIENCE, futures::future::join_all(asking)).await.unwrap();
+    let seen = seen.lock().unwrap();
+    assert_eq!(seen.len(), CALLERS * 2);
+    for (caller, token) in &*seen {
+        assert!(token.starts_with(&format!("Bearer {caller}-")), "{caller} went with {token}");
+    }
+}
