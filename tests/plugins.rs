@@ -82,6 +82,23 @@ async fn every_call_reaches_the_plugin_and_comes_back() {
     assert_eq!(gone, ProviderFault::NotInService("nobody".to_owned()));
 }
 
+/// A code that another provider has sent goes to this one's token endpoint never (mix-up, RFC 9207).
+#[tokio::test(flavor = "multi_thread")]
+async fn a_callback_of_another_provider_reaches_no_plugin() {
+    let host = Host::start(&[mode("ok")]).await;
+    let come_back = async |issuer: &str| {
+        let callback =
+            [("code", "code-1"), ("iss", issuer)].map(|(name, value)| (name.to_owned(), value.into()));
+        host.plugins.exchange(call("ok"), callback.into(), &pkce()).await
+    };
+    come_back("https://provider.test").await.unwrap();
+    let refused = come_back("https://other.test").await.unwrap_err();
+    assert!(
+        matches!(&refused, ProviderFault::ProviderError(why) if why.contains("other.test")),
+        "{refused:?}"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_plugin_does_to_itself_costs_its_call() {
     let modes = [

@@ -232,6 +232,30 @@ fn is_loopback(url: &Url) -> bool {
     }
 }
 
+/// Whether a callback came from the provider at all. Where it names its sender (`iss`, RFC 9207), that is on a
+/// host of this provider's: a code that another one has sent would else go to this one's token endpoint (mix-up,
+/// RFC 9700 §4.4).
+///
+/// # Errors
+/// Why it is not taken.
+pub(super) fn sender(callback: &[(String, SecretString)], allowed: &[HostPattern]) -> Result<(), String> {
+    for (_, issuer) in callback.iter().filter(|(name, _)| name == "iss") {
+        let url = Url::parse(issuer.expose_secret()).ok();
+        let usual = |url: &Url| if url.scheme() == "http" { 80 } else { 443 };
+        let is_listed = |url: &Url| {
+            let (host, usual) = (url.host_str().unwrap_or_default(), usual(url));
+            allowed.iter().any(|pattern| pattern.covers(host, url.port().unwrap_or(usual), usual))
+        };
+        if !url.as_ref().is_some_and(is_listed) {
+            let named = url.as_ref().and_then(Url::host_str).unwrap_or("no host");
+            return Err(format!(
+                "the callback says that it comes from {named} (`iss`), which providers.allowed_hosts does not list"
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// Tokens that a plugin brought.
 ///
 /// # Errors
@@ -269,7 +293,10 @@ pub(super) fn tokens(tokens: types::Tokens) -> Result<GrantedTokens, String> {
     if let Some(granted) = &tokens.scopes {
         scopes(granted)?;
     }
-    let life = |seconds: Option<u64>| seconds.map(|seconds| Duration::from_secs(seconds).min(LIFE));
+    // None at all is no life: some providers say so of tokens without an end, and each use would be a refresh.
+    let life = |seconds: Option<u64>| {
+        seconds.filter(|seconds| *seconds > 0).map(|seconds| Duration::from_secs(seconds).min(LIFE))
+    };
     Ok(GrantedTokens {
         access_token,
         token_type: tokens.token_type,
@@ -361,6 +388,68 @@ mod tests {
             ["a.test", "A.test:443", "*.b.test", "x.*.b.test", "c.test:8443", "b.test", "*.a.test", "c.test"];
         let described = described.map(str::to_owned);
         assert_eq!(unlisted(&described, &allowed), ["b.test", "*.a.test", "c.test"]);
+    }
+
+    #[test]
+    fn a_callback_of_another_provider_is_not_this_ones() {
+        let pattern = |host: &str, wildcard, port| HostPattern { host: host.to_owned(), wildcard, port };
+        let allowed = [
+            pattern("a.test", false, None),
+            pattern("b.test", true, None),
+            pattern("localhost", false, Some(81)),
+        ];
+        let from = |issuers: &[&str]| {
+            let named = issuers.iter().map(|issuer| ("iss".to_owned(), SecretString::from(*issuer)));
+            let other = ("code".to_owned(), "https://evil.test".into());
+            sender(&std::iter::once(other).chain(named).collect::<Vec<_>>(), &allowed)
+        };
+        for good in [
+            &[][..],
+            &["https://a.test"],
+            &["https://A.test/realms/x"],
+            &["https://x.b.test/"],
+            &["http://localhost:81"],
+        ] {
+            assert_eq!(from(good), Ok(()), "{good:?}");
+        }
+        for bad in [
+            &["https://evil.test"][..],
+            &["https://a.test.evil.test"],
+            &["https://a.test@evil.test"],
+            &["https://a.test:8443"],
+            &["http://localhost"],
+            &["a.test"],
+            &[""],
+            &["https://a.test", "https://evil.test"],
+        ] {
+            assert!(from(bad).is_err(), "{bad:?}");
+        }
+        let why = from(&["https://evil.test/secret?code=x"]).unwrap_err();
+        assert!(
+            why.contains("evil.test") && why.contains("allowed_hosts") && !why.contains("secret"),
+            "{why}"
+        );
+    }
+
+    #[test]
+    fn a_life_of_nothing_says_nothing_and_no_life_is_endless() {
+        let with = |expires_in| types::Tokens {
+            access_token: "a".into(),
+            token_type: None,
+            expires_in,
+            refresh_token: None,
+            refresh_expires_in: expires_in,
+            scopes: None,
+            id_token: None,
+            keep: Vec::new(),
+        };
+        let life = |seconds| {
+            let granted = tokens(with(seconds)).unwrap();
+            assert_eq!(granted.expires_in, granted.refresh_expires_in);
+            granted.expires_in
+        };
+        assert_eq!((life(None), life(Some(0))), (None, None));
+        assert_eq!((life(Some(1)), life(Some(u64::MAX))), (Some(Duration::from_secs(1)), Some(LIFE)));
     }
 
     #[test]

@@ -139,6 +139,7 @@ impl Plugin {
         pkce: &Pkce,
     ) -> Result<GrantedTokens, ProviderFault> {
         let work = async {
+            convert::sender(&callback, &self.allowed_hosts).map_err(ProviderFault::ProviderError)?;
             let (connection, pkce_told) = (self.connection(call), Zeroizing::new(convert::pkce(pkce)));
             let mut secrets = self.secrets(call);
             secrets.push(pkce.verifier.clone());
