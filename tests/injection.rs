@@ -29,7 +29,7 @@ use palisade::ports::{
 };
 use palisade::service::admit::{Admission, Authenticator};
 use secrecy::{ExposeSecret, SecretString};
-use support::neighbours::{Scripted, read_head, read_until};
+use support::neighbours::{Scripted, nowhere, read_head, read_until};
 use support::{PATIENCE, body_of, exchange, field, find, status};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -118,6 +118,8 @@ impl Meter for FakeMeter {
 struct FakeInjector {
     numbers: Mutex<BTreeMap<String, usize>>,
     asked: AtomicUsize,
+    /// The connection ends after so many questions; with none, it does not.
+    lasts: AtomicUsize,
     replaced: AtomicUsize,
     /// What is said instead, to the first question and to the second one.
     fault: Mutex<Option<InjectFault>>,
@@ -133,7 +135,10 @@ fn token_of(caller: &str, number: usize) -> SecretString {
 #[async_trait]
 impl Injector for FakeInjector {
     async fn token(&self, identity: &Identity, provider: &str) -> Result<SecretString, InjectFault> {
-        self.asked.fetch_add(1, Ordering::SeqCst);
+        let before = self.asked.fetch_add(1, Ordering::SeqCst);
+        if (1..=before).contains(&self.lasts.load(Ordering::SeqCst)) {
+            return Err(InjectFault::NotConnected);
+        }
         self.providers.lock().unwrap().push(provider.to_owned());
         if let Some(fault) = self.fault.lock().unwrap().clone() {
             return Err(fault);
@@ -657,6 +662,20 @@ async fn over_http_2_it_is_the_same() {
     let wanted = ["Bearer ann-0", "Bearer ann-1"].map(|token| (token.to_owned(), b"body".to_vec()));
     assert_eq!(*seen.lock().unwrap(), wanted);
     assert_eq!(world.replaced(), 1);
+}
+
+/// While the first attempt got nowhere, the user has ended the connection.
+#[tokio::test]
+async fn a_further_attempt_takes_no_token_of_a_connection_that_has_ended() {
+    let world = world(nowhere().await, &format!("retries = 3\n{INJECT}")).await;
+    assert_eq!(status(&world.get(ANN).await), 502);
+    assert_eq!(world.injector.asked.load(Ordering::SeqCst), 4, "once for each attempt");
+    world.injector.lasts.store(5, Ordering::SeqCst);
+    let answer = world.get(ANN).await;
+    assert_eq!(status(&answer), 403, "{answer}");
+    assert!(answer.contains("connection_required"), "{answer}");
+    assert_eq!(world.injector.asked.load(Ordering::SeqCst), 6);
+    assert_eq!(world.meter.0.lock().unwrap().pop().unwrap(), "connection_required");
 }
 
 /// Requests of many callers, interleaved on one connection on either side.

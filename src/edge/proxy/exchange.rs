@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use http::HeaderValue;
 use tokio::sync::Notify;
 
 use crate::ports::{Revocations, Verified};
@@ -100,5 +101,27 @@ pub struct Watched {
 impl Drop for Watched {
     fn drop(&mut self) {
         self.streams.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+    }
+}
+
+/// Whether a field with a media type names event streams: such an exchange is open for longer than one answer.
+pub fn is_event_stream(value: Option<&HeaderValue>) -> bool {
+    let text = value.and_then(|value| value.to_str().ok());
+    text.is_some_and(|text| text.to_ascii_lowercase().contains("text/event-stream"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn event_streams_are_known_in_any_case() {
+        for (text, want) in [
+            ("Text/Event-Stream; charset=utf-8", true),
+            ("*/*, text/event-stream", true),
+            ("text/plain", false),
+        ] {
+            assert_eq!(is_event_stream(Some(&HeaderValue::from_static(text))), want, "{text}");
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! A provider's token in place of the caller's own, on routes with `inject`.
 //!
-//! The token is got before an upstream is chosen, written into the request to the upstream and into nothing
-//! else. When the upstream does not take it (401), it is replaced once, and the request is sent once more: a
+//! The token is got before an upstream is chosen, each time one is, written into the request to the upstream and
+//! into nothing else. When the upstream does not take it (401), it is replaced once, and the request is sent once more: a
 //! 401 says that it was not acted on, so this holds for every method, as long as the whole of the body so far
 //! is at hand. Otherwise the 401 is the answer, and the next request has the new token.
 
@@ -59,6 +59,18 @@ impl Source<'_> {
             Ok(token) => Ok(Injected { provider: provider.to_owned(), token, renewed: false }),
             Err(fault) => Err(self.refusal(provider, fault)),
         }
+    }
+
+    /// Looks for the token once more, if there is one, ahead of a further attempt: while the one before got
+    /// nowhere, the connection may have ended.
+    ///
+    /// # Errors
+    /// Why there is none any more.
+    pub async fn look_again(self, permit: &Permit, injected: &mut Option<Injected>) -> Result<(), Refusal> {
+        if let Some(injected) = injected {
+            injected.token = self.obtain(permit, &injected.provider).await?.token;
+        }
+        Ok(())
     }
 
     /// Replaces a token that the upstream did not take, unless it is a replacement itself.

@@ -12,13 +12,13 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use axum::Router;
 use bytes::Bytes;
-use http::{HeaderValue, header};
+use http::header;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 
-use super::exchange::{CURRENT, Exchange, Streams, Watched};
+use super::exchange::{CURRENT, Exchange, Streams, Watched, is_event_stream};
 use super::forward::{self, Origin, Reserved, Told};
 use super::inbound::{self, Fields};
 use super::inject::{self, After, Injected, Source};
@@ -114,11 +114,6 @@ impl Context {
             None => Error::e_explain(ErrorType::HTTPStatus(500), "a route without upstreams"),
         }
     }
-}
-
-fn is_event_stream(value: Option<&HeaderValue>) -> bool {
-    let text = value.and_then(|value| value.to_str().ok());
-    text.is_some_and(|text| text.to_ascii_lowercase().contains("text/event-stream"))
 }
 
 impl Gateway {
@@ -249,6 +244,14 @@ impl ProxyHttp for Gateway {
     }
 
     async fn upstream_peer(&self, session: &mut Session, context: &mut Context) -> Result<Box<HttpPeer>> {
+        if !context.tried.is_empty() {
+            let mut injected = context.injected.take();
+            let looked = self.source(&context.request_id).look_again(context.permitted()?.0, &mut injected);
+            (context.lost, context.injected) = (looked.await.err(), injected);
+            if context.lost.is_some() {
+                return Err(Error::new_in(inject::LOST));
+            }
+        }
         let (_, _, cluster) = context.cluster()?;
         let Some(chosen) = cluster.choose(&context.tried) else {
             return Error::e_explain(ErrorType::HTTPStatus(503), "no upstream of this route is healthy");
@@ -461,6 +464,7 @@ impl ProxyHttp for Gateway {
         let path = header.uri.path();
         // What was refused may hold anything; what was admitted is in normal form.
         let path = if Path::parse(path.as_bytes()).is_ok() { path } else { "" };
+        let caller = context.permit.as_ref().and_then(Permit::caller);
         self.meter.ended(&Ended {
             route: context.route.as_ref().map(|route| &*route.name),
             status: context.native_status.unwrap_or(sent),
@@ -471,11 +475,7 @@ impl ProxyHttp for Gateway {
             host: &context.host,
             path,
             bytes: session.body_bytes_sent() as u64,
-            subject: context
-                .permit
-                .as_ref()
-                .and_then(Permit::caller)
-                .map(|caller| caller.identity.subject.as_str()),
+            subject: caller.map(|caller| caller.identity.subject.as_str()),
             client: context.client,
             upstream: context.tried.last().copied(),
         });
@@ -495,21 +495,5 @@ impl ProxyHttp for Gateway {
 
     fn suppress_error_log(&self, _session: &Session, _context: &Context, _error: &Error) -> bool {
         true // The engine's own line would hold the query; `fail_to_proxy` writes ours.
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn event_streams_are_known_in_any_case() {
-        for (text, want) in [
-            ("Text/Event-Stream; charset=utf-8", true),
-            ("*/*, text/event-stream", true),
-            ("text/plain", false),
-        ] {
-            assert_eq!(is_event_stream(Some(&HeaderValue::from_static(text))), want, "{text}");
-        }
     }
 }
