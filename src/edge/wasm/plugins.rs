@@ -340,6 +340,10 @@ fn stamp(path: &Path) -> Option<Stamp> {
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {
     let failed = |error: std::io::Error| format!("{}: {error}", path.display());
+    // Opening a pipe waits for who writes into it, maybe for ever.
+    if !fs::metadata(path).map_err(failed)?.is_file() {
+        return Err(format!("{}: it is no file", path.display()));
+    }
     let mut bytes = Vec::new();
     let most = LARGEST as u64 + 1;
     fs::File::open(path).map_err(failed)?.take(most).read_to_end(&mut bytes).map_err(failed)?;
