@@ -262,6 +262,36 @@ mod tests {
         assert!(matches!(&fault, DoorFault::Denied(why) if why.contains("may not be called")), "{fault}");
     }
 
+    #[tokio::test]
+    async fn a_name_that_the_plugin_gives_itself_replaces_ours() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let pattern =
+            HostPattern { host: "127.0.0.1".to_owned(), wildcard: false, port: Some(address.port()) };
+        let hosts = Hosts { provider: "bank".to_owned(), allowed: vec![pattern], loopback: true };
+        let door = HttpDoor::new(hosts, None).unwrap();
+        let request = DoorRequest {
+            method: "GET",
+            url: format!("http://{address}/").into(),
+            headers: vec![("User-Agent".to_owned(), "app:1 (by /u/ann)".into())],
+            body: Zeroizing::default(),
+            timeout: Duration::from_secs(10),
+            max_bytes: 1,
+        };
+        let serve = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = vec![0; 4096];
+            let length = stream.read(&mut head).await.unwrap();
+            stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
+            String::from_utf8(head[..length].to_vec()).unwrap().to_ascii_lowercase()
+        };
+        let (head, answer) = tokio::join!(serve, door.send(request));
+        assert_eq!(answer.map(|answer| answer.status), Ok(204));
+        assert_eq!(head.matches("user-agent:").count(), 1, "{head}");
+        assert!(head.contains("user-agent: app:1 (by /u/ann)\r\n"), "{head}");
+    }
+
     #[test]
     fn no_token_in_a_path_is_logged() {
         assert_eq!(shown("/oauth/v1/refresh-tokens/hunter2-hunter2-hunter2-x"), "/oauth/v1/refresh-tokens/…");
