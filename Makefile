@@ -6,6 +6,9 @@ APT := apt-get install -y --no-install-recommends
 VENV := target/wider/venv
 # The OAuth server of the wider tests.
 PROVIDER := target/wider/provider
+# The tools that make components of JavaScript and Python.
+PLUGINS_JS := target/wider/js
+PLUGINS_PY := target/wider/python
 
 .DEFAULT_GOAL := help
 .PHONY: help deps deps-wider deps-bench deps-plugins run test test-wider bench bench-store soak plugins plugins-check dist lint
@@ -26,7 +29,7 @@ deps: ## install what the build needs (Debian; elsewhere it says what to install
 	fi
 	@command -v $(CARGO) >/dev/null || { echo "Palisade needs Rust 1.95 or later: see https://rustup.rs" >&2; exit 1; }
 
-deps-wider: deps
+deps-wider: deps deps-plugins
 	@need=; for tool in python3 curl openssl prometheus promtool chromium chromedriver node npm; do \
 		command -v $$tool >/dev/null || need="$$need $$tool"; \
 	done; \
@@ -49,6 +52,13 @@ deps-wider: deps
 	@cmp -s tests/wider/provider/package-lock.json $(PROVIDER)/package-lock.json || { \
 		rm -rf $(PROVIDER) && mkdir -p $(PROVIDER) && cp tests/wider/provider/package*.json $(PROVIDER)/ && \
 		npm ci --silent --no-audit --no-fund --prefix $(PROVIDER) || { rm -rf $(PROVIDER); exit 1; }; }
+	@cmp -s examples/plugins/js/package-lock.json $(PLUGINS_JS)/package-lock.json || { \
+		rm -rf $(PLUGINS_JS) && mkdir -p $(PLUGINS_JS) && cp examples/plugins/js/package*.json $(PLUGINS_JS)/ && \
+		npm ci --silent --no-audit --no-fund --prefix $(PLUGINS_JS) || { rm -rf $(PLUGINS_JS); exit 1; }; }
+	@cmp -s examples/plugins/python/requirements.txt $(PLUGINS_PY)/requirements.txt || { \
+		rm -rf $(PLUGINS_PY) && python3 -m venv $(PLUGINS_PY) && \
+		$(PLUGINS_PY)/bin/pip install --quiet --disable-pip-version-check --requirement examples/plugins/python/requirements.txt && \
+		cp examples/plugins/python/requirements.txt $(PLUGINS_PY)/; }
 
 run: deps ## the gateway with its sample app: http://localhost:8080
 	$(CARGO) run --locked --release -- run --demo
@@ -56,7 +66,7 @@ run: deps ## the gateway with its sample app: http://localhost:8080
 test: deps ## every test that needs only what the build needs
 	$(CARGO) test --locked
 
-test-wider: deps-wider ## the gateway with Prometheus, a mail server, an OAuth server, a browser, passlib, and what the README says
+test-wider: deps-wider ## the gateway with Prometheus, a mail server, an OAuth server, a browser, passlib, plugins from an empty folder on, and what README and guides say
 	CARGO="$(CARGO)" $(VENV)/bin/python tests/wider/run
 
 soak: deps-wider ## the wider tests with streams that are silent for ten minutes before they are revoked
@@ -109,7 +119,7 @@ DIST = palisade-$(VERSION)-$(shell uname -s | tr A-Z a-z)-$(shell uname -m)
 dist: deps ## an archive to install from: the binary, the configuration, the documents, and its checksum
 	$(CARGO) build --locked --release
 	rm -rf target/dist && mkdir -p target/dist/$(DIST)
-	cp config.toml README.md ARCHITECTURE.md CHANGELOG.md LICENSE target/dist/$(DIST)/
+	cp -r config.toml README.md ARCHITECTURE.md CHANGELOG.md LICENSE docs wit target/dist/$(DIST)/
 	strip -o target/dist/$(DIST)/palisade target/release/palisade
 	tar -C target/dist -czf target/dist/$(DIST).tar.gz $(DIST)
 	cd target/dist && sha256sum $(DIST).tar.gz > $(DIST).tar.gz.sha256

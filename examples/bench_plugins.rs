@@ -223,6 +223,7 @@ fn oauth2_provider(name: &str, address: SocketAddr, component: &Path) -> Provide
 fn provider(name: &str, address: SocketAddr, component: Component, settings: serde_json::Value) -> Provider {
     Provider {
         name: name.to_owned(),
+        line: 1,
         display_name: None,
         component,
         sha256: None,

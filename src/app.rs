@@ -5,6 +5,9 @@ mod accounts;
 mod background;
 mod connections;
 
+/// For who tries one provider without a gateway.
+pub(crate) use connections::{SHIPPED, callback_url, door, provider_faults};
+
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;

@@ -339,7 +339,9 @@ async fn read_body(stream: &mut TcpStream, head: &str) -> Vec<u8> {
 async fn the_providers_token_takes_the_place_of_the_callers_own() {
     let upstream = Choosy::start(&[]).await;
     let world = world(upstream.scripted.address, &format!("auth = \"required\"\n{INJECT}")).await;
-    let answer = world.get(&format!("{ANN}Cookie: a=b; palisade_connect_x=secret\r\n")).await;
+    let answer = world
+        .get(&format!("{ANN}Cookie: a=b; palisade_connect_x=secret; __Host-palisade_connect_x=secret\r\n"))
+        .await;
     assert_eq!(status(&answer), 200, "{answer}");
     let seen = upstream.seen().remove(0);
     assert_eq!(seen.token(), "Bearer ann-0");
@@ -655,4 +657,53 @@ async fn over_http_2_it_is_the_same() {
     let wanted = ["Bearer ann-0", "Bearer ann-1"].map(|token| (token.to_owned(), b"body".to_vec()));
     assert_eq!(*seen.lock().unwrap(), wanted);
     assert_eq!(world.replaced(), 1);
+}
+
+/// Requests of many callers, interleaved on one connection on either side.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn callers_who_share_a_connection_share_no_token() {
+    const CALLERS: usize = 40;
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let kept = Arc::clone(&seen);
+    let upstream = Scripted::start(move |stream| {
+        let kept = Arc::clone(&kept);
+        async move {
+            let mut connection = h2::server::handshake(stream).await.unwrap();
+            while let Some(Ok((request, mut respond))) = connection.accept().await {
+                let of = |name: &str| request.headers()[name].to_str().unwrap().to_owned();
+                let (caller, token) = (of("x-auth-subject"), of("authorization"));
+                let status = if token.ends_with("-0") { 401 } else { 200 };
+                kept.lock().unwrap().push((caller, token.clone()));
+                let response = http::Response::builder().status(status).body(()).unwrap();
+                respond.send_response(response, false).unwrap().send_data(token.into(), true).unwrap();
+            }
+        }
+    })
+    .await;
+    let world = world(upstream.address, &format!("http2 = true\n{INJECT}")).await;
+    let stream = TcpStream::connect(world.address).await.unwrap();
+    let (client, connection) = h2::client::handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+    let asking = (0..CALLERS).map(|number| {
+        let client = client.clone();
+        async move {
+            let request = http::Request::get("http://app.test/x")
+                .version(http::Version::HTTP_2)
+                .header("authorization", format!("Bearer caller{number}"));
+            let mut client = client.ready().await.unwrap();
+            let (response, _) = client.send_request(request.body(()).unwrap(), true).unwrap();
+            let mut response = response.await.unwrap();
+            let told = response.body_mut().data().await.unwrap().unwrap();
+            assert_eq!(
+                (response.status().as_u16(), &*told),
+                (200, format!("Bearer caller{number}-1").as_bytes())
+            );
+        }
+    });
+    tokio::time::timeout(PATIENCE, futures::future::join_all(asking)).await.unwrap();
+    let seen = seen.lock().unwrap();
+    assert_eq!(seen.len(), CALLERS * 2);
+    for (caller, token) in &*seen {
+        assert!(token.starts_with(&format!("Bearer {caller}-")), "{caller} went with {token}");
+    }
 }

@@ -13,6 +13,7 @@ use palisade::config::{Component, HostPattern, PluginLimits};
 use palisade::ports::{Authorization, ProviderFault, Providers as _};
 use secrecy::ExposeSecret;
 use serde_json::json;
+use sha2::{Digest as _, Sha256};
 use support::neighbours::{Scripted, nowhere, read_head};
 use support::plugins::{
     HOSTILE, Host, Neighbour, SECRET, access_token, call, current, local, logged, mode, pkce, provider,
@@ -40,6 +41,12 @@ fn misconfigured(fault: &ProviderFault) -> &str {
         ProviderFault::Misconfigured(text) => text,
         other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn the_component_is_the_one_that_its_note_speaks_of() {
+    let sha256: String = Sha256::digest(HOSTILE).iter().map(|byte| format!("{byte:02x}")).collect();
+    assert!(include_str!("fixtures/README.md").contains(&sha256), "tests/fixtures/README.md: {sha256}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -73,6 +80,23 @@ async fn every_call_reaches_the_plugin_and_comes_back() {
     assert_eq!(host.requests("bank", "ok"), 2);
     let gone = host.refresh("nobody").await.unwrap_err();
     assert_eq!(gone, ProviderFault::NotInService("nobody".to_owned()));
+}
+
+/// A code that another provider has sent goes to this one's token endpoint never (mix-up, RFC 9207).
+#[tokio::test(flavor = "multi_thread")]
+async fn a_callback_of_another_provider_reaches_no_plugin() {
+    let host = Host::start(&[mode("ok")]).await;
+    let come_back = async |issuer: &str| {
+        let callback =
+            [("code", "code-1"), ("iss", issuer)].map(|(name, value)| (name.to_owned(), value.into()));
+        host.plugins.exchange(call("ok"), callback.into(), &pkce()).await
+    };
+    come_back("https://provider.test").await.unwrap();
+    let refused = come_back("https://other.test").await.unwrap_err();
+    assert!(
+        matches!(&refused, ProviderFault::ProviderError(why) if why.contains("other.test")),
+        "{refused:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,14 +13,16 @@ use tokio_util::sync::CancellationToken;
 
 use super::accounts;
 use crate::config::{self, BUILT_IN, Config};
+use crate::edge::clock::SystemClock;
 use crate::edge::data_dir;
 use crate::edge::entropy::SystemEntropy;
 use crate::edge::fetch::{Hosts, HttpFetch};
 use crate::edge::jwt::ClientAssertions;
+use crate::edge::telemetry::metrics::Metrics;
 use crate::edge::vault::KeyRing;
 use crate::edge::wasm::{CacheAt, Plugins, Standing, Wiring};
 use crate::edge::webhook::SignedWebhook;
-use crate::ports::{Clock, Entropy, Fetch, Meter, Store};
+use crate::ports::{Clock, Entropy, Fetch, Meter, Providers as _, Store};
 use crate::service::connections::{Connections, Parts, ProviderSettings, Settings};
 
 /// The file in the data folder that holds the vault's key where none is configured (mode 0600).
@@ -37,7 +39,7 @@ macro_rules! shipped {
 }
 
 /// What `builtin:NAME` names.
-const SHIPPED: [(&str, &[u8]); BUILT_IN.len()] =
+pub(crate) const SHIPPED: [(&str, &[u8]); BUILT_IN.len()] =
     shipped!["oauth2", "google", "github", "entra", "slack", "salesforce", "schwab", "apple", "meta"];
 
 /// What connections are made of and with.
@@ -70,6 +72,26 @@ impl Handle {
 fn faults(plugins: &Plugins) -> Vec<String> {
     let fault = |standing: Standing| Some(format!("the provider {}: {}", standing.provider, standing.fault?));
     plugins.standings().into_iter().filter_map(fault).collect()
+}
+
+/// Tries the component of every provider in `config`, with its settings. Returns what keeps some out of
+/// service.
+///
+/// # Errors
+/// The system refuses what plugins need, as one printable text.
+pub(crate) async fn provider_faults(config: &Config) -> Result<Vec<(&config::Provider, String)>, String> {
+    let wiring = Wiring {
+        doors: Box::new(door),
+        assertions: Arc::new(ClientAssertions::default()),
+        clock: Arc::new(SystemClock),
+        meter: Arc::new(Metrics::new(env!("CARGO_PKG_VERSION")).map_err(|error| error.to_string())?),
+        built_in: SHIPPED.to_vec(),
+        redirect_uri: callback_url(config),
+        cache: None,
+    };
+    let plugins = Plugins::start(&config.providers, wiring).await?;
+    let faults = config.providers.iter().map(|provider| (provider, plugins.fault(&provider.name)));
+    Ok(faults.filter_map(|(provider, fault)| Some((provider, fault?))).collect())
 }
 
 /// What takes effect at the next start only.
@@ -175,11 +197,11 @@ fn settings(config: &Config) -> Settings {
 }
 
 /// Where providers send the browser back to.
-fn callback_url(config: &Config) -> String {
+pub(crate) fn callback_url(config: &Config) -> String {
     format!("{}{}/connections/callback", config.public_url, config.server.prefix)
 }
 
-fn door(provider: &config::Provider) -> Result<Arc<dyn crate::ports::Door>, String> {
+pub(crate) fn door(provider: &config::Provider) -> Result<Arc<dyn crate::ports::Door>, String> {
     let hosts = Hosts {
         provider: provider.name.clone(),
         allowed: provider.allowed_hosts.clone(),

@@ -12,6 +12,7 @@ mod output;
 mod password_generate;
 mod password_hash;
 mod password_verify;
+mod plugin;
 mod providers;
 mod reload;
 mod run;
@@ -57,7 +58,8 @@ enum Command {
         #[arg(long)]
         demo: bool,
     },
-    /// Check the configuration and tell every error at once; exit 1 if there is one.
+    /// Check the configuration and the components of its providers, and tell every error at once; exit 1 if
+    /// there is one.
     Check,
     /// Make, read, verify and revoke access tokens.
     #[command(subcommand)]
@@ -80,6 +82,9 @@ enum Command {
     /// See the providers whose settings come with Palisade, and print them for config.toml. Works offline.
     #[command(subcommand)]
     Providers(providers::Providers),
+    /// Write, build, check, test and try provider plugins: new, build, check, inspect, test, call.
+    #[command(subcommand)]
+    Plugin(plugin::Plugin),
     /// Make keys that the tokens of providers are sealed with, offline.
     #[command(subcommand)]
     Vault(Vault),
@@ -289,6 +294,7 @@ pub fn main() -> ExitCode {
         Command::Password(Password::Verify { hash, cost }) => return password_verify::run(hash, cost),
         Command::Password(Password::Generate) => Ok(password_generate::run()),
         Command::Providers(command) => providers::run(&command),
+        Command::Plugin(command) => plugin::run(config, command),
         Command::Vault(Vault::Key) => Ok(vault_key::run()),
         Command::Reload => reload::run(config),
     };

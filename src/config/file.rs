@@ -32,7 +32,7 @@ impl<'a> Document<'a> {
     }
 
     /// The line of a byte offset, from 1.
-    fn line(&self, at: usize) -> usize {
+    pub(super) fn line(&self, at: usize) -> usize {
         let before = &self.text.as_bytes()[..at.min(self.text.len())];
         1 + before.iter().filter(|byte| **byte == b'\n').count()
     }

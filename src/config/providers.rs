@@ -24,6 +24,8 @@ pub const BUILT_IN: [&str; 9] =
 #[derive(Debug, Clone)]
 pub struct Provider {
     pub name: String,
+    /// Where it begins in the file, counted from 1.
+    pub line: usize,
     /// What people call it; `None`: what the component says.
     pub display_name: Option<String>,
     pub component: Component,
@@ -162,9 +164,11 @@ fn provider(section: Section<'_>, name: Option<String>) -> Option<Provider> {
     let settings = section.get("settings").and_then(|item| item.json_object());
     let limits = limits(section.section("limits"));
     let token_access = section.get("token_access").and_then(|item| token_access(&item));
+    let line = section.doc.line(section.at);
     section.close();
     Some(Provider {
         name: name?,
+        line,
         display_name,
         component: component?,
         sha256,

@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use super::account::{UserId, is_unprintable};
 use super::opaque::TokenHash;
+use super::session::SessionId;
 use super::time::UnixTime;
 
 /// How long a user has to give consent at the provider.
@@ -113,6 +114,9 @@ pub struct Consent {
     pub id: Uuid,
     /// What is kept of the cookie of the browser that began it.
     pub browser: TokenHash,
+    /// The session in which it was begun, if there was one: it ends with that.
+    #[serde(default)]
+    pub session: Option<SessionId>,
     /// Where the browser goes afterwards: one of the configured URLs, word for word.
     pub return_to: Option<String>,
     /// What is asked for.

@@ -12,9 +12,13 @@ pub const MAX_TOKEN_BYTES: usize = 8 * 1024;
 /// The `Sec-WebSocket-Protocol` entry that carries a token is this, then the token.
 pub const WEBSOCKET_PREFIX: &str = "bearer.";
 
-/// What the names of the cookies begin with that bind a consent to the browser that began it. They go back to
-/// us and to nobody else.
+/// What the names of the cookies begin with that bind a consent to the browser that began it, behind
+/// [`HOST_PREFIX`] over TLS. They go back to us and to nobody else.
 pub const CONSENT_COOKIE: &str = "palisade_connect";
+
+/// What makes browsers take a cookie from the very host only, over TLS and for all of its paths: no other host of
+/// the same site can plant one (RFC 6265bis §4.1.3.2).
+pub const HOST_PREFIX: &str = "__Host-";
 
 /// What carried the token. It is taken out of the request before it is forwarded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -176,10 +180,14 @@ pub fn without_cookies(line: &str, ours: &[String]) -> Option<String> {
         .map(str::trim)
         .filter(|pair| {
             let name = pair.split('=').next().unwrap_or_default().trim();
-            !pair.is_empty() && !name.starts_with(CONSENT_COOKIE) && !ours.iter().any(|our| our == name)
+            !pair.is_empty() && !is_of_consent(name) && !ours.iter().any(|our| our == name)
         })
         .collect();
     (!kept.is_empty()).then(|| kept.join("; "))
+}
+
+fn is_of_consent(name: &str) -> bool {
+    name.strip_prefix(HOST_PREFIX).unwrap_or(name).starts_with(CONSENT_COOKIE)
 }
 
 /// A query without the parameter `name`; `None` when nothing is left.
@@ -308,6 +316,8 @@ mod tests {
         let ours = ["sid".to_owned()];
         assert_eq!(without_cookies("a=1; sid=x;b=2", &ours).as_deref(), Some("a=1; b=2"));
         assert_eq!(without_cookies("sid=x", &ours), None);
+        let consents = "a=1; __Host-palisade_connect_0=x;palisade_connect_0=x; __Host-other=2";
+        assert_eq!(without_cookies(consents, &[]).as_deref(), Some("a=1; __Host-other=2"));
         assert_eq!(without_parameter("a=1&t=x&b", "t").as_deref(), Some("a=1&b"));
         assert_eq!(without_parameter("t=x", "t"), None);
         assert_eq!(without_token_protocol("chat,bearer.x").as_deref(), Some("chat"));

@@ -55,7 +55,8 @@ impl Connection {
             _ if upkeep.keep_fresh => self.refresh_at(upkeep.refresh_ahead, chance),
             _ => None,
         };
-        let warn = self.warn_at(upkeep.warn_ahead);
+        // Of an end that has passed nobody is to be warned any more.
+        let warn = self.warn_at(upkeep.warn_ahead).filter(|_| self.refresh_expires_at > Some(now));
         self.due_at =
             [consent, refresh.filter(|_| active), warn.filter(|_| active)].into_iter().flatten().min();
     }
@@ -241,6 +242,7 @@ mod tests {
         connection.consent = Some(Consent {
             id: Uuid::nil(),
             browser: TokenHash::of(b"x"),
+            session: None,
             return_to: None,
             scopes: Vec::new(),
             parameters: std::collections::BTreeMap::new(),

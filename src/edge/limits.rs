@@ -13,6 +13,11 @@
 //! | asking for a mail | 10 | one in 1 min |
 //! | the same for one given address | 3 | one in 5 min |
 //! | trying a mailed link | 20 | one in 3 s |
+//! | beginning, refreshing or coming back to a connection | 30 | one in 2 s |
+//! | bringing tokens for a connection | 10 | one in 1 min |
+//!
+//! What only the owner of an account can do with a connection is counted by account alone: many addresses are no
+//! way to more of it, and an app that acts for all its users from one address is not held up.
 //!
 //! Mails are counted by the address that was given, whether or not it is anybody's.
 //!
@@ -98,6 +103,8 @@ enum Block {
     V6(u64),
     /// The first 48 bits: what one site has, customers of one network though they may be.
     Site(u64),
+    /// Wherever it comes from.
+    Anywhere,
 }
 
 impl Block {
@@ -113,7 +120,7 @@ impl Block {
     fn site(self) -> Option<Block> {
         match self {
             Block::V6(bits) => Some(Block::Site(bits >> 16)),
-            Block::V4(_) | Block::Site(_) => None,
+            Block::V4(_) | Block::Site(_) | Block::Anywhere => None,
         }
     }
 }
@@ -294,6 +301,7 @@ fn allowance(what: Limited) -> (u32, Duration) {
         Limited::Refresh => (120, Duration::from_millis(500)),
         Limited::RequestMail => (10, seconds(60)),
         Limited::Connect => (30, seconds(2)),
+        Limited::Import => (10, seconds(60)),
     }
 }
 
@@ -301,9 +309,12 @@ fn allowance(what: Limited) -> (u32, Duration) {
 fn is_guess(what: Limited) -> bool {
     match what {
         Limited::Login | Limited::ConfirmPassword => true,
-        Limited::Register | Limited::Refresh | Limited::RequestMail | Limited::UseLink | Limited::Connect => {
-            false
-        }
+        Limited::Register
+        | Limited::Refresh
+        | Limited::RequestMail
+        | Limited::UseLink
+        | Limited::Connect
+        | Limited::Import => false,
     }
 }
 
@@ -315,6 +326,9 @@ impl Limiter for Limits {
         let block = Block::of(client);
         let account = account.map(|account| self.hasher.hash_one(account));
         let (burst, one_in) = allowance(what);
+        if account.is_some() && matches!(what, Limited::Connect | Limited::Import) {
+            return self.take((what, Block::Anywhere, account), burst, one_in);
+        }
         self.take((what, block, None), burst, one_in)?;
         if let Some(site) = block.site() {
             self.take((what, site, None), burst * BLOCKS_OF_A_SITE, one_in / BLOCKS_OF_A_SITE)?;
@@ -390,6 +404,7 @@ mod tests {
             (Limited::Register, 10, 360),
             (Limited::RequestMail, 10, 60),
             (Limited::Connect, 30, 2),
+            (Limited::Import, 10, 60),
         ] {
             let (limits, time) = limits();
             for _ in 0..burst {
@@ -403,6 +418,22 @@ mod tests {
             // One kind takes nothing from another.
             let other = if what == Limited::Refresh { Limited::Login } else { Limited::Refresh };
             assert_eq!(limits.attempt(other, ip("192.0.2.1"), None), Ok(()));
+        }
+    }
+
+    #[test]
+    fn an_owner_is_counted_wherever_they_are_and_for_nobody_else() {
+        for (what, burst, one_in) in [(Limited::Connect, 30, 2), (Limited::Import, 10, 60)] {
+            let (limits, time) = limits();
+            let attempt = |n: u32, account| {
+                wait(limits.attempt(what, std::net::Ipv4Addr::from(0x0a00_0000 + n).into(), Some(account)))
+            };
+            assert!((0..burst).all(|n| attempt(n, "ann") == 0));
+            assert_eq!(attempt(99, "ann"), one_in, "from one more address");
+            assert_eq!(attempt(0, "bob"), 0, "from an address of hers");
+            assert_eq!(wait(limits.attempt(what, ip("10.0.0.1"), None)), 0);
+            pass(&time, one_in);
+            assert_eq!((attempt(0, "ann"), attempt(0, "ann")), (0, one_in));
         }
     }
 

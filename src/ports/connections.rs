@@ -126,6 +126,9 @@ pub trait Providers: Send + Sync {
     /// One of them.
     fn get(&self, provider: &str) -> Option<ProviderInfo>;
 
+    /// Why it is not in service, or not with its newest component; for operators.
+    fn fault(&self, provider: &str) -> Option<String>;
+
     /// Begins a connection; `state` must come back with the callback.
     ///
     /// # Errors

@@ -71,8 +71,11 @@ pub enum Limited {
     UseLink,
     /// Giving the present password for a change.
     ConfirmPassword,
-    /// Beginning a connection, and coming back from a provider.
+    /// Beginning and refreshing a connection, counted by account, wherever it is done; and coming back from a
+    /// provider, by address.
     Connect,
+    /// Bringing tokens of one's own for a connection; by account.
+    Import,
 }
 
 /// Come back later.
@@ -83,7 +86,7 @@ pub struct TooMany {
 }
 
 /// Limits on attempts, by address block (IPv4 /32, IPv6 /64) and by account. Never blocks; and never lets
-/// one address block keep another from an account.
+/// one address block keep another from an account, but where only its owner is let in to count.
 pub trait Limiter: Send + Sync {
     /// Counts an attempt from `client`, on `account` if it names one (an e-mail address or a user id, whether
     /// or not there is such an account).

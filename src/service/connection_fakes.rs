@@ -49,6 +49,8 @@ pub(crate) struct FakeProviders {
     /// Rung at the beginning of each of them.
     pub(crate) begun: Notify,
     pub(crate) refreshes: AtomicUsize,
+    /// Of this provider there is no answer to a refresh within twenty seconds.
+    pub(crate) silent: Mutex<Option<&'static str>>,
 }
 
 pub(crate) fn info(name: &str) -> ProviderInfo {
@@ -83,6 +85,7 @@ impl FakeProviders {
             gate: Semaphore::new(0),
             begun: Notify::new(),
             refreshes: AtomicUsize::default(),
+            silent: Mutex::default(),
         };
         providers.gate.add_permits(Semaphore::MAX_PERMITS / 2);
         providers
@@ -159,6 +162,10 @@ impl Providers for FakeProviders {
         self.infos.lock().unwrap().iter().find(|info| info.name == provider).cloned()
     }
 
+    fn fault(&self, provider: &str) -> Option<String> {
+        self.get(provider).is_none().then(|| "a fake reason".to_owned())
+    }
+
     async fn authorize(
         &self,
         call: ProviderCall,
@@ -193,6 +200,13 @@ impl Providers for FakeProviders {
         current: CurrentTokens,
     ) -> Result<GrantedTokens, ProviderFault> {
         self.refreshes.fetch_add(1, Ordering::Relaxed);
+        let is_silent = *self.silent.lock().unwrap() == Some(&*call.provider);
+        if is_silent {
+            self.calls.lock().unwrap().push(("refresh", call));
+            tokio::time::sleep(Duration::from_secs(20)).await;
+            let reason = "the provider did not answer in time".to_owned();
+            return Err(ProviderFault::Transient { reason, retry_after: None });
+        }
         self.enter("refresh", call).await?;
         let presented = current.refresh_token.expect("a refresh without a refresh token");
         let (number, place) = numbers(presented.expose_secret()).expect("not a token of this provider");

@@ -246,6 +246,8 @@ struct Inner {
     turns: Arc<Turns>,
     /// What refreshes brought and the store did not take. Nothing else is left of those grants.
     unwritten: Mutex<HashMap<ConnectionId, Unwritten>>,
+    /// Providers, of those that are configured, that the worker leaves alone until then.
+    slow: Mutex<HashMap<String, UnixTime>>,
     /// What runs to its end though its caller is gone.
     apart: TaskTracker,
     waits: Waits,
@@ -350,8 +352,8 @@ impl Connections {
     }
 
     fn waiting(parts: Parts, waits: Waits) -> Connections {
-        let (turns, unwritten, apart) = (Arc::default(), Mutex::default(), TaskTracker::new());
-        Connections(Arc::new(Inner { parts, turns, unwritten, apart, waits }))
+        let (turns, unwritten, slow) = (Arc::default(), Mutex::default(), Mutex::default());
+        Connections(Arc::new(Inner { parts, turns, unwritten, slow, apart: TaskTracker::new(), waits }))
     }
 
     fn now(&self) -> UnixTime {
@@ -375,6 +377,10 @@ impl Connections {
     fn unwritten(&self) -> MutexGuard<'_, HashMap<ConnectionId, Unwritten>> {
         // Nothing under the lock can leave it half-changed.
         self.0.unwritten.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn slow(&self) -> MutexGuard<'_, HashMap<String, UnixTime>> {
+        self.0.slow.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn find(&self, user: UserId, id: ConnectionId) -> Result<Connection, ConnectionError> {

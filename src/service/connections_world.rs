@@ -213,6 +213,18 @@ impl World {
         self.store.connection(self.ann.user, id).await.unwrap().expect("no such connection")
     }
 
+    /// Until so many wait for their turn with it, or have it.
+    pub(crate) async fn queued(&self, id: ConnectionId, count: usize) {
+        let waiting = async {
+            while self.connections.queued(id) < count {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), waiting)
+            .await
+            .expect("they do not wait for one another");
+    }
+
     /// What is sealed in the store, in the clear.
     pub(crate) async fn sealed(&self, id: ConnectionId) -> Vec<String> {
         let tokens = self.stored(id).await.tokens.expect("no tokens");

@@ -121,9 +121,7 @@ async fn an_end_waits_for_a_refresh_that_is_under_way() {
         let (connections, ann) = (world.connections.clone(), world.ann);
         tokio::spawn(async move { connections.disconnect(&client(), ann, id).await })
     };
-    while world.connections.queued(id) < 2 {
-        tokio::task::yield_now().await;
-    }
+    world.queued(id, 2).await;
     world.providers.gate.add_permits(1000);
     refreshing.await.unwrap().unwrap();
     ending.await.unwrap().unwrap();
@@ -355,9 +353,7 @@ async fn sealing_anew_and_refreshing_take_turns() {
         let connections = world.connections.clone();
         tokio::spawn(async move { connections.reseal_step(None).await })
     };
-    while world.connections.queued(id) < 2 {
-        tokio::task::yield_now().await;
-    }
+    world.queued(id, 2).await;
     world.providers.gate.add_permits(1000);
     refreshing.await.unwrap().unwrap();
     assert_eq!(sealing.await.unwrap().unwrap().renewed, 0, "the refresh has sealed it with the new key");

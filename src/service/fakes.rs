@@ -48,6 +48,8 @@ impl Clock for FakeClock {
 pub(crate) struct FakeStore {
     state: Mutex<State>,
     broken: AtomicBool,
+    /// The next write is made, and nobody learns of it.
+    pub(crate) lose: AtomicBool,
     /// What somebody else commits right after the next commit.
     between: Mutex<Vec<Change>>,
     /// Whoever asks for the account of this address meets a record that cannot be read.
@@ -239,7 +241,10 @@ impl Store for FakeStore {
             next.make(change).unwrap();
         }
         *state = next;
-        Ok(entries)
+        match self.lose.swap(false, Ordering::Relaxed) {
+            true => Err(StoreError::Unavailable("the answer was lost".to_owned()).into()),
+            false => Ok(entries),
+        }
     }
 
     async fn version(&self, issuer: &str, sub: &str) -> Result<u64, StoreError> {

@@ -27,6 +27,8 @@ pub(crate) mod accounts_world;
 #[cfg(test)]
 mod connect_tests;
 #[cfg(test)]
+mod connection_abuse_tests;
+#[cfg(test)]
 pub(crate) mod connection_fakes;
 #[cfg(test)]
 pub(crate) mod connections_world;

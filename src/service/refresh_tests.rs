@@ -65,9 +65,7 @@ async fn who_waits_gets_what_came_meanwhile() {
         world.providers.close_gate();
         let callers: Vec<_> = (0..50).map(|_| asking(&world, id)).collect();
         world.providers.begun.notified().await;
-        while world.connections.queued(id) < 50 {
-            tokio::task::yield_now().await;
-        }
+        world.queued(id, 50).await;
         world.providers.gate.add_permits(1000);
         for caller in callers {
             assert_eq!(caller.await.unwrap().is_err(), fails);
@@ -347,6 +345,7 @@ async fn what_somebody_else_writes_meanwhile_is_kept() {
     begun.consent = Some(Consent {
         id: uuid::Uuid::nil(),
         browser: TokenHash::of(b"x"),
+        session: None,
         return_to: None,
         scopes: Vec::new(),
         parameters: std::collections::BTreeMap::new(),

@@ -84,6 +84,7 @@ pub fn connection(user: u128, id: u128, due: Option<u64>) -> Connection {
         consent: Some(Consent {
             id: Uuid::from_u128(id),
             browser: TokenHash::of(b"browser"),
+            session: Some(SessionId(Uuid::from_u128(5))),
             return_to: Some("https://app.test/done".into()),
             scopes: vec!["write".into()],
             parameters: BTreeMap::from([("shop".into(), "b".into())]),

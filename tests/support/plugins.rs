@@ -188,6 +188,7 @@ impl Neighbour {
 pub fn provider(name: &str, settings: Value) -> Provider {
     Provider {
         name: name.to_owned(),
+        line: 1,
         display_name: None,
         component: Component::BuiltIn("hostile".to_owned()),
         sha256: None,

@@ -85,7 +85,7 @@ identity = "id_token"
 
 def gateway(run, folder, routes, connections="", port=None):
     """A gateway in `folder` with one account, its API, and the token of the account."""
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     (folder / "client_id").write_text(CLIENT_ID)
     (folder / "client_secret").write_text(CLIENT_SECRET)
     started = run.Gateway(folder, routes + f"""

@@ -171,6 +171,7 @@ async fn providers(State(state): State<AdminState>) -> Response {
             json!({
                 "name": name,
                 "in_service": info.is_some(),
+                "fault": state.connections.providers.fault(name),
                 "display_name": info.map(|info| &info.display_name),
                 "scopes": info.map(|info| &info.scopes),
                 "can_refresh": info.map(|info| info.can_refresh),

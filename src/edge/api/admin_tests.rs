@@ -289,6 +289,8 @@ async fn every_configured_provider_is_told_of() {
         body["providers"].as_array().unwrap().iter().map(|p| (&p["name"], &p["in_service"])).collect();
     assert_eq!(told, [(&json!("acme"), &json!(true)), (&json!("broken"), &json!(false))]);
     assert_eq!(body["providers"][0]["display_name"], "Acme Bank");
+    let faults: Vec<_> = body["providers"].as_array().unwrap().iter().map(|p| &p["fault"]).collect();
+    assert_eq!(faults, [&Value::Null, &json!("a fake reason")]);
 }
 
 #[tokio::test]

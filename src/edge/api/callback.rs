@@ -25,12 +25,18 @@ use super::caller::By;
 use super::docs::escaped;
 use super::pages;
 use crate::domain::connection::CONSENT_LIFE;
-use crate::domain::credential::CONSENT_COOKIE;
+use crate::domain::credential::{CONSENT_COOKIE, HOST_PREFIX};
 use crate::service::accounts::Client;
 use crate::service::connections::{Callback, ConnectionError, Returned};
 
 /// Below the prefix.
 const PATH: &str = "/connections/callback";
+/// How many consents may be under way in one browser: over TLS its cookies come with every request.
+const MOST_COOKIES: usize = 16;
+/// How many parameters a callback may have.
+const MOST_PARAMETERS: usize = 64;
+/// What may be there once (RFC 6749 §3.1, RFC 9207 §2): of two, each reader would take another.
+const ONCE: [&str; 4] = ["state", "code", "error", "iss"];
 /// The member of a form that says it was sent once more from here.
 const ONCE_MORE: &str = "palisade_once_more";
 /// What sends it.
@@ -40,67 +46,97 @@ pub(super) fn endpoints() -> OpenApiRouter<Arc<AuthState>> {
     OpenApiRouter::new().routes(routes!(by_query, by_form))
 }
 
-/// The cookie of a consent. Its name differs from consent to consent, so that several may be under way in one
-/// browser.
-fn name(consent: Uuid) -> String {
-    // The last bits of a UUID v7 are random.
-    format!("{CONSENT_COOKIE}_{:08x}", consent.as_u128() & 0xffff_ffff)
+fn is_tls(state: &AuthState) -> bool {
+    state.public_url.starts_with("https:")
 }
 
-/// `Set-Cookie` for the browser that begins a consent.
+/// What the names of our cookies begin with here.
+fn stem(state: &AuthState) -> String {
+    format!("{}{CONSENT_COOKIE}_", if is_tls(state) { HOST_PREFIX } else { "" })
+}
+
+/// The cookie of a consent. Its name differs from consent to consent, so that several may be under way in one
+/// browser.
+fn name(state: &AuthState, consent: Uuid) -> String {
+    // The last bits of a UUID v7 are random.
+    format!("{}{:08x}", stem(state), consent.as_u128() & 0xffff_ffff)
+}
+
+/// `Set-Cookie` for the browser that begins a consent; and with it, that it forgets the oldest of ours when it has
+/// brought many.
 ///
 /// # Errors
 /// The value cannot stand in a header, which is none of ours.
-pub(super) fn cookie(
+pub(super) fn cookies(
     state: &AuthState,
+    headers: &HeaderMap,
     consent: Uuid,
     browser: &SecretString,
-) -> Result<HeaderValue, Failure> {
-    let cookie = set_cookie(state, consent, browser.expose_secret(), CONSENT_LIFE.as_secs());
-    let mut value = HeaderValue::from_str(&cookie).map_err(|_| internal())?;
-    value.set_sensitive(true);
-    Ok(value)
+) -> Result<Vec<HeaderValue>, Failure> {
+    let stem = stem(state);
+    let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    let is_ours = |name: &&str| {
+        name.strip_prefix(&*stem).is_some_and(|rest| rest.len() == 8 && rest.bytes().all(is_digit))
+    };
+    // Browsers put the oldest first (RFC 6265 §5.4).
+    let ours: Vec<&str> = brought(headers).map(|(name, _)| name).filter(is_ours).collect();
+    let many = ours.len().saturating_sub(MOST_COOKIES - 1);
+    let mut cookies: Vec<String> = ours[..many].iter().map(|name| set_cookie(state, name, "", 0)).collect();
+    let name = name(state, consent);
+    cookies.push(set_cookie(state, &name, browser.expose_secret(), CONSENT_LIFE.as_secs()));
+    let value = |cookie: String| {
+        let mut value = HeaderValue::from_str(&cookie).map_err(|_| internal())?;
+        value.set_sensitive(true);
+        Ok(value)
+    };
+    cookies.into_iter().map(value).collect()
 }
 
-fn set_cookie(state: &AuthState, consent: Uuid, value: &str, max_age: u64) -> String {
-    let secure = if state.public_url.starts_with("https:") { "; Secure" } else { "" };
-    format!(
-        "{}={value}; Path={}{PATH}; Max-Age={max_age}; HttpOnly; SameSite=Lax{secure}",
-        name(consent),
-        state.prefix
-    )
+fn set_cookie(state: &AuthState, name: &str, value: &str, max_age: u64) -> String {
+    let scope = match is_tls(state) {
+        true => "Path=/; Secure".to_owned(),
+        false => format!("Path={}{PATH}", state.prefix),
+    };
+    format!("{name}={value}; {scope}; Max-Age={max_age}; HttpOnly; SameSite=Lax")
+}
+
+/// The cookies of a request, names and values.
+fn brought(headers: &HeaderMap) -> impl Iterator<Item = (&str, &str)> {
+    let lines = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
+    lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='))
 }
 
 /// The only cookie of this name: with two of them, one is somebody else's.
-fn cookie_of(headers: &HeaderMap, consent: Uuid) -> Option<SecretString> {
-    let name = name(consent);
-    let lines = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
-    let mut values = lines
-        .flat_map(|line| line.split(';'))
-        .filter_map(|pair| pair.trim().split_once('='))
-        .filter(|(key, _)| *key == name);
+fn cookie_of(state: &AuthState, headers: &HeaderMap, consent: Uuid) -> Option<SecretString> {
+    let name = name(state, consent);
+    let mut values = brought(headers).filter(|(key, _)| *key == name);
     let (_, value) = values.next()?;
     values.next().is_none().then(|| value.to_owned().into())
 }
 
 /// What a provider sent, taken apart.
 struct Sent {
-    /// The only `state`; empty when there is none, or more than one.
+    /// Empty when there is none, or when this is no answer of a provider's at all.
     state: String,
     parameters: Vec<(String, SecretString)>,
 }
 
 fn read(encoded: &[u8]) -> Sent {
-    let (mut states, mut parameters) = (Vec::new(), Vec::new());
+    let nothing = || Sent { state: String::new(), parameters: Vec::new() };
+    let (mut sent, mut seen) = (nothing(), [false; ONCE.len()]);
     for (name, value) in form_urlencoded::parse(encoded) {
+        let place = ONCE.iter().position(|once| *once == name);
+        let is_second = place.is_some_and(|place| std::mem::replace(&mut seen[place], true));
+        if is_second || sent.parameters.len() > MOST_PARAMETERS {
+            return nothing();
+        }
         match &*name {
-            "state" => states.push(value.into_owned()),
+            "state" => sent.state = value.into_owned(),
             ONCE_MORE => {}
-            _ => parameters.push((name.into_owned(), value.into_owned().into())),
+            _ => sent.parameters.push((name.into_owned(), value.into_owned().into())),
         }
     }
-    let state = states.pop().filter(|_| states.is_empty()).unwrap_or_default();
-    Sent { state, parameters }
+    if sent.parameters.len() > MOST_PARAMETERS { nothing() } else { sent }
 }
 
 /// Where a provider sends the browser back to.
@@ -166,22 +202,23 @@ async fn by_query(
 async fn by_form(State(state): Shared, By(client): By, headers: HeaderMap, Form(form): Form) -> Response {
     let sent = read(&form);
     let consent = state.connections.key.read_state(&sent.state).map(|state| state.consent);
-    let has_cookie = consent.is_some_and(|consent| cookie_of(&headers, consent).is_some());
-    let is_second = form_urlencoded::parse(&form).any(|(name, _)| name == ONCE_MORE);
-    if has_cookie || is_second { complete(&state, &client, &headers, sent).await } else { once_more(&form) }
+    let lacks_cookie = consent.is_some_and(|consent| cookie_of(&state, &headers, consent).is_none());
+    let is_first = form_urlencoded::parse(&form).all(|(name, _)| name != ONCE_MORE);
+    // Only what answers a consent of ours goes round: anything else would make pages for anybody.
+    if lacks_cookie && is_first { once_more(&form) } else { complete(&state, &client, &headers, sent).await }
 }
 
 async fn complete(state: &AuthState, client: &Client, headers: &HeaderMap, sent: Sent) -> Response {
     let consent = state.connections.key.read_state(&sent.state).map(|state| state.consent);
     let callback = Callback {
-        browser: consent.and_then(|consent| cookie_of(headers, consent)),
+        browser: consent.and_then(|consent| cookie_of(state, headers, consent)),
         state: sent.state,
         parameters: sent.parameters,
     };
     match state.connections.callback(client, callback).await {
         Ok(returned) => {
             let mut response = gone_on(state, &returned);
-            let spent = consent.map(|consent| set_cookie(state, consent, "", 0));
+            let spent = consent.map(|consent| set_cookie(state, &name(state, consent), "", 0));
             if let Some(Ok(spent)) = spent.map(HeaderValue::try_from) {
                 response.headers_mut().insert(header::SET_COOKIE, spent);
             }
@@ -357,7 +394,13 @@ mod tests {
         let state = |query: &str| read(query.as_bytes()).state;
         assert_eq!(state("code=1&state=a%2Bb"), "a+b");
         assert_eq!(state("code=1"), "");
-        assert_eq!(state("state=a&state=b"), "");
+        for bad in
+            ["state=a&state=b", "state=a&code=1&code=2", "state=a&error=x&error", "iss=x&iss=y&state=a"]
+        {
+            assert_eq!(state(bad), "", "{bad}");
+        }
+        let many = |count: usize| format!("{}state=a", "b=1&".repeat(count));
+        assert_eq!((state(&many(64)).as_str(), state(&many(65)).as_str()), ("a", ""));
         let sent = read(b"a=1&state=s&a=2&palisade_once_more=1&b");
         let kept: Vec<_> = sent.parameters.iter().map(|(k, v)| (k.as_str(), v.expose_secret())).collect();
         assert_eq!(kept, [("a", "1"), ("a", "2"), ("b", "")]);

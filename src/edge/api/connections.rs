@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Response;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -68,6 +68,7 @@ async fn begin(
     State(state): Shared,
     By(client): By,
     Caller(person): Caller,
+    headers: HeaderMap,
     JsonBody(body): JsonBody<NewConnection>,
 ) -> Answered {
     let mut wanted = Begin::from(body);
@@ -79,8 +80,9 @@ async fn begin(
     let begun = state.connections.begin(&client, person, wanted).await?;
     let mut response = answer(StatusCode::CREATED, &BegunConnection::from(&begun));
     if let (Some(browser), Some(consent)) = (&begun.browser, &begun.connection.consent) {
-        let cookie = callback::cookie(&state, consent.id, browser);
-        response.headers_mut().insert(header::SET_COOKIE, cookie?);
+        for cookie in callback::cookies(&state, &headers, consent.id, browser)? {
+            response.headers_mut().append(header::SET_COOKIE, cookie);
+        }
     }
     Ok(response)
 }

@@ -329,6 +329,8 @@ mod tests {
         };
         assert_eq!(cookies("a=b; palisade_connect_3f=secret; c=d").as_deref(), Some("a=b; c=d"));
         assert_eq!(cookies("palisade_connect_3f=secret"), None);
+        assert_eq!(cookies("a=b;__Host-palisade_connect_3f=secret").as_deref(), Some("a=b"));
+        assert_eq!(cookies("__Host-palisade_connect_3f=secret"), None);
         assert_eq!(cookies(" palisade_connect = secret;a=b").as_deref(), Some("a=b"));
         assert_eq!(cookies("a=palisade_connect_").as_deref(), Some("a=palisade_connect_"));
     }

@@ -102,6 +102,22 @@ impl Cache {
         }
     }
 
+    /// Removes all but the `most` that were written last.
+    pub(super) fn bound(&self, most: usize) {
+        let Ok(entries) = fs::read_dir(&self.folder) else { return };
+        let mut kept: Vec<_> = entries
+            .filter_map(|entry| {
+                let path = entry.ok()?.path();
+                let compiled = path.extension().is_some_and(|extension| extension == "cwasm");
+                Some((fs::metadata(&path).ok().filter(|_| compiled)?.modified().ok()?, path))
+            })
+            .collect();
+        kept.sort();
+        for (_, path) in kept.iter().rev().skip(most) {
+            let _ = fs::remove_file(path);
+        }
+    }
+
     fn path(&self, source: &[u8; 32]) -> PathBuf {
         self.folder.join(format!("{}-{}.cwasm", hex(source), hex(&self.environment[..8])))
     }
@@ -144,5 +160,27 @@ impl Hasher for Sha256Hasher {
     fn finish(&self) -> u64 {
         let hash: [u8; 32] = self.0.clone().finalize().into();
         u64::from_le_bytes(hash[..8].try_into().unwrap_or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use super::*;
+
+    #[test]
+    fn only_the_newest_are_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache { folder: folder.path().to_owned(), key: [0; 32].into(), environment: [0; 32] };
+        for (age, name) in [(3, "a.cwasm"), (1, "b.cwasm"), (2, "c.cwasm"), (9, "other.txt")] {
+            let file = fs::File::create(folder.path().join(name)).unwrap();
+            file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(1000 - age)).unwrap();
+        }
+        cache.bound(2);
+        let mut left: Vec<_> =
+            fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["b.cwasm", "c.cwasm", "other.txt"]);
     }
 }

@@ -122,6 +122,9 @@ where
     })
     .await;
     let state = store.data();
+    if let Some(witness) = state.witness() {
+        witness.used(state.limiter.memory());
+    }
     match ended {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(error)) => Err(broke_off(what, &error, state)),

@@ -16,6 +16,8 @@ use crate::ports::{
     Authorization, CurrentTokens, GrantedTokens, ParameterInfo, Pkce, ProviderCall, ProviderFault,
 };
 
+/// Stands where a text had a secret.
+pub(super) const HIDDEN: &str = "(a secret)";
 /// The longest token, in bytes.
 const TOKEN: usize = 64 << 10;
 /// The longest life that is believed.
@@ -185,7 +187,7 @@ pub(super) fn summary(text: &str, secrets: &[SecretString]) -> String {
     let mut text = text.to_owned();
     for secret in secrets.iter().map(|secret| secret.expose_secret()).filter(|secret| secret.len() >= 8) {
         if text.contains(secret) {
-            text = text.replace(secret, "(a secret)");
+            text = text.replace(secret, HIDDEN);
         }
     }
     let mut line = escaped(&text);
@@ -241,6 +243,30 @@ fn is_loopback(url: &Url) -> bool {
     }
 }
 
+/// Whether a callback came from the provider at all. Where it names its sender (`iss`, RFC 9207), that is on a
+/// host of this provider's: a code that another one has sent would else go to this one's token endpoint (mix-up,
+/// RFC 9700 §4.4).
+///
+/// # Errors
+/// Why it is not taken.
+pub(super) fn sender(callback: &[(String, SecretString)], allowed: &[HostPattern]) -> Result<(), String> {
+    for (_, issuer) in callback.iter().filter(|(name, _)| name == "iss") {
+        let url = Url::parse(issuer.expose_secret()).ok();
+        let usual = |url: &Url| if url.scheme() == "http" { 80 } else { 443 };
+        let is_listed = |url: &Url| {
+            let (host, usual) = (url.host_str().unwrap_or_default(), usual(url));
+            allowed.iter().any(|pattern| pattern.covers(host, url.port().unwrap_or(usual), usual))
+        };
+        if !url.as_ref().is_some_and(is_listed) {
+            let named = url.as_ref().and_then(Url::host_str).unwrap_or("no host");
+            return Err(format!(
+                "the callback says that it comes from {named} (`iss`), which providers.allowed_hosts does not list"
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// Tokens that a plugin brought.
 ///
 /// # Errors
@@ -278,7 +304,10 @@ pub(super) fn tokens(tokens: types::Tokens) -> Result<GrantedTokens, String> {
     if let Some(granted) = &tokens.scopes {
         scopes(granted)?;
     }
-    let life = |seconds: Option<u64>| seconds.map(|seconds| Duration::from_secs(seconds).min(LIFE));
+    // None at all is no life: some providers say so of tokens without an end, and each use would be a refresh.
+    let life = |seconds: Option<u64>| {
+        seconds.filter(|seconds| *seconds > 0).map(|seconds| Duration::from_secs(seconds).min(LIFE))
+    };
     Ok(GrantedTokens {
         access_token,
         token_type: tokens.token_type,
@@ -344,7 +373,7 @@ pub(super) fn account(account: types::Account, allowed: &[HostPattern]) -> Resul
 }
 
 /// The hosts of a description that the operator's list does not have.
-pub(super) fn unlisted<'a>(described: &'a [String], allowed: &[HostPattern]) -> Vec<&'a str> {
+pub fn unlisted<'a>(described: &'a [String], allowed: &[HostPattern]) -> Vec<&'a str> {
     let listed = |host: &String| {
         // Any label will do for a `*`.
         let host = host.to_ascii_lowercase().replace('*', "any");
@@ -418,6 +447,68 @@ mod tests {
         for example in ["a\nb", "a\u{1b}[2J", "a\u{202e}b"] {
             assert!(parameters(&described("https://a.test", example)).is_err(), "{example:?}");
         }
+    }
+
+    #[test]
+    fn a_callback_of_another_provider_is_not_this_ones() {
+        let pattern = |host: &str, wildcard, port| HostPattern { host: host.to_owned(), wildcard, port };
+        let allowed = [
+            pattern("a.test", false, None),
+            pattern("b.test", true, None),
+            pattern("localhost", false, Some(81)),
+        ];
+        let from = |issuers: &[&str]| {
+            let named = issuers.iter().map(|issuer| ("iss".to_owned(), SecretString::from(*issuer)));
+            let other = ("code".to_owned(), "https://evil.test".into());
+            sender(&std::iter::once(other).chain(named).collect::<Vec<_>>(), &allowed)
+        };
+        for good in [
+            &[][..],
+            &["https://a.test"],
+            &["https://A.test/realms/x"],
+            &["https://x.b.test/"],
+            &["http://localhost:81"],
+        ] {
+            assert_eq!(from(good), Ok(()), "{good:?}");
+        }
+        for bad in [
+            &["https://evil.test"][..],
+            &["https://a.test.evil.test"],
+            &["https://a.test@evil.test"],
+            &["https://a.test:8443"],
+            &["http://localhost"],
+            &["a.test"],
+            &[""],
+            &["https://a.test", "https://evil.test"],
+        ] {
+            assert!(from(bad).is_err(), "{bad:?}");
+        }
+        let why = from(&["https://evil.test/secret?code=x"]).unwrap_err();
+        assert!(
+            why.contains("evil.test") && why.contains("allowed_hosts") && !why.contains("secret"),
+            "{why}"
+        );
+    }
+
+    #[test]
+    fn a_life_of_nothing_says_nothing_and_no_life_is_endless() {
+        let with = |expires_in| types::Tokens {
+            access_token: "a".into(),
+            token_type: None,
+            expires_in,
+            refresh_token: None,
+            refresh_expires_in: expires_in,
+            scopes: None,
+            id_token: None,
+            keep: Vec::new(),
+        };
+        let life = |seconds| {
+            let granted = tokens(with(seconds)).unwrap();
+            assert_eq!(granted.expires_in, granted.refresh_expires_in);
+            granted.expires_in
+        };
+        assert_eq!((life(None), life(Some(0))), (None, None));
+        assert_eq!((life(Some(1)), life(Some(u64::MAX))), (Some(Duration::from_secs(1)), Some(LIFE)));
     }
 
     #[test]

@@ -33,6 +33,18 @@ pub(super) struct Surroundings {
     pub(super) assertions: Arc<dyn Assertions>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) meter: Arc<dyn Meter>,
+    /// Who looks on, where a plugin is tried and not in service.
+    pub(super) witness: Option<Arc<dyn Witness>>,
+}
+
+/// Sees what a plugin does before the host has had a hand in it.
+pub(super) trait Witness: Send + Sync {
+    /// A request, as the plugin asked for it: without credentials.
+    fn asked(&self, request: &Request);
+    /// A line for the log.
+    fn logged(&self, message: &str);
+    /// A call ended, with so many bytes of linear memory.
+    fn used(&self, memory: usize);
 }
 
 /// What one call has to itself.
@@ -79,8 +91,16 @@ impl State {
         self.around.limits
     }
 
+    /// Who looks on, if anybody does.
+    pub(super) fn witness(&self) -> Option<&dyn Witness> {
+        self.around.witness.as_deref()
+    }
+
     async fn request(&mut self, request: Request) -> Result<Response, SendError> {
         let denied = |why: String| Err(SendError::Denied(why));
+        if let Some(witness) = &self.around.witness {
+            witness.asked(&request);
+        }
         let limits = self.around.limits;
         let Some(left) = self.requests.checked_sub(1) else {
             return denied(format!(
@@ -145,7 +165,7 @@ impl State {
     }
 }
 
-fn method(method: Method) -> &'static str {
+pub(super) fn method(method: Method) -> &'static str {
     match method {
         Method::Get => "GET",
         Method::Post => "POST",
@@ -178,6 +198,9 @@ impl http::Host for State {
 
 impl log::Host for State {
     fn write(&mut self, level: log::Level, message: String) -> wasmtime::Result<()> {
+        if let Some(witness) = &self.around.witness {
+            witness.logged(&message);
+        }
         self.lines.write(level, &message);
         Ok(())
     }
@@ -256,6 +279,7 @@ mod tests {
             assertions: Arc::new(Fake),
             clock: Arc::new(Fake),
             meter: Arc::new(Fake),
+            witness: None,
         };
         State::new(Arc::new(around), Instant::now() + Duration::from_secs(600), online)
     }

@@ -22,6 +22,11 @@ pub(super) struct Limiter {
 }
 
 impl Limiter {
+    /// Bytes of linear memory in use.
+    pub(super) fn memory(&self) -> usize {
+        self.memory
+    }
+
     /// `memory` bytes of linear memory for the whole component.
     pub(super) fn new(memory: usize) -> Limiter {
         Limiter { memory: 0, memory_limit: memory, elements: 0, memory_refused: false, tables_refused: false }

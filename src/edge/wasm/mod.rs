@@ -10,20 +10,31 @@
 //!   of it.
 //! - [`call`], [`plugin`], [`convert`]: one call, and what goes in and comes out.
 //! - [`Plugins`]: the configured providers, loaded, watched and replaced.
+//! - [`Bench`]: one component, tried before it is in service. [`interface`]: what its bytes tell.
+//!   [`exchange`], [`player`], [`recorder`], [`outcome`]: recorded exchanges, played and written.
 
 mod answers;
+mod bench;
 mod bindings;
 mod cache;
 mod call;
 mod convert;
 mod credentials;
 mod engine;
+pub mod exchange;
 mod host;
+mod interface;
 mod limits;
 mod lines;
 mod load;
+mod outcome;
+mod player;
 mod plugin;
 mod plugins;
+mod recorder;
 
-pub use self::load::SERVED;
+pub use self::bench::{Apparatus, Bench, Played, Tried};
+pub use self::convert::unlisted;
+pub use self::interface::{Fault, Interface, LARGE, LARGEST, SERVED, WIT, examine};
+pub use self::outcome::{Described, Item};
 pub use self::plugins::{CacheAt, Plugins, Standing, Wiring};

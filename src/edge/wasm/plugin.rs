@@ -6,12 +6,13 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
+use super::bindings::exports::palisade::provider::plugin::Description;
 use super::bindings::palisade::provider::types::{self, Failure};
 use super::call::{Answer, Callee, Counted, DESCRIBE, run};
 use super::convert::{self, Parameter};
 use super::credentials::Client;
 use super::engine::Machine;
-use super::host::Surroundings;
+use super::host::{Surroundings, Witness};
 use super::load::Code;
 use crate::config;
 use crate::domain::connection::Account;
@@ -27,6 +28,7 @@ pub(super) struct Sides {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) meter: Arc<dyn Meter>,
     pub(super) redirect_uri: Arc<str>,
+    pub(super) witness: Option<Arc<dyn Witness>>,
 }
 
 /// A provider in service.
@@ -64,24 +66,15 @@ impl Plugin {
             assertions: sides.assertions,
             clock: sides.clock,
             meter: sides.meter,
+            witness: sides.witness,
         });
         let slots = Arc::new(Semaphore::new(provider.limits.concurrency));
         let settings = serde_json::to_string(&provider.settings).map_err(|error| error.to_string())?;
         let callee = Callee { machine, code: &code, around: &around, slots: &slots };
-        let told = settings.clone();
-        let answer = run(callee, DESCRIBE, move |guest, store| -> Answer<'_, _> {
-            Box::pin(async move { guest.call_describe(store, &told).await })
-        });
-        let described = match answer.await {
-            Err(fault) => return Err(fault.to_string()),
-            Ok(Err(failure)) => {
-                return Err(match convert::failure(failure, &[]) {
-                    ProviderFault::Misconfigured(why) => format!("providers.settings: {why}"),
-                    fault => fault.to_string(),
-                });
-            }
-            Ok(Ok(described)) => described,
-        };
+        let described = describe(callee, settings.clone()).await.map_err(|fault| match fault {
+            ProviderFault::Misconfigured(why) => format!("providers.settings: {why}"),
+            fault => fault.to_string(),
+        })?;
         let parameters = convert::parameters(&described)?;
         let unlisted = convert::unlisted(&described.hosts, &provider.allowed_hosts);
         if !unlisted.is_empty() {
@@ -146,6 +139,7 @@ impl Plugin {
         pkce: &Pkce,
     ) -> Result<GrantedTokens, ProviderFault> {
         let work = async {
+            convert::sender(&callback, &self.allowed_hosts).map_err(ProviderFault::ProviderError)?;
             let (connection, pkce_told) = (self.connection(call), Zeroizing::new(convert::pkce(pkce)));
             let mut secrets = self.secrets(call);
             secrets.push(pkce.verifier.clone());
@@ -263,6 +257,17 @@ impl Drop for Callback {
         use zeroize::Zeroize;
         self.0.iter_mut().for_each(|(_, value)| value.zeroize());
     }
+}
+
+/// What a component says about itself with these settings.
+///
+/// # Errors
+/// What it says is wrong with them, or that it broke off.
+pub(super) async fn describe(callee: Callee<'_>, settings: String) -> Result<Description, ProviderFault> {
+    let answer = run(callee, DESCRIBE, move |guest, store| -> Answer<'_, _> {
+        Box::pin(async move { guest.call_describe(store, &settings).await })
+    });
+    told_or(answer.await?, &[])
 }
 
 fn told_or<T>(answer: Result<T, Failure>, secrets: &[SecretString]) -> Result<T, ProviderFault> {

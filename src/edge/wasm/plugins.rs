@@ -19,7 +19,8 @@ use zeroize::Zeroizing;
 
 use super::cache::{Cache, hex};
 use super::engine::{MAX_MEMORY, Machine};
-use super::load::{self, Code, LARGEST};
+use super::interface::LARGEST;
+use super::load::{self, Code};
 use super::plugin::{Plugin, Sides};
 use crate::config::{self, Component};
 use crate::domain::connection::Account;
@@ -309,6 +310,7 @@ impl Plugins {
             clock: Arc::clone(&self.wiring.clock),
             meter: Arc::clone(&self.wiring.meter),
             redirect_uri: Arc::clone(&self.redirect_uri),
+            witness: None,
         };
         Plugin::prepare(&self.works().await?.machine, code, provider, sides).await
     }
@@ -368,6 +370,10 @@ impl Providers for Plugins {
 
     fn get(&self, provider: &str) -> Option<ProviderInfo> {
         self.plugin(provider).ok().map(|plugin| plugin.info.clone())
+    }
+
+    fn fault(&self, provider: &str) -> Option<String> {
+        self.entries.load().get(provider).and_then(|entry| entry.fault.clone())
     }
 
     async fn authorize(

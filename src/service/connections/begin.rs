@@ -12,6 +12,7 @@ use crate::domain::account::{SCOPES_WANTED, are_scopes};
 use crate::domain::audit::{Action, Outcome};
 use crate::domain::connection::{CONSENT_LIFE, Connection, ConnectionId, Consent, MAX_CONNECTIONS, Status};
 use crate::domain::opaque::{State, TokenHash, code_challenge};
+use crate::domain::session::SessionId;
 use crate::ports::{
     Authorization, Change, CommitError, Limited, Pkce, ProviderCall, ProviderFault, ProviderInfo,
 };
@@ -58,7 +59,7 @@ impl Connections {
                 let id = ConnectionId(self.entropy.uuid());
                 Connection::pending(id, user, begin.provider.clone(), self.now())
             });
-            let (consent, browser) = self.consent(&begin, &scopes, &parameters);
+            let (consent, browser) = self.consent(&begin, person.session, &scopes, &parameters);
             let attended = self.authorization(&connection, &consent).await?;
             if connection.status == Status::Pending {
                 connection.scopes_asked.clone_from(&scopes);
@@ -136,6 +137,7 @@ impl Connections {
     fn consent(
         &self,
         begin: &Begin,
+        session: Option<SessionId>,
         scopes: &[String],
         parameters: &BTreeMap<String, String>,
     ) -> (Consent, SecretString) {
@@ -145,6 +147,7 @@ impl Connections {
         let consent = Consent {
             id: self.entropy.uuid(),
             browser: TokenHash::of(browser.expose_secret().as_bytes()),
+            session,
             return_to: begin.return_to.clone(),
             scopes: scopes.to_vec(),
             parameters: parameters.clone(),

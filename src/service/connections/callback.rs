@@ -33,7 +33,8 @@ impl Connections {
     /// [`Returned::outcome`].
     ///
     /// # Errors
-    /// [`ConnectionError::InvalidState`], [`ConnectionError::TooMany`], [`ConnectionError::Store`].
+    /// [`ConnectionError::InvalidState`], [`ConnectionError::NoAccount`], [`ConnectionError::TooMany`],
+    /// [`ConnectionError::Store`].
     pub async fn callback(&self, client: &Client, callback: Callback) -> Result<Returned, ConnectionError> {
         self.limiter.attempt(Limited::Connect, client.address, None)?;
         let (connection, consent) = self.used_up(&callback).await?;
@@ -81,6 +82,7 @@ impl Connections {
             if !consent.browser.is(&browser) {
                 return Err(ConnectionError::InvalidState);
             }
+            self.still_theirs(&connection, &consent).await?;
             let too_late = consent.expires_at <= self.now();
             self.schedule(&mut connection);
             match self.store.commit(vec![Change::UpdateConnection(connection.clone())]).await {
@@ -94,6 +96,21 @@ impl Connections {
             }
         }
         Err(ConnectionError::Conflict)
+    }
+
+    /// Whoever began it is still let in, and has not signed out: on a shared browser, the next one would grant
+    /// access to an account of their own.
+    async fn still_theirs(&self, connection: &Connection, consent: &Consent) -> Result<(), ConnectionError> {
+        let user = connection.user;
+        if self.store.user(user).await?.is_none_or(|user| !user.active) {
+            return Err(ConnectionError::NoAccount);
+        }
+        match consent.session {
+            Some(session) if self.store.session(user, session).await?.is_none() => {
+                Err(ConnectionError::InvalidState)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Exchanges what the callback brought, for a consent that is used up.

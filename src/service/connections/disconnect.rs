@@ -45,8 +45,9 @@ impl Connections {
     async fn disconnect_for(&self, who: Who, user: UserId, id: ConnectionId) -> Result<(), ConnectionError> {
         let this = self.clone();
         self.apart(async move {
-            let _turn = this.0.turns.turn(id).await;
+            let mut turn = this.0.turns.turn(id).await;
             let Some((before, errand)) = this.revoke(user, id).await? else { return Ok(()) };
+            turn.replaced();
             this.unwritten().remove(&id);
             this.wake();
             let mut about = About::connection(user, id);

@@ -1,4 +1,7 @@
 //! The worker's look at connections whose time has come: a refresh, a warning, a consent that nobody gave.
+//!
+//! A provider that lets its callers wait and then does not answer is left alone for a while, so that the worker has
+//! time for the connections to the others. Whoever asks for a token of it is not put off by that.
 
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
@@ -19,6 +22,9 @@ const BATCH: usize = 64;
 const AT_ONCE: usize = 8;
 /// When one is looked at again that is due and with which nothing could be done.
 const PUT_OFF: Duration = Duration::from_secs(60);
+/// A provider that failed after so long is a slow one, and how long the worker then leaves it alone.
+const SLOW: Duration = Duration::from_secs(5);
+const LEFT_ALONE: Duration = Duration::from_secs(60);
 
 impl Connections {
     /// Looks at the connections whose time has come, or the first of them when there are many. Returns
@@ -40,11 +46,20 @@ impl Connections {
 
     async fn look_at(&self, connection: Connection) -> Result<(), StoreError> {
         let (user, id) = (connection.user, connection.id);
+        let is_left_alone = self.slow().get(&connection.provider).is_some_and(|until| self.now() < *until);
+        if is_left_alone && connection.status == Status::Active {
+            return self.put_off(connection).await;
+        }
+        let started = tokio::time::Instant::now();
         // One with which nothing can be done must not keep the others from it.
         let why = match AssertUnwindSafe(self.keep_up(&connection)).catch_unwind().await {
             Ok(Err(ConnectionError::Store(error @ StoreError::Unavailable(_)))) => return Err(error),
             Ok(Err(error @ (ConnectionError::Store(_) | ConnectionError::Vault(_)))) => {
                 Some(error.to_string())
+            }
+            Ok(Err(ConnectionError::Provider { .. })) if started.elapsed() >= SLOW => {
+                self.slow().insert(connection.provider.clone(), self.now().plus(LEFT_ALONE));
+                None
             }
             // Whatever else it is stands in the record.
             Ok(_) => None,
@@ -63,6 +78,13 @@ impl Connections {
             now_is.due_at = Some(now.plus(PUT_OFF));
         }
         settled(self.store.commit(vec![Change::UpdateConnection(now_is)]).await.map(drop))
+    }
+
+    /// Not all of them at the same moment again.
+    async fn put_off(&self, mut connection: Connection) -> Result<(), StoreError> {
+        let extra = PUT_OFF.mul_f64(f64::from(self.chance()) / f64::from(u16::MAX));
+        connection.due_at = Some(self.now().plus(LEFT_ALONE + extra));
+        settled(self.store.commit(vec![Change::UpdateConnection(connection)]).await.map(drop))
     }
 
     async fn keep_up(&self, connection: &Connection) -> Result<(), ConnectionError> {

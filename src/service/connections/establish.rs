@@ -27,12 +27,14 @@ impl Connections {
         asked.scopes_granted = granted.scopes.clone().unwrap_or_default();
         asked.account = self.account_of(&asked, &granted).await;
         let grant = self.first_grant(&asked, granted, scopes, asked_at);
-        let _turn = self.0.turns.turn(connection.id).await;
-        self.unwritten().remove(&connection.id);
+        let mut turn = self.0.turns.turn(connection.id).await;
         let mut pauses = self.0.waits.pauses.iter();
         loop {
             match self.put(&asked, &grant, asked_at).await {
                 Ok((connection, older)) => {
+                    turn.replaced();
+                    // Until here, it was all that was left of the grant before.
+                    self.unwritten().remove(&connection.id);
                     self.wake();
                     for old in older {
                         let about = About::connection(old.user, old.id).because("connected_again");

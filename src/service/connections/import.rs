@@ -9,7 +9,7 @@ use super::{ConnectionError, Connections, Import, Who};
 use crate::domain::account::{SCOPES_WANTED, are_scopes};
 use crate::domain::audit::{Action, Outcome};
 use crate::domain::connection::{Connection, ConnectionId, Status};
-use crate::ports::GrantedTokens;
+use crate::ports::{GrantedTokens, Limited};
 use crate::service::accounts::{About, Client, Person};
 
 /// The longest token, in bytes.
@@ -31,6 +31,7 @@ impl Connections {
         import: Import,
     ) -> Result<Connection, ConnectionError> {
         check(&import)?;
+        self.limiter.attempt(Limited::Import, client.address, Some(&person.user.to_string()))?;
         let connection = self.find(person.user, id).await?;
         if connection.status == Status::Revoked {
             return Err(ConnectionError::Revoked);

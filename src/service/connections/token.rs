@@ -121,13 +121,15 @@ impl Connections {
             return refreshing.await;
         }
         match tokio::time::timeout(self.0.waits.patience, refreshing).await {
-            Ok(Err(ConnectionError::Provider { .. } | ConnectionError::Vault(_))) | Err(_) => Ok(connection),
+            Ok(Err(ConnectionError::Provider { .. } | ConnectionError::Vault(_))) | Err(_) => {}
             // Unless the provider has replaced it meanwhile.
-            Ok(Err(ConnectionError::Store(_))) if !self.unwritten().contains_key(&connection.id) => {
-                Ok(connection)
-            }
-            Ok(outcome) => outcome,
+            Ok(Err(ConnectionError::Store(_))) if !self.unwritten().contains_key(&connection.id) => {}
+            Ok(outcome) => return outcome,
         }
+        // It took its time, and an end waits for nobody.
+        let connection = self.find(connection.user, connection.id).await?;
+        standing(&connection)?;
+        Ok(connection)
     }
 }
 

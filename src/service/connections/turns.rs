@@ -1,7 +1,8 @@
 //! One at a time for each connection: who refreshes it, replaces its tokens or ends it, waits for its turn.
 //!
 //! Whoever waits while another refreshes gets what that one got, so that a thousand who ask at once make one
-//! call. Nothing is left of a connection when nobody waits for it.
+//! call. But what somebody has replaced or ended since is handed to nobody. Nothing is left of a connection when
+//! nobody waits for it.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -75,6 +76,11 @@ impl Turn {
     pub(super) fn meanwhile(&self) -> Option<Refreshed> {
         let others = self.place.slot.ended.load(Ordering::Acquire) != self.place.seen;
         self.last.clone().filter(|_| others)
+    }
+
+    /// What the last refresh brought counts no more: who waits by now must look for themselves.
+    pub(super) fn replaced(&mut self) {
+        *self.last = None;
     }
 
     /// Hands the outcome of our refresh to all who wait by now.

@@ -84,12 +84,9 @@ async fn from_beginning_to_end() {
     let begun = api.begin(&token, to_app()).await;
     assert_eq!(api.status_of(&token, &begun.id).await, "pending");
     let (name, rest) = begun.set_cookie.split_once('=').unwrap();
-    assert!(name.starts_with("palisade_connect_") && name.len() == 25, "{name}");
+    assert!(name.starts_with("__Host-palisade_connect_") && name.len() == 32, "{name}");
     let (_, attributes) = rest.split_once("; ").unwrap();
-    assert_eq!(
-        attributes,
-        format!("Path={PREFIX}/connections/callback; Max-Age=600; HttpOnly; SameSite=Lax; Secure")
-    );
+    assert_eq!(attributes, "Path=/; Secure; Max-Age=600; HttpOnly; SameSite=Lax");
 
     let query = format!("code=c0de&state={}", begun.state);
     let back = api.come_back("GET", &query, &format!("a=b; {}; c=d", begun.cookie)).await;
@@ -97,7 +94,11 @@ async fn from_beginning_to_end() {
     assert_eq!(back.header("location"), format!("{RETURN_TO}&connection={}", begun.id));
     assert_eq!(back.header("referrer-policy"), "no-referrer");
     assert!(back.header("set-cookie").starts_with(&format!("{name}=; ")), "{back:?}");
-    assert!(back.header("set-cookie").contains("Max-Age=0"), "{back:?}");
+    // Browsers take nothing else for a cookie of this name, its end included.
+    assert!(
+        back.header("set-cookie").ends_with("; Path=/; Secure; Max-Age=0; HttpOnly; SameSite=Lax"),
+        "{back:?}"
+    );
     let again = api.come_back("GET", &query, &begun.cookie).await;
     assert_eq!(again.status, 400, "a state is good once");
 
@@ -143,6 +144,13 @@ async fn only_the_browser_that_began_completes() {
         ("code=c&state=nonsense".to_owned(), first.cookie.clone()),
         (String::new(), String::new()),
         ("error=access_denied".to_owned(), String::new()),
+        // What another host of the site can plant, with the value that the attacker's own browser was given.
+        (good.clone(), first.cookie.replace("__Host-", "")),
+        (good.clone(), first.cookie.replace("__Host-", "__Secure-")),
+        (good.clone(), first.cookie.replace("__Host-", "__host-")),
+        (format!("{good}&code=d"), first.cookie.clone()),
+        (format!("{good}&iss=a&iss=b"), first.cookie.clone()),
+        (format!("{good}{}", "&x=y".repeat(64)), first.cookie.clone()),
     ] {
         let answer = api.come_back("GET", &query, &cookie).await;
         assert_eq!((answer.status, answer.header("location")), (400, ""), "{query} {cookie}");
@@ -207,6 +215,11 @@ async fn a_form_of_another_site_is_sent_once_more_from_here() {
     assert_eq!(back.header("location"), format!("{RETURN_TO}&connection={}", begun.id));
     assert_eq!(api.providers.last("exchange").provider, ACME);
 
+    // Nor does anything go round that answers no consent of ours.
+    for stranger in ["code=c0de&state=nonsense", "code=c0de", "<b>=1", &format!("{form}&code=d")] {
+        let refused = api.form(stranger, "").await;
+        assert_eq!((refused.status, refused.text.contains("c0de")), (400, false), "{stranger}");
+    }
     // A browser that keeps no cookies is not sent round for ever.
     assert_eq!(api.form(&format!("palisade_once_more=1&{form}"), "").await.status, 400);
     let mut other = request("POST", "/connections/callback", None, Some("{}"));
@@ -363,5 +376,39 @@ async fn in_cleartext_the_cookie_is_not_secure() {
     api.ann().await;
     let token = access(&api.login().await);
     let begun = api.begin(&token, json!({"provider": ACME})).await;
-    assert!(begun.set_cookie.ends_with("SameSite=Lax"), "{}", begun.set_cookie);
+    let (name, rest) = begun.set_cookie.split_once('=').unwrap();
+    assert!(name.starts_with("palisade_connect_"), "{name}");
+    let (_, attributes) = rest.split_once("; ").unwrap();
+    assert_eq!(
+        attributes,
+        format!("Path={PREFIX}/connections/callback; Max-Age=600; HttpOnly; SameSite=Lax")
+    );
+}
+
+/// Over TLS the cookies come with every request of the browser, so there is an end to their number.
+#[tokio::test]
+async fn a_browser_keeps_so_many_cookies_of_ours_and_no_more() {
+    let api = api();
+    api.ann().await;
+    let token = access(&api.login().await);
+    let ours = |number: usize| format!("__Host-palisade_connect_{number:08x}=x");
+    let others =
+        "a=b; __Host-palisade_connect_zz=1; __Host-palisade_connect_0000000g=1; palisade_connect_00000000=1";
+    for (count, gone) in [(0, 0), (15, 0), (16, 1), (40, 25)] {
+        let cookies: Vec<String> = (0..count).map(ours).collect();
+        let body = json!({"provider": ACME}).to_string();
+        let mut request = request("POST", "/connections", Some(&token), Some(&body));
+        let line = format!("{others}; {}", cookies.join("; "));
+        request.headers_mut().insert("cookie", line.parse().unwrap());
+        let answer = api.send(request).await;
+        assert_eq!(answer.status, 201, "{answer:?}");
+        let set: Vec<&str> =
+            answer.headers.get_all("set-cookie").iter().map(|value| value.to_str().unwrap()).collect();
+        let (fresh, old) = set.split_last().unwrap();
+        assert!(fresh.contains("Max-Age=600"), "{fresh}");
+        let names: Vec<String> =
+            (0..gone).map(|number| ours(number).replace("=x", "=; Path=/; Secure; Max-Age=0")).collect();
+        assert_eq!(old.len(), gone);
+        assert!(old.iter().zip(&names).all(|(set, name)| set.starts_with(&**name)), "{old:?}");
+    }
 }

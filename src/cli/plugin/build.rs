@@ -1,0 +1,212 @@
+//! `palisade plugin build`: from a project's sources to its component.
+
+use std::fs;
+use std::io::{IsTerminal, Write};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use wit_component::ComponentEncoder;
+
+use super::project::{Language, Project};
+use super::toolchain::{Toolchain, on_path};
+use super::{check, show};
+
+/// The most that is shown of what a failed tool said, in lines.
+const SAID: usize = 60;
+
+/// Builds the project in `folder` and says what came out.
+///
+/// # Errors
+/// What is missing, or what the tools said.
+pub(super) fn run(folder: &Path) -> Result<String, String> {
+    let begun = Instant::now();
+    let project = build(folder)?;
+    // As the caller names it.
+    let file = folder.join(format!("{}.wasm", project.name));
+    let file = file.strip_prefix("./").map(Path::to_owned).unwrap_or(file);
+    let bytes = fs::read(&file).map_err(|error| format!("{} cannot be read: {error}", file.display()))?;
+    let report = check::examine(&bytes);
+    if let Some(faults) = report.told(&file) {
+        return Err(faults);
+    }
+    Ok(format!(
+        "{}: {}, {} in {:.1}s\nsha256 = \"{}\"\n\nNext: palisade plugin test{}",
+        file.display(),
+        show::size(bytes.len()),
+        report.summary(),
+        begun.elapsed().as_secs_f32(),
+        show::sha256(&bytes),
+        if folder == Path::new(".") { String::new() } else { format!(" {}", folder.display()) },
+    ))
+}
+
+/// Builds the project in `folder`; its component is new afterwards.
+///
+/// # Errors
+/// What is missing, or what the tools said.
+pub(super) fn build(folder: &Path) -> Result<Project, String> {
+    // Some of the tools are run inside the folder.
+    let folder =
+        folder.canonicalize().map_err(|error| format!("{} cannot be read: {error}", folder.display()))?;
+    let project = Project::open(&folder)?;
+    match project.language {
+        Language::Rust => rust(&project)?,
+        Language::Js => js(&project)?,
+        Language::Python => python(&project)?,
+    }
+    Ok(project)
+}
+
+fn rust(project: &Project) -> Result<(), String> {
+    let toolchain = Toolchain::find()?;
+    let (mut command, core) = toolchain.build(&project.folder, &project.name);
+    step(&format!("compiling with {}", toolchain.name()), &mut command, Say::All)?;
+    let bytes = fs::read(&core).map_err(|error| {
+        format!(
+            "{} cannot be read: {error}; does Cargo.toml say `crate-type = [\"cdylib\"]`?",
+            core.display()
+        )
+    })?;
+    let encoder = ComponentEncoder::default().validate(true).module(&bytes);
+    let component = encoder.and_then(|mut encoder| encoder.encode()).map_err(|error| {
+        format!(
+            "the module cannot be made a component: {error:#}; does the crate call \
+             `palisade_provider::register!`, and import nothing of its own?"
+        )
+    })?;
+    let file = project.component();
+    fs::write(&file, component).map_err(|error| format!("{} cannot be written: {error}", file.display()))
+}
+
+fn js(project: &Project) -> Result<(), String> {
+    let folder = &project.folder;
+    let npm = on_path("npm").filter(|_| on_path("node").is_some()).ok_or(
+        "building JavaScript needs Node.js 20 or later with npm:\n  Debian, Ubuntu  sudo apt-get install nodejs npm\n  \
+         elsewhere       https://nodejs.org",
+    )?;
+    let tool = folder.join("node_modules/.bin/componentize-js");
+    if !tool.is_file() {
+        // Exactly what the lock says, once there is one.
+        let install = if folder.join("package-lock.json").is_file() { "ci" } else { "install" };
+        let mut command = Command::new(npm);
+        command.current_dir(folder).args([install, "--no-audit", "--no-fund", "--loglevel=error"]);
+        step(&format!("npm {install}, the first time"), &mut command, Say::Failures)?;
+    }
+    let mut command = Command::new(&tool);
+    command.current_dir(folder).args(["plugin.js", "--wit", "wit/provider.wit", "-n", "provider"]);
+    // What a plugin does not have: without it the component asks for nothing that is not served.
+    command.args(["-d", "stdio", "random", "clocks", "http", "fetch-event"]);
+    command.arg("-o").arg(project.component());
+    step("componentize-js, about half a minute", &mut command, Say::Failures)
+}
+
+fn python(project: &Project) -> Result<(), String> {
+    let folder = &project.folder;
+    let tool = folder.join(".venv/bin/componentize-py");
+    if !tool.is_file() {
+        let python = on_path("python3").ok_or(
+            "building Python needs Python 3.10 or later with venv:\n  Debian, Ubuntu  sudo apt-get install python3-venv\n  \
+             elsewhere       https://www.python.org",
+        )?;
+        let mut command = Command::new(python);
+        command.current_dir(folder).args(["-m", "venv", ".venv"]);
+        step("python3 -m venv .venv, the first time", &mut command, Say::Failures)?;
+        let mut command = Command::new(folder.join(".venv/bin/python"));
+        command.current_dir(folder).args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]);
+        command.args(["--requirement", "requirements.txt"]);
+        step("pip install, the first time", &mut command, Say::Failures)?;
+    }
+    let mut command = Command::new(&tool);
+    command.current_dir(folder).env_remove("VIRTUAL_ENV").args([
+        "-d",
+        "wit",
+        "-w",
+        "provider",
+        "componentize",
+        "plugin",
+    ]);
+    command.arg("-o").arg(project.component());
+    step("componentize-py, about half a minute", &mut command, Say::Failures)
+}
+
+/// How much of a tool's output is shown.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Say {
+    /// It shows its own progress.
+    All,
+    /// Only when it fails.
+    Failures,
+}
+
+/// Runs one tool to its end, and shows that it is going on.
+fn step(title: &str, command: &mut Command, say: Say) -> Result<(), String> {
+    let program = Path::new(command.get_program()).display().to_string();
+    let begun = Instant::now();
+    let failed = |error: std::io::Error| format!("{program} cannot be run: {error}");
+    command.stdin(Stdio::null());
+    if say == Say::All {
+        eprintln!("{title}");
+        let status = command.stdout(Stdio::inherit()).stderr(Stdio::inherit()).status().map_err(failed)?;
+        return if status.success() {
+            Ok(())
+        } else {
+            Err(format!("{program} failed ({status}); it said why above"))
+        };
+    }
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(failed)?;
+    let progress = Progress::begin(title.to_owned());
+    let output = child.wait_with_output();
+    drop(progress);
+    let output = output.map_err(failed)?;
+    if output.status.success() {
+        eprintln!("{title}: {:.1}s", begun.elapsed().as_secs_f32());
+        return Ok(());
+    }
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said);
+    let lines: Vec<&str> = said.lines().collect();
+    let last = lines[lines.len().saturating_sub(SAID)..].join("\n  ");
+    Err(format!("{title}: {program} failed ({}):\n  {last}", output.status))
+}
+
+/// A line on the terminal that counts seconds until it is dropped; elsewhere, the title once.
+struct Progress {
+    end: Option<mpsc::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Progress {
+    fn begin(title: String) -> Progress {
+        if !std::io::stderr().is_terminal() {
+            eprintln!("{title} …");
+            return Progress { end: None, thread: None };
+        }
+        let (end, ended) = mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            let begun = Instant::now();
+            let mut error = std::io::stderr();
+            loop {
+                // A terminal that is gone is no reason to stop the build.
+                let _ = write!(error, "\r{title} … {}s ", begun.elapsed().as_secs());
+                let _ = error.flush();
+                if ended.recv_timeout(Duration::from_secs(1)) != Err(mpsc::RecvTimeoutError::Timeout) {
+                    let _ = write!(error, "\r\u{1b}[K");
+                    return;
+                }
+            }
+        });
+        Progress { end: Some(end), thread: Some(thread) }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        drop(self.end.take());
+        if let Some(thread) = self.thread.take() {
+            // It does nothing but write.
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,322 @@
+//! One component on the bench: tried by the command line, alone, before it is in service.
+//!
+//! It runs in the same host, under the same limits, with the same checks of what it brings as in service;
+//! only its door is another.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use secrecy::SecretString;
+use serde_json::{Map, Value};
+use tokio::sync::Semaphore;
+
+use super::bindings::exports::palisade::provider::plugin::Description;
+use super::cache::Cache;
+use super::call::Callee;
+use super::convert;
+use super::credentials::Client;
+use super::engine::Machine;
+use super::exchange::{Call, Exchange, Outcome, pairs};
+use super::host::{Surroundings, Witness};
+use super::interface::{Fault, examine};
+use super::load::{Code, load};
+use super::outcome::{Described, compare, failed, granted, names, person, told};
+use super::player::{Player, tells};
+use super::plugin::{self, Plugin, Sides};
+use super::plugins::CacheAt;
+use super::recorder::Recorder;
+use crate::config::{self, Component, HostPattern, PluginLimits};
+use crate::domain::time::UnixTime;
+use crate::ports::{
+    Assertion, Assertions, Authorization, Clock, CurrentTokens, Door, DoorFault, DoorRequest, DoorResponse,
+    Meter, Pkce, ProviderCall, ProviderFault, SignError,
+};
+
+/// The secret of the client in recorded exchanges. In no header and no form does it look like itself.
+const SECRET: &str = "the client's secret: & = + ~";
+
+/// How many compiled components are kept for the next try.
+const CACHED: usize = 8;
+
+/// What a component is tried with.
+#[derive(Clone)]
+pub struct Apparatus {
+    pub door: Arc<dyn Door>,
+    pub assertions: Arc<dyn Assertions>,
+    pub clock: Arc<dyn Clock>,
+    pub meter: Arc<dyn Meter>,
+}
+
+/// A component, compiled.
+pub struct Bench {
+    machine: Arc<Machine>,
+    code: Arc<Code>,
+    took: Duration,
+}
+
+/// What came of playing an exchange.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Played {
+    /// Everything that was not as recorded.
+    pub differences: Vec<String>,
+    /// The most linear memory that a call had, in bytes.
+    pub memory: usize,
+    pub took: Duration,
+}
+
+/// What came of calling a provider.
+#[derive(Debug)]
+pub struct Tried {
+    pub outcome: Outcome,
+    /// The exchange, with every secret replaced.
+    pub recorded: Exchange,
+    /// What may be shown of `outcome`, by name.
+    pub shown: Vec<(String, String)>,
+}
+
+impl Bench {
+    /// Compiles `bytes`, or finds them compiled in `cache`. Takes up to seconds.
+    ///
+    /// # Errors
+    /// Everything that is wrong with them.
+    pub async fn load(bytes: Vec<u8>, cache: Option<CacheAt>) -> Result<Bench, Vec<Fault>> {
+        let plainly =
+            |what: String| vec![Fault { what, cure: "see what the host can do on this machine".to_owned() }];
+        let found = examine(&bytes).faults;
+        if !found.is_empty() {
+            return Err(found);
+        }
+        let machine = Arc::new(Machine::new().map_err(plainly)?);
+        // Without one it only takes longer.
+        let cache = cache.and_then(|at| Cache::open(&machine.engine, &at.folder, at.key).ok());
+        let (compiler, begun) = (Arc::clone(&machine), Instant::now());
+        // Not on the plugins' threads, whose priority is the lowest: somebody waits for this.
+        let loaded = tokio::task::spawn_blocking(move || {
+            let code = load(&compiler, cache.as_ref(), &bytes);
+            if let Some(cache) = cache {
+                cache.bound(CACHED);
+            }
+            code
+        })
+        .await;
+        let code = loaded.map_err(|error| plainly(error.to_string()))?.map_err(|what| {
+            vec![Fault { what, cure: "build it again with `palisade plugin build`".to_owned() }]
+        })?;
+        Ok(Bench { machine, code: Arc::new(code), took: begun.elapsed() })
+    }
+
+    /// How long compiling took; the gateway keeps what it compiled.
+    #[must_use]
+    pub fn took(&self) -> Duration {
+        self.took
+    }
+
+    /// What the component says about itself with these settings.
+    ///
+    /// # Errors
+    /// What it says is wrong with them, or that it broke off.
+    pub async fn describe(
+        &self,
+        settings: &Map<String, Value>,
+        limits: PluginLimits,
+        meter: Arc<dyn Meter>,
+    ) -> Result<Described, ProviderFault> {
+        self.description(settings, limits, meter).await.map(Described::from)
+    }
+
+    async fn description(
+        &self,
+        settings: &Map<String, Value>,
+        limits: PluginLimits,
+        meter: Arc<dyn Meter>,
+    ) -> Result<Description, ProviderFault> {
+        let around = Arc::new(Surroundings {
+            provider: Arc::from("bench"),
+            client: Client { id: SecretString::from(""), secret: None },
+            door: Arc::new(NoDoor),
+            limits,
+            assertions: Arc::new(Unsigned),
+            clock: Arc::new(Fixed(UnixTime(0))),
+            meter,
+            witness: None,
+        });
+        let settings = serde_json::to_string(settings)
+            .map_err(|error| ProviderFault::Misconfigured(error.to_string()))?;
+        let slots = Arc::new(Semaphore::new(1));
+        let callee = Callee { machine: &self.machine, code: &self.code, around: &around, slots: &slots };
+        let described = plugin::describe(callee, settings).await?;
+        convert::parameters(&described).map_err(ProviderFault::PluginFailed)?;
+        Ok(described)
+    }
+
+    /// Plays `exchange`, without a network.
+    pub async fn play(&self, exchange: &Exchange, limits: PluginLimits, meter: Arc<dyn Meter>) -> Played {
+        let begun = Instant::now();
+        let player = Arc::new(Player::new(exchange.clone()));
+        let given = &exchange.connection;
+        let provider = config::Provider {
+            name: "test".to_owned(),
+            line: 1,
+            display_name: None,
+            component: Component::BuiltIn(String::new()),
+            sha256: None,
+            client_id: given.client_id.clone().into(),
+            client_secret: Some(SECRET.into()),
+            allowed_hosts: hosts(exchange),
+            allow_loopback: false,
+            ca: None,
+            scopes: Vec::new(),
+            settings: exchange.settings.clone(),
+            limits,
+            token_access: None,
+        };
+        let apparatus = Apparatus {
+            door: Arc::clone(&player) as _,
+            assertions: Arc::new(Unsigned),
+            clock: Arc::new(Fixed(UnixTime(exchange.now))),
+            meter,
+        };
+        let outcome = self.ask(&provider, apparatus, Arc::clone(&player) as _, exchange).await;
+        let mut differences = player.finish();
+        differences.extend(compare(&exchange.result, &outcome));
+        // The host has taken longer secrets out already.
+        if let Outcome::Failure(failure) = &outcome
+            && (failure.message.contains(convert::HIDDEN) || tells(exchange, &failure.message))
+        {
+            differences.push("the failure's message has a token, a code or a verifier in it".to_owned());
+        }
+        Played { differences, memory: player.memory(), took: begun.elapsed() }
+    }
+
+    /// Calls `provider` as `asked` says (its function, connection and input), and tells of each request by
+    /// `tell`.
+    pub async fn call(
+        &self,
+        provider: &config::Provider,
+        apparatus: Apparatus,
+        asked: &Exchange,
+        tell: Box<dyn Fn(&str) + Send + Sync>,
+    ) -> Tried {
+        let recorder = Arc::new(Recorder::new(Arc::clone(&apparatus.door), tell));
+        let apparatus = Apparatus { door: Arc::clone(&recorder) as _, ..apparatus };
+        let outcome = self.ask(provider, apparatus, Arc::clone(&recorder) as _, asked).await;
+        let recorded = recorder.exchange(provider, asked, &outcome);
+        let shown = told(&outcome);
+        Tried { outcome, recorded, shown }
+    }
+
+    async fn ask(
+        &self,
+        provider: &config::Provider,
+        apparatus: Apparatus,
+        witness: Arc<dyn Witness>,
+        asked: &Exchange,
+    ) -> Outcome {
+        match self.try_ask(provider, apparatus, witness, asked).await {
+            Ok(outcome) => outcome,
+            Err(fault) => Outcome::Failure(failed(fault)),
+        }
+    }
+
+    async fn try_ask(
+        &self,
+        provider: &config::Provider,
+        apparatus: Apparatus,
+        witness: Arc<dyn Witness>,
+        asked: &Exchange,
+    ) -> Result<Outcome, ProviderFault> {
+        if asked.call == Call::Describe {
+            let described = self.description(&provider.settings, provider.limits, apparatus.meter).await?;
+            return Ok(Outcome::Description(names(&described)));
+        }
+        let sides = Sides {
+            door: apparatus.door,
+            assertions: apparatus.assertions,
+            clock: apparatus.clock,
+            meter: apparatus.meter,
+            redirect_uri: Arc::from(&*asked.connection.redirect_uri),
+            witness: Some(witness),
+        };
+        let plugin = Plugin::prepare(&self.machine, Arc::clone(&self.code), provider, sides).await;
+        let plugin = plugin.map_err(ProviderFault::Misconfigured)?;
+        let (given, input) = (&asked.connection, &asked.input);
+        let call = ProviderCall {
+            provider: provider.name.clone(),
+            parameters: given.parameters.clone(),
+            kept: given.kept.iter().map(|(name, value)| (name.clone(), value.clone().into())).collect(),
+            scopes: if given.scopes.is_empty() { plugin.info.scopes.clone() } else { given.scopes.clone() },
+        };
+        let pkce =
+            Pkce { verifier: input.pkce.verifier.clone().into(), challenge: input.pkce.challenge.clone() };
+        let tokens = &input.tokens;
+        let current = CurrentTokens {
+            access_token: tokens.access_token.clone().into(),
+            refresh_token: tokens.refresh_token.clone().map(Into::into),
+            expires_at: tokens.expires_at.map(UnixTime),
+            id_token: tokens.id_token.clone().map(Into::into),
+        };
+        Ok(match asked.call {
+            Call::Describe => Outcome::Done(true),
+            Call::Authorize => match plugin.authorize(&call, &input.state.clone().into(), &pkce).await? {
+                Authorization::Visit(url) => Outcome::Visit(url),
+                Authorization::Unattended => Outcome::Unattended(true),
+            },
+            Call::Exchange => {
+                let callback = pairs(&input.callback).into_iter().map(|(name, value)| (name, value.into()));
+                Outcome::Tokens(Box::new(granted(plugin.exchange(&call, callback.collect(), &pkce).await?)))
+            }
+            Call::Refresh => Outcome::Tokens(Box::new(granted(plugin.refresh(&call, &current).await?))),
+            Call::Revoke => plugin.revoke(&call, &current).await.map(|()| Outcome::Done(true))?,
+            Call::Identity => match plugin.identity(&call, &current).await? {
+                Some(account) => Outcome::Account(person(account)),
+                None => {
+                    let why = "it cannot say whose account it is: `can-identify` is false";
+                    return Err(ProviderFault::ProviderError(why.to_owned()));
+                }
+            },
+        })
+    }
+}
+
+/// The hosts that an exchange is about.
+fn hosts(exchange: &Exchange) -> Vec<HostPattern> {
+    let visited = match &exchange.result {
+        Outcome::Visit(url) => Some(url),
+        _ => None,
+    };
+    let urls = exchange.requests.iter().map(|request| &request.url).chain(visited);
+    urls.filter_map(|text| {
+        let url = url::Url::parse(text).ok()?;
+        Some(HostPattern { host: url.host_str()?.to_owned(), wildcard: false, port: url.port() })
+    })
+    .collect()
+}
+
+/// A moment that stays.
+struct Fixed(UnixTime);
+
+impl Clock for Fixed {
+    fn now(&self) -> UnixTime {
+        self.0
+    }
+}
+
+/// Signs nothing: in a recorded exchange nobody verifies it.
+struct Unsigned;
+
+impl Assertions for Unsigned {
+    fn sign(&self, _: &SecretString, _: &Assertion, _: UnixTime) -> Result<String, SignError> {
+        Ok("an.assertion.unsigned".to_owned())
+    }
+}
+
+/// Leads nowhere.
+struct NoDoor;
+
+#[async_trait]
+impl Door for NoDoor {
+    async fn send(&self, _: DoorRequest) -> Result<DoorResponse, DoorFault> {
+        Err(DoorFault::Denied("a plugin makes no request while it describes itself".to_owned()))
+    }
+}
