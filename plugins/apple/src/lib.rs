@@ -62,6 +62,7 @@ impl Flow for Apple {
             },
             pkce: PkceMethod::Off,
             identity: IdentitySource::IdToken,
+            issuer: Some("https://appleid.apple.com".into()),
             ..oauth2::Settings::default()
         })
     }

@@ -85,13 +85,18 @@ impl Flow for Entra {
     }
 
     fn identity(cx: &Context<'_>, own: &Settings, current: &CurrentTokens) -> Result<Account, Failure> {
-        let claims = id_token(cx, current)?;
-        if let Some(tenant) = own.tenant_id()
-            && !claims["tid"].as_str().is_some_and(|found| found.eq_ignore_ascii_case(tenant))
-        {
+        let standard = Self::standard(own, Step::Identity)?;
+        let claims = id_token(cx, &standard, current)?;
+        let tenant = claims["tid"].as_str().unwrap_or_default();
+        if own.tenant_id().is_some_and(|wanted| !tenant.eq_ignore_ascii_case(wanted)) {
             return Err(Failure::provider_error("the account is of another tenant"));
         }
-        let mut account = oauth2::account(&claims, &Self::standard(own, Step::Identity)?)?;
+        // Which host an issuer has differs from cloud to cloud; it came from the authority's own by TLS.
+        let issuer = claims["iss"].as_str().unwrap_or_default();
+        if tenant.is_empty() || !issuer.ends_with(&format!("/{tenant}/v2.0")) {
+            return Err(Failure::provider_error("the ID token is of another issuer"));
+        }
+        let mut account = oauth2::account(&claims, &standard)?;
         account.email_verified = ["1", "true"].iter().any(|yes| claims["xms_edov"] == *yes)
             || claims["xms_edov"] == true
             || claims["xms_edov"] == 1;

@@ -71,13 +71,19 @@ impl Flow for Google {
     }
 
     fn identity(cx: &Context<'_>, own: &Settings, current: &CurrentTokens) -> Result<Account, Failure> {
-        let claims = id_token(cx, current)?;
+        let standard = Self::standard(own, Step::Identity)?;
+        let claims = id_token(cx, &standard, current)?;
+        // Google writes it either way.
+        let issuer = claims["iss"].as_str().unwrap_or_default();
+        if issuer.strip_prefix("https://").unwrap_or(issuer) != "accounts.google.com" {
+            return Err(Failure::provider_error("the ID token is of another issuer"));
+        }
         if let Some(domain) = &own.hosted_domain
             && claims["hd"] != domain.as_str()
         {
             return Err(Failure::provider_error(format!("the account is not of {domain}")));
         }
-        oauth2::account(&claims, &Self::standard(own, Step::Identity)?)
+        oauth2::account(&claims, &standard)
     }
 }
 

@@ -46,6 +46,23 @@ pub fn text_at(value: &Value, path: &str) -> Option<String> {
     at(value, path).and_then(text).filter(|text| !text.is_empty())
 }
 
+/// The text at `path`, if there is one that is not empty, and a text to begin with: a token, an address.
+#[must_use]
+pub fn string_at(value: &Value, path: &str) -> Option<String> {
+    at(value, path)?.as_str().filter(|text| !text.is_empty()).map(str::to_owned)
+}
+
+/// The identifier at `path`: a text, or a whole number that was read exactly. A number that was rounded could
+/// be somebody else's.
+#[must_use]
+pub fn identifier_at(value: &Value, path: &str) -> Option<String> {
+    match at(value, path)? {
+        Value::String(text) => Some(text.clone()).filter(|text| !text.is_empty()),
+        Value::Number(number) if number.is_u64() || number.is_i64() => Some(number.to_string()),
+        _ => None,
+    }
+}
+
 /// A whole number of seconds: a number, or one in a string. Fractions are dropped, below zero is zero.
 #[must_use]
 pub fn seconds(value: &Value) -> Option<u64> {
@@ -80,6 +97,19 @@ mod tests {
         assert_eq!(at(&value, "x.y.z"), Some(&json!(2)));
         assert_eq!(at(&value, "n"), None);
         assert_eq!(at(&value, "a.b.1.c"), None);
+    }
+
+    #[test]
+    fn identifiers_are_texts_and_exact_numbers() {
+        let value: Value = serde_json::from_str(
+            r#"{"a":"x","b":18446744073709551615,"c":-1,"d":1e3,"e":1e30,"f":true,"g":""}"#,
+        )
+        .unwrap();
+        let found = ["a", "b", "c", "d", "e", "f", "g", "h"].map(|path| identifier_at(&value, path));
+        let want = [Some("x"), Some("18446744073709551615"), Some("-1"), None, None, None, None, None];
+        assert_eq!(found, want.map(|text| text.map(str::to_owned)));
+        assert_eq!(string_at(&value, "a").as_deref(), Some("x"));
+        assert_eq!((string_at(&value, "b"), string_at(&value, "f")), (None, None));
     }
 
     #[test]

@@ -25,13 +25,20 @@ pub fn claims(token: &str) -> Result<Value, Failure> {
     Ok(Value::Object(claims))
 }
 
-/// Whether `claims` are meant for `client_id`: `aud` is it, or a list with it (§3.1.3.7, 3).
+/// Whether `claims` are meant for `client_id`: `aud` is it, or a list with it, and `azp`, which more than one
+/// audience needs, says nothing else (§3.1.3.7, 3 to 5).
 #[must_use]
 pub fn is_for(claims: &Value, client_id: &str) -> bool {
-    match &claims["aud"] {
-        Value::String(audience) => audience == client_id,
-        Value::Array(audiences) => audiences.iter().any(|audience| audience == client_id),
-        _ => false,
+    let alone = match &claims["aud"] {
+        Value::String(audience) if audience == client_id => true,
+        Value::Array(audiences) if audiences.iter().any(|audience| audience == client_id) => {
+            audiences.len() == 1
+        }
+        _ => return false,
+    };
+    match &claims["azp"] {
+        Value::Null => alone,
+        party => party == client_id,
     }
 }
 
@@ -46,6 +53,16 @@ mod tests {
         assert_eq!(claims["sub"], "1");
         assert!(is_for(&claims, "c"));
         assert!(!is_for(&claims, "d"));
+        for (claims, want) in [
+            (serde_json::json!({"aud": ["c", "d"]}), false),
+            (serde_json::json!({"aud": ["c", "d"], "azp": "c"}), true),
+            (serde_json::json!({"aud": "c", "azp": "d"}), false),
+            (serde_json::json!({"aud": "c", "azp": null}), true),
+            (serde_json::json!({"aud": "d", "azp": "c"}), false),
+            (serde_json::json!({"azp": "c"}), false),
+        ] {
+            assert_eq!(is_for(&claims, "c"), want, "{claims}");
+        }
         for token in ["", "a.b", "e30.W10.x", "e30.###.x", "a.e30.c.d.e"] {
             assert!(super::claims(token).is_err(), "{token}");
         }

@@ -137,7 +137,8 @@ pub fn fill<'v>(template: &str, value: impl Fn(&str) -> Option<&'v str>) -> Resu
 ///
 /// A value is percent-encoded in the path, the query and the fragment, where it can also be no dot segment;
 /// in the host it must be letters, digits, `-` and `.`. A template that begins with a name stands for a
-/// service whose address the provider tells: that value must be an `https` URL itself, without a query.
+/// service whose address the provider tells: that value must be an `https` origin, without a path. It may
+/// have come through the browser, and a path of the user's choice would be sent the client's secret.
 ///
 /// # Errors
 /// [`Failure::Misconfigured`] when there is no value for a name, and when what comes out is no proper URL;
@@ -156,10 +157,11 @@ pub fn expand<'v>(template: &str, value: impl Fn(&str) -> Option<&'v str>) -> Re
         let unfit = |why: &str| Failure::provider_error(format!("the value of `{name}` {why}"));
         if url.is_empty() {
             check(value).map_err(unfit)?;
-            if value.contains(['?', '#']) {
-                return Err(unfit("has a query or a fragment"));
+            let origin = value.strip_suffix('/').unwrap_or(value);
+            if after_authority(origin) {
+                return Err(unfit("is more than `https://` and a host"));
             }
-            url.push_str(value.trim_end_matches('/'));
+            url.push_str(origin);
         } else if after_authority(&url) {
             if value.is_empty() || value == "." || value == ".." {
                 return Err(unfit("is not fit for a URL"));
@@ -256,11 +258,13 @@ mod tests {
     #[test]
     fn a_service_whose_address_the_provider_tells() {
         assert_eq!(expand_with("${x}/token", "https://eu.example").unwrap(), "https://eu.example/token");
-        assert_eq!(
-            expand_with("${x}/token", "https://eu.example/api/").unwrap(),
-            "https://eu.example/api/token"
-        );
+        assert_eq!(expand_with("${x}/token", "https://eu.example/").unwrap(), "https://eu.example/token");
         for value in [
+            "https://eu.example/api",
+            "https://eu.example/api/",
+            "https://eu.example//",
+            "https://eu.example/..",
+            "https://eu.example#x",
             "http://eu.example",
             "eu.example",
             "https://u@eu.example",

@@ -26,6 +26,8 @@ const URL_BYTES: usize = 16 << 10;
 const BODY: usize = 1 << 20;
 /// Bytes of the header fields of an answer.
 const ANSWER_FIELD_BYTES: u32 = 64 << 10;
+/// The longest segment of a path that the log shows.
+const SHOWN_SEGMENT: usize = 24;
 /// How long a connection is kept that nobody uses.
 const IDLE: Duration = Duration::from_secs(30);
 
@@ -115,6 +117,7 @@ impl HttpDoor {
         };
         let port = url.port().unwrap_or(usual);
         if !self.hosts.allowed.iter().any(|pattern| pattern.covers(host, port, usual)) {
+            let host: String = host.chars().take(253).collect();
             return Err(format!("{host}:{port} is not among providers.allowed_hosts"));
         }
         let client = if loopback {
@@ -170,7 +173,7 @@ impl Door for HttpDoor {
         let started = Instant::now();
         let (url, client) = self.admit(request.url.expose_secret()).map_err(DoorFault::Denied)?;
         let (method, timeout) = (request.method, request.timeout);
-        let (host, path) = (url.host_str().unwrap_or_default().to_owned(), url.path().to_owned());
+        let (host, path) = (url.host_str().unwrap_or_default().to_owned(), shown(url.path()));
         // The client's own timeout leaves the time between its phases out.
         let ended = tokio::time::timeout(timeout, self.exchange(client, url, request)).await;
         let ended = ended.unwrap_or(Err(DoorFault::Timeout));
@@ -190,6 +193,13 @@ impl Door for HttpDoor {
         }
         ended
     }
+}
+
+/// `path` for the log: without the segments that are long enough to be tokens, which some providers want
+/// there.
+fn shown(path: &str) -> String {
+    let short = |segment| if str::len(segment) > SHOWN_SEGMENT { "…" } else { segment };
+    path.split('/').map(short).collect::<Vec<_>>().join("/")
 }
 
 /// A body that is wiped when it has been sent.
@@ -250,6 +260,42 @@ mod tests {
         let error = public.get("https://localhost:1/?secret").send().await.unwrap_err();
         let fault = fault(error);
         assert!(matches!(&fault, DoorFault::Denied(why) if why.contains("may not be called")), "{fault}");
+    }
+
+    #[tokio::test]
+    async fn a_name_that_the_plugin_gives_itself_replaces_ours() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let pattern =
+            HostPattern { host: "127.0.0.1".to_owned(), wildcard: false, port: Some(address.port()) };
+        let hosts = Hosts { provider: "bank".to_owned(), allowed: vec![pattern], loopback: true };
+        let door = HttpDoor::new(hosts, None).unwrap();
+        let request = DoorRequest {
+            method: "GET",
+            url: format!("http://{address}/").into(),
+            headers: vec![("User-Agent".to_owned(), "app:1 (by /u/ann)".into())],
+            body: Zeroizing::default(),
+            timeout: Duration::from_secs(10),
+            max_bytes: 1,
+        };
+        let serve = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = vec![0; 4096];
+            let length = stream.read(&mut head).await.unwrap();
+            stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
+            String::from_utf8(head[..length].to_vec()).unwrap().to_ascii_lowercase()
+        };
+        let (head, answer) = tokio::join!(serve, door.send(request));
+        assert_eq!(answer.map(|answer| answer.status), Ok(204));
+        assert_eq!(head.matches("user-agent:").count(), 1, "{head}");
+        assert!(head.contains("user-agent: app:1 (by /u/ann)\r\n"), "{head}");
+    }
+
+    #[test]
+    fn no_token_in_a_path_is_logged() {
+        assert_eq!(shown("/oauth/v1/refresh-tokens/hunter2-hunter2-hunter2-x"), "/oauth/v1/refresh-tokens/…");
+        assert_eq!(shown("/"), "/");
     }
 
     #[test]

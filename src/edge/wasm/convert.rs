@@ -9,7 +9,7 @@ use url::Url;
 
 use super::bindings::exports::palisade::provider::plugin::{Authorization as WitAuthorization, Description};
 use super::bindings::palisade::provider::types;
-use super::lines::escaped;
+use super::lines::{escaped, is_plain};
 use crate::config::HostPattern;
 use crate::domain::connection::{Account, MAX_REASON};
 use crate::ports::{
@@ -57,8 +57,14 @@ pub(super) fn parameters(described: &Description) -> Result<Vec<Parameter>, Stri
     });
     let of_settings = described.settings.iter().flat_map(|setting| [&setting.name, &setting.summary]);
     let mut all = texts.chain(of_parameters).chain(of_settings).chain(&described.hosts);
-    if all.any(|text| text.len() > DESCRIBED_TEXT) {
-        return Err(format!("its description has a text of more than {DESCRIBED_TEXT} bytes"));
+    // Logs, terminals and pages show them.
+    if all.any(|text| text.len() > DESCRIBED_TEXT || !is_plain(text)) {
+        return Err(format!(
+            "its description has a text of more than {DESCRIBED_TEXT} bytes, or with control characters"
+        ));
+    }
+    if described.docs.as_ref().is_some_and(|docs| !is_web_page(docs)) {
+        return Err("its description names documentation that is no URL of a web page".to_owned());
     }
     let lists = [described.parameters.len(), described.settings.len(), described.hosts.len()];
     if lists.iter().any(|count| *count > DESCRIBED) {
@@ -95,6 +101,11 @@ pub(super) fn parameters(described: &Description) -> Result<Vec<Parameter>, Stri
         parameters.push(Parameter { info, pattern });
     }
     Ok(parameters)
+}
+
+/// Whether `text` may be made a link of: `javascript:` is a URL, too.
+fn is_web_page(text: &str) -> bool {
+    Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "https" | "http"))
 }
 
 /// Whether what a user gave is what `parameters` ask for.
@@ -336,11 +347,12 @@ fn scopes(scopes: &[String]) -> Result<(), String> {
     Ok(())
 }
 
-/// Whose account it is.
+/// Whose account it is. Where a user chooses which of the `allowed` hosts is asked, nobody vouches for an
+/// address: whoever has a host below a wildcard could answer with anybody's.
 ///
 /// # Errors
 /// What is wrong with it.
-pub(super) fn account(account: types::Account) -> Result<Account, String> {
+pub(super) fn account(account: types::Account, allowed: &[HostPattern]) -> Result<Account, String> {
     let fits = |text: &String, most: usize| text.len() <= most && !text.chars().any(char::is_control);
     let subject = &account.subject;
     if subject.is_empty() || !fits(subject, 255) {
@@ -352,7 +364,9 @@ pub(super) fn account(account: types::Account) -> Result<Account, String> {
     }
     Ok(Account {
         subject: account.subject,
-        email_verified: account.email_verified && account.email.is_some(),
+        email_verified: account.email_verified
+            && account.email.is_some()
+            && !allowed.iter().any(|pattern| pattern.wildcard),
         email: account.email,
         name: account.name,
     })
@@ -388,6 +402,51 @@ mod tests {
             ["a.test", "A.test:443", "*.b.test", "x.*.b.test", "c.test:8443", "b.test", "*.a.test", "c.test"];
         let described = described.map(str::to_owned);
         assert_eq!(unlisted(&described, &allowed), ["b.test", "*.a.test", "c.test"]);
+    }
+
+    #[test]
+    fn nobody_vouches_for_an_address_where_users_choose_the_host() {
+        let allowed = |wildcard| [HostPattern { host: "a.test".to_owned(), wildcard, port: None }];
+        for (email, wildcard, verified) in
+            [(Some("a@b.test"), false, true), (Some("a@b.test"), true, false), (None, false, false)]
+        {
+            let said = types::Account {
+                subject: "1".to_owned(),
+                email: email.map(str::to_owned),
+                email_verified: true,
+                name: None,
+            };
+            assert_eq!(account(said, &allowed(wildcard)).unwrap().email_verified, verified, "{email:?}");
+        }
+    }
+
+    #[test]
+    fn a_description_is_plain_text_and_its_documentation_a_web_page() {
+        let described = |docs: &str, example: &str| Description {
+            display_name: "A".to_owned(),
+            version: "1".to_owned(),
+            docs: Some(docs.to_owned()),
+            settings: Vec::new(),
+            parameters: vec![super::super::bindings::exports::palisade::provider::plugin::Parameter {
+                name: "shop".to_owned(),
+                summary: "The shop".to_owned(),
+                pattern: "a".to_owned(),
+                example: Some(example.to_owned()),
+                required: true,
+            }],
+            scopes: Vec::new(),
+            hosts: Vec::new(),
+            can_refresh: false,
+            can_revoke: false,
+            can_identify: false,
+        };
+        assert!(parameters(&described("https://a.test/docs", "b")).is_ok());
+        for docs in ["javascript:alert(1)", "data:text/html,x", "docs", ""] {
+            assert!(parameters(&described(docs, "b")).is_err(), "{docs}");
+        }
+        for example in ["a\nb", "a\u{1b}[2J", "a\u{202e}b"] {
+            assert!(parameters(&described("https://a.test", example)).is_err(), "{example:?}");
+        }
     }
 
     #[test]

@@ -43,18 +43,28 @@ pub(super) struct Draft {
     url: Zeroizing<String>,
     headers: Vec<(String, Zeroizing<String>)>,
     body: Zeroizing<Vec<u8>>,
+    /// What no answer may tell the plugin: the secret, and what was made of it.
+    credentials: Vec<SecretString>,
+}
+
+/// A draft's URL, header fields and body, and what no answer to it may tell.
+pub(super) struct Parts {
+    pub(super) url: SecretString,
+    pub(super) headers: Vec<(String, SecretString)>,
+    pub(super) body: Zeroizing<Vec<u8>>,
+    pub(super) credentials: Vec<SecretString>,
 }
 
 impl Draft {
     pub(super) fn new(url: String, headers: Vec<(String, String)>, body: Vec<u8>) -> Draft {
         let headers = headers.into_iter().map(|(name, value)| (name, Zeroizing::new(value))).collect();
-        Draft { url: Zeroizing::new(url), headers, body: Zeroizing::new(body) }
+        Draft { url: Zeroizing::new(url), headers, body: Zeroizing::new(body), credentials: Vec::new() }
     }
 
-    pub(super) fn into_parts(mut self) -> (SecretString, Vec<(String, SecretString)>, Zeroizing<Vec<u8>>) {
+    pub(super) fn into_parts(self) -> Parts {
         let wrap = |mut text: Zeroizing<String>| SecretString::from(std::mem::take(&mut *text));
-        let headers = std::mem::take(&mut self.headers).into_iter();
-        (wrap(self.url), headers.map(|(name, value)| (name, wrap(value))).collect(), self.body)
+        let headers = self.headers.into_iter().map(|(name, value)| (name, wrap(value))).collect();
+        Parts { url: wrap(self.url), headers, body: self.body, credentials: self.credentials }
     }
 
     fn header(&self, wanted: &str) -> Option<&str> {
@@ -74,13 +84,17 @@ pub(super) fn apply(
     assertions: &dyn Assertions,
     now: UnixTime,
 ) -> Result<Draft, String> {
+    draft.credentials.extend(client.secret.clone());
     match auth {
         ClientAuth::None => {}
         ClientAuth::Basic(encoding) => {
             if draft.header("authorization").is_some() {
                 return Err("basic client authentication beside an authorization header".to_owned());
             }
-            draft.headers.push(("authorization".to_owned(), basic(client, encoding)?));
+            let encoded = basic(client, encoding)?;
+            draft.credentials.push(encoded.as_str().into());
+            let value = Zeroizing::new(format!("Basic {}", &*encoded));
+            draft.headers.push(("authorization".to_owned(), value));
         }
         ClientAuth::Post(names) => {
             let parameters = credential_parameters(client, names)?;
@@ -92,6 +106,7 @@ pub(super) fn apply(
         ClientAuth::PrivateKeyJwt(asked) => {
             let parameter = asked.parameter.clone();
             let jwt = signed(asked, client, assertions, now)?;
+            draft.credentials.push(jwt.as_str().into());
             let parameters = match parameter {
                 Some(name) => vec![(name, jwt)],
                 None => vec![
@@ -107,14 +122,14 @@ pub(super) fn apply(
 
 type Parameters = Vec<(String, Zeroizing<String>)>;
 
+/// What `Authorization: Basic` is followed by.
 fn basic(client: &Client, encoding: BasicEncoding) -> Result<Zeroizing<String>, String> {
     let (id, secret) = (client.id.expose_secret(), client.secret()?);
     let joined = Zeroizing::new(match encoding {
         BasicEncoding::Form => format!("{}:{}", &*form_encoded(id), &*form_encoded(secret)),
         BasicEncoding::Raw => format!("{id}:{secret}"),
     });
-    let encoded = Zeroizing::new(STANDARD.encode(joined.as_bytes()));
-    Ok(Zeroizing::new(format!("Basic {}", &*encoded)))
+    Ok(Zeroizing::new(STANDARD.encode(joined.as_bytes())))
 }
 
 fn credential_parameters(

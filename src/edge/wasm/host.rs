@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
+use super::answers;
 use super::bindings::palisade::provider::http::{Method, Request, Response, SendError};
 use super::bindings::palisade::provider::{clock, http, log, types};
-use super::credentials::{self, Client};
+use super::credentials::{self, Client, Parts};
 use super::limits::Limiter;
 use super::lines::Lines;
 use crate::config::PluginLimits;
@@ -129,7 +130,7 @@ impl State {
             Ok(draft) => draft,
             Err(why) => return denied(why),
         };
-        let (url, headers, body) = draft.into_parts();
+        let Parts { url, headers, body, credentials } = draft.into_parts();
         let request = DoorRequest {
             method: method(request.method),
             url,
@@ -142,11 +143,20 @@ impl State {
         let answer = self.around.door.send(request).await;
         self.waiting = false;
         match answer {
-            Ok(mut answer) => Ok(Response {
-                status: answer.status,
-                headers: answer.headers,
-                body: std::mem::take(&mut *answer.body),
-            }),
+            Ok(answer) => {
+                let (mut answer, withheld) = answers::shown(answer, &credentials);
+                if withheld {
+                    self.lines.say(
+                        "an answer repeats the client's credentials: the plugin gets it without them, and the \
+                         provider should not be sent them there",
+                    );
+                }
+                Ok(Response {
+                    status: answer.status,
+                    headers: answer.headers,
+                    body: std::mem::take(&mut *answer.body),
+                })
+            }
             Err(DoorFault::Denied(why)) => denied(why),
             Err(DoorFault::Timeout) => Err(SendError::Timeout),
             Err(DoorFault::Unreachable(why)) => Err(SendError::Unreachable(why)),
@@ -174,8 +184,7 @@ impl http::Host for State {
         let outcome = match &answer {
             Ok(_) => "ok",
             Err(SendError::Denied(why)) => {
-                let provider = &*self.around.provider;
-                tracing::warn!(provider, "a request of the plugin's was not made: {why}");
+                self.lines.say(&format!("a request of the plugin's was not made: {why}"));
                 "denied"
             }
             Err(SendError::Timeout) => "timeout",
@@ -206,5 +215,121 @@ impl clock::Host for State {
 impl WasiView for State {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::bindings::palisade::provider::http::{
+        ClientAuth, CredentialParameters, Host as _, Place,
+    };
+    use super::*;
+    use crate::domain::time::UnixTime;
+    use crate::ports::{Assertion, DoorResponse, Ended, SignError};
+    use secrecy::{ExposeSecret, SecretString};
+
+    struct Fake;
+
+    impl Assertions for Fake {
+        fn sign(&self, _: &SecretString, _: &Assertion, _: UnixTime) -> Result<String, SignError> {
+            Ok("head.claims.signature".to_owned())
+        }
+    }
+
+    impl Clock for Fake {
+        fn now(&self) -> UnixTime {
+            UnixTime(7)
+        }
+    }
+
+    impl Meter for Fake {
+        fn ended(&self, _: &Ended<'_>) {}
+        fn token_cache(&self, _: bool) {}
+        fn store_call(&self, _: &'static str, _: Duration, _: bool) {}
+        fn mail(&self, _: &'static str) {}
+        fn password(&self, _: Duration, _: Duration) {}
+        fn jwks_fetch(&self, _: &str, _: bool) {}
+        fn provider_call(&self, _: &str, _: &'static str, _: &'static str, _: Duration) {}
+        fn provider_request(&self, _: &str, _: &'static str) {}
+        fn plugin_reload(&self, _: &str, _: &'static str) {}
+    }
+
+    /// Sends everybody on to the same place with what they came with, and repeats it in the body.
+    #[async_trait::async_trait]
+    impl Door for Fake {
+        async fn send(&self, request: DoorRequest) -> Result<DoorResponse, DoorFault> {
+            let url = request.url.expose_secret();
+            let fields = request.headers.iter().map(|(_, value)| value.expose_secret());
+            let sent = String::from_utf8_lossy(&request.body).into_owned();
+            let body = fields.map(str::to_owned).chain([sent]).collect::<Vec<_>>().join("\n");
+            Ok(DoorResponse {
+                status: 307,
+                headers: vec![("location".to_owned(), url.replace("a.test", "b.test"))],
+                body: body.into_bytes().into(),
+            })
+        }
+    }
+
+    fn state(online: bool) -> State {
+        let around = Surroundings {
+            provider: "bank".into(),
+            client: Client { id: "client-1".into(), secret: Some("hunter2 hunter2/&".into()) },
+            door: Arc::new(Fake),
+            limits: PluginLimits { requests: 1000, ..PluginLimits::default() },
+            assertions: Arc::new(Fake),
+            clock: Arc::new(Fake),
+            meter: Arc::new(Fake),
+            witness: None,
+        };
+        State::new(Arc::new(around), Instant::now() + Duration::from_secs(600), online)
+    }
+
+    async fn send(state: &mut State, client_auth: ClientAuth) -> Result<Response, SendError> {
+        let url = "https://a.test/token?x=1".to_owned();
+        let request =
+            Request { method: Method::Post, url, headers: Vec::new(), body: Vec::new(), client_auth };
+        // The outer error would end the call.
+        state.send(request).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_repeats_credentials_comes_without_them() {
+        use super::super::bindings::palisade::provider::http::{Assertion, BasicEncoding};
+        let post = |place| {
+            ClientAuth::Post(CredentialParameters { id: None, secret: "client_secret".to_owned(), place })
+        };
+        let jwt = ClientAuth::PrivateKeyJwt(Assertion {
+            algorithm: None,
+            key_id: None,
+            issuer: None,
+            subject: None,
+            audience: "aud".to_owned(),
+            lifetime: 60,
+            claims: "{}".to_owned(),
+            parameter: None,
+        });
+        for auth in [
+            post(Place::Query),
+            post(Place::Body),
+            ClientAuth::Basic(BasicEncoding::Form),
+            ClientAuth::Basic(BasicEncoding::Raw),
+            jwt,
+        ] {
+            let in_query = matches!(&auth, ClientAuth::Post(names) if names.place == Place::Query);
+            let answer = send(&mut state(true), auth).await.unwrap();
+            assert_eq!((answer.status, answer.headers.is_empty()), (307, in_query));
+            assert!(answer.body.is_empty(), "{:?}", String::from_utf8_lossy(&answer.body));
+        }
+        let answer = send(&mut state(true), ClientAuth::None).await.unwrap();
+        assert_eq!(answer.headers, [("location".to_owned(), "https://b.test/token?x=1".to_owned())]);
+    }
+
+    #[tokio::test]
+    async fn a_plugin_that_insists_on_requests_does_not_fill_the_log() {
+        let mut state = state(false);
+        for _ in 0..1000 {
+            assert!(matches!(send(&mut state, ClientAuth::None).await, Err(SendError::Denied(_))));
+        }
+        assert_eq!(state.lines.left(), 0);
     }
 }

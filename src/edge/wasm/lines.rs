@@ -1,4 +1,4 @@
-//! What a plugin may write into the log: so many lines a call, each cut and escaped.
+//! What a plugin may write into the log, or make the host write: so many lines a call, each cut and escaped.
 
 use std::fmt::Write as _;
 use std::pin::Pin;
@@ -37,6 +37,20 @@ impl Lines {
         self.lock().write(level, message);
     }
 
+    /// A line of the host's own about what the plugin does.
+    pub(super) fn say(&self, message: &str) {
+        let mut inner = self.lock();
+        if inner.spend() {
+            tracing::warn!(provider = &*inner.provider, "{}", escaped(message));
+        }
+    }
+
+    /// How many lines there may still be.
+    #[cfg(test)]
+    pub(super) fn left(&self) -> u32 {
+        self.lock().left
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
         // Every change of it is whole.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -44,20 +58,27 @@ impl Lines {
 }
 
 impl Inner {
-    fn write(&mut self, level: Level, message: &str) {
+    /// Whether there may be one line more.
+    fn spend(&mut self) -> bool {
         if self.left == 0 {
-            return;
+            return false;
         }
         self.left -= 1;
-        let provider = &*self.provider;
         if self.left == 0 {
             tracing::warn!(
-                provider,
+                provider = &*self.provider,
                 lines = LINES,
                 "the plugin writes too much; the rest of this call is left out"
             );
+        }
+        self.left > 0
+    }
+
+    fn write(&mut self, level: Level, message: &str) {
+        if !self.spend() {
             return;
         }
+        let provider = &*self.provider;
         let message = escaped(message);
         match level {
             Level::Debug => tracing::debug!(provider, "plugin: {message}"),
@@ -92,14 +113,27 @@ impl Drop for Inner {
     }
 }
 
+/// Whether `c` ends a line or changes the direction of writing (Unicode UAX #9 §2) without being a control
+/// character.
+fn turns(c: char) -> bool {
+    matches!(
+        c,
+        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+    )
+}
+
+/// Whether `text` is one line that reads as it is written.
+pub(super) fn is_plain(text: &str) -> bool {
+    !text.chars().any(|c| c.is_control() || turns(c))
+}
+
 /// `text` cut at [`LINE`] bytes, and without anything that could look like another line or turn the
 /// writing around.
 pub(super) fn escaped(text: &str) -> String {
     let cut = &text[..text.floor_char_boundary(LINE)];
     let mut out = String::with_capacity(cut.len());
     for c in cut.chars() {
-        let turns = matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}');
-        if c.is_control() || turns {
+        if c.is_control() || turns(c) {
             // Writing to a String cannot fail.
             let _ = write!(out, "{}", c.escape_default());
         } else {

@@ -6,12 +6,14 @@
 //!
 //! - [`engine`]: compiler, instance pool, threads and ticks. [`cache`]: compiled components on disk.
 //! - [`load`]: from bytes to linked code, or words that say why not.
-//! - [`host`], [`credentials`], [`lines`], [`limits`]: what a component is given, and how much of it.
+//! - [`host`], [`credentials`], [`answers`], [`lines`], [`limits`]: what a component is given, and how much
+//!   of it.
 //! - [`call`], [`plugin`], [`convert`]: one call, and what goes in and comes out.
 //! - [`Plugins`]: the configured providers, loaded, watched and replaced.
 //! - [`Bench`]: one component, tried before it is in service. [`interface`]: what its bytes tell.
 //!   [`exchange`], [`player`], [`recorder`], [`outcome`]: recorded exchanges, played and written.
 
+mod answers;
 mod bench;
 mod bindings;
 mod cache;

@@ -210,7 +210,8 @@ impl Plugin {
             let answer = run(self.callee(), "identity", move |guest, store| -> Answer<'_, _> {
                 Box::pin(async move { guest.call_identity(store, &connection, &tokens).await })
             });
-            convert::account(told_or(answer.await?, &secrets)?).map(Some).map_err(unusable)
+            let account = told_or(answer.await?, &secrets)?;
+            convert::account(account, &self.allowed_hosts).map(Some).map_err(unusable)
         };
         self.counted("identity", work).await
     }

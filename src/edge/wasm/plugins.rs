@@ -31,6 +31,9 @@ use crate::ports::{
 
 /// How often component files are looked at.
 const LOOK: Duration = Duration::from_secs(2);
+/// How long a provider waits for its component to be compiled. The largest that toolchains make take seconds;
+/// a function of a few megabytes can take the compiler minutes, and others would wait for it to start.
+const COMPILATION: Duration = Duration::from_secs(60);
 
 /// Makes the door of a provider.
 pub type Doors = Box<dyn Fn(&config::Provider) -> Result<Arc<dyn Door>, String> + Send + Sync>;
@@ -294,7 +297,7 @@ impl Plugins {
             // There, compiling has the low priority of plugins, too.
             threads.spawn_blocking(work).await.map_err(|error| error.to_string())?
         });
-        compiled.await.cloned()
+        in_time(compiled).await.cloned()
     }
 
     async fn prepare(&self, provider: &config::Provider, code: Arc<Code>) -> Result<Plugin, String> {
@@ -335,6 +338,13 @@ impl Plugins {
     }
 }
 
+/// What `compiling` comes to. Given up, the compiler goes on alone, at low priority: it cannot be stopped.
+async fn in_time<T>(compiling: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+    tokio::time::timeout(COMPILATION, compiling).await.unwrap_or_else(|_| {
+        Err(format!("it takes longer than {} to compile", humantime::format_duration(COMPILATION)))
+    })
+}
+
 fn stamp(path: &Path) -> Option<Stamp> {
     let found = fs::metadata(path).ok()?;
     Some((found.mtime(), found.mtime_nsec(), found.len(), found.ino()))
@@ -342,6 +352,10 @@ fn stamp(path: &Path) -> Option<Stamp> {
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {
     let failed = |error: std::io::Error| format!("{}: {error}", path.display());
+    // Opening a pipe waits for who writes into it, maybe for ever.
+    if !fs::metadata(path).map_err(failed)?.is_file() {
+        return Err(format!("{}: it is no file", path.display()));
+    }
     let mut bytes = Vec::new();
     let most = LARGEST as u64 + 1;
     fs::File::open(path).map_err(failed)?.take(most).read_to_end(&mut bytes).map_err(failed)?;
@@ -398,5 +412,17 @@ impl Providers for Plugins {
         current: CurrentTokens,
     ) -> Result<Option<Account>, ProviderFault> {
         self.plugin(&call.provider)?.identity(&call, &current).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_for_a_compiler_for_ever() {
+        let why = in_time(std::future::pending::<Result<(), String>>()).await.unwrap_err();
+        assert!(why.contains("longer than 1m to compile"), "{why}");
+        assert_eq!(in_time(async { Ok(7) }).await, Ok(7));
     }
 }

@@ -43,8 +43,10 @@ pub fn tokens(
     let answer = parse(&response.body);
     let fields = &settings.fields;
     let path = |path: &Option<String>, usual: &'static str| path.clone().unwrap_or_else(|| usual.to_owned());
-    let text = |own: &Option<String>, usual| json::text_at(&answer, &path(own, usual));
-    let seconds = |own: &Option<String>, usual| json::at(&answer, &path(own, usual)).and_then(json::seconds);
+    // `refresh_token: false` is none.
+    let text = |own: &Option<String>, usual| json::string_at(&answer, &path(own, usual));
+    // Nobody gives a token that has ended: zero stands for one that does not end.
+    let life = |path: &str| json::at(&answer, path).and_then(json::seconds).filter(|life| *life > 0);
 
     if let Some(failure) = refused(settings, response, &answer, secrets) {
         return Err(failure);
@@ -57,18 +59,16 @@ pub fn tokens(
         ))
     })?;
     let expires_at = fields.expires_at.as_ref().and_then(|path| json::at(&answer, path)).and_then(moment);
-    let usual_refresh_life =
-        || seconds(&None, "refresh_expires_in").or_else(|| seconds(&None, "refresh_token_expires_in"));
     Ok(Tokens {
         access_token,
         token_type: text(&fields.token_type, "token_type"),
-        expires_in: seconds(&fields.expires_in, "expires_in")
+        expires_in: life(&path(&fields.expires_in, "expires_in"))
             .or_else(|| expires_at.map(|end| end.saturating_sub(cx.now())))
             .or(settings.default_expires_in),
         refresh_token: text(&fields.refresh_token, "refresh_token"),
         refresh_expires_in: match &fields.refresh_expires_in {
-            Some(own) => json::at(&answer, own).and_then(json::seconds),
-            None => usual_refresh_life(),
+            Some(own) => life(own),
+            None => life("refresh_expires_in").or_else(|| life("refresh_token_expires_in")),
         },
         scopes: json::at(&answer, &path(&fields.scope, "scope"))
             .and_then(|granted| scopes(granted, settings)),
@@ -183,6 +183,9 @@ fn kept(cx: &Context<'_>, settings: &Settings, answer: &Value) -> Fields {
 /// A moment, in seconds since 1970: seconds, milliseconds, or RFC 3339.
 fn moment(value: &Value) -> Option<u64> {
     if let Some(number) = json::seconds(value) {
+        if number == 0 {
+            return None;
+        }
         // No token of the year 5138 is meant.
         return Some(if number > 100_000_000_000 { number / 1000 } else { number });
     }
@@ -210,6 +213,7 @@ mod tests {
         assert_eq!(moment(&json!("1767225600000")), Some(1_767_225_600));
         assert_eq!(moment(&json!("2026-01-01T01:00:00+01:00")), Some(1_767_225_600));
         assert_eq!(moment(&json!("tomorrow")), None);
+        assert_eq!(moment(&json!(0)), None);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::{Account, Context, CurrentTokens, Failure, json, jwt};
 /// [`Failure::ProviderError`] when there is no subject to be found; those of the request where one is made.
 pub fn identity(cx: &Context<'_>, settings: &Settings, current: &CurrentTokens) -> Result<Account, Failure> {
     match settings.identity {
-        IdentitySource::IdToken => account(&id_token(cx, current)?, settings),
+        IdentitySource::IdToken => account(&id_token(cx, settings, current)?, settings),
         IdentitySource::Userinfo => account(&userinfo(cx, settings, current)?, settings),
         IdentitySource::Answer => account(&json::object(cx.connection.kept.iter()), settings),
         IdentitySource::None => {
@@ -23,17 +23,23 @@ pub fn identity(cx: &Context<'_>, settings: &Settings, current: &CurrentTokens) 
     }
 }
 
-/// The claims of the connection's ID token, which is this client's.
+/// The claims of the connection's ID token, which is this client's and, where the settings name an issuer, of
+/// that one.
 ///
 /// # Errors
-/// [`Failure::ProviderError`] when there is none, or it is for somebody else.
-pub fn id_token(cx: &Context<'_>, current: &CurrentTokens) -> Result<Value, Failure> {
+/// [`Failure::ProviderError`] when there is none, or it is for or of somebody else.
+pub fn id_token(cx: &Context<'_>, settings: &Settings, current: &CurrentTokens) -> Result<Value, Failure> {
     let token = current.id_token.as_deref().ok_or_else(|| {
         Failure::provider_error("the provider gave no ID token; is the scope `openid` asked for?")
     })?;
     let claims = jwt::claims(token)?;
     if !jwt::is_for(&claims, &cx.connection.client_id) {
         return Err(Failure::provider_error("the ID token is for another client"));
+    }
+    if let Some(issuer) = &settings.issuer
+        && claims["iss"] != issuer.as_str()
+    {
+        return Err(Failure::provider_error("the ID token is of another issuer"));
     }
     Ok(claims)
 }
@@ -71,12 +77,17 @@ pub fn account(claims: &Value, settings: &Settings) -> Result<Account, Failure> 
     let fields = &settings.identity_fields;
     let path = |own: &Option<String>, usual: &str| own.clone().unwrap_or_else(|| usual.to_owned());
     let subject = path(&fields.subject, "sub");
+    // The usual flag is about the usual address, and about no other.
+    let usual = fields.email.as_deref().is_none_or(|path| path == "email");
+    let verified = fields.email_verified.as_deref().or_else(|| usual.then_some("email_verified"));
     Ok(Account {
-        subject: json::text_at(claims, &subject)
-            .ok_or_else(|| Failure::provider_error(format!("the provider's answer has no `{subject}`")))?,
-        email: json::text_at(claims, &path(&fields.email, "email")),
-        email_verified: json::at(claims, &path(&fields.email_verified, "email_verified"))
-            .is_some_and(json::flag),
+        subject: json::identifier_at(claims, &subject).ok_or_else(|| {
+            Failure::provider_error(format!(
+                "the provider's answer has no `{subject}` that is a text or a whole number"
+            ))
+        })?,
+        email: json::string_at(claims, &path(&fields.email, "email")),
+        email_verified: verified.and_then(|path| json::at(claims, path)).is_some_and(json::flag),
         name: json::text_at(claims, &path(&fields.name, "name")),
     })
 }

@@ -40,7 +40,8 @@ fn revoke_one(
         RevokeMethod::Get => Method::Get,
         RevokeMethod::Delete => Method::Delete,
     };
-    let in_query = method == Method::Get;
+    // The body of a DELETE means nothing (RFC 9110 §9.3.5), unless the operator knows better.
+    let in_query = method == Method::Get || (method == Method::Delete && settings.revoke_body.is_none());
     let auth = match settings.revoke_auth {
         None => Some(settings.client_auth),
         Some(RevokeAuth::Basic) => Some(ClientAuthMethod::Basic),
@@ -71,9 +72,7 @@ fn revoke_one(
             request = request.client_auth(auth);
         }
     }
-    if !fields.is_empty() {
-        request = with_fields(request, &fields, settings.revoke_body.unwrap_or(settings.body));
-    }
+    request = with_fields(request, &fields, in_query, settings.revoke_body.unwrap_or(settings.body));
     let response = cx.send(&with_headers(request, settings))?;
     if let Some(failure) = response.transient(cx.now()) {
         return Err(failure);

@@ -63,6 +63,7 @@ pub struct Settings {
     pub revoke_body: Option<BodyForm>,
 
     pub identity: IdentitySource,
+    pub issuer: Option<String>,
     pub userinfo_url: Option<String>,
     pub userinfo_headers: Fields,
     pub identity_fields: IdentityFields,
@@ -121,6 +122,7 @@ impl Default for Settings {
             revoke_auth: None,
             revoke_body: None,
             identity: IdentitySource::default(),
+            issuer: None,
             userinfo_url: None,
             userinfo_headers: Fields::default(),
             identity_fields: IdentityFields::default(),
@@ -532,6 +534,7 @@ pub(super) const KNOWN: &[(&str, &str, bool)] = &[
     ("revoke_auth", "As client_auth, or bearer.", false),
     ("revoke_body", "form or json.", false),
     ("identity", "Where the identity is: id_token, userinfo, answer, none.", false),
+    ("issuer", "The `iss` that ID tokens and callbacks must have.", false),
     ("userinfo_url", "Asked with the access token.", false),
     ("userinfo_headers", "Further header fields of that request.", false),
     ("identity_fields", "Where things are in the identity.", false),

@@ -26,6 +26,12 @@ pub fn exchange(
     {
         return Err(Failure::provider_error(format!("`{name}` of the callback is too long to keep")));
     }
+    // RFC 9207 §2.4: the code would go to one provider, and be another's.
+    if let (Some(issuer), Some(from)) = (&settings.issuer, callback.get("iss"))
+        && from != issuer
+    {
+        return Err(Failure::provider_error("the callback comes from another issuer"));
+    }
     let kept: Fields =
         settings.callback_keep.iter().filter_map(|name| Some((name.as_str(), given(name)?))).collect();
     let values = Values::and(cx, &kept);
@@ -125,7 +131,7 @@ pub fn send_to_token_endpoint(
     let (auth, own) = client_auth(settings, settings.client_auth, &cx.connection.client_id, url, in_query);
     let all: Fields = fields.iter().chain(own.iter()).collect();
     let request = Request::new(settings.method.as_method(), url).client_auth(auth);
-    cx.send(&with_headers(with_fields(request, &all, settings.body), settings))
+    cx.send(&with_headers(with_fields(request, &all, in_query, settings.body), settings))
 }
 
 /// `current` with an access token that is good now, for providers that revoke by one: an ended one is

@@ -109,12 +109,13 @@ pub fn client_auth(
     (auth, own)
 }
 
-/// A request with `fields` where they go.
-pub(super) fn with_fields(request: Request, fields: &Fields, body: BodyForm) -> Request {
-    match (request.method, body) {
-        (Method::Get, _) => request.query(fields),
-        (_, BodyForm::Form) => request.form(fields),
-        (_, BodyForm::Json) => request.json(&json::object(fields.iter())),
+/// A request with `fields` where they go. Without any it has no body.
+pub(super) fn with_fields(request: Request, fields: &Fields, in_query: bool, body: BodyForm) -> Request {
+    match body {
+        _ if fields.is_empty() => request,
+        _ if in_query => request.query(fields),
+        BodyForm::Form => request.form(fields),
+        BodyForm::Json => request.json(&json::object(fields.iter())),
     }
 }
 
