@@ -109,7 +109,7 @@ DIST = palisade-$(VERSION)-$(shell uname -s | tr A-Z a-z)-$(shell uname -m)
 dist: deps ## an archive to install from: the binary, the configuration, the documents, and its checksum
 	$(CARGO) build --locked --release
 	rm -rf target/dist && mkdir -p target/dist/$(DIST)
-	cp config.toml README.md ARCHITECTURE.md CHANGELOG.md LICENSE target/dist/$(DIST)/
+	cp -r config.toml README.md ARCHITECTURE.md CHANGELOG.md LICENSE docs wit target/dist/$(DIST)/
 	strip -o target/dist/$(DIST)/palisade target/release/palisade
 	tar -C target/dist -czf target/dist/$(DIST).tar.gz $(DIST)
 	cd target/dist && sha256sum $(DIST).tar.gz > $(DIST).tar.gz.sha256

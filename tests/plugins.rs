@@ -13,6 +13,7 @@ use palisade::config::{Component, HostPattern, PluginLimits};
 use palisade::ports::{Authorization, ProviderFault, Providers as _};
 use secrecy::ExposeSecret;
 use serde_json::json;
+use sha2::{Digest as _, Sha256};
 use support::neighbours::{Scripted, nowhere, read_head};
 use support::plugins::{
     HOSTILE, Host, Neighbour, SECRET, access_token, call, current, local, logged, mode, pkce, provider,
@@ -40,6 +41,12 @@ fn misconfigured(fault: &ProviderFault) -> &str {
         ProviderFault::Misconfigured(text) => text,
         other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn the_component_is_the_one_that_its_note_speaks_of() {
+    let sha256: String = Sha256::digest(HOSTILE).iter().map(|byte| format!("{byte:02x}")).collect();
+    assert!(include_str!("fixtures/README.md").contains(&sha256), "tests/fixtures/README.md: {sha256}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
