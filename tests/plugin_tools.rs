@@ -7,20 +7,7 @@ use std::path::Path;
 use std::process::Output;
 
 use support::binary::{palisade, run};
-use wit_component::{ComponentEncoder, StringEncoding, dummy_module, embed_component_metadata};
-use wit_parser::{LiftLowerAbi, ManglingAndAbi, Resolve};
-
-const WIT: &str = include_str!("../wit/provider.wit");
-
-/// A component for the world `provider` of `wit`, whose functions all trap.
-fn component(wit: &str) -> Vec<u8> {
-    let mut resolve = Resolve::default();
-    let package = resolve.push_source("test.wit", wit).unwrap();
-    let world = resolve.select_world(&[package], Some("provider")).unwrap();
-    let mut module = dummy_module(&resolve, world, ManglingAndAbi::Legacy(LiftLowerAbi::Sync));
-    embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).unwrap();
-    ComponentEncoder::default().validate(true).module(&module).unwrap().encode().unwrap()
-}
+use support::components::{WIT, of as component};
 
 /// The WIT with one place changed.
 fn changed(from: &str, to: &str) -> String {

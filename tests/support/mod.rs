@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each suite uses its part")]
 
 pub mod binary;
+pub mod components;
 pub mod keys;
 pub mod neighbours;
 pub mod plugins;

@@ -285,7 +285,10 @@ fn hosts(exchange: &Exchange) -> Vec<HostPattern> {
         Outcome::Visit(url) => Some(url),
         _ => None,
     };
-    let urls = exchange.requests.iter().map(|request| &request.url).chain(visited);
+    // What an operator would list: where requests go, and what the settings name.
+    let set = exchange.settings.values().filter_map(serde_json::Value::as_str);
+    let urls =
+        exchange.requests.iter().map(|request| &request.url).chain(visited).map(String::as_str).chain(set);
     urls.filter_map(|text| {
         let url = url::Url::parse(text).ok()?;
         Some(HostPattern { host: url.host_str()?.to_owned(), wildcard: false, port: url.port() })

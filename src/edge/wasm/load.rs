@@ -16,6 +16,9 @@ pub(super) struct Code {
     pub(super) sha256: [u8; 32],
 }
 
+/// The longest text about the faults of a component, in bytes.
+const MOST_TOLD: usize = 2000;
+
 /// The SHA-256 of a component's bytes.
 pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {
     Sha256::digest(bytes).into()
@@ -61,7 +64,13 @@ fn or_plainly(bytes: &[u8], what: &str, error: &wasmtime::Error) -> String {
 }
 
 fn told(faults: Vec<Fault>) -> String {
-    faults.iter().map(Fault::to_string).collect::<Vec<_>>().join("; ")
+    let mut text = faults.iter().map(Fault::to_string).collect::<Vec<_>>().join("; ");
+    // A component can have as many faults as it likes; `palisade plugin check` tells them all.
+    if text.len() > MOST_TOLD {
+        text.truncate(text.floor_char_boundary(MOST_TOLD));
+        text.push_str(" … (`palisade plugin check` tells the rest)");
+    }
+    text
 }
 
 /// Whether it imports nothing that is not served, and exports the plugin: by names, which is all that a
