@@ -12,6 +12,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use conformance::{all, connection, link, mail, revocation, session, token, user};
 use palisade::domain::connection::Connection;
@@ -25,15 +26,27 @@ use palisade::ports::{Change, CommitError, Revocations, Store};
 const CRASH_CHILD: &str = "PALISADE_CRASH_CHILD";
 const CRASH_RUN: &str = "PALISADE_CRASH_RUN";
 
+/// The store, as soon as its lock is free: a child that another test is just starting has a copy of every file
+/// that is open here, locks and all, until it has become the program that it shall be.
+fn open(dir: &Path) -> Arc<SledStore> {
+    let end = Instant::now() + Duration::from_secs(10);
+    loop {
+        match SledStore::open(dir) {
+            Err(OpenError::Locked { .. }) if Instant::now() < end => std::thread::yield_now(),
+            opened => return opened.unwrap(),
+        }
+    }
+}
+
 #[tokio::test]
 async fn sled_conforms() {
-    conformance::suite(|dir| SledStore::open(dir).unwrap()).await;
+    conformance::suite(|dir| open(dir)).await;
 }
 
 #[tokio::test]
 async fn a_decorated_store_conforms() {
     conformance::suite(|dir| {
-        let store = SledStore::open(dir).unwrap();
+        let store = open(dir);
         Arc::new(RevokingStore::new(store, Arc::new(RevocationCache::new()), Box::new(|| ())))
     })
     .await;
@@ -317,7 +330,7 @@ async fn nothing_acknowledged_is_lost_by_a_kill() {
         }
         child.wait().unwrap();
         assert!(seen >= enough, "round {round}: the child ended by itself after {seen}");
-        promised.holds(&SledStore::open(dir.path()).unwrap()).await;
+        promised.holds(&open(dir.path())).await;
     }
     let Promised { tokens, versions, sessions, users, done, refreshed, connected, disconnected } = promised;
     let seen = [
@@ -345,7 +358,7 @@ fn a_second_open_names_the_holder() {
         "{text}"
     );
     drop(first);
-    SledStore::open(dir.path()).unwrap();
+    open(dir.path());
 }
 
 async fn filled(dir: &Path) {
