@@ -91,10 +91,7 @@ impl Running {
 /// What kept it from that, as one printable text.
 pub(super) fn start(config: &Config, data_dir: &Path, wanted: Wanted) -> Result<Running, String> {
     let Wanted { store, signer, clock, meter } = wanted;
-    let secret = data_dir::secret(data_dir, OPAQUE_KEY_FILE)?;
-    let key = data_dir::key(&secret)
-        .map_err(|why| format!("the secret in {}: {why}", data_dir.join(OPAQUE_KEY_FILE).display()))?;
-    let key = Arc::new(ServerKey::new(key));
+    let key = Arc::new(ServerKey::new(data_dir::key(data_dir, OPAQUE_KEY_FILE)?));
     let audit = Arc::new(AuditLog::start(config.log.audit.clone(), Arc::clone(&store)));
     let (tasks, mails) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let tokens = &config.tokens;

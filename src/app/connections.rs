@@ -80,18 +80,24 @@ fn faults(plugins: &Plugins) -> Vec<String> {
 /// # Errors
 /// The system refuses what plugins need, as one printable text.
 pub(crate) async fn provider_faults(config: &Config) -> Result<Vec<(&config::Provider, String)>, String> {
-    let wiring = Wiring {
-        doors: Box::new(door),
-        assertions: Arc::new(ClientAssertions::default()),
-        clock: Arc::new(SystemClock),
-        meter: Arc::new(Metrics::new(env!("CARGO_PKG_VERSION")).map_err(|error| error.to_string())?),
-        built_in: SHIPPED.to_vec(),
-        redirect_uri: callback_url(config),
-        cache: None,
-    };
+    let metrics = Metrics::new(env!("CARGO_PKG_VERSION")).map_err(|error| error.to_string())?;
+    let wiring = wiring(config, Arc::new(SystemClock), Arc::new(metrics), None);
     let plugins = Plugins::start(&config.providers, wiring).await?;
     let faults = config.providers.iter().map(|provider| (provider, plugins.fault(&provider.name)));
     Ok(faults.filter_map(|(provider, fault)| Some((provider, fault?))).collect())
+}
+
+/// What the plugin host works with.
+fn wiring(config: &Config, clock: Arc<dyn Clock>, meter: Arc<dyn Meter>, cache: Option<CacheAt>) -> Wiring {
+    Wiring {
+        doors: Box::new(door),
+        assertions: Arc::new(ClientAssertions::default()),
+        clock,
+        meter,
+        built_in: SHIPPED.to_vec(),
+        redirect_uri: callback_url(config),
+        cache,
+    }
 }
 
 /// What takes effect at the next start only.
@@ -141,18 +147,8 @@ pub(super) async fn start(
     let vault = KeyRing::new(&vault_keys(config, data_dir, notices)?)?;
     let webhook = SignedWebhook::new(config.connections.webhook.as_ref(), fetch, Arc::clone(&clock))?;
     let folder = config.connections.cache.clone().unwrap_or_else(|| data_dir.join(CACHE_FOLDER));
-    let key = data_dir::secret(data_dir, CACHE_KEY_FILE)?;
-    let key = data_dir::key(&key)
-        .map_err(|why| format!("the secret in {}: {why}", data_dir.join(CACHE_KEY_FILE).display()))?;
-    let wiring = Wiring {
-        doors: Box::new(door),
-        assertions: Arc::new(ClientAssertions::default()),
-        clock: Arc::clone(&clock),
-        meter,
-        built_in: SHIPPED.to_vec(),
-        redirect_uri: callback_url(config),
-        cache: Some(CacheAt { folder, key }),
-    };
+    let cache = CacheAt { folder, key: data_dir::key(data_dir, CACHE_KEY_FILE)? };
+    let wiring = wiring(config, Arc::clone(&clock), meter, Some(cache));
     let plugins = Plugins::start(&config.providers, wiring).await?;
     notices.extend(faults(&plugins));
     let shared = accounts.shared();

@@ -52,11 +52,16 @@ pub fn secret(folder: &Path, name: &str) -> Result<SecretString, String> {
     Ok(text.to_string().into())
 }
 
-/// The bytes of a secret that [`secret`] made.
+/// The bytes of the secret in the file `name` of the folder, made now like [`secret`] when there is none.
 ///
 /// # Errors
-/// It is not 32 bytes of base64url.
-pub fn key(secret: &SecretString) -> Result<Zeroizing<[u8; BYTES]>, String> {
+/// As [`secret`]; or the file holds no 32 bytes of base64url.
+pub fn key(folder: &Path, name: &str) -> Result<Zeroizing<[u8; BYTES]>, String> {
+    let failed = |why| format!("the secret in {}: {why}", folder.join(name).display());
+    bytes(&secret(folder, name)?).map_err(failed)
+}
+
+fn bytes(secret: &SecretString) -> Result<Zeroizing<[u8; BYTES]>, String> {
     use secrecy::ExposeSecret;
     let bytes = URL_SAFE_NO_PAD.decode(secret.expose_secret()).map(Zeroizing::new);
     let bytes = bytes.map_err(|_| "it is not base64url".to_owned())?;
@@ -78,7 +83,7 @@ mod tests {
         assert_ne!(secret(folder.path(), "b.key").unwrap().expose_secret(), made.expose_secret());
         let mode = fs::metadata(folder.path().join("a.key")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        assert_ne!(*key(&made).unwrap(), [0; BYTES]);
+        assert_ne!(*bytes(&made).unwrap(), [0; BYTES]);
     }
 
     #[test]
@@ -87,7 +92,7 @@ mod tests {
         fs::write(folder.path().join("a.key"), "short\n").unwrap();
         assert!(secret(folder.path(), "a.key").unwrap_err().contains("remove it"));
         assert_eq!(fs::read(folder.path().join("a.key")).unwrap(), b"short\n");
-        assert!(key(&"*".repeat(43).into()).is_err());
-        assert!(key(&"AAAA".to_owned().into()).is_err());
+        assert!(bytes(&"*".repeat(43).into()).is_err());
+        assert!(bytes(&"AAAA".to_owned().into()).is_err());
     }
 }

@@ -249,7 +249,7 @@ fn cache() -> Option<CacheAt> {
     let given = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let home = given("XDG_CACHE_HOME").or_else(|| Some(given("HOME")?.join(".cache")))?.join("palisade");
     data_dir::make(&home).ok()?;
-    let key = data_dir::key(&data_dir::secret(&home, "plugins.key").ok()?).ok()?;
+    let key = data_dir::key(&home, "plugins.key").ok()?;
     Some(CacheAt { folder: home.join("plugins"), key })
 }
 
