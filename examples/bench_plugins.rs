@@ -1,16 +1,19 @@
 //! What plugins cost: the time that a call adds to the provider's own, loading with and without the cache
 //! of compiled components, and memory per call. Figures never make this fail; only errors do.
 //!
-//! `bench_plugins` prints them. `bench_plugins serve CONFIG` is for `benches/run`: a gateway in whose process
-//! every misdeed of the hostile component goes on at once while standard input says `hostile`, until it
-//! says `quiet`.
+//! `bench_plugins` prints them. The rest is for `benches/run`: `bench_plugins provide` is two providers, one
+//! that answers and one that does not, and prints their addresses. `bench_plugins serve CONFIG ADDRESS SILENT`
+//! is a gateway that calls a well-behaved plugin again and again, and in whose process every misdeed of the
+//! hostile component goes on at once while standard input says `hostile`, until it says `quiet`. To each it
+//! answers with the word, and how long the well-behaved plugin's calls took until then: how many, the median
+//! and the longest in milliseconds, and how many failed.
 
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use palisade::app::{self, Options};
@@ -50,21 +53,18 @@ async fn main() -> Outcome<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [] => measure().await,
-        ["serve", file] => serve(Path::new(file)).await,
-        _ => Err("usage: bench_plugins [serve CONFIG]".into()),
+        ["provide"] => {
+            println!("{} {}", provider_server()?, silent_server()?);
+            std::future::pending().await
+        }
+        ["serve", file, address, silent] => serve(Path::new(file), address.parse()?, silent.parse()?).await,
+        _ => Err("usage: bench_plugins [provide | serve CONFIG ADDRESS SILENT]".into()),
     }
 }
 
 async fn measure() -> Outcome<()> {
-    let dist = Path::new(env!("CARGO_MANIFEST_DIR")).join("plugins/dist/oauth2.wasm");
-    let oauth2 = if dist.is_file() { Some(dist) } else { None };
     let (address, silent) = (provider_server()?, silent_server()?);
-    let called = match &oauth2 {
-        Some(path) => oauth2_provider("called", address, path),
-        None => hostile("called", address, "ok"),
-    };
-    let component = oauth2.as_ref().map_or("the hostile component", |_| "oauth2.wasm");
-
+    let called = oauth2("called", address);
     let folder = tempfile::tempdir()?;
     let mut loads = Vec::new();
     for _ in 0..3 {
@@ -72,7 +72,7 @@ async fn measure() -> Outcome<()> {
         drop(start(std::slice::from_ref(&called), Some(folder.path().join("cache"))).await?);
         loads.push(begun.elapsed());
     }
-    println!("load {component}: cold {}, warm {}", ms(loads[0]), ms(loads[1].min(loads[2])));
+    println!("load oauth2.wasm: cold {}, warm {}", ms(loads[0]), ms(loads[1].min(loads[2])));
 
     let plugins = start(std::slice::from_ref(&called), None).await?;
     let door = HttpFetch::door(hosts(&called), None)?;
@@ -97,16 +97,13 @@ async fn measure() -> Outcome<()> {
     }
     let (direct, through) = (median(&mut direct), median(&mut through));
     println!(
-        "call of {component}: {} us, of which the provider {} us; the plugin adds {} us",
+        "call of oauth2.wasm: {} us, of which the provider {} us; the plugin adds {} us",
         through.as_micros(),
         direct.as_micros(),
         through.saturating_sub(direct).as_micros()
     );
 
-    let mut waiting = match &oauth2 {
-        Some(path) => oauth2_provider("waiting", silent, path),
-        None => hostile("waiting", silent, "ok"),
-    };
+    let mut waiting = oauth2("waiting", silent);
     waiting.limits.concurrency = AT_ONCE;
     plugins.reload(&[waiting]).await;
     let before = resident()?;
@@ -129,10 +126,9 @@ async fn measure() -> Outcome<()> {
 }
 
 /// A gateway beside every misdeed at once.
-async fn serve(file: &Path) -> Outcome<()> {
+async fn serve(file: &Path, address: SocketAddr, silent: SocketAddr) -> Outcome<()> {
     let config = config::load(file).map_err(|errors| format!("{errors:?}"))?;
     let _gateway = app::start(config, Options::default()).await?;
-    let (address, silent) = (provider_server()?, silent_server()?);
     let modes = [
         "loop",
         "memory",
@@ -150,9 +146,13 @@ async fn serve(file: &Path) -> Outcome<()> {
     ];
     let mut providers: Vec<Provider> = modes.iter().map(|mode| hostile(mode, address, mode)).collect();
     providers.push(hostile("silent", silent, "ok"));
-    let plugins = start(&providers, None).await?;
+    let mut all = providers.clone();
+    all.push(oauth2("honest", address));
+    let plugins = start(&all, None).await?;
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
     let mut misdeeds = tokio::task::JoinSet::new();
+    let honest = Arc::new(Mutex::new(Vec::new()));
+    tokio::spawn(behave(Arc::clone(&plugins), Arc::clone(&honest)));
     println!("ready");
     while let Some(line) = lines.next_line().await? {
         misdeeds.shutdown().await;
@@ -168,9 +168,33 @@ async fn serve(file: &Path) -> Outcome<()> {
                 });
             }
         }
-        println!("{line}");
+        let calls = std::mem::take(&mut *honest.lock().map_err(|_| "a call panicked")?);
+        let mut times: Vec<Duration> = calls.iter().copied().flatten().collect();
+        let failed = calls.len() - times.len();
+        let (median, longest) = match times.is_empty() {
+            true => (Duration::ZERO, Duration::ZERO),
+            false => (median(&mut times), times[times.len() - 1]),
+        };
+        println!(
+            "{line} {} {} {} {failed}",
+            times.len(),
+            median.as_secs_f64() * 1e3,
+            longest.as_secs_f64() * 1e3
+        );
     }
     Ok(())
+}
+
+/// Calls the honest provider every few milliseconds, and keeps how long it took, or that it failed.
+async fn behave(plugins: Arc<Plugins>, honest: Arc<Mutex<Vec<Option<Duration>>>>) {
+    loop {
+        let begun = Instant::now();
+        let ended = plugins.refresh(call("honest"), tokens()).await;
+        if let Ok(mut honest) = honest.lock() {
+            honest.push(ended.ok().map(|_| begun.elapsed()));
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 async fn start(providers: &[Provider], cache: Option<PathBuf>) -> Outcome<Arc<Plugins>> {
@@ -209,11 +233,11 @@ fn hostile(name: &str, address: SocketAddr, mode: &str) -> Provider {
     )
 }
 
-fn oauth2_provider(name: &str, address: SocketAddr, component: &Path) -> Provider {
+fn oauth2(name: &str, address: SocketAddr) -> Provider {
     provider(
         name,
         address,
-        Component::File(component.to_owned()),
+        Component::File(Path::new(env!("CARGO_MANIFEST_DIR")).join("plugins/dist/oauth2.wasm")),
         json!({
             "authorize_url": format!("http://{address}/authorize"), "token_url": format!("http://{address}/token"),
         }),

@@ -4,25 +4,27 @@
 mod accounts;
 mod background;
 mod connections;
+mod operator;
 
+use self::operator::Operator;
 /// For who tries one provider without a gateway.
 pub(crate) use connections::{SHIPPED, callback_url, door, provider_faults};
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use async_trait::async_trait;
 use secrecy::SecretString;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::AbortHandle;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{self, Config, Origin};
+use crate::config::{Config, Origin};
 use crate::domain::route::Table;
 use crate::edge::api::{self, AdminState, AuthState, NativeState};
 use crate::edge::clock::SystemClock;
@@ -42,6 +44,9 @@ use crate::service::mint::{MAX_TTL, Mint};
 use crate::service::revoke::Revoke;
 use crate::service::rotate::Rotate;
 
+/// How long requests wait at the start for the providers to be loaded: from the cache that takes milliseconds,
+/// and what needs a compiler must not keep everybody else waiting.
+const PROVIDERS_FIRST: Duration = Duration::from_secs(2);
 /// The file in the data folder that holds the admin credential (mode 0600).
 pub const ADMIN_TOKEN_FILE: &str = "admin.token";
 /// The environment variable that holds it instead.
@@ -162,95 +167,8 @@ impl Parts {
     }
 }
 
-/// The operator's handle.
-struct Operator {
-    parts: Arc<Parts>,
-    live: Arc<ArcSwap<proxy::service::Live>>,
-    grants: connections::Handle,
-    config: ArcSwap<Config>,
-    /// Held while a configuration is being put in force.
-    reloading: tokio::sync::Mutex<()>,
-    closing: watch::Receiver<bool>,
-    serving: AtomicBool,
-}
-
-#[async_trait]
-impl Control for Operator {
-    async fn reload(&self) -> Result<Vec<String>, Vec<String>> {
-        // One after the other: of two at once, the one that read the older file could be the last to put it
-        // in force, after the other has told its operator that the newer one is.
-        let _reloading = self.reloading.lock().await;
-        let before = self.config.load_full();
-        let mut config = config::load(&before.path)
-            .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>())?;
-        let mut notices = config.warnings.clone();
-        let fixed = |c: &Config| {
-            let server = &c.server;
-            (
-                server.listen.clone(),
-                server.admin,
-                server.tls.clone(),
-                server.prefix.clone(),
-                c.cors.clone(),
-                c.store.clone(),
-            )
-        };
-        let of_accounts = |c: &Config| {
-            (
-                c.passwords.clone(),
-                c.sessions.clone(),
-                c.limits.clone(),
-                c.log.clone(),
-                format!("{:?}", c.mail),
-                connections::fixed(c),
-            )
-        };
-        if of_accounts(&before) != of_accounts(&config) {
-            let sections = "[log], [passwords], [sessions], [limits], [mail], [vault], connections.webhook and connections.cache \
-                 take effect at the next start";
-            notices.push(sections.to_owned());
-        }
-        if fixed(&before) != fixed(&config) || !before.tokens.is_same(&config.tokens) {
-            notices.push(
-                "listeners, server.prefix, [cors], the store and [tokens] take effect at the next start"
-                    .to_owned(),
-            );
-        }
-        // The ring signs, and revocations are kept, by what the start read: a verifier that went by
-        // anything else would refuse our own valid tokens.
-        config.tokens = before.tokens.clone();
-        let issuers = self.parts.issuers(&config);
-        issuers.inherit(&self.parts.issuers.load());
-        issuers.refresh_all().await;
-        let live = self.parts.live(&config, &issuers).await.map_err(|why| vec![why])?;
-        notices.extend(self.grants.reload(&config).await);
-        self.parts.issuers.store(issuers);
-        self.live.store(Arc::new(live));
-        self.config.store(Arc::new(config));
-        tracing::info!("the configuration was read again");
-        Ok(notices)
-    }
-
-    fn not_ready_because(&self) -> Vec<&'static str> {
-        let mut because = Vec::new();
-        if self.parts.revocations.sequence().is_none() {
-            because.push("the revocations are not loaded yet");
-        }
-        if !self.serving.load(Ordering::Acquire) {
-            because.push("no listener is serving yet");
-        }
-        if !self.parts.store.status().writable {
-            because.push("the store cannot write");
-        }
-        if *self.closing.borrow() {
-            because.push("shutting down");
-        }
-        because
-    }
-}
-
-/// Starts everything. Returns once requests are served; until then the admin listener answers, and
-/// `/readyz` says what is missing.
+/// Starts everything. Returns once requests are served and the providers are loaded; until then the admin
+/// listener answers, and `/readyz` says what is missing.
 ///
 /// # Errors
 /// What kept it from starting, with advice, as one printable text.
@@ -309,17 +227,18 @@ pub async fn start(config: Config, options: Options) -> Result<Running, String> 
         fetch: Arc::clone(&parts.fetch) as _,
         accounts: &accounts,
     };
-    let grants = connections::start(&config, &data_dir, wanted, &mut notices).await?;
+    let grants = connections::compose(&config, &data_dir, wanted, &mut notices).await?;
 
     let (closing, closed) = watch::channel(false);
     let control = Arc::new(Operator {
         parts: Arc::clone(&parts),
         live: Arc::clone(&live),
-        grants: grants.handle.clone(),
+        grants: grants.clone(),
         config: ArcSwap::from_pointee(config.clone()),
         reloading: tokio::sync::Mutex::default(),
         closing: closed.clone(),
         serving: AtomicBool::new(false),
+        loaded: AtomicBool::new(false),
     });
     parts.metrics.set_probe(probe(&parts, &live, &streams));
 
@@ -344,7 +263,7 @@ pub async fn start(config: Config, options: Options) -> Result<Running, String> 
         ),
         rotate: Rotate::new(Arc::clone(&keys), Arc::clone(&clock)),
         accounts: accounts.accounts.clone(),
-        connections: grants.handle.connections.clone(),
+        connections: grants.connections.clone(),
         control: Arc::clone(&control) as Arc<dyn Control>,
         metrics: Arc::new(move || metrics.text()),
     });
@@ -359,7 +278,12 @@ pub async fn start(config: Config, options: Options) -> Result<Running, String> 
         Some(tls) => Some((bind(tls.listen, "server.tls.listen").await?, proxy::tls::Acceptor::new(tls)?)),
         None => None,
     };
-    let ((), loaded) = tokio::join!(issuers.refresh_all(), revocations.load(&*store, clock.now()));
+    let mut loading = pin!(grants.load(&config));
+    let ((), loaded, early) = tokio::join!(
+        issuers.refresh_all(),
+        revocations.load(&*store, clock.now()),
+        tokio::time::timeout(PROVIDERS_FIRST, &mut loading),
+    );
     loaded.map_err(|error| error.to_string())?;
     for issuer in issuers.without_keys() {
         notices.push(format!("no keys of {issuer} yet: its tokens are refused until they can be fetched"));
@@ -369,7 +293,7 @@ pub async fn start(config: Config, options: Options) -> Result<Running, String> 
     let deciding = Arc::clone(&live);
     let auth = AuthState {
         accounts: accounts.accounts.clone(),
-        connections: grants.handle.connections.clone(),
+        connections: grants.connections.clone(),
         authenticator: Arc::new(move || deciding.load().admission.authenticator.clone()),
         issuer: issuer.clone(),
         prefix: config.server.prefix.clone(),
@@ -385,7 +309,7 @@ pub async fn start(config: Config, options: Options) -> Result<Running, String> 
         native_prefix: config.server.prefix.clone(),
         streams: Arc::clone(&streams),
         signer,
-        injector: Arc::new(grants.handle.connections.clone()),
+        injector: Arc::new(grants.connections.clone()),
         connect_at: format!("{}/connections", config.server.prefix),
         clock: Arc::clone(&clock),
         meter: meters as Arc<dyn Meter>,
@@ -420,6 +344,12 @@ pub async fn start(config: Config, options: Options) -> Result<Running, String> 
     background.push(spawn(background::refresh_keys(Arc::clone(&parts))));
     background.push(spawn(background::sweep(Arc::clone(&parts))));
     control.serving.store(true, Ordering::Release);
+    notices.extend(match early {
+        Ok(faults) => faults,
+        Err(_) => loading.await,
+    });
+    control.loaded.store(true, Ordering::Release);
+    let grants = connections::start(grants.clone());
     Ok(Running {
         listen,
         tls,

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use palisade::config::{Component, HostPattern, PluginLimits};
+use palisade::app::{self, Options};
+use palisade::config::{self, Component, HostPattern, PluginLimits};
 use palisade::ports::{Authorization, ProviderFault, Providers as _};
 use secrecy::ExposeSecret;
 use serde_json::json;
@@ -18,7 +19,9 @@ use support::neighbours::{Scripted, nowhere, read_head};
 use support::plugins::{
     HOSTILE, Host, Neighbour, SECRET, access_token, call, current, local, logged, mode, pkce, provider,
 };
+use support::{PATIENCE, Upstream, exchange, status};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
@@ -156,6 +159,52 @@ async fn a_loop_keeps_no_other_provider_waiting_for_long() {
         _ = futures::future::join_all(loops) => panic!("twenty calls took longer than the deadline of a loop"),
         () = others => {}
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_that_takes_long_to_load_keeps_no_request_waiting() {
+    let (listen, admin, upstream) = (nowhere().await, nowhere().await, Upstream::start().await);
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("hostile.wasm"), HOSTILE).unwrap();
+    // It is given five seconds to describe itself, and takes them all.
+    let text = format!(
+        "public_url = \"http://localhost:8080\"\n\
+         [server]\nlisten = [\"{listen}\"]\nadmin = \"{admin}\"\n[store]\nurl = \"sled:./data\"\n\
+         [[providers]]\nname = \"slow\"\ncomponent = \"hostile.wasm\"\nclient_id = \"env:CLIENT\"\n\
+         allowed_hosts = [\"bank.test\"]\nsettings = {{ describe = \"loop\" }}\n\
+         [[routes]]\nname = \"all\"\nmatch = {{ path = \"/\" }}\nauth = \"none\"\nupstream = [\"http://{}\"]\n",
+        upstream.address
+    );
+    let file = folder.path().join("config.toml");
+    let config = config::parse(&text, &file, &|_| Some("app".to_owned()))
+        .unwrap_or_else(|errors| panic!("{errors:#?}"));
+    let starting = tokio::spawn(app::start(config, Options::default()));
+    let ask = |address, target: &str| {
+        let request = format!("GET {target} HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n");
+        async move {
+            while TcpStream::connect(address).await.is_err() {
+                tokio::task::yield_now().await;
+            }
+            exchange(address, request).await
+        }
+    };
+    let early = tokio::time::timeout(PATIENCE, ask(admin, "/readyz")).await.unwrap();
+    assert!(
+        status(&early) == 503 && early.contains("the components of providers are not loaded yet"),
+        "{early}"
+    );
+    // Accepted once it is served.
+    assert_eq!(status(&ask(listen, "/").await), 200);
+    let meanwhile = ask(admin, "/readyz").await;
+    let only = r#""because":["the components of providers are not loaded yet"]"#;
+    assert!(meanwhile.contains(only), "{meanwhile}");
+    let running = starting.await.unwrap().unwrap();
+    assert!(
+        running.notices.iter().any(|notice| notice.contains("the provider slow: ")),
+        "{:?}",
+        running.notices
+    );
+    assert_eq!(status(&ask(admin, "/readyz").await), 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -60,6 +60,12 @@ pub(super) struct Handle {
 }
 
 impl Handle {
+    /// Loads the providers for the first time. Returns what the operator should know.
+    pub(super) async fn load(&self, config: &Config) -> Vec<String> {
+        self.plugins.load(&config.providers).await;
+        faults(&self.plugins)
+    }
+
     /// Puts providers and settings in force. Returns what the operator should know.
     pub(super) async fn reload(&self, config: &Config) -> Vec<String> {
         self.plugins.reload(&config.providers).await;
@@ -111,9 +117,8 @@ pub(super) fn fixed(config: &Config) -> impl PartialEq + use<> {
     )
 }
 
-/// The use cases, running.
+/// The workers.
 pub(super) struct Running {
-    pub(super) handle: Handle,
     working: JoinHandle<()>,
     watching: JoinHandle<()>,
     closing: CancellationToken,
@@ -132,25 +137,24 @@ impl Running {
     }
 }
 
-/// Composes the use cases about connections and starts their workers. What the operator should know is added
-/// to `notices`.
+/// Composes the use cases about connections; the providers are yet to be loaded ([`Handle::load`]). What the
+/// operator should know is added to `notices`.
 ///
 /// # Errors
 /// What kept it from that, as one printable text.
-pub(super) async fn start(
+pub(super) async fn compose(
     config: &Config,
     data_dir: &Path,
     wanted: Wanted<'_>,
     notices: &mut Vec<String>,
-) -> Result<Running, String> {
+) -> Result<Handle, String> {
     let Wanted { store, clock, meter, fetch, accounts } = wanted;
     let vault = KeyRing::new(&vault_keys(config, data_dir, notices)?)?;
     let webhook = SignedWebhook::new(config.connections.webhook.as_ref(), fetch, Arc::clone(&clock))?;
     let folder = config.connections.cache.clone().unwrap_or_else(|| data_dir.join(CACHE_FOLDER));
     let cache = CacheAt { folder, key: data_dir::key(data_dir, CACHE_KEY_FILE)? };
     let wiring = wiring(config, Arc::clone(&clock), meter, Some(cache));
-    let plugins = Plugins::start(&config.providers, wiring).await?;
-    notices.extend(faults(&plugins));
+    let plugins = Plugins::new(&config.providers, wiring).await?;
     let shared = accounts.shared();
     let connections = Connections::new(Parts {
         store,
@@ -169,11 +173,16 @@ pub(super) async fn start(
         run: SystemEntropy.uuid(),
         settings: ArcSwap::from_pointee(settings(config)),
     });
+    Ok(Handle { connections, plugins })
+}
+
+/// Starts the workers: what they do, loaded providers can do.
+pub(super) fn start(handle: Handle) -> Running {
     let closing = CancellationToken::new();
-    let (worker, until) = (connections.clone(), closing.clone());
+    let (worker, until) = (handle.connections.clone(), closing.clone());
     let working = tokio::spawn(async move { worker.run(until).await });
-    let watching = tokio::spawn(Arc::clone(&plugins).watch());
-    Ok(Running { handle: Handle { connections, plugins }, working, watching, closing })
+    let watching = tokio::spawn(Arc::clone(&handle.plugins).watch());
+    Running { working, watching, closing }
 }
 
 /// What a configuration says about connections.

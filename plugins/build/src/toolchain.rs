@@ -10,6 +10,10 @@ use crate::plugin::Plugin;
 
 const TARGET: &str = "wasm32-unknown-unknown";
 
+/// The stack of a component, as `palisade plugin build` sets it: 128 KiB. The host keeps the beginning of a
+/// component's memory at hand between calls, and with the usual 1 MiB there would be nothing but stack in it.
+const STACK: &str = "-Clink-arg=-zstack-size=131072";
+
 /// Where Debian's packages put things.
 const DEBIAN_CARGO: &str = "/usr/bin/cargo";
 const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
@@ -93,7 +97,7 @@ impl Toolchain {
         for name in ["RUSTUP_TOOLCHAIN", "RUSTFLAGS", "RUSTC_WRAPPER", "CARGO_BUILD_RUSTFLAGS"] {
             command.env_remove(name);
         }
-        command.env("RUSTC", &self.rustc).env("CARGO_ENCODED_RUSTFLAGS", self.remapped(root));
+        command.env("RUSTC", &self.rustc).env("CARGO_ENCODED_RUSTFLAGS", self.flags(root));
         if let Some((linker, _)) = &self.linker {
             // Building the library is unstable, and is all that is used of what is.
             command.arg("-Zbuild-std=std,panic_abort").env("RUSTC_BOOTSTRAP", "1");
@@ -103,8 +107,8 @@ impl Toolchain {
         if status.success() { Ok(()) } else { Err("The plugins did not build.".into()) }
     }
 
-    /// Flags that leave no path of this machine in what is built.
-    fn remapped(&self, root: &Path) -> String {
+    /// Flags that leave no path of this machine in what is built, and bound its stack.
+    fn flags(&self, root: &Path) -> String {
         let home = env::var_os("CARGO_HOME").map(PathBuf::from);
         let home = home.or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cargo")));
         let mut prefixes: Vec<(PathBuf, &str)> = vec![(root.to_owned(), "plugins")];
@@ -112,7 +116,7 @@ impl Toolchain {
         prefixes.push((DEBIAN_SOURCE.into(), "rust"));
         prefixes.extend(sysroot(&self.rustc).map(|sysroot| (sysroot.join("lib/rustlib/src/rust"), "rust")));
         let flag = |(from, to): &(PathBuf, &str)| format!("--remap-path-prefix={}={to}", from.display());
-        prefixes.iter().map(flag).collect::<Vec<_>>().join("\u{1f}")
+        prefixes.iter().map(flag).chain([STACK.to_owned()]).collect::<Vec<_>>().join("\u{1f}")
     }
 }
 

@@ -5,6 +5,10 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+/// The stack of a component: 128 KiB. The host keeps the beginning of a component's memory at hand between calls,
+/// and with the usual 1 MiB there would be nothing but stack in it.
+const STACK: &str = "-Clink-arg=-zstack-size=131072";
+
 /// No system, no WASI: what is built imports nothing but what it calls.
 const TARGET: &str = "wasm32-unknown-unknown";
 /// Where Debian's packages put things.
@@ -90,7 +94,7 @@ impl Toolchain {
         {
             command.env_remove(name);
         }
-        command.env("RUSTC", &self.rustc).env("CARGO_ENCODED_RUSTFLAGS", remapped());
+        command.env("RUSTC", &self.rustc).env("CARGO_ENCODED_RUSTFLAGS", flags());
         if let Some(linker) = &self.linker {
             // Building the library is all that is used of what is unstable.
             command.arg("-Zbuild-std=std,panic_abort").env("RUSTC_BOOTSTRAP", "1");
@@ -102,14 +106,14 @@ impl Toolchain {
 }
 
 /// Flags that keep the paths of this machine out of what is built: the same sources in another home give the
-/// same component, and its `sha256` holds. Of the crate itself, cargo only tells relative paths.
-fn remapped() -> String {
+/// same component, and its `sha256` holds. Of the crate itself, cargo only tells relative paths. And [`STACK`].
+fn flags() -> String {
     let home = env::var_os("CARGO_HOME").map(PathBuf::from);
     let home = home.or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cargo")));
     let mut prefixes = vec![(PathBuf::from(DEBIAN_SOURCE), "rust")];
     prefixes.extend(home.map(|home| (home.join("registry/src"), "crates")));
     let flag = |(from, to): &(PathBuf, &str)| format!("--remap-path-prefix={}={to}", from.display());
-    prefixes.iter().map(flag).collect::<Vec<_>>().join("\u{1f}")
+    prefixes.iter().map(flag).chain([STACK.to_owned()]).collect::<Vec<_>>().join("\u{1f}")
 }
 
 fn output(command: &mut Command) -> Option<String> {

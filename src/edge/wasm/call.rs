@@ -9,7 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout_at;
 use tokio_util::task::AbortOnDropHandle;
 use wasmtime::component::ResourceTableError;
-use wasmtime::{PoolConcurrencyLimitError, Store, Trap};
+use wasmtime::{PoolConcurrencyLimitError, Store, Trap, UpdateDeadline};
 use wasmtime_wasi::I32Exit;
 
 use super::bindings::exports::palisade::provider::plugin::Guest;
@@ -28,6 +28,10 @@ const HANDED_OVER: usize = 4 << 20;
 /// Handles of resources, its own among them, that a component may hold at once.
 const HANDLES: usize = 4096;
 
+/// How long after its deadline a call ends whose threads do not come to ending it: they get what others
+/// leave.
+const STARVED: Duration = Duration::from_secs(1);
+
 /// The call that takes no part in connections, and how long it may take at most.
 pub(super) const DESCRIBE: &str = "describe";
 const DESCRIPTION: Duration = Duration::from_secs(5);
@@ -45,10 +49,11 @@ pub(super) struct Callee<'a> {
     pub(super) slots: &'a Arc<Semaphore>,
 }
 
-/// Calls a component as `ask` does. Ends within the provider's deadline; dropped, it ends at once.
+/// Calls a component as `ask` does. Ends within the provider's deadline, on a machine that is too busy for
+/// plugins a second later; dropped, it ends at once.
 ///
 /// # Errors
-/// [`ProviderFault::Transient`] when there was no place or the provider kept silent,
+/// [`ProviderFault::Transient`] when there was no place or no time, or the provider kept silent,
 /// [`ProviderFault::PluginFailed`] when the component broke off.
 pub(super) async fn run<R, F>(
     callee: Callee<'_>,
@@ -80,13 +85,20 @@ where
     let work = async move {
         // Given back when the instance is gone, not when nobody waits for it any more.
         let _taken = taken;
-        let _ticking = machine.ticking();
         enter(&machine, &code, around, deadline, online, what, ask).await
     };
-    match AbortOnDropHandle::new(callee.machine.threads().spawn(work)).await {
-        Ok(ended) => ended,
-        Err(error) => Err(ProviderFault::PluginFailed(format!("{what}: the host broke off: {error}"))),
-    }
+    let work = AbortOnDropHandle::new(callee.machine.threads().spawn(work));
+    in_time(deadline, work).await?.unwrap_or_else(|error| {
+        Err(ProviderFault::PluginFailed(format!("{what}: the host broke off: {error}")))
+    })
+}
+
+/// What comes of `work`, which ends itself by the deadline if it is given any time.
+async fn in_time<T>(deadline: Instant, work: impl Future<Output = T>) -> Result<T, ProviderFault> {
+    timeout_at((deadline + STARVED).into(), work).await.map_err(|_| ProviderFault::Transient {
+        reason: "this machine is too busy: it had no time for the plugin".to_owned(),
+        retry_after: None,
+    })
 }
 
 async fn take(places: [Arc<Semaphore>; 2], deadline: Instant) -> Option<Vec<OwnedSemaphorePermit>> {
@@ -110,12 +122,15 @@ async fn enter<R, F>(
 where
     F: for<'a> FnOnce(&'a Guest, &'a mut Store<State>) -> Answer<'a, R>,
 {
-    let mut store = Store::new(&machine.engine, State::new(around, deadline, online));
+    let mut store = Store::new(&machine.engine, State::new(around, machine.pace(), deadline, online));
     store.limiter(|state| &mut state.limiter);
     store.set_hostcall_fuel(HANDED_OVER);
     store.set_max_component_handles(HANDLES);
     store.set_epoch_deadline(1);
-    store.epoch_deadline_async_yield_and_update(1);
+    store.epoch_deadline_callback(|mut store| {
+        Ok(UpdateDeadline::YieldCustom(1, Box::pin(store.data_mut().pace.next_turn())))
+    });
+    store.data_mut().pace.start();
     let ended = timeout_at(deadline.into(), async {
         let instance = code.pre.instantiate_async(&mut store).await?;
         ask(instance.palisade_provider_plugin(), &mut store).await
@@ -128,7 +143,7 @@ where
     match ended {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(error)) => Err(broke_off(what, &error, state)),
-        Err(_) if state.waiting => Err(ProviderFault::Transient {
+        Err(_) if state.pace.paused() => Err(ProviderFault::Transient {
             reason: "the provider did not answer in time".to_owned(),
             retry_after: None,
         }),
@@ -227,5 +242,21 @@ fn millis(took: Duration) -> u64 {
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
         self.meter.provider_call(self.provider, self.call, self.outcome, self.started.elapsed());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_machine_without_time_for_plugins_keeps_nobody_waiting_for_ever() {
+        let deadline = tokio::time::Instant::now().into_std() + Duration::from_secs(10);
+        assert_eq!(in_time(deadline, async { 7 }).await, Ok(7));
+        let fault = in_time(deadline, std::future::pending::<()>()).await.unwrap_err();
+        assert!(
+            matches!(&fault, ProviderFault::Transient { reason, .. } if reason.contains("busy")),
+            "{fault}"
+        );
     }
 }

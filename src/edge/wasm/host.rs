@@ -10,6 +10,7 @@ use super::answers;
 use super::bindings::palisade::provider::http::{Method, Request, Response, SendError};
 use super::bindings::palisade::provider::{clock, http, log, types};
 use super::credentials::{self, Client, Parts};
+use super::engine::Pace;
 use super::limits::Limiter;
 use super::lines::Lines;
 use crate::config::PluginLimits;
@@ -50,8 +51,7 @@ pub(super) trait Witness: Send + Sync {
 /// What one call has to itself.
 pub(super) struct State {
     pub(super) limiter: Limiter,
-    /// Whether the provider is being waited for.
-    pub(super) waiting: bool,
+    pub(super) pace: Pace,
     around: Arc<Surroundings>,
     deadline: Instant,
     /// Requests that may still be made.
@@ -63,7 +63,7 @@ pub(super) struct State {
 
 impl State {
     /// `online`: whether requests may be made.
-    pub(super) fn new(around: Arc<Surroundings>, deadline: Instant, online: bool) -> State {
+    pub(super) fn new(around: Arc<Surroundings>, pace: Pace, deadline: Instant, online: bool) -> State {
         let lines = Lines::new(Arc::clone(&around.provider));
         let wasi = WasiCtxBuilder::new()
             .stdout(lines.clone())
@@ -77,7 +77,7 @@ impl State {
         table.set_max_capacity(HANDLES);
         State {
             limiter: Limiter::new(around.limits.memory),
-            waiting: false,
+            pace,
             requests: if online { around.limits.requests } else { 0 },
             around,
             deadline,
@@ -139,9 +139,9 @@ impl State {
             timeout,
             max_bytes: limits.response,
         };
-        self.waiting = true;
+        self.pace.pause();
         let answer = self.around.door.send(request).await;
-        self.waiting = false;
+        self.pace.start();
         match answer {
             Ok(answer) => {
                 let (mut answer, withheld) = answers::shown(answer, &credentials);
@@ -281,7 +281,8 @@ mod tests {
             meter: Arc::new(Fake),
             witness: None,
         };
-        State::new(Arc::new(around), Instant::now() + Duration::from_secs(600), online)
+        let pace = super::super::engine::Machine::new().unwrap().pace();
+        State::new(Arc::new(around), pace, Instant::now() + Duration::from_secs(600), online)
     }
 
     async fn send(state: &mut State, client_auth: ClientAuth) -> Result<Response, SendError> {

@@ -107,25 +107,46 @@ type Codes = HashMap<[u8; 32], Arc<OnceCell<Arc<Code>>>>;
 type Stamp = (i64, i64, u64, u64);
 
 impl Plugins {
-    /// Loads `providers`. One that cannot be loaded is out of service and says so in the log and in
-    /// [`Plugins::standings`]; the others are not held up by it.
+    /// Makes what plugins run on. The providers are yet to be loaded ([`Plugins::load`]).
     ///
     /// # Errors
     /// The system refuses what plugins need: address space, threads.
-    pub async fn start(providers: &[config::Provider], wiring: Wiring) -> Result<Arc<Plugins>, String> {
+    pub async fn new(providers: &[config::Provider], wiring: Wiring) -> Result<Arc<Plugins>, String> {
+        let waiting = |provider: &config::Provider| Entry {
+            config: provider.clone(),
+            stamp: None,
+            plugin: None,
+            fault: Some("it is being loaded".to_owned()),
+        };
+        let entries = providers.iter().map(|provider| (provider.name.clone(), Arc::new(waiting(provider))));
         let plugins = Arc::new(Plugins {
             works: OnceCell::new(),
             redirect_uri: Arc::from(&*wiring.redirect_uri),
             wiring,
-            entries: ArcSwap::default(),
+            entries: ArcSwap::from_pointee(entries.collect()),
             codes: Mutex::default(),
             loading: tokio::sync::Mutex::default(),
         });
         if !providers.is_empty() {
             plugins.works().await?;
         }
-        plugins.load_all(providers, false).await;
         Ok(plugins)
+    }
+
+    /// [`Plugins::new`] and [`Plugins::load`].
+    ///
+    /// # Errors
+    /// As for [`Plugins::new`].
+    pub async fn start(providers: &[config::Provider], wiring: Wiring) -> Result<Arc<Plugins>, String> {
+        let plugins = Plugins::new(providers, wiring).await?;
+        plugins.load(providers).await;
+        Ok(plugins)
+    }
+
+    /// Loads `providers` for the first time. One that cannot be loaded is out of service and says so in the
+    /// log and in [`Plugins::standings`]; the others are not held up by it.
+    pub async fn load(&self, providers: &[config::Provider]) {
+        self.load_all(providers, false).await;
     }
 
     async fn works(&self) -> Result<&Works, String> {
@@ -169,9 +190,11 @@ impl Plugins {
                 Component::BuiltIn(_) => None,
             })
             .collect();
-        let Some(works) = self.works.get().filter(|_| !watched.is_empty()) else { return };
+        if watched.is_empty() {
+            return;
+        }
         // File systems can take their time.
-        let looked = works.machine.threads().spawn_blocking(move || {
+        let looked = tokio::task::spawn_blocking(move || {
             // One that is gone is being replaced, or a mistake: what is loaded goes on either way.
             let changed = |(entry, path): &(Arc<Entry>, PathBuf)| {
                 stamp(path).is_some_and(|now| entry.stamp != Some(now))
@@ -184,7 +207,7 @@ impl Plugins {
         }
         let mut next = BTreeMap::clone(&entries);
         for before in changed {
-            let entry = self.load(&before.config, Some(&before)).await;
+            let entry = self.load_one(&before.config, Some(&before)).await;
             self.reloaded(&entry);
             next.insert(entry.config.name.clone(), Arc::new(entry));
         }
@@ -209,7 +232,7 @@ impl Plugins {
         let before = self.entries.load_full();
         let loads = providers.iter().map(|provider| {
             let before = before.get(&provider.name).map(|entry| &**entry);
-            self.load(provider, before)
+            self.load_one(provider, before)
         });
         let mut next = BTreeMap::new();
         for entry in futures::future::join_all(loads).await {
@@ -227,7 +250,7 @@ impl Plugins {
         self.wiring.meter.plugin_reload(&entry.config.name, outcome);
     }
 
-    async fn load(&self, provider: &config::Provider, before: Option<&Entry>) -> Entry {
+    async fn load_one(&self, provider: &config::Provider, before: Option<&Entry>) -> Entry {
         let name = &*provider.name;
         let stamp = match &provider.component {
             Component::File(path) => stamp(path),
@@ -270,7 +293,6 @@ impl Plugins {
     /// The provider's component, compiled.
     async fn code(&self, provider: &config::Provider) -> Result<Arc<Code>, String> {
         let works = self.works().await?;
-        let threads = works.machine.threads();
         let bytes: Vec<u8> = match &provider.component {
             Component::BuiltIn(name) => {
                 let found = self.wiring.built_in.iter().find(|(known, _)| known == name);
@@ -278,7 +300,7 @@ impl Plugins {
             }
             Component::File(path) => {
                 let path = path.clone();
-                let read = threads.spawn_blocking(move || read(&path));
+                let read = tokio::task::spawn_blocking(move || read(&path));
                 read.await.map_err(|error| error.to_string())??
             }
         };
@@ -294,8 +316,7 @@ impl Plugins {
         let compiled = cell.get_or_try_init(|| async {
             let Works { machine, cache } = works.clone();
             let work = move || load::load(&machine, cache.as_deref(), &bytes).map(Arc::new);
-            // There, compiling has the low priority of plugins, too.
-            threads.spawn_blocking(work).await.map_err(|error| error.to_string())?
+            Machine::compile(work).await?
         });
         in_time(compiled).await.cloned()
     }
