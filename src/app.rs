@@ -8,7 +8,7 @@ mod operator;
 
 use self::operator::Operator;
 /// For who tries one provider without a gateway.
-pub(crate) use connections::{SHIPPED, callback_url, door, provider_faults};
+pub(crate) use connections::{SHIPPED, callback_url, door, try_providers};
 
 use std::net::SocketAddr;
 use std::path::Path;

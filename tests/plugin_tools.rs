@@ -326,6 +326,12 @@ settings = { authorize_url = "https://a.test/a", token_url = "https://a.test/t" 
     let good = check(&format!("{route}{oauth2}"));
     assert!(good.status.success(), "{}", said(&good));
     assert!(said(&good).contains("good, 1 route, 1 provider"), "{}", said(&good));
+    // It would be denied at the first user's consent.
+    let elsewhere = check(&format!("{route}{}", oauth2.replace("https://a.test/t", "https://b.test/t")));
+    assert!(elsewhere.status.success(), "{}", said(&elsewhere));
+    let warning =
+        "warning: config.toml:5: providers.good: its plugin calls b.test, which providers.allowed_hosts";
+    assert!(said(&elsewhere).contains(warning), "{}", said(&elsewhere));
     let broken = format!(
         "{route}{oauth2}{}{}",
         oauth2.replace("good", "mistyped").replace("token_url", "tokn_url"),

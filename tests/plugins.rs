@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use palisade::app::{self, Options};
 use palisade::config::{self, Component, HostPattern, PluginLimits};
-use palisade::ports::{Authorization, ProviderFault, Providers as _};
+use palisade::ports::{Authorization, CurrentTokens, ProviderFault, Providers as _};
 use secrecy::ExposeSecret;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
@@ -233,6 +233,21 @@ async fn the_log_takes_so_many_lines_of_a_call_and_no_control_characters() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_plugin_logs_holds_no_token_of_its_call() {
+    let (mut written, mut printed) = (mode("log"), mode("stderr"));
+    (written.name, printed.name) = ("written".to_owned(), "printed".to_owned());
+    let host = Host::start(&[written, printed]).await;
+    // As if it told them: they are what it writes in any case.
+    for (name, token) in [("written", "looks like another"), ("printed", "on standard error")] {
+        let tokens = CurrentTokens { refresh_token: Some(token.into()), ..current() };
+        host.plugins.refresh(call(name), tokens).await.unwrap();
+        let lines: Vec<_> = logged(name).into_iter().filter(|line| line.contains("plugin: ")).collect();
+        assert!(lines.len() > 60 && lines.iter().all(|line| line.contains("(a secret)")), "{lines:?}");
+        assert!(!lines.iter().any(|line| line.contains(token)), "{lines:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_plugin_finds_no_environment_and_no_end_beyond_belief() {
     let host = Host::start(&[mode("environment"), mode("forever"), mode("gone"), mode("tell")]).await;
     assert_eq!(access_token(&host.refresh("environment").await.unwrap()), "0-variables");
@@ -302,6 +317,8 @@ async fn answers_are_taken_up_to_a_size_and_a_time_and_redirects_as_they_are() {
     let long = Neighbour::start("HTTP/1.1 200 OK\r\ncontent-length: 104857600\r\n\r\nx").await;
     let fields: &str = Box::leak(format!("HTTP/1.1 200 OK\r\n{}\r\n", "a: b\r\n".repeat(32_769)).into());
     let wide = Neighbour::start(fields).await;
+    let fat: &str = Box::leak(format!("HTTP/1.1 200 OK\r\na: {}\r\n\r\n", "b".repeat(100_000)).into());
+    let fat = Neighbour::start(fat).await;
     let target = Neighbour::start("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
     let moved =
         format!("HTTP/1.1 302 Found\r\nlocation: http://{}/\r\ncontent-length: 0\r\n\r\n", target.address);
@@ -320,13 +337,14 @@ async fn answers_are_taken_up_to_a_size_and_a_time_and_redirects_as_they_are() {
         local("endless", endless.address, ok()),
         local("long", long.address, ok()),
         local("wide", wide.address, ok()),
+        local("fat", fat.address, ok()),
         local("moved", moved.address, ok()),
         local("nowhere", nowhere().await, ok()),
         patient,
         late,
     ])
     .await;
-    for name in ["endless", "long"] {
+    for name in ["endless", "long", "fat"] {
         let fault = host.refresh(name).await.unwrap_err();
         assert_eq!(fault, ProviderFault::ProviderError("too large".to_owned()), "{name}");
         assert_eq!(host.requests(name, "too_large"), 1, "{name}");
@@ -416,6 +434,7 @@ async fn more_calls_than_allowed_wait_and_give_up_in_time() {
     let mut narrow = local("narrow", silent.address, json!({"mode": "ok"}));
     narrow.limits.concurrency = 1;
     narrow.limits.deadline = Duration::from_secs(2);
+    narrow.limits.request_timeout = Duration::from_millis(1500);
     let host = Host::start(&[narrow]).await;
     let first = host.refresh("narrow");
     tokio::pin!(first);
@@ -423,11 +442,13 @@ async fn more_calls_than_allowed_wait_and_give_up_in_time() {
         answer = &mut first => panic!("{answer:?}"),
         begun = hears.recv() => assert_eq!(begun, Some(())),
     }
-    // The second begins later and has the same time: the first has given its place back by then.
+    // A place that came at the end of the second's time would be of no use: its request would be cut off, and
+    // the provider may have used the refresh token up by then.
     let (first, second) = tokio::join!(first, host.refresh("narrow"));
     for answer in [first, second] {
         assert!(matches!(answer, Err(ProviderFault::Transient { .. })), "{answer:?}");
     }
+    assert!(hears.try_recv().is_err(), "the provider saw the second one");
 }
 
 #[tokio::test(flavor = "multi_thread")]

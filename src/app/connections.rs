@@ -22,7 +22,7 @@ use crate::edge::telemetry::metrics::Metrics;
 use crate::edge::vault::KeyRing;
 use crate::edge::wasm::{CacheAt, Plugins, Standing, Wiring};
 use crate::edge::webhook::SignedWebhook;
-use crate::ports::{Clock, Entropy, Fetch, Meter, Providers as _, Store};
+use crate::ports::{Clock, Entropy, Fetch, Meter, Store};
 use crate::service::connections::{Connections, Parts, ProviderSettings, Settings};
 
 /// The file in the data folder that holds the vault's key where none is configured (mode 0600).
@@ -80,17 +80,20 @@ fn faults(plugins: &Plugins) -> Vec<String> {
     plugins.standings().into_iter().filter_map(fault).collect()
 }
 
-/// Tries the component of every provider in `config`, with its settings. Returns what keeps some out of
-/// service.
+/// Tries the component of every provider in `config`, with its settings. Returns how each stands.
 ///
 /// # Errors
 /// The system refuses what plugins need, as one printable text.
-pub(crate) async fn provider_faults(config: &Config) -> Result<Vec<(&config::Provider, String)>, String> {
+pub(crate) async fn try_providers(config: &Config) -> Result<Vec<(&config::Provider, Standing)>, String> {
     let metrics = Metrics::new(env!("CARGO_PKG_VERSION")).map_err(|error| error.to_string())?;
     let wiring = wiring(config, Arc::new(SystemClock), Arc::new(metrics), None);
     let plugins = Plugins::start(&config.providers, wiring).await?;
-    let faults = config.providers.iter().map(|provider| (provider, plugins.fault(&provider.name)));
-    Ok(faults.filter_map(|(provider, fault)| Some((provider, fault?))).collect())
+    let mut standings = plugins.standings();
+    let mut standing = |provider: &config::Provider| {
+        let place = standings.iter().position(|standing| standing.provider == provider.name)?;
+        Some(standings.swap_remove(place))
+    };
+    Ok(config.providers.iter().filter_map(|provider| Some((provider, standing(provider)?))).collect())
 }
 
 /// What the plugin host works with.

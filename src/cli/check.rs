@@ -16,11 +16,7 @@ pub fn run(path: &Path) -> ExitCode {
             for warning in &config.warnings {
                 eprintln!("warning: {warning}");
             }
-            let faults = provider_faults(&config);
-            for fault in &faults {
-                eprintln!("{fault}");
-            }
-            if !faults.is_empty() {
+            if !try_providers(&config) {
                 return ExitCode::FAILURE;
             }
             let count = |number: usize, noun: &str| {
@@ -44,26 +40,34 @@ pub fn run(path: &Path) -> ExitCode {
     }
 }
 
-/// What keeps providers out of service, one printable line for each.
-fn provider_faults(config: &Config) -> Vec<String> {
+/// Prints what keeps providers out of service and what is odd about them. Returns whether all can be in service.
+fn try_providers(config: &Config) -> bool {
     if config.providers.is_empty() {
-        return Vec::new();
+        return true;
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let found = match &runtime {
-        Ok(runtime) => runtime.block_on(app::provider_faults(config)),
+        Ok(runtime) => runtime.block_on(app::try_providers(config)),
         Err(error) => Err(error.to_string()),
     };
     let line = |line: usize, key: &str, why: &str| format!("{}:{line}: {key}: {why}", config.path.display());
-    match found {
-        Ok(faults) => {
-            let said = |(provider, why): &(&config::Provider, String)| {
-                line(provider.line, &format!("providers.{}", provider.name), why)
-            };
-            faults.iter().map(said).collect()
+    let tried = match found {
+        Ok(tried) => tried,
+        Err(why) => {
+            eprintln!("{}", line(config.providers[0].line, "providers", &why));
+            return false;
         }
-        Err(why) => vec![line(config.providers[0].line, "providers", &why)],
+    };
+    for (provider, standing) in &tried {
+        let say = |why: &str| line(provider.line, &format!("providers.{}", provider.name), why);
+        if let Some(warning) = &standing.warning {
+            eprintln!("warning: {}", say(warning));
+        }
+        if let Some(fault) = &standing.fault {
+            eprintln!("{}", say(fault));
+        }
     }
+    tried.iter().all(|(_, standing)| standing.fault.is_none())
 }
 
 /// Reads the configuration, and tries the templates of the letters, which are part of it.

@@ -97,7 +97,7 @@ impl Toolchain {
         for name in ["RUSTUP_TOOLCHAIN", "RUSTFLAGS", "RUSTC_WRAPPER", "CARGO_BUILD_RUSTFLAGS"] {
             command.env_remove(name);
         }
-        command.env("RUSTC", &self.rustc).env("CARGO_ENCODED_RUSTFLAGS", self.flags(root));
+        command.env("RUSTC", &self.rustc).env("CARGO_ENCODED_RUSTFLAGS", self.rust_flags(root));
         if let Some((linker, _)) = &self.linker {
             // Building the library is unstable, and is all that is used of what is.
             command.arg("-Zbuild-std=std,panic_abort").env("RUSTC_BOOTSTRAP", "1");
@@ -108,7 +108,7 @@ impl Toolchain {
     }
 
     /// Flags that leave no path of this machine in what is built, and bound its stack.
-    fn flags(&self, root: &Path) -> String {
+    fn rust_flags(&self, root: &Path) -> String {
         let home = env::var_os("CARGO_HOME").map(PathBuf::from);
         let home = home.or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cargo")));
         let mut prefixes: Vec<(PathBuf, &str)> = vec![(root.to_owned(), "plugins")];

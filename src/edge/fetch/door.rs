@@ -148,6 +148,11 @@ impl HttpDoor {
             outgoing = outgoing.body(reqwest::Body::from(bytes::Bytes::from_owner(Wiped(request.body))));
         }
         let mut answer = outgoing.send().await.map_err(fault)?;
+        // Over HTTP/2 they never get this far.
+        let fields = answer.headers().iter().map(|(name, value)| name.as_str().len() + value.len());
+        if fields.sum::<usize>() > ANSWER_FIELD_BYTES as usize {
+            return Err(DoorFault::TooLarge);
+        }
         let most = request.max_bytes;
         if answer.content_length().is_some_and(|length| length > most as u64) && request.method != "HEAD" {
             return Err(DoorFault::TooLarge);

@@ -9,6 +9,7 @@ use http::{HeaderValue, header};
 use pingora::http::RequestHeader;
 use pingora::{Error, ErrorType, Result};
 use secrecy::{ExposeSecret, SecretString};
+use zeroize::Zeroizing;
 
 use crate::domain::verdict::Refusal;
 use crate::ports::{InjectFault, Injector};
@@ -119,7 +120,7 @@ impl Injected {
     /// # Errors
     /// The token cannot stand in a header. It is not quoted.
     pub fn write(&self, request: &mut RequestHeader) -> Result<()> {
-        let value = format!("Bearer {}", self.token.expose_secret());
+        let value = Zeroizing::new(format!("Bearer {}", self.token.expose_secret()));
         let Ok(mut value) = HeaderValue::from_str(&value) else {
             return Error::e_explain(ErrorType::HTTPStatus(502), "a provider token that no header can hold");
         };

@@ -20,6 +20,7 @@ use super::engine::Machine;
 use super::exchange::{Call, Exchange, Outcome, pairs};
 use super::host::{Surroundings, Witness};
 use super::interface::{Fault, examine};
+use super::lines::HIDDEN;
 use super::load::{Code, load};
 use super::outcome::{Described, compare, failed, granted, names, person, told};
 use super::player::{Player, tells};
@@ -144,7 +145,9 @@ impl Bench {
         let settings = serde_json::to_string(settings)
             .map_err(|error| ProviderFault::Misconfigured(error.to_string()))?;
         let slots = Arc::new(Semaphore::new(1));
-        let callee = Callee { machine: &self.machine, code: &self.code, around: &around, slots: &slots };
+        let secrets = Arc::default();
+        let callee =
+            Callee { machine: &self.machine, code: &self.code, around: &around, slots: &slots, secrets };
         let described = plugin::describe(callee, settings).await?;
         convert::parameters(&described).map_err(ProviderFault::PluginFailed)?;
         Ok(described)
@@ -182,7 +185,7 @@ impl Bench {
         differences.extend(compare(&exchange.result, &outcome));
         // The host has taken longer secrets out already.
         if let Outcome::Failure(failure) = &outcome
-            && (failure.message.contains(convert::HIDDEN) || tells(exchange, &failure.message))
+            && (failure.message.contains(HIDDEN) || tells(exchange, &failure.message))
         {
             differences.push("the failure's message has a token, a code or a verifier in it".to_owned());
         }

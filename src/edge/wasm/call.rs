@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use secrecy::SecretString;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout_at;
 use tokio_util::task::AbortOnDropHandle;
@@ -47,6 +48,8 @@ pub(super) struct Callee<'a> {
     pub(super) around: &'a Arc<Surroundings>,
     /// Calls of the provider at once.
     pub(super) slots: &'a Arc<Semaphore>,
+    /// What no line of the log about the call may hold.
+    pub(super) secrets: Arc<[SecretString]>,
 }
 
 /// Calls a component as `ask` does. Ends within the provider's deadline, on a machine that is too busy for
@@ -70,13 +73,16 @@ where
         DESCRIBE => (false, limits.deadline.min(DESCRIPTION)),
         _ => (true, limits.deadline),
     };
-    let deadline = Instant::now() + time;
+    // Whoever gets a place has the time for a request: one that is cut off may have used the refresh token up.
+    let patience = time - limits.request_timeout.min(time / 2);
+    let begun = Instant::now();
+    let (deadline, patient_until) = (begun + time, begun + patience);
     let places = [Arc::clone(callee.slots), Arc::clone(&callee.machine.places)];
-    let taken = take(places, deadline).await.ok_or_else(|| ProviderFault::Transient {
+    let taken = take(places, patient_until).await.ok_or_else(|| ProviderFault::Transient {
         reason: format!(
             "{} calls were under way for the whole of {} (providers.limits.concurrency)",
             limits.concurrency,
-            humantime::format_duration(time)
+            humantime::format_duration(patience)
         ),
         retry_after: None,
     })?;
@@ -85,7 +91,8 @@ where
     let work = async move {
         // Given back when the instance is gone, not when nobody waits for it any more.
         let _taken = taken;
-        enter(&machine, &code, around, deadline, online, what, ask).await
+        let state = State::new(around, callee.secrets, machine.pace(), deadline, online);
+        enter(&machine, &code, state, what, ask).await
     };
     let work = AbortOnDropHandle::new(callee.machine.threads().spawn(work));
     in_time(deadline, work).await?.unwrap_or_else(|error| {
@@ -101,11 +108,11 @@ async fn in_time<T>(deadline: Instant, work: impl Future<Output = T>) -> Result<
     })
 }
 
-async fn take(places: [Arc<Semaphore>; 2], deadline: Instant) -> Option<Vec<OwnedSemaphorePermit>> {
+async fn take(places: [Arc<Semaphore>; 2], until: Instant) -> Option<Vec<OwnedSemaphorePermit>> {
     let mut taken = Vec::with_capacity(places.len());
     for place in places {
         // Never closed.
-        taken.push(timeout_at(deadline.into(), place.acquire_owned()).await.ok()?.ok()?);
+        taken.push(timeout_at(until.into(), place.acquire_owned()).await.ok()?.ok()?);
     }
     Some(taken)
 }
@@ -113,16 +120,15 @@ async fn take(places: [Arc<Semaphore>; 2], deadline: Instant) -> Option<Vec<Owne
 async fn enter<R, F>(
     machine: &Machine,
     code: &Code,
-    around: Arc<Surroundings>,
-    deadline: Instant,
-    online: bool,
+    state: State,
     what: &'static str,
     ask: F,
 ) -> Result<Result<R, Failure>, ProviderFault>
 where
     F: for<'a> FnOnce(&'a Guest, &'a mut Store<State>) -> Answer<'a, R>,
 {
-    let mut store = Store::new(&machine.engine, State::new(around, machine.pace(), deadline, online));
+    let deadline = state.deadline;
+    let mut store = Store::new(&machine.engine, state);
     store.limiter(|state| &mut state.limiter);
     store.set_hostcall_fuel(HANDED_OVER);
     store.set_max_component_handles(HANDLES);
@@ -150,7 +156,7 @@ where
         Err(_) => Err(ProviderFault::PluginFailed(format!(
             "{what} took longer than allowed: {} (providers.limits.deadline{})",
             humantime::format_duration(state.limits().deadline),
-            if online { "" } else { ", and never more than 5s for this" }
+            if what == DESCRIBE { ", and never more than 5s for this" } else { "" }
         ))),
     }
 }

@@ -9,15 +9,13 @@ use url::Url;
 
 use super::bindings::exports::palisade::provider::plugin::{Authorization as WitAuthorization, Description};
 use super::bindings::palisade::provider::types;
-use super::lines::{escaped, is_plain};
+use super::lines::{escaped, is_plain, without};
 use crate::config::HostPattern;
 use crate::domain::connection::{Account, MAX_REASON};
 use crate::ports::{
     Authorization, CurrentTokens, GrantedTokens, ParameterInfo, Pkce, ProviderCall, ProviderFault,
 };
 
-/// Stands where a text had a secret.
-pub(super) const HIDDEN: &str = "(a secret)";
 /// The longest token, in bytes.
 const TOKEN: usize = 64 << 10;
 /// The longest life that is believed.
@@ -184,13 +182,7 @@ pub(super) fn failure(failure: types::Failure, secrets: &[SecretString]) -> Prov
 
 /// `text` for a log: one line, not long, without `secrets`.
 pub(super) fn summary(text: &str, secrets: &[SecretString]) -> String {
-    let mut text = text.to_owned();
-    for secret in secrets.iter().map(|secret| secret.expose_secret()).filter(|secret| secret.len() >= 8) {
-        if text.contains(secret) {
-            text = text.replace(secret, HIDDEN);
-        }
-    }
-    let mut line = escaped(&text);
+    let mut line = escaped(&without(text, secrets));
     line.truncate(line.floor_char_boundary(MAX_REASON));
     line
 }
@@ -372,7 +364,7 @@ pub(super) fn account(account: types::Account, allowed: &[HostPattern]) -> Resul
     })
 }
 
-/// The hosts of a description that the operator's list does not have.
+/// The hosts of a description that the operator's list does not have; one without a port is there with any.
 pub fn unlisted<'a>(described: &'a [String], allowed: &[HostPattern]) -> Vec<&'a str> {
     let listed = |host: &String| {
         // Any label will do for a `*`.
@@ -381,7 +373,7 @@ pub fn unlisted<'a>(described: &'a [String], allowed: &[HostPattern]) -> Vec<&'a
             Some((name, port)) if !name.ends_with(':') => (name, port.parse().ok()),
             _ => (&*host, None),
         };
-        allowed.iter().any(|pattern| pattern.covers(name, port.unwrap_or(443), 443))
+        allowed.iter().any(|pattern| pattern.covers(name, port.or(pattern.port).unwrap_or(443), 443))
     };
     described.iter().filter(|host| !listed(host)).map(|host| &**host).collect()
 }
@@ -398,10 +390,19 @@ mod tests {
             pattern("b.test", true, None),
             pattern("c.test", false, Some(8443)),
         ];
-        let described =
-            ["a.test", "A.test:443", "*.b.test", "x.*.b.test", "c.test:8443", "b.test", "*.a.test", "c.test"];
+        let described = [
+            "a.test",
+            "A.test:443",
+            "*.b.test",
+            "x.*.b.test",
+            "c.test:8443",
+            "c.test",
+            "b.test",
+            "*.a.test",
+            "c.test:443",
+        ];
         let described = described.map(str::to_owned);
-        assert_eq!(unlisted(&described, &allowed), ["b.test", "*.a.test", "c.test"]);
+        assert_eq!(unlisted(&described, &allowed), ["b.test", "*.a.test", "c.test:443"]);
     }
 
     #[test]

@@ -358,7 +358,6 @@ mod tests {
         let mut again = pin!(first.next_turn());
         assert!(poll!(&mut again).is_pending() && poll!(&mut again).is_pending());
         assert!(poll!(&mut waiting).is_ready());
-        drop(waiting);
         assert!(poll!(&mut again).is_pending());
         second.pause();
         assert!(poll!(&mut again).is_ready());

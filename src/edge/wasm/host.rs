@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use secrecy::SecretString;
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
@@ -53,7 +54,7 @@ pub(super) struct State {
     pub(super) limiter: Limiter,
     pub(super) pace: Pace,
     around: Arc<Surroundings>,
-    deadline: Instant,
+    pub(super) deadline: Instant,
     /// Requests that may still be made.
     requests: u32,
     lines: Lines,
@@ -63,8 +64,15 @@ pub(super) struct State {
 
 impl State {
     /// `online`: whether requests may be made.
-    pub(super) fn new(around: Arc<Surroundings>, pace: Pace, deadline: Instant, online: bool) -> State {
-        let lines = Lines::new(Arc::clone(&around.provider));
+    /// `secrets`: what the log may not hold.
+    pub(super) fn new(
+        around: Arc<Surroundings>,
+        secrets: Arc<[SecretString]>,
+        pace: Pace,
+        deadline: Instant,
+        online: bool,
+    ) -> State {
+        let lines = Lines::new(Arc::clone(&around.provider), secrets);
         let wasi = WasiCtxBuilder::new()
             .stdout(lines.clone())
             .stderr(lines.clone())
@@ -226,7 +234,7 @@ mod tests {
     use super::*;
     use crate::domain::time::UnixTime;
     use crate::ports::{Assertion, DoorResponse, Ended, SignError};
-    use secrecy::{ExposeSecret, SecretString};
+    use secrecy::ExposeSecret;
 
     struct Fake;
 
@@ -282,7 +290,7 @@ mod tests {
             witness: None,
         };
         let pace = super::super::engine::Machine::new().unwrap().pace();
-        State::new(Arc::new(around), pace, Instant::now() + Duration::from_secs(600), online)
+        State::new(Arc::new(around), Arc::default(), pace, Instant::now() + Duration::from_secs(600), online)
     }
 
     async fn send(state: &mut State, client_auth: ClientAuth) -> Result<Response, SendError> {

@@ -6,9 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use secrecy::{ExposeSecret, SecretString};
 use tokio::io::AsyncWrite;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError};
+use zeroize::Zeroizing;
 
 use super::bindings::palisade::provider::log::Level;
 
@@ -23,14 +25,16 @@ pub(super) struct Lines(Arc<Mutex<Inner>>);
 
 struct Inner {
     provider: Arc<str>,
+    /// What no line may hold.
+    secrets: Arc<[SecretString]>,
     left: u32,
     /// What standard output and standard error hold of a line that has not ended.
-    partial: Vec<u8>,
+    partial: Zeroizing<Vec<u8>>,
 }
 
 impl Lines {
-    pub(super) fn new(provider: Arc<str>) -> Lines {
-        Lines(Arc::new(Mutex::new(Inner { provider, left: LINES, partial: Vec::new() })))
+    pub(super) fn new(provider: Arc<str>, secrets: Arc<[SecretString]>) -> Lines {
+        Lines(Arc::new(Mutex::new(Inner { provider, secrets, left: LINES, partial: Zeroizing::default() })))
     }
 
     pub(super) fn write(&self, level: Level, message: &str) {
@@ -79,7 +83,7 @@ impl Inner {
             return;
         }
         let provider = &*self.provider;
-        let message = escaped(message);
+        let message = escaped(&without(message, &self.secrets));
         match level {
             Level::Debug => tracing::debug!(provider, "plugin: {message}"),
             Level::Info => tracing::info!(provider, "plugin: {message}"),
@@ -125,6 +129,29 @@ fn turns(c: char) -> bool {
 /// Whether `text` is one line that reads as it is written.
 pub(super) fn is_plain(text: &str) -> bool {
     !text.chars().any(|c| c.is_control() || turns(c))
+}
+
+/// What stands in a text in place of a secret.
+pub(super) const HIDDEN: &str = "(a secret)";
+/// Bytes of what is a secret, or the beginning of one; shorter ones are in any text.
+const SECRET: usize = 8;
+
+/// `text` without `secrets`, and without the beginning of one at its end, where it may have been cut.
+pub(super) fn without(text: &str, secrets: &[SecretString]) -> Zeroizing<String> {
+    let mut text = Zeroizing::new(text.to_owned());
+    for secret in secrets.iter().map(|secret| secret.expose_secret()).filter(|secret| secret.len() >= SECRET)
+    {
+        if text.contains(secret) {
+            text = Zeroizing::new(text.replace(secret, HIDDEN));
+        }
+        let begun = (SECRET..secret.len()).rev().filter(|length| secret.is_char_boundary(*length));
+        if let Some(length) = begun.into_iter().find(|length| text.ends_with(&secret[..*length])) {
+            let kept = text.len() - length;
+            text.truncate(kept);
+            text.push_str(HIDDEN);
+        }
+    }
+    text
 }
 
 /// `text` cut at [`LINE`] bytes, and without anything that could look like another line or turn the
@@ -207,7 +234,7 @@ mod tests {
 
     #[test]
     fn a_stream_without_an_end_of_line_holds_no_more_than_a_line() {
-        let lines = Lines::new("bank".into());
+        let lines = Lines::new("bank".into(), Arc::default());
         for _ in 0..100 {
             lines.lock().write_stream(&[b'x'; 4096]);
         }
@@ -215,5 +242,17 @@ mod tests {
         lines.lock().write_stream(b"\n\n\n");
         let inner = lines.lock();
         assert_eq!((inner.partial.len(), inner.left), (0, LINES - 1));
+    }
+
+    #[test]
+    fn no_secret_is_in_a_line_nor_what_is_left_of_one_that_was_cut() {
+        let secrets = ["access-token-1".into(), "äccess-tökens".into(), "short".into()];
+        let shown = |text: &str| without(text, &secrets).to_string();
+        assert_eq!(shown("a access-token-1, b äccess-tökens."), "a (a secret), b (a secret).");
+        assert_eq!(shown("panicked at access-toke"), "panicked at (a secret)");
+        assert_eq!(shown("panicked at äccess-tö"), "panicked at (a secret)");
+        assert_eq!(shown("access-token-1access-token-"), "(a secret)(a secret)");
+        // Too little to be of use, and too short to be told from a word.
+        assert_eq!(shown("a short access-"), "a short access-");
     }
 }

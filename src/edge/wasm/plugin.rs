@@ -34,6 +34,8 @@ pub(super) struct Sides {
 /// A provider in service.
 pub(super) struct Plugin {
     pub(super) info: ProviderInfo,
+    /// What the operator may not have meant.
+    pub(super) warning: Option<String>,
     pub(super) code: Arc<Code>,
     /// The plugin's own version.
     pub(super) version: String,
@@ -70,20 +72,19 @@ impl Plugin {
         });
         let slots = Arc::new(Semaphore::new(provider.limits.concurrency));
         let settings = serde_json::to_string(&provider.settings).map_err(|error| error.to_string())?;
-        let callee = Callee { machine, code: &code, around: &around, slots: &slots };
+        let callee = Callee { machine, code: &code, around: &around, slots: &slots, secrets: Arc::default() };
         let described = describe(callee, settings.clone()).await.map_err(|fault| match fault {
             ProviderFault::Misconfigured(why) => format!("providers.settings: {why}"),
             fault => fault.to_string(),
         })?;
         let parameters = convert::parameters(&described)?;
         let unlisted = convert::unlisted(&described.hosts, &provider.allowed_hosts);
-        if !unlisted.is_empty() {
+        let warning = (!unlisted.is_empty()).then(|| {
             let hosts = convert::summary(&unlisted.join(", "), &[]);
-            tracing::warn!(
-                provider = provider.name,
-                "the plugin calls {hosts}, which providers.allowed_hosts does not list: those requests will be denied"
-            );
-        }
+            format!(
+                "its plugin calls {hosts}, which providers.allowed_hosts does not list: those requests will be denied"
+            )
+        });
         let name =
             provider.display_name.clone().unwrap_or_else(|| convert::summary(&described.display_name, &[]));
         let info = ProviderInfo {
@@ -98,6 +99,7 @@ impl Plugin {
         };
         Ok(Plugin {
             info,
+            warning,
             code,
             version: convert::summary(&described.version, &[]),
             machine: Arc::clone(machine),
@@ -123,7 +125,8 @@ impl Plugin {
             let told = Zeroizing::new(state.expose_secret().to_owned());
             let mut secrets = self.secrets(call);
             secrets.extend([state.clone(), pkce.verifier.clone()]);
-            let answer = run(self.callee(), "authorize", move |guest, store| -> Answer<'_, _> {
+            let secrets = Arc::from(secrets);
+            let answer = run(self.callee(&secrets), "authorize", move |guest, store| -> Answer<'_, _> {
                 Box::pin(async move { guest.call_authorize(store, &connection, &told, &pkce_told).await })
             });
             let asked = told_or(answer.await?, &secrets)?;
@@ -144,12 +147,13 @@ impl Plugin {
             let mut secrets = self.secrets(call);
             secrets.push(pkce.verifier.clone());
             secrets.extend(callback.iter().map(|(_, value)| value.clone()));
+            let secrets = Arc::from(secrets);
             let mut told: Vec<(String, String)> = Vec::with_capacity(callback.len());
             for (name, value) in &callback {
                 told.push((name.clone(), value.expose_secret().to_owned()));
             }
             let told = Callback(told);
-            let answer = run(self.callee(), "exchange", move |guest, store| -> Answer<'_, _> {
+            let answer = run(self.callee(&secrets), "exchange", move |guest, store| -> Answer<'_, _> {
                 Box::pin(async move { guest.call_exchange(store, &connection, &told.0, &pkce_told).await })
             });
             convert::tokens(told_or(answer.await?, &secrets)?).map_err(unusable)
@@ -168,8 +172,8 @@ impl Plugin {
                 return Err(ProviderFault::ProviderError(why.to_owned()));
             }
             let (connection, tokens) = (self.connection(call), Zeroizing::new(convert::current(current)));
-            let secrets = self.secrets_with(call, current);
-            let answer = run(self.callee(), "refresh", move |guest, store| -> Answer<'_, _> {
+            let secrets = Arc::from(self.secrets_with(call, current));
+            let answer = run(self.callee(&secrets), "refresh", move |guest, store| -> Answer<'_, _> {
                 Box::pin(async move { guest.call_refresh(store, &connection, &tokens).await })
             });
             convert::tokens(told_or(answer.await?, &secrets)?).map_err(unusable)
@@ -187,8 +191,8 @@ impl Plugin {
         }
         let work = async {
             let (connection, tokens) = (self.connection(call), Zeroizing::new(convert::current(current)));
-            let secrets = self.secrets_with(call, current);
-            let answer = run(self.callee(), "revoke", move |guest, store| -> Answer<'_, _> {
+            let secrets = Arc::from(self.secrets_with(call, current));
+            let answer = run(self.callee(&secrets), "revoke", move |guest, store| -> Answer<'_, _> {
                 Box::pin(async move { guest.call_revoke(store, &connection, &tokens).await })
             });
             told_or(answer.await?, &secrets)
@@ -206,8 +210,8 @@ impl Plugin {
         }
         let work = async {
             let (connection, tokens) = (self.connection(call), Zeroizing::new(convert::current(current)));
-            let secrets = self.secrets_with(call, current);
-            let answer = run(self.callee(), "identity", move |guest, store| -> Answer<'_, _> {
+            let secrets = Arc::from(self.secrets_with(call, current));
+            let answer = run(self.callee(&secrets), "identity", move |guest, store| -> Answer<'_, _> {
                 Box::pin(async move { guest.call_identity(store, &connection, &tokens).await })
             });
             let account = told_or(answer.await?, &secrets)?;
@@ -227,8 +231,14 @@ impl Plugin {
         result
     }
 
-    fn callee(&self) -> Callee<'_> {
-        Callee { machine: &self.machine, code: &self.code, around: &self.around, slots: &self.slots }
+    fn callee(&self, secrets: &Arc<[SecretString]>) -> Callee<'_> {
+        Callee {
+            machine: &self.machine,
+            code: &self.code,
+            around: &self.around,
+            slots: &self.slots,
+            secrets: Arc::clone(secrets),
+        }
     }
 
     fn connection(&self, call: &ProviderCall) -> Zeroizing<types::Connection> {

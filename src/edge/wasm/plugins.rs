@@ -70,6 +70,8 @@ pub struct Standing {
     pub version: Option<String>,
     /// Why it is not in service, or why not with the newest component.
     pub fault: Option<String>,
+    /// What the operator may not have meant; it is in service all the same.
+    pub warning: Option<String>,
 }
 
 /// The configured providers behind their plugins.
@@ -223,6 +225,7 @@ impl Plugins {
             sha256: entry.plugin.as_ref().map(|plugin| hex(&plugin.code.sha256)),
             version: entry.plugin.as_ref().map(|plugin| plugin.version.clone()),
             fault: entry.fault.clone(),
+            warning: entry.plugin.as_ref().and_then(|plugin| plugin.warning.clone()),
         };
         self.entries.load().values().map(standing).collect()
     }
@@ -269,6 +272,9 @@ impl Plugins {
                     sha256 = hex(&plugin.code.sha256),
                     "the provider is in service"
                 );
+                if let Some(warning) = &plugin.warning {
+                    tracing::warn!(provider = name, "{warning}");
+                }
                 return entry(Some(Arc::new(plugin)), None);
             }
             Err(why) => why,
