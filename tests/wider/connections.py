@@ -83,7 +83,7 @@ identity = "id_token"
 """
 
 
-def gateway(run, folder, routes, connections="", port=None):
+def gateway(run, folder, routes, connections="", public=None):
     """A gateway in `folder` with one account, its API, and the token of the account."""
     folder.mkdir(exist_ok=True)
     (folder / "client_id").write_text(CLIENT_ID)
@@ -98,7 +98,7 @@ bcrypt_cost = 4
 enabled = false
 [mail]
 transport = "file:./outbox"
-""", port=port)
+""", public=public)
     made = json.loads(started.cli("users", "add", ANN, "--verified", "--generate-password", "--json"))
     api = Api(started)
     return started, api, lambda: api.login(ANN, made["password"])["access_token"]
@@ -118,6 +118,9 @@ def connects(api, run, folder, provider, page, token):
         """
         status, begun = browser.ask("/execute/async", {"script": begin, "args": [token]})
         assert status == 201 and begun["status"] == "pending", begun
+        # Over TLS browsers let no other host of the site set a cookie of this name (RFC 6265bis §4.1.3.2).
+        cookies = browser.ask("/cookie")
+        assert [c["name"].startswith("__Host-palisade_connect_") and c["secure"] and c["httpOnly"] for c in cookies] == [True], cookies
         assert begun["authorization_url"].startswith(provider.url + "/auth?"), begun
         browser.ask("/url", {"url": begun["authorization_url"]})
         fill = """
@@ -144,11 +147,16 @@ def connects(api, run, folder, provider, page, token):
 
 def story(run, folder):
     port = run.free_port()
+    public = f"https://localhost:{port}"
     provider = None
     started = None
     try:
-        provider = Provider(run, folder / "story-acme", [f"http://localhost:{port}/auth/connections/callback"], access_ttl=5)
+        provider = Provider(run, folder / "story-acme", [f"{public}/auth/connections/callback"], access_ttl=5)
         routes = f"""
+[server.tls]
+listen = "127.0.0.1:{port}"
+cert = "{provider.folder / 'localhost.pem'}"
+key = "{provider.folder / 'localhost.key'}"
 [[routes]]
 name = "app"
 match = {{ path = "/" }}
@@ -164,12 +172,12 @@ preserve_host = false
 inject = {{ provider = "acme" }}
 """
         ahead = 'refresh_ahead = "2s"\nkeep_fresh = false'
-        started, api, login = gateway(run, folder / "connected", routes + provider.config(), ahead, port)
+        started, api, login = gateway(run, folder / "connected", routes + provider.config(), ahead, public)
         token = login()
         api.refused("connection_required", "GET", "/api/before", token=token)
         offered = api.good("GET", "/auth/providers", token=token)["providers"]
         assert [(p["name"], p["display_name"]) for p in offered] == [("acme", "Acme")], offered
-        id = connects(api, run, folder, provider, started.url + "/test/seen", token)
+        id = connects(api, run, folder, provider, public + "/test/seen", token)
         shown = api.good("GET", f"/auth/connections/{id}", token=token)
         assert (shown["status"], shown["provider"]) == ("active", "acme"), shown
         assert shown["account"]["subject"] == "ann" and set(shown["scopes_granted"]) >= {"openid", "offline_access"}, shown
