@@ -328,6 +328,23 @@ async fn the_same_account_connected_twice_is_connected_once() {
     assert_eq!((world.access(new).await, world.access(third).await), ("a1.0".into(), "a2.0".into()));
 }
 
+/// Nothing else is left of the grant of the first account.
+#[tokio::test]
+async fn a_renewal_with_another_account_ends_the_grant_of_the_one_before() {
+    let world = world().await;
+    let id = world.connect(acme()).await;
+    let renew = || Begin { connection: Some(id), ..acme() };
+    // The same account: the provider may know the two for one grant.
+    assert_eq!(world.connect(renew()).await, id);
+    assert_eq!(world.told().await, ["connection.connected", "connection.connected"]);
+    assert_eq!((world.providers.count("revoke"), world.access(id).await.as_str()), (0, "a1.0"));
+    *world.providers.subject.lock().unwrap() = "bob-at-acme".to_owned();
+    assert_eq!(world.connect(renew()).await, id);
+    world.told().await;
+    assert_eq!((world.providers.count("revoke"), world.providers.live()), (1, vec![0, 2]));
+    assert_eq!(world.access(id).await, "a2.0");
+}
+
 #[tokio::test]
 async fn nothing_fails_for_want_of_an_identity() {
     let world = world().await;

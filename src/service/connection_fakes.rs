@@ -298,6 +298,8 @@ impl Vault for FakeVault {
 #[derive(Default)]
 pub(crate) struct FakeWebhook {
     pub(crate) down: AtomicBool,
+    /// It never answers.
+    pub(crate) silent: AtomicBool,
     /// Every try.
     pub(crate) told: Mutex<Vec<Notice>>,
 }
@@ -306,6 +308,9 @@ pub(crate) struct FakeWebhook {
 impl Webhook for FakeWebhook {
     async fn deliver(&self, notice: &Notice) -> Result<(), String> {
         self.told.lock().unwrap().push(notice.clone());
+        if self.silent.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
         if self.down.load(Ordering::Relaxed) { Err("503".to_owned()) } else { Ok(()) }
     }
 }

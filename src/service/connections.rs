@@ -89,6 +89,8 @@ pub struct Parts {
     pub outbox: Arc<Notify>,
     /// Told when a connection is due earlier than before.
     pub due: Arc<Notify>,
+    /// Told when the configuration was read anew.
+    pub reconfigured: Arc<Notify>,
     /// This run of the program: what another began was cut off.
     pub run: Uuid,
     /// Replaced as a whole by a reload.

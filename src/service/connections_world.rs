@@ -107,6 +107,7 @@ impl Fakes {
             tasks: Arc::new(Notify::new()),
             outbox: Arc::new(Notify::new()),
             due: Arc::new(Notify::new()),
+            reconfigured: Arc::new(Notify::new()),
             run: self.entropy.uuid(),
             settings: ArcSwap::from_pointee(settings()),
         };
@@ -239,7 +240,8 @@ impl World {
 
     /// What the app is told once every errand that is due was done.
     pub(crate) async fn told(&self) -> Vec<String> {
-        while self.connections.do_due_errands().await.unwrap() {}
+        while self.connections.do_due_notices().await.unwrap() {}
+        while self.connections.end_due_grants().await.unwrap() {}
         let kind =
             |body: &str| serde_json::from_str::<Value>(body).unwrap()["type"].as_str().unwrap().to_owned();
         self.webhook.told.lock().unwrap().iter().map(|notice| kind(&notice.body)).collect()

@@ -1,6 +1,7 @@
 //! How connections end, what others are told, and how tokens lie in the store, over the fakes.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -269,6 +270,31 @@ async fn errands_stand_in_the_way_of_nobody() {
     assert_eq!(tasks(&world).await, 301, "and the account is forgotten unless it is verified");
 }
 
+/// An app that does not answer keeps the worker that tells it, and no other.
+#[tokio::test(start_paused = true)]
+async fn a_silent_app_holds_up_no_grant_that_is_to_end() {
+    let world = world().await;
+    let id = world.connect(acme()).await;
+    world.webhook.silent.store(true, Ordering::Relaxed);
+    let before = world.stored(id).await;
+    let closing = tokio_util::sync::CancellationToken::new();
+    let running = {
+        let (connections, closing) = (world.connections.clone(), closing.clone());
+        tokio::spawn(async move { connections.run(closing).await })
+    };
+    let work =
+        Work::Errand { made_at: world.clock.now(), tries: 0, errand: Errand::EndGrant(Box::new(before)) };
+    let task = Task { id: uuid::Uuid::from_u128(1 << 100), due_at: UnixTime(0), work };
+    world.store.commit(vec![Change::CreateTask(task)]).await.unwrap();
+    let begun = tokio::time::Instant::now();
+    while world.providers.count("revoke") == 0 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    closing.cancel();
+    running.await.unwrap();
+}
+
 #[tokio::test]
 async fn an_envelope_opens_in_its_place_only() {
     let world = world().await;
@@ -291,7 +317,7 @@ async fn what_an_earlier_key_has_sealed_is_sealed_anew() {
     let world = world().await;
     let id = world.connect(acme()).await;
     let pending = world.begin(Begin { another: true, ..acme() }).await.unwrap().connection.id;
-    let step = || world.connections.reseal_step(None);
+    let step = || world.connections.reseal_step(None, false);
     assert_eq!(step().await.unwrap().renewed, 0);
     *world.vault.keys.lock().unwrap() = vec!["k2".into(), "k1".into()];
     let resealed = step().await.unwrap();
@@ -312,13 +338,13 @@ async fn what_a_new_configuration_wants_becomes_due() {
     let world = world().await;
     world.set(|settings| settings.keep_fresh = false);
     let id = world.connect(acme()).await;
-    world.connections.reseal_step(None).await.unwrap();
+    world.connections.reseal_step(None, false).await.unwrap();
     assert_eq!(world.stored(id).await.due_at, None);
     world.set(|settings| settings.keep_fresh = true);
-    assert_eq!(world.connections.reseal_step(None).await.unwrap().renewed, 0);
+    assert_eq!(world.connections.reseal_step(None, false).await.unwrap().renewed, 0);
     assert!(world.stored(id).await.due_at.is_some());
     let revision = world.stored(id).await.revision;
-    world.connections.reseal_step(None).await.unwrap();
+    world.connections.reseal_step(None, false).await.unwrap();
     assert_eq!(world.stored(id).await.revision, revision, "nothing is written that changes nothing");
 }
 
@@ -330,11 +356,44 @@ async fn all_pages_are_sealed_anew() {
         world.connect(Begin { another: true, ..acme() }).await;
     }
     *world.vault.keys.lock().unwrap() = vec!["k2".into(), "k1".into()];
-    let first = world.connections.reseal_step(None).await.unwrap();
-    let second = world.connections.reseal_step(first.next).await.unwrap();
+    let first = world.connections.reseal_step(None, false).await.unwrap();
+    let second = world.connections.reseal_step(first.next, false).await.unwrap();
     assert_eq!((first.renewed, second.renewed, second.next), (64, 6, None));
     let listed = world.connections.all_connections(None, 1_000_000).await.unwrap();
     assert_eq!(listed.len(), 70);
+}
+
+#[tokio::test(start_paused = true)]
+async fn sealing_anew_waits_for_a_store_that_takes_nothing_and_goes_on() {
+    let world = world().await;
+    let id = world.connect(acme()).await;
+    world.told().await;
+    *world.vault.keys.lock().unwrap() = vec!["k2".into(), "k1".into()];
+    world.store.fail();
+    let closing = tokio_util::sync::CancellationToken::new();
+    let running = {
+        let (connections, closing) = (world.connections.clone(), closing.clone());
+        tokio::spawn(async move { connections.run(closing).await })
+    };
+    tokio::time::sleep(Duration::from_millis(10_500)).await;
+    let tries = world.store.refused.load(Ordering::Relaxed);
+    assert!((2..=20).contains(&tries), "{tries} tries in ten seconds");
+    world.store.mend();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let sealed = world.stored(id).await.tokens.unwrap().access_token;
+    assert!(sealed.contains("k2"), "{sealed}");
+
+    // And a reload is looked at right away.
+    world.clock.advance(3600);
+    world.providers.fail("refresh", ProviderFault::Misconfigured("invalid_client".into()));
+    while world.stored(id).await.retry_at.is_none() {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    world.connections.reconfigured.notify_one();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(world.access(id).await, "a0.1");
+    closing.cancel();
+    running.await.unwrap();
 }
 
 /// Two at once: the one that is sealed anew is also being refreshed.
@@ -351,7 +410,7 @@ async fn sealing_anew_and_refreshing_take_turns() {
     *world.vault.keys.lock().unwrap() = vec!["k2".into(), "k1".into()];
     let sealing = {
         let connections = world.connections.clone();
-        tokio::spawn(async move { connections.reseal_step(None).await })
+        tokio::spawn(async move { connections.reseal_step(None, false).await })
     };
     world.queued(id, 2).await;
     world.providers.gate.add_permits(1000);

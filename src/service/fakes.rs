@@ -35,6 +35,11 @@ impl FakeClock {
     pub(crate) fn advance(&self, seconds: u64) {
         self.0.fetch_add(seconds, Ordering::Relaxed);
     }
+
+    /// Not behind the beginning.
+    pub(crate) fn set_back(&self, seconds: u64) {
+        self.0.fetch_sub(seconds, Ordering::Relaxed);
+    }
 }
 
 impl Clock for FakeClock {
@@ -48,6 +53,8 @@ impl Clock for FakeClock {
 pub(crate) struct FakeStore {
     state: Mutex<State>,
     broken: AtomicBool,
+    /// Writes that failed for it.
+    pub(crate) refused: std::sync::atomic::AtomicUsize,
     /// The next write is made, and nobody learns of it.
     pub(crate) lose: AtomicBool,
     /// What somebody else commits right after the next commit.
@@ -217,7 +224,10 @@ impl FakeStore {
 
     fn check(&self) -> Result<(), StoreError> {
         match self.broken.load(Ordering::Relaxed) {
-            true => Err(StoreError::Unavailable("disk secret detail".to_owned())),
+            true => {
+                self.refused.fetch_add(1, Ordering::Relaxed);
+                Err(StoreError::Unavailable("disk secret detail".to_owned()))
+            }
             false => Ok(()),
         }
     }

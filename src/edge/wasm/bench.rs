@@ -14,7 +14,6 @@ use tokio::sync::Semaphore;
 use super::bindings::exports::palisade::provider::plugin::Description;
 use super::cache::Cache;
 use super::call::Callee;
-use super::convert;
 use super::credentials::Client;
 use super::engine::Machine;
 use super::exchange::{Call, Exchange, Outcome, pairs};
@@ -148,9 +147,7 @@ impl Bench {
         let secrets = Arc::default();
         let callee =
             Callee { machine: &self.machine, code: &self.code, around: &around, slots: &slots, secrets };
-        let described = plugin::describe(callee, settings).await?;
-        convert::parameters(&described).map_err(ProviderFault::PluginFailed)?;
-        Ok(described)
+        plugin::describe(callee, settings).await.map(|(described, _)| described)
     }
 
     /// Plays `exchange`, without a network.

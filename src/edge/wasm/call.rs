@@ -52,19 +52,22 @@ pub(super) struct Callee<'a> {
     pub(super) secrets: Arc<[SecretString]>,
 }
 
-/// Calls a component as `ask` does. Ends within the provider's deadline, on a machine that is too busy for
+/// Calls a component as `ask` does, and reads its answer as `read` does, which may take as long as the answer is:
+/// there, and not on a thread that serves. Ends within the provider's deadline, on a machine that is too busy for
 /// plugins a second later; dropped, it ends at once.
 ///
 /// # Errors
 /// [`ProviderFault::Transient`] when there was no place or no time, or the provider kept silent,
 /// [`ProviderFault::PluginFailed`] when the component broke off.
-pub(super) async fn run<R, F>(
+pub(super) async fn run<R, T, F>(
     callee: Callee<'_>,
     what: &'static str,
     ask: F,
-) -> Result<Result<R, Failure>, ProviderFault>
+    read: impl FnOnce(Result<R, Failure>) -> Result<T, ProviderFault> + Send + 'static,
+) -> Result<T, ProviderFault>
 where
-    R: Send + 'static,
+    R: Send,
+    T: Send + 'static,
     F: for<'a> FnOnce(&'a Guest, &'a mut Store<State>) -> Answer<'a, R> + Send + 'static,
 {
     let limits = callee.around.limits;
@@ -92,7 +95,7 @@ where
         // Given back when the instance is gone, not when nobody waits for it any more.
         let _taken = taken;
         let state = State::new(around, callee.secrets, machine.pace(), deadline, online);
-        enter(&machine, &code, state, what, ask).await
+        enter(&machine, &code, state, what, ask).await.and_then(read)
     };
     let work = AbortOnDropHandle::new(callee.machine.threads().spawn(work));
     in_time(deadline, work).await?.unwrap_or_else(|error| {

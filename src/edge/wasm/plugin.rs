@@ -4,15 +4,16 @@ use std::sync::Arc;
 
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::Semaphore;
+use wasmtime::Store;
 use zeroize::Zeroizing;
 
-use super::bindings::exports::palisade::provider::plugin::Description;
+use super::bindings::exports::palisade::provider::plugin::{Description, Guest};
 use super::bindings::palisade::provider::types::{self, Failure};
 use super::call::{Answer, Callee, Counted, DESCRIBE, run};
 use super::convert::{self, Parameter};
 use super::credentials::Client;
 use super::engine::Machine;
-use super::host::{Surroundings, Witness};
+use super::host::{State, Surroundings, Witness};
 use super::load::Code;
 use crate::config;
 use crate::domain::connection::Account;
@@ -45,7 +46,7 @@ pub(super) struct Plugin {
     slots: Arc<Semaphore>,
     settings: String,
     redirect_uri: Arc<str>,
-    allowed_hosts: Vec<config::HostPattern>,
+    allowed_hosts: Arc<[config::HostPattern]>,
     allow_loopback: bool,
 }
 
@@ -73,11 +74,11 @@ impl Plugin {
         let slots = Arc::new(Semaphore::new(provider.limits.concurrency));
         let settings = serde_json::to_string(&provider.settings).map_err(|error| error.to_string())?;
         let callee = Callee { machine, code: &code, around: &around, slots: &slots, secrets: Arc::default() };
-        let described = describe(callee, settings.clone()).await.map_err(|fault| match fault {
-            ProviderFault::Misconfigured(why) => format!("providers.settings: {why}"),
-            fault => fault.to_string(),
-        })?;
-        let parameters = convert::parameters(&described)?;
+        let (described, parameters) =
+            describe(callee, settings.clone()).await.map_err(|fault| match fault {
+                ProviderFault::Misconfigured(why) => format!("providers.settings: {why}"),
+                fault => fault.to_string(),
+            })?;
         let unlisted = convert::unlisted(&described.hosts, &provider.allowed_hosts);
         let warning = (!unlisted.is_empty()).then(|| {
             let hosts = convert::summary(&unlisted.join(", "), &[]);
@@ -108,7 +109,7 @@ impl Plugin {
             slots,
             settings,
             redirect_uri: sides.redirect_uri,
-            allowed_hosts: provider.allowed_hosts.clone(),
+            allowed_hosts: provider.allowed_hosts.clone().into(),
             allow_loopback: provider.allow_loopback,
         })
     }
@@ -125,12 +126,12 @@ impl Plugin {
             let told = Zeroizing::new(state.expose_secret().to_owned());
             let mut secrets = self.secrets(call);
             secrets.extend([state.clone(), pkce.verifier.clone()]);
-            let secrets = Arc::from(secrets);
-            let answer = run(self.callee(&secrets), "authorize", move |guest, store| -> Answer<'_, _> {
+            let (state, hosts, loopback) = (state.clone(), self.allowed_hosts.clone(), self.allow_loopback);
+            let read = move |asked| convert::authorization(asked, &state, &hosts, loopback);
+            self.ask("authorize", secrets, read, move |guest, store| {
                 Box::pin(async move { guest.call_authorize(store, &connection, &told, &pkce_told).await })
-            });
-            let asked = told_or(answer.await?, &secrets)?;
-            convert::authorization(asked, state, &self.allowed_hosts, self.allow_loopback).map_err(unusable)
+            })
+            .await
         };
         self.counted("authorize", work).await
     }
@@ -147,16 +148,15 @@ impl Plugin {
             let mut secrets = self.secrets(call);
             secrets.push(pkce.verifier.clone());
             secrets.extend(callback.iter().map(|(_, value)| value.clone()));
-            let secrets = Arc::from(secrets);
             let mut told: Vec<(String, String)> = Vec::with_capacity(callback.len());
             for (name, value) in &callback {
                 told.push((name.clone(), value.expose_secret().to_owned()));
             }
             let told = Callback(told);
-            let answer = run(self.callee(&secrets), "exchange", move |guest, store| -> Answer<'_, _> {
+            self.ask("exchange", secrets, convert::tokens, move |guest, store| {
                 Box::pin(async move { guest.call_exchange(store, &connection, &told.0, &pkce_told).await })
-            });
-            convert::tokens(told_or(answer.await?, &secrets)?).map_err(unusable)
+            })
+            .await
         };
         self.counted("exchange", work).await
     }
@@ -172,11 +172,11 @@ impl Plugin {
                 return Err(ProviderFault::ProviderError(why.to_owned()));
             }
             let (connection, tokens) = (self.connection(call), Zeroizing::new(convert::current(current)));
-            let secrets = Arc::from(self.secrets_with(call, current));
-            let answer = run(self.callee(&secrets), "refresh", move |guest, store| -> Answer<'_, _> {
+            let secrets = self.secrets_with(call, current);
+            self.ask("refresh", secrets, convert::tokens, move |guest, store| {
                 Box::pin(async move { guest.call_refresh(store, &connection, &tokens).await })
-            });
-            convert::tokens(told_or(answer.await?, &secrets)?).map_err(unusable)
+            })
+            .await
         };
         self.counted("refresh", work).await
     }
@@ -191,11 +191,11 @@ impl Plugin {
         }
         let work = async {
             let (connection, tokens) = (self.connection(call), Zeroizing::new(convert::current(current)));
-            let secrets = Arc::from(self.secrets_with(call, current));
-            let answer = run(self.callee(&secrets), "revoke", move |guest, store| -> Answer<'_, _> {
+            let secrets = self.secrets_with(call, current);
+            self.ask("revoke", secrets, Ok, move |guest, store| {
                 Box::pin(async move { guest.call_revoke(store, &connection, &tokens).await })
-            });
-            told_or(answer.await?, &secrets)
+            })
+            .await
         };
         self.counted("revoke", work).await
     }
@@ -210,12 +210,13 @@ impl Plugin {
         }
         let work = async {
             let (connection, tokens) = (self.connection(call), Zeroizing::new(convert::current(current)));
-            let secrets = Arc::from(self.secrets_with(call, current));
-            let answer = run(self.callee(&secrets), "identity", move |guest, store| -> Answer<'_, _> {
+            let secrets = self.secrets_with(call, current);
+            let hosts = self.allowed_hosts.clone();
+            let read = move |said| convert::account(said, &hosts).map(Some);
+            self.ask("identity", secrets, read, move |guest, store| {
                 Box::pin(async move { guest.call_identity(store, &connection, &tokens).await })
-            });
-            let account = told_or(answer.await?, &secrets)?;
-            convert::account(account, &self.allowed_hosts).map(Some).map_err(unusable)
+            })
+            .await
         };
         self.counted("identity", work).await
     }
@@ -231,14 +232,28 @@ impl Plugin {
         result
     }
 
-    fn callee(&self, secrets: &Arc<[SecretString]>) -> Callee<'_> {
-        Callee {
+    /// `read` makes ours of what the component answers, or says what is wrong with it.
+    async fn ask<R, T, F>(
+        &self,
+        what: &'static str,
+        secrets: Vec<SecretString>,
+        read: impl FnOnce(R) -> Result<T, String> + Send + 'static,
+        ask: F,
+    ) -> Result<T, ProviderFault>
+    where
+        R: Send,
+        T: Send + 'static,
+        F: for<'a> FnOnce(&'a Guest, &'a mut Store<State>) -> Answer<'a, R> + Send + 'static,
+    {
+        let secrets: Arc<[SecretString]> = secrets.into();
+        let callee = Callee {
             machine: &self.machine,
             code: &self.code,
             around: &self.around,
             slots: &self.slots,
-            secrets: Arc::clone(secrets),
-        }
+            secrets: Arc::clone(&secrets),
+        };
+        run(callee, what, ask, move |answer| read(told_or(answer, &secrets)?).map_err(unusable)).await
     }
 
     fn connection(&self, call: &ProviderCall) -> Zeroizing<types::Connection> {
@@ -269,15 +284,26 @@ impl Drop for Callback {
     }
 }
 
-/// What a component says about itself with these settings.
+/// What a component says about itself with these settings, and the parameters in it.
 ///
 /// # Errors
 /// What it says is wrong with them, or that it broke off.
-pub(super) async fn describe(callee: Callee<'_>, settings: String) -> Result<Description, ProviderFault> {
-    let answer = run(callee, DESCRIBE, move |guest, store| -> Answer<'_, _> {
-        Box::pin(async move { guest.call_describe(store, &settings).await })
-    });
-    told_or(answer.await?, &[])
+pub(super) async fn describe(
+    callee: Callee<'_>,
+    settings: String,
+) -> Result<(Description, Vec<Parameter>), ProviderFault> {
+    let read = |answer| {
+        let described = told_or(answer, &[])?;
+        let parameters = convert::parameters(&described).map_err(ProviderFault::PluginFailed)?;
+        Ok((described, parameters))
+    };
+    run(
+        callee,
+        DESCRIBE,
+        move |guest, store| Box::pin(async move { guest.call_describe(store, &settings).await }),
+        read,
+    )
+    .await
 }
 
 fn told_or<T>(answer: Result<T, Failure>, secrets: &[SecretString]) -> Result<T, ProviderFault> {

@@ -25,6 +25,8 @@ const PUT_OFF: Duration = Duration::from_secs(60);
 /// A provider that failed after so long is a slow one, and how long the worker then leaves it alone.
 const SLOW: Duration = Duration::from_secs(5);
 const LEFT_ALONE: Duration = Duration::from_secs(60);
+/// How long the worker leaves a connection alone whose provider is not in service.
+const NOT_IN_SERVICE: Duration = Duration::from_secs(300);
 
 impl Connections {
     /// Looks at the connections whose time has come, or the first of them when there are many. Returns
@@ -47,8 +49,11 @@ impl Connections {
     async fn look_at(&self, connection: Connection) -> Result<(), StoreError> {
         let (user, id) = (connection.user, connection.id);
         let is_left_alone = self.slow().get(&connection.provider).is_some_and(|until| self.now() < *until);
-        if is_left_alone && connection.status == Status::Active {
-            return self.put_off(connection).await;
+        if connection.status == Status::Active && is_left_alone {
+            return self.put_off(connection, LEFT_ALONE).await;
+        }
+        if connection.status == Status::Active && self.providers.get(&connection.provider).is_none() {
+            return self.put_off(connection, NOT_IN_SERVICE).await;
         }
         let started = tokio::time::Instant::now();
         // One with which nothing can be done must not keep the others from it.
@@ -81,9 +86,9 @@ impl Connections {
     }
 
     /// Not all of them at the same moment again.
-    async fn put_off(&self, mut connection: Connection) -> Result<(), StoreError> {
+    async fn put_off(&self, mut connection: Connection, wait: Duration) -> Result<(), StoreError> {
         let extra = PUT_OFF.mul_f64(f64::from(self.chance()) / f64::from(u16::MAX));
-        connection.due_at = Some(self.now().plus(LEFT_ALONE + extra));
+        connection.due_at = Some(self.now().plus(wait + extra));
         settled(self.store.commit(vec![Change::UpdateConnection(connection)]).await.map(drop))
     }
 

@@ -48,14 +48,24 @@ impl Left {
 }
 
 impl Connections {
-    /// Does the errands that are due: telling the app, ending grants of accounts that are gone. Returns
-    /// whether there was any.
+    /// Tells the app what it is due to be told. Returns whether there was anything.
     ///
     /// # Errors
     /// [`StoreError`]; then the rest is still to do.
-    pub async fn do_due_errands(&self) -> Result<bool, StoreError> {
-        let is_errand = |work: &Work| matches!(work, Work::Errand { .. });
-        let tasks = due(&*self.store, self.now(), is_errand, BATCH).await?;
+    pub async fn do_due_notices(&self) -> Result<bool, StoreError> {
+        self.do_due_errands(|work| matches!(work, Work::Errand { errand: Errand::Notify(_), .. })).await
+    }
+
+    /// Ends grants that no connection holds any more. Returns whether there was any.
+    ///
+    /// # Errors
+    /// [`StoreError`]; then the rest is still to do.
+    pub async fn end_due_grants(&self) -> Result<bool, StoreError> {
+        self.do_due_errands(|work| matches!(work, Work::Errand { errand: Errand::EndGrant(_), .. })).await
+    }
+
+    async fn do_due_errands(&self, wanted: fn(&Work) -> bool) -> Result<bool, StoreError> {
+        let tasks = due(&*self.store, self.now(), wanted, BATCH).await?;
         let any = !tasks.is_empty();
         let mut tries = stream::iter(tasks).map(|task| self.run_errand(task)).buffer_unordered(AT_ONCE);
         let mut failed = None;

@@ -7,6 +7,7 @@ use super::tell::Told;
 use super::{ConnectionError, Connections, Who};
 use crate::domain::audit::{Action, Outcome};
 use crate::domain::connection::{Account, Connection, Grant, Status};
+use crate::domain::task::Errand;
 use crate::domain::time::UnixTime;
 use crate::ports::{Change, CommitError, CurrentTokens, GrantedTokens};
 use crate::service::accounts::{About, TRIES};
@@ -77,6 +78,7 @@ impl Connections {
                 return Ok((found.clone(), Vec::new()));
             }
             let mut connection = found.clone();
+            let left = found.tokens.is_some() && is_another(found.account.as_ref(), asked.account.as_ref());
             connection.scopes_asked.clone_from(&asked.scopes_asked);
             connection.parameters.clone_from(&asked.parameters);
             connection.account.clone_from(&asked.account);
@@ -86,6 +88,10 @@ impl Connections {
                 Change::UpdateConnection(connection.clone()),
                 self.tell_app(Told::Connected, &connection),
             ];
+            if left {
+                // Nothing else is left of the grant of the account before.
+                changes.push(self.errand(Errand::EndGrant(Box::new(found.clone())), now));
+            }
             let older: Vec<Connection> =
                 mine.iter().filter(|one| is_of_same_account(one, &connection)).cloned().collect();
             for old in &older {
@@ -129,6 +135,11 @@ impl Connections {
             }
         }
     }
+}
+
+/// Whether it is certain that two accounts are two.
+fn is_another(one: Option<&Account>, other: Option<&Account>) -> bool {
+    one.zip(other).is_some_and(|(one, other)| one.subject != other.subject)
 }
 
 /// Whether `old` is another connection to the account that `new` is to. Subjects are told apart within one

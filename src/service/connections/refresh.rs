@@ -26,6 +26,9 @@ use crate::domain::upkeep::backoff;
 use crate::ports::{Change, CommitError, Limited, ProviderFault};
 use crate::service::accounts::{About, Client, Person, TRIES};
 
+/// When somebody may ask again for a provider that is not in service: it is being loaded, or replaced.
+const NOT_IN_SERVICE: Duration = Duration::from_secs(10);
+
 /// The pauses between tries to write tokens that just came. What is not written by then is kept in memory, and
 /// written ahead of the next refresh.
 pub(super) const PAUSES: [Duration; 5] = [
@@ -110,9 +113,16 @@ impl Connections {
             if let Some(outcome) = turn.meanwhile() {
                 return outcome;
             }
-            let before = match this.still_wanted(user, id, &want).await? {
-                Ok(before) => before,
-                Err(as_it_is) => return Ok(as_it_is),
+            let before = match this.still_wanted(user, id, &want).await {
+                Ok(Ok(before)) => before,
+                Ok(Err(as_it_is)) => return Ok(as_it_is),
+                Err(error) => {
+                    // Those in line would each wait for the store anew. What else there is depends on who asks.
+                    if matches!(error, ConnectionError::Store(_)) {
+                        turn.ended(Err(error.clone()));
+                    }
+                    return Err(error);
+                }
             };
             let outcome = this.ask(before, &want).await;
             turn.ended(outcome.clone());
@@ -146,7 +156,9 @@ impl Connections {
             Want::Due => connection.is_to_refresh(now, upkeep),
             Want::Instead(rejected) => {
                 let same = self.open_access(&connection)?.expose_secret() == rejected.expose_secret();
-                if same && connection.refreshed_at.is_some_and(|at| now < at.plus(JUST_NOW)) {
+                // A clock that was set back says nothing.
+                let just_now = |at: UnixTime| at <= now && now < at.plus(JUST_NOW);
+                if same && connection.refreshed_at.is_some_and(just_now) {
                     let reason = "an upstream turns an access token away that has just come";
                     return Err(not_now(FaultKind::ProviderError, reason, Some(JUST_NOW)));
                 }
@@ -194,8 +206,9 @@ impl Connections {
             }
         };
         if self.providers.get(&before.provider).is_none() {
-            let fault = ProviderFault::NotInService(before.provider.clone());
-            return Err(self.failed(&before, fault.into(), want).await?);
+            // Nobody was asked: it may be back the next moment, and nobody is to wait for longer than that.
+            let reason = ProviderFault::NotInService(before.provider.clone()).to_string();
+            return Err(not_now(FaultKind::Misconfigured, &reason, Some(NOT_IN_SERVICE)));
         }
         let (started_at, run) = (self.now(), self.run);
         let begin = |connection: &mut Connection| {

@@ -1,14 +1,14 @@
-//! Looking through all connections, in the background: what an earlier key has sealed is sealed anew, and what a
-//! changed configuration wants done sooner becomes due.
+//! Looking through all connections, in the background and after each reload: what an earlier key has sealed is
+//! sealed anew, and what a changed configuration wants done sooner, or may have mended, becomes due.
 //!
-//! Once nothing is sealed with a key any more, and an hour later, it can go: the errand that ends a grant holds
-//! sealed tokens for so long.
+//! Once nothing is sealed with a key any more, and a day later, it can go: the errand that ends a grant holds
+//! sealed tokens for an hour, and longer where the store fails or the program stands still.
 
 use std::time::Duration;
 
 use super::{Connections, Resealed};
 use crate::domain::account::UserId;
-use crate::domain::connection::{Connection, ConnectionId};
+use crate::domain::connection::{Connection, ConnectionId, FaultKind};
 use crate::ports::{Change, CommitError, StoreError};
 use crate::service::accounts::TRIES;
 
@@ -27,16 +27,20 @@ enum Done {
 
 impl Connections {
     /// Seals anew what is not sealed with the present key, a page from behind `after`; and makes due what is
-    /// now wanted sooner than it was.
+    /// now wanted sooner than it was. `reconfigured`: what failed for the configuration is tried again.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn reseal_step(&self, after: Option<(UserId, ConnectionId)>) -> Result<Resealed, StoreError> {
+    pub async fn reseal_step(
+        &self,
+        after: Option<(UserId, ConnectionId)>,
+        reconfigured: bool,
+    ) -> Result<Resealed, StoreError> {
         let page = self.store.all_connections(after, STEP).await?;
         let next = page.last().filter(|_| page.len() == STEP).map(|last| (last.user, last.id));
         let mut sum = Resealed { next, renewed: 0, unreadable: 0 };
         for connection in &page {
-            match self.reseal(connection).await? {
+            match self.reseal(connection, reconfigured).await? {
                 Done::Renewed => sum.renewed += 1,
                 Done::NothingToDo => {}
                 Done::Unreadable => sum.unreadable += 1,
@@ -45,13 +49,22 @@ impl Connections {
         Ok(sum)
     }
 
-    async fn reseal(&self, connection: &Connection) -> Result<Done, StoreError> {
-        let mut wanted = connection.clone();
-        self.schedule(&mut wanted);
-        let sooner = match (wanted.due_at, connection.due_at) {
-            (Some(wanted), Some(due)) => wanted.plus(SOONER) < due,
-            (wanted, due) => wanted.is_some() && due.is_none(),
+    async fn reseal(&self, connection: &Connection, reconfigured: bool) -> Result<Done, StoreError> {
+        let prepare = |connection: &mut Connection| {
+            let fault = connection.last_fault.as_ref().map(|fault| fault.kind);
+            // It waits for the operator, who may have been there.
+            if reconfigured && fault == Some(FaultKind::Misconfigured) {
+                connection.retry_at = None;
+            }
+            self.schedule(connection);
         };
+        let mut wanted = connection.clone();
+        prepare(&mut wanted);
+        let sooner = wanted.retry_at != connection.retry_at
+            || match (wanted.due_at, connection.due_at) {
+                (Some(wanted), Some(due)) => wanted.plus(SOONER) < due,
+                (wanted, due) => wanted.is_some() && due.is_none(),
+            };
         if !sooner && matches!(self.resealed(connection), Ok(None)) {
             return Ok(Done::NothingToDo);
         }
@@ -79,7 +92,7 @@ impl Connections {
                 }
             }
             if sooner {
-                self.schedule(&mut current);
+                prepare(&mut current);
             }
             match self.store.commit(vec![Change::UpdateConnection(current)]).await {
                 Ok(_) => {

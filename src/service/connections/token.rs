@@ -108,6 +108,10 @@ impl Connections {
     /// with the one there is, as long as it is good at all.
     async fn good(&self, connection: Connection) -> Result<Connection, ConnectionError> {
         standing(&connection)?;
+        // The provider has replaced it, and the store did not take the new one yet.
+        if self.unwritten().contains_key(&connection.id) {
+            return self.refresh(connection.user, connection.id, Want::Fresh).await;
+        }
         let now = self.now();
         if connection.is_fresh(now, connection.ahead(self.settings.load().refresh_ahead)) {
             return Ok(connection);
@@ -121,10 +125,12 @@ impl Connections {
             return refreshing.await;
         }
         match tokio::time::timeout(self.0.waits.patience, refreshing).await {
-            Ok(Err(ConnectionError::Provider { .. } | ConnectionError::Vault(_))) | Err(_) => {}
+            Ok(Err(ConnectionError::Provider { .. } | ConnectionError::Vault(_))) => {}
             // Unless the provider has replaced it meanwhile.
-            Ok(Err(ConnectionError::Store(_))) if !self.unwritten().contains_key(&connection.id) => {}
+            Ok(Err(ConnectionError::Store(_))) | Err(_) if !self.unwritten().contains_key(&connection.id) => {
+            }
             Ok(outcome) => return outcome,
+            Err(_) => return self.refresh(connection.user, connection.id, Want::Fresh).await,
         }
         // It took its time, and an end waits for nobody.
         let connection = self.find(connection.user, connection.id).await?;

@@ -20,9 +20,13 @@ impl Connections {
     /// Looks after connections, does errands and seals anew, until `closing`. What is under way then comes to
     /// its end; to drop this before that may do errands a second time, and lets refreshes go on by themselves.
     pub async fn run(&self, closing: CancellationToken) {
+        // Whoever makes such an errand does it at once, as a rule: a second later is early enough.
+        let unhurried = Notify::new();
         tokio::join!(
             self.work("connections", &self.due, &closing, |this| Box::pin(this.do_due_connections())),
-            self.work("errands", &self.tasks, &closing, |this| Box::pin(this.do_due_errands())),
+            // An app that does not answer holds up no grant that is to end, nor the other way round.
+            self.work("notices", &self.tasks, &closing, |this| Box::pin(this.do_due_notices())),
+            self.work("grants that are to end", &unhurried, &closing, |this| Box::pin(this.end_due_grants())),
             self.keep_sealed(&closing),
         );
         self.0.apart.close();
@@ -51,25 +55,38 @@ impl Connections {
 
     async fn keep_sealed(&self, closing: &CancellationToken) {
         let mut ticks = tokio::time::interval(RESEAL);
+        // The configuration may be another than it was before the start.
+        let mut reconfigured = true;
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
+                () = self.reconfigured.notified() => reconfigured = true,
                 () = closing.cancelled() => return,
             }
             let (mut after, mut renewed, mut unreadable) = (None, 0, 0);
-            while !closing.is_cancelled() {
-                match self.reseal_step(after).await {
+            loop {
+                match self.reseal_step(after, reconfigured).await {
                     Ok(step) => {
                         renewed += step.renewed;
                         unreadable += step.unreadable;
                         after = step.next;
+                        if after.is_none() {
+                            break;
+                        }
                     }
-                    Err(error) => tracing::warn!(%error, "sealing anew waits for the store"),
+                    Err(error) => {
+                        tracing::warn!(%error, "sealing anew waits for the store");
+                        tokio::select! {
+                            () = tokio::time::sleep(LOOK) => {}
+                            () = closing.cancelled() => return,
+                        }
+                    }
                 }
-                if after.is_none() {
-                    break;
+                if closing.is_cancelled() {
+                    return;
                 }
             }
+            reconfigured = false;
             if renewed > 0 || unreadable > 0 {
                 tracing::info!(renewed, unreadable, "tokens were sealed with the present key");
             }
