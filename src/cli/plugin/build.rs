@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{IsTerminal, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -38,7 +38,7 @@ pub(super) fn run(folder: &Path) -> Result<String, String> {
         report.summary(),
         begun.elapsed().as_secs_f32(),
         show::sha256(&bytes),
-        if folder == Path::new(".") { String::new() } else { format!(" {}", folder.display()) },
+        if folder == Path::new(".") { String::new() } else { format!(" {}", show::path(folder)) },
     ))
 }
 
@@ -87,12 +87,15 @@ fn js(project: &Project) -> Result<(), String> {
          elsewhere       https://nodejs.org",
     )?;
     let tool = folder.join("node_modules/.bin/componentize-js");
-    if !tool.is_file() {
-        // Exactly what the lock says, once there is one.
-        let install = if folder.join("package-lock.json").is_file() { "ci" } else { "install" };
+    let installed = Installed::of(folder, "package.json", "node_modules/.palisade");
+    if !tool.is_file() || installed.changed() {
+        // Exactly what the lock says, once there is one that knows of everything.
+        let locked = !tool.is_file() && folder.join("package-lock.json").is_file();
+        let install = if locked { "ci" } else { "install" };
         let mut command = Command::new(npm);
         command.current_dir(folder).args([install, "--no-audit", "--no-fund", "--loglevel=error"]);
-        step(&format!("npm {install}, the first time"), &mut command, Say::Failures)?;
+        step(&format!("npm {install}"), &mut command, Say::Failures)?;
+        installed.note()?;
     }
     let mut command = Command::new(&tool);
     command.current_dir(folder).args(["plugin.js", "--wit", "wit/provider.wit", "-n", "provider"]);
@@ -105,6 +108,7 @@ fn js(project: &Project) -> Result<(), String> {
 fn python(project: &Project) -> Result<(), String> {
     let folder = &project.folder;
     let tool = folder.join(".venv/bin/componentize-py");
+    let installed = Installed::of(folder, "requirements.txt", ".venv/.palisade");
     if !tool.is_file() {
         let python = on_path("python3").ok_or(
             "building Python needs Python 3.10 or later with venv:\n  Debian, Ubuntu  sudo apt-get install python3-venv\n  \
@@ -113,10 +117,13 @@ fn python(project: &Project) -> Result<(), String> {
         let mut command = Command::new(python);
         command.current_dir(folder).args(["-m", "venv", ".venv"]);
         step("python3 -m venv .venv, the first time", &mut command, Say::Failures)?;
+    }
+    if !tool.is_file() || installed.changed() {
         let mut command = Command::new(folder.join(".venv/bin/python"));
         command.current_dir(folder).args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]);
         command.args(["--requirement", "requirements.txt"]);
-        step("pip install, the first time", &mut command, Say::Failures)?;
+        step("pip install", &mut command, Say::Failures)?;
+        installed.note()?;
     }
     let mut command = Command::new(&tool);
     command.current_dir(folder).env_remove("VIRTUAL_ENV").args([
@@ -129,6 +136,28 @@ fn python(project: &Project) -> Result<(), String> {
     ]);
     command.arg("-o").arg(project.component());
     step("componentize-py, about half a minute", &mut command, Say::Failures)
+}
+
+/// What a list of dependencies said when they were installed. A folder that somebody else has filled is left as
+/// it is.
+struct Installed {
+    list: PathBuf,
+    copy: PathBuf,
+}
+
+impl Installed {
+    fn of(folder: &Path, list: &str, copy: &str) -> Installed {
+        Installed { list: folder.join(list), copy: folder.join(copy) }
+    }
+
+    fn changed(&self) -> bool {
+        fs::read(&self.copy).is_ok_and(|then| fs::read(&self.list).is_ok_and(|now| now != then))
+    }
+
+    fn note(&self) -> Result<(), String> {
+        let copied = fs::copy(&self.list, &self.copy);
+        copied.map(drop).map_err(|error| format!("{} cannot be written: {error}", self.copy.display()))
+    }
 }
 
 /// How much of a tool's output is shown.

@@ -194,14 +194,15 @@ impl Export {
 /// # Errors
 /// What went wrong, with advice.
 pub(super) fn run(config: &Path, command: Plugin) -> Result<String, String> {
-    match command {
+    let done = match command {
         Plugin::New { name, language, path } => new::run(&name, language, path.as_deref()),
         Plugin::Build { dir } => build::run(&dir),
         Plugin::Check { file, with } => check::run(config, &file, &with),
         Plugin::Inspect { file, with, json } => inspect::run(config, &file, &with, json),
         Plugin::Test { target, exchanges, only } => test::run(&target, exchanges.as_deref(), only.as_deref()),
         Plugin::Call(args) => call::run(config, &args),
-    }
+    };
+    done.map(|text| show::harmless(&text)).map_err(|text| show::harmless(&text))
 }
 
 /// Runs `work` to its end on this thread; components run on threads of their own.

@@ -144,7 +144,8 @@ impl Bench {
         let settings = serde_json::to_string(settings)
             .map_err(|error| ProviderFault::Misconfigured(error.to_string()))?;
         let slots = Arc::new(Semaphore::new(1));
-        let callee = Callee { machine: &self.machine, code: &self.code, around: &around, slots: &slots };
+        let (machine, code) = (&self.machine, &self.code);
+        let callee = Callee { machine, code, around: &around, slots: &slots, secrets: Vec::new() };
         let described = plugin::describe(callee, settings).await?;
         convert::parameters(&described).map_err(ProviderFault::PluginFailed)?;
         Ok(described)
@@ -198,7 +199,7 @@ impl Bench {
         asked: &Exchange,
         tell: Box<dyn Fn(&str) + Send + Sync>,
     ) -> Tried {
-        let recorder = Arc::new(Recorder::new(Arc::clone(&apparatus.door), tell));
+        let recorder = Arc::new(Recorder::new(Arc::clone(&apparatus.door), asked, tell));
         let apparatus = Apparatus { door: Arc::clone(&recorder) as _, ..apparatus };
         let outcome = self.ask(provider, apparatus, Arc::clone(&recorder) as _, asked).await;
         let recorded = recorder.exchange(provider, asked, &outcome);

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use secrecy::SecretString;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout_at;
 use tokio_util::task::AbortOnDropHandle;
@@ -43,6 +44,8 @@ pub(super) struct Callee<'a> {
     pub(super) around: &'a Arc<Surroundings>,
     /// Calls of the provider at once.
     pub(super) slots: &'a Arc<Semaphore>,
+    /// What the call is given that no line in the log may repeat.
+    pub(super) secrets: Vec<SecretString>,
 }
 
 /// Calls a component as `ask` does. Ends within the provider's deadline; dropped, it ends at once.
@@ -77,11 +80,13 @@ where
     })?;
     let (machine, code, around) =
         (Arc::clone(callee.machine), Arc::clone(callee.code), Arc::clone(callee.around));
+    let secrets = callee.secrets;
     let work = async move {
         // Given back when the instance is gone, not when nobody waits for it any more.
         let _taken = taken;
         let _ticking = machine.ticking();
-        enter(&machine, &code, around, deadline, online, what, ask).await
+        let state = State::new(around, deadline, online, secrets);
+        enter(&machine, &code, state, deadline, what, ask).await
     };
     match AbortOnDropHandle::new(callee.machine.threads().spawn(work)).await {
         Ok(ended) => ended,
@@ -101,16 +106,15 @@ async fn take(places: [Arc<Semaphore>; 2], deadline: Instant) -> Option<Vec<Owne
 async fn enter<R, F>(
     machine: &Machine,
     code: &Code,
-    around: Arc<Surroundings>,
+    state: State,
     deadline: Instant,
-    online: bool,
     what: &'static str,
     ask: F,
 ) -> Result<Result<R, Failure>, ProviderFault>
 where
     F: for<'a> FnOnce(&'a Guest, &'a mut Store<State>) -> Answer<'a, R>,
 {
-    let mut store = Store::new(&machine.engine, State::new(around, deadline, online));
+    let mut store = Store::new(&machine.engine, state);
     store.limiter(|state| &mut state.limiter);
     store.set_hostcall_fuel(HANDED_OVER);
     store.set_max_component_handles(HANDLES);
@@ -135,7 +139,7 @@ where
         Err(_) => Err(ProviderFault::PluginFailed(format!(
             "{what} took longer than allowed: {} (providers.limits.deadline{})",
             humantime::format_duration(state.limits().deadline),
-            if online { "" } else { ", and never more than 5s for this" }
+            if what == DESCRIBE { ", and never more than 5s for this" } else { "" }
         ))),
     }
 }

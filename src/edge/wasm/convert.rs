@@ -1,5 +1,6 @@
 //! Between the plugin's values and ours. What comes from a plugin is checked here, and only here.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -184,15 +185,20 @@ pub(super) fn failure(failure: types::Failure, secrets: &[SecretString]) -> Prov
 
 /// `text` for a log: one line, not long, without `secrets`.
 pub(super) fn summary(text: &str, secrets: &[SecretString]) -> String {
-    let mut text = text.to_owned();
-    for secret in secrets.iter().map(|secret| secret.expose_secret()).filter(|secret| secret.len() >= 8) {
-        if text.contains(secret) {
-            text = text.replace(secret, HIDDEN);
-        }
-    }
-    let mut line = escaped(&text);
+    let mut line = escaped(&without(text, secrets));
     line.truncate(line.floor_char_boundary(MAX_REASON));
     line
+}
+
+/// `text` with something else in the place of `secrets`.
+pub(super) fn without<'t>(text: &'t str, secrets: &[SecretString]) -> Cow<'t, str> {
+    let mut text = Cow::Borrowed(text);
+    for secret in secrets.iter().map(|secret| secret.expose_secret()).filter(|secret| secret.len() >= 8) {
+        if text.contains(secret) {
+            text = text.replace(secret, HIDDEN).into();
+        }
+    }
+    text
 }
 
 /// Where the plugin wants the user to go.

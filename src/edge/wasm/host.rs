@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use secrecy::SecretString;
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
@@ -13,7 +14,7 @@ use super::credentials::{self, Client, Parts};
 use super::limits::Limiter;
 use super::lines::Lines;
 use crate::config::PluginLimits;
-use crate::ports::{Assertions, Clock, Door, DoorFault, DoorRequest, Meter};
+use crate::ports::{Assertions, Clock, Door, DoorFault, DoorRequest, DoorResponse, Meter};
 
 /// Resources of WASI that a component may hold at once.
 const HANDLES: usize = 256;
@@ -41,6 +42,8 @@ pub(super) struct Surroundings {
 pub(super) trait Witness: Send + Sync {
     /// A request, as the plugin asked for it: without credentials.
     fn asked(&self, request: &Request);
+    /// What the plugin is shown of an answer.
+    fn answered(&self, answer: &DoorResponse);
     /// A line for the log.
     fn logged(&self, message: &str);
     /// A call ended, with so many bytes of linear memory.
@@ -63,8 +66,14 @@ pub(super) struct State {
 
 impl State {
     /// `online`: whether requests may be made.
-    pub(super) fn new(around: Arc<Surroundings>, deadline: Instant, online: bool) -> State {
-        let lines = Lines::new(Arc::clone(&around.provider));
+    /// `secrets`: of this call, and of no line in the log.
+    pub(super) fn new(
+        around: Arc<Surroundings>,
+        deadline: Instant,
+        online: bool,
+        secrets: Vec<SecretString>,
+    ) -> State {
+        let lines = Lines::new(Arc::clone(&around.provider), secrets);
         let wasi = WasiCtxBuilder::new()
             .stdout(lines.clone())
             .stderr(lines.clone())
@@ -145,6 +154,9 @@ impl State {
         match answer {
             Ok(answer) => {
                 let (mut answer, withheld) = answers::shown(answer, &credentials);
+                if let Some(witness) = &self.around.witness {
+                    witness.answered(&answer);
+                }
                 if withheld {
                     self.lines.say(
                         "an answer repeats the client's credentials: the plugin gets it without them, and the \
@@ -225,8 +237,8 @@ mod tests {
     };
     use super::*;
     use crate::domain::time::UnixTime;
-    use crate::ports::{Assertion, DoorResponse, Ended, SignError};
-    use secrecy::{ExposeSecret, SecretString};
+    use crate::ports::{Assertion, Ended, SignError};
+    use secrecy::ExposeSecret;
 
     struct Fake;
 
@@ -281,7 +293,7 @@ mod tests {
             meter: Arc::new(Fake),
             witness: None,
         };
-        State::new(Arc::new(around), Instant::now() + Duration::from_secs(600), online)
+        State::new(Arc::new(around), Instant::now() + Duration::from_secs(600), online, Vec::new())
     }
 
     async fn send(state: &mut State, client_auth: ClientAuth) -> Result<Response, SendError> {

@@ -390,6 +390,10 @@ impl Compare<'_> {
             let text = escaped(&type_text(self.found, found));
             Some(format!("{at} is {text} instead of {}", type_text(self.wanted, want)))
         };
+        // Aliases of aliases count, too.
+        if depth > DEPTH {
+            return other();
+        }
         let (want_id, found_id) = match (want, found) {
             (Type::Id(want), Type::Id(found)) => (*want, *found),
             (want, Type::Id(id)) => {
@@ -402,9 +406,6 @@ impl Compare<'_> {
             }
             (want, found) => return if want == found { None } else { other() },
         };
-        if depth > DEPTH {
-            return other();
-        }
         let deeper = |want: &Type, found: &Type, at: &str| self.types(want, found, at, depth + 1);
         let below = |name: &str| format!("`{name}` of {at}");
         match (&self.wanted.types[want_id].kind, &self.found.types[found_id].kind) {

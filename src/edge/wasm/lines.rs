@@ -10,7 +10,10 @@ use tokio::io::AsyncWrite;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError};
 
+use secrecy::SecretString;
+
 use super::bindings::palisade::provider::log::Level;
+use super::convert;
 
 /// Lines in a call; the last one says that no more follow.
 const LINES: u32 = 64;
@@ -23,14 +26,17 @@ pub(super) struct Lines(Arc<Mutex<Inner>>);
 
 struct Inner {
     provider: Arc<str>,
+    /// What no line may have in it.
+    secrets: Vec<SecretString>,
     left: u32,
     /// What standard output and standard error hold of a line that has not ended.
     partial: Vec<u8>,
 }
 
 impl Lines {
-    pub(super) fn new(provider: Arc<str>) -> Lines {
-        Lines(Arc::new(Mutex::new(Inner { provider, left: LINES, partial: Vec::new() })))
+    /// Lines of `provider`, in which `secrets` are not to be read.
+    pub(super) fn new(provider: Arc<str>, secrets: Vec<SecretString>) -> Lines {
+        Lines(Arc::new(Mutex::new(Inner { provider, secrets, left: LINES, partial: Vec::new() })))
     }
 
     pub(super) fn write(&self, level: Level, message: &str) {
@@ -79,7 +85,7 @@ impl Inner {
             return;
         }
         let provider = &*self.provider;
-        let message = escaped(message);
+        let message = escaped(&convert::without(message, &self.secrets));
         match level {
             Level::Debug => tracing::debug!(provider, "plugin: {message}"),
             Level::Info => tracing::info!(provider, "plugin: {message}"),
@@ -122,9 +128,15 @@ fn turns(c: char) -> bool {
     )
 }
 
+/// Whether `c` is written where it stands, and does nothing else to a terminal.
+#[must_use]
+pub fn is_visible(c: char) -> bool {
+    !c.is_control() && !turns(c)
+}
+
 /// Whether `text` is one line that reads as it is written.
 pub(super) fn is_plain(text: &str) -> bool {
-    !text.chars().any(|c| c.is_control() || turns(c))
+    text.chars().all(is_visible)
 }
 
 /// `text` cut at [`LINE`] bytes, and without anything that could look like another line or turn the
@@ -133,7 +145,7 @@ pub(super) fn escaped(text: &str) -> String {
     let cut = &text[..text.floor_char_boundary(LINE)];
     let mut out = String::with_capacity(cut.len());
     for c in cut.chars() {
-        if c.is_control() || turns(c) {
+        if !is_visible(c) {
             // Writing to a String cannot fail.
             let _ = write!(out, "{}", c.escape_default());
         } else {
@@ -207,7 +219,7 @@ mod tests {
 
     #[test]
     fn a_stream_without_an_end_of_line_holds_no_more_than_a_line() {
-        let lines = Lines::new("bank".into());
+        let lines = Lines::new("bank".into(), Vec::new());
         for _ in 0..100 {
             lines.lock().write_stream(&[b'x'; 4096]);
         }

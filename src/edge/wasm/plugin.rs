@@ -70,7 +70,7 @@ impl Plugin {
         });
         let slots = Arc::new(Semaphore::new(provider.limits.concurrency));
         let settings = serde_json::to_string(&provider.settings).map_err(|error| error.to_string())?;
-        let callee = Callee { machine, code: &code, around: &around, slots: &slots };
+        let callee = Callee { machine, code: &code, around: &around, slots: &slots, secrets: Vec::new() };
         let described = describe(callee, settings.clone()).await.map_err(|fault| match fault {
             ProviderFault::Misconfigured(why) => format!("providers.settings: {why}"),
             fault => fault.to_string(),
@@ -123,7 +123,7 @@ impl Plugin {
             let told = Zeroizing::new(state.expose_secret().to_owned());
             let mut secrets = self.secrets(call);
             secrets.extend([state.clone(), pkce.verifier.clone()]);
-            let answer = run(self.callee(), "authorize", move |guest, store| -> Answer<'_, _> {
+            let answer = run(self.callee(&secrets), "authorize", move |guest, store| -> Answer<'_, _> {
                 Box::pin(async move { guest.call_authorize(store, &connection, &told, &pkce_told).await })
             });
             let asked = told_or(answer.await?, &secrets)?;
@@ -149,7 +149,7 @@ impl Plugin {
                 told.push((name.clone(), value.expose_secret().to_owned()));
             }
             let told = Callback(told);
-            let answer = run(self.callee(), "exchange", move |guest, store| -> Answer<'_, _> {
+            let answer = run(self.callee(&secrets), "exchange", move |guest, store| -> Answer<'_, _> {
                 Box::pin(async move { guest.call_exchange(store, &connection, &told.0, &pkce_told).await })
             });
             convert::tokens(told_or(answer.await?, &secrets)?).map_err(unusable)
@@ -169,7 +169,7 @@ impl Plugin {
             }
             let (connection, tokens) = (self.connection(call), Zeroizing::new(convert::current(current)));
             let secrets = self.secrets_with(call, current);
-            let answer = run(self.callee(), "refresh", move |guest, store| -> Answer<'_, _> {
+            let answer = run(self.callee(&secrets), "refresh", move |guest, store| -> Answer<'_, _> {
                 Box::pin(async move { guest.call_refresh(store, &connection, &tokens).await })
             });
             convert::tokens(told_or(answer.await?, &secrets)?).map_err(unusable)
@@ -188,7 +188,7 @@ impl Plugin {
         let work = async {
             let (connection, tokens) = (self.connection(call), Zeroizing::new(convert::current(current)));
             let secrets = self.secrets_with(call, current);
-            let answer = run(self.callee(), "revoke", move |guest, store| -> Answer<'_, _> {
+            let answer = run(self.callee(&secrets), "revoke", move |guest, store| -> Answer<'_, _> {
                 Box::pin(async move { guest.call_revoke(store, &connection, &tokens).await })
             });
             told_or(answer.await?, &secrets)
@@ -207,7 +207,7 @@ impl Plugin {
         let work = async {
             let (connection, tokens) = (self.connection(call), Zeroizing::new(convert::current(current)));
             let secrets = self.secrets_with(call, current);
-            let answer = run(self.callee(), "identity", move |guest, store| -> Answer<'_, _> {
+            let answer = run(self.callee(&secrets), "identity", move |guest, store| -> Answer<'_, _> {
                 Box::pin(async move { guest.call_identity(store, &connection, &tokens).await })
             });
             let account = told_or(answer.await?, &secrets)?;
@@ -227,8 +227,14 @@ impl Plugin {
         result
     }
 
-    fn callee(&self) -> Callee<'_> {
-        Callee { machine: &self.machine, code: &self.code, around: &self.around, slots: &self.slots }
+    fn callee(&self, secrets: &[SecretString]) -> Callee<'_> {
+        Callee {
+            machine: &self.machine,
+            code: &self.code,
+            around: &self.around,
+            slots: &self.slots,
+            secrets: secrets.to_vec(),
+        }
     }
 
     fn connection(&self, call: &ProviderCall) -> Zeroizing<types::Connection> {
