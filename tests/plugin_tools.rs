@@ -338,3 +338,210 @@ settings = { authorize_url = "https://a.test/a", token_url = "https://a.test/t" 
     assert!(said.contains("config.toml:21: providers.newer: ") && said.contains("0.2.0"), "{said}");
     assert!(!said.contains("providers.good"), "{said}");
 }
+
+/// An exchange of the built-in component that plays, with one place changed.
+fn exchange(from: &str, to: &str) -> String {
+    let text = r#"
+about = "A refresh."
+call = "refresh"
+settings = { authorize_url = "https://id.example/a", token_url = "https://id.example/t" }
+[input.tokens]
+access_token = "access-1"
+refresh_token = "refresh-1"
+[[requests]]
+method = "POST"
+url = "https://id.example/t"
+client_auth = "basic"
+form = { grant_type = "refresh_token", refresh_token = "refresh-1" }
+answer.json = { access_token = "access-2" }
+[result.tokens]
+access_token = "access-2"
+"#;
+    assert!(text.contains(from), "{from}");
+    text.replace(from, to)
+}
+
+#[test]
+fn a_slip_in_an_exchange_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let exchanges = folder.path().join("exchanges");
+    fs::create_dir(&exchanges).unwrap();
+    let token = "t0ken-".repeat(10);
+    let tokens = "[result.tokens]\naccess_token = \"access-2\"";
+    let failure = "[result.failure]\nkind = \"invalid_grant\"";
+    for (from, to, said_of_it) in [
+        ("about", "about", "1 passed, 0 failed"),
+        ("answer.json", "anwser.json", "requests[0]: unknown key `anwser`, expected one of method, url"),
+        ("answer.json", "answer.staus = 400\nanswer.json", "requests[0].answer: unknown key `staus`"),
+        ("form =", "from =", "requests[0]: unknown key `from`"),
+        ("\"basic\"", "\"bsaic\"", "client_auth is none of \"none\", \"basic\""),
+        (tokens, failure, "`invalid_grant` is none of invalid-grant, transient"),
+        (tokens, "[result]\ndone = false", "`done` and `unattended` can only be true"),
+        ("\"access-1\"", &*format!("\"{token}\" x"), "access_token = (62 characters) x"),
+        ("\"access-1\"", "\"access-1", "line 6"),
+    ] {
+        fs::write(exchanges.join("one.toml"), exchange(from, to)).unwrap();
+        let text = said(&plugin(&["test", GENERIC, "--exchanges", "exchanges"], folder.path()));
+        assert!(text.contains(said_of_it), "{said_of_it}: {text}");
+        assert!(!text.contains(&token), "{text}");
+    }
+}
+
+#[test]
+fn nothing_in_an_exchange_moves_the_cursor_or_makes_a_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let exchanges = folder.path().join("exchanges");
+    fs::create_dir(&exchanges).unwrap();
+    for (from, to) in [
+        ("A refresh.", r"A \u001b[2J\r\nok      forged \u202e"),
+        ("A refresh.", "A \u{1b}[2J"),
+        ("https://id.example/t\"\nclient", "https://id.example/\\u001b[31m\"\nclient"),
+        ("form = {", "form = { \"\\u001b[31m\\nok      forged\" = \"1\", "),
+        ("form =", "headers = { \"\\u001b\\nok      forged\" = \"\\u009b\" }\nform ="),
+    ] {
+        fs::write(exchanges.join("one.toml"), exchange(from, to)).unwrap();
+        let text = said(&plugin(&["test", GENERIC, "--exchanges", "exchanges"], folder.path()));
+        assert!(!text.chars().any(|c| c.is_control() && c != '\n' || c == '\u{202e}'), "{text:?}");
+        assert!(!text.contains("\nok      forged"), "{text}");
+    }
+}
+
+/// A provider that answers one request, and repeats everything it was sent.
+fn echoing_provider() -> (u16, std::thread::JoinHandle<()>) {
+    use std::io::{Read as _, Write as _};
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let thread = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut asked = String::new();
+        while !asked.contains("refresh_token=") {
+            let mut piece = [0; 4096];
+            let read = stream.read(&mut piece).unwrap();
+            assert!(read > 0, "{asked}");
+            asked.push_str(std::str::from_utf8(&piece[..read]).unwrap());
+        }
+        let form = asked.split("\r\n\r\n").nth(1).unwrap();
+        let answer = serde_json::json!({
+            "access_token": "fresh/access+1", "refresh_token": "fresh/refresh+1", "token_type": "Bearer",
+            "expires_in": 3600, "you_sent": form, "and": null,
+        });
+        // As PHP writes it.
+        let body = answer.to_string().replace('/', "\\/");
+        write!(
+            stream,
+            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+            body.len()
+        )
+        .unwrap();
+    });
+    (port, thread)
+}
+
+#[test]
+fn tokens_go_where_they_were_asked_for_and_nowhere_else() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    fs::write(at("id"), "client-of-mine").unwrap();
+    fs::write(at("secret"), "client/secret+1").unwrap();
+    fs::write(
+        at("tokens.toml"),
+        "[tokens]\naccess_token = \"old/access+1\"\nrefresh_token = \"old/refresh+1\"\n",
+    )
+    .unwrap();
+    let arguments =
+        ["call", "acme", "refresh", "--input", "tokens.toml", "--record", "one.toml", "--print-tokens"];
+    // Before anything is spent: a place that cannot be written to.
+    let configure = |port: u16| {
+        let config = format!(
+            r#"
+public_url = "http://localhost:8080"
+[[providers]]
+name = "acme"
+component = "builtin:oauth2"
+client_id = "file:id"
+client_secret = "file:secret"
+allowed_hosts = ["localhost:{port}"]
+allow_loopback = true
+settings = {{ authorize_url = "http://localhost:{port}/a", token_url = "http://localhost:{port}/t" }}
+"#
+        );
+        fs::write(at("config.toml"), config).unwrap();
+    };
+    configure(1);
+    std::os::unix::fs::symlink(at("elsewhere"), at("one.toml")).unwrap();
+    let refused = said(&plugin(&arguments, folder.path()));
+    assert!(refused.contains("nothing is overwritten") && !refused.contains("POST"), "{refused}");
+    assert!(!at("elsewhere").exists());
+    fs::remove_file(at("one.toml")).unwrap();
+
+    let (port, provider) = echoing_provider();
+    configure(port);
+    let output = plugin(&arguments, folder.path());
+    provider.join().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    let printed: toml::Table = String::from_utf8(output.stdout).unwrap().parse().unwrap();
+    assert_eq!(printed["tokens"]["refresh_token"].as_str(), Some("fresh/refresh+1"));
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(told.contains("access_token       (hidden, 14 characters)"), "{told}");
+    assert!(told.contains("played back: as it was"), "{told}");
+    assert_eq!(fs::metadata(at("one.toml")).unwrap().permissions().mode() & 0o777, 0o600);
+    let written = fs::read_to_string(at("one.toml")).unwrap() + &told;
+    for secret in ["access+1", "refresh+1", "client-of-mine", "secret+1", "refresh%2B1", "refresh\\/"] {
+        assert!(!written.contains(secret), "{secret}: {written}");
+    }
+}
+
+#[test]
+fn an_input_that_is_no_input_is_not_repeated() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("id"), "client-1").unwrap();
+    let config = r#"
+public_url = "http://localhost:8080"
+[[providers]]
+name = "acme"
+component = "builtin:oauth2"
+client_id = "file:id"
+allowed_hosts = ["id.example"]
+settings = { authorize_url = "https://id.example/a", token_url = "https://id.example/t" }
+"#;
+    fs::write(folder.path().join("config.toml"), config).unwrap();
+    for (input, why) in [
+        ("tokens = \"s3cret\"", "invalid type: string, expected a table"),
+        ("[tokens]\naccess_token = 5533001", "invalid type: integer, expected a string"),
+        ("[tokens]\nrefresh_token = [\"s3cret\"]", "invalid type: sequence, expected a string"),
+        ("[tokens]\naccess_token = s3cret", "the input, line 2: "),
+        ("s3cret", "the input, line 1: "),
+    ] {
+        fs::write(folder.path().join("tokens.toml"), input).unwrap();
+        let text = said(&plugin(&["call", "acme", "refresh", "--input", "tokens.toml"], folder.path()));
+        assert!(text.contains(why), "{why}: {text}");
+        assert!(!text.contains("s3cret") && !text.contains("5533001"), "{text}");
+    }
+}
+
+#[test]
+fn what_is_played_is_there_and_what_is_old_is_said_to_be() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = said(&plugin(&["test", "acme.wasm"], folder.path()));
+    assert!(missing.contains("acme.wasm cannot be read: No such file"), "{missing}");
+    plugin(&["new", "acme", "--lang", "js"], folder.path());
+    let project = folder.path().join("acme");
+    fs::copy(GENERIC, project.join("acme.wasm")).unwrap();
+    let built = fs::metadata(project.join("acme.wasm")).unwrap().modified().unwrap();
+    let dated = |name: &str, seconds: u64| {
+        let file = fs::File::options().write(true).open(project.join(name)).unwrap();
+        file.set_modified(built + std::time::Duration::from_secs(seconds)).unwrap();
+    };
+    dated("acme.wasm", 60);
+    let test = || said(&plugin(&["test", "acme"], folder.path()));
+    assert!(!test().contains("is newer"), "{}", test());
+    dated("exchanges/refresh.toml", 90);
+    assert!(!test().contains("is newer"), "{}", test());
+    dated("plugin.js", 90);
+    let warned = "warning: acme/plugin.js is newer than acme/acme.wasm: `palisade plugin build` takes it in";
+    assert!(test().contains(warned), "{}", test());
+
+    fs::write(project.join("package.json"), "{\"name\": \"acme\",}").unwrap();
+    assert!(test().contains("acme/package.json: trailing comma at line 1"), "{}", test());
+}

@@ -144,6 +144,7 @@ fn untold(message: &str) -> String {
     match message.strip_prefix("invalid ").and_then(|rest| rest.rsplit_once(", expected ")) {
         Some((found, expected)) => {
             let kind = found.split(['"', '`']).next().unwrap_or_default();
+            let expected = if expected.starts_with("struct ") { "a table" } else { expected };
             format!("invalid {}, expected {expected}", kind.trim_end())
         }
         None => show::without_long_words(message),

@@ -140,7 +140,7 @@ pub(super) fn parse(file: &Path) -> Result<Exchange, String> {
     let text = std::fs::read_to_string(file)
         .map_err(|error| format!("{} cannot be read: {error}", file.display()))?;
     let exchange: Exchange = toml::from_str(&text)
-        .map_err(|error: toml::de::Error| show::without_long_words(&error.to_string()))?;
+        .map_err(|error: toml::de::Error| show::without_long_words(error.to_string().trim_end()))?;
     exchange.check().map_err(|why| show::without_long_words(&why))?;
     Ok(exchange)
 }

@@ -313,7 +313,7 @@ pub enum Fails {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(
     rename_all = "snake_case",
-    expecting = "client_auth is none of \"none\", \"basic\", \"basic_raw\", { post = … } and { private_key_jwt = … }"
+    expecting = "client_auth is none of \"none\", \"basic\", \"basic_raw\", { post = { secret = … } } and { private_key_jwt = { audience = …, lifetime = … } }"
 )]
 pub enum Auth {
     #[default]

@@ -217,6 +217,33 @@ mod tests {
         assert!(escaped(&format!("{}ä", "x".repeat(LINE - 1))).ends_with('x'));
     }
 
+    /// The most usual slip of an author: printing what came in.
+    #[test]
+    fn no_line_has_a_secret_of_its_call_in_it() {
+        #[derive(Clone, Default)]
+        struct Written(Arc<Mutex<Vec<u8>>>);
+        impl std::io::Write for Written {
+            fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+                self.0.lock().unwrap().extend_from_slice(bytes);
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+        let written = Written::default();
+        let out = written.clone();
+        let subscriber = tracing_subscriber::fmt().with_writer(move || out.clone()).finish();
+        tracing::subscriber::with_default(subscriber, || {
+            let lines = Lines::new("bank".into(), vec!["the-refresh-token".into()]);
+            lines.write(Level::Info, "logged the-refresh-token");
+            lines.lock().write_stream(b"printed the-refresh-token\n");
+        });
+        let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+        assert!(text.contains("logged (a secret)") && text.contains("printed (a secret)"), "{text}");
+        assert!(!text.contains("the-refresh-token"), "{text}");
+    }
+
     #[test]
     fn a_stream_without_an_end_of_line_holds_no_more_than_a_line() {
         let lines = Lines::new("bank".into(), Vec::new());
