@@ -545,3 +545,58 @@ fn what_is_played_is_there_and_what_is_old_is_said_to_be() {
     fs::write(project.join("package.json"), "{\"name\": \"acme\",}").unwrap();
     assert!(test().contains("acme/package.json: trailing comma at line 1"), "{}", test());
 }
+
+/// A program of the fake tools; `@` stands for the built-in component.
+fn tool(path: &Path, script: &str) {
+    use std::os::unix::fs::PermissionsExt as _;
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, format!("#!/bin/sh\n{}", script.replace('@', GENERIC))).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// With fake tools: which are run, and with what, when dependencies come and change.
+#[test]
+fn what_is_listed_is_installed_and_what_is_installed_is_built_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let build_tool =
+        r#"echo "build $* in $VIRTUAL_ENV" >> ../asked; for last; do :; done; cat '@' > "$last""#;
+    tool(&at("builder"), build_tool);
+    tool(&at("bin/node"), "");
+    tool(
+        &at("bin/npm"),
+        r#"echo "npm $1" >> ../asked; mkdir -p node_modules/.bin; cp ../builder node_modules/.bin/componentize-js"#,
+    );
+    tool(&at("pip"), r#"echo "pip $3" >> ../asked; cp ../builder .venv/bin/componentize-py"#);
+    tool(&at("bin/python3"), r#"echo "venv" >> ../asked; mkdir -p .venv/bin; cp ../pip .venv/bin/python"#);
+    let path = format!("{}:/usr/bin:/bin", at("bin").display());
+    for (language, list, first, changed) in [
+        ("js", "package.json", "npm install\nbuild", "npm install\nbuild"),
+        ("python", "requirements.txt", "venv\npip install\nbuild", "pip install\nbuild"),
+    ] {
+        plugin(&["new", "acme", "--lang", language, "--path", language], folder.path());
+        let build = || {
+            let _ = fs::remove_file(at("asked"));
+            let mut command = palisade();
+            command.args(["plugin", "build", language]).current_dir(folder.path());
+            let output = run(command.env("PATH", &path).env("VIRTUAL_ENV", "/elsewhere"), "");
+            assert!(output.status.success(), "{}", said(&output));
+            fs::read_to_string(at("asked")).unwrap()
+        };
+        let asked = build();
+        assert!(asked.starts_with(first), "{asked}");
+        let disabled = asked.split("-d ").nth(1).unwrap();
+        match language {
+            "js" => assert!(disabled.starts_with("random clocks http fetch-event"), "{asked}"),
+            _ => assert!(asked.contains("/python/.venv\n"), "{asked}"),
+        }
+        let again = build();
+        assert!(again.starts_with("build"), "{again}");
+        let text = fs::read_to_string(at(language).join(list)).unwrap();
+        fs::write(at(language).join(list), text + "\n").unwrap();
+        let asked = build();
+        assert!(asked.starts_with(changed), "{asked}");
+        let again = build();
+        assert!(again.starts_with("build"), "{again}");
+    }
+}

@@ -13,8 +13,8 @@ use super::project::{Language, Project};
 use super::toolchain::{Toolchain, on_path};
 use super::{check, show};
 
-/// The most that is shown of what a failed tool said, in lines.
-const SAID: usize = 60;
+/// The most that is shown of the beginning, and of the end, of what a failed tool said, in lines.
+const SAID: usize = 30;
 
 /// Builds the project in `folder` and says what came out.
 ///
@@ -99,8 +99,9 @@ fn js(project: &Project) -> Result<(), String> {
     }
     let mut command = Command::new(&tool);
     command.current_dir(folder).args(["plugin.js", "--wit", "wit/provider.wit", "-n", "provider"]);
-    // What a plugin does not have: without it the component asks for nothing that is not served.
-    command.args(["-d", "stdio", "random", "clocks", "http", "fetch-event"]);
+    // What a plugin does not have: without it the component asks for nothing that is not served. Standard output
+    // it has: by it alone an author sees what was thrown.
+    command.args(["-d", "random", "clocks", "http", "fetch-event"]);
     command.arg("-o").arg(project.component());
     step("componentize-js, about half a minute", &mut command, Say::Failures)
 }
@@ -126,7 +127,8 @@ fn python(project: &Project) -> Result<(), String> {
         installed.note()?;
     }
     let mut command = Command::new(&tool);
-    command.current_dir(folder).env_remove("VIRTUAL_ENV").args([
+    // The packages that go into the component are those of requirements.txt, and not what this machine has.
+    command.current_dir(folder).env("VIRTUAL_ENV", folder.join(".venv")).args([
         "-d",
         "wit",
         "-w",
@@ -174,7 +176,8 @@ fn step(title: &str, command: &mut Command, say: Say) -> Result<(), String> {
     let program = Path::new(command.get_program()).display().to_string();
     let begun = Instant::now();
     let failed = |error: std::io::Error| format!("{program} cannot be run: {error}");
-    command.stdin(Stdio::null());
+    // Of a tool that fails, an author wants its words and not its stack.
+    command.stdin(Stdio::null()).env_remove("RUST_BACKTRACE").env_remove("RUST_LIB_BACKTRACE");
     if say == Say::All {
         eprintln!("{title}");
         let status = command.stdout(Stdio::inherit()).stderr(Stdio::inherit()).status().map_err(failed)?;
@@ -195,9 +198,16 @@ fn step(title: &str, command: &mut Command, say: Say) -> Result<(), String> {
     }
     let said = [output.stdout, output.stderr].concat();
     let said = String::from_utf8_lossy(&said);
-    let lines: Vec<&str> = said.lines().collect();
-    let last = lines[lines.len().saturating_sub(SAID)..].join("\n  ");
-    Err(format!("{title}: {program} failed ({}):\n  {last}", output.status))
+    Err(format!("{program} failed ({}):\n  {}", output.status, excerpt(&said).join("\n  ")))
+}
+
+/// The beginning and the end: what went wrong is in one of them.
+fn excerpt(said: &str) -> Vec<String> {
+    let mut lines: Vec<String> = said.lines().map(str::to_owned).collect();
+    if let Some(more) = lines.len().checked_sub(2 * SAID).filter(|more| *more > 0) {
+        lines.splice(SAID..SAID + more, [format!("… {more} lines …")]);
+    }
+    lines
 }
 
 /// A line on the terminal that counts seconds until it is dropped; elsewhere, the title once.
@@ -237,5 +247,18 @@ impl Drop for Progress {
             // It does nothing but write.
             let _ = thread.join();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_what_a_tool_said_both_ends_are_shown() {
+        let said: Vec<String> = (0..100).map(|n| n.to_string()).collect();
+        let shown = excerpt(&said.join("\n"));
+        assert_eq!((&*shown[29], &*shown[30], &*shown[31]), ("29", "… 40 lines …", "70"));
+        assert_eq!(excerpt("a\nb"), ["a", "b"]);
     }
 }

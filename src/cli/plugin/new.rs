@@ -87,7 +87,7 @@ fn files(name: &str, language: Language) -> Result<Vec<(String, String)>, String
                 source: "plugin.js",
                 wit: "wit/provider.wit",
                 auth: "clientAuth",
-                files: "| `plugin.js` | the plugin; `import` what you like, it is bundled by no one: keep it in files beside it |",
+                files: "| `plugin.js` | the plugin; it can `import` files beside it (`./name.js`), and packages of npm once a bundler has made such a file of them |",
             },
         ),
         Language::Python => (
