@@ -212,6 +212,11 @@ access_token = "access-2"
         assert!(text.contains(part), "{part}: {text}");
     }
     assert!(!text.contains(&token), "{text}");
+    // A folder of somebody else's: it may lead anywhere.
+    std::os::unix::fs::symlink("/dev/zero", exchanges.join("endless.toml")).unwrap();
+    let endless =
+        said(&plugin(&["test", GENERIC, "--exchanges", "exchanges", "--only", "endless"], folder.path()));
+    assert!(endless.contains("endless.toml has more than 16 MiB"), "{endless}");
     let none = plugin(&["test", GENERIC, "--exchanges", "exchanges", "--only", "revoke"], folder.path());
     assert!(said(&none).contains("no recorded exchange with \"revoke\" in its name"), "{}", said(&none));
 }
@@ -296,6 +301,8 @@ token_url = "https://id.example/token"
     assert!(again.contains("nothing is overwritten"), "{again}");
     let other = said(&plugin(&["call", "bank", "describe"], folder.path()));
     assert!(other.contains("there is no provider \"bank\"; there are acme"), "{other}");
+    let bare = said(&plugin(&["call", "acme", "refresh"], folder.path()));
+    assert!(bare.contains("Nothing was given to it: tokens or a callback come with --input"), "{bare}");
     fs::write(folder.path().join("tokens.toml"), "[tokens]\nacces_token = \"s3cret\"").unwrap();
     let slip = said(&plugin(&["call", "acme", "refresh", "--input", "tokens.toml"], folder.path()));
     assert!(
@@ -423,7 +430,7 @@ fn echoing_provider() -> (u16, std::thread::JoinHandle<()>) {
         let form = asked.split("\r\n\r\n").nth(1).unwrap();
         let answer = serde_json::json!({
             "access_token": "fresh/access+1", "refresh_token": "fresh/refresh+1", "token_type": "Bearer",
-            "expires_in": 3600, "you_sent": form, "and": null,
+            "expires_in": 3600, "scope": "read fresh/access+1", "you_sent": form, "and": null,
         });
         // As PHP writes it.
         let body = answer.to_string().replace('/', "\\/");

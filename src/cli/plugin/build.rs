@@ -71,13 +71,19 @@ fn rust(project: &Project) -> Result<(), String> {
     })?;
     let encoder = ComponentEncoder::default().validate(true).module(&bytes);
     let component = encoder.and_then(|mut encoder| encoder.encode()).map_err(|error| {
-        format!(
-            "the module cannot be made a component: {error:#}; does the crate call \
-             `palisade_provider::register!`, and import nothing of its own?"
-        )
+        format!("the module cannot be made a component: {error:#}; {}", advice(&format!("{error:#}")))
     })?;
     let file = project.component();
     fs::write(&file, component).map_err(|error| format!("{} cannot be written: {error}", file.display()))
+}
+
+/// What to do about a module that is not taken.
+fn advice(error: &str) -> &'static str {
+    if error.contains("__wbindgen") {
+        return "a crate of yours is built for browsers (chrono, uuid and getrandom can be): switch that feature of \
+                it off. The time is `cx.now()`, and requests are made with `cx`";
+    }
+    "does the crate call `palisade_provider::register!`, and import nothing of its own?"
 }
 
 fn js(project: &Project) -> Result<(), String> {
@@ -253,6 +259,12 @@ impl Drop for Progress {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_crate_for_browsers_is_told_from_a_crate_without_a_plugin() {
+        assert!(advice("failed to resolve import `__wbindgen_placeholder__::now`").contains("chrono"));
+        assert!(advice("something else").contains("register!"));
+    }
 
     #[test]
     fn of_what_a_tool_said_both_ends_are_shown() {

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-use super::{CallArgs, bench, block, log, meter, provider, read, show};
+use super::{CallArgs, bench, block, log, meter, provider, read, read_text, show};
 use crate::app;
 use crate::config::{self, Component};
 use crate::edge::clock::SystemClock;
@@ -104,7 +104,13 @@ pub(super) fn run(config: &Path, args: &CallArgs) -> Result<String, String> {
                 Ok(String::new())
             }
             Outcome::Failure(failure) => {
-                Err(format!("{} {}: {}\n{text}", provider.name, call.name(), failure.kind))
+                let hint = match args.input {
+                    None if !matches!(call, Call::Describe | Call::Authorize) => {
+                        "\n\nNothing was given to it: tokens or a callback come with --input (--help shows them)"
+                    }
+                    _ => "",
+                };
+                Err(format!("{} {}: {}\n{text}{hint}", provider.name, call.name(), failure.kind))
             }
             _ => Ok(text),
         }
@@ -124,13 +130,13 @@ async fn component(provider: &config::Provider) -> Result<Bench, String> {
 
 fn input(file: Option<&Path>) -> Result<Input, String> {
     let Some(file) = file else { return Ok(Input::default()) };
-    let text = Zeroizing::new(if file == Path::new("-") {
+    let text = if file == Path::new("-") {
         std::io::read_to_string(std::io::stdin().lock())
+            .map(Zeroizing::new)
             .map_err(|error| format!("standard input cannot be read: {error}"))?
     } else {
-        std::fs::read_to_string(file)
-            .map_err(|error| format!("{} cannot be read: {error}", file.display()))?
-    });
+        read_text(file)?
+    };
     // The whole error would quote the line, token and all.
     toml::from_str(&text).map_err(|error| {
         let line =

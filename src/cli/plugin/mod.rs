@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Map, Value};
+use zeroize::Zeroizing;
 
 use self::project::Language;
 use super::mail_preview::told;
@@ -239,6 +240,22 @@ fn read(file: &Path) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
+/// The most that is read of a text: nobody writes more, and a link may lead to what has no end.
+const LONGEST: u64 = 16 << 20;
+
+/// The text in `file`. A secret may be in it.
+fn read_text(file: &Path) -> Result<Zeroizing<String>, String> {
+    use std::io::Read as _;
+    let failed = |error: std::io::Error| format!("{} cannot be read: {error}", file.display());
+    let mut text = Zeroizing::new(String::new());
+    let read = std::fs::File::open(file).map_err(failed)?.take(LONGEST + 1).read_to_string(&mut text);
+    match read {
+        Ok(read) if read as u64 <= LONGEST => Ok(text),
+        Ok(_) => Err(format!("{} has more than {} MiB", file.display(), LONGEST >> 20)),
+        Err(error) => Err(failed(error)),
+    }
+}
+
 /// A component on the bench.
 async fn bench(file: &Path, bytes: Vec<u8>) -> Result<Bench, String> {
     Bench::load(bytes, cache()).await.map_err(|faults| check::faulty(file, &faults))
@@ -299,7 +316,7 @@ impl With {
 
 fn settings(file: &Path) -> Result<Map<String, Value>, String> {
     let shown = file.display();
-    let text = std::fs::read_to_string(file).map_err(|error| format!("{shown} cannot be read: {error}"))?;
+    let text = read_text(file)?;
     if file.extension().is_some_and(|extension| extension == "json") {
         return serde_json::from_str(&text).map_err(|error| format!("{shown} is no JSON object: {error}"));
     }

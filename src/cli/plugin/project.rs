@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 use serde_json::Value;
 
+use super::read_text;
+
 /// Names that a crate beside the SDK cannot have, and words of the language.
 const TAKEN: [&str; 16] = [
     "alloc",
@@ -81,8 +83,7 @@ impl Project {
             )
         })?;
         let manifest = folder.join(file);
-        let text = fs::read_to_string(&manifest)
-            .map_err(|error| format!("{} cannot be read: {error}", manifest.display()))?;
+        let text = read_text(&manifest)?;
         let name = match language {
             Language::Rust => toml_name(&text, "package"),
             Language::Js => json_name(&text),

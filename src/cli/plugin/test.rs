@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::project::Project;
-use super::{bench, block, log, meter, read, show};
+use super::{bench, block, log, meter, read, read_text, show};
 use crate::config::PluginLimits;
 use crate::edge::wasm::exchange::Exchange;
 
@@ -137,8 +137,7 @@ fn files(folder: &Path, only: Option<&str>) -> Result<Vec<PathBuf>, String> {
 
 /// Reads one exchange.
 pub(super) fn parse(file: &Path) -> Result<Exchange, String> {
-    let text = std::fs::read_to_string(file)
-        .map_err(|error| format!("{} cannot be read: {error}", file.display()))?;
+    let text = read_text(file)?;
     let exchange: Exchange = toml::from_str(&text)
         .map_err(|error: toml::de::Error| show::without_long_words(error.to_string().trim_end()))?;
     exchange.check().map_err(|why| show::without_long_words(&why))?;
