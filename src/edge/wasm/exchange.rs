@@ -88,9 +88,7 @@ impl Exchange {
         }
         Ok(())
     }
-}
 
-impl Exchange {
     /// A call with nothing given and nothing expected.
     #[must_use]
     pub fn empty(call: Call) -> Exchange {

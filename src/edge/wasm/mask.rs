@@ -7,15 +7,14 @@
 use std::collections::BTreeMap;
 
 use base64::Engine as _;
-use base64::alphabet;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use percent_encoding::percent_decode_str;
 use secrecy::ExposeSecret;
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
 use super::exchange::{Body, Current, Exchange, Given, Outcome, Verifier, pairs};
+use super::spellings::{WITHHELD, form_encoded, inner, spellings, without_codes};
 use crate::config;
 
 /// Shorter values are replaced only where their name says that they are secrets.
@@ -23,11 +22,9 @@ const OPAQUE: usize = 20;
 /// Shorter secrets are in decoded texts by chance.
 const TELLING: usize = 8;
 /// More secrets are no exchange that somebody could read, and take long to replace.
-const MOST: usize = 2000;
-/// Stands where nothing of a text could be kept.
-const WITHHELD: &str = "withheld";
+const MOST: usize = 500;
 /// Names whose values are the protocol's own words.
-const HARMLESS: [&str; 12] = [
+const HARMLESS: [&str; 13] = [
     "alg",
     "aud",
     "azp",
@@ -39,8 +36,11 @@ const HARMLESS: [&str; 12] = [
     "scopes",
     "token_type",
     "token_type_hint",
+    "tokentype",
     "typ",
 ];
+/// Parts of names whose values are times, when they are numbers.
+const TIMES: [&str; 2] = ["expir", "issued_at"];
 /// Parts of names whose values are secrets.
 const SECRET_NAMES: [&str; 12] = [
     "token",
@@ -69,16 +69,6 @@ const PERSONAL: [&str; 15] = [
 const PICTURES: [&str; 3] = ["picture", "avatar", "photo"];
 const MAIL: &str = "person@example.com";
 const PICTURE: &str = "https://example.com/person.png";
-
-/// What RFC 3986 §2.3 leaves as it is.
-const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
-
-/// As it is found, not as it should be.
-const LENIENT: GeneralPurposeConfig = GeneralPurposeConfig::new()
-    .with_decode_padding_mode(DecodePaddingMode::Indifferent)
-    .with_decode_allow_trailing_bits(true);
-const BASE64: [GeneralPurpose; 2] =
-    [GeneralPurpose::new(&alphabet::STANDARD, LENIENT), GeneralPurpose::new(&alphabet::URL_SAFE, LENIENT)];
 
 /// `raw` with everything replaced that is a secret or somebody's. `sent` is what requests had in them when they
 /// left, by name: the client's credentials among it.
@@ -239,6 +229,11 @@ impl Mask {
     }
 
     fn url(&mut self, url: &str) {
+        self.url_down_to(url, OPAQUE);
+    }
+
+    /// What is in a URL, of its path what has at least so many bytes.
+    fn url_down_to(&mut self, url: &str, least: usize) {
         let (url, fragment) = url.split_once('#').unwrap_or((url, ""));
         let (base, query) = url.split_once('?').unwrap_or((url, ""));
         for part in [query, fragment] {
@@ -248,7 +243,7 @@ impl Mask {
         }
         for segment in base.split('/').skip(3) {
             let segment = percent_decode_str(segment).decode_utf8_lossy();
-            if is_opaque(&segment) && segment.bytes().any(|b| b.is_ascii_digit()) {
+            if segment.len() >= least && segment.bytes().any(|b| b.is_ascii_digit()) {
                 self.number(&segment, "opaque");
             }
         }
@@ -296,7 +291,10 @@ impl Mask {
     fn named(&mut self, name: &str, value: &str) {
         let lower = name.to_ascii_lowercase();
         let within = |parts: &[&str]| parts.iter().any(|part| lower.contains(part));
-        if HARMLESS.contains(&&*lower) {
+        // `refresh_token_expires_in=15811200`, `"email_verified": "true"`.
+        let is_time =
+            || value.bytes().all(|b| b.is_ascii_digit()) && TIMES.iter().any(|part| lower.contains(part));
+        if HARMLESS.contains(&&*lower) || ["true", "false"].contains(&value) || is_time() {
             return;
         }
         if lower == "id_token" {
@@ -309,7 +307,9 @@ impl Mask {
             return self.hide(value, PICTURE);
         }
         if is_url(value) {
-            return self.url(value);
+            // Salesforce's identifiers are URLs, and the last parts of them are the account.
+            let least = if ACCOUNTS.contains(&&*lower) { TELLING } else { OPAQUE };
+            return self.url_down_to(value, least);
         }
         if ACCOUNTS.contains(&&*lower) {
             return self.number(value, "account");
@@ -393,6 +393,11 @@ impl Mask {
         }
     }
 
+    /// Whether `text` has a secret in it that is not there by chance.
+    fn tells(&self, text: &str) -> bool {
+        self.known.iter().any(|known| known.secret.len() >= TELLING && text.contains(&**known.secret))
+    }
+
     fn renamed(&self, mut name: String) -> String {
         for known in self.known.iter().filter(|known| known.secret.len() >= TELLING) {
             name = name.replace(&**known.secret, &known.placeholder);
@@ -419,36 +424,8 @@ impl Mask {
                 text = text.replace(&**spelling, &form_encoded(placeholder));
             }
         }
-        self.without_codes(&text)
+        without_codes(&text, |read| self.tells(read))
     }
-
-    /// `text` without what says a secret in another way.
-    fn without_codes(&self, text: &str) -> String {
-        let tells = |text: &str| {
-            self.known.iter().any(|known| known.secret.len() >= TELLING && text.contains(&**known.secret))
-        };
-        let mut whole = text.to_owned();
-        for word in text.split(|c: char| !(c.is_ascii_alphanumeric() || "+/_-=".contains(c))) {
-            let parts = word.split('/').chain([word]).filter(|part| part.len() >= TELLING);
-            for part in parts {
-                let decoded = BASE64.iter().filter_map(|code| code.decode(part).ok());
-                if decoded.into_iter().any(|bytes| tells(&String::from_utf8_lossy(&bytes))) {
-                    whole = whole.replace(part, WITHHELD);
-                }
-            }
-        }
-        let once = percent_decode_str(&whole).decode_utf8_lossy();
-        let twice = percent_decode_str(&once).decode_utf8_lossy();
-        // JSON within JSON, and HTML.
-        let bare = twice.replace('\\', "").replace("&amp;", "&").replace("&#x2F;", "/").replace("&#43;", "+");
-        let hidden = [&*once, &*twice, &*bare].into_iter().any(|read| read != whole && tells(read));
-        if hidden { WITHHELD.to_owned() } else { whole }
-    }
-}
-
-/// The JSON that a text is.
-fn inner(text: &str) -> Option<Value> {
-    text.trim_start().starts_with(['{', '[']).then(|| serde_json::from_str(text).ok()).flatten()
 }
 
 fn is_url(text: &str) -> bool {
@@ -467,39 +444,4 @@ fn is_address(text: &str) -> bool {
 fn kind(name: &str) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
     name.chars().map(plain).collect()
-}
-
-/// How forms, URLs and JSON write `secret`.
-fn spellings(secret: &str) -> Vec<Zeroizing<String>> {
-    let all = utf8_percent_encode(secret, NON_ALPHANUMERIC).to_string();
-    let some = utf8_percent_encode(secret, RESERVED).to_string();
-    let mut made = vec![all.replace("%20", "+"), some.replace("%20", "+"), form_encoded(secret), all, some];
-    made.extend(made.clone().iter().map(|text| lower_escapes(text)));
-    // As PHP writes JSON.
-    made.push(secret.replace('/', "\\/"));
-    made.sort();
-    made.dedup();
-    made.into_iter().filter(|spelling| spelling != secret).map(Zeroizing::new).collect()
-}
-
-/// `%2F` as `%2f`.
-fn lower_escapes(text: &str) -> String {
-    let mut left = 0;
-    text.chars()
-        .map(|c| match c {
-            '%' => {
-                left = 2;
-                c
-            }
-            c if left > 0 => {
-                left -= 1;
-                c.to_ascii_lowercase()
-            }
-            c => c,
-        })
-        .collect()
-}
-
-fn form_encoded(text: &str) -> String {
-    url::form_urlencoded::byte_serialize(text.as_bytes()).collect()
 }

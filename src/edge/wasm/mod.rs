@@ -11,7 +11,7 @@
 //! - [`call`], [`plugin`], [`convert`]: one call, and what goes in and comes out.
 //! - [`Plugins`]: the configured providers, loaded, watched and replaced.
 //! - [`Bench`]: one component, tried before it is in service. [`interface`]: what its bytes tell.
-//!   [`exchange`], [`player`], [`recorder`], [`mask`], [`outcome`]: recorded exchanges, played and written.
+//!   [`exchange`], [`player`], [`recorder`], [`mask`], [`spellings`], [`outcome`]: recorded exchanges, played and written.
 
 mod answers;
 mod bench;
@@ -33,6 +33,7 @@ mod player;
 mod plugin;
 mod plugins;
 mod recorder;
+mod spellings;
 
 pub use self::bench::{Apparatus, Bench, Played, Tried};
 pub use self::convert::unlisted;

@@ -445,6 +445,7 @@ mod tests {
             format!("<p>you sent Basic {} and {}</p>", basic(), twice),
             format!("access_token=shorty&refresh_token={}", form_encoded(REFRESH)),
             json!({"blob": unknown, "avatar_url": "https://id.example/u?sig=hunter2sig", "login": "annie"}).to_string(),
+            json!({"id": "https://login.id.example/id/00Dx0000000BV7z/005x00000012Q9P"}).to_string(),
             json!({"by_user": {"4711-0815-4711-0815-4711": 1}, "phone": "+49 30 1234", "upn": "ann@corp.example"})
                 .to_string(),
         ];
@@ -475,6 +476,8 @@ mod tests {
                 "hunter2sig",
                 "annie",
                 "4711-0815",
+                "005x0000",
+                "00Dx000",
                 "1234\"",
                 "ann@corp",
                 "k1y",
@@ -499,6 +502,7 @@ mod tests {
             "error": "invalid_grant", "error_description": "Token has been expired or revoked.",
             "scope": "https://id.example/auth/drive.readonly openid", "token_type": "Bearer",
             "issued": "2026-11-25T12:00:00Z", "refreshTokenExpiresInSeconds": 5184000,
+            "refresh_token_expires_in": "15811200", "email_verified": "true",
             "kind": "urn:ietf:params:oauth:token-type:access_token",
         });
         let url = "https://id.example/oauth2/v2.0/token?api-version=2&grant_type=refresh_token";
