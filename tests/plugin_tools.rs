@@ -569,7 +569,7 @@ fn what_is_listed_is_installed_and_what_is_installed_is_built_in() {
     let build_tool =
         r#"echo "build $* in $VIRTUAL_ENV" >> ../asked; for last; do :; done; cat '@' > "$last""#;
     tool(&at("builder"), build_tool);
-    tool(&at("bin/node"), "");
+    tool(&at("bin/node"), "! grep -n 'const const' $2 >&2");
     tool(
         &at("bin/npm"),
         r#"echo "npm $1" >> ../asked; mkdir -p node_modules/.bin; cp ../builder node_modules/.bin/componentize-js"#,
@@ -594,7 +594,17 @@ fn what_is_listed_is_installed_and_what_is_installed_is_built_in() {
         assert!(asked.starts_with(first), "{asked}");
         let disabled = asked.split("-d ").nth(1).unwrap();
         match language {
-            "js" => assert!(disabled.starts_with("random clocks http fetch-event"), "{asked}"),
+            "js" => {
+                assert!(disabled.starts_with("random clocks http fetch-event"), "{asked}");
+                let source = at("js").join("plugin.js");
+                let text = fs::read_to_string(&source).unwrap();
+                fs::write(&source, format!("const const\n{text}")).unwrap();
+                let mut command = palisade();
+                command.args(["plugin", "build", "js"]).current_dir(folder.path()).env("PATH", &path);
+                let slip = said(&run(&mut command, ""));
+                assert!(slip.contains("plugin.js cannot be read:\n  1:const const"), "{slip}");
+                fs::write(&source, text).unwrap();
+            }
             _ => assert!(asked.contains("/python/.venv\n"), "{asked}"),
         }
         let again = build();
@@ -606,4 +616,20 @@ fn what_is_listed_is_installed_and_what_is_installed_is_built_in() {
         let again = build();
         assert!(again.starts_with("build"), "{again}");
     }
+}
+
+/// Names of names of names: a component may have as many as it likes.
+#[test]
+fn a_type_of_many_names_is_refused_and_nothing_else_happens() {
+    use std::fmt::Write as _;
+    let folder = tempfile::tempdir().unwrap();
+    let mut names = "type a0 = u64;\n".to_owned();
+    for n in 1..20_000 {
+        writeln!(names, "type a{n} = a{};", n - 1).unwrap();
+    }
+    let wit = changed("now: func() -> u64;", &format!("{names}now: func() -> a19999;"));
+    fs::write(folder.path().join("x.wasm"), component(&wit)).unwrap();
+    let output = plugin(&["check", "x.wasm"], folder.path());
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert!(said(&output).contains("instead of u64"), "{}", said(&output));
 }

@@ -88,10 +88,18 @@ fn advice(error: &str) -> &'static str {
 
 fn js(project: &Project) -> Result<(), String> {
     let folder = &project.folder;
-    let npm = on_path("npm").filter(|_| on_path("node").is_some()).ok_or(
+    let (npm, node) = on_path("npm").zip(on_path("node")).ok_or(
         "building JavaScript needs Node.js 20 or later with npm:\n  Debian, Ubuntu  sudo apt-get install nodejs npm\n  \
          elsewhere       https://nodejs.org",
     )?;
+    // It says where a slip is, which componentize-js does not.
+    let mut command = Command::new(node);
+    command.current_dir(folder).args(["--check", "plugin.js"]).stdin(Stdio::null());
+    let read = command.output().map_err(|error| format!("node cannot be run: {error}"))?;
+    if !read.status.success() {
+        let said = String::from_utf8_lossy(&read.stderr);
+        return Err(format!("plugin.js cannot be read:\n  {}", excerpt(said.trim_end()).join("\n  ")));
+    }
     let tool = folder.join("node_modules/.bin/componentize-js");
     let installed = Installed::of(folder, "package.json", "node_modules/.palisade");
     if !tool.is_file() || installed.changed() {
