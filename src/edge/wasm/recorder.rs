@@ -426,7 +426,7 @@ mod tests {
     /// Wherever a provider or a plugin writes a secret, and however.
     #[tokio::test]
     async fn a_secret_is_found_however_it_is_written() {
-        let lower = form_encoded(ACCESS).to_ascii_lowercase().replace("acc", "acc");
+        let lower = form_encoded(ACCESS).to_ascii_lowercase();
         let slashes = ACCESS.replace('/', "\\/");
         let nested = URL_SAFE_NO_PAD.encode(json!({"sub": "x", "act": {"token": ACCESS}}).to_string());
         let jwt = format!("eyJhbGciOiJub25lIn0.{nested}.c2ln");
@@ -436,7 +436,7 @@ mod tests {
         let answers = [
             // TOML has no `null`, so this is kept as a text.
             format!(r#"{{"access_token":"{slashes}","scope":null}}"#),
-            format!(r#"{{"access_token":"acc\u002fess+1234567890abcdef==","scope":null}}"#),
+            r#"{"access_token":"acc\u002fess+1234567890abcdef==","scope":null}"#.to_owned(),
             json!({"hint": lower}).to_string(),
             json!({"next": format!("https://id.example/cb?t={lower}#access_token={twice}")}).to_string(),
             json!({"detail": format!("rejected {jwt} of {encoded}")}).to_string(),
