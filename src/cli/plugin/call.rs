@@ -24,8 +24,8 @@ use crate::edge::wasm::{Apparatus, Bench};
 use crate::ports::Clock as _;
 
 /// Where people read on.
-const RECORD_HEAD: &str = "# Recorded by `palisade plugin call`; every secret and everything personal is replaced.\n\
-                           # Read it before you share it.\n";
+const RECORD_HEAD: &str = "# Recorded by `palisade plugin call`; tokens, codes and personal details are replaced, and\n\
+                           # what looks like one. Names of hosts are not. Read it before you share it.\n";
 
 /// What a function is given, as `--input` has it.
 #[derive(Debug, Default, Serialize, Deserialize)]
