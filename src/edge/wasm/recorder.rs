@@ -433,6 +433,7 @@ mod tests {
         let encoded = STANDARD.encode(format!("user:{ACCESS}"));
         let twice = form_encoded(&form_encoded(ACCESS));
         let unknown = "Zm9v/YmFyMTIzNDU2Nzg5MDEyMzQ1";
+        let short = STANDARD.encode(REFRESH);
         let answers = [
             // TOML has no `null`, so this is kept as a text.
             format!(r#"{{"access_token":"{slashes}","scope":null}}"#),
@@ -445,6 +446,8 @@ mod tests {
             format!("<p>you sent Basic {} and {}</p>", basic(), twice),
             format!("access_token=shorty&refresh_token={}", form_encoded(REFRESH)),
             json!({"blob": unknown, "avatar_url": "https://id.example/u?sig=hunter2sig", "login": "annie"}).to_string(),
+            // Too short to be taken for a token by its looks.
+            json!({"ref": short}).to_string(),
             json!({"id": "https://login.id.example/id/00Dx0000000BV7z/005x00000012Q9P"}).to_string(),
             json!({"by_user": {"4711-0815-4711-0815-4711": 1}, "phone": "+49 30 1234", "upn": "ann@corp.example"})
                 .to_string(),
@@ -465,6 +468,7 @@ mod tests {
             for secret in [
                 ACCESS,
                 REFRESH,
+                &short,
                 &lower,
                 &slashes,
                 &nested,
