@@ -212,6 +212,11 @@ access_token = "access-2"
         assert!(text.contains(part), "{part}: {text}");
     }
     assert!(!text.contains(&token), "{text}");
+    // A folder of somebody else's: it may lead anywhere.
+    std::os::unix::fs::symlink("/dev/zero", exchanges.join("endless.toml")).unwrap();
+    let endless =
+        said(&plugin(&["test", GENERIC, "--exchanges", "exchanges", "--only", "endless"], folder.path()));
+    assert!(endless.contains("endless.toml has more than 16 MiB"), "{endless}");
     let none = plugin(&["test", GENERIC, "--exchanges", "exchanges", "--only", "revoke"], folder.path());
     assert!(said(&none).contains("no recorded exchange with \"revoke\" in its name"), "{}", said(&none));
 }
@@ -296,6 +301,8 @@ token_url = "https://id.example/token"
     assert!(again.contains("nothing is overwritten"), "{again}");
     let other = said(&plugin(&["call", "bank", "describe"], folder.path()));
     assert!(other.contains("there is no provider \"bank\"; there are acme"), "{other}");
+    let bare = said(&plugin(&["call", "acme", "refresh"], folder.path()));
+    assert!(bare.contains("Nothing was given to it: tokens or a callback come with --input"), "{bare}");
     fs::write(folder.path().join("tokens.toml"), "[tokens]\nacces_token = \"s3cret\"").unwrap();
     let slip = said(&plugin(&["call", "acme", "refresh", "--input", "tokens.toml"], folder.path()));
     assert!(
@@ -343,4 +350,292 @@ settings = { authorize_url = "https://a.test/a", token_url = "https://a.test/t" 
     assert!(said.contains("config.toml:13: providers.mistyped: ") && said.contains("tokn_url"), "{said}");
     assert!(said.contains("config.toml:21: providers.newer: ") && said.contains("0.2.0"), "{said}");
     assert!(!said.contains("providers.good"), "{said}");
+}
+
+/// An exchange of the built-in component that plays, with one place changed.
+fn exchange(from: &str, to: &str) -> String {
+    let text = r#"
+about = "A refresh."
+call = "refresh"
+settings = { authorize_url = "https://id.example/a", token_url = "https://id.example/t" }
+[input.tokens]
+access_token = "access-1"
+refresh_token = "refresh-1"
+[[requests]]
+method = "POST"
+url = "https://id.example/t"
+client_auth = "basic"
+form = { grant_type = "refresh_token", refresh_token = "refresh-1" }
+answer.json = { access_token = "access-2" }
+[result.tokens]
+access_token = "access-2"
+"#;
+    assert!(text.contains(from), "{from}");
+    text.replace(from, to)
+}
+
+#[test]
+fn a_slip_in_an_exchange_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let exchanges = folder.path().join("exchanges");
+    fs::create_dir(&exchanges).unwrap();
+    let token = "t0ken-".repeat(10);
+    let tokens = "[result.tokens]\naccess_token = \"access-2\"";
+    let failure = "[result.failure]\nkind = \"invalid_grant\"";
+    for (from, to, said_of_it) in [
+        ("about", "about", "1 passed, 0 failed"),
+        ("answer.json", "anwser.json", "requests[0]: unknown key `anwser`, expected one of method, url"),
+        ("answer.json", "answer.staus = 400\nanswer.json", "requests[0].answer: unknown key `staus`"),
+        ("form =", "from =", "requests[0]: unknown key `from`"),
+        ("\"basic\"", "\"bsaic\"", "client_auth is none of \"none\", \"basic\""),
+        (tokens, failure, "`invalid_grant` is none of invalid-grant, transient"),
+        (tokens, "[result]\ndone = false", "`done` and `unattended` can only be true"),
+        ("\"access-1\"", &*format!("\"{token}\" x"), "access_token = (62 characters) x"),
+        ("\"access-1\"", "\"access-1", "line 6"),
+    ] {
+        fs::write(exchanges.join("one.toml"), exchange(from, to)).unwrap();
+        let text = said(&plugin(&["test", GENERIC, "--exchanges", "exchanges"], folder.path()));
+        assert!(text.contains(said_of_it), "{said_of_it}: {text}");
+        assert!(!text.contains(&token), "{text}");
+    }
+}
+
+#[test]
+fn nothing_in_an_exchange_moves_the_cursor_or_makes_a_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let exchanges = folder.path().join("exchanges");
+    fs::create_dir(&exchanges).unwrap();
+    for (from, to) in [
+        ("A refresh.", r"A \u001b[2J\r\nok      forged \u202e"),
+        ("A refresh.", "A \u{1b}[2J"),
+        ("https://id.example/t\"\nclient", "https://id.example/\\u001b[31m\"\nclient"),
+        ("form = {", "form = { \"\\u001b[31m\\nok      forged\" = \"1\", "),
+        ("form =", "headers = { \"\\u001b\\nok      forged\" = \"\\u009b\" }\nform ="),
+    ] {
+        fs::write(exchanges.join("one.toml"), exchange(from, to)).unwrap();
+        let text = said(&plugin(&["test", GENERIC, "--exchanges", "exchanges"], folder.path()));
+        assert!(!text.chars().any(|c| c.is_control() && c != '\n' || c == '\u{202e}'), "{text:?}");
+        assert!(!text.contains("\nok      forged"), "{text}");
+    }
+}
+
+/// A provider that answers one request, and repeats everything it was sent.
+fn echoing_provider() -> (u16, std::thread::JoinHandle<()>) {
+    use std::io::{Read as _, Write as _};
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let thread = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut asked = String::new();
+        while !asked.contains("refresh_token=") {
+            let mut piece = [0; 4096];
+            let read = stream.read(&mut piece).unwrap();
+            assert!(read > 0, "{asked}");
+            asked.push_str(std::str::from_utf8(&piece[..read]).unwrap());
+        }
+        let form = asked.split("\r\n\r\n").nth(1).unwrap();
+        let answer = serde_json::json!({
+            "access_token": "fresh/access+1", "refresh_token": "fresh/refresh+1", "token_type": "Bearer",
+            "expires_in": 3600, "scope": "read fresh/access+1", "you_sent": form, "and": null,
+        });
+        // As PHP writes it.
+        let body = answer.to_string().replace('/', "\\/");
+        write!(
+            stream,
+            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+            body.len()
+        )
+        .unwrap();
+    });
+    (port, thread)
+}
+
+#[test]
+fn tokens_go_where_they_were_asked_for_and_nowhere_else() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    fs::write(at("id"), "client-of-mine").unwrap();
+    fs::write(at("secret"), "client/secret+1").unwrap();
+    fs::write(
+        at("tokens.toml"),
+        "[tokens]\naccess_token = \"old/access+1\"\nrefresh_token = \"old/refresh+1\"\n",
+    )
+    .unwrap();
+    let arguments =
+        ["call", "acme", "refresh", "--input", "tokens.toml", "--record", "one.toml", "--print-tokens"];
+    // Before anything is spent: a place that cannot be written to.
+    let configure = |port: u16| {
+        let config = format!(
+            r#"
+public_url = "http://localhost:8080"
+[[providers]]
+name = "acme"
+component = "builtin:oauth2"
+client_id = "file:id"
+client_secret = "file:secret"
+allowed_hosts = ["localhost:{port}"]
+allow_loopback = true
+settings = {{ authorize_url = "http://localhost:{port}/a", token_url = "http://localhost:{port}/t" }}
+"#
+        );
+        fs::write(at("config.toml"), config).unwrap();
+    };
+    configure(1);
+    std::os::unix::fs::symlink(at("elsewhere"), at("one.toml")).unwrap();
+    let refused = said(&plugin(&arguments, folder.path()));
+    assert!(refused.contains("nothing is overwritten") && !refused.contains("POST"), "{refused}");
+    assert!(!at("elsewhere").exists());
+    fs::remove_file(at("one.toml")).unwrap();
+
+    let (port, provider) = echoing_provider();
+    configure(port);
+    let output = plugin(&arguments, folder.path());
+    provider.join().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    let printed: toml::Table = String::from_utf8(output.stdout).unwrap().parse().unwrap();
+    assert_eq!(printed["tokens"]["refresh_token"].as_str(), Some("fresh/refresh+1"));
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(told.contains("access_token       (hidden, 14 characters)"), "{told}");
+    assert!(told.contains("played back: as it was"), "{told}");
+    assert_eq!(fs::metadata(at("one.toml")).unwrap().permissions().mode() & 0o777, 0o600);
+    let written = fs::read_to_string(at("one.toml")).unwrap() + &told;
+    for secret in ["access+1", "refresh+1", "client-of-mine", "secret+1", "refresh%2B1", "refresh\\/"] {
+        assert!(!written.contains(secret), "{secret}: {written}");
+    }
+}
+
+#[test]
+fn an_input_that_is_no_input_is_not_repeated() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("id"), "client-1").unwrap();
+    let config = r#"
+public_url = "http://localhost:8080"
+[[providers]]
+name = "acme"
+component = "builtin:oauth2"
+client_id = "file:id"
+allowed_hosts = ["id.example"]
+settings = { authorize_url = "https://id.example/a", token_url = "https://id.example/t" }
+"#;
+    fs::write(folder.path().join("config.toml"), config).unwrap();
+    for (input, why) in [
+        ("tokens = \"s3cret\"", "invalid type: string, expected a table"),
+        ("[tokens]\naccess_token = 5533001", "invalid type: integer, expected a string"),
+        ("[tokens]\nrefresh_token = [\"s3cret\"]", "invalid type: sequence, expected a string"),
+        ("[tokens]\naccess_token = s3cret", "the input, line 2: "),
+        ("s3cret", "the input, line 1: "),
+    ] {
+        fs::write(folder.path().join("tokens.toml"), input).unwrap();
+        let text = said(&plugin(&["call", "acme", "refresh", "--input", "tokens.toml"], folder.path()));
+        assert!(text.contains(why), "{why}: {text}");
+        assert!(!text.contains("s3cret") && !text.contains("5533001"), "{text}");
+    }
+}
+
+#[test]
+fn what_is_played_is_there_and_what_is_old_is_said_to_be() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = said(&plugin(&["test", "acme.wasm"], folder.path()));
+    assert!(missing.contains("acme.wasm cannot be read: No such file"), "{missing}");
+    plugin(&["new", "acme", "--lang", "js"], folder.path());
+    let project = folder.path().join("acme");
+    fs::copy(GENERIC, project.join("acme.wasm")).unwrap();
+    let built = fs::metadata(project.join("acme.wasm")).unwrap().modified().unwrap();
+    let dated = |name: &str, seconds: u64| {
+        let file = fs::File::options().write(true).open(project.join(name)).unwrap();
+        file.set_modified(built + std::time::Duration::from_secs(seconds)).unwrap();
+    };
+    dated("acme.wasm", 60);
+    let test = || said(&plugin(&["test", "acme"], folder.path()));
+    assert!(!test().contains("is newer"), "{}", test());
+    dated("exchanges/refresh.toml", 90);
+    assert!(!test().contains("is newer"), "{}", test());
+    dated("plugin.js", 90);
+    let warned = "warning: acme/plugin.js is newer than acme/acme.wasm: `palisade plugin build` takes it in";
+    assert!(test().contains(warned), "{}", test());
+
+    fs::write(project.join("package.json"), "{\"name\": \"acme\",}").unwrap();
+    assert!(test().contains("acme/package.json: trailing comma at line 1"), "{}", test());
+}
+
+/// A program of the fake tools; `@` stands for the built-in component.
+fn tool(path: &Path, script: &str) {
+    use std::os::unix::fs::PermissionsExt as _;
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, format!("#!/bin/sh\n{}", script.replace('@', GENERIC))).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// With fake tools: which are run, and with what, when dependencies come and change.
+#[test]
+fn what_is_listed_is_installed_and_what_is_installed_is_built_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let build_tool =
+        r#"echo "build $* in $VIRTUAL_ENV" >> ../asked; for last; do :; done; cat '@' > "$last""#;
+    tool(&at("builder"), build_tool);
+    tool(&at("bin/node"), "! grep -n 'const const' $2 >&2");
+    tool(
+        &at("bin/npm"),
+        r#"echo "npm $1" >> ../asked; mkdir -p node_modules/.bin; cp ../builder node_modules/.bin/componentize-js"#,
+    );
+    tool(&at("pip"), r#"echo "pip $3" >> ../asked; cp ../builder .venv/bin/componentize-py"#);
+    tool(&at("bin/python3"), r#"echo "venv" >> ../asked; mkdir -p .venv/bin; cp ../pip .venv/bin/python"#);
+    let path = format!("{}:/usr/bin:/bin", at("bin").display());
+    for (language, list, first, changed) in [
+        ("js", "package.json", "npm install\nbuild", "npm install\nbuild"),
+        ("python", "requirements.txt", "venv\npip install\nbuild", "pip install\nbuild"),
+    ] {
+        plugin(&["new", "acme", "--lang", language, "--path", language], folder.path());
+        let build = || {
+            let _ = fs::remove_file(at("asked"));
+            let mut command = palisade();
+            command.args(["plugin", "build", language]).current_dir(folder.path());
+            let output = run(command.env("PATH", &path).env("VIRTUAL_ENV", "/elsewhere"), "");
+            assert!(output.status.success(), "{}", said(&output));
+            fs::read_to_string(at("asked")).unwrap()
+        };
+        let asked = build();
+        assert!(asked.starts_with(first), "{asked}");
+        let disabled = asked.split("-d ").nth(1).unwrap();
+        match language {
+            "js" => {
+                assert!(disabled.starts_with("random clocks http fetch-event"), "{asked}");
+                let source = at("js").join("plugin.js");
+                let text = fs::read_to_string(&source).unwrap();
+                fs::write(&source, format!("const const\n{text}")).unwrap();
+                let mut command = palisade();
+                command.args(["plugin", "build", "js"]).current_dir(folder.path()).env("PATH", &path);
+                let slip = said(&run(&mut command, ""));
+                assert!(slip.contains("plugin.js cannot be read:\n  1:const const"), "{slip}");
+                fs::write(&source, text).unwrap();
+            }
+            _ => assert!(asked.contains("/python/.venv\n"), "{asked}"),
+        }
+        let again = build();
+        assert!(again.starts_with("build"), "{again}");
+        let text = fs::read_to_string(at(language).join(list)).unwrap();
+        fs::write(at(language).join(list), text + "\n").unwrap();
+        let asked = build();
+        assert!(asked.starts_with(changed), "{asked}");
+        let again = build();
+        assert!(again.starts_with("build"), "{again}");
+    }
+}
+
+/// Names of names of names: a component may have as many as it likes.
+#[test]
+fn a_type_of_many_names_is_refused_and_nothing_else_happens() {
+    use std::fmt::Write as _;
+    let folder = tempfile::tempdir().unwrap();
+    let mut names = "type a0 = u64;\n".to_owned();
+    for n in 1..20_000 {
+        writeln!(names, "type a{n} = a{};", n - 1).unwrap();
+    }
+    let wit = changed("now: func() -> u64;", &format!("{names}now: func() -> a19999;"));
+    fs::write(folder.path().join("x.wasm"), component(&wit)).unwrap();
+    let output = plugin(&["check", "x.wasm"], folder.path());
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert!(said(&output).contains("instead of u64"), "{}", said(&output));
 }

@@ -19,6 +19,21 @@ import connections
 # What npm and PyPI brought, as a plugin's folder has it.
 INSTALLED = {"js": ("node_modules", "js/node_modules"), "python": (".venv", "python")}
 SOURCE = {"rust": "src/lib.rs", "js": "plugin.js", "python": "plugin.py"}
+# Some providers say `null` where others say nothing.
+NULLS = """
+about = "A provider that says null."
+call = "refresh"
+input.tokens = { access_token = "access-1", refresh_token = "refresh-1" }
+settings.base_url = "https://acme.example"
+result.tokens.access_token = "access-2"
+[[requests]]
+method = "POST"
+url = "https://acme.example/token"
+client_auth = "basic"
+form = { grant_type = "refresh_token", refresh_token = "refresh-1" }
+answer.headers.content-type = "application/json"
+answer.body = '{"access_token":"access-2","expires_in":null,"refresh_token":null,"scope":null,"token_type":null}'
+"""
 
 
 def environment(run):
@@ -106,6 +121,9 @@ def author(run, folder, language, provider):
     _, times["build"] = palisade(run, plugin, "plugin", "build")
     said, times["test"] = palisade(run, plugin, "plugin", "test")
     assert "1 passed, 0 failed" in said, said
+    (plugin / "exchanges" / "nulls.toml").write_text(NULLS)
+    said, _ = palisade(run, plugin, "plugin", "test")
+    assert "2 passed, 0 failed" in said, said
     said, times["check"] = palisade(run, plugin, "plugin", "check", "acme.wasm")
     assert "calls      localhost" in said, said
     return plugin, times

@@ -37,7 +37,7 @@ impl Provider for Minimal {
                 summary: "Where tickets are drawn and exchanged.".into(),
                 required: true,
             }],
-            hosts: url::host(&settings.url).map(str::to_owned).into_iter().collect(),
+            hosts: url::host_pattern(&settings.url).into_iter().collect(),
             ..Description::default()
         })
     }

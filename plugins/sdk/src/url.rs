@@ -40,11 +40,16 @@ pub fn with_query(url: &str, fields: &Fields) -> String {
 /// The host of an absolute URL without its port, and nothing else: not whether the URL makes sense.
 #[must_use]
 pub fn host(url: &str) -> Option<&str> {
-    let (_, rest) = url.split_once("://")?;
-    let authority = &rest[..rest.find(['/', '?', '#']).unwrap_or(rest.len())];
+    let authority = authority(url)?;
     // An IPv6 address keeps its brackets.
     let end = authority.find(']').map_or_else(|| authority.find(':'), |bracket| Some(bracket + 1));
     Some(&authority[..end.unwrap_or(authority.len())])
+}
+
+/// What is between the scheme and the path.
+fn authority(url: &str) -> Option<&str> {
+    let (_, rest) = url.split_once("://")?;
+    Some(&rest[..rest.find(['/', '?', '#']).unwrap_or(rest.len())])
 }
 
 /// Checks that `url` is absolute, has a host of sound form, no user name and no password, and is `https`
@@ -186,7 +191,8 @@ fn missing(template: &str, name: &str) -> Failure {
     Failure::misconfigured(format!("`{template}` needs `{name}`, which this connection does not have"))
 }
 
-/// The host of a template, with a `*` for what names decide; `None` when it has none.
+/// The host of a template, with a `*` for what names decide and with its port, as `allowed_hosts` lists it;
+/// `None` when it has none.
 #[must_use]
 pub fn host_pattern(template: &str) -> Option<String> {
     let mut shown = String::new();
@@ -197,7 +203,7 @@ pub fn host_pattern(template: &str) -> Option<String> {
             Piece::Name(_) => shown.push('*'),
         }
     }
-    host(&shown).map(str::to_owned)
+    authority(&shown).map(str::to_owned)
 }
 
 #[cfg(test)]
@@ -288,7 +294,7 @@ mod tests {
 
     #[test]
     fn hosts_of_templates_are_patterns() {
-        assert_eq!(host_pattern("https://${x}.example.com:8443/a").as_deref(), Some("*.example.com"));
+        assert_eq!(host_pattern("https://${x}.example.com:8443/a").as_deref(), Some("*.example.com:8443"));
         assert_eq!(host_pattern("${x}/token").as_deref(), Some("*"));
         assert_eq!(host_pattern("nonsense"), None);
     }

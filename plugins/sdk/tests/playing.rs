@@ -136,3 +136,14 @@ fn a_token_that_is_told_is_seen() {
     assert!(found.iter().any(|difference| difference.contains("is in the log")), "{found:?}");
     assert!(found.iter().any(|difference| difference.contains("is in the failure")), "{found:?}");
 }
+
+#[test]
+fn a_key_that_there_is_not_is_named() {
+    for (from, to, name) in [
+        ("client_auth", "client_auht", "client_auht"),
+        ("answer.json", "answer.staus = 400\nanswer.json", "staus"),
+    ] {
+        let error = Exchange::parse(&KEPT.replacen(from, to, 1)).unwrap_err();
+        assert_eq!(error, format!("requests[0] has the unknown key `{name}`"));
+    }
+}

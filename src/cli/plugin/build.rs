@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{IsTerminal, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -13,8 +13,8 @@ use super::project::{Language, Project};
 use super::toolchain::{Toolchain, on_path};
 use super::{check, show};
 
-/// The most that is shown of what a failed tool said, in lines.
-const SAID: usize = 60;
+/// The most that is shown of the beginning, and of the end, of what a failed tool said, in lines.
+const SAID: usize = 30;
 
 /// Builds the project in `folder` and says what came out.
 ///
@@ -38,7 +38,7 @@ pub(super) fn run(folder: &Path) -> Result<String, String> {
         report.summary(),
         begun.elapsed().as_secs_f32(),
         show::sha256(&bytes),
-        if folder == Path::new(".") { String::new() } else { format!(" {}", folder.display()) },
+        if folder == Path::new(".") { String::new() } else { format!(" {}", show::path(folder)) },
     ))
 }
 
@@ -71,33 +71,51 @@ fn rust(project: &Project) -> Result<(), String> {
     })?;
     let encoder = ComponentEncoder::default().validate(true).module(&bytes);
     let component = encoder.and_then(|mut encoder| encoder.encode()).map_err(|error| {
-        format!(
-            "the module cannot be made a component: {error:#}; does the crate call \
-             `palisade_provider::register!`, and import nothing of its own?"
-        )
+        format!("the module cannot be made a component: {error:#}; {}", advice(&format!("{error:#}")))
     })?;
     let file = project.component();
     fs::write(&file, component).map_err(|error| format!("{} cannot be written: {error}", file.display()))
 }
 
+/// What to do about a module that is not taken.
+fn advice(error: &str) -> &'static str {
+    if error.contains("__wbindgen") {
+        return "a crate of yours is built for browsers (chrono, uuid and getrandom can be): switch that feature of \
+                it off. The time is `cx.now()`, and requests are made with `cx`";
+    }
+    "does the crate call `palisade_provider::register!`, and import nothing of its own?"
+}
+
 fn js(project: &Project) -> Result<(), String> {
     let folder = &project.folder;
-    let npm = on_path("npm").filter(|_| on_path("node").is_some()).ok_or(
+    let (npm, node) = on_path("npm").zip(on_path("node")).ok_or(
         "building JavaScript needs Node.js 20 or later with npm:\n  Debian, Ubuntu  sudo apt-get install nodejs npm\n  \
          elsewhere       https://nodejs.org",
     )?;
+    // It says where a slip is, which componentize-js does not.
+    let mut command = Command::new(node);
+    command.current_dir(folder).args(["--check", "plugin.js"]).stdin(Stdio::null());
+    let read = command.output().map_err(|error| format!("node cannot be run: {error}"))?;
+    if !read.status.success() {
+        let said = String::from_utf8_lossy(&read.stderr);
+        return Err(format!("plugin.js cannot be read:\n  {}", excerpt(said.trim_end()).join("\n  ")));
+    }
     let tool = folder.join("node_modules/.bin/componentize-js");
-    if !tool.is_file() {
-        // Exactly what the lock says, once there is one.
-        let install = if folder.join("package-lock.json").is_file() { "ci" } else { "install" };
+    let installed = Installed::of(folder, "package.json", "node_modules/.palisade");
+    if !tool.is_file() || installed.changed() {
+        // Exactly what the lock says, once there is one that knows of everything.
+        let locked = !tool.is_file() && folder.join("package-lock.json").is_file();
+        let install = if locked { "ci" } else { "install" };
         let mut command = Command::new(npm);
         command.current_dir(folder).args([install, "--no-audit", "--no-fund", "--loglevel=error"]);
-        step(&format!("npm {install}, the first time"), &mut command, Say::Failures)?;
+        step(&format!("npm {install}"), &mut command, Say::Failures)?;
+        installed.note()?;
     }
     let mut command = Command::new(&tool);
     command.current_dir(folder).args(["plugin.js", "--wit", "wit/provider.wit", "-n", "provider"]);
-    // What a plugin does not have: without it the component asks for nothing that is not served.
-    command.args(["-d", "stdio", "random", "clocks", "http", "fetch-event"]);
+    // What a plugin does not have: without it the component asks for nothing that is not served. Standard output
+    // it has: by it alone an author sees what was thrown.
+    command.args(["-d", "random", "clocks", "http", "fetch-event"]);
     command.arg("-o").arg(project.component());
     step("componentize-js, about half a minute", &mut command, Say::Failures)
 }
@@ -105,6 +123,7 @@ fn js(project: &Project) -> Result<(), String> {
 fn python(project: &Project) -> Result<(), String> {
     let folder = &project.folder;
     let tool = folder.join(".venv/bin/componentize-py");
+    let installed = Installed::of(folder, "requirements.txt", ".venv/.palisade");
     if !tool.is_file() {
         let python = on_path("python3").ok_or(
             "building Python needs Python 3.10 or later with venv:\n  Debian, Ubuntu  sudo apt-get install python3-venv\n  \
@@ -113,13 +132,17 @@ fn python(project: &Project) -> Result<(), String> {
         let mut command = Command::new(python);
         command.current_dir(folder).args(["-m", "venv", ".venv"]);
         step("python3 -m venv .venv, the first time", &mut command, Say::Failures)?;
+    }
+    if !tool.is_file() || installed.changed() {
         let mut command = Command::new(folder.join(".venv/bin/python"));
         command.current_dir(folder).args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]);
         command.args(["--requirement", "requirements.txt"]);
-        step("pip install, the first time", &mut command, Say::Failures)?;
+        step("pip install", &mut command, Say::Failures)?;
+        installed.note()?;
     }
     let mut command = Command::new(&tool);
-    command.current_dir(folder).env_remove("VIRTUAL_ENV").args([
+    // The packages that go into the component are those of requirements.txt, and not what this machine has.
+    command.current_dir(folder).env("VIRTUAL_ENV", folder.join(".venv")).args([
         "-d",
         "wit",
         "-w",
@@ -129,6 +152,28 @@ fn python(project: &Project) -> Result<(), String> {
     ]);
     command.arg("-o").arg(project.component());
     step("componentize-py, about half a minute", &mut command, Say::Failures)
+}
+
+/// What a list of dependencies said when they were installed. A folder that somebody else has filled is left as
+/// it is.
+struct Installed {
+    list: PathBuf,
+    copy: PathBuf,
+}
+
+impl Installed {
+    fn of(folder: &Path, list: &str, copy: &str) -> Installed {
+        Installed { list: folder.join(list), copy: folder.join(copy) }
+    }
+
+    fn changed(&self) -> bool {
+        fs::read(&self.copy).is_ok_and(|then| fs::read(&self.list).is_ok_and(|now| now != then))
+    }
+
+    fn note(&self) -> Result<(), String> {
+        let copied = fs::copy(&self.list, &self.copy);
+        copied.map(drop).map_err(|error| format!("{} cannot be written: {error}", self.copy.display()))
+    }
 }
 
 /// How much of a tool's output is shown.
@@ -145,7 +190,8 @@ fn step(title: &str, command: &mut Command, say: Say) -> Result<(), String> {
     let program = Path::new(command.get_program()).display().to_string();
     let begun = Instant::now();
     let failed = |error: std::io::Error| format!("{program} cannot be run: {error}");
-    command.stdin(Stdio::null());
+    // Of a tool that fails, an author wants its words and not its stack.
+    command.stdin(Stdio::null()).env_remove("RUST_BACKTRACE").env_remove("RUST_LIB_BACKTRACE");
     if say == Say::All {
         eprintln!("{title}");
         let status = command.stdout(Stdio::inherit()).stderr(Stdio::inherit()).status().map_err(failed)?;
@@ -166,9 +212,16 @@ fn step(title: &str, command: &mut Command, say: Say) -> Result<(), String> {
     }
     let said = [output.stdout, output.stderr].concat();
     let said = String::from_utf8_lossy(&said);
-    let lines: Vec<&str> = said.lines().collect();
-    let last = lines[lines.len().saturating_sub(SAID)..].join("\n  ");
-    Err(format!("{title}: {program} failed ({}):\n  {last}", output.status))
+    Err(format!("{program} failed ({}):\n  {}", output.status, excerpt(&said).join("\n  ")))
+}
+
+/// The beginning and the end: what went wrong is in one of them.
+fn excerpt(said: &str) -> Vec<String> {
+    let mut lines: Vec<String> = said.lines().map(str::to_owned).collect();
+    if let Some(more) = lines.len().checked_sub(2 * SAID).filter(|more| *more > 0) {
+        lines.splice(SAID..SAID + more, [format!("… {more} lines …")]);
+    }
+    lines
 }
 
 /// A line on the terminal that counts seconds until it is dropped; elsewhere, the title once.
@@ -208,5 +261,24 @@ impl Drop for Progress {
             // It does nothing but write.
             let _ = thread.join();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_crate_for_browsers_is_told_from_a_crate_without_a_plugin() {
+        assert!(advice("failed to resolve import `__wbindgen_placeholder__::now`").contains("chrono"));
+        assert!(advice("something else").contains("register!"));
+    }
+
+    #[test]
+    fn of_what_a_tool_said_both_ends_are_shown() {
+        let said: Vec<String> = (0..100).map(|n| n.to_string()).collect();
+        let shown = excerpt(&said.join("\n"));
+        assert_eq!((&*shown[29], &*shown[30], &*shown[31]), ("29", "… 40 lines …", "70"));
+        assert_eq!(excerpt("a\nb"), ["a", "b"]);
     }
 }

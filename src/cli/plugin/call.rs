@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io::Write as _;
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-use super::{CallArgs, bench, block, log, meter, provider, read};
+use super::{CallArgs, bench, block, log, meter, provider, read, read_text, show};
 use crate::app;
 use crate::config::{self, Component};
 use crate::edge::clock::SystemClock;
@@ -22,8 +24,8 @@ use crate::edge::wasm::{Apparatus, Bench};
 use crate::ports::Clock as _;
 
 /// Where people read on.
-const RECORD_HEAD: &str = "# Recorded by `palisade plugin call`; every secret and everything personal is replaced.\n\
-                           # Read it before you share it.\n";
+const RECORD_HEAD: &str = "# Recorded by `palisade plugin call`; tokens, codes and personal details are replaced, and\n\
+                           # what looks like one. Names of hosts are not. Read it before you share it.\n";
 
 /// What a function is given, as `--input` has it.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -58,14 +60,16 @@ struct Asked {
 pub(super) fn run(config: &Path, args: &CallArgs) -> Result<String, String> {
     let (config, provider) = provider(config, &args.provider)?;
     let input = input(args.input.as_deref())?;
-    if args.record.as_ref().is_some_and(|file| file.exists()) {
-        return Err("the file to --record to is there already, and nothing is overwritten".to_owned());
-    }
     let call = args.export.call();
     let asked = asked(&config, call, input)?;
     log();
     block(async {
         let bench = component(&provider).await?;
+        // A refresh token may be spent by the call: whether its answer can be kept is known before.
+        if let Some(file) = &args.record {
+            create(file)?;
+            std::fs::remove_file(file).map_err(|error| unwritable(file, &error))?;
+        }
         let apparatus = Apparatus {
             door: app::door(&provider)?,
             assertions: Arc::new(ClientAssertions::default()),
@@ -87,12 +91,26 @@ pub(super) fn run(config: &Path, args: &CallArgs) -> Result<String, String> {
             print_tokens(&asked, &tried.outcome)?;
         }
         if let Some(file) = &args.record {
-            text.push_str(&record(file, &tried.recorded, &bench, &provider).await?);
+            match record(file, &tried.recorded, &bench, &provider).await {
+                Ok(said) => text.push_str(&said),
+                Err(why) => return Err(format!("{why}\n{}", text.trim_end())),
+            }
         }
         text.truncate(text.trim_end().len());
         match &tried.outcome {
+            // Standard output is the tokens' alone.
+            Outcome::Tokens(_) if args.print_tokens => {
+                eprintln!("{}", show::harmless(&text));
+                Ok(String::new())
+            }
             Outcome::Failure(failure) => {
-                Err(format!("{} {}: {}\n{text}", provider.name, call.name(), failure.kind))
+                let hint = match args.input {
+                    None if !matches!(call, Call::Describe | Call::Authorize) => {
+                        "\n\nNothing was given to it: tokens or a callback come with --input (--help shows them)"
+                    }
+                    _ => "",
+                };
+                Err(format!("{} {}: {}\n{text}{hint}", provider.name, call.name(), failure.kind))
             }
             _ => Ok(text),
         }
@@ -112,19 +130,31 @@ async fn component(provider: &config::Provider) -> Result<Bench, String> {
 
 fn input(file: Option<&Path>) -> Result<Input, String> {
     let Some(file) = file else { return Ok(Input::default()) };
-    let text = Zeroizing::new(if file == Path::new("-") {
+    let text = if file == Path::new("-") {
         std::io::read_to_string(std::io::stdin().lock())
+            .map(Zeroizing::new)
             .map_err(|error| format!("standard input cannot be read: {error}"))?
     } else {
-        std::fs::read_to_string(file)
-            .map_err(|error| format!("{} cannot be read: {error}", file.display()))?
-    });
+        read_text(file)?
+    };
     // The whole error would quote the line, token and all.
     toml::from_str(&text).map_err(|error| {
         let line =
             error.span().map_or(0, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
-        format!("the input, line {line}: {}", error.message())
+        format!("the input, line {line}: {}", untold(error.message()))
     })
+}
+
+/// What is wrong with a value, without the value.
+fn untold(message: &str) -> String {
+    match message.strip_prefix("invalid ").and_then(|rest| rest.rsplit_once(", expected ")) {
+        Some((found, expected)) => {
+            let kind = found.split(['"', '`']).next().unwrap_or_default();
+            let expected = if expected.starts_with("struct ") { "a table" } else { expected };
+            format!("invalid {}, expected {expected}", kind.trim_end())
+        }
+        None => show::without_long_words(message),
+    }
 }
 
 /// The call, with what nobody gave made up as the gateway would.
@@ -194,6 +224,25 @@ fn print_tokens(asked: &Exchange, outcome: &Outcome) -> Result<(), String> {
     std::io::stdout().write_all(text.as_bytes()).map_err(|error| error.to_string())
 }
 
+/// A new file, for its owner until it has been read.
+fn create(file: &Path) -> Result<File, String> {
+    if let Some(folder) = file.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        std::fs::create_dir_all(folder).map_err(|error| unwritable(folder, &error))?;
+    }
+    // Follows no link, either.
+    let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file);
+    made.map_err(|error| match error.kind() {
+        ErrorKind::AlreadyExists => {
+            "the file to --record to is there already, and nothing is overwritten".to_owned()
+        }
+        _ => unwritable(file, &error),
+    })
+}
+
+fn unwritable(file: &Path, error: &std::io::Error) -> String {
+    format!("{} cannot be written: {error}", file.display())
+}
+
 /// Writes the exchange, and plays it at once: what cannot be played is no test.
 async fn record(
     file: &Path,
@@ -201,13 +250,10 @@ async fn record(
     bench: &Bench,
     provider: &config::Provider,
 ) -> Result<String, String> {
-    let failed = |error: std::io::Error| format!("{} cannot be written: {error}", file.display());
     let text = toml::to_string(exchange)
         .map_err(|error| format!("the exchange cannot be written as TOML: {error}"))?;
-    if let Some(folder) = file.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        std::fs::create_dir_all(folder).map_err(failed)?;
-    }
-    std::fs::write(file, format!("{RECORD_HEAD}{text}")).map_err(failed)?;
+    let mut out = create(file)?;
+    out.write_all(format!("{RECORD_HEAD}{text}").as_bytes()).map_err(|error| unwritable(file, &error))?;
     let played = bench.play(exchange, provider.limits, meter()?).await;
     if played.differences.is_empty() {
         return Ok(format!("\nrecorded in {}, and played back: as it was\n", file.display()));

@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Map, Value};
+use zeroize::Zeroizing;
 
 use self::project::Language;
 use super::mail_preview::told;
@@ -194,14 +195,15 @@ impl Export {
 /// # Errors
 /// What went wrong, with advice.
 pub(super) fn run(config: &Path, command: Plugin) -> Result<String, String> {
-    match command {
+    let done = match command {
         Plugin::New { name, language, path } => new::run(&name, language, path.as_deref()),
         Plugin::Build { dir } => build::run(&dir),
         Plugin::Check { file, with } => check::run(config, &file, &with),
         Plugin::Inspect { file, with, json } => inspect::run(config, &file, &with, json),
         Plugin::Test { target, exchanges, only } => test::run(&target, exchanges.as_deref(), only.as_deref()),
         Plugin::Call(args) => call::run(config, &args),
-    }
+    };
+    done.map(|text| show::harmless(&text)).map_err(|text| show::harmless(&text))
 }
 
 /// Runs `work` to its end on this thread; components run on threads of their own.
@@ -236,6 +238,22 @@ fn read(file: &Path) -> Result<Vec<u8>, String> {
     let most = LARGEST as u64 + 1;
     std::fs::File::open(file).map_err(failed)?.take(most).read_to_end(&mut bytes).map_err(failed)?;
     Ok(bytes)
+}
+
+/// The most that is read of a text: nobody writes more, and a link may lead to what has no end.
+const LONGEST: u64 = 16 << 20;
+
+/// The text in `file`. A secret may be in it.
+fn read_text(file: &Path) -> Result<Zeroizing<String>, String> {
+    use std::io::Read as _;
+    let failed = |error: std::io::Error| format!("{} cannot be read: {error}", file.display());
+    let mut text = Zeroizing::new(String::new());
+    let read = std::fs::File::open(file).map_err(failed)?.take(LONGEST + 1).read_to_string(&mut text);
+    match read {
+        Ok(read) if read as u64 <= LONGEST => Ok(text),
+        Ok(_) => Err(format!("{} has more than {} MiB", file.display(), LONGEST >> 20)),
+        Err(error) => Err(failed(error)),
+    }
 }
 
 /// A component on the bench.
@@ -298,7 +316,7 @@ impl With {
 
 fn settings(file: &Path) -> Result<Map<String, Value>, String> {
     let shown = file.display();
-    let text = std::fs::read_to_string(file).map_err(|error| format!("{shown} cannot be read: {error}"))?;
+    let text = read_text(file)?;
     if file.extension().is_some_and(|extension| extension == "json") {
         return serde_json::from_str(&text).map_err(|error| format!("{shown} is no JSON object: {error}"));
     }

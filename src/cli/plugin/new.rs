@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use super::project::{Language, check_name};
-use super::sdk;
+use super::{sdk, show};
 use crate::edge::wasm::WIT;
 
 /// Where the guide is.
@@ -48,7 +48,9 @@ struct Words {
 pub(super) fn run(name: &str, language: Language, path: Option<&Path>) -> Result<String, String> {
     check_name(name)?;
     let folder = path.map_or_else(|| PathBuf::from(name), Path::to_owned);
-    if fs::read_dir(&folder).is_ok_and(|mut entries| entries.next().is_some()) || folder.is_file() {
+    let is_empty = || fs::read_dir(&folder).is_ok_and(|mut entries| entries.next().is_none());
+    // Whatever it is: a link that leads nowhere, a pipe.
+    if folder.symlink_metadata().is_ok() && !is_empty() {
         return Err(format!(
             "{} is there already, and nothing is overwritten: choose another --path",
             folder.display()
@@ -58,11 +60,12 @@ pub(super) fn run(name: &str, language: Language, path: Option<&Path>) -> Result
     for (place, text) in &files {
         write(&folder.join(place), text)?;
     }
-    let shown = folder.display();
     Ok(format!(
-        "{shown}: a plugin in {language}, {} files\n\nNext:\n  cd {shown}\n  palisade plugin build\n  palisade plugin test\n\
+        "{}: a plugin in {language}, {} files\n\nNext:\n  cd {}\n  palisade plugin build\n  palisade plugin test\n\
          README.md says how to go on.",
-        files.len()
+        folder.display(),
+        files.len(),
+        show::path(&folder)
     ))
 }
 
@@ -84,7 +87,7 @@ fn files(name: &str, language: Language) -> Result<Vec<(String, String)>, String
                 source: "plugin.js",
                 wit: "wit/provider.wit",
                 auth: "clientAuth",
-                files: "| `plugin.js` | the plugin; `import` what you like, it is bundled by no one: keep it in files beside it |",
+                files: "| `plugin.js` | the plugin; it can `import` files beside it (`./name.js`), and packages of npm once a bundler has made such a file of them |",
             },
         ),
         Language::Python => (
@@ -183,6 +186,9 @@ mod tests {
         fs::write(path.join("plugin.js"), "mine").unwrap();
         assert!(run("acme", Language::Js, Some(&path)).unwrap_err().contains("nothing is overwritten"));
         assert_eq!(fs::read_to_string(path.join("plugin.js")).unwrap(), "mine");
+        std::os::unix::fs::symlink("/nowhere/at/all", folder.path().join("link")).unwrap();
+        let link = run("acme", Language::Js, Some(&folder.path().join("link"))).unwrap_err();
+        assert!(link.contains("nothing is overwritten"), "{link}");
         assert!(run("../acme", Language::Js, None).unwrap_err().contains("cannot be called"));
     }
 }

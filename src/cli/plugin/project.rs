@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 use serde_json::Value;
 
+use super::read_text;
+
 /// Names that a crate beside the SDK cannot have, and words of the language.
 const TAKEN: [&str; 16] = [
     "alloc",
@@ -48,6 +50,15 @@ impl fmt::Display for Language {
     }
 }
 
+/// What says that a folder holds a plugin, the first that is there.
+const MANIFESTS: [(Language, &str); 3] =
+    [(Language::Rust, "Cargo.toml"), (Language::Js, "package.json"), (Language::Python, "pyproject.toml")];
+
+/// Endings of what a component is built from.
+const SOURCES: [&str; 8] = ["rs", "js", "mjs", "json", "py", "txt", "toml", "wit"];
+/// Folders that hold none of it.
+const ELSEWHERE: [&str; 4] = ["target", "node_modules", "exchanges", "__pycache__"];
+
 /// A plugin's sources.
 #[derive(Debug)]
 pub(super) struct Project {
@@ -63,23 +74,22 @@ impl Project {
     /// # Errors
     /// There is none, or it has no name.
     pub(super) fn open(folder: &Path) -> Result<Project, String> {
-        let read = |name: &str| fs::read_to_string(folder.join(name)).ok();
-        let (language, name, manifest) = if let Some(text) = read("Cargo.toml") {
-            (Language::Rust, toml_name(&text, "package"), "Cargo.toml")
-        } else if let Some(text) = read("package.json") {
-            let name = serde_json::from_str::<Value>(&text).ok();
-            (Language::Js, name.and_then(|value| value["name"].as_str().map(str::to_owned)), "package.json")
-        } else if let Some(text) = read("pyproject.toml") {
-            (Language::Python, toml_name(&text, "project"), "pyproject.toml")
-        } else {
-            return Err(format!(
+        let found = MANIFESTS.iter().find(|(_, file)| folder.join(file).exists());
+        let &(language, file) = found.ok_or_else(|| {
+            format!(
                 "{} holds no plugin: there is no Cargo.toml, package.json or pyproject.toml; \
                  `palisade plugin new NAME` begins one",
                 folder.display()
-            ));
+            )
+        })?;
+        let manifest = folder.join(file);
+        let text = read_text(&manifest)?;
+        let name = match language {
+            Language::Rust => toml_name(&text, "package"),
+            Language::Js => json_name(&text),
+            Language::Python => toml_name(&text, "project"),
         };
-        let manifest = folder.join(manifest);
-        let name = name.ok_or_else(|| format!("{}: it names no package", manifest.display()))?;
+        let name = name.map_err(|why| format!("{}: {why}", manifest.display()))?;
         check_name(&name).map_err(|why| format!("{}: {why}", manifest.display()))?;
         Ok(Project { folder: folder.to_owned(), language, name })
     }
@@ -89,15 +99,44 @@ impl Project {
         self.folder.join(format!("{}.wasm", self.name))
     }
 
+    /// A source that was changed after the component was built.
+    pub(super) fn changed_since_built(&self) -> Option<PathBuf> {
+        let built = fs::metadata(self.component()).and_then(|file| file.modified()).ok()?;
+        let mut folders = vec![self.folder.clone()];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).ok()?.flatten() {
+                let (path, name) = (entry.path(), entry.file_name());
+                let name = name.to_string_lossy();
+                // Links are not followed: `file_type` is of the entry itself.
+                let Ok(kind) = entry.file_type() else { continue };
+                if kind.is_dir() && !ELSEWHERE.contains(&&*name) && !name.starts_with('.') {
+                    folders.push(path);
+                } else if kind.is_file()
+                    && path.extension().is_some_and(|ending| SOURCES.iter().any(|known| ending == *known))
+                    && entry.metadata().and_then(|file| file.modified()).is_ok_and(|changed| changed > built)
+                {
+                    return Some(path);
+                }
+            }
+        }
+        None
+    }
+
     /// Where its recorded exchanges are.
     pub(super) fn exchanges(&self) -> PathBuf {
         self.folder.join("exchanges")
     }
 }
 
-fn toml_name(text: &str, section: &str) -> Option<String> {
-    let table: toml::Table = text.parse().ok()?;
-    Some(table.get(section)?.get("name")?.as_str()?.to_owned())
+fn toml_name(text: &str, section: &str) -> Result<String, String> {
+    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| error.to_string())?;
+    let name = table.get(section).and_then(|section| section.get("name")).and_then(toml::Value::as_str);
+    name.map(str::to_owned).ok_or_else(|| format!("it has no `name` in [{section}]"))
+}
+
+fn json_name(text: &str) -> Result<String, String> {
+    let value: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    value["name"].as_str().map(str::to_owned).ok_or_else(|| "it has no \"name\"".to_owned())
 }
 
 /// Whether a plugin can be called `name`: as a crate, an npm package, a Python project and a file.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::project::Project;
-use super::{bench, block, log, meter, read, show};
+use super::{bench, block, log, meter, read, read_text, show};
 use crate::config::PluginLimits;
 use crate::edge::wasm::exchange::Exchange;
 
@@ -14,24 +14,31 @@ use crate::edge::wasm::exchange::Exchange;
 /// # Errors
 /// The differences; or there is nothing to play, or nothing to play it against.
 pub(super) fn run(target: &Path, exchanges: Option<&Path>, only: Option<&str>) -> Result<String, String> {
-    let (component, folder) = places(target, exchanges)?;
+    let Places { component, folder, changed } = places(target, exchanges)?;
     let files = files(&folder, only)?;
     log();
     let limits = PluginLimits::default();
     let bytes = read(&component)?;
+    if let Some(source) = changed {
+        eprintln!(
+            "warning: {} is newer than {}: `palisade plugin build` takes it in",
+            source.display(),
+            component.display()
+        );
+    }
     block(async {
         let bench = bench(&component, bytes).await?;
         let meter = meter()?;
         let (mut text, mut failed, mut memory) = (String::new(), 0, 0);
         let begun = Instant::now();
         for file in &files {
-            let name = file.file_stem().unwrap_or_default().to_string_lossy();
+            let name = line(&file.file_stem().unwrap_or_default().to_string_lossy());
             let (about, differences, took) = match parse(file) {
                 Err(why) => (String::new(), vec![why], None),
                 Ok(exchange) => {
                     let played = bench.play(&exchange, limits, std::sync::Arc::clone(&meter)).await;
                     memory = memory.max(played.memory);
-                    (exchange.about, played.differences, Some(played.took))
+                    (line(&exchange.about), played.differences, Some(played.took))
                 }
             };
             let took = took.map_or(String::new(), |took| format!(" ({} ms)", took.as_millis()));
@@ -58,7 +65,7 @@ pub(super) fn run(target: &Path, exchanges: Option<&Path>, only: Option<&str>) -
         if failed == 0 {
             return Ok(text);
         }
-        println!("{text}");
+        println!("{}", show::harmless(&text));
         Err(format!(
             "{failed} of {} exchanges are not as recorded ({}); - is what the file says, + what the plugin did",
             files.len(),
@@ -67,23 +74,40 @@ pub(super) fn run(target: &Path, exchanges: Option<&Path>, only: Option<&str>) -
     })
 }
 
-/// The component and the exchanges' folder.
-fn places(target: &Path, exchanges: Option<&Path>) -> Result<(PathBuf, PathBuf), String> {
+/// `text` on one line.
+fn line(text: &str) -> String {
+    text.replace(char::is_control, " ")
+}
+
+/// What is played, and against what.
+struct Places {
+    component: PathBuf,
+    folder: PathBuf,
+    /// A source that the component does not know of yet.
+    changed: Option<PathBuf>,
+}
+
+fn places(target: &Path, exchanges: Option<&Path>) -> Result<Places, String> {
     if target.is_dir() {
         let project = Project::open(target)?;
         let component = project.component();
         if !component.is_file() {
             let shown =
-                if target == Path::new(".") { String::new() } else { format!(" {}", target.display()) };
+                if target == Path::new(".") { String::new() } else { format!(" {}", show::path(target)) };
             return Err(format!(
                 "{}.wasm is not there: build it with `palisade plugin build{shown}`",
                 project.name
             ));
         }
-        return Ok((component, exchanges.map_or_else(|| project.exchanges(), Path::to_owned)));
+        let folder = exchanges.map_or_else(|| project.exchanges(), Path::to_owned);
+        return Ok(Places { component, folder, changed: project.changed_since_built() });
+    }
+    if let Err(error) = target.metadata() {
+        return Err(format!("{} cannot be read: {error}", target.display()));
     }
     let beside = target.parent().unwrap_or(Path::new("")).join("exchanges");
-    Ok((target.to_owned(), exchanges.map_or(beside, Path::to_owned)))
+    let folder = exchanges.map_or(beside, Path::to_owned);
+    Ok(Places { component: target.to_owned(), folder, changed: None })
 }
 
 fn files(folder: &Path, only: Option<&str>) -> Result<Vec<PathBuf>, String> {
@@ -113,9 +137,9 @@ fn files(folder: &Path, only: Option<&str>) -> Result<Vec<PathBuf>, String> {
 
 /// Reads one exchange.
 pub(super) fn parse(file: &Path) -> Result<Exchange, String> {
-    let text = std::fs::read_to_string(file)
-        .map_err(|error| format!("{} cannot be read: {error}", file.display()))?;
-    let exchange: Exchange = toml::from_str(&text).map_err(|error| error.to_string())?;
-    exchange.check()?;
+    let text = read_text(file)?;
+    let exchange: Exchange = toml::from_str(&text)
+        .map_err(|error: toml::de::Error| show::without_long_words(error.to_string().trim_end()))?;
+    exchange.check().map_err(|why| show::without_long_words(&why))?;
     Ok(exchange)
 }

@@ -19,7 +19,7 @@ use super::engine::Machine;
 use super::exchange::{Call, Exchange, Outcome, pairs};
 use super::host::{Surroundings, Witness};
 use super::interface::{Fault, examine};
-use super::lines::HIDDEN;
+use super::lines::{HIDDEN, without};
 use super::load::{Code, load};
 use super::outcome::{Described, compare, failed, granted, names, person, told};
 use super::player::{Player, tells};
@@ -198,11 +198,14 @@ impl Bench {
         asked: &Exchange,
         tell: Box<dyn Fn(&str) + Send + Sync>,
     ) -> Tried {
-        let recorder = Arc::new(Recorder::new(Arc::clone(&apparatus.door), tell));
+        let recorder = Arc::new(Recorder::new(Arc::clone(&apparatus.door), asked, tell));
         let apparatus = Apparatus { door: Arc::clone(&recorder) as _, ..apparatus };
         let outcome = self.ask(provider, apparatus, Arc::clone(&recorder) as _, asked).await;
         let recorded = recorder.exchange(provider, asked, &outcome);
-        let shown = told(&outcome);
+        // A provider may put a token where nobody expects one, into a scope.
+        let secrets = secrets(asked, &outcome);
+        let shown = told(&outcome).into_iter();
+        let shown = shown.map(|(name, value)| (name, without(&value, &secrets).to_string())).collect();
         Tried { outcome, recorded, shown }
     }
 
@@ -277,6 +280,21 @@ impl Bench {
             },
         })
     }
+}
+
+/// The tokens and codes that a call was given, and those that came of it.
+fn secrets(asked: &Exchange, outcome: &Outcome) -> Vec<SecretString> {
+    let tokens = &asked.input.tokens;
+    let mut all = vec![tokens.access_token.clone()];
+    all.extend([&tokens.refresh_token, &tokens.id_token].into_iter().flatten().cloned());
+    all.extend(
+        pairs(&asked.input.callback).into_iter().filter(|(name, _)| name == "code").map(|(_, code)| code),
+    );
+    if let Outcome::Tokens(granted) = outcome {
+        all.push(granted.access_token.clone());
+        all.extend([&granted.refresh_token, &granted.id_token].into_iter().flatten().cloned());
+    }
+    all.into_iter().map(Into::into).collect()
 }
 
 /// The hosts that an exchange is about.

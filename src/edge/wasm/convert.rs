@@ -334,7 +334,9 @@ fn is_visible(text: &str) -> bool {
 fn scopes(scopes: &[String]) -> Result<(), String> {
     let fits = |scope: &String| scope.len() <= SCOPE && !scope.chars().any(char::is_control);
     if scopes.len() > SCOPES || !scopes.iter().all(fits) {
-        return Err(format!("more than {SCOPES} scopes, or one of more than {SCOPE} bytes"));
+        return Err(format!(
+            "more than {SCOPES} scopes, or one of more than {SCOPE} bytes or with control characters"
+        ));
     }
     Ok(())
 }

@@ -48,7 +48,28 @@ impl Exchange {
     /// # Errors
     /// The first thing that does not.
     pub fn check(&self) -> Result<(), String> {
+        match &self.result {
+            Outcome::Done(false) | Outcome::Unattended(false) => {
+                return Err("result: `done` and `unattended` can only be true".to_owned());
+            }
+            Outcome::Failure(failure) if !KINDS.contains(&&*failure.kind) => {
+                return Err(format!("result.failure: `{}` is none of {}", failure.kind, KINDS.join(", ")));
+            }
+            _ => {}
+        }
         for (index, request) in self.requests.iter().enumerate() {
+            let answer = request.answer.as_ref();
+            for (what, known, other) in [
+                (String::new(), &REQUEST[..], Some(&request.other)),
+                (".answer".to_owned(), &ANSWER[..], answer.map(|answer| &answer.other)),
+            ] {
+                if let Some(name) = other.and_then(|other| other.keys().next()) {
+                    return Err(format!(
+                        "requests[{index}]{what}: unknown key `{name}`, expected one of {}",
+                        known.join(", ")
+                    ));
+                }
+            }
             if request.answer.is_some() == request.fails.is_some() {
                 return Err(format!("requests[{index}] needs either `answer` or `fails`"));
             }
@@ -67,9 +88,7 @@ impl Exchange {
         }
         Ok(())
     }
-}
 
-impl Exchange {
     /// A call with nothing given and nothing expected.
     #[must_use]
     pub fn empty(call: Call) -> Exchange {
@@ -87,6 +106,14 @@ impl Exchange {
     }
 }
 
+/// What a request may say.
+const REQUEST: [&str; 9] =
+    ["method", "url", "headers", "client_auth", "form", "json", "body", "answer", "fails"];
+/// And its answer.
+const ANSWER: [&str; 5] = ["status", "headers", "form", "json", "body"];
+/// How a call may fail: as plugins say it, and as the host does.
+const KINDS: [&str; 6] =
+    ["invalid-grant", "transient", "misconfigured", "provider-error", "plugin-failed", "invalid-parameter"];
 const METHODS: [&str; 6] = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD"];
 
 /// The functions of a plugin.
@@ -229,7 +256,12 @@ pub struct Expected {
     pub answer: Option<Answer>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fails: Option<Fails>,
+    #[serde(flatten, skip_serializing)]
+    pub other: Unknown,
 }
+
+/// Keys that there are not: `deny_unknown_fields` does not go with `flatten`.
+pub type Unknown = BTreeMap<String, serde::de::IgnoredAny>;
 
 /// At most one of them.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -257,6 +289,8 @@ pub struct Answer {
     pub headers: BTreeMap<String, String>,
     #[serde(flatten)]
     pub body: Body,
+    #[serde(flatten, skip_serializing)]
+    pub other: Unknown,
 }
 
 fn fine() -> u16 {
@@ -275,7 +309,10 @@ pub enum Fails {
 
 /// As `client-auth` of the WIT.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(
+    rename_all = "snake_case",
+    expecting = "client_auth is none of \"none\", \"basic\", \"basic_raw\", { post = { secret = … } } and { private_key_jwt = { audience = …, lifetime = … } }"
+)]
 pub enum Auth {
     #[default]
     None,

@@ -15,7 +15,7 @@ use super::engine::Pace;
 use super::limits::Limiter;
 use super::lines::Lines;
 use crate::config::PluginLimits;
-use crate::ports::{Assertions, Clock, Door, DoorFault, DoorRequest, Meter};
+use crate::ports::{Assertions, Clock, Door, DoorFault, DoorRequest, DoorResponse, Meter};
 
 /// Resources of WASI that a component may hold at once.
 const HANDLES: usize = 256;
@@ -43,6 +43,8 @@ pub(super) struct Surroundings {
 pub(super) trait Witness: Send + Sync {
     /// A request, as the plugin asked for it: without credentials.
     fn asked(&self, request: &Request);
+    /// What the plugin is shown of an answer.
+    fn answered(&self, answer: &DoorResponse);
     /// A line for the log.
     fn logged(&self, message: &str);
     /// A call ended, with so many bytes of linear memory.
@@ -153,6 +155,9 @@ impl State {
         match answer {
             Ok(answer) => {
                 let (mut answer, withheld) = answers::shown(answer, &credentials);
+                if let Some(witness) = &self.around.witness {
+                    witness.answered(&answer);
+                }
                 if withheld {
                     self.lines.say(
                         "an answer repeats the client's credentials: the plugin gets it without them, and the \

@@ -30,6 +30,8 @@ const MAGIC: &[u8] = b"\0asm";
 /// Version 13, layer 1: a component. A core module has version 1, layer 0.
 const COMPONENT: &[u8] = &[0x0d, 0, 1, 0];
 const CORE_MODULE: &[u8] = &[1, 0, 0, 0];
+/// What is read of what tools wrote about themselves: so many names, and so many under each.
+const TOOLS: usize = 32;
 /// Types within types that are followed.
 const DEPTH: u32 = 32;
 
@@ -227,10 +229,14 @@ fn producers(bytes: &[u8]) -> BTreeMap<String, Vec<String>> {
         let Payload::CustomSection(section) = payload else { continue };
         let KnownCustom::Producers(fields) = section.as_known() else { continue };
         for field in fields.into_iter().map_while(Result::ok) {
-            let known = all.entry(escaped(field.name)).or_default();
-            for tool in field.values.into_iter().map_while(Result::ok) {
+            let name = escaped(field.name);
+            if all.len() >= TOOLS && !all.contains_key(&name) {
+                continue;
+            }
+            let known = all.entry(name).or_default();
+            for tool in field.values.into_iter().map_while(Result::ok).take(TOOLS) {
                 let tool = escaped(format!("{} {}", tool.name, tool.version).trim());
-                if !known.contains(&tool) {
+                if known.len() < TOOLS && !known.contains(&tool) {
                     known.push(tool);
                 }
             }
@@ -390,6 +396,10 @@ impl Compare<'_> {
             let text = escaped(&type_text(self.found, found));
             Some(format!("{at} is {text} instead of {}", type_text(self.wanted, want)))
         };
+        // Aliases of aliases count, too.
+        if depth > DEPTH {
+            return other();
+        }
         let (want_id, found_id) = match (want, found) {
             (Type::Id(want), Type::Id(found)) => (*want, *found),
             (want, Type::Id(id)) => {
@@ -402,9 +412,6 @@ impl Compare<'_> {
             }
             (want, found) => return if want == found { None } else { other() },
         };
-        if depth > DEPTH {
-            return other();
-        }
         let deeper = |want: &Type, found: &Type, at: &str| self.types(want, found, at, depth + 1);
         let below = |name: &str| format!("`{name}` of {at}");
         match (&self.wanted.types[want_id].kind, &self.found.types[found_id].kind) {
@@ -474,6 +481,26 @@ fn lists<'n>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A section of custom data is as long as somebody likes.
+    #[test]
+    fn tools_are_told_as_far_as_anybody_reads() {
+        let leb = |mut n: usize| {
+            let mut out = Vec::new();
+            while n >= 0x80 {
+                out.push((n & 0x7f) as u8 | 0x80);
+                n >>= 7;
+            }
+            out.push(n as u8);
+            out
+        };
+        let text = |text: &str| [leb(text.len()), text.as_bytes().to_vec()].concat();
+        let tools: Vec<u8> =
+            (0..200_000).flat_map(|n| [text(&format!("tool-{n}")), text("1")].concat()).collect();
+        let body = [text("producers"), leb(1), text("processed-by"), leb(200_000), tools].concat();
+        let bytes = [b"\0asm\x0d\0\x01\0\0".to_vec(), leb(body.len()), body].concat();
+        assert_eq!(producers(&bytes)["processed-by"].len(), TOOLS);
+    }
 
     #[test]
     fn what_is_not_served_is_named_with_the_reason() {

@@ -126,9 +126,15 @@ fn turns(c: char) -> bool {
     )
 }
 
+/// Whether `c` is written where it stands, and does nothing else to a terminal.
+#[must_use]
+pub fn is_visible(c: char) -> bool {
+    !c.is_control() && !turns(c)
+}
+
 /// Whether `text` is one line that reads as it is written.
 pub(super) fn is_plain(text: &str) -> bool {
-    !text.chars().any(|c| c.is_control() || turns(c))
+    text.chars().all(is_visible)
 }
 
 /// What stands in a text in place of a secret.
@@ -160,7 +166,7 @@ pub(super) fn escaped(text: &str) -> String {
     let cut = &text[..text.floor_char_boundary(LINE)];
     let mut out = String::with_capacity(cut.len());
     for c in cut.chars() {
-        if c.is_control() || turns(c) {
+        if !is_visible(c) {
             // Writing to a String cannot fail.
             let _ = write!(out, "{}", c.escape_default());
         } else {
@@ -230,6 +236,33 @@ mod tests {
         assert_eq!(escaped("a\nb\u{1b}[0m\u{202e}c"), "a\\nb\\u{1b}[0m\\u{202e}c");
         assert_eq!(escaped(&"ä".repeat(LINE)).len(), LINE);
         assert!(escaped(&format!("{}ä", "x".repeat(LINE - 1))).ends_with('x'));
+    }
+
+    /// The most usual slip of an author: printing what came in.
+    #[test]
+    fn no_line_has_a_secret_of_its_call_in_it() {
+        #[derive(Clone, Default)]
+        struct Written(Arc<Mutex<Vec<u8>>>);
+        impl std::io::Write for Written {
+            fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+                self.0.lock().unwrap().extend_from_slice(bytes);
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+        let written = Written::default();
+        let out = written.clone();
+        let subscriber = tracing_subscriber::fmt().with_writer(move || out.clone()).finish();
+        tracing::subscriber::with_default(subscriber, || {
+            let lines = Lines::new("bank".into(), Arc::from(["the-refresh-token".into()]));
+            lines.write(Level::Info, "logged the-refresh-token");
+            lines.lock().write_stream(b"printed the-refresh-token\n");
+        });
+        let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+        assert!(text.contains("logged (a secret)") && text.contains("printed (a secret)"), "{text}");
+        assert!(!text.contains("the-refresh-token"), "{text}");
     }
 
     #[test]

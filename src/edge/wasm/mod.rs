@@ -11,7 +11,7 @@
 //! - [`call`], [`plugin`], [`convert`]: one call, and what goes in and comes out.
 //! - [`Plugins`]: the configured providers, loaded, watched and replaced.
 //! - [`Bench`]: one component, tried before it is in service. [`interface`]: what its bytes tell.
-//!   [`exchange`], [`player`], [`recorder`], [`outcome`]: recorded exchanges, played and written.
+//!   [`exchange`], [`player`], [`recorder`], [`mask`], [`spellings`], [`outcome`]: recorded exchanges, played and written.
 
 mod answers;
 mod bench;
@@ -27,14 +27,17 @@ mod interface;
 mod limits;
 mod lines;
 mod load;
+mod mask;
 mod outcome;
 mod player;
 mod plugin;
 mod plugins;
 mod recorder;
+mod spellings;
 
 pub use self::bench::{Apparatus, Bench, Played, Tried};
 pub use self::convert::unlisted;
 pub use self::interface::{Fault, Interface, LARGE, LARGEST, SERVED, WIT, examine};
+pub use self::lines::is_visible;
 pub use self::outcome::{Described, Item};
 pub use self::plugins::{CacheAt, Plugins, Standing, Wiring};

@@ -15,6 +15,7 @@ use super::bindings::palisade::provider::http::Request;
 use super::cache::hex;
 use super::exchange::{Answer, Auth, Exchange, Expected, Fails, pairs};
 use super::host::{Witness, method};
+use super::lines::{escaped, is_visible};
 use crate::ports::{Door, DoorFault, DoorRequest, DoorResponse};
 
 /// Header fields that need not be in the file.
@@ -77,6 +78,8 @@ impl Witness for Player {
             }
         }
     }
+
+    fn answered(&self, _: &DoorResponse) {}
 
     fn logged(&self, message: &str) {
         if tells(&self.exchange, message) {
@@ -154,8 +157,10 @@ fn request(expected: &Expected, asked: &Request) -> Vec<String> {
     }
     for (name, value) in &expected.headers {
         match asked.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)) {
-            None => wrong.push(format!("headers: lacks {name}: {}", shown(value))),
-            Some((_, got)) if got != value => wrong.push(different(&format!("headers: {name}"), value, got)),
+            None => wrong.push(format!("headers: lacks {}: {}", shown(name), shown(value))),
+            Some((_, got)) if got != value => {
+                wrong.push(different(&format!("headers: {}", shown(name)), value, got))
+            }
             Some(_) => {}
         }
     }
@@ -164,7 +169,7 @@ fn request(expected: &Expected, asked: &Request) -> Vec<String> {
         if !UNREMARKABLE.contains(&&*name)
             && !expected.headers.keys().any(|known| known.eq_ignore_ascii_case(&name))
         {
-            wrong.push(format!("headers: `{name}` was not expected"));
+            wrong.push(format!("headers: `{}` was not expected", shown(&name)));
         }
     }
     wrong.extend(body(expected, asked));
@@ -230,7 +235,9 @@ pub(super) fn lists(what: &str, want: Vec<(String, String)>, found: Vec<(String,
     let (want, mut found) = (grouped(want), grouped(found));
     let mut wrong = Vec::new();
     for (name, values) in want {
-        match found.remove(&name) {
+        let got = found.remove(&name);
+        let name = shown(&name);
+        match got {
             None => wrong.push(format!("{what}: lacks {name} = {}", shown(&values.join(", ")))),
             Some(got) if got == values => {}
             Some(got) => {
@@ -241,7 +248,8 @@ pub(super) fn lists(what: &str, want: Vec<(String, String)>, found: Vec<(String,
     wrong.extend(
         found
             .iter()
-            .map(|(name, values)| format!("{what}: {name} = {} was not expected", shown(&values.join(", ")))),
+            .map(|(name, values)| (shown(name), shown(&values.join(", "))))
+            .map(|(name, values)| format!("{what}: {name} = {values} was not expected")),
     );
     wrong
 }
@@ -252,12 +260,15 @@ fn values(at: &str, want: &Value, found: &Value, wrong: &mut Vec<String>) {
         (Value::Object(want), Value::Object(found)) => {
             for (name, value) in want {
                 match found.get(name) {
-                    None => wrong.push(format!("{at}: lacks {name} = {}", shown(&value.to_string()))),
-                    Some(found) => values(&format!("{at}.{name}"), value, found, wrong),
+                    None => {
+                        wrong.push(format!("{at}: lacks {} = {}", shown(name), shown(&value.to_string())))
+                    }
+                    Some(found) => values(&format!("{at}.{}", shown(name)), value, found, wrong),
                 }
             }
             for (name, value) in found.iter().filter(|(name, _)| !want.contains_key(*name)) {
-                wrong.push(format!("{at}: {name} = {} was not expected", shown(&value.to_string())));
+                let (name, value) = (shown(name), shown(&value.to_string()));
+                wrong.push(format!("{at}: {name} = {value} was not expected"));
             }
         }
         _ if want == found => {}
@@ -275,17 +286,16 @@ pub(super) fn shown(value: &str) -> String {
     if value.is_empty() {
         return "(nothing)".to_owned();
     }
-    let visible = |c: char| !c.is_control();
     if value.chars().count() > SHOWN && !value.starts_with("https://") && !value.contains(' ') {
         let sum = hex(&Sha256::digest(value)[..4]);
         return format!("({} characters, SHA-256 {sum}…)", value.chars().count());
     }
-    value.chars().map(|c| if visible(c) { c } else { '\u{fffd}' }).collect()
+    value.chars().map(|c| if is_visible(c) { c } else { '\u{fffd}' }).collect()
 }
 
 /// A URL without its query.
-fn plain(url: &str) -> &str {
-    url.split(['?', '#']).next().unwrap_or_default()
+fn plain(url: &str) -> String {
+    escaped(url.split(['?', '#']).next().unwrap_or_default())
 }
 
 #[cfg(test)]

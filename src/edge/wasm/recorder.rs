@@ -1,58 +1,65 @@
 //! A door that tells what goes through it, and writes it down as an exchange without a secret.
-//!
-//! Every token, code and personal detail is replaced by a placeholder, the same one wherever it turns up.
-//! What is not known to be harmless counts as a secret.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use async_trait::async_trait;
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::percent_decode_str;
 use secrecy::ExposeSecret;
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 use zeroize::Zeroizing;
 
 use super::bindings::palisade::provider::http::Request;
-use super::exchange::{
-    Answer, Auth, Body, Current, Exchange, Expected, Failed, Fails, Given, Outcome, Texts, Verifier, pairs,
-};
+use super::exchange::{Answer, Auth, Body, Exchange, Expected, Failed, Fails, Outcome, Texts, pairs};
 use super::host::{Witness, method};
+use super::lines::escaped;
+use super::mask::{is_opaque, masked};
 use crate::config;
 use crate::ports::{Door, DoorFault, DoorRequest, DoorResponse};
 
-/// Shorter values are replaced only where their name says that they are secrets.
-const OPAQUE: usize = 20;
 /// Header fields of an answer that are written down.
 const TELLING: [&str; 3] = ["content-type", "retry-after", "www-authenticate"];
-/// Parts of names whose values are secrets.
-const SECRET_NAMES: [&str; 9] =
-    ["token", "secret", "code", "password", "assertion", "session", "signature", "key", "sid"];
-/// Names whose values belong to a person.
-const PERSONAL: [(&str, &str); 8] = [
-    ("sub", "account"),
-    ("user_id", "account"),
-    ("email", "person@example.com"),
-    ("name", "Person"),
-    ("given_name", "Person"),
-    ("family_name", "Person"),
-    ("preferred_username", "person"),
-    ("picture", "https://example.com/person.png"),
-];
+/// Header fields of a request that need not be.
+const UNREMARKABLE: [&str; 3] = ["accept", "content-type", "user-agent"];
 
 /// The door, and what went through it.
 pub(super) struct Recorder {
     inner: Arc<dyn Door>,
     tell: Box<dyn Fn(&str) + Send + Sync>,
-    seen: Mutex<Vec<Expected>>,
+    /// What no line may have in it.
+    secrets: Vec<Zeroizing<String>>,
+    seen: Mutex<Seen>,
+}
+
+#[derive(Default)]
+struct Seen {
+    requests: Vec<Expected>,
+    /// What the requests had in them when they left, by name: the client's credentials, which answers may
+    /// repeat.
+    sent: Vec<(String, Zeroizing<String>)>,
 }
 
 impl Recorder {
-    /// Requests go on to `inner`; of each, `tell` gets one line without a secret.
-    pub(super) fn new(inner: Arc<dyn Door>, tell: Box<dyn Fn(&str) + Send + Sync>) -> Recorder {
-        Recorder { inner, tell, seen: Mutex::default() }
+    /// Requests of the call that `asked` describes go on to `inner`; of each, `tell` gets one line without a
+    /// secret.
+    pub(super) fn new(
+        inner: Arc<dyn Door>,
+        asked: &Exchange,
+        tell: Box<dyn Fn(&str) + Send + Sync>,
+    ) -> Recorder {
+        let tokens = &asked.input.tokens;
+        let given = [Some(&tokens.access_token), tokens.refresh_token.as_ref(), tokens.id_token.as_ref()];
+        let mut secrets: Vec<String> = given.into_iter().flatten().cloned().collect();
+        secrets.extend(asked.connection.kept.values().cloned());
+        secrets.extend(pairs(&asked.input.callback).into_iter().map(|(_, value)| value));
+        secrets.retain(|secret| secret.len() >= 3);
+        Recorder {
+            inner,
+            tell,
+            secrets: secrets.into_iter().map(Zeroizing::new).collect(),
+            seen: Mutex::default(),
+        }
     }
 
     /// What went through, as an exchange.
@@ -62,7 +69,7 @@ impl Recorder {
         asked: &Exchange,
         outcome: &Outcome,
     ) -> Exchange {
-        let requests = std::mem::take(&mut *self.lock());
+        let Seen { requests, sent } = std::mem::take(&mut *self.lock());
         let mut raw = asked.clone();
         raw.about = format!("Recorded from {}.", provider.name);
         raw.settings = provider.settings.clone();
@@ -76,12 +83,25 @@ impl Recorder {
             // The kind is what counts, and the words may be the provider's.
             message.clear();
         }
-        let mut mask = Mask::default();
-        mask.learn(provider, &raw);
-        mask.apply(raw)
+        masked(provider, &raw, &sent)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Expected>> {
+    /// A URL's origin and path, without what is a secret in it.
+    fn place(&self, url: &str) -> String {
+        let plain = url.split(['?', '#']).next().unwrap_or_default();
+        let secret = |segment: &&str| {
+            let read = percent_decode_str(segment).decode_utf8_lossy();
+            is_opaque(&read) || self.secrets.iter().any(|secret| read.contains(&**secret))
+        };
+        let parts =
+            plain.split('/').enumerate().map(|(index, segment)| match index > 2 && secret(&segment) {
+                true => "(hidden)",
+                false => segment,
+            });
+        escaped(&parts.collect::<Vec<_>>().join("/"))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Seen> {
         // Every change of it is whole.
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -91,18 +111,25 @@ impl Witness for Recorder {
     fn asked(&self, request: &Request) {
         let kind = request.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("content-type"));
         let kind = kind.map_or(String::new(), |(_, value)| value.clone());
-        let unremarkable = |name: &str| ["accept", "content-type", "user-agent"].contains(&name);
         let headers = request.headers.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.clone()));
-        self.lock().push(Expected {
+        self.lock().requests.push(Expected {
             method: method(request.method).to_owned(),
             url: request.url.clone(),
             client_auth: Auth::of(&request.client_auth),
-            headers: headers.filter(|(name, _)| !unremarkable(name)).collect(),
+            headers: headers.filter(|(name, _)| !UNREMARKABLE.contains(&&**name)).collect(),
             body: body(&kind, &request.body),
             answer: None,
             // Until there is an answer.
             fails: Some(Fails::Denied),
+            other: BTreeMap::new(),
         });
+    }
+
+    /// Without the client's credentials, and as it has to be played for the plugin to do the same.
+    fn answered(&self, answer: &DoorResponse) {
+        if let Some(last) = self.lock().requests.last_mut() {
+            (last.answer, last.fails) = (Some(written(answer)), None);
+        }
     }
 
     fn logged(&self, _: &str) {}
@@ -114,29 +141,46 @@ impl Witness for Recorder {
 impl Door for Recorder {
     async fn send(&self, request: DoorRequest) -> Result<DoorResponse, DoorFault> {
         let begun = Instant::now();
-        let url = request.url.expose_secret().split(['?', '#']).next().unwrap_or_default().to_owned();
+        let url = self.place(request.url.expose_secret());
+        self.lock().sent.extend(carried(&request));
         let method = request.method;
         let answer = self.inner.send(request).await;
         let ms = begun.elapsed().as_millis();
         match &answer {
             Ok(response) => (self.tell)(&format!("{method} {url} → {} in {ms} ms", response.status)),
-            Err(fault) => (self.tell)(&format!("{method} {url} → {fault}, after {ms} ms")),
-        }
-        if let Some(last) = self.lock().last_mut() {
-            match &answer {
-                Ok(response) => (last.answer, last.fails) = (Some(written(response)), None),
-                Err(fault) => {
-                    last.fails = Some(match fault {
-                        DoorFault::Denied(_) => Fails::Denied,
-                        DoorFault::Timeout => Fails::Timeout,
-                        DoorFault::Unreachable(_) => Fails::Unreachable,
-                        DoorFault::TooLarge => Fails::TooLarge,
-                    });
-                }
+            Err(fault) => {
+                (self.tell)(&format!("{method} {url} → {}, after {ms} ms", escaped(&fault.to_string())));
             }
+        }
+        if let (Err(fault), Some(last)) = (&answer, self.lock().requests.last_mut()) {
+            last.fails = Some(match fault {
+                DoorFault::Denied(_) => Fails::Denied,
+                DoorFault::Timeout => Fails::Timeout,
+                DoorFault::Unreachable(_) => Fails::Unreachable,
+                DoorFault::TooLarge => Fails::TooLarge,
+            });
         }
         answer
     }
+}
+
+/// What a request has in it when it leaves, by name.
+fn carried(request: &DoorRequest) -> Vec<(String, Zeroizing<String>)> {
+    let query = request.url.expose_secret().split_once('?').map_or("", |(_, query)| query);
+    let mut all: Vec<(String, Zeroizing<String>)> = Vec::new();
+    for part in [query.as_bytes(), &request.body] {
+        let fields = url::form_urlencoded::parse(part).into_owned();
+        all.extend(fields.map(|(name, value)| (name, Zeroizing::new(value))));
+    }
+    let telling =
+        request.headers.iter().filter(|(name, _)| !UNREMARKABLE.contains(&&*name.to_ascii_lowercase()));
+    for (name, value) in telling {
+        // `Basic …`, `Bearer …`: the scheme is no secret.
+        let (name, value) = (name.to_ascii_lowercase(), value.expose_secret());
+        let value = value.split_once(' ').map_or(value, |(_, rest)| rest.trim());
+        all.push((name, Zeroizing::new(value.to_owned())));
+    }
+    all
 }
 
 fn written(response: &DoorResponse) -> Answer {
@@ -147,7 +191,7 @@ fn written(response: &DoorResponse) -> Answer {
     if body.json.is_some() || body.form.is_some() {
         headers.remove("content-type");
     }
-    Answer { status: response.status, headers, body }
+    Answer { status: response.status, headers, body, other: BTreeMap::new() }
 }
 
 /// A body in the form in which it can be read best.
@@ -188,226 +232,16 @@ fn has_null(value: &Value) -> bool {
     }
 }
 
-/// Secrets, and what stands in their place.
-#[derive(Default)]
-struct Mask {
-    known: Vec<(Zeroizing<String>, String)>,
-    counts: BTreeMap<String, usize>,
-}
-
-impl Mask {
-    fn hide(&mut self, secret: &str, placeholder: &str) {
-        if secret.len() < 3 || secret == placeholder || self.known.iter().any(|(known, _)| **known == *secret)
-        {
-            return;
-        }
-        self.known.push((Zeroizing::new(secret.to_owned()), placeholder.to_owned()));
-    }
-
-    /// Hides `secret` behind the next placeholder of its kind.
-    fn number(&mut self, secret: &str, kind: &str) {
-        if secret.is_empty() || self.known.iter().any(|(known, _)| **known == *secret) {
-            return;
-        }
-        let count = self.counts.entry(kind.to_owned()).or_default();
-        *count += 1;
-        let placeholder = format!("{kind}-{count}");
-        self.hide(secret, &placeholder);
-    }
-
-    /// Finds everything in `raw` that is a secret.
-    fn learn(&mut self, provider: &config::Provider, raw: &Exchange) {
-        let usual = Given::default();
-        self.hide(provider.client_id.expose_secret(), &usual.client_id);
-        if let Some(secret) = &provider.client_secret {
-            self.hide(secret.expose_secret(), "client-secret");
-        }
-        self.hide(&raw.connection.redirect_uri, &usual.redirect_uri);
-        self.hide(&raw.input.state, "state-1");
-        self.hide(&raw.input.pkce.verifier, &Verifier::default().verifier);
-        self.hide(&raw.input.pkce.challenge, &Verifier::default().challenge);
-        let Current { access_token, refresh_token, id_token, .. } = &raw.input.tokens;
-        self.number(access_token, "access");
-        refresh_token.iter().for_each(|token| self.number(token, "refresh"));
-        id_token.iter().for_each(|token| self.id_token(token));
-        for (name, value) in pairs(&raw.input.callback) {
-            self.number(&value, &name);
-        }
-        for (name, value) in &raw.connection.kept {
-            self.named(name, value);
-        }
-        for (name, value) in &raw.connection.parameters {
-            self.named(name, value);
-        }
-        if let Outcome::Tokens(tokens) = &raw.result {
-            self.number(&tokens.access_token, "access");
-            tokens.refresh_token.iter().for_each(|token| self.number(token, "refresh"));
-            tokens.id_token.iter().for_each(|token| self.id_token(token));
-        }
-        if let Outcome::Account(person) = &raw.result {
-            self.number(&person.subject, "account");
-            person.email.iter().for_each(|email| self.hide(email, "person@example.com"));
-            person.name.iter().for_each(|name| self.hide(name, "Person"));
-        }
-        for request in &raw.requests {
-            request.headers.values().for_each(|value| self.opaque(value.trim_start_matches("Bearer ")));
-            self.learn_url(&request.url);
-            self.learn_body(&request.body);
-            if let Some(answer) = &request.answer {
-                self.learn_body(&answer.body);
-            }
-        }
-    }
-
-    fn learn_url(&mut self, url: &str) {
-        let query = url.split_once('?').map_or("", |(_, query)| query);
-        for (name, value) in url::form_urlencoded::parse(query.as_bytes()).into_owned() {
-            self.named(&name, &value);
-        }
-    }
-
-    fn learn_body(&mut self, body: &Body) {
-        for (name, value) in body.form.iter().flat_map(pairs) {
-            self.named(&name, &value);
-        }
-        if let Some(value) = &body.json {
-            self.learn_json("", value);
-        }
-        match body.body.as_deref().map(|text| (text, serde_json::from_str::<Value>(text))) {
-            Some((_, Ok(value))) => self.learn_json("", &value),
-            Some((text, Err(_))) => {
-                let word = |c: char| !(c.is_ascii_alphanumeric() || "-_.~+/=".contains(c));
-                text.split(word).for_each(|word| self.opaque(word));
-            }
-            None => {}
-        }
-    }
-
-    fn learn_json(&mut self, name: &str, value: &Value) {
-        match value {
-            Value::String(text) => self.named(name, text),
-            Value::Number(number) if PERSONAL.iter().any(|(personal, _)| *personal == name) => {
-                self.number(&number.to_string(), "account");
-            }
-            Value::Array(items) => items.iter().for_each(|item| self.learn_json(name, item)),
-            Value::Object(members) => members.iter().for_each(|(name, value)| self.learn_json(name, value)),
-            Value::Null | Value::Bool(_) | Value::Number(_) => {}
-        }
-    }
-
-    /// A value whose name tells something.
-    fn named(&mut self, name: &str, value: &str) {
-        let lower = name.to_ascii_lowercase();
-        if ["grant_type", "token_type", "token_type_hint", "response_type", "code_challenge_method"]
-            .contains(&&*lower)
-        {
-            return;
-        }
-        if let Some((_, placeholder)) = PERSONAL.iter().find(|(personal, _)| *personal == lower) {
-            return if placeholder.contains(['@', ':']) || placeholder.starts_with('P') {
-                self.hide(value, placeholder);
-            } else {
-                self.number(value, placeholder);
-            };
-        }
-        if lower == "id_token" {
-            return self.id_token(value);
-        }
-        let is_url = value.starts_with("https://");
-        if !is_url && SECRET_NAMES.iter().any(|part| lower.contains(part)) {
-            return self.number(value, &lower.replace('_', "-"));
-        }
-        self.opaque(value);
-    }
-
-    /// A long value without a meaning to people.
-    fn opaque(&mut self, value: &str) {
-        let readable =
-            value.starts_with("https://") || value.contains([' ', '/', ':']) && !value.contains('.');
-        if value.len() >= OPAQUE
-            && !readable
-            && value.bytes().any(|b| b.is_ascii_digit() || b.is_ascii_uppercase())
-        {
-            self.number(value, "opaque");
-        }
-    }
-
-    /// An ID token becomes another one, unsigned, with the same claims as far as they are harmless: a plugin
-    /// may read them.
-    fn id_token(&mut self, token: &str) {
-        let payload = token.split('.').nth(1).and_then(|part| URL_SAFE_NO_PAD.decode(part).ok());
-        let Some(claims) =
-            payload.and_then(|bytes| serde_json::from_slice::<Map<String, Value>>(&bytes).ok())
-        else {
-            return self.number(token, "id-token");
-        };
-        for (name, value) in &claims {
-            if !["iss", "aud", "azp"].contains(&&**name) {
-                self.learn_json(name, value);
-            }
-        }
-        let mut claims = Value::Object(claims);
-        self.replace(&mut claims);
-        let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
-        let made = format!("{}.{}.unsigned", part(&json!({"alg": "none"})), part(&claims));
-        self.hide(token, &made);
-    }
-
-    /// `raw` with every secret replaced.
-    fn apply(mut self, raw: Exchange) -> Exchange {
-        // A secret may be part of a longer one.
-        self.known.sort_by_key(|(secret, _)| std::cmp::Reverse(secret.len()));
-        let (settings, call) = (raw.settings.clone(), raw.call);
-        let mut value = serde_json::to_value(&raw).unwrap_or_default();
-        self.replace(&mut value);
-        let masked: Option<Exchange> = serde_json::from_value(value).ok();
-        // What cannot be read again is not given out at all.
-        let mut masked = masked.unwrap_or_else(|| Exchange::empty(call));
-        masked.settings = settings;
-        masked
-    }
-
-    fn replace(&self, value: &mut Value) {
-        match value {
-            Value::String(text) => {
-                for (secret, placeholder) in &self.known {
-                    if text.contains(&**secret) {
-                        *text = text.replace(&**secret, placeholder);
-                    }
-                    let encoded = utf8_percent_encode(secret, NON_ALPHANUMERIC).to_string();
-                    for encoded in [&encoded, &encoded.replace("%20", "+"), &form_encoded(secret)] {
-                        if **encoded != **secret && text.contains(&**encoded) {
-                            *text = text.replace(&**encoded, &form_encoded(placeholder));
-                        }
-                    }
-                }
-            }
-            Value::Array(items) => items.iter_mut().for_each(|item| self.replace(item)),
-            Value::Object(members) => members.values_mut().for_each(|member| self.replace(member)),
-            Value::Number(number) => {
-                let text = number.to_string();
-                // A number that is an account's identifier, and not one that is a time.
-                if let Some((_, placeholder)) = self.known.iter().find(|(secret, _)| **secret == *text)
-                    && let Some(count) = placeholder.strip_prefix("account-")
-                {
-                    *value = json!(count.parse::<u64>().unwrap_or(1));
-                }
-            }
-            Value::Null | Value::Bool(_) => {}
-        }
-    }
-}
-
-fn form_encoded(text: &str) -> String {
-    url::form_urlencoded::byte_serialize(text.as_bytes()).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
+    use base64::Engine as _;
+    use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+    use serde_json::{Map, json};
+
     use super::super::bindings::palisade::provider::http::{BasicEncoding, ClientAuth, Method};
-    use super::super::exchange::{Call, Granted, Person};
+    use super::super::exchange::{Call, Current, Granted, Person};
     use super::*;
     use crate::config::{Component, PluginLimits, Provider};
 
@@ -448,31 +282,41 @@ mod tests {
         }
     }
 
-    async fn recorded(answer: Value, request: Request, outcome: Outcome) -> (Exchange, String) {
+    async fn recorded(answer: String, request: Request, outcome: Outcome) -> (Exchange, String) {
         let lines: Arc<Mutex<Vec<String>>> = Arc::default();
         let kept = Arc::clone(&lines);
         let tell = Box::new(move |line: &str| kept.lock().unwrap().push(line.to_owned()));
-        let recorder = Recorder::new(Arc::new(FakeDoor("application/json", answer.to_string())), tell);
         let mut asked = Exchange::empty(Call::Refresh);
         asked.input.tokens = Current {
             access_token: ACCESS.to_owned(),
             refresh_token: Some(REFRESH.to_owned()),
             ..Current::default()
         };
+        let recorder = Recorder::new(Arc::new(FakeDoor("application/json", answer)), &asked, tell);
         let url = request.url.clone();
         recorder.asked(&request);
         let sent = DoorRequest {
             method: "POST",
             url: url.into(),
-            headers: Vec::new(),
+            headers: vec![("authorization".to_owned(), format!("Basic {}", basic()).into())],
             body: Zeroizing::default(),
             timeout: Duration::ZERO,
             max_bytes: 0,
         };
-        recorder.send(sent).await.unwrap();
+        let answer = recorder.send(sent).await.unwrap();
+        recorder.answered(&answer);
         let exchange = recorder.exchange(&provider(), &asked, &outcome);
         let lines = lines.lock().unwrap().join("\n");
         (exchange, lines)
+    }
+
+    /// How the client is authenticated.
+    fn basic() -> String {
+        STANDARD.encode("the-client:the secret")
+    }
+
+    fn form_encoded(text: &str) -> String {
+        url::form_urlencoded::byte_serialize(text.as_bytes()).collect()
     }
 
     fn request(url: &str, headers: Vec<(&str, String)>, body: String) -> Request {
@@ -508,7 +352,7 @@ mod tests {
             id_token: Some(id_token.clone()),
             ..Granted::default()
         }));
-        let (exchange, lines) = recorded(answer, request(&url, headers, body), outcome).await;
+        let (exchange, lines) = recorded(answer.to_string(), request(&url, headers, body), outcome).await;
         let text = serde_json::to_string(&exchange).unwrap();
         for secret in [
             ACCESS,
@@ -568,7 +412,7 @@ mod tests {
             name: Some("Ann".to_owned()),
         };
         let request = request("https://id.example/me", Vec::new(), String::new());
-        let (exchange, _) = recorded(answer, request, Outcome::Account(person)).await;
+        let (exchange, _) = recorded(answer.to_string(), request, Outcome::Account(person)).await;
         let text = serde_json::to_string(&exchange).unwrap();
         for personal in ["user-1", "ann@corp", "\"Ann\"", "ann.png"] {
             assert!(!text.contains(personal), "{personal}: {text}");
@@ -577,5 +421,124 @@ mod tests {
         let answer = exchange.requests[0].answer.as_ref().unwrap().body.json.clone().unwrap();
         assert_eq!((&answer["sub"], &answer["email"]), (&json!(person.subject), &json!(person.email)));
         assert!(toml::to_string(&exchange).is_ok());
+    }
+
+    /// Wherever a provider or a plugin writes a secret, and however.
+    #[tokio::test]
+    async fn a_secret_is_found_however_it_is_written() {
+        let lower = form_encoded(ACCESS).to_ascii_lowercase();
+        let slashes = ACCESS.replace('/', "\\/");
+        let nested = URL_SAFE_NO_PAD.encode(json!({"sub": "x", "act": {"token": ACCESS}}).to_string());
+        let jwt = format!("eyJhbGciOiJub25lIn0.{nested}.c2ln");
+        let encoded = STANDARD.encode(format!("user:{ACCESS}"));
+        let twice = form_encoded(&form_encoded(ACCESS));
+        let unknown = "Zm9v/YmFyMTIzNDU2Nzg5MDEyMzQ1";
+        let short = STANDARD.encode(REFRESH);
+        let answers = [
+            // TOML has no `null`, so this is kept as a text.
+            format!(r#"{{"access_token":"{slashes}","scope":null}}"#),
+            r#"{"access_token":"acc\u002fess+1234567890abcdef==","scope":null}"#.to_owned(),
+            json!({"hint": lower}).to_string(),
+            json!({"next": format!("https://id.example/cb?t={lower}#access_token={twice}")}).to_string(),
+            json!({"detail": format!("rejected {jwt} of {encoded}")}).to_string(),
+            json!({"echo": json!({"refresh_token": REFRESH}).to_string()}).to_string(),
+            json!({"you_sent": format!("Basic {}", basic())}).to_string(),
+            format!("<p>you sent Basic {} and {}</p>", basic(), twice),
+            format!("access_token=shorty&refresh_token={}", form_encoded(REFRESH)),
+            json!({"blob": unknown, "avatar_url": "https://id.example/u?sig=hunter2sig", "login": "annie"}).to_string(),
+            // Too short to be taken for a token by its looks.
+            json!({"ref": short}).to_string(),
+            json!({"id": "https://login.id.example/id/00Dx0000000BV7z/005x00000012Q9P"}).to_string(),
+            json!({"by_user": {"4711-0815-4711-0815-4711": 1}, "phone": "+49 30 1234", "upn": "ann@corp.example"})
+                .to_string(),
+        ];
+        let basic = basic();
+        for answer in answers {
+            let url = format!("https://id.example/revoke/{}/now", utf8(ACCESS));
+            let headers =
+                vec![("x-api-key", "k1y".to_owned()), ("authorization", format!("Basic {encoded}"))];
+            let outcome = Outcome::Tokens(Box::new(Granted {
+                access_token: "other".to_owned(),
+                keep: [("tenant".to_owned(), "hush".to_owned())].into(),
+                ..Granted::default()
+            }));
+            let (exchange, lines) =
+                recorded(answer.clone(), request(&url, headers, String::new()), outcome).await;
+            let text = toml::to_string(&exchange).unwrap();
+            for secret in [
+                ACCESS,
+                REFRESH,
+                &short,
+                &lower,
+                &slashes,
+                &nested,
+                &encoded,
+                &twice,
+                unknown,
+                &basic,
+                "shorty",
+                "hunter2sig",
+                "annie",
+                "4711-0815",
+                "005x0000",
+                "00Dx000",
+                "1234\"",
+                "ann@corp",
+                "k1y",
+                "hush",
+                "\\u002fess",
+                &utf8(ACCESS),
+            ] {
+                assert!(!text.contains(secret), "{secret} after {answer}: {text}");
+            }
+            assert_eq!(lines.split(" in ").next(), Some("POST https://id.example/revoke/(hidden)/now → 200"));
+        }
+    }
+
+    fn utf8(text: &str) -> String {
+        percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
+    }
+
+    /// What somebody can read stays: else nobody could tell what the exchange is about.
+    #[tokio::test]
+    async fn what_is_harmless_stays() {
+        let answer = json!({
+            "error": "invalid_grant", "error_description": "Token has been expired or revoked.",
+            "scope": "https://id.example/auth/drive.readonly openid", "token_type": "Bearer",
+            "issued": "2026-11-25T12:00:00Z", "refreshTokenExpiresInSeconds": 5184000,
+            "refresh_token_expires_in": "15811200", "email_verified": "true",
+            "kind": "urn:ietf:params:oauth:token-type:access_token",
+        });
+        let url = "https://id.example/oauth2/v2.0/token?api-version=2&grant_type=refresh_token";
+        let (exchange, lines) =
+            recorded(answer.to_string(), request(url, Vec::new(), String::new()), Outcome::Done(true)).await;
+        assert_eq!(exchange.requests[0].url, url);
+        assert_eq!(exchange.requests[0].answer.as_ref().unwrap().body.json, Some(answer));
+        assert!(lines.starts_with("POST https://id.example/oauth2/v2.0/token → 200"), "{lines}");
+    }
+
+    /// A megabyte of what looks like tokens costs no minutes.
+    #[tokio::test]
+    async fn an_answer_full_of_secrets_is_left_out() {
+        let words: Vec<String> = (0..40_000).map(|n| format!("token-number-{n:010}")).collect();
+        let answer = json!({ "all": words }).to_string();
+        let request = request("https://id.example/t", Vec::new(), String::new());
+        let (exchange, _) = recorded(answer, request, Outcome::Done(true)).await;
+        let body = &exchange.requests[0].answer.as_ref().unwrap().body;
+        assert_eq!((body.body.as_deref(), body.json.is_none()), (Some("withheld"), true));
+    }
+
+    /// GitHub's accounts are numbers.
+    #[tokio::test]
+    async fn an_account_that_is_a_number_stays_the_same_as_its_text() {
+        let person =
+            Person { subject: "99887766".to_owned(), email: None, email_verified: false, name: None };
+        let request = request("https://id.example/user", Vec::new(), String::new());
+        let (exchange, _) =
+            recorded(json!({"id": 99_887_766}).to_string(), request, Outcome::Account(person)).await;
+        let Outcome::Account(person) = &exchange.result else { panic!("an account") };
+        let answer = exchange.requests[0].answer.as_ref().unwrap().body.json.clone().unwrap();
+        assert_eq!(answer["id"].to_string(), person.subject);
+        assert_ne!(person.subject, "99887766");
     }
 }

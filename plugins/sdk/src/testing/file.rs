@@ -43,6 +43,10 @@ impl Exchange {
             [body.form.is_some(), body.json.is_some(), body.body.is_some()].iter().filter(|is| **is).count()
         };
         for (index, request) in exchange.requests.iter().enumerate() {
+            let of_answer = request.answer.iter().flat_map(|answer| answer.other.keys());
+            if let Some(name) = request.other.keys().chain(of_answer).next() {
+                return Err(format!("requests[{index}] has the unknown key `{name}`"));
+            }
             let answers = usize::from(request.answer.is_some()) + usize::from(request.fails.is_some());
             if answers != 1 {
                 return Err(format!("requests[{index}] needs either `answer` or `fails`"));
@@ -211,7 +215,12 @@ pub(super) struct Expected {
     pub client_auth: Auth,
     pub answer: Option<Answer>,
     pub fails: Option<Fails>,
+    #[serde(flatten)]
+    other: Unknown,
 }
+
+/// Keys that there are not: `deny_unknown_fields` does not go with `flatten`.
+type Unknown = BTreeMap<String, serde::de::IgnoredAny>;
 
 /// At most one of them.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -229,6 +238,8 @@ pub(super) struct Answer {
     pub headers: BTreeMap<String, String>,
     #[serde(flatten)]
     pub body: Body,
+    #[serde(flatten)]
+    other: Unknown,
 }
 
 fn fine() -> u16 {

@@ -70,17 +70,23 @@ function post(url, form) {
   return answer;
 }
 
+// A number of seconds, which some providers write as a text.
+function seconds(value) {
+  const number = Number(value ?? NaN);
+  return Number.isFinite(number) ? BigInt(Math.max(0, Math.trunc(number))) : undefined;
+}
+
 function tokens(connection, form) {
   const answer = post(`${read(connection.settings).base}/token`, form);
   if (typeof answer.access_token !== "string") fail("provider-error", "the answer has no access_token");
   return {
     accessToken: answer.access_token,
-    tokenType: answer.token_type,
-    expiresIn: answer.expires_in === undefined ? undefined : BigInt(Math.trunc(Number(answer.expires_in))),
-    refreshToken: answer.refresh_token,
+    tokenType: answer.token_type ?? undefined,
+    expiresIn: seconds(answer.expires_in),
+    refreshToken: answer.refresh_token ?? undefined,
     refreshExpiresIn: undefined,
     scopes: typeof answer.scope === "string" ? answer.scope.split(" ") : undefined,
-    idToken: answer.id_token,
+    idToken: answer.id_token ?? undefined,
     keep: [],
   };
 }

@@ -88,17 +88,25 @@ def post(url, form):
     return answer
 
 
+def seconds(value):
+    """A number of seconds, which some providers write as a text."""
+    try:
+        return max(0, int(value))
+    except (TypeError, ValueError):
+        return None
+
+
 def tokens(connection, form):
     answer = post(f"{read(connection.settings)}/token", form)
-    if not answer.get("access_token"):
+    if not isinstance(answer.get("access_token"), str):
         raise provider_error("the answer has no access_token")
     return types.Tokens(
         access_token=answer["access_token"],
         token_type=answer.get("token_type"),
-        expires_in=int(answer["expires_in"]) if "expires_in" in answer else None,
+        expires_in=seconds(answer.get("expires_in")),
         refresh_token=answer.get("refresh_token"),
         refresh_expires_in=None,
-        scopes=answer["scope"].split(" ") if "scope" in answer else None,
+        scopes=answer["scope"].split() if isinstance(answer.get("scope"), str) else None,
         id_token=answer.get("id_token"),
         keep=[],
     )
