@@ -64,6 +64,7 @@ impl Handle {
     pub(super) async fn reload(&self, config: &Config) -> Vec<String> {
         self.plugins.reload(&config.providers).await;
         self.connections.settings.store(Arc::new(settings(config)));
+        self.connections.look_through();
         faults(&self.plugins)
     }
 }

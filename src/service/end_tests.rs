@@ -1,6 +1,7 @@
 //! How connections end, what others are told, and how tokens lie in the store, over the fakes.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -379,4 +380,27 @@ async fn the_workers_do_it_all_and_stop_when_told() {
     closing.cancel();
     running.await.unwrap();
     assert_eq!(world.webhook.told.lock().unwrap().len(), 1);
+}
+
+/// The disk is full behind the first page: the next try comes a moment later, not at once.
+#[tokio::test(start_paused = true)]
+async fn sealing_anew_leaves_a_failing_store_alone_for_a_moment() {
+    let world = world().await;
+    world.providers.edit_info(|info| info.can_identify = false);
+    for _ in 0..65 {
+        world.connect(Begin { another: true, ..acme() }).await;
+    }
+    while world.connections.do_due_errands().await.unwrap() {}
+    *world.vault.keys.lock().unwrap() = vec!["k2".into(), "k1".into()];
+    let closing = tokio_util::sync::CancellationToken::new();
+    world.store.fail_behind(64);
+    let running = {
+        let (connections, closing) = (world.connections.clone(), closing.clone());
+        tokio::spawn(async move { connections.run(closing).await })
+    };
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let tried = world.store.commits.load(Ordering::Relaxed);
+    closing.cancel();
+    running.await.unwrap();
+    assert!((65..=200).contains(&tried), "{tried}");
 }

@@ -32,6 +32,11 @@ pub(crate) const NOW: UnixTime = UnixTime(1_800_000_000);
 pub(crate) struct FakeClock(AtomicU64);
 
 impl FakeClock {
+    /// Somebody corrects it.
+    pub(crate) fn set_back(&self, seconds: u64) {
+        self.0.fetch_sub(seconds, Ordering::Relaxed);
+    }
+
     pub(crate) fn advance(&self, seconds: u64) {
         self.0.fetch_add(seconds, Ordering::Relaxed);
     }
@@ -48,6 +53,10 @@ impl Clock for FakeClock {
 pub(crate) struct FakeStore {
     state: Mutex<State>,
     broken: AtomicBool,
+    /// How many commits were tried.
+    pub(crate) commits: AtomicU64,
+    /// With how many of them it is full; 0: never.
+    full_at: AtomicU64,
     /// The next write is made, and nobody learns of it.
     pub(crate) lose: AtomicBool,
     /// What somebody else commits right after the next commit.
@@ -195,6 +204,12 @@ impl FakeStore {
         self.broken.store(true, Ordering::Relaxed);
     }
 
+    /// Every write fails once so many more were tried, which are counted from now.
+    pub(crate) fn fail_behind(&self, commits: u64) {
+        self.commits.store(0, Ordering::Relaxed);
+        self.full_at.store(commits, Ordering::Relaxed);
+    }
+
     /// Writes succeed again.
     pub(crate) fn mend(&self) {
         self.broken.store(false, Ordering::Relaxed);
@@ -230,6 +245,11 @@ impl FakeStore {
 #[async_trait]
 impl Store for FakeStore {
     async fn commit(&self, changes: Vec<Change>) -> Result<Vec<Revocation>, CommitError> {
+        let before = self.commits.fetch_add(1, Ordering::Relaxed);
+        let full_at = self.full_at.load(Ordering::Relaxed);
+        if full_at > 0 && before >= full_at {
+            self.fail();
+        }
         self.check()?;
         let mut state = self.state();
         let mut next = state.clone();

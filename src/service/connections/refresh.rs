@@ -35,6 +35,8 @@ pub(super) const PAUSES: [Duration; 5] = [
     Duration::from_secs(1),
     Duration::from_secs(2),
 ];
+/// When somebody may ask again for a token of a provider that is not in service, as while it is being started.
+const NOT_YET: Duration = Duration::from_secs(5);
 /// A token that was turned away is not replaced when it has come only just now: the next would be, too.
 const JUST_NOW: Duration = Duration::from_secs(30);
 
@@ -110,9 +112,15 @@ impl Connections {
             if let Some(outcome) = turn.meanwhile() {
                 return outcome;
             }
-            let before = match this.still_wanted(user, id, &want).await? {
-                Ok(before) => before,
-                Err(as_it_is) => return Ok(as_it_is),
+            let before = match this.still_wanted(user, id, &want).await {
+                Ok(Ok(before)) => before,
+                Ok(Err(as_it_is)) => return Ok(as_it_is),
+                // Whatever the others want, the store fails for them, too, and each try takes its time.
+                Err(error @ ConnectionError::Store(_)) => {
+                    turn.ended(Err(error.clone()));
+                    return Err(error);
+                }
+                Err(error) => return Err(error),
             };
             let outcome = this.ask(before, &want).await;
             turn.ended(outcome.clone());
@@ -128,7 +136,8 @@ impl Connections {
         id: ConnectionId,
         want: &Want,
     ) -> Result<Result<Connection, Connection>, ConnectionError> {
-        let kept = self.unwritten().remove(&id);
+        // It stays there until it is written: who does not wait for a turn looks there, too.
+        let kept = self.unwritten().get(&id).cloned();
         if let Some(kept) = kept {
             match self.write(kept).await {
                 // Another grant has taken its place.
@@ -146,7 +155,7 @@ impl Connections {
             Want::Due => connection.is_to_refresh(now, upkeep),
             Want::Instead(rejected) => {
                 let same = self.open_access(&connection)?.expose_secret() == rejected.expose_secret();
-                if same && connection.refreshed_at.is_some_and(|at| now < at.plus(JUST_NOW)) {
+                if same && connection.refreshed_at.is_some_and(|at| at <= now && now < at.plus(JUST_NOW)) {
                     let reason = "an upstream turns an access token away that has just come";
                     return Err(not_now(FaultKind::ProviderError, reason, Some(JUST_NOW)));
                 }
@@ -157,7 +166,7 @@ impl Connections {
             return Ok(Err(connection));
         }
         if !matches!(want, Want::Now)
-            && let Some(at) = connection.retry_at.filter(|at| now < *at)
+            && let Some(at) = connection.waits_until(now)
         {
             return Err(waiting(&connection, now.until(at)));
         }
@@ -193,9 +202,10 @@ impl Connections {
                 return Err(error);
             }
         };
+        // Nobody was asked, so there is nothing to write down: it may be in service in a moment.
         if self.providers.get(&before.provider).is_none() {
-            let fault = ProviderFault::NotInService(before.provider.clone());
-            return Err(self.failed(&before, fault.into(), want).await?);
+            let reason = ProviderFault::NotInService(before.provider.clone()).to_string();
+            return Err(not_now(FaultKind::Transient, &reason, Some(NOT_YET)));
         }
         let (started_at, run) = (self.now(), self.run);
         let begin = |connection: &mut Connection| {
@@ -228,6 +238,19 @@ impl Connections {
 
     /// Writes what a refresh brought, and does not give up easily: there is nothing else left of the grant.
     async fn write(&self, new: Unwritten) -> Refreshed {
+        let id = new.base.id;
+        let outcome = self.try_to_write(new).await;
+        match &outcome {
+            Err(error @ ConnectionError::Store(_)) => {
+                tracing::error!(connection = %id, %error, "fresh tokens could not be written; they are kept in memory");
+            }
+            _ => drop(self.unwritten().remove(&id)),
+        }
+        outcome
+    }
+
+    /// From the first try that fails they are among the unwritten.
+    async fn try_to_write(&self, new: Unwritten) -> Refreshed {
         let mut pauses = self.0.waits.pauses.iter();
         loop {
             let renew = |connection: &mut Connection| connection.renew(new.grant.clone(), new.at);
@@ -257,14 +280,10 @@ impl Connections {
                 Err(error @ ConnectionError::Store(_)) => error,
                 Err(error) => return Err(error),
             };
+            self.unwritten().insert(new.base.id, new.clone());
             match pauses.next() {
                 Some(pause) => tokio::time::sleep(*pause).await,
-                None => {
-                    let connection = new.base.id;
-                    tracing::error!(%connection, %error, "fresh tokens could not be written; they are kept in memory");
-                    self.unwritten().insert(connection, new);
-                    return Err(error);
-                }
+                None => return Err(error),
             }
         }
     }

@@ -1,8 +1,9 @@
-//! Looking through all connections, in the background: what an earlier key has sealed is sealed anew, and what a
-//! changed configuration wants done sooner becomes due.
+//! Looking through all connections, in the background, each hour and after a reload: what an earlier key has sealed
+//! is sealed anew, what a changed configuration wants done sooner becomes due, and what waits for an operator waits
+//! no longer.
 //!
-//! Once nothing is sealed with a key any more, and an hour later, it can go: the errand that ends a grant holds
-//! sealed tokens for so long.
+//! Once nothing is sealed with a key any more, and a day later, it can go: the errand that ends a grant holds
+//! sealed tokens for an hour.
 
 use std::time::Duration;
 
@@ -47,11 +48,13 @@ impl Connections {
 
     async fn reseal(&self, connection: &Connection) -> Result<Done, StoreError> {
         let mut wanted = connection.clone();
+        let held = wanted.end_wait_for_operator(self.now());
         self.schedule(&mut wanted);
-        let sooner = match (wanted.due_at, connection.due_at) {
-            (Some(wanted), Some(due)) => wanted.plus(SOONER) < due,
-            (wanted, due) => wanted.is_some() && due.is_none(),
-        };
+        let sooner = held
+            || match (wanted.due_at, connection.due_at) {
+                (Some(wanted), Some(due)) => wanted.plus(SOONER) < due,
+                (wanted, due) => wanted.is_some() && due.is_none(),
+            };
         if !sooner && matches!(self.resealed(connection), Ok(None)) {
             return Ok(Done::NothingToDo);
         }
@@ -79,6 +82,7 @@ impl Connections {
                 }
             }
             if sooner {
+                current.end_wait_for_operator(self.now());
                 self.schedule(&mut current);
             }
             match self.store.commit(vec![Change::UpdateConnection(current)]).await {

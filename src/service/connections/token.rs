@@ -108,12 +108,16 @@ impl Connections {
     /// with the one there is, as long as it is good at all.
     async fn good(&self, connection: Connection) -> Result<Connection, ConnectionError> {
         standing(&connection)?;
+        // The provider has replaced it, and has perhaps ended it with that.
+        if self.unwritten().contains_key(&connection.id) {
+            return self.refresh(connection.user, connection.id, Want::Fresh).await;
+        }
         let now = self.now();
         if connection.is_fresh(now, connection.ahead(self.settings.load().refresh_ahead)) {
             return Ok(connection);
         }
         let is_good = connection.is_fresh(now, Duration::ZERO);
-        if let Some(at) = connection.retry_at.filter(|at| now < *at) {
+        if let Some(at) = connection.waits_until(now) {
             return if is_good { Ok(connection) } else { Err(waiting(&connection, now.until(at))) };
         }
         let refreshing = self.refresh(connection.user, connection.id, Want::Fresh);
@@ -122,9 +126,12 @@ impl Connections {
         }
         match tokio::time::timeout(self.0.waits.patience, refreshing).await {
             Ok(Err(ConnectionError::Provider { .. } | ConnectionError::Vault(_))) | Err(_) => {}
-            // Unless the provider has replaced it meanwhile.
+            // Nobody was asked.
             Ok(Err(ConnectionError::Store(_))) if !self.unwritten().contains_key(&connection.id) => {}
             Ok(outcome) => return outcome,
+        }
+        if self.unwritten().contains_key(&connection.id) {
+            return self.refresh(connection.user, connection.id, Want::Fresh).await;
         }
         // It took its time, and an end waits for nobody.
         let connection = self.find(connection.user, connection.id).await?;

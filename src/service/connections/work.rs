@@ -54,6 +54,7 @@ impl Connections {
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
+                () = self.0.changed.notified() => {}
                 () = closing.cancelled() => return,
             }
             let (mut after, mut renewed, mut unreadable) = (None, 0, 0);
@@ -64,7 +65,13 @@ impl Connections {
                         unreadable += step.unreadable;
                         after = step.next;
                     }
-                    Err(error) => tracing::warn!(%error, "sealing anew waits for the store"),
+                    Err(error) => {
+                        tracing::warn!(%error, "sealing anew waits for the store");
+                        tokio::select! {
+                            () = tokio::time::sleep(LOOK) => {}
+                            () = closing.cancelled() => return,
+                        }
+                    }
                 }
                 if after.is_none() {
                     break;
