@@ -70,7 +70,7 @@ impl Handle {
     pub(super) async fn reload(&self, config: &Config) -> Vec<String> {
         self.plugins.reload(&config.providers).await;
         self.connections.settings.store(Arc::new(settings(config)));
-        self.connections.reconfigured.notify_one();
+        self.connections.look_through();
         faults(&self.plugins)
     }
 }
@@ -174,7 +174,6 @@ pub(super) async fn compose(
         tasks: Arc::new(Notify::new()),
         outbox: shared.outbox,
         due: Arc::new(Notify::new()),
-        reconfigured: Arc::new(Notify::new()),
         run: SystemEntropy.uuid(),
         settings: ArcSwap::from_pointee(settings(config)),
     });

@@ -20,6 +20,8 @@ const WAITS: [u64; 9] = [2, 5, 15, 30, 60, 180, 600, 1800, 3600];
 const RARE_WAITS: [u64; 3] = [300, 900, 3600];
 /// The longest that a provider's `Retry-After` is heeded.
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
+/// The longest that [`backoff`] comes to: [`LONGEST_WAIT`] and its spread.
+const LONGEST_BACKOFF: Duration = Duration::from_secs(3600 + 3600 / SPREAD as u64);
 
 /// What is done for a connection without being asked.
 #[derive(Debug, Clone, Copy)]
@@ -49,7 +51,7 @@ impl Connection {
             None => None,
         };
         let attempt = self.attempt.as_ref().map(|attempt| attempt.started_at.plus(ATTEMPT_LOOK));
-        let refresh = match self.retry_at {
+        let refresh = match self.retry_at.filter(|at| *at <= now.plus(LONGEST_BACKOFF)) {
             Some(at) if attempt.is_some() || upkeep.keep_fresh => Some(at),
             _ if attempt.is_some() => attempt,
             _ if upkeep.keep_fresh => self.refresh_at(upkeep.refresh_ahead, chance),
@@ -74,10 +76,27 @@ impl Connection {
         Some(end.minus(configured.min(life / 2)))
     }
 
+    /// Until when nobody asks the provider, after a failure. No wait is longer than the longest: the clock was
+    /// set back since.
+    #[must_use]
+    pub fn waits_until(&self, now: UnixTime) -> Option<UnixTime> {
+        self.retry_at.filter(|at| now < *at && *at <= now.plus(LONGEST_BACKOFF))
+    }
+
+    /// Ends the wait after a failure that only an operator can mend. Returns whether there was one.
+    pub fn end_wait_for_operator(&mut self, now: UnixTime) -> bool {
+        let is_theirs = self.last_fault.as_ref().is_some_and(|fault| fault.kind == FaultKind::Misconfigured);
+        let held = is_theirs && self.waits_until(now).is_some();
+        if held {
+            self.retry_at = None;
+        }
+        held
+    }
+
     /// Whether the worker, who looks at it now, is to refresh it.
     #[must_use]
     pub fn is_to_refresh(&self, now: UnixTime, upkeep: Upkeep) -> bool {
-        if self.status != Status::Active || self.retry_at.is_some_and(|at| now < at) {
+        if self.status != Status::Active || self.waits_until(now).is_some() {
             return false;
         }
         let ahead = self.ahead(upkeep.refresh_ahead);

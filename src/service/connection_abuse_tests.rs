@@ -292,6 +292,7 @@ async fn a_silent_provider_keeps_no_other_one_waiting() {
     assert!(took < Duration::from_secs(30), "{took:?}");
     // And it is asked again, once it is there again.
     *world.providers.silent.lock().unwrap() = None;
+    tokio::time::advance(Duration::from_secs(60)).await;
     world.live(200).await;
     let mine = world.store.connections(world.ann.user).await.unwrap();
     assert!(mine.iter().all(|one| one.failures == 0 && one.refreshed_at > one.connected_at));

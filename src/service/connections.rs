@@ -27,6 +27,7 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
@@ -89,8 +90,6 @@ pub struct Parts {
     pub outbox: Arc<Notify>,
     /// Told when a connection is due earlier than before.
     pub due: Arc<Notify>,
-    /// Told when the configuration was read anew.
-    pub reconfigured: Arc<Notify>,
     /// This run of the program: what another began was cut off.
     pub run: Uuid,
     /// Replaced as a whole by a reload.
@@ -249,7 +248,9 @@ struct Inner {
     /// What refreshes brought and the store did not take. Nothing else is left of those grants.
     unwritten: Mutex<HashMap<ConnectionId, Unwritten>>,
     /// Providers, of those that are configured, that the worker leaves alone until then.
-    slow: Mutex<HashMap<String, UnixTime>>,
+    slow: Mutex<HashMap<String, Instant>>,
+    /// Told when the configuration was changed.
+    changed: Notify,
     /// What runs to its end though its caller is gone.
     apart: TaskTracker,
     waits: Waits,
@@ -355,7 +356,14 @@ impl Connections {
 
     fn waiting(parts: Parts, waits: Waits) -> Connections {
         let (turns, unwritten, slow) = (Arc::default(), Mutex::default(), Mutex::default());
-        Connections(Arc::new(Inner { parts, turns, unwritten, slow, apart: TaskTracker::new(), waits }))
+        let (changed, apart) = (Notify::new(), TaskTracker::new());
+        Connections(Arc::new(Inner { parts, turns, unwritten, slow, changed, apart, waits }))
+    }
+
+    /// Looks through all connections soon: what an operator had to mend is perhaps mended, and some may be wanted
+    /// sooner. For whoever has changed the settings or the providers.
+    pub fn look_through(&self) {
+        self.0.changed.notify_one();
     }
 
     fn now(&self) -> UnixTime {
@@ -381,7 +389,7 @@ impl Connections {
         self.0.unwritten.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn slow(&self) -> MutexGuard<'_, HashMap<String, UnixTime>> {
+    fn slow(&self) -> MutexGuard<'_, HashMap<String, Instant>> {
         self.0.slow.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -93,7 +93,11 @@ const PATIENCE: Duration = Duration::from_secs(60);
 impl Fakes {
     /// A run of the program over what there is.
     fn run(&self, patience: Duration) -> Connections {
-        let parts = Parts {
+        Connections::hasty(self.parts(), patience)
+    }
+
+    fn parts(&self) -> Parts {
+        Parts {
             store: Arc::clone(&self.store) as _,
             providers: Arc::clone(&self.providers) as _,
             vault: Arc::clone(&self.vault) as _,
@@ -107,11 +111,9 @@ impl Fakes {
             tasks: Arc::new(Notify::new()),
             outbox: Arc::new(Notify::new()),
             due: Arc::new(Notify::new()),
-            reconfigured: Arc::new(Notify::new()),
             run: self.entropy.uuid(),
             settings: ArcSwap::from_pointee(settings()),
-        };
-        Connections::hasty(parts, patience)
+        }
     }
 }
 
@@ -160,6 +162,11 @@ impl World {
     /// Another run of the program over the same store: nothing in memory is left.
     pub(crate) fn restart(&mut self) {
         self.connections = self.fakes.run(PATIENCE);
+    }
+
+    /// Another run, which waits as long as the program does.
+    pub(crate) fn be_real(&mut self) {
+        self.connections = Connections::new(self.fakes.parts());
     }
 
     /// From now on whoever has a good token waits for no other.

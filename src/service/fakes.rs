@@ -32,13 +32,13 @@ pub(crate) const NOW: UnixTime = UnixTime(1_800_000_000);
 pub(crate) struct FakeClock(AtomicU64);
 
 impl FakeClock {
-    pub(crate) fn advance(&self, seconds: u64) {
-        self.0.fetch_add(seconds, Ordering::Relaxed);
-    }
-
-    /// Not behind the beginning.
+    /// Somebody corrects it.
     pub(crate) fn set_back(&self, seconds: u64) {
         self.0.fetch_sub(seconds, Ordering::Relaxed);
+    }
+
+    pub(crate) fn advance(&self, seconds: u64) {
+        self.0.fetch_add(seconds, Ordering::Relaxed);
     }
 }
 
@@ -53,8 +53,8 @@ impl Clock for FakeClock {
 pub(crate) struct FakeStore {
     state: Mutex<State>,
     broken: AtomicBool,
-    /// Writes that failed for it.
-    pub(crate) refused: std::sync::atomic::AtomicUsize,
+    /// How many commits were tried.
+    pub(crate) commits: AtomicU64,
     /// The next write is made, and nobody learns of it.
     pub(crate) lose: AtomicBool,
     /// What somebody else commits right after the next commit.
@@ -224,10 +224,7 @@ impl FakeStore {
 
     fn check(&self) -> Result<(), StoreError> {
         match self.broken.load(Ordering::Relaxed) {
-            true => {
-                self.refused.fetch_add(1, Ordering::Relaxed);
-                Err(StoreError::Unavailable("disk secret detail".to_owned()))
-            }
+            true => Err(StoreError::Unavailable("disk secret detail".to_owned())),
             false => Ok(()),
         }
     }
@@ -240,6 +237,7 @@ impl FakeStore {
 #[async_trait]
 impl Store for FakeStore {
     async fn commit(&self, changes: Vec<Change>) -> Result<Vec<Revocation>, CommitError> {
+        self.commits.fetch_add(1, Ordering::Relaxed);
         self.check()?;
         let mut state = self.state();
         let mut next = state.clone();
@@ -470,25 +468,6 @@ pub(crate) struct FakeAudit(pub Mutex<Vec<Event>>);
 impl Audit for FakeAudit {
     fn record(&self, event: Event) {
         self.0.lock().unwrap().push(event);
-    }
-}
-
-/// A gateway that is ready, or not for the reason it is given, and whose configuration is broken
-/// exactly then.
-#[derive(Default)]
-pub(crate) struct FakeControl(pub Option<&'static str>);
-
-#[async_trait]
-impl Control for FakeControl {
-    async fn reload(&self) -> Result<Vec<String>, Vec<String>> {
-        match self.0 {
-            Some(why) => Err(vec![why.to_owned()]),
-            None => Ok(vec!["1 route".to_owned()]),
-        }
-    }
-
-    fn not_ready_because(&self) -> Vec<&'static str> {
-        self.0.into_iter().collect()
     }
 }
 

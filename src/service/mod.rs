@@ -42,3 +42,5 @@ mod refresh_tests;
 pub(crate) mod token_fakes;
 #[cfg(test)]
 mod users_tests;
+#[cfg(test)]
+mod waiting_tests;

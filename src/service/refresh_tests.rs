@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::accounts_world::client;
 use super::connection_fakes::ACME;
-use super::connections::{Begin, ConnectionError};
+use super::connections::ConnectionError;
 use super::connections_world::{World, acme, identity, secret, world};
 use crate::domain::audit::{Action, Outcome};
 use crate::domain::connection::{Attempt, ConnectionId, Consent, FaultKind, Status};
@@ -17,22 +17,25 @@ use crate::ports::{Change, Clock, ProviderFault, Store};
 use secrecy::ExposeSecret;
 
 /// A connection whose access token has ended.
-async fn ended(world: &World) -> ConnectionId {
+pub(super) async fn ended(world: &World) -> ConnectionId {
     let id = world.connect(acme()).await;
     world.clock.advance(3600);
     id
 }
 
-fn busy(retry_after: Option<u64>) -> ProviderFault {
+pub(super) fn busy(retry_after: Option<u64>) -> ProviderFault {
     ProviderFault::Transient { reason: "503".to_owned(), retry_after: retry_after.map(Duration::from_secs) }
 }
 
-fn asked(world: &World) -> usize {
+pub(super) fn asked(world: &World) -> usize {
     world.providers.refreshes.load(Ordering::Relaxed)
 }
 
 /// Somebody asks for the token, in a task of their own.
-fn asking(world: &World, id: ConnectionId) -> tokio::task::JoinHandle<Result<String, ConnectionError>> {
+pub(super) fn asking(
+    world: &World,
+    id: ConnectionId,
+) -> tokio::task::JoinHandle<Result<String, ConnectionError>> {
     let (connections, identity) = (world.connections.clone(), identity(world.ann.user));
     tokio::spawn(async move {
         let token = connections.provider_token(&client(), &identity, id).await?;
@@ -140,48 +143,6 @@ async fn tokens_that_cannot_be_written_are_handed_to_nobody_and_not_forgotten() 
     assert_eq!(world.access(id).await, "a0.1");
     assert_eq!(world.sealed(id).await[1], "r0.1");
     assert_eq!(asked(&world), 1, "the provider was not asked twice");
-}
-
-/// They stand in line for the connection's turn, and one try to write tells for all of them.
-#[tokio::test]
-async fn who_waits_for_the_store_does_not_wait_for_it_once_more() {
-    let world = world().await;
-    let id = ended(&world).await;
-    world.providers.close_gate();
-    let first = asking(&world, id);
-    world.providers.begun.notified().await;
-    world.store.fail();
-    world.providers.gate.add_permits(1000);
-    assert!(matches!(first.await.unwrap(), Err(ConnectionError::Store(_))));
-    let tries = |world: &World| world.store.refused.load(Ordering::Relaxed);
-    let before = tries(&world);
-    assert!(matches!(world.token(id).await, Err(ConnectionError::Store(_))));
-    let one = tries(&world) - before;
-    let callers: Vec<_> = (0..100).map(|_| asking(&world, id)).collect();
-    for caller in callers {
-        assert!(matches!(caller.await.unwrap(), Err(ConnectionError::Store(_))));
-    }
-    assert!(tries(&world) - before - one <= 2 * one, "{} tries", tries(&world) - before - one);
-}
-
-/// The store takes nothing while the token that the provider has replaced would still be good.
-#[tokio::test]
-async fn tokens_that_were_replaced_are_not_handed_out_while_the_store_fails() {
-    let world = world().await;
-    let id = world.connect(acme()).await;
-    world.clock.advance(3400);
-    world.providers.close_gate();
-    let caller = asking(&world, id);
-    world.providers.begun.notified().await;
-    world.store.fail();
-    world.providers.gate.add_permits(1000);
-    assert!(matches!(caller.await.unwrap(), Err(ConnectionError::Store(_))));
-    // By the clock of before, it would do without a refresh.
-    world.clock.set_back(3000);
-    assert!(matches!(world.token(id).await, Err(ConnectionError::Store(_))));
-    world.store.mend();
-    assert_eq!(world.access(id).await, "a0.1");
-    assert_eq!(asked(&world), 1);
 }
 
 /// The token is still good when the refresh begins; the provider may have ended it by then.
@@ -376,45 +337,6 @@ async fn what_an_operator_must_mend_is_tried_rarely() {
     assert_eq!(world.stored(id).await.failures, 0);
 }
 
-/// It is being loaded, or its component is replaced: nobody was asked, so nobody is to be left alone.
-#[tokio::test]
-async fn a_provider_that_is_back_is_asked_at_once() {
-    let world = world().await;
-    let id = ended(&world).await;
-    let infos = std::mem::take(&mut *world.providers.infos.lock().unwrap());
-    let error = world.token(id).await.unwrap_err();
-    let ConnectionError::Provider { kind, retry_after, .. } = error else { panic!("{error:?}") };
-    assert_eq!((kind, retry_after), (FaultKind::Misconfigured, Some(Duration::from_secs(10))));
-    let stored = world.stored(id).await;
-    assert_eq!((stored.failures, stored.retry_at, stored.last_fault), (0, None, None));
-    *world.providers.infos.lock().unwrap() = infos;
-    assert_eq!(world.access(id).await, "a0.1");
-}
-
-#[tokio::test]
-async fn what_the_configuration_may_have_mended_is_tried_again() {
-    let world = world().await;
-    let (id, other) = (ended(&world).await, world.begin(Begin { another: true, ..acme() }).await.unwrap());
-    world.providers.fail("refresh", ProviderFault::Misconfigured("invalid_client".into()));
-    assert!(world.token(id).await.is_err());
-    world.connections.reseal_step(None, false).await.unwrap();
-    assert!(world.stored(id).await.retry_at.is_some(), "nothing was mended");
-    let revision = world.stored(other.connection.id).await.revision;
-    world.connections.reseal_step(None, true).await.unwrap();
-    let stored = world.stored(id).await;
-    assert_eq!(stored.retry_at, None);
-    assert!(stored.due_at.unwrap() <= world.clock.now(), "and the worker need not be asked");
-    assert_eq!(world.stored(other.connection.id).await.revision, revision);
-    assert_eq!(world.access(id).await, "a0.1");
-    // Whoever the provider itself asked to wait, waits.
-    world.clock.advance(3600);
-    world.providers.fail("refresh", busy(Some(900)));
-    assert!(world.token(id).await.is_err());
-    let waits = world.stored(id).await.retry_at;
-    world.connections.reseal_step(None, true).await.unwrap();
-    assert_eq!(world.stored(id).await.retry_at, waits);
-}
-
 #[tokio::test]
 async fn what_somebody_else_writes_meanwhile_is_kept() {
     let world = world().await;
@@ -571,16 +493,4 @@ async fn a_token_that_an_upstream_turns_away_is_replaced_once() {
     assert!(again(secret("a0.1")).await.unwrap().is_err());
     assert_eq!(asked(&world), 2, "not while the provider is left alone");
     assert_eq!(world.stored(id).await.status, Status::Active);
-}
-
-#[tokio::test]
-async fn a_clock_that_was_set_back_keeps_no_dead_token_in_use() {
-    let world = world().await;
-    let ann = identity(world.ann.user);
-    world.clock.advance(3600);
-    world.connect(acme()).await;
-    let rejected = world.connections.inject(&ann, ACME).await.unwrap().access_token;
-    world.clock.set_back(3600);
-    let again = world.connections.inject_again(&ann, ACME, &rejected).await.unwrap();
-    assert_eq!(again.access_token.expose_secret(), "a0.1");
 }

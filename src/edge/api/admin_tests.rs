@@ -3,12 +3,12 @@
 use super::super::body::MAX_BODY;
 use super::super::connections_fake;
 use super::*;
-use crate::ports::ProviderFault;
+use crate::ports::{Control, ProviderFault};
 use crate::service::accounts::Person;
 use crate::service::accounts_world;
 use crate::service::connection_fakes::{ACME, FakeProviders};
 use crate::service::connections::Begin;
-use crate::service::fakes::{FakeClock, FakeControl, FakeEntropy, FakeKeys, FakeSigner, FakeStore, NOW};
+use crate::service::fakes::{FakeClock, FakeEntropy, FakeKeys, FakeSigner, FakeStore, NOW};
 use axum::body::{Body, to_bytes};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -22,6 +22,24 @@ struct Api {
     store: Arc<FakeStore>,
     connections: Connections,
     providers: Arc<FakeProviders>,
+}
+
+/// A gateway that is ready, or not for the reason it is given, and whose configuration is broken
+/// exactly then.
+struct FakeControl(Option<&'static str>);
+
+#[async_trait::async_trait]
+impl Control for FakeControl {
+    async fn reload(&self) -> Result<Vec<String>, Vec<String>> {
+        match self.0 {
+            Some(why) => Err(vec![why.to_owned()]),
+            None => Ok(vec!["1 route".to_owned()]),
+        }
+    }
+
+    fn not_ready_because(&self) -> Vec<&'static str> {
+        self.0.into_iter().collect()
+    }
 }
 
 fn api(not_ready: Option<&'static str>) -> Api {

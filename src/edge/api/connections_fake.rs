@@ -55,7 +55,6 @@ pub(super) fn over(accounts: &Accounts, providers: &Arc<FakeProviders>) -> Conne
         tasks: Arc::clone(&accounts.tasks),
         outbox: Arc::clone(&accounts.outbox),
         due: Arc::new(Notify::new()),
-        reconfigured: Arc::new(Notify::new()),
         run: uuid::Uuid::from_u128(1),
         settings: ArcSwap::from_pointee(settings),
     })

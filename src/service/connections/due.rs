@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use futures::future::FutureExt;
 use futures::stream::{self, StreamExt};
+use tokio::time::Instant;
 
 use super::refresh::Want;
 use super::tell::Told;
@@ -48,14 +49,15 @@ impl Connections {
 
     async fn look_at(&self, connection: Connection) -> Result<(), StoreError> {
         let (user, id) = (connection.user, connection.id);
-        let is_left_alone = self.slow().get(&connection.provider).is_some_and(|until| self.now() < *until);
+        let is_left_alone =
+            self.slow().get(&connection.provider).is_some_and(|until| Instant::now() < *until);
         if connection.status == Status::Active && is_left_alone {
             return self.put_off(connection, LEFT_ALONE).await;
         }
         if connection.status == Status::Active && self.providers.get(&connection.provider).is_none() {
             return self.put_off(connection, NOT_IN_SERVICE).await;
         }
-        let started = tokio::time::Instant::now();
+        let started = Instant::now();
         // One with which nothing can be done must not keep the others from it.
         let why = match AssertUnwindSafe(self.keep_up(&connection)).catch_unwind().await {
             Ok(Err(ConnectionError::Store(error @ StoreError::Unavailable(_)))) => return Err(error),
@@ -63,7 +65,7 @@ impl Connections {
                 Some(error.to_string())
             }
             Ok(Err(ConnectionError::Provider { .. })) if started.elapsed() >= SLOW => {
-                self.slow().insert(connection.provider.clone(), self.now().plus(LEFT_ALONE));
+                self.slow().insert(connection.provider.clone(), Instant::now() + LEFT_ALONE);
                 None
             }
             // Whatever else it is stands in the record.

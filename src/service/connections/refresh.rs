@@ -26,9 +26,6 @@ use crate::domain::upkeep::backoff;
 use crate::ports::{Change, CommitError, Limited, ProviderFault};
 use crate::service::accounts::{About, Client, Person, TRIES};
 
-/// When somebody may ask again for a provider that is not in service: it is being loaded, or replaced.
-const NOT_IN_SERVICE: Duration = Duration::from_secs(10);
-
 /// The pauses between tries to write tokens that just came. What is not written by then is kept in memory, and
 /// written ahead of the next refresh.
 pub(super) const PAUSES: [Duration; 5] = [
@@ -38,6 +35,8 @@ pub(super) const PAUSES: [Duration; 5] = [
     Duration::from_secs(1),
     Duration::from_secs(2),
 ];
+/// When somebody may ask again for a token of a provider that is not in service, as while it is being started.
+const NOT_YET: Duration = Duration::from_secs(5);
 /// A token that was turned away is not replaced when it has come only just now: the next would be, too.
 const JUST_NOW: Duration = Duration::from_secs(30);
 
@@ -116,13 +115,12 @@ impl Connections {
             let before = match this.still_wanted(user, id, &want).await {
                 Ok(Ok(before)) => before,
                 Ok(Err(as_it_is)) => return Ok(as_it_is),
-                Err(error) => {
-                    // Those in line would each wait for the store anew. What else there is depends on who asks.
-                    if matches!(error, ConnectionError::Store(_)) {
-                        turn.ended(Err(error.clone()));
-                    }
+                // Whatever the others want, the store fails for them, too, and each try takes its time.
+                Err(error @ ConnectionError::Store(_)) => {
+                    turn.ended(Err(error.clone()));
                     return Err(error);
                 }
+                Err(error) => return Err(error),
             };
             let outcome = this.ask(before, &want).await;
             turn.ended(outcome.clone());
@@ -138,7 +136,8 @@ impl Connections {
         id: ConnectionId,
         want: &Want,
     ) -> Result<Result<Connection, Connection>, ConnectionError> {
-        let kept = self.unwritten().remove(&id);
+        // It stays there until it is written: who does not wait for a turn looks there, too.
+        let kept = self.unwritten().get(&id).cloned();
         if let Some(kept) = kept {
             match self.write(kept).await {
                 // Another grant has taken its place.
@@ -156,9 +155,7 @@ impl Connections {
             Want::Due => connection.is_to_refresh(now, upkeep),
             Want::Instead(rejected) => {
                 let same = self.open_access(&connection)?.expose_secret() == rejected.expose_secret();
-                // A clock that was set back says nothing.
-                let just_now = |at: UnixTime| at <= now && now < at.plus(JUST_NOW);
-                if same && connection.refreshed_at.is_some_and(just_now) {
+                if same && connection.refreshed_at.is_some_and(|at| at <= now && now < at.plus(JUST_NOW)) {
                     let reason = "an upstream turns an access token away that has just come";
                     return Err(not_now(FaultKind::ProviderError, reason, Some(JUST_NOW)));
                 }
@@ -169,7 +166,7 @@ impl Connections {
             return Ok(Err(connection));
         }
         if !matches!(want, Want::Now)
-            && let Some(at) = connection.retry_at.filter(|at| now < *at)
+            && let Some(at) = connection.waits_until(now)
         {
             return Err(waiting(&connection, now.until(at)));
         }
@@ -205,10 +202,10 @@ impl Connections {
                 return Err(error);
             }
         };
+        // Nobody was asked, so there is nothing to write down: it may be in service in a moment.
         if self.providers.get(&before.provider).is_none() {
-            // Nobody was asked: it may be back the next moment, and nobody is to wait for longer than that.
             let reason = ProviderFault::NotInService(before.provider.clone()).to_string();
-            return Err(not_now(FaultKind::Misconfigured, &reason, Some(NOT_IN_SERVICE)));
+            return Err(not_now(FaultKind::Transient, &reason, Some(NOT_YET)));
         }
         let (started_at, run) = (self.now(), self.run);
         let begin = |connection: &mut Connection| {
@@ -241,6 +238,19 @@ impl Connections {
 
     /// Writes what a refresh brought, and does not give up easily: there is nothing else left of the grant.
     async fn write(&self, new: Unwritten) -> Refreshed {
+        let id = new.base.id;
+        let outcome = self.try_to_write(new).await;
+        match &outcome {
+            Err(error @ ConnectionError::Store(_)) => {
+                tracing::error!(connection = %id, %error, "fresh tokens could not be written; they are kept in memory");
+            }
+            _ => drop(self.unwritten().remove(&id)),
+        }
+        outcome
+    }
+
+    /// From the first try that fails they are among the unwritten.
+    async fn try_to_write(&self, new: Unwritten) -> Refreshed {
         let mut pauses = self.0.waits.pauses.iter();
         loop {
             let renew = |connection: &mut Connection| connection.renew(new.grant.clone(), new.at);
@@ -270,14 +280,10 @@ impl Connections {
                 Err(error @ ConnectionError::Store(_)) => error,
                 Err(error) => return Err(error),
             };
+            self.unwritten().insert(new.base.id, new.clone());
             match pauses.next() {
                 Some(pause) => tokio::time::sleep(*pause).await,
-                None => {
-                    let connection = new.base.id;
-                    tracing::error!(%connection, %error, "fresh tokens could not be written; they are kept in memory");
-                    self.unwritten().insert(connection, new);
-                    return Err(error);
-                }
+                None => return Err(error),
             }
         }
     }

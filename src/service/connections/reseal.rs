@@ -1,14 +1,15 @@
-//! Looking through all connections, in the background and after each reload: what an earlier key has sealed is
-//! sealed anew, and what a changed configuration wants done sooner, or may have mended, becomes due.
+//! Looking through all connections, in the background, each hour and after a reload: what an earlier key has sealed
+//! is sealed anew, what a changed configuration wants done sooner becomes due, and what waits for an operator waits
+//! no longer.
 //!
 //! Once nothing is sealed with a key any more, and a day later, it can go: the errand that ends a grant holds
-//! sealed tokens for an hour, and longer where the store fails or the program stands still.
+//! sealed tokens for an hour.
 
 use std::time::Duration;
 
 use super::{Connections, Resealed};
 use crate::domain::account::UserId;
-use crate::domain::connection::{Connection, ConnectionId, FaultKind};
+use crate::domain::connection::{Connection, ConnectionId};
 use crate::ports::{Change, CommitError, StoreError};
 use crate::service::accounts::TRIES;
 
@@ -27,20 +28,16 @@ enum Done {
 
 impl Connections {
     /// Seals anew what is not sealed with the present key, a page from behind `after`; and makes due what is
-    /// now wanted sooner than it was. `reconfigured`: what failed for the configuration is tried again.
+    /// now wanted sooner than it was.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn reseal_step(
-        &self,
-        after: Option<(UserId, ConnectionId)>,
-        reconfigured: bool,
-    ) -> Result<Resealed, StoreError> {
+    pub async fn reseal_step(&self, after: Option<(UserId, ConnectionId)>) -> Result<Resealed, StoreError> {
         let page = self.store.all_connections(after, STEP).await?;
         let next = page.last().filter(|_| page.len() == STEP).map(|last| (last.user, last.id));
         let mut sum = Resealed { next, renewed: 0, unreadable: 0 };
         for connection in &page {
-            match self.reseal(connection, reconfigured).await? {
+            match self.reseal(connection).await? {
                 Done::Renewed => sum.renewed += 1,
                 Done::NothingToDo => {}
                 Done::Unreadable => sum.unreadable += 1,
@@ -49,18 +46,11 @@ impl Connections {
         Ok(sum)
     }
 
-    async fn reseal(&self, connection: &Connection, reconfigured: bool) -> Result<Done, StoreError> {
-        let prepare = |connection: &mut Connection| {
-            let fault = connection.last_fault.as_ref().map(|fault| fault.kind);
-            // It waits for the operator, who may have been there.
-            if reconfigured && fault == Some(FaultKind::Misconfigured) {
-                connection.retry_at = None;
-            }
-            self.schedule(connection);
-        };
+    async fn reseal(&self, connection: &Connection) -> Result<Done, StoreError> {
         let mut wanted = connection.clone();
-        prepare(&mut wanted);
-        let sooner = wanted.retry_at != connection.retry_at
+        let held = wanted.end_wait_for_operator(self.now());
+        self.schedule(&mut wanted);
+        let sooner = held
             || match (wanted.due_at, connection.due_at) {
                 (Some(wanted), Some(due)) => wanted.plus(SOONER) < due,
                 (wanted, due) => wanted.is_some() && due.is_none(),
@@ -92,7 +82,8 @@ impl Connections {
                 }
             }
             if sooner {
-                prepare(&mut current);
+                current.end_wait_for_operator(self.now());
+                self.schedule(&mut current);
             }
             match self.store.commit(vec![Change::UpdateConnection(current)]).await {
                 Ok(_) => {

@@ -108,7 +108,7 @@ impl Connections {
     /// with the one there is, as long as it is good at all.
     async fn good(&self, connection: Connection) -> Result<Connection, ConnectionError> {
         standing(&connection)?;
-        // The provider has replaced it, and the store did not take the new one yet.
+        // The provider has replaced it, and has perhaps ended it with that.
         if self.unwritten().contains_key(&connection.id) {
             return self.refresh(connection.user, connection.id, Want::Fresh).await;
         }
@@ -117,7 +117,7 @@ impl Connections {
             return Ok(connection);
         }
         let is_good = connection.is_fresh(now, Duration::ZERO);
-        if let Some(at) = connection.retry_at.filter(|at| now < *at) {
+        if let Some(at) = connection.waits_until(now) {
             return if is_good { Ok(connection) } else { Err(waiting(&connection, now.until(at))) };
         }
         let refreshing = self.refresh(connection.user, connection.id, Want::Fresh);
@@ -125,12 +125,13 @@ impl Connections {
             return refreshing.await;
         }
         match tokio::time::timeout(self.0.waits.patience, refreshing).await {
-            Ok(Err(ConnectionError::Provider { .. } | ConnectionError::Vault(_))) => {}
-            // Unless the provider has replaced it meanwhile.
-            Ok(Err(ConnectionError::Store(_))) | Err(_) if !self.unwritten().contains_key(&connection.id) => {
-            }
+            Ok(Err(ConnectionError::Provider { .. } | ConnectionError::Vault(_))) | Err(_) => {}
+            // Nobody was asked.
+            Ok(Err(ConnectionError::Store(_))) if !self.unwritten().contains_key(&connection.id) => {}
             Ok(outcome) => return outcome,
-            Err(_) => return self.refresh(connection.user, connection.id, Want::Fresh).await,
+        }
+        if self.unwritten().contains_key(&connection.id) {
+            return self.refresh(connection.user, connection.id, Want::Fresh).await;
         }
         // It took its time, and an end waits for nobody.
         let connection = self.find(connection.user, connection.id).await?;

@@ -55,17 +55,15 @@ impl Connections {
 
     async fn keep_sealed(&self, closing: &CancellationToken) {
         let mut ticks = tokio::time::interval(RESEAL);
-        // The configuration may be another than it was before the start.
-        let mut reconfigured = true;
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
-                () = self.reconfigured.notified() => reconfigured = true,
+                () = self.0.changed.notified() => {}
                 () = closing.cancelled() => return,
             }
             let (mut after, mut renewed, mut unreadable) = (None, 0, 0);
             loop {
-                match self.reseal_step(after, reconfigured).await {
+                match self.reseal_step(after).await {
                     Ok(step) => {
                         renewed += step.renewed;
                         unreadable += step.unreadable;
@@ -86,7 +84,6 @@ impl Connections {
                     return;
                 }
             }
-            reconfigured = false;
             if renewed > 0 || unreadable > 0 {
                 tracing::info!(renewed, unreadable, "tokens were sealed with the present key");
             }
