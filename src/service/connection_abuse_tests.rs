@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures::FutureExt;
 use secrecy::ExposeSecret;
 use uuid::Uuid;
 
@@ -326,4 +327,15 @@ async fn a_connection_of_another_is_one_that_is_not_there() {
         let refused = world.connections.begin(&client(), bob, begin).await;
         assert!(matches!(refused, Err(ConnectionError::NotFound)), "{refused:?}");
     }
+}
+
+#[tokio::test]
+async fn no_connection_is_begun_for_an_account_that_goes_meanwhile() {
+    let world = world().await;
+    let (store, ann) = (world.store.clone(), world.ann.user);
+    *world.providers.meanwhile.lock().unwrap() = Some(Box::new(move || {
+        store.commit(vec![Change::DeleteUser(ann)]).now_or_never().unwrap().unwrap();
+    }));
+    assert!(matches!(world.begin(acme()).await, Err(ConnectionError::NoAccount)));
+    assert!(world.store.connections(ann).await.unwrap().is_empty());
 }

@@ -46,6 +46,8 @@ pub(crate) struct FakeProviders {
     pub(crate) states: Mutex<Vec<String>>,
     /// One permit lets one refresh or exchange go on.
     pub(crate) gate: Semaphore,
+    /// What somebody else does while the next authorization is made up.
+    pub(crate) meanwhile: Mutex<Option<Box<dyn FnOnce() + Send>>>,
     /// Rung at the beginning of each of them.
     pub(crate) begun: Notify,
     pub(crate) refreshes: AtomicUsize,
@@ -83,6 +85,7 @@ impl FakeProviders {
             pkce: Mutex::default(),
             states: Mutex::default(),
             gate: Semaphore::new(0),
+            meanwhile: Mutex::default(),
             begun: Notify::new(),
             refreshes: AtomicUsize::default(),
             silent: Mutex::default(),
@@ -173,6 +176,9 @@ impl Providers for FakeProviders {
         pkce: &Pkce,
     ) -> Result<Authorization, ProviderFault> {
         self.enter("authorize", call).await?;
+        if let Some(meanwhile) = self.meanwhile.lock().unwrap().take() {
+            meanwhile();
+        }
         self.states.lock().unwrap().push(state.expose_secret().to_owned());
         self.pkce.lock().unwrap().push((pkce.challenge.clone(), pkce.verifier.expose_secret().to_owned()));
         if self.unattended.load(Ordering::Relaxed) {

@@ -79,6 +79,11 @@ impl Connections {
                 Err(error) => return Err(error.into()),
             }
             connection.revision += u64::from(!is_new);
+            // Deleted while its plugin was asked, and with it what it had: nobody would ever remove this one.
+            if is_new && self.store.user(user).await?.is_none() {
+                self.store.commit(vec![Change::RemoveConnection(user, connection.id)]).await?;
+                return Err(ConnectionError::NoAccount);
+            }
             self.due.notify_one();
             if let Some(url) = attended {
                 return Ok(Begun { connection, authorization_url: Some(url), browser: Some(browser) });
