@@ -188,16 +188,14 @@ async fn a_provider_that_takes_long_to_load_keeps_no_request_waiting() {
             exchange(address, request).await
         }
     };
-    let early = tokio::time::timeout(PATIENCE, ask(admin, "/readyz")).await.unwrap();
-    assert!(
-        status(&early) == 503 && early.contains("the components of providers are not loaded yet"),
-        "{early}"
-    );
-    // Accepted once it is served.
+    let waits = |answer: &str| {
+        let because = "the components of providers are not loaded yet";
+        assert!(status(answer) == 503 && answer.contains(because), "{answer}");
+    };
+    waits(&tokio::time::timeout(PATIENCE, ask(admin, "/readyz")).await.unwrap());
+    // Accepted once it is served, and still not ready.
     assert_eq!(status(&ask(listen, "/").await), 200);
-    let meanwhile = ask(admin, "/readyz").await;
-    let only = r#""because":["the components of providers are not loaded yet"]"#;
-    assert!(meanwhile.contains(only), "{meanwhile}");
+    waits(&ask(admin, "/readyz").await);
     let running = starting.await.unwrap().unwrap();
     assert!(
         running.notices.iter().any(|notice| notice.contains("the provider slow: ")),

@@ -40,11 +40,10 @@ const KEPT_TABLE: usize = 16 << 10;
 const WASM_STACK: usize = 512 << 10;
 const STACK: usize = 1 << 20;
 
-/// Added to the nice value of the threads that run components: beside a thread that proxies without a pause
-/// they get 1.5 % of a core (`sched_prio_to_weight` in Linux's kernel/sched/core.c).
-const CALL_NICE: i32 = 19;
-/// The same for compiling, which is a thousand times as much work as a call: 9.7 % of a core.
-const COMPILER_NICE: i32 = 10;
+/// Added to the nice value of the threads that compile and run components: beside a thread that proxies without a
+/// pause they get 1.5 % of a core (`sched_prio_to_weight` in Linux's kernel/sched/core.c).
+#[cfg(target_os = "linux")]
+const NICE: i32 = 19;
 
 /// Compiles components and runs them.
 pub(super) struct Machine {
@@ -75,7 +74,7 @@ impl Machine {
         let runtime = Builder::new_multi_thread()
             .worker_threads(threads)
             .thread_name("plugins")
-            .on_thread_start(|| lower_priority(CALL_NICE))
+            .on_thread_start(lower_priority)
             // What arrives gets its turn after each slice of those who compute, not after dozens of them.
             .event_interval(1)
             .global_queue_interval(1)
@@ -113,7 +112,7 @@ impl Machine {
         let (done, ended) = tokio::sync::oneshot::channel();
         let compiling = move || {
             // What it starts itself inherits it.
-            lower_priority(COMPILER_NICE);
+            lower_priority();
             // Nobody may be waiting for it any more.
             let _ = done.send(work());
         };
@@ -239,7 +238,7 @@ impl Ticker {
         let ticker = Arc::new(Ticker { state: Mutex::default(), changed: Condvar::new() });
         let running = Arc::clone(&ticker);
         let ticking = move || {
-            lower_priority(CALL_NICE);
+            lower_priority();
             running.run(&engine);
         };
         std::thread::Builder::new()
@@ -293,15 +292,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Adds to the nice value of this thread. On Linux that is a thread's own, as is what it starts with: that
 /// of who started it.
 #[cfg(target_os = "linux")]
-fn lower_priority(nice: i32) {
-    if let Err(error) = rustix::process::nice(nice) {
+fn lower_priority() {
+    if let Err(error) = rustix::process::nice(NICE) {
         tracing::warn!(%error, "the threads that run plugins run at normal priority");
     }
 }
 
 /// Elsewhere the nice value is the whole process's: better left alone.
 #[cfg(not(target_os = "linux"))]
-fn lower_priority(_: i32) {}
+fn lower_priority() {}
 
 #[cfg(test)]
 mod tests {

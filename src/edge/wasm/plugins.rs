@@ -31,9 +31,9 @@ use crate::ports::{
 
 /// How often component files are looked at.
 const LOOK: Duration = Duration::from_secs(2);
-/// How long a provider waits for its component to be compiled. The largest that toolchains make take seconds;
-/// a function of a few megabytes can take the compiler minutes, and others would wait for it to start.
-const COMPILATION: Duration = Duration::from_secs(60);
+/// How long a provider waits for its component to be compiled. The largest that toolchains make take seconds, and
+/// minutes beside a proxy without a pause; a function of a few megabytes can take the compiler hours.
+const COMPILATION: Duration = Duration::from_secs(300);
 
 /// Makes the door of a provider.
 pub type Doors = Box<dyn Fn(&config::Provider) -> Result<Arc<dyn Door>, String> + Send + Sync>;
@@ -449,7 +449,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn nobody_waits_for_a_compiler_for_ever() {
         let why = in_time(std::future::pending::<Result<(), String>>()).await.unwrap_err();
-        assert!(why.contains("longer than 1m to compile"), "{why}");
+        assert!(why.contains("longer than 5m to compile"), "{why}");
         assert_eq!(in_time(async { Ok(7) }).await, Ok(7));
     }
 }
