@@ -219,7 +219,10 @@ async fn ten_thousand_traps_leave_nothing_behind() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_log_takes_so_many_lines_of_a_call_and_no_control_characters() {
-    let host = Host::start(&[mode("log"), mode("stderr")]).await;
+    let mut providers = [mode("log"), mode("stderr")];
+    // A hundred thousand lines, beside whatever else the machine does.
+    providers.iter_mut().for_each(|provider| provider.limits.deadline = Duration::from_secs(300));
+    let host = Host::start(&providers).await;
     for name in ["log", "stderr"] {
         host.refresh(name).await.unwrap();
         let lines: Vec<_> =
@@ -234,6 +237,8 @@ async fn the_log_takes_so_many_lines_of_a_call_and_no_control_characters() {
 async fn what_a_plugin_logs_holds_no_token_of_its_call() {
     let (mut written, mut printed) = (mode("log"), mode("stderr"));
     (written.name, printed.name) = ("written".to_owned(), "printed".to_owned());
+    written.limits.deadline = Duration::from_secs(300);
+    printed.limits.deadline = Duration::from_secs(300);
     let host = Host::start(&[written, printed]).await;
     // As if it told them: they are what it writes in any case.
     for (name, token) in [("written", "looks like another"), ("printed", "on standard error")] {

@@ -31,7 +31,7 @@ const HANDLES: usize = 4096;
 
 /// How long after its deadline a call ends whose threads do not come to ending it: they get what others
 /// leave.
-const STARVED: Duration = Duration::from_secs(1);
+const STARVED: Duration = Duration::from_secs(5);
 
 /// The call that takes no part in connections, and how long it may take at most.
 pub(super) const DESCRIBE: &str = "describe";
@@ -54,7 +54,7 @@ pub(super) struct Callee<'a> {
 
 /// Calls a component as `ask` does, and reads its answer as `read` does, which may take as long as the answer is:
 /// there, and not on a thread that serves. Ends within the provider's deadline, on a machine that is too busy for
-/// plugins a second later; dropped, it ends at once.
+/// plugins seconds later; dropped, it ends at once.
 ///
 /// # Errors
 /// [`ProviderFault::Transient`] when there was no place or no time, or the provider kept silent,
