@@ -271,8 +271,8 @@ fn a_new_plugin_says_what_to_do_next_and_overwrites_nothing() {
     assert!(said(&nothing).contains("`palisade plugin new NAME` begins one"), "{}", said(&nothing));
 }
 
-#[test]
-fn a_configured_provider_is_called_by_its_name() {
+/// A folder with the configuration of one provider, `acme`.
+fn configured() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("id"), "client-1").unwrap();
     let config = r#"
@@ -288,6 +288,12 @@ authorize_url = "https://id.example/authorize"
 token_url = "https://id.example/token"
 "#;
     fs::write(folder.path().join("config.toml"), config).unwrap();
+    folder
+}
+
+#[test]
+fn a_configured_provider_is_called_by_its_name() {
+    let folder = configured();
     let described = said(&plugin(&["call", "acme", "describe"], folder.path()));
     assert!(described.contains("can_refresh        true"), "{described}");
     let visit = said(&plugin(&["call", "acme", "authorize", "--record", "exchanges/a.toml"], folder.path()));
@@ -507,18 +513,7 @@ settings = {{ authorize_url = "http://localhost:{port}/a", token_url = "http://l
 
 #[test]
 fn an_input_that_is_no_input_is_not_repeated() {
-    let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("id"), "client-1").unwrap();
-    let config = r#"
-public_url = "http://localhost:8080"
-[[providers]]
-name = "acme"
-component = "builtin:oauth2"
-client_id = "file:id"
-allowed_hosts = ["id.example"]
-settings = { authorize_url = "https://id.example/a", token_url = "https://id.example/t" }
-"#;
-    fs::write(folder.path().join("config.toml"), config).unwrap();
+    let folder = configured();
     for (input, why) in [
         ("tokens = \"s3cret\"", "invalid type: string, expected a table"),
         ("[tokens]\naccess_token = 5533001", "invalid type: integer, expected a string"),

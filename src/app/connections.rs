@@ -89,12 +89,9 @@ pub(crate) async fn try_providers(config: &Config) -> Result<Vec<(&config::Provi
     let metrics = Metrics::new(env!("CARGO_PKG_VERSION")).map_err(|error| error.to_string())?;
     let wiring = wiring(config, Arc::new(SystemClock), Arc::new(metrics), None);
     let plugins = Plugins::start(&config.providers, wiring).await?;
-    let mut standings = plugins.standings();
-    let mut standing = |provider: &config::Provider| {
-        let place = standings.iter().position(|standing| standing.provider == provider.name)?;
-        Some(standings.swap_remove(place))
-    };
-    Ok(config.providers.iter().filter_map(|provider| Some((provider, standing(provider)?))).collect())
+    let standings = plugins.standings();
+    let of = |name: &str| standings.iter().find(|standing| standing.provider == name).cloned();
+    Ok(config.providers.iter().filter_map(|provider| Some((provider, of(&provider.name)?))).collect())
 }
 
 /// What the plugin host works with.

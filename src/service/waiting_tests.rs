@@ -9,6 +9,7 @@ use super::connections::ConnectionError;
 use super::connections_world::{acme, identity, world};
 use super::refresh_tests::{asking, busy, ended};
 use crate::domain::connection::FaultKind;
+use crate::domain::mail::Letter;
 use crate::ports::{Clock, ProviderFault};
 use secrecy::ExposeSecret;
 
@@ -109,4 +110,15 @@ async fn a_clock_that_is_set_back_keeps_no_dead_token_alive() {
     assert!(world.token(id).await.is_err());
     world.clock.set_back(3600);
     assert!(world.stored(id).await.waits_until(world.clock.now()).is_none());
+}
+
+/// What a user is to know does not wait for the provider.
+#[tokio::test]
+async fn the_end_of_a_grant_is_warned_of_though_its_provider_is_out_of_service() {
+    let world = world().await;
+    *world.providers.life.lock().unwrap() = (Some(3600), Some(7 * 24 * 3600));
+    world.connect(acme()).await;
+    world.providers.infos.lock().unwrap().clear();
+    world.live(5 * 24 * 3600 + 600).await;
+    assert_eq!(world.letters().await, [Letter::GrantEnding]);
 }

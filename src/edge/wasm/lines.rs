@@ -150,8 +150,8 @@ pub(super) fn without(text: &str, secrets: &[SecretString]) -> Zeroizing<String>
         if text.contains(secret) {
             text = Zeroizing::new(text.replace(secret, HIDDEN));
         }
-        let begun = (SECRET..secret.len()).rev().filter(|length| secret.is_char_boundary(*length));
-        if let Some(length) = begun.into_iter().find(|length| text.ends_with(&secret[..*length])) {
+        let mut begun = (SECRET..secret.len()).rev().filter(|length| secret.is_char_boundary(*length));
+        if let Some(length) = begun.find(|length| text.ends_with(&secret[..*length])) {
             let kept = text.len() - length;
             text.truncate(kept);
             text.push_str(HIDDEN);

@@ -23,11 +23,11 @@ const BATCH: usize = 64;
 const AT_ONCE: usize = 8;
 /// When one is looked at again that is due and with which nothing could be done.
 const PUT_OFF: Duration = Duration::from_secs(60);
+/// The same while its provider is not in service.
+const NOT_IN_SERVICE: Duration = Duration::from_secs(300);
 /// A provider that failed after so long is a slow one, and how long the worker then leaves it alone.
 const SLOW: Duration = Duration::from_secs(5);
 const LEFT_ALONE: Duration = Duration::from_secs(60);
-/// How long the worker leaves a connection alone whose provider is not in service.
-const NOT_IN_SERVICE: Duration = Duration::from_secs(300);
 
 impl Connections {
     /// Looks at the connections whose time has come, or the first of them when there are many. Returns
@@ -51,11 +51,8 @@ impl Connections {
         let (user, id) = (connection.user, connection.id);
         let is_left_alone =
             self.slow().get(&connection.provider).is_some_and(|until| Instant::now() < *until);
-        if connection.status == Status::Active && is_left_alone {
-            return self.put_off(connection, LEFT_ALONE).await;
-        }
-        if connection.status == Status::Active && self.providers.get(&connection.provider).is_none() {
-            return self.put_off(connection, NOT_IN_SERVICE).await;
+        if is_left_alone && connection.status == Status::Active {
+            return self.put_off(connection).await;
         }
         let started = Instant::now();
         // One with which nothing can be done must not keep the others from it.
@@ -82,15 +79,16 @@ impl Connections {
         }
         self.schedule(&mut now_is);
         if now_is.due_at.is_some_and(|at| at <= now) {
-            now_is.due_at = Some(now.plus(PUT_OFF));
+            let in_service = self.providers.get(&now_is.provider).is_some();
+            now_is.due_at = Some(now.plus(if in_service { PUT_OFF } else { NOT_IN_SERVICE }));
         }
         settled(self.store.commit(vec![Change::UpdateConnection(now_is)]).await.map(drop))
     }
 
     /// Not all of them at the same moment again.
-    async fn put_off(&self, mut connection: Connection, wait: Duration) -> Result<(), StoreError> {
+    async fn put_off(&self, mut connection: Connection) -> Result<(), StoreError> {
         let extra = PUT_OFF.mul_f64(f64::from(self.chance()) / f64::from(u16::MAX));
-        connection.due_at = Some(self.now().plus(wait + extra));
+        connection.due_at = Some(self.now().plus(LEFT_ALONE + extra));
         settled(self.store.commit(vec![Change::UpdateConnection(connection)]).await.map(drop))
     }
 
