@@ -123,7 +123,7 @@ struct Parts {
 
 impl Parts {
     /// What a configuration puts in force.
-    async fn live(&self, config: &Config, issuers: &Arc<Issuers>) -> Result<proxy::service::Live, String> {
+    async fn live(&self, config: &Config, issuers: &Arc<Issuers>) -> Result<proxy::gateway::Live, String> {
         let meter: Arc<dyn Meter> = Arc::clone(&self.meters) as Arc<dyn Meter>;
         let verifier =
             TokenVerifier::new(&config.tokens, Arc::new(self.ring.clone()), Arc::clone(issuers), meter);
@@ -145,7 +145,7 @@ impl Parts {
         }
         let carriers = config.routes.iter().map(|route| &route.policy.policy.carriers);
         let set = forwards.iter().zip(carriers);
-        Ok(proxy::service::Live {
+        Ok(proxy::gateway::Live {
             admission: Admission {
                 routes: Table::new(config.routes.iter().map(|route| route.policy.clone()).collect()),
                 authenticator: Authenticator {
@@ -303,7 +303,7 @@ pub async fn start(config: Config, options: Options) -> Result<Running, String> 
     let docs_url = format!("{}{}/docs", config.public_url, config.server.prefix);
     let published = NativeState { issuer, public_url: config.public_url.clone(), docs_url, keys };
     let native = api::native_router(published).merge(api::auth_router(auth));
-    let engine = proxy::engine(proxy::service::Gateway {
+    let engine = proxy::engine(proxy::gateway::Gateway {
         live: Arc::clone(&live),
         native,
         native_prefix: config.server.prefix.clone(),
@@ -375,7 +375,7 @@ fn spawn(work: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
 /// What is read when somebody scrapes. Holds no strong reference to what holds the metrics.
 fn probe(
     parts: &Arc<Parts>,
-    live: &Arc<ArcSwap<proxy::service::Live>>,
+    live: &Arc<ArcSwap<proxy::gateway::Live>>,
     streams: &Arc<proxy::exchange::Streams>,
 ) -> Probe {
     let (live, streams) = (Arc::clone(live), Arc::clone(streams));

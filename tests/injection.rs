@@ -21,7 +21,7 @@ use palisade::domain::verdict::TokenFault;
 use palisade::edge::clock::SystemClock;
 use palisade::edge::proxy;
 use palisade::edge::proxy::forward::{Reserved, Told};
-use palisade::edge::proxy::service::Live;
+use palisade::edge::proxy::gateway::Live;
 use palisade::edge::proxy::upstream::Cluster;
 use palisade::ports::{
     AccessGrant, Ended, InjectFault, Injector, Meter, Revocations, SignError, Signed, Signer, Verified,
@@ -202,7 +202,7 @@ async fn world(upstream: SocketAddr, keys: &str) -> World {
     };
     let injector = Arc::new(FakeInjector::default());
     let meter = Arc::new(FakeMeter::default());
-    let engine = proxy::engine(proxy::service::Gateway {
+    let engine = proxy::engine(proxy::gateway::Gateway {
         live: Arc::new(ArcSwap::from_pointee(live)),
         native: axum::Router::new(),
         native_prefix: "/auth".to_owned(),

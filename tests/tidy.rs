@@ -9,7 +9,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("pingora", &["edge/proxy"]),
     ("rustls", &["edge/proxy"]),
     ("tokio_rustls", &["edge/proxy"]),
-    ("axum", &["edge/api", "edge/proxy/bridge.rs", "edge/proxy/service.rs", "edge/demo", "app"]),
+    ("axum", &["edge/api", "edge/proxy/bridge.rs", "edge/proxy/gateway.rs", "edge/demo", "app"]),
     ("tower", &["edge/api", "edge/proxy/bridge.rs"]),
     ("tower_http", &["edge/api"]),
     ("utoipa", &["edge/api"]),

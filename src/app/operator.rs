@@ -15,7 +15,7 @@ use crate::ports::{Control, Revocations};
 /// The operator's handle.
 pub(super) struct Operator {
     pub(super) parts: Arc<Parts>,
-    pub(super) live: Arc<ArcSwap<proxy::service::Live>>,
+    pub(super) live: Arc<ArcSwap<proxy::gateway::Live>>,
     pub(super) grants: connections::Handle,
     pub(super) config: ArcSwap<Config>,
     /// Held while a configuration is being put in force.

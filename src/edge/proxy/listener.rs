@@ -18,9 +18,9 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::task::TaskTracker;
 
 use super::exchange::{CURRENT, Exchange};
+use super::gateway::Gateway;
 use super::head::{self, Head};
 use super::outbound;
-use super::service::Gateway;
 use super::socket::{Socket, Wire};
 use super::tls;
 use crate::domain::answer::answer;

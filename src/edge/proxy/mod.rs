@@ -1,8 +1,10 @@
 //! The proxy: client connections in, admitted requests out. Only this room imports pingora.
 
 pub mod bridge;
+pub mod context;
 pub mod exchange;
 pub mod forward;
+pub mod gateway;
 pub mod head;
 pub mod hop;
 pub mod inbound;
@@ -22,7 +24,7 @@ use pingora::proxy::HttpProxy;
 use pingora::server::configuration::ServerConf;
 
 /// The engine with our hooks in it.
-pub type Engine = HttpProxy<service::Gateway>;
+pub type Engine = HttpProxy<gateway::Gateway>;
 
 /// The engine's own bound on attempts for one request. Routes are bounded by their `retries`, which the
 /// hooks count; a pooled connection that turns out closed may be replaced beyond that.
@@ -32,7 +34,7 @@ const POOL_SIZE: usize = 1024;
 
 /// Puts `gateway` into an engine.
 #[must_use]
-pub fn engine(gateway: service::Gateway) -> Arc<Engine> {
+pub fn engine(gateway: gateway::Gateway) -> Arc<Engine> {
     let conf = ServerConf {
         max_retries: MAX_ATTEMPTS,
         upstream_keepalive_pool_size: POOL_SIZE,

@@ -4,13 +4,9 @@
 //! No hook decides policy. `upstream_peer` connects to nothing without a [`Permit`], which only
 //! `service::admit` makes: a hook that is skipped ends in a refusal.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Instant;
 
-use arc_swap::ArcSwap;
 use async_trait::async_trait;
-use axum::Router;
 use bytes::Bytes;
 use http::header;
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -18,219 +14,25 @@ use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 
-use super::exchange::{CURRENT, Exchange, Streams, Watched, is_event_stream};
-use super::forward::{self, Origin, Reserved, Told};
-use super::inbound::{self, Fields};
-use super::inject::{self, After, Injected, Source};
-use super::upstream::Cluster;
-use super::{bridge, hop, outbound, upgrade};
-use crate::domain::answer::{Answer, answer};
+use super::context::Context;
+use super::exchange::is_event_stream;
+use super::forward::{self, Origin};
+use super::gateway::Gateway;
+use super::inject::{self, After};
+use super::{hop, inbound, outbound, upgrade};
+use crate::domain::answer::answer;
 use crate::domain::credential::Carrier;
 use crate::domain::problem::Problem;
 use crate::domain::request::Path;
-use crate::domain::route::Route;
-use crate::domain::verdict::Refusal;
-use crate::ports::{Clock, Ended, Injector, Meter, Signer};
-use crate::service::admit::{Admission, Permit};
-
-/// What a reload replaces as a whole: the policy, the upstreams, and what is forwarded to them.
-/// `clusters` and `told` are indexed by [`crate::domain::route::Route::index`].
-pub struct Live {
-    pub admission: Admission,
-    pub clusters: Vec<Cluster>,
-    pub told: Vec<Told>,
-    pub reserved: Reserved,
-    pub trusted_proxies: Vec<ipnet::IpNet>,
-}
-
-/// The gateway as the engine calls it.
-pub struct Gateway {
-    pub live: Arc<ArcSwap<Live>>,
-    /// The endpoints that we answer ourselves.
-    pub native: Router,
-    /// The path below which they are, without a trailing slash.
-    pub native_prefix: String,
-    pub streams: Arc<Streams>,
-    pub signer: Arc<dyn Signer>,
-    /// Where the tokens come from that routes with `inject` send upstream.
-    pub injector: Arc<dyn Injector>,
-    /// The path at which connections to providers are begun.
-    pub connect_at: String,
-    pub clock: Arc<dyn Clock>,
-    pub meter: Arc<dyn Meter>,
-}
-
-/// One request on its way.
-pub struct Context {
-    started: Instant,
-    request_id: String,
-    exchange: Option<Arc<Exchange>>,
-    live: Option<Arc<Live>>,
-    permit: Option<Permit>,
-    /// The provider's token that goes upstream, on a route with `inject`.
-    injected: Option<Injected>,
-    /// Why there will be no good one after all.
-    lost: Option<Refusal>,
-    /// The route that took or refused the request.
-    route: Option<Arc<Route>>,
-    /// The path in normal form, and the host as it was matched.
-    path: String,
-    host: String,
-    websocket: bool,
-    client: IpAddr,
-    tried: Vec<SocketAddr>,
-    body_received: u64,
-    decision: &'static str,
-    native_status: Option<u16>,
-    authority: Arc<str>,
-    watched: Option<Watched>,
-}
-
-impl Context {
-    fn peer(&self) -> IpAddr {
-        self.exchange.as_ref().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |exchange| exchange.peer.ip())
-    }
-
-    fn permitted(&self) -> Result<(&Permit, &Live)> {
-        match (&self.permit, &self.live) {
-            (Some(permit), Some(live)) => Ok((permit, live)),
-            // The invariant of this file: nothing is forwarded that was not admitted.
-            _ => Error::e_explain(ErrorType::HTTPStatus(500), "a request without a permit"),
-        }
-    }
-
-    fn told(&self) -> Result<(&Permit, &Live, &Told)> {
-        let (permit, live) = self.permitted()?;
-        match live.told.get(permit.route().index) {
-            Some(told) => Ok((permit, live, told)),
-            None => Error::e_explain(ErrorType::HTTPStatus(500), "a route without forwarding rules"),
-        }
-    }
-
-    fn cluster(&self) -> Result<(&Permit, &Live, &Cluster)> {
-        let (permit, live) = self.permitted()?;
-        match live.clusters.get(permit.route().index) {
-            Some(cluster) => Ok((permit, live, cluster)),
-            None => Error::e_explain(ErrorType::HTTPStatus(500), "a route without upstreams"),
-        }
-    }
-}
-
-impl Gateway {
-    fn is_native(&self, path: &str) -> bool {
-        let below = path.strip_prefix(&*self.native_prefix);
-        below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-            || matches!(path, "/.well-known/jwks.json" | "/.well-known/oauth-authorization-server")
-    }
-
-    async fn refuse(&self, session: &mut Session, context: &Context, answer: &Answer) -> Result<bool> {
-        outbound::send(session, answer, &context.request_id).await?;
-        Ok(true)
-    }
-
-    /// Reads, matches and decides. True when the request was answered here.
-    async fn admit(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
-        let live = self.live.load_full();
-        let decided = {
-            let fields = Fields(&session.req_header().headers);
-            match inbound::view(session.req_header(), &fields) {
-                Err(malformed) => Err((Refusal::Malformed(malformed), None)),
-                Ok(request) => {
-                    context.path = request.path.as_str().to_owned();
-                    context.host = request.host.to_string();
-                    context.websocket = request.websocket;
-                    if self.is_native(&context.path) {
-                        Ok(None)
-                    } else {
-                        live.admission.admit(&request).await.map(Some)
-                    }
-                }
-            }
-        };
-        context.client = inbound::client_address(context.peer(), session.req_header(), &live.trusted_proxies);
-        context.live = Some(live);
-        match decided {
-            Err((refusal, route)) => {
-                context.route = route;
-                context.decision = refusal.code();
-                self.refuse(session, context, &answer(&refusal)).await
-            }
-            Ok(None) => {
-                context.decision = "native";
-                let (path, client) = (context.path.clone(), context.client);
-                let served =
-                    bridge::serve(session, self.native.clone(), &path, client, &context.request_id).await?;
-                context.native_status = Some(served);
-                Ok(true)
-            }
-            Ok(Some(permit)) => {
-                context.decision = "allowed";
-                context.route = Some(Arc::clone(permit.route()));
-                context.permit = Some(permit);
-                let limit = context.cluster()?.2.settings.max_body;
-                if limit
-                    .zip(inbound::declared_length(session.req_header()))
-                    .is_some_and(|(most, sent)| sent > most)
-                {
-                    context.decision = "body_too_large";
-                    context.permit = None;
-                    return self.refuse(session, context, &outbound::too_large()).await;
-                }
-                match self.inject(context).await? {
-                    None => Ok(false),
-                    Some(refusal) => {
-                        context.decision = refusal.code();
-                        context.permit = None;
-                        self.refuse(session, context, &answer(&refusal)).await
-                    }
-                }
-            }
-        }
-    }
-
-    fn source<'a>(&'a self, request_id: &'a str) -> Source<'a> {
-        Source { injector: &*self.injector, begin_at: &self.connect_at, request_id }
-    }
-
-    /// Gets the provider's token, where the route sends one. `Some`: why there is none.
-    async fn inject(&self, context: &mut Context) -> Result<Option<Refusal>> {
-        let (permit, _, told) = context.told()?;
-        let Some(provider) = &told.inject else { return Ok(None) };
-        match self.source(&context.request_id).obtain(permit, provider).await {
-            Ok(injected) => {
-                context.injected = Some(injected);
-                Ok(None)
-            }
-            Err(refusal) => Ok(Some(refusal)),
-        }
-    }
-}
+use crate::ports::Ended;
+use crate::service::admit::Permit;
 
 #[async_trait]
 impl ProxyHttp for Gateway {
     type CTX = Context;
 
     fn new_ctx(&self) -> Context {
-        Context {
-            started: Instant::now(),
-            request_id: uuid::Uuid::now_v7().simple().to_string(),
-            exchange: CURRENT.try_with(Arc::clone).ok(),
-            live: None,
-            permit: None,
-            injected: None,
-            lost: None,
-            route: None,
-            path: String::new(),
-            host: String::new(),
-            websocket: false,
-            client: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-            tried: Vec::new(),
-            body_received: 0,
-            decision: "failed",
-            native_status: None,
-            authority: Arc::from(""),
-            watched: None,
-        }
+        Context::new()
     }
 
     async fn request_filter(&self, session: &mut Session, context: &mut Context) -> Result<bool> {

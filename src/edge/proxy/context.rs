@@ -1,0 +1,98 @@
+//! What is known of one request while the engine carries it from hook to hook.
+//!
+//! Nothing here decides. The accessors refuse where an earlier hook was skipped.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Instant;
+
+use pingora::{Error, ErrorType, Result};
+
+use super::exchange::{CURRENT, Exchange, Watched};
+use super::forward::Told;
+use super::gateway::Live;
+use super::inject::Injected;
+use super::upstream::Cluster;
+use crate::domain::route::Route;
+use crate::domain::verdict::Refusal;
+use crate::service::admit::Permit;
+
+/// One request on its way.
+pub struct Context {
+    pub(super) started: Instant,
+    pub(super) request_id: String,
+    pub(super) exchange: Option<Arc<Exchange>>,
+    pub(super) live: Option<Arc<Live>>,
+    pub(super) permit: Option<Permit>,
+    /// The provider's token that goes upstream, on a route with `inject`.
+    pub(super) injected: Option<Injected>,
+    /// Why there will be no good one after all.
+    pub(super) lost: Option<Refusal>,
+    /// The route that took or refused the request.
+    pub(super) route: Option<Arc<Route>>,
+    /// The path in normal form, and the host as it was matched.
+    pub(super) path: String,
+    pub(super) host: String,
+    pub(super) websocket: bool,
+    pub(super) client: IpAddr,
+    pub(super) tried: Vec<SocketAddr>,
+    pub(super) body_received: u64,
+    pub(super) decision: &'static str,
+    pub(super) native_status: Option<u16>,
+    pub(super) authority: Arc<str>,
+    pub(super) watched: Option<Watched>,
+}
+
+impl Context {
+    /// A request of which nothing is known yet, that began now.
+    pub(super) fn new() -> Context {
+        Context {
+            started: Instant::now(),
+            request_id: uuid::Uuid::now_v7().simple().to_string(),
+            exchange: CURRENT.try_with(Arc::clone).ok(),
+            live: None,
+            permit: None,
+            injected: None,
+            lost: None,
+            route: None,
+            path: String::new(),
+            host: String::new(),
+            websocket: false,
+            client: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            tried: Vec::new(),
+            body_received: 0,
+            decision: "failed",
+            native_status: None,
+            authority: Arc::from(""),
+            watched: None,
+        }
+    }
+
+    pub(super) fn peer(&self) -> IpAddr {
+        self.exchange.as_ref().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |exchange| exchange.peer.ip())
+    }
+
+    pub(super) fn permitted(&self) -> Result<(&Permit, &Live)> {
+        match (&self.permit, &self.live) {
+            (Some(permit), Some(live)) => Ok((permit, live)),
+            // The invariant of this file: nothing is forwarded that was not admitted.
+            _ => Error::e_explain(ErrorType::HTTPStatus(500), "a request without a permit"),
+        }
+    }
+
+    pub(super) fn told(&self) -> Result<(&Permit, &Live, &Told)> {
+        let (permit, live) = self.permitted()?;
+        match live.told.get(permit.route().index) {
+            Some(told) => Ok((permit, live, told)),
+            None => Error::e_explain(ErrorType::HTTPStatus(500), "a route without forwarding rules"),
+        }
+    }
+
+    pub(super) fn cluster(&self) -> Result<(&Permit, &Live, &Cluster)> {
+        let (permit, live) = self.permitted()?;
+        match live.clusters.get(permit.route().index) {
+            Some(cluster) => Ok((permit, live, cluster)),
+            None => Error::e_explain(ErrorType::HTTPStatus(500), "a route without upstreams"),
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! The gateway and its first stage: a request is read, matched, and refused, answered or admitted.
+//!
+//! The engine's hooks are in [`super::service`].
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use axum::Router;
+use pingora::Result;
+use pingora::proxy::Session;
+
+use super::context::Context;
+use super::exchange::Streams;
+use super::forward::{Reserved, Told};
+use super::inbound::{self, Fields};
+use super::inject::Source;
+use super::upstream::Cluster;
+use super::{bridge, outbound};
+use crate::domain::answer::{Answer, answer};
+use crate::domain::verdict::Refusal;
+use crate::ports::{Clock, Injector, Meter, Signer};
+use crate::service::admit::Admission;
+
+/// What a reload replaces as a whole: the policy, the upstreams, and what is forwarded to them.
+/// `clusters` and `told` are indexed by [`crate::domain::route::Route::index`].
+pub struct Live {
+    pub admission: Admission,
+    pub clusters: Vec<Cluster>,
+    pub told: Vec<Told>,
+    pub reserved: Reserved,
+    pub trusted_proxies: Vec<ipnet::IpNet>,
+}
+
+/// The gateway as the engine calls it.
+pub struct Gateway {
+    pub live: Arc<ArcSwap<Live>>,
+    /// The endpoints that we answer ourselves.
+    pub native: Router,
+    /// The path below which they are, without a trailing slash.
+    pub native_prefix: String,
+    pub streams: Arc<Streams>,
+    pub signer: Arc<dyn Signer>,
+    /// Where the tokens come from that routes with `inject` send upstream.
+    pub injector: Arc<dyn Injector>,
+    /// The path at which connections to providers are begun.
+    pub connect_at: String,
+    pub clock: Arc<dyn Clock>,
+    pub meter: Arc<dyn Meter>,
+}
+
+impl Gateway {
+    fn is_native(&self, path: &str) -> bool {
+        let below = path.strip_prefix(&*self.native_prefix);
+        below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            || matches!(path, "/.well-known/jwks.json" | "/.well-known/oauth-authorization-server")
+    }
+
+    pub(super) async fn refuse(
+        &self,
+        session: &mut Session,
+        context: &Context,
+        answer: &Answer,
+    ) -> Result<bool> {
+        outbound::send(session, answer, &context.request_id).await?;
+        Ok(true)
+    }
+
+    /// Reads, matches and decides. True when the request was answered here.
+    pub(super) async fn admit(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
+        let live = self.live.load_full();
+        let decided = {
+            let fields = Fields(&session.req_header().headers);
+            match inbound::view(session.req_header(), &fields) {
+                Err(malformed) => Err((Refusal::Malformed(malformed), None)),
+                Ok(request) => {
+                    context.path = request.path.as_str().to_owned();
+                    context.host = request.host.to_string();
+                    context.websocket = request.websocket;
+                    if self.is_native(&context.path) {
+                        Ok(None)
+                    } else {
+                        live.admission.admit(&request).await.map(Some)
+                    }
+                }
+            }
+        };
+        context.client = inbound::client_address(context.peer(), session.req_header(), &live.trusted_proxies);
+        context.live = Some(live);
+        match decided {
+            Err((refusal, route)) => {
+                context.route = route;
+                context.decision = refusal.code();
+                self.refuse(session, context, &answer(&refusal)).await
+            }
+            Ok(None) => {
+                context.decision = "native";
+                let (path, client) = (context.path.clone(), context.client);
+                let served =
+                    bridge::serve(session, self.native.clone(), &path, client, &context.request_id).await?;
+                context.native_status = Some(served);
+                Ok(true)
+            }
+            Ok(Some(permit)) => {
+                context.decision = "allowed";
+                context.route = Some(Arc::clone(permit.route()));
+                context.permit = Some(permit);
+                let limit = context.cluster()?.2.settings.max_body;
+                if limit
+                    .zip(inbound::declared_length(session.req_header()))
+                    .is_some_and(|(most, sent)| sent > most)
+                {
+                    context.decision = "body_too_large";
+                    context.permit = None;
+                    return self.refuse(session, context, &outbound::too_large()).await;
+                }
+                match self.inject(context).await? {
+                    None => Ok(false),
+                    Some(refusal) => {
+                        context.decision = refusal.code();
+                        context.permit = None;
+                        self.refuse(session, context, &answer(&refusal)).await
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) fn source<'a>(&'a self, request_id: &'a str) -> Source<'a> {
+        Source { injector: &*self.injector, begin_at: &self.connect_at, request_id }
+    }
+
+    /// Gets the provider's token, where the route sends one. `Some`: why there is none.
+    async fn inject(&self, context: &mut Context) -> Result<Option<Refusal>> {
+        let (permit, _, told) = context.told()?;
+        let Some(provider) = &told.inject else { return Ok(None) };
+        match self.source(&context.request_id).obtain(permit, provider).await {
+            Ok(injected) => {
+                context.injected = Some(injected);
+                Ok(None)
+            }
+            Err(refusal) => Ok(Some(refusal)),
+        }
+    }
+}
