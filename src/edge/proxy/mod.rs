@@ -5,6 +5,7 @@ pub mod context;
 pub mod exchange;
 pub mod forward;
 pub mod gateway;
+pub mod h2;
 pub mod head;
 pub mod hop;
 pub mod inbound;
