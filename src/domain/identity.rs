@@ -19,7 +19,8 @@ pub struct Identity {
     pub subject: String,
     /// `email`, when the issuer states one.
     pub email: Option<String>,
-    /// `email_verified`; false when absent.
+    /// Whether [`Identity::email`] is known to be the caller's: the issuer says so (`email_verified`), or
+    /// says nothing and the operator trusts its addresses (`[[issuers]] email = "trusted"`).
     pub email_verified: bool,
     /// `sid`: the session this token belongs to.
     pub session: Option<String>,
@@ -38,6 +39,12 @@ pub struct Identity {
 }
 
 impl Identity {
+    /// The caller's e-mail address, when it is known to be theirs ([`Identity::email_verified`]).
+    #[must_use]
+    pub fn verified_email(&self) -> Option<&str> {
+        self.email.as_deref().filter(|_| self.email_verified)
+    }
+
     /// Whether the claim `name` holds one of `wanted`. An array claim holds each of its elements;
     /// numbers and booleans compare by their JSON text. Objects and null hold nothing.
     #[must_use]
