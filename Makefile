@@ -73,17 +73,17 @@ soak: deps-wider ## the wider tests with streams that are silent for ten minutes
 	IDLE_SECONDS=600 CARGO="$(CARGO)" $(VENV)/bin/python tests/wider/run
 
 deps-bench: deps
-	@if command -v wrk >/dev/null; then :; \
+	@if command -v wrk >/dev/null && { command -v valgrind >/dev/null || [ "$$(uname -s)" != Linux ]; }; then :; \
 	elif command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
-		apt-get update -qq && $(APT) wrk; \
+		apt-get update -qq && $(APT) wrk valgrind; \
 	else \
-		echo "The benchmark needs wrk. Install it first:" >&2; \
-		echo "  Debian, Ubuntu  sudo apt-get install wrk" >&2; \
-		echo "  macOS           brew install wrk" >&2; \
+		echo "The benchmark needs wrk, and valgrind to count instructions. Install them first:" >&2; \
+		echo "  Debian, Ubuntu  sudo apt-get install wrk valgrind" >&2; \
+		echo "  macOS           brew install wrk (there is no valgrind: instructions are not counted)" >&2; \
 		exit 1; \
 	fi
 
-bench: deps-bench ## requests per second without and with authentication (5 minutes)
+bench: deps-bench ## requests per second without and with authentication, and instructions per request (6 minutes)
 	CARGO="$(CARGO)" benches/run
 
 bench-store: deps ## durable commits per second, and what a million revocations cost (2 minutes)
