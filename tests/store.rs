@@ -3,6 +3,8 @@
 
 #[path = "store/conformance.rs"]
 mod conformance;
+#[path = "store/upgrade.rs"]
+mod upgrade;
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
