@@ -305,6 +305,7 @@ pub async fn start(config: Config, options: Options) -> Result<Running, String> 
     let native = api::native_router(published).merge(api::auth_router(auth));
     let engine = proxy::engine(proxy::gateway::Gateway {
         live: Arc::clone(&live),
+        max_header_bytes: config.server.max_header_bytes,
         native,
         native_prefix: config.server.prefix.clone(),
         streams: Arc::clone(&streams),

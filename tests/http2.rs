@@ -3,6 +3,13 @@
 
 mod support;
 
+#[path = "http2/bodies.rs"]
+mod bodies;
+#[path = "http2/grpc.rs"]
+mod grpc;
+#[path = "http2/heads.rs"]
+mod heads;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -91,46 +98,6 @@ async fn an_authority_that_the_host_contradicts_is_refused() {
     let (code, _) = ask(&client, get("/").header("host", "app.test").body(()).unwrap()).await;
     assert_eq!(code, 200);
     assert_eq!(field(&upstream.only(), "host"), Some("app.test"));
-}
-
-/// An upstream that tells all bytes of a chunked request, until a little after its end.
-async fn raw() -> (Scripted, mpsc::UnboundedReceiver<String>) {
-    let (told, all) = mpsc::unbounded_channel();
-    let upstream = Scripted::start(move |mut stream| {
-        let told = told.clone();
-        async move {
-            let head = read_head(&mut stream).await;
-            let body = read_until(&mut stream, "0\r\n\r\n").await;
-            let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
-            let _ = stream.write_all(answer).await;
-            let _ = stream.shutdown().await;
-            let mut rest = Vec::new();
-            let _ = stream.read_to_end(&mut rest).await;
-            let _ = told.send(format!("{head}{body}{}", String::from_utf8_lossy(&rest)));
-        }
-    })
-    .await;
-    (upstream, all)
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_empty_piece_of_a_body_is_not_its_end() {
-    let (upstream, mut all) = raw().await;
-    let gateway = Gateway::start(&routes(upstream.address)).await;
-    for last in ["", "end"] {
-        let mut client = clear(&gateway).await;
-        let request = Request::post("http://app.test/up").version(Version::HTTP_2).body(()).unwrap();
-        let (response, mut sending) = client.send_request(request, false).unwrap();
-        for piece in ["one", "", "two", "", ""] {
-            sending.send_data(Bytes::from_static(piece.as_bytes()), false).unwrap();
-        }
-        sending.send_data(Bytes::from_static(last.as_bytes()), true).unwrap();
-        let response = timeout(PATIENCE, response).await.unwrap().unwrap();
-        assert_eq!(response.status(), 200);
-        let seen = timeout(PATIENCE, all.recv()).await.unwrap().unwrap();
-        assert!(seen.contains("one") && seen.contains("two") && seen.contains(last), "{seen}");
-        assert_eq!(seen.matches("\r\n0\r\n\r\n").count(), 1, "{seen}");
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

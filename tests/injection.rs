@@ -204,6 +204,7 @@ async fn world(upstream: SocketAddr, keys: &str) -> World {
     let meter = Arc::new(FakeMeter::default());
     let engine = proxy::engine(proxy::gateway::Gateway {
         live: Arc::new(ArcSwap::from_pointee(live)),
+        max_header_bytes: 32_768,
         native: axum::Router::new(),
         native_prefix: "/auth".to_owned(),
         streams: Arc::default(),

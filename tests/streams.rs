@@ -250,6 +250,72 @@ async fn a_silent_stream_outlives_the_read_timeout() {
     exchange(&mut socket, "still here").await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_client_asks_for_does_not_switch_the_read_timeout_off() {
+    // One never answers, one begins an answer that is no stream.
+    let silent = Scripted::start(|mut stream| async move {
+        read_until(&mut stream, "never").await;
+    })
+    .await;
+    let begins = Scripted::start(|mut stream| async move {
+        read_head(&mut stream).await;
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nbegun").await;
+        read_until(&mut stream, "never").await;
+    })
+    .await;
+    // HTTP/2: a preface is never answered either.
+    let keys = "auth = \"none\"\nread_timeout = \"200ms\"";
+    let more = |name: &str, upstream: std::net::SocketAddr, keys: &str| {
+        format!(
+            "[[routes]]\nname = \"{name}\"\nmatch = {{ path = \"/{name}\" }}\nupstream = [\"http://{upstream}\"]\n{keys}\n"
+        )
+    };
+    let gateway = Gateway::start(&format!(
+        "{}{}{}",
+        one_route(silent.address, keys),
+        more("begins", begins.address, keys),
+        more("http2", silent.address, &format!("{keys}\nhttp2 = true"))
+    ))
+    .await;
+    let events = "Accept: text/event-stream\r\n";
+    let websocket = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+                     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    for (target, fields) in [("/", events), ("/http2", events), ("/", websocket)] {
+        let mut client = TcpStream::connect(gateway.address()).await.unwrap();
+        let request = format!("GET {target} HTTP/1.1\r\nHost: app.test\r\n{fields}\r\n");
+        client.write_all(request.as_bytes()).await.unwrap();
+        let answer = read_until(&mut client, "upstream_timeout").await;
+        assert_eq!(status(&answer), 504, "{target} {fields}: {answer}");
+    }
+    for fields in [events, websocket] {
+        let mut client = TcpStream::connect(gateway.address()).await.unwrap();
+        let request = format!("GET /begins HTTP/1.1\r\nHost: app.test\r\n{fields}\r\n");
+        client.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        let _ = timeout(PATIENCE, client.read_to_string(&mut answer)).await.expect("still held");
+        assert!(answer.ends_with("\r\n\r\nbegun"), "{fields}: {answer}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_bytes_of_a_websocket_are_no_request_body() {
+    let (upstream, _seen) = echo().await;
+    let keys = "auth = \"none\"\nmax_body = 1000";
+    let gateway = Gateway::start(&one_route(upstream.address, keys)).await;
+    let mut socket = websocket(&gateway, "/ws", &[]).await.unwrap();
+    for text in ["one", &"two".repeat(20_000), "three"] {
+        exchange(&mut socket, text).await;
+    }
+    // What comes instead of an upgrade is one.
+    let body = "a".repeat(2000);
+    let handshake = format!(
+        "GET /ws HTTP/1.1\r\nHost: app.test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Transfer-Encoding: chunked\r\n\r\n7d0\r\n{body}\r\n0\r\n\r\n"
+    );
+    let answer = gateway.send(handshake).await;
+    assert!(matches!(status(&answer), 400 | 413), "{answer}");
+}
+
 /// Writes zeros until `total` are written, or nobody reads any more; how many.
 async fn write_zeros(stream: &mut (impl AsyncWriteExt + Unpin), total: usize) -> usize {
     let zeros = vec![0; 64 * 1024];

@@ -29,6 +29,9 @@ pub fn answer(refusal: &Refusal) -> Answer {
     let problem = |status, detail: &str| Problem::new(status, refusal.code(), detail);
     let (problem, challenge) = match refusal {
         Refusal::Malformed(malformed) => (problem(400, &malformed.to_string()), None),
+        Refusal::HeaderTooLarge => {
+            (problem(431, "The header section is larger than this server takes."), None)
+        }
         Refusal::NoRoute => (problem(404, "Nothing is served under this host and path."), None),
         Refusal::Method { allow } => {
             let problem = problem(405, "This path does not take this method.");

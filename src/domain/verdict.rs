@@ -99,6 +99,8 @@ impl TokenFault {
 pub enum Refusal {
     /// The request is not one that two parties would read the same way: 400.
     Malformed(Malformed),
+    /// The header section is larger than allowed or has too many fields: 431.
+    HeaderTooLarge,
     /// No route for this host and path: 404.
     NoRoute,
     /// The route exists, but not for this method: 405, with what it allows.
@@ -161,6 +163,7 @@ impl Refusal {
     pub const fn code(&self) -> &'static str {
         match self {
             Refusal::Malformed(malformed) => malformed.code(),
+            Refusal::HeaderTooLarge => "header_too_large",
             Refusal::NoRoute => "no_route",
             Refusal::Method { .. } => "method_not_allowed",
             Refusal::Credentials => "credentials_ambiguous",

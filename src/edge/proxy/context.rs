@@ -12,6 +12,7 @@ use super::exchange::{CURRENT, Exchange, Watched};
 use super::forward::Told;
 use super::gateway::Live;
 use super::inject::Injected;
+use super::patience::Silence;
 use super::upstream::Cluster;
 use crate::domain::route::Route;
 use crate::domain::verdict::Refusal;
@@ -38,7 +39,10 @@ pub struct Context {
     pub(super) tried: Vec<SocketAddr>,
     pub(super) body_received: u64,
     pub(super) decision: &'static str,
-    pub(super) native_status: Option<u16>,
+    /// The status of the answer, where it was given here: a gRPC call is refused under an HTTP 200.
+    pub(super) answered: Option<u16>,
+    /// How long the upstream may be silent, where its answer has a say in that.
+    pub(super) silence: Option<Arc<Silence>>,
     pub(super) authority: Arc<str>,
     pub(super) watched: Option<Watched>,
 }
@@ -62,7 +66,8 @@ impl Context {
             tried: Vec::new(),
             body_received: 0,
             decision: "failed",
-            native_status: None,
+            answered: None,
+            silence: None,
             authority: Arc::from(""),
             watched: None,
         }

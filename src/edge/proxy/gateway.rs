@@ -15,7 +15,7 @@ use super::forward::{Reserved, Told};
 use super::inbound::{self, Fields};
 use super::inject::Source;
 use super::upstream::Cluster;
-use super::{bridge, outbound};
+use super::{bridge, cookies, h2, outbound};
 use crate::domain::answer::{Answer, answer};
 use crate::domain::verdict::Refusal;
 use crate::ports::{Clock, Injector, Meter, Signer};
@@ -34,6 +34,8 @@ pub struct Live {
 /// The gateway as the engine calls it.
 pub struct Gateway {
     pub live: Arc<ArcSwap<Live>>,
+    /// The largest header section in bytes, as HTTP/1.1 would write it.
+    pub max_header_bytes: usize,
     /// The endpoints that we answer ourselves.
     pub native: Router,
     /// The path below which they are, without a trailing slash.
@@ -58,9 +60,10 @@ impl Gateway {
     pub(super) async fn refuse(
         &self,
         session: &mut Session,
-        context: &Context,
+        context: &mut Context,
         answer: &Answer,
     ) -> Result<bool> {
+        context.answered = Some(answer.problem.status);
         outbound::send(session, answer, &context.request_id).await?;
         Ok(true)
     }
@@ -68,7 +71,11 @@ impl Gateway {
     /// Reads, matches and decides. True when the request was answered here.
     pub(super) async fn admit(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
         let live = self.live.load_full();
-        let decided = {
+        let whole = h2::check(session.req_header(), self.max_header_bytes);
+        cookies::join(session.req_header_mut());
+        let decided = if let Err(refusal) = whole {
+            Err((refusal, None))
+        } else {
             let fields = Fields(&session.req_header().headers);
             match inbound::view(session.req_header(), &fields) {
                 Err(malformed) => Err((Refusal::Malformed(malformed), None)),
@@ -97,7 +104,7 @@ impl Gateway {
                 let (path, client) = (context.path.clone(), context.client);
                 let served =
                     bridge::serve(session, self.native.clone(), &path, client, &context.request_id).await?;
-                context.native_status = Some(served);
+                context.answered = Some(served);
                 Ok(true)
             }
             Ok(Some(permit)) => {

@@ -27,7 +27,7 @@ use crate::domain::problem::Problem;
 use crate::domain::verdict::Refusal;
 
 /// How long an answer that ends a connection may take to be written.
-const LAST_WORDS: Duration = Duration::from_secs(2);
+pub(super) const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// What every connection of a listener shares.
 pub struct Listener {
@@ -130,9 +130,7 @@ impl Listener {
 async fn last_words(socket: &mut Socket, head: &Head) {
     let problem = match head {
         Head::TooSlow => Problem::new(408, "header_timeout", "The header section did not arrive in time."),
-        Head::TooLarge => {
-            Problem::new(431, "header_too_large", "The header section is larger than this server takes.")
-        }
+        Head::TooLarge => answer(&Refusal::HeaderTooLarge).problem,
         Head::Version => Problem::new(505, "http_version", "Speak HTTP/1.1 or HTTP/2."),
         Head::Refused(malformed) => answer(&Refusal::Malformed(*malformed)).problem,
         Head::Complete(_) | Head::Http2(_) | Head::Gone => return,

@@ -2,9 +2,11 @@
 
 pub mod bridge;
 pub mod context;
+pub mod cookies;
 pub mod exchange;
 pub mod forward;
 pub mod gateway;
+pub mod grpc;
 pub mod h2;
 pub mod head;
 pub mod hop;
@@ -12,6 +14,7 @@ pub mod inbound;
 pub mod inject;
 pub mod listener;
 pub mod outbound;
+pub mod patience;
 pub mod service;
 pub mod socket;
 pub mod tls;

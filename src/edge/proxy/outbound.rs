@@ -8,6 +8,7 @@ use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 use pingora::{Error, ErrorSource, ErrorType, Result};
 
+use super::grpc;
 use crate::domain::answer::Answer;
 use crate::domain::problem::Problem;
 
@@ -17,11 +18,14 @@ const LINGER_BYTES: usize = 256 * 1024;
 const LINGER_TIME: Duration = Duration::from_secs(1);
 
 /// Writes `answer` and ends the exchange. A request body that nobody will read is read away within
-/// bounds; a connection with more of it left is closed, never reused.
+/// bounds; a connection with more of it left is closed, never reused. A gRPC call gets its own kind of answer.
 ///
 /// # Errors
 /// The client's connection failed.
 pub async fn send(session: &mut Session, answer: &Answer, request_id: &str) -> Result<()> {
+    if grpc::is_call(session.req_header()) {
+        return grpc::send(session, answer, request_id).await;
+    }
     let Answer { problem, challenge, allow, retry_after } = answer;
     let body = problem.to_json();
     let mut response = ResponseHeader::build(problem.status, Some(6))?;
@@ -50,6 +54,9 @@ pub async fn send(session: &mut Session, answer: &Answer, request_id: &str) -> R
     session.write_response_header(Box::new(response), head_only).await?;
     if !head_only {
         session.write_response_body(Some(Bytes::from(body)), true).await?;
+    } else if session.is_http2() {
+        // A stream that only has a header section is ended too, or the engine resets it.
+        session.write_response_body(None, true).await?;
     }
     if unread {
         linger(session).await;
@@ -102,7 +109,7 @@ pub fn failed(error: &Error) -> (u16, &'static str, String) {
             | ErrorType::WriteTimedout
             | ErrorType::TLSHandshakeTimedout,
             ErrorSource::Upstream,
-        ) => (504, "upstream_timeout", "The app did not answer in time.".to_owned()),
+        ) => timed_out(),
         (_, ErrorSource::Upstream) => {
             (502, "upstream_failed", "The app could not be reached or broke off.".to_owned())
         }
@@ -110,6 +117,12 @@ pub fn failed(error: &Error) -> (u16, &'static str, String) {
         (_, ErrorSource::Downstream) => (0, "client_gone", String::new()),
         _ => (500, "failed", "The request failed inside the gateway.".to_owned()),
     }
+}
+
+/// What a client is told when the upstream was silent for too long.
+#[must_use]
+pub fn timed_out() -> (u16, &'static str, String) {
+    (504, "upstream_timeout", "The app did not answer in time.".to_owned())
 }
 
 /// The error for the log. A header section that could not be read is quoted in the engine's own words,

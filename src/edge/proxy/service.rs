@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::header;
 use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::protocols::ALPN;
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
@@ -19,7 +20,7 @@ use super::exchange::is_event_stream;
 use super::forward::{self, Origin};
 use super::gateway::Gateway;
 use super::inject::{self, After};
-use super::{hop, inbound, outbound, upgrade};
+use super::{grpc, hop, inbound, outbound, patience, upgrade};
 use crate::domain::answer::answer;
 use crate::domain::credential::Carrier;
 use crate::domain::problem::Problem;
@@ -59,11 +60,12 @@ impl ProxyHttp for Gateway {
             return Error::e_explain(ErrorType::HTTPStatus(503), "no upstream of this route is healthy");
         };
         let mut peer = chosen.peer;
+        context.silence = None;
         if context.websocket {
-            upgrade::prepare(&mut peer);
+            peer.options.alpn = ALPN::H1;
+            context.silence = Some(patience::prepare(&mut peer));
         } else if is_event_stream(session.req_header().headers.get(header::ACCEPT)) {
-            // A stream may stay silent for as long as both ends live.
-            peer.options.read_timeout = None;
+            context.silence = Some(patience::prepare(&mut peer));
         }
         context.tried.push(chosen.address);
         context.authority = chosen.authority;
@@ -126,11 +128,20 @@ impl ProxyHttp for Gateway {
 
     async fn request_body_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         body: &mut Option<Bytes>,
-        _end: bool,
+        end: bool,
         context: &mut Context,
     ) -> Result<()> {
+        // The engine writes empty bytes as a last chunk, and then the last chunk: the second one would begin the
+        // next request on that connection. HTTP/2 bodies end so whenever END_STREAM comes on its own.
+        if end && body.as_ref().is_some_and(Bytes::is_empty) {
+            *body = None;
+        }
+        // What passes after an upgrade is no request body.
+        if session.was_upgraded() {
+            return Ok(());
+        }
         context.body_received += body.as_ref().map_or(0, |chunk| chunk.len() as u64);
         match context.cluster()?.2.settings.max_body {
             Some(most) if context.body_received > most => {
@@ -181,6 +192,9 @@ impl ProxyHttp for Gateway {
         let stream = response.status == http::StatusCode::SWITCHING_PROTOCOLS
             || is_event_stream(response.headers.get(header::CONTENT_TYPE));
         if stream {
+            if let Some(silence) = &context.silence {
+                silence.allow();
+            }
             // The engine gives a client a minute to send something; on a stream it may have nothing to say.
             session.set_read_timeout(None);
         }
@@ -242,19 +256,26 @@ impl ProxyHttp for Gateway {
         if let Some(refusal) = context.lost.take() {
             context.decision = refusal.code();
             let answer = answer(&refusal);
+            context.answered = Some(answer.problem.status);
             let _ = outbound::send(session, &answer, &context.request_id).await;
             return FailToProxy { error_code: answer.problem.status, can_reuse_downstream: false };
         }
-        let (status, code, detail) = outbound::failed(error);
+        let (status, code, detail) = match &context.silence {
+            Some(silence) if silence.was_too_long() => outbound::timed_out(),
+            _ => outbound::failed(error),
+        };
         context.decision = code;
         if status != 0 {
             let error = outbound::words(error);
             tracing::warn!(request_id = context.request_id, %error, code, "a request failed");
-            // An answer that has begun is only cut short.
+            let problem = Problem::new(status, code, detail);
+            // A failure to tell the client changes nothing: the connection ends either way.
             if session.response_written().is_none() {
-                let problem = Problem::new(status, code, detail);
-                // A failure to tell the client changes nothing: the connection ends either way.
+                context.answered = Some(status);
                 let _ = outbound::send(session, &problem.into(), &context.request_id).await;
+            } else {
+                // An answer that has begun is only cut short, but gRPC can still say why.
+                let _ = grpc::break_off(session, &problem).await;
             }
         }
         FailToProxy { error_code: status, can_reuse_downstream: false }
@@ -269,7 +290,7 @@ impl ProxyHttp for Gateway {
         let caller = context.permit.as_ref().and_then(Permit::caller);
         self.meter.ended(&Ended {
             route: context.route.as_ref().map(|route| &*route.name),
-            status: context.native_status.unwrap_or(sent),
+            status: context.answered.unwrap_or(sent),
             took: context.started.elapsed(),
             decision: context.decision,
             request_id: &context.request_id,

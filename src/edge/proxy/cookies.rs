@@ -1,0 +1,50 @@
+//! One `Cookie` field, however many lines it came in.
+//!
+//! HTTP/2 clients may send each cookie as a field of its own (RFC 9113 §8.2.3). Outside HTTP/2 such crumbs must be
+//! joined by `; `: apps read the first line only, or join lines by a comma, and lose the session. Two lines in
+//! HTTP/1.1, which no browser sends (RFC 6265 §5.4), are read in the same way, so that what we read ourselves and
+//! what the app reads are the same cookies.
+
+use http::{HeaderValue, header};
+use pingora::http::RequestHeader;
+
+/// Joins the `Cookie` lines of `request` into one, in their order. A request with one line or none is left
+/// as it is.
+pub fn join(request: &mut RequestHeader) {
+    if request.headers.get_all(header::COOKIE).iter().nth(1).is_none() {
+        return;
+    }
+    let lines = request.headers.get_all(header::COOKIE).iter();
+    let crumbs = lines.map(|line| line.as_bytes().trim_ascii()).filter(|crumb| !crumb.is_empty());
+    let joined = crumbs.collect::<Vec<_>>().join(&b"; "[..]);
+    request.remove_header(&header::COOKIE);
+    // Made of valid values and two ASCII characters: always valid.
+    if !joined.is_empty()
+        && let Ok(joined) = HeaderValue::from_bytes(&joined)
+    {
+        let _ = request.insert_header(header::COOKIE, joined);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_become_one_in_their_order() {
+        let joined = |lines: &[&[u8]]| {
+            let mut request = RequestHeader::build("GET", b"/", None).unwrap();
+            for line in lines {
+                request.append_header("cookie", HeaderValue::from_bytes(line).unwrap()).unwrap();
+            }
+            join(&mut request);
+            let lines = request.headers.get_all("cookie").iter();
+            lines.map(|line| line.as_bytes().to_vec()).collect::<Vec<_>>()
+        };
+        assert_eq!(joined(&[b"a=1", b"b=2", b"c=3"]), [b"a=1; b=2; c=3"]);
+        assert_eq!(joined(&[b"a=1; b=2", b"", b" c=\xe9 "]), [b"a=1; b=2; c=\xe9"]);
+        assert_eq!(joined(&[b"a=1;b=2"]), [b"a=1;b=2"]);
+        assert_eq!(joined(&[b"", b""]), Vec::<Vec<u8>>::new());
+        assert_eq!(joined(&[]), Vec::<Vec<u8>>::new());
+    }
+}

@@ -1,0 +1,225 @@
+//! Connections to upstreams whose answer may be silent for as long as both ends live: WebSockets and event streams.
+//!
+//! Whether it is one of these is known from the answer alone; that the client asks for one must not hold an upstream
+//! connection for good. The engine fixes how long it waits before it asks, so these requests get a connection
+//! of their own, which keeps the time itself until the answer allows silence.
+//!
+//! The engine also tells its upstream half through a channel that a request for a WebSocket has no body, and takes
+//! the message for the end of the WebSocket when the upstream's 101 is read before it: about one in ten
+//! that a quick upstream on the same machine accepts would be closed at once. Here the first read after a
+//! write lets its task run once more, in which the channel is looked at, before it takes anything.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pingora::connectors::l4::Connect;
+use pingora::protocols::l4::ext::set_tcp_keepalive;
+use pingora::protocols::l4::socket::SocketAddr;
+use pingora::protocols::l4::stream::Stream;
+use pingora::protocols::l4::virt::{VirtualSockOpt, VirtualSocket, VirtualSocketStream};
+use pingora::upstreams::peer::HttpPeer;
+use pingora::{Error, ErrorType, OrErr, Result};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::Sleep;
+
+/// Keeps each of these connections apart from those of the pool and from each other.
+static GROUP: AtomicU64 = AtomicU64::new(1 << 63);
+
+/// How long an upstream may be silent during one exchange.
+#[derive(Debug)]
+pub struct Silence {
+    most: Duration,
+    allowed: AtomicBool,
+    too_long: AtomicBool,
+}
+
+impl Silence {
+    fn new(most: Duration) -> Arc<Silence> {
+        Arc::new(Silence { most, allowed: AtomicBool::new(false), too_long: AtomicBool::new(false) })
+    }
+
+    /// From now on there is no bound.
+    pub fn allow(&self) {
+        self.allowed.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the connection was broken off because it was silent for too long.
+    #[must_use]
+    pub fn was_too_long(&self) -> bool {
+        self.too_long.load(Ordering::Relaxed)
+    }
+
+    fn is_allowed(&self) -> bool {
+        self.allowed.load(Ordering::Relaxed)
+    }
+}
+
+/// Gives `peer` a connection of its own, never from the pool and never put there, on which its `read_timeout` holds
+/// until the returned [`Silence`] is allowed.
+pub fn prepare(peer: &mut HttpPeer) -> Arc<Silence> {
+    let silence = Silence::new(peer.options.read_timeout.take().unwrap_or(Duration::MAX));
+    peer.group_key = GROUP.fetch_add(1, Ordering::Relaxed);
+    peer.options.idle_timeout = Some(Duration::ZERO);
+    peer.options.max_h2_streams = 1;
+    peer.options.custom_l4 =
+        Some(Arc::new(Connector { within: peer.options.connection_timeout, silence: Arc::clone(&silence) }));
+    silence
+}
+
+#[derive(Debug)]
+struct Connector {
+    within: Option<Duration>,
+    silence: Arc<Silence>,
+}
+
+#[async_trait]
+impl Connect for Connector {
+    async fn connect(&self, address: &SocketAddr) -> Result<Stream> {
+        let Some(address) = address.as_inet() else {
+            return Error::e_explain(ErrorType::ConnectError, "no internet address");
+        };
+        let connecting = TcpStream::connect(*address);
+        let connected = match self.within {
+            None => connecting.await,
+            Some(within) => match tokio::time::timeout(within, connecting).await {
+                Ok(connected) => connected,
+                Err(_) => return Error::e_explain(ErrorType::ConnectTimedout, address.to_string()),
+            },
+        };
+        let tcp = connected.or_err_with(ErrorType::ConnectError, || address.to_string())?;
+        Ok(VirtualSocketStream::new(Box::new(Patient::new(tcp, Arc::clone(&self.silence)))).into())
+    }
+}
+
+/// A connection whose first read after a write waits for one more turn, and that breaks off when it is silent for
+/// longer than it may be.
+#[derive(Debug)]
+struct Patient {
+    tcp: TcpStream,
+    written: bool,
+    silence: Arc<Silence>,
+    /// Runs while nothing is read or written.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Patient {
+    fn new(tcp: TcpStream, silence: Arc<Silence>) -> Patient {
+        Patient { tcp, written: false, silence, timer: None }
+    }
+}
+
+impl VirtualSocket for Patient {
+    fn set_socket_option(&self, option: VirtualSockOpt) -> io::Result<()> {
+        match option {
+            VirtualSockOpt::NoDelay => self.tcp.set_nodelay(true),
+            VirtualSockOpt::KeepAlive(keepalive) => {
+                set_tcp_keepalive(&self.tcp, &keepalive).map_err(io::Error::other)
+            }
+            _ => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+}
+
+impl AsyncRead for Patient {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if std::mem::take(&mut self.written) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        if let Poll::Ready(read) = Pin::new(&mut self.tcp).poll_read(cx, buf) {
+            self.timer = None;
+            return Poll::Ready(read);
+        }
+        if self.silence.is_allowed() {
+            self.timer = None;
+            return Poll::Pending;
+        }
+        let most = self.silence.most;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(most)));
+        ready!(timer.as_mut().poll(cx));
+        self.silence.too_long.store(true, Ordering::Relaxed);
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl AsyncWrite for Patient {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.written = true;
+        self.timer = None;
+        Pin::new(&mut self.tcp).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    #[tokio::test]
+    async fn a_read_after_a_write_gives_way_once() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut other, _) = listener.accept().await.unwrap();
+        let mut patient = Patient::new(tcp, Silence::new(Duration::from_secs(60)));
+        patient.write_all(b"ask").await.unwrap();
+        other.write_all(b"answer").await.unwrap();
+        patient.tcp.readable().await.unwrap();
+        let mut reads = 0;
+        let mut answer = [0; 6];
+        std::future::poll_fn(|cx| {
+            reads += 1;
+            Pin::new(&mut patient).poll_read(cx, &mut ReadBuf::new(&mut answer))
+        })
+        .await
+        .unwrap();
+        assert_eq!((reads, &answer), (2, b"answer"));
+        other.write_all(b"more").await.unwrap();
+        assert_eq!(patient.read(&mut answer).await.unwrap(), 4);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_ends_a_connection_unless_the_answer_allows_it() {
+        for allowed in [false, true] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let _other = listener.accept().await.unwrap();
+            let silence = Silence::new(Duration::from_secs(60));
+            let mut patient = Patient::new(tcp, Arc::clone(&silence));
+            let mut byte = [0];
+            {
+                let mut reading = std::pin::pin!(patient.read(&mut byte));
+                // The answer has its say while the timer runs already.
+                assert!(futures::poll!(&mut reading).is_pending());
+                if allowed {
+                    silence.allow();
+                }
+                let read = tokio::time::timeout(Duration::from_secs(3600), reading).await;
+                let ended = read.map(|read| read.map_err(|error| error.kind()));
+                match allowed {
+                    true => assert!(ended.is_err()),
+                    false => assert_eq!(ended.unwrap(), Err(io::ErrorKind::TimedOut)),
+                }
+            }
+            assert_eq!(silence.was_too_long(), !allowed);
+        }
+    }
+}
