@@ -66,7 +66,7 @@ run: deps ## the gateway with its sample app: http://localhost:8080
 test: deps ## every test that needs only what the build needs
 	$(CARGO) test --locked
 
-test-wider: deps-wider ## the gateway with Prometheus, a mail server, an OAuth server, a browser, passlib, plugins from an empty folder on, and what README and guides say
+test-wider: deps-wider ## the gateway with Prometheus, a mail server, an OAuth server, a browser, gRPC, passlib, plugins from an empty folder on, and what README and guides say
 	CARGO="$(CARGO)" $(VENV)/bin/python tests/wider/run
 
 soak: deps-wider ## the wider tests with streams that are silent for ten minutes before they are revoked

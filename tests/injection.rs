@@ -665,6 +665,36 @@ async fn over_http_2_it_is_the_same() {
     assert_eq!(world.replaced(), 1);
 }
 
+#[tokio::test]
+async fn a_body_of_an_http_2_client_has_one_end_in_both_attempts() {
+    for pieces in [&["one", "", "two", ""][..], &[""]] {
+        let upstream = Choosy::start(&["0"]).await;
+        let world = world(upstream.scripted.address, INJECT).await;
+        let (mut client, connection) =
+            h2::client::handshake(TcpStream::connect(world.address).await.unwrap()).await.unwrap();
+        tokio::spawn(connection);
+        // Twice, because what is left over would stand in front of the second request.
+        for _ in 0..2 {
+            let (name, value) = ANN.trim().split_once(": ").unwrap();
+            let request = http::Request::post("http://app.test/x").header(name, value).body(()).unwrap();
+            client = tokio::time::timeout(PATIENCE, client.ready()).await.unwrap().unwrap();
+            let (response, mut sending) = client.send_request(request, false).unwrap();
+            for (number, piece) in pieces.iter().enumerate() {
+                let last = number + 1 == pieces.len();
+                sending.send_data(bytes::Bytes::from_static(piece.as_bytes()), last).unwrap();
+            }
+            let response = tokio::time::timeout(PATIENCE, response).await.unwrap().unwrap();
+            assert_eq!(response.status(), 200, "{pieces:?}");
+        }
+        let seen = upstream.seen();
+        assert_eq!(seen.len(), 3, "{pieces:?}");
+        for request in seen {
+            assert!(request.head.starts_with("POST /x HTTP/1.1\r\n"), "{}", request.head);
+            assert_eq!(request.body, pieces.concat().as_bytes(), "{pieces:?}");
+        }
+    }
+}
+
 /// While the first attempt got nowhere, the user has ended the connection.
 #[tokio::test]
 async fn a_further_attempt_takes_no_token_of_a_connection_that_has_ended() {

@@ -270,3 +270,41 @@ async fn a_call_whose_deadline_passes_ends_at_the_upstream_too() {
     drop(response);
     assert_eq!(timeout(PATIENCE, ends.recv()).await.unwrap(), Some(Some(h2::Reason::CANCEL)));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_over_the_bound_of_its_route_is_refused_at_once_and_ended_upstream() {
+    let (told, mut ends) = mpsc::unbounded_channel();
+    let upstream = Scripted::start(move |stream| {
+        let told = told.clone();
+        async move {
+            let mut connection = h2::server::handshake(stream).await.unwrap();
+            while let Some(Ok((request, respond))) = connection.accept().await {
+                let told = told.clone();
+                tokio::spawn(async move {
+                    let mut received = request.into_body();
+                    while let Some(chunk) = received.data().await {
+                        if let Err(error) = chunk {
+                            let _ = told.send(error.reason());
+                            return;
+                        }
+                    }
+                    let _ = told.send(None);
+                    drop(respond);
+                });
+            }
+        }
+    })
+    .await;
+    let gateway = Gateway::start(&grpc_routes(upstream.address, upstream.address)).await;
+    let mut client = clear(&gateway).await.ready().await.unwrap();
+    let (response, mut sending) =
+        client.send_request(grpc_call("/open.Echo/Join").body(()).unwrap(), false).unwrap();
+    for _ in 0..3 {
+        sending.send_data(Bytes::from_static(&[b'a'; 400]), false).unwrap();
+    }
+    let response = timeout(PATIENCE, response).await.unwrap().unwrap();
+    assert_eq!(code(response.headers()), 8);
+    assert!(response.headers()["grpc-message"].to_str().unwrap().starts_with("body_too_large: "));
+    // Half a stream never passes for a whole one.
+    assert_eq!(timeout(PATIENCE, ends.recv()).await.unwrap(), Some(Some(h2::Reason::CANCEL)));
+}

@@ -162,3 +162,24 @@ async fn a_head_request_that_is_refused_or_fails_ends_in_good_order() {
         assert!(!matches!(end, Some(Err(_))), "{target}: {end:?}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn white_space_around_a_value_carries_no_token_past_the_gateway() {
+    let upstream = Upstream::start().await;
+    let optional = format!(
+        "[[routes]]\nname = \"all\"\nmatch = {{ path = \"/\" }}\nupstream = [\"http://{}\"]\nauth = \"optional\"\n",
+        upstream.address
+    );
+    let gateway = Gateway::start(&optional).await;
+    let token = mint(&gateway, "alice").await;
+    revoke(&gateway, &token).await;
+    for value in [format!(" Bearer {token}"), format!("\tBearer {token}"), format!("Bearer {token} ")] {
+        let fields = [("authorization", value.clone())];
+        let (code, text) = http2(&gateway, "/page", &fields).await;
+        assert_eq!(code, 400, "{value:?}: {text}");
+        assert!(text.contains("\"header_malformed\""), "{text}");
+        // There the white space is no part of the value.
+        assert_eq!(http1(&gateway, "/page", &fields).await.0, 401);
+    }
+    assert_eq!(upstream.requests(), [""; 0]);
+}

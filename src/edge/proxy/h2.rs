@@ -40,12 +40,12 @@ fn header_list(bytes: usize) -> u32 {
 }
 
 /// Holds a header section of HTTP/2 to what [`super::head`] holds those of HTTP/1.1 to and the HTTP/2 library
-/// does not: its size in bytes, as it would be written in HTTP/1.1, the number of its fields, and one way to
-/// say how long the body is. Cookies in fields of their own (RFC 9113 §8.2.3) count as the one field that they
+/// does not: its size in bytes, as it would be written in HTTP/1.1, the number of its fields, one way to say how long the
+/// body is, and no white space around values (RFC 9113 §8.2.1), which we would read and the upstream would not. Cookies in fields of their own (RFC 9113 §8.2.3) count as the one field that they
 /// are. Other versions pass.
 ///
 /// # Errors
-/// [`Refusal::HeaderTooLarge`] and [`Malformed::Framing`].
+/// [`Refusal::HeaderTooLarge`], [`Malformed::Framing`] and [`Malformed::Header`].
 pub fn check(request: &RequestHeader, most: usize) -> Result<(), Refusal> {
     if request.version != Version::HTTP_2 {
         return Ok(());
@@ -61,6 +61,9 @@ pub fn check(request: &RequestHeader, most: usize) -> Result<(), Refusal> {
     }
     for (name, value) in &request.headers {
         let value = value.as_bytes();
+        if value.trim_ascii().len() != value.len() {
+            return Err(Refusal::Malformed(Malformed::Header));
+        }
         if *name == header::COOKIE {
             cookies += 1;
             if cookies > 1 {
@@ -194,6 +197,19 @@ mod tests {
         for values in [&["5", "5"][..], &["5, 5"], &["+5"], &[""], &["99999999999999999999"]] {
             assert_eq!(check(&request(&length(values)), 4096), framing, "{values:?}");
         }
+    }
+
+    #[test]
+    fn values_have_no_white_space_around_them() {
+        for value in [" Bearer a", "Bearer a ", "\tBearer a"] {
+            let fields = [("authorization", value.to_owned())];
+            assert_eq!(
+                check(&request(&fields), 4096),
+                Err(Refusal::Malformed(Malformed::Header)),
+                "{value:?}"
+            );
+        }
+        assert_eq!(check(&request(&[("x-a", String::new()), ("x-b", "a  b".to_owned())]), 4096), Ok(()));
     }
 
     #[tokio::test(start_paused = true)]

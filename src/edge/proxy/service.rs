@@ -145,7 +145,11 @@ impl ProxyHttp for Gateway {
         context.body_received += body.as_ref().map_or(0, |chunk| chunk.len() as u64);
         match context.cluster()?.2.settings.max_body {
             Some(most) if context.body_received > most => {
-                Error::e_explain(ErrorType::HTTPStatus(413), "the body is larger than the route takes")
+                // Said to be the client's: towards an HTTP/2 upstream the engine takes any other failure here for the
+                // upstream's, and waits for an answer to half a body.
+                let error =
+                    Error::explain(ErrorType::HTTPStatus(413), "the body is larger than the route takes");
+                Err(error.into_down())
             }
             _ => Ok(()),
         }
