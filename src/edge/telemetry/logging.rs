@@ -33,6 +33,11 @@ pub fn start(log: &Log) -> Result<(), String> {
 const MUTED: [&str; 5] = ["pingora", "h2", "hyper", "reqwest", "rustls"];
 const MUTED_LEVEL: &str = "info";
 
+/// Parts of the engine whose lines are about single connections and requests, at ERROR some of them: a client or
+/// an upstream that closed one is part of every day, and what matters of it is in lines of ours. They are heard
+/// only when the configuration names the engine.
+const EVERYDAY: [&str; 3] = ["pingora_core::connectors", "pingora_pool", "pingora_proxy"];
+
 /// `level` as the configuration has it, with what it asks of the [`MUTED`] libraries bounded.
 fn bounded(level: &str) -> String {
     let is_more = |word: &str| matches!(word.to_ascii_lowercase().as_str(), "debug" | "trace");
@@ -49,6 +54,9 @@ fn bounded(level: &str) -> String {
                 directives.push(directive.to_owned());
             }
         }
+    }
+    if !directives.iter().any(|directive| directive.starts_with("pingora")) {
+        directives.extend(EVERYDAY.iter().map(|target| format!("{target}=off")));
     }
     for name in MUTED {
         let named = format!("{name}=");
@@ -131,6 +139,9 @@ mod tests {
             .with_writer(move || sink.clone())
             .finish();
         tracing::subscriber::with_default(subscriber, || {
+            tracing::error!(target: "pingora_core::connectors", "failed to acquire reusable stream");
+            tracing::error!(target: "pingora_proxy", "failed to send error response to downstream");
+            tracing::error!(target: "pingora_core::protocols::tls", "TLS is misconfigured");
             access(&Ended {
                 route: Some("app"),
                 status: 200,
@@ -153,13 +164,28 @@ mod tests {
     #[test]
     fn an_access_line_is_one_line_whatever_the_path() {
         let text = written(&log("warn", true), "/a\nb");
-        assert_eq!(text.lines().count(), 1, "{text}");
+        let text: Vec<&str> = text.lines().filter(|line| !line.contains("pingora")).collect();
+        let [text] = text[..] else { panic!("{text:#?}") };
         assert!(text.contains("r1") && text.contains("took_ms=1.5") && text.contains("app"), "{text}");
     }
 
     #[test]
     fn the_switch_alone_decides_about_access_lines() {
-        assert!(written(&log("trace", false), "/").is_empty());
+        assert!(!written(&log("trace", false), "/").contains("request_id"));
+    }
+
+    #[test]
+    fn what_the_engine_says_every_day_is_heard_on_request_only() {
+        let everyday = ["failed to acquire reusable stream", "failed to send error response to downstream"];
+        for level in ["error", "info", "trace", "info,h2=warn"] {
+            let text = written(&log(level, false), "/");
+            assert!(everyday.iter().all(|line| !text.contains(line)), "{level}: {text}");
+            assert!(text.contains("TLS is misconfigured"), "{level}: {text}");
+        }
+        for level in ["info,pingora=warn", "info,pingora_core::connectors=error,pingora_proxy=error"] {
+            let text = written(&log(level, false), "/");
+            assert!(everyday.iter().all(|line| text.contains(line)), "{level}: {text}");
+        }
     }
 
     #[test]
