@@ -1,6 +1,8 @@
 //! Several upstreams, and upstreams that fail: whose turn it is, what is tried again, what the client is
 //! told, and what a shutdown lets finish.
 
+#[path = "upstreams/answers.rs"]
+mod answers;
 mod support;
 
 use std::sync::Arc;

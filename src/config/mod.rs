@@ -363,11 +363,11 @@ pub struct Upstream {
     pub read_timeout: Duration,
     /// How long either side may take nothing of what is being written to it.
     pub write_timeout: Duration,
-    /// Further attempts for an idempotent request whose connection failed.
+    /// Further attempts for an idempotent request whose connection failed, also when an idle one was used again.
     pub retries: usize,
     /// The largest request body in bytes; `None`: no limit.
     pub max_body: Option<u64>,
-    /// A PEM file of authorities to trust for `https` upstreams instead of the built-in roots.
+    /// A PEM file of authorities to trust for `https` upstreams instead of the machine's own.
     pub ca: Option<PathBuf>,
     /// Speak HTTP/2 to the upstream (by ALPN over `https`, by prior knowledge over `http`).
     pub http2: bool,

@@ -20,7 +20,7 @@ use pingora::proxy::Session;
 use tokio::sync::mpsc;
 use tower::ServiceExt;
 
-use super::outbound;
+use super::{hop, outbound};
 use crate::service::accounts::Client;
 
 /// The longest `User-Agent` that is passed on, in characters.
@@ -67,6 +67,7 @@ pub async fn serve(
             None => head.insert_header(header::TRANSFER_ENCODING, "chunked")?,
         }
     }
+    hop::unchunk(session, &mut head);
     session.write_response_header(Box::new(head), head_only).await?;
     if !head_only {
         while let Some(frame) = body.frame().await {

@@ -4,10 +4,12 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use pingora::{Error, ErrorType, Result};
 
+use super::dial::Delivery;
 use super::exchange::{CURRENT, Exchange, Watched};
 use super::forward::Told;
 use super::gateway::Live;
@@ -36,7 +38,13 @@ pub struct Context {
     pub(super) host: String,
     pub(super) websocket: bool,
     pub(super) client: IpAddr,
+    /// The upstreams of the attempts so far, and how many attempts there were in all.
     pub(super) tried: Vec<SocketAddr>,
+    pub(super) attempts: usize,
+    /// The attempt under way, when it is over HTTP/1.1.
+    pub(super) delivery: Option<Arc<Delivery>>,
+    /// Set once the chosen upstream turned out to speak only HTTP/1.1.
+    pub(super) http1: Option<Arc<AtomicBool>>,
     pub(super) body_received: u64,
     pub(super) decision: &'static str,
     /// The status of the answer, where it was given here: a gRPC call is refused under an HTTP 200.
@@ -64,6 +72,9 @@ impl Context {
             websocket: false,
             client: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             tried: Vec::new(),
+            attempts: 0,
+            delivery: None,
+            http1: None,
             body_received: 0,
             decision: "failed",
             answered: None,
@@ -99,5 +110,10 @@ impl Context {
             Some(cluster) => Ok((permit, live, cluster)),
             None => Error::e_explain(ErrorType::HTTPStatus(500), "a route without upstreams"),
         }
+    }
+
+    /// Whether the route's `retries` leave another attempt.
+    pub(super) fn may_retry(&self) -> bool {
+        self.cluster().is_ok_and(|(.., cluster)| self.attempts <= cluster.settings.retries)
     }
 }

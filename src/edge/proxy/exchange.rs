@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use http::HeaderValue;
@@ -27,13 +27,56 @@ pub struct Exchange {
     /// Whether the connection is encrypted.
     pub tls: bool,
     cut: Notify,
+    switched: AtomicBool,
+    malformed: AtomicBool,
+    broken_off: AtomicBool,
 }
 
 impl Exchange {
     /// An exchange with `peer`.
     #[must_use]
     pub fn new(peer: SocketAddr, tls: bool) -> Arc<Exchange> {
-        Arc::new(Exchange { peer, tls, cut: Notify::new() })
+        Arc::new(Exchange {
+            peer,
+            tls,
+            cut: Notify::new(),
+            switched: AtomicBool::new(false),
+            malformed: AtomicBool::new(false),
+            broken_off: AtomicBool::new(false),
+        })
+    }
+
+    /// Says that the connection is a WebSocket from here on: what the client sends is no further request.
+    pub fn switch(&self) {
+        self.switched.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the connection has become a WebSocket.
+    #[must_use]
+    pub fn is_switched(&self) -> bool {
+        self.switched.load(Ordering::Relaxed)
+    }
+
+    /// Says that the request's body has no single reading.
+    pub fn mark_malformed(&self) {
+        self.malformed.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the request's body turned out to have no single reading.
+    #[must_use]
+    pub fn is_malformed(&self) -> bool {
+        self.malformed.load(Ordering::Relaxed)
+    }
+
+    /// Says that an answer broke off which the client would take for whole when the connection is closed.
+    pub fn break_off(&self) {
+        self.broken_off.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the connection is to end with a reset.
+    #[must_use]
+    pub fn is_broken_off(&self) -> bool {
+        self.broken_off.load(Ordering::Relaxed)
     }
 
     /// Ends the exchange wherever it stands.

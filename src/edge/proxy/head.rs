@@ -14,6 +14,7 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 use tokio::time::{Instant, timeout_at};
 
+use super::framing::{self, Body, Chunks};
 use crate::domain::request::Malformed;
 
 /// The most header fields one request may have.
@@ -40,7 +41,7 @@ pub struct Limits {
 #[derive(Debug)]
 pub enum Head {
     /// A whole section that passed every check, and whatever followed it in the same reads.
-    Complete(BytesMut),
+    Complete(Section),
     /// The HTTP/2 connection preface has begun.
     Http2(BytesMut),
     /// The client left, or was idle for too long.
@@ -53,6 +54,17 @@ pub enum Head {
     Refused(Malformed),
     /// A version other than 1.0 and 1.1.
     Version,
+}
+
+/// A checked header section, and what is to come behind it.
+#[derive(Debug)]
+pub struct Section {
+    /// The section, and whatever followed it in the same reads.
+    pub bytes: BytesMut,
+    /// How long the section is.
+    pub length: usize,
+    /// The body that the section announces.
+    pub body: Body,
 }
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -79,7 +91,7 @@ pub async fn read<S: AsyncRead + Unpin>(stream: &mut S, limits: &Limits, first: 
                 return Head::TooLarge;
             }
             return match check(&buffer[..end]) {
-                Ok(()) => Head::Complete(buffer),
+                Ok(body) => Head::Complete(Section { bytes: buffer, length: end, body }),
                 Err(Fault::Malformed(malformed)) => Head::Refused(malformed),
                 Err(Fault::TooMany) => Head::TooLarge,
                 Err(Fault::Version) => Head::Version,
@@ -120,7 +132,7 @@ fn skip_leading_lines(buffer: &mut BytesMut, scanned: &mut usize) {
 
 /// The index just past the empty line that ends the section. A bare line feed pair counts as an end
 /// too, so that the check sees and refuses it instead of waiting for more.
-fn section_end(buffer: &[u8], scanned: usize) -> Option<usize> {
+pub(super) fn section_end(buffer: &[u8], scanned: usize) -> Option<usize> {
     let from = scanned.saturating_sub(3);
     memchr::memchr_iter(b'\n', &buffer[from..]).map(|at| from + at).find_map(|at| match &buffer[..at] {
         [.., b'\n', b'\r'] | [.., b'\n'] => Some(at + 1),
@@ -135,7 +147,7 @@ enum Fault {
 }
 
 /// Checks one whole section, request line to empty line.
-fn check(section: &[u8]) -> Result<(), Fault> {
+fn check(section: &[u8]) -> Result<Body, Fault> {
     let header = Fault::Malformed(Malformed::Header);
     let framing = || Fault::Malformed(Malformed::Framing);
     let mut lines = Lines(section);
@@ -155,6 +167,7 @@ fn check(section: &[u8]) -> Result<(), Fault> {
         return Err(Fault::Malformed(Malformed::Byte));
     }
     let (mut lengths, mut encodings, mut hosts, mut fields) = (0, 0, 0, 0);
+    let mut length = 0;
     for line in lines {
         let line = line?;
         if line.is_empty() {
@@ -165,14 +178,7 @@ fn check(section: &[u8]) -> Result<(), Fault> {
             return Err(Fault::TooMany);
         }
         // No white space before the colon, no folded line (RFC 9112 §5.1, §5.2).
-        let colon = memchr::memchr(b':', line).ok_or(Fault::Malformed(Malformed::Header))?;
-        let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
-        if name.is_empty() || !name.iter().all(|byte| is_token(*byte)) {
-            return Err(Fault::Malformed(Malformed::Header));
-        }
-        if value.iter().any(|byte| matches!(byte, 0..=8 | 10..=31 | 127)) {
-            return Err(Fault::Malformed(Malformed::Header));
-        }
+        let (name, value) = framing::field(line).ok_or(Fault::Malformed(Malformed::Header))?;
         match name.len() {
             4 if name.eq_ignore_ascii_case(b"host") => hosts += 1,
             14 if name.eq_ignore_ascii_case(b"content-length") => {
@@ -180,6 +186,8 @@ fn check(section: &[u8]) -> Result<(), Fault> {
                 if value.is_empty() || value.len() > 19 || !value.iter().all(u8::is_ascii_digit) {
                     return Err(framing());
                 }
+                let number = std::str::from_utf8(value).ok().and_then(|value| value.parse::<i64>().ok());
+                length = number.and_then(|number| u64::try_from(number).ok()).ok_or_else(framing)?;
             }
             17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
                 encodings += 1;
@@ -194,32 +202,11 @@ fn check(section: &[u8]) -> Result<(), Fault> {
         return Err(framing());
     }
     match hosts {
-        1 => Ok(()),
+        1 if encodings == 1 => Ok(Body::Chunked(Chunks::default())),
+        1 => Ok(Body::Length(length)),
         0 => Err(Fault::Malformed(Malformed::NoHost)),
         _ => Err(Fault::Malformed(Malformed::Host)),
     }
-}
-
-/// RFC 9110 §5.6.2 `tchar`.
-const fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric()
-        || matches!(
-            byte,
-            b'!' | b'#'
-                | b'$'
-                | b'%'
-                | b'&'
-                | b'\''
-                | b'*'
-                | b'+'
-                | b'-'
-                | b'.'
-                | b'^'
-                | b'_'
-                | b'`'
-                | b'|'
-                | b'~'
-        )
 }
 
 /// Lines that end in CRLF; a bare CR or LF is a fault.
@@ -259,8 +246,9 @@ mod tests {
             "POST / HTTP/1.1\r\nhost:a\r\nTRANSFER-ENCODING:\tchunked \r\n\r\n0\r\n\r\n",
             "GET / HTTP/1.0\r\nHost: a\r\nX-Empty:\r\nX-Latin: \u{e9}\r\n\r\n",
         ] {
-            let Head::Complete(buffer) = read_all(text.as_bytes()).await else { panic!("{text:?}") };
-            assert_eq!(&buffer[..], text.trim_start().as_bytes());
+            let Head::Complete(section) = read_all(text.as_bytes()).await else { panic!("{text:?}") };
+            assert_eq!(&section.bytes[..], text.trim_start().as_bytes());
+            assert!(section.bytes[..section.length].ends_with(b"\r\n\r\n"), "{text:?}");
         }
         assert!(matches!(read_all(PREFACE).await, Head::Http2(_)));
     }

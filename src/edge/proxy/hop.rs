@@ -1,9 +1,12 @@
 //! Where one connection ends and the next begins: what a client says about its own connection never
-//! decides about ours (RFC 9110 §7.6.1).
+//! decides about ours, nor what an upstream says about its own about the client's (RFC 9110 §7.6.1).
 
-use http::{HeaderName, HeaderValue, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use pingora::Result;
-use pingora::http::RequestHeader;
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::proxy::Session;
+
+use super::answer_head::{holds, signs_in_connections};
 
 /// Fields that belong to one connection.
 const HOP_BY_HOP: [HeaderName; 6] = [
@@ -17,26 +20,127 @@ const HOP_BY_HOP: [HeaderName; 6] = [
 
 const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
 
+/// Fields of an answer that belong to one connection. `Transfer-Encoding` is the engine's to write anew.
+const OF_ANSWERS: [HeaderName; 8] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::PROXY_AUTHENTICATE,
+    HeaderName::from_static("proxy-authentication-info"),
+    header::PROXY_AUTHORIZATION,
+    header::TE,
+    header::UPGRADE,
+];
+
+/// Whether the client asks for its connection to be closed after the answer, in any of its lines. The engine
+/// looks at the first.
+#[must_use]
+pub fn closes(request: &RequestHeader) -> bool {
+    let mut lines = request.headers.get_all(header::CONNECTION).iter();
+    lines.any(|line| holds(line.as_bytes(), b"close"))
+}
+
+/// Takes in what the client's head says about its connection and the engine does not hear.
+pub fn listen(session: &mut Session) {
+    if closes(session.req_header()) {
+        session.set_keepalive(None);
+    }
+    if session.req_header().version == Version::HTTP_10 {
+        // HTTP/1.0 knows no interim answers (RFC 9110 §15.2).
+        session.set_ignore_info_resp(true);
+    }
+}
+
+/// Whether the request has a body that its method gives no meaning to (RFC 9110 §9.3). An upstream that does
+/// not read it takes its bytes for the next request on the connection.
+#[must_use]
+pub fn has_ignored_body(session: &mut Session) -> bool {
+    let ignored = matches!(
+        session.req_header().method,
+        Method::GET | Method::HEAD | Method::DELETE | Method::OPTIONS | Method::TRACE
+    );
+    ignored && !session.is_body_empty()
+}
+
+/// Whether the request would sign its caller in on the connection, which others use after it.
+#[must_use]
+pub fn signs_in(request: &RequestHeader) -> bool {
+    let mut lines = request.headers.get_all(header::AUTHORIZATION).iter();
+    lines.any(|line| signs_in_connections(line.as_bytes()))
+}
+
+/// Makes an answer one that a client of HTTP/1.0 reads: such a client knows no chunks, so that without a length
+/// the end of the connection is the end of the body.
+pub fn unchunk(session: &mut Session, response: &mut ResponseHeader) {
+    if session.req_header().version == Version::HTTP_10
+        && response.remove_header(&header::TRANSFER_ENCODING).is_some()
+    {
+        session.set_keepalive(None);
+    }
+}
+
+/// The fields that `Connection` names, without those that frame the message or make a WebSocket.
+fn named(headers: &HeaderMap) -> Vec<HeaderName> {
+    let lines = headers.get_all(header::CONNECTION).iter();
+    let names = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    names
+        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+        .filter(|name| {
+            let framing = matches!(*name, header::HOST | header::CONTENT_LENGTH | header::TRANSFER_ENCODING);
+            !framing && name != header::UPGRADE && !name.as_str().starts_with("sec-websocket-")
+        })
+        .collect()
+}
+
+/// Takes out of an upstream's answer whatever belongs to the upstream's connection, and makes of several
+/// equal lengths one. A WebSocket keeps its upgrade.
+///
+/// # Errors
+/// The engine cannot take a constant: never.
+pub fn end_answer(response: &mut ResponseHeader) -> Result<()> {
+    for name in named(&response.headers) {
+        response.remove_header(&name);
+    }
+    let switches = response.status == StatusCode::SWITCHING_PROTOCOLS;
+    for name in &OF_ANSWERS {
+        // A 426 has to say what to upgrade to (RFC 9110 §15.5.22).
+        let says = switches || response.status == StatusCode::UPGRADE_REQUIRED;
+        if !(says && name == header::UPGRADE) && response.headers.contains_key(name) {
+            response.remove_header(name);
+        }
+    }
+    if switches {
+        response.insert_header(header::CONNECTION, "Upgrade")?;
+    }
+    // The engine passes no trailers on from HTTP/1.1: none are promised.
+    if response.version != Version::HTTP_2 && response.headers.contains_key(header::TRAILER) {
+        response.remove_header(&header::TRAILER);
+    }
+    if response.status == StatusCode::NO_CONTENT || response.status.is_informational() {
+        // No length may be said where there can be no body (RFC 9110 §8.6).
+        response.remove_header(&header::CONTENT_LENGTH);
+    }
+    let mut lengths = response.headers.get_all(header::CONTENT_LENGTH).iter();
+    if let Some(first) = lengths.next() {
+        let one = first.as_bytes().split(|byte| *byte == b',').next().unwrap_or_default().trim_ascii();
+        if (one.len() < first.len() || lengths.next().is_some())
+            && let Ok(one) = HeaderValue::from_bytes(one)
+        {
+            response.insert_header(header::CONTENT_LENGTH, one)?;
+        }
+    }
+    Ok(())
+}
+
 /// Takes out what the client named in `Connection` (RFC 9110 §7.6.1), before anything of ours is set and
 /// so that none of ours can be named (CVE-2024-45410), then leaves of it only what the engine needs.
 ///
 /// # Errors
 /// The engine cannot take a constant: never.
 pub fn end(request: &mut RequestHeader, websocket: bool) -> Result<()> {
-    let named: Vec<HeaderName> = request
-        .headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|text| text.split(','))
-        .filter_map(|name| name.trim().parse().ok())
-        .collect();
-    let close = named.iter().any(|name| name.as_str() == "close");
-    for name in &named {
-        let framing = matches!(*name, header::HOST | header::CONTENT_LENGTH | header::TRANSFER_ENCODING);
-        if !framing && name != header::UPGRADE && !name.as_str().starts_with("sec-websocket-") {
-            request.remove_header(name);
-        }
+    let close = closes(request);
+    for name in named(&request.headers) {
+        request.remove_header(&name);
     }
     request.remove_header(&header::CONNECTION);
     if websocket {

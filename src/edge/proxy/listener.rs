@@ -93,8 +93,8 @@ impl Listener {
                 // An idle connection has nothing to lose.
                 _ = closing.wait_for(|closing| *closing), if !first => return,
             };
-            let buffer = match read {
-                Head::Complete(buffer) => buffer,
+            let section = match read {
+                Head::Complete(section) => section,
                 Head::Http2(buffer) => {
                     socket.put_back(buffer);
                     return self.serve_http2(socket, peer).await;
@@ -103,13 +103,13 @@ impl Listener {
                 refused => return last_words(&mut socket, &refused).await,
             };
             first = false;
-            socket.put_back(buffer);
+            let exchange = Exchange::new(peer, encrypted);
+            socket.begin(section, Arc::clone(&exchange));
             let mut session = ServerSession::new_http1(socket as Stream);
             match settings.take() {
                 Some(settings) => settings.apply_to_session(&mut session),
                 None => session.set_keepalive(Some(self.limits.idle.as_secs())),
             }
-            let exchange = Exchange::new(peer, encrypted);
             let served =
                 CURRENT.scope(Arc::clone(&exchange), self.engine.process_new_http(session, &self.closing));
             let reused = tokio::select! {
@@ -121,6 +121,7 @@ impl Listener {
             // The engine hands back the stream that it was given.
             let Ok(same) = stream.into_any().downcast::<Socket>() else { return };
             socket = same;
+            socket.end();
             settings = kept;
         }
     }

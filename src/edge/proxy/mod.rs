@@ -1,12 +1,16 @@
 //! The proxy: client connections in, admitted requests out. Only this room imports pingora.
 
+pub mod answer_head;
 pub mod bridge;
 pub mod context;
 pub mod cookies;
+pub mod dial;
 pub mod exchange;
 pub mod forward;
+pub mod framing;
 pub mod gateway;
 pub mod grpc;
+pub mod guard;
 pub mod h2;
 pub mod head;
 pub mod hop;
@@ -31,9 +35,9 @@ use pingora::server::configuration::ServerConf;
 pub type Engine = HttpProxy<gateway::Gateway>;
 
 /// The engine's own bound on attempts for one request. Routes are bounded by their `retries`, which the
-/// hooks count; a pooled connection that turns out closed may be replaced beyond that.
+/// hooks count.
 const MAX_ATTEMPTS: usize = 16;
-/// Idle connections to upstreams that are kept.
+/// Idle HTTP/2 connections to upstreams that are kept; those over HTTP/1.1 are in [`dial`].
 const POOL_SIZE: usize = 1024;
 
 /// Puts `gateway` into an engine.

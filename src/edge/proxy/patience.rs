@@ -1,13 +1,9 @@
 //! Connections to upstreams whose answer may be silent for as long as both ends live: WebSockets and event streams.
 //!
 //! Whether it is one of these is known from the answer alone; that the client asks for one must not hold an upstream
-//! connection for good. The engine fixes how long it waits before it asks, so these requests get a connection
-//! of their own, which keeps the time itself until the answer allows silence.
-//!
-//! The engine also tells its upstream half through a channel that a request for a WebSocket has no body, and takes
-//! the message for the end of the WebSocket when the upstream's 101 is read before it: about one in ten
-//! that a quick upstream on the same machine accepts would be closed at once. Here the first read after a
-//! write lets its task run once more, in which the channel is looked at, before it takes anything.
+//! connection for good. The engine fixes how long it waits before it asks, so for these requests the connection
+//! keeps the time itself until the answer allows silence: [`super::guard`] over HTTP/1.1, and over HTTP/2 a
+//! connection that serves nothing else.
 
 use std::io;
 use std::pin::Pin;
@@ -26,7 +22,7 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, OrErr, Result};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
 /// Keeps each of these connections apart from those of the pool and from each other.
 static GROUP: AtomicU64 = AtomicU64::new(1 << 63);
@@ -40,7 +36,9 @@ pub struct Silence {
 }
 
 impl Silence {
-    fn new(most: Duration) -> Arc<Silence> {
+    /// A bound that holds until silence is allowed.
+    #[must_use]
+    pub fn new(most: Duration) -> Arc<Silence> {
         Arc::new(Silence { most, allowed: AtomicBool::new(false), too_long: AtomicBool::new(false) })
     }
 
@@ -57,6 +55,39 @@ impl Silence {
 
     fn is_allowed(&self) -> bool {
         self.allowed.load(Ordering::Relaxed)
+    }
+}
+
+/// Measures a silence: runs while nothing is read or written.
+#[derive(Debug, Default)]
+pub struct Timer(Option<Pin<Box<Sleep>>>);
+
+impl Timer {
+    /// Says that something was read.
+    pub fn stop(&mut self) {
+        self.0 = None;
+    }
+
+    /// Says that something was written. The timer goes on from here, because whoever waits for something to read
+    /// may not ask again.
+    pub fn restart(&mut self, silence: &Silence) {
+        if let Some(timer) = &mut self.0
+            && let Some(end) = Instant::now().checked_add(silence.most)
+        {
+            timer.as_mut().reset(end);
+        }
+    }
+
+    /// Resolves once nothing was read for longer than may be.
+    pub fn poll_too_long(&mut self, cx: &mut Context<'_>, silence: &Silence) -> Poll<()> {
+        if silence.is_allowed() {
+            self.stop();
+            return Poll::Pending;
+        }
+        let timer = self.0.get_or_insert_with(|| Box::pin(tokio::time::sleep(silence.most)));
+        ready!(timer.as_mut().poll(cx));
+        silence.too_long.store(true, Ordering::Relaxed);
+        Poll::Ready(())
     }
 }
 
@@ -97,20 +128,17 @@ impl Connect for Connector {
     }
 }
 
-/// A connection whose first read after a write waits for one more turn, and that breaks off when it is silent for
-/// longer than it may be.
+/// A connection that breaks off when it is silent for longer than it may be.
 #[derive(Debug)]
 struct Patient {
     tcp: TcpStream,
-    written: bool,
     silence: Arc<Silence>,
-    /// Runs while nothing is read or written.
-    timer: Option<Pin<Box<Sleep>>>,
+    timer: Timer,
 }
 
 impl Patient {
     fn new(tcp: TcpStream, silence: Arc<Silence>) -> Patient {
-        Patient { tcp, written: false, silence, timer: None }
+        Patient { tcp, silence, timer: Timer::default() }
     }
 }
 
@@ -132,31 +160,21 @@ impl AsyncRead for Patient {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if std::mem::take(&mut self.written) {
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
         if let Poll::Ready(read) = Pin::new(&mut self.tcp).poll_read(cx, buf) {
-            self.timer = None;
+            self.timer.stop();
             return Poll::Ready(read);
         }
-        if self.silence.is_allowed() {
-            self.timer = None;
-            return Poll::Pending;
-        }
-        let most = self.silence.most;
-        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(most)));
-        ready!(timer.as_mut().poll(cx));
-        self.silence.too_long.store(true, Ordering::Relaxed);
+        let this = &mut *self;
+        ready!(this.timer.poll_too_long(cx, &this.silence));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
 impl AsyncWrite for Patient {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.written = true;
-        self.timer = None;
-        Pin::new(&mut self.tcp).poll_write(cx, bytes)
+        let this = &mut *self;
+        this.timer.restart(&this.silence);
+        Pin::new(&mut this.tcp).poll_write(cx, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -171,30 +189,8 @@ impl AsyncWrite for Patient {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::io::AsyncReadExt;
     use tokio::net::TcpListener;
-
-    #[tokio::test]
-    async fn a_read_after_a_write_gives_way_once() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let (mut other, _) = listener.accept().await.unwrap();
-        let mut patient = Patient::new(tcp, Silence::new(Duration::from_secs(60)));
-        patient.write_all(b"ask").await.unwrap();
-        other.write_all(b"answer").await.unwrap();
-        patient.tcp.readable().await.unwrap();
-        let mut reads = 0;
-        let mut answer = [0; 6];
-        std::future::poll_fn(|cx| {
-            reads += 1;
-            Pin::new(&mut patient).poll_read(cx, &mut ReadBuf::new(&mut answer))
-        })
-        .await
-        .unwrap();
-        assert_eq!((reads, &answer), (2, b"answer"));
-        other.write_all(b"more").await.unwrap();
-        assert_eq!(patient.read(&mut answer).await.unwrap(), 4);
-    }
 
     #[tokio::test(start_paused = true)]
     async fn silence_ends_a_connection_unless_the_answer_allows_it() {

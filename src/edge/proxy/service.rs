@@ -5,28 +5,33 @@
 //! `service::admit` makes: a hook that is skipped ends in a refusal.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::header;
+use http::{Method, Version, header};
 use pingora::http::{RequestHeader, ResponseHeader};
-use pingora::protocols::ALPN;
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 
 use super::context::Context;
+use super::dial::{Asked, Delivery};
 use super::exchange::is_event_stream;
 use super::forward::{self, Origin};
 use super::gateway::Gateway;
 use super::inject::{self, After};
-use super::{grpc, hop, inbound, outbound, patience, upgrade};
+use super::{grpc, hop, inbound, outbound, upgrade};
 use crate::domain::answer::answer;
 use crate::domain::credential::Carrier;
 use crate::domain::problem::Problem;
-use crate::domain::request::Path;
+use crate::domain::request::{Malformed, Path};
+use crate::domain::verdict::Refusal;
 use crate::ports::Ended;
 use crate::service::admit::Permit;
+
+/// Says that an upstream of HTTP/2 chose HTTP/1.1, and was asked nothing yet.
+const HTTP1_ONLY: ErrorType = ErrorType::new("UpstreamSpeaksHttp1");
 
 #[async_trait]
 impl ProxyHttp for Gateway {
@@ -37,6 +42,7 @@ impl ProxyHttp for Gateway {
     }
 
     async fn request_filter(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
+        hop::listen(session);
         if self.admit(session, context).await? {
             return Ok(true);
         }
@@ -56,32 +62,41 @@ impl ProxyHttp for Gateway {
             }
         }
         let (_, _, cluster) = context.cluster()?;
-        let Some(chosen) = cluster.choose(&context.tried) else {
+        let asked = Asked {
+            head: session.req_header().method == Method::HEAD,
+            websocket: context.websocket,
+            stream: is_event_stream(session.req_header().headers.get(header::ACCEPT)),
+        };
+        let Some(chosen) = cluster.choose(&context.tried, asked) else {
             return Error::e_explain(ErrorType::HTTPStatus(503), "no upstream of this route is healthy");
         };
-        let mut peer = chosen.peer;
-        context.silence = None;
-        if context.websocket {
-            peer.options.alpn = ALPN::H1;
-            context.silence = Some(patience::prepare(&mut peer));
-        } else if is_event_stream(session.req_header().headers.get(header::ACCEPT)) {
-            context.silence = Some(patience::prepare(&mut peer));
-        }
         context.tried.push(chosen.address);
+        context.attempts += 1;
+        (context.delivery, context.http1) = (chosen.delivery, Some(chosen.http1));
+        context.silence = chosen.silence;
         context.authority = chosen.authority;
-        Ok(peer)
+        Ok(chosen.peer)
     }
 
     async fn upstream_request_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         request: &mut RequestHeader,
         context: &mut Context,
     ) -> Result<()> {
+        if request.version != Version::HTTP_2 && context.delivery.is_none() {
+            return Err(fall_back(context));
+        }
         // A further attempt sends the body from its beginning.
         context.body_received = 0;
         let (permit, live, settings) = context.told()?;
         hop::begin(request, context.websocket)?;
+        if !context.websocket
+            && request.version != Version::HTTP_2
+            && (hop::has_ignored_body(session) || hop::signs_in(request))
+        {
+            request.insert_header(header::CONNECTION, "close")?;
+        }
         forward::strip(request, &live.reserved);
         let carriers = &permit.route().policy.carriers;
         let mut without = None;
@@ -161,6 +176,7 @@ impl ProxyHttp for Gateway {
         response: &mut ResponseHeader,
         context: &mut Context,
     ) -> Result<()> {
+        hop::end_answer(response)?;
         if response.status != http::StatusCode::UNAUTHORIZED {
             return Ok(());
         }
@@ -192,6 +208,12 @@ impl ProxyHttp for Gateway {
         context: &mut Context,
     ) -> Result<()> {
         upgrade::refuse_unasked(response, context.websocket)?;
+        if response.status == http::StatusCode::SWITCHING_PROTOCOLS
+            && let Some(exchange) = &context.exchange
+        {
+            exchange.switch();
+        }
+        hop::unchunk(session, response);
         response.insert_header("x-request-id", context.request_id.as_str())?;
         let stream = response.status == http::StatusCode::SWITCHING_PROTOCOLS
             || is_event_stream(response.headers.get(header::CONTENT_TYPE));
@@ -224,9 +246,7 @@ impl ProxyHttp for Gateway {
         context: &mut Context,
         mut error: Box<Error>,
     ) -> Box<Error> {
-        let attempts = context.tried.len();
-        let more = context.cluster().is_ok_and(|(.., cluster)| attempts <= cluster.settings.retries);
-        error.set_retry(more && inbound::is_idempotent(&session.req_header().method));
+        error.set_retry(context.may_retry() && inbound::is_idempotent(&session.req_header().method));
         error
     }
 
@@ -235,19 +255,24 @@ impl ProxyHttp for Gateway {
         peer: &HttpPeer,
         session: &mut Session,
         mut error: Box<Error>,
-        _context: &mut Context,
+        context: &mut Context,
         reused: bool,
     ) -> Box<Error> {
-        if *error.etype() == inject::RENEWED {
-            // The upstream has said that it did nothing, and the body is at hand.
+        if *error.etype() == inject::RENEWED || *error.etype() == HTTP1_ONLY {
+            // The upstream has said that it did nothing, or was not asked yet; and the body is at hand.
             return error;
         }
         // A pooled connection may have been closed under us; whether the request was acted on is not
         // known, so only what may be repeated is repeated, and only with its whole body at hand.
+        let reused = context.delivery.as_deref().map_or(reused, Delivery::is_reused);
         let repeat = reused
             && inbound::is_idempotent(&session.req_header().method)
             && !session.as_ref().retry_buffer_truncated();
         error.retry.decide_reuse(repeat);
+        if !context.may_retry() {
+            // Whatever the engine thinks of it: connections that turn out closed do not add to `retries`.
+            error.set_retry(false);
+        }
         error.more_context(format!("upstream {}", peer._address))
     }
 
@@ -257,7 +282,13 @@ impl ProxyHttp for Gateway {
         error: &Error,
         context: &mut Context,
     ) -> FailToProxy {
-        if let Some(refusal) = context.lost.take() {
+        // Whatever is said now is the last on the connection.
+        session.set_keepalive(None);
+        let malformed = context.exchange.as_ref().is_some_and(|exchange| exchange.is_malformed());
+        let refused = malformed.then_some(Refusal::Malformed(Malformed::Framing));
+        if let Some(refusal) = context.lost.take().or(refused)
+            && session.response_written().is_none()
+        {
             context.decision = refusal.code();
             let answer = answer(&refusal);
             context.answered = Some(answer.problem.status);
@@ -274,12 +305,18 @@ impl ProxyHttp for Gateway {
             tracing::warn!(request_id = context.request_id, %error, code, "a request failed");
             let problem = Problem::new(status, code, detail);
             // A failure to tell the client changes nothing: the connection ends either way.
-            if session.response_written().is_none() {
-                context.answered = Some(status);
-                let _ = outbound::send(session, &problem.into(), &context.request_id).await;
-            } else {
+            if let Some(begun) = session.response_written() {
+                let framed = [header::CONTENT_LENGTH, header::TRANSFER_ENCODING];
+                if !framed.iter().any(|name| begun.headers.contains_key(name))
+                    && let Some(exchange) = &context.exchange
+                {
+                    exchange.break_off();
+                }
                 // An answer that has begun is only cut short, but gRPC can still say why.
                 let _ = grpc::break_off(session, &problem).await;
+            } else {
+                context.answered = Some(status);
+                let _ = outbound::send(session, &problem.into(), &context.request_id).await;
             }
         }
         FailToProxy { error_code: status, can_reuse_downstream: false }
@@ -323,4 +360,17 @@ impl ProxyHttp for Gateway {
     fn suppress_error_log(&self, _session: &Session, _context: &Context, _error: &Error) -> bool {
         true // The engine's own line would hold the query; `fail_to_proxy` writes ours.
     }
+}
+
+/// Gives an attempt up whose connection speaks HTTP/1.1 although HTTP/2 was offered: answers over HTTP/1.1 are
+/// read over connections of our own only ([`super::guard`]), where this upstream is asked from here on.
+fn fall_back(context: &mut Context) -> Box<Error> {
+    if let Some(http1) = &context.http1 {
+        http1.store(true, Ordering::Relaxed);
+    }
+    context.tried.pop();
+    context.attempts -= 1;
+    let mut error = Error::new_up(HTTP1_ONLY);
+    error.set_retry(true);
+    error
 }

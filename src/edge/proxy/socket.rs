@@ -1,15 +1,19 @@
 //! A client's TCP connection as the engine wants it: one write buffer that exists only while there is
-//! something in it, and bytes that can be put back.
+//! something in it, bytes that can be put back, and an end behind each HTTP/1.1 request.
+//!
+//! The engine sees one request at a time: what a client sends ahead of its turn stays here, and a body that
+//! has more than one reading is an error at the byte where it has.
 //!
 //! The engine's own stream keeps 64 kB of read buffer for as long as the connection lives; here an
 //! idle connection owns none.
 
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::{Buf, BytesMut};
@@ -22,6 +26,12 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
+use super::exchange::Exchange;
+use super::framing::Body;
+use super::head::Section;
+
+/// The most that is read ahead of a request's turn.
+const AHEAD: usize = 512;
 /// Writes up to this many bytes are gathered into one system call.
 const WRITE_BUFFER: usize = 16 * 1024;
 
@@ -59,13 +69,41 @@ pub struct Socket {
     unsent: Vec<u8>,
     sent: usize,
     established: SystemTime,
+    /// The request under way; between requests and on HTTP/2 there is none, and everything may be read.
+    request: Option<Request>,
+}
+
+/// How much of a request the engine has still to read.
+#[derive(Debug)]
+struct Request {
+    head: usize,
+    body: Body,
+    exchange: Arc<Exchange>,
 }
 
 impl Socket {
     /// Takes over an accepted connection.
     #[must_use]
     pub fn new(wire: Wire) -> Socket {
-        Socket { wire, unread: BytesMut::new(), unsent: Vec::new(), sent: 0, established: SystemTime::now() }
+        Socket {
+            wire,
+            unread: BytesMut::new(),
+            unsent: Vec::new(),
+            sent: 0,
+            established: SystemTime::now(),
+            request: None,
+        }
+    }
+
+    /// Lets the engine read one request: the section, which it has not seen yet, and the body behind it.
+    pub fn begin(&mut self, section: Section, exchange: Arc<Exchange>) {
+        self.unread = section.bytes;
+        self.request = Some(Request { head: section.length, body: section.body, exchange });
+    }
+
+    /// Says that the request is done with: what comes next is another one.
+    pub fn end(&mut self) {
+        self.request = None;
     }
 
     /// Puts back bytes that were read: the next read yields them first.
@@ -87,32 +125,120 @@ impl Socket {
     }
 }
 
-impl AsyncRead for Socket {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+impl Socket {
+    fn poll_bytes(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.unread.is_empty() {
-            let read = on_wire!(&mut self.wire, poll_read, cx, buf);
-            // The engine flushes a body of known length only at its end, and listens to the client while
-            // it waits for more of one: what was written so far must not wait with it.
-            if read.is_pending()
-                && !self.unsent.is_empty()
-                && let Poll::Ready(Err(error)) = self.as_mut().poll_flush(cx)
-            {
-                return Poll::Ready(Err(error));
-            }
-            return read;
+            self.poll_wire(cx, buf)
+        } else {
+            Poll::Ready(self.reread(buf, usize::MAX))
         }
-        let taken = self.unread.len().min(buf.remaining());
+    }
+
+    /// Yields bytes that were read before, at most so many.
+    fn reread(&mut self, buf: &mut ReadBuf<'_>, most: usize) -> io::Result<()> {
+        let taken = self.unread.len().min(buf.remaining()).min(most);
         buf.put_slice(&self.unread[..taken]);
         self.unread.advance(taken);
         if self.unread.is_empty() {
             // Even empty it would keep its memory, for as long as the connection is idle.
             self.unread = BytesMut::new();
         }
-        Poll::Ready(Ok(()))
+        Ok(())
+    }
+
+    fn poll_wire(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let read = on_wire!(&mut self.wire, poll_read, cx, buf);
+        // The engine flushes a body of known length only at its end, and listens to the client while
+        // it waits for more of one: what was written so far must not wait with it.
+        if read.is_pending()
+            && !self.unsent.is_empty()
+            && let Poll::Ready(Err(error)) = Pin::new(self).poll_flush(cx)
+        {
+            return Poll::Ready(Err(error));
+        }
+        read
+    }
+
+    /// Behind a request only the client's leaving is told: what it sends is the next request, and waits.
+    fn poll_behind(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.unread.is_empty() {
+            return Poll::Pending;
+        }
+        let mut space = [MaybeUninit::uninit(); AHEAD];
+        let mut read = ReadBuf::uninit(&mut space);
+        ready!(self.poll_wire(cx, &mut read))?;
+        if read.filled().is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        self.unread = BytesMut::from(read.filled());
+        Poll::Pending
+    }
+
+    fn poll_request(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+        request: &mut Request,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        if request.head > 0 {
+            self.reread(buf, request.head)?;
+            request.head -= buf.filled().len() - before;
+            return Poll::Ready(Ok(()));
+        }
+        if request.exchange.is_switched() {
+            return self.poll_bytes(cx, buf);
+        }
+        if request.exchange.is_malformed() {
+            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+        }
+        if request.body.is_over() {
+            return self.poll_behind(cx);
+        }
+        ready!(self.poll_bytes(cx, buf))?;
+        match request.body.take(&buf.filled()[before..]) {
+            Ok(taken) => {
+                let behind = &buf.filled()[before + taken..];
+                if !behind.is_empty() {
+                    let mut unread = BytesMut::from(behind);
+                    unread.extend_from_slice(&self.unread);
+                    self.unread = unread;
+                    buf.set_filled(before + taken);
+                }
+                Poll::Ready(Ok(()))
+            }
+            Err(fault) => {
+                buf.set_filled(before);
+                request.exchange.mark_malformed();
+                Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, fault)))
+            }
+        }
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.request.take() {
+            None => self.poll_bytes(cx, buf),
+            Some(mut request) => {
+                let read = self.poll_request(cx, buf, &mut request);
+                self.request = Some(request);
+                read
+            }
+        }
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        if self.request.as_ref().is_some_and(|request| request.exchange.is_broken_off()) {
+            // Without a reset the client would take the part of the answer that it has for the whole.
+            let _ = socket2::SockRef::from(self.wire.tcp()).set_linger(Some(Duration::ZERO));
+        }
     }
 }
 

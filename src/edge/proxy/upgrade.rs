@@ -1,4 +1,4 @@
-//! Answers that turn a connection into a WebSocket, and no others that turn it into something else.
+//! Answers that would switch protocols, of which only one to a request for a WebSocket may.
 
 use http::StatusCode;
 use http::header::UPGRADE;

@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -14,21 +15,29 @@ use pingora::lb::{Backend, Backends, LoadBalancer};
 use pingora::protocols::ALPN;
 use pingora::protocols::TcpKeepalive;
 use pingora::protocols::l4::socket::SocketAddr as PeerAddress;
-use pingora::upstreams::peer::HttpPeer;
+use pingora::upstreams::peer::{HttpPeer, Scheme};
 use pingora::utils::tls::{WrappedX509, parse_x509};
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use tokio::task::AbortHandle;
 
+use super::dial::{Asked, Connector, Delivery, Dialer};
+use super::patience::{self, Silence};
 use crate::config::{self, Balance, Origin};
 
 /// How often host names are looked up again.
 const RESOLVE_EVERY: Duration = Duration::from_secs(10);
 /// The longest search for a healthy upstream.
 const MAX_TRIES: usize = 64;
-/// How long an idle connection to an upstream is kept.
+/// How long an idle HTTP/2 connection to an upstream is kept.
 const POOL_IDLE: Duration = Duration::from_secs(60);
+/// How often idle HTTP/1.1 connections are looked at.
+const SWEEP_EVERY: Duration = Duration::from_secs(5);
+
+/// Tells the HTTP/2 connections of one cluster from those of every other: what was connected under one route's
+/// authorities is never used for another's.
+static CLUSTERS: AtomicU64 = AtomicU64::new(1);
 
 /// The upstreams of one route. Its background work ends when it is dropped.
 pub struct Cluster {
@@ -49,13 +58,31 @@ pub struct Chosen {
     pub address: SocketAddr,
     /// `host[:port]` as a Host header of its own would say.
     pub authority: Arc<str>,
+    /// The attempt over HTTP/1.1; `None` when the engine is to speak HTTP/2.
+    pub delivery: Option<Arc<Delivery>>,
+    /// How long the upstream may be silent, where its answer has a say in that.
+    pub silence: Option<Arc<Silence>>,
+    /// Set once the upstream turned out to speak only HTTP/1.1.
+    pub http1: Arc<AtomicBool>,
 }
 
 /// What a backend carries beside its address.
 #[derive(Clone)]
 struct Template {
-    peer: HttpPeer,
+    /// For HTTP/2: the engine connects, and speaks TLS itself.
+    engine: HttpPeer,
+    /// For HTTP/1.1: `dialer` connects and speaks TLS; to the engine it looks like cleartext.
+    dialed: HttpPeer,
+    dialer: Arc<Dialer>,
+    http1: Arc<AtomicBool>,
     authority: Arc<str>,
+}
+
+/// The certificates of a route's `ca`, for the engine and for ourselves.
+#[derive(Clone)]
+struct Authorities {
+    engine: Arc<[WrappedX509]>,
+    roots: RootCertStore,
 }
 
 impl Balancer {
@@ -86,17 +113,18 @@ impl Cluster {
     /// resolved now is tried again in the background.
     ///
     /// # Errors
-    /// The CA file cannot be used.
+    /// The CA file or the machine's own authorities cannot be used.
     pub async fn start(route: &str, settings: config::Upstream) -> Result<Cluster, String> {
         let authorities = match &settings.ca {
             Some(path) => Some(load_authorities(path)?),
             None => None,
         };
-        let templates = settings
-            .origins
-            .iter()
-            .map(|origin| (origin.clone(), template(origin, &settings, authorities.clone())))
-            .collect();
+        let group = CLUSTERS.fetch_add(1, Ordering::Relaxed);
+        let mut templates = Vec::new();
+        for origin in &settings.origins {
+            templates.push((origin.clone(), template(origin, &settings, authorities.as_ref(), group)?));
+        }
+        let dialers: Vec<_> = templates.iter().map(|(_, template)| Arc::clone(&template.dialer)).collect();
         let by_name = settings.origins.iter().any(|origin| origin.host.parse::<IpAddr>().is_err());
         let mut backends = Backends::new(Box::new(Resolver { templates }));
         if let Some(health) = &settings.health {
@@ -104,8 +132,8 @@ impl Cluster {
             let Some(origin) = settings.origins.first() else {
                 return Err(format!("route {route} has no upstream"));
             };
-            let template = template(origin, &settings, authorities);
-            backends.set_health_check(health_check(health, origin, &template.peer)?);
+            let peer = engine_peer(origin, &settings, authorities.as_ref());
+            backends.set_health_check(health_check(health, origin, &peer)?);
         }
         let balancer = Arc::new(match settings.balance {
             Balance::RoundRobin => Balancer::RoundRobin(LoadBalancer::from_backends(backends)),
@@ -114,7 +142,10 @@ impl Cluster {
         if let Err(error) = balancer.resolve().await {
             tracing::warn!(route, %error, "an upstream cannot be resolved yet");
         }
-        let mut background = Vec::new();
+        let mut background = vec![every(SWEEP_EVERY, move || {
+            dialers.iter().for_each(|dialer| dialer.sweep());
+            std::future::ready(())
+        })];
         if by_name {
             let (balancer, route) = (Arc::clone(&balancer), route.to_owned());
             background.push(every(RESOLVE_EVERY, move || {
@@ -136,9 +167,9 @@ impl Cluster {
         Ok(Cluster { settings, balancer, background })
     }
 
-    /// The next upstream: healthy, and not among those tried for this request while there is another.
+    /// The next upstream for a request: healthy, and not among those tried while there is another.
     #[must_use]
-    pub fn choose(&self, tried: &[SocketAddr]) -> Option<Chosen> {
+    pub fn choose(&self, tried: &[SocketAddr], asked: Asked) -> Option<Chosen> {
         let fresh = |backend: &Backend, healthy: bool| {
             healthy && backend.addr.as_inet().is_some_and(|address| !tried.contains(address))
         };
@@ -148,9 +179,23 @@ impl Cluster {
             .or_else(|| if tried.is_empty() { None } else { self.balancer.select(|_, healthy| healthy) })?;
         let address = *backend.addr.as_inet()?;
         let template = backend.ext.get::<Template>()?;
-        let mut peer = template.peer.clone();
+        // HTTP/2 knows no upgrade (RFC 9113 §8.6).
+        let http2 = self.settings.http2 && !asked.websocket && !template.http1.load(Ordering::Relaxed);
+        let mut peer = Box::new(if http2 { template.engine.clone() } else { template.dialed.clone() });
         peer._address = PeerAddress::Inet(address);
-        Some(Chosen { peer: Box::new(peer), address, authority: Arc::clone(&template.authority) })
+        let patient = asked.websocket || asked.stream;
+        let (silence, delivery) = if http2 {
+            (patient.then(|| patience::prepare(&mut peer)), None)
+        } else {
+            // The engine's own timeout would not ask the answer.
+            let most = if patient { peer.options.read_timeout.take() } else { None };
+            let silence = most.map(Silence::new);
+            let delivery = Delivery::new(Arc::clone(&template.dialer), asked, silence.clone());
+            peer.options.custom_l4 = Some(Arc::new(Connector(Arc::clone(&delivery))));
+            (silence, Some(delivery))
+        };
+        let (authority, http1) = (Arc::clone(&template.authority), Arc::clone(&template.http1));
+        Some(Chosen { peer, address, authority, delivery, silence, http1 })
     }
 
     /// Every upstream address and whether it is healthy.
@@ -193,17 +238,53 @@ where
 fn template(
     origin: &Origin,
     settings: &config::Upstream,
-    authorities: Option<Arc<[WrappedX509]>>,
-) -> Template {
+    authorities: Option<&Authorities>,
+    group: u64,
+) -> Result<Template, String> {
+    let mut engine = engine_peer(origin, settings, authorities);
+    engine.group_key = group;
+    let mut dialed = engine.clone();
+    dialed.scheme = Scheme::HTTP;
+    dialed.options.ca = None;
+    dialed.options.alpn = ALPN::H1;
+    let dialer = match (origin.tls, authorities) {
+        (false, _) => Dialer::clear(),
+        (true, Some(authorities)) => Dialer::tls(host(origin), authorities.roots.clone())?,
+        (true, None) => {
+            let mut roots = RootCertStore::empty();
+            pingora::tls::load_platform_certs_incl_env_into_store(&mut roots)
+                .map_err(|error| format!("the machine's certificate authorities cannot be read: {error}"))?;
+            Dialer::tls(host(origin), roots)?
+        }
+    };
+    let default_port = if origin.tls { 443 } else { 80 };
+    let authority = match origin.port {
+        port if port == default_port => origin.host.clone(),
+        port => format!("{}:{port}", origin.host),
+    };
+    Ok(Template {
+        engine,
+        dialed,
+        dialer: Arc::new(dialer),
+        http1: Arc::default(),
+        authority: authority.into(),
+    })
+}
+
+fn host(origin: &Origin) -> &str {
+    origin.host.trim_matches(['[', ']'])
+}
+
+fn engine_peer(origin: &Origin, settings: &config::Upstream, authorities: Option<&Authorities>) -> HttpPeer {
     let placeholder = SocketAddr::from(([0, 0, 0, 0], origin.port));
-    let mut peer = HttpPeer::new(placeholder, origin.tls, origin.host.trim_matches(['[', ']']).to_owned());
+    let mut peer = HttpPeer::new(placeholder, origin.tls, host(origin).to_owned());
     let options = &mut peer.options;
     options.connection_timeout = Some(settings.connect_timeout);
     options.total_connection_timeout = Some(settings.connect_timeout);
     options.read_timeout = Some(settings.read_timeout);
     options.write_timeout = Some(settings.write_timeout);
     options.idle_timeout = Some(POOL_IDLE);
-    options.ca = authorities;
+    options.ca = authorities.map(|authorities| Arc::clone(&authorities.engine));
     options.tcp_keepalive = Some(TcpKeepalive {
         idle: Duration::from_secs(60),
         interval: Duration::from_secs(15),
@@ -215,12 +296,7 @@ fn template(
         options.alpn = if origin.tls { ALPN::H2H1 } else { ALPN::H2 };
         options.max_h2_streams = 100;
     }
-    let default_port = if origin.tls { 443 } else { 80 };
-    let authority = match origin.port {
-        port if port == default_port => origin.host.clone(),
-        port => format!("{}:{port}", origin.host),
-    };
-    Template { peer, authority: authority.into() }
+    peer
 }
 
 fn health_check(
@@ -263,7 +339,7 @@ fn health_check(
     }
 }
 
-fn load_authorities(path: &Path) -> Result<Arc<[WrappedX509]>, String> {
+fn load_authorities(path: &Path) -> Result<Authorities, String> {
     let unusable = |why: String| format!("{}: {why}; it must hold PEM certificates", path.display());
     let mut roots = RootCertStore::empty();
     let mut authorities = Vec::new();
@@ -276,7 +352,7 @@ fn load_authorities(path: &Path) -> Result<Arc<[WrappedX509]>, String> {
     if authorities.is_empty() {
         return Err(unusable("no certificate in it".to_owned()));
     }
-    Ok(authorities.into())
+    Ok(Authorities { engine: authorities.into(), roots })
 }
 
 /// Turns the origins of a route into addresses.
@@ -290,7 +366,7 @@ impl ServiceDiscovery for Resolver {
         let mut found = BTreeSet::new();
         let mut failure = None;
         for (origin, template) in &self.templates {
-            let host = origin.host.trim_matches(['[', ']']);
+            let host = host(origin);
             match tokio::net::lookup_host((host, origin.port)).await {
                 Ok(addresses) => {
                     for address in addresses {
