@@ -32,7 +32,7 @@ use crate::edge::data_dir;
 use crate::edge::demo;
 use crate::edge::entropy::SystemEntropy;
 use crate::edge::fetch::HttpFetch;
-use crate::edge::jwt::{Issuers, KeyRing, TokenVerifier};
+use crate::edge::jwt::{Asker, Clocks, Issuers, KeyRing, StoredKeys, TokenVerifier};
 use crate::edge::proxy;
 use crate::edge::proxy::forward::Told;
 use crate::edge::store::{MeteredStore, RevocationCache, RevokingStore, SledStore};
@@ -118,6 +118,7 @@ struct Parts {
     store: Arc<dyn Store>,
     revocations: Arc<RevocationCache>,
     issuers: ArcSwap<Issuers>,
+    clocks: Arc<Clocks>,
     demo: Option<SocketAddr>,
 }
 
@@ -125,8 +126,8 @@ impl Parts {
     /// What a configuration puts in force.
     async fn live(&self, config: &Config, issuers: &Arc<Issuers>) -> Result<proxy::gateway::Live, String> {
         let meter: Arc<dyn Meter> = Arc::clone(&self.meters) as Arc<dyn Meter>;
-        let verifier =
-            TokenVerifier::new(&config.tokens, Arc::new(self.ring.clone()), Arc::clone(issuers), meter);
+        let (ring, clocks) = (Arc::new(self.ring.clone()), Arc::clone(&self.clocks));
+        let verifier = TokenVerifier::new(&config.tokens, ring, Arc::clone(issuers), clocks, meter);
         let mut clusters = Vec::with_capacity(config.routes.len());
         for route in &config.routes {
             let mut settings = route.upstream.clone();
@@ -160,11 +161,6 @@ impl Parts {
             clusters,
         })
     }
-
-    fn issuers(&self, config: &Config) -> Arc<Issuers> {
-        let meter: Arc<dyn Meter> = Arc::clone(&self.meters) as Arc<dyn Meter>;
-        Arc::new(Issuers::new(&config.issuers, Arc::clone(&self.fetch) as _, meter))
-    }
 }
 
 /// Starts everything. Returns once requests are served and the providers are loaded; until then the admin
@@ -174,6 +170,7 @@ impl Parts {
 /// What kept it from starting, with advice, as one printable text.
 pub async fn start(config: Config, options: Options) -> Result<Running, String> {
     let mut notices = config.warnings.clone();
+    notices.extend(config.unsent_emails.iter().cloned());
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION")).map_err(|error| error.to_string())?);
     let meters = Arc::new(Meters::new(Arc::clone(&metrics), config.log.access));
@@ -196,8 +193,13 @@ pub async fn start(config: Config, options: Options) -> Result<Running, String> 
         false => None,
     };
     let fetch = Arc::new(HttpFetch::new().map_err(|error| error.to_string())?);
+    let stored = Some(Arc::new(StoredKeys::new(&data_dir)));
+    let asker = Asker::new(Arc::clone(&fetch) as _, Arc::clone(&meters) as _, Arc::clone(&clock), stored);
+    let issuers = Arc::new(Issuers::new(&config.issuers, asker));
+    issuers.forget_others().await;
     let parts = Arc::new(Parts {
-        issuers: ArcSwap::from_pointee(Issuers::new(&[], Arc::clone(&fetch) as _, Arc::clone(&meters) as _)),
+        issuers: ArcSwap::new(Arc::clone(&issuers)),
+        clocks: Arc::new(Clocks::open(&data_dir)),
         clock: Arc::clone(&clock),
         meters: Arc::clone(&meters),
         metrics: Arc::clone(&metrics),
@@ -207,9 +209,7 @@ pub async fn start(config: Config, options: Options) -> Result<Running, String> 
         revocations: Arc::clone(&revocations),
         demo,
     });
-    let issuers = parts.issuers(&config);
     let live = Arc::new(ArcSwap::from_pointee(parts.live(&config, &issuers).await?));
-    parts.issuers.store(Arc::clone(&issuers));
 
     let signer: Arc<dyn Signer> = Arc::new(ring.clone());
     let keys: Arc<dyn Keys> = Arc::new(ring);
@@ -252,6 +252,7 @@ pub async fn start(config: Config, options: Options) -> Result<Running, String> 
             Arc::clone(&signer),
             Arc::clone(&clock),
             Arc::new(SystemEntropy),
+            Arc::clone(&parts.clocks) as _,
             config.tokens.access_ttl.max(MAX_TTL),
             config.tokens.leeway,
         ),
@@ -279,15 +280,14 @@ pub async fn start(config: Config, options: Options) -> Result<Running, String> 
         None => None,
     };
     let mut loading = pin!(grants.load(&config));
-    let ((), loaded, early) = tokio::join!(
-        issuers.refresh_all(),
+    let (asked, loaded, early) = tokio::join!(
+        // No source but a file is waited for; `/readyz` waits for the first answer of each.
+        issuers.begin(Duration::ZERO),
         revocations.load(&*store, clock.now()),
         tokio::time::timeout(PROVIDERS_FIRST, &mut loading),
     );
     loaded.map_err(|error| error.to_string())?;
-    for issuer in issuers.without_keys() {
-        notices.push(format!("no keys of {issuer} yet: its tokens are refused until they can be fetched"));
-    }
+    notices.extend(asked.iter().filter(|news| news.is_worrying()).map(ToString::to_string));
 
     let issuer = config.tokens.issuer.clone();
     let deciding = Arc::clone(&live);
@@ -343,6 +343,7 @@ pub async fn start(config: Config, options: Options) -> Result<Running, String> 
     }
     background.push(spawn(background::cut_streams(changed, streams, revocations)));
     background.push(spawn(background::refresh_keys(Arc::clone(&parts))));
+    background.push(spawn(background::remember_clocks(Arc::clone(&parts.clocks))));
     background.push(spawn(background::sweep(Arc::clone(&parts))));
     control.serving.store(true, Ordering::Release);
     notices.extend(match early {

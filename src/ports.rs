@@ -28,7 +28,8 @@ pub use self::store::{
     Change, CommitError, EVENTS_KEPT, GIVEN_UP_LIFE, Store, StoreError, StoreStatus, Swept,
 };
 pub use self::tokens::{
-    AccessGrant, KeyInfo, KeyState, Keys, Revocations, SignError, Signed, Signer, Verified, Verifier,
+    AccessGrant, IssuerClocks, KeyInfo, KeyState, Keys, Revocations, SignError, Signed, Signer, Verified,
+    Verifier,
 };
 
 use crate::domain::time::UnixTime;
@@ -134,5 +135,8 @@ pub trait Control: Send + Sync {
     async fn reload(&self) -> Result<Vec<String>, Vec<String>>;
 
     /// What keeps the gateway from being ready; empty when it is.
-    fn not_ready_because(&self) -> Vec<&'static str>;
+    fn not_ready_because(&self) -> Vec<String>;
+
+    /// What is missing although the gateway is ready, such as the keys of an issuer that cannot be fetched.
+    fn missing(&self) -> Vec<String>;
 }

@@ -1,6 +1,8 @@
 //! What was revoked stays revoked: by every name, at once, across restarts and kills. Also what else an
 //! operator does to a running gateway: rotate its keys, reload it, start it twice by mistake.
 
+#[path = "revocation/cutoffs.rs"]
+mod cutoffs;
 mod support;
 
 use std::path::Path;

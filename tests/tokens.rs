@@ -1,6 +1,8 @@
 //! Every class of token that a comparable gateway took for a good one, sent to a running gateway in front
 //! of an upstream that records what arrives.
 
+#[path = "tokens/issuers.rs"]
+mod issuers;
 mod support;
 
 use std::collections::HashMap;
@@ -221,6 +223,14 @@ fn bad_tokens(house: &House, trap: SocketAddr) -> Vec<(String, String)> {
         add(&format!("{name}, a stranger's"), stranger.with_header(json!({name: value}), &good));
     }
     add("crit with b64", ed.with_header(json!({"crit": ["b64"], "b64": false}), &good));
+    for bound in [json!({"jkt": "x"}), json!({"x5t#S256": "x"}), json!({}), json!("x"), json!(null)] {
+        let mut claims = good.clone();
+        claims["cnf"] = bound.clone();
+        add(&format!("cnf {bound}"), ed.token(&claims));
+        let mut claims = ours(json!({}));
+        claims["cnf"] = bound.clone();
+        add(&format!("ours, cnf {bound}"), own.with_header(json!({"typ": "at+jwt"}), &claims));
+    }
     for typ in ["JWE", "refresh+jwt", "dpop+jwt", "logout+jwt", "secevent+jwt", ""] {
         add(&format!("typ {typ:?}"), ed.with_header(json!({"typ": typ}), &good));
     }
@@ -646,8 +656,8 @@ async fn a_flood_of_unknown_keys_does_not_reach_the_issuer_and_its_last_keys_sta
     let allowed = 1 + start.elapsed().as_secs() as usize / 10;
     assert!(server.asked() <= allowed, "{} of {allowed}", server.asked());
 
-    // A reload asks again; nothing that the source does then takes the good keys away.
-    for body in [None, Some("<html>".to_owned()), Some("{\"keys\":[]}".to_owned())] {
+    // A reload asks again; what is no key set does not take the good keys away.
+    for body in [None, Some("<html>".to_owned()), Some("{\"keys\":{}}".to_owned())] {
         server.serve(body.clone());
         let before = server.asked();
         assert_eq!(gateway.admin("POST", "/admin/v1/reload", &json!({})).await.0, 200);

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use super::Parts;
+use crate::edge::jwt::Clocks;
 use crate::edge::proxy;
 use crate::edge::store::RevocationCache;
 
@@ -35,6 +36,17 @@ pub(super) async fn refresh_keys(parts: Arc<Parts>) {
     loop {
         ticks.tick().await;
         parts.issuers.load_full().refresh_all().await;
+    }
+}
+
+/// Writes down how far issuers' clocks were seen ahead, whenever that changes.
+pub(super) async fn remember_clocks(clocks: Arc<Clocks>) {
+    loop {
+        clocks.changed().await;
+        let saving = Arc::clone(&clocks);
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || saving.save()).await {
+            tracing::warn!(%error, "what was seen of issuers' clocks is forgotten at the next restart");
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -11,6 +12,9 @@ use super::{Parts, connections};
 use crate::config::{self, Config};
 use crate::edge::proxy;
 use crate::ports::{Control, Revocations};
+
+/// How long a reload waits to say what became of an issuer's keys; later answers count all the same.
+const KEYS: Duration = Duration::from_secs(2);
 
 /// The operator's handle.
 pub(super) struct Operator {
@@ -71,11 +75,12 @@ impl Control for Operator {
         // The ring signs, and revocations are kept, by what the start read: a verifier that went by
         // anything else would refuse our own valid tokens.
         config.tokens = before.tokens.clone();
-        let issuers = self.parts.issuers(&config);
-        issuers.inherit(&self.parts.issuers.load());
-        issuers.refresh_all().await;
+        let issuers = Arc::new(self.parts.issuers.load().succeed(&config.issuers));
+        let keys = issuers.begin(KEYS).await;
+        notices.extend(keys.iter().filter(|news| news.is_news()).map(ToString::to_string));
         let live = self.parts.live(&config, &issuers).await.map_err(|why| vec![why])?;
         notices.extend(self.grants.reload(&config).await);
+        issuers.forget_others().await;
         self.parts.issuers.store(issuers);
         self.live.store(Arc::new(live));
         self.config.store(Arc::new(config));
@@ -83,7 +88,7 @@ impl Control for Operator {
         Ok(notices)
     }
 
-    fn not_ready_because(&self) -> Vec<&'static str> {
+    fn not_ready_because(&self) -> Vec<String> {
         let mut because = Vec::new();
         if self.parts.revocations.sequence().is_none() {
             because.push("the revocations are not loaded yet");
@@ -100,6 +105,13 @@ impl Control for Operator {
         if *self.closing.borrow() {
             because.push("shutting down");
         }
-        because
+        let awaited = self.parts.issuers.load().awaited();
+        let awaited = awaited.iter().map(|issuer| format!("the keys of {issuer} are still being fetched"));
+        because.into_iter().map(str::to_owned).chain(awaited).collect()
+    }
+
+    fn missing(&self) -> Vec<String> {
+        let without = self.parts.issuers.load().without_keys();
+        without.iter().map(|issuer| format!("keys of {issuer}: its tokens are refused")).collect()
     }
 }

@@ -13,7 +13,7 @@ use crate::edge::mail::Post;
 pub fn run(path: &Path) -> ExitCode {
     match load(path) {
         Ok(config) => {
-            for warning in &config.warnings {
+            for warning in config.warnings.iter().chain(&config.unsent_emails) {
                 eprintln!("warning: {warning}");
             }
             if !try_providers(&config) {

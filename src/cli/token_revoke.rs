@@ -44,12 +44,8 @@ fn body(args: RevokeArgs) -> Result<Value, String> {
     Ok(Value::Object(body))
 }
 
-/// `now`, seconds, or a moment that the gateway reads.
+/// Seconds, or what the gateway reads: `now`, or a moment.
 fn cutoff(before: &str) -> Value {
-    if before == "now" {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        return json!(now.as_secs());
-    }
     before.parse::<u64>().map_or_else(|_| json!(before), |seconds| json!(seconds))
 }
 
@@ -60,6 +56,8 @@ fn said(target: &Value) -> String {
     let what = match target["kind"].as_str() {
         Some("token") => format!("token {}", text("jti")),
         Some("session") => format!("session {}", text("sid")),
+        Some("subject_version") => format!("every token of {} signed so far", text("sub")),
+        Some("everybody") => "every token signed so far".to_owned(),
         Some("subject_issued") => format!("every token of {}{}", text("sub"), until()),
         _ => format!("every token{}", until()),
     };
@@ -74,12 +72,14 @@ mod tests {
     fn cutoffs_are_seconds_or_left_to_the_gateway() {
         assert_eq!(cutoff("17"), json!(17));
         assert_eq!(cutoff("2026-01-31T12:00:00Z"), json!("2026-01-31T12:00:00Z"));
-        assert!(cutoff("now").as_u64().unwrap() > 1_700_000_000);
+        assert_eq!(cutoff("now"), json!("now"));
     }
 
     #[test]
     fn what_was_revoked_is_said_in_words() {
         let target = json!({"kind": "session", "issuer": "i", "sid": "s"});
         assert_eq!(said(&target), "session s of issuer i");
+        let target = json!({"kind": "everybody", "issuer": "i", "below": 7});
+        assert_eq!(said(&target), "every token signed so far of issuer i");
     }
 }

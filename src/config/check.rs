@@ -13,7 +13,7 @@ use super::file::{Document, Item, Section};
 use super::form::{self, Url};
 use super::{
     Algorithm, AuditTo, Config, ConfigError, Issuer, Jwks, Limits, Log, LogFormat, Passwords, Server,
-    Sessions, StoreUrl, Tls, Tokens, connections, mail, native, providers, routes,
+    Sessions, StoreUrl, Tls, Tokens, connections, issuers, mail, native, providers, routes,
 };
 use crate::domain::password::Policy;
 use crate::domain::session::Fingerprint;
@@ -21,11 +21,25 @@ use crate::domain::session::Fingerprint;
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// As `humantime` reads and writes it.
 const YEAR: Duration = Duration::from_secs(31_557_600);
+/// What we sign with.
 const ALGORITHMS: [(&str, Algorithm); 4] = [
     ("EdDSA", Algorithm::EdDsa),
     ("ES256", Algorithm::Es256),
     ("RS256", Algorithm::Rs256),
     ("HS256", Algorithm::Hs256),
+];
+/// What others may sign with. A shared secret would let whoever can verify also sign.
+const PUBLIC_ALGORITHMS: [(&str, Algorithm); 10] = [
+    ("EdDSA", Algorithm::EdDsa),
+    ("ES256", Algorithm::Es256),
+    ("ES384", Algorithm::Es384),
+    ("ES512", Algorithm::Es512),
+    ("RS256", Algorithm::Rs256),
+    ("RS384", Algorithm::Rs384),
+    ("RS512", Algorithm::Rs512),
+    ("PS256", Algorithm::Ps256),
+    ("PS384", Algorithm::Ps384),
+    ("PS512", Algorithm::Ps512),
 ];
 
 /// Checks a whole file.
@@ -59,7 +73,7 @@ fn whole(root: &Section<'_>, path: &Path) -> Option<Config> {
     let log = log(root.section("log"));
     let store = store(root.section("store"));
     let tokens = tokens(root.section("tokens"), &public_url);
-    let issuers = issuers(root, &tokens.issuer);
+    let trusted = issuers(root, &tokens.issuer);
     let passwords = passwords(root.section("passwords"));
     let sessions = sessions(root.section("sessions"));
     let limits = limits(root.section("limits"));
@@ -85,6 +99,7 @@ fn whole(root: &Section<'_>, path: &Path) -> Option<Config> {
     };
     let routes = routes::routes(root, &known);
     native::shadowed(root, &server.prefix, &routes);
+    let unsent_emails = issuers::unsent_emails(root, &routes);
     root.unknown();
     Some(Config {
         path: path.to_owned(),
@@ -94,7 +109,7 @@ fn whole(root: &Section<'_>, path: &Path) -> Option<Config> {
         log,
         store,
         tokens,
-        issuers,
+        issuers: trusted,
         passwords,
         sessions,
         limits,
@@ -104,6 +119,7 @@ fn whole(root: &Section<'_>, path: &Path) -> Option<Config> {
         connections,
         vault,
         warnings: Vec::new(),
+        unsent_emails,
     })
 }
 
@@ -326,16 +342,16 @@ fn issuers(root: &Section<'_>, own: &str) -> Vec<Issuer> {
         let audiences = filled(&section, "audiences", want, |item| {
             item.text("a text that is not empty").map(str::to_owned)
         });
-        // A shared secret would let whoever can verify also sign.
-        let public = &ALGORITHMS[..3];
-        let algorithms = section.list("algorithms", |item| item.choice(public));
+        let algorithms = section.list("algorithms", |item| item.choice(&PUBLIC_ALGORITHMS));
         if section.get("algorithms").is_none_or(|item| item.is_empty_list()) {
-            let want = "at least one of \"EdDSA\", \"ES256\", \"RS256\"";
-            section.doc.fault(section.at, &format!("{}.algorithms", section.key), "nothing", want);
+            let names = PUBLIC_ALGORITHMS.map(|(name, _)| format!("{name:?}")).join(", ");
+            let want = format!("at least one of {names}");
+            section.doc.fault(section.at, &format!("{}.algorithms", section.key), "nothing", &want);
         }
+        let email_trusted = section.choice("email", &[("verified", false), ("trusted", true)], false);
         section.close();
         if let (Some(issuer), Some(jwks)) = (issuer, jwks) {
-            issuers.push(Issuer { issuer, jwks, audiences, algorithms });
+            issuers.push(Issuer { issuer, jwks, audiences, algorithms, email_trusted });
         }
     }
     issuers

@@ -50,8 +50,13 @@ impl<'a> Document<'a> {
 
     /// Records something that works but is probably not meant.
     pub fn warn(&self, at: usize, key: &str, text: &str) {
-        let line = format!("{}:{}: {key}: {text}", self.path.display(), self.line(at));
+        let line = self.place(at, key, text);
         self.warnings.borrow_mut().push(line);
+    }
+
+    /// Words about a key, behind its place in the file.
+    pub(super) fn place(&self, at: usize, key: &str, text: &str) -> String {
+        format!("{}:{}: {key}: {text}", self.path.display(), self.line(at))
     }
 
     /// A path of the file, which is relative to the file's folder.

@@ -9,6 +9,7 @@ pub mod check;
 mod connections;
 pub mod file;
 mod form;
+mod issuers;
 mod mail;
 mod native;
 mod providers;
@@ -113,6 +114,9 @@ pub struct Config {
     pub vault: Vault,
     /// What works, but is probably not meant; one printable line each.
     pub warnings: Vec<String>,
+    /// The routes that do not send the address of some callers, as it is not known to be verified; one printable
+    /// line each. For `check` and the start: a reload changes nothing about it.
+    pub unsent_emails: Vec<String>,
 }
 
 /// `[server]`.
@@ -199,12 +203,20 @@ impl StoreUrl {
     }
 }
 
-/// Signature algorithms (RFC 7518 §3, RFC 8037).
+/// Signature algorithms (RFC 7518 §3, RFC 8037). Ours are EdDSA, ES256, RS256 and HS256; the tokens of other
+/// issuers may be signed with any of them but HS256.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Algorithm {
     EdDsa,
     Es256,
+    Es384,
+    Es512,
     Rs256,
+    Rs384,
+    Rs512,
+    Ps256,
+    Ps384,
+    Ps512,
     Hs256,
 }
 
@@ -248,6 +260,9 @@ pub struct Issuer {
     pub jwks: Jwks,
     pub audiences: Vec<String>,
     pub algorithms: Vec<Algorithm>,
+    /// `email = "trusted"`: addresses of which the issuer does not say whether they are verified count as
+    /// verified.
+    pub email_trusted: bool,
 }
 
 /// Where an issuer's keys are.

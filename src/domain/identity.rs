@@ -45,6 +45,12 @@ impl Identity {
         self.email.as_deref().filter(|_| self.email_verified)
     }
 
+    /// `gen`: the generation of our own tokens that this one belongs to.
+    #[must_use]
+    pub fn generation(&self) -> Option<u64> {
+        self.claims.get("gen").and_then(Value::as_u64)
+    }
+
     /// Whether the claim `name` holds one of `wanted`. An array claim holds each of its elements;
     /// numbers and booleans compare by their JSON text. Objects and null hold nothing.
     #[must_use]

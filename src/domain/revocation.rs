@@ -20,6 +20,19 @@ pub enum Target {
     SubjectIssued { issuer: String, sub: String, until: UnixTime },
     /// Every token of an issuer whose `iat` is at or before `until`, or that carries none.
     Issuer { issuer: String, until: UnixTime },
+    /// Every token of an issuer whose generation (`gen`) is lower than `below`, or that carries none. Of our
+    /// own issuer only, as no other writes that claim. Unlike a cutoff by `iat` it knows the order in which
+    /// tokens were signed within one second, and does not depend on a clock.
+    Everybody { issuer: String, below: u64 },
+}
+
+/// What a token of ours carries, so that a raise ends those signed before it and none signed after it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Versions {
+    /// `ver`: the subject's token version.
+    pub subject: u64,
+    /// `gen`: the generation of all of the issuer's tokens.
+    pub everybody: u64,
 }
 
 /// The kind of a [`Target`]: with the issuer and the name it identifies one entry of the set.
@@ -30,6 +43,7 @@ pub enum Kind {
     SubjectVersion,
     SubjectIssued,
     Issuer,
+    Everybody,
 }
 
 impl Target {
@@ -43,16 +57,17 @@ impl Target {
             Target::SubjectVersion { issuer, sub, .. } => (Kind::SubjectVersion, issuer, sub),
             Target::SubjectIssued { issuer, sub, .. } => (Kind::SubjectIssued, issuer, sub),
             Target::Issuer { issuer, .. } => (Kind::Issuer, issuer, ""),
+            Target::Everybody { issuer, .. } => (Kind::Everybody, issuer, ""),
         }
     }
 
-    /// How far the revocation reaches within its key: the version floor or the last `iat`;
-    /// everything for a token or a session.
+    /// How far the revocation reaches within its key: the floor of the version or generation, or the last
+    /// `iat`; everything for a token or a session.
     #[must_use]
     pub fn limit(&self) -> u64 {
         match self {
             Target::Token { .. } | Target::Session { .. } => u64::MAX,
-            Target::SubjectVersion { below, .. } => *below,
+            Target::SubjectVersion { below, .. } | Target::Everybody { below, .. } => *below,
             Target::SubjectIssued { until, .. } | Target::Issuer { until, .. } => until.0,
         }
     }
@@ -62,7 +77,7 @@ impl Target {
     pub fn with_limit(mut self, limit: u64) -> Target {
         match &mut self {
             Target::Token { .. } | Target::Session { .. } => {}
-            Target::SubjectVersion { below, .. } => *below = limit,
+            Target::SubjectVersion { below, .. } | Target::Everybody { below, .. } => *below = limit,
             Target::SubjectIssued { until, .. } | Target::Issuer { until, .. } => *until = UnixTime(limit),
         }
         self
@@ -83,7 +98,7 @@ pub struct Revocation {
 }
 
 /// The keys under which a revocation of `identity` would be found, each with the test that its limit
-/// must pass. The whole question "is this token revoked?" is these at most five look-ups.
+/// must pass. The whole question "is this token revoked?" is these at most six look-ups.
 pub fn keys_of(identity: &Identity) -> impl Iterator<Item = (Kind, &str, &str)> {
     let issuer = &*identity.issuer;
     [
@@ -92,6 +107,7 @@ pub fn keys_of(identity: &Identity) -> impl Iterator<Item = (Kind, &str, &str)> 
         Some((Kind::SubjectVersion, issuer, &*identity.subject)),
         Some((Kind::SubjectIssued, issuer, &*identity.subject)),
         Some((Kind::Issuer, issuer, "")),
+        Some((Kind::Everybody, issuer, "")),
     ]
     .into_iter()
     .flatten()
@@ -104,5 +120,6 @@ pub fn limit_reaches(kind: Kind, limit: u64, identity: &Identity) -> bool {
         Kind::Token | Kind::Session => true,
         Kind::SubjectVersion => identity.version.is_none_or(|version| version < limit),
         Kind::SubjectIssued | Kind::Issuer => identity.issued_at.0 <= limit,
+        Kind::Everybody => identity.generation().is_none_or(|generation| generation < limit),
     }
 }

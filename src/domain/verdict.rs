@@ -65,6 +65,9 @@ pub enum TokenFault {
     /// `type` says it is a refresh, mailed or other token.
     #[error("not an access token by its type claim")]
     Use,
+    /// `cnf` (RFC 7800) binds it to a key or a certificate, which nothing here can check.
+    #[error("bound to a key (cnf), which is not checked here")]
+    Bound,
 }
 
 impl TokenFault {
@@ -90,6 +93,7 @@ impl TokenFault {
             TokenFault::Expired => "token_expired",
             TokenFault::NotYet => "token_not_yet",
             TokenFault::Use => "token_use",
+            TokenFault::Bound => "token_bound",
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::domain::email::EmailAddress;
 use crate::domain::link::Link;
 use crate::domain::mail::Mail;
 use crate::domain::opaque::TokenHash;
-use crate::domain::revocation::{Revocation, Target};
+use crate::domain::revocation::{Revocation, Target, Versions};
 use crate::domain::session::{Session, SessionId};
 use crate::domain::task::Task;
 use crate::domain::time::UnixTime;
@@ -75,6 +75,16 @@ pub enum Change {
         /// False: the version rises, so that new tokens carry it, and the older ones are not revoked yet.
         enforce: bool,
     },
+    /// Raises the generation of all tokens of `issuer`, by one or to `created_at` in seconds, whichever is
+    /// more, and revokes every token below it. The generation itself never expires.
+    RaiseGeneration {
+        issuer: String,
+        created_at: UnixTime,
+        expires_at: UnixTime,
+        reason: Option<String>,
+        /// False: the generation rises, so that new tokens carry it, and the older ones are not revoked yet.
+        enforce: bool,
+    },
 }
 
 impl Change {
@@ -83,7 +93,7 @@ impl Change {
     pub fn is_in_force(&self) -> Option<bool> {
         match self {
             Change::Revoke(_) => Some(true),
-            Change::RaiseVersion { enforce, .. } => Some(*enforce),
+            Change::RaiseVersion { enforce, .. } | Change::RaiseGeneration { enforce, .. } => Some(*enforce),
             _ => None,
         }
     }
@@ -147,8 +157,8 @@ pub struct StoreStatus {
 #[async_trait]
 pub trait Store: Send + Sync {
     /// Makes every change, in this order, or none. Returns the entries that its [`Change::Revoke`]s and
-    /// enforced [`Change::RaiseVersion`]s now stand for, in their order; for one that is not enforced, the
-    /// entry that it would be.
+    /// enforced raises ([`Change::RaiseVersion`], [`Change::RaiseGeneration`]) now stand for, in their order;
+    /// for one that is not enforced, the entry that it would be.
     ///
     /// # Errors
     /// [`CommitError`]; then nothing was changed, or, for [`CommitError::Store`], nothing was promised.
@@ -185,6 +195,21 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// [`StoreError`].
     async fn version(&self, issuer: &str, sub: &str) -> Result<u64, StoreError>;
+
+    /// The generation of all tokens of `issuer`; 0 when it was never raised.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn generation(&self, issuer: &str) -> Result<u64, StoreError>;
+
+    /// What a token of `sub` signed now has to carry.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn versions(&self, issuer: &str, sub: &str) -> Result<Versions, StoreError> {
+        let everybody = self.generation(issuer).await?;
+        Ok(Versions { subject: self.version(issuer, sub).await?, everybody })
+    }
 
     /// Calls `each` with every revocation that has not expired at `now`, in no order.
     ///

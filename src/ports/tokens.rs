@@ -61,7 +61,10 @@ pub struct AccessGrant {
     pub email: Option<String>,
     pub email_verified: bool,
     pub session: Option<String>,
+    /// The subject's token version (`ver`).
     pub version: u64,
+    /// The generation of all tokens (`gen`).
+    pub generation: u64,
     pub scopes: Vec<String>,
     /// Further claims; none may replace a registered one.
     pub extra: Map<String, Value>,
@@ -108,6 +111,13 @@ pub trait Revocations: Send + Sync {
 
     /// Whether `identity`'s token is revoked. Only meaningful once [`Revocations::sequence`] answers.
     fn is_revoked(&self, identity: &Identity) -> bool;
+}
+
+/// The clocks of other issuers, as their tokens show them.
+pub trait IssuerClocks: Send + Sync {
+    /// How far the clock of `issuer` was lately seen ahead of ours, by the `iat` of its verified tokens; zero
+    /// where no token showed that.
+    fn ahead(&self, issuer: &str, now: UnixTime) -> Duration;
 }
 
 /// Where a signing key stands in its life.

@@ -22,7 +22,7 @@ use crate::domain::link::{Link, Purpose};
 use crate::domain::mail::{Facts, Letter, Mail, MailedLink};
 use crate::domain::opaque::{ServerKey, TokenHash};
 use crate::domain::password::{Policy, Violation};
-use crate::domain::revocation::{Revocation, Target};
+use crate::domain::revocation::{Revocation, Target, Versions};
 use crate::domain::session::{Fingerprint, Lifetimes, Session, SessionId};
 use crate::domain::task::{Origin, Task, Work};
 use crate::domain::time::UnixTime;
@@ -269,17 +269,17 @@ impl Accounts {
         self.audit.record(from.event(self.entropy.uuid(), self.now(), action, outcome, about));
     }
 
-    /// The token version of an account. To be read before anything that the token will say: whatever
-    /// changes afterwards raises the version, and the token is of the older one.
-    pub(super) async fn version(&self, user: UserId) -> Result<u64, AccountError> {
-        Ok(self.store.version(self.signer.issuer(), &user.to_string()).await?)
+    /// The token version of an account and the generation of all tokens. To be read before anything that the
+    /// token will say: whatever changes afterwards raises one of them, and the token is of the older one.
+    pub(super) async fn version(&self, user: UserId) -> Result<Versions, AccountError> {
+        Ok(self.store.versions(self.signer.issuer(), &user.to_string()).await?)
     }
 
     /// An access token of `session` with the claims of `user`, both read after `version`; it ends with the
     /// session at the latest.
     pub(super) fn grant(
         &self,
-        version: u64,
+        version: Versions,
         user: User,
         session: &Session,
         refresh_token: SecretString,
@@ -297,7 +297,8 @@ impl Accounts {
             email: Some(user.email.to_string()),
             email_verified: user.email_verified,
             session: Some(session.id.to_string()),
-            version,
+            version: version.subject,
+            generation: version.everybody,
             scopes: session.scopes.clone(),
             extra,
         };

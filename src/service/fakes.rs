@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use secrecy::{ExposeSecret, SecretString};
 
-pub(crate) use super::token_fakes::{FakeKeys, FakeSigner};
+pub(crate) use super::token_fakes::{FakeIssuerClocks, FakeKeys, FakeSigner};
 use crate::domain::account::{PasswordHash, User, UserId};
 use crate::domain::audit::Event;
 use crate::domain::connection::{Connection, ConnectionId};
@@ -147,6 +147,15 @@ impl State {
                 let entry = self.merged(Revocation { target, expires_at, created_at, reason });
                 return Ok(Some(if enforce { self.revoke(entry) } else { entry }));
             }
+            Change::RaiseGeneration { issuer, created_at, expires_at, reason, enforce } => {
+                let target = Target::Everybody { issuer: issuer.clone(), below: 0 };
+                let floor = self.standing(&target).map_or(0, |entry| entry.target.limit());
+                let generation = self.versions.entry((issuer, String::new())).or_default();
+                *generation = (*generation + 1).max(floor).max(created_at.0);
+                let target = target.with_limit(*generation);
+                let entry = self.merged(Revocation { target, expires_at, created_at, reason });
+                return Ok(Some(if enforce { self.revoke(entry) } else { entry }));
+            }
         }
         Ok(None)
     }
@@ -253,6 +262,10 @@ impl Store for FakeStore {
             true => Err(StoreError::Unavailable("the answer was lost".to_owned()).into()),
             false => Ok(entries),
         }
+    }
+
+    async fn generation(&self, issuer: &str) -> Result<u64, StoreError> {
+        self.version(issuer, "").await
     }
 
     async fn version(&self, issuer: &str, sub: &str) -> Result<u64, StoreError> {

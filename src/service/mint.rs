@@ -1,5 +1,5 @@
 //! Minting an access token by hand, for an operator or a script: our own issuer, a short life, and the
-//! subject's present token version, so that a later raise of the version ends it too.
+//! subject's present token version and generation, so that a later raise of either ends it too.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -84,12 +84,13 @@ impl Mint {
         if ttl.as_secs() == 0 || ttl > MAX_TTL {
             return Err(MintError::Invalid("`ttl` must be between one second and 24 hours".to_owned()));
         }
-        let version = self.store.version(self.signer.issuer(), &request.sub).await?;
+        let version = self.store.versions(self.signer.issuer(), &request.sub).await?;
         let grant = AccessGrant {
             subject: request.sub,
             email_verified: request.email.is_some(),
             email: request.email,
-            version,
+            version: version.subject,
+            generation: version.everybody,
             scopes: request.scopes,
             ..AccessGrant::default()
         };

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::domain::revocation::{Revocation, Target};
 use crate::domain::task::{Task, Work};
 use crate::domain::time::UnixTime;
-use crate::ports::{Change, Clock, CommitError, Entropy, Signer, Store, StoreError};
+use crate::ports::{Change, Clock, CommitError, Entropy, IssuerClocks, Signer, Store, StoreError};
 
 /// The longest name (`iss`, `jti`, `sid`, `sub`) or reason that is taken, in bytes.
 const MAX_TEXT: usize = 1024;
@@ -34,6 +34,8 @@ pub enum Subject {
     Subject(String),
     /// Every token of the issuer issued at or before this moment.
     IssuedBefore(UnixTime),
+    /// Every token of the issuer issued until now.
+    IssuedSoFar,
 }
 
 /// A request to revoke.
@@ -77,23 +79,26 @@ pub struct Revoke {
     signer: Arc<dyn Signer>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
+    clocks: Arc<dyn IssuerClocks>,
     longest_life: Duration,
     leeway: Duration,
 }
 
 impl Revoke {
     /// `longest_life` is the longest that any token of ours may live, minted ones included
-    /// ([`super::mint::MAX_TTL`]); `leeway` is how long past its `exp` a token is still accepted.
+    /// ([`super::mint::MAX_TTL`]); `leeway` is how long past its `exp` a token is still accepted, and how far
+    /// ahead of our clock its `iat` may be.
     #[must_use]
     pub fn new(
         store: Arc<dyn Store>,
         signer: Arc<dyn Signer>,
         clock: Arc<dyn Clock>,
         entropy: Arc<dyn Entropy>,
+        clocks: Arc<dyn IssuerClocks>,
         longest_life: Duration,
         leeway: Duration,
     ) -> Revoke {
-        Revoke { store, signer, clock, entropy, longest_life, leeway }
+        Revoke { store, signer, clock, entropy, clocks, longest_life, leeway }
     }
 
     /// Records the revocation and returns the entry as it now stands.
@@ -115,7 +120,10 @@ impl Revoke {
             }
             Subject::TokenId(jti) => Target::Token { issuer, jti: named("jti", jti)? },
             Subject::Session(sid) => Target::Session { issuer, sid: named("sid", sid)? },
-            Subject::Subject(sub) => Target::SubjectIssued { issuer, sub: named("sub", sub)?, until: now },
+            Subject::Subject(sub) => {
+                let until = self.reach(&issuer, now, now);
+                Target::SubjectIssued { issuer, sub: named("sub", sub)?, until }
+            }
             Subject::IssuedBefore(until) => {
                 // A later cutoff would refuse tokens that are not signed yet: nobody could sign in.
                 if until > now.plus(self.leeway) {
@@ -124,8 +132,9 @@ impl Revoke {
                         now.until(until).as_secs()
                     )));
                 }
-                Target::Issuer { issuer, until }
+                self.cutoff(issuer, until, now)
             }
+            Subject::IssuedSoFar => self.cutoff(issuer, now, now),
         };
         if let Some(span) = request.expires_in {
             if span.as_secs() == 0 {
@@ -133,15 +142,53 @@ impl Revoke {
             }
             expires_at = now.plus(span);
         }
-        if let Target::SubjectIssued { issuer, sub, .. } = &target
-            && issuer == self.signer.issuer()
-        {
-            // Ours all carry a version, and a version knows no clock: a token signed while a clock was
-            // ahead ends too, and one signed later in this very second does not.
-            return Ok(self.store.raise_version(issuer, sub, now, expires_at, request.reason).await?);
+        // Ours all carry a version and a generation, and those know no clock: a token signed while a clock was
+        // ahead ends too, and one signed later in this very second does not.
+        match target {
+            Target::SubjectIssued { issuer, sub, .. } if issuer == self.signer.issuer() => {
+                Ok(self.store.raise_version(&issuer, &sub, now, expires_at, request.reason).await?)
+            }
+            Target::Everybody { .. } => self.raise_generation(now, expires_at, request.reason, true).await,
+            target => {
+                let entry = Revocation { target, expires_at, created_at: now, reason: request.reason };
+                Ok(self.store.revoke(entry).await?)
+            }
         }
-        let entry = Revocation { target, expires_at, created_at: now, reason: request.reason };
-        Ok(self.store.revoke(entry).await?)
+    }
+
+    /// What ends every token of `issuer` issued at or before `until`, which is at most the leeway from `now`.
+    fn cutoff(&self, issuer: String, until: UnixTime, now: UnixTime) -> Target {
+        if issuer == self.signer.issuer() && until >= now {
+            // The limit is the store's to give.
+            return Target::Everybody { issuer, below: 0 };
+        }
+        let until = self.reach(&issuer, until, now);
+        Target::Issuer { issuer, until }
+    }
+
+    /// The last `iat` that a token issued by the moment `until` of our clock can carry. `iat` has whole
+    /// seconds: a token of another issuer from the second of `until` itself is taken as issued before it.
+    fn reach(&self, issuer: &str, until: UnixTime, now: UnixTime) -> UnixTime {
+        if issuer == self.signer.issuer() {
+            return until;
+        }
+        let ahead = self.clocks.ahead(issuer, now).min(self.leeway);
+        // A token with a later `iat` than this is not accepted yet.
+        until.plus(ahead).min(now.plus(self.leeway))
+    }
+
+    async fn raise_generation(
+        &self,
+        now: UnixTime,
+        expires_at: UnixTime,
+        reason: Option<String>,
+        enforce: bool,
+    ) -> Result<Revocation, RevokeError> {
+        let issuer = self.signer.issuer().to_owned();
+        let raise = Change::RaiseGeneration { issuer, created_at: now, expires_at, reason, enforce };
+        let entries = self.store.commit(vec![raise]).await.map_err(CommitError::of_the_store)?;
+        let nothing = || StoreError::Unavailable("the generation did not rise".to_owned());
+        Ok(entries.into_iter().next().ok_or_else(nothing)?)
     }
 
     /// Raises the token version of `sub`, which ends every token of a lower version, and those without
@@ -187,12 +234,12 @@ impl Revoke {
     ) -> Result<Raised, RevokeError> {
         let now = self.clock.now();
         reason_fits(reason.as_deref())?;
-        let issuer = self.signer.issuer().to_owned();
-        let expires_at = self.last_end(&issuer, now);
-        let target = Target::Issuer { issuer, until: now };
-        let entry = Revocation { target, expires_at, created_at: now, reason };
-        let in_force_at = match grace_fits(grace)? {
-            None => self.store.revoke(entry).await.map(|_| now)?,
+        let expires_at = self.last_end(self.signer.issuer(), now);
+        let grace = grace_fits(grace)?;
+        let entry = self.raise_generation(now, expires_at, reason, grace.is_none()).await?;
+        // Two commits, as for one subject's version.
+        let in_force_at = match grace {
+            None => now,
             Some(grace) => self.later(entry, now.plus(grace)).await?,
         };
         Ok(Raised { version: None, in_force_at })
@@ -259,7 +306,7 @@ fn reason_fits(reason: Option<&str>) -> Result<(), RevokeError> {
 mod tests {
     use super::*;
     use crate::domain::revocation::Kind;
-    use crate::service::fakes::{FakeClock, FakeEntropy, FakeSigner, FakeStore, NOW};
+    use crate::service::fakes::{FakeClock, FakeEntropy, FakeIssuerClocks, FakeSigner, FakeStore, NOW};
 
     fn revoke() -> (Revoke, Arc<FakeStore>) {
         let store = Arc::new(FakeStore::default());
@@ -269,6 +316,7 @@ mod tests {
             Arc::new(FakeSigner),
             Arc::new(FakeClock::default()),
             Arc::new(FakeEntropy::default()),
+            Arc::new(FakeIssuerClocks),
             hour,
             minute,
         );
@@ -321,6 +369,45 @@ mod tests {
         assert!(store.recent_revocations(9).await.unwrap().is_empty());
     }
 
+    /// By the clock of the issuer, as far as that was seen ahead of ours; never past what is accepted.
+    #[tokio::test]
+    async fn a_cutoff_reaches_as_far_as_an_issuers_clock_was_seen_ahead() {
+        let sub = || Subject::Subject("ann".into());
+        for (issuer, subject, want) in [
+            ("https://level.test", sub(), 0),
+            ("https://level.test", Subject::IssuedSoFar, 0),
+            ("https://level.test", Subject::IssuedBefore(NOW.minus(Duration::from_secs(100))), -100),
+            ("https://level.test", Subject::IssuedBefore(NOW.plus(Duration::from_secs(30))), 30),
+            ("https://ahead-20.test", sub(), 20),
+            ("https://ahead-20.test", Subject::IssuedSoFar, 20),
+            ("https://ahead-20.test", Subject::IssuedBefore(NOW.minus(Duration::from_secs(100))), -80),
+            ("https://ahead-20.test", Subject::IssuedBefore(NOW.plus(Duration::from_secs(50))), 60),
+            ("https://ahead-900.test", sub(), 60),
+        ] {
+            let (revoke, _) = self::revoke();
+            let request = Request { issuer: Some(issuer.into()), ..asking(subject) };
+            let entry = revoke.revoke(request.clone()).await.unwrap();
+            assert!(matches!(entry.target.key().0, Kind::SubjectIssued | Kind::Issuer), "{request:?}");
+            assert_eq!(entry.target.limit(), NOW.0.checked_add_signed(want).unwrap(), "{request:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_cutoff_of_our_own_tokens_at_this_moment_goes_by_order() {
+        let (revoke, store) = revoke();
+        let limit = async |subject| {
+            let entry = revoke.revoke(asking(subject)).await.unwrap();
+            (entry.target.key().0, entry.target.limit())
+        };
+        assert_eq!(limit(Subject::IssuedSoFar).await, (Kind::Everybody, NOW.0));
+        assert_eq!(limit(Subject::IssuedBefore(NOW)).await, (Kind::Everybody, NOW.0 + 1));
+        let ahead = NOW.plus(Duration::from_secs(60));
+        assert_eq!(limit(Subject::IssuedBefore(ahead)).await, (Kind::Everybody, NOW.0 + 2));
+        assert_eq!(store.generation("https://us.test").await.unwrap(), NOW.0 + 2);
+        let past = NOW.minus(Duration::from_secs(1));
+        assert_eq!(limit(Subject::IssuedBefore(past)).await, (Kind::Issuer, past.0));
+    }
+
     #[tokio::test]
     async fn each_raise_gives_the_next_version() {
         let (revoke, _) = revoke();
@@ -348,7 +435,8 @@ mod tests {
                 _ => None,
             })
             .collect();
-        assert_eq!(targets, [(Kind::SubjectVersion, 1), (Kind::Issuer, NOW.0)]);
+        assert_eq!(targets, [(Kind::SubjectVersion, 1), (Kind::Everybody, NOW.0)]);
+        assert_eq!(store.generation("https://us.test").await.unwrap(), NOW.0, "new tokens carry it");
         let day = Some(Duration::from_secs(86_401));
         assert!(matches!(revoke.raise_all(None, day).await, Err(RevokeError::Invalid(_))));
     }

@@ -12,7 +12,8 @@ use crate::domain::revocation::{keys_of, limit_reaches};
 use crate::domain::time::UnixTime;
 use crate::domain::verdict::TokenFault;
 use crate::ports::{
-    AccessGrant, KeyInfo, KeyState, Keys, Revocations, SignError, Signed, Signer, Verified, Verifier,
+    AccessGrant, IssuerClocks, KeyInfo, KeyState, Keys, Revocations, SignError, Signed, Signer, Verified,
+    Verifier,
 };
 
 /// Signs with no key: `SUB.vVERSION`, and `.SESSION` when there is one.
@@ -31,6 +32,16 @@ impl Signer for FakeSigner {
 
     fn assertion(&self, _: &Identity, _: &str, _: UnixTime) -> Result<String, SignError> {
         Err(SignError("a fake".to_owned()))
+    }
+}
+
+/// The clock of `https://ahead-N.test` is N seconds ahead; others are level.
+pub(crate) struct FakeIssuerClocks;
+
+impl IssuerClocks for FakeIssuerClocks {
+    fn ahead(&self, issuer: &str, _: UnixTime) -> Duration {
+        let seconds = issuer.strip_prefix("https://ahead-").and_then(|rest| rest.strip_suffix(".test"));
+        Duration::from_secs(seconds.and_then(|seconds| seconds.parse().ok()).unwrap_or(0))
     }
 }
 

@@ -15,7 +15,7 @@ use palisade::domain::connection::{
 use palisade::domain::link::{Link, Purpose};
 use palisade::domain::mail::{Facts, Letter, Mail};
 use palisade::domain::opaque::TokenHash;
-use palisade::domain::revocation::{Revocation, Target};
+use palisade::domain::revocation::{Kind, Revocation, Target, Versions};
 use palisade::domain::session::{Device, Session, SessionId};
 use palisade::domain::task::{Origin, Task, Work};
 use palisade::domain::time::UnixTime;
@@ -230,6 +230,7 @@ pub async fn cases(mut at: impl FnMut() -> Arc<dyn Store>) {
     names_are_apart(&*at()).await;
     merging(&*at()).await;
     versions(&*at()).await;
+    generations(&*at()).await;
     a_raise_that_is_not_enforced_revokes_nothing(&*at()).await;
     recent_first(&*at()).await;
     sweeping(&*at()).await;
@@ -257,7 +258,8 @@ async fn targets_are_apart(store: &dyn Store) {
         Target::Session { issuer: i.clone(), sid: n.clone() },
         Target::SubjectVersion { issuer: i.clone(), sub: n.clone(), below: 3 },
         Target::SubjectIssued { issuer: i.clone(), sub: n.clone(), until: UnixTime(7) },
-        Target::Issuer { issuer: i, until: UnixTime(9) },
+        Target::Issuer { issuer: i.clone(), until: UnixTime(9) },
+        Target::Everybody { issuer: i, below: 9 },
         Target::Token { issuer: "https://id.testx".into(), jti: String::new() },
     ];
     for (n, target) in targets.iter().enumerate() {
@@ -385,6 +387,44 @@ async fn names_are_apart(store: &dyn Store) {
     let mut expected = names.to_vec();
     expected.sort();
     assert_eq!(found, expected);
+}
+
+/// One number for all tokens of an issuer, never below the time, so that it does not fall behind with a backup.
+async fn generations(store: &dyn Store) {
+    let raise = async |created_at, enforce| {
+        let change = Change::RaiseGeneration {
+            issuer: "i".into(),
+            created_at: UnixTime(created_at),
+            expires_at: UnixTime(1000),
+            reason: None,
+            enforce,
+        };
+        let entries = store.commit(vec![change]).await.unwrap();
+        assert_eq!(entries[0].target.key(), (Kind::Everybody, "i", ""));
+        let generation = store.generation("i").await.unwrap();
+        assert_eq!(entries[0].target.limit(), generation);
+        generation
+    };
+    let versions = async |sub| {
+        let Versions { subject, everybody } = store.versions("i", sub).await.unwrap();
+        (subject, everybody)
+    };
+    assert_eq!(versions("ann").await, (0, 0));
+    assert_eq!((raise(50, true).await, raise(50, true).await, raise(40, true).await), (50, 51, 52));
+    assert_eq!(raise(60, true).await, 60);
+    assert_eq!(all(store, 0).await.len(), 1, "one entry for all of them");
+    assert_eq!(raise(70, false).await, 70);
+    let standing = Target::Everybody { issuer: "i".into(), below: 0 };
+    assert_eq!(store.revocation(&standing).await.unwrap().unwrap().target.limit(), 60);
+    store.raise_version("i", "ann", UnixTime(5), UnixTime(100), None).await.unwrap();
+    assert_eq!(versions("ann").await, (1, 70));
+    assert_eq!(versions("bob").await, (0, 70));
+    assert_eq!(store.generation("j").await.unwrap(), 0);
+    store.revoke(revocation(standing.with_limit(900), 1, 100)).await.unwrap();
+    assert_eq!(raise(80, true).await, 900, "a token of the new generation is good");
+    store.sweep(UnixTime(1_000_000)).await.unwrap();
+    assert!(all(store, 0).await.is_empty());
+    assert_eq!(store.generation("i").await.unwrap(), 900, "it never expires");
 }
 
 async fn a_raise_that_is_not_enforced_revokes_nothing(store: &dyn Store) {

@@ -7,7 +7,9 @@ use aws_lc_rs::hmac;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, RSA_PKCS1_SHA256, RsaKeyPair,
+    ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, ECDSA_P521_SHA512_FIXED_SIGNING,
+    EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, RSA_PKCS1_SHA256, RSA_PKCS1_SHA384, RSA_PKCS1_SHA512,
+    RSA_PSS_SHA256, RSA_PSS_SHA384, RSA_PSS_SHA512, RsaEncoding, RsaKeyPair,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -41,7 +43,35 @@ impl Key {
     }
 
     pub fn rs(kid: &str) -> Key {
-        Key { kid: kid.into(), alg: "RS256", pair: Pair::Rs(RsaKeyPair::generate(KeySize::Rsa2048).unwrap()) }
+        Key::of(kid, "RS256")
+    }
+
+    /// A key for an algorithm of RFC 7518 §3.1 that is not symmetric.
+    pub fn of(kid: &str, alg: &'static str) -> Key {
+        let pair = match alg {
+            "EdDSA" => return Key::ed(kid),
+            "ES256" => return Key::es(kid),
+            "ES384" => Pair::Es(EcdsaKeyPair::generate(&ECDSA_P384_SHA384_FIXED_SIGNING).unwrap()),
+            "ES512" => Pair::Es(EcdsaKeyPair::generate(&ECDSA_P521_SHA512_FIXED_SIGNING).unwrap()),
+            _ => Pair::Rs(RsaKeyPair::generate(KeySize::Rsa2048).unwrap()),
+        };
+        Key { kid: kid.into(), alg, pair }
+    }
+
+    /// The same RSA key, signing in another way.
+    pub fn signing_as(self, alg: &'static str) -> Key {
+        Key { alg, ..self }
+    }
+
+    fn rsa_encoding(&self) -> &'static dyn RsaEncoding {
+        match self.alg {
+            "RS384" => &RSA_PKCS1_SHA384,
+            "RS512" => &RSA_PKCS1_SHA512,
+            "PS256" => &RSA_PSS_SHA256,
+            "PS384" => &RSA_PSS_SHA384,
+            "PS512" => &RSA_PSS_SHA512,
+            _ => &RSA_PKCS1_SHA256,
+        }
     }
 
     /// The key that the gateway with this data folder signs with.
@@ -59,8 +89,14 @@ impl Key {
         let mut jwk = match &self.pair {
             Pair::Ed(pair) => json!({"kty": "OKP", "crv": "Ed25519", "x": b64(pair.public_key())}),
             Pair::Es(pair) => {
-                let point = pair.public_key().as_ref();
-                json!({"kty": "EC", "crv": "P-256", "x": b64(&point[1..33]), "y": b64(&point[33..])})
+                let point = &pair.public_key().as_ref()[1..];
+                let (x, y) = point.split_at(point.len() / 2);
+                let crv = match x.len() {
+                    32 => "P-256",
+                    48 => "P-384",
+                    _ => "P-521",
+                };
+                json!({"kty": "EC", "crv": crv, "x": b64(x), "y": b64(y)})
             }
             Pair::Rs(pair) => {
                 let public = pair.public_key();
@@ -82,7 +118,7 @@ impl Key {
             Pair::Es(pair) => pair.sign(&random, message).unwrap().as_ref().to_vec(),
             Pair::Rs(pair) => {
                 let mut signature = vec![0; pair.public_modulus_len()];
-                pair.sign(&RSA_PKCS1_SHA256, &random, message, &mut signature).unwrap();
+                pair.sign(self.rsa_encoding(), &random, message, &mut signature).unwrap();
                 signature
             }
         }

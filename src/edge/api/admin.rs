@@ -123,6 +123,25 @@ impl<'de> Deserialize<'de> for Moment {
     }
 }
 
+/// How far a revocation by time reaches: `"now"`, or a moment.
+#[derive(Debug)]
+enum Cutoff {
+    Now,
+    At(UnixTime),
+}
+
+impl<'de> Deserialize<'de> for Cutoff {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Cutoff, D::Error> {
+        let given = serde_json::Value::deserialize(deserializer)?;
+        if given == "now" {
+            return Ok(Cutoff::Now);
+        }
+        let cure = "expected \"now\", seconds since 1970 or a moment such as \"2026-01-31T12:00:00Z\"";
+        let moment = Moment::deserialize(given).map_err(|_| serde::de::Error::custom(cure))?;
+        Ok(Cutoff::At(moment.0))
+    }
+}
+
 /// A span: seconds, or text such as `30m`.
 #[derive(Debug)]
 struct Span(Duration);
@@ -153,7 +172,7 @@ struct NewRevocation {
     jti: Option<String>,
     sid: Option<String>,
     sub: Option<String>,
-    before: Option<Moment>,
+    before: Option<Cutoff>,
     issuer: Option<String>,
     reason: Option<String>,
     expires_in: Option<Span>,
@@ -172,7 +191,8 @@ impl NewRevocation {
             (None, Some(jti), None, None, None) => Subject::TokenId(jti),
             (None, None, Some(sid), None, None) => Subject::Session(sid),
             (None, None, None, Some(sub), None) => Subject::Subject(sub),
-            (None, None, None, None, Some(before)) => Subject::IssuedBefore(before.0),
+            (None, None, None, None, Some(Cutoff::Now)) => Subject::IssuedSoFar,
+            (None, None, None, None, Some(Cutoff::At(moment))) => Subject::IssuedBefore(moment),
             _ => {
                 let cure = "name exactly one of `token`, `jti`, `sid`, `sub` and `before`";
                 return Err(Failure::new(422, "invalid_request", cure));

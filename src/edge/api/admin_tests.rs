@@ -8,7 +8,7 @@ use crate::service::accounts::Person;
 use crate::service::accounts_world;
 use crate::service::connection_fakes::{ACME, FakeProviders};
 use crate::service::connections::Begin;
-use crate::service::fakes::{FakeClock, FakeEntropy, FakeKeys, FakeSigner, FakeStore, NOW};
+use crate::service::fakes::{FakeClock, FakeEntropy, FakeIssuerClocks, FakeKeys, FakeSigner, FakeStore, NOW};
 use axum::body::{Body, to_bytes};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -37,8 +37,12 @@ impl Control for FakeControl {
         }
     }
 
-    fn not_ready_because(&self) -> Vec<&'static str> {
-        self.0.into_iter().collect()
+    fn not_ready_because(&self) -> Vec<String> {
+        self.0.into_iter().map(str::to_owned).collect()
+    }
+
+    fn missing(&self) -> Vec<String> {
+        Vec::new()
     }
 }
 
@@ -55,6 +59,7 @@ fn api(not_ready: Option<&'static str>) -> Api {
             signer.clone(),
             clock.clone(),
             Arc::new(FakeEntropy::default()),
+            Arc::new(FakeIssuerClocks),
             hour,
             none,
         ),

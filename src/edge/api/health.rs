@@ -27,7 +27,10 @@ pub(super) fn router(control: Arc<dyn Control>, metrics: MetricsText) -> Router 
 async fn ready(control: Arc<dyn Control>) -> Response {
     let because = control.not_ready_because();
     if because.is_empty() {
-        answer(StatusCode::OK, &json!({"status": "ready"}))
+        match control.missing() {
+            missing if missing.is_empty() => answer(StatusCode::OK, &json!({"status": "ready"})),
+            missing => answer(StatusCode::OK, &json!({"status": "ready", "missing": missing})),
+        }
     } else {
         let body = json!({"status": "not ready", "because": because});
         answer(StatusCode::SERVICE_UNAVAILABLE, &body)

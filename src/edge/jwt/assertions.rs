@@ -9,8 +9,8 @@ use aws_lc_rs::rand::{self, SystemRandom};
 use aws_lc_rs::rsa::KeyPair as RsaKeyPair;
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair,
-    RSA_PKCS1_SHA256, RSA_PKCS1_SHA384, RSA_PKCS1_SHA512, RSA_PSS_SHA256, RSA_PSS_SHA384, RSA_PSS_SHA512,
-    RsaEncoding,
+    KeyPair as _, RSA_PKCS1_SHA256, RSA_PKCS1_SHA384, RSA_PKCS1_SHA512, RSA_PSS_SHA256, RSA_PSS_SHA384,
+    RSA_PSS_SHA512, RsaEncoding,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -22,6 +22,7 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
+use super::roca;
 use crate::domain::time::UnixTime;
 use crate::ports::{Assertion, Assertions, SignError};
 
@@ -71,6 +72,23 @@ impl PrivateKey {
                 let kinds = "the key is none of EC on P-256 or P-384, Ed25519, and RSA of 2048 to 8192 bits";
                 SignError(kinds.to_owned())
             })
+            .and_then(PrivateKey::sound)
+    }
+
+    /// The key, unless anybody can compute it from its public half.
+    fn sound(self) -> Result<PrivateKey, SignError> {
+        let is_weak = match &self {
+            PrivateKey::Rsa(key) => {
+                roca::is_weak(key.public_key().modulus().big_endian_without_leading_zero())
+            }
+            _ => false,
+        };
+        match is_weak {
+            true => {
+                Err(SignError("the key can be factored (ROCA, CVE-2017-15361); make a new one".to_owned()))
+            }
+            false => Ok(self),
+        }
     }
 
     /// What it can sign with, by the names of RFC 7518 §3.1 and RFC 8037; the first one is usual.
@@ -173,7 +191,6 @@ mod tests {
     use super::*;
     use aws_lc_rs::encoding::{AsDer, EcPrivateKeyRfc5915Der, Pkcs8V1Der, PublicKeyX509Der};
     use aws_lc_rs::rsa::KeySize;
-    use aws_lc_rs::signature::KeyPair as _;
     use base64::engine::general_purpose::STANDARD;
     use jsonwebtoken::{Algorithm, DecodingKey, Validation};
     use std::time::Duration;
@@ -186,6 +203,13 @@ mod tests {
             .map(|line| String::from_utf8(line.to_vec()).unwrap())
             .collect();
         format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n")).into()
+    }
+
+    #[test]
+    fn a_key_that_can_be_factored_signs_nothing() {
+        let weak = include_str!("../../../tests/fixtures/roca.pem").to_owned().into();
+        let refused = sign(&weak, &assertion(None)).unwrap_err();
+        assert!(refused.contains("CVE-2017-15361"), "{refused}");
     }
 
     fn assertion(algorithm: Option<&str>) -> Assertion {

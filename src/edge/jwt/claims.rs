@@ -21,6 +21,8 @@ pub struct Expect<'a> {
     pub audiences: Option<&'a [String]>,
     /// Signed by us: `type` must be there.
     pub ours: bool,
+    /// The operator vouches for addresses of which the issuer does not say whether they are verified.
+    pub email_trusted: bool,
     pub leeway: Duration,
 }
 
@@ -41,6 +43,11 @@ pub fn identity(
         Some(Value::String(kind)) if kind == "access" => {}
         _ => return Err(TokenFault::Use),
     }
+    // RFC 7800 §3.1: good only together with a proof that nothing here asks for (DPoP, RFC 9449 §6; a client
+    // certificate, RFC 8705 §3). Taken without it, the token would be as good in a thief's hands.
+    if claims.contains_key("cnf") {
+        return Err(TokenFault::Bound);
+    }
     check_audience(claims.get("aud"), expect.audiences)?;
     let subject = match claims.get("sub") {
         Some(Value::String(sub)) if !sub.is_empty() && is_whole(sub) => sub.clone(),
@@ -56,17 +63,19 @@ pub fn identity(
     if issued_at.into_iter().chain(not_before).any(|from| from > soon) {
         return Err(TokenFault::NotYet);
     }
+    let email = text(&claims, "email")?.map(whole).transpose()?;
     Ok(Identity {
         issuer: Arc::clone(expect.issuer),
         subject,
-        email: text(&claims, "email")?.map(whole).transpose()?,
         email_verified: match claims.get("email_verified") {
-            None => false,
+            // An issuer that says no is believed, whatever the operator thinks of its addresses.
+            None => expect.email_trusted && email.is_some(),
             Some(Value::Bool(verified)) => *verified,
             // Some issuers send the words; nothing else counts as a yes or a no.
             Some(Value::String(word)) if word == "true" || word == "false" => word == "true",
             Some(_) => return Err(TokenFault::Claim),
         },
+        email,
         session: text(&claims, "sid")?.map(whole).transpose()?,
         token_id: text(&claims, "jti")?,
         version: match claims.get("ver") {
@@ -171,7 +180,9 @@ mod tests {
         let issuer = Arc::from("https://i.test");
         let audiences = ["api".to_owned()];
         let leeway = Duration::from_secs(60);
-        identity(claims, Expect { issuer: &issuer, audiences: Some(&audiences), ours, leeway }, NOW)
+        let expect =
+            Expect { issuer: &issuer, audiences: Some(&audiences), ours, email_trusted: false, leeway };
+        identity(claims, expect, NOW)
     }
 
     #[test]
@@ -234,6 +245,12 @@ mod tests {
         ] {
             assert_eq!(judge(&[(name, value.clone())], false).err(), Some(want), "{name} {value:?}");
         }
+        for bound in [json!({"jkt": "x"}), json!({"x5t#S256": "x"}), json!({}), json!(null), json!("x")] {
+            for ours in [true, false] {
+                let got = judge(&[("cnf", Some(bound.clone()))], ours);
+                assert_eq!(got.err(), Some(TokenFault::Bound), "{bound}");
+            }
+        }
         assert_eq!(judge(&[("type", None)], true).err(), Some(Use));
         assert_eq!(judge(&[("ver", Some(json!("1")))], true).err(), Some(Claim));
     }
@@ -262,5 +279,37 @@ mod tests {
         assert_eq!(judge(&[("scp", Some(json!(["a", "b"])))], false).unwrap().scopes, ["a", "b"]);
         assert_eq!(judge(&[("ver", Some(json!("2.0")))], false).unwrap().version, None);
         assert_eq!(judge(&[("aud", Some(json!("api")))], false).unwrap().issued_at, UnixTime(0));
+    }
+
+    #[test]
+    fn an_address_is_verified_when_its_issuer_says_so_or_its_operator_trusts_it() {
+        let judge = |email: Option<&str>, verified: Option<Value>, email_trusted| {
+            let mut claims = json!({"iss": "i", "sub": "u1", "exp": 1_000_600}).as_object().unwrap().clone();
+            claims.extend(email.map(|email| ("email".to_owned(), json!(email))));
+            claims.extend(verified.map(|verified| ("email_verified".to_owned(), verified)));
+            let expect = Expect {
+                issuer: &Arc::from("i"),
+                audiences: None,
+                ours: false,
+                email_trusted,
+                leeway: Duration::ZERO,
+            };
+            let who = identity(claims, expect, NOW).unwrap();
+            (who.email_verified, who.verified_email().map(str::to_owned))
+        };
+        let a = || Some("a@b.test".to_owned());
+        for (verified, trusted, want) in [
+            (Some(json!(true)), false, (true, a())),
+            (Some(json!("true")), false, (true, a())),
+            (Some(json!(false)), false, (false, None)),
+            (None, false, (false, None)),
+            (Some(json!(true)), true, (true, a())),
+            (Some(json!(false)), true, (false, None)),
+            (Some(json!("false")), true, (false, None)),
+            (None, true, (true, a())),
+        ] {
+            assert_eq!(judge(Some("a@b.test"), verified.clone(), trusted), want, "{verified:?} {trusted}");
+        }
+        assert_eq!(judge(None, None, true), (false, None), "no address, nothing to trust");
     }
 }

@@ -116,7 +116,14 @@ pub fn algorithm(name: &str) -> Option<Algorithm> {
     match name {
         "EdDSA" | "Ed25519" => Some(Algorithm::EdDsa),
         "ES256" => Some(Algorithm::Es256),
+        "ES384" => Some(Algorithm::Es384),
+        "ES512" => Some(Algorithm::Es512),
         "RS256" => Some(Algorithm::Rs256),
+        "RS384" => Some(Algorithm::Rs384),
+        "RS512" => Some(Algorithm::Rs512),
+        "PS256" => Some(Algorithm::Ps256),
+        "PS384" => Some(Algorithm::Ps384),
+        "PS512" => Some(Algorithm::Ps512),
         "HS256" => Some(Algorithm::Hs256),
         _ => None,
     }
@@ -128,7 +135,14 @@ pub const fn name(algorithm: Algorithm) -> &'static str {
     match algorithm {
         Algorithm::EdDsa => "EdDSA",
         Algorithm::Es256 => "ES256",
+        Algorithm::Es384 => "ES384",
+        Algorithm::Es512 => "ES512",
         Algorithm::Rs256 => "RS256",
+        Algorithm::Rs384 => "RS384",
+        Algorithm::Rs512 => "RS512",
+        Algorithm::Ps256 => "PS256",
+        Algorithm::Ps384 => "PS384",
+        Algorithm::Ps512 => "PS512",
         Algorithm::Hs256 => "HS256",
     }
 }

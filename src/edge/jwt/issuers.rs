@@ -1,101 +1,232 @@
 //! The keys of external issuers: fetched ahead, refreshed in the background, kept when their source is
-//! down.
+//! down, also across a restart.
 //!
 //! Only the configured source is ever read; a token can at most make us look there again, once per
-//! [`ASK_AGAIN`] and issuer however many ask. Symmetric keys are never taken from a public source.
+//! [`ASK_AGAIN`] and issuer however many ask. Symmetric keys are never taken from a public source. Neither a
+//! start nor a reload waits for a source that does not answer. A valid key set is in force as it is: a key
+//! that is not in it any more verifies nothing, and an empty one ends them all.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OwnedMutexGuard, oneshot, watch};
 
 use super::keyset::KeySet;
+use super::stored::StoredKeys;
 use crate::config::{Algorithm, Issuer, Jwks};
-use crate::ports::{Fetch, Meter};
+use crate::ports::{Clock, Fetch, Meter};
 
 /// The shortest time between two looks that tokens can cause.
 pub const ASK_AGAIN: Duration = Duration::from_secs(10);
 
+/// How long a start or a reload waits for files, which are on this machine.
+const FILES: Duration = Duration::from_secs(2);
+
+/// How many keys that were left out are named.
+const TOLD: usize = 16;
+
 /// The largest JWK Set read from a URL.
 const MAX_JWKS_BYTES: usize = 1024 * 1024;
 
-/// One issuer and its last good keys.
+/// One issuer, as a configuration describes it.
 pub struct External {
-    /// `iss`, exactly.
-    pub name: Arc<str>,
     pub audiences: Vec<String>,
-    /// What it may sign with; never symmetric.
-    pub algorithms: Vec<Algorithm>,
-    source: Jwks,
-    keys: ArcSwap<KeySet>,
-    /// How often keys were taken over.
-    taken: AtomicU64,
-    /// When the source was last asked. Held while asking, so that one asks and the others wait.
-    asked: Arc<Mutex<Option<Instant>>>,
+    /// Addresses of which the issuer does not say whether they are verified count as verified.
+    pub email_trusted: bool,
+    source: Arc<Source>,
 }
 
 impl External {
+    /// `iss`, exactly.
+    #[must_use]
+    pub fn name(&self) -> &Arc<str> {
+        &self.source.issuer
+    }
+
+    /// What it may sign with; never symmetric.
+    #[must_use]
+    pub fn algorithms(&self) -> &[Algorithm] {
+        &self.source.algorithms
+    }
+
     /// The keys as last fetched.
     #[must_use]
     pub fn keys(&self) -> arc_swap::Guard<Arc<KeySet>> {
-        self.keys.load()
+        self.source.keys.load()
     }
 }
 
-/// Every external issuer.
-pub struct Issuers {
-    all: HashMap<String, Arc<External>>,
-    asker: Asker,
+/// Where an issuer's keys come from, and the last good ones. Handed on from one configuration to the next.
+struct Source {
+    issuer: Arc<str>,
+    jwks: Jwks,
+    algorithms: Vec<Algorithm>,
+    keys: ArcSwap<KeySet>,
+    asks: watch::Sender<Asks>,
+    /// When the source was last asked. Held while asking, so that one asks and the others wait.
+    asked: Arc<Mutex<Option<Instant>>>,
+    /// Made at the start, and not asked to the end since.
+    awaited: AtomicBool,
 }
 
-/// What it takes to ask a source.
+impl Source {
+    /// Tells those who wait that the source was asked, and whether that brought keys.
+    fn ended(&self, taken: bool) {
+        self.awaited.store(false, Ordering::Release);
+        self.asks.send_modify(|asks| {
+            asks.ended += 1;
+            asks.taken += u64::from(taken);
+        });
+    }
+}
+
+/// How often a source was asked to the end, and how often that brought keys.
+#[derive(Default)]
+struct Asks {
+    ended: u64,
+    taken: u64,
+}
+
+/// What asking a source has brought.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The keys that were in force.
+    Same,
+    /// Another set, now in force.
+    Changed { keys: usize, new: usize, withdrawn: usize, left_out: Vec<String> },
+    /// No key set, so the last good keys stay.
+    Failed { why: String, keys: usize },
+    /// No answer yet; it is waited for in the background, and the last good keys stay.
+    Pending { keys: usize },
+}
+
+/// An [`Outcome`] with its issuer, as a line for the operator.
+#[derive(Debug, Clone)]
+pub struct News {
+    pub issuer: Arc<str>,
+    pub outcome: Outcome,
+}
+
+impl News {
+    /// Whether there is anything to tell.
+    #[must_use]
+    pub fn is_news(&self) -> bool {
+        self.outcome != Outcome::Same
+    }
+
+    /// Whether an operator should look.
+    #[must_use]
+    pub fn is_worrying(&self) -> bool {
+        match &self.outcome {
+            Outcome::Same | Outcome::Pending { .. } => false,
+            Outcome::Changed { keys, left_out, .. } => *keys == 0 || !left_out.is_empty(),
+            Outcome::Failed { .. } => true,
+        }
+    }
+
+    fn log(&self) {
+        if self.is_worrying() {
+            tracing::warn!("{self}");
+        } else if self.is_news() {
+            tracing::info!("{self}");
+        }
+    }
+}
+
+impl fmt::Display for News {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const REFUSED: &str = "its tokens are refused until they can be fetched";
+        let count = |keys: &usize| format!("{keys} key{}", if *keys == 1 { "" } else { "s" });
+        write!(f, "keys of {}: ", self.issuer)?;
+        match &self.outcome {
+            Outcome::Same => f.write_str("as before"),
+            Outcome::Changed { keys, new, withdrawn, left_out } => {
+                match keys {
+                    0 => f.write_str("none that can be used; its tokens are refused")?,
+                    keys => write!(f, "{} in force", count(keys))?,
+                }
+                write!(f, " ({new} new, {withdrawn} withdrawn)")?;
+                left_out.iter().take(TOLD).try_for_each(|key| write!(f, "; left out {key}"))?;
+                match left_out.len().saturating_sub(TOLD) {
+                    0 => Ok(()),
+                    more => write!(f, "; and {more} more"),
+                }
+            }
+            Outcome::Failed { why, keys: 0 } => write!(f, "{why}; {REFUSED}"),
+            Outcome::Failed { why, keys } => write!(f, "{why}; the last good ones stay ({})", count(keys)),
+            Outcome::Pending { keys: 0 } => write!(f, "the source has not answered yet; {REFUSED}"),
+            Outcome::Pending { keys } => {
+                write!(f, "the source has not answered yet; the last good ones stay ({})", count(keys))
+            }
+        }
+    }
+}
+
+/// What it takes to ask sources; one for the whole process.
 #[derive(Clone)]
-struct Asker {
+pub struct Asker {
     fetch: Arc<dyn Fetch>,
     meter: Arc<dyn Meter>,
+    clock: Arc<dyn Clock>,
+    /// `None`: nothing is kept on disk.
+    stored: Option<Arc<StoredKeys>>,
     /// Grows whenever a key disappears, so that what it verified is verified again.
     epoch: Arc<AtomicU64>,
 }
 
+/// Every external issuer.
+pub struct Issuers {
+    all: HashMap<String, External>,
+    asker: Asker,
+}
+
 impl Issuers {
-    /// The issuers of the configuration, without keys until [`Issuers::refresh_all`].
+    /// The issuers of the configuration at the start, with the keys that are kept on disk until
+    /// [`Issuers::begin`].
     #[must_use]
-    pub fn new(issuers: &[Issuer], fetch: Arc<dyn Fetch>, meter: Arc<dyn Meter>) -> Issuers {
-        let all = issuers.iter().map(|issuer| {
-            let external = External {
-                name: Arc::from(issuer.issuer.as_str()),
-                audiences: issuer.audiences.clone(),
-                algorithms: issuer.algorithms.iter().copied().filter(|a| *a != Algorithm::Hs256).collect(),
-                source: issuer.jwks.clone(),
-                keys: ArcSwap::default(),
-                taken: AtomicU64::new(0),
-                asked: Arc::default(),
-            };
-            (issuer.issuer.clone(), Arc::new(external))
-        });
-        Issuers { all: all.collect(), asker: Asker { fetch, meter, epoch: Arc::default() } }
+    pub fn new(issuers: &[Issuer], asker: Asker) -> Issuers {
+        Issuers::made(issuers, asker, None)
     }
 
-    /// Takes over the keys of issuers that `before` knew with the same source and algorithms, so that a
-    /// reload never forgets a good key.
-    pub fn inherit(&self, before: &Issuers) {
-        for (name, external) in &self.all {
-            if let Some(old) = before.all.get(name)
-                && old.source == external.source
-                && old.algorithms == external.algorithms
-            {
-                external.keys.store(old.keys.load_full());
-            }
-        }
+    /// The issuers of another configuration. Those with the same source and algorithms go on with the keys
+    /// that they have, so that a reload never forgets a good key. Blocks for as long as small files take.
+    #[must_use]
+    pub fn succeed(&self, issuers: &[Issuer]) -> Issuers {
+        Issuers::made(issuers, self.asker.clone(), Some(self))
+    }
+
+    fn made(issuers: &[Issuer], asker: Asker, before: Option<&Issuers>) -> Issuers {
+        let all = issuers.iter().map(|issuer| {
+            let public = |algorithm: &Algorithm| *algorithm != Algorithm::Hs256;
+            let algorithms: Vec<_> = issuer.algorithms.iter().copied().filter(public).collect();
+            let known = before.and_then(|before| before.all.get(&issuer.issuer)).map(|known| &known.source);
+            let same = |known: &&Arc<Source>| known.jwks == issuer.jwks && known.algorithms == algorithms;
+            let source = known.filter(same).cloned().unwrap_or_else(|| {
+                Arc::new(Source {
+                    issuer: Arc::from(issuer.issuer.as_str()),
+                    keys: ArcSwap::from_pointee(asker.stored_keys(issuer, &algorithms)),
+                    jwks: issuer.jwks.clone(),
+                    algorithms,
+                    asks: watch::Sender::default(),
+                    asked: Arc::default(),
+                    awaited: AtomicBool::new(before.is_none()),
+                })
+            });
+            let external =
+                External { audiences: issuer.audiences.clone(), email_trusted: issuer.email_trusted, source };
+            (issuer.issuer.clone(), external)
+        });
+        Issuers { all: all.collect(), asker }
     }
 
     /// The issuer whose `iss` is exactly `name`.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&External> {
-        self.all.get(name).map(Arc::as_ref)
+        self.all.get(name)
     }
 
     /// The key epoch: what was verified in an earlier one must be verified again.
@@ -104,18 +235,76 @@ impl Issuers {
         self.asker.epoch.load(Ordering::Acquire)
     }
 
-    /// The issuers that have no key yet; their tokens cannot be verified.
+    /// The issuers that have no key; their tokens cannot be verified.
     #[must_use]
     pub fn without_keys(&self) -> Vec<Arc<str>> {
-        self.all.values().filter(|e| e.keys.load().is_empty()).map(|e| Arc::clone(&e.name)).collect()
+        self.names(|source| source.keys.load().is_empty())
     }
 
-    /// Asks every source, all at once. For the start and for the background, every five minutes.
+    /// The issuers that have no key and whose source is still being asked for the first time since the start.
+    #[must_use]
+    pub fn awaited(&self) -> Vec<Arc<str>> {
+        self.names(|source| source.keys.load().is_empty() && source.awaited.load(Ordering::Acquire))
+    }
+
+    fn names(&self, which: impl Fn(&Source) -> bool) -> Vec<Arc<str>> {
+        let sources = self.all.values().map(|external| &external.source).filter(|source| which(source));
+        let mut names: Vec<_> = sources.map(|source| Arc::clone(&source.issuer)).collect();
+        names.sort();
+        names
+    }
+
+    /// Asks every source: for the start and for a reload. Waits for files, and for `patience` for others; what
+    /// is not there by then is taken over, and logged, when it comes.
+    pub async fn begin(&self, patience: Duration) -> Vec<News> {
+        let waits = self.all.values().map(|External { source, .. }| {
+            let (tell, told) = oneshot::channel();
+            // Taken before anybody is served, so that a token with an unknown key waits for this answer instead
+            // of asking for one of its own.
+            let turn = Arc::clone(&source.asked).try_lock_owned();
+            let (asker, asking) = (self.asker.clone(), Arc::clone(source));
+            tokio::spawn(async move {
+                let turn = match turn {
+                    Ok(turn) => turn,
+                    Err(_) => Arc::clone(&asking.asked).lock_owned().await,
+                };
+                let outcome = asker.ask(&asking, turn).await;
+                if let Err(late) = tell.send(outcome) {
+                    News { issuer: Arc::clone(&asking.issuer), outcome: late }.log();
+                }
+            });
+            let patience = match source.jwks {
+                Jwks::File(_) => patience.max(FILES),
+                Jwks::Url(_) => patience,
+            };
+            async move {
+                let answer = tokio::time::timeout(patience, told).await;
+                let pending = || Outcome::Pending { keys: source.keys.load().len() };
+                let outcome = answer.ok().and_then(Result::ok).unwrap_or_else(pending);
+                News { issuer: Arc::clone(&source.issuer), outcome }
+            }
+        });
+        let waits: Vec<_> = waits.collect();
+        let mut news = futures::future::join_all(waits).await;
+        news.sort_by(|a, b| a.issuer.cmp(&b.issuer));
+        news
+    }
+
+    /// Removes the stored keys of issuers that the configuration in force does not have.
+    pub async fn forget_others(&self) {
+        let Some(stored) = self.asker.stored.clone() else { return };
+        let names: Vec<String> = self.all.keys().cloned().collect();
+        let work = move || stored.forget_others(names.iter().map(String::as_str));
+        // A panic in there was reported, and leaves files that are looked at again at the next start.
+        drop(tokio::task::spawn_blocking(work).await);
+    }
+
+    /// Asks every source, all at once, and logs what that brought. For the background, every five minutes.
     pub async fn refresh_all(&self) {
-        futures::future::join_all(self.all.values().map(|external| async move {
-            let mut asked = external.asked.lock().await;
-            *asked = Some(Instant::now());
-            self.asker.ask(external).await;
+        futures::future::join_all(self.all.values().map(|External { source, .. }| async move {
+            let turn = Arc::clone(&source.asked).lock_owned().await;
+            let outcome = self.asker.ask(source, turn).await;
+            News { issuer: Arc::clone(&source.issuer), outcome }.log();
         }))
         .await;
     }
@@ -123,48 +312,115 @@ impl Issuers {
     /// Asks the source of `name` for a key it may have published, unless it was asked within the last
     /// [`ASK_AGAIN`] before `at`. True when keys were taken over since the call began.
     pub async fn learn(&self, name: &str, at: Instant) -> bool {
-        let Some(external) = self.all.get(name) else { return false };
-        let before = external.taken.load(Ordering::Acquire);
-        let mut asked = Arc::clone(&external.asked).lock_owned().await;
-        if external.taken.load(Ordering::Acquire) != before {
-            return true; // Somebody else asked while we waited.
-        }
-        if asked.is_some_and(|last| at.saturating_duration_since(last) < ASK_AGAIN) {
+        let Some(External { source, .. }) = self.all.get(name) else { return false };
+        let mut asks = source.asks.subscribe();
+        let before = asks.borrow_and_update().taken;
+        let turn = tokio::select! {
+            biased;
+            // Another one asked while this one waited; if in vain, this one need not wait for the next.
+            Ok(()) = asks.changed() => return asks.borrow().taken != before,
+            turn = Arc::clone(&source.asked).lock_owned() => turn,
+        };
+        if turn.is_some_and(|last| at.saturating_duration_since(last) < ASK_AGAIN) {
             return false;
         }
-        *asked = Some(at);
         // On its own: a caller who leaves must not take the answer, and the next ten seconds, with it.
-        let (asker, external) = (self.asker.clone(), Arc::clone(external));
+        let (asker, source) = (self.asker.clone(), Arc::clone(source));
         let asking = tokio::spawn(async move {
-            let _asked = asked;
-            asker.ask(&external).await
+            let outcome = asker.ask_at(&source, turn, at).await;
+            let took = matches!(outcome, Outcome::Same | Outcome::Changed { .. });
+            News { issuer: Arc::clone(&source.issuer), outcome }.log();
+            took
         });
         asking.await.unwrap_or(false)
     }
 }
 
 impl Asker {
+    /// An asker that keeps what it gets in `stored`.
+    #[must_use]
+    pub fn new(
+        fetch: Arc<dyn Fetch>,
+        meter: Arc<dyn Meter>,
+        clock: Arc<dyn Clock>,
+        stored: Option<Arc<StoredKeys>>,
+    ) -> Asker {
+        Asker { fetch, meter, clock, stored, epoch: Arc::default() }
+    }
+
+    /// The keys of an issuer as they were stored; none where nothing usable is.
+    fn stored_keys(&self, issuer: &Issuer, algorithms: &[Algorithm]) -> KeySet {
+        // A file is on the disk already.
+        let (Some(stored), Jwks::Url(url)) = (&self.stored, &issuer.jwks) else { return KeySet::default() };
+        let found = match stored.load(&issuer.issuer, url, self.clock.now()) {
+            Ok(None) => return KeySet::default(),
+            Ok(Some(found)) => found,
+            Err(why) => {
+                tracing::warn!("stored keys of {}: {why}", issuer.issuer);
+                return KeySet::default();
+            }
+        };
+        let keys = KeySet::parse(&found.jwks, algorithms).unwrap_or_default();
+        let age = humantime::format_duration(found.age);
+        tracing::info!(
+            "keys of {}: {} as fetched {age} ago, until its source answers",
+            issuer.issuer,
+            keys.len()
+        );
+        keys
+    }
+
+    async fn ask(&self, source: &Source, turn: OwnedMutexGuard<Option<Instant>>) -> Outcome {
+        self.ask_at(source, turn, Instant::now()).await
+    }
+
     /// Reads the source; keeps the last good keys when it brings none.
-    async fn ask(&self, external: &External) -> bool {
-        let read = match &external.source {
+    async fn ask_at(
+        &self,
+        source: &Source,
+        mut turn: OwnedMutexGuard<Option<Instant>>,
+        at: Instant,
+    ) -> Outcome {
+        *turn = Some(at);
+        let began = Instant::now();
+        let read = match &source.jwks {
             Jwks::Url(url) => self.fetch.get(url, MAX_JWKS_BYTES).await.map_err(|error| error.to_string()),
             Jwks::File(path) => tokio::fs::read(path).await.map_err(|e| format!("{}: {e}", path.display())),
         };
-        let keys = read.and_then(|bytes| KeySet::parse(&bytes, &external.algorithms));
-        self.meter.jwks_fetch(&external.name, keys.is_ok());
-        match keys {
-            Ok(keys) => {
-                let before = external.keys.swap(Arc::new(keys));
-                if !before.is_within(&external.keys.load()) {
+        let read = read.and_then(|bytes| Ok((KeySet::parse(&bytes, &source.algorithms)?, bytes)));
+        self.meter.jwks_fetch(&source.issuer, read.is_ok());
+        match read {
+            Ok((keys, bytes)) => {
+                let keys = Arc::new(keys);
+                let before = source.keys.swap(Arc::clone(&keys));
+                let (new, withdrawn) = (keys.missing_from(&before), before.missing_from(&keys));
+                if withdrawn > 0 {
                     self.epoch.fetch_add(1, Ordering::AcqRel);
                 }
-                external.taken.fetch_add(1, Ordering::AcqRel);
-                true
+                source.ended(true);
+                self.keep(source, bytes, began).await;
+                match new + withdrawn == 0 && keys.left_out() == before.left_out() && !keys.is_empty() {
+                    true => Outcome::Same,
+                    false => {
+                        let left_out = keys.left_out().to_vec();
+                        Outcome::Changed { keys: keys.len(), new, withdrawn, left_out }
+                    }
+                }
             }
             Err(why) => {
-                tracing::warn!(issuer = %external.name, %why, "no keys from the issuer; the last good ones stay");
-                false
+                source.ended(false);
+                Outcome::Failed { why, keys: source.keys.load().len() }
             }
+        }
+    }
+
+    async fn keep(&self, source: &Source, jwks: Vec<u8>, asked_at: Instant) {
+        let (Some(stored), Jwks::Url(url)) = (self.stored.clone(), source.jwks.clone()) else { return };
+        let (issuer, now) = (Arc::clone(&source.issuer), self.clock.now());
+        let kept =
+            tokio::task::spawn_blocking(move || stored.keep(&issuer, &url, &jwks, asked_at, now)).await;
+        if let Ok(Err(why)) = kept {
+            tracing::warn!("the keys of {} are not stored: {why}", source.issuer);
         }
     }
 }

@@ -4,9 +4,8 @@
 //! rotation refuses no valid token. The ring lives in one file of mode 0600, replaced as a whole and only
 //! by what is durable; a file that cannot be read stops the start and is never overwritten.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,6 +19,7 @@ use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
 use super::compact::{Compact, algorithm, name};
+use super::durable;
 use super::keys::SigningKey;
 use super::keyset::KeySet;
 use crate::config::{Algorithm, Tokens};
@@ -38,8 +38,8 @@ const ASSERTION_TTL: Duration = Duration::from_secs(60);
 /// How long a rotation may take: a token signed meanwhile still finds its key.
 const SLACK: Duration = Duration::from_secs(60);
 
-/// Claims that only we set.
-const OURS: [&str; 13] = [
+/// Claims that only we set; and `cnf` (RFC 7800), which would bind a token to a key that is not there.
+const OURS: [&str; 15] = [
     "iss",
     "aud",
     "sub",
@@ -52,7 +52,9 @@ const OURS: [&str; 13] = [
     "jti",
     "sid",
     "ver",
+    "gen",
     "scope",
+    "cnf",
 ];
 
 /// Why there is no key ring. Never holds key material.
@@ -302,6 +304,7 @@ impl Signer for KeyRing {
         set("exp", json!(expires_at));
         set("jti", json!(token_id));
         set("ver", json!(grant.version));
+        set("gen", json!(grant.generation));
         if let Some(email) = &grant.email {
             set("email", json!(email));
             set("email_verified", json!(grant.email_verified));
@@ -453,19 +456,7 @@ fn write(file: &Path, ring: &Ring) -> io::Result<()> {
     });
     let stored = StoredRing { version: 1, keys: keys.collect() };
     let bytes = Zeroizing::new(serde_json::to_vec_pretty(&stored)?);
-    let folder = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    let draft = file.with_extension("json.new");
-    // A draft left by a crash may have another mode; a new file has ours from its first byte.
-    match fs::remove_file(&draft) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut out = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
-    out.write_all(&bytes)?;
-    out.sync_all()?;
-    fs::rename(&draft, file)?;
-    File::open(folder)?.sync_all()
+    durable::replace(file, &bytes)
 }
 
 #[cfg(test)]

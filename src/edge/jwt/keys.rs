@@ -61,6 +61,7 @@ impl SigningKey {
                 // The text itself is the secret, as it is for one from the configuration.
                 Zeroizing::new(URL_SAFE_NO_PAD.encode(bytes.as_ref()))
             }
+            other => return Err(not_ours(other)),
         };
         SigningKey::read(algorithm, &secret)
     }
@@ -79,7 +80,9 @@ impl SigningKey {
                 return Err(format!("an HS256 secret must have at least {MIN_SECRET_BYTES} bytes"));
             }
             Algorithm::Hs256 => EncodingKey::from_secret(secret.as_bytes()),
+            other => return Err(not_ours(other)),
         };
+        let library = library_algorithm(algorithm).ok_or_else(unfit)?;
         let secret = Zeroizing::new(secret.to_owned());
         if algorithm == Algorithm::Hs256 {
             let verifying = VerifyingKey::from_secret(secret.as_bytes());
@@ -87,13 +90,13 @@ impl SigningKey {
             kid.truncate(22);
             return Ok(SigningKey { kid, algorithm, signing, verifying, public: Map::new(), secret });
         }
-        let jwk = Jwk::from_encoding_key(&signing, library_algorithm(algorithm)).map_err(|_| unfit())?;
+        let jwk = Jwk::from_encoding_key(&signing, library).map_err(|_| unfit())?;
         let kid = jwk.thumbprint(ThumbprintHash::SHA256).map_err(|_| unfit())?;
         let Ok(Value::Object(mut public)) = serde_json::to_value(&jwk) else { return Err(unfit()) };
         public.retain(|_, value| !value.is_null());
         public.insert("use".to_owned(), Value::from("sig"));
         public.insert("alg".to_owned(), Value::from(name(algorithm)));
-        let verifying = VerifyingKey::from_jwk(&public).ok_or_else(unfit)?;
+        let verifying = VerifyingKey::from_jwk(&public).map_err(|unfit| unfit.to_string())?;
         Ok(SigningKey { kid, algorithm, signing, verifying, public, secret })
     }
 
@@ -137,7 +140,13 @@ impl SigningKey {
 }
 
 fn sign_with(key: &EncodingKey, algorithm: Algorithm, message: &[u8]) -> Result<String, String> {
-    jsonwebtoken::crypto::sign(message, key, library_algorithm(algorithm)).map_err(|error| error.to_string())
+    let library = library_algorithm(algorithm).ok_or_else(|| not_ours(algorithm))?;
+    jsonwebtoken::crypto::sign(message, key, library).map_err(|error| error.to_string())
+}
+
+/// The configuration offers no such algorithm for our own tokens.
+fn not_ours(algorithm: Algorithm) -> String {
+    format!("{} is for tokens of other issuers only", name(algorithm))
 }
 
 /// PKCS#8 as PEM (RFC 7468 §10).

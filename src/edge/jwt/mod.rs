@@ -8,15 +8,21 @@
 pub mod assertions;
 pub mod cache;
 pub mod claims;
+pub mod clocks;
 pub mod compact;
+mod durable;
 pub mod issuers;
 pub mod json;
 pub mod keyring;
 pub mod keys;
 pub mod keyset;
+mod roca;
+pub mod stored;
 pub mod verify;
 
 pub use assertions::ClientAssertions;
-pub use issuers::Issuers;
+pub use clocks::Clocks;
+pub use issuers::{Asker, Issuers};
 pub use keyring::{KeyRing, KeyRingError};
+pub use stored::StoredKeys;
 pub use verify::{SetVerifier, TokenVerifier};

@@ -12,11 +12,12 @@ use serde_json::Value;
 
 use super::cache::TokenCache;
 use super::claims::{self, Expect};
+use super::clocks::Clocks;
 use super::compact::Compact;
 use super::issuers::Issuers;
 use super::keyring::KeyRing;
-use super::keyset::KeySet;
-use crate::config::{Algorithm, Tokens};
+use super::keyset::{ALL, KeySet};
+use crate::config::Tokens;
 use crate::domain::identity::Identity;
 use crate::domain::time::UnixTime;
 use crate::domain::verdict::TokenFault;
@@ -29,6 +30,7 @@ pub struct TokenVerifier {
     leeway: Duration,
     ring: Arc<KeyRing>,
     issuers: Arc<Issuers>,
+    clocks: Arc<Clocks>,
     cache: TokenCache,
     meter: Arc<dyn Meter>,
 }
@@ -40,6 +42,7 @@ impl TokenVerifier {
         tokens: &Tokens,
         ring: Arc<KeyRing>,
         issuers: Arc<Issuers>,
+        clocks: Arc<Clocks>,
         meter: Arc<dyn Meter>,
     ) -> TokenVerifier {
         TokenVerifier {
@@ -48,6 +51,7 @@ impl TokenVerifier {
             leeway: tokens.leeway,
             ring,
             issuers,
+            clocks,
             cache: TokenCache::new(tokens.cache_entries, tokens.leeway),
             meter,
         }
@@ -67,22 +71,26 @@ impl TokenVerifier {
                 issuer: &self.issuer,
                 audiences: Some(&self.audiences),
                 ours: true,
+                email_trusted: false,
                 leeway: self.leeway,
             };
             return claims::identity(claims, expect, now);
         }
         let external = self.issuers.get(issuer).ok_or(TokenFault::Issuer)?;
-        if !external.algorithms.contains(&compact.header.algorithm) {
+        if !external.algorithms().contains(&compact.header.algorithm) {
             return Err(TokenFault::Algorithm);
         }
         external.keys().find(&compact.header)?.check(&compact)?;
         let expect = Expect {
-            issuer: &external.name,
+            issuer: external.name(),
             audiences: Some(&external.audiences),
             ours: false,
+            email_trusted: external.email_trusted,
             leeway: self.leeway,
         };
-        claims::identity(claims, expect, now)
+        let identity = claims::identity(claims, expect, now)?;
+        self.clocks.observe(&identity.issuer, identity.issued_at, now);
+        Ok(identity)
     }
 }
 
@@ -125,8 +133,13 @@ impl SetVerifier {
     /// # Errors
     /// What is wrong with it, without its content.
     pub fn new(jwks: &[u8], leeway: Duration) -> Result<SetVerifier, String> {
-        let all = [Algorithm::EdDsa, Algorithm::Es256, Algorithm::Rs256, Algorithm::Hs256];
-        Ok(SetVerifier { keys: KeySet::parse(jwks, &all)?, leeway })
+        let keys = KeySet::parse(jwks, &ALL)?;
+        if keys.is_empty() {
+            let why = "no usable signature key in the JWK Set";
+            let left_out = keys.left_out().join("; ");
+            return Err(if left_out.is_empty() { why.to_owned() } else { format!("{why} ({left_out})") });
+        }
+        Ok(SetVerifier { keys, leeway })
     }
 
     /// Checks form, header and signature; the payload may be anything (RFC 7515 §5.2).
@@ -164,6 +177,7 @@ impl SetVerifier {
             issuer: &issuer,
             audiences: audiences.as_ref().map(<[String; 1]>::as_slice),
             ours: false,
+            email_trusted: false,
             leeway: self.leeway,
         };
         claims::identity(claims, expect, now).map(drop)

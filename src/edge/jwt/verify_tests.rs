@@ -6,11 +6,12 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, json};
 
-use super::super::issuers::ASK_AGAIN;
+use super::super::issuers::{ASK_AGAIN, Asker, Outcome};
 use super::super::keys::SigningKey;
 use super::*;
-use crate::config::{Issuer, Jwks};
+use crate::config::{Algorithm, Issuer, Jwks};
 use crate::ports::{AccessGrant, Ended, Fetch, FetchError, Keys, Signer};
+use crate::service::fakes::FakeClock;
 
 const NOW: UnixTime = UnixTime(1_000_000);
 const URL: &str = "https://i.test/jwks.json";
@@ -87,12 +88,15 @@ async fn house() -> House {
         jwks: Jwks::Url(URL.into()),
         audiences: vec!["api".into()],
         algorithms: vec![Algorithm::Es256, Algorithm::EdDsa, Algorithm::Hs256],
+        email_trusted: false,
     };
     let meter: Arc<dyn Meter> = Arc::new(NoMeter);
     let fetch: Arc<dyn Fetch> = source.clone();
-    let issuers = Arc::new(Issuers::new(&[issuer], fetch, Arc::clone(&meter)));
+    let clock = Arc::new(FakeClock::default());
+    let issuers = Arc::new(Issuers::new(&[issuer], Asker::new(fetch, Arc::clone(&meter), clock, None)));
     issuers.refresh_all().await;
-    let verifier = TokenVerifier::new(&tokens, Arc::clone(&ring), Arc::clone(&issuers), meter);
+    let clocks = Arc::new(Clocks::open(folder.path()));
+    let verifier = TokenVerifier::new(&tokens, Arc::clone(&ring), Arc::clone(&issuers), clocks, meter);
     House { verifier, ring, issuers, source, theirs, _folder: folder }
 }
 
@@ -295,9 +299,14 @@ async fn a_caller_who_leaves_does_not_take_the_keys_along() {
 async fn the_last_good_keys_stay_and_withdrawn_ones_go() {
     let house = house().await;
     let token = house.theirs.sign("JWT", &claims(json!({}))).unwrap();
-    for bad in
-        [None, Some("<html>"), Some("{\"keys\":[]}"), Some("{\"keys\":[{\"kty\":\"oct\",\"k\":\"AAAA\"}]}")]
-    {
+    for bad in [
+        None,
+        Some("<html>"),
+        Some("{\"keys\":{}}"),
+        Some("{}"),
+        Some("[]"),
+        Some("{\"keys\":[],\"keys\":[]}"),
+    ] {
         *house.source.body.lock().unwrap() = bad.map(str::to_owned);
         house.issuers.refresh_all().await;
         assert_eq!(house.fault(&token), None, "{bad:?}");
@@ -306,40 +315,97 @@ async fn the_last_good_keys_stay_and_withdrawn_ones_go() {
     house.source.set(&[&new]);
     house.issuers.refresh_all().await;
     assert_eq!(house.fault(&token), Some(TokenFault::UnknownKey), "not from the cache either");
+    // A valid set without a usable key withdraws them all.
+    for empty in ["{\"keys\":[]}", "{\"keys\":[{\"kty\":\"oct\",\"k\":\"AAAA\"}]}"] {
+        house.source.set(&[&new]);
+        house.issuers.refresh_all().await;
+        let token = new.sign("JWT", &claims(json!({}))).unwrap();
+        assert_eq!(house.fault(&token), None);
+        *house.source.body.lock().unwrap() = Some(empty.to_owned());
+        let news = house.issuers.begin(Duration::from_secs(20)).await;
+        assert!(
+            matches!(&news[0].outcome, Outcome::Changed { keys: 0, new: 0, withdrawn: 1, .. }),
+            "{news:?}"
+        );
+        assert!(news[0].to_string().contains("none that can be used") && news[0].is_worrying());
+        assert_eq!(house.fault(&token), Some(TokenFault::UnknownKey), "{empty}");
+        assert_eq!(house.issuers.without_keys().len(), 1);
+    }
 }
 
 #[test]
 fn key_sets_keep_only_what_is_safe_and_unambiguous() {
     let key = SigningKey::generate(Algorithm::Es256).unwrap().public_jwk().unwrap();
     let other = SigningKey::generate(Algorithm::Es256).unwrap().public_jwk().unwrap();
+    let rsa = SigningKey::generate(Algorithm::Rs256).unwrap().public_jwk().unwrap();
     let with = |jwk: &Value, name: &str, value: Value| {
         let mut jwk = jwk.clone();
         jwk[name] = value;
         jwk
     };
     let secret = json!({"kty": "oct", "k": b64([1; 32])});
-    let public_only = [Algorithm::Es256, Algorithm::EdDsa, Algorithm::Rs256];
+    let public_only = [Algorithm::Es256, Algorithm::EdDsa, Algorithm::Rs256, Algorithm::Ps256];
+    let of_length = |n: &[u8]| json!({"kty": "RSA", "n": b64(n), "e": "AQAB"});
+    // How many keys are kept, and how many are worth a word.
     for (keys, want) in [
-        (json!([key]), 1),
-        (json!([key, other]), 2),
-        (json!([with(&key, "kid", json!("a")), with(&other, "kid", json!("a"))]), 0),
-        (json!([with(&key, "use", json!("enc"))]), 0),
-        (json!([with(&key, "key_ops", json!(["encrypt"]))]), 0),
-        (json!([with(&key, "key_ops", json!(["verify"]))]), 1),
-        (json!([with(&key, "alg", json!("RS256"))]), 0),
-        (json!([with(&key, "crv", json!("P-521"))]), 0),
-        (json!([with(&key, "x", json!("AAAA"))]), 0),
-        (json!([{"kty": "RSA", "n": b64([255; 128]), "e": "AQAB"}]), 0),
-        (json!([secret, key]), 1),
-        (json!([secret]), 0),
+        (json!([]), (0, 0)),
+        (json!([key]), (1, 0)),
+        (json!([key, other]), (2, 0)),
+        (json!([with(&key, "kid", json!("a")), with(&other, "kid", json!("a"))]), (0, 1)),
+        (json!([with(&key, "kid", json!("a")), with(&key, "kid", json!("a"))]), (1, 0)),
+        (
+            json!([
+                with(&key, "kid", json!("a")),
+                with(&other, "kid", json!("a")),
+                with(&key, "kid", json!("a"))
+            ]),
+            (0, 1),
+        ),
+        (json!([rsa, with(&rsa, "alg", json!("PS256"))]), (1, 0)),
+        (json!([with(&key, "kid", json!(7))]), (0, 1)),
+        (json!([with(&key, "use", json!("enc"))]), (0, 0)),
+        (json!([with(&key, "key_ops", json!(["encrypt"]))]), (0, 0)),
+        (json!([with(&key, "key_ops", json!(["verify"]))]), (1, 0)),
+        (json!([with(&key, "alg", json!("RS256"))]), (0, 1)),
+        (json!([with(&key, "alg", json!("ECDH-ES+A128KW"))]), (0, 0)),
+        (json!([with(&key, "crv", json!("P-521"))]), (0, 1)),
+        (json!([with(&key, "crv", json!("secp256k1"))]), (0, 0)),
+        (json!([with(&key, "x", json!("AAAA"))]), (0, 1)),
+        (json!([of_length(&[255; 128])]), (0, 1)),
+        (json!([of_length(&[255; 255])]), (0, 1)),
+        (json!([of_length(&[&[0], &[255; 255][..]].concat())]), (0, 1)),
+        (json!([of_length(&[&[0x7f], &[255; 255][..]].concat())]), (0, 1)),
+        (json!([of_length(&[255; 256])]), (1, 0)),
+        (json!([of_length(&[&[0], &[255; 256][..]].concat())]), (1, 0)),
+        (json!([of_length(&[255; 1025])]), (0, 1)),
+        (json!([with(&rsa, "e", json!("AQ"))]), (0, 1)),
+        (json!([with(&rsa, "e", json!("AAE"))]), (0, 1)),
+        (json!([with(&rsa, "e", json!("Ag"))]), (0, 1)),
+        (json!([secret, key]), (1, 1)),
+        (json!([secret]), (0, 1)),
+        (json!([7, null, [], "key"]), (0, 0)),
     ] {
         let set = json!({ "keys": keys }).to_string();
-        let got = KeySet::parse(set.as_bytes(), &public_only).map_or(0, |set| set.len());
-        assert_eq!(got, want, "{set}");
+        let read = KeySet::parse(set.as_bytes(), &public_only).unwrap();
+        assert_eq!((read.len(), read.left_out().len()), want, "{set} {:?}", read.left_out());
+    }
+    for broken in
+        ["", "[]", "{}", "{\"keys\":{}}", "{\"keys\":null}", "{\"keys\":[],\"keys\":[]}", "{\"keys\":[]}x"]
+    {
+        assert!(KeySet::parse(broken.as_bytes(), &public_only).is_err(), "{broken}");
     }
 }
 
-/// RFC 7515 appendices A.1 to A.3, RFC 8037 appendix A.4.
+#[test]
+fn a_shared_secret_is_another_one_when_it_differs() {
+    let secret = |byte| json!({"kty": "oct", "kid": "a", "k": b64([byte; 32])});
+    let count = |keys: Value| {
+        KeySet::parse(json!({ "keys": keys }).to_string().as_bytes(), &[Algorithm::Hs256]).unwrap().len()
+    };
+    assert_eq!((count(json!([secret(1), secret(1)])), count(json!([secret(1), secret(2)]))), (1, 0));
+}
+
+/// RFC 7515 appendices A.1 to A.4, RFC 8037 appendix A.4.
 #[test]
 fn the_vectors_of_the_rfcs_verify() {
     let payload =
@@ -358,6 +424,10 @@ fn the_vectors_of_the_rfcs_verify() {
             format!("eyJhbGciOiJFUzI1NiJ9.{payload}.DtEhU3ljbEg8L38VWAfUAqOyKAM6-Xx-F4GawxaepmXFCgfTjDxw5djxLa8ISlSApmWQxfKTUJqPP3-Kg6NU1Q"),
         ),
         (
+            json!({"kty": "EC", "crv": "P-521", "x": "AekpBQ8ST8a8VcfVOTNl353vSrDCLLJXmPk06wTjxrrjcBpXp5EOnYG_NjFZ6OvLFV1jSfS9tsz4qUxcWceqwQGk", "y": "ADSmRA43Z1DSNx_RvcLI87cdL07l6jQyyBXMoxVg_l2Th-x3S1WDhjDly79ajL4Kkd0AZMaZmh9ubmf63e3kyMj2"}),
+            "eyJhbGciOiJFUzUxMiJ9.UGF5bG9hZA.AdwMgeerwtHoh-l192l60hp9wAHZFVJbLfD_UxMi70cwnZOYaRI1bKPWROc-mZZqwqT2SI-KGDKB34XO0aw_7XdtAG8GaSwFKdCAPZgoXD2YBJZCPEX3xKpRwcdOO8KpEHwJjyqOgzDO7iKvU8vcnwNrmxYbSW9ERBXukOXolLzeO_Jn".to_owned(),
+        ),
+        (
             json!({"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}),
             "eyJhbGciOiJFZERTQSJ9.RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc.hgyY0il_MGCjP0JzlnLWG1PPOt7-09PGcvMg3AIbQR6dWbhijcNR4ki4iylGjg5BhVsPt9g7sVvpAr_MuM0KAg".to_owned(),
         ),
@@ -365,7 +435,7 @@ fn the_vectors_of_the_rfcs_verify() {
         let set = json!({ "keys": [jwk] }).to_string();
         let verifier = SetVerifier::new(set.as_bytes(), Duration::from_secs(60)).unwrap();
         assert_eq!(verifier.check_signature(&token), Ok(()), "{token}");
-        let other = token.replace(".eyJ", ".eyK").replace(".RXh", ".RXi");
+        let other = token.replace(".eyJ", ".eyK").replace(".RXh", ".RXi").replace(".UGF", ".UGG");
         assert_eq!(verifier.check_signature(&other), Err(TokenFault::Signature));
         let claims = verifier.check(&token, None, None, NOW).unwrap_err();
         assert!(matches!(claims, TokenFault::Subject | TokenFault::Malformed | TokenFault::Audience));

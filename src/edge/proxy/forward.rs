@@ -260,7 +260,7 @@ pub fn set_identity(request: &mut RequestHeader, told: &Told, identity: &Identit
     };
     let fields = [
         (&told.subject, Some(identity.subject.as_str())),
-        (&told.email, identity.email.as_deref()),
+        (&told.email, identity.verified_email()),
         (&told.session, identity.session.as_deref()),
         (&told.scopes, (!scopes.is_empty()).then_some(scopes.as_str())),
     ];

@@ -16,7 +16,7 @@ use crate::domain::audit::Event;
 use crate::domain::connection::Connection;
 use crate::domain::link::Link;
 use crate::domain::mail::Mail;
-use crate::domain::revocation::{Kind, Revocation, Target};
+use crate::domain::revocation::{Revocation, Target};
 use crate::domain::session::Session;
 use crate::domain::time::UnixTime;
 use crate::ports::{Change, CommitError, EVENTS_KEPT, GIVEN_UP_LIFE, StoreError};
@@ -69,6 +69,10 @@ impl Draft<'_> {
             Change::Revoke(revocation) => return Ok(Some(self.revoke(revocation)?)),
             Change::RaiseVersion { issuer, sub, created_at, expires_at, reason, enforce } => {
                 let entry = self.raise_version(issuer, sub, (created_at, expires_at), reason)?;
+                return Ok(Some(if enforce { self.revoke(entry)? } else { entry }));
+            }
+            Change::RaiseGeneration { issuer, created_at, expires_at, reason, enforce } => {
+                let entry = self.raise_generation(issuer, (created_at, expires_at), reason)?;
                 return Ok(Some(if enforce { self.revoke(entry)? } else { entry }));
             }
         }
@@ -296,17 +300,43 @@ impl Draft<'_> {
     ) -> Result<Revocation, StoreError> {
         let number = self.issuer(&issuer)?;
         let key = keys::version(number, &sub);
-        let standing_key = keys::revocation(Kind::SubjectVersion, number, &sub);
-        let version: u64 = self.stored("a token version", &key)?.unwrap_or(0);
         let target = Target::SubjectVersion { issuer, sub, below: 0 };
-        let standing = self.standing(&standing_key, &target)?;
-        // An operator may already have revoked further than the version ever rose; a token signed with the
-        // new version must not be born revoked.
+        self.raise(key, number, Revocation { target, expires_at, created_at, reason }, 0)
+    }
+
+    /// Raises the generation of all tokens of `issuer`. Returns the revocation of every token below it, which
+    /// is not recorded.
+    fn raise_generation(
+        &mut self,
+        issuer: String,
+        (created_at, expires_at): (UnixTime, UnixTime),
+        reason: Option<String>,
+    ) -> Result<Revocation, StoreError> {
+        let number = self.issuer(&issuer)?;
+        let target = Target::Everybody { issuer, below: 0 };
+        let entry = Revocation { target, expires_at, created_at, reason };
+        // No lower than the time: the tokens that were signed after a backup must end too once it is restored.
+        self.raise(keys::generation(number), number, entry, created_at.0)
+    }
+
+    /// Raises the number at `key` to `at_least` or by one, and `entry`'s limit to it.
+    fn raise(
+        &mut self,
+        key: Key,
+        issuer: u32,
+        entry: Revocation,
+        at_least: u64,
+    ) -> Result<Revocation, StoreError> {
+        let (kind, _, name) = entry.target.key();
+        let standing = self.standing(&keys::revocation(kind, issuer, name), &entry.target)?;
+        let raised = self.stored::<u64>("a token version", &key)?.unwrap_or(0).saturating_add(1);
+        // An operator may already have revoked further than the number ever rose; a token signed with the
+        // new one must not be born revoked.
         let floor = standing.as_ref().map_or(0, |standing| standing.target.limit());
-        let version = version.saturating_add(1).max(floor);
-        self.put(key, encode(&version)?);
-        let entry = Revocation { target: target.with_limit(version), expires_at, created_at, reason };
-        Ok(merged(standing, entry))
+        let raised = raised.max(floor).max(at_least);
+        self.put(key, encode(&raised)?);
+        let target = entry.target.with_limit(raised);
+        Ok(merged(standing, Revocation { target, ..entry }))
     }
 }
 

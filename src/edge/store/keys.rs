@@ -130,6 +130,11 @@ pub(super) fn version(issuer: u32, sub: &str) -> Key {
     key(Table::Version, &[&issuer.to_be_bytes(), sub.as_bytes()])
 }
 
+/// Of all tokens of an issuer. No subject is empty.
+pub(super) fn generation(issuer: u32) -> Key {
+    version(issuer, "")
+}
+
 pub(super) fn user(id: UserId) -> Key {
     key(Table::User, &[id.0.as_bytes()])
 }
@@ -220,8 +225,8 @@ pub(super) fn filed(due: &[u8]) -> Result<&[u8], StoreError> {
     due.get(9..).filter(|key| !key.is_empty()).ok_or_else(misshapen)
 }
 
-const KINDS: [Kind; 5] =
-    [Kind::Token, Kind::Session, Kind::SubjectVersion, Kind::SubjectIssued, Kind::Issuer];
+const KINDS: [Kind; 6] =
+    [Kind::Token, Kind::Session, Kind::SubjectVersion, Kind::SubjectIssued, Kind::Issuer, Kind::Everybody];
 
 /// The kind as stored, and as hashed in memory. Numbers are never given to another kind.
 pub(super) fn kind_byte(kind: Kind) -> u8 {
@@ -231,6 +236,7 @@ pub(super) fn kind_byte(kind: Kind) -> u8 {
         Kind::SubjectVersion => 3,
         Kind::SubjectIssued => 4,
         Kind::Issuer => 5,
+        Kind::Everybody => 6,
     }
 }
 

@@ -23,7 +23,7 @@ use crate::domain::identity::Identity;
 use crate::domain::link::Link;
 use crate::domain::mail::Mail;
 use crate::domain::opaque::TokenHash;
-use crate::domain::revocation::{Kind, Revocation, Target, keys_of, limit_reaches};
+use crate::domain::revocation::{Kind, Revocation, Target, Versions, keys_of, limit_reaches};
 use crate::domain::session::{Session, SessionId};
 use crate::domain::task::Task;
 use crate::domain::time::UnixTime;
@@ -245,6 +245,14 @@ impl Store for RevokingStore {
 
     async fn version(&self, issuer: &str, sub: &str) -> Result<u64, StoreError> {
         self.parts.store.version(issuer, sub).await
+    }
+
+    async fn generation(&self, issuer: &str) -> Result<u64, StoreError> {
+        self.parts.store.generation(issuer).await
+    }
+
+    async fn versions(&self, issuer: &str, sub: &str) -> Result<Versions, StoreError> {
+        self.parts.store.versions(issuer, sub).await
     }
 
     async fn each_revocation(

@@ -12,7 +12,7 @@ use crate::domain::email::EmailAddress;
 use crate::domain::link::Link;
 use crate::domain::mail::Mail;
 use crate::domain::opaque::TokenHash;
-use crate::domain::revocation::{Revocation, Target};
+use crate::domain::revocation::{Revocation, Target, Versions};
 use crate::domain::session::{Session, SessionId};
 use crate::domain::task::Task;
 use crate::domain::time::UnixTime;
@@ -56,6 +56,14 @@ impl Store for MeteredStore {
 
     async fn version(&self, issuer: &str, sub: &str) -> Result<u64, StoreError> {
         self.metered("version", self.store.version(issuer, sub)).await
+    }
+
+    async fn generation(&self, issuer: &str) -> Result<u64, StoreError> {
+        self.metered("generation", self.store.generation(issuer)).await
+    }
+
+    async fn versions(&self, issuer: &str, sub: &str) -> Result<Versions, StoreError> {
+        self.metered("version", self.store.versions(issuer, sub)).await
     }
 
     async fn each_revocation(

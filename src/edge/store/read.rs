@@ -128,6 +128,14 @@ pub(super) fn version(trees: &Trees, issuer_text: &str, sub: &str) -> Result<u64
     }
 }
 
+/// The generation of all tokens of an issuer.
+pub(super) fn generation(trees: &Trees, issuer_text: &str) -> Result<u64, StoreError> {
+    match issuer(trees, issuer_text)? {
+        Some(number) => Ok(at(trees, "a token version", &keys::generation(number))?.unwrap_or(0)),
+        None => Ok(0),
+    }
+}
+
 pub(super) fn revocation(trees: &Trees, target: &Target) -> Result<Option<Revocation>, StoreError> {
     let (kind, issuer_text, name) = target.key();
     let Some(number) = issuer(trees, issuer_text)? else { return Ok(None) };

@@ -99,6 +99,7 @@ impl Standing {
                 limit.map(|until| Target::SubjectIssued { issuer, sub: name, until: UnixTime(until) })
             }
             Kind::Issuer => limit.map(|until| Target::Issuer { issuer, until: UnixTime(until) }),
+            Kind::Everybody => limit.map(|below| Target::Everybody { issuer, below }),
         };
         Ok(Revocation {
             target: target.map_err(|why| damaged("a revocation", why))?,
@@ -165,13 +166,14 @@ mod tests {
             Target::Session { issuer: i.clone(), sid: n.clone() },
             Target::SubjectVersion { issuer: i.clone(), sub: n.clone(), below: 3 },
             Target::SubjectIssued { issuer: i.clone(), sub: n, until: UnixTime(7) },
-            Target::Issuer { issuer: i, until: UnixTime(9) },
+            Target::Issuer { issuer: i.clone(), until: UnixTime(9) },
+            Target::Everybody { issuer: i, below: 1_795_000_000 },
         ];
         for target in targets {
             let (expires_at, created_at) = (UnixTime(1_800_000_000), UnixTime(1_790_000_000));
             let made = Revocation { target, expires_at, created_at, reason: None };
             let bytes = encode_revocation(&made).unwrap();
-            assert!(bytes.len() <= 16, "{}", bytes.len());
+            assert!(bytes.len() <= 20, "{}", bytes.len());
             let (kind, issuer, name) = made.target.key();
             let key = (kind, issuer.to_owned(), name.to_owned());
             assert_eq!(decode_revocation(&bytes).unwrap().of(key).unwrap(), made);

@@ -28,7 +28,7 @@ use crate::domain::email::EmailAddress;
 use crate::domain::link::Link;
 use crate::domain::mail::Mail;
 use crate::domain::opaque::TokenHash;
-use crate::domain::revocation::{Revocation, Target};
+use crate::domain::revocation::{Revocation, Target, Versions};
 use crate::domain::session::{Session, SessionId};
 use crate::domain::task::Task;
 use crate::domain::time::UnixTime;
@@ -182,6 +182,20 @@ impl Store for SledStore {
     async fn version(&self, issuer: &str, sub: &str) -> Result<u64, StoreError> {
         let (issuer, sub) = (issuer.to_owned(), sub.to_owned());
         self.read(move |trees| read::version(trees, &issuer, &sub)).await
+    }
+
+    async fn generation(&self, issuer: &str) -> Result<u64, StoreError> {
+        let issuer = issuer.to_owned();
+        self.read(move |trees| read::generation(trees, &issuer)).await
+    }
+
+    async fn versions(&self, issuer: &str, sub: &str) -> Result<Versions, StoreError> {
+        let (issuer, sub) = (issuer.to_owned(), sub.to_owned());
+        self.read(move |trees| {
+            let everybody = read::generation(trees, &issuer)?;
+            Ok(Versions { subject: read::version(trees, &issuer, &sub)?, everybody })
+        })
+        .await
     }
 
     async fn each_revocation(

@@ -1,0 +1,403 @@
+//! Keys of other issuers as their operators meet them: further algorithms, weak and withdrawn keys, sources
+//! that hang or are down, and whose address an issuer vouches for.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+
+use super::{A, B, KeyServer, claims};
+use crate::support::binary::{Program, palisade, run};
+use crate::support::keys::{Key, jwks};
+use crate::support::neighbours::probe;
+use crate::support::{Gateway, PATIENCE, Upstream, body_of, field, status};
+
+const ALL: [&str; 10] =
+    ["EdDSA", "ES256", "ES384", "ES512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512"];
+
+/// The modulus of `tests/fixtures/roca.pem`.
+const ROCA: &str = "1I1bBr-Arv6-CTT-lv3ud-gjXoEjdjk8kEqMYF1hXD8zngdWBO_dg5EsNNEvWgHMDukO71JERS7emAPrPk8weoHBxZTEfAol1o8L6iEqQ0nVdELOH7eSJjsgAIbHkhYyT9M1idjC0x48JXE8Y17OqQZWde0wI78JHpJ45qzs_24lc18gXIUUOblHl5s0IFBhIJPZ6DLD0gCGoa7K5oDcXOYp_5fZ9arA9Qqn7c5THCjb4IsUHAmf1IsuVU9Y4AuFloWvJIF4X5ADuB7DElMwJtYSfEePbET8FiU10PYMk-Djnohwd7YK9uVeo-1-pHQAyiXjLzbj9lvj3l7ar6N4-Q";
+
+fn issuer(name: &str, source: &str, algorithms: &[&str], more: &str) -> String {
+    format!(
+        "[[issuers]]\nissuer = \"{name}\"\njwks = \"{source}\"\naudiences = [\"api\"]\nalgorithms = {algorithms:?}\n{more}\n"
+    )
+}
+
+fn route(upstream: &Upstream, more: &str) -> String {
+    let target = upstream.address;
+    format!(
+        "[[routes]]\nname = \"all\"\nmatch = {{ path = \"/\" }}\nupstream = [\"http://{target}\"]\n{more}\n"
+    )
+}
+
+async fn bearer(gateway: &Gateway, token: &str) -> u16 {
+    status(&gateway.get("/", &format!("Authorization: Bearer {token}\r\n")).await)
+}
+
+/// What a reload says.
+async fn reload(gateway: &Gateway) -> String {
+    let (code, answer) = gateway.admin("POST", "/admin/v1/reload", &json!({})).await;
+    assert_eq!(code, 200, "{answer}");
+    let notes: Vec<&str> = answer["notes"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    notes.join("\n")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_public_key_algorithm_of_the_field_is_verified_and_only_where_it_is_listed() {
+    let upstream = Upstream::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let keys = ALL.map(|alg| Key::of(alg, alg));
+    let file = folder.path().join("keys.json");
+    std::fs::write(&file, jwks(&keys.each_ref())).unwrap();
+    let source = format!("file:{}", file.display());
+    let text =
+        issuer(A, &source, &ALL, "") + &issuer(B, &source, &["PS256", "ES384"], "") + &route(&upstream, "");
+    let gateway = Gateway::start(&text).await;
+    for key in &keys {
+        let alg = key.alg;
+        let token = key.token(&claims(A, json!({})));
+        assert_eq!(bearer(&gateway, &token).await, 200, "{alg}");
+        let listed = ["PS256", "ES384"].contains(&alg);
+        let want = if listed { 200 } else { 401 };
+        assert_eq!(bearer(&gateway, &key.token(&claims(B, json!({})))).await, want, "{alg}");
+        // The name of another algorithm over the same signature, and a signature that is not quite one.
+        for other in ALL.iter().filter(|other| **other != alg) {
+            let renamed = key.with_header(json!({"alg": other}), &claims(A, json!({})));
+            assert_eq!(bearer(&gateway, &renamed).await, 401, "{alg} as {other}");
+        }
+        let (signed, signature) = token.rsplit_once('.').unwrap();
+        let first = if signature.starts_with('A') { "B" } else { "A" };
+        let forged = format!("{signed}.{first}{}", &signature[1..]);
+        assert_eq!(bearer(&gateway, &forged).await, 401, "{alg}");
+        assert_eq!(bearer(&gateway, &format!("{signed}.")).await, 401, "{alg}");
+    }
+    // `palisade token verify` knows them too.
+    let lines: Vec<String> = keys.iter().map(|key| key.token(&claims(A, json!({})))).collect();
+    let verify = |input: &str| {
+        let output = run(palisade().args(["token", "verify", "--jwks"]).arg(&file), input);
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert_eq!(verify(&lines.join("\n")), "valid\n".repeat(ALL.len()));
+    let bound = keys[0].token(&claims(A, json!({"cnf": {"jkt": "x"}})));
+    assert!(verify(&bound).starts_with("invalid: bound to a key (cnf)"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_rsa_key_without_an_algorithm_verifies_what_its_issuer_may_use() {
+    let upstream = Upstream::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let key = Key::of("k", "PS384");
+    let mut jwk = key.jwk();
+    jwk.as_object_mut().unwrap().remove("alg");
+    let file = folder.path().join("keys.json");
+    std::fs::write(&file, json!({"keys": [jwk]}).to_string()).unwrap();
+    let source = format!("file:{}", file.display());
+    let text = issuer(A, &source, &["PS384", "RS256", "ES256"], "") + &route(&upstream, "");
+    let gateway = Gateway::start(&text).await;
+    assert_eq!(bearer(&gateway, &key.token(&claims(A, json!({})))).await, 200);
+    let key = key.signing_as("RS256");
+    assert_eq!(bearer(&gateway, &key.token(&claims(A, json!({})))).await, 200);
+    let key = key.signing_as("PS512");
+    assert_eq!(bearer(&gateway, &key.token(&claims(A, json!({})))).await, 401, "not among the issuer's");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn weak_keys_are_left_out_by_name_and_a_key_published_twice_is_one() {
+    let upstream = Upstream::start().await;
+    let good = Key::rs("good");
+    let short = crate::b64([0xff; 255]);
+    let padded = crate::b64([&[0][..], &[0xff; 255]].concat());
+    let weak = |kid: &str, n: &str, e: &str| json!({"kty": "RSA", "kid": kid, "n": n, "e": e, "use": "sig"});
+    let n = good.jwk()["n"].as_str().unwrap().to_owned();
+    let mut again = good.jwk();
+    again["alg"] = json!("PS256");
+    let keys = json!({"keys": [
+        weak("roca", ROCA, "AQAB"), weak("short", &short, "AQAB"), weak("padded", &padded, "AQAB"),
+        weak("one", &n, "AQ"), weak("even", &n, "Ag"),
+        good.jwk(), good.jwk(), again,
+        Key::rs("two").jwk(), Key::rs("two").jwk(),
+        {"kty": "RSA", "kid": "enc", "n": n, "e": "AQAB", "use": "enc"},
+    ]});
+    let server = KeyServer::start("{\"keys\":[]}".to_owned()).await;
+    let source = format!("http://{}/keys", server.address);
+    let gateway =
+        Gateway::start(&(issuer(A, &source, &["RS256", "PS256"], "") + &route(&upstream, ""))).await;
+    server.serve(Some(keys.to_string()));
+    let told = reload(&gateway).await;
+    assert!(told.contains("1 key in force (1 new, 0 withdrawn)"), "{told}");
+    for (kid, why) in [
+        ("roca", "CVE-2017-15361"),
+        ("short", "2048"),
+        ("padded", "2048"),
+        ("one", "exponent"),
+        ("even", "exponent"),
+        ("two", "share"),
+    ] {
+        let named = told.split("; left out ").find(|part| part.starts_with(&format!("key {kid:?}")));
+        assert!(named.is_some_and(|part| part.contains(why)), "{kid}: {told}");
+    }
+    assert!(!told.contains("enc"), "{told}");
+    assert_eq!(bearer(&gateway, &good.token(&claims(A, json!({})))).await, 200);
+    assert_eq!(bearer(&gateway, &good.with_header(json!({"kid": null}), &claims(A, json!({})))).await, 200);
+    let good = good.signing_as("PS256");
+    assert_eq!(bearer(&gateway, &good.token(&claims(A, json!({})))).await, 200);
+    assert_eq!(reload(&gateway).await, "", "nothing to say of keys that stay");
+    // Nothing but weak keys: the command names them.
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("keys.json");
+    std::fs::write(&file, json!({"keys": [weak("roca", ROCA, "AQAB")]}).to_string()).unwrap();
+    let output = run(palisade().args(["token", "verify", "--jwks"]).arg(&file), "");
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(1) && said.contains("CVE-2017-15361"), "{said}");
+}
+
+#[test]
+fn a_key_of_our_own_that_can_be_factored_stops_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("config.toml");
+    std::fs::write(folder.path().join("key.pem"), include_str!("../fixtures/roca.pem")).unwrap();
+    write_config(folder.path(), "[tokens]\nalgorithm = \"RS256\"\nkey = \"file:./key.pem\"\n");
+    let output = run(palisade().args(["run", "--config"]).arg(&file), "");
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("tokens.key") && said.contains("CVE-2017-15361"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_key_set_is_a_withdrawal_and_a_reload_says_so() {
+    let upstream = Upstream::start().await;
+    let (one, two) = (Key::es("one"), Key::es("two"));
+    let server = KeyServer::start(jwks(&[&one, &two])).await;
+    let source = format!("http://{}/keys", server.address);
+    let gateway = Gateway::start(&(issuer(A, &source, &["ES256"], "") + &route(&upstream, ""))).await;
+    let token = one.token(&claims(A, json!({})));
+    assert_eq!(bearer(&gateway, &token).await, 200);
+    server.serve(None);
+    let told = reload(&gateway).await;
+    assert!(told.contains(A) && told.contains("the last good ones stay (2 keys)"), "{told}");
+    assert_eq!(bearer(&gateway, &token).await, 200);
+    server.serve(Some(jwks(&[&one])));
+    let told = reload(&gateway).await;
+    assert!(told.contains("1 key in force (0 new, 1 withdrawn)"), "{told}");
+    assert_eq!(bearer(&gateway, &two.token(&claims(A, json!({})))).await, 401);
+    server.serve(Some("{\"keys\":[]}".to_owned()));
+    let told = reload(&gateway).await;
+    assert!(told.contains("none that can be used; its tokens are refused (0 new, 1 withdrawn)"), "{told}");
+    assert_eq!(bearer(&gateway, &token).await, 401, "not from the cache of verified tokens either");
+    let ready = probe(&gateway, "/readyz").await;
+    assert_eq!(status(&ready), 200);
+    assert!(body_of(&ready).contains(&format!("keys of {A}")), "{ready}");
+}
+
+/// Takes connections, and answers what it is told to once it is told.
+struct Hanging {
+    address: std::net::SocketAddr,
+    answer: Arc<Notify>,
+}
+
+impl Hanging {
+    async fn start(body: String) -> Hanging {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, answer) = (listener.local_addr().unwrap(), Arc::new(Notify::new()));
+        let told = Arc::clone(&answer);
+        tokio::spawn(async move {
+            use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let (told, body) = (Arc::clone(&told), body.clone());
+                tokio::spawn(async move {
+                    let _ = stream.read(&mut [0; 4096]).await;
+                    told.notified().await;
+                    let head = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length";
+                    let _ =
+                        stream.write_all(format!("{head}: {}\r\n\r\n{body}", body.len()).as_bytes()).await;
+                });
+            }
+        });
+        Hanging { address, answer }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_hangs_holds_up_neither_the_start_nor_a_reload() {
+    let upstream = Upstream::start().await;
+    let key = Key::es("one");
+    let hanging = Hanging::start(jwks(&[&key])).await;
+    let source = format!("http://{}/keys", hanging.address);
+    // The start returns although the source says nothing.
+    let gateway = Gateway::start(&(issuer(A, &source, &["ES256"], "") + &route(&upstream, ""))).await;
+    let ready = probe(&gateway, "/readyz").await;
+    assert_eq!(status(&ready), 503, "{ready}");
+    assert!(body_of(&ready).contains(&format!("the keys of {A} are still being fetched")), "{ready}");
+    let (_, minted) = gateway.admin("POST", "/admin/v1/tokens", &json!({"sub": "a"})).await;
+    assert_eq!(bearer(&gateway, minted["access_token"].as_str().unwrap()).await, 200, "others are served");
+    let told = reload(&gateway).await;
+    assert!(told.contains(A) && told.contains("has not answered yet"), "{told}");
+    // A token that needs the keys waits for the answer.
+    let token = key.token(&claims(A, json!({})));
+    let (answered, ()) = tokio::join!(bearer(&gateway, &token), async { hanging.answer.notify_one() });
+    assert_eq!(answered, 200);
+    assert_eq!(status(&probe(&gateway, "/readyz").await), 200);
+    // What the reload asked for is answered, too: nothing hangs at the end.
+    hanging.answer.notify_one();
+}
+
+fn write_config(folder: &Path, text: &str) {
+    let head = "public_url = \"http://localhost:8080\"\n\
+                [server]\nlisten = [\"127.0.0.1:0\"]\nadmin = \"127.0.0.1:0\"\n[store]\nurl = \"sled:./data\"\n";
+    std::fs::write(folder.join("config.toml"), format!("{head}{text}")).unwrap();
+}
+
+/// Waits until the stored keys of the only issuer are `count`.
+async fn stored(folder: &Path, count: usize) -> std::path::PathBuf {
+    let read = || {
+        let entry = std::fs::read_dir(folder.join("data/issuer-keys")).ok()?.next()?.ok()?.path();
+        let record: Value = serde_json::from_slice(&std::fs::read(&entry).ok()?).ok()?;
+        (record["keys"].as_array()?.len() == count).then_some(entry)
+    };
+    let wait = async {
+        loop {
+            match read() {
+                Some(file) => return file,
+                None => tokio::task::yield_now().await,
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("never {count} stored keys"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_last_good_keys_survive_a_restart_and_withdrawn_ones_do_not() {
+    let upstream = Upstream::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let key = Key::es("one");
+    let server = KeyServer::start(jwks(&[&key])).await;
+    let source = format!("http://{}/keys", server.address);
+    let text = issuer(A, &source, &["ES256"], "") + &route(&upstream, "");
+    write_config(folder.path(), &text);
+    let token = key.token(&claims(A, json!({})));
+    let program = Program::start(folder.path());
+    assert_eq!(program.status("/", &token).await, 200);
+    let file = stored(folder.path(), 1).await;
+    program.kill();
+    server.serve(None);
+    let program = Program::start(folder.path());
+    assert_eq!(program.status("/", &token).await, 200, "the source is down, the keys are on disk");
+    program.kill();
+
+    // Another issuer, another source, or a damaged file: not these keys.
+    for other in [text.replace(A, B), text.replace("/keys", "/other-keys")] {
+        write_config(folder.path(), &other);
+        let kept = std::fs::read(&file).unwrap();
+        let program = Program::start(folder.path());
+        let issuer = if other.contains(B) { B } else { A };
+        assert_eq!(program.status("/", &key.token(&claims(issuer, json!({})))).await, 401);
+        program.kill();
+        std::fs::write(&file, kept).unwrap();
+        use std::os::unix::fs::PermissionsExt as _;
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+    }
+    write_config(folder.path(), &text);
+    let kept = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, kept.replacen("\"kid\": \"one\"", "\"kid\": \"two\"", 1)).unwrap();
+    let program = Program::start(folder.path());
+    assert_eq!(program.status("/", &token).await, 401, "a file that was changed is not used");
+    program.kill();
+    std::fs::write(&file, kept).unwrap();
+
+    // Withdrawn while the gateway runs: gone from the disk as well.
+    let program = Program::start(folder.path());
+    assert_eq!(program.status("/", &token).await, 200);
+    server.serve(Some("{\"keys\":[]}".to_owned()));
+    assert_eq!(program.admin("POST", "/admin/v1/reload", &json!({})).await.0, 200);
+    assert_eq!(program.status("/", &token).await, 401);
+    stored(folder.path(), 0).await;
+    program.kill();
+    server.serve(None);
+    let program = Program::start(folder.path());
+    assert_eq!(program.status("/", &token).await, 401);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_goes_out_only_when_it_is_known_to_be_the_callers() {
+    let upstream = Upstream::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let key = Key::ed("k");
+    let file = folder.path().join("keys.json");
+    std::fs::write(&file, jwks(&[&key])).unwrap();
+    let source = format!("file:{}", file.display());
+    let mailed = format!(
+        "[[routes]]\nname = \"mailed\"\nmatch = {{ path = \"/mailed\" }}\nupstream = [\"http://{}\"]\nrequire = {{ email_verified = true }}\n",
+        upstream.address
+    );
+    let text = issuer(A, &source, &["EdDSA"], "email = \"verified\"")
+        + &issuer(B, &source, &["EdDSA"], "email = \"trusted\"")
+        + &route(&upstream, "")
+        + &mailed;
+    let gateway = Gateway::start(&text).await;
+    let mail = json!("a@b.test");
+    for (issuer, verified, want) in [
+        (A, json!(null), false),
+        (A, json!(false), false),
+        (A, json!("false"), false),
+        (A, json!(true), true),
+        (A, json!("true"), true),
+        (B, json!(null), true),
+        (B, json!(false), false),
+        (B, json!("false"), false),
+        (B, json!(true), true),
+    ] {
+        let token = key.token(&claims(issuer, json!({"email": mail, "email_verified": verified})));
+        assert_eq!(bearer(&gateway, &token).await, 200);
+        let seen = upstream.requests().last().unwrap().clone();
+        assert_eq!(field(&seen, "x-auth-email"), want.then_some("a@b.test"), "{issuer} {verified}: {seen}");
+        assert_eq!(field(&seen, "x-auth-subject"), Some("alice"));
+        let required = gateway.get("/mailed", &format!("Authorization: Bearer {token}\r\n")).await;
+        assert_eq!(status(&required), if want { 200 } else { 403 }, "{issuer} {verified}");
+    }
+    let without = key.token(&claims(B, json!({})));
+    assert_eq!(bearer(&gateway, &without).await, 200);
+    assert_eq!(field(upstream.requests().last().unwrap(), "x-auth-email"), None);
+    let required = gateway.get("/mailed", &format!("Authorization: Bearer {without}\r\n")).await;
+    assert_eq!(status(&required), 403, "trusted is said of addresses, and there is none");
+}
+
+#[test]
+fn check_names_each_route_that_sends_an_address_no_longer() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("config.toml");
+    std::fs::write(folder.path().join("keys.json"), jwks(&[&Key::ed("k")])).unwrap();
+    let route = |name: &str, more: &str| {
+        format!(
+            "[[routes]]\nname = \"{name}\"\nmatch = {{ path = \"/{name}\" }}\nupstream = [\"http://127.0.0.1:9\"]\n{more}\n"
+        )
+    };
+    let issuers = |email: &str| {
+        issuer(A, "file:./keys.json", &["EdDSA"], "email = \"verified\"")
+            + &issuer(B, "file:./keys.json", &["EdDSA"], email)
+    };
+    let routes = route("all", "")
+        + &route("only-a", &format!("issuers = [\"{A}\"]"))
+        + &route("silent", "headers = { email = false }")
+        + &route("open", "auth = \"none\"")
+        + &route("required", "require = { email_verified = true }")
+        + &route("named", "headers = { email = \"Remote-Email\" }");
+    let check = |email: &str| {
+        let text = format!("public_url = \"http://localhost:8080\"\n{}{routes}", issuers(email));
+        std::fs::write(&file, text).unwrap();
+        let output = run(palisade().args(["check", "--config"]).arg(&file), "");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(0), "{said}");
+        said.lines().filter(|line| line.contains("email_verified")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let said = check("");
+    assert_eq!(said.len(), 2, "{said:#?}");
+    assert!(said[0].contains("route \"all\" sends X-Auth-Email") && said[0].contains(B), "{said:#?}");
+    assert!(!said[0].contains(A) && said[0].contains("config.toml:"), "{said:#?}");
+    assert!(said[1].contains("route \"named\" sends Remote-Email"), "{said:#?}");
+    for email in ["email = \"verified\"", "email = \"trusted\""] {
+        assert_eq!(check(email), [""; 0]);
+    }
+}
