@@ -6,9 +6,15 @@ APT := apt-get install -y --no-install-recommends
 VENV := target/wider/venv
 # The OAuth server of the wider tests.
 PROVIDER := target/wider/provider
+# An Express app for the same.
+EXPRESS := target/wider/express
 # The tools that make components of JavaScript and Python.
 PLUGINS_JS := target/wider/js
 PLUGINS_PY := target/wider/python
+
+# Where Tomcat may be: only its files are used, by a server of the tests' own.
+TOMCAT := $(wildcard $(CATALINA_HOME)/bin/catalina.sh /usr/share/tomcat10/bin/catalina.sh /usr/share/tomcat/bin/catalina.sh \
+	/opt/homebrew/opt/tomcat/libexec/bin/catalina.sh /usr/local/opt/tomcat/libexec/bin/catalina.sh)
 
 .DEFAULT_GOAL := help
 .PHONY: help deps deps-wider deps-bench deps-plugins run test test-wider bench bench-store soak plugins plugins-check dist lint
@@ -30,19 +36,20 @@ deps: ## install what the build needs (Debian; elsewhere it says what to install
 	@command -v $(CARGO) >/dev/null || { echo "Palisade needs Rust 1.95 or later: see https://rustup.rs" >&2; exit 1; }
 
 deps-wider: deps deps-plugins
-	@need=; for tool in python3 curl openssl prometheus promtool chromium chromedriver node npm; do \
+	@need=; for tool in python3 curl openssl prometheus promtool chromium chromedriver node npm java nginx; do \
 		command -v $$tool >/dev/null || need="$$need $$tool"; \
 	done; \
 	python3 -c "import ensurepip, venv" 2>/dev/null || need="$$need python3-venv"; \
+	[ -n "$(TOMCAT)" ] || need="$$need tomcat"; \
 	if [ -z "$$need" ]; then :; \
 	elif command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
-		apt-get update -qq && $(APT) python3 python3-venv curl openssl prometheus chromium chromium-driver nodejs && \
+		apt-get update -qq && $(APT) python3 python3-venv curl openssl prometheus chromium chromium-driver nodejs nginx default-jre-headless tomcat10-user && \
 		{ command -v npm >/dev/null || $(APT) npm; }; \
 	else \
 		echo "The wider tests need these programs, which are missing:$$need. Install them first:" >&2; \
-		echo "  Debian          sudo apt-get install python3 python3-venv curl openssl prometheus chromium chromium-driver nodejs npm" >&2; \
-		echo "  Fedora          sudo dnf install python3 curl openssl golang-github-prometheus chromium chromedriver nodejs npm" >&2; \
-		echo "  macOS           brew install python curl openssl prometheus chromium chromedriver node" >&2; \
+		echo "  Debian          sudo apt-get install python3 python3-venv curl openssl prometheus chromium chromium-driver nodejs npm nginx default-jre-headless tomcat10-user" >&2; \
+		echo "  Fedora          sudo dnf install python3 curl openssl golang-github-prometheus chromium chromedriver nodejs npm nginx tomcat" >&2; \
+		echo "  macOS           brew install python curl openssl prometheus chromium chromedriver node nginx tomcat" >&2; \
 		exit 1; \
 	fi
 	@cmp -s tests/wider/requirements.txt $(VENV)/requirements.txt || { \
@@ -52,6 +59,9 @@ deps-wider: deps deps-plugins
 	@cmp -s tests/wider/provider/package-lock.json $(PROVIDER)/package-lock.json || { \
 		rm -rf $(PROVIDER) && mkdir -p $(PROVIDER) && cp tests/wider/provider/package*.json $(PROVIDER)/ && \
 		npm ci --silent --no-audit --no-fund --prefix $(PROVIDER) || { rm -rf $(PROVIDER); exit 1; }; }
+	@cmp -s tests/wider/express/package-lock.json $(EXPRESS)/package-lock.json || { \
+		rm -rf $(EXPRESS) && mkdir -p $(EXPRESS) && cp tests/wider/express/package*.json $(EXPRESS)/ && \
+		npm ci --silent --no-audit --no-fund --prefix $(EXPRESS) || { rm -rf $(EXPRESS); exit 1; }; }
 	@cmp -s examples/plugins/js/package-lock.json $(PLUGINS_JS)/package-lock.json || { \
 		rm -rf $(PLUGINS_JS) && mkdir -p $(PLUGINS_JS) && cp examples/plugins/js/package*.json $(PLUGINS_JS)/ && \
 		npm ci --silent --no-audit --no-fund --prefix $(PLUGINS_JS) || { rm -rf $(PLUGINS_JS); exit 1; }; }
@@ -66,7 +76,7 @@ run: deps ## the gateway with its sample app: http://localhost:8080
 test: deps ## every test that needs only what the build needs
 	$(CARGO) test --locked
 
-test-wider: deps-wider ## the gateway with Prometheus, a mail server, an OAuth server, a browser, gRPC, passlib, plugins from an empty folder on, and what README and guides say
+test-wider: deps-wider ## the gateway with Prometheus, Tomcat, nginx, Express, a mail server, an OAuth server, a browser, gRPC, passlib, plugins from an empty folder on, and what README and guides say
 	CARGO="$(CARGO)" $(VENV)/bin/python tests/wider/run
 
 soak: deps-wider ## the wider tests with streams that are silent for ten minutes before they are revoked

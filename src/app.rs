@@ -148,6 +148,7 @@ impl Parts {
         let set = forwards.iter().zip(carriers);
         Ok(proxy::gateway::Live {
             admission: Admission {
+                scheme: config.scheme(),
                 routes: Table::new(config.routes.iter().map(|route| route.policy.clone()).collect()),
                 authenticator: Authenticator {
                     verifier: Arc::new(verifier),

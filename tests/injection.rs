@@ -15,6 +15,7 @@ use async_trait::async_trait;
 use futures::{SinkExt, StreamExt};
 use palisade::config;
 use palisade::domain::identity::Identity;
+use palisade::domain::request::Scheme;
 use palisade::domain::route::Table;
 use palisade::domain::time::UnixTime;
 use palisade::domain::verdict::TokenFault;
@@ -192,6 +193,7 @@ async fn world(upstream: SocketAddr, keys: &str) -> World {
         clusters: vec![Cluster::start("app", route.upstream).await.unwrap()],
         trusted_proxies: Vec::new(),
         admission: Admission {
+            scheme: Scheme::Http,
             routes: Table::new(vec![route.policy]),
             authenticator: Authenticator {
                 verifier: Arc::new(FakeVerifier),

@@ -1,8 +1,12 @@
 //! Every class of request that made a comparable gateway forward what it should not have, sent as raw
 //! bytes to a running gateway in front of an upstream that records what arrives.
 
+#[path = "requests/credentials.rs"]
+mod credentials;
 #[path = "requests/framing.rs"]
 mod framing;
+#[path = "requests/paths.rs"]
+mod paths;
 mod support;
 
 use support::{Gateway, PATIENCE, Upstream, field, routes, status};

@@ -28,6 +28,7 @@ pub use self::form::{vault_key, webhook_key};
 pub use self::providers::{BUILT_IN, Component, HostPattern, PluginLimits, Provider};
 use crate::domain::email::EmailAddress;
 use crate::domain::password::Policy;
+use crate::domain::request::Scheme;
 use crate::domain::route;
 use crate::domain::session::Fingerprint;
 
@@ -117,6 +118,14 @@ pub struct Config {
     /// The routes that do not send the address of some callers, as it is not known to be verified; one printable
     /// line each. For `check` and the start: a reload changes nothing about it.
     pub unsent_emails: Vec<String>,
+}
+
+impl Config {
+    /// The scheme of [`Config::public_url`].
+    #[must_use]
+    pub fn scheme(&self) -> Scheme {
+        if self.public_url.starts_with("https://") { Scheme::Https } else { Scheme::Http }
+    }
 }
 
 /// `[server]`.

@@ -2,7 +2,9 @@
 
 use std::borrow::Cow;
 
-use super::request::{Headers, Host, Request};
+use percent_encoding::percent_decode;
+
+use super::request::{Headers, Origin, Request, Scheme};
 use super::route::Carriers;
 use super::verdict::{Refusal, TokenFault};
 
@@ -39,9 +41,9 @@ pub type Found<'a> = (Cow<'a, str>, Carrier);
 /// The token of a request and what carried it; `None` when there is none.
 ///
 /// # Errors
-/// [`Refusal::Credentials`] for two `Authorization` lines, a comma-joined one, or tokens in more than
-/// one carrier: which of them counts is nobody's to guess (RFC 6750 §2). [`TokenFault::TooLong`] and
-/// [`TokenFault::Malformed`] for what cannot be a token at all.
+/// [`Refusal::Credentials`] for an `Authorization` that joins a Bearer token to something else, or tokens in
+/// more than one carrier: no rule says which of them counts (RFC 6750 §2). The form of the token is not
+/// looked at; [`check_form`] does that.
 pub fn find<'a>(request: &Request<'a>, carriers: &Carriers) -> Result<Option<Found<'a>>, Refusal> {
     let mut found: Option<Found<'a>> = None;
     let mut ambiguous = false;
@@ -76,87 +78,116 @@ pub fn find<'a>(request: &Request<'a>, carriers: &Carriers) -> Result<Option<Fou
             }
         }
     }
-    if ambiguous {
-        return Err(Refusal::Credentials);
-    }
-    match &found {
-        Some((token, _)) if token.len() > MAX_TOKEN_BYTES => Err(Refusal::Token(TokenFault::TooLong)),
-        Some((token, _)) if token.is_empty() => Err(Refusal::Token(TokenFault::Malformed)),
-        _ => Ok(found),
+    if ambiguous { Err(Refusal::Credentials) } else { Ok(found) }
+}
+
+/// Refuses what cannot be a token at all, before it is decoded.
+///
+/// # Errors
+/// [`TokenFault::TooLong`] and [`TokenFault::Malformed`].
+pub fn check_form(token: &str) -> Result<(), Refusal> {
+    match token.len() {
+        0 => Err(Refusal::Token(TokenFault::Malformed)),
+        1..=MAX_TOKEN_BYTES => Ok(()),
+        _ => Err(Refusal::Token(TokenFault::TooLong)),
     }
 }
 
 /// The token in `Authorization`, where nothing else may carry one.
 ///
 /// # Errors
-/// As [`find`], and what [`refuse_several`] refuses.
+/// As [`find`], what [`refuse_several`] refuses, and what [`check_form`] does.
 pub fn only_bearer(headers: &dyn Headers) -> Result<Option<&str>, Refusal> {
     refuse_several(headers)?;
-    match bearer(headers)? {
-        Some(token) if token.len() > MAX_TOKEN_BYTES => Err(Refusal::Token(TokenFault::TooLong)),
-        Some("") => Err(Refusal::Token(TokenFault::Malformed)),
-        found => Ok(found),
-    }
+    let found = bearer(headers)?;
+    found.map_or(Ok(()), check_form)?;
+    Ok(found)
 }
 
-/// Refuses what no route may see: two `Authorization` lines or a comma-joined one.
+/// Refuses what no route may see: two `Authorization` lines.
 ///
 /// # Errors
 /// [`Refusal::Credentials`].
 pub fn refuse_several(headers: &dyn Headers) -> Result<(), Refusal> {
     let mut lines = 0;
-    let mut joined = false;
-    headers.each("authorization", &mut |line| {
-        lines += 1;
-        let scheme = line.split(|b| *b == b' ').next().unwrap_or_default();
-        // Digest credentials (RFC 7616) are comma-separated parameters of one credential.
-        joined |= !scheme.eq_ignore_ascii_case(b"digest") && line.contains(&b',');
-    });
-    if lines > 1 || joined { Err(Refusal::Credentials) } else { Ok(()) }
+    headers.each("authorization", &mut |_| lines += 1);
+    if lines > 1 { Err(Refusal::Credentials) } else { Ok(()) }
 }
 
 /// Whether a browser sent this on behalf of another site. A cookie travels whoever asks, so a token in
 /// one counts only for requests from the same origin where they can do harm: unsafe methods, and
 /// WebSockets, which no same-origin policy protects (RFC 6455 §10.2). Browsers name the origin on both;
 /// programs that send none are no browsers.
+///
+/// The scheme of our own origin is `public`, that of `public_url`, unless a proxy that is believed says
+/// otherwise in `X-Forwarded-Proto`. It is never that of the connection: TLS may end in front of us.
 #[must_use]
-pub fn is_cross_site(request: &Request<'_>) -> bool {
+pub fn is_cross_site(request: &Request<'_>, public: Scheme) -> bool {
     if matches!(request.method, "GET" | "HEAD" | "OPTIONS") && !request.websocket {
         return false;
     }
+    let scheme = forwarded_scheme(request).unwrap_or(public);
+    let ours = Origin { scheme, host: request.host.clone() };
     let mut cross = false;
     request.headers.each("origin", &mut |line| {
-        let authority = std::str::from_utf8(line).ok().and_then(|text| text.split_once("://"));
-        let same = authority.is_some_and(|(scheme, authority)| {
-            let default = if scheme == "https" { 443 } else { 80 };
-            Host::parse(authority.as_bytes()).is_ok_and(|origin| {
-                origin.name() == request.host.name()
-                    // Behind a proxy that ends TLS the Host may or may not name the outside port.
-                    && (origin.port() == request.host.port()
-                        || origin.port().or(request.host.port()) == Some(default))
-            })
-        });
-        cross |= !same;
+        let origin = std::str::from_utf8(line).ok().and_then(Origin::parse);
+        cross |= !origin.is_some_and(|origin| origin.is_same(&ours));
     });
     cross
 }
 
+/// The scheme that a believed proxy names in the one `X-Forwarded-Proto`. Of several, some are a client's.
+fn forwarded_scheme(request: &Request<'_>) -> Option<Scheme> {
+    if !request.is_peer_trusted {
+        return None;
+    }
+    let mut lines = 0;
+    let mut scheme = None;
+    request.headers.each("x-forwarded-proto", &mut |line| {
+        lines += 1;
+        scheme = std::str::from_utf8(line.trim_ascii()).ok().and_then(Scheme::parse);
+    });
+    scheme.filter(|_| lines == 1)
+}
+
+/// The token of an `Authorization: Bearer` line; `None` for another scheme, whose parameters are the app's
+/// matter (AWS4-HMAC-SHA256, Digest, OAuth and Signature separate theirs by commas).
 fn bearer(headers: &dyn Headers) -> Result<Option<&str>, Refusal> {
     let mut result = Ok(None);
     headers.each("authorization", &mut |line| {
-        let Ok(line) = std::str::from_utf8(line) else {
-            result = Err(Refusal::Credentials);
-            return;
-        };
-        // RFC 9110 §11.4: the scheme is case-insensitive, then one or more spaces.
-        let (scheme, rest) = line.split_once(' ').unwrap_or((line, ""));
-        if !scheme.eq_ignore_ascii_case("bearer") {
-            return; // Another scheme is no bearer token: the caller counts as anonymous.
+        let line = line.trim_ascii();
+        let end = line.iter().position(|byte| !is_scheme(*byte)).unwrap_or(line.len());
+        let (scheme, rest) = line.split_at(end);
+        if !scheme.eq_ignore_ascii_case(b"bearer") {
+            if joins_bearer(rest, scheme.is_empty()) {
+                result = Err(Refusal::Credentials);
+            }
+            return; // The caller counts as anonymous.
         }
-        // Its form is looked at when it is taken apart: one that is remembered was good already.
-        result = Ok(Some(rest.trim_matches(' ')));
+        // RFC 9110 §11.4: the scheme is case-insensitive, then one or more spaces; a token holds no comma
+        // (RFC 6750 §2.1). Its form is looked at when it is taken apart: one that is remembered was good.
+        result = match std::str::from_utf8(rest) {
+            Ok(rest) if (rest.is_empty() || rest.starts_with(' ')) && !rest.contains(',') => {
+                Ok(Some(rest.trim_matches(' ')))
+            }
+            _ => Err(Refusal::Credentials),
+        };
     });
     result
+}
+
+/// RFC 9110 §5.6.2, as far as names of schemes use it.
+const fn is_scheme(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'+' | b'~')
+}
+
+/// Whether a comma is followed by a Bearer credential, for whoever splits there. What is not a letter of the
+/// field's own alphabet counts as white space: some servers strip more than spaces and tabs.
+fn joins_bearer(parameters: &[u8], is_whole: bool) -> bool {
+    parameters.split(|byte| *byte == b',').skip(usize::from(!is_whole)).any(|part| {
+        let begin = part.iter().position(u8::is_ascii_graphic).unwrap_or(part.len());
+        part[begin..].get(..6).is_some_and(|word| word.eq_ignore_ascii_case(b"bearer"))
+    })
 }
 
 /// The value of `pair` (`name=value`, RFC 6265 §4.2.1) when its name is `name`, quotes dropped.
@@ -190,11 +221,29 @@ fn is_of_consent(name: &str) -> bool {
     name.strip_prefix(HOST_PREFIX).unwrap_or(name).starts_with(CONSENT_COOKIE)
 }
 
-/// A query without the parameter `name`; `None` when nothing is left.
+/// A query without the parameter `name`, in every spelling that servers fold into it; `None` when nothing is left.
+///
+/// Names may be percent-encoded, `;` may separate them (HTML 4.01 §B.2.2), case may not count, PHP takes `.`,
+/// `+` and a space for `_`, and what follows `[` is an index to many.
 #[must_use]
-pub fn without_parameter(query: &str, name: &str) -> Option<String> {
-    let kept: Vec<&str> = query.split('&').filter(|pair| pair.split('=').next() != Some(name)).collect();
-    (!kept.is_empty()).then(|| kept.join("&"))
+pub fn without_parameter<'q>(query: &'q [u8], name: &str) -> Option<Cow<'q, [u8]>> {
+    let is_separator = |byte: &u8| matches!(byte, b'&' | b';');
+    if !query.split(is_separator).any(|pair| is_named(pair, name)) {
+        return Some(Cow::Borrowed(query));
+    }
+    let kept = query.split_inclusive(is_separator).filter(|pair| !is_named(pair, name));
+    let mut kept: Vec<u8> = kept.flatten().copied().collect();
+    if !query.last().is_some_and(is_separator) && kept.last().is_some_and(is_separator) {
+        kept.pop();
+    }
+    (!kept.is_empty()).then_some(Cow::Owned(kept))
+}
+
+fn is_named(pair: &[u8], name: &str) -> bool {
+    let fold = |byte: u8| if matches!(byte, b'.' | b'+' | b' ') { b'_' } else { byte.to_ascii_lowercase() };
+    let key = pair.split(|byte| matches!(byte, b'=' | b'&' | b';')).next().unwrap_or_default();
+    let mut key = percent_decode(key).skip_while(|byte| matches!(byte, b'+' | b' ')).map(fold).fuse();
+    name.bytes().map(fold).all(|byte| key.next() == Some(byte)) && matches!(key.next(), None | Some(b'[' | 0))
 }
 
 /// A `Sec-WebSocket-Protocol` line without token entries; `None` when nothing is left.
@@ -210,7 +259,7 @@ pub fn without_token_protocol(line: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::request::{Headers, Path};
+    use super::super::request::{Headers, Host, Path};
     use super::*;
 
     struct Lines(Vec<(&'static str, String)>);
@@ -234,6 +283,7 @@ mod tests {
             path: Path::parse(b"/").unwrap(),
             query,
             websocket,
+            is_peer_trusted: false,
             headers: &lines,
         };
         refuse_several(request.headers)?;
@@ -242,7 +292,9 @@ mod tests {
             websocket_protocol: true,
             query: Some("access_token".into()),
         };
-        Ok(find(&request, &carriers)?.map(|(token, carrier)| (token.into_owned(), carrier)))
+        let Some((token, carrier)) = find(&request, &carriers)? else { return Ok(None) };
+        check_form(&token)?;
+        Ok(Some((token.into_owned(), carrier)))
     }
 
     #[test]
@@ -267,6 +319,16 @@ mod tests {
         for lines in [
             vec![("authorization", "Bearer a"), ("authorization", "Bearer b")],
             vec![("authorization", "Bearer a, Bearer b")],
+            vec![("authorization", "Bearer a,Basic b")],
+            vec![("authorization", "bearer,x")],
+            vec![("authorization", "Bearer\ta")],
+            vec![("authorization", "Bearer=a")],
+            vec![("authorization", "Basic eDp5, Bearer b")],
+            vec![("authorization", "AWS4-HMAC-SHA256 Credential=a,\t BEARER b")],
+            vec![("authorization", "Digest a=\"b\",,bearer b")],
+            vec![("authorization", "Hawk id=\"a\",\u{a0}Bearer b")],
+            vec![("authorization", ",Bearer b")],
+            vec![("authorization", "\u{a0}Bearer b")],
             vec![("authorization", "Bearer a"), ("cookie", "sid=b")],
             vec![("cookie", "sid=a; sid=b")],
             vec![("authorization", "Basic x"), ("authorization", "Bearer b")],
@@ -286,29 +348,76 @@ mod tests {
     }
 
     #[test]
+    fn schemes_with_commas_of_their_own_are_the_apps_matter() {
+        for line in [
+            "AWS4-HMAC-SHA256 Credential=AKID/20260101/eu-west-1/s3/aws4_request, SignedHeaders=host;x-amz-date, Signature=0f",
+            "OAuth realm=\"Photos\",oauth_consumer_key=\"a\",oauth_token=\"b\"",
+            "Hawk id=\"dh37\", ts=\"1353832234\", nonce=\"j4h3g2\", mac=\"6R4r\"",
+            "Signature keyId=\"rsa-1\",algorithm=\"hs2019\",headers=\"(request-target) date\"",
+            "Digest username=\"Mufasa\", realm=\"a\", uri=\"/bearer,x\"",
+            "Basic eDp5",
+            "Negotiate YII=",
+            "Bearerish a,b",
+            "",
+        ] {
+            assert_eq!(found(&[("authorization", line)], None, false), Ok(None), "{line}");
+        }
+    }
+
+    #[test]
     fn another_site_cannot_ride_on_a_cookie() {
-        let cross = |method: &'static str, websocket, origin: Option<&str>| {
-            let lines = Lines(origin.map(|text| ("origin", text.to_owned())).into_iter().collect());
-            is_cross_site(&Request {
-                method,
-                host: Host::parse(b"a.test").unwrap(),
-                path: Path::parse(b"/").unwrap(),
-                query: None,
-                websocket,
-                headers: &lines,
-            })
-        };
-        for origin in ["https://a.test", "http://A.test", "https://a.test:443"] {
-            assert!(!cross("POST", false, Some(origin)), "{origin}");
+        let cross =
+            |method: &'static str, websocket, origin: Option<&str>, proto: &[&str], is_peer_trusted| {
+                let mut lines: Vec<_> = origin.map(|text| ("origin", text.to_owned())).into_iter().collect();
+                lines.extend(proto.iter().map(|proto| ("x-forwarded-proto", (*proto).to_owned())));
+                let request = Request {
+                    method,
+                    host: Host::parse(b"a.test").unwrap(),
+                    path: Path::parse(b"/").unwrap(),
+                    query: None,
+                    websocket,
+                    is_peer_trusted,
+                    headers: &Lines(lines),
+                };
+                is_cross_site(&request, Scheme::Https)
+            };
+        for origin in ["https://a.test", "HTTPS://A.test", "https://a.test:443", "https://a.test."] {
+            assert!(!cross("POST", false, Some(origin), &[], false), "{origin}");
         }
-        for origin in
-            ["https://evil.test", "null", "", "https://a.test:8443", "https://a.test.evil", "a.test"]
-        {
-            assert!(cross("POST", false, Some(origin)), "{origin}");
-            assert!(cross("GET", true, Some(origin)), "{origin}");
-            assert!(!cross("GET", false, Some(origin)), "{origin}");
+        for origin in [
+            "https://evil.test",
+            "http://a.test",
+            "http://a.test:443",
+            "ftp://a.test",
+            "null",
+            "",
+            "https://a.test:8443",
+            "https://a.test.evil",
+            "https://b.a.test",
+            "a.test",
+            "https://a.test/",
+        ] {
+            assert!(cross("POST", false, Some(origin), &[], false), "{origin}");
+            assert!(cross("GET", true, Some(origin), &[], false), "{origin}");
+            assert!(!cross("GET", false, Some(origin), &[], false), "{origin}");
         }
-        assert!(!cross("POST", false, None));
+        assert!(!cross("POST", false, None, &[], false));
+        // What a proxy in front says counts if it is believed, and if it says one thing.
+        for (proto, is_peer_trusted, crosses) in [
+            (&["http"][..], true, false),
+            (&["http"], false, true),
+            (&["HTTP "], true, false),
+            (&["https"], true, true),
+            (&["http, https"], true, true),
+            (&["http", "http"], true, true),
+            (&["wss"], true, true),
+        ] {
+            assert_eq!(
+                cross("POST", false, Some("http://a.test"), proto, is_peer_trusted),
+                crosses,
+                "{proto:?}"
+            );
+        }
     }
 
     #[test]
@@ -318,8 +427,21 @@ mod tests {
         assert_eq!(without_cookies("sid=x", &ours), None);
         let consents = "a=1; __Host-palisade_connect_0=x;palisade_connect_0=x; __Host-other=2";
         assert_eq!(without_cookies(consents, &[]).as_deref(), Some("a=1; __Host-other=2"));
-        assert_eq!(without_parameter("a=1&t=x&b", "t").as_deref(), Some("a=1&b"));
-        assert_eq!(without_parameter("t=x", "t"), None);
+        for (query, left) in [
+            ("a=1&t_k=x&b", Some("a=1&b")),
+            ("a=1&t_k=x", Some("a=1")),
+            ("a=1&t_k=x&", Some("a=1&")),
+            ("a=1;t_k=x;b=2", Some("a=1;b=2")),
+            ("T_K=x&t%5fk=x&%20t.k=x&+t+k=x&t_k[]=x&t_k%5B0%5D=x&a=%FF", Some("a=%FF")),
+            ("t_k=x", None),
+            ("t_k", None),
+            ("at_k=1&t_k2=2&t=3&a=t_k", Some("at_k=1&t_k2=2&t=3&a=t_k")),
+            ("&&", Some("&&")),
+            ("", Some("")),
+        ] {
+            let found = without_parameter(query.as_bytes(), "t_k");
+            assert_eq!(found.as_deref(), left.map(str::as_bytes), "{query}");
+        }
         assert_eq!(without_token_protocol("chat,bearer.x").as_deref(), Some("chat"));
         assert_eq!(without_token_protocol("bearer.x"), None);
     }

@@ -15,6 +15,9 @@ pub mod mail;
 pub mod opaque;
 pub mod password;
 pub mod problem;
+pub mod reading;
+#[cfg(test)]
+mod reading_tests;
 pub mod request;
 pub mod revocation;
 pub mod route;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::identity::Identity;
+use super::reading::{Names, Reading};
 use super::request::{Malformed, Path, Request};
 use super::verdict::{Refusal, TokenFault};
 
@@ -11,7 +12,8 @@ use super::verdict::{Refusal, TokenFault};
 pub enum Auth {
     /// A good token, or 401.
     Required,
-    /// A good token or none at all; a bad one is 401.
+    /// A good token or none at all. A bad one is 401, but for one in the route's cookie: it counts as none,
+    /// since browsers send cookies without being asked.
     Optional,
     /// Tokens are not looked at and pass through untouched.
     None,
@@ -110,12 +112,6 @@ impl Route {
         is_below(path, &self.prefix)
     }
 
-    /// The prefix as the sloppiest server reads it, to be held against readings of that kind.
-    fn lax_prefix(&self) -> String {
-        let readings = Path::parse(self.prefix.as_bytes()).and_then(|path| path.lax_readings());
-        readings.ok().and_then(|mut readings| readings.pop()).unwrap_or_else(|| self.prefix.clone())
-    }
-
     fn takes_method(&self, method: &str) -> bool {
         self.methods.is_empty() || self.methods.iter().any(|m| m == method)
     }
@@ -149,12 +145,20 @@ fn is_below(path: &str, prefix: &str) -> bool {
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || prefix.ends_with('/'))
 }
 
+/// As [`is_below`], for a prefix in lower case.
+fn is_below_in_any_case(path: &str, prefix: &str) -> bool {
+    let start = path.get(..prefix.len());
+    start.is_some_and(|start| start.eq_ignore_ascii_case(prefix) && is_below(path, start))
+}
+
 /// All routes, most specific first.
 #[derive(Debug, Default)]
 pub struct Table {
     routes: Vec<Arc<Route>>,
-    /// The lax prefix of each route.
-    lax: Vec<String>,
+    /// The prefix of each route, as readings are held against it.
+    names: Vec<Names>,
+    /// Whether every prefix is plain: then a plain path belongs to one route only.
+    plain: bool,
 }
 
 impl Table {
@@ -163,8 +167,11 @@ impl Table {
     pub fn new(routes: Vec<Route>) -> Table {
         let mut routes: Vec<Arc<Route>> = routes.into_iter().map(Arc::new).collect();
         routes.sort_by_key(|route| route.rank());
-        let lax = routes.iter().map(|route| route.lax_prefix()).collect();
-        Table { routes, lax }
+        let names = routes.iter().map(|route| Names::of(&route.prefix)).collect();
+        let is_plain =
+            |route: &Arc<Route>| Path::parse(route.prefix.as_bytes()).is_ok_and(|path| path.is_plain());
+        let plain = routes.iter().all(is_plain);
+        Table { routes, names, plain }
     }
 
     /// The routes, most specific first.
@@ -223,6 +230,7 @@ impl Table {
         Ok(route)
     }
 
+    /// Refuses a request that some server would read as one of a route with another policy.
     fn refuse_ambiguity(
         &self,
         route: &Arc<Route>,
@@ -230,33 +238,48 @@ impl Table {
         path: &Path<'_>,
         method: &str,
     ) -> Result<(), Refusal> {
-        let mut readings = path.lax_readings().map_err(Refusal::Malformed)?;
-        let upper = method.to_ascii_uppercase();
-        if readings.is_empty() && upper != method {
-            readings.push(path.as_str().to_owned());
+        let upper = method.bytes().any(|byte| byte.is_ascii_lowercase()).then(|| method.to_ascii_uppercase());
+        if self.plain && upper.is_none() && path.is_plain_but_for_case() {
+            // In lower case it belongs to the first route of these, if to any that comes before its own.
+            let before = self.routes.iter().take_while(|other| !Arc::ptr_eq(other, route));
+            let mut others = before.filter(|other| other.policy != route.policy && other.takes_host(host));
+            if path.is_plain() || !others.any(|other| is_below_in_any_case(path.as_str(), &other.prefix)) {
+                return Ok(());
+            }
         }
-        let same = |other: &Route| std::ptr::eq(other, &**route) || other.policy == route.policy;
-        match readings.iter().all(|lax| self.lax_route(host, lax, &upper).is_some_and(same)) {
+        let reading = Reading::of(path.as_str()).map_err(Refusal::Malformed)?;
+        let methods: Vec<&str> = [Some(method), upper.as_deref()].into_iter().flatten().collect();
+        let known: Vec<(&Arc<Route>, &Names)> =
+            self.routes.iter().zip(&self.names).filter(|(route, _)| route.takes_host(host)).collect();
+        let (_, from) = known
+            .iter()
+            .find(|(other, _)| Arc::ptr_eq(other, route))
+            .ok_or(Refusal::Malformed(Malformed::Ambiguous))?;
+        let names: Vec<&Names> = known.iter().map(|(_, names)| *names).collect();
+        let places = reading.places(from, &names);
+        match places.iter().all(|place| is_all_of(&known, place, &methods, &route.policy)) {
             true => Ok(()),
             false => Err(Refusal::Malformed(Malformed::Ambiguous)),
         }
     }
+}
 
-    /// Which route has this path for a server that reads it laxly. As in [`Table::find`], a wider route
-    /// is no fallback for a method that the narrower one refuses.
-    fn lax_route(&self, host: &str, path: &str, method: &str) -> Option<&Route> {
-        let mut below = self
-            .routes
-            .iter()
-            .zip(&self.lax)
-            .filter(|(route, lax)| route.takes_host(host) && is_below(path, lax));
-        let (first, place) = below.next()?;
-        std::iter::once((first, place))
-            .chain(below)
-            .take_while(|(route, lax)| route.host == first.host && *lax == place)
-            .map(|(route, _)| &**route)
-            .find(|route| route.takes_method(method))
-    }
+/// Whether whatever may serve `place` has this policy. As in [`Table::find`], the most specific host and
+/// prefix decide, and a wider route is no fallback for a method that the narrower one refuses; but prefixes
+/// that differ only for some servers decide together.
+fn is_all_of(known: &[(&Arc<Route>, &Names)], place: &[String], methods: &[&str], policy: &Policy) -> bool {
+    let above = known.iter().filter(|(_, names)| place.starts_with(names.segments()));
+    let Some(host) = above.clone().map(|(route, _)| &route.host).next() else { return false };
+    let above = above.filter(|(route, _)| route.host == *host);
+    let deepest = above.clone().map(|(_, names)| names.segments().len()).max();
+    let deciding = above.filter(|(_, names)| Some(names.segments().len()) == deepest);
+    deciding.clone().all(|(one, _)| {
+        methods.iter().all(|method| {
+            let mut same = deciding.clone().filter(|(other, _)| other.prefix == one.prefix);
+            same.find(|(other, _)| other.takes_method(method))
+                .is_some_and(|(other, _)| other.policy == *policy)
+        })
+    })
 }
 
 #[cfg(test)]
@@ -310,6 +333,7 @@ mod tests {
             path: Path::parse(path.as_bytes()).unwrap(),
             query: None,
             websocket: false,
+            is_peer_trusted: false,
             headers: &NoHeaders,
         };
         table().find(&request).map(|route| route.name.to_string())

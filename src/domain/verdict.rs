@@ -71,6 +71,33 @@ pub enum TokenFault {
 }
 
 impl TokenFault {
+    /// Whether nothing can make this token good again: no reload, no key that is still to be fetched, no
+    /// later moment, and no other route.
+    #[must_use]
+    pub const fn is_final(self) -> bool {
+        match self {
+            TokenFault::Malformed
+            | TokenFault::Encrypted
+            | TokenFault::DuplicateName
+            | TokenFault::Type
+            | TokenFault::Critical
+            | TokenFault::EmbeddedKey
+            | TokenFault::Signature
+            | TokenFault::Subject
+            | TokenFault::Claim
+            | TokenFault::NoExpiry
+            | TokenFault::Expired
+            | TokenFault::Use => true,
+            TokenFault::TooLong
+            | TokenFault::Algorithm
+            | TokenFault::UnknownKey
+            | TokenFault::Issuer
+            | TokenFault::Audience
+            | TokenFault::Bound
+            | TokenFault::NotYet => false,
+        }
+    }
+
     /// The stable word for logs and metrics.
     #[must_use]
     pub const fn code(self) -> &'static str {

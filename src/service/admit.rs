@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use crate::domain::credential::{self, Carrier};
-use crate::domain::request::Request;
+use crate::domain::request::{Request, Scheme};
 use crate::domain::route::{Auth, Route, Table};
 use crate::domain::verdict::{Refusal, TokenFault};
 use crate::ports::{Clock, Revocations, Verified, Verifier};
@@ -18,6 +18,7 @@ pub struct Permit {
     route: Arc<Route>,
     caller: Option<Arc<Verified>>,
     carrier: Option<Carrier>,
+    is_cookie_spent: bool,
 }
 
 impl Permit {
@@ -38,6 +39,12 @@ impl Permit {
     pub fn carrier(&self) -> Option<Carrier> {
         self.carrier
     }
+
+    /// The name of the cookie that held a token which is no longer good, to be cleared in the browser.
+    #[must_use]
+    pub fn spent_cookie(&self) -> Option<&str> {
+        self.route.policy.carriers.cookie.as_deref().filter(|_| self.is_cookie_spent)
+    }
 }
 
 /// Decides whether a token is good now.
@@ -52,6 +59,8 @@ pub struct Authenticator {
 pub struct Admission {
     pub routes: Table,
     pub authenticator: Authenticator,
+    /// The scheme of `public_url`.
+    pub scheme: Scheme,
 }
 
 impl Admission {
@@ -67,7 +76,8 @@ impl Admission {
     }
 
     async fn decide(&self, request: &Request<'_>, route: &Arc<Route>) -> Result<Permit, Refusal> {
-        let anonymous = Permit { route: Arc::clone(route), caller: None, carrier: None };
+        let anonymous =
+            Permit { route: Arc::clone(route), caller: None, carrier: None, is_cookie_spent: false };
         if route.policy.auth == Auth::None {
             return Ok(anonymous);
         }
@@ -77,12 +87,26 @@ impl Admission {
                 Auth::Optional | Auth::None => Ok(anonymous),
             };
         };
-        if carrier == Carrier::Cookie && credential::is_cross_site(request) {
+        if carrier == Carrier::Cookie && credential::is_cross_site(request, self.scheme) {
             return Err(Refusal::CrossSite);
         }
-        let caller = self.authenticator.authenticate(&token).await?;
+        let is_forgiven = route.policy.auth == Auth::Optional && carrier == Carrier::Cookie;
+        match self.verify(&token, route).await {
+            Ok(caller) => Ok(Permit { caller: Some(caller), carrier: Some(carrier), ..anonymous }),
+            Err(Refusal::Revoked) if is_forgiven => Ok(Permit { is_cookie_spent: true, ..anonymous }),
+            // A key that is missing, or an issuer of another route, says nothing against the session.
+            Err(Refusal::Token(fault)) if is_forgiven => {
+                Ok(Permit { is_cookie_spent: fault.is_final(), ..anonymous })
+            }
+            Err(refusal) => Err(refusal),
+        }
+    }
+
+    async fn verify(&self, token: &str, route: &Route) -> Result<Arc<Verified>, Refusal> {
+        credential::check_form(token)?;
+        let caller = self.authenticator.authenticate(token).await?;
         route.check(&caller.identity)?;
-        Ok(Permit { caller: Some(caller), carrier: Some(carrier), ..anonymous })
+        Ok(caller)
     }
 }
 
@@ -110,5 +134,147 @@ impl Authenticator {
             caller.clear_at(sequence);
         }
         Ok(caller)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::domain::identity::Identity;
+    use crate::domain::request::{Headers, Host, Path};
+    use crate::domain::route::{Allow, Carriers, Policy, Require};
+    use crate::domain::time::UnixTime;
+
+    /// Knows one good token; every other is refused for this.
+    struct Fixed(TokenFault);
+
+    #[async_trait]
+    impl Verifier for Fixed {
+        fn verify(&self, token: &str, now: UnixTime) -> Result<Arc<Verified>, TokenFault> {
+            if token != "good" {
+                return Err(self.0);
+            }
+            Ok(Arc::new(Verified::new(Identity {
+                issuer: "https://i.test".into(),
+                subject: "ann".into(),
+                email: None,
+                email_verified: false,
+                session: None,
+                token_id: None,
+                version: None,
+                scopes: Vec::new(),
+                issued_at: now,
+                expires_at: now,
+                claims: serde_json::Map::new(),
+            })))
+        }
+
+        async fn learn_keys(&self, _: &str) -> bool {
+            false
+        }
+    }
+
+    /// Not loaded, or loaded with this answer for every token.
+    struct Set(Option<bool>);
+
+    impl Revocations for Set {
+        fn sequence(&self) -> Option<u64> {
+            self.0.map(|_| 1)
+        }
+
+        fn is_revoked(&self, _: &Identity) -> bool {
+            self.0 == Some(true)
+        }
+    }
+
+    struct Still;
+
+    impl Clock for Still {
+        fn now(&self) -> UnixTime {
+            UnixTime(1)
+        }
+    }
+
+    struct Cookie(&'static str);
+
+    impl Headers for Cookie {
+        fn each<'a>(&'a self, name: &str, visit: &mut dyn FnMut(&'a [u8])) {
+            if name == "cookie" {
+                visit(self.0.as_bytes());
+            }
+        }
+    }
+
+    async fn admitted(
+        auth: Auth,
+        fault: TokenFault,
+        set: Option<bool>,
+        cookie: &'static str,
+    ) -> Result<(bool, Option<String>), Refusal> {
+        let route = Route {
+            name: "app".into(),
+            index: 0,
+            host: None,
+            prefix: "/".into(),
+            methods: Vec::new(),
+            policy: Policy {
+                auth,
+                require: Require::default(),
+                carriers: Carriers { cookie: Some("sid".into()), ..Carriers::default() },
+                issuers: Vec::new(),
+            },
+            allow: Allow::default(),
+        };
+        let admission = Admission {
+            routes: Table::new(vec![route]),
+            authenticator: Authenticator {
+                verifier: Arc::new(Fixed(fault)),
+                revocations: Arc::new(Set(set)),
+                clock: Arc::new(Still),
+            },
+            scheme: Scheme::Https,
+        };
+        let request = Request {
+            method: "GET",
+            host: Host::parse(b"a.test").unwrap(),
+            path: Path::parse(b"/").unwrap(),
+            query: None,
+            websocket: false,
+            is_peer_trusted: false,
+            headers: &Cookie(cookie),
+        };
+        let permit = admission.admit(&request).await.map_err(|(refusal, _)| refusal)?;
+        Ok((permit.caller().is_some(), permit.spent_cookie().map(str::to_owned)))
+    }
+
+    #[tokio::test]
+    async fn a_spent_cookie_is_none_and_an_outage_signs_nobody_out() {
+        let spent = Ok((false, Some("sid".to_owned())));
+        for (fault, set, cookie, outcome) in [
+            (TokenFault::Expired, Some(false), "sid=good", Ok((true, None))),
+            (TokenFault::Expired, Some(false), "sid=bad", spent.clone()),
+            (TokenFault::Signature, Some(false), "sid=bad", spent.clone()),
+            (TokenFault::Expired, Some(false), "sid=", spent.clone()),
+            (TokenFault::Expired, Some(true), "sid=good", spent),
+            // It may be good again once the keys are here, on another route, or later.
+            (TokenFault::UnknownKey, Some(false), "sid=bad", Ok((false, None))),
+            (TokenFault::Issuer, Some(false), "sid=bad", Ok((false, None))),
+            (TokenFault::Algorithm, Some(false), "sid=bad", Ok((false, None))),
+            (TokenFault::NotYet, Some(false), "sid=bad", Ok((false, None))),
+            (TokenFault::Expired, None, "sid=good", Err(Refusal::NotReady)),
+        ] {
+            assert_eq!(
+                admitted(Auth::Optional, fault, set, cookie).await,
+                outcome,
+                "{fault:?} {set:?} {cookie}"
+            );
+        }
+        let required = |fault, set, cookie| admitted(Auth::Required, fault, set, cookie);
+        let expired = Err(Refusal::Token(TokenFault::Expired));
+        assert_eq!(required(TokenFault::Expired, Some(false), "sid=bad").await, expired);
+        assert_eq!(required(TokenFault::Expired, Some(true), "sid=good").await, Err(Refusal::Revoked));
+        assert_eq!(required(TokenFault::Expired, None, "sid=good").await, Err(Refusal::NotReady));
     }
 }

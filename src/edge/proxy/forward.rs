@@ -110,16 +110,20 @@ pub fn remove_carrier(request: &mut RequestHeader, carrier: Carrier) {
         Carrier::Authorization => {
             request.remove_header(&header::AUTHORIZATION);
         }
-        // Cookies that carry tokens were taken out for every route by `strip`, and `set_target` leaves
-        // the parameter out.
-        Carrier::Cookie | Carrier::Query => {}
-        Carrier::WebsocketProtocol => {
-            rewrite_lines(request, header::SEC_WEBSOCKET_PROTOCOL, credential::without_token_protocol);
-        }
+        // Cookies that carry tokens were taken out for every route by `strip`; the others are taken out
+        // whether or not theirs is the token that counted.
+        Carrier::Cookie | Carrier::Query | Carrier::WebsocketProtocol => {}
     }
 }
 
-/// Writes the path as it was matched, and the query without a parameter that carried the token.
+/// Takes the entries that may carry tokens out of `Sec-WebSocket-Protocol`.
+pub fn remove_protocols(request: &mut RequestHeader) {
+    if request.headers.contains_key(header::SEC_WEBSOCKET_PROTOCOL) {
+        rewrite_lines(request, header::SEC_WEBSOCKET_PROTOCOL, credential::without_token_protocol);
+    }
+}
+
+/// Writes the path as it was matched, and the query without the parameter that may carry a token.
 ///
 /// # Errors
 /// [`Malformed::Target`] when the engine cannot take the target; it was read from a valid one.
@@ -127,9 +131,7 @@ pub fn set_target(request: &mut RequestHeader, path: &str, without: Option<&str>
     let raw = request.raw_path();
     let query = memchr::memchr(b'?', raw).map(|at| &raw[at + 1..]);
     let query = match (query, without) {
-        (Some(query), Some(name)) => {
-            credential::without_parameter(&String::from_utf8_lossy(query), name).map(String::into_bytes)
-        }
+        (Some(query), Some(name)) => credential::without_parameter(query, name).map(Cow::into_owned),
         (query, _) => query.map(<[u8]>::to_vec),
     };
     let mut target = path.as_bytes().to_vec();

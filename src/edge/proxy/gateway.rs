@@ -79,7 +79,8 @@ impl Gateway {
             let fields = Fields(&session.req_header().headers);
             match inbound::view(session.req_header(), &fields) {
                 Err(malformed) => Err((Refusal::Malformed(malformed), None)),
-                Ok(request) => {
+                Ok(mut request) => {
+                    request.is_peer_trusted = inbound::is_trusted(context.peer(), &live.trusted_proxies);
                     context.path = request.path.as_str().to_owned();
                     context.host = request.host.to_string();
                     context.websocket = request.websocket;

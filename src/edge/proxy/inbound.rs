@@ -52,7 +52,7 @@ fn split_target(raw: &[u8]) -> Result<(&[u8], Option<&[u8]>), Malformed> {
     }
 }
 
-/// The domain's view of `header`.
+/// The domain's view of `header`. Whether the peer is believed, the header does not say.
 ///
 /// # Errors
 /// [`Malformed`] when the target or the Host has no single reading.
@@ -75,6 +75,7 @@ pub fn view<'a>(header: &'a RequestHeader, fields: &'a Fields<'a>) -> Result<Req
         path: Path::parse(path)?,
         query: query.and_then(|query| std::str::from_utf8(query).ok()),
         websocket: is_websocket(header),
+        is_peer_trusted: false,
         headers: fields,
     })
 }

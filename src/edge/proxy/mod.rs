@@ -6,6 +6,7 @@ pub mod context;
 pub mod cookies;
 pub mod dial;
 pub mod exchange;
+pub mod forget;
 pub mod forward;
 pub mod framing;
 pub mod gateway;

@@ -21,11 +21,11 @@ use super::exchange::is_event_stream;
 use super::forward::{self, Origin};
 use super::gateway::Gateway;
 use super::inject::{self, After};
-use super::{grpc, hop, inbound, outbound, upgrade};
+use super::{forget, grpc, hop, inbound, outbound, upgrade};
 use crate::domain::answer::answer;
-use crate::domain::credential::Carrier;
 use crate::domain::problem::Problem;
 use crate::domain::request::{Malformed, Path};
+use crate::domain::route::Auth;
 use crate::domain::verdict::Refusal;
 use crate::ports::Ended;
 use crate::service::admit::Permit;
@@ -98,14 +98,17 @@ impl ProxyHttp for Gateway {
             request.insert_header(header::CONNECTION, "close")?;
         }
         forward::strip(request, &live.reserved);
-        let carriers = &permit.route().policy.carriers;
-        let mut without = None;
         if let Some(carrier) = permit.carrier() {
             forward::remove_carrier(request, carrier);
-            if carrier == Carrier::Query {
-                without = carriers.query.as_deref();
-            }
         }
+        let policy = &permit.route().policy;
+        // Where the route looks for tokens, none is left over for the app: not beside another, and not in a
+        // request that is no WebSocket.
+        let looks = policy.auth != Auth::None;
+        if looks && policy.carriers.websocket_protocol {
+            forward::remove_protocols(request);
+        }
+        let without = policy.carriers.query.as_deref().filter(|_| looks);
         if let Err(malformed) = forward::set_target(request, &context.path, without) {
             return Error::e_explain(ErrorType::HTTPStatus(400), malformed.to_string());
         }
@@ -215,6 +218,14 @@ impl ProxyHttp for Gateway {
         }
         hop::unchunk(session, response);
         response.insert_header("x-request-id", context.request_id.as_str())?;
+        let is_final =
+            !response.status.is_informational() || response.status == http::StatusCode::SWITCHING_PROTOCOLS;
+        if is_final
+            && let Some(name) = context.permit.as_ref().and_then(Permit::spent_cookie)
+            && let Some(live) = &context.live
+        {
+            forget::cookie(response, name, live.admission.scheme)?;
+        }
         let stream = response.status == http::StatusCode::SWITCHING_PROTOCOLS
             || is_event_stream(response.headers.get(header::CONTENT_TYPE));
         if stream {

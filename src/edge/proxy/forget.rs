@@ -1,0 +1,94 @@
+//! Taking back a cookie whose token is no longer good, from the browser that sent it.
+
+use http::{HeaderName, HeaderValue, header};
+use pingora::Result;
+use pingora::http::ResponseHeader;
+
+use crate::domain::credential::HOST_PREFIX;
+use crate::domain::request::Scheme;
+
+/// What makes browsers take a cookie over TLS only (RFC 6265bis §4.1.3.1).
+const SECURE_PREFIX: &str = "__Secure-";
+
+/// Lets the browser forget the cookie `name`, unless the app sets it in this answer. Such an answer is kept by no
+/// cache, which would sign out whoever is served from it.
+///
+/// # Errors
+/// The engine cannot take the field: never, as the name is a token.
+pub fn cookie(response: &mut ResponseHeader, name: &str, public: Scheme) -> Result<()> {
+    let is_set = |line: &HeaderValue| {
+        let key = line.as_bytes().split(|byte| *byte == b'=').next().unwrap_or_default();
+        key.trim_ascii() == name.as_bytes()
+    };
+    if response.headers.get_all(header::SET_COOKIE).iter().any(is_set) {
+        return Ok(());
+    }
+    let begins =
+        |prefix: &str| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
+    let is_secure = public == Scheme::Https || begins(HOST_PREFIX) || begins(SECURE_PREFIX);
+    let secure = if is_secure { "; Secure" } else { "" };
+    response.append_header(
+        header::SET_COOKIE,
+        format!("{name}=; Path=/; Max-Age=0; HttpOnly; SameSite=Lax{secure}"),
+    )?;
+    // RFC 9213, and what content networks called it before.
+    let targeted = |name: &&HeaderName| {
+        name.as_str().ends_with("cdn-cache-control")
+            || *name == "surrogate-control"
+            || *name == header::EXPIRES
+    };
+    let targeted: Vec<HeaderName> = response.headers.keys().filter(targeted).cloned().collect();
+    for name in &targeted {
+        response.remove_header(name);
+    }
+    response.insert_header(header::CACHE_CONTROL, "no-store")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(fields: &[(&'static str, &'static str)]) -> ResponseHeader {
+        let mut response = ResponseHeader::build(200, None).unwrap();
+        for (name, value) in fields {
+            response.append_header(*name, *value).unwrap();
+        }
+        response
+    }
+
+    fn lines(response: &ResponseHeader, name: &str) -> Vec<String> {
+        response.headers.get_all(name).iter().map(|line| line.to_str().unwrap().to_owned()).collect()
+    }
+
+    #[test]
+    fn a_cookie_is_cleared_under_its_own_name_and_in_no_cache() {
+        for (name, public, secure) in [
+            ("session", Scheme::Http, ""),
+            ("session", Scheme::Https, "; Secure"),
+            ("__Host-session", Scheme::Http, "; Secure"),
+            ("__secure-session", Scheme::Http, "; Secure"),
+        ] {
+            let mut response = answer(&[
+                ("set-cookie", "sessions=1"),
+                ("cache-control", "public, max-age=60"),
+                ("cdn-cache-control", "max-age=60"),
+                ("surrogate-control", "max-age=60"),
+            ]);
+            cookie(&mut response, name, public).unwrap();
+            let cleared = format!("{name}=; Path=/; Max-Age=0; HttpOnly; SameSite=Lax{secure}");
+            assert_eq!(lines(&response, "set-cookie"), ["sessions=1".to_owned(), cleared]);
+            assert_eq!(lines(&response, "cache-control"), ["no-store"]);
+            assert_eq!(lines(&response, "cdn-cache-control"), [""; 0]);
+            assert_eq!(lines(&response, "surrogate-control"), [""; 0]);
+        }
+    }
+
+    #[test]
+    fn a_cookie_that_the_app_sets_anew_stays() {
+        let fields = [("set-cookie", "session = new; Path=/"), ("cache-control", "private")];
+        let mut response = answer(&fields);
+        cookie(&mut response, "session", Scheme::Https).unwrap();
+        assert_eq!(lines(&response, "set-cookie"), ["session = new; Path=/"]);
+        assert_eq!(lines(&response, "cache-control"), ["private"]);
+    }
+}
