@@ -148,6 +148,46 @@ async fn an_idle_connection_is_told_which_requests_were_taken_before_it_is_close
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_connection_of_malformed_requests_is_ended_after_what_is_under_way_on_it() {
+    let (asked, mut seen) = mpsc::unbounded_channel();
+    let go = Arc::new(tokio::sync::Notify::new());
+    let told = Arc::clone(&go);
+    let upstream = Scripted::start(move |mut stream| {
+        let (asked, told) = (asked.clone(), Arc::clone(&told));
+        async move {
+            read_head(&mut stream).await;
+            let _ = asked.send(());
+            told.notified().await;
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nfinished").await;
+            let _ = stream.read_u8().await;
+        }
+    })
+    .await;
+    let gateway = Gateway::start(&routes(upstream.address)).await;
+    let mut stream = TcpStream::connect(gateway.address()).await.unwrap();
+    stream.write_all(&[PREFACE, &frame(1, 5, 1, POST)].concat()).await.unwrap();
+    timeout(PATIENCE, seen.recv()).await.unwrap();
+    // A Host that contradicts the authority.
+    let malformed = [POST, b"\x0f\x17\x06b.test"].concat();
+    for number in 1..40 {
+        stream.write_all(&frame(1, 5, 1 + 2 * number, &malformed)).await.unwrap();
+    }
+    let (mut told_to_leave, mut finished) = (false, false);
+    while let Some((kind, id, payload)) = read_frame(&mut stream).await {
+        match (kind, id) {
+            (6, _) => stream.write_all(&frame(6, 1, 0, &payload)).await.unwrap(),
+            (7, _) if !told_to_leave => {
+                told_to_leave = true;
+                go.notify_one();
+            }
+            (0, 1) => finished |= payload == b"finished",
+            _ => {}
+        }
+    }
+    assert!(told_to_leave && finished, "{told_to_leave} {finished}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_head_request_that_is_refused_or_fails_ends_in_good_order() {
     let gateway = Gateway::start(&routes(support::neighbours::nowhere().await)).await;
     let mut client = clear(&gateway).await;

@@ -28,6 +28,8 @@ use crate::domain::verdict::Refusal;
 const H2_STREAMS: u32 = 100;
 const H2_PENDING_RESETS: usize = 20;
 const H2_LOCAL_RESETS: usize = 100;
+/// Malformed requests after which a connection is to end: others may share it behind a proxy, so what is under way
+/// on it is finished first, while as many again are borne.
 const H2_MALFORMED: usize = 20;
 
 /// What the HTTP/2 library counts for each field beside its name and value (RFC 9113 §6.5.2).
@@ -149,8 +151,17 @@ impl Listener {
                     });
                     self.connections.spawn(serving);
                 }
-                Ok(Some(h2::H2Accept::Rejected)) if rejected < H2_MALFORMED => rejected += 1,
-                Ok(Some(h2::H2Accept::Rejected) | None) | Err(_) => return,
+                Ok(Some(h2::H2Accept::Rejected)) => {
+                    rejected += 1;
+                    if rejected > 2 * H2_MALFORMED {
+                        return;
+                    }
+                    if rejected > H2_MALFORMED && !leaving {
+                        connection.graceful_shutdown();
+                        leaving = true;
+                    }
+                }
+                Ok(None) | Err(_) => return,
             }
         }
     }
