@@ -77,7 +77,12 @@ impl Control for Operator {
         config.tokens = before.tokens.clone();
         let issuers = Arc::new(self.parts.issuers.load().succeed(&config.issuers));
         let keys = issuers.begin(KEYS).await;
-        notices.extend(keys.iter().filter(|news| news.is_news()).map(ToString::to_string));
+        for news in &keys {
+            match news.is_news() {
+                true => notices.push(news.to_string()),
+                false => tracing::info!("{news}"),
+            }
+        }
         let live = self.parts.live(&config, &issuers).await.map_err(|why| vec![why])?;
         notices.extend(self.grants.reload(&config).await);
         issuers.forget_others().await;

@@ -2,11 +2,10 @@
 //! that hang or are down, and whose address an issuer vouches for.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
-use tokio::sync::Notify;
+use tokio::sync::watch;
 
 use super::{A, B, KeyServer, claims};
 use crate::support::binary::{Program, palisade, run};
@@ -195,21 +194,21 @@ async fn an_empty_key_set_is_a_withdrawal_and_a_reload_says_so() {
 /// Takes connections, and answers what it is told to once it is told.
 struct Hanging {
     address: std::net::SocketAddr,
-    answer: Arc<Notify>,
+    answer: watch::Sender<bool>,
 }
 
 impl Hanging {
     async fn start(body: String) -> Hanging {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (address, answer) = (listener.local_addr().unwrap(), Arc::new(Notify::new()));
-        let told = Arc::clone(&answer);
+        let address = listener.local_addr().unwrap();
+        let (answer, told) = watch::channel(false);
         tokio::spawn(async move {
             use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
             while let Ok((mut stream, _)) = listener.accept().await {
-                let (told, body) = (Arc::clone(&told), body.clone());
+                let (mut told, body) = (told.clone(), body.clone());
                 tokio::spawn(async move {
                     let _ = stream.read(&mut [0; 4096]).await;
-                    told.notified().await;
+                    let _ = told.wait_for(|told| *told).await;
                     let head = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length";
                     let _ =
                         stream.write_all(format!("{head}: {}\r\n\r\n{body}", body.len()).as_bytes()).await;
@@ -237,11 +236,9 @@ async fn a_source_that_hangs_holds_up_neither_the_start_nor_a_reload() {
     assert!(told.contains(A) && told.contains("has not answered yet"), "{told}");
     // A token that needs the keys waits for the answer.
     let token = key.token(&claims(A, json!({})));
-    let (answered, ()) = tokio::join!(bearer(&gateway, &token), async { hanging.answer.notify_one() });
+    let (answered, _) = tokio::join!(bearer(&gateway, &token), async { hanging.answer.send_replace(true) });
     assert_eq!(answered, 200);
     assert_eq!(status(&probe(&gateway, "/readyz").await), 200);
-    // What the reload asked for is answered, too: nothing hangs at the end.
-    hanging.answer.notify_one();
 }
 
 fn write_config(folder: &Path, text: &str) {

@@ -51,7 +51,7 @@ pub enum Unfit {
     Other,
     /// An RSA key of fewer than 2048 or more than 8192 bits.
     Size,
-    /// An RSA key with an exponent that is even or 1.
+    /// An RSA key with an exponent that is even, 1, or of more than 33 bits.
     Exponent,
     /// An RSA key with the fault of CVE-2017-15361.
     Roca,
@@ -135,7 +135,9 @@ impl VerifyingKey {
                 if n.len() < 256 || (n.len() == 256 && n[0] < 0x80) || n.len() > 1024 {
                     return Err(Unfit::Size);
                 }
-                if e == [1] || e.last().is_none_or(|last| last % 2 == 0) {
+                // With 1, anybody signs; the library verifies with at most 33 bits.
+                let too_long = e.len() > 5 || (e.len() == 5 && e[0] > 1);
+                if e == [1] || too_long || e.last().is_none_or(|last| last % 2 == 0) {
                     return Err(Unfit::Exponent);
                 }
                 if roca::is_weak(&n) {
