@@ -224,7 +224,7 @@ impl Response {
     /// [`Failure::ProviderError`] when it is something else.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, Failure> {
         // The error itself can quote the body.
-        serde_json::from_slice(&self.body).map_err(|error| {
+        serde_json::from_slice(crate::json::without_mark(&self.body)).map_err(|error| {
             Failure::provider_error(format!(
                 "the answer (status {}) is not the JSON that was expected, at line {} column {}",
                 self.status,

@@ -20,6 +20,13 @@ fn step<'v>(value: &'v Value, name: &str) -> Option<&'v Value> {
     }
 }
 
+/// `body` without the byte order mark that some servers put in front of it. RFC 8259 §8.1 forbids writing one and
+/// allows ignoring it.
+#[must_use]
+pub fn without_mark(body: &[u8]) -> &[u8] {
+    body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body)
+}
+
 /// An object of texts.
 #[must_use]
 pub fn object<'f>(fields: impl Iterator<Item = (&'f str, &'f str)>) -> Value {

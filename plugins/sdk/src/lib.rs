@@ -80,6 +80,7 @@ pub mod json;
 pub mod jwt;
 pub mod oauth2;
 mod provider;
+pub mod random;
 mod reader;
 #[cfg(feature = "testing")]
 pub mod testing;

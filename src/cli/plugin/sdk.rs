@@ -27,6 +27,7 @@ pub(super) const FILES: &[(&str, &str)] = files![
     "src/oauth2/token.rs",
     "src/oauth2/values.rs",
     "src/provider.rs",
+    "src/random.rs",
     "src/reader.rs",
     "src/testing/compare.rs",
     "src/testing/file.rs",

@@ -8,12 +8,17 @@ use super::settings::Settings;
 use crate::http::Response;
 use crate::{Context, Failure, Fields, Level, Tokens, form, json};
 
+/// Where the end of an access token is as a rule, and that of a refresh token, where there is no life in seconds.
+const ENDS: [&str; 3] = ["expires_at", "expires_on", "expiresAt"];
+const REFRESH_ENDS: [&str; 2] = ["refresh_token_expires_at", "refresh_expires_at"];
+
 /// How much of a provider's own words goes into a failure, in characters.
 const QUOTED: usize = 200;
 
 /// The answer as JSON: what is written as a form becomes an object of texts. `null` when it is neither.
 #[must_use]
 pub fn parse(body: &[u8]) -> Value {
+    let body = json::without_mark(body);
     if let Ok(value) = serde_json::from_slice(body) {
         return value;
     }
@@ -58,17 +63,26 @@ pub fn tokens(
             path(&fields.access_token, "access_token")
         ))
     })?;
-    let expires_at = fields.expires_at.as_ref().and_then(|path| json::at(&answer, path)).and_then(moment);
+    let end = |path: &str| json::at(&answer, path).and_then(moment).map(|end| end.saturating_sub(cx.now()));
+    // What is called so by chance, and has passed, says nothing.
+    let usual_end = |paths: &[&str]| paths.iter().find_map(|path| end(path).filter(|life| *life > 0));
     Ok(Tokens {
         access_token,
-        token_type: text(&fields.token_type, "token_type"),
+        // eBay's is `User Access Token`, and means a bearer token. RFC 6749 §A.13 has one word.
+        token_type: text(&fields.token_type, "token_type")
+            .filter(|kind| kind.bytes().all(|byte| byte.is_ascii_graphic())),
         expires_in: life(&path(&fields.expires_in, "expires_in"))
-            .or_else(|| expires_at.map(|end| end.saturating_sub(cx.now())))
+            .or_else(|| match &fields.expires_at {
+                Some(own) => end(own),
+                None => usual_end(&ENDS),
+            })
             .or(settings.default_expires_in),
         refresh_token: text(&fields.refresh_token, "refresh_token"),
         refresh_expires_in: match &fields.refresh_expires_in {
             Some(own) => life(own),
-            None => life("refresh_expires_in").or_else(|| life("refresh_token_expires_in")),
+            None => life("refresh_expires_in")
+                .or_else(|| life("refresh_token_expires_in"))
+                .or_else(|| usual_end(&REFRESH_ENDS)),
         },
         scopes: json::at(&answer, &path(&fields.scope, "scope"))
             .and_then(|granted| scopes(granted, settings)),
@@ -201,6 +215,8 @@ mod tests {
     #[test]
     fn json_and_forms_are_told_apart() {
         assert_eq!(parse(br#"{"a":1}"#), json!({"a": 1}));
+        assert_eq!(parse(b"\xef\xbb\xbf{\"a\":1}"), json!({"a": 1}), "a byte order mark");
+        assert_eq!(parse(b"\xef\xbb\xbfa=1"), json!({"a": "1"}));
         assert_eq!(parse(b"access_token=x&scope=a%20b\n"), json!({"access_token": "x", "scope": "a b"}));
         assert_eq!(parse(b"<html a=b>"), Value::Null);
         assert_eq!(parse(b""), Value::Null);

@@ -321,16 +321,36 @@ pub struct Success {
 
 /// `parameters`
 #[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(from = "WrittenParameter")]
 #[expect(missing_docs, reason = "they are those of Parameter")]
 pub struct ParameterSettings {
     pub name: String,
-    #[serde(default)]
     pub summary: String,
     pub pattern: String,
     pub example: Option<String>,
-    #[serde(default = "yes")]
     pub required: bool,
+}
+
+/// As an operator writes it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenParameter {
+    name: String,
+    #[serde(default)]
+    summary: String,
+    pattern: String,
+    example: Option<String>,
+    #[serde(default = "yes")]
+    required: bool,
+    #[serde(default, rename = "secret")]
+    _secret: bool, // The gateway reads it: a plugin has nothing to do about it.
+}
+
+impl From<WrittenParameter> for ParameterSettings {
+    fn from(written: WrittenParameter) -> Self {
+        let WrittenParameter { name, summary, pattern, example, required, .. } = written;
+        Self { name, summary, pattern, example, required }
+    }
 }
 
 fn yes() -> bool {
@@ -585,6 +605,8 @@ mod tests {
         assert!(with(r#","refresh_url":"https://a.example/#x""#).unwrap_err().contains("fragment"));
         assert!(with(r#","parameters":[{"name":"client_id","pattern":"x"}]"#).unwrap_err().contains("taken"));
         assert_eq!(with(r#","refresh_url":"${host}/t","callback_keep":["host"]"#), Ok(()));
+        assert_eq!(with(r#","parameters":[{"name":"key","pattern":".*","secret":true}]"#), Ok(()));
+        assert!(with(r#","parameters":[{"name":"key","pattern":".*","sekret":true}]"#).is_err());
         assert!(with(r#","state_param":"""#).unwrap_err().contains("state_param"));
         assert!(with(r#","client_auth":"private_key_jwt","method":"GET""#).is_err());
         assert!(with(r#","pkce":"s256""#).unwrap_err().contains("`pkce`: unknown variant `s256`"));
