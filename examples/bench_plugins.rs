@@ -262,6 +262,8 @@ fn provider(name: &str, address: SocketAddr, component: Component, settings: ser
         ca: None,
         scopes: Vec::new(),
         settings: settings.as_object().cloned().unwrap_or_default(),
+        secret_settings: Vec::new(),
+        secret_parameters: Vec::new(),
         limits: PluginLimits::default(),
         token_access: None,
     }
@@ -271,6 +273,7 @@ fn call(provider: &str) -> ProviderCall {
     ProviderCall {
         provider: provider.to_owned(),
         parameters: BTreeMap::new(),
+        secret_parameters: BTreeMap::new(),
         kept: BTreeMap::new(),
         scopes: Vec::new(),
     }

@@ -1,23 +1,84 @@
 //! Every provider of the catalogue, through the component that it names: its block of `config.toml` is
-//! valid, its settings are ones that the component takes, and what the component calls is allowed.
+//! valid, its settings are ones that the component takes, what the component calls is allowed, and what the
+//! provider answers, as it documents it, makes a connection that refreshes and can be used.
 
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use palisade::config::{self, catalogue};
-use palisade::edge::clock::SystemClock;
-use palisade::edge::jwt::ClientAssertions;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::HeaderValue;
+use palisade::config::{self, Config, catalogue};
+use palisade::domain::time::UnixTime;
 use palisade::edge::telemetry::metrics::Metrics;
 use palisade::edge::wasm::{Plugins, Wiring};
-use palisade::ports::{Door, DoorFault, DoorRequest, DoorResponse, Providers};
+use palisade::ports::{
+    Assertion, Assertions, Authorization, Clock, CurrentTokens, Door, DoorFault, DoorRequest, DoorResponse,
+    Pkce, ProviderCall, ProviderFault, Providers as _, SignError,
+};
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use serde_json::{Value, json};
 
-/// To describe itself a component may ask nobody.
-struct Shut;
+const NOW: u64 = 1_800_000_000;
+const CLIENT: &str = "the-client";
+
+/// `tests/catalogue/answers.toml`.
+#[derive(Deserialize)]
+struct Answers {
+    provider: Vec<Play>,
+}
+
+/// What one provider answers, in the order of the requests, and what must come of it.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Play {
+    name: String,
+    exchange: Vec<String>,
+    refresh: Option<Vec<String>>,
+    #[serde(default)]
+    identity: Vec<String>,
+    #[serde(default)]
+    claims: Option<String>,
+    #[serde(default)]
+    callback: BTreeMap<String, String>,
+    subject: Option<String>,
+    life: u64,
+}
+
+/// Gives the answers that are next, and keeps what was asked.
+#[derive(Default)]
+struct Scripted {
+    answers: Mutex<VecDeque<String>>,
+    asked: Mutex<Vec<(String, String)>>,
+}
 
 #[async_trait::async_trait]
-impl Door for Shut {
-    async fn send(&self, _: DoorRequest) -> Result<DoorResponse, DoorFault> {
-        panic!("a request while a provider is being described")
+impl Door for Scripted {
+    async fn send(&self, request: DoorRequest) -> Result<DoorResponse, DoorFault> {
+        let body = String::from_utf8(request.body.to_vec()).unwrap();
+        self.asked.lock().unwrap().push((request.url.expose_secret().to_owned(), body));
+        let Some(answer) = self.answers.lock().unwrap().pop_front() else {
+            return Err(DoorFault::Denied("there is no answer left".to_owned()));
+        };
+        let headers = vec![("content-type".to_owned(), "application/json; charset=utf-8".to_owned())];
+        Ok(DoorResponse { status: 200, headers, body: answer.into_bytes().into() })
+    }
+}
+
+struct Fixed;
+
+impl Clock for Fixed {
+    fn now(&self) -> UnixTime {
+        UnixTime(NOW)
+    }
+}
+
+impl Assertions for Fixed {
+    fn sign(&self, _: &SecretString, _: &Assertion, _: UnixTime) -> Result<String, SignError> {
+        Ok("an.assertion.unsigned".to_owned())
     }
 }
 
@@ -29,32 +90,40 @@ fn built_in() -> Vec<(&'static str, &'static [u8])> {
     config::BUILT_IN.iter().map(read).collect()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn every_block_of_the_catalogue_is_a_provider_in_service() {
-    let entries = catalogue::list();
+fn configured(entries: &[catalogue::Entry]) -> Config {
     let mut text = String::from("public_url = \"http://localhost:8080\"\n");
     text.push_str("[[routes]]\nname = \"app\"\nupstream = [\"http://127.0.0.1:3000\"]\n");
-    for entry in &entries {
+    for entry in entries {
         text.push_str(&catalogue::block(entry));
         text.push('\n');
     }
-    let config = config::parse(&text, Path::new("config.toml"), &|_| Some("a credential".to_owned()));
-    let config = config.unwrap_or_else(|errors| panic!("{errors:#?}"));
+    let config = config::parse(&text, Path::new("config.toml"), &|_| Some(CLIENT.to_owned()));
+    config.unwrap_or_else(|errors| panic!("{errors:#?}"))
+}
+
+/// The host with every provider of `config`, each behind a door of its own.
+async fn host(config: &Config) -> (Arc<Plugins>, BTreeMap<String, Arc<Scripted>>) {
+    let of = |provider: &config::Provider| (provider.name.clone(), Arc::default());
+    let doors: BTreeMap<String, Arc<Scripted>> = config.providers.iter().map(of).collect();
+    let behind = doors.clone();
+    let wiring = Wiring {
+        doors: Box::new(move |provider| Ok(Arc::clone(&behind[&provider.name]) as _)),
+        assertions: Arc::new(Fixed),
+        clock: Arc::new(Fixed),
+        meter: Arc::new(Metrics::new("test").unwrap()),
+        built_in: built_in(),
+        redirect_uri: "http://localhost:8080/auth/connections/callback".to_owned(),
+        cache: None,
+    };
+    (Plugins::start(&config.providers, wiring).await.unwrap(), doors)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_provider_of_the_catalogue_connects_refreshes_and_is_used() {
+    let entries = catalogue::list();
+    let config = configured(&entries);
     assert_eq!(config.providers.len(), entries.len());
-    let plugins = Plugins::start(
-        &config.providers,
-        Wiring {
-            doors: Box::new(|_| Ok(Arc::new(Shut))),
-            assertions: Arc::new(ClientAssertions::default()),
-            clock: Arc::new(SystemClock),
-            meter: Arc::new(Metrics::new("test").unwrap()),
-            built_in: built_in(),
-            redirect_uri: "http://localhost:8080/auth/connections/callback".to_owned(),
-            cache: None,
-        },
-    )
-    .await
-    .unwrap();
+    let (plugins, doors) = host(&config).await;
     let faults: Vec<_> =
         plugins.standings().into_iter().filter(|standing| standing.fault.is_some()).collect();
     assert!(faults.is_empty(), "{faults:#?}");
@@ -62,4 +131,161 @@ async fn every_block_of_the_catalogue_is_a_provider_in_service() {
         let info = plugins.get(&entry.name).unwrap();
         assert_eq!(info.parameters.len(), entry.parameters().len(), "{}", entry.name);
     }
+    let asked: usize = doors.values().map(|door| door.asked.lock().unwrap().len()).sum();
+    assert_eq!(asked, 0, "a request while a provider is being described");
+
+    let answers: Answers = toml::from_str(include_str!("catalogue/answers.toml")).unwrap();
+    let played: BTreeSet<&str> = answers.provider.iter().map(|play| &*play.name).collect();
+    let known: BTreeSet<&str> = entries.iter().map(|entry| &*entry.name).collect();
+    assert_eq!(played, known, "tests/catalogue/answers.toml has every provider, once");
+    assert_eq!(answers.provider.len(), entries.len());
+    let mut wrong = Vec::new();
+    for play in &answers.provider {
+        let provider = config.providers.iter().find(|provider| provider.name == play.name).unwrap();
+        let stage = Stage { plugins: &plugins, door: &doors[&play.name], provider, play };
+        wrong.extend(stage.play().await.err().map(|why| format!("{}: {why}", play.name)));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+struct Stage<'a> {
+    plugins: &'a Plugins,
+    door: &'a Scripted,
+    provider: &'a config::Provider,
+    play: &'a Play,
+}
+
+impl Stage<'_> {
+    /// Connects, looks whose account it is, refreshes, and uses what came.
+    async fn play(&self) -> Result<(), String> {
+        let (plugins, play) = (self.plugins, self.play);
+        let info = plugins.get(&play.name).ok_or("not in service")?;
+        let mut call = ProviderCall {
+            provider: play.name.clone(),
+            parameters: info
+                .parameters
+                .iter()
+                .filter_map(|one| Some((one.name.clone(), one.example.clone()?)))
+                .collect(),
+            secret_parameters: BTreeMap::new(),
+            kept: BTreeMap::new(),
+            scopes: info.scopes.clone(),
+        };
+        let pkce = Pkce { verifier: "v".repeat(43).into(), challenge: "c".repeat(43) };
+        let visit = plugins.authorize(call.clone(), &"the-state".into(), &pkce).await.map_err(said)?;
+        if !matches!(&visit, Authorization::Visit(url) if url.contains("the-state")) {
+            return Err(format!("authorize: {visit:?}"));
+        }
+
+        let callback = if play.callback.is_empty() {
+            vec![("code".to_owned(), "code-1".into())]
+        } else {
+            play.callback.iter().map(|(name, value)| (name.clone(), value.as_str().into())).collect()
+        };
+        self.answers(&play.exchange);
+        let granted = plugins.exchange(call.clone(), callback, &pkce).await.map_err(said)?;
+        self.asked("exchange", "code-1")?;
+        usable(&granted.access_token)?;
+        if granted.expires_in != (play.life > 0).then(|| Duration::from_secs(play.life)) {
+            return Err(format!("exchange: a life of {:?}", granted.expires_in));
+        }
+        if granted.token_type.as_ref().is_some_and(|kind| kind.contains(' ')) {
+            return Err(format!("exchange: the token type {:?}", granted.token_type));
+        }
+        call.kept = granted.keep.clone();
+        let mut current = CurrentTokens {
+            access_token: granted.access_token.clone(),
+            refresh_token: granted.refresh_token.clone(),
+            expires_at: granted.expires_in.map(|life| UnixTime(NOW).plus(life)),
+            id_token: granted.id_token.clone(),
+        };
+
+        self.answers(&play.identity);
+        let account = plugins.identity(call.clone(), current.clone()).await.map_err(said)?;
+        self.finished("identity")?;
+        let subject = account.map(|account| account.subject);
+        if subject != play.subject || info.can_identify != play.subject.is_some() {
+            return Err(format!("identity: {subject:?}"));
+        }
+
+        let Some(answers) = &play.refresh else {
+            return if info.can_refresh { Err("refresh: it says that it can".to_owned()) } else { Ok(()) };
+        };
+        self.answers(answers);
+        let refreshed = plugins.refresh(call.clone(), current.clone()).await;
+        if answers.is_empty() {
+            return match refreshed {
+                Err(ProviderFault::NotRefreshable(_)) if current.refresh_token.is_none() => Ok(()),
+                other => Err(format!("refresh without anything to refresh by: {other:?}")),
+            };
+        }
+        let presented = current.refresh_token.take().unwrap_or(current.access_token);
+        let refreshed = refreshed.map_err(said)?;
+        self.asked("refresh", presented.expose_secret())?;
+        usable(&refreshed.access_token)?;
+        match refreshed.access_token.expose_secret() {
+            "access-2" => Ok(()),
+            other => Err(format!("refresh: {other}")),
+        }
+    }
+
+    /// What the next requests are answered.
+    fn answers(&self, answers: &[String]) {
+        let claims = self.play.claims.as_deref().unwrap_or(r#"{"sub":"s"}"#);
+        let mut claims: Value = serde_json::from_str(claims).unwrap();
+        claims["aud"] = json!(CLIENT);
+        claims["exp"] = json!(NOW + 600);
+        let part = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
+        let id_token = format!("{}.{}.c2ln", part(json!({"alg": "RS256"})), part(claims));
+        let date = |at: u64| {
+            let at = std::time::UNIX_EPOCH + Duration::from_secs(at);
+            humantime::format_rfc3339_seconds(at).to_string()
+        };
+        let fill = |answer: &String| {
+            answer
+                .replace("ID_TOKEN", &id_token)
+                .replace("IN_AN_HOUR_RFC3339", &date(NOW + 3600))
+                .replace("IN_AN_HOUR", &(NOW + 3600).to_string())
+                .replace("IN_SIX_HOURS", &(NOW + 6 * 3600).to_string())
+        };
+        *self.door.answers.lock().unwrap() = answers.iter().map(fill).collect();
+        self.door.asked.lock().unwrap().clear();
+    }
+
+    /// The first request of `call` presented `what`, and each of them went to a host that is allowed.
+    fn asked(&self, call: &str, what: &str) -> Result<(), String> {
+        let asked = self.door.asked.lock().unwrap().clone();
+        let Some((url, body)) = asked.first() else { return Err(format!("{call}: nobody was asked")) };
+        let encoded: String = url::form_urlencoded::byte_serialize(what.as_bytes()).collect();
+        let percent = encoded.replace('+', "%20");
+        if ![what, &*encoded, &*percent].iter().any(|what| url.contains(what) || body.contains(what)) {
+            return Err(format!("{call}: {what} was not presented: {url} {body}"));
+        }
+        self.finished(call)
+    }
+
+    fn finished(&self, call: &str) -> Result<(), String> {
+        for (url, _) in self.door.asked.lock().unwrap().iter() {
+            let url = url::Url::parse(url).map_err(|error| format!("{call}: {url}: {error}"))?;
+            let host = url.host_str().unwrap_or_default();
+            let allowed = &self.provider.allowed_hosts;
+            if url.scheme() != "https" || !allowed.iter().any(|pattern| pattern.covers(host, 443, 443)) {
+                return Err(format!("{call}: {host} is not allowed"));
+            }
+        }
+        match self.door.answers.lock().unwrap().len() {
+            0 => Ok(()),
+            left => Err(format!("{call}: {left} answers were not asked for")),
+        }
+    }
+}
+
+fn said(fault: ProviderFault) -> String {
+    fault.to_string()
+}
+
+/// As injection uses it (RFC 6750 §2.1).
+fn usable(token: &SecretString) -> Result<(), String> {
+    let value = HeaderValue::from_str(&format!("Bearer {}", token.expose_secret()));
+    value.map(drop).map_err(|_| "a token that no header can hold".to_owned())
 }

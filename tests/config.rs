@@ -250,6 +250,41 @@ fn secrets_are_resolved_and_not_printed() {
 }
 
 #[test]
+fn a_setting_of_a_provider_may_be_a_reference() {
+    let text = r#"
+        [[routes]]
+        name = "app"
+        upstream = ["http://127.0.0.1:3000"]
+        auth = "required"
+        [[providers]]
+        name = "bank"
+        component = "builtin:oauth2"
+        client_id = "env:SHORT"
+        allowed_hosts = ["api.bank.test"]
+        secret_parameters = ["pin"]
+        [providers.settings]
+        api_key = "env:SECRET"
+        plain = "environment:SECRET"
+        within = { list = ["file:tests/config/good/secret.txt", "see env:SECRET"] }
+        [[providers.settings.parameters]]
+        name = "key"
+        secret = true
+        [[providers.settings.parameters]]
+        name = "shop"
+    "#;
+    let config = inline(text).unwrap_or_else(|errors| panic!("{errors:#?}"));
+    let bank = &config.providers[0];
+    assert_eq!(bank.settings["api_key"], SECRET);
+    assert_eq!(bank.settings["plain"], "environment:SECRET");
+    assert_eq!(bank.settings["within"], serde_json::json!({"list": ["from-a-file", "see env:SECRET"]}));
+    let secrets: Vec<&str> = bank.secret_settings.iter().map(|secret| secret.expose_secret()).collect();
+    assert_eq!(secrets, [SECRET, "from-a-file"]);
+    assert_eq!(bank.secret_parameters, ["pin", "key"]);
+    let printed = format!("{config:?}");
+    assert!(!printed.contains(SECRET) && !printed.contains("from-a-file"), "{printed}");
+}
+
+#[test]
 fn mail_forgets_nothing() {
     let mail = good("full.toml").mail;
     let MailTransport::Smtp(smtp) = mail.transport else { panic!("{:?}", mail.transport) };

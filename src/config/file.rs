@@ -366,17 +366,21 @@ impl<'a> Item<'a> {
         Some(Section { doc: self.doc, table: Some(table), key: self.key.clone(), at: self.at, known })
     }
 
-    /// The table as JSON, for what only a component understands; dates and times become texts.
-    pub fn json_object(&self) -> Option<Map<String, Value>> {
-        match self.json()? {
+    /// The table as JSON, for what only a component understands; dates and times become texts. `text` reads each
+    /// text in it.
+    pub fn json_object(
+        &self,
+        text: &dyn Fn(&Item<'_>, &str) -> Option<String>,
+    ) -> Option<Map<String, Value>> {
+        match self.json(text)? {
             Value::Object(object) => Some(object),
             _ => self.bad("a table of settings"),
         }
     }
 
-    fn json(&self) -> Option<Value> {
+    fn json(&self, text: &dyn Fn(&Item<'_>, &str) -> Option<String>) -> Option<Value> {
         Some(match self.value {
-            DeValue::String(text) => Value::from(text.as_ref()),
+            DeValue::String(value) => Value::from(text(self, value)?),
             DeValue::Integer(i) => match i64::from_str_radix(i.as_str(), i.radix()) {
                 Ok(integer) => Value::from(integer),
                 Err(_) => return self.bad("a whole number of 64 bits"),
@@ -390,11 +394,11 @@ impl<'a> Item<'a> {
             DeValue::Datetime(value) => Value::from(value.to_string()),
             // Each of them is read, whatever is wrong with the one before.
             DeValue::Array(_) => {
-                let values: Vec<_> = self.list().iter().map(Item::json).collect();
+                let values: Vec<_> = self.list().iter().map(|item| item.json(text)).collect();
                 values.into_iter().collect::<Option<_>>()?
             }
             DeValue::Table(_) => {
-                let read = |(name, item): (&str, Item<'_>)| Some((name.to_owned(), item.json()?));
+                let read = |(name, item): (&str, Item<'_>)| Some((name.to_owned(), item.json(text)?));
                 let entries: Vec<_> = self.section()?.all().into_iter().map(read).collect();
                 entries.into_iter().collect::<Option<_>>()?
             }

@@ -3,11 +3,13 @@
 //! What is wrong here would otherwise show when the first user connects, or let a component reach what
 //! nobody meant it to reach.
 
+use std::cell::RefCell;
+use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
 use super::check::{existing_file, filled, secret};
 use super::file::{Item, Section};
@@ -21,7 +23,7 @@ pub const BUILT_IN: [&str; 9] =
     ["oauth2", "google", "github", "entra", "slack", "salesforce", "schwab", "apple", "meta"];
 
 /// `[[providers]]`: a component, its settings and its credentials.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Provider {
     pub name: String,
     /// Where it begins in the file, counted from 1.
@@ -44,9 +46,26 @@ pub struct Provider {
     pub scopes: Vec<String>,
     /// What the component is told, as a JSON object.
     pub settings: serde_json::Map<String, serde_json::Value>,
+    /// The values in it that the file names by a reference.
+    pub secret_settings: Vec<SecretString>,
+    /// The parameters whose values are sealed and never shown.
+    pub secret_parameters: Vec<String>,
     pub limits: PluginLimits,
     /// Who may be given access tokens of this provider; `None`: nobody.
     pub token_access: Option<Require>,
+}
+
+/// Settings may be secrets.
+impl fmt::Debug for Provider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Provider { name, component, allowed_hosts, limits, .. } = self;
+        f.debug_struct("Provider")
+            .field("name", name)
+            .field("component", component)
+            .field("allowed_hosts", allowed_hosts)
+            .field("limits", limits)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Where a component comes from.
@@ -161,7 +180,11 @@ fn provider(section: Section<'_>, name: Option<String>) -> Option<Provider> {
             text.bytes().all(|b| b.is_ascii_graphic()).then(|| text.to_owned())
         })
     });
-    let settings = section.get("settings").and_then(|item| item.json_object());
+    let (settings, secret_settings) = settings(&section);
+    let mut secret_parameters = section.list("secret_parameters", |item| {
+        item.read("the name of a parameter", |text| (!text.is_empty()).then(|| text.to_owned()))
+    });
+    secret_parameters.extend(settings.iter().flat_map(marked_secret));
     let limits = limits(section.section("limits"));
     let token_access = section.get("token_access").and_then(|item| token_access(&item));
     let line = section.doc.line(section.at);
@@ -179,9 +202,36 @@ fn provider(section: Section<'_>, name: Option<String>) -> Option<Provider> {
         ca,
         scopes,
         settings: settings.unwrap_or_default(),
+        secret_settings,
+        secret_parameters,
         limits,
         token_access,
     })
+}
+
+/// `[providers.settings]`, and the values in it that came by reference.
+fn settings(
+    section: &Section<'_>,
+) -> (Option<serde_json::Map<String, serde_json::Value>>, Vec<SecretString>) {
+    let secrets: RefCell<Vec<SecretString>> = RefCell::default();
+    let text = |item: &Item<'_>, text: &str| {
+        if !["env:", "file:"].iter().any(|scheme| text.starts_with(scheme)) {
+            return Some(text.to_owned());
+        }
+        let found = secret(item)?;
+        let value = found.expose_secret().to_owned();
+        secrets.borrow_mut().push(found);
+        Some(value)
+    };
+    let settings = section.get("settings").and_then(|item| item.json_object(&text));
+    (settings, secrets.into_inner())
+}
+
+/// The parameters that the settings of `builtin:oauth2` mark with `secret = true`.
+fn marked_secret(settings: &serde_json::Map<String, serde_json::Value>) -> Vec<String> {
+    let parameters = settings.get("parameters").and_then(serde_json::Value::as_array);
+    let marked = parameters.into_iter().flatten().filter(|parameter| parameter["secret"] == true);
+    marked.filter_map(|parameter| parameter["name"].as_str().map(str::to_owned)).collect()
 }
 
 fn component_wanted() -> String {

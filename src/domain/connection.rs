@@ -77,6 +77,9 @@ pub mod field {
     pub const ID_TOKEN: &str = "id_token";
     /// What the plugin asked to be kept: one dictionary.
     pub const KEPT: &str = "kept";
+    /// Parameters that are secrets, of the grant and of a consent that is being given: one dictionary.
+    pub const PARAMETERS: &str = "parameters";
+    pub const CONSENT_PARAMETERS: &str = "consent_parameters";
 }
 
 /// The tokens of a connection, each in an envelope of the vault's.
@@ -88,6 +91,9 @@ pub struct SealedTokens {
     pub kept: Option<String>,
     /// As the provider named it; `Bearer` as a rule.
     pub token_type: Option<String>,
+    /// Parameters that are secrets: one dictionary.
+    #[serde(default)]
+    pub parameters: Option<String>,
 }
 
 impl fmt::Debug for SealedTokens {
@@ -121,8 +127,11 @@ pub struct Consent {
     pub return_to: Option<String>,
     /// What is asked for.
     pub scopes: Vec<String>,
-    /// What the user gave for the parameters of the provider.
+    /// What the user gave for the parameters of the provider, secrets left out.
     pub parameters: BTreeMap<String, String>,
+    /// The secrets among them, in an envelope of the vault's: one dictionary.
+    #[serde(default)]
+    pub secret_parameters: Option<String>,
     pub expires_at: UnixTime,
 }
 
@@ -168,7 +177,7 @@ pub struct Connection {
     /// What the tokens were asked for with, and what was granted.
     pub scopes_asked: Vec<String>,
     pub scopes_granted: Vec<String>,
-    /// What the user gave for the parameters of the provider.
+    /// What the user gave for the parameters of the provider, secrets left out.
     pub parameters: BTreeMap<String, String>,
     /// Whose account it is, where the plugin can tell.
     pub account: Option<Account>,
@@ -188,6 +197,9 @@ pub struct Connection {
     pub last_fault: Option<Fault>,
     /// Not tried before this moment, after a failure.
     pub retry_at: Option<UnixTime>,
+    /// Its plugin has nothing to refresh these tokens by: they are left alone until they end.
+    #[serde(default)]
+    pub not_refreshable: bool,
     /// When the worker looks at it: ahead of an expiry, at a retry, or when a consent was not given.
     pub due_at: Option<UnixTime>,
     /// The end of a refresh token that was already warned of.
@@ -232,6 +244,7 @@ impl Connection {
             failures: 0,
             last_fault: None,
             retry_at: None,
+            not_refreshable: false,
             due_at: None,
             warned_of: None,
             revision: 0,
@@ -287,8 +300,16 @@ impl Connection {
         }
     }
 
+    /// These tokens cannot be refreshed, and nothing of them was used up in finding that out.
+    pub fn leave_alone(&mut self) {
+        self.settled();
+        self.not_refreshable = true;
+        self.last_fault = None;
+    }
+
     fn settled(&mut self) {
         self.attempt = None;
+        self.not_refreshable = false;
         self.failures = 0;
         self.retry_at = None;
     }

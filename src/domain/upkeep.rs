@@ -28,6 +28,8 @@ const LONGEST_BACKOFF: Duration = Duration::from_secs(3600 + 3600 / SPREAD as u6
 pub struct Upkeep {
     /// Whether its tokens are replaced ahead of their end.
     pub keep_fresh: bool,
+    /// Whether its provider's tokens can be replaced at all.
+    pub can_refresh: bool,
     pub refresh_ahead: Duration,
     pub warn_ahead: Duration,
 }
@@ -54,13 +56,20 @@ impl Connection {
         let refresh = match self.retry_at.filter(|at| *at <= now.plus(LONGEST_BACKOFF)) {
             Some(at) if attempt.is_some() || upkeep.keep_fresh => Some(at),
             _ if attempt.is_some() => attempt,
-            _ if upkeep.keep_fresh => self.refresh_at(upkeep.refresh_ahead, chance),
-            _ => None,
+            _ if !upkeep.keep_fresh => None,
+            _ if self.is_refreshable(upkeep) => self.refresh_at(upkeep.refresh_ahead, chance),
+            // Its user is told once the tokens have ended.
+            _ => self.expires_at,
         };
         // Of an end that has passed nobody is to be warned any more.
         let warn = self.warn_at(upkeep.warn_ahead).filter(|_| self.refresh_expires_at > Some(now));
         self.due_at =
             [consent, refresh.filter(|_| active), warn.filter(|_| active)].into_iter().flatten().min();
+    }
+
+    /// Whether its tokens can be replaced, as far as is known.
+    fn is_refreshable(&self, upkeep: Upkeep) -> bool {
+        upkeep.can_refresh && !self.not_refreshable
     }
 
     fn refresh_at(&self, configured: Duration, chance: u16) -> Option<UnixTime> {
@@ -100,7 +109,8 @@ impl Connection {
             return false;
         }
         let ahead = self.ahead(upkeep.refresh_ahead);
-        self.attempt.is_some() || upkeep.keep_fresh && !self.is_fresh(now, ahead + ahead / SPREAD)
+        let margin = if self.is_refreshable(upkeep) { ahead + ahead / SPREAD } else { Duration::ZERO };
+        self.attempt.is_some() || upkeep.keep_fresh && !self.is_fresh(now, margin)
     }
 
     /// The end of the grant that its user is to be warned of now.
@@ -140,6 +150,7 @@ mod tests {
     const NOW: UnixTime = UnixTime(1_800_000_000);
     const UPKEEP: Upkeep = Upkeep {
         keep_fresh: true,
+        can_refresh: true,
         refresh_ahead: Duration::from_secs(300),
         warn_ahead: Duration::from_secs(48 * HOUR),
     };
@@ -157,6 +168,7 @@ mod tests {
                 id_token: None,
                 kept: None,
                 token_type: None,
+                parameters: None,
             },
             scopes: Vec::new(),
             expires_at: expires.map(after),
@@ -221,6 +233,24 @@ mod tests {
     }
 
     #[test]
+    fn what_cannot_be_refreshed_is_left_alone_until_it_ends() {
+        let provider = Upkeep { can_refresh: false, ..UPKEEP };
+        let mut alone = connection(Some(HOUR), None);
+        alone.leave_alone();
+        for (mut connection, upkeep) in [(connection(Some(HOUR), None), provider), (alone, UPKEEP)] {
+            assert_eq!(due(&mut connection, NOW, upkeep, 0), Some(HOUR));
+            assert!(!connection.is_to_refresh(after(HOUR - 1), upkeep));
+            assert!(connection.is_to_refresh(after(HOUR), upkeep), "its user is told");
+        }
+        let mut endless = connection(None, None);
+        endless.leave_alone();
+        assert_eq!(due(&mut endless, NOW, UPKEEP, 0), None);
+        // New tokens may be of another kind.
+        endless.renew(grant(Some(HOUR), None), NOW);
+        assert_eq!(due(&mut endless, NOW, UPKEEP, 0), Some(3300));
+    }
+
+    #[test]
     fn the_end_of_a_grant_is_warned_of_once() {
         let week = 7 * 24 * HOUR;
         let mut connection = connection(None, Some(week));
@@ -265,6 +295,7 @@ mod tests {
             return_to: None,
             scopes: Vec::new(),
             parameters: std::collections::BTreeMap::new(),
+            secret_parameters: None,
             expires_at: after(600),
         });
         assert_eq!(due(&mut connection, NOW, UPKEEP, 0), Some(600));

@@ -35,6 +35,8 @@ pub struct ParameterInfo {
     pub pattern: String,
     pub example: Option<String>,
     pub required: bool,
+    /// Whether its value is sealed and never shown.
+    pub secret: bool,
 }
 
 /// One connection, as its plugin may know it.
@@ -43,6 +45,8 @@ pub struct ProviderCall {
     /// The provider's name.
     pub provider: String,
     pub parameters: BTreeMap<String, String>,
+    /// Parameters, too: those whose values are secrets.
+    pub secret_parameters: BTreeMap<String, SecretString>,
     pub kept: BTreeMap<String, SecretString>,
     pub scopes: Vec<String>,
 }
@@ -98,6 +102,9 @@ pub enum ProviderFault {
     /// The grant is gone: the user must connect again.
     #[error("the provider does not honour the grant any more: {0}")]
     InvalidGrant(String),
+    /// There is nothing to refresh the access token by, and the provider was not asked: its grant stands.
+    #[error("there is nothing to refresh the access token by: {0}")]
+    NotRefreshable(String),
     /// Later.
     #[error("the provider cannot answer now: {reason}")]
     Transient { reason: String, retry_after: Option<Duration> },
@@ -154,7 +161,7 @@ pub trait Providers: Send + Sync {
     /// Brings a fresh access token.
     ///
     /// # Errors
-    /// [`ProviderFault`].
+    /// [`ProviderFault`]; only here is [`ProviderFault::NotRefreshable`] one.
     async fn refresh(
         &self,
         call: ProviderCall,

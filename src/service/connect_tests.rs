@@ -236,6 +236,7 @@ async fn parameters_are_those_that_the_provider_names() {
         pattern: "[a-z]+".into(),
         example: None,
         required: true,
+        secret: false,
     };
     world.providers.edit_info(|info| info.parameters = vec![shop]);
     let with = |pairs: &[(&str, &str)]| Begin {

@@ -212,6 +212,11 @@ pub enum ConnectionError {
     ReconnectNeeded,
     #[error("no token: the connection was ended")]
     Revoked,
+    /// There is nothing to refresh the tokens by. They stay in use until they end.
+    #[error(
+        "the tokens of this connection cannot be refreshed: they are used until they end, and then the user connects again"
+    )]
+    NotRefreshable,
     #[error("this caller may not be given tokens of this provider")]
     TokenAccess,
     /// The provider was asked, or is not to be asked again yet.
@@ -303,7 +308,9 @@ impl From<ProviderFault> for Failure {
         let (kind, retry_after) = match fault {
             ProviderFault::InvalidGrant(_) => (FaultKind::InvalidGrant, None),
             ProviderFault::Transient { retry_after, .. } => (FaultKind::Transient, retry_after),
-            ProviderFault::ProviderError(_) => (FaultKind::ProviderError, None),
+            ProviderFault::ProviderError(_) | ProviderFault::NotRefreshable(_) => {
+                (FaultKind::ProviderError, None)
+            }
             ProviderFault::PluginFailed(_) => (FaultKind::PluginFailed, None),
             ProviderFault::NotInService(_)
             | ProviderFault::Misconfigured(_)
@@ -399,9 +406,9 @@ impl Connections {
 
     fn upkeep(&self, provider: &str) -> Upkeep {
         let settings = self.settings.load();
-        let can_refresh = self.providers.get(provider).is_none_or(|info| info.can_refresh);
         Upkeep {
-            keep_fresh: settings.keep_fresh && can_refresh,
+            keep_fresh: settings.keep_fresh,
+            can_refresh: self.providers.get(provider).is_none_or(|info| info.can_refresh),
             refresh_ahead: settings.refresh_ahead,
             warn_ahead: settings.warn_ahead,
         }

@@ -53,6 +53,7 @@ fn fault(error: &ConnectionError) -> InjectFault {
         | ConnectionError::UnknownProvider(_)
         | ConnectionError::Invalid(_)
         | ConnectionError::InvalidState
+        | ConnectionError::NotRefreshable
         | ConnectionError::TokenAccess
         | ConnectionError::TooManyConnections
         | ConnectionError::Vault(_)

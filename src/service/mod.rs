@@ -37,6 +37,10 @@ mod end_tests;
 #[cfg(test)]
 pub(crate) mod fakes;
 #[cfg(test)]
+mod lasting_tests;
+#[cfg(test)]
+mod parameter_tests;
+#[cfg(test)]
 mod refresh_tests;
 #[cfg(test)]
 pub(crate) mod token_fakes;

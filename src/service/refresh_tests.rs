@@ -352,6 +352,7 @@ async fn what_somebody_else_writes_meanwhile_is_kept() {
         return_to: None,
         scopes: Vec::new(),
         parameters: std::collections::BTreeMap::new(),
+        secret_parameters: None,
         expires_at: world.clock.now().plus(Duration::from_secs(600)),
     });
     world.store.commit(vec![Change::UpdateConnection(begun.clone())]).await.unwrap();
@@ -401,9 +402,10 @@ async fn where_there_is_no_refresh_the_user_connects_again_in_the_end() {
     let world = world().await;
     world.providers.edit_info(|info| info.can_refresh = false);
     let id = world.connect(acme()).await;
-    assert_eq!(world.stored(id).await.due_at, None);
+    let end = world.stored(id).await.expires_at;
+    assert_eq!(world.stored(id).await.due_at, end, "its user is told then");
     let forced = world.connections.force_refresh(&client(), world.ann, id).await;
-    assert!(matches!(forced, Err(ConnectionError::Invalid(_))));
+    assert!(matches!(forced, Err(ConnectionError::NotRefreshable)));
     world.clock.advance(3599);
     assert_eq!(world.access(id).await, "a0.0");
     world.clock.advance(1);
@@ -419,7 +421,7 @@ async fn an_upstream_that_says_no_ends_no_connection() {
     world.clock.advance(60);
     let ann = identity(world.ann.user);
     let again = world.connections.inject_again(&ann, ACME, &"a0.0".into()).await;
-    assert!(matches!(again, Err(ConnectionError::Provider { .. })), "{again:?}");
+    assert!(matches!(again, Err(ConnectionError::NotRefreshable)), "{again:?}");
     assert_eq!((world.stored(id).await.status, world.access(id).await.as_str()), (Status::Active, "a0.0"));
 }
 

@@ -199,6 +199,8 @@ pub fn provider(name: &str, settings: Value) -> Provider {
         ca: None,
         scopes: Vec::new(),
         settings: settings.as_object().unwrap().clone(),
+        secret_settings: Vec::new(),
+        secret_parameters: Vec::new(),
         limits: PluginLimits { deadline: Duration::from_secs(10), ..PluginLimits::default() },
         token_access: None,
     }
@@ -223,6 +225,7 @@ pub fn call(provider: &str) -> ProviderCall {
     ProviderCall {
         provider: provider.to_owned(),
         parameters: BTreeMap::new(),
+        secret_parameters: BTreeMap::new(),
         kept: BTreeMap::new(),
         scopes: vec!["read".to_owned()],
     }

@@ -53,7 +53,7 @@ pub(super) fn run(config: &Path, file: &Path, with: &With) -> Result<String, Str
     let (size, sha256) = (bytes.len(), show::sha256(&bytes));
     let (described, compiled) = block(async {
         let bench = bench(file, bytes).await?;
-        Ok((bench.describe(&tried.settings, tried.limits, meter()?).await, bench.took()))
+        Ok((bench.describe(&tried.settings, tried.secrets(), tried.limits, meter()?).await, bench.took()))
     })?;
     let mut text = format!("{}: good, {}", file.display(), report.summary());
     let mut line = |name: &str, value: &str| {

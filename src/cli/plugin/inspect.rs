@@ -25,10 +25,12 @@ pub(super) fn run(config: &Path, file: &Path, with: &With, as_json: bool) -> Res
     let described = if found.faults.is_empty() {
         block(async {
             let bench = bench(file, bytes).await?;
-            Ok(bench.describe(&tried.settings, tried.limits, meter()?).await.map_err(|fault| match fault {
-                ProviderFault::Misconfigured(why) => why,
-                fault => fault.to_string(),
-            }))
+            Ok(bench.describe(&tried.settings, tried.secrets(), tried.limits, meter()?).await.map_err(
+                |fault| match fault {
+                    ProviderFault::Misconfigured(why) => why,
+                    fault => fault.to_string(),
+                },
+            ))
         })?
     } else {
         let whats: Vec<&str> = found.faults.iter().map(|fault| &*fault.what).collect();

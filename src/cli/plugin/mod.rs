@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{Args, Subcommand, ValueEnum};
+use secrecy::SecretString;
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
@@ -292,6 +293,13 @@ struct Tried {
     /// Whether somebody gave the settings.
     given: bool,
     provider: Option<config::Provider>,
+}
+
+impl Tried {
+    /// What of the settings is never shown.
+    fn secrets(&self) -> &[SecretString] {
+        self.provider.as_ref().map_or(&[], |provider| &provider.secret_settings)
+    }
 }
 
 impl With {

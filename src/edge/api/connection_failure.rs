@@ -49,6 +49,7 @@ pub(super) fn connection(error: &ConnectionError) -> Failure {
             Failure::new(409, "reconnect_needed", said)
         }
         ConnectionError::Revoked => Failure::new(409, "connection_revoked", said),
+        ConnectionError::NotRefreshable => Failure::new(409, "not_refreshable", said),
         ConnectionError::TokenAccess => Failure::new(403, "token_access_denied", said),
         ConnectionError::Provider { kind: FaultKind::Transient, retry_after, .. } => {
             let failure = Failure::new(503, "provider_unavailable", said);
@@ -90,6 +91,10 @@ pub(super) fn told() -> Vec<(Failure, &'static str)> {
             "The provider does not honour the grant any more; only the user can renew it.",
         ),
         (ConnectionError::Revoked, "The connection was ended."),
+        (
+            ConnectionError::NotRefreshable,
+            "The provider gave nothing to refresh the tokens by. They are used until they end.",
+        ),
         (ConnectionError::TokenAccess, "`token_access` of the provider does not allow it to this caller."),
         (
             provider(FaultKind::Transient, "the token endpoint answers 503"),
@@ -123,7 +128,8 @@ mod tests {
             Some(ConnectionError::Invalid(_)) => ConnectionError::Pending,
             Some(ConnectionError::Pending) => ConnectionError::ReconnectNeeded,
             Some(ConnectionError::ReconnectNeeded) => ConnectionError::Revoked,
-            Some(ConnectionError::Revoked) => ConnectionError::TokenAccess,
+            Some(ConnectionError::Revoked) => ConnectionError::NotRefreshable,
+            Some(ConnectionError::NotRefreshable) => ConnectionError::TokenAccess,
             Some(ConnectionError::TokenAccess) => failed(FaultKind::InvalidGrant),
             Some(ConnectionError::Provider { kind: FaultKind::InvalidGrant, .. }) => {
                 failed(FaultKind::Transient)
@@ -170,6 +176,6 @@ mod tests {
             count += 1;
             error = after(Some(&this));
         }
-        assert_eq!(count, 20);
+        assert_eq!(count, 21);
     }
 }

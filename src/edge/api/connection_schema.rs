@@ -18,7 +18,7 @@ use crate::service::connections::{Begin, Begun, Import, ProviderToken};
 #[schema(example = json!({"providers": [{
     "name": "shop", "display_name": "The Shop", "scopes": ["orders.read"],
     "parameters": [{"name": "shop", "summary": "The name of your shop", "pattern": "[a-z0-9-]+",
-        "example": "my-shop", "required": true}],
+        "example": "my-shop", "required": true, "secret": false}],
     "docs": "https://shop.example.com/docs/oauth", "can_refresh": true, "can_revoke": true,
     "can_identify": false,
 }]}))]
@@ -59,6 +59,8 @@ pub(super) struct ParameterView {
     #[schema(required)]
     example: Option<String>,
     required: bool,
+    /// Whether its value is a secret, which no answer repeats: show no more of it than of a password.
+    secret: bool,
 }
 
 impl From<ProviderInfo> for ProviderView {
@@ -78,8 +80,8 @@ impl From<ProviderInfo> for ProviderView {
 
 impl From<ParameterInfo> for ParameterView {
     fn from(info: ParameterInfo) -> ParameterView {
-        let ParameterInfo { name, summary, pattern, example, required } = info;
-        ParameterView { name, summary, pattern, example, required }
+        let ParameterInfo { name, summary, pattern, example, required, secret } = info;
+        ParameterView { name, summary, pattern, example, required, secret }
     }
 }
 
@@ -152,7 +154,7 @@ impl From<&Begun> for BegunConnection {
     "account": {"subject": "42", "email": "ann@example.com", "email_verified": true, "name": "Ann"},
     "expires_at": 1800003600, "refresh_expires_at": null, "created_at": 1799990000,
     "connected_at": 1799990060, "refreshed_at": 1800000000, "failures": 0, "last_fault": null,
-    "retry_at": null, "consent_expires_at": null,
+    "retry_at": null, "refreshable": true, "consent_expires_at": null,
 }))]
 pub(super) struct ConnectionView {
     #[schema(value_type = String, format = "uuid")]
@@ -162,7 +164,7 @@ pub(super) struct ConnectionView {
     status: &'static str,
     scopes_asked: Vec<String>,
     scopes_granted: Vec<String>,
-    /// What the user gave when connecting.
+    /// What the user gave when connecting, secrets left out.
     parameters: BTreeMap<String, String>,
     /// Whose account at the provider it is, where the provider says.
     #[schema(required)]
@@ -187,6 +189,9 @@ pub(super) struct ConnectionView {
     /// After a failure: not tried again before.
     #[schema(required)]
     retry_at: Option<u64>,
+    /// Whether the access token can be replaced ahead of its end, as far as is known. If not, the user must connect
+    /// again once it has ended.
+    refreshable: bool,
     /// While a consent is being given, for the first time or again: until when.
     #[schema(required)]
     consent_expires_at: Option<u64>,
@@ -210,6 +215,7 @@ impl From<&Connection> for ConnectionView {
             failures: connection.failures,
             last_fault: connection.last_fault.as_ref().map(FaultView::from),
             retry_at: connection.retry_at.map(|at| at.0),
+            refreshable: !connection.not_refreshable,
             consent_expires_at: connection.consent.as_ref().map(|consent| consent.expires_at.0),
         }
     }

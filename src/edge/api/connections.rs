@@ -128,9 +128,9 @@ async fn end(State(state): Shared, By(client): By, Caller(person): Caller, id: I
     params(("id" = String, Path, format = "uuid", description = "A connection's id.")),
     responses((status = 200, body = ConnectionView, description = "The connection with its new token.")),
     extensions(("x-codes" = json!([
-        "not_found", "connection_pending", "reconnect_needed", "connection_revoked", "too_many_attempts",
-        "provider_unavailable", "provider_failed", "unknown_provider", "tokens_unreadable", "conflict",
-        "invalid_request"
+        "not_found", "connection_pending", "reconnect_needed", "connection_revoked", "not_refreshable",
+        "too_many_attempts", "provider_unavailable", "provider_failed", "unknown_provider",
+        "tokens_unreadable", "conflict", "invalid_request"
     ]))))]
 async fn refresh(State(state): Shared, By(client): By, Caller(person): Caller, id: Id) -> Answered {
     let connection = state.connections.force_refresh(&client, person, named(id)?).await?;

@@ -26,6 +26,7 @@ pub(super) fn over(accounts: &Accounts, providers: &Arc<FakeProviders>) -> Conne
         pattern: "[a-z0-9-]+".to_owned(),
         example: Some("my-shop".to_owned()),
         required: true,
+        secret: false,
     };
     let shop = ProviderInfo { parameters: vec![shop], ..info("shop") };
     providers.infos.lock().unwrap().push(shop);

@@ -3,6 +3,7 @@
 //! It runs in the same host, under the same limits, with the same checks of what it brings as in service;
 //! only its door is another.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,13 +20,13 @@ use super::engine::Machine;
 use super::exchange::{Call, Exchange, Outcome, pairs};
 use super::host::{Surroundings, Witness};
 use super::interface::{Fault, examine};
-use super::lines::{HIDDEN, without};
 use super::load::{Code, load};
 use super::outcome::{Described, compare, failed, granted, names, person, told};
 use super::player::{Player, tells};
 use super::plugin::{self, Plugin, Sides};
 use super::plugins::CacheAt;
 use super::recorder::Recorder;
+use super::secrets::{HIDDEN, Secrets};
 use crate::config::{self, Component, HostPattern, PluginLimits};
 use crate::domain::time::UnixTime;
 use crate::ports::{
@@ -112,22 +113,24 @@ impl Bench {
         self.took
     }
 
-    /// What the component says about itself with these settings.
+    /// What the component says about itself with these settings, of which `secrets` are never shown.
     ///
     /// # Errors
     /// What it says is wrong with them, or that it broke off.
     pub async fn describe(
         &self,
         settings: &Map<String, Value>,
+        secrets: &[SecretString],
         limits: PluginLimits,
         meter: Arc<dyn Meter>,
     ) -> Result<Described, ProviderFault> {
-        self.description(settings, limits, meter).await.map(Described::from)
+        self.description(settings, secrets, limits, meter).await.map(Described::from)
     }
 
     async fn description(
         &self,
         settings: &Map<String, Value>,
+        secrets: &[SecretString],
         limits: PluginLimits,
         meter: Arc<dyn Meter>,
     ) -> Result<Description, ProviderFault> {
@@ -144,10 +147,10 @@ impl Bench {
         let settings = serde_json::to_string(settings)
             .map_err(|error| ProviderFault::Misconfigured(error.to_string()))?;
         let slots = Arc::new(Semaphore::new(1));
-        let secrets = Arc::default();
+        let secrets = Arc::new(Secrets::of(secrets.iter().cloned()));
         let callee =
             Callee { machine: &self.machine, code: &self.code, around: &around, slots: &slots, secrets };
-        plugin::describe(callee, settings).await.map(|(described, _)| described)
+        plugin::describe(callee, settings, &[]).await.map(|(described, _)| described)
     }
 
     /// Plays `exchange`, without a network.
@@ -168,6 +171,8 @@ impl Bench {
             ca: None,
             scopes: Vec::new(),
             settings: exchange.settings.clone(),
+            secret_settings: Vec::new(),
+            secret_parameters: Vec::new(),
             limits,
             token_access: None,
         };
@@ -198,14 +203,14 @@ impl Bench {
         asked: &Exchange,
         tell: Box<dyn Fn(&str) + Send + Sync>,
     ) -> Tried {
-        let recorder = Arc::new(Recorder::new(Arc::clone(&apparatus.door), asked, tell));
+        let recorder = Arc::new(Recorder::new(provider, Arc::clone(&apparatus.door), asked, tell));
         let apparatus = Apparatus { door: Arc::clone(&recorder) as _, ..apparatus };
         let outcome = self.ask(provider, apparatus, Arc::clone(&recorder) as _, asked).await;
         let recorded = recorder.exchange(provider, asked, &outcome);
         // A provider may put a token where nobody expects one, into a scope.
-        let secrets = secrets(asked, &outcome);
+        let secrets = secrets(provider, asked, &outcome);
         let shown = told(&outcome).into_iter();
-        let shown = shown.map(|(name, value)| (name, without(&value, &secrets).to_string())).collect();
+        let shown = shown.map(|(name, value)| (name, secrets.hide(&value).to_string())).collect();
         Tried { outcome, recorded, shown }
     }
 
@@ -230,7 +235,9 @@ impl Bench {
         asked: &Exchange,
     ) -> Result<Outcome, ProviderFault> {
         if asked.call == Call::Describe {
-            let described = self.description(&provider.settings, provider.limits, apparatus.meter).await?;
+            let described = self
+                .description(&provider.settings, &provider.secret_settings, provider.limits, apparatus.meter)
+                .await?;
             return Ok(Outcome::Description(names(&described)));
         }
         let sides = Sides {
@@ -244,9 +251,15 @@ impl Bench {
         let plugin = Plugin::prepare(&self.machine, Arc::clone(&self.code), provider, sides).await;
         let plugin = plugin.map_err(ProviderFault::Misconfigured)?;
         let (given, input) = (&asked.connection, &asked.input);
+        let (secret, open): (BTreeMap<_, _>, BTreeMap<_, _>) = given
+            .parameters
+            .clone()
+            .into_iter()
+            .partition(|(name, _)| provider.secret_parameters.contains(name));
         let call = ProviderCall {
             provider: provider.name.clone(),
-            parameters: given.parameters.clone(),
+            parameters: open,
+            secret_parameters: secret.into_iter().map(|(name, value)| (name, value.into())).collect(),
             kept: given.kept.iter().map(|(name, value)| (name.clone(), value.clone().into())).collect(),
             scopes: if given.scopes.is_empty() { plugin.info.scopes.clone() } else { given.scopes.clone() },
         };
@@ -269,7 +282,9 @@ impl Bench {
                 let callback = pairs(&input.callback).into_iter().map(|(name, value)| (name, value.into()));
                 Outcome::Tokens(Box::new(granted(plugin.exchange(&call, callback.collect(), &pkce).await?)))
             }
-            Call::Refresh => Outcome::Tokens(Box::new(granted(plugin.refresh(&call, &current).await?))),
+            Call::Refresh => {
+                Outcome::Tokens(Box::new(granted(plugin.refresh(&call, &current).await.outcome?)))
+            }
             Call::Revoke => plugin.revoke(&call, &current).await.map(|()| Outcome::Done(true))?,
             Call::Identity => match plugin.identity(&call, &current).await? {
                 Some(account) => Outcome::Account(person(account)),
@@ -282,8 +297,8 @@ impl Bench {
     }
 }
 
-/// The tokens and codes that a call was given, and those that came of it.
-fn secrets(asked: &Exchange, outcome: &Outcome) -> Vec<SecretString> {
+/// The tokens, codes and other secrets that a call was given, and those that came of it.
+fn secrets(provider: &config::Provider, asked: &Exchange, outcome: &Outcome) -> Secrets {
     let tokens = &asked.input.tokens;
     let mut all = vec![tokens.access_token.clone()];
     all.extend([&tokens.refresh_token, &tokens.id_token].into_iter().flatten().cloned());
@@ -294,7 +309,10 @@ fn secrets(asked: &Exchange, outcome: &Outcome) -> Vec<SecretString> {
         all.push(granted.access_token.clone());
         all.extend([&granted.refresh_token, &granted.id_token].into_iter().flatten().cloned());
     }
-    all.into_iter().map(Into::into).collect()
+    let parameters = asked.connection.parameters.iter();
+    let secret = parameters.filter(|(name, _)| provider.secret_parameters.contains(name));
+    all.extend(secret.map(|(_, value)| value.clone()));
+    Secrets::of(all.into_iter().map(Into::into).chain(provider.secret_settings.iter().cloned()))
 }
 
 /// The hosts that an exchange is about.

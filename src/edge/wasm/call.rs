@@ -5,7 +5,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use secrecy::SecretString;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout_at;
 use tokio_util::task::AbortOnDropHandle;
@@ -20,6 +19,7 @@ use super::engine::Machine;
 use super::host::{State, Surroundings};
 use super::limits::TABLE_ELEMENTS;
 use super::load::Code;
+use super::secrets::Secrets;
 use crate::ports::{Meter, ProviderFault};
 
 /// What a component may hand over in one call of the host or one result, in bytes: lists of empty texts and
@@ -49,7 +49,7 @@ pub(super) struct Callee<'a> {
     /// Calls of the provider at once.
     pub(super) slots: &'a Arc<Semaphore>,
     /// What no line of the log about the call may hold.
-    pub(super) secrets: Arc<[SecretString]>,
+    pub(super) secrets: Arc<Secrets>,
 }
 
 /// Calls a component as `ask` does, and reads its answer as `read` does, which may take as long as the answer is:
@@ -197,7 +197,7 @@ fn reason(error: &wasmtime::Error) -> String {
     if root.contains("fuel") {
         return format!("it handed over more than {HANDED_OVER} bytes at once");
     }
-    convert::summary(&root, &[])
+    convert::summary(&root)
 }
 
 /// Counts a call, also one that is dropped.
@@ -220,6 +220,7 @@ impl<'a> Counted<'a> {
             Ok(_) => "ok",
             Err(ProviderFault::NotInService(_)) => "not_in_service",
             Err(ProviderFault::InvalidGrant(_)) => "invalid_grant",
+            Err(ProviderFault::NotRefreshable(_)) => "not_refreshable",
             Err(ProviderFault::Transient { .. }) => "transient",
             Err(ProviderFault::Misconfigured(_)) => "misconfigured",
             Err(ProviderFault::ProviderError(_)) => "provider_error",

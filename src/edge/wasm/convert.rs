@@ -9,7 +9,8 @@ use url::Url;
 
 use super::bindings::exports::palisade::provider::plugin::{Authorization as WitAuthorization, Description};
 use super::bindings::palisade::provider::types;
-use super::lines::{escaped, is_plain, without};
+use super::lines::{escaped, is_plain};
+use super::secrets::Secrets;
 use crate::config::HostPattern;
 use crate::domain::connection::{Account, MAX_REASON};
 use crate::ports::{
@@ -35,6 +36,8 @@ const DESCRIBED_TEXT: usize = 1024;
 const PARAMETER: usize = 1024;
 /// The longest wait that a provider is believed to ask for.
 const RETRY_AFTER: Duration = Duration::from_secs(86_400);
+/// How much of a failure's text is searched for secrets, in bytes; less of it is told.
+const SEARCHED: usize = 4096;
 /// The largest compiled pattern, in bytes.
 const PATTERN: usize = 256 << 10;
 
@@ -44,11 +47,11 @@ pub(super) struct Parameter {
     pattern: Regex,
 }
 
-/// The parameters of a description.
+/// The parameters of a description, those named in `secret` marked as secrets.
 ///
 /// # Errors
 /// What cannot be used, for the plugin's author.
-pub(super) fn parameters(described: &Description) -> Result<Vec<Parameter>, String> {
+pub(super) fn parameters(described: &Description, secret: &[String]) -> Result<Vec<Parameter>, String> {
     let texts = [&described.display_name, &described.version].into_iter().chain(&described.docs);
     let of_parameters = described.parameters.iter().flat_map(|parameter| {
         [&parameter.name, &parameter.summary, &parameter.pattern].into_iter().chain(&parameter.example)
@@ -95,10 +98,17 @@ pub(super) fn parameters(described: &Description) -> Result<Vec<Parameter>, Stri
             pattern: parameter.pattern.clone(),
             example: parameter.example.clone(),
             required: parameter.required,
+            secret: secret.contains(name),
         };
         parameters.push(Parameter { info, pattern });
     }
-    Ok(parameters)
+    match secret.iter().find(|name| !parameters.iter().any(|known| known.info.name == **name)) {
+        Some(name) => Err(format!(
+            "providers.secret_parameters names {:?}, which is no parameter of its component",
+            escaped(name)
+        )),
+        None => Ok(parameters),
+    }
 }
 
 /// Whether `text` may be made a link of: `javascript:` is a URL, too.
@@ -110,17 +120,21 @@ fn is_web_page(text: &str) -> bool {
 ///
 /// # Errors
 /// [`ProviderFault::InvalidParameter`].
-pub(super) fn check(parameters: &[Parameter], given: &BTreeMap<String, String>) -> Result<(), ProviderFault> {
+pub(super) fn check(parameters: &[Parameter], call: &ProviderCall) -> Result<(), ProviderFault> {
+    let value = |name: &str| {
+        let secret = call.secret_parameters.get(name).map(ExposeSecret::expose_secret);
+        secret.or_else(|| call.parameters.get(name).map(String::as_str))
+    };
     let fault = |name: &str, summary: &str| {
         Err(ProviderFault::InvalidParameter { name: name.to_owned(), summary: summary.to_owned() })
     };
-    for name in given.keys() {
+    for name in call.parameters.keys().chain(call.secret_parameters.keys()) {
         if !parameters.iter().any(|parameter| parameter.info.name == *name) {
             return fault(&escaped(name), "there is no such parameter");
         }
     }
     for Parameter { info, pattern } in parameters {
-        let fits = match given.get(&info.name) {
+        let fits = match value(&info.name) {
             None => !info.required,
             Some(value) => value.len() <= PARAMETER && pattern.is_match(value),
         };
@@ -142,14 +156,19 @@ pub(super) fn connection(
         client_id: client_id.expose_secret().to_owned(),
         redirect_uri: redirect_uri.to_owned(),
         settings: settings.to_owned(),
-        parameters: call.parameters.clone().into_iter().collect(),
-        kept: call
-            .kept
-            .iter()
-            .map(|(name, value)| (name.clone(), value.expose_secret().to_owned()))
+        parameters: call
+            .parameters
+            .clone()
+            .into_iter()
+            .chain(call.secret_parameters.iter().map(|(name, value)| (name.clone(), exposed(value))))
             .collect(),
+        kept: call.kept.iter().map(|(name, value)| (name.clone(), exposed(value))).collect(),
         scopes: call.scopes.clone(),
     }
+}
+
+fn exposed(secret: &SecretString) -> String {
+    secret.expose_secret().to_owned()
 }
 
 pub(super) fn pkce(pkce: &Pkce) -> types::Pkce {
@@ -157,7 +176,6 @@ pub(super) fn pkce(pkce: &Pkce) -> types::Pkce {
 }
 
 pub(super) fn current(tokens: &CurrentTokens) -> types::CurrentTokens {
-    let exposed = |secret: &SecretString| secret.expose_secret().to_owned();
     types::CurrentTokens {
         access_token: exposed(&tokens.access_token),
         refresh_token: tokens.refresh_token.as_ref().map(exposed),
@@ -167,8 +185,8 @@ pub(super) fn current(tokens: &CurrentTokens) -> types::CurrentTokens {
 }
 
 /// A plugin's failure. Whatever its text says, `secrets` are not in it.
-pub(super) fn failure(failure: types::Failure, secrets: &[SecretString]) -> ProviderFault {
-    let text = |text: String| summary(&text, secrets);
+pub(super) fn failure(failure: types::Failure, secrets: &Secrets) -> ProviderFault {
+    let text = |text: String| summary(&secrets.hide(&text[..text.floor_char_boundary(SEARCHED)]));
     match failure {
         types::Failure::InvalidGrant(why) => ProviderFault::InvalidGrant(text(why)),
         types::Failure::Misconfigured(why) => ProviderFault::Misconfigured(text(why)),
@@ -180,9 +198,9 @@ pub(super) fn failure(failure: types::Failure, secrets: &[SecretString]) -> Prov
     }
 }
 
-/// `text` for a log: one line, not long, without `secrets`.
-pub(super) fn summary(text: &str, secrets: &[SecretString]) -> String {
-    let mut line = escaped(&without(text, secrets));
+/// `text` for a log: one line, and not long.
+pub(super) fn summary(text: &str) -> String {
+    let mut line = escaped(text);
     line.truncate(line.floor_char_boundary(MAX_REASON));
     line
 }
@@ -275,10 +293,10 @@ pub(super) fn tokens(tokens: types::Tokens) -> Result<GrantedTokens, String> {
     visible("access token", &access_token)?;
     refresh_token.as_ref().map_or(Ok(()), |token| visible("refresh token", token))?;
     id_token.as_ref().map_or(Ok(()), |token| visible("ID token", token))?;
-    if tokens.token_type.as_ref().is_some_and(|kind| kind.is_empty() || kind.len() > 64 || !is_visible(kind))
-    {
-        return Err("a token type that is none".to_owned());
-    }
+    // eBay says `User Access Token` of bearer tokens. What is no word (RFC 6749 §A.13) names no scheme, and is no
+    // reason to lose the tokens that came with it.
+    let token_type =
+        tokens.token_type.filter(|kind| !kind.is_empty() && kind.len() <= 64 && is_visible(kind));
     if kept > KEPT {
         return Err(format!("more than {KEPT} fields to keep"));
     }
@@ -302,7 +320,7 @@ pub(super) fn tokens(tokens: types::Tokens) -> Result<GrantedTokens, String> {
     };
     Ok(GrantedTokens {
         access_token,
-        token_type: tokens.token_type,
+        token_type,
         expires_in: life(tokens.expires_in),
         refresh_token,
         refresh_expires_in: life(tokens.refresh_expires_in),
@@ -369,15 +387,33 @@ pub(super) fn account(account: types::Account, allowed: &[HostPattern]) -> Resul
 /// The hosts of a description that the operator's list does not have; one without a port is there with any.
 pub fn unlisted<'a>(described: &'a [String], allowed: &[HostPattern]) -> Vec<&'a str> {
     let listed = |host: &String| {
-        // Any label will do for a `*`.
-        let host = host.to_ascii_lowercase().replace('*', "any");
+        let host = host.to_ascii_lowercase();
         let (name, port) = match host.rsplit_once(':') {
-            Some((name, port)) if !name.ends_with(':') => (name, port.parse().ok()),
+            // The colons of an address in brackets are its own.
+            Some((name, port)) if !name.contains(':') || name.ends_with(']') => (name, port.parse().ok()),
             _ => (&*host, None),
         };
-        allowed.iter().any(|pattern| pattern.covers(name, port.or(pattern.port).unwrap_or(443), 443))
+        allowed.iter().any(|pattern| may_be(name, pattern) && port.is_none_or(|port| at_port(port, pattern)))
     };
     described.iter().filter(|host| !listed(host)).map(|host| &**host).collect()
+}
+
+/// Whether `pattern` has a host of this name. A `*` in the name stands for labels that a parameter or an answer
+/// decides: where any of them is listed, the operator has thought of it.
+fn may_be(name: &str, pattern: &HostPattern) -> bool {
+    let covers = |name: &str| pattern.covers(name, pattern.port.unwrap_or(443), 443);
+    let (Some(front), Some(back)) = (name.split('*').next(), name.rsplit('*').next()) else { return false };
+    if !name.contains('*') {
+        return covers(name);
+    }
+    let sample = if pattern.wildcard { format!("any.{}", pattern.host) } else { pattern.host.clone() };
+    let fits = sample.len() > front.len() + back.len() && sample.starts_with(front) && sample.ends_with(back);
+    fits || covers(&name.replace('*', "any"))
+}
+
+/// Whether `pattern` has this port. A description does not say whether a host is called in cleartext.
+fn at_port(port: u16, pattern: &HostPattern) -> bool {
+    pattern.port.map_or(matches!(port, 443 | 80), |own| own == port)
 }
 
 #[cfg(test)]
@@ -391,8 +427,20 @@ mod tests {
             pattern("a.test", false, None),
             pattern("b.test", true, None),
             pattern("c.test", false, Some(8443)),
+            pattern("eu.d.test", false, None),
+            pattern("127.0.0.1", false, None),
+            pattern("[::1]", false, Some(5000)),
         ];
         let described = [
+            "*.d.test",
+            "*",
+            "eu.*.test:443",
+            "127.0.0.1:80",
+            "[::1]",
+            "[::1]:5000",
+            "[::2]",
+            "[::1]:5001",
+            "*.e.test",
             "a.test",
             "A.test:443",
             "*.b.test",
@@ -404,7 +452,10 @@ mod tests {
             "c.test:443",
         ];
         let described = described.map(str::to_owned);
-        assert_eq!(unlisted(&described, &allowed), ["b.test", "*.a.test", "c.test:443"]);
+        assert_eq!(
+            unlisted(&described, &allowed),
+            ["[::2]", "[::1]:5001", "*.e.test", "b.test", "*.a.test", "c.test:443"]
+        );
     }
 
     #[test]
@@ -443,12 +494,13 @@ mod tests {
             can_revoke: false,
             can_identify: false,
         };
-        assert!(parameters(&described("https://a.test/docs", "b")).is_ok());
+        assert!(parameters(&described("https://a.test/docs", "b"), &["shop".to_owned()]).is_ok());
+        assert!(parameters(&described("https://a.test/docs", "b"), &["key".to_owned()]).is_err());
         for docs in ["javascript:alert(1)", "data:text/html,x", "docs", ""] {
-            assert!(parameters(&described(docs, "b")).is_err(), "{docs}");
+            assert!(parameters(&described(docs, "b"), &[]).is_err(), "{docs}");
         }
         for example in ["a\nb", "a\u{1b}[2J", "a\u{202e}b"] {
-            assert!(parameters(&described("https://a.test", example)).is_err(), "{example:?}");
+            assert!(parameters(&described("https://a.test", example), &[]).is_err(), "{example:?}");
         }
     }
 
@@ -494,6 +546,29 @@ mod tests {
     }
 
     #[test]
+    fn a_token_type_that_is_no_word_is_none() {
+        for (said, want) in [
+            ("Bearer", Some("Bearer")),
+            ("User Access Token", None),
+            ("", None),
+            ("bearer\n", None),
+            ("urn:ietf:params:oauth:token-type:x", Some("urn:ietf:params:oauth:token-type:x")),
+        ] {
+            let brought = types::Tokens {
+                access_token: "a".into(),
+                token_type: Some(said.to_owned()),
+                expires_in: None,
+                refresh_token: None,
+                refresh_expires_in: None,
+                scopes: None,
+                id_token: None,
+                keep: Vec::new(),
+            };
+            assert_eq!(tokens(brought).unwrap().token_type.as_deref(), want, "{said:?}");
+        }
+    }
+
+    #[test]
     fn a_life_of_nothing_says_nothing_and_no_life_is_endless() {
         let with = |expires_in| types::Tokens {
             access_token: "a".into(),
@@ -516,9 +591,11 @@ mod tests {
 
     #[test]
     fn no_secret_and_no_second_line_gets_into_a_summary() {
-        let secrets = ["hunter2-hunter2".into(), "".into(), "short".into()];
-        let text = summary("short: hunter2-hunter2,\n\u{1b}hunter2-hunter2", &secrets);
-        assert_eq!(text, "short: (a secret),\\n\\u{1b}(a secret)");
-        assert!(summary(&"ä".repeat(10_000), &[]).len() <= MAX_REASON);
+        let secrets = Secrets::of(["hunter2-hunter2".into(), "".into(), "short".into()]);
+        let said = "short: hunter2-hunter2,\n\u{1b}hunter2-hunter2".to_owned();
+        let fault = failure(types::Failure::ProviderError(said), &secrets);
+        let text = "short: (a secret),\\n\\u{1b}(a secret)".to_owned();
+        assert_eq!(fault, ProviderFault::ProviderError(text));
+        assert!(summary(&"ä".repeat(10_000)).len() <= MAX_REASON);
     }
 }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use secrecy::SecretString;
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
@@ -14,6 +13,7 @@ use super::credentials::{self, Client, Parts};
 use super::engine::Pace;
 use super::limits::Limiter;
 use super::lines::Lines;
+use super::secrets::Secrets;
 use crate::config::PluginLimits;
 use crate::ports::{Assertions, Clock, Door, DoorFault, DoorRequest, DoorResponse, Meter};
 
@@ -60,6 +60,7 @@ pub(super) struct State {
     /// Requests that may still be made.
     requests: u32,
     lines: Lines,
+    secrets: Arc<Secrets>,
     wasi: WasiCtx,
     table: ResourceTable,
 }
@@ -69,12 +70,12 @@ impl State {
     /// `secrets`: what the log may not hold.
     pub(super) fn new(
         around: Arc<Surroundings>,
-        secrets: Arc<[SecretString]>,
+        secrets: Arc<Secrets>,
         pace: Pace,
         deadline: Instant,
         online: bool,
     ) -> State {
-        let lines = Lines::new(Arc::clone(&around.provider), secrets);
+        let lines = Lines::new(Arc::clone(&around.provider), Arc::clone(&secrets));
         let wasi = WasiCtxBuilder::new()
             .stdout(lines.clone())
             .stderr(lines.clone())
@@ -92,6 +93,7 @@ impl State {
             around,
             deadline,
             lines,
+            secrets,
             wasi,
             table,
         }
@@ -149,12 +151,14 @@ impl State {
             timeout,
             max_bytes: limits.response,
         };
+        self.secrets.ask();
         self.pace.pause();
         let answer = self.around.door.send(request).await;
         self.pace.start();
         match answer {
             Ok(answer) => {
                 let (mut answer, withheld) = answers::shown(answer, &credentials);
+                self.secrets.learn(&answer);
                 if let Some(witness) = &self.around.witness {
                     witness.answered(&answer);
                 }
@@ -239,7 +243,7 @@ mod tests {
     use super::*;
     use crate::domain::time::UnixTime;
     use crate::ports::{Assertion, DoorResponse, Ended, SignError};
-    use secrecy::ExposeSecret;
+    use secrecy::{ExposeSecret, SecretString};
 
     struct Fake;
 
@@ -336,6 +340,20 @@ mod tests {
         }
         let answer = send(&mut state(true), ClientAuth::None).await.unwrap();
         assert_eq!(answer.headers, [("location".to_owned(), "https://b.test/token?x=1".to_owned())]);
+    }
+
+    #[tokio::test]
+    async fn a_token_that_an_answer_has_brought_is_in_no_line_from_then_on() {
+        let mut state = state(true);
+        let body = br#"{"access_token":"brought-1","user":"ann"}"#.to_vec();
+        let url = "https://a.test/token".to_owned();
+        assert_eq!(*state.secrets.hide("got brought-1"), "got brought-1");
+        assert!(!state.secrets.asked());
+        let request =
+            Request { method: Method::Post, url, headers: Vec::new(), body, client_auth: ClientAuth::None };
+        state.send(request).await.unwrap().unwrap();
+        assert_eq!(*state.secrets.hide("got brought-1 of ann"), "got (a secret) of ann");
+        assert!(state.secrets.asked());
     }
 
     #[tokio::test]

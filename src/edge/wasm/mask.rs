@@ -104,6 +104,14 @@ pub(super) fn is_opaque(word: &str) -> bool {
         && (word.len() >= 32 || word.bytes().any(|b| b.is_ascii_digit() || b.is_ascii_uppercase()))
 }
 
+/// Whether what is called so is a secret, as far as anybody can tell.
+pub(super) fn is_secret_name(name: &str) -> bool {
+    let lower = name.to_ascii_lowercase();
+    !HARMLESS.contains(&&*lower)
+        && !TIMES.iter().any(|part| lower.contains(part))
+        && SECRET_NAMES.iter().any(|part| lower.contains(part))
+}
+
 /// Secrets, and what stands in their place.
 #[derive(Default)]
 struct Mask {
@@ -158,6 +166,12 @@ impl Mask {
         self.hide(provider.client_id.expose_secret(), &usual.client_id);
         if let Some(secret) = &provider.client_secret {
             self.hide(secret.expose_secret(), "client-secret");
+        }
+        provider.secret_settings.iter().for_each(|secret| self.number(secret.expose_secret(), "setting"));
+        for (name, value) in &raw.connection.parameters {
+            if provider.secret_parameters.contains(name) {
+                self.number(value, &kind(name));
+            }
         }
         self.hide(&raw.connection.redirect_uri, &usual.redirect_uri);
         self.hide(&raw.input.state, "state-1");
@@ -424,7 +438,7 @@ impl Mask {
                 text = text.replace(&**spelling, &form_encoded(placeholder));
             }
         }
-        without_codes(&text, |read| self.tells(read))
+        without_codes(&text, WITHHELD, |read| self.tells(read))
     }
 }
 

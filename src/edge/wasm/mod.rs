@@ -6,7 +6,7 @@
 //!
 //! - [`engine`]: compiler, instance pool, threads and ticks. [`cache`]: compiled components on disk.
 //! - [`load`]: from bytes to linked code, or words that say why not.
-//! - [`host`], [`credentials`], [`answers`], [`lines`], [`limits`]: what a component is given, and how much
+//! - [`host`], [`credentials`], [`answers`], [`secrets`], [`lines`], [`limits`]: what a component is given, and how much
 //!   of it.
 //! - [`call`], [`plugin`], [`convert`]: one call, and what goes in and comes out.
 //! - [`Plugins`]: the configured providers, loaded, watched and replaced.
@@ -33,6 +33,7 @@ mod player;
 mod plugin;
 mod plugins;
 mod recorder;
+mod secrets;
 mod spellings;
 
 pub use self::bench::{Apparatus, Bench, Played, Tried};

@@ -38,6 +38,7 @@ pub(super) fn failed(fault: ProviderFault) -> Failed {
     let of = |kind: &str, message: String| Failed { kind: kind.to_owned(), message, retry_after: None };
     match fault {
         ProviderFault::InvalidGrant(why) => of("invalid-grant", why),
+        ProviderFault::NotRefreshable(why) => of("not-refreshable", why),
         ProviderFault::Misconfigured(why) => of("misconfigured", why),
         ProviderFault::ProviderError(why) => of("provider-error", why),
         ProviderFault::PluginFailed(why) => of("plugin-failed", why),
@@ -210,7 +211,7 @@ pub struct Item {
 
 impl From<Description> for Described {
     fn from(found: Description) -> Described {
-        let line = |text: &str| convert::summary(text, &[]);
+        let line = |text: &str| convert::summary(text);
         let lines = |texts: &[String]| texts.iter().map(|text| line(text)).collect();
         Described {
             display_name: line(&found.display_name),

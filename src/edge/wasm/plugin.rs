@@ -15,12 +15,20 @@ use super::credentials::Client;
 use super::engine::Machine;
 use super::host::{State, Surroundings, Witness};
 use super::load::Code;
+use super::secrets::Secrets;
 use crate::config;
 use crate::domain::connection::Account;
 use crate::ports::{
     Assertions, Authorization, Clock, CurrentTokens, Door, GrantedTokens, Meter, Pkce, ProviderCall,
     ProviderFault, ProviderInfo,
 };
+
+/// What came of a refresh.
+pub(super) struct Refreshed {
+    pub(super) outcome: Result<GrantedTokens, ProviderFault>,
+    /// Whether anybody was asked.
+    pub(super) asked: bool,
+}
 
 /// Our sides of what a plugin needs.
 pub(super) struct Sides {
@@ -45,6 +53,7 @@ pub(super) struct Plugin {
     around: Arc<Surroundings>,
     slots: Arc<Semaphore>,
     settings: String,
+    secret_settings: Vec<SecretString>,
     redirect_uri: Arc<str>,
     allowed_hosts: Arc<[config::HostPattern]>,
     allow_loopback: bool,
@@ -73,21 +82,22 @@ impl Plugin {
         });
         let slots = Arc::new(Semaphore::new(provider.limits.concurrency));
         let settings = serde_json::to_string(&provider.settings).map_err(|error| error.to_string())?;
-        let callee = Callee { machine, code: &code, around: &around, slots: &slots, secrets: Arc::default() };
-        let (described, parameters) =
-            describe(callee, settings.clone()).await.map_err(|fault| match fault {
-                ProviderFault::Misconfigured(why) => format!("providers.settings: {why}"),
-                fault => fault.to_string(),
-            })?;
+        let secrets = Arc::new(Secrets::of(provider.secret_settings.iter().cloned()));
+        let callee = Callee { machine, code: &code, around: &around, slots: &slots, secrets };
+        let (described, parameters) = describe(callee, settings.clone(), &provider.secret_parameters)
+            .await
+            .map_err(|fault| match fault {
+            ProviderFault::Misconfigured(why) => format!("providers.settings: {why}"),
+            fault => fault.to_string(),
+        })?;
         let unlisted = convert::unlisted(&described.hosts, &provider.allowed_hosts);
         let warning = (!unlisted.is_empty()).then(|| {
-            let hosts = convert::summary(&unlisted.join(", "), &[]);
+            let hosts = convert::summary(&unlisted.join(", "));
             format!(
                 "its plugin calls {hosts}, which providers.allowed_hosts does not list: those requests will be denied"
             )
         });
-        let name =
-            provider.display_name.clone().unwrap_or_else(|| convert::summary(&described.display_name, &[]));
+        let name = provider.display_name.clone().unwrap_or_else(|| convert::summary(&described.display_name));
         let info = ProviderInfo {
             name: provider.name.clone(),
             display_name: name,
@@ -102,12 +112,13 @@ impl Plugin {
             info,
             warning,
             code,
-            version: convert::summary(&described.version, &[]),
+            version: convert::summary(&described.version),
             machine: Arc::clone(machine),
             parameters,
             around,
             slots,
             settings,
+            secret_settings: provider.secret_settings.clone(),
             redirect_uri: sides.redirect_uri,
             allowed_hosts: provider.allowed_hosts.clone().into(),
             allow_loopback: provider.allow_loopback,
@@ -121,13 +132,14 @@ impl Plugin {
         pkce: &Pkce,
     ) -> Result<Authorization, ProviderFault> {
         let work = async {
-            convert::check(&self.parameters, &call.parameters)?;
+            convert::check(&self.parameters, call)?;
             let (connection, pkce_told) = (self.connection(call), Zeroizing::new(convert::pkce(pkce)));
             let told = Zeroizing::new(state.expose_secret().to_owned());
             let mut secrets = self.secrets(call);
             secrets.extend([state.clone(), pkce.verifier.clone()]);
             let (state, hosts, loopback) = (state.clone(), self.allowed_hosts.clone(), self.allow_loopback);
             let read = move |asked| convert::authorization(asked, &state, &hosts, loopback);
+            let secrets = Arc::new(Secrets::of(secrets));
             self.ask("authorize", secrets, read, move |guest, store| {
                 Box::pin(async move { guest.call_authorize(store, &connection, &told, &pkce_told).await })
             })
@@ -153,6 +165,7 @@ impl Plugin {
                 told.push((name.clone(), value.expose_secret().to_owned()));
             }
             let told = Callback(told);
+            let secrets = Arc::new(Secrets::of(secrets));
             self.ask("exchange", secrets, convert::tokens, move |guest, store| {
                 Box::pin(async move { guest.call_exchange(store, &connection, &told.0, &pkce_told).await })
             })
@@ -161,24 +174,22 @@ impl Plugin {
         self.counted("exchange", work).await
     }
 
-    pub(super) async fn refresh(
-        &self,
-        call: &ProviderCall,
-        current: &CurrentTokens,
-    ) -> Result<GrantedTokens, ProviderFault> {
+    pub(super) async fn refresh(&self, call: &ProviderCall, current: &CurrentTokens) -> Refreshed {
+        let secrets = Arc::new(self.secrets_with(call, current));
+        let told = Arc::clone(&secrets);
         let work = async {
             if !self.info.can_refresh {
                 let why = "its access tokens cannot be refreshed, says its plugin";
                 return Err(ProviderFault::ProviderError(why.to_owned()));
             }
             let (connection, tokens) = (self.connection(call), Zeroizing::new(convert::current(current)));
-            let secrets = self.secrets_with(call, current);
-            self.ask("refresh", secrets, convert::tokens, move |guest, store| {
+            self.ask("refresh", told, convert::tokens, move |guest, store| {
                 Box::pin(async move { guest.call_refresh(store, &connection, &tokens).await })
             })
             .await
         };
-        self.counted("refresh", work).await
+        let outcome = self.counted("refresh", work).await;
+        Refreshed { outcome, asked: secrets.asked() }
     }
 
     pub(super) async fn revoke(
@@ -191,7 +202,7 @@ impl Plugin {
         }
         let work = async {
             let (connection, tokens) = (self.connection(call), Zeroizing::new(convert::current(current)));
-            let secrets = self.secrets_with(call, current);
+            let secrets = Arc::new(self.secrets_with(call, current));
             self.ask("revoke", secrets, Ok, move |guest, store| {
                 Box::pin(async move { guest.call_revoke(store, &connection, &tokens).await })
             })
@@ -210,7 +221,7 @@ impl Plugin {
         }
         let work = async {
             let (connection, tokens) = (self.connection(call), Zeroizing::new(convert::current(current)));
-            let secrets = self.secrets_with(call, current);
+            let secrets = Arc::new(self.secrets_with(call, current));
             let hosts = self.allowed_hosts.clone();
             let read = move |said| convert::account(said, &hosts).map(Some);
             self.ask("identity", secrets, read, move |guest, store| {
@@ -236,7 +247,7 @@ impl Plugin {
     async fn ask<R, T, F>(
         &self,
         what: &'static str,
-        secrets: Vec<SecretString>,
+        secrets: Arc<Secrets>,
         read: impl FnOnce(R) -> Result<T, String> + Send + 'static,
         ask: F,
     ) -> Result<T, ProviderFault>
@@ -245,7 +256,6 @@ impl Plugin {
         T: Send + 'static,
         F: for<'a> FnOnce(&'a Guest, &'a mut Store<State>) -> Answer<'a, R> + Send + 'static,
     {
-        let secrets: Arc<[SecretString]> = secrets.into();
         let callee = Callee {
             machine: &self.machine,
             code: &self.code,
@@ -263,14 +273,15 @@ impl Plugin {
 
     /// What no text about a call may hold.
     fn secrets(&self, call: &ProviderCall) -> Vec<SecretString> {
-        self.around.client.secret.iter().chain(call.kept.values()).cloned().collect()
+        let known = self.around.client.secret.iter().chain(&self.secret_settings);
+        known.chain(call.kept.values()).chain(call.secret_parameters.values()).cloned().collect()
     }
 
-    fn secrets_with(&self, call: &ProviderCall, tokens: &CurrentTokens) -> Vec<SecretString> {
+    fn secrets_with(&self, call: &ProviderCall, tokens: &CurrentTokens) -> Secrets {
         let mut secrets = self.secrets(call);
         secrets.push(tokens.access_token.clone());
         secrets.extend(tokens.refresh_token.iter().chain(&tokens.id_token).cloned());
-        secrets
+        Secrets::of(secrets)
     }
 }
 
@@ -291,10 +302,13 @@ impl Drop for Callback {
 pub(super) async fn describe(
     callee: Callee<'_>,
     settings: String,
+    secret_parameters: &[String],
 ) -> Result<(Description, Vec<Parameter>), ProviderFault> {
-    let read = |answer| {
-        let described = told_or(answer, &[])?;
-        let parameters = convert::parameters(&described).map_err(ProviderFault::PluginFailed)?;
+    let (secrets, secret_parameters) = (Arc::clone(&callee.secrets), secret_parameters.to_vec());
+    let read = move |answer| {
+        let described = told_or(answer, &secrets)?;
+        let parameters =
+            convert::parameters(&described, &secret_parameters).map_err(ProviderFault::PluginFailed)?;
         Ok((described, parameters))
     };
     run(
@@ -306,7 +320,7 @@ pub(super) async fn describe(
     .await
 }
 
-fn told_or<T>(answer: Result<T, Failure>, secrets: &[SecretString]) -> Result<T, ProviderFault> {
+fn told_or<T>(answer: Result<T, Failure>, secrets: &Secrets) -> Result<T, ProviderFault> {
     answer.map_err(|failure| convert::failure(failure, secrets))
 }
 

@@ -21,7 +21,7 @@ use super::cache::{Cache, hex};
 use super::engine::{MAX_MEMORY, Machine};
 use super::interface::LARGEST;
 use super::load::{self, Code};
-use super::plugin::{Plugin, Sides};
+use super::plugin::{Plugin, Refreshed, Sides};
 use crate::config::{self, Component};
 use crate::domain::connection::Account;
 use crate::ports::{
@@ -426,7 +426,18 @@ impl Providers for Plugins {
         call: ProviderCall,
         current: CurrentTokens,
     ) -> Result<GrantedTokens, ProviderFault> {
-        self.plugin(&call.provider)?.refresh(&call, &current).await
+        let plugin = self.plugin(&call.provider)?;
+        let Refreshed { outcome, asked } = plugin.refresh(&call, &current).await;
+        match outcome {
+            // Without a refresh token, and without a word of the provider's, that is the plugin's way of saying that
+            // there is nothing to refresh by. The access token may be good for months.
+            Err(ProviderFault::InvalidGrant(why) | ProviderFault::ProviderError(why))
+                if current.refresh_token.is_none() && !asked =>
+            {
+                Err(ProviderFault::NotRefreshable(why))
+            }
+            outcome => outcome,
+        }
     }
 
     async fn revoke(&self, call: ProviderCall, current: CurrentTokens) -> Result<(), ProviderFault> {

@@ -41,9 +41,10 @@ struct Seen {
 }
 
 impl Recorder {
-    /// Requests of the call that `asked` describes go on to `inner`; of each, `tell` gets one line without a
-    /// secret.
+    /// Requests of the call of `provider` that `asked` describes go on to `inner`; of each, `tell` gets one line
+    /// without a secret.
     pub(super) fn new(
+        provider: &config::Provider,
         inner: Arc<dyn Door>,
         asked: &Exchange,
         tell: Box<dyn Fn(&str) + Send + Sync>,
@@ -53,6 +54,10 @@ impl Recorder {
         let mut secrets: Vec<String> = given.into_iter().flatten().cloned().collect();
         secrets.extend(asked.connection.kept.values().cloned());
         secrets.extend(pairs(&asked.input.callback).into_iter().map(|(_, value)| value));
+        secrets.extend(provider.secret_settings.iter().map(|secret| secret.expose_secret().to_owned()));
+        let parameters = asked.connection.parameters.iter();
+        let secret = parameters.filter(|(name, _)| provider.secret_parameters.contains(name));
+        secrets.extend(secret.map(|(_, value)| value.clone()));
         secrets.retain(|secret| secret.len() >= 3);
         Recorder {
             inner,
@@ -246,6 +251,8 @@ mod tests {
     use crate::config::{Component, PluginLimits, Provider};
 
     const FORM: &str = "application/x-www-form-urlencoded";
+    const KEY: &str = "plain-key";
+    const PIN: &str = "one-two-three";
     const ACCESS: &str = "acc/ess+1234567890abcdef==";
     const REFRESH: &str = "rt.1/+~abc";
 
@@ -276,7 +283,9 @@ mod tests {
             allow_loopback: false,
             ca: None,
             scopes: Vec::new(),
-            settings: Map::new(),
+            settings: Map::from_iter([("pin".to_owned(), json!(PIN))]),
+            secret_settings: vec![PIN.into()],
+            secret_parameters: vec!["api_key".to_owned()],
             limits: PluginLimits::default(),
             token_access: None,
         }
@@ -292,7 +301,11 @@ mod tests {
             refresh_token: Some(REFRESH.to_owned()),
             ..Current::default()
         };
-        let recorder = Recorder::new(Arc::new(FakeDoor("application/json", answer)), &asked, tell);
+        let provider = provider();
+        asked.connection.parameters =
+            [("api_key", KEY), ("shop", "acme")].map(|(name, value)| (name.into(), value.into())).into();
+        let door = Arc::new(FakeDoor("application/json", answer));
+        let recorder = Recorder::new(&provider, door, &asked, tell);
         let url = request.url.clone();
         recorder.asked(&request);
         let sent = DoorRequest {
@@ -305,7 +318,7 @@ mod tests {
         };
         let answer = recorder.send(sent).await.unwrap();
         recorder.answered(&answer);
-        let exchange = recorder.exchange(&provider(), &asked, &outcome);
+        let exchange = recorder.exchange(&provider, &asked, &outcome);
         let lines = lines.lock().unwrap().join("\n");
         (exchange, lines)
     }
@@ -327,6 +340,21 @@ mod tests {
             body: body.into_bytes(),
             client_auth: ClientAuth::Basic(BasicEncoding::Form),
         }
+    }
+
+    #[tokio::test]
+    async fn secret_settings_and_parameters_are_recorded_as_placeholders() {
+        let url = format!("https://acme.example/{KEY}/token?pin={PIN}");
+        let body = format!("key={}", STANDARD.encode(KEY));
+        let answer = json!({"access_token": "a-2", "echo": KEY}).to_string();
+        let (exchange, lines) = recorded(answer, request(&url, Vec::new(), body), Outcome::Done(true)).await;
+        let text = toml::to_string(&exchange).unwrap();
+        for secret in [KEY, PIN, &*STANDARD.encode(KEY)] {
+            assert!(!text.contains(secret) && !lines.contains(secret), "{secret}: {text}\n{lines}");
+        }
+        assert_eq!(exchange.connection.parameters["api_key"], "api-key-1");
+        assert_eq!(exchange.connection.parameters["shop"], "acme");
+        assert_eq!(exchange.settings["pin"], "setting-1");
     }
 
     #[tokio::test]

@@ -7,6 +7,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
+use super::seal::Parameters;
 use super::{Begin, Begun, ConnectionError, Connections, Failure, Who};
 use crate::domain::account::{SCOPES_WANTED, are_scopes};
 use crate::domain::audit::{Action, Outcome};
@@ -43,10 +44,15 @@ impl Connections {
         }
         for _ in 0..TRIES {
             let mine = self.store.connections(user).await?;
-            let chosen = choose(&mine, &begin)?;
+            let given = told_apart(&begin.parameters, &info);
+            let chosen = choose(&mine, &begin, &given.open)?;
             let parameters = match chosen {
-                Some(chosen) if begin.parameters.is_empty() => chosen.parameters.clone(),
-                _ => begin.parameters.clone(),
+                Some(chosen) if begin.parameters.is_empty() => Parameters {
+                    open: chosen.parameters.clone(),
+                    // What cannot be opened is asked for again.
+                    secret: self.open_parameters(chosen).unwrap_or_default(),
+                },
+                _ => given,
             };
             check_parameters(&parameters, &info)?;
             if chosen.is_none()
@@ -59,11 +65,11 @@ impl Connections {
                 let id = ConnectionId(self.entropy.uuid());
                 Connection::pending(id, user, begin.provider.clone(), self.now())
             });
-            let (consent, browser) = self.consent(&begin, person.session, &scopes, &parameters);
-            let attended = self.authorization(&connection, &consent).await?;
+            let (consent, browser) = self.consent(&connection, &begin, person.session, &scopes, &parameters);
+            let attended = self.authorization(&connection, &consent, &parameters).await?;
             if connection.status == Status::Pending {
                 connection.scopes_asked.clone_from(&scopes);
-                connection.parameters = parameters;
+                connection.parameters = parameters.open;
             }
             // Nothing is waited for where nobody is asked.
             connection.consent = attended.is_some().then(|| consent.clone());
@@ -141,10 +147,11 @@ impl Connections {
     /// A fresh consent, and the cookie of the browser that is to bring it back.
     fn consent(
         &self,
+        connection: &Connection,
         begin: &Begin,
         session: Option<SessionId>,
         scopes: &[String],
-        parameters: &BTreeMap<String, String>,
+        parameters: &Parameters,
     ) -> (Consent, SecretString) {
         let mut bytes = Zeroizing::new([0; 32]);
         self.entropy.fill(&mut *bytes);
@@ -155,7 +162,8 @@ impl Connections {
             session,
             return_to: begin.return_to.clone(),
             scopes: scopes.to_vec(),
-            parameters: parameters.clone(),
+            parameters: parameters.open.clone(),
+            secret_parameters: self.seal_for_consent(connection, &parameters.secret),
             expires_at: self.now().plus(CONSENT_LIFE),
         };
         (consent, browser)
@@ -166,10 +174,11 @@ impl Connections {
         &self,
         connection: &Connection,
         consent: &Consent,
+        parameters: &Parameters,
     ) -> Result<Option<String>, ConnectionError> {
         let named = State { user: connection.user, connection: connection.id, consent: consent.id };
         let state = self.key.write_state(&named);
-        let call = first_call(connection, consent);
+        let call = first_call(connection, consent, parameters);
         match self.providers.authorize(call, &state, &self.pkce(consent)).await {
             Ok(Authorization::Unattended) => Ok(None),
             // A browser is sent there: to a page, and to nothing that a browser would run.
@@ -196,17 +205,26 @@ impl Connections {
 }
 
 /// A call about a grant that is to be: what was kept of an earlier one is none of its business.
-pub(super) fn first_call(connection: &Connection, consent: &Consent) -> ProviderCall {
+pub(super) fn first_call(
+    connection: &Connection,
+    consent: &Consent,
+    parameters: &Parameters,
+) -> ProviderCall {
     ProviderCall {
         provider: connection.provider.clone(),
-        parameters: consent.parameters.clone(),
+        parameters: parameters.open.clone(),
+        secret_parameters: parameters.secret.clone(),
         kept: BTreeMap::new(),
         scopes: consent.scopes.clone(),
     }
 }
 
 /// The connection that is to be renewed; `None`: a new one is to be made.
-fn choose<'a>(mine: &'a [Connection], begin: &Begin) -> Result<Option<&'a Connection>, ConnectionError> {
+fn choose<'a>(
+    mine: &'a [Connection],
+    begin: &Begin,
+    parameters: &BTreeMap<String, String>,
+) -> Result<Option<&'a Connection>, ConnectionError> {
     if let Some(id) = begin.connection {
         let named = mine.iter().find(|one| one.id == id).ok_or(ConnectionError::NotFound)?;
         if named.status == Status::Revoked {
@@ -219,7 +237,7 @@ fn choose<'a>(mine: &'a [Connection], begin: &Begin) -> Result<Option<&'a Connec
         return Ok(Some(named));
     }
     let is_same = |one: &&Connection| {
-        one.status != Status::Revoked && one.provider == begin.provider && one.parameters == begin.parameters
+        one.status != Status::Revoked && one.provider == begin.provider && one.parameters == *parameters
     };
     // Of several, one that was connected, and of those the latest.
     Ok(match begin.another {
@@ -228,11 +246,25 @@ fn choose<'a>(mine: &'a [Connection], begin: &Begin) -> Result<Option<&'a Connec
     })
 }
 
+/// Which of the parameters are secrets. Those say nothing about which connection is meant: a key may be replaced.
+fn told_apart(given: &BTreeMap<String, String>, info: &ProviderInfo) -> Parameters {
+    let mut parameters = Parameters::default();
+    for (name, value) in given {
+        if info.parameters.iter().any(|known| known.name == *name && known.secret) {
+            parameters.secret.insert(name.clone(), value.as_str().into());
+        } else {
+            parameters.open.insert(name.clone(), value.clone());
+        }
+    }
+    parameters
+}
+
 /// The names are known, and whatever is needed is there. Whether the values match their patterns is for the
 /// provider's side to say.
-fn check_parameters(given: &BTreeMap<String, String>, info: &ProviderInfo) -> Result<(), ConnectionError> {
+fn check_parameters(given: &Parameters, info: &ProviderInfo) -> Result<(), ConnectionError> {
     let invalid = |why: String| Err(ConnectionError::Invalid(why));
-    for (name, value) in given {
+    let secret = given.secret.iter().map(|(name, value)| (name, value.expose_secret()));
+    for (name, value) in given.open.iter().map(|(name, value)| (name, value.as_str())).chain(secret) {
         let Some(known) = info.parameters.iter().find(|known| known.name == *name) else {
             let known: Vec<&str> = info.parameters.iter().map(|known| known.name.as_str()).collect();
             let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
@@ -248,7 +280,8 @@ fn check_parameters(given: &BTreeMap<String, String>, info: &ProviderInfo) -> Re
             ));
         }
     }
-    match info.parameters.iter().find(|known| known.required && !given.contains_key(&known.name)) {
+    let has = |name: &String| given.open.contains_key(name) || given.secret.contains_key(name);
+    match info.parameters.iter().find(|known| known.required && !has(&known.name)) {
         Some(missing) => invalid(format!("`parameters.{}` is needed: {}", missing.name, missing.summary)),
         None => Ok(()),
     }

@@ -121,15 +121,14 @@ impl Connections {
         callback: Vec<(String, SecretString)>,
     ) -> Result<Connection, ConnectionError> {
         let asked_at = self.now();
-        let call = first_call(connection, consent);
+        let parameters = self.parameters_of(connection, consent)?;
+        let call = first_call(connection, consent, &parameters);
         let fault = match self.providers.exchange(call, callback, &self.pkce(consent)).await {
             Ok(granted) if granted.access_token.expose_secret().is_empty() => {
                 ProviderFault::ProviderError("there is no access token in it".to_owned())
             }
             Ok(granted) => {
-                return self
-                    .establish(connection, granted, &consent.scopes, &consent.parameters, asked_at)
-                    .await;
+                return self.establish(connection, granted, &consent.scopes, &parameters, asked_at).await;
             }
             Err(fault) => fault,
         };

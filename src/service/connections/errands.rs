@@ -164,7 +164,7 @@ impl Connections {
             Ok(opened) => opened,
             Err(error) => return Err(Left { why: error.to_string(), again: false }),
         };
-        let call = call(connection, opened.kept);
+        let call = call(connection, opened.kept, opened.parameters);
         match self.providers.revoke(call, opened.current).await {
             // It is over already.
             Ok(()) | Err(ProviderFault::InvalidGrant(_)) => Ok(()),

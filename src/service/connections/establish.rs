@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::seal::{call, merged};
+use secrecy::SecretString;
+
+use super::seal::{Parameters, call, merged};
 use super::tell::Told;
 use super::{ConnectionError, Connections, Who};
 use crate::domain::audit::{Action, Outcome};
@@ -19,15 +21,15 @@ impl Connections {
         connection: &Connection,
         granted: GrantedTokens,
         scopes: &[String],
-        parameters: &BTreeMap<String, String>,
+        parameters: &Parameters,
         asked_at: UnixTime,
     ) -> Result<Connection, ConnectionError> {
         let mut asked = connection.clone();
         asked.scopes_asked = scopes.to_vec();
-        asked.parameters.clone_from(parameters);
+        asked.parameters.clone_from(&parameters.open);
         asked.scopes_granted = granted.scopes.clone().unwrap_or_default();
-        asked.account = self.account_of(&asked, &granted).await;
-        let grant = self.first_grant(&asked, granted, scopes, asked_at);
+        asked.account = self.account_of(&asked, &granted, &parameters.secret).await;
+        let grant = self.first_grant(&asked, granted, &parameters.secret, scopes, asked_at);
         let mut turn = self.0.turns.turn(connection.id).await;
         let mut pauses = self.0.waits.pauses.iter();
         loop {
@@ -115,7 +117,12 @@ impl Connections {
     }
 
     /// Whose account it is, where that can be found out. Nothing fails for want of it.
-    async fn account_of(&self, connection: &Connection, granted: &GrantedTokens) -> Option<Account> {
+    async fn account_of(
+        &self,
+        connection: &Connection,
+        granted: &GrantedTokens,
+        secret_parameters: &BTreeMap<String, SecretString>,
+    ) -> Option<Account> {
         if !self.providers.get(&connection.provider)?.can_identify {
             return None;
         }
@@ -126,7 +133,7 @@ impl Connections {
             id_token: granted.id_token.clone(),
         };
         let kept = merged(BTreeMap::new(), granted.keep.clone());
-        match self.providers.identity(call(connection, kept), current).await {
+        match self.providers.identity(call(connection, kept, secret_parameters.clone()), current).await {
             Ok(account) => account,
             Err(error) => {
                 let (connection, provider) = (connection.id, &connection.provider);

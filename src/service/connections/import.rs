@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use secrecy::{ExposeSecret, SecretString};
 
-use super::seal::MAX_KEPT;
+use super::seal::{MAX_KEPT, Parameters};
 use super::{ConnectionError, Connections, Import, Who};
 use crate::domain::account::{SCOPES_WANTED, are_scopes};
 use crate::domain::audit::{Action, Outcome};
@@ -51,8 +51,13 @@ impl Connections {
         };
         let (this, who) = (self.clone(), Who::Client(client.clone()));
         self.apart(async move {
-            let (scopes, parameters) = (connection.scopes_asked.clone(), connection.parameters.clone());
-            let outcome = this.establish(&connection, granted, &scopes, &parameters, this.now()).await;
+            let scopes = connection.scopes_asked.clone();
+            let outcome = match this.parameters_for_import(&connection) {
+                Ok(parameters) => {
+                    this.establish(&connection, granted, &scopes, &parameters, this.now()).await
+                }
+                Err(error) => Err(error),
+            };
             let about = About::connection(connection.user, connection.id);
             match &outcome {
                 Ok(_) => this.note(&who, Action::ImportTokens, Outcome::Success, about),
@@ -63,6 +68,17 @@ impl Connections {
             outcome
         })
         .await
+    }
+}
+
+impl Connections {
+    /// Those of the grant there is; before there is one, those of the consent that was begun.
+    fn parameters_for_import(&self, connection: &Connection) -> Result<Parameters, ConnectionError> {
+        let secret = match &connection.consent {
+            Some(consent) if connection.tokens.is_none() => self.parameters_of(connection, consent)?.secret,
+            _ => self.open_parameters(connection)?,
+        };
+        Ok(Parameters { open: connection.parameters.clone(), secret })
     }
 }
 

@@ -40,6 +40,9 @@ const NOT_YET: Duration = Duration::from_secs(5);
 /// A token that was turned away is not replaced when it has come only just now: the next would be, too.
 const JUST_NOW: Duration = Duration::from_secs(30);
 
+/// Why a connection is over whose provider replaces no access token.
+const NO_OTHER_WAY: &str = "the access token has ended, and this provider has no other way to a new one";
+
 /// What a refresh brought and the store did not take.
 #[derive(Clone)]
 pub(super) struct Unwritten {
@@ -170,26 +173,35 @@ impl Connections {
         {
             return Err(waiting(&connection, now.until(at)));
         }
-        let can_refresh = self.providers.get(&connection.provider).is_none_or(|info| info.can_refresh);
-        if can_refresh {
+        let is_good = connection.is_fresh(now, Duration::ZERO);
+        // Of tokens that could not be refreshed the plugin is asked again when somebody wants to know, and before
+        // the connection is given up: it may have been replaced.
+        let ask = !connection.not_refreshable || !is_good || matches!(want, Want::Now);
+        if upkeep.can_refresh && ask {
             return Ok(Ok(connection));
         }
-        if matches!(want, Want::Instead(_)) && connection.is_fresh(now, Duration::ZERO) {
-            // An upstream may say no for reasons of its own. Only the provider can say that the grant is gone.
-            let reason = "an upstream turns the access token away, and this provider has no way to another";
-            return Err(not_now(FaultKind::ProviderError, reason, None));
-        }
-        if !connection.is_fresh(now, Duration::ZERO) {
-            let reason = "the access token has ended, and this provider has no other way to a new one";
-            self.needs_consent(&connection, reason).await?;
+        if !is_good {
+            self.needs_consent(&connection, NO_OTHER_WAY).await?;
             return Err(ConnectionError::ReconnectNeeded);
         }
         match want {
-            Want::Now => {
-                Err(ConnectionError::Invalid("this provider's tokens cannot be refreshed".to_owned()))
-            }
-            _ => Ok(Err(connection)),
+            // An upstream may say no for reasons of its own. Only the provider can say that the grant is gone.
+            Want::Now | Want::Instead(_) => Err(ConnectionError::NotRefreshable),
+            Want::Fresh | Want::Due => Ok(Err(connection)),
         }
+    }
+
+    /// The plugin has nothing to refresh the tokens by, and asked nobody. They stay in use until they end.
+    async fn left_alone(&self, base: &Connection, reason: &str) -> Refreshed {
+        if !base.is_fresh(self.now(), Duration::ZERO) {
+            self.needs_consent(base, reason).await?;
+            return Err(ConnectionError::ReconnectNeeded);
+        }
+        self.amend(base, Vec::new(), Connection::leave_alone).await?;
+        self.due.notify_one();
+        let (connection, provider) = (base.id, &base.provider);
+        tracing::info!(%connection, provider, reason, "tokens that cannot be refreshed are used until they end");
+        Err(ConnectionError::NotRefreshable)
     }
 
     /// Asks the provider. Only with the turn.
@@ -216,7 +228,8 @@ impl Connections {
         if before.attempt.as_ref().is_some_and(|attempt| attempt.run != run) {
             tracing::warn!(connection = %base.id, provider = %base.provider, "a refresh was cut off; it is made again");
         }
-        let asking = self.providers.refresh(call(&base, opened.kept.clone()), opened.current.clone());
+        let call = call(&base, opened.kept.clone(), opened.parameters.clone());
+        let asking = self.providers.refresh(call, opened.current.clone());
         let answer = AssertUnwindSafe(asking).catch_unwind().await;
         let answer = answer.unwrap_or_else(|_| Err(ProviderFault::PluginFailed("it panicked".to_owned())));
         match answer {
@@ -232,6 +245,7 @@ impl Connections {
                 self.needs_consent(&base, &reason).await?;
                 Err(ConnectionError::ReconnectNeeded)
             }
+            Err(ProviderFault::NotRefreshable(reason)) => self.left_alone(&base, &reason).await,
             Err(fault) => Err(self.failed(&base, fault.into(), want).await?),
         }
     }

@@ -6,7 +6,7 @@ use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
 use super::{ConnectionError, Connections};
-use crate::domain::connection::{Connection, Grant, SealedTokens, field};
+use crate::domain::connection::{Connection, Consent, Grant, SealedTokens, field};
 use crate::domain::time::UnixTime;
 use crate::ports::{CurrentTokens, GrantedTokens, Place, ProviderCall, VaultError};
 
@@ -17,6 +17,15 @@ pub(super) const MAX_KEPT: usize = 64;
 pub(super) struct Opened {
     pub(super) current: CurrentTokens,
     pub(super) kept: BTreeMap<String, SecretString>,
+    /// The secret ones.
+    pub(super) parameters: BTreeMap<String, SecretString>,
+}
+
+/// What a user gave for the parameters of a provider.
+#[derive(Clone, Default)]
+pub(super) struct Parameters {
+    pub(super) open: BTreeMap<String, String>,
+    pub(super) secret: BTreeMap<String, SecretString>,
 }
 
 impl Connections {
@@ -28,6 +37,7 @@ impl Connections {
             envelope.as_ref().map(|envelope| open(field, envelope)).transpose()
         };
         let kept = open_any(field::KEPT, &tokens.kept)?;
+        let parameters = open_any(field::PARAMETERS, &tokens.parameters)?;
         Ok(Opened {
             current: CurrentTokens {
                 access_token: open(field::ACCESS_TOKEN, &tokens.access_token)?,
@@ -35,7 +45,8 @@ impl Connections {
                 expires_at: connection.expires_at,
                 id_token: open_any(field::ID_TOKEN, &tokens.id_token)?,
             },
-            kept: kept.map_or(Ok(BTreeMap::new()), |kept| read_kept(&kept))?,
+            kept: kept.map_or(Ok(BTreeMap::new()), |kept| read(&kept))?,
+            parameters: parameters.map_or(Ok(BTreeMap::new()), |parameters| read(&parameters))?,
         })
     }
 
@@ -45,11 +56,46 @@ impl Connections {
         Ok(self.vault.open(place(connection, field::ACCESS_TOKEN), &tokens.access_token)?)
     }
 
-    /// A new grant, asked for at `asked_at` with `scopes`.
+    /// The secret parameters of the grant there is.
+    pub(super) fn open_parameters(
+        &self,
+        connection: &Connection,
+    ) -> Result<BTreeMap<String, SecretString>, ConnectionError> {
+        let envelope = connection.tokens.as_ref().and_then(|tokens| tokens.parameters.as_ref());
+        let Some(envelope) = envelope else { return Ok(BTreeMap::new()) };
+        Ok(read(&self.vault.open(place(connection, field::PARAMETERS), envelope)?)?)
+    }
+
+    /// The same of a consent that is being given.
+    pub(super) fn parameters_of(
+        &self,
+        connection: &Connection,
+        consent: &Consent,
+    ) -> Result<Parameters, ConnectionError> {
+        let secret = match &consent.secret_parameters {
+            Some(envelope) => {
+                read(&self.vault.open(place(connection, field::CONSENT_PARAMETERS), envelope)?)?
+            }
+            None => BTreeMap::new(),
+        };
+        Ok(Parameters { open: consent.parameters.clone(), secret })
+    }
+
+    /// The envelope of a consent's secret parameters.
+    pub(super) fn seal_for_consent(
+        &self,
+        connection: &Connection,
+        secret: &BTreeMap<String, SecretString>,
+    ) -> Option<String> {
+        write(secret).map(|secret| self.vault.seal(place(connection, field::CONSENT_PARAMETERS), &secret))
+    }
+
+    /// A new grant, asked for at `asked_at` with `scopes` and these secret parameters.
     pub(super) fn first_grant(
         &self,
         connection: &Connection,
         granted: GrantedTokens,
+        parameters: &BTreeMap<String, SecretString>,
         scopes: &[String],
         asked_at: UnixTime,
     ) -> Grant {
@@ -59,8 +105,9 @@ impl Connections {
                 access_token: seal(field::ACCESS_TOKEN, &granted.access_token),
                 refresh_token: granted.refresh_token.map(|token| seal(field::REFRESH_TOKEN, &token)),
                 id_token: granted.id_token.map(|token| seal(field::ID_TOKEN, &token)),
-                kept: write_kept(&merged(BTreeMap::new(), granted.keep)).map(|kept| seal(field::KEPT, &kept)),
+                kept: write(&merged(BTreeMap::new(), granted.keep)).map(|kept| seal(field::KEPT, &kept)),
                 token_type: granted.token_type,
+                parameters: write(parameters).map(|secret| seal(field::PARAMETERS, &secret)),
             },
             scopes: granted.scopes.unwrap_or_else(|| scopes.to_vec()),
             expires_at: granted.expires_in.map(|span| asked_at.plus(span)),
@@ -90,7 +137,8 @@ impl Connections {
         let token_type = connection.tokens.as_ref().and_then(|tokens| tokens.token_type.clone());
         granted.token_type = granted.token_type.or(token_type);
         // RFC 6749 §6: a refresh that names no scopes has the ones of before.
-        let mut grant = self.first_grant(connection, granted, &connection.scopes_granted, asked_at);
+        let scopes = &connection.scopes_granted;
+        let mut grant = self.first_grant(connection, granted, &before.parameters, scopes, asked_at);
         if !is_new {
             grant.refresh_expires_at = grant.refresh_expires_at.or(connection.refresh_expires_at);
         }
@@ -100,8 +148,8 @@ impl Connections {
     /// The same tokens, sealed with the present key; `None` when they are already.
     pub(super) fn resealed(&self, connection: &Connection) -> Result<Option<SealedTokens>, VaultError> {
         let Some(tokens) = &connection.tokens else { return Ok(None) };
-        let SealedTokens { access_token, refresh_token, id_token, kept, .. } = tokens;
-        let others = [refresh_token, id_token, kept].into_iter().flatten();
+        let SealedTokens { access_token, refresh_token, id_token, kept, parameters, .. } = tokens;
+        let others = [refresh_token, id_token, kept, parameters].into_iter().flatten();
         if std::iter::once(access_token).chain(others).all(|envelope| self.vault.is_current(envelope)) {
             return Ok(None);
         }
@@ -118,12 +166,17 @@ impl Connections {
             id_token: anew_any(field::ID_TOKEN, id_token)?,
             kept: anew_any(field::KEPT, kept)?,
             token_type: tokens.token_type.clone(),
+            parameters: anew_any(field::PARAMETERS, parameters)?,
         }))
     }
 }
 
-/// A call about a grant that there is.
-pub(super) fn call(connection: &Connection, kept: BTreeMap<String, SecretString>) -> ProviderCall {
+/// A call about a grant that there is, with what was kept of it and its secret parameters.
+pub(super) fn call(
+    connection: &Connection,
+    kept: BTreeMap<String, SecretString>,
+    secret_parameters: BTreeMap<String, SecretString>,
+) -> ProviderCall {
     // A user may have unticked some of what was asked for; to ask for those again fails.
     let scopes = match connection.scopes_granted.is_empty() {
         true => &connection.scopes_asked,
@@ -132,6 +185,7 @@ pub(super) fn call(connection: &Connection, kept: BTreeMap<String, SecretString>
     ProviderCall {
         provider: connection.provider.clone(),
         parameters: connection.parameters.clone(),
+        secret_parameters,
         kept,
         scopes: scopes.clone(),
     }
@@ -156,14 +210,15 @@ fn place<'a>(connection: &Connection, field: &'a str) -> Place<'a> {
     Place { user: connection.user, connection: connection.id, field }
 }
 
-fn write_kept(kept: &BTreeMap<String, SecretString>) -> Option<SecretString> {
+/// A dictionary as one text; `None` of an empty one.
+fn write(kept: &BTreeMap<String, SecretString>) -> Option<SecretString> {
     let exposed: BTreeMap<&str, &str> =
         kept.iter().map(|(name, value)| (name.as_str(), value.expose_secret())).collect();
     // Text to text: nothing to fail on.
     serde_json::to_string(&exposed).ok().filter(|_| !kept.is_empty()).map(SecretString::from)
 }
 
-fn read_kept(kept: &SecretString) -> Result<BTreeMap<String, SecretString>, VaultError> {
+fn read(kept: &SecretString) -> Result<BTreeMap<String, SecretString>, VaultError> {
     let read: BTreeMap<String, Zeroizing<String>> =
         serde_json::from_str(kept.expose_secret()).map_err(|_| VaultError::Damaged)?;
     Ok(read.into_iter().map(|(name, value)| (name, SecretString::from(value.as_str()))).collect())

@@ -125,7 +125,12 @@ impl Connections {
             return refreshing.await;
         }
         match tokio::time::timeout(self.0.waits.patience, refreshing).await {
-            Ok(Err(ConnectionError::Provider { .. } | ConnectionError::Vault(_))) | Err(_) => {}
+            Ok(Err(
+                ConnectionError::Provider { .. }
+                | ConnectionError::NotRefreshable
+                | ConnectionError::Vault(_),
+            ))
+            | Err(_) => {}
             // Nobody was asked.
             Ok(Err(ConnectionError::Store(_))) if !self.unwritten().contains_key(&connection.id) => {}
             Ok(outcome) => return outcome,
