@@ -87,13 +87,13 @@ fn each_broken_component_is_told_what_is_wrong_and_what_to_do() {
         (
             "newer WIT",
             component(&newer),
-            "it speaks palisade:provider/plugin@0.2.0",
+            "it speaks palisade:provider@0.2.0 (",
             "it is newer than this Palisade, which serves 0.1.0: upgrade Palisade",
         ),
         (
             "older WIT",
             component(&WIT.replace("palisade:provider@0.1.0", "palisade:provider@0.0.1")),
-            "it speaks palisade:provider/plugin@0.0.1",
+            "it speaks palisade:provider@0.0.1 (",
             "build it against the wit/provider.wit",
         ),
         ("it traps", good.clone(), "`describe` breaks off", "it must return a description"),
@@ -547,8 +547,11 @@ fn what_is_played_is_there_and_what_is_old_is_said_to_be() {
     dated("exchanges/refresh.toml", 90);
     assert!(!test().contains("is newer"), "{}", test());
     dated("plugin.js", 90);
-    let warned = "warning: acme/plugin.js is newer than acme/acme.wasm: `palisade plugin build` takes it in";
+    let warned = "acme/plugin.js is newer than acme/acme.wasm: build it first with `palisade plugin build`";
     assert!(test().contains(warned), "{}", test());
+    assert!(!test().contains("passed"), "{}", test());
+    let named = said(&plugin(&["test", "acme/acme.wasm"], folder.path()));
+    assert!(named.contains("passed"), "{named}");
 
     fs::write(project.join("package.json"), "{\"name\": \"acme\",}").unwrap();
     assert!(test().contains("acme/package.json: trailing comma at line 1"), "{}", test());
@@ -596,7 +599,7 @@ fn what_is_listed_is_installed_and_what_is_installed_is_built_in() {
         let disabled = asked.split("-d ").nth(1).unwrap();
         match language {
             "js" => {
-                assert!(disabled.starts_with("random clocks http fetch-event"), "{asked}");
+                assert!(disabled.starts_with("http fetch-event -o"), "{asked}");
                 let source = at("js").join("plugin.js");
                 let text = fs::read_to_string(&source).unwrap();
                 fs::write(&source, format!("const const\n{text}")).unwrap();
@@ -617,6 +620,39 @@ fn what_is_listed_is_installed_and_what_is_installed_is_built_in() {
         let again = build();
         assert!(again.starts_with("build"), "{again}");
     }
+}
+
+#[test]
+fn a_build_that_makes_nothing_of_use_leaves_the_last_component() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    tool(&at("bin/node"), "exit 0");
+    tool(&at("bin/npm"), "exit 1");
+    plugin(&["new", "acme", "--lang", "js"], folder.path());
+    let path = format!("{}:/usr/bin:/bin", at("bin").display());
+    let build = |script: &str| {
+        tool(&at("acme/node_modules/.bin/componentize-js"), script);
+        let mut command = palisade();
+        command.args(["plugin", "build", "acme"]).current_dir(folder.path()).env("PATH", &path);
+        run(&mut command, "")
+    };
+    let good = build(r#"for last; do :; done; cat '@' > "$last""#);
+    assert!(good.status.success(), "{}", said(&good));
+    let component = fs::read(at("acme/acme.wasm")).unwrap();
+    for (script, why) in [
+        (r#"for last; do :; done; echo junk > "$last""#, "it is not a WebAssembly component"),
+        (r#"for last; do :; done; head -c 1000 '@' > "$last""#, "it is damaged"),
+        (r#"for last; do :; done; echo junk > "$last"; echo broken >&2; exit 1"#, "broken"),
+        (r#"echo You cannot call them during Wizer initialization. >&2; exit 1"#, "outside of functions"),
+    ] {
+        let refused = build(script);
+        assert_eq!(refused.status.code(), Some(1), "{}", said(&refused));
+        assert!(said(&refused).contains(why), "{why}: {}", said(&refused));
+        assert!(fs::read(at("acme/acme.wasm")).unwrap() == component, "{why}: the component was replaced");
+        assert!(!at("acme/.palisade").exists(), "{why}");
+    }
+    let refused = said(&build(r#"for last; do :; done; echo junk > "$last""#));
+    assert!(refused.contains("The component from before is still there."), "{refused}");
 }
 
 /// Names of names of names: a component may have as many as it likes.

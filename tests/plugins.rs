@@ -265,6 +265,37 @@ async fn a_plugin_finds_no_environment_and_no_end_beyond_belief() {
     assert_eq!(fault, ProviderFault::ProviderError(told));
 }
 
+/// A token of weeks, of a provider that gives this client no refresh token.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_without_anything_to_refresh_by_speaks_for_no_provider() {
+    let host = Host::start(&[mode("gone")]).await;
+    let without = CurrentTokens { refresh_token: None, ..current() };
+    let fault = host.plugins.refresh(call("gone"), without).await.unwrap_err();
+    assert_eq!(fault, ProviderFault::NotRefreshable("revoked".to_owned()));
+    let fault = host.plugins.refresh(call("gone"), current()).await.unwrap_err();
+    assert_eq!(fault, ProviderFault::InvalidGrant("revoked".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_parameter_is_checked_like_the_others_and_named_once() {
+    let mut wanted = provider("keyed", json!({"shop": "required"}));
+    wanted.secret_parameters = vec!["shop".to_owned()];
+    let mut unknown = provider("unkeyed", json!({}));
+    unknown.secret_parameters = vec!["no-such".to_owned()];
+    let host = Host::start(&[wanted, unknown]).await;
+    assert!(host.plugins.get("keyed").unwrap().parameters[0].secret);
+    let asked = async |value: &str| {
+        let mut call = call("keyed");
+        call.secret_parameters.insert("shop".to_owned(), value.into());
+        host.plugins.authorize(call, &"state-1".into(), &pkce()).await
+    };
+    assert!(asked("abc").await.is_ok());
+    assert!(matches!(asked("abc1").await, Err(ProviderFault::InvalidParameter { .. })));
+    let standings = host.plugins.standings();
+    let fault = standings.iter().find(|standing| standing.provider == "unkeyed").unwrap().fault.clone();
+    assert!(fault.unwrap().contains("providers.secret_parameters names \"no-such\""));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_that_may_not_be_made_are_not() {
     let neighbour = Neighbour::start("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
@@ -657,12 +688,12 @@ async fn what_is_no_plugin_of_ours_is_refused_by_name() {
         (
             "newer-import",
             import("palisade:provider/http@0.2.0"),
-            "it speaks palisade:provider/http@0.2.0: it is newer than this Palisade, which serves 0.1.0",
+            "it speaks palisade:provider@0.2.0 (http): it is newer than this Palisade, which serves 0.1.0",
         ),
         (
             "newer-export",
             wat(newer),
-            "it speaks palisade:provider/plugin@0.2.0: it is newer than this Palisade, which serves 0.1.0",
+            "it speaks palisade:provider@0.2.0 (plugin): it is newer than this Palisade, which serves 0.1.0",
         ),
         (
             "wasi-http",

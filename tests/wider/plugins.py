@@ -184,6 +184,76 @@ def story(run, folder):
             provider.process.stop()
 
 
+# Put into `refresh`: what a call draws, and when. What is drawn twice, or at a time that stands still, was drawn when the
+# component was built.
+DRAWS = {
+    "rust": ("    // What no setting can say", """    fn refresh(
+        cx: &palisade_provider::Context<'_>,
+        settings: &Settings,
+        current: &palisade_provider::CurrentTokens,
+    ) -> Result<palisade_provider::Tokens, Failure> {
+        let drawn: Vec<String> = palisade_provider::random::bytes(8).iter().map(|byte| format!("{byte:02x}")).collect();
+        cx.log(palisade_provider::Level::Warn, &format!("DRAWN {} AT {}", drawn.concat(), cx.now()));
+        oauth2::refresh(cx, &Self::standard(settings, Step::Refresh)?, current)
+    }
+
+    // What no setting can say"""),
+    "js": ("  refresh(connection, current) {", """  refresh(connection, current) {
+    const begun = performance.now();
+    while (performance.now() === begun);
+    console.log(`DRAWN ${Math.random()} ${crypto.randomUUID()} ${crypto.getRandomValues(new Uint32Array(1))[0]} AT ${Date.now()}`);
+    if (current.accessToken === "fetch") fetch("https://acme.example/");"""),
+    "python": ("    def refresh(self, connection, current):", """    def refresh(self, connection, current):
+        import random
+        import secrets
+        import time
+        import uuid
+        from datetime import datetime
+        datetime.strptime("2026", "%Y")
+        print("DRAWN", random.random(), uuid.uuid4(), secrets.token_hex(4), "AT", time.time())
+        try:
+            __import__("wsgi" + "ref.util")
+        except ImportError as error:
+            print("MISSING", error)"""),
+}
+
+
+def alive(run, folder):
+    """In every language: no call draws what another has drawn, time goes on, and what is missing is named."""
+    for language in ("rust", "js", "python"):
+        home = folder / f"alive-{language}"
+        home.mkdir()
+        palisade(run, home, "plugin", "new", "acme", "--lang", language)
+        plugin = home / "acme"
+        equip(run, plugin, language)
+        source = plugin / SOURCE[language]
+        text, (before, after) = source.read_text(), DRAWS[language]
+        assert text.count(before) == 1, language
+        source.write_text(text.replace(before, after))
+        palisade(run, plugin, "plugin", "build")
+        exchange = (plugin / "exchanges" / "refresh.toml").read_text()
+        for number, moment in enumerate((1767225600, 1767225601)):
+            played = exchange.replace("\n[settings]", f"now = {moment}\n\n[settings]", 1)
+            (plugin / "exchanges" / f"{number}.toml").write_text(played)
+        (plugin / "exchanges" / "refresh.toml").unlink()
+        if language == "js":
+            asked = exchange.split("[[requests]]")[0].replace("access-1", "fetch")
+            refused = '[result.failure]\nkind = "misconfigured"\nmessage = "use http.send"\n'
+            (plugin / "exchanges" / "fetch.toml").write_text(asked + refused)
+        done = subprocess.run(
+            [run.PALISADE, "plugin", "test"], cwd=plugin, capture_output=True, text=True, timeout=10 * run.PATIENCE, env=environment(run))
+        said = done.stdout + done.stderr
+        assert done.returncode == 0, said
+        drawn = [line.split() for line in re.findall(r"DRAWN (.*? AT [\d.]+)", done.stderr)][:2]
+        assert len(drawn) == 2, said
+        first, second = drawn
+        for one, other in zip(first[:-2], second[:-2]):
+            assert one != other, f"{language}: drawn twice: {one}"
+        assert float(first[-1]) < float(second[-1]), f"{language}: time stands still: {drawn}"
+        assert language != "python" or "import it at the top of plugin.py" in said, said
+        print(f"        {language:8}" + "  ".join(first[:-2]) + " and " + "  ".join(second[:-2]), flush=True)
+
+
 # What differs from one run, or one machine, to the next.
 VARYING = [
     (r"\b[\d.]+ ?(ms|s)\b", "TIME"),

@@ -13,6 +13,13 @@ use super::project::{Language, Project};
 use super::toolchain::{Toolchain, on_path};
 use super::{check, show};
 
+/// Where in a project a component is made, until it takes the place of the one before.
+const WORKSHOP: &str = ".palisade";
+/// What JavaScript and Python plugins are entered by: what is odd about their toolchains is evened out there.
+const ENTRIES_JS: [(&str, &str); 2] =
+    [("entry.js", include_str!("entries/entry.js")), ("missing.js", include_str!("entries/missing.js"))];
+const ENTRIES_PYTHON: [(&str, &str); 1] = [("palisade_entry.py", include_str!("entries/palisade_entry.py"))];
+
 /// The most that is shown of the beginning, and of the end, of what a failed tool said, in lines.
 const SAID: usize = 30;
 
@@ -26,11 +33,8 @@ pub(super) fn run(folder: &Path) -> Result<String, String> {
     // As the caller names it.
     let file = folder.join(format!("{}.wasm", project.name));
     let file = file.strip_prefix("./").map(Path::to_owned).unwrap_or(file);
-    let bytes = fs::read(&file).map_err(|error| format!("{} cannot be read: {error}", file.display()))?;
+    let bytes = read(&file)?;
     let report = check::examine(&bytes);
-    if let Some(faults) = report.told(&file) {
-        return Err(faults);
-    }
     Ok(format!(
         "{}: {}, {} in {:.1}s\nsha256 = \"{}\"\n\nNext: palisade plugin test{}",
         file.display(),
@@ -42,24 +46,63 @@ pub(super) fn run(folder: &Path) -> Result<String, String> {
     ))
 }
 
-/// Builds the project in `folder`; its component is new afterwards.
+fn read(file: &Path) -> Result<Vec<u8>, String> {
+    fs::read(file).map_err(|error| format!("{} cannot be read: {error}", file.display()))
+}
+
+/// Builds the project in `folder`; its component is new afterwards. One that no gateway would load takes nobody's
+/// place: the last good one stays.
 ///
 /// # Errors
-/// What is missing, or what the tools said.
-pub(super) fn build(folder: &Path) -> Result<Project, String> {
+/// What is missing, what the tools said, or what is wrong with what they made.
+fn build(folder: &Path) -> Result<Project, String> {
     // Some of the tools are run inside the folder.
     let folder =
         folder.canonicalize().map_err(|error| format!("{} cannot be read: {error}", folder.display()))?;
     let project = Project::open(&folder)?;
+    let workshop = Workshop::open(&folder)?;
+    let made = workshop.0.join("plugin.wasm");
     match project.language {
-        Language::Rust => rust(&project)?,
-        Language::Js => js(&project)?,
-        Language::Python => python(&project)?,
+        Language::Rust => rust(&project, &made)?,
+        Language::Js => js(&project, &workshop, &made)?,
+        Language::Python => python(&project, &workshop, &made)?,
     }
+    let file = project.component();
+    if let Some(faults) = check::examine(&read(&made)?).told(&file) {
+        let kept = if file.exists() { "\nThe component from before is still there." } else { "" };
+        return Err(format!("{faults}{kept}"));
+    }
+    fs::rename(&made, &file).map_err(|error| format!("{} cannot be written: {error}", file.display()))?;
     Ok(project)
 }
 
-fn rust(project: &Project) -> Result<(), String> {
+/// A folder that is there while something is built.
+struct Workshop(PathBuf);
+
+impl Workshop {
+    fn open(folder: &Path) -> Result<Workshop, String> {
+        let workshop = Workshop(folder.join(WORKSHOP));
+        let _ = fs::remove_dir_all(&workshop.0);
+        fs::create_dir(&workshop.0)
+            .map_err(|error| format!("{} cannot be made: {error}", workshop.0.display()))?;
+        Ok(workshop)
+    }
+
+    fn put(&self, files: &[(&str, &str)]) -> Result<(), String> {
+        let put = |(name, text): &(&str, &str)| fs::write(self.0.join(name), text);
+        let done: std::io::Result<()> = files.iter().try_for_each(put);
+        done.map_err(|error| format!("{} cannot be written: {error}", self.0.display()))
+    }
+}
+
+impl Drop for Workshop {
+    fn drop(&mut self) {
+        // The next build clears it away.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn rust(project: &Project, made: &Path) -> Result<(), String> {
     let toolchain = Toolchain::find()?;
     let (mut command, core) = toolchain.build(&project.folder, &project.name);
     step(&format!("compiling with {}", toolchain.name()), &mut command, Say::All)?;
@@ -73,8 +116,7 @@ fn rust(project: &Project) -> Result<(), String> {
     let component = encoder.and_then(|mut encoder| encoder.encode()).map_err(|error| {
         format!("the module cannot be made a component: {error:#}; {}", advice(&format!("{error:#}")))
     })?;
-    let file = project.component();
-    fs::write(&file, component).map_err(|error| format!("{} cannot be written: {error}", file.display()))
+    fs::write(made, component).map_err(|error| format!("{} cannot be written: {error}", made.display()))
 }
 
 /// What to do about a module that is not taken.
@@ -86,7 +128,7 @@ fn advice(error: &str) -> &'static str {
     "does the crate call `palisade_provider::register!`, and import nothing of its own?"
 }
 
-fn js(project: &Project) -> Result<(), String> {
+fn js(project: &Project, workshop: &Workshop, made: &Path) -> Result<(), String> {
     let folder = &project.folder;
     let (npm, node) = on_path("npm").zip(on_path("node")).ok_or(
         "building JavaScript needs Node.js 20 or later with npm:\n  Debian, Ubuntu  sudo apt-get install nodejs npm\n  \
@@ -111,16 +153,30 @@ fn js(project: &Project) -> Result<(), String> {
         step(&format!("npm {install}"), &mut command, Say::Failures)?;
         installed.note()?;
     }
+    workshop.put(&ENTRIES_JS)?;
     let mut command = Command::new(&tool);
-    command.current_dir(folder).args(["plugin.js", "--wit", "wit/provider.wit", "-n", "provider"]);
-    // What a plugin does not have: without it the component asks for nothing that is not served. Standard output
-    // it has: by it alone an author sees what was thrown.
-    command.args(["-d", "random", "clocks", "http", "fetch-event"]);
-    command.arg("-o").arg(project.component());
-    step("componentize-js, about half a minute", &mut command, Say::Failures)
+    command.current_dir(folder).arg(workshop.0.join(ENTRIES_JS[0].0));
+    command.args(["--wit", "wit/provider.wit", "-n", "provider"]);
+    // What a plugin does not have: without it the component asks for nothing that is not served. Randomness and
+    // clocks it has: without them each call would see the same numbers, and the time would stand still. So has it
+    // standard output: by it alone an author sees what was thrown.
+    command.args(["-d", "http", "fetch-event"]);
+    command.arg("-o").arg(made);
+    step("componentize-js, about half a minute", &mut command, Say::Failures).map_err(at_the_top)
 }
 
-fn python(project: &Project) -> Result<(), String> {
+/// What to do about a module that asks for something while it is being built.
+fn at_the_top(said: String) -> String {
+    if !said.contains("Wizer initialization") {
+        return said;
+    }
+    format!(
+        "{said}\n\nWhat stands outside of functions runs once, when the component is built, and can ask for nothing \
+         then: no randomness (`Math.random`, `crypto`) and no request. Move it into the function that needs it."
+    )
+}
+
+fn python(project: &Project, workshop: &Workshop, made: &Path) -> Result<(), String> {
     let folder = &project.folder;
     let tool = folder.join(".venv/bin/componentize-py");
     let installed = Installed::of(folder, "requirements.txt", ".venv/.palisade");
@@ -140,6 +196,7 @@ fn python(project: &Project) -> Result<(), String> {
         step("pip install", &mut command, Say::Failures)?;
         installed.note()?;
     }
+    workshop.put(&ENTRIES_PYTHON)?;
     let mut command = Command::new(&tool);
     // The packages that go into the component are those of requirements.txt, and not what this machine has.
     command.current_dir(folder).env("VIRTUAL_ENV", folder.join(".venv")).args([
@@ -148,9 +205,13 @@ fn python(project: &Project) -> Result<(), String> {
         "-w",
         "provider",
         "componentize",
-        "plugin",
+        "-p",
+        WORKSHOP,
+        "-p",
+        ".",
+        "palisade_entry",
     ]);
-    command.arg("-o").arg(project.component());
+    command.arg("-o").arg(made);
     step("componentize-py, about half a minute", &mut command, Say::Failures)
 }
 
@@ -272,6 +333,13 @@ mod tests {
     fn a_crate_for_browsers_is_told_from_a_crate_without_a_plugin() {
         assert!(advice("failed to resolve import `__wbindgen_placeholder__::now`").contains("chrono"));
         assert!(advice("something else").contains("register!"));
+    }
+
+    #[test]
+    fn a_module_that_asks_for_something_at_its_top_is_told_so() {
+        let wizer = "You cannot call arbitrary imported functions during Wizer initialization.";
+        assert!(at_the_top(wizer.to_owned()).contains("outside of functions"));
+        assert_eq!(at_the_top("x".to_owned()), "x");
     }
 
     #[test]

@@ -16,16 +16,17 @@ use crate::edge::wasm::exchange::Exchange;
 pub(super) fn run(target: &Path, exchanges: Option<&Path>, only: Option<&str>) -> Result<String, String> {
     let Places { component, folder, changed } = places(target, exchanges)?;
     let files = files(&folder, only)?;
+    if let Some(source) = changed {
+        return Err(format!(
+            "{} is newer than {}: build it first with `palisade plugin build`; what is there is played when it is \
+             named itself",
+            source.display(),
+            component.display()
+        ));
+    }
     log();
     let limits = PluginLimits::default();
     let bytes = read(&component)?;
-    if let Some(source) = changed {
-        eprintln!(
-            "warning: {} is newer than {}: `palisade plugin build` takes it in",
-            source.display(),
-            component.display()
-        );
-    }
     block(async {
         let bench = bench(&component, bytes).await?;
         let meter = meter()?;

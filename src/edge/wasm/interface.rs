@@ -101,14 +101,14 @@ pub fn examine(bytes: &[u8]) -> Interface {
         faults: Vec::new(),
     };
     interface.faults.extend(interface.imports.iter().filter_map(|name| refuse_import(name)));
+    let versions = refuse_versions(&interface.imports, interface.speaks.as_deref());
     match &interface.speaks {
         None => interface.faults.push(no_plugin()),
-        Some(version) => match refuse_version("plugin", version) {
-            // The functions of another version are no faults of this one's.
-            Some(fault) => interface.faults.push(fault),
-            None => interface.faults.extend(found.misfits()),
-        },
+        // The functions of another version are no faults of this one's.
+        Some(_) if !versions.is_empty() => {}
+        Some(_) => interface.faults.extend(found.misfits()),
     }
+    interface.faults.extend(versions);
     interface
 }
 
@@ -137,14 +137,14 @@ pub(super) fn refuse_form(bytes: &[u8]) -> Option<Fault> {
     }
 }
 
-/// Why `name` is not served; `None` when it is.
+/// Why `name` is not served; `None` when it is. Versions of our own are for [`refuse_versions`].
 pub(super) fn refuse_import(name: &str) -> Option<Fault> {
     let (path, version) = name.split_once('@').unwrap_or((name, ""));
     let shown = escaped(name);
     let ours = path.strip_prefix(PACKAGE).and_then(|rest| rest.strip_prefix('/'));
     if let Some(interface) = ours {
         if IMPORTS.contains(&interface) {
-            return refuse_version(interface, version);
+            return None;
         }
         return Some(fault(
             format!("it imports `{shown}`, which there is not"),
@@ -173,15 +173,28 @@ pub(super) fn refuse_import(name: &str) -> Option<Fault> {
     Some(fault(format!("it imports `{shown}`, which is not served"), cure))
 }
 
-/// Why `version` of one of our interfaces is not served; `None` when it is.
-pub(super) fn refuse_version(interface: &str, version: &str) -> Option<Fault> {
-    if SERVED.contains(&version) {
-        return None;
+/// Why versions of our own interfaces are not served, among what is imported and the plugin that is exported: one
+/// fault for each version, however many interfaces are of it.
+pub(super) fn refuse_versions(imports: &[impl AsRef<str>], exported: Option<&str>) -> Vec<Fault> {
+    let mut of: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    let imported = imports.iter().filter_map(|name| {
+        let (path, version) = name.as_ref().split_once('@').unwrap_or((name.as_ref(), ""));
+        let interface = path.strip_prefix(PACKAGE)?.strip_prefix('/')?;
+        IMPORTS.contains(&interface).then_some((version, interface))
+    });
+    for (version, interface) in imported.chain(exported.map(|version| (version, "plugin"))) {
+        if !SERVED.contains(&version) {
+            of.entry(version).or_default().push(interface);
+        }
     }
+    of.into_iter().map(|(version, interfaces)| refuse_version(version, &interfaces.join(", "))).collect()
+}
+
+fn refuse_version(version: &str, interfaces: &str) -> Fault {
     let served = SERVED.join(", ");
     let what = match version {
-        "" => format!("it speaks {PACKAGE}/{interface} without a version"),
-        version => format!("it speaks {PACKAGE}/{interface}@{}", escaped(version)),
+        "" => format!("it speaks {PACKAGE} ({interfaces}) without a version"),
+        version => format!("it speaks {PACKAGE}@{} ({interfaces})", escaped(version)),
     };
     let newest = SERVED.iter().filter_map(|served| parts(served)).max();
     let cure = if parts(version) > newest {
@@ -195,7 +208,7 @@ pub(super) fn refuse_version(interface: &str, version: &str) -> Option<Fault> {
                  writes"
         )
     };
-    Some(fault(what, cure))
+    fault(what, cure)
 }
 
 /// The version, if `name` is that of an exported plugin; empty when it has none.
@@ -503,6 +516,17 @@ mod tests {
     }
 
     #[test]
+    fn another_version_is_one_fault_and_not_one_for_each_interface() {
+        let imports =
+            ["palisade:provider/http@0.2.0", "wasi:io/streams@0.2.0", "palisade:provider/log@0.2.0"];
+        let faults = refuse_versions(&imports, Some("0.2.0"));
+        let told: Vec<&str> = faults.iter().map(|fault| &*fault.what).collect();
+        assert_eq!(told, ["it speaks palisade:provider@0.2.0 (http, log, plugin)"]);
+        assert!(refuse_versions(&["palisade:provider/http@0.1.0"], Some("0.1.0")).is_empty());
+        assert_eq!(refuse_versions(&imports, Some("0.3.0")).len(), 2);
+    }
+
+    #[test]
     fn what_is_not_served_is_named_with_the_reason() {
         for served in ["palisade:provider/http@0.1.0", "wasi:io/streams@0.2.0", "wasi:cli/stderr@0.2.12"] {
             assert_eq!(refuse_import(served), None, "{served}");
@@ -517,8 +541,12 @@ mod tests {
             ("wasi:keyvalue/store@0.2.0", "no part of WASI 0.2"),
             ("env", "only palisade:provider and WASI"),
         ] {
-            let refused = refuse_import(name).unwrap().to_string();
-            assert!(refused.contains(why) && refused.contains(name.split('@').next().unwrap()), "{refused}");
+            let refused = refuse_import(name).or_else(|| refuse_versions(&[name], None).pop());
+            let refused = refused.unwrap().to_string();
+            assert!(
+                refused.contains(why) && refused.contains(name.split(['@', '/']).next().unwrap()),
+                "{refused}"
+            );
         }
     }
 }

@@ -77,15 +77,15 @@ fn told(faults: Vec<Fault>) -> String {
 /// component that was compiled before has to show.
 fn check(machine: &Machine, component: &Component) -> Result<(), String> {
     let kind = component.component_type();
-    let mut faults: Vec<Fault> =
-        kind.imports(&machine.engine).filter_map(|(name, _)| interface::refuse_import(name)).collect();
+    let imports: Vec<&str> = kind.imports(&machine.engine).map(|(name, _)| name).collect();
+    let mut faults: Vec<Fault> = imports.iter().filter_map(|name| interface::refuse_import(name)).collect();
     let exported = kind
         .exports(&machine.engine)
         .filter(|(_, item)| matches!(item.ty, ComponentItem::ComponentInstance(_)))
         .find_map(|(name, _)| interface::plugin_version(name));
-    match exported {
-        None => faults.push(interface::no_plugin()),
-        Some(version) => faults.extend(interface::refuse_version("plugin", version)),
+    if exported.is_none() {
+        faults.push(interface::no_plugin());
     }
+    faults.extend(interface::refuse_versions(&imports, exported));
     if faults.is_empty() { Ok(()) } else { Err(told(faults)) }
 }

@@ -16,8 +16,10 @@ function fail(kind, text) {
 function read(settings) {
   const { base_url = BASE, ...unknown } = JSON.parse(settings);
   for (const key of Object.keys(unknown)) fail("misconfigured", `settings: unknown key \`${key}\``);
-  if (typeof base_url !== "string" || !base_url.startsWith("https://")) {
-    fail("misconfigured", "settings: `base_url` must be an https URL");
+  // In cleartext only to this machine, for development.
+  const local = /^http:\/\/(localhost|127\.0\.0\.1|\[::1\])(:\d+)?(\/|$)/;
+  if (typeof base_url !== "string" || !(base_url.startsWith("https://") || local.test(base_url))) {
+    fail("misconfigured", "settings: `base_url` must be an https URL, or one of this machine");
   }
   return { base: base_url };
 }
@@ -101,7 +103,7 @@ export const plugin = {
       settings: [{ name: "base_url", summary: "Where the provider is, if not at its usual address.", required: false }],
       parameters: [],
       scopes: [],
-      hosts: [base.slice("https://".length).split("/")[0]],
+      hosts: [base.split("/")[2]],
       canRefresh: true,
       canRevoke: true,
       canIdentify: false,
