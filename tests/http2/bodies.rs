@@ -132,6 +132,20 @@ async fn a_body_has_one_end_whatever_the_frames() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_method_that_expects_a_body_says_that_there_is_none() {
+    let upstream = Upstream::start().await;
+    let gateway = Gateway::start(&routes(upstream.address)).await;
+    let client = clear(&gateway).await;
+    for (method, want) in [("POST", Some("0")), ("PUT", Some("0")), ("PATCH", Some("0")), ("GET", None)] {
+        let request = Request::builder().method(method).uri("http://app.test/up").version(Version::HTTP_2);
+        assert_eq!(ask(&client, request.body(()).unwrap()).await.0, 200, "{method}");
+        let head = upstream.requests().pop().unwrap();
+        assert_eq!(field(&head, "content-length"), want, "{head}");
+        assert_eq!(field(&head, "transfer-encoding"), None, "{head}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_next_request_on_the_connection_begins_where_it_begins() {
     let upstream = Upstream::start().await;
     let gateway = Gateway::start(&routes(upstream.address)).await;

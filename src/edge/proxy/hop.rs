@@ -62,6 +62,23 @@ pub fn has_ignored_body(session: &mut Session) -> bool {
     ignored && !session.is_body_empty()
 }
 
+/// Says to an HTTP/1.1 upstream that there is no body where one would be expected (RFC 9110 §8.6): HTTP/2 clients
+/// need not say so, and some servers answer 411.
+///
+/// # Errors
+/// The engine cannot take a constant: never.
+pub fn say_no_body(session: &mut Session, request: &mut RequestHeader) -> Result<()> {
+    let expected = matches!(request.method, Method::POST | Method::PUT | Method::PATCH);
+    if expected
+        && request.version != Version::HTTP_2
+        && !request.headers.contains_key(header::CONTENT_LENGTH)
+        && session.is_body_empty()
+    {
+        request.insert_header(header::CONTENT_LENGTH, "0")?;
+    }
+    Ok(())
+}
+
 /// Whether the request would sign its caller in on the connection, which others use after it.
 #[must_use]
 pub fn signs_in(request: &RequestHeader) -> bool {

@@ -91,6 +91,7 @@ impl ProxyHttp for Gateway {
         context.body_received = 0;
         let (permit, live, settings) = context.told()?;
         hop::begin(request, context.websocket)?;
+        hop::say_no_body(session, request)?;
         if !context.websocket
             && request.version != Version::HTTP_2
             && (hop::has_ignored_body(session) || hop::signs_in(request))
