@@ -4,7 +4,10 @@
 mod accounts;
 mod background;
 mod connections;
+pub(crate) mod key_files;
 mod operator;
+mod restart;
+pub(crate) mod warnings;
 
 use self::operator::Operator;
 /// For who tries one provider without a gateway.
@@ -156,9 +159,12 @@ impl Parts {
                     clock: Arc::clone(&self.clock),
                 },
             },
-            reserved: proxy::forward::Reserved::of(set),
+            kept: proxy::forward::Kept::of(set),
             told: forwards.iter().map(Told::new).collect::<Result<_, _>>()?,
-            trusted_proxies: config.server.trusted_proxies.clone(),
+            believed: proxy::forwarded::Believed {
+                proxies: config.server.trusted_proxies.clone(),
+                field: config.server.client_address,
+            },
             clusters,
         })
     }
@@ -172,6 +178,7 @@ impl Parts {
 pub async fn start(config: Config, options: Options) -> Result<Running, String> {
     let mut notices = config.warnings.clone();
     notices.extend(config.unsent_emails.iter().cloned());
+    notices.extend(warnings::about(&config).await);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION")).map_err(|error| error.to_string())?);
     let meters = Arc::new(Meters::new(Arc::clone(&metrics), config.log.access));
@@ -235,7 +242,7 @@ pub async fn start(config: Config, options: Options) -> Result<Running, String> 
         parts: Arc::clone(&parts),
         live: Arc::clone(&live),
         grants: grants.clone(),
-        config: ArcSwap::from_pointee(config.clone()),
+        started: config.clone(),
         reloading: tokio::sync::Mutex::default(),
         closing: closed.clone(),
         serving: AtomicBool::new(false),
@@ -313,6 +320,7 @@ pub async fn start(config: Config, options: Options) -> Result<Running, String> 
         signer,
         injector: Arc::new(grants.connections.clone()),
         connect_at: format!("{}/connections", config.server.prefix),
+        mark: proxy::looped::Mark::random(&SystemEntropy),
         clock: Arc::clone(&clock),
         meter: meters as Arc<dyn Meter>,
     });

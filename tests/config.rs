@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use palisade::config::{
@@ -366,6 +367,88 @@ fn every_origin_may_be_allowed() {
 fn what_works_but_is_probably_not_meant_warns() {
     let config = inline("[passwords]\nbcrypt_cost = 4\n").unwrap();
     assert!(config.warnings.iter().any(|line| line.contains("config.toml:2: passwords.bcrypt_cost")));
+}
+
+#[test]
+fn a_network_of_everybody_warns_and_one_of_proxies_does_not() {
+    let read = |networks: &str| {
+        let route = "[[routes]]\nname = \"app\"\nupstream = [\"http://127.0.0.1:3000\"]\n";
+        let config = inline(&format!("[server]\ntrusted_proxies = [{networks}]\n{route}")).unwrap();
+        (config.warnings, config.server.trusted_proxies)
+    };
+    let wide = ["0.0.0.0/0", "::/0", "128.0.0.0/1", "34.0.0.0/8", "2000::/3", "::ffff:0:0/96", "8.0.0.0/7"];
+    for network in wide.into_iter().chain(["10.0.0.0/7"]) {
+        let (warnings, _) = read(&format!("\"10.0.0.1\", \"{network}\""));
+        assert!(
+            warnings.len() == 1 && warnings[0].starts_with("config.toml:2: server.trusted_proxies[1]: "),
+            "{network}: {warnings:?}"
+        );
+    }
+    let (none, networks) = read(
+        "\"10.0.0.0/8\", \"172.16.0.0/12\", \"192.168.0.0/16\", \"fd00::/8\", \"fe80::/10\", \"127.0.0.0/8\", \
+         \"104.16.0.0/13\", \"2606:4700::/32\", \"2a06:98c0::/29\", \"::ffff:10.1.0.0/112\"",
+    );
+    assert_eq!(none, Vec::<String>::new());
+    // As the address of a peer is written.
+    assert_eq!(networks.last().unwrap().to_string(), "10.1.0.0/16");
+}
+
+#[test]
+fn a_gateway_that_asks_nobody_and_a_cookie_that_others_can_set_warn() {
+    let route = |name: &str, more: &str| {
+        format!(
+            "[[routes]]\nname = \"{name}\"\nmatch = {{ path = \"/{name}\" }}\n\
+             upstream = [\"http://127.0.0.1:3000\"]\n{more}\n"
+        )
+    };
+    let only = |text: &str| match &inline(text).unwrap().warnings[..] {
+        [] => String::new(),
+        [one] => one.clone(),
+        more => panic!("{more:?}"),
+    };
+    let open = route("a", "auth = \"none\"") + &route("b", "auth = \"none\"");
+    assert!(only(&open).starts_with("config.toml:1: routes: every route has auth"), "{}", only(&open));
+    assert_eq!(only(&(open + &route("c", ""))), "");
+    let cookie = |name: &str| only(&route("a", &format!("token = {{ cookie = \"{name}\" }}")));
+    let said = cookie("session");
+    assert!(said.starts_with("config.toml:5: routes[0].token.cookie: without __Host-"), "{said}");
+    assert_eq!(cookie("__Host-session"), "");
+    let said = only(&route("a", "pass = [\"X-Foo\", \"Proxy\"]"));
+    assert!(said.starts_with("config.toml:5: routes[0].pass[0]: \"X-Foo\" passes anyway"), "{said}");
+}
+
+#[test]
+fn check_says_what_is_odd_beyond_the_file_and_what_a_key_file_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let check = |config: &str, keys: &str| {
+        fs::write(folder.path().join("config.toml"), config).unwrap();
+        fs::write(folder.path().join("keys.json"), keys).unwrap();
+        let mut palisade = Command::new(env!("CARGO_BIN_EXE_palisade"));
+        let output =
+            palisade.env_remove("PALISADE_CONFIG").current_dir(folder.path()).arg("check").output().unwrap();
+        (output.status.success(), String::from_utf8(output.stderr).unwrap())
+    };
+    let route = |upstream: &str| format!("[[routes]]\nname = \"app\"\nupstream = [\"{upstream}\"]\n");
+    let (good, said) = check(&route("http://localhost:8080"), "");
+    let circle = "warning: config.toml:3: routes.app.upstream: localhost:8080 is this gateway's own listener";
+    assert!(good && said.starts_with(circle), "{said}");
+    let (good, said) = check(&route("http://192.0.2.1:3000"), "");
+    let cleartext = "warning: config.toml:3: routes.app.upstream: 192.0.2.1:3000 is another machine";
+    assert!(good && said.starts_with(cleartext), "{said}");
+    let issuer = "[[issuers]]\nissuer = \"https://i.test\"\njwks = \"file:keys.json\"\naudiences = [\"api\"]\n\
+                  algorithms = [\"ES256\"]\n";
+    let config = route("http://127.0.0.1:3000") + issuer;
+    for (keys, what) in [
+        ("", "it is empty"),
+        ("-----BEGIN PUBLIC KEY-----\nhunter2", "it is PEM"),
+        ("{\"keys\": [", "it breaks off at line 1"),
+        ("{\"kty\": \"oct\", \"k\": \"hunter2\"}", "it is a single JWK"),
+    ] {
+        let (good, said) = check(&config, keys);
+        let want = format!("config.toml:6: issuers[0].jwks: found keys.json, not a JWK Set: {what}");
+        assert!(!good && said.starts_with(&want) && said.contains("; want a JWK Set"), "{said}");
+        assert!(!said.contains("hunter2"), "{said}");
+    }
 }
 
 #[test]

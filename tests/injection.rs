@@ -21,8 +21,10 @@ use palisade::domain::time::UnixTime;
 use palisade::domain::verdict::TokenFault;
 use palisade::edge::clock::SystemClock;
 use palisade::edge::proxy;
-use palisade::edge::proxy::forward::{Reserved, Told};
+use palisade::edge::proxy::forward::{Kept, Told};
+use palisade::edge::proxy::forwarded::Believed;
 use palisade::edge::proxy::gateway::Live;
+use palisade::edge::proxy::looped::Mark;
 use palisade::edge::proxy::upstream::Cluster;
 use palisade::ports::{
     AccessGrant, Ended, InjectFault, Injector, Meter, Revocations, SignError, Signed, Signer, Verified,
@@ -188,10 +190,10 @@ async fn world(upstream: SocketAddr, keys: &str) -> World {
         .unwrap_or_else(|errors| panic!("{errors:#?}"));
     let route = config.routes[0].clone();
     let live = Live {
-        reserved: Reserved::of(std::iter::once((&route.forward, &route.policy.policy.carriers))),
+        kept: Kept::of(std::iter::once((&route.forward, &route.policy.policy.carriers))),
         told: vec![Told::new(&route.forward).unwrap()],
         clusters: vec![Cluster::start("app", route.upstream).await.unwrap()],
-        trusted_proxies: Vec::new(),
+        believed: Believed::default(),
         admission: Admission {
             scheme: Scheme::Http,
             routes: Table::new(vec![route.policy]),
@@ -213,6 +215,7 @@ async fn world(upstream: SocketAddr, keys: &str) -> World {
         signer: Arc::new(FakeSigner),
         injector: Arc::clone(&injector) as _,
         connect_at: "/auth/connections".to_owned(),
+        mark: Mark::of(1),
         clock: Arc::new(SystemClock),
         meter: Arc::clone(&meter) as _,
     });

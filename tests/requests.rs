@@ -1,10 +1,14 @@
 //! Every class of request that made a comparable gateway forward what it should not have, sent as raw
 //! bytes to a running gateway in front of an upstream that records what arrives.
 
+#[path = "requests/client.rs"]
+mod client;
 #[path = "requests/credentials.rs"]
 mod credentials;
 #[path = "requests/framing.rs"]
 mod framing;
+#[path = "requests/loops.rs"]
+mod loops;
 #[path = "requests/paths.rs"]
 mod paths;
 mod support;

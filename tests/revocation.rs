@@ -358,13 +358,32 @@ async fn a_reload_takes_what_is_right_and_leaves_what_is_wrong() {
         for _ in 0..2 {
             let (code, answer) = reload().await;
             assert_eq!(code, 200, "{answer}");
-            assert!(answer["notes"][0].as_str().unwrap().contains("next start"), "{answer}");
+            let note = answer["notes"][0].as_str().unwrap();
+            let (_, keys) = note.split_once("from the next start on: ").unwrap();
+            let want = match change.contains("leeway") {
+                true => "tokens.audience, tokens.leeway",
+                false => "tokens.issuer",
+            };
+            assert_eq!(keys, want, "{answer}");
         }
         assert_eq!(open.status("/old", token).await, 200, "{change}");
         let later = gateway.admin("POST", "/admin/v1/tokens", &json!({"sub": "b"})).await.1;
         assert_eq!(open.status("/old", later["access_token"].as_str().unwrap()).await, 200, "{change}");
     }
     assert_eq!(open.status("/new", token).await, 404, "the route is gone again");
+    // Listeners and the public URL, each by its name, and again until the start; what follows the URL is not named.
+    let changed = before
+        .replace("public_url = \"http://localhost:8080\"", "public_url = \"http://localhost:9090\"")
+        .replace("header_timeout = \"2s\"", "header_timeout = \"3s\"\ntrusted_proxies = [\"10.0.0.1\"]");
+    assert_ne!(changed, before);
+    std::fs::write(&file, changed).unwrap();
+    for _ in 0..2 {
+        let notes = reload().await.1["notes"].clone();
+        let said = "changed, but in force from the next start on: public_url, server.header_timeout";
+        assert_eq!(notes, json!([said]));
+    }
+    std::fs::write(&file, &before).unwrap();
+    assert_eq!(reload().await.1["notes"], json!([]), "what is as it was at the start needs none");
     // A revocation outlives a reload.
     assert_eq!(gateway.admin("POST", "/admin/v1/revocations", &json!({"token": token})).await.0, 201);
     assert_eq!(reload().await.0, 200);

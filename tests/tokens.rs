@@ -676,3 +676,25 @@ async fn a_flood_of_unknown_keys_does_not_reach_the_issuer_and_its_last_keys_sta
     assert_eq!(bearer(good).await, 401);
     assert_eq!(bearer(next.token(&claims(A, json!({})))).await, 200);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_upstream_is_told_who_vouches_for_the_caller_and_no_address_that_nobody_verified() {
+    let house = house().await;
+    let key = &house.a["ed"];
+    for (key, issuer, verified, email) in [
+        (key, A, json!(true), Some("a@b.test")),
+        (key, A, json!(false), None),
+        (key, A, json!(null), None),
+        (&house.b, B, json!(true), Some("a@b.test")),
+    ] {
+        let token = key.token(&claims(issuer, json!({"email": "a@b.test", "email_verified": verified})));
+        let fields =
+            format!("Authorization: Bearer {token}\r\nX-Auth-Issuer: evil\r\nX_Auth_Email: evil\r\n");
+        assert_eq!(status(&house.gateway.get("/private", &fields).await), 200);
+        let seen = house.last();
+        assert_eq!(field(&seen, "x-auth-subject"), Some("alice"));
+        assert_eq!(field(&seen, "x-auth-issuer"), Some(issuer));
+        assert_eq!(field(&seen, "x-auth-email"), email, "{verified}");
+        assert!(!seen.contains("evil"), "{seen}");
+    }
+}

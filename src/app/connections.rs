@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -105,17 +105,6 @@ fn wiring(config: &Config, clock: Arc<dyn Clock>, meter: Arc<dyn Meter>, cache: 
         redirect_uri: callback_url(config),
         cache,
     }
-}
-
-/// What takes effect at the next start only.
-pub(super) fn fixed(config: &Config) -> impl PartialEq + use<> {
-    let (connections, vault) = (&config.connections, &config.vault);
-    let secret = |secret: &SecretString| secret.expose_secret().to_owned();
-    (
-        connections.cache.clone(),
-        connections.webhook.as_ref().map(|webhook| (webhook.url.clone(), secret(&webhook.secret))),
-        vault.keys.iter().map(secret).collect::<Vec<_>>(),
-    )
 }
 
 /// The workers.

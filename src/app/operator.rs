@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use tokio::sync::watch;
 
-use super::{Parts, connections};
+use super::{Parts, connections, restart, warnings};
 use crate::config::{self, Config};
 use crate::edge::proxy;
 use crate::ports::{Control, Revocations};
@@ -21,7 +21,8 @@ pub(super) struct Operator {
     pub(super) parts: Arc<Parts>,
     pub(super) live: Arc<ArcSwap<proxy::gateway::Live>>,
     pub(super) grants: connections::Handle,
-    pub(super) config: ArcSwap<Config>,
+    /// What the process started with: listeners, keys and much else stay as it says.
+    pub(super) started: Config,
     /// Held while a configuration is being put in force.
     pub(super) reloading: tokio::sync::Mutex<()>,
     pub(super) closing: watch::Receiver<bool>,
@@ -36,45 +37,19 @@ impl Control for Operator {
         // One after the other: of two at once, the one that read the older file could be the last to put it
         // in force, after the other has told its operator that the newer one is.
         let _reloading = self.reloading.lock().await;
-        let before = self.config.load_full();
-        let mut config = config::load(&before.path)
+        let mut config = config::load(&self.started.path)
             .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>())?;
         let mut notices = config.warnings.clone();
-        let fixed = |c: &Config| {
-            let server = &c.server;
-            (
-                server.listen.clone(),
-                server.admin,
-                server.tls.clone(),
-                server.prefix.clone(),
-                c.cors.clone(),
-                c.store.clone(),
-            )
-        };
-        let of_accounts = |c: &Config| {
-            (
-                c.passwords.clone(),
-                c.sessions.clone(),
-                c.limits.clone(),
-                c.log.clone(),
-                format!("{:?}", c.mail),
-                connections::fixed(c),
-            )
-        };
-        if of_accounts(&before) != of_accounts(&config) {
-            let sections = "[log], [passwords], [sessions], [limits], [mail], [vault], connections.webhook and connections.cache \
-                 take effect at the next start";
-            notices.push(sections.to_owned());
+        notices.extend(warnings::about(&config).await);
+        let keys = restart::keys(&self.started, &config);
+        if !keys.is_empty() {
+            notices.insert(0, format!("changed, but in force from the next start on: {}", keys.join(", ")));
         }
-        if fixed(&before) != fixed(&config) || !before.tokens.is_same(&config.tokens) {
-            notices.push(
-                "listeners, server.prefix, [cors], the store and [tokens] take effect at the next start"
-                    .to_owned(),
-            );
-        }
-        // The ring signs, and revocations are kept, by what the start read: a verifier that went by
+        // The ring signs, revocations are kept, and links are made by what the start read: a verifier that went by
         // anything else would refuse our own valid tokens.
-        config.tokens = before.tokens.clone();
+        config.tokens = self.started.tokens.clone();
+        config.public_url.clone_from(&self.started.public_url);
+        config.server.prefix.clone_from(&self.started.server.prefix);
         let issuers = Arc::new(self.parts.issuers.load().succeed(&config.issuers));
         let keys = issuers.begin(KEYS).await;
         for news in &keys {
@@ -88,7 +63,6 @@ impl Control for Operator {
         issuers.forget_others().await;
         self.parts.issuers.store(issuers);
         self.live.store(Arc::new(live));
-        self.config.store(Arc::new(config));
         tracing::info!("the configuration was read again");
         Ok(notices)
     }

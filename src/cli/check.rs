@@ -13,10 +13,14 @@ use crate::edge::mail::Post;
 pub fn run(path: &Path) -> ExitCode {
     match load(path) {
         Ok(config) => {
-            for warning in config.warnings.iter().chain(&config.unsent_emails) {
+            let written = config.warnings.iter().chain(&config.unsent_emails).cloned();
+            for warning in written.chain(look_around(&config)) {
                 eprintln!("warning: {warning}");
             }
-            if !try_providers(&config) {
+            let (errors, warnings) = app::key_files::about(&config);
+            warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+            errors.iter().for_each(|error| eprintln!("{error}"));
+            if !try_providers(&config) || !errors.is_empty() {
                 return ExitCode::FAILURE;
             }
             let count = |number: usize, noun: &str| {
@@ -38,6 +42,13 @@ pub fn run(path: &Path) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// What the network shows to be odd about the configuration.
+fn look_around(config: &Config) -> Vec<String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    // Without a runtime the providers cannot be tried either, which says why.
+    runtime.map_or_else(|_| Vec::new(), |runtime| runtime.block_on(app::warnings::about(config)))
 }
 
 /// Prints what keeps providers out of service and what is odd about them. Returns whether all can be in service.

@@ -1,19 +1,18 @@
 //! From `config.toml` as written to the typed [`Config`]: every section but the routes, and what spans
 //! sections. Nothing stops at the first error, and no secret gets into a message.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ipnet::IpNet;
 use secrecy::SecretString;
 use toml::de::DeTable;
 
 use super::file::{Document, Item, Section};
 use super::form::{self, Url};
 use super::{
-    Algorithm, AuditTo, Config, ConfigError, Issuer, Jwks, Limits, Log, LogFormat, Passwords, Server,
-    Sessions, StoreUrl, Tls, Tokens, connections, issuers, mail, native, providers, routes,
+    Algorithm, AuditTo, ClientAddress, Config, ConfigError, Issuer, Jwks, Limits, Log, LogFormat, Passwords,
+    Server, Sessions, StoreUrl, Tls, Tokens, connections, issuers, mail, native, providers, proxies, routes,
 };
 use crate::domain::password::Policy;
 use crate::domain::session::Fingerprint;
@@ -143,12 +142,6 @@ fn address(item: &Item<'_>) -> Option<SocketAddr> {
     item.read(ADDRESS, |text| text.parse().ok())
 }
 
-fn network(item: &Item<'_>) -> Option<IpNet> {
-    item.read("a network like 10.0.0.0/8, or an address", |text| {
-        text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
-    })
-}
-
 fn server(section: Section<'_>) -> Server {
     let tls = section.get("tls").and_then(|item| tls(item.section()?));
     let mut listen = section.list("listen", address);
@@ -181,7 +174,12 @@ fn server(section: Section<'_>) -> Server {
         admin,
         prefix: native::prefix(&section),
         tls,
-        trusted_proxies: section.list("trusted_proxies", network),
+        trusted_proxies: section.list("trusted_proxies", proxies::trusted),
+        client_address: section.choice(
+            "client_address",
+            &proxies::CLIENT_ADDRESSES,
+            ClientAddress::XForwardedFor,
+        ),
         shutdown_grace: section.duration("shutdown_grace", Duration::from_secs(30), Duration::ZERO..=hour),
         header_timeout: section.duration("header_timeout", Duration::from_secs(10), second / 10..=hour),
         idle_timeout: section.duration("idle_timeout", Duration::from_secs(60), second / 10..=hour * 24),
@@ -332,6 +330,7 @@ fn issuers(root: &Section<'_>, own: &str) -> Vec<Issuer> {
             Some(name.to_owned())
         });
         let want = "an https:// URL (http:// on loopback only) or file:PATH";
+        let line = section.get("jwks").map(|item| item.doc.line(item.at));
         let jwks = section.required("jwks", want).and_then(|item| {
             if item.raw().is_some_and(|text| text.starts_with("file:")) {
                 return existing_file(&item, "a readable JWKS file").map(Jwks::File);
@@ -351,7 +350,8 @@ fn issuers(root: &Section<'_>, own: &str) -> Vec<Issuer> {
         let email_trusted = section.choice("email", &[("verified", false), ("trusted", true)], false);
         section.close();
         if let (Some(issuer), Some(jwks)) = (issuer, jwks) {
-            issuers.push(Issuer { issuer, jwks, audiences, algorithms, email_trusted });
+            let line = line.unwrap_or_default();
+            issuers.push(Issuer { issuer, jwks, line, audiences, algorithms, email_trusted });
         }
     }
     issuers

@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 use crate::domain::account::is_name;
 use crate::domain::email::EmailAddress;
 use crate::domain::request::Host;
+use crate::domain::reserved::fold;
 
 /// A string for an error message: userinfo hidden, since it may be a password, and cut when long.
 pub fn quoted(text: &str) -> String {
@@ -166,7 +167,7 @@ pub fn is_label(text: &str) -> bool {
 /// the caller's own credentials.
 pub fn is_reserved_header(name: &str) -> bool {
     // `_` is read as `-` by CGI and WSGI apps.
-    let name = name.to_ascii_lowercase().replace('_', "-");
+    let name = fold(name);
     const NAMES: [&str; 19] = [
         "accept",
         "authorization",
@@ -188,8 +189,9 @@ pub fn is_reserved_header(name: &str) -> bool {
         "via",
         "x-real-ip",
     ];
-    let groups = ["content-", "proxy-", "sec-", "transfer-", "x-forwarded-", "if-", "access-control-"];
-    NAMES.contains(&name.as_str()) || groups.iter().any(|group| name.starts_with(group))
+    let groups =
+        ["palisade-", "content-", "proxy-", "sec-", "transfer-", "x-forwarded-", "if-", "access-control-"];
+    NAMES.contains(&&*name) || groups.iter().any(|group| name.starts_with(group))
 }
 
 /// A mailbox (RFC 5322 §3.4): `a@b`, `Name <a@b>` or `"Name" <a@b>`.

@@ -13,6 +13,7 @@ mod issuers;
 mod mail;
 mod native;
 mod providers;
+mod proxies;
 mod routes;
 
 use std::fmt;
@@ -21,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 
 pub use self::connections::{Connections, Vault, Webhook};
 pub use self::form::{vault_key, webhook_key};
@@ -136,8 +137,10 @@ pub struct Server {
     /// The path that the native endpoints are below: in normal form, without a trailing slash.
     pub prefix: String,
     pub tls: Option<Tls>,
-    /// Peers whose `Forwarded`, `X-Forwarded-*` and `X-Real-IP` are believed.
+    /// Peers that are believed about where a request came from.
     pub trusted_proxies: Vec<IpNet>,
+    /// The field in which they name the client.
+    pub client_address: ClientAddress,
     pub shutdown_grace: Duration,
     /// From the first byte of a request to the end of its header section.
     pub header_timeout: Duration,
@@ -149,6 +152,18 @@ pub struct Server {
     pub max_connections: usize,
     /// Worker threads; 0: one per core.
     pub threads: usize,
+}
+
+/// `server.client_address`: the one field in which trusted proxies name the client.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ClientAddress {
+    /// `X-Forwarded-For`, with `X-Forwarded-Proto`, `-Host` and `-Port` beside it.
+    #[default]
+    XForwardedFor,
+    /// `Forwarded` (RFC 7239), and no `X-Forwarded-` field.
+    Forwarded,
+    /// `X-Real-IP`, with `X-Forwarded-Proto`, `-Host` and `-Port` beside it.
+    XRealIp,
 }
 
 /// Whose pages may call the native endpoints from a browser.
@@ -244,29 +259,13 @@ pub struct Tokens {
     pub cache_entries: u64,
 }
 
-impl Tokens {
-    /// Whether `other` says the same, the key included.
-    #[must_use]
-    pub fn is_same(&self, other: &Tokens) -> bool {
-        let Tokens { issuer, audience, algorithm, access_ttl, refresh_ttl, leeway, key, cache_entries } =
-            self;
-        let secret = |key: &Option<SecretString>| key.as_ref().map(|key| key.expose_secret().to_owned());
-        *issuer == other.issuer
-            && *audience == other.audience
-            && *algorithm == other.algorithm
-            && *access_ttl == other.access_ttl
-            && *refresh_ttl == other.refresh_ttl
-            && *leeway == other.leeway
-            && secret(key) == secret(&other.key)
-            && *cache_entries == other.cache_entries
-    }
-}
-
 /// `[[issuers]]`: tokens that others sign.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Issuer {
     pub issuer: String,
     pub jwks: Jwks,
+    /// Where it is written.
+    pub line: usize,
     pub audiences: Vec<String>,
     pub algorithms: Vec<Algorithm>,
     /// `email = "trusted"`: addresses of which the issuer does not say whether they are verified count as
@@ -379,6 +378,8 @@ pub struct Route {
 pub struct Upstream {
     /// At least one; all with the same scheme.
     pub origins: Vec<Origin>,
+    /// Where they are written.
+    pub line: usize,
     pub balance: Balance,
     pub health: Option<Health>,
     pub connect_timeout: Duration,
@@ -429,13 +430,36 @@ pub struct Health {
 pub struct Forward {
     /// Names of the identity headers; `None`: not sent.
     pub subject: Option<String>,
+    /// Who vouches for the subject: two issuers may call different people the same.
+    pub issuer: Option<String>,
+    /// Sent for verified addresses only.
     pub email: Option<String>,
     pub session: Option<String>,
     pub scopes: Option<String>,
     /// `X-Auth-Assertion`: off unless asked for.
     pub assertion: Option<String>,
+    /// `pass`: fields that the app takes from its callers although they are taken out by default.
+    pub pass: Vec<String>,
     /// Send the caller's Host on (true) or the upstream's own.
     pub preserve_host: bool,
     /// The provider whose token replaces the caller's.
     pub inject: Option<String>,
+}
+
+impl Forward {
+    /// The names of the fields that the route sets.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        let Forward {
+            subject,
+            issuer,
+            email,
+            session,
+            scopes,
+            assertion,
+            pass: _,
+            preserve_host: _,
+            inject: _,
+        } = self;
+        [subject, issuer, email, session, scopes, assertion].into_iter().flatten().map(String::as_str)
+    }
 }

@@ -7,7 +7,9 @@ use std::time::Duration;
 use super::file::{Item, Section};
 use super::form::{self, Url};
 use super::{Balance, Forward, Health, Origin, Route, Upstream, check};
+use crate::domain::credential::HOST_PREFIX;
 use crate::domain::request::{Host, Path};
+use crate::domain::reserved::{self, Reserved, fold};
 use crate::domain::route::{self, Allow, Auth, Carriers, Policy, Require};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -31,6 +33,7 @@ pub fn routes(root: &Section<'_>, known: &Known) -> Vec<Route> {
     }
     let mut names: Vec<String> = Vec::new();
     let mut places: Vec<(String, Match)> = Vec::new();
+    let first = sections.first().map(|section| section.at);
     for (index, section) in sections.into_iter().enumerate() {
         let key = format!("{}.match", section.key);
         let want = "a name of letters, digits, '-', '_' and '.'";
@@ -61,6 +64,11 @@ pub fn routes(root: &Section<'_>, known: &Known) -> Vec<Route> {
             let policy = route::Route { name: name.into(), index, host, prefix, methods, policy, allow };
             routes.push(Route { policy, upstream, forward });
         }
+    }
+    if let Some(first) = first
+        && routes.iter().all(|route| route.policy.policy.auth == Auth::None)
+    {
+        root.doc.warn(first, "routes", "every route has auth = \"none\": nobody is asked for a token");
     }
     routes
 }
@@ -159,8 +167,16 @@ fn policy(section: &Section<'_>, known: &Known) -> Policy {
         let item = token.get(name)?;
         item.read(want, |text| form::is_token(text).then(|| text.to_owned()))
     };
+    let cookie = named("cookie", "the name of a cookie");
+    if let Some(item) = token.get("cookie")
+        && cookie.as_ref().is_some_and(|name| !name.starts_with(HOST_PREFIX))
+    {
+        let text = "without __Host- in front of its name, other hosts of the same site can set this cookie, and so sign a \
+                    browser in as somebody else";
+        item.doc.warn(item.at, &item.key, text);
+    }
     let carriers = Carriers {
-        cookie: named("cookie", "the name of a cookie"),
+        cookie,
         websocket_protocol: token.bool("websocket_protocol", false),
         query: named("query", "the name of a query parameter"),
     };
@@ -219,6 +235,7 @@ fn origin(item: &Item<'_>) -> Option<Origin> {
 
 fn upstream(section: &Section<'_>, known: &Known) -> Option<Upstream> {
     let item = section.required("upstream", ORIGIN);
+    let line = section.doc.line(item.as_ref().map_or(section.at, |item| item.at));
     let mut origins: Vec<Origin> = Vec::new();
     for item in item.iter().flat_map(Item::list) {
         let Some(origin) = origin(&item) else { continue };
@@ -254,6 +271,7 @@ fn upstream(section: &Section<'_>, known: &Known) -> Option<Upstream> {
         ca,
         http2: section.bool("http2", false),
         origins,
+        line,
     };
     (!upstream.origins.is_empty()).then_some(upstream)
 }
@@ -277,6 +295,26 @@ fn health(section: Section<'_>) -> Health {
     health
 }
 
+/// A field that this route lets through, though by default no client may send it. `names`: what the route sets.
+fn pass(item: &Item<'_>, names: &[String]) -> Option<String> {
+    let want = "the name of a header that is taken out by default, such as \"X-HTTP-Method-Override\"";
+    let name = item.read(want, |text| form::is_token(text).then(|| text.to_owned()))?;
+    let folded = fold(&name);
+    if names.iter().any(|ours| *ours == *folded) {
+        return item.bad_as(
+            format!("{name:?}, in which this route says who the caller is"),
+            "no name that this route's headers have: callers could choose who they are",
+        );
+    }
+    if let Some(why) = reserved::never_passes(&name) {
+        return item.bad_as(format!("{name:?}: {why}"), want);
+    }
+    if !Reserved::default().takes(&name.to_ascii_lowercase()) {
+        item.doc.warn(item.at, &item.key, &format!("{name:?} passes anyway, unless another route sets it"));
+    }
+    Some(name)
+}
+
 fn forward(section: &Section<'_>, known: &Known, auth: Auth) -> Forward {
     let headers = section.section("headers");
     let mut names: Vec<String> = Vec::new();
@@ -292,20 +330,22 @@ fn forward(section: &Section<'_>, known: &Known, auth: Auth) -> Forward {
                 });
                 header.and_then(|header| {
                     // Apps that read `_` as `-` could not tell them apart.
-                    let folded = header.to_ascii_lowercase().replace('_', "-");
+                    let folded = fold(&header).into_owned();
                     if names.contains(&folded) { item.bad("each header name once") } else { Some(header) }
                 })
             }
         };
-        names.extend(header.as_ref().map(|header| header.to_ascii_lowercase().replace('_', "-")));
+        names.extend(header.as_ref().map(|header| fold(header).into_owned()));
         header
     };
     let subject = name("subject", Some("X-Auth-Subject"));
+    let issuer = name("issuer", Some("X-Auth-Issuer"));
     let email = name("email", Some("X-Auth-Email"));
     let session = name("session", Some("X-Auth-Session"));
     let scopes = name("scopes", Some("X-Auth-Scopes"));
     let assertion = name("assertion", None);
     headers.close();
+    let pass = section.list("pass", |item| pass(item, &names));
     let inject_item = section.get("inject");
     let inject = inject_item.as_ref().and_then(|item| {
         let inject = item.section()?;
@@ -325,10 +365,12 @@ fn forward(section: &Section<'_>, known: &Known, auth: Auth) -> Forward {
     }
     Forward {
         subject,
+        issuer,
         email,
         session,
         scopes,
         assertion,
+        pass,
         preserve_host: section.bool("preserve_host", true),
         inject,
     }

@@ -32,6 +32,13 @@ pub fn answer(refusal: &Refusal) -> Answer {
         Refusal::HeaderTooLarge => {
             (problem(431, "The header section is larger than this server takes."), None)
         }
+        Refusal::Loop => (
+            problem(
+                508,
+                "The upstream of this path leads back to this gateway; its configuration must change.",
+            ),
+            None,
+        ),
         Refusal::NoRoute => (problem(404, "Nothing is served under this host and path."), None),
         Refusal::Method { allow } => {
             let problem = problem(405, "This path does not take this method.");

@@ -19,6 +19,7 @@ pub mod reading;
 #[cfg(test)]
 mod reading_tests;
 pub mod request;
+pub mod reserved;
 pub mod revocation;
 pub mod route;
 pub mod session;

@@ -45,6 +45,7 @@ impl Problem {
             503 => "Service Unavailable",
             504 => "Gateway Timeout",
             505 => "HTTP Version Not Supported",
+            508 => "Loop Detected",
             _ => "Internal Server Error",
         };
         Problem { kind: "about:blank", status, title, detail: detail.into(), code, provider: None }

@@ -132,6 +132,8 @@ pub enum Refusal {
     Malformed(Malformed),
     /// The header section is larger than allowed or has too many fields: 431.
     HeaderTooLarge,
+    /// The request has passed this gateway already: 508.
+    Loop,
     /// No route for this host and path: 404.
     NoRoute,
     /// The route exists, but not for this method: 405, with what it allows.
@@ -195,6 +197,7 @@ impl Refusal {
         match self {
             Refusal::Malformed(malformed) => malformed.code(),
             Refusal::HeaderTooLarge => "header_too_large",
+            Refusal::Loop => "loop_detected",
             Refusal::NoRoute => "no_route",
             Refusal::Method { .. } => "method_not_allowed",
             Refusal::Credentials => "credentials_ambiguous",

@@ -387,7 +387,13 @@ impl Asker {
             Jwks::Url(url) => self.fetch.get(url, MAX_JWKS_BYTES).await.map_err(|error| error.to_string()),
             Jwks::File(path) => tokio::fs::read(path).await.map_err(|e| format!("{}: {e}", path.display())),
         };
-        let read = read.and_then(|bytes| Ok((KeySet::parse(&bytes, &source.algorithms)?, bytes)));
+        let read = read.and_then(|bytes| {
+            let keys = KeySet::parse(&bytes, &source.algorithms).map_err(|why| match &source.jwks {
+                Jwks::Url(url) => format!("{url}: {why}"),
+                Jwks::File(path) => format!("{}: {why}", path.display()),
+            })?;
+            Ok((keys, bytes))
+        });
         self.meter.jwks_fetch(&source.issuer, read.is_ok());
         match read {
             Ok((keys, bytes)) => {

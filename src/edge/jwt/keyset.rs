@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use super::compact::{Compact, Header, algorithm};
-use super::{json, roca};
+use super::{diagnosis, json, roca};
 use crate::config::Algorithm;
 use crate::domain::verdict::TokenFault;
 
@@ -266,13 +266,9 @@ impl KeySet {
     /// # Errors
     /// What keeps it from being a JWK Set.
     pub fn parse(bytes: &[u8], allowed: &[Algorithm]) -> Result<KeySet, String> {
-        let set = json::object(bytes).map_err(|fault| match fault {
-            TokenFault::DuplicateName => "not a JWK Set: a name occurs twice".to_owned(),
-            _ => "not a JWK Set: not one JSON object in UTF-8".to_owned(),
-        })?;
-        let Some(Value::Array(entries)) = set.get("keys") else {
-            return Err("not a JWK Set: no array `keys`".to_owned());
-        };
+        let no_set = || format!("not a JWK Set: {}", diagnosis::of(bytes));
+        let set = json::object(bytes).map_err(|_| no_set())?;
+        let Some(Value::Array(entries)) = set.get("keys") else { return Err(no_set()) };
         let mut keys = KeySet::default();
         let mut shared = BTreeSet::new();
         for jwk in entries.iter().filter_map(Value::as_object) {

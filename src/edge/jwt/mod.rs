@@ -10,6 +10,7 @@ pub mod cache;
 pub mod claims;
 pub mod clocks;
 pub mod compact;
+pub mod diagnosis;
 mod durable;
 pub mod issuers;
 pub mod json;

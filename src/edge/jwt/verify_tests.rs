@@ -86,6 +86,7 @@ async fn house() -> House {
     let issuer = Issuer {
         issuer: "https://i.test".into(),
         jwks: Jwks::Url(URL.into()),
+        line: 0,
         audiences: vec!["api".into()],
         algorithms: vec![Algorithm::Es256, Algorithm::EdDsa, Algorithm::Hs256],
         email_trusted: false,

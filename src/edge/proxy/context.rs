@@ -12,6 +12,7 @@ use pingora::{Error, ErrorType, Result};
 use super::dial::Delivery;
 use super::exchange::{CURRENT, Exchange, Watched};
 use super::forward::Told;
+use super::forwarded::Relayed;
 use super::gateway::Live;
 use super::inject::Injected;
 use super::patience::Silence;
@@ -37,6 +38,8 @@ pub struct Context {
     pub(super) path: String,
     pub(super) host: String,
     pub(super) websocket: bool,
+    /// What a believed proxy says of the request.
+    pub(super) relayed: Option<Box<Relayed>>,
     pub(super) client: IpAddr,
     /// The upstreams of the attempts so far, and how many attempts there were in all.
     pub(super) tried: Vec<SocketAddr>,
@@ -70,6 +73,7 @@ impl Context {
             path: String::new(),
             host: String::new(),
             websocket: false,
+            relayed: None,
             client: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             tried: Vec::new(),
             attempts: 0,

@@ -11,11 +11,14 @@ use pingora::proxy::Session;
 
 use super::context::Context;
 use super::exchange::Streams;
-use super::forward::{Reserved, Told};
+use super::forward::{Kept, Told};
+use super::forwarded::Believed;
 use super::inbound::{self, Fields};
 use super::inject::Source;
+use super::looped::Mark;
 use super::upstream::Cluster;
 use super::{bridge, cookies, h2, outbound};
+use crate::config::ClientAddress;
 use crate::domain::answer::{Answer, answer};
 use crate::domain::verdict::Refusal;
 use crate::ports::{Clock, Injector, Meter, Signer};
@@ -27,8 +30,10 @@ pub struct Live {
     pub admission: Admission,
     pub clusters: Vec<Cluster>,
     pub told: Vec<Told>,
-    pub reserved: Reserved,
-    pub trusted_proxies: Vec<ipnet::IpNet>,
+    /// What no client may send.
+    pub kept: Kept,
+    /// The proxies whose word on where a request came from counts.
+    pub believed: Believed,
 }
 
 /// The gateway as the engine calls it.
@@ -46,6 +51,8 @@ pub struct Gateway {
     pub injector: Arc<dyn Injector>,
     /// The path at which connections to providers are begun.
     pub connect_at: String,
+    /// By which this process knows a request that has been here.
+    pub mark: Mark,
     pub clock: Arc<dyn Clock>,
     pub meter: Arc<dyn Meter>,
 }
@@ -71,6 +78,10 @@ impl Gateway {
     /// Reads, matches and decides. True when the request was answered here.
     pub(super) async fn admit(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
         let live = self.live.load_full();
+        let peer = context.peer();
+        context.relayed = live.believed.read(peer, &session.req_header().headers);
+        let client = context.relayed.as_ref().and_then(|relayed| relayed.client());
+        context.client = client.unwrap_or(peer.to_canonical());
         let whole = h2::check(session.req_header(), self.max_header_bytes);
         cookies::join(session.req_header_mut());
         let decided = if let Err(refusal) = whole {
@@ -80,19 +91,22 @@ impl Gateway {
             match inbound::view(session.req_header(), &fields) {
                 Err(malformed) => Err((Refusal::Malformed(malformed), None)),
                 Ok(mut request) => {
-                    request.is_peer_trusted = inbound::is_trusted(context.peer(), &live.trusted_proxies);
+                    // A proxy that speaks `Forwarded` does not vouch for `X-Forwarded-Proto`.
+                    request.is_peer_trusted =
+                        context.relayed.is_some() && live.believed.field != ClientAddress::Forwarded;
                     context.path = request.path.as_str().to_owned();
                     context.host = request.host.to_string();
                     context.websocket = request.websocket;
                     if self.is_native(&context.path) {
                         Ok(None)
+                    } else if self.mark.is_on(&session.req_header().headers) {
+                        Err((Refusal::Loop, None))
                     } else {
                         live.admission.admit(&request).await.map(Some)
                     }
                 }
             }
         };
-        context.client = inbound::client_address(context.peer(), session.req_header(), &live.trusted_proxies);
         context.live = Some(live);
         match decided {
             Err((refusal, route)) => {

@@ -18,9 +18,11 @@ use pingora::{Error, ErrorType, Result};
 use super::context::Context;
 use super::dial::{Asked, Delivery};
 use super::exchange::is_event_stream;
-use super::forward::{self, Origin};
+use super::forward;
+use super::forwarded::{self, Origin};
 use super::gateway::Gateway;
 use super::inject::{self, After};
+use super::looped::Mark;
 use super::{forget, grpc, hop, inbound, outbound, upgrade};
 use crate::domain::answer::answer;
 use crate::domain::problem::Problem;
@@ -98,7 +100,8 @@ impl ProxyHttp for Gateway {
         {
             request.insert_header(header::CONNECTION, "close")?;
         }
-        forward::strip(request, &live.reserved);
+        let hops = self.mark.added_to(&request.headers);
+        forward::strip(request, &live.kept, &settings.pass);
         if let Some(carrier) = permit.carrier() {
             forward::remove_carrier(request, carrier);
         }
@@ -113,16 +116,17 @@ impl ProxyHttp for Gateway {
         if let Err(malformed) = forward::set_target(request, &context.path, without) {
             return Error::e_explain(ErrorType::HTTPStatus(400), malformed.to_string());
         }
-        let peer = context.peer();
-        forward::set_forwarded(
+        forwarded::set(
             request,
             Origin {
-                peer,
+                peer: context.peer(),
                 tls: context.exchange.as_ref().is_some_and(|exchange| exchange.tls),
                 host: &context.host,
-                trusted: inbound::is_trusted(peer, &live.trusted_proxies),
+                relayed: context.relayed.as_deref(),
+                field: live.believed.field,
             },
         );
+        Mark::write(hops, request)?;
         let host = if settings.preserve_host { context.host.as_str() } else { &context.authority };
         request.insert_header(header::HOST, host)?;
         request.insert_header("x-request-id", context.request_id.as_str())?;

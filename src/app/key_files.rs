@@ -1,0 +1,36 @@
+//! The key files of issuers, tried before anything goes by them.
+
+use crate::config::{Config, ConfigError, Jwks};
+use crate::edge::jwt::keyset::KeySet;
+
+/// What is wrong with the key files that `config` names, and what is odd about them: errors and warnings.
+pub(crate) fn about(config: &Config) -> (Vec<ConfigError>, Vec<String>) {
+    let (mut errors, mut warnings) = (Vec::new(), Vec::new());
+    for (index, issuer) in config.issuers.iter().enumerate() {
+        let Jwks::File(path) = &issuer.jwks else { continue };
+        let key = format!("issuers[{index}].jwks");
+        let read = std::fs::read(path).map_err(|error| format!("it cannot be read: {error}"));
+        match read.and_then(|bytes| KeySet::parse(&bytes, &issuer.algorithms)) {
+            Ok(keys) if keys.is_empty() => warnings.push(format!(
+                "{}:{}: {key}: {} holds no key for {:?}, so every token of {} is refused",
+                config.path.display(),
+                issuer.line,
+                path.display(),
+                issuer.algorithms,
+                issuer.issuer
+            )),
+            Ok(keys) => warnings.extend(keys.left_out().iter().map(|key_left_out| {
+                let place = format!("{}:{}: {key}", config.path.display(), issuer.line);
+                format!("{place}: {} is used without {key_left_out}", path.display())
+            })),
+            Err(why) => errors.push(ConfigError {
+                path: config.path.clone(),
+                line: issuer.line,
+                key,
+                found: format!("{}, {why}", path.display()),
+                want: "a JWK Set (RFC 7517 §5), as the issuer publishes it: {\"keys\": [...]}".to_owned(),
+            }),
+        }
+    }
+    (errors, warnings)
+}

@@ -1,0 +1,253 @@
+//! Which keys of a configuration that was read again take effect at the next start only.
+//!
+//! Every field of the configuration is named here: one that is added does not compile before somebody has said
+//! whether a reload puts it in force.
+
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::config::{
+    Config, Connections, Limits, Log, Mail, MailTransport, Passwords, Server, Sessions, Tokens, Vault,
+};
+
+/// The keys that `now` has another value for than `then`, with which this process started, although only a start
+/// reads them. A key whose default follows another key is named only where it was set itself.
+pub(super) fn keys(then: &Config, now: &Config) -> Vec<&'static str> {
+    let Config {
+        path: _,
+        public_url,
+        server,
+        cors,
+        log,
+        store,
+        tokens,
+        issuers: _,
+        passwords,
+        sessions,
+        limits,
+        mail,
+        routes: _,
+        providers: _,
+        connections,
+        vault,
+        warnings: _,
+        unsent_emails: _,
+    } = then;
+    let mut keys = Keys::default();
+    keys.differ("public_url", public_url, &now.public_url);
+    keys.server(server, &now.server);
+    keys.differ("cors.origins", cors, &now.cors);
+    keys.log(log, &now.log);
+    keys.differ("store.url", store, &now.store);
+    let issuer = tokens.issuer == *public_url && now.tokens.issuer == now.public_url;
+    keys.tokens(tokens, &now.tokens, issuer);
+    let Passwords { policy, bcrypt_cost, threads } = passwords;
+    keys.differ("passwords.policy", policy, &now.passwords.policy);
+    keys.differ("passwords.bcrypt_cost", bcrypt_cost, &now.passwords.bcrypt_cost);
+    keys.differ("passwords.threads", threads, &now.passwords.threads);
+    let Sessions { max_per_user, absolute_ttl, fingerprint, geoip } = sessions;
+    keys.differ("sessions.max_per_user", max_per_user, &now.sessions.max_per_user);
+    keys.differ("sessions.absolute_ttl", absolute_ttl, &now.sessions.absolute_ttl);
+    keys.differ("sessions.fingerprint", fingerprint, &now.sessions.fingerprint);
+    keys.differ("sessions.geoip", geoip, &now.sessions.geoip);
+    let Limits { enabled } = limits;
+    keys.differ("limits.enabled", enabled, &now.limits.enabled);
+    keys.mail(mail, &now.mail, |page| (page_of(then, page), page_of(now, page)));
+    let Connections { return_to: _, refresh_ahead: _, keep_fresh: _, warn_ahead: _, webhook, cache } =
+        connections;
+    let other = &now.connections.webhook;
+    let url = |webhook: &crate::config::Webhook| webhook.url.clone();
+    keys.differ("connections.webhook.url", &webhook.as_ref().map(url), &other.as_ref().map(url));
+    keys.secrets(
+        "connections.webhook.secret",
+        webhook.iter().map(|webhook| &webhook.secret),
+        other.iter().map(|webhook| &webhook.secret),
+    );
+    keys.differ("connections.cache", cache, &now.connections.cache);
+    let Vault { keys: sealing } = vault;
+    keys.secrets("vault.keys", sealing.iter(), now.vault.keys.iter());
+    keys.0
+}
+
+/// Where the built-in page for mailed links is.
+fn page_of(config: &Config, page: &str) -> String {
+    format!("{}{}/pages/{page}", config.public_url, config.server.prefix)
+}
+
+#[derive(Default)]
+struct Keys(Vec<&'static str>);
+
+impl Keys {
+    fn differ<T: PartialEq>(&mut self, key: &'static str, then: &T, now: &T) {
+        if then != now {
+            self.0.push(key);
+        }
+    }
+
+    fn secrets<'a>(
+        &mut self,
+        key: &'static str,
+        then: impl Iterator<Item = &'a SecretString>,
+        now: impl Iterator<Item = &'a SecretString>,
+    ) {
+        if !then.map(ExposeSecret::expose_secret).eq(now.map(ExposeSecret::expose_secret)) {
+            self.0.push(key);
+        }
+    }
+
+    fn server(&mut self, then: &Server, now: &Server) {
+        let Server {
+            listen,
+            admin,
+            prefix,
+            tls,
+            trusted_proxies: _,
+            client_address: _,
+            shutdown_grace,
+            header_timeout,
+            idle_timeout,
+            max_header_bytes,
+            max_connections,
+            threads,
+        } = then;
+        self.differ("server.listen", listen, &now.listen);
+        self.differ("server.admin", admin, &now.admin);
+        self.differ("server.prefix", prefix, &now.prefix);
+        match (tls, &now.tls) {
+            (Some(then), Some(now)) => {
+                self.differ("server.tls.listen", &then.listen, &now.listen);
+                self.differ("server.tls.cert", &then.cert, &now.cert);
+                self.differ("server.tls.key", &then.key, &now.key);
+            }
+            (then, now) => self.differ("server.tls", then, now),
+        }
+        self.differ("server.shutdown_grace", shutdown_grace, &now.shutdown_grace);
+        self.differ("server.header_timeout", header_timeout, &now.header_timeout);
+        self.differ("server.idle_timeout", idle_timeout, &now.idle_timeout);
+        self.differ("server.max_header_bytes", max_header_bytes, &now.max_header_bytes);
+        self.differ("server.max_connections", max_connections, &now.max_connections);
+        self.differ("server.threads", threads, &now.threads);
+    }
+
+    fn log(&mut self, then: &Log, now: &Log) {
+        let Log { format, level, access, audit } = then;
+        self.differ("log.format", format, &now.format);
+        self.differ("log.level", level, &now.level);
+        self.differ("log.access", access, &now.access);
+        self.differ("log.audit", audit, &now.audit);
+    }
+
+    /// `issuer_follows`: the issuer is the public URL, then and now.
+    fn tokens(&mut self, then: &Tokens, now: &Tokens, issuer_follows: bool) {
+        let Tokens { issuer, audience, algorithm, access_ttl, refresh_ttl, leeway, key, cache_entries } =
+            then;
+        if !issuer_follows {
+            self.differ("tokens.issuer", issuer, &now.issuer);
+        }
+        self.differ("tokens.audience", audience, &now.audience);
+        self.differ("tokens.algorithm", algorithm, &now.algorithm);
+        self.differ("tokens.access_ttl", access_ttl, &now.access_ttl);
+        self.differ("tokens.refresh_ttl", refresh_ttl, &now.refresh_ttl);
+        self.differ("tokens.leeway", leeway, &now.leeway);
+        self.secrets("tokens.key", key.iter(), now.key.iter());
+        self.differ("tokens.cache_entries", cache_entries, &now.cache_entries);
+    }
+
+    /// `built_in`: where a built-in page was then and is now.
+    fn mail(&mut self, then: &Mail, now: &Mail, built_in: impl Fn(&str) -> (String, String)) {
+        let Mail { transport, from, templates, verify_url, reset_url } = then;
+        let smtp = |transport: &MailTransport| match transport {
+            MailTransport::Smtp(smtp) => Some(smtp.clone()),
+            MailTransport::Log | MailTransport::File(_) => None,
+        };
+        let (then_smtp, now_smtp) = (smtp(transport), smtp(&now.transport));
+        self.differ("mail.transport", &target(transport), &target(&now.transport));
+        self.secrets(
+            "mail.password",
+            then_smtp.iter().filter_map(|smtp| smtp.password.as_ref()),
+            now_smtp.iter().filter_map(|smtp| smtp.password.as_ref()),
+        );
+        let ca = |smtp: Option<crate::config::Smtp>| smtp.and_then(|smtp| smtp.ca);
+        self.differ("mail.ca", &ca(then_smtp), &ca(now_smtp));
+        self.differ("mail.from", from, &now.from);
+        self.differ("mail.templates", templates, &now.templates);
+        for (key, page, then, now) in [
+            ("mail.verify_url", "verify", verify_url, &now.verify_url),
+            ("mail.reset_url", "reset", reset_url, &now.reset_url),
+        ] {
+            if built_in(page) != (then.clone(), now.clone()) {
+                self.differ(key, then, now);
+            }
+        }
+    }
+}
+
+/// What `mail.transport` itself says, without the keys beside it.
+fn target(transport: &MailTransport) -> String {
+    match transport {
+        MailTransport::Log => "log".to_owned(),
+        MailTransport::File(folder) => format!("file:{}", folder.display()),
+        MailTransport::Smtp(smtp) => {
+            format!("smtp {:?} {:?} {} {}", smtp.tls, smtp.user, smtp.host, smtp.port)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config;
+
+    const BEFORE: &str = "public_url = \"http://localhost:8080\"\n\
+         [server]\nlisten = [\"127.0.0.1:8080\"]\n[tokens]\naudience = \"api\"\nkey = \"env:KEY\"\nalgorithm = \"HS256\"\n\
+         [mail]\ntransport = \"smtp://me@mail.test:587\"\npassword = \"env:KEY\"\n\
+         [connections]\nwebhook = { url = \"https://app.test/hook\", secret = \"env:KEY\" }\n\
+         [[routes]]\nname = \"app\"\nupstream = [\"http://127.0.0.1:3000\"]\n";
+
+    fn read(text: &str, key: &str) -> Config {
+        config::parse(text, Path::new("config.toml"), &|_| Some(key.to_owned()))
+            .unwrap_or_else(|errors| panic!("{errors:#?}"))
+    }
+
+    const KEY: &str = "0123456789abcdef0123456789abcdef";
+
+    #[test]
+    fn only_what_changed_and_needs_a_start_is_named() {
+        let before = read(BEFORE, KEY);
+        let check = |from: &str, to: &str, want: &[&str]| {
+            let after = BEFORE.replace(from, to);
+            assert_ne!(after, BEFORE);
+            assert_eq!(keys(&before, &read(&after, KEY)), want, "{to}");
+        };
+        // What follows the public URL by default has not changed by itself.
+        check("localhost:8080\"", "localhost:9090\"", &["public_url"]);
+        check("[tokens]", "prefix = \"/id\"\n[tokens]", &["server.prefix"]);
+        check("[tokens]", "[tokens]\nissuer = \"x\"", &["tokens.issuer"]);
+        check("[mail]", "[mail]\nverify_url = \"https://a.test/v\"", &["mail.verify_url"]);
+        check("127.0.0.1:8080", "127.0.0.1:8081", &["server.listen"]);
+        check(
+            "[tokens]",
+            "admin = \"127.0.0.1:9\"\nthreads = 2\n[tokens]",
+            &["server.admin", "server.threads"],
+        );
+        check("[tokens]", "idle_timeout = \"5s\"\n[tokens]", &["server.idle_timeout"]);
+        check("[tokens]", "[store]\nurl = \"sled:x\"\n[tokens]", &["store.url"]);
+        check("[tokens]", "[log]\nlevel = \"debug\"\n[tokens]", &["log.level"]);
+        check("me@mail", "you@mail", &["mail.transport"]);
+        check("app.test/hook", "app.test/hooks", &["connections.webhook.url"]);
+        check(
+            "[mail]",
+            "[sessions]\nmax_per_user = 2\n[limits]\nenabled = false\n[mail]",
+            &["sessions.max_per_user", "limits.enabled"],
+        );
+        // The default, written out.
+        check("[tokens]", "threads = 0\n[tokens]\nleeway = \"60s\"", &[]);
+        // A reload is enough.
+        check("[tokens]", "trusted_proxies = [\"10.0.0.1\"]\nclient_address = \"forwarded\"\n[tokens]", &[]);
+        check("name = \"app\"", "name = \"other\"\nauth = \"none\"", &[]);
+        // A secret whose reference stayed the same.
+        let secrets = ["tokens.key", "mail.password", "connections.webhook.secret"];
+        assert_eq!(keys(&before, &read(BEFORE, &KEY.replace('0', "1"))), secrets);
+    }
+}

@@ -1,0 +1,145 @@
+//! What works but is probably not meant, as far as it takes the network to see it: upstreams that lead back to
+//! this gateway, and cleartext to other machines. What the file alone shows is in [`Config::warnings`].
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::time::Duration;
+
+use crate::config::{Config, Origin};
+
+/// How long a name may take to be looked up. An upstream that is not known by then is not looked at.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// One printable line for each.
+pub(crate) async fn about(config: &Config) -> Vec<String> {
+    let looks = config.routes.iter().flat_map(|route| {
+        let place = format!(
+            "{}:{}: routes.{}.upstream",
+            config.path.display(),
+            route.upstream.line,
+            route.policy.name
+        );
+        route.upstream.origins.iter().map(move |origin| look(config, place.clone(), origin))
+    });
+    futures::future::join_all(looks).await.into_iter().flatten().collect()
+}
+
+async fn look(config: &Config, place: String, origin: &Origin) -> Vec<String> {
+    let addresses = addresses(origin).await;
+    let leads_to = |listener: &SocketAddr| addresses.iter().any(|address| reaches(*address, *listener));
+    let Origin { tls, host, port } = origin;
+    let mut found = Vec::new();
+    let server = &config.server;
+    if let Some(listener) =
+        server.listen.iter().chain(server.tls.iter().map(|tls| &tls.listen)).find(|l| leads_to(l))
+    {
+        found.push(format!(
+            "{place}: {host}:{port} is this gateway's own listener {listener}: requests go in circles"
+        ));
+    }
+    if leads_to(&server.admin) {
+        found.push(format!(
+            "{place}: {host}:{port} is the admin listener, which is then open to this route's callers"
+        ));
+    }
+    let stays_here = !addresses.is_empty() && addresses.iter().all(|address| is_here(address.ip()));
+    if !tls && !stays_here {
+        found.push(format!(
+            "{place}: {host}:{port} is another machine, and requests cross the network in cleartext, with the identity \
+             of the caller; use https:// unless the network is private"
+        ));
+    }
+    found
+}
+
+/// Where an origin leads to now; nothing when its name cannot be looked up.
+async fn addresses(origin: &Origin) -> Vec<SocketAddr> {
+    let host = origin.host.trim_matches(['[', ']']);
+    let port = origin.port;
+    if let Ok(address) = host.parse::<IpAddr>() {
+        return vec![SocketAddr::new(address, port)];
+    }
+    // RFC 6761 §6.3, whatever the resolver says.
+    if host == "localhost" || host.ends_with(".localhost") {
+        return vec![(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()];
+    }
+    let found = tokio::time::timeout(PATIENCE, tokio::net::lookup_host((host, port))).await;
+    found.ok().and_then(Result::ok).map(Iterator::collect).unwrap_or_default()
+}
+
+/// Whether a connection to `address` arrives at `listener`.
+fn reaches(address: SocketAddr, listener: SocketAddr) -> bool {
+    // Port 0 is another port each time.
+    if listener.port() == 0 || address.port() != listener.port() {
+        return false;
+    }
+    let (to, at) = (address.ip().to_canonical(), listener.ip().to_canonical());
+    // A listener of every IPv6 address has every IPv4 address too; one of IPv4 has those alone.
+    let covers = at.is_unspecified() && (to.is_ipv4() || at.is_ipv6()) && is_here(to);
+    // Connecting to no address in particular is connecting to this machine.
+    to == at || covers || (to.is_unspecified() && is_here(at))
+}
+
+/// Whether an address is one of this machine's own.
+fn is_here(address: IpAddr) -> bool {
+    let address = address.to_canonical();
+    // Only a machine's own addresses can be bound; nothing is sent.
+    address.is_loopback() || address.is_unspecified() || UdpSocket::bind((address, 0)).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config;
+
+    async fn warnings(listen: &str, upstream: &str) -> Vec<String> {
+        let text = format!(
+            "[server]\nlisten = [{listen:?}]\nadmin = \"127.0.0.1:9180\"\n\
+             [[routes]]\nname = \"app\"\nupstream = [{upstream:?}]\n"
+        );
+        let config = config::parse(&text, Path::new("config.toml"), &|_| None)
+            .unwrap_or_else(|errors| panic!("{errors:#?}"));
+        about(&config).await
+    }
+
+    #[tokio::test]
+    async fn an_upstream_that_is_our_own_listener_is_noticed_however_it_is_written() {
+        for (listen, upstream) in [
+            ("127.0.0.1:8080", "http://localhost:8080"),
+            ("127.0.0.1:8080", "http://app.localhost:8080"),
+            ("0.0.0.0:8080", "http://127.0.0.1:8080"),
+            ("0.0.0.0:8080", "http://127.3.2.1:8080"),
+            ("[::]:8080", "http://127.0.0.1:8080"),
+            ("[::]:8080", "http://[::1]:8080"),
+            ("[::]:8080", "http://[::ffff:127.0.0.1]:8080"),
+            ("127.0.0.1:8080", "http://[::ffff:127.0.0.1]:8080"),
+            ("127.0.0.1:8080", "http://0.0.0.0:8080"),
+        ] {
+            let found = warnings(listen, upstream).await;
+            assert_eq!(found.len(), 1, "{listen} {upstream}: {found:?}");
+            assert!(found[0].starts_with("config.toml:6: routes.app.upstream: "), "{found:?}");
+            assert!(found[0].contains("in circles"), "{found:?}");
+        }
+        let admin = warnings("127.0.0.1:8080", "http://localhost:9180").await;
+        assert!(admin.len() == 1 && admin[0].contains("admin listener"), "{admin:?}");
+        for (listen, upstream) in [
+            ("127.0.0.1:8080", "http://localhost:8081"),
+            ("127.0.0.1:0", "http://localhost:8080"),
+            ("127.0.0.2:8080", "http://127.0.0.1:8080"),
+            ("0.0.0.0:8080", "http://[::1]:8080"),
+        ] {
+            assert_eq!(warnings(listen, upstream).await, [""; 0], "{listen} {upstream}");
+        }
+    }
+
+    #[tokio::test]
+    async fn cleartext_to_another_machine_is_noticed() {
+        // Addresses for documentation (RFC 5737), and a name that is nobody's (RFC 6761 §6.4).
+        for upstream in ["http://192.0.2.1", "http://[2001:db8::1]:3000", "http://app.invalid:3000"] {
+            let found = warnings("127.0.0.1:8080", upstream).await;
+            assert!(found.len() == 1 && found[0].contains("in cleartext"), "{found:?}");
+        }
+        assert_eq!(warnings("127.0.0.1:8080", "https://192.0.2.1").await, [""; 0]);
+    }
+}

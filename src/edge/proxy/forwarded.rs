@@ -1,0 +1,559 @@
+//! Where a request came from: read from the one field that the operator named, when the peer is a proxy that
+//! is believed, and written for the upstream.
+//!
+//! The chain is read from the right, because each proxy appends: the last entry is the peer's own word, the one
+//! before it the word of the proxy that the last entry names, and so on. Reading stops at the first address that
+//! is not a believed proxy's (the client), and at the first entry that cannot be read. What is left of there is
+//! the client's own words, and is neither believed nor forwarded.
+//!
+//! There are crates that parse `Forwarded` (RFC 7239). They read it from the left and split quoted strings at
+//! commas, so that what a client writes in front decides how the proxy's own entry is read.
+
+use std::fmt::Write;
+use std::net::{IpAddr, Ipv6Addr};
+
+use http::{HeaderMap, HeaderValue};
+use ipnet::IpNet;
+use pingora::http::RequestHeader;
+
+use crate::config::ClientAddress;
+use crate::domain::request::Host;
+
+/// Whom to believe, and in which field.
+#[derive(Debug, Clone, Default)]
+pub struct Believed {
+    /// The networks of the proxies.
+    pub proxies: Vec<IpNet>,
+    /// The field that they write the client's address into.
+    pub field: ClientAddress,
+}
+
+impl Believed {
+    /// Whether `address` is one of the proxies.
+    #[must_use]
+    pub fn is_proxy(&self, address: IpAddr) -> bool {
+        if self.proxies.is_empty() {
+            return false;
+        }
+        let address = address.to_canonical();
+        self.proxies.iter().any(|net| net.contains(&address))
+    }
+
+    /// What a believed `peer` says of the request; `None` when the peer is no believed proxy.
+    #[must_use]
+    pub fn read(&self, peer: IpAddr, fields: &HeaderMap) -> Option<Box<Relayed>> {
+        if !self.is_proxy(peer) {
+            return None;
+        }
+        let mut relayed = Relayed { hops: Vec::new(), proto: None, host: None, port: None };
+        match self.field {
+            ClientAddress::Forwarded => self.forwarded(fields, &mut relayed),
+            ClientAddress::XForwardedFor => self.x_forwarded_for(fields, &mut relayed),
+            ClientAddress::XRealIp => {
+                // The field holds one address. Two lines are one too many to know which the proxy wrote.
+                let mut lines = fields.get_all("x-real-ip").iter();
+                if let (Some(line), None) = (lines.next(), lines.next()) {
+                    relayed.hops.extend(node(trimmed(line.as_bytes())));
+                }
+            }
+        }
+        if self.field != ClientAddress::Forwarded {
+            relayed.proto = last(fields, "x-forwarded-proto").and_then(proto);
+            relayed.host = last(fields, "x-forwarded-host").and_then(host);
+            relayed.port = last(fields, "x-forwarded-port").and_then(port);
+        }
+        Some(Box::new(relayed))
+    }
+
+    fn x_forwarded_for(&self, fields: &HeaderMap, relayed: &mut Relayed) {
+        for line in fields.get_all("x-forwarded-for").iter().rev() {
+            for entry in line.as_bytes().rsplit(|byte| *byte == b',') {
+                let Some(address) = node(trimmed(entry)) else { return };
+                relayed.hops.push(address);
+                if !self.is_proxy(address) {
+                    return;
+                }
+            }
+        }
+    }
+
+    fn forwarded(&self, fields: &HeaderMap, relayed: &mut Relayed) {
+        for line in fields.get_all("forwarded").iter().rev() {
+            let mut rest = Some(line.as_bytes());
+            while let Some(text) = rest {
+                let (before, element) = last_element(text);
+                rest = before;
+                let Some(element) = Element::parse(element) else { return };
+                // Whoever wrote this entry is believed, whether or not it knows the address.
+                relayed.proto = element.proto.as_deref().and_then(proto);
+                relayed.host = element.host.as_deref().and_then(host);
+                let Some(address) = element.node.as_deref().and_then(node) else { return };
+                relayed.hops.push(address);
+                if !self.is_proxy(address) {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// What believed proxies say of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Relayed {
+    /// The addresses that were read, the peer's word first: believed proxies, and last the client. Empty when
+    /// the peer named nobody that could be read.
+    hops: Vec<IpAddr>,
+    /// The scheme that the client used, in lower case: `http` or `https`.
+    pub proto: Option<&'static str>,
+    /// The Host that the client sent.
+    pub host: Option<String>,
+    /// The port that the client connected to.
+    pub port: Option<u16>,
+}
+
+impl Relayed {
+    /// The client, as far as it is known.
+    #[must_use]
+    pub fn client(&self) -> Option<IpAddr> {
+        self.hops.last().copied()
+    }
+}
+
+/// Of a list in one field or several lines, the last entry: the peer's own word.
+fn last<'a>(fields: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
+    let line = fields.get_all(name).iter().next_back()?;
+    line.as_bytes().rsplit(|byte| *byte == b',').next().map(trimmed)
+}
+
+/// Without white space around it (OWS, RFC 9110 §5.6.3).
+fn trimmed(mut text: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = text {
+        text = rest;
+    }
+    text
+}
+
+fn proto(text: &[u8]) -> Option<&'static str> {
+    ["https", "http"].into_iter().find(|known| text.eq_ignore_ascii_case(known.as_bytes()))
+}
+
+fn host(text: &[u8]) -> Option<String> {
+    Host::parse(text).ok().map(|host| host.to_string())
+}
+
+fn port(text: &[u8]) -> Option<u16> {
+    let digits = (1..=5).contains(&text.len()) && text.iter().all(u8::is_ascii_digit);
+    std::str::from_utf8(text).ok().filter(|_| digits)?.parse().ok().filter(|port| *port != 0)
+}
+
+/// An address with or without a port: `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]`,
+/// `[2001:db8::1]:80`. The port may be an obfuscated one (`_x`, RFC 7239 §6.2). An IPv6 address loses its zone
+/// (RFC 4007 §11), which means something on the proxy only; one that stands for an IPv4 address becomes that.
+fn node(text: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(text).ok()?;
+    let is_port = |text: &str| match text.strip_prefix('_') {
+        Some(name) => !name.is_empty() && name.bytes().all(is_obfuscated),
+        None => port(text.as_bytes()).is_some() || text == "0",
+    };
+    if let Some(rest) = text.strip_prefix('[') {
+        let (address, after) = rest.split_once(']')?;
+        let fits = after.is_empty() || after.strip_prefix(':').is_some_and(is_port);
+        return v6(address).filter(|_| fits);
+    }
+    match text.split_once(':') {
+        Some((address, after)) if !after.contains(':') => {
+            let address = address.parse().ok().map(IpAddr::V4);
+            address.filter(|_| is_port(after))
+        }
+        Some(_) => v6(text),
+        None => text.parse().ok().map(IpAddr::V4),
+    }
+}
+
+fn v6(text: &str) -> Option<IpAddr> {
+    let (address, zone) = text.split_once('%').map_or((text, None), |(address, zone)| (address, Some(zone)));
+    let is_zone =
+        |zone: &str| !zone.is_empty() && zone.bytes().all(|byte| is_obfuscated(byte) || byte == b'%');
+    if !zone.is_none_or(is_zone) {
+        return None;
+    }
+    address.parse::<Ipv6Addr>().ok().map(|address| IpAddr::V6(address).to_canonical())
+}
+
+/// What an obfuscated name may hold (RFC 7239 §6.3).
+const fn is_obfuscated(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-')
+}
+
+/// Cuts a `Forwarded` line in front of its last element: what is before the comma, if there is one, and the
+/// element. Quotes are paired from the right, so that one that a client left open changes nothing of what the
+/// proxy has appended.
+fn last_element(line: &[u8]) -> (Option<&[u8]>, &[u8]) {
+    let mut quoted = false;
+    for (at, byte) in line.iter().enumerate().rev() {
+        match byte {
+            // `\"` within a quoted string is no end of it (RFC 9110 §5.6.4).
+            b'"' => {
+                let escapes = line[..at].iter().rev().take_while(|byte| **byte == b'\\').count();
+                if !quoted || escapes % 2 == 0 {
+                    quoted = !quoted;
+                }
+            }
+            b',' if !quoted => return (Some(&line[..at]), &line[at + 1..]),
+            _ => {}
+        }
+    }
+    (None, line)
+}
+
+/// One element of `Forwarded` (RFC 7239 §4), as far as it is used here.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Element {
+    node: Option<Vec<u8>>,
+    host: Option<Vec<u8>>,
+    proto: Option<Vec<u8>>,
+}
+
+impl Element {
+    /// `None` for what does not have the form, or has a parameter twice.
+    fn parse(text: &[u8]) -> Option<Element> {
+        let mut element = Element::default();
+        let mut rest = trimmed(text);
+        while !rest.is_empty() {
+            let equals = rest.iter().position(|byte| matches!(byte, b'=' | b';'));
+            let (name, value, after) = match equals.map(|at| (&rest[..at], &rest[at..])) {
+                Some((name, [b'=', value @ ..])) => {
+                    let (value, after) = value_of(value)?;
+                    (name, value, after)
+                }
+                // An empty pair is allowed; a name without a value is not.
+                Some((name, after)) if trimmed(name).is_empty() => {
+                    rest = trimmed(&after[1..]);
+                    continue;
+                }
+                _ => return None,
+            };
+            let place = match name.to_ascii_lowercase().as_slice() {
+                b"for" => Some(&mut element.node),
+                b"host" => Some(&mut element.host),
+                b"proto" => Some(&mut element.proto),
+                name if !name.is_empty() && name.iter().all(|byte| is_obfuscated(*byte)) => None,
+                _ => return None,
+            };
+            if let Some(place) = place
+                && place.replace(value).is_some()
+            {
+                return None;
+            }
+            rest = match trimmed(after) {
+                [] => &[],
+                [b';', after @ ..] => trimmed(after),
+                _ => return None,
+            };
+        }
+        Some(element)
+    }
+}
+
+/// A value, and what follows it. A bare one may hold what strictly must be quoted (`for=192.0.2.1:80`): many
+/// proxies write that, and it has one reading.
+fn value_of(text: &[u8]) -> Option<(Vec<u8>, &[u8])> {
+    let Some(quoted) = text.strip_prefix(b"\"") else {
+        let end = text.iter().position(|byte| matches!(byte, b';' | b' ' | b'\t')).unwrap_or(text.len());
+        let (value, after) = text.split_at(end);
+        let plain = !value.is_empty() && value.iter().all(|byte| byte.is_ascii_graphic() && *byte != b'"');
+        return plain.then(|| (value.to_vec(), after));
+    };
+    let mut value = Vec::new();
+    let mut bytes = quoted.iter().enumerate();
+    while let Some((at, byte)) = bytes.next() {
+        match byte {
+            b'"' => return Some((value, &quoted[at + 1..])),
+            b'\\' => value.push(*bytes.next()?.1),
+            byte => value.push(*byte),
+        }
+    }
+    None
+}
+
+/// Where a request came from.
+#[derive(Debug, Clone, Copy)]
+pub struct Origin<'a> {
+    pub peer: IpAddr,
+    pub tls: bool,
+    pub host: &'a str,
+    /// What a believed peer says.
+    pub relayed: Option<&'a Relayed>,
+    /// The field that a believed peer said it in.
+    pub field: ClientAddress,
+}
+
+/// Sets `X-Forwarded-For`, `-Proto`, `-Host` and `Forwarded` (RFC 7239), which agree with each other; those that
+/// came with the request must have been taken out. Behind a believed proxy they begin with the client and name
+/// each hop; otherwise they begin with the peer. `X-Forwarded-Port` is passed on where a believed proxy says it,
+/// and so is `X-Real-IP` where it is the field that is read.
+pub fn set(request: &mut RequestHeader, origin: Origin<'_>) {
+    let peer = origin.peer.to_canonical();
+    let relayed = origin.relayed;
+    let proto =
+        relayed.and_then(|relayed| relayed.proto).unwrap_or(if origin.tls { "https" } else { "http" });
+    let host = relayed.and_then(|relayed| relayed.host.as_deref()).unwrap_or(origin.host);
+    let hops = relayed.map_or(&[][..], |relayed| &relayed.hops);
+    let (mut list, mut forwarded) = (String::with_capacity(48), String::with_capacity(96));
+    for (index, hop) in hops.iter().rev().chain([&peer]).enumerate() {
+        let comma = if index == 0 { "" } else { ", " };
+        // Writing into a text cannot fail.
+        let _ = write!(list, "{comma}{hop}");
+        let _ = match hop {
+            IpAddr::V4(address) => write!(forwarded, "{comma}for={address}"),
+            IpAddr::V6(address) => write!(forwarded, "{comma}for=\"[{address}]\""),
+        };
+        if index == 0 {
+            let plain = host.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-'));
+            let quote = if plain { "" } else { "\"" };
+            let _ = write!(forwarded, ";host={quote}{host}{quote};proto={proto}");
+        }
+    }
+    insert(request, "forwarded", &forwarded);
+    insert(request, "x-forwarded-for", &list);
+    insert(request, "x-forwarded-proto", proto);
+    insert(request, "x-forwarded-host", host);
+    let Some(relayed) = relayed else { return };
+    if let Some(port) = relayed.port {
+        insert(request, "x-forwarded-port", &port.to_string());
+    }
+    if let Some(client) = relayed.client()
+        && origin.field == ClientAddress::XRealIp
+    {
+        insert(request, "x-real-ip", &client.to_string());
+    }
+}
+
+fn insert(request: &mut RequestHeader, name: &'static str, value: &str) {
+    // Addresses, hosts and constants: always valid field values.
+    if let Ok(value) = HeaderValue::from_str(value) {
+        let _ = request.insert_header(name, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields(lines: &[(&'static str, &[u8])]) -> HeaderMap {
+        let mut fields = HeaderMap::new();
+        for (name, value) in lines {
+            fields.append(*name, HeaderValue::from_bytes(value).unwrap());
+        }
+        fields
+    }
+
+    fn believed(field: ClientAddress) -> Believed {
+        let proxies = ["10.0.0.0/8", "fd00::/8"].map(|net| net.parse().unwrap()).to_vec();
+        Believed { proxies, field }
+    }
+
+    /// The client that a proxy at 10.0.0.1 names in the lines of one field.
+    fn client(field: ClientAddress, name: &'static str, lines: &[&[u8]]) -> String {
+        let lines: Vec<_> = lines.iter().map(|line| (name, *line)).collect();
+        let peer = "::ffff:10.0.0.1".parse().unwrap();
+        let relayed = believed(field).read(peer, &fields(&lines)).unwrap();
+        relayed.client().map_or("nobody".to_owned(), |address| address.to_string())
+    }
+
+    #[test]
+    fn a_stranger_is_whom_the_connection_says() {
+        let lines = fields(&[("x-forwarded-for", b"6.6.6.6"), ("x-forwarded-proto", b"https")]);
+        assert_eq!(believed(ClientAddress::XForwardedFor).read("9.9.9.9".parse().unwrap(), &lines), None);
+        assert_eq!(Believed::default().read("10.0.0.1".parse().unwrap(), &lines), None);
+    }
+
+    #[test]
+    fn x_forwarded_for_is_read_from_the_right_up_to_the_first_that_is_not_believed() {
+        let check = |lines: &[&[u8]]| client(ClientAddress::XForwardedFor, "x-forwarded-for", lines);
+        for (lines, want) in [
+            (&[&b"6.6.6.6, 7.7.7.7, 10.0.0.2"[..]][..], "7.7.7.7"),
+            (&[b"6.6.6.6,7.7.7.7", b"10.0.0.2"], "7.7.7.7"),
+            (&[b"7.7.7.7:51234"], "7.7.7.7"),
+            (&[b"[2001:db8::7]:51234"], "2001:db8::7"),
+            (&[b"[2001:DB8:0::7]"], "2001:db8::7"),
+            (&[b"2001:db8::7"], "2001:db8::7"),
+            (&[b"::ffff:7.7.7.7"], "7.7.7.7"),
+            (&[b"[::ffff:7.7.7.7]:80"], "7.7.7.7"),
+            (&[b"7.7.7.7, ::ffff:10.0.0.2"], "7.7.7.7"),
+            (&[b"fe80::1%eth0"], "fe80::1"),
+            (&[b"[fe80::1%25eth0]:80"], "fe80::1"),
+            (&[b"\t7.7.7.7 \t, fd00::2 "], "7.7.7.7"),
+            // Believed all the way: the first is the client.
+            (&[b"10.0.0.9, 10.0.0.2"], "10.0.0.9"),
+            // What cannot be read ends it, and is not skipped.
+            (&[b"6.6.6.6, nonsense"], "nobody"),
+            (&[b"6.6.6.6, nonsense, 10.0.0.2"], "10.0.0.2"),
+            (&[b"6.6.6.6", b"\xff\xfe"], "nobody"),
+            (&[b"6.6.6.6", b"caf\xc3\xa9, 10.0.0.2"], "10.0.0.2"),
+            (&[b"6.6.6.6", b""], "nobody"),
+            (&[b"6.6.6.6,"], "nobody"),
+            (&[b"6.6.6.6, unknown"], "nobody"),
+            (&[b"7.7.7.7:"], "nobody"),
+            (&[b"7.7.7.7:99999"], "nobody"),
+            (&[b"7.7.7.7:80x"], "nobody"),
+            (&[b"7.7.7.7.7"], "nobody"),
+            (&[b"007.7.7.7"], "nobody"),
+            (&[b"7.7.7.7%eth0"], "nobody"),
+            (&[b"[7.7.7.7]"], "nobody"),
+            (&[b"[2001:db8::7"], "nobody"),
+            (&[b"[2001:db8::7]80"], "nobody"),
+            (&[b"2001:db8::7%"], "nobody"),
+            (&[b"for=7.7.7.7"], "nobody"),
+            (&[], "nobody"),
+        ] {
+            assert_eq!(check(lines), want, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn forwarded_is_read_from_the_right_up_to_the_first_that_is_not_believed() {
+        let check = |lines: &[&[u8]]| client(ClientAddress::Forwarded, "forwarded", lines);
+        for (lines, want) in [
+            (&[&b"for=6.6.6.6, for=7.7.7.7, for=10.0.0.2"[..]][..], "7.7.7.7"),
+            (&[b"for=6.6.6.6", b"For=\"7.7.7.7\";proto=https , FOR=10.0.0.2;by=10.0.0.1"], "7.7.7.7"),
+            (&[b"for=\"7.7.7.7:80\""], "7.7.7.7"),
+            (&[b"for=7.7.7.7:80"], "7.7.7.7"),
+            (&[b"for=\"7.7.7.7:_port\""], "7.7.7.7"),
+            (&[b"for=\"[2001:db8::7]:80\";host=\"a,b\""], "2001:db8::7"),
+            (&[b"for=\"[2001:db8::7]\""], "2001:db8::7"),
+            (&[b"for=[2001:db8::7]"], "2001:db8::7"),
+            (&[b"for=\"\\7.7.7.7\""], "7.7.7.7"),
+            (&[b"proto=https; for=7.7.7.7 ;;secret=\"a\\\"b, for=6.6.6.6\""], "7.7.7.7"),
+            // A quote that a client left open belongs to the client's part.
+            (&[b"for=\"6.6.6.6, for=7.7.7.7"], "7.7.7.7"),
+            (&[b"for=\"6.6.6.6, for=10.0.0.2"], "10.0.0.2"),
+            (&[b"for=6.6.6.6;x=\", for=\"[2001:db8::7]\""], "2001:db8::7"),
+            // No address, or none that can be read.
+            (&[b"for=6.6.6.6, for=unknown"], "nobody"),
+            (&[b"for=6.6.6.6, for=_hidden, for=10.0.0.2"], "10.0.0.2"),
+            (&[b"for=6.6.6.6, proto=https"], "nobody"),
+            (&[b"for=6.6.6.6, "], "nobody"),
+            (&[b"for=6.6.6.6", b"\xff"], "nobody"),
+            (&[b"for=6.6.6.6;for=7.7.7.7"], "nobody"),
+            (&[b"for =7.7.7.7"], "nobody"),
+            (&[b"for= 7.7.7.7"], "nobody"),
+            (&[b"for=7.7.7.7;proto"], "nobody"),
+            (&[b"for=7.7.7.7 x"], "nobody"),
+            (&[b"for=\"7.7.7.7"], "nobody"),
+            (&[b"7.7.7.7"], "nobody"),
+        ] {
+            assert_eq!(
+                check(lines),
+                want,
+                "{:?}",
+                lines.iter().map(|l| String::from_utf8_lossy(l)).collect::<Vec<_>>()
+            );
+        }
+    }
+
+    #[test]
+    fn x_real_ip_is_one_address() {
+        let check = |lines: &[&[u8]]| client(ClientAddress::XRealIp, "x-real-ip", lines);
+        assert_eq!(check(&[b"7.7.7.7"]), "7.7.7.7");
+        assert_eq!(check(&[b"[2001:db8::7]:80"]), "2001:db8::7");
+        assert_eq!(check(&[b"10.0.0.2"]), "10.0.0.2");
+        for lines in [&[&b"6.6.6.6, 7.7.7.7"[..]][..], &[b"6.6.6.6", b"7.7.7.7"], &[b""], &[b"\xff"], &[]] {
+            assert_eq!(check(lines), "nobody", "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn only_the_named_field_is_read() {
+        let lines = fields(&[
+            ("x-forwarded-for", b"1.1.1.1"),
+            ("forwarded", b"for=2.2.2.2"),
+            ("x-real-ip", b"3.3.3.3"),
+        ]);
+        let client =
+            |field| believed(field).read("10.0.0.1".parse().unwrap(), &lines).unwrap().client().unwrap();
+        assert_eq!(client(ClientAddress::XForwardedFor).to_string(), "1.1.1.1");
+        assert_eq!(client(ClientAddress::Forwarded).to_string(), "2.2.2.2");
+        assert_eq!(client(ClientAddress::XRealIp).to_string(), "3.3.3.3");
+    }
+
+    #[test]
+    fn scheme_host_and_port_are_the_peers_own_word() {
+        let read = |field, lines: &[(&'static str, &[u8])]| {
+            let relayed = believed(field).read("10.0.0.1".parse().unwrap(), &fields(lines)).unwrap();
+            (relayed.proto, relayed.host.clone(), relayed.port)
+        };
+        let x = [
+            ("x-forwarded-proto", &b"http"[..]),
+            ("x-forwarded-proto", b"http, HTTPS"),
+            ("x-forwarded-host", b"evil.test, App.test:8443"),
+            ("x-forwarded-port", b"8443"),
+        ];
+        let relayed = (Some("https"), Some("app.test:8443".to_owned()), Some(8443));
+        assert_eq!(read(ClientAddress::XForwardedFor, &x), relayed);
+        assert_eq!(read(ClientAddress::XRealIp, &x), relayed);
+        // A proxy that speaks `Forwarded` does not vouch for the other fields.
+        assert_eq!(read(ClientAddress::Forwarded, &x), (None, None, None));
+        let forwarded = b"for=7.7.7.7;host=\"app.test:8443\";proto=https, for=10.0.0.2;host=inner;proto=http";
+        let relayed = (Some("https"), Some("app.test:8443".to_owned()), None);
+        assert_eq!(read(ClientAddress::Forwarded, &[("forwarded", forwarded)]), relayed);
+        let hidden = b"for=unknown;proto=https";
+        assert_eq!(read(ClientAddress::Forwarded, &[("forwarded", hidden)]), (Some("https"), None, None));
+        for bad in [
+            [("x-forwarded-proto", &b"ftp"[..]), ("x-forwarded-host", b"a b"), ("x-forwarded-port", b"0")],
+            [("x-forwarded-proto", b"https,"), ("x-forwarded-host", b"a@b"), ("x-forwarded-port", b"+80")],
+            [("x-forwarded-proto", b"\xff"), ("x-forwarded-host", b"a/b"), ("x-forwarded-port", b"123456")],
+        ] {
+            assert_eq!(read(ClientAddress::XForwardedFor, &bad), (None, None, None), "{bad:?}");
+        }
+    }
+
+    fn written(field: ClientAddress, peer: &str, lines: &[(&'static str, &[u8])]) -> Vec<String> {
+        let peer = peer.parse().unwrap();
+        let relayed = believed(field).read(peer, &fields(lines));
+        let mut request = RequestHeader::build("GET", b"/", None).unwrap();
+        let relayed = relayed.as_deref();
+        set(&mut request, Origin { peer, tls: false, host: "a.test:8080", relayed, field });
+        request.headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect()
+    }
+
+    #[test]
+    fn the_upstream_is_told_the_believed_part_of_the_way_in_fields_that_agree() {
+        let lines =
+            [("x-forwarded-for", &b"6.6.6.6, 7.7.7.7:1, fd00::2"[..]), ("x-forwarded-proto", b"https")];
+        assert_eq!(
+            written(ClientAddress::XForwardedFor, "10.0.0.1", &lines),
+            [
+                "forwarded: for=7.7.7.7;host=\"a.test:8080\";proto=https, for=\"[fd00::2]\", for=10.0.0.1",
+                "x-forwarded-for: 7.7.7.7, fd00::2, 10.0.0.1",
+                "x-forwarded-proto: https",
+                "x-forwarded-host: a.test:8080",
+            ]
+        );
+        assert_eq!(
+            written(ClientAddress::XForwardedFor, "::ffff:9.9.9.9", &lines),
+            [
+                "forwarded: for=9.9.9.9;host=\"a.test:8080\";proto=http",
+                "x-forwarded-for: 9.9.9.9",
+                "x-forwarded-proto: http",
+                "x-forwarded-host: a.test:8080",
+            ]
+        );
+        let lines = [
+            ("x-real-ip", &b"7.7.7.7:1"[..]),
+            ("x-forwarded-host", b"out.test"),
+            ("x-forwarded-port", b"443"),
+        ];
+        assert_eq!(
+            written(ClientAddress::XRealIp, "10.0.0.1", &lines),
+            [
+                "forwarded: for=7.7.7.7;host=out.test;proto=http, for=10.0.0.1",
+                "x-forwarded-for: 7.7.7.7, 10.0.0.1",
+                "x-forwarded-proto: http",
+                "x-forwarded-host: out.test",
+                "x-forwarded-port: 443",
+                "x-real-ip: 7.7.7.7",
+            ]
+        );
+    }
+}
