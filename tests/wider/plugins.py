@@ -202,7 +202,7 @@ DRAWS = {
     const begun = performance.now();
     while (performance.now() === begun);
     console.log(`DRAWN ${Math.random()} ${crypto.randomUUID()} ${crypto.getRandomValues(new Uint32Array(1))[0]} AT ${Date.now()}`);
-    if (current.accessToken === "fetch") fetch("https://acme.example/");"""),
+    if (current.accessToken === "access-3") fetch("https://acme.example/");"""),
     "python": ("    def refresh(self, connection, current):", """    def refresh(self, connection, current):
         import random
         import secrets
@@ -237,7 +237,7 @@ def alive(run, folder):
             (plugin / "exchanges" / f"{number}.toml").write_text(played)
         (plugin / "exchanges" / "refresh.toml").unlink()
         if language == "js":
-            asked = exchange.split("[[requests]]")[0].replace("access-1", "fetch")
+            asked = exchange.split("[[requests]]")[0].replace("access-1", "access-3")
             refused = '[result.failure]\nkind = "misconfigured"\nmessage = "use http.send"\n'
             (plugin / "exchanges" / "fetch.toml").write_text(asked + refused)
         done = subprocess.run(
