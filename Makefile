@@ -13,8 +13,8 @@ PLUGINS_JS := target/wider/js
 PLUGINS_PY := target/wider/python
 
 # Where Tomcat may be: only its files are used, by a server of the tests' own.
-TOMCAT := $(wildcard $(CATALINA_HOME)/bin/catalina.sh /usr/share/tomcat10/bin/catalina.sh /usr/share/tomcat/bin/catalina.sh \
-	/opt/homebrew/opt/tomcat/libexec/bin/catalina.sh /usr/local/opt/tomcat/libexec/bin/catalina.sh)
+TOMCAT := $(wildcard $(CATALINA_HOME)/bin/bootstrap.jar /usr/share/tomcat10/bin/bootstrap.jar /usr/share/tomcat/bin/bootstrap.jar \
+	/opt/homebrew/opt/tomcat/libexec/bin/bootstrap.jar /usr/local/opt/tomcat/libexec/bin/bootstrap.jar)
 
 .DEFAULT_GOAL := help
 .PHONY: help deps deps-wider deps-bench deps-plugins run test test-wider bench bench-store soak plugins plugins-check dist lint

@@ -364,6 +364,24 @@ fn every_origin_may_be_allowed() {
 }
 
 #[test]
+fn cookies_behind_tls_want_a_public_url_that_says_so() {
+    let pem = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/config/good/dummy.pem");
+    let tls = format!("tls = {{ listen = \"0.0.0.0:8443\", cert = \"{pem}\", key = \"{pem}\" }}");
+    let warned = |public_url: &str, tls: &str, token: &str| {
+        let config = inline(&format!(
+            "public_url = \"{public_url}\"\n[server]\n{tls}\n\
+             [[routes]]\nname = \"app\"\nupstream = \"http://localhost:3000\"\n{token}\n"
+        ));
+        config.unwrap().warnings.iter().any(|line| line.contains("config.toml:1: public_url: pages behind"))
+    };
+    let cookie = "token = { cookie = \"session\" }";
+    assert!(warned("http://localhost:8080", &tls, cookie));
+    assert!(!warned("https://app.test", &tls, cookie));
+    assert!(!warned("http://localhost:8080", "", cookie));
+    assert!(!warned("http://localhost:8080", &tls, ""));
+}
+
+#[test]
 fn what_works_but_is_probably_not_meant_warns() {
     let config = inline("[passwords]\nbcrypt_cost = 4\n").unwrap();
     assert!(config.warnings.iter().any(|line| line.contains("config.toml:2: passwords.bcrypt_cost")));

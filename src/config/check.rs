@@ -12,7 +12,8 @@ use super::file::{Document, Item, Section};
 use super::form::{self, Url};
 use super::{
     Algorithm, AuditTo, ClientAddress, Config, ConfigError, Issuer, Jwks, Limits, Log, LogFormat, Passwords,
-    Server, Sessions, StoreUrl, Tls, Tokens, connections, issuers, mail, native, providers, proxies, routes,
+    Route, Server, Sessions, StoreUrl, Tls, Tokens, connections, issuers, mail, native, providers, proxies,
+    routes,
 };
 use crate::domain::password::Policy;
 use crate::domain::session::Fingerprint;
@@ -98,6 +99,7 @@ fn whole(root: &Section<'_>, path: &Path) -> Option<Config> {
     };
     let routes = routes::routes(root, &known);
     native::shadowed(root, &server.prefix, &routes);
+    warn_of_cookies(root, &public_url, &server, &routes);
     let unsent_emails = issuers::unsent_emails(root, &routes);
     root.unknown();
     Some(Config {
@@ -134,6 +136,18 @@ fn public_url(root: &Section<'_>) -> String {
         Some(text.to_owned())
     });
     url.unwrap_or_else(default)
+}
+
+/// A cookie counts for unsafe requests from pages of `public_url`'s scheme only; where we end TLS ourselves, people
+/// cannot see `http`.
+fn warn_of_cookies(root: &Section<'_>, public_url: &str, server: &Server, routes: &[Route]) {
+    let is_cookie_read = routes.iter().any(|route| route.policy.policy.carriers.cookie.is_some());
+    if server.tls.is_some() && is_cookie_read && !public_url.starts_with("https://") {
+        let at = root.get("public_url").map_or(0, |item| item.at);
+        let text = "pages behind server.tls are https, so no form of theirs may use a route's token.cookie; \
+                    want an https:// origin";
+        root.doc.warn(at, "public_url", text);
+    }
 }
 
 const ADDRESS: &str = "an address like 127.0.0.1:8080";
