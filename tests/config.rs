@@ -454,7 +454,7 @@ fn check_says_what_is_odd_beyond_the_file_and_what_a_key_file_is() {
     let cleartext = "warning: config.toml:3: routes.app.upstream: 192.0.2.1:3000 is another machine";
     assert!(good && said.starts_with(cleartext), "{said}");
     let issuer = "[[issuers]]\nissuer = \"https://i.test\"\njwks = \"file:keys.json\"\naudiences = [\"api\"]\n\
-                  algorithms = [\"ES256\"]\n";
+                  algorithms = [\"ES256\"]\nemail = \"verified\"\n";
     let config = route("http://127.0.0.1:3000") + issuer;
     for (keys, what) in [
         ("", "it is empty"),
