@@ -23,7 +23,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use secrecy::SecretString;
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 use tokio_util::task::TaskTracker;
 
@@ -36,10 +36,13 @@ use crate::edge::demo;
 use crate::edge::entropy::SystemEntropy;
 use crate::edge::fetch::HttpFetch;
 use crate::edge::jwt::{Asker, Clocks, Issuers, KeyRing, StoredKeys, TokenVerifier};
+use crate::edge::machine;
 use crate::edge::proxy;
+use crate::edge::proxy::capacity::{Capacity, Plan};
 use crate::edge::proxy::forward::Told;
 use crate::edge::store::{MeteredStore, RevocationCache, RevokingStore, SledStore};
 use crate::edge::telemetry::Meters;
+use crate::edge::telemetry::machine::MachineLevels;
 use crate::edge::telemetry::metrics::{Levels, Metrics, Probe, UpstreamLevel};
 use crate::ports::{Clock, Control, Keys, Meter, Revocations, Signer, Store};
 use crate::service::admit::{Admission, Authenticator};
@@ -76,6 +79,8 @@ pub struct Running {
     pub notices: Vec<String>,
     /// The gateway as its operator sees it.
     pub control: Arc<dyn Control>,
+    /// What it can hold at once.
+    pub capacity: Arc<Capacity>,
     closing: watch::Sender<bool>,
     engine: Arc<proxy::Engine>,
     connections: TaskTracker,
@@ -84,9 +89,18 @@ pub struct Running {
     accounts: accounts::Running,
     grants: connections::Running,
     store: Arc<SledStore>,
+    leaving: Arc<AtomicBool>,
+    delay: Duration,
 }
 
 impl Running {
+    /// Says in `/readyz` that no further requests should come, and goes on serving. Returns for how long,
+    /// before [`Running::shutdown`] is due: those who send requests have to notice.
+    pub fn retire(&self) -> Duration {
+        self.leaving.store(true, Ordering::Release);
+        self.delay
+    }
+
     /// Stops accepting, lets requests under way finish within the configured grace, closes the store. When
     /// it returns, the data folder is free for the next gateway.
     pub async fn shutdown(self) {
@@ -123,6 +137,7 @@ struct Parts {
     issuers: ArcSwap<Issuers>,
     clocks: Arc<Clocks>,
     demo: Option<SocketAddr>,
+    capacity: Arc<Capacity>,
 }
 
 impl Parts {
@@ -139,7 +154,8 @@ impl Parts {
                     vec![Origin { tls: false, host: address.ip().to_string(), port: address.port() }];
                 settings.http2 = false;
             }
-            clusters.push(proxy::upstream::Cluster::start(&route.policy.name, settings).await?);
+            clusters
+                .push(proxy::upstream::Cluster::start(&route.policy.name, settings, &self.capacity).await?);
         }
         self.metrics.set_routes(config.routes.iter().map(|route| &*route.policy.name));
         let mut forwards: Vec<_> = config.routes.iter().map(|route| route.forward.clone()).collect();
@@ -196,6 +212,19 @@ pub async fn start(config: Config, options: Options) -> Result<Running, String> 
     if ring.made_keys() {
         notices.push(format!("signing keys were made in {}", data_dir.display()));
     }
+    let per_upstream = if options.demo { 2 } else { 1 };
+    let limit = machine::descriptor_limit();
+    let plan = Plan::new(limit, config.server.max_connections, per_upstream)?;
+    if plan.clients < config.server.max_connections {
+        notices.push(format!(
+            "server.max_connections = {}, but this process may open {} files at once (RLIMIT_NOFILE): it takes at most {} \
+             client connections, and sheds the others",
+            config.server.max_connections,
+            limit.unwrap_or_default(),
+            plan.clients
+        ));
+    }
+    let capacity = Capacity::new(plan, config.server.max_request_memory);
     let demo = match options.demo {
         true => Some(demo::serve().await.map_err(|error| format!("the sample app: {error}"))?),
         false => None,
@@ -216,6 +245,7 @@ pub async fn start(config: Config, options: Options) -> Result<Running, String> 
         store: Arc::clone(&store),
         revocations: Arc::clone(&revocations),
         demo,
+        capacity: Arc::clone(&capacity),
     });
     let live = Arc::new(ArcSwap::from_pointee(parts.live(&config, &issuers).await?));
 
@@ -238,6 +268,7 @@ pub async fn start(config: Config, options: Options) -> Result<Running, String> 
     let grants = connections::compose(&config, &data_dir, wanted, &mut notices).await?;
 
     let (closing, closed) = watch::channel(false);
+    let leaving = Arc::new(AtomicBool::new(false));
     let control = Arc::new(Operator {
         parts: Arc::clone(&parts),
         live: Arc::clone(&live),
@@ -245,10 +276,12 @@ pub async fn start(config: Config, options: Options) -> Result<Running, String> 
         started: config.clone(),
         reloading: tokio::sync::Mutex::default(),
         closing: closed.clone(),
+        leaving: Arc::clone(&leaving),
         serving: AtomicBool::new(false),
         loaded: AtomicBool::new(false),
     });
-    parts.metrics.set_probe(probe(&parts, &live, &streams));
+    let acceptor = config.server.tls.as_ref().map(proxy::tls::Acceptor::new).transpose()?;
+    parts.metrics.set_probe(probe(&parts, &live, &streams, Arc::clone(&capacity), acceptor.clone()));
 
     // The admin listener first: it tells how the rest is doing.
     let admin_listener = bind(config.server.admin, "server.admin").await?;
@@ -283,9 +316,9 @@ pub async fn start(config: Config, options: Options) -> Result<Running, String> 
     for address in &config.server.listen {
         cleartext.push(bind(*address, "server.listen").await?);
     }
-    let encrypted = match &config.server.tls {
-        Some(tls) => Some((bind(tls.listen, "server.tls.listen").await?, proxy::tls::Acceptor::new(tls)?)),
-        None => None,
+    let encrypted = match (&config.server.tls, acceptor) {
+        (Some(tls), Some(acceptor)) => Some((bind(tls.listen, "server.tls.listen").await?, acceptor)),
+        _ => None,
     };
     let mut loading = pin!(grants.load(&config));
     let (asked, loaded, early) = tokio::join!(
@@ -322,10 +355,10 @@ pub async fn start(config: Config, options: Options) -> Result<Running, String> 
         connect_at: format!("{}/connections", config.server.prefix),
         mark: proxy::looped::Mark::random(&SystemEntropy),
         clock: Arc::clone(&clock),
-        meter: meters as Arc<dyn Meter>,
+        meter: Arc::clone(&meters) as Arc<dyn Meter>,
+        capacity: Arc::clone(&capacity),
     });
     let connections = TaskTracker::new();
-    let slots = Arc::new(Semaphore::new(config.server.max_connections));
     let listener = |tls: Option<proxy::tls::Acceptor>| {
         Arc::new(proxy::listener::Listener {
             engine: Arc::clone(&engine),
@@ -334,7 +367,8 @@ pub async fn start(config: Config, options: Options) -> Result<Running, String> 
                 idle: config.server.idle_timeout,
                 bytes: config.server.max_header_bytes,
             },
-            slots: Arc::clone(&slots),
+            capacity: Arc::clone(&capacity),
+            meter: Arc::clone(&meters) as Arc<dyn Meter>,
             closing: closed.clone(),
             tls,
             connections: connections.clone(),
@@ -342,13 +376,15 @@ pub async fn start(config: Config, options: Options) -> Result<Running, String> 
     };
     let listen = cleartext.iter().map(local).collect::<Result<Vec<_>, _>>()?;
     for tcp in cleartext {
-        background.push(spawn(listener(None).run(tcp)));
+        // Draining waits for the loops too: they take what has connected before the end.
+        connections.spawn(listener(None).run(tcp));
     }
     let mut tls = None;
     if let Some((tcp, acceptor)) = encrypted {
         tls = Some(local(&tcp)?);
         background.push(spawn(acceptor.clone().watch()));
-        background.push(spawn(listener(Some(acceptor)).run(tcp)));
+        background.push(spawn(background::warn_of_expiry(acceptor.clone(), Arc::clone(&clock))));
+        connections.spawn(listener(Some(acceptor)).run(tcp));
     }
     background.push(spawn(background::cut_streams(changed, streams, revocations)));
     background.push(spawn(background::refresh_keys(Arc::clone(&parts))));
@@ -368,6 +404,7 @@ pub async fn start(config: Config, options: Options) -> Result<Running, String> 
         demo,
         notices,
         control,
+        capacity,
         closing,
         engine,
         connections,
@@ -376,6 +413,8 @@ pub async fn start(config: Config, options: Options) -> Result<Running, String> 
         accounts,
         grants,
         store: sled,
+        leaving,
+        delay: config.server.shutdown_delay,
     })
 }
 
@@ -388,6 +427,8 @@ fn probe(
     parts: &Arc<Parts>,
     live: &Arc<ArcSwap<proxy::gateway::Live>>,
     streams: &Arc<proxy::exchange::Streams>,
+    capacity: Arc<Capacity>,
+    acceptor: Option<proxy::tls::Acceptor>,
 ) -> Probe {
     let (live, streams) = (Arc::clone(live), Arc::clone(streams));
     let (store, revocations) = (Arc::clone(&parts.store), Arc::clone(&parts.revocations));
@@ -407,8 +448,25 @@ fn probe(
             store_bytes: store.status().bytes,
             open_streams: streams.len() as u64,
             upstreams,
+            machine: machine_levels(&capacity, acceptor.as_ref()),
         }
     })
+}
+
+fn machine_levels(capacity: &Capacity, acceptor: Option<&proxy::tls::Acceptor>) -> MachineLevels {
+    let (taken, plan) = (capacity.taken(), capacity.plan());
+    MachineLevels {
+        connections: taken.clients,
+        connections_limit: plan.clients,
+        upstream_requests: taken.upstreams,
+        upstream_requests_limit: plan.upstreams,
+        http2_streams: taken.streams,
+        request_memory: taken.memory,
+        request_memory_limit: capacity.most_memory(),
+        descriptors: machine::open_descriptors(),
+        descriptors_limit: machine::descriptor_limit(),
+        certificate_expiry: acceptor.and_then(proxy::tls::Acceptor::expires),
+    }
 }
 
 async fn bind(address: SocketAddr, key: &str) -> Result<TcpListener, String> {

@@ -107,6 +107,9 @@ pub struct Ended<'a> {
 pub trait Meter: Send + Sync {
     /// One request ended.
     fn ended(&self, ended: &Ended<'_>);
+    /// A client's connection ended before it brought a request: `limit` (shed), `tls` (no handshake),
+    /// `http2` (a breach of the protocol), `accept` (the system refused to hand it over).
+    fn connection_refused(&self, _reason: &'static str) {}
     /// One look into the verified-token cache.
     fn token_cache(&self, hit: bool);
     /// A store call by name, with its duration and whether it succeeded.

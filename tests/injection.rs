@@ -21,6 +21,7 @@ use palisade::domain::time::UnixTime;
 use palisade::domain::verdict::TokenFault;
 use palisade::edge::clock::SystemClock;
 use palisade::edge::proxy;
+use palisade::edge::proxy::capacity::{Capacity, Plan};
 use palisade::edge::proxy::forward::{Kept, Told};
 use palisade::edge::proxy::forwarded::Believed;
 use palisade::edge::proxy::gateway::Live;
@@ -36,7 +37,7 @@ use support::neighbours::{Scripted, nowhere, read_head, read_until};
 use support::{PATIENCE, body_of, exchange, field, find, status};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Barrier, Notify, Semaphore, watch};
+use tokio::sync::{Barrier, Notify, watch};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_util::task::TaskTracker;
@@ -189,10 +190,12 @@ async fn world(upstream: SocketAddr, keys: &str) -> World {
     let config = config::parse(&text, std::path::Path::new("config.toml"), &|_| Some("id".to_owned()))
         .unwrap_or_else(|errors| panic!("{errors:#?}"));
     let route = config.routes[0].clone();
+    let plan = Plan::new(None, 1000, 1).unwrap();
+    let capacity = Capacity::new(plan, 1 << 30);
     let live = Live {
         kept: Kept::of(std::iter::once((&route.forward, &route.policy.policy.carriers))),
         told: vec![Told::new(&route.forward).unwrap()],
-        clusters: vec![Cluster::start("app", route.upstream).await.unwrap()],
+        clusters: vec![Cluster::start("app", route.upstream, &capacity).await.unwrap()],
         believed: Believed::default(),
         admission: Admission {
             scheme: Scheme::Http,
@@ -218,12 +221,14 @@ async fn world(upstream: SocketAddr, keys: &str) -> World {
         mark: Mark::of(1),
         clock: Arc::new(SystemClock),
         meter: Arc::clone(&meter) as _,
+        capacity: Arc::clone(&capacity),
     });
     let (closing, closed) = watch::channel(false);
     let listener = Arc::new(proxy::listener::Listener {
         engine,
         limits: proxy::head::Limits { deadline: PATIENCE, idle: PATIENCE, bytes: 64 * 1024 },
-        slots: Arc::new(Semaphore::new(1000)),
+        capacity,
+        meter: Arc::clone(&meter) as _,
         closing: closed,
         tls: None,
         connections: TaskTracker::new(),

@@ -1,5 +1,7 @@
 //! What the log says, and what no setting makes it say.
 
+#[path = "logs/refused.rs"]
+mod refused;
 mod support;
 
 use serde_json::json;

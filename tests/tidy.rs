@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 /// Crates that belong to one room: (crate, the paths that may name it).
 const ROOMS: &[(&str, &[&str])] = &[
     ("pingora", &["edge/proxy"]),
+    ("h2", &["edge/proxy"]),
+    ("x509_parser", &["edge/proxy"]),
     ("rustls", &["edge/proxy"]),
     ("tokio_rustls", &["edge/proxy"]),
     ("axum", &["edge/api", "edge/proxy/bridge.rs", "edge/proxy/gateway.rs", "edge/demo", "app"]),
@@ -24,7 +26,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("lettre", &["edge/mail"]),
     ("minijinja", &["edge/mail"]),
     ("bcrypt", &["edge/passwords"]),
-    ("rustix", &["edge/passwords", "edge/wasm"]),
+    ("rustix", &["edge/machine", "edge/passwords", "edge/wasm"]),
     ("governor", &["edge/limits"]),
     ("maxminddb", &["edge/devices"]),
     ("orion", &["edge/vault"]),

@@ -3,6 +3,10 @@
 
 #[path = "upstreams/answers.rs"]
 mod answers;
+#[path = "upstreams/machine.rs"]
+mod machine;
+#[path = "upstreams/stopping.rs"]
+mod stopping;
 mod support;
 
 use std::sync::Arc;
@@ -276,6 +280,7 @@ async fn a_shutdown_lets_a_request_finish_and_takes_no_other() {
     let mut whole = String::new();
     timeout(PATIENCE, busy.read_to_string(&mut whole)).await.expect("still open").unwrap();
     assert!(status(&whole) == 200 && whole.ends_with("done"), "{whole}");
+    assert_eq!(field(&whole, "connection"), Some("close"), "{whole}");
     timeout(PATIENCE, closing).await.expect("the shutdown does not end").unwrap();
     drop(folder);
 }

@@ -8,12 +8,17 @@ use tokio::sync::Notify;
 use super::Parts;
 use crate::edge::jwt::Clocks;
 use crate::edge::proxy;
+use crate::edge::proxy::expiry::{self, Warning};
+use crate::edge::proxy::tls::Acceptor;
 use crate::edge::store::RevocationCache;
+use crate::ports::Clock;
 
 /// How often external keys are fetched again.
 const REFRESH_KEYS: Duration = Duration::from_secs(300);
 /// How often ended revocations are forgotten.
 const SWEEP: Duration = Duration::from_secs(60);
+/// How often the end of the certificate is looked at.
+const LOOK_AT_CERTIFICATE: Duration = Duration::from_secs(600);
 
 /// Ends the streams of revoked callers after every change of the set.
 pub(super) async fn cut_streams(
@@ -26,6 +31,22 @@ pub(super) async fn cut_streams(
         let cut = streams.cut_revoked(&*revocations);
         if cut > 0 {
             tracing::info!(cut, "streams of revoked callers were ended");
+        }
+    }
+}
+
+/// Says in the log that the certificate ends soon: at each of the last 30, 7 and 1 days, and then every day.
+pub(super) async fn warn_of_expiry(acceptor: Acceptor, clock: Arc<dyn Clock>) {
+    let mut ticks = tokio::time::interval(LOOK_AT_CERTIFICATE);
+    let mut watch = expiry::Watch::default();
+    loop {
+        ticks.tick().await;
+        let Some(end) = acceptor.expires() else { continue };
+        let cert = acceptor.certificate_file().display();
+        match watch.look(end, clock.now()) {
+            Some(Warning { ended: true, words }) => tracing::error!(%cert, "the certificate {words}"),
+            Some(Warning { ended: false, words }) => tracing::warn!(%cert, "the certificate {words}"),
+            None => {}
         }
     }
 }

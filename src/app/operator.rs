@@ -26,6 +26,8 @@ pub(super) struct Operator {
     /// Held while a configuration is being put in force.
     pub(super) reloading: tokio::sync::Mutex<()>,
     pub(super) closing: watch::Receiver<bool>,
+    /// Set once a stop was asked for, though requests are still taken.
+    pub(super) leaving: Arc<AtomicBool>,
     pub(super) serving: AtomicBool,
     /// Whether the providers have been loaded, as far as they can be.
     pub(super) loaded: AtomicBool,
@@ -81,7 +83,7 @@ impl Control for Operator {
         if !self.parts.store.status().writable {
             because.push("the store cannot write");
         }
-        if *self.closing.borrow() {
+        if *self.closing.borrow() || self.leaving.load(Ordering::Acquire) {
             because.push("shutting down");
         }
         let awaited = self.parts.issuers.load().awaited();

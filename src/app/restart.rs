@@ -107,6 +107,8 @@ impl Keys {
             idle_timeout,
             max_header_bytes,
             max_connections,
+            max_request_memory,
+            shutdown_delay,
             threads,
         } = then;
         self.differ("server.listen", listen, &now.listen);
@@ -125,6 +127,8 @@ impl Keys {
         self.differ("server.idle_timeout", idle_timeout, &now.idle_timeout);
         self.differ("server.max_header_bytes", max_header_bytes, &now.max_header_bytes);
         self.differ("server.max_connections", max_connections, &now.max_connections);
+        self.differ("server.max_request_memory", max_request_memory, &now.max_request_memory);
+        self.differ("server.shutdown_delay", shutdown_delay, &now.shutdown_delay);
         self.differ("server.threads", threads, &now.threads);
     }
 

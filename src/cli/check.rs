@@ -6,7 +6,11 @@ use std::process::ExitCode;
 
 use crate::app;
 use crate::config::{self, Config, ConfigError};
+use crate::edge::clock::SystemClock;
 use crate::edge::mail::Post;
+use crate::edge::proxy::expiry;
+use crate::edge::proxy::tls::Acceptor;
+use crate::ports::Clock;
 
 /// Prints `FILE: good, N routes`, or every error with its line on standard error. Exits 1 on errors.
 #[must_use]
@@ -20,7 +24,8 @@ pub fn run(path: &Path) -> ExitCode {
             let (errors, warnings) = app::key_files::about(&config);
             warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
             errors.iter().for_each(|error| eprintln!("{error}"));
-            if !try_providers(&config) || !errors.is_empty() {
+            let certificate = try_certificate(&config);
+            if !try_providers(&config) || !errors.is_empty() || !certificate {
                 return ExitCode::FAILURE;
             }
             let count = |number: usize, noun: &str| {
@@ -49,6 +54,21 @@ fn look_around(config: &Config) -> Vec<String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     // Without a runtime the providers cannot be tried either, which says why.
     runtime.map_or_else(|_| Vec::new(), |runtime| runtime.block_on(app::warnings::about(config)))
+}
+
+/// Prints why the pair of `server.tls` cannot be used, or that its certificate ends soon. Returns whether it
+/// can be used.
+fn try_certificate(config: &Config) -> bool {
+    let Some(tls) = &config.server.tls else { return true };
+    let file = config.path.display();
+    if let Err(why) = Acceptor::new(tls) {
+        eprintln!("{file}: server.tls: {why}");
+        return false;
+    }
+    if let Some(warning) = expiry::of_file(&tls.cert, SystemClock.now()) {
+        eprintln!("warning: {file}: server.tls.cert: {} {}", tls.cert.display(), warning.words);
+    }
+    true
 }
 
 /// Prints what keeps providers out of service and what is odd about them. Returns whether all can be in service.

@@ -10,9 +10,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::check;
 use crate::app::{self, Options, Running};
 use crate::config::{Config, LogFormat};
+use crate::edge::machine;
 use crate::edge::telemetry::logging;
 
-/// Runs the gateway until SIGTERM or SIGINT; SIGHUP reads the configuration again.
+/// Runs the gateway until SIGTERM or SIGINT; SIGHUP reads the configuration again. A second signal cuts
+/// `server.shutdown_delay` short.
 pub(super) fn run(path: &Path, demo: bool) -> ExitCode {
     let config = match check::load(path) {
         Ok(config) => config,
@@ -32,6 +34,8 @@ pub(super) fn run(path: &Path, demo: bool) -> ExitCode {
 
 fn serve(path: &Path, config: Config, demo: bool) -> Result<(), String> {
     logging::start(&config.log)?;
+    // Before anything is opened that should find the limit in force.
+    let descriptors = machine::raise_descriptors();
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     if config.server.threads > 0 {
         builder.worker_threads(config.server.threads);
@@ -47,6 +51,16 @@ fn serve(path: &Path, config: Config, demo: bool) -> Result<(), String> {
         for notice in &running.notices {
             tracing::warn!("{notice}");
         }
+        let number =
+            |limit: Option<u64>| limit.map_or_else(|| "unlimited".to_owned(), |limit| limit.to_string());
+        tracing::info!(
+            limit = number(descriptors.limit),
+            given = number(descriptors.given),
+            client_connections = running.capacity.plan().clients,
+            upstream_connections = running.capacity.plan().upstreams,
+            reserve = running.capacity.plan().reserve,
+            "file descriptors"
+        );
         for address in &running.listen {
             tracing::info!("serving http://{address}");
         }
@@ -71,6 +85,15 @@ fn serve(path: &Path, config: Config, demo: bool) -> Result<(), String> {
                         tracing::error!("the configuration in force stays");
                     }
                 },
+            }
+        }
+        let delay = running.retire();
+        if !delay.is_zero() {
+            tracing::info!(?delay, "stopping: requests are taken for a while yet; /readyz says no");
+            tokio::select! {
+                () = tokio::time::sleep(delay) => {}
+                _ = terminate.recv() => tracing::info!("stopping without further delay"),
+                _ = interrupt.recv() => tracing::info!("stopping without further delay"),
             }
         }
         tracing::info!("stopping: requests under way are finished first");

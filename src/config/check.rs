@@ -194,11 +194,13 @@ fn server(section: Section<'_>) -> Server {
             &proxies::CLIENT_ADDRESSES,
             ClientAddress::XForwardedFor,
         ),
+        shutdown_delay: section.duration("shutdown_delay", Duration::ZERO, Duration::ZERO..=hour),
         shutdown_grace: section.duration("shutdown_grace", Duration::from_secs(30), Duration::ZERO..=hour),
         header_timeout: section.duration("header_timeout", Duration::from_secs(10), second / 10..=hour),
         idle_timeout: section.duration("idle_timeout", Duration::from_secs(60), second / 10..=hour * 24),
         max_header_bytes: section.count("max_header_bytes", 32_768, 1024..=1 << 20),
         max_connections: section.count("max_connections", 16_384, 1..=10_000_000),
+        max_request_memory: section.size("max_request_memory", 512 << 20, 4 << 20..=64 << 30),
         threads: section.count("threads", 0, 0..=1024),
     };
     section.close();

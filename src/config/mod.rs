@@ -141,6 +141,9 @@ pub struct Server {
     pub trusted_proxies: Vec<IpNet>,
     /// The field in which they name the client.
     pub client_address: ClientAddress,
+    /// How long requests are still taken, as before, after a stop was asked for.
+    pub shutdown_delay: Duration,
+    /// How long requests under way may take to finish after that.
     pub shutdown_grace: Duration,
     /// From the first byte of a request to the end of its header section.
     pub header_timeout: Duration,
@@ -150,6 +153,8 @@ pub struct Server {
     pub max_header_bytes: usize,
     /// Open client connections at once; more are closed as they come.
     pub max_connections: usize,
+    /// About the most memory that all requests under way may hold together, in bytes.
+    pub max_request_memory: usize,
     /// Worker threads; 0: one per core.
     pub threads: usize,
 }

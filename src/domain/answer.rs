@@ -75,6 +75,7 @@ pub fn answer(refusal: &Refusal) -> Answer {
             (problem(403, "A cookie counts only for requests from this site's own pages."), None)
         }
         Refusal::NotReady => (problem(503, "The gateway is starting; try again shortly."), None),
+        Refusal::Overloaded => (problem(503, "The gateway is at its limit; try again shortly."), None),
         // No 401 and no challenge: the access token is good, and a client must not take it for one that ended.
         Refusal::NotConnected { provider, begin_at } => {
             let cure = format!("This path needs a connection to {provider:?}; begin one: POST {begin_at}");

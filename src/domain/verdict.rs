@@ -162,6 +162,8 @@ pub enum Refusal {
     CrossSite,
     /// The revocation set is not loaded, so no token can be trusted yet: 503.
     NotReady,
+    /// The process holds all the work that it can: 503.
+    Overloaded,
     /// The route sends a provider's token upstream, and the caller has no connection to that provider: 403.
     NotConnected {
         /// The provider's name in the configuration.
@@ -209,6 +211,7 @@ impl Refusal {
             Refusal::Claim => "claim_not_accepted",
             Refusal::CrossSite => "cross_site",
             Refusal::NotReady => "not_ready",
+            Refusal::Overloaded => "overloaded",
             Refusal::NotConnected { .. } => "connection_required",
             Refusal::ReconnectNeeded { .. } => "reconnect_needed",
             Refusal::ProviderUnavailable { .. } => "provider_unavailable",

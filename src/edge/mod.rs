@@ -10,6 +10,7 @@ pub mod entropy;
 pub mod fetch;
 pub mod jwt;
 pub mod limits;
+pub mod machine;
 pub mod mail;
 pub mod passwords;
 pub mod proxy;

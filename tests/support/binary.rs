@@ -29,8 +29,11 @@ pub fn run(command: &mut Command, input: &str) -> Output {
 pub struct Program {
     child: Child,
     pub listen: SocketAddr,
+    pub tls: SocketAddr,
     pub admin: SocketAddr,
     folder: PathBuf,
+    /// What it said until it served.
+    pub began: String,
     /// What it says on standard error once it serves.
     said: mpsc::Receiver<String>,
 }
@@ -38,20 +41,37 @@ pub struct Program {
 impl Program {
     /// Runs the gateway of `folder/config.toml` and waits until it serves.
     pub fn start(folder: &Path) -> Program {
-        let mut child = palisade()
-            .args(["run", "--config"])
-            .arg(folder.join("config.toml"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut command = palisade();
+        command.args(["run", "--config"]).arg(folder.join("config.toml"));
+        Program::of(command, folder)
+    }
+
+    /// The same under these limits of open files.
+    pub fn start_within(folder: &Path, soft: u64, hard: u64) -> Program {
+        let mut command = Command::new("sh");
+        command.env_remove("PALISADE_ADMIN_TOKEN").env_remove("PALISADE_CONFIG");
+        let script = format!("ulimit -Sn {soft} && ulimit -Hn {hard} && exec \"$0\" run --config \"$1\"");
+        command.args(["-c", &script, env!("CARGO_BIN_EXE_palisade")]).arg(folder.join("config.toml"));
+        Program::of(command, folder)
+    }
+
+    fn of(mut command: Command, folder: &Path) -> Program {
+        let mut child =
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let (told, said) = mpsc::channel();
         // Reads on after the start, so that the program never waits for us.
         std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| drop(told.send(line))));
         let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
-        let mut program = Program { child, listen: nowhere, admin: nowhere, folder: folder.to_owned(), said };
+        let mut program = Program {
+            child,
+            listen: nowhere,
+            tls: nowhere,
+            admin: nowhere,
+            folder: folder.to_owned(),
+            said,
+            began: String::new(),
+        };
         let mut log = String::new();
         loop {
             let Ok(line) = program.said.recv_timeout(PATIENCE) else {
@@ -61,16 +81,34 @@ impl Program {
             if line.contains("serving http://") {
                 program.listen = address();
             }
-            if line.contains("admin and metrics at") {
+            if let Some((_, tls)) = line.split_once("serving https://") {
+                program.tls = tls.trim().parse().unwrap();
+            }
+            let serves = line.contains("admin and metrics at");
+            if serves {
                 program.admin = address();
-                return program;
             }
             log += &(line + "\n");
+            if serves {
+                program.began = log;
+                return program;
+            }
         }
     }
 
     pub fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Sends it SIGTERM.
+    pub fn terminate(&self) {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+    }
+
+    /// Waits until it has ended by itself.
+    pub fn wait(mut self) -> ExitStatus {
+        self.child.wait().unwrap()
     }
 
     /// Ends it at once (SIGKILL).
@@ -80,16 +118,14 @@ impl Program {
     }
 
     /// Asks it to stop (SIGTERM) and waits until it has.
-    pub fn stop(mut self) -> ExitStatus {
-        let id = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
-        self.child.wait().unwrap()
+    pub fn stop(self) -> ExitStatus {
+        self.terminate();
+        self.wait()
     }
 
     /// Ends it as [`Program::stop`] does; what it had said since the start.
     pub fn stop_and_tell(mut self) -> String {
-        let id = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+        self.terminate();
         self.child.wait().unwrap();
         // Ends with the program's standard error.
         self.said.iter().collect::<Vec<_>>().join("\n")
@@ -106,6 +142,19 @@ impl Program {
             "GET {path} HTTP/1.1\r\nHost: app.test\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n"
         );
         super::status(&exchange(self.listen, request).await)
+    }
+
+    /// The answer of the admin listener to a `GET` without a credential.
+    pub async fn probe(&self, path: &str) -> String {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.admin);
+        exchange(self.admin, request).await
+    }
+
+    /// The value of a metric without labels.
+    pub async fn metric(&self, name: &str) -> u64 {
+        let text = self.probe("/metrics").await;
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {name} in {text}")).trim().parse().unwrap()
     }
 
     /// A command of the program about this gateway.

@@ -50,7 +50,7 @@ pub async fn serve(
     let status = response.status().as_u16();
     // What the router left of the body is not worth reading: the connection ends with this answer.
     let unread = !session.is_body_done();
-    if unread {
+    if unread || session.is_process_shutting_down() {
         session.set_keepalive(None);
     }
     let (parts, mut body) = response.into_parts();

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use pingora::{Error, ErrorType, Result};
 
+use super::capacity::Share;
 use super::dial::Delivery;
 use super::exchange::{CURRENT, Exchange, Watched};
 use super::forward::Told;
@@ -16,6 +17,7 @@ use super::forwarded::Relayed;
 use super::gateway::Live;
 use super::inject::Injected;
 use super::patience::Silence;
+use super::refused;
 use super::upstream::Cluster;
 use crate::domain::route::Route;
 use crate::domain::verdict::Refusal;
@@ -56,15 +58,23 @@ pub struct Context {
     pub(super) silence: Option<Arc<Silence>>,
     pub(super) authority: Arc<str>,
     pub(super) watched: Option<Watched>,
+    /// The place of this request's connection to its upstream.
+    pub(super) upstream: Option<Share>,
+    /// The memory for what the engine keeps of the body, to send it once more.
+    pub(super) body_memory: Option<Share>,
 }
 
 impl Context {
     /// A request of which nothing is known yet, that began now.
     pub(super) fn new() -> Context {
+        let exchange = CURRENT.try_with(Arc::clone).ok();
+        if let Some(exchange) = &exchange {
+            exchange.begin();
+        }
         Context {
             started: Instant::now(),
-            request_id: uuid::Uuid::now_v7().simple().to_string(),
-            exchange: CURRENT.try_with(Arc::clone).ok(),
+            request_id: refused::request_id(),
+            exchange,
             live: None,
             permit: None,
             injected: None,
@@ -85,6 +95,8 @@ impl Context {
             silence: None,
             authority: Arc::from(""),
             watched: None,
+            upstream: None,
+            body_memory: None,
         }
     }
 

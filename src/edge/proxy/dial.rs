@@ -31,6 +31,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::capacity::{Capacity, Share};
 use super::framing::Fault;
 use super::guard::Guarded;
 use super::patience::Silence;
@@ -102,12 +103,16 @@ impl AsyncWrite for Line {
 /// Connects to one origin and keeps what is idle.
 pub struct Dialer {
     tls: Option<(TlsConnector, ServerName<'static>)>,
+    /// Bounds what all dialers keep.
+    capacity: Arc<Capacity>,
     idle: Mutex<HashMap<SocketAddr, Vec<Idle>>>,
 }
 
 struct Idle {
     line: Line,
     until: Instant,
+    /// Its place among all idle connections.
+    _place: Share,
 }
 
 impl fmt::Debug for Dialer {
@@ -119,15 +124,15 @@ impl fmt::Debug for Dialer {
 impl Dialer {
     /// One for cleartext.
     #[must_use]
-    pub fn clear() -> Dialer {
-        Dialer { tls: None, idle: Mutex::default() }
+    pub fn clear(capacity: &Arc<Capacity>) -> Dialer {
+        Dialer { tls: None, capacity: Arc::clone(capacity), idle: Mutex::default() }
     }
 
     /// One for TLS 1.2 and 1.3 with the server `host`, whose certificate one of `authorities` vouches for.
     ///
     /// # Errors
     /// `host` is neither a name nor an address.
-    pub fn tls(host: &str, authorities: RootCertStore) -> Result<Dialer, String> {
+    pub fn tls(host: &str, authorities: RootCertStore, capacity: &Arc<Capacity>) -> Result<Dialer, String> {
         let name = ServerName::try_from(host.to_owned()).map_err(|error| format!("{host}: {error}"))?;
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut config = ClientConfig::builder_with_provider(provider)
@@ -136,7 +141,8 @@ impl Dialer {
             .with_root_certificates(authorities)
             .with_no_client_auth();
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Dialer { tls: Some((TlsConnector::from(Arc::new(config)), name)), idle: Mutex::default() })
+        let tls = Some((TlsConnector::from(Arc::new(config)), name));
+        Ok(Dialer { tls, capacity: Arc::clone(capacity), idle: Mutex::default() })
     }
 
     async fn connect(&self, address: SocketAddr) -> Result<Line> {
@@ -166,13 +172,14 @@ impl Dialer {
         }
     }
 
-    /// Keeps a connection for another request. `theirs` is how long the upstream keeps it, if that is known.
+    /// Keeps a connection for another request, unless too many are idle already. `theirs` is how long the upstream keeps it, if that is known.
     pub fn keep(&self, address: SocketAddr, line: Line, theirs: Option<Duration>) {
         let until = Instant::now() + theirs.map_or(IDLE, |theirs| theirs.saturating_sub(AHEAD).min(IDLE));
+        let Some(place) = self.capacity.idle() else { return };
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let lines = idle.entry(address).or_default();
         if lines.len() < MAX_IDLE {
-            lines.push(Idle { line, until });
+            lines.push(Idle { line, until, _place: place });
         }
     }
 
@@ -267,20 +274,45 @@ impl L4Connect for Connector {
 
 #[cfg(test)]
 mod tests {
+    use super::super::capacity::Plan;
     use super::*;
     use tokio::io::AsyncWriteExt;
     use tokio::net::TcpListener;
 
+    /// One that keeps at most `idle` connections.
+    fn dialer(idle: usize) -> Dialer {
+        let plan = Plan { clients: 1, upstreams: 1, connections: 2, pool: idle, reserve: 0 };
+        Dialer::clear(&Capacity::new(plan, 0))
+    }
+
+    #[tokio::test]
+    async fn all_dialers_together_keep_no_more_than_there_are_places() {
+        let plan = Plan { clients: 1, upstreams: 1, connections: 2, pool: 2, reserve: 0 };
+        let capacity = Capacity::new(plan, 0);
+        let (one, other) = (Dialer::clear(&capacity), Dialer::clear(&capacity));
+        let mut others = Vec::new();
+        for dialer in [&one, &other, &one] {
+            let (line, stream, address) = pair().await;
+            others.push(stream);
+            dialer.keep(address, line, None);
+        }
+        assert_eq!((one.len(), other.len()), (1, 1));
+        drop(one);
+        let (line, _stream, address) = pair().await;
+        other.keep(address, line, None);
+        assert_eq!(other.len(), 2);
+    }
+
     async fn pair() -> (Line, TcpStream, SocketAddr) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let line = Dialer::clear().connect(address).await.unwrap();
+        let line = dialer(1).connect(address).await.unwrap();
         (line, listener.accept().await.unwrap().0, address)
     }
 
     #[tokio::test]
     async fn only_a_quiet_connection_is_used_again() {
-        let dialer = Dialer::clear();
+        let dialer = dialer(4);
         let (line, _other, address) = pair().await;
         dialer.keep(address, line, None);
         assert!(dialer.idle(address).is_some());

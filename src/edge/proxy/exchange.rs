@@ -7,11 +7,12 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use http::HeaderValue;
 use tokio::sync::Notify;
 
+use super::refused::Refused;
 use crate::ports::{Revocations, Verified};
 
 tokio::task_local! {
@@ -30,6 +31,8 @@ pub struct Exchange {
     switched: AtomicBool,
     malformed: AtomicBool,
     broken_off: AtomicBool,
+    begun: AtomicBool,
+    replaced: OnceLock<Refused>,
 }
 
 impl Exchange {
@@ -43,6 +46,8 @@ impl Exchange {
             switched: AtomicBool::new(false),
             malformed: AtomicBool::new(false),
             broken_off: AtomicBool::new(false),
+            begun: AtomicBool::new(false),
+            replaced: OnceLock::new(),
         })
     }
 
@@ -77,6 +82,28 @@ impl Exchange {
     #[must_use]
     pub fn is_broken_off(&self) -> bool {
         self.broken_off.load(Ordering::Relaxed)
+    }
+
+    /// The engine has handed the request to our hooks.
+    pub fn begin(&self) {
+        self.begun.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether our hooks have the request. What is answered before is the engine's own word.
+    #[must_use]
+    pub fn has_begun(&self) -> bool {
+        self.begun.load(Ordering::Relaxed)
+    }
+
+    /// What takes the place of an answer of the engine's own, made once.
+    pub fn replace(&self, make: impl FnOnce() -> Refused) -> &Refused {
+        self.replaced.get_or_init(make)
+    }
+
+    /// What was answered in the engine's place.
+    #[must_use]
+    pub fn replaced(&self) -> Option<&Refused> {
+        self.replaced.get()
     }
 
     /// Ends the exchange wherever it stands.

@@ -9,6 +9,7 @@ use axum::Router;
 use pingora::Result;
 use pingora::proxy::Session;
 
+use super::capacity::Capacity;
 use super::context::Context;
 use super::exchange::Streams;
 use super::forward::{Kept, Told};
@@ -23,6 +24,9 @@ use crate::domain::answer::{Answer, answer};
 use crate::domain::verdict::Refusal;
 use crate::ports::{Clock, Injector, Meter, Signer};
 use crate::service::admit::Admission;
+
+/// How much of a request body the engine keeps at most, in bytes.
+const KEPT_BODY: usize = 64 * 1024;
 
 /// What a reload replaces as a whole: the policy, the upstreams, and what is forwarded to them.
 /// `clusters` and `told` are indexed by [`crate::domain::route::Route::index`].
@@ -55,6 +59,7 @@ pub struct Gateway {
     pub mark: Mark,
     pub clock: Arc<dyn Clock>,
     pub meter: Arc<dyn Meter>,
+    pub capacity: Arc<Capacity>,
 }
 
 impl Gateway {
@@ -135,6 +140,13 @@ impl Gateway {
                     context.permit = None;
                     return self.refuse(session, context, &outbound::too_large()).await;
                 }
+                // Before anything is done for it: a connection to the upstream must be possible.
+                context.upstream = self.capacity.upstream();
+                if context.upstream.is_none() {
+                    context.decision = Refusal::Overloaded.code();
+                    context.permit = None;
+                    return self.refuse(session, context, &answer(&Refusal::Overloaded)).await;
+                }
                 match self.inject(context).await? {
                     None => Ok(false),
                     Some(refusal) => {
@@ -145,6 +157,16 @@ impl Gateway {
                 }
             }
         }
+    }
+
+    /// Takes the memory for what the engine keeps of a body. What it has once is given back with the request.
+    pub(super) fn has_memory_for_body(&self, context: &mut Context) -> bool {
+        let kept = usize::try_from(context.body_received).unwrap_or(usize::MAX).min(KEPT_BODY);
+        if kept == 0 || context.websocket {
+            return true;
+        }
+        let memory = context.body_memory.get_or_insert_with(|| self.capacity.memory());
+        memory.amount() >= kept || memory.hold(kept)
     }
 
     pub(super) fn source<'a>(&'a self, request_id: &'a str) -> Source<'a> {

@@ -54,6 +54,17 @@ pub const fn status(http: u16) -> u16 {
 /// # Errors
 /// The client's connection failed.
 pub async fn send(session: &mut Session, answer: &Answer, request_id: &str) -> Result<()> {
+    let response = head(answer, request_id)?;
+    match session.as_downstream_mut() {
+        // The stream must end with this very frame, which the engine's own way to write does not do.
+        ServerSession::H2(stream) => stream.write_response_header(Box::new(response), true),
+        // Not a call, then.
+        _ => session.write_response_header(Box::new(response), true).await,
+    }
+}
+
+/// The header section that is the whole of an answer.
+pub(super) fn head(answer: &Answer, request_id: &str) -> Result<ResponseHeader> {
     let mut response = ResponseHeader::build(StatusCode::OK, Some(6))?;
     response.insert_header(header::CONTENT_TYPE, MEDIA_TYPE)?;
     response.insert_header(STATUS, HeaderValue::from(status(answer.problem.status)))?;
@@ -64,12 +75,7 @@ pub async fn send(session: &mut Session, answer: &Answer, request_id: &str) -> R
     if let Some(challenge) = &answer.challenge {
         response.insert_header(header::WWW_AUTHENTICATE, challenge)?;
     }
-    match session.as_downstream_mut() {
-        // The stream must end with this very frame, which the engine's own way to write does not do.
-        ServerSession::H2(stream) => stream.write_response_header(Box::new(response), true),
-        // Not a call, then.
-        _ => session.write_response_header(Box::new(response), true).await,
-    }
+    Ok(response)
 }
 
 /// Ends a call whose answer has begun with the trailers of `problem`, when the answer is gRPC's.

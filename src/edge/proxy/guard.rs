@@ -238,6 +238,7 @@ impl Drop for Guarded {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::edge::proxy::capacity::{Capacity, Plan};
     use crate::edge::proxy::dial::{Asked, Connector, Dialer};
     use crate::edge::proxy::patience::Silence;
     use pingora::connectors::L4Connect;
@@ -253,7 +254,8 @@ mod tests {
     impl Upstream {
         async fn start() -> Upstream {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            Upstream { listener, dialer: Arc::new(Dialer::clear()) }
+            let plan = Plan::new(None, 16, 1).unwrap();
+            Upstream { listener, dialer: Arc::new(Dialer::clear(&Capacity::new(plan, 0))) }
         }
 
         async fn deliver(&self, asked: Asked) -> (Stream, Arc<Delivery>) {

@@ -17,10 +17,13 @@ use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v2::server as h2;
 use tokio_util::task::TaskTracker;
 
+use super::capacity::{self, Share};
 use super::exchange::{CURRENT, Exchange};
 use super::head::MAX_FIELDS;
-use super::listener::{LAST_WORDS, Listener};
+use super::listener::Listener;
+use super::refused::{LAST_WORDS, Refused};
 use super::socket::Socket;
+use crate::domain::answer::answer;
 use crate::domain::request::Malformed;
 use crate::domain::verdict::Refusal;
 
@@ -106,7 +109,7 @@ impl Listener {
         let Ok(Ok(mut connection)) =
             tokio::time::timeout(self.limits.deadline, h2::handshake(socket, Some(options))).await
         else {
-            return;
+            return self.meter.connection_refused("http2");
         };
         let streams = TaskTracker::new();
         // Closed, it can be waited for, and still takes streams.
@@ -137,11 +140,19 @@ impl Listener {
             };
             match accepted {
                 Ok(Some(h2::H2Accept::Session(stream))) => {
+                    let session = ServerSession::new_http2(stream);
+                    let mut memory = self.capacity.memory();
+                    if let Some(refused) = refused_at_once(session.req_header(), &mut memory) {
+                        refused.log(&*self.meter, peer, Duration::ZERO);
+                        refused.say_on_stream(session);
+                        continue;
+                    }
+                    let counted = self.capacity.stream();
                     let engine = Arc::clone(&self.engine);
                     let closing = self.closing.clone();
                     let exchange = Exchange::new(peer, encrypted);
                     let serving = streams.track_future(async move {
-                        let session = ServerSession::new_http2(stream);
+                        let _held = (memory, counted);
                         tokio::select! {
                             biased;
                             // Dropping the session resets the stream.
@@ -151,20 +162,47 @@ impl Listener {
                     });
                     self.connections.spawn(serving);
                 }
+                // The engine has answered it, or has reset the stream.
                 Ok(Some(h2::H2Accept::Rejected)) => {
+                    Refused::malformed(Malformed::Header).log(&*self.meter, peer, Duration::ZERO);
                     rejected += 1;
                     if rejected > 2 * H2_MALFORMED {
-                        return;
+                        return self.meter.connection_refused("http2");
                     }
                     if rejected > H2_MALFORMED && !leaving {
                         connection.graceful_shutdown();
                         leaving = true;
                     }
                 }
-                Ok(None) | Err(_) => return,
+                Ok(None) => return,
+                Err(error) => {
+                    if !is_lost(&error) {
+                        self.meter.connection_refused("http2");
+                    }
+                    return;
+                }
             }
         }
     }
+}
+
+/// What a request is answered that the engine must not see: it would answer in its own words, or there is no
+/// memory for it. `memory` is made as large as the request.
+fn refused_at_once(request: &RequestHeader, memory: &mut Share) -> Option<Refused> {
+    if request.method == http::Method::CONNECT {
+        return Some(Refused::connect());
+    }
+    let fields =
+        request.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD_OVERHEAD);
+    let target = request.uri.path_and_query().map_or(0, |target| target.as_str().len());
+    let size = fields.sum::<usize>() + target;
+    (!memory.hold(capacity::of_request(size))).then(|| Refused::new(answer(&Refusal::Overloaded)))
+}
+
+/// Whether a connection ended without a fault of its client: it has gone.
+fn is_lost(error: &pingora::Error) -> bool {
+    let cause = error.cause.as_deref().and_then(|cause| cause.downcast_ref::<::h2::Error>());
+    cause.is_none_or(::h2::Error::is_io)
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 use tokio::time::{Instant, timeout_at};
 
+use super::capacity::{self, Share};
 use super::framing::{self, Body, Chunks};
 use crate::domain::request::Malformed;
 
@@ -50,6 +51,8 @@ pub enum Head {
     TooSlow,
     /// The section is larger than allowed or has too many fields.
     TooLarge,
+    /// The heads of all requests together hold as much memory as they may.
+    NoRoom,
     /// The section has no single meaning.
     Refused(Malformed),
     /// A version other than 1.0 and 1.1.
@@ -69,11 +72,24 @@ pub struct Section {
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Waits for one header section. `first` says that nothing was received on this connection yet: then
-/// waiting for the first byte is bounded by the deadline too, and an HTTP/2 preface may come.
-pub async fn read<S: AsyncRead + Unpin>(stream: &mut S, limits: &Limits, first: bool) -> Head {
+/// Waits for one header section, until `leave` resolves or its first byte is there; from then on it has its
+/// deadline. `memory` is made as large as a request with this section. `first` says that nothing was received on this
+/// connection yet: then waiting for the first byte is bounded by the deadline too, and an HTTP/2 preface may
+/// come.
+pub async fn read<S: AsyncRead + Unpin>(
+    stream: &mut S,
+    limits: &Limits,
+    first: bool,
+    memory: &mut Share,
+    leave: impl Future<Output = ()>,
+) -> Head {
     let idle = if first { limits.deadline } else { limits.idle };
-    let mut buffer = match timeout_at(Instant::now() + idle, first_bytes(stream)).await {
+    let begun = tokio::select! {
+        biased;
+        begun = timeout_at(Instant::now() + idle, first_bytes(stream)) => begun,
+        () = leave => return Head::Gone,
+    };
+    let mut buffer = match begun {
         Ok(Ok(buffer)) if !buffer.is_empty() => buffer,
         Ok(Ok(_) | Err(_)) | Err(_) => return Head::Gone,
     };
@@ -91,6 +107,7 @@ pub async fn read<S: AsyncRead + Unpin>(stream: &mut S, limits: &Limits, first: 
                 return Head::TooLarge;
             }
             return match check(&buffer[..end]) {
+                Ok(_) if !memory.hold(capacity::of_request(buffer.len())) => Head::NoRoom,
                 Ok(body) => Head::Complete(Section { bytes: buffer, length: end, body }),
                 Err(Fault::Malformed(malformed)) => Head::Refused(malformed),
                 Err(Fault::TooMany) => Head::TooLarge,
@@ -98,6 +115,8 @@ pub async fn read<S: AsyncRead + Unpin>(stream: &mut S, limits: &Limits, first: 
             };
         } else if buffer.len() > limits.bytes {
             return Head::TooLarge;
+        } else if !memory.hold(capacity::of_head(buffer.len())) {
+            return Head::NoRoom;
         }
         scanned = buffer.len();
         let until = *deadline.get_or_insert_with(|| Instant::now() + limits.deadline);
@@ -228,13 +247,56 @@ impl<'a> Iterator for Lines<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::future::{pending, ready};
+
+    use tokio::io::AsyncWriteExt;
+
+    use super::super::capacity::{Capacity, Plan};
     use super::*;
 
     const LIMITS: Limits =
         Limits { deadline: Duration::from_secs(10), idle: Duration::from_secs(60), bytes: 4096 };
 
+    fn memory(bytes: usize) -> Share {
+        let plan = Plan { clients: 1, upstreams: 1, connections: 2, pool: 0, reserve: 0 };
+        Capacity::new(plan, bytes).memory()
+    }
+
+    async fn read_within(bytes: &[u8], most: usize) -> Head {
+        let mut memory = memory(most);
+        read(&mut std::io::Cursor::new(bytes.to_vec()), &LIMITS, true, &mut memory, pending()).await
+    }
+
     async fn read_all(bytes: &[u8]) -> Head {
-        read(&mut std::io::Cursor::new(bytes.to_vec()), &LIMITS, true).await
+        read_within(bytes, 1 << 20).await
+    }
+
+    #[tokio::test]
+    async fn memory_that_is_not_there_is_a_refusal() {
+        let text = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "a".repeat(2000));
+        let cost = capacity::of_request(text.len());
+        assert!(matches!(read_within(text.as_bytes(), cost).await, Head::Complete(_)));
+        assert!(matches!(read_within(text.as_bytes(), cost - 1).await, Head::NoRoom));
+        // What has not ended yet counts as well.
+        let part = &text.as_bytes()[..1500];
+        assert!(matches!(read_within(part, capacity::of_head(part.len())).await, Head::Gone));
+        assert!(matches!(read_within(part, capacity::of_head(part.len()) - 1).await, Head::NoRoom));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_leaves_waits_for_no_first_byte_but_for_the_rest() {
+        let (mut client, mut server) = tokio::io::duplex(64);
+        let mut memory = memory(1 << 20);
+        assert!(matches!(read(&mut server, &LIMITS, false, &mut memory, ready(())).await, Head::Gone));
+        client.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
+        let rest = tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            client.write_all(b"Host: a\r\n\r\n").await.unwrap();
+            client
+        });
+        let head = read(&mut server, &LIMITS, false, &mut memory, ready(())).await;
+        assert!(matches!(head, Head::Complete(_)), "{head:?}");
+        rest.await.unwrap();
     }
 
     #[tokio::test]
@@ -318,13 +380,14 @@ mod tests {
             let mut every = tokio::time::interval(Duration::from_secs(4));
             for byte in b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" {
                 every.tick().await;
-                if tokio::io::AsyncWriteExt::write_all(&mut client, &[*byte]).await.is_err() {
+                if client.write_all(&[*byte]).await.is_err() {
                     return;
                 }
             }
         });
         let begun = Instant::now();
-        assert!(matches!(read(&mut server, &LIMITS, true).await, Head::TooSlow));
+        let head = read(&mut server, &LIMITS, true, &mut memory(1 << 20), pending()).await;
+        assert!(matches!(head, Head::TooSlow));
         assert!(begun.elapsed() <= Duration::from_secs(14));
         trickle.abort();
     }
@@ -334,7 +397,8 @@ mod tests {
         for (first, bound) in [(true, 10), (false, 60)] {
             let (_client, mut server) = tokio::io::duplex(64);
             let begun = Instant::now();
-            assert!(matches!(read(&mut server, &LIMITS, first).await, Head::Gone));
+            let head = read(&mut server, &LIMITS, first, &mut memory(1 << 20), pending()).await;
+            assert!(matches!(head, Head::Gone));
             assert_eq!(begun.elapsed().as_secs(), bound);
         }
     }

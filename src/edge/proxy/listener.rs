@@ -1,5 +1,5 @@
-//! Client connections: accepted, counted, read one checked header section at a time, handed to the
-//! engine, and drained at the end.
+//! Client connections: read one checked header section at a time, handed to the engine, and drained at
+//! the end.
 //!
 //! Every exchange runs under its own switch ([`Exchange`]), so that it can be ended from outside.
 
@@ -11,30 +11,30 @@ use pingora::apps::{HttpPersistentSettings, HttpServerApp, ReusedHttpStream};
 use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
 use pingora::proxy::HttpProxy;
-use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
+use super::capacity::Capacity;
 use super::exchange::{CURRENT, Exchange};
 use super::gateway::Gateway;
 use super::head::{self, Head};
-use super::outbound;
+use super::refused::Refused;
 use super::socket::{Socket, Wire};
 use super::tls;
-use crate::domain::answer::answer;
-use crate::domain::problem::Problem;
-use crate::domain::verdict::Refusal;
+use crate::ports::Meter;
 
-/// How long an answer that ends a connection may take to be written.
-pub(super) const LAST_WORDS: Duration = Duration::from_secs(2);
+/// How long an idle connection is kept once the gateway is closing, for a request that its client has sent
+/// before it could know.
+const LAST_REQUEST: Duration = Duration::from_secs(1);
 
 /// What every connection of a listener shares.
 pub struct Listener {
     pub engine: Arc<HttpProxy<Gateway>>,
     pub limits: head::Limits,
-    /// One permit per open connection; more connections are closed as they come.
-    pub slots: Arc<Semaphore>,
+    /// What the process can hold; connections beyond it are closed as they come.
+    pub capacity: Arc<Capacity>,
+    pub meter: Arc<dyn Meter>,
     /// True once the gateway is shutting down.
     pub closing: watch::Receiver<bool>,
     /// Present on the encrypted listener.
@@ -44,63 +44,31 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Accepts connections until the gateway closes.
-    pub async fn run(self: Arc<Self>, tcp: TcpListener) {
-        let mut closing = self.closing.clone();
-        loop {
-            let accepted = tokio::select! {
-                accepted = tcp.accept() => accepted,
-                _ = closing.wait_for(|closing| *closing) => return,
-            };
-            let (stream, peer) = match accepted {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    // Out of descriptors, or the client left already. Give the machine a moment.
-                    tracing::warn!(%error, "a connection could not be accepted");
-                    tokio::time::sleep(Duration::from_millis(20)).await;
-                    continue;
-                }
-            };
-            let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() else { continue };
-            let listener = Arc::clone(&self);
-            self.connections.spawn(async move {
-                // Latency matters more than a saved packet; a socket that cannot is still served.
-                let _ = stream.set_nodelay(true);
-                listener.serve(stream, peer).await;
-                drop(slot);
-            });
-        }
-    }
-
-    async fn serve(&self, stream: TcpStream, peer: SocketAddr) {
+    /// Serves one connection to its end.
+    pub(super) async fn serve(&self, stream: TcpStream, peer: SocketAddr) {
         let wire = match &self.tls {
             None => Wire::Clear(stream),
             Some(tls) => match tokio::time::timeout(self.limits.deadline, tls.accept(stream)).await {
                 Ok(Ok(stream)) => Wire::Tls(Box::new(stream)),
                 // Scanners and half-open connections: not worth a line each.
-                Ok(Err(_)) | Err(_) => return,
+                Ok(Err(_)) | Err(_) => return self.meter.connection_refused("tls"),
             },
         };
         let encrypted = self.tls.is_some();
         let mut socket = Box::new(Socket::new(wire));
         let mut first = true;
         let mut settings: Option<HttpPersistentSettings> = None;
-        let mut closing = self.closing.clone();
+        let mut memory = self.capacity.memory();
         loop {
-            let read = tokio::select! {
-                biased;
-                read = head::read(&mut *socket, &self.limits, first) => read,
-                // An idle connection has nothing to lose.
-                _ = closing.wait_for(|closing| *closing), if !first => return,
-            };
+            let read = head::read(&mut *socket, &self.limits, first, &mut memory, self.leaving()).await;
             let section = match read {
                 Head::Complete(section) => section,
                 Head::Http2(buffer) => {
+                    memory.hold(0);
                     socket.put_back(buffer);
                     return self.serve_http2(socket, peer).await;
                 }
-                Head::Gone => return,
-                refused => return last_words(&mut socket, &refused).await,
+                refused => return self.refuse(&refused, socket, peer).await,
             };
             first = false;
             let exchange = Exchange::new(peer, encrypted);
@@ -117,6 +85,10 @@ impl Listener {
                 () = exchange.is_cut() => return,
                 reused = served => reused,
             };
+            memory.hold(0);
+            if let Some(refused) = exchange.replaced() {
+                refused.log(&*self.meter, peer, Duration::ZERO);
+            }
             let Some((stream, kept)) = reused.map(ReusedHttpStream::consume) else { return };
             // The engine hands back the stream that it was given.
             let Ok(same) = stream.into_any().downcast::<Socket>() else { return };
@@ -125,21 +97,20 @@ impl Listener {
             settings = kept;
         }
     }
-}
 
-/// Tells the client why its request never became one, and closes.
-async fn last_words(socket: &mut Socket, head: &Head) {
-    let problem = match head {
-        Head::TooSlow => Problem::new(408, "header_timeout", "The header section did not arrive in time."),
-        Head::TooLarge => answer(&Refusal::HeaderTooLarge).problem,
-        Head::Version => Problem::new(505, "http_version", "Speak HTTP/1.1 or HTTP/2."),
-        Head::Refused(malformed) => answer(&Refusal::Malformed(*malformed)).problem,
-        Head::Complete(_) | Head::Http2(_) | Head::Gone => return,
-    };
-    let written = async {
-        socket.write_all(&outbound::raw(&problem)).await?;
-        socket.shutdown().await
-    };
-    // The connection is closed whether or not the client heard us.
-    let _ = tokio::time::timeout(LAST_WORDS, written).await;
+    /// Tells the client why its request never became one, and closes.
+    async fn refuse(&self, head: &Head, mut socket: Box<Socket>, peer: SocketAddr) {
+        let Some(refused) = Refused::head(head) else { return };
+        let took = if matches!(head, Head::TooSlow) { self.limits.deadline } else { Duration::ZERO };
+        refused.log(&*self.meter, peer, took);
+        refused.say(&mut socket).await;
+    }
+
+    /// Resolves when a connection without a request has nothing to wait for any more: a while after the
+    /// gateway began to close, since a request may be on its way.
+    async fn leaving(&self) {
+        // The sender lives as long as the gateway; without it there is nothing to wait for either.
+        let _ = self.closing.clone().wait_for(|closing| *closing).await;
+        tokio::time::sleep(LAST_REQUEST).await;
+    }
 }

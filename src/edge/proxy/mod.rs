@@ -1,11 +1,14 @@
 //! The proxy: client connections in, admitted requests out. Only this room imports pingora.
 
+pub mod accept;
 pub mod answer_head;
 pub mod bridge;
+pub mod capacity;
 pub mod context;
 pub mod cookies;
 pub mod dial;
 pub mod exchange;
+pub mod expiry;
 pub mod forget;
 pub mod forward;
 pub mod forwarded;
@@ -22,6 +25,7 @@ pub mod listener;
 pub mod looped;
 pub mod outbound;
 pub mod patience;
+pub mod refused;
 pub mod service;
 pub mod socket;
 pub mod tls;
@@ -40,15 +44,13 @@ pub type Engine = HttpProxy<gateway::Gateway>;
 /// The engine's own bound on attempts for one request. Routes are bounded by their `retries`, which the
 /// hooks count.
 const MAX_ATTEMPTS: usize = 16;
-/// Idle HTTP/2 connections to upstreams that are kept; those over HTTP/1.1 are in [`dial`].
-const POOL_SIZE: usize = 1024;
-
 /// Puts `gateway` into an engine.
 #[must_use]
 pub fn engine(gateway: gateway::Gateway) -> Arc<Engine> {
     let conf = ServerConf {
         max_retries: MAX_ATTEMPTS,
-        upstream_keepalive_pool_size: POOL_SIZE,
+        // Only HTTP/2 connections to upstreams: those over HTTP/1.1 are in [`dial`].
+        upstream_keepalive_pool_size: gateway.capacity.plan().http2_pool(),
         ..ServerConf::default()
     };
     Arc::new(pingora::proxy::http_proxy(&Arc::new(conf), gateway))

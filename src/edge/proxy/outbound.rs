@@ -26,25 +26,10 @@ pub async fn send(session: &mut Session, answer: &Answer, request_id: &str) -> R
     if grpc::is_call(session.req_header()) {
         return grpc::send(session, answer, request_id).await;
     }
-    let Answer { problem, challenge, allow, retry_after } = answer;
-    let body = problem.to_json();
-    let mut response = ResponseHeader::build(problem.status, Some(6))?;
-    response.insert_header(header::CONTENT_TYPE, "application/problem+json")?;
-    response.insert_header(header::CONTENT_LENGTH, body.len())?;
-    response.insert_header(header::CACHE_CONTROL, "no-store")?;
-    if !request_id.is_empty() {
-        response.insert_header("x-request-id", request_id)?;
-    }
-    if let Some(challenge) = challenge {
-        response.insert_header(header::WWW_AUTHENTICATE, challenge)?;
-    }
-    if let Some(allow) = allow {
-        response.insert_header(header::ALLOW, allow)?;
-    }
-    if problem.status == 503 {
-        // Whole seconds (RFC 9110 §10.2.3), and never "at once".
-        let wait = retry_after.map_or(1, |wait| wait.as_secs() + u64::from(wait.subsec_nanos() > 0));
-        response.insert_header(header::RETRY_AFTER, wait.max(1).to_string())?;
+    let body = answer.problem.to_json();
+    let response = head(answer, body.len(), request_id)?;
+    if session.is_process_shutting_down() {
+        session.set_keepalive(None);
     }
     let head_only = session.req_header().method == http::Method::HEAD;
     let unread = !session.is_body_done();
@@ -64,6 +49,30 @@ pub async fn send(session: &mut Session, answer: &Answer, request_id: &str) -> R
     Ok(())
 }
 
+/// The header section of an answer whose body has `length` bytes.
+pub(super) fn head(answer: &Answer, length: usize, request_id: &str) -> Result<ResponseHeader> {
+    let Answer { problem, challenge, allow, retry_after } = answer;
+    let mut response = ResponseHeader::build(problem.status, Some(6))?;
+    response.insert_header(header::CONTENT_TYPE, "application/problem+json")?;
+    response.insert_header(header::CONTENT_LENGTH, length)?;
+    response.insert_header(header::CACHE_CONTROL, "no-store")?;
+    if !request_id.is_empty() {
+        response.insert_header("x-request-id", request_id)?;
+    }
+    if let Some(challenge) = challenge {
+        response.insert_header(header::WWW_AUTHENTICATE, challenge)?;
+    }
+    if let Some(allow) = allow {
+        response.insert_header(header::ALLOW, allow)?;
+    }
+    if problem.status == 503 {
+        // Whole seconds (RFC 9110 §10.2.3), and never "at once".
+        let wait = retry_after.map_or(1, |wait| wait.as_secs() + u64::from(wait.subsec_nanos() > 0));
+        response.insert_header(header::RETRY_AFTER, wait.max(1).to_string())?;
+    }
+    Ok(response)
+}
+
 /// Reads on for a bounded while after an early answer.
 pub async fn linger(session: &mut Session) {
     let mut left = LINGER_BYTES;
@@ -77,20 +86,6 @@ pub async fn linger(session: &mut Session) {
     };
     // Either way the connection is closed after this.
     let _ = tokio::time::timeout(LINGER_TIME, read).await;
-}
-
-/// The bytes of an answer to a request that never became one: always the last on its connection.
-#[must_use]
-pub fn raw(problem: &Problem) -> Vec<u8> {
-    let body = problem.to_json();
-    format!(
-        "HTTP/1.1 {} {}\r\ncontent-type: application/problem+json\r\ncontent-length: {}\r\n\
-         cache-control: no-store\r\nconnection: close\r\n\r\n{body}",
-        problem.status,
-        problem.title,
-        body.len()
-    )
-    .into_bytes()
 }
 
 /// What a client is told of a failure on the way to or from an upstream: status, code and words. The status

@@ -166,6 +166,10 @@ impl ProxyHttp for Gateway {
             return Ok(());
         }
         context.body_received += body.as_ref().map_or(0, |chunk| chunk.len() as u64);
+        if !self.has_memory_for_body(context) {
+            context.lost = Some(Refusal::Overloaded);
+            return Err(Error::new_in(inject::LOST));
+        }
         match context.cluster()?.2.settings.max_body {
             Some(most) if context.body_received > most => {
                 // Said to be the client's: towards an HTTP/2 upstream the engine takes any other failure here for the
@@ -222,6 +226,9 @@ impl ProxyHttp for Gateway {
             exchange.switch();
         }
         hop::unchunk(session, response);
+        if session.is_process_shutting_down() {
+            session.set_keepalive(None);
+        }
         response.insert_header("x-request-id", context.request_id.as_str())?;
         let is_final =
             !response.status.is_informational() || response.status == http::StatusCode::SWITCHING_PROTOCOLS;

@@ -6,6 +6,9 @@
 //!
 //! The engine's own stream keeps 64 kB of read buffer for as long as the connection lives; here an
 //! idle connection owns none.
+//!
+//! What the engine answers before it has asked our hooks anything (a target that it cannot read, CONNECT)
+//! is replaced here by an answer of ours: it would be in another form, and in no log.
 
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
@@ -29,6 +32,7 @@ use tokio_rustls::server::TlsStream;
 use super::exchange::Exchange;
 use super::framing::Body;
 use super::head::Section;
+use super::refused::Refused;
 
 /// The most that is read ahead of a request's turn.
 const AHEAD: usize = 512;
@@ -99,6 +103,18 @@ impl Socket {
     pub fn begin(&mut self, section: Section, exchange: Arc<Exchange>) {
         self.unread = section.bytes;
         self.request = Some(Request { head: section.length, body: section.body, exchange });
+    }
+
+    /// Whether the engine is answering the request by itself. Then ours is in its place.
+    fn is_replaced(&mut self, bytes: &[u8]) -> bool {
+        let Some(Request { exchange, .. }) = &self.request else { return false };
+        if exchange.has_begun() {
+            return false;
+        }
+        if exchange.replaced().is_none() {
+            self.unsent = exchange.replace(|| Refused::in_place_of(bytes)).raw();
+        }
+        true
     }
 
     /// Says that the request is done with: what comes next is another one.
@@ -244,6 +260,9 @@ impl Drop for Socket {
 
 impl AsyncWrite for Socket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.is_replaced(bytes) {
+            return Poll::Ready(Ok(bytes.len()));
+        }
         if self.unsent.len() + bytes.len() > WRITE_BUFFER {
             ready!(self.poll_send(cx))?;
         }
@@ -260,6 +279,9 @@ impl AsyncWrite for Socket {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let total: usize = slices.iter().map(|slice| slice.len()).sum();
+        if self.is_replaced(slices.first().map_or(&[], |slice| slice)) {
+            return Poll::Ready(Ok(total));
+        }
         if self.unsent.len() + total > WRITE_BUFFER {
             ready!(self.poll_send(cx))?;
         }

@@ -17,7 +17,9 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::expiry;
 use crate::config;
+use crate::domain::time::UnixTime;
 
 /// How often the files' times are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -65,6 +67,18 @@ impl Acceptor {
     /// The client broke it off, or offered nothing that we speak.
     pub async fn accept(&self, stream: TcpStream) -> std::io::Result<TlsStream<TcpStream>> {
         self.inner.accept(stream).await
+    }
+
+    /// When the certificate in force ends.
+    #[must_use]
+    pub fn expires(&self) -> Option<UnixTime> {
+        self.certificate.current.load().cert.first().and_then(|leaf| expiry::not_after(leaf))
+    }
+
+    /// Where it was read from.
+    #[must_use]
+    pub fn certificate_file(&self) -> &Path {
+        &self.files.cert
     }
 
     /// Takes up changed files until it is dropped.

@@ -22,6 +22,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use tokio::task::AbortHandle;
 
+use super::capacity::Capacity;
 use super::dial::{Asked, Connector, Delivery, Dialer};
 use super::patience::{self, Silence};
 use crate::config::{self, Balance, Origin};
@@ -114,7 +115,11 @@ impl Cluster {
     ///
     /// # Errors
     /// The CA file or the machine's own authorities cannot be used.
-    pub async fn start(route: &str, settings: config::Upstream) -> Result<Cluster, String> {
+    pub async fn start(
+        route: &str,
+        settings: config::Upstream,
+        capacity: &Arc<Capacity>,
+    ) -> Result<Cluster, String> {
         let authorities = match &settings.ca {
             Some(path) => Some(load_authorities(path)?),
             None => None,
@@ -122,7 +127,8 @@ impl Cluster {
         let group = CLUSTERS.fetch_add(1, Ordering::Relaxed);
         let mut templates = Vec::new();
         for origin in &settings.origins {
-            templates.push((origin.clone(), template(origin, &settings, authorities.as_ref(), group)?));
+            let template = template(origin, &settings, authorities.as_ref(), group, capacity)?;
+            templates.push((origin.clone(), template));
         }
         let dialers: Vec<_> = templates.iter().map(|(_, template)| Arc::clone(&template.dialer)).collect();
         let by_name = settings.origins.iter().any(|origin| origin.host.parse::<IpAddr>().is_err());
@@ -240,6 +246,7 @@ fn template(
     settings: &config::Upstream,
     authorities: Option<&Authorities>,
     group: u64,
+    capacity: &Arc<Capacity>,
 ) -> Result<Template, String> {
     let mut engine = engine_peer(origin, settings, authorities);
     engine.group_key = group;
@@ -248,13 +255,13 @@ fn template(
     dialed.options.ca = None;
     dialed.options.alpn = ALPN::H1;
     let dialer = match (origin.tls, authorities) {
-        (false, _) => Dialer::clear(),
-        (true, Some(authorities)) => Dialer::tls(host(origin), authorities.roots.clone())?,
+        (false, _) => Dialer::clear(capacity),
+        (true, Some(authorities)) => Dialer::tls(host(origin), authorities.roots.clone(), capacity)?,
         (true, None) => {
             let mut roots = RootCertStore::empty();
             pingora::tls::load_platform_certs_incl_env_into_store(&mut roots)
                 .map_err(|error| format!("the machine's certificate authorities cannot be read: {error}"))?;
-            Dialer::tls(host(origin), roots)?
+            Dialer::tls(host(origin), roots, capacity)?
         }
     };
     let default_port = if origin.tls { 443 } else { 80 };

@@ -14,6 +14,7 @@ use prometheus::{
     TextEncoder,
 };
 
+use super::machine::{MachineLevels, MachineMeters};
 use crate::ports::{Ended, Meter};
 
 /// Labels of [`Metrics::requests`]; the first is for callers who left before an answer.
@@ -35,6 +36,7 @@ pub struct Levels {
     /// Streams and WebSockets open.
     pub open_streams: u64,
     pub upstreams: Vec<UpstreamLevel>,
+    pub machine: MachineLevels,
 }
 
 /// One upstream of one route.
@@ -76,6 +78,7 @@ pub struct Metrics {
     store_bytes: IntGauge,
     open_streams: IntGauge,
     upstreams: IntGaugeVec,
+    machine: MachineMeters,
     routes: ArcSwap<HashMap<String, RouteMeters>>,
     /// Requests without a route: refused before one was found, or answered by ourselves.
     unrouted: RouteMeters,
@@ -195,6 +198,7 @@ impl Metrics {
         let build = gauges("palisade_build_info", "The running version; always 1.", &["version"])?;
         build.with_label_values(&[version]).set(1);
 
+        let machine = MachineMeters::new(&registry)?;
         let unrouted = resolve(&requests, &request_seconds, "none");
         let nothing: Probe = Arc::new(Levels::default);
         Ok(Metrics {
@@ -220,6 +224,7 @@ impl Metrics {
             store_bytes,
             open_streams,
             upstreams,
+            machine,
             unrouted,
         })
     }
@@ -244,6 +249,7 @@ impl Metrics {
         self.revocations.set(clamp(levels.revocations));
         self.store_bytes.set(clamp(levels.store_bytes));
         self.open_streams.set(clamp(levels.open_streams));
+        self.machine.set(&levels.machine);
         // Upstreams that went with a reload must not be shown as they last were.
         self.upstreams.reset();
         for level in &levels.upstreams {
@@ -295,6 +301,10 @@ impl Meter for Metrics {
         meters.statuses.get(class).unwrap_or(&meters.statuses[0]).inc();
         meters.seconds.observe(ended.took.as_secs_f64());
         self.count_decision(ended.decision);
+    }
+
+    fn connection_refused(&self, reason: &'static str) {
+        self.machine.refused(reason);
     }
 
     fn token_cache(&self, hit: bool) {
@@ -379,7 +389,8 @@ mod tests {
     fn gauges_show_the_moment_of_the_scrape() {
         let metrics = Metrics::new("1").unwrap();
         let upstreams = vec![UpstreamLevel { route: "app".into(), upstream: "u:1".into(), healthy: false }];
-        let levels = Levels { revocations: 7, store_bytes: 8, open_streams: 9, upstreams };
+        let levels =
+            Levels { revocations: 7, store_bytes: 8, open_streams: 9, upstreams, ..Levels::default() };
         metrics.set_probe(Arc::new(move || levels.clone()));
         let text = metrics.text();
         assert!(text.contains("palisade_revocations 7\n") && text.contains("palisade_store_bytes 8\n"));
@@ -399,6 +410,7 @@ mod tests {
         metrics.provider_request("bank", "timeout");
         metrics.plugin_reload("bank", "failed");
         metrics.mail("sent");
+        metrics.connection_refused("tls");
         metrics.ended(&ended(None, 200, "allowed"));
         for line in metrics.text().lines().filter(|line| line.starts_with("# TYPE")) {
             let words: Vec<&str> = line.split(' ').collect();

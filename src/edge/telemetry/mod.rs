@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub mod logging;
+pub mod machine;
 pub mod metrics;
 
 use crate::ports::{Ended, Meter};
@@ -28,6 +29,10 @@ impl Meter for Meters {
         if self.access {
             logging::access(ended);
         }
+    }
+
+    fn connection_refused(&self, reason: &'static str) {
+        self.metrics.connection_refused(reason);
     }
 
     fn token_cache(&self, hit: bool) {
