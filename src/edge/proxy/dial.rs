@@ -206,7 +206,7 @@ impl Dialer {
     }
 }
 
-/// What an answer depends on that does not stand in it.
+/// What a connection has to know of the request that goes over it.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Asked {
     /// A HEAD request: its answer has no body.
@@ -215,6 +215,8 @@ pub struct Asked {
     pub websocket: bool,
     /// The request can take an event stream.
     pub stream: bool,
+    /// The request was delivered before, and failed: it goes over a connection that has not been idle.
+    pub again: bool,
 }
 
 /// One attempt to deliver a request: what it asks, and what became of the connection.
@@ -261,7 +263,8 @@ impl L4Connect for Connector {
         };
         let delivery = &self.0;
         // A WebSocket has a connection of its own: the other end may treat it differently from the first byte.
-        let idle = if delivery.asked.websocket { None } else { delivery.dialer.idle(address) };
+        let fresh = delivery.asked.websocket || delivery.asked.again;
+        let idle = if fresh { None } else { delivery.dialer.idle(address) };
         delivery.reused.store(idle.is_some(), Ordering::Relaxed);
         let line = match idle {
             Some(line) => line,

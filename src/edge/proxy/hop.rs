@@ -186,6 +186,10 @@ pub fn begin(request: &mut RequestHeader, websocket: bool) -> Result<()> {
     if trailers {
         request.insert_header(header::TE, TRAILERS)?;
     }
+    // The engine passes no trailers on to HTTP/1.1: none are promised.
+    if request.version != Version::HTTP_2 && request.headers.contains_key(header::TRAILER) {
+        request.remove_header(&header::TRAILER);
+    }
     if websocket {
         request.insert_header(header::CONNECTION, "Upgrade")?;
         request.insert_header(header::UPGRADE, "websocket")?;

@@ -68,6 +68,7 @@ impl ProxyHttp for Gateway {
             head: session.req_header().method == Method::HEAD,
             websocket: context.websocket,
             stream: is_event_stream(session.req_header().headers.get(header::ACCEPT)),
+            again: context.attempts > 0,
         };
         let Some(chosen) = cluster.choose(&context.tried, asked) else {
             return Error::e_explain(ErrorType::HTTPStatus(503), "no upstream of this route is healthy");
