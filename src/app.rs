@@ -47,6 +47,7 @@ use crate::edge::telemetry::metrics::{Levels, Metrics, Probe, UpstreamLevel};
 use crate::ports::{Clock, Control, Keys, Meter, Revocations, Signer, Store};
 use crate::service::admit::{Admission, Authenticator};
 use crate::service::mint::{MAX_TTL, Mint};
+use crate::service::ongoing::Expiry;
 use crate::service::revoke::Revoke;
 use crate::service::rotate::Rotate;
 
@@ -181,6 +182,11 @@ impl Parts {
                 proxies: config.server.trusted_proxies.clone(),
                 field: config.server.client_address,
             },
+            cors: config
+                .routes
+                .iter()
+                .map(|route| route.policy.cors.as_ref().map(proxy::cors::Rules::new).transpose())
+                .collect::<Result<_, _>>()?,
             clusters,
         })
     }
@@ -192,17 +198,24 @@ impl Parts {
 /// # Errors
 /// What kept it from starting, with advice, as one printable text.
 pub async fn start(config: Config, options: Options) -> Result<Running, String> {
+    start_by(Arc::new(SystemClock), config, options).await
+}
+
+/// Like [`start`], by another clock than the machine's.
+///
+/// # Errors
+/// As [`start`].
+pub async fn start_by(clock: Arc<dyn Clock>, config: Config, options: Options) -> Result<Running, String> {
     let mut notices = config.warnings.clone();
     notices.extend(config.unsent_emails.iter().cloned());
     notices.extend(warnings::about(&config).await);
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION")).map_err(|error| error.to_string())?);
     let meters = Arc::new(Meters::new(Arc::clone(&metrics), config.log.access));
     let data_dir = config.store.data_dir().to_owned();
     data_dir::make(&data_dir)?;
     let sled = SledStore::open(&data_dir).map_err(|error| error.to_string())?;
     let revocations = Arc::new(RevocationCache::new());
-    let streams = Arc::new(proxy::exchange::Streams::default());
+    let streams = Arc::new(proxy::exchange::Streams::new(&(Arc::clone(&meters) as Arc<dyn Meter>)));
     let changed = Arc::new(Notify::new());
     let changes = Arc::clone(&changed);
     let metered = Arc::new(MeteredStore::new(Arc::clone(&sled) as _, Arc::clone(&meters) as _));
@@ -272,6 +285,7 @@ pub async fn start(config: Config, options: Options) -> Result<Running, String> 
     let control = Arc::new(Operator {
         parts: Arc::clone(&parts),
         live: Arc::clone(&live),
+        streams: Arc::clone(&streams),
         grants: grants.clone(),
         started: config.clone(),
         reloading: tokio::sync::Mutex::default(),
@@ -339,7 +353,7 @@ pub async fn start(config: Config, options: Options) -> Result<Running, String> 
         issuer: issuer.clone(),
         prefix: config.server.prefix.clone(),
         public_url: config.public_url.clone(),
-        origins: config.cors.clone(),
+        cors: config.cors.clone(),
     };
     let docs_url = format!("{}{}/docs", config.public_url, config.server.prefix);
     let published = NativeState { issuer, public_url: config.public_url.clone(), docs_url, keys };
@@ -386,7 +400,14 @@ pub async fn start(config: Config, options: Options) -> Result<Running, String> 
         background.push(spawn(background::warn_of_expiry(acceptor.clone(), Arc::clone(&clock))));
         connections.spawn(listener(Some(acceptor)).run(tcp));
     }
-    background.push(spawn(background::cut_streams(changed, streams, revocations)));
+    background.push(spawn(background::cut_revoked(changed, Arc::clone(&streams), Arc::clone(&live))));
+    let expiry = Expiry {
+        store: Arc::clone(&store),
+        issuer: config.tokens.issuer.clone(),
+        lifetimes: accounts.accounts.settings.lifetimes,
+        leeway: config.tokens.leeway,
+    };
+    background.push(spawn(background::cut_expired(streams, expiry, clock)));
     background.push(spawn(background::refresh_keys(Arc::clone(&parts))));
     background.push(spawn(background::remember_clocks(Arc::clone(&parts.clocks))));
     background.push(spawn(background::sweep(Arc::clone(&parts))));
@@ -446,7 +467,7 @@ fn probe(
         Levels {
             revocations: revocations.len() as u64,
             store_bytes: store.status().bytes,
-            open_streams: streams.len() as u64,
+            open_streams: streams.open() as u64,
             upstreams,
             machine: machine_levels(&capacity, acceptor.as_ref()),
         }

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use palisade::config::{
-    self, BUILT_IN, Component, Config, ConfigError, HostPattern, MailTransport, Origins, PluginLimits,
+    self, BUILT_IN, Component, Config, ConfigError, Cors, HostPattern, MailTransport, Origins, PluginLimits,
     SmtpTls, StoreUrl,
 };
 use palisade::domain::route::Auth;
@@ -359,8 +359,8 @@ fn the_native_endpoints_have_a_place_of_their_own() {
 
 #[test]
 fn every_origin_may_be_allowed() {
-    assert_eq!(inline("").unwrap().cors, Origins::These(Vec::new()));
-    assert_eq!(inline("[cors]\norigins = \"*\"\n").unwrap().cors, Origins::Any);
+    assert_eq!(inline("").unwrap().cors, Cors::default());
+    assert_eq!(inline("[cors]\norigins = \"*\"\n").unwrap().cors.origins, Origins::Any);
 }
 
 #[test]

@@ -69,6 +69,10 @@ impl Verifier for FakeVerifier {
     async fn learn_keys(&self, _: &str) -> bool {
         false
     }
+
+    fn accepts(&self, _: &Identity) -> bool {
+        true
+    }
 }
 
 struct NothingRevoked;
@@ -197,6 +201,7 @@ async fn world(upstream: SocketAddr, keys: &str) -> World {
         told: vec![Told::new(&route.forward).unwrap()],
         clusters: vec![Cluster::start("app", route.upstream, &capacity).await.unwrap()],
         believed: Believed::default(),
+        cors: vec![None],
         admission: Admission {
             scheme: Scheme::Http,
             routes: Table::new(vec![route.policy]),
@@ -214,7 +219,7 @@ async fn world(upstream: SocketAddr, keys: &str) -> World {
         max_header_bytes: 32_768,
         native: axum::Router::new(),
         native_prefix: "/auth".to_owned(),
-        streams: Arc::default(),
+        streams: Arc::new(proxy::exchange::Streams::new(&(Arc::clone(&meter) as _))),
         signer: Arc::new(FakeSigner),
         injector: Arc::clone(&injector) as _,
         connect_at: "/auth/connections".to_owned(),

@@ -1,6 +1,8 @@
 //! What outlives one answer, or is too large to hold: WebSockets, event streams, large bodies. They pass
 //! as they come, and they end when the token behind them does.
 
+#[path = "streams/ended.rs"]
+mod ended;
 mod support;
 
 use std::sync::Arc;

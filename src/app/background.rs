@@ -3,34 +3,59 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::sync::Notify;
+use tokio::time::MissedTickBehavior;
 
 use super::Parts;
 use crate::edge::jwt::Clocks;
 use crate::edge::proxy;
 use crate::edge::proxy::expiry::{self, Warning};
 use crate::edge::proxy::tls::Acceptor;
-use crate::edge::store::RevocationCache;
 use crate::ports::Clock;
+use crate::service::ongoing::Expiry;
 
 /// How often external keys are fetched again.
 const REFRESH_KEYS: Duration = Duration::from_secs(300);
+/// Walks through the open exchanges follow each other no closer than this: a flood of revocations must leave time for
+/// requests.
+const BETWEEN_WALKS: Duration = Duration::from_millis(50);
+/// How often exchanges are looked for whose tokens have expired.
+const LOOK_FOR_EXPIRED: Duration = Duration::from_secs(1);
 /// How often ended revocations are forgotten.
 const SWEEP: Duration = Duration::from_secs(60);
 /// How often the end of the certificate is looked at.
 const LOOK_AT_CERTIFICATE: Duration = Duration::from_secs(600);
 
-/// Ends the streams of revoked callers after every change of the set.
-pub(super) async fn cut_streams(
+/// Ends the exchanges of revoked callers after every change of the set.
+pub(super) async fn cut_revoked(
     changed: Arc<Notify>,
     streams: Arc<proxy::exchange::Streams>,
-    revocations: Arc<RevocationCache>,
+    live: Arc<ArcSwap<proxy::gateway::Live>>,
 ) {
     loop {
         changed.notified().await;
-        let cut = streams.cut_revoked(&*revocations);
+        let cut = streams.cut_revoked(&live.load_full().admission.authenticator).await;
         if cut > 0 {
-            tracing::info!(cut, "streams of revoked callers were ended");
+            tracing::info!(cut, "exchanges of revoked callers were ended");
+        }
+        tokio::time::sleep(BETWEEN_WALKS).await;
+    }
+}
+
+/// Ends the exchanges that have outlived their tokens for too long.
+pub(super) async fn cut_expired(
+    streams: Arc<proxy::exchange::Streams>,
+    expiry: Expiry,
+    clock: Arc<dyn Clock>,
+) {
+    let mut ticks = tokio::time::interval(LOOK_FOR_EXPIRED);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let cut = streams.cut_expired(&expiry, clock.now()).await;
+        if cut > 0 {
+            tracing::info!(cut, "exchanges that outlived their tokens were ended");
         }
     }
 }

@@ -20,6 +20,7 @@ const KEYS: Duration = Duration::from_secs(2);
 pub(super) struct Operator {
     pub(super) parts: Arc<Parts>,
     pub(super) live: Arc<ArcSwap<proxy::gateway::Live>>,
+    pub(super) streams: Arc<proxy::exchange::Streams>,
     pub(super) grants: connections::Handle,
     /// What the process started with: listeners, keys and much else stay as it says.
     pub(super) started: Config,
@@ -64,7 +65,14 @@ impl Control for Operator {
         notices.extend(self.grants.reload(&config).await);
         issuers.forget_others().await;
         self.parts.issuers.store(issuers);
-        self.live.store(Arc::new(live));
+        let live = Arc::new(live);
+        self.live.store(Arc::clone(&live));
+        let cut = self.streams.cut_unadmitted(&live.admission).await;
+        if cut > 0 {
+            notices.push(format!(
+                "{cut} exchanges under way were ended: their routes do not admit them any more"
+            ));
+        }
         tracing::info!("the configuration was read again");
         Ok(notices)
     }

@@ -12,7 +12,7 @@ use super::file::{Document, Item, Section};
 use super::form::{self, Url};
 use super::{
     Algorithm, AuditTo, ClientAddress, Config, ConfigError, Issuer, Jwks, Limits, Log, LogFormat, Passwords,
-    Route, Server, Sessions, StoreUrl, Tls, Tokens, connections, issuers, mail, native, providers, proxies,
+    Route, Server, Sessions, StoreUrl, Tls, Tokens, connections, cors, issuers, mail, native, providers, proxies,
     routes,
 };
 use crate::domain::password::Policy;
@@ -69,7 +69,7 @@ pub fn config(
 fn whole(root: &Section<'_>, path: &Path) -> Option<Config> {
     let public_url = public_url(root);
     let server = server(root.section("server"));
-    let cors = native::cors(root.section("cors"));
+    let cors = cors::cors(root.section("cors"));
     let log = log(root.section("log"));
     let store = store(root.section("store"));
     let tokens = tokens(root.section("tokens"), &public_url);
@@ -186,6 +186,7 @@ fn server(section: Section<'_>) -> Server {
     let server = Server {
         listen,
         admin,
+        admin_hosts: section.list("admin_hosts", routes::host),
         prefix: native::prefix(&section),
         tls,
         trusted_proxies: section.list("trusted_proxies", proxies::trusted),

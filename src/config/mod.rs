@@ -7,6 +7,7 @@
 pub mod catalogue;
 pub mod check;
 mod connections;
+mod cors;
 pub mod file;
 mod form;
 mod issuers;
@@ -27,6 +28,7 @@ use secrecy::SecretString;
 pub use self::connections::{Connections, Vault, Webhook};
 pub use self::form::{vault_key, webhook_key};
 pub use self::providers::{BUILT_IN, Component, HostPattern, PluginLimits, Provider};
+pub use crate::domain::cors::{Cors, Origins};
 use crate::domain::email::EmailAddress;
 use crate::domain::password::Policy;
 use crate::domain::request::Scheme;
@@ -100,8 +102,8 @@ pub struct Config {
     /// The origin people see, without a trailing slash. Links are built from it.
     pub public_url: String,
     pub server: Server,
-    /// `cors.origins`.
-    pub cors: Origins,
+    /// `[cors]`: whose pages may call the native endpoints.
+    pub cors: Cors,
     pub log: Log,
     pub store: StoreUrl,
     pub tokens: Tokens,
@@ -134,6 +136,9 @@ impl Config {
 pub struct Server {
     pub listen: Vec<SocketAddr>,
     pub admin: SocketAddr,
+    /// Names that the admin listener answers to, beside addresses and `localhost`: a host in lower case, or
+    /// `*.example.com` for the hosts below it.
+    pub admin_hosts: Vec<String>,
     /// The path that the native endpoints are below: in normal form, without a trailing slash.
     pub prefix: String,
     pub tls: Option<Tls>,
@@ -169,15 +174,6 @@ pub enum ClientAddress {
     Forwarded,
     /// `X-Real-IP`, with `X-Forwarded-Proto`, `-Host` and `-Port` beside it.
     XRealIp,
-}
-
-/// Whose pages may call the native endpoints from a browser.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origins {
-    /// `"*"`.
-    Any,
-    /// Origins as browsers send them (RFC 6454 §6.2); none unless the file names some.
-    These(Vec<String>),
 }
 
 /// `server.tls`: files are read again when they change.

@@ -1,10 +1,7 @@
-//! Where the native endpoints are (`server.prefix`), and whose pages may call them (`[cors]`).
+//! Where the native endpoints are (`server.prefix`).
 
-use std::cell::Cell;
-
+use super::Route;
 use super::file::Section;
-use super::form::Url;
-use super::{Origins, Route};
 use crate::domain::request::Path;
 
 /// Where the native endpoints are unless the file says otherwise.
@@ -45,43 +42,4 @@ pub fn shadowed(root: &Section<'_>, prefix: &str, routes: &[Route]) {
 
 fn is_below(path: &str, prefix: &str) -> bool {
     path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-}
-
-/// `[cors]`.
-pub fn cors(section: Section<'_>) -> Origins {
-    let want = "an origin like https://app.example.com, with no path and no trailing slash, or \"*\" alone";
-    let any = Cell::new(None);
-    let origins = section.list("origins", |item| {
-        let origin = item.read(want, |text| match text {
-            "*" => Some(text.to_owned()),
-            _ => {
-                // Browsers send it in exactly this form (RFC 6454 §6.2): lower case, no default port.
-                let url = Url::parse(text).filter(|url| url.rest.is_empty())?;
-                let scheme = if url.tls { "https" } else { "http" };
-                let port = url.port.filter(|port| *port != if url.tls { 443 } else { 80 });
-                let port = port.map(|port| format!(":{port}")).unwrap_or_default();
-                (format!("{scheme}://{}{port}", url.host) == text).then(|| text.to_owned())
-            }
-        })?;
-        if origin == "*" {
-            any.set(Some(item.at));
-        }
-        Some(origin)
-    });
-    let origins = match any.get() {
-        None => Origins::These(origins),
-        Some(at) => {
-            if origins.len() > 1 {
-                section.doc.fault(
-                    at,
-                    "cors.origins",
-                    "\"*\" among others",
-                    "\"*\" alone, or the origins without it",
-                );
-            }
-            Origins::Any
-        }
-    };
-    section.close();
-    origins
 }

@@ -6,13 +6,15 @@ use std::time::Duration;
 
 use super::file::{Item, Section};
 use super::form::{self, Url};
-use super::{Balance, Forward, Health, Origin, Route, Upstream, check};
+use super::{Balance, Forward, Health, Origin, Route, Upstream, check, cors};
 use crate::domain::credential::HOST_PREFIX;
 use crate::domain::request::{Host, Path};
 use crate::domain::reserved::{self, Reserved, fold};
 use crate::domain::route::{self, Allow, Auth, Carriers, Policy, Require};
 
 const HOUR: Duration = Duration::from_secs(3600);
+/// How long an exchange goes on past the expiry of a token without a session of ours.
+const AFTER_EXPIRY: Duration = HOUR;
 const TICK: Duration = Duration::from_millis(1);
 
 /// What the other sections name.
@@ -58,10 +60,14 @@ pub fn routes(root: &Section<'_>, known: &Known) -> Vec<Route> {
         let policy = policy(&section, known);
         let upstream = upstream(&section, known);
         let forward = forward(&section, known, policy.auth);
+        let cors = section.get("cors").and_then(|item| cors::of_route(&item));
+        let after_expiry = after_expiry(section.section("streams"));
         section.close();
         if let (Some(name), Some(place), Some(upstream)) = (name, place, upstream) {
             let Match { host, prefix, methods } = place;
-            let policy = route::Route { name: name.into(), index, host, prefix, methods, policy, allow };
+            let name = name.into();
+            let policy =
+                route::Route { name, index, host, prefix, methods, policy, allow, after_expiry, cors };
             routes.push(Route { policy, upstream, forward });
         }
     }
@@ -100,6 +106,13 @@ impl Match {
     }
 }
 
+/// `streams`: what outlives one answer.
+fn after_expiry(section: Section<'_>) -> Duration {
+    let after_expiry = section.duration("after_expiry", AFTER_EXPIRY, Duration::ZERO..=HOUR * 24 * 366);
+    section.close();
+    after_expiry
+}
+
 fn allow(section: &Section<'_>) -> Allow {
     let words = [("encoded-slash", 0), ("empty-segment", 1)];
     let allowed = section.list("allow", |item| item.choice(&words));
@@ -128,7 +141,8 @@ fn matching(section: Section<'_>, allow: Allow) -> Option<Match> {
     Some(Match { host: host?, prefix: prefix?, methods }).filter(|_| complete)
 }
 
-fn host(item: &Item<'_>) -> Option<String> {
+/// A host, or a pattern for the hosts below one.
+pub(super) fn host(item: &Item<'_>) -> Option<String> {
     item.read("a host in lower case, without a port, or *.example.com for the hosts below it", |text| {
         let name = text.strip_prefix("*.").unwrap_or(text);
         let host = Host::parse(name.as_bytes()).ok()?;

@@ -7,6 +7,7 @@ pub mod account;
 pub mod answer;
 pub mod audit;
 pub mod connection;
+pub mod cors;
 pub mod credential;
 pub mod email;
 pub mod identity;

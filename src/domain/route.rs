@@ -1,7 +1,9 @@
 //! Which route a request belongs to, and what the route asks of the caller.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use super::cors::Cors;
 use super::identity::Identity;
 use super::reading::{Names, Reading};
 use super::request::{Malformed, Path, Request};
@@ -95,6 +97,10 @@ pub struct Route {
     pub methods: Vec<String>,
     pub policy: Policy,
     pub allow: Allow,
+    /// How long an exchange may go on past the expiry of a token without a session of ours.
+    pub after_expiry: Duration,
+    /// Whose pages may call from a browser; `None`: the app answers for itself.
+    pub cors: Option<Cors>,
 }
 
 impl Route {
@@ -306,6 +312,8 @@ mod tests {
                 issuers: vec![],
             },
             allow: Allow { encoded_slash: prefix == "/pkg", empty_segment: prefix == "/pkg" },
+            after_expiry: Duration::ZERO,
+            cors: None,
         }
     }
 

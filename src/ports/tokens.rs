@@ -52,6 +52,10 @@ pub trait Verifier: Send + Sync {
     /// After [`TokenFault::UnknownKey`]: fetches the keys of the token's issuer when that issuer is
     /// known and was not asked within the last 10 s. True when verifying again is worthwhile.
     async fn learn_keys(&self, token: &str) -> bool;
+
+    /// Whether tokens of this issuer for this audience are still taken: a configuration that is read again may
+    /// have dropped one of them since `identity` was verified.
+    fn accepts(&self, identity: &Identity) -> bool;
 }
 
 /// What an access token of our own says beside the times and the issuer (RFC 9068 §2.2).

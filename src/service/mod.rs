@@ -6,6 +6,7 @@ pub mod connections;
 pub mod injector;
 pub mod login;
 pub mod mint;
+pub mod ongoing;
 pub mod outbox;
 pub mod profile;
 pub mod recover;

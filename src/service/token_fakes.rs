@@ -105,6 +105,10 @@ impl Verifier for FakeVerifier {
     async fn learn_keys(&self, _: &str) -> bool {
         false
     }
+
+    fn accepts(&self, _: &Identity) -> bool {
+        true
+    }
 }
 
 impl Revocations for FakeStore {

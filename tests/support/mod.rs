@@ -14,6 +14,8 @@ use std::time::Duration;
 
 use palisade::app::{self, Options, Running};
 use palisade::config;
+use palisade::edge::clock::SystemClock;
+use palisade::ports::Clock;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -117,6 +119,15 @@ impl Gateway {
 
     /// Starts one with further keys of `[server]`, one a line.
     pub async fn start_with(server: &str, extra: &str) -> Gateway {
+        Gateway::start_as(Arc::new(SystemClock), server, extra).await
+    }
+
+    /// Starts one that goes by this clock.
+    pub async fn start_by(clock: Arc<dyn Clock>, extra: &str) -> Gateway {
+        Gateway::start_as(clock, "", extra).await
+    }
+
+    async fn start_as(clock: Arc<dyn Clock>, server: &str, extra: &str) -> Gateway {
         let folder = tempfile::tempdir().unwrap();
         let text = format!(
             "public_url = \"http://localhost:8080\"\n\
@@ -126,7 +137,7 @@ impl Gateway {
         let file = folder.path().join("config.toml");
         std::fs::write(&file, &text).unwrap();
         let config = config::parse(&text, &file, &|_| None).unwrap_or_else(|errors| panic!("{errors:#?}"));
-        let running = app::start(config, Options::default()).await.unwrap();
+        let running = app::start_by(clock, config, Options::default()).await.unwrap();
         Gateway { running, folder }
     }
 

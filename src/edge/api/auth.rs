@@ -26,8 +26,8 @@ use super::schema::{
     ProfileChange, Refresh, Registration, SessionView, Sessions, Tokens, Valid,
 };
 use super::{callback, connections, docs, openapi, pages};
-use crate::config::Origins;
 use crate::domain::answer;
+use crate::domain::cors::{Cors, Origins};
 use crate::domain::session::SessionId;
 use crate::domain::verdict::Refusal;
 use crate::service::accounts::{AccountError, Accounts};
@@ -52,7 +52,7 @@ pub struct AuthState {
     /// The origin people see, without a trailing slash.
     pub public_url: String,
     /// Whose pages may call the endpoints from a browser.
-    pub origins: Origins,
+    pub cors: Cors,
 }
 
 /// The endpoints below [`AuthState::prefix`], their description, and the pages that mailed links open.
@@ -65,7 +65,7 @@ pub fn auth_router(state: AuthState) -> Router {
         .with_state(Arc::clone(&state))
         .merge(docs::router(&document, page))
         .method_not_allowed_fallback(method_not_allowed);
-    let endpoints = match cors(&state.origins) {
+    let endpoints = match cors(&state.cors) {
         Some(cors) => endpoints.layer(cors),
         None => endpoints,
     };
@@ -96,10 +96,11 @@ pub(super) fn endpoints() -> OpenApiRouter<Arc<AuthState>> {
 
 /// Tokens travel in `Authorization`, which a page must set itself, and never in cookies. So every origin may be
 /// allowed: a page can do no more than what its visitor types into it. Credentials, which is to say cookies, are
-/// allowed where one is set, and to origins that are named.
-fn cors(origins: &Origins) -> Option<CorsLayer> {
-    let named = matches!(origins, Origins::These(_));
-    let allowed = match origins {
+/// allowed to origins that are named: where one is set, and everywhere with `credentials = true`.
+fn cors(cors: &Cors) -> Option<CorsLayer> {
+    let named = matches!(cors.origins, Origins::These(_));
+    let everywhere = cors.credentials;
+    let allowed = match &cors.origins {
         Origins::Any => AllowOrigin::any(),
         Origins::These(none) if none.is_empty() => return None,
         // They were read as origins, which are visible ASCII.
@@ -107,16 +108,18 @@ fn cors(origins: &Origins) -> Option<CorsLayer> {
             AllowOrigin::list(some.iter().filter_map(|origin| HeaderValue::from_str(origin).ok()))
         }
     };
-    let exposed = [header::RETRY_AFTER, header::WWW_AUTHENTICATE, HeaderName::from_static("x-request-id")];
+    // They were read as names of header fields. Written as one value, as `*` may be among them.
+    let names =
+        |text: String| text.split(", ").filter_map(|name| name.parse().ok()).collect::<Vec<HeaderName>>();
     Some(
         CorsLayer::new()
             .allow_origin(allowed)
             .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
-            .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE])
+            .allow_headers(names(cors.allowed_headers()))
             .allow_credentials(AllowCredentials::predicate(move |_, request| {
-                named && request.uri.path().ends_with(connections::BEGIN)
+                named && (everywhere || request.uri.path().ends_with(connections::BEGIN))
             }))
-            .expose_headers(exposed)
+            .expose_headers(names(cors.exposed_headers()))
             .max_age(PREFLIGHT),
     )
 }

@@ -93,7 +93,7 @@ pub fn identity(
 }
 
 /// RFC 7519 §4.1.3: one string or an array of strings, one of which is ours.
-fn check_audience(aud: Option<&Value>, accepted: Option<&[String]>) -> Result<(), TokenFault> {
+pub(super) fn check_audience(aud: Option<&Value>, accepted: Option<&[String]>) -> Result<(), TokenFault> {
     let fits = |name: &str| accepted.is_none_or(|accepted| accepted.iter().any(|a| a == name));
     let good = match aud {
         Some(Value::String(name)) => fits(name),

@@ -118,6 +118,16 @@ impl Verifier for TokenVerifier {
             _ => false,
         }
     }
+
+    fn accepts(&self, identity: &Identity) -> bool {
+        let for_us = |audiences: &[String]| {
+            claims::check_audience(identity.claims.get("aud"), Some(audiences)).is_ok()
+        };
+        if *identity.issuer == *self.issuer {
+            return for_us(&self.audiences);
+        }
+        self.issuers.get(&identity.issuer).is_some_and(|external| for_us(&external.audiences))
+    }
 }
 
 /// Verifies tokens against one key set given by hand (`palisade token verify --jwks FILE`). Here alone a

@@ -10,6 +10,7 @@ use std::time::Instant;
 use pingora::{Error, ErrorType, Result};
 
 use super::capacity::Share;
+use super::cors;
 use super::dial::Delivery;
 use super::exchange::{CURRENT, Exchange, Watched};
 use super::forward::Told;
@@ -21,6 +22,7 @@ use super::refused;
 use super::upstream::Cluster;
 use crate::domain::route::Route;
 use crate::domain::verdict::Refusal;
+use crate::ports::Ended;
 use crate::service::admit::Permit;
 
 /// One request on its way.
@@ -37,8 +39,8 @@ pub struct Context {
     /// The route that took or refused the request.
     pub(super) route: Option<Arc<Route>>,
     /// The path in normal form, and the host as it was matched.
-    pub(super) path: String,
-    pub(super) host: String,
+    pub(super) path: Arc<str>,
+    pub(super) host: Arc<str>,
     pub(super) websocket: bool,
     /// What a believed proxy says of the request.
     pub(super) relayed: Option<Box<Relayed>>,
@@ -62,6 +64,10 @@ pub struct Context {
     pub(super) upstream: Option<Share>,
     /// The memory for what the engine keeps of the body, to send it once more.
     pub(super) body_memory: Option<Share>,
+    /// The status that went out, and the bytes of body behind it; for an exchange that is cut.
+    pub(super) sent: (u16, u64),
+    /// Whether the meter was told of the end.
+    pub(super) told_end: bool,
 }
 
 impl Context {
@@ -80,8 +86,8 @@ impl Context {
             injected: None,
             lost: None,
             route: None,
-            path: String::new(),
-            host: String::new(),
+            path: Arc::from(""),
+            host: Arc::from(""),
             websocket: false,
             relayed: None,
             client: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
@@ -97,6 +103,8 @@ impl Context {
             watched: None,
             upstream: None,
             body_memory: None,
+            sent: (0, 0),
+            told_end: false,
         }
     }
 
@@ -120,6 +128,11 @@ impl Context {
         }
     }
 
+    /// What the request's route says about pages of other origins.
+    pub(super) fn cors(&self) -> Option<&cors::Rules> {
+        self.live.as_ref()?.cors.get(self.route.as_ref()?.index)?.as_ref()
+    }
+
     pub(super) fn cluster(&self) -> Result<(&Permit, &Live, &Cluster)> {
         let (permit, live) = self.permitted()?;
         match live.clusters.get(permit.route().index) {
@@ -131,5 +144,29 @@ impl Context {
     /// Whether the route's `retries` leave another attempt.
     pub(super) fn may_retry(&self) -> bool {
         self.cluster().is_ok_and(|(.., cluster)| self.attempts <= cluster.settings.retries)
+    }
+}
+
+impl Drop for Context {
+    /// Tells of an exchange that was ended from outside: the engine drops it and calls no further hook.
+    fn drop(&mut self) {
+        let Some(watched) = self.watched.as_ref().filter(|_| !self.told_end) else { return };
+        let exchange = watched.exchange();
+        let (Some(ending), Some(admitted)) = (exchange.ending(), exchange.admitted()) else { return };
+        let (status, bytes) = self.sent;
+        watched.meter().ended(&Ended {
+            route: self.route.as_ref().map(|route| &*route.name),
+            status,
+            took: self.started.elapsed(),
+            decision: ending.code(),
+            request_id: &self.request_id,
+            method: &admitted.method,
+            host: &self.host,
+            path: &self.path,
+            bytes,
+            subject: admitted.caller.as_ref().map(|caller| caller.identity.subject.as_str()),
+            client: self.client,
+            upstream: self.tried.last().copied(),
+        });
     }
 }

@@ -18,18 +18,20 @@ use super::inbound::{self, Fields};
 use super::inject::Source;
 use super::looped::Mark;
 use super::upstream::Cluster;
-use super::{bridge, cookies, h2, outbound};
+use super::{bridge, cookies, cors, h2, outbound};
 use crate::config::ClientAddress;
 use crate::domain::answer::{Answer, answer};
+use crate::domain::time::UnixTime;
 use crate::domain::verdict::Refusal;
 use crate::ports::{Clock, Injector, Meter, Signer};
-use crate::service::admit::Admission;
+use crate::service::admit::{Admission, Permit};
+use crate::service::ongoing::Admitted;
 
 /// How much of a request body the engine keeps at most, in bytes.
 const KEPT_BODY: usize = 64 * 1024;
 
 /// What a reload replaces as a whole: the policy, the upstreams, and what is forwarded to them.
-/// `clusters` and `told` are indexed by [`crate::domain::route::Route::index`].
+/// `clusters`, `told` and `cors` are indexed by [`crate::domain::route::Route::index`].
 pub struct Live {
     pub admission: Admission,
     pub clusters: Vec<Cluster>,
@@ -38,6 +40,8 @@ pub struct Live {
     pub kept: Kept,
     /// The proxies whose word on where a request came from counts.
     pub believed: Believed,
+    /// For each route that answers for pages of other origins.
+    pub cors: Vec<Option<cors::Rules>>,
 }
 
 /// The gateway as the engine calls it.
@@ -76,7 +80,7 @@ impl Gateway {
         answer: &Answer,
     ) -> Result<bool> {
         context.answered = Some(answer.problem.status);
-        outbound::send(session, answer, &context.request_id).await?;
+        outbound::send(session, answer, &context.request_id, context.cors()).await?;
         Ok(true)
     }
 
@@ -89,6 +93,7 @@ impl Gateway {
         context.client = client.unwrap_or(peer.to_canonical());
         let whole = h2::check(session.req_header(), self.max_header_bytes);
         cookies::join(session.req_header_mut());
+        let mut preflight = false;
         let decided = if let Err(refusal) = whole {
             Err((refusal, None))
         } else {
@@ -99,13 +104,20 @@ impl Gateway {
                     // A proxy that speaks `Forwarded` does not vouch for `X-Forwarded-Proto`.
                     request.is_peer_trusted =
                         context.relayed.is_some() && live.believed.field != ClientAddress::Forwarded;
-                    context.path = request.path.as_str().to_owned();
-                    context.host = request.host.to_string();
+                    context.path = Arc::from(request.path.as_str());
+                    context.host = match request.host.port() {
+                        None => Arc::from(request.host.name()),
+                        Some(_) => Arc::from(request.host.to_string()),
+                    };
                     context.websocket = request.websocket;
                     if self.is_native(&context.path) {
                         Ok(None)
                     } else if self.mark.is_on(&session.req_header().headers) {
                         Err((Refusal::Loop, None))
+                    } else if let Some(route) = cors::preflight(session.req_header(), &request, &live) {
+                        preflight = true;
+                        context.route = Some(route);
+                        Ok(None)
                     } else {
                         live.admission.admit(&request).await.map(Some)
                     }
@@ -119,9 +131,13 @@ impl Gateway {
                 context.decision = refusal.code();
                 self.refuse(session, context, &answer(&refusal)).await
             }
+            Ok(None) if preflight => {
+                context.decision = cors::answer(session, &context.request_id, context.cors()).await?;
+                Ok(true)
+            }
             Ok(None) => {
                 context.decision = "native";
-                let (path, client) = (context.path.clone(), context.client);
+                let (path, client) = (Arc::clone(&context.path), context.client);
                 let served =
                     bridge::serve(session, self.native.clone(), &path, client, &context.request_id).await?;
                 context.answered = Some(served);
@@ -130,7 +146,13 @@ impl Gateway {
             Ok(Some(permit)) => {
                 context.decision = "allowed";
                 context.route = Some(Arc::clone(permit.route()));
+                let watched = self.watch(session, context, &permit);
                 context.permit = Some(permit);
+                if let Err(refusal) = watched {
+                    context.decision = refusal.code();
+                    context.permit = None;
+                    return self.refuse(session, context, &answer(&refusal)).await;
+                }
                 let limit = context.cluster()?.2.settings.max_body;
                 if limit
                     .zip(inbound::declared_length(session.req_header()))
@@ -167,6 +189,26 @@ impl Gateway {
         }
         let memory = context.body_memory.get_or_insert_with(|| self.capacity.memory());
         memory.amount() >= kept || memory.hold(kept)
+    }
+
+    /// Puts the exchange among those that a revocation or a reload looks through, and asks once more whether what
+    /// admitted it holds: a change between the decision and now has not found it there.
+    fn watch(
+        &self,
+        session: &Session,
+        context: &mut Context,
+        permit: &Permit,
+    ) -> std::result::Result<(), Refusal> {
+        let (Some(exchange), Some(live)) = (&context.exchange, &context.live) else { return Ok(()) };
+        let since = permit.caller().map_or(UnixTime(0), |_| self.clock.now());
+        let method = inbound::method_name(&session.req_header().method);
+        let (host, path) = (Arc::clone(&context.host), Arc::clone(&context.path));
+        let admitted = Admitted::by(permit, since, method, host, path, context.websocket);
+        let watched = self.streams.watch(Arc::clone(exchange), admitted);
+        let now = self.live.load();
+        let holds = watched.hold_against(&now.admission, !Arc::ptr_eq(&now, live));
+        context.watched = Some(watched);
+        holds
     }
 
     pub(super) fn source<'a>(&'a self, request_id: &'a str) -> Source<'a> {

@@ -2,6 +2,8 @@
 //!
 //! Nothing here decides; it only reads, and refuses what cannot be read one way.
 
+use std::borrow::Cow;
+
 use http::{HeaderMap, Method, header};
 use pingora::http::RequestHeader;
 
@@ -100,6 +102,14 @@ pub fn is_idempotent(method: &Method) -> bool {
         *method,
         Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE
     )
+}
+
+/// The name of a method; the usual ones cost nothing to keep.
+#[must_use]
+pub fn method_name(method: &Method) -> Cow<'static, str> {
+    const USUAL: [&str; 7] = ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"];
+    let usual = USUAL.into_iter().find(|usual| *usual == method.as_str());
+    usual.map_or_else(|| Cow::Owned(method.as_str().to_owned()), Cow::Borrowed)
 }
 
 /// How long the body says that it is.

@@ -6,6 +6,7 @@ pub mod bridge;
 pub mod capacity;
 pub mod context;
 pub mod cookies;
+pub mod cors;
 pub mod dial;
 pub mod exchange;
 pub mod expiry;

@@ -8,7 +8,7 @@ use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 use pingora::{Error, ErrorSource, ErrorType, Result};
 
-use super::grpc;
+use super::{cors, grpc};
 use crate::domain::answer::Answer;
 use crate::domain::problem::Problem;
 
@@ -17,12 +17,18 @@ use crate::domain::problem::Problem;
 const LINGER_BYTES: usize = 256 * 1024;
 const LINGER_TIME: Duration = Duration::from_secs(1);
 
-/// Writes `answer` and ends the exchange. A request body that nobody will read is read away within
-/// bounds; a connection with more of it left is closed, never reused. A gRPC call gets its own kind of answer.
+/// Writes `answer` and ends the exchange; `cors` is what the route says about pages of other origins. A request body
+/// that nobody will read is read away within bounds; a connection with more of it left is closed, never reused. A
+/// gRPC call gets its own kind of answer.
 ///
 /// # Errors
 /// The client's connection failed.
-pub async fn send(session: &mut Session, answer: &Answer, request_id: &str) -> Result<()> {
+pub async fn send(
+    session: &mut Session,
+    answer: &Answer,
+    request_id: &str,
+    cors: Option<&cors::Rules>,
+) -> Result<()> {
     if grpc::is_call(session.req_header()) {
         return grpc::send(session, answer, request_id).await;
     }
@@ -30,6 +36,9 @@ pub async fn send(session: &mut Session, answer: &Answer, request_id: &str) -> R
     let response = head(answer, body.len(), request_id)?;
     if session.is_process_shutting_down() {
         session.set_keepalive(None);
+    }
+    if let Some(cors) = cors {
+        cors.write(session.req_header(), &mut response);
     }
     let head_only = session.req_header().method == http::Method::HEAD;
     let unread = !session.is_body_done();

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -128,7 +129,7 @@ impl ProxyHttp for Gateway {
             },
         );
         Mark::write(hops, request)?;
-        let host = if settings.preserve_host { context.host.as_str() } else { &context.authority };
+        let host = if settings.preserve_host { &*context.host } else { &context.authority };
         request.insert_header(header::HOST, host)?;
         request.insert_header("x-request-id", context.request_id.as_str())?;
         if let Some(caller) = permit.caller() {
@@ -248,19 +249,25 @@ impl ProxyHttp for Gateway {
             // The engine gives a client a minute to send something; on a stream it may have nothing to say.
             session.set_read_timeout(None);
         }
-        if stream && context.watched.is_none() {
-            let caller = context.permit.as_ref().and_then(Permit::caller);
-            if let (Some(caller), Some(exchange)) = (caller, &context.exchange) {
-                context.watched = Some(self.streams.watch(Arc::clone(caller), Arc::clone(exchange)));
-                // A revocation between admission and now has found no stream to cut.
-                if let Some(live) = &context.live
-                    && live.admission.authenticator.revocations.is_revoked(&caller.identity)
-                {
-                    exchange.cut();
-                }
-            }
+        if let Some(exchange) = context.exchange.as_ref().filter(|_| stream) {
+            exchange.is_stream();
         }
+        if let Some(cors) = context.cors() {
+            cors.write(session.req_header(), response);
+        }
+        context.sent.0 = response.status.as_u16();
         Ok(())
+    }
+
+    fn response_body_filter(
+        &self,
+        _session: &mut Session,
+        body: &mut Option<Bytes>,
+        _end: bool,
+        context: &mut Context,
+    ) -> Result<Option<Duration>> {
+        context.sent.1 += body.as_ref().map_or(0, |chunk| chunk.len() as u64);
+        Ok(None)
     }
 
     fn fail_to_connect(
@@ -316,7 +323,7 @@ impl ProxyHttp for Gateway {
             context.decision = refusal.code();
             let answer = answer(&refusal);
             context.answered = Some(answer.problem.status);
-            let _ = outbound::send(session, &answer, &context.request_id).await;
+            let _ = outbound::send(session, &answer, &context.request_id, context.cors()).await;
             return FailToProxy { error_code: answer.problem.status, can_reuse_downstream: false };
         }
         let (status, code, detail) = match &context.silence {
@@ -340,13 +347,14 @@ impl ProxyHttp for Gateway {
                 let _ = grpc::break_off(session, &problem).await;
             } else {
                 context.answered = Some(status);
-                let _ = outbound::send(session, &problem.into(), &context.request_id).await;
+                let _ = outbound::send(session, &problem.into(), &context.request_id, context.cors()).await;
             }
         }
         FailToProxy { error_code: status, can_reuse_downstream: false }
     }
 
     async fn logging(&self, session: &mut Session, _error: Option<&Error>, context: &mut Context) {
+        context.told_end = true;
         let header = session.req_header();
         let sent = session.response_written().map_or(0, |response| response.status.as_u16());
         let path = header.uri.path();

@@ -56,7 +56,7 @@ fn api_at(origins: Origins, public_url: &str) -> Api {
         issuer: FakeSigner.issuer().to_owned(),
         prefix: PREFIX.to_owned(),
         public_url: public_url.to_owned(),
-        origins,
+        cors: Cors { origins, ..Cors::default() },
     });
     let document = openapi::document(endpoints().into_openapi(), "https://app.test/auth");
     Api { router, world, connections, providers, document }

@@ -1,0 +1,124 @@
+//! Cross-origin requests (the CORS protocol of the Fetch standard, §3.2): whose pages may call, what they may send
+//! and what they may read.
+
+/// Whose pages may call from a browser.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origins {
+    /// `"*"`.
+    Any,
+    /// Origins as browsers send them (RFC 6454 §6.2); none unless the file names some.
+    These(Vec<String>),
+}
+
+/// `[cors]`, and `cors` of a route.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cors {
+    pub origins: Origins,
+    /// Request fields beyond `Authorization` and `Content-Type` that a page may send; `*` for every one.
+    pub allow_headers: Vec<String>,
+    /// Response fields beyond ours that a page may read; `*` for every one.
+    pub expose_headers: Vec<String>,
+    /// Whether a page may send cookies. Never together with a `*` (the configuration refuses it): browsers would
+    /// ignore the answer, and an origin that is echoed instead would let every site act as its visitor.
+    pub credentials: bool,
+}
+
+/// Request fields that a page may always send: what carries a token, and what makes a body JSON.
+pub const ALLOWED: [&str; 2] = ["authorization", "content-type"];
+/// Response fields that a page may always read: the ones that our own refusals speak with.
+pub const EXPOSED: [&str; 3] = ["retry-after", "www-authenticate", "x-request-id"];
+
+impl Default for Cors {
+    /// Nobody's pages.
+    fn default() -> Cors {
+        Cors {
+            origins: Origins::These(Vec::new()),
+            allow_headers: Vec::new(),
+            expose_headers: Vec::new(),
+            credentials: false,
+        }
+    }
+}
+
+impl Cors {
+    /// Whether pages of `origin`, as the `Origin` field says it, may call. Compared byte for byte.
+    #[must_use]
+    pub fn allows(&self, origin: &[u8]) -> bool {
+        match &self.origins {
+            Origins::Any => true,
+            Origins::These(some) => some.iter().any(|known| known.as_bytes() == origin),
+        }
+    }
+
+    /// Whether pages of `origin` may use their visitor's cookies: they count as the app's own pages.
+    #[must_use]
+    pub fn trusts(&self, origin: &[u8]) -> bool {
+        self.credentials && self.origins != Origins::Any && self.allows(origin)
+    }
+
+    /// The value of `Access-Control-Allow-Headers`.
+    #[must_use]
+    pub fn allowed_headers(&self) -> String {
+        joined(&ALLOWED, &self.allow_headers)
+    }
+
+    /// The value of `Access-Control-Expose-Headers`.
+    #[must_use]
+    pub fn exposed_headers(&self) -> String {
+        joined(&EXPOSED, &self.expose_headers)
+    }
+}
+
+/// `ours` and then `more`, each name once. `*` covers everything but `Authorization`, so `ours` stay beside it.
+fn joined(ours: &[&str], more: &[String]) -> String {
+    let mut names: Vec<&str> = ours.to_vec();
+    for name in more {
+        if !names.iter().any(|known| known.eq_ignore_ascii_case(name)) {
+            names.push(name);
+        }
+    }
+    names.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cors(origins: Origins, credentials: bool) -> Cors {
+        Cors { origins, credentials, ..Cors::default() }
+    }
+
+    #[test]
+    fn an_origin_is_allowed_only_in_the_very_form_that_is_listed() {
+        let named = cors(Origins::These(vec!["https://app.test".into()]), true);
+        assert!(named.allows(b"https://app.test") && named.trusts(b"https://app.test"));
+        for other in [
+            "https://app.test:443",
+            "https://APP.test",
+            "http://app.test",
+            "https://app.test.evil",
+            "https://app.test/",
+            "null",
+            "",
+        ] {
+            assert!(!named.allows(other.as_bytes()) && !named.trusts(other.as_bytes()), "{other}");
+        }
+        assert!(!Cors::default().allows(b"https://app.test"));
+        let without = cors(Origins::These(vec!["https://app.test".into()]), false);
+        assert!(!without.trusts(b"https://app.test"));
+    }
+
+    #[test]
+    fn everybody_is_never_trusted_with_cookies() {
+        // The configuration refuses this pair; here it must be harmless all the same.
+        let anybody = cors(Origins::Any, true);
+        assert!(anybody.allows(b"https://evil.test") && !anybody.trusts(b"https://evil.test"));
+    }
+
+    #[test]
+    fn names_are_listed_once() {
+        let cors = Cors { allow_headers: vec!["X-A".into(), "Content-Type".into()], ..Cors::default() };
+        assert_eq!(cors.allowed_headers(), "authorization, content-type, X-A");
+        assert_eq!(cors.exposed_headers(), "retry-after, www-authenticate, x-request-id");
+    }
+}

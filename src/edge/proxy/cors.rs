@@ -1,0 +1,225 @@
+//! Pages of other origins: preflights answered here, and the CORS fields of answers (Fetch standard, §3.2), on
+//! routes that have `cors`. There the route alone decides; what an app says itself about other origins is dropped,
+//! since two such fields make browsers refuse an answer.
+
+use std::sync::Arc;
+
+use http::{HeaderName, HeaderValue, Method, header};
+use pingora::Result;
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::proxy::Session;
+
+use super::gateway::Live;
+use super::outbound;
+use crate::domain::cors::{Cors, Origins};
+use crate::domain::problem::Problem;
+use crate::domain::request::Request;
+use crate::domain::route::Route;
+
+/// How long a browser may remember the answer to a preflight, in seconds.
+const MAX_AGE: &str = "600";
+
+/// Every response field of the protocol.
+const FIELDS: [HeaderName; 6] = [
+    header::ACCESS_CONTROL_ALLOW_ORIGIN,
+    header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
+    header::ACCESS_CONTROL_ALLOW_HEADERS,
+    header::ACCESS_CONTROL_ALLOW_METHODS,
+    header::ACCESS_CONTROL_EXPOSE_HEADERS,
+    header::ACCESS_CONTROL_MAX_AGE,
+];
+
+/// `cors` of a route, ready to be written.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    cors: Cors,
+    allow_headers: HeaderValue,
+    expose_headers: HeaderValue,
+}
+
+impl Rules {
+    /// What `cors` says.
+    ///
+    /// # Errors
+    /// A name that no header field can have; configuration refuses those before.
+    pub fn new(cors: &Cors) -> std::result::Result<Rules, String> {
+        let value = |text: String| HeaderValue::from_str(&text).map_err(|error| format!("{text:?}: {error}"));
+        Ok(Rules {
+            allow_headers: value(cors.allowed_headers())?,
+            expose_headers: value(cors.exposed_headers())?,
+            cors: cors.clone(),
+        })
+    }
+
+    /// The value of `Access-Control-Allow-Origin` for this request; `None` where its origin is not allowed.
+    fn allowed(&self, request: &RequestHeader) -> Option<HeaderValue> {
+        let mut origins = request.headers.get_all(header::ORIGIN).iter();
+        let (origin, None) = (origins.next()?, origins.next()) else { return None };
+        match self.cors.origins {
+            Origins::Any => Some(HeaderValue::from_static("*")),
+            Origins::These(_) => self.cors.allows(origin.as_bytes()).then(|| origin.clone()),
+        }
+    }
+
+    /// Whether answers differ by who asks.
+    fn varies(&self) -> bool {
+        self.cors.origins != Origins::Any
+    }
+
+    fn origin_fields(&self, origin: HeaderValue, response: &mut ResponseHeader) -> Result<()> {
+        response.insert_header(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin)?;
+        if self.cors.credentials && self.varies() {
+            response.insert_header(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, "true")?;
+        }
+        Ok(())
+    }
+
+    /// Writes the fields of an answer that is no preflight's, in place of whatever is there.
+    pub fn write(&self, request: &RequestHeader, response: &mut ResponseHeader) {
+        for name in &FIELDS {
+            response.remove_header(name);
+        }
+        if self.varies() {
+            vary(response);
+        }
+        let Some(origin) = self.allowed(request) else { return };
+        // Values that were fields before: they cannot fail.
+        let _ = self.origin_fields(origin, response);
+        let _ = response.insert_header(header::ACCESS_CONTROL_EXPOSE_HEADERS, self.expose_headers.clone());
+    }
+}
+
+/// Adds `Origin` to `Vary`, unless that says so already.
+fn vary(response: &mut ResponseHeader) {
+    let said = response.headers.get_all(header::VARY).iter().any(|line| {
+        let named = |name: &str| name.trim() == "*" || name.trim().eq_ignore_ascii_case("origin");
+        line.to_str().is_ok_and(|line| line.split(',').any(named))
+    });
+    if !said {
+        // A constant.
+        let _ = response.append_header(header::VARY, "Origin");
+    }
+}
+
+/// The method that a preflight asks about; `None`: the request is none.
+fn asked(header: &RequestHeader) -> Option<&str> {
+    if header.method != Method::OPTIONS || !header.headers.contains_key(header::ORIGIN) {
+        return None;
+    }
+    header.headers.get(header::ACCESS_CONTROL_REQUEST_METHOD)?.to_str().ok()
+}
+
+/// The route of the request that a preflight announces, where that route answers for pages of other origins.
+pub fn preflight(header: &RequestHeader, request: &Request<'_>, live: &Live) -> Option<Arc<Route>> {
+    let method = asked(header)?;
+    let announced = Request {
+        method,
+        host: request.host.clone(),
+        path: request.path.clone(),
+        query: None,
+        websocket: false,
+        is_peer_trusted: request.is_peer_trusted,
+        headers: request.headers,
+    };
+    let route = live.admission.routes.find(&announced).ok()?;
+    live.cors.get(route.index)?.as_ref().map(|_| Arc::clone(route))
+}
+
+/// Answers a preflight. Returns the word for what was decided.
+///
+/// # Errors
+/// The client's connection failed.
+pub async fn answer(session: &mut Session, request_id: &str, rules: Option<&Rules>) -> Result<&'static str> {
+    let allowed = rules.and_then(|rules| Some((rules, rules.allowed(session.req_header())?)));
+    let Some((rules, origin)) = allowed else {
+        let detail = "Pages of this origin may not call this path.";
+        let problem = Problem::new(403, "origin_not_allowed", detail);
+        outbound::send(session, &problem.into(), request_id, rules).await?;
+        return Ok("origin_not_allowed");
+    };
+    let mut response = ResponseHeader::build(204, Some(8))?;
+    rules.origin_fields(origin, &mut response)?;
+    // The route was found by this method, and a preflight is about no other.
+    let method = session.req_header().headers.get(header::ACCESS_CONTROL_REQUEST_METHOD).cloned();
+    if let Some(method) = method {
+        response.insert_header(header::ACCESS_CONTROL_ALLOW_METHODS, method)?;
+    }
+    response.insert_header(header::ACCESS_CONTROL_ALLOW_HEADERS, rules.allow_headers.clone())?;
+    response.insert_header(header::ACCESS_CONTROL_MAX_AGE, MAX_AGE)?;
+    response.insert_header(
+        header::VARY,
+        "Origin, Access-Control-Request-Method, Access-Control-Request-Headers",
+    )?;
+    response.insert_header("x-request-id", request_id)?;
+    let unread = !session.is_body_done();
+    if unread {
+        session.set_keepalive(None);
+    }
+    session.write_response_header(Box::new(response), true).await?;
+    if unread {
+        outbound::linger(session).await;
+    }
+    Ok("preflight")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules(origins: Origins, credentials: bool) -> Rules {
+        let expose_headers = vec!["X-Total".to_owned()];
+        Rules::new(&Cors { origins, credentials, expose_headers, ..Cors::default() }).unwrap()
+    }
+
+    fn written(rules: &Rules, origins: &[&str], theirs: &[(&'static str, &str)]) -> Vec<String> {
+        let mut request = RequestHeader::build("GET", b"/", None).unwrap();
+        for origin in origins {
+            request.append_header("origin", *origin).unwrap();
+        }
+        let mut response = ResponseHeader::build(200, None).unwrap();
+        for (name, value) in theirs {
+            response.append_header(*name, *value).unwrap();
+        }
+        rules.write(&request, &mut response);
+        let line =
+            |(name, value): (&HeaderName, &HeaderValue)| format!("{name}: {}", value.to_str().unwrap());
+        let mut lines: Vec<String> = response.headers.iter().map(line).collect();
+        lines.sort();
+        lines
+    }
+
+    #[test]
+    fn the_routes_fields_stand_in_place_of_the_apps() {
+        let named = rules(Origins::These(vec!["https://app.test".into()]), true);
+        let theirs = [
+            ("access-control-allow-origin", "*"),
+            ("access-control-allow-origin", "https://evil.test"),
+            ("access-control-allow-methods", "GET"),
+            ("vary", "Accept"),
+        ];
+        let ours = [
+            "access-control-allow-credentials: true",
+            "access-control-allow-origin: https://app.test",
+            "access-control-expose-headers: retry-after, www-authenticate, x-request-id, X-Total",
+            "vary: Accept",
+            "vary: Origin",
+        ];
+        assert_eq!(written(&named, &["https://app.test"], &theirs), ours);
+        // Nobody else's page reads it, and a cache must not mix the two up.
+        for other in [&["https://evil.test"][..], &["null"], &[], &["https://app.test", "https://app.test"]] {
+            assert_eq!(written(&named, other, &theirs), ours[3..], "{other:?}");
+        }
+        assert_eq!(written(&named, &[], &[("vary", "accept, ORIGIN")]), ["vary: accept, ORIGIN"]);
+    }
+
+    #[test]
+    fn everybody_may_read_what_no_cookie_opened() {
+        let anybody = rules(Origins::Any, false);
+        let lines = written(&anybody, &["null"], &[("access-control-allow-credentials", "true")]);
+        assert_eq!(lines[0], "access-control-allow-origin: *");
+        assert!(
+            lines.iter().all(|line| !line.contains("credentials") && !line.starts_with("vary")),
+            "{lines:?}"
+        );
+    }
+}
