@@ -7,9 +7,11 @@ mod connections;
 pub(crate) mod key_files;
 mod operator;
 mod restart;
+mod sockets;
 pub(crate) mod warnings;
 
 use self::operator::Operator;
+use self::sockets::{bind, local};
 /// For who tries one provider without a gateway.
 pub(crate) use connections::{SHIPPED, callback_url, door, try_providers};
 
@@ -22,7 +24,6 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use secrecy::SecretString;
-use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 use tokio_util::task::TaskTracker;
@@ -280,12 +281,14 @@ pub async fn start_by(clock: Arc<dyn Clock>, config: Config, options: Options) -
     };
     let grants = connections::compose(&config, &data_dir, wanted, &mut notices).await?;
 
+    let acceptor = config.server.tls.as_ref().map(proxy::tls::Acceptor::new).transpose()?;
     let (closing, closed) = watch::channel(false);
     let leaving = Arc::new(AtomicBool::new(false));
     let control = Arc::new(Operator {
         parts: Arc::clone(&parts),
         live: Arc::clone(&live),
         streams: Arc::clone(&streams),
+        tls: acceptor.clone(),
         grants: grants.clone(),
         started: config.clone(),
         reloading: tokio::sync::Mutex::default(),
@@ -294,11 +297,10 @@ pub async fn start_by(clock: Arc<dyn Clock>, config: Config, options: Options) -
         serving: AtomicBool::new(false),
         loaded: AtomicBool::new(false),
     });
-    let acceptor = config.server.tls.as_ref().map(proxy::tls::Acceptor::new).transpose()?;
     parts.metrics.set_probe(probe(&parts, &live, &streams, Arc::clone(&capacity), acceptor.clone()));
 
     // The admin listener first: it tells how the rest is doing.
-    let admin_listener = bind(config.server.admin, "server.admin").await?;
+    let admin_listener = bind(config.server.admin, "server.admin")?;
     let admin = local(&admin_listener)?;
     let admin_router = api::admin_router(AdminState {
         credential: admin_credential(&data_dir)?,
@@ -323,15 +325,16 @@ pub async fn start_by(clock: Arc<dyn Clock>, config: Config, options: Options) -
         control: Arc::clone(&control) as Arc<dyn Control>,
         metrics: Arc::new(move || metrics.text()),
     });
-    let mut background = vec![spawn(api::serve(admin_listener, admin_router))];
+    let mut background =
+        vec![spawn(api::serve(admin_listener, admin_router, config.server.admin_hosts.clone()))];
 
     // Sockets are bound before the set is read: connections wait instead of being refused.
     let mut cleartext = Vec::new();
     for address in &config.server.listen {
-        cleartext.push(bind(*address, "server.listen").await?);
+        cleartext.push(bind(*address, "server.listen")?);
     }
     let encrypted = match (&config.server.tls, acceptor) {
-        (Some(tls), Some(acceptor)) => Some((bind(tls.listen, "server.tls.listen").await?, acceptor)),
+        (Some(tls), Some(acceptor)) => Some((bind(tls.listen, "server.tls.listen")?, acceptor)),
         _ => None,
     };
     let mut loading = pin!(grants.load(&config));
@@ -490,23 +493,22 @@ fn machine_levels(capacity: &Capacity, acceptor: Option<&proxy::tls::Acceptor>) 
     }
 }
 
-async fn bind(address: SocketAddr, key: &str) -> Result<TcpListener, String> {
-    TcpListener::bind(address).await.map_err(|error| {
-        format!("{key}: cannot listen on {address}: {error}; is another program, or another Palisade, there?")
-    })
-}
-
-fn local(listener: &TcpListener) -> Result<SocketAddr, String> {
-    listener.local_addr().map_err(|error| error.to_string())
-}
-
 /// The admin credential: from the environment, else from the data folder, else made there.
 fn admin_credential(data_dir: &Path) -> Result<SecretString, String> {
     if let Ok(given) = std::env::var(ADMIN_TOKEN_VARIABLE)
         && !given.trim().is_empty()
     {
         // As its users send it: a line feed from `$(cat FILE)` or a secret store is no part of it.
-        return Ok(given.trim().to_owned().into());
+        let given = given.trim();
+        if given.len() < data_dir::MIN_SECRET {
+            return Err(format!(
+                "{ADMIN_TOKEN_VARIABLE} holds {} characters; it needs at least {}, such as `openssl rand -hex 32` \
+                 prints: whoever guesses it can sign tokens for anybody",
+                given.len(),
+                data_dir::MIN_SECRET
+            ));
+        }
+        return Ok(given.to_owned().into());
     }
     data_dir::secret(data_dir, ADMIN_TOKEN_FILE)
 }

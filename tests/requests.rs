@@ -3,12 +3,16 @@
 
 #[path = "requests/client.rs"]
 mod client;
+#[path = "requests/cors.rs"]
+mod cors;
 #[path = "requests/credentials.rs"]
 mod credentials;
 #[path = "requests/framing.rs"]
 mod framing;
 #[path = "requests/loops.rs"]
 mod loops;
+#[path = "requests/operator.rs"]
+mod operator;
 #[path = "requests/paths.rs"]
 mod paths;
 mod support;

@@ -14,6 +14,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("axum", &["edge/api", "edge/proxy/bridge.rs", "edge/proxy/gateway.rs", "edge/demo", "app"]),
     ("tower", &["edge/api", "edge/proxy/bridge.rs"]),
     ("tower_http", &["edge/api"]),
+    ("hyper", &["edge/api"]),
+    ("hyper_util", &["edge/api"]),
     ("utoipa", &["edge/api"]),
     ("utoipa_axum", &["edge/api"]),
     ("serde_path_to_error", &["edge/api"]),

@@ -21,6 +21,8 @@ pub(super) struct Operator {
     pub(super) parts: Arc<Parts>,
     pub(super) live: Arc<ArcSwap<proxy::gateway::Live>>,
     pub(super) streams: Arc<proxy::exchange::Streams>,
+    /// The certificate of the encrypted listener, if there is one.
+    pub(super) tls: Option<proxy::tls::Acceptor>,
     pub(super) grants: connections::Handle,
     /// What the process started with: listeners, keys and much else stay as it says.
     pub(super) started: Config,
@@ -53,6 +55,9 @@ impl Control for Operator {
         config.tokens = self.started.tokens.clone();
         config.public_url.clone_from(&self.started.public_url);
         config.server.prefix.clone_from(&self.started.server.prefix);
+        // From the files that the start named; others need a restart, as the notice says.
+        let pair = self.tls.as_ref().map(|tls| tls.read().map(|pair| (tls, pair)));
+        let pair = pair.transpose().map_err(|why| vec![format!("server.tls: {why}")])?;
         let issuers = Arc::new(self.parts.issuers.load().succeed(&config.issuers));
         let keys = issuers.begin(KEYS).await;
         for news in &keys {
@@ -67,6 +72,9 @@ impl Control for Operator {
         self.parts.issuers.store(issuers);
         let live = Arc::new(live);
         self.live.store(Arc::clone(&live));
+        if let Some((tls, pair)) = pair {
+            tls.take(pair);
+        }
         let cut = self.streams.cut_unadmitted(&live.admission).await;
         if cut > 0 {
             notices.push(format!(

@@ -6,7 +6,7 @@
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::config::{
-    Config, Connections, Limits, Log, Mail, MailTransport, Passwords, Server, Sessions, Tokens, Vault,
+    Config, Connections, Cors, Limits, Log, Mail, MailTransport, Passwords, Server, Sessions, Tokens, Vault,
 };
 
 /// The keys that `now` has another value for than `then`, with which this process started, although only a start
@@ -35,7 +35,11 @@ pub(super) fn keys(then: &Config, now: &Config) -> Vec<&'static str> {
     let mut keys = Keys::default();
     keys.differ("public_url", public_url, &now.public_url);
     keys.server(server, &now.server);
-    keys.differ("cors.origins", cors, &now.cors);
+    let Cors { origins, allow_headers, expose_headers, credentials } = cors;
+    keys.differ("cors.origins", origins, &now.cors.origins);
+    keys.differ("cors.allow_headers", allow_headers, &now.cors.allow_headers);
+    keys.differ("cors.expose_headers", expose_headers, &now.cors.expose_headers);
+    keys.differ("cors.credentials", credentials, &now.cors.credentials);
     keys.log(log, &now.log);
     keys.differ("store.url", store, &now.store);
     let issuer = tokens.issuer == *public_url && now.tokens.issuer == now.public_url;
@@ -98,6 +102,7 @@ impl Keys {
         let Server {
             listen,
             admin,
+            admin_hosts,
             prefix,
             tls,
             trusted_proxies: _,
@@ -113,6 +118,7 @@ impl Keys {
         } = then;
         self.differ("server.listen", listen, &now.listen);
         self.differ("server.admin", admin, &now.admin);
+        self.differ("server.admin_hosts", admin_hosts, &now.admin_hosts);
         self.differ("server.prefix", prefix, &now.prefix);
         match (tls, &now.tls) {
             (Some(then), Some(now)) => {

@@ -14,6 +14,8 @@ use zeroize::Zeroizing;
 
 /// Random bytes in a secret that is made here.
 const BYTES: usize = 32;
+/// The fewest characters of a secret that somebody else made.
+pub const MIN_SECRET: usize = 32;
 
 /// Makes the folder, for its owner only, unless it is there.
 ///
@@ -36,7 +38,7 @@ pub fn secret(folder: &Path, name: &str) -> Result<SecretString, String> {
     let file = folder.join(name);
     let failed = |error: std::io::Error| format!("the secret in {}: {error}", file.display());
     match fs::read_to_string(&file).map(Zeroizing::new) {
-        Ok(text) if text.trim().len() >= BYTES => return Ok(text.trim().to_owned().into()),
+        Ok(text) if text.trim().len() >= MIN_SECRET => return Ok(text.trim().to_owned().into()),
         Ok(_) => return Err(format!("{} holds no secret; remove it to have one made", file.display())),
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         Err(error) => return Err(failed(error)),

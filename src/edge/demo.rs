@@ -17,8 +17,10 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures::Stream;
 use serde_json::{Map, Value};
-use tokio::net::TcpListener;
+use tokio::net::TcpSocket;
 
+/// Connections that wait to be accepted.
+const BACKLOG: u32 = 1024;
 /// Begins each name of an identity header.
 const IDENTITY: &str = "x-auth-";
 /// Carries the gateway's assertion, in which people have names.
@@ -29,7 +31,9 @@ pub const ASSERTION: &str = "x-auth-assertion";
 /// # Errors
 /// No port could be bound.
 pub async fn serve() -> io::Result<SocketAddr> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    let socket = TcpSocket::new_v4()?;
+    socket.bind((Ipv4Addr::LOCALHOST, 0).into())?;
+    let listener = socket.listen(BACKLOG)?;
     let address = listener.local_addr()?;
     tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, router()).await {

@@ -95,7 +95,7 @@ pub async fn operate(gateway: &Gateway, path: &str, body: &Value) -> Value {
     let answer = ask(
         gateway.running.admin,
         format!(
-            "POST {path} HTTP/1.1\r\nHost: admin\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\n\
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\n\
              Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
             credential.trim(),
             body.len()
@@ -119,7 +119,7 @@ pub async fn revoke(gateway: &Gateway, token: &str) {
 
 /// What a probe reads at the admin listener.
 pub async fn probe(gateway: &Gateway, path: &str) -> String {
-    ask(gateway.running.admin, format!("GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n"))
+    ask(gateway.running.admin, format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"))
         .await
 }
 

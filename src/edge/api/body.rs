@@ -18,6 +18,8 @@ use crate::domain::problem::Problem;
 
 /// The largest request body, in bytes.
 pub(super) const MAX_BODY: usize = 64 * 1024;
+/// How long a body may take to arrive, from its first byte to its last: it is small, whatever it is.
+const BODY_DEADLINE: Duration = Duration::from_secs(10);
 /// The longest message about a body, in characters: it names members by the names they were sent with.
 const MAX_WORDS: usize = 300;
 
@@ -194,6 +196,13 @@ pub(super) fn no_such_method() -> Failure {
 /// The body as far as [`MAX_BODY`] goes, whatever length it claims or comes in. It may hold a password, so
 /// what it was read into is overwritten.
 pub(super) async fn read(request: Request) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    match tokio::time::timeout(BODY_DEADLINE, whole(request)).await {
+        Ok(read) => read,
+        Err(_) => Err(Failure::new(408, "body_timeout", "the body did not arrive within ten seconds")),
+    }
+}
+
+async fn whole(request: Request) -> Result<Zeroizing<Vec<u8>>, Failure> {
     let length = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
     let length = length.and_then(|length| length.parse().ok()).unwrap_or(MAX_BODY);
     if length > MAX_BODY {
@@ -252,4 +261,17 @@ pub(super) async fn not_found() -> Failure {
 /// The answer to a method a path does not have; axum adds `Allow`.
 pub(super) async fn method_not_allowed() -> Failure {
     no_such_method()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_never_ends_is_given_up() {
+        let never = futures::stream::pending::<Result<bytes::Bytes, std::io::Error>>();
+        let request = Request::new(Body::from_stream(never));
+        let failure = read(request).await.unwrap_err();
+        assert_eq!((failure.0.problem.status, failure.0.problem.code), (408, "body_timeout"));
+    }
 }

@@ -4,6 +4,7 @@
 mod account_failure;
 mod admin;
 mod admin_connections;
+mod admin_listener;
 mod admin_token;
 mod admin_users;
 mod auth;
@@ -23,14 +24,7 @@ mod schema;
 mod well_known;
 
 pub use admin::{AdminState, admin_router};
+pub use admin_listener::serve;
 pub use auth::{AuthState, auth_router};
 pub use health::MetricsText;
 pub use well_known::{NativeState, native_router};
-
-/// Serves `router` on `listener` until the task is dropped.
-pub async fn serve(listener: tokio::net::TcpListener, router: axum::Router) {
-    // Accepting only fails for good when the listener is gone, and then there is nothing to serve.
-    if let Err(error) = axum::serve(listener, router).await {
-        tracing::error!(%error, "the admin listener ended");
-    }
-}

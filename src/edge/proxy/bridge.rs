@@ -7,6 +7,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -17,7 +18,7 @@ use http_body_util::BodyExt;
 use pingora::Result;
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tower::ServiceExt;
 
 use super::{hop, outbound};
@@ -42,11 +43,13 @@ pub async fn serve(
     request_id: &str,
 ) -> Result<u16> {
     let (chunks, received) = mpsc::channel::<io::Result<Bytes>>(BODY_CHUNKS);
+    let wanted = Arc::new(Notify::new());
+    let waits = expects_continue(session).then(|| Arc::clone(&wanted));
     let client =
         Client { address: client, user_agent: user_agent(session), request_id: request_id.to_owned() };
-    let request = request(session, path, client, received);
+    let request = request(session, path, client, received, wanted);
     let head_only = session.req_header().method == http::Method::HEAD;
-    let Ok(response) = answer(session, router, request, chunks).await;
+    let Ok(response) = answer(session, router, request, chunks, waits).await;
     let status = response.status().as_u16();
     // What the router left of the body is not worth reading: the connection ends with this answer.
     let unread = !session.is_body_done();
@@ -90,15 +93,26 @@ pub async fn serve(
     Ok(status)
 }
 
-/// Feeds the request body to the router until it answers.
+/// Feeds the request body to the router until it answers. `waits` is there when the client sends nothing before it is
+/// told to (RFC 9110 §10.1.1), and is told when the router wants the body: what is refused is never uploaded.
 async fn answer(
     session: &mut Session,
     router: Router,
     request: Request<Body>,
     chunks: mpsc::Sender<io::Result<Bytes>>,
+    waits: Option<Arc<Notify>>,
 ) -> Result<Response<Body>, Infallible> {
     let answering = router.oneshot(request);
     tokio::pin!(answering);
+    if let Some(wanted) = waits {
+        tokio::select! {
+            biased;
+            response = &mut answering => return response,
+            () = wanted.notified() => {}
+        }
+        // Whether that arrived shows when the body is read.
+        let _ = session.write_continue_response().await;
+    }
     let mut chunks = Some(chunks);
     let deadline = tokio::time::sleep(BODY_DEADLINE);
     tokio::pin!(deadline);
@@ -132,6 +146,7 @@ fn request(
     path: &str,
     client: Client,
     mut received: mpsc::Receiver<io::Result<Bytes>>,
+    wanted: Arc<Notify>,
 ) -> Request<Body> {
     let header = session.req_header();
     let target = match header.uri.query() {
@@ -140,7 +155,10 @@ fn request(
     };
     let body = match session.is_body_empty_hint() {
         true => Body::empty(),
-        false => Body::from_stream(futures::stream::poll_fn(move |cx| received.poll_recv(cx))),
+        false => Body::from_stream(futures::stream::poll_fn(move |cx| {
+            wanted.notify_one();
+            received.poll_recv(cx)
+        })),
     };
     let mut request = Request::new(body);
     *request.method_mut() = header.method.clone();
@@ -152,6 +170,15 @@ fn request(
     }
     request.extensions_mut().insert(client);
     request
+}
+
+/// Whether the client waits for `100 Continue` before it sends its body. One that speaks HTTP/1.0 cannot mean it
+/// (RFC 9110 §10.1.1).
+fn expects_continue(session: &Session) -> bool {
+    let header = session.req_header();
+    let mut lines = header.headers.get_all(header::EXPECT).iter();
+    header.version != Version::HTTP_10
+        && lines.any(|line| line.as_bytes().trim_ascii().eq_ignore_ascii_case(b"100-continue"))
 }
 
 /// The first `User-Agent` as it may be kept: visible ASCII and spaces, cut. It is stored with sessions, shown

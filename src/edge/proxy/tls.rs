@@ -1,11 +1,14 @@
 //! The certificate of the encrypted listener, read again when its files change.
 //!
+//! Their content is compared, not their times: a renewal may come within the same second, be restored with its old
+//! times, or be a symbolic link that points elsewhere now.
+//!
 //! A new pair that cannot be used is logged and the last good one stays: a botched renewal must not take
 //! the gateway down.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use rustls::ServerConfig;
@@ -13,21 +16,27 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use sha2::{Digest, Sha256};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use zeroize::Zeroizing;
 
 use super::expiry;
 use crate::config;
 use crate::domain::time::UnixTime;
 
-/// How often the files' times are looked at.
+/// How often the files are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
-/// The pair in force.
+/// What is compared of the two files: the hashes of what is in them, where they can be read.
+type Content = [Option<[u8; 32]>; 2];
+
+/// The pair in force, and the content that was last looked at.
 #[derive(Debug)]
 struct Certificate {
     current: ArcSwap<CertifiedKey>,
+    seen: Mutex<Content>,
 }
 
 impl ResolvesServerCert for Certificate {
@@ -50,7 +59,9 @@ impl Acceptor {
     /// # Errors
     /// Which file cannot be used, and why.
     pub fn new(files: &config::Tls) -> Result<Acceptor, String> {
-        let certificate = Arc::new(Certificate { current: ArcSwap::from_pointee(load(files)?) });
+        // The content first: what changes while it is loaded is a change still to be seen.
+        let seen = Mutex::new(content(files));
+        let certificate = Arc::new(Certificate { current: ArcSwap::from_pointee(load(files)?), seen });
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -83,33 +94,58 @@ impl Acceptor {
 
     /// Takes up changed files until it is dropped.
     pub async fn watch(self) {
-        let mut seen = changed_at(&self.files);
         let mut ticks = tokio::time::interval(LOOK_EVERY);
         loop {
             ticks.tick().await;
-            let now = changed_at(&self.files);
-            if now != seen {
-                seen = now;
-                self.reload();
-            }
+            self.look();
         }
     }
 
-    /// Takes up the files as they are now; keeps the last good pair when they cannot be used.
-    pub fn reload(&self) {
-        match load(&self.files) {
-            Ok(key) => {
-                self.certificate.current.store(Arc::new(key));
-                tracing::info!(cert = %self.files.cert.display(), "the certificate was read again");
-            }
-            Err(why) => tracing::error!(%why, "the changed certificate cannot be used; the last one stays"),
+    /// Takes up the files if their content has changed since the last look; keeps the last good pair when they cannot
+    /// be used.
+    pub fn look(&self) {
+        let now = content(&self.files);
+        let before = std::mem::replace(&mut *self.seen(), now);
+        if before != now
+            && let Err(why) = self.read().map(|pair| self.take(pair))
+        {
+            tracing::error!(%why, "the changed certificate cannot be used; the last one stays");
         }
+    }
+
+    /// Reads the files as they are now, changed or not.
+    ///
+    /// # Errors
+    /// Which file cannot be used, and why.
+    pub fn read(&self) -> Result<Pair, String> {
+        let content = content(&self.files);
+        Ok(Pair { key: Arc::new(load(&self.files)?), content })
+    }
+
+    /// Puts what was read in force.
+    pub fn take(&self, pair: Pair) {
+        *self.seen() = pair.content;
+        self.certificate.current.store(pair.key);
+        tracing::info!(cert = %self.files.cert.display(), "the certificate was read again");
+    }
+
+    fn seen(&self) -> std::sync::MutexGuard<'_, Content> {
+        self.certificate.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn changed_at(files: &config::Tls) -> [Option<SystemTime>; 2] {
-    let time = |path: &PathBuf| path.metadata().and_then(|data| data.modified()).ok();
-    [time(&files.cert), time(&files.key)]
+/// A certificate and its key that can be used.
+pub struct Pair {
+    key: Arc<CertifiedKey>,
+    content: Content,
+}
+
+fn content(files: &config::Tls) -> Content {
+    let hash = |path: &Path| {
+        let bytes = std::fs::read(path).map(Zeroizing::new).ok()?;
+        Some(<[u8; 32]>::from(Sha256::digest(&*bytes)))
+    };
+    [hash(&files.cert), hash(&files.key)]
 }
 
 fn load(files: &config::Tls) -> Result<CertifiedKey, String> {
@@ -149,13 +185,57 @@ mod tests {
         let acceptor = Acceptor::new(&write_pair(folder.path(), "one.test")).unwrap();
         let current = || acceptor.certificate.current.load().cert[0].clone();
         let first = current();
+        acceptor.look();
+        assert_eq!(current(), first);
         write_pair(folder.path(), "two.test");
-        acceptor.reload();
+        acceptor.look();
         let second = current();
         assert_ne!(first, second);
         std::fs::write(folder.path().join("cert.pem"), "nonsense").unwrap();
-        acceptor.reload();
+        acceptor.look();
         assert_eq!(second, current());
+        assert!(acceptor.read().is_err());
+    }
+
+    #[test]
+    fn a_pair_with_the_times_of_the_last_one_is_taken_up_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = write_pair(folder.path(), "one.test");
+        let then = std::time::SystemTime::now() - Duration::from_secs(3600);
+        let set_back = |then| {
+            for path in [&files.cert, &files.key] {
+                std::fs::File::options().write(true).open(path).unwrap().set_modified(then).unwrap();
+            }
+        };
+        set_back(then);
+        let acceptor = Acceptor::new(&files).unwrap();
+        let current = || acceptor.certificate.current.load().cert[0].clone();
+        let first = current();
+        for then in [then, then - Duration::from_secs(60)] {
+            write_pair(folder.path(), "two.test");
+            set_back(then);
+            let before = current();
+            acceptor.look();
+            assert_ne!(before, current());
+        }
+        assert_ne!(first, current());
+    }
+
+    #[test]
+    fn a_pair_that_is_replaced_one_file_after_the_other_is_taken_up_once_it_is_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = write_pair(folder.path(), "one.test");
+        let acceptor = Acceptor::new(&files).unwrap();
+        let current = || acceptor.certificate.current.load().cert[0].clone();
+        let first = current();
+        let other = tempfile::tempdir().unwrap();
+        let next = write_pair(other.path(), "two.test");
+        std::fs::copy(&next.cert, &files.cert).unwrap();
+        acceptor.look();
+        assert_eq!(first, current());
+        std::fs::copy(&next.key, &files.key).unwrap();
+        acceptor.look();
+        assert_ne!(first, current());
     }
 
     #[test]
