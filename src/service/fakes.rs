@@ -61,6 +61,8 @@ pub(crate) struct FakeStore {
     between: Mutex<Vec<Change>>,
     /// Whoever asks for the account of this address meets a record that cannot be read.
     unreadable: Mutex<Option<EmailAddress>>,
+    /// No session can be read.
+    pub(crate) sessions_unreadable: AtomicBool,
 }
 
 /// Cloned for each commit, so that one which fails half-way changes nothing.
@@ -312,6 +314,9 @@ impl Store for FakeStore {
     }
 
     async fn session(&self, user: UserId, id: SessionId) -> Result<Option<Session>, StoreError> {
+        if self.sessions_unreadable.load(Ordering::Relaxed) {
+            return Err(StoreError::Unavailable("a fake".to_owned()));
+        }
         Ok(self.state().sessions.get(&(user, id)).cloned())
     }
 

@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::*;
@@ -133,11 +134,11 @@ async fn a_session_that_cannot_be_read_counts_as_none() {
     let caller =
         identity(FakeSigner.issuer(), granted.user.id.to_string(), Some(granted.session.to_string()));
     let exchange = admitted(Some(caller), 0);
-    world.store.fail();
+    world.store.sessions_unreadable.store(true, Ordering::Relaxed);
     let (expiry, end) = (expiry(&world), NOW.plus(LEEWAY));
     assert_eq!(expiry.look(&exchange, HOUR, end).await, end.plus(LOOK_AGAIN));
     assert!(expiry.look(&exchange, HOUR, end.plus(HOUR)).await <= end.plus(HOUR));
-    world.store.mend();
+    world.store.sessions_unreadable.store(false, Ordering::Relaxed);
     assert!(expiry.look(&exchange, HOUR, end.plus(HOUR)).await > end.plus(HOUR));
 }
 

@@ -127,10 +127,12 @@ impl Exchange {
         self.replaced.get()
     }
 
-    /// Ends the exchange wherever it stands; whether nobody did before. The first reason stands.
+    /// Ends the exchange wherever it stands; whether nobody did before. The first reason stands. An HTTP/1.1
+    /// connection is reset: what waits in the kernel is not delivered any more, and nothing looks whole.
     pub fn cut(&self, why: Ending) -> bool {
         let first = self.ending.set(why).is_ok();
         if first {
+            self.break_off();
             self.cut.notify_one();
         }
         first
