@@ -4,7 +4,6 @@
 //! No hook decides policy. `upstream_peer` connects to nothing without a [`Permit`], which only
 //! `service::admit` makes: a hook that is skipped ends in a refusal.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
