@@ -30,6 +30,8 @@ fn table() -> Table {
             issuers: vec![],
         },
         allow: Allow { encoded_slash: true, empty_segment: true },
+        after_expiry: std::time::Duration::ZERO,
+        cors: None,
     };
     Table::new(SERVED.into_iter().enumerate().map(route).collect())
 }

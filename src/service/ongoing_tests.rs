@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::domain::cors::Cors;
 use crate::domain::identity::Identity;
+use crate::domain::request::Scheme;
 use crate::domain::route::{Allow, Policy, Require, Table};
 use crate::ports::Signer;
 use crate::ports::{Change, Clock, Verified};
@@ -153,6 +154,7 @@ fn a_stricter_route_admits_it_no_more_and_a_laxer_one_does() {
                 revocations: world.store.clone(),
                 clock: world.clock.clone(),
             },
+            scheme: Scheme::Https,
         };
         admission.still_admits(exchange).is_some()
     };
