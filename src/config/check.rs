@@ -12,8 +12,8 @@ use super::file::{Document, Item, Section};
 use super::form::{self, Url};
 use super::{
     Algorithm, AuditTo, ClientAddress, Config, ConfigError, Issuer, Jwks, Limits, Log, LogFormat, Passwords,
-    Route, Server, Sessions, StoreUrl, Tls, Tokens, connections, cors, issuers, mail, native, providers, proxies,
-    routes,
+    Route, Server, Sessions, StoreUrl, Tls, Tokens, connections, cors, issuers, mail, native, providers,
+    proxies, routes,
 };
 use crate::domain::password::Policy;
 use crate::domain::session::Fingerprint;
