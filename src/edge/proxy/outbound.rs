@@ -33,7 +33,7 @@ pub async fn send(
         return grpc::send(session, answer, request_id).await;
     }
     let body = answer.problem.to_json();
-    let response = head(answer, body.len(), request_id)?;
+    let mut response = head(answer, body.len(), request_id)?;
     if session.is_process_shutting_down() {
         session.set_keepalive(None);
     }
