@@ -4,6 +4,7 @@
 mod accounts;
 mod background;
 mod connections;
+mod credential;
 pub(crate) mod key_files;
 mod operator;
 mod restart;
@@ -16,14 +17,12 @@ use self::sockets::{bind, local};
 pub(crate) use connections::{SHIPPED, callback_url, door, try_providers};
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use secrecy::SecretString;
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 use tokio_util::task::TaskTracker;
@@ -55,10 +54,6 @@ use crate::service::rotate::Rotate;
 /// How long requests wait at the start for the providers to be loaded: from the cache that takes milliseconds,
 /// and what needs a compiler must not keep everybody else waiting.
 const PROVIDERS_FIRST: Duration = Duration::from_secs(2);
-/// The file in the data folder that holds the admin credential (mode 0600).
-pub const ADMIN_TOKEN_FILE: &str = "admin.token";
-/// The environment variable that holds it instead.
-pub const ADMIN_TOKEN_VARIABLE: &str = "PALISADE_ADMIN_TOKEN";
 
 /// What `palisade run` may be asked beside its configuration.
 #[derive(Debug, Clone, Copy, Default)]
@@ -303,7 +298,7 @@ pub async fn start_by(clock: Arc<dyn Clock>, config: Config, options: Options) -
     let admin_listener = bind(config.server.admin, "server.admin")?;
     let admin = local(&admin_listener)?;
     let admin_router = api::admin_router(AdminState {
-        credential: admin_credential(&data_dir)?,
+        credential: credential::admin(&data_dir)?,
         revoke: Revoke::new(
             Arc::clone(&store),
             Arc::clone(&signer),
@@ -491,24 +486,4 @@ fn machine_levels(capacity: &Capacity, acceptor: Option<&proxy::tls::Acceptor>) 
         descriptors_limit: machine::descriptor_limit(),
         certificate_expiry: acceptor.and_then(proxy::tls::Acceptor::expires),
     }
-}
-
-/// The admin credential: from the environment, else from the data folder, else made there.
-fn admin_credential(data_dir: &Path) -> Result<SecretString, String> {
-    if let Ok(given) = std::env::var(ADMIN_TOKEN_VARIABLE)
-        && !given.trim().is_empty()
-    {
-        // As its users send it: a line feed from `$(cat FILE)` or a secret store is no part of it.
-        let given = given.trim();
-        if given.len() < data_dir::MIN_SECRET {
-            return Err(format!(
-                "{ADMIN_TOKEN_VARIABLE} holds {} characters; it needs at least {}, such as `openssl rand -hex 32` \
-                 prints: whoever guesses it can sign tokens for anybody",
-                given.len(),
-                data_dir::MIN_SECRET
-            ));
-        }
-        return Ok(given.to_owned().into());
-    }
-    data_dir::secret(data_dir, ADMIN_TOKEN_FILE)
 }

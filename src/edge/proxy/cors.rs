@@ -151,14 +151,7 @@ pub async fn answer(session: &mut Session, request_id: &str, rules: Option<&Rule
         "Origin, Access-Control-Request-Method, Access-Control-Request-Headers",
     )?;
     response.insert_header("x-request-id", request_id)?;
-    let unread = !session.is_body_done();
-    if unread {
-        session.set_keepalive(None);
-    }
-    session.write_response_header(Box::new(response), true).await?;
-    if unread {
-        outbound::linger(session).await;
-    }
+    outbound::write(session, response, None).await?;
     Ok("preflight")
 }
 

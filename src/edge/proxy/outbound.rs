@@ -34,23 +34,27 @@ pub async fn send(
     }
     let body = answer.problem.to_json();
     let mut response = head(answer, body.len(), request_id)?;
-    if session.is_process_shutting_down() {
-        session.set_keepalive(None);
-    }
     if let Some(cors) = cors {
         cors.write(session.req_header(), &mut response);
     }
     let head_only = session.req_header().method == http::Method::HEAD;
+    write(session, response, (!head_only).then(|| Bytes::from(body))).await
+}
+
+/// Writes a whole answer; without a `body` it is its header section alone. The connection ends behind it when the
+/// gateway stops, or when more of the request is left than is worth reading.
+///
+/// # Errors
+/// The client's connection failed.
+pub(super) async fn write(session: &mut Session, head: ResponseHeader, body: Option<Bytes>) -> Result<()> {
     let unread = !session.is_body_done();
-    if unread {
+    if unread || session.is_process_shutting_down() {
         session.set_keepalive(None);
     }
-    session.write_response_header(Box::new(response), head_only).await?;
-    if !head_only {
-        session.write_response_body(Some(Bytes::from(body)), true).await?;
-    } else if session.is_http2() {
-        // A stream that only has a header section is ended too, or the engine resets it.
-        session.write_response_body(None, true).await?;
+    session.write_response_header(Box::new(head), body.is_none()).await?;
+    // In HTTP/2 a stream that has only a header section is ended too, or the engine resets it.
+    if body.is_some() || session.is_http2() {
+        session.write_response_body(body, true).await?;
     }
     if unread {
         linger(session).await;

@@ -1,0 +1,32 @@
+//! The credential of the admin API.
+
+use std::path::Path;
+
+use secrecy::SecretString;
+
+use crate::edge::data_dir;
+
+/// The file in the data folder that holds the admin credential (mode 0600).
+const ADMIN_TOKEN_FILE: &str = "admin.token";
+/// The environment variable that holds it instead.
+const ADMIN_TOKEN_VARIABLE: &str = "PALISADE_ADMIN_TOKEN";
+
+/// The admin credential: from the environment, else from the data folder, else made there.
+pub(super) fn admin(data_dir: &Path) -> Result<SecretString, String> {
+    if let Ok(given) = std::env::var(ADMIN_TOKEN_VARIABLE)
+        && !given.trim().is_empty()
+    {
+        // As its users send it: a line feed from `$(cat FILE)` or a secret store is no part of it.
+        let given = given.trim();
+        if given.len() < data_dir::MIN_SECRET {
+            return Err(format!(
+                "{ADMIN_TOKEN_VARIABLE} holds {} characters; it needs at least {}, such as `openssl rand -hex 32` \
+                 prints: whoever guesses it can sign tokens for anybody",
+                given.len(),
+                data_dir::MIN_SECRET
+            ));
+        }
+        return Ok(given.to_owned().into());
+    }
+    data_dir::secret(data_dir, ADMIN_TOKEN_FILE)
+}
