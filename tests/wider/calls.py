@@ -186,6 +186,22 @@ def calls(grpc, run, gateway, channel, echo):
     # Over one connection, all of this: the calls after a refusal are not affected by it.
     assert unary("/open.Echo/Unary")[0] == b"hello"
 
+    # A revocation ends a stream, and the next one is refused.
+    saying = queue.Queue()
+    chat = channel.stream_stream("/closed.Echo/Chat", same, same)(iter(saying.get, None), timeout=run.PATIENCE, metadata=bearer)
+    saying.put(b"here")
+    assert next(chat) == b"here"
+    gateway.cli("token", "revoke", token)
+    try:
+        next(chat)
+    except grpc.RpcError as error:
+        assert error.code() == code.CANCELLED, error
+    else:
+        raise AssertionError("the stream went on after the revocation")
+    saying.put(None)
+    assert echo.ended.get(timeout=run.PATIENCE) == "chat"
+    refused("/closed.Echo/Unary", code.UNAUTHENTICATED, metadata=bearer)
+
 
 def streams_end_with_their_server(grpc, channel, _echo, server):
     saying = queue.Queue()
