@@ -237,7 +237,7 @@ async fn a_body_that_trickles_in_is_given_up() {
         }
         assert!(begun.elapsed() < PATIENCE, "it is still waited for");
     }
-    assert_eq!(status(&String::from_utf8_lossy(&answer)), 400);
+    assert_eq!(status(&String::from_utf8_lossy(&answer)), 408);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -180,7 +180,7 @@ async fn a_provider_that_takes_long_to_load_keeps_no_request_waiting() {
         .unwrap_or_else(|errors| panic!("{errors:#?}"));
     let starting = tokio::spawn(app::start(config, Options::default()));
     let ask = |address, target: &str| {
-        let request = format!("GET {target} HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n");
+        let request = format!("GET {target} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
         async move {
             while TcpStream::connect(address).await.is_err() {
                 tokio::task::yield_now().await;

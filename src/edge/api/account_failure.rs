@@ -151,6 +151,7 @@ pub(super) fn told() -> Vec<(Failure, &'static str)> {
     ];
     let others = [
         (body::unreadable(), "The body ended early."),
+        (body::too_slow(), "The body did not arrive within ten seconds."),
         (
             body::malformed("`email`: expected a string at line 1 column 11"),
             "The body is not JSON, lacks a member, or has one that is not described here.",

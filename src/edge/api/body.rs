@@ -181,6 +181,10 @@ pub(super) fn unreadable() -> Failure {
     Failure::new(400, "body_unreadable", "the body ended early")
 }
 
+pub(super) fn too_slow() -> Failure {
+    Failure::new(408, "body_timeout", "the body did not arrive within ten seconds")
+}
+
 pub(super) fn malformed(detail: &str) -> Failure {
     Failure::new(400, "invalid_json", detail.chars().take(MAX_WORDS).collect::<String>())
 }
@@ -198,7 +202,7 @@ pub(super) fn no_such_method() -> Failure {
 pub(super) async fn read(request: Request) -> Result<Zeroizing<Vec<u8>>, Failure> {
     match tokio::time::timeout(BODY_DEADLINE, whole(request)).await {
         Ok(read) => read,
-        Err(_) => Err(Failure::new(408, "body_timeout", "the body did not arrive within ten seconds")),
+        Err(_) => Err(too_slow()),
     }
 }
 

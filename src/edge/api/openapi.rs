@@ -12,7 +12,8 @@ use super::schema::{BrokenRule, Problem};
 /// What a handler names its own failures in. In the document it lists the codes of each answer.
 const CODES: &str = "x-codes";
 /// What reading a body adds.
-const READING: [&str; 4] = ["body_unreadable", "invalid_json", "body_too_large", "unsupported_media_type"];
+const READING: [&str; 5] =
+    ["body_unreadable", "body_timeout", "invalid_json", "body_too_large", "unsupported_media_type"];
 /// What needing an access token adds.
 const AUTHENTICATING: [&str; 5] =
     ["credentials_ambiguous", "token_missing", "invalid_token", "no_account", "not_ready"];
