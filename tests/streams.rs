@@ -159,6 +159,34 @@ async fn a_websocket_that_the_upstream_declines_is_one_ordinary_request() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_handshake_that_has_a_body_or_is_http_1_0_asks_for_no_websocket() {
+    let upstream = Upstream::start().await;
+    let gateway = Gateway::start(&routes(upstream.address)).await;
+    let hidden = "GET /admin HTTP/1.1\r\nHost: app.test\r\nX-Auth-Subject: evil\r\n\r\n";
+    let length = hidden.len();
+    for (version, body, closes) in [
+        ("1.1", format!("Content-Length: {length}\r\n\r\n{hidden}"), true),
+        ("1.1", format!("Transfer-Encoding: chunked\r\n\r\n{length:x}\r\n{hidden}\r\n0\r\n\r\n"), true),
+        ("1.0", "\r\n".to_owned(), false),
+    ] {
+        let mut client = TcpStream::connect(gateway.address()).await.unwrap();
+        let handshake = format!(
+            "GET /page HTTP/{version}\r\nHost: app.test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{body}"
+        );
+        client.write_all(handshake.as_bytes()).await.unwrap();
+        let answer = read_until(&mut client, "GET /page").await;
+        assert_eq!(status(&answer), 200, "{handshake}: {answer}");
+        let seen = upstream.requests().pop().unwrap();
+        assert!(seen.starts_with("GET /page HTTP/1.1\r\n"), "{seen}");
+        assert_eq!(field(&seen, "upgrade"), None, "{seen}");
+        // Whatever the upstream makes of the body, it makes nothing of it on a connection that others use.
+        assert_eq!(field(&seen, "connection"), closes.then_some("close"), "{seen}");
+    }
+    assert_eq!(upstream.requests().len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_revoked_token_ends_its_websocket_at_once_and_no_other() {
     let (upstream, _seen) = echo().await;
     let keys = "auth = \"required\"\nread_timeout = \"1s\"";

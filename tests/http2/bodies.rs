@@ -107,6 +107,20 @@ async fn recording() -> (Scripted, mpsc::UnboundedReceiver<(String, Vec<u8>)>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_window_full_of_small_frames_is_an_ordinary_body() {
+    let (upstream, mut all) = recording().await;
+    let gateway = Gateway::start(&routes(upstream.address)).await;
+    let mut client = TcpStream::connect(gateway.address()).await.unwrap();
+    // All at once, so that most of them wait while the upstream is connected to.
+    let frames = frame(0, 0, 1, b"twenty bytes of body").repeat(3000);
+    let request = [PREFACE, &frame(1, 4, 1, POST), &frames, &frame(0, 1, 1, b"")].concat();
+    client.write_all(&request).await.unwrap();
+    let (head, bytes) = timeout(PATIENCE, all.recv()).await.expect("no request").unwrap();
+    let (body, rest) = unframed(&head, &bytes);
+    assert_eq!((body.len(), rest.as_str()), (60_000, ""), "{head}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_body_has_one_end_whatever_the_frames() {
     let (upstream, mut all) = recording().await;
     let gateway = Gateway::start(&routes(upstream.address)).await;

@@ -382,3 +382,84 @@ async fn an_idle_connection_that_the_upstream_closes_is_let_go() {
     read_until(&mut client, "ok").await;
     timeout(PATIENCE, told.recv()).await.expect("the connection is still open");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_comes_behind_its_answer_is_the_last_on_its_connection() {
+    let upstream = Scripted::start(|mut stream| async move {
+        loop {
+            let head = read_head(&mut stream).await;
+            let _ = stream.write_all(WELL.as_bytes()).await;
+            if head.starts_with("POST ") {
+                // Answered before its body has come, which looks like a request.
+                read_head(&mut stream).await;
+            } else if head.is_empty() {
+                return;
+            }
+        }
+    })
+    .await;
+    let gateway = Gateway::start(&route(&[&http(upstream.address)], "")).await;
+    let hidden = "GET /hidden HTTP/1.1\r\nHost: app.test\r\n\r\n";
+    let mut client = TcpStream::connect(gateway.address()).await.unwrap();
+    let head = format!("POST / HTTP/1.1\r\nHost: app.test\r\nContent-Length: {}\r\n\r\n", hidden.len());
+    client.write_all(head.as_bytes()).await.unwrap();
+    let answer = read_until(&mut client, "ok").await;
+    assert_eq!((status(&answer), field(&answer, "connection")), (200, Some("close")), "{answer}");
+    client.write_all(hidden.as_bytes()).await.unwrap();
+    let mut rest = String::new();
+    timeout(PATIENCE, client.read_to_string(&mut rest)).await.expect("still open").unwrap();
+    assert_eq!(rest, "");
+    assert_eq!(status(&gateway.get("/", "").await), 200);
+    assert_eq!(upstream.connections(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_waits_with_its_body_is_told_to_go_on_by_the_gateway_and_the_upstream_never_asked() {
+    let (heads, mut seen) = mpsc::unbounded_channel();
+    let upstream = Scripted::start(move |mut stream| {
+        let heads = heads.clone();
+        async move {
+            let head = read_head(&mut stream).await;
+            let body = read_until(&mut stream, "hello").await;
+            let _ = heads.send((head, body));
+            let _ = stream.write_all(WELL.as_bytes()).await;
+        }
+    })
+    .await;
+    let gateway = Gateway::start(&route(&[&http(upstream.address)], "")).await;
+    let mut client = TcpStream::connect(gateway.address()).await.unwrap();
+    let head = "POST / HTTP/1.1\r\nHost: app.test\r\nContent-Length: 5\r\nExpect: 100-Continue\r\n\r\n";
+    client.write_all(head.as_bytes()).await.unwrap();
+    assert_eq!(read_head(&mut client).await, "HTTP/1.1 100 Continue\r\n\r\n");
+    client.write_all(b"hello").await.unwrap();
+    let answer = read_until(&mut client, "ok").await;
+    assert_eq!((status(&answer), field(&answer, "connection")), (200, Some("keep-alive")), "{answer}");
+    let (head, body) = timeout(PATIENCE, seen.recv()).await.unwrap().unwrap();
+    assert_eq!((field(&head, "expect"), body.as_str()), (None, "hello"), "{head}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_that_breaks_off_behind_an_interim_answer_is_a_502() {
+    let upstream = Scripted::start(|mut stream| async move {
+        if read_head(&mut stream).await.starts_with("GET ") {
+            let _ = stream.write_all(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n").await;
+        } else {
+            read_until(&mut stream, "hello").await;
+        }
+    })
+    .await;
+    let gateway = Gateway::start(&route(&[&http(upstream.address)], "")).await;
+    let waiting = "POST / HTTP/1.1\r\nHost: app.test\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n";
+    for (head, body, interim) in
+        [("GET / HTTP/1.1\r\nHost: app.test\r\n\r\n", "", 103), (waiting, "hello", 100)]
+    {
+        let mut client = TcpStream::connect(gateway.address()).await.unwrap();
+        client.write_all(head.as_bytes()).await.unwrap();
+        assert_eq!(status(&read_head(&mut client).await), interim, "{head}");
+        client.write_all(body.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        let _ = timeout(PATIENCE, client.read_to_string(&mut answer)).await.expect("still open");
+        assert_eq!(status(&answer), 502, "{head}: {answer}");
+        assert!(answer.contains("application/problem+json"), "{answer}");
+    }
+}

@@ -44,7 +44,7 @@ pub async fn serve(
 ) -> Result<u16> {
     let (chunks, received) = mpsc::channel::<io::Result<Bytes>>(BODY_CHUNKS);
     let wanted = Arc::new(Notify::new());
-    let waits = expects_continue(session).then(|| Arc::clone(&wanted));
+    let waits = hop::expects_continue(session.req_header()).then(|| Arc::clone(&wanted));
     let client =
         Client { address: client, user_agent: user_agent(session), request_id: request_id.to_owned() };
     let request = request(session, path, client, received, wanted);
@@ -110,8 +110,7 @@ async fn answer(
             response = &mut answering => return response,
             () = wanted.notified() => {}
         }
-        // Whether that arrived shows when the body is read.
-        let _ = session.write_continue_response().await;
+        hop::say_continue(session).await;
     }
     let mut chunks = Some(chunks);
     let deadline = tokio::time::sleep(BODY_DEADLINE);
@@ -170,15 +169,6 @@ fn request(
     }
     request.extensions_mut().insert(client);
     request
-}
-
-/// Whether the client waits for `100 Continue` before it sends its body. One that speaks HTTP/1.0 cannot mean it
-/// (RFC 9110 §10.1.1).
-fn expects_continue(session: &Session) -> bool {
-    let header = session.req_header();
-    let mut lines = header.headers.get_all(header::EXPECT).iter();
-    header.version != Version::HTTP_10
-        && lines.any(|line| line.as_bytes().trim_ascii().eq_ignore_ascii_case(b"100-continue"))
 }
 
 /// The first `User-Agent` as it may be kept: visible ASCII and spaces, cut. It is stored with sessions, shown

@@ -12,6 +12,7 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::http::ServerSession;
 use pingora::proxy::Session;
 
+use super::outbound;
 use crate::domain::answer::Answer;
 use crate::domain::problem::Problem;
 
@@ -83,7 +84,7 @@ pub(super) fn head(answer: &Answer, request_id: &str) -> Result<ResponseHeader> 
 /// # Errors
 /// The client's connection failed.
 pub async fn break_off(session: &mut Session, problem: &Problem) -> Result<()> {
-    if !session.response_written().is_some_and(|response| is_grpc(&response.headers)) {
+    if !outbound::begun(session).is_some_and(|response| is_grpc(&response.headers)) {
         return Ok(());
     }
     let mut trailers = HeaderMap::with_capacity(2);

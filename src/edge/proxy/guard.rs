@@ -194,6 +194,9 @@ impl AsyncWrite for Guarded {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = &mut *self;
         this.written = true;
+        // An upstream that has answered already may not read what is still to come of the body, and would take it
+        // for the next request.
+        this.last |= matches!(this.at, At::Over);
         if let Some(silence) = &this.delivery.silence {
             this.timer.restart(silence);
         }
@@ -310,6 +313,26 @@ mod tests {
                 let passed = pass(answer, pieces, asked).await;
                 assert_eq!(passed, (answer.to_owned(), None, true), "{answer:?} in pieces of {pieces}");
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_written_behind_the_answer_is_the_last_on_the_connection() {
+        for late in [&b""[..], b"rest of the body"] {
+            let upstream = Upstream::start().await;
+            let (mut stream, _delivery) = upstream.deliver(Asked::default()).await;
+            let mut other = upstream.accept().await;
+            stream.write_all(b"ask").await.unwrap();
+            other.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
+            let mut seen = Vec::new();
+            while !seen.ends_with(b"ok") {
+                stream.read_buf(&mut seen).await.unwrap();
+            }
+            stream.write_all(late).await.unwrap();
+            stream.flush().await.unwrap();
+            assert_eq!(stream.read(&mut [0; 8]).await.unwrap(), 0);
+            drop(stream);
+            assert_eq!(upstream.dialer.is_empty(), !late.is_empty(), "{late:?}");
         }
     }
 

@@ -35,6 +35,18 @@ const H2_LOCAL_RESETS: usize = 100;
 /// on it is finished first, while as many again are borne.
 const H2_MALFORMED: usize = 20;
 
+/// What the HTTP/2 library may hold for small DATA frames of one connection that wait to be read, beside their
+/// content, in bytes: each that is smaller than 256 bytes counts as what it lacks. The library ends a connection
+/// that would go beyond; by default about 130 frames of 20 bytes do, which a gRPC client streams in a moment. With the
+/// most, a client may fill its window of 64 kB with frames of 16 bytes.
+const SMALL_FRAMES: std::ops::RangeInclusive<usize> = 32 * 1024..=1024 * 1024;
+
+/// [`SMALL_FRAMES`] for one more of so many connections: all of them together get a quarter of the memory of requests
+/// beside it, as long as that is enough for each.
+fn small_frames(memory: usize, connections: usize) -> usize {
+    (memory / 4 / connections.max(1)).clamp(*SMALL_FRAMES.start(), *SMALL_FRAMES.end())
+}
+
 /// What the HTTP/2 library counts for each field beside its name and value (RFC 9113 §6.5.2).
 const FIELD_OVERHEAD: usize = 32;
 
@@ -105,7 +117,8 @@ impl Listener {
             .max_concurrent_streams(H2_STREAMS)
             .max_header_list_size(header_list(self.limits.bytes))
             .max_pending_accept_reset_streams(H2_PENDING_RESETS)
-            .max_local_error_reset_streams(Some(H2_LOCAL_RESETS));
+            .max_local_error_reset_streams(Some(H2_LOCAL_RESETS))
+            .data_frame_budget(small_frames(self.capacity.most_memory(), self.capacity.taken().clients));
         let Ok(Ok(mut connection)) =
             tokio::time::timeout(self.limits.deadline, h2::handshake(socket, Some(options))).await
         else {
@@ -259,6 +272,15 @@ mod tests {
             );
         }
         assert_eq!(check(&request(&[("x-a", String::new()), ("x-b", "a  b".to_owned())]), 4096), Ok(()));
+    }
+
+    #[test]
+    fn small_frames_of_all_connections_share_a_quarter_of_the_memory() {
+        assert_eq!(small_frames(512 << 20, 0), 1 << 20);
+        assert_eq!(small_frames(512 << 20, 128), 1 << 20);
+        assert_eq!(small_frames(512 << 20, 256), 512 << 10);
+        assert_eq!(small_frames(512 << 20, 16384), 32 << 10);
+        assert_eq!(small_frames(0, 1), 32 << 10);
     }
 
     #[tokio::test(start_paused = true)]

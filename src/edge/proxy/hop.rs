@@ -8,9 +8,11 @@ use pingora::proxy::Session;
 
 use super::answer_head::{holds, signs_in_connections};
 
-/// Fields that belong to one connection.
-const HOP_BY_HOP: [HeaderName; 6] = [
+/// Fields that belong to one connection. `Expect` is among them because the gateway answers it: an upstream that
+/// refuses a request which expects `100 Continue` may take the body, which comes all the same, for the next request.
+const HOP_BY_HOP: [HeaderName; 7] = [
     header::CONNECTION,
+    header::EXPECT,
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
     header::PROXY_AUTHORIZATION,
@@ -49,6 +51,23 @@ pub fn listen(session: &mut Session) {
         // HTTP/1.0 knows no interim answers (RFC 9110 §15.2).
         session.set_ignore_info_resp(true);
     }
+}
+
+/// Whether the client waits for `100 Continue` before it sends its body. One that speaks HTTP/1.0 cannot mean it
+/// (RFC 9110 §10.1.1).
+#[must_use]
+pub fn expects_continue(request: &RequestHeader) -> bool {
+    let mut lines = request.headers.get_all(header::EXPECT).iter();
+    request.version != Version::HTTP_10
+        && lines.any(|line| line.as_bytes().trim_ascii().eq_ignore_ascii_case(b"100-continue"))
+}
+
+/// Tells a client to go on with its body. Whether that arrived shows when the body is read.
+pub async fn say_continue(session: &mut Session) {
+    // The engine closes behind what it says ahead of the whole body, and counts this among it.
+    let kept = session.get_keepalive();
+    let _ = session.write_continue_response().await;
+    session.set_keepalive(kept);
 }
 
 /// Whether the request has a body that its method gives no meaning to (RFC 9110 §9.3). An upstream that does

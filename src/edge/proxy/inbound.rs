@@ -79,7 +79,9 @@ pub fn view<'a>(header: &'a RequestHeader, fields: &'a Fields<'a>) -> Result<Req
     })
 }
 
-/// Whether the request asks to become a WebSocket (RFC 6455 §4.1).
+/// Whether the request asks to become a WebSocket (RFC 6455 §4.1). HTTP/1.0 cannot (RFC 9110 §7.8), and neither does
+/// a request with a body: its upstream might take the body for the WebSocket or for the next request, and a
+/// connection that is to be upgraded cannot be one that is to be closed.
 #[must_use]
 pub fn is_websocket(header: &RequestHeader) -> bool {
     let holds = |name: http::HeaderName, token: &str| {
@@ -90,6 +92,9 @@ pub fn is_websocket(header: &RequestHeader) -> bool {
         })
     };
     header.headers.contains_key(http::header::UPGRADE)
+        && header.version == http::Version::HTTP_11
+        && !header.headers.contains_key(http::header::TRANSFER_ENCODING)
+        && declared_length(header).unwrap_or(0) == 0
         && header.method == http::Method::GET
         && holds(http::header::UPGRADE, "websocket")
         && holds(http::header::CONNECTION, "upgrade")
@@ -153,5 +158,20 @@ mod tests {
         assert!(is_websocket(&header("/", &both)));
         assert!(!is_websocket(&header("/", &both[..2])));
         assert!(!is_websocket(&header("/", &[("host", "a"), ("upgrade", "foo"), ("connection", "upgrade")])));
+    }
+
+    #[test]
+    fn a_websocket_begins_without_a_body_and_in_http_1_1() {
+        let with = |field: (&'static str, &'static str)| {
+            let upgrade = ("upgrade", "websocket");
+            header("/", &[("host", "a"), upgrade, ("connection", "upgrade"), field])
+        };
+        assert!(is_websocket(&with(("content-length", "0"))));
+        assert!(!is_websocket(&with(("content-length", "1"))));
+        assert!(!is_websocket(&with(("transfer-encoding", "chunked"))));
+        let mut old = with(("x", "y"));
+        assert!(is_websocket(&old));
+        old.set_version(http::Version::HTTP_10);
+        assert!(!is_websocket(&old));
     }
 }

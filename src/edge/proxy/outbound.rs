@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header;
+use http::{StatusCode, header};
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 use pingora::{Error, ErrorSource, ErrorType, Result};
@@ -16,6 +16,14 @@ use crate::domain::problem::Problem;
 /// connection closes.
 const LINGER_BYTES: usize = 256 * 1024;
 const LINGER_TIME: Duration = Duration::from_secs(1);
+
+/// The head of the answer, once it has been written. Behind an interim one (RFC 9110 §15.2) the answer is still to come,
+/// and may be ours.
+#[must_use]
+pub fn begun(session: &Session) -> Option<&ResponseHeader> {
+    let interim = |status: StatusCode| status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS;
+    session.response_written().filter(|response| !interim(response.status))
+}
 
 /// Writes `answer` and ends the exchange; `cors` is what the route says about pages of other origins. A request body
 /// that nobody will read is read away within bounds; a connection with more of it left is closed, never reused. A

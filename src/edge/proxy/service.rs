@@ -92,6 +92,10 @@ impl ProxyHttp for Gateway {
         }
         // A further attempt sends the body from its beginning.
         context.body_received = 0;
+        if context.attempts == 1 && hop::expects_continue(session.req_header()) && !session.is_body_empty() {
+            // There is an upstream to take the body now.
+            hop::say_continue(session).await;
+        }
         let (permit, live, settings) = context.told()?;
         hop::begin(request, context.websocket)?;
         hop::say_no_body(session, request)?;
@@ -317,7 +321,7 @@ impl ProxyHttp for Gateway {
         let malformed = context.exchange.as_ref().is_some_and(|exchange| exchange.is_malformed());
         let refused = malformed.then_some(Refusal::Malformed(Malformed::Framing));
         if let Some(refusal) = context.lost.take().or(refused)
-            && session.response_written().is_none()
+            && outbound::begun(session).is_none()
         {
             context.decision = refusal.code();
             let answer = answer(&refusal);
@@ -335,7 +339,7 @@ impl ProxyHttp for Gateway {
             tracing::warn!(request_id = context.request_id, %error, code, "a request failed");
             let problem = Problem::new(status, code, detail);
             // A failure to tell the client changes nothing: the connection ends either way.
-            if let Some(begun) = session.response_written() {
+            if let Some(begun) = outbound::begun(session) {
                 let framed = [header::CONTENT_LENGTH, header::TRANSFER_ENCODING];
                 if !framed.iter().any(|name| begun.headers.contains_key(name))
                     && let Some(exchange) = &context.exchange
@@ -355,7 +359,7 @@ impl ProxyHttp for Gateway {
     async fn logging(&self, session: &mut Session, _error: Option<&Error>, context: &mut Context) {
         context.told_end = true;
         let header = session.req_header();
-        let sent = session.response_written().map_or(0, |response| response.status.as_u16());
+        let sent = outbound::begun(session).map_or(0, |response| response.status.as_u16());
         let path = header.uri.path();
         // What was refused may hold anything; what was admitted is in normal form.
         let path = if Path::parse(path.as_bytes()).is_ok() { path } else { "" };
