@@ -313,7 +313,7 @@ async fn a_reload_takes_what_is_right_and_leaves_what_is_wrong() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("theirs.json"), jwks(&[&Key::ed("theirs")])).unwrap();
     let gateway = Gateway::start(&format!(
-        "[tokens]\nissuer = \"us\"\naudience = \"us\"\n{}",
+        "[tokens]\nissuer = \"us\"\naudience = \"us\"\n{}token = {{ cookie = \"__Host-at\" }}\n",
         rest(&upstream, folder.path()).replace("path = \"/\"", "path = \"/old\"")
     ))
     .await;
@@ -382,6 +382,16 @@ async fn a_reload_takes_what_is_right_and_leaves_what_is_wrong() {
         let said = "changed, but in force from the next start on: public_url, server.header_timeout";
         assert_eq!(notes, json!([said]));
     }
+    // The scheme of pages is what it was at the start, so a form on one of them may use the cookie still.
+    let changed = before.replace("public_url = \"http:", "public_url = \"https:");
+    assert_ne!(changed, before);
+    std::fs::write(&file, changed).unwrap();
+    assert_eq!(reload().await.0, 200);
+    let form = format!(
+        "POST /old HTTP/1.1\r\nHost: app.test\r\nOrigin: http://app.test\r\nCookie: __Host-at={token}\r\n\
+         Content-Length: 0\r\nConnection: close\r\n\r\n"
+    );
+    assert_eq!(status(&gateway.send(form).await), 200);
     std::fs::write(&file, &before).unwrap();
     assert_eq!(reload().await.1["notes"], json!([]), "what is as it was at the start needs none");
     // A revocation outlives a reload.

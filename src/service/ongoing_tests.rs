@@ -102,13 +102,17 @@ async fn with_a_session_of_ours_it_lasts_as_long_as_the_session() {
     let session = world.store.session(used.user.id, used.session).await.unwrap().unwrap();
     world.store.commit(vec![Change::EndSession(session.user, session.id)]).await.unwrap();
     assert!(look().await <= world.clock.now());
+    // Whatever the route gives to those without one.
+    assert!(expiry.look(&exchange, HOUR * 1000, world.clock.now()).await <= world.clock.now());
 }
 
 #[tokio::test]
 async fn without_a_session_of_ours_the_route_sets_the_time() {
     let world = world();
     let expiry = expiry(&world);
-    let theirs = || identity("https://they.test", "u1".into(), Some(uuid::Uuid::from_u128(1).to_string()));
+    // Of the same form as ours, and of nobody's here.
+    let name = |number| uuid::Uuid::from_u128(number).to_string();
+    let theirs = || identity("https://they.test", name(1), Some(name(2)));
     let minted = || identity(FakeSigner.issuer(), "alice".into(), None);
     let end = NOW.plus(LEEWAY);
     for caller in [theirs(), minted()] {

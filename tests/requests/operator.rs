@@ -12,7 +12,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
 
-use super::support::binary::{palisade, run};
+use super::support::binary::{palisade, refused};
 use super::support::neighbours::{operate, read_head, read_until};
 use super::support::{Gateway, Upstream, exchange, routes, status};
 
@@ -77,9 +77,7 @@ fn a_short_admin_credential_stops_the_start() {
     std::fs::write(&file, text).unwrap();
     let mut command = palisade();
     command.args(["run", "--config"]).arg(&file).env("PALISADE_ADMIN_TOKEN", "hunter2-hunter2-hunter2");
-    let ended = run(&mut command, "");
-    let said = String::from_utf8_lossy(&ended.stderr);
-    assert!(!ended.status.success());
+    let said = refused(&mut command);
     assert!(said.contains("PALISADE_ADMIN_TOKEN holds 23 characters; it needs at least 32"), "{said}");
     assert!(!said.contains("hunter2"), "{said}");
 }

@@ -237,9 +237,10 @@ const HOUR: u64 = 3600;
 /// Longer than any expiry is waited for once its time has come.
 const SOON: Duration = PATIENCE;
 
-/// A token of another issuer that lives for ten minutes.
+/// A token of another issuer that lives for ten minutes. Its subject has the form of our own.
 fn theirs(key: &Key, session: Option<&str>) -> String {
-    let mut claims = json!({"iss": THEIRS, "aud": "api", "sub": "u1", "exp": now() + 600, "iat": now()});
+    let sub = "00000000-0000-4000-8000-000000000001";
+    let mut claims = json!({"iss": THEIRS, "aud": "api", "sub": sub, "exp": now() + 600, "iat": now()});
     if let Some(session) = session {
         claims["sid"] = json!(session);
     }
@@ -355,8 +356,9 @@ async fn without_a_session_of_ours_the_route_says_for_how_long() {
     let mut app = App::start().await;
     let clock = Arc::new(Ahead::default());
     let (gateway, key, _folder) = expiring(&app, &clock).await;
-    // A `sid` of somebody else's is no session of ours, and a token that an operator mints has none.
-    let (foreign, minted) = (theirs(&key, Some("s1")), mint(&gateway, "alice").await);
+    // A `sid` of another issuer is no session of ours, and a token that an operator mints has none.
+    let session = "00000000-0000-4000-8000-000000000002";
+    let (foreign, minted) = (theirs(&key, Some(session)), mint(&gateway, "alice").await);
     let bobs = mint(&gateway, "bob").await;
     let revoked = begin(&gateway, &mut app, "/silent", Some(&bobs)).await;
     let strict = begin(&gateway, &mut app, "/multipart", Some(&foreign)).await;

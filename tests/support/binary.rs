@@ -10,6 +10,9 @@ use serde_json::Value;
 
 use super::{PATIENCE, exchange};
 
+/// What a gateway says last before it serves.
+const SERVES: &str = "admin and metrics at";
+
 /// The program that was built with this suite.
 pub fn palisade() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_palisade"));
@@ -23,6 +26,25 @@ pub fn run(command: &mut Command, input: &str) -> Output {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
     child.wait_with_output().unwrap()
+}
+
+/// Runs a gateway that must not start to its end, which is a failure; what it said on standard error.
+pub fn refused(command: &mut Command) -> String {
+    let command = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let (mut said, mut serves) = (String::new(), false);
+    for line in BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok) {
+        said += &(line + "\n");
+        serves = said.contains(SERVES);
+        if serves {
+            child.kill().unwrap();
+            break;
+        }
+    }
+    let ended = child.wait().unwrap();
+    assert!(!serves, "it has started: {said}");
+    assert_eq!(ended.code(), Some(1), "{said}");
+    said
 }
 
 /// A gateway in a process of its own. Dropping it kills the process.
@@ -84,7 +106,7 @@ impl Program {
             if let Some((_, tls)) = line.split_once("serving https://") {
                 program.tls = tls.trim().parse().unwrap();
             }
-            let serves = line.contains("admin and metrics at");
+            let serves = line.contains(SERVES);
             if serves {
                 program.admin = address();
             }

@@ -193,9 +193,8 @@ async fn a_limit_that_serves_nobody_is_named_at_the_start() {
     let mut command = std::process::Command::new("sh");
     let script = "ulimit -n 64 && exec \"$0\" run --config \"$1\"";
     command.args(["-c", script, env!("CARGO_BIN_EXE_palisade")]).arg(folder.path().join("config.toml"));
-    let output = super::support::binary::run(&mut command, "");
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(!output.status.success() && said.contains("RLIMIT_NOFILE") && said.contains("128"), "{said}");
+    let said = super::support::binary::refused(&mut command);
+    assert!(said.contains("RLIMIT_NOFILE") && said.contains("128"), "{said}");
 }
 
 /// Resident memory in bytes.

@@ -287,6 +287,12 @@ mod tests {
             fs::write(&file, good.replacen(from, to, 1)).unwrap();
             assert!(stored.load("i", URL, NOW).is_err(), "{from}");
         }
+        // Whole, and of a later program.
+        let mut later: Record = serde_json::from_str(&good).unwrap();
+        later.version = 2;
+        later.digest = later.digest();
+        fs::write(&file, serde_json::to_vec(&later).unwrap()).unwrap();
+        assert!(why("i", URL, NOW).contains("version"));
         fs::write(&file, &good).unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
         assert!(why("i", URL, NOW).contains("0600"));

@@ -109,6 +109,16 @@ mod tests {
     }
 
     #[test]
+    fn a_stage_that_begins_waits_for_no_day_to_pass() {
+        let end = NOW.plus(DAY * 31);
+        for days in [24, 30, 31] {
+            let (mut watch, begun) = (Watch::default(), NOW.plus(DAY * days));
+            assert!(watch.look(end, begun.minus(DAY / 2)).is_some());
+            assert!(watch.look(end, begun).is_some(), "{days}");
+        }
+    }
+
+    #[test]
     fn a_renewed_certificate_ends_the_warnings() {
         let mut watch = Watch::default();
         assert!(watch.look(NOW.plus(DAY), NOW).is_some());
