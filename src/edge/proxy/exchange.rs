@@ -355,17 +355,5 @@ pub fn is_event_stream(value: Option<&HeaderValue>) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn event_streams_are_known_in_any_case() {
-        for (text, want) in [
-            ("Text/Event-Stream; charset=utf-8", true),
-            ("*/*, text/event-stream", true),
-            ("text/plain", false),
-        ] {
-            assert_eq!(is_event_stream(Some(&HeaderValue::from_static(text))), want, "{text}");
-        }
-    }
-}
+#[path = "exchange_tests.rs"]
+mod tests;

@@ -1,0 +1,98 @@
+use super::*;
+use crate::domain::request::Scheme;
+use crate::domain::revocation::{Revocation, Target};
+use crate::domain::route::{Allow, Auth, Carriers, Policy, Require, Route, Table};
+use crate::ports::{Change, Ended, Store, Verified, Verifier};
+use crate::service::accounts_world::{World, world};
+use crate::service::fakes::NOW;
+use crate::service::token_fakes::FakeVerifier;
+
+struct NoMeter;
+
+impl Meter for NoMeter {
+    fn ended(&self, _: &Ended<'_>) {}
+    fn token_cache(&self, _: bool) {}
+    fn store_call(&self, _: &'static str, _: Duration, _: bool) {}
+    fn mail(&self, _: &'static str) {}
+    fn password(&self, _: Duration, _: Duration) {}
+    fn jwks_fetch(&self, _: &str, _: bool) {}
+    fn provider_call(&self, _: &str, _: &'static str, _: &'static str, _: Duration) {}
+    fn provider_request(&self, _: &str, _: &'static str) {}
+    fn plugin_reload(&self, _: &str, _: &'static str) {}
+}
+
+fn route(auth: Auth) -> Route {
+    Route {
+        name: "all".into(),
+        index: 0,
+        host: None,
+        prefix: "/".into(),
+        methods: Vec::new(),
+        policy: Policy {
+            auth,
+            require: Require::default(),
+            carriers: Carriers::default(),
+            issuers: Vec::new(),
+        },
+        allow: Allow::default(),
+        after_expiry: Duration::ZERO,
+        cors: None,
+    }
+}
+
+fn admission(world: &World, auth: Auth) -> Admission {
+    Admission {
+        routes: Table::new(vec![route(auth)]),
+        authenticator: Authenticator {
+            verifier: Arc::new(FakeVerifier),
+            revocations: world.store.clone(),
+            clock: world.clock.clone(),
+        },
+        scheme: Scheme::Https,
+    }
+}
+
+fn admitted(caller: Option<Arc<Verified>>) -> Admitted {
+    Admitted {
+        route: Arc::new(route(Auth::Optional)),
+        caller,
+        carrier: None,
+        since: NOW,
+        method: "GET".into(),
+        host: "a.test".into(),
+        path: "/x".into(),
+        websocket: false,
+    }
+}
+
+#[test]
+fn event_streams_are_known_in_any_case() {
+    for (text, want) in
+        [("Text/Event-Stream; charset=utf-8", true), ("*/*, text/event-stream", true), ("text/plain", false)]
+    {
+        assert_eq!(is_event_stream(Some(&HeaderValue::from_static(text))), want, "{text}");
+    }
+}
+
+/// A walk through the exchanges that ended before this one was among them has not found it.
+#[tokio::test]
+async fn what_changed_after_the_decision_counts_for_it() {
+    let world = world();
+    let meter: Arc<dyn Meter> = Arc::new(NoMeter);
+    let streams = Streams::new(&meter);
+    let (lax, strict) = (admission(&world, Auth::Optional), admission(&world, Auth::Required));
+    let watch = |caller| streams.watch(Exchange::new(([127, 0, 0, 1], 1).into(), false), admitted(caller));
+    let known = watch(Some(FakeVerifier.verify("they/u1", NOW).unwrap()));
+    let anonymous = watch(None);
+    for watched in [&known, &anonymous] {
+        assert_eq!(watched.hold_against(&lax, false), Ok(()));
+        assert_eq!(watched.hold_against(&lax, true), Ok(()), "the same again");
+    }
+    assert_eq!(known.hold_against(&strict, true), Ok(()));
+    assert_eq!(anonymous.hold_against(&strict, true), Err(Refusal::NotReady));
+    let target = Target::SubjectIssued { issuer: "https://they.test".into(), sub: "u1".into(), until: NOW };
+    let entry = Revocation { target, expires_at: UnixTime::NEVER, created_at: NOW, reason: None };
+    world.store.commit(vec![Change::Revoke(entry)]).await.unwrap();
+    assert_eq!(known.hold_against(&lax, false), Err(Refusal::Revoked));
+    assert_eq!(anonymous.hold_against(&lax, false), Ok(()));
+}
