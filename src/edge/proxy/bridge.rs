@@ -8,7 +8,6 @@ use std::convert::Infallible;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -26,8 +25,6 @@ use crate::service::accounts::Client;
 
 /// The longest `User-Agent` that is passed on, in characters.
 const MAX_USER_AGENT: usize = 256;
-/// How long a request body may take to arrive: it is small, whatever it is.
-const BODY_DEADLINE: Duration = Duration::from_secs(10);
 /// Chunks of a request body on their way to the router.
 const BODY_CHUNKS: usize = 4;
 
@@ -93,7 +90,8 @@ pub async fn serve(
     Ok(status)
 }
 
-/// Feeds the request body to the router until it answers. `waits` is there when the client sends nothing before it is
+/// Feeds the request body to the router until it answers; how long a body may take is decided by the endpoint that
+/// reads it. `waits` is there when the client sends nothing before it is
 /// told to (RFC 9110 §10.1.1), and is told when the router wants the body: what is refused is never uploaded.
 async fn answer(
     session: &mut Session,
@@ -113,8 +111,6 @@ async fn answer(
         hop::say_continue(session).await;
     }
     let mut chunks = Some(chunks);
-    let deadline = tokio::time::sleep(BODY_DEADLINE);
-    tokio::pin!(deadline);
     loop {
         let Some(sender) = chunks.take() else { return answering.await };
         // A chunk is only read when the router can take it.
@@ -129,7 +125,6 @@ async fn answer(
             biased;
             response = &mut answering => return response,
             chunk = session.read_request_body() => chunk.ok(),
-            () = &mut deadline => None,
         };
         match chunk {
             Some(Some(bytes)) => chunks = Some(permit.send(Ok(bytes))),
