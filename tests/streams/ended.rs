@@ -312,6 +312,23 @@ async fn over(mut stream: TcpStream, why: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_reload_without_an_issuer_ends_what_its_tokens_opened() {
+    let mut app = App::start().await;
+    let (gateway, key, _folder) = expiring(&app, &Arc::new(Ahead::default())).await;
+    let foreign = begin(&gateway, &mut app, "/ndjson", Some(&theirs(&key, None))).await;
+    let alice = mint(&gateway, "alice").await;
+    let mut own = begin(&gateway, &mut app, "/open", Some(&alice)).await;
+    let file = gateway.folder.path().join("config.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let (before, issuer) = text.split_once("[[issuers]]").unwrap();
+    let routes = &issuer[issuer.find("[[routes]]").unwrap()..];
+    std::fs::write(&file, format!("{before}{routes}")).unwrap();
+    operate(&gateway, "/admin/v1/reload", &Value::Null).await;
+    ended(foreign, "of an issuer that is gone").await;
+    goes_on(&mut own, &app).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_exchange_outlives_its_token_while_its_session_lives() {
     let mut app = App::start().await;
     let clock = Arc::new(Ahead::default());
