@@ -245,19 +245,24 @@ async fn unfinished_heads_hold_no_more_memory_than_they_may() {
         open.push(stream);
     }
     // 60,000 bytes and more each.
+    until_shed(&program, 200 - 70, "unfinished heads are not shed").await;
+    operate_with_room(&program, open).await;
+}
+
+/// Waits until at least `least` requests were shed; then no more memory is taken than the 4 MiB that are allowed.
+async fn until_shed(program: &Program, least: u64, otherwise: &str) {
     let line = "palisade_decisions_total{decision=\"overloaded\"} ";
     let shed = async {
         loop {
             let text = program.probe("/metrics").await;
             let count = text.lines().find_map(|found| found.strip_prefix(line)?.parse::<u64>().ok());
-            if count.is_some_and(|count| count >= 200 - 70) {
+            if count.is_some_and(|count| count >= least) {
                 break;
             }
         }
     };
-    timeout(PATIENCE, shed).await.expect("unfinished heads are not shed");
+    timeout(PATIENCE, shed).await.expect(otherwise);
     assert!(program.metric("palisade_request_memory_bytes").await <= 4 << 20);
-    operate_with_room(&program, open).await;
 }
 
 /// With every byte taken a short request may be shed too; once the others are gone it is not.
@@ -288,17 +293,6 @@ async fn what_is_kept_of_bodies_holds_no_more_memory_than_it_may() {
         let _ = stream.write_all(request.as_bytes()).await;
         open.push(stream);
     }
-    let line = "palisade_decisions_total{decision=\"overloaded\"} ";
-    let shed = async {
-        loop {
-            let text = program.probe("/metrics").await;
-            let count = text.lines().find_map(|found| found.strip_prefix(line)?.parse::<u64>().ok());
-            if count.is_some_and(|count| count >= 80 - 43) {
-                break;
-            }
-        }
-    };
-    timeout(PATIENCE, shed).await.expect("bodies are kept beyond the bound");
-    assert!(program.metric("palisade_request_memory_bytes").await <= 4 << 20);
+    until_shed(&program, 80 - 43, "bodies are kept beyond the bound").await;
     operate_with_room(&program, open).await;
 }

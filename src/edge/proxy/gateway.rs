@@ -84,6 +84,13 @@ impl Gateway {
         Ok(true)
     }
 
+    /// Answers with a refusal. Nothing goes upstream after it: the permit is gone, if there was one.
+    async fn deny(&self, session: &mut Session, context: &mut Context, refusal: &Refusal) -> Result<bool> {
+        context.decision = refusal.code();
+        context.permit = None;
+        self.refuse(session, context, &answer(refusal)).await
+    }
+
     /// Reads, matches and decides. True when the request was answered here.
     pub(super) async fn admit(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
         let live = self.live.load_full();
@@ -128,8 +135,7 @@ impl Gateway {
         match decided {
             Err((refusal, route)) => {
                 context.route = route;
-                context.decision = refusal.code();
-                self.refuse(session, context, &answer(&refusal)).await
+                self.deny(session, context, &refusal).await
             }
             Ok(None) if preflight => {
                 context.decision = cors::answer(session, &context.request_id, context.cors()).await?;
@@ -149,9 +155,7 @@ impl Gateway {
                 let watched = self.watch(session, context, &permit);
                 context.permit = Some(permit);
                 if let Err(refusal) = watched {
-                    context.decision = refusal.code();
-                    context.permit = None;
-                    return self.refuse(session, context, &answer(&refusal)).await;
+                    return self.deny(session, context, &refusal).await;
                 }
                 let limit = context.cluster()?.2.settings.max_body;
                 if limit
@@ -165,17 +169,11 @@ impl Gateway {
                 // Before anything is done for it: a connection to the upstream must be possible.
                 context.upstream = self.capacity.upstream();
                 if context.upstream.is_none() {
-                    context.decision = Refusal::Overloaded.code();
-                    context.permit = None;
-                    return self.refuse(session, context, &answer(&Refusal::Overloaded)).await;
+                    return self.deny(session, context, &Refusal::Overloaded).await;
                 }
                 match self.inject(context).await? {
                     None => Ok(false),
-                    Some(refusal) => {
-                        context.decision = refusal.code();
-                        context.permit = None;
-                        self.refuse(session, context, &answer(&refusal)).await
-                    }
+                    Some(refusal) => self.deny(session, context, &refusal).await,
                 }
             }
         }

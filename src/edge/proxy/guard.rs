@@ -244,6 +244,7 @@ mod tests {
     use crate::edge::proxy::capacity::{Capacity, Plan};
     use crate::edge::proxy::dial::{Asked, Connector, Dialer};
     use crate::edge::proxy::patience::Silence;
+    use crate::edge::proxy::patience::tests::ends_unless_allowed;
     use pingora::connectors::L4Connect;
     use pingora::protocols::l4::stream::Stream;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -397,22 +398,9 @@ mod tests {
             let silence = Silence::new(Duration::from_secs(60));
             let asked = Asked { stream: true, ..Asked::default() };
             let delivery = Delivery::new(Arc::clone(&upstream.dialer), asked, Some(Arc::clone(&silence)));
-            let mut stream = Connector(delivery).connect(&address.into()).await.unwrap();
+            let stream = Connector(delivery).connect(&address.into()).await.unwrap();
             let _other = upstream.accept().await;
-            let mut byte = [0];
-            let mut reading = std::pin::pin!(stream.read(&mut byte));
-            // The answer has its say while the timer runs already.
-            assert!(futures::poll!(&mut reading).is_pending());
-            if allowed {
-                silence.allow();
-            }
-            let read = tokio::time::timeout(Duration::from_secs(3600), reading).await;
-            let ended = read.map(|read| read.map_err(|error| error.kind()));
-            match allowed {
-                true => assert!(ended.is_err()),
-                false => assert_eq!(ended.unwrap(), Err(io::ErrorKind::TimedOut)),
-            }
-            assert_eq!(silence.was_too_long(), !allowed);
+            ends_unless_allowed(stream, &silence, allowed).await;
         }
     }
 

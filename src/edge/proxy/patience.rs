@@ -187,10 +187,33 @@ impl AsyncWrite for Patient {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use tokio::io::AsyncReadExt;
     use tokio::net::TcpListener;
+
+    /// Reads from a silent connection, which must end once it is silent for too long, and only unless the answer
+    /// has allowed silence meanwhile.
+    pub(in crate::edge::proxy) async fn ends_unless_allowed(
+        mut stream: impl AsyncRead + Unpin,
+        silence: &Silence,
+        allowed: bool,
+    ) {
+        let mut byte = [0];
+        let mut reading = std::pin::pin!(stream.read(&mut byte));
+        // The answer has its say while the timer runs already.
+        assert!(futures::poll!(&mut reading).is_pending());
+        if allowed {
+            silence.allow();
+        }
+        let read = tokio::time::timeout(Duration::from_secs(3600), reading).await;
+        let ended = read.map(|read| read.map_err(|error| error.kind()));
+        match allowed {
+            true => assert!(ended.is_err()),
+            false => assert_eq!(ended.unwrap(), Err(io::ErrorKind::TimedOut)),
+        }
+        assert_eq!(silence.was_too_long(), !allowed);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn silence_ends_a_connection_unless_the_answer_allows_it() {
@@ -199,23 +222,7 @@ mod tests {
             let tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
             let _other = listener.accept().await.unwrap();
             let silence = Silence::new(Duration::from_secs(60));
-            let mut patient = Patient::new(tcp, Arc::clone(&silence));
-            let mut byte = [0];
-            {
-                let mut reading = std::pin::pin!(patient.read(&mut byte));
-                // The answer has its say while the timer runs already.
-                assert!(futures::poll!(&mut reading).is_pending());
-                if allowed {
-                    silence.allow();
-                }
-                let read = tokio::time::timeout(Duration::from_secs(3600), reading).await;
-                let ended = read.map(|read| read.map_err(|error| error.kind()));
-                match allowed {
-                    true => assert!(ended.is_err()),
-                    false => assert_eq!(ended.unwrap(), Err(io::ErrorKind::TimedOut)),
-                }
-            }
-            assert_eq!(silence.was_too_long(), !allowed);
+            ends_unless_allowed(Patient::new(tcp, Arc::clone(&silence)), &silence, allowed).await;
         }
     }
 }
