@@ -1,16 +1,20 @@
 //! The composition root: [`Config`] in, a running gateway out, built top-down. The only file that
 //! names every room of `edge`.
 
+mod accept;
 mod accounts;
 mod background;
 mod connections;
 mod credential;
 pub(crate) mod key_files;
+mod levels;
 mod operator;
 mod restart;
 mod sockets;
 pub(crate) mod warnings;
 
+pub use self::accept::Accept;
+use self::levels::probe;
 use self::operator::Operator;
 use self::sockets::{bind, local};
 /// For who tries one provider without a gateway.
@@ -42,8 +46,7 @@ use crate::edge::proxy::capacity::{Capacity, Plan};
 use crate::edge::proxy::forward::Told;
 use crate::edge::store::{MeteredStore, RevocationCache, RevokingStore, SledStore};
 use crate::edge::telemetry::Meters;
-use crate::edge::telemetry::machine::MachineLevels;
-use crate::edge::telemetry::metrics::{Levels, Metrics, Probe, UpstreamLevel};
+use crate::edge::telemetry::metrics::Metrics;
 use crate::ports::{Clock, Control, Keys, Meter, Revocations, Signer, Store};
 use crate::service::admit::{Admission, Authenticator};
 use crate::service::mint::{MAX_TTL, Mint};
@@ -60,6 +63,8 @@ const PROVIDERS_FIRST: Duration = Duration::from_secs(2);
 pub struct Options {
     /// Also serve the sample app, and route to it.
     pub demo: bool,
+    /// What this start may go on from, although it may lose something.
+    pub accept: Accept,
 }
 
 /// A gateway that accepts connections. Dropping it does not stop it; [`Running::shutdown`] does.
@@ -439,51 +444,4 @@ pub async fn start_by(clock: Arc<dyn Clock>, config: Config, options: Options) -
 
 fn spawn(work: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
     tokio::spawn(work).abort_handle()
-}
-
-/// What is read when somebody scrapes. Holds no strong reference to what holds the metrics.
-fn probe(
-    parts: &Arc<Parts>,
-    live: &Arc<ArcSwap<proxy::gateway::Live>>,
-    streams: &Arc<proxy::exchange::Streams>,
-    capacity: Arc<Capacity>,
-    acceptor: Option<proxy::tls::Acceptor>,
-) -> Probe {
-    let (live, streams) = (Arc::clone(live), Arc::clone(streams));
-    let (store, revocations) = (Arc::clone(&parts.store), Arc::clone(&parts.revocations));
-    Arc::new(move || {
-        let live = live.load();
-        let mut upstreams = Vec::new();
-        for route in live.admission.routes.iter() {
-            let health = live.clusters.get(route.index).map(proxy::upstream::Cluster::health);
-            upstreams.extend(health.into_iter().flatten().map(|(upstream, healthy)| UpstreamLevel {
-                route: route.name.to_string(),
-                upstream,
-                healthy,
-            }));
-        }
-        Levels {
-            revocations: revocations.len() as u64,
-            store_bytes: store.status().bytes,
-            open_streams: streams.open() as u64,
-            upstreams,
-            machine: machine_levels(&capacity, acceptor.as_ref()),
-        }
-    })
-}
-
-fn machine_levels(capacity: &Capacity, acceptor: Option<&proxy::tls::Acceptor>) -> MachineLevels {
-    let (taken, plan) = (capacity.taken(), capacity.plan());
-    MachineLevels {
-        connections: taken.clients,
-        connections_limit: plan.clients,
-        upstream_requests: taken.upstreams,
-        upstream_requests_limit: plan.upstreams,
-        http2_streams: taken.streams,
-        request_memory: taken.memory,
-        request_memory_limit: capacity.most_memory(),
-        descriptors: machine::open_descriptors(),
-        descriptors_limit: machine::descriptor_limit(),
-        certificate_expiry: acceptor.and_then(proxy::tls::Acceptor::expires),
-    }
 }

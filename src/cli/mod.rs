@@ -28,6 +28,8 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::app::{Accept, Options};
+
 const EXAMPLES: &str = "\
 Examples:
   palisade run --demo                        try it: a gateway, and a sample app behind it
@@ -57,6 +59,8 @@ enum Command {
         /// Also serve a sample app on loopback that shows the identity it received, and route to it.
         #[arg(long)]
         demo: bool,
+        #[command(flatten)]
+        accept: AcceptArgs,
     },
     /// Check the configuration and the components of its providers, and tell every error at once; exit 1 if
     /// there is one.
@@ -165,6 +169,24 @@ enum Vault {
         after_help = "Example:\n  palisade vault key > /run/secrets/vault-key   # keys = [\"file:/run/secrets/vault-key\"]"
     )]
     Key,
+}
+
+/// What this one start may go on from. Each is said for one start, and not remembered.
+#[derive(Debug, Args)]
+struct AcceptArgs {
+    /// Go on although secrets of the data folder are gone, and make new ones. The refused start says what that loses.
+    #[arg(long)]
+    accept_new_keys: bool,
+    /// Go on with the store as it is, although nothing says how much it should hold. What was revoked and is missing
+    /// from it is accepted again.
+    #[arg(long)]
+    accept_store_as_it_is: bool,
+}
+
+impl From<AcceptArgs> for Accept {
+    fn from(args: AcceptArgs) -> Accept {
+        Accept { new_keys: args.accept_new_keys, store_as_it_is: args.accept_store_as_it_is }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -276,7 +298,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let config = cli.config.as_path();
     let done = match cli.command {
-        Command::Run { demo } => return run::run(config, demo),
+        Command::Run { demo, accept } => return run::run(config, Options { demo, accept: accept.into() }),
         Command::Check => return check::run(config),
         Command::Token(Token::Verify { jwks, signature_only }) => {
             return token_verify::run(&jwks, signature_only);

@@ -15,7 +15,7 @@ use crate::edge::telemetry::logging;
 
 /// Runs the gateway until SIGTERM or SIGINT; SIGHUP reads the configuration again. A second signal cuts
 /// `server.shutdown_delay` short.
-pub(super) fn run(path: &Path, demo: bool) -> ExitCode {
+pub(super) fn run(path: &Path, options: Options) -> ExitCode {
     let config = match check::load(path) {
         Ok(config) => config,
         Err(errors) => {
@@ -23,7 +23,7 @@ pub(super) fn run(path: &Path, demo: bool) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match serve(path, config, demo) {
+    match serve(path, config, options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
             eprintln!("palisade: {why}");
@@ -32,7 +32,7 @@ pub(super) fn run(path: &Path, demo: bool) -> ExitCode {
     }
 }
 
-fn serve(path: &Path, config: Config, demo: bool) -> Result<(), String> {
+fn serve(path: &Path, config: Config, options: Options) -> Result<(), String> {
     logging::start(&config.log)?;
     // Before anything is opened that should find the limit in force.
     let descriptors = machine::raise_descriptors();
@@ -46,8 +46,8 @@ fn serve(path: &Path, config: Config, demo: bool) -> Result<(), String> {
         let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
         let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
-        let greet = config.log.format == LogFormat::Text && (demo || std::io::stderr().is_terminal());
-        let running = app::start(config, Options { demo }).await?;
+        let greet = config.log.format == LogFormat::Text && (options.demo || std::io::stderr().is_terminal());
+        let running = app::start(config, options).await?;
         for notice in &running.notices {
             tracing::warn!("{notice}");
         }

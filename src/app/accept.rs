@@ -1,0 +1,11 @@
+//! What an operator may accept at a start that would otherwise be refused.
+
+/// Each of these lets one start go on although something is missing, and says yes to what that loses. None of
+/// them is remembered: the next start is as strict as before.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Accept {
+    /// `--accept-new-keys`: secrets that are missing from the data folder beside a populated store are made anew.
+    pub new_keys: bool,
+    /// `--accept-store-as-it-is`: the store is opened although nothing says how many commits it once held.
+    pub store_as_it_is: bool,
+}

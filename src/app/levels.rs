@@ -1,0 +1,59 @@
+//! What the metrics show of the moment they are asked for: the store, the machine, the health of upstreams.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use super::Parts;
+use crate::edge::machine;
+use crate::edge::proxy;
+use crate::edge::proxy::capacity::Capacity;
+use crate::edge::telemetry::machine::MachineLevels;
+use crate::edge::telemetry::metrics::{Levels, Probe, UpstreamLevel};
+
+/// What is read when somebody scrapes. Holds no strong reference to what holds the metrics.
+pub(super) fn probe(
+    parts: &Arc<Parts>,
+    live: &Arc<ArcSwap<proxy::gateway::Live>>,
+    streams: &Arc<proxy::exchange::Streams>,
+    capacity: Arc<Capacity>,
+    acceptor: Option<proxy::tls::Acceptor>,
+) -> Probe {
+    let (live, streams) = (Arc::clone(live), Arc::clone(streams));
+    let (store, revocations) = (Arc::clone(&parts.store), Arc::clone(&parts.revocations));
+    Arc::new(move || {
+        let live = live.load();
+        let mut upstreams = Vec::new();
+        for route in live.admission.routes.iter() {
+            let health = live.clusters.get(route.index).map(proxy::upstream::Cluster::health);
+            upstreams.extend(health.into_iter().flatten().map(|(upstream, healthy)| UpstreamLevel {
+                route: route.name.to_string(),
+                upstream,
+                healthy,
+            }));
+        }
+        Levels {
+            revocations: revocations.len() as u64,
+            store_bytes: store.status().bytes,
+            open_streams: streams.open() as u64,
+            upstreams,
+            machine: machine_levels(&capacity, acceptor.as_ref()),
+        }
+    })
+}
+
+fn machine_levels(capacity: &Capacity, acceptor: Option<&proxy::tls::Acceptor>) -> MachineLevels {
+    let (taken, plan) = (capacity.taken(), capacity.plan());
+    MachineLevels {
+        connections: taken.clients,
+        connections_limit: plan.clients,
+        upstream_requests: taken.upstreams,
+        upstream_requests_limit: plan.upstreams,
+        http2_streams: taken.streams,
+        request_memory: taken.memory,
+        request_memory_limit: capacity.most_memory(),
+        descriptors: machine::open_descriptors(),
+        descriptors_limit: machine::descriptor_limit(),
+        certificate_expiry: acceptor.and_then(proxy::tls::Acceptor::expires),
+    }
+}
