@@ -3,6 +3,8 @@
 
 #[path = "store/conformance.rs"]
 mod conformance;
+#[path = "store/truth.rs"]
+mod truth;
 #[path = "store/upgrade.rs"]
 mod upgrade;
 
