@@ -1,5 +1,6 @@
 //! A person's account.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -7,6 +8,7 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::email::EmailAddress;
+use super::link::Purpose;
 use super::time::UnixTime;
 
 /// The longest name of a person, in bytes.
@@ -44,6 +46,20 @@ impl fmt::Debug for PasswordHash {
     }
 }
 
+/// Whether an account is known to be somebody's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Claim {
+    /// Written by a version that did not keep it. Its events may tell.
+    #[default]
+    Unknown,
+    /// Registered by somebody who has not shown since that mail to its address reaches them.
+    Unclaimed,
+    /// Its address was verified once, or an operator made, imported or changed the account. It stays so, whatever
+    /// becomes of the verification.
+    Claimed,
+}
+
 /// An account, as it is kept.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct User {
@@ -71,8 +87,43 @@ pub struct User {
     pub devices: Vec<String>,
     /// Mailed links of an earlier generation are dead.
     pub link_generation: u64,
+    /// The last link that was mailed for each purpose, by [`super::link::Link::id`]: the only one that is good for
+    /// it. It may be over.
+    #[serde(default)]
+    pub live_links: BTreeMap<Purpose, Uuid>,
+    #[serde(default)]
+    pub claim: Claim,
     /// Counts the writes of this record; the store refuses one that was made from an older state.
     pub revision: u64,
+}
+
+impl User {
+    /// Makes every link that was mailed for the account void.
+    pub fn void_links(&mut self) {
+        self.link_generation += 1;
+        self.live_links.clear();
+    }
+
+    /// Whether the account is known to be somebody's; `None` when its record does not tell. One that was ever used,
+    /// or that an operator has given anything, is.
+    #[must_use]
+    pub fn is_claimed(&self) -> Option<bool> {
+        let was_used = self.email_verified || self.last_login_at.is_some() || !self.devices.is_empty();
+        let was_changed =
+            !self.active || self.locked_until.is_some() || !self.scopes.is_empty() || !self.claims.is_empty();
+        match self.claim {
+            _ if was_used || was_changed => Some(true),
+            Claim::Claimed => Some(true),
+            Claim::Unclaimed => Some(false),
+            Claim::Unknown => None,
+        }
+    }
+
+    /// Takes the address for verified, and the account for its owner's from now on.
+    pub fn verified(&mut self) {
+        self.email_verified = true;
+        self.claim = Claim::Claimed;
+    }
 }
 
 /// Whether `name` can be a person's name: not empty, not huge, and on one line, because it goes into

@@ -13,7 +13,7 @@ use super::opaque::TokenHash;
 use super::time::UnixTime;
 
 /// What a link is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Purpose {
     /// Shows that mail to an account's address reaches its owner.
@@ -50,11 +50,16 @@ pub struct Link {
     pub generation: u64,
     pub created_at: UnixTime,
     pub expires_at: UnixTime,
+    /// Whether it is good only while the account names it as its live link ([`User::live_links`]). False for links
+    /// of versions that did not keep that: those are good until they are used, void or over.
+    #[serde(default)]
+    pub is_listed: bool,
 }
 
 impl Link {
     /// Whether the link still opens anything for `purpose` at `now`, given the account as it now is. The
-    /// account's address must be the one that the link was sent to, unless the link is to change it.
+    /// account's address must be the one that the link was sent to, unless the link is to change it. An address
+    /// that is verified already needs no link for that.
     #[must_use]
     pub fn is_good(&self, purpose: Purpose, user: &User, now: UnixTime) -> bool {
         self.purpose == purpose
@@ -63,5 +68,7 @@ impl Link {
             && self.generation == user.link_generation
             && user.active
             && (purpose == Purpose::ChangeEmail || self.email == user.email)
+            && (purpose != Purpose::VerifyEmail || !user.email_verified)
+            && (!self.is_listed || user.live_links.get(&purpose) == Some(&self.id))
     }
 }

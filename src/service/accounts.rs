@@ -18,9 +18,8 @@ use crate::domain::audit::{Action, Actor, Event, Outcome};
 use crate::domain::connection::ConnectionId;
 use crate::domain::email::{EmailAddress, InvalidEmail};
 use crate::domain::identity::Identity;
-use crate::domain::link::{Link, Purpose};
 use crate::domain::mail::{Facts, Letter, Mail, MailedLink};
-use crate::domain::opaque::{ServerKey, TokenHash};
+use crate::domain::opaque::ServerKey;
 use crate::domain::password::{Policy, Violation};
 use crate::domain::revocation::{Revocation, Target, Versions};
 use crate::domain::session::{Fingerprint, Lifetimes, Session, SessionId};
@@ -123,7 +122,7 @@ pub enum AccountError {
     /// RFC 6749 §5.2, `invalid_grant`.
     #[error("the refresh token is not good, or its session has ended: sign in again")]
     InvalidRefreshToken,
-    #[error("the link is not good any more: it was used, has expired, or a newer one was sent")]
+    #[error("the link is not good any more: it was used, has expired, or the account has changed since")]
     InvalidLink,
     #[error(transparent)]
     InvalidEmail(#[from] InvalidEmail),
@@ -339,33 +338,6 @@ impl Accounts {
             expires_at: now.plus(self.settings.revocation_life),
             reason: Some(reason.to_owned()),
         }
-    }
-
-    /// A fresh link for the account as it will be, and the mail that carries it.
-    pub(super) fn link(
-        &self,
-        purpose: Purpose,
-        letter: Letter,
-        user: &User,
-        to: &EmailAddress,
-    ) -> [Change; 2] {
-        use secrecy::ExposeSecret;
-        let now = self.now();
-        let id = self.entropy.uuid();
-        let expires_at = now.plus(purpose.life());
-        let link = Link {
-            id,
-            hash: TokenHash::of(self.key.link_token(id).expose_secret().as_bytes()),
-            purpose,
-            user: user.id,
-            email: to.clone(),
-            generation: user.link_generation,
-            created_at: now,
-            expires_at,
-        };
-        let mailed = MailedLink { id, purpose, expires_at };
-        let mail = self.mail(letter, user.name.as_deref(), to, Some(mailed), Facts::default());
-        [Change::CreateLink(link), mail]
     }
 
     /// A mail for the outbox.

@@ -133,6 +133,8 @@ fn user(id: UserId) -> User {
         claims: serde_json::Map::new(),
         devices: Vec::new(),
         link_generation: 0,
+        live_links: std::collections::BTreeMap::new(),
+        claim: crate::domain::account::Claim::Claimed,
         revision: 0,
     }
 }

@@ -4,6 +4,7 @@ pub mod accounts;
 pub mod admit;
 pub mod connections;
 pub mod injector;
+pub mod links;
 pub mod login;
 pub mod mint;
 pub mod ongoing;
@@ -16,6 +17,7 @@ pub mod revoke;
 pub mod rotate;
 pub mod sessions;
 pub mod tasks;
+pub mod unclaimed;
 pub mod users;
 pub mod verify_email;
 

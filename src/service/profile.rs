@@ -78,7 +78,7 @@ impl Accounts {
             }
             if let Some(email) = &new_email {
                 // An earlier request for yet another address is void.
-                user.link_generation += 1;
+                user.void_links();
                 changes.extend(self.wish(&user, email, client));
             }
             if new_name.is_none() && new_email.is_none() {
@@ -142,7 +142,7 @@ impl Accounts {
                 return Err(AccountError::WrongPassword);
             }
             user.password = Some(hash.clone());
-            user.link_generation += 1;
+            user.void_links();
             user.updated_at = self.now();
             let mut changes = Vec::new();
             for session in self.store.sessions(user.id).await? {

@@ -49,9 +49,10 @@ impl Accounts {
         let hash = self.passwords.hash(password).await?;
         for _ in 0..TRIES {
             let (link, mut user) = self.mailed(token, &[Purpose::ResetPassword]).await?;
+            self.leave_behind(&mut user).await?;
             user.password = Some(hash.clone());
-            user.email_verified = true;
-            user.link_generation += 1;
+            user.verified();
+            user.void_links();
             user.updated_at = self.now();
             let mut changes = vec![Change::ConsumeLink(link.hash)];
             for session in self.store.sessions(user.id).await? {

@@ -5,12 +5,13 @@
 //! off, and the others go on. Errands, which go out over the network and may take long, have a worker of their
 //! own ([`super::connections`]).
 
+use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use futures::future::FutureExt;
 
-use crate::domain::account::{User, UserId};
+use crate::domain::account::{Claim, User, UserId};
 use crate::domain::audit::{Action, Outcome};
 use crate::domain::email::EmailAddress;
 use crate::domain::link::Purpose;
@@ -20,21 +21,19 @@ use crate::domain::time::UnixTime;
 use crate::ports::{Change, CommitError, Store, StoreError};
 
 use super::accounts::{About, Accounts, Source, TRIES};
+use super::unclaimed::{Holder, UNCLAIMED_LIFE};
 
 /// How many tasks one look takes.
 const BATCH: usize = 64;
 /// When a task that could not be done is tried again.
 const PUT_OFF: Duration = Duration::from_secs(60);
-/// How long an account waits for its address to be verified, from the last try to register it. Then its
-/// address is free again, and strangers have not filled the store with addresses that nobody reads.
-const UNVERIFIED_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// What a task comes to.
 #[derive(Default)]
-struct Done {
-    changes: Vec<Change>,
+pub(super) struct Done {
+    pub(super) changes: Vec<Change>,
     /// What happened by it, once it is durable.
-    noted: Option<(Action, Outcome, About)>,
+    pub(super) noted: Option<(Action, Outcome, About)>,
 }
 
 impl From<Vec<Change>> for Done {
@@ -107,12 +106,12 @@ impl Accounts {
     async fn work_out(&self, work: &Work) -> Result<Done, StoreError> {
         Ok(match work {
             Work::Register { email, .. } => match self.store.user_by_email(email).await? {
-                None => self.new_account(work),
-                Some(user) => self.registered_again(user),
+                None => self.new_account(work).await?,
+                Some(user) => self.registered_again(user).await?,
             },
             Work::ResendVerification { email, .. } => match self.store.user_by_email(email).await? {
                 Some(user) if user.active && !user.email_verified => {
-                    Vec::from(self.link(Purpose::VerifyEmail, Letter::VerifyEmail, &user, &user.email)).into()
+                    self.link_to(Purpose::VerifyEmail, Letter::VerifyEmail, user).await?.into()
                 }
                 _ => Done::default(),
             },
@@ -121,7 +120,7 @@ impl Accounts {
                 self.wished_for(*user, email, *generation).await?.into()
             }
             Work::ForgetUnverified(user) => match self.store.user(*user).await? {
-                Some(user) => self.forget_unverified(user).await?,
+                Some(user) => self.forget_unclaimed(user).await?,
                 None => Done::default(),
             },
             Work::Revoke(revocation) => vec![Change::Revoke(revocation.clone())].into(),
@@ -131,10 +130,10 @@ impl Accounts {
         })
     }
 
-    fn new_account(&self, work: &Work) -> Done {
-        let Work::Register { email, name, password, .. } = work else { return Done::default() };
+    async fn new_account(&self, work: &Work) -> Result<Done, StoreError> {
+        let Work::Register { email, name, password, .. } = work else { return Ok(Done::default()) };
         let now = self.now();
-        let user = User {
+        let mut user = User {
             id: UserId(self.entropy.uuid()),
             email: email.clone(),
             email_verified: false,
@@ -149,62 +148,38 @@ impl Accounts {
             claims: serde_json::Map::new(),
             devices: Vec::new(),
             link_generation: 0,
+            live_links: BTreeMap::new(),
+            claim: Claim::Unclaimed,
             revision: 0,
         };
         let noted = Some((Action::Register, Outcome::Success, About::user(user.id)));
-        let mut changes: Vec<Change> =
-            self.link(Purpose::VerifyEmail, Letter::VerifyEmail, &user, email).into();
-        changes.push(self.later(now.plus(UNVERIFIED_LIFE), Work::ForgetUnverified(user.id)));
+        let mut changes = self.link(Purpose::VerifyEmail, Letter::VerifyEmail, &mut user, email).await?;
+        changes.push(self.later(now.plus(UNCLAIMED_LIFE), Work::ForgetUnverified(user.id)));
         changes.push(Change::CreateUser(user));
-        Done { changes, noted }
+        Ok(Done { changes, noted })
     }
 
-    fn later(&self, due_at: UnixTime, work: Work) -> Change {
+    pub(super) fn later(&self, due_at: UnixTime, work: Work) -> Change {
         Change::CreateTask(Task { id: self.entropy.uuid(), due_at, work })
     }
 
-    /// Whoever registered it has not come back. An operator who has given it anything, or has disabled it,
-    /// wants to keep it.
-    async fn forget_unverified(&self, user: User) -> Result<Done, StoreError> {
-        if user.email_verified || !user.active || !user.scopes.is_empty() || !user.claims.is_empty() {
-            return Ok(Done::default());
-        }
-        let end = user.updated_at.plus(UNVERIFIED_LIFE);
-        if self.now() < end {
-            return Ok(vec![self.later(end, Work::ForgetUnverified(user.id))].into());
-        }
-        let about = About::user(user.id).because("never_verified");
-        let raised = self.raising(user.id, "account never verified");
-        let id = user.id;
-        // Written once more before it goes: not when somebody has verified it meanwhile.
-        let mut changes = vec![Change::UpdateUser(user), raised];
-        changes.extend(self.ending_grants(id).await?);
-        changes.push(Change::DeleteUser(id));
-        Ok(Done { changes, noted: Some((Action::DeleteUser, Outcome::Success, about)) })
-    }
-
-    /// The address has an account. Its owner is told. As long as nobody has shown that the address is
-    /// theirs, none of the passwords that were given for it may ever open the account: whoever gave one of
-    /// them may have been somebody else. Then the mail has a link that sets a password.
-    fn registered_again(&self, mut user: User) -> Done {
+    /// The address has an account. A registration changes nothing of it: the mail tells its owner, or, as long as
+    /// nobody has shown that the address is theirs, carries the live link once more.
+    async fn registered_again(&self, user: User) -> Result<Done, StoreError> {
         let about = About::user(user.id).because("address_taken");
         let noted = Some((Action::Register, Outcome::Denied, about));
-        if user.email_verified || !user.active {
-            let name = user.name.as_deref();
-            let told = self.mail(Letter::AlreadyRegistered, name, &user.email, None, Facts::default());
-            return Done { changes: vec![told], noted };
-        }
-        // Links are let live when there is no password to take away: or a stranger who registers the address
-        // over and over would kill each of the owner's links before it is opened.
-        if user.password.take().is_some() {
-            user.name = None;
-            user.link_generation += 1;
-        }
-        user.updated_at = self.now();
-        let mut changes: Vec<Change> =
-            self.link(Purpose::ResetPassword, Letter::ResetPassword, &user, &user.email).into();
-        changes.push(Change::UpdateUser(user));
-        Done { changes, noted }
+        let changes = match &user {
+            User { email_verified: true, .. } | User { active: false, .. } => {
+                let name = user.name.as_deref();
+                vec![self.mail(Letter::AlreadyRegistered, name, &user.email, None, Facts::default())]
+            }
+            // Invited, or reset by an operator: an address that is verified would open nothing yet.
+            User { password: None, .. } => {
+                self.link_to(Purpose::ResetPassword, Letter::ResetPassword, user).await?
+            }
+            _ => self.link_to(Purpose::VerifyEmail, Letter::VerifyEmail, user).await?,
+        };
+        Ok(Done { changes, noted })
     }
 
     async fn reset_mail(&self, email: &EmailAddress) -> Result<Done, StoreError> {
@@ -213,14 +188,15 @@ impl Accounts {
             Some(user) => (Outcome::Success, About::user(user.id)),
             None => (Outcome::Denied, About::default().because("unknown_address")),
         };
-        let changes = found.map_or_else(Vec::new, |user| {
-            self.link(Purpose::ResetPassword, Letter::ResetPassword, &user, &user.email).into()
-        });
+        let changes = match found {
+            Some(user) => self.link_to(Purpose::ResetPassword, Letter::ResetPassword, user).await?,
+            None => Vec::new(),
+        };
         Ok(Done { changes, noted: Some((Action::RequestPasswordReset, outcome, about)) })
     }
 
-    /// The mail about a wished-for address: the link, or, when the address has an account already, word of
-    /// that to its owner.
+    /// The mail about a wished-for address: the link, or, when the address is somebody's already, word of that to
+    /// its owner. An account that nobody has claimed is in nobody's way.
     async fn wished_for(
         &self,
         id: UserId,
@@ -228,10 +204,15 @@ impl Accounts {
         generation: u64,
     ) -> Result<Vec<Change>, StoreError> {
         let wishes = |user: &User| user.active && user.link_generation == generation;
-        let Some(user) = self.store.user(id).await?.filter(wishes) else { return Ok(Vec::new()) };
-        Ok(match self.store.user_by_email(email).await? {
-            None => self.link(Purpose::ChangeEmail, Letter::ConfirmEmail, &user, email).into(),
-            Some(owner) => {
+        let Some(mut user) = self.store.user(id).await?.filter(wishes) else { return Ok(Vec::new()) };
+        Ok(match self.holder(email).await? {
+            Holder::Nobody | Holder::Unclaimed(_) => {
+                let mut changes =
+                    self.link(Purpose::ChangeEmail, Letter::ConfirmEmail, &mut user, email).await?;
+                changes.push(Change::UpdateUser(user));
+                changes
+            }
+            Holder::Owner(owner) => {
                 let name = owner.name.as_deref();
                 vec![self.mail(Letter::AlreadyRegistered, name, email, None, Facts::default())]
             }

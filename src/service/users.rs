@@ -1,11 +1,13 @@
 //! What an operator does with accounts. Each act is audited.
 
+use std::collections::BTreeMap;
+
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value};
 
 use super::accounts::{About, AccountError, Accounts, Source, TRIES, name};
 use super::sessions::Which;
-use crate::domain::account::{PasswordHash, SCOPES_WANTED, User, UserId, are_scopes, reserved_claim};
+use crate::domain::account::{Claim, PasswordHash, SCOPES_WANTED, User, UserId, are_scopes, reserved_claim};
 use crate::domain::audit::{Action, Event, Outcome};
 use crate::domain::email::EmailAddress;
 use crate::domain::link::Purpose;
@@ -100,7 +102,7 @@ impl Accounts {
             }
         };
         let now = self.now();
-        let user = User {
+        let mut user = User {
             id: UserId(self.entropy.uuid()),
             email,
             email_verified: new.email_verified,
@@ -115,19 +117,24 @@ impl Accounts {
             claims: new.claims,
             devices: Vec::new(),
             link_generation: 0,
+            live_links: BTreeMap::new(),
+            claim: Claim::Claimed,
             revision: 0,
         };
-        let mut changes = Vec::new();
+        let (mut changes, to) = (Vec::new(), user.email.clone());
         if user.password.is_none() {
-            changes.extend(self.link(Purpose::ResetPassword, Letter::ResetPassword, &user, &user.email));
+            changes = self.link(Purpose::ResetPassword, Letter::ResetPassword, &mut user, &to).await?;
         } else if !user.email_verified {
-            changes.extend(self.link(Purpose::VerifyEmail, Letter::VerifyEmail, &user, &user.email));
+            changes = self.link(Purpose::VerifyEmail, Letter::VerifyEmail, &mut user, &to).await?;
         }
         changes.insert(0, Change::CreateUser(user.clone()));
-        self.store.commit(changes).await?;
+        let gone = self.create_at(&to, changes).await?;
         self.outbox.notify_one();
         let about = About::user(user.id);
         self.note(&Source::Operator(request_id), Action::CreateUser, Outcome::Success, about);
+        if let Some((action, outcome, about)) = gone.map(Accounts::made_room) {
+            self.note(&Source::Operator(request_id), action, outcome, about);
+        }
         Ok((user, generated))
     }
 
@@ -161,7 +168,12 @@ impl Accounts {
             if user == before {
                 return Ok(user);
             }
+            user.claim = Claim::Claimed;
             user.updated_at = self.now();
+            // A link that is still in a mailbox must not give back what is taken away here.
+            if before.email_verified && !user.email_verified || before.active && !user.active {
+                user.void_links();
+            }
             let mut changes = vec![Change::UpdateUser(user.clone())];
             let shut = before.active && !user.active
                 || user.locked_until.is_some() && user.locked_until != before.locked_until;
@@ -305,15 +317,14 @@ impl Accounts {
         for _ in 0..TRIES {
             let mut user = self.store.user(id).await?.ok_or(AccountError::NotFound("user"))?;
             user.password = None;
-            user.link_generation += 1;
+            user.void_links();
+            user.claim = Claim::Claimed;
             user.updated_at = self.now();
-            let mut changes: Vec<Change> =
-                self.link(Purpose::ResetPassword, Letter::ResetPassword, &user, &user.email).into();
+            let mut changes = self.link_to(Purpose::ResetPassword, Letter::ResetPassword, user).await?;
             for session in self.store.sessions(id).await? {
                 changes.extend(self.ending(&session, "password reset by an operator"));
             }
             changes.push(self.raising(id, "password reset by an operator"));
-            changes.push(Change::UpdateUser(user));
             match self.store.commit(changes).await {
                 Ok(_) => {
                     self.outbox.notify_one();

@@ -3,9 +3,8 @@
 use super::accounts::{About, AccountError, Accounts, Client, Source, TRIES};
 use crate::domain::account::User;
 use crate::domain::audit::{Action, Outcome};
-use crate::domain::link::{Link, Purpose};
+use crate::domain::link::Purpose;
 use crate::domain::mail::{Facts, Letter};
-use crate::domain::opaque::TokenHash;
 use crate::ports::{Change, CommitError, Limited};
 
 impl Accounts {
@@ -17,15 +16,20 @@ impl Accounts {
         self.limiter.attempt(Limited::UseLink, client.address, None)?;
         for _ in 0..TRIES {
             let (link, mut user) = self.mailed(token, &[Purpose::VerifyEmail, Purpose::ChangeEmail]).await?;
-            let mut changes = vec![Change::ConsumeLink(link.hash)];
+            let mut changes = vec![Accounts::using_up(&link, &mut user)];
+            let mut gone = None;
             let action = match link.purpose {
                 Purpose::ChangeEmail => {
+                    // Somebody may have claimed the address while the mail was on its way.
+                    let free = self.freeing(&link.email).await?.ok_or(AccountError::InvalidLink)?;
+                    changes.extend(free.0);
+                    gone = free.1;
                     let before = std::mem::replace(&mut user.email, link.email.clone());
                     let facts = Facts { new_email: Some(link.email.clone()), ..self.facts(client) };
                     changes.push(self.mail(Letter::EmailChanged, user.name.as_deref(), &before, None, facts));
                     // What was mailed to the old address opens nothing any more, and what its tokens say
                     // is no longer true.
-                    user.link_generation += 1;
+                    user.void_links();
                     changes.push(self.raising(user.id, "e-mail address changed"));
                     Action::ChangeEmail
                 }
@@ -35,38 +39,23 @@ impl Accounts {
                     Action::VerifyEmail
                 }
             };
-            user.email_verified = true;
+            user.verified();
             user.updated_at = self.now();
             changes.push(Change::UpdateUser(user.clone()));
             match self.store.commit(changes).await {
                 Ok(_) => {
                     self.outbox.notify_one();
                     self.note(&Source::Client(client), action, Outcome::Success, About::user(user.id));
+                    if let Some((action, outcome, about)) = gone.map(Accounts::made_room) {
+                        self.note(&Source::Client(client), action, outcome, about);
+                    }
                     return Ok(user);
                 }
-                Err(CommitError::Conflict) => {}
-                // Somebody registered the address while the mail was on its way.
-                Err(CommitError::EmailTaken) => return Err(AccountError::InvalidLink),
+                // Registered, claimed or changed meanwhile: look again.
+                Err(CommitError::Conflict | CommitError::EmailTaken) => {}
                 Err(CommitError::Store(error)) => return Err(error.into()),
             }
         }
         Err(AccountError::Conflict)
-    }
-
-    /// The link of this token and its account, when it is good for one of `purposes`.
-    pub(super) async fn mailed(
-        &self,
-        token: &str,
-        purposes: &[Purpose],
-    ) -> Result<(Link, User), AccountError> {
-        // Ours have 43 characters; hashing a megabyte would be work for nothing.
-        if token.len() > 64 {
-            return Err(AccountError::InvalidLink);
-        }
-        let hash = TokenHash::of(token.as_bytes());
-        let link = self.store.link(&hash).await?.ok_or(AccountError::InvalidLink)?;
-        let user = self.store.user(link.user).await?.ok_or(AccountError::InvalidLink)?;
-        let good = purposes.iter().any(|purpose| link.is_good(*purpose, &user, self.now()));
-        if good { Ok((link, user)) } else { Err(AccountError::InvalidLink) }
     }
 }

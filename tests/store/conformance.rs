@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::Arc;
 
-use palisade::domain::account::{PasswordHash, User, UserId};
+use palisade::domain::account::{Claim, PasswordHash, User, UserId};
 use palisade::domain::audit::{Action, Actor, Event, Outcome};
 use palisade::domain::connection::{
     Account, Attempt, Connection, ConnectionId, Consent, Fault, FaultKind, SealedTokens, Status,
@@ -47,6 +47,8 @@ pub fn user(id: u128, email: &str) -> User {
         claims: serde_json::Map::from_iter([("role".into(), serde_json::json!({"of": [1, 2.5, null]}))]),
         devices: Vec::new(),
         link_generation: 0,
+        claim: Claim::Claimed,
+        live_links: BTreeMap::from([(Purpose::ResetPassword, Uuid::from_u128(id))]),
         revision: 0,
     }
 }
@@ -134,6 +136,7 @@ pub fn link(n: u128, expires: u64) -> Link {
         generation: 0,
         created_at: UnixTime(1),
         expires_at: UnixTime(expires),
+        is_listed: true,
     }
 }
 

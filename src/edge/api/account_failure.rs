@@ -113,7 +113,7 @@ pub(super) fn told() -> Vec<(Failure, &'static str)> {
         ),
         (
             AccountError::InvalidLink,
-            "The token of a mailed link was used, has expired, or a newer one was sent.",
+            "The token of a mailed link was used, has expired, or is void: the account has changed since.",
         ),
         (
             AccountError::NoAccount,

@@ -36,12 +36,13 @@ pub(super) fn moment(at: UnixTime) -> String {
     format!("{day} {} {}, {} UTC", month.unwrap_or(&""), part(0, 4), part(11, 16))
 }
 
-/// `24 hours`, `90 minutes`: the largest unit that is exact, or minutes.
+/// `24 hours`, `90 minutes`: the largest unit that is exact, or minutes; from two hours on whole hours, rounded
+/// down, as a link that is mailed again has an odd time left.
 pub(super) fn span(span: Duration) -> String {
     let minutes = span.as_secs() / 60;
     let (count, unit) = match minutes {
         0 => (span.as_secs(), "second"),
-        _ if minutes.is_multiple_of(60) => (minutes / 60, "hour"),
+        _ if minutes.is_multiple_of(60) || minutes > 120 => (minutes / 60, "hour"),
         _ => (minutes, "minute"),
     };
     format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
@@ -66,6 +67,8 @@ mod tests {
             (5400, "90 minutes"),
             (60, "1 minute"),
             (59, "59 seconds"),
+            (7200 + 59, "2 hours"),
+            (86_400 - 60, "23 hours"),
         ] {
             assert_eq!(span(Duration::from_secs(seconds)), words);
         }
