@@ -44,7 +44,7 @@ use crate::edge::machine;
 use crate::edge::proxy;
 use crate::edge::proxy::capacity::{Capacity, Plan};
 use crate::edge::proxy::forward::Told;
-use crate::edge::store::{MeteredStore, RevocationCache, RevokingStore, SledStore};
+use crate::edge::store::{Doubts, MeteredStore, RevocationCache, RevokingStore, SledStore};
 use crate::edge::telemetry::Meters;
 use crate::edge::telemetry::metrics::Metrics;
 use crate::ports::{Clock, Control, Keys, Meter, Revocations, Signer, Store};
@@ -214,7 +214,8 @@ pub async fn start_by(clock: Arc<dyn Clock>, config: Config, options: Options) -
     let meters = Arc::new(Meters::new(Arc::clone(&metrics), config.log.access));
     let data_dir = config.store.data_dir().to_owned();
     data_dir::make(&data_dir)?;
-    let sled = SledStore::open(&data_dir).map_err(|error| error.to_string())?;
+    let doubts = if options.accept.store_as_it_is { Doubts::Accept } else { Doubts::Refuse };
+    let sled = SledStore::open_with(&data_dir, doubts).map_err(|error| error.to_string())?;
     let revocations = Arc::new(RevocationCache::new());
     let streams = Arc::new(proxy::exchange::Streams::new(&(Arc::clone(&meters) as Arc<dyn Meter>)));
     let changed = Arc::new(Notify::new());

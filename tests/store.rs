@@ -3,6 +3,8 @@
 
 #[path = "store/conformance.rs"]
 mod conformance;
+#[path = "store/opening.rs"]
+mod opening;
 #[path = "store/truth.rs"]
 mod truth;
 #[path = "store/upgrade.rs"]
@@ -382,15 +384,16 @@ fn contents(dir: &Path) -> HashMap<String, Vec<u8>> {
         .collect()
 }
 
-async fn refuses_and_leaves_alone(damage: impl Fn(&Path)) {
+async fn refuses_and_leaves_alone(file: &str, damage: impl Fn(&Path)) {
     let dir = tempfile::tempdir().unwrap();
     filled(dir.path()).await;
     damage(dir.path());
     let before = contents(dir.path());
     let Err(error) = SledStore::open(dir.path()) else { panic!("a damaged store opened") };
     let text = error.to_string();
-    assert!(matches!(error, OpenError::Corrupt { .. }), "{text}");
+    assert!(matches!(error, OpenError::Corrupt { .. } | OpenError::Doubtful { .. }), "{text}");
     assert!(text.contains("backup") && text.contains(&dir.path().display().to_string()), "{text}");
+    assert!(text.contains(&format!("`{file}`")), "{text}");
     assert!(!text.contains("rehearsal"), "{text}");
     assert!(before == contents(dir.path()), "the files changed: {text}");
 }
@@ -402,27 +405,27 @@ fn garbage(path: &Path) {
 
 #[tokio::test]
 async fn garbage_in_db_is_refused() {
-    refuses_and_leaves_alone(|dir| garbage(&dir.join("db"))).await;
+    refuses_and_leaves_alone("db", |dir| garbage(&dir.join("db"))).await;
 }
 
 #[tokio::test]
 async fn garbage_in_conf_is_refused() {
-    refuses_and_leaves_alone(|dir| garbage(&dir.join("conf"))).await;
+    refuses_and_leaves_alone("conf", |dir| garbage(&dir.join("conf"))).await;
 }
 
 #[tokio::test]
 async fn an_emptied_db_is_refused() {
-    refuses_and_leaves_alone(|dir| fs::write(dir.join("db"), b"").unwrap()).await;
+    refuses_and_leaves_alone("db", |dir| fs::write(dir.join("db"), b"").unwrap()).await;
 }
 
 #[tokio::test]
 async fn a_missing_db_is_refused() {
-    refuses_and_leaves_alone(|dir| fs::remove_file(dir.join("db")).unwrap()).await;
+    refuses_and_leaves_alone("db", |dir| fs::remove_file(dir.join("db")).unwrap()).await;
 }
 
 #[tokio::test]
 async fn damage_in_the_middle_of_db_is_refused() {
-    refuses_and_leaves_alone(|dir| {
+    refuses_and_leaves_alone("db", |dir| {
         let mut bytes = fs::read(dir.join("db")).unwrap();
         let used = bytes.iter().rposition(|b| *b != 0).unwrap();
         bytes[used / 3..used / 2].fill(0xa5);

@@ -144,7 +144,7 @@ mod tests {
 
     fn opened() -> (tempfile::TempDir, Trees) {
         let folder = tempfile::tempdir().unwrap();
-        let trees = Trees::open(folder.path()).unwrap();
+        let trees = Trees::open(folder.path(), folder.path(), true).unwrap();
         (folder, trees)
     }
 

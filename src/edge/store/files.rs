@@ -1,19 +1,12 @@
-//! The data directory: its lock, the witness of what was acknowledged, and the rehearsal before the
-//! real files are opened.
-//!
-//! sled mends a damaged log by cutting it off where the damage begins, which empties a store quietly.
-//! So the last acknowledged sequence number is kept beside it, in a file of its own, and a store that
-//! has fallen behind it is refused. Because opening already changes the files, a copy is opened first:
-//! a corrupt store must never be written to.
+//! The data directory: its lock, why a store in it does not open, and which files the engine reads.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 const LOCK: &str = "palisade.lock";
-const WITNESS: &str = "palisade.acknowledged";
-const REHEARSAL: &str = "palisade.rehearsal";
 const PROBE: &str = "palisade.probe";
 
 /// Why a store did not open. Nothing in it was changed.
@@ -35,7 +28,7 @@ pub enum OpenError {
         /// What it said.
         source: io::Error,
     },
-    /// What is there is not what was acknowledged.
+    /// What is there cannot be opened.
     #[error(
         "the store in {dir} is corrupt: {why}; its files were left as they are: keep a copy, then restore a backup \
          into an empty directory (starting from an empty one would bring revoked tokens back to life)"
@@ -43,8 +36,35 @@ pub enum OpenError {
     Corrupt {
         /// The data directory.
         dir: PathBuf,
-        /// What is wrong with it.
+        /// What is wrong, with the name of the file.
         why: String,
+    },
+    /// It opens, and is not what was acknowledged, or nothing shows that it is. An operator may go on with it.
+    #[error(
+        "the store in {dir} is not known to be whole: {why}; its files were left as they are: keep a copy, then put \
+         back what is missing, or restore a backup into an empty directory. To go on with what is there all the same: \
+         `palisade run --accept-store-as-it-is`, and then `palisade token revoke --before now`, because a token may \
+         be accepted again whose revocation was lost"
+    )]
+    Doubtful {
+        /// The data directory.
+        dir: PathBuf,
+        /// What speaks against it, with the names of the files.
+        why: String,
+    },
+    /// The disk is full.
+    #[error(
+        "{dir}: the disk is full: opening the store takes {needed} bytes there, for a copy that is tried first and \
+         removed, and {free} are free; free {} more and start again. Nothing was changed",
+        needed.saturating_sub(*free)
+    )]
+    NoRoom {
+        /// The data directory.
+        dir: PathBuf,
+        /// Bytes that are needed on its file system.
+        needed: u64,
+        /// Bytes that are free there.
+        free: u64,
     },
 }
 
@@ -86,87 +106,71 @@ pub(super) fn lock(dir: &Path) -> Result<File, OpenError> {
     };
     match write(&mut file) {
         // A full disk must not keep the gateway from starting: the lock itself is held.
-        Err(e) if e.kind() != ErrorKind::StorageFull => Err(OpenError::Io { path, source: e }),
+        Err(e) if !is_full(&e) => Err(OpenError::Io { path, source: e }),
         _ => Ok(file),
     }
 }
 
-/// The last sequence number that was acknowledged, on disk.
-pub(super) struct Witness(File);
+/// The names that the engine reads, beside its snapshots. Everything else in the data folder is none of its
+/// business, and secrets least of all.
+const ENGINE_FILES: [&str; 3] = ["db", "conf", BLOBS];
+const BLOBS: &str = "blobs";
 
-impl Witness {
-    /// Opens it, making an empty one where there is none.
-    pub(super) fn open(dir: &Path) -> Result<Witness, OpenError> {
-        let path = dir.join(WITNESS);
-        private(&path).map(Witness).map_err(OpenError::io(path))
-    }
-
-    /// Notes that everything up to `sequence` is durable. Written after the sync and not synced itself:
-    /// after a power loss it may lag, which is harmless, but it never runs ahead.
-    pub(super) fn note(&self, sequence: u64) -> io::Result<()> {
-        self.0.write_all_at(format!("acknowledged {sequence:020}\n").as_bytes(), 0)
-    }
-
-    /// The number noted last; 0 when nothing ever was.
-    pub(super) fn read(&self, dir: &Path) -> Result<u64, OpenError> {
-        let mut bytes = [0u8; 64];
-        let n = self.0.read_at(&mut bytes, 0).map_err(OpenError::io(dir.join(WITNESS)))?;
-        // A power loss can leave a file that has a length and no content yet.
-        if bytes[..n].iter().all(|b| *b == 0) {
-            return Ok(0);
-        }
-        std::str::from_utf8(&bytes[..n])
-            .ok()
-            .and_then(|text| text.trim_end().strip_prefix("acknowledged ")?.parse().ok())
-            .ok_or_else(|| OpenError::corrupt(dir, format!("{WITNESS} does not hold a sequence number")))
-    }
-}
-
-/// Opens a copy of the store with `open`, so that damage shows before the real files are touched. A
-/// store that was never written has nothing to rehearse.
-pub(super) fn rehearse(
-    dir: &Path,
-    open: impl FnOnce(&Path) -> Result<(), OpenError>,
-) -> Result<(), OpenError> {
-    let copy = dir.join(REHEARSAL);
-    let clear = || match fs::remove_dir_all(&copy) {
-        Err(e) if e.kind() != ErrorKind::NotFound => Err(OpenError::Io { path: copy.clone(), source: e }),
-        _ => Ok(()),
-    };
-    clear()?;
-    if !dir.join("db").exists() {
-        return Ok(());
-    }
-    let outcome = match copy_store(dir, &copy) {
-        Ok(()) => open(&copy).map_err(|e| match e {
-            OpenError::Corrupt { why, .. } => OpenError::corrupt(dir, why),
-            other => other,
-        }),
-        // No room for a copy. Refusing to start would turn a full disk into an outage.
-        Err(e) if e.kind() == ErrorKind::StorageFull => Ok(()),
-        Err(e) => Err(OpenError::Io { path: copy.clone(), source: e }),
-    };
-    clear()?;
-    outcome
-}
-
-/// Copies what sled reads: everything but our own files. Shares the blocks where the file system can.
-fn copy_store(from: &Path, to: &Path) -> io::Result<()> {
+/// Copies what the engine reads from `from` into the new folder `to`, the snapshots of these names among it. The
+/// blocks are shared where the file system can (copy_file_range clones on btrfs and XFS, as clonefile does on
+/// APFS), and copied elsewhere; there are never two names for one file, because the copy is written to.
+pub(super) fn copy_engine_files(from: &Path, to: &Path, snapshots: &[OsString]) -> io::Result<()> {
     fs::DirBuilder::new().mode(0o700).create(to)?;
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        if name.to_string_lossy().starts_with("palisade.") {
-            continue;
-        }
-        let target = to.join(&name);
-        if entry.file_type()?.is_dir() {
-            copy_store(&entry.path(), &target)?;
-        } else {
-            fs::copy(entry.path(), target)?;
+    let names = ENGINE_FILES.iter().map(OsStr::new).chain(snapshots.iter().map(OsString::as_os_str));
+    for name in names {
+        let (source, target) = (from.join(name), to.join(name));
+        match fs::symlink_metadata(&source) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+            Ok(found) if found.is_dir() => {
+                fs::DirBuilder::new().mode(0o700).create(&target)?;
+                for blob in fs::read_dir(&source)? {
+                    let blob = blob?;
+                    if blob.file_type()?.is_file() {
+                        fs::copy(blob.path(), target.join(blob.file_name()))?;
+                    }
+                }
+            }
+            Ok(_) => drop(fs::copy(&source, &target)?),
         }
     }
     Ok(())
+}
+
+/// Bytes of what [`copy_engine_files`] copies.
+pub(super) fn engine_bytes(dir: &Path, snapshots: &[OsString]) -> u64 {
+    let size = |path: &Path| fs::metadata(path).map_or(0, |found| found.len());
+    let blobs = fs::read_dir(dir.join(BLOBS)).into_iter().flatten();
+    let blobs = blobs.filter_map(|blob| Some(size(&blob.ok()?.path())));
+    let names = ENGINE_FILES.iter().map(OsStr::new).filter(|name| *name != BLOBS);
+    names
+        .chain(snapshots.iter().map(OsString::as_os_str))
+        .map(|name| size(&dir.join(name)))
+        .chain(blobs)
+        .sum()
+}
+
+/// Whether the engine's settings, the file `conf`, are as it wrote them: its checksum is at the end. When they
+/// are not, the engine only says so and goes on with what it read.
+pub(super) fn settings_are_whole(dir: &Path) -> bool {
+    let Ok(bytes) = fs::read(dir.join("conf")) else { return false };
+    bytes.split_last_chunk::<4>().is_some_and(|(body, sum)| *sum == crc32fast::hash(body).to_le_bytes())
+}
+
+/// Bytes that this process may still write to the file system of `dir`.
+pub(super) fn free_bytes(dir: &Path) -> io::Result<u64> {
+    let system = rustix::fs::statvfs(dir)?;
+    Ok(system.f_bavail.saturating_mul(system.f_frsize))
+}
+
+/// Whether a failure means that there is no room.
+pub(super) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }
 
 /// Whether the disk takes writes again: asked before sled is let near its files after a failure.
@@ -186,6 +190,41 @@ pub(super) fn sync_names(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-fn private(path: &Path) -> io::Result<File> {
+pub(super) fn private(path: &Path) -> io::Result<File> {
     OpenOptions::new().create(true).read(true).write(true).truncate(false).mode(0o600).open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_holds_what_the_engine_reads_and_no_secret() {
+        let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (from, to) = (from.path(), to.path().join("copy"));
+        let files =
+            ["db", "conf", "snap.0000000000000001", "snap.2.generating", "vault.key", "signing-keys.json"];
+        for name in files.into_iter().chain(["admin.token", "palisade.acknowledged", "big"]) {
+            fs::write(from.join(name), name).unwrap();
+        }
+        for folder in ["blobs", "plugins", "issuer-keys"] {
+            fs::create_dir(from.join(folder)).unwrap();
+            fs::write(from.join(folder).join("7"), "within").unwrap();
+        }
+        let snapshots = [OsString::from("snap.0000000000000001")];
+        copy_engine_files(from, &to, &snapshots).unwrap();
+        let names = |folder: &Path| {
+            let mut names: Vec<_> =
+                fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+            names.sort();
+            names
+        };
+        assert_eq!(names(&to), ["blobs", "conf", "db", "snap.0000000000000001"]);
+        assert_eq!(names(&to.join("blobs")), ["7"]);
+        assert_eq!(engine_bytes(from, &snapshots), engine_bytes(&to, &snapshots));
+        assert_eq!(engine_bytes(&to, &snapshots), 2 + 4 + 21 + 6);
+        // Two files, however their blocks are kept: the copy is written to.
+        fs::write(to.join("db"), "other").unwrap();
+        assert_eq!(fs::read(from.join("db")).unwrap(), b"db");
+    }
 }

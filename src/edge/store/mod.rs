@@ -11,17 +11,22 @@ mod files;
 mod keys;
 pub mod memory;
 pub mod metered;
+mod opening;
 mod read;
 mod record;
 pub mod sled;
+mod snapshots;
 mod sweep;
+mod tally;
 mod trees;
 mod verify;
+mod witness;
 mod writer;
 
 pub use self::files::OpenError;
 pub use self::memory::{RevocationCache, RevokingStore};
 pub use self::metered::MeteredStore;
+pub use self::opening::Doubts;
 pub use self::sled::SledStore;
 
 use std::time::Duration;

@@ -17,6 +17,7 @@ use tokio::sync::{Semaphore, oneshot};
 
 use super::files::{self, OpenError};
 use super::keys;
+use super::opening::{self, Doubts};
 use super::read;
 use super::trees::Trees;
 use super::verify;
@@ -63,11 +64,17 @@ impl SledStore {
     /// # Errors
     /// [`OpenError`]; then nothing in the directory was changed.
     pub fn open(dir: impl AsRef<Path>) -> Result<Arc<SledStore>, OpenError> {
+        SledStore::open_with(dir, Doubts::Refuse)
+    }
+
+    /// Like [`SledStore::open`]; and opens one that is not known to be whole where the operator says so.
+    ///
+    /// # Errors
+    /// As [`SledStore::open`].
+    pub fn open_with(dir: impl AsRef<Path>, doubts: Doubts) -> Result<Arc<SledStore>, OpenError> {
         let dir = dir.as_ref();
         let lock = files::lock(dir)?;
-        files::rehearse(dir, |copy| Trees::rehearse(dir, copy))?;
-        let trees = Trees::open(dir)?;
-        files::sync_names(dir).map_err(OpenError::io(dir))?;
+        let trees = opening::open(dir, doubts)?;
         let shared = Arc::new(Shared {
             dir: dir.to_owned(),
             bytes: AtomicU64::new(trees.bytes()),
@@ -100,6 +107,9 @@ impl SledStore {
         }
         self.shared.writable.store(false, Ordering::Relaxed);
         let trees = self.shared.trees.write().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(Err(error)) = trees.as_ref().map(Trees::sync_witness) {
+            tracing::warn!(%error, "the last note of what was acknowledged may be lost in a power loss");
+        }
         if catch_unwind(AssertUnwindSafe(|| drop(trees))).is_err() {
             tracing::warn!("the storage engine did not close cleanly");
         }

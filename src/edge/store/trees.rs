@@ -8,12 +8,15 @@ use std::fs::{File, OpenOptions};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use ::sled::{Batch, Db, IVec, Tree};
 
-use super::files::{OpenError, Witness};
+use super::files::OpenError;
 use super::keys::{self, Key};
+use super::tally::{self, Tally};
+use super::witness::Witness;
 use crate::ports::StoreError;
 
 /// sled's page cache; its own default is a gigabyte.
@@ -29,62 +32,82 @@ pub(super) struct Trees {
     tree: Tree,
     /// As it stands in the tree.
     sequence: AtomicU64,
+    /// As it stands in the tree; `None` where version 0.1.0 wrote the last commit, which kept none.
+    tally: Mutex<Option<Tally>>,
     db: Db,
     /// Our own descriptor of the database file: `flush` alone does not sync what it wrote.
     file: File,
-    witness: Witness,
+    witness: Mutex<Witness>,
 }
 
 impl Trees {
-    /// Opens the sled files in `dir` and holds them against the witness beside them.
-    pub(super) fn open(dir: &Path) -> Result<Trees, OpenError> {
-        Trees::open_at(dir, dir, true)
-    }
-
-    /// Opens the copy of a store in `copy` as if it were the one in `dir`, and lets it go again.
-    pub(super) fn rehearse(dir: &Path, copy: &Path) -> Result<(), OpenError> {
-        Trees::open_at(copy, dir, false).map(drop)
-    }
-
-    fn open_at(dir: &Path, witness_dir: &Path, flusher: bool) -> Result<Trees, OpenError> {
-        let witness = Witness::open(witness_dir)?;
-        let acknowledged = witness.read(witness_dir)?;
-        if acknowledged > 0 && !dir.join("db").exists() {
-            return Err(OpenError::corrupt(dir, "the file `db` is missing"));
-        }
+    /// Opens the engine's files in `folder`, with the witness in `dir`. Whether they are whole is not looked at:
+    /// [`super::opening`] does that. Without a `flusher` it is a copy that is about to be removed.
+    pub(super) fn open(folder: &Path, dir: &Path, flusher: bool) -> Result<Trees, OpenError> {
         // sled panics on some kinds of damage. Whatever it built is dropped with the panic.
         let opened = catch_unwind(AssertUnwindSafe(|| -> Result<_, ::sled::Error> {
-            let db = open_db(dir, flusher)?;
+            let db = open_db(folder, flusher)?;
             let tree = db.open_tree("palisade")?;
             let sequence = tree.get(keys::sequence())?;
             Ok((tree, db, sequence))
         }));
+        let path = folder.join("db");
         let (tree, db, sequence) = match opened {
             Ok(Ok(parts)) => parts,
             Ok(Err(::sled::Error::Io(source))) if !is_damage(&source) => {
-                return Err(OpenError::Io { path: dir.join("db"), source });
+                return Err(OpenError::Io { path, source });
             }
-            Ok(Err(e)) => return Err(OpenError::corrupt(dir, e.to_string())),
-            Err(_) => {
-                return Err(OpenError::corrupt(dir, "the database files do not make sense to the engine"));
-            }
+            Ok(Err(e)) => return Err(damaged(dir, folder, &e.to_string())),
+            Err(_) => return Err(damaged(dir, folder, "the engine cannot make sense of it")),
         };
-        let sequence = sequence_in(sequence).map_err(|e| OpenError::corrupt(dir, e.to_string()))?;
-        if sequence < acknowledged {
-            return Err(OpenError::corrupt(
-                dir,
-                format!("{acknowledged} changes were acknowledged and only {sequence} are left"),
-            ));
-        }
-        let path = dir.join("db");
+        let sequence = tally::decode(sequence.as_deref());
+        let (sequence, tally) = sequence.map_err(|e| damaged(dir, folder, &e.to_string()))?;
         let file = OpenOptions::new().read(true).write(true).open(&path).map_err(OpenError::io(path))?;
-        Ok(Trees { tree, sequence: AtomicU64::new(sequence), db, file, witness })
+        let (sequence, witness) = (AtomicU64::new(sequence), Mutex::new(Witness::new(dir)));
+        Ok(Trees { tree, sequence, tally: Mutex::new(tally), db, file, witness })
+    }
+
+    /// How many commits it holds.
+    pub(super) fn sequence(&self) -> u64 {
+        self.sequence.load(Ordering::Relaxed)
+    }
+
+    /// What is in it, as its last commit says; `None` where that was one of version 0.1.0.
+    pub(super) fn tally(&self) -> Option<Tally> {
+        *self.tally.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes what was counted for what is in it.
+    pub(super) fn set_tally(&self, counted: Tally) {
+        *self.tally.lock().unwrap_or_else(PoisonError::into_inner) = Some(counted);
+    }
+
+    /// Reads everything and counts it.
+    pub(super) fn count(&self) -> Result<Tally, StoreError> {
+        let counted = catch_unwind(AssertUnwindSafe(|| {
+            let mut counted = Tally::default();
+            for entry in self.tree.iter() {
+                let (key, value) = entry.map_err(unavailable)?;
+                counted.add(&key, &value);
+            }
+            Ok(counted)
+        }));
+        counted.unwrap_or_else(|_| Err(StoreError::Unreadable("the engine cannot make sense of it".into())))
     }
 
     /// Makes every write, or none of them when the process dies meanwhile, and counts `commits` in the same
     /// step.
     pub(super) fn apply(&self, writes: Writes, commits: u64) -> Result<(), StoreError> {
-        let sequence = self.sequence.load(Ordering::Relaxed) + commits;
+        let before = self.sequence();
+        // First of all: no commit may be on disk without a witness beside it.
+        let established = self.witness.lock().unwrap_or_else(PoisonError::into_inner).establish(before);
+        established.map_err(|e| StoreError::Unavailable(format!("{}: {e}", super::witness::WITNESS)))?;
+        let tally = match self.tally() {
+            Some(tally) => tally,
+            None => self.count()?,
+        };
+        let tally = tally.after(&writes, |key| self.get(key))?;
+        let sequence = before + commits;
         let mut batch = Batch::default();
         for (key, value) in writes {
             match value {
@@ -92,9 +115,10 @@ impl Trees {
                 None => batch.remove(key),
             }
         }
-        batch.insert(keys::sequence(), &sequence.to_be_bytes());
+        batch.insert(keys::sequence(), &tally::encode(sequence, &tally)[..]);
         self.tree.apply_batch(batch).map_err(unavailable)?;
         self.sequence.store(sequence, Ordering::Relaxed);
+        self.set_tally(tally);
         Ok(())
     }
 
@@ -103,7 +127,13 @@ impl Trees {
         let failed = |e: &dyn std::fmt::Display| StoreError::Unavailable(e.to_string());
         self.db.flush().map_err(|e| failed(&e))?;
         self.file.sync_all().map_err(|e| failed(&e))?;
-        self.witness.note(self.sequence.load(Ordering::Relaxed)).map_err(|e| failed(&e))
+        let mut witness = self.witness.lock().unwrap_or_else(PoisonError::into_inner);
+        witness.note(self.sequence()).map_err(|e| failed(&e))
+    }
+
+    /// Makes the last note of the witness durable, at the end of a run.
+    pub(super) fn sync_witness(&self) -> std::io::Result<()> {
+        self.witness.lock().unwrap_or_else(PoisonError::into_inner).sync()
     }
 
     /// Bytes of the database file.
@@ -161,15 +191,19 @@ fn is_damage(error: &std::io::Error) -> bool {
     error.raw_os_error().is_none() && !error.to_string().contains("could not acquire lock")
 }
 
-fn sequence_in(bytes: Option<IVec>) -> Result<u64, StoreError> {
-    match bytes {
-        None => Ok(0),
-        Some(bytes) => bytes
-            .as_ref()
-            .try_into()
-            .map(u64::from_be_bytes)
-            .map_err(|_| StoreError::Unreadable("the sequence number is not eight bytes long".into())),
+/// Names the file that keeps the engine from opening, and what to do.
+fn damaged(dir: &Path, folder: &Path, what: &str) -> OpenError {
+    if !super::files::settings_are_whole(folder) {
+        return OpenError::corrupt(
+            dir,
+            format!(
+                "the file `conf`, the engine's settings, is damaged ({what}); it is the same for every store of this \
+                 version, so moving it away may be enough: it is made anew, and the start says whether the store is \
+                 whole"
+            ),
+        );
     }
+    OpenError::corrupt(dir, format!("the file `db` is damaged ({what})"))
 }
 
 /// What sled said, in the store's words.

@@ -15,9 +15,10 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::draft::Draft;
 use super::files;
+use super::opening::{self, Doubts};
 use super::sled::Shared;
 use super::sweep::Step;
-use super::trees::{Trees, Writes};
+use super::trees::Writes;
 use crate::domain::revocation::Revocation;
 use crate::domain::time::UnixTime;
 use crate::ports::{Change, CommitError, StoreError};
@@ -163,7 +164,7 @@ fn recover(shared: &Shared) {
     if catch_unwind(AssertUnwindSafe(|| drop(trees.take()))).is_err() {
         tracing::warn!("the storage engine did not close cleanly");
     }
-    let opened = match Trees::open(&shared.dir) {
+    let opened = match opening::open(&shared.dir, Doubts::Refuse) {
         Ok(opened) => trees.insert(opened),
         Err(e) => {
             tracing::error!(error = %e, "the store does not open again");

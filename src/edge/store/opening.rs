@@ -1,0 +1,182 @@
+//! Opening a store, so that a start which does not succeed changes nothing.
+//!
+//! sled mends what it opens: it cuts off what follows damage, and says nothing of what it passed over. So a copy
+//! is opened first, read to its end and held against what was acknowledged ([`super::witness`]) and what was there
+//! ([`super::tally`]). Only when all of that agrees are the real files opened.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use super::files::{self, OpenError};
+use super::snapshots::Snapshots;
+use super::tally::Tally;
+use super::trees::{Trees, Writes};
+use super::verify::verify;
+use super::witness::{self, Testimony, WITNESS};
+use crate::ports::StoreError;
+
+const REHEARSAL: &str = "palisade.rehearsal";
+/// What is needed beside the copy: the engine writes a snapshot and zeroes the rest of a segment.
+const BESIDE_THE_COPY: u64 = 1 << 20;
+
+/// What an operator has said about a store that is not known to be whole.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Doubts {
+    /// It is not opened.
+    #[default]
+    Refuse,
+    /// It is opened with what is there, which is then what was acknowledged.
+    Accept,
+}
+
+/// What a rehearsal found.
+struct Found {
+    tally: Tally,
+    /// What the operator accepted.
+    accepted: Vec<String>,
+}
+
+/// Opens the store in `dir`, whose lock the caller holds.
+///
+/// # Errors
+/// [`OpenError`]; then nothing in the directory was changed.
+pub(super) fn open(dir: &Path, doubts: Doubts) -> Result<Trees, OpenError> {
+    clear(dir)?;
+    let snapshots = Snapshots::of(dir).map_err(OpenError::io(dir))?;
+    let testimony = witness::read(dir)?;
+    let found = match fs::exists(dir.join("db")).map_err(OpenError::io(dir))? {
+        true => Some(rehearse(dir, &snapshots, &testimony, doubts)?),
+        false if matches!(testimony, Testimony::Acknowledged(1..)) || !snapshots.valid.is_empty() => {
+            return Err(OpenError::corrupt(dir, "the file `db` is missing"));
+        }
+        // Nothing was ever acknowledged here.
+        false => None,
+    };
+    let moved = snapshots.set_aside(dir).map_err(full_or(dir, &snapshots, OpenError::io(dir)))?;
+    for path in moved {
+        tracing::warn!(
+            "what was no snapshot of the store, and would have kept it from opening, is now {}",
+            path.display()
+        );
+    }
+    let trees = Trees::open(dir, dir, true).and_then(|trees| {
+        files::sync_names(dir).map_err(OpenError::io(dir))?;
+        Ok(trees)
+    });
+    let trees = trees.map_err(|error| {
+        // The first error is the one to tell; the next start sets aside what is left here.
+        let _ = Snapshots::remove_new(dir, &Snapshots::default());
+        no_room(dir, &snapshots, error)
+    })?;
+    let Some(Found { tally, accepted }) = found else {
+        trees.set_tally(Tally::default());
+        return Ok(trees);
+    };
+    trees.set_tally(tally);
+    if !accepted.is_empty() {
+        accepted.iter().for_each(|doubt| tracing::warn!("accepted as it is: {doubt}"));
+        // From here on this is what was acknowledged.
+        trees.apply(Writes::new(), 1).and_then(|()| trees.sync()).map_err(|error| OpenError::Io {
+            path: dir.join(WITNESS),
+            source: std::io::Error::other(error.to_string()),
+        })?;
+    }
+    Ok(trees)
+}
+
+/// Opens a copy of the store and reads it to its end.
+fn rehearse(
+    dir: &Path,
+    snapshots: &Snapshots,
+    testimony: &Testimony,
+    doubts: Doubts,
+) -> Result<Found, OpenError> {
+    let copy = dir.join(REHEARSAL);
+    let copied = files::copy_engine_files(dir, &copy, &snapshots.valid).map_err(OpenError::io(&copy));
+    let outcome =
+        copied.and_then(|()| Trees::open(&copy, dir, false)).and_then(|trees| judge(dir, &trees, testimony));
+    let outcome = outcome.map_err(|error| no_room(dir, snapshots, error));
+    clear(dir)?;
+    let (tally, found) = outcome?;
+    match doubts {
+        Doubts::Refuse if !found.is_empty() => {
+            Err(OpenError::Doubtful { dir: dir.to_owned(), why: found.join("; ") })
+        }
+        _ => Ok(Found { tally, accepted: found }),
+    }
+}
+
+/// What is in a store, and what speaks against its being whole.
+fn judge(dir: &Path, trees: &Trees, testimony: &Testimony) -> Result<(Tally, Vec<String>), OpenError> {
+    let (StoreError::Unavailable(why) | StoreError::Unreadable(why)) = match trees.count() {
+        Ok(tally) => return Ok((tally, doubts_about(trees, &tally, testimony))),
+        Err(error) => error,
+    };
+    Err(OpenError::corrupt(dir, format!("the file `db` is damaged ({why})")))
+}
+
+fn doubts_about(trees: &Trees, counted: &Tally, testimony: &Testimony) -> Vec<String> {
+    let sequence = trees.sequence();
+    let mut doubts = Vec::new();
+    match testimony {
+        Testimony::Acknowledged(acknowledged) if *acknowledged > sequence => doubts.push(format!(
+            "the file `db` ends too early: {acknowledged} changes were acknowledged, as `{WITNESS}` says, and only \
+             {sequence} are left"
+        )),
+        Testimony::Nothing(why) if sequence > 0 => doubts.push(format!(
+            "the file `{WITNESS}` {why}, so nothing shows whether `db`, which has {sequence} changes, has all that \
+             were acknowledged"
+        )),
+        _ => {}
+    }
+    match trees.tally() {
+        Some(recorded) if recorded == *counted => {}
+        Some(recorded) => doubts.push(format!(
+            "a part of the file `db` is damaged or missing: {} records of {} bytes were written and {} of {} bytes are \
+             there",
+            recorded.records, recorded.bytes, counted.records, counted.bytes
+        )),
+        None if sequence == 0 && counted.records > 0 => {
+            doubts.push("a part of the file `db` is missing: it does not say how many changes it has".to_owned());
+        }
+        // Of version 0.1.0: that every index agrees with its records is all that can be known.
+        None => doubts.extend(verified(trees).err().map(|error| format!("the file `db` is damaged: {error}"))),
+    }
+    doubts
+}
+
+fn verified(trees: &Trees) -> Result<(), StoreError> {
+    let verified = catch_unwind(AssertUnwindSafe(|| verify(trees)));
+    verified.unwrap_or_else(|_| Err(StoreError::Unreadable("the engine cannot make sense of it".to_owned())))
+}
+
+fn clear(dir: &Path) -> Result<(), OpenError> {
+    let copy = dir.join(REHEARSAL);
+    match fs::remove_dir_all(&copy) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(OpenError::Io { path: copy, source: error }),
+        _ => Ok(()),
+    }
+}
+
+/// An error that is a full disk, in words that say how much is needed.
+fn no_room(dir: &Path, snapshots: &Snapshots, error: OpenError) -> OpenError {
+    match error {
+        OpenError::Io { source, .. } if files::is_full(&source) => {
+            let needed = files::engine_bytes(dir, &snapshots.valid) + BESIDE_THE_COPY;
+            // What cannot be asked is called full: then the number says what would do.
+            let free = files::free_bytes(dir).unwrap_or(0);
+            OpenError::NoRoom { dir: dir.to_owned(), needed, free }
+        }
+        other => other,
+    }
+}
+
+fn full_or(
+    dir: &Path,
+    snapshots: &Snapshots,
+    otherwise: impl FnOnce(std::io::Error) -> OpenError,
+) -> impl FnOnce(std::io::Error) -> OpenError {
+    move |error| no_room(dir, snapshots, otherwise(error))
+}
