@@ -49,7 +49,7 @@ use crate::edge::telemetry::Meters;
 use crate::edge::telemetry::metrics::Metrics;
 use crate::ports::{Clock, Control, Keys, Meter, Revocations, Signer, Store};
 use crate::service::admit::{Admission, Authenticator};
-use crate::service::mint::{MAX_TTL, Mint};
+use crate::service::mint::Mint;
 use crate::service::ongoing::Expiry;
 use crate::service::revoke::Revoke;
 use crate::service::rotate::Rotate;
@@ -311,8 +311,7 @@ pub async fn start_by(clock: Arc<dyn Clock>, config: Config, options: Options) -
             Arc::clone(&clock),
             Arc::new(SystemEntropy),
             Arc::clone(&parts.clocks) as _,
-            config.tokens.access_ttl.max(MAX_TTL),
-            config.tokens.leeway,
+            accounts::lives(&config),
         ),
         mint: Mint::new(
             Arc::clone(&store),

@@ -3,6 +3,8 @@
 
 #[path = "revocation/cutoffs.rs"]
 mod cutoffs;
+#[path = "revocation/sessions.rs"]
+mod sessions;
 mod support;
 
 use std::path::Path;
@@ -242,11 +244,30 @@ async fn the_command_line_revokes_in_the_running_gateway() {
     assert_eq!(program.status("/", &token).await, 401);
     let token = theirs(&key, "t1", "x1", "s1");
     assert_eq!(program.status("/", &token).await, 200);
-    said(&["token", "revoke", "--sid", "s1", "--issuer", THEIRS]);
+    let words = said(&["token", "revoke", "--sid", "s1", "--issuer", THEIRS]);
+    assert!(
+        words.starts_with(&format!("revoked: session s1 with every token of it, of issuer {THEIRS}")),
+        "{words}"
+    );
+    assert!(words.contains("sessions of another issuer are not kept here"), "{words}");
     assert_eq!(program.status("/", &token).await, 401);
     let token = said(&["token", "mint", "--sub", "bob"]);
-    said(&["token", "revoke", "--before", "now"]);
+    let words = said(&["token", "revoke", "--sub", "bob"]);
+    assert!(words.starts_with("revoked: every token of bob signed so far, of issuer "), "{words}");
+    assert!(words.ends_with("sessions ended: 0; no account has this id"), "{words}");
     assert_eq!(program.status("/", &token).await, 401);
+    let added = said(&["users", "add", "ann@example.com", "--verified", "--generate-password"]);
+    let ann = added.lines().next().unwrap().rsplit(' ').next().unwrap();
+    let words = said(&["token", "revoke", "--sub", ann]);
+    let whom = format!("revoked: every token of {ann} (ann@example.com) signed so far, of issuer ");
+    assert!(words.starts_with(&whom) && words.ends_with("\nsessions ended: 0"), "{words}");
+    let token = said(&["token", "mint", "--sub", "bob"]);
+    let words = said(&["token", "revoke", "--before", "now"]);
+    assert!(words.starts_with("revoked: every token signed so far, of issuer "), "{words}");
+    assert!(words.ends_with("\nsessions ended: 0"), "{words}");
+    assert_eq!(program.status("/", &token).await, 401);
+    let refused = program.command(&["token", "revoke", "--sub", "bob", "--session"]);
+    assert!(!refused.status.success());
     assert!(said(&["keys", "list"]).contains("active"));
     said(&["keys", "rotate"]);
     assert_eq!(said(&["reload"]), "reloaded");

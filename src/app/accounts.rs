@@ -22,6 +22,7 @@ use crate::ports::{Audit, Clock, Limiter, Meter, Signer, Store};
 use crate::service::accounts::{Accounts, Parts, Settings};
 use crate::service::mint::MAX_TTL;
 use crate::service::outbox::Outbox;
+use crate::service::revoke::Lives;
 
 /// The file in the data folder from which opaque tokens are derived (mode 0600).
 const OPAQUE_KEY_FILE: &str = "opaque.key";
@@ -94,7 +95,7 @@ pub(super) fn start(config: &Config, data_dir: &Path, wanted: Wanted) -> Result<
     let key = Arc::new(ServerKey::new(data_dir::key(data_dir, OPAQUE_KEY_FILE)?));
     let audit = Arc::new(AuditLog::start(config.log.audit.clone(), Arc::clone(&store)));
     let (tasks, mails) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let tokens = &config.tokens;
+    let (tokens, lives) = (&config.tokens, lives(config));
     let passwords = BcryptPasswords::start(&config.passwords, Arc::new(SystemEntropy), Arc::clone(&meter))
         .map_err(|error| format!("the threads that hash passwords: {error}"))?;
     let limiter: Arc<dyn Limiter> = Arc::new(Limits::new(config.limits.enabled));
@@ -112,10 +113,10 @@ pub(super) fn start(config: &Config, data_dir: &Path, wanted: Wanted) -> Result<
         outbox: Arc::clone(&mails),
         settings: Settings {
             access_ttl: tokens.access_ttl,
-            lifetimes: Lifetimes { sliding: tokens.refresh_ttl, absolute: config.sessions.absolute_ttl },
+            lifetimes: lives.sessions,
             max_sessions: config.sessions.max_per_user,
             fingerprint: config.sessions.fingerprint,
-            revocation_life: tokens.access_ttl.max(MAX_TTL) + tokens.leeway,
+            revocation_life: lives.tokens + lives.leeway,
         },
     });
     let post = Post::new(&config.mail, &config.public_url).map_err(|errors| {
@@ -130,6 +131,16 @@ pub(super) fn start(config: &Config, data_dir: &Path, wanted: Wanted) -> Result<
     let closing = CancellationToken::new();
     let working = tokio::spawn(do_tasks(accounts.clone(), tasks, closing.clone()));
     Ok(Running { accounts, shared, audit, outbox, delivering, working, closing })
+}
+
+/// How long what is revoked could have gone on.
+pub(super) fn lives(config: &Config) -> Lives {
+    let tokens = &config.tokens;
+    Lives {
+        tokens: tokens.access_ttl.max(MAX_TTL),
+        sessions: Lifetimes { sliding: tokens.refresh_ttl, absolute: config.sessions.absolute_ttl },
+        leeway: tokens.leeway,
+    }
 }
 
 /// Does what requests leave behind: as soon as they say so, and when the time of a later task has come.

@@ -215,26 +215,30 @@ struct RevokeArgs {
     /// Why, for those who read the list later.
     #[arg(long)]
     reason: Option<String>,
-    /// How long to remember; as long as such a token can live when not given.
+    /// How long to remember; as long as such a token can live when not given, and never shorter where that is known.
     #[arg(long, value_parser = humantime::parse_duration)]
     expires_in: Option<std::time::Duration>,
+    /// End the session that the given token belongs to as well.
+    #[arg(long, conflicts_with_all = ["jti", "sid", "sub", "before"])]
+    session: bool,
 }
 
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 struct RevokeWhat {
-    /// The token itself; `-`: from standard input.
+    /// The token itself; `-`: from standard input. Its session lives on, without --session.
     token: Option<String>,
-    /// One token, by its `jti`.
+    /// One token, by its `jti`, which does not say what session it belongs to.
     #[arg(long)]
     jti: Option<String>,
-    /// Every token of a session.
+    /// A session, with every token of it.
     #[arg(long)]
     sid: Option<String>,
-    /// Every token of a subject, issued until now.
+    /// Every token of a subject issued until now, and the sessions begun until now.
     #[arg(long)]
     sub: Option<String>,
-    /// Every token of the issuer, issued until then: `now`, `2026-01-31T12:00:00Z`, or seconds since 1970.
+    /// Every token of the issuer issued until then, and the sessions begun until then: `now`,
+    /// `2026-01-31T12:00:00Z`, or seconds since 1970.
     #[arg(long, value_name = "WHEN")]
     before: Option<String>,
 }

@@ -11,9 +11,8 @@ use super::{RevokeArgs, admin};
 pub(super) fn run(config: &Path, args: RevokeArgs) -> Result<String, String> {
     let body = body(args)?;
     admin::ask(config, |client| async move {
-        let entry = client.post("/admin/v1/revocations", &body).await?;
-        let until = entry["expires_at"].as_u64().map_or_else(|| "it ends".to_owned(), moment);
-        Ok(format!("revoked: {}; remembered until {until}", said(&entry["target"])))
+        let answer = client.post("/admin/v1/revocations", &body).await?;
+        Ok(told(&answer))
     })
 }
 
@@ -38,6 +37,9 @@ fn body(args: RevokeArgs) -> Result<Value, String> {
     if let Some(before) = what.before {
         body.insert("before".to_owned(), cutoff(&before));
     }
+    if args.session {
+        body.insert("session".to_owned(), json!(true));
+    }
     if let Some(span) = args.expires_in {
         body.insert("expires_in".to_owned(), json!(span.as_secs()));
     }
@@ -49,19 +51,52 @@ fn cutoff(before: &str) -> Value {
     before.parse::<u64>().map_or_else(|_| json!(before), |seconds| json!(seconds))
 }
 
-fn said(target: &Value) -> String {
+/// What the gateway has done, in words: what, whose, which sessions ended or live on, and for how long it is remembered.
+fn told(answer: &Value) -> String {
+    let target = &answer["target"];
+    let until = answer["expires_at"].as_u64().map_or_else(|| "it ends".to_owned(), moment);
+    let account = answer["account"].as_str();
+    let mut text = format!("revoked: {}; remembered until {until}", said(target, account));
+    let live = answer["live_session"].as_str();
+    let note = match (target["kind"].as_str(), answer["sessions_ended"].as_u64()) {
+        (Some("token"), ended) => match (live, ended) {
+            (Some(session), _) => format!(
+                "its session {session} lives on and brings further tokens; end it with `palisade token revoke --sid \
+                 {session}`"
+            ),
+            (None, None | Some(0)) => return text,
+            (None, Some(_)) => "its session has ended as well".to_owned(),
+        },
+        (_, None) => {
+            "sessions of another issuer are not kept here: end them there, or they bring further tokens"
+                .to_owned()
+        }
+        (Some("subject_version"), Some(ended)) if account.is_none() => {
+            format!("sessions ended: {ended}; no account has this id")
+        }
+        (Some("session"), Some(0)) => "sessions ended: 0; no session that lives has this id".to_owned(),
+        (_, Some(ended)) => format!("sessions ended: {ended}"),
+    };
+    text += "\n";
+    text += &note;
+    text
+}
+
+fn said(target: &Value, account: Option<&str>) -> String {
     let text = |name: &str| target[name].as_str().unwrap_or("?").to_owned();
     let until =
         || target["until"].as_u64().map_or_else(String::new, |at| format!(" issued until {}", moment(at)));
+    let of_account = account.map_or_else(String::new, |email| format!(" ({email})"));
     let what = match target["kind"].as_str() {
-        Some("token") => format!("token {}", text("jti")),
-        Some("session") => format!("session {}", text("sid")),
-        Some("subject_version") => format!("every token of {} signed so far", text("sub")),
+        Some("token") => format!("token {}{of_account}", text("jti")),
+        Some("session") => format!("session {}{of_account} with every token of it", text("sid")),
+        Some("subject_version") => format!("every token of {}{of_account} signed so far", text("sub")),
         Some("everybody") => "every token signed so far".to_owned(),
         Some("subject_issued") => format!("every token of {}{}", text("sub"), until()),
         _ => format!("every token{}", until()),
     };
-    format!("{what} of issuer {}", text("issuer"))
+    let comma = if what.starts_with("token ") { "" } else { "," };
+    format!("{what}{comma} of issuer {}", text("issuer"))
 }
 
 #[cfg(test)]
@@ -76,10 +111,78 @@ mod tests {
     }
 
     #[test]
-    fn what_was_revoked_is_said_in_words() {
-        let target = json!({"kind": "session", "issuer": "i", "sid": "s"});
-        assert_eq!(said(&target), "session s of issuer i");
-        let target = json!({"kind": "everybody", "issuer": "i", "below": 7});
-        assert_eq!(said(&target), "every token signed so far of issuer i");
+    fn whom_and_what_was_revoked_is_said_in_words() {
+        let answer = |target: Value, ended: u64, live: Option<&str>, account: Option<&str>| {
+            told(&json!({
+                "target": target, "expires_at": 1_800_000_000, "sessions_ended": ended, "live_session": live,
+                "account": account,
+            }))
+        };
+        let end = "; remembered until 2027-01-15T08:00:00Z";
+        for (target, ended, live, account, words) in [
+            (
+                json!({"kind": "session", "issuer": "i", "sid": "s"}),
+                1,
+                None,
+                Some("ann@example.com"),
+                format!(
+                    "session s (ann@example.com) with every token of it, of issuer i{end}\nsessions ended: 1"
+                ),
+            ),
+            (
+                json!({"kind": "subject_version", "issuer": "i", "sub": "u", "below": 3}),
+                2,
+                None,
+                Some("ann@example.com"),
+                format!(
+                    "every token of u (ann@example.com) signed so far, of issuer i{end}\nsessions ended: 2"
+                ),
+            ),
+            (
+                json!({"kind": "subject_version", "issuer": "i", "sub": "alice", "below": 3}),
+                0,
+                None,
+                None,
+                format!(
+                    "every token of alice signed so far, of issuer i{end}\nsessions ended: 0; no account has this id"
+                ),
+            ),
+            (
+                json!({"kind": "everybody", "issuer": "i", "below": 7}),
+                40,
+                None,
+                None,
+                format!("every token signed so far, of issuer i{end}\nsessions ended: 40"),
+            ),
+            (
+                json!({"kind": "token", "issuer": "i", "jti": "j"}),
+                0,
+                Some("s"),
+                Some("ann@example.com"),
+                format!(
+                    "token j (ann@example.com) of issuer i{end}\nits session s lives on and brings further tokens; \
+                     end it with `palisade token revoke --sid s`"
+                ),
+            ),
+            (
+                json!({"kind": "token", "issuer": "i", "jti": "j"}),
+                1,
+                None,
+                None,
+                format!("token j of issuer i{end}\nits session has ended as well"),
+            ),
+            (
+                json!({"kind": "token", "issuer": "i", "jti": "j"}),
+                0,
+                None,
+                None,
+                format!("token j of issuer i{end}"),
+            ),
+        ] {
+            assert_eq!(answer(target, ended, live, account), format!("revoked: {words}"));
+        }
+        let theirs = json!({"kind": "subject_issued", "issuer": "i", "sub": "u", "until": 1_800_000_000});
+        let theirs = told(&json!({"target": theirs, "expires_at": 1_800_000_000, "sessions_ended": null}));
+        assert!(theirs.contains("sessions of another issuer are not kept here"), "{theirs}");
     }
 }

@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use super::account::{UserId, is_unprintable};
 use super::opaque::TokenHash;
+use super::revocation::Versions;
 use super::session::SessionId;
 use super::time::UnixTime;
 
@@ -123,6 +124,10 @@ pub struct Consent {
     /// The session in which it was begun, if there was one: it ends with that.
     #[serde(default)]
     pub session: Option<SessionId>,
+    /// The token version of its user and the generation of all tokens when it was begun: what is revoked later ends
+    /// it. Zero in records of earlier programs.
+    #[serde(default)]
+    pub begun: Versions,
     /// Where the browser goes afterwards: one of the configured URLs, word for word.
     pub return_to: Option<String>,
     /// What is asked for.

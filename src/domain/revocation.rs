@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use uuid::Uuid;
+
 use super::identity::Identity;
+use super::session::Session;
 use super::time::UnixTime;
 
 /// What a revocation names. Every target lies inside one issuer: the same `jti` of two issuers is two
@@ -24,10 +27,17 @@ pub enum Target {
     /// own issuer only, as no other writes that claim. Unlike a cutoff by `iat` it knows the order in which
     /// tokens were signed within one second, and does not depend on a clock.
     Everybody { issuer: String, below: u64 },
+    /// The sessions of one subject that were begun at a version lower than `below`. It ends no token by itself:
+    /// [`Target::SubjectVersion`] does that. Of our own issuer only.
+    SubjectSessions { issuer: String, sub: String, below: u64 },
+    /// Every session that was begun in a generation lower than `below`. It ends no token by itself:
+    /// [`Target::Everybody`] does that. Of our own issuer only.
+    EverySession { issuer: String, below: u64 },
 }
 
-/// What a token of ours carries, so that a raise ends those signed before it and none signed after it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// What a token of ours carries, so that a raise ends those signed before it and none signed after it. A session
+/// remembers those it was begun at, for the same reason.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Versions {
     /// `ver`: the subject's token version.
     pub subject: u64,
@@ -44,6 +54,8 @@ pub enum Kind {
     SubjectIssued,
     Issuer,
     Everybody,
+    SubjectSessions,
+    EverySession,
 }
 
 impl Target {
@@ -58,6 +70,8 @@ impl Target {
             Target::SubjectIssued { issuer, sub, .. } => (Kind::SubjectIssued, issuer, sub),
             Target::Issuer { issuer, .. } => (Kind::Issuer, issuer, ""),
             Target::Everybody { issuer, .. } => (Kind::Everybody, issuer, ""),
+            Target::SubjectSessions { issuer, sub, .. } => (Kind::SubjectSessions, issuer, sub),
+            Target::EverySession { issuer, .. } => (Kind::EverySession, issuer, ""),
         }
     }
 
@@ -67,7 +81,10 @@ impl Target {
     pub fn limit(&self) -> u64 {
         match self {
             Target::Token { .. } | Target::Session { .. } => u64::MAX,
-            Target::SubjectVersion { below, .. } | Target::Everybody { below, .. } => *below,
+            Target::SubjectVersion { below, .. }
+            | Target::Everybody { below, .. }
+            | Target::SubjectSessions { below, .. }
+            | Target::EverySession { below, .. } => *below,
             Target::SubjectIssued { until, .. } | Target::Issuer { until, .. } => until.0,
         }
     }
@@ -77,7 +94,10 @@ impl Target {
     pub fn with_limit(mut self, limit: u64) -> Target {
         match &mut self {
             Target::Token { .. } | Target::Session { .. } => {}
-            Target::SubjectVersion { below, .. } | Target::Everybody { below, .. } => *below = limit,
+            Target::SubjectVersion { below, .. }
+            | Target::Everybody { below, .. }
+            | Target::SubjectSessions { below, .. }
+            | Target::EverySession { below, .. } => *below = limit,
             Target::SubjectIssued { until, .. } | Target::Issuer { until, .. } => *until = UnixTime(limit),
         }
         self
@@ -121,5 +141,83 @@ pub fn limit_reaches(kind: Kind, limit: u64, identity: &Identity) -> bool {
         Kind::SubjectVersion => identity.version.is_none_or(|version| version < limit),
         Kind::SubjectIssued | Kind::Issuer => identity.issued_at.0 <= limit,
         Kind::Everybody => identity.generation().is_none_or(|generation| generation < limit),
+        // Never looked up for a token: see `keys_of`.
+        Kind::SubjectSessions | Kind::EverySession => false,
+    }
+}
+
+/// What was begun for a subject of ours and brings tokens later: a session, or a consent that waits for its
+/// callback. A revocation reaches it when it was begun before that, however long ago the revocation was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Begun<'a> {
+    pub issuer: &'a str,
+    /// The subject: the id of its account.
+    pub user: Uuid,
+    /// The session itself, or the one in which it was begun.
+    pub session: Option<Uuid>,
+    /// As read before it was begun.
+    pub versions: Versions,
+    pub at: UnixTime,
+}
+
+impl<'a> Begun<'a> {
+    /// The beginning of a session of `issuer`, which is our own.
+    #[must_use]
+    pub fn session(session: &Session, issuer: &'a str) -> Begun<'a> {
+        let (user, id) = (session.user.0, session.id.0);
+        Begun { issuer, user, session: Some(id), versions: session.begun, at: session.created_at }
+    }
+
+    /// The revocations that may reach it, with any limit: their keys are what to look up.
+    pub fn targets(&self) -> impl Iterator<Item = Target> {
+        let issuer = || self.issuer.to_owned();
+        let session = self.session.map(|id| Target::Session { issuer: issuer(), sid: id.to_string() });
+        [
+            session,
+            Some(Target::SubjectSessions { issuer: issuer(), sub: self.user.to_string(), below: 0 }),
+            Some(Target::EverySession { issuer: issuer(), below: 0 }),
+            Some(Target::Issuer { issuer: issuer(), until: UnixTime(0) }),
+        ]
+        .into_iter()
+        .flatten()
+    }
+
+    /// Whether `target`, found under a key of [`Begun::targets`], ends it.
+    #[must_use]
+    pub fn is_reached_by(&self, target: &Target) -> bool {
+        match target {
+            Target::Session { .. } => true,
+            Target::SubjectSessions { below, .. } => self.versions.subject < *below,
+            Target::EverySession { below, .. } => self.versions.everybody < *below,
+            Target::Issuer { until, .. } => self.at <= *until,
+            Target::Token { .. }
+            | Target::SubjectVersion { .. }
+            | Target::SubjectIssued { .. }
+            | Target::Everybody { .. } => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_begun_before_a_revocation_is_reached_and_what_came_after_is_not() {
+        let versions = Versions { subject: 3, everybody: 1000 };
+        let id = |n| Uuid::from_u128(n);
+        let begun = Begun { issuer: "i", user: id(1), session: Some(id(2)), versions, at: UnixTime(1500) };
+        let named: Vec<_> = begun.targets().collect();
+        let kinds: Vec<_> = named.iter().map(|target| target.key().0).collect();
+        let expected = [Kind::Session, Kind::SubjectSessions, Kind::EverySession, Kind::Issuer];
+        assert_eq!(kinds, expected);
+        assert!(begun.is_reached_by(&named[0]));
+        for (at, beyond) in [(1, 3), (2, 1000), (3, 1499)] {
+            assert!(!begun.is_reached_by(&named[at].clone().with_limit(beyond)), "{:?}", named[at]);
+            assert!(begun.is_reached_by(&named[at].clone().with_limit(beyond + 1)), "{:?}", named[at]);
+        }
+        assert_eq!(Begun { session: None, ..begun }.targets().count(), 3);
+        let raised = Target::SubjectVersion { issuer: "i".into(), sub: id(1).to_string(), below: 9 };
+        assert!(!begun.is_reached_by(&raised), "a raise of the version alone lets sessions go on");
     }
 }

@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use super::account::UserId;
 use super::opaque::{RefreshToken, ServerKey, TokenHash};
+use super::revocation::Versions;
 use super::time::UnixTime;
 
 /// How long the direct parent of the present token still brings the present one: a lost answer, or two
@@ -85,6 +86,11 @@ pub struct Session {
     pub device: Device,
     /// The scopes that its access tokens have.
     pub scopes: Vec<String>,
+    /// The token version of its user and the generation of all tokens, as read before it was begun: what is
+    /// revoked later ends it ([`super::revocation::Begun`]). Zero in records of earlier programs, which every
+    /// revocation from now on therefore reaches.
+    #[serde(default)]
+    pub begun: Versions,
     /// The place of the present token in the row.
     pub generation: u32,
     /// What is kept of the present token.
@@ -192,6 +198,7 @@ mod tests {
                 fingerprint: String::new(),
             },
             scopes: Vec::new(),
+            begun: Versions::default(),
             generation: 0,
             current: token.hash(),
             rotated_at: NOW,

@@ -292,6 +292,7 @@ mod tests {
             id: Uuid::nil(),
             browser: TokenHash::of(b"x"),
             session: None,
+            begun: crate::domain::revocation::Versions::default(),
             return_to: None,
             scopes: Vec::new(),
             parameters: std::collections::BTreeMap::new(),

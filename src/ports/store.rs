@@ -9,7 +9,7 @@ use crate::domain::email::EmailAddress;
 use crate::domain::link::Link;
 use crate::domain::mail::Mail;
 use crate::domain::opaque::TokenHash;
-use crate::domain::revocation::{Revocation, Target, Versions};
+use crate::domain::revocation::{Begun, Revocation, Target, Versions};
 use crate::domain::session::{Session, SessionId};
 use crate::domain::task::Task;
 use crate::domain::time::UnixTime;
@@ -85,6 +85,18 @@ pub enum Change {
         /// False: the generation rises, so that new tokens carry it, and the older ones are not revoked yet.
         enforce: bool,
     },
+    /// Revokes the sessions of `sub`, or all of them, that were begun at a token version, or in a generation, below
+    /// the one that stands when it is made ([`Target::SubjectSessions`], [`Target::EverySession`]). Put behind the
+    /// raise of that number in one commit.
+    CutSessions {
+        issuer: String,
+        /// `None`: everybody's.
+        sub: Option<String>,
+        created_at: UnixTime,
+        /// Not before the last session that it reaches has ended.
+        expires_at: UnixTime,
+        reason: Option<String>,
+    },
 }
 
 impl Change {
@@ -92,7 +104,7 @@ impl Change {
     #[must_use]
     pub fn is_in_force(&self) -> Option<bool> {
         match self {
-            Change::Revoke(_) => Some(true),
+            Change::Revoke(_) | Change::CutSessions { .. } => Some(true),
             Change::RaiseVersion { enforce, .. } | Change::RaiseGeneration { enforce, .. } => Some(*enforce),
             _ => None,
         }
@@ -156,8 +168,8 @@ pub struct StoreStatus {
 /// Durable state. What it acknowledged survives a kill and a power loss.
 #[async_trait]
 pub trait Store: Send + Sync {
-    /// Makes every change, in this order, or none. Returns the entries that its [`Change::Revoke`]s and
-    /// enforced raises ([`Change::RaiseVersion`], [`Change::RaiseGeneration`]) now stand for, in their order;
+    /// Makes every change, in this order, or none. Returns the entries that its [`Change::Revoke`]s,
+    /// [`Change::CutSessions`] and enforced raises ([`Change::RaiseVersion`], [`Change::RaiseGeneration`]) now stand for, in their order;
     /// for one that is not enforced, the entry that it would be.
     ///
     /// # Errors
@@ -233,6 +245,21 @@ pub trait Store: Send + Sync {
     /// [`StoreError`].
     async fn revocation(&self, target: &Target) -> Result<Option<Revocation>, StoreError>;
 
+    /// Whether what was begun is revoked: by the session's id, or because its subject, or everybody, was cut off
+    /// later. Asked before a session brings another token.
+    ///
+    /// # Errors
+    /// [`StoreError`]; then it must not go on.
+    async fn is_cut(&self, begun: &Begun<'_>) -> Result<bool, StoreError> {
+        for target in begun.targets() {
+            let standing = self.revocation(&target).await?;
+            if standing.is_some_and(|standing| begun.is_reached_by(&standing.target)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// The account of this id.
     ///
     /// # Errors
@@ -263,6 +290,24 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// [`StoreError`].
     async fn sessions(&self, user: UserId) -> Result<Vec<Session>, StoreError>;
+
+    /// The session of this id, whoever's it is. Looks through the keys of all sessions: for what an operator does,
+    /// never for a request of a user.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn find_session(&self, id: SessionId) -> Result<Option<Session>, StoreError>;
+
+    /// At most `limit` sessions of everybody, in the order of their users and ids, from behind `after`. Some whose
+    /// time has passed may be among them.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn all_sessions(
+        &self,
+        after: Option<(UserId, SessionId)>,
+        limit: usize,
+    ) -> Result<Vec<Session>, StoreError>;
 
     /// A connection of `user`.
     ///

@@ -21,7 +21,7 @@ use crate::domain::identity::Identity;
 use crate::domain::mail::{Facts, Letter, Mail, MailedLink};
 use crate::domain::opaque::ServerKey;
 use crate::domain::password::{Policy, Violation};
-use crate::domain::revocation::{Revocation, Target, Versions};
+use crate::domain::revocation::{Begun, Revocation, Target, Versions};
 use crate::domain::session::{Fingerprint, Lifetimes, Session, SessionId};
 use crate::domain::task::{Origin, Task, Work};
 use crate::domain::time::UnixTime;
@@ -264,6 +264,14 @@ impl Accounts {
         self.note(&Source::Operator(request_id), action, Outcome::Success, about);
     }
 
+    /// Writes down which sessions an operator's act has ended, and by what.
+    pub fn note_ended_by_operator(&self, request_id: &str, ended: &[(UserId, SessionId)], by: &str) {
+        for (user, session) in ended {
+            let about = About::session(*user, *session).because(by);
+            self.note(&Source::Operator(request_id), Action::EndSession, Outcome::Success, about);
+        }
+    }
+
     pub(super) fn note(&self, from: &Source<'_>, action: Action, outcome: Outcome, about: About) {
         self.audit.record(from.event(self.entropy.uuid(), self.now(), action, outcome, about));
     }
@@ -309,6 +317,27 @@ impl Accounts {
         let mut bytes = Zeroizing::new([0; 32]);
         self.entropy.fill(&mut *bytes);
         bytes
+    }
+
+    /// Whether a session was revoked after it was begun. Its record may still be there: a revocation of a subject or
+    /// of everybody does not look for the sessions it reaches.
+    pub(super) async fn is_cut(&self, session: &Session) -> Result<bool, StoreError> {
+        self.store.is_cut(&Begun::session(session, self.signer.issuer())).await
+    }
+
+    /// The sessions of a user, oldest first: those that have ended by their time or by a revocation and of which the
+    /// record is still there, and those that live.
+    pub(super) async fn over_and_live(
+        &self,
+        user: UserId,
+    ) -> Result<(Vec<Session>, Vec<Session>), StoreError> {
+        let (now, lives) = (self.now(), self.settings.lifetimes);
+        let (mut over, mut live) = (Vec::new(), Vec::new());
+        for session in self.store.sessions(user).await? {
+            let is_over = now >= session.ends_at(lives) || self.is_cut(&session).await?;
+            if is_over { &mut over } else { &mut live }.push(session);
+        }
+        Ok((over, live))
     }
 
     /// What ends a session: its record goes, and its access tokens with it.

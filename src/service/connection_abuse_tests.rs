@@ -13,6 +13,7 @@ use super::accounts_world::client;
 use super::connection_fakes::{ACME, info};
 use super::connections::{Begin, ConnectionError, Import};
 use super::connections_world::{World, acme, identity, secret, world};
+use super::fakes::NOW;
 use crate::domain::connection::{ConnectionId, Status};
 use crate::domain::opaque::TokenHash;
 use crate::domain::session::{Device, Session, SessionId};
@@ -194,6 +195,7 @@ async fn session(world: &World) -> Person {
         expires_at: UnixTime::NEVER,
         device,
         scopes: Vec::new(),
+        begun: crate::domain::revocation::Versions::default(),
         generation: 0,
         current: TokenHash::of(b"x"),
         rotated_at: now,
@@ -201,6 +203,52 @@ async fn session(world: &World) -> Person {
     };
     world.store.commit(vec![Change::CreateSession(session)]).await.unwrap();
     Person { session: Some(id), ..world.ann }
+}
+
+/// A callback must not bring a grant to an account of which everything was revoked meanwhile.
+#[tokio::test]
+async fn a_consent_that_was_begun_before_a_revocation_is_worth_nothing_after_it() {
+    let raise = |sub: Option<String>| {
+        let (issuer, created_at, expires_at) = ("https://us.test".to_owned(), NOW, UnixTime::NEVER);
+        let raise = match sub.clone() {
+            Some(sub) => Change::RaiseVersion {
+                issuer: issuer.clone(),
+                sub,
+                created_at,
+                expires_at,
+                reason: None,
+                enforce: true,
+            },
+            None => Change::RaiseGeneration {
+                issuer: issuer.clone(),
+                created_at,
+                expires_at,
+                reason: None,
+                enforce: true,
+            },
+        };
+        let cut = Change::CutSessions { issuer, sub, created_at, expires_at, reason: None };
+        (raise, cut)
+    };
+    for with_session in [true, false] {
+        for everybody in [true, false] {
+            let world = world().await;
+            let ann = if with_session { session(&world).await } else { world.ann };
+            let begin = async || world.connections.begin(&client(), ann, acme()).await.unwrap();
+            let sub = (!everybody).then(|| ann.user.to_string());
+            let (raise, cut) = raise(sub);
+            let begun = begin().await;
+            world.store.commit(vec![raise.clone()]).await.unwrap();
+            world.come_back(&begun).await.unwrap().outcome.unwrap();
+            let begun = begin().await;
+            world.store.commit(vec![raise, cut]).await.unwrap();
+            let back = world.come_back(&begun).await;
+            assert!(matches!(back, Err(ConnectionError::InvalidState)), "{with_session} {everybody}");
+            if !with_session {
+                world.come_back(&begin().await).await.unwrap().outcome.unwrap();
+            }
+        }
+    }
 }
 
 /// On a shared browser the next one would complete it, with an account of their own.

@@ -1,7 +1,6 @@
 //! In-memory fakes of the ports, for tests only.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
@@ -9,7 +8,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use secrecy::{ExposeSecret, SecretString};
 
-pub(crate) use super::token_fakes::{FakeIssuerClocks, FakeKeys, FakeSigner};
+pub(crate) use super::limit_fakes::{FakeAudit, FakeLimiter};
+pub(crate) use super::token_fakes::{FakeEntropy, FakeIssuerClocks, FakeKeys, FakeSigner};
 use crate::domain::account::{PasswordHash, User, UserId};
 use crate::domain::audit::Event;
 use crate::domain::connection::{Connection, ConnectionId};
@@ -157,6 +157,15 @@ impl State {
                 let target = target.with_limit(*generation);
                 let entry = self.merged(Revocation { target, expires_at, created_at, reason });
                 return Ok(Some(if enforce { self.revoke(entry) } else { entry }));
+            }
+            Change::CutSessions { issuer, sub, created_at, expires_at, reason } => {
+                let key = (issuer.clone(), sub.clone().unwrap_or_default());
+                let below = self.versions.get(&key).copied().unwrap_or(0);
+                let target = match sub {
+                    Some(sub) => Target::SubjectSessions { issuer, sub, below },
+                    None => Target::EverySession { issuer, below },
+                };
+                return Ok(Some(self.revoke(Revocation { target, expires_at, created_at, reason })));
             }
         }
         Ok(None)
@@ -324,6 +333,20 @@ impl Store for FakeStore {
         Ok(self.state().sessions.values().filter(|session| session.user == user).cloned().collect())
     }
 
+    async fn find_session(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
+        Ok(self.state().sessions.values().find(|session| session.id == id).cloned())
+    }
+
+    async fn all_sessions(
+        &self,
+        after: Option<(UserId, SessionId)>,
+        limit: usize,
+    ) -> Result<Vec<Session>, StoreError> {
+        let state = self.state();
+        let behind = state.sessions.iter().filter(|(key, _)| after.is_none_or(|after| **key > after));
+        Ok(behind.take(limit).map(|(_, session)| session.clone()).collect())
+    }
+
     async fn connection(&self, user: UserId, id: ConnectionId) -> Result<Option<Connection>, StoreError> {
         Ok(self.state().connections.get(&(user, id)).cloned())
     }
@@ -391,21 +414,6 @@ impl Store for FakeStore {
     }
 }
 
-/// Counts up instead of being random.
-#[derive(Default)]
-pub(crate) struct FakeEntropy(AtomicU64);
-
-impl Entropy for FakeEntropy {
-    fn fill(&self, bytes: &mut [u8]) {
-        let next = self.0.fetch_add(1, Ordering::Relaxed).to_be_bytes();
-        bytes.iter_mut().zip(next.iter().cycle()).for_each(|(byte, next)| *byte = *next);
-    }
-
-    fn uuid(&self) -> uuid::Uuid {
-        uuid::Uuid::from_u128(u128::from(self.0.fetch_add(1, Ordering::Relaxed)))
-    }
-}
-
 /// "Hashes" by writing `hash:` in front. One that begins with `old:` is out of date.
 #[derive(Default)]
 pub(crate) struct FakePasswords {
@@ -452,40 +460,6 @@ impl Passwords for FakePasswords {
 
     fn is_known(&self, hash: &PasswordHash) -> bool {
         hash.0.contains(':')
-    }
-}
-
-/// Lets everything through but what it was told to stop, and remembers how attempts ended.
-#[derive(Default)]
-pub(crate) struct FakeLimiter {
-    pub stop: Mutex<Option<Limited>>,
-    pub ended: Mutex<Vec<(Limited, bool)>>,
-}
-
-impl Limiter for FakeLimiter {
-    fn attempt(&self, what: Limited, _: IpAddr, _: Option<&str>) -> Result<(), TooMany> {
-        match *self.stop.lock().unwrap() == Some(what) {
-            true => Err(TooMany { retry_after: Duration::from_secs(7) }),
-            false => Ok(()),
-        }
-    }
-
-    fn failed(&self, what: Limited, _: IpAddr, _: &str) {
-        self.ended.lock().unwrap().push((what, false));
-    }
-
-    fn succeeded(&self, what: Limited, _: IpAddr, _: &str) {
-        self.ended.lock().unwrap().push((what, true));
-    }
-}
-
-/// Keeps what it is told.
-#[derive(Default)]
-pub(crate) struct FakeAudit(pub Mutex<Vec<Event>>);
-
-impl Audit for FakeAudit {
-    fn record(&self, event: Event) {
-        self.0.lock().unwrap().push(event);
     }
 }
 

@@ -12,6 +12,7 @@ use crate::domain::account::{MAX_DEVICES, User};
 use crate::domain::audit::{Action, Outcome};
 use crate::domain::email::EmailAddress;
 use crate::domain::mail::Letter;
+use crate::domain::revocation::Versions;
 use crate::domain::session::{Device, Session, SessionId};
 use crate::ports::{Change, CommitError, Limited};
 
@@ -76,7 +77,7 @@ impl Accounts {
                 denied(About::user(user.id).because(reason));
                 return Err(error);
             }
-            let (session, token) = self.new_session(&user, &device);
+            let (session, token) = self.new_session(&user, &device, version);
             let mut changes = self.make_room(&user).await?;
             let is_new = self.remember_device(&mut user, &device);
             if is_new {
@@ -116,7 +117,12 @@ impl Accounts {
         Err(AccountError::Conflict)
     }
 
-    fn new_session(&self, user: &User, device: &Device) -> (Session, crate::domain::opaque::RefreshToken) {
+    fn new_session(
+        &self,
+        user: &User,
+        device: &Device,
+        begun: Versions,
+    ) -> (Session, crate::domain::opaque::RefreshToken) {
         let now = self.now();
         let id = SessionId(self.entropy.uuid());
         let token = self.key.first(user.id, id, self.random());
@@ -129,6 +135,7 @@ impl Accounts {
             expires_at: now.plus(lives.sliding.min(lives.absolute)),
             device: device.clone(),
             scopes: user.scopes.clone(),
+            begun,
             generation: 0,
             current: token.hash(),
             rotated_at: now,
@@ -139,10 +146,7 @@ impl Accounts {
 
     /// Ends what is over, and the least used sessions when there are too many for one more.
     async fn make_room(&self, user: &User) -> Result<Vec<Change>, AccountError> {
-        let (now, lives) = (self.now(), self.settings.lifetimes);
-        let sessions = self.store.sessions(user.id).await?;
-        let (over, mut live): (Vec<_>, Vec<_>) =
-            sessions.into_iter().partition(|session| now >= session.ends_at(lives));
+        let (over, mut live) = self.over_and_live(user.id).await?;
         let mut changes: Vec<_> =
             over.iter().map(|session| Change::EndSession(session.user, session.id)).collect();
         let excess = (live.len() + 1).saturating_sub(self.settings.max_sessions.max(1));

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::revoke::our_spelling;
 use crate::domain::account::{SCOPES_WANTED, are_scopes};
 use crate::ports::{AccessGrant, Clock, SignError, Signed, Signer, Store, StoreError};
 
@@ -84,6 +85,8 @@ impl Mint {
         if ttl.as_secs() == 0 || ttl > MAX_TTL {
             return Err(MintError::Invalid("`ttl` must be between one second and 24 hours".to_owned()));
         }
+        // A revocation of an account names its id as we write it, and no other spelling.
+        let request = Request { sub: our_spelling(request.sub), ..request };
         let version = self.store.versions(self.signer.issuer(), &request.sub).await?;
         let grant = AccessGrant {
             subject: request.sub,
@@ -119,6 +122,16 @@ mod tests {
         assert!(mint.mint(for_alice()).await.unwrap().signed.token.ends_with(".v0"));
         store.raise_version("https://us.test", "alice", NOW, NOW, None).await.unwrap();
         assert!(mint.mint(for_alice()).await.unwrap().signed.token.ends_with(".v1"));
+    }
+
+    #[tokio::test]
+    async fn an_id_of_an_account_is_written_in_one_spelling() {
+        let (mint, _) = mint();
+        let id = "0192f0c1-2345-7abc-8def-0123456789ab";
+        for spelt in [id.to_owned(), id.to_uppercase(), id.replace('-', ""), format!("{{{id}}}")] {
+            let token = mint.mint(Request { sub: spelt, ..Request::default() }).await.unwrap().signed.token;
+            assert_eq!(token, format!("{id}.v0"));
+        }
     }
 
     #[tokio::test]

@@ -42,6 +42,8 @@ pub(crate) mod fakes;
 #[cfg(test)]
 mod lasting_tests;
 #[cfg(test)]
+mod limit_fakes;
+#[cfg(test)]
 mod parameter_tests;
 #[cfg(test)]
 mod refresh_tests;

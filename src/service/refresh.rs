@@ -22,6 +22,12 @@ impl Accounts {
             let version = self.version(presented.user).await?;
             let session = self.store.session(presented.user, presented.session).await?;
             let session = session.ok_or(AccountError::InvalidRefreshToken)?;
+            if self.is_cut(&session).await? {
+                let ending = self.ending(&session, "revoked");
+                self.store.commit(ending.into()).await?;
+                note(Action::Refresh, Outcome::Denied, about().because("session_revoked"));
+                return Err(AccountError::InvalidRefreshToken);
+            }
             let user = self.store.user(session.user).await?.ok_or(AccountError::InvalidRefreshToken)?;
             may_sign_in(&user, self.now()).map_err(|_| AccountError::InvalidRefreshToken)?;
             let device = self.devices.device(client.user_agent.as_deref(), client.address);

@@ -349,6 +349,7 @@ async fn what_somebody_else_writes_meanwhile_is_kept() {
         id: uuid::Uuid::nil(),
         browser: TokenHash::of(b"x"),
         session: None,
+        begun: crate::domain::revocation::Versions::default(),
         return_to: None,
         scopes: Vec::new(),
         parameters: std::collections::BTreeMap::new(),

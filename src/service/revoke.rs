@@ -1,12 +1,19 @@
 //! Revoking tokens: one by its `jti`, a session, a subject, or everything an issuer signed so far.
 //!
 //! What this returns as done is durable. An entry lives until the last token it can reach has ended,
-//! leeway included; it must never be forgotten while such a token is still accepted.
+//! leeway included; it must never be forgotten while such a token is still accepted, nor while a session
+//! lives that would bring another: see [`sessions`].
+
+mod sessions;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::sessions::Holder;
+use crate::domain::account::UserId;
+use crate::domain::email::EmailAddress;
 use crate::domain::revocation::{Revocation, Target};
+use crate::domain::session::{Lifetimes, SessionId};
 use crate::domain::task::{Task, Work};
 use crate::domain::time::UnixTime;
 use crate::ports::{Change, Clock, CommitError, Entropy, IssuerClocks, Signer, Store, StoreError};
@@ -24,17 +31,17 @@ pub const MAX_LISTED: usize = 1000;
 /// What is to be revoked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Subject {
-    /// One token at hand: its `jti`, and its `exp` when it has one.
-    Token { jti: String, expires_at: Option<UnixTime> },
+    /// One token at hand: its `jti`, its `exp` when it has one, and the session it says it belongs to.
+    Token { jti: String, expires_at: Option<UnixTime>, holder: Option<Holder> },
     /// One token, by its `jti` alone.
     TokenId(String),
-    /// Every token of a session.
+    /// A session, with every token of it.
     Session(String),
-    /// Every token of a subject issued until now.
+    /// Every token of a subject issued until now, and the sessions begun until now.
     Subject(String),
-    /// Every token of the issuer issued at or before this moment.
+    /// Every token of the issuer issued at or before this moment, and the sessions begun by then.
     IssuedBefore(UnixTime),
-    /// Every token of the issuer issued until now.
+    /// Every token of the issuer issued until now, and the sessions begun until now.
     IssuedSoFar,
 }
 
@@ -46,8 +53,37 @@ pub struct Request {
     pub issuer: Option<String>,
     /// Why, for people.
     pub reason: Option<String>,
-    /// How long the entry is kept; `None`: as long as a token it reaches can live.
+    /// How long the entry is kept; `None`: as long as a token it reaches can live. It is kept for that long in any
+    /// case where that is known: of our own tokens, and of a token at hand.
     pub expires_in: Option<Duration>,
+    /// With [`Subject::Token`]: the session that the token belongs to ends as well.
+    pub end_session: bool,
+}
+
+/// What a revocation came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Revoked {
+    /// The entry as it now stands.
+    pub entry: Revocation,
+    /// How many sessions lived until then and have ended by it; `None`: the issuer is another, whose sessions are not
+    /// kept here.
+    pub sessions_ended: Option<u64>,
+    /// Those among them that were looked for one by one: all but those that a cutoff has ended.
+    pub ended: Vec<(UserId, SessionId)>,
+    /// The session of the token at hand that lives on, and will bring further tokens.
+    pub live_session: Option<SessionId>,
+    /// The address of the account whose tokens or session it was; `None` where there is none.
+    pub account: Option<EmailAddress>,
+}
+
+/// How long what is revoked could have gone on.
+#[derive(Debug, Clone, Copy)]
+pub struct Lives {
+    /// The longest life of any token of ours, minted ones included ([`super::mint::MAX_TTL`]).
+    pub tokens: Duration,
+    pub sessions: Lifetimes,
+    /// How long past its `exp` a token is still accepted, and how far ahead of our clock its `iat` may be.
+    pub leeway: Duration,
 }
 
 /// The longest grace: a token that is to end should not outlive its reason.
@@ -80,14 +116,10 @@ pub struct Revoke {
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     clocks: Arc<dyn IssuerClocks>,
-    longest_life: Duration,
-    leeway: Duration,
+    lives: Lives,
 }
 
 impl Revoke {
-    /// `longest_life` is the longest that any token of ours may live, minted ones included
-    /// ([`super::mint::MAX_TTL`]); `leeway` is how long past its `exp` a token is still accepted, and how far
-    /// ahead of our clock its `iat` may be.
     #[must_use]
     pub fn new(
         store: Arc<dyn Store>,
@@ -95,65 +127,140 @@ impl Revoke {
         clock: Arc<dyn Clock>,
         entropy: Arc<dyn Entropy>,
         clocks: Arc<dyn IssuerClocks>,
-        longest_life: Duration,
-        leeway: Duration,
+        lives: Lives,
     ) -> Revoke {
-        Revoke { store, signer, clock, entropy, clocks, longest_life, leeway }
+        Revoke { store, signer, clock, entropy, clocks, lives }
     }
 
-    /// Records the revocation and returns the entry as it now stands.
+    /// Records the revocation. What is ours goes on in nothing: a session that is revoked, by its id, with its
+    /// subject or by a cutoff, brings no further token.
     ///
     /// # Errors
     /// [`RevokeError`]; then nothing is revoked.
-    pub async fn revoke(&self, request: Request) -> Result<Revocation, RevokeError> {
+    pub async fn revoke(&self, request: Request) -> Result<Revoked, RevokeError> {
         let now = self.clock.now();
-        let issuer = self.issuer(request.issuer)?;
+        let issuer = self.issuer(request.issuer.clone())?;
+        let own = issuer == self.signer.issuer();
         reason_fits(request.reason.as_deref())?;
-        // Without an `exp` at hand, the entry must outlive every token that exists at this moment.
-        let mut expires_at = self.last_end(&issuer, now);
-        let target = match request.subject {
-            Subject::Token { jti, expires_at: ends } => {
-                if let Some(ends) = ends {
-                    expires_at = ends.plus(self.leeway);
-                }
-                Target::Token { issuer, jti: named("jti", jti)? }
+        let request = if own { in_our_spelling(request) } else { request };
+        let (target, last_end) = self.target(&request, issuer.clone(), now)?;
+        let mut expires_at = last_end.unwrap_or_else(|| self.last_end(&issuer, now));
+        if let Some(span) = request.expires_in {
+            if span.as_secs() == 0 {
+                return Err(RevokeError::Invalid("`expires_in` must be at least one second".to_owned()));
             }
-            Subject::TokenId(jti) => Target::Token { issuer, jti: named("jti", jti)? },
-            Subject::Session(sid) => Target::Session { issuer, sid: named("sid", sid)? },
+            // Never forgotten while it is known that a token goes on.
+            let least = if own { Some(expires_at) } else { last_end };
+            expires_at = now.plus(span).max(least.unwrap_or_default());
+        }
+        let reason = request.reason.clone();
+        let with_session = match &request.subject {
+            Subject::Token { holder, .. } if request.end_session => {
+                Some(holder.as_ref().ok_or_else(|| {
+                    let why =
+                        "this token belongs to no session (it has no `sid`): revoke it without `session`";
+                    RevokeError::Invalid(why.to_owned())
+                })?)
+            }
+            _ if request.end_session => {
+                let why = "`session` goes with `token` only: `sid`, `sub` and `before` end the sessions anyway, and a \
+                           `jti` does not say which session the token belongs to";
+                return Err(RevokeError::Invalid(why.to_owned()));
+            }
+            _ => None,
+        };
+        let named = if own { self.named_sessions(&request).await } else { sessions::Named::default() };
+        let entry = |target, expires_at| {
+            Change::Revoke(Revocation { target, expires_at, created_at: now, reason: reason.clone() })
+        };
+        let of_session = |sid: String| {
+            // Only a UUID can be a session of ours; a minted token has none.
+            let is_ours = own && sid.parse::<SessionId>().is_ok();
+            let end = if is_ours { self.sessions_end(now) } else { self.last_end(&issuer, now) };
+            let expires_at = end.max(expires_at);
+            entry(Target::Session { issuer: issuer.clone(), sid }, expires_at)
+        };
+        let (mut cut_before, mut until) = (None, None);
+        // Ours all carry a version and a generation, and those know no clock: a token signed while a clock was
+        // ahead ends too, and one signed later in this very second does not.
+        let mut changes = match target {
+            Target::SubjectIssued { sub, .. } if own => {
+                let cut = self.cutting(Some(sub.clone()), now, reason.clone());
+                let has_sessions = sub.parse::<UserId>().is_ok();
+                let (issuer, reason) = (issuer.clone(), reason.clone());
+                let raise =
+                    Change::RaiseVersion { issuer, sub, created_at: now, expires_at, reason, enforce: true };
+                if has_sessions { vec![raise, cut] } else { vec![raise] }
+            }
+            Target::Everybody { .. } => {
+                let standing = Target::EverySession { issuer: issuer.clone(), below: 0 };
+                let standing = self.store.revocation(&standing).await?;
+                cut_before = Some(standing.map_or(0, |standing| standing.target.limit()));
+                let (issuer, reason) = (issuer.clone(), reason.clone());
+                let raise =
+                    Change::RaiseGeneration { issuer, created_at: now, expires_at, reason, enforce: true };
+                vec![raise, self.cutting(None, now, request.reason.clone())]
+            }
+            Target::Session { sid, .. } if own => vec![of_session(sid)],
+            Target::Issuer { until: moment, .. } if own => {
+                until = Some(moment);
+                vec![entry(target, self.sessions_end(now).max(expires_at))]
+            }
+            target => vec![entry(target, expires_at)],
+        };
+        changes.extend(with_session.map(|holder| of_session(holder.sid.clone())));
+        let ended: Vec<_> = named.ending.iter().map(|session| (session.user, session.id)).collect();
+        changes.extend(ended.iter().map(|(user, id)| Change::EndSession(*user, *id)));
+        let entries = self.store.commit(changes).await.map_err(CommitError::of_the_store)?;
+        // The cut of sessions comes behind the entry that the caller asked for.
+        let cut = entries.get(1).cloned();
+        let nothing = || StoreError::Unavailable("the revocation was not recorded".to_owned());
+        let entry = entries.into_iter().next().ok_or_else(nothing)?;
+        let counted = match (cut_before, cut, until) {
+            (Some(before), Some(cut), _) => self.count_cut(&cut, before).await,
+            (_, _, Some(until)) => self.end_begun_before(until, reason.as_deref()).await,
+            _ => Ok(ended.len() as u64),
+        };
+        let sessions_ended = counted.unwrap_or_else(|error| {
+            tracing::warn!(%error, "the sessions that a revocation has ended could not be counted");
+            0
+        });
+        let sessions_ended = own.then_some(sessions_ended);
+        let account = named.account.map(|user| user.email);
+        Ok(Revoked { entry, sessions_ended, ended, live_session: named.live, account })
+    }
+
+    /// What is to be revoked, and the moment when nothing that it reaches is accepted any more, where the request
+    /// says that.
+    fn target(
+        &self,
+        request: &Request,
+        issuer: String,
+        now: UnixTime,
+    ) -> Result<(Target, Option<UnixTime>), RevokeError> {
+        Ok(match request.subject.clone() {
+            Subject::Token { jti, expires_at, .. } => {
+                let ends = expires_at.map(|ends| ends.plus(self.lives.leeway));
+                (Target::Token { issuer, jti: named("jti", jti)? }, ends)
+            }
+            Subject::TokenId(jti) => (Target::Token { issuer, jti: named("jti", jti)? }, None),
+            Subject::Session(sid) => (Target::Session { issuer, sid: named("sid", sid)? }, None),
             Subject::Subject(sub) => {
                 let until = self.reach(&issuer, now, now);
-                Target::SubjectIssued { issuer, sub: named("sub", sub)?, until }
+                (Target::SubjectIssued { issuer, sub: named("sub", sub)?, until }, None)
             }
             Subject::IssuedBefore(until) => {
                 // A later cutoff would refuse tokens that are not signed yet: nobody could sign in.
-                if until > now.plus(self.leeway) {
+                if until > now.plus(self.lives.leeway) {
                     return Err(RevokeError::Invalid(format!(
                         "`before` is {} s in the future; name a moment that has passed",
                         now.until(until).as_secs()
                     )));
                 }
-                self.cutoff(issuer, until, now)
+                (self.cutoff(issuer, until, now), None)
             }
-            Subject::IssuedSoFar => self.cutoff(issuer, now, now),
-        };
-        if let Some(span) = request.expires_in {
-            if span.as_secs() == 0 {
-                return Err(RevokeError::Invalid("`expires_in` must be at least one second".to_owned()));
-            }
-            expires_at = now.plus(span);
-        }
-        // Ours all carry a version and a generation, and those know no clock: a token signed while a clock was
-        // ahead ends too, and one signed later in this very second does not.
-        match target {
-            Target::SubjectIssued { issuer, sub, .. } if issuer == self.signer.issuer() => {
-                Ok(self.store.raise_version(&issuer, &sub, now, expires_at, request.reason).await?)
-            }
-            Target::Everybody { .. } => self.raise_generation(now, expires_at, request.reason, true).await,
-            target => {
-                let entry = Revocation { target, expires_at, created_at: now, reason: request.reason };
-                Ok(self.store.revoke(entry).await?)
-            }
-        }
+            Subject::IssuedSoFar => (self.cutoff(issuer, now, now), None),
+        })
     }
 
     /// What ends every token of `issuer` issued at or before `until`, which is at most the leeway from `now`.
@@ -172,9 +279,9 @@ impl Revoke {
         if issuer == self.signer.issuer() {
             return until;
         }
-        let ahead = self.clocks.ahead(issuer, now).min(self.leeway);
+        let ahead = self.clocks.ahead(issuer, now).min(self.lives.leeway);
         // A token with a later `iat` than this is not accepted yet.
-        until.plus(ahead).min(now.plus(self.leeway))
+        until.plus(ahead).min(now.plus(self.lives.leeway))
     }
 
     async fn raise_generation(
@@ -205,7 +312,7 @@ impl Revoke {
     ) -> Result<Raised, RevokeError> {
         let now = self.clock.now();
         let issuer = self.issuer(issuer)?;
-        let sub = named("sub", sub)?;
+        let sub = named("sub", if issuer == self.signer.issuer() { our_spelling(sub) } else { sub })?;
         reason_fits(reason.as_deref())?;
         let expires_at = self.last_end(&issuer, now);
         let Some(grace) = grace_fits(grace)? else {
@@ -262,8 +369,8 @@ impl Revoke {
     /// When no token that `issuer` has signed by `now` is accepted any more.
     fn last_end(&self, issuer: &str, now: UnixTime) -> UnixTime {
         let own = issuer == self.signer.issuer();
-        let life = if own { self.longest_life } else { self.longest_life.max(FOREIGN_LIFE) };
-        now.plus(life).plus(self.leeway)
+        let life = if own { self.lives.tokens } else { self.lives.tokens.max(FOREIGN_LIFE) };
+        now.plus(life).plus(self.lives.leeway)
     }
 
     fn issuer(&self, given: Option<String>) -> Result<String, RevokeError> {
@@ -272,6 +379,22 @@ impl Revoke {
             None => Ok(self.signer.issuer().to_owned()),
         }
     }
+}
+
+/// Ids of ours as our tokens carry them: another spelling of the same UUID would name nothing.
+fn in_our_spelling(request: Request) -> Request {
+    let subject = match request.subject {
+        Subject::TokenId(jti) => Subject::TokenId(our_spelling(jti)),
+        Subject::Session(sid) => Subject::Session(our_spelling(sid)),
+        Subject::Subject(sub) => Subject::Subject(our_spelling(sub)),
+        other => other,
+    };
+    Request { subject, ..request }
+}
+
+/// A UUID as we write it; any other text as it is.
+pub(super) fn our_spelling(id: String) -> String {
+    uuid::Uuid::try_parse(&id).map_or(id, |uuid| uuid.to_string())
 }
 
 /// A name that can be one: not empty, not huge, one line.
@@ -310,48 +433,74 @@ mod tests {
 
     fn revoke() -> (Revoke, Arc<FakeStore>) {
         let store = Arc::new(FakeStore::default());
-        let (hour, minute) = (Duration::from_secs(3600), Duration::from_secs(60));
+        let (hour, minute, day) =
+            (Duration::from_secs(3600), Duration::from_secs(60), Duration::from_secs(86_400));
+        let sessions = Lifetimes { sliding: day, absolute: 10 * day };
         let revoke = Revoke::new(
             store.clone(),
             Arc::new(FakeSigner),
             Arc::new(FakeClock::default()),
             Arc::new(FakeEntropy::default()),
             Arc::new(FakeIssuerClocks),
-            hour,
-            minute,
+            Lives { tokens: hour, sessions, leeway: minute },
         );
         (revoke, store)
     }
 
     fn asking(subject: Subject) -> Request {
-        Request { subject, issuer: None, reason: None, expires_in: None }
+        Request { subject, issuer: None, reason: None, expires_in: None, end_session: false }
     }
 
     #[tokio::test]
     async fn a_token_at_hand_is_remembered_until_it_is_no_longer_accepted() {
         let (revoke, _) = revoke();
-        let subject = Subject::Token { jti: "j".into(), expires_at: Some(NOW.plus(Duration::from_secs(5))) };
-        let entry = revoke.revoke(asking(subject)).await.unwrap();
+        let subject = Subject::Token {
+            jti: "j".into(),
+            expires_at: Some(NOW.plus(Duration::from_secs(5))),
+            holder: None,
+        };
+        let entry = revoke.revoke(asking(subject)).await.unwrap().entry;
         assert_eq!(entry.expires_at, UnixTime(NOW.0 + 65));
         assert_eq!(entry.target, Target::Token { issuer: "https://us.test".into(), jti: "j".into() });
     }
 
     #[tokio::test]
-    async fn names_without_an_expiry_are_remembered_for_the_longest_life() {
+    async fn names_without_an_expiry_are_remembered_for_as_long_as_what_they_reach_can_live() {
         let (revoke, store) = revoke();
-        for subject in [
-            Subject::TokenId("a".into()),
-            Subject::Session("b".into()),
-            Subject::Subject("c".into()),
-            Subject::IssuedBefore(NOW),
+        let (tokens, sessions) = (3660, 864_000 + 3660);
+        let uuid = |n| uuid::Uuid::from_u128(n).to_string();
+        for (subject, kept) in [
+            (Subject::TokenId("a".into()), tokens),
+            (Subject::Session("b".into()), tokens),
+            (Subject::Session(uuid(1)), sessions),
+            (Subject::Subject("c".into()), tokens),
+            (Subject::Subject(uuid(2)), tokens),
+            (Subject::IssuedBefore(NOW), tokens),
+            (Subject::IssuedBefore(NOW.minus(Duration::from_secs(5))), sessions),
         ] {
-            let entry = revoke.revoke(asking(subject)).await.unwrap();
-            assert_eq!(entry.expires_at, UnixTime(NOW.0 + 3660));
+            let entry = revoke.revoke(asking(subject.clone())).await.unwrap().entry;
+            assert_eq!(entry.expires_at, UnixTime(NOW.0 + kept), "{subject:?}");
+            // A shorter time that is asked for would let it come back to life.
+            let short = Request { expires_in: Some(Duration::from_secs(1)), ..asking(subject.clone()) };
+            assert_eq!(revoke.revoke(short).await.unwrap().entry.expires_at, entry.expires_at, "{subject:?}");
         }
-        assert_eq!(store.recent_revocations(9).await.unwrap().len(), 4);
-        let theirs =
-            Request { issuer: Some("https://i.test".into()), ..asking(Subject::Subject("c".into())) };
-        let entry = revoke.revoke(theirs).await.unwrap();
+        let cuts: Vec<_> = store
+            .recent_revocations(99)
+            .await
+            .unwrap()
+            .into_iter()
+            .filter(|entry| matches!(entry.target.key().0, Kind::SubjectSessions | Kind::EverySession))
+            .collect();
+        assert_eq!(cuts.len(), 2);
+        assert!(cuts.iter().all(|cut| cut.expires_at == UnixTime(NOW.0 + sessions)));
+        let theirs = |expires_in| Request {
+            issuer: Some("https://i.test".into()),
+            expires_in,
+            ..asking(Subject::Subject("c".into()))
+        };
+        let entry = revoke.revoke(theirs(Some(Duration::from_secs(9)))).await.unwrap().entry;
+        assert_eq!(entry.expires_at, NOW.plus(Duration::from_secs(9)), "their lives are not known to us");
+        let entry = revoke.revoke(theirs(None)).await.unwrap().entry;
         assert_eq!(entry.expires_at, NOW.plus(FOREIGN_LIFE).plus(Duration::from_secs(60)));
     }
 
@@ -386,7 +535,7 @@ mod tests {
         ] {
             let (revoke, _) = self::revoke();
             let request = Request { issuer: Some(issuer.into()), ..asking(subject) };
-            let entry = revoke.revoke(request.clone()).await.unwrap();
+            let entry = revoke.revoke(request.clone()).await.unwrap().entry;
             assert!(matches!(entry.target.key().0, Kind::SubjectIssued | Kind::Issuer), "{request:?}");
             assert_eq!(entry.target.limit(), NOW.0.checked_add_signed(want).unwrap(), "{request:?}");
         }
@@ -396,7 +545,7 @@ mod tests {
     async fn a_cutoff_of_our_own_tokens_at_this_moment_goes_by_order() {
         let (revoke, store) = revoke();
         let limit = async |subject| {
-            let entry = revoke.revoke(asking(subject)).await.unwrap();
+            let entry = revoke.revoke(asking(subject)).await.unwrap().entry;
             (entry.target.key().0, entry.target.limit())
         };
         assert_eq!(limit(Subject::IssuedSoFar).await, (Kind::Everybody, NOW.0));

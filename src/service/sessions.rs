@@ -19,9 +19,7 @@ impl Accounts {
     /// # Errors
     /// [`AccountError::Store`].
     pub async fn list_sessions(&self, person: Person) -> Result<Vec<Session>, AccountError> {
-        let (now, lives) = (self.now(), self.settings.lifetimes);
-        let mut sessions = self.store.sessions(person.user).await?;
-        sessions.retain(|session| now < session.ends_at(lives));
+        let (_, mut sessions) = self.over_and_live(person.user).await?;
         sessions.sort_by_key(|session| std::cmp::Reverse(session.last_used_at));
         Ok(sessions)
     }

@@ -1,5 +1,6 @@
 //! Fakes of what signs tokens and decides about them, for tests only.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,8 +13,8 @@ use crate::domain::revocation::{keys_of, limit_reaches};
 use crate::domain::time::UnixTime;
 use crate::domain::verdict::TokenFault;
 use crate::ports::{
-    AccessGrant, IssuerClocks, KeyInfo, KeyState, Keys, Revocations, SignError, Signed, Signer, Verified,
-    Verifier,
+    AccessGrant, Entropy, IssuerClocks, KeyInfo, KeyState, Keys, Revocations, SignError, Signed, Signer,
+    Verified, Verifier,
 };
 
 /// Signs with no key: `SUB.vVERSION`, and `.SESSION` when there is one.
@@ -122,5 +123,20 @@ impl Revocations for FakeStore {
             let entry = entries.iter().find(|entry| entry.target.key() == key);
             entry.is_some_and(|entry| limit_reaches(key.0, entry.target.limit(), identity))
         })
+    }
+}
+
+/// Counts up instead of being random.
+#[derive(Default)]
+pub(crate) struct FakeEntropy(AtomicU64);
+
+impl Entropy for FakeEntropy {
+    fn fill(&self, bytes: &mut [u8]) {
+        let next = self.0.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+        bytes.iter_mut().zip(next.iter().cycle()).for_each(|(byte, next)| *byte = *next);
+    }
+
+    fn uuid(&self) -> uuid::Uuid {
+        uuid::Uuid::from_u128(u128::from(self.0.fetch_add(1, Ordering::Relaxed)))
     }
 }

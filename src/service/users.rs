@@ -273,9 +273,7 @@ impl Accounts {
     pub async fn show_user(&self, id: UserId) -> Result<Shown, AccountError> {
         let user = self.store.user(id).await?.ok_or(AccountError::NotFound("user"))?;
         let token_version = self.store.version(self.signer.issuer(), &id.to_string()).await?;
-        let (now, lives) = (self.now(), self.settings.lifetimes);
-        let mut sessions = self.store.sessions(id).await?;
-        sessions.retain(|session| now < session.ends_at(lives));
+        let (_, sessions) = self.over_and_live(id).await?;
         Ok(Shown { user, token_version, sessions })
     }
 

@@ -15,7 +15,7 @@ use palisade::domain::connection::{
 use palisade::domain::link::{Link, Purpose};
 use palisade::domain::mail::{Facts, Letter, Mail};
 use palisade::domain::opaque::TokenHash;
-use palisade::domain::revocation::{Kind, Revocation, Target, Versions};
+use palisade::domain::revocation::{Begun, Kind, Revocation, Target, Versions};
 use palisade::domain::session::{Device, Session, SessionId};
 use palisade::domain::task::{Origin, Task, Work};
 use palisade::domain::time::UnixTime;
@@ -69,6 +69,7 @@ pub fn session(user: u128, id: u128, expires: u64) -> Session {
             fingerprint: "f".into(),
         },
         scopes: vec!["read".into()],
+        begun: Versions::default(),
         generation: 0,
         current: TokenHash::of(&id.to_be_bytes()),
         rotated_at: UnixTime(1),
@@ -87,6 +88,7 @@ pub fn connection(user: u128, id: u128, due: Option<u64>) -> Connection {
             id: Uuid::from_u128(id),
             browser: TokenHash::of(b"browser"),
             session: Some(SessionId(Uuid::from_u128(5))),
+            begun: Versions::default(),
             return_to: Some("https://app.test/done".into()),
             scopes: vec!["write".into()],
             parameters: BTreeMap::from([("shop".into(), "b".into())]),
@@ -238,6 +240,8 @@ pub async fn cases(mut at: impl FnMut() -> Arc<dyn Store>) {
     versions(&*at()).await;
     generations(&*at()).await;
     a_raise_that_is_not_enforced_revokes_nothing(&*at()).await;
+    cut_sessions(&*at()).await;
+    sessions_of_everybody(&*at()).await;
     recent_first(&*at()).await;
     sweeping(&*at()).await;
     many_at_once(at()).await;
@@ -457,6 +461,83 @@ async fn a_raise_that_is_not_enforced_revokes_nothing(store: &dyn Store) {
     // When its time has come.
     store.commit(entries.into_iter().map(Change::Revoke).collect()).await.unwrap();
     assert_eq!(store.revocation(&target).await.unwrap().unwrap().target.limit(), 2, "never lowered");
+}
+
+/// What was begun before a revocation is cut by it, and what was begun with the numbers as they stand afterwards is not.
+async fn cut_sessions(store: &dyn Store) {
+    let cut = |sub: Option<u128>| Change::CutSessions {
+        issuer: "i".into(),
+        sub: sub.map(|sub| Uuid::from_u128(sub).to_string()),
+        created_at: UnixTime(5),
+        expires_at: UnixTime(100),
+        reason: Some("left".into()),
+    };
+    let begun = async |user: u128, id: u128| {
+        let versions = store.versions("i", &Uuid::from_u128(user).to_string()).await.unwrap();
+        Session { begun: versions, ..session(user, id, 500) }
+    };
+    let is_cut = async |session: &Session| store.is_cut(&Begun::session(session, "i")).await.unwrap();
+    let (ann, bob) = (begun(1, 1).await, begun(2, 2).await);
+    assert!(!is_cut(&ann).await);
+    let raise = Change::RaiseVersion {
+        issuer: "i".into(),
+        sub: ann.user.to_string(),
+        created_at: UnixTime(5),
+        expires_at: UnixTime(100),
+        reason: None,
+        enforce: true,
+    };
+    store.commit(vec![raise.clone()]).await.unwrap();
+    assert!(!is_cut(&ann).await, "a raise alone lets sessions go on");
+    let entries = store.commit(vec![raise, cut(Some(1))]).await.unwrap();
+    let sub = ann.user.to_string();
+    assert_eq!(entries[1].target, Target::SubjectSessions { issuer: "i".into(), sub, below: 2 });
+    assert_eq!((entries[1].expires_at, entries[1].reason.as_deref()), (UnixTime(100), Some("left")));
+    assert!(is_cut(&ann).await && !is_cut(&bob).await);
+    let again = begun(1, 3).await;
+    assert!(!is_cut(&again).await, "begun afterwards");
+    let raise_all = Change::RaiseGeneration {
+        issuer: "i".into(),
+        created_at: UnixTime(50),
+        expires_at: UnixTime(100),
+        reason: None,
+        enforce: true,
+    };
+    let entries = store.commit(vec![raise_all, cut(None)]).await.unwrap();
+    assert_eq!(entries[1].target, Target::EverySession { issuer: "i".into(), below: 50 });
+    assert!(is_cut(&again).await && is_cut(&bob).await);
+    let last = begun(2, 4).await;
+    assert!(!is_cut(&last).await);
+    assert!(!store.is_cut(&Begun::session(&bob, "j")).await.unwrap(), "of another issuer");
+    let until = |until| Target::Issuer { issuer: "i".into(), until: UnixTime(until) };
+    store.revoke(revocation(until(0), 1, 100)).await.unwrap();
+    assert!(!is_cut(&last).await);
+    store.revoke(revocation(until(last.created_at.0), 1, 100)).await.unwrap();
+    assert!(is_cut(&last).await, "by the moment that it was begun at");
+    let last = Session { created_at: UnixTime(9), ..last };
+    let target = Target::Session { issuer: "i".into(), sid: last.id.to_string() };
+    assert!(!is_cut(&last).await);
+    store.revoke(revocation(target, 1, 100)).await.unwrap();
+    assert!(is_cut(&last).await, "by its id");
+    store.sweep(UnixTime(1_000_000)).await.unwrap();
+    assert!(!is_cut(&ann).await, "remembered for as long as was said");
+}
+
+async fn sessions_of_everybody(store: &dyn Store) {
+    assert_eq!(store.all_sessions(None, 9).await.unwrap(), []);
+    for (user, id) in [(2, 1), (1, 4), (1, 3), (3, 2)] {
+        store.commit(vec![Change::CreateSession(session(user, id, 100))]).await.unwrap();
+    }
+    let ids = |list: &[Session]| list.iter().map(|session| session.id.0.as_u128()).collect::<Vec<_>>();
+    let first = store.all_sessions(None, 3).await.unwrap();
+    assert_eq!(ids(&first), [3, 4, 1], "in the order of their users");
+    let after = first.last().map(|session| (session.user, session.id));
+    assert_eq!(ids(&store.all_sessions(after, 3).await.unwrap()), [2]);
+    let id = |id| SessionId(Uuid::from_u128(id));
+    assert_eq!(store.find_session(id(4)).await.unwrap(), Some(session(1, 4, 100)));
+    assert_eq!(store.find_session(id(9)).await.unwrap(), None);
+    store.commit(vec![Change::EndSession(UserId(Uuid::from_u128(1)), id(4))]).await.unwrap();
+    assert_eq!(store.find_session(id(4)).await.unwrap(), None);
 }
 
 /// What a commit that must be refused says.

@@ -16,7 +16,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use secrecy::{ExposeSecret, SecretString};
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::json;
 use subtle::ConstantTimeEq;
 
@@ -24,13 +24,15 @@ use super::body::{Failure, JsonBody, answer, method_not_allowed, not_found};
 use super::health::{self, MetricsText};
 use super::{admin_connections, admin_token, admin_users};
 use crate::domain::audit::Action;
-use crate::domain::revocation::Target;
+use crate::domain::email::EmailAddress;
+use crate::domain::revocation::{Revocation, Target};
+use crate::domain::session::SessionId;
 use crate::domain::time::UnixTime;
 use crate::ports::{Control, SignError};
 use crate::service::accounts::Accounts;
 use crate::service::connections::Connections;
 use crate::service::mint::{self, Mint, MintError};
-use crate::service::revoke::{self, Revoke, RevokeError, Subject};
+use crate::service::revoke::{self, Holder, Revoke, RevokeError, Subject};
 use crate::service::rotate::Rotate;
 
 /// What the admin API works with.
@@ -176,6 +178,9 @@ struct NewRevocation {
     issuer: Option<String>,
     reason: Option<String>,
     expires_in: Option<Span>,
+    /// With `token`: its session ends as well.
+    #[serde(default)]
+    session: bool,
 }
 
 impl NewRevocation {
@@ -186,7 +191,8 @@ impl NewRevocation {
                 let claimed =
                     admin_token::read(&token).map_err(|(code, why)| Failure::new(422, code, why))?;
                 issuer = issuer.or(claimed.issuer);
-                Subject::Token { jti: claimed.jti, expires_at: claimed.expires_at }
+                let holder = claimed.session.map(|sid| Holder { sub: claimed.subject, sid });
+                Subject::Token { jti: claimed.jti, expires_at: claimed.expires_at, holder }
             }
             (None, Some(jti), None, None, None) => Subject::TokenId(jti),
             (None, None, Some(sid), None, None) => Subject::Session(sid),
@@ -199,7 +205,7 @@ impl NewRevocation {
             }
         };
         let expires_in = self.expires_in.map(|span| span.0);
-        Ok(revoke::Request { subject, issuer, reason: self.reason, expires_in })
+        Ok(revoke::Request { subject, issuer, reason: self.reason, expires_in, end_session: self.session })
     }
 }
 
@@ -208,9 +214,28 @@ async fn add_revocation(
     RequestId(id): RequestId,
     JsonBody(body): JsonBody<NewRevocation>,
 ) -> Result<Response, Failure> {
-    let entry = state.revoke.revoke(body.into_request()?).await?;
+    let revoked = state.revoke.revoke(body.into_request()?).await?;
+    let entry = &revoked.entry;
     state.accounts.note_operator(&id, Action::Revoke, named(&entry.target, entry.reason.as_deref()));
-    Ok(answer(StatusCode::CREATED, &entry))
+    state.accounts.note_ended_by_operator(&id, &revoked.ended, "revoked");
+    let body = NewEntry {
+        entry,
+        sessions_ended: revoked.sessions_ended,
+        live_session: revoked.live_session,
+        account: revoked.account.as_ref(),
+    };
+    Ok(answer(StatusCode::CREATED, &body))
+}
+
+/// What a revocation is answered with: its entry, and what became of sessions.
+#[derive(Serialize)]
+struct NewEntry<'a> {
+    #[serde(flatten)]
+    entry: &'a Revocation,
+    /// Null: those of another issuer are not kept here.
+    sessions_ended: Option<u64>,
+    live_session: Option<SessionId>,
+    account: Option<&'a EmailAddress>,
 }
 
 #[derive(Deserialize)]

@@ -3,12 +3,14 @@
 use super::super::body::MAX_BODY;
 use super::super::connections_fake;
 use super::*;
+use crate::domain::session::Lifetimes;
 use crate::ports::{Control, ProviderFault};
 use crate::service::accounts::Person;
 use crate::service::accounts_world;
 use crate::service::connection_fakes::{ACME, FakeProviders};
 use crate::service::connections::Begin;
 use crate::service::fakes::{FakeClock, FakeEntropy, FakeIssuerClocks, FakeKeys, FakeSigner, FakeStore, NOW};
+use crate::service::revoke::Lives;
 use axum::body::{Body, to_bytes};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -60,8 +62,7 @@ fn api(not_ready: Option<&'static str>) -> Api {
             clock.clone(),
             Arc::new(FakeEntropy::default()),
             Arc::new(FakeIssuerClocks),
-            hour,
-            none,
+            Lives { tokens: hour, sessions: Lifetimes { sliding: hour, absolute: hour }, leeway: none },
         ),
         mint: Mint::new(store.clone(), signer, clock.clone(), hour),
         rotate: Rotate::new(Arc::new(FakeKeys::default()), clock),
@@ -139,8 +140,13 @@ async fn a_token_is_revoked_by_what_it_says() {
     assert_eq!(status, 201);
     assert_eq!(entry["target"], json!({"kind": "token", "issuer": "https://they.test", "jti": "j1"}));
     assert_eq!(entry["expires_at"], NOW.0 + 9);
+    for nothing in ["sessions_ended", "live_session", "account"] {
+        assert_eq!(entry[nothing], Value::Null, "{nothing}: sessions of another issuer are not kept here");
+    }
     let (_, list) = api.get("/admin/v1/revocations?limit=5").await;
-    assert_eq!(list["revocations"], json!([entry]));
+    for (name, value) in list["revocations"][0].as_object().unwrap() {
+        assert_eq!(entry[name], *value, "{name}");
+    }
 }
 
 #[tokio::test]
@@ -173,6 +179,8 @@ async fn what_makes_no_sense_is_refused_with_a_code() {
         ("{}", 422, "invalid_request"),
         (r#"{"jti":"a","sid":"b"}"#, 422, "invalid_request"),
         (r#"{"jti":""}"#, 422, "invalid_request"),
+        (r#"{"jti":"a","session":true}"#, 422, "invalid_request"),
+        (r#"{"sub":"a","session":true}"#, 422, "invalid_request"),
         (r#"{"jti":"a","colour":"red"}"#, 400, "invalid_json"),
         (r#"{"before":"yesterday"}"#, 400, "invalid_json"),
         (r#"{"before":99999999999}"#, 422, "invalid_request"),

@@ -15,9 +15,11 @@ pub(super) struct Claimed {
     pub issuer: Option<String>,
     pub jti: String,
     pub expires_at: Option<UnixTime>,
+    pub subject: Option<String>,
+    pub session: Option<String>,
 }
 
-/// Reads `iss`, `jti` and `exp`.
+/// Reads `iss`, `jti`, `exp`, `sub` and `sid`.
 ///
 /// # Errors
 /// The code and the message, which names the cure and never repeats the token.
@@ -43,5 +45,7 @@ pub(super) fn read(token: &str) -> Result<Claimed, (&'static str, &'static str)>
         issuer: text("iss").map(str::to_owned),
         jti: jti.to_owned(),
         expires_at: expires_at.map(UnixTime),
+        subject: text("sub").map(str::to_owned),
+        session: text("sid").map(str::to_owned),
     })
 }

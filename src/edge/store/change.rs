@@ -75,6 +75,10 @@ impl Draft<'_> {
                 let entry = self.raise_generation(issuer, (created_at, expires_at), reason)?;
                 return Ok(Some(if enforce { self.revoke(entry)? } else { entry }));
             }
+            Change::CutSessions { issuer, sub, created_at, expires_at, reason } => {
+                let entry = self.cut_sessions(issuer, sub, (created_at, expires_at), reason)?;
+                return Ok(Some(entry));
+            }
         }
         Ok(None)
     }
@@ -317,6 +321,24 @@ impl Draft<'_> {
         let entry = Revocation { target, expires_at, created_at, reason };
         // No lower than the time: the tokens that were signed after a backup must end too once it is restored.
         self.raise(keys::generation(number), number, entry, created_at.0)
+    }
+
+    /// Revokes the sessions that were begun below the present version of `sub`, or below the present generation.
+    fn cut_sessions(
+        &mut self,
+        issuer: String,
+        sub: Option<String>,
+        (created_at, expires_at): (UnixTime, UnixTime),
+        reason: Option<String>,
+    ) -> Result<Revocation, StoreError> {
+        let number = self.issuer(&issuer)?;
+        let key = sub.as_ref().map_or_else(|| keys::generation(number), |sub| keys::version(number, sub));
+        let below = self.stored::<u64>("a token version", &key)?.unwrap_or(0);
+        let target = match sub {
+            Some(sub) => Target::SubjectSessions { issuer, sub, below },
+            None => Target::EverySession { issuer, below },
+        };
+        self.revoke(Revocation { target, expires_at, created_at, reason })
     }
 
     /// Raises the number at `key` to `at_least` or by one, and `entry`'s limit to it.

@@ -147,6 +147,12 @@ pub(super) fn session(user: UserId, id: SessionId) -> Key {
     key(Table::Session, &[user.0.as_bytes(), id.0.as_bytes()])
 }
 
+/// The id of the session at a key made by [`session`].
+pub(super) fn session_id(key: &[u8]) -> Result<SessionId, StoreError> {
+    let id = key.get(17..).and_then(|id| Uuid::from_slice(id).ok());
+    id.map(SessionId).ok_or_else(misshapen)
+}
+
 /// The beginning of the keys of a user's sessions.
 pub(super) fn sessions(user: UserId) -> Key {
     key(Table::Session, &[user.0.as_bytes()])
@@ -225,8 +231,16 @@ pub(super) fn filed(due: &[u8]) -> Result<&[u8], StoreError> {
     due.get(9..).filter(|key| !key.is_empty()).ok_or_else(misshapen)
 }
 
-const KINDS: [Kind; 6] =
-    [Kind::Token, Kind::Session, Kind::SubjectVersion, Kind::SubjectIssued, Kind::Issuer, Kind::Everybody];
+const KINDS: [Kind; 8] = [
+    Kind::Token,
+    Kind::Session,
+    Kind::SubjectVersion,
+    Kind::SubjectIssued,
+    Kind::Issuer,
+    Kind::Everybody,
+    Kind::SubjectSessions,
+    Kind::EverySession,
+];
 
 /// The kind as stored, and as hashed in memory. Numbers are never given to another kind.
 pub(super) fn kind_byte(kind: Kind) -> u8 {
@@ -237,6 +251,8 @@ pub(super) fn kind_byte(kind: Kind) -> u8 {
         Kind::SubjectIssued => 4,
         Kind::Issuer => 5,
         Kind::Everybody => 6,
+        Kind::SubjectSessions => 7,
+        Kind::EverySession => 8,
     }
 }
 

@@ -23,7 +23,7 @@ use crate::domain::identity::Identity;
 use crate::domain::link::Link;
 use crate::domain::mail::Mail;
 use crate::domain::opaque::TokenHash;
-use crate::domain::revocation::{Kind, Revocation, Target, Versions, keys_of, limit_reaches};
+use crate::domain::revocation::{Begun, Kind, Revocation, Target, Versions, keys_of, limit_reaches};
 use crate::domain::session::{Session, SessionId};
 use crate::domain::task::Task;
 use crate::domain::time::UnixTime;
@@ -271,6 +271,10 @@ impl Store for RevokingStore {
         self.parts.store.revocation(target).await
     }
 
+    async fn is_cut(&self, begun: &Begun<'_>) -> Result<bool, StoreError> {
+        self.parts.store.is_cut(begun).await
+    }
+
     async fn user(&self, id: UserId) -> Result<Option<User>, StoreError> {
         self.parts.store.user(id).await
     }
@@ -289,6 +293,18 @@ impl Store for RevokingStore {
 
     async fn sessions(&self, user: UserId) -> Result<Vec<Session>, StoreError> {
         self.parts.store.sessions(user).await
+    }
+
+    async fn find_session(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
+        self.parts.store.find_session(id).await
+    }
+
+    async fn all_sessions(
+        &self,
+        after: Option<(UserId, SessionId)>,
+        limit: usize,
+    ) -> Result<Vec<Session>, StoreError> {
+        self.parts.store.all_sessions(after, limit).await
     }
 
     async fn connection(&self, user: UserId, id: ConnectionId) -> Result<Option<Connection>, StoreError> {

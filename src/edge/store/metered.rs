@@ -12,7 +12,7 @@ use crate::domain::email::EmailAddress;
 use crate::domain::link::Link;
 use crate::domain::mail::Mail;
 use crate::domain::opaque::TokenHash;
-use crate::domain::revocation::{Revocation, Target, Versions};
+use crate::domain::revocation::{Begun, Revocation, Target, Versions};
 use crate::domain::session::{Session, SessionId};
 use crate::domain::task::Task;
 use crate::domain::time::UnixTime;
@@ -82,6 +82,10 @@ impl Store for MeteredStore {
         self.metered("revocation", self.store.revocation(target)).await
     }
 
+    async fn is_cut(&self, begun: &Begun<'_>) -> Result<bool, StoreError> {
+        self.metered("is_cut", self.store.is_cut(begun)).await
+    }
+
     async fn user(&self, id: UserId) -> Result<Option<User>, StoreError> {
         self.metered("user", self.store.user(id)).await
     }
@@ -100,6 +104,18 @@ impl Store for MeteredStore {
 
     async fn sessions(&self, user: UserId) -> Result<Vec<Session>, StoreError> {
         self.metered("sessions", self.store.sessions(user)).await
+    }
+
+    async fn find_session(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
+        self.metered("find_session", self.store.find_session(id)).await
+    }
+
+    async fn all_sessions(
+        &self,
+        after: Option<(UserId, SessionId)>,
+        limit: usize,
+    ) -> Result<Vec<Session>, StoreError> {
+        self.metered("all_sessions", self.store.all_sessions(after, limit)).await
     }
 
     async fn connection(&self, user: UserId, id: ConnectionId) -> Result<Option<Connection>, StoreError> {

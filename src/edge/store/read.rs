@@ -57,6 +57,27 @@ pub(super) fn sessions(trees: &Trees, user: UserId) -> Result<Vec<Session>, Stor
     trees.under(&keys::sessions(user)).map(|entry| decode_session(&entry?.1)).collect()
 }
 
+/// Decodes none but the one that it finds.
+pub(super) fn find_session(trees: &Trees, id: SessionId) -> Result<Option<Session>, StoreError> {
+    for entry in trees.under(&keys::all(Table::Session)) {
+        let (key, bytes) = entry?;
+        if keys::session_id(&key)? == id {
+            return decode_session(&bytes).map(Some);
+        }
+    }
+    Ok(None)
+}
+
+pub(super) fn all_sessions(
+    trees: &Trees,
+    after: Option<(UserId, SessionId)>,
+    limit: usize,
+) -> Result<Vec<Session>, StoreError> {
+    let start = after.map_or(keys::all(Table::Session), |(user, id)| behind(keys::session(user, id)));
+    let found = trees.range(start..keys::behind(Table::Session)).take(limit);
+    found.map(|entry| decode_session(&entry?.1)).collect()
+}
+
 pub(super) fn connections(trees: &Trees, user: UserId) -> Result<Vec<Connection>, StoreError> {
     trees.under(&keys::connections(user)).map(|entry| decode("a connection", &entry?.1)).collect()
 }
@@ -142,6 +163,20 @@ pub(super) fn revocation(trees: &Trees, target: &Target) -> Result<Option<Revoca
     let found = trees.get(&keys::revocation(kind, number, name))?;
     let whole = |standing: Standing| standing.of((kind, issuer_text.to_owned(), name.to_owned()));
     found.map(|bytes| decode_revocation(&bytes).and_then(whole)).transpose()
+}
+
+/// Whether one of `targets`, found, passes `reaches`.
+pub(super) fn any_revocation(
+    trees: &Trees,
+    targets: &[Target],
+    reaches: impl Fn(&Target) -> bool,
+) -> Result<bool, StoreError> {
+    for target in targets {
+        if revocation(trees, target)?.is_some_and(|standing| reaches(&standing.target)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// The issuers behind their numbers, each looked up once.

@@ -100,6 +100,8 @@ impl Standing {
             }
             Kind::Issuer => limit.map(|until| Target::Issuer { issuer, until: UnixTime(until) }),
             Kind::Everybody => limit.map(|below| Target::Everybody { issuer, below }),
+            Kind::SubjectSessions => limit.map(|below| Target::SubjectSessions { issuer, sub: name, below }),
+            Kind::EverySession => limit.map(|below| Target::EverySession { issuer, below }),
         };
         Ok(Revocation {
             target: target.map_err(|why| damaged("a revocation", why))?,

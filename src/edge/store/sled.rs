@@ -29,7 +29,7 @@ use crate::domain::email::EmailAddress;
 use crate::domain::link::Link;
 use crate::domain::mail::Mail;
 use crate::domain::opaque::TokenHash;
-use crate::domain::revocation::{Revocation, Target, Versions};
+use crate::domain::revocation::{Begun, Revocation, Target, Versions};
 use crate::domain::session::{Session, SessionId};
 use crate::domain::task::Task;
 use crate::domain::time::UnixTime;
@@ -235,6 +235,17 @@ impl Store for SledStore {
         self.read(move |trees| read::revocation(trees, &target)).await
     }
 
+    async fn is_cut(&self, begun: &Begun<'_>) -> Result<bool, StoreError> {
+        let issuer = begun.issuer.to_owned();
+        let (user, session, versions, at) = (begun.user, begun.session, begun.versions, begun.at);
+        self.read(move |trees| {
+            let begun = Begun { issuer: &issuer, user, session, versions, at };
+            let targets: Vec<Target> = begun.targets().collect();
+            read::any_revocation(trees, &targets, |target| begun.is_reached_by(target))
+        })
+        .await
+    }
+
     async fn user(&self, id: UserId) -> Result<Option<User>, StoreError> {
         self.read(move |trees| read::at(trees, "an account", &keys::user(id))).await
     }
@@ -254,6 +265,18 @@ impl Store for SledStore {
 
     async fn sessions(&self, user: UserId) -> Result<Vec<Session>, StoreError> {
         self.read(move |trees| read::sessions(trees, user)).await
+    }
+
+    async fn find_session(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
+        self.read(move |trees| read::find_session(trees, id)).await
+    }
+
+    async fn all_sessions(
+        &self,
+        after: Option<(UserId, SessionId)>,
+        limit: usize,
+    ) -> Result<Vec<Session>, StoreError> {
+        self.read(move |trees| read::all_sessions(trees, after, limit)).await
     }
 
     async fn connection(&self, user: UserId, id: ConnectionId) -> Result<Option<Connection>, StoreError> {

@@ -13,6 +13,7 @@ use crate::domain::account::{SCOPES_WANTED, are_scopes};
 use crate::domain::audit::{Action, Outcome};
 use crate::domain::connection::{CONSENT_LIFE, Connection, ConnectionId, Consent, MAX_CONNECTIONS, Status};
 use crate::domain::opaque::{State, TokenHash, code_challenge};
+use crate::domain::revocation::Versions;
 use crate::domain::session::SessionId;
 use crate::ports::{
     Authorization, Change, CommitError, Limited, Pkce, ProviderCall, ProviderFault, ProviderInfo,
@@ -42,6 +43,7 @@ impl Connections {
         if self.store.user(user).await?.is_none_or(|user| !user.active) {
             return Err(ConnectionError::NoAccount);
         }
+        let begun = self.store.versions(&self.issuer, &user.to_string()).await?;
         for _ in 0..TRIES {
             let mine = self.store.connections(user).await?;
             let given = told_apart(&begin.parameters, &info);
@@ -65,7 +67,8 @@ impl Connections {
                 let id = ConnectionId(self.entropy.uuid());
                 Connection::pending(id, user, begin.provider.clone(), self.now())
             });
-            let (consent, browser) = self.consent(&connection, &begin, person.session, &scopes, &parameters);
+            let (consent, browser) =
+                self.consent(&connection, &begin, (person.session, begun), &scopes, &parameters);
             let attended = self.authorization(&connection, &consent, &parameters).await?;
             if connection.status == Status::Pending {
                 connection.scopes_asked.clone_from(&scopes);
@@ -149,7 +152,7 @@ impl Connections {
         &self,
         connection: &Connection,
         begin: &Begin,
-        session: Option<SessionId>,
+        (session, begun): (Option<SessionId>, Versions),
         scopes: &[String],
         parameters: &Parameters,
     ) -> (Consent, SecretString) {
@@ -160,6 +163,7 @@ impl Connections {
             id: self.entropy.uuid(),
             browser: TokenHash::of(browser.expose_secret().as_bytes()),
             session,
+            begun,
             return_to: begin.return_to.clone(),
             scopes: scopes.to_vec(),
             parameters: parameters.open.clone(),

@@ -6,8 +6,9 @@ use secrecy::{ExposeSecret, SecretString};
 use super::begin::first_call;
 use super::{Callback, ConnectionError, Connections, Failure, Returned, Who};
 use crate::domain::audit::{Action, Outcome};
-use crate::domain::connection::{Connection, Consent, Fault, FaultKind, clean};
+use crate::domain::connection::{CONSENT_LIFE, Connection, Consent, Fault, FaultKind, clean};
 use crate::domain::opaque::TokenHash;
+use crate::domain::revocation::Begun;
 use crate::ports::{Change, CommitError, Limited, ProviderFault};
 use crate::service::accounts::{About, Client, TRIES};
 
@@ -98,18 +99,30 @@ impl Connections {
         Err(ConnectionError::Conflict)
     }
 
-    /// Whoever began it is still let in, and has not signed out: on a shared browser, the next one would grant
+    /// The user who began it is still let in, has not signed out, and was not cut off since: on a shared browser, the next one would grant
     /// access to an account of their own.
     async fn still_theirs(&self, connection: &Connection, consent: &Consent) -> Result<(), ConnectionError> {
         let user = connection.user;
         if self.store.user(user).await?.is_none_or(|user| !user.active) {
             return Err(ConnectionError::NoAccount);
         }
-        match consent.session {
-            Some(session) if self.store.session(user, session).await?.is_none() => {
-                Err(ConnectionError::InvalidState)
+        let begun = match consent.session {
+            Some(session) => {
+                let session = self.store.session(user, session).await?;
+                Begun::session(&session.ok_or(ConnectionError::InvalidState)?, &self.issuer)
             }
-            _ => Ok(()),
+            // By a token without a session, which an operator minted.
+            None => Begun {
+                issuer: &self.issuer,
+                user: user.0,
+                session: None,
+                versions: consent.begun,
+                at: consent.expires_at.minus(CONSENT_LIFE),
+            },
+        };
+        match self.store.is_cut(&begun).await? {
+            true => Err(ConnectionError::InvalidState),
+            false => Ok(()),
         }
     }
 

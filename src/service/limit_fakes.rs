@@ -1,0 +1,42 @@
+//! Fakes of what counts attempts and of what keeps events, for tests only.
+
+use std::net::IpAddr;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use crate::domain::audit::Event;
+use crate::ports::{Audit, Limited, Limiter, TooMany};
+
+/// Lets everything through but what it was told to stop, and remembers how attempts ended.
+#[derive(Default)]
+pub(crate) struct FakeLimiter {
+    pub stop: Mutex<Option<Limited>>,
+    pub ended: Mutex<Vec<(Limited, bool)>>,
+}
+
+impl Limiter for FakeLimiter {
+    fn attempt(&self, what: Limited, _: IpAddr, _: Option<&str>) -> Result<(), TooMany> {
+        match *self.stop.lock().unwrap() == Some(what) {
+            true => Err(TooMany { retry_after: Duration::from_secs(7) }),
+            false => Ok(()),
+        }
+    }
+
+    fn failed(&self, what: Limited, _: IpAddr, _: &str) {
+        self.ended.lock().unwrap().push((what, false));
+    }
+
+    fn succeeded(&self, what: Limited, _: IpAddr, _: &str) {
+        self.ended.lock().unwrap().push((what, true));
+    }
+}
+
+/// Keeps what it is told.
+#[derive(Default)]
+pub(crate) struct FakeAudit(pub Mutex<Vec<Event>>);
+
+impl Audit for FakeAudit {
+    fn record(&self, event: Event) {
+        self.0.lock().unwrap().push(event);
+    }
+}
