@@ -155,6 +155,44 @@ async fn from_registering_to_a_request_that_is_refused() {
     assert_eq!(world.post("/refresh", &refresh).await.1["code"], "invalid_refresh_token");
 }
 
+/// A stranger registers somebody's address. What the owner's browser sent does not vouch for the stranger's password.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_owner_of_a_mailbox_shows_that_the_password_is_theirs_too() {
+    let world = World::start().await;
+    let mut seen = HashSet::new();
+    let ours = "Sec-Fetch-Site: same-origin\r\nSec-Fetch-Mode: cors\r\n";
+    let registers = async |password: &str, fields: &str| {
+        let body = json!({"email": ANN, "password": password, "name": "Ann"});
+        let answer = world.call("POST", "/register", fields, &body).await;
+        assert_eq!(status(&answer), 202, "{answer}");
+        field(&answer, "set-cookie").map(|cookie| cookie.split(';').next().unwrap().to_owned())
+    };
+    let presses = async |token: &str, cookie: &str, more: Value| {
+        let mut body = json!({"token": token, "proof": true});
+        body.as_object_mut().unwrap().extend(more.as_object().cloned().unwrap_or_default());
+        read(&world.call("POST", "/verify-email", &format!("{ours}Cookie: {cookie}\r\n"), &body).await)
+    };
+    assert_eq!(registers("Strangers own 1", "").await, None, "no page of this site");
+    let token = world.link(&mut seen).await;
+    let cookie = registers(PASSWORD, ours).await.expect("no cookie");
+    assert_eq!(world.link(&mut seen).await, token, "the live link, once more");
+
+    let (status, asked) = presses(&token, &cookie, Value::Null).await;
+    assert_eq!((status, &asked["code"]), (403, &json!("proof_needed")));
+    assert_eq!(asked["ways"], json!(["password", "new_password"]));
+    assert_eq!(presses(&token, &cookie, json!({"password": PASSWORD})).await.1["code"], "wrong_password");
+    let (status, user) = presses(&token, &cookie, json!({"new_password": PASSWORD})).await;
+    assert_eq!((status, &user["name"]), (200, &Value::Null), "nor the stranger's name");
+    let strangers = json!({"email": ANN, "password": "Strangers own 1"});
+    assert_eq!(world.post("/login", &strangers).await.1["code"], "invalid_credentials");
+    let access = world.login().await["access_token"].as_str().unwrap().to_owned();
+
+    // The cookie is between the browser and us.
+    let answer = world.gateway.get("/", &format!("{}Cookie: a=b; {cookie}\r\n", bearer(&access))).await;
+    assert_eq!(support::status(&answer), 200);
+    assert_eq!(field(&world.app.only(), "cookie"), Some("a=b"));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reset_by_mail_ends_every_session() {
     let world = World::start().await;

@@ -10,6 +10,7 @@ use palisade::config::{
     self, BUILT_IN, Component, Config, ConfigError, Cors, HostPattern, MailTransport, Origins, PluginLimits,
     SmtpTls, StoreUrl,
 };
+use palisade::domain::account::Verification;
 use palisade::domain::route::Auth;
 use secrecy::ExposeSecret as _;
 
@@ -137,6 +138,12 @@ fn a_route_forgets_nothing() {
     assert_eq!(api.forward.assertion.as_deref(), Some("X-Auth-Assertion"));
     assert_eq!(api.forward.inject.as_deref(), Some("bank"));
     assert_eq!(config.routes[1].policy.index, 1);
+}
+
+#[test]
+fn what_a_verification_needs_is_the_operators_choice() {
+    assert_eq!(good("full.toml").accounts.verification, Verification::Proof);
+    assert_eq!(good("minimal.toml").accounts.verification, Verification::Link);
 }
 
 #[test]

@@ -361,7 +361,10 @@ async fn the_providers_token_takes_the_place_of_the_callers_own() {
     let upstream = Choosy::start(&[]).await;
     let world = world(upstream.scripted.address, &format!("auth = \"required\"\n{INJECT}")).await;
     let answer = world
-        .get(&format!("{ANN}Cookie: a=b; palisade_connect_x=secret; __Host-palisade_connect_x=secret\r\n"))
+        .get(&format!(
+            "{ANN}Cookie: a=b; palisade_connect_x=secret; __Host-palisade_connect_x=secret; \
+             palisade-registration=secret; __Host-palisade-registration=secret\r\n"
+        ))
         .await;
     assert_eq!(status(&answer), 200, "{answer}");
     let seen = upstream.seen().remove(0);

@@ -1,7 +1,7 @@
 //! The part of the composition that accounts need: their ports, the workers behind them, and how they end.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -109,6 +109,7 @@ pub(super) fn start(config: &Config, data_dir: &Path, wanted: Wanted) -> Result<
         audit: Arc::clone(&audit) as _,
         devices: Arc::new(DeviceReader::open(config.sessions.geoip.as_deref())?),
         key: Arc::clone(&key),
+        forms: Mutex::default(),
         tasks: Arc::clone(&tasks),
         outbox: Arc::clone(&mails),
         settings: Settings {
@@ -116,6 +117,7 @@ pub(super) fn start(config: &Config, data_dir: &Path, wanted: Wanted) -> Result<
             lifetimes: lives.sessions,
             max_sessions: config.sessions.max_per_user,
             fingerprint: config.sessions.fingerprint,
+            verification: config.accounts.verification,
             revocation_life: lives.tokens + lives.leeway,
         },
     });

@@ -6,7 +6,8 @@
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::config::{
-    Config, Connections, Cors, Limits, Log, Mail, MailTransport, Passwords, Server, Sessions, Tokens, Vault,
+    Accounts, Config, Connections, Cors, Limits, Log, Mail, MailTransport, Passwords, Server, Sessions,
+    Tokens, Vault,
 };
 
 /// The keys that `now` has another value for than `then`, with which this process started, although only a start
@@ -22,6 +23,7 @@ pub(super) fn keys(then: &Config, now: &Config) -> Vec<&'static str> {
         tokens,
         issuers: _,
         passwords,
+        accounts,
         sessions,
         limits,
         mail,
@@ -48,6 +50,8 @@ pub(super) fn keys(then: &Config, now: &Config) -> Vec<&'static str> {
     keys.differ("passwords.policy", policy, &now.passwords.policy);
     keys.differ("passwords.bcrypt_cost", bcrypt_cost, &now.passwords.bcrypt_cost);
     keys.differ("passwords.threads", threads, &now.passwords.threads);
+    let Accounts { verification } = accounts;
+    keys.differ("accounts.verification", verification, &now.accounts.verification);
     let Sessions { max_per_user, absolute_ttl, fingerprint, geoip } = sessions;
     keys.differ("sessions.max_per_user", max_per_user, &now.sessions.max_per_user);
     keys.differ("sessions.absolute_ttl", absolute_ttl, &now.sessions.absolute_ttl);

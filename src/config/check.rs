@@ -12,8 +12,8 @@ use super::file::{Document, Item, Section};
 use super::form::{self, Url};
 use super::{
     Algorithm, AuditTo, ClientAddress, Config, ConfigError, Issuer, Jwks, Limits, Log, LogFormat, Passwords,
-    Route, Server, Sessions, StoreUrl, Tls, Tokens, connections, cors, issuers, mail, native, providers,
-    proxies, routes,
+    Route, Server, Sessions, StoreUrl, Tls, Tokens, accounts, connections, cors, issuers, mail, native,
+    providers, proxies, routes,
 };
 use crate::domain::password::Policy;
 use crate::domain::session::Fingerprint;
@@ -75,6 +75,7 @@ fn whole(root: &Section<'_>, path: &Path) -> Option<Config> {
     let tokens = tokens(root.section("tokens"), &public_url);
     let trusted = issuers(root, &tokens.issuer);
     let passwords = passwords(root.section("passwords"));
+    let accounts = accounts::accounts(root.section("accounts"));
     let sessions = sessions(root.section("sessions"));
     let limits = limits(root.section("limits"));
     let mail = mail::mail(root.section("mail"), &format!("{public_url}{}", server.prefix));
@@ -112,6 +113,7 @@ fn whole(root: &Section<'_>, path: &Path) -> Option<Config> {
         tokens,
         issuers: trusted,
         passwords,
+        accounts,
         sessions,
         limits,
         mail: mail?,

@@ -4,6 +4,7 @@
 //! types and collects every error on the way. Past this module values are right, and their types say so.
 //! No secret is ever printed: they are [`SecretString`]s, resolved from their references.
 
+mod accounts;
 pub mod catalogue;
 pub mod check;
 mod connections;
@@ -25,6 +26,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use secrecy::SecretString;
 
+pub use self::accounts::Accounts;
 pub use self::connections::{Connections, Vault, Webhook};
 pub use self::form::{vault_key, webhook_key};
 pub use self::providers::{BUILT_IN, Component, HostPattern, PluginLimits, Provider};
@@ -109,6 +111,7 @@ pub struct Config {
     pub tokens: Tokens,
     pub issuers: Vec<Issuer>,
     pub passwords: Passwords,
+    pub accounts: Accounts,
     pub sessions: Sessions,
     pub limits: Limits,
     pub mail: Mail,

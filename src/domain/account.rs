@@ -93,6 +93,10 @@ pub struct User {
     pub live_links: BTreeMap<Purpose, Uuid>,
     #[serde(default)]
     pub claim: Claim,
+    /// The registration whose password this is, until the address is verified: a browser that sent it shows by that
+    /// that the password is its person's ([`super::binding`]).
+    #[serde(default)]
+    pub registration: Option<Uuid>,
     /// Counts the writes of this record; the store refuses one that was made from an older state.
     pub revision: u64,
 }
@@ -123,7 +127,18 @@ impl User {
     pub fn verified(&mut self) {
         self.email_verified = true;
         self.claim = Claim::Claimed;
+        self.registration = None;
     }
+}
+
+/// What a verification link needs beside its token (`accounts.verification`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Verification {
+    /// Nothing, unless the caller asks for more: what people know of such links. Our own pages ask.
+    #[default]
+    Link,
+    /// A proof that whoever has the mailbox also knows the account's password, or a new password.
+    Proof,
 }
 
 /// Whether `name` can be a person's name: not empty, not huge, and on one line, because it goes into

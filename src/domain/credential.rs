@@ -18,6 +18,13 @@ pub const WEBSOCKET_PREFIX: &str = "bearer.";
 /// [`HOST_PREFIX`] over TLS. They go back to us and to nobody else.
 pub const CONSENT_COOKIE: &str = "palisade_connect";
 
+/// The cookie by which a browser shows which registrations it sent, behind [`HOST_PREFIX`] over TLS. It comes back to
+/// us and goes to nobody else.
+pub const REGISTRATION_COOKIE: &str = "palisade-registration";
+
+/// What the names of all our cookies have in them.
+pub const OURS: &str = "palisade";
+
 /// What makes browsers take a cookie from the very host only, over TLS and for all of its paths: no other host of
 /// the same site can plant one (RFC 6265bis §4.1.3.2).
 pub const HOST_PREFIX: &str = "__Host-";
@@ -202,8 +209,7 @@ fn query_value<'a>(pair: &'a str, name: &str) -> Option<&'a str> {
     (key == name).then_some(value)
 }
 
-/// A `Cookie` line without the cookies whose names `ours` holds, and without those of consents; `None` when
-/// nothing is left.
+/// A `Cookie` line without the cookies whose names `ours` holds, and without our own; `None` when nothing is left.
 #[must_use]
 pub fn without_cookies(line: &str, ours: &[String]) -> Option<String> {
     let kept: Vec<&str> = line
@@ -211,14 +217,15 @@ pub fn without_cookies(line: &str, ours: &[String]) -> Option<String> {
         .map(str::trim)
         .filter(|pair| {
             let name = pair.split('=').next().unwrap_or_default().trim();
-            !pair.is_empty() && !is_of_consent(name) && !ours.iter().any(|our| our == name)
+            !pair.is_empty() && !is_ours(name) && !ours.iter().any(|our| our == name)
         })
         .collect();
     (!kept.is_empty()).then(|| kept.join("; "))
 }
 
-fn is_of_consent(name: &str) -> bool {
-    name.strip_prefix(HOST_PREFIX).unwrap_or(name).starts_with(CONSENT_COOKIE)
+fn is_ours(name: &str) -> bool {
+    let name = name.strip_prefix(HOST_PREFIX).unwrap_or(name);
+    name.starts_with(CONSENT_COOKIE) || name == REGISTRATION_COOKIE
 }
 
 /// A query without the parameter `name`, in every spelling that servers fold into it; `None` when nothing is left.
@@ -425,6 +432,12 @@ mod tests {
         let ours = ["sid".to_owned()];
         assert_eq!(without_cookies("a=1; sid=x;b=2", &ours).as_deref(), Some("a=1; b=2"));
         assert_eq!(without_cookies("sid=x", &ours), None);
+        for name in [CONSENT_COOKIE, REGISTRATION_COOKIE] {
+            assert!(name.contains(OURS), "a line with {name} is looked at");
+            for prefix in ["", HOST_PREFIX] {
+                assert_eq!(without_cookies(&format!("{prefix}{name}=x"), &[]), None, "{prefix}{name}");
+            }
+        }
         let consents = "a=1; __Host-palisade_connect_0=x;palisade_connect_0=x; __Host-other=2";
         assert_eq!(without_cookies(consents, &[]).as_deref(), Some("a=1; __Host-other=2"));
         for (query, left) in [

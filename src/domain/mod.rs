@@ -6,6 +6,7 @@
 pub mod account;
 pub mod answer;
 pub mod audit;
+pub mod binding;
 pub mod connection;
 pub mod cors;
 pub mod credential;

@@ -203,7 +203,8 @@ impl ServerKey {
         URL_SAFE_NO_PAD.encode(self.mac("code verifier", &[consent.as_bytes()])).into()
     }
 
-    fn mac(&self, purpose: &str, parts: &[&[u8]]) -> [u8; 32] {
+    /// A MAC under the key, for this purpose only.
+    pub(super) fn mac(&self, purpose: &str, parts: &[&[u8]]) -> [u8; 32] {
         #[allow(clippy::expect_used, reason = "HMAC takes a key of any length (RFC 2104 §2)")]
         let mut mac = Hmac::<Sha256>::new_from_slice(&*self.0).expect("a key of 32 bytes");
         // Every part but the last has a fixed length, so that no two inputs run into one another.

@@ -30,7 +30,15 @@ pub struct Task {
 #[serde(rename_all = "snake_case")]
 pub enum Work {
     /// Make an account, or tell its owner that somebody tried.
-    Register { email: EmailAddress, name: Option<String>, password: PasswordHash, origin: Origin },
+    Register {
+        email: EmailAddress,
+        name: Option<String>,
+        password: PasswordHash,
+        origin: Origin,
+        /// Which registration it is; a form that was sent twice is one. `None`: written by an earlier version.
+        #[serde(default)]
+        registration: Option<Uuid>,
+    },
     /// Mail the link that verifies an address again.
     ResendVerification { email: EmailAddress, origin: Origin },
     /// Mail the link that sets a new password.

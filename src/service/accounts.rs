@@ -5,7 +5,7 @@
 //! a commit that meets a conflict is decided again from the start.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use secrecy::SecretString;
@@ -13,8 +13,9 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use crate::domain::account::{User, UserId};
+use crate::domain::account::{User, UserId, Verification};
 use crate::domain::audit::{Action, Actor, Event, Outcome};
+use crate::domain::binding::Forms;
 use crate::domain::connection::ConnectionId;
 use crate::domain::email::{EmailAddress, InvalidEmail};
 use crate::domain::identity::Identity;
@@ -44,6 +45,7 @@ pub struct Settings {
     /// Sessions of one account at once; those end that were not used for longest.
     pub max_sessions: usize,
     pub fingerprint: Fingerprint,
+    pub verification: Verification,
     /// How long an entry of the revocation set about tokens of ours is kept: as long as the longest of
     /// them can be accepted, leeway included.
     pub revocation_life: Duration,
@@ -124,6 +126,9 @@ pub enum AccountError {
     InvalidRefreshToken,
     #[error("the link is not good any more: it was used, has expired, or the account has changed since")]
     InvalidLink,
+    /// The link is good, and stays so; it names an account that needs one of these beside it.
+    #[error("the link alone is not enough: it needs one of the ways in `ways`, and stays good")]
+    ProofNeeded(Ways),
     #[error(transparent)]
     InvalidEmail(#[from] InvalidEmail),
     #[error("{0}")]
@@ -159,6 +164,15 @@ impl From<CommitError> for AccountError {
     }
 }
 
+/// What does beside the token of a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ways {
+    /// The account's password, or a new one.
+    Password,
+    /// A new password: the account has none.
+    NewPassword,
+}
+
 /// The ports that the use cases work with.
 pub struct Parts {
     pub store: Arc<dyn Store>,
@@ -170,6 +184,8 @@ pub struct Parts {
     pub audit: Arc<dyn Audit>,
     pub devices: Arc<dyn Devices>,
     pub key: Arc<ServerKey>,
+    /// The registration forms that were sent lately.
+    pub forms: Mutex<Forms>,
     /// Told when a task was written down.
     pub tasks: Arc<Notify>,
     /// Told when a mail was put into the outbox.

@@ -65,6 +65,7 @@ fn world_over(store: Arc<FakeStore>, adjust: impl FnOnce(&mut Settings)) -> Worl
         lifetimes: Lifetimes { sliding: Duration::from_secs(86_400), absolute: Duration::from_secs(864_000) },
         max_sessions: 3,
         fingerprint: Fingerprint::Note,
+        verification: crate::domain::account::Verification::Link,
         revocation_life: Duration::from_secs(90_000),
     };
     adjust(&mut settings);
@@ -77,6 +78,7 @@ fn world_over(store: Arc<FakeStore>, adjust: impl FnOnce(&mut Settings)) -> Worl
         limiter: limiter.clone(),
         audit: audit.clone(),
         devices: Arc::new(FakeDevices),
+        forms: std::sync::Mutex::default(),
         key: Arc::new(ServerKey::new(Zeroizing::new([9; 32]))),
         tasks: Arc::new(Notify::new()),
         outbox: Arc::new(Notify::new()),

@@ -135,6 +135,7 @@ fn user(id: UserId) -> User {
         link_generation: 0,
         live_links: std::collections::BTreeMap::new(),
         claim: crate::domain::account::Claim::Claimed,
+        registration: None,
         revision: 0,
     }
 }

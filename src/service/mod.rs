@@ -20,6 +20,7 @@ pub mod tasks;
 pub mod unclaimed;
 pub mod users;
 pub mod verify_email;
+pub mod verify_registration;
 
 #[cfg(test)]
 mod abuse_tests;

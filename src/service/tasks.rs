@@ -105,8 +105,10 @@ impl Accounts {
 
     async fn work_out(&self, work: &Work) -> Result<Done, StoreError> {
         Ok(match work {
-            Work::Register { email, .. } => match self.store.user_by_email(email).await? {
+            Work::Register { email, registration, .. } => match self.store.user_by_email(email).await? {
                 None => self.new_account(work).await?,
+                // A form that was sent twice: this is done.
+                Some(user) if registration.is_some() && user.registration == *registration => Done::default(),
                 Some(user) => self.registered_again(user).await?,
             },
             Work::ResendVerification { email, .. } => match self.store.user_by_email(email).await? {
@@ -131,7 +133,9 @@ impl Accounts {
     }
 
     async fn new_account(&self, work: &Work) -> Result<Done, StoreError> {
-        let Work::Register { email, name, password, .. } = work else { return Ok(Done::default()) };
+        let Work::Register { email, name, password, registration, .. } = work else {
+            return Ok(Done::default());
+        };
         let now = self.now();
         let mut user = User {
             id: UserId(self.entropy.uuid()),
@@ -150,6 +154,7 @@ impl Accounts {
             link_generation: 0,
             live_links: BTreeMap::new(),
             claim: Claim::Unclaimed,
+            registration: *registration,
             revision: 0,
         };
         let noted = Some((Action::Register, Outcome::Success, About::user(user.id)));

@@ -119,6 +119,7 @@ impl Accounts {
             link_generation: 0,
             live_links: BTreeMap::new(),
             claim: Claim::Claimed,
+            registration: None,
             revision: 0,
         };
         let (mut changes, to) = (Vec::new(), user.email.clone());
@@ -315,6 +316,7 @@ impl Accounts {
         for _ in 0..TRIES {
             let mut user = self.store.user(id).await?.ok_or(AccountError::NotFound("user"))?;
             user.password = None;
+            user.registration = None;
             user.void_links();
             user.claim = Claim::Claimed;
             user.updated_at = self.now();

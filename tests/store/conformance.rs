@@ -48,6 +48,7 @@ pub fn user(id: u128, email: &str) -> User {
         devices: Vec::new(),
         link_generation: 0,
         claim: Claim::Claimed,
+        registration: Some(Uuid::from_u128(id)),
         live_links: BTreeMap::from([(Purpose::ResetPassword, Uuid::from_u128(id))]),
         revision: 0,
     }

@@ -9,6 +9,7 @@ import base64
 import hashlib
 import http.server
 import json
+import os
 import threading
 from pathlib import Path
 
@@ -135,7 +136,7 @@ def verify(reader, server):
     reader.presses("#confirm")
     reader.sees("Your e-mail address is confirmed.")
     path, kind, referrer, body = server.posts[1]
-    assert (path, kind, referrer, body) == ("/auth/verify-email", "application/json", None, {"token": "abc-DEF_123"}), server.posts
+    assert (path, kind, referrer, body) == ("/auth/verify-email", "application/json", None, {"token": "abc-DEF_123", "proof": True}), server.posts
     reader.does_not_see("Press the button")
     assert reader.js("return document.getElementById('result').getAttribute('aria-live')") == "polite"
 
@@ -146,7 +147,7 @@ def verify(reader, server):
     reader.presses("#confirm")
     reader.sees(GONE[1]["detail"])
     reader.does_not_see("Press the button")
-    assert server.posts[0][3] == {"token": "second"}, server.posts
+    assert server.posts[0][3] == {"token": "second", "proof": True}, server.posts
 
     for fragment in ("", "#", "#token=", "#other=x"):
         reader.opens(url + fragment)
@@ -159,6 +160,84 @@ def verify(reader, server):
     reader.sees("<b>no</b>")
     assert server.posts[0][0] == "/some/prefix/verify-email", server.posts
     assert reader.browser.title() == "Confirm your e-mail address"
+
+
+def proves(reader, server):
+    """The link alone is not enough: the password of the registration, or a new one."""
+    url = server.url + "/auth/pages/verify"
+    needed = problem(403, "The link alone is not enough.", ways=["password", "new_password"])
+    needed[1]["code"] = "proof_needed"
+    wrong = problem(403, "the current password is wrong")
+    wrong[1]["code"] = "wrong_password"
+    server.plan(verify_email=[needed, wrong, problem(429, "Too many attempts; try again in 7 s."), (200, {})])
+    reader.opens(url + "#token=abc")
+    reader.presses("#confirm")
+    reader.sees("If it was you, type that password")
+    reader.does_not_see("Press the button")
+    look(reader, "verify-prove")
+    field = "return document.getElementById('password')."
+    assert reader.js(field + "autocomplete") == "current-password" and reader.js(field + "labels[0].textContent") == "Password"
+    assert reader.js("return document.activeElement.id") == "password"
+    reader.keys(ENTER)
+    assert len(server.posts) == 1, server.posts
+    reader.types("#password", "a guess")
+    reader.keys(TAB, SPACE)
+    assert reader.js(field + "type") == "text"
+    reader.keys(SPACE)
+    reader.presses("#give")
+    reader.sees("That is not the password")
+    look(reader, "verify-wrong")
+    assert reader.js(field + "getAttribute('aria-invalid')") == "true" and reader.js("return document.activeElement.id") == "password"
+    reader.keys(ENTER)
+    reader.sees("try again in 7 s")
+    reader.presses("#give")
+    reader.sees("Your e-mail address is confirmed.")
+    reader.does_not_see("Choose a new password")
+    look(reader, "verify-done")
+    assert server.posts[-1][3] == {"token": "abc", "proof": True, "password": "a guess"}, server.posts
+    assert reader.js(field + "value") == ""
+
+    rules = (200, {"text": ["Use at least 15 characters.", "Do not use a common password."]})
+    weak = problem(422, "The password breaks a rule.", violations=[{"rule": "too_short", "text": "It is <i>too</i> short."}])
+    server.plan(verify_email=[needed, weak, (200, {})], password_requirements=[rules])
+    reader.opens(url + "#token=abc")
+    reader.presses("#confirm")
+    reader.sees("If it was you, type that password")
+    reader.presses("#other")
+    reader.sees(" ".join(rules[1]["text"]))
+    field = "return document.getElementById('new_password')."
+    assert reader.js(field + "autocomplete") == "new-password" and reader.js("return document.activeElement.id") == "new_password"
+    reader.types("#new_password", "short")
+    reader.keys(ENTER)
+    reader.sees("It is <i>too</i> short.")
+    look(reader, "verify-choose")
+    reader.types("#new_password", " but now long enough")
+    reader.presses("#set")
+    reader.sees("your new password")
+    assert server.posts[-1][3] == {"token": "abc", "proof": True, "new_password": "short but now long enough"}, server.posts
+    assert len(server.posts) == 3 and reader.js(field + "value") == "", server.posts
+
+    # An account without a password has only one way. A link that is gone by then ends it.
+    none = problem(403, "The link alone is not enough.", ways=["new_password"])
+    none[1]["code"] = "proof_needed"
+    server.plan(verify_email=[none, GONE], password_requirements=[rules])
+    reader.opens(url + "#token=abc")
+    reader.presses("#confirm")
+    reader.sees("Set the password and confirm")
+    reader.does_not_see("If it was you")
+    reader.types("#new_password", "long enough this time")
+    reader.keys(ENTER)
+    reader.sees(GONE[1]["detail"])
+    reader.does_not_see("Set the password")
+
+
+def look(reader, name):
+    """Keeps a picture of the page in the folder SCREENSHOTS, and holds it against what every page must be."""
+    assert reader.js(CONTRAST) == [], (name, reader.js(CONTRAST))
+    folder = os.environ.get("SCREENSHOTS")
+    if folder:
+        picture = reader.cdp("Page.captureScreenshot", format="png", captureBeyondViewport=True)["data"]
+        (Path(folder) / f"{name}.png").write_bytes(base64.b64decode(picture))
 
 
 def reset(reader, server):
@@ -265,7 +344,7 @@ CONTRAST = """
 def work(browser, until):
     server = StandIn()
     try:
-        for check in (verify, reset, everywhere):
+        for check in (verify, proves, reset, everywhere):
             check(Reader(browser, until), server)
     finally:
         server.shutdown()

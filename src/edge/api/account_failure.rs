@@ -11,7 +11,7 @@ use crate::domain::password::{Policy, Violation};
 use crate::domain::time::UnixTime;
 use crate::domain::verdict::{Refusal, TokenFault};
 use crate::ports::{Busy, SignError, StoreError, TooMany};
-use crate::service::accounts::AccountError;
+use crate::service::accounts::{AccountError, Ways};
 
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Failure {
@@ -61,6 +61,13 @@ pub(super) fn account(error: &AccountError) -> Failure {
                 .with("until", json!(until))
         }
         AccountError::InvalidLink => Failure::new(400, "invalid_link", said),
+        AccountError::ProofNeeded(ways) => {
+            let ways = match ways {
+                Ways::Password => json!(["password", "new_password"]),
+                Ways::NewPassword => json!(["new_password"]),
+            };
+            Failure::new(403, "proof_needed", said).with("ways", ways)
+        }
         AccountError::InvalidEmail(_) => Failure::new(422, "invalid_email", said),
         AccountError::Invalid(_) => Failure::new(422, "invalid_request", said),
         AccountError::PasswordRejected { broken, policy } => {
@@ -114,6 +121,10 @@ pub(super) fn told() -> Vec<(Failure, &'static str)> {
         (
             AccountError::InvalidLink,
             "The token of a mailed link was used, has expired, or is void: the account has changed since.",
+        ),
+        (
+            AccountError::ProofNeeded(Ways::Password),
+            "The link is good, and needs beside its token one of the members that `ways` names. It stays good.",
         ),
         (
             AccountError::NoAccount,
@@ -182,7 +193,8 @@ mod tests {
             Some(AccountError::Disabled) => AccountError::Locked(UnixTime(1)),
             Some(AccountError::Locked(_)) => AccountError::InvalidRefreshToken,
             Some(AccountError::InvalidRefreshToken) => AccountError::InvalidLink,
-            Some(AccountError::InvalidLink) => "x".parse::<EmailAddress>().unwrap_err().into(),
+            Some(AccountError::InvalidLink) => AccountError::ProofNeeded(Ways::NewPassword),
+            Some(AccountError::ProofNeeded(_)) => "x".parse::<EmailAddress>().unwrap_err().into(),
             Some(AccountError::InvalidEmail(_)) => AccountError::Invalid("x".into()),
             Some(AccountError::Invalid(_)) => {
                 AccountError::PasswordRejected { broken, policy: Policy::Composition }
@@ -217,6 +229,6 @@ mod tests {
             count += 1;
             error = after(Some(&this));
         }
-        assert_eq!(count, 18);
+        assert_eq!(count, 19);
     }
 }

@@ -23,10 +23,11 @@ use super::body::{Failure, JsonBody, OptionalJsonBody, answer, method_not_allowe
 use super::caller::{By, Caller, authenticated};
 use super::schema::{
     Accepted, Address, Credentials, LinkToken, Logout, NewPassword, PasswordChange, PasswordRules, Profile,
-    ProfileChange, Refresh, Registration, SessionView, Sessions, Tokens, Valid,
+    ProfileChange, Refresh, Registration, SessionView, Sessions, Tokens, Valid, Verification,
 };
-use super::{callback, connections, docs, openapi, pages};
+use super::{callback, connections, docs, openapi, pages, registration};
 use crate::domain::answer;
+use crate::domain::binding::Binding;
 use crate::domain::cors::{Cors, Origins};
 use crate::domain::session::SessionId;
 use crate::domain::verdict::Refusal;
@@ -35,6 +36,7 @@ use crate::service::admit::Authenticator;
 use crate::service::connections::Connections;
 use crate::service::profile::Edit;
 use crate::service::sessions::Which;
+use crate::service::verify_registration::Proof;
 
 /// How long a browser may remember the answer to a preflight.
 const PREFLIGHT: Duration = Duration::from_secs(600);
@@ -139,26 +141,66 @@ pub(super) fn done() -> Response {
 ///
 /// A link that verifies the address is mailed. The answer is the same when the address has an account;
 /// its owner is told.
+///
+/// A browser that sends this from a page of the gateway's own origin gets a cookie, by which it shows at the
+/// verification that it sent the registration whose password the account has. It shows that only while this is the
+/// last registration that it sent for the address. A form that is sent twice, with the same `form_id` or
+/// `Idempotency-Key`, is one registration.
 #[utoipa::path(post, path = "/register", tag = "Accounts",
     request_body = Registration,
-    responses((status = 202, body = Accepted, description = "A mail is on its way.")),
+    params(("Idempotency-Key" = Option<String>, Header, description = "Instead of `form_id`.")),
+    responses((status = 202, body = Accepted, description = "A mail is on its way.",
+        headers(("Set-Cookie" = String,
+            description = "For pages of the gateway's own origin: the registrations that this browser sent.")))),
     extensions(("x-codes" = json!([
         "invalid_email", "invalid_request", "password_rejected", "too_many_attempts", "busy"
     ]))))]
-async fn register(State(state): Shared, By(client): By, JsonBody(body): JsonBody<Registration>) -> Answered {
-    state.accounts.register(&client, &body.email, body.password, body.name).await?;
-    Ok(accepted("a link that verifies the address is on its way, unless it has an account already"))
+async fn register(
+    State(state): Shared,
+    By(client): By,
+    headers: HeaderMap,
+    JsonBody(body): JsonBody<Registration>,
+) -> Answered {
+    let form = registration::form_id(&headers, body.form_id)?;
+    let Registration { email, password, name, .. } = body;
+    let sent = state.accounts.register_form(&client, &email, password, name, form.as_deref()).await?;
+    let mut answer =
+        accepted("a link that verifies the address is on its way, unless it has an account already");
+    if registration::is_of_this_site(&state, &headers) {
+        let value = state.accounts.bind(registration::cookie_of(&state, &headers), &sent);
+        answer.headers_mut().insert(header::SET_COOKIE, registration::set_cookie(&state, &value)?);
+    }
+    Ok(answer)
 }
 
 /// Verify an e-mail address with the token of a mailed link.
 ///
 /// Also confirms a changed address. The link works once.
+///
+/// The token shows that its bearer has the mailbox, and not that the account's password is theirs: somebody else may
+/// have registered the address. Send `proof` from a browser, and on `proof_needed` ask for the password of the account or for
+/// a new one; the built-in page does. With `accounts.verification = "proof"` no link is used without that.
 #[utoipa::path(post, path = "/verify-email", tag = "Accounts",
-    request_body = LinkToken,
+    request_body = Verification,
     responses((status = 200, body = Profile, description = "The account, whose address is verified now.")),
-    extensions(("x-codes" = json!(["invalid_link", "too_many_attempts", "conflict"]))))]
-async fn verify_email(State(state): Shared, By(client): By, JsonBody(body): JsonBody<LinkToken>) -> Answered {
-    let user = state.accounts.verify_email(&client, body.token.expose_secret()).await?;
+    extensions(("x-codes" = json!([
+        "invalid_link", "invalid_request", "proof_needed", "wrong_password", "password_rejected",
+        "too_many_attempts", "busy", "conflict"
+    ]))))]
+async fn verify_email(
+    State(state): Shared,
+    By(client): By,
+    headers: HeaderMap,
+    JsonBody(body): JsonBody<Verification>,
+) -> Answered {
+    let cookie = registration::cookie_of(&state, &headers).unwrap_or_default();
+    let proof = Proof {
+        password: body.password,
+        new_password: body.new_password,
+        browser: Binding::read(&state.accounts.key, cookie),
+        wanted: body.proof,
+    };
+    let user = state.accounts.verify_by(&client, body.token.expose_secret(), proof).await?;
     Ok(answer(StatusCode::OK, &Profile::from(&user)))
 }
 

@@ -46,7 +46,7 @@ pub(super) fn endpoints() -> OpenApiRouter<Arc<AuthState>> {
     OpenApiRouter::new().routes(routes!(by_query, by_form))
 }
 
-fn is_tls(state: &AuthState) -> bool {
+pub(super) fn is_tls(state: &AuthState) -> bool {
     state.public_url.starts_with("https:")
 }
 
@@ -101,7 +101,7 @@ fn set_cookie(state: &AuthState, name: &str, value: &str, max_age: u64) -> Strin
 }
 
 /// The cookies of a request, names and values.
-fn brought(headers: &HeaderMap) -> impl Iterator<Item = (&str, &str)> {
+pub(super) fn brought(headers: &HeaderMap) -> impl Iterator<Item = (&str, &str)> {
     let lines = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
     lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='))
 }

@@ -20,6 +20,7 @@ mod docs;
 mod health;
 mod openapi;
 mod pages;
+mod registration;
 mod schema;
 mod well_known;
 

@@ -27,6 +27,29 @@ pub(super) struct Registration {
     pub(super) password: SecretString,
     /// What the person is called; at most 200 bytes on one line.
     pub(super) name: Option<String>,
+    /// A random id of the form, made when it is shown: a form that is sent twice is one registration. The header
+    /// field `Idempotency-Key` does the same.
+    pub(super) form_id: Option<String>,
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"token": "Xq3vN0uGJw2cT5mB8rYk1LpZsHd7EoAfRi6WxVt9QyM", "password": "Correct horse 42"}))]
+pub(super) struct Verification {
+    /// What follows `#token=` in the link.
+    #[schema(value_type = String, format = Password)]
+    pub(super) token: SecretString,
+    /// The password of the account: shows that who has the mailbox chose it.
+    #[schema(value_type = Option<String>, format = Password)]
+    pub(super) password: Option<SecretString>,
+    /// A password that the account is to have instead. It ends everything from before. See
+    /// `GET /password-requirements`.
+    #[schema(value_type = Option<String>, format = Password)]
+    pub(super) new_password: Option<SecretString>,
+    /// `true` asks for a proof of the password where the configuration does not: a cookie of the browser that
+    /// registered, `password` or `new_password`. Without one the answer is `proof_needed`, and the link stays good.
+    #[serde(default)]
+    pub(super) proof: bool,
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -320,6 +343,8 @@ pub(super) struct Problem {
     violations: Option<Vec<BrokenRule>>,
     /// Of `account_locked`: when the lock ends.
     until: Option<u64>,
+    /// Of `proof_needed`: what does beside the token, as members of the body.
+    ways: Option<Vec<String>>,
     /// Of `provider_failed`: `misconfigured`, `provider_error` or `plugin_failed`.
     kind: Option<String>,
 }

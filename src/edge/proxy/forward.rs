@@ -46,10 +46,9 @@ pub fn strip(request: &mut RequestHeader, kept: &Kept, pass: &[HeaderName]) {
 /// Whether one of the cookies may be ours: most requests that have any have none of these.
 fn holds_ours(request: &RequestHeader, kept: &Kept) -> bool {
     let mut lines = request.headers.get_all(header::COOKIE).iter();
-    let consent = |line: &HeaderValue| {
-        memchr::memmem::find(line.as_bytes(), credential::CONSENT_COOKIE.as_bytes()).is_some()
-    };
-    lines.any(|line| !kept.cookies.is_empty() || consent(line))
+    let named =
+        |line: &HeaderValue| memchr::memmem::find(line.as_bytes(), credential::OURS.as_bytes()).is_some();
+    lines.any(|line| !kept.cookies.is_empty() || named(line))
 }
 
 /// Replaces each line of a field; a line that becomes `None` is dropped.

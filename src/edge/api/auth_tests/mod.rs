@@ -4,6 +4,7 @@
 mod connections;
 mod description;
 mod refusals;
+mod registrations;
 
 use axum::body::{Body, Bytes, to_bytes};
 use axum::http::Request;
@@ -41,13 +42,20 @@ fn api_for(origins: Origins) -> Api {
 }
 
 fn api_at(origins: Origins, public_url: &str) -> Api {
-    let world = accounts_world::world();
-    let providers = Arc::new(FakeProviders::open());
-    let connections = connections_fake::over(&world.accounts, &providers);
+    api_of(accounts_world::world(), origins, public_url)
+}
+
+fn api_of(world: World, origins: Origins, public_url: &str) -> Api {
+    let state = state_of(&world, origins, public_url);
+    api_from(world, state)
+}
+
+fn state_of(world: &World, origins: Origins, public_url: &str) -> AuthState {
+    let connections = connections_fake::over(&world.accounts, &Arc::new(FakeProviders::open()));
     let (store, clock) = (world.store.clone(), world.clock.clone());
-    let router = auth_router(AuthState {
+    AuthState {
         accounts: world.accounts.clone(),
-        connections: connections.clone(),
+        connections,
         authenticator: Arc::new(move || Authenticator {
             verifier: Arc::new(FakeVerifier),
             revocations: store.clone(),
@@ -57,7 +65,14 @@ fn api_at(origins: Origins, public_url: &str) -> Api {
         prefix: PREFIX.to_owned(),
         public_url: public_url.to_owned(),
         cors: Cors { origins, ..Cors::default() },
-    });
+    }
+}
+
+fn api_from(world: World, mut state: AuthState) -> Api {
+    let providers = Arc::new(FakeProviders::open());
+    let connections = connections_fake::over(&world.accounts, &providers);
+    state.connections = connections.clone();
+    let router = auth_router(state);
     let document = openapi::document(endpoints().into_openapi(), "https://app.test/auth");
     Api { router, world, connections, providers, document }
 }

@@ -29,8 +29,9 @@ function tell(kind, text, items) {
 }
 
 // Relative to where this page is, so that it works under any prefix.
-async function ask(path, body) {
-  const options = { cache: "no-store", credentials: "omit", referrerPolicy: "no-referrer" };
+// Cookies go with it only where `credentials` says so.
+async function ask(path, body, credentials = "omit") {
+  const options = { cache: "no-store", credentials, referrerPolicy: "no-referrer" };
   if (body) {
     options.method = "POST";
     options.headers = { "Content-Type": "application/json", Accept: "application/json" };
