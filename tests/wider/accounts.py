@@ -121,6 +121,7 @@ def story(run, folder):
             with run.Browser(folder) as browser:
                 reader = Reader(browser, run.until)
                 registers(api, mailbox, reader)
+                registers_here(api, mailbox, reader)
                 signs_in(api, mailbox)
                 rotates(api, gateway)
                 forgets(api, mailbox, reader)
@@ -143,8 +144,15 @@ def registers(api, mailbox, reader):
     first = api.good("POST", "/auth/register", wish, status=202)
     link = mailbox.link(ANN, "Confirm", "/auth/pages/verify")
     api.refused("invalid_credentials", "POST", "/auth/login", {"email": ANN, "password": PASSWORD})
+    # A program registered, so this browser has nothing to show for the password.
     reader.opens(link)
     reader.presses("#confirm")
+    reader.sees("If it was you, type that password")
+    reader.types("#password", ANOTHER)
+    reader.presses("#give")
+    reader.sees("That is not the password")
+    reader.js("document.getElementById('password').value = arguments[0]", PASSWORD)
+    reader.presses("#give")
     reader.sees("Your e-mail address is confirmed.")
     assert "token" not in reader.js("return location.href")
     mailbox.next(ANN, "ready")
@@ -154,6 +162,54 @@ def registers(api, mailbox, reader):
     again = api.good("POST", "/auth/register", wish, status=202)
     assert again == first, (first, again)
     mailbox.next(ANN, "have an account")
+
+
+def registers_here(api, mailbox, reader):
+    """In a browser, on a page of the gateway's own origin: one press is enough, once its registration is the one that counts."""
+    page = f"http://localhost:{api.gateway.port}/auth/pages/verify"
+    register = """
+        return fetch("../register", {
+            method: "POST", headers: { "Content-Type": "application/json", ...arguments[1] }, body: JSON.stringify(arguments[0]),
+        }).then(answer => answer.status);
+    """
+
+    def sends(address, password, **fields):
+        reader.opens(page)
+        assert reader.js(register, {"email": address, "password": password}, fields) == 202
+
+    twice = {"Idempotency-Key": "a form of Cid's"}
+    sends("cid@example.com", PASSWORD, **twice)
+    sends("cid@example.com", PASSWORD, **twice)
+    assert "registration" not in reader.js("return document.cookie"), "no script sees it"
+    link = mailbox.link("cid@example.com", "Confirm", "/auth/pages/verify")
+    mailbox.is_empty()
+    reader.opens(link)
+    reader.presses("#confirm")
+    reader.sees("Your e-mail address is confirmed.")
+    mailbox.next("cid@example.com", "ready")
+    api.login("cid@example.com", PASSWORD)
+
+    # A stranger was first, with a password and a name of their own; Dan registers here, and is asked all the same.
+    stranger = {"email": "dan@example.com", "password": ANOTHER, "name": "Not Dan"}
+    api.good("POST", "/auth/register", stranger, status=202)
+    first = mailbox.link("dan@example.com", "Confirm", "/auth/pages/verify")
+    sends("dan@example.com", PASSWORD)
+    link = mailbox.link("dan@example.com", "Confirm", "/auth/pages/verify")
+    assert link == first, "the live link, once more"
+    reader.opens(link)
+    reader.presses("#confirm")
+    reader.sees("If it was you, type that password")
+    reader.types("#password", PASSWORD)
+    reader.presses("#give")
+    reader.sees("That is not the password")
+    reader.presses("#other")
+    reader.sees("Use at least 8 characters.")
+    reader.types("#new_password", PASSWORD)
+    reader.presses("#set")
+    reader.sees("your new password")
+    mailbox.next("dan@example.com", "ready")
+    api.refused("invalid_credentials", "POST", "/auth/login", {"email": "dan@example.com", "password": ANOTHER})
+    assert api.login("dan@example.com", PASSWORD)["user"]["name"] is None
 
 
 def signs_in(api, mailbox):

@@ -299,6 +299,11 @@ def everywhere(reader, server):
             assert reader.js("return document.documentElement.scrollWidth <= 320"), name
             low = reader.js(CONTRAST)
             assert low == [], (name, scheme, low)
+            if name == "verify":
+                for form in ("prove", "choose"):
+                    reader.js("only(arguments[0]); document.getElementById('otherwise').hidden = false", form)
+                    assert reader.js("return document.documentElement.scrollWidth <= 320"), form
+                    look(reader, f"verify-{form}-{scheme}-320")
         reader.cdp("Emulation.clearDeviceMetricsOverride")
         reader.cdp("Emulation.setScriptExecutionDisabled", value=True)
         reader.opens(f"{server.url}/auth/pages/{name}#token=abc")
