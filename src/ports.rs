@@ -22,7 +22,8 @@ pub use self::connections::{
 pub use self::door::{Assertion, Assertions, Door, DoorFault, DoorRequest, DoorResponse};
 pub use self::injector::{InjectFault, Injector};
 pub use self::people::{
-    Audit, Busy, Checked, Devices, Limited, Limiter, MailFault, Mailer, Passwords, TooMany,
+    Audit, Busy, Checked, Devices, Limited, Limiter, MailFault, Mailer, NotImported, Passwords, Requester,
+    TooMany,
 };
 pub use self::store::{
     Change, CommitError, EVENTS_KEPT, GIVEN_UP_LIFE, Store, StoreError, StoreStatus, Swept,

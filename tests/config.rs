@@ -395,6 +395,25 @@ fn what_works_but_is_probably_not_meant_warns() {
 }
 
 #[test]
+fn what_is_imported_is_two_steps_dearer_at_most_unless_somebody_says_otherwise() {
+    for (given, most) in [
+        ("", 14),
+        ("bcrypt_cost = 4", 14),
+        ("bcrypt_cost = 15", 17),
+        ("bcrypt_cost = 31", 31),
+        ("max_cost = 12", 12),
+        ("bcrypt_cost = 10\nmax_cost = 10", 10),
+    ] {
+        assert_eq!(inline(&format!("[passwords]\n{given}\n")).unwrap().passwords.max_cost, most, "{given}");
+    }
+    let warned = |most: u32| {
+        let config = inline(&format!("[passwords]\nmax_cost = {most}\n")).unwrap();
+        config.warnings.iter().any(|line| line.contains("config.toml:2: passwords.max_cost"))
+    };
+    assert!(warned(17) && !warned(16));
+}
+
+#[test]
 fn a_network_of_everybody_warns_and_one_of_proxies_does_not() {
     let read = |networks: &str| {
         let route = "[[routes]]\nname = \"app\"\nupstream = [\"http://127.0.0.1:3000\"]\n";

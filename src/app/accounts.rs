@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
+use crate::domain::mail_cap::Caps;
 use crate::domain::opaque::ServerKey;
 use crate::domain::session::Lifetimes;
 use crate::edge::data_dir;
@@ -20,6 +21,7 @@ use crate::edge::passwords::BcryptPasswords;
 use crate::edge::telemetry::audit::AuditLog;
 use crate::ports::{Audit, Clock, Limiter, Meter, Signer, Store};
 use crate::service::accounts::{Accounts, Parts, Settings};
+use crate::service::hash_costs;
 use crate::service::mint::MAX_TTL;
 use crate::service::outbox::Outbox;
 use crate::service::revoke::Lives;
@@ -119,6 +121,11 @@ pub(super) fn start(config: &Config, data_dir: &Path, wanted: Wanted) -> Result<
             fingerprint: config.sessions.fingerprint,
             verification: config.accounts.verification,
             revocation_life: lives.tokens + lives.leeway,
+            letters: Caps {
+                enabled: config.limits.enabled,
+                an_hour: config.limits.letters_per_hour,
+                a_day: config.limits.letters_per_day,
+            },
         },
     });
     let post = Post::new(&config.mail, &config.public_url).map_err(|errors| {
@@ -132,6 +139,7 @@ pub(super) fn start(config: &Config, data_dir: &Path, wanted: Wanted) -> Result<
     let delivering = tokio::spawn(async move { worker.run().await });
     let closing = CancellationToken::new();
     let working = tokio::spawn(do_tasks(accounts.clone(), tasks, closing.clone()));
+    drop(tokio::spawn(count_hash_costs(accounts.clone(), closing.clone())));
     Ok(Running { accounts, shared, audit, outbox, delivering, working, closing })
 }
 
@@ -142,6 +150,20 @@ pub(super) fn lives(config: &Config) -> Lives {
         tokens: tokens.access_ttl.max(MAX_TTL),
         sessions: Lifetimes { sliding: tokens.refresh_ttl, absolute: config.sessions.absolute_ttl },
         leeway: tokens.leeway,
+    }
+}
+
+/// Counts how dear the accounts' hashes are: at the start, and from time to time.
+async fn count_hash_costs(accounts: Accounts, closing: CancellationToken) {
+    let mut ticks = tokio::time::interval(hash_costs::EVERY);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = closing.cancelled() => return,
+        }
+        if let Err(error) = accounts.count_hash_costs().await {
+            tracing::warn!(%error, "the costs of password hashes could not be counted");
+        }
     }
 }
 

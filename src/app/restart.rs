@@ -46,9 +46,10 @@ pub(super) fn keys(then: &Config, now: &Config) -> Vec<&'static str> {
     keys.differ("store.url", store, &now.store);
     let issuer = tokens.issuer == *public_url && now.tokens.issuer == now.public_url;
     keys.tokens(tokens, &now.tokens, issuer);
-    let Passwords { policy, bcrypt_cost, threads } = passwords;
+    let Passwords { policy, bcrypt_cost, max_cost, threads } = passwords;
     keys.differ("passwords.policy", policy, &now.passwords.policy);
     keys.differ("passwords.bcrypt_cost", bcrypt_cost, &now.passwords.bcrypt_cost);
+    keys.differ("passwords.max_cost", max_cost, &now.passwords.max_cost);
     keys.differ("passwords.threads", threads, &now.passwords.threads);
     let Accounts { verification } = accounts;
     keys.differ("accounts.verification", verification, &now.accounts.verification);
@@ -57,8 +58,10 @@ pub(super) fn keys(then: &Config, now: &Config) -> Vec<&'static str> {
     keys.differ("sessions.absolute_ttl", absolute_ttl, &now.sessions.absolute_ttl);
     keys.differ("sessions.fingerprint", fingerprint, &now.sessions.fingerprint);
     keys.differ("sessions.geoip", geoip, &now.sessions.geoip);
-    let Limits { enabled } = limits;
+    let Limits { enabled, letters_per_hour, letters_per_day } = limits;
     keys.differ("limits.enabled", enabled, &now.limits.enabled);
+    keys.differ("limits.letters_per_hour", letters_per_hour, &now.limits.letters_per_hour);
+    keys.differ("limits.letters_per_day", letters_per_day, &now.limits.letters_per_day);
     keys.mail(mail, &now.mail, |page| (page_of(then, page), page_of(now, page)));
     let Connections { return_to: _, refresh_ahead: _, keep_fresh: _, warn_ahead: _, webhook, cache } =
         connections;
@@ -248,12 +251,17 @@ mod tests {
         check("[tokens]", "idle_timeout = \"5s\"\n[tokens]", &["server.idle_timeout"]);
         check("[tokens]", "[store]\nurl = \"sled:x\"\n[tokens]", &["store.url"]);
         check("[tokens]", "[log]\nlevel = \"debug\"\n[tokens]", &["log.level"]);
+        check(
+            "[mail]",
+            "[passwords]\nmax_cost = 13\nbcrypt_cost = 11\n[mail]",
+            &["passwords.bcrypt_cost", "passwords.max_cost"],
+        );
         check("me@mail", "you@mail", &["mail.transport"]);
         check("app.test/hook", "app.test/hooks", &["connections.webhook.url"]);
         check(
             "[mail]",
-            "[sessions]\nmax_per_user = 2\n[limits]\nenabled = false\n[mail]",
-            &["sessions.max_per_user", "limits.enabled"],
+            "[sessions]\nmax_per_user = 2\n[limits]\nenabled = false\nletters_per_day = 9\n[mail]",
+            &["sessions.max_per_user", "limits.enabled", "limits.letters_per_day"],
         );
         // The default, written out.
         check("[tokens]", "threads = 0\n[tokens]\nleeway = \"60s\"", &[]);

@@ -7,9 +7,9 @@ use uuid::Uuid;
 use super::MailTestArgs;
 use super::mail_preview::{letter, told};
 use crate::config;
-use crate::domain::account::is_name;
 use crate::domain::email::EmailAddress;
 use crate::domain::mail::Mail;
+use crate::domain::name::is_line;
 use crate::edge::clock::SystemClock;
 use crate::edge::mail::{self, Post};
 use crate::edge::telemetry::logging;
@@ -19,7 +19,7 @@ use crate::ports::{Clock, MailFault};
 pub(super) fn run(config: &Path, args: MailTestArgs) -> Result<String, String> {
     let letter = letter(&args.letter)?;
     let to: EmailAddress = args.to.parse().map_err(|error| format!("--to: {error}"))?;
-    if args.name.as_deref().is_some_and(|name| !is_name(name)) {
+    if args.name.as_deref().is_some_and(|name| !is_line(name)) {
         return Err("--name: a name is one line of at most 200 bytes".to_owned());
     }
     let config = config::load(config).map_err(told)?;

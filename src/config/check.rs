@@ -399,9 +399,23 @@ fn passwords(section: Section<'_>) -> Passwords {
         }
         u32::try_from(cost).ok()
     });
+    let bcrypt_cost = cost.unwrap_or(12);
+    // Hashes of cost 12 are common elsewhere, whatever new ones are to have.
+    let usual = (bcrypt_cost.max(12) + 2).min(31);
+    let max_cost = section.get("max_cost").and_then(|item| {
+        let most = item.number(u64::from(bcrypt_cost)..=31)?;
+        if most > u64::from(bcrypt_cost) + 4 {
+            item.doc.warn(
+                item.at,
+                &item.key,
+                "a sign-in may take a thread for more than 16 usual ones until it is renewed",
+            );
+        }
+        u32::try_from(most).ok()
+    });
     let threads = section.count("threads", 0, 0..=1024);
     section.close();
-    Passwords { policy, bcrypt_cost: cost.unwrap_or(12), threads }
+    Passwords { policy, bcrypt_cost, max_cost: max_cost.unwrap_or(usual), threads }
 }
 
 fn sessions(section: Section<'_>) -> Sessions {
@@ -423,6 +437,8 @@ fn limits(section: Section<'_>) -> Limits {
     if let Some(item) = section.get("enabled").filter(|_| !enabled) {
         item.doc.warn(item.at, &item.key, "passwords can be guessed as fast as they are hashed");
     }
+    let letters_per_hour = section.count("letters_per_hour", 5, 1..=1000);
+    let letters_per_day = section.count("letters_per_day", 15, 1..=1000);
     section.close();
-    Limits { enabled }
+    Limits { enabled, letters_per_hour, letters_per_day }
 }

@@ -6,8 +6,8 @@ use base64::engine::general_purpose::{STANDARD_PAD_INDIFFERENT, URL_SAFE_PAD_IND
 use secrecy::{ExposeSecret as _, SecretString};
 use zeroize::Zeroizing;
 
-use crate::domain::account::is_name;
 use crate::domain::email::EmailAddress;
+use crate::domain::name::is_line;
 use crate::domain::request::Host;
 use crate::domain::reserved::fold;
 
@@ -205,7 +205,7 @@ pub fn mailbox(text: &str) -> Option<(Option<String>, EmailAddress)> {
         None => name.to_owned(),
     };
     // A name that must be quoted is rather a slip than a name: `A <a@b>, C <c@d>`.
-    let plain = name.is_empty() || (is_name(&name) && !name.contains(['<', '>']));
+    let plain = name.is_empty() || (is_line(&name) && !name.contains(['<', '>']));
     let address = address.parse().ok().filter(|_| plain)?;
     Some(((!name.is_empty()).then_some(name), address))
 }

@@ -292,6 +292,8 @@ pub struct Passwords {
     pub policy: Policy,
     /// 4 to 31.
     pub bcrypt_cost: u32,
+    /// The highest cost of a hash that is imported; at least [`Passwords::bcrypt_cost`], at most 31.
+    pub max_cost: u32,
     /// Threads that hash; 0: one less than there are cores, and at least one.
     pub threads: usize,
 }
@@ -313,6 +315,10 @@ pub struct Sessions {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     pub enabled: bool,
+    /// How many letters that anybody can ask for one mailbox gets in an hour; at least 1.
+    pub letters_per_hour: usize,
+    /// The same in a day.
+    pub letters_per_day: usize,
 }
 
 /// `[mail]`.

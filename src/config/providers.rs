@@ -14,7 +14,7 @@ use secrecy::{ExposeSecret, SecretString};
 use super::check::{existing_file, filled, secret};
 use super::file::{Item, Section};
 use super::{form, routes};
-use crate::domain::account::is_name;
+use crate::domain::name::is_line;
 use crate::domain::request::Host;
 use crate::domain::route::Require;
 
@@ -156,7 +156,7 @@ pub(super) fn providers(root: &Section<'_>) -> Vec<Provider> {
 
 fn provider(section: Section<'_>, name: Option<String>) -> Option<Provider> {
     let display_name = section.get("display_name").and_then(|item| {
-        item.read("a name for people to read", |text| is_name(text).then(|| text.to_owned()))
+        item.read("a name for people to read", |text| is_line(text).then(|| text.to_owned()))
     });
     let component = section.required("component", &component_wanted()).as_ref().and_then(component);
     let sha256 = section.get("sha256").and_then(|item| {

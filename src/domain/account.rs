@@ -11,8 +11,6 @@ use super::email::EmailAddress;
 use super::link::Purpose;
 use super::time::UnixTime;
 
-/// The longest name of a person, in bytes.
-pub const MAX_NAME: usize = 200;
 /// How many devices of a person are remembered, so that only a new one is told of by mail.
 pub const MAX_DEVICES: usize = 50;
 
@@ -67,7 +65,7 @@ pub struct User {
     pub email: EmailAddress,
     /// Whether the person has shown that mail to [`User::email`] reaches them.
     pub email_verified: bool,
-    /// What they are called; at most [`MAX_NAME`] bytes without control characters.
+    /// What they are called; on one line ([`super::name::is_name`] when it was given).
     pub name: Option<String>,
     /// `None`: nobody can sign in by password.
     pub password: Option<PasswordHash>,
@@ -85,6 +83,10 @@ pub struct User {
     pub claims: Map<String, Value>,
     /// Fingerprints of the devices that have signed in, the latest last.
     pub devices: Vec<String>,
+    /// Marks of the address blocks from which it was signed in to ([`super::opaque::ServerKey::block_mark`]), the
+    /// latest last; no address can be read from them.
+    #[serde(default)]
+    pub known_blocks: Vec<String>,
     /// Mailed links of an earlier generation are dead.
     pub link_generation: u64,
     /// The last link that was mailed for each purpose, by [`super::link::Link::id`]: the only one that is good for
@@ -141,20 +143,6 @@ pub enum Verification {
     Proof,
 }
 
-/// Whether `name` can be a person's name: not empty, not huge, and on one line, because it goes into
-/// mails and pages.
-#[must_use]
-pub fn is_name(name: &str) -> bool {
-    !name.trim().is_empty() && name.len() <= MAX_NAME && !name.chars().any(is_unprintable)
-}
-
-/// Control characters, line and paragraph separators, and the marks that turn the direction of text: with
-/// them a name could pass for the words around it.
-pub(super) fn is_unprintable(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-}
-
 /// What scopes must be, for whoever gave others.
 pub const SCOPES_WANTED: &str = "`scopes` must be at most 100 words of printable ASCII without spaces";
 
@@ -196,17 +184,6 @@ pub fn reserved_claim(claims: &Map<String, Value>) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_name_stays_on_its_line() {
-        for good in ["Ann", "Ann O'Neil", "Łukasz", "李"] {
-            assert!(is_name(good), "{good}");
-        }
-        for bad in ["", "  ", "Ann\r\nBcc: x@example.com", "Ann\u{202e}", "Ann\u{2028}", "\0"] {
-            assert!(!is_name(bad), "{bad:?}");
-        }
-        assert!(!is_name(&"a".repeat(MAX_NAME + 1)));
-    }
 
     #[test]
     fn a_password_is_never_printed() {

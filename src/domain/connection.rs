@@ -12,7 +12,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::account::{UserId, is_unprintable};
+use super::account::UserId;
+use super::name::is_unprintable;
 use super::opaque::TokenHash;
 use super::revocation::Versions;
 use super::session::SessionId;

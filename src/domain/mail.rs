@@ -73,6 +73,10 @@ pub struct Mail {
     pub id: Uuid,
     pub letter: Letter,
     pub to: EmailAddress,
+    /// Whether the recipient had shown, when this was enqueued, that [`Mail::to`] is theirs. If not, a stranger may
+    /// have named it, and the letter repeats nothing that anybody chose ([`Mail::telling`]).
+    #[serde(default)]
+    pub verified: bool,
     /// What the person is called.
     pub name: Option<String>,
     pub link: Option<MailedLink>,
@@ -97,6 +101,7 @@ impl Mail {
             id,
             letter,
             to,
+            verified: false,
             name: None,
             link: None,
             facts: Facts::default(),
@@ -106,6 +111,18 @@ impl Mail {
             last_error: None,
             given_up: false,
         }
+    }
+
+    /// What the letter may tell: everything to an address that is verified, and else only what the gateway itself
+    /// says. Somebody who registers another person's address must not be able to write to that person.
+    #[must_use]
+    pub fn telling(&self) -> (Option<&str>, Facts) {
+        if self.verified {
+            return (self.name.as_deref(), self.facts.clone());
+        }
+        // Named one by one, so that a new fact does not compile before somebody has said whose words it is.
+        let Facts { at, device: _, address, place, new_email: _, provider, ends_at } = self.facts.clone();
+        (None, Facts { at, device: None, address, place, new_email: None, provider, ends_at })
     }
 }
 

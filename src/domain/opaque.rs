@@ -17,6 +17,7 @@ use zeroize::Zeroizing;
 
 use super::account::UserId;
 use super::connection::ConnectionId;
+use super::email::EmailAddress;
 use super::session::SessionId;
 
 /// Version, user, session, generation.
@@ -170,6 +171,14 @@ impl ServerKey {
     #[must_use]
     pub fn link_token(&self, id: Uuid) -> SecretString {
         URL_SAFE_NO_PAD.encode(self.mac("link", &[id.as_bytes()])).into()
+    }
+
+    /// A number for whoever an address may belong to: evenly spread, the same after a restart, and guessed by nobody
+    /// who does not have the key.
+    #[must_use]
+    pub fn tag(&self, email: &EmailAddress) -> u64 {
+        let mac = self.mac("tag", &[email.as_str().as_bytes()]);
+        mac[..8].iter().fold(0, |tag, byte| tag << 8 | u64::from(*byte))
     }
 
     /// A state as the provider sees it: whose it is, and a MAC over that, which nobody else can make.

@@ -1,8 +1,9 @@
 //! What a request tells of the device that sent it: a name for its owner, and a fingerprint to know it
 //! again. The only room that names `maxminddb`.
 //!
-//! User agents are what their senders want them to be. Nothing here is proof of anything, and nothing of
-//! what was sent gets into a name but a short word of harmless letters.
+//! User agents are what their senders want them to be. Nothing here is proof of anything. Nothing of what was
+//! sent gets into a name but a short word of harmless letters, which only the person who is signed in sees; and
+//! nothing at all into a letter, which names only what is in a list of ours.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -66,6 +67,33 @@ const SYSTEMS: [(&str, &str); 14] = [
     ("X11", "Linux"),
 ];
 
+/// Programs that are no browsers, by their product names in lower case: what a letter may call them. Names of apps
+/// are not among them, since anybody can send any.
+const PROGRAMS: [(&str, &str); 22] = [
+    ("curl", "curl"),
+    ("wget", "Wget"),
+    ("httpie", "HTTPie"),
+    ("postmanruntime", "Postman"),
+    ("insomnia", "Insomnia"),
+    ("python-requests", "Python"),
+    ("python-urllib", "Python"),
+    ("python-httpx", "Python"),
+    ("aiohttp", "Python"),
+    ("go-http-client", "Go"),
+    ("okhttp", "An app"),
+    ("dalvik", "An app"),
+    ("cfnetwork", "An app"),
+    ("java", "Java"),
+    ("apache-httpclient", "Java"),
+    ("node", "Node.js"),
+    ("node-fetch", "Node.js"),
+    ("axios", "Node.js"),
+    ("undici", "Node.js"),
+    ("ruby", "Ruby"),
+    ("guzzlehttp", "PHP"),
+    ("powershell", "PowerShell"),
+];
+
 /// Reads user agents, and places from a database if there is one.
 pub struct DeviceReader {
     places: Option<Reader<Vec<u8>>>,
@@ -102,6 +130,19 @@ impl Devices for DeviceReader {
         let kind = Kind::of(user_agent.as_deref().unwrap_or_default());
         let (name, fingerprint) = (kind.name(), kind.fingerprint());
         Device { name, user_agent, address, place: self.place(address), fingerprint }
+    }
+
+    fn described(&self, user_agent: Option<&str>) -> String {
+        let user_agent = user_agent.map(clean).unwrap_or_default();
+        let kind = Kind::of(&user_agent);
+        // Whatever was found, only a word of the lists goes on.
+        let listed = |name: &str| {
+            let program = || PROGRAMS.iter().find(|(product, _)| name.eq_ignore_ascii_case(product));
+            let browser = BROWSERS.iter().find(|(_, known)| *known == name);
+            browser.or_else(program).map_or("An app", |(_, listed)| *listed)
+        };
+        let program = kind.program.map(listed);
+        Kind { program, system: kind.system }.name()
     }
 }
 
@@ -261,6 +302,26 @@ mod tests {
             assert_eq!(device(user_agent).name, name, "{user_agent}");
         }
         assert_eq!(DeviceReader::open(None).unwrap().device(None, [192, 0, 2, 1].into()).user_agent, None);
+    }
+
+    #[test]
+    fn a_letter_names_devices_in_words_of_ours() {
+        let reader = DeviceReader::open(None).unwrap();
+        for (user_agent, name) in [
+            (FIREFOX, "Firefox on Windows"),
+            ("curl/8.5.0", "curl"),
+            ("Dalvik/2.1.0 (Linux; U; Android 14; Pixel 8 Build/AP2A)", "An app on Android"),
+            ("Bank/3.1 (iPhone; iOS 17.5; Scale/3.00)", "An app on iPhone"),
+            ("Your-account-was-hacked.Call-555.1234567/1.0", "An app"),
+            ("evil.example.com", "An app"),
+            ("Mozilla/5.0 (iPhone; call 555 1234567) evil.example.com", "A browser on iPhone"),
+            ("", "An unknown device"),
+            ("call 555", "An app"),
+            ("555", "An unknown device"),
+        ] {
+            assert_eq!(reader.described(Some(user_agent)), name, "{user_agent}");
+        }
+        assert_eq!(reader.described(None), "An unknown device");
     }
 
     #[test]

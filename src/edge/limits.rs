@@ -11,7 +11,7 @@
 //! | register | 10 | one in 6 min |
 //! | refresh | 120 | one in 0.5 s |
 //! | asking for a mail | 10 | one in 1 min |
-//! | the same for one given address | 3 | one in 5 min |
+//! | registering or asking for a mail, for one given address | 3 | one in 5 min |
 //! | trying a mailed link | 20 | one in 3 s |
 //! | beginning, refreshing or coming back to a connection | 30 | one in 2 s |
 //! | bringing tokens for a connection | 10 | one in 1 min |
@@ -19,15 +19,20 @@
 //! What only the owner of an account can do with a connection is counted by account alone: many addresses are no
 //! way to more of it, and an app that acts for all its users from one address is not held up.
 //!
-//! Mails are counted by the address that was given, whether or not it is anybody's.
+//! What sends mail is counted by the address that was given, too, whether or not it is anybody's.
 //!
 //! Whoever has an IPv6 /48, as sites have, has 65,536 of those blocks; together they have 64 times the
-//! allowance of one.
+//! allowance of one, for what sends mail 4 times, and for mail to one given address no more than one block has.
+//!
+//! Those are limits on asking, and hold for one network each. How many letters one mailbox gets in the end, whoever
+//! asks and from however many networks, is bounded where tasks are done, durably: `limits.letters_per_hour` and
+//! `limits.letters_per_day`, by the rules of [`crate::domain::mail_cap`].
 //!
 //! # Guessing
 //! Who gives a wrong password for one account from one block waits: nothing after the first four, then
 //! 1 s, 2 s, 4 s, and so on up to 15 minutes. An hour without an attempt forgets it, a right password at
-//! once. Attempts count when they begin, so that a hundred at the same moment are no way around it.
+//! once. Attempts count when they begin, so that a hundred at the same moment are no way around it; one for which
+//! the threads that hash had no time is taken back.
 //!
 //! Many blocks together that guess at one account put it under siege: from 30 wrong passwords on (one a
 //! minute is forgiven), blocks from which nobody has signed in to it lately wait before *every* attempt,
@@ -49,10 +54,15 @@ use governor::{Quota, RateLimiter};
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
+use crate::domain::block::{AddressBlock, Site};
 use crate::ports::{Limited, Limiter, TooMany};
 
 /// A site's allowance is that of so many blocks.
 const BLOCKS_OF_A_SITE: u32 = 64;
+/// The same for what sends mail: a campus has many people, who seldom register or forget passwords together.
+const MAILING_BLOCKS_OF_A_SITE: u32 = 4;
+/// What one block may cause for one given address.
+const FOR_ONE_ADDRESS: (u32, Duration) = (3, Duration::from_secs(300));
 
 /// Wrong passwords that cost no wait.
 const FREE: u32 = 4;
@@ -95,32 +105,26 @@ impl Clock for Ticking {
 
 type Rate = RateLimiter<NotKeyed, InMemoryState, Ticking, NoOpMiddleware<Duration>>;
 
-/// What one client is taken to be.
+/// Whose attempts are counted together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Block {
-    V4(u32),
-    /// The first 64 bits: what one customer has.
-    V6(u64),
-    /// The first 48 bits: what one site has, customers of one network though they may be.
-    Site(u64),
+    One(AddressBlock),
+    /// All that one site has, customers of one network though they may be.
+    Site(Site),
     /// Wherever it comes from.
     Anywhere,
 }
 
 impl Block {
     fn of(client: IpAddr) -> Block {
-        match client.to_canonical() {
-            IpAddr::V4(address) => Block::V4(address.to_bits()),
-            // The shift leaves 64 bits.
-            IpAddr::V6(address) => Block::V6((address.to_bits() >> 64) as u64),
-        }
+        Block::One(AddressBlock::of(client))
     }
 
     /// The site that the block is in.
     fn site(self) -> Option<Block> {
         match self {
-            Block::V6(bits) => Some(Block::Site(bits >> 16)),
-            Block::V4(_) | Block::Site(_) | Block::Anywhere => None,
+            Block::One(block) => block.site().map(Block::Site),
+            Block::Site(_) | Block::Anywhere => None,
         }
     }
 }
@@ -135,6 +139,8 @@ struct Tries {
     wrong: u32,
     /// The last one, or the first contact under siege.
     last: Option<Duration>,
+    /// What [`Tries::last`] was before the last one.
+    before: Option<Duration>,
 }
 
 impl Tries {
@@ -264,7 +270,7 @@ impl Limits {
             }
         }
         tries.wrong = tries.wrong.saturating_add(1);
-        tries.last = Some(now);
+        tries.before = tries.last.replace(now);
         Ok(())
     }
 }
@@ -305,6 +311,19 @@ fn allowance(what: Limited) -> (u32, Duration) {
     }
 }
 
+/// Whether an attempt sends mail to the address that it names.
+fn sends_mail(what: Limited) -> bool {
+    match what {
+        Limited::Register | Limited::RequestMail => true,
+        Limited::Login
+        | Limited::ConfirmPassword
+        | Limited::Refresh
+        | Limited::UseLink
+        | Limited::Connect
+        | Limited::Import => false,
+    }
+}
+
 /// Whether an attempt can be a guess at an account's password.
 fn is_guess(what: Limited) -> bool {
     match what {
@@ -330,15 +349,30 @@ impl Limiter for Limits {
             return self.take((what, Block::Anywhere, account), burst, one_in);
         }
         self.take((what, block, None), burst, one_in)?;
+        let mails = sends_mail(what);
         if let Some(site) = block.site() {
-            self.take((what, site, None), burst * BLOCKS_OF_A_SITE, one_in / BLOCKS_OF_A_SITE)?;
+            let blocks = if mails { MAILING_BLOCKS_OF_A_SITE } else { BLOCKS_OF_A_SITE };
+            self.take((what, site, None), burst * blocks, one_in / blocks)?;
         }
         match account {
             Some(account) if is_guess(what) => self.guess(what, block, account),
-            Some(account) if what == Limited::RequestMail => {
-                self.take((what, block, Some(account)), 3, Duration::from_secs(300))
+            Some(account) if mails => {
+                // A site has no more for one address than a block: its networks are in one hand.
+                let whole = block.site().unwrap_or(block);
+                self.take((what, whole, Some(account)), FOR_ONE_ADDRESS.0, FOR_ONE_ADDRESS.1)
             }
             _ => Ok(()),
+        }
+    }
+
+    fn not_tried(&self, what: Limited, client: IpAddr, account: &str) {
+        if self.is_enabled() && is_guess(what) {
+            let key = (what, Block::of(client), self.hasher.hash_one(account));
+            if let Some(tries) = self.tries.get(&key) {
+                let mut tries = locked(&tries);
+                tries.wrong = tries.wrong.saturating_sub(1);
+                tries.last = tries.before;
+            }
         }
     }
 
@@ -438,27 +472,44 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv6_network_is_one_block_and_a_mapped_address_is_ipv4() {
-        let same = |a: &str, b: &str| Block::of(ip(a)) == Block::of(ip(b));
-        assert!(same("2001:db8:0:1::1", "2001:db8:0:1:ffff::"));
-        assert!(!same("2001:db8:0:1::1", "2001:db8:0:2::1"));
-        assert!(same("::ffff:192.0.2.1", "192.0.2.1"));
-        assert!(!same("192.0.2.1", "192.0.2.2") && !same("::ffff:192.0.2.1", "::ffff:192.0.2.2"));
+    fn what_was_not_tried_for_want_of_time_is_no_wrong_password() {
+        let (limits, time) = limits();
+        let busy = |client: &str| {
+            let outcome = limits.attempt(Limited::Login, ip(client), Some("ann"));
+            limits.not_tried(Limited::Login, ip(client), "ann");
+            wait(outcome)
+        };
+        for _ in 0..5 {
+            assert_eq!(busy("192.0.2.1"), 0);
+        }
+        for _ in 0..5 {
+            assert_eq!(wrong(&limits, "192.0.2.1", "ann"), 0);
+        }
+        // The wait is neither longer for it nor begun anew.
+        pass(&time, 1);
+        assert_eq!(busy("192.0.2.1"), 0);
+        pass(&time, 60);
+        assert_eq!((busy("192.0.2.1"), busy("192.0.2.1")), (0, 0));
+        assert_eq!(wrong(&limits, "192.0.2.1", "ann"), 0);
+        assert_eq!(wrong(&limits, "192.0.2.1", "ann"), 2);
     }
 
     #[test]
     fn a_site_is_not_as_many_strangers_as_it_has_networks() {
         let (limits, time) = limits();
-        let mut networks = (0..2000).map(|network| ip(&format!("2001:db8:7:{network:x}::1")));
-        let mut passed = 0;
-        for network in networks.by_ref() {
-            passed += (0..10).filter(|_| limits.attempt(Limited::Register, network, None).is_ok()).count();
-        }
-        assert_eq!(passed, 640);
+        let networks = || (0..2000).map(|network| ip(&format!("2001:db8:7:{network:x}::1")));
+        let passed = |what, times: u32| -> usize {
+            networks()
+                .map(|network| (0..times).filter(|_| limits.attempt(what, network, None).is_ok()).count())
+                .sum()
+        };
+        assert_eq!(passed(Limited::Register, 10), 40);
+        assert_eq!(passed(Limited::RequestMail, 10), 40);
+        assert_eq!(passed(Limited::Login, 20), 1280);
         // Its neighbours know nothing of it, and it grows back.
         assert_eq!(limits.attempt(Limited::Register, ip("2001:db8:8::1"), None), Ok(()));
         assert_eq!(limits.attempt(Limited::Register, ip("192.0.2.1"), None), Ok(()));
-        pass(&time, 6);
+        pass(&time, 90);
         assert_eq!(limits.attempt(Limited::Register, ip("2001:db8:7:ffff::1"), None), Ok(()));
     }
 
@@ -575,6 +626,53 @@ mod tests {
         assert_eq!(ask("nobody@example.com"), 0);
         // Another block can still ask.
         assert_eq!(limits.attempt(Limited::RequestMail, ip("192.0.2.2"), Some("nobody@example.com")), Ok(()));
+    }
+
+    /// 80 letters to one mailbox came from one site.
+    #[test]
+    fn a_site_has_no_more_mail_for_one_address_than_a_block() {
+        for what in [Limited::RequestMail, Limited::Register] {
+            let (limits, time) = limits();
+            let ask = |network: u32, account: &str| {
+                limits.attempt(what, ip(&format!("2001:db8:7:{network:x}::1")), Some(account)).is_ok()
+            };
+            assert_eq!((0..30).filter(|network| ask(*network, "ann@example.com")).count(), 3, "{what:?}");
+            assert!(ask(31, "bob@example.com"));
+            pass(&time, 300);
+            assert_eq!((40..70).filter(|network| ask(*network, "ann@example.com")).count(), 1);
+            // Of IPv4 each address is a block.
+            let from = |n: u8| limits.attempt(what, [192, 0, 2, n].into(), Some("ann@example.com")).is_ok();
+            assert_eq!((0..30).filter(|n| from(*n)).count(), 30);
+        }
+    }
+
+    /// The table at the top is what holds.
+    #[test]
+    fn the_table_says_what_is_true() {
+        let rows: Vec<Vec<&str>> = include_str!("limits.rs")
+            .lines()
+            .filter_map(|line| line.strip_prefix("//! | "))
+            .map(|line| line.trim_end_matches(" |").split(" | ").collect())
+            .collect();
+        let span = |span: Duration| match span.as_secs() {
+            0 => format!("one in {} s", span.as_secs_f64()),
+            seconds if seconds % 60 == 0 => format!("one in {} min", seconds / 60),
+            seconds => format!("one in {seconds} s"),
+        };
+        for (row, (burst, one_in)) in [
+            ("login, the present password", allowance(Limited::Login)),
+            ("login, the present password", allowance(Limited::ConfirmPassword)),
+            ("register", allowance(Limited::Register)),
+            ("refresh", allowance(Limited::Refresh)),
+            ("asking for a mail", allowance(Limited::RequestMail)),
+            ("registering or asking for a mail, for one given address", FOR_ONE_ADDRESS),
+            ("trying a mailed link", allowance(Limited::UseLink)),
+            ("beginning, refreshing or coming back to a connection", allowance(Limited::Connect)),
+            ("bringing tokens for a connection", allowance(Limited::Import)),
+        ] {
+            let want = [row.to_owned(), burst.to_string(), span(one_in)];
+            assert!(rows.iter().any(|found| *found == want), "{want:?} is not in the table");
+        }
     }
 
     #[test]

@@ -8,7 +8,9 @@ use secrecy::SecretString;
 
 use crate::domain::account::PasswordHash;
 use crate::domain::audit::Event;
+use crate::domain::block::AddressBlock;
 use crate::domain::email::EmailAddress;
+use crate::domain::hash_cost::HashCosts;
 use crate::domain::mail::Mail;
 use crate::domain::password::{Policy, Violation};
 use crate::domain::session::Device;
@@ -19,6 +21,28 @@ use crate::domain::session::Device;
 pub struct Busy {
     /// When to try again.
     pub retry_after: Duration,
+}
+
+/// Who has a password hashed or checked: it decides when the turn comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Requester {
+    /// Where the request came from; `None` for the operator.
+    pub block: Option<AddressBlock>,
+    /// Whose password it is: [`crate::domain::opaque::ServerKey::tag`] of the address that was given, whether or not
+    /// it has an account.
+    pub account: u64,
+    /// Whether the account was signed in to from this block before, or the request has shown otherwise that it is
+    /// the owner's.
+    pub known: bool,
+}
+
+/// Why a hash from elsewhere is not taken over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotImported {
+    #[error("it is no bcrypt hash ($2a$, $2b$, $2y$) and no bcrypt_sha256 of passlib")]
+    Unknown,
+    #[error("its cost is {cost}, and no more than {most} is imported (passwords.max_cost)")]
+    TooDear { cost: u32, most: u32 },
 }
 
 /// What a look at a password brought.
@@ -37,14 +61,19 @@ pub trait Passwords: Send + Sync {
     ///
     /// # Errors
     /// [`Busy`].
-    async fn hash(&self, password: SecretString) -> Result<PasswordHash, Busy>;
+    async fn hash(&self, password: SecretString, requester: Requester) -> Result<PasswordHash, Busy>;
 
-    /// Holds `password` against `hash`. Without one, or with one that cannot be read, it takes as long and
-    /// does not match.
+    /// Holds `password` against `hash`. Without one, or with one that cannot be read, it takes as long as for some
+    /// account ([`Passwords::counted`]) and does not match.
     ///
     /// # Errors
-    /// [`Busy`].
-    async fn check(&self, password: SecretString, hash: Option<&PasswordHash>) -> Result<Checked, Busy>;
+    /// [`Busy`]; then the password was not looked at.
+    async fn check(
+        &self,
+        password: SecretString,
+        hash: Option<&PasswordHash>,
+        requester: Requester,
+    ) -> Result<Checked, Busy>;
 
     /// Which rules hold.
     fn policy(&self) -> Policy;
@@ -55,8 +84,21 @@ pub trait Passwords: Send + Sync {
     /// A random password that breaks none.
     fn generate(&self) -> SecretString;
 
-    /// Whether `hash` is in a form that [`Passwords::check`] can read: for importing.
-    fn is_known(&self, hash: &PasswordHash) -> bool;
+    /// Whether `hash` may be taken over from elsewhere: in a form that [`Passwords::check`] reads, and not dearer than
+    /// an operator wants.
+    ///
+    /// # Errors
+    /// [`NotImported`].
+    fn can_import(&self, hash: &PasswordHash) -> Result<(), NotImported>;
+
+    /// Adds the cost of `hash` to `costs`, if it can be read.
+    fn count(&self, hash: &PasswordHash, costs: &mut HashCosts);
+
+    /// What hashes the accounts have, counted anew: addresses without an account are checked alike from now on.
+    fn counted(&self, costs: HashCosts);
+
+    /// One more account has a hash from elsewhere.
+    fn imported(&self, hash: &PasswordHash);
 }
 
 /// What is limited.
@@ -85,7 +127,7 @@ pub struct TooMany {
     pub retry_after: Duration,
 }
 
-/// Limits on attempts, by address block (IPv4 /32, IPv6 /64) and by account. Never blocks; and never lets
+/// Limits on attempts, by address block ([`AddressBlock`]) and by account. Never blocks; and never lets
 /// one address block keep another from an account, but where only its owner is let in to count.
 pub trait Limiter: Send + Sync {
     /// Counts an attempt from `client`, on `account` if it names one (an e-mail address or a user id, whether
@@ -94,6 +136,10 @@ pub trait Limiter: Send + Sync {
     /// # Errors
     /// [`TooMany`]: nothing may be tried now.
     fn attempt(&self, what: Limited, client: IpAddr, account: Option<&str>) -> Result<(), TooMany>;
+
+    /// The attempt was not carried out, since the gateway was busy: it is as if it had not been made, and the next
+    /// waits no longer for it.
+    fn not_tried(&self, what: Limited, client: IpAddr, account: &str);
 
     /// The attempt failed: the next from there on this account waits longer.
     fn failed(&self, what: Limited, client: IpAddr, account: &str);
@@ -112,6 +158,10 @@ pub trait Audit: Send + Sync {
 pub trait Devices: Send + Sync {
     /// The device that sends this `User-Agent` from this address.
     fn device(&self, user_agent: Option<&str>, address: IpAddr) -> Device;
+
+    /// What a letter may call the device that sends this `User-Agent`: words that are all ours, since a stranger who
+    /// signs in chooses what they send.
+    fn described(&self, user_agent: Option<&str>) -> String;
 }
 
 /// Why a mail was not delivered.

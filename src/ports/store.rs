@@ -8,6 +8,7 @@ use crate::domain::connection::{Connection, ConnectionId};
 use crate::domain::email::EmailAddress;
 use crate::domain::link::Link;
 use crate::domain::mail::Mail;
+use crate::domain::mail_cap::{Mailbox, MailboxId};
 use crate::domain::opaque::TokenHash;
 use crate::domain::revocation::{Begun, Revocation, Target, Versions};
 use crate::domain::session::{Session, SessionId};
@@ -56,6 +57,9 @@ pub enum Change {
     PutMail(Mail),
     /// A mail that was delivered. Nothing to do when it is gone.
     RemoveMail(Mail),
+    /// How many letters a mailbox got, with one more. Its [`Mailbox::revision`] must be the stored one, which then
+    /// rises by one; 0 where nothing is stored.
+    PutMailbox(Mailbox),
     /// A new task.
     CreateTask(Task),
     /// Takes a task off the list: it must be there, so that nothing is done twice.
@@ -355,6 +359,12 @@ pub trait Store: Send + Sync {
     /// [`StoreError`].
     async fn due_mails(&self, now: UnixTime, limit: usize) -> Result<Vec<Mail>, StoreError>;
 
+    /// How many letters a mailbox got; nothing when none of them counts any more, or not yet.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn mailbox(&self, id: MailboxId) -> Result<Option<Mailbox>, StoreError>;
+
     /// At most `limit` mails that wait or were given up, newest first, for people.
     ///
     /// # Errors
@@ -367,7 +377,7 @@ pub trait Store: Send + Sync {
     /// [`StoreError`].
     async fn events(&self, user: Option<UserId>, limit: usize) -> Result<Vec<Event>, StoreError>;
 
-    /// Forgets what expired before `now`: revocations, sessions, links, and mails that were given up
+    /// Forgets what expired before `now`: revocations, sessions, links, counts of mailboxes, and mails that were given up
     /// [`GIVEN_UP_LIFE`] ago.
     ///
     /// # Errors

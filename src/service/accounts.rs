@@ -16,10 +16,13 @@ use zeroize::Zeroizing;
 use crate::domain::account::{User, UserId, Verification};
 use crate::domain::audit::{Action, Actor, Event, Outcome};
 use crate::domain::binding::Forms;
+use crate::domain::block::AddressBlock;
 use crate::domain::connection::ConnectionId;
 use crate::domain::email::{EmailAddress, InvalidEmail};
 use crate::domain::identity::Identity;
 use crate::domain::mail::{Facts, Letter, Mail, MailedLink};
+use crate::domain::mail_cap::Caps;
+use crate::domain::name::{NAME_WANTED, is_name};
 use crate::domain::opaque::ServerKey;
 use crate::domain::password::{Policy, Violation};
 use crate::domain::revocation::{Begun, Revocation, Target, Versions};
@@ -27,8 +30,8 @@ use crate::domain::session::{Fingerprint, Lifetimes, Session, SessionId};
 use crate::domain::task::{Origin, Task, Work};
 use crate::domain::time::UnixTime;
 use crate::ports::{
-    AccessGrant, Audit, Busy, Change, Clock, CommitError, Devices, Entropy, Limiter, Passwords, SignError,
-    Signer, Store, StoreError, TooMany,
+    AccessGrant, Audit, Busy, Change, Clock, CommitError, Devices, Entropy, Limiter, Passwords, Requester,
+    SignError, Signer, Store, StoreError, TooMany,
 };
 
 /// How often a decision is made again because what it was made from had changed. Only many requests for
@@ -49,6 +52,8 @@ pub struct Settings {
     /// How long an entry of the revocation set about tokens of ours is kept: as long as the longest of
     /// them can be accepted, leeway included.
     pub revocation_life: Duration,
+    /// How many letters that anybody can ask for a mailbox gets.
+    pub letters: Caps,
 }
 
 /// Who sends a request, as far as it tells.
@@ -385,17 +390,20 @@ impl Accounts {
         }
     }
 
-    /// A mail for the outbox.
+    /// A mail for the outbox, about the account `user`. It repeats what people chose (names, addresses, devices) only
+    /// when `to` is the account's address and was verified before.
     pub(super) fn mail(
         &self,
         letter: Letter,
-        name: Option<&str>,
+        user: &User,
         to: &EmailAddress,
         link: Option<MailedLink>,
         facts: Facts,
     ) -> Change {
         let mail = Mail::new(self.entropy.uuid(), letter, to.clone(), self.now());
-        Change::PutMail(Mail { name: name.map(str::to_owned), link, facts, ..mail })
+        let verified = user.email_verified && user.email == *to;
+        let name = user.name.clone().filter(|_| verified);
+        Change::PutMail(Mail { verified, name, link, facts, ..mail })
     }
 
     /// What a letter about something that just happened tells.
@@ -403,11 +411,23 @@ impl Accounts {
         let device = self.devices.device(client.user_agent.as_deref(), client.address);
         Facts {
             at: Some(self.now()),
-            device: Some(device.name),
+            device: Some(self.devices.described(client.user_agent.as_deref())),
             address: Some(client.address.to_string()),
             place: device.place,
             ..Facts::default()
         }
+    }
+
+    /// Who has a password hashed or checked for the address `email`, which has the account `user`.
+    pub(super) fn requester(&self, client: &Client, email: &EmailAddress, user: Option<&User>) -> Requester {
+        let block = AddressBlock::of(client.address);
+        let known = user.is_some_and(|user| user.knows_block(&self.key.block_mark(user.id, block)));
+        Requester { block: Some(block), account: self.key.tag(email), known }
+    }
+
+    /// The same for somebody who has shown otherwise that the account is theirs.
+    pub(super) fn owner(&self, client: &Client, user: &User) -> Requester {
+        Requester { known: true, ..self.requester(client, &user.email, None) }
     }
 
     /// Work to be done at once. Under no moment of a clock, which may be set back before it is.
@@ -448,8 +468,5 @@ pub(super) fn name(given: Option<String>) -> Result<Option<String>, AccountError
     let Some(name) = given.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()) else {
         return Ok(None);
     };
-    if crate::domain::account::is_name(&name) {
-        return Ok(Some(name));
-    }
-    Err(AccountError::Invalid("`name` must be at most 200 bytes on one line".to_owned()))
+    if is_name(&name) { Ok(Some(name)) } else { Err(AccountError::Invalid(NAME_WANTED.to_owned())) }
 }

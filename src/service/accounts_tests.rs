@@ -167,7 +167,7 @@ async fn a_new_device_is_told_of_once() {
     }
     let told = world.letters().await.into_iter().filter(|(letter, _)| *letter == Letter::NewDevice);
     assert_eq!(told.count(), 1);
-    assert_eq!(world.newest(Letter::NewDevice).await.facts.device.as_deref(), Some("curl"));
+    assert_eq!(world.newest(Letter::NewDevice).await.facts.device.as_deref(), Some("described curl"));
 }
 
 #[tokio::test]

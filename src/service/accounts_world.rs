@@ -14,6 +14,7 @@ use super::fakes::{FakeAudit, FakeClock, FakeEntropy, FakeLimiter, FakePasswords
 use crate::domain::account::User;
 use crate::domain::audit::{Action, Outcome};
 use crate::domain::mail::{Letter, Mail};
+use crate::domain::mail_cap::Caps;
 use crate::domain::opaque::ServerKey;
 use crate::domain::revocation::Target;
 use crate::domain::session::{Device, Fingerprint, Lifetimes};
@@ -30,6 +31,10 @@ impl Devices for FakeDevices {
         let name = user_agent.unwrap_or("unknown").to_owned();
         let fingerprint = name.clone();
         Device { name, user_agent: user_agent.map(str::to_owned), address, place: None, fingerprint }
+    }
+
+    fn described(&self, user_agent: Option<&str>) -> String {
+        format!("described {}", user_agent.unwrap_or("unknown"))
     }
 }
 
@@ -67,6 +72,7 @@ fn world_over(store: Arc<FakeStore>, adjust: impl FnOnce(&mut Settings)) -> Worl
         fingerprint: Fingerprint::Note,
         verification: crate::domain::account::Verification::Link,
         revocation_life: Duration::from_secs(90_000),
+        letters: Caps { enabled: true, an_hour: 5, a_day: 15 },
     };
     adjust(&mut settings);
     let accounts = Accounts::new(Parts {

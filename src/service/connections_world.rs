@@ -132,6 +132,7 @@ fn user(id: UserId) -> User {
         scopes: Vec::new(),
         claims: serde_json::Map::new(),
         devices: Vec::new(),
+        known_blocks: Vec::new(),
         link_generation: 0,
         live_links: std::collections::BTreeMap::new(),
         claim: crate::domain::account::Claim::Claimed,

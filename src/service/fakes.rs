@@ -6,18 +6,18 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use secrecy::{ExposeSecret, SecretString};
 
 pub(crate) use super::limit_fakes::{FakeAudit, FakeLimiter};
+pub(crate) use super::password_fakes::FakePasswords;
 pub(crate) use super::token_fakes::{FakeEntropy, FakeIssuerClocks, FakeKeys, FakeSigner};
-use crate::domain::account::{PasswordHash, User, UserId};
+use crate::domain::account::{User, UserId};
 use crate::domain::audit::Event;
 use crate::domain::connection::{Connection, ConnectionId};
 use crate::domain::email::EmailAddress;
 use crate::domain::link::Link;
 use crate::domain::mail::Mail;
+use crate::domain::mail_cap::{Mailbox, MailboxId};
 use crate::domain::opaque::TokenHash;
-use crate::domain::password::{Policy, Violation};
 use crate::domain::revocation::{Revocation, Target};
 use crate::domain::session::{Session, SessionId};
 use crate::domain::task::Task;
@@ -75,6 +75,7 @@ struct State {
     connections: BTreeMap<(UserId, ConnectionId), Connection>,
     links: BTreeMap<TokenHash, Link>,
     mails: BTreeMap<uuid::Uuid, Mail>,
+    mailboxes: BTreeMap<MailboxId, Mailbox>,
     tasks: BTreeMap<uuid::Uuid, Task>,
     events: Vec<Event>,
 }
@@ -136,6 +137,14 @@ impl State {
             Change::ConsumeLink(hash) => drop(self.links.remove(&hash).ok_or(CommitError::Conflict)?),
             Change::PutMail(mail) => drop(self.mails.insert(mail.id, mail)),
             Change::RemoveMail(mail) => drop(self.mails.remove(&mail.id)),
+            Change::PutMailbox(mut mailbox) => {
+                let stored = self.mailboxes.get(&mailbox.id).map_or(0, |stored| stored.revision);
+                if stored != mailbox.revision {
+                    return Err(CommitError::Conflict);
+                }
+                mailbox.revision += 1;
+                self.mailboxes.insert(mailbox.id, mailbox);
+            }
             Change::CreateTask(task) => drop(self.tasks.insert(task.id, task)),
             Change::FinishTask(task) => drop(self.tasks.remove(&task.id).ok_or(CommitError::Conflict)?),
             Change::Record(events) => events.into_iter().for_each(|event| self.record(event)),
@@ -207,6 +216,7 @@ impl State {
         self.entries.retain(|entry| entry.expires_at >= end);
         self.sessions.retain(|_, session| session.expires_at >= end);
         self.links.retain(|_, link| link.expires_at >= end);
+        self.mailboxes.retain(|_, mailbox| mailbox.ends_at() >= end);
         self.mails.retain(|_, mail| !mail.given_up || mail.created_at.plus(GIVEN_UP_LIFE) >= end);
         Swept {
             revocations: (before.0 - self.entries.len()) as u64,
@@ -394,6 +404,10 @@ impl Store for FakeStore {
         Ok(due)
     }
 
+    async fn mailbox(&self, id: MailboxId) -> Result<Option<Mailbox>, StoreError> {
+        Ok(self.state().mailboxes.get(&id).cloned())
+    }
+
     async fn mails(&self, limit: usize) -> Result<Vec<Mail>, StoreError> {
         Ok(self.state().mails.values().rev().take(limit).cloned().collect())
     }
@@ -411,55 +425,6 @@ impl Store for FakeStore {
 
     fn status(&self) -> StoreStatus {
         StoreStatus { writable: self.check().is_ok(), bytes: 0 }
-    }
-}
-
-/// "Hashes" by writing `hash:` in front. One that begins with `old:` is out of date.
-#[derive(Default)]
-pub(crate) struct FakePasswords {
-    /// Answers [`Busy`].
-    pub busy: AtomicBool,
-}
-
-impl FakePasswords {
-    fn free(&self) -> Result<(), Busy> {
-        match self.busy.load(Ordering::Relaxed) {
-            true => Err(Busy { retry_after: Duration::from_secs(1) }),
-            false => Ok(()),
-        }
-    }
-}
-
-#[async_trait]
-impl Passwords for FakePasswords {
-    async fn hash(&self, password: SecretString) -> Result<PasswordHash, Busy> {
-        self.free()?;
-        Ok(PasswordHash(format!("hash:{}", password.expose_secret())))
-    }
-
-    async fn check(&self, password: SecretString, hash: Option<&PasswordHash>) -> Result<Checked, Busy> {
-        self.free()?;
-        let stored = hash.and_then(|hash| hash.0.split_once(':'));
-        Ok(Checked {
-            matches: stored.is_some_and(|(_, kept)| kept == password.expose_secret()),
-            needs_rehash: stored.is_some_and(|(form, _)| form == "old"),
-        })
-    }
-
-    fn policy(&self) -> Policy {
-        Policy::Composition
-    }
-
-    fn violations(&self, password: &str, _: Option<&EmailAddress>, _: Option<&str>) -> Vec<Violation> {
-        if password.len() < 8 { vec![Violation::TooShort] } else { Vec::new() }
-    }
-
-    fn generate(&self) -> SecretString {
-        "generated".into()
-    }
-
-    fn is_known(&self, hash: &PasswordHash) -> bool {
-        hash.0.contains(':')
     }
 }
 

@@ -12,6 +12,7 @@ use crate::ports::{Audit, Limited, Limiter, TooMany};
 pub(crate) struct FakeLimiter {
     pub stop: Mutex<Option<Limited>>,
     pub ended: Mutex<Vec<(Limited, bool)>>,
+    pub not_tried: Mutex<Vec<Limited>>,
 }
 
 impl Limiter for FakeLimiter {
@@ -20,6 +21,10 @@ impl Limiter for FakeLimiter {
             true => Err(TooMany { retry_after: Duration::from_secs(7) }),
             false => Ok(()),
         }
+    }
+
+    fn not_tried(&self, what: Limited, _: IpAddr, _: &str) {
+        self.not_tried.lock().unwrap().push(what);
     }
 
     fn failed(&self, what: Limited, _: IpAddr, _: &str) {

@@ -13,7 +13,9 @@ use crate::domain::account::User;
 use crate::domain::email::EmailAddress;
 use crate::domain::link::{Link, Purpose};
 use crate::domain::mail::{Facts, Letter, MailedLink};
+use crate::domain::mail_cap::Asked;
 use crate::domain::opaque::TokenHash;
+use crate::domain::task::Origin;
 use crate::ports::{Change, StoreError};
 
 impl Accounts {
@@ -41,7 +43,7 @@ impl Accounts {
             }
         };
         let mailed = MailedLink { id: link.id, purpose, expires_at: link.expires_at };
-        changes.push(self.mail(letter, user.name.as_deref(), to, Some(mailed), Facts::default()));
+        changes.push(self.mail(letter, user, to, Some(mailed), Facts::default()));
         Ok(changes)
     }
 
@@ -75,6 +77,51 @@ impl Accounts {
             expires_at: now.plus(purpose.life()),
             is_listed: true,
         }
+    }
+
+    /// [`Accounts::link`] as far as the mailbox gets it: nothing when the letter is held back, and then the account is
+    /// as it was.
+    ///
+    /// # Errors
+    /// As [`Accounts::link`].
+    pub(super) async fn asked_link(
+        &self,
+        asked: Asked,
+        user: &mut User,
+        to: &EmailAddress,
+        origin: Option<&Origin>,
+    ) -> Result<Vec<Change>, StoreError> {
+        let (purpose, letter) = match asked {
+            Asked::Verify => (Purpose::VerifyEmail, Letter::VerifyEmail),
+            Asked::Reset => (Purpose::ResetPassword, Letter::ResetPassword),
+            Asked::Wish => (Purpose::ChangeEmail, Letter::ConfirmEmail),
+            // Word that there is an account carries no link.
+            Asked::Told => return Ok(Vec::new()),
+        };
+        let only_link = self.live_link(purpose, user, to).await?.is_none();
+        let Some(mut changes) = self.admit(asked, to, Some(user), only_link, origin).await? else {
+            return Ok(Vec::new());
+        };
+        changes.extend(self.link(purpose, letter, user, to).await?);
+        Ok(changes)
+    }
+
+    /// [`Accounts::asked_link`] to the account's present address, with the account itself.
+    ///
+    /// # Errors
+    /// As [`Accounts::link`].
+    pub(super) async fn asked_link_to(
+        &self,
+        asked: Asked,
+        mut user: User,
+        origin: &Origin,
+    ) -> Result<Vec<Change>, StoreError> {
+        let to = user.email.clone();
+        let mut changes = self.asked_link(asked, &mut user, &to, Some(origin)).await?;
+        if !changes.is_empty() {
+            changes.push(Change::UpdateUser(user));
+        }
+        Ok(changes)
     }
 
     /// The link that the account's record names for `purpose`, when it is still good and went to this address.

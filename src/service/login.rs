@@ -10,11 +10,12 @@ use secrecy::SecretString;
 use super::accounts::{About, AccountError, Accounts, Client, Granted, Source, TRIES};
 use crate::domain::account::{MAX_DEVICES, User};
 use crate::domain::audit::{Action, Outcome};
+use crate::domain::block::AddressBlock;
 use crate::domain::email::EmailAddress;
 use crate::domain::mail::Letter;
 use crate::domain::revocation::Versions;
 use crate::domain::session::{Device, Session, SessionId};
-use crate::ports::{Change, CommitError, Limited};
+use crate::ports::{Change, CommitError, Limited, StoreError};
 
 /// How long the look-up of an account takes, at the least. To find one and read it takes longer than to find
 /// none, by so little that this hides it; next to the work of a password it is nothing.
@@ -35,10 +36,22 @@ impl Accounts {
     ) -> Result<Granted, AccountError> {
         let email: EmailAddress = email.parse()?;
         self.limiter.attempt(Limited::Login, client.address, Some(email.as_str()))?;
-        let (found, ()) = tokio::join!(self.store.user_by_email(&email), tokio::time::sleep(LOOK_UP));
-        let found = found?;
+        let look_up = async {
+            let found = self.store.user_by_email(&email).await?;
+            let requester = self.requester(client, &email, found.as_ref());
+            Ok::<_, StoreError>((found, requester))
+        };
+        let (looked_up, ()) = tokio::join!(look_up, tokio::time::sleep(LOOK_UP));
+        let (found, requester) = looked_up?;
         let stored = found.as_ref().and_then(|user| user.password.as_ref());
-        let checked = self.passwords.check(password.clone(), stored).await?;
+        let checked = match self.passwords.check(password.clone(), stored, requester).await {
+            Ok(checked) => checked,
+            // Nothing was guessed.
+            Err(busy) => {
+                self.limiter.not_tried(Limited::Login, client.address, email.as_str());
+                return Err(busy.into());
+            }
+        };
         let denied = |about: About| {
             self.note(&Source::Client(client), Action::Login, Outcome::Denied, about);
         };
@@ -62,7 +75,10 @@ impl Accounts {
         // A password whose hash is out of date gets a new one while it is at hand. When the threads that
         // hash are busy, the next login will do.
         let checked_against = user.password.clone();
-        let rehashed = if checked.needs_rehash { self.passwords.hash(password).await.ok() } else { None };
+        let owner = self.owner(client, &user);
+        let rehashed =
+            if checked.needs_rehash { self.passwords.hash(password, owner).await.ok() } else { None };
+        let block = AddressBlock::of(client.address);
         let device = self.devices.device(client.user_agent.as_deref(), client.address);
 
         let mut user = user;
@@ -82,8 +98,9 @@ impl Accounts {
             let is_new = self.remember_device(&mut user, &device);
             if is_new {
                 let facts = self.facts(client);
-                changes.push(self.mail(Letter::NewDevice, user.name.as_deref(), &user.email, None, facts));
+                changes.push(self.mail(Letter::NewDevice, &user, &user.email, None, facts));
             }
+            user.remember_block(self.key.block_mark(user.id, block));
             user.last_login_at = Some(self.now());
             if let Some(hash) = &rehashed {
                 user.password = Some(hash.clone());

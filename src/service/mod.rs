@@ -3,9 +3,11 @@
 pub mod accounts;
 pub mod admit;
 pub mod connections;
+pub mod hash_costs;
 pub mod injector;
 pub mod links;
 pub mod login;
+pub mod mailboxes;
 pub mod mint;
 pub mod ongoing;
 pub mod outbox;
@@ -43,9 +45,15 @@ pub(crate) mod fakes;
 #[cfg(test)]
 mod lasting_tests;
 #[cfg(test)]
+mod letter_tests;
+#[cfg(test)]
 mod limit_fakes;
 #[cfg(test)]
 mod parameter_tests;
+#[cfg(test)]
+pub(crate) mod password_fakes;
+#[cfg(test)]
+mod password_tests;
 #[cfg(test)]
 mod refresh_tests;
 #[cfg(test)]

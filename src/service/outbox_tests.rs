@@ -152,6 +152,7 @@ fn mail(id: u128) -> Mail {
         id: Uuid::from_u128(id),
         letter: Letter::Welcome,
         to: "ann@example.com".parse().unwrap(),
+        verified: true,
         name: None,
         link: None,
         facts: Facts::default(),

@@ -113,7 +113,7 @@ impl Accounts {
     /// account must show neither in the answer nor in its time.
     fn wish(&self, user: &User, email: &EmailAddress, client: &Client) -> [Change; 2] {
         let facts = Facts { new_email: Some(email.clone()), ..self.facts(client) };
-        let told = self.mail(Letter::EmailChanged, user.name.as_deref(), &user.email, None, facts);
+        let told = self.mail(Letter::EmailChanged, user, &user.email, None, facts);
         let work =
             Work::ChangeEmail { user: user.id, email: email.clone(), generation: user.link_generation };
         [told, self.at_once(work)]
@@ -134,8 +134,8 @@ impl Accounts {
         let user = self.account(person).await?;
         self.acceptable(new.expose_secret(), &user.email, user.name.as_deref())?;
         self.confirm_password(client, &user, current).await?;
-        let confirmed = user.password;
-        let hash = self.passwords.hash(new).await?;
+        let (owner, confirmed) = (self.owner(client, &user), user.password);
+        let hash = self.passwords.hash(new, owner).await?;
         for _ in 0..TRIES {
             let mut user = self.account(person).await?;
             if user.password != confirmed {
@@ -151,7 +151,7 @@ impl Accounts {
                 }
             }
             let facts = self.facts(client);
-            changes.push(self.mail(Letter::PasswordChanged, user.name.as_deref(), &user.email, None, facts));
+            changes.push(self.mail(Letter::PasswordChanged, &user, &user.email, None, facts));
             changes.push(Change::UpdateUser(user.clone()));
             match self.store.commit(changes).await {
                 Ok(_) => {
@@ -174,15 +174,40 @@ impl Accounts {
         user: &User,
         password: SecretString,
     ) -> Result<(), AccountError> {
-        let account = user.id.to_string();
-        self.limiter.attempt(Limited::ConfirmPassword, client.address, Some(&account))?;
-        if self.passwords.check(password, user.password.as_ref()).await?.matches {
-            self.limiter.succeeded(Limited::ConfirmPassword, client.address, &account);
+        if self.is_password(client, user, password).await? {
             return Ok(());
         }
-        self.limiter.failed(Limited::ConfirmPassword, client.address, &account);
         let about = About::user(user.id).because("wrong_password");
         self.note(&Source::Client(client), Action::ChangePassword, Outcome::Denied, about);
         Err(AccountError::WrongPassword)
+    }
+
+    /// Whether `password` is the account's, within the limits for giving it once more.
+    ///
+    /// # Errors
+    /// [`AccountError::TooMany`], or [`AccountError::Busy`], which counts as no attempt.
+    pub(super) async fn is_password(
+        &self,
+        client: &Client,
+        user: &User,
+        password: SecretString,
+    ) -> Result<bool, AccountError> {
+        let account = user.id.to_string();
+        self.limiter.attempt(Limited::ConfirmPassword, client.address, Some(&account))?;
+        let owner = self.owner(client, user);
+        match self.passwords.check(password, user.password.as_ref(), owner).await {
+            Ok(checked) if checked.matches => {
+                self.limiter.succeeded(Limited::ConfirmPassword, client.address, &account);
+                Ok(true)
+            }
+            Ok(_) => {
+                self.limiter.failed(Limited::ConfirmPassword, client.address, &account);
+                Ok(false)
+            }
+            Err(busy) => {
+                self.limiter.not_tried(Limited::ConfirmPassword, client.address, &account);
+                Err(busy.into())
+            }
+        }
     }
 }

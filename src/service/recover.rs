@@ -46,13 +46,15 @@ impl Accounts {
         self.limiter.attempt(Limited::UseLink, client.address, None)?;
         let (_, user) = self.mailed(token, &[Purpose::ResetPassword]).await?;
         self.acceptable(password.expose_secret(), &user.email, user.name.as_deref())?;
-        let hash = self.passwords.hash(password).await?;
+        let hash = self.passwords.hash(password, self.owner(client, &user)).await?;
         for _ in 0..TRIES {
             let (link, mut user) = self.mailed(token, &[Purpose::ResetPassword]).await?;
             self.leave_behind(&mut user).await?;
             user.password = Some(hash.clone());
             user.verified();
             user.void_links();
+            // Others may have signed in from the earlier ones.
+            user.known_blocks.clear();
             user.updated_at = self.now();
             let mut changes = vec![Change::ConsumeLink(link.hash)];
             for session in self.store.sessions(user.id).await? {
@@ -60,7 +62,7 @@ impl Accounts {
             }
             changes.push(self.raising(user.id, "password reset"));
             let facts = self.facts(client);
-            changes.push(self.mail(Letter::PasswordChanged, user.name.as_deref(), &user.email, None, facts));
+            changes.push(self.mail(Letter::PasswordChanged, &user, &user.email, None, facts));
             changes.push(Change::UpdateUser(user.clone()));
             match self.store.commit(changes).await {
                 Ok(_) => {

@@ -55,7 +55,8 @@ impl Accounts {
         self.acceptable(password.expose_secret(), &email, name.as_deref())?;
         self.limiter.attempt(Limited::Register, client.address, Some(email.as_str()))?;
         let id = self.registration(form, &email, name.as_deref(), &password);
-        let password = self.passwords.hash(password).await?;
+        let requester = self.requester(client, &email, None);
+        let password = self.passwords.hash(password, requester).await?;
         let (origin, registration) = (client.origin(), Some(id));
         self.leave(Work::Register { email: email.clone(), name, password, origin, registration }).await?;
         Ok(Registered { email, id })

@@ -14,9 +14,9 @@ use futures::future::FutureExt;
 use crate::domain::account::{Claim, User, UserId};
 use crate::domain::audit::{Action, Outcome};
 use crate::domain::email::EmailAddress;
-use crate::domain::link::Purpose;
 use crate::domain::mail::{Facts, Letter};
-use crate::domain::task::{Task, Work};
+use crate::domain::mail_cap::Asked;
+use crate::domain::task::{Origin, Task, Work};
 use crate::domain::time::UnixTime;
 use crate::ports::{Change, CommitError, Store, StoreError};
 
@@ -105,19 +105,23 @@ impl Accounts {
 
     async fn work_out(&self, work: &Work) -> Result<Done, StoreError> {
         Ok(match work {
-            Work::Register { email, registration, .. } => match self.store.user_by_email(email).await? {
-                None => self.new_account(work).await?,
-                // A form that was sent twice: this is done.
-                Some(user) if registration.is_some() && user.registration == *registration => Done::default(),
-                Some(user) => self.registered_again(user).await?,
-            },
-            Work::ResendVerification { email, .. } => match self.store.user_by_email(email).await? {
+            Work::Register { email, registration, origin, .. } => {
+                match self.store.user_by_email(email).await? {
+                    None => self.new_account(work).await?,
+                    // A form that was sent twice: this is done.
+                    Some(user) if registration.is_some() && user.registration == *registration => {
+                        Done::default()
+                    }
+                    Some(user) => self.registered_again(user, origin).await?,
+                }
+            }
+            Work::ResendVerification { email, origin } => match self.store.user_by_email(email).await? {
                 Some(user) if user.active && !user.email_verified => {
-                    self.link_to(Purpose::VerifyEmail, Letter::VerifyEmail, user).await?.into()
+                    self.asked_link_to(Asked::Verify, user, origin).await?.into()
                 }
                 _ => Done::default(),
             },
-            Work::ResetPassword { email, .. } => self.reset_mail(email).await?,
+            Work::ResetPassword { email, origin } => self.reset_mail(email, origin).await?,
             Work::ChangeEmail { user, email, generation } => {
                 self.wished_for(*user, email, *generation).await?.into()
             }
@@ -133,7 +137,7 @@ impl Accounts {
     }
 
     async fn new_account(&self, work: &Work) -> Result<Done, StoreError> {
-        let Work::Register { email, name, password, registration, .. } = work else {
+        let Work::Register { email, name, password, registration, origin } = work else {
             return Ok(Done::default());
         };
         let now = self.now();
@@ -151,6 +155,7 @@ impl Accounts {
             scopes: Vec::new(),
             claims: serde_json::Map::new(),
             devices: Vec::new(),
+            known_blocks: Vec::new(),
             link_generation: 0,
             live_links: BTreeMap::new(),
             claim: Claim::Unclaimed,
@@ -158,7 +163,8 @@ impl Accounts {
             revision: 0,
         };
         let noted = Some((Action::Register, Outcome::Success, About::user(user.id)));
-        let mut changes = self.link(Purpose::VerifyEmail, Letter::VerifyEmail, &mut user, email).await?;
+        // The account is made even when its letter is held back: the next request for it may come through.
+        let mut changes = self.asked_link(Asked::Verify, &mut user, email, Some(origin)).await?;
         changes.push(self.later(now.plus(UNCLAIMED_LIFE), Work::ForgetUnverified(user.id)));
         changes.push(Change::CreateUser(user));
         Ok(Done { changes, noted })
@@ -170,31 +176,42 @@ impl Accounts {
 
     /// The address has an account. A registration changes nothing of it: the mail tells its owner, or, as long as
     /// nobody has shown that the address is theirs, carries the live link once more.
-    async fn registered_again(&self, user: User) -> Result<Done, StoreError> {
+    async fn registered_again(&self, user: User, origin: &Origin) -> Result<Done, StoreError> {
         let about = About::user(user.id).because("address_taken");
         let noted = Some((Action::Register, Outcome::Denied, about));
         let changes = match &user {
             User { email_verified: true, .. } | User { active: false, .. } => {
-                let name = user.name.as_deref();
-                vec![self.mail(Letter::AlreadyRegistered, name, &user.email, None, Facts::default())]
+                self.told(&user, &user.email, Some(origin)).await?
             }
             // Invited, or reset by an operator: an address that is verified would open nothing yet.
-            User { password: None, .. } => {
-                self.link_to(Purpose::ResetPassword, Letter::ResetPassword, user).await?
-            }
-            _ => self.link_to(Purpose::VerifyEmail, Letter::VerifyEmail, user).await?,
+            User { password: None, .. } => self.asked_link_to(Asked::Reset, user, origin).await?,
+            _ => self.asked_link_to(Asked::Verify, user, origin).await?,
         };
         Ok(Done { changes, noted })
     }
 
-    async fn reset_mail(&self, email: &EmailAddress) -> Result<Done, StoreError> {
+    /// Word to `owner` that somebody wants their address for another account.
+    async fn told(
+        &self,
+        owner: &User,
+        to: &EmailAddress,
+        origin: Option<&Origin>,
+    ) -> Result<Vec<Change>, StoreError> {
+        let admitted = self.admit(Asked::Told, to, Some(owner), false, origin).await?;
+        Ok(admitted.map_or_else(Vec::new, |mut changes| {
+            changes.push(self.mail(Letter::AlreadyRegistered, owner, to, None, Facts::default()));
+            changes
+        }))
+    }
+
+    async fn reset_mail(&self, email: &EmailAddress, origin: &Origin) -> Result<Done, StoreError> {
         let found = self.store.user_by_email(email).await?.filter(|user| user.active);
         let (outcome, about) = match &found {
             Some(user) => (Outcome::Success, About::user(user.id)),
             None => (Outcome::Denied, About::default().because("unknown_address")),
         };
         let changes = match found {
-            Some(user) => self.link_to(Purpose::ResetPassword, Letter::ResetPassword, user).await?,
+            Some(user) => self.asked_link_to(Asked::Reset, user, origin).await?,
             None => Vec::new(),
         };
         Ok(Done { changes, noted: Some((Action::RequestPasswordReset, outcome, about)) })
@@ -212,15 +229,13 @@ impl Accounts {
         let Some(mut user) = self.store.user(id).await?.filter(wishes) else { return Ok(Vec::new()) };
         Ok(match self.holder(email).await? {
             Holder::Nobody | Holder::Unclaimed(_) => {
-                let mut changes =
-                    self.link(Purpose::ChangeEmail, Letter::ConfirmEmail, &mut user, email).await?;
-                changes.push(Change::UpdateUser(user));
+                let mut changes = self.asked_link(Asked::Wish, &mut user, email, None).await?;
+                if !changes.is_empty() {
+                    changes.push(Change::UpdateUser(user));
+                }
                 changes
             }
-            Holder::Owner(owner) => {
-                let name = owner.name.as_deref();
-                vec![self.mail(Letter::AlreadyRegistered, name, email, None, Facts::default())]
-            }
+            Holder::Owner(owner) => self.told(&owner, email, None).await?,
         })
     }
 }

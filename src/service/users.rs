@@ -15,7 +15,7 @@ use crate::domain::mail::{Letter, Mail};
 use crate::domain::session::Session;
 use crate::domain::task::{Errand, Work};
 use crate::domain::time::UnixTime;
-use crate::ports::{Change, CommitError, StoreError};
+use crate::ports::{Change, CommitError, Requester, StoreError};
 
 /// The most that one list shows.
 pub const MAX_LISTED: usize = 1000;
@@ -82,23 +82,24 @@ impl Accounts {
         let name = name(new.name)?;
         check_scopes(&new.scopes)?;
         check_claims(&new.claims)?;
-        let mut generated = None;
+        let (mut generated, mut imported) = (None, false);
+        let requester = Requester { block: None, account: self.key.tag(&email), known: true };
         let password = match new.password {
             NewPassword::Mailed => None,
-            NewPassword::Imported(hash) if self.passwords.is_known(&hash) => Some(hash),
-            NewPassword::Imported(_) => {
-                let want =
-                    "`password_hash` must be a bcrypt hash ($2a$, $2b$, $2y$) or passlib's bcrypt_sha256";
-                return Err(AccountError::Invalid(want.to_owned()));
+            NewPassword::Imported(hash) => {
+                let refused = |why| AccountError::Invalid(format!("`password_hash` is not imported: {why}"));
+                self.passwords.can_import(&hash).map_err(refused)?;
+                imported = true;
+                Some(hash)
             }
             NewPassword::Given(password) => {
                 self.acceptable(password.expose_secret(), &email, name.as_deref())?;
-                Some(self.passwords.hash(password).await?)
+                Some(self.passwords.hash(password, requester).await?)
             }
             NewPassword::Generated => {
                 let password = self.passwords.generate();
                 generated = Some(password.clone());
-                Some(self.passwords.hash(password).await?)
+                Some(self.passwords.hash(password, requester).await?)
             }
         };
         let now = self.now();
@@ -116,6 +117,7 @@ impl Accounts {
             scopes: new.scopes,
             claims: new.claims,
             devices: Vec::new(),
+            known_blocks: Vec::new(),
             link_generation: 0,
             live_links: BTreeMap::new(),
             claim: Claim::Claimed,
@@ -130,6 +132,9 @@ impl Accounts {
         }
         changes.insert(0, Change::CreateUser(user.clone()));
         let gone = self.create_at(&to, changes).await?;
+        if let Some(hash) = user.password.as_ref().filter(|_| imported) {
+            self.passwords.imported(hash);
+        }
         self.outbox.notify_one();
         let about = About::user(user.id);
         self.note(&Source::Operator(request_id), Action::CreateUser, Outcome::Success, about);

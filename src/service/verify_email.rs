@@ -40,9 +40,9 @@ impl Accounts {
             // Somebody may have claimed the address while the mail was on its way.
             let (freed, gone) = self.freeing(&link.email).await?.ok_or(AccountError::InvalidLink)?;
             changes.extend(freed);
-            let before = std::mem::replace(&mut user.email, link.email.clone());
             let facts = Facts { new_email: Some(link.email.clone()), ..self.facts(client) };
-            changes.push(self.mail(Letter::EmailChanged, user.name.as_deref(), &before, None, facts));
+            changes.push(self.mail(Letter::EmailChanged, &user, &user.email, None, facts));
+            user.email.clone_from(&link.email);
             // What was mailed to the old address opens nothing any more, and what its tokens say is no longer
             // true.
             user.void_links();

@@ -13,7 +13,7 @@ use crate::domain::audit::{Action, Outcome};
 use crate::domain::binding::Binding;
 use crate::domain::link::Purpose;
 use crate::domain::mail::{Facts, Letter};
-use crate::ports::{Change, CommitError, Limited};
+use crate::ports::{Change, CommitError};
 
 /// What comes beside the token of a verification link.
 #[derive(Debug, Default)]
@@ -67,8 +67,8 @@ impl Accounts {
             if let Shown::NewPassword(hash) = &shown {
                 changes.extend(self.starting_over(client, &mut user, hash).await?);
             }
-            let name = user.name.as_deref();
-            changes.push(self.mail(Letter::Welcome, name, &user.email, None, Facts::default()));
+            // Not verified yet as this is decided: it greets nobody by a name that a stranger may have given.
+            changes.push(self.mail(Letter::Welcome, &user, &user.email, None, Facts::default()));
             user.verified();
             user.updated_at = self.now();
             changes.push(Change::UpdateUser(user.clone()));
@@ -95,7 +95,7 @@ impl Accounts {
             }
             (None, Some(new)) => {
                 self.acceptable(new.expose_secret(), &user.email, None)?;
-                Ok(Shown::NewPassword(self.passwords.hash(new).await?))
+                Ok(Shown::NewPassword(self.passwords.hash(new, self.owner(client, user)).await?))
             }
             (Some(password), None) => {
                 self.show_password(client, user, password).await?;
@@ -121,13 +121,9 @@ impl Accounts {
         user: &User,
         password: SecretString,
     ) -> Result<(), AccountError> {
-        let account = user.id.to_string();
-        self.limiter.attempt(Limited::ConfirmPassword, client.address, Some(&account))?;
-        if self.passwords.check(password, user.password.as_ref()).await?.matches {
-            self.limiter.succeeded(Limited::ConfirmPassword, client.address, &account);
+        if self.is_password(client, user, password).await? {
             return Ok(());
         }
-        self.limiter.failed(Limited::ConfirmPassword, client.address, &account);
         let about = About::user(user.id).because("wrong_password");
         self.note(&Source::Client(client), Action::VerifyEmail, Outcome::Denied, about);
         Err(AccountError::WrongPassword)
@@ -147,10 +143,11 @@ impl Accounts {
         let is_unclaimed = self.is_unclaimed(user).await?;
         self.leave_behind(user).await?;
         if !is_unclaimed && user.password.is_some() {
-            let (name, facts) = (user.name.as_deref(), self.facts(client));
-            changes.push(self.mail(Letter::PasswordChanged, name, &user.email, None, facts));
+            let facts = self.facts(client);
+            changes.push(self.mail(Letter::PasswordChanged, user, &user.email, None, facts));
         }
         user.password = Some(password.clone());
+        user.known_blocks.clear();
         user.void_links();
         Ok(changes)
     }

@@ -14,6 +14,7 @@ use palisade::domain::connection::{
 };
 use palisade::domain::link::{Link, Purpose};
 use palisade::domain::mail::{Facts, Letter, Mail};
+use palisade::domain::mail_cap::{Asked, CappedLetter, Caps, Mailbox, MailboxId};
 use palisade::domain::opaque::TokenHash;
 use palisade::domain::revocation::{Begun, Kind, Revocation, Target, Versions};
 use palisade::domain::session::{Device, Session, SessionId};
@@ -46,6 +47,7 @@ pub fn user(id: u128, email: &str) -> User {
         scopes: vec!["read".into()],
         claims: serde_json::Map::from_iter([("role".into(), serde_json::json!({"of": [1, 2.5, null]}))]),
         devices: Vec::new(),
+        known_blocks: Vec::new(),
         link_generation: 0,
         claim: Claim::Claimed,
         registration: Some(Uuid::from_u128(id)),
@@ -148,6 +150,7 @@ pub fn mail(id: u128, to: &str, due: u64) -> Mail {
         id: Uuid::from_u128(id),
         letter: Letter::Welcome,
         to: to.parse().unwrap(),
+        verified: true,
         name: None,
         link: None,
         facts: Facts::default(),
@@ -256,6 +259,7 @@ pub async fn cases(mut at: impl FnMut() -> Arc<dyn Store>) {
     connections_are_due_when_they_say(&*at()).await;
     a_link_is_good_once(at()).await;
     mails(&*at()).await;
+    mailboxes(&*at()).await;
     tasks(&*at()).await;
     events(&*at()).await;
     a_commit_is_whole(&*at()).await;
@@ -787,6 +791,45 @@ async fn connections_are_due_when_they_say(store: &dyn Store) {
     let gone = Change::RemoveConnection(UserId(Uuid::from_u128(1)), ConnectionId(Uuid::from_u128(4)));
     store.commit(vec![gone]).await.unwrap();
     assert_eq!(due(u64::MAX, 9).await, [2, 1, 3]);
+}
+
+async fn mailboxes(store: &dyn Store) {
+    let slack = |time: u64| UnixTime(time + 3600);
+    let (caps, to) = (Caps { enabled: true, an_hour: 5, a_day: 15 }, "ann@example.com".parse().unwrap());
+    let letter = CappedLetter { asked: Asked::Reset, only_link: true, verified: true, known: false };
+    let counted = |mailbox: &Mailbox, at| {
+        let mut next = mailbox.clone();
+        assert!(next.admits(caps, letter, &to, UnixTime(at)));
+        next
+    };
+    let id = MailboxId([7; 16]);
+    assert_eq!(store.mailbox(id).await.unwrap(), None);
+    let first = counted(&Mailbox::new(id), 1000);
+    let mut later = first.clone();
+    later.revision = 1;
+    assert_eq!(refused(store, vec![Change::PutMailbox(later.clone())]).await, "conflict", "of nothing");
+    store.commit(vec![Change::PutMailbox(first.clone())]).await.unwrap();
+    assert_eq!(store.mailbox(id).await.unwrap(), Some(later.clone()));
+    assert_eq!(store.mailbox(MailboxId([8; 16])).await.unwrap(), None);
+    assert_eq!(refused(store, vec![Change::PutMailbox(first)]).await, "conflict", "two at once count twice");
+    let mut second = counted(&later, 2000);
+    let other = Mailbox::new(MailboxId([8; 16]));
+    store
+        .commit(vec![Change::PutMailbox(second.clone()), Change::PutMailbox(counted(&other, 500))])
+        .await
+        .unwrap();
+    second.revision = 2;
+    let kept = Some(second);
+    let day = 24 * 3600;
+    assert_eq!(store.sweep(slack(1001 + day)).await.unwrap(), Swept::default());
+    assert_eq!(store.mailbox(id).await.unwrap(), kept, "its end has moved");
+    assert_eq!(store.mailbox(MailboxId([8; 16])).await.unwrap(), None, "its end has come");
+    store.sweep(slack(2000 + day)).await.unwrap();
+    assert_eq!(store.mailbox(id).await.unwrap(), kept, "an hour of slack");
+    store.sweep(slack(2001 + day)).await.unwrap();
+    assert_eq!(store.mailbox(id).await.unwrap(), None);
+    // From the beginning.
+    store.commit(vec![Change::PutMailbox(counted(&Mailbox::new(id), 3000 + day))]).await.unwrap();
 }
 
 async fn a_link_is_good_once(store: Arc<dyn Store>) {

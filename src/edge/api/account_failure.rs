@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::body::{self, Failure};
 use crate::domain::answer::{answer, realm};
+use crate::domain::name::NAME_WANTED;
 use crate::domain::password::{Policy, Violation};
 use crate::domain::time::UnixTime;
 use crate::domain::verdict::{Refusal, TokenFault};
@@ -100,7 +101,7 @@ pub(super) fn told() -> Vec<(Failure, &'static str)> {
     let invalid_email = email.err().map(|error| account(&AccountError::InvalidEmail(error)));
     let accounts = [
         (
-            AccountError::Invalid("`name` must be at most 200 bytes on one line".into()),
+            AccountError::Invalid(NAME_WANTED.into()),
             "A member of the body, or a parameter, cannot be what it is.",
         ),
         (

@@ -25,7 +25,8 @@ pub(super) struct Registration {
     /// See `GET /password-requirements`.
     #[schema(value_type = String, format = Password)]
     pub(super) password: SecretString,
-    /// What the person is called; at most 200 bytes on one line.
+    /// What the person is called: at most 100 characters (200 bytes) on one line that can be seen, without a link
+    /// or a telephone number.
     pub(super) name: Option<String>,
     /// A random id of the form, made when it is shown: a form that is sent twice is one registration. The header
     /// field `Idempotency-Key` does the same.

@@ -17,7 +17,7 @@ use crate::domain::mail::Mail;
 /// # Errors
 /// What cannot be said in a header.
 pub(super) fn message(from: &config::Mailbox, mail: &Mail, written: &Written) -> Result<Message, String> {
-    let name = mail.name.clone().filter(|name| can_be_greeted(name));
+    let name = mail.telling().0.filter(|name| can_be_greeted(name)).map(str::to_owned);
     // RFC 3834 §5: keeps holiday notices and other robots from answering.
     let automatic = HeaderName::new_from_ascii_str("Auto-Submitted");
     Message::builder()
@@ -75,7 +75,7 @@ mod tests {
         let text = format!("[mail]\nfrom = {from:?}");
         let config = config::parse(&text, std::path::Path::new("config.toml"), &|_| None).unwrap();
         let mail = sample(Letter::Welcome, Uuid::from_u128(7), to.parse().unwrap(), UnixTime(1_800_000_000));
-        let mail = Mail { name: name.map(str::to_owned), ..mail };
+        let mail = Mail { name: name.map(str::to_owned), verified: true, ..mail };
         let written = Written {
             subject: "Grüße, and a long subject that goes on until it must be folded onto another line"
                 .into(),

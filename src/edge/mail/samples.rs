@@ -20,6 +20,8 @@ pub fn sample(letter: Letter, id: Uuid, to: EmailAddress, now: UnixTime) -> Mail
         id,
         letter,
         to,
+        // These go to addresses that nobody has shown to be theirs before.
+        verified: !matches!(letter, Letter::VerifyEmail | Letter::ConfirmEmail | Letter::Welcome),
         name: Some("Ann".to_owned()),
         link: purpose.map(|purpose| MailedLink { id, purpose, expires_at: now.plus(purpose.life()) }),
         facts: Facts {

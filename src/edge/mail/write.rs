@@ -1,7 +1,9 @@
 //! From a mail's facts to its words: subject, plain text, HTML.
 //!
-//! What people call themselves comes from strangers, and a letter to somebody else's address may not say
-//! what a stranger wants to say there: a name that could be read as a link or a message is left out.
+//! What people call themselves and their devices comes from strangers, and a letter to somebody else's address may
+//! not say what a stranger wants to say there. So a letter to an address that is not verified repeats nothing that
+//! anybody chose ([`Mail::telling`]), whatever its template asks for, and no letter repeats a name that could be read
+//! as a link or a message.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,9 +16,9 @@ use super::moment::{moment, span};
 use super::samples::{bare, purpose, sample, sample_token};
 use super::templates::{Templates, fault};
 use crate::config::{self, ConfigError};
-use crate::domain::account::is_name;
 use crate::domain::link::Purpose;
 use crate::domain::mail::{Letter, Mail};
+use crate::domain::name::{is_line, is_name};
 use crate::domain::time::UnixTime;
 use crate::ports::MailFault;
 
@@ -33,14 +35,14 @@ pub const KNOWN: [(&str, &str); 15] = [
     ("host", "the host of public_url"),
     ("email", "whom the letter goes to"),
     ("subject", "the letter's subject; in .html files only"),
-    ("name?", "what the person is called"),
+    ("name?", "what the person is called; never in a letter to an address that is not verified"),
     ("link", "in verify_email, reset_password and confirm_email: what to open"),
     ("expires_at", "with link: until when it works, like \"26 November 2026, 16:41 UTC\""),
     ("expires_in", "with link: for how long it works, like \"24 hours\""),
     ("at?", "when that happened which the letter tells of"),
     ("device?", "the device it happened from, like \"Firefox on Linux\""),
     ("address? place?", "where that device is: its IP address, and the place as far as it is known"),
-    ("new_email?", "in email_changed: the address that replaces this one"),
+    ("new_email?", "in email_changed, to a verified address: the address that replaces this one"),
     ("provider", "in reconnect_needed and grant_ending: what people call the provider"),
     ("ends_at?", "in grant_ending: when the grant ends, like \"26 November 2026, 16:41 UTC\""),
 ];
@@ -156,22 +158,20 @@ impl Letters {
     /// What every letter knows.
     fn facts(&self, mail: &Mail) -> BTreeMap<&'static str, Value> {
         let text = |text: Option<&String>| Value::from(text.map(|text| plain(text)));
+        let (name, told) = mail.telling();
         BTreeMap::from([
             ("service", self.service.as_str().into()),
             ("public_url", self.public_url.as_str().into()),
             ("host", self.host.as_str().into()),
             ("email", mail.to.as_str().into()),
-            ("name", Value::from(mail.name.as_deref().filter(|name| can_be_greeted(name)))),
-            ("at", Value::from(mail.facts.at.map(moment))),
-            ("device", text(mail.facts.device.as_ref())),
-            ("address", text(mail.facts.address.as_ref())),
-            ("place", text(mail.facts.place.as_ref())),
-            ("new_email", Value::from(mail.facts.new_email.as_ref().map(|email| email.as_str()))),
-            (
-                "provider",
-                Value::from(mail.facts.provider.as_deref().map_or("the provider".to_owned(), plain)),
-            ),
-            ("ends_at", Value::from(mail.facts.ends_at.map(moment))),
+            ("name", Value::from(name.filter(|name| can_be_greeted(name)))),
+            ("at", Value::from(told.at.map(moment))),
+            ("device", text(told.device.as_ref())),
+            ("address", text(told.address.as_ref())),
+            ("place", text(told.place.as_ref())),
+            ("new_email", Value::from(told.new_email.as_ref().map(|email| email.as_str()))),
+            ("provider", Value::from(told.provider.as_deref().map_or("the provider".to_owned(), plain))),
+            ("ends_at", Value::from(told.ends_at.map(moment))),
         ])
     }
 }
@@ -188,7 +188,7 @@ pub(super) fn can_be_greeted(name: &str) -> bool {
 /// A text of a stranger on one line of bounded length.
 fn plain(text: &str) -> String {
     let text: String = text.chars().take(MAX_FACT).map(|c| if c.is_whitespace() { ' ' } else { c }).collect();
-    if is_name(&text) { text } else { text.chars().filter(|c| c.is_ascii_graphic() || *c == ' ').collect() }
+    if is_line(&text) { text } else { text.chars().filter(|c| c.is_ascii_graphic() || *c == ' ').collect() }
 }
 
 /// The subject, and the text that follows, without more than one empty line in a row.
@@ -248,7 +248,8 @@ mod tests {
         for letter in Letter::ALL {
             let written = letters().write(&ann(letter), Some(&sample_token())).ok().unwrap();
             let (text, html) = (&written.text, &written.html);
-            assert!(text.starts_with("Hello Ann,\n"), "{text}");
+            let greeting = if ann(letter).verified { "Hello Ann,\n" } else { "Hello,\n" };
+            assert!(text.starts_with(greeting), "{text}");
             for part in [text, html] {
                 assert!(
                     part.contains("it was not you") || part.contains("you did not"),
@@ -350,13 +351,49 @@ mod tests {
             &"a".repeat(65),
         ] {
             assert!(!can_be_greeted(name), "{name}");
-            let mail = Mail { name: Some(name.to_owned()), ..ann(Letter::VerifyEmail) };
+            let mail = Mail { name: Some(name.to_owned()), ..ann(Letter::ResetPassword) };
             let written = letters().write(&mail, Some(&sample_token())).ok().unwrap();
             assert!(
                 written.text.starts_with("Hello,\n") && !written.html.contains("evil"),
                 "{}",
                 written.text
             );
+        }
+    }
+
+    /// Every letter, to an address that nobody has shown to be theirs, with a mark in everything that somebody may
+    /// have chosen: none of it is in the subject, the text, the HTML or a header, whatever the templates ask for.
+    #[test]
+    fn a_letter_to_an_address_that_is_not_verified_repeats_nothing_that_a_stranger_chose() {
+        let own = tempfile::tempdir().unwrap();
+        let all = "{% if name %}{{ name }}{% endif %}{% if device %}{{ device }}{% endif %}\
+                   {% if new_email %}{{ new_email }}{% endif %}";
+        for letter in Letter::ALL {
+            let name = letter.name();
+            fs::write(own.path().join(format!("{name}.txt")), format!("Subject: x {all}\n\nx {all}\n"))
+                .unwrap();
+            fs::write(own.path().join(format!("{name}.html")), format!("x {all}")).unwrap();
+        }
+        for folder in [None, Some(own.path())] {
+            let config = config(folder);
+            let letters = Letters::load(&config, "https://app.test").ok().unwrap();
+            for letter in Letter::ALL {
+                let mut mail = ann(letter);
+                mail.name = Some("Marked".to_owned());
+                mail.facts.device = Some("Marked".to_owned());
+                mail.facts.new_email = Some("marked@example.com".parse().unwrap());
+                for verified in [false, true] {
+                    mail.verified = verified;
+                    let written = letters.write(&mail, Some(&sample_token())).ok().unwrap();
+                    let message = crate::edge::mail::message::message(&config.from, &mail, &written).unwrap();
+                    let headers = format!("{:?}", message.headers());
+                    let mut all = [&written.subject, &written.text, &written.html, &headers]
+                        .map(String::as_str)
+                        .concat();
+                    all.make_ascii_lowercase();
+                    assert_eq!(all.contains("marked"), verified, "{letter:?}: {all}");
+                }
+            }
         }
     }
 
@@ -385,7 +422,7 @@ mod tests {
         assert_eq!(written.subject, "App: yes?");
         assert!(written.text.starts_with("Your gate https://app.test/auth/pages/verify#token="));
         assert!(written.html.contains("Confirm the address"));
-        assert!(letters.write(&ann(Letter::Welcome), None).ok().unwrap().text.contains("Hello Ann"));
+        assert!(letters.write(&ann(Letter::NewDevice), None).ok().unwrap().text.contains("Hello Ann"));
     }
 
     #[test]

@@ -6,30 +6,41 @@
 mod common;
 mod generate;
 mod hash;
+mod line;
 mod pool;
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::{io, thread};
 
 use async_trait::async_trait;
 use secrecy::{ExposeSecret, SecretString};
 
 use self::hash::Kept;
-use self::pool::Pool;
+use self::pool::{PATIENCE, Pool, Wanted};
 use crate::config;
 use crate::domain::account::PasswordHash;
 use crate::domain::email::EmailAddress;
+use crate::domain::hash_cost::HashCosts;
 use crate::domain::password::{Policy, Violation};
-use crate::ports::{Busy, Checked, Entropy, Meter, Passwords};
+use crate::ports::{Busy, Checked, Entropy, Meter, NotImported, Passwords, Requester};
+
+/// Added to the nice value of a thread that hashes: where the cores are taken, it gets a thirtieth of a thread's
+/// share, and logins still come to their end.
+const NICE: i32 = 15;
+/// The same for hashes that are dearer than new ones: less than half of what the others get.
+const NICE_DEAR: i32 = 19;
 
 /// The policy, and the threads that hash.
 pub struct BcryptPasswords {
     policy: Policy,
     cost: u32,
-    /// Held against where there is no hash: the same steps, and nothing matches it.
-    decoy: PasswordHash,
+    max_cost: u32,
+    /// For hashes of the configured cost.
     pool: Pool,
+    /// For dearer ones, which were imported: a lane of their own, so that they hold up nobody else.
+    dear: Pool,
+    /// What hashes there are, for the decoys.
+    costs: RwLock<HashCosts>,
     entropy: Arc<dyn Entropy>,
 }
 
@@ -48,11 +59,44 @@ impl BcryptPasswords {
             0 => default_threads(),
             threads => threads,
         };
-        // What a core of today takes; it is measured from the first password on.
-        let usual = Duration::from_micros(60 << cost);
-        let pool = Pool::start(threads, usual, meter)?;
-        Ok(BcryptPasswords { policy: settings.policy, cost, decoy: hash::decoy(cost), pool, entropy })
+        let wanted = |name, threads, nice, cost| Wanted {
+            name,
+            threads,
+            nice,
+            usual: units(cost),
+            patience: PATIENCE,
+        };
+        let pool = Pool::start(wanted("password", threads, NICE, cost), Arc::clone(&meter))?;
+        let dear = Pool::start(wanted("password-dear", threads / 4, NICE_DEAR, cost + 1), meter)?;
+        let max_cost = clamp(settings.max_cost).max(cost);
+        Ok(BcryptPasswords {
+            policy: settings.policy,
+            cost,
+            max_cost,
+            pool,
+            dear,
+            costs: RwLock::default(),
+            entropy,
+        })
     }
+
+    /// The highest cost of a hash that is checked.
+    fn ceiling(&self) -> u32 {
+        hash::ceiling(self.cost).max(self.max_cost)
+    }
+
+    /// What stands in for a hash where there is none: the same steps, and nothing matches it. As many addresses
+    /// without an account are dear to check as there are accounts that are.
+    fn decoy(&self, tag: u64) -> Option<Kept> {
+        let costs = self.costs.read().unwrap_or_else(PoisonError::into_inner);
+        let cost = costs.stand_in(tag, self.cost).unwrap_or(self.cost);
+        Kept::read(&hash::decoy(cost))
+    }
+}
+
+/// The work of a hash: cost n is twice that of n - 1.
+fn units(cost: u32) -> u64 {
+    1 << cost.min(*hash::COSTS.end())
 }
 
 /// One core is left to the proxy, where there are two.
@@ -66,21 +110,29 @@ fn clamp(cost: u32) -> u32 {
 
 #[async_trait]
 impl Passwords for BcryptPasswords {
-    async fn hash(&self, password: SecretString) -> Result<PasswordHash, Busy> {
+    async fn hash(&self, password: SecretString, requester: Requester) -> Result<PasswordHash, Busy> {
         let (cost, salt) = (self.cost, salt(&*self.entropy));
-        self.pool.run(move || hash::make(password.expose_secret(), cost, salt)).await
+        self.pool.run(requester, units(cost), move || hash::make(password.expose_secret(), cost, salt)).await
     }
 
-    async fn check(&self, password: SecretString, hash: Option<&PasswordHash>) -> Result<Checked, Busy> {
+    async fn check(
+        &self,
+        password: SecretString,
+        hash: Option<&PasswordHash>,
+        requester: Requester,
+    ) -> Result<Checked, Busy> {
         let cost = self.cost;
-        let kept = readable(hash.unwrap_or(&self.decoy), cost);
-        if kept.is_none() {
+        let stored = hash.and_then(|hash| readable(hash, self.ceiling()));
+        if stored.is_none() && hash.is_some() {
             tracing::warn!("an account's password hash is in no form that can be checked");
         }
-        let exists = hash.is_some();
-        let checked =
-            self.pool.run(move || hash::check(password.expose_secret(), kept.as_ref(), cost)).await?;
-        Ok(Checked { matches: checked.matches && exists, needs_rehash: checked.needs_rehash && exists })
+        let can_match = stored.is_some();
+        let kept = stored.or_else(|| self.decoy(requester.account));
+        let work = kept.as_ref().map_or(cost, |kept| kept.cost.max(cost));
+        let pool = if work > cost { &self.dear } else { &self.pool };
+        let check = move || hash::check(password.expose_secret(), kept.as_ref(), cost);
+        let checked = pool.run(requester, units(work), check).await?;
+        Ok(Checked { matches: checked.matches && can_match, needs_rehash: checked.needs_rehash && can_match })
     }
 
     fn policy(&self) -> Policy {
@@ -95,8 +147,28 @@ impl Passwords for BcryptPasswords {
         generate::password(&*self.entropy)
     }
 
-    fn is_known(&self, hash: &PasswordHash) -> bool {
-        readable(hash, self.cost).is_some()
+    fn can_import(&self, hash: &PasswordHash) -> Result<(), NotImported> {
+        match Kept::read(hash) {
+            None => Err(NotImported::Unknown),
+            Some(kept) if kept.cost > self.max_cost => {
+                Err(NotImported::TooDear { cost: kept.cost, most: self.max_cost })
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
+    fn count(&self, hash: &PasswordHash, costs: &mut HashCosts) {
+        if let Some(kept) = readable(hash, self.ceiling()) {
+            costs.add(kept.cost);
+        }
+    }
+
+    fn counted(&self, costs: HashCosts) {
+        *self.costs.write().unwrap_or_else(PoisonError::into_inner) = costs;
+    }
+
+    fn imported(&self, hash: &PasswordHash) {
+        self.count(hash, &mut self.costs.write().unwrap_or_else(PoisonError::into_inner));
     }
 }
 
@@ -106,9 +178,9 @@ fn salt(entropy: &dyn Entropy) -> [u8; 16] {
     salt
 }
 
-/// The hash, when it is in a form that is checked where new ones have `cost`, and asks for no absurd work.
-fn readable(hash: &PasswordHash, cost: u32) -> Option<Kept> {
-    Kept::read(hash).filter(|kept| kept.cost <= hash::ceiling(cost))
+/// The hash, when it is in a form that is checked, and asks for no more work than that of cost `ceiling`.
+fn readable(hash: &PasswordHash, ceiling: u32) -> Option<Kept> {
+    Kept::read(hash).filter(|kept| kept.cost <= ceiling)
 }
 
 /// The hash of `password` as the gateway would keep it, here and now: for commands, not for requests.
@@ -121,7 +193,7 @@ pub fn hash_now(password: &str, cost: u32, entropy: &dyn Entropy) -> PasswordHas
 /// new hashes have `cost`.
 #[must_use]
 pub fn check_now(password: &str, hash: &PasswordHash, cost: u32) -> Option<Checked> {
-    readable(hash, clamp(cost)).map(|kept| hash::check(password, Some(&kept), clamp(cost)))
+    readable(hash, hash::ceiling(clamp(cost))).map(|kept| hash::check(password, Some(&kept), clamp(cost)))
 }
 
 /// A random password that every policy takes.
@@ -132,7 +204,10 @@ pub fn generate(entropy: &dyn Entropy) -> SecretString {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::domain::block::AddressBlock;
     use crate::edge::passwords::hash::READ;
     use crate::service::fakes::FakeEntropy;
 
@@ -151,9 +226,11 @@ mod tests {
     }
 
     fn passwords(policy: Policy) -> BcryptPasswords {
-        let settings = config::Passwords { policy, bcrypt_cost: 4, threads: 2 };
+        let settings = config::Passwords { policy, bcrypt_cost: 4, max_cost: 14, threads: 2 };
         BcryptPasswords::start(&settings, Arc::new(FakeEntropy::default()), Arc::new(Silent)).unwrap()
     }
+
+    const ANN: Requester = Requester { block: Some(AddressBlock::V4(1)), account: 1 << 63, known: false };
 
     const NO: Checked = Checked { matches: false, needs_rehash: false };
 
@@ -162,13 +239,13 @@ mod tests {
         let passwords = passwords(Policy::Composition);
         for length in [1, READ, READ + 1, 1024] {
             let password = || SecretString::from("p".repeat(length));
-            let hash = passwords.hash(password()).await.unwrap();
-            assert!(passwords.is_known(&hash));
-            let right = passwords.check(password(), Some(&hash)).await.unwrap();
+            let hash = passwords.hash(password(), ANN).await.unwrap();
+            assert_eq!(passwords.can_import(&hash), Ok(()));
+            let right = passwords.check(password(), Some(&hash), ANN).await.unwrap();
             assert_eq!(right, Checked { matches: true, needs_rehash: false });
-            assert_eq!(passwords.check("q".into(), Some(&hash)).await.unwrap(), NO);
+            assert_eq!(passwords.check("q".into(), Some(&hash), ANN).await.unwrap(), NO);
             // Each has a salt of its own.
-            assert_ne!(hash.0, passwords.hash(password()).await.unwrap().0);
+            assert_ne!(hash.0, passwords.hash(password(), ANN).await.unwrap().0);
         }
     }
 
@@ -176,7 +253,7 @@ mod tests {
     async fn nothing_and_nonsense_match_nothing() {
         let passwords = passwords(Policy::Composition);
         for password in ["", "secret", &"x".repeat(100_000)] {
-            assert_eq!(passwords.check(password.into(), None).await.unwrap(), NO);
+            assert_eq!(passwords.check(password.into(), None, ANN).await.unwrap(), NO);
             for odd in [
                 "",
                 "*",
@@ -185,8 +262,8 @@ mod tests {
                 "$2x$04$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW",
             ] {
                 let odd = PasswordHash(odd.into());
-                assert_eq!(passwords.check(password.into(), Some(&odd)).await.unwrap(), NO);
-                assert!(!passwords.is_known(&odd));
+                assert_eq!(passwords.check(password.into(), Some(&odd), ANN).await.unwrap(), NO);
+                assert_eq!(passwords.can_import(&odd), Err(NotImported::Unknown));
             }
         }
     }
@@ -197,13 +274,65 @@ mod tests {
         let of_cost = |cost: u32| {
             PasswordHash(format!("$2b${cost:02}$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW"))
         };
-        assert!(passwords.is_known(&of_cost(15)));
         for cost in [16, 31] {
-            assert!(!passwords.is_known(&of_cost(cost)));
             // Would take minutes, or days.
-            assert_eq!(passwords.check("U*U".into(), Some(&of_cost(cost))).await.unwrap(), NO);
+            assert_eq!(passwords.check("U*U".into(), Some(&of_cost(cost)), ANN).await.unwrap(), NO);
+        }
+        // What was imported earlier is checked; what is imported now is held to the configured cost.
+        assert!(readable(&of_cost(15), passwords.ceiling()).is_some());
+        assert_eq!(passwords.can_import(&of_cost(14)), Ok(()));
+        for cost in [15, 31] {
+            assert_eq!(passwords.can_import(&of_cost(cost)), Err(NotImported::TooDear { cost, most: 14 }));
         }
         assert_eq!((hash::ceiling(14), hash::ceiling(4)), (17, 15));
+    }
+
+    /// In a lane of its own a dear hash holds up nobody: while the only thread for dear ones is taken, others go on,
+    /// and so they do the other way round.
+    #[tokio::test]
+    async fn a_dear_hash_has_a_lane_of_its_own() {
+        let passwords = passwords(Policy::Composition);
+        let usual = PasswordHash(hash::make("secret", 4, [1; 16]).0);
+        let dear = PasswordHash(hash::make("secret", 5, [1; 16]).0);
+        let (hold, held) = std::sync::mpsc::channel::<()>();
+        let (begun, begins) = tokio::sync::oneshot::channel();
+        let taken = passwords.dear.run(ANN, units(5), move || {
+            begun.send(()).unwrap();
+            let _ = held.recv();
+        });
+        let others = async {
+            begins.await.unwrap();
+            let checked = passwords.check("secret".into(), Some(&usual), ANN).await.unwrap();
+            assert_eq!(checked, Checked { matches: true, needs_rehash: false });
+            let waits = passwords.check("secret".into(), Some(&dear), ANN);
+            let frees = async { drop(hold) };
+            let (checked, ()) = tokio::join!(waits, frees);
+            assert_eq!(
+                checked.unwrap(),
+                Checked { matches: true, needs_rehash: true },
+                "renewed at this sign-in"
+            );
+        };
+        let (taken, ()) = tokio::join!(taken, others);
+        taken.unwrap();
+    }
+
+    /// Where every account is dear every address is; the work is counted, not timed.
+    #[tokio::test]
+    async fn an_address_without_an_account_is_as_dear_as_accounts_are() {
+        let passwords = passwords(Policy::Composition);
+        let cost_of = |tag: u64| passwords.decoy(tag).unwrap().cost;
+        assert_eq!(cost_of(0), 4);
+        let (dear, usual) = (hash::decoy(6), hash::decoy(4));
+        let mut costs = HashCosts::default();
+        [&dear, &usual, &usual, &usual].into_iter().for_each(|hash| passwords.count(hash, &mut costs));
+        passwords.counted(costs);
+        let dear_ones = (0..100).filter(|n| cost_of(u64::MAX / 100 * n) == 6).count();
+        assert!((25..=26).contains(&dear_ones), "{dear_ones}");
+        assert_eq!(passwords.check("x".into(), None, Requester { account: 0, ..ANN }).await.unwrap(), NO);
+        (0..96).for_each(|_| passwords.imported(&dear));
+        let dear_ones = (0..100).filter(|n| cost_of(u64::MAX / 100 * n) == 6).count();
+        assert!(dear_ones >= 97, "{dear_ones}");
     }
 
     #[test]

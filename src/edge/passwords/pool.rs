@@ -1,9 +1,9 @@
-//! The threads that hash: few, of low priority, behind a line of bounded length.
+//! The threads that hash: few, of low priority, behind a line that is bounded in work.
 //!
-//! They are no part of the async runtime, so whatever waits here holds up nobody else. Who finds the line
-//! full is told when to come back, and who leaves before their turn takes nobody's time.
+//! They are no part of the async runtime, so whatever waits here holds up nobody else. Who waits longer than a
+//! person would, or finds the line full, is told when to come back; who leaves before their turn takes nobody's
+//! time. In which order turns come is decided in [`super::line`].
 
-use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -12,43 +12,60 @@ use std::{io, thread};
 
 use tokio::sync::oneshot;
 
-use crate::ports::{Busy, Meter};
+use super::line::{Line, Place};
+use crate::ports::{Busy, Meter, Requester};
 
-/// How many may wait for each thread. At bcrypt's usual cost the last of them waits about ten seconds,
-/// which is as long as people and their programs do.
-const PLACES: usize = 32;
+/// How long a turn is waited for: as long as a person waits before they try again.
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Added to the nice value of a hashing thread: where the cores are taken, it gets a thirtieth of a
-/// thread's share, and logins still come to their end.
-#[cfg(target_os = "linux")]
-const NICE: i32 = 15;
+/// Turns of the usual work that may wait for each thread however slow the machine is.
+const FEWEST: u64 = 8;
+
+/// What a unit of work takes until it has been measured, in nanoseconds: what a core of today takes.
+const UNIT_NANOS: u64 = 60_000;
+
+/// The latest moment that is named for coming back.
+const LONGEST: u64 = 30;
 
 /// Threads of their own, and the line before them.
 pub(super) struct Pool {
     shared: Arc<Shared>,
-    threads: usize,
+    threads: u64,
+    /// The units of a turn as most of them are.
+    usual: u64,
+    patience: Duration,
+}
+
+/// How a pool is to be.
+pub(super) struct Wanted {
+    /// The threads' names, with a number behind.
+    pub(super) name: &'static str,
+    /// At least one.
+    pub(super) threads: usize,
+    /// Added to the nice value of each thread: where the cores are taken, it gets so much less than others.
+    pub(super) nice: i32,
+    /// The units of a turn as most of them are.
+    pub(super) usual: u64,
+    pub(super) patience: Duration,
 }
 
 struct Shared {
-    line: Mutex<Line>,
+    line: Mutex<State>,
     wake: Condvar,
     meter: Arc<dyn Meter>,
-    /// What a turn takes, in microseconds: a running mean.
-    usual: AtomicU64,
+    /// What a unit takes, in nanoseconds: a running mean.
+    unit: AtomicU64,
 }
 
-#[derive(Default)]
-struct Line {
-    waiting: VecDeque<(Instant, Box<dyn Turn>)>,
+struct State {
+    line: Line<(Instant, Box<dyn Turn>)>,
     closed: bool,
 }
 
 /// Somebody's turn.
 trait Turn: Send {
-    /// Whether somebody still waits for the answer.
-    fn is_wanted(&self) -> bool;
-    /// Does the work and answers.
-    fn take(self: Box<Self>);
+    /// Does the work and answers; false when nobody waits for it any more, and nothing was done.
+    fn take(self: Box<Self>) -> bool;
 }
 
 struct Asked<T, F> {
@@ -57,123 +74,162 @@ struct Asked<T, F> {
 }
 
 impl<T: Send, F: FnOnce() -> T + Send> Turn for Asked<T, F> {
-    fn is_wanted(&self) -> bool {
-        !self.answer.is_closed()
-    }
-
-    fn take(self: Box<Self>) {
+    fn take(self: Box<Self>) -> bool {
+        if self.answer.is_closed() {
+            return false;
+        }
         // Who has left meanwhile is not waiting for an answer.
         let _ = self.answer.send((self.work)());
+        true
     }
 }
 
 impl Shared {
-    fn line(&self) -> MutexGuard<'_, Line> {
+    fn state(&self) -> MutexGuard<'_, State> {
         self.line.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next turn that somebody waits for; `None` when the pool is closed.
-    fn next(&self) -> Option<(Instant, Box<dyn Turn>)> {
-        let mut line = self.line();
+    /// The next turn and its units; `None` when the pool is closed.
+    fn next(&self) -> Option<(Instant, Box<dyn Turn>, u64)> {
+        let mut state = self.state();
         loop {
-            if line.closed {
+            if state.closed {
                 return None;
             }
-            match line.waiting.pop_front() {
-                Some(next) if next.1.is_wanted() => return Some(next),
-                Some(_) => {}
-                None => line = self.wake.wait(line).unwrap_or_else(PoisonError::into_inner),
+            match state.line.next() {
+                Some(((since, turn), units)) => return Some((since, turn, units)),
+                None => state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner),
             }
         }
     }
 
     /// Sends everybody in the line away and ends the threads after their turn.
     fn close(&self) {
-        let mut line = self.line();
-        line.closed = true;
-        line.waiting.clear();
-        drop(line);
+        let mut state = self.state();
+        state.closed = true;
+        state.line.clear();
+        drop(state);
         self.wake.notify_all();
     }
 
-    fn serve(&self) {
-        lower_priority();
-        while let Some((since, turn)) = self.next() {
+    fn serve(&self, nice: i32) {
+        lower_priority(nice);
+        while let Some((since, turn, units)) = self.next() {
             let begun = Instant::now();
             // A fault in one turn must not cost a thread; whoever waited is told to try again.
-            if catch_unwind(AssertUnwindSafe(|| turn.take())).is_err() {
+            let worked = catch_unwind(AssertUnwindSafe(|| turn.take())).unwrap_or_else(|_| {
                 tracing::error!("hashing a password failed");
+                true
+            });
+            if !worked {
+                continue;
             }
             let took = begun.elapsed();
             self.meter.password(begun.saturating_duration_since(since), took);
-            let latest = u64::try_from(took.as_micros()).unwrap_or(u64::MAX / 8);
-            let before = self.usual.load(Ordering::Relaxed);
+            let latest = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX / 8) / units.max(1);
+            let before = self.unit.load(Ordering::Relaxed);
             // Two threads at once may lose one of the two measurements, which does no harm.
-            self.usual.store(before - before / 8 + latest / 8, Ordering::Relaxed);
+            self.unit.store((before - before / 8 + latest / 8).max(1), Ordering::Relaxed);
         }
     }
 }
 
 #[cfg(target_os = "linux")]
-fn lower_priority() {
+fn lower_priority(nice: i32) {
     // On Linux the nice value belongs to the thread that sets it.
-    if let Err(error) = rustix::process::nice(NICE) {
+    if let Err(error) = rustix::process::nice(nice) {
         tracing::warn!(%error, "the threads that hash passwords run at normal priority");
     }
 }
 
 /// Elsewhere the nice value is the whole process's: better left alone.
 #[cfg(not(target_os = "linux"))]
-fn lower_priority() {}
+fn lower_priority(_: i32) {}
+
+/// A place in the line; dropping it gives the place up.
+struct Ticket<'p> {
+    shared: &'p Shared,
+    place: Place,
+}
+
+impl Ticket<'_> {
+    /// Whether the turn had not come yet.
+    fn give_up(&self) -> bool {
+        // Dropped once the lock is free: what was to be done holds a password.
+        let left = self.shared.state().line.give_up(self.place);
+        left.is_some()
+    }
+}
+
+impl Drop for Ticket<'_> {
+    fn drop(&mut self) {
+        self.give_up();
+    }
+}
 
 impl Pool {
-    /// `threads` threads, at least one. `usual` is what a turn takes, until it has been measured.
+    /// Starts the threads.
     ///
     /// # Errors
     /// A thread could not be started.
-    pub(super) fn start(threads: usize, usual: Duration, meter: Arc<dyn Meter>) -> io::Result<Pool> {
-        let usual = AtomicU64::new(u64::try_from(usual.as_micros()).unwrap_or(u64::MAX / 8));
-        let shared = Arc::new(Shared { line: Mutex::default(), wake: Condvar::new(), meter, usual });
-        let pool = Pool { shared, threads: threads.max(1) };
-        for number in 0..pool.threads {
+    pub(super) fn start(wanted: Wanted, meter: Arc<dyn Meter>) -> io::Result<Pool> {
+        let Wanted { name, threads, nice, usual, patience } = wanted;
+        let line = Mutex::new(State { line: Line::new(), closed: false });
+        let shared = Arc::new(Shared { line, wake: Condvar::new(), meter, unit: AtomicU64::new(UNIT_NANOS) });
+        let threads = threads.max(1);
+        let pool = Pool { shared, threads: threads as u64, usual, patience };
+        for number in 0..threads {
             let shared = Arc::clone(&pool.shared);
             // Dropping the pool on an error ends those that run already.
-            thread::Builder::new().name(format!("password-{number}")).spawn(move || shared.serve())?;
+            thread::Builder::new().name(format!("{name}-{number}")).spawn(move || shared.serve(nice))?;
         }
         Ok(pool)
     }
 
-    /// Waits for a turn and has `work` done. Dropping the future gives the place up.
+    /// Waits for a turn and has `work`, of so many units, done. Dropping the future gives the place up.
+    ///
+    /// # Errors
+    /// [`Busy`]: the turn did not come in time. Nothing was done.
     pub(super) async fn run<T: Send + 'static>(
         &self,
+        requester: Requester,
+        units: u64,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Busy> {
-        let (answer, answered) = oneshot::channel();
-        self.join(Box::new(Asked { work, answer }))?;
-        // No answer: the turn failed, or the pool is closing.
-        answered.await.map_err(|_| Busy { retry_after: Duration::from_secs(1) })
+        let (answer, mut answered) = oneshot::channel();
+        let ticket = self.join(requester, units, Box::new(Asked { work, answer }))?;
+        let waited = tokio::time::timeout(self.patience, &mut answered).await;
+        let answer = match waited {
+            Ok(answer) => answer,
+            Err(_) if ticket.give_up() => return Err(self.busy()),
+            // It has begun, and comes to its end.
+            Err(_) => answered.await,
+        };
+        // No answer: the turn failed, somebody else got the place, or the pool is closing.
+        answer.map_err(|_| self.busy())
     }
 
-    fn join(&self, turn: Box<dyn Turn>) -> Result<(), Busy> {
-        let places = PLACES * self.threads;
-        let mut line = self.shared.line();
-        if line.waiting.len() >= places {
-            line.waiting.retain(|(_, turn)| turn.is_wanted());
-        }
-        if line.waiting.len() >= places {
-            return Err(Busy { retry_after: self.until_served(line.waiting.len()) });
-        }
-        line.waiting.push_back((Instant::now(), turn));
-        drop(line);
+    fn join(&self, requester: Requester, units: u64, turn: Box<dyn Turn>) -> Result<Ticket<'_>, Busy> {
+        let limit = self.limit();
+        let joined = self.shared.state().line.join(requester, units, limit, (Instant::now(), turn));
+        // Whoever was sent away is told by dropping what they wait for, outside of the lock.
+        let (place, _sent_away) = joined.map_err(|_| self.busy())?;
         self.shared.wake.notify_one();
-        Ok(())
+        Ok(Ticket { shared: &self.shared, place })
     }
 
-    /// When a line of this length will have been served, in whole seconds.
-    fn until_served(&self, length: usize) -> Duration {
-        let turns = length.div_ceil(self.threads) as u64;
-        let micros = self.shared.usual.load(Ordering::Relaxed).saturating_mul(turns);
-        Duration::from_secs(micros.div_ceil(1_000_000).max(1))
+    /// The units that may wait: what the threads do while somebody is patient.
+    fn limit(&self) -> u64 {
+        let unit = self.shared.unit.load(Ordering::Relaxed).max(1);
+        let done = u64::try_from(PATIENCE.as_nanos()).unwrap_or(u64::MAX) / unit;
+        done.max(FEWEST * self.usual).saturating_mul(self.threads)
+    }
+
+    /// When what waits will have been done.
+    fn busy(&self) -> Busy {
+        let units = self.shared.state().line.units().div_ceil(self.threads);
+        let nanos = self.shared.unit.load(Ordering::Relaxed).saturating_mul(units);
+        Busy { retry_after: Duration::from_secs(nanos.div_ceil(1_000_000_000).clamp(1, LONGEST)) }
     }
 }
 
@@ -188,6 +244,7 @@ mod tests {
     use std::sync::mpsc;
 
     use super::*;
+    use crate::domain::block::AddressBlock;
     use crate::ports::Ended;
 
     /// Tells of every password.
@@ -207,10 +264,25 @@ mod tests {
         fn plugin_reload(&self, _: &str, _: &'static str) {}
     }
 
-    fn pool(threads: usize) -> (Arc<Pool>, mpsc::Receiver<(Duration, Duration)>) {
+    /// A hash of cost 12.
+    const UNIT: u64 = 1 << 12;
+    const NICE: i32 = 15;
+    /// No test waits so long.
+    const LONG: Duration = Duration::from_secs(3600);
+
+    fn patient(threads: usize, patience: Duration) -> (Arc<Pool>, mpsc::Receiver<(Duration, Duration)>) {
         let (tell, told) = mpsc::sync_channel(1000);
-        let pool = Pool::start(threads, Duration::from_millis(250), Arc::new(Told(tell))).unwrap();
-        (Arc::new(pool), told)
+        let wanted = Wanted { name: "test", threads, nice: NICE, usual: UNIT, patience };
+        (Arc::new(Pool::start(wanted, Arc::new(Told(tell))).unwrap()), told)
+    }
+
+    fn pool(threads: usize) -> (Arc<Pool>, mpsc::Receiver<(Duration, Duration)>) {
+        patient(threads, LONG)
+    }
+
+    /// Everybody is somebody else.
+    fn somebody(n: usize) -> Requester {
+        Requester { block: Some(AddressBlock::V4(n as u32)), account: n as u64, known: false }
     }
 
     /// Occupies a thread until the sender is dropped; returns once it is occupied.
@@ -222,7 +294,7 @@ mod tests {
             begun.send(()).unwrap();
             let _ = freed.recv();
         };
-        let task = tokio::spawn(async move { pool.run(work).await });
+        let task = tokio::spawn(async move { pool.run(somebody(9999), UNIT, work).await });
         begins.await.unwrap();
         (free, task)
     }
@@ -232,7 +304,7 @@ mod tests {
         pool: &'p Pool,
         number: usize,
     ) -> impl Future<Output = Result<usize, Busy>> + use<'p> {
-        let mut future = Box::pin(pool.run(move || number));
+        let mut future = Box::pin(pool.run(somebody(number), UNIT, move || number));
         let mut context = std::task::Context::from_waker(std::task::Waker::noop());
         match future.as_mut().poll(&mut context) {
             std::task::Poll::Pending => {}
@@ -241,20 +313,22 @@ mod tests {
         future
     }
 
+    const PLACES: usize = FEWEST as usize;
+
     #[tokio::test]
     async fn a_full_line_says_when_to_come_back() {
         let (pool, told) = pool(1);
         let (free, task) = occupy(&pool).await;
         let waiting: Vec<_> = (0..PLACES).map(|number| wait_in_line(&pool, number)).collect();
-        // 32 turns of a quarter of a second.
-        let busy = Busy { retry_after: Duration::from_secs(8) };
-        assert_eq!(pool.run(|| ()).await, Err(busy));
+        // 8 turns of a quarter of a second.
+        let busy = Busy { retry_after: Duration::from_secs(2) };
+        assert_eq!(pool.run(somebody(77), UNIT, || ()).await, Err(busy));
         drop(free);
         for (number, turn) in waiting.into_iter().enumerate() {
             assert_eq!(turn.await, Ok(number));
         }
         task.await.unwrap().unwrap();
-        assert_eq!(pool.run(|| 7).await, Ok(7));
+        assert_eq!(pool.run(somebody(1), UNIT, || 7).await, Ok(7));
         // The one that was refused is not among them.
         assert_eq!(told.iter().take(PLACES + 2).count(), PLACES + 2);
         assert!(told.try_recv().is_err());
@@ -266,12 +340,62 @@ mod tests {
         let (free, task) = occupy(&pool).await;
         let waiting: Vec<_> = (0..PLACES).map(|number| wait_in_line(&pool, number)).collect();
         drop(waiting);
+        assert_eq!(pool.shared.state().line.units(), 0);
         let late = wait_in_line(&pool, 99);
         drop(free);
         assert_eq!(late.await, Ok(99));
         task.await.unwrap().unwrap();
         assert_eq!(told.iter().take(2).count(), 2);
         assert!(told.try_recv().is_err());
+    }
+
+    #[tokio::test]
+    async fn a_turn_that_does_not_come_is_waited_for_as_long_as_a_person_would() {
+        let (pool, _told) = patient(1, PATIENCE);
+        let (free, task) = occupy(&pool).await;
+        // From here on the clock moves when everybody waits.
+        tokio::time::pause();
+        let before = tokio::time::Instant::now();
+        let busy = Busy { retry_after: Duration::from_secs(1) };
+        assert_eq!(pool.run(somebody(1), UNIT, || ()).await, Err(busy));
+        let waited = before.elapsed();
+        assert!(waited >= PATIENCE && waited < PATIENCE + Duration::from_millis(10), "{waited:?}");
+        assert_eq!(pool.shared.state().line.units(), 0, "and the place is free");
+        drop(free);
+        // What has begun comes to its end, however long it takes.
+        task.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_owner_is_next_however_many_wait() {
+        let (pool, _told) = pool(1);
+        let (free, task) = occupy(&pool).await;
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let turn = |requester: Requester, who: &'static str| {
+            let (pool, order) = (Arc::clone(&pool), Arc::clone(&order));
+            let mut future =
+                Box::pin(
+                    async move { pool.run(requester, UNIT, move || order.lock().unwrap().push(who)).await },
+                );
+            let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+            let early = future.as_mut().poll(&mut context);
+            (future, early.is_ready())
+        };
+        let guess = |n: u32| Requester { block: Some(AddressBlock::V4(n)), account: 1, known: false };
+        let mut guesses = Vec::new();
+        for n in 0..60 {
+            let (future, refused) = turn(guess(n), "guess");
+            if !refused {
+                guesses.push(future);
+            }
+        }
+        let (owner, refused) = turn(Requester { known: true, ..guess(1000) }, "owner");
+        assert!(!refused && guesses.len() > 1);
+        drop(free);
+        owner.await.unwrap();
+        futures::future::join_all(guesses).await;
+        task.await.unwrap().unwrap();
+        assert_eq!(order.lock().unwrap()[0], "owner");
     }
 
     #[tokio::test]
@@ -288,21 +412,21 @@ mod tests {
     async fn a_fault_costs_one_turn() {
         let (pool, _told) = pool(1);
         let busy = Busy { retry_after: Duration::from_secs(1) };
-        let outcome: Result<(), Busy> = pool.run(|| panic!("a fault")).await;
+        let outcome: Result<(), Busy> = pool.run(somebody(1), UNIT, || panic!("a fault")).await;
         assert_eq!(outcome, Err(busy));
-        assert_eq!(pool.run(|| 1).await, Ok(1));
+        assert_eq!(pool.run(somebody(1), UNIT, || 1).await, Ok(1));
     }
 
     #[tokio::test]
-    async fn what_it_takes_is_measured() {
+    async fn what_work_takes_is_measured_and_more_finds_room_where_it_takes_less() {
         let (pool, told) = pool(1);
-        assert_eq!(pool.until_served(1), Duration::from_secs(1));
-        assert_eq!(pool.until_served(100), Duration::from_secs(25));
+        // 33,333 units of 60 µs are two seconds: 8 hashes of cost 12, 2,083 of cost 4.
+        assert_eq!(pool.limit() / UNIT, 8);
         for _ in 0..100 {
-            pool.run(|| ()).await.unwrap();
+            pool.run(somebody(1), UNIT, || ()).await.unwrap();
         }
         assert_eq!(told.iter().take(100).count(), 100);
-        assert_eq!(pool.until_served(100), Duration::from_secs(1));
+        assert!(pool.limit() / UNIT > 100, "{}", pool.limit());
     }
 
     #[tokio::test]
@@ -310,7 +434,7 @@ mod tests {
         let (pool, _told) = pool(1);
         let (free, task) = occupy(&pool).await;
         let (answer, answered) = oneshot::channel();
-        pool.join(Box::new(Asked { work: || (), answer })).unwrap();
+        let _ticket = pool.join(somebody(1), UNIT, Box::new(Asked { work: || (), answer })).unwrap();
         // As the last owner's drop does, while a turn is under way.
         pool.shared.close();
         assert!(answered.await.is_err());
@@ -324,7 +448,7 @@ mod tests {
         let nice = || rustix::process::getpriority_process(None).unwrap();
         let (pool, _told) = pool(1);
         let before = nice();
-        assert_eq!(pool.run(nice).await, Ok((before + NICE).min(19)));
+        assert_eq!(pool.run(somebody(1), UNIT, nice).await, Ok((before + NICE).min(19)));
         assert_eq!(nice(), before);
     }
 }

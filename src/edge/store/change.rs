@@ -16,6 +16,7 @@ use crate::domain::audit::Event;
 use crate::domain::connection::Connection;
 use crate::domain::link::Link;
 use crate::domain::mail::Mail;
+use crate::domain::mail_cap::Mailbox;
 use crate::domain::revocation::{Revocation, Target};
 use crate::domain::session::Session;
 use crate::domain::time::UnixTime;
@@ -57,6 +58,7 @@ impl Draft<'_> {
                 self.unfile_mail(mail.id)?;
                 self.remove(keys::mail(mail.id));
             }
+            Change::PutMailbox(mailbox) => self.put_mailbox(mailbox)?,
             Change::CreateTask(task) => self.put(keys::task(&task), encode(&task)?),
             Change::FinishTask(task) => {
                 let key = keys::task(&task);
@@ -244,6 +246,21 @@ impl Draft<'_> {
         self.unfile_mail(mail.id)?;
         self.put(mail_filed(mail), FILED);
         self.put(keys::mail(mail.id), encode(mail)?);
+        Ok(())
+    }
+
+    fn put_mailbox(&mut self, mut mailbox: Mailbox) -> Result<(), CommitError> {
+        let key = keys::mailbox(mailbox.id);
+        let stored = self.stored::<Mailbox>("a mailbox", &key)?;
+        if stored.as_ref().map_or(0, |stored| stored.revision) != mailbox.revision {
+            return Err(CommitError::Conflict);
+        }
+        if let Some(stored) = stored {
+            self.remove(keys::due(stored.ends_at(), &key));
+        }
+        mailbox.revision += 1;
+        self.put(keys::due(mailbox.ends_at(), &key), FILED);
+        self.put(key, encode(&mailbox)?);
         Ok(())
     }
 

@@ -135,6 +135,7 @@ mod tests {
     use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 
     use super::*;
+    use crate::domain::mail_cap::{Asked, CappedLetter, Caps, Mailbox};
     use crate::domain::revocation::Target;
     use crate::domain::time::UnixTime;
     use crate::edge::store::verify::verify;
@@ -208,7 +209,7 @@ mod tests {
                 let changes = (0..=random(3)).map(|_| {
                     let (n, end) = (u128::from(random(6)), round + random(40));
                     let email = format!("u{}@example.com", random(6));
-                    match random(17) {
+                    match random(18) {
                         0 | 1 => Change::CreateUser(user(n, &email)),
                         2 => {
                             let mut changed = user(n, &email);
@@ -245,6 +246,21 @@ mod tests {
                             };
                             changed.revision = stored.map_or(0, revision);
                             Change::UpdateConnection(changed)
+                        }
+                        17 => {
+                            let id = crate::domain::mail_cap::MailboxId([random(3) as u8; 16]);
+                            let stored = draft.get(&keys::mailbox(id)).unwrap();
+                            let stored = stored.map(|bytes| decode::<Mailbox>("", &bytes).unwrap());
+                            let mut mailbox = stored.unwrap_or_else(|| Mailbox::new(id));
+                            let caps = Caps { enabled: false, an_hour: 0, a_day: 0 };
+                            let letter = CappedLetter {
+                                asked: Asked::Told,
+                                only_link: false,
+                                verified: true,
+                                known: true,
+                            };
+                            let _ = mailbox.admits(caps, letter, &email.parse().unwrap(), UnixTime(end));
+                            Change::PutMailbox(mailbox)
                         }
                         15 => {
                             let gone = connection(n, u128::from(random(3)), None);

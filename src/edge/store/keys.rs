@@ -8,6 +8,7 @@ use uuid::Uuid;
 use crate::domain::account::UserId;
 use crate::domain::connection::ConnectionId;
 use crate::domain::email::EmailAddress;
+use crate::domain::mail_cap::MailboxId;
 use crate::domain::opaque::TokenHash;
 use crate::domain::revocation::Kind;
 use crate::domain::session::SessionId;
@@ -47,6 +48,8 @@ pub(super) enum Table {
     Connection = 15,
     /// The connections that the worker looks at, by the moment at which it does.
     DueConnection = 16,
+    /// How many letters a mailbox got, by a MAC of its address.
+    Mailbox = 17,
 }
 
 fn key(table: Table, parts: &[&[u8]]) -> Key {
@@ -182,6 +185,10 @@ pub(super) fn link(hash: &TokenHash) -> Key {
 
 pub(super) fn task(task: &Task) -> Key {
     key(Table::Task, &[&task.due_at.0.to_be_bytes(), task.id.as_bytes()])
+}
+
+pub(super) fn mailbox(id: MailboxId) -> Key {
+    key(Table::Mailbox, &[&id.0])
 }
 
 pub(super) fn mail(id: Uuid) -> Key {

@@ -22,6 +22,7 @@ use crate::domain::email::EmailAddress;
 use crate::domain::identity::Identity;
 use crate::domain::link::Link;
 use crate::domain::mail::Mail;
+use crate::domain::mail_cap::{Mailbox, MailboxId};
 use crate::domain::opaque::TokenHash;
 use crate::domain::revocation::{Begun, Kind, Revocation, Target, Versions, keys_of, limit_reaches};
 use crate::domain::session::{Session, SessionId};
@@ -337,6 +338,10 @@ impl Store for RevokingStore {
 
     async fn due_mails(&self, now: UnixTime, limit: usize) -> Result<Vec<Mail>, StoreError> {
         self.parts.store.due_mails(now, limit).await
+    }
+
+    async fn mailbox(&self, id: MailboxId) -> Result<Option<Mailbox>, StoreError> {
+        self.parts.store.mailbox(id).await
     }
 
     async fn mails(&self, limit: usize) -> Result<Vec<Mail>, StoreError> {

@@ -11,6 +11,7 @@ use crate::domain::connection::{Connection, ConnectionId};
 use crate::domain::email::EmailAddress;
 use crate::domain::link::Link;
 use crate::domain::mail::Mail;
+use crate::domain::mail_cap::{Mailbox, MailboxId};
 use crate::domain::opaque::TokenHash;
 use crate::domain::revocation::{Begun, Revocation, Target, Versions};
 use crate::domain::session::{Session, SessionId};
@@ -148,6 +149,10 @@ impl Store for MeteredStore {
 
     async fn due_mails(&self, now: UnixTime, limit: usize) -> Result<Vec<Mail>, StoreError> {
         self.metered("due_mails", self.store.due_mails(now, limit)).await
+    }
+
+    async fn mailbox(&self, id: MailboxId) -> Result<Option<Mailbox>, StoreError> {
+        self.metered("mailbox", self.store.mailbox(id)).await
     }
 
     async fn mails(&self, limit: usize) -> Result<Vec<Mail>, StoreError> {

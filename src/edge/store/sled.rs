@@ -28,6 +28,7 @@ use crate::domain::connection::{Connection, ConnectionId};
 use crate::domain::email::EmailAddress;
 use crate::domain::link::Link;
 use crate::domain::mail::Mail;
+use crate::domain::mail_cap::{Mailbox, MailboxId};
 use crate::domain::opaque::TokenHash;
 use crate::domain::revocation::{Begun, Revocation, Target, Versions};
 use crate::domain::session::{Session, SessionId};
@@ -310,6 +311,10 @@ impl Store for SledStore {
 
     async fn due_mails(&self, now: UnixTime, limit: usize) -> Result<Vec<Mail>, StoreError> {
         self.read(move |trees| read::due_mails(trees, now, limit)).await
+    }
+
+    async fn mailbox(&self, id: MailboxId) -> Result<Option<Mailbox>, StoreError> {
+        self.read(move |trees| read::at(trees, "a mailbox", &keys::mailbox(id))).await
     }
 
     async fn mails(&self, limit: usize) -> Result<Vec<Mail>, StoreError> {

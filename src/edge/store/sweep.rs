@@ -9,6 +9,7 @@ use super::draft::Draft;
 use super::keys::{self, Key, Table};
 use super::record::{decode, decode_revocation, decode_session};
 use crate::domain::link::Link;
+use crate::domain::mail_cap::Mailbox;
 use crate::domain::time::UnixTime;
 use crate::ports::{StoreError, Swept};
 
@@ -71,6 +72,14 @@ impl Draft<'_> {
                     return Ok(());
                 }
                 &mut swept.links
+            }
+            Some(&table) if table == Table::Mailbox as u8 => {
+                let later = decode::<Mailbox>("a mailbox", &bytes)?.ends_at();
+                match later >= end {
+                    true => self.put(keys::due(later, &key), FILED),
+                    false => self.remove(key),
+                }
+                return Ok(());
             }
             Some(&table) if table == Table::Revocation as u8 => {
                 let later = decode_revocation(&bytes)?.expires_at;

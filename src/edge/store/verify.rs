@@ -12,6 +12,7 @@ use crate::domain::audit::Event;
 use crate::domain::connection::Connection;
 use crate::domain::link::Link;
 use crate::domain::mail::Mail;
+use crate::domain::mail_cap::Mailbox;
 use crate::domain::task::Task;
 use crate::domain::time::UnixTime;
 use crate::ports::StoreError;
@@ -69,6 +70,9 @@ fn check(trees: &Trees, key: &[u8], bytes: &IVec) -> Result<(), StoreError> {
         let mail: Option<Mail> = at(trees, "a mail", &keys::mail(keys::due_mail_id(key)?))?;
         let due = mail.is_some_and(|mail| !mail.given_up && keys::due_mail(mail.due_at, mail.id) == key);
         fits(due, "when a mail is due, and the mail")
+    } else if is(Table::Mailbox) {
+        let mailbox: Mailbox = decode("a mailbox", bytes)?;
+        fits(keys::mailbox(mailbox.id) == key && filed(mailbox.ends_at())?, "a mailbox and its end")
     } else if is(Table::Event) {
         decode::<Event>("an event", bytes).map(drop)
     } else if is(Table::Connection) {
@@ -96,6 +100,7 @@ fn check_due(trees: &Trees, due: &[u8]) -> Result<(), StoreError> {
     let Some(bytes) = trees.get(key)? else { return fits(false, "an end and what ends") };
     let filed: UnixTime = match key[0] {
         table if table == Table::Session as u8 => session_filed(&bytes)?,
+        table if table == Table::Mailbox as u8 => decode::<Mailbox>("a mailbox", &bytes)?.ends_at(),
         table if table == Table::Link as u8 => decode::<Link>("a link", &bytes)?.expires_at,
         table if table == Table::Mail as u8 => {
             return fits(mail_filed(&decode("a mail", &bytes)?) == due, "the end of a mail, and the mail");

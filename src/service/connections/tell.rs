@@ -72,7 +72,8 @@ impl Connections {
         let now = self.now();
         let facts = Facts { at: Some(now), provider: Some(provider), ends_at, ..Facts::default() };
         let mail = Mail::new(self.entropy.uuid(), letter, user.email, now);
-        Ok(Some(Change::PutMail(Mail { name: user.name, facts, ..mail })))
+        let (verified, name) = (user.email_verified, user.name.filter(|_| user.email_verified));
+        Ok(Some(Change::PutMail(Mail { verified, name, facts, ..mail })))
     }
 
     /// Wakes whoever does what a commit left to do.

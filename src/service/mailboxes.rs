@@ -1,0 +1,45 @@
+//! Whether a letter that somebody asked for goes out: the cap of its mailbox ([`crate::domain::mail_cap`]).
+//!
+//! Asked while tasks are done and never while a caller waits, so that no answer and no time tells.
+
+use super::accounts::Accounts;
+use crate::domain::account::User;
+use crate::domain::block::AddressBlock;
+use crate::domain::email::EmailAddress;
+use crate::domain::mail_cap::{Asked, CappedLetter, Mailbox};
+use crate::domain::task::Origin;
+use crate::ports::{Change, StoreError};
+
+impl Accounts {
+    /// Counts a letter to `to`, whose account `owner` is: the change that counts it, to be committed with the letter.
+    /// `None`: it is held back, and nothing may be committed that it was to tell of.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(super) async fn admit(
+        &self,
+        asked: Asked,
+        to: &EmailAddress,
+        owner: Option<&User>,
+        only_link: bool,
+        origin: Option<&Origin>,
+    ) -> Result<Option<Vec<Change>>, StoreError> {
+        let caps = self.settings.letters;
+        if !caps.enabled {
+            return Ok(Some(Vec::new()));
+        }
+        let owner = owner.filter(|user| user.email == *to);
+        let known = owner.zip(origin).is_some_and(|(user, origin)| {
+            user.knows_block(&self.key.block_mark(user.id, AddressBlock::of(origin.address)))
+        });
+        let verified = owner.is_some_and(|user| user.email_verified);
+        let letter = CappedLetter { asked, only_link, verified, known };
+        let id = self.key.mailbox(to);
+        let mut mailbox = self.store.mailbox(id).await?.unwrap_or_else(|| Mailbox::new(id));
+        if mailbox.admits(caps, letter, to, self.now()) {
+            return Ok(Some(vec![Change::PutMailbox(mailbox)]));
+        }
+        tracing::info!(letter = ?asked, "a letter was held back: its mailbox has had many, and its link is live");
+        Ok(None)
+    }
+}
