@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use palisade::domain::account::UserId;
 use palisade::domain::opaque::TokenHash;
-use palisade::domain::revocation::{Revocation, Target};
+use palisade::domain::revocation::{Revocation, Target, Versions};
 use palisade::domain::session::{Device, Session, SessionId};
 use palisade::domain::time::UnixTime;
 use palisade::edge::store::{RevocationCache, SledStore};
@@ -161,6 +161,7 @@ fn session() -> Session {
             fingerprint: TokenHash::of(agent.as_bytes()).into(),
         },
         scopes: vec!["read".into(), "write".into()],
+        begun: Versions::default(),
         generation: 0,
         current: TokenHash::of(id.as_bytes()),
         rotated_at: NOW,

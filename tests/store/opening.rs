@@ -58,9 +58,12 @@ async fn what_is_no_snapshot_is_set_aside_and_the_store_opens_whole() {
     }
 }
 
+/// What is done to the witness file.
+type Damage = fn(&Path);
+
 #[tokio::test]
 async fn a_store_without_its_witness_is_refused_until_the_operator_accepts_it() {
-    let damages: [(&str, fn(&Path)); 5] = [
+    let damages: [(&str, Damage); 5] = [
         ("is missing", |path| fs::remove_file(path).unwrap()),
         ("is empty", |path| fs::write(path, b"").unwrap()),
         ("instead of 8192", |path| {
