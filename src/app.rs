@@ -10,6 +10,7 @@ pub(crate) mod key_files;
 mod levels;
 mod operator;
 mod restart;
+pub(crate) mod secrets;
 mod sockets;
 pub(crate) mod warnings;
 
@@ -34,7 +35,7 @@ use tokio_util::task::TaskTracker;
 use crate::config::{Config, Origin};
 use crate::domain::route::Table;
 use crate::edge::api::{self, AdminState, AuthState, NativeState};
-use crate::edge::clock::SystemClock;
+use crate::edge::clock::{SystemClock, uptime};
 use crate::edge::data_dir;
 use crate::edge::demo;
 use crate::edge::entropy::SystemEntropy;
@@ -49,6 +50,7 @@ use crate::edge::telemetry::Meters;
 use crate::edge::telemetry::metrics::Metrics;
 use crate::ports::{Clock, Control, Keys, Meter, Revocations, Signer, Store};
 use crate::service::admit::{Admission, Authenticator};
+use crate::service::clock::{GuardedClock, Timekeeping};
 use crate::service::mint::Mint;
 use crate::service::ongoing::Expiry;
 use crate::service::revoke::Revoke;
@@ -91,6 +93,7 @@ pub struct Running {
     accounts: accounts::Running,
     grants: connections::Running,
     store: Arc<SledStore>,
+    watched: Arc<GuardedClock>,
     leaving: Arc<AtomicBool>,
     delay: Duration,
 }
@@ -119,6 +122,9 @@ impl Running {
         // What it leaves behind is mail and events, which the accounts' workers take on.
         self.grants.close(self.grace).await;
         self.accounts.close(self.grace).await;
+        if let Err(error) = self.watched.write(&*self.store).await {
+            tracing::warn!(%error, "the mark of the clock was not written; the next start takes it for a longer stop");
+        }
         // Closed, not dropped: a task that is being ended may hold on to it a moment longer.
         let store = self.store;
         if let Err(error) = tokio::task::spawn_blocking(move || store.close()).await {
@@ -130,6 +136,8 @@ impl Running {
 /// Everything that outlives a reload.
 struct Parts {
     clock: Arc<dyn Clock>,
+    /// The same, as its operator sees it.
+    watched: Arc<GuardedClock>,
     meters: Arc<Meters>,
     metrics: Arc<Metrics>,
     ring: KeyRing,
@@ -216,6 +224,9 @@ pub async fn start_by(clock: Arc<dyn Clock>, config: Config, options: Options) -
     data_dir::make(&data_dir)?;
     let doubts = if options.accept.store_as_it_is { Doubts::Accept } else { Doubts::Refuse };
     let sled = SledStore::open_with(&data_dir, doubts).map_err(|error| error.to_string())?;
+    let populated = sled.is_populated().await.map_err(|error| error.to_string())?;
+    notices.extend(secrets::admit(&config, &data_dir, populated, options.accept)?);
+    notices.extend(data_dir::tighten(&data_dir)?);
     let revocations = Arc::new(RevocationCache::new());
     let streams = Arc::new(proxy::exchange::Streams::new(&(Arc::clone(&meters) as Arc<dyn Meter>)));
     let changed = Arc::new(Notify::new());
@@ -223,7 +234,10 @@ pub async fn start_by(clock: Arc<dyn Clock>, config: Config, options: Options) -
     let metered = Arc::new(MeteredStore::new(Arc::clone(&sled) as _, Arc::clone(&meters) as _));
     let on_change = Box::new(move || changes.notify_one());
     let store: Arc<dyn Store> = Arc::new(RevokingStore::new(metered, Arc::clone(&revocations), on_change));
-    let ring = KeyRing::open(&config.tokens, &data_dir, clock.now()).map_err(|error| error.to_string())?;
+    let watched = guard(clock, &*store).await?;
+    let clock: Arc<dyn Clock> = Arc::clone(&watched) as _;
+    let ring =
+        KeyRing::open(&config.tokens, &data_dir, clock.reading()).map_err(|error| error.to_string())?;
     if ring.made_keys() {
         notices.push(format!("signing keys were made in {}", data_dir.display()));
     }
@@ -253,6 +267,7 @@ pub async fn start_by(clock: Arc<dyn Clock>, config: Config, options: Options) -
         issuers: ArcSwap::new(Arc::clone(&issuers)),
         clocks: Arc::new(Clocks::open(&data_dir)),
         clock: Arc::clone(&clock),
+        watched: Arc::clone(&watched),
         meters: Arc::clone(&meters),
         metrics: Arc::clone(&metrics),
         ring: ring.clone(),
@@ -303,16 +318,17 @@ pub async fn start_by(clock: Arc<dyn Clock>, config: Config, options: Options) -
     // The admin listener first: it tells how the rest is doing.
     let admin_listener = bind(config.server.admin, "server.admin")?;
     let admin = local(&admin_listener)?;
+    let revoke = Revoke::new(
+        Arc::clone(&store),
+        Arc::clone(&signer),
+        Arc::clone(&clock),
+        Arc::new(SystemEntropy),
+        Arc::clone(&parts.clocks) as _,
+        accounts::lives(&config),
+    );
     let admin_router = api::admin_router(AdminState {
         credential: credential::admin(&data_dir)?,
-        revoke: Revoke::new(
-            Arc::clone(&store),
-            Arc::clone(&signer),
-            Arc::clone(&clock),
-            Arc::new(SystemEntropy),
-            Arc::clone(&parts.clocks) as _,
-            accounts::lives(&config),
-        ),
+        revoke: revoke.clone(),
         mint: Mint::new(
             Arc::clone(&store),
             Arc::clone(&signer),
@@ -320,6 +336,7 @@ pub async fn start_by(clock: Arc<dyn Clock>, config: Config, options: Options) -
             config.tokens.access_ttl,
         ),
         rotate: Rotate::new(Arc::clone(&keys), Arc::clone(&clock)),
+        timekeeping: Timekeeping::new(Arc::clone(&watched), Arc::clone(&store), revoke),
         accounts: accounts.accounts.clone(),
         connections: grants.connections.clone(),
         control: Arc::clone(&control) as Arc<dyn Control>,
@@ -341,7 +358,7 @@ pub async fn start_by(clock: Arc<dyn Clock>, config: Config, options: Options) -
     let (asked, loaded, early) = tokio::join!(
         // No source but a file is waited for; `/readyz` waits for the first answer of each.
         issuers.begin(Duration::ZERO),
-        revocations.load(&*store, clock.now()),
+        revocations.load(&*store, clock.reading().earliest),
         tokio::time::timeout(PROVIDERS_FIRST, &mut loading),
     );
     loaded.map_err(|error| error.to_string())?;
@@ -413,6 +430,7 @@ pub async fn start_by(clock: Arc<dyn Clock>, config: Config, options: Options) -
     background.push(spawn(background::cut_expired(streams, expiry, clock)));
     background.push(spawn(background::refresh_keys(Arc::clone(&parts))));
     background.push(spawn(background::remember_clocks(Arc::clone(&parts.clocks))));
+    background.push(spawn(background::watch_clock(watched, store)));
     background.push(spawn(background::sweep(Arc::clone(&parts))));
     control.serving.store(true, Ordering::Release);
     notices.extend(match early {
@@ -437,9 +455,22 @@ pub async fn start_by(clock: Arc<dyn Clock>, config: Config, options: Options) -
         accounts,
         grants,
         store: sled,
+        watched: Arc::clone(&parts.watched),
         leaving,
         delay: config.server.shutdown_delay,
     })
+}
+
+/// The clock that everything goes by: `clock`, held against the mark in `store` and the uptime.
+async fn guard(clock: Arc<dyn Clock>, store: &dyn Store) -> Result<Arc<GuardedClock>, String> {
+    let asked = Arc::clone(&clock);
+    let uptime = Box::new(move || asked.uptime().unwrap_or_else(uptime));
+    let watched = GuardedClock::start(clock, uptime, store).await.map_err(|error| error.to_string())?;
+    // Before anything is signed by this clock. A full disk must not keep what can be served from being served.
+    if let Err(error) = watched.tick(store).await {
+        tracing::warn!(%error, "the mark of the clock was not written; it is tried again");
+    }
+    Ok(watched)
 }
 
 fn spawn(work: impl Future<Output = ()> + Send + 'static) -> AbortHandle {

@@ -34,11 +34,25 @@ pub use self::tokens::{
 };
 
 use crate::domain::time::UnixTime;
+use crate::domain::trusted_time::Reading;
 
 /// The wall clock.
 pub trait Clock: Send + Sync {
     /// Now, in whole seconds.
     fn now(&self) -> UnixTime;
+
+    /// What is known of the present moment where the wall clock may be wrong: what can be undone goes by
+    /// [`Reading::wall`], what cannot by [`Reading::earliest`], and what has to outlast everything that was signed so
+    /// far is counted from [`Reading::horizon`]. By default this clock is beyond doubt.
+    fn reading(&self) -> Reading {
+        self.now().into()
+    }
+
+    /// How long the machine has run, by a clock that cannot be set and that goes on while the machine is suspended.
+    /// `None`: this clock does not tell, and the machine's own is asked.
+    fn uptime(&self) -> Option<Duration> {
+        None
+    }
 }
 
 /// Randomness.

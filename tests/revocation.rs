@@ -5,6 +5,8 @@
 mod cutoffs;
 #[path = "revocation/sessions.rs"]
 mod sessions;
+#[path = "revocation/starts.rs"]
+mod starts;
 mod support;
 
 use std::path::Path;

@@ -29,7 +29,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("lettre", &["edge/mail"]),
     ("minijinja", &["edge/mail"]),
     ("bcrypt", &["edge/passwords"]),
-    ("rustix", &["edge/machine", "edge/passwords", "edge/store", "edge/wasm"]),
+    ("rustix", &["edge/clock", "edge/machine", "edge/passwords", "edge/store", "edge/wasm"]),
     ("governor", &["edge/limits"]),
     ("maxminddb", &["edge/devices"]),
     ("orion", &["edge/vault"]),

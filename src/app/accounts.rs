@@ -27,7 +27,7 @@ use crate::service::outbox::Outbox;
 use crate::service::revoke::Lives;
 
 /// The file in the data folder from which opaque tokens are derived (mode 0600).
-const OPAQUE_KEY_FILE: &str = "opaque.key";
+pub(super) const OPAQUE_KEY_FILE: &str = "opaque.key";
 /// How often the list of tasks is looked at for those whose time comes later.
 const LOOK: Duration = Duration::from_secs(1);
 

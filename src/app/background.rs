@@ -12,7 +12,8 @@ use crate::edge::jwt::Clocks;
 use crate::edge::proxy;
 use crate::edge::proxy::expiry::{self, Warning};
 use crate::edge::proxy::tls::Acceptor;
-use crate::ports::Clock;
+use crate::ports::{Clock, Store};
+use crate::service::clock::GuardedClock;
 use crate::service::ongoing::Expiry;
 
 /// How often external keys are fetched again.
@@ -24,6 +25,8 @@ const BETWEEN_WALKS: Duration = Duration::from_millis(50);
 const LOOK_FOR_EXPIRED: Duration = Duration::from_secs(1);
 /// How often ended revocations are forgotten.
 const SWEEP: Duration = Duration::from_secs(60);
+/// How often the wall clock is held against the uptime.
+const LOOK_AT_CLOCK: Duration = Duration::from_secs(1);
 /// How often the end of the certificate is looked at.
 const LOOK_AT_CERTIFICATE: Duration = Duration::from_secs(600);
 
@@ -96,12 +99,24 @@ pub(super) async fn remember_clocks(clocks: Arc<Clocks>) {
     }
 }
 
+/// Looks at the clock, and keeps its mark in the store.
+pub(super) async fn watch_clock(clock: Arc<GuardedClock>, store: Arc<dyn Store>) {
+    let mut ticks = tokio::time::interval(LOOK_AT_CLOCK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if let Err(error) = clock.tick(&*store).await {
+            tracing::debug!(%error, "the mark of the clock was not written; it is tried again");
+        }
+    }
+}
+
 /// Forgets what has ended.
 pub(super) async fn sweep(parts: Arc<Parts>) {
     let mut ticks = tokio::time::interval(SWEEP);
     loop {
         ticks.tick().await;
-        if let Err(error) = parts.store.sweep(parts.clock.now()).await {
+        if let Err(error) = parts.store.sweep(parts.clock.reading().earliest).await {
             tracing::warn!(%error, "ended revocations could not be forgotten; they are tried again");
         }
     }

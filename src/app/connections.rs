@@ -26,7 +26,7 @@ use crate::ports::{Clock, Entropy, Fetch, Meter, Store};
 use crate::service::connections::{Connections, Parts, ProviderSettings, Settings};
 
 /// The file in the data folder that holds the vault's key where none is configured (mode 0600).
-const VAULT_KEY_FILE: &str = "vault.key";
+pub(super) const VAULT_KEY_FILE: &str = "vault.key";
 /// The folder of compiled components in the data folder, and the file with the key they are kept under.
 const CACHE_FOLDER: &str = "plugins";
 const CACHE_KEY_FILE: &str = "plugins.key";

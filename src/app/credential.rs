@@ -7,15 +7,13 @@ use secrecy::SecretString;
 use crate::edge::data_dir;
 
 /// The file in the data folder that holds the admin credential (mode 0600).
-const ADMIN_TOKEN_FILE: &str = "admin.token";
+pub(super) const ADMIN_TOKEN_FILE: &str = "admin.token";
 /// The environment variable that holds it instead.
 const ADMIN_TOKEN_VARIABLE: &str = "PALISADE_ADMIN_TOKEN";
 
 /// The admin credential: from the environment, else from the data folder, else made there.
 pub(super) fn admin(data_dir: &Path) -> Result<SecretString, String> {
-    if let Ok(given) = std::env::var(ADMIN_TOKEN_VARIABLE)
-        && !given.trim().is_empty()
-    {
+    if let Some(given) = given() {
         // As its users send it: a line feed from `$(cat FILE)` or a secret store is no part of it.
         let given = given.trim();
         if given.len() < data_dir::MIN_SECRET {
@@ -29,4 +27,14 @@ pub(super) fn admin(data_dir: &Path) -> Result<SecretString, String> {
         return Ok(given.to_owned().into());
     }
     data_dir::secret(data_dir, ADMIN_TOKEN_FILE)
+}
+
+/// What the environment holds.
+fn given() -> Option<String> {
+    std::env::var(ADMIN_TOKEN_VARIABLE).ok().filter(|given| !given.trim().is_empty())
+}
+
+/// Whether [`admin`] will make a new credential.
+pub(super) fn will_be_made(data_dir: &Path) -> bool {
+    given().is_none() && matches!(data_dir.join(ADMIN_TOKEN_FILE).try_exists(), Ok(false))
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::Parts;
+use crate::domain::trusted_time::Standing;
 use crate::edge::machine;
 use crate::edge::proxy;
 use crate::edge::proxy::capacity::Capacity;
@@ -20,6 +21,7 @@ pub(super) fn probe(
     acceptor: Option<proxy::tls::Acceptor>,
 ) -> Probe {
     let (live, streams) = (Arc::clone(live), Arc::clone(streams));
+    let watched = Arc::clone(&parts.watched);
     let (store, revocations) = (Arc::clone(&parts.store), Arc::clone(&parts.revocations));
     Arc::new(move || {
         let live = live.load();
@@ -37,12 +39,16 @@ pub(super) fn probe(
             store_bytes: store.status().bytes,
             open_streams: streams.open() as u64,
             upstreams,
-            machine: machine_levels(&capacity, acceptor.as_ref()),
+            machine: machine_levels(&capacity, acceptor.as_ref(), &watched.standing()),
         }
     })
 }
 
-fn machine_levels(capacity: &Capacity, acceptor: Option<&proxy::tls::Acceptor>) -> MachineLevels {
+fn machine_levels(
+    capacity: &Capacity,
+    acceptor: Option<&proxy::tls::Acceptor>,
+    clock: &Standing,
+) -> MachineLevels {
     let (taken, plan) = (capacity.taken(), capacity.plan());
     MachineLevels {
         connections: taken.clients,
@@ -55,5 +61,8 @@ fn machine_levels(capacity: &Capacity, acceptor: Option<&proxy::tls::Acceptor>) 
         descriptors: machine::open_descriptors(),
         descriptors_limit: machine::descriptor_limit(),
         certificate_expiry: acceptor.and_then(proxy::tls::Acceptor::expires),
+        clock_in_doubt: clock.doubt.is_some(),
+        clock_skew: clock.skew(),
+        clock_delay: clock.delay().as_secs(),
     }
 }

@@ -12,6 +12,7 @@ use super::{Parts, connections, restart, warnings};
 use crate::config::{self, Config};
 use crate::edge::proxy;
 use crate::ports::{Control, Revocations};
+use crate::service::clock::in_words;
 
 /// How long a reload waits to say what became of an issuer's keys; later answers count all the same.
 const KEYS: Duration = Duration::from_secs(2);
@@ -109,6 +110,9 @@ impl Control for Operator {
 
     fn missing(&self) -> Vec<String> {
         let without = self.parts.issuers.load().without_keys();
-        without.iter().map(|issuer| format!("keys of {issuer}: its tokens are refused")).collect()
+        let keys = without.iter().map(|issuer| format!("keys of {issuer}: its tokens are refused"));
+        let standing = self.parts.watched.standing();
+        let clock = standing.doubt.map(|doubt| in_words(doubt, &standing));
+        keys.chain(clock).collect()
     }
 }

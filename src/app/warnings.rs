@@ -20,7 +20,23 @@ pub(crate) async fn about(config: &Config) -> Vec<String> {
         );
         route.upstream.origins.iter().map(move |origin| look(config, place.clone(), origin))
     });
-    futures::future::join_all(looks).await.into_iter().flatten().collect()
+    let mut found: Vec<String> = futures::future::join_all(looks).await.into_iter().flatten().collect();
+    found.extend(readable_key(config));
+    found
+}
+
+/// A private key of `server.tls` that every user of the machine may read.
+fn readable_key(config: &Config) -> Option<String> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let key = &config.server.tls.as_ref()?.key;
+    let mode = std::fs::metadata(key).ok()?.permissions().mode() & 0o777;
+    (mode & 0o004 != 0).then(|| {
+        format!(
+            "{}: server.tls.key: {} may be read by every user of this machine (mode {mode:04o}); chmod 600 it",
+            config.path.display(),
+            key.display()
+        )
+    })
 }
 
 async fn look(config: &Config, place: String, origin: &Origin) -> Vec<String> {

@@ -25,7 +25,9 @@ pub fn run(path: &Path) -> ExitCode {
             warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
             errors.iter().for_each(|error| eprintln!("{error}"));
             let certificate = try_certificate(&config);
-            if !try_providers(&config) || !errors.is_empty() || !certificate {
+            let missing = app::secrets::check(&config);
+            missing.iter().for_each(|missing| eprintln!("{missing}"));
+            if !try_providers(&config) || !errors.is_empty() || !certificate || missing.is_some() {
                 return ExitCode::FAILURE;
             }
             let count = |number: usize, noun: &str| {

@@ -4,6 +4,7 @@
 
 mod admin;
 mod check;
+mod clock;
 mod connections;
 mod keys;
 mod mail_preview;
@@ -71,6 +72,11 @@ enum Command {
     /// See and rotate the keys that sign our own tokens.
     #[command(subcommand)]
     Keys(Keys),
+    /// See how far the running gateway trusts its clock, and say that the clock is right.
+    Clock {
+        #[command(subcommand)]
+        command: Option<Clock>,
+    },
     /// See and change accounts: list, show, add, disable, enable, delete, sessions, reset-password.
     #[command(subcommand)]
     Users(users::Users),
@@ -252,6 +258,18 @@ enum Keys {
 }
 
 #[derive(Debug, Subcommand)]
+enum Clock {
+    /// Say that the clock of the gateway is right, after it was found in doubt.
+    ///
+    /// What cannot be undone and waited for this goes on: revocations whose tokens have ended are forgotten, retired
+    /// keys, ended sessions and unverified accounts are removed, mail that is too old is given up. Look at the clock
+    /// first (`palisade clock`): a revocation that is forgotten by a clock that is ahead is lost for good. If the
+    /// clock once showed a later moment than now, every access token signed so far is revoked as well; sessions go
+    /// on.
+    Accept,
+}
+
+#[derive(Debug, Subcommand)]
 enum Mail {
     /// Write a letter with sample data to a file, in the words of mail.templates.
     ///
@@ -312,6 +330,8 @@ pub fn main() -> ExitCode {
         Command::Token(Token::Revoke(args)) => token_revoke::run(config, args),
         Command::Keys(Keys::List) => keys::list(config),
         Command::Keys(Keys::Rotate) => keys::rotate(config),
+        Command::Clock { command: None } => clock::show(config),
+        Command::Clock { command: Some(Clock::Accept) } => clock::accept(config),
         Command::Users(command) => users::run(config, command),
         Command::Connections(command) => connections::run(config, command),
         Command::Mail(Mail::Preview(args)) => mail_preview::run(config, &args),

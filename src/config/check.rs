@@ -275,8 +275,12 @@ pub(super) fn secret(item: &Item<'_>) -> Option<SecretString> {
             None => return item.bad_as(format!("{reference:?}"), &format!("the variable {name} to be set")),
         }
     } else if let Some(path) = reference.strip_prefix("file:") {
-        match std::fs::read_to_string(item.doc.resolve(path)) {
-            Ok(value) => value,
+        let file = item.doc.resolve(path);
+        match std::fs::read_to_string(&file) {
+            Ok(value) => {
+                warn_of_readers(item, &file);
+                value
+            }
             Err(error) => return item.bad_as(format!("{reference:?} ({error})"), "a readable file"),
         }
     } else {
@@ -286,6 +290,18 @@ pub(super) fn secret(item: &Item<'_>) -> Option<SecretString> {
     match value.trim_end_matches(['\r', '\n']) {
         "" => item.bad_as(format!("{reference:?}, which is empty"), "a secret"),
         value => Some(SecretString::from(value)),
+    }
+}
+
+/// A secret that every user of the machine may read is warned of, not refused: orchestrators mount them so.
+fn warn_of_readers(item: &Item<'_>, file: &std::path::Path) {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mode = std::fs::metadata(file).map_or(0, |found| found.permissions().mode() & 0o777);
+    if mode & 0o004 != 0 {
+        let shown = file.display();
+        let text =
+            format!("{shown} may be read by every user of this machine (mode {mode:04o}); chmod 600 it");
+        item.doc.warn(item.at, &item.key, &text);
     }
 }
 

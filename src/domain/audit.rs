@@ -32,6 +32,8 @@ pub enum Action {
     RaiseVersion,
     MintToken,
     RotateKeys,
+    /// An operator said that the clock is right.
+    AcceptClock,
     CreateUser,
     UpdateUser,
     DisableUser,

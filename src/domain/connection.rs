@@ -18,6 +18,7 @@ use super::opaque::TokenHash;
 use super::revocation::Versions;
 use super::session::SessionId;
 use super::time::UnixTime;
+use super::trusted_time::NEAR;
 
 /// How long a user has to give consent at the provider.
 pub const CONSENT_LIFE: Duration = Duration::from_secs(600);
@@ -261,6 +262,13 @@ impl Connection {
     #[must_use]
     pub fn is_fresh(&self, now: UnixTime, margin: Duration) -> bool {
         self.expires_at.is_none_or(|end| now.plus(margin) < end)
+    }
+
+    /// Whether its tokens came, by a clock that was ahead, at a moment that is still to come: then they have long ended
+    /// when they say that they do.
+    #[must_use]
+    pub fn is_from_the_future(&self, now: UnixTime) -> bool {
+        self.refreshed_at.is_some_and(|at| at > now.plus(NEAR))
     }
 
     /// A new grant, by consent or because the app held one: whatever there was before is over.

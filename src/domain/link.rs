@@ -11,6 +11,7 @@ use super::account::{User, UserId};
 use super::email::EmailAddress;
 use super::opaque::TokenHash;
 use super::time::UnixTime;
+use super::trusted_time::NEAR;
 
 /// What a link is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -65,6 +66,8 @@ impl Link {
         self.purpose == purpose
             && self.user == user.id
             && now < self.expires_at
+            // Made while the clock was ahead: it would be good for longer than any link.
+            && self.created_at <= now.plus(NEAR)
             && self.generation == user.link_generation
             && user.active
             && (purpose == Purpose::ChangeEmail || self.email == user.email)

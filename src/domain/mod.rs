@@ -31,5 +31,6 @@ pub mod route;
 pub mod session;
 pub mod task;
 pub mod time;
+pub mod trusted_time;
 pub mod upkeep;
 pub mod verdict;

@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::io::{ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use base64::Engine as _;
@@ -71,11 +71,152 @@ fn bytes(secret: &SecretString) -> Result<Zeroizing<[u8; BYTES]>, String> {
     Ok(Zeroizing::new(bytes))
 }
 
+/// Files of ours that hold secrets, and what lies beside them: the store with what is in it, and its copies.
+const SECRETS: [&str; 5] = ["signing-keys.json", "vault.key", "opaque.key", "admin.token", "plugins.key"];
+const STORE: [&str; 5] = ["db", "conf", "blobs", "issuer-keys", "issuer-clocks.json"];
+const STORE_BEGINNINGS: [&str; 2] = ["snap.", "palisade."];
+
+/// Takes from everybody but its owner what the folder, its secrets and the store let them do. Symbolic links are
+/// followed to no file: what they lead to is not ours to change. Returns what could be read or written by others and
+/// holds secrets, one line each.
+///
+/// # Errors
+/// Everybody on this machine can read or write a secret, and it belongs to somebody else, so that this cannot be
+/// changed here; as one printable text.
+pub fn tighten(folder: &Path) -> Result<Vec<String>, String> {
+    let mut told = Vec::new();
+    told.extend(tighten_one(folder, What::Folder)?);
+    for entry in entries(folder) {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if SECRETS.contains(&&*name) {
+            told.extend(tighten_one(&entry.path(), What::Secret)?);
+        } else if STORE.contains(&&*name) || STORE_BEGINNINGS.iter().any(|begin| name.starts_with(begin)) {
+            tighten_one(&entry.path(), What::Store)?;
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                for inner in entries(&entry.path()) {
+                    tighten_one(&inner.path(), What::Store)?;
+                }
+            }
+        }
+    }
+    Ok(told)
+}
+
+fn entries(folder: &Path) -> Vec<fs::DirEntry> {
+    // Whoever works with what is in it reports what cannot be read.
+    fs::read_dir(folder).map_or_else(|_| Vec::new(), |entries| entries.flatten().collect())
+}
+
+/// What is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum What {
+    Folder,
+    Secret,
+    /// The engine makes these by the umask, and the folder keeps others from them: nothing to tell.
+    Store,
+}
+
+fn tighten_one(path: &Path, what: What) -> Result<Option<String>, String> {
+    let Ok(found) = fs::symlink_metadata(path) else { return Ok(None) };
+    let mode = found.permissions().mode() & 0o777;
+    if mode & 0o077 == 0 || found.is_symlink() {
+        return Ok(None);
+    }
+    let changed = fs::set_permissions(path, fs::Permissions::from_mode(mode & 0o700));
+    // Some file systems take it and do nothing.
+    let now = fs::symlink_metadata(path).map_or(mode, |found| found.permissions().mode() & 0o777);
+    verdict(path, what, mode, (now & 0o077 == 0, changed.is_ok()))
+}
+
+/// What to say of something that had `mode`: `mended` says whether it has not any more, `allowed` whether the system
+/// let us change it.
+fn verdict(
+    path: &Path,
+    what: What,
+    mode: u32,
+    (mended, allowed): (bool, bool),
+) -> Result<Option<String>, String> {
+    if what == What::Store {
+        return Ok(None);
+    }
+    let shown = path.display();
+    let who = if mode & 0o007 == 0 { "its group" } else { "every user of this machine" };
+    match (mended, allowed) {
+        (true, _) => Ok(Some(format!(
+            "{shown} was open to {who} (mode {mode:04o}) and is not any more; if others could have read it, replace what \
+             is in it"
+        ))),
+        (false, true) => Ok(Some(format!(
+            "{shown} is open to {who} (mode {mode:04o}), and its file system does not let that be changed"
+        ))),
+        // A volume that is handed to a group, or to everybody, is often the only way to it.
+        (false, false) if what == What::Folder || mode & 0o007 == 0 => Ok(Some(format!(
+            "{shown} is open to {who} (mode {mode:04o}) and belongs to another user, so it was left so"
+        ))),
+        (false, false) => Err(format!(
+            "{shown} is open to every user of this machine (mode {mode:04o}) and belongs to another user: let its owner \
+             take that away (chmod o= {shown}), or give it to the user of the gateway"
+        )),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use secrecy::ExposeSecret;
-    use std::os::unix::fs::PermissionsExt;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn loose_modes_are_corrected_and_told_where_there_are_secrets() {
+        let outer = tempfile::tempdir().unwrap();
+        let folder = outer.path().join("data");
+        make(&folder).unwrap();
+        fs::create_dir(folder.join("issuer-keys")).unwrap();
+        let files = ["db", "snap.7", "palisade.acknowledged", "issuer-keys/a.json", "notes.txt"];
+        for file in SECRETS.iter().chain(&files) {
+            fs::write(folder.join(file), "x").unwrap();
+            fs::set_permissions(folder.join(file), fs::Permissions::from_mode(0o644)).unwrap();
+        }
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
+        let told = tighten(&folder).unwrap();
+        assert_eq!(told.len(), 1 + SECRETS.len(), "{told:?}");
+        assert!(told.iter().all(|line| line.contains("every user") && line.contains("(mode 0")), "{told:?}");
+        assert_eq!(mode(&folder), 0o700);
+        for file in SECRETS.iter().chain(&files[..4]) {
+            assert_eq!(mode(&folder.join(file)), 0o600, "{file}");
+        }
+        // What is not ours is left alone, and what is right is not told again.
+        assert_eq!(mode(&folder.join("notes.txt")), 0o644);
+        assert_eq!(tighten(&folder).unwrap(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_link_is_not_followed() {
+        let outer = tempfile::tempdir().unwrap();
+        fs::write(outer.path().join("elsewhere"), "x").unwrap();
+        fs::set_permissions(outer.path().join("elsewhere"), fs::Permissions::from_mode(0o644)).unwrap();
+        let folder = outer.path().join("data");
+        make(&folder).unwrap();
+        std::os::unix::fs::symlink("../elsewhere", folder.join("vault.key")).unwrap();
+        assert_eq!(tighten(&folder).unwrap(), Vec::<String>::new());
+        assert_eq!(mode(&outer.path().join("elsewhere")), 0o644);
+    }
+
+    #[test]
+    fn what_another_user_lets_everybody_read_is_refused() {
+        let path = Path::new("d/vault.key");
+        assert!(
+            verdict(path, What::Secret, 0o644, (false, false)).unwrap_err().contains("chmod o= d/vault.key")
+        );
+        assert!(verdict(path, What::Secret, 0o640, (false, false)).unwrap().unwrap().contains("its group"));
+        assert!(verdict(path, What::Secret, 0o666, (false, true)).unwrap().unwrap().contains("file system"));
+        assert!(verdict(path, What::Folder, 0o777, (false, false)).unwrap().unwrap().contains("every user"));
+        assert_eq!(verdict(path, What::Store, 0o644, (false, false)), Ok(None));
+    }
 
     #[test]
     fn a_secret_is_made_once_for_its_owner() {

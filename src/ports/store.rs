@@ -14,6 +14,7 @@ use crate::domain::revocation::{Begun, Revocation, Target, Versions};
 use crate::domain::session::{Session, SessionId};
 use crate::domain::task::Task;
 use crate::domain::time::UnixTime;
+use crate::domain::trusted_time::Mark;
 
 /// Why the store did not do what it was asked.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -66,6 +67,8 @@ pub enum Change {
     FinishTask(Task),
     /// Events, kept with their accounts; of each account only the latest [`EVENTS_KEPT`] remain.
     Record(Vec<Event>),
+    /// The high-water mark of the clock, in place of the former one.
+    PutClockMark(Mark),
     /// A revocation. An entry with the same key keeps the larger limit and the later expiry.
     Revoke(Revocation),
     /// Raises the token version of `sub` at `issuer` by one and revokes every token below it. The version
@@ -377,8 +380,22 @@ pub trait Store: Send + Sync {
     /// [`StoreError`].
     async fn events(&self, user: Option<UserId>, limit: usize) -> Result<Vec<Event>, StoreError>;
 
-    /// Forgets what expired before `now`: revocations, sessions, links, counts of mailboxes, and mails that were given up
-    /// [`GIVEN_UP_LIFE`] ago.
+    /// The high-water mark of the clock, if one was ever kept.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn clock_mark(&self) -> Result<Option<Mark>, StoreError>;
+
+    /// The latest moment that any record names as its past: when an account changed, a session was used, something was
+    /// revoked or happened. `None` when there is no such record. Reads them all: for the first start of a store that
+    /// holds no mark of the clock.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn latest_moment(&self) -> Result<Option<UnixTime>, StoreError>;
+
+    /// Forgets what expired before `now`, which is the earliest that it can be ([`super::Clock::reading`]):
+    /// revocations, sessions, links, counts of mailboxes, and mails that were given up [`GIVEN_UP_LIFE`] ago.
     ///
     /// # Errors
     /// [`StoreError`].

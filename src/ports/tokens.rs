@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use crate::domain::identity::Identity;
 use crate::domain::time::UnixTime;
+use crate::domain::trusted_time::Reading;
 use crate::domain::verdict::TokenFault;
 
 /// A verified token as the cache keeps it: who it speaks for, and the last moment it was known not to
@@ -163,5 +164,5 @@ pub trait Keys: Send + Sync {
     ///
     /// # Errors
     /// [`SignError`] when the ring is not managed by us or cannot be written; then nothing changed.
-    async fn rotate(&self, now: UnixTime) -> Result<Vec<KeyInfo>, SignError>;
+    async fn rotate(&self, now: Reading) -> Result<Vec<KeyInfo>, SignError>;
 }

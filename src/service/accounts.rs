@@ -29,6 +29,7 @@ use crate::domain::revocation::{Begun, Revocation, Target, Versions};
 use crate::domain::session::{Fingerprint, Lifetimes, Session, SessionId};
 use crate::domain::task::{Origin, Task, Work};
 use crate::domain::time::UnixTime;
+use crate::domain::trusted_time::Reading;
 use crate::ports::{
     AccessGrant, Audit, Busy, Change, Clock, CommitError, Devices, Entropy, Limiter, Passwords, Requester,
     SignError, Signer, Store, StoreError, TooMany,
@@ -369,23 +370,23 @@ impl Accounts {
 
     /// What ends every access token of a user, whatever its session.
     pub(super) fn raising(&self, user: UserId, reason: &str) -> Change {
-        let now = self.now();
+        let Reading { wall: now, horizon, .. } = self.clock.reading();
         Change::RaiseVersion {
             issuer: self.signer.issuer().to_owned(),
             sub: user.to_string(),
             created_at: now,
-            expires_at: now.plus(self.settings.revocation_life),
+            expires_at: horizon.plus(self.settings.revocation_life),
             reason: Some(reason.to_owned()),
             enforce: true,
         }
     }
 
     fn revocation(&self, target: Target, reason: &str) -> Revocation {
-        let now = self.now();
+        let Reading { wall: now, horizon, .. } = self.clock.reading();
         Revocation {
             target,
             created_at: now,
-            expires_at: now.plus(self.settings.revocation_life),
+            expires_at: horizon.plus(self.settings.revocation_life),
             reason: Some(reason.to_owned()),
         }
     }

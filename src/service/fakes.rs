@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+pub(crate) use super::clock_fakes::{FakeClock, NOW};
 pub(crate) use super::limit_fakes::{FakeAudit, FakeLimiter};
 pub(crate) use super::password_fakes::FakePasswords;
 pub(crate) use super::token_fakes::{FakeEntropy, FakeIssuerClocks, FakeKeys, FakeSigner};
@@ -22,31 +23,8 @@ use crate::domain::revocation::{Revocation, Target};
 use crate::domain::session::{Session, SessionId};
 use crate::domain::task::Task;
 use crate::domain::time::UnixTime;
+use crate::domain::trusted_time::Mark;
 use crate::ports::*;
-
-/// What [`FakeClock`] shows.
-pub(crate) const NOW: UnixTime = UnixTime(1_800_000_000);
-
-/// A clock that stands at [`NOW`], moved by what was added with [`FakeClock::advance`].
-#[derive(Default)]
-pub(crate) struct FakeClock(AtomicU64);
-
-impl FakeClock {
-    /// Somebody corrects it.
-    pub(crate) fn set_back(&self, seconds: u64) {
-        self.0.fetch_sub(seconds, Ordering::Relaxed);
-    }
-
-    pub(crate) fn advance(&self, seconds: u64) {
-        self.0.fetch_add(seconds, Ordering::Relaxed);
-    }
-}
-
-impl Clock for FakeClock {
-    fn now(&self) -> UnixTime {
-        UnixTime(NOW.0 + self.0.load(Ordering::Relaxed))
-    }
-}
 
 /// A store that forgets with the process.
 #[derive(Default)]
@@ -78,6 +56,7 @@ struct State {
     mailboxes: BTreeMap<MailboxId, Mailbox>,
     tasks: BTreeMap<uuid::Uuid, Task>,
     events: Vec<Event>,
+    mark: Option<Mark>,
 }
 
 impl State {
@@ -148,6 +127,7 @@ impl State {
             Change::CreateTask(task) => drop(self.tasks.insert(task.id, task)),
             Change::FinishTask(task) => drop(self.tasks.remove(&task.id).ok_or(CommitError::Conflict)?),
             Change::Record(events) => events.into_iter().for_each(|event| self.record(event)),
+            Change::PutClockMark(mark) => self.mark = Some(mark),
             Change::Revoke(revocation) => return Ok(Some(self.revoke(revocation))),
             Change::RaiseVersion { issuer, sub, created_at, expires_at, reason, enforce } => {
                 let target = Target::SubjectVersion { issuer: issuer.clone(), sub: sub.clone(), below: 0 };
@@ -416,6 +396,17 @@ impl Store for FakeStore {
         let state = self.state();
         let theirs = state.events.iter().rev().filter(|event| event.user == user);
         Ok(theirs.take(limit).cloned().collect())
+    }
+
+    async fn clock_mark(&self) -> Result<Option<Mark>, StoreError> {
+        Ok(self.state().mark.clone())
+    }
+
+    async fn latest_moment(&self) -> Result<Option<UnixTime>, StoreError> {
+        let state = self.state();
+        let revoked = state.entries.iter().map(|entry| entry.created_at);
+        let used = state.sessions.values().map(|session| session.last_used_at);
+        Ok(revoked.chain(used).chain(state.users.values().map(|user| user.updated_at)).max())
     }
 
     async fn sweep(&self, now: UnixTime) -> Result<Swept, StoreError> {

@@ -164,8 +164,14 @@ impl Accounts {
     /// Ends what is over, and the least used sessions when there are too many for one more.
     async fn make_room(&self, user: &User) -> Result<Vec<Change>, AccountError> {
         let (over, mut live) = self.over_and_live(user.id).await?;
-        let mut changes: Vec<_> =
-            over.iter().map(|session| Change::EndSession(session.user, session.id)).collect();
+        // What is over by a clock that may be ahead takes up no room, and is not removed yet.
+        let (earliest, lives) = (self.clock.reading().earliest, self.settings.lifetimes);
+        let mut changes = Vec::new();
+        for session in over {
+            if earliest >= session.ends_at(lives) || self.is_cut(&session).await? {
+                changes.push(Change::EndSession(session.user, session.id));
+            }
+        }
         let excess = (live.len() + 1).saturating_sub(self.settings.max_sessions.max(1));
         // Oldest first, among those that were last used at the same moment.
         live.sort_by_key(|session| session.last_used_at);

@@ -2,6 +2,7 @@
 
 pub mod accounts;
 pub mod admit;
+pub mod clock;
 pub mod connections;
 pub mod hash_costs;
 pub mod injector;
@@ -31,6 +32,8 @@ mod accounts_tests;
 #[cfg(test)]
 pub(crate) mod accounts_world;
 #[cfg(test)]
+mod clock_fakes;
+#[cfg(test)]
 mod connect_tests;
 #[cfg(test)]
 mod connection_abuse_tests;
@@ -38,6 +41,8 @@ mod connection_abuse_tests;
 pub(crate) mod connection_fakes;
 #[cfg(test)]
 pub(crate) mod connections_world;
+#[cfg(test)]
+mod doubt_tests;
 #[cfg(test)]
 mod end_tests;
 #[cfg(test)]

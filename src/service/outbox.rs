@@ -27,6 +27,10 @@ const AT_ONCE: usize = 8;
 const LIFE: Duration = Duration::from_secs(24 * 3600);
 /// When a mail that was not taken is tried again, in seconds after the first, second, … try.
 const RETRY: [u64; 6] = [10, 30, 120, 600, 1800, 3600];
+/// The longest wait between two tries.
+const LONGEST_WAIT: Duration = Duration::from_secs(3600);
+/// How many mails are looked through for those that a clock which was ahead has put off.
+const PUT_OFF: usize = 1000;
 /// How long everything waits while nothing can be delivered, in seconds; one mail is tried after each.
 const PAUSE: [u64; 4] = [5, 10, 30, 60];
 /// When a store that failed is asked again.
@@ -163,7 +167,8 @@ impl Outbox {
         let now = self.clock.now();
         let room = match self.lock().outage {
             // One goes ahead to see whether it is over.
-            Some((_, until)) if now >= until => 1,
+            // One that is further away than any pause was begun before the clock was set back.
+            Some((_, until)) if now >= until || until > now.plus(LONGEST_SLEEP) => 1,
             Some(_) => 0,
             None => AT_ONCE,
         };
@@ -171,7 +176,13 @@ impl Outbox {
         if room == 0 {
             return Ok(Vec::new());
         }
-        let due = self.store.due_mails(now, room + flying.len()).await?;
+        let mut due = self.store.due_mails(now, room + flying.len()).await?;
+        let (latest, horizon) = (now.plus(LONGEST_WAIT), self.clock.reading().horizon);
+        if latest < horizon {
+            // Put off while the clock was ahead: no wait is so long.
+            let others = self.store.due_mails(horizon.plus(LONGEST_WAIT), PUT_OFF).await?;
+            due.extend(others.into_iter().filter(|mail| latest < mail.due_at));
+        }
         Ok(due.into_iter().filter(|mail| !flying.contains(&mail.id)).take(room).collect())
     }
 
@@ -187,8 +198,8 @@ impl Outbox {
 
     /// One try, and its record.
     async fn attempt(&self, mail: Mail) -> (Uuid, Result<(), StoreError>) {
-        let now = self.clock.now();
-        let outcome = match now < deadline(&mail) {
+        // A mail that is given up is not tried again, so not because of a clock that may be ahead.
+        let outcome = match self.clock.reading().earliest < deadline(&mail) {
             true => self.deliver(&mail).await,
             false => Outcome::TooLate,
         };
@@ -238,7 +249,11 @@ impl Outbox {
             }
             MailFault::Unreachable(_) => self.pause(now),
         };
-        let Some(due_at) = retry_at(now, wait, deadline(&mail)) else { return self.give_up(mail, why) };
+        let reading = self.clock.reading();
+        let Some(at) = retry_at(reading.earliest, wait, deadline(&mail)) else {
+            return self.give_up(mail, why);
+        };
+        let due_at = reading.wall_at(at);
         self.meter.mail("retried");
         let (letter, attempts) = (mail.letter.name(), mail.attempts);
         tracing::warn!(mail = %mail.id, letter, attempts, why, "a mail was not delivered; it is tried again");
@@ -249,7 +264,7 @@ impl Outbox {
     fn pause(&self, now: UnixTime) -> Duration {
         let mut state = self.lock();
         let (times, until) = state.outage.unwrap_or((0, now));
-        if now >= until {
+        if now >= until || until > now.plus(LONGEST_SLEEP) {
             let wait = step(&PAUSE, times + 1);
             state.outage = Some((times + 1, now.plus(wait)));
             return wait;

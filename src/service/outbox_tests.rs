@@ -422,3 +422,48 @@ fn waits_grow_to_the_last() {
     assert_eq!(step(&PAUSE, 2), Duration::from_secs(10));
     assert_eq!(step(&PAUSE, 99), Duration::from_secs(60));
 }
+
+#[tokio::test]
+async fn no_mail_is_given_up_by_a_clock_in_doubt() {
+    let world = World::new();
+    world.mailer.answers(later);
+    world.put(mail(1)).await;
+    world.outbox.pass().await;
+    world.clock.jump(30 * 24 * 3600);
+    world.outbox.pass().await;
+    let kept = world.only().await;
+    assert!(!kept.given_up && kept.due_at > world.clock.now(), "{kept:?}");
+    assert_eq!(world.counted(), ["retried", "retried"]);
+    // A day later it has had its time by every clock.
+    world.live_until(world.clock.now().plus(LIFE)).await;
+    assert!(world.only().await.given_up);
+}
+
+#[tokio::test]
+async fn a_pause_that_began_before_the_clock_was_set_back_is_over() {
+    let world = World::new();
+    world.clock.advance(365 * 24 * 3600);
+    world.mailer.answers(down);
+    world.put(Mail { created_at: world.clock.now(), due_at: NOW, ..mail(1) }).await;
+    world.outbox.pass().await;
+    world.clock.set_back(365 * 24 * 3600);
+    world.mailer.answers(|_| Ok(()));
+    world.put(mail(2)).await;
+    world.outbox.pass().await;
+    // The one that goes ahead has shown that the pause is over; the other was put off by the clock that was ahead.
+    assert_eq!((world.mailer.tried(), world.waiting().await), (vec![1, 2, 1], Vec::new()));
+}
+
+#[tokio::test]
+async fn a_mail_that_was_put_off_by_a_clock_that_was_ahead_is_tried() {
+    let world = World::new();
+    world.clock.advance(365 * 24 * 3600);
+    world.mailer.answers(later);
+    let now = world.clock.now();
+    world.put(Mail { created_at: now, due_at: now, ..mail(1) }).await;
+    world.outbox.pass().await;
+    world.clock.set_back(365 * 24 * 3600);
+    world.mailer.answers(|_| Ok(()));
+    world.outbox.pass().await;
+    assert_eq!((world.mailer.tried(), world.waiting().await), (vec![1, 1], Vec::new()));
+}

@@ -4,6 +4,7 @@ use super::accounts::{About, AccountError, Accounts, Client, Granted, Source, TR
 use super::login::may_sign_in;
 use crate::domain::audit::{Action, Outcome};
 use crate::domain::session::{Fingerprint, Presented};
+use crate::domain::trusted_time::NEAR;
 use crate::ports::{Change, CommitError, Limited};
 
 impl Accounts {
@@ -26,6 +27,13 @@ impl Accounts {
                 let ending = self.ending(&session, "revoked");
                 self.store.commit(ending.into()).await?;
                 note(Action::Refresh, Outcome::Denied, about().because("session_revoked"));
+                return Err(AccountError::InvalidRefreshToken);
+            }
+            if session.created_at > self.clock.reading().horizon.plus(NEAR) {
+                // An operator has said that the clock which it began by was ahead: it would live for too long.
+                let ending = self.ending(&session, "begun while the clock was ahead");
+                self.store.commit(ending.into()).await?;
+                note(Action::Refresh, Outcome::Denied, about().because("begun_in_the_future"));
                 return Err(AccountError::InvalidRefreshToken);
             }
             let user = self.store.user(session.user).await?.ok_or(AccountError::InvalidRefreshToken)?;

@@ -16,6 +16,7 @@ use crate::domain::revocation::{Revocation, Target};
 use crate::domain::session::{Lifetimes, SessionId};
 use crate::domain::task::{Task, Work};
 use crate::domain::time::UnixTime;
+use crate::domain::trusted_time::Reading;
 use crate::ports::{Change, Clock, CommitError, Entropy, IssuerClocks, Signer, Store, StoreError};
 
 /// The longest name (`iss`, `jti`, `sid`, `sub`) or reason that is taken, in bytes.
@@ -138,20 +139,22 @@ impl Revoke {
     /// # Errors
     /// [`RevokeError`]; then nothing is revoked.
     pub async fn revoke(&self, request: Request) -> Result<Revoked, RevokeError> {
-        let now = self.clock.now();
+        // What is remembered has to outlast what was signed while the clock was ahead.
+        let reading = self.clock.reading();
+        let Reading { wall: now, horizon, .. } = reading;
         let issuer = self.issuer(request.issuer.clone())?;
         let own = issuer == self.signer.issuer();
         reason_fits(request.reason.as_deref())?;
         let request = if own { in_our_spelling(request) } else { request };
-        let (target, last_end) = self.target(&request, issuer.clone(), now)?;
-        let mut expires_at = last_end.unwrap_or_else(|| self.last_end(&issuer, now));
+        let (target, last_end) = self.target(&request, issuer.clone(), reading)?;
+        let mut expires_at = last_end.unwrap_or_else(|| self.last_end(&issuer, horizon));
         if let Some(span) = request.expires_in {
             if span.as_secs() == 0 {
                 return Err(RevokeError::Invalid("`expires_in` must be at least one second".to_owned()));
             }
             // Never forgotten while it is known that a token goes on.
             let least = if own { Some(expires_at) } else { last_end };
-            expires_at = now.plus(span).max(least.unwrap_or_default());
+            expires_at = reading.latest.plus(span).max(least.unwrap_or_default());
         }
         let reason = request.reason.clone();
         let with_session = match &request.subject {
@@ -176,7 +179,7 @@ impl Revoke {
         let of_session = |sid: String| {
             // Only a UUID can be a session of ours; a minted token has none.
             let is_ours = own && sid.parse::<SessionId>().is_ok();
-            let end = if is_ours { self.sessions_end(now) } else { self.last_end(&issuer, now) };
+            let end = if is_ours { self.sessions_end(horizon) } else { self.last_end(&issuer, horizon) };
             let expires_at = end.max(expires_at);
             entry(Target::Session { issuer: issuer.clone(), sid }, expires_at)
         };
@@ -185,7 +188,7 @@ impl Revoke {
         // ahead ends too, and one signed later in this very second does not.
         let mut changes = match target {
             Target::SubjectIssued { sub, .. } if own => {
-                let cut = self.cutting(Some(sub.clone()), now, reason.clone());
+                let cut = self.cutting(Some(sub.clone()), reading, reason.clone());
                 let has_sessions = sub.parse::<UserId>().is_ok();
                 let (issuer, reason) = (issuer.clone(), reason.clone());
                 let raise =
@@ -199,12 +202,12 @@ impl Revoke {
                 let (issuer, reason) = (issuer.clone(), reason.clone());
                 let raise =
                     Change::RaiseGeneration { issuer, created_at: now, expires_at, reason, enforce: true };
-                vec![raise, self.cutting(None, now, request.reason.clone())]
+                vec![raise, self.cutting(None, reading, request.reason.clone())]
             }
             Target::Session { sid, .. } if own => vec![of_session(sid)],
             Target::Issuer { until: moment, .. } if own => {
                 until = Some(moment);
-                vec![entry(target, self.sessions_end(now).max(expires_at))]
+                vec![entry(target, self.sessions_end(horizon).max(expires_at))]
             }
             target => vec![entry(target, expires_at)],
         };
@@ -236,8 +239,10 @@ impl Revoke {
         &self,
         request: &Request,
         issuer: String,
-        now: UnixTime,
+        reading: Reading,
     ) -> Result<(Target, Option<UnixTime>), RevokeError> {
+        // So far: where the clock is behind, tokens of others say later moments than it.
+        let Reading { wall: now, latest, .. } = reading;
         Ok(match request.subject.clone() {
             Subject::Token { jti, expires_at, .. } => {
                 let ends = expires_at.map(|ends| ends.plus(self.lives.leeway));
@@ -246,7 +251,7 @@ impl Revoke {
             Subject::TokenId(jti) => (Target::Token { issuer, jti: named("jti", jti)? }, None),
             Subject::Session(sid) => (Target::Session { issuer, sid: named("sid", sid)? }, None),
             Subject::Subject(sub) => {
-                let until = self.reach(&issuer, now, now);
+                let until = self.reach(&issuer, latest, latest);
                 (Target::SubjectIssued { issuer, sub: named("sub", sub)?, until }, None)
             }
             Subject::IssuedBefore(until) => {
@@ -259,7 +264,7 @@ impl Revoke {
                 }
                 (self.cutoff(issuer, until, now), None)
             }
-            Subject::IssuedSoFar => (self.cutoff(issuer, now, now), None),
+            Subject::IssuedSoFar => (self.cutoff(issuer, latest, latest), None),
         })
     }
 
@@ -310,11 +315,11 @@ impl Revoke {
         reason: Option<String>,
         grace: Option<Duration>,
     ) -> Result<Raised, RevokeError> {
-        let now = self.clock.now();
+        let Reading { wall: now, horizon, .. } = self.clock.reading();
         let issuer = self.issuer(issuer)?;
         let sub = named("sub", if issuer == self.signer.issuer() { our_spelling(sub) } else { sub })?;
         reason_fits(reason.as_deref())?;
-        let expires_at = self.last_end(&issuer, now);
+        let expires_at = self.last_end(&issuer, horizon);
         let Some(grace) = grace_fits(grace)? else {
             let entry = self.store.raise_version(&issuer, &sub, now, expires_at, reason).await?;
             return Ok(Raised { version: Some(entry.target.limit()), in_force_at: now });
@@ -339,9 +344,9 @@ impl Revoke {
         reason: Option<String>,
         grace: Option<Duration>,
     ) -> Result<Raised, RevokeError> {
-        let now = self.clock.now();
+        let Reading { wall: now, horizon, .. } = self.clock.reading();
         reason_fits(reason.as_deref())?;
-        let expires_at = self.last_end(self.signer.issuer(), now);
+        let expires_at = self.last_end(self.signer.issuer(), horizon);
         let grace = grace_fits(grace)?;
         let entry = self.raise_generation(now, expires_at, reason, grace.is_none()).await?;
         // Two commits, as for one subject's version.
@@ -366,7 +371,7 @@ impl Revoke {
         Ok(self.store.recent_revocations(limit.min(MAX_LISTED)).await?)
     }
 
-    /// When no token that `issuer` has signed by `now` is accepted any more.
+    /// When no token that `issuer` has signed by `now` is accepted any more; `now` is [`Reading::horizon`].
     fn last_end(&self, issuer: &str, now: UnixTime) -> UnixTime {
         let own = issuer == self.signer.issuer();
         let life = if own { self.lives.tokens } else { self.lives.tokens.max(FOREIGN_LIFE) };

@@ -31,7 +31,7 @@ impl Rotate {
     /// # Errors
     /// The ring is not managed by us or cannot be written; then nothing changed.
     pub async fn rotate(&self) -> Result<Vec<KeyInfo>, SignError> {
-        self.keys.rotate(self.clock.now()).await
+        self.keys.rotate(self.clock.reading()).await
     }
 }
 

@@ -11,6 +11,7 @@ use super::fakes::{FakeStore, NOW};
 use crate::domain::identity::Identity;
 use crate::domain::revocation::{keys_of, limit_reaches};
 use crate::domain::time::UnixTime;
+use crate::domain::trusted_time::Reading;
 use crate::domain::verdict::TokenFault;
 use crate::ports::{
     AccessGrant, Entropy, IssuerClocks, KeyInfo, KeyState, Keys, Revocations, SignError, Signed, Signer,
@@ -69,7 +70,7 @@ impl Keys for FakeKeys {
         json!({"keys": [{"kty": "OKP", "kid": "k0"}]})
     }
 
-    async fn rotate(&self, _: UnixTime) -> Result<Vec<KeyInfo>, SignError> {
+    async fn rotate(&self, _: Reading) -> Result<Vec<KeyInfo>, SignError> {
         *self.turns.lock().unwrap() += 1;
         Ok(self.list())
     }

@@ -20,6 +20,7 @@ use palisade::domain::revocation::{Begun, Kind, Revocation, Target, Versions};
 use palisade::domain::session::{Device, Session, SessionId};
 use palisade::domain::task::{Origin, Task, Work};
 use palisade::domain::time::UnixTime;
+use palisade::domain::trusted_time::{Mark, Stop};
 use palisade::ports::{Change, CommitError, EVENTS_KEPT, GIVEN_UP_LIFE, Store, Swept};
 use uuid::Uuid;
 
@@ -207,6 +208,7 @@ pub async fn suite(open: impl Fn(&Path) -> Arc<dyn Store>) {
     assert!(store.status().writable && store.status().bytes > 0);
     store.raise_version("i", "ann", UnixTime(1), UnixTime(100), None).await.unwrap();
     let (ann, mut letter) = (user(1, "ann@example.com"), mail(1, "ann@example.com", 5));
+    let mark = Mark { at: UnixTime(5), ..Mark::default() };
     let whole = vec![
         Change::CreateUser(ann.clone()),
         Change::CreateSession(session(1, 1, 100)),
@@ -215,6 +217,7 @@ pub async fn suite(open: impl Fn(&Path) -> Arc<dyn Store>) {
         Change::PutMail(letter.clone()),
         Change::CreateTask(task(1, 5)),
         Change::Record(vec![event(Some(1), 1)]),
+        Change::PutClockMark(mark.clone()),
     ];
     store.commit(whole).await.unwrap();
     letter.due_at = UnixTime(9);
@@ -232,6 +235,7 @@ pub async fn suite(open: impl Fn(&Path) -> Arc<dyn Store>) {
     assert_eq!(store.due_mails(UnixTime(9), 9).await.unwrap(), [letter]);
     assert_eq!(store.due_tasks(UnixTime(5), 9).await.unwrap(), [task(1, 5)]);
     assert_eq!(store.events(Some(ann.id), 9).await.unwrap(), [event(Some(1), 1)]);
+    assert_eq!(store.clock_mark().await.unwrap(), Some(mark));
     let swept = store.sweep(UnixTime(101 + 3600)).await.unwrap();
     assert_eq!(swept, Swept { revocations: 2, sessions: 1, links: 1 });
 }
@@ -264,6 +268,38 @@ pub async fn cases(mut at: impl FnMut() -> Arc<dyn Store>) {
     events(&*at()).await;
     a_commit_is_whole(&*at()).await;
     one_of_many_writers_of_a_revision_wins(at()).await;
+    the_mark_of_the_clock(&*at()).await;
+    the_latest_moment(&*at()).await;
+}
+
+async fn the_mark_of_the_clock(store: &dyn Store) {
+    assert_eq!(store.clock_mark().await.unwrap(), None);
+    let first = Mark { at: UnixTime(5), stops: vec![Stop { seconds: 60, left: 3600 }], highest: UnixTime(9) };
+    let second = Mark { at: UnixTime(4), stops: Vec::new(), highest: UnixTime(3) };
+    for mark in [first, second] {
+        store.commit(vec![Change::PutClockMark(mark.clone())]).await.unwrap();
+        assert_eq!(store.clock_mark().await.unwrap(), Some(mark));
+    }
+    store.sweep(UnixTime::NEVER).await.unwrap();
+    assert!(store.clock_mark().await.unwrap().is_some());
+}
+
+async fn the_latest_moment(store: &dyn Store) {
+    assert_eq!(store.latest_moment().await.unwrap(), None);
+    // Not the mark, and not what is to come.
+    let mark = Mark { at: UnixTime(900), ..Mark::default() };
+    store.commit(vec![Change::PutClockMark(mark)]).await.unwrap();
+    assert_eq!(store.latest_moment().await.unwrap(), None);
+    let mut ann = user(1, "ann@example.com");
+    ann.updated_at = UnixTime(20);
+    store.commit(vec![Change::CreateUser(ann)]).await.unwrap();
+    assert_eq!(store.latest_moment().await.unwrap(), Some(UnixTime(20)));
+    let mut used = session(1, 1, 800);
+    used.last_used_at = UnixTime(30);
+    store.commit(vec![Change::CreateSession(used)]).await.unwrap();
+    assert_eq!(store.latest_moment().await.unwrap(), Some(UnixTime(30)));
+    store.revoke(revocation(token("t"), 40, 800)).await.unwrap();
+    assert_eq!(store.latest_moment().await.unwrap(), Some(UnixTime(40)));
 }
 
 async fn targets_are_apart(store: &dyn Store) {

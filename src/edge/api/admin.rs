@@ -22,7 +22,7 @@ use subtle::ConstantTimeEq;
 
 use super::body::{Failure, JsonBody, answer, method_not_allowed, not_found};
 use super::health::{self, MetricsText};
-use super::{admin_connections, admin_token, admin_users};
+use super::{admin_clock, admin_connections, admin_token, admin_users};
 use crate::domain::audit::Action;
 use crate::domain::email::EmailAddress;
 use crate::domain::revocation::{Revocation, Target};
@@ -30,6 +30,7 @@ use crate::domain::session::SessionId;
 use crate::domain::time::UnixTime;
 use crate::ports::{Control, SignError};
 use crate::service::accounts::Accounts;
+use crate::service::clock::Timekeeping;
 use crate::service::connections::Connections;
 use crate::service::mint::{self, Mint, MintError};
 use crate::service::revoke::{self, Holder, Revoke, RevokeError, Subject};
@@ -43,6 +44,7 @@ pub struct AdminState {
     pub revoke: Revoke,
     pub mint: Mint,
     pub rotate: Rotate,
+    pub timekeeping: Timekeeping,
     pub accounts: Accounts,
     pub connections: Connections,
     pub control: Arc<dyn Control>,
@@ -61,6 +63,7 @@ pub fn admin_router(state: AdminState) -> Router {
         .route("/admin/v1/tokens", post(mint_token))
         .route("/admin/v1/reload", post(reload))
         .merge(admin_users::router())
+        .merge(admin_clock::router())
         .merge(admin_connections::router())
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(not_found)

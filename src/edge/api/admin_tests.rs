@@ -4,9 +4,10 @@ use super::super::body::MAX_BODY;
 use super::super::connections_fake;
 use super::*;
 use crate::domain::session::Lifetimes;
-use crate::ports::{Control, ProviderFault};
+use crate::ports::{Control, ProviderFault, Store};
 use crate::service::accounts::Person;
 use crate::service::accounts_world;
+use crate::service::clock::GuardedClock;
 use crate::service::connection_fakes::{ACME, FakeProviders};
 use crate::service::connections::Begin;
 use crate::service::fakes::{FakeClock, FakeEntropy, FakeIssuerClocks, FakeKeys, FakeSigner, FakeStore, NOW};
@@ -14,6 +15,7 @@ use crate::service::revoke::Lives;
 use axum::body::{Body, to_bytes};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use futures::future::FutureExt;
 use serde_json::Value;
 use tower::ServiceExt;
 
@@ -22,6 +24,7 @@ const CREDENTIAL: &str = "test-credential";
 struct Api {
     router: Router,
     store: Arc<FakeStore>,
+    clock: Arc<FakeClock>,
     connections: Connections,
     providers: Arc<FakeProviders>,
 }
@@ -54,24 +57,29 @@ fn api(not_ready: Option<&'static str>) -> Api {
     let (accounts, providers) = (accounts_world::over(store.clone()), Arc::new(FakeProviders::open()));
     let connections = connections_fake::over(&accounts, &providers);
     let (hour, none) = (Duration::from_secs(3600), Duration::ZERO);
+    // The fake store never keeps anybody waiting.
+    let guarded = GuardedClock::start(clock.clone(), Box::new(|| Duration::ZERO), &*store).now_or_never();
+    let guarded = guarded.unwrap().unwrap();
+    let revoke = Revoke::new(
+        store.clone(),
+        signer.clone(),
+        guarded.clone(),
+        Arc::new(FakeEntropy::default()),
+        Arc::new(FakeIssuerClocks),
+        Lives { tokens: hour, sessions: Lifetimes { sliding: hour, absolute: hour }, leeway: none },
+    );
     let router = admin_router(AdminState {
         credential: CREDENTIAL.into(),
-        revoke: Revoke::new(
-            store.clone(),
-            signer.clone(),
-            clock.clone(),
-            Arc::new(FakeEntropy::default()),
-            Arc::new(FakeIssuerClocks),
-            Lives { tokens: hour, sessions: Lifetimes { sliding: hour, absolute: hour }, leeway: none },
-        ),
+        revoke: revoke.clone(),
         mint: Mint::new(store.clone(), signer, clock.clone(), hour),
-        rotate: Rotate::new(Arc::new(FakeKeys::default()), clock),
+        rotate: Rotate::new(Arc::new(FakeKeys::default()), clock.clone()),
+        timekeeping: Timekeeping::new(guarded, store.clone(), revoke),
         connections: connections.clone(),
         accounts,
         control: Arc::new(FakeControl(not_ready)),
         metrics: Arc::new(|| "# metrics\n".to_owned()),
     });
-    Api { router, store, connections, providers }
+    Api { router, store, clock, connections, providers }
 }
 
 impl Api {
@@ -339,4 +347,28 @@ async fn health_needs_no_credential() {
     let (status, body) = api(Some("revocations loading")).send(ask("/readyz")).await;
     assert_eq!((status, &body["because"][0]), (503, &json!("revocations loading")));
     assert_eq!(api(None).send(ask("/metrics")).await.0, 200);
+}
+
+#[tokio::test]
+async fn a_clock_in_doubt_is_shown_and_accepted() {
+    let api = api(None);
+    let (status, clock) = api.get("/admin/v1/clock").await;
+    assert_eq!((status, clock["in_doubt"].clone(), clock["delay"].clone()), (200, json!(false), json!(0)));
+    api.clock.advance(3600 * 24 * 365);
+    let (_, clock) = api.get("/admin/v1/clock").await;
+    assert_eq!((clock["in_doubt"].clone(), clock["doubt"].clone()), (json!(true), json!("ahead")));
+    assert_eq!((clock["mark"].clone(), clock["skew"].clone()), (json!(NOW), json!(3600 * 24 * 365)));
+    assert!(clock["detail"].as_str().unwrap().contains("palisade clock accept"), "{clock}");
+    let (status, accepted) = api.post("/admin/v1/clock/accept", "").await;
+    assert_eq!((status, accepted["revoked_all_tokens"].clone()), (200, json!(false)), "{accepted}");
+    assert_eq!(accepted["accepted"], json!(NOW.plus(Duration::from_secs(3600 * 24 * 365))));
+    assert_eq!(accepted["now"]["in_doubt"], json!(false));
+    assert_eq!(api.store.clock_mark().await.unwrap().unwrap().at.0, accepted["accepted"]);
+    // Set right, a year earlier: what was signed in between would outlive every revocation.
+    api.clock.set_back(3600 * 24 * 365);
+    let (_, accepted) = api.post("/admin/v1/clock/accept", "").await;
+    assert_eq!(accepted["revoked_all_tokens"], json!(true), "{accepted}");
+    let revoked = &api.store.recent_revocations(9).await.unwrap()[0];
+    assert!(revoked.expires_at > NOW.plus(Duration::from_secs(3600 * 24 * 365)), "{revoked:?}");
+    assert_eq!(api.get("/admin/v1/clock").await.1["has_been_ahead"], json!(false));
 }

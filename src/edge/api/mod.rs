@@ -3,6 +3,7 @@
 
 mod account_failure;
 mod admin;
+mod admin_clock;
 mod admin_connections;
 mod admin_listener;
 mod admin_token;

@@ -25,6 +25,7 @@ use super::keyset::KeySet;
 use crate::config::{Algorithm, Tokens};
 use crate::domain::identity::Identity;
 use crate::domain::time::UnixTime;
+use crate::domain::trusted_time::Reading;
 use crate::domain::verdict::TokenFault;
 use crate::ports::{AccessGrant, KeyInfo, KeyState, Keys, SignError, Signed, Signer};
 use crate::service::mint::MAX_TTL;
@@ -126,14 +127,17 @@ pub struct KeyRing(Arc<Inner>);
 
 impl KeyRing {
     /// Opens the ring in `data_dir`, making it when there is none, or takes the one key of the
-    /// configuration. A changed `tokens.algorithm` retires the old keys. Blocks; for the start.
+    /// configuration. A changed `tokens.algorithm` retires the old keys. A retired key goes once its last token has
+    /// ended by [`Reading::earliest`]. Blocks; for the start.
     ///
     /// # Errors
     /// [`KeyRingError`]; then nothing was written.
-    pub fn open(tokens: &Tokens, data_dir: &Path, now: UnixTime) -> Result<KeyRing, KeyRingError> {
+    pub fn open(tokens: &Tokens, data_dir: &Path, now: impl Into<Reading>) -> Result<KeyRing, KeyRingError> {
+        let reading = now.into();
+        let now = reading.wall;
         let keep = tokens.access_ttl + tokens.leeway + SLACK;
         // What an earlier process signed for longer is not known any more: taken as the longest there is.
-        let mut longest = now.plus(MAX_TTL);
+        let mut longest = reading.horizon.plus(MAX_TTL);
         let mut made_keys = false;
         let (ring, file) = match &tokens.key {
             Some(secret) => {
@@ -148,15 +152,16 @@ impl KeyRing {
                 if made_keys {
                     longest = UnixTime::default();
                 }
-                let until = now.plus(keep).max(longest.plus(tokens.leeway));
-                let ring = match settle(stored, tokens.algorithm, until, now).map_err(KeyRingError::Key)? {
-                    (ring, false) => ring,
-                    (ring, true) => {
-                        write(&file, &ring)
-                            .map_err(|source| KeyRingError::Io { path: file.clone(), source })?;
-                        ring
-                    }
-                };
+                let until = reading.horizon.plus(keep).max(longest.plus(tokens.leeway));
+                let ring =
+                    match settle(stored, tokens.algorithm, until, reading).map_err(KeyRingError::Key)? {
+                        (ring, false) => ring,
+                        (ring, true) => {
+                            write(&file, &ring)
+                                .map_err(|source| KeyRingError::Io { path: file.clone(), source })?;
+                            ring
+                        }
+                    };
                 (ring, Some(file))
             }
         };
@@ -201,7 +206,8 @@ impl Inner {
         self.ring.load().active.key.sign(typ, claims).map_err(SignError)
     }
 
-    fn rotate(&self, now: UnixTime) -> Result<(), SignError> {
+    fn rotate(&self, reading: Reading) -> Result<(), SignError> {
+        let now = reading.wall;
         let Some(file) = &self.file else {
             return Err(SignError(
                 "the key comes from tokens.key and is rotated where it is kept".to_owned(),
@@ -212,7 +218,7 @@ impl Inner {
         let before = self.ring.load_full();
         let mut old = before.active.clone();
         let longest = UnixTime(self.longest.load(Ordering::Acquire)).plus(self.leeway);
-        retire(&mut old, now, now.plus(self.keep).max(longest));
+        retire(&mut old, now, reading.horizon.plus(self.keep).max(longest));
         let mut others: Vec<Member> = Vec::with_capacity(before.others.len() + 2);
         let mut active = None;
         for other in &before.others {
@@ -228,7 +234,7 @@ impl Inner {
         };
         active.state = KeyState::Active;
         active.activated_at = Some(now);
-        others.retain(|member| member.verifies_until.is_none_or(|end| end > now));
+        others.retain(|member| member.verifies_until.is_none_or(|end| end > reading.earliest));
         others
             .insert(0, member(SigningKey::generate(self.algorithm).map_err(SignError)?, KeyState::Next, now));
         let ring = Ring::new(active, others);
@@ -255,8 +261,9 @@ fn settle(
     stored: Vec<Member>,
     algorithm: Algorithm,
     until: UnixTime,
-    now: UnixTime,
+    reading: Reading,
 ) -> Result<(Ring, bool), String> {
+    let now = reading.wall;
     let (mut active, mut next, mut retired, mut changed) = (None, None, Vec::new(), false);
     for mut stored in stored {
         match stored.state {
@@ -278,7 +285,7 @@ fn settle(
     let active = active.map_or_else(|| make(KeyState::Active), Ok)?;
     let next = next.map_or_else(|| make(KeyState::Next), Ok)?;
     let kept = retired.len();
-    retired.retain(|member| member.verifies_until.is_none_or(|end| end > now));
+    retired.retain(|member| member.verifies_until.is_none_or(|end| end > reading.earliest));
     changed |= retired.len() != kept;
     retired.insert(0, next);
     Ok((Ring::new(active, retired), changed))
@@ -365,7 +372,7 @@ impl Keys for KeyRing {
         json!({ "keys": keys })
     }
 
-    async fn rotate(&self, now: UnixTime) -> Result<Vec<KeyInfo>, SignError> {
+    async fn rotate(&self, now: Reading) -> Result<Vec<KeyInfo>, SignError> {
         let inner = Arc::clone(&self.0);
         // Making an RSA key and syncing a disk take longer than a worker may be held.
         tokio::task::spawn_blocking(move || inner.rotate(now))

@@ -59,7 +59,7 @@ async fn a_rotation_refuses_no_valid_token() {
     let ring = KeyRing::open(&tokens(Algorithm::EdDsa), folder.path(), NOW).unwrap();
     let old = sign(&ring, NOW);
     let before = ring.list();
-    let after = ring.rotate(NOW.plus(Duration::from_secs(5))).await.unwrap();
+    let after = ring.rotate(NOW.plus(Duration::from_secs(5)).into()).await.unwrap();
     assert_eq!(after[0].kid, before[1].kid, "the published next key signs now");
     assert_eq!(
         after.iter().map(|k| k.state).collect::<Vec<_>>(),
@@ -73,8 +73,34 @@ async fn a_rotation_refuses_no_valid_token() {
     }
     let later = NOW.plus(Duration::from_secs(2000));
     assert_eq!(check(&ring, &old, later), Err(TokenFault::UnknownKey));
-    let kept = ring.rotate(later).await.unwrap();
+    let kept = ring.rotate(later.into()).await.unwrap();
     assert!(kept.iter().all(|key| key.kid != before[0].kid), "dropped once its last token has ended");
+}
+
+#[tokio::test]
+async fn a_retired_key_is_not_removed_by_a_clock_that_is_ahead() {
+    let folder = tempfile::tempdir().unwrap();
+    let ring = KeyRing::open(&tokens(Algorithm::EdDsa), folder.path(), NOW).unwrap();
+    let old = sign(&ring, NOW);
+    ring.rotate(NOW.into()).await.unwrap();
+    let year = NOW.plus(Duration::from_secs(365 * 24 * 3600));
+    let ahead = Reading { wall: year, earliest: NOW, latest: year, horizon: year };
+    assert_eq!(check(&ring, &old, year), Err(TokenFault::UnknownKey), "by the wall clock it is over");
+    ring.rotate(ahead).await.unwrap();
+    let again = KeyRing::open(&tokens(Algorithm::EdDsa), folder.path(), ahead).unwrap();
+    for ring in [&ring, &again] {
+        assert_eq!(check(ring, &old, NOW), Ok(()), "the clock is right again");
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_is_retired_by_a_clock_that_is_behind_verifies_for_long_enough() {
+    let folder = tempfile::tempdir().unwrap();
+    let ring = KeyRing::open(&tokens(Algorithm::EdDsa), folder.path(), NOW).unwrap();
+    let old = sign(&ring, NOW);
+    let year_ago = NOW.minus(Duration::from_secs(365 * 24 * 3600));
+    ring.rotate(Reading { wall: year_ago, earliest: year_ago, latest: NOW, horizon: NOW }).await.unwrap();
+    assert_eq!(check(&ring, &old, NOW.plus(Duration::from_secs(60))), Ok(()));
 }
 
 #[tokio::test]
@@ -83,7 +109,7 @@ async fn a_key_that_signed_for_longer_verifies_for_longer() {
     let ring = KeyRing::open(&tokens(Algorithm::EdDsa), folder.path(), NOW).unwrap();
     let grant = AccessGrant { subject: "u1".into(), ..AccessGrant::default() };
     let long = ring.access_token(&grant, Duration::from_secs(7200), NOW).unwrap().token;
-    ring.rotate(NOW).await.unwrap();
+    ring.rotate(NOW.into()).await.unwrap();
     assert_eq!(check(&ring, &long, NOW.plus(Duration::from_secs(7259))), Ok(()));
 }
 
@@ -95,7 +121,7 @@ async fn a_restart_does_not_shorten_what_was_signed_for_longer() {
     let long = ring.access_token(&grant, MAX_TTL, NOW).unwrap().token;
     let almost = NOW.plus(MAX_TTL - Duration::from_secs(1));
     let again = KeyRing::open(&tokens(Algorithm::EdDsa), folder.path(), NOW).unwrap();
-    again.rotate(NOW).await.unwrap();
+    again.rotate(NOW.into()).await.unwrap();
     assert_eq!(check(&again, &long, almost), Ok(()), "rotated after a restart");
     let other = KeyRing::open(&tokens(Algorithm::Es256), folder.path(), NOW).unwrap();
     assert_eq!(check(&other, &long, almost), Ok(()));
@@ -138,7 +164,7 @@ async fn a_key_from_the_configuration_is_used_and_never_rotated() {
         let ring = KeyRing::open(&tokens, folder.path(), NOW).unwrap();
         assert_eq!(check(&ring, &sign(&ring, NOW), NOW), Ok(()));
         assert_eq!(ring.list().len(), 1);
-        assert!(ring.rotate(NOW).await.is_err());
+        assert!(ring.rotate(NOW.into()).await.is_err());
         assert!(!folder.path().join(FILE).exists());
     }
     for (algorithm, text) in [(Algorithm::Hs256, "hunter2"), (Algorithm::EdDsa, "hunter2")] {

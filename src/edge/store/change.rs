@@ -68,6 +68,7 @@ impl Draft<'_> {
                 self.remove(key);
             }
             Change::Record(events) => events.iter().try_for_each(|event| self.record(event))?,
+            Change::PutClockMark(mark) => self.put(keys::clock(), encode(&mark)?),
             Change::Revoke(revocation) => return Ok(Some(self.revoke(revocation)?)),
             Change::RaiseVersion { issuer, sub, created_at, expires_at, reason, enforce } => {
                 let entry = self.raise_version(issuer, sub, (created_at, expires_at), reason)?;

@@ -50,6 +50,8 @@ pub(super) enum Table {
     DueConnection = 16,
     /// How many letters a mailbox got, by a MAC of its address.
     Mailbox = 17,
+    /// The high-water mark of the clock.
+    Clock = 18,
 }
 
 fn key(table: Table, parts: &[&[u8]]) -> Key {
@@ -71,6 +73,10 @@ pub(super) fn behind(table: Table) -> Key {
 
 pub(super) fn sequence() -> Key {
     key(Table::Sequence, &[])
+}
+
+pub(super) fn clock() -> Key {
+    key(Table::Clock, &[])
 }
 
 pub(super) fn issuer(text: &str) -> Key {

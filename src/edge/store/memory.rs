@@ -28,6 +28,7 @@ use crate::domain::revocation::{Begun, Kind, Revocation, Target, Versions, keys_
 use crate::domain::session::{Session, SessionId};
 use crate::domain::task::Task;
 use crate::domain::time::UnixTime;
+use crate::domain::trusted_time::Mark;
 use crate::ports::{Change, CommitError, Revocations, Store, StoreError, StoreStatus, Swept};
 
 /// Few enough that an empty set costs nothing, enough that a growing shard stalls few look-ups.
@@ -350,6 +351,14 @@ impl Store for RevokingStore {
 
     async fn events(&self, user: Option<UserId>, limit: usize) -> Result<Vec<Event>, StoreError> {
         self.parts.store.events(user, limit).await
+    }
+
+    async fn clock_mark(&self) -> Result<Option<Mark>, StoreError> {
+        self.parts.store.clock_mark().await
+    }
+
+    async fn latest_moment(&self) -> Result<Option<UnixTime>, StoreError> {
+        self.parts.store.latest_moment().await
     }
 
     async fn sweep(&self, now: UnixTime) -> Result<Swept, StoreError> {

@@ -17,6 +17,7 @@ use crate::domain::revocation::{Begun, Revocation, Target, Versions};
 use crate::domain::session::{Session, SessionId};
 use crate::domain::task::Task;
 use crate::domain::time::UnixTime;
+use crate::domain::trusted_time::Mark;
 use crate::ports::{Change, CommitError, Meter, Store, StoreError, StoreStatus, Swept};
 
 /// A store whose calls are counted.
@@ -161,6 +162,14 @@ impl Store for MeteredStore {
 
     async fn events(&self, user: Option<UserId>, limit: usize) -> Result<Vec<Event>, StoreError> {
         self.metered("events", self.store.events(user, limit)).await
+    }
+
+    async fn clock_mark(&self) -> Result<Option<Mark>, StoreError> {
+        self.metered("clock_mark", self.store.clock_mark()).await
+    }
+
+    async fn latest_moment(&self) -> Result<Option<UnixTime>, StoreError> {
+        self.metered("latest_moment", self.store.latest_moment()).await
     }
 
     async fn sweep(&self, now: UnixTime) -> Result<Swept, StoreError> {

@@ -250,6 +250,39 @@ pub(super) fn recent_revocations(trees: &Trees, limit: usize) -> Result<Vec<Revo
         .collect()
 }
 
+/// Whether anything is kept but the number of commits and the mark of the clock.
+pub(super) fn is_populated(trees: &Trees) -> Result<bool, StoreError> {
+    let own = [keys::sequence(), keys::clock()];
+    for entry in trees.range(Vec::new()..vec![u8::MAX]).take(own.len() + 1) {
+        if !own.contains(&entry?.0.to_vec()) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// The latest moment that any record names as its past.
+pub(super) fn latest_moment(trees: &Trees) -> Result<Option<UnixTime>, StoreError> {
+    let under = |table| trees.under(&keys::all(table));
+    let mut latest = None;
+    for entry in under(Table::Revocation) {
+        latest = latest.max(Some(decode_revocation(&entry?.1)?.created_at));
+    }
+    for entry in under(Table::Session) {
+        latest = latest.max(Some(decode_session(&entry?.1)?.last_used_at));
+    }
+    for entry in under(Table::User) {
+        latest = latest.max(Some(decode::<User>("an account", &entry?.1)?.updated_at));
+    }
+    for entry in under(Table::Event) {
+        latest = latest.max(Some(decode::<Event>("an event", &entry?.1)?.at));
+    }
+    for entry in under(Table::Mail) {
+        latest = latest.max(Some(decode::<Mail>("a mail", &entry?.1)?.created_at));
+    }
+    Ok(latest)
+}
+
 /// How many revocations are kept.
 pub(super) fn revocations(trees: &Trees) -> Result<usize, StoreError> {
     trees.under(&keys::all(Table::Revocation)).try_fold(0, |n, entry| entry.map(|_| n + 1))

@@ -34,6 +34,7 @@ use crate::domain::revocation::{Begun, Revocation, Target, Versions};
 use crate::domain::session::{Session, SessionId};
 use crate::domain::task::Task;
 use crate::domain::time::UnixTime;
+use crate::domain::trusted_time::Mark;
 use crate::ports::{Change, CommitError, Store, StoreError, StoreStatus, Swept};
 
 /// How many commands may wait; further callers wait for a place.
@@ -139,6 +140,14 @@ impl SledStore {
     /// [`StoreError`].
     pub async fn is_empty(&self) -> Result<bool, StoreError> {
         Ok(self.len().await? == 0)
+    }
+
+    /// Whether anything is kept but the mark of the clock, which every start writes.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn is_populated(&self) -> Result<bool, StoreError> {
+        self.read(read::is_populated).await
     }
 
     /// Reads everything, and holds every index against its records. For tests and tools, while nothing is
@@ -323,6 +332,14 @@ impl Store for SledStore {
 
     async fn events(&self, user: Option<UserId>, limit: usize) -> Result<Vec<Event>, StoreError> {
         self.read(move |trees| read::events(trees, user, limit)).await
+    }
+
+    async fn clock_mark(&self) -> Result<Option<Mark>, StoreError> {
+        self.read(|trees| read::at(trees, "the mark of the clock", &keys::clock())).await
+    }
+
+    async fn latest_moment(&self) -> Result<Option<UnixTime>, StoreError> {
+        self.read(read::latest_moment).await
     }
 
     /// In steps, each atomic, so that commits come through in between.

@@ -15,6 +15,7 @@ use crate::domain::mail::Mail;
 use crate::domain::mail_cap::Mailbox;
 use crate::domain::task::Task;
 use crate::domain::time::UnixTime;
+use crate::domain::trusted_time::Mark;
 use crate::ports::StoreError;
 
 /// Reads everything; the error names the first thing that does not fit.
@@ -90,6 +91,9 @@ fn check(trees: &Trees, key: &[u8], bytes: &IVec) -> Result<(), StoreError> {
         fits(due, "when a connection is due, and the connection")
     } else if is(Table::Due) {
         check_due(trees, key)
+    } else if is(Table::Clock) {
+        decode::<Mark>("the mark of the clock", bytes)?;
+        fits(keys::clock() == key, "the mark of the clock and its key")
     } else {
         fits(false, "a key of no table")
     }

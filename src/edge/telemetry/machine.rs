@@ -25,6 +25,11 @@ pub struct MachineLevels {
     pub descriptors_limit: Option<u64>,
     /// `None` without TLS.
     pub certificate_expiry: Option<UnixTime>,
+    /// Whether the wall clock is in doubt, and by how many seconds it is ahead of what is expected.
+    pub clock_in_doubt: bool,
+    pub clock_skew: i64,
+    /// How many seconds what cannot be undone is behind the wall clock.
+    pub clock_delay: u64,
 }
 
 /// The gauges behind [`MachineLevels`], and the count of refused connections.
@@ -40,6 +45,9 @@ pub(super) struct MachineMeters {
     descriptors: IntGaugeVec,
     descriptors_limit: IntGaugeVec,
     certificate_expiry: IntGaugeVec,
+    clock_in_doubt: IntGauge,
+    clock_skew: IntGauge,
+    clock_delay: IntGauge,
     refused: IntCounterVec,
 }
 
@@ -100,6 +108,18 @@ impl MachineMeters {
                 "palisade_certificate_expiry_timestamp_seconds",
                 "When the certificate of server.tls ends, in seconds since 1970.",
             )?,
+            clock_in_doubt: gauge(
+                "palisade_clock_in_doubt",
+                "Whether the wall clock is in doubt (1), so that what cannot be undone waits.",
+            )?,
+            clock_skew: gauge(
+                "palisade_clock_skew_seconds",
+                "How far the wall clock in doubt is ahead of what is expected; below zero: behind. 0: no doubt.",
+            )?,
+            clock_delay: gauge(
+                "palisade_clock_delay_seconds",
+                "How far what cannot be undone is behind the wall clock: a doubt, or stops not believed yet.",
+            )?,
             refused,
         })
     }
@@ -116,6 +136,9 @@ impl MachineMeters {
         let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         show(&self.descriptors, levels.descriptors.map(number));
         show(&self.descriptors_limit, levels.descriptors_limit.map(number));
+        self.clock_in_doubt.set(i64::from(levels.clock_in_doubt));
+        self.clock_skew.set(levels.clock_skew);
+        self.clock_delay.set(number(levels.clock_delay));
         show(&self.certificate_expiry, levels.certificate_expiry.map(|end| number(end.0)));
     }
 

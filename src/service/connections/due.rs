@@ -93,11 +93,13 @@ impl Connections {
     }
 
     async fn keep_up(&self, connection: &Connection) -> Result<(), ConnectionError> {
-        let (now, upkeep) = (self.now(), self.upkeep(&connection.provider));
-        if connection.has_lapsed(now) {
+        let (reading, upkeep) = (self.clock.reading(), self.upkeep(&connection.provider));
+        let now = reading.wall;
+        // What is removed, and a letter that was sent, cannot be taken back.
+        if connection.has_lapsed(reading.earliest) {
             return Ok(self.clear_consent(connection).await?);
         }
-        if let Some(end) = connection.is_to_warn(now, upkeep) {
+        if let Some(end) = connection.is_to_warn(reading.earliest, upkeep) {
             self.warn(connection, end).await?;
         }
         if connection.is_to_refresh(now, upkeep) {

@@ -23,6 +23,7 @@ const BATCH: usize = 64;
 const AT_ONCE: usize = 8;
 /// Waits between tries, in seconds.
 const WAITS: [u64; 6] = [5, 60, 300, 1800, 7200, 14_400];
+const LONGEST_WAIT: Duration = Duration::from_secs(14_400);
 /// How long the app is tried to be told.
 const NOTICE_LIFE: Duration = Duration::from_secs(24 * 3600);
 /// How long a grant is tried to be ended: its sealed tokens are not kept for longer.
@@ -65,7 +66,13 @@ impl Connections {
     }
 
     async fn do_due_errands(&self, wanted: fn(&Work) -> bool) -> Result<bool, StoreError> {
-        let tasks = due(&*self.store, self.now(), wanted, BATCH).await?;
+        let (now, horizon) = (self.now(), self.clock.reading().horizon);
+        let mut tasks = due(&*self.store, now, wanted, BATCH).await?;
+        if tasks.is_empty() && now.plus(LONGEST_WAIT) < horizon {
+            // Put off while the clock was ahead: no wait is so long.
+            tasks = due(&*self.store, horizon.plus(LONGEST_WAIT), wanted, BATCH).await?;
+            tasks.retain(|task| now.plus(LONGEST_WAIT) < task.due_at);
+        }
         let any = !tasks.is_empty();
         let mut tries = stream::iter(tasks).map(|task| self.run_errand(task)).buffer_unordered(AT_ONCE);
         let mut failed = None;
@@ -92,8 +99,12 @@ impl Connections {
             Ok(()) => {}
             Err(left) => {
                 let wait = Duration::from_secs(WAITS[(*tries as usize).min(WAITS.len() - 1)]);
-                let due_at = self.now().plus(wait);
-                if left.again && due_at < made_at.plus(life) {
+                let reading = self.clock.reading();
+                let due_at = reading.wall.plus(wait);
+                // Made by a clock that was ahead, it would be tried for too long.
+                let made_at = &(*made_at).min(reading.latest);
+                // It is given up once, so by the earliest that it can be.
+                if left.again && reading.earliest.plus(wait) < made_at.plus(life) {
                     tracing::warn!(task = %task.id, why = left.why, "an errand was not done; it is tried again");
                     let (tries, errand) = (tries.saturating_add(1), errand.clone());
                     let work = Work::Errand { made_at: *made_at, tries, errand };

@@ -148,13 +148,17 @@ impl Connections {
                 outcome => return outcome.map(Err),
             }
         }
-        let now = self.now();
+        let reading = self.clock.reading();
+        let now = reading.wall;
         let connection = self.find(user, id).await?;
         standing(&connection)?;
         let upkeep = self.upkeep(&connection.provider);
         let wanted = match want {
             Want::Now => true,
-            Want::Fresh => !connection.is_fresh(now, connection.ahead(upkeep.refresh_ahead)),
+            Want::Fresh => {
+                !connection.is_fresh(now, connection.ahead(upkeep.refresh_ahead))
+                    || connection.is_from_the_future(now)
+            }
             Want::Due => connection.is_to_refresh(now, upkeep),
             Want::Instead(rejected) => {
                 let same = self.open_access(&connection)?.expose_secret() == rejected.expose_secret();
@@ -181,6 +185,10 @@ impl Connections {
             return Ok(Ok(connection));
         }
         if !is_good {
+            // Their end erases them: not by a clock that may be ahead.
+            if connection.is_fresh(reading.earliest, Duration::ZERO) {
+                return Err(ConnectionError::NotRefreshable);
+            }
             self.needs_consent(&connection, NO_OTHER_WAY).await?;
             return Err(ConnectionError::ReconnectNeeded);
         }
@@ -193,7 +201,7 @@ impl Connections {
 
     /// The plugin has nothing to refresh the tokens by, and asked nobody. They stay in use until they end.
     async fn left_alone(&self, base: &Connection, reason: &str) -> Refreshed {
-        if !base.is_fresh(self.now(), Duration::ZERO) {
+        if !base.is_fresh(self.clock.reading().earliest, Duration::ZERO) {
             self.needs_consent(base, reason).await?;
             return Err(ConnectionError::ReconnectNeeded);
         }

@@ -113,7 +113,8 @@ impl Connections {
             return self.refresh(connection.user, connection.id, Want::Fresh).await;
         }
         let now = self.now();
-        if connection.is_fresh(now, connection.ahead(self.settings.load().refresh_ahead)) {
+        let ahead = connection.ahead(self.settings.load().refresh_ahead);
+        if connection.is_fresh(now, ahead) && !connection.is_from_the_future(now) {
             return Ok(connection);
         }
         let is_good = connection.is_fresh(now, Duration::ZERO);

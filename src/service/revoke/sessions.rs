@@ -10,6 +10,7 @@ use crate::domain::account::{User, UserId};
 use crate::domain::revocation::{Begun, Revocation, Target};
 use crate::domain::session::{Session, SessionId};
 use crate::domain::time::UnixTime;
+use crate::domain::trusted_time::Reading;
 use crate::ports::{Change, StoreError};
 
 /// How many sessions one visit reads.
@@ -90,7 +91,7 @@ impl Revoke {
         Ok(lives.then_some(session))
     }
 
-    /// Until when it must be known that a session which there is at `now` was revoked: as long as it could live, and
+    /// Until when it must be known that a session which there is at `now` ([`Reading::horizon`]) was revoked: as long as it could live, and
     /// then as long as a token that it brought last.
     pub(super) fn sessions_end(&self, now: UnixTime) -> UnixTime {
         let lives = self.lives.sessions;
@@ -99,9 +100,9 @@ impl Revoke {
 
     /// What ends every session of `sub`, or of everybody, that was begun so far; behind the raise of the version or
     /// generation.
-    pub(super) fn cutting(&self, sub: Option<String>, now: UnixTime, reason: Option<String>) -> Change {
-        let issuer = self.signer.issuer().to_owned();
-        Change::CutSessions { issuer, sub, created_at: now, expires_at: self.sessions_end(now), reason }
+    pub(super) fn cutting(&self, sub: Option<String>, now: Reading, reason: Option<String>) -> Change {
+        let (issuer, expires_at) = (self.signer.issuer().to_owned(), self.sessions_end(now.horizon));
+        Change::CutSessions { issuer, sub, created_at: now.wall, expires_at, reason }
     }
 
     /// How many living sessions the cut `entry` reaches that none before it, up to `before`, had reached.
@@ -129,7 +130,8 @@ impl Revoke {
         until: UnixTime,
         reason: Option<&str>,
     ) -> Result<u64, RevokeError> {
-        let (now, issuer) = (self.clock.now(), self.signer.issuer());
+        let Reading { wall: now, horizon, .. } = self.clock.reading();
+        let issuer = self.signer.issuer();
         let mut count = 0;
         let mut after = None;
         loop {
@@ -137,7 +139,7 @@ impl Revoke {
             let mut changes = Vec::new();
             for session in page.iter().filter(|session| session.created_at <= until) {
                 let target = Target::Session { issuer: issuer.to_owned(), sid: session.id.to_string() };
-                let expires_at = self.last_end(issuer, now);
+                let expires_at = self.last_end(issuer, horizon);
                 let reason = reason.map(str::to_owned);
                 changes.push(Change::EndSession(session.user, session.id));
                 changes.push(Change::Revoke(Revocation { target, expires_at, created_at: now, reason }));

@@ -1,0 +1,191 @@
+//! The secrets in the data folder, looked at before a start goes by them.
+//!
+//! A secret that is missing beside a populated store is not made anew unless the operator says so: with it goes what
+//! was derived from it or sealed with it, and the file may only be somewhere else. Nothing is written here.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use super::{Accept, accounts, connections, credential};
+use crate::config::Config;
+use crate::edge::jwt::keyring;
+
+/// A secret whose loss loses something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Secret {
+    file: &'static str,
+    /// What goes with it.
+    lost: &'static str,
+}
+
+const VAULT: Secret = Secret {
+    file: connections::VAULT_KEY_FILE,
+    lost: "the tokens of providers are sealed with it: every connection has to be made anew by its user",
+};
+const OPAQUE: Secret = Secret {
+    file: accounts::OPAQUE_KEY_FILE,
+    lost: "sessions, mailed links and consents under way are derived from it: everybody has to sign in again",
+};
+const SIGNING: Secret = Secret {
+    file: keyring::FILE,
+    lost: "access tokens are signed with it: those that were issued are refused, here and wherever its public keys \
+           are still known, until they are refreshed or minted anew",
+};
+
+/// The secrets that this configuration goes by and that are not in the folder.
+fn missing(config: &Config, data_dir: &Path) -> Vec<Secret> {
+    let mut wanted = vec![OPAQUE];
+    // With keys of its own the configuration does without the one in the folder.
+    if config.vault.keys.is_empty() {
+        wanted.push(VAULT);
+    }
+    if config.tokens.key.is_none() {
+        wanted.push(SIGNING);
+    }
+    // A link to nowhere is as good as nothing; what cannot be looked at is reported by whoever reads it.
+    wanted.retain(|secret| matches!(data_dir.join(secret.file).try_exists(), Ok(false)));
+    wanted
+}
+
+fn listed(missing: &[Secret]) -> String {
+    missing.iter().fold(String::new(), |mut text, Secret { file, lost }| {
+        // The text can always grow.
+        let _ = write!(text, "\n  {file}: {lost}");
+        text
+    })
+}
+
+/// Whether a start may go on: `populated` says whether the store holds any record. Returns what the operator should
+/// know.
+///
+/// # Errors
+/// Which secrets are missing, what would be lost, and what to do, as one printable text.
+pub(super) fn admit(
+    config: &Config,
+    data_dir: &Path,
+    populated: bool,
+    accept: Accept,
+) -> Result<Vec<String>, String> {
+    if !populated {
+        return Ok(Vec::new());
+    }
+    let missing = missing(config, data_dir);
+    if !missing.is_empty() && !accept.new_keys {
+        return Err(format!(
+            "secrets are missing from {}, although its store holds records:{}\nPut them back from a backup of this \
+             folder. To go on with new ones, and lose what is said here: palisade run --accept-new-keys",
+            data_dir.display(),
+            listed(&missing)
+        ));
+    }
+    let anew = |secret: &Secret| {
+        format!(
+            "{} was missing and is made anew, as accepted: {}",
+            data_dir.join(secret.file).display(),
+            secret.lost
+        )
+    };
+    let mut notices: Vec<String> = missing.iter().map(anew).collect();
+    if credential::will_be_made(data_dir) {
+        notices.push(format!(
+            "{} was missing and is made anew: who holds the former admin credential needs this one",
+            data_dir.join(credential::ADMIN_TOKEN_FILE).display()
+        ));
+    }
+    Ok(notices)
+}
+
+/// What `palisade check` can say without opening the store, which may be in use: the next start is refused when the
+/// store that lies in the folder holds records.
+pub(crate) fn check(config: &Config) -> Option<String> {
+    let data_dir = config.store.data_dir();
+    if !data_dir.join("db").exists() {
+        return None;
+    }
+    let missing = missing(config, data_dir);
+    (!missing.is_empty()).then(|| {
+        format!(
+            "{}: store.url: there is a store in {}, but secrets are missing beside it:{}\nThe next start refuses to \
+             make them anew once the store holds records. Put them back from a backup of this folder, or go on without \
+             them with `palisade run --accept-new-keys`",
+            config.path.display(),
+            data_dir.display(),
+            listed(&missing)
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::config;
+
+    const BARE: &str = "[tokens]\nissuer = \"http://i.test\"\naudience = \"api\"\n";
+    const REFUSE: Accept = Accept { new_keys: false, store_as_it_is: false };
+
+    fn folder(text: &str) -> (Config, tempfile::TempDir) {
+        let folder = tempfile::tempdir().unwrap();
+        let key = |_: &str| Some("AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA".to_owned());
+        let config = config::parse(text, &folder.path().join("config.toml"), &key).unwrap();
+        let data = config.store.data_dir().to_owned();
+        fs::create_dir_all(&data).unwrap();
+        for file in ["db", VAULT.file, OPAQUE.file, SIGNING.file, credential::ADMIN_TOKEN_FILE] {
+            fs::write(data.join(file), "x").unwrap();
+        }
+        (config, folder)
+    }
+
+    fn admitted(config: &Config, accept: Accept) -> Result<Vec<String>, String> {
+        admit(config, config.store.data_dir(), true, accept)
+    }
+
+    #[test]
+    fn each_secret_that_is_gone_stops_the_start_and_says_what_goes_with_it() {
+        for secret in [VAULT, OPAQUE, SIGNING] {
+            let (config, _folder) = folder(BARE);
+            assert_eq!(admitted(&config, REFUSE), Ok(Vec::new()));
+            assert_eq!(check(&config), None);
+            fs::remove_file(config.store.data_dir().join(secret.file)).unwrap();
+            for said in [admitted(&config, REFUSE).unwrap_err(), check(&config).unwrap()] {
+                assert!(said.contains(secret.file) && said.contains(secret.lost), "{said}");
+                assert!(said.contains("--accept-new-keys") && said.lines().count() == 3, "{said}");
+            }
+            let notices = admitted(&config, Accept { new_keys: true, ..REFUSE }).unwrap();
+            assert!(notices.len() == 1 && notices[0].contains(secret.lost), "{notices:?}");
+            // A store that holds nothing has nothing to lose.
+            assert_eq!(admit(&config, config.store.data_dir(), false, REFUSE), Ok(Vec::new()));
+        }
+    }
+
+    #[test]
+    fn all_that_are_gone_are_named_at_once() {
+        let (config, _folder) = folder(BARE);
+        for secret in [VAULT, OPAQUE, SIGNING] {
+            fs::remove_file(config.store.data_dir().join(secret.file)).unwrap();
+        }
+        let said = admitted(&config, REFUSE).unwrap_err();
+        assert!([VAULT, OPAQUE, SIGNING].iter().all(|secret| said.contains(secret.lost)), "{said}");
+    }
+
+    #[test]
+    fn what_the_configuration_holds_itself_is_not_missed() {
+        let (config, _folder) = folder(
+            "[tokens]\nissuer = \"http://i.test\"\naudience = \"api\"\nalgorithm = \"HS256\"\nkey = \"env:K\"\n\
+             [vault]\nkeys = [\"env:K\"]\n",
+        );
+        for secret in [VAULT, SIGNING] {
+            fs::remove_file(config.store.data_dir().join(secret.file)).unwrap();
+        }
+        assert_eq!(admitted(&config, REFUSE), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn the_admin_credential_is_made_anew_and_told() {
+        let (config, _folder) = folder(BARE);
+        fs::remove_file(config.store.data_dir().join(credential::ADMIN_TOKEN_FILE)).unwrap();
+        let notices = admitted(&config, REFUSE).unwrap();
+        assert!(notices.len() == 1 && notices[0].contains("admin.token"), "{notices:?}");
+    }
+}

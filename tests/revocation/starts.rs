@@ -1,0 +1,273 @@
+//! Starts that could bring revoked tokens back, or lose what cannot be made again: with a clock that is wrong, and
+//! with secrets that are gone.
+
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use palisade::app::{self, Accept, Options, Running};
+use palisade::config;
+use palisade::domain::time::UnixTime;
+use palisade::edge::clock::SystemClock;
+use palisade::ports::Clock;
+use serde_json::{Value, json};
+
+use crate::support::keys::Key;
+use crate::support::{PATIENCE, Upstream, admin, exchange};
+use crate::{Client, support};
+
+const DAY: i64 = 24 * 3600;
+const YEAR: i64 = 365 * DAY;
+
+/// The machine's clock, set by a test. Its uptime is the machine's.
+#[derive(Default)]
+struct Set(AtomicI64);
+
+impl Set {
+    fn to(&self, skew: i64) {
+        self.0.store(skew, Ordering::Relaxed);
+    }
+}
+
+impl Clock for Set {
+    fn now(&self) -> UnixTime {
+        UnixTime(SystemClock.now().0.saturating_add_signed(self.0.load(Ordering::Relaxed)))
+    }
+}
+
+/// A data folder, a clock, and an app behind the gateways that are started over them.
+struct Machine {
+    clock: Arc<Set>,
+    folder: tempfile::TempDir,
+    upstream: Upstream,
+}
+
+impl Machine {
+    async fn new() -> Machine {
+        Machine {
+            clock: Arc::default(),
+            folder: tempfile::tempdir().unwrap(),
+            upstream: Upstream::start().await,
+        }
+    }
+
+    async fn try_start(&self, accept: Accept) -> Result<Running, String> {
+        let text = crate::config(&self.upstream, &Key::ed("theirs"), self.folder.path());
+        let file = self.folder.path().join("config.toml");
+        let config = config::parse(&text, &file, &|_| None).unwrap();
+        app::start_by(self.clock.clone(), config, Options { accept, ..Options::default() }).await
+    }
+
+    async fn start(&self) -> Running {
+        self.try_start(Accept::default()).await.unwrap()
+    }
+
+    /// Starts one, waits until it has looked for what has ended, and stops it.
+    async fn sweep(&self) {
+        let running = self.start().await;
+        metrics_say(&running, "palisade_store_call_duration_seconds_count{call=\"sweep\",outcome=\"ok\"}")
+            .await;
+        running.shutdown().await;
+    }
+
+    async fn operate(&self, running: &Running, method: &str, path: &str, body: &Value) -> Value {
+        let credential = fs::read_to_string(self.folder.path().join("data/admin.token")).unwrap();
+        let (status, answer) = admin(running.admin, &credential, method, path, body).await;
+        assert!((200..300).contains(&status), "{path}: {answer}");
+        answer
+    }
+
+    /// A token that lives as long as any does.
+    async fn mint(&self, running: &Running) -> String {
+        let body = json!({"sub": "ann", "ttl": "24h"});
+        let minted = self.operate(running, "POST", "/admin/v1/tokens", &body).await;
+        minted["access_token"].as_str().unwrap().to_owned()
+    }
+
+    async fn revoke(&self, running: &Running, token: &str) {
+        self.operate(running, "POST", "/admin/v1/revocations", &json!({"token": token})).await;
+    }
+
+    async fn revocations(&self, running: &Running) -> usize {
+        let listed = self.operate(running, "GET", "/admin/v1/revocations?limit=9", &Value::Null).await;
+        listed["revocations"].as_array().unwrap().len()
+    }
+
+    fn remove(&self, file: &str) {
+        fs::remove_file(self.folder.path().join("data").join(file)).unwrap();
+    }
+
+    fn files(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.folder.path().join("data")).unwrap();
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        // The engine names its snapshot anew whenever it is opened.
+        names.retain(|name| !name.starts_with("snap."));
+        names.sort();
+        names
+    }
+}
+
+async fn metrics_say(running: &Running, line: &str) -> String {
+    let scrape = format!("GET /metrics HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", running.admin);
+    let seen = async {
+        loop {
+            let metrics = exchange(running.admin, &scrape).await;
+            if metrics.contains(line) {
+                return metrics;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, seen).await.unwrap_or_else(|_| panic!("/metrics never said {line:?}"))
+}
+
+async fn ready(running: &Running) -> (u16, Value) {
+    admin(running.admin, "", "GET", "/readyz", &Value::Null).await
+}
+
+async fn status(running: &Running, token: &str) -> u16 {
+    Client::to(running.listen[0]).await.status("/", token).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_start_with_a_clock_that_is_wrong_forgets_no_revocation() {
+    let machine = Machine::new().await;
+    let running = machine.start().await;
+    let (good, bad) = (machine.mint(&running).await, machine.mint(&running).await);
+    machine.revoke(&running, &bad).await;
+    assert_eq!((status(&running, &good).await, status(&running, &bad).await), (200, 401));
+    running.shutdown().await;
+    // Two days, which is as long as any of this is remembered; a year; ten years back; and a year once more.
+    for skew in [2 * DAY, YEAR, -10 * YEAR, YEAR] {
+        machine.clock.to(skew);
+        machine.sweep().await;
+    }
+    machine.clock.to(0);
+    let running = machine.start().await;
+    assert_eq!((status(&running, &good).await, status(&running, &bad).await), (200, 401));
+    assert_eq!(machine.revocations(&running).await, 1);
+    running.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_clock_in_doubt_is_told_and_the_operators_word_ends_the_delay() {
+    let machine = Machine::new().await;
+    let running = machine.start().await;
+    let bad = machine.mint(&running).await;
+    machine.revoke(&running, &bad).await;
+    metrics_say(&running, "palisade_clock_in_doubt 0").await;
+    running.shutdown().await;
+
+    machine.clock.to(30 * DAY);
+    let running = machine.start().await;
+    let metrics = metrics_say(&running, "palisade_clock_in_doubt 1").await;
+    assert!(metrics.contains("palisade_clock_skew_seconds 2592"), "{metrics}");
+    // Everything is served meanwhile; what waits is said where the operator looks.
+    let (code, answer) = ready(&running).await;
+    assert_eq!(code, 200, "{answer}");
+    assert!(answer["missing"][0].as_str().unwrap().contains("palisade clock accept"), "{answer}");
+    let fresh = machine.mint(&running).await;
+    assert_eq!(status(&running, &fresh).await, 200);
+    running.shutdown().await;
+    machine.sweep().await;
+    let running = machine.start().await;
+    assert_eq!(machine.revocations(&running).await, 1);
+
+    let accepted = machine.operate(&running, "POST", "/admin/v1/clock/accept", &json!({})).await;
+    assert_eq!(
+        (accepted["now"]["in_doubt"].clone(), accepted["now"]["delay"].clone()),
+        (json!(false), json!(0))
+    );
+    metrics_say(&running, "palisade_clock_in_doubt 0").await;
+    assert_eq!(ready(&running).await.1.get("missing"), None);
+    running.shutdown().await;
+    machine.sweep().await;
+    let running = machine.start().await;
+    assert_eq!(machine.revocations(&running).await, 0);
+    running.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_token_that_was_signed_while_the_clock_was_ahead_ends_with_the_acceptance() {
+    let machine = Machine::new().await;
+    let running = machine.start().await;
+    machine.clock.to(YEAR);
+    let (one, other) = (machine.mint(&running).await, machine.mint(&running).await);
+    machine.clock.to(0);
+    // It begins in a year. What revokes it now is still there then.
+    assert_eq!(status(&running, &one).await, 401);
+    machine.operate(&running, "POST", "/admin/v1/token-versions", &json!({"sub": "ann"})).await;
+    let accepted = machine.operate(&running, "POST", "/admin/v1/clock/accept", &json!({})).await;
+    assert_eq!(accepted["revoked_all_tokens"], true, "{accepted}");
+    let fresh = machine.mint(&running).await;
+    assert_eq!(status(&running, &fresh).await, 200);
+    running.shutdown().await;
+    machine.sweep().await;
+    // A year later, truly.
+    machine.clock.to(YEAR + 60);
+    let running = machine.start().await;
+    let accepted = machine.operate(&running, "POST", "/admin/v1/clock/accept", &json!({})).await;
+    assert_eq!(accepted["revoked_all_tokens"], false, "{accepted}");
+    running.shutdown().await;
+    machine.sweep().await;
+    let running = machine.start().await;
+    assert_eq!((status(&running, &one).await, status(&running, &other).await), (401, 401));
+    running.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn secrets_that_are_gone_are_not_made_anew_unasked() {
+    let machine = Machine::new().await;
+    // Nothing was ever done with these.
+    machine.start().await.shutdown().await;
+    let secrets = ["opaque.key", "signing-keys.json", "vault.key"];
+    secrets.iter().for_each(|file| machine.remove(file));
+    let running = machine.start().await;
+    let token = machine.mint(&running).await;
+    assert_eq!(status(&running, &token).await, 200);
+    running.shutdown().await;
+
+    secrets.iter().for_each(|file| machine.remove(file));
+    let before = machine.files();
+    let refused = machine.try_start(Accept::default()).await.err().unwrap();
+    assert!(secrets.iter().all(|file| refused.contains(file)), "{refused}");
+    assert!(refused.contains("palisade run --accept-new-keys"), "{refused}");
+    assert_eq!(machine.files(), before);
+
+    let running = machine.try_start(Accept { new_keys: true, ..Accept::default() }).await.unwrap();
+    let told =
+        |notice: &String| secrets.iter().any(|file| notice.contains(file)) && notice.contains("made anew");
+    assert_eq!(running.notices.iter().filter(|notice| told(notice)).count(), 3, "{:?}", running.notices);
+    assert_eq!(status(&running, &token).await, 401);
+    running.shutdown().await;
+    // Accepted once is enough: now they are there.
+    machine.start().await.shutdown().await;
+
+    machine.remove("admin.token");
+    let running = machine.start().await;
+    assert!(running.notices.iter().any(|notice| notice.contains("admin.token")), "{:?}", running.notices);
+    running.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn check_and_run_say_which_secret_is_gone() {
+    let machine = Machine::new().await;
+    let running = machine.start().await;
+    machine.mint(&running).await;
+    running.shutdown().await;
+    machine.remove("vault.key");
+    let text = crate::config(&machine.upstream, &Key::ed("theirs"), machine.folder.path());
+    let file = machine.folder.path().join("config.toml");
+    fs::write(&file, text).unwrap();
+    for command in ["check", "run"] {
+        let output = support::binary::palisade()
+            .args([command, "--config"])
+            .arg(&file)
+            .stdin(std::process::Stdio::null())
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{command}: {said}");
+        assert!(said.contains("vault.key: the tokens of providers are sealed"), "{command}: {said}");
+    }
+}
