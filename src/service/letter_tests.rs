@@ -4,6 +4,7 @@ use super::accounts::Client;
 use super::accounts_world::{ANN, PASSWORD, World, client, person, secret, world, world_with};
 use super::profile::Edit;
 use super::users::{NewPassword, NewUser, UserEdit};
+use crate::domain::audit::{Action, Outcome};
 use crate::domain::mail::{Letter, Mail};
 use crate::ports::Store;
 
@@ -130,6 +131,8 @@ async fn an_owner_is_not_locked_out_while_strangers_use_up_the_mailboxs_letters(
         world.accounts.request_reset(&at(9999), ANN).await.unwrap();
         world.accounts.do_due_tasks().await.unwrap();
         assert_eq!(got(&world, ANN).await, before, "a repeat beside a live link");
+        let held = (Action::RequestPasswordReset, Outcome::Success, Some("letter_held_back".to_owned()));
+        assert_eq!(world.events().last(), Some(&held), "and the operator can see why");
         // Used up, or over, there is a new one at once.
         world.accounts.confirm_reset(&client(), &link, secret("another horse")).await.unwrap();
         let before = got(&world, ANN).await;

@@ -206,13 +206,15 @@ impl Accounts {
 
     async fn reset_mail(&self, email: &EmailAddress, origin: &Origin) -> Result<Done, StoreError> {
         let found = self.store.user_by_email(email).await?.filter(|user| user.active);
-        let (outcome, about) = match &found {
-            Some(user) => (Outcome::Success, About::user(user.id)),
-            None => (Outcome::Denied, About::default().because("unknown_address")),
-        };
-        let changes = match found {
-            Some(user) => self.asked_link_to(Asked::Reset, user, origin).await?,
-            None => Vec::new(),
+        let (changes, outcome, about) = match found {
+            Some(user) => {
+                let about = About::user(user.id);
+                let changes = self.asked_link_to(Asked::Reset, user, origin).await?;
+                // For the operator to whom somebody says that no letter came.
+                let about = if changes.is_empty() { about.because("letter_held_back") } else { about };
+                (changes, Outcome::Success, about)
+            }
+            None => (Vec::new(), Outcome::Denied, About::default().because("unknown_address")),
         };
         Ok(Done { changes, noted: Some((Action::RequestPasswordReset, outcome, about)) })
     }

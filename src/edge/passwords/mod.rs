@@ -305,7 +305,10 @@ mod tests {
             let checked = passwords.check("secret".into(), Some(&usual), ANN).await.unwrap();
             assert_eq!(checked, Checked { matches: true, needs_rehash: false });
             let waits = passwords.check("secret".into(), Some(&dear), ANN);
-            let frees = async { drop(hold) };
+            let frees = async {
+                assert_eq!(passwords.dear.waiting(), units(5), "it waits for the thread that is taken");
+                drop(hold);
+            };
             let (checked, ()) = tokio::join!(waits, frees);
             assert_eq!(
                 checked.unwrap(),

@@ -225,6 +225,12 @@ impl Pool {
         done.max(FEWEST * self.usual).saturating_mul(self.threads)
     }
 
+    /// The units that wait.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> u64 {
+        self.shared.state().line.units()
+    }
+
     /// When what waits will have been done.
     fn busy(&self) -> Busy {
         let units = self.shared.state().line.units().div_ceil(self.threads);
@@ -340,7 +346,7 @@ mod tests {
         let (free, task) = occupy(&pool).await;
         let waiting: Vec<_> = (0..PLACES).map(|number| wait_in_line(&pool, number)).collect();
         drop(waiting);
-        assert_eq!(pool.shared.state().line.units(), 0);
+        assert_eq!(pool.waiting(), 0);
         let late = wait_in_line(&pool, 99);
         drop(free);
         assert_eq!(late.await, Ok(99));
@@ -360,7 +366,7 @@ mod tests {
         assert_eq!(pool.run(somebody(1), UNIT, || ()).await, Err(busy));
         let waited = before.elapsed();
         assert!(waited >= PATIENCE && waited < PATIENCE + Duration::from_millis(10), "{waited:?}");
-        assert_eq!(pool.shared.state().line.units(), 0, "and the place is free");
+        assert_eq!(pool.waiting(), 0, "and the place is free");
         drop(free);
         // What has begun comes to its end, however long it takes.
         task.await.unwrap().unwrap();
