@@ -193,6 +193,44 @@ async fn the_owner_of_a_mailbox_shows_that_the_password_is_theirs_too() {
     assert_eq!(field(&world.app.only(), "cookie"), Some("a=b"));
 }
 
+/// The registrant types the password while the owner chooses another one: whichever comes first, the account has one
+/// password, and the link was used once.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_verifications_at_once_one_counts() {
+    let world = World::start().await;
+    let mut seen = HashSet::new();
+    for round in 0..3 {
+        let email = format!("ann{round}@example.com");
+        let account = json!({"email": email, "password": PASSWORD});
+        assert_eq!(world.post("/register", &account).await.0, 202);
+        let token = world.link(&mut seen).await;
+        let bodies: Vec<(String, Value)> = (0..12)
+            .map(|n| match n % 2 {
+                0 => (PASSWORD.to_owned(), json!({"token": token, "proof": true, "password": PASSWORD})),
+                _ => {
+                    let new = format!("Chosen horse {n}!");
+                    (new.clone(), json!({"token": token, "proof": true, "new_password": new}))
+                }
+            })
+            .collect();
+        let presses = bodies.iter().map(|(_, body)| world.post("/verify-email", body));
+        let answers = futures::future::join_all(presses).await;
+        let used: Vec<&str> = bodies
+            .iter()
+            .zip(&answers)
+            .filter_map(|((password, _), (status, _))| (*status == 200).then_some(&**password))
+            .collect();
+        assert_eq!(used.len(), 1, "{answers:?}");
+        for (_, refused) in answers.iter().filter(|(status, _)| *status != 200) {
+            assert!(["invalid_link", "wrong_password"].contains(&text(refused, "code")), "{refused}");
+        }
+        for (password, _) in &bodies {
+            let opens = world.post("/login", &json!({"email": email, "password": password})).await.0 == 200;
+            assert_eq!(opens, password == used[0], "{password}");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reset_by_mail_ends_every_session() {
     let world = World::start().await;
