@@ -258,6 +258,50 @@ async fn a_reset_by_mail_ends_every_session() {
     assert_eq!(world.post("/login", &json!({"email": ANN, "password": "Correct horse 43"})).await.0, 200);
 }
 
+/// A thief with a session and the password takes the address; its owner takes it back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stolen_account_is_frozen_from_its_old_address_and_decided_by_an_operator() {
+    const THIEF: &str = "thief@example.net";
+    let world = World::start().await;
+    let mut seen = HashSet::new();
+    world.ann(&mut seen).await;
+    let tokens = world.login().await;
+    let access = text(&tokens, "access_token");
+    let change = json!({"email": THIEF, "current_password": PASSWORD});
+    let (status, pending) = world.ask("PATCH", "/me", access, &change).await;
+    assert_eq!((status, &pending["pending_email"]), (200, &json!(THIEF)));
+    let confirm = json!({"token": world.link(&mut seen).await});
+    let (status, problem) = world.post("/verify-email", &confirm).await;
+    assert_eq!((status, &problem["code"]), (403, &json!("proof_needed")));
+    assert_eq!(world.ask("POST", "/verify-email", access, &confirm).await.1["email"], THIEF);
+    let undo = json!({"token": world.link(&mut seen).await});
+    assert_eq!(world.visit(access).await, 401, "its tokens say another address");
+    let (status, next) = world.post("/refresh", &json!({"refresh_token": tokens["refresh_token"]})).await;
+    assert_eq!(status, 200, "and its session goes on");
+    let access = text(&next, "access_token");
+    assert_eq!(world.visit(access).await, 200);
+
+    let page = world.call("GET", "/pages/undo", "", &Value::Null).await;
+    assert!(body_of(&page).contains("action=\"../email-changes/undo\""), "{page}");
+    assert_eq!(world.post("/email-changes/undo", &undo).await.0, 204);
+    assert_eq!(world.visit(access).await, 401, "on the very next request");
+    let sign_in =
+        async |email: &str| world.post("/login", &json!({"email": email, "password": PASSWORD})).await;
+    for email in [ANN, THIEF] {
+        assert_eq!(sign_in(email).await.1["code"], "invalid_credentials");
+    }
+    let objection = json!({"token": world.link(&mut seen).await});
+    assert_eq!(world.post("/email-changes/object", &objection).await.0, 204);
+    let path = format!("/admin/v1/users/{ANN}");
+    let shown = world.gateway.admin("GET", &path, &Value::Null).await.1;
+    assert_eq!((&shown["frozen"]["state"], &shown["email"]), (&json!("objected"), &json!(THIEF)));
+    let decided = world.gateway.admin("POST", &format!("{path}/unfreeze"), &json!({"email": ANN})).await;
+    assert_eq!((decided.0, &decided.1["email"]), (200, &json!(ANN)));
+    let reset = json!({"token": world.link(&mut seen).await, "new_password": "Correct horse 43"});
+    assert_eq!(world.post("/password-resets/confirm", &reset).await.0, 204);
+    assert_eq!(world.post("/login", &json!({"email": ANN, "password": "Correct horse 43"})).await.0, 200);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn ending_the_other_sessions_spares_this_one() {
     let world = World::start().await;

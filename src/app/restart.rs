@@ -171,7 +171,7 @@ impl Keys {
 
     /// `built_in`: where a built-in page was then and is now.
     fn mail(&mut self, then: &Mail, now: &Mail, built_in: impl Fn(&str) -> (String, String)) {
-        let Mail { transport, from, templates, verify_url, reset_url } = then;
+        let Mail { transport, from, templates, verify_url, reset_url, undo_url, object_url } = then;
         let smtp = |transport: &MailTransport| match transport {
             MailTransport::Smtp(smtp) => Some(smtp.clone()),
             MailTransport::Log | MailTransport::File(_) => None,
@@ -190,6 +190,8 @@ impl Keys {
         for (key, page, then, now) in [
             ("mail.verify_url", "verify", verify_url, &now.verify_url),
             ("mail.reset_url", "reset", reset_url, &now.reset_url),
+            ("mail.undo_url", "undo", undo_url, &now.undo_url),
+            ("mail.object_url", "object", object_url, &now.object_url),
         ] {
             if built_in(page) != (then.clone(), now.clone()) {
                 self.differ(key, then, now);
@@ -241,7 +243,10 @@ mod tests {
         check("localhost:8080\"", "localhost:9090\"", &["public_url"]);
         check("[tokens]", "prefix = \"/id\"\n[tokens]", &["server.prefix"]);
         check("[tokens]", "[tokens]\nissuer = \"x\"", &["tokens.issuer"]);
-        check("[mail]", "[mail]\nverify_url = \"https://a.test/v\"", &["mail.verify_url"]);
+        for key in ["verify_url", "reset_url", "undo_url", "object_url"] {
+            let with = format!("[mail]\n{key} = \"https://a.test/v\"");
+            check("[mail]", &with, &[format!("mail.{key}").as_str()]);
+        }
         check("127.0.0.1:8080", "127.0.0.1:8081", &["server.listen"]);
         check(
             "[tokens]",

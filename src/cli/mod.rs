@@ -77,7 +77,7 @@ enum Command {
         #[command(subcommand)]
         command: Option<Clock>,
     },
-    /// See and change accounts: list, show, add, disable, enable, delete, sessions, reset-password.
+    /// See and change accounts: list, show, add, disable, enable, delete, sessions, unfreeze, reset-password.
     #[command(subcommand)]
     Users(users::Users),
     /// See and end users' connections to providers: list, show, refresh, revoke.

@@ -69,6 +69,18 @@ Examples:
         #[command(flatten)]
         output: Output,
     },
+    /// Decide which address an account gets that is frozen because a change of its address was undone. A link that
+    /// sets a new password is mailed to it.
+    #[command(after_help = "\
+`palisade users show USER` says which addresses it is about. Find out first whose the account is: by a payment, by
+what is in it, by other means than these mailboxes.")]
+    Unfreeze {
+        #[command(flatten)]
+        user: Named,
+        /// The earlier address or one of the later ones.
+        #[arg(long, value_name = "ADDRESS")]
+        email: String,
+    },
     /// Take the password away, end the sessions, and mail a link that sets a new one.
     ResetPassword {
         #[command(flatten)]
@@ -149,6 +161,10 @@ pub(super) fn run(config: &Path, command: Users) -> Result<String, String> {
             };
             Ok(format!("ended {}", ended["ended"]))
         }),
+        Users::Unfreeze { user, email } => admin::ask(config, |client| async move {
+            client.post(&user.path("/unfreeze"), &json!({"email": email})).await?;
+            Ok(format!("the account gets {email}; a link that sets a new password is on its way there"))
+        }),
         Users::ResetPassword { user } => admin::ask(config, |client| async move {
             client.post(&user.path("/reset-password"), &json!({})).await?;
             Ok(format!("a link that sets a new password is on its way to {}", user.user))
@@ -201,6 +217,8 @@ async fn list(client: &AdminClient, output: &Output) -> Result<String, String> {
 fn state(user: &Value) -> &'static str {
     if user["active"] == false {
         "disabled"
+    } else if user["frozen"].is_object() {
+        "frozen"
     } else if user["locked_until"].is_number() {
         "locked"
     } else if user["email_verified"] == false {
@@ -231,6 +249,7 @@ async fn show(client: &AdminClient, user: &Named, output: &Output) -> Result<Str
         ("Changed", time(&shown["updated_at"])),
         ("Last login", time(&shown["last_login_at"])),
         ("Locked until", time(&shown["locked_until"])),
+        ("Frozen", frozen(&shown["frozen"])),
         ("Id", id),
     ] {
         lines.add_row([label.to_owned(), value]);
@@ -247,6 +266,21 @@ async fn show(client: &AdminClient, user: &Named, output: &Output) -> Result<Str
         ]);
     }
     Ok(format!("{lines}\n\nSessions\n{}\n\nLatest events\n{log}", session_table(&shown["sessions"])))
+}
+
+/// How a freeze stands, and which addresses it is about.
+fn frozen(freeze: &Value) -> String {
+    if freeze.is_null() {
+        return text(freeze);
+    }
+    let (earlier, later) = (text(&freeze["earlier_email"]), list_of(&freeze["later_emails"]));
+    let stands = match freeze["state"].as_str() {
+        Some("waiting") => format!("{earlier} gets it back at {}", time(&freeze["until"])),
+        Some("objected") => format!("{earlier} wants it back, and somebody objected"),
+        Some("taken") => format!("{earlier} wants it back, and is another account's by now"),
+        _ => "decided; waits for a new password".to_owned(),
+    };
+    format!("since {}: {stands}; later addresses: {later}", time(&freeze["since"]))
 }
 
 async fn sessions(client: &AdminClient, user: &Named, output: &Output) -> Result<String, String> {
@@ -339,6 +373,9 @@ mod tests {
     fn the_state_is_the_word_that_matters_most() {
         let user = |active, locked: Value, verified| json!({"active": active, "locked_until": locked, "email_verified": verified});
         assert_eq!(state(&user(false, json!(5), false)), "disabled");
+        let mut frozen = user(true, json!(5), true);
+        frozen["frozen"] = json!({"state": "waiting"});
+        assert_eq!(state(&frozen), "frozen");
         assert_eq!(state(&user(true, json!(5), false)), "locked");
         assert_eq!(state(&user(true, Value::Null, false)), "unverified");
         assert_eq!(state(&user(true, Value::Null, true)), "active");

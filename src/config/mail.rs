@@ -67,9 +67,10 @@ pub fn mail(section: Section<'_>, native_url: &str) -> Option<Mail> {
         url.unwrap_or_else(|| format!("{native_url}/pages/{page}"))
     };
     let (verify_url, reset_url) = (page("verify_url", "verify"), page("reset_url", "reset"));
+    let (undo_url, object_url) = (page("undo_url", "undo"), page("object_url", "object"));
     section.close();
     let from = from.map(|(name, address)| Mailbox { name, address })?;
-    Some(Mail { transport: transport?, from, templates, verify_url, reset_url })
+    Some(Mail { transport: transport?, from, templates, verify_url, reset_url, undo_url, object_url })
 }
 
 /// A page of the app's own. The token becomes its fragment, so it has none yet.

@@ -333,6 +333,10 @@ pub struct Mail {
     pub verify_url: String,
     /// The page that sets a new password; without a fragment.
     pub reset_url: String,
+    /// The page that undoes a change of address; without a fragment.
+    pub undo_url: String,
+    /// The page that objects to such an undo; without a fragment.
+    pub object_url: String,
 }
 
 /// A mailbox (RFC 5322 §3.4).

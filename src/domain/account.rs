@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::email::EmailAddress;
+use super::email_change::EmailChanges;
 use super::link::Purpose;
 use super::time::UnixTime;
 
@@ -99,12 +100,15 @@ pub struct User {
     /// that the password is its person's ([`super::binding`]).
     #[serde(default)]
     pub registration: Option<Uuid>,
+    /// Which changes of address can be undone, and whether one was.
+    #[serde(default)]
+    pub email_changes: EmailChanges,
     /// Counts the writes of this record; the store refuses one that was made from an older state.
     pub revision: u64,
 }
 
 impl User {
-    /// Makes every link that was mailed for the account void.
+    /// Makes every link void that was mailed for the account, but for those that undo a change of its address.
     pub fn void_links(&mut self) {
         self.link_generation += 1;
         self.live_links.clear();
@@ -130,6 +134,20 @@ impl User {
         self.email_verified = true;
         self.claim = Claim::Claimed;
         self.registration = None;
+    }
+
+    /// Whether the account can be used at all: an operator has not disabled it, and no undone change of address
+    /// waits for a decision.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.active && !self.email_changes.is_frozen()
+    }
+
+    /// The addresses that no other account may have: its own, and the one that is kept for it while it is decided
+    /// which of them it gets.
+    pub fn addresses(&self) -> impl Iterator<Item = &EmailAddress> {
+        let reserved = self.email_changes.reserved().filter(|reserved| **reserved != self.email);
+        std::iter::once(&self.email).chain(reserved)
     }
 }
 

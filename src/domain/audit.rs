@@ -27,6 +27,12 @@ pub enum Action {
     ChangePassword,
     RequestEmailChange,
     ChangeEmail,
+    /// By the old address: the account is frozen until it is decided whose it is.
+    UndoEmailChange,
+    /// By a later address: an operator decides.
+    ObjectToUndo,
+    /// Nobody has objected: the account has the earlier address again.
+    RestoreEmail,
     ChangeProfile,
     Revoke,
     RaiseVersion,
@@ -38,6 +44,8 @@ pub enum Action {
     UpdateUser,
     DisableUser,
     EnableUser,
+    /// An operator has decided which address a frozen account gets.
+    UnfreezeUser,
     DeleteUser,
     /// Consent was given to a provider, or asked for in vain.
     Connect,

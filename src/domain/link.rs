@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::account::{User, UserId};
 use super::email::EmailAddress;
+use super::email_change::{OBJECTION_TIME, UNDO_LIFE};
 use super::opaque::TokenHash;
 use super::time::UnixTime;
 use super::trusted_time::NEAR;
@@ -23,6 +24,10 @@ pub enum Purpose {
     ResetPassword,
     /// Makes the address that the link was sent to the account's address.
     ChangeEmail,
+    /// To the old address of a changed one: undoes the change ([`super::email_change`]).
+    UndoEmailChange,
+    /// To the later addresses of an undone change: leaves it to an operator whose the account is.
+    ObjectToUndo,
 }
 
 impl Purpose {
@@ -32,6 +37,8 @@ impl Purpose {
         match self {
             Purpose::VerifyEmail | Purpose::ChangeEmail => Duration::from_secs(24 * 3600),
             Purpose::ResetPassword => Duration::from_secs(3600),
+            Purpose::UndoEmailChange => UNDO_LIFE,
+            Purpose::ObjectToUndo => OBJECTION_TIME,
         }
     }
 }
@@ -59,19 +66,31 @@ pub struct Link {
 
 impl Link {
     /// Whether the link still opens anything for `purpose` at `now`, given the account as it now is. The
-    /// account's address must be the one that the link was sent to, unless the link is to change it. An address
-    /// that is verified already needs no link for that.
+    /// account's address must be the one that the link was sent to, unless the link is about another one. An address
+    /// that is verified already needs no link for that. While a change of address is undone, only what belongs to
+    /// the undo counts.
     #[must_use]
     pub fn is_good(&self, purpose: Purpose, user: &User, now: UnixTime) -> bool {
-        self.purpose == purpose
-            && self.user == user.id
-            && now < self.expires_at
-            // Made while the clock was ahead: it would be good for longer than any link.
-            && self.created_at <= now.plus(NEAR)
+        let mine = self.purpose == purpose && self.user == user.id && now < self.expires_at;
+        // Made while the clock was ahead: it would be good for longer than any link.
+        let timely = self.created_at <= now.plus(NEAR);
+        let current = timely
             && self.generation == user.link_generation
-            && user.active
-            && (purpose == Purpose::ChangeEmail || self.email == user.email)
-            && (purpose != Purpose::VerifyEmail || !user.email_verified)
-            && (!self.is_listed || user.live_links.get(&purpose) == Some(&self.id))
+            && (!self.is_listed || user.live_links.get(&purpose) == Some(&self.id));
+        mine && match purpose {
+            Purpose::VerifyEmail => {
+                current && user.is_open() && self.email == user.email && !user.email_verified
+            }
+            Purpose::ChangeEmail => current && user.is_open(),
+            Purpose::ResetPassword => {
+                current && user.active && user.email_changes.takes_reset() && self.email == user.email
+            }
+            // Of any generation: a thief who changes the password or the address again must not void it. Nor does a
+            // clock that is corrected: the way back must not be lost with it.
+            Purpose::UndoEmailChange => user.email_changes.can_undo(self.id, now),
+            Purpose::ObjectToUndo => {
+                self.generation == user.link_generation && user.email_changes.can_object()
+            }
+        }
     }
 }

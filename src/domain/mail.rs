@@ -23,8 +23,14 @@ pub enum Letter {
     PasswordChanged,
     /// To the new address: a link that makes it the account's.
     ConfirmEmail,
-    /// To the old address: somebody asked for another one, or it was changed.
+    /// To the old address: somebody asked for another one.
     EmailChanged,
+    /// To the old address: it was changed, with a link that undoes it.
+    EmailReplaced,
+    /// To the earlier address: a change was undone, and the account is frozen for now.
+    EmailChangeUndone,
+    /// To the later addresses: the same, with a link to object.
+    EmailChangeDisputed,
     /// A sign-in from a device that was not seen before.
     NewDevice,
     /// A provider does not honour the grant any more: connect again.
@@ -35,7 +41,7 @@ pub enum Letter {
 
 impl Letter {
     /// Every letter, in the order people get to see them.
-    pub const ALL: [Letter; 10] = [
+    pub const ALL: [Letter; 13] = [
         Letter::VerifyEmail,
         Letter::Welcome,
         Letter::AlreadyRegistered,
@@ -43,6 +49,9 @@ impl Letter {
         Letter::PasswordChanged,
         Letter::ConfirmEmail,
         Letter::EmailChanged,
+        Letter::EmailReplaced,
+        Letter::EmailChangeUndone,
+        Letter::EmailChangeDisputed,
         Letter::NewDevice,
         Letter::ReconnectNeeded,
         Letter::GrantEnding,
@@ -59,6 +68,9 @@ impl Letter {
             Letter::PasswordChanged => "password_changed",
             Letter::ConfirmEmail => "confirm_email",
             Letter::EmailChanged => "email_changed",
+            Letter::EmailReplaced => "email_replaced",
+            Letter::EmailChangeUndone => "email_change_undone",
+            Letter::EmailChangeDisputed => "email_change_disputed",
             Letter::NewDevice => "new_device",
             Letter::ReconnectNeeded => "reconnect_needed",
             Letter::GrantEnding => "grant_ending",
@@ -121,8 +133,12 @@ impl Mail {
             return (self.name.as_deref(), self.facts.clone());
         }
         // Named one by one, so that a new fact does not compile before somebody has said whose words it is.
-        let Facts { at, device: _, address, place, new_email: _, provider, ends_at } = self.facts.clone();
-        (None, Facts { at, device: None, address, place, new_email: None, provider, ends_at })
+        let Facts { at, device: _, address, place, new_email: _, old_email: _, provider, ends_at } =
+            self.facts.clone();
+        (
+            None,
+            Facts { at, device: None, address, place, new_email: None, old_email: None, provider, ends_at },
+        )
     }
 }
 
@@ -144,6 +160,9 @@ pub struct Facts {
     pub place: Option<String>,
     /// The address that is to replace the present one.
     pub new_email: Option<EmailAddress>,
+    /// The address that a change was undone for.
+    #[serde(default)]
+    pub old_email: Option<EmailAddress>,
     /// What people call the provider.
     #[serde(default)]
     pub provider: Option<String>,

@@ -12,6 +12,7 @@ pub mod connection;
 pub mod cors;
 pub mod credential;
 pub mod email;
+pub mod email_change;
 pub mod hash_cost;
 pub mod identity;
 pub mod link;

@@ -48,6 +48,9 @@ pub enum Work {
     ChangeEmail { user: UserId, email: EmailAddress, generation: u64 },
     /// Remove an account that nobody has verified in time.
     ForgetUnverified(UserId),
+    /// Give the account its earlier address back and mail a reset to it, unless somebody has objected to the undo of
+    /// this link, or another undo took its place.
+    RestoreEmail { user: UserId, claim: Uuid },
     /// Put a revocation in force whose grace has ended.
     Revoke(Revocation),
     /// Something to be done elsewhere, which may take its time and more than one try.
@@ -63,6 +66,8 @@ pub enum Errand {
     /// End a grant at its provider: of this connection, as it was before its tokens were erased. They are
     /// sealed here as they were there.
     EndGrant(Box<Connection>),
+    /// End the connections of an account that were made or renewed since then.
+    EndConnections { user: UserId, since: UnixTime },
 }
 
 /// Where a request came from.

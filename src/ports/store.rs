@@ -30,10 +30,10 @@ pub enum StoreError {
 /// One part of a commit.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Change {
-    /// A new account. Its address must not be another account's.
+    /// A new account. None of its addresses ([`User::addresses`]) may be another account's.
     CreateUser(User),
-    /// An account as it shall be. Its [`User::revision`] must be the stored one, which then rises by one; a
-    /// new address must not be another account's.
+    /// An account as it shall be. Its [`User::revision`] must be the stored one, which then rises by one; none of
+    /// its addresses ([`User::addresses`]) may be another account's.
     UpdateUser(User),
     /// Removes an account with its sessions, its connections and its events. Nothing to do when it is gone.
     DeleteUser(UserId),
@@ -273,7 +273,7 @@ pub trait Store: Send + Sync {
     /// [`StoreError`].
     async fn user(&self, id: UserId) -> Result<Option<User>, StoreError>;
 
-    /// The account that has this address.
+    /// The account that has this address, or that it is kept for ([`User::addresses`]).
     ///
     /// # Errors
     /// [`StoreError`].

@@ -5,7 +5,9 @@ use std::time::Duration;
 use secrecy::ExposeSecret;
 
 use super::accounts::{AccountError, Granted};
-use super::accounts_world::{ANN, PASSWORD, World, client, from, person, secret, world, world_with};
+use super::accounts_world::{
+    ANN, PASSWORD, World, client, from, person, secret, signed_in, world, world_with,
+};
 use super::profile::Edit;
 use crate::domain::account::User;
 use crate::domain::audit::{Action, Actor, Outcome};
@@ -242,7 +244,7 @@ async fn a_wish_for_an_address_does_not_outlive_its_registration() {
     world.register(BOB).await;
     let bobs = world.token(Letter::VerifyEmail).await;
     world.accounts.verify_email(&client(), &bobs).await.unwrap();
-    let taken = world.accounts.verify_email(&client(), &wish).await;
+    let taken = world.accounts.verify_by(&client(), &wish, signed_in(&granted)).await;
     assert!(matches!(taken, Err(AccountError::InvalidLink)));
     assert_ne!(stored(&world, BOB).await.id, granted.user.id);
 }

@@ -125,6 +125,9 @@ pub enum AccountError {
     WrongPassword,
     #[error("the account is disabled")]
     Disabled,
+    /// Of an operator's request.
+    #[error("a change of the account's address was undone: decide first which address it gets")]
+    Frozen,
     #[error("the account is locked until {0}")]
     Locked(UnixTime),
     /// RFC 6749 §5.2, `invalid_grant`.
@@ -177,6 +180,8 @@ pub enum Ways {
     Password,
     /// A new password: the account has none.
     NewPassword,
+    /// An access token of the account, or its password: the link changes its address.
+    Account,
 }
 
 /// The ports that the use cases work with.
@@ -446,7 +451,7 @@ impl Accounts {
     /// The account of a good token.
     pub(super) async fn account(&self, person: Person) -> Result<User, AccountError> {
         let user = self.store.user(person.user).await?.ok_or(AccountError::NoAccount)?;
-        if user.active { Ok(user) } else { Err(AccountError::Disabled) }
+        if user.is_open() { Ok(user) } else { Err(AccountError::Disabled) }
     }
 
     /// Refuses a password that breaks a rule.

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use secrecy::ExposeSecret;
 
 use super::accounts::{AccountError, Person};
-use super::accounts_world::{ANN, PASSWORD, client, from, person, secret, world, world_with};
+use super::accounts_world::{ANN, PASSWORD, client, from, person, secret, signed_in, world, world_with};
 use super::profile::Edit;
 use super::sessions::Which;
 use crate::domain::account::UserId;
@@ -246,7 +246,7 @@ async fn a_changed_address_kills_older_links_and_tells_the_old_one() {
     let stale = world.accounts.validate_reset(&client(), &old_reset).await;
     assert!(matches!(stale, Err(AccountError::InvalidLink)));
     let token = world.token(Letter::ConfirmEmail).await;
-    let user = world.accounts.verify_email(&client(), &token).await.unwrap();
+    let user = world.accounts.verify_by(&client(), &token, signed_in(&granted)).await.unwrap();
     assert_eq!(user.email.as_str(), "ann@new.example");
     assert!(world.accounts.login(&client(), ANN, secret(PASSWORD)).await.is_err());
     world.accounts.login(&client(), "ann@new.example", secret(PASSWORD)).await.unwrap();

@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 
 use super::accounts::{AccountError, Accounts, Client, Granted, Parts, Person, Settings};
 use super::fakes::{FakeAudit, FakeClock, FakeEntropy, FakeLimiter, FakePasswords, FakeSigner, FakeStore};
+use super::verify_registration::Proof;
 use crate::domain::account::User;
 use crate::domain::audit::{Action, Outcome};
 use crate::domain::mail::{Letter, Mail};
@@ -114,7 +115,8 @@ impl World {
     /// Ann, verified.
     pub(crate) async fn ann(&self) -> User {
         self.register(ANN).await;
-        self.accounts.verify_email(&client(), &self.token(Letter::VerifyEmail).await).await.unwrap()
+        let token = self.token(Letter::VerifyEmail).await;
+        self.accounts.verify_email(&client(), &token).await.unwrap()
     }
 
     pub(crate) async fn login(&self) -> Granted {
@@ -154,6 +156,16 @@ impl World {
 
 pub(crate) fn person(granted: &Granted) -> Person {
     Person { user: granted.user.id, session: Some(granted.session) }
+}
+
+/// Proof by the session's access token.
+pub(crate) fn signed_in(granted: &Granted) -> Proof {
+    Proof { person: Some(person(granted)), ..Proof::default() }
+}
+
+/// Proof by the account's password.
+pub(crate) fn typed(password: &str) -> Proof {
+    Proof { password: Some(secret(password)), ..Proof::default() }
 }
 
 impl World {

@@ -137,6 +137,7 @@ fn user(id: UserId) -> User {
         live_links: std::collections::BTreeMap::new(),
         claim: crate::domain::account::Claim::Claimed,
         registration: None,
+        email_changes: Default::default(),
         revision: 0,
     }
 }

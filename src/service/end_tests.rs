@@ -87,6 +87,33 @@ async fn a_provider_that_stays_away_is_given_up_and_nothing_is_kept() {
     assert!((3..=6).contains(&world.providers.count("revoke")));
 }
 
+/// Somebody was in the account who should not have been: what they connected goes, and what was there before stays.
+#[tokio::test]
+async fn connections_since_a_moment_are_ended() {
+    let world = world().await;
+    let before = world.connect(acme()).await;
+    let be = |subject: &str| *world.providers.subject.lock().unwrap() = subject.to_owned();
+    be("another of hers");
+    let renewed = world.connect(Begin { another: true, ..acme() }).await;
+    world.clock.advance(100);
+    let since = world.clock.now();
+    let again = Begin { connection: Some(renewed), ..acme() };
+    world.connect(again).await;
+    be("the thief's");
+    let made = world.connect(Begin { another: true, ..acme() }).await;
+    world.clock.advance(100);
+    let errand = Errand::EndConnections { user: world.ann.user, since };
+    let work = Work::Errand { made_at: world.clock.now(), tries: 0, errand };
+    let task = Task { id: uuid::Uuid::nil(), due_at: UnixTime(0), work };
+    world.store.commit(vec![Change::CreateTask(task)]).await.unwrap();
+    world.told().await;
+    let status = async |id| world.stored(id).await.status;
+    assert_eq!(status(before).await, Status::Active);
+    assert_eq!((status(renewed).await, status(made).await), (Status::Revoked, Status::Revoked));
+    assert_eq!(world.told().await.iter().filter(|told| **told == "connection.revoked").count(), 2);
+    assert_eq!(tasks(&world).await, 0);
+}
+
 /// A kill right after the commit: the next run does the rest.
 #[tokio::test]
 async fn an_end_that_was_cut_off_is_brought_to_its_end() {

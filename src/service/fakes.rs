@@ -61,7 +61,8 @@ struct State {
 
 impl State {
     fn taken(&self, user: &User) -> bool {
-        self.users.values().any(|other| other.email == user.email && other.id != user.id)
+        let others = self.users.values().filter(|other| other.id != user.id);
+        others.flat_map(User::addresses).any(|theirs| user.addresses().any(|mine| mine == theirs))
     }
 
     fn make(&mut self, change: Change) -> Result<Option<Revocation>, CommitError> {
@@ -303,7 +304,7 @@ impl Store for FakeStore {
         if self.unreadable.lock().unwrap().as_ref() == Some(email) {
             return Err(StoreError::Unreadable("a fake".to_owned()));
         }
-        Ok(self.state().users.values().find(|user| user.email == *email).cloned())
+        Ok(self.state().users.values().find(|user| user.addresses().any(|owned| owned == email)).cloned())
     }
 
     async fn users(&self, after: Option<UserId>, limit: usize) -> Result<Vec<User>, StoreError> {

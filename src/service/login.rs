@@ -102,6 +102,7 @@ impl Accounts {
             }
             user.remember_block(self.key.block_mark(user.id, block));
             user.last_login_at = Some(self.now());
+            user.email_changes.forget_over(self.now());
             if let Some(hash) = &rehashed {
                 user.password = Some(hash.clone());
             }
@@ -198,6 +199,10 @@ impl Accounts {
 pub(super) fn may_sign_in(user: &User, now: crate::domain::time::UnixTime) -> Result<(), AccountError> {
     if !user.active {
         return Err(AccountError::Disabled);
+    }
+    // As if there were no such account: which addresses are argued about is not told to those who try.
+    if user.email_changes.is_frozen() {
+        return Err(AccountError::InvalidCredentials);
     }
     if let Some(until) = user.locked_until.filter(|until| now < *until) {
         return Err(AccountError::Locked(until));

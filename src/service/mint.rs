@@ -88,6 +88,14 @@ impl Mint {
         // A revocation of an account names its id as we write it, and no other spelling.
         let request = Request { sub: our_spelling(request.sub), ..request };
         let version = self.store.versions(self.signer.issuer(), &request.sub).await?;
+        // A frozen account opens nothing, by no token. Looked at after its version was read: a freeze raises that. A
+        // subject need not be an account.
+        if let Ok(id) = request.sub.parse()
+            && self.store.user(id).await?.is_some_and(|user| user.email_changes.is_frozen())
+        {
+            let why = "the account is frozen: a change of its address was undone";
+            return Err(MintError::Invalid(why.to_owned()));
+        }
         let grant = AccessGrant {
             subject: request.sub,
             email_verified: request.email.is_some(),

@@ -4,6 +4,7 @@ pub mod accounts;
 pub mod admit;
 pub mod clock;
 pub mod connections;
+pub mod email_change;
 pub mod hash_costs;
 pub mod injector;
 pub mod links;
@@ -43,6 +44,10 @@ pub(crate) mod connection_fakes;
 pub(crate) mod connections_world;
 #[cfg(test)]
 mod doubt_tests;
+#[cfg(test)]
+mod email_change_tests;
+#[cfg(test)]
+mod email_freeze_tests;
 #[cfg(test)]
 mod end_tests;
 #[cfg(test)]

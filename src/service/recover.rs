@@ -52,6 +52,7 @@ impl Accounts {
             self.leave_behind(&mut user).await?;
             user.password = Some(hash.clone());
             user.verified();
+            user.email_changes.reset();
             user.void_links();
             // Others may have signed in from the earlier ones.
             user.known_blocks.clear();

@@ -116,7 +116,7 @@ impl Accounts {
                 }
             }
             Work::ResendVerification { email, origin } => match self.store.user_by_email(email).await? {
-                Some(user) if user.active && !user.email_verified => {
+                Some(user) if user.is_open() && !user.email_verified => {
                     self.asked_link_to(Asked::Verify, user, origin).await?.into()
                 }
                 _ => Done::default(),
@@ -129,6 +129,7 @@ impl Accounts {
                 Some(user) => self.forget_unclaimed(user).await?,
                 None => Done::default(),
             },
+            Work::RestoreEmail { user, claim } => self.restore_email(*user, *claim).await?,
             Work::Revoke(revocation) => vec![Change::Revoke(revocation.clone())].into(),
             Work::Errand { .. } => {
                 return Err(StoreError::Unreadable("an errand is none of ours".to_owned()));
@@ -160,6 +161,7 @@ impl Accounts {
             live_links: BTreeMap::new(),
             claim: Claim::Unclaimed,
             registration: *registration,
+            email_changes: Default::default(),
             revision: 0,
         };
         let noted = Some((Action::Register, Outcome::Success, About::user(user.id)));
@@ -180,6 +182,8 @@ impl Accounts {
         let about = About::user(user.id).because("address_taken");
         let noted = Some((Action::Register, Outcome::Denied, about));
         let changes = match &user {
+            // While it is not decided which address a frozen account gets, none of them gets a letter.
+            frozen if frozen.email_changes.is_frozen() => Vec::new(),
             User { email_verified: true, .. } | User { active: false, .. } => {
                 self.told(&user, &user.email, Some(origin)).await?
             }
@@ -205,7 +209,10 @@ impl Accounts {
     }
 
     async fn reset_mail(&self, email: &EmailAddress, origin: &Origin) -> Result<Done, StoreError> {
-        let found = self.store.user_by_email(email).await?.filter(|user| user.active);
+        let found = self.store.user_by_email(email).await?.filter(|user| {
+            // While it is not decided which address a frozen account gets, none of them gets a letter.
+            user.active && user.email == *email && user.email_changes.takes_reset()
+        });
         let (changes, outcome, about) = match found {
             Some(user) => {
                 let about = About::user(user.id);
@@ -227,7 +234,7 @@ impl Accounts {
         email: &EmailAddress,
         generation: u64,
     ) -> Result<Vec<Change>, StoreError> {
-        let wishes = |user: &User| user.active && user.link_generation == generation;
+        let wishes = |user: &User| user.is_open() && user.link_generation == generation;
         let Some(mut user) = self.store.user(id).await?.filter(wishes) else { return Ok(Vec::new()) };
         Ok(match self.holder(email).await? {
             Holder::Nobody | Holder::Unclaimed(_) => {
@@ -237,6 +244,7 @@ impl Accounts {
                 }
                 changes
             }
+            Holder::Owner(owner) if owner.email_changes.is_frozen() => Vec::new(),
             Holder::Owner(owner) => self.told(&owner, email, None).await?,
         })
     }
@@ -248,9 +256,11 @@ fn source(work: &Work) -> Source<'_> {
         Work::Register { origin, .. }
         | Work::ResendVerification { origin, .. }
         | Work::ResetPassword { origin, .. } => Source::Task(origin),
-        Work::ChangeEmail { .. } | Work::ForgetUnverified(_) | Work::Revoke(_) | Work::Errand { .. } => {
-            Source::System
-        }
+        Work::ChangeEmail { .. }
+        | Work::ForgetUnverified(_)
+        | Work::RestoreEmail { .. }
+        | Work::Revoke(_)
+        | Work::Errand { .. } => Source::System,
     }
 }
 

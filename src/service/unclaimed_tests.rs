@@ -8,7 +8,7 @@ use crate::domain::mail::Letter;
 use crate::domain::time::UnixTime;
 use crate::ports::{Change, Store};
 use crate::service::accounts::AccountError;
-use crate::service::accounts_world::{ANN, PASSWORD, World, client, person, secret, world};
+use crate::service::accounts_world::{ANN, PASSWORD, World, client, person, secret, typed, world};
 use crate::service::profile::Edit;
 use crate::service::users::{NewPassword, NewUser, UserEdit};
 
@@ -104,7 +104,7 @@ async fn an_owner_changes_to_an_address_that_a_stranger_has_registered() {
     assert_eq!((link.to.as_str(), link.name.as_deref()), (BOB, None), "nothing that Ann chose");
     assert_eq!(stored(&world, BOB).await.id, strangers.id, "not before the link is used");
     let token = world.token(Letter::ConfirmEmail).await;
-    let user = world.accounts.verify_email(&client(), &token).await.unwrap();
+    let user = world.accounts.verify_by(&client(), &token, typed(PASSWORD)).await.unwrap();
     assert_eq!((user.id, user.email.as_str()), (ann.id, BOB));
     assert_eq!(stored(&world, BOB).await.id, ann.id);
     assert!(world.store.user(strangers.id).await.unwrap().is_none());
@@ -127,12 +127,12 @@ async fn an_address_that_was_claimed_meanwhile_is_not_taken() {
     wish(&world, BOB).await;
     let link = world.token(Letter::ConfirmEmail).await;
     let bob = world.accounts.verify_email(&client(), &verification).await.unwrap();
-    let taken = world.accounts.verify_email(&client(), &link).await;
+    let taken = world.accounts.verify_by(&client(), &link, typed(PASSWORD)).await;
     assert!(matches!(taken, Err(AccountError::InvalidLink)));
     // Nor when the operator takes the verification back.
     let edit = UserEdit { email_verified: Some(false), ..UserEdit::default() };
     world.accounts.update_user("r", bob.id, edit).await.unwrap();
-    let taken = world.accounts.verify_email(&client(), &link).await;
+    let taken = world.accounts.verify_by(&client(), &link, typed(PASSWORD)).await;
     assert!(matches!(taken, Err(AccountError::InvalidLink)));
     assert_eq!(stored(&world, BOB).await.id, bob.id);
 }

@@ -122,6 +122,7 @@ impl Accounts {
             live_links: BTreeMap::new(),
             claim: Claim::Claimed,
             registration: None,
+            email_changes: Default::default(),
             revision: 0,
         };
         let (mut changes, to) = (Vec::new(), user.email.clone());
@@ -320,6 +321,9 @@ impl Accounts {
     pub async fn reset_password_of(&self, request_id: &str, id: UserId) -> Result<(), AccountError> {
         for _ in 0..TRIES {
             let mut user = self.store.user(id).await?.ok_or(AccountError::NotFound("user"))?;
+            if !user.email_changes.takes_reset() {
+                return Err(AccountError::Frozen);
+            }
             user.password = None;
             user.registration = None;
             user.void_links();

@@ -7,7 +7,7 @@
 use secrecy::{ExposeSecret, SecretString};
 use uuid::Uuid;
 
-use super::accounts::{About, AccountError, Accounts, Client, Source, TRIES, Ways};
+use super::accounts::{About, AccountError, Accounts, Client, Person, Source, TRIES, Ways};
 use crate::domain::account::{PasswordHash, User, Verification};
 use crate::domain::audit::{Action, Outcome};
 use crate::domain::binding::Binding;
@@ -15,7 +15,7 @@ use crate::domain::link::Purpose;
 use crate::domain::mail::{Facts, Letter};
 use crate::ports::{Change, CommitError};
 
-/// What comes beside the token of a verification link.
+/// What comes beside the token of a link that verifies an address.
 #[derive(Debug, Default)]
 pub struct Proof {
     /// The password of the account.
@@ -26,6 +26,8 @@ pub struct Proof {
     pub browser: Binding,
     /// Asks for a proof also where the configuration does not.
     pub wanted: bool,
+    /// Whose access token came with the request; for a link that changes an address only.
+    pub person: Option<Person>,
 }
 
 /// What was shown, to be held against the account once more when it is written.

@@ -12,6 +12,8 @@ use palisade::domain::audit::{Action, Actor, Event, Outcome};
 use palisade::domain::connection::{
     Account, Attempt, Connection, ConnectionId, Consent, Fault, FaultKind, SealedTokens, Status,
 };
+use palisade::domain::email::EmailAddress;
+use palisade::domain::email_change::{EmailChanges, Freeze, Stage};
 use palisade::domain::link::{Link, Purpose};
 use palisade::domain::mail::{Facts, Letter, Mail};
 use palisade::domain::mail_cap::{Asked, CappedLetter, Caps, Mailbox, MailboxId};
@@ -53,6 +55,7 @@ pub fn user(id: u128, email: &str) -> User {
         claim: Claim::Claimed,
         registration: Some(Uuid::from_u128(id)),
         live_links: BTreeMap::from([(Purpose::ResetPassword, Uuid::from_u128(id))]),
+        email_changes: Default::default(),
         revision: 0,
     }
 }
@@ -256,6 +259,7 @@ pub async fn cases(mut at: impl FnMut() -> Arc<dyn Store>) {
     expired_are_left_out(&*at()).await;
     users(&*at()).await;
     an_address_is_one_accounts(&*at()).await;
+    a_kept_address_is_one_accounts(&*at()).await;
     a_deleted_user_leaves_nothing(&*at()).await;
     sessions(&*at()).await;
     sessions_and_links_are_swept_at_their_real_end(&*at()).await;
@@ -640,6 +644,51 @@ async fn an_address_is_one_accounts(store: &dyn Store) {
         let found = store.user_by_email(&email.parse().unwrap()).await.unwrap().unwrap();
         assert_eq!(found.id.0.as_u128(), owner, "{email}");
     }
+}
+
+/// While it is decided which address an account gets, nobody else gets the one that is kept for it.
+async fn a_kept_address_is_one_accounts(store: &dyn Store) {
+    let ann = user(1, "ann@new.example");
+    let old: EmailAddress = "ann@example.com".parse().unwrap();
+    let stage = Stage::Waiting { until: UnixTime(9) };
+    let freeze = Freeze {
+        since: UnixTime(5),
+        claim: Uuid::from_u128(7),
+        earlier: old.clone(),
+        later: vec![ann.email.clone()],
+        stage,
+    };
+    let with = |stage, revision| {
+        let freeze = Some(Freeze { stage, ..freeze.clone() });
+        let email_changes = EmailChanges { freeze, ..EmailChanges::default() };
+        User { email_changes, revision, ..ann.clone() }
+    };
+    store
+        .commit(vec![Change::CreateUser(ann.clone()), Change::CreateUser(user(2, "ann@example.com"))])
+        .await
+        .unwrap();
+    assert_eq!(refused(store, vec![Change::UpdateUser(with(stage, 0))]).await, "taken");
+    assert_eq!(store.user(ann.id).await.unwrap(), Some(ann.clone()));
+    // What one change of a commit frees, the next may take.
+    let made = vec![Change::DeleteUser(UserId(Uuid::from_u128(2))), Change::UpdateUser(with(stage, 0))];
+    store.commit(made).await.unwrap();
+    for email in [&old, &ann.email] {
+        assert_eq!(store.user_by_email(email).await.unwrap(), Some(with(stage, 1)));
+        assert_eq!(refused(store, vec![Change::CreateUser(user(3, email.as_str()))]).await, "taken");
+    }
+    store.commit(vec![Change::UpdateUser(with(Stage::Objected { at: UnixTime(6) }, 1))]).await.unwrap();
+    assert_eq!(refused(store, vec![Change::CreateUser(user(3, old.as_str()))]).await, "taken");
+    store.commit(vec![Change::UpdateUser(with(Stage::Decided, 2))]).await.unwrap();
+    assert_eq!(store.user_by_email(&old).await.unwrap(), None);
+    store.commit(vec![Change::UpdateUser(with(stage, 3))]).await.unwrap();
+    let back = User { email: old.clone(), ..with(Stage::Decided, 4) };
+    store.commit(vec![Change::UpdateUser(back)]).await.unwrap();
+    assert_eq!(store.user_by_email(&ann.email).await.unwrap(), None, "the other one is free");
+    store.commit(vec![Change::UpdateUser(with(stage, 5)), Change::DeleteUser(ann.id)]).await.unwrap();
+    for email in [&old, &ann.email] {
+        assert_eq!(store.user_by_email(email).await.unwrap(), None);
+    }
+    store.commit(vec![Change::CreateUser(user(3, old.as_str()))]).await.unwrap();
 }
 
 async fn a_deleted_user_leaves_nothing(store: &dyn Store) {

@@ -1,6 +1,6 @@
 """The pages that mailed links open, in a real browser.
 
-What they call is played by a stand-in of the four endpoints, so that every answer can be tried. It puts
+What they call is played by a stand-in of the endpoints, so that every answer can be tried. It puts
 the pages together from their sources as the gateway does, with the same policy; that both do it alike is
 for the tests beside the gateway's code.
 """
@@ -17,9 +17,13 @@ SOURCES = Path(__file__).resolve().parents[2] / "src/edge/api/pages"
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # W3C WebDriver §12
 
 
+# Pages that share a script.
+SCRIPTS = {"undo": "once", "object": "once"}
+
+
 def page(name):
     style = "\n" + (SOURCES / "page.css").read_text()
-    script = "\n" + (SOURCES / "page.js").read_text() + "\n" + (SOURCES / f"{name}.js").read_text()
+    script = "\n" + (SOURCES / "page.js").read_text() + "\n" + (SOURCES / f"{SCRIPTS.get(name, name)}.js").read_text()
     html = (SOURCES / f"{name}.html").read_text().replace("{{style}}", style).replace("{{script}}", script)
     source = lambda text: "'sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() + "'"
     policy = (f"default-src 'none'; script-src {source(script)}; style-src {source(style)}; connect-src 'self'; "
@@ -240,6 +244,50 @@ def look(reader, name):
         (Path(folder) / f"{name}.png").write_bytes(base64.b64decode(picture))
 
 
+def change(reader, server):
+    """A link to a new address asks for the password of the account, and offers no other way."""
+    needed, wrong = problem(403, "Not enough.", ways=["password", "access_token"]), problem(403, "No.")
+    needed[1]["code"], wrong[1]["code"] = "proof_needed", "wrong_password"
+    server.plan(verify_email=[needed, wrong, (200, {})])
+    reader.opens(server.url + "/auth/pages/verify#token=abc")
+    reader.presses("#confirm")
+    reader.sees("This link changes the address of an account.")
+    reader.does_not_see("If it was you")
+    reader.does_not_see("choose a new one")
+    look(reader, "verify-change")
+    reader.types("#password", "first")
+    reader.presses("#give")
+    reader.sees("That is not the password. Try again.")
+    reader.types("#password", " second")
+    reader.keys(ENTER)
+    reader.sees("Your e-mail address is confirmed.")
+    assert server.posts[-1][3] == {"token": "abc", "proof": True, "password": "first second"}, server.posts
+
+
+def once(reader, server):
+    """The pages that undo a change of address, and that object to it."""
+    for name, said in (("undo", "The change is undone"), ("object", "Your objection is noted.")):
+        url = server.url + "/auth/pages/" + name
+        server.plan(**{name: [problem(503, "The store cannot write; try again."), (200, {}), GONE]})
+        reader.opens(url + "#token=abc-DEF_123")
+        reader.sees("Press the button")
+        assert server.posts == [] and reader.js("return location.href") == url
+        reader.keys(TAB, ENTER)
+        reader.sees("The store cannot write; try again.")
+        reader.presses("#confirm")
+        reader.sees(said)
+        reader.does_not_see("Press the button")
+        look(reader, name + "-done")
+        assert server.posts[1][0] == "/auth/email-changes/" + name and server.posts[1][3] == {"token": "abc-DEF_123"}
+        reader.js("location.hash = 'token=second'")
+        reader.sees("Press the button")
+        reader.presses("#confirm")
+        reader.sees(GONE[1]["detail"])
+        reader.does_not_see("Press the button")
+        reader.opens(url)
+        reader.sees("The link is not complete")
+
+
 def reset(reader, server):
     url = server.url + "/auth/pages/reset"
     rules = (200, {"text": ["Use at least 15 characters.", "Do not use a common password."]})
@@ -289,7 +337,7 @@ def reset(reader, server):
 
 
 def everywhere(reader, server):
-    for name in ("verify", "reset"):
+    for name in ("verify", "reset", "undo", "object"):
         server.plan(validate=[(200, {})] * 3, password_requirements=[(200, {"text": ["A" * 80]})] * 3)
         reader.cdp("Emulation.setDeviceMetricsOverride", width=320, height=480, deviceScaleFactor=1, mobile=True)
         for scheme in ("light", "dark"):
@@ -349,7 +397,7 @@ CONTRAST = """
 def work(browser, until):
     server = StandIn()
     try:
-        for check in (verify, proves, reset, everywhere):
+        for check in (verify, proves, change, once, reset, everywhere):
             check(Reader(browser, until), server)
     finally:
         server.shutdown()

@@ -57,6 +57,7 @@ pub(super) fn account(error: &AccountError) -> Failure {
         // No 401: the access token is good, and a client must not take it for one that has ended.
         AccountError::WrongPassword => Failure::new(403, "wrong_password", said),
         AccountError::Disabled => Failure::new(403, "account_disabled", said),
+        AccountError::Frozen => Failure::new(409, "account_frozen", said),
         AccountError::Locked(until) => {
             Failure::new(403, "account_locked", "the account is locked until the moment in `until`")
                 .with("until", json!(until))
@@ -66,6 +67,7 @@ pub(super) fn account(error: &AccountError) -> Failure {
             let ways = match ways {
                 Ways::Password => json!(["password", "new_password"]),
                 Ways::NewPassword => json!(["new_password"]),
+                Ways::Account => json!(["password", "access_token"]),
             };
             Failure::new(403, "proof_needed", said).with("ways", ways)
         }
@@ -114,6 +116,10 @@ pub(super) fn told() -> Vec<(Failure, &'static str)> {
         ),
         (AccountError::WrongPassword, "The current password, asked for once more, is another one."),
         (AccountError::Disabled, "An operator has disabled the account."),
+        (
+            AccountError::Frozen,
+            "A change of the account's address was undone, and it is not decided yet which address it gets.",
+        ),
         (AccountError::Locked(UnixTime(1_800_000_000)), "An operator has locked the account until `until`."),
         (
             AccountError::InvalidRefreshToken,
@@ -125,7 +131,7 @@ pub(super) fn told() -> Vec<(Failure, &'static str)> {
         ),
         (
             AccountError::ProofNeeded(Ways::Password),
-            "The link is good, and needs beside its token one of the members that `ways` names. It stays good.",
+            "The link is good, and needs beside its token one of what `ways` names: a member of the body, or an access token. It stays good.",
         ),
         (
             AccountError::NoAccount,
@@ -191,7 +197,8 @@ mod tests {
             None => AccountError::InvalidCredentials,
             Some(AccountError::InvalidCredentials) => AccountError::WrongPassword,
             Some(AccountError::WrongPassword) => AccountError::Disabled,
-            Some(AccountError::Disabled) => AccountError::Locked(UnixTime(1)),
+            Some(AccountError::Disabled) => AccountError::Frozen,
+            Some(AccountError::Frozen) => AccountError::Locked(UnixTime(1)),
             Some(AccountError::Locked(_)) => AccountError::InvalidRefreshToken,
             Some(AccountError::InvalidRefreshToken) => AccountError::InvalidLink,
             Some(AccountError::InvalidLink) => AccountError::ProofNeeded(Ways::NewPassword),
@@ -230,6 +237,6 @@ mod tests {
             count += 1;
             error = after(Some(&this));
         }
-        assert_eq!(count, 19);
+        assert_eq!(count, 20);
     }
 }

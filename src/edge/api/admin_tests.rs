@@ -3,8 +3,10 @@
 use super::super::body::MAX_BODY;
 use super::super::connections_fake;
 use super::*;
+use crate::domain::email_change::{Freeze, Stage};
 use crate::domain::session::Lifetimes;
-use crate::ports::{Control, ProviderFault, Store};
+use crate::domain::time::UnixTime;
+use crate::ports::{Change, Control, ProviderFault, Store};
 use crate::service::accounts::Person;
 use crate::service::accounts_world;
 use crate::service::clock::GuardedClock;
@@ -235,6 +237,53 @@ async fn versions_keys_and_tokens() {
     assert_eq!(minted["expires_in"], 300);
     assert_eq!(api.post("/admin/v1/tokens", r#"{"sub":"alice","ttl":"25h"}"#).await.0, 422);
     assert_eq!(api.post("/admin/v1/keys/rotate", "").await.1["keys"][0]["kid"], "k1");
+}
+
+#[tokio::test]
+async fn a_frozen_account_is_shown_and_decided() {
+    let api = api(None);
+    let body = r#"{"email": "ann@new.test", "email_verified": true, "generate_password": true}"#;
+    let made = api.post("/admin/v1/users", body).await.1;
+    let at = |path: &str| format!("/admin/v1/users/{}{path}", made["id"].as_str().unwrap());
+    assert_eq!(made["frozen"], Value::Null);
+    let early = api.post(&at("/unfreeze"), r#"{"email": "ann@new.test"}"#).await;
+    assert_eq!((early.0, &early.1["code"]), (422, &json!("invalid_request")));
+    let mut user = api.store.user(made["id"].as_str().unwrap().parse().unwrap()).await.unwrap().unwrap();
+    user.email_changes.freeze = Some(Freeze {
+        since: NOW,
+        claim: uuid::Uuid::nil(),
+        earlier: "ann@example.com".parse().unwrap(),
+        later: vec![user.email.clone()],
+        stage: Stage::Waiting { until: UnixTime(NOW.0 + 5) },
+    });
+    api.store.commit(vec![Change::UpdateUser(user)]).await.unwrap();
+    // Found by either address, and nothing else is mailed.
+    for named in ["ann@new.test", "ann@example.com"] {
+        let shown = api.get(&format!("/admin/v1/users/{named}")).await.1;
+        let freeze = json!({
+            "since": NOW, "state": "waiting", "until": NOW.0 + 5,
+            "earlier_email": "ann@example.com", "later_emails": ["ann@new.test"],
+        });
+        assert_eq!((&shown["id"], &shown["frozen"]), (&made["id"], &freeze), "{named}");
+    }
+    let reset = api.post(&at("/reset-password"), "").await;
+    assert_eq!((reset.0, &reset.1["code"]), (409, &json!("account_frozen")));
+    let taken = api.post("/admin/v1/users", r#"{"email": "ann@example.com"}"#).await;
+    assert_eq!((taken.0, &taken.1["code"]), (409, &json!("email_taken")));
+    let minted = api.post("/admin/v1/tokens", &json!({"sub": made["id"]}).to_string()).await;
+    assert_eq!(minted.0, 422);
+    for bad in [r#"{"email": "bob@example.com"}"#, r#"{"email": "x"}"#] {
+        assert_eq!(api.post(&at("/unfreeze"), bad).await.0, 422, "{bad}");
+    }
+    let (status, decided) = api.post(&at("/unfreeze"), r#"{"email": "ann@example.com"}"#).await;
+    assert_eq!((status, &decided["email"]), (200, &json!("ann@example.com")));
+    assert_eq!((&decided["frozen"]["state"], &decided["has_password"]), (&json!("decided"), &json!(false)));
+    let mails = api.get("/admin/v1/mails").await.1;
+    assert_eq!(
+        (&mails["mails"][0]["letter"], &mails["mails"][0]["to"]),
+        (&json!("reset_password"), &json!("ann@example.com"))
+    );
+    assert_eq!(api.post("/admin/v1/users", r#"{"email": "ann@new.test"}"#).await.0, 201, "it is free");
 }
 
 #[tokio::test]

@@ -14,6 +14,7 @@ use serde_json::{Map, Value, json};
 use super::admin::{AdminState, Moment, RequestId};
 use super::body::{Failure, JsonBody, answer};
 use crate::domain::account::{PasswordHash, User, UserId};
+use crate::domain::email_change::{Freeze, Stage};
 use crate::domain::session::{Session, SessionId};
 use crate::service::sessions::Which;
 use crate::service::users::{MAX_LISTED, NewPassword, NewUser, UserEdit};
@@ -25,6 +26,7 @@ pub(super) fn router() -> Router<AdminState> {
         .route("/admin/v1/users/{user}/sessions", get(sessions).delete(end_sessions))
         .route("/admin/v1/users/{user}/sessions/{session}", axum::routing::delete(end_session))
         .route("/admin/v1/users/{user}/reset-password", post(reset_password))
+        .route("/admin/v1/users/{user}/unfreeze", post(unfreeze))
         .route("/admin/v1/audit", get(events))
         .route("/admin/v1/mails", get(mails))
 }
@@ -39,11 +41,30 @@ fn shown(user: &User) -> Value {
         "has_password": user.password.is_some(),
         "active": user.active,
         "locked_until": user.locked_until,
+        "frozen": user.email_changes.freeze.as_ref().map(shown_freeze),
         "created_at": user.created_at,
         "updated_at": user.updated_at,
         "last_login_at": user.last_login_at,
         "scopes": user.scopes,
         "claims": user.claims,
+    })
+}
+
+/// What an operator decides from with `POST /admin/v1/users/{user}/unfreeze`.
+fn shown_freeze(freeze: &Freeze) -> Value {
+    let (state, until) = match freeze.stage {
+        Stage::Waiting { until } => ("waiting", Some(until)),
+        Stage::Objected { .. } => ("objected", None),
+        Stage::Taken => ("taken", None),
+        Stage::Decided => ("decided", None),
+    };
+    json!({
+        "since": freeze.since,
+        "state": state,
+        // When the earlier address gets the account without a word of anybody.
+        "until": until,
+        "earlier_email": freeze.earlier,
+        "later_emails": freeze.later,
     })
 }
 
@@ -223,6 +244,23 @@ async fn reset_password(
     let id = state.accounts.find_user(&user).await?;
     state.accounts.reset_password_of(&request_id, id).await?;
     Ok(answer(StatusCode::ACCEPTED, &json!({"mailed": true})))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Decision {
+    email: String,
+}
+
+async fn unfreeze(
+    State(state): State<AdminState>,
+    Path(user): Path<String>,
+    RequestId(request_id): RequestId,
+    JsonBody(body): JsonBody<Decision>,
+) -> Result<Response, Failure> {
+    let id = state.accounts.find_user(&user).await?;
+    let user = state.accounts.unfreeze_user(&request_id, id, &body.email).await?;
+    Ok(answer(StatusCode::OK, &shown(&user)))
 }
 
 #[derive(Deserialize)]

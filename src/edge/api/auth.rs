@@ -25,13 +25,13 @@ use super::schema::{
     Accepted, Address, Credentials, LinkToken, Logout, NewPassword, PasswordChange, PasswordRules, Profile,
     ProfileChange, Refresh, Registration, SessionView, Sessions, Tokens, Valid, Verification,
 };
-use super::{callback, connections, docs, openapi, pages, registration};
+use super::{callback, connections, docs, email_changes, openapi, pages, registration};
 use crate::domain::answer;
 use crate::domain::binding::Binding;
 use crate::domain::cors::{Cors, Origins};
 use crate::domain::session::SessionId;
 use crate::domain::verdict::Refusal;
-use crate::service::accounts::{AccountError, Accounts};
+use crate::service::accounts::{AccountError, Accounts, Ways};
 use crate::service::admit::Authenticator;
 use crate::service::connections::Connections;
 use crate::service::profile::Edit;
@@ -92,6 +92,7 @@ pub(super) fn endpoints() -> OpenApiRouter<Arc<AuthState>> {
         .routes(routes!(password_requirements))
         .routes(routes!(list_sessions, end_sessions))
         .routes(routes!(end_session))
+        .merge(email_changes::endpoints())
         .merge(connections::endpoints())
         .merge(callback::endpoints())
 }
@@ -180,8 +181,13 @@ async fn register(
 /// The token shows that its bearer has the mailbox, and not that the account's password is theirs: somebody else may
 /// have registered the address. Send `proof` from a browser, and on `proof_needed` ask for the password of the account or for
 /// a new one; the built-in page does. With `accounts.verification = "proof"` no link is used without that.
+///
+/// A link that changes the address of an account always needs an access token of that account, or its `password`; on
+/// `proof_needed` it stays good. The change ends every other session, and the access tokens from before it: refresh,
+/// and go on with the next ones. The old address is mailed a link that undoes the change, for three days.
 #[utoipa::path(post, path = "/verify-email", tag = "Accounts",
     request_body = Verification,
+    security((), ("bearer" = [])),
     responses((status = 200, body = Profile, description = "The account, whose address is verified now.")),
     extensions(("x-codes" = json!([
         "invalid_link", "invalid_request", "proof_needed", "wrong_password", "password_rejected",
@@ -193,15 +199,27 @@ async fn verify_email(
     headers: HeaderMap,
     JsonBody(body): JsonBody<Verification>,
 ) -> Answered {
+    // An access token that is not good does no harm to a link that needs none.
+    let (person, refused) = match authenticated(&headers, &state).await {
+        Ok(person) => (person, None),
+        Err(Refusal::NoToken) => (None, None),
+        Err(refusal) => (None, Some(refusal)),
+    };
     let cookie = registration::cookie_of(&state, &headers).unwrap_or_default();
     let proof = Proof {
         password: body.password,
         new_password: body.new_password,
         browser: Binding::read(&state.accounts.key, cookie),
         wanted: body.proof,
+        person,
     };
-    let user = state.accounts.verify_by(&client, body.token.expose_secret(), proof).await?;
-    Ok(answer(StatusCode::OK, &Profile::from(&user)))
+    match (state.accounts.verify_by(&client, body.token.expose_secret(), proof).await, refused) {
+        (Ok(user), _) => Ok(answer(StatusCode::OK, &Profile::from(&user))),
+        (Err(AccountError::ProofNeeded(Ways::Account)), Some(refusal)) => {
+            Err(answer::answer(&refusal).into())
+        }
+        (Err(error), _) => Err(error.into()),
+    }
 }
 
 /// Mail the link that verifies an address again.
@@ -293,7 +311,7 @@ async fn profile(State(state): Shared, Caller(person): Caller) -> Answered {
 /// Change your name or address.
 ///
 /// A new address needs the password, is told to the old one, and takes effect when the link in the mail
-/// to it is opened.
+/// to it is opened by somebody who is signed in to this account (`POST /verify-email`).
 #[utoipa::path(patch, path = "/me", tag = "Accounts",
     request_body = ProfileChange,
     security(("bearer" = [])),

@@ -18,6 +18,7 @@ mod connections;
 #[cfg(test)]
 mod connections_fake;
 mod docs;
+mod email_changes;
 mod health;
 mod openapi;
 mod pages;

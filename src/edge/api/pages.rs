@@ -1,4 +1,5 @@
-//! The pages that links in mails open: one confirms an address, one sets a new password.
+//! The pages that links in mails open: one confirms an address, one sets a new password, one undoes a change of
+//! address, one objects to that.
 //!
 //! They are whole in themselves and ask nobody but us. The token of a link is in the fragment, so no
 //! request for a page holds one, and a page hands it in only when its reader presses the button. The policy
@@ -70,9 +71,9 @@ pub(super) fn source(text: &str) -> String {
     format!("sha256-{}", STANDARD.encode(Sha256::digest(text)))
 }
 
-/// `/pages/verify` and `/pages/reset`, to be nested under the prefix of the native endpoints, which they
-/// call relative to themselves: `../verify-email`, `../password-resets/validate`,
-/// `../password-resets/confirm` and `../password-requirements`.
+/// `/pages/verify`, `/pages/reset`, `/pages/undo` and `/pages/object`, to be nested under the prefix of the native
+/// endpoints, which they call relative to themselves: `../verify-email`, `../password-resets/validate`,
+/// `../password-resets/confirm`, `../password-requirements`, `../email-changes/undo` and `../email-changes/object`.
 pub fn pages_router() -> Router {
     let page = |frame: &str, script: &str| {
         let page = Arc::new(Page::new(frame, script));
@@ -84,6 +85,8 @@ pub fn pages_router() -> Router {
     Router::new()
         .route("/pages/verify", page(include_str!("pages/verify.html"), include_str!("pages/verify.js")))
         .route("/pages/reset", page(include_str!("pages/reset.html"), include_str!("pages/reset.js")))
+        .route("/pages/undo", page(include_str!("pages/undo.html"), include_str!("pages/once.js")))
+        .route("/pages/object", page(include_str!("pages/object.html"), include_str!("pages/once.js")))
 }
 
 #[cfg(test)]
@@ -107,9 +110,12 @@ mod tests {
         html.split_once(open).unwrap().1.split_once(close).unwrap().0
     }
 
+    const ALL: [&str; 4] =
+        ["/auth/pages/verify", "/auth/pages/reset", "/auth/pages/undo", "/auth/pages/object"];
+
     #[tokio::test]
     async fn a_page_runs_its_own_script_and_nothing_else() {
-        for path in ["/auth/pages/verify", "/auth/pages/reset"] {
+        for path in ALL {
             let (status, headers, html) = ask("GET", path).await;
             assert_eq!(status, StatusCode::OK);
             let header = |name: &str| headers.get(name).unwrap().to_str().unwrap().to_owned();
@@ -138,7 +144,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_page_can_be_read_by_everybody() {
-        for path in ["/auth/pages/verify", "/auth/pages/reset"] {
+        for path in ALL {
             let (_, _, html) = ask("GET", path).await;
             for part in [
                 "<html lang=\"en\">",
@@ -161,8 +167,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_page_is_only_read() {
-        assert_eq!(ask("HEAD", "/auth/pages/verify").await.0, StatusCode::OK);
-        assert_eq!(ask("POST", "/auth/pages/verify").await.0, StatusCode::METHOD_NOT_ALLOWED);
+        for path in ALL {
+            assert_eq!(ask("HEAD", path).await.0, StatusCode::OK);
+            assert_eq!(ask("POST", path).await.0, StatusCode::METHOD_NOT_ALLOWED);
+        }
         assert_eq!(ask("GET", "/auth/pages/other").await.0, StatusCode::NOT_FOUND);
     }
 }

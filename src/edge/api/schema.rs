@@ -344,7 +344,7 @@ pub(super) struct Problem {
     violations: Option<Vec<BrokenRule>>,
     /// Of `account_locked`: when the lock ends.
     until: Option<u64>,
-    /// Of `proof_needed`: what does beside the token, as members of the body.
+    /// Of `proof_needed`: what does beside the token: members of the body, or `access_token` in `Authorization`.
     ways: Option<Vec<String>>,
     /// Of `provider_failed`: `misconfigured`, `provider_error` or `plugin_failed`.
     kind: Option<String>,

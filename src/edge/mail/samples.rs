@@ -14,7 +14,12 @@ use crate::domain::time::UnixTime;
 #[must_use]
 pub fn sample(letter: Letter, id: Uuid, to: EmailAddress, now: UnixTime) -> Mail {
     let purpose = purpose(letter);
-    let new_email = (letter == Letter::EmailChanged).then(|| "ann.new@example.com".parse().ok()).flatten();
+    let is_change = matches!(letter, Letter::EmailChanged | Letter::EmailReplaced);
+    let new_email = is_change.then(|| "ann.new@example.com".parse().ok()).flatten();
+    let is_disputed = letter == Letter::EmailChangeDisputed;
+    let old_email = is_disputed.then(|| "ann.old@example.com".parse().ok()).flatten();
+    let ends =
+        matches!(letter, Letter::GrantEnding | Letter::EmailChangeUndone | Letter::EmailChangeDisputed);
     let of_provider = matches!(letter, Letter::ReconnectNeeded | Letter::GrantEnding);
     Mail {
         id,
@@ -30,8 +35,9 @@ pub fn sample(letter: Letter, id: Uuid, to: EmailAddress, now: UnixTime) -> Mail
             address: Some("203.0.113.7".to_owned()),
             place: Some("Vienna, Austria".to_owned()),
             new_email,
+            old_email,
             provider: of_provider.then(|| "Example Bank".to_owned()),
-            ends_at: (letter == Letter::GrantEnding).then(|| now.plus(Duration::from_secs(24 * 3600))),
+            ends_at: ends.then(|| now.plus(Duration::from_secs(24 * 3600))),
         },
         created_at: now,
         due_at: now,
@@ -58,10 +64,13 @@ pub(super) fn purpose(letter: Letter) -> Option<Purpose> {
         Letter::VerifyEmail => Some(Purpose::VerifyEmail),
         Letter::ResetPassword => Some(Purpose::ResetPassword),
         Letter::ConfirmEmail => Some(Purpose::ChangeEmail),
+        Letter::EmailReplaced => Some(Purpose::UndoEmailChange),
+        Letter::EmailChangeDisputed => Some(Purpose::ObjectToUndo),
         Letter::Welcome
         | Letter::AlreadyRegistered
         | Letter::PasswordChanged
         | Letter::EmailChanged
+        | Letter::EmailChangeUndone
         | Letter::NewDevice
         | Letter::ReconnectNeeded
         | Letter::GrantEnding => None,

@@ -23,7 +23,7 @@ macro_rules! built_in {
 }
 
 /// Every template that is looked for, with the words it has unless a folder has others.
-const BUILT_IN: [(&str, &str); 25] = built_in![
+const BUILT_IN: [(&str, &str); 31] = built_in![
     "layout.html",
     "layout.txt",
     "_button.html",
@@ -43,6 +43,12 @@ const BUILT_IN: [(&str, &str); 25] = built_in![
     "confirm_email.txt",
     "email_changed.html",
     "email_changed.txt",
+    "email_replaced.html",
+    "email_replaced.txt",
+    "email_change_undone.html",
+    "email_change_undone.txt",
+    "email_change_disputed.html",
+    "email_change_disputed.txt",
     "new_device.html",
     "new_device.txt",
     "reconnect_needed.html",

@@ -29,22 +29,32 @@ const MAX_NAME: usize = 64;
 /// The longest description of a device or place that a letter repeats.
 const MAX_FACT: usize = 120;
 /// What the letters can tell: the name in a template, and what it is.
-pub const KNOWN: [(&str, &str); 15] = [
+pub const KNOWN: [(&str, &str); 16] = [
     ("service", "the name in mail.from, or else the host of public_url"),
     ("public_url", "as configured"),
     ("host", "the host of public_url"),
     ("email", "whom the letter goes to"),
     ("subject", "the letter's subject; in .html files only"),
     ("name?", "what the person is called; never in a letter to an address that is not verified"),
-    ("link", "in verify_email, reset_password and confirm_email: what to open"),
+    (
+        "link",
+        "in verify_email, reset_password, confirm_email, email_replaced and email_change_disputed: what to open",
+    ),
     ("expires_at", "with link: until when it works, like \"26 November 2026, 16:41 UTC\""),
     ("expires_in", "with link: for how long it works, like \"24 hours\""),
     ("at?", "when that happened which the letter tells of"),
     ("device?", "the device it happened from, like \"Firefox on Linux\""),
     ("address? place?", "where that device is: its IP address, and the place as far as it is known"),
-    ("new_email?", "in email_changed, to a verified address: the address that replaces this one"),
+    (
+        "new_email?",
+        "in email_changed and email_replaced, to a verified address: the address that replaces this one",
+    ),
+    ("old_email?", "in email_change_disputed: the earlier address, which undid the change"),
     ("provider", "in reconnect_needed and grant_ending: what people call the provider"),
-    ("ends_at?", "in grant_ending: when the grant ends, like \"26 November 2026, 16:41 UTC\""),
+    (
+        "ends_at?",
+        "in grant_ending: when the grant ends; in email_change_undone and _disputed: when it is decided; like \"26 November 2026, 16:41 UTC\"",
+    ),
 ];
 
 /// A letter in words. Its link holds a token, so this is never printed.
@@ -64,6 +74,8 @@ pub struct Letters {
     host: String,
     verify_url: String,
     reset_url: String,
+    undo_url: String,
+    object_url: String,
 }
 
 impl Letters {
@@ -80,6 +92,8 @@ impl Letters {
             host,
             verify_url: mail.verify_url.clone(),
             reset_url: mail.reset_url.clone(),
+            undo_url: mail.undo_url.clone(),
+            object_url: mail.object_url.clone(),
         };
         let errors = letters.faults(mail);
         if errors.is_empty() { Ok(letters) } else { Err(errors) }
@@ -125,6 +139,8 @@ impl Letters {
             let page = match link.purpose {
                 Purpose::VerifyEmail | Purpose::ChangeEmail => &self.verify_url,
                 Purpose::ResetPassword => &self.reset_url,
+                Purpose::UndoEmailChange => &self.undo_url,
+                Purpose::ObjectToUndo => &self.object_url,
             };
             (format!("{page}#token={}", token.expose_secret()), link.expires_at)
         });
@@ -170,6 +186,7 @@ impl Letters {
             ("address", text(told.address.as_ref())),
             ("place", text(told.place.as_ref())),
             ("new_email", Value::from(told.new_email.as_ref().map(|email| email.as_str()))),
+            ("old_email", Value::from(told.old_email.as_ref().map(|email| email.as_str()))),
             ("provider", Value::from(told.provider.as_deref().map_or("the provider".to_owned(), plain))),
             ("ends_at", Value::from(told.ends_at.map(moment))),
         ])
@@ -297,6 +314,8 @@ mod tests {
             (Letter::VerifyEmail, "verify", "24 hours"),
             (Letter::ConfirmEmail, "verify", "24 hours"),
             (Letter::ResetPassword, "reset", "1 hour"),
+            (Letter::EmailReplaced, "undo", "72 hours"),
+            (Letter::EmailChangeDisputed, "object", "24 hours"),
         ] {
             let written = letters().write(&ann(letter), Some(&token)).ok().unwrap();
             let link = format!("https://app.test/auth/pages/{page}#token={}", token.expose_secret());
@@ -313,6 +332,8 @@ mod tests {
             Letter::Welcome,
             Letter::AlreadyRegistered,
             Letter::NewDevice,
+            Letter::EmailChanged,
+            Letter::EmailChangeUndone,
             Letter::ReconnectNeeded,
             Letter::GrantEnding,
         ] {

@@ -94,21 +94,21 @@ impl Draft<'_> {
         self.get(key)?.map(|bytes| decode(what, &bytes)).transpose()
     }
 
-    /// Gives the account its address, unless that is another's.
-    fn claim_email(&mut self, user: &User) -> Result<(), CommitError> {
-        let key = keys::email(&user.email);
-        match self.stored::<UserId>("the owner of an address", &key)? {
-            Some(owner) if owner != user.id => Err(CommitError::EmailTaken),
-            Some(_) => Ok(()),
-            None => {
-                self.put(key, encode(&user.id)?);
-                Ok(())
+    /// Gives the account its addresses, unless one is another's.
+    fn claim_emails(&mut self, user: &User) -> Result<(), CommitError> {
+        for email in user.addresses() {
+            let key = keys::email(email);
+            match self.stored::<UserId>("the owner of an address", &key)? {
+                Some(owner) if owner != user.id => return Err(CommitError::EmailTaken),
+                Some(_) => {}
+                None => self.put(key, encode(&user.id)?),
             }
         }
+        Ok(())
     }
 
     fn create_user(&mut self, user: &User) -> Result<(), CommitError> {
-        self.claim_email(user)?;
+        self.claim_emails(user)?;
         let key = keys::user(user.id);
         if self.has(&key)? {
             return Err(CommitError::Conflict);
@@ -118,14 +118,14 @@ impl Draft<'_> {
     }
 
     fn update_user(&mut self, mut user: User) -> Result<(), CommitError> {
-        self.claim_email(&user)?;
+        self.claim_emails(&user)?;
         let key = keys::user(user.id);
         let stored = self.stored::<User>("an account", &key)?.ok_or(CommitError::Conflict)?;
         if stored.revision != user.revision {
             return Err(CommitError::Conflict);
         }
-        if stored.email != user.email {
-            self.remove(keys::email(&stored.email));
+        for old in stored.addresses().filter(|old| !user.addresses().any(|kept| kept == *old)) {
+            self.remove(keys::email(old));
         }
         user.revision += 1;
         self.put(key, encode(&user)?);
@@ -135,7 +135,7 @@ impl Draft<'_> {
     fn delete_user(&mut self, id: UserId) -> Result<(), StoreError> {
         let key = keys::user(id);
         if let Some(user) = self.stored::<User>("an account", &key)? {
-            self.remove(keys::email(&user.email));
+            user.addresses().for_each(|email| self.remove(keys::email(email)));
             self.remove(key);
         }
         for session in self.under(&keys::sessions(id))? {

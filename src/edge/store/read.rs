@@ -40,7 +40,7 @@ pub(super) fn user_by_email(trees: &Trees, email: &EmailAddress) -> Result<Optio
         None => None,
     };
     // Between the two looks the account may have got another address.
-    Ok(user.filter(|user| user.email == *email))
+    Ok(user.filter(|user| user.addresses().any(|owned| owned == email)))
 }
 
 pub(super) fn users(trees: &Trees, after: Option<UserId>, limit: usize) -> Result<Vec<User>, StoreError> {

@@ -47,12 +47,16 @@ fn check(trees: &Trees, key: &[u8], bytes: &IVec) -> Result<(), StoreError> {
         decode::<u64>("a token version", bytes).map(drop)
     } else if is(Table::User) {
         let user: User = decode("an account", bytes)?;
-        let owner: Option<UserId> = at(trees, "the owner of an address", &keys::email(&user.email))?;
-        fits(owner == Some(user.id) && keys::user(user.id) == key, "an account and its address")
+        for email in user.addresses() {
+            let owner: Option<UserId> = at(trees, "the owner of an address", &keys::email(email))?;
+            fits(owner == Some(user.id), "an account and its address")?;
+        }
+        fits(keys::user(user.id) == key, "an account and its key")
     } else if is(Table::Email) {
         let owner = decode("the owner of an address", bytes)?;
         let user: Option<User> = at(trees, "an account", &keys::user(owner))?;
-        fits(user.is_some_and(|user| keys::email(&user.email) == key), "an address and its account")
+        let owns = user.is_some_and(|user| user.addresses().any(|email| keys::email(email) == key));
+        fits(owns, "an address and its account")
     } else if is(Table::Session) {
         let (session, time) = (decode_session(bytes)?, session_filed(bytes)?);
         fits(keys::session(session.user, session.id) == key, "a session and its key")?;

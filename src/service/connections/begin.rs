@@ -40,7 +40,7 @@ impl Connections {
         let info = info.ok_or_else(|| ConnectionError::UnknownProvider(begin.provider.clone()))?;
         self.check_return_to(begin.return_to.as_deref())?;
         let scopes = self.scopes(&begin, &info)?;
-        if self.store.user(user).await?.is_none_or(|user| !user.active) {
+        if self.store.user(user).await?.is_none_or(|user| !user.is_open()) {
             return Err(ConnectionError::NoAccount);
         }
         let begun = self.store.versions(&self.issuer, &user.to_string()).await?;

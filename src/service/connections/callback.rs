@@ -103,7 +103,7 @@ impl Connections {
     /// access to an account of their own.
     async fn still_theirs(&self, connection: &Connection, consent: &Consent) -> Result<(), ConnectionError> {
         let user = connection.user;
-        if self.store.user(user).await?.is_none_or(|user| !user.active) {
+        if self.store.user(user).await?.is_none_or(|user| !user.is_open()) {
             return Err(ConnectionError::NoAccount);
         }
         let begun = match consent.session {

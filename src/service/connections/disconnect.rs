@@ -9,10 +9,11 @@ use crate::domain::account::UserId;
 use crate::domain::audit::{Action, Outcome};
 use crate::domain::connection::{Connection, ConnectionId, Status};
 use crate::domain::task::Errand;
+use crate::domain::time::UnixTime;
 use crate::ports::{Change, CommitError};
 use crate::service::accounts::{About, Client, Person, TRIES};
 
-use super::errands::GRACE;
+use super::errands::{GRACE, Left};
 
 impl Connections {
     /// Ends a connection: the provider is told, the tokens are erased, the record is kept. Nothing to do when
@@ -66,6 +67,22 @@ impl Connections {
             Ok(())
         })
         .await
+    }
+
+    /// Ends the connections of `user` that were made or renewed since `since`: by somebody who was in the account then
+    /// and should not have been. One that was ended by then has left nothing to do.
+    pub(super) async fn disconnect_since(&self, user: UserId, since: UnixTime) -> Result<(), Left> {
+        let left = |error: String| Left { why: error, again: true };
+        let all = self.store.connections(user).await.map_err(|error| left(error.to_string()))?;
+        let is_later =
+            |one: &Connection| one.created_at >= since || one.connected_at.is_some_and(|at| at >= since);
+        for connection in all.iter().filter(|one| is_later(one)) {
+            match self.disconnect_for(Who::System, user, connection.id).await {
+                Ok(()) | Err(ConnectionError::NotFound) => {}
+                Err(error) => return Err(left(error.to_string())),
+            }
+        }
+        Ok(())
     }
 
     /// Commits the end. Returns the connection as it was, and the errand to its provider; `None` when it had

@@ -28,6 +28,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(14_400);
 const NOTICE_LIFE: Duration = Duration::from_secs(24 * 3600);
 /// How long a grant is tried to be ended: its sealed tokens are not kept for longer.
 const GRANT_LIFE: Duration = Duration::from_secs(3600);
+/// How long connections are tried to be ended: only the store can be in the way.
+const CONNECTIONS_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
 /// No try takes longer.
 const TRY_TIME: Duration = Duration::from_secs(60);
 /// The worker leaves an errand for so long to whoever has written it down and does it at once.
@@ -57,12 +59,15 @@ impl Connections {
         self.do_due_errands(|work| matches!(work, Work::Errand { errand: Errand::Notify(_), .. })).await
     }
 
-    /// Ends grants that no connection holds any more. Returns whether there was any.
+    /// Ends grants that no connection holds any more, and connections that shall not be. Returns whether there was any.
     ///
     /// # Errors
     /// [`StoreError`]; then the rest is still to do.
     pub async fn end_due_grants(&self) -> Result<bool, StoreError> {
-        self.do_due_errands(|work| matches!(work, Work::Errand { errand: Errand::EndGrant(_), .. })).await
+        self.do_due_errands(|work| {
+            matches!(work, Work::Errand { errand: Errand::EndGrant(_) | Errand::EndConnections { .. }, .. })
+        })
+        .await
     }
 
     async fn do_due_errands(&self, wanted: fn(&Work) -> bool) -> Result<bool, StoreError> {
@@ -93,6 +98,7 @@ impl Connections {
         let life = match errand {
             Errand::Notify(_) => NOTICE_LIFE,
             Errand::EndGrant(_) => GRANT_LIFE,
+            Errand::EndConnections { .. } => CONNECTIONS_LIFE,
         };
         let mut changes = vec![Change::FinishTask(task.clone())];
         match &outcome {
@@ -152,6 +158,7 @@ impl Connections {
                 self.webhook.deliver(&notice).await.map_err(|why| Left { why, again: true })
             }
             Errand::EndGrant(connection) => self.end_grant(connection).await,
+            Errand::EndConnections { user, since } => self.disconnect_since(*user, *since).await,
         }
     }
 

@@ -76,7 +76,8 @@ async fn the_description_is_served_and_complete() {
     assert_eq!(served.body()["servers"], json!([{"url": "https://app.test/auth"}]));
     assert!(served.body()["openapi"].as_str().unwrap().starts_with("3.1"));
     let mut described: Vec<String> = Vec::new();
-    let mut used: Vec<String> = vec!["method_not_allowed".into(), "email_taken".into()];
+    let mut used: Vec<String> =
+        vec!["method_not_allowed".into(), "email_taken".into(), "account_frozen".into()];
     for (path, methods) in api.document["paths"].as_object().unwrap() {
         for (method, operation) in methods.as_object().unwrap() {
             described.push(format!("{} {path}", method.to_uppercase()));
@@ -101,7 +102,7 @@ async fn the_description_is_served_and_complete() {
     // By the design, and no more.
     let mut wanted: Vec<&str> = "POST /register|POST /verify-email|POST /verify-email/resend|POST /login|POST /refresh|\
          POST /logout|GET /me|PATCH /me|PUT /me/password|POST /password-resets|POST /password-resets/validate|\
-         POST /password-resets/confirm|GET /password-requirements|GET /sessions|DELETE /sessions|DELETE /sessions/{id}|GET /providers|GET /connections|POST /connections|\
+         POST /password-resets/confirm|POST /email-changes/undo|POST /email-changes/object|GET /password-requirements|GET /sessions|DELETE /sessions|DELETE /sessions/{id}|GET /providers|GET /connections|POST /connections|\
          GET /connections/callback|POST /connections/callback|GET /connections/{id}|DELETE /connections/{id}|\
          POST /connections/{id}/refresh|GET /connections/{id}/token|PUT /connections/{id}/tokens"
         .split('|')

@@ -3,6 +3,8 @@
 // registered, whose cookie comes with the request, or by typing it. Or it is replaced.
 
 const FORMS = ["act", "prove", "choose"];
+const REGISTERED = part("why").textContent;
+const CHANGES = "This link changes the address of an account. Type the password of that account to go on.";
 const FIELDS = { password: "show", new_password: "show_new" };
 
 function only(form) {
@@ -38,6 +40,7 @@ function invalid(field, is) {
 function asksFor(ways) {
   if (!ways.includes("password")) return choose();
   only("prove");
+  part("why").textContent = ways.includes("access_token") ? CHANGES : REGISTERED;
   part("otherwise").hidden = !ways.includes("new_password");
   tell("", "");
   part("password").focus();
