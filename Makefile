@@ -17,7 +17,7 @@ TOMCAT := $(wildcard $(CATALINA_HOME)/bin/bootstrap.jar /usr/share/tomcat10/bin/
 	/opt/homebrew/opt/tomcat/libexec/bin/bootstrap.jar /usr/local/opt/tomcat/libexec/bin/bootstrap.jar)
 
 .DEFAULT_GOAL := help
-.PHONY: help deps deps-wider deps-bench deps-plugins run test test-wider bench bench-store soak plugins plugins-check dist lint
+.PHONY: help deps deps-wider deps-bench deps-plugins run test test-wider bench bench-store store-growth soak plugins plugins-check dist lint
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -79,7 +79,8 @@ test: deps ## every test that needs only what the build needs
 test-wider: deps-wider ## the gateway with Prometheus, Tomcat, nginx, Express, a mail server, an OAuth server, a browser, gRPC, passlib, plugins from an empty folder on, and what README and guides say
 	CARGO="$(CARGO)" $(VENV)/bin/python tests/wider/run
 
-soak: deps-wider ## the wider tests with streams that are silent for ten minutes before they are revoked
+soak: deps-wider ## 200 kills of the store, 200 within compactions, and the wider tests with streams silent for ten minutes
+	PALISADE_KILLS=200 $(CARGO) test --locked --test store nothing_acknowledged_is_lost
 	IDLE_SECONDS=600 CARGO="$(CARGO)" $(VENV)/bin/python tests/wider/run
 
 deps-bench: deps
@@ -98,6 +99,9 @@ bench: deps-bench ## requests per second without and with authentication, and in
 
 bench-store: deps ## durable commits per second, and what a million revocations cost (2 minutes)
 	$(CARGO) run --locked --release --example bench_store
+
+store-growth: deps ## what the store keeps of a million sign-ins and a million revocations: disk, memory, start (10 minutes)
+	$(CARGO) run --locked --release --example store_growth
 
 # A compiler for WebAssembly: the toolchain at hand, or Debian's beside it.
 deps-plugins: deps

@@ -328,6 +328,7 @@ pub async fn start_by(clock: Arc<dyn Clock>, config: Config, options: Options) -
     );
     let admin_router = api::admin_router(AdminState {
         credential: credential::admin(&data_dir)?,
+        store: Arc::clone(&store),
         revoke: revoke.clone(),
         mint: Mint::new(
             Arc::clone(&store),

@@ -1,6 +1,8 @@
 //! The sled store against the conformance suite, a kill at any moment, damage, and a second process;
 //! and the revocation cache in front of it.
 
+#[path = "store/compaction.rs"]
+mod compaction;
 #[path = "store/conformance.rs"]
 mod conformance;
 #[path = "store/opening.rs"]
@@ -31,6 +33,10 @@ use palisade::ports::{Change, CommitError, Revocations, Store};
 /// The folder that the child of the crash suite works in, and the number of its run.
 const CRASH_CHILD: &str = "PALISADE_CRASH_CHILD";
 const CRASH_RUN: &str = "PALISADE_CRASH_RUN";
+/// Set where the child also compacts the store, one time after another.
+const CRASH_COMPACTS: &str = "PALISADE_CRASH_COMPACTS";
+/// How many kills, where it is not the few of an ordinary run: `make soak` sets it.
+const KILLS: &str = "PALISADE_KILLS";
 
 /// The store, as soon as its lock is free: a child that another test is just starting has a copy of every file
 /// that is open here, locks and all, until it has become the program that it shall be.
@@ -92,6 +98,9 @@ fn crash_child() {
             tasks.spawn(connects(Arc::clone(&store), run, task));
             tasks.spawn(refreshes(Arc::clone(&store), 1 + task % 3));
         }
+        if std::env::var_os(CRASH_COMPACTS).is_some() {
+            tasks.spawn(compacts(store));
+        }
         while let Some(ended) = tasks.join_next().await {
             ended.unwrap();
         }
@@ -109,6 +118,13 @@ async fn revokes(store: Arc<SledStore>, run: u128, task: u128) {
             store.revoke(revocation(token(&jti), n, 9_000_000)).await.unwrap();
             acknowledged(format_args!("token {jti} 0"));
         }
+    }
+}
+
+/// There is always a compaction going on. Its own failures are no matter here, except that there are none.
+async fn compacts(store: Arc<SledStore>) {
+    loop {
+        store.compact().await.unwrap();
     }
 }
 
@@ -312,15 +328,34 @@ impl Promised {
     }
 }
 
+fn kills() -> u64 {
+    std::env::var(KILLS).map_or(20, |kills| kills.parse().unwrap())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_acknowledged_is_lost_by_a_kill() {
+    killed(kills(), &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_acknowledged_is_lost_by_a_kill_within_a_compaction() {
+    let (within, replaced) = killed(kills(), &[(CRASH_COMPACTS, "1")]).await;
+    assert!(within > 0, "no kill was within a compaction");
+    println!("{within} kills were within a copy, and {replaced} compactions were finished");
+}
+
+/// Kills a child again and again while it works at the store, and looks whether everything is there. Returns how
+/// many kills left the files of a compaction that was not finished, and how often one was.
+async fn killed(rounds: u64, environment: &[(&str, &str)]) -> (u64, u64) {
     let dir = tempfile::tempdir().unwrap();
     let mut promised = Promised::default();
-    for round in 0..20u64 {
+    let (mut within, mut generation) = (0, 0);
+    for round in 0..rounds {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["crash_child", "--exact", "--nocapture"])
             .env(CRASH_CHILD, dir.path())
             .env(CRASH_RUN, round.to_string())
+            .envs(environment.iter().copied())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -336,6 +371,10 @@ async fn nothing_acknowledged_is_lost_by_a_kill() {
         }
         child.wait().unwrap();
         assert!(seen >= enough, "round {round}: the child ended by itself after {seen}");
+        let left = compaction::generations(dir.path());
+        within += u64::from(left.iter().any(|(_, complete)| !complete));
+        generation =
+            left.iter().filter(|(_, complete)| *complete).map(|(n, _)| *n).max().unwrap_or(generation);
         promised.holds(&open(dir.path())).await;
     }
     let Promised { tokens, versions, sessions, users, done, refreshed, connected, disconnected } = promised;
@@ -350,6 +389,7 @@ async fn nothing_acknowledged_is_lost_by_a_kill() {
         disconnected.len(),
     ];
     assert!(!seen.contains(&0), "a part of the suite did nothing: {seen:?}");
+    (within, generation)
 }
 
 #[test]

@@ -34,9 +34,16 @@ pub(super) fn probe(
                 healthy,
             }));
         }
+        let status = store.status();
         Levels {
             revocations: revocations.len() as u64,
-            store_bytes: store.status().bytes,
+            store_bytes: status.bytes,
+            store_live_bytes: status.live_bytes,
+            store_compactions: [
+                ("done", status.compactions.done),
+                ("no_room", status.compactions.no_room),
+                ("failed", status.compactions.failed),
+            ],
             open_streams: streams.open() as u64,
             upstreams,
             machine: machine_levels(&capacity, acceptor.as_ref(), &watched.standing()),

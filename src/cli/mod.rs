@@ -17,6 +17,7 @@ mod plugin;
 mod providers;
 mod reload;
 mod run;
+mod store;
 mod token_inspect;
 mod token_mint;
 mod token_revoke;
@@ -98,6 +99,9 @@ enum Command {
     /// Make keys that the tokens of providers are sealed with, offline.
     #[command(subcommand)]
     Vault(Vault),
+    /// See how large the running gateway's store is, and compact it: status, compact.
+    #[command(subcommand)]
+    Store(store::Store),
     /// Let the running gateway read its configuration again. A wrong one changes nothing.
     Reload,
 }
@@ -342,6 +346,7 @@ pub fn main() -> ExitCode {
         Command::Providers(command) => providers::run(&command),
         Command::Plugin(command) => plugin::run(config, command),
         Command::Vault(Vault::Key) => Ok(vault_key::run()),
+        Command::Store(command) => store::run(config, command),
         Command::Reload => reload::run(config),
     };
     match done {

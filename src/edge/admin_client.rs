@@ -11,6 +11,9 @@ use reqwest::{Client, Method};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 
+/// How long an answer may take.
+const USUAL: Duration = Duration::from_secs(30);
+
 /// A gateway's admin API.
 pub struct AdminClient {
     http: Client,
@@ -28,7 +31,6 @@ impl AdminClient {
             .no_proxy()
             .redirect(Policy::none())
             .connect_timeout(Duration::from_secs(5))
-            .timeout(Duration::from_secs(30))
             .build()
             .map_err(|error| format!("no HTTP client could be made: {error}"))?;
         Ok(AdminClient { http, address: reachable(address), credential })
@@ -39,7 +41,7 @@ impl AdminClient {
     /// # Errors
     /// What went wrong, with advice, as one printable text.
     pub async fn get(&self, path: &str) -> Result<Value, String> {
-        self.send(Method::GET, path, None).await
+        self.send(Method::GET, path, None, USUAL).await
     }
 
     /// The JSON answer to a `POST` of `body`.
@@ -47,7 +49,15 @@ impl AdminClient {
     /// # Errors
     /// What went wrong, with advice, as one printable text.
     pub async fn post(&self, path: &str, body: &Value) -> Result<Value, String> {
-        self.send(Method::POST, path, Some(body.to_string())).await
+        self.send(Method::POST, path, Some(body.to_string()), USUAL).await
+    }
+
+    /// Like [`AdminClient::post`], for what may take as long as `patience`.
+    ///
+    /// # Errors
+    /// What went wrong, with advice, as one printable text.
+    pub async fn post_within(&self, path: &str, body: &Value, patience: Duration) -> Result<Value, String> {
+        self.send(Method::POST, path, Some(body.to_string()), patience).await
     }
 
     /// The JSON answer to a `PATCH` of `body`.
@@ -55,7 +65,7 @@ impl AdminClient {
     /// # Errors
     /// What went wrong, with advice, as one printable text.
     pub async fn patch(&self, path: &str, body: &Value) -> Result<Value, String> {
-        self.send(Method::PATCH, path, Some(body.to_string())).await
+        self.send(Method::PATCH, path, Some(body.to_string()), USUAL).await
     }
 
     /// The JSON answer to a `DELETE`; null when there is none.
@@ -63,13 +73,20 @@ impl AdminClient {
     /// # Errors
     /// What went wrong, with advice, as one printable text.
     pub async fn delete(&self, path: &str) -> Result<Value, String> {
-        self.send(Method::DELETE, path, None).await
+        self.send(Method::DELETE, path, None, USUAL).await
     }
 
-    async fn send(&self, method: Method, path: &str, body: Option<String>) -> Result<Value, String> {
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<String>,
+        patience: Duration,
+    ) -> Result<Value, String> {
         let mut request = self
             .http
             .request(method, format!("http://{}{path}", self.address))
+            .timeout(patience)
             .bearer_auth(self.credential.expose_secret());
         if let Some(body) = body {
             request = request.header("content-type", "application/json").body(body);

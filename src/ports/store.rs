@@ -164,12 +164,37 @@ pub struct Swept {
 }
 
 /// How the store is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct StoreStatus {
     /// Whether writes are acknowledged. Once false it stays so until a write succeeds again.
     pub writable: bool,
     /// Bytes on disk.
     pub bytes: u64,
+    /// Bytes of what lives in it, keys and values.
+    pub live_bytes: u64,
+    pub compactions: CompactionCounts,
+}
+
+/// Compactions since the start, by how they ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CompactionCounts {
+    pub done: u64,
+    /// Given up because the disk had no room for a second copy.
+    pub no_room: u64,
+    /// Given up for another reason.
+    pub failed: u64,
+}
+
+/// What a compaction did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Compacted {
+    /// Bytes on disk before.
+    pub before: u64,
+    /// And afterwards.
+    pub after: u64,
+    /// Bytes of what lives, keys and values.
+    pub live: u64,
+    pub took: std::time::Duration,
 }
 
 /// Durable state. What it acknowledged survives a kill and a power loss.
@@ -400,6 +425,15 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// [`StoreError`].
     async fn sweep(&self, now: UnixTime) -> Result<Swept, StoreError>;
+
+    /// Writes what lives into fresh files, so that nothing of what was deleted or replaced is left. Commits
+    /// go on meanwhile. May take minutes; goes on when the caller leaves.
+    ///
+    /// # Errors
+    /// [`StoreError`]; then the store is what it was.
+    async fn compact(&self) -> Result<Compacted, StoreError> {
+        Err(StoreError::Unavailable("this store needs no compaction".to_owned()))
+    }
 
     /// How the store is doing. Never blocks.
     fn status(&self) -> StoreStatus;

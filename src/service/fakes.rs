@@ -416,7 +416,7 @@ impl Store for FakeStore {
     }
 
     fn status(&self) -> StoreStatus {
-        StoreStatus { writable: self.check().is_ok(), bytes: 0 }
+        StoreStatus { writable: self.check().is_ok(), ..StoreStatus::default() }
     }
 }
 

@@ -136,7 +136,8 @@ async fn damage_in_an_early_segment_is_refused_although_the_end_is_whole() {
     let good = fs::read(&db).unwrap();
     assert!(good.len() > 3 << 19, "several segments of 512 KiB are needed, in {} bytes", good.len());
     let mut damaged = 0;
-    for at in (0x1_0000..0x8_0000).step_by(0x1_1111) {
+    // Not the end: that is cut off and shows as too few changes.
+    for at in (0x1_0000..good.len() - 0x8_0000).step_by(good.len() / 16) {
         let mut bytes = good.clone();
         bytes[at] ^= 0x10;
         fs::write(&db, bytes).unwrap();

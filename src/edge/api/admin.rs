@@ -22,13 +22,13 @@ use subtle::ConstantTimeEq;
 
 use super::body::{Failure, JsonBody, answer, method_not_allowed, not_found};
 use super::health::{self, MetricsText};
-use super::{admin_clock, admin_connections, admin_token, admin_users};
+use super::{admin_clock, admin_connections, admin_store, admin_token, admin_users};
 use crate::domain::audit::Action;
 use crate::domain::email::EmailAddress;
 use crate::domain::revocation::{Revocation, Target};
 use crate::domain::session::SessionId;
 use crate::domain::time::UnixTime;
-use crate::ports::{Control, SignError};
+use crate::ports::{Control, SignError, Store};
 use crate::service::accounts::Accounts;
 use crate::service::clock::Timekeeping;
 use crate::service::connections::Connections;
@@ -41,6 +41,7 @@ use crate::service::rotate::Rotate;
 pub struct AdminState {
     /// What callers must present as a bearer token. An empty one lets nobody in.
     pub credential: SecretString,
+    pub store: Arc<dyn Store>,
     pub revoke: Revoke,
     pub mint: Mint,
     pub rotate: Rotate,
@@ -65,6 +66,7 @@ pub fn admin_router(state: AdminState) -> Router {
         .merge(admin_users::router())
         .merge(admin_clock::router())
         .merge(admin_connections::router())
+        .merge(admin_store::router())
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(not_found)
         // Outermost, so that a stranger learns nothing about paths, methods and bodies.

@@ -6,6 +6,7 @@ mod admin;
 mod admin_clock;
 mod admin_connections;
 mod admin_listener;
+mod admin_store;
 mod admin_token;
 mod admin_users;
 mod auth;

@@ -19,6 +19,7 @@ use crate::domain::mail::Mail;
 use crate::domain::mail_cap::Mailbox;
 use crate::domain::revocation::{Revocation, Target};
 use crate::domain::session::Session;
+use crate::domain::task::{Errand, Work};
 use crate::domain::time::UnixTime;
 use crate::ports::{Change, CommitError, EVENTS_KEPT, GIVEN_UP_LIFE, StoreError};
 
@@ -57,6 +58,7 @@ impl Draft<'_> {
             Change::RemoveMail(mail) => {
                 self.unfile_mail(mail.id)?;
                 self.remove(keys::mail(mail.id));
+                self.erased_with(&mail)?;
             }
             Change::PutMailbox(mailbox) => self.put_mailbox(mailbox)?,
             Change::CreateTask(task) => self.put(keys::task(&task), encode(&task)?),
@@ -66,6 +68,10 @@ impl Draft<'_> {
                     return Err(CommitError::Conflict);
                 }
                 self.remove(key);
+                // It held the sealed tokens of a grant that is no more.
+                if matches!(task.work, Work::Errand { errand: Errand::EndGrant(_), .. }) {
+                    self.erased();
+                }
             }
             Change::Record(events) => events.iter().try_for_each(|event| self.record(event))?,
             Change::PutClockMark(mark) => self.put(keys::clock(), encode(&mark)?),
@@ -137,6 +143,7 @@ impl Draft<'_> {
         if let Some(user) = self.stored::<User>("an account", &key)? {
             user.addresses().for_each(|email| self.remove(keys::email(email)));
             self.remove(key);
+            self.erased();
         }
         for session in self.under(&keys::sessions(id))? {
             self.end_session(session)?;
@@ -206,6 +213,9 @@ impl Draft<'_> {
             return Err(CommitError::Conflict);
         }
         connection.revision += 1;
+        if stored.tokens.is_some() && connection.tokens.is_none() {
+            self.erased();
+        }
         self.unfile_connection(&stored);
         self.file_connection(key, &connection)?;
         Ok(())
@@ -229,6 +239,20 @@ impl Draft<'_> {
         if let Some(stored) = self.stored::<Connection>("a connection", &key)? {
             self.unfile_connection(&stored);
             self.remove(key);
+            self.erased();
+        }
+        Ok(())
+    }
+
+    /// What this commit removes is to be gone from the engine's files too, before long.
+    fn erased(&mut self) {
+        self.put(keys::erased(), FILED);
+    }
+
+    /// A mail was removed: if no account has its address any more, this was the last of it.
+    pub(super) fn erased_with(&mut self, mail: &Mail) -> Result<(), StoreError> {
+        if !self.has(&keys::email(&mail.to))? {
+            self.erased();
         }
         Ok(())
     }

@@ -138,6 +138,8 @@ mod tests {
     use crate::domain::mail_cap::{Asked, CappedLetter, Caps, Mailbox};
     use crate::domain::revocation::Target;
     use crate::domain::time::UnixTime;
+    use crate::edge::store::generation::Generation;
+    use crate::edge::store::trees::For;
     use crate::edge::store::verify::verify;
     use crate::service::fakes::conformance::{
         connection, link, mail, revocation, session, task, token, user,
@@ -145,7 +147,8 @@ mod tests {
 
     fn opened() -> (tempfile::TempDir, Trees) {
         let folder = tempfile::tempdir().unwrap();
-        let trees = Trees::open(folder.path(), folder.path(), true).unwrap();
+        let generation = Generation { number: 0, folder: folder.path().to_owned() };
+        let trees = Trees::open(generation, folder.path(), For::Use).unwrap();
         (folder, trees)
     }
 

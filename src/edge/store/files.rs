@@ -184,12 +184,6 @@ pub(super) fn probe(dir: &Path) -> io::Result<()> {
     written.and(removed)
 }
 
-/// Makes the names of new files durable: without it a power loss may forget the files themselves.
-pub(super) fn sync_names(dir: &Path) -> io::Result<()> {
-    File::open(dir.join("conf"))?.sync_all()?;
-    File::open(dir)?.sync_all()
-}
-
 pub(super) fn private(path: &Path) -> io::Result<File> {
     OpenOptions::new().create(true).read(true).write(true).truncate(false).mode(0o600).open(path)
 }

@@ -52,6 +52,8 @@ pub(super) enum Table {
     Mailbox = 17,
     /// The high-water mark of the clock.
     Clock = 18,
+    /// That something was erased and still lies in the engine's files.
+    Erased = 19,
 }
 
 fn key(table: Table, parts: &[&[u8]]) -> Key {
@@ -77,6 +79,28 @@ pub(super) fn sequence() -> Key {
 
 pub(super) fn clock() -> Key {
     key(Table::Clock, &[])
+}
+
+/// Behind every key there is.
+pub(super) fn end() -> Key {
+    vec![u8::MAX]
+}
+
+/// The first key that can stand behind `key`.
+pub(super) fn next(key: &[u8]) -> Key {
+    let mut next = key.to_vec();
+    next.push(0);
+    next
+}
+
+/// Present while something that was erased may still lie in the engine's files.
+pub(super) fn erased() -> Key {
+    key(Table::Erased, &[])
+}
+
+/// Whether the key tells of the files that it is in, and is not copied into others.
+pub(super) fn is_bookkeeping(key: &[u8]) -> bool {
+    key == [Table::Sequence as u8] || key == [Table::Erased as u8]
 }
 
 pub(super) fn issuer(text: &str) -> Key {

@@ -29,7 +29,7 @@ use crate::domain::session::{Session, SessionId};
 use crate::domain::task::Task;
 use crate::domain::time::UnixTime;
 use crate::domain::trusted_time::Mark;
-use crate::ports::{Change, CommitError, Revocations, Store, StoreError, StoreStatus, Swept};
+use crate::ports::{Change, CommitError, Compacted, Revocations, Store, StoreError, StoreStatus, Swept};
 
 /// Few enough that an empty set costs nothing, enough that a growing shard stalls few look-ups.
 const SHARDS: usize = 64;
@@ -365,6 +365,10 @@ impl Store for RevokingStore {
         let swept = self.parts.store.sweep(now).await?;
         self.parts.cache.sweep(now);
         Ok(swept)
+    }
+
+    async fn compact(&self) -> Result<Compacted, StoreError> {
+        self.parts.store.compact().await
     }
 
     fn status(&self) -> StoreStatus {

@@ -18,7 +18,7 @@ use crate::domain::session::{Session, SessionId};
 use crate::domain::task::Task;
 use crate::domain::time::UnixTime;
 use crate::domain::trusted_time::Mark;
-use crate::ports::{Change, CommitError, Meter, Store, StoreError, StoreStatus, Swept};
+use crate::ports::{Change, CommitError, Compacted, Meter, Store, StoreError, StoreStatus, Swept};
 
 /// A store whose calls are counted.
 pub struct MeteredStore {
@@ -174,6 +174,10 @@ impl Store for MeteredStore {
 
     async fn sweep(&self, now: UnixTime) -> Result<Swept, StoreError> {
         self.metered("sweep", self.store.sweep(now)).await
+    }
+
+    async fn compact(&self) -> Result<Compacted, StoreError> {
+        self.metered("compact", self.store.compact()).await
     }
 
     fn status(&self) -> StoreStatus {

@@ -6,8 +6,11 @@
 //! in.
 
 mod change;
+mod compact;
 mod draft;
 mod files;
+mod generation;
+mod keeper;
 mod keys;
 pub mod memory;
 pub mod metered;

@@ -10,9 +10,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use super::files::{self, OpenError};
+use super::generation::Generation;
 use super::snapshots::Snapshots;
 use super::tally::Tally;
-use super::trees::{Trees, Writes};
+use super::trees::{For, Trees, Writes};
 use super::verify::verify;
 use super::witness::{self, Testimony, WITNESS};
 use crate::ports::StoreError;
@@ -44,31 +45,36 @@ struct Found {
 /// [`OpenError`]; then nothing in the directory was changed.
 pub(super) fn open(dir: &Path, doubts: Doubts) -> Result<Trees, OpenError> {
     clear(dir)?;
-    let snapshots = Snapshots::of(dir).map_err(OpenError::io(dir))?;
+    let generation = Generation::present(dir)?;
+    let folder = generation.folder.as_path();
+    let snapshots = Snapshots::of(folder).map_err(OpenError::io(folder))?;
     let testimony = witness::read(dir)?;
-    let found = match fs::exists(dir.join("db")).map_err(OpenError::io(dir))? {
-        true => Some(rehearse(dir, &snapshots, &testimony, doubts)?),
+    let found = match fs::exists(folder.join("db")).map_err(OpenError::io(folder))? {
+        true => Some(rehearse(dir, &generation, &snapshots, &testimony, doubts)?),
         false if matches!(testimony, Testimony::Acknowledged(1..)) || !snapshots.valid.is_empty() => {
-            return Err(OpenError::corrupt(dir, "the file `db` is missing"));
+            return Err(OpenError::corrupt(dir, format!("the file `{}` is missing", generation.name("db"))));
+        }
+        false if generation.number > 0 => {
+            return Err(OpenError::corrupt(dir, format!("the file `{}` is missing", generation.name("db"))));
         }
         // Nothing was ever acknowledged here.
         false => None,
     };
-    let moved = snapshots.set_aside(dir).map_err(full_or(dir, &snapshots, OpenError::io(dir)))?;
+    let moved = snapshots.set_aside(folder).map_err(full_or(folder, &snapshots, OpenError::io(folder)))?;
     for path in moved {
         tracing::warn!(
             "what was no snapshot of the store, and would have kept it from opening, is now {}",
             path.display()
         );
     }
-    let trees = Trees::open(dir, dir, true).and_then(|trees| {
-        files::sync_names(dir).map_err(OpenError::io(dir))?;
+    let trees = Trees::open(generation.clone(), dir, For::Use).and_then(|trees| {
+        generation.sync_names(dir).map_err(OpenError::io(folder))?;
         Ok(trees)
     });
     let trees = trees.map_err(|error| {
         // The first error is the one to tell; the next start sets aside what is left here.
-        let _ = Snapshots::remove_new(dir, &Snapshots::default());
-        no_room(dir, &snapshots, error)
+        let _ = Snapshots::remove_new(folder, &Snapshots::default());
+        no_room(folder, &snapshots, error)
     })?;
     let Some(Found { tally, accepted }) = found else {
         trees.set_tally(Tally::default());
@@ -89,15 +95,18 @@ pub(super) fn open(dir: &Path, doubts: Doubts) -> Result<Trees, OpenError> {
 /// Opens a copy of the store and reads it to its end.
 fn rehearse(
     dir: &Path,
+    generation: &Generation,
     snapshots: &Snapshots,
     testimony: &Testimony,
     doubts: Doubts,
 ) -> Result<Found, OpenError> {
-    let copy = dir.join(REHEARSAL);
-    let copied = files::copy_engine_files(dir, &copy, &snapshots.valid).map_err(OpenError::io(&copy));
-    let outcome =
-        copied.and_then(|()| Trees::open(&copy, dir, false)).and_then(|trees| judge(dir, &trees, testimony));
-    let outcome = outcome.map_err(|error| no_room(dir, snapshots, error));
+    let (copy, folder) = (dir.join(REHEARSAL), generation.folder.as_path());
+    let of_copy = Generation { number: generation.number, folder: copy.clone() };
+    let copied = files::copy_engine_files(folder, &copy, &snapshots.valid).map_err(OpenError::io(&copy));
+    let outcome = copied
+        .and_then(|()| Trees::open(of_copy, dir, For::Rehearsal))
+        .and_then(|trees| judge(dir, &trees, testimony));
+    let outcome = outcome.map_err(|error| no_room(folder, snapshots, error));
     clear(dir)?;
     let (tally, found) = outcome?;
     match doubts {
@@ -114,19 +123,19 @@ fn judge(dir: &Path, trees: &Trees, testimony: &Testimony) -> Result<(Tally, Vec
         Ok(tally) => return Ok((tally, doubts_about(trees, &tally, testimony))),
         Err(error) => error,
     };
-    Err(OpenError::corrupt(dir, format!("the file `db` is damaged ({why})")))
+    Err(OpenError::corrupt(dir, format!("the file `{}` is damaged ({why})", trees.generation().name("db"))))
 }
 
 fn doubts_about(trees: &Trees, counted: &Tally, testimony: &Testimony) -> Vec<String> {
-    let sequence = trees.sequence();
+    let (sequence, db) = (trees.sequence(), trees.generation().name("db"));
     let mut doubts = Vec::new();
     match testimony {
         Testimony::Acknowledged(acknowledged) if *acknowledged > sequence => doubts.push(format!(
-            "the file `db` ends too early: {acknowledged} changes were acknowledged, as `{WITNESS}` says, and only \
+            "the file `{db}` ends too early: {acknowledged} changes were acknowledged, as `{WITNESS}` says, and only \
              {sequence} are left"
         )),
         Testimony::Nothing(why) if sequence > 0 => doubts.push(format!(
-            "the file `{WITNESS}` {why}, so nothing shows whether `db`, which has {sequence} changes, has all that \
+            "the file `{WITNESS}` {why}, so nothing shows whether `{db}`, which has {sequence} changes, has all that \
              were acknowledged"
         )),
         _ => {}
@@ -134,15 +143,15 @@ fn doubts_about(trees: &Trees, counted: &Tally, testimony: &Testimony) -> Vec<St
     match trees.tally() {
         Some(recorded) if recorded == *counted => {}
         Some(recorded) => doubts.push(format!(
-            "a part of the file `db` is damaged or missing: {} records of {} bytes were written and {} of {} bytes are \
+            "a part of the file `{db}` is damaged or missing: {} records of {} bytes were written and {} of {} bytes are \
              there",
             recorded.records, recorded.bytes, counted.records, counted.bytes
         )),
         None if sequence == 0 && counted.records > 0 => {
-            doubts.push("a part of the file `db` is missing: it does not say how many changes it has".to_owned());
+            doubts.push(format!("a part of the file `{db}` is missing: it does not say how many changes it has"));
         }
         // Of version 0.1.0: that every index agrees with its records is all that can be known.
-        None => doubts.extend(verified(trees).err().map(|error| format!("the file `db` is damaged: {error}"))),
+        None => doubts.extend(verified(trees).err().map(|error| format!("the file `{db}` is damaged: {error}"))),
     }
     doubts
 }

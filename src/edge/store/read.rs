@@ -250,9 +250,9 @@ pub(super) fn recent_revocations(trees: &Trees, limit: usize) -> Result<Vec<Revo
         .collect()
 }
 
-/// Whether anything is kept but the number of commits and the mark of the clock.
+/// Whether anything is kept but the number of commits, the mark of the clock and that of what was erased.
 pub(super) fn is_populated(trees: &Trees) -> Result<bool, StoreError> {
-    let own = [keys::sequence(), keys::clock()];
+    let own = [keys::sequence(), keys::clock(), keys::erased()];
     for entry in trees.range(Vec::new()..vec![u8::MAX]).take(own.len() + 1) {
         if !own.contains(&entry?.0.to_vec()) {
             return Ok(true);

@@ -8,14 +8,17 @@ use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::{Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use async_trait::async_trait;
 use tokio::sync::{Semaphore, oneshot};
 
+use super::compact::Written;
 use super::files::{self, OpenError};
+use super::keeper::{self, Asked, Compactions};
 use super::keys;
 use super::opening::{self, Doubts};
 use super::read;
@@ -35,7 +38,7 @@ use crate::domain::session::{Session, SessionId};
 use crate::domain::task::Task;
 use crate::domain::time::UnixTime;
 use crate::domain::trusted_time::Mark;
-use crate::ports::{Change, CommitError, Store, StoreError, StoreStatus, Swept};
+use crate::ports::{Change, CommitError, Compacted, Store, StoreError, StoreStatus, Swept};
 
 /// How many commands may wait; further callers wait for a place.
 const QUEUE: usize = 1024;
@@ -47,6 +50,40 @@ pub(super) struct Shared {
     pub(super) trees: RwLock<Option<Trees>>,
     pub(super) writable: AtomicBool,
     pub(super) bytes: AtomicU64,
+    /// Bytes of keys and values after the last change.
+    pub(super) live_bytes: AtomicU64,
+    /// How often the files were opened again after a failure.
+    pub(super) opened: AtomicU64,
+    /// What a compaction that is going on has to look at again; `None` while there is none.
+    pub(super) written: Mutex<Option<Written>>,
+    /// By when the files are to be compacted because something was erased that still lies in them.
+    pub(super) erasure: Mutex<Option<Instant>>,
+    pub(super) compactions: Compactions,
+}
+
+impl Shared {
+    pub(super) fn new(dir: &Path, trees: Trees, erased: bool) -> Shared {
+        let shared = Shared {
+            dir: dir.to_owned(),
+            trees: RwLock::new(None),
+            writable: AtomicBool::new(true),
+            bytes: AtomicU64::new(0),
+            live_bytes: AtomicU64::new(0),
+            opened: AtomicU64::new(0),
+            written: Mutex::new(None),
+            erasure: Mutex::new(erased.then(Instant::now)),
+            compactions: Compactions::default(),
+        };
+        shared.told_by(&trees);
+        *shared.trees.write().unwrap_or_else(PoisonError::into_inner) = Some(trees);
+        shared
+    }
+
+    /// Takes down how large the store is.
+    pub(super) fn told_by(&self, trees: &Trees) {
+        self.bytes.store(trees.bytes(), Ordering::Relaxed);
+        self.live_bytes.store(trees.tally().map_or(0, |tally| tally.bytes), Ordering::Relaxed);
+    }
 }
 
 /// Durable state in a directory of this machine.
@@ -56,6 +93,9 @@ pub struct SledStore {
     queue: RwLock<Option<SyncSender<Queued>>>,
     places: Arc<Semaphore>,
     writer: Mutex<Option<JoinHandle<()>>>,
+    /// `None` once it is closed.
+    asks: Mutex<Option<Sender<Asked>>>,
+    keeper: Mutex<Option<keeper::Running>>,
     lock: Mutex<Option<File>>,
 }
 
@@ -77,23 +117,29 @@ impl SledStore {
         let dir = dir.as_ref();
         let lock = files::lock(dir)?;
         let trees = opening::open(dir, doubts)?;
-        let shared = Arc::new(Shared {
-            dir: dir.to_owned(),
-            bytes: AtomicU64::new(trees.bytes()),
-            trees: RwLock::new(Some(trees)),
-            writable: AtomicBool::new(true),
-        });
-        let (queue, commands) = sync_channel(QUEUE);
+        let erased =
+            trees.get(&keys::erased()).map_err(|e| OpenError::corrupt(dir, e.to_string()))?.is_some();
+        // Now that the present generation is known to be whole.
+        if let Err(error) = trees.generation().remove_others(dir) {
+            tracing::warn!(%error, "files from before a compaction, or of one that was given up, are left");
+        }
+        let shared = Arc::new(Shared::new(dir, trees, erased));
+        // One more than there are places: for the keeper, which has none.
+        let (queue, commands) = sync_channel(QUEUE + 1);
         let for_writer = Arc::clone(&shared);
         let writer = std::thread::Builder::new()
             .name("store-writer".into())
             .spawn(move || writer::run(&for_writer, &commands))
             .map_err(OpenError::io(dir))?;
+        let (asks, asked) = channel();
+        let keeper = keeper::start(Arc::clone(&shared), asked, queue.clone()).map_err(OpenError::io(dir))?;
         Ok(Arc::new(SledStore {
             shared,
             queue: RwLock::new(Some(queue)),
             places: Arc::new(Semaphore::new(QUEUE)),
             writer: Mutex::new(Some(writer)),
+            asks: Mutex::new(Some(asks)),
+            keeper: Mutex::new(Some(keeper)),
             lock: Mutex::new(Some(lock)),
         }))
     }
@@ -101,6 +147,11 @@ impl SledStore {
     /// Finishes what is queued, closes the files and lets their lock go. Whoever still holds the store gets
     /// errors from then on. Blocks. Dropping the store does the same.
     pub fn close(&self) {
+        // First, because it waits for the writer, and holds its queue open.
+        *self.asks.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        if let Some(keeper) = self.keeper.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            keeper.end();
+        }
         // The writer ends once its queue is closed and empty.
         *self.queue.write().unwrap_or_else(PoisonError::into_inner) = None;
         if let Some(writer) = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take() {
@@ -163,7 +214,7 @@ impl SledStore {
         let closed = || StoreError::Unavailable("the store is closed".into());
         let place = Arc::clone(&self.places).acquire_owned().await.map_err(|_| closed())?;
         let (reply, answer) = oneshot::channel();
-        let queued = Queued { command: command(reply), _place: place };
+        let queued = Queued { command: command(reply), _place: Some(place) };
         {
             // There are as many places as the queue is long, so this never waits.
             let queue = self.queue.read().unwrap_or_else(PoisonError::into_inner);
@@ -360,7 +411,23 @@ impl Store for SledStore {
         }
     }
 
+    async fn compact(&self) -> Result<Compacted, StoreError> {
+        let closed = || StoreError::Unavailable("the store is closed".into());
+        let (reply, answer) = oneshot::channel();
+        {
+            let asks = self.asks.lock().unwrap_or_else(PoisonError::into_inner);
+            asks.as_ref().ok_or_else(closed)?.send(reply).map_err(|_| closed())?;
+        }
+        answer.await.map_err(|_| closed())?
+    }
+
     fn status(&self) -> StoreStatus {
-        StoreStatus { writable: self.shared.writable.load(Ordering::Relaxed), bytes: self.disk_bytes() }
+        let shared = &self.shared;
+        StoreStatus {
+            writable: shared.writable.load(Ordering::Relaxed),
+            bytes: self.disk_bytes(),
+            live_bytes: shared.live_bytes.load(Ordering::Relaxed),
+            compactions: shared.compactions.read(),
+        }
     }
 }

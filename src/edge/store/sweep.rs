@@ -55,8 +55,9 @@ impl Draft<'_> {
         let counted = match key.first() {
             // It is filed here once it was given up, under its end.
             Some(&table) if table == Table::Mail as u8 => {
+                let mail = decode("a mail", &bytes)?;
                 self.remove(key);
-                return Ok(());
+                return self.erased_with(&mail);
             }
             Some(&table) if table == Table::Session as u8 => {
                 let session = decode_session(&bytes)?;

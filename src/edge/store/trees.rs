@@ -14,13 +14,20 @@ use std::time::{Duration, Instant};
 use ::sled::{Batch, Db, IVec, Tree};
 
 use super::files::OpenError;
+use super::generation::Generation;
 use super::keys::{self, Key};
 use super::tally::{self, Tally};
 use super::witness::Witness;
 use crate::ports::StoreError;
 
-/// sled's page cache; its own default is a gigabyte.
-const CACHE_BYTES: u64 = 64 << 20;
+/// sled's page cache, in bytes as they are on disk; what is in it takes about eight times that. Its own default
+/// is a gigabyte.
+const CACHE_BYTES: u64 = 2 << 20;
+/// How often, in milliseconds, sled's own thread looks for room that it can use again. It makes one segment of
+/// half a megabyte free at a time, so this bounds how fast the file grows, and syncs the file each time.
+const TIDY_EVERY: u64 = 200;
+/// The same while a copy is filled, which leaves much behind.
+const TIDY_FILLED_EVERY: u64 = 5;
 /// How long sled's threads may hold the file after its handle is gone.
 const LET_GO: Duration = Duration::from_secs(5);
 
@@ -38,15 +45,28 @@ pub(super) struct Trees {
     /// Our own descriptor of the database file: `flush` alone does not sync what it wrote.
     file: File,
     witness: Mutex<Witness>,
+    generation: Generation,
+}
+
+/// What a store is opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum For {
+    /// To be the store.
+    Use,
+    /// To be read, and then removed.
+    Rehearsal,
+    /// To be filled with what another one holds.
+    Filling,
 }
 
 impl Trees {
-    /// Opens the engine's files in `folder`, with the witness in `dir`. Whether they are whole is not looked at:
-    /// [`super::opening`] does that. Without a `flusher` it is a copy that is about to be removed.
-    pub(super) fn open(folder: &Path, dir: &Path, flusher: bool) -> Result<Trees, OpenError> {
+    /// Opens the engine's files of `generation`, with the witness in `dir`. Whether they are whole is not looked
+    /// at: [`super::opening`] does that.
+    pub(super) fn open(generation: Generation, dir: &Path, purpose: For) -> Result<Trees, OpenError> {
+        let folder = generation.folder.as_path();
         // sled panics on some kinds of damage. Whatever it built is dropped with the panic.
         let opened = catch_unwind(AssertUnwindSafe(|| -> Result<_, ::sled::Error> {
-            let db = open_db(folder, flusher)?;
+            let db = open_db(folder, purpose)?;
             let tree = db.open_tree("palisade")?;
             let sequence = tree.get(keys::sequence())?;
             Ok((tree, db, sequence))
@@ -57,14 +77,19 @@ impl Trees {
             Ok(Err(::sled::Error::Io(source))) if !is_damage(&source) => {
                 return Err(OpenError::Io { path, source });
             }
-            Ok(Err(e)) => return Err(damaged(dir, folder, &e.to_string())),
-            Err(_) => return Err(damaged(dir, folder, "the engine cannot make sense of it")),
+            Ok(Err(e)) => return Err(damaged(dir, &generation, &e.to_string())),
+            Err(_) => return Err(damaged(dir, &generation, "the engine cannot make sense of it")),
         };
         let sequence = tally::decode(sequence.as_deref());
-        let (sequence, tally) = sequence.map_err(|e| damaged(dir, folder, &e.to_string()))?;
+        let (sequence, tally) = sequence.map_err(|e| damaged(dir, &generation, &e.to_string()))?;
         let file = OpenOptions::new().read(true).write(true).open(&path).map_err(OpenError::io(path))?;
         let (sequence, witness) = (AtomicU64::new(sequence), Mutex::new(Witness::new(dir)));
-        Ok(Trees { tree, sequence, tally: Mutex::new(tally), db, file, witness })
+        Ok(Trees { tree, sequence, tally: Mutex::new(tally), db, file, witness, generation })
+    }
+
+    /// Which files these are.
+    pub(super) fn generation(&self) -> &Generation {
+        &self.generation
     }
 
     /// How many commits it holds.
@@ -122,6 +147,36 @@ impl Trees {
         Ok(())
     }
 
+    /// Writes one record into a generation that is not the store yet, or removes it: not atomic with any other,
+    /// so commits elsewhere never wait for it.
+    pub(super) fn fill(&self, key: &[u8], value: Option<&IVec>) -> Result<(), ::sled::Error> {
+        match value {
+            Some(value) => self.tree.insert(key, value).map(drop),
+            None => self.tree.remove(key).map(drop),
+        }
+    }
+
+    /// Lets the engine use the room again of what was replaced while filling: it does so only once what replaced
+    /// it is written.
+    pub(super) fn settle_filled(&self) -> Result<(), ::sled::Error> {
+        self.db.flush().map(drop)
+    }
+
+    /// Makes everything filled in so far durable.
+    pub(super) fn sync_filled(&self) -> Result<(), ::sled::Error> {
+        self.settle_filled()?;
+        Ok(self.file.sync_all()?)
+    }
+
+    /// Says how many commits a filled generation holds and what is in it, and makes all of it durable.
+    pub(super) fn finish_filled(&self, sequence: u64, tally: Tally) -> Result<(), ::sled::Error> {
+        self.tree.insert(keys::sequence(), &tally::encode(sequence, &tally)[..])?;
+        self.sync_filled()?;
+        self.sequence.store(sequence, Ordering::Relaxed);
+        self.set_tally(tally);
+        Ok(())
+    }
+
     /// Makes everything applied so far durable, and notes it.
     pub(super) fn sync(&self) -> Result<(), StoreError> {
         let failed = |e: &dyn std::fmt::Display| StoreError::Unavailable(e.to_string());
@@ -165,10 +220,13 @@ impl Trees {
 
 /// sled's threads let go of the file a moment after its handle is dropped. Our own lock already says
 /// that nobody else has it, so its lock is worth waiting for.
-fn open_db(dir: &Path, flusher: bool) -> ::sled::Result<Db> {
-    // sled's own thread frees segments, so the store needs it; on a copy it would only sync the whole
-    // file to a disk that is about to lose it.
-    let flush_every = flusher.then_some(500);
+fn open_db(dir: &Path, purpose: For) -> ::sled::Result<Db> {
+    let flush_every = match purpose {
+        For::Use => Some(TIDY_EVERY),
+        For::Filling => Some(TIDY_FILLED_EVERY),
+        // Its thread would only sync the whole file to a disk that is about to lose it.
+        For::Rehearsal => None,
+    };
     let begun = Instant::now();
     loop {
         match ::sled::Config::new().path(dir).cache_capacity(CACHE_BYTES).flush_every_ms(flush_every).open() {
@@ -192,18 +250,19 @@ fn is_damage(error: &std::io::Error) -> bool {
 }
 
 /// Names the file that keeps the engine from opening, and what to do.
-fn damaged(dir: &Path, folder: &Path, what: &str) -> OpenError {
-    if !super::files::settings_are_whole(folder) {
+fn damaged(dir: &Path, generation: &Generation, what: &str) -> OpenError {
+    let (conf, db) = (generation.name("conf"), generation.name("db"));
+    if !super::files::settings_are_whole(&generation.folder) {
         return OpenError::corrupt(
             dir,
             format!(
-                "the file `conf`, the engine's settings, is damaged ({what}); it is the same for every store of this \
+                "the file `{conf}`, the engine's settings, is damaged ({what}); it is the same for every store of this \
                  version, so moving it away may be enough: it is made anew, and the start says whether the store is \
                  whole"
             ),
         );
     }
-    OpenError::corrupt(dir, format!("the file `db` is damaged ({what})"))
+    OpenError::corrupt(dir, format!("the file `{db}` is damaged ({what})"))
 }
 
 /// What sled said, in the store's words.

@@ -13,12 +13,14 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
+use super::compact::{self, Copy, GivenUp};
 use super::draft::Draft;
 use super::files;
+use super::keys;
 use super::opening::{self, Doubts};
 use super::sled::Shared;
 use super::sweep::Step;
-use super::trees::Writes;
+use super::trees::{Trees, Writes};
 use crate::domain::revocation::Revocation;
 use crate::domain::time::UnixTime;
 use crate::ports::{Change, CommitError, StoreError};
@@ -35,12 +37,15 @@ pub(super) enum Command {
     Commit(Vec<Change>, Reply<Vec<Revocation>>),
     /// One step of a sweep.
     Sweep(UnixTime, Reply<Step>),
+    /// Finish the copy and let it be the store. What was the store goes back, to be closed elsewhere.
+    TakeOver(Box<Copy>, std::sync::mpsc::Sender<Result<Trees, GivenUp>>),
 }
 
 /// A command in the queue, with its place there.
 pub(super) struct Queued {
     pub(super) command: Command,
-    pub(super) _place: OwnedSemaphorePermit,
+    /// None for the one command that never has another of its kind in the queue.
+    pub(super) _place: Option<OwnedSemaphorePermit>,
 }
 
 /// An outcome that waits for the sync: told whether that worked.
@@ -68,8 +73,9 @@ pub(super) fn run(shared: &Arc<Shared>, queue: &Receiver<Queued>) {
             tried = Instant::now();
         }
         let Some(first) = first else { continue };
-        let mut batch = vec![first];
-        batch.extend(queue.try_iter().take(BATCH - 1));
+        let commands = std::iter::once(first).chain(queue.try_iter().take(BATCH - 1));
+        let (copies, batch): (Vec<_>, Vec<_>) =
+            commands.partition(|queued| matches!(queued.command, Command::TakeOver(..)));
         if shared.writable.load(Ordering::Relaxed) {
             if let Err(why) = commit(shared, batch) {
                 tracing::error!(why, "the store cannot write");
@@ -79,6 +85,13 @@ pub(super) fn run(shared: &Arc<Shared>, queue: &Receiver<Queued>) {
         } else {
             for queued in batch {
                 refuse(queued.command, "an earlier write failed and the disk has not recovered");
+            }
+        }
+        for queued in copies {
+            if let Command::TakeOver(copy, reply) = queued.command {
+                // It waits until it is answered.
+                let _ = reply.send(compact::take_over(shared, *copy));
+                tried = Instant::now();
             }
         }
     }
@@ -102,7 +115,12 @@ fn commit(shared: &Shared, batch: Vec<Queued>) -> Result<(), String> {
             pending.push(decide(&mut draft, queued.command));
         }
         let Some((writes, steps)) = draft.finish() else { return Ok(()) };
+        if writes.contains_key(&keys::erased()) {
+            shared.erased_now();
+        }
+        let noted = shared.note_written(writes.keys());
         trees.apply(writes, steps)?;
+        drop(noted);
         trees.sync()
     }));
     let failure = match outcome {
@@ -110,7 +128,7 @@ fn commit(shared: &Shared, batch: Vec<Queued>) -> Result<(), String> {
         Ok(Err(StoreError::Unavailable(why) | StoreError::Unreadable(why))) => Some(why),
         Err(_) => Some("the storage engine gave up in the middle of a write".to_owned()),
     };
-    shared.bytes.store(trees.bytes(), Ordering::Relaxed);
+    shared.told_by(trees);
     if failure.is_some() {
         // Before the answers: whoever gets one and asks for the status must not see the old one.
         shared.writable.store(false, Ordering::Relaxed);
@@ -127,6 +145,8 @@ fn decide(draft: &mut Draft<'_>, command: Command) -> Pending {
         Command::Sweep(now, reply) => {
             later(draft.step(|draft| draft.sweep(now)).map_err(CommitError::Store), reply)
         }
+        // Taken out of the batch before.
+        Command::TakeOver(..) => Box::new(|_| ()),
     }
 }
 
@@ -150,6 +170,8 @@ fn refuse(command: Command, why: &str) {
     match command {
         Command::Commit(_, reply) => drop(reply.send(Err(error))),
         Command::Sweep(_, reply) => drop(reply.send(Err(error))),
+        // Refused by itself, since the store is not writable.
+        Command::TakeOver(..) => {}
     }
 }
 
@@ -160,6 +182,8 @@ fn recover(shared: &Shared) {
         return;
     }
     let mut trees = shared.trees.write().unwrap_or_else(PoisonError::into_inner);
+    // What was written and not synced may be gone: a copy that is being made must not be finished.
+    shared.opened.fetch_add(1, Ordering::Release);
     // Dropped before the new one is opened: sled holds a lock on its file.
     if catch_unwind(AssertUnwindSafe(|| drop(trees.take()))).is_err() {
         tracing::warn!("the storage engine did not close cleanly");
@@ -173,7 +197,7 @@ fn recover(shared: &Shared) {
     };
     match catch_unwind(AssertUnwindSafe(|| opened.apply(Writes::new(), 1).and_then(|()| opened.sync()))) {
         Ok(Ok(())) => {
-            shared.bytes.store(opened.bytes(), Ordering::Relaxed);
+            shared.told_by(opened);
             shared.writable.store(true, Ordering::Relaxed);
             tracing::info!("the store writes again");
         }

@@ -33,6 +33,10 @@ pub struct Levels {
     pub revocations: u64,
     /// Bytes of the store on disk.
     pub store_bytes: u64,
+    /// Bytes of what lives in it.
+    pub store_live_bytes: u64,
+    /// Compactions of the store since the start, by outcome.
+    pub store_compactions: [(&'static str, u64); 3],
     /// Streams and WebSockets open.
     pub open_streams: u64,
     pub upstreams: Vec<UpstreamLevel>,
@@ -76,6 +80,8 @@ pub struct Metrics {
     password_seconds: Histogram,
     revocations: IntGauge,
     store_bytes: IntGauge,
+    store_live_bytes: IntGauge,
+    store_compactions: IntCounterVec,
     open_streams: IntGauge,
     upstreams: IntGaugeVec,
     machine: MachineMeters,
@@ -189,6 +195,13 @@ impl Metrics {
         .with_label_values::<&str>(&[]);
         let revocations = gauge("palisade_revocations", "Entries in the revocation set.")?;
         let store_bytes = gauge("palisade_store_bytes", "Size of the store on disk.")?;
+        let store_live_bytes =
+            gauge("palisade_store_live_bytes", "Bytes of what lives in the store: keys and values.")?;
+        let store_compactions = counters(
+            "palisade_store_compactions_total",
+            "Compactions of the store, by outcome: done, no_room (on the disk) or failed.",
+            &["outcome"],
+        )?;
         let open_streams = gauge("palisade_open_streams", "Event streams and WebSockets open now.")?;
         let upstreams = gauges(
             "palisade_upstream_healthy",
@@ -222,6 +235,8 @@ impl Metrics {
             password_seconds,
             revocations,
             store_bytes,
+            store_live_bytes,
+            store_compactions,
             open_streams,
             upstreams,
             machine,
@@ -248,6 +263,11 @@ impl Metrics {
         let clamp = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         self.revocations.set(clamp(levels.revocations));
         self.store_bytes.set(clamp(levels.store_bytes));
+        self.store_live_bytes.set(clamp(levels.store_live_bytes));
+        for (outcome, count) in levels.store_compactions.iter().filter(|(outcome, _)| !outcome.is_empty()) {
+            let counter = self.store_compactions.with_label_values(&[*outcome]);
+            counter.inc_by(count.saturating_sub(counter.get()));
+        }
         self.open_streams.set(clamp(levels.open_streams));
         self.machine.set(&levels.machine);
         // Upstreams that went with a reload must not be shown as they last were.
@@ -389,11 +409,24 @@ mod tests {
     fn gauges_show_the_moment_of_the_scrape() {
         let metrics = Metrics::new("1").unwrap();
         let upstreams = vec![UpstreamLevel { route: "app".into(), upstream: "u:1".into(), healthy: false }];
-        let levels =
-            Levels { revocations: 7, store_bytes: 8, open_streams: 9, upstreams, ..Levels::default() };
+        let levels = Levels {
+            revocations: 7,
+            store_bytes: 8,
+            store_live_bytes: 6,
+            store_compactions: [("done", 2), ("no_room", 0), ("failed", 1)],
+            open_streams: 9,
+            upstreams,
+            ..Levels::default()
+        };
         metrics.set_probe(Arc::new(move || levels.clone()));
         let text = metrics.text();
         assert!(text.contains("palisade_revocations 7\n") && text.contains("palisade_store_bytes 8\n"));
+        assert!(text.contains("palisade_store_live_bytes 6\n"));
+        assert!(text.contains("palisade_store_compactions_total{outcome=\"done\"} 2\n"));
+        assert!(
+            metrics.text().contains("palisade_store_compactions_total{outcome=\"done\"} 2\n"),
+            "not counted twice"
+        );
         assert!(text.contains("palisade_open_streams 9\n"));
         assert!(text.contains("palisade_upstream_healthy{route=\"app\",upstream=\"u:1\"} 0\n"));
         metrics.set_probe(Arc::new(Levels::default));

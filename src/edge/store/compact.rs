@@ -1,0 +1,577 @@
+//! Compaction: what lives is written into a new generation, which then takes the place of the old one.
+//!
+//! The engine appends, and gives room back late or never; and what was deleted stays readable in its files.
+//! A compaction copies every record into fresh files while commits go on, reads them back from the disk, and
+//! leaves the rest to the writer (`writer.rs`): it alone changes the store, so between two batches it can copy
+//! what has changed meanwhile, hold the tally of the new files against that of the old ones (`tally.rs`), sync,
+//! and let the new files be the store. Whatever goes wrong before that last step, a full disk above all, leaves
+//! the old files the store, and untouched.
+
+use std::collections::BTreeSet;
+use std::io::ErrorKind;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use ::sled::IVec;
+
+use super::files::{self, OpenError};
+use super::generation::{Generation, Incomplete};
+use super::keys::{self, Key};
+use super::sled::Shared;
+use super::tally::Tally;
+use super::trees::{For, Trees};
+use crate::ports::StoreError;
+
+/// How many pairs, and about how many bytes, are copied in one step.
+const PAGE: usize = 1024;
+const PAGE_BYTES: usize = 1 << 20;
+/// How many changed keys are left to the writer, which takes nothing else meanwhile.
+const LEFT_TO_WRITER: usize = 512;
+/// How often the copy catches up with the commits before the writer has to wait for it.
+const ROUNDS: usize = 20;
+/// How many bytes of changed keys are held in memory before the copy catches up with them; at four times as
+/// many it is given up.
+const WRITTEN_BYTES: usize = 4 << 20;
+
+/// Why there was no compaction. The store is what it was.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(super) enum GivenUp {
+    #[error("there is no room for a second copy on the disk: {0}")]
+    NoRoom(String),
+    #[error("the store changed faster than it could be copied")]
+    Outrun,
+    #[error("the store is being closed")]
+    Closing,
+    #[error("a write failed meanwhile")]
+    Reopened,
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl GivenUp {
+    /// The engine panicked.
+    fn engine() -> GivenUp {
+        GivenUp::Failed("the storage engine gave up on the new files".to_owned())
+    }
+}
+
+impl From<::sled::Error> for GivenUp {
+    fn from(error: ::sled::Error) -> GivenUp {
+        match error {
+            ::sled::Error::Io(error) => error.into(),
+            other => GivenUp::Failed(other.to_string()),
+        }
+    }
+}
+
+impl From<std::io::Error> for GivenUp {
+    fn from(error: std::io::Error) -> GivenUp {
+        match error.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => GivenUp::NoRoom(error.to_string()),
+            _ => GivenUp::Failed(error.to_string()),
+        }
+    }
+}
+
+impl From<OpenError> for GivenUp {
+    fn from(error: OpenError) -> GivenUp {
+        match error {
+            OpenError::Io { source, .. } => source.into(),
+            other => GivenUp::Failed(other.to_string()),
+        }
+    }
+}
+
+impl From<StoreError> for GivenUp {
+    fn from(error: StoreError) -> GivenUp {
+        GivenUp::Failed(error.to_string())
+    }
+}
+
+/// The keys that commits have written since the copy last looked.
+#[derive(Debug, Default)]
+pub(super) struct Written {
+    keys: BTreeSet<Key>,
+    bytes: usize,
+    /// Keys were left out: the copy can no longer be finished.
+    outrun: bool,
+}
+
+impl Written {
+    fn note(&mut self, key: &Key) {
+        if self.bytes > 4 * WRITTEN_BYTES {
+            self.outrun = true;
+            return;
+        }
+        if self.keys.insert(key.clone()) {
+            // And about as much again for its place in the set.
+            self.bytes += key.len() + 40;
+        }
+    }
+}
+
+impl Shared {
+    /// Told by the writer what it is about to write. It holds on to what it gets until that is written: a copy
+    /// that is told of a key before must not read the value that the key has before.
+    pub(super) fn note_written<'a>(
+        &self,
+        keys: impl Iterator<Item = &'a Key>,
+    ) -> MutexGuard<'_, Option<Written>> {
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(written) = &mut *written {
+            keys.for_each(|key| written.note(key));
+        }
+        written
+    }
+
+    fn take_written(&self) -> Result<Written, GivenUp> {
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = written.as_mut().map(std::mem::take).unwrap_or_default();
+        if taken.outrun { Err(GivenUp::Outrun) } else { Ok(taken) }
+    }
+
+    fn written_bytes(&self) -> usize {
+        self.written
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .as_ref()
+            .map_or(0, |written| written.bytes)
+    }
+
+    fn record_written(&self, on: bool) {
+        *self.written.lock().unwrap_or_else(PoisonError::into_inner) = on.then(Written::default);
+    }
+
+    /// Reads from the store as it is now.
+    fn source<T>(&self, read: impl FnOnce(&Trees) -> Result<T, GivenUp>) -> Result<T, GivenUp> {
+        let guard = self.trees.read().unwrap_or_else(PoisonError::into_inner);
+        read(guard.as_ref().ok_or(GivenUp::Closing)?)
+    }
+}
+
+/// A copy that has everything but what was written last.
+pub(super) struct Copy {
+    trees: Trees,
+    /// What is in it.
+    tally: Tally,
+    /// [`Shared::opened`] when it was begun.
+    opened: u64,
+    /// Something was erased meanwhile, and may lie in the new files as well.
+    erased: bool,
+}
+
+/// Copies the store beside itself, up to where only the writer can finish it. `stop` ends it early.
+pub(super) fn copy(shared: &Shared, stop: &AtomicBool) -> Result<Copy, GivenUp> {
+    let opened = shared.opened.load(Ordering::Acquire);
+    let reserve = room(shared)?;
+    let generation = Generation::begin(&shared.dir)?;
+    shared.record_written(true);
+    // The engine panics on some failures of its files.
+    let copied = catch_unwind(AssertUnwindSafe(|| {
+        Copying { shared, stop, opened, reserve, erased: false }.run(generation.clone())
+    }));
+    copied.unwrap_or_else(|_| Err(GivenUp::engine())).inspect_err(|_| discard(shared, &generation))
+}
+
+/// Removes what a compaction that was given up has written.
+fn discard(shared: &Shared, generation: &Generation) {
+    shared.record_written(false);
+    if generation.is_complete() {
+        return;
+    }
+    if let Err(error) = generation.remove() {
+        let folder = generation.folder.display();
+        tracing::warn!(%error, %folder, "the files of a compaction that was given up are removed at the next start");
+    }
+}
+
+/// Whether the disk has room for a copy, and for the commits that come meanwhile. Returns how many bytes must
+/// stay free for those.
+fn room(shared: &Shared) -> Result<u64, GivenUp> {
+    let present = shared.source(|trees| Ok(trees.generation().bytes()?))?;
+    let copy = match shared.live_bytes.load(Ordering::Relaxed) {
+        0 => present,
+        live => present.min(live.saturating_mul(4)),
+    };
+    let reserve = copy.clamp(4 << 20, 64 << 20);
+    let (free, needed) = (files::free_bytes(&shared.dir)?, copy + reserve);
+    if free < needed {
+        return Err(GivenUp::NoRoom(format!("{free} bytes are free and about {needed} are needed")));
+    }
+    Ok(reserve)
+}
+
+/// A page of pairs from `start` on; and where the next one starts, unless there is none.
+type Page = (Vec<(IVec, IVec)>, Option<Key>);
+
+fn page(trees: &Trees, start: Key) -> Result<Page, GivenUp> {
+    let (mut found, mut bytes) = (Vec::new(), 0);
+    for entry in trees.range(start..keys::end()) {
+        let (key, value) = entry?;
+        bytes += key.len() + value.len();
+        found.push((key, value));
+        if found.len() == PAGE || bytes >= PAGE_BYTES {
+            let next = found.last().map(|(key, _)| keys::next(key));
+            return Ok((found, next));
+        }
+    }
+    Ok((found, None))
+}
+
+struct Copying<'a> {
+    shared: &'a Shared,
+    stop: &'a AtomicBool,
+    opened: u64,
+    reserve: u64,
+    erased: bool,
+}
+
+impl Copying<'_> {
+    fn run(mut self, generation: Generation) -> Result<Copy, GivenUp> {
+        let trees = Trees::open(generation.clone(), &self.shared.dir, For::Filling)?;
+        self.copy_all(&trees)?;
+        self.catch_up(&trees, None)?;
+        trees.sync_filled()?;
+        // Closed and opened again, so that what is counted comes from the disk.
+        drop(trees);
+        let trees = Trees::open(generation, &self.shared.dir, For::Use)?;
+        let mut tally = self.count(&trees)?;
+        self.catch_up(&trees, Some(&mut tally))?;
+        trees.sync_filled()?;
+        self.catch_up(&trees, Some(&mut tally))?;
+        Ok(Copy { trees, tally, opened: self.opened, erased: self.erased })
+    }
+
+    /// Reads the copy back.
+    fn count(&self, copy: &Trees) -> Result<Tally, GivenUp> {
+        let (mut tally, mut start) = (Tally::default(), Some(Key::new()));
+        while let Some(from) = start {
+            self.go_on()?;
+            let (found, next) = page(copy, from)?;
+            found.iter().for_each(|(key, value)| tally.add(key, value));
+            start = next;
+        }
+        Ok(tally)
+    }
+
+    /// Between two steps: whether to go on.
+    fn go_on(&self) -> Result<(), GivenUp> {
+        if self.stop.load(Ordering::Relaxed) {
+            return Err(GivenUp::Closing);
+        }
+        // What was written and not synced when the files failed may have been copied, and is gone now.
+        let reopened = self.shared.opened.load(Ordering::Acquire) != self.opened;
+        if reopened || !self.shared.writable.load(Ordering::Relaxed) {
+            return Err(GivenUp::Reopened);
+        }
+        Ok(())
+    }
+
+    fn copy_all(&mut self, to: &Trees) -> Result<(), GivenUp> {
+        let (mut start, mut since) = (Some(Key::new()), 0);
+        while let Some(from) = start {
+            self.go_on()?;
+            let (found, next) = self.shared.source(|trees| page(trees, from))?;
+            for (key, value) in &found {
+                if !keys::is_bookkeeping(key) {
+                    to.fill(key, Some(value))?;
+                    since += key.len() + value.len();
+                }
+            }
+            to.settle_filled()?;
+            if self.shared.written_bytes() > WRITTEN_BYTES {
+                let written = self.shared.take_written()?;
+                self.follow(to, &written, None)?;
+            }
+            // The commits that come meanwhile must find room as well.
+            if since > 4 << 20 {
+                since = 0;
+                let free = files::free_bytes(&self.shared.dir)?;
+                if free < self.reserve {
+                    return Err(GivenUp::NoRoom(format!("{free} bytes are left")));
+                }
+            }
+            start = next;
+        }
+        Ok(())
+    }
+
+    /// Copies what was written meanwhile, until little is left or the commits prove faster.
+    fn catch_up(&mut self, to: &Trees, mut tally: Option<&mut Tally>) -> Result<(), GivenUp> {
+        for _ in 0..ROUNDS {
+            self.go_on()?;
+            let written = self.shared.take_written()?;
+            self.follow(to, &written, tally.as_deref_mut())?;
+            if written.keys.len() <= LEFT_TO_WRITER {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    fn follow(
+        &mut self,
+        to: &Trees,
+        written: &Written,
+        mut tally: Option<&mut Tally>,
+    ) -> Result<(), GivenUp> {
+        self.erased |= written.keys.contains(&keys::erased());
+        for key in &written.keys {
+            let value = self.shared.source(|trees| Ok(trees.get(key)?))?;
+            replace(to, key, value.as_ref(), tally.as_deref_mut())?;
+        }
+        Ok(())
+    }
+}
+
+/// Gives a record of the copy the value that it has in the original.
+fn replace(copy: &Trees, key: &[u8], value: Option<&IVec>, tally: Option<&mut Tally>) -> Result<(), GivenUp> {
+    if keys::is_bookkeeping(key) {
+        return Ok(());
+    }
+    if let Some(tally) = tally {
+        copy.get(key)?.iter().for_each(|before| tally.remove(key, before));
+        value.iter().for_each(|value| tally.add(key, value));
+    }
+    Ok(copy.fill(key, value)?)
+}
+
+/// Finishes a copy and lets it be the store; returns what was the store before, still open. Only for the
+/// writer thread, between two batches: it may be the store only if nothing is written to the old one any more.
+pub(super) fn take_over(shared: &Shared, mut copy: Copy) -> Result<Trees, GivenUp> {
+    let finished = catch_unwind(AssertUnwindSafe(|| {
+        let erased = finish(shared, &mut copy)?;
+        Ok((erased, copy.trees.generation().complete(&shared.dir)))
+    }));
+    let (erased, unsynced) = match finished.unwrap_or_else(|_| Err(GivenUp::engine())) {
+        Ok((erased, Ok(()))) => (erased, None),
+        Ok((erased, Err(Incomplete::Unsynced(error)))) => (erased, Some(error)),
+        Ok((_, Err(Incomplete::Before(error)))) => {
+            close(copy.trees);
+            return Err(error.into());
+        }
+        Err(why) => {
+            close(copy.trees);
+            return Err(why);
+        }
+    };
+    if let Some(error) = &unsynced {
+        // Which of the two is the store after a power loss is open. Nothing is acknowledged until the writer
+        // has opened the store again, and synced that.
+        tracing::error!(%error, "the store cannot write");
+        shared.writable.store(false, Ordering::Relaxed);
+    }
+    let mut trees = shared.trees.write().unwrap_or_else(PoisonError::into_inner);
+    shared.told_by(&copy.trees);
+    shared.erased_until_now(erased);
+    let replaced = trees.replace(copy.trees);
+    drop(trees);
+    shared.record_written(false);
+    match (unsynced, replaced) {
+        (None, Some(replaced)) => Ok(replaced),
+        // Its files stay, for a start that finds them to be the store after all.
+        (Some(error), replaced) => {
+            replaced.into_iter().for_each(close);
+            Err(error.into())
+        }
+        // The store was open when the copy was finished, and only this thread closes it meanwhile.
+        (None, None) => Err(GivenUp::Closing),
+    }
+}
+
+/// The last of the writes, and all of them on the disk. Returns whether something was erased meanwhile.
+fn finish(shared: &Shared, copy: &mut Copy) -> Result<bool, GivenUp> {
+    if shared.opened.load(Ordering::Acquire) != copy.opened || !shared.writable.load(Ordering::Relaxed) {
+        return Err(GivenUp::Reopened);
+    }
+    let written = shared.take_written()?;
+    let erased = copy.erased || written.keys.contains(&keys::erased());
+    shared.source(|trees| {
+        for key in &written.keys {
+            replace(&copy.trees, key, trees.get(key)?.as_ref(), Some(&mut copy.tally))?;
+        }
+        let mut wanted = match trees.tally() {
+            Some(tally) => tally,
+            None => trees.count()?,
+        };
+        if let Some(mark) = trees.get(&keys::erased())? {
+            if erased {
+                // What was erased before the copy began is not in the new files; what was erased since may be.
+                copy.trees.fill(&keys::erased(), Some(&mark))?;
+                copy.tally.add(&keys::erased(), &mark);
+            } else {
+                wanted.remove(&keys::erased(), &mark);
+            }
+        }
+        if copy.tally != wanted {
+            return Err(GivenUp::Failed(
+                "what was read back from the new files is not what was written into them".to_owned(),
+            ));
+        }
+        copy.trees.finish_filled(trees.sequence(), wanted)?;
+        Ok(erased)
+    })
+}
+
+/// Closes files that are not the store.
+pub(super) fn close(trees: Trees) {
+    if catch_unwind(AssertUnwindSafe(|| drop(trees))).is_err() {
+        tracing::warn!("the storage engine did not close the files of a compaction cleanly");
+    }
+}
+
+/// What a compaction did.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Done {
+    pub(super) before: u64,
+    pub(super) after: u64,
+    pub(super) live: u64,
+    pub(super) took: Duration,
+}
+
+/// A whole compaction. `hand_over` gives the copy to the writer and waits for what comes of it.
+pub(super) fn run(
+    shared: &Shared,
+    stop: &AtomicBool,
+    hand_over: impl FnOnce(Copy) -> Result<Trees, GivenUp>,
+) -> Result<Done, GivenUp> {
+    let begun = Instant::now();
+    let before = shared.source(|trees| Ok(trees.generation().bytes()?))?;
+    let copy = copy(shared, stop)?;
+    let (generation, live) = (copy.trees.generation().clone(), copy.tally.bytes);
+    let replaced = hand_over(copy).inspect_err(|_| discard(shared, &generation))?;
+    close(replaced);
+    if let Err(error) = generation.remove_others(&shared.dir) {
+        tracing::warn!(%error, "the files from before the compaction are removed at the next start");
+    }
+    let after = generation.bytes()?;
+    Ok(Done { before, after, live, took: begun.elapsed() })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::edge::store::opening::{self, Doubts};
+    use crate::edge::store::trees::Writes;
+
+    static STOP: AtomicBool = AtomicBool::new(false);
+
+    fn key(n: u32) -> Key {
+        [&[6][..], &n.to_be_bytes()].concat()
+    }
+
+    fn write(shared: &Shared, writes: Writes) {
+        let _noted = shared.note_written(writes.keys());
+        let guard = shared.trees.read().unwrap();
+        let trees = guard.as_ref().unwrap();
+        trees.apply(writes, 1).unwrap();
+        trees.sync().unwrap();
+    }
+
+    fn at(shared: &Shared, key: &[u8]) -> Option<IVec> {
+        shared.trees.read().unwrap().as_ref().unwrap().get(key).unwrap()
+    }
+
+    fn value(text: &str) -> Option<IVec> {
+        Some(text.as_bytes().into())
+    }
+
+    /// A store of a few pages.
+    fn store(dir: &Path) -> Shared {
+        let shared = Shared::new(dir, opening::open(dir, Doubts::Refuse).unwrap(), false);
+        write(&shared, (0..3000).map(|n| (key(n), value("before"))).collect());
+        shared
+    }
+
+    fn reopened(dir: &Path, shared: Shared) -> Shared {
+        drop(shared);
+        Shared::new(dir, opening::open(dir, Doubts::Refuse).unwrap(), false)
+    }
+
+    #[test]
+    fn what_is_written_while_it_is_copied_is_in_the_copy() {
+        let dir = tempfile::tempdir().unwrap();
+        let shared = store(dir.path());
+        let copied = copy(&shared, &STOP).unwrap();
+        write(&shared, Writes::from([(key(7), value("after")), (key(8), None), (key(9000), value("after"))]));
+        close(take_over(&shared, copied).unwrap());
+        let shared = reopened(dir.path(), shared);
+        let found = [7, 8, 9, 9000].map(|n| at(&shared, &key(n)));
+        assert_eq!(found, [value("after"), None, value("before"), value("after")]);
+        let trees = shared.trees.read().unwrap();
+        let trees = trees.as_ref().unwrap();
+        assert_eq!((trees.sequence(), trees.generation().number), (2, 1));
+    }
+
+    #[test]
+    fn a_copy_that_is_not_the_original_never_becomes_the_store() {
+        let dir = tempfile::tempdir().unwrap();
+        let shared = store(dir.path());
+        for fault in [None, value("beside")] {
+            let copied = copy(&shared, &STOP).unwrap();
+            copied.trees.fill(&key(1500), fault.as_ref()).unwrap();
+            // As if the copy had been read back after that.
+            let read = Copying { shared: &shared, stop: &STOP, opened: 0, reserve: 0, erased: false };
+            let tally = read.count(&copied.trees).unwrap();
+            let error = take_over(&shared, Copy { tally, ..copied }).err().unwrap();
+            assert!(error.to_string().contains("is not what was written"), "{error}");
+            assert_eq!(at(&shared, &key(1500)), value("before"));
+        }
+        let shared = reopened(dir.path(), shared);
+        assert_eq!(shared.trees.read().unwrap().as_ref().unwrap().generation().number, 0);
+    }
+
+    #[test]
+    fn a_copy_is_worth_nothing_once_a_write_has_failed() {
+        let dir = tempfile::tempdir().unwrap();
+        let shared = store(dir.path());
+        let copied = copy(&shared, &STOP).unwrap();
+        // As the writer does when it opens the files again.
+        shared.opened.fetch_add(1, Ordering::Release);
+        assert!(matches!(take_over(&shared, copied), Err(GivenUp::Reopened)));
+        shared.writable.store(false, Ordering::Relaxed);
+        assert!(matches!(copy(&shared, &STOP), Err(GivenUp::Reopened)));
+        let folders = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        // That of the copy that was handed over is removed by the one who did.
+        assert_eq!(folders.filter(|name| name.to_str().unwrap().starts_with("store.")).count(), 1);
+    }
+
+    #[test]
+    fn a_copy_that_cannot_keep_up_is_given_up_and_holds_little_memory() {
+        let dir = tempfile::tempdir().unwrap();
+        let shared = store(dir.path());
+        shared.record_written(true);
+        let keys: Vec<Key> = (0..2_000_000u32).map(|n| n.to_be_bytes().to_vec()).collect();
+        drop(shared.note_written(keys.iter()));
+        assert!(shared.written_bytes() < 5 * WRITTEN_BYTES);
+        assert!(matches!(shared.take_written(), Err(GivenUp::Outrun)));
+    }
+
+    #[test]
+    fn what_is_erased_while_it_is_copied_calls_for_another_compaction() {
+        let erase = |n| Writes::from([(key(n), None), (keys::erased(), value(""))]);
+        let dir = tempfile::tempdir().unwrap();
+        let shared = store(dir.path());
+        write(&shared, erase(1));
+        let copied = copy(&shared, &STOP).unwrap();
+        close(take_over(&shared, copied).unwrap());
+        assert_eq!(at(&shared, &keys::erased()), None, "nothing of it is left");
+        let copied = copy(&shared, &STOP).unwrap();
+        write(&shared, erase(2));
+        close(take_over(&shared, copied).unwrap());
+        assert!(at(&shared, &keys::erased()).is_some(), "it may lie in the new files as well");
+        assert!(shared.erasure.lock().unwrap().is_some());
+    }
+
+    #[test]
+    fn a_disk_without_room_for_a_copy_is_left_alone() {
+        let full = std::io::Error::from(ErrorKind::StorageFull);
+        assert!(matches!(GivenUp::from(::sled::Error::Io(full)), GivenUp::NoRoom(_)));
+        let full = OpenError::Io { path: "db".into(), source: ErrorKind::QuotaExceeded.into() };
+        assert!(matches!(GivenUp::from(full), GivenUp::NoRoom(_)));
+    }
+}
