@@ -51,6 +51,7 @@ use crate::edge::telemetry::metrics::Metrics;
 use crate::ports::{Clock, Control, Keys, Meter, Revocations, Signer, Store};
 use crate::service::admit::{Admission, Authenticator};
 use crate::service::clock::{GuardedClock, Timekeeping};
+use crate::service::fit::longest_token;
 use crate::service::mint::Mint;
 use crate::service::ongoing::Expiry;
 use crate::service::revoke::Revoke;
@@ -335,6 +336,7 @@ pub async fn start_by(clock: Arc<dyn Clock>, config: Config, options: Options) -
             Arc::clone(&signer),
             Arc::clone(&clock),
             config.tokens.access_ttl,
+            longest_token(config.server.max_header_bytes),
         ),
         rotate: Rotate::new(Arc::clone(&keys), Arc::clone(&clock)),
         timekeeping: Timekeeping::new(Arc::clone(&watched), Arc::clone(&store), revoke),

@@ -398,3 +398,74 @@ async fn the_endpoints_are_where_the_configuration_says() {
     let metadata = read(&world.gateway.get("/.well-known/oauth-authorization-server", "").await).1;
     assert_eq!(metadata["service_documentation"], "http://localhost:8080/id/v1/docs");
 }
+
+/// What an operator grants is refused while it is granted, and not when it has made every request too long.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn every_token_that_is_issued_fits_into_a_request() {
+    // Signatures of 256 bytes are the longest that the gateway makes keys for.
+    let algorithm = "[tokens]\nissuer = \"http://localhost:8080\"\naudience = \"api\"\nalgorithm = \"RS256\"";
+    let world = World::start_with("/auth", "", algorithm).await;
+    let scopes = |count: usize, length: usize| {
+        (0..count).map(|n| format!("{n:03}{}", "s".repeat(length - 3))).collect::<Vec<_>>()
+    };
+    let claims = |bytes: usize| json!({"about": "x".repeat(bytes)});
+    let create = async |email: &str, scopes: &Value, claims: &Value| {
+        let mut user =
+            json!({"email": email, "password": PASSWORD, "email_verified": true, "name": "\"".repeat(100)});
+        user["scopes"] = scopes.clone();
+        user["claims"] = claims.clone();
+        world.gateway.admin("POST", "/admin/v1/users", &user).await
+    };
+    let none = json!({});
+    for (scopes, claims) in [
+        (json!(scopes(75, 800)), none.clone()),
+        (json!(scopes(1, 257)), none.clone()),
+        (json!(scopes(100, 25)), none.clone()),
+        (json!([]), claims(4096)),
+        // Each within its bound, and too much together.
+        (json!(scopes(8, 255)), claims(4000)),
+        (json!([]), json!({"Sub": "root"})),
+        (json!([]), json!({"client_id": "app"})),
+        (json!([]), json!({"": 1})),
+        (json!([]), serde_json::from_str(r#"{"id": 36893488147419103232}"#).unwrap()),
+    ] {
+        let (code, answer) = create("bad@example.com", &scopes, &claims).await;
+        let sizes = (scopes.to_string().len(), claims.to_string().len());
+        assert_eq!((code, &answer["code"]), (422, &json!("invalid_request")), "{sizes:?}: {answer}");
+    }
+    // As much as is taken.
+    let mut most = 4000;
+    let (code, user) = loop {
+        let (code, user) = create(ANN, &json!(scopes(8, 255)), &claims(most)).await;
+        if code == 201 {
+            break (code, user);
+        }
+        most -= 100;
+    };
+    assert_eq!(code, 201);
+    let id = user["id"].as_str().unwrap();
+    let path = format!("/admin/v1/users/{id}");
+    let (code, answer) = world.gateway.admin("PATCH", &path, &json!({"claims": claims(most + 100)})).await;
+    assert_eq!(code, 422, "{answer}");
+    let exact = json!({"id": u64::MAX, "low": i64::MIN});
+    assert_eq!(world.gateway.admin("PATCH", &path, &json!({"claims": exact})).await.0, 200);
+    let shown = world.gateway.admin("GET", &path, &Value::Null).await.1;
+    assert_eq!(shown["claims"], exact);
+    assert_eq!(world.gateway.admin("PATCH", &path, &json!({"claims": claims(most)})).await.0, 200);
+
+    let tokens = world.login().await;
+    let token = tokens["access_token"].as_str().unwrap();
+    assert!(token.len() > 6000, "{} bytes", token.len());
+    assert_eq!(world.visit(token).await, 200);
+    // The longest name that its owner can choose makes it no longer than fits.
+    let name = json!({"name": "\\".repeat(100)});
+    assert_eq!(world.ask("PATCH", "/me", token, &name).await.0, 200);
+    let (code, tokens) = world.post("/refresh", &json!({"refresh_token": tokens["refresh_token"]})).await;
+    assert_eq!(code, 200, "{tokens}");
+    let token = tokens["access_token"].as_str().unwrap();
+    assert_eq!(world.visit(token).await, 200);
+    assert_eq!(world.ask("POST", "/logout", token, &Value::Null).await.0, 204);
+    let long = json!({"sub": "\"".repeat(1024), "email": "\"".repeat(1024), "scopes": scopes(8, 255)});
+    let (code, answer) = world.gateway.admin("POST", "/admin/v1/tokens", &long).await;
+    assert_eq!((code, &answer["code"]), (422, &json!("invalid_request")), "{answer}");
+}

@@ -22,6 +22,7 @@ use crate::edge::telemetry::audit::AuditLog;
 use crate::ports::{Audit, Clock, Limiter, Meter, Signer, Store};
 use crate::service::accounts::{Accounts, Parts, Settings};
 use crate::service::hash_costs;
+use crate::service::fit::longest_token;
 use crate::service::mint::MAX_TTL;
 use crate::service::outbox::Outbox;
 use crate::service::revoke::Lives;
@@ -116,6 +117,7 @@ pub(super) fn start(config: &Config, data_dir: &Path, wanted: Wanted) -> Result<
         outbox: Arc::clone(&mails),
         settings: Settings {
             access_ttl: tokens.access_ttl,
+            longest_token: longest_token(config.server.max_header_bytes),
             lifetimes: lives.sessions,
             max_sessions: config.sessions.max_per_user,
             fingerprint: config.sessions.fingerprint,

@@ -174,31 +174,6 @@ pub fn are_scopes(scopes: &[String]) -> bool {
     scopes.len() <= 100 && scopes.iter().all(is_scope)
 }
 
-/// The claims that the gateway itself sets (RFC 7519 §4.1, RFC 9068 §2.2); an account's own claims may
-/// have none of these names.
-pub const RESERVED_CLAIMS: [&str; 14] = [
-    "iss",
-    "aud",
-    "sub",
-    "exp",
-    "nbf",
-    "iat",
-    "jti",
-    "sid",
-    "ver",
-    "type",
-    "scope",
-    "scp",
-    "email",
-    "email_verified",
-];
-
-/// The first claim in `claims` that has a name of the gateway's own.
-#[must_use]
-pub fn reserved_claim(claims: &Map<String, Value>) -> Option<&str> {
-    claims.keys().map(String::as_str).find(|name| RESERVED_CLAIMS.contains(name))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -206,12 +181,5 @@ mod tests {
     #[test]
     fn a_password_is_never_printed() {
         assert!(!format!("{:?}", PasswordHash("$2b$12$secret".into())).contains("secret"));
-    }
-
-    #[test]
-    fn registered_claims_are_the_gateways() {
-        let claims = |name: &str| Map::from_iter([(name.to_owned(), Value::Null)]);
-        assert_eq!(reserved_claim(&claims("sub")), Some("sub"));
-        assert_eq!(reserved_claim(&claims("role")), None);
     }
 }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 /// RFC 5321 §4.5.3.1.1.
 const MAX_LOCAL: usize = 64;
 /// RFC 5321 §4.5.3.1.3, less the angle brackets.
-const MAX_ADDRESS: usize = 254;
+pub const MAX_ADDRESS: usize = 254;
 
 /// An address in canonical form: `local@domain`, lower case, ASCII.
 ///

@@ -8,6 +8,7 @@ pub mod answer;
 pub mod audit;
 pub mod binding;
 pub mod block;
+pub mod claims;
 pub mod connection;
 pub mod cors;
 pub mod credential;

@@ -20,6 +20,10 @@ use super::time::UnixTime;
 /// tabs of one browser.
 pub const REPEAT_WINDOW: Duration = Duration::from_secs(10);
 
+/// How many places in the row an old token is followed to the present one: some milliseconds of work. A session that is
+/// refreshed every half an hour has fewer in its 90 days.
+const MAX_STEPS: u32 = 5000;
+
 /// Which session: the `sid` of its access tokens (UUID v7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -152,6 +156,11 @@ impl Session {
         if token.generation > self.generation {
             return Presented::Unknown;
         }
+        // Of an older one, no hash is kept: that it is a token of this row shows in that the row leads from it to the
+        // present one. Its head alone, which may be in a log, ends nobody's session.
+        if !self.knows(token, key) {
+            return Presented::Unknown;
+        }
         let successor = key.successor(token);
         let is_parent = successor.generation == self.generation && successor.hash().is(&self.current);
         // A clock that was set back must not open the window again for longer than it is.
@@ -162,6 +171,25 @@ impl Session {
             return Presented::Repeated(successor);
         }
         Presented::Reused
+    }
+
+    /// Whether `token`, secret included, is the present one of this session or one that it has replaced. Of one that
+    /// is more than [`MAX_STEPS`] places old, only the head is looked at.
+    #[must_use]
+    pub fn knows(&self, token: &RefreshToken, key: &ServerKey) -> bool {
+        let is_mine = (token.user, token.session) == (self.user, self.id);
+        match self.generation.checked_sub(token.generation) {
+            None => false,
+            Some(0) => is_mine && token.hash().is(&self.current),
+            Some(steps) if steps > MAX_STEPS => is_mine,
+            Some(steps) => {
+                let mut reached = key.successor(token);
+                for _ in 1..steps {
+                    reached = key.successor(&reached);
+                }
+                is_mine && reached.hash().is(&self.current)
+            }
+        }
     }
 
     /// When it ends unless it is used, by the limits now in force.
@@ -268,6 +296,31 @@ mod tests {
         assert!(matches!(session.present(&other, &key, LIVES, NOW), Presented::Unknown));
         let ahead = key.successor(&key.first(user, id, Zeroizing::new([7; 32])));
         assert!(matches!(session.present(&ahead, &key, LIVES, NOW), Presented::Unknown));
+    }
+
+    #[test]
+    fn a_token_counts_whole_whatever_its_place_in_the_row() {
+        let (key, mut session, mut token) = start();
+        let first = start().2;
+        let mut all = vec![start().2];
+        for at in 1..=5 {
+            (session, token) = rotated(&session, &token, &key, after(at));
+            all.push(key.successor(all.last().unwrap()));
+        }
+        assert!(all.iter().all(|one| session.knows(one, &key)));
+        assert!(!session.knows(&key.successor(&token), &key), "not issued yet");
+        for one in &all {
+            // Its head is right, under a MAC of ours; its secret is another.
+            let mut forged = key.first(first.user, first.session, Zeroizing::new([8; 32]));
+            forged.generation = one.generation;
+            assert!(!session.knows(&forged, &key), "{}", one.generation);
+            let presented = session.present(&forged, &key, LIVES, after(100));
+            assert!(matches!(presented, Presented::Unknown), "{}: {presented:?}", one.generation);
+        }
+        let stranger = Session { id: SessionId(Uuid::from_u128(9)), ..session.clone() };
+        assert!(!stranger.knows(&token, &key));
+        let far = Session { generation: MAX_STEPS + 6, ..session };
+        assert!(far.knows(&first, &key), "too old to be followed");
     }
 
     #[test]

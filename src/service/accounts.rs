@@ -18,6 +18,7 @@ use crate::domain::audit::{Action, Actor, Event, Outcome};
 use crate::domain::binding::Forms;
 use crate::domain::block::AddressBlock;
 use crate::domain::connection::ConnectionId;
+use crate::domain::credential::MAX_TOKEN_BYTES;
 use crate::domain::email::{EmailAddress, InvalidEmail};
 use crate::domain::identity::Identity;
 use crate::domain::mail::{Facts, Letter, Mail, MailedLink};
@@ -44,6 +45,8 @@ pub(super) const TRIES: usize = 64;
 pub struct Settings {
     /// The life of an access token.
     pub access_ttl: Duration,
+    /// The longest access token that is worth signing, in bytes ([`super::fit::longest_token`]).
+    pub longest_token: usize,
     /// The life of a session.
     pub lifetimes: Lifetimes,
     /// Sessions of one account at once; those end that were not used for longest.
@@ -337,6 +340,10 @@ impl Accounts {
             extra,
         };
         let access_token = self.signer.access_token(&grant, expires_in, now)?.token;
+        // Of an account from before what goes into tokens had a bound. No request could carry it.
+        if access_token.len() > MAX_TOKEN_BYTES {
+            return Err(SignError(super::fit::too_long(access_token.len(), MAX_TOKEN_BYTES)).into());
+        }
         Ok(Granted { access_token, refresh_token, expires_in, session: session.id, user })
     }
 

@@ -68,6 +68,7 @@ fn world_over(store: Arc<FakeStore>, adjust: impl FnOnce(&mut Settings)) -> Worl
     let audit = Arc::new(FakeAudit::default());
     let mut settings = Settings {
         access_ttl: Duration::from_secs(1800),
+        longest_token: 8192,
         lifetimes: Lifetimes { sliding: Duration::from_secs(86_400), absolute: Duration::from_secs(864_000) },
         max_sessions: 3,
         fingerprint: Fingerprint::Note,

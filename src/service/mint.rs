@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::revoke::our_spelling;
-use crate::domain::account::{SCOPES_WANTED, are_scopes};
+use crate::domain::claims::scopes_fault;
 use crate::ports::{AccessGrant, Clock, SignError, Signed, Signer, Store, StoreError};
 
 /// The longest life of a minted token.
@@ -48,17 +48,20 @@ pub struct Mint {
     signer: Arc<dyn Signer>,
     clock: Arc<dyn Clock>,
     default_ttl: Duration,
+    longest_token: usize,
 }
 
 impl Mint {
+    /// `longest_token` is in bytes ([`super::fit::longest_token`]).
     #[must_use]
     pub fn new(
         store: Arc<dyn Store>,
         signer: Arc<dyn Signer>,
         clock: Arc<dyn Clock>,
         default_ttl: Duration,
+        longest_token: usize,
     ) -> Mint {
-        Mint { store, signer, clock, default_ttl: default_ttl.min(MAX_TTL) }
+        Mint { store, signer, clock, default_ttl: default_ttl.min(MAX_TTL), longest_token }
     }
 
     /// Signs an access token for the subject.
@@ -78,8 +81,8 @@ impl Mint {
         };
         line("sub", &request.sub)?;
         request.email.as_deref().map_or(Ok(()), |email| line("email", email))?;
-        if !are_scopes(&request.scopes) {
-            return Err(MintError::Invalid(SCOPES_WANTED.to_owned()));
+        if let Some(fault) = scopes_fault(&request.scopes) {
+            return Err(MintError::Invalid(fault));
         }
         let ttl = request.ttl.unwrap_or(self.default_ttl);
         if ttl.as_secs() == 0 || ttl > MAX_TTL {
@@ -105,7 +108,13 @@ impl Mint {
             scopes: request.scopes,
             ..AccessGrant::default()
         };
-        Ok(Minted { signed: self.signer.access_token(&grant, ttl, self.clock.now())?, ttl })
+        let signed = self.signer.access_token(&grant, ttl, self.clock.now())?;
+        match signed.token.len() {
+            bytes if bytes > self.longest_token => {
+                Err(MintError::Invalid(super::fit::too_long(bytes, self.longest_token)))
+            }
+            _ => Ok(Minted { signed, ttl }),
+        }
     }
 }
 
@@ -117,7 +126,10 @@ mod tests {
     fn mint() -> (Mint, Arc<FakeStore>) {
         let store = Arc::new(FakeStore::default());
         let half_hour = Duration::from_secs(1800);
-        (Mint::new(store.clone(), Arc::new(FakeSigner), Arc::new(FakeClock::default()), half_hour), store)
+        (
+            Mint::new(store.clone(), Arc::new(FakeSigner), Arc::new(FakeClock::default()), half_hour, 200),
+            store,
+        )
     }
 
     fn for_alice() -> Request {
@@ -160,6 +172,9 @@ mod tests {
             Request { sub: "a\r\nb".into(), ..Request::default() },
             Request { email: Some(String::new()), ..for_alice() },
             Request { scopes: vec!["a b".into()], ..for_alice() },
+            Request { scopes: vec!["a".repeat(257)], ..for_alice() },
+            // The fake token is longer than a request has room for.
+            Request { sub: "a".repeat(198), ..Request::default() },
         ] {
             assert!(matches!(mint.mint(bad).await, Err(MintError::Invalid(_))));
         }

@@ -6,6 +6,7 @@ pub mod clock;
 pub mod connections;
 pub mod email_change;
 pub mod hash_costs;
+pub mod fit;
 pub mod injector;
 pub mod links;
 pub mod login;

@@ -63,19 +63,25 @@ impl Accounts {
     /// do when it has ended already.
     ///
     /// # Errors
-    /// [`AccountError::InvalidRefreshToken`] when there is neither, or [`AccountError::Store`].
+    /// [`AccountError::InvalidRefreshToken`] when there is neither, or the refresh token is none that the session has
+    /// had, or [`AccountError::Store`].
     pub async fn logout(
         &self,
         client: &Client,
         person: Option<Person>,
         refresh_token: Option<&str>,
     ) -> Result<(), AccountError> {
-        let named = person.and_then(|person| Some((person.user, person.session?))).or_else(|| {
-            let token = self.key.read(refresh_token?)?;
-            Some((token.user, token.session))
-        });
+        let by_access = person.and_then(|person| Some((person.user, person.session?)));
+        let token = match by_access {
+            Some(_) => None,
+            None => refresh_token.and_then(|text| self.key.read(text)),
+        };
+        let named = by_access.or_else(|| token.as_ref().map(|token| (token.user, token.session)));
         let Some((user, id)) = named else { return Err(AccountError::InvalidRefreshToken) };
         if let Some(session) = self.store.session(user, id).await? {
+            if token.is_some_and(|token| !session.knows(&token, &self.key)) {
+                return Err(AccountError::InvalidRefreshToken);
+            }
             self.store.commit(self.ending(&session, "signed out").into()).await?;
             let about = About::session(user, id);
             self.note(&Source::Client(client), Action::Logout, Outcome::Success, about);

@@ -7,8 +7,9 @@ use serde_json::{Map, Value};
 
 use super::accounts::{About, AccountError, Accounts, Source, TRIES, name};
 use super::sessions::Which;
-use crate::domain::account::{Claim, PasswordHash, SCOPES_WANTED, User, UserId, are_scopes, reserved_claim};
+use crate::domain::account::{Claim, PasswordHash, User, UserId};
 use crate::domain::audit::{Action, Event, Outcome};
+use crate::domain::claims::{claims_fault, scopes_fault};
 use crate::domain::email::EmailAddress;
 use crate::domain::link::Purpose;
 use crate::domain::mail::{Letter, Mail};
@@ -19,8 +20,6 @@ use crate::ports::{Change, CommitError, Requester, StoreError};
 
 /// The most that one list shows.
 pub const MAX_LISTED: usize = 1000;
-/// The most that an account's own claims take as JSON, in bytes: they are in every access token.
-const MAX_CLAIMS: usize = 4096;
 
 /// The password of a new account.
 #[derive(Debug, Clone)]
@@ -125,6 +124,7 @@ impl Accounts {
             email_changes: Default::default(),
             revision: 0,
         };
+        self.fits(&user)?;
         let (mut changes, to) = (Vec::new(), user.email.clone());
         if user.password.is_none() {
             changes = self.link(Purpose::ResetPassword, Letter::ResetPassword, &mut user, &to).await?;
@@ -174,6 +174,9 @@ impl Accounts {
             user.claims = edit.claims.clone().unwrap_or(user.claims);
             if user == before {
                 return Ok(user);
+            }
+            if edit.scopes.is_some() || edit.claims.is_some() {
+                self.fits(&user)?;
             }
             user.claim = Claim::Claimed;
             user.updated_at = self.now();
@@ -371,15 +374,9 @@ impl Accounts {
 }
 
 fn check_scopes(scopes: &[String]) -> Result<(), AccountError> {
-    if are_scopes(scopes) { Ok(()) } else { Err(AccountError::Invalid(SCOPES_WANTED.to_owned())) }
+    scopes_fault(scopes).map_or(Ok(()), |fault| Err(AccountError::Invalid(fault)))
 }
 
 fn check_claims(claims: &Map<String, Value>) -> Result<(), AccountError> {
-    if let Some(name) = reserved_claim(claims) {
-        return Err(AccountError::Invalid(format!("`claims` cannot set `{name}`: the gateway does")));
-    }
-    if serde_json::to_string(claims).map_or(usize::MAX, |text| text.len()) > MAX_CLAIMS {
-        return Err(AccountError::Invalid("`claims` must be at most 4096 bytes of JSON".to_owned()));
-    }
-    Ok(())
+    claims_fault(claims).map_or(Ok(()), |fault| Err(AccountError::Invalid(fault)))
 }

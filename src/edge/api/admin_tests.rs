@@ -74,7 +74,7 @@ fn api(not_ready: Option<&'static str>) -> Api {
         credential: CREDENTIAL.into(),
         store: store.clone(),
         revoke: revoke.clone(),
-        mint: Mint::new(store.clone(), signer, clock.clone(), hour),
+        mint: Mint::new(store.clone(), signer, clock.clone(), hour, 8192),
         rotate: Rotate::new(Arc::new(FakeKeys::default()), clock.clone()),
         timekeeping: Timekeeping::new(guarded, store.clone(), revoke),
         connections: connections.clone(),

@@ -23,6 +23,7 @@ use super::durable;
 use super::keys::SigningKey;
 use super::keyset::KeySet;
 use crate::config::{Algorithm, Tokens};
+use crate::domain::claims::is_reserved;
 use crate::domain::identity::Identity;
 use crate::domain::time::UnixTime;
 use crate::domain::trusted_time::Reading;
@@ -38,25 +39,6 @@ const ASSERTION_TTL: Duration = Duration::from_secs(60);
 
 /// How long a rotation may take: a token signed meanwhile still finds its key.
 const SLACK: Duration = Duration::from_secs(60);
-
-/// Claims that only we set; and `cnf` (RFC 7800), which would bind a token to a key that is not there.
-const OURS: [&str; 15] = [
-    "iss",
-    "aud",
-    "sub",
-    "email",
-    "email_verified",
-    "type",
-    "iat",
-    "nbf",
-    "exp",
-    "jti",
-    "sid",
-    "ver",
-    "gen",
-    "scope",
-    "cnf",
-];
 
 /// Why there is no key ring. Never holds key material.
 #[derive(Debug, thiserror::Error)]
@@ -298,7 +280,7 @@ impl Signer for KeyRing {
 
     fn access_token(&self, grant: &AccessGrant, ttl: Duration, now: UnixTime) -> Result<Signed, SignError> {
         let mut claims = grant.extra.clone();
-        claims.retain(|name, _| !OURS.contains(&name.as_str()));
+        claims.retain(|name, _| !is_reserved(name));
         let expires_at = now.plus(ttl);
         let token_id = uuid::Uuid::now_v7().to_string();
         let mut set = |name: &str, value: Value| claims.insert(name.to_owned(), value);

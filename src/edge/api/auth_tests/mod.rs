@@ -291,6 +291,24 @@ async fn signing_out_takes_either_token() {
     let logout = async |token: Option<&str>, body: Value| api.ask("POST", "/logout", token, &body).await;
     let tokens = api.login().await;
     let by_refresh = json!({"refresh_token": tokens["refresh_token"]});
+    // The head of the token, which names the session, is right; the secret behind it is not.
+    let forged = |refresh: &str| {
+        let (head, secret) = refresh.split_at(refresh.len() - 20);
+        let other = |c: char| if c == 'A' { 'B' } else { 'A' };
+        json!({"refresh_token": format!("{head}{}", secret.chars().map(other).collect::<String>())})
+    };
+    let first = tokens["refresh_token"].as_str().unwrap().to_owned();
+    assert_eq!(logout(None, forged(&first)).await.refusal(), refused);
+    for _ in 0..3 {
+        let tokens = api.post("/refresh", &by_refresh).await.body();
+        assert_eq!(logout(None, forged(tokens["refresh_token"].as_str().unwrap())).await.refusal(), refused);
+        assert_eq!(
+            api.post("/refresh", &forged(&first)).await.refusal(),
+            refused,
+            "nor does it look like a copy"
+        );
+    }
+    assert_eq!(api.get("/me", &access(&tokens)).await.status, 200, "the session goes on");
     // An access token that is not good any more does no harm.
     assert_eq!(logout(Some("expired"), by_refresh.clone()).await.status, 204);
     assert_eq!(api.get("/me", &access(&tokens)).await.status, 401);
