@@ -21,8 +21,9 @@ use crate::edge::passwords::BcryptPasswords;
 use crate::edge::telemetry::audit::AuditLog;
 use crate::ports::{Audit, Clock, Limiter, Meter, Signer, Store};
 use crate::service::accounts::{Accounts, Parts, Settings};
-use crate::service::hash_costs;
+use crate::service::audited_limits::AuditedLimits;
 use crate::service::fit::longest_token;
+use crate::service::hash_costs;
 use crate::service::mint::MAX_TTL;
 use crate::service::outbox::Outbox;
 use crate::service::revoke::Lives;
@@ -101,7 +102,14 @@ pub(super) fn start(config: &Config, data_dir: &Path, wanted: Wanted) -> Result<
     let (tokens, lives) = (&config.tokens, lives(config));
     let passwords = BcryptPasswords::start(&config.passwords, Arc::new(SystemEntropy), Arc::clone(&meter))
         .map_err(|error| format!("the threads that hash passwords: {error}"))?;
-    let limiter: Arc<dyn Limiter> = Arc::new(Limits::new(config.limits.enabled));
+    let limiter: Arc<dyn Limiter> = Arc::new(AuditedLimits {
+        limits: Arc::new(Limits::new(config.limits.enabled)),
+        audit: Arc::clone(&audit) as _,
+        clock: Arc::clone(&clock),
+        entropy: Arc::new(SystemEntropy),
+        key: Arc::clone(&key),
+        told: Mutex::default(),
+    });
     let accounts = Accounts::new(Parts {
         store: Arc::clone(&store),
         signer,

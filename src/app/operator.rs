@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use super::{Parts, connections, restart, warnings};
 use crate::config::{self, Config};
+use crate::domain::audit::Outcome;
 use crate::edge::proxy;
 use crate::ports::{Control, Revocations};
 use crate::service::clock::in_words;
@@ -35,6 +36,21 @@ pub(super) struct Operator {
     pub(super) serving: AtomicBool,
     /// Whether the providers have been loaded, as far as they can be.
     pub(super) loaded: AtomicBool,
+}
+
+impl super::Running {
+    /// Reads the configuration again, as a signal asked for.
+    ///
+    /// # Errors
+    /// As [`Control::reload`].
+    pub async fn reload(&self) -> Result<Vec<String>, Vec<String>> {
+        let outcome = self.control.reload().await;
+        self.accounts.accounts.note_reload(match &outcome {
+            Ok(_) => Outcome::Success,
+            Err(_) => Outcome::Failed,
+        });
+        outcome
+    }
 }
 
 #[async_trait]

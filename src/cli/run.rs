@@ -78,7 +78,7 @@ fn serve(path: &Path, config: Config, options: Options) -> Result<(), String> {
             tokio::select! {
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
-                _ = hangup.recv() => match running.control.reload().await {
+                _ = hangup.recv() => match running.reload().await {
                     Ok(notices) => notices.iter().for_each(|notice| tracing::warn!("{notice}")),
                     Err(errors) => {
                         errors.iter().for_each(|error| tracing::error!("{error}"));

@@ -262,7 +262,10 @@ async fn show(client: &AdminClient, user: &Named, output: &Output) -> Result<Str
             text(&event["outcome"]),
             text(&event["actor"]),
             text(&event["address"]),
-            text(&event["reason"]),
+            match &event["details"] {
+                Value::Null => text(&event["reason"]),
+                details => format!("{} {details}", text(&event["reason"])).trim().to_owned(),
+            },
         ]);
     }
     Ok(format!("{lines}\n\nSessions\n{}\n\nLatest events\n{log}", session_table(&shown["sessions"])))

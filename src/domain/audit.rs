@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::account::UserId;
@@ -56,6 +57,16 @@ pub enum Action {
     /// The provider does not honour a grant any more.
     ReconnectNeeded,
     Disconnect,
+    /// A verification mail was asked for again.
+    ResendVerification,
+    /// A mailed link was presented that is none, or is not good any more.
+    UseLink,
+    /// An attempt met a limit: the first of each wait.
+    LimitReached,
+    /// The configuration was read again.
+    Reload,
+    /// A call of the admin API that was not done: without the credential, or for another reason.
+    AdminCall,
 }
 
 /// How it ended.
@@ -101,4 +112,108 @@ pub struct Event {
     pub request_id: Option<String>,
     /// A stable word, such as `wrong_password`, or an operator's reason.
     pub reason: Option<String>,
+    /// What else is to be known, by its name: see `docs/audit.md`. Never a secret.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub details: Map<String, Value>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every action; [`every_action_is_described`] does not compile when one is missing.
+    const ALL: [Action; 34] = [
+        Action::Register,
+        Action::VerifyEmail,
+        Action::Login,
+        Action::Refresh,
+        Action::RefreshReuse,
+        Action::Logout,
+        Action::EndSession,
+        Action::RequestPasswordReset,
+        Action::ResetPassword,
+        Action::ChangePassword,
+        Action::RequestEmailChange,
+        Action::ChangeEmail,
+        Action::ChangeProfile,
+        Action::Revoke,
+        Action::RaiseVersion,
+        Action::MintToken,
+        Action::RotateKeys,
+        Action::CreateUser,
+        Action::UpdateUser,
+        Action::DisableUser,
+        Action::EnableUser,
+        Action::DeleteUser,
+        Action::Connect,
+        Action::RefreshConnection,
+        Action::ReadProviderToken,
+        Action::ImportTokens,
+        Action::ReconnectNeeded,
+        Action::Disconnect,
+        Action::ResendVerification,
+        Action::UseLink,
+        Action::LimitReached,
+        Action::Reload,
+        Action::AdminCall,
+        Action::AcceptClock,
+    ];
+
+    #[test]
+    fn every_action_is_described() {
+        let described = include_str!("../../docs/audit.md");
+        for action in ALL {
+            match action {
+                Action::Register
+                | Action::VerifyEmail
+                | Action::Login
+                | Action::Refresh
+                | Action::RefreshReuse
+                | Action::Logout
+                | Action::EndSession
+                | Action::RequestPasswordReset
+                | Action::ResetPassword
+                | Action::ChangePassword
+                | Action::RequestEmailChange
+                | Action::ChangeEmail
+                | Action::ChangeProfile
+                | Action::Revoke
+                | Action::RaiseVersion
+                | Action::MintToken
+                | Action::RotateKeys
+                | Action::CreateUser
+                | Action::UpdateUser
+                | Action::DisableUser
+                | Action::EnableUser
+                | Action::DeleteUser
+                | Action::Connect
+                | Action::RefreshConnection
+                | Action::ReadProviderToken
+                | Action::ImportTokens
+                | Action::ReconnectNeeded
+                | Action::Disconnect
+                | Action::ResendVerification
+                | Action::UseLink
+                | Action::LimitReached
+                | Action::Reload
+                | Action::AdminCall
+                | Action::AcceptClock => {}
+            }
+            let word = serde_json::to_value(action).unwrap();
+            let word = word.as_str().unwrap();
+            assert!(
+                described.contains(&format!("\n| `{word}` |")),
+                "docs/audit.md does not say what {word} is"
+            );
+        }
+    }
+
+    #[test]
+    fn an_event_of_before_there_were_details_is_read() {
+        let text = r#"{"id":"0192f0c1-2345-7abc-8def-0123456789ab","at":7,"action":"login","outcome":"success",
+            "actor":"user","user":null,"session":null,"address":null,"request_id":null,"reason":null}"#;
+        let event: Event = serde_json::from_str(text).unwrap();
+        assert!(event.details.is_empty());
+        assert!(!serde_json::to_string(&event).unwrap().contains("details"));
+    }
 }

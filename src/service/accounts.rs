@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use secrecy::SecretString;
+use serde_json::{Map, Value};
 use tokio::sync::Notify;
 use uuid::Uuid;
 use zeroize::Zeroizing;
@@ -226,6 +227,7 @@ pub(super) struct About {
     pub(super) session: Option<SessionId>,
     pub(super) connection: Option<ConnectionId>,
     pub(super) reason: Option<String>,
+    pub(super) details: Map<String, Value>,
 }
 
 impl About {
@@ -239,6 +241,12 @@ impl About {
 
     pub(super) fn connection(user: UserId, connection: ConnectionId) -> About {
         About { user: Some(user), connection: Some(connection), ..About::default() }
+    }
+
+    /// Adds a detail, which must be no secret.
+    pub(super) fn with(mut self, name: &str, value: impl Into<Value>) -> About {
+        self.details.insert(name.to_owned(), value.into());
+        self
     }
 
     pub(super) fn because(mut self, reason: impl Into<String>) -> About {
@@ -272,9 +280,22 @@ impl Source<'_> {
             Source::Operator(request_id) => (Actor::Operator, None, (*request_id).to_owned()),
             Source::System => (Actor::System, None, String::new()),
         };
-        let About { user, session, connection, reason } = about;
+        let About { user, session, connection, reason, details } = about;
         let request_id = Some(request_id).filter(|id| !id.is_empty());
-        Event { id, at, action, outcome, actor, user, session, connection, address, request_id, reason }
+        Event {
+            id,
+            at,
+            action,
+            outcome,
+            actor,
+            user,
+            session,
+            connection,
+            address,
+            request_id,
+            reason,
+            details,
+        }
     }
 }
 
@@ -286,20 +307,6 @@ impl Accounts {
 
     pub(super) fn now(&self) -> UnixTime {
         self.clock.now()
-    }
-
-    /// Writes down what an operator did; `reason` says what it was about.
-    pub fn note_operator(&self, request_id: &str, action: Action, reason: String) {
-        let about = About { reason: Some(reason).filter(|reason| !reason.is_empty()), ..About::default() };
-        self.note(&Source::Operator(request_id), action, Outcome::Success, about);
-    }
-
-    /// Writes down which sessions an operator's act has ended, and by what.
-    pub fn note_ended_by_operator(&self, request_id: &str, ended: &[(UserId, SessionId)], by: &str) {
-        for (user, session) in ended {
-            let about = About::session(*user, *session).because(by);
-            self.note(&Source::Operator(request_id), Action::EndSession, Outcome::Success, about);
-        }
     }
 
     pub(super) fn note(&self, from: &Source<'_>, action: Action, outcome: Outcome, about: About) {

@@ -68,7 +68,7 @@ impl Accounts {
             changes.push(self.raising(user.id, "e-mail address changed"));
             changes.extend(self.tell_the_old_address(&mut user, &before, was_verified, client)?);
             changes.push(Change::UpdateUser(user.clone()));
-            match self.store.commit(changes).await {
+            match self.commit_by(&Source::Client(client), changes).await {
                 Ok(_) => {
                     self.outbox.notify_one();
                     let reason = format!("from {before} to {}", user.email);
@@ -137,7 +137,7 @@ impl Accounts {
     pub async fn undo_email_change(&self, client: &Client, token: &str) -> Result<(), AccountError> {
         self.limiter.attempt(Limited::UseLink, client.address, None)?;
         for _ in 0..TRIES {
-            let (link, mut user) = self.mailed(token, &[Purpose::UndoEmailChange]).await?;
+            let (link, mut user) = self.mailed_to(client, token, &[Purpose::UndoEmailChange]).await?;
             let (now, present) = (self.now(), user.email.clone());
             let freed = self.freeing_for(&link.email, user.id).await?;
             let was_pending = user.email_changes.can_object();
@@ -171,7 +171,7 @@ impl Accounts {
                 changes.push(self.later(until, Work::RestoreEmail { user: user.id, claim: link.id }));
             }
             changes.push(Change::UpdateUser(user.clone()));
-            match self.store.commit(changes).await {
+            match self.commit_by(&Source::Client(client), changes).await {
                 Ok(_) => {
                     self.outbox.notify_one();
                     self.tasks.notify_one();
@@ -195,7 +195,7 @@ impl Accounts {
     pub async fn object_to_undo(&self, client: &Client, token: &str) -> Result<(), AccountError> {
         self.limiter.attempt(Limited::UseLink, client.address, None)?;
         for _ in 0..TRIES {
-            let (link, mut user) = self.mailed(token, &[Purpose::ObjectToUndo]).await?;
+            let (link, mut user) = self.mailed_to(client, token, &[Purpose::ObjectToUndo]).await?;
             let now = self.now();
             if !user.email_changes.object(now) {
                 return Err(AccountError::InvalidLink);
@@ -260,7 +260,7 @@ impl Accounts {
             let freed = self.freeing_for(&email, id).await?;
             let (mut changes, gone) = freed.ok_or(AccountError::EmailTaken)?;
             changes.extend(self.hand_over(user.clone(), email.clone()).await?);
-            match self.store.commit(changes).await {
+            match self.commit_by(&Source::Operator(request_id), changes).await {
                 Ok(_) => {
                     self.outbox.notify_one();
                     let about = About::user(id).because(format!("to {email}"));

@@ -67,7 +67,7 @@ impl Accounts {
             }
             None => {
                 self.limiter.failed(Limited::Login, client.address, email.as_str());
-                denied(About::default().because("unknown_address"));
+                denied(self.unknown_address(&email));
                 return Err(AccountError::InvalidCredentials);
             }
         };
@@ -85,12 +85,7 @@ impl Accounts {
         for _ in 0..TRIES {
             let version = self.version(user.id).await?;
             if let Err(error) = may_sign_in(&user, self.now()) {
-                let reason = match error {
-                    AccountError::InvalidCredentials => "email_not_verified",
-                    AccountError::Locked(_) => "locked",
-                    _ => "disabled",
-                };
-                denied(About::user(user.id).because(reason));
+                denied(About::user(user.id).because(barred(&error)));
                 return Err(error);
             }
             let (session, token) = self.new_session(&user, &device, version);
@@ -108,7 +103,7 @@ impl Accounts {
             }
             changes.push(Change::UpdateUser(user.clone()));
             changes.push(Change::CreateSession(session.clone()));
-            match self.store.commit(changes).await {
+            match self.commit_by(&Source::Client(client), changes).await {
                 Ok(_) => {
                     if is_new {
                         self.outbox.notify_one();
@@ -208,4 +203,13 @@ pub(super) fn may_sign_in(user: &User, now: crate::domain::time::UnixTime) -> Re
         return Err(AccountError::Locked(until));
     }
     if user.email_verified { Ok(()) } else { Err(AccountError::InvalidCredentials) }
+}
+
+/// Why [`may_sign_in`] said no, in a word for the audit log.
+pub(super) fn barred(error: &AccountError) -> &'static str {
+    match error {
+        AccountError::InvalidCredentials => "email_not_verified",
+        AccountError::Locked(_) => "locked",
+        _ => "disabled",
+    }
 }

@@ -2,16 +2,18 @@
 
 pub mod accounts;
 pub mod admit;
+pub mod audited_limits;
 pub mod clock;
 pub mod connections;
 pub mod email_change;
-pub mod hash_costs;
 pub mod fit;
+pub mod hash_costs;
 pub mod injector;
 pub mod links;
 pub mod login;
 pub mod mailboxes;
 pub mod mint;
+pub mod noted;
 pub mod ongoing;
 pub mod outbox;
 pub mod profile;
@@ -33,6 +35,8 @@ mod abuse_tests;
 mod accounts_tests;
 #[cfg(test)]
 pub(crate) mod accounts_world;
+#[cfg(test)]
+mod audit_tests;
 #[cfg(test)]
 mod clock_fakes;
 #[cfg(test)]

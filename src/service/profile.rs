@@ -65,7 +65,7 @@ impl Accounts {
                 let cure = "changing the e-mail address needs `current_password`";
                 return Err(AccountError::Invalid(cure.to_owned()));
             };
-            self.confirm_password(client, &user, password).await?;
+            self.confirm_password(client, &user, password, Action::RequestEmailChange).await?;
             // It sends mail to an address that somebody names.
             let to = new_email.as_ref().map(EmailAddress::as_str);
             self.limiter.attempt(Limited::RequestMail, client.address, to)?;
@@ -86,19 +86,21 @@ impl Accounts {
             }
             user.updated_at = self.now();
             changes.push(Change::UpdateUser(user.clone()));
-            match self.store.commit(changes).await {
+            match self.commit_by(&Source::Client(client), changes).await {
                 Ok(_) => {
-                    let note = |action| {
-                        let about = About::user(user.id);
+                    let note = |action, about| {
                         self.note(&Source::Client(client), action, Outcome::Success, about);
                     };
                     if new_name.is_some() {
-                        note(Action::ChangeProfile);
+                        note(Action::ChangeProfile, About::user(user.id));
                     }
-                    if new_email.is_some() {
+                    if let Some(email) = &new_email {
                         self.outbox.notify_one();
                         self.tasks.notify_one();
-                        note(Action::RequestEmailChange);
+                        let about = About::user(user.id)
+                            .with("email_before", user.email.as_str())
+                            .with("email_after", email.as_str());
+                        note(Action::RequestEmailChange, about);
                     }
                     return Ok(Edited { user, pending_email: new_email });
                 }
@@ -133,7 +135,7 @@ impl Accounts {
     ) -> Result<(), AccountError> {
         let user = self.account(person).await?;
         self.acceptable(new.expose_secret(), &user.email, user.name.as_deref())?;
-        self.confirm_password(client, &user, current).await?;
+        self.confirm_password(client, &user, current, Action::ChangePassword).await?;
         let (owner, confirmed) = (self.owner(client, &user), user.password);
         let hash = self.passwords.hash(new, owner).await?;
         for _ in 0..TRIES {
@@ -153,7 +155,7 @@ impl Accounts {
             let facts = self.facts(client);
             changes.push(self.mail(Letter::PasswordChanged, &user, &user.email, None, facts));
             changes.push(Change::UpdateUser(user.clone()));
-            match self.store.commit(changes).await {
+            match self.commit_by(&Source::Client(client), changes).await {
                 Ok(_) => {
                     self.outbox.notify_one();
                     let about = About { user: Some(user.id), session: person.session, ..About::default() };
@@ -173,12 +175,13 @@ impl Accounts {
         client: &Client,
         user: &User,
         password: SecretString,
+        action: Action,
     ) -> Result<(), AccountError> {
         if self.is_password(client, user, password).await? {
             return Ok(());
         }
         let about = About::user(user.id).because("wrong_password");
-        self.note(&Source::Client(client), Action::ChangePassword, Outcome::Denied, about);
+        self.note(&Source::Client(client), action, Outcome::Denied, about);
         Err(AccountError::WrongPassword)
     }
 

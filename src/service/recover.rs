@@ -28,7 +28,7 @@ impl Accounts {
     /// [`AccountError::InvalidLink`], [`AccountError::TooMany`] or [`AccountError::Store`].
     pub async fn validate_reset(&self, client: &Client, token: &str) -> Result<(), AccountError> {
         self.limiter.attempt(Limited::UseLink, client.address, None)?;
-        self.mailed(token, &[Purpose::ResetPassword]).await.map(|_| ())
+        self.mailed_to(client, token, &[Purpose::ResetPassword]).await.map(|_| ())
     }
 
     /// Sets a new password, uses the link up, and ends every session. Who can open the link has the mailbox:
@@ -44,11 +44,11 @@ impl Accounts {
         password: SecretString,
     ) -> Result<(), AccountError> {
         self.limiter.attempt(Limited::UseLink, client.address, None)?;
-        let (_, user) = self.mailed(token, &[Purpose::ResetPassword]).await?;
+        let (_, user) = self.mailed_to(client, token, &[Purpose::ResetPassword]).await?;
         self.acceptable(password.expose_secret(), &user.email, user.name.as_deref())?;
         let hash = self.passwords.hash(password, self.owner(client, &user)).await?;
         for _ in 0..TRIES {
-            let (link, mut user) = self.mailed(token, &[Purpose::ResetPassword]).await?;
+            let (link, mut user) = self.mailed_to(client, token, &[Purpose::ResetPassword]).await?;
             self.leave_behind(&mut user).await?;
             user.password = Some(hash.clone());
             user.verified();
@@ -65,7 +65,7 @@ impl Accounts {
             let facts = self.facts(client);
             changes.push(self.mail(Letter::PasswordChanged, &user, &user.email, None, facts));
             changes.push(Change::UpdateUser(user.clone()));
-            match self.store.commit(changes).await {
+            match self.commit_by(&Source::Client(client), changes).await {
                 Ok(_) => {
                     self.outbox.notify_one();
                     let about = About::user(user.id);

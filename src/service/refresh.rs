@@ -1,7 +1,7 @@
 //! Exchanging a refresh token for the next one and a fresh access token.
 
 use super::accounts::{About, AccountError, Accounts, Client, Granted, Source, TRIES};
-use super::login::may_sign_in;
+use super::login::{barred, may_sign_in};
 use crate::domain::audit::{Action, Outcome};
 use crate::domain::session::{Fingerprint, Presented};
 use crate::domain::trusted_time::NEAR;
@@ -16,16 +16,28 @@ impl Accounts {
     /// [`AccountError::TooMany`], [`AccountError::Store`] or [`AccountError::Sign`].
     pub async fn refresh(&self, client: &Client, token: &str) -> Result<Granted, AccountError> {
         self.limiter.attempt(Limited::Refresh, client.address, None)?;
-        let presented = self.key.read(token).ok_or(AccountError::InvalidRefreshToken)?;
+        let Some(presented) = self.key.read(token) else {
+            let about = About::default().because("unknown_token");
+            self.note(&Source::Client(client), Action::Refresh, Outcome::Denied, about);
+            return Err(AccountError::InvalidRefreshToken);
+        };
         let about = || About::session(presented.user, presented.session);
         let note = |action, outcome, about| self.note(&Source::Client(client), action, outcome, about);
         for _ in 0..TRIES {
             let version = self.version(presented.user).await?;
             let session = self.store.session(presented.user, presented.session).await?;
-            let session = session.ok_or(AccountError::InvalidRefreshToken)?;
+            let Some(session) = session else {
+                // Of an account that is gone, nothing is written down under its id any more.
+                let about = match self.store.user(presented.user).await? {
+                    Some(_) => about().because("session_unknown"),
+                    None => About::default().because("account_gone"),
+                };
+                note(Action::Refresh, Outcome::Denied, about);
+                return Err(AccountError::InvalidRefreshToken);
+            };
             if self.is_cut(&session).await? {
                 let ending = self.ending(&session, "revoked");
-                self.store.commit(ending.into()).await?;
+                self.commit_by(&Source::Client(client), ending.into()).await?;
                 note(Action::Refresh, Outcome::Denied, about().because("session_revoked"));
                 return Err(AccountError::InvalidRefreshToken);
             }
@@ -37,17 +49,21 @@ impl Accounts {
                 return Err(AccountError::InvalidRefreshToken);
             }
             let user = self.store.user(session.user).await?.ok_or(AccountError::InvalidRefreshToken)?;
-            may_sign_in(&user, self.now()).map_err(|_| AccountError::InvalidRefreshToken)?;
+            if let Err(error) = may_sign_in(&user, self.now()) {
+                note(Action::Refresh, Outcome::Denied, about().because(barred(&error)));
+                return Err(AccountError::InvalidRefreshToken);
+            }
             let device = self.devices.device(client.user_agent.as_deref(), client.address);
             let is_other = device.fingerprint != session.device.fingerprint;
             let decided = session.present(&presented, &self.key, self.settings.lifetimes, self.now());
             let is_good = matches!(decided, Presented::Repeated(_) | Presented::Rotated(..));
             if is_good && is_other && self.settings.fingerprint == Fingerprint::Refuse {
-                let ending = self.ending(&session, "a refresh token was presented by another device");
-                self.store.commit(ending.into()).await?;
+                let ending = self.ending(&session, "another device");
+                self.commit_by(&Source::Client(client), ending.into()).await?;
                 note(Action::Refresh, Outcome::Denied, about().because("device_changed"));
                 return Err(AccountError::InvalidRefreshToken);
             }
+            let is_over = matches!(decided, Presented::Expired);
             let (session, next) = match decided {
                 Presented::Repeated(next) => (session, next),
                 Presented::Rotated(mut rotated, next) => {
@@ -65,12 +81,16 @@ impl Accounts {
                     (*rotated, next)
                 }
                 Presented::Reused => {
-                    let ending = self.ending(&session, "a replaced refresh token was presented again");
-                    self.store.commit(ending.into()).await?;
+                    let ending = self.ending(&session, "refresh token reused");
+                    self.commit_by(&Source::Client(client), ending.into()).await?;
                     note(Action::RefreshReuse, Outcome::Denied, about().because("session_ended"));
                     return Err(AccountError::InvalidRefreshToken);
                 }
-                Presented::Expired | Presented::Unknown => return Err(AccountError::InvalidRefreshToken),
+                Presented::Expired | Presented::Unknown => {
+                    let reason = if is_over { "session_expired" } else { "unknown_token" };
+                    note(Action::Refresh, Outcome::Denied, about().because(reason));
+                    return Err(AccountError::InvalidRefreshToken);
+                }
             };
             return self.grant(version, user, &session, self.key.write(&next));
         }

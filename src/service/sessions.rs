@@ -50,11 +50,7 @@ impl Accounts {
         let changes: Vec<_> =
             chosen.iter().flat_map(|session| self.ending(session, "ended by its owner")).collect();
         if !changes.is_empty() {
-            self.store.commit(changes).await?;
-        }
-        for session in chosen {
-            let about = About::session(session.user, session.id);
-            self.note(&Source::Client(client), Action::EndSession, Outcome::Success, about);
+            self.commit_by(&Source::Client(client), changes).await?;
         }
         Ok(())
     }

@@ -117,9 +117,25 @@ impl Accounts {
             }
             Work::ResendVerification { email, origin } => match self.store.user_by_email(email).await? {
                 Some(user) if user.is_open() && !user.email_verified => {
-                    self.asked_link_to(Asked::Verify, user, origin).await?.into()
+                    let about = About::user(user.id);
+                    let changes = self.asked_link_to(Asked::Verify, user, origin).await?;
+                    let about = if changes.is_empty() { about.because("letter_held_back") } else { about };
+                    Done { changes, noted: Some((Action::ResendVerification, Outcome::Success, about)) }
                 }
-                _ => Done::default(),
+                Some(user) => {
+                    let about = About::user(user.id).because("nothing_to_verify");
+                    Done {
+                        changes: Vec::new(),
+                        noted: Some((Action::ResendVerification, Outcome::Denied, about)),
+                    }
+                }
+                None => {
+                    let about = self.unknown_address(email);
+                    Done {
+                        changes: Vec::new(),
+                        noted: Some((Action::ResendVerification, Outcome::Denied, about)),
+                    }
+                }
             },
             Work::ResetPassword { email, origin } => self.reset_mail(email, origin).await?,
             Work::ChangeEmail { user, email, generation } => {
@@ -221,7 +237,7 @@ impl Accounts {
                 let about = if changes.is_empty() { about.because("letter_held_back") } else { about };
                 (changes, Outcome::Success, about)
             }
-            None => (Vec::new(), Outcome::Denied, About::default().because("unknown_address")),
+            None => (Vec::new(), Outcome::Denied, self.unknown_address(email)),
         };
         Ok(Done { changes, noted: Some((Action::RequestPasswordReset, outcome, about)) })
     }

@@ -6,6 +6,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value};
 
 use super::accounts::{About, AccountError, Accounts, Source, TRIES, name};
+use super::noted::changed;
 use super::sessions::Which;
 use crate::domain::account::{Claim, PasswordHash, User, UserId};
 use crate::domain::audit::{Action, Event, Outcome};
@@ -198,14 +199,14 @@ impl Accounts {
             if shut || said(&before) != said(&user) {
                 changes.push(self.raising(id, "account changed by an operator"));
             }
-            match self.store.commit(changes).await {
+            match self.commit_by(&Source::Operator(request_id), changes).await {
                 Ok(_) => {
                     let action = match (before.active, user.active) {
                         (true, false) => Action::DisableUser,
                         (false, true) => Action::EnableUser,
                         _ => Action::UpdateUser,
                     };
-                    let about = About::user(id);
+                    let about = changed(&before, &user);
                     self.note(&Source::Operator(request_id), action, Outcome::Success, about);
                     return Ok(user);
                 }
@@ -308,11 +309,7 @@ impl Accounts {
         let changes: Vec<_> =
             chosen.iter().flat_map(|session| self.ending(session, "ended by an operator")).collect();
         if !changes.is_empty() {
-            self.store.commit(changes).await?;
-        }
-        for session in &chosen {
-            let about = About::session(id, session.id);
-            self.note(&Source::Operator(request_id), Action::EndSession, Outcome::Success, about);
+            self.commit_by(&Source::Operator(request_id), changes).await?;
         }
         Ok(chosen.len())
     }
@@ -337,7 +334,7 @@ impl Accounts {
                 changes.extend(self.ending(&session, "password reset by an operator"));
             }
             changes.push(self.raising(id, "password reset by an operator"));
-            match self.store.commit(changes).await {
+            match self.commit_by(&Source::Operator(request_id), changes).await {
                 Ok(_) => {
                     self.outbox.notify_one();
                     let about = About::user(id);

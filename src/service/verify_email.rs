@@ -24,7 +24,7 @@ impl Accounts {
     /// [`AccountError::Busy`], [`AccountError::Conflict`] or [`AccountError::Store`]. Only success uses the link up.
     pub async fn verify_by(&self, client: &Client, token: &str, proof: Proof) -> Result<User, AccountError> {
         self.limiter.attempt(Limited::UseLink, client.address, None)?;
-        let (link, _) = self.mailed(token, &[Purpose::VerifyEmail, Purpose::ChangeEmail]).await?;
+        let (link, _) = self.mailed_to(client, token, &[Purpose::VerifyEmail, Purpose::ChangeEmail]).await?;
         match link.purpose {
             Purpose::ChangeEmail => self.finish_email_change(client, token, proof).await,
             _ => self.verify_registration(client, token, proof).await,

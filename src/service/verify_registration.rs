@@ -74,7 +74,7 @@ impl Accounts {
             user.verified();
             user.updated_at = self.now();
             changes.push(Change::UpdateUser(user.clone()));
-            match self.store.commit(changes).await {
+            match self.commit_by(&Source::Client(client), changes).await {
                 Ok(_) => {
                     self.outbox.notify_one();
                     let about = About::user(user.id).because(shown.name());

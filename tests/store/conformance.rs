@@ -185,6 +185,7 @@ fn event(user: Option<u128>, id: u128) -> Event {
         address: None,
         request_id: None,
         reason: None,
+        details: serde_json::Map::new(),
     }
 }
 

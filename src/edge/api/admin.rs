@@ -4,14 +4,16 @@
 //! gets a stable code.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{FromRequestParts, Query, Request, State};
 use axum::http::request::Parts;
-use axum::http::{StatusCode, header};
+use axum::http::{Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -20,10 +22,10 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::json;
 use subtle::ConstantTimeEq;
 
-use super::body::{Failure, JsonBody, answer, method_not_allowed, not_found};
+use super::body::{Code, Failure, JsonBody, answer, method_not_allowed, not_found};
 use super::health::{self, MetricsText};
 use super::{admin_clock, admin_connections, admin_store, admin_token, admin_users};
-use crate::domain::audit::Action;
+use crate::domain::audit::{Action, Outcome};
 use crate::domain::email::EmailAddress;
 use crate::domain::revocation::{Revocation, Target};
 use crate::domain::session::SessionId;
@@ -70,12 +72,19 @@ pub fn admin_router(state: AdminState) -> Router {
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(not_found)
         // Outermost, so that a stranger learns nothing about paths, methods and bodies.
-        .layer(middleware::from_fn_with_state(state.clone(), only_operator))
+        .layer(middleware::from_fn_with_state((state.clone(), Arc::default()), only_operator))
         .with_state(state)
         .merge(open)
 }
 
-async fn only_operator(State(state): State<AdminState>, mut request: Request, next: Next) -> Response {
+/// The second in which a call without the credential was written down last: a flood of them is told once a second.
+type Told = Arc<AtomicU64>;
+
+async fn only_operator(
+    State((state, told)): State<(AdminState, Told)>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let wanted = state.credential.expose_secret().as_bytes();
     let mut given = request.headers().get_all(header::AUTHORIZATION).iter();
     let first = given.next().map(|value| value.as_bytes());
@@ -87,16 +96,35 @@ async fn only_operator(State(state): State<AdminState>, mut request: Request, ne
     if is_operator {
         let id = uuid::Uuid::now_v7().to_string();
         request.extensions_mut().insert(RequestId(id.clone()));
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let peer = request.extensions().get().map(|Peer(address)| *address);
         let mut response = next.run(request).await;
+        let status = response.status();
+        if (status.is_client_error() || status.is_server_error()) && method != Method::GET {
+            let code = response.extensions().get().map_or("failed", |Code(code)| code);
+            let outcome = if status.is_client_error() { Outcome::Denied } else { Outcome::Failed };
+            state.accounts.note_admin_call(&id, peer, outcome, code, (method.as_str(), &path));
+        }
         if let Ok(id) = id.parse() {
             response.headers_mut().insert("x-request-id", id);
         }
         return response;
     }
+    let now = state.accounts.clock.now().0;
+    if told.swap(now, Ordering::Relaxed) != now {
+        let peer = request.extensions().get().map(|Peer(address)| *address);
+        let reason = if first.is_some() { "wrong_credential" } else { "no_credential" };
+        let call = (request.method().as_str(), request.uri().path());
+        state.accounts.note_admin_call("", peer, Outcome::Denied, reason, call);
+    }
     let cure = "send `Authorization: Bearer` with the admin credential; it is in `admin.token` in the \
                 data folder";
     Failure::new(401, "unauthorized", cure).challenging("Bearer realm=\"palisade-admin\"").into_response()
 }
+
+/// Who a call comes from.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Peer(pub(super) IpAddr);
 
 /// The id of an operator's request, in its answer and in the audit log.
 #[derive(Debug, Clone)]
@@ -343,8 +371,11 @@ async fn mint_token(
     Ok(answer(StatusCode::CREATED, &body))
 }
 
-async fn reload(State(state): State<AdminState>) -> Response {
-    match state.control.reload().await {
+async fn reload(State(state): State<AdminState>, RequestId(id): RequestId) -> Response {
+    let outcome = state.control.reload().await;
+    let noted = if outcome.is_ok() { Outcome::Success } else { Outcome::Failed };
+    state.accounts.note_outcome(&id, Action::Reload, noted, String::new());
+    match outcome {
         Ok(notes) => answer(StatusCode::OK, &json!({"reloaded": true, "notes": notes})),
         Err(errors) => {
             let detail = format!("{}; the last good configuration stays in force", errors.join("; "));

@@ -8,17 +8,18 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{Version, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
+use super::admin::Peer;
 use super::body::Failure;
 use crate::domain::request::Host;
 
@@ -45,16 +46,18 @@ async fn serve_within(deadline: Duration, listener: TcpListener, router: Router,
     http.timer(TokioTimer::new()).header_read_timeout(deadline).max_buf_size(MAX_HEADER);
     // Never closed, so there is always a slot in the end.
     while let Ok(slot) = Arc::clone(&slots).acquire_owned().await {
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "a connection to the admin listener could not be accepted");
                 tokio::time::sleep(AGAIN).await;
                 continue;
             }
         };
-        let connection =
-            http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router.clone()));
+        let connection = http.serve_connection(
+            TokioIo::new(stream),
+            TowerToHyperService::new(router.clone().layer(Extension(Peer(peer.ip())))),
+        );
         tokio::spawn(async move {
             // What a client does to its own connection is not worth a line.
             let _ = connection.await;

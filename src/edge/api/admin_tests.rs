@@ -12,7 +12,9 @@ use crate::service::accounts_world;
 use crate::service::clock::GuardedClock;
 use crate::service::connection_fakes::{ACME, FakeProviders};
 use crate::service::connections::Begin;
-use crate::service::fakes::{FakeClock, FakeEntropy, FakeIssuerClocks, FakeKeys, FakeSigner, FakeStore, NOW};
+use crate::service::fakes::{
+    FakeAudit, FakeClock, FakeEntropy, FakeIssuerClocks, FakeKeys, FakeSigner, FakeStore, NOW,
+};
 use crate::service::revoke::Lives;
 use axum::body::{Body, to_bytes};
 use base64::Engine;
@@ -27,6 +29,7 @@ struct Api {
     router: Router,
     store: Arc<FakeStore>,
     clock: Arc<FakeClock>,
+    audit: Arc<FakeAudit>,
     connections: Connections,
     providers: Arc<FakeProviders>,
 }
@@ -54,9 +57,10 @@ impl Control for FakeControl {
 }
 
 fn api(not_ready: Option<&'static str>) -> Api {
-    let store = Arc::new(FakeStore::default());
+    let world = accounts_world::world();
+    let (store, audit) = (world.store, world.audit);
     let (signer, clock) = (Arc::new(FakeSigner), Arc::new(FakeClock::default()));
-    let (accounts, providers) = (accounts_world::over(store.clone()), Arc::new(FakeProviders::open()));
+    let (accounts, providers) = (world.accounts, Arc::new(FakeProviders::open()));
     let connections = connections_fake::over(&accounts, &providers);
     let (hour, none) = (Duration::from_secs(3600), Duration::ZERO);
     // The fake store never keeps anybody waiting.
@@ -82,7 +86,7 @@ fn api(not_ready: Option<&'static str>) -> Api {
         control: Arc::new(FakeControl(not_ready)),
         metrics: Arc::new(|| "# metrics\n".to_owned()),
     });
-    Api { router, store, clock, connections, providers }
+    Api { router, store, clock, audit, connections, providers }
 }
 
 impl Api {
@@ -380,6 +384,48 @@ async fn every_configured_provider_is_told_of() {
     assert_eq!(body["providers"][0]["display_name"], "Acme Bank");
     let faults: Vec<_> = body["providers"].as_array().unwrap().iter().map(|p| &p["fault"]).collect();
     assert_eq!(faults, [&Value::Null, &json!("a fake reason")]);
+}
+
+#[tokio::test]
+async fn calls_that_are_not_done_are_written_down_and_reloads_too() {
+    let api = api(None);
+    for authorization in [None, Some("Bearer wrong"), Some("Bearer wrong")] {
+        let mut request = request("POST", "/admin/v1/revocations?x=1");
+        if let Some(authorization) = authorization {
+            request = request.header("authorization", authorization);
+        }
+        request.extensions_mut().unwrap().insert(Peer([192, 0, 2, 7].into()));
+        api.send(request.body(Body::empty()).unwrap()).await;
+    }
+    api.post("/admin/v1/revocations", r#"{"jti":""}"#).await;
+    api.post("/admin/v1/users", "{").await;
+    api.get("/admin/v1/users/nobody@example.com").await;
+    api.post("/admin/v1/reload", "").await;
+    let events = api.audit.0.lock().unwrap();
+    let told: Vec<_> = events
+        .iter()
+        .map(|event| {
+            (
+                event.action,
+                event.outcome,
+                event.reason.clone().unwrap_or_default(),
+                event.details.get("path").cloned(),
+            )
+        })
+        .collect();
+    let call =
+        |reason: &str, path: &str| (Action::AdminCall, Outcome::Denied, reason.to_owned(), Some(json!(path)));
+    let expected = [
+        // Once in a second, whatever the flood.
+        call("no_credential", "/admin/v1/revocations"),
+        call("invalid_request", "/admin/v1/revocations"),
+        call("invalid_json", "/admin/v1/users"),
+        (Action::Reload, Outcome::Success, String::new(), None),
+    ];
+    assert_eq!(told, expected);
+    assert_eq!(events[0].address, Some([192, 0, 2, 7].into()));
+    let text = serde_json::to_string(&*events).unwrap();
+    assert!(!text.contains("wrong\"") && !text.contains(CREDENTIAL), "{text}");
 }
 
 #[tokio::test]

@@ -88,6 +88,7 @@ impl IntoResponse for Failure {
             Some(_) => format!("{}\n", self.document()),
         };
         let mut response = typed(status, "application/problem+json", text);
+        response.extensions_mut().insert(Code(self.0.problem.code));
         let headers = response.headers_mut();
         // Words of ours and scopes (RFC 6749 §3.3): visible ASCII.
         if let Some(challenge) = self.0.challenge.and_then(|text| HeaderValue::from_str(&text).ok()) {
@@ -101,6 +102,10 @@ impl IntoResponse for Failure {
         response
     }
 }
+
+/// The code of a failure, kept with its answer for those who write it down.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Code(pub(super) &'static str);
 
 /// `value` as a JSON answer that no cache keeps.
 pub(super) fn answer(status: StatusCode, value: &impl Serialize) -> Response {

@@ -130,6 +130,7 @@ mod tests {
             address: Some([192, 0, 2, 1].into()),
             request_id: Some("r\n1".to_owned()),
             reason: Some("wrong_password".to_owned()),
+            details: serde_json::Map::new(),
         }
     }
 

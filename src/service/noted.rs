@@ -1,0 +1,144 @@
+//! What is written down about accounts beside what each use case says itself.
+
+use std::net::IpAddr;
+
+use super::accounts::{About, AccountError, Accounts, Client, Source};
+use crate::domain::account::{User, UserId};
+use crate::domain::audit::{Action, Outcome};
+use crate::domain::email::EmailAddress;
+use crate::domain::link::{Link, Purpose};
+use crate::domain::opaque::TokenHash;
+use crate::domain::revocation::{Revocation, Target};
+use crate::domain::session::SessionId;
+use crate::ports::{Change, CommitError};
+
+/// The longest text of a detail, in bytes.
+const MAX_DETAIL: usize = 200;
+
+impl Accounts {
+    /// Writes down what an operator did; `reason` says what it was about.
+    pub fn note_operator(&self, request_id: &str, action: Action, reason: String) {
+        self.note_outcome(request_id, action, Outcome::Success, reason);
+    }
+
+    /// Writes down how what an operator did has ended.
+    pub fn note_outcome(&self, request_id: &str, action: Action, outcome: Outcome, reason: String) {
+        let about = About { reason: Some(reason).filter(|reason| !reason.is_empty()), ..About::default() };
+        self.note(&Source::Operator(request_id), action, outcome, about);
+    }
+
+    /// Writes down what came of a reload that a signal asked for.
+    pub fn note_reload(&self, outcome: Outcome) {
+        self.note(&Source::System, Action::Reload, outcome, About::default().because("signal"));
+    }
+
+    /// Writes down which sessions an operator's act has ended, and by what.
+    pub fn note_ended_by_operator(&self, request_id: &str, ended: &[(UserId, SessionId)], by: &str) {
+        for (user, session) in ended {
+            let about = About::session(*user, *session).because(by);
+            self.note(&Source::Operator(request_id), Action::EndSession, Outcome::Success, about);
+        }
+    }
+
+    /// Writes down a call of the admin API that was not done; `reason` is a stable word.
+    pub fn note_admin_call(
+        &self,
+        request_id: &str,
+        address: Option<IpAddr>,
+        outcome: Outcome,
+        reason: &str,
+        (method, path): (&str, &str),
+    ) {
+        let about = About::default()
+            .because(reason)
+            .with("method", method)
+            .with("path", &path[..path.floor_char_boundary(MAX_DETAIL)]);
+        let source = Source::Operator(request_id);
+        let mut event = source.event(self.entropy.uuid(), self.now(), Action::AdminCall, outcome, about);
+        event.address = address;
+        self.audit.record(event);
+    }
+
+    /// Commits what a use case has decided, and writes down every session that it ends, and by what.
+    ///
+    /// # Errors
+    /// As [`crate::ports::Store::commit`].
+    pub(super) async fn commit_by(
+        &self,
+        source: &Source<'_>,
+        changes: Vec<Change>,
+    ) -> Result<Vec<Revocation>, CommitError> {
+        let ended: Vec<_> = changes.windows(2).filter_map(ended).collect();
+        let entries = self.store.commit(changes).await?;
+        for about in ended {
+            self.note(source, Action::EndSession, Outcome::Success, about);
+        }
+        Ok(entries)
+    }
+
+    /// An event about an address that has no account.
+    pub(super) fn unknown_address(&self, email: &EmailAddress) -> About {
+        let hash = self.key.hash_of_address(email.as_str());
+        About::default().because("unknown_address").with("address_hash", hash)
+    }
+
+    /// [`Accounts::mailed`], with a word in the audit log when the link is not good.
+    ///
+    /// # Errors
+    /// As [`Accounts::mailed`].
+    pub(super) async fn mailed_to(
+        &self,
+        client: &Client,
+        token: &str,
+        purposes: &[Purpose],
+    ) -> Result<(Link, User), AccountError> {
+        let found = self.mailed(token, purposes).await;
+        if matches!(found, Err(AccountError::InvalidLink)) {
+            let link = match token.len() {
+                0..=64 => self.store.link(&TokenHash::of(token.as_bytes())).await?,
+                _ => None,
+            };
+            // Whose it was is told as long as there is that account.
+            let user = match link {
+                Some(link) => self.store.user(link.user).await?,
+                None => None,
+            };
+            let about = match user {
+                Some(user) => About::user(user.id).because("stale_link"),
+                None => About::default().because("unknown_link"),
+            };
+            self.note(&Source::Client(client), Action::UseLink, Outcome::Denied, about);
+        }
+        found
+    }
+}
+
+/// What a change of an account by an operator was: the names of the fields, and the scopes before and after. What
+/// claims and names say is not for the log.
+pub(super) fn changed(before: &User, after: &User) -> About {
+    let fields: [(&str, bool); 7] = [
+        ("name", before.name != after.name),
+        ("email_verified", before.email_verified != after.email_verified),
+        ("active", before.active != after.active),
+        ("locked_until", before.locked_until != after.locked_until),
+        ("scopes", before.scopes != after.scopes),
+        ("claims", before.claims != after.claims),
+        ("password", before.password != after.password),
+    ];
+    let names: Vec<&str> = fields.into_iter().filter(|(_, is)| *is).map(|(name, _)| name).collect();
+    let mut about = About::user(after.id).with("fields", names);
+    if before.scopes != after.scopes {
+        about = about.with("scopes_before", before.scopes.clone()).with("scopes_after", after.scopes.clone());
+    }
+    about
+}
+
+/// The session that two changes end: its record goes, and its tokens are revoked, for a reason.
+fn ended(pair: &[Change]) -> Option<About> {
+    let [Change::EndSession(user, id), Change::Revoke(Revocation { target, reason, .. })] = pair else {
+        return None;
+    };
+    let is_same = matches!(target, Target::Session { sid, .. } if *sid == id.to_string());
+    let word = reason.as_deref().unwrap_or("ended").replace([' ', '-'], "_");
+    is_same.then(|| About::session(*user, *id).because(word))
+}
