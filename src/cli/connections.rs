@@ -184,6 +184,7 @@ async fn show(client: &AdminClient, connection: &Named, output: &Output) -> Resu
         ("Failures in a row", shown["failures"].to_string()),
         ("Last failure", format!("{} {}", time(&fault["at"]), text(&fault["kind"]))),
         ("Its reason", text(&fault["reason"])),
+        ("Left out of its tokens", list_of(&shown["notes"])),
         ("Not tried before", time(&shown["retry_at"])),
         ("User", text(&shown["user"])),
         ("Id", text(&shown["id"])),

@@ -211,6 +211,12 @@ pub struct Connection {
     pub due_at: Option<UnixTime>,
     /// The end of a refresh token that was already warned of.
     pub warned_of: Option<UnixTime>,
+    /// What was odd in the answer that brought the tokens and was dropped or cut, a sentence each.
+    #[serde(default)]
+    pub notes: Vec<String>,
+    /// How many notices the app was due about it: the sequence number of the last one.
+    #[serde(default)]
+    pub notices: u64,
     /// Counts the writes of this record; the store refuses one that was made from an older state.
     pub revision: u64,
 }
@@ -222,6 +228,8 @@ pub struct Grant {
     pub scopes: Vec<String>,
     pub expires_at: Option<UnixTime>,
     pub refresh_expires_at: Option<UnixTime>,
+    /// See [`Connection::notes`].
+    pub notes: Vec<String>,
 }
 
 /// Ends that differ by less are the same one: providers count whole seconds from their own moment.
@@ -254,6 +262,8 @@ impl Connection {
             not_refreshable: false,
             due_at: None,
             warned_of: None,
+            notes: Vec::new(),
+            notices: 0,
             revision: 0,
         }
     }
@@ -297,6 +307,7 @@ impl Connection {
         self.expires_at = grant.expires_at;
         self.refresh_expires_at = grant.refresh_expires_at;
         self.refreshed_at = Some(now);
+        self.notes = grant.notes;
         self.settled();
         self.last_fault = None;
     }
@@ -308,6 +319,7 @@ impl Connection {
         self.expires_at = None;
         self.refresh_expires_at = None;
         self.warned_of = None;
+        self.notes.clear();
         self.settled();
         if status == Status::Revoked {
             self.consent = None;

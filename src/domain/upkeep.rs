@@ -173,6 +173,7 @@ mod tests {
             scopes: Vec::new(),
             expires_at: expires.map(after),
             refresh_expires_at: refresh_expires.map(after),
+            notes: Vec::new(),
         }
     }
 

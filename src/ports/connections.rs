@@ -82,6 +82,8 @@ pub struct GrantedTokens {
     pub id_token: Option<SecretString>,
     /// What to keep: a name that is there already is replaced, one with an empty value forgotten.
     pub keep: BTreeMap<String, SecretString>,
+    /// What was odd beside good tokens and was dropped or cut: a sentence each, without anything that came.
+    pub notes: Vec<String>,
 }
 
 /// What the user is to do.

@@ -40,6 +40,7 @@ pub(crate) struct FakeProviders {
     /// What the next grants say beside the tokens.
     pub(crate) life: Mutex<(Option<u64>, Option<u64>)>,
     pub(crate) scopes: Mutex<Option<Vec<String>>>,
+    pub(crate) notes: Mutex<Vec<String>>,
     pub(crate) calls: Mutex<Vec<(&'static str, ProviderCall)>>,
     /// The challenges of authorizations, and the verifiers of exchanges.
     pub(crate) pkce: Mutex<Vec<(String, String)>>,
@@ -81,6 +82,7 @@ impl FakeProviders {
             url: Mutex::new("https://acme.test/authorize".to_owned()),
             life: Mutex::new((Some(3600), None)),
             scopes: Mutex::default(),
+            notes: Mutex::default(),
             calls: Mutex::default(),
             pkce: Mutex::default(),
             states: Mutex::default(),
@@ -102,6 +104,11 @@ impl FakeProviders {
 
     pub(crate) fn fail(&self, verb: &'static str, fault: ProviderFault) {
         self.faults.lock().unwrap().push_back((verb, fault));
+    }
+
+    /// Nothing that was to fail fails any more.
+    pub(crate) fn forgive(&self) {
+        self.faults.lock().unwrap().clear();
     }
 
     pub(crate) fn edit_info(&self, edit: impl FnOnce(&mut ProviderInfo)) {
@@ -145,6 +152,7 @@ impl FakeProviders {
             scopes: self.scopes.lock().unwrap().clone(),
             id_token: None,
             keep: BTreeMap::from([("realm".to_owned(), format!("realm-{grant}").into())]),
+            notes: self.notes.lock().unwrap().clone(),
         }
     }
 }
@@ -308,6 +316,8 @@ pub(crate) struct FakeWebhook {
     pub(crate) silent: AtomicBool,
     /// Every try.
     pub(crate) told: Mutex<Vec<Notice>>,
+    /// What was taken.
+    pub(crate) taken: Mutex<Vec<Notice>>,
 }
 
 #[async_trait]
@@ -317,6 +327,10 @@ impl Webhook for FakeWebhook {
         if self.silent.load(Ordering::Relaxed) {
             std::future::pending::<()>().await;
         }
-        if self.down.load(Ordering::Relaxed) { Err("503".to_owned()) } else { Ok(()) }
+        if self.down.load(Ordering::Relaxed) {
+            return Err("503".to_owned());
+        }
+        self.taken.lock().unwrap().push(notice.clone());
+        Ok(())
     }
 }

@@ -12,6 +12,7 @@ mod due;
 mod errands;
 mod establish;
 mod import;
+mod notices;
 mod refresh;
 mod reseal;
 mod seal;
@@ -144,8 +145,19 @@ pub struct Returned {
     pub provider: String,
     /// As given with [`Begin::return_to`].
     pub return_to: Option<String>,
-    /// `Err`: a stable word, such as `access_denied`, and words for the user.
-    pub outcome: Result<(), (String, String)>,
+    pub outcome: Result<(), Refusal>,
+}
+
+/// Why a consent did not lead to a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// A stable word, such as `access_denied`.
+    pub word: &'static str,
+    /// The same in our words, for the user: the rest of a sentence.
+    pub meaning: &'static str,
+    /// What the provider said of it, in its own words: one line of at most 200 bytes without control characters.
+    /// Whoever shows it says whose words they are.
+    pub said: Option<String>,
 }
 
 /// An access token for a caller that may have it.
@@ -254,6 +266,8 @@ struct Inner {
     unwritten: Mutex<HashMap<ConnectionId, Unwritten>>,
     /// Providers, of those that are configured, that the worker leaves alone until then.
     slow: Mutex<HashMap<String, Instant>>,
+    /// Notices to the app that wait for their next try; `None` until they were read from the store.
+    notices: tokio::sync::Mutex<Option<notices::Waiting>>,
     /// Told when the configuration was changed.
     changed: Notify,
     /// What runs to its end though its caller is gone.
@@ -363,8 +377,8 @@ impl Connections {
 
     fn waiting(parts: Parts, waits: Waits) -> Connections {
         let (turns, unwritten, slow) = (Arc::default(), Mutex::default(), Mutex::default());
-        let (changed, apart) = (Notify::new(), TaskTracker::new());
-        Connections(Arc::new(Inner { parts, turns, unwritten, slow, changed, apart, waits }))
+        let (notices, changed, apart) = (tokio::sync::Mutex::default(), Notify::new(), TaskTracker::new());
+        Connections(Arc::new(Inner { parts, turns, unwritten, slow, notices, changed, apart, waits }))
     }
 
     /// Looks through all connections soon: what an operator had to mend is perhaps mended, and some may be wanted

@@ -202,7 +202,7 @@ async fn a_consent_under_way_ends_with_its_connection() {
         world.providers.gate.add_permits(1000);
     };
     let (returned, ()) = tokio::join!(coming, ending);
-    assert_eq!(returned.unwrap().outcome.unwrap_err().0, "ended");
+    assert_eq!(returned.unwrap().outcome.unwrap_err().word, "ended");
     assert!(world.providers.live().is_empty());
 }
 

@@ -64,6 +64,8 @@ mod letter_tests;
 #[cfg(test)]
 mod limit_fakes;
 #[cfg(test)]
+mod notice_tests;
+#[cfg(test)]
 mod parameter_tests;
 #[cfg(test)]
 pub(crate) mod password_fakes;

@@ -131,6 +131,8 @@ pub fn connection(user: u128, id: u128, due: Option<u64>) -> Connection {
         not_refreshable: false,
         due_at: due.map(UnixTime),
         warned_of: None,
+        notes: vec!["2 scopes were dropped".into()],
+        notices: 3,
         revision: 0,
     }
 }

@@ -79,17 +79,30 @@ function post(path, form) {
   });
 }
 
+// A number of seconds. What is no number must not cost the tokens beside it, and what is too large for the interface
+// counts as ten years.
+function seconds(value) {
+  if (typeof value !== "number" && typeof value !== "string") return undefined;
+  const number = Number(value);
+  return Number.isNaN(number) ? undefined : BigInt(Math.min(Math.max(0, Math.trunc(number)), 315360000));
+}
+
+// A text, or nothing.
+function text(value) {
+  return typeof value === "string" ? value : undefined;
+}
+
 function tokens(form) {
   const answer = post("token", form);
   if (typeof answer.access_token !== "string") fail("provider-error", "the answer has no access_token");
   return {
     accessToken: answer.access_token,
-    tokenType: answer.token_type,
-    expiresIn: answer.expires_in === undefined ? undefined : BigInt(Math.trunc(Number(answer.expires_in))),
-    refreshToken: answer.refresh_token,
-    refreshExpiresIn: answer.refresh_token === undefined ? undefined : REFRESH_LIFE,
+    tokenType: text(answer.token_type),
+    expiresIn: seconds(answer.expires_in),
+    refreshToken: text(answer.refresh_token),
+    refreshExpiresIn: text(answer.refresh_token) === undefined ? undefined : REFRESH_LIFE,
     scopes: typeof answer.scope === "string" ? answer.scope.split(" ") : undefined,
-    idToken: answer.id_token,
+    idToken: text(answer.id_token),
     keep: [],
   };
 }

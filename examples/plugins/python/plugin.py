@@ -91,20 +91,36 @@ def get(path, access_token):
     return ask(http.Request(http.Method.GET, f"{API}{path}", headers, b"", http.ClientAuth_None_()))
 
 
+def seconds(value):
+    """A number of seconds.
+
+    What is no number must not cost the tokens beside it; what is too large for the interface counts as ten years.
+    """
+    try:
+        return int(min(max(0.0, float(value)), 315360000.0))
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def text(value):
+    """A text, or nothing."""
+    return value if isinstance(value, str) else None
+
+
 def tokens(parameters):
     headers = [("accept", "application/json"), ("content-type", "application/json")]
     # Identifier and secret go into the JSON: Palisade puts them there.
     auth = http.ClientAuth_Post(http.CredentialParameters("client_id", "client_secret", http.Place.BODY))
     answer = ask(http.Request(http.Method.POST, TOKEN, headers, json.dumps(parameters).encode(), auth))
-    if not isinstance(answer, dict) or not answer.get("access_token"):
+    if not isinstance(answer, dict) or not text(answer.get("access_token")):
         raise provider_error("the answer has no access_token")
     return types.Tokens(
         access_token=answer["access_token"],
-        token_type=answer.get("token_type"),
-        expires_in=int(answer["expires_in"]) if "expires_in" in answer else None,
-        refresh_token=answer.get("refresh_token"),
-        refresh_expires_in=REFRESH_LIFE if "refresh_token" in answer else None,
-        scopes=answer["scope"].split(" ") if "scope" in answer else None,
+        token_type=text(answer.get("token_type")),
+        expires_in=seconds(answer.get("expires_in")),
+        refresh_token=text(answer.get("refresh_token")),
+        refresh_expires_in=REFRESH_LIFE if text(answer.get("refresh_token")) else None,
+        scopes=answer["scope"].split(" ") if text(answer.get("scope")) else None,
         id_token=None,
         keep=[],
     )

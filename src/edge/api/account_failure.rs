@@ -175,7 +175,7 @@ pub(super) fn told() -> Vec<(Failure, &'static str)> {
             "The body is not JSON, lacks a member, or has one that is not described here.",
         ),
         (body::too_large(), "The body is larger than 64 KiB."),
-        (body::wrong_type(), "The body was not sent as `application/json`."),
+        (body::wrong_type(), "The body was not sent as `application/json` in UTF-8."),
         (body::no_such_method(), "The path does not take this method; `Allow` says which."),
         (body::internal(), "Something of ours failed."),
     ];

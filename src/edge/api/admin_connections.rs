@@ -48,6 +48,7 @@ fn shown(connection: &Connection) -> Value {
         "refreshing_since": connection.attempt.as_ref().map(|attempt| attempt.started_at),
         "failures": connection.failures,
         "last_fault": connection.last_fault,
+        "notes": connection.notes,
         "retry_at": connection.retry_at,
         "due_at": connection.due_at,
         "consent_expires_at": connection.consent.as_ref().map(|consent| consent.expires_at),

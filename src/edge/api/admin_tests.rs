@@ -198,6 +198,9 @@ async fn what_makes_no_sense_is_refused_with_a_code() {
         (r#"{"sub":"a","session":true}"#, 422, "invalid_request"),
         (r#"{"jti":"a","colour":"red"}"#, 400, "invalid_json"),
         (r#"{"before":"yesterday"}"#, 400, "invalid_json"),
+        (r#"{"jti":"a","jti":"b"}"#, 400, "invalid_json"),
+        (r#"[null,"a",null,null,null,null,null,null]"#, 400, "invalid_json"),
+        ("\u{feff}{\"jti\":\"a\"}", 400, "invalid_json"),
         (r#"{"before":99999999999}"#, 422, "invalid_request"),
         (r#"{"token":"nonsense"}"#, 422, "token_malformed"),
         ("{", 400, "invalid_json"),
@@ -214,6 +217,17 @@ async fn what_makes_no_sense_is_refused_with_a_code() {
         .body(Body::from("{}"))
         .unwrap();
     assert_eq!(api.send(form).await.0, 415);
+    let other = request("POST", "/admin/v1/revocations")
+        .header("authorization", format!("Bearer {CREDENTIAL}"))
+        .header("content-type", "application/json; charset=utf-16")
+        .body(Body::from(r#"{"jti":"a"}"#))
+        .unwrap();
+    assert_eq!(api.send(other).await.0, 415);
+    let twice =
+        r#"{"email":"ann@example.com","generate_password":true,"claims":{"role":"user","role":"admin"}}"#;
+    let (status, problem) = api.post("/admin/v1/users", twice).await;
+    assert_eq!((status, &problem["code"]), (400, &json!("invalid_json")));
+    assert!(problem["detail"].as_str().unwrap().contains("`role` is there twice"), "{problem}");
 }
 
 #[tokio::test]

@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use zeroize::{Zeroize, Zeroizing};
 
+use super::object;
 use crate::domain::answer::Answer;
 use crate::domain::problem::Problem;
 
@@ -129,7 +130,7 @@ pub(super) fn typed(status: StatusCode, media_type: &'static str, text: String) 
     response
 }
 
-/// A request body parsed as JSON. Says what is wrong with it in a problem document.
+/// A request body parsed as a JSON object. Says what is wrong with it in a problem document.
 pub(super) struct JsonBody<T>(pub T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
@@ -161,9 +162,46 @@ impl<S: Send + Sync, T: DeserializeOwned + Default> FromRequest<S> for OptionalJ
     }
 }
 
-/// A page of another origin can send forms and text without asking first, but not this type.
+/// A page of another origin can send forms and text without asking first, but not this type. JSON is UTF-8 (RFC 8259
+/// §8.1) as it is: what says that it is in another charset or a content coding would be read as something else by
+/// whoever believes that.
 fn is_json(request: &Request) -> bool {
-    is_of(request, b"application/json")
+    let types = request.headers().get_all(header::CONTENT_TYPE);
+    let codings = request.headers().get_all(header::CONTENT_ENCODING);
+    types.iter().count() == 1
+        && is_of(request, b"application/json")
+        && types.iter().all(|value| is_utf8(value.as_bytes()))
+        && codings.iter().all(|value| value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity"))
+}
+
+/// Whether the parameters of a `Content-Type` (RFC 9110 §8.3.1) can be read and name no charset but UTF-8. `utf8` is
+/// what many clients write.
+fn is_utf8(value: &[u8]) -> bool {
+    let Ok(value) = std::str::from_utf8(value) else { return false };
+    let mut rest = value.split_once(';').map_or("", |(_, parameters)| parameters);
+    loop {
+        rest = rest.trim_start_matches([' ', '\t', ';']);
+        if rest.is_empty() {
+            return true;
+        }
+        let Some((name, behind)) = rest.split_once('=') else { return false };
+        let (said, behind) = match behind.strip_prefix('"') {
+            // No charset's name has a character that would have to be quoted.
+            Some(quoted) => match quoted.split_once('"') {
+                Some((said, behind)) if !said.contains('\\') => (said, behind),
+                _ => return false,
+            },
+            None => behind.split_at(behind.find([';', ' ', '\t']).unwrap_or(behind.len())),
+        };
+        let is_known = ["utf-8", "utf8"].iter().any(|known| said.eq_ignore_ascii_case(known));
+        if name.trim_ascii_end().eq_ignore_ascii_case("charset") && !is_known {
+            return false;
+        }
+        rest = behind.trim_start_matches([' ', '\t']);
+        if !rest.is_empty() && !rest.starts_with(';') {
+            return false;
+        }
+    }
 }
 
 /// Whether the body says that it is of this media type.
@@ -175,7 +213,8 @@ pub(super) fn is_of(request: &Request, wanted: &[u8]) -> bool {
 }
 
 pub(super) fn wrong_type() -> Failure {
-    Failure::new(415, "unsupported_media_type", "send the body as `Content-Type: application/json`")
+    let cure = "send the body as `Content-Type: application/json`, in UTF-8 and without a content coding";
+    Failure::new(415, "unsupported_media_type", cure)
 }
 
 pub(super) fn too_large() -> Failure {
@@ -236,6 +275,7 @@ async fn whole(request: Request) -> Result<Zeroizing<Vec<u8>>, Failure> {
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
+    object::begins(bytes).map_err(malformed)?;
     let reader = &mut serde_json::Deserializer::from_slice(bytes);
     let parsed = serde_path_to_error::deserialize(&mut *reader).map_err(|error| {
         let path = error.path().to_string();
@@ -243,6 +283,9 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
     });
     // Anything but white space behind the value is a fault as well.
     let parsed = parsed.and_then(|value| reader.end().map(|()| value).map_err(|e| (".".to_owned(), e)));
+    let parsed = parsed.and_then(|value| {
+        object::has_unique_names(bytes).map(|()| value).map_err(|error| (".".to_owned(), error))
+    });
     parsed.map_err(|(path, error)| {
         let words = without_values(&error.to_string());
         let detail = if path == "." { words } else { format!("`{path}`: {words}") };
@@ -275,6 +318,48 @@ pub(super) async fn method_not_allowed() -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn json_is_utf8_and_nothing_else() {
+        let is = |fields: &[(&'static str, &str)]| {
+            let mut request = Request::new(Body::empty());
+            for (name, value) in fields {
+                request.headers_mut().append(*name, value.parse().unwrap());
+            }
+            is_json(&request)
+        };
+        for good in [
+            "application/json",
+            "Application/JSON ; Charset=UTF-8",
+            "application/json;charset=\"utf-8\"",
+            "application/json; charset=utf8",
+            "application/json;",
+            "application/json; version=1; charset=utf-8",
+            "application/json; profile=\"a;charset=x\"",
+        ] {
+            assert!(is(&[("content-type", good)]), "{good}");
+            assert!(is(&[("content-type", good), ("content-encoding", "Identity")]), "{good}");
+            assert!(!is(&[("content-type", good), ("content-encoding", "gzip")]), "{good}");
+            assert!(!is(&[("content-type", good), ("content-type", good)]), "{good}");
+        }
+        for bad in [
+            "application/json; charset=iso-8859-1",
+            "application/json; CHARSET=\"UTF-16\"",
+            "application/json; charset=us-ascii",
+            "application/json; charset=utf-7",
+            "application/json; charset=utf-8; charset=utf-16",
+            "application/json; charset=",
+            "application/json; charset",
+            "application/json; charset=\"utf-8",
+            "application/json; charset=\"utf-8\"x",
+            "application/json; charset=utf-8 x",
+            "application/json; charset =iso-8859-1",
+            "application/jsonp",
+            "text/json",
+        ] {
+            assert!(!is(&[("content-type", bad)]), "{bad}");
+        }
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_body_that_never_ends_is_given_up() {

@@ -248,14 +248,15 @@ fn gone_on(state: &AuthState, returned: &Returned) -> Response {
                 "Your account is connected",
                 &format!("The connection to {provider} works. You can close this page."),
             ),
-            Err((_, words)) => told(
-                StatusCode::OK,
-                "Your account is not connected",
-                &format!(
-                    "The connection to {provider} did not come about: {words}. You can close this page and \
-                     try again from the app."
-                ),
-            ),
+            Err(refusal) => {
+                let words = format!(
+                    "The connection to {provider} did not come about: {}. You can close this page and try again \
+                     from the app.",
+                    refusal.meaning
+                );
+                let title = "Your account is not connected";
+                told_with(StatusCode::OK, title, &words, refusal.said.as_deref().map(quoted))
+            }
         },
     }
 }
@@ -265,8 +266,8 @@ fn location(to: &str, returned: &Returned) -> String {
     let (to, fragment) = to.split_once('#').map_or((to, None), |(to, fragment)| (to, Some(fragment)));
     let mut query = Serializer::new(String::new());
     query.append_pair("connection", &returned.connection.to_string());
-    if let Err((word, _)) = &returned.outcome {
-        query.append_pair("error", word);
+    if let Err(refusal) = &returned.outcome {
+        query.append_pair("error", refusal.word);
     }
     let joint = match to.split_once('?') {
         None => "?",
@@ -301,13 +302,35 @@ fn failed(error: ConnectionError) -> Response {
     }
 }
 
+/// A provider's words as HTML, which says whose words they are. No quotation mark in them ends the quotation, and
+/// their direction of writing ends with it.
+fn quoted(words: &str) -> String {
+    let inner: String = words
+        .chars()
+        .map(|c| {
+            if matches!(c, '"' | '\u{201c}'..='\u{201f}' | '«' | '»' | '\u{301d}'..='\u{301f}') {
+                '\''
+            } else {
+                c
+            }
+        })
+        .collect();
+    format!("\n<p>In the provider’s own words: “<bdi>{}</bdi>”</p>", escaped(&inner))
+}
+
 /// A page with a heading and a sentence, for people.
 fn told(status: StatusCode, title: &str, words: &str) -> Response {
+    told_with(status, title, words, None)
+}
+
+/// The same with a quotation from [`quoted`] below the sentence.
+fn told_with(status: StatusCode, title: &str, words: &str, quotation: Option<String>) -> Response {
     let style = format!("\n{}", pages::STYLE);
+    // The words of others come last and at once: nothing in them is taken for a place to be filled.
     let html = include_str!("pages/told.html")
         .replace("{{style}}", &style)
         .replace("{{title}}", &escaped(title))
-        .replace("{{words}}", &escaped(words));
+        .replace("{{paragraphs}}", &format!("<p>{}</p>{}", escaped(words), quotation.unwrap_or_default()));
     let policy = format!(
         "default-src 'none'; style-src '{}'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'",
         pages::source(&style)
@@ -370,11 +393,13 @@ impl<S: Send + Sync> FromRequest<S> for Form {
 mod tests {
     use super::*;
     use crate::domain::connection::ConnectionId;
+    use crate::service::connections::Refusal;
 
     #[test]
     fn an_answer_joins_what_is_in_the_address_already() {
-        let check = |to: &str, word: Option<&str>| {
-            let outcome = word.map_or(Ok(()), |word| Err((word.to_owned(), "words".to_owned())));
+        let check = |to: &str, word: Option<&'static str>| {
+            let refusal = |word| Refusal { word, meaning: "words", said: None };
+            let outcome = word.map_or(Ok(()), |word| Err(refusal(word)));
             let connection = ConnectionId(Uuid::nil());
             location(to, &Returned { connection, provider: "p".into(), return_to: None, outcome })
         };
@@ -404,6 +429,22 @@ mod tests {
         let sent = read(b"a=1&state=s&a=2&palisade_once_more=1&b");
         let kept: Vec<_> = sent.parameters.iter().map(|(k, v)| (k.as_str(), v.expose_secret())).collect();
         assert_eq!(kept, [("a", "1"), ("a", "2"), ("b", "")]);
+    }
+
+    #[test]
+    fn a_providers_words_are_quoted_and_end_no_quotation() {
+        let html = |said: &str| {
+            let response = told_with(StatusCode::OK, "T", "Our words {{paragraphs}}.", Some(quoted(said)));
+            let bytes =
+                futures::executor::block_on(axum::body::to_bytes(response.into_body(), 1 << 20)).unwrap();
+            String::from_utf8(bytes.to_vec()).unwrap()
+        };
+        let shown = html("No.” Your bank says: \"<a href='//evil.test'>sign in</a>\" «now» {{title}}");
+        let quotation = "<p>In the provider’s own words: “<bdi>No.' Your bank says: '&lt;a href='//evil.test'&gt;sign \
+                         in&lt;/a&gt;' 'now' {{title}}</bdi>”</p>";
+        assert!(shown.contains(quotation), "{shown}");
+        assert!(shown.contains("<p>Our words {{paragraphs}}.</p>\n<p>In the"), "{shown}");
+        assert_eq!(shown.matches("<a").count(), 0);
     }
 
     #[test]

@@ -154,7 +154,7 @@ impl From<&Begun> for BegunConnection {
     "account": {"subject": "42", "email": "ann@example.com", "email_verified": true, "name": "Ann"},
     "expires_at": 1800003600, "refresh_expires_at": null, "created_at": 1799990000,
     "connected_at": 1799990060, "refreshed_at": 1800000000, "failures": 0, "last_fault": null,
-    "retry_at": null, "refreshable": true, "consent_expires_at": null,
+    "notes": [], "retry_at": null, "refreshable": true, "consent_expires_at": null,
 }))]
 pub(super) struct ConnectionView {
     #[schema(value_type = String, format = "uuid")]
@@ -186,6 +186,9 @@ pub(super) struct ConnectionView {
     failures: u32,
     #[schema(required)]
     last_fault: Option<FaultView>,
+    /// What was odd in the answer that brought the tokens and was dropped or cut, a sentence each. The tokens are
+    /// good all the same.
+    notes: Vec<String>,
     /// After a failure: not tried again before.
     #[schema(required)]
     retry_at: Option<u64>,
@@ -214,6 +217,7 @@ impl From<&Connection> for ConnectionView {
             refreshed_at: connection.refreshed_at.map(|at| at.0),
             failures: connection.failures,
             last_fault: connection.last_fault.as_ref().map(FaultView::from),
+            notes: connection.notes.clone(),
             retry_at: connection.retry_at.map(|at| at.0),
             refreshable: !connection.not_refreshable,
             consent_expires_at: connection.consent.as_ref().map(|consent| consent.expires_at.0),

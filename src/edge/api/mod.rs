@@ -21,6 +21,7 @@ mod connections_fake;
 mod docs;
 mod email_changes;
 mod health;
+mod object;
 mod openapi;
 mod pages;
 mod registration;

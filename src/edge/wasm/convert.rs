@@ -1,6 +1,5 @@
 //! Between the plugin's values and ours. What comes from a plugin is checked here, and only here.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use regex::{Regex, RegexBuilder};
@@ -9,24 +8,17 @@ use url::Url;
 
 use super::bindings::exports::palisade::provider::plugin::{Authorization as WitAuthorization, Description};
 use super::bindings::palisade::provider::types;
+use super::granted;
 use super::lines::{escaped, is_plain};
 use super::secrets::Secrets;
 use crate::config::HostPattern;
 use crate::domain::connection::{Account, MAX_REASON};
-use crate::ports::{
-    Authorization, CurrentTokens, GrantedTokens, ParameterInfo, Pkce, ProviderCall, ProviderFault,
-};
+use crate::ports::{Authorization, CurrentTokens, ParameterInfo, Pkce, ProviderCall, ProviderFault};
 
-/// The longest token, in bytes.
-const TOKEN: usize = 64 << 10;
-/// The longest life that is believed.
-const LIFE: Duration = Duration::from_secs(10 * 365 * 86_400);
-/// What a plugin may ask to be kept.
-const KEPT: usize = 64;
-const KEPT_NAME: usize = 128;
-const KEPT_VALUE: usize = 4096;
-const SCOPES: usize = 256;
-const SCOPE: usize = 512;
+/// The longest identifier, address and name of an account, in bytes.
+const SUBJECT: usize = 255;
+const EMAIL: usize = 320;
+const NAME: usize = 256;
 /// The longest URL that browsers and providers take.
 const AUTHORIZATION_URL: usize = 8192;
 /// What a description may hold.
@@ -71,7 +63,7 @@ pub(super) fn parameters(described: &Description, secret: &[String]) -> Result<V
     if lists.iter().any(|count| *count > DESCRIBED) {
         return Err(format!("its description has a list of more than {DESCRIBED} items"));
     }
-    scopes(&described.scopes)?;
+    granted::are_scopes(&described.scopes)?;
     let mut parameters: Vec<Parameter> = Vec::with_capacity(described.parameters.len());
     for parameter in &described.parameters {
         let name = &parameter.name;
@@ -277,111 +269,42 @@ pub(super) fn sender(callback: &[(String, SecretString)], allowed: &[HostPattern
     Ok(())
 }
 
-/// Tokens that a plugin brought.
+/// Whose account it is, and notes about what was dropped of it. Where a user chooses which of the `allowed` hosts is
+/// asked, nobody vouches for an address: whoever has a host below a wildcard could answer with anybody's.
 ///
 /// # Errors
-/// What is wrong with them, without any of them.
-pub(super) fn tokens(tokens: types::Tokens) -> Result<GrantedTokens, String> {
-    let access_token = SecretString::from(tokens.access_token);
-    let refresh_token = tokens.refresh_token.map(SecretString::from);
-    let id_token = tokens.id_token.map(SecretString::from);
-    let kept = tokens.keep.len();
-    let mut keep = BTreeMap::new();
-    for (name, value) in tokens.keep.into_iter().take(KEPT + 1) {
-        keep.insert(name, SecretString::from(value));
-    }
-    visible("access token", &access_token)?;
-    refresh_token.as_ref().map_or(Ok(()), |token| visible("refresh token", token))?;
-    id_token.as_ref().map_or(Ok(()), |token| visible("ID token", token))?;
-    // eBay says `User Access Token` of bearer tokens. What is no word (RFC 6749 §A.13) names no scheme, and is no
-    // reason to lose the tokens that came with it.
-    let token_type =
-        tokens.token_type.filter(|kind| !kind.is_empty() && kind.len() <= 64 && is_visible(kind));
-    if kept > KEPT {
-        return Err(format!("more than {KEPT} fields to keep"));
-    }
-    if keep.len() != kept {
-        return Err("the same name twice among the fields to keep".to_owned());
-    }
-    for (name, value) in &keep {
-        if name.is_empty() || name.len() > KEPT_NAME || name.chars().any(char::is_control) {
-            return Err(format!("a field to keep whose name is empty or has more than {KEPT_NAME} bytes"));
-        }
-        if value.expose_secret().len() > KEPT_VALUE {
-            return Err(format!("a field to keep of more than {KEPT_VALUE} bytes"));
-        }
-    }
-    if let Some(granted) = &tokens.scopes {
-        scopes(granted)?;
-    }
-    // None at all is no life: some providers say so of tokens without an end, and each use would be a refresh.
-    let life = |seconds: Option<u64>| {
-        seconds.filter(|seconds| *seconds > 0).map(|seconds| Duration::from_secs(seconds).min(LIFE))
-    };
-    Ok(GrantedTokens {
-        access_token,
-        token_type,
-        expires_in: life(tokens.expires_in),
-        refresh_token,
-        refresh_expires_in: life(tokens.refresh_expires_in),
-        scopes: tokens.scopes,
-        id_token,
-        keep,
-    })
-}
-
-/// Tokens travel in headers.
-fn visible(what: &str, token: &SecretString) -> Result<(), String> {
-    let token = token.expose_secret();
-    if token.is_empty() {
-        return Err(format!("an empty {what}"));
-    }
-    if token.len() > TOKEN {
-        return Err(format!("an {what} of more than {TOKEN} bytes").replace("an refresh", "a refresh"));
-    }
-    if !is_visible(token) {
-        return Err(format!("characters in the {what} that cannot be sent in a header"));
-    }
-    Ok(())
-}
-
-fn is_visible(text: &str) -> bool {
-    text.bytes().all(|byte| byte.is_ascii_graphic())
-}
-
-fn scopes(scopes: &[String]) -> Result<(), String> {
-    let fits = |scope: &String| scope.len() <= SCOPE && !scope.chars().any(char::is_control);
-    if scopes.len() > SCOPES || !scopes.iter().all(fits) {
-        return Err(format!(
-            "more than {SCOPES} scopes, or one of more than {SCOPE} bytes or with control characters"
-        ));
-    }
-    Ok(())
-}
-
-/// Whose account it is. Where a user chooses which of the `allowed` hosts is asked, nobody vouches for an
-/// address: whoever has a host below a wildcard could answer with anybody's.
-///
-/// # Errors
-/// What is wrong with it.
-pub(super) fn account(account: types::Account, allowed: &[HostPattern]) -> Result<Account, String> {
+/// The identifier cannot be one. An odd address or name is dropped: the identifier tells accounts apart without it.
+pub(super) fn account(
+    account: types::Account,
+    allowed: &[HostPattern],
+) -> Result<(Account, Vec<String>), String> {
     let fits = |text: &String, most: usize| text.len() <= most && !text.chars().any(char::is_control);
     let subject = &account.subject;
-    if subject.is_empty() || !fits(subject, 255) {
-        return Err("an account's identifier that is empty or has more than 255 bytes".to_owned());
+    if subject.is_empty() || !fits(subject, SUBJECT) {
+        return Err(format!("an account's identifier that is empty or has more than {SUBJECT} bytes"));
     }
-    if !account.email.iter().all(|email| fits(email, 320)) || !account.name.iter().all(|name| fits(name, 256))
-    {
-        return Err("an account's address or name that is too long, or not one line".to_owned());
-    }
-    Ok(Account {
+    let mut notes = Vec::new();
+    let mut checked = |what: &str, text: Option<String>, most: usize| {
+        let text = text.filter(|text| !text.is_empty())?;
+        if fits(&text, most) {
+            return Some(text);
+        }
+        notes.push(format!(
+            "the account's {what} has more than {most} bytes, or control characters, and was dropped"
+        ));
+        None
+    };
+    let email = checked("address", account.email, EMAIL);
+    let name = checked("name", account.name, NAME);
+    let account = Account {
         subject: account.subject,
         email_verified: account.email_verified
-            && account.email.is_some()
+            && email.is_some()
             && !allowed.iter().any(|pattern| pattern.wildcard),
-        email: account.email,
-        name: account.name,
-    })
+        email,
+        name,
+    };
+    Ok((account, notes))
 }
 
 /// The hosts of a description that the operator's list does not have; one without a port is there with any.
@@ -470,8 +393,28 @@ mod tests {
                 email_verified: true,
                 name: None,
             };
-            assert_eq!(account(said, &allowed(wildcard)).unwrap().email_verified, verified, "{email:?}");
+            assert_eq!(account(said, &allowed(wildcard)).unwrap().0.email_verified, verified, "{email:?}");
         }
+    }
+
+    #[test]
+    fn an_odd_address_or_name_costs_nobody_the_account() {
+        let said = |subject: &str, email: &str, name: &str| types::Account {
+            subject: subject.to_owned(),
+            email: Some(email.to_owned()),
+            email_verified: true,
+            name: Some(name.to_owned()),
+        };
+        let long = "x".repeat(400);
+        for odd in [long.as_str(), "a\nb", "a\0"] {
+            let (found, notes) = account(said("1", odd, odd), &[]).unwrap();
+            assert_eq!((&*found.subject, &found.email, &found.name), ("1", &None, &None));
+            assert!(!found.email_verified, "no address is nobody's");
+            assert!(notes.len() == 2 && !notes.iter().any(|note| note.contains(odd)), "{notes:?}");
+            assert!(account(said(odd, "a@b.test", "Ann"), &[]).is_err());
+        }
+        let (found, notes) = account(said("1", "a@b.test", "Ann"), &[]).unwrap();
+        assert!(found.email_verified && found.name.is_some() && notes.is_empty());
     }
 
     #[test]
@@ -543,50 +486,6 @@ mod tests {
             why.contains("evil.test") && why.contains("allowed_hosts") && !why.contains("secret"),
             "{why}"
         );
-    }
-
-    #[test]
-    fn a_token_type_that_is_no_word_is_none() {
-        for (said, want) in [
-            ("Bearer", Some("Bearer")),
-            ("User Access Token", None),
-            ("", None),
-            ("bearer\n", None),
-            ("urn:ietf:params:oauth:token-type:x", Some("urn:ietf:params:oauth:token-type:x")),
-        ] {
-            let brought = types::Tokens {
-                access_token: "a".into(),
-                token_type: Some(said.to_owned()),
-                expires_in: None,
-                refresh_token: None,
-                refresh_expires_in: None,
-                scopes: None,
-                id_token: None,
-                keep: Vec::new(),
-            };
-            assert_eq!(tokens(brought).unwrap().token_type.as_deref(), want, "{said:?}");
-        }
-    }
-
-    #[test]
-    fn a_life_of_nothing_says_nothing_and_no_life_is_endless() {
-        let with = |expires_in| types::Tokens {
-            access_token: "a".into(),
-            token_type: None,
-            expires_in,
-            refresh_token: None,
-            refresh_expires_in: expires_in,
-            scopes: None,
-            id_token: None,
-            keep: Vec::new(),
-        };
-        let life = |seconds| {
-            let granted = tokens(with(seconds)).unwrap();
-            assert_eq!(granted.expires_in, granted.refresh_expires_in);
-            granted.expires_in
-        };
-        assert_eq!((life(None), life(Some(0))), (None, None));
-        assert_eq!((life(Some(1)), life(Some(u64::MAX))), (Some(Duration::from_secs(1)), Some(LIFE)));
     }
 
     #[test]

@@ -8,7 +8,7 @@
 //! - [`load`]: from bytes to linked code, or words that say why not.
 //! - [`host`], [`credentials`], [`answers`], [`secrets`], [`lines`], [`limits`]: what a component is given, and how much
 //!   of it.
-//! - [`call`], [`plugin`], [`convert`]: one call, and what goes in and comes out.
+//! - [`call`], [`plugin`], [`convert`], [`granted`]: one call, and what goes in and comes out.
 //! - [`Plugins`]: the configured providers, loaded, watched and replaced.
 //! - [`Bench`]: one component, tried before it is in service. [`interface`]: what its bytes tell.
 //!   [`exchange`], [`player`], [`recorder`], [`mask`], [`spellings`], [`outcome`]: recorded exchanges, played and written.
@@ -22,6 +22,7 @@ mod convert;
 mod credentials;
 mod engine;
 pub mod exchange;
+mod granted;
 mod host;
 mod interface;
 mod limits;

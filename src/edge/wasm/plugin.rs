@@ -13,6 +13,7 @@ use super::call::{Answer, Callee, Counted, DESCRIBE, run};
 use super::convert::{self, Parameter};
 use super::credentials::Client;
 use super::engine::Machine;
+use super::granted;
 use super::host::{State, Surroundings, Witness};
 use super::load::Code;
 use super::secrets::Secrets;
@@ -166,12 +167,14 @@ impl Plugin {
             }
             let told = Callback(told);
             let secrets = Arc::new(Secrets::of(secrets));
-            self.ask("exchange", secrets, convert::tokens, move |guest, store| {
+            self.ask("exchange", secrets, granted::tokens, move |guest, store| {
                 Box::pin(async move { guest.call_exchange(store, &connection, &told.0, &pkce_told).await })
             })
             .await
         };
-        self.counted("exchange", work).await
+        let granted = self.counted("exchange", work).await?;
+        self.show(&granted.notes);
+        Ok(granted)
     }
 
     pub(super) async fn refresh(&self, call: &ProviderCall, current: &CurrentTokens) -> Refreshed {
@@ -183,12 +186,15 @@ impl Plugin {
                 return Err(ProviderFault::ProviderError(why.to_owned()));
             }
             let (connection, tokens) = (self.connection(call), Zeroizing::new(convert::current(current)));
-            self.ask("refresh", told, convert::tokens, move |guest, store| {
+            self.ask("refresh", told, granted::tokens, move |guest, store| {
                 Box::pin(async move { guest.call_refresh(store, &connection, &tokens).await })
             })
             .await
         };
         let outcome = self.counted("refresh", work).await;
+        if let Ok(granted) = &outcome {
+            self.show(&granted.notes);
+        }
         Refreshed { outcome, asked: secrets.asked() }
     }
 
@@ -223,13 +229,26 @@ impl Plugin {
             let (connection, tokens) = (self.connection(call), Zeroizing::new(convert::current(current)));
             let secrets = Arc::new(self.secrets_with(call, current));
             let hosts = self.allowed_hosts.clone();
-            let read = move |said| convert::account(said, &hosts).map(Some);
+            let read = move |said| convert::account(said, &hosts);
             self.ask("identity", secrets, read, move |guest, store| {
                 Box::pin(async move { guest.call_identity(store, &connection, &tokens).await })
             })
             .await
         };
-        self.counted("identity", work).await
+        let (account, notes) = self.counted("identity", work).await?;
+        self.show(&notes);
+        // Asked once for each consent, so a line each time is not too much.
+        for note in notes {
+            tracing::warn!(provider = self.info.name, "{note}");
+        }
+        Ok(Some(account))
+    }
+
+    /// Shows whoever tries the plugin what was dropped of its answer.
+    fn show(&self, notes: &[String]) {
+        if let Some(witness) = &self.around.witness {
+            notes.iter().for_each(|note| witness.logged(note));
+        }
     }
 
     async fn counted<T>(

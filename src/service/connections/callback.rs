@@ -4,16 +4,18 @@
 use secrecy::{ExposeSecret, SecretString};
 
 use super::begin::first_call;
-use super::{Callback, ConnectionError, Connections, Failure, Returned, Who};
+use super::{Callback, ConnectionError, Connections, Failure, Refusal, Returned, Who};
 use crate::domain::audit::{Action, Outcome};
-use crate::domain::connection::{CONSENT_LIFE, Connection, Consent, Fault, FaultKind, clean};
+use crate::domain::connection::{
+    CONSENT_LIFE, Connection, Consent, Fault, FaultKind, MAX_REASON, clean,
+};
 use crate::domain::opaque::TokenHash;
 use crate::domain::revocation::Begun;
 use crate::ports::{Change, CommitError, Limited, ProviderFault};
 use crate::service::accounts::{About, Client, TRIES};
 
-/// The longest words of a provider's for a user, in bytes.
-const MAX_DESCRIPTION: usize = 300;
+/// The longest words of a provider's for a user, in bytes: one line of a page.
+const MAX_SAID: usize = 200;
 /// What a provider may say went wrong: RFC 6749 §4.1.2.1, and OpenID Connect Core §3.1.2.6.
 const WORDS: [(&str, &str); 11] = [
     ("access_denied", "consent was not given"),
@@ -45,13 +47,14 @@ impl Connections {
             let outcome = match refused(&callback.parameters) {
                 Some(refused) => Err(refused),
                 None => match this.complete(&connection, &consent, callback.parameters).await {
-                    Ok(_) => Ok(()),
-                    Err(ConnectionError::Provider { kind, reason, .. }) => {
-                        Err((word(kind).to_owned(), reason))
-                    }
-                    Err(error @ (ConnectionError::NotFound | ConnectionError::Revoked)) => {
-                        Err(("ended".to_owned(), error.to_string()))
-                    }
+                    Ok(connected) => Ok(connected.notes),
+                    // The reason is for operators, who find it in the log and with the connection.
+                    Err(ConnectionError::Provider { kind, .. }) => Err(of_exchange(kind)),
+                    Err(ConnectionError::NotFound | ConnectionError::Revoked) => Err(Refusal {
+                        word: "ended",
+                        meaning: "the connection was ended meanwhile",
+                        said: None,
+                    }),
                     Err(error) => {
                         let about = about.because(error.to_string());
                         this.note(&who, Action::Connect, Outcome::Failed, about);
@@ -60,11 +63,17 @@ impl Connections {
                 },
             };
             match &outcome {
-                Ok(()) => this.note(&who, Action::Connect, Outcome::Success, about),
-                Err((word, _)) => this.note(&who, Action::Connect, Outcome::Denied, about.because(word)),
+                Ok(notes) if notes.is_empty() => this.note(&who, Action::Connect, Outcome::Success, about),
+                Ok(notes) => {
+                    let about = about.because(clean(&notes.join("; "), MAX_REASON));
+                    this.note(&who, Action::Connect, Outcome::Success, about);
+                }
+                Err(refusal) => {
+                    this.note(&who, Action::Connect, Outcome::Denied, about.because(refusal.word));
+                }
             }
             let (provider, return_to) = (connection.provider, consent.return_to);
-            Ok(Returned { connection: connection.id, provider, return_to, outcome })
+            Ok(Returned { connection: connection.id, provider, return_to, outcome: outcome.map(drop) })
         })
         .await
     }
@@ -157,8 +166,8 @@ impl Connections {
     }
 }
 
-/// What the provider says went wrong: a stable word, and words for the user.
-fn refused(parameters: &[(String, SecretString)]) -> Option<(String, String)> {
+/// What the provider says went wrong, if it says so.
+fn refused(parameters: &[(String, SecretString)]) -> Option<Refusal> {
     let given = |name: &str| {
         let found = parameters.iter().find(|(given, _)| given == name);
         found.map(|(_, value)| value.expose_secret())
@@ -168,17 +177,71 @@ fn refused(parameters: &[(String, SecretString)]) -> Option<(String, String)> {
         .into_iter()
         .find(|(word, _)| *word == error)
         .unwrap_or(("provider_error", "the provider has refused for a reason of its own"));
-    let described = clean(given("error_description").unwrap_or_default(), MAX_DESCRIPTION);
-    let text = if described.is_empty() { meaning.to_owned() } else { described };
-    Some((word.to_owned(), text))
+    let said = given("error_description").map(one_line).filter(|said| !said.is_empty());
+    Some(Refusal { word, meaning, said })
 }
 
-/// What went wrong in an exchange, in one stable word.
-fn word(kind: FaultKind) -> &'static str {
-    match kind {
-        FaultKind::InvalidGrant => "invalid_grant",
-        FaultKind::Transient => "temporarily_unavailable",
-        FaultKind::Misconfigured => "misconfigured",
-        FaultKind::ProviderError | FaultKind::PluginFailed => "provider_error",
+/// A provider's words on one line, cut where a page would wrap them many times.
+fn one_line(words: &str) -> String {
+    // Not searched to its end: a callback is as long as an address may be, a form longer.
+    let words = &words[..words.floor_char_boundary(4 * MAX_SAID)];
+    let whole = clean(&words.split_whitespace().collect::<Vec<_>>().join(" "), 4 * MAX_SAID);
+    if whole.len() <= MAX_SAID {
+        return whole;
+    }
+    format!("{}…", clean(&whole, MAX_SAID - '…'.len_utf8()))
+}
+
+/// What went wrong in an exchange.
+fn of_exchange(kind: FaultKind) -> Refusal {
+    let (word, meaning) = match kind {
+        FaultKind::InvalidGrant => {
+            ("invalid_grant", "the provider did not take what your browser brought back")
+        }
+        FaultKind::Transient => {
+            ("temporarily_unavailable", "the provider cannot answer now; try again later")
+        }
+        FaultKind::Misconfigured => ("misconfigured", "this app and the provider do not fit together yet"),
+        FaultKind::ProviderError => ("provider_error", "the provider gave an answer that cannot be used"),
+        FaultKind::PluginFailed => ("provider_error", "the provider could not be asked"),
+    };
+    Refusal { word, meaning, said: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_provider_says_is_one_line_and_not_long() {
+        for (said, want) in [
+            ("The user said no.", "The user said no."),
+            ("  a\r\n\r\n  b\tc  ", "a b c"),
+            ("a\u{202e}b\u{2028}c\0d", "a b c d"),
+            (" \n ", ""),
+        ] {
+            assert_eq!(one_line(said), want, "{said:?}");
+        }
+        for long in ["x".repeat(100_000), "ż".repeat(500), format!("{}…", "y".repeat(199)), "z ".repeat(300)]
+        {
+            let line = one_line(&long);
+            assert!(line.len() <= MAX_SAID && line.ends_with('…'), "{} bytes", line.len());
+        }
+        assert_eq!(one_line(&"x".repeat(MAX_SAID)), "x".repeat(MAX_SAID));
+    }
+
+    #[test]
+    fn our_words_and_those_of_the_provider_stay_apart() {
+        let given = |pairs: &[(&str, &str)]| {
+            let pairs = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).into()));
+            refused(&pairs.collect::<Vec<_>>())
+        };
+        let refusal =
+            given(&[("error", "access_denied"), ("error_description", "Call 555-1234\nnow")]).unwrap();
+        assert_eq!((refusal.word, refusal.meaning), ("access_denied", "consent was not given"));
+        assert_eq!(refusal.said.as_deref(), Some("Call 555-1234 now"));
+        let own = given(&[("error", "<b>"), ("error_description", "")]).unwrap();
+        assert_eq!((own.word, own.said), ("provider_error", None));
+        assert_eq!(given(&[("error_description", "x")]), None);
     }
 }

@@ -104,10 +104,9 @@ impl Connections {
             }
             connection.end(Status::Revoked);
             self.schedule(&mut connection);
+            let told = before.connected_at.map(|_| self.tell_app(Told::Revoked, &mut connection));
             let mut changes = vec![Change::UpdateConnection(connection)];
-            if before.connected_at.is_some() {
-                changes.push(self.tell_app(Told::Revoked, &before));
-            }
+            changes.extend(told);
             let mut errand = None;
             if before.tokens.is_some() {
                 let later = self.errand(Errand::EndGrant(Box::new(before.clone())), self.now().plus(GRACE));

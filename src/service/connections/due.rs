@@ -122,9 +122,9 @@ impl Connections {
     }
 
     async fn warn(&self, connection: &Connection, end: UnixTime) -> Result<(), ConnectionError> {
-        let mut told = vec![self.tell_app(Told::Ending, connection)];
-        told.extend(self.tell_user(Letter::GrantEnding, connection, Some(end)).await?);
-        self.amend(connection, told, |connection| connection.warned_of = Some(end)).await?;
+        let mail = self.tell_user(Letter::GrantEnding, connection, Some(end)).await?;
+        let warned = |connection: &mut Connection| connection.warned_of = Some(end);
+        self.amend_and_tell(connection, Some(Told::Ending), mail.into_iter().collect(), warned).await?;
         self.wake();
         Ok(())
     }

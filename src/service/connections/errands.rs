@@ -1,4 +1,5 @@
-//! What is to be done elsewhere: telling the app, and ending grants that no connection holds any more.
+//! What is to be done elsewhere: ending grants that no connection holds any more, and connections that shall not be.
+//! Telling the app, too, is an errand, with an order of its own ([`super::notices`]).
 //!
 //! An errand is done at least once. It is written down by the commit of what it is about, tried with growing
 //! waits, and dropped, loudly, when its time is over.
@@ -14,18 +15,17 @@ use super::{Connections, Failure, Who};
 use crate::domain::audit::{Action, Outcome};
 use crate::domain::connection::{Connection, FaultKind};
 use crate::domain::task::{Errand, Task, Work};
-use crate::ports::{Change, CommitError, Notice, ProviderFault, StoreError};
+use crate::domain::time::UnixTime;
+use crate::ports::{Change, CommitError, ProviderFault, StoreError};
 use crate::service::accounts::About;
 use crate::service::tasks::due;
 
 /// How many errands one look takes, and how many of them are under way at once.
 const BATCH: usize = 64;
-const AT_ONCE: usize = 8;
+pub(super) const AT_ONCE: usize = 8;
 /// Waits between tries, in seconds.
 const WAITS: [u64; 6] = [5, 60, 300, 1800, 7200, 14_400];
 const LONGEST_WAIT: Duration = Duration::from_secs(14_400);
-/// How long the app is tried to be told.
-const NOTICE_LIFE: Duration = Duration::from_secs(24 * 3600);
 /// How long a grant is tried to be ended: its sealed tokens are not kept for longer.
 const GRANT_LIFE: Duration = Duration::from_secs(3600);
 /// How long connections are tried to be ended: only the store can be in the way.
@@ -51,26 +51,14 @@ impl Left {
 }
 
 impl Connections {
-    /// Tells the app what it is due to be told. Returns whether there was anything.
-    ///
-    /// # Errors
-    /// [`StoreError`]; then the rest is still to do.
-    pub async fn do_due_notices(&self) -> Result<bool, StoreError> {
-        self.do_due_errands(|work| matches!(work, Work::Errand { errand: Errand::Notify(_), .. })).await
-    }
-
-    /// Ends grants that no connection holds any more, and connections that shall not be. Returns whether there was any.
-    ///
-    /// # Errors
-    /// [`StoreError`]; then the rest is still to do.
-    pub async fn end_due_grants(&self) -> Result<bool, StoreError> {
-        self.do_due_errands(|work| {
-            matches!(work, Work::Errand { errand: Errand::EndGrant(_) | Errand::EndConnections { .. }, .. })
-        })
-        .await
-    }
-
-    async fn do_due_errands(&self, wanted: fn(&Work) -> bool) -> Result<bool, StoreError> {
+        let (outcome, life) = match errand {
+            Errand::EndGrant(connection) => (self.in_time(self.end_grant(connection)).await, GRANT_LIFE),
+            Errand::EndConnections { user, since } => {
+                (self.in_time(self.disconnect_since(*user, *since)).await, CONNECTIONS_LIFE)
+            }
+            // Notices have an order of their own.
+            Errand::Notify(_) => return Ok(()),
+        };
         let (now, horizon) = (self.now(), self.clock.reading().horizon);
         let mut tasks = due(&*self.store, now, wanted, BATCH).await?;
         if tasks.is_empty() && now.plus(LONGEST_WAIT) < horizon {
@@ -78,6 +66,38 @@ impl Connections {
             tasks = due(&*self.store, horizon.plus(LONGEST_WAIT), wanted, BATCH).await?;
             tasks.retain(|task| now.plus(LONGEST_WAIT) < task.due_at);
         }
+        Ok(tasks)
+    }
+
+    /// When an errand is tried again that was tried `tries` times before this one, and when it counts as made from then
+    /// on; `None`: it is given up.
+    pub(super) fn next_try(
+        &self,
+        made_at: UnixTime,
+        tries: u32,
+        life: Duration,
+    ) -> Option<(UnixTime, UnixTime)> {
+        let wait = Duration::from_secs(WAITS[(tries as usize).min(WAITS.len() - 1)]);
+        let reading = self.clock.reading();
+        // Made by a clock that was ahead, it would be tried for too long.
+        let made_at = made_at.min(reading.latest);
+        // It is given up once, so by the earliest that it can be.
+        (reading.earliest.plus(wait) < made_at.plus(life)).then(|| (reading.wall.plus(wait), made_at))
+    }
+
+    /// Ends grants that no connection holds any more, and connections that shall not be. Returns whether there was any.
+    ///
+    /// # Errors
+    /// [`StoreError`]; then the rest is still to do.
+    pub async fn end_due_grants(&self) -> Result<bool, StoreError> {
+        let tasks = self
+            .due_errands(|work| {
+                matches!(
+                    work,
+                    Work::Errand { errand: Errand::EndGrant(_) | Errand::EndConnections { .. }, .. }
+                )
+            })
+            .await?;
         let any = !tasks.is_empty();
         let mut tries = stream::iter(tasks).map(|task| self.run_errand(task)).buffer_unordered(AT_ONCE);
         let mut failed = None;
@@ -89,31 +109,21 @@ impl Connections {
 
     async fn run_errand(&self, task: Task) -> Result<(), StoreError> {
         let Work::Errand { made_at, tries, errand } = &task.work else { return Ok(()) };
-        let doing = AssertUnwindSafe(self.try_errand(&task, *made_at, errand)).catch_unwind();
-        let outcome = match tokio::time::timeout(TRY_TIME, doing).await {
+    /// One try, which ends whatever comes of it.
+    pub(super) async fn in_time(&self, work: impl Future<Output = Result<(), Left>>) -> Result<(), Left> {
+        match tokio::time::timeout(TRY_TIME, AssertUnwindSafe(work).catch_unwind()).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) => Err(Left { why: "it panicked".to_owned(), again: true }),
             Err(_) => Err(Left { why: "it took too long".to_owned(), again: true }),
-        };
-        let life = match errand {
-            Errand::Notify(_) => NOTICE_LIFE,
-            Errand::EndGrant(_) => GRANT_LIFE,
-            Errand::EndConnections { .. } => CONNECTIONS_LIFE,
-        };
         let mut changes = vec![Change::FinishTask(task.clone())];
         match &outcome {
             Ok(()) => {}
             Err(left) => {
-                let wait = Duration::from_secs(WAITS[(*tries as usize).min(WAITS.len() - 1)]);
-                let reading = self.clock.reading();
-                let due_at = reading.wall.plus(wait);
-                // Made by a clock that was ahead, it would be tried for too long.
-                let made_at = &(*made_at).min(reading.latest);
-                // It is given up once, so by the earliest that it can be.
-                if left.again && reading.earliest.plus(wait) < made_at.plus(life) {
+                let next = self.next_try(*made_at, *tries, life).filter(|_| left.again);
+                if let Some((due_at, made_at)) = next {
                     tracing::warn!(task = %task.id, why = left.why, "an errand was not done; it is tried again");
                     let (tries, errand) = (tries.saturating_add(1), errand.clone());
-                    let work = Work::Errand { made_at: *made_at, tries, errand };
+                    let work = Work::Errand { made_at, tries, errand };
                     changes.push(Change::CreateTask(Task { id: task.id, due_at, work }));
                 } else {
                     tracing::error!(task = %task.id, why = left.why, "an errand was given up");
@@ -127,25 +137,23 @@ impl Connections {
             Err(CommitError::Conflict | CommitError::EmailTaken) => return Ok(()),
             Err(CommitError::Store(error)) => return Err(error),
         }
-        if let Errand::EndGrant(connection) = errand {
-            let about = About::connection(connection.user, connection.id);
-            match outcome {
-                Ok(()) => self.note(
-                    &Who::System,
-                    Action::Disconnect,
-                    Outcome::Success,
-                    about.because("provider_told"),
-                ),
-                Err(left) if given_up => {
-                    let about = about.because(Left { again: false, ..left }.reason());
-                    self.note(&Who::System, Action::Disconnect, Outcome::Failed, about);
-                }
-                Err(_) => {}
+        // Each connection that ends is noted as it does.
+        let Errand::EndGrant(connection) = errand else { return Ok(()) };
+        let about = About::connection(connection.user, connection.id);
+        match outcome {
+            Ok(()) => {
+                self.note(&Who::System, Action::Disconnect, Outcome::Success, about.because("provider_told"));
             }
+            Err(left) if given_up => {
+                let about = about.because(Left { again: false, ..left }.reason());
+                self.note(&Who::System, Action::Disconnect, Outcome::Failed, about);
+            }
+            Err(_) => {}
         }
         Ok(())
     }
 
+<<<<<<< HEAD
     async fn try_errand(
         &self,
         task: &Task,
@@ -159,6 +167,14 @@ impl Connections {
             }
             Errand::EndGrant(connection) => self.end_grant(connection).await,
             Errand::EndConnections { user, since } => self.disconnect_since(*user, *since).await,
+=======
+    /// One try, which ends whatever comes of it.
+    pub(super) async fn in_time(&self, work: impl Future<Output = Result<(), Left>>) -> Result<(), Left> {
+        match tokio::time::timeout(TRY_TIME, AssertUnwindSafe(work).catch_unwind()).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) => Err(Left { why: "it panicked".to_owned(), again: true }),
+            Err(_) => Err(Left { why: "it took too long".to_owned(), again: true }),
+>>>>>>> b44bd80 (Keep tokens whatever came with them, tell the app in order, quote providers, and take bodies that are objects only)
         }
     }
 

@@ -39,6 +39,10 @@ impl Connections {
                     // Until here, it was all that was left of the grant before.
                     self.unwritten().remove(&connection.id);
                     self.wake();
+                    if !connection.notes.is_empty() {
+                        let (id, provider, notes) = (connection.id, &connection.provider, &connection.notes);
+                        tracing::warn!(connection = %id, provider, ?notes, "what came with new tokens was odd");
+                    }
                     for old in older {
                         let about = About::connection(old.user, old.id).because("connected_again");
                         self.note(&Who::System, Action::Disconnect, Outcome::Success, about);
@@ -86,10 +90,8 @@ impl Connections {
             connection.account.clone_from(&asked.account);
             connection.establish(grant.clone(), now);
             self.schedule(&mut connection);
-            let mut changes = vec![
-                Change::UpdateConnection(connection.clone()),
-                self.tell_app(Told::Connected, &connection),
-            ];
+            let told = self.tell_app(Told::Connected, &mut connection);
+            let mut changes = vec![Change::UpdateConnection(connection.clone()), told];
             if left {
                 // Nothing else is left of the grant of the account before.
                 changes.push(self.errand(Errand::EndGrant(Box::new(found.clone())), now));
@@ -101,7 +103,7 @@ impl Connections {
                 // The provider is not told: it may know the two for one grant, and would end the new one.
                 ended.end(Status::Revoked);
                 self.schedule(&mut ended);
-                changes.push(self.tell_app(Told::Revoked, &ended));
+                changes.push(self.tell_app(Told::Revoked, &mut ended));
                 changes.push(Change::UpdateConnection(ended));
             }
             match self.store.commit(changes).await {

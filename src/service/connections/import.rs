@@ -48,6 +48,7 @@ impl Connections {
             scopes: import.scopes,
             id_token: None,
             keep: import.kept,
+            notes: Vec::new(),
         };
         let (this, who) = (self.clone(), Who::Client(client.clone()));
         self.apart(async move {

@@ -282,6 +282,7 @@ impl Connections {
                         let about = About::connection(connection.user, connection.id).because("works_again");
                         self.note(&Who::System, Action::RefreshConnection, Outcome::Success, about);
                     }
+                    self.note_oddities(&new.base, &connection);
                     self.due.notify_one();
                     return Ok(connection);
                 }
@@ -310,17 +311,27 @@ impl Connections {
         }
     }
 
+    /// Says what was odd beside good tokens, and was dropped: once, not with each refresh that brings the same.
+    fn note_oddities(&self, before: &Connection, now: &Connection) {
+        if now.notes.is_empty() || now.notes == before.notes {
+            return;
+        }
+        let (id, provider, notes) = (now.id, &now.provider, &now.notes);
+        tracing::warn!(connection = %id, provider, ?notes, "what came with fresh tokens was odd");
+        let about = About::connection(now.user, now.id).because(clean(&now.notes.join("; "), MAX_REASON));
+        self.note(&Who::System, Action::RefreshConnection, Outcome::Success, about);
+    }
+
     /// The provider does not honour the grant any more. The user and the app are told in the same commit.
     async fn needs_consent(&self, base: &Connection, reason: &str) -> Result<(), ConnectionError> {
         let reason = clean(reason, MAX_REASON);
-        let mut told = vec![self.tell_app(Told::ReconnectNeeded, base)];
-        told.extend(self.tell_user(Letter::ReconnectNeeded, base, None).await?);
+        let mail = self.tell_user(Letter::ReconnectNeeded, base, None).await?;
         let fault = Fault { at: self.now(), kind: FaultKind::InvalidGrant, reason: reason.clone() };
         let end = |connection: &mut Connection| {
             connection.end(Status::ReconnectNeeded);
             connection.last_fault = Some(fault.clone());
         };
-        self.amend(base, told, end).await?;
+        self.amend_and_tell(base, Some(Told::ReconnectNeeded), mail.into_iter().collect(), end).await?;
         self.wake();
         let about = About::connection(base.user, base.id).because(reason);
         self.note(&Who::System, Action::ReconnectNeeded, Outcome::Denied, about);
@@ -365,12 +376,26 @@ impl Connections {
         others: Vec<Change>,
         change: impl Fn(&mut Connection),
     ) -> Result<Connection, ConnectionError> {
+        self.amend_and_tell(base, None, others, change).await
+    }
+
+    /// The same, and tells the app of what has become of it.
+    pub(super) async fn amend_and_tell(
+        &self,
+        base: &Connection,
+        told: Option<Told>,
+        others: Vec<Change>,
+        change: impl Fn(&mut Connection),
+    ) -> Result<Connection, ConnectionError> {
         let mut current = base.clone();
         for _ in 0..TRIES {
             change(&mut current);
             self.schedule(&mut current);
+            // Made anew with each try: the sequence number is that of the record as it is written.
+            let notice = told.map(|told| self.tell_app(told, &mut current));
             let mut changes = vec![Change::UpdateConnection(current.clone())];
             changes.extend(others.iter().cloned());
+            changes.extend(notice);
             match self.store.commit(changes).await {
                 Ok(_) => {
                     current.revision += 1;

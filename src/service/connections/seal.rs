@@ -112,6 +112,7 @@ impl Connections {
             scopes: granted.scopes.unwrap_or_else(|| scopes.to_vec()),
             expires_at: granted.expires_in.map(|span| asked_at.plus(span)),
             refresh_expires_at: granted.refresh_expires_in.map(|span| asked_at.plus(span)),
+            notes: granted.notes,
         }
     }
 

@@ -36,9 +36,11 @@ impl Told {
 }
 
 impl Connections {
-    /// Tells the app, once this is committed. The payload is as the Standard Webhooks specification has it:
-    /// `type`, `timestamp`, `data`.
-    pub(super) fn tell_app(&self, told: Told, connection: &Connection) -> Change {
+    /// Tells the app how `connection` stands, once this is committed together with it: the notice takes the next of
+    /// its sequence numbers. The payload is as the Standard Webhooks specification has it: `type`, `timestamp`,
+    /// `data`. Nothing in it is a secret, and its length is bounded.
+    pub(super) fn tell_app(&self, told: Told, connection: &mut Connection) -> Change {
+        connection.notices += 1;
         let now = self.now();
         let at = UNIX_EPOCH + Duration::from_secs(now.0.min(LAST));
         let body = json!({
@@ -48,6 +50,11 @@ impl Connections {
                 "connection": connection.id,
                 "user": connection.user,
                 "provider": connection.provider,
+                "sequence": connection.notices,
+                "status": connection.status.word(),
+                "connected_at": connection.connected_at,
+                "expires_at": connection.expires_at,
+                "refresh_expires_at": connection.refresh_expires_at,
             },
         });
         self.errand(Errand::Notify(body.to_string()), UnixTime(0))

@@ -136,6 +136,9 @@ async fn a_body_is_json_with_the_described_members_and_no_others() {
         let deep = format!("{{\"{first}\":{}", "[".repeat(MAX_BODY - 100));
         let mut number = good.clone();
         number[&first] = json!(5);
+        // What `serde` alone would take for the same: its items in the order of the members.
+        let list = json!(good.as_object().unwrap().values().collect::<Vec<_>>()).to_string();
+        let marked = format!("\u{feff}{good}");
         for bad in [
             "{",
             "[]",
@@ -146,6 +149,10 @@ async fn a_body_is_json_with_the_described_members_and_no_others() {
             &deep,
             &number.to_string(),
             "{\"email\":\"\\ud800\"}",
+            &list,
+            &marked,
+            &format!("[{good}]"),
+            "null",
         ] {
             let told = send(Some("application/json"), bad.to_owned()).await;
             assert_eq!(told.refusal(), refused, "{path} {bad:.40}");
@@ -161,6 +168,10 @@ async fn a_body_is_json_with_the_described_members_and_no_others() {
         {
             let told = send(Some(form), good.to_string()).await;
             assert_eq!(told.refusal(), (415, "unsupported_media_type".into()), "{path} {form}");
+        }
+        for charset in ["iso-8859-1", "\"utf-16\"", "us-ascii", "utf-8; charset=utf-16"] {
+            let told = send(Some(&format!("application/json; charset={charset}")), good.to_string()).await;
+            assert_eq!(told.refusal(), (415, "unsupported_media_type".into()), "{path} {charset}");
         }
         assert_eq!(send(None, good.to_string()).await.status, 415, "{path}");
         let spelt = send(Some("Application/JSON ; charset=utf-8"), good.to_string()).await;

@@ -72,10 +72,17 @@ function post(url, form) {
   return answer;
 }
 
-// A number of seconds, which some providers write as a text.
+// A number of seconds, which some providers write as a text. What is no number must not cost the tokens beside it, and
+// what is too large for the interface counts as ten years.
 function seconds(value) {
-  const number = Number(value ?? NaN);
-  return Number.isFinite(number) ? BigInt(Math.max(0, Math.trunc(number))) : undefined;
+  if (typeof value !== "number" && typeof value !== "string") return undefined;
+  const number = Number(value);
+  return Number.isNaN(number) ? undefined : BigInt(Math.min(Math.max(0, Math.trunc(number)), 315360000));
+}
+
+// A text, or nothing.
+function text(value) {
+  return typeof value === "string" ? value : undefined;
 }
 
 function tokens(connection, form) {
@@ -83,12 +90,12 @@ function tokens(connection, form) {
   if (typeof answer.access_token !== "string") fail("provider-error", "the answer has no access_token");
   return {
     accessToken: answer.access_token,
-    tokenType: answer.token_type ?? undefined,
+    tokenType: text(answer.token_type),
     expiresIn: seconds(answer.expires_in),
-    refreshToken: answer.refresh_token ?? undefined,
+    refreshToken: text(answer.refresh_token),
     refreshExpiresIn: undefined,
     scopes: typeof answer.scope === "string" ? answer.scope.split(" ") : undefined,
-    idToken: answer.id_token ?? undefined,
+    idToken: text(answer.id_token),
     keep: [],
   };
 }

@@ -91,11 +91,19 @@ def post(url, form):
 
 
 def seconds(value):
-    """A number of seconds, which some providers write as a text."""
+    """A number of seconds, which some providers write as a text.
+
+    What is no number must not cost the tokens beside it; what is too large for the interface counts as ten years.
+    """
     try:
-        return max(0, int(value))
-    except (TypeError, ValueError):
+        return int(min(max(0.0, float(value)), 315360000.0))
+    except (TypeError, ValueError, OverflowError):
         return None
+
+
+def text(value):
+    """A text, or nothing."""
+    return value if isinstance(value, str) else None
 
 
 def tokens(connection, form):
@@ -104,12 +112,12 @@ def tokens(connection, form):
         raise provider_error("the answer has no access_token")
     return types.Tokens(
         access_token=answer["access_token"],
-        token_type=answer.get("token_type"),
+        token_type=text(answer.get("token_type")),
         expires_in=seconds(answer.get("expires_in")),
-        refresh_token=answer.get("refresh_token"),
+        refresh_token=text(answer.get("refresh_token")),
         refresh_expires_in=None,
         scopes=answer["scope"].split() if isinstance(answer.get("scope"), str) else None,
-        id_token=answer.get("id_token"),
+        id_token=text(answer.get("id_token")),
         keep=[],
     )
 

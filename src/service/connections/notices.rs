@@ -1,0 +1,209 @@
+//! Telling the app what has become of connections: at least once, and in order for each connection.
+//!
+//! A notice is a task ([`Errand::Notify`]) with a sequence number of its connection in it. While one waits for its next
+//! try, those of the same connection behind it wait as well: they are filed again under a moment right after it, so
+//! that they neither overtake it nor fill each look. What waits is known from memory and read from the store at the
+//! first look of a run.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use futures::stream::{self, StreamExt};
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::Connections;
+use super::errands::{AT_ONCE, Left};
+use crate::domain::connection::ConnectionId;
+use crate::domain::task::{Errand, Task, Work};
+use crate::domain::time::UnixTime;
+use crate::ports::{Change, CommitError, Notice, StoreError};
+use crate::service::tasks::due;
+
+/// How long the app is tried to be told.
+const NOTICE_LIFE: Duration = Duration::from_secs(24 * 3600);
+/// How many notices of one connection wait when the first of them is not taken. With more, the second is given up:
+/// each says how the connection stood by then, so a later one says more.
+const MOST_WAITING: usize = 32;
+/// How much later than the one in front those behind it are due.
+const BEHIND: Duration = Duration::from_secs(1);
+
+/// The notices of each connection that wait for their next try, or for another's.
+pub(super) type Waiting = HashMap<ConnectionId, Queue>;
+
+/// What waits of one connection, in the order of what happened, and when each is due. The first is tried again then;
+/// the others wait for it.
+pub(super) type Queue = BTreeMap<Key, UnixTime>;
+
+/// The place of a notice among those of its connection: its sequence number, then its id.
+pub(super) type Key = (u64, Uuid);
+
+/// A task that is a notice.
+#[derive(Debug, Clone)]
+struct Told {
+    sequence: u64,
+    task: Task,
+    made_at: UnixTime,
+    tries: u32,
+    body: String,
+}
+
+impl Told {
+    /// Which connection it is of, and the notice. One that names none has a queue to itself, and one of an earlier
+    /// program, without a sequence number, comes first.
+    fn read(task: Task) -> Option<(ConnectionId, Told)> {
+        let Work::Errand { made_at, tries, errand: Errand::Notify(body) } = &task.work else { return None };
+        let value: Value = serde_json::from_str(body).unwrap_or_default();
+        let named = value["data"]["connection"].as_str().and_then(|id| id.parse().ok());
+        let sequence = value["data"]["sequence"].as_u64().unwrap_or(0);
+        let (made_at, tries, body) = (*made_at, *tries, body.clone());
+        let connection = named.unwrap_or(ConnectionId(task.id));
+        Some((connection, Told { sequence, task, made_at, tries, body }))
+    }
+
+    fn key(&self) -> Key {
+        (self.sequence, self.task.id)
+    }
+
+    /// The same, due at another moment.
+    fn moved(&self, due_at: UnixTime, made_at: UnixTime, tries: u32) -> [Change; 2] {
+        let work = Work::Errand { made_at, tries, errand: Errand::Notify(self.body.clone()) };
+        let later = Task { id: self.task.id, due_at, work };
+        [Change::FinishTask(self.task.clone()), Change::CreateTask(later)]
+    }
+}
+
+fn is_notice(work: &Work) -> bool {
+    matches!(work, Work::Errand { errand: Errand::Notify(_), .. })
+}
+
+/// By connection, each in the order of what happened.
+fn by_connection(tasks: Vec<Task>) -> BTreeMap<ConnectionId, Vec<Told>> {
+    let mut all: BTreeMap<ConnectionId, Vec<Told>> = BTreeMap::new();
+    for (connection, told) in tasks.into_iter().filter_map(Told::read) {
+        all.entry(connection).or_default().push(told);
+    }
+    for told in all.values_mut() {
+        told.sort_by_key(Told::key);
+    }
+    all
+}
+
+impl Connections {
+    /// Tells the app what it is due to be told. Returns whether there was anything.
+    ///
+    /// # Errors
+    /// [`StoreError`]; then the rest is still to do.
+    pub async fn do_due_notices(&self) -> Result<bool, StoreError> {
+        // One look at a time: two would deliver out of order.
+        let mut waiting = self.0.notices.lock().await;
+        let waiting = match &mut *waiting {
+            Some(waiting) => waiting,
+            none => none.insert(self.waiting_notices().await?),
+        };
+        let tasks = self.due_errands(is_notice).await?;
+        let any = !tasks.is_empty();
+        let queues: Vec<_> = by_connection(tasks)
+            .into_iter()
+            .map(|(connection, told)| (connection, told, waiting.remove(&connection).unwrap_or_default()))
+            .collect();
+        let mut looks = stream::iter(queues)
+            .map(|(connection, told, queue)| async move {
+                let mut queue = queue;
+                let outcome = self.tell_in_order(told, &mut queue).await;
+                (connection, queue, outcome)
+            })
+            .buffer_unordered(AT_ONCE);
+        let mut failed = None;
+        while let Some((connection, queue, outcome)) = looks.next().await {
+            if !queue.is_empty() {
+                waiting.insert(connection, queue);
+            }
+            failed = outcome.err().or(failed);
+        }
+        failed.map_or(Ok(any), Err)
+    }
+
+    /// What was tried before this run of the program, and what had to wait for it.
+    async fn waiting_notices(&self) -> Result<Waiting, StoreError> {
+        let all = due(&*self.store, UnixTime::NEVER, is_notice, usize::MAX).await?;
+        let queues = by_connection(all).into_iter().map(|(connection, told)| {
+            // What was never tried is due from the beginning.
+            let tried = told.iter().filter(|told| told.task.due_at > UnixTime(0));
+            (connection, tried.map(|told| (told.key(), told.task.due_at)).collect::<Queue>())
+        });
+        Ok(queues.filter(|(_, queue)| !queue.is_empty()).collect())
+    }
+
+    /// Tells what is due of one connection, up to the first notice that is not taken.
+    async fn tell_in_order(&self, told: Vec<Told>, queue: &mut Queue) -> Result<(), StoreError> {
+        let Some(first) = told.first().map(Told::key) else { return Ok(()) };
+        while let Some((head, due_at)) = queue.first_key_value().map(|(key, due_at)| (*key, *due_at)) {
+            if first <= head {
+                break;
+            }
+            // Tasks come in the order of their moments: one that is due ahead of these and is not among them has gone.
+            if !told.iter().any(|told| told.task.due_at > due_at) {
+                return self.put_behind(&told, due_at, queue).await;
+            }
+            queue.remove(&head);
+        }
+        for (place, one) in told.iter().enumerate() {
+            let outcome = self.deliver(one).await;
+            let next = self.next_try(one.made_at, one.tries, NOTICE_LIFE);
+            match (outcome, next) {
+                (Err(left), Some((due_at, made_at))) => {
+                    tracing::warn!(task = %one.task.id, why = left.why, "the app was not told; it is tried again");
+                    self.settle(one.moved(due_at, made_at, one.tries.saturating_add(1)).into()).await?;
+                    queue.insert(one.key(), due_at);
+                    return self.put_behind(&told[place + 1..], due_at, queue).await;
+                }
+                (Err(left), None) => {
+                    tracing::error!(task = %one.task.id, why = left.why, "a notice was given up");
+                }
+                (Ok(()), _) => {}
+            }
+            self.settle(vec![Change::FinishTask(one.task.clone())]).await?;
+            queue.remove(&one.key());
+        }
+        Ok(())
+    }
+
+    /// Files notices again behind the one that they have to wait for.
+    async fn put_behind(
+        &self,
+        told: &[Told],
+        head_due_at: UnixTime,
+        queue: &mut Queue,
+    ) -> Result<(), StoreError> {
+        let due_at = head_due_at.plus(BEHIND);
+        for one in told {
+            self.settle(one.moved(due_at, one.made_at, one.tries).into()).await?;
+            queue.insert(one.key(), due_at);
+        }
+        while queue.len() > MOST_WAITING {
+            let Some((key, due_at)) = queue.iter().nth(1).map(|(key, due_at)| (*key, *due_at)) else { break };
+            tracing::error!(task = %key.1, "a notice was given up: too many of its connection wait");
+            // A task is found by its moment and its id.
+            let work = Work::Errand { made_at: UnixTime(0), tries: 0, errand: Errand::Notify(String::new()) };
+            self.settle(vec![Change::FinishTask(Task { id: key.1, due_at, work })]).await?;
+            queue.remove(&key);
+        }
+        Ok(())
+    }
+
+    async fn deliver(&self, told: &Told) -> Result<(), Left> {
+        let notice = Notice { id: told.task.id, at: told.made_at, body: told.body.clone() };
+        let delivering =
+            async { self.webhook.deliver(&notice).await.map_err(|why| Left { why, again: true }) };
+        self.in_time(delivering).await
+    }
+
+    async fn settle(&self, changes: Vec<Change>) -> Result<(), StoreError> {
+        match self.store.commit(changes).await {
+            // When it is gone, it is done.
+            Ok(_) | Err(CommitError::Conflict | CommitError::EmailTaken) => Ok(()),
+            Err(CommitError::Store(error)) => Err(error),
+        }
+    }
+}
