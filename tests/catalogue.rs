@@ -148,6 +148,81 @@ async fn every_provider_of_the_catalogue_connects_refreshes_and_is_used() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// What `builtin:oauth2` reads of an answer to a refresh, and the host makes of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_stands_beside_good_tokens_they_are_kept_and_no_life_is_read_wrong() {
+    let entry = catalogue::list().into_iter().find(|entry| entry.name == "linear").unwrap();
+    let config = configured(&[entry]);
+    let (plugins, doors) = host(&config).await;
+    let refresh = async |answer: &str| {
+        doors["linear"].answers.lock().unwrap().push_back(answer.to_owned());
+        let call = ProviderCall {
+            provider: "linear".to_owned(),
+            parameters: BTreeMap::new(),
+            secret_parameters: BTreeMap::new(),
+            kept: BTreeMap::new(),
+            scopes: Vec::new(),
+        };
+        let current = CurrentTokens {
+            access_token: "access-1".into(),
+            refresh_token: Some("refresh-1".into()),
+            expires_at: None,
+            id_token: None,
+        };
+        let granted =
+            plugins.refresh(call, current).await.unwrap_or_else(|fault| panic!("{fault}: {answer}"));
+        let of = |token: &SecretString| token.expose_secret().to_owned();
+        let tokens = (of(&granted.access_token), granted.refresh_token.as_ref().map(of));
+        assert_eq!(tokens, ("access-2".to_owned(), Some("refresh-2".to_owned())), "{answer}");
+        granted
+    };
+    let longest = Duration::from_secs(10 * 365 * 86_400);
+    for (said, life) in [
+        ("0", None),
+        ("-0", None),
+        ("-1", None),
+        ("0.999", None),
+        ("1e-400", None),
+        ("1", Some(1)),
+        ("3600", Some(3600)),
+        ("3.6e3", Some(3600)),
+        ("3599.9", Some(3599)),
+        ("36000000E-4", Some(3600)),
+        ("315360000", Some(315_360_000)),
+        ("315360001", Some(315_360_000)),
+        ("9007199254740993", Some(315_360_000)),
+        ("9223372036854775808", Some(315_360_000)),
+        ("18446744073709551615", Some(315_360_000)),
+        ("18446744073709551616", Some(315_360_000)),
+        ("1.5e20", Some(315_360_000)),
+        ("1e308", Some(315_360_000)),
+        ("1e400", Some(315_360_000)),
+        ("99999999999999999999999999999999999999", Some(315_360_000)),
+        ("-18446744073709551616", None),
+        ("-1e400", None),
+    ] {
+        for said in [said.to_owned(), format!("\"{said}\"")] {
+            let answer =
+                format!(r#"{{"access_token":"access-2","refresh_token":"refresh-2","expires_in":{said}}}"#);
+            assert_eq!(refresh(&answer).await.expires_in, life.map(Duration::from_secs), "{answer}");
+        }
+    }
+    let scopes: Vec<String> = (0..200_000).map(|n| format!("s{n}")).collect();
+    for beside in [
+        format!(r#""scope":"{}""#, scopes.join(" ")),
+        format!(r#""scope":["{}","a\nb","x"]"#, "s".repeat(600)),
+        format!(r#""id_token":"{}""#, "i".repeat(80_000)),
+        r#""token_type":"a b","expires_in":{},"id_token":[1]"#.to_owned(),
+        r#""user":"\ud800","error":[],"expires_in":"never""#.to_owned(),
+        r#""error":"partly","error_description":"\u0000""#.to_owned(),
+    ] {
+        let answer = format!(r#"{{"access_token":"access-2",{beside},"refresh_token":"refresh-2"}}"#);
+        let granted = refresh(&answer).await;
+        assert!(granted.scopes.is_none_or(|scopes| scopes.len() <= 256 && !scopes[0].is_empty()));
+        assert!(granted.id_token.is_none() && granted.expires_in.is_none_or(|life| life <= longest));
+    }
+}
+
 struct Stage<'a> {
     plugins: &'a Plugins,
     door: &'a Scripted,

@@ -70,20 +70,48 @@ pub fn identifier_at(value: &Value, path: &str) -> Option<String> {
     }
 }
 
-/// A whole number of seconds: a number, or one in a string. Fractions are dropped, below zero is zero.
+/// A whole number of seconds: a number, or one in a string, in any form that JSON has. Fractions are dropped, below
+/// zero is zero, and what is larger than the largest is the largest.
 #[must_use]
 pub fn seconds(value: &Value) -> Option<u64> {
-    let text = match value {
-        Value::Number(number) => match number.as_u64() {
-            Some(whole) => return Some(whole),
-            None => &number.to_string(),
-        },
-        Value::String(text) => text.trim(),
-        _ => return None,
-    };
-    let (sign, digits) = text.strip_prefix('-').map_or((1, text), |digits| (0, digits));
-    let whole = digits.split_once('.').map_or(digits, |(whole, _)| whole);
-    whole.parse::<u64>().ok().map(|whole| whole * sign)
+    match value {
+        // The conversion of a double saturates at both ends.
+        Value::Number(number) => number.as_u64().or_else(|| number.as_f64().map(|number| number as u64)),
+        Value::String(text) => whole_part(text.trim()),
+        _ => None,
+    }
+}
+
+/// The whole part of a decimal number, by its digits: a component need not carry the parser of doubles for it.
+fn whole_part(text: &str) -> Option<u64> {
+    let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
+    let (mantissa, exponent) = unsigned.split_once(['e', 'E']).unwrap_or((unsigned, "0"));
+    let (integer, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let is_number = |digits: &str| !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_digit());
+    let power = exponent.strip_prefix(['-', '+']).unwrap_or(exponent);
+    if !is_number(integer) || !fraction.is_empty() && !is_number(fraction) || !is_number(power) {
+        return None;
+    }
+    if text.starts_with('-') {
+        return Some(0);
+    }
+    // One that is too long to be read is larger than any number of digits here.
+    let power = power.parse::<i32>().unwrap_or(i32::MAX);
+    let power = if exponent.starts_with('-') { -i64::from(power) } else { i64::from(power) };
+    let mut places = integer.len() as i64 + power;
+    let mut whole = 0_u64;
+    for digit in integer.bytes().chain(fraction.bytes()) {
+        if places <= 0 {
+            return Some(whole);
+        }
+        whole = whole.saturating_mul(10).saturating_add(u64::from(digit - b'0'));
+        places -= 1;
+    }
+    // After twenty of them it is zero, or the largest.
+    for _ in 0..places.clamp(0, 20) {
+        whole = whole.saturating_mul(10);
+    }
+    Some(whole)
 }
 
 /// A flag, or one in a string. Anything else is no.
@@ -127,6 +155,86 @@ mod tests {
         assert_eq!(seconds(&json!(-5)), Some(0));
         assert_eq!(seconds(&json!("NaN")), None);
         assert_eq!(seconds(&json!("never")), None);
-        assert_eq!(seconds(&json!("1e300")), None);
+        assert_eq!(seconds(&json!("1e300")), Some(u64::MAX));
+        for nothing in
+            ["", "inf", "-Infinity", "e", "1e", "--1", "0x10", "1 2", "1,000", "1e-", "1.x", ".5", "-"]
+        {
+            assert_eq!(seconds(&json!(nothing)), None, "{nothing}");
+        }
+    }
+
+    /// Every number that JSON can say, against its own decimal digits.
+    #[test]
+    fn seconds_are_those_of_the_number_that_was_said() {
+        let check = |text: &str| {
+            let want = whole(text);
+            // As a number, as the salvaging reader has one that is beyond doubles, and as a text.
+            let body = format!("{{\"n\":{text}}}");
+            let value =
+                serde_json::from_str(&body).ok().or_else(|| Some(crate::salvage::object(body.as_bytes())?.0));
+            let value = value.unwrap_or_else(|| panic!("{text} is a number"));
+            for said in [&value["n"], &json!(text), &json!(format!(" {text}\n"))] {
+                let got = seconds(said).unwrap_or_else(|| panic!("{said}"));
+                // Doubles have 53 bits: from there on, only the magnitude is exact.
+                let slack =
+                    if want < 1 << 53 { u64::from(text.contains(['.', 'e', 'E'])) } else { want >> 50 };
+                assert!(got.abs_diff(want) <= slack, "{text}: {got}, not {want}");
+            }
+        };
+        for bound in [0_u128, 1, 1 << 31, 1 << 32, 1 << 53, 1 << 63, 1 << 64, 1 << 65, 10_u128.pow(30)] {
+            for near in [bound.saturating_sub(1), bound, bound + 1] {
+                for form in ["{}", "-{}", "{}.0", "{}.999", "{}e0", "{}E+2", "{}e-2", "{}e400", "-{}e400"] {
+                    check(&form.replace("{}", &near.to_string()));
+                }
+            }
+        }
+        let mut state = 9_u64;
+        let mut below = |most: u64| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state % most
+        };
+        for _ in 0..20_000 {
+            let mut digits = |most: u64| -> String {
+                (0..=below(most)).map(|_| char::from(b'0' + u8::try_from(below(10)).unwrap())).collect()
+            };
+            let integer = digits(25);
+            let integer = integer.trim_start_matches('0');
+            let mut text = if integer.is_empty() { "0".to_owned() } else { integer.to_owned() };
+            let fraction = digits(20);
+            if below(2) == 0 {
+                text = format!("{text}.{fraction}");
+            }
+            if below(2) == 0 {
+                let sign = ["", "+", "-"][usize::try_from(below(3)).unwrap()];
+                let exponent =
+                    [below(4), below(40), below(400), below(100_000)][usize::try_from(below(4)).unwrap()];
+                text = format!("{text}{}{sign}{exponent}", if below(2) == 0 { "e" } else { "E" });
+            }
+            if below(4) == 0 {
+                text.insert(0, '-');
+            }
+            check(&text);
+        }
+    }
+
+    /// The whole part of a number in JSON's grammar, by moving its point; at most `u64::MAX`.
+    fn whole(text: &str) -> u64 {
+        let Some(text) = (!text.starts_with('-')).then_some(text) else { return 0 };
+        let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
+        let (integer, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+        let digits = format!("{integer}{fraction}");
+        let point = i64::try_from(integer.len()).unwrap() + exponent.parse::<i64>().unwrap();
+        if digits.bytes().all(|digit| digit == b'0') {
+            return 0;
+        }
+        let Ok(point) = usize::try_from(point) else { return 0 };
+        if point > 400 {
+            return u64::MAX;
+        }
+        let moved: String = digits.chars().chain(std::iter::repeat('0')).take(point).collect();
+        let moved = moved.trim_start_matches('0');
+        if moved.is_empty() { 0 } else { moved.parse().unwrap_or(u64::MAX) }
     }
 }

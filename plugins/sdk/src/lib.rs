@@ -82,6 +82,7 @@ pub mod oauth2;
 mod provider;
 pub mod random;
 mod reader;
+mod salvage;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod types;

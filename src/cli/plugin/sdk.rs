@@ -29,6 +29,7 @@ pub(super) const FILES: &[(&str, &str)] = files![
     "src/provider.rs",
     "src/random.rs",
     "src/reader.rs",
+    "src/salvage.rs",
     "src/testing/compare.rs",
     "src/testing/file.rs",
     "src/testing/mod.rs",
