@@ -314,7 +314,13 @@ async fn ending_the_other_sessions_spares_this_one() {
     let change = json!({"current_password": "wrong", "new_password": "Correct horse 43"});
     assert_eq!(world.ask("PUT", "/me/password", one, &change).await.1["code"], "wrong_password");
     let change = json!({"current_password": PASSWORD, "new_password": "Correct horse 43"});
-    assert_eq!(world.ask("PUT", "/me/password", one, &change).await.0, 204);
+    let weak = json!({"current_password": PASSWORD, "new_password": "Password1!"});
+    let (status, problem) = world.ask("PUT", "/me/password", one, &weak).await;
+    assert_eq!((status, &problem["violations"][0]["rule"]), (422, &json!("guessable")), "{problem}");
+    let (status, renewed) = world.ask("PUT", "/me/password", one, &change).await;
+    assert_eq!(status, 200, "{renewed}");
+    assert_eq!(world.visit(one).await, 401, "the old token ends");
+    let one = text(&renewed, "access_token");
     assert_eq!(world.visit(one).await, 200);
     assert_eq!(world.ask("DELETE", "/sessions", one, &Value::Null).await.0, 204);
     assert_eq!(world.visit(one).await, 401);

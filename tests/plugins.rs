@@ -255,7 +255,7 @@ async fn a_plugin_finds_no_environment_and_no_end_beyond_belief() {
     let host = Host::start(&modes.map(mode)).await;
     // Too much of what is optional is cut: the tokens are good.
     let kept = host.refresh("some-keep").await.unwrap();
-    assert_eq!((access_token(&kept).as_str(), kept.keep.len(), kept.notes.len()), ("a-token", 64, 1));
+    assert_eq!((access_token(&kept), kept.keep.len(), kept.notes.len()), ("a-token", 64, 1));
     assert_eq!(access_token(&host.refresh("environment").await.unwrap()), "0-variables");
     let forever = host.refresh("forever").await.unwrap();
     assert_eq!(forever.expires_in.unwrap(), Duration::from_secs(3650 * 86_400));

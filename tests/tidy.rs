@@ -29,6 +29,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("lettre", &["edge/mail"]),
     ("minijinja", &["edge/mail"]),
     ("bcrypt", &["edge/passwords"]),
+    ("zxcvbn", &["edge/passwords"]),
     ("rustix", &["edge/clock", "edge/machine", "edge/passwords", "edge/store", "edge/wasm"]),
     ("governor", &["edge/limits"]),
     ("maxminddb", &["edge/devices"]),

@@ -100,8 +100,10 @@ pub(super) fn start(config: &Config, data_dir: &Path, wanted: Wanted) -> Result<
     let audit = Arc::new(AuditLog::start(config.log.audit.clone(), Arc::clone(&store)));
     let (tasks, mails) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let (tokens, lives) = (&config.tokens, lives(config));
-    let passwords = BcryptPasswords::start(&config.passwords, Arc::new(SystemEntropy), Arc::clone(&meter))
-        .map_err(|error| format!("the threads that hash passwords: {error}"))?;
+    let service = service_names(config);
+    let passwords =
+        BcryptPasswords::start(&config.passwords, service, Arc::new(SystemEntropy), Arc::clone(&meter))
+            .map_err(|error| format!("the threads that hash passwords: {error}"))?;
     let limiter: Arc<dyn Limiter> = Arc::new(AuditedLimits {
         limits: Arc::new(Limits::new(config.limits.enabled)),
         audit: Arc::clone(&audit) as _,
@@ -151,6 +153,15 @@ pub(super) fn start(config: &Config, data_dir: &Path, wanted: Wanted) -> Result<
     let working = tokio::spawn(do_tasks(accounts.clone(), tasks, closing.clone()));
     drop(tokio::spawn(count_hash_costs(accounts.clone(), closing.clone())));
     Ok(Running { accounts, shared, audit, outbox, delivering, working, closing })
+}
+
+/// What people know the service by: the name that its letters have, where it is, and what it is made with.
+fn service_names(config: &Config) -> Vec<String> {
+    let authority = config.public_url.split_once("://").map_or("", |(_, rest)| rest);
+    let host = authority.split(['/', ':']).next().unwrap_or_default();
+    // Without the last label, which is a word of no service.
+    let labels = host.rsplit_once('.').map_or(host, |(labels, _)| labels).to_owned();
+    config.mail.from.name.clone().into_iter().chain([labels, "palisade".to_owned()]).collect()
 }
 
 /// How long what is revoked could have gone on.

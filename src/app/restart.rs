@@ -46,8 +46,9 @@ pub(super) fn keys(then: &Config, now: &Config) -> Vec<&'static str> {
     keys.differ("store.url", store, &now.store);
     let issuer = tokens.issuer == *public_url && now.tokens.issuer == now.public_url;
     keys.tokens(tokens, &now.tokens, issuer);
-    let Passwords { policy, bcrypt_cost, max_cost, threads } = passwords;
+    let Passwords { policy, min_guesses, bcrypt_cost, max_cost, threads } = passwords;
     keys.differ("passwords.policy", policy, &now.passwords.policy);
+    keys.differ("passwords.min_guesses", min_guesses, &now.passwords.min_guesses);
     keys.differ("passwords.bcrypt_cost", bcrypt_cost, &now.passwords.bcrypt_cost);
     keys.differ("passwords.max_cost", max_cost, &now.passwords.max_cost);
     keys.differ("passwords.threads", threads, &now.passwords.threads);

@@ -15,7 +15,7 @@ use super::{
     Route, Server, Sessions, StoreUrl, Tls, Tokens, accounts, connections, cors, issuers, mail, native,
     providers, proxies, routes,
 };
-use crate::domain::password::Policy;
+use crate::domain::password::{MIN_GUESSES, MOST_MIN_GUESSES, Policy};
 use crate::domain::session::Fingerprint;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -430,8 +430,10 @@ fn passwords(section: Section<'_>) -> Passwords {
         u32::try_from(most).ok()
     });
     let threads = section.count("threads", 0, 0..=1024);
+    let guesses = section.get("min_guesses").and_then(|item| item.number(MIN_GUESSES..=MOST_MIN_GUESSES));
     section.close();
-    Passwords { policy, bcrypt_cost, max_cost: max_cost.unwrap_or(usual), threads }
+    let (min_guesses, max_cost) = (guesses.unwrap_or(MIN_GUESSES), max_cost.unwrap_or(usual));
+    Passwords { policy, min_guesses, bcrypt_cost, max_cost, threads }
 }
 
 fn sessions(section: Section<'_>) -> Sessions {

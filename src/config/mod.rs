@@ -290,6 +290,8 @@ pub enum Jwks {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Passwords {
     pub policy: Policy,
+    /// The fewest guesses that a password must stand.
+    pub min_guesses: u64,
     /// 4 to 31.
     pub bcrypt_cost: u32,
     /// The highest cost of a hash that is imported; at least [`Passwords::bcrypt_cost`], at most 31.

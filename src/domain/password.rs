@@ -8,7 +8,7 @@
 //!
 //! Nothing here keeps a copy of a password that is not overwritten, and no message holds one.
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use zeroize::Zeroizing;
 
 use super::email::EmailAddress;
@@ -24,6 +24,13 @@ const BESIDES_IDENTITY: usize = 3;
 /// no longer a few.
 const SHORTEST_UNIT: usize = 8;
 
+/// The fewest guesses that a password must stand, unless the operator wants more. About a million, so that the name of
+/// the service with a capital letter, three digits and a sign is still among what is refused.
+pub const MIN_GUESSES: u64 = 2_000_000;
+
+/// The most that an operator may ask for: every generated password stands more.
+pub const MOST_MIN_GUESSES: u64 = 1_000_000_000_000_000;
+
 /// So often a row of neighbours (`abcdef`, `7654`, `aaaa`) may break before it counts as none.
 const BREAKS_OF_A_ROW: usize = 2;
 
@@ -37,9 +44,23 @@ pub enum Policy {
     Length,
 }
 
+/// Why a guesser would soon come to a password.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Guessed {
+    /// It is a common password, or close to one.
+    Common,
+    /// It is made of the account's address or name, or of the service's.
+    Known,
+    /// A row of keys, a sequence, a date, a repetition.
+    Pattern,
+    /// One word or name, and little more.
+    Word,
+    /// Anything else that is short and regular.
+    Simple,
+}
+
 /// A rule that a password breaks. The names are stable words of the API.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Violation {
     TooShort,
     TooLong,
@@ -53,6 +74,14 @@ pub enum Violation {
     ContainsIdentity,
     /// A NUL character, which bcrypt would take for the end.
     ContainsNul,
+    /// It takes fewer guesses than it must stand.
+    Guessable(Guessed),
+}
+
+impl Serialize for Violation {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.word())
+    }
 }
 
 /// The rules of a policy, for programs; `text` says them to people.
@@ -73,14 +102,16 @@ pub struct Requirements {
     pub common_refused: bool,
     /// Whether a password that is the account's address or name, or hardly more, is refused.
     pub identity_refused: bool,
+    /// The fewest guesses that it must stand, as estimated by zxcvbn with the words of the account and the service.
+    pub min_guesses: u64,
     /// One sentence each.
     pub text: Vec<&'static str>,
 }
 
 impl Policy {
-    /// Its rules.
+    /// Its rules, where a password must stand `min_guesses`.
     #[must_use]
-    pub fn requirements(self) -> Requirements {
+    pub fn requirements(self, min_guesses: u64) -> Requirements {
         let classes = self == Policy::Composition;
         let text = match self {
             Policy::Composition => vec![
@@ -88,12 +119,14 @@ impl Policy {
                 "Use an upper case letter, a lower case letter, a digit, and a character that is none of these, such as a space.",
                 "Use no more than 1024 bytes.",
                 "Do not use your e-mail address or your name.",
+                GUESSED_FIRST,
             ],
             Policy::Length => vec![
                 "Use at least 15 characters; a sentence is fine.",
                 "Do not use a common password, or the same few characters over and over.",
                 "Use no more than 1024 bytes.",
                 "Do not use your e-mail address or your name.",
+                GUESSED_FIRST,
             ],
         };
         Requirements {
@@ -106,6 +139,7 @@ impl Policy {
             special: classes,
             common_refused: self == Policy::Length,
             identity_refused: true,
+            min_guesses,
             text,
         }
     }
@@ -137,6 +171,21 @@ impl Policy {
                 "The password is hardly more than your e-mail address or your name."
             }
             Violation::ContainsNul => "The password holds a NUL character, which no keyboard types.",
+            Violation::Guessable(Guessed::Common) => {
+                "The password is close to one that many people use, and those are tried first, with capital letters, digits and signs added: use words that have nothing to do with it."
+            }
+            Violation::Guessable(Guessed::Known) => {
+                "The password is made of your e-mail address, your name or the name of this service, which others would try first: use words that have nothing to do with them."
+            }
+            Violation::Guessable(Guessed::Pattern) => {
+                "The password is a row of keys, a sequence, a date or a repetition, which others would try first: use a few words instead."
+            }
+            Violation::Guessable(Guessed::Word) => {
+                "The password is little more than one word or name, which others would try first: add a word or two."
+            }
+            Violation::Guessable(Guessed::Simple) => {
+                "The password would be guessed too soon: make it longer, or add a word or two."
+            }
         }
     }
 
@@ -185,9 +234,13 @@ impl Violation {
             Violation::TooCommon => "too_common",
             Violation::ContainsIdentity => "contains_identity",
             Violation::ContainsNul => "contains_nul",
+            Violation::Guessable(_) => "guessable",
         }
     }
 }
+
+/// For people, in every policy.
+const GUESSED_FIRST: &str = "Do not use what others would try first: common passwords with something added, the name of this service, rows of keys, dates.";
 
 /// A character of none of the other classes. Letters without case are among them: whoever writes a script
 /// that has none can meet the rule by its letters.
@@ -324,6 +377,11 @@ mod tests {
             TooCommon,
             ContainsIdentity,
             ContainsNul,
+            Guessable(Guessed::Common),
+            Guessable(Guessed::Known),
+            Guessable(Guessed::Pattern),
+            Guessable(Guessed::Word),
+            Guessable(Guessed::Simple),
         ] {
             assert_eq!(serde_json::to_value(violation).unwrap(), violation.word());
             for policy in [Policy::Composition, Policy::Length] {
@@ -335,16 +393,17 @@ mod tests {
     #[test]
     fn the_requirements_say_what_is_checked() {
         for policy in [Policy::Composition, Policy::Length] {
-            let rules = policy.requirements();
+            let rules = policy.requirements(MIN_GUESSES);
             let all = rules.text.join(" ");
             assert!(all.contains(&format!("at least {} ", rules.min_length)), "{all}");
             assert!(all.contains(&format!("than {} bytes", rules.max_bytes)), "{all}");
             assert_eq!(all.contains("digit"), rules.digit);
-            assert_eq!(all.contains("common"), rules.common_refused);
+            assert_eq!(all.contains("a common password"), rules.common_refused);
+            assert!(all.contains("this service") && rules.min_guesses == MIN_GUESSES);
             let short = policy.explain(Violation::TooShort);
             assert!(short.contains(&format!("at least {} ", rules.min_length)));
         }
-        let json = serde_json::to_value(Policy::Length.requirements()).unwrap();
+        let json = serde_json::to_value(Policy::Length.requirements(MIN_GUESSES)).unwrap();
         assert_eq!((&json["policy"], &json["min_length"]), (&"length".into(), &15.into()));
     }
 }

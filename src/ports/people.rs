@@ -12,7 +12,7 @@ use crate::domain::block::AddressBlock;
 use crate::domain::email::EmailAddress;
 use crate::domain::hash_cost::HashCosts;
 use crate::domain::mail::Mail;
-use crate::domain::password::{Policy, Violation};
+use crate::domain::password::{Guessed, Policy, Violation};
 use crate::domain::session::Device;
 
 /// The hashing of passwords has more to do than it can.
@@ -80,6 +80,22 @@ pub trait Passwords: Send + Sync {
 
     /// Every rule that `password` breaks; empty when it will do.
     fn violations(&self, password: &str, email: Option<&EmailAddress>, name: Option<&str>) -> Vec<Violation>;
+
+    /// Why a guesser who knows the account and the service would come to `password` too soon; `None` when it will do.
+    /// To be asked only about one that breaks no rule, behind a limit: it may take as long as a hash.
+    ///
+    /// # Errors
+    /// [`Busy`].
+    async fn guessed(
+        &self,
+        password: SecretString,
+        email: Option<&EmailAddress>,
+        name: Option<&str>,
+        requester: Requester,
+    ) -> Result<Option<Guessed>, Busy>;
+
+    /// The fewest guesses that a password must stand.
+    fn min_guesses(&self) -> u64;
 
     /// A random password that breaks none.
     fn generate(&self) -> SecretString;

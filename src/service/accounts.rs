@@ -481,6 +481,24 @@ impl Accounts {
         }
         Err(AccountError::PasswordRejected { broken, policy: self.passwords.policy() })
     }
+
+    /// Refuses a password that a guesser would come to too soon. Takes a turn with the hashing, so it stands behind a
+    /// limit; and behind [`Accounts::acceptable`].
+    pub(super) async fn not_guessed(
+        &self,
+        password: &SecretString,
+        email: &EmailAddress,
+        name: Option<&str>,
+        requester: Requester,
+    ) -> Result<(), AccountError> {
+        match self.passwords.guessed(password.clone(), Some(email), name, requester).await? {
+            None => Ok(()),
+            Some(why) => {
+                let broken = vec![Violation::Guessable(why)];
+                Err(AccountError::PasswordRejected { broken, policy: self.passwords.policy() })
+            }
+        }
+    }
 }
 
 /// A name as it may be kept; white space at its ends goes.

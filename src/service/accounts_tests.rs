@@ -284,11 +284,60 @@ async fn a_changed_password_ends_the_other_sessions() {
         async move { accounts.change_password(&client(), person, current, new).await }
     };
     assert!(matches!(change("wrong").await, Err(AccountError::WrongPassword)));
-    change(PASSWORD).await.unwrap();
-    world.refresh(&mine.refresh_token).await.unwrap();
-    assert!(matches!(world.refresh(&other.refresh_token).await, Err(AccountError::InvalidRefreshToken)));
-    assert_eq!(world.revoked_sessions().await, 1);
+    let before = world.store.session(mine.user.id, mine.session).await.unwrap().unwrap();
+    world.clock.advance(60);
+    let renewed = change(PASSWORD).await.unwrap().expect("no tokens for the session that goes on");
+    // What was there before is worth nothing, and to present it does not end what goes on.
+    for old in [&mine, &other] {
+        assert!(matches!(world.refresh(&old.refresh_token).await, Err(AccountError::InvalidRefreshToken)));
+    }
+    assert_eq!(world.revoked_sessions().await, 2);
+    let sessions = world.store.sessions(mine.user.id).await.unwrap();
+    assert_eq!(sessions.iter().map(|session| session.id).collect::<Vec<_>>(), [renewed.session]);
+    assert_eq!((sessions[0].created_at, &sessions[0].device), (before.created_at, &before.device));
+    assert_ne!(renewed.session, mine.session);
+    let next = world.refresh(&renewed.refresh_token).await.unwrap();
+    assert_eq!(next.session, renewed.session);
     assert_eq!(world.newest(Letter::PasswordChanged).await.to.as_str(), ANN);
+    // A token that an operator minted has no session that could go on.
+    let (now, new) = (secret("a new password"), secret("another new password"));
+    let minted = Person { user: mine.user.id, session: None };
+    assert!(world.accounts.change_password(&client(), minted, now, new).await.unwrap().is_none());
+    assert!(world.refresh(&next.refresh_token).await.is_err());
+}
+
+/// In every way to set one.
+#[tokio::test]
+async fn a_password_that_is_guessed_first_is_refused_with_its_reason() {
+    use super::password_fakes::GUESSABLE;
+    let world = world();
+    world.ann().await;
+    let granted = world.login().await;
+    let guessed = |error: AccountError| match error {
+        AccountError::PasswordRejected { broken, .. } => assert_eq!(broken[0].word(), "guessable"),
+        other => panic!("{other:?}"),
+    };
+    let weak = || secret(GUESSABLE);
+    let registered = world.accounts.register(&client(), "bob@example.com", weak(), None).await;
+    guessed(registered.unwrap_err());
+    let changed = world.accounts.change_password(&client(), person(&granted), secret(PASSWORD), weak()).await;
+    guessed(changed.unwrap_err());
+    world.accounts.request_reset(&client(), ANN).await.unwrap();
+    world.accounts.do_due_tasks().await.unwrap();
+    let link = world.token(Letter::ResetPassword).await;
+    guessed(world.accounts.confirm_reset(&client(), &link, weak()).await.unwrap_err());
+    let new = crate::service::users::NewUser {
+        email: "bob@example.com".into(),
+        name: None,
+        password: crate::service::users::NewPassword::Given(weak()),
+        email_verified: true,
+        scopes: Vec::new(),
+        claims: serde_json::Map::new(),
+    };
+    guessed(world.accounts.create_user("r", new).await.unwrap_err());
+    // Nothing was changed, and the link is still good.
+    world.login().await;
+    world.accounts.confirm_reset(&client(), &link, secret("a better password")).await.unwrap();
 }
 
 #[tokio::test]

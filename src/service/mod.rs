@@ -36,6 +36,8 @@ mod accounts_tests;
 #[cfg(test)]
 pub(crate) mod accounts_world;
 #[cfg(test)]
+mod answer_tests;
+#[cfg(test)]
 mod audit_tests;
 #[cfg(test)]
 mod clock_fakes;

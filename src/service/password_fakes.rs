@@ -10,8 +10,11 @@ use secrecy::{ExposeSecret, SecretString};
 use crate::domain::account::PasswordHash;
 use crate::domain::email::EmailAddress;
 use crate::domain::hash_cost::HashCosts;
-use crate::domain::password::{Policy, Violation};
+use crate::domain::password::{Guessed, MIN_GUESSES, Policy, Violation};
 use crate::ports::{Busy, Checked, NotImported, Passwords, Requester};
+
+/// A password that a guesser comes to too soon.
+pub(crate) const GUESSABLE: &str = "easily guessed";
 
 /// "Hashes" by writing `hash:` in front. One that begins with `old:` is out of date.
 #[derive(Default)]
@@ -56,6 +59,20 @@ impl Passwords for FakePasswords {
 
     fn policy(&self) -> Policy {
         Policy::Composition
+    }
+
+    async fn guessed(
+        &self,
+        password: SecretString,
+        _: Option<&EmailAddress>,
+        _: Option<&str>,
+        _: Requester,
+    ) -> Result<Option<Guessed>, Busy> {
+        Ok((password.expose_secret() == GUESSABLE).then_some(Guessed::Common))
+    }
+
+    fn min_guesses(&self) -> u64 {
+        MIN_GUESSES
     }
 
     fn violations(&self, password: &str, _: Option<&EmailAddress>, _: Option<&str>) -> Vec<Violation> {

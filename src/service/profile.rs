@@ -2,12 +2,15 @@
 
 use secrecy::{ExposeSecret, SecretString};
 
-use super::accounts::{About, AccountError, Accounts, Client, Person, Source, TRIES, name};
+use super::accounts::{About, AccountError, Accounts, Client, Granted, Person, Source, TRIES, name};
 use crate::domain::account::User;
 use crate::domain::audit::{Action, Outcome};
 use crate::domain::email::EmailAddress;
 use crate::domain::mail::{Facts, Letter};
+use crate::domain::opaque::RefreshToken;
 use crate::domain::password::Requirements;
+use crate::domain::revocation::Versions;
+use crate::domain::session::{Session, SessionId};
 use crate::domain::task::Work;
 use crate::ports::{Change, CommitError, Limited};
 
@@ -34,7 +37,7 @@ impl Accounts {
     /// What a password must be.
     #[must_use]
     pub fn password_requirements(&self) -> Requirements {
-        self.passwords.policy().requirements()
+        self.passwords.policy().requirements(self.passwords.min_guesses())
     }
 
     /// The caller's account.
@@ -121,7 +124,9 @@ impl Accounts {
         [told, self.at_once(work)]
     }
 
-    /// Changes the password and ends every other session.
+    /// Changes the password, ends every other session and renews the caller's: it goes on under a new id with new
+    /// tokens, and who holds a copy of the old ones has nothing. Returns the new tokens; `None` when the caller's token
+    /// is of no session.
     ///
     /// # Errors
     /// [`AccountError::WrongPassword`] when `current` is wrong, [`AccountError::PasswordRejected`], or
@@ -132,13 +137,15 @@ impl Accounts {
         person: Person,
         current: SecretString,
         new: SecretString,
-    ) -> Result<(), AccountError> {
+    ) -> Result<Option<Granted>, AccountError> {
         let user = self.account(person).await?;
         self.acceptable(new.expose_secret(), &user.email, user.name.as_deref())?;
         self.confirm_password(client, &user, current, Action::ChangePassword).await?;
         let (owner, confirmed) = (self.owner(client, &user), user.password);
+        self.not_guessed(&new, &user.email, user.name.as_deref(), owner).await?;
         let hash = self.passwords.hash(new, owner).await?;
         for _ in 0..TRIES {
+            let version = self.version(person.user).await?;
             let mut user = self.account(person).await?;
             if user.password != confirmed {
                 return Err(AccountError::WrongPassword);
@@ -146,10 +153,13 @@ impl Accounts {
             user.password = Some(hash.clone());
             user.void_links();
             user.updated_at = self.now();
-            let mut changes = Vec::new();
+            let (mut changes, mut renewed) = (Vec::new(), None);
             for session in self.store.sessions(user.id).await? {
-                if Some(session.id) != person.session {
-                    changes.extend(self.ending(&session, "password changed"));
+                changes.extend(self.ending(&session, "password changed"));
+                if Some(session.id) == person.session {
+                    let (session, token) = self.renewed(&session, version);
+                    changes.push(Change::CreateSession(session.clone()));
+                    renewed = Some((session, token));
                 }
             }
             let facts = self.facts(client);
@@ -158,15 +168,37 @@ impl Accounts {
             match self.commit_by(&Source::Client(client), changes).await {
                 Ok(_) => {
                     self.outbox.notify_one();
-                    let about = About { user: Some(user.id), session: person.session, ..About::default() };
+                    let session = renewed.as_ref().map(|(session, _)| session.id);
+                    let about = About { user: Some(user.id), session, ..About::default() };
                     self.note(&Source::Client(client), Action::ChangePassword, Outcome::Success, about);
-                    return Ok(());
+                    let Some((session, token)) = renewed else { return Ok(None) };
+                    return self.grant(version, user, &session, self.key.write(&token)).map(Some);
                 }
                 Err(CommitError::Conflict) => {}
                 Err(error) => return Err(error.into()),
             }
         }
         Err(AccountError::Conflict)
+    }
+
+    /// The same sign-in as a session of its own, which was begun at `begun`: its id and its tokens are new, its age is
+    /// not.
+    fn renewed(&self, session: &Session, begun: Versions) -> (Session, RefreshToken) {
+        let (now, lives) = (self.now(), self.settings.lifetimes);
+        let id = SessionId(self.entropy.uuid());
+        let token = self.key.first(session.user, id, self.random());
+        let renewed = Session {
+            id,
+            last_used_at: now,
+            expires_at: now.plus(lives.sliding).min(session.created_at.plus(lives.absolute)),
+            begun,
+            generation: 0,
+            current: token.hash(),
+            rotated_at: now,
+            revision: 0,
+            ..session.clone()
+        };
+        (renewed, token)
     }
 
     /// Holds `password` against the account's: whoever has taken over a session must not get the account.

@@ -46,7 +46,9 @@ impl Accounts {
         self.limiter.attempt(Limited::UseLink, client.address, None)?;
         let (_, user) = self.mailed_to(client, token, &[Purpose::ResetPassword]).await?;
         self.acceptable(password.expose_secret(), &user.email, user.name.as_deref())?;
-        let hash = self.passwords.hash(password, self.owner(client, &user)).await?;
+        let owner = self.owner(client, &user);
+        self.not_guessed(&password, &user.email, user.name.as_deref(), owner).await?;
+        let hash = self.passwords.hash(password, owner).await?;
         for _ in 0..TRIES {
             let (link, mut user) = self.mailed_to(client, token, &[Purpose::ResetPassword]).await?;
             self.leave_behind(&mut user).await?;

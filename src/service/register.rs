@@ -54,8 +54,9 @@ impl Accounts {
         let name = name(given_name)?;
         self.acceptable(password.expose_secret(), &email, name.as_deref())?;
         self.limiter.attempt(Limited::Register, client.address, Some(email.as_str()))?;
-        let id = self.registration(form, &email, name.as_deref(), &password);
         let requester = self.requester(client, &email, None);
+        self.not_guessed(&password, &email, name.as_deref(), requester).await?;
+        let id = self.registration(form, &email, name.as_deref(), &password);
         let password = self.passwords.hash(password, requester).await?;
         let (origin, registration) = (client.origin(), Some(id));
         self.leave(Work::Register { email: email.clone(), name, password, origin, registration }).await?;

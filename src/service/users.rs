@@ -94,6 +94,7 @@ impl Accounts {
             }
             NewPassword::Given(password) => {
                 self.acceptable(password.expose_secret(), &email, name.as_deref())?;
+                self.not_guessed(&password, &email, name.as_deref(), requester).await?;
                 Some(self.passwords.hash(password, requester).await?)
             }
             NewPassword::Generated => {

@@ -97,7 +97,9 @@ impl Accounts {
             }
             (None, Some(new)) => {
                 self.acceptable(new.expose_secret(), &user.email, None)?;
-                Ok(Shown::NewPassword(self.passwords.hash(new, self.owner(client, user)).await?))
+                let owner = self.owner(client, user);
+                self.not_guessed(&new, &user.email, None, owner).await?;
+                Ok(Shown::NewPassword(self.passwords.hash(new, owner).await?))
             }
             (Some(password), None) => {
                 self.show_password(client, user, password).await?;

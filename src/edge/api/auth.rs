@@ -333,11 +333,16 @@ async fn edit_profile(
     Ok(answer(StatusCode::OK, &profile))
 }
 
-/// Change your password. Your other sessions end.
+/// Change your password. Your other sessions end, and this one goes on with new tokens.
+///
+/// The old tokens of this session end as well: go on with those of the answer.
 #[utoipa::path(put, path = "/me/password", tag = "Accounts",
     request_body = PasswordChange,
     security(("bearer" = [])),
-    responses((status = 204, description = "The password is changed.")),
+    responses(
+        (status = 200, body = Tokens, description = "The password is changed; the session has new tokens."),
+        (status = 204, description = "The password is changed; the access token is of no session that could go on."),
+    ),
     extensions(("x-codes" = json!([
         "password_rejected", "wrong_password", "account_disabled", "too_many_attempts", "busy",
         "conflict"
@@ -348,8 +353,9 @@ async fn change_password(
     Caller(person): Caller,
     JsonBody(body): JsonBody<PasswordChange>,
 ) -> Answered {
-    state.accounts.change_password(&client, person, body.current_password, body.new_password).await?;
-    Ok(done())
+    let granted =
+        state.accounts.change_password(&client, person, body.current_password, body.new_password).await?;
+    Ok(granted.map_or_else(done, |granted| answer(StatusCode::OK, &Tokens::from(&granted))))
 }
 
 /// Mail a link that sets a new password.

@@ -236,7 +236,7 @@ pub(super) struct Valid {
 #[derive(Serialize, ToSchema)]
 #[schema(example = json!({
     "policy": "length", "min_length": 15, "max_bytes": 1024, "uppercase": false, "lowercase": false,
-    "digit": false, "special": false, "common_refused": true, "identity_refused": true,
+    "digit": false, "special": false, "common_refused": true, "identity_refused": true, "min_guesses": 2000000,
     "text": ["Use at least 15 characters; a sentence is fine."],
 }))]
 pub(super) struct PasswordRules {
@@ -256,6 +256,9 @@ pub(super) struct PasswordRules {
     common_refused: bool,
     /// Whether a password that is the account's address or name, or hardly more, is refused.
     identity_refused: bool,
+    /// The fewest guesses that a password must stand, as zxcvbn estimates them for somebody who knows the account and
+    /// the service; one that stands fewer breaks the rule `guessable`.
+    min_guesses: u64,
     /// One sentence for each rule.
     text: Vec<&'static str>,
 }
@@ -272,6 +275,7 @@ impl From<Requirements> for PasswordRules {
             special: rules.special,
             common_refused: rules.common_refused,
             identity_refused: rules.identity_refused,
+            min_guesses: rules.min_guesses,
             text: rules.text,
         }
     }

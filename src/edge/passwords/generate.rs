@@ -3,6 +3,8 @@
 use secrecy::SecretString;
 use zeroize::Zeroizing;
 
+use super::guesses;
+use crate::domain::password::MOST_MIN_GUESSES;
 use crate::ports::Entropy;
 
 /// 64 characters, so that six random bits pick one and none is likelier. Without those that look alike:
@@ -19,8 +21,9 @@ pub(super) fn password(entropy: &dyn Entropy) -> SecretString {
         entropy.fill(&mut *random);
         let mut password = Zeroizing::new(String::with_capacity(LENGTH));
         password.extend(random.iter().map(|byte| char::from(ALPHABET[usize::from(byte & 63)])));
-        // Whole passwords are drawn anew: putting a class where it lacks would favour some.
-        if is_mixed(password.as_bytes()) {
+        // Whole passwords are drawn anew: putting a class where it lacks would favour some. So they are when chance has
+        // made one that the strictest operator would refuse, which it does once in more years than there were.
+        if is_mixed(password.as_bytes()) && guesses::too_soon(&password, &[], MOST_MIN_GUESSES).is_none() {
             return SecretString::from(password.as_str());
         }
     }
@@ -62,19 +65,21 @@ mod tests {
         }
     }
 
+    const ROUNDS: u32 = 5_000;
+
     #[test]
     fn every_character_is_as_likely_and_no_password_comes_twice() {
         let entropy = Mixed(Mutex::new(Cell::new(1)));
         let mut counts = [0_u32; 256];
         let mut seen = HashSet::new();
-        for _ in 0..10_000 {
+        for _ in 0..ROUNDS {
             let password = password(&entropy);
             let text = password.expose_secret();
             assert!(text.len() == LENGTH && is_mixed(text.as_bytes()));
             text.bytes().for_each(|byte| counts[usize::from(byte)] += 1);
             assert!(seen.insert(text.to_owned()));
         }
-        let mean = 10_000 * 20 / 64;
+        let mean = ROUNDS * 20 / 64;
         for (byte, count) in counts.iter().enumerate() {
             let known = ALPHABET.contains(&u8::try_from(byte).unwrap());
             // The rarer classes gain a little from being drawn again without them.

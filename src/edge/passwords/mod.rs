@@ -1,10 +1,11 @@
-//! Passwords: hashed by bcrypt on threads of their own, judged by the policy, made up at random. The only
-//! room that names `bcrypt`.
+//! Passwords: hashed by bcrypt on threads of their own, judged by the policy and by how soon they would be guessed,
+//! made up at random. The only room that names `bcrypt` and `zxcvbn`.
 //!
 //! No password leaves this room, and every copy that is made here is overwritten.
 
 mod common;
 mod generate;
+mod guesses;
 mod hash;
 mod line;
 mod pool;
@@ -21,7 +22,7 @@ use crate::config;
 use crate::domain::account::PasswordHash;
 use crate::domain::email::EmailAddress;
 use crate::domain::hash_cost::HashCosts;
-use crate::domain::password::{Policy, Violation};
+use crate::domain::password::{Guessed, Policy, Violation};
 use crate::ports::{Busy, Checked, Entropy, Meter, NotImported, Passwords, Requester};
 
 /// Added to the nice value of a thread that hashes: where the cores are taken, it gets a thirtieth of a thread's
@@ -29,10 +30,16 @@ use crate::ports::{Busy, Checked, Entropy, Meter, NotImported, Passwords, Reques
 const NICE: i32 = 15;
 /// The same for hashes that are dearer than new ones: less than half of what the others get.
 const NICE_DEAR: i32 = 19;
+/// The estimate of how many guesses a password stands counts as a hash of this cost: it is less as a rule, and a few
+/// times that at worst.
+const ESTIMATE: u32 = 8;
 
 /// The policy, and the threads that hash.
 pub struct BcryptPasswords {
     policy: Policy,
+    min_guesses: u64,
+    /// What people know the service by: a guesser tries it.
+    service: Vec<String>,
     cost: u32,
     max_cost: u32,
     /// For hashes of the configured cost.
@@ -45,12 +52,13 @@ pub struct BcryptPasswords {
 }
 
 impl BcryptPasswords {
-    /// Starts the threads.
+    /// Starts the threads. `service` are names that people know the service by.
     ///
     /// # Errors
     /// A thread could not be started.
     pub fn start(
         settings: &config::Passwords,
+        service: Vec<String>,
         entropy: Arc<dyn Entropy>,
         meter: Arc<dyn Meter>,
     ) -> io::Result<BcryptPasswords> {
@@ -71,6 +79,8 @@ impl BcryptPasswords {
         let max_cost = clamp(settings.max_cost).max(cost);
         Ok(BcryptPasswords {
             policy: settings.policy,
+            min_guesses: settings.min_guesses,
+            service,
             cost,
             max_cost,
             pool,
@@ -143,6 +153,22 @@ impl Passwords for BcryptPasswords {
         self.policy.violations(password, email, name, &common::is_common)
     }
 
+    async fn guessed(
+        &self,
+        password: SecretString,
+        email: Option<&EmailAddress>,
+        name: Option<&str>,
+        requester: Requester,
+    ) -> Result<Option<Guessed>, Busy> {
+        let (words, min) = (guesses::words(&self.service, email, name), self.min_guesses);
+        let estimate = move || guesses::too_soon(password.expose_secret(), &words, min);
+        self.pool.run(requester, units(ESTIMATE.min(self.cost)), estimate).await
+    }
+
+    fn min_guesses(&self) -> u64 {
+        self.min_guesses
+    }
+
     fn generate(&self) -> SecretString {
         generate::password(&*self.entropy)
     }
@@ -208,6 +234,7 @@ mod tests {
 
     use super::*;
     use crate::domain::block::AddressBlock;
+    use crate::domain::password::{MIN_GUESSES, MOST_MIN_GUESSES};
     use crate::edge::passwords::hash::READ;
     use crate::service::fakes::FakeEntropy;
 
@@ -226,8 +253,11 @@ mod tests {
     }
 
     fn passwords(policy: Policy) -> BcryptPasswords {
-        let settings = config::Passwords { policy, bcrypt_cost: 4, max_cost: 14, threads: 2 };
-        BcryptPasswords::start(&settings, Arc::new(FakeEntropy::default()), Arc::new(Silent)).unwrap()
+        let settings =
+            config::Passwords { policy, min_guesses: MIN_GUESSES, bcrypt_cost: 4, max_cost: 14, threads: 2 };
+        let service = vec!["Acme Bank".to_owned()];
+        BcryptPasswords::start(&settings, service, Arc::new(FakeEntropy::default()), Arc::new(Silent))
+            .unwrap()
     }
 
     const ANN: Requester = Requester { block: Some(AddressBlock::V4(1)), account: 1 << 63, known: false };
@@ -349,8 +379,26 @@ mod tests {
     #[test]
     fn what_is_generated_breaks_no_rule() {
         for policy in [Policy::Composition, Policy::Length] {
-            let password = generate(&crate::edge::entropy::SystemEntropy);
-            assert_eq!(passwords(policy).violations(password.expose_secret(), None, None), []);
+            let passwords = passwords(policy);
+            for _ in 0..50 {
+                let password = generate(&crate::edge::entropy::SystemEntropy);
+                assert_eq!(passwords.violations(password.expose_secret(), None, None), []);
+                assert_eq!(guesses::too_soon(password.expose_secret(), &[], MOST_MIN_GUESSES), None);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_would_be_guessed_first_is_told_with_its_reason_in_every_policy() {
+        for policy in [Policy::Composition, Policy::Length] {
+            let passwords = passwords(policy);
+            let email: EmailAddress = "ann.lee@example.com".parse().unwrap();
+            let judge = async |password: &str| {
+                passwords.guessed(password.into(), Some(&email), Some("Ann Lee"), ANN).await.unwrap()
+            };
+            assert_eq!(judge("Password1!").await, Some(Guessed::Common));
+            assert_eq!(judge("acmebankacmebank").await, Some(Guessed::Known));
+            assert_eq!(judge("SecurePass123!").await, None);
         }
     }
 }

@@ -6,9 +6,7 @@ use secrecy::{ExposeSecret, SecretString};
 use super::begin::first_call;
 use super::{Callback, ConnectionError, Connections, Failure, Refusal, Returned, Who};
 use crate::domain::audit::{Action, Outcome};
-use crate::domain::connection::{
-    CONSENT_LIFE, Connection, Consent, Fault, FaultKind, MAX_REASON, clean,
-};
+use crate::domain::connection::{CONSENT_LIFE, Connection, Consent, Fault, FaultKind, MAX_REASON, clean};
 use crate::domain::opaque::TokenHash;
 use crate::domain::revocation::Begun;
 use crate::ports::{Change, CommitError, Limited, ProviderFault};

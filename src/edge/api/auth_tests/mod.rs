@@ -374,9 +374,16 @@ async fn a_password_is_changed_by_the_old_one_or_by_mail() {
     let text = "The password needs at least 8 characters.";
     assert_eq!(weak.body()["violations"], json!([{"rule": "too_short", "text": text}]));
     assert_eq!(change("wrong", "a new password").await.refusal(), (403, "wrong_password".into()));
-    assert_eq!(change(PASSWORD, "a new password").await.status, 204);
+    let renewed = change(PASSWORD, "a new password").await;
+    assert_eq!(renewed.status, 200, "{renewed:?}");
+    let renewed = renewed.body();
+    assert_eq!((&renewed["token_type"], &renewed["user"]["email"]), (&json!("Bearer"), &json!(ANN)));
+    assert!(renewed["refresh_token"].is_string() && renewed["expires_in"].is_u64(), "{renewed}");
+    for old in [&token, &other] {
+        assert_eq!(api.get("/me", old).await.status, 401, "the old tokens end");
+    }
+    let token = access(&renewed);
     assert_eq!(api.get("/me", &token).await.status, 200);
-    assert_eq!(api.get("/me", &other).await.status, 401, "the other sessions end");
 
     assert_eq!(api.post("/password-resets", &json!({"email": ANN})).await.status, 202);
     api.world.accounts.do_due_tasks().await.unwrap();
