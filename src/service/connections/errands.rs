@@ -51,14 +51,8 @@ impl Left {
 }
 
 impl Connections {
-        let (outcome, life) = match errand {
-            Errand::EndGrant(connection) => (self.in_time(self.end_grant(connection)).await, GRANT_LIFE),
-            Errand::EndConnections { user, since } => {
-                (self.in_time(self.disconnect_since(*user, *since)).await, CONNECTIONS_LIFE)
-            }
-            // Notices have an order of their own.
-            Errand::Notify(_) => return Ok(()),
-        };
+    /// Those of the errands that are `wanted` and due, or the first of them when there are many.
+    pub(super) async fn due_errands(&self, wanted: fn(&Work) -> bool) -> Result<Vec<Task>, StoreError> {
         let (now, horizon) = (self.now(), self.clock.reading().horizon);
         let mut tasks = due(&*self.store, now, wanted, BATCH).await?;
         if tasks.is_empty() && now.plus(LONGEST_WAIT) < horizon {
@@ -90,14 +84,10 @@ impl Connections {
     /// # Errors
     /// [`StoreError`]; then the rest is still to do.
     pub async fn end_due_grants(&self) -> Result<bool, StoreError> {
-        let tasks = self
-            .due_errands(|work| {
-                matches!(
-                    work,
-                    Work::Errand { errand: Errand::EndGrant(_) | Errand::EndConnections { .. }, .. }
-                )
-            })
-            .await?;
+        let is_end = |work: &Work| {
+            matches!(work, Work::Errand { errand: Errand::EndGrant(_) | Errand::EndConnections { .. }, .. })
+        };
+        let tasks = self.due_errands(is_end).await?;
         let any = !tasks.is_empty();
         let mut tries = stream::iter(tasks).map(|task| self.run_errand(task)).buffer_unordered(AT_ONCE);
         let mut failed = None;
@@ -109,12 +99,14 @@ impl Connections {
 
     async fn run_errand(&self, task: Task) -> Result<(), StoreError> {
         let Work::Errand { made_at, tries, errand } = &task.work else { return Ok(()) };
-    /// One try, which ends whatever comes of it.
-    pub(super) async fn in_time(&self, work: impl Future<Output = Result<(), Left>>) -> Result<(), Left> {
-        match tokio::time::timeout(TRY_TIME, AssertUnwindSafe(work).catch_unwind()).await {
-            Ok(Ok(outcome)) => outcome,
-            Ok(Err(_)) => Err(Left { why: "it panicked".to_owned(), again: true }),
-            Err(_) => Err(Left { why: "it took too long".to_owned(), again: true }),
+        let (outcome, life) = match errand {
+            Errand::EndGrant(connection) => (self.in_time(self.end_grant(connection)).await, GRANT_LIFE),
+            Errand::EndConnections { user, since } => {
+                (self.in_time(self.disconnect_since(*user, *since)).await, CONNECTIONS_LIFE)
+            }
+            // Notices have an order of their own.
+            Errand::Notify(_) => return Ok(()),
+        };
         let mut changes = vec![Change::FinishTask(task.clone())];
         match &outcome {
             Ok(()) => {}
@@ -153,28 +145,12 @@ impl Connections {
         Ok(())
     }
 
-<<<<<<< HEAD
-    async fn try_errand(
-        &self,
-        task: &Task,
-        made_at: crate::domain::time::UnixTime,
-        errand: &Errand,
-    ) -> Result<(), Left> {
-        match errand {
-            Errand::Notify(body) => {
-                let notice = Notice { id: task.id, at: made_at, body: body.clone() };
-                self.webhook.deliver(&notice).await.map_err(|why| Left { why, again: true })
-            }
-            Errand::EndGrant(connection) => self.end_grant(connection).await,
-            Errand::EndConnections { user, since } => self.disconnect_since(*user, *since).await,
-=======
     /// One try, which ends whatever comes of it.
     pub(super) async fn in_time(&self, work: impl Future<Output = Result<(), Left>>) -> Result<(), Left> {
         match tokio::time::timeout(TRY_TIME, AssertUnwindSafe(work).catch_unwind()).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) => Err(Left { why: "it panicked".to_owned(), again: true }),
             Err(_) => Err(Left { why: "it took too long".to_owned(), again: true }),
->>>>>>> b44bd80 (Keep tokens whatever came with them, tell the app in order, quote providers, and take bodies that are objects only)
         }
     }
 
