@@ -122,7 +122,7 @@ mod tests {
     use super::*;
 
     /// Every action; [`every_action_is_described`] does not compile when one is missing.
-    const ALL: [Action; 34] = [
+    const ALL: [Action; 38] = [
         Action::Register,
         Action::VerifyEmail,
         Action::Login,
@@ -157,6 +157,10 @@ mod tests {
         Action::Reload,
         Action::AdminCall,
         Action::AcceptClock,
+        Action::UndoEmailChange,
+        Action::ObjectToUndo,
+        Action::RestoreEmail,
+        Action::UnfreezeUser,
     ];
 
     #[test]
@@ -197,7 +201,11 @@ mod tests {
                 | Action::LimitReached
                 | Action::Reload
                 | Action::AdminCall
-                | Action::AcceptClock => {}
+                | Action::AcceptClock
+                | Action::UndoEmailChange
+                | Action::ObjectToUndo
+                | Action::RestoreEmail
+                | Action::UnfreezeUser => {}
             }
             let word = serde_json::to_value(action).unwrap();
             let word = word.as_str().unwrap();

@@ -13,7 +13,7 @@ use super::accounts::{AccountError, Accounts, Client, Granted, Parts, Person, Se
 use super::fakes::{FakeAudit, FakeClock, FakeEntropy, FakeLimiter, FakePasswords, FakeSigner, FakeStore};
 use super::verify_registration::Proof;
 use crate::domain::account::User;
-use crate::domain::audit::{Action, Outcome};
+use crate::domain::audit::{Action, Event, Outcome};
 use crate::domain::mail::{Letter, Mail};
 use crate::domain::mail_cap::Caps;
 use crate::domain::opaque::ServerKey;
@@ -152,6 +152,14 @@ impl World {
     pub(crate) fn events(&self) -> Vec<(Action, Outcome, Option<String>)> {
         let events = self.audit.0.lock().unwrap();
         events.iter().map(|event| (event.action, event.outcome, event.reason.clone())).collect()
+    }
+
+    /// The addresses before and after, as the newest event of this action that has both tells them.
+    pub(crate) fn addresses(&self, action: Action) -> Option<(String, String)> {
+        let events = self.audit.0.lock().unwrap();
+        let text = |event: &Event, name: &str| Some(event.details.get(name)?.as_str()?.to_owned());
+        let of = |event: &Event| Some((text(event, "email_before")?, text(event, "email_after")?));
+        events.iter().rev().filter(|event| event.action == action).find_map(of)
     }
 }
 

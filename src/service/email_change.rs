@@ -71,8 +71,9 @@ impl Accounts {
             match self.commit_by(&Source::Client(client), changes).await {
                 Ok(_) => {
                     self.outbox.notify_one();
-                    let reason = format!("from {before} to {}", user.email);
-                    let about = About { user: Some(user.id), session, ..About::default() }.because(reason);
+                    let about = About { user: Some(user.id), session, ..About::default() }
+                        .with("email_before", before.as_str())
+                        .with("email_after", user.email.as_str());
                     self.note(&Source::Client(client), Action::ChangeEmail, Outcome::Success, about);
                     self.note_gone(&Source::Client(client), gone);
                     return Ok(user);
@@ -152,9 +153,9 @@ impl Accounts {
             let (mut changes, gone) = freed.unwrap_or_default();
             changes.push(Change::ConsumeLink(link.hash));
             for session in self.store.sessions(user.id).await? {
-                changes.extend(self.ending(&session, "a change of the e-mail address was undone"));
+                changes.extend(self.ending(&session, "change of address undone"));
             }
-            changes.push(self.raising(user.id, "a change of the e-mail address was undone"));
+            changes.push(self.raising(user.id, "change of address undone"));
             let errand = Errand::EndConnections { user: user.id, since: undone.since };
             changes.push(self.at_once(Work::Errand { made_at: now, tries: 0, errand }));
             let facts = Facts { at: Some(now), ends_at: undone.until, ..Facts::default() };
@@ -175,7 +176,9 @@ impl Accounts {
                 Ok(_) => {
                     self.outbox.notify_one();
                     self.tasks.notify_one();
-                    let about = About::user(user.id).because(format!("to {} from {present}", link.email));
+                    let about = About::user(user.id)
+                        .with("email_before", present.as_str())
+                        .with("email_after", link.email.as_str());
                     self.note(&Source::Client(client), Action::UndoEmailChange, Outcome::Success, about);
                     self.note_gone(&Source::Client(client), gone);
                     return Ok(());
@@ -201,7 +204,7 @@ impl Accounts {
                 return Err(AccountError::InvalidLink);
             }
             user.updated_at = now;
-            let about = About::user(user.id).because(format!("by {}", link.email));
+            let about = About::user(user.id).with("email", link.email.as_str());
             match self.store.commit(vec![Change::ConsumeLink(link.hash), Change::UpdateUser(user)]).await {
                 Ok(_) => {
                     self.note(&Source::Client(client), Action::ObjectToUndo, Outcome::Success, about);
@@ -228,7 +231,7 @@ impl Accounts {
                 _ => Done::default(),
             });
         };
-        let about = About::user(id).because(format!("from {before} to {email}"));
+        let about = About::user(id).with("email_before", before.as_str()).with("email_after", email.as_str());
         let changes = self.hand_over(user, email).await?;
         Ok(Done { changes, noted: Some((Action::RestoreEmail, Outcome::Success, about)) })
     }
@@ -263,7 +266,7 @@ impl Accounts {
             match self.commit_by(&Source::Operator(request_id), changes).await {
                 Ok(_) => {
                     self.outbox.notify_one();
-                    let about = About::user(id).because(format!("to {email}"));
+                    let about = About::user(id).with("email_after", email.as_str());
                     let source = Source::Operator(request_id);
                     self.note(&source, Action::UnfreezeUser, Outcome::Success, about);
                     self.note_gone(&source, gone);
@@ -285,9 +288,9 @@ impl Accounts {
         user.updated_at = self.now();
         let mut changes = Vec::new();
         for session in self.store.sessions(user.id).await? {
-            changes.extend(self.ending(&session, "the e-mail address was decided"));
+            changes.extend(self.ending(&session, "e-mail address decided"));
         }
-        changes.push(self.raising(user.id, "the e-mail address was decided"));
+        changes.push(self.raising(user.id, "e-mail address decided"));
         if user.active {
             changes.extend(self.link_to(Purpose::ResetPassword, Letter::ResetPassword, user).await?);
         } else {

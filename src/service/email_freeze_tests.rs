@@ -69,7 +69,7 @@ async fn while_frozen_neither_address_gets_a_letter_or_opens_anything() {
     let id = world.at(ANN).await.id;
     let (signer, clock) = (std::sync::Arc::new(super::fakes::FakeSigner), world.clock.clone());
     let hour = std::time::Duration::from_secs(3600);
-    let mint = super::mint::Mint::new(world.store.clone(), signer, clock, hour);
+    let mint = super::mint::Mint::new(world.store.clone(), signer, clock, hour, usize::MAX);
     let minted = mint.mint(super::mint::Request { sub: id.to_string(), ..Default::default() }).await;
     assert!(matches!(minted, Err(super::mint::MintError::Invalid(_))));
     let operator = world.accounts.reset_password_of("", id).await;
