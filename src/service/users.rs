@@ -182,16 +182,16 @@ impl Accounts {
             }
             user.claim = Claim::Claimed;
             user.updated_at = self.now();
-            // A link that is still in a mailbox must not give back what is taken away here.
-            if before.email_verified && !user.email_verified || before.active && !user.active {
+            // Neither a link that is still in a mailbox nor a session must give back later what is taken away here.
+            let taken = before.email_verified && !user.email_verified || before.active && !user.active;
+            if taken {
                 user.void_links();
             }
             let mut changes = vec![Change::UpdateUser(user.clone())];
-            let shut = before.active && !user.active
-                || user.locked_until.is_some() && user.locked_until != before.locked_until;
+            let shut = taken || user.locked_until.is_some() && user.locked_until != before.locked_until;
             if shut {
                 for session in self.store.sessions(id).await? {
-                    changes.extend(self.ending(&session, "account disabled or locked"));
+                    changes.extend(self.ending(&session, "account disabled, locked or no longer verified"));
                 }
             }
             let said = |user: &User| {

@@ -53,6 +53,23 @@ async fn an_operator_disables_enables_and_deletes() {
     assert!(world.accounts.login(&client(), ANN, secret(PASSWORD)).await.is_err());
 }
 
+/// Whoever was signed in when an operator took the verification away is not in again once the address is verified anew.
+#[tokio::test]
+async fn a_session_does_not_outlive_the_verification_of_the_address() {
+    let world = world();
+    let ann = world.ann().await;
+    let granted = world.login().await;
+    let edit = UserEdit { email_verified: Some(false), ..UserEdit::default() };
+    world.accounts.update_user("", ann.id, edit).await.unwrap();
+    assert!(world.store.sessions(ann.id).await.unwrap().is_empty());
+    world.accounts.resend_verification(&client(), ANN).await.unwrap();
+    world.accounts.do_due_tasks().await.unwrap();
+    let token = world.token(Letter::VerifyEmail).await;
+    world.accounts.verify_email(&client(), &token).await.unwrap();
+    assert!(world.refresh(&granted.refresh_token).await.is_err());
+    world.login().await;
+}
+
 #[tokio::test]
 async fn an_operators_reset_takes_the_password_away() {
     let world = world();
