@@ -171,6 +171,12 @@ impl EmailChanges {
         self.freeze.as_ref().is_some_and(|freeze| freeze.stage != Stage::Decided)
     }
 
+    /// Whether an objection of `address` counts: it is not decided yet, and the address is one of the later ones.
+    #[must_use]
+    pub fn takes_objection(&self, address: &EmailAddress) -> bool {
+        self.can_object() && self.freeze.as_ref().is_some_and(|freeze| freeze.later.contains(address))
+    }
+
     /// Leaves the decision to an operator. False when there is none to leave; then nothing was changed.
     pub fn object(&mut self, now: UnixTime) -> bool {
         let Some(freeze) = self.freeze.as_mut().filter(|freeze| freeze.stage != Stage::Decided) else {

@@ -88,9 +88,8 @@ impl Link {
             // Of any generation: a thief who changes the password or the address again must not void it. Nor does a
             // clock that is corrected: the way back must not be lost with it.
             Purpose::UndoEmailChange => user.email_changes.can_undo(self.id, now),
-            Purpose::ObjectToUndo => {
-                self.generation == user.link_generation && user.email_changes.can_object()
-            }
+            // Of any generation, too: what an operator does in the meantime must not take an address its word.
+            Purpose::ObjectToUndo => user.email_changes.takes_objection(&self.email),
         }
     }
 }

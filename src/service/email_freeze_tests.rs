@@ -6,6 +6,7 @@ use super::accounts::AccountError;
 use super::accounts_world::{ANN, PASSWORD, World, client, person, secret, signed_in, world};
 use super::email_change_tests::{NEW, NEWER, is_bad_link};
 use super::profile::Edit;
+use super::users::UserEdit;
 use crate::domain::audit::{Action, Outcome};
 use crate::domain::mail::Letter;
 use crate::ports::Limited;
@@ -132,6 +133,25 @@ async fn foreign_hands_on_the_old_mailbox_get_nothing_against_an_objection() {
     assert_ne!(world.at(ANN).await.id, id);
     let again = world.accounts.unfreeze_user("r", id, NEW).await;
     assert!(matches!(again, Err(AccountError::Invalid(_))), "there is nothing to decide");
+}
+
+/// What an operator does in the meantime does not take the later addresses their word.
+#[tokio::test]
+async fn an_objection_counts_though_the_account_was_disabled_for_a_while() {
+    let world = world();
+    world.ann().await;
+    let granted = world.login().await;
+    let undo = world.move_to(&granted, NEW).await;
+    world.undo(&undo).await.unwrap();
+    let objection = world.token(Letter::EmailChangeDisputed).await;
+    let id = world.at(NEW).await.id;
+    for active in [false, true] {
+        let edit = UserEdit { active: Some(active), ..UserEdit::default() };
+        world.accounts.update_user("", id, edit).await.unwrap();
+    }
+    world.object(&objection).await.unwrap();
+    world.a_day_later().await;
+    assert_eq!(world.at(NEW).await.email.as_str(), NEW);
 }
 
 #[tokio::test]

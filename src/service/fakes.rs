@@ -73,14 +73,16 @@ impl State {
                     return Err(CommitError::Conflict);
                 }
             }
-            Change::UpdateUser(user) if self.taken(&user) => return Err(CommitError::EmailTaken),
-            Change::UpdateUser(mut user) => match self.users.get_mut(&user.id) {
-                Some(stored) if stored.revision == user.revision => {
-                    user.revision += 1;
-                    *stored = user;
+            Change::UpdateUser(mut user) => {
+                if self.users.get(&user.id).is_none_or(|stored| stored.revision != user.revision) {
+                    return Err(CommitError::Conflict);
                 }
-                _ => return Err(CommitError::Conflict),
-            },
+                if self.taken(&user) {
+                    return Err(CommitError::EmailTaken);
+                }
+                user.revision += 1;
+                self.users.insert(user.id, user);
+            }
             Change::DeleteUser(id) => {
                 self.users.remove(&id);
                 self.sessions.retain(|(user, _), _| *user != id);

@@ -631,6 +631,10 @@ async fn an_address_is_one_accounts(store: &dyn Store) {
     assert_eq!(store.user(bob.id).await.unwrap(), None);
     store.commit(vec![Change::CreateUser(bob.clone())]).await.unwrap();
     assert_eq!(refused(store, vec![Change::UpdateUser(ann_at("bob@example.com", 0))]).await, "taken");
+    // What was decided from an account as it is no more is decided again, whoever has the address by now.
+    assert_eq!(refused(store, vec![Change::UpdateUser(ann_at("bob@example.com", 7))]).await, "conflict");
+    let gone = User { id: user(9, "bob@example.com").id, ..ann_at("bob@example.com", 0) };
+    assert_eq!(refused(store, vec![Change::UpdateUser(gone)]).await, "conflict");
 
     store.commit(vec![Change::UpdateUser(ann_at("ann@new.example", 0))]).await.unwrap();
     assert_eq!(store.user_by_email(&ann.email).await.unwrap(), None);

@@ -124,12 +124,13 @@ impl Draft<'_> {
     }
 
     fn update_user(&mut self, mut user: User) -> Result<(), CommitError> {
-        self.claim_emails(&user)?;
         let key = keys::user(user.id);
         let stored = self.stored::<User>("an account", &key)?.ok_or(CommitError::Conflict)?;
         if stored.revision != user.revision {
             return Err(CommitError::Conflict);
         }
+        // Behind that: of an account that is gone, another one may well have the address.
+        self.claim_emails(&user)?;
         for old in stored.addresses().filter(|old| !user.addresses().any(|kept| kept == *old)) {
             self.remove(keys::email(old));
         }
