@@ -1,6 +1,7 @@
 //! Whose turn it is when passwords are hashed, and what is no guess, over the fakes.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::accounts::{AccountError, Client};
 use super::accounts_world::{ANN, PASSWORD, World, client, person, secret, world};
@@ -9,6 +10,7 @@ use crate::domain::account::{PasswordHash, User};
 use crate::domain::block::MAX_BLOCKS;
 use crate::domain::hash_cost::HashCosts;
 use crate::domain::mail::Letter;
+use crate::domain::time::UnixTime;
 use crate::ports::{Change, Limited, Requester, Store};
 
 fn at(address: [u8; 4]) -> Client {
@@ -142,4 +144,28 @@ async fn dear_hashes_are_counted_when_they_come_and_anew_as_they_go() {
     assert_eq!(ann(&world).await.password, Some(PasswordHash(format!("hash:{PASSWORD}"))));
     world.accounts.count_hash_costs().await.unwrap();
     assert_eq!(*world.passwords.costs.lock().unwrap(), counted(&[12; 600]));
+}
+
+/// Hashing takes seconds, in which everybody's sessions may be revoked.
+#[tokio::test]
+async fn a_session_that_was_revoked_meanwhile_is_not_renewed_with_the_password() {
+    let world = world();
+    world.ann().await;
+    let granted = world.login().await;
+    let (issuer, now) = ("https://us.test".to_owned(), UnixTime(world.clock_now()));
+    let expires_at = now.plus(Duration::from_secs(1_000_000));
+    let cut = Change::CutSessions { issuer, sub: None, created_at: now, expires_at, reason: None };
+    let everybody = Change::RaiseGeneration {
+        issuer: "https://us.test".to_owned(),
+        created_at: now,
+        expires_at,
+        reason: None,
+        enforce: true,
+    };
+    world.store.commit(vec![everybody, cut]).await.unwrap();
+    let (current, new) = (secret(PASSWORD), secret("a new password"));
+    let renewed = world.accounts.change_password(&client(), person(&granted), current, new).await.unwrap();
+    assert!(renewed.is_none());
+    assert!(world.store.sessions(granted.user.id).await.unwrap().is_empty());
+    world.accounts.login(&client(), ANN, secret("a new password")).await.unwrap();
 }

@@ -156,7 +156,8 @@ impl Accounts {
             let (mut changes, mut renewed) = (Vec::new(), None);
             for session in self.store.sessions(user.id).await? {
                 changes.extend(self.ending(&session, "password changed"));
-                if Some(session.id) == person.session {
+                // Asked behind `version`: revoked before that, it must not go on; revoked later, the new one is, too.
+                if Some(session.id) == person.session && !self.is_over(&session).await? {
                     let (session, token) = self.renewed(&session, version);
                     changes.push(Change::CreateSession(session.clone()));
                     renewed = Some((session, token));

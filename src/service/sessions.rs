@@ -3,6 +3,7 @@
 use super::accounts::{About, AccountError, Accounts, Client, Person, Source};
 use crate::domain::audit::{Action, Outcome};
 use crate::domain::session::{Session, SessionId};
+use crate::ports::StoreError;
 
 /// Which sessions to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +23,15 @@ impl Accounts {
         let (_, mut sessions) = self.over_and_live(person.user).await?;
         sessions.sort_by_key(|session| std::cmp::Reverse(session.last_used_at));
         Ok(sessions)
+    }
+
+    /// Whether a session has ended, by its time or by a revocation. Its record may still be there.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(super) async fn is_over(&self, session: &Session) -> Result<bool, StoreError> {
+        let is_past = self.now() >= session.ends_at(self.settings.lifetimes);
+        Ok(is_past || self.is_cut(session).await?)
     }
 
     /// Ends sessions of the caller's.
