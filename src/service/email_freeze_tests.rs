@@ -108,8 +108,7 @@ async fn foreign_hands_on_the_old_mailbox_get_nothing_against_an_objection() {
     let objection = world.token(Letter::EmailChangeDisputed).await;
     world.object(&objection).await.unwrap();
     assert!(is_bad_link(world.object(&objection).await), "once");
-    let noted = (Action::ObjectToUndo, Outcome::Success, Some(format!("by {NEW}")));
-    assert!(world.events().contains(&noted));
+    assert!(world.events().contains(&(Action::ObjectToUndo, Outcome::Success, None)));
     for _ in 0..5 {
         world.a_day_later().await;
     }
@@ -126,8 +125,7 @@ async fn foreign_hands_on_the_old_mailbox_get_nothing_against_an_objection() {
     let reset = world.token(Letter::ResetPassword).await;
     world.accounts.confirm_reset(&client(), &reset, secret("a new password")).await.unwrap();
     world.sign_in(NEW, "a new password").await.unwrap();
-    let noted = (Action::UnfreezeUser, Outcome::Success, Some(format!("to {NEW}")));
-    assert!(world.events().contains(&noted));
+    assert!(world.events().contains(&(Action::UnfreezeUser, Outcome::Success, None)));
     // The old address is free again.
     world.register(ANN).await;
     assert_ne!(world.at(ANN).await.id, id);
