@@ -6,6 +6,7 @@ mod accounts;
 mod background;
 mod connections;
 mod credential;
+mod key_checks;
 pub(crate) mod key_files;
 mod levels;
 mod operator;
@@ -227,6 +228,7 @@ pub async fn start_by(clock: Arc<dyn Clock>, config: Config, options: Options) -
     let sled = SledStore::open_with(&data_dir, doubts).map_err(|error| error.to_string())?;
     let populated = sled.is_populated().await.map_err(|error| error.to_string())?;
     notices.extend(secrets::admit(&config, &data_dir, populated, options.accept)?);
+    notices.extend(key_checks::admit(&sled, &data_dir, options.accept).await?);
     notices.extend(data_dir::tighten(&data_dir)?);
     let revocations = Arc::new(RevocationCache::new());
     let streams = Arc::new(proxy::exchange::Streams::new(&(Arc::clone(&meters) as Arc<dyn Meter>)));
@@ -266,7 +268,7 @@ pub async fn start_by(clock: Arc<dyn Clock>, config: Config, options: Options) -
     issuers.forget_others().await;
     let parts = Arc::new(Parts {
         issuers: ArcSwap::new(Arc::clone(&issuers)),
-        clocks: Arc::new(Clocks::open(&data_dir)),
+        clocks: Arc::new(Clocks::open(&data_dir)?),
         clock: Arc::clone(&clock),
         watched: Arc::clone(&watched),
         meters: Arc::clone(&meters),
@@ -345,6 +347,7 @@ pub async fn start_by(clock: Arc<dyn Clock>, config: Config, options: Options) -
         control: Arc::clone(&control) as Arc<dyn Control>,
         metrics: Arc::new(move || metrics.text()),
     });
+    notices.extend(key_checks::keep(&sled, &data_dir).await);
     let mut background =
         vec![spawn(api::serve(admin_listener, admin_router, config.server.admin_hosts.clone()))];
 

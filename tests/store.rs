@@ -5,6 +5,8 @@
 mod compaction;
 #[path = "store/conformance.rs"]
 mod conformance;
+#[path = "store/damages.rs"]
+mod damages;
 #[path = "store/opening.rs"]
 mod opening;
 #[path = "store/truth.rs"]

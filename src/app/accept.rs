@@ -6,6 +6,6 @@
 pub struct Accept {
     /// `--accept-new-keys`: secrets that are missing from the data folder beside a populated store are made anew.
     pub new_keys: bool,
-    /// `--accept-store-as-it-is`: the store is opened although nothing says how many commits it once held.
+    /// `--accept-store-as-it-is`: the store is opened although it is not known to hold all that it once held.
     pub store_as_it_is: bool,
 }

@@ -29,7 +29,7 @@ use crate::service::connections::{Connections, Parts, ProviderSettings, Settings
 pub(super) const VAULT_KEY_FILE: &str = "vault.key";
 /// The folder of compiled components in the data folder, and the file with the key they are kept under.
 const CACHE_FOLDER: &str = "plugins";
-const CACHE_KEY_FILE: &str = "plugins.key";
+pub(super) const CACHE_KEY_FILE: &str = "plugins.key";
 
 /// A component of `plugins/dist`, by its name.
 macro_rules! shipped {

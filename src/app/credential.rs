@@ -11,6 +11,11 @@ pub(super) const ADMIN_TOKEN_FILE: &str = "admin.token";
 /// The environment variable that holds it instead.
 const ADMIN_TOKEN_VARIABLE: &str = "PALISADE_ADMIN_TOKEN";
 
+/// Whether the credential is given by the environment, so that the file does not count.
+pub(super) fn is_in_environment() -> bool {
+    std::env::var(ADMIN_TOKEN_VARIABLE).is_ok_and(|given| !given.trim().is_empty())
+}
+
 /// The admin credential: from the environment, else from the data folder, else made there.
 pub(super) fn admin(data_dir: &Path) -> Result<SecretString, String> {
     if let Some(given) = given() {

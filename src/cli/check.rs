@@ -10,6 +10,7 @@ use crate::edge::clock::SystemClock;
 use crate::edge::mail::Post;
 use crate::edge::proxy::expiry;
 use crate::edge::proxy::tls::Acceptor;
+use crate::edge::store;
 use crate::ports::Clock;
 
 /// Prints `FILE: good, N routes`, or every error with its line on standard error. Exits 1 on errors.
@@ -20,6 +21,9 @@ pub fn run(path: &Path) -> ExitCode {
             let written = config.warnings.iter().chain(&config.unsent_emails).cloned();
             for warning in written.chain(look_around(&config)) {
                 eprintln!("warning: {warning}");
+            }
+            if let Some(warning) = store::look(config.store.data_dir()) {
+                eprintln!("warning: {}: store.url: {warning}", path.display());
             }
             let (errors, warnings) = app::key_files::about(&config);
             warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));

@@ -187,8 +187,9 @@ struct AcceptArgs {
     /// Go on although secrets of the data folder are gone, and make new ones. The refused start says what that loses.
     #[arg(long)]
     accept_new_keys: bool,
-    /// Go on with the store as it is, although nothing says how much it should hold. What was revoked and is missing
-    /// from it is accepted again.
+    /// Go on with the store as it is, although it is not known to be whole: its witness is missing or damaged, or it
+    /// holds less than was acknowledged. The refused start says which. What was revoked and is missing from it is
+    /// accepted again, so `palisade token revoke --before now` comes next.
     #[arg(long)]
     accept_store_as_it_is: bool,
 }

@@ -35,14 +35,11 @@ pub fn make(folder: &Path) -> Result<(), String> {
 /// # Errors
 /// The file cannot be read or made, or holds less; as one printable text, without the secret.
 pub fn secret(folder: &Path, name: &str) -> Result<SecretString, String> {
+    if let Some(found) = find(folder, name)? {
+        return Ok(found);
+    }
     let file = folder.join(name);
     let failed = |error: std::io::Error| format!("the secret in {}: {error}", file.display());
-    match fs::read_to_string(&file).map(Zeroizing::new) {
-        Ok(text) if text.trim().len() >= MIN_SECRET => return Ok(text.trim().to_owned().into()),
-        Ok(_) => return Err(format!("{} holds no secret; remove it to have one made", file.display())),
-        Err(error) if error.kind() == ErrorKind::NotFound => {}
-        Err(error) => return Err(failed(error)),
-    }
     let mut random = Zeroizing::new([0; BYTES]);
     getrandom::fill(&mut *random).map_err(|error| format!("no randomness: {error}"))?;
     let text = Zeroizing::new(URL_SAFE_NO_PAD.encode(*random));
@@ -54,13 +51,49 @@ pub fn secret(folder: &Path, name: &str) -> Result<SecretString, String> {
     Ok(text.to_string().into())
 }
 
+/// The secret in the file `name` of the folder; `None` when there is none. Makes nothing.
+///
+/// # Errors
+/// The file cannot be read, or holds less than a secret; as one printable text, without the secret.
+pub fn find(folder: &Path, name: &str) -> Result<Option<SecretString>, String> {
+    let file = folder.join(name);
+    match fs::read_to_string(&file).map(Zeroizing::new) {
+        // What a header can carry: the admin credential is sent in one.
+        Ok(text)
+            if text.trim().len() >= MIN_SECRET && text.trim().bytes().all(|byte| byte.is_ascii_graphic()) =>
+        {
+            Ok(Some(text.trim().to_owned().into()))
+        }
+        Ok(_) => Err(damaged(&file, "it holds no secret")),
+        Err(error) if error.kind() == ErrorKind::InvalidData => Err(damaged(&file, "it is no text")),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(format!("the secret in {}: {error}", file.display())),
+    }
+}
+
 /// The bytes of the secret in the file `name` of the folder, made now like [`secret`] when there is none.
 ///
 /// # Errors
 /// As [`secret`]; or the file holds no 32 bytes of base64url.
 pub fn key(folder: &Path, name: &str) -> Result<Zeroizing<[u8; BYTES]>, String> {
-    let failed = |why| format!("the secret in {}: {why}", folder.join(name).display());
-    bytes(&secret(folder, name)?).map_err(failed)
+    bytes(&secret(folder, name)?).map_err(|why| damaged(&folder.join(name), &why))
+}
+
+/// Whether the file `name` of the folder, if it is there, is what [`key`] reads.
+///
+/// # Errors
+/// As [`key`].
+pub fn check_key(folder: &Path, name: &str) -> Result<(), String> {
+    let Some(found) = find(folder, name)? else { return Ok(()) };
+    bytes(&found).map(drop).map_err(|why| damaged(&folder.join(name), &why))
+}
+
+fn damaged(file: &Path, why: &str) -> String {
+    format!(
+        "{} is damaged: {why}. Restore it from a backup of this folder; or remove it to have another one made, and lose \
+         what this one protected",
+        file.display()
+    )
 }
 
 fn bytes(secret: &SecretString) -> Result<Zeroizing<[u8; BYTES]>, String> {
@@ -233,7 +266,7 @@ mod tests {
     fn what_holds_none_is_not_replaced() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("a.key"), "short\n").unwrap();
-        assert!(secret(folder.path(), "a.key").unwrap_err().contains("remove it"));
+        assert!(secret(folder.path(), "a.key").unwrap_err().contains("or remove it"));
         assert_eq!(fs::read(folder.path().join("a.key")).unwrap(), b"short\n");
         assert!(bytes(&"*".repeat(43).into()).is_err());
         assert!(bytes(&"AAAA".to_owned().into()).is_err());

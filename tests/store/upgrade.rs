@@ -51,7 +51,7 @@ fn upgrade_child() {
     let fixture = Fixture::all().into_iter().find(|fixture| fixture.path == Path::new(&path)).unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
-        let config = fixture.read_config(Path::new(&folder));
+        let config = fixture.read_config(Path::new(&folder), true);
         let clock = Arc::new(Standing(fixture.at()));
         let _running = app::start_by(clock, config, Options::default()).await.unwrap();
         println!("{SERVES}");

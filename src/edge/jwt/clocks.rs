@@ -38,6 +38,17 @@ struct Sighting {
 struct Record {
     version: u32,
     issuers: BTreeMap<String, Sighting>,
+    /// Of the sightings. Version 0.1.0 wrote none.
+    #[serde(default)]
+    digest: Option<String>,
+}
+
+impl Record {
+    fn is_whole(&self) -> bool {
+        let digest = self.digest.as_ref();
+        self.version == 1
+            && digest.is_none_or(|digest| durable::digest(&self.issuers).is_ok_and(|d| d == *digest))
+    }
 }
 
 /// The clocks of other issuers.
@@ -48,21 +59,37 @@ pub struct Clocks {
 }
 
 impl Clocks {
-    /// What was seen before the last stop; nothing where that cannot be read. Blocks.
-    #[must_use]
-    pub fn open(data_dir: &Path) -> Clocks {
+    /// What was seen before the last stop; nothing where nothing ever was. Blocks.
+    ///
+    /// # Errors
+    /// The file cannot be read or is damaged; as one printable text. It is not passed over: a cutoff would miss tokens
+    /// that a clock which is ahead has signed.
+    pub fn open(data_dir: &Path) -> Result<Clocks, String> {
         let file = data_dir.join(FILE);
+        let mut is_earlier = false;
         let seen = match std::fs::read(&file) {
             Ok(bytes) => match serde_json::from_slice::<Record>(&bytes) {
-                Ok(record) if record.version == 1 => record.issuers,
+                Ok(record) if record.is_whole() => {
+                    is_earlier = record.digest.is_none();
+                    record.issuers
+                }
                 _ => {
-                    tracing::warn!("{}: not readable; issuers' clocks are observed anew", file.display());
-                    BTreeMap::new()
+                    return Err(format!(
+                        "{} is damaged. It says how far the clocks of other issuers were seen ahead of ours, by which a \
+                         cutoff reaches their tokens. Restore it from a backup, or remove it: the clocks are observed \
+                         anew, and a cutoff that was made meanwhile may have missed tokens of the last day",
+                        file.display()
+                    ));
                 }
             },
-            Err(_) => BTreeMap::new(),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => BTreeMap::new(),
+            Err(error) => return Err(format!("{}: {error}", file.display())),
         };
-        Clocks { file, seen: Mutex::new(seen), changed: Notify::new() }
+        let clocks = Clocks { file, seen: Mutex::new(seen), changed: Notify::new() };
+        if is_earlier && let Err(error) = clocks.save() {
+            tracing::warn!(%error, "{} is left as it was", clocks.file.display());
+        }
+        Ok(clocks)
     }
 
     /// Takes a look at a verified token of `issuer`, issued at `issued_at` by its clock.
@@ -93,7 +120,9 @@ impl Clocks {
     /// # Errors
     /// What the file system said.
     pub fn save(&self) -> std::io::Result<()> {
-        let record = Record { version: 1, issuers: self.lock().clone() };
+        let issuers = self.lock().clone();
+        let digest = Some(durable::digest(&issuers)?);
+        let record = Record { version: 1, issuers, digest };
         durable::replace(&self.file, &serde_json::to_vec_pretty(&record)?)
     }
 
@@ -117,7 +146,7 @@ mod tests {
     #[test]
     fn the_furthest_sighting_of_a_day_counts_and_survives_a_restart() {
         let folder = tempfile::tempdir().unwrap();
-        let clocks = Clocks::open(folder.path());
+        let clocks = Clocks::open(folder.path()).unwrap();
         let at = |seconds: u64| UnixTime(1_000_000 + seconds);
         let ahead = |clocks: &Clocks, now| clocks.ahead("a", at(now)).as_secs();
         clocks.observe("a", at(0), at(0));
@@ -127,12 +156,20 @@ mod tests {
         clocks.observe("a", at(15), at(10));
         assert_eq!((ahead(&clocks, 10), clocks.ahead("b", at(10)).as_secs()), (30, 0));
         clocks.save().unwrap();
-        let clocks = Clocks::open(folder.path());
+        let clocks = Clocks::open(folder.path()).unwrap();
         let day = 24 * 60 * 60;
         assert_eq!((ahead(&clocks, day), ahead(&clocks, day + 1)), (30, 0));
         clocks.observe("a", at(day + 7), at(day + 2));
         assert_eq!(ahead(&clocks, day + 2), 5, "what is over a day old makes room");
-        std::fs::write(folder.path().join(FILE), "{").unwrap();
-        assert_eq!(ahead(&Clocks::open(folder.path()), 0), 0);
+        let file = folder.path().join(FILE);
+        clocks.save().unwrap();
+        let good = std::fs::read_to_string(&file).unwrap();
+        for damaged in ["", "{", &good.replace(": 5", ": 4"), &good[..good.len() / 2]] {
+            std::fs::write(&file, damaged).unwrap();
+            let error = Clocks::open(folder.path()).err().unwrap();
+            assert!(error.contains(FILE) && error.contains("remove it"), "{error}");
+        }
+        std::fs::write(&file, r#"{"version": 1, "issuers": {"a": {"ahead": 9, "at": 1000000}}}"#).unwrap();
+        assert_eq!(ahead(&Clocks::open(folder.path()).unwrap(), 0), 9, "of 0.1.0, without a digest");
     }
 }

@@ -5,6 +5,10 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
+
 /// Writes `bytes` to `file` (mode 0600), making its folder (0700) when there is none. A reader, or a start
 /// after a power loss, sees the former content or this one and nothing in between. Blocks.
 ///
@@ -24,4 +28,14 @@ pub(super) fn replace(file: &Path, bytes: &[u8]) -> io::Result<()> {
     out.sync_all()?;
     fs::rename(&draft, file)?;
     File::open(folder)?.sync_all()
+}
+
+/// The SHA-256 of `value` as JSON, in hex: files that only we write carry that of their content, so that a damaged
+/// digit is not taken for another one.
+///
+/// # Errors
+/// It cannot be written as JSON.
+pub(super) fn digest(value: &impl Serialize) -> io::Result<String> {
+    let bytes = Zeroizing::new(serde_json::to_vec(value)?);
+    Ok(Sha256::digest(&*bytes).iter().map(|byte| format!("{byte:02x}")).collect())
 }

@@ -129,21 +129,27 @@ impl KeyRing {
             }
             None => {
                 let file = data_dir.join(FILE);
-                let stored = read(&file)?;
+                let (stored, has_digest) = read(&file)?;
                 made_keys = stored.is_empty();
                 if made_keys {
                     longest = UnixTime::default();
                 }
                 let until = reading.horizon.plus(keep).max(longest.plus(tokens.leeway));
-                let ring =
-                    match settle(stored, tokens.algorithm, until, reading).map_err(KeyRingError::Key)? {
-                        (ring, false) => ring,
-                        (ring, true) => {
-                            write(&file, &ring)
-                                .map_err(|source| KeyRingError::Io { path: file.clone(), source })?;
-                            ring
+                let known: Vec<String> = stored.iter().map(|member| member.key.kid.clone()).collect();
+                let (ring, changed) =
+                    settle(stored, tokens.algorithm, until, reading).map_err(KeyRingError::Key)?;
+                if changed || !has_digest {
+                    match write(&file, &ring) {
+                        // A new key that is not kept would sign tokens that the next start refuses. All else is
+                        // written with the next rotation.
+                        Err(error) if ring.members().all(|member| known.contains(&member.key.kid)) => {
+                            tracing::warn!(%error, "{} is left as it was", file.display());
                         }
-                    };
+                        written => {
+                            written.map_err(|source| KeyRingError::Io { path: file.clone(), source })?
+                        }
+                    }
+                }
                 (ring, Some(file))
             }
         };
@@ -369,6 +375,9 @@ impl Keys for KeyRing {
 struct StoredRing {
     version: u32,
     keys: Vec<StoredKey>,
+    /// Of the keys. Version 0.1.0 wrote none.
+    #[serde(default)]
+    digest: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -384,12 +393,12 @@ struct StoredKey {
     secret: Zeroizing<String>,
 }
 
-/// The stored members; none when there is no file.
-fn read(file: &Path) -> Result<Vec<Member>, KeyRingError> {
+/// The stored members, none when there is no file; and whether a digest stands for them.
+fn read(file: &Path) -> Result<(Vec<Member>, bool), KeyRingError> {
     let unreadable = |why: String| KeyRingError::Unreadable { path: file.to_owned(), why };
     let bytes = match fs::read(file) {
         Ok(bytes) => Zeroizing::new(bytes),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((Vec::new(), true)),
         Err(source) => return Err(KeyRingError::Io { path: file.to_owned(), source }),
     };
     // The library's words could quote the file, so only the place is told.
@@ -398,6 +407,11 @@ fn read(file: &Path) -> Result<Vec<Member>, KeyRingError> {
     if stored.version != 1 {
         return Err(unreadable(format!("version {} is not known to this program", stored.version)));
     }
+    let digest = durable::digest(&stored.keys).map_err(|e| unreadable(e.to_string()))?;
+    if stored.digest.as_ref().is_some_and(|stored| *stored != digest) {
+        return Err(unreadable("it is damaged: its content does not fit its digest".into()));
+    }
+    let has_digest = stored.digest.is_some();
     let members = stored.keys.into_iter().map(|stored| {
         let algorithm = algorithm(&stored.algorithm).ok_or_else(|| unreadable("unknown algorithm".into()))?;
         let state = match stored.state.as_str() {
@@ -421,7 +435,7 @@ fn read(file: &Path) -> Result<Vec<Member>, KeyRingError> {
     });
     let members: Vec<Member> = members.collect::<Result<_, _>>()?;
     match members.iter().filter(|member| member.state == KeyState::Active).count() {
-        1 => Ok(members),
+        1 => Ok((members, has_digest)),
         _ => Err(unreadable("it must hold exactly one active key".into())),
     }
 }
@@ -443,7 +457,9 @@ fn write(file: &Path, ring: &Ring) -> io::Result<()> {
         verifies_until: member.verifies_until,
         secret: Zeroizing::new(member.key.secret().to_owned()),
     });
-    let stored = StoredRing { version: 1, keys: keys.collect() };
+    let keys: Vec<StoredKey> = keys.collect();
+    let digest = Some(durable::digest(&keys)?);
+    let stored = StoredRing { version: 1, keys, digest };
     let bytes = Zeroizing::new(serde_json::to_vec_pretty(&stored)?);
     durable::replace(file, &bytes)
 }

@@ -54,6 +54,32 @@ fn the_ring_survives_a_restart_in_a_file_only_we_can_read() {
 }
 
 #[tokio::test]
+async fn no_damaged_byte_is_taken_for_another_and_a_ring_of_0_1_0_is_taken_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let ring = KeyRing::open(&tokens(Algorithm::EdDsa), folder.path(), NOW).unwrap();
+    ring.rotate(NOW).await.unwrap();
+    let path = folder.path().join(FILE);
+    let good = fs::read(&path).unwrap();
+    let open = || KeyRing::open(&tokens(Algorithm::EdDsa), folder.path(), NOW);
+    for at in 0..good.len() {
+        let mut bytes = good.clone();
+        bytes[at] ^= 1;
+        fs::write(&path, bytes).unwrap();
+        // White space may be another white space.
+        match open() {
+            Ok(open) => assert_eq!(open.list(), ring.list(), "{at}"),
+            Err(error) => assert!(error.to_string().contains(FILE), "{error}"),
+        }
+        assert_eq!(fs::read(&path).unwrap()[..at], good[..at]);
+    }
+    let mut earlier: Value = serde_json::from_slice(&good).unwrap();
+    earlier.as_object_mut().unwrap().remove("digest");
+    fs::write(&path, earlier.to_string()).unwrap();
+    assert_eq!(open().unwrap().list(), ring.list());
+    assert_eq!(fs::read(&path).unwrap(), good, "it has a digest from then on");
+}
+
+#[tokio::test]
 async fn a_rotation_refuses_no_valid_token() {
     let folder = tempfile::tempdir().unwrap();
     let ring = KeyRing::open(&tokens(Algorithm::EdDsa), folder.path(), NOW).unwrap();

@@ -96,7 +96,7 @@ async fn house() -> House {
     let clock = Arc::new(FakeClock::default());
     let issuers = Arc::new(Issuers::new(&[issuer], Asker::new(fetch, Arc::clone(&meter), clock, None)));
     issuers.refresh_all().await;
-    let clocks = Arc::new(Clocks::open(folder.path()));
+    let clocks = Arc::new(Clocks::open(folder.path()).unwrap());
     let verifier = TokenVerifier::new(&tokens, Arc::clone(&ring), Arc::clone(&issuers), clocks, meter);
     House { verifier, ring, issuers, source, theirs, _folder: folder }
 }

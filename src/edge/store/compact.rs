@@ -482,14 +482,14 @@ mod tests {
 
     /// A store of a few pages.
     fn store(dir: &Path) -> Shared {
-        let shared = Shared::new(dir, opening::open(dir, Doubts::Refuse).unwrap(), false);
+        let shared = Shared::new(dir, opening::open(dir, Doubts::Refuse).unwrap(), None, false);
         write(&shared, (0..3000).map(|n| (key(n), value("before"))).collect());
         shared
     }
 
     fn reopened(dir: &Path, shared: Shared) -> Shared {
         drop(shared);
-        Shared::new(dir, opening::open(dir, Doubts::Refuse).unwrap(), false)
+        Shared::new(dir, opening::open(dir, Doubts::Refuse).unwrap(), None, false)
     }
 
     #[test]

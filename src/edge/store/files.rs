@@ -55,7 +55,7 @@ pub enum OpenError {
     /// The disk is full.
     #[error(
         "{dir}: the disk is full: opening the store takes {needed} bytes there, for a copy that is tried first and \
-         removed, and {free} are free; free {} more and start again. Nothing was changed",
+         removed, and {free} are free; free {} more. Nothing was changed",
         needed.saturating_sub(*free)
     )]
     NoRoom {

@@ -54,6 +54,8 @@ pub(super) enum Table {
     Clock = 18,
     /// That something was erased and still lies in the engine's files.
     Erased = 19,
+    /// What a secret of the data folder is known by, by the name of its file.
+    KeyCheck = 20,
 }
 
 fn key(table: Table, parts: &[&[u8]]) -> Key {
@@ -71,6 +73,15 @@ pub(super) fn all(table: Table) -> Key {
 /// The first key behind those of `table`.
 pub(super) fn behind(table: Table) -> Key {
     vec![table as u8 + 1]
+}
+
+pub(super) fn key_check(file: &str) -> Key {
+    key(Table::KeyCheck, &[file.as_bytes()])
+}
+
+/// The name in a key made by [`key_check`].
+pub(super) fn checked_file(key: &[u8]) -> Result<String, StoreError> {
+    key.get(1..).and_then(|name| String::from_utf8(name.to_vec()).ok()).ok_or_else(misshapen)
 }
 
 pub(super) fn sequence() -> Key {

@@ -29,7 +29,7 @@ mod writer;
 pub use self::files::OpenError;
 pub use self::memory::{RevocationCache, RevokingStore};
 pub use self::metered::MeteredStore;
-pub use self::opening::Doubts;
+pub use self::opening::{Doubts, look};
 pub use self::sled::SledStore;
 
 use std::time::Duration;

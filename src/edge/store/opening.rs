@@ -4,10 +4,13 @@
 //! is opened first, read to its end and held against what was acknowledged ([`super::witness`]) and what was there
 //! ([`super::tally`]). Only when all of that agrees are the real files opened.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
 
 use super::files::{self, OpenError};
 use super::generation::Generation;
@@ -92,6 +95,83 @@ pub(super) fn open(dir: &Path, doubts: Doubts) -> Result<Trees, OpenError> {
     Ok(trees)
 }
 
+/// Where a copy goes when the disk of the store has no room for one: memory that looks like a disk.
+const MEMORY: &str = "/dev/shm";
+
+/// A copy of a store in memory, which goes with this value.
+pub(super) struct MemoryCopy(PathBuf);
+
+impl Drop for MemoryCopy {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.0) {
+            tracing::warn!(%error, "{} is left: remove it", self.0.display());
+        }
+    }
+}
+
+/// Opens a copy of the store in memory, to read from while its disk is full. Nothing may be written to it.
+///
+/// # Errors
+/// [`OpenError`]; no room, too, where there is no memory for it.
+pub(super) fn open_in_memory(dir: &Path, doubts: Doubts) -> Result<(Trees, MemoryCopy), OpenError> {
+    let whole = fs::canonicalize(dir).map_err(OpenError::io(dir))?;
+    let mut name = String::from("palisade.");
+    for byte in &Sha256::digest(whole.as_os_str().as_encoded_bytes())[..16] {
+        // The text can always grow.
+        let _ = write!(name, "{byte:02x}");
+    }
+    // One name for one store, whose lock we hold: what a killed process left is found again.
+    let copy = Path::new(MEMORY).join(name);
+    match fs::remove_dir_all(&copy) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            return Err(OpenError::Io { path: copy, source: error });
+        }
+        _ => {}
+    }
+    let generation = Generation::present(dir)?;
+    let folder = generation.folder.as_path();
+    let snapshots = Snapshots::of(folder).map_err(OpenError::io(folder))?;
+    let testimony = witness::read(dir)?;
+    // Before the copy is made, so that what was made of it goes when there is no room.
+    let guard = MemoryCopy(copy);
+    files::copy_engine_files(folder, &guard.0, &snapshots.valid).map_err(OpenError::io(&guard.0))?;
+    let of_copy = Generation { number: generation.number, folder: guard.0.clone() };
+    let trees = Trees::open(of_copy, dir, For::Rehearsal)?;
+    let (tally, found) = judge(dir, &trees, &testimony)?;
+    settle_doubts(dir, found, doubts)?;
+    trees.set_tally(tally);
+    Ok((trees, guard))
+}
+
+/// What can be told of the store in `dir` without opening it, for an operator who asks before a start.
+#[must_use]
+pub fn look(dir: &Path) -> Option<String> {
+    match Generation::present(dir) {
+        Ok(generation) if !generation.folder.join("db").exists() => return None,
+        Ok(_) => {}
+        Err(error) => return Some(error.to_string()),
+    }
+    match witness::read(dir) {
+        Ok(Testimony::Acknowledged(_)) => None,
+        Ok(Testimony::Nothing(why)) => Some(format!(
+            "the file {} {why}: unless the store beside it is empty, the next start refuses it, because nothing shows \
+             whether it is whole. Put the file back from a backup, or go on with what is there by \
+             `palisade run --accept-store-as-it-is`",
+            dir.join(WITNESS).display()
+        )),
+        Err(error) => Some(error.to_string()),
+    }
+}
+
+fn settle_doubts(dir: &Path, found: Vec<String>, doubts: Doubts) -> Result<Vec<String>, OpenError> {
+    match doubts {
+        Doubts::Refuse if !found.is_empty() => {
+            Err(OpenError::Doubtful { dir: dir.to_owned(), why: found.join("; ") })
+        }
+        _ => Ok(found),
+    }
+}
+
 /// Opens a copy of the store and reads it to its end.
 fn rehearse(
     dir: &Path,
@@ -109,12 +189,7 @@ fn rehearse(
     let outcome = outcome.map_err(|error| no_room(folder, snapshots, error));
     clear(dir)?;
     let (tally, found) = outcome?;
-    match doubts {
-        Doubts::Refuse if !found.is_empty() => {
-            Err(OpenError::Doubtful { dir: dir.to_owned(), why: found.join("; ") })
-        }
-        _ => Ok(Found { tally, accepted: found }),
-    }
+    Ok(Found { tally, accepted: settle_doubts(dir, found, doubts)? })
 }
 
 /// What is in a store, and what speaks against its being whole.

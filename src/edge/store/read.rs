@@ -3,7 +3,7 @@
 //! The writer goes on meanwhile: what an index names may be gone, or changed, by the time it is looked up.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BTreeMap, BinaryHeap, HashMap};
 
 use serde::de::DeserializeOwned;
 
@@ -31,6 +31,16 @@ pub(super) fn at<T: DeserializeOwned>(
     key: &[u8],
 ) -> Result<Option<T>, StoreError> {
     trees.get(key)?.map(|bytes| decode(what, &bytes)).transpose()
+}
+
+pub(super) fn key_checks(trees: &Trees) -> Result<BTreeMap<String, String>, StoreError> {
+    trees
+        .under(&keys::all(Table::KeyCheck))
+        .map(|entry| {
+            let (key, bytes) = entry?;
+            Ok((keys::checked_file(&key)?, decode("what a secret is known by", &bytes)?))
+        })
+        .collect()
 }
 
 pub(super) fn user_by_email(trees: &Trees, email: &EmailAddress) -> Result<Option<User>, StoreError> {

@@ -4,6 +4,7 @@
 //! (`writer.rs`), which alone may mutate and which syncs before it answers. Nothing here may wait on
 //! the disk in a task.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -20,7 +21,7 @@ use super::compact::Written;
 use super::files::{self, OpenError};
 use super::keeper::{self, Asked, Compactions};
 use super::keys;
-use super::opening::{self, Doubts};
+use super::opening::{self, Doubts, MemoryCopy};
 use super::read;
 use super::trees::Trees;
 use super::verify;
@@ -49,6 +50,8 @@ pub(super) struct Shared {
     /// `None` after a failed attempt to open the files again, and once it is closed.
     pub(super) trees: RwLock<Option<Trees>>,
     pub(super) writable: AtomicBool,
+    /// The copy that is open instead of the store's own files, whose disk is full.
+    pub(super) in_memory: Mutex<Option<MemoryCopy>>,
     pub(super) bytes: AtomicU64,
     /// Bytes of keys and values after the last change.
     pub(super) live_bytes: AtomicU64,
@@ -62,11 +65,13 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(dir: &Path, trees: Trees, erased: bool) -> Shared {
+    /// `in_memory`: the copy that `trees` are of, which takes no writes.
+    pub(super) fn new(dir: &Path, trees: Trees, in_memory: Option<MemoryCopy>, erased: bool) -> Shared {
         let shared = Shared {
             dir: dir.to_owned(),
             trees: RwLock::new(None),
-            writable: AtomicBool::new(true),
+            writable: AtomicBool::new(in_memory.is_none()),
+            in_memory: Mutex::new(in_memory),
             bytes: AtomicU64::new(0),
             live_bytes: AtomicU64::new(0),
             opened: AtomicU64::new(0),
@@ -116,14 +121,31 @@ impl SledStore {
     pub fn open_with(dir: impl AsRef<Path>, doubts: Doubts) -> Result<Arc<SledStore>, OpenError> {
         let dir = dir.as_ref();
         let lock = files::lock(dir)?;
-        let trees = opening::open(dir, doubts)?;
+        let (trees, in_memory) = match opening::open(dir, doubts) {
+            Ok(trees) => (trees, None),
+            // What can be served is served: reads, from a copy in memory, until the disk has room.
+            Err(full @ OpenError::NoRoom { .. }) => match opening::open_in_memory(dir, doubts) {
+                Ok((trees, copy)) => {
+                    tracing::error!(
+                        "{full}; until then nothing can be changed, and what is read comes from memory"
+                    );
+                    (trees, Some(copy))
+                }
+                // Memory has no room either.
+                Err(OpenError::Io { .. }) => return Err(full),
+                Err(other) => return Err(other),
+            },
+            Err(error) => return Err(error),
+        };
         let erased =
             trees.get(&keys::erased()).map_err(|e| OpenError::corrupt(dir, e.to_string()))?.is_some();
-        // Now that the present generation is known to be whole.
-        if let Err(error) = trees.generation().remove_others(dir) {
+        // Now that the present generation is known to be whole. A copy in memory is none of the folder's.
+        if in_memory.is_none()
+            && let Err(error) = trees.generation().remove_others(dir)
+        {
             tracing::warn!(%error, "files from before a compaction, or of one that was given up, are left");
         }
-        let shared = Arc::new(Shared::new(dir, trees, erased));
+        let shared = Arc::new(Shared::new(dir, trees, in_memory, erased));
         // One more than there are places: for the keeper, which has none.
         let (queue, commands) = sync_channel(QUEUE + 1);
         let for_writer = Arc::clone(&shared);
@@ -166,6 +188,7 @@ impl SledStore {
         if catch_unwind(AssertUnwindSafe(|| drop(trees))).is_err() {
             tracing::warn!("the storage engine did not close cleanly");
         }
+        *self.shared.in_memory.lock().unwrap_or_else(PoisonError::into_inner) = None;
         // The last to go: whoever gets it finds the files at rest.
         *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
@@ -208,6 +231,26 @@ impl SledStore {
     /// [`StoreError`]: the first thing that cannot be read, or does not fit.
     pub async fn verify(&self) -> Result<(), StoreError> {
         self.read(verify::verify).await
+    }
+
+    /// What the secrets of the data folder were known by when they were last used, by the names of their files.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn key_checks(&self) -> Result<BTreeMap<String, String>, StoreError> {
+        self.read(read::key_checks).await
+    }
+
+    /// Keeps what secrets are known by, by the names of their files; of others it stays.
+    ///
+    /// # Errors
+    /// [`StoreError`]; then nothing was kept.
+    pub async fn put_key_checks(&self, checks: BTreeMap<String, String>) -> Result<(), StoreError> {
+        self.ask(|reply| Command::KeyChecks(checks, reply)).await.map_err(|error| match error {
+            CommitError::Store(error) => error,
+            // It requires nothing.
+            refused => StoreError::Unavailable(refused.to_string()),
+        })
     }
 
     async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command + Send) -> Result<T, CommitError> {

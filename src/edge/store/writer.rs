@@ -5,6 +5,7 @@
 //! failure it answers no to everything and tries to open the files afresh, because sled keeps refusing once
 //! a write has failed.
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -18,6 +19,7 @@ use super::draft::Draft;
 use super::files;
 use super::keys;
 use super::opening::{self, Doubts};
+use super::record::encode;
 use super::sled::Shared;
 use super::sweep::Step;
 use super::trees::{Trees, Writes};
@@ -39,6 +41,8 @@ pub(super) enum Command {
     Sweep(UnixTime, Reply<Step>),
     /// Finish the copy and let it be the store. What was the store goes back, to be closed elsewhere.
     TakeOver(Box<Copy>, std::sync::mpsc::Sender<Result<Trees, GivenUp>>),
+    /// What secrets are known by, by the names of their files.
+    KeyChecks(BTreeMap<String, String>, Reply<()>),
 }
 
 /// A command in the queue, with its place there.
@@ -147,6 +151,15 @@ fn decide(draft: &mut Draft<'_>, command: Command) -> Pending {
         }
         // Taken out of the batch before.
         Command::TakeOver(..) => Box::new(|_| ()),
+        Command::KeyChecks(checks, reply) => {
+            let put = |draft: &mut Draft<'_>| {
+                for (file, check) in &checks {
+                    draft.put(keys::key_check(file), encode(check)?);
+                }
+                Ok::<_, StoreError>(())
+            };
+            later(draft.step(put).map_err(CommitError::Store), reply)
+        }
     }
 }
 
@@ -172,6 +185,7 @@ fn refuse(command: Command, why: &str) {
         Command::Sweep(_, reply) => drop(reply.send(Err(error))),
         // Refused by itself, since the store is not writable.
         Command::TakeOver(..) => {}
+        Command::KeyChecks(_, reply) => drop(reply.send(Err(error))),
     }
 }
 
@@ -181,20 +195,31 @@ fn recover(shared: &Shared) {
         tracing::warn!(error = %e, "the store's disk still takes no writes");
         return;
     }
-    let mut trees = shared.trees.write().unwrap_or_else(PoisonError::into_inner);
     // What was written and not synced may be gone: a copy that is being made must not be finished.
     shared.opened.fetch_add(1, Ordering::Release);
-    // Dropped before the new one is opened: sled holds a lock on its file.
-    if catch_unwind(AssertUnwindSafe(|| drop(trees.take()))).is_err() {
-        tracing::warn!("the storage engine did not close cleanly");
+    let mut in_memory = shared.in_memory.lock().unwrap_or_else(PoisonError::into_inner);
+    // Dropped before the new one is opened: sled holds a lock on its file. A copy in memory is another file, and is
+    // read from until there is something better.
+    if in_memory.is_none() {
+        let old = shared.trees.write().unwrap_or_else(PoisonError::into_inner).take();
+        if catch_unwind(AssertUnwindSafe(|| drop(old))).is_err() {
+            tracing::warn!("the storage engine did not close cleanly");
+        }
     }
     let opened = match opening::open(&shared.dir, Doubts::Refuse) {
-        Ok(opened) => trees.insert(opened),
+        Ok(opened) => opened,
         Err(e) => {
             tracing::error!(error = %e, "the store does not open again");
             return;
         }
     };
+    let mut trees = shared.trees.write().unwrap_or_else(PoisonError::into_inner);
+    let copy = trees.replace(opened);
+    if catch_unwind(AssertUnwindSafe(|| drop(copy))).is_err() {
+        tracing::warn!("the storage engine did not close cleanly");
+    }
+    *in_memory = None;
+    let Some(opened) = trees.as_ref() else { return };
     match catch_unwind(AssertUnwindSafe(|| opened.apply(Writes::new(), 1).and_then(|()| opened.sync()))) {
         Ok(Ok(())) => {
             shared.told_by(opened);

@@ -1,0 +1,148 @@
+//! Whether the files of the data folder are those that its store was last used with.
+//!
+//! A secret in a file of its own has no checksum: one damaged character makes another secret, with which the start
+//! would succeed and sessions, links and tokens of providers would be lost one by one. So the store keeps a check
+//! value of each, a MAC under the server key, which tells nothing about the secret without that key.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+use zeroize::Zeroizing;
+
+use super::{Accept, accounts, connections, credential};
+use crate::edge::data_dir;
+use crate::edge::jwt::clocks;
+use crate::edge::store::SledStore;
+
+/// What a check value is computed for, so that no other MAC under the server key is one.
+const CONTEXT: &[u8] = b"palisade key check\0";
+/// Characters of a check value, four bits each.
+const CHARACTERS: usize = 32;
+
+/// What follows when a file is not the one that it was.
+enum Changed {
+    /// The start is refused, because this would be lost.
+    Refused(&'static str),
+    /// It is told, and the file counts as it is now.
+    Told(&'static str),
+}
+
+/// The files that have no checksum of their own, the server key first: all check values are under it.
+const SECRETS: [(&str, Changed); 4] = [
+    (
+        accounts::OPAQUE_KEY_FILE,
+        Changed::Refused(
+            "sessions, mailed links and consents under way are derived from it, and all of them would be refused",
+        ),
+    ),
+    (
+        connections::VAULT_KEY_FILE,
+        Changed::Refused("the tokens of providers are sealed with it, and none of them would open"),
+    ),
+    (
+        credential::ADMIN_TOKEN_FILE,
+        Changed::Told(
+            "who operates this gateway needs the credential that is in it now; if you have not changed it, put the former one back",
+        ),
+    ),
+    (connections::CACHE_KEY_FILE, Changed::Told("the components of providers are compiled anew")),
+];
+
+/// What follows when one of these is gone. Those that carry a checksum are only known to have been there.
+const PRESENT: [(&str, &str); 2] = [
+    (
+        clocks::FILE,
+        "the clocks of other issuers are observed anew, and a cutoff that is made until then may miss tokens that such \
+         a clock, ahead of ours, has signed",
+    ),
+    (connections::CACHE_KEY_FILE, "the components of providers are compiled anew"),
+];
+
+/// Compares the files with what the store was last used with, before anything goes by them. Returns what the operator
+/// should know.
+///
+/// # Errors
+/// A file is another one, what would be lost, and what to do; as one printable text.
+pub(super) async fn admit(store: &SledStore, data_dir: &Path, accept: Accept) -> Result<Vec<String>, String> {
+    let known = store.key_checks().await.map_err(|error| error.to_string())?;
+    let now = checks(data_dir);
+    let mut notices = Vec::new();
+    for (file, changed) in &SECRETS {
+        // One that is gone is another matter, and one that was never seen is nothing to compare with.
+        let (Some(was), Some(is)) = (known.get(*file), now.get(*file)) else { continue };
+        if was == is {
+            continue;
+        }
+        let path = data_dir.join(file);
+        match changed {
+            Changed::Told(why) => {
+                notices.push(format!("{} is not the one of the last start: {why}", path.display()))
+            }
+            Changed::Refused(lost) if accept.new_keys => {
+                notices.push(format!("{} is another one, as accepted: {lost}", path.display()));
+            }
+            Changed::Refused(lost) => {
+                return Err(format!(
+                    "{} is damaged, or another one than the store was written with: {lost}. Put the former one back \
+                     from a backup of this folder. To go on with this one, and lose that: palisade run --accept-new-keys",
+                    path.display()
+                ));
+            }
+        }
+        // Under another server key every value is another one.
+        if *file == accounts::OPAQUE_KEY_FILE {
+            break;
+        }
+    }
+    // Before anything is started that would have to be stopped again.
+    for file in [accounts::OPAQUE_KEY_FILE, connections::CACHE_KEY_FILE] {
+        data_dir::check_key(data_dir, file)?;
+    }
+    data_dir::find(data_dir, connections::VAULT_KEY_FILE)?;
+    if !credential::is_in_environment() {
+        data_dir::find(data_dir, credential::ADMIN_TOKEN_FILE)?;
+    }
+    let gone = |(file, _): &&(&str, &str)| known.contains_key(*file) && !now.contains_key(*file);
+    notices.extend(
+        PRESENT
+            .iter()
+            .filter(gone)
+            .map(|(file, why)| format!("{} is gone: {why}", data_dir.join(file).display())),
+    );
+    Ok(notices)
+}
+
+/// Keeps what the files are known by, once the start has made those that were missing. Returns a notice when that
+/// fails: a full disk is no reason not to start.
+pub(super) async fn keep(store: &SledStore, data_dir: &Path) -> Option<String> {
+    let mut now = checks(data_dir);
+    let known = store.key_checks().await.ok()?;
+    now.retain(|file, check| known.get(file) != Some(check));
+    if now.is_empty() {
+        return None;
+    }
+    let error = store.put_key_checks(now).await.err()?;
+    Some(format!(
+        "a change of the secrets in {} will not be noticed at the next start: {error}",
+        data_dir.display()
+    ))
+}
+
+/// The check value of every file that can be read, by its name; none without the server key.
+fn checks(data_dir: &Path) -> BTreeMap<String, String> {
+    let read = |file: &str| fs::read(data_dir.join(file)).ok().map(Zeroizing::new);
+    let Some(server_key) = read(accounts::OPAQUE_KEY_FILE) else { return BTreeMap::new() };
+    let check = |file: &str, content: &[u8]| {
+        let mac = Hmac::<Sha256>::new_from_slice(server_key.trim_ascii()).ok()?;
+        let mac = mac.chain_update(CONTEXT).chain_update(file).chain_update([0]).chain_update(content);
+        let mut text: String = mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+        text.truncate(CHARACTERS);
+        Some((file.to_owned(), text))
+    };
+    let secrets = SECRETS.iter().filter_map(|(file, _)| check(file, read(file)?.trim_ascii()));
+    let present = PRESENT.iter().filter_map(|(file, _)| read(file).and_then(|_| check(file, b"")));
+    present.chain(secrets).collect()
+}
