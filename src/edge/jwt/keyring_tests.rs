@@ -57,7 +57,7 @@ fn the_ring_survives_a_restart_in_a_file_only_we_can_read() {
 async fn no_damaged_byte_is_taken_for_another_and_a_ring_of_0_1_0_is_taken_over() {
     let folder = tempfile::tempdir().unwrap();
     let ring = KeyRing::open(&tokens(Algorithm::EdDsa), folder.path(), NOW).unwrap();
-    ring.rotate(NOW).await.unwrap();
+    ring.rotate(NOW.into()).await.unwrap();
     let path = folder.path().join(FILE);
     let good = fs::read(&path).unwrap();
     let open = || KeyRing::open(&tokens(Algorithm::EdDsa), folder.path(), NOW);
