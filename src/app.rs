@@ -229,6 +229,11 @@ pub async fn start_by(clock: Arc<dyn Clock>, config: Config, options: Options) -
     let populated = sled.is_populated().await.map_err(|error| error.to_string())?;
     notices.extend(secrets::admit(&config, &data_dir, populated, options.accept)?);
     notices.extend(key_checks::admit(&sled, &data_dir, options.accept).await?);
+    // Before anything is written: a start that is refused changes nothing.
+    if config.tokens.key.is_none() {
+        KeyRing::look(&data_dir).map_err(|error| error.to_string())?;
+    }
+    let clocks = Arc::new(Clocks::open(&data_dir)?);
     notices.extend(data_dir::tighten(&data_dir)?);
     let revocations = Arc::new(RevocationCache::new());
     let streams = Arc::new(proxy::exchange::Streams::new(&(Arc::clone(&meters) as Arc<dyn Meter>)));
@@ -268,7 +273,7 @@ pub async fn start_by(clock: Arc<dyn Clock>, config: Config, options: Options) -
     issuers.forget_others().await;
     let parts = Arc::new(Parts {
         issuers: ArcSwap::new(Arc::clone(&issuers)),
-        clocks: Arc::new(Clocks::open(&data_dir)?),
+        clocks,
         clock: Arc::clone(&clock),
         watched: Arc::clone(&watched),
         meters: Arc::clone(&meters),

@@ -167,6 +167,14 @@ impl KeyRing {
         })))
     }
 
+    /// Whether the ring in `data_dir`, if there is one, can be read. Writes nothing.
+    ///
+    /// # Errors
+    /// [`KeyRingError`].
+    pub fn look(data_dir: &Path) -> Result<(), KeyRingError> {
+        read(&data_dir.join(FILE)).map(drop)
+    }
+
     /// Whether [`KeyRing::open`] made the first keys: worth saying once.
     #[must_use]
     pub fn made_keys(&self) -> bool {
