@@ -2,18 +2,103 @@
 
 use std::net::IpAddr;
 
-use super::accounts::{About, AccountError, Accounts, Client, Source};
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use super::accounts::{AccountError, Accounts, Client};
 use crate::domain::account::{User, UserId};
-use crate::domain::audit::{Action, Outcome};
+use crate::domain::audit::{Action, Actor, Event, Outcome};
+use crate::domain::connection::ConnectionId;
 use crate::domain::email::EmailAddress;
 use crate::domain::link::{Link, Purpose};
 use crate::domain::opaque::TokenHash;
 use crate::domain::revocation::{Revocation, Target};
 use crate::domain::session::SessionId;
+use crate::domain::task::Origin;
+use crate::domain::time::UnixTime;
 use crate::ports::{Change, CommitError};
 
 /// The longest text of a detail, in bytes.
 const MAX_DETAIL: usize = 200;
+
+/// What an event is about beside what was done.
+#[derive(Default)]
+pub(super) struct About {
+    pub(super) user: Option<UserId>,
+    pub(super) session: Option<SessionId>,
+    pub(super) connection: Option<ConnectionId>,
+    pub(super) reason: Option<String>,
+    pub(super) details: Map<String, Value>,
+}
+
+impl About {
+    pub(super) fn user(user: UserId) -> About {
+        About { user: Some(user), ..About::default() }
+    }
+
+    pub(super) fn session(user: UserId, session: SessionId) -> About {
+        About { user: Some(user), session: Some(session), ..About::default() }
+    }
+
+    pub(super) fn connection(user: UserId, connection: ConnectionId) -> About {
+        About { user: Some(user), connection: Some(connection), ..About::default() }
+    }
+
+    /// Adds a detail, which must be no secret.
+    pub(super) fn with(mut self, name: &str, value: impl Into<Value>) -> About {
+        self.details.insert(name.to_owned(), value.into());
+        self
+    }
+
+    pub(super) fn because(mut self, reason: impl Into<String>) -> About {
+        self.reason = Some(reason.into());
+        self
+    }
+}
+
+/// Where an event comes from.
+pub(super) enum Source<'a> {
+    Client(&'a Client),
+    Task(&'a Origin),
+    Operator(&'a str),
+    /// Nobody: its time has come.
+    System,
+}
+
+impl Source<'_> {
+    /// The event that tells of it.
+    pub(super) fn event(
+        &self,
+        id: Uuid,
+        at: UnixTime,
+        action: Action,
+        outcome: Outcome,
+        about: About,
+    ) -> Event {
+        let (actor, address, request_id) = match self {
+            Source::Client(client) => (Actor::User, Some(client.address), client.request_id.clone()),
+            Source::Task(origin) => (Actor::User, Some(origin.address), origin.request_id.clone()),
+            Source::Operator(request_id) => (Actor::Operator, None, (*request_id).to_owned()),
+            Source::System => (Actor::System, None, String::new()),
+        };
+        let About { user, session, connection, reason, details } = about;
+        let request_id = Some(request_id).filter(|id| !id.is_empty());
+        Event {
+            id,
+            at,
+            action,
+            outcome,
+            actor,
+            user,
+            session,
+            connection,
+            address,
+            request_id,
+            reason,
+            details,
+        }
+    }
+}
 
 impl Accounts {
     /// Writes down what an operator did; `reason` says what it was about.
