@@ -187,7 +187,8 @@ async fn no_later_change_voids_an_undo() {
     let thief = world.login().await;
     let first = world.move_to(&thief, NEW).await;
     let (current, new) = (secret(PASSWORD), secret("the thief's own"));
-    world.accounts.change_password(&client(), person(&thief), current, new).await.unwrap();
+    let renewed = world.accounts.change_password(&client(), person(&thief), current, new).await.unwrap();
+    let thief = renewed.expect("the session goes on");
     let token = world.ask_for(&thief, NEWER, "the thief's own").await;
     world.accounts.verify_by(&client(), &token, signed_in(&thief)).await.unwrap();
     let second = world.token(Letter::EmailReplaced).await;
