@@ -386,38 +386,6 @@ impl Accounts {
         let user = self.store.user(person.user).await?.ok_or(AccountError::NoAccount)?;
         if user.is_open() { Ok(user) } else { Err(AccountError::Disabled) }
     }
-
-    /// Refuses a password that breaks a rule.
-    pub(super) fn acceptable(
-        &self,
-        password: &str,
-        email: &EmailAddress,
-        name: Option<&str>,
-    ) -> Result<(), AccountError> {
-        let broken = self.passwords.violations(password, Some(email), name);
-        if broken.is_empty() {
-            return Ok(());
-        }
-        Err(AccountError::PasswordRejected { broken, policy: self.passwords.policy() })
-    }
-
-    /// Refuses a password that a guesser would come to too soon. Takes a turn with the hashing, so it stands behind a
-    /// limit; and behind [`Accounts::acceptable`].
-    pub(super) async fn not_guessed(
-        &self,
-        password: &SecretString,
-        email: &EmailAddress,
-        name: Option<&str>,
-        requester: Requester,
-    ) -> Result<(), AccountError> {
-        match self.passwords.guessed(password.clone(), Some(email), name, requester).await? {
-            None => Ok(()),
-            Some(why) => {
-                let broken = vec![Violation::Guessable(why)];
-                Err(AccountError::PasswordRejected { broken, policy: self.passwords.policy() })
-            }
-        }
-    }
 }
 
 /// A name as it may be kept; white space at its ends goes.

@@ -13,6 +13,7 @@ pub mod links;
 pub mod login;
 pub mod mailboxes;
 pub mod mint;
+mod new_password;
 pub mod noted;
 pub mod ongoing;
 pub mod outbox;
