@@ -184,6 +184,7 @@ async fn sign_in_and_out(
         address: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
         request_id: Some(Uuid::now_v7().to_string()),
         reason: None,
+        details: serde_json::Map::new(),
     };
     store.commit(vec![Change::CreateSession(session), Change::Record(vec![event(Action::Login)])]).await?;
     let target = Target::Session { issuer: "https://accounts.example.com".into(), sid: id.to_string() };

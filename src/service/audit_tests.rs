@@ -76,7 +76,7 @@ async fn every_end_of_a_session_says_by_what() {
     world.login().await;
     let edit = UserEdit { active: Some(false), scopes: Some(vec!["read".into()]), ..UserEdit::default() };
     world.accounts.update_user("r", ann.id, edit).await.unwrap();
-    assert_eq!(ended(&world)[6..], ["account_disabled_or_locked"]);
+    assert_eq!(ended(&world)[6..], ["account_disabled_locked_or_unverified"]);
     let disabled = of(&world, Action::DisableUser).pop().unwrap();
     assert_eq!(disabled.details["fields"], json!(["active", "scopes"]));
     assert_eq!(disabled.details["scopes_before"], json!([]));

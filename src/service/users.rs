@@ -191,7 +191,7 @@ impl Accounts {
             let shut = taken || user.locked_until.is_some() && user.locked_until != before.locked_until;
             if shut {
                 for session in self.store.sessions(id).await? {
-                    changes.extend(self.ending(&session, "account disabled, locked or no longer verified"));
+                    changes.extend(self.ending(&session, "account disabled locked or unverified"));
                 }
             }
             let said = |user: &User| {
