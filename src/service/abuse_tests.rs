@@ -43,6 +43,31 @@ async fn stored(world: &World, email: &str) -> User {
     world.store.user_by_email(&email).await.unwrap().expect("no such account")
 }
 
+/// A token that an operator minted has no session that could end.
+#[tokio::test]
+async fn a_changed_password_ends_every_token_and_the_renewed_session_goes_on() {
+    let world = world();
+    world.ann().await;
+    let before = world.login().await;
+    let change = |current: &'static str, new: &'static str, granted: &Granted| {
+        let (accounts, person) = (world.accounts.clone(), person(granted));
+        async move { accounts.change_password(&client(), person, secret(current), secret(new)).await }
+    };
+    let renewed = change(PASSWORD, "a new password", &before).await.unwrap().unwrap();
+    assert!(!is_accepted(&world, &before).await, "its version was not raised");
+    assert!(is_accepted(&world, &renewed).await, "the new token is of the version before the raise");
+    let next = world.refresh(&renewed.refresh_token).await.unwrap();
+    assert!(is_accepted(&world, &next).await);
+    // An operator who cuts its sessions at the same moment, before the change or after it, cuts this one as well.
+    let session = world.store.session(next.user.id, next.session).await.unwrap().unwrap();
+    assert_eq!(session.begun.subject, 0, "begun after a raise, it would outlive a cut that came before");
+    world.store.get_in_between(vec![raised(&next.user)]);
+    let overtaken = change("a new password", "another password", &next).await.unwrap().unwrap();
+    assert!(!is_accepted(&world, &overtaken).await);
+    let next = world.refresh(&overtaken.refresh_token).await.unwrap();
+    assert!(is_accepted(&world, &next).await);
+}
+
 #[tokio::test]
 async fn a_login_that_is_overtaken_by_a_deletion_brings_a_dead_token() {
     let world = world();

@@ -124,9 +124,9 @@ impl Accounts {
         [told, self.at_once(work)]
     }
 
-    /// Changes the password, ends every other session and renews the caller's: it goes on under a new id with new
-    /// tokens, and who holds a copy of the old ones has nothing. Returns the new tokens; `None` when the caller's token
-    /// is of no session.
+    /// Changes the password, ends every other session and every access token, those that an operator minted among them,
+    /// and renews the caller's session: it goes on under a new id with new tokens, and who holds a copy of the old ones
+    /// has nothing. Returns the new tokens; `None` when the caller's token is of no session.
     ///
     /// # Errors
     /// [`AccountError::WrongPassword`] when `current` is wrong, [`AccountError::PasswordRejected`], or
@@ -156,13 +156,15 @@ impl Accounts {
             let (mut changes, mut renewed) = (Vec::new(), None);
             for session in self.store.sessions(user.id).await? {
                 changes.extend(self.ending(&session, "password changed"));
-                // Asked behind `version`: revoked before that, it must not go on; revoked later, the new one is, too.
+                // Asked behind `version`: revoked before that, it must not go on; revoked later, the new one is, too,
+                // since it was begun at the version before the raise below. A raise itself ends no session.
                 if Some(session.id) == person.session && !self.is_over(&session).await? {
                     let (session, token) = self.renewed(&session, version);
                     changes.push(Change::CreateSession(session.clone()));
                     renewed = Some((session, token));
                 }
             }
+            changes.push(self.raising(user.id, "password changed"));
             let facts = self.facts(client);
             changes.push(self.mail(Letter::PasswordChanged, &user, &user.email, None, facts));
             changes.push(Change::UpdateUser(user.clone()));
@@ -173,6 +175,9 @@ impl Accounts {
                     let about = About { user: Some(user.id), session, ..About::default() };
                     self.note(&Source::Client(client), Action::ChangePassword, Outcome::Success, about);
                     let Some((session, token)) = renewed else { return Ok(None) };
+                    // Counted from what was read: had somebody else raised it meanwhile, this token is dead from the
+                    // start, and the refresh token brings the next one, unless they have cut the session as well.
+                    let version = Versions { subject: version.subject + 1, ..version };
                     return self.grant(version, user, &session, self.key.write(&token)).map(Some);
                 }
                 Err(CommitError::Conflict) => {}

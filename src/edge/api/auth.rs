@@ -335,7 +335,8 @@ async fn edit_profile(
 
 /// Change your password. Your other sessions end, and this one goes on with new tokens.
 ///
-/// The old tokens of this session end as well: go on with those of the answer.
+/// The old tokens of this session end as well, and so do those that an operator minted for you: go on with those of the
+/// answer.
 #[utoipa::path(put, path = "/me/password", tag = "Accounts",
     request_body = PasswordChange,
     security(("bearer" = [])),
