@@ -91,12 +91,16 @@ impl Mint {
         // A revocation of an account names its id as we write it, and no other spelling.
         let request = Request { sub: our_spelling(request.sub), ..request };
         let version = self.store.versions(self.signer.issuer(), &request.sub).await?;
-        // A frozen account opens nothing, by no token. Looked at after its version was read: a freeze raises that. A
-        // subject need not be an account.
+        // An account that is closed opens nothing, by no token. Looked at after its version was read: what closes it
+        // raises that. A subject need not be an account.
         if let Ok(id) = request.sub.parse()
-            && self.store.user(id).await?.is_some_and(|user| user.email_changes.is_frozen())
+            && let Some(user) = self.store.user(id).await?
+            && !user.is_open()
         {
-            let why = "the account is frozen: a change of its address was undone";
+            let why = match user.active {
+                true => "the account is frozen: a change of its address was undone",
+                false => "the account is disabled: enable it first",
+            };
             return Err(MintError::Invalid(why.to_owned()));
         }
         let grant = AccessGrant {
@@ -121,7 +125,8 @@ impl Mint {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::service::fakes::{FakeClock, FakeSigner, FakeStore, NOW};
+    use crate::ports::Change;
+    use crate::service::fakes::{FakeClock, FakeSigner, FakeStore, NOW, conformance};
 
     fn mint() -> (Mint, Arc<FakeStore>) {
         let store = Arc::new(FakeStore::default());
@@ -152,6 +157,19 @@ mod tests {
             let token = mint.mint(Request { sub: spelt, ..Request::default() }).await.unwrap().signed.token;
             assert_eq!(token, format!("{id}.v0"));
         }
+    }
+
+    #[tokio::test]
+    async fn a_disabled_account_gets_no_token_and_a_subject_that_is_none_does() {
+        let (mint, store) = mint();
+        let mut user = conformance::user(1, "ann@example.com");
+        let ask = || Request { sub: user.id.to_string(), ..Request::default() };
+        let (unknown, ann) = (ask(), ask());
+        mint.mint(unknown).await.unwrap();
+        user.active = false;
+        store.commit(vec![Change::CreateUser(user)]).await.unwrap();
+        let refused = mint.mint(ann).await.unwrap_err();
+        assert!(matches!(&refused, MintError::Invalid(why) if why.contains("disabled")), "{refused:?}");
     }
 
     #[tokio::test]
