@@ -1,5 +1,6 @@
 //! How often something may be tried, by address block and by account. All of it is in memory, and all of
-//! it is bounded: what is forgotten first is what was least recently used.
+//! it is bounded: what is forgotten first is what was least recently used. From which blocks an account was signed in
+//! to is kept with the account as well, and [`Limiter::recall`] tells it here after a restart.
 //!
 //! # Rates
 //! Each address block (an IPv4 address, an IPv6 /64) has an allowance for each kind of attempt. It is used
@@ -385,6 +386,12 @@ impl Limiter for Limits {
         }
     }
 
+    fn recall(&self, what: Limited, client: IpAddr, account: &str) {
+        if self.is_enabled() && is_guess(what) {
+            self.known.insert((what, Block::of(client), self.hasher.hash_one(account)), ());
+        }
+    }
+
     fn succeeded(&self, what: Limited, client: IpAddr, account: &str) {
         if self.is_enabled() && is_guess(what) {
             let key = (what, Block::of(client), self.hasher.hash_one(account));
@@ -597,6 +604,21 @@ mod tests {
         assert_eq!(wrong(&limits, "203.0.113.9", "ann"), 0);
         // Another account knows nothing of it.
         assert_eq!(wrong(&limits, "203.0.113.10", "bob"), 0);
+    }
+
+    #[test]
+    fn a_block_that_is_recalled_waits_for_its_own_wrong_passwords_only() {
+        let (limits, _) = limits();
+        siege(&limits);
+        assert_ne!(wrong(&limits, "192.0.2.1", "ann"), 0);
+        limits.recall(Limited::Login, ip("192.0.2.1"), "ann");
+        for _ in 0..5 {
+            assert_eq!(wrong(&limits, "192.0.2.1", "ann"), 0);
+            // Said at each attempt, it takes no wrong password back.
+            limits.recall(Limited::Login, ip("192.0.2.1"), "ann");
+        }
+        assert_eq!(wrong(&limits, "192.0.2.1", "ann"), 1);
+        assert_ne!(wrong(&limits, "192.0.2.2", "ann"), 0, "another block");
     }
 
     #[test]

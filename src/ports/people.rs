@@ -160,6 +160,10 @@ pub trait Limiter: Send + Sync {
     /// The attempt failed: the next from there on this account waits longer.
     fn failed(&self, what: Limited, client: IpAddr, account: &str);
 
+    /// The account was signed in to from this address block before, as is kept with it: what others do to the account
+    /// does not make the block wait, and its own wrong passwords do.
+    fn recall(&self, what: Limited, client: IpAddr, account: &str);
+
     /// The attempt succeeded: the account's delays for this address block are over.
     fn succeeded(&self, what: Limited, client: IpAddr, account: &str);
 }

@@ -86,6 +86,10 @@ impl Limiter for AuditedLimits {
         self.limits.failed(what, client, account);
     }
 
+    fn recall(&self, what: Limited, client: IpAddr, account: &str) {
+        self.limits.recall(what, client, account);
+    }
+
     fn succeeded(&self, what: Limited, client: IpAddr, account: &str) {
         self.limits.succeeded(what, client, account);
     }

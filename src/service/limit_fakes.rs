@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::domain::audit::Event;
@@ -11,13 +12,18 @@ use crate::ports::{Audit, Limited, Limiter, TooMany};
 #[derive(Default)]
 pub(crate) struct FakeLimiter {
     pub stop: Mutex<Option<Limited>>,
+    /// Lets only blocks through that it was told of by `recall`.
+    pub besieged: AtomicBool,
+    recalled: Mutex<Vec<(Limited, IpAddr, String)>>,
     pub ended: Mutex<Vec<(Limited, bool)>>,
     pub not_tried: Mutex<Vec<Limited>>,
 }
 
 impl Limiter for FakeLimiter {
-    fn attempt(&self, what: Limited, _: IpAddr, _: Option<&str>) -> Result<(), TooMany> {
-        match *self.stop.lock().unwrap() == Some(what) {
+    fn attempt(&self, what: Limited, client: IpAddr, account: Option<&str>) -> Result<(), TooMany> {
+        let try_of = (what, client, account.unwrap_or_default().to_owned());
+        let waits = self.besieged.load(Ordering::Relaxed) && !self.recalled.lock().unwrap().contains(&try_of);
+        match waits || *self.stop.lock().unwrap() == Some(what) {
             true => Err(TooMany { retry_after: Duration::from_secs(7) }),
             false => Ok(()),
         }
@@ -29,6 +35,10 @@ impl Limiter for FakeLimiter {
 
     fn failed(&self, what: Limited, _: IpAddr, _: &str) {
         self.ended.lock().unwrap().push((what, false));
+    }
+
+    fn recall(&self, what: Limited, client: IpAddr, account: &str) {
+        self.recalled.lock().unwrap().push((what, client, account.to_owned()));
     }
 
     fn succeeded(&self, what: Limited, _: IpAddr, _: &str) {

@@ -35,7 +35,6 @@ impl Accounts {
         password: SecretString,
     ) -> Result<Granted, AccountError> {
         let email: EmailAddress = email.parse()?;
-        self.limiter.attempt(Limited::Login, client.address, Some(email.as_str()))?;
         let look_up = async {
             let found = self.store.user_by_email(&email).await?;
             let requester = self.requester(client, &email, found.as_ref());
@@ -43,6 +42,12 @@ impl Accounts {
         };
         let (looked_up, ()) = tokio::join!(look_up, tokio::time::sleep(LOOK_UP));
         let (found, requester) = looked_up?;
+        // The limits forget with the process, and what is kept with the account does not. Told before the attempt, for
+        // which every address has been looked up: a refusal takes as long where there is no account.
+        if requester.known {
+            self.limiter.recall(Limited::Login, client.address, email.as_str());
+        }
+        self.limiter.attempt(Limited::Login, client.address, Some(email.as_str()))?;
         let stored = found.as_ref().and_then(|user| user.password.as_ref());
         let checked = match self.passwords.check(password.clone(), stored, requester).await {
             Ok(checked) => checked,

@@ -46,6 +46,38 @@ async fn a_block_that_has_signed_in_to_the_account_goes_first_from_then_on() {
     assert!(!nobody.known && nobody.account != known.account && nobody.block == known.block);
 }
 
+/// After a restart the limits know no block, and the account does.
+#[tokio::test]
+async fn under_siege_a_block_that_has_signed_in_before_does_not_wait() {
+    let world = world();
+    world.ann().await;
+    let home = at([192, 0, 2, 7]);
+    world.accounts.login(&home, ANN, secret(PASSWORD)).await.unwrap();
+    world.limiter.besieged.store(true, Ordering::Relaxed);
+    let checked = world.passwords.requesters.lock().unwrap().len();
+    for (from, email) in [(&at([192, 0, 2, 8]), ANN), (&home, "nobody@example.com")] {
+        let refused = world.accounts.login(from, email, secret(PASSWORD)).await;
+        assert!(matches!(refused, Err(AccountError::TooMany(_))), "{email}");
+    }
+    assert_eq!(world.passwords.requesters.lock().unwrap().len(), checked, "nothing was tried");
+    world.accounts.login(&home, ANN, secret(PASSWORD)).await.unwrap();
+}
+
+/// The time of a refusal does not tell whether the address has an account.
+#[tokio::test(start_paused = true)]
+async fn a_refused_login_takes_as_long_for_an_address_without_an_account() {
+    let world = world();
+    world.ann().await;
+    *world.limiter.stop.lock().unwrap() = Some(Limited::Login);
+    let mut took = Vec::new();
+    for email in [ANN, "nobody@example.com"] {
+        let begun = tokio::time::Instant::now();
+        world.accounts.login(&client(), email, secret(PASSWORD)).await.unwrap_err();
+        took.push(begun.elapsed());
+    }
+    assert!(took[0] == took[1] && !took[0].is_zero(), "{took:?}");
+}
+
 #[tokio::test]
 async fn an_account_remembers_few_blocks_in_no_readable_form_and_forgets_them_at_a_reset() {
     let world = world();
