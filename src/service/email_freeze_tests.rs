@@ -9,7 +9,8 @@ use super::profile::Edit;
 use super::users::UserEdit;
 use crate::domain::audit::{Action, Outcome};
 use crate::domain::mail::Letter;
-use crate::ports::Limited;
+use crate::domain::session::{Session, SessionId};
+use crate::ports::{Change, Limited, Store};
 
 impl World {
     async fn object(&self, token: &str) -> Result<(), AccountError> {
@@ -95,6 +96,26 @@ async fn a_frozen_account_answers_like_an_unknown_one() {
         world.accounts.register(&client(), email, secret(PASSWORD), None).await.unwrap();
         assert_eq!(world.store.commits.load(Ordering::Relaxed) - before, 3, "the same work for {email}");
     }
+}
+
+/// The undo ends every session; one may have been begun from what was read before it.
+#[tokio::test]
+async fn a_refused_refresh_of_a_frozen_account_says_so_in_the_audit_log() {
+    let world = world();
+    world.ann().await;
+    let thief = world.login().await;
+    let undo = world.move_to(&thief, NEW).await;
+    let thief = world.sign_in(NEW, PASSWORD).await.unwrap();
+    let session = world.store.session(thief.user.id, thief.session).await.unwrap().unwrap();
+    world.undo(&undo).await.unwrap();
+    let session = Session { id: SessionId(uuid::Uuid::from_u128(7 << 64)), ..session };
+    let token = world.accounts.key.first(session.user, session.id, world.accounts.random());
+    let session = Session { current: token.hash(), generation: 0, ..session };
+    world.store.commit(vec![Change::CreateSession(session)]).await.unwrap();
+    let refused = world.refresh(&world.accounts.key.write(&token)).await;
+    assert!(matches!(refused, Err(AccountError::InvalidRefreshToken)));
+    let last = world.events().pop().unwrap();
+    assert_eq!(last, (Action::Refresh, Outcome::Denied, Some("account_frozen".to_owned())));
 }
 
 /// An address was given up by its owner, and its mailbox is somebody else's by now.

@@ -90,7 +90,7 @@ impl Accounts {
         for _ in 0..TRIES {
             let version = self.version(user.id).await?;
             if let Err(error) = may_sign_in(&user, self.now()) {
-                denied(About::user(user.id).because(barred(&error)));
+                denied(About::user(user.id).because(barred(&user, &error)));
                 return Err(error);
             }
             let (session, token) = self.new_session(&user, &device, version);
@@ -211,8 +211,10 @@ pub(super) fn may_sign_in(user: &User, now: crate::domain::time::UnixTime) -> Re
 }
 
 /// Why [`may_sign_in`] said no, in a word for the audit log.
-pub(super) fn barred(error: &AccountError) -> &'static str {
+pub(super) fn barred(user: &User, error: &AccountError) -> &'static str {
     match error {
+        // The caller is told the same of both.
+        AccountError::InvalidCredentials if user.email_changes.is_frozen() => "account_frozen",
         AccountError::InvalidCredentials => "email_not_verified",
         AccountError::Locked(_) => "locked",
         _ => "disabled",

@@ -50,7 +50,7 @@ impl Accounts {
             }
             let user = self.store.user(session.user).await?.ok_or(AccountError::InvalidRefreshToken)?;
             if let Err(error) = may_sign_in(&user, self.now()) {
-                note(Action::Refresh, Outcome::Denied, about().because(barred(&error)));
+                note(Action::Refresh, Outcome::Denied, about().because(barred(&user, &error)));
                 return Err(AccountError::InvalidRefreshToken);
             }
             let device = self.devices.device(client.user_agent.as_deref(), client.address);
