@@ -235,7 +235,8 @@ async fn what_is_revoked_brings_no_token_at_once_nor_months_later() {
     revoked.push(("everything so far", by_cutoff));
 
     // In the same second: a session that is begun afterwards lives, for as long as it is used.
-    let bystander = world.sign_in("cutoff@example.com").await;
+    world.add("later@example.com").await;
+    let bystander = world.sign_in("later@example.com").await;
     let (mut alive, began) = (bystander.refresh, world.clock.now().0);
     for (n, at) in TRIED.into_iter().enumerate() {
         world.set(began + at);
