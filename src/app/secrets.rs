@@ -9,6 +9,7 @@ use std::path::Path;
 use super::{Accept, accounts, connections, credential};
 use crate::config::Config;
 use crate::edge::jwt::keyring;
+use crate::edge::store;
 
 /// A secret whose loss loses something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,7 +100,7 @@ pub(super) fn admit(
 /// store that lies in the folder holds records.
 pub(crate) fn check(config: &Config) -> Option<String> {
     let data_dir = config.store.data_dir();
-    if !data_dir.join("db").exists() {
+    if !store::is_there(data_dir) {
         return None;
     }
     let missing = missing(config, data_dir);

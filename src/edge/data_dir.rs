@@ -107,7 +107,7 @@ fn bytes(secret: &SecretString) -> Result<Zeroizing<[u8; BYTES]>, String> {
 /// Files of ours that hold secrets, and what lies beside them: the store with what is in it, and its copies.
 const SECRETS: [&str; 5] = ["signing-keys.json", "vault.key", "opaque.key", "admin.token", "plugins.key"];
 const STORE: [&str; 5] = ["db", "conf", "blobs", "issuer-keys", "issuer-clocks.json"];
-const STORE_BEGINNINGS: [&str; 2] = ["snap.", "palisade."];
+const STORE_BEGINNINGS: [&str; 3] = ["snap.", "store.", "palisade."];
 
 /// Takes from everybody but its owner what the folder, its secrets and the store let them do. Symbolic links are
 /// followed to no file: what they lead to is not ours to change. Returns what could be read or written by others and
@@ -209,7 +209,7 @@ mod tests {
         let folder = outer.path().join("data");
         make(&folder).unwrap();
         fs::create_dir(folder.join("issuer-keys")).unwrap();
-        let files = ["db", "snap.7", "palisade.acknowledged", "issuer-keys/a.json", "notes.txt"];
+        let files = ["db", "snap.7", "store.2", "palisade.acknowledged", "issuer-keys/a.json", "notes.txt"];
         for file in SECRETS.iter().chain(&files) {
             fs::write(folder.join(file), "x").unwrap();
             fs::set_permissions(folder.join(file), fs::Permissions::from_mode(0o644)).unwrap();
@@ -219,7 +219,7 @@ mod tests {
         assert_eq!(told.len(), 1 + SECRETS.len(), "{told:?}");
         assert!(told.iter().all(|line| line.contains("every user") && line.contains("(mode 0")), "{told:?}");
         assert_eq!(mode(&folder), 0o700);
-        for file in SECRETS.iter().chain(&files[..4]) {
+        for file in SECRETS.iter().chain(&files[..5]) {
             assert_eq!(mode(&folder.join(file)), 0o600, "{file}");
         }
         // What is not ours is left alone, and what is right is not told again.

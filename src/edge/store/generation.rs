@@ -165,6 +165,12 @@ impl Generation {
     }
 }
 
+/// Whether `dir` has files of a store, whole or not, of whichever generation.
+#[must_use]
+pub fn is_there(dir: &Path) -> bool {
+    dir.join("db").exists() || numbers(dir).is_ok_and(|all| !all.is_empty())
+}
+
 fn folder(dir: &Path, number: u64) -> PathBuf {
     dir.join(format!("{PREFIX}{number}"))
 }

@@ -27,6 +27,7 @@ mod witness;
 mod writer;
 
 pub use self::files::OpenError;
+pub use self::generation::is_there;
 pub use self::memory::{RevocationCache, RevokingStore};
 pub use self::metered::MeteredStore;
 pub use self::opening::{Doubts, look};

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use super::files::{self, OpenError};
-use super::generation::Generation;
+use super::generation::{Generation, is_there};
 use super::snapshots::Snapshots;
 use super::tally::Tally;
 use super::trees::{For, Trees, Writes};
@@ -146,10 +146,11 @@ pub(super) fn open_in_memory(dir: &Path, doubts: Doubts) -> Result<(Trees, Memor
 /// What can be told of the store in `dir` without opening it, for an operator who asks before a start.
 #[must_use]
 pub fn look(dir: &Path) -> Option<String> {
-    match Generation::present(dir) {
-        Ok(generation) if !generation.folder.join("db").exists() => return None,
-        Ok(_) => {}
-        Err(error) => return Some(error.to_string()),
+    if !is_there(dir) {
+        return None;
+    }
+    if let Err(error) = Generation::present(dir) {
+        return Some(error.to_string());
     }
     match witness::read(dir) {
         Ok(Testimony::Acknowledged(_)) => None,

@@ -260,11 +260,13 @@ pub(super) fn recent_revocations(trees: &Trees, limit: usize) -> Result<Vec<Revo
         .collect()
 }
 
-/// Whether anything is kept but the number of commits, the mark of the clock and that of what was erased.
+/// Whether anything is kept but what a start itself writes: the number of commits, the mark of the clock, that of what
+/// was erased, and what secrets are known by.
 pub(super) fn is_populated(trees: &Trees) -> Result<bool, StoreError> {
     let own = [keys::sequence(), keys::clock(), keys::erased()];
-    for entry in trees.range(Vec::new()..vec![u8::MAX]).take(own.len() + 1) {
-        if !own.contains(&entry?.0.to_vec()) {
+    for entry in trees.range(Vec::new()..vec![u8::MAX]) {
+        let (key, _) = entry?;
+        if !own.iter().any(|own| *key == **own) && key.first() != Some(&(Table::KeyCheck as u8)) {
             return Ok(true);
         }
     }
