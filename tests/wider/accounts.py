@@ -299,6 +299,10 @@ def changes_address(api, mailbox, reader):
     link = next(link for link in Links(message.get_body(("html",)).get_content()).found if "#token=" in link)
     reader.opens(link)
     reader.presses("#confirm")
+    # The mailbox alone is not enough: only somebody of this account changes its address.
+    reader.sees("Type the password of that account")
+    reader.types("#password", ANOTHER)
+    reader.presses("#give")
     reader.sees("Your e-mail address is confirmed.")
     mailbox.next(ANN, "address")
     api.refused("invalid_credentials", "POST", "/auth/login", {"email": ANN, "password": ANOTHER})
