@@ -65,8 +65,7 @@ pub enum Change {
     CreateTask(Task),
     /// Takes a task off the list: it must be there, so that nothing is done twice.
     FinishTask(Task),
-    /// Events, kept with their accounts; of each account only [`EVENTS_KEPT`] remain. Which one makes room for a new
-    /// one, [`crate::domain::audit::surplus`] says: what strangers can cause pushes only its like out.
+    /// Events, kept with their accounts; of each account only the latest [`EVENTS_KEPT`] remain.
     Record(Vec<Event>),
     /// The high-water mark of the clock, in place of the former one.
     PutClockMark(Mark),

@@ -12,7 +12,7 @@ pub(crate) use super::limit_fakes::{FakeAudit, FakeLimiter};
 pub(crate) use super::password_fakes::FakePasswords;
 pub(crate) use super::token_fakes::{FakeEntropy, FakeIssuerClocks, FakeKeys, FakeSigner};
 use crate::domain::account::{User, UserId};
-use crate::domain::audit::{Event, surplus};
+use crate::domain::audit::Event;
 use crate::domain::connection::{Connection, ConnectionId};
 use crate::domain::email::EmailAddress;
 use crate::domain::link::Link;
@@ -186,14 +186,12 @@ impl State {
     }
 
     fn record(&mut self, event: Event) {
-        let user = event.user;
-        self.events.push(event);
-        let list = || self.events.iter().enumerate().filter(|(_, other)| other.user == user);
-        if list().count() > EVENTS_KEPT {
-            let place = surplus(EVENTS_KEPT, list().map(|(_, other)| other.is_strangers()));
-            let index = place.and_then(|place| list().nth(place)).map(|(index, _)| index);
-            index.map(|index| self.events.remove(index));
+        let theirs = |other: &&Event| other.user == event.user;
+        if self.events.iter().filter(theirs).count() == EVENTS_KEPT {
+            let oldest = self.events.iter().position(|other| theirs(&other));
+            oldest.map(|oldest| self.events.remove(oldest));
         }
+        self.events.push(event);
     }
 
     fn sweep(&mut self, end: UnixTime) -> Swept {

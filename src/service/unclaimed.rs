@@ -49,9 +49,9 @@ impl Accounts {
         Ok(unclaimed && self.store.connections(user.id).await?.is_empty())
     }
 
-    /// Of an account whose record does not tell: whether its events do. But for those that strangers can cause, they
-    /// are kept from the latest back, so where the registration is still among them, nothing that an owner did after
-    /// it is missing. What cannot be told counts as somebody's.
+    /// Of an account whose record does not tell: whether its events do. They are kept from the latest back, so where
+    /// the registration is still among them, nothing that came after it is missing. What cannot be told counts as
+    /// somebody's.
     async fn is_fresh_registration(&self, user: UserId) -> Result<bool, StoreError> {
         let events = self.store.events(Some(user), EVENTS_KEPT).await?;
         // Anybody can ask for a link.

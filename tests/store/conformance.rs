@@ -273,7 +273,6 @@ pub async fn cases(mut at: impl FnMut() -> Arc<dyn Store>) {
     mailboxes(&*at()).await;
     tasks(&*at()).await;
     events(&*at()).await;
-    strangers_events_push_out_only_one_another(&*at()).await;
     a_commit_is_whole(&*at()).await;
     one_of_many_writers_of_a_revision_wins(at()).await;
     the_mark_of_the_clock(&*at()).await;
@@ -1020,36 +1019,6 @@ async fn events(store: &dyn Store) {
     let many = store.events(None, 10 * EVENTS_KEPT).await.unwrap();
     assert_eq!(ids(many), (5000 + kept..5000 + 2 * kept).rev().collect::<Vec<_>>());
     assert_eq!(store.events(Some(UserId(Uuid::from_u128(2))), 9).await.unwrap().len(), 1);
-}
-
-async fn strangers_events_push_out_only_one_another(store: &dyn Store) {
-    let of = |user, id: u128, action, actor, outcome| Event { action, actor, outcome, ..event(user, id) };
-    for user in [Some(1), None] {
-        let owner = user.map_or(Actor::Operator, |_| Actor::User);
-        let theirs = [
-            of(user, 1, Action::Login, owner, Outcome::Success),
-            of(user, 2, Action::ChangePassword, owner, Outcome::Success),
-        ];
-        store.commit(vec![Change::Record(theirs.to_vec())]).await.unwrap();
-        let refused = |n: u128| of(user, 1000 + n, Action::Login, Actor::User, Outcome::Denied);
-        // One by one, and many in one commit.
-        for n in 0..250 {
-            store.commit(vec![Change::Record(vec![refused(n)])]).await.unwrap();
-        }
-        store.commit(vec![Change::Record((250..500).map(refused).collect())]).await.unwrap();
-        let whose = user.map(|user| UserId(Uuid::from_u128(user)));
-        let kept = store.events(whose, 10 * EVENTS_KEPT).await.unwrap();
-        assert_eq!(kept.len(), EVENTS_KEPT);
-        assert_eq!(kept[EVENTS_KEPT - 2..], [theirs[1].clone(), theirs[0].clone()], "{user:?}");
-        assert_eq!(kept[0], refused(499), "the latest is there");
-        // Nor does the owner push out more than half by the other kind, or keep more than all.
-        let done = (0..500).map(|n: u128| of(user, 2000 + n, Action::Refresh, owner, Outcome::Success));
-        store.commit(vec![Change::Record(done.collect())]).await.unwrap();
-        let kept = store.events(whose, 10 * EVENTS_KEPT).await.unwrap();
-        let ids: Vec<_> = kept.iter().map(|event| event.id.as_u128()).collect();
-        let half = EVENTS_KEPT as u128 / 2;
-        assert_eq!(ids, (2500 - half..2500).rev().chain((1500 - half..1500).rev()).collect::<Vec<_>>());
-    }
 }
 
 async fn a_commit_is_whole(store: &dyn Store) {

@@ -12,7 +12,7 @@ use super::record::{
     decode, decode_revocation, decode_session, encode, encode_revocation, encode_session, session_filed,
 };
 use crate::domain::account::{User, UserId};
-use crate::domain::audit::{Event, surplus};
+use crate::domain::audit::Event;
 use crate::domain::connection::Connection;
 use crate::domain::link::Link;
 use crate::domain::mail::Mail;
@@ -297,28 +297,16 @@ impl Draft<'_> {
         Ok(())
     }
 
-    /// Numbered, so that a clock set back puts none in the wrong place; and so that a list that cannot be full yet
-    /// is not read.
+    /// Numbered, so that the oldest is known without counting; and so that a clock set back puts none in
+    /// the wrong place.
     fn record(&mut self, event: &Event) -> Result<(), StoreError> {
-        let list = keys::events(event.user);
-        let number = match self.last_under(&list)? {
+        let number = match self.last_under(&keys::events(event.user))? {
             Some(last) => keys::event_number(&last)? + 1,
             None => 0,
         };
         self.put(keys::event(event.user, number), encode(event)?);
-        if number < EVENTS_KEPT as u64 {
-            return Ok(());
-        }
-        let kept: Vec<Key> = self.under(&list)?.into_iter().collect();
-        if kept.len() > EVENTS_KEPT {
-            // One that cannot be read must not stop those of everybody else.
-            let is_strangers = |key: &Key| match self.stored::<Event>("an event", key) {
-                Ok(Some(event)) => event.is_strangers(),
-                Ok(None) | Err(_) => true,
-            };
-            if let Some(place) = surplus(EVENTS_KEPT, kept.iter().map(is_strangers)) {
-                self.remove(kept[place].clone());
-            }
+        if let Some(oldest) = number.checked_sub(EVENTS_KEPT as u64) {
+            self.remove(keys::event(event.user, oldest));
         }
         Ok(())
     }
