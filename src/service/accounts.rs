@@ -306,6 +306,21 @@ impl Accounts {
         [Change::EndSession(session.user, session.id), Change::Revoke(self.revocation(target, reason))]
     }
 
+    /// [`Accounts::ending`] for every session that `user` has, but for `kept`.
+    ///
+    /// # Errors
+    /// [`StoreError`] when they cannot be read.
+    pub(super) async fn ending_all(
+        &self,
+        user: UserId,
+        kept: Option<SessionId>,
+        reason: &str,
+    ) -> Result<Vec<Change>, StoreError> {
+        let sessions = self.store.sessions(user).await?;
+        let ended = sessions.iter().filter(|session| Some(session.id) != kept);
+        Ok(ended.flat_map(|session| self.ending(session, reason)).collect())
+    }
+
     /// What ends every access token of a user, whatever its session.
     pub(super) fn raising(&self, user: UserId, reason: &str) -> Change {
         let Reading { wall: now, horizon, .. } = self.clock.reading();

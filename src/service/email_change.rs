@@ -1,8 +1,6 @@
 //! Changing an address for good, undoing that, and objecting to the undo. The rules are
 //! [`crate::domain::email_change`].
 
-use secrecy::ExposeSecret;
-
 use super::accounts::{About, AccountError, Accounts, Client, Source, TRIES, Ways};
 use super::tasks::Done;
 use super::verify_registration::Proof;
@@ -12,7 +10,6 @@ use crate::domain::email::EmailAddress;
 use crate::domain::email_change::{EmailChange, Stage};
 use crate::domain::link::{Link, Purpose};
 use crate::domain::mail::{Facts, Letter, Mail, MailedLink};
-use crate::domain::opaque::TokenHash;
 use crate::domain::session::SessionId;
 use crate::domain::task::{Errand, Work};
 use crate::ports::{Change, CommitError, Limited, StoreError, TooMany};
@@ -60,11 +57,7 @@ impl Accounts {
             user.verified();
             user.updated_at = self.now();
             changes.push(Change::ConsumeLink(link.hash));
-            for other in self.store.sessions(user.id).await? {
-                if Some(other.id) != session {
-                    changes.extend(self.ending(&other, "e-mail address changed"));
-                }
-            }
+            changes.extend(self.ending_all(user.id, session, "e-mail address changed").await?);
             changes.push(self.raising(user.id, "e-mail address changed"));
             changes.extend(self.tell_the_old_address(&mut user, &before, was_verified, client)?);
             changes.push(Change::UpdateUser(user.clone()));
@@ -152,9 +145,7 @@ impl Accounts {
             user.updated_at = now;
             let (mut changes, gone) = freed.unwrap_or_default();
             changes.push(Change::ConsumeLink(link.hash));
-            for session in self.store.sessions(user.id).await? {
-                changes.extend(self.ending(&session, "change of address undone"));
-            }
+            changes.extend(self.ending_all(user.id, None, "change of address undone").await?);
             changes.push(self.raising(user.id, "change of address undone"));
             let errand = Errand::EndConnections { user: user.id, since: undone.since };
             changes.push(self.at_once(Work::Errand { made_at: now, tries: 0, errand }));
@@ -286,10 +277,7 @@ impl Accounts {
         user.password = None;
         user.void_links();
         user.updated_at = self.now();
-        let mut changes = Vec::new();
-        for session in self.store.sessions(user.id).await? {
-            changes.extend(self.ending(&session, "e-mail address decided"));
-        }
+        let mut changes = self.ending_all(user.id, None, "e-mail address decided").await?;
         changes.push(self.raising(user.id, "e-mail address decided"));
         if user.active {
             changes.extend(self.link_to(Purpose::ResetPassword, Letter::ResetPassword, user).await?);
@@ -334,19 +322,8 @@ impl Accounts {
 
     /// A link that is not the account's only live one for its purpose: each change of address has its own.
     fn unlisted_link(&self, purpose: Purpose, user: &User, to: &EmailAddress) -> (Link, MailedLink) {
-        let (now, id) = (self.now(), self.entropy.uuid());
-        let expires_at = now.plus(purpose.life());
-        let link = Link {
-            id,
-            hash: TokenHash::of(self.key.link_token(id).expose_secret().as_bytes()),
-            purpose,
-            user: user.id,
-            email: to.clone(),
-            generation: user.link_generation,
-            created_at: now,
-            expires_at,
-            is_listed: false,
-        };
-        (link, MailedLink { id, purpose, expires_at })
+        let link = Link { is_listed: false, ..self.fresh_link(purpose, user, to) };
+        let mailed = MailedLink { id: link.id, purpose, expires_at: link.expires_at };
+        (link, mailed)
     }
 }

@@ -63,7 +63,7 @@ impl Accounts {
         Ok(changes)
     }
 
-    fn fresh_link(&self, purpose: Purpose, user: &User, to: &EmailAddress) -> Link {
+    pub(super) fn fresh_link(&self, purpose: Purpose, user: &User, to: &EmailAddress) -> Link {
         let now = self.now();
         let id = self.entropy.uuid();
         Link {

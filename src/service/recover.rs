@@ -60,9 +60,7 @@ impl Accounts {
             user.known_blocks.clear();
             user.updated_at = self.now();
             let mut changes = vec![Change::ConsumeLink(link.hash)];
-            for session in self.store.sessions(user.id).await? {
-                changes.extend(self.ending(&session, "password reset"));
-            }
+            changes.extend(self.ending_all(user.id, None, "password reset").await?);
             changes.push(self.raising(user.id, "password reset"));
             let facts = self.facts(client);
             changes.push(self.mail(Letter::PasswordChanged, &user, &user.email, None, facts));

@@ -190,9 +190,7 @@ impl Accounts {
             let mut changes = vec![Change::UpdateUser(user.clone())];
             let shut = taken || user.locked_until.is_some() && user.locked_until != before.locked_until;
             if shut {
-                for session in self.store.sessions(id).await? {
-                    changes.extend(self.ending(&session, "account disabled locked or unverified"));
-                }
+                changes.extend(self.ending_all(id, None, "account disabled locked or unverified").await?);
             }
             let said = |user: &User| {
                 (user.email_verified, user.scopes.clone(), user.claims.clone(), user.name.clone())
@@ -331,9 +329,7 @@ impl Accounts {
             user.claim = Claim::Claimed;
             user.updated_at = self.now();
             let mut changes = self.link_to(Purpose::ResetPassword, Letter::ResetPassword, user).await?;
-            for session in self.store.sessions(id).await? {
-                changes.extend(self.ending(&session, "password reset by an operator"));
-            }
+            changes.extend(self.ending_all(id, None, "password reset by an operator").await?);
             changes.push(self.raising(id, "password reset by an operator"));
             match self.commit_by(&Source::Operator(request_id), changes).await {
                 Ok(_) => {

@@ -141,9 +141,7 @@ impl Accounts {
         password: &PasswordHash,
     ) -> Result<Vec<Change>, AccountError> {
         let mut changes = vec![self.raising(user.id, "password chosen at the verification")];
-        for session in self.store.sessions(user.id).await? {
-            changes.extend(self.ending(&session, "password chosen at the verification"));
-        }
+        changes.extend(self.ending_all(user.id, None, "password chosen at the verification").await?);
         let is_unclaimed = self.is_unclaimed(user).await?;
         self.leave_behind(user).await?;
         if !is_unclaimed && user.password.is_some() {

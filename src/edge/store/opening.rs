@@ -54,10 +54,11 @@ pub(super) fn open(dir: &Path, doubts: Doubts) -> Result<Trees, OpenError> {
     let testimony = witness::read(dir)?;
     let found = match fs::exists(folder.join("db")).map_err(OpenError::io(folder))? {
         true => Some(rehearse(dir, &generation, &snapshots, &testimony, doubts)?),
-        false if matches!(testimony, Testimony::Acknowledged(1..)) || !snapshots.valid.is_empty() => {
-            return Err(OpenError::corrupt(dir, format!("the file `{}` is missing", generation.name("db"))));
-        }
-        false if generation.number > 0 => {
+        false
+            if generation.number > 0
+                || matches!(testimony, Testimony::Acknowledged(1..))
+                || !snapshots.valid.is_empty() =>
+        {
             return Err(OpenError::corrupt(dir, format!("the file `{}` is missing", generation.name("db"))));
         }
         // Nothing was ever acknowledged here.
