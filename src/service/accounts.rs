@@ -1,8 +1,8 @@
 //! What the use cases about accounts share: the ports they work with, how they fail, how tokens are
 //! issued and sessions ended. The use cases themselves are methods of [`Accounts`], one file each.
 //!
-//! Every decision is made from what was read, and committed on the condition that it has not changed:
-//! a commit that meets a conflict is decided again from the start.
+//! Every decision is made from what was read, and committed on the condition that it has not changed
+//! ([`Accounts::retry_on_conflict`]).
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use zeroize::Zeroizing;
 
 pub(super) use super::noted::{About, Source};
+use super::retry::{Decision, retry_on_conflict};
 use crate::domain::account::{User, UserId, Verification};
 use crate::domain::audit::{Action, Outcome};
 use crate::domain::binding::Forms;
@@ -34,10 +35,6 @@ use crate::ports::{
     AccessGrant, Audit, Busy, Change, Clock, CommitError, Devices, Entropy, Limiter, Passwords, Requester,
     SignError, Signer, Store, StoreError, TooMany,
 };
-
-/// How often a decision is made again because what it was made from had changed. Only many requests for
-/// one and the same account at once come near it.
-pub(super) const TRIES: usize = 64;
 
 /// What an operator can set.
 #[derive(Debug, Clone, Copy)]
@@ -230,6 +227,21 @@ impl Accounts {
 
     pub(super) fn note(&self, from: &Source<'_>, action: Action, outcome: Outcome, about: About) {
         self.audit.record(from.event(self.entropy.uuid(), self.now(), action, outcome, about));
+    }
+
+    /// [`retry_on_conflict`] with a commit by [`Accounts::commit_by`].
+    ///
+    /// # Errors
+    /// Whatever `decide` fails with; [`AccountError::Conflict`] after the last attempt, or [`AccountError::Store`].
+    pub(super) async fn retry_on_conflict<T, F>(
+        &self,
+        source: &Source<'_>,
+        decide: impl FnMut() -> F,
+    ) -> Result<T, AccountError>
+    where
+        F: Future<Output = Result<Decision<T>, AccountError>>,
+    {
+        retry_on_conflict(|changes| self.commit_by(source, changes), decide).await
     }
 
     /// The token version of an account and the generation of all tokens. To be read before anything that the

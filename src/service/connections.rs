@@ -35,6 +35,7 @@ use uuid::Uuid;
 use self::refresh::Unwritten;
 use self::turns::Turns;
 use super::accounts::{About, Client, Source};
+use super::retry::{Decision, retry_on_conflict};
 use crate::domain::account::UserId;
 use crate::domain::audit::{Action, Outcome};
 use crate::domain::connection::{Connection, ConnectionId, FaultKind, MAX_REASON, Status, clean};
@@ -412,6 +413,17 @@ impl Connections {
 
     fn slow(&self) -> MutexGuard<'_, HashMap<String, Instant>> {
         self.0.slow.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// [`retry_on_conflict`] for this store.
+    ///
+    /// # Errors
+    /// Whatever `decide` fails with; [`ConnectionError::Conflict`] after the last attempt, or [`ConnectionError::Store`].
+    async fn retry_on_conflict<T, F>(&self, decide: impl FnMut() -> F) -> Result<T, ConnectionError>
+    where
+        F: Future<Output = Result<Decision<T>, ConnectionError>>,
+    {
+        retry_on_conflict(|changes| self.store.commit(changes), decide).await
     }
 
     async fn find(&self, user: UserId, id: ConnectionId) -> Result<Connection, ConnectionError> {

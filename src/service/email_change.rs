@@ -1,7 +1,8 @@
 //! Changing an address for good, undoing that, and objecting to the undo. The rules are
 //! [`crate::domain::email_change`].
 
-use super::accounts::{About, AccountError, Accounts, Client, Source, TRIES, Ways};
+use super::accounts::{About, AccountError, Accounts, Client, Source, Ways};
+use super::retry::Decision;
 use super::tasks::Done;
 use super::verify_registration::Proof;
 use crate::domain::account::{PasswordHash, User, UserId};
@@ -12,7 +13,7 @@ use crate::domain::link::{Link, Purpose};
 use crate::domain::mail::{Facts, Letter, Mail, MailedLink};
 use crate::domain::session::SessionId;
 use crate::domain::task::{Errand, Work};
-use crate::ports::{Change, CommitError, Limited, StoreError, TooMany};
+use crate::ports::{Change, Limited, StoreError, TooMany};
 
 /// What was shown.
 enum Proven {
@@ -37,7 +38,9 @@ impl Accounts {
     ) -> Result<User, AccountError> {
         let (_, user) = self.mailed(token, &[Purpose::ChangeEmail]).await?;
         let proven = self.prove(client, &user, proof).await?;
-        for _ in 0..TRIES {
+        let source = Source::Client(client);
+        // A conflict: the address was registered, claimed or changed meanwhile.
+        let decide = || async {
             let (link, mut user) = self.mailed(token, &[Purpose::ChangeEmail]).await?;
             let session = match &proven {
                 Proven::Password(hash) if user.password != *hash => return Err(AccountError::WrongPassword),
@@ -61,22 +64,16 @@ impl Accounts {
             changes.push(self.raising(user.id, "e-mail address changed"));
             changes.extend(self.tell_the_old_address(&mut user, &before, was_verified, client)?);
             changes.push(Change::UpdateUser(user.clone()));
-            match self.commit_by(&Source::Client(client), changes).await {
-                Ok(_) => {
-                    self.outbox.notify_one();
-                    let about = About { user: Some(user.id), session, ..About::default() }
-                        .with("email_before", before.as_str())
-                        .with("email_after", user.email.as_str());
-                    self.note(&Source::Client(client), Action::ChangeEmail, Outcome::Success, about);
-                    self.note_gone(&Source::Client(client), gone);
-                    return Ok(user);
-                }
-                // Registered, claimed or changed meanwhile: look again.
-                Err(CommitError::Conflict | CommitError::EmailTaken) => {}
-                Err(CommitError::Store(error)) => return Err(error.into()),
-            }
-        }
-        Err(AccountError::Conflict)
+            Ok(Decision::Commit(changes, (user, session, before, gone)))
+        };
+        let (user, session, before, gone) = self.retry_on_conflict(&source, decide).await?;
+        self.outbox.notify_one();
+        let about = About { user: Some(user.id), session, ..About::default() }
+            .with("email_before", before.as_str())
+            .with("email_after", user.email.as_str());
+        self.note(&source, Action::ChangeEmail, Outcome::Success, about);
+        self.note_gone(&source, gone);
+        Ok(user)
     }
 
     /// The letter to the old address. With a link that undoes the change, unless the old address was never verified:
@@ -130,7 +127,9 @@ impl Accounts {
     /// [`AccountError::Store`]; then nothing was changed.
     pub async fn undo_email_change(&self, client: &Client, token: &str) -> Result<(), AccountError> {
         self.limiter.attempt(Limited::UseLink, client.address, None)?;
-        for _ in 0..TRIES {
+        let source = Source::Client(client);
+        // A conflict: the address was registered meanwhile.
+        let decide = || async {
             let (link, mut user) = self.mailed_to(client, token, &[Purpose::UndoEmailChange]).await?;
             let (now, present) = (self.now(), user.email.clone());
             let freed = self.freeing_for(&link.email, user.id).await?;
@@ -163,23 +162,16 @@ impl Accounts {
                 changes.push(self.later(until, Work::RestoreEmail { user: user.id, claim: link.id }));
             }
             changes.push(Change::UpdateUser(user.clone()));
-            match self.commit_by(&Source::Client(client), changes).await {
-                Ok(_) => {
-                    self.outbox.notify_one();
-                    self.tasks.notify_one();
-                    let about = About::user(user.id)
-                        .with("email_before", present.as_str())
-                        .with("email_after", link.email.as_str());
-                    self.note(&Source::Client(client), Action::UndoEmailChange, Outcome::Success, about);
-                    self.note_gone(&Source::Client(client), gone);
-                    return Ok(());
-                }
-                // Somebody registered the address meanwhile: look again.
-                Err(CommitError::Conflict | CommitError::EmailTaken) => {}
-                Err(CommitError::Store(error)) => return Err(error.into()),
-            }
-        }
-        Err(AccountError::Conflict)
+            Ok(Decision::Commit(changes, (user.id, present, link.email, gone)))
+        };
+        let (user, before, after, gone) = self.retry_on_conflict(&source, decide).await?;
+        self.outbox.notify_one();
+        self.tasks.notify_one();
+        let about =
+            About::user(user).with("email_before", before.as_str()).with("email_after", after.as_str());
+        self.note(&source, Action::UndoEmailChange, Outcome::Success, about);
+        self.note_gone(&source, gone);
+        Ok(())
     }
 
     /// Leaves it to an operator which address a frozen account gets, by the link that a later address was mailed.
@@ -188,7 +180,8 @@ impl Accounts {
     /// As [`Accounts::undo_email_change`].
     pub async fn object_to_undo(&self, client: &Client, token: &str) -> Result<(), AccountError> {
         self.limiter.attempt(Limited::UseLink, client.address, None)?;
-        for _ in 0..TRIES {
+        let source = Source::Client(client);
+        let decide = || async {
             let (link, mut user) = self.mailed_to(client, token, &[Purpose::ObjectToUndo]).await?;
             let now = self.now();
             if !user.email_changes.object(now) {
@@ -196,16 +189,11 @@ impl Accounts {
             }
             user.updated_at = now;
             let about = About::user(user.id).with("email", link.email.as_str());
-            match self.store.commit(vec![Change::ConsumeLink(link.hash), Change::UpdateUser(user)]).await {
-                Ok(_) => {
-                    self.note(&Source::Client(client), Action::ObjectToUndo, Outcome::Success, about);
-                    return Ok(());
-                }
-                Err(CommitError::Conflict) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Err(AccountError::Conflict)
+            Ok(Decision::Commit(vec![Change::ConsumeLink(link.hash), Change::UpdateUser(user)], about))
+        };
+        let about = self.retry_on_conflict(&source, decide).await?;
+        self.note(&source, Action::ObjectToUndo, Outcome::Success, about);
+        Ok(())
     }
 
     /// What gives an account its earlier address back, when the time to object has passed without an objection.
@@ -240,7 +228,8 @@ impl Accounts {
         email: &str,
     ) -> Result<User, AccountError> {
         let email: EmailAddress = email.parse()?;
-        for _ in 0..TRIES {
+        let source = Source::Operator(request_id);
+        let decide = || async {
             let mut user = self.store.user(id).await?.ok_or(AccountError::NotFound("user"))?;
             let Some(freeze) = user.email_changes.freeze.clone() else {
                 return Err(AccountError::Invalid("the account is not frozen".to_owned()));
@@ -254,20 +243,14 @@ impl Accounts {
             let freed = self.freeing_for(&email, id).await?;
             let (mut changes, gone) = freed.ok_or(AccountError::EmailTaken)?;
             changes.extend(self.hand_over(user.clone(), email.clone()).await?);
-            match self.commit_by(&Source::Operator(request_id), changes).await {
-                Ok(_) => {
-                    self.outbox.notify_one();
-                    let about = About::user(id).with("email_after", email.as_str());
-                    let source = Source::Operator(request_id);
-                    self.note(&source, Action::UnfreezeUser, Outcome::Success, about);
-                    self.note_gone(&source, gone);
-                    return self.store.user(id).await?.ok_or(AccountError::NotFound("user"));
-                }
-                Err(CommitError::Conflict | CommitError::EmailTaken) => {}
-                Err(CommitError::Store(error)) => return Err(error.into()),
-            }
-        }
-        Err(AccountError::Conflict)
+            Ok(Decision::Commit(changes, gone))
+        };
+        let gone = self.retry_on_conflict(&source, decide).await?;
+        self.outbox.notify_one();
+        let about = About::user(id).with("email_after", email.as_str());
+        self.note(&source, Action::UnfreezeUser, Outcome::Success, about);
+        self.note_gone(&source, gone);
+        self.store.user(id).await?.ok_or(AccountError::NotFound("user"))
     }
 
     /// What makes `email` the address of an account for which it was decided, and mails a reset to it.

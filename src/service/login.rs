@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
-use super::accounts::{About, AccountError, Accounts, Client, Granted, Source, TRIES};
+use super::accounts::{About, AccountError, Accounts, Client, Granted, Source};
+use super::retry::Decision;
 use crate::domain::account::{MAX_DEVICES, User};
 use crate::domain::audit::{Action, Outcome};
 use crate::domain::block::AddressBlock;
@@ -15,7 +16,7 @@ use crate::domain::email::EmailAddress;
 use crate::domain::mail::Letter;
 use crate::domain::revocation::Versions;
 use crate::domain::session::{Device, Session, SessionId};
-use crate::ports::{Change, CommitError, Limited, StoreError};
+use crate::ports::{Change, Limited, StoreError};
 
 /// How long the look-up of an account takes, at the least. To find one and read it takes longer than to find
 /// none, by so little that this hides it; next to the work of a password it is nothing.
@@ -57,9 +58,8 @@ impl Accounts {
                 return Err(busy.into());
             }
         };
-        let denied = |about: About| {
-            self.note(&Source::Client(client), Action::Login, Outcome::Denied, about);
-        };
+        let source = Source::Client(client);
+        let denied = |about: About| self.note(&source, Action::Login, Outcome::Denied, about);
         let user = match found {
             Some(user) if checked.matches && user.email_verified => user,
             // Whoever registers an address with a password of their own must not see by that password
@@ -86,53 +86,56 @@ impl Accounts {
         let block = AddressBlock::of(client.address);
         let device = self.devices.device(client.user_agent.as_deref(), client.address);
 
-        let mut user = user;
-        for _ in 0..TRIES {
-            let version = self.version(user.id).await?;
-            if let Err(error) = may_sign_in(&user, self.now()) {
-                denied(About::user(user.id).because(barred(&user, &error)));
-                return Err(error);
-            }
-            let (session, token) = self.new_session(&user, &device, version);
-            let mut changes = self.make_room(&user).await?;
-            let is_new = self.remember_device(&mut user, &device);
-            if is_new {
-                let facts = self.facts(client);
-                changes.push(self.mail(Letter::NewDevice, &user, &user.email, None, facts));
-            }
-            user.remember_block(self.key.block_mark(user.id, block));
-            user.last_login_at = Some(self.now());
-            user.email_changes.forget_over(self.now());
-            if let Some(hash) = &rehashed {
-                user.password = Some(hash.clone());
-            }
-            changes.push(Change::UpdateUser(user.clone()));
-            changes.push(Change::CreateSession(session.clone()));
-            match self.commit_by(&Source::Client(client), changes).await {
-                Ok(_) => {
-                    if is_new {
-                        self.outbox.notify_one();
-                    }
-                    let about = About::session(user.id, session.id);
-                    self.note(&Source::Client(client), Action::Login, Outcome::Success, about);
-                    return self.grant(version, user, &session, self.key.write(&token));
+        let (device, rehashed, denied) = (&device, &rehashed, &denied);
+        let (id, mut known) = (user.id, Some(user));
+        let checked_against = &checked_against;
+        let decide = || {
+            let known = known.take();
+            async move {
+                let version = self.version(id).await?;
+                let mut user = match known {
+                    Some(user) => user,
+                    // The account has changed since its password was checked. When the password itself has, that check is
+                    // worth nothing.
+                    None => match self.store.user(id).await? {
+                        Some(user)
+                            if user.password == *checked_against
+                                || (rehashed.is_some() && user.password == *rehashed) =>
+                        {
+                            user
+                        }
+                        _ => return Err(AccountError::InvalidCredentials),
+                    },
+                };
+                if let Err(error) = may_sign_in(&user, self.now()) {
+                    denied(About::user(user.id).because(barred(&user, &error)));
+                    return Err(error);
                 }
-                Err(CommitError::Conflict) => {}
-                Err(error) => return Err(error.into()),
-            }
-            // The account has changed since its password was checked. When the password itself has, that
-            // check is worth nothing.
-            match self.store.user(user.id).await? {
-                Some(now)
-                    if now.password == checked_against
-                        || (rehashed.is_some() && now.password == rehashed) =>
-                {
-                    user = now;
+                let (session, token) = self.new_session(&user, device, version);
+                let mut changes = self.make_room(&user).await?;
+                let is_new = self.remember_device(&mut user, device);
+                if is_new {
+                    let facts = self.facts(client);
+                    changes.push(self.mail(Letter::NewDevice, &user, &user.email, None, facts));
                 }
-                _ => return Err(AccountError::InvalidCredentials),
+                user.remember_block(self.key.block_mark(user.id, block));
+                user.last_login_at = Some(self.now());
+                user.email_changes.forget_over(self.now());
+                if let Some(hash) = rehashed {
+                    user.password = Some(hash.clone());
+                }
+                changes.push(Change::UpdateUser(user.clone()));
+                changes.push(Change::CreateSession(session.clone()));
+                Ok(Decision::Commit(changes, (version, user, session, token, is_new)))
             }
+        };
+        let (version, user, session, token, is_new) = self.retry_on_conflict(&source, decide).await?;
+        if is_new {
+            self.outbox.notify_one();
         }
-        Err(AccountError::Conflict)
+        let about = About::session(user.id, session.id);
+        self.note(&source, Action::Login, Outcome::Success, about);
+        self.grant(version, user, &session, self.key.write(&token))
     }
 
     fn new_session(

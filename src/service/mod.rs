@@ -21,6 +21,7 @@ pub mod profile;
 pub mod recover;
 pub mod refresh;
 pub mod register;
+mod retry;
 pub mod revoke;
 pub mod rotate;
 pub mod sessions;

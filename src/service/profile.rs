@@ -2,7 +2,8 @@
 
 use secrecy::{ExposeSecret, SecretString};
 
-use super::accounts::{About, AccountError, Accounts, Client, Granted, Person, Source, TRIES, name};
+use super::accounts::{About, AccountError, Accounts, Client, Granted, Person, Source, name};
+use super::retry::Decision;
 use crate::domain::account::User;
 use crate::domain::audit::{Action, Outcome};
 use crate::domain::email::EmailAddress;
@@ -12,7 +13,7 @@ use crate::domain::password::Requirements;
 use crate::domain::revocation::Versions;
 use crate::domain::session::{Session, SessionId};
 use crate::domain::task::Work;
-use crate::ports::{Change, CommitError, Limited};
+use crate::ports::{Change, Limited};
 
 /// What is to be changed; `None` leaves it as it is.
 #[derive(Debug, Default)]
@@ -73,7 +74,11 @@ impl Accounts {
             let to = new_email.as_ref().map(EmailAddress::as_str);
             self.limiter.attempt(Limited::RequestMail, client.address, to)?;
         }
-        for _ in 0..TRIES {
+        if new_name.is_none() && new_email.is_none() {
+            return Ok(Edited { user, pending_email: None });
+        }
+        let source = Source::Client(client);
+        let decide = || async {
             let mut user = self.account(person).await?;
             let mut changes = Vec::new();
             if let Some(name) = &new_name {
@@ -84,34 +89,23 @@ impl Accounts {
                 user.void_links();
                 changes.extend(self.wish(&user, email, client));
             }
-            if new_name.is_none() && new_email.is_none() {
-                return Ok(Edited { user, pending_email: None });
-            }
             user.updated_at = self.now();
             changes.push(Change::UpdateUser(user.clone()));
-            match self.commit_by(&Source::Client(client), changes).await {
-                Ok(_) => {
-                    let note = |action, about| {
-                        self.note(&Source::Client(client), action, Outcome::Success, about);
-                    };
-                    if new_name.is_some() {
-                        note(Action::ChangeProfile, About::user(user.id));
-                    }
-                    if let Some(email) = &new_email {
-                        self.outbox.notify_one();
-                        self.tasks.notify_one();
-                        let about = About::user(user.id)
-                            .with("email_before", user.email.as_str())
-                            .with("email_after", email.as_str());
-                        note(Action::RequestEmailChange, about);
-                    }
-                    return Ok(Edited { user, pending_email: new_email });
-                }
-                Err(CommitError::Conflict) => {}
-                Err(error) => return Err(error.into()),
-            }
+            Ok(Decision::Commit(changes, user))
+        };
+        let user = self.retry_on_conflict(&source, decide).await?;
+        if new_name.is_some() {
+            self.note(&source, Action::ChangeProfile, Outcome::Success, About::user(user.id));
         }
-        Err(AccountError::Conflict)
+        if let Some(email) = &new_email {
+            self.outbox.notify_one();
+            self.tasks.notify_one();
+            let about = About::user(user.id)
+                .with("email_before", user.email.as_str())
+                .with("email_after", email.as_str());
+            self.note(&source, Action::RequestEmailChange, Outcome::Success, about);
+        }
+        Ok(Edited { user, pending_email: new_email })
     }
 
     /// Word of the wish to the present address, and the rest for the worker: whether the new address has an
@@ -144,7 +138,8 @@ impl Accounts {
         let (owner, confirmed) = (self.owner(client, &user), user.password);
         self.not_guessed(&new, &user.email, user.name.as_deref(), owner).await?;
         let hash = self.passwords.hash(new, owner).await?;
-        for _ in 0..TRIES {
+        let source = Source::Client(client);
+        let decide = || async {
             let version = self.version(person.user).await?;
             let mut user = self.account(person).await?;
             if user.password != confirmed {
@@ -168,23 +163,18 @@ impl Accounts {
             let facts = self.facts(client);
             changes.push(self.mail(Letter::PasswordChanged, &user, &user.email, None, facts));
             changes.push(Change::UpdateUser(user.clone()));
-            match self.commit_by(&Source::Client(client), changes).await {
-                Ok(_) => {
-                    self.outbox.notify_one();
-                    let session = renewed.as_ref().map(|(session, _)| session.id);
-                    let about = About { user: Some(user.id), session, ..About::default() };
-                    self.note(&Source::Client(client), Action::ChangePassword, Outcome::Success, about);
-                    let Some((session, token)) = renewed else { return Ok(None) };
-                    // Counted from what was read: had somebody else raised it meanwhile, this token is dead from the
-                    // start, and the refresh token brings the next one, unless they have cut the session as well.
-                    let version = Versions { subject: version.subject + 1, ..version };
-                    return self.grant(version, user, &session, self.key.write(&token)).map(Some);
-                }
-                Err(CommitError::Conflict) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Err(AccountError::Conflict)
+            Ok(Decision::Commit(changes, (version, user, renewed)))
+        };
+        let (version, user, renewed) = self.retry_on_conflict(&source, decide).await?;
+        self.outbox.notify_one();
+        let session = renewed.as_ref().map(|(session, _)| session.id);
+        let about = About { user: Some(user.id), session, ..About::default() };
+        self.note(&source, Action::ChangePassword, Outcome::Success, about);
+        let Some((session, token)) = renewed else { return Ok(None) };
+        // Counted from what was read: had another commit raised it meanwhile, this token is dead from the start, and
+        // the refresh token brings the next one, unless that commit has cut the session as well.
+        let version = Versions { subject: version.subject + 1, ..version };
+        self.grant(version, user, &session, self.key.write(&token)).map(Some)
     }
 
     /// The same sign-in as a session of its own, which was begun at `begun`: its id and its tokens are new, its age is

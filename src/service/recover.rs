@@ -2,13 +2,14 @@
 
 use secrecy::{ExposeSecret, SecretString};
 
-use super::accounts::{About, AccountError, Accounts, Client, Source, TRIES};
+use super::accounts::{About, AccountError, Accounts, Client, Source};
+use super::retry::Decision;
 use crate::domain::audit::{Action, Outcome};
 use crate::domain::email::EmailAddress;
 use crate::domain::link::Purpose;
 use crate::domain::mail::Letter;
 use crate::domain::task::Work;
-use crate::ports::{Change, CommitError, Limited};
+use crate::ports::{Change, Limited};
 
 impl Accounts {
     /// Takes a request for a link that sets a new password. Whether there is such an account shows neither
@@ -49,7 +50,8 @@ impl Accounts {
         let owner = self.owner(client, &user);
         self.not_guessed(&password, &user.email, user.name.as_deref(), owner).await?;
         let hash = self.passwords.hash(password, owner).await?;
-        for _ in 0..TRIES {
+        let source = Source::Client(client);
+        let decide = || async {
             let (link, mut user) = self.mailed_to(client, token, &[Purpose::ResetPassword]).await?;
             self.leave_behind(&mut user).await?;
             user.password = Some(hash.clone());
@@ -65,17 +67,11 @@ impl Accounts {
             let facts = self.facts(client);
             changes.push(self.mail(Letter::PasswordChanged, &user, &user.email, None, facts));
             changes.push(Change::UpdateUser(user.clone()));
-            match self.commit_by(&Source::Client(client), changes).await {
-                Ok(_) => {
-                    self.outbox.notify_one();
-                    let about = About::user(user.id);
-                    self.note(&Source::Client(client), Action::ResetPassword, Outcome::Success, about);
-                    return Ok(());
-                }
-                Err(CommitError::Conflict) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Err(AccountError::Conflict)
+            Ok(Decision::Commit(changes, user.id))
+        };
+        let user = self.retry_on_conflict(&source, decide).await?;
+        self.outbox.notify_one();
+        self.note(&source, Action::ResetPassword, Outcome::Success, About::user(user));
+        Ok(())
     }
 }

@@ -1,11 +1,15 @@
 //! Exchanging a refresh token for the next one and a fresh access token.
 
-use super::accounts::{About, AccountError, Accounts, Client, Granted, Source, TRIES};
+use super::accounts::{About, AccountError, Accounts, Client, Granted, Source};
 use super::login::{barred, may_sign_in};
+use super::retry::Decision;
+use crate::domain::account::User;
 use crate::domain::audit::{Action, Outcome};
-use crate::domain::session::{Fingerprint, Presented};
+use crate::domain::opaque::RefreshToken;
+use crate::domain::revocation::Versions;
+use crate::domain::session::{Fingerprint, Presented, Session};
 use crate::domain::trusted_time::NEAR;
-use crate::ports::{Change, CommitError, Limited};
+use crate::ports::{Change, Limited};
 
 impl Accounts {
     /// Rotates. The same token within ten seconds brings the same successor; one that was replaced longer
@@ -16,14 +20,14 @@ impl Accounts {
     /// [`AccountError::TooMany`], [`AccountError::Store`] or [`AccountError::Sign`].
     pub async fn refresh(&self, client: &Client, token: &str) -> Result<Granted, AccountError> {
         self.limiter.attempt(Limited::Refresh, client.address, None)?;
+        let source = Source::Client(client);
+        let note = |action, outcome, about| self.note(&source, action, outcome, about);
         let Some(presented) = self.key.read(token) else {
-            let about = About::default().because("unknown_token");
-            self.note(&Source::Client(client), Action::Refresh, Outcome::Denied, about);
+            note(Action::Refresh, Outcome::Denied, About::default().because("unknown_token"));
             return Err(AccountError::InvalidRefreshToken);
         };
         let about = || About::session(presented.user, presented.session);
-        let note = |action, outcome, about| self.note(&Source::Client(client), action, outcome, about);
-        for _ in 0..TRIES {
+        let decide = || async {
             let version = self.version(presented.user).await?;
             let session = self.store.session(presented.user, presented.session).await?;
             let Some(session) = session else {
@@ -37,7 +41,7 @@ impl Accounts {
             };
             if self.is_cut(&session).await? {
                 let ending = self.ending(&session, "revoked");
-                self.commit_by(&Source::Client(client), ending.into()).await?;
+                self.commit_by(&source, ending.into()).await?;
                 note(Action::Refresh, Outcome::Denied, about().because("session_revoked"));
                 return Err(AccountError::InvalidRefreshToken);
             }
@@ -59,41 +63,53 @@ impl Accounts {
             let is_good = matches!(decided, Presented::Repeated(_) | Presented::Rotated(..));
             if is_good && is_other && self.settings.fingerprint == Fingerprint::Refuse {
                 let ending = self.ending(&session, "another device");
-                self.commit_by(&Source::Client(client), ending.into()).await?;
+                self.commit_by(&source, ending.into()).await?;
                 note(Action::Refresh, Outcome::Denied, about().because("device_changed"));
                 return Err(AccountError::InvalidRefreshToken);
             }
             let is_over = matches!(decided, Presented::Expired);
-            let (session, next) = match decided {
-                Presented::Repeated(next) => (session, next),
+            match decided {
+                Presented::Repeated(next) => {
+                    Ok(Decision::Unchanged(Refreshed { version, user, session, next, noted: None }))
+                }
                 Presented::Rotated(mut rotated, next) => {
                     rotated.device = device;
                     // Its scopes follow the account's.
                     rotated.scopes = user.scopes.clone();
-                    match self.store.commit(vec![Change::UpdateSession((*rotated).clone())]).await {
-                        Ok(_) => {}
-                        Err(CommitError::Conflict) => continue,
-                        Err(error) => return Err(error.into()),
-                    }
                     let noted = is_other && self.settings.fingerprint == Fingerprint::Note;
-                    let about = if noted { about().because("device_changed") } else { about() };
-                    note(Action::Refresh, Outcome::Success, about);
-                    (*rotated, next)
+                    let noted = Some(if noted { about().because("device_changed") } else { about() });
+                    let changes = vec![Change::UpdateSession((*rotated).clone())];
+                    let refreshed = Refreshed { version, user, session: *rotated, next, noted };
+                    Ok(Decision::Commit(changes, refreshed))
                 }
                 Presented::Reused => {
                     let ending = self.ending(&session, "refresh token reused");
-                    self.commit_by(&Source::Client(client), ending.into()).await?;
+                    self.commit_by(&source, ending.into()).await?;
                     note(Action::RefreshReuse, Outcome::Denied, about().because("session_ended"));
-                    return Err(AccountError::InvalidRefreshToken);
+                    Err(AccountError::InvalidRefreshToken)
                 }
                 Presented::Expired | Presented::Unknown => {
                     let reason = if is_over { "session_expired" } else { "unknown_token" };
                     note(Action::Refresh, Outcome::Denied, about().because(reason));
-                    return Err(AccountError::InvalidRefreshToken);
+                    Err(AccountError::InvalidRefreshToken)
                 }
-            };
-            return self.grant(version, user, &session, self.key.write(&next));
+            }
+        };
+        let Refreshed { version, user, session, next, noted } =
+            self.retry_on_conflict(&source, decide).await?;
+        if let Some(about) = noted {
+            note(Action::Refresh, Outcome::Success, about);
         }
-        Err(AccountError::Conflict)
+        self.grant(version, user, &session, self.key.write(&next))
     }
+}
+
+/// A refresh token that was found good, and its successor.
+struct Refreshed {
+    version: Versions,
+    user: User,
+    session: Session,
+    next: RefreshToken,
+    /// What is noted; `None` for a token that was repeated within the grace time: its rotation was noted before.
+    noted: Option<About>,
 }

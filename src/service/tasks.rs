@@ -20,7 +20,8 @@ use crate::domain::task::{Origin, Task, Work};
 use crate::domain::time::UnixTime;
 use crate::ports::{Change, CommitError, Store, StoreError};
 
-use super::accounts::{About, Accounts, Source, TRIES};
+use super::accounts::{About, Accounts, Source};
+use super::retry::{Decision, retry_on_conflict};
 use super::unclaimed::{Holder, UNCLAIMED_LIFE};
 
 /// How many tasks one look takes.
@@ -77,30 +78,35 @@ impl Accounts {
 
     /// Whether it is done; otherwise it met one conflict after the other.
     async fn do_task(&self, task: &Task) -> Result<bool, StoreError> {
-        for _ in 0..TRIES {
-            let Done { mut changes, noted } = self.work_out(&task.work).await?;
-            let mails = changes.iter().any(|change| matches!(change, Change::PutMail(_)));
-            changes.push(Change::FinishTask(task.clone()));
-            match self.store.commit(changes).await {
-                Ok(_) => {
-                    if mails {
-                        self.outbox.notify_one();
+        let mut is_first = true;
+        let decide = || {
+            let is_again = !std::mem::take(&mut is_first);
+            async move {
+                if is_again {
+                    // The conflict may be that another worker has done it.
+                    let due = self.store.due_tasks(self.now(), usize::MAX).await?;
+                    if !due.iter().any(|other| other.id == task.id) {
+                        return Ok(Decision::Unchanged((false, None)));
                     }
-                    if let Some((action, outcome, about)) = noted {
-                        self.note(&source(&task.work), action, outcome, about);
-                    }
-                    return Ok(true);
                 }
-                // Somebody else got in between: look again. When the task itself is gone, it is done.
-                Err(CommitError::Conflict | CommitError::EmailTaken) => {}
-                Err(CommitError::Store(error)) => return Err(error),
+                let Done { mut changes, noted } = self.work_out(&task.work).await?;
+                let mails = changes.iter().any(|change| matches!(change, Change::PutMail(_)));
+                changes.push(Change::FinishTask(task.clone()));
+                Ok(Decision::Commit(changes, (mails, noted)))
             }
-            let due = self.store.due_tasks(self.now(), usize::MAX).await?;
-            if !due.iter().any(|other| other.id == task.id) {
-                return Ok(true);
-            }
+        };
+        let (mails, noted) = match retry_on_conflict(|changes| self.store.commit(changes), decide).await {
+            Ok(done) => done,
+            Err(CommitError::Conflict | CommitError::EmailTaken) => return Ok(false),
+            Err(CommitError::Store(error)) => return Err(error),
+        };
+        if mails {
+            self.outbox.notify_one();
         }
-        Ok(false)
+        if let Some((action, outcome, about)) = noted {
+            self.note(&source(&task.work), action, outcome, about);
+        }
+        Ok(true)
     }
 
     async fn work_out(&self, work: &Work) -> Result<Done, StoreError> {

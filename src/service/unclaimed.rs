@@ -6,13 +6,14 @@
 
 use std::time::Duration;
 
-use super::accounts::{About, AccountError, Accounts, TRIES};
+use super::accounts::{About, AccountError, Accounts};
+use super::retry::{Decision, retry_on_conflict};
 use super::tasks::Done;
 use crate::domain::account::{User, UserId};
 use crate::domain::audit::{Action, Actor, Event, Outcome};
 use crate::domain::email::EmailAddress;
 use crate::domain::task::Work;
-use crate::ports::{Change, CommitError, EVENTS_KEPT, StoreError};
+use crate::ports::{Change, EVENTS_KEPT, StoreError};
 
 /// How long an account waits for its address to be verified, from its registration: a later one does not prolong it.
 /// Then its address is free again, and strangers have not filled the store with addresses that nobody reads.
@@ -102,17 +103,13 @@ impl Accounts {
         email: &EmailAddress,
         making: Vec<Change>,
     ) -> Result<Option<UserId>, AccountError> {
-        for _ in 0..TRIES {
+        // A conflict: registered or claimed meanwhile.
+        let decide = || async {
             let (mut changes, gone) = self.freeing(email).await?.ok_or(AccountError::EmailTaken)?;
             changes.extend(making.iter().cloned());
-            match self.store.commit(changes).await {
-                Ok(_) => return Ok(gone),
-                // Registered or claimed meanwhile: look again.
-                Err(CommitError::Conflict | CommitError::EmailTaken) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Err(AccountError::Conflict)
+            Ok(Decision::Commit(changes, gone))
+        };
+        retry_on_conflict(|changes| self.store.commit(changes), decide).await
     }
 
     /// What is said of an account that made room for another one.

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value};
 
-use super::accounts::{About, AccountError, Accounts, Source, TRIES, name};
+use super::accounts::{About, AccountError, Accounts, Source, name};
 use super::noted::changed;
+use super::retry::Decision;
 use super::sessions::Which;
 use crate::domain::account::{Claim, PasswordHash, User, UserId};
 use crate::domain::audit::{Action, Event, Outcome};
@@ -17,7 +18,7 @@ use crate::domain::mail::{Letter, Mail};
 use crate::domain::session::Session;
 use crate::domain::task::{Errand, Work};
 use crate::domain::time::UnixTime;
-use crate::ports::{Change, CommitError, Requester, StoreError};
+use crate::ports::{Change, Requester, StoreError};
 
 /// The most that one list shows.
 pub const MAX_LISTED: usize = 1000;
@@ -161,7 +162,8 @@ impl Accounts {
         let new_name = edit.name.map(|given| name(Some(given))).transpose()?;
         edit.scopes.as_ref().map_or(Ok(()), |scopes| check_scopes(scopes))?;
         edit.claims.as_ref().map_or(Ok(()), check_claims)?;
-        for _ in 0..TRIES {
+        let source = Source::Operator(request_id);
+        let decide = || async {
             let before = self.store.user(id).await?.ok_or(AccountError::NotFound("user"))?;
             let mut user = before.clone();
             if let Some(name) = &new_name {
@@ -175,7 +177,7 @@ impl Accounts {
             user.scopes = edit.scopes.clone().unwrap_or(user.scopes);
             user.claims = edit.claims.clone().unwrap_or(user.claims);
             if user == before {
-                return Ok(user);
+                return Ok(Decision::Unchanged((before, user)));
             }
             if edit.scopes.is_some() || edit.claims.is_some() {
                 self.fits(&user)?;
@@ -198,22 +200,18 @@ impl Accounts {
             if shut || said(&before) != said(&user) {
                 changes.push(self.raising(id, "account changed by an operator"));
             }
-            match self.commit_by(&Source::Operator(request_id), changes).await {
-                Ok(_) => {
-                    let action = match (before.active, user.active) {
-                        (true, false) => Action::DisableUser,
-                        (false, true) => Action::EnableUser,
-                        _ => Action::UpdateUser,
-                    };
-                    let about = changed(&before, &user);
-                    self.note(&Source::Operator(request_id), action, Outcome::Success, about);
-                    return Ok(user);
-                }
-                Err(CommitError::Conflict) => {}
-                Err(error) => return Err(error.into()),
-            }
+            Ok(Decision::Commit(changes, (before, user)))
+        };
+        let (before, user) = self.retry_on_conflict(&source, decide).await?;
+        if user != before {
+            let action = match (before.active, user.active) {
+                (true, false) => Action::DisableUser,
+                (false, true) => Action::EnableUser,
+                _ => Action::UpdateUser,
+            };
+            self.note(&source, action, Outcome::Success, changed(&before, &user));
         }
-        Err(AccountError::Conflict)
+        Ok(user)
     }
 
     /// Removes an account with everything it has, and ends its tokens and its grants at providers.
@@ -222,23 +220,18 @@ impl Accounts {
     /// [`AccountError::NotFound`], [`AccountError::Conflict`] or [`AccountError::Store`]; then it is still
     /// there.
     pub async fn delete_user(&self, request_id: &str, id: UserId) -> Result<(), AccountError> {
-        for _ in 0..TRIES {
+        let source = Source::Operator(request_id);
+        let decide = || async {
             let user = self.store.user(id).await?.ok_or(AccountError::NotFound("user"))?;
             let mut changes = vec![self.raising(user.id, "account deleted")];
             changes.extend(self.ending_grants(id).await?);
             changes.push(Change::DeleteUser(user.id));
-            match self.store.commit(changes).await {
-                Ok(_) => {
-                    let about = About::user(id);
-                    self.note(&Source::Operator(request_id), Action::DeleteUser, Outcome::Success, about);
-                    return Ok(());
-                }
-                // A token was refreshed meanwhile.
-                Err(CommitError::Conflict) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Err(AccountError::Conflict)
+            Ok(Decision::Commit(changes, ()))
+        };
+        // A conflict: a token of a connection was refreshed meanwhile.
+        self.retry_on_conflict(&source, decide).await?;
+        self.note(&source, Action::DeleteUser, Outcome::Success, About::user(id));
+        Ok(())
     }
 
     /// What ends an account's grants at their providers, once its records are gone: errands that hold the
@@ -318,7 +311,8 @@ impl Accounts {
     /// # Errors
     /// [`AccountError::NotFound`] or [`AccountError::Store`].
     pub async fn reset_password_of(&self, request_id: &str, id: UserId) -> Result<(), AccountError> {
-        for _ in 0..TRIES {
+        let source = Source::Operator(request_id);
+        let decide = || async {
             let mut user = self.store.user(id).await?.ok_or(AccountError::NotFound("user"))?;
             if !user.email_changes.takes_reset() {
                 return Err(AccountError::Frozen);
@@ -331,23 +325,12 @@ impl Accounts {
             let mut changes = self.link_to(Purpose::ResetPassword, Letter::ResetPassword, user).await?;
             changes.extend(self.ending_all(id, None, "password reset by an operator").await?);
             changes.push(self.raising(id, "password reset by an operator"));
-            match self.commit_by(&Source::Operator(request_id), changes).await {
-                Ok(_) => {
-                    self.outbox.notify_one();
-                    let about = About::user(id);
-                    self.note(
-                        &Source::Operator(request_id),
-                        Action::RequestPasswordReset,
-                        Outcome::Success,
-                        about,
-                    );
-                    return Ok(());
-                }
-                Err(CommitError::Conflict) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Err(AccountError::Conflict)
+            Ok(Decision::Commit(changes, ()))
+        };
+        self.retry_on_conflict(&source, decide).await?;
+        self.outbox.notify_one();
+        self.note(&source, Action::RequestPasswordReset, Outcome::Success, About::user(id));
+        Ok(())
     }
 
     /// At most `limit` events of an account, or of none, newest first.

@@ -7,13 +7,14 @@
 use secrecy::{ExposeSecret, SecretString};
 use uuid::Uuid;
 
-use super::accounts::{About, AccountError, Accounts, Client, Person, Source, TRIES, Ways};
+use super::accounts::{About, AccountError, Accounts, Client, Person, Source, Ways};
+use super::retry::Decision;
 use crate::domain::account::{PasswordHash, User, Verification};
 use crate::domain::audit::{Action, Outcome};
 use crate::domain::binding::Binding;
 use crate::domain::link::Purpose;
 use crate::domain::mail::{Facts, Letter};
-use crate::ports::{Change, CommitError};
+use crate::ports::Change;
 
 /// What comes beside the token of a link that verifies an address.
 #[derive(Debug, Default)]
@@ -56,7 +57,8 @@ impl Accounts {
     ) -> Result<User, AccountError> {
         let (_, user) = self.mailed(token, &[Purpose::VerifyEmail]).await?;
         let shown = self.shown(client, &user, proof).await?;
-        for _ in 0..TRIES {
+        let source = Source::Client(client);
+        let decide = || async {
             let (link, mut user) = self.mailed(token, &[Purpose::VerifyEmail]).await?;
             match &shown {
                 Shown::Password(confirmed) if user.password != *confirmed => {
@@ -74,18 +76,13 @@ impl Accounts {
             user.verified();
             user.updated_at = self.now();
             changes.push(Change::UpdateUser(user.clone()));
-            match self.commit_by(&Source::Client(client), changes).await {
-                Ok(_) => {
-                    self.outbox.notify_one();
-                    let about = About::user(user.id).because(shown.name());
-                    self.note(&Source::Client(client), Action::VerifyEmail, Outcome::Success, about);
-                    return Ok(user);
-                }
-                Err(CommitError::Conflict) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Err(AccountError::Conflict)
+            Ok(Decision::Commit(changes, user))
+        };
+        let user = self.retry_on_conflict(&source, decide).await?;
+        self.outbox.notify_one();
+        let about = About::user(user.id).because(shown.name());
+        self.note(&source, Action::VerifyEmail, Outcome::Success, about);
+        Ok(user)
     }
 
     /// What `proof` shows about this account.

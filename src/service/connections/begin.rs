@@ -15,10 +15,9 @@ use crate::domain::connection::{CONSENT_LIFE, Connection, ConnectionId, Consent,
 use crate::domain::opaque::{State, TokenHash, code_challenge};
 use crate::domain::revocation::Versions;
 use crate::domain::session::SessionId;
-use crate::ports::{
-    Authorization, Change, CommitError, Limited, Pkce, ProviderCall, ProviderFault, ProviderInfo,
-};
-use crate::service::accounts::{About, Client, Person, TRIES};
+use crate::ports::{Authorization, Change, Limited, Pkce, ProviderCall, ProviderFault, ProviderInfo};
+use crate::service::accounts::{About, Client, Person};
+use crate::service::retry::Decision;
 
 /// The longest value of a parameter, in bytes.
 const MAX_PARAMETER: usize = 500;
@@ -44,7 +43,7 @@ impl Connections {
             return Err(ConnectionError::NoAccount);
         }
         let begun = self.store.versions(&self.issuer, &user.to_string()).await?;
-        for _ in 0..TRIES {
+        let decide = || async {
             let mine = self.store.connections(user).await?;
             let given = told_apart(&begin.parameters, &info);
             let chosen = choose(&mine, &begin, &given.open)?;
@@ -82,25 +81,21 @@ impl Connections {
                 false => vec![Change::UpdateConnection(connection.clone())],
             };
             changes.extend(surplus(&mine).map(|old| Change::RemoveConnection(old.user, old.id)));
-            match self.store.commit(changes).await {
-                Ok(_) => {}
-                Err(CommitError::Conflict) => continue,
-                Err(error) => return Err(error.into()),
-            }
             connection.revision += u64::from(!is_new);
-            // Deleted while its plugin was asked, and with it what it had: nobody would ever remove this one.
-            if is_new && self.store.user(user).await?.is_none() {
-                self.store.commit(vec![Change::RemoveConnection(user, connection.id)]).await?;
-                return Err(ConnectionError::NoAccount);
-            }
-            self.due.notify_one();
-            if let Some(url) = attended {
-                return Ok(Begun { connection, authorization_url: Some(url), browser: Some(browser) });
-            }
-            let connection = self.connect_unattended(client, connection, consent).await?;
-            return Ok(Begun { connection, authorization_url: None, browser: None });
+            Ok(Decision::Commit(changes, (is_new, connection, consent, browser, attended)))
+        };
+        let (is_new, connection, consent, browser, attended) = self.retry_on_conflict(decide).await?;
+        // The account was deleted, with all that it had, while the plugin was asked: nothing else removes this one.
+        if is_new && self.store.user(user).await?.is_none() {
+            self.store.commit(vec![Change::RemoveConnection(user, connection.id)]).await?;
+            return Err(ConnectionError::NoAccount);
         }
-        Err(ConnectionError::Conflict)
+        self.due.notify_one();
+        if let Some(url) = attended {
+            return Ok(Begun { connection, authorization_url: Some(url), browser: Some(browser) });
+        }
+        let connection = self.connect_unattended(client, connection, consent).await?;
+        Ok(Begun { connection, authorization_url: None, browser: None })
     }
 
     async fn connect_unattended(

@@ -9,8 +9,9 @@ use crate::domain::audit::{Action, Outcome};
 use crate::domain::connection::{CONSENT_LIFE, Connection, Consent, Fault, FaultKind, MAX_REASON, clean};
 use crate::domain::opaque::TokenHash;
 use crate::domain::revocation::Begun;
-use crate::ports::{Change, CommitError, Limited, ProviderFault};
-use crate::service::accounts::{About, Client, TRIES};
+use crate::ports::{Change, Limited, ProviderFault};
+use crate::service::accounts::{About, Client};
+use crate::service::retry::Decision;
 
 /// The longest words of a provider's for a user, in bytes: one line of a page.
 const MAX_SAID: usize = 200;
@@ -81,7 +82,7 @@ impl Connections {
         let state = self.key.read_state(&callback.state).ok_or(ConnectionError::InvalidState)?;
         let browser = callback.browser.as_ref().ok_or(ConnectionError::InvalidState)?;
         let browser = TokenHash::of(browser.expose_secret().as_bytes());
-        for _ in 0..TRIES {
+        let decide = || async {
             let found = self.store.connection(state.user, state.connection).await?;
             let mut connection = found.ok_or(ConnectionError::InvalidState)?;
             let consent = connection.consent.take().filter(|consent| consent.id == state.consent);
@@ -93,17 +94,14 @@ impl Connections {
             self.still_theirs(&connection, &consent).await?;
             let too_late = consent.expires_at <= self.now();
             self.schedule(&mut connection);
-            match self.store.commit(vec![Change::UpdateConnection(connection.clone())]).await {
-                Ok(_) if too_late => return Err(ConnectionError::InvalidState),
-                Ok(_) => {
-                    connection.revision += 1;
-                    return Ok((connection, consent));
-                }
-                Err(CommitError::Conflict) => {}
-                Err(error) => return Err(error.into()),
-            }
+            let changes = vec![Change::UpdateConnection(connection.clone())];
+            connection.revision += 1;
+            Ok(Decision::Commit(changes, (connection, consent, too_late)))
+        };
+        match self.retry_on_conflict(decide).await? {
+            (_, _, true) => Err(ConnectionError::InvalidState),
+            (connection, consent, false) => Ok((connection, consent)),
         }
-        Err(ConnectionError::Conflict)
     }
 
     /// The user who began it is still let in, has not signed out, and was not cut off since: on a shared browser, the next one would grant

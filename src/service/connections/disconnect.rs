@@ -10,8 +10,9 @@ use crate::domain::audit::{Action, Outcome};
 use crate::domain::connection::{Connection, ConnectionId, Status};
 use crate::domain::task::Errand;
 use crate::domain::time::UnixTime;
-use crate::ports::{Change, CommitError};
-use crate::service::accounts::{About, Client, Person, TRIES};
+use crate::ports::Change;
+use crate::service::accounts::{About, Client, Person};
+use crate::service::retry::Decision;
 
 use super::errands::{GRACE, Left};
 
@@ -92,10 +93,10 @@ impl Connections {
         user: UserId,
         id: ConnectionId,
     ) -> Result<Option<(Connection, Option<crate::domain::task::Task>)>, ConnectionError> {
-        for _ in 0..TRIES {
+        let decide = || async {
             let mut connection = self.find(user, id).await?;
             if connection.status == Status::Revoked {
-                return Ok(None);
+                return Ok(Decision::Unchanged(None));
             }
             let mut before = connection.clone();
             // What the provider gave last is what it is to take back.
@@ -115,12 +116,8 @@ impl Connections {
                 }
                 changes.push(later);
             }
-            match self.store.commit(changes).await {
-                Ok(_) => return Ok(Some((before, errand))),
-                Err(CommitError::Conflict) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Err(ConnectionError::Conflict)
+            Ok(Decision::Commit(changes, Some((before, errand))))
+        };
+        self.retry_on_conflict(decide).await
     }
 }

@@ -11,8 +11,9 @@ use crate::domain::audit::{Action, Outcome};
 use crate::domain::connection::{Account, Connection, Grant, Status};
 use crate::domain::task::Errand;
 use crate::domain::time::UnixTime;
-use crate::ports::{Change, CommitError, CurrentTokens, GrantedTokens};
-use crate::service::accounts::{About, TRIES};
+use crate::ports::{Change, CurrentTokens, GrantedTokens};
+use crate::service::accounts::About;
+use crate::service::retry::Decision;
 
 impl Connections {
     /// Makes the connection active with what was granted for `scopes` and `parameters`.
@@ -73,7 +74,7 @@ impl Connections {
         grant: &Grant,
         now: UnixTime,
     ) -> Result<(Connection, Vec<Connection>), ConnectionError> {
-        for _ in 0..TRIES {
+        let decide = || async {
             let mine = self.store.connections(asked.user).await?;
             let found = mine.iter().find(|one| one.id == asked.id).ok_or(ConnectionError::NotFound)?;
             if found.status == Status::Revoked {
@@ -81,7 +82,7 @@ impl Connections {
             }
             // A commit that failed may have been made all the same.
             if found.tokens.as_ref() == Some(&grant.tokens) {
-                return Ok((found.clone(), Vec::new()));
+                return Ok(Decision::Unchanged((found.clone(), Vec::new())));
             }
             let mut connection = found.clone();
             let left = found.tokens.is_some() && is_another(found.account.as_ref(), asked.account.as_ref());
@@ -106,16 +107,11 @@ impl Connections {
                 changes.push(self.tell_app(Told::Revoked, &mut ended));
                 changes.push(Change::UpdateConnection(ended));
             }
-            match self.store.commit(changes).await {
-                Ok(_) => {
-                    connection.revision += 1;
-                    return Ok((connection, older));
-                }
-                Err(CommitError::Conflict) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Err(ConnectionError::Conflict)
+            // As it is once that is written.
+            connection.revision += 1;
+            Ok(Decision::Commit(changes, (connection, older)))
+        };
+        self.retry_on_conflict(decide).await
     }
 
     /// Whose account it is, where that can be found out. Nothing fails for want of it.

@@ -23,8 +23,9 @@ use crate::domain::connection::{
 use crate::domain::mail::Letter;
 use crate::domain::time::UnixTime;
 use crate::domain::upkeep::backoff;
-use crate::ports::{Change, CommitError, Limited, ProviderFault};
-use crate::service::accounts::{About, Client, Person, TRIES};
+use crate::ports::{Change, Limited, ProviderFault};
+use crate::service::accounts::{About, Client, Person};
+use crate::service::retry::Decision;
 
 /// The pauses between tries to write tokens that just came. What is not written by then is kept in memory, and
 /// written ahead of the next refresh.
@@ -387,30 +388,33 @@ impl Connections {
         others: Vec<Change>,
         change: impl Fn(&mut Connection),
     ) -> Result<Connection, ConnectionError> {
-        let mut current = base.clone();
-        for _ in 0..TRIES {
-            change(&mut current);
-            self.schedule(&mut current);
-            // Made anew with each try: the sequence number is that of the record as it is written.
-            let notice = told.map(|told| self.tell_app(told, &mut current));
-            let mut changes = vec![Change::UpdateConnection(current.clone())];
-            changes.extend(others.iter().cloned());
-            changes.extend(notice);
-            match self.store.commit(changes).await {
-                Ok(_) => {
-                    current.revision += 1;
-                    return Ok(current);
-                }
-                Err(CommitError::Conflict) => {}
-                Err(error) => return Err(error.into()),
+        let (mut known, others, change) = (Some(base.clone()), &others, &change);
+        let decide = || {
+            let known = known.take();
+            async move {
+                let mut current = match known {
+                    Some(base) => base,
+                    None => {
+                        let current = self.find(base.user, base.id).await?;
+                        if current.status != base.status || current.tokens != base.tokens {
+                            standing(&current)?;
+                            return Err(ConnectionError::Conflict);
+                        }
+                        current
+                    }
+                };
+                change(&mut current);
+                self.schedule(&mut current);
+                // Made anew with each attempt: the sequence number is that of the record as it is written.
+                let notice = told.map(|told| self.tell_app(told, &mut current));
+                let mut changes = vec![Change::UpdateConnection(current.clone())];
+                changes.extend(others.iter().cloned());
+                changes.extend(notice);
+                current.revision += 1;
+                Ok(Decision::Commit(changes, current))
             }
-            current = self.find(base.user, base.id).await?;
-            if current.status != base.status || current.tokens != base.tokens {
-                standing(&current)?;
-                return Err(ConnectionError::Conflict);
-            }
-        }
-        Err(ConnectionError::Conflict)
+        };
+        self.retry_on_conflict(decide).await
     }
 }
 

@@ -11,7 +11,7 @@ use super::{Connections, Resealed};
 use crate::domain::account::UserId;
 use crate::domain::connection::{Connection, ConnectionId};
 use crate::ports::{Change, CommitError, StoreError};
-use crate::service::accounts::TRIES;
+use crate::service::retry::{Decision, retry_on_conflict};
 
 /// How many connections one step looks at.
 const STEP: usize = 64;
@@ -64,9 +64,9 @@ impl Connections {
         if self.unwritten().contains_key(&id) {
             return Ok(Done::NothingToDo);
         }
-        for _ in 0..TRIES {
+        let decide = || async {
             let Some(mut current) = self.store.connection(user, id).await? else {
-                return Ok(Done::NothingToDo);
+                return Ok(Decision::Unchanged((Done::NothingToDo, false)));
             };
             let mut done = Done::NothingToDo;
             match self.resealed(&current) {
@@ -75,25 +75,27 @@ impl Connections {
                     done = Done::Renewed;
                 }
                 Ok(None) if sooner => {}
-                Ok(None) => return Ok(Done::NothingToDo),
+                Ok(None) => return Ok(Decision::Unchanged((Done::NothingToDo, false))),
                 Err(error) => {
                     tracing::error!(connection = %id, %error, "tokens cannot be sealed anew");
-                    return Ok(Done::Unreadable);
+                    return Ok(Decision::Unchanged((Done::Unreadable, false)));
                 }
             }
             if sooner {
                 current.end_wait_for_operator(self.now());
                 self.schedule(&mut current);
             }
-            match self.store.commit(vec![Change::UpdateConnection(current)]).await {
-                Ok(_) => {
+            Ok(Decision::Commit(vec![Change::UpdateConnection(current)], (done, true)))
+        };
+        match retry_on_conflict(|changes| self.store.commit(changes), decide).await {
+            Ok((done, is_written)) => {
+                if is_written {
                     self.due.notify_one();
-                    return Ok(done);
                 }
-                Err(CommitError::Conflict | CommitError::EmailTaken) => {}
-                Err(CommitError::Store(error)) => return Err(error),
+                Ok(done)
             }
+            Err(CommitError::Conflict | CommitError::EmailTaken) => Ok(Done::NothingToDo),
+            Err(CommitError::Store(error)) => Err(error),
         }
-        Ok(Done::NothingToDo)
     }
 }
