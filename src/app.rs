@@ -45,7 +45,8 @@ use crate::edge::jwt::{Asker, Clocks, Issuers, KeyRing, StoredKeys, TokenVerifie
 use crate::edge::machine;
 use crate::edge::proxy;
 use crate::edge::proxy::capacity::{Capacity, Plan};
-use crate::edge::proxy::forward::Told;
+use crate::edge::proxy::forward::StripRules;
+use crate::edge::proxy::served::ServedRoute;
 use crate::edge::store::{Doubts, MeteredStore, RevocationCache, RevokingStore, SledStore};
 use crate::edge::telemetry::Meters;
 use crate::edge::telemetry::metrics::Metrics;
@@ -158,47 +159,38 @@ impl Parts {
         let meter: Arc<dyn Meter> = Arc::clone(&self.meters) as Arc<dyn Meter>;
         let (ring, clocks) = (Arc::new(self.ring.clone()), Arc::clone(&self.clocks));
         let verifier = TokenVerifier::new(&config.tokens, ring, Arc::clone(issuers), clocks, meter);
-        let mut clusters = Vec::with_capacity(config.routes.len());
-        for route in &config.routes {
-            let mut settings = route.upstream.clone();
-            if let Some(address) = self.demo {
-                settings.origins =
+        let mut configured = config.routes.clone();
+        if let Some(address) = self.demo {
+            for route in &mut configured {
+                route.upstream.origins =
                     vec![Origin { tls: false, host: address.ip().to_string(), port: address.port() }];
-                settings.http2 = false;
+                route.upstream.http2 = false;
+                // The sample app greets people by the name that is in it.
+                route.forward.assertion = Some(demo::ASSERTION.to_owned());
             }
-            clusters
-                .push(proxy::upstream::Cluster::start(&route.policy.name, settings, &self.capacity).await?);
         }
         self.metrics.set_routes(config.routes.iter().map(|route| &*route.policy.name));
-        let mut forwards: Vec<_> = config.routes.iter().map(|route| route.forward.clone()).collect();
-        if self.demo.is_some() {
-            // The sample app greets people by the name that is in it.
-            forwards.iter_mut().for_each(|forward| forward.assertion = Some(demo::ASSERTION.to_owned()));
+        let strip =
+            StripRules::of(configured.iter().map(|route| (&route.forward, &route.policy.policy.carriers)));
+        let mut served = Vec::with_capacity(configured.len());
+        for route in configured {
+            served.push(ServedRoute::start(route, &self.capacity).await?);
         }
-        let carriers = config.routes.iter().map(|route| &route.policy.policy.carriers);
-        let set = forwards.iter().zip(carriers);
         Ok(proxy::gateway::Live {
             admission: Admission {
                 scheme: config.scheme(),
-                routes: Table::new(config.routes.iter().map(|route| route.policy.clone()).collect()),
+                routes: Table::new(served),
                 authenticator: Authenticator {
                     verifier: Arc::new(verifier),
                     revocations: Arc::clone(&self.revocations) as Arc<dyn Revocations>,
                     clock: Arc::clone(&self.clock),
                 },
             },
-            kept: proxy::forward::Kept::of(set),
-            told: forwards.iter().map(Told::new).collect::<Result<_, _>>()?,
+            strip,
             believed: proxy::forwarded::Believed {
                 proxies: config.server.trusted_proxies.clone(),
                 field: config.server.client_address,
             },
-            cors: config
-                .routes
-                .iter()
-                .map(|route| route.policy.cors.as_ref().map(proxy::cors::Rules::new).transpose())
-                .collect::<Result<_, _>>()?,
-            clusters,
         })
     }
 }

@@ -22,11 +22,11 @@ use palisade::domain::verdict::TokenFault;
 use palisade::edge::clock::SystemClock;
 use palisade::edge::proxy;
 use palisade::edge::proxy::capacity::{Capacity, Plan};
-use palisade::edge::proxy::forward::{Kept, Told};
+use palisade::edge::proxy::forward::StripRules;
 use palisade::edge::proxy::forwarded::Believed;
 use palisade::edge::proxy::gateway::Live;
 use palisade::edge::proxy::looped::Mark;
-use palisade::edge::proxy::upstream::Cluster;
+use palisade::edge::proxy::served::ServedRoute;
 use palisade::ports::{
     AccessGrant, Ended, InjectFault, Injector, Meter, Revocations, SignError, Signed, Signer, Verified,
     Verifier,
@@ -197,14 +197,11 @@ async fn world(upstream: SocketAddr, keys: &str) -> World {
     let plan = Plan::new(None, 1000, 1).unwrap();
     let capacity = Capacity::new(plan, 1 << 30);
     let live = Live {
-        kept: Kept::of(std::iter::once((&route.forward, &route.policy.policy.carriers))),
-        told: vec![Told::new(&route.forward).unwrap()],
-        clusters: vec![Cluster::start("app", route.upstream, &capacity).await.unwrap()],
+        strip: StripRules::of(std::iter::once((&route.forward, &route.policy.policy.carriers))),
         believed: Believed::default(),
-        cors: vec![None],
         admission: Admission {
             scheme: Scheme::Http,
-            routes: Table::new(vec![route.policy]),
+            routes: Table::new(vec![ServedRoute::start(route, &capacity).await.unwrap()]),
             authenticator: Authenticator {
                 verifier: Arc::new(FakeVerifier),
                 revocations: Arc::new(NothingRevoked),

@@ -26,10 +26,9 @@ pub(super) fn probe(
     Arc::new(move || {
         let live = live.load();
         let mut upstreams = Vec::new();
-        for route in live.admission.routes.iter() {
-            let health = live.clusters.get(route.index).map(proxy::upstream::Cluster::health);
-            upstreams.extend(health.into_iter().flatten().map(|(upstream, healthy)| UpstreamLevel {
-                route: route.name.to_string(),
+        for served in live.admission.routes.iter() {
+            upstreams.extend(served.cluster.health().into_iter().map(|(upstream, healthy)| UpstreamLevel {
+                route: served.route.name.to_string(),
                 upstream,
                 healthy,
             }));

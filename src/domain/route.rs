@@ -86,7 +86,7 @@ pub struct Allow {
 pub struct Route {
     /// Unique; the label in metrics and logs.
     pub name: Arc<str>,
-    /// Its place in the configuration; the proxy finds the upstreams by it.
+    /// Its place in the configuration.
     pub index: usize,
     /// A lower-case host, `*.example.com` for any host below it, or `None` for every host.
     pub host: Option<String>,
@@ -101,6 +101,12 @@ pub struct Route {
     pub after_expiry: Duration,
     /// Whose pages may call from a browser; `None`: the app answers for itself.
     pub cors: Option<Cors>,
+}
+
+impl AsRef<Route> for Route {
+    fn as_ref(&self) -> &Route {
+        self
+    }
 }
 
 impl Route {
@@ -157,38 +163,39 @@ fn is_below_in_any_case(path: &str, prefix: &str) -> bool {
     start.is_some_and(|start| start.eq_ignore_ascii_case(prefix) && is_below(path, start))
 }
 
-/// All routes, most specific first.
-#[derive(Debug, Default)]
-pub struct Table {
-    routes: Vec<Arc<Route>>,
+/// All routes, most specific first. An entry is a [`Route`], or holds one beside what its owner needs to serve it.
+#[derive(Debug)]
+pub struct Table<R = Route> {
+    routes: Vec<Arc<R>>,
     /// The prefix of each route, as readings are held against it.
     names: Vec<Names>,
     /// Whether every prefix is plain: then a plain path belongs to one route only.
     plain: bool,
 }
 
-impl Table {
+impl<R: AsRef<Route>> Table<R> {
     /// Orders routes by how specific they are. Configuration refuses duplicates before this.
     #[must_use]
-    pub fn new(routes: Vec<Route>) -> Table {
-        let mut routes: Vec<Arc<Route>> = routes.into_iter().map(Arc::new).collect();
-        routes.sort_by_key(|route| route.rank());
-        let names = routes.iter().map(|route| Names::of(&route.prefix)).collect();
+    pub fn new(routes: Vec<R>) -> Table<R> {
+        let mut routes: Vec<Arc<R>> = routes.into_iter().map(Arc::new).collect();
+        routes.sort_by_key(|entry| route(entry).rank());
+        let names = routes.iter().map(|entry| Names::of(&route(entry).prefix)).collect();
         let is_plain =
-            |route: &Arc<Route>| Path::parse(route.prefix.as_bytes()).is_ok_and(|path| path.is_plain());
+            |entry: &Arc<R>| Path::parse(route(entry).prefix.as_bytes()).is_ok_and(|path| path.is_plain());
         let plain = routes.iter().all(is_plain);
         Table { routes, names, plain }
     }
 
-    /// The routes, most specific first.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<Route>> {
+    /// The entries, most specific first.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<R>> {
         self.routes.iter()
     }
 
-    fn best(&self, host: &str, path: &str, method: &str) -> Result<&Arc<Route>, Refusal> {
+    fn best(&self, host: &str, path: &str, method: &str) -> Result<&Arc<R>, Refusal> {
         let mut allow: Vec<String> = Vec::new();
         let mut place: Option<&Route> = None;
-        for route in &self.routes {
+        for entry in &self.routes {
+            let route = route(entry);
             if !route.takes_host(host) || !route.takes_path(path) {
                 continue;
             }
@@ -198,7 +205,7 @@ impl Table {
                 break;
             }
             if route.takes_method(method) {
-                return Ok(route);
+                return Ok(entry);
             }
             allow.extend(route.methods.iter().cloned());
             place = Some(route);
@@ -218,62 +225,76 @@ impl Table {
     /// # Errors
     /// [`Refusal::NoRoute`], [`Refusal::Method`], or [`Refusal::Malformed`] when the path holds what
     /// the route does not allow or a laxer server would read it as another route's.
-    pub fn find(&self, request: &Request<'_>) -> Result<&Arc<Route>, Refusal> {
+    pub fn find(&self, request: &Request<'_>) -> Result<&Arc<R>, Refusal> {
         let Request { method, host, path, .. } = request;
         // TRACE would hand the caller what the upstream was told, the signed assertion too (RFC 9110
         // §9.3.8); CONNECT asks for a tunnel. Some servers ignore the case of methods.
         if ["TRACE", "CONNECT"].iter().any(|refused| method.eq_ignore_ascii_case(refused)) {
             return Err(Refusal::Method { allow: Vec::new() });
         }
-        let route = self.best(host.name(), path.as_str(), method)?;
-        if path.has_encoded_slash() && !route.allow.encoded_slash {
+        let entry = self.best(host.name(), path.as_str(), method)?;
+        let allow = route(entry).allow;
+        if path.has_encoded_slash() && !allow.encoded_slash {
             return Err(Refusal::Malformed(Malformed::EncodedSlash));
         }
-        if path.has_empty_segment() && !route.allow.empty_segment {
+        if path.has_empty_segment() && !allow.empty_segment {
             return Err(Refusal::Malformed(Malformed::EmptySegment));
         }
-        self.refuse_ambiguity(route, host.name(), path, method)?;
-        Ok(route)
+        self.refuse_ambiguity(entry, host.name(), path, method)?;
+        Ok(entry)
     }
 
     /// Refuses a request that some server would read as one of a route with another policy.
     fn refuse_ambiguity(
         &self,
-        route: &Arc<Route>,
+        entry: &Arc<R>,
         host: &str,
         path: &Path<'_>,
         method: &str,
     ) -> Result<(), Refusal> {
+        let own = route(entry);
         let upper = method.bytes().any(|byte| byte.is_ascii_lowercase()).then(|| method.to_ascii_uppercase());
         if self.plain && upper.is_none() && path.is_plain_but_for_case() {
             // In lower case it belongs to the first route of these, if to any that comes before its own.
-            let before = self.routes.iter().take_while(|other| !Arc::ptr_eq(other, route));
-            let mut others = before.filter(|other| other.policy != route.policy && other.takes_host(host));
+            let before = self.routes.iter().take_while(|other| !Arc::ptr_eq(other, entry));
+            let mut others = before
+                .map(|other| route(other))
+                .filter(|other| other.policy != own.policy && other.takes_host(host));
             if path.is_plain() || !others.any(|other| is_below_in_any_case(path.as_str(), &other.prefix)) {
                 return Ok(());
             }
         }
         let reading = Reading::of(path.as_str()).map_err(Refusal::Malformed)?;
         let methods: Vec<&str> = [Some(method), upper.as_deref()].into_iter().flatten().collect();
-        let known: Vec<(&Arc<Route>, &Names)> =
-            self.routes.iter().zip(&self.names).filter(|(route, _)| route.takes_host(host)).collect();
+        let known: Vec<(&Route, &Names)> = self
+            .routes
+            .iter()
+            .map(|other| route(other))
+            .zip(&self.names)
+            .filter(|(other, _)| other.takes_host(host))
+            .collect();
         let (_, from) = known
             .iter()
-            .find(|(other, _)| Arc::ptr_eq(other, route))
+            .find(|(other, _)| std::ptr::eq(*other, own))
             .ok_or(Refusal::Malformed(Malformed::Ambiguous))?;
         let names: Vec<&Names> = known.iter().map(|(_, names)| *names).collect();
         let places = reading.places(from, &names);
-        match places.iter().all(|place| is_all_of(&known, place, &methods, &route.policy)) {
+        match places.iter().all(|place| is_all_of(&known, place, &methods, &own.policy)) {
             true => Ok(()),
             false => Err(Refusal::Malformed(Malformed::Ambiguous)),
         }
     }
 }
 
+/// The route of an entry.
+fn route<R: AsRef<Route>>(entry: &Arc<R>) -> &Route {
+    R::as_ref(entry)
+}
+
 /// Whether whatever may serve `place` has this policy. As in [`Table::find`], the most specific host and
 /// prefix decide, and a wider route is no fallback for a method that the narrower one refuses; but prefixes
 /// that differ only for some servers decide together.
-fn is_all_of(known: &[(&Arc<Route>, &Names)], place: &[String], methods: &[&str], policy: &Policy) -> bool {
+fn is_all_of(known: &[(&Route, &Names)], place: &[String], methods: &[&str], policy: &Policy) -> bool {
     let above = known.iter().filter(|(_, names)| place.starts_with(names.segments()));
     let Some(host) = above.clone().map(|(route, _)| &route.host).next() else { return false };
     let above = above.filter(|(route, _)| route.host == *host);

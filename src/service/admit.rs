@@ -12,19 +12,19 @@ use crate::domain::route::{Auth, Route, Table};
 use crate::domain::verdict::{Refusal, TokenFault};
 use crate::ports::{Clock, Revocations, Verified, Verifier};
 
-/// Proof that a request was admitted, and on what terms.
+/// Proof that a request was admitted, and on what terms. `R` is an entry of the table of routes.
 #[derive(Debug)]
-pub struct Permit {
-    route: Arc<Route>,
+pub struct Permit<R = Route> {
+    route: Arc<R>,
     caller: Option<Arc<Verified>>,
     carrier: Option<Carrier>,
     is_cookie_spent: bool,
 }
 
-impl Permit {
+impl<R: AsRef<Route>> Permit<R> {
     /// The route that took the request.
     #[must_use]
-    pub fn route(&self) -> &Arc<Route> {
+    pub fn route(&self) -> &Arc<R> {
         &self.route
     }
 
@@ -43,7 +43,7 @@ impl Permit {
     /// The name of the cookie that held a token which is no longer good, to be cleared in the browser.
     #[must_use]
     pub fn spent_cookie(&self) -> Option<&str> {
-        self.route.policy.carriers.cookie.as_deref().filter(|_| self.is_cookie_spent)
+        R::as_ref(&self.route).policy.carriers.cookie.as_deref().filter(|_| self.is_cookie_spent)
     }
 }
 
@@ -56,28 +56,29 @@ pub struct Authenticator {
 }
 
 /// What admission decides with.
-pub struct Admission {
-    pub routes: Table,
+pub struct Admission<R = Route> {
+    pub routes: Table<R>,
     pub authenticator: Authenticator,
     /// The scheme of `public_url`.
     pub scheme: Scheme,
 }
 
-impl Admission {
+impl<R: AsRef<Route>> Admission<R> {
     /// Decides about one request. Waits only when a token names a key that its issuer may have
     /// published since the last look.
     ///
     /// # Errors
     /// Why the request is turned away, and the route it belonged to when one was found.
-    pub async fn admit(&self, request: &Request<'_>) -> Result<Permit, (Refusal, Option<Arc<Route>>)> {
+    pub async fn admit(&self, request: &Request<'_>) -> Result<Permit<R>, (Refusal, Option<Arc<R>>)> {
         credential::refuse_several(request.headers).map_err(|refusal| (refusal, None))?;
         let route = self.routes.find(request).map_err(|refusal| (refusal, None))?;
         self.decide(request, route).await.map_err(|refusal| (refusal, Some(Arc::clone(route))))
     }
 
-    async fn decide(&self, request: &Request<'_>, route: &Arc<Route>) -> Result<Permit, Refusal> {
+    async fn decide(&self, request: &Request<'_>, entry: &Arc<R>) -> Result<Permit<R>, Refusal> {
+        let route = R::as_ref(entry);
         let anonymous =
-            Permit { route: Arc::clone(route), caller: None, carrier: None, is_cookie_spent: false };
+            Permit { route: Arc::clone(entry), caller: None, carrier: None, is_cookie_spent: false };
         if route.policy.auth == Auth::None {
             return Ok(anonymous);
         }
@@ -94,7 +95,7 @@ impl Admission {
             return Err(Refusal::CrossSite);
         }
         let is_forgiven = route.policy.auth == Auth::Optional && carrier == Carrier::Cookie;
-        match self.verify(&token, route).await {
+        match self.authenticator.verify_for(&token, route).await {
             Ok(caller) => Ok(Permit { caller: Some(caller), carrier: Some(carrier), ..anonymous }),
             Err(Refusal::Revoked) if is_forgiven => Ok(Permit { is_cookie_spent: true, ..anonymous }),
             // A key that is missing, or an issuer of another route, says nothing against the session.
@@ -104,16 +105,17 @@ impl Admission {
             Err(refusal) => Err(refusal),
         }
     }
-
-    async fn verify(&self, token: &str, route: &Route) -> Result<Arc<Verified>, Refusal> {
-        credential::check_form(token)?;
-        let caller = self.authenticator.authenticate(token).await?;
-        route.check(&caller.identity)?;
-        Ok(caller)
-    }
 }
 
 impl Authenticator {
+    /// Verifies a token for a route: one token of this form, good, and good for here.
+    async fn verify_for(&self, token: &str, route: &Route) -> Result<Arc<Verified>, Refusal> {
+        credential::check_form(token)?;
+        let caller = self.authenticate(token).await?;
+        route.check(&caller.identity)?;
+        Ok(caller)
+    }
+
     /// Verifies a token and holds it against the revocation set.
     ///
     /// # Errors

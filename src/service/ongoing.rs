@@ -67,11 +67,11 @@ impl Headers for NoFields {
     fn each<'a>(&'a self, _: &str, _: &mut dyn FnMut(&'a [u8])) {}
 }
 
-impl Admission {
+impl<R: AsRef<Route>> Admission<R> {
     /// The route that would admit the exchange if it began now; `None`: it has to end. Whether its token is
     /// revoked or has expired is not asked.
     #[must_use]
-    pub fn still_admits(&self, admitted: &Admitted) -> Option<&Arc<Route>> {
+    pub fn still_admits(&self, admitted: &Admitted) -> Option<&Route> {
         let request = Request {
             method: &admitted.method,
             host: Host::parse(admitted.host.as_bytes()).ok()?,
@@ -82,7 +82,7 @@ impl Admission {
             is_peer_trusted: false,
             headers: &NoFields,
         };
-        let route = self.routes.find(&request).ok()?;
+        let route = R::as_ref(self.routes.find(&request).ok()?);
         match (&admitted.caller, route.policy.auth) {
             (_, Auth::None) | (None, Auth::Optional) => Some(route),
             (None, Auth::Required) => None,
@@ -112,15 +112,15 @@ fn is_same_carrier(carrier: Carrier, old: &Carriers, new: &Carriers) -> bool {
 impl Admitted {
     /// What `permit` admitted.
     #[must_use]
-    pub fn by(
-        permit: &Permit,
+    pub fn by<R: AsRef<Route> + AsRef<Arc<Route>>>(
+        permit: &Permit<R>,
         since: UnixTime,
         method: Cow<'static, str>,
         host: Arc<str>,
         path: Arc<str>,
         websocket: bool,
     ) -> Admitted {
-        let (route, caller) = (Arc::clone(permit.route()), permit.caller().cloned());
+        let (route, caller) = (Arc::clone(R::as_ref(permit.route())), permit.caller().cloned());
         Admitted { route, caller, carrier: permit.carrier(), since, method, host, path, websocket }
     }
 

@@ -10,17 +10,15 @@ use std::time::Instant;
 use pingora::{Error, ErrorType, Result};
 
 use super::capacity::Share;
-use super::cors;
+use super::cors::CorsRules;
 use super::dial::Delivery;
 use super::exchange::{CURRENT, Exchange, Watched};
-use super::forward::Told;
 use super::forwarded::Relayed;
 use super::gateway::Live;
 use super::inject::Injected;
 use super::patience::Silence;
 use super::refused;
-use super::upstream::Cluster;
-use crate::domain::route::Route;
+use super::served::ServedRoute;
 use crate::domain::verdict::Refusal;
 use crate::ports::Ended;
 use crate::service::admit::Permit;
@@ -31,13 +29,13 @@ pub struct Context {
     pub(super) request_id: String,
     pub(super) exchange: Option<Arc<Exchange>>,
     pub(super) live: Option<Arc<Live>>,
-    pub(super) permit: Option<Permit>,
+    pub(super) permit: Option<Permit<ServedRoute>>,
     /// The provider's token that goes upstream, on a route with `inject`.
     pub(super) injected: Option<Injected>,
     /// Why there will be no good one after all.
     pub(super) lost: Option<Refusal>,
     /// The route that took or refused the request.
-    pub(super) route: Option<Arc<Route>>,
+    pub(super) route: Option<Arc<ServedRoute>>,
     /// The path in normal form, and the host as it was matched.
     pub(super) path: Arc<str>,
     pub(super) host: Arc<str>,
@@ -112,7 +110,7 @@ impl Context {
         self.exchange.as_ref().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |exchange| exchange.peer.ip())
     }
 
-    pub(super) fn permitted(&self) -> Result<(&Permit, &Live)> {
+    pub(super) fn permitted(&self) -> Result<(&Permit<ServedRoute>, &Live)> {
         match (&self.permit, &self.live) {
             (Some(permit), Some(live)) => Ok((permit, live)),
             // The invariant of this file: nothing is forwarded that was not admitted.
@@ -120,30 +118,14 @@ impl Context {
         }
     }
 
-    pub(super) fn told(&self) -> Result<(&Permit, &Live, &Told)> {
-        let (permit, live) = self.permitted()?;
-        match live.told.get(permit.route().index) {
-            Some(told) => Ok((permit, live, told)),
-            None => Error::e_explain(ErrorType::HTTPStatus(500), "a route without forwarding rules"),
-        }
-    }
-
     /// What the request's route says about pages of other origins.
-    pub(super) fn cors(&self) -> Option<&cors::Rules> {
-        self.live.as_ref()?.cors.get(self.route.as_ref()?.index)?.as_ref()
-    }
-
-    pub(super) fn cluster(&self) -> Result<(&Permit, &Live, &Cluster)> {
-        let (permit, live) = self.permitted()?;
-        match live.clusters.get(permit.route().index) {
-            Some(cluster) => Ok((permit, live, cluster)),
-            None => Error::e_explain(ErrorType::HTTPStatus(500), "a route without upstreams"),
-        }
+    pub(super) fn cors(&self) -> Option<&CorsRules> {
+        self.route.as_ref()?.cors.as_ref()
     }
 
     /// Whether the route's `retries` leave another attempt.
     pub(super) fn may_retry(&self) -> bool {
-        self.cluster().is_ok_and(|(.., cluster)| self.attempts <= cluster.settings.retries)
+        self.permitted().is_ok_and(|(permit, _)| self.attempts <= permit.route().cluster.settings.retries)
     }
 }
 
@@ -155,7 +137,7 @@ impl Drop for Context {
         let (Some(ending), Some(admitted)) = (exchange.ending(), exchange.admitted()) else { return };
         let (status, bytes) = self.sent;
         watched.meter().ended(&Ended {
-            route: self.route.as_ref().map(|route| &*route.name),
+            route: self.route.as_ref().map(|served| &*served.route.name),
             status,
             took: self.started.elapsed(),
             decision: ending.code(),

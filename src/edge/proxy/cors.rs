@@ -11,10 +11,10 @@ use pingora::proxy::Session;
 
 use super::gateway::Live;
 use super::outbound;
+use super::served::ServedRoute;
 use crate::domain::cors::{Cors, Origins};
 use crate::domain::problem::Problem;
 use crate::domain::request::Request;
-use crate::domain::route::Route;
 
 /// How long a browser may remember the answer to a preflight, in seconds.
 const MAX_AGE: &str = "600";
@@ -31,20 +31,20 @@ const FIELDS: [HeaderName; 6] = [
 
 /// `cors` of a route, ready to be written.
 #[derive(Debug, Clone)]
-pub struct Rules {
+pub struct CorsRules {
     cors: Cors,
     allow_headers: HeaderValue,
     expose_headers: HeaderValue,
 }
 
-impl Rules {
+impl CorsRules {
     /// What `cors` says.
     ///
     /// # Errors
     /// A name that no header field can have; configuration refuses those before.
-    pub fn new(cors: &Cors) -> std::result::Result<Rules, String> {
+    pub fn new(cors: &Cors) -> std::result::Result<CorsRules, String> {
         let value = |text: String| HeaderValue::from_str(&text).map_err(|error| format!("{text:?}: {error}"));
-        Ok(Rules {
+        Ok(CorsRules {
             allow_headers: value(cors.allowed_headers())?,
             expose_headers: value(cors.exposed_headers())?,
             cors: cors.clone(),
@@ -110,7 +110,7 @@ fn asked(header: &RequestHeader) -> Option<&str> {
 }
 
 /// The route of the request that a preflight announces, where that route answers for pages of other origins.
-pub fn preflight(header: &RequestHeader, request: &Request<'_>, live: &Live) -> Option<Arc<Route>> {
+pub fn preflight(header: &RequestHeader, request: &Request<'_>, live: &Live) -> Option<Arc<ServedRoute>> {
     let method = asked(header)?;
     let announced = Request {
         method,
@@ -122,14 +122,18 @@ pub fn preflight(header: &RequestHeader, request: &Request<'_>, live: &Live) -> 
         headers: request.headers,
     };
     let route = live.admission.routes.find(&announced).ok()?;
-    live.cors.get(route.index)?.as_ref().map(|_| Arc::clone(route))
+    route.cors.is_some().then(|| Arc::clone(route))
 }
 
 /// Answers a preflight. Returns the word for what was decided.
 ///
 /// # Errors
 /// The client's connection failed.
-pub async fn answer(session: &mut Session, request_id: &str, rules: Option<&Rules>) -> Result<&'static str> {
+pub async fn answer(
+    session: &mut Session,
+    request_id: &str,
+    rules: Option<&CorsRules>,
+) -> Result<&'static str> {
     let allowed = rules.and_then(|rules| Some((rules, rules.allowed(session.req_header())?)));
     let Some((rules, origin)) = allowed else {
         let detail = "Pages of this origin may not call this path.";
@@ -159,12 +163,12 @@ pub async fn answer(session: &mut Session, request_id: &str, rules: Option<&Rule
 mod tests {
     use super::*;
 
-    fn rules(origins: Origins, credentials: bool) -> Rules {
+    fn rules(origins: Origins, credentials: bool) -> CorsRules {
         let expose_headers = vec!["X-Total".to_owned()];
-        Rules::new(&Cors { origins, credentials, expose_headers, ..Cors::default() }).unwrap()
+        CorsRules::new(&Cors { origins, credentials, expose_headers, ..Cors::default() }).unwrap()
     }
 
-    fn written(rules: &Rules, origins: &[&str], theirs: &[(&'static str, &str)]) -> Vec<String> {
+    fn written(rules: &CorsRules, origins: &[&str], theirs: &[(&'static str, &str)]) -> Vec<String> {
         let mut request = RequestHeader::build("GET", b"/", None).unwrap();
         for origin in origins {
             request.append_header("origin", *origin).unwrap();

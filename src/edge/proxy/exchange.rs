@@ -14,6 +14,7 @@ use http::HeaderValue;
 use tokio::sync::Notify;
 
 use super::refused::Refused;
+use crate::domain::route::Route;
 use crate::domain::time::UnixTime;
 use crate::domain::verdict::Refusal;
 use crate::ports::Meter;
@@ -171,7 +172,7 @@ impl Exchange {
     }
 
     /// Whether it would be admitted under `admission`; if so it goes on by the route it belongs to now.
-    fn goes_on_under(&self, admission: &Admission) -> bool {
+    fn goes_on_under<R: AsRef<Route>>(&self, admission: &Admission<R>) -> bool {
         let Some(held) = self.held.get() else { return true };
         let Some(route) = admission.still_admits(&held.admitted) else { return false };
         held.after_expiry.store(route.after_expiry.as_secs(), Ordering::Relaxed);
@@ -262,7 +263,7 @@ impl Streams {
 
     /// Cuts every exchange that would not be admitted under `admission`; returns how many. Called after it came into
     /// force.
-    pub async fn cut_unadmitted(&self, admission: &Admission) -> usize {
+    pub async fn cut_unadmitted<R: AsRef<Route>>(&self, admission: &Admission<R>) -> usize {
         let mut cut = 0;
         for shard in &self.shards {
             let open = shard.some(|_| true);
@@ -324,7 +325,11 @@ impl Watched {
     ///
     /// # Errors
     /// It does not.
-    pub fn hold_against(&self, admission: &Admission, changed: bool) -> Result<(), Refusal> {
+    pub fn hold_against<R: AsRef<Route>>(
+        &self,
+        admission: &Admission<R>,
+        changed: bool,
+    ) -> Result<(), Refusal> {
         self.exchange.refuse_revoked(&admission.authenticator)?;
         match changed && !self.exchange.goes_on_under(admission) {
             // The next attempt is decided by the new routes, and told why.

@@ -15,40 +15,40 @@ use crate::domain::route::Carriers;
 
 /// What a client may not send, because a route sets it or an app would believe it.
 #[derive(Debug, Clone, Default)]
-pub struct Kept {
+pub struct StripRules {
     names: Reserved,
     cookies: Vec<String>,
 }
 
-impl Kept {
+impl StripRules {
     /// Everything that any route sets or reads: what one route's upstream trusts, no other route lets
     /// through.
     #[must_use]
-    pub fn of<'a>(routes: impl Iterator<Item = (&'a Forward, &'a Carriers)> + Clone) -> Kept {
+    pub fn of<'a>(routes: impl Iterator<Item = (&'a Forward, &'a Carriers)> + Clone) -> StripRules {
         let cookies = routes.clone().filter_map(|(_, carriers)| carriers.cookie.clone()).collect();
-        Kept { names: Reserved::new(routes.flat_map(|(forward, _)| forward.names())), cookies }
+        StripRules { names: Reserved::new(routes.flat_map(|(forward, _)| forward.names())), cookies }
     }
 }
 
 /// Takes out every field that only we may set or that an app would believe, but those that the route lets through.
-pub fn strip(request: &mut RequestHeader, kept: &Kept, pass: &[HeaderName]) {
+pub fn strip(request: &mut RequestHeader, rules: &StripRules, pass: &[HeaderName]) {
     // Collects nothing, and so allocates nothing, for a request that has none of them.
-    let is_taken = |name: &&HeaderName| kept.names.takes(name.as_str()) && !pass.contains(name);
+    let is_taken = |name: &&HeaderName| rules.names.takes(name.as_str()) && !pass.contains(name);
     let taken: Vec<HeaderName> = request.headers.keys().filter(is_taken).cloned().collect();
     for name in taken {
         request.remove_header(&name);
     }
-    if holds_ours(request, kept) {
-        rewrite_lines(request, header::COOKIE, |line| credential::without_cookies(line, &kept.cookies));
+    if holds_ours(request, rules) {
+        rewrite_lines(request, header::COOKIE, |line| credential::without_cookies(line, &rules.cookies));
     }
 }
 
 /// Whether one of the cookies may be ours: most requests that have any have none of these.
-fn holds_ours(request: &RequestHeader, kept: &Kept) -> bool {
+fn holds_ours(request: &RequestHeader, rules: &StripRules) -> bool {
     let mut lines = request.headers.get_all(header::COOKIE).iter();
     let named =
         |line: &HeaderValue| memchr::memmem::find(line.as_bytes(), credential::OURS.as_bytes()).is_some();
-    lines.any(|line| !kept.cookies.is_empty() || named(line))
+    lines.any(|line| !rules.cookies.is_empty() || named(line))
 }
 
 /// Replaces each line of a field; a line that becomes `None` is dropped.
@@ -109,7 +109,7 @@ pub fn set_target(request: &mut RequestHeader, path: &str, without: Option<&str>
 
 /// What a route tells its upstream, ready to be written: the names are parsed once, not per request.
 #[derive(Debug, Clone)]
-pub struct Told {
+pub struct Forwarding {
     subject: Option<HeaderName>,
     issuer: Option<HeaderName>,
     email: Option<HeaderName>,
@@ -125,16 +125,16 @@ pub struct Told {
     pub inject: Option<String>,
 }
 
-impl Told {
+impl Forwarding {
     /// What `forward` says.
     ///
     /// # Errors
     /// A name that no header can have; configuration refuses those before.
-    pub fn new(forward: &Forward) -> Result<Told, String> {
+    pub fn new(forward: &Forward) -> Result<Forwarding, String> {
         let name = |name: &Option<String>| {
             name.as_deref().map(str::parse).transpose().map_err(|error| format!("{name:?}: {error}"))
         };
-        Ok(Told {
+        Ok(Forwarding {
             subject: name(&forward.subject)?,
             issuer: name(&forward.issuer)?,
             email: name(&forward.email)?,
@@ -153,19 +153,19 @@ impl Told {
 }
 
 /// Sets the identity headers of `identity`. Text beyond ASCII goes out as UTF-8 bytes.
-pub fn set_identity(request: &mut RequestHeader, told: &Told, identity: &Identity) {
-    let scopes = match &told.scopes {
+pub fn set_identity(request: &mut RequestHeader, forwarding: &Forwarding, identity: &Identity) {
+    let scopes = match &forwarding.scopes {
         Some(_) => identity.scopes.join(" "),
         None => String::new(),
     };
     let fields = [
-        (&told.subject, Some(identity.subject.as_str())),
-        (&told.issuer, Some(&*identity.issuer)),
+        (&forwarding.subject, Some(identity.subject.as_str())),
+        (&forwarding.issuer, Some(&*identity.issuer)),
         // An address that nobody has verified could be anybody's: an app that goes by it would take the caller for
         // its owner.
-        (&told.email, identity.verified_email()),
-        (&told.session, identity.session.as_deref()),
-        (&told.scopes, (!scopes.is_empty()).then_some(scopes.as_str())),
+        (&forwarding.email, identity.verified_email()),
+        (&forwarding.session, identity.session.as_deref()),
+        (&forwarding.scopes, (!scopes.is_empty()).then_some(scopes.as_str())),
     ];
     for (name, value) in fields {
         if let (Some(name), Some(value)) = (name, value)
@@ -210,7 +210,7 @@ mod tests {
     #[test]
     fn no_spelling_of_our_names_passes() {
         let carriers = Carriers { cookie: Some("sid".into()), ..Carriers::default() };
-        let kept = Kept::of(std::iter::once((&forward(), &carriers)));
+        let rules = StripRules::of(std::iter::once((&forward(), &carriers)));
         let mut request = request(&[
             ("x-auth-subject", "evil"),
             ("X_Auth_Subject", "evil"),
@@ -223,7 +223,7 @@ mod tests {
             ("x-authority", "kept"),
             ("cookie", "sid=secret; a=b"),
         ]);
-        strip(&mut request, &kept, &[]);
+        strip(&mut request, &rules, &[]);
         assert_eq!(left(&request), ["x-authority: kept", "cookie: a=b"]);
     }
 
@@ -235,7 +235,7 @@ mod tests {
             ("x-http-method_override", "evil"),
             ("x-http-method", "evil"),
         ]);
-        strip(&mut request, &Kept::default(), &pass);
+        strip(&mut request, &StripRules::default(), &pass);
         assert_eq!(left(&request), ["x-http-method-override: PUT"]);
     }
 
@@ -243,7 +243,7 @@ mod tests {
     fn the_cookie_of_a_consent_stays_here() {
         let cookies = |line: &str| {
             let mut request = request(&[("cookie", line)]);
-            strip(&mut request, &Kept::default(), &[]);
+            strip(&mut request, &StripRules::default(), &[]);
             request.headers.get("cookie").map(|line| line.to_str().unwrap().to_owned())
         };
         assert_eq!(cookies("a=b; palisade_connect_3f=secret; c=d").as_deref(), Some("a=b; c=d"));

@@ -12,12 +12,12 @@ use pingora::proxy::Session;
 use super::capacity::Capacity;
 use super::context::Context;
 use super::exchange::Streams;
-use super::forward::{Kept, Told};
+use super::forward::StripRules;
 use super::forwarded::Believed;
 use super::inbound::{self, Fields};
 use super::inject::Source;
 use super::looped::Mark;
-use super::upstream::Cluster;
+use super::served::ServedRoute;
 use super::{bridge, cookies, cors, h2, outbound};
 use crate::config::ClientAddress;
 use crate::domain::answer::{Answer, answer};
@@ -30,18 +30,13 @@ use crate::service::ongoing::Admitted;
 /// How much of a request body the engine keeps at most, in bytes.
 const KEPT_BODY: usize = 64 * 1024;
 
-/// What a reload replaces as a whole: the policy, the upstreams, and what is forwarded to them.
-/// `clusters`, `told` and `cors` are indexed by [`crate::domain::route::Route::index`].
+/// What a reload replaces as a whole: the routes with their policies and upstreams, and what is forwarded to them.
 pub struct Live {
-    pub admission: Admission,
-    pub clusters: Vec<Cluster>,
-    pub told: Vec<Told>,
-    /// What no client may send.
-    pub kept: Kept,
+    pub admission: Admission<ServedRoute>,
+    /// What no client may send, whatever its route.
+    pub strip: StripRules,
     /// The proxies whose word on where a request came from counts.
     pub believed: Believed,
-    /// For each route that answers for pages of other origins.
-    pub cors: Vec<Option<cors::Rules>>,
 }
 
 /// The gateway as the engine calls it.
@@ -157,7 +152,7 @@ impl Gateway {
                 if let Err(refusal) = watched {
                     return self.deny(session, context, &refusal).await;
                 }
-                let limit = context.cluster()?.2.settings.max_body;
+                let limit = context.permitted()?.0.route().cluster.settings.max_body;
                 if limit
                     .zip(inbound::declared_length(session.req_header()))
                     .is_some_and(|(most, sent)| sent > most)
@@ -195,7 +190,7 @@ impl Gateway {
         &self,
         session: &Session,
         context: &mut Context,
-        permit: &Permit,
+        permit: &Permit<ServedRoute>,
     ) -> std::result::Result<(), Refusal> {
         let (Some(exchange), Some(live)) = (&context.exchange, &context.live) else { return Ok(()) };
         let since = permit.caller().map_or(UnixTime(0), |_| self.clock.now());
@@ -215,8 +210,8 @@ impl Gateway {
 
     /// Gets the provider's token, where the route sends one. `Some`: why there is none.
     async fn inject(&self, context: &mut Context) -> Result<Option<Refusal>> {
-        let (permit, _, told) = context.told()?;
-        let Some(provider) = &told.inject else { return Ok(None) };
+        let (permit, _) = context.permitted()?;
+        let Some(provider) = &permit.route().forwarding.inject else { return Ok(None) };
         match self.source(&context.request_id).obtain(permit, provider).await {
             Ok(injected) => {
                 context.injected = Some(injected);

@@ -11,6 +11,7 @@ use pingora::{Error, ErrorType, Result};
 use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
+use super::served::ServedRoute;
 use crate::domain::verdict::Refusal;
 use crate::ports::{InjectFault, Injector};
 use crate::service::admit::Permit;
@@ -54,7 +55,7 @@ impl Source<'_> {
     ///
     /// # Errors
     /// Why there is none. Nobody in particular has no tokens: a token of ours must come first.
-    pub async fn obtain(self, permit: &Permit, provider: &str) -> Result<Injected, Refusal> {
+    pub async fn obtain(self, permit: &Permit<ServedRoute>, provider: &str) -> Result<Injected, Refusal> {
         let caller = permit.caller().ok_or(Refusal::NoToken)?;
         match self.injector.token(&caller.identity, provider).await {
             Ok(token) => Ok(Injected { provider: provider.to_owned(), token, renewed: false }),
@@ -67,7 +68,11 @@ impl Source<'_> {
     ///
     /// # Errors
     /// Why there is none any more.
-    pub async fn look_again(self, permit: &Permit, injected: &mut Option<Injected>) -> Result<(), Refusal> {
+    pub async fn look_again(
+        self,
+        permit: &Permit<ServedRoute>,
+        injected: &mut Option<Injected>,
+    ) -> Result<(), Refusal> {
         if let Some(injected) = injected {
             injected.token = self.obtain(permit, &injected.provider).await?.token;
         }
@@ -75,7 +80,7 @@ impl Source<'_> {
     }
 
     /// Replaces a token that the upstream did not take, unless it is a replacement itself.
-    pub async fn renew(self, permit: &Permit, injected: &mut Injected) -> After {
+    pub async fn renew(self, permit: &Permit<ServedRoute>, injected: &mut Injected) -> After {
         let Some(caller) = permit.caller().filter(|_| !injected.renewed) else { return After::Stands };
         injected.renewed = true;
         match self.injector.again(&caller.identity, &injected.provider, &injected.token).await {

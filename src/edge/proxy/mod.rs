@@ -27,6 +27,7 @@ pub mod looped;
 pub mod outbound;
 pub mod patience;
 pub mod refused;
+pub mod served;
 pub mod service;
 pub mod socket;
 pub mod tls;

@@ -8,7 +8,8 @@ use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 use pingora::{Error, ErrorSource, ErrorType, Result};
 
-use super::{cors, grpc};
+use super::cors::CorsRules;
+use super::grpc;
 use crate::domain::answer::Answer;
 use crate::domain::problem::Problem;
 
@@ -35,7 +36,7 @@ pub async fn send(
     session: &mut Session,
     answer: &Answer,
     request_id: &str,
-    cors: Option<&cors::Rules>,
+    cors: Option<&CorsRules>,
 ) -> Result<()> {
     if grpc::is_call(session.req_header()) {
         return grpc::send(session, answer, request_id).await;

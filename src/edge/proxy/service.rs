@@ -23,6 +23,7 @@ use super::forwarded::{self, Origin};
 use super::gateway::Gateway;
 use super::inject::{self, After};
 use super::looped::Mark;
+use super::served::ServedRoute;
 use super::{forget, grpc, hop, inbound, outbound, upgrade};
 use crate::domain::answer::answer;
 use crate::domain::problem::Problem;
@@ -49,7 +50,7 @@ impl ProxyHttp for Gateway {
             return Ok(true);
         }
         // A client that asks and then takes nothing would hold its upstream connection for good.
-        session.set_write_timeout(Some(context.cluster()?.2.settings.write_timeout));
+        session.set_write_timeout(Some(context.permitted()?.0.route().cluster.settings.write_timeout));
         hop::end(session.req_header_mut(), context.websocket)?;
         Ok(false)
     }
@@ -63,7 +64,7 @@ impl ProxyHttp for Gateway {
                 return Err(Error::new_in(inject::LOST));
             }
         }
-        let (_, _, cluster) = context.cluster()?;
+        let cluster = &context.permitted()?.0.route().cluster;
         let asked = Asked {
             head: session.req_header().method == Method::HEAD,
             websocket: context.websocket,
@@ -96,7 +97,8 @@ impl ProxyHttp for Gateway {
             // There is an upstream to take the body now.
             hop::say_continue(session).await;
         }
-        let (permit, live, settings) = context.told()?;
+        let (permit, live) = context.permitted()?;
+        let ServedRoute { route, forwarding: settings, .. } = &**permit.route();
         hop::begin(request, context.websocket)?;
         hop::say_no_body(session, request)?;
         if !context.websocket
@@ -106,11 +108,11 @@ impl ProxyHttp for Gateway {
             request.insert_header(header::CONNECTION, "close")?;
         }
         let hops = self.mark.added_to(&request.headers);
-        forward::strip(request, &live.kept, &settings.pass);
+        forward::strip(request, &live.strip, &settings.pass);
         if let Some(carrier) = permit.carrier() {
             forward::remove_carrier(request, carrier);
         }
-        let policy = &permit.route().policy;
+        let policy = &route.policy;
         // Where the route looks for tokens, none is left over for the app: not beside another, and not in a
         // request that is no WebSocket.
         let looks = policy.auth != Auth::None;
@@ -138,8 +140,7 @@ impl ProxyHttp for Gateway {
         if let Some(caller) = permit.caller() {
             forward::set_identity(request, settings, &caller.identity);
             if let Some(name) = &settings.assertion {
-                let assertion =
-                    self.signer.assertion(&caller.identity, &permit.route().name, self.clock.now());
+                let assertion = self.signer.assertion(&caller.identity, &route.name, self.clock.now());
                 match assertion {
                     Ok(assertion) => request.insert_header(name.clone(), assertion)?,
                     Err(why) => return Error::e_explain(ErrorType::HTTPStatus(503), why.to_string()),
@@ -175,7 +176,7 @@ impl ProxyHttp for Gateway {
             context.lost = Some(Refusal::Overloaded);
             return Err(Error::new_in(inject::LOST));
         }
-        match context.cluster()?.2.settings.max_body {
+        match context.permitted()?.0.route().cluster.settings.max_body {
             Some(most) if context.body_received > most => {
                 // Said to be the client's: towards an HTTP/2 upstream the engine takes any other failure here for the
                 // upstream's, and waits for an answer to half a body.
@@ -365,7 +366,7 @@ impl ProxyHttp for Gateway {
         let path = if Path::parse(path.as_bytes()).is_ok() { path } else { "" };
         let caller = context.permit.as_ref().and_then(Permit::caller);
         self.meter.ended(&Ended {
-            route: context.route.as_ref().map(|route| &*route.name),
+            route: context.route.as_ref().map(|served| &*served.route.name),
             status: context.answered.unwrap_or(sent),
             took: context.started.elapsed(),
             decision: context.decision,
