@@ -117,9 +117,77 @@ pub struct Event {
     pub details: Map<String, Value>,
 }
 
+impl Event {
+    /// Whether a caller without a credential can cause it as often as they like, knowing no more than an address. Such
+    /// events are kept apart, or they would push all else out.
+    #[must_use]
+    pub fn is_strangers(&self) -> bool {
+        let without_credential =
+            || matches!(self.reason.as_deref(), Some("no_credential" | "wrong_credential"));
+        match (self.actor, self.action) {
+            (Actor::User, _) if self.user.is_none() => true,
+            // It takes a token that was the owner's, and the session ends by it.
+            (Actor::User, Action::RefreshReuse) => false,
+            // Anybody can ask for a letter to an address that is not theirs.
+            (Actor::User, Action::RequestPasswordReset | Action::ResendVerification) => true,
+            (Actor::User, _) => self.outcome == Outcome::Denied,
+            (Actor::Operator, Action::AdminCall) => self.outcome == Outcome::Denied && without_credential(),
+            (Actor::Operator | Actor::System, _) => false,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn event(actor: Actor, action: Action, outcome: Outcome) -> Event {
+        Event {
+            id: Uuid::nil(),
+            at: UnixTime(1),
+            action,
+            outcome,
+            actor,
+            user: Some(UserId(Uuid::nil())),
+            session: None,
+            connection: None,
+            address: None,
+            request_id: None,
+            reason: None,
+            details: Map::new(),
+        }
+    }
+
+    #[test]
+    fn what_takes_no_credential_is_strangers() {
+        use Outcome::{Denied, Success};
+        let told = [
+            (Actor::User, Action::Login, Denied, true),
+            (Actor::User, Action::Login, Success, false),
+            (Actor::User, Action::LimitReached, Denied, true),
+            (Actor::User, Action::UseLink, Denied, true),
+            (Actor::User, Action::Refresh, Denied, true),
+            (Actor::User, Action::Register, Success, false),
+            (Actor::User, Action::RequestPasswordReset, Success, true),
+            (Actor::Operator, Action::RequestPasswordReset, Success, false),
+            (Actor::User, Action::ResendVerification, Success, true),
+            (Actor::User, Action::ChangePassword, Success, false),
+            (Actor::User, Action::RefreshReuse, Denied, false),
+            (Actor::System, Action::ReconnectNeeded, Denied, false),
+            (Actor::Operator, Action::AdminCall, Denied, false),
+        ];
+        for (actor, action, outcome, expected) in told {
+            let event = event(actor, action, outcome);
+            assert_eq!(event.is_strangers(), expected, "{actor:?} {action:?} {outcome:?}");
+        }
+        let reason = |word: &str| Some(word.to_owned());
+        let call = event(Actor::Operator, Action::AdminCall, Denied);
+        assert!(Event { reason: reason("wrong_credential"), ..call.clone() }.is_strangers());
+        assert!(!Event { reason: reason("user_not_found"), ..call }.is_strangers());
+        let anonymous = Event { user: None, ..event(Actor::User, Action::RefreshReuse, Denied) };
+        assert!(anonymous.is_strangers());
+        assert!(!Event { user: None, ..event(Actor::Operator, Action::Reload, Success) }.is_strangers());
+    }
 
     /// Every action; [`every_action_is_described`] does not compile when one is missing.
     const ALL: [Action; 38] = [

@@ -65,7 +65,8 @@ pub enum Change {
     CreateTask(Task),
     /// Takes a task off the list: it must be there, so that nothing is done twice.
     FinishTask(Task),
-    /// Events, kept with their accounts; of each account only the latest [`EVENTS_KEPT`] remain.
+    /// Events, kept with their accounts; of each account only the latest [`EVENTS_KEPT`] remain, and apart from them
+    /// the latest [`STRANGERS_EVENTS_KEPT`] of those that strangers can cause ([`Event::is_strangers`]).
     Record(Vec<Event>),
     /// The high-water mark of the clock, in place of the former one.
     PutClockMark(Mark),
@@ -122,8 +123,11 @@ impl Change {
 /// cause as many of them as they like.
 pub const GIVEN_UP_LIFE: std::time::Duration = std::time::Duration::from_secs(30 * 24 * 3600);
 
-/// How many events of one account are kept.
+/// How many events of one account are kept, without those that strangers can cause.
 pub const EVENTS_KEPT: usize = 200;
+
+/// How many events of one account are kept of those that strangers can cause: each costs them one request.
+pub const STRANGERS_EVENTS_KEPT: usize = 100;
 
 /// Why a commit did nothing.
 #[derive(Debug, thiserror::Error)]

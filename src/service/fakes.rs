@@ -186,9 +186,10 @@ impl State {
     }
 
     fn record(&mut self, event: Event) {
-        let theirs = |other: &&Event| other.user == event.user;
-        if self.events.iter().filter(theirs).count() == EVENTS_KEPT {
-            let oldest = self.events.iter().position(|other| theirs(&other));
+        let kept = if event.is_strangers() { STRANGERS_EVENTS_KEPT } else { EVENTS_KEPT };
+        let alike = |other: &&Event| (other.user, other.is_strangers()) == (event.user, event.is_strangers());
+        if self.events.iter().filter(alike).count() == kept {
+            let oldest = self.events.iter().position(|other| alike(&other));
             oldest.map(|oldest| self.events.remove(oldest));
         }
         self.events.push(event);

@@ -13,7 +13,7 @@ use crate::domain::account::{User, UserId};
 use crate::domain::audit::{Action, Actor, Event, Outcome};
 use crate::domain::email::EmailAddress;
 use crate::domain::task::Work;
-use crate::ports::{Change, EVENTS_KEPT, StoreError};
+use crate::ports::{Change, EVENTS_KEPT, STRANGERS_EVENTS_KEPT, StoreError};
 
 /// How long an account waits for its address to be verified, from its registration: a later one does not prolong it.
 /// Then its address is free again, and strangers have not filled the store with addresses that nobody reads.
@@ -50,11 +50,11 @@ impl Accounts {
         Ok(unclaimed && self.store.connections(user.id).await?.is_empty())
     }
 
-    /// Of an account whose record does not tell: whether its events do. They are kept from the latest back, so where
-    /// the registration is still among them, nothing that came after it is missing. What cannot be told counts as
-    /// somebody's.
+    /// Of an account whose record does not tell: whether its events do. But for those that strangers can cause, they
+    /// are kept from the latest back, so where the registration is still among them, nothing that an owner did after
+    /// it is missing. What cannot be told counts as somebody's.
     async fn is_fresh_registration(&self, user: UserId) -> Result<bool, StoreError> {
-        let events = self.store.events(Some(user), EVENTS_KEPT).await?;
+        let events = self.store.events(Some(user), EVENTS_KEPT + STRANGERS_EVENTS_KEPT).await?;
         // Anybody can ask for a link.
         let asked =
             |event: &Event| event.action == Action::RequestPasswordReset && event.actor == Actor::User;

@@ -23,7 +23,7 @@ use palisade::domain::session::{Device, Session, SessionId};
 use palisade::domain::task::{Origin, Task, Work};
 use palisade::domain::time::UnixTime;
 use palisade::domain::trusted_time::{Mark, Stop};
-use palisade::ports::{Change, CommitError, EVENTS_KEPT, GIVEN_UP_LIFE, Store, Swept};
+use palisade::ports::{Change, CommitError, EVENTS_KEPT, GIVEN_UP_LIFE, STRANGERS_EVENTS_KEPT, Store, Swept};
 use uuid::Uuid;
 
 /// A revocation made at `created` that ends at `expires`.
@@ -174,7 +174,7 @@ pub fn task(id: u128, due: u64) -> Task {
     Task { id: Uuid::from_u128(id), due_at: UnixTime(due), work }
 }
 
-fn event(user: Option<u128>, id: u128) -> Event {
+pub fn event(user: Option<u128>, id: u128) -> Event {
     Event {
         id: Uuid::from_u128(id),
         at: UnixTime(1),
@@ -273,6 +273,7 @@ pub async fn cases(mut at: impl FnMut() -> Arc<dyn Store>) {
     mailboxes(&*at()).await;
     tasks(&*at()).await;
     events(&*at()).await;
+    strangers_events_push_out_only_one_another(&*at()).await;
     a_commit_is_whole(&*at()).await;
     one_of_many_writers_of_a_revision_wins(at()).await;
     the_mark_of_the_clock(&*at()).await;
@@ -1014,11 +1015,44 @@ async fn events(store: &dyn Store) {
     }
     let many = store.events(ann, 10 * EVENTS_KEPT).await.unwrap();
     assert_eq!(ids(many), (1000..1000 + kept).rev().collect::<Vec<_>>());
-    let flood = (0..2 * kept).map(|n| event(None, 5000 + n)).collect();
+    let flood = (0..400).map(|n| event(None, 5000 + n)).collect();
     store.commit(vec![Change::Record(flood)]).await.unwrap();
     let many = store.events(None, 10 * EVENTS_KEPT).await.unwrap();
-    assert_eq!(ids(many), (5000 + kept..5000 + 2 * kept).rev().collect::<Vec<_>>());
+    let kept = STRANGERS_EVENTS_KEPT as u128;
+    assert_eq!(ids(many), (5400 - kept..5400).rev().collect::<Vec<_>>(), "nobody's are strangers'");
     assert_eq!(store.events(Some(UserId(Uuid::from_u128(2))), 9).await.unwrap().len(), 1);
+}
+
+async fn strangers_events_push_out_only_one_another(store: &dyn Store) {
+    let of = |user, id: u128, action, actor, outcome| Event { action, actor, outcome, ..event(user, id) };
+    let ids = |list: Vec<Event>| list.iter().map(|event| event.id.as_u128()).collect::<Vec<_>>();
+    let (own, strangers) = (EVENTS_KEPT as u128, STRANGERS_EVENTS_KEPT as u128);
+    for user in [Some(1), None] {
+        let owner = user.map_or(Actor::Operator, |_| Actor::User);
+        let done = |id| of(user, id, Action::ChangePassword, owner, Outcome::Success);
+        let refused = |id| of(user, id, Action::Login, Actor::User, Outcome::Denied);
+        store.commit(vec![Change::Record(vec![done(1), refused(2), done(3)])]).await.unwrap();
+        // One by one, and many in one commit.
+        for n in 1000..1250 {
+            store.commit(vec![Change::Record(vec![refused(n)])]).await.unwrap();
+        }
+        store.commit(vec![Change::Record((1250..1500).map(refused).collect())]).await.unwrap();
+        let whose = user.map(|user| UserId(Uuid::from_u128(user)));
+        let kept = ids(store.events(whose, 10 * EVENTS_KEPT).await.unwrap());
+        let flood: Vec<u128> = (1500 - strangers..1500).rev().collect();
+        assert_eq!(kept, [&flood[..], &[3, 1]].concat(), "{user:?}");
+        // Nor do the others push out those of strangers.
+        store.commit(vec![Change::Record((2000..2500).map(done).collect())]).await.unwrap();
+        store.commit(vec![Change::Record(vec![refused(3000), done(3001)])]).await.unwrap();
+        let kept = ids(store.events(whose, 10 * EVENTS_KEPT).await.unwrap());
+        let latest: Vec<u128> = [3001, 3000].into_iter().chain((2501 - own..2500).rev()).collect();
+        let expected = [&latest[..], &flood[..flood.len() - 1]].concat();
+        assert_eq!(kept, expected, "in the order they came, of {user:?}");
+        assert_eq!(ids(store.events(whose, 3).await.unwrap()), [3001, 3000, 2499]);
+    }
+    let ann = UserId(Uuid::from_u128(1));
+    store.commit(vec![Change::DeleteUser(ann)]).await.unwrap();
+    assert_eq!(store.events(Some(ann), 10 * EVENTS_KEPT).await.unwrap(), []);
 }
 
 async fn a_commit_is_whole(store: &dyn Store) {

@@ -12,7 +12,6 @@ use super::record::{
     decode, decode_revocation, decode_session, encode, encode_revocation, encode_session, session_filed,
 };
 use crate::domain::account::{User, UserId};
-use crate::domain::audit::Event;
 use crate::domain::connection::Connection;
 use crate::domain::link::Link;
 use crate::domain::mail::Mail;
@@ -21,7 +20,7 @@ use crate::domain::revocation::{Revocation, Target};
 use crate::domain::session::Session;
 use crate::domain::task::{Errand, Work};
 use crate::domain::time::UnixTime;
-use crate::ports::{Change, CommitError, EVENTS_KEPT, GIVEN_UP_LIFE, StoreError};
+use crate::ports::{Change, CommitError, GIVEN_UP_LIFE, StoreError};
 
 /// Where a mail is filed: among those that are tried, or, once it was given up, under its end.
 pub(super) fn mail_filed(mail: &Mail) -> Key {
@@ -152,10 +151,7 @@ impl Draft<'_> {
         for connection in self.under(&keys::connections(id))? {
             self.remove_connection(connection)?;
         }
-        for event in self.under(&keys::events(Some(id)))? {
-            self.remove(event);
-        }
-        Ok(())
+        self.forget_events(id)
     }
 
     fn create_session(&mut self, session: &Session) -> Result<(), StoreError> {
@@ -293,20 +289,6 @@ impl Draft<'_> {
     fn unfile_mail(&mut self, id: Uuid) -> Result<(), StoreError> {
         if let Some(old) = self.stored::<Mail>("a mail", &keys::mail(id))? {
             self.remove(mail_filed(&old));
-        }
-        Ok(())
-    }
-
-    /// Numbered, so that the oldest is known without counting; and so that a clock set back puts none in
-    /// the wrong place.
-    fn record(&mut self, event: &Event) -> Result<(), StoreError> {
-        let number = match self.last_under(&keys::events(event.user))? {
-            Some(last) => keys::event_number(&last)? + 1,
-            None => 0,
-        };
-        self.put(keys::event(event.user, number), encode(event)?);
-        if let Some(oldest) = number.checked_sub(EVENTS_KEPT as u64) {
-            self.remove(keys::event(event.user, oldest));
         }
         Ok(())
     }

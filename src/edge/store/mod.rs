@@ -8,6 +8,7 @@
 mod change;
 mod compact;
 mod draft;
+mod events;
 mod files;
 mod generation;
 mod keeper;

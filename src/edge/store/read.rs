@@ -142,11 +142,6 @@ pub(super) fn mails(trees: &Trees, limit: usize) -> Result<Vec<Mail>, StoreError
     newest.map(|entry| decode("a mail", &entry?.1)).collect()
 }
 
-pub(super) fn events(trees: &Trees, user: Option<UserId>, limit: usize) -> Result<Vec<Event>, StoreError> {
-    let newest = trees.under(&keys::events(user)).rev().take(limit);
-    newest.map(|entry| decode("an event", &entry?.1)).collect()
-}
-
 /// The number of an issuer, if anything is kept about it.
 fn issuer(trees: &Trees, text: &str) -> Result<Option<u32>, StoreError> {
     at(trees, "the number of an issuer", &keys::issuer(text))

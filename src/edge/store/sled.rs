@@ -425,7 +425,7 @@ impl Store for SledStore {
     }
 
     async fn events(&self, user: Option<UserId>, limit: usize) -> Result<Vec<Event>, StoreError> {
-        self.read(move |trees| read::events(trees, user, limit)).await
+        self.read(move |trees| super::events::events(trees, user, limit)).await
     }
 
     async fn clock_mark(&self) -> Result<Option<Mark>, StoreError> {

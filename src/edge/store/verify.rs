@@ -3,7 +3,7 @@
 use ::sled::IVec;
 
 use super::change::mail_filed;
-use super::keys::{self, Table};
+use super::keys::{self, EventPlace, Table};
 use super::read::at;
 use super::record::{decode, decode_revocation, decode_session, session_filed};
 use super::trees::Trees;
@@ -79,7 +79,10 @@ fn check(trees: &Trees, key: &[u8], bytes: &IVec) -> Result<(), StoreError> {
         let mailbox: Mailbox = decode("a mailbox", bytes)?;
         fits(keys::mailbox(mailbox.id) == key && filed(mailbox.ends_at())?, "a mailbox and its end")
     } else if is(Table::Event) {
-        decode::<Event>("an event", bytes).map(drop)
+        let event: Event = decode("an event", bytes)?;
+        let lists = [false, true].map(|strangers| keys::events(event.user, strangers));
+        let fit = |list: &[u8]| key.starts_with(list) && EventPlace::read(list, key).is_ok();
+        fits(lists.iter().any(|list| fit(list)), "an event and its key")
     } else if is(Table::Connection) {
         let connection: Connection = decode("a connection", bytes)?;
         let (user, id) = (connection.user, connection.id);
