@@ -40,20 +40,20 @@ deps: ## install what the build needs (Debian; elsewhere it says what to install
 	@command -v $(CARGO) >/dev/null || { echo "Palisade needs Rust 1.95 or later: see https://rustup.rs" >&2; exit 1; }
 
 deps-wider: deps deps-plugins
-	@need=; for tool in python3 curl openssl prometheus promtool chromium chromedriver node npm java nginx; do \
+	@need=; for tool in python3 curl openssl prometheus promtool chromium chromedriver node npm java nginx faketime; do \
 		command -v $$tool >/dev/null || need="$$need $$tool"; \
 	done; \
 	python3 -c "import ensurepip, venv" 2>/dev/null || need="$$need python3-venv"; \
 	[ -n "$(TOMCAT)" ] || need="$$need tomcat"; \
 	if [ -z "$$need" ]; then :; \
 	elif command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
-		apt-get update -qq && $(APT) python3 python3-venv curl openssl prometheus chromium chromium-driver nodejs nginx default-jre-headless tomcat10-user && \
+		apt-get update -qq && $(APT) python3 python3-venv curl openssl prometheus chromium chromium-driver nodejs nginx faketime default-jre-headless tomcat10-user && \
 		{ command -v npm >/dev/null || $(APT) npm; }; \
 	else \
 		echo "The wider tests need these programs, which are missing:$$need. Install them first:" >&2; \
-		echo "  Debian          sudo apt-get install python3 python3-venv curl openssl prometheus chromium chromium-driver nodejs npm nginx default-jre-headless tomcat10-user" >&2; \
-		echo "  Fedora          sudo dnf install python3 curl openssl golang-github-prometheus chromium chromedriver nodejs npm nginx tomcat" >&2; \
-		echo "  macOS           brew install python curl openssl prometheus chromium chromedriver node nginx tomcat" >&2; \
+		echo "  Debian          sudo apt-get install python3 python3-venv curl openssl prometheus chromium chromium-driver nodejs npm nginx faketime default-jre-headless tomcat10-user" >&2; \
+		echo "  Fedora          sudo dnf install python3 curl openssl golang-github-prometheus chromium chromedriver nodejs npm nginx libfaketime tomcat" >&2; \
+		echo "  macOS           brew install python curl openssl prometheus chromium chromedriver node nginx libfaketime tomcat" >&2; \
 		exit 1; \
 	fi
 	@cmp -s tests/wider/requirements.txt $(VENV)/requirements.txt || { \

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::admin;
 use super::token_inspect::moment;
+use crate::service::clock::span;
 
 /// How the clock stands, and what waits.
 pub(super) fn show(config: &Path) -> Result<String, String> {
@@ -24,7 +25,7 @@ pub(super) fn accept(config: &Path) -> Result<String, String> {
 
 fn accepted(answer: &Value) -> String {
     let (wall, mark) = (time(&answer["accepted"]), time(&answer["before"]["mark"]));
-    let mut text = format!("accepted: it is {wall}; what cannot be undone went by {mark} until now");
+    let mut text = format!("accepted: it is {wall}. Forgetting and removing went by {mark} until now.");
     if answer["revoked_all_tokens"] == true {
         text.push_str(
             "\nThe clock had shown a later moment than this: every access token signed so far was revoked. Sessions go \
@@ -35,22 +36,21 @@ fn accepted(answer: &Value) -> String {
 }
 
 fn standing(clock: &Value) -> String {
-    let seconds = |value: &Value| span(value.as_u64().unwrap_or(0));
+    let seconds = |value: &Value| span(Duration::from_secs(value.as_u64().unwrap_or(0)));
+    let in_doubt = if clock["in_doubt"] == true { "yes" } else { "no" };
     let mut text = format!(
-        "wall clock  {}\nmark        {}   from the last run, moved on by uptime alone\n",
+        "wall clock  {}\nmark        {}   the time of the last run, moved on by uptime alone\nin doubt    {in_doubt}\n",
         time(&clock["wall"]),
         time(&clock["mark"])
     );
     // The text can always grow.
-    let _ = match clock["detail"].as_str() {
-        Some(detail) => writeln!(text, "\n{detail}"),
-        None => writeln!(text, "in doubt    no"),
-    };
     for stop in clock["stops"].as_array().into_iter().flatten() {
         let (long, left) = (seconds(&stop["seconds"]), seconds(&stop["believed_after"]));
-        let _ = writeln!(text, "stopped     {long}, which is believed after {left} more of running");
+        let _ = writeln!(text, "stopped     for {long}, which is believed after {left} more of running");
     }
-    if clock["has_been_ahead"] == true {
+    if let Some(detail) = clock["detail"].as_str() {
+        let _ = writeln!(text, "\n{detail}");
+    } else if clock["has_been_ahead"] == true {
         let _ = writeln!(
             text,
             "\nThe clock once showed {}. Tokens that were signed then begin in the future. `palisade clock accept` \
@@ -58,15 +58,14 @@ fn standing(clock: &Value) -> String {
             time(&clock["highest"])
         );
     }
-    let delay = clock["delay"].as_u64().unwrap_or(0);
-    let _ = match delay {
+    let _ = match clock["delay"].as_u64().unwrap_or(0) {
         0 => write!(text, "\nNothing waits for the clock."),
         delay => write!(
             text,
-            "\n{} behind the wall clock: forgetting ended revocations, removing ended sessions, links, retired keys \
-             and unverified accounts, giving up mail and notices. Tokens are accepted and refused by the wall clock as \
-             ever.",
-            span(delay)
+            "\nDelayed by {}: forgetting revocations that have ended, removing ended sessions, links, retired keys and \
+             unverified accounts, giving up on mail and notices. Tokens are accepted and refused by the wall clock as \
+             before.",
+            span(Duration::from_secs(delay))
         ),
     };
     text
@@ -74,10 +73,6 @@ fn standing(clock: &Value) -> String {
 
 fn time(value: &Value) -> String {
     value.as_u64().map_or_else(|| "?".to_owned(), moment)
-}
-
-fn span(seconds: u64) -> String {
-    humantime::format_duration(Duration::from_secs(seconds)).to_string()
 }
 
 #[cfg(test)]
@@ -97,11 +92,16 @@ mod tests {
             "stops": [{"seconds": 3600, "believed_after": 60}], "has_been_ahead": true, "highest": 40_000_000,
         });
         let text = standing(&ahead);
-        for part in
-            ["in doubt: say so", "1h, which is believed after 1m more", "1971-04-08", "11months 30days"]
-        {
+        for part in [
+            "in doubt    yes",
+            "in doubt: say so",
+            "1 h 0 min, which is believed after 1 min 0 s more",
+            "by 365 days:",
+        ] {
             assert!(text.contains(part), "{part}: {text}");
         }
+        let right = json!({"in_doubt": false, "has_been_ahead": true, "highest": 40_000_000, "delay": 0});
+        assert!(standing(&right).contains("The clock once showed 1971-04-08"), "{}", standing(&right));
     }
 
     #[test]

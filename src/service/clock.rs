@@ -27,7 +27,38 @@ pub type Uptime = Box<dyn Fn() -> Duration + Send + Sync>;
 #[derive(Default)]
 struct Told {
     doubt: Option<(Doubt, Duration)>,
+    /// Whether it was said, since the start or the last doubt, that the clock once showed a moment that is to come.
+    ahead: bool,
     written: Option<(Mark, Duration)>,
+}
+
+impl Told {
+    /// What the log has to say now, and whether it is news rather than a reminder.
+    fn next(&mut self, standing: &Standing, uptime: Duration) -> (Vec<String>, bool) {
+        let kind = |doubt: &Doubt| matches!(doubt, Doubt::Ahead(_));
+        let before = self.doubt;
+        let mut is_news = standing.doubt.as_ref().map(kind) != before.as_ref().map(|(doubt, _)| kind(doubt));
+        let mut lines = Vec::new();
+        match &standing.doubt {
+            Some(doubt) if is_news || before.is_some_and(|(_, at)| uptime.saturating_sub(at) >= REMIND) => {
+                lines.push(in_words(*doubt, standing));
+                self.doubt = Some((*doubt, uptime));
+            }
+            None if is_news => {
+                lines.push(format!("the clock is not in doubt any more: it shows {}", shown(standing.wall)));
+                self.doubt = None;
+            }
+            _ => {}
+        }
+        // While the clock is in doubt, the words for that say it.
+        let is_ahead = standing.doubt.is_none() && standing.has_been_ahead();
+        if is_ahead && !self.ahead {
+            lines.push(future_tokens(standing));
+            is_news = true;
+        }
+        self.ahead = is_ahead;
+        (lines, is_news)
+    }
 }
 
 /// A clock that knows when it may be wrong.
@@ -165,20 +196,9 @@ impl GuardedClock {
 
     /// Whether there was news.
     fn say(&self, standing: &Standing, uptime: Duration) -> bool {
-        let mut told = self.told();
-        let kind = |doubt: &Doubt| matches!(doubt, Doubt::Ahead(_));
-        let before = told.doubt;
-        let is_news = standing.doubt.as_ref().map(kind) != before.as_ref().map(|(doubt, _)| kind(doubt));
-        match &standing.doubt {
-            Some(doubt) if is_news || before.is_some_and(|(_, at)| uptime.saturating_sub(at) >= REMIND) => {
-                tracing::warn!("{}", in_words(*doubt, standing));
-                told.doubt = Some((*doubt, uptime));
-            }
-            None if is_news => {
-                tracing::warn!(wall = %shown(standing.wall), "the clock is not in doubt any more");
-                told.doubt = None;
-            }
-            _ => {}
+        let (lines, is_news) = self.told().next(standing, uptime);
+        for line in lines {
+            tracing::warn!("{line}");
         }
         is_news
     }
@@ -244,16 +264,47 @@ impl Timekeeping {
 #[must_use]
 pub fn in_words(doubt: Doubt, standing: &Standing) -> String {
     let wall = shown(standing.wall);
-    let (span, way) = match doubt {
-        Doubt::Ahead(span) => (span, "later"),
-        Doubt::Behind(span) => (span, "earlier"),
+    let (by, way) = match doubt {
+        Doubt::Ahead(by) => (by, "ahead of"),
+        Doubt::Behind(by) => (by, "behind"),
     };
-    let span = humantime::format_duration(Duration::from_secs(span.as_secs()));
+    let cost = match standing.has_been_ahead() {
+        true => format!(
+            ", which also revokes every access token signed so far, because the clock once showed {}",
+            shown(standing.highest)
+        ),
+        false => String::new(),
+    };
     format!(
-        "the clock is in doubt: it shows {wall}, {span} {way} than the last run and the uptime since let expect; what \
-         cannot be undone goes by the earlier of the two and waits. Set the clock, or say that it is right: `palisade \
-         clock accept`"
+        "the clock is in doubt: it shows {wall}, {} {way} the time of the last run plus the uptime since. Until they \
+         agree, nothing is forgotten or removed that is not due by the earlier of the two. Set the clock, or confirm \
+         that it is right: `palisade clock accept`{cost}",
+        span(by)
     )
+}
+
+/// That there may be tokens which begin in the future, and what to do.
+fn future_tokens(standing: &Standing) -> String {
+    format!(
+        "the clock is right now and once showed {}: tokens that were signed then begin in the future. `palisade clock \
+         accept` revokes every access token signed so far; sessions go on",
+        shown(standing.highest)
+    )
+}
+
+/// A length of time in its two largest units: months and years differ in length, days do not.
+#[must_use]
+pub fn span(span: Duration) -> String {
+    let seconds = span.as_secs();
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
+    let count = |n: u64| if n == 1 { "1 day".to_owned() } else { format!("{n} days") };
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, _) => format!("{minutes} min {} s", seconds % 60),
+        (0, ..) => format!("{hours} h {minutes} min"),
+        (_, 0, _) => count(days),
+        _ => format!("{} {hours} h", count(days)),
+    }
 }
 
 /// A moment as people write it (RFC 3339), or in seconds where it has no date.

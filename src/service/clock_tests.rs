@@ -155,11 +155,63 @@ async fn a_long_stop_is_told_and_its_end_waits_for_the_operator() {
     let clock = machine.start().await;
     let standing = clock.standing();
     let words = in_words(standing.doubt.unwrap(), &standing);
-    assert!(words.contains("30days later") && words.contains("`palisade clock accept`"), "{words}");
+    assert!(words.contains("30 days ahead of") && words.contains("`palisade clock accept`"), "{words}");
     machine.pass(PROBATION.as_secs());
     assert_eq!(clock.reading().earliest, NOW.plus(PROBATION));
     clock.accept(&*machine.store).await.unwrap();
     assert_eq!(clock.reading().earliest, clock.now());
+}
+
+#[tokio::test]
+async fn tokens_of_a_future_that_the_clock_once_showed_are_told_at_a_start_and_after_a_doubt() {
+    let machine = Machine::default();
+    machine.start().await;
+    machine.wall.advance(YEAR);
+    let clock = machine.start().await;
+    let standing = clock.standing();
+    assert!(
+        !in_words(standing.doubt.unwrap(), &standing).contains("revokes"),
+        "no token is of a later moment"
+    );
+    machine.wall.set_back(YEAR);
+    let said = |clock: &GuardedClock, told: &mut Told| {
+        let (lines, is_news) = told.next(&clock.standing(), (clock.uptime)());
+        assert_eq!(is_news, !lines.is_empty());
+        lines
+    };
+    let (mut told, revokes) = (Told::default(), |line: &String| line.contains("revokes every access token"));
+    told.doubt = standing.doubt.map(|doubt| (doubt, Duration::ZERO));
+    let lines = said(&clock, &mut told);
+    assert!(
+        lines.len() == 2 && lines[0].contains("not in doubt any more") && revokes(&lines[1]),
+        "{lines:?}"
+    );
+    assert_eq!(said(&clock, &mut told), Vec::<String>::new(), "once");
+    let (clock, mut told) = (machine.start().await, Told::default());
+    let lines = said(&clock, &mut told);
+    assert!(lines.len() == 1 && revokes(&lines[0]), "{lines:?}");
+    machine.wall.set_back(YEAR);
+    let lines = said(&clock, &mut told);
+    assert!(lines.len() == 1 && lines[0].contains("365 days behind") && revokes(&lines[0]), "{lines:?}");
+    clock.accept(&*machine.store).await.unwrap();
+    let lines = said(&clock, &mut told);
+    assert!(lines.len() == 1 && !revokes(&lines[0]), "{lines:?}");
+}
+
+#[test]
+fn spans_are_told_in_their_two_largest_units() {
+    for (seconds, words) in [
+        (0, "0 s"),
+        (59, "59 s"),
+        (61, "1 min 1 s"),
+        (3600, "1 h 0 min"),
+        (86_399, "23 h 59 min"),
+        (86_400, "1 day"),
+        (93_600, "1 day 2 h"),
+        (400 * 86_400 + 1, "400 days"),
+    ] {
+        assert_eq!(span(Duration::from_secs(seconds)), words);
+    }
 }
 
 #[test]
