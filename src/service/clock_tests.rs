@@ -165,6 +165,7 @@ async fn a_long_stop_is_told_and_its_end_waits_for_the_operator() {
 #[tokio::test]
 async fn tokens_of_a_future_that_the_clock_once_showed_are_told_at_a_start_and_after_a_doubt() {
     let machine = Machine::default();
+    machine.pass(2 * YEAR);
     machine.start().await;
     machine.wall.advance(YEAR);
     let clock = machine.start().await;
