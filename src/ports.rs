@@ -26,8 +26,8 @@ pub use self::people::{
     TooMany,
 };
 pub use self::store::{
-    Change, CommitError, Compacted, CompactionCounts, EVENTS_KEPT, GIVEN_UP_LIFE, STRANGERS_EVENTS_KEPT,
-    Store, StoreError, StoreStatus, Swept,
+    Change, CommitError, Compacted, CompactionCounts, EVENTS_KEPT, GIVEN_UP_LIFE, GONE_EVENTS_LIFE,
+    STRANGERS_EVENTS_KEPT, Store, StoreError, StoreStatus, Swept,
 };
 pub use self::tokens::{
     AccessGrant, IssuerClocks, KeyInfo, KeyState, Keys, Revocations, SignError, Signed, Signer, Verified,

@@ -129,6 +129,10 @@ pub const EVENTS_KEPT: usize = 200;
 /// How many events of one account are kept of those that strangers can cause: each costs them one request.
 pub const STRANGERS_EVENTS_KEPT: usize = 100;
 
+/// How long events of an account that is gone are kept, all of them, from when the first was recorded that came after
+/// its end: the one that says that it was deleted, as a rule.
+pub const GONE_EVENTS_LIFE: std::time::Duration = std::time::Duration::from_secs(90 * 24 * 3600);
+
 /// Why a commit did nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum CommitError {

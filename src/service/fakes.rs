@@ -56,6 +56,8 @@ struct State {
     mailboxes: BTreeMap<MailboxId, Mailbox>,
     tasks: BTreeMap<uuid::Uuid, Task>,
     events: Vec<Event>,
+    /// Until when events are kept of accounts that are gone.
+    gone: BTreeMap<UserId, UnixTime>,
     mark: Option<Mark>,
 }
 
@@ -88,6 +90,7 @@ impl State {
                 self.sessions.retain(|(user, _), _| *user != id);
                 self.connections.retain(|(user, _), _| *user != id);
                 self.events.retain(|event| event.user != Some(id));
+                self.gone.remove(&id);
             }
             Change::CreateSession(session) => {
                 self.sessions.insert((session.user, session.id), session);
@@ -192,6 +195,9 @@ impl State {
             let oldest = self.events.iter().position(|other| alike(&other));
             oldest.map(|oldest| self.events.remove(oldest));
         }
+        if let Some(user) = event.user.filter(|user| !self.users.contains_key(user)) {
+            self.gone.entry(user).or_insert(event.at.plus(GONE_EVENTS_LIFE));
+        }
         self.events.push(event);
     }
 
@@ -200,6 +206,10 @@ impl State {
         self.entries.retain(|entry| entry.expires_at >= end);
         self.sessions.retain(|_, session| session.expires_at >= end);
         self.links.retain(|_, link| link.expires_at >= end);
+        for user in self.gone.extract_if(.., |_, gone| *gone < end).map(|(user, _)| user) {
+            let is_gone = !self.users.contains_key(&user);
+            self.events.retain(|event| event.user != Some(user) || !is_gone);
+        }
         self.mailboxes.retain(|_, mailbox| mailbox.ends_at() >= end);
         self.mails.retain(|_, mail| !mail.given_up || mail.created_at.plus(GIVEN_UP_LIFE) >= end);
         Swept {

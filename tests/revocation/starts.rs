@@ -188,6 +188,33 @@ async fn a_clock_in_doubt_is_told_and_the_operators_word_ends_the_delay() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn events_of_a_deleted_account_end_and_not_by_a_clock_in_doubt() {
+    let machine = Machine::new().await;
+    let running = machine.start().await;
+    let body = json!({"email": "ann@example.com", "email_verified": true});
+    let made = machine.operate(&running, "POST", "/admin/v1/users", &body).await;
+    let path = format!("/admin/v1/users/{}", made["id"].as_str().unwrap());
+    machine.operate(&running, "DELETE", &path, &Value::Null).await;
+    running.shutdown().await;
+    let actions = async |running: &Running| {
+        let path = format!("/admin/v1/audit?user={}", made["id"].as_str().unwrap());
+        let log = machine.operate(running, "GET", &path, &Value::Null).await;
+        let events = log["events"].as_array().unwrap().iter();
+        events.map(|event| event["action"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    machine.clock.to(YEAR);
+    machine.sweep().await;
+    let running = machine.start().await;
+    assert_eq!(actions(&running).await, ["delete_user"]);
+    machine.operate(&running, "POST", "/admin/v1/clock/accept", &json!({})).await;
+    running.shutdown().await;
+    machine.sweep().await;
+    let running = machine.start().await;
+    assert_eq!(actions(&running).await, [""; 0]);
+    running.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_token_that_was_signed_while_the_clock_was_ahead_ends_with_the_acceptance() {
     let machine = Machine::new().await;
     let running = machine.start().await;

@@ -23,7 +23,9 @@ use palisade::domain::session::{Device, Session, SessionId};
 use palisade::domain::task::{Origin, Task, Work};
 use palisade::domain::time::UnixTime;
 use palisade::domain::trusted_time::{Mark, Stop};
-use palisade::ports::{Change, CommitError, EVENTS_KEPT, GIVEN_UP_LIFE, STRANGERS_EVENTS_KEPT, Store, Swept};
+use palisade::ports::{
+    Change, CommitError, EVENTS_KEPT, GIVEN_UP_LIFE, GONE_EVENTS_LIFE, STRANGERS_EVENTS_KEPT, Store, Swept,
+};
 use uuid::Uuid;
 
 /// A revocation made at `created` that ends at `expires`.
@@ -274,6 +276,7 @@ pub async fn cases(mut at: impl FnMut() -> Arc<dyn Store>) {
     tasks(&*at()).await;
     events(&*at()).await;
     strangers_events_push_out_only_one_another(&*at()).await;
+    events_of_an_account_that_is_gone_have_an_end(&*at()).await;
     a_commit_is_whole(&*at()).await;
     one_of_many_writers_of_a_revision_wins(at()).await;
     the_mark_of_the_clock(&*at()).await;
@@ -1053,6 +1056,37 @@ async fn strangers_events_push_out_only_one_another(store: &dyn Store) {
     let ann = UserId(Uuid::from_u128(1));
     store.commit(vec![Change::DeleteUser(ann)]).await.unwrap();
     assert_eq!(store.events(Some(ann), 10 * EVENTS_KEPT).await.unwrap(), []);
+}
+
+async fn events_of_an_account_that_is_gone_have_an_end(store: &dyn Store) {
+    let ids = |list: Vec<Event>| list.iter().map(|event| event.id.as_u128()).collect::<Vec<_>>();
+    let at = |id: u128, at| Event { at: UnixTime(at), ..event(Some(1), id) };
+    let (ann, bob) = (user(1, "ann@example.com"), user(2, "bob@example.com"));
+    let made = vec![Change::CreateUser(ann.clone()), Change::CreateUser(bob.clone())];
+    store.commit(made).await.unwrap();
+    store.commit(vec![Change::Record(vec![at(1, 10), event(Some(2), 2), event(None, 3)])]).await.unwrap();
+    store.commit(vec![Change::DeleteUser(ann.id)]).await.unwrap();
+    store.commit(vec![Change::Record(vec![at(4, 1000)])]).await.unwrap();
+    // What is tried with its tokens later does not prolong it.
+    let refused = Event { outcome: Outcome::Denied, ..at(5, 500_000) };
+    store.commit(vec![Change::Record(vec![refused])]).await.unwrap();
+    assert_eq!(ids(store.events(Some(ann.id), 9).await.unwrap()), [5, 4]);
+    let end = UnixTime(1000 + 3600).plus(GONE_EVENTS_LIFE);
+    store.sweep(end).await.unwrap();
+    assert_eq!(ids(store.events(Some(ann.id), 9).await.unwrap()), [5, 4]);
+    store.sweep(UnixTime(end.0 + 1)).await.unwrap();
+    assert_eq!(ids(store.events(Some(ann.id), 9).await.unwrap()), [0; 0]);
+    store.sweep(UnixTime::NEVER).await.unwrap();
+    assert_eq!(ids(store.events(Some(bob.id), 9).await.unwrap()), [2]);
+    assert_eq!(ids(store.events(None, 9).await.unwrap()), [3]);
+    // One that comes even later has an end of its own; and so has one that is told of twice.
+    store.commit(vec![Change::Record(vec![at(6, 2000)])]).await.unwrap();
+    store.commit(vec![Change::DeleteUser(ann.id)]).await.unwrap();
+    store.commit(vec![Change::Record(vec![at(7, 3000)])]).await.unwrap();
+    store.sweep(UnixTime(end.0 + 1001)).await.unwrap();
+    assert_eq!(ids(store.events(Some(ann.id), 9).await.unwrap()), [7]);
+    store.sweep(UnixTime::NEVER).await.unwrap();
+    assert_eq!(ids(store.events(Some(ann.id), 9).await.unwrap()), [0; 0]);
 }
 
 async fn a_commit_is_whole(store: &dyn Store) {

@@ -133,16 +133,19 @@ fn written_under<'w>(
 #[cfg(test)]
 mod tests {
     use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+    use std::time::Duration;
 
     use super::*;
+    use crate::domain::audit::Event;
     use crate::domain::mail_cap::{Asked, CappedLetter, Caps, Mailbox};
     use crate::domain::revocation::Target;
     use crate::domain::time::UnixTime;
     use crate::edge::store::generation::Generation;
     use crate::edge::store::trees::For;
     use crate::edge::store::verify::verify;
+    use crate::ports::GONE_EVENTS_LIFE;
     use crate::service::fakes::conformance::{
-        connection, link, mail, revocation, session, task, token, user,
+        connection, event, link, mail, revocation, session, task, token, user,
     };
 
     fn opened() -> (tempfile::TempDir, Trees) {
@@ -206,13 +209,15 @@ mod tests {
             let mut draft = Draft::new(&trees);
             for _ in 0..=random(8) {
                 if random(10) == 0 {
-                    draft.step(|draft| draft.sweep(UnixTime(3600 + round))).unwrap();
+                    // Events of an account that is gone end late.
+                    let life = if random(4) == 0 { GONE_EVENTS_LIFE } else { Duration::ZERO };
+                    draft.step(|draft| draft.sweep(UnixTime(3600 + round).plus(life))).unwrap();
                     continue;
                 }
                 let changes = (0..=random(3)).map(|_| {
                     let (n, end) = (u128::from(random(6)), round + random(40));
                     let email = format!("u{}@example.com", random(6));
-                    match random(18) {
+                    match random(20) {
                         0 | 1 => Change::CreateUser(user(n, &email)),
                         2 => {
                             let mut changed = user(n, &email);
@@ -265,6 +270,7 @@ mod tests {
                             let _ = mailbox.admits(caps, letter, &email.parse().unwrap(), UnixTime(end));
                             Change::PutMailbox(mailbox)
                         }
+                        18 | 19 => Change::Record(vec![Event { at: UnixTime(end), ..event(Some(n), n) }]),
                         15 => {
                             let gone = connection(n, u128::from(random(3)), None);
                             Change::RemoveConnection(gone.user, gone.id)
@@ -296,11 +302,13 @@ mod tests {
         ];
         draft.commit(made).unwrap();
         draft.commit(vec![Change::CreateTask(task(1, 9))]).unwrap();
+        draft.commit(vec![Change::Record(vec![event(Some(1), 1), event(Some(9), 2)])]).unwrap();
         apply(draft);
         verify(&trees).unwrap();
         let everything: Vec<_> = trees.range(Vec::new()..vec![u8::MAX]).map(Result::unwrap).collect();
         for (key, value) in everything {
-            let alone = [Table::Sequence, Table::Task].into_iter().any(|table| key[0] == table as u8);
+            let alone =
+                [Table::Sequence, Table::Task, Table::Event].into_iter().any(|table| key[0] == table as u8);
             trees.apply(Writes::from([(key.to_vec(), None)]), 0).unwrap();
             assert_eq!(verify(&trees).is_err(), !alone, "without {key:?}");
             trees.apply(Writes::from([(key.to_vec(), Some(value))]), 0).unwrap();

@@ -2,16 +2,21 @@
 //!
 //! Those that strangers can cause as often as they like have a list of their own, with a bound of its own, so that
 //! they push out only one another. Keys tell what a new event replaces: no stored event is decoded to record one.
+//!
+//! Events also come of accounts that are gone: that one was deleted, and what is tried with its tokens later. They are
+//! removed together, [`GONE_EVENTS_LIFE`] after the first of them.
 
 use std::cmp::Reverse;
 
+use super::change::FILED;
 use super::draft::Draft;
-use super::keys::{self, EventPlace};
+use super::keys::{self, EventPlace, Key};
 use super::record::{decode, encode};
 use super::trees::Trees;
 use crate::domain::account::UserId;
 use crate::domain::audit::Event;
-use crate::ports::{EVENTS_KEPT, STRANGERS_EVENTS_KEPT, StoreError};
+use crate::domain::time::UnixTime;
+use crate::ports::{EVENTS_KEPT, GONE_EVENTS_LIFE, STRANGERS_EVENTS_KEPT, StoreError};
 
 impl Draft<'_> {
     /// Keeps an event in place of the oldest of its list. Numbered, so that a clock set back puts none in the wrong
@@ -22,6 +27,9 @@ impl Draft<'_> {
         let newest = self.newest_event(&list)?;
         let order = newest.map(|place| place.order).max(self.newest_event(&other)?.map(|place| place.order));
         let number = newest.map_or(0, |place| place.number + 1);
+        if let Some(user) = event.user {
+            self.file_if_gone(user, event.at)?;
+        }
         let place = EventPlace { number, order: order.map_or(0, |order| order + 1) };
         self.put(place.key(&list), encode(event)?);
         let kept = if strangers { STRANGERS_EVENTS_KEPT } else { EVENTS_KEPT };
@@ -33,12 +41,40 @@ impl Draft<'_> {
         Ok(())
     }
 
+    /// Gives the events of an account an end if it is gone and they have none.
+    fn file_if_gone(&mut self, user: UserId, at: UnixTime) -> Result<(), StoreError> {
+        let key = keys::gone_user(user);
+        if !self.has(&keys::user(user))? && !self.has(&key)? {
+            let end = at.plus(GONE_EVENTS_LIFE);
+            self.put(keys::due(end, &key), FILED);
+            self.put(key, encode(&end)?);
+        }
+        Ok(())
+    }
+
+    /// The end has come that was filed at `key`.
+    pub(super) fn forget_gone(&mut self, key: Key) -> Result<(), StoreError> {
+        let user = keys::gone_user_id(&key)?;
+        self.remove(key);
+        // An account never comes back; if one did, its events are its own.
+        if self.has(&keys::user(user))? { Ok(()) } else { self.remove_events(user) }
+    }
+
     fn newest_event(&self, list: &[u8]) -> Result<Option<EventPlace>, StoreError> {
         self.last_under(list)?.map(|key| EventPlace::read(list, &key)).transpose()
     }
 
-    /// Removes every event of an account.
+    /// Removes every event of an account, and the end that they were given if it had been gone before.
     pub(super) fn forget_events(&mut self, user: UserId) -> Result<(), StoreError> {
+        let key = keys::gone_user(user);
+        if let Some(bytes) = self.get(&key)? {
+            self.remove(keys::due(decode("the end of events", &bytes)?, &key));
+            self.remove(key);
+        }
+        self.remove_events(user)
+    }
+
+    fn remove_events(&mut self, user: UserId) -> Result<(), StoreError> {
         for strangers in [false, true] {
             for event in self.under(&keys::events(Some(user), strangers))? {
                 self.remove(event);

@@ -56,6 +56,8 @@ pub(super) enum Table {
     Erased = 19,
     /// What a secret of the data folder is known by, by the name of its file.
     KeyCheck = 20,
+    /// Until when events are kept of an account that is gone.
+    GoneUser = 21,
 }
 
 fn key(table: Table, parts: &[&[u8]]) -> Key {
@@ -286,6 +288,16 @@ impl EventPlace {
         };
         Ok(EventPlace { number, order })
     }
+}
+
+pub(super) fn gone_user(user: UserId) -> Key {
+    key(Table::GoneUser, &[user.0.as_bytes()])
+}
+
+/// The account in a key made by [`gone_user`].
+pub(super) fn gone_user_id(key: &[u8]) -> Result<UserId, StoreError> {
+    let id = key.get(1..).and_then(|id| Uuid::from_slice(id).ok());
+    id.map(UserId).ok_or_else(misshapen)
 }
 
 /// Where what lies at `key` is filed, to be looked at when `time` has passed.

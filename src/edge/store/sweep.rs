@@ -59,6 +59,7 @@ impl Draft<'_> {
                 self.remove(key);
                 return self.erased_with(&mail);
             }
+            Some(&table) if table == Table::GoneUser as u8 => return self.forget_gone(key),
             Some(&table) if table == Table::Session as u8 => {
                 let session = decode_session(&bytes)?;
                 if session.expires_at >= end {

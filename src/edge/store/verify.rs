@@ -83,6 +83,12 @@ fn check(trees: &Trees, key: &[u8], bytes: &IVec) -> Result<(), StoreError> {
         let lists = [false, true].map(|strangers| keys::events(event.user, strangers));
         let fit = |list: &[u8]| key.starts_with(list) && EventPlace::read(list, key).is_ok();
         fits(lists.iter().any(|list| fit(list)), "an event and its key")
+    } else if is(Table::GoneUser) {
+        keys::gone_user_id(key)?;
+        fits(
+            filed(decode("the end of events", bytes)?)?,
+            "the events of an account that is gone, and their end",
+        )
     } else if is(Table::Connection) {
         let connection: Connection = decode("a connection", bytes)?;
         let (user, id) = (connection.user, connection.id);
@@ -114,6 +120,7 @@ fn check_due(trees: &Trees, due: &[u8]) -> Result<(), StoreError> {
     let filed: UnixTime = match key[0] {
         table if table == Table::Session as u8 => session_filed(&bytes)?,
         table if table == Table::Mailbox as u8 => decode::<Mailbox>("a mailbox", &bytes)?.ends_at(),
+        table if table == Table::GoneUser as u8 => decode("the end of events", &bytes)?,
         table if table == Table::Link as u8 => decode::<Link>("a link", &bytes)?.expires_at,
         table if table == Table::Mail as u8 => {
             return fits(mail_filed(&decode("a mail", &bytes)?) == due, "the end of a mail, and the mail");
