@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -14,6 +15,11 @@ use super::time::UnixTime;
 
 /// How many devices of a person are remembered, so that only a new one is told of by mail.
 pub const MAX_DEVICES: usize = 50;
+
+/// How many letters about new devices an account gets in a day: a thief with the password can bring any number of
+/// devices. The events tell of all of them.
+pub const DEVICE_LETTERS_A_DAY: usize = 10;
+const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// Who an account is: the `sub` of its tokens (UUID v7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -84,6 +90,9 @@ pub struct User {
     pub claims: Map<String, Value>,
     /// Fingerprints of the devices that have signed in, the latest last.
     pub devices: Vec<String>,
+    /// When its owner was mailed about new devices in the last day, the latest last.
+    #[serde(default)]
+    pub device_letters: Vec<UnixTime>,
     /// Marks of the address blocks from which it was signed in to ([`super::opaque::ServerKey::block_mark`]), the
     /// latest last; no address can be read from them.
     #[serde(default)]
@@ -112,6 +121,18 @@ impl User {
     pub fn void_links(&mut self) {
         self.link_generation += 1;
         self.live_links.clear();
+    }
+
+    /// Whether one more letter about a new device may go out at `now`; counts it if so. The first
+    /// [`DEVICE_LETTERS_A_DAY`] of any 24 hours may.
+    pub fn admits_device_letter(&mut self, now: UnixTime) -> bool {
+        // One that was mailed by a clock that was ahead holds none back.
+        self.device_letters.retain(|at| *at <= now && now < at.plus(DAY));
+        let admits = self.device_letters.len() < DEVICE_LETTERS_A_DAY;
+        if admits {
+            self.device_letters.push(now);
+        }
+        admits
     }
 
     /// Whether the account is known to be somebody's; `None` when its record does not tell. One that was ever used,

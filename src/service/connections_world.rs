@@ -131,6 +131,7 @@ fn user(id: UserId) -> User {
         last_login_at: None,
         scopes: Vec::new(),
         claims: serde_json::Map::new(),
+        device_letters: Vec::new(),
         devices: Vec::new(),
         known_blocks: Vec::new(),
         link_generation: 0,

@@ -4,6 +4,7 @@ use super::accounts::Client;
 use super::accounts_world::{ANN, PASSWORD, World, client, person, secret, world, world_with};
 use super::profile::Edit;
 use super::users::{NewPassword, NewUser, UserEdit};
+use crate::domain::account::DEVICE_LETTERS_A_DAY;
 use crate::domain::audit::{Action, Outcome};
 use crate::domain::mail::{Letter, Mail};
 use crate::ports::Store;
@@ -167,6 +168,45 @@ async fn what_warns_the_owner_is_not_silenced() {
     }
     let mails = world.store.mails(10_000).await.unwrap();
     assert_eq!(mails.iter().filter(|mail| mail.letter == Letter::NewDevice).count(), 9);
+}
+
+#[tokio::test]
+async fn a_thief_with_many_devices_fills_no_mailbox_and_the_first_are_told_of() {
+    let world = world();
+    world.ann().await;
+    let sign_in = async |n: usize| {
+        let client = super::accounts_world::from(&format!("device {n}"));
+        world.accounts.login(&client, ANN, secret(PASSWORD)).await.unwrap();
+    };
+    let told = async || {
+        let mails = world.store.mails(10_000).await.unwrap();
+        mails.iter().filter(|mail| mail.letter == Letter::NewDevice).count()
+    };
+    let held = (Action::Login, Outcome::Success, Some("letter_held_back".to_owned()));
+    let held_back = || world.events().iter().filter(|event| **event == held).count();
+    // The first device of an account is no news.
+    sign_in(0).await;
+    for n in 1..=DEVICE_LETTERS_A_DAY {
+        sign_in(n).await;
+        assert_eq!((told().await, held_back()), (n, 0));
+    }
+    for n in 0..5 {
+        sign_in(100 + n).await;
+    }
+    assert_eq!((told().await, held_back()), (DEVICE_LETTERS_A_DAY, 5));
+    // A device that was not told of is known from then on, and a day later new ones are told of again.
+    world.clock.advance(24 * 3600);
+    sign_in(104).await;
+    sign_in(200).await;
+    assert_eq!((told().await, held_back()), (DEVICE_LETTERS_A_DAY + 1, 5));
+    // What a clock that was ahead has counted holds nothing back.
+    world.clock.advance(365 * 24 * 3600);
+    for n in 300..300 + DEVICE_LETTERS_A_DAY {
+        sign_in(n).await;
+    }
+    world.clock.set_back(364 * 24 * 3600);
+    sign_in(400).await;
+    assert_eq!((told().await, held_back()), (2 * DEVICE_LETTERS_A_DAY + 2, 5));
 }
 
 #[tokio::test]

@@ -114,7 +114,8 @@ impl Accounts {
                 let (session, token) = self.new_session(&user, device, version);
                 let mut changes = self.make_room(&user).await?;
                 let is_new = self.remember_device(&mut user, device);
-                if is_new {
+                let is_told = is_new && user.admits_device_letter(self.now());
+                if is_told {
                     let facts = self.facts(client);
                     changes.push(self.mail(Letter::NewDevice, &user, &user.email, None, facts));
                 }
@@ -126,14 +127,16 @@ impl Accounts {
                 }
                 changes.push(Change::UpdateUser(user.clone()));
                 changes.push(Change::CreateSession(session.clone()));
-                Ok(Decision::Commit(changes, (version, user, session, token, is_new)))
+                Ok(Decision::Commit(changes, (version, user, session, token, (is_new, is_told))))
             }
         };
-        let (version, user, session, token, is_new) = self.retry_on_conflict(&source, decide).await?;
-        if is_new {
+        let (version, user, session, token, (is_new, is_told)) =
+            self.retry_on_conflict(&source, decide).await?;
+        if is_told {
             self.outbox.notify_one();
         }
         let about = About::session(user.id, session.id);
+        let about = if is_new && !is_told { about.because("letter_held_back") } else { about };
         self.note(&source, Action::Login, Outcome::Success, about);
         self.grant(version, user, &session, self.key.write(&token))
     }

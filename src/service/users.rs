@@ -118,6 +118,7 @@ impl Accounts {
             last_login_at: None,
             scopes: new.scopes,
             claims: new.claims,
+            device_letters: Vec::new(),
             devices: Vec::new(),
             known_blocks: Vec::new(),
             link_generation: 0,

@@ -51,6 +51,7 @@ pub fn user(id: u128, email: &str) -> User {
         last_login_at: None,
         scopes: vec!["read".into()],
         claims: serde_json::Map::from_iter([("role".into(), serde_json::json!({"of": [1, 2.5, null]}))]),
+        device_letters: Vec::new(),
         devices: Vec::new(),
         known_blocks: Vec::new(),
         link_generation: 0,
