@@ -27,6 +27,9 @@ pub(super) enum Users {
     Show {
         #[command(flatten)]
         user: Named,
+        /// Show at most this many events, the latest first, up to 1000. No more than 300 are kept of an account.
+        #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=1000))]
+        events: u16,
         #[command(flatten)]
         output: Output,
     },
@@ -135,8 +138,8 @@ fn claim(text: &str) -> Result<(String, Value), String> {
 pub(super) fn run(config: &Path, command: Users) -> Result<String, String> {
     match command {
         Users::List { output } => admin::ask(config, |client| async move { list(&client, &output).await }),
-        Users::Show { user, output } => {
-            admin::ask(config, |client| async move { show(&client, &user, &output).await })
+        Users::Show { user, events, output } => {
+            admin::ask(config, |client| async move { show(&client, &user, events, &output).await })
         }
         Users::Add(add) => {
             let password = if add.password_stdin { Some(from_stdin()?) } else { None };
@@ -228,10 +231,10 @@ fn state(user: &Value) -> &'static str {
     }
 }
 
-async fn show(client: &AdminClient, user: &Named, output: &Output) -> Result<String, String> {
+async fn show(client: &AdminClient, user: &Named, limit: u16, output: &Output) -> Result<String, String> {
     let mut shown = client.get(&user.path("")).await?;
     let id = shown["id"].as_str().unwrap_or_default().to_owned();
-    let events = client.get(&format!("/admin/v1/audit?limit=20&user={id}")).await?;
+    let events = client.get(&format!("/admin/v1/audit?limit={limit}&user={id}")).await?;
     if output.json {
         shown["events"] = events["events"].clone();
         return Ok(pretty(&shown));
