@@ -23,7 +23,7 @@ use crate::ports::{Change, Clock, MailFault, Mailer, Meter, Store, StoreError};
 
 /// How many are delivered at once.
 const AT_ONCE: usize = 8;
-/// How long a mail is tried, when no link in it ends sooner.
+/// How long a mail without a link is tried. One with a link is tried for as long as the link lives.
 const LIFE: Duration = Duration::from_secs(24 * 3600);
 /// When a mail that was not taken is tried again, in seconds after the first, second, … try.
 const RETRY: [u64; 6] = [10, 30, 120, 600, 1800, 3600];
@@ -311,8 +311,11 @@ impl Outbox {
 
 /// When a mail is of no more use.
 fn deadline(mail: &Mail) -> UnixTime {
-    let life = mail.created_at.plus(LIFE);
-    mail.link.map_or(life, |link| link.expires_at.min(life))
+    match mail.link {
+        // Counted from the mail as well: a link that was made by a clock that was ahead must not be tried for longer.
+        Some(link) => link.expires_at.min(mail.created_at.plus(link.purpose.life())),
+        None => mail.created_at.plus(LIFE),
+    }
 }
 
 /// When to try again after `wait`; a last time shortly before the end, and then no more.

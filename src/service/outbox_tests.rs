@@ -261,6 +261,23 @@ async fn a_mail_is_tried_less_and_less_often_for_a_day() {
 }
 
 #[tokio::test]
+async fn a_letter_is_tried_for_as_long_as_its_link_lives() {
+    for (purpose, hours) in [(Purpose::ResetPassword, 1), (Purpose::UndoEmailChange, 72)] {
+        let world = World::new();
+        world.mailer.answers(later);
+        let end = NOW.plus(purpose.life());
+        assert_eq!(end, NOW.plus(Duration::from_secs(hours * 3600)));
+        let link = MailedLink { id: Uuid::from_u128(1), purpose, expires_at: end };
+        world.put(Mail { link: Some(link), ..mail(1) }).await;
+        world.live_until(end).await;
+        let left = world.only().await;
+        assert!(left.given_up, "{purpose:?}");
+        let last = left.created_at.plus(purpose.life()).minus(LAST_CALL);
+        assert_eq!(left.due_at, last, "{purpose:?}: the last try is shortly before the end");
+    }
+}
+
+#[tokio::test]
 async fn what_will_never_be_taken_is_given_up_at_once() {
     let world = World::new();
     world.mailer.answers(|_| Err(MailFault::Permanent("550 no such user".to_owned())));
