@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde_json::{Value, json};
+use support::arrivals::Arrivals;
 use support::binary::Program;
 use support::{Gateway, PATIENCE, body_of, exchange, field, status};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -61,13 +62,13 @@ impl Auth {
 
 /// Waits until a mail is there that `fits`; its text.
 async fn mail(outbox: &Path, fits: impl Fn(&str) -> bool) -> String {
+    let arrivals = Arrivals::at(outbox);
     let look = async {
         loop {
             let found = mails(outbox).into_iter().find(|mail| fits(mail));
             match found {
                 Some(mail) => return mail,
-                // The folder is all that a program which picks mails up can look at.
-                None => tokio::time::sleep(std::time::Duration::from_millis(10)).await,
+                None => arrivals.next().await,
             }
         }
     };

@@ -5,6 +5,7 @@ mod support;
 use std::collections::HashSet;
 
 use serde_json::{Value, json};
+use support::arrivals::Arrivals;
 use support::{Gateway, PATIENCE, Upstream, body_of, field, find, status};
 
 const ANN: &str = "ann@example.com";
@@ -62,6 +63,7 @@ impl World {
     /// The next mail that is none of `seen`, unfolded.
     async fn mail(&self, seen: &mut HashSet<String>) -> String {
         let folder = self.gateway.folder.path().join("outbox");
+        let arrivals = Arrivals::at(&folder);
         let look = async {
             loop {
                 for entry in std::fs::read_dir(&folder).into_iter().flatten() {
@@ -71,8 +73,7 @@ impl World {
                         return std::fs::read_to_string(path).unwrap();
                     }
                 }
-                // The folder tells nobody what comes into it.
-                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+                arrivals.next().await;
             }
         };
         let mail = tokio::time::timeout(PATIENCE, look).await.expect("no mail came");

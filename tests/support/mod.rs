@@ -2,6 +2,7 @@
 //! upstream that records what reaches it, and a client that writes bytes as they are.
 #![allow(dead_code, reason = "each suite uses its part")]
 
+pub mod arrivals;
 pub mod binary;
 pub mod components;
 pub mod keys;

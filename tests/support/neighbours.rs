@@ -3,19 +3,18 @@
 #![allow(dead_code, reason = "each suite uses its part")]
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 
 use super::{Gateway, PATIENCE, status};
 
 /// An upstream that does what its script says, one call per connection.
 pub struct Scripted {
     pub address: SocketAddr,
-    connections: Arc<AtomicUsize>,
+    connections: watch::Receiver<usize>,
 }
 
 impl Scripted {
@@ -26,11 +25,10 @@ impl Scripted {
     {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let connections = Arc::new(AtomicUsize::new(0));
-        let count = Arc::clone(&connections);
+        let (count, connections) = watch::channel(0);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                count.fetch_add(1, Ordering::Relaxed);
+                count.send_modify(|count| *count += 1);
                 tokio::spawn(script(stream));
             }
         });
@@ -39,7 +37,12 @@ impl Scripted {
 
     /// How many connections were accepted so far.
     pub fn connections(&self) -> usize {
-        self.connections.load(Ordering::Relaxed)
+        *self.connections.borrow()
+    }
+
+    /// The same, to wait for the next one.
+    pub fn arrivals(&self) -> watch::Receiver<usize> {
+        self.connections.clone()
     }
 }
 

@@ -1,7 +1,6 @@
 //! The limits of the machine: descriptors and memory run out for clients before they do for the operator.
 
 use std::path::Path;
-use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::SendRequest;
@@ -84,16 +83,15 @@ impl Flood {
 
     /// Waits until `all` requests have reached the upstream or were shed. How many were shed.
     async fn settle(&mut self, upstream: &Scripted, all: usize) -> usize {
-        let mut shed = 0;
+        let (mut shed, mut arrivals) = (0, upstream.arrivals());
         let settled = async {
-            while upstream.connections() + shed < all {
+            while *arrivals.borrow_and_update() + shed < all {
                 tokio::select! {
                     status = self.statuses.recv() => {
                         assert_eq!(status, Some(503));
                         shed += 1;
                     }
-                    // The upstream cannot be waited for beside it.
-                    () = tokio::time::sleep(Duration::from_millis(5)) => {}
+                    arrived = arrivals.changed() => arrived.unwrap(),
                 }
             }
         };
