@@ -133,12 +133,19 @@ impl Mail {
             return (self.name.as_deref(), self.facts.clone());
         }
         // Named one by one, so that a new fact does not compile before somebody has said whose words it is.
-        let Facts { at, device: _, address, place, new_email: _, old_email: _, provider, ends_at } =
-            self.facts.clone();
-        (
-            None,
-            Facts { at, device: None, address, place, new_email: None, old_email: None, provider, ends_at },
-        )
+        let Facts {
+            at,
+            device: _,
+            address,
+            place,
+            new_email: _,
+            old_email: _,
+            provider,
+            ends_at,
+            connections,
+        } = self.facts.clone();
+        let (device, new_email, old_email) = (None, None, None);
+        (None, Facts { at, device, address, place, new_email, old_email, provider, ends_at, connections })
     }
 }
 
@@ -169,4 +176,16 @@ pub struct Facts {
     /// When what the letter warns of comes.
     #[serde(default)]
     pub ends_at: Option<UnixTime>,
+    /// Where the account stays connected although its password was changed, the latest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub connections: Vec<Connected>,
+}
+
+/// A connection to a provider, as a letter names it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Connected {
+    /// The provider's name in the configuration.
+    pub provider: String,
+    /// When consent was last given.
+    pub at: UnixTime,
 }

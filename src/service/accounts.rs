@@ -18,10 +18,11 @@ use crate::domain::account::{User, UserId, Verification};
 use crate::domain::audit::{Action, Outcome};
 use crate::domain::binding::Forms;
 use crate::domain::block::AddressBlock;
+use crate::domain::connection::Connection;
 use crate::domain::credential::MAX_TOKEN_BYTES;
 use crate::domain::email::{EmailAddress, InvalidEmail};
 use crate::domain::identity::Identity;
-use crate::domain::mail::{Facts, Letter, Mail, MailedLink};
+use crate::domain::mail::{Connected, Facts, Letter, Mail, MailedLink};
 use crate::domain::mail_cap::Caps;
 use crate::domain::name::{NAME_WANTED, is_name};
 use crate::domain::opaque::ServerKey;
@@ -382,6 +383,17 @@ impl Accounts {
             place: device.place,
             ..Facts::default()
         }
+    }
+
+    /// What a letter about a new password tells: with the connections to providers, which go on. A thief may have made
+    /// one of them, and only the owner can tell which.
+    pub(super) async fn facts_of_password(&self, client: &Client, user: UserId) -> Result<Facts, StoreError> {
+        let all = self.store.connections(user).await?;
+        let live = all.into_iter().filter(|one| one.tokens.is_some());
+        let connected = |one: Connection| one.connected_at.map(|at| Connected { provider: one.provider, at });
+        let mut connections: Vec<Connected> = live.filter_map(connected).collect();
+        connections.sort_by_key(|one| std::cmp::Reverse(one.at));
+        Ok(Facts { connections, ..self.facts(client) })
     }
 
     /// Who has a password hashed or checked for the address `email`, which has the account `user`.

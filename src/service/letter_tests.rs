@@ -6,8 +6,10 @@ use super::profile::Edit;
 use super::users::{NewPassword, NewUser, UserEdit};
 use crate::domain::account::DEVICE_LETTERS_A_DAY;
 use crate::domain::audit::{Action, Outcome};
+use crate::domain::connection::{Connection, Status};
 use crate::domain::mail::{Letter, Mail};
-use crate::ports::Store;
+use crate::domain::time::UnixTime;
+use crate::ports::{Change, Store};
 
 /// A name that passes the rules and is a stranger's all the same.
 const MARK: &str = "Marked by a stranger";
@@ -168,6 +170,41 @@ async fn what_warns_the_owner_is_not_silenced() {
     }
     let mails = world.store.mails(10_000).await.unwrap();
     assert_eq!(mails.iter().filter(|mail| mail.letter == Letter::NewDevice).count(), 9);
+}
+
+#[tokio::test]
+async fn whoever_gets_a_new_password_hears_what_stays_connected() {
+    use super::fakes::conformance::connection;
+    let world = world();
+    let ann = world.ann().await;
+    let made = |id, provider: &str, at: u64| Connection {
+        user: ann.id,
+        provider: provider.to_owned(),
+        connected_at: Some(UnixTime(at)),
+        ..connection(1, id, None)
+    };
+    let mut ended = made(4, "ended", 4);
+    ended.end(Status::Revoked);
+    let pending = Connection { connected_at: None, tokens: None, ..made(5, "pending", 5) };
+    let all = [made(1, "bank", 1), made(2, "shop", 3), ended, pending];
+    world.store.commit(all.map(Change::CreateConnection).to_vec()).await.unwrap();
+    let told = async || {
+        let facts = world.newest(Letter::PasswordChanged).await.facts;
+        facts.connections.into_iter().map(|one| (one.provider, one.at.0)).collect::<Vec<_>>()
+    };
+    let expected = [("shop".to_owned(), 3), ("bank".to_owned(), 1)];
+    world.accounts.request_reset(&client(), ANN).await.unwrap();
+    world.accounts.do_due_tasks().await.unwrap();
+    let token = world.token(Letter::ResetPassword).await;
+    world.accounts.confirm_reset(&client(), &token, secret("a new password")).await.unwrap();
+    assert_eq!(told().await, expected);
+
+    let granted = world.accounts.login(&client(), ANN, secret("a new password")).await.unwrap();
+    world.store.commit(vec![Change::RemoveConnection(ann.id, made(2, "shop", 3).id)]).await.unwrap();
+    world.clock.advance(60);
+    let (now, new) = (secret("a new password"), secret("another new password"));
+    world.accounts.change_password(&client(), person(&granted), now, new).await.unwrap();
+    assert_eq!(told().await, expected[1..]);
 }
 
 #[tokio::test]

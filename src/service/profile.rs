@@ -160,7 +160,7 @@ impl Accounts {
                 }
             }
             changes.push(self.raising(user.id, "password changed"));
-            let facts = self.facts(client);
+            let facts = self.facts_of_password(client, user.id).await?;
             changes.push(self.mail(Letter::PasswordChanged, &user, &user.email, None, facts));
             changes.push(Change::UpdateUser(user.clone()));
             Ok(Decision::Commit(changes, (version, user, renewed)))

@@ -64,7 +64,7 @@ impl Accounts {
             let mut changes = vec![Change::ConsumeLink(link.hash)];
             changes.extend(self.ending_all(user.id, None, "password reset").await?);
             changes.push(self.raising(user.id, "password reset"));
-            let facts = self.facts(client);
+            let facts = self.facts_of_password(client, user.id).await?;
             changes.push(self.mail(Letter::PasswordChanged, &user, &user.email, None, facts));
             changes.push(Change::UpdateUser(user.clone()));
             Ok(Decision::Commit(changes, user.id))

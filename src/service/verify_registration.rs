@@ -142,7 +142,7 @@ impl Accounts {
         let is_unclaimed = self.is_unclaimed(user).await?;
         self.leave_behind(user).await?;
         if !is_unclaimed && user.password.is_some() {
-            let facts = self.facts(client);
+            let facts = self.facts_of_password(client, user.id).await?;
             changes.push(self.mail(Letter::PasswordChanged, user, &user.email, None, facts));
         }
         user.password = Some(password.clone());

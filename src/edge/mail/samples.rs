@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::domain::email::EmailAddress;
 use crate::domain::link::Purpose;
-use crate::domain::mail::{Facts, Letter, Mail, MailedLink};
+use crate::domain::mail::{Connected, Facts, Letter, Mail, MailedLink};
 use crate::domain::time::UnixTime;
 
 /// A letter of this kind with everything it can tell, made at `now`. The link in it opens nothing.
@@ -38,6 +38,10 @@ pub fn sample(letter: Letter, id: Uuid, to: EmailAddress, now: UnixTime) -> Mail
             old_email,
             provider: of_provider.then(|| "Example Bank".to_owned()),
             ends_at: ends.then(|| now.plus(Duration::from_secs(24 * 3600))),
+            connections: match letter {
+                Letter::PasswordChanged => vec![Connected { provider: "example-bank".to_owned(), at: now }],
+                _ => Vec::new(),
+            },
         },
         created_at: now,
         due_at: now,

@@ -17,7 +17,7 @@ use super::samples::{bare, purpose, sample, sample_token};
 use super::templates::{Templates, fault};
 use crate::config::{self, ConfigError};
 use crate::domain::link::Purpose;
-use crate::domain::mail::{Letter, Mail};
+use crate::domain::mail::{Connected, Letter, Mail};
 use crate::domain::name::{is_line, is_name};
 use crate::domain::time::UnixTime;
 use crate::ports::MailFault;
@@ -28,6 +28,8 @@ const MAX_SUBJECT: usize = 200;
 const MAX_NAME: usize = 64;
 /// The longest description of a device or place that a letter repeats.
 const MAX_FACT: usize = 120;
+/// How many connections a letter names.
+const MAX_CONNECTIONS: usize = 20;
 /// What the letters can tell: the name in a template, and what it is.
 pub const KNOWN: [(&str, &str); 16] = [
     ("service", "the name in mail.from, or else the host of public_url"),
@@ -189,8 +191,18 @@ impl Letters {
             ("old_email", Value::from(told.old_email.as_ref().map(|email| email.as_str()))),
             ("provider", Value::from(told.provider.as_deref().map_or("the provider".to_owned(), plain))),
             ("ends_at", Value::from(told.ends_at.map(moment))),
+            (
+                "connections",
+                Value::from(told.connections.iter().take(MAX_CONNECTIONS).map(connected).collect::<Vec<_>>()),
+            ),
+            ("more_connections", told.connections.len().saturating_sub(MAX_CONNECTIONS).into()),
         ])
     }
+}
+
+/// A connection as the templates have it.
+fn connected(one: &Connected) -> Value {
+    Value::from_pairs([("provider", plain(&one.provider)), ("at", moment(one.at))])
 }
 
 /// Whether a letter may call a person by this name: it must not read as a link, an address or a message
@@ -305,6 +317,29 @@ mod tests {
         let odd = written(odd);
         assert!(!odd.html.contains("<b>Bank") && !odd.subject.contains('\n'), "{}", odd.subject);
         assert!(!odd.text.contains("\nBcc"), "{}", odd.text);
+    }
+
+    #[test]
+    fn a_letter_about_a_new_password_names_what_stays_connected() {
+        let mut mail = ann(Letter::PasswordChanged);
+        let one =
+            |n: u64| Connected { provider: format!("bank{n}<b>"), at: UnixTime(1_800_000_000 + 60 * n) };
+        mail.facts.connections = (0..MAX_CONNECTIONS as u64 + 3).map(one).collect();
+        let written = letters().write(&mail, None).ok().unwrap();
+        assert!(
+            written.text.contains("\n  bank1<b>, since 15 January 2027, 08:01 UTC\n"),
+            "{}",
+            written.text
+        );
+        assert!(written.html.contains(">bank1&lt;b&gt;</td>"), "{}", written.html);
+        for part in [&written.text, &written.html] {
+            assert!(
+                part.contains("bank19") && !part.contains("bank20") && part.contains("and 3 more"),
+                "{part}"
+            );
+        }
+        let none = letters().write(&bare(mail), None).ok().unwrap();
+        assert!(!none.text.contains("connect") && !none.html.contains("connect"), "{}", none.text);
     }
 
     #[test]
