@@ -23,7 +23,9 @@ impl Arrivals {
             notices: {
                 let notices = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).unwrap();
                 inotify::add_watch(&notices, folder, WatchFlags::MOVED_TO).unwrap();
-                AsyncFd::register(notices).unwrap()
+                // SAFETY: an `OwnedFd` stays open and is the same descriptor until it is dropped, and the `AsyncFd` that
+                // owns it neither gives it out nor outlives it.
+                unsafe { AsyncFd::register(notices) }.unwrap()
             },
         }
     }
