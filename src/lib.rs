@@ -26,14 +26,9 @@
 // One exception, with its proof: `edge::wasm::cache` runs what it has compiled before.
 #![deny(unsafe_code)]
 
-/// For the suites that run inside this crate as well as outside it.
-#[cfg(test)]
-extern crate self as palisade;
-
 pub mod app;
 pub mod cli;
 pub mod config;
-pub mod domain;
 pub mod edge;
-pub mod ports;
-pub mod service;
+
+pub use palisade_core::{domain, ports, service};

@@ -3,8 +3,6 @@
 
 #[path = "store/compaction.rs"]
 mod compaction;
-#[path = "store/conformance.rs"]
-mod conformance;
 #[path = "store/damages.rs"]
 mod damages;
 #[path = "store/opening.rs"]
@@ -24,13 +22,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use conformance::{all, connection, link, mail, revocation, session, token, user};
 use palisade::domain::connection::Connection;
 use palisade::domain::identity::Identity;
 use palisade::domain::revocation::Target;
 use palisade::domain::time::UnixTime;
 use palisade::edge::store::{OpenError, RevocationCache, RevokingStore, SledStore};
 use palisade::ports::{Change, CommitError, Revocations, Store};
+use palisade_testing::conformance::{self, all, connection, link, mail, revocation, session, token, user};
 
 /// The folder that the child of the crash suite works in, and the number of its run.
 const CRASH_CHILD: &str = "PALISADE_CRASH_CHILD";

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use palisade::edge::store::{OpenError, SledStore};
 use palisade::ports::{Change, Store};
 
-use super::conformance::{all, connection, link, mail, revocation, session, task, token, user};
 use super::{filled, open};
+use palisade_testing::conformance::{all, connection, link, mail, revocation, session, task, token, user};
 
 /// Every file below.
 fn files(dir: &Path) -> Vec<PathBuf> {

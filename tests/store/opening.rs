@@ -8,8 +8,8 @@ use palisade::domain::time::UnixTime;
 use palisade::edge::store::{Doubts, OpenError, SledStore};
 use palisade::ports::{Change, Store};
 
-use super::conformance::{all, revocation, token};
 use super::{contents, filled, open};
+use palisade_testing::conformance::{all, revocation, token};
 
 const WITNESS: &str = "palisade.acknowledged";
 

@@ -8,18 +8,18 @@ use crate::domain::session::Lifetimes;
 use crate::domain::time::UnixTime;
 use crate::ports::{Change, Control, ProviderFault, Store};
 use crate::service::accounts::Person;
-use crate::service::accounts_world;
 use crate::service::clock::GuardedClock;
-use crate::service::connection_fakes::{ACME, FakeProviders};
 use crate::service::connections::Begin;
-use crate::service::fakes::{
-    FakeAudit, FakeClock, FakeEntropy, FakeIssuerClocks, FakeKeys, FakeSigner, FakeStore, NOW,
-};
 use crate::service::revoke::Lives;
 use axum::body::{Body, to_bytes};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures::future::FutureExt;
+use palisade_testing::accounts_world;
+use palisade_testing::connection_fakes::{ACME, FakeProviders};
+use palisade_testing::fakes::{
+    FakeAudit, FakeClock, FakeEntropy, FakeIssuerClocks, FakeKeys, FakeSigner, FakeStore, NOW,
+};
 use serde_json::Value;
 use tower::ServiceExt;
 

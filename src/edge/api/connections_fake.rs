@@ -10,8 +10,8 @@ use tokio::sync::Notify;
 use crate::domain::route::Require;
 use crate::ports::{ParameterInfo, ProviderInfo};
 use crate::service::accounts::Accounts;
-use crate::service::connection_fakes::{ACME, FakeProviders, FakeVault, FakeWebhook, info};
 use crate::service::connections::{Connections, Parts, ProviderSettings, Settings};
+use palisade_testing::connection_fakes::{ACME, FakeProviders, FakeVault, FakeWebhook, info};
 
 /// Where browsers may be sent.
 pub(super) const RETURN_TO: &str = "https://app.test/settings?tab=banks";

@@ -69,9 +69,9 @@ fn public(media_type: &'static str, text: String) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::service::fakes::FakeKeys;
     use axum::body::{Body, to_bytes};
     use axum::http::Request;
+    use palisade_testing::fakes::FakeKeys;
     use serde_json::Value;
     use tower::ServiceExt;
 

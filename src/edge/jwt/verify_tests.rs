@@ -11,7 +11,7 @@ use super::super::keys::SigningKey;
 use super::*;
 use crate::config::{Algorithm, Issuer, Jwks};
 use crate::ports::{AccessGrant, Ended, Fetch, FetchError, Keys, Signer};
-use crate::service::fakes::FakeClock;
+use palisade_testing::fakes::FakeClock;
 
 const NOW: UnixTime = UnixTime(1_000_000);
 const URL: &str = "https://i.test/jwks.json";

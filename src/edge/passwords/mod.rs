@@ -236,7 +236,7 @@ mod tests {
     use crate::domain::block::AddressBlock;
     use crate::domain::password::{MIN_GUESSES, MOST_MIN_GUESSES};
     use crate::edge::passwords::hash::READ;
-    use crate::service::fakes::FakeEntropy;
+    use palisade_testing::fakes::FakeEntropy;
 
     struct Silent;
 

@@ -3,9 +3,9 @@ use crate::domain::request::Scheme;
 use crate::domain::revocation::{Revocation, Target};
 use crate::domain::route::{Allow, Auth, Carriers, Policy, Require, Route, Table};
 use crate::ports::{Change, Ended, Store, Verified, Verifier};
-use crate::service::accounts_world::{World, world};
-use crate::service::fakes::NOW;
-use crate::service::token_fakes::FakeVerifier;
+use palisade_testing::accounts_world::{World, world};
+use palisade_testing::fakes::NOW;
+use palisade_testing::token_fakes::FakeVerifier;
 
 struct NoMeter;
 

@@ -144,7 +144,7 @@ mod tests {
     use crate::edge::store::trees::For;
     use crate::edge::store::verify::verify;
     use crate::ports::GONE_EVENTS_LIFE;
-    use crate::service::fakes::conformance::{
+    use palisade_testing::conformance::{
         connection, event, link, mail, revocation, session, task, token, user,
     };
 

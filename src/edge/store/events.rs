@@ -105,7 +105,7 @@ mod tests {
     use crate::edge::store::trees::{For, Writes};
     use crate::edge::store::verify::verify;
     use crate::ports::Change;
-    use crate::service::fakes::conformance::event;
+    use palisade_testing::conformance::event;
 
     /// A list of before there were two: its keys have no order, and strangers' events are among the others.
     #[test]

@@ -192,7 +192,7 @@ mod tests {
 
     use super::*;
     use crate::ports::Ended;
-    use crate::service::fakes::{FakeStore, NOW};
+    use palisade_testing::fakes::{FakeStore, NOW};
 
     #[derive(Default)]
     struct Calls(Mutex<Vec<(&'static str, bool)>>);

@@ -115,7 +115,7 @@ mod tests {
     use crate::domain::account::UserId;
     use crate::domain::audit::{Action, Actor, Outcome};
     use crate::domain::time::UnixTime;
-    use crate::service::fakes::FakeStore;
+    use palisade_testing::fakes::FakeStore;
 
     fn event(n: u128) -> Event {
         Event {

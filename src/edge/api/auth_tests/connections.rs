@@ -9,8 +9,8 @@ use super::{Answer, Api, PREFIX, access, api, api_at, request};
 use crate::config::Origins;
 use crate::domain::account::UserId;
 use crate::ports::ProviderFault;
-use crate::service::connection_fakes::ACME;
 use crate::service::users::UserEdit;
+use palisade_testing::connection_fakes::ACME;
 use std::time::Duration;
 
 /// A browser that has begun a connection, and what the provider sends it back with.

@@ -18,11 +18,11 @@ use super::*;
 use crate::domain::account::UserId;
 use crate::domain::mail::Letter;
 use crate::ports::Signer;
-use crate::service::accounts_world::{self, ANN, PASSWORD, World, client};
-use crate::service::connection_fakes::FakeProviders;
-use crate::service::fakes::{FakeSigner, NOW};
-use crate::service::token_fakes::FakeVerifier;
 use crate::service::users::UserEdit;
+use palisade_testing::accounts_world::{self, ANN, PASSWORD, World, client};
+use palisade_testing::connection_fakes::FakeProviders;
+use palisade_testing::fakes::{FakeSigner, NOW};
+use palisade_testing::token_fakes::FakeVerifier;
 
 const PREFIX: &str = "/auth";
 

@@ -10,8 +10,8 @@ use super::super::super::body::MAX_BODY;
 use super::{ANN, PASSWORD, access, api, request};
 use crate::domain::mail::Letter;
 use crate::ports::Limited;
-use crate::service::fakes::NOW;
 use crate::service::users::UserEdit;
+use palisade_testing::fakes::NOW;
 
 #[tokio::test]
 async fn only_a_good_token_in_its_place_counts() {

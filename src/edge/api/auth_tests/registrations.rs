@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::domain::account::Verification;
 use crate::ports::Store;
-use crate::service::accounts_world::PASSWORD;
+use palisade_testing::accounts_world::PASSWORD;
 
 const BOB: &str = "bob@example.com";
 const OURS: (&str, &str) = ("sec-fetch-site", "same-origin");

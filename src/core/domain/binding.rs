@@ -1,0 +1,320 @@
+//! What a browser remembers of the registrations that it sent: one cookie, which only we can write.
+//!
+//! Who can open a verification link has the mailbox, and not for that reason the password: somebody else may have
+//! registered the address with one of their own (A. Sudhodanan and A. Paverd, "Pre-hijacked Accounts", USENIX Security
+//! 2022). A browser that sent the very registration whose password is kept shows that both are the same person's.
+//! It shows that only as long as it has sent no other registration for the address since, whose password is
+//! the one that its person remembers. The cookie never says whether an address has an account.
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use secrecy::SecretString;
+use subtle::ConstantTimeEq;
+use uuid::Uuid;
+
+use super::account::User;
+use super::email::EmailAddress;
+use super::opaque::ServerKey;
+use super::time::UnixTime;
+
+/// How long a browser remembers a registration: as long as an account waits for its address to be verified.
+pub const BINDING_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
+/// The addresses that are remembered; the one that was registered first makes room.
+const MOST: usize = 4;
+
+const VERSION: u8 = 1;
+const ADDRESS: usize = 16;
+/// Address, registration, end.
+const ENTRY: usize = ADDRESS + 16 + 8;
+const MAC: usize = 32;
+
+/// The last registration that a browser sent for an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Sent {
+    /// A MAC over the address, so that the cookie does not hold it.
+    address: [u8; ADDRESS],
+    registration: Uuid,
+    ends_at: UnixTime,
+}
+
+/// The registrations that a browser sent, the latest last.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Binding(Vec<Sent>);
+
+impl Binding {
+    /// The browser sends the registration `registration` for `email`: what it sent for that address before counts no
+    /// more.
+    pub fn sends(&mut self, key: &ServerKey, email: &EmailAddress, registration: Uuid, now: UnixTime) {
+        let address = tag(key, email);
+        self.0.retain(|sent| sent.address != address);
+        self.0.push(Sent { address, registration, ends_at: now.plus(BINDING_LIFE) });
+        let excess = self.0.len().saturating_sub(MOST);
+        self.0.drain(..excess);
+    }
+
+    /// Whether the last registration that this browser sent for the account's address is the one whose password the
+    /// account has.
+    #[must_use]
+    pub fn proves(&self, key: &ServerKey, user: &User, now: UnixTime) -> bool {
+        let Some(registration) = user.registration else { return false };
+        let address = tag(key, &user.email);
+        self.0
+            .iter()
+            .any(|sent| sent.address == address && sent.registration == registration && now < sent.ends_at)
+    }
+
+    /// The cookie's value, which names no address.
+    #[must_use]
+    pub fn write(&self, key: &ServerKey) -> SecretString {
+        let mut bytes = Vec::with_capacity(1 + self.0.len() * ENTRY + MAC);
+        bytes.push(VERSION);
+        for sent in &self.0 {
+            bytes.extend_from_slice(&sent.address);
+            bytes.extend_from_slice(sent.registration.as_bytes());
+            bytes.extend_from_slice(&sent.ends_at.0.to_be_bytes());
+        }
+        let mac = key.mac(COOKIE, &[&bytes]);
+        bytes.extend_from_slice(&mac);
+        URL_SAFE_NO_PAD.encode(bytes).into()
+    }
+
+    /// What the value of a cookie says; nothing when it is not one that we wrote.
+    #[must_use]
+    pub fn read(key: &ServerKey, text: &str) -> Binding {
+        Binding::parse(key, text).unwrap_or_default()
+    }
+
+    fn parse(key: &ServerKey, text: &str) -> Option<Binding> {
+        if text.len() > (1 + MOST * ENTRY + MAC).div_ceil(3) * 4 {
+            return None;
+        }
+        let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
+        let (said, mac) = bytes.split_at_checked(bytes.len().checked_sub(MAC)?)?;
+        if !bool::from(key.mac(COOKIE, &[said])[..].ct_eq(mac)) {
+            return None;
+        }
+        let entries = said.strip_prefix(&[VERSION])?.chunks_exact(ENTRY);
+        if !entries.remainder().is_empty() {
+            return None;
+        }
+        let entry = |bytes: &[u8]| {
+            let (address, rest) = bytes.split_first_chunk()?;
+            let (registration, end) = rest.split_first_chunk()?;
+            Some(Sent {
+                address: *address,
+                registration: Uuid::from_bytes(*registration),
+                ends_at: UnixTime(u64::from_be_bytes(end.try_into().ok()?)),
+            })
+        };
+        entries.map(entry).collect::<Option<_>>().map(Binding)
+    }
+}
+
+/// The domain of the MAC over a cookie; no other text of ours is under it.
+const COOKIE: &str = "registration cookie";
+
+fn tag(key: &ServerKey, email: &EmailAddress) -> [u8; ADDRESS] {
+    let mac = key.mac("registration address", &[email.as_str().as_bytes()]);
+    let mut tag = [0; ADDRESS];
+    tag.copy_from_slice(&mac[..ADDRESS]);
+    tag
+}
+
+/// The registrations that came with an id of their form, so that a form which is sent twice (a double click, an
+/// answer that was lost) is one registration. In memory and bounded: what is forgotten is a registration of its
+/// own, and costs its sender a word about the password.
+#[derive(Debug, Default)]
+pub struct Forms(std::collections::VecDeque<(FormId, Uuid, UnixTime)>);
+
+/// What a form is known by: its id, and everything that was typed into it. Whoever knows the id only, and sends
+/// another password under it, sends another registration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FormId([u8; 32]);
+
+impl FormId {
+    /// Of what was sent. `password` goes into a MAC that stays in memory.
+    #[must_use]
+    pub fn of(key: &ServerKey, id: &str, email: &EmailAddress, name: Option<&str>, password: &str) -> FormId {
+        let parts = [id, email.as_str(), name.unwrap_or_default(), password];
+        let lengths = parts.map(|part| (part.len() as u64).to_be_bytes());
+        let mut pieces: Vec<&[u8]> = Vec::with_capacity(2 * parts.len());
+        for (length, part) in lengths.iter().zip(&parts) {
+            pieces.push(length);
+            pieces.push(part.as_bytes());
+        }
+        FormId(key.mac("registration form", &pieces))
+    }
+}
+
+impl Forms {
+    /// How many are remembered.
+    const MOST: usize = 4096;
+    /// How long.
+    const LIFE: Duration = Duration::from_secs(24 * 3600);
+
+    /// The registration of this form: `fresh`, or what it was when the form came before.
+    pub fn registration(&mut self, form: FormId, fresh: Uuid, now: UnixTime) -> Uuid {
+        // Also what a clock that was set back has left far ahead.
+        let is_over = |at: UnixTime| now >= at.plus(Self::LIFE) || at > now.plus(Self::LIFE);
+        while self.0.front().is_some_and(|(.., at)| is_over(*at)) {
+            self.0.pop_front();
+        }
+        let known = self.0.iter().find(|(known, _, at)| !is_over(*at) && known.0.ct_eq(&form.0).into());
+        if let Some((_, registration, _)) = known {
+            return *registration;
+        }
+        if self.0.len() == Self::MOST {
+            self.0.pop_front();
+        }
+        self.0.push_back((form, fresh, now));
+        fresh
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use secrecy::ExposeSecret;
+    use zeroize::Zeroizing;
+
+    use super::*;
+    use crate::domain::account::{Claim, UserId};
+
+    const NOW: UnixTime = UnixTime(1_800_000_000);
+    const ANN: &str = "ann@example.com";
+
+    fn key(byte: u8) -> ServerKey {
+        ServerKey::new(Zeroizing::new([byte; 32]))
+    }
+
+    fn at(address: &str) -> EmailAddress {
+        address.parse().unwrap()
+    }
+
+    /// An account that has the password of this registration.
+    fn registered(address: &str, registration: u128) -> User {
+        User {
+            id: UserId(Uuid::from_u128(1)),
+            email: at(address),
+            email_verified: false,
+            name: None,
+            password: None,
+            active: true,
+            locked_until: None,
+            created_at: NOW,
+            updated_at: NOW,
+            last_login_at: None,
+            scopes: Vec::new(),
+            claims: serde_json::Map::new(),
+            devices: Vec::new(),
+            known_blocks: Vec::new(),
+            link_generation: 0,
+            live_links: std::collections::BTreeMap::new(),
+            claim: Claim::Claimed,
+            registration: Some(Uuid::from_u128(registration)),
+            email_changes: Default::default(),
+            revision: 0,
+        }
+    }
+
+    fn sent(registrations: &[(&str, u128)]) -> Binding {
+        let mut binding = Binding::default();
+        for (address, registration) in registrations {
+            binding.sends(&key(1), &at(address), Uuid::from_u128(*registration), NOW);
+        }
+        binding
+    }
+
+    fn proves(binding: &Binding, user: &User) -> bool {
+        binding.proves(&key(1), user, NOW)
+    }
+
+    #[test]
+    fn only_the_last_registration_for_the_address_counts() {
+        let ann = registered(ANN, 7);
+        assert!(proves(&sent(&[(ANN, 7)]), &ann));
+        assert!(proves(&sent(&[(ANN, 6), (ANN, 7)]), &ann));
+        assert!(!proves(&sent(&[(ANN, 7), (ANN, 8)]), &ann), "another one since");
+        assert!(proves(&sent(&[(ANN, 7), ("bob@example.com", 8)]), &ann), "of another address");
+        assert!(!proves(&sent(&[("bob@example.com", 7)]), &ann));
+        assert!(!proves(&Binding::default(), &ann));
+        let without = User { registration: None, ..ann.clone() };
+        assert!(!proves(&sent(&[(ANN, 7)]), &without));
+        let later = NOW.plus(BINDING_LIFE);
+        assert!(!sent(&[(ANN, 7)]).proves(&key(1), &ann, later));
+    }
+
+    #[test]
+    fn a_cookie_is_read_as_it_was_written_and_by_nobody_else() {
+        for count in 0..=MOST {
+            let all: Vec<(String, u128)> =
+                (0..count).map(|n| (format!("u{n}@example.com"), n as u128)).collect();
+            let all: Vec<(&str, u128)> = all.iter().map(|(address, n)| (&**address, *n)).collect();
+            let (binding, text) = (sent(&all), sent(&all).write(&key(1)));
+            let text = text.expose_secret();
+            assert_eq!(Binding::read(&key(1), text), binding, "{count}");
+            assert_eq!(Binding::read(&key(2), text), Binding::default());
+            for at in 0..text.len() {
+                let mut bytes = text.as_bytes().to_vec();
+                bytes[at] = if bytes[at] == b'A' { b'B' } else { b'A' };
+                let changed = std::str::from_utf8(&bytes).unwrap();
+                assert_eq!(Binding::read(&key(1), changed), Binding::default(), "{at}");
+            }
+            for bad in
+                ["", "x", &text[1..], &format!("{text}A"), &format!("{text}="), &"A".repeat(1 << 20), "é"]
+            {
+                assert_eq!(Binding::read(&key(1), bad), Binding::default());
+            }
+            assert!(!text.contains("example"));
+        }
+    }
+
+    #[test]
+    fn a_browser_remembers_a_few_addresses() {
+        let all: Vec<String> = (0..10).map(|n| format!("u{n}@example.com")).collect();
+        let pairs: Vec<(&str, u128)> = all.iter().enumerate().map(|(n, a)| (&**a, n as u128)).collect();
+        let binding = sent(&pairs);
+        for (n, address) in all.iter().enumerate() {
+            assert_eq!(proves(&binding, &registered(address, n as u128)), n >= 10 - MOST, "{address}");
+        }
+    }
+
+    #[test]
+    fn a_form_is_known_by_its_id_and_all_that_was_typed_into_it() {
+        let form = |id, address, name, password| FormId::of(&key(1), id, &at(address), name, password);
+        let one = form("f", ANN, Some("Ann"), "secret");
+        let mut forms = Forms::default();
+        let mut ask = |form, fresh: u128, later| {
+            forms.registration(form, Uuid::from_u128(fresh), NOW.plus(Duration::from_secs(later))).as_u128()
+        };
+        assert_eq!((ask(one, 1, 0), ask(one, 2, 1)), (1, 1));
+        for (n, other) in [
+            form("g", ANN, Some("Ann"), "secret"),
+            form("f", "bob@example.com", Some("Ann"), "secret"),
+            form("f", ANN, None, "secret"),
+            form("f", ANN, Some("Ann"), "another"),
+            form("f", ANN, Some("Anns"), "ecret"),
+            FormId::of(&key(2), "f", &at(ANN), Some("Ann"), "secret"),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            assert_eq!(ask(other, 10 + n as u128, 2), 10 + n as u128);
+        }
+        assert_eq!(ask(one, 3, 24 * 3600 - 1), 1);
+        assert_eq!(ask(one, 4, 24 * 3600), 4, "after a day it is another one");
+    }
+
+    #[test]
+    fn forms_are_bounded() {
+        let mut forms = Forms::default();
+        let form = |n: usize| FormId::of(&key(1), &n.to_string(), &at(ANN), None, "secret");
+        for n in 0..=Forms::MOST {
+            forms.registration(form(n), Uuid::from_u128(n as u128), NOW);
+        }
+        assert_eq!(forms.0.len(), Forms::MOST);
+        assert_eq!(forms.registration(form(1), Uuid::max(), NOW), Uuid::from_u128(1));
+        assert_eq!(forms.registration(form(0), Uuid::max(), NOW), Uuid::max(), "the oldest made room");
+    }
+}

@@ -1,0 +1,132 @@
+//! Limits that are written down when they are met: the first refusal of each wait, and not every one of a flood.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::accounts::{About, Source};
+use crate::domain::account::UserId;
+use crate::domain::audit::{Action, Outcome};
+use crate::domain::opaque::ServerKey;
+use crate::domain::time::UnixTime;
+use crate::ports::{Audit, Clock, Entropy, Limited, Limiter, TooMany};
+
+/// How many waits are remembered. Beyond, some may be written down a second time.
+const WAITS: usize = 4096;
+
+/// Any limits, audited.
+pub struct AuditedLimits {
+    pub limits: Arc<dyn Limiter>,
+    pub audit: Arc<dyn Audit>,
+    pub clock: Arc<dyn Clock>,
+    pub entropy: Arc<dyn Entropy>,
+    /// An address that was tried is told as a hash under this key, whether or not it has an account.
+    pub key: Arc<ServerKey>,
+    /// Until when each wait goes on that was written down.
+    pub told: Mutex<HashMap<Wait, UnixTime>>,
+}
+
+/// Who waits for what: the limited act, the address block, and the hash of the account.
+type Wait = (String, IpAddr, Option<String>);
+
+impl AuditedLimits {
+    /// Whether this refusal is the first of its wait.
+    fn is_first(&self, wait: Wait, until: UnixTime, now: UnixTime) -> bool {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.get(&wait).is_some_and(|end| now < *end) {
+            return false;
+        }
+        if told.len() >= WAITS {
+            told.retain(|_, end| now < *end);
+        }
+        if told.len() >= WAITS {
+            told.clear();
+        }
+        told.insert(wait, until);
+        true
+    }
+}
+
+impl Limiter for AuditedLimits {
+    fn attempt(&self, what: Limited, client: IpAddr, account: Option<&str>) -> Result<(), TooMany> {
+        let refused = self.limits.attempt(what, client, account);
+        if let Err(TooMany { retry_after }) = &refused {
+            let now = self.clock.now();
+            let what = snake(&format!("{what:?}"));
+            let user: Option<UserId> = account.and_then(|account| account.parse().ok());
+            let hash = account.filter(|_| user.is_none()).map(|account| self.key.hash_of_address(account));
+            let wait =
+                (what.clone(), block(client), account.map(|account| self.key.hash_of_address(account)));
+            if self.is_first(wait, now.plus(*retry_after), now) {
+                let mut about = About { user, ..About::default() }.because(what);
+                about = about.with("retry_after", retry_after.as_secs().max(1));
+                if let Some(hash) = hash {
+                    about = about.with("address_hash", hash);
+                }
+                let mut event = Source::System.event(
+                    self.entropy.uuid(),
+                    now,
+                    Action::LimitReached,
+                    Outcome::Denied,
+                    about,
+                );
+                event.actor = crate::domain::audit::Actor::User;
+                event.address = Some(client);
+                self.audit.record(event);
+            }
+        }
+        refused
+    }
+
+    fn not_tried(&self, what: Limited, client: IpAddr, account: &str) {
+        self.limits.not_tried(what, client, account);
+    }
+
+    fn failed(&self, what: Limited, client: IpAddr, account: &str) {
+        self.limits.failed(what, client, account);
+    }
+
+    fn recall(&self, what: Limited, client: IpAddr, account: &str) {
+        self.limits.recall(what, client, account);
+    }
+
+    fn succeeded(&self, what: Limited, client: IpAddr, account: &str) {
+        self.limits.succeeded(what, client, account);
+    }
+}
+
+/// What one subscriber of a network has as a rule.
+fn block(client: IpAddr) -> IpAddr {
+    match client {
+        IpAddr::V4(_) => client,
+        IpAddr::V6(address) => {
+            let mut bytes = address.octets();
+            bytes[8..].fill(0);
+            Ipv6Addr::from(bytes).into()
+        }
+    }
+}
+
+fn snake(name: &str) -> String {
+    let mut word = String::new();
+    for c in name.chars() {
+        if c.is_ascii_uppercase() && !word.is_empty() {
+            word.push('_');
+        }
+        word.push(c.to_ascii_lowercase());
+    }
+    word
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_network_of_the_newer_protocol_is_one_block() {
+        let of = |text: &str| block(text.parse().unwrap());
+        assert_eq!(of("2001:db8::1"), of("2001:db8::ffff:1"));
+        assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
+        assert_eq!(snake("RequestMail"), "request_mail");
+    }
+}

@@ -1,0 +1,230 @@
+use palisade_core::domain::session::Lifetimes;
+use palisade_core::domain::time::UnixTime;
+use palisade_core::domain::trusted_time::Mark;
+use palisade_core::domain::trusted_time::PROBATION;
+use palisade_core::ports::{Clock, Store};
+use palisade_core::service::clock::*;
+use palisade_core::service::revoke::Lives;
+use palisade_core::service::revoke::Revoke;
+use palisade_testing::fakes::{FakeClock, FakeEntropy, FakeIssuerClocks, FakeSigner, FakeStore, NOW};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+const YEAR: u64 = 365 * 24 * 3600;
+
+/// A clock that can be set, an uptime that can be moved, and a store that outlives the process.
+#[derive(Default)]
+struct Machine {
+    wall: Arc<FakeClock>,
+    uptime: Arc<AtomicU64>,
+    store: Arc<FakeStore>,
+}
+
+impl Machine {
+    async fn start(&self) -> Arc<GuardedClock> {
+        let uptime = Arc::clone(&self.uptime);
+        let read = Box::new(move || Duration::from_secs(uptime.load(Ordering::Relaxed)));
+        let clock = GuardedClock::start(self.wall.clone(), read, &*self.store).await.unwrap();
+        clock.tick(&*self.store).await.unwrap();
+        clock
+    }
+
+    /// Time passes, for both clocks.
+    fn pass(&self, seconds: u64) {
+        self.wall.advance(seconds);
+        self.uptime.fetch_add(seconds, Ordering::Relaxed);
+    }
+
+    async fn kept(&self) -> Mark {
+        self.store.clock_mark().await.unwrap().unwrap()
+    }
+
+    fn commits(&self) -> u64 {
+        self.store.commits.load(Ordering::Relaxed)
+    }
+}
+
+#[tokio::test]
+async fn the_mark_is_kept_before_anything_is_served_and_then_now_and_then() {
+    let machine = Machine::default();
+    let clock = machine.start().await;
+    assert_eq!(machine.kept().await, Mark { at: NOW, stops: Vec::new(), highest: NOW });
+    for _ in 1..WRITE.as_secs() {
+        machine.pass(1);
+        clock.tick(&*machine.store).await.unwrap();
+    }
+    assert_eq!(machine.commits(), 1);
+    machine.pass(1);
+    clock.tick(&*machine.store).await.unwrap();
+    assert_eq!((machine.commits(), machine.kept().await.at), (2, NOW.plus(WRITE)));
+}
+
+#[tokio::test]
+async fn a_jump_is_kept_at_once_and_does_not_move_the_mark() {
+    let machine = Machine::default();
+    let clock = machine.start().await;
+    machine.wall.advance(YEAR);
+    clock.tick(&*machine.store).await.unwrap();
+    let kept = machine.kept().await;
+    assert_eq!((kept.at, kept.highest), (NOW, NOW.plus(Duration::from_secs(YEAR))));
+    // The next process, still ahead, goes on from there; and so does one with the clock set right.
+    for _ in 0..2 {
+        let clock = machine.start().await;
+        assert_eq!(clock.reading().earliest, NOW);
+        assert_eq!(clock.reading().horizon, NOW.plus(Duration::from_secs(YEAR)));
+    }
+    machine.wall.set_back(YEAR);
+    let clock = machine.start().await;
+    assert_eq!((clock.standing().doubt, clock.reading().earliest), (None, NOW));
+    assert!(clock.standing().has_been_ahead());
+}
+
+#[tokio::test]
+async fn a_moment_that_somebody_was_told_is_remembered_though_the_clock_came_back() {
+    let machine = Machine::default();
+    let clock = machine.start().await;
+    machine.wall.advance(YEAR);
+    let signed_at = clock.now();
+    machine.wall.set_back(YEAR);
+    assert_eq!(clock.reading().horizon, signed_at);
+    clock.tick(&*machine.store).await.unwrap();
+    assert_eq!(machine.kept().await.highest, signed_at);
+}
+
+#[tokio::test]
+async fn an_acceptance_that_is_not_durable_changes_nothing() {
+    let machine = Machine::default();
+    let clock = machine.start().await;
+    machine.wall.advance(YEAR);
+    machine.store.fail();
+    clock.accept(&*machine.store).await.unwrap_err();
+    assert!(clock.standing().doubt.is_some());
+    machine.store.mend();
+    let before = clock.accept(&*machine.store).await.unwrap();
+    assert!(before.doubt.is_some());
+    assert_eq!((clock.standing().doubt, machine.kept().await.at), (None, clock.now()));
+    // It holds for the next process as well.
+    assert_eq!(machine.start().await.standing().doubt, None);
+}
+
+#[tokio::test]
+async fn a_mark_that_cannot_be_written_is_written_later() {
+    let machine = Machine::default();
+    let clock = machine.start().await;
+    machine.pass(WRITE.as_secs() + 30);
+    machine.store.fail();
+    clock.tick(&*machine.store).await.unwrap_err();
+    machine.store.mend();
+    clock.tick(&*machine.store).await.unwrap();
+    assert_eq!(machine.kept().await.at, NOW.plus(WRITE + Duration::from_secs(30)));
+}
+
+#[tokio::test]
+async fn what_is_revoked_while_the_clock_is_wrong_outlasts_it() {
+    let machine = Machine::default();
+    machine.pass(2 * YEAR);
+    let now = machine.wall.now();
+    let clock = machine.start().await;
+    let hour = Duration::from_secs(3600);
+    let revoke = Revoke::new(
+        machine.store.clone(),
+        Arc::new(FakeSigner),
+        clock.clone(),
+        Arc::new(FakeEntropy::default()),
+        Arc::new(FakeIssuerClocks),
+        Lives { tokens: hour, sessions: Lifetimes { sliding: hour, absolute: hour }, leeway: Duration::ZERO },
+    );
+    let request = |sid: &str| palisade_core::service::revoke::Request {
+        subject: palisade_core::service::revoke::Subject::Session(sid.to_owned()),
+        issuer: None,
+        reason: None,
+        expires_in: None,
+        end_session: false,
+    };
+    // Behind: counted from the mark, or the entry would be over before its tokens once the clock is right.
+    machine.wall.set_back(YEAR);
+    let entry = revoke.revoke(request("a")).await.unwrap().entry;
+    assert_eq!(entry.expires_at, now.plus(Duration::from_secs(3600)));
+    // Ahead, and right again: tokens of the session may say a later moment.
+    machine.wall.advance(2 * YEAR);
+    clock.now();
+    machine.wall.set_back(YEAR);
+    let entry = revoke.revoke(request("b")).await.unwrap().entry;
+    assert_eq!(entry.expires_at, now.plus(Duration::from_secs(YEAR + 3600)));
+}
+
+#[tokio::test]
+async fn a_long_stop_is_told_and_its_end_waits_for_the_operator() {
+    let machine = Machine::default();
+    machine.start().await;
+    machine.wall.advance(30 * 24 * 3600);
+    let clock = machine.start().await;
+    let standing = clock.standing();
+    let words = in_words(standing.doubt.unwrap(), &standing);
+    assert!(words.contains("30 days ahead of") && words.contains("`palisade clock accept`"), "{words}");
+    machine.pass(PROBATION.as_secs());
+    assert_eq!(clock.reading().earliest, NOW.plus(PROBATION));
+    clock.accept(&*machine.store).await.unwrap();
+    assert_eq!(clock.reading().earliest, clock.now());
+}
+
+#[tokio::test]
+async fn tokens_of_a_future_that_the_clock_once_showed_are_told_at_a_start_and_after_a_doubt() {
+    let machine = Machine::default();
+    machine.pass(2 * YEAR);
+    machine.start().await;
+    machine.wall.advance(YEAR);
+    let clock = machine.start().await;
+    let standing = clock.standing();
+    assert!(
+        !in_words(standing.doubt.unwrap(), &standing).contains("revokes"),
+        "no token is of a later moment"
+    );
+    machine.wall.set_back(YEAR);
+    let said = |clock: &GuardedClock, told: &mut Told| {
+        let (lines, is_news) = told.next(&clock.standing(), (clock.uptime)());
+        assert_eq!(is_news, !lines.is_empty());
+        lines
+    };
+    let (mut told, revokes) = (Told::default(), |line: &String| line.contains("revokes every access token"));
+    told.doubt = standing.doubt.map(|doubt| (doubt, Duration::ZERO));
+    let lines = said(&clock, &mut told);
+    assert!(
+        lines.len() == 2 && lines[0].contains("not in doubt any more") && revokes(&lines[1]),
+        "{lines:?}"
+    );
+    assert_eq!(said(&clock, &mut told), Vec::<String>::new(), "once");
+    let (clock, mut told) = (machine.start().await, Told::default());
+    let lines = said(&clock, &mut told);
+    assert!(lines.len() == 1 && revokes(&lines[0]), "{lines:?}");
+    machine.wall.set_back(YEAR);
+    let lines = said(&clock, &mut told);
+    assert!(lines.len() == 1 && lines[0].contains("365 days behind") && revokes(&lines[0]), "{lines:?}");
+    clock.accept(&*machine.store).await.unwrap();
+    let lines = said(&clock, &mut told);
+    assert!(lines.len() == 1 && !revokes(&lines[0]), "{lines:?}");
+}
+
+#[test]
+fn spans_are_told_in_their_two_largest_units() {
+    for (seconds, words) in [
+        (0, "0 s"),
+        (59, "59 s"),
+        (61, "1 min 1 s"),
+        (3600, "1 h 0 min"),
+        (86_399, "23 h 59 min"),
+        (86_400, "1 day"),
+        (93_600, "1 day 2 h"),
+        (400 * 86_400 + 1, "400 days"),
+    ] {
+        assert_eq!(span(Duration::from_secs(seconds)), words);
+    }
+}
+
+#[test]
+fn moments_are_written_as_dates_as_long_as_they_have_one() {
+    assert_eq!(shown(UnixTime(0)), "1970-01-01T00:00:00Z");
+    assert_eq!(shown(UnixTime::NEVER), u64::MAX.to_string());
+}

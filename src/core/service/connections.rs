@@ -1,0 +1,448 @@
+//! What the use cases about connections share: the ports they work with, what they are asked and what they
+//! answer. The use cases are methods of [`Connections`], one file each.
+//!
+//! Tokens come out of the vault for the time of a call to their provider, and for whoever may have them;
+//! nothing here prints one. Whatever changes the tokens of a connection has its turn with it
+//! ([`turns`]), and runs to its end though the caller goes away.
+
+mod begin;
+mod callback;
+mod disconnect;
+mod due;
+mod errands;
+mod establish;
+mod import;
+mod notices;
+mod refresh;
+mod reseal;
+mod seal;
+mod show;
+mod tell;
+mod token;
+mod turns;
+mod work;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use secrecy::SecretString;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use self::refresh::Unwritten;
+use self::turns::Turns;
+use super::accounts::{About, Client, Source};
+use super::retry::{Decision, retry_on_conflict};
+use crate::domain::account::UserId;
+use crate::domain::audit::{Action, Outcome};
+use crate::domain::connection::{Connection, ConnectionId, FaultKind, MAX_REASON, Status, clean};
+use crate::domain::opaque::ServerKey;
+use crate::domain::route::Require;
+use crate::domain::time::UnixTime;
+use crate::domain::upkeep::Upkeep;
+use crate::ports::{
+    Audit, Clock, CommitError, Entropy, Limiter, ProviderFault, Providers, Store, StoreError, TooMany, Vault,
+    VaultError, Webhook,
+};
+
+/// What an operator can set.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where the provider sends the browser back to.
+    pub callback_url: String,
+    /// Where a browser may be sent once a connection was made, word for word.
+    pub return_to: Vec<String>,
+    /// How long before its end an access token is replaced.
+    pub refresh_ahead: Duration,
+    /// Whether tokens are replaced ahead of their end though nobody asks for them.
+    pub keep_fresh: bool,
+    /// How long before a grant ends by itself its user is told.
+    pub warn_ahead: Duration,
+    /// By provider: what it asks for (empty: what its plugin names), and who may be given its tokens.
+    pub providers: BTreeMap<String, ProviderSettings>,
+}
+
+/// What an operator can set of one provider.
+#[derive(Debug, Clone, Default)]
+pub struct ProviderSettings {
+    pub scopes: Vec<String>,
+    /// What a caller's own token must have to be given an access token; `None`: nobody is.
+    pub token_access: Option<Require>,
+}
+
+/// The ports that the use cases work with.
+pub struct Parts {
+    pub store: Arc<dyn Store>,
+    pub providers: Arc<dyn Providers>,
+    pub vault: Arc<dyn Vault>,
+    pub webhook: Arc<dyn Webhook>,
+    pub clock: Arc<dyn Clock>,
+    pub entropy: Arc<dyn Entropy>,
+    pub limiter: Arc<dyn Limiter>,
+    pub audit: Arc<dyn Audit>,
+    pub key: Arc<ServerKey>,
+    /// Our own: the callers who have accounts are those whose tokens are of this issuer.
+    pub issuer: String,
+    /// Told when a task was written down.
+    pub tasks: Arc<Notify>,
+    /// Told when a mail was put into the outbox.
+    pub outbox: Arc<Notify>,
+    /// Told when a connection is due earlier than before.
+    pub due: Arc<Notify>,
+    /// This run of the program: what another began was cut off.
+    pub run: Uuid,
+    /// Replaced as a whole by a reload.
+    pub settings: arc_swap::ArcSwap<Settings>,
+}
+
+/// What a user asks for when connecting.
+#[derive(Debug, Clone, Default)]
+pub struct Begin {
+    pub provider: String,
+    /// `None`: what the configuration names.
+    pub scopes: Option<Vec<String>>,
+    /// One of [`Settings::return_to`].
+    pub return_to: Option<String>,
+    pub parameters: BTreeMap<String, String>,
+    /// Renew this one, instead of the one that has the same provider and parameters, or a new one.
+    pub connection: Option<ConnectionId>,
+    /// Make a new one though there is one with the same provider and parameters.
+    pub another: bool,
+}
+
+/// A connection that waits for consent, or that needed none.
+#[derive(Debug)]
+pub struct Begun {
+    pub connection: Connection,
+    /// Where the user gives consent; `None`: there is none to give, and the connection is active.
+    pub authorization_url: Option<String>,
+    /// For a cookie of the browser: whoever comes back must bring it.
+    pub browser: Option<SecretString>,
+}
+
+/// What came back from the provider, in the query of the callback or in a form (`form_post`).
+pub struct Callback {
+    pub state: String,
+    /// The cookie of the browser, as far as there is one.
+    pub browser: Option<SecretString>,
+    /// Every parameter but `state`.
+    pub parameters: Vec<(String, SecretString)>,
+}
+
+impl std::fmt::Debug for Callback {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names: Vec<&str> = self.parameters.iter().map(|(name, _)| name.as_str()).collect();
+        f.debug_struct("Callback").field("parameters", &names).finish_non_exhaustive()
+    }
+}
+
+/// Where a browser goes from the callback.
+#[derive(Debug)]
+pub struct Returned {
+    pub connection: ConnectionId,
+    pub provider: String,
+    /// As given with [`Begin::return_to`].
+    pub return_to: Option<String>,
+    pub outcome: Result<(), Refusal>,
+}
+
+/// Why a consent did not lead to a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// A stable word, such as `access_denied`.
+    pub word: &'static str,
+    /// The same in our words, for the user: the rest of a sentence.
+    pub meaning: &'static str,
+    /// What the provider said of it, in its own words: one line of at most 200 bytes without control characters.
+    /// Whoever shows it says whose words they are.
+    pub said: Option<String>,
+}
+
+/// An access token for a caller that may have it.
+#[derive(Debug, Clone)]
+pub struct ProviderToken {
+    pub access_token: SecretString,
+    pub token_type: String,
+    pub expires_at: Option<UnixTime>,
+    pub scopes: Vec<String>,
+}
+
+/// Tokens that the app already holds.
+#[derive(Debug, Clone)]
+pub struct Import {
+    pub access_token: SecretString,
+    pub refresh_token: Option<SecretString>,
+    pub expires_in: Option<Duration>,
+    pub refresh_expires_in: Option<Duration>,
+    pub scopes: Option<Vec<String>>,
+    /// What the plugin would have kept of the answer.
+    pub kept: BTreeMap<String, SecretString>,
+}
+
+/// What replaces a caller's own token on the way to an upstream.
+#[derive(Debug, Clone)]
+pub struct Injected {
+    pub access_token: SecretString,
+    /// `Bearer` as a rule.
+    pub token_type: String,
+    pub connection: ConnectionId,
+}
+
+/// What one step of sealing anew came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Resealed {
+    /// Where the next step begins; `None`: that was the last one.
+    pub next: Option<(UserId, ConnectionId)>,
+    /// How many connections were sealed with the present key.
+    pub renewed: usize,
+    /// How many are sealed with another and could not be opened.
+    pub unreadable: usize,
+}
+
+/// Why something about a connection was not done.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ConnectionError {
+    #[error("there is no provider {0:?} in service")]
+    UnknownProvider(String),
+    #[error("there is no such connection")]
+    NotFound,
+    /// The token is good and speaks for no account, or for one that is gone.
+    #[error("this token belongs to no account")]
+    NoAccount,
+    #[error("{0}")]
+    Invalid(String),
+    /// The callback belongs to nothing that this browser has begun, or it came too late.
+    #[error(
+        "this answer of the provider belongs to no connection that was begun in this browser within the last ten minutes; begin again"
+    )]
+    InvalidState,
+    #[error("no token: the connection still waits for consent")]
+    Pending,
+    #[error("no token: the provider does not honour the grant any more; connect again")]
+    ReconnectNeeded,
+    #[error("no token: the connection was ended")]
+    Revoked,
+    /// There is nothing to refresh the tokens by. They stay in use until they end.
+    #[error(
+        "the tokens of this connection cannot be refreshed: they are used until they end, and then the user connects again"
+    )]
+    NotRefreshable,
+    #[error("this caller may not be given tokens of this provider")]
+    TokenAccess,
+    /// The provider was asked, or is not to be asked again yet.
+    #[error("no fresh token: {reason}")]
+    Provider { kind: FaultKind, reason: String, retry_after: Option<Duration> },
+    #[error("there are too many connections; end one first")]
+    TooManyConnections,
+    #[error("others are changing this connection at the same time; try again")]
+    Conflict,
+    #[error(transparent)]
+    TooMany(#[from] TooMany),
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<CommitError> for ConnectionError {
+    fn from(error: CommitError) -> ConnectionError {
+        match error {
+            CommitError::Conflict | CommitError::EmailTaken => ConnectionError::Conflict,
+            CommitError::Store(error) => ConnectionError::Store(error),
+        }
+    }
+}
+
+/// The use cases about connections.
+#[derive(Clone)]
+pub struct Connections(Arc<Inner>);
+
+struct Inner {
+    parts: Parts,
+    turns: Arc<Turns>,
+    /// What refreshes brought and the store did not take. Nothing else is left of those grants.
+    unwritten: Mutex<HashMap<ConnectionId, Unwritten>>,
+    /// Providers, of those that are configured, that the worker leaves alone until then.
+    slow: Mutex<HashMap<String, Instant>>,
+    /// Notices to the app that wait for their next try; `None` until they were read from the store.
+    notices: tokio::sync::Mutex<Option<notices::Waiting>>,
+    /// Told when the configuration was changed.
+    changed: Notify,
+    /// What runs to its end though its caller is gone.
+    apart: TaskTracker,
+    waits: Waits,
+}
+
+/// How long is waited, where something waits.
+pub struct Waits {
+    /// Between tries to write tokens that just came.
+    pub pauses: &'static [Duration],
+    /// For a fresher token, by a caller whose present one is good.
+    pub patience: Duration,
+}
+
+impl std::ops::Deref for Connections {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0.parts
+    }
+}
+
+/// Who asked for something that goes on without them.
+enum Who {
+    Client(Client),
+    Operator(String),
+    System,
+}
+
+impl Who {
+    fn source(&self) -> Source<'_> {
+        match self {
+            Who::Client(client) => Source::Client(client),
+            Who::Operator(request_id) => Source::Operator(request_id),
+            Who::System => Source::System,
+        }
+    }
+}
+
+/// What a provider's fault means here.
+struct Failure {
+    kind: FaultKind,
+    /// Without a token, bounded, on one line.
+    reason: String,
+    retry_after: Option<Duration>,
+}
+
+impl From<ProviderFault> for Failure {
+    fn from(fault: ProviderFault) -> Failure {
+        let reason = clean(&fault.to_string(), MAX_REASON);
+        let (kind, retry_after) = match fault {
+            ProviderFault::InvalidGrant(_) => (FaultKind::InvalidGrant, None),
+            ProviderFault::Transient { retry_after, .. } => (FaultKind::Transient, retry_after),
+            ProviderFault::ProviderError(_) | ProviderFault::NotRefreshable(_) => {
+                (FaultKind::ProviderError, None)
+            }
+            ProviderFault::PluginFailed(_) => (FaultKind::PluginFailed, None),
+            ProviderFault::NotInService(_)
+            | ProviderFault::Misconfigured(_)
+            | ProviderFault::InvalidParameter { .. } => (FaultKind::Misconfigured, None),
+        };
+        Failure { kind, reason, retry_after }
+    }
+}
+
+impl From<Failure> for ConnectionError {
+    fn from(failure: Failure) -> ConnectionError {
+        let Failure { kind, reason, retry_after } = failure;
+        ConnectionError::Provider { kind, reason, retry_after }
+    }
+}
+
+/// Why a connection has no tokens, unless it has.
+fn standing(connection: &Connection) -> Result<(), ConnectionError> {
+    match connection.status {
+        Status::Active => Ok(()),
+        Status::Pending => Err(ConnectionError::Pending),
+        Status::ReconnectNeeded => Err(ConnectionError::ReconnectNeeded),
+        Status::Revoked => Err(ConnectionError::Revoked),
+    }
+}
+
+impl Connections {
+    #[must_use]
+    pub fn new(parts: Parts) -> Connections {
+        Connections::with_waits(parts, Waits { pauses: &refresh::PAUSES, patience: token::PATIENCE })
+    }
+
+    /// The use cases with other waits than [`Connections::new`] chooses.
+    #[must_use]
+    pub fn with_waits(parts: Parts, waits: Waits) -> Connections {
+        let (turns, unwritten, slow) = (Arc::default(), Mutex::default(), Mutex::default());
+        let (notices, changed, apart) = (tokio::sync::Mutex::default(), Notify::new(), TaskTracker::new());
+        Connections(Arc::new(Inner { parts, turns, unwritten, slow, notices, changed, apart, waits }))
+    }
+
+    /// The number of connections whose tokens a caller has a turn with, or waits for.
+    #[must_use]
+    pub fn waited_for(&self) -> usize {
+        self.0.turns.len()
+    }
+
+    /// The number of callers that wait for their turn with this connection, the one that has it included.
+    #[must_use]
+    pub fn queued(&self, id: ConnectionId) -> usize {
+        self.0.turns.queued(id)
+    }
+
+    /// Looks through all connections soon: what an operator had to mend is perhaps mended, and some may be wanted
+    /// sooner. For whoever has changed the settings or the providers.
+    pub fn look_through(&self) {
+        self.0.changed.notify_one();
+    }
+
+    fn now(&self) -> UnixTime {
+        self.clock.now()
+    }
+
+    fn note(&self, who: &Who, action: Action, outcome: Outcome, about: About) {
+        self.audit.record(who.source().event(self.entropy.uuid(), self.now(), action, outcome, about));
+    }
+
+    /// Does `work` to its end, whether or not the caller waits for it.
+    async fn apart<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> T {
+        match self.0.apart.spawn(work).await {
+            Ok(done) => done,
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            // Only a runtime that ends cancels it, and the caller with it.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    fn unwritten(&self) -> MutexGuard<'_, HashMap<ConnectionId, Unwritten>> {
+        // Nothing under the lock can leave it half-changed.
+        self.0.unwritten.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn slow(&self) -> MutexGuard<'_, HashMap<String, Instant>> {
+        self.0.slow.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// [`retry_on_conflict`] for this store.
+    ///
+    /// # Errors
+    /// Whatever `decide` fails with; [`ConnectionError::Conflict`] after the last attempt, or [`ConnectionError::Store`].
+    async fn retry_on_conflict<T, F>(&self, decide: impl FnMut() -> F) -> Result<T, ConnectionError>
+    where
+        F: Future<Output = Result<Decision<T>, ConnectionError>>,
+    {
+        retry_on_conflict(|changes| self.store.commit(changes), decide).await
+    }
+
+    async fn find(&self, user: UserId, id: ConnectionId) -> Result<Connection, ConnectionError> {
+        self.store.connection(user, id).await?.ok_or(ConnectionError::NotFound)
+    }
+
+    fn upkeep(&self, provider: &str) -> Upkeep {
+        let settings = self.settings.load();
+        Upkeep {
+            keep_fresh: settings.keep_fresh,
+            can_refresh: self.providers.get(provider).is_none_or(|info| info.can_refresh),
+            refresh_ahead: settings.refresh_ahead,
+            warn_ahead: settings.warn_ahead,
+        }
+    }
+
+    fn chance(&self) -> u16 {
+        let mut bytes = [0; 2];
+        self.entropy.fill(&mut bytes);
+        u16::from_ne_bytes(bytes)
+    }
+
+    fn schedule(&self, connection: &mut Connection) {
+        connection.schedule(self.now(), self.upkeep(&connection.provider), self.chance());
+    }
+}

@@ -1,0 +1,168 @@
+//! Mailed links: made, mailed again, looked up and used up.
+//!
+//! An account has at most one live link for each purpose, which its record names. A request for a mail never voids
+//! a link that is live: anybody can send such requests, and the owner may be about to open that link. It is
+//! mailed again instead, as its token is derived from its id; a new one is made when the old one was used, void
+//! or over.
+
+use secrecy::ExposeSecret;
+use uuid::Uuid;
+
+use super::accounts::{AccountError, Accounts};
+use crate::domain::account::User;
+use crate::domain::email::EmailAddress;
+use crate::domain::link::{Link, Purpose};
+use crate::domain::mail::{Facts, Letter, MailedLink};
+use crate::domain::mail_cap::Asked;
+use crate::domain::opaque::TokenHash;
+use crate::domain::task::Origin;
+use crate::ports::{Change, StoreError};
+
+impl Accounts {
+    /// The mail that carries the live link of `user` for `purpose`, with the time that the link has left; or that
+    /// carries a fresh link, when there is none that is live for this address. `user` is the account as it will
+    /// be, and has to be written in the same commit: its record names the link.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the live link cannot be read.
+    pub(super) async fn link(
+        &self,
+        purpose: Purpose,
+        letter: Letter,
+        user: &mut User,
+        to: &EmailAddress,
+    ) -> Result<Vec<Change>, StoreError> {
+        let mut changes = Vec::new();
+        let link = match self.live_link(purpose, user, to).await? {
+            Some(live) => live,
+            None => {
+                let link = self.fresh_link(purpose, user, to);
+                user.live_links.insert(purpose, link.id);
+                changes.push(Change::CreateLink(link.clone()));
+                link
+            }
+        };
+        let mailed = MailedLink { id: link.id, purpose, expires_at: link.expires_at };
+        changes.push(self.mail(letter, user, to, Some(mailed), Facts::default()));
+        Ok(changes)
+    }
+
+    /// [`Accounts::link`] to the account's present address, with the account itself.
+    ///
+    /// # Errors
+    /// As [`Accounts::link`].
+    pub(super) async fn link_to(
+        &self,
+        purpose: Purpose,
+        letter: Letter,
+        mut user: User,
+    ) -> Result<Vec<Change>, StoreError> {
+        let to = user.email.clone();
+        let mut changes = self.link(purpose, letter, &mut user, &to).await?;
+        changes.push(Change::UpdateUser(user));
+        Ok(changes)
+    }
+
+    pub(super) fn fresh_link(&self, purpose: Purpose, user: &User, to: &EmailAddress) -> Link {
+        let now = self.now();
+        let id = self.entropy.uuid();
+        Link {
+            id,
+            hash: self.link_hash(id),
+            purpose,
+            user: user.id,
+            email: to.clone(),
+            generation: user.link_generation,
+            created_at: now,
+            expires_at: now.plus(purpose.life()),
+            is_listed: true,
+        }
+    }
+
+    /// [`Accounts::link`] as far as the mailbox gets it: nothing when the letter is held back, and then the account is
+    /// as it was.
+    ///
+    /// # Errors
+    /// As [`Accounts::link`].
+    pub(super) async fn asked_link(
+        &self,
+        asked: Asked,
+        user: &mut User,
+        to: &EmailAddress,
+        origin: Option<&Origin>,
+    ) -> Result<Vec<Change>, StoreError> {
+        let (purpose, letter) = match asked {
+            Asked::Verify => (Purpose::VerifyEmail, Letter::VerifyEmail),
+            Asked::Reset => (Purpose::ResetPassword, Letter::ResetPassword),
+            Asked::Wish => (Purpose::ChangeEmail, Letter::ConfirmEmail),
+            // Word that there is an account carries no link.
+            Asked::Told => return Ok(Vec::new()),
+        };
+        let only_link = self.live_link(purpose, user, to).await?.is_none();
+        let Some(mut changes) = self.admit(asked, to, Some(user), only_link, origin).await? else {
+            return Ok(Vec::new());
+        };
+        changes.extend(self.link(purpose, letter, user, to).await?);
+        Ok(changes)
+    }
+
+    /// [`Accounts::asked_link`] to the account's present address, with the account itself.
+    ///
+    /// # Errors
+    /// As [`Accounts::link`].
+    pub(super) async fn asked_link_to(
+        &self,
+        asked: Asked,
+        mut user: User,
+        origin: &Origin,
+    ) -> Result<Vec<Change>, StoreError> {
+        let to = user.email.clone();
+        let mut changes = self.asked_link(asked, &mut user, &to, Some(origin)).await?;
+        if !changes.is_empty() {
+            changes.push(Change::UpdateUser(user));
+        }
+        Ok(changes)
+    }
+
+    /// The link that the account's record names for `purpose`, when it is still good and went to this address.
+    async fn live_link(
+        &self,
+        purpose: Purpose,
+        user: &User,
+        to: &EmailAddress,
+    ) -> Result<Option<Link>, StoreError> {
+        let Some(id) = user.live_links.get(&purpose) else { return Ok(None) };
+        let link = self.store.link(&self.link_hash(*id)).await?;
+        Ok(link.filter(|link| link.email == *to && link.is_good(purpose, user, self.now())))
+    }
+
+    fn link_hash(&self, id: Uuid) -> TokenHash {
+        TokenHash::of(self.key.link_token(id).expose_secret().as_bytes())
+    }
+
+    /// Uses a link up; the account's other links for the same purpose are void with it.
+    pub(super) fn using_up(link: &Link, user: &mut User) -> Change {
+        user.live_links.remove(&link.purpose);
+        Change::ConsumeLink(link.hash)
+    }
+
+    /// The link of this token and its account, when it is good for one of `purposes`.
+    ///
+    /// # Errors
+    /// [`AccountError::InvalidLink`] or [`AccountError::Store`].
+    pub(super) async fn mailed(
+        &self,
+        token: &str,
+        purposes: &[Purpose],
+    ) -> Result<(Link, User), AccountError> {
+        // Ours have 43 characters; hashing a megabyte would be work for nothing.
+        if token.len() > 64 {
+            return Err(AccountError::InvalidLink);
+        }
+        let hash = TokenHash::of(token.as_bytes());
+        let link = self.store.link(&hash).await?.ok_or(AccountError::InvalidLink)?;
+        let user = self.store.user(link.user).await?.ok_or(AccountError::InvalidLink)?;
+        let good = purposes.iter().any(|purpose| link.is_good(*purpose, &user, self.now()));
+        if good { Ok((link, user)) } else { Err(AccountError::InvalidLink) }
+    }
+}

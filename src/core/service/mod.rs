@@ -1,0 +1,32 @@
+//! Floor 3: the use cases, one file each, over the ports.
+
+pub mod accounts;
+pub mod admit;
+pub mod audited_limits;
+pub mod clock;
+pub mod connections;
+pub mod email_change;
+pub mod fit;
+pub mod hash_costs;
+pub mod injector;
+pub mod links;
+pub mod login;
+pub mod mailboxes;
+pub mod mint;
+mod new_password;
+pub mod noted;
+pub mod ongoing;
+pub mod outbox;
+pub mod profile;
+pub mod recover;
+pub mod refresh;
+pub mod register;
+mod retry;
+pub mod revoke;
+pub mod rotate;
+pub mod sessions;
+pub mod tasks;
+pub mod unclaimed;
+pub mod users;
+pub mod verify_email;
+pub mod verify_registration;

@@ -1,0 +1,169 @@
+//! Exchanges under way: whether what admitted them still holds.
+//!
+//! A request is decided once, and its exchange may last for hours. It ends early when its token is revoked, when a
+//! reload makes its route stricter, and some time after its token has expired. Expiry is not revocation: a token of
+//! ours that belongs to a session is only a short-lived proof of it, so its exchanges last as long as the session;
+//! of any other token we cannot ask whether its holder would get a new one, so the route sets a time.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::accounts::Person;
+use super::admit::{Admission, Permit};
+use crate::domain::credential::Carrier;
+use crate::domain::request::{Headers, Host, Path, Request};
+use crate::domain::route::{Auth, Carriers, Route};
+use crate::domain::session::Lifetimes;
+use crate::domain::time::UnixTime;
+use crate::ports::{Store, Verified};
+
+/// The longest that a session is taken for alive without another look at it.
+pub const LOOK_AGAIN: Duration = Duration::from_secs(300);
+
+/// Why an exchange is ended from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// Its token is revoked.
+    Revoked,
+    /// The route it belongs to now, if there is one, does not admit it.
+    RouteChanged,
+    /// Its token has expired, and its session or the time after it as well.
+    Expired,
+}
+
+impl Ending {
+    /// The stable word for logs and metrics.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Ending::Revoked => "ended_revoked",
+            Ending::RouteChanged => "ended_route_changed",
+            Ending::Expired => "ended_expired",
+        }
+    }
+}
+
+/// What an exchange was admitted as: enough to decide about it again.
+#[derive(Debug)]
+pub struct Admitted {
+    pub route: Arc<Route>,
+    /// `None` for an anonymous caller.
+    pub caller: Option<Arc<Verified>>,
+    pub carrier: Option<Carrier>,
+    /// When it was admitted; 0 for an anonymous caller, of whom it is not asked.
+    pub since: UnixTime,
+    pub method: Cow<'static, str>,
+    /// The Host and the path as they were matched.
+    pub host: Arc<str>,
+    pub path: Arc<str>,
+    pub websocket: bool,
+}
+
+/// An exchange holds no fields any more, and no decision about routes looks at them.
+struct NoFields;
+
+impl Headers for NoFields {
+    fn each<'a>(&'a self, _: &str, _: &mut dyn FnMut(&'a [u8])) {}
+}
+
+impl<R: AsRef<Route>> Admission<R> {
+    /// The route that would admit the exchange if it began now; `None`: it has to end. Whether its token is
+    /// revoked or has expired is not asked.
+    #[must_use]
+    pub fn still_admits(&self, admitted: &Admitted) -> Option<&Route> {
+        let request = Request {
+            method: &admitted.method,
+            host: Host::parse(admitted.host.as_bytes()).ok()?,
+            path: Path::parse(admitted.path.as_bytes()).ok()?,
+            query: None,
+            websocket: admitted.websocket,
+            // No decision about routes asks who forwarded it.
+            is_peer_trusted: false,
+            headers: &NoFields,
+        };
+        let route = R::as_ref(self.routes.find(&request).ok()?);
+        match (&admitted.caller, route.policy.auth) {
+            (_, Auth::None) | (None, Auth::Optional) => Some(route),
+            (None, Auth::Required) => None,
+            (Some(caller), Auth::Required | Auth::Optional) => {
+                let carried = admitted.carrier.is_none_or(|carrier| {
+                    is_same_carrier(carrier, &admitted.route.policy.carriers, &route.policy.carriers)
+                });
+                let good = carried
+                    && self.authenticator.verifier.accepts(&caller.identity)
+                    && route.check(&caller.identity).is_ok();
+                good.then_some(route)
+            }
+        }
+    }
+}
+
+/// Whether a token that came in `carrier` would be found under the new rules as under the old.
+fn is_same_carrier(carrier: Carrier, old: &Carriers, new: &Carriers) -> bool {
+    match carrier {
+        Carrier::Authorization => true,
+        Carrier::Cookie => old.cookie == new.cookie,
+        Carrier::WebsocketProtocol => new.websocket_protocol,
+        Carrier::Query => old.query == new.query,
+    }
+}
+
+impl Admitted {
+    /// What `permit` admitted.
+    #[must_use]
+    pub fn by<R: AsRef<Route> + AsRef<Arc<Route>>>(
+        permit: &Permit<R>,
+        since: UnixTime,
+        method: Cow<'static, str>,
+        host: Arc<str>,
+        path: Arc<str>,
+        websocket: bool,
+    ) -> Admitted {
+        let (route, caller) = (Arc::clone(R::as_ref(permit.route())), permit.caller().cloned());
+        Admitted { route, caller, carrier: permit.carrier(), since, method, host, path, websocket }
+    }
+
+    /// When its expiry is to be looked at first.
+    #[must_use]
+    pub fn expires_at(&self) -> UnixTime {
+        self.caller.as_ref().map_or(UnixTime::NEVER, |caller| caller.identity.expires_at)
+    }
+}
+
+/// What decides how long an exchange outlives its token.
+pub struct Expiry {
+    pub store: Arc<dyn Store>,
+    /// The issuer of our own tokens.
+    pub issuer: String,
+    pub lifetimes: Lifetimes,
+    /// How long past its `exp` a token is still accepted.
+    pub leeway: Duration,
+}
+
+impl Expiry {
+    /// When the exchange is to be looked at again; a moment that has come (`<= now`) when it has to end.
+    /// `after_expiry` is that of the route it belongs to now.
+    pub async fn look(&self, admitted: &Admitted, after_expiry: Duration, now: UnixTime) -> UnixTime {
+        let Some(caller) = &admitted.caller else { return UnixTime::NEVER };
+        let expires_at = caller.identity.expires_at;
+        if now < expires_at {
+            return expires_at;
+        }
+        // One that began within the leeway would otherwise end before its token is refused.
+        let late = admitted.since >= expires_at;
+        let end = if late { expires_at.plus(self.leeway) } else { expires_at }.plus(after_expiry);
+        let Some(Person { user, session: Some(session) }) = Person::of(&caller.identity, &self.issuer) else {
+            return end;
+        };
+        match self.store.session(user, session).await {
+            Ok(None) => now,
+            Ok(Some(session)) => session.ends_at(self.lifetimes).min(now.plus(LOOK_AGAIN)),
+            // Not known, which must not last: then it counts as a token without a session.
+            Err(error) => {
+                tracing::warn!(%error, "a session cannot be read; its exchanges go on for now");
+                end.min(now.plus(LOOK_AGAIN))
+            }
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! Registering, and asking for the verification mail again.
+//!
+//! Neither answer may tell whether the address has an account. So nothing is looked up while the caller
+//! waits: the request is written down, the same way for every address, and a worker
+//! ([`super::tasks`]) does the rest.
+
+use std::sync::PoisonError;
+
+use secrecy::{ExposeSecret, SecretString};
+use uuid::Uuid;
+
+use super::accounts::{AccountError, Accounts, Client, name};
+use crate::domain::binding::{Binding, FormId};
+use crate::domain::email::EmailAddress;
+use crate::domain::task::Work;
+use crate::ports::Limited;
+
+/// A registration that was written down. Says nothing about what becomes of it.
+#[derive(Debug)]
+pub struct Registered {
+    email: EmailAddress,
+    /// The id of this registration.
+    pub id: Uuid,
+}
+
+impl Accounts {
+    /// Takes a registration. The account is made, or the owner of the address told, afterwards.
+    ///
+    /// # Errors
+    /// [`AccountError::InvalidEmail`], [`AccountError::Invalid`], [`AccountError::PasswordRejected`],
+    /// [`AccountError::TooMany`], [`AccountError::Busy`] or [`AccountError::Store`].
+    pub async fn register(
+        &self,
+        client: &Client,
+        email: &str,
+        password: SecretString,
+        given_name: Option<String>,
+    ) -> Result<(), AccountError> {
+        self.register_form(client, email, password, given_name, None).await.map(|_| ())
+    }
+
+    /// [`Accounts::register`] from a form, whose id tells when it is sent twice.
+    ///
+    /// # Errors
+    /// As [`Accounts::register`].
+    pub async fn register_form(
+        &self,
+        client: &Client,
+        email: &str,
+        password: SecretString,
+        given_name: Option<String>,
+        form: Option<&str>,
+    ) -> Result<Registered, AccountError> {
+        let email: EmailAddress = email.parse()?;
+        let name = name(given_name)?;
+        self.acceptable(password.expose_secret(), &email, name.as_deref())?;
+        self.limiter.attempt(Limited::Register, client.address, Some(email.as_str()))?;
+        let requester = self.requester(client, &email, None);
+        self.not_guessed(&password, &email, name.as_deref(), requester).await?;
+        let id = self.registration(form, &email, name.as_deref(), &password);
+        let password = self.passwords.hash(password, requester).await?;
+        let (origin, registration) = (client.origin(), Some(id));
+        self.leave(Work::Register { email: email.clone(), name, password, origin, registration }).await?;
+        Ok(Registered { email, id })
+    }
+
+    /// The id of a registration: a fresh one, unless its form was sent before as it is.
+    fn registration(
+        &self,
+        form: Option<&str>,
+        email: &EmailAddress,
+        name: Option<&str>,
+        password: &SecretString,
+    ) -> Uuid {
+        let fresh = self.entropy.uuid();
+        let Some(form) = form else { return fresh };
+        let form = FormId::of(&self.key, form, email, name, password.expose_secret());
+        let mut forms = self.forms.lock().unwrap_or_else(PoisonError::into_inner);
+        forms.registration(form, fresh, self.now())
+    }
+
+    /// What the browser is to remember of its registrations after `sent`, when it brought the cookie `brought`: the
+    /// value of its next cookie. It is made the same way for every address.
+    #[must_use]
+    pub fn bind(&self, brought: Option<&str>, sent: &Registered) -> SecretString {
+        let mut binding = brought.map(|text| Binding::read(&self.key, text)).unwrap_or_default();
+        binding.sends(&self.key, &sent.email, sent.id, self.now());
+        binding.write(&self.key)
+    }
+
+    /// Takes a request to mail the verification link again.
+    ///
+    /// # Errors
+    /// [`AccountError::InvalidEmail`], [`AccountError::TooMany`] or [`AccountError::Store`].
+    pub async fn resend_verification(&self, client: &Client, email: &str) -> Result<(), AccountError> {
+        let email: EmailAddress = email.parse()?;
+        self.limiter.attempt(Limited::RequestMail, client.address, Some(email.as_str()))?;
+        self.leave(Work::ResendVerification { email, origin: client.origin() }).await
+    }
+}

@@ -1,0 +1,308 @@
+//! The worker that does what requests have left behind.
+//!
+//! Each task is done and taken off the list in one commit, so that a kill at any moment neither loses nor
+//! repeats it. While the store fails, all of them wait; one that cannot be done for a reason of its own is put
+//! off, and the others go on. Errands, which go out over the network and may take long, have a worker of their
+//! own ([`super::connections`]).
+
+use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use futures::future::FutureExt;
+
+use crate::domain::account::{Claim, User, UserId};
+use crate::domain::audit::{Action, Outcome};
+use crate::domain::email::EmailAddress;
+use crate::domain::mail::{Facts, Letter};
+use crate::domain::mail_cap::Asked;
+use crate::domain::task::{Origin, Task, Work};
+use crate::domain::time::UnixTime;
+use crate::ports::{Change, CommitError, Store, StoreError};
+
+use super::accounts::{About, Accounts, Source};
+use super::retry::{Decision, retry_on_conflict};
+use super::unclaimed::{Holder, UNCLAIMED_LIFE};
+
+/// How many tasks one look takes.
+const BATCH: usize = 64;
+/// When a task that could not be done is tried again.
+const PUT_OFF: Duration = Duration::from_secs(60);
+
+/// What a task comes to.
+#[derive(Default)]
+pub struct Done {
+    /// To be committed together with the end of the task.
+    pub changes: Vec<Change>,
+    /// What happened by it, once it is durable.
+    pub(super) noted: Option<(Action, Outcome, About)>,
+}
+
+impl From<Vec<Change>> for Done {
+    fn from(changes: Vec<Change>) -> Done {
+        Done { changes, noted: None }
+    }
+}
+
+impl Accounts {
+    /// Does the tasks that are due, or the first of them when there are many. Returns whether there was any.
+    ///
+    /// # Errors
+    /// [`StoreError`]; then the rest is still to do.
+    pub async fn do_due_tasks(&self) -> Result<bool, StoreError> {
+        let is_ours = |work: &Work| !matches!(work, Work::Errand { .. });
+        let tasks = due(&*self.store, self.now(), is_ours, BATCH).await?;
+        let any = !tasks.is_empty();
+        for task in tasks {
+            // One that cannot be done must not keep the others from it.
+            let why = match AssertUnwindSafe(self.do_task(&task)).catch_unwind().await {
+                Ok(Ok(true)) => continue,
+                Ok(Ok(false)) => "others were changing the account all the time".to_owned(),
+                Ok(Err(error @ StoreError::Unavailable(_))) => return Err(error),
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => "it panicked".to_owned(),
+            };
+            tracing::error!(task = %task.id, why, "a task could not be done; it is tried again");
+            self.put_off(task).await?;
+        }
+        Ok(any)
+    }
+
+    async fn put_off(&self, task: Task) -> Result<(), StoreError> {
+        let later = Task { due_at: self.now().plus(PUT_OFF), ..task.clone() };
+        match self.store.commit(vec![Change::FinishTask(task), Change::CreateTask(later)]).await {
+            // When it is gone, it is done.
+            Ok(_) | Err(CommitError::Conflict | CommitError::EmailTaken) => Ok(()),
+            Err(CommitError::Store(error)) => Err(error),
+        }
+    }
+
+    /// Whether it is done; otherwise it met one conflict after the other.
+    async fn do_task(&self, task: &Task) -> Result<bool, StoreError> {
+        let mut is_first = true;
+        let decide = || {
+            let is_again = !std::mem::take(&mut is_first);
+            async move {
+                if is_again {
+                    // The conflict may be that another worker has done it.
+                    let due = self.store.due_tasks(self.now(), usize::MAX).await?;
+                    if !due.iter().any(|other| other.id == task.id) {
+                        return Ok(Decision::Unchanged((false, None)));
+                    }
+                }
+                let Done { mut changes, noted } = self.work_out(&task.work).await?;
+                let mails = changes.iter().any(|change| matches!(change, Change::PutMail(_)));
+                changes.push(Change::FinishTask(task.clone()));
+                Ok(Decision::Commit(changes, (mails, noted)))
+            }
+        };
+        let (mails, noted) = match retry_on_conflict(|changes| self.store.commit(changes), decide).await {
+            Ok(done) => done,
+            Err(CommitError::Conflict | CommitError::EmailTaken) => return Ok(false),
+            Err(CommitError::Store(error)) => return Err(error),
+        };
+        if mails {
+            self.outbox.notify_one();
+        }
+        if let Some((action, outcome, about)) = noted {
+            self.note(&source(&task.work), action, outcome, about);
+        }
+        Ok(true)
+    }
+
+    async fn work_out(&self, work: &Work) -> Result<Done, StoreError> {
+        Ok(match work {
+            Work::Register { email, registration, origin, .. } => {
+                match self.store.user_by_email(email).await? {
+                    None => self.new_account(work).await?,
+                    // A form that was sent twice: this is done.
+                    Some(user) if registration.is_some() && user.registration == *registration => {
+                        Done::default()
+                    }
+                    Some(user) => self.registered_again(user, origin).await?,
+                }
+            }
+            Work::ResendVerification { email, origin } => match self.store.user_by_email(email).await? {
+                Some(user) if user.is_open() && !user.email_verified => {
+                    let about = About::user(user.id);
+                    let changes = self.asked_link_to(Asked::Verify, user, origin).await?;
+                    let about = if changes.is_empty() { about.because("letter_held_back") } else { about };
+                    Done { changes, noted: Some((Action::ResendVerification, Outcome::Success, about)) }
+                }
+                Some(user) => {
+                    let about = About::user(user.id).because("nothing_to_verify");
+                    Done {
+                        changes: Vec::new(),
+                        noted: Some((Action::ResendVerification, Outcome::Denied, about)),
+                    }
+                }
+                None => {
+                    let about = self.unknown_address(email);
+                    Done {
+                        changes: Vec::new(),
+                        noted: Some((Action::ResendVerification, Outcome::Denied, about)),
+                    }
+                }
+            },
+            Work::ResetPassword { email, origin } => self.reset_mail(email, origin).await?,
+            Work::ChangeEmail { user, email, generation } => {
+                self.wished_for(*user, email, *generation).await?.into()
+            }
+            Work::ForgetUnverified(user) => match self.store.user(*user).await? {
+                Some(user) => self.forget_unclaimed(user).await?,
+                None => Done::default(),
+            },
+            Work::RestoreEmail { user, claim } => self.restore_email(*user, *claim).await?,
+            Work::Revoke(revocation) => vec![Change::Revoke(revocation.clone())].into(),
+            Work::Errand { .. } => {
+                return Err(StoreError::Unreadable("an errand is none of ours".to_owned()));
+            }
+        })
+    }
+
+    async fn new_account(&self, work: &Work) -> Result<Done, StoreError> {
+        let Work::Register { email, name, password, registration, origin } = work else {
+            return Ok(Done::default());
+        };
+        let now = self.now();
+        let mut user = User {
+            id: UserId(self.entropy.uuid()),
+            email: email.clone(),
+            email_verified: false,
+            name: name.clone(),
+            password: Some(password.clone()),
+            active: true,
+            locked_until: None,
+            created_at: now,
+            updated_at: now,
+            last_login_at: None,
+            scopes: Vec::new(),
+            claims: serde_json::Map::new(),
+            device_letters: Vec::new(),
+            devices: Vec::new(),
+            known_blocks: Vec::new(),
+            link_generation: 0,
+            live_links: BTreeMap::new(),
+            claim: Claim::Unclaimed,
+            registration: *registration,
+            email_changes: Default::default(),
+            revision: 0,
+        };
+        let noted = Some((Action::Register, Outcome::Success, About::user(user.id)));
+        // The account is made even when its letter is held back: the next request for it may come through.
+        let mut changes = self.asked_link(Asked::Verify, &mut user, email, Some(origin)).await?;
+        changes.push(self.later(now.plus(UNCLAIMED_LIFE), Work::ForgetUnverified(user.id)));
+        changes.push(Change::CreateUser(user));
+        Ok(Done { changes, noted })
+    }
+
+    pub(super) fn later(&self, due_at: UnixTime, work: Work) -> Change {
+        Change::CreateTask(Task { id: self.entropy.uuid(), due_at, work })
+    }
+
+    /// The address has an account. A registration changes nothing of it: the mail tells its owner, or, as long as
+    /// nobody has shown that the address is theirs, carries the live link once more.
+    async fn registered_again(&self, user: User, origin: &Origin) -> Result<Done, StoreError> {
+        let about = About::user(user.id).because("address_taken");
+        let noted = Some((Action::Register, Outcome::Denied, about));
+        let changes = match &user {
+            // While it is not decided which address a frozen account gets, none of them gets a letter.
+            frozen if frozen.email_changes.is_frozen() => Vec::new(),
+            User { email_verified: true, .. } | User { active: false, .. } => {
+                self.told(&user, &user.email, Some(origin)).await?
+            }
+            // Invited, or reset by an operator: an address that is verified would open nothing yet.
+            User { password: None, .. } => self.asked_link_to(Asked::Reset, user, origin).await?,
+            _ => self.asked_link_to(Asked::Verify, user, origin).await?,
+        };
+        Ok(Done { changes, noted })
+    }
+
+    /// Word to `owner` that somebody wants their address for another account.
+    async fn told(
+        &self,
+        owner: &User,
+        to: &EmailAddress,
+        origin: Option<&Origin>,
+    ) -> Result<Vec<Change>, StoreError> {
+        let admitted = self.admit(Asked::Told, to, Some(owner), false, origin).await?;
+        Ok(admitted.map_or_else(Vec::new, |mut changes| {
+            changes.push(self.mail(Letter::AlreadyRegistered, owner, to, None, Facts::default()));
+            changes
+        }))
+    }
+
+    async fn reset_mail(&self, email: &EmailAddress, origin: &Origin) -> Result<Done, StoreError> {
+        let found = self.store.user_by_email(email).await?.filter(|user| {
+            // While it is not decided which address a frozen account gets, none of them gets a letter.
+            user.active && user.email == *email && user.email_changes.takes_reset()
+        });
+        let (changes, outcome, about) = match found {
+            Some(user) => {
+                let about = About::user(user.id);
+                let changes = self.asked_link_to(Asked::Reset, user, origin).await?;
+                // For the operator to whom somebody says that no letter came.
+                let about = if changes.is_empty() { about.because("letter_held_back") } else { about };
+                (changes, Outcome::Success, about)
+            }
+            None => (Vec::new(), Outcome::Denied, self.unknown_address(email)),
+        };
+        Ok(Done { changes, noted: Some((Action::RequestPasswordReset, outcome, about)) })
+    }
+
+    /// The mail about a wished-for address: the link, or, when the address is somebody's already, word of that to
+    /// its owner. An account that nobody has claimed is in nobody's way.
+    async fn wished_for(
+        &self,
+        id: UserId,
+        email: &EmailAddress,
+        generation: u64,
+    ) -> Result<Vec<Change>, StoreError> {
+        let wishes = |user: &User| user.is_open() && user.link_generation == generation;
+        let Some(mut user) = self.store.user(id).await?.filter(wishes) else { return Ok(Vec::new()) };
+        Ok(match self.holder(email).await? {
+            Holder::Nobody | Holder::Unclaimed(_) => {
+                let mut changes = self.asked_link(Asked::Wish, &mut user, email, None).await?;
+                if !changes.is_empty() {
+                    changes.push(Change::UpdateUser(user));
+                }
+                changes
+            }
+            Holder::Owner(owner) if owner.email_changes.is_frozen() => Vec::new(),
+            Holder::Owner(owner) => self.told(&owner, email, None).await?,
+        })
+    }
+}
+
+/// Who is behind a task.
+fn source(work: &Work) -> Source<'_> {
+    match work {
+        Work::Register { origin, .. }
+        | Work::ResendVerification { origin, .. }
+        | Work::ResetPassword { origin, .. } => Source::Task(origin),
+        Work::ChangeEmail { .. }
+        | Work::ForgetUnverified(_)
+        | Work::RestoreEmail { .. }
+        | Work::Revoke(_)
+        | Work::Errand { .. } => Source::System,
+    }
+}
+
+/// At most `limit` of the due tasks that are `wanted`, however many others are due before them.
+pub(super) async fn due(
+    store: &dyn Store,
+    now: UnixTime,
+    wanted: fn(&Work) -> bool,
+    limit: usize,
+) -> Result<Vec<Task>, StoreError> {
+    let mut read = limit;
+    loop {
+        let tasks = store.due_tasks(now, read).await?;
+        let all = tasks.len() < read;
+        let found: Vec<Task> = tasks.into_iter().filter(|task| wanted(&task.work)).take(limit).collect();
+        if all || !found.is_empty() {
+            return Ok(found);
+        }
+        read = read.saturating_mul(4);
+    }
+}

@@ -1,0 +1,172 @@
+//! The link of a registration: it proves the mailbox, and a proof beside it the password.
+//!
+//! Anybody can register an address that is not theirs, with a password of their own, and wait for its owner to open
+//! the link. So the owner has to show that the password is theirs, or to choose one. Choosing one ends everything from
+//! before: the sessions, the links, the tokens, and the name that somebody gave.
+
+use secrecy::{ExposeSecret, SecretString};
+use uuid::Uuid;
+
+use super::accounts::{About, AccountError, Accounts, Client, Person, Source, Ways};
+use super::retry::Decision;
+use crate::domain::account::{PasswordHash, User, Verification};
+use crate::domain::audit::{Action, Outcome};
+use crate::domain::binding::Binding;
+use crate::domain::link::Purpose;
+use crate::domain::mail::{Facts, Letter};
+use crate::ports::Change;
+
+/// What comes beside the token of a link that verifies an address.
+#[derive(Debug, Default)]
+pub struct Proof {
+    /// The password of the account.
+    pub password: Option<SecretString>,
+    /// A password that it is to have from now on.
+    pub new_password: Option<SecretString>,
+    /// The registrations that the browser has sent.
+    pub browser: Binding,
+    /// Asks for a proof also where the configuration does not.
+    pub wanted: bool,
+    /// Whose access token came with the request; for a link that changes an address only.
+    pub person: Option<Person>,
+}
+
+/// What was shown, to be held against the account once more when it is written.
+enum Shown {
+    /// Nothing but the link, which is enough here.
+    Link,
+    /// That the password is known; the hash that it was held against.
+    Password(Option<PasswordHash>),
+    /// That the browser sent the registration whose password the account has.
+    Browser(Option<Uuid>),
+    /// The hash of a new password.
+    NewPassword(PasswordHash),
+}
+
+impl Accounts {
+    /// Uses up the link of a registration and returns the account whose address is verified now.
+    ///
+    /// # Errors
+    /// [`AccountError::ProofNeeded`], [`AccountError::WrongPassword`] or [`AccountError::PasswordRejected`], after which
+    /// the link is as good as before; [`AccountError::InvalidLink`], or another [`AccountError`].
+    pub(super) async fn verify_registration(
+        &self,
+        client: &Client,
+        token: &str,
+        proof: Proof,
+    ) -> Result<User, AccountError> {
+        let (_, user) = self.mailed(token, &[Purpose::VerifyEmail]).await?;
+        let shown = self.shown(client, &user, proof).await?;
+        let source = Source::Client(client);
+        let decide = || async {
+            let (link, mut user) = self.mailed(token, &[Purpose::VerifyEmail]).await?;
+            match &shown {
+                Shown::Password(confirmed) if user.password != *confirmed => {
+                    return Err(AccountError::WrongPassword);
+                }
+                Shown::Browser(sent) if user.registration != *sent => return Err(needed(&user)),
+                _ => {}
+            }
+            let mut changes = vec![Accounts::using_up(&link, &mut user)];
+            if let Shown::NewPassword(hash) = &shown {
+                changes.extend(self.starting_over(client, &mut user, hash).await?);
+            }
+            // Not verified yet as this is decided: it greets nobody by a name that a stranger may have given.
+            changes.push(self.mail(Letter::Welcome, &user, &user.email, None, Facts::default()));
+            user.verified();
+            user.updated_at = self.now();
+            changes.push(Change::UpdateUser(user.clone()));
+            Ok(Decision::Commit(changes, user))
+        };
+        let user = self.retry_on_conflict(&source, decide).await?;
+        self.outbox.notify_one();
+        let about = About::user(user.id).because(shown.name());
+        self.note(&source, Action::VerifyEmail, Outcome::Success, about);
+        Ok(user)
+    }
+
+    /// What `proof` shows about this account.
+    async fn shown(&self, client: &Client, user: &User, proof: Proof) -> Result<Shown, AccountError> {
+        let is_wanted = proof.wanted || self.settings.verification == Verification::Proof;
+        match (proof.password, proof.new_password) {
+            (Some(_), Some(_)) => {
+                Err(AccountError::Invalid("send `password` or `new_password`, not both".to_owned()))
+            }
+            (None, Some(new)) => {
+                self.acceptable(new.expose_secret(), &user.email, None)?;
+                let owner = self.owner(client, user);
+                self.not_guessed(&new, &user.email, None, owner).await?;
+                Ok(Shown::NewPassword(self.passwords.hash(new, owner).await?))
+            }
+            (Some(password), None) => {
+                self.show_password(client, user, password).await?;
+                Ok(Shown::Password(user.password.clone()))
+            }
+            (None, None) if proof.browser.proves(&self.key, user, self.now()) => {
+                Ok(Shown::Browser(user.registration))
+            }
+            (None, None) if is_wanted => {
+                let about = About::user(user.id).because("proof_needed");
+                self.note(&Source::Client(client), Action::VerifyEmail, Outcome::Denied, about);
+                Err(needed(user))
+            }
+            (None, None) => Ok(Shown::Link),
+        }
+    }
+
+    /// Holds `password` against the account's. It has limits of its own: who has the mailbox must not guess what
+    /// somebody else chose.
+    async fn show_password(
+        &self,
+        client: &Client,
+        user: &User,
+        password: SecretString,
+    ) -> Result<(), AccountError> {
+        if self.is_password(client, user, password).await? {
+            return Ok(());
+        }
+        let about = About::user(user.id).because("wrong_password");
+        self.note(&Source::Client(client), Action::VerifyEmail, Outcome::Denied, about);
+        Err(AccountError::WrongPassword)
+    }
+
+    /// Gives the account this password and ends all that was made without it.
+    async fn starting_over(
+        &self,
+        client: &Client,
+        user: &mut User,
+        password: &PasswordHash,
+    ) -> Result<Vec<Change>, AccountError> {
+        let mut changes = vec![self.raising(user.id, "password chosen at the verification")];
+        changes.extend(self.ending_all(user.id, None, "password chosen at the verification").await?);
+        let is_unclaimed = self.is_unclaimed(user).await?;
+        self.leave_behind(user).await?;
+        if !is_unclaimed && user.password.is_some() {
+            let facts = self.facts_of_password(client, user.id).await?;
+            changes.push(self.mail(Letter::PasswordChanged, user, &user.email, None, facts));
+        }
+        user.password = Some(password.clone());
+        user.known_blocks.clear();
+        user.void_links();
+        Ok(changes)
+    }
+}
+
+impl Shown {
+    fn name(&self) -> &'static str {
+        match self {
+            Shown::Link => "link",
+            Shown::Password(_) => "password",
+            Shown::Browser(_) => "browser",
+            Shown::NewPassword(_) => "new_password",
+        }
+    }
+}
+
+/// The refusal that names what would do.
+fn needed(user: &User) -> AccountError {
+    AccountError::ProofNeeded(match user.password {
+        Some(_) => Ways::Password,
+        None => Ways::NewPassword,
+    })
+}

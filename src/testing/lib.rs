@@ -1,0 +1,17 @@
+//! For tests only: fakes of the ports, worlds made of them, and what every store must pass.
+//!
+//! Fakes implement the traits of `palisade_core` as a library, so only tests outside that library can use them: the
+//! target `service` of `palisade-core` (`src/core/tests.rs`), the unit tests of `palisade`, and `tests/`.
+
+#![allow(clippy::missing_panics_doc, clippy::must_use_candidate, reason = "a fake that panics fails a test")]
+
+pub mod accounts_world;
+pub mod conformance;
+pub mod connection_fakes;
+pub mod connections_world;
+pub mod fakes;
+pub mod password_fakes;
+pub mod token_fakes;
+
+mod clock_fakes;
+mod limit_fakes;

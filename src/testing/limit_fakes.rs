@@ -1,0 +1,57 @@
+//! Fakes of what counts attempts and of what keeps events, for tests only.
+
+use std::net::IpAddr;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use palisade_core::domain::audit::Event;
+use palisade_core::ports::{Audit, Limited, Limiter, TooMany};
+
+/// Lets everything through but what it was told to stop, and remembers how attempts ended.
+#[derive(Default)]
+pub struct FakeLimiter {
+    pub stop: Mutex<Option<Limited>>,
+    /// Lets only blocks through that it was told of by `recall`.
+    pub besieged: AtomicBool,
+    recalled: Mutex<Vec<(Limited, IpAddr, String)>>,
+    pub ended: Mutex<Vec<(Limited, bool)>>,
+    pub not_tried: Mutex<Vec<Limited>>,
+}
+
+impl Limiter for FakeLimiter {
+    fn attempt(&self, what: Limited, client: IpAddr, account: Option<&str>) -> Result<(), TooMany> {
+        let try_of = (what, client, account.unwrap_or_default().to_owned());
+        let waits = self.besieged.load(Ordering::Relaxed) && !self.recalled.lock().unwrap().contains(&try_of);
+        match waits || *self.stop.lock().unwrap() == Some(what) {
+            true => Err(TooMany { retry_after: Duration::from_secs(7) }),
+            false => Ok(()),
+        }
+    }
+
+    fn not_tried(&self, what: Limited, _: IpAddr, _: &str) {
+        self.not_tried.lock().unwrap().push(what);
+    }
+
+    fn failed(&self, what: Limited, _: IpAddr, _: &str) {
+        self.ended.lock().unwrap().push((what, false));
+    }
+
+    fn recall(&self, what: Limited, client: IpAddr, account: &str) {
+        self.recalled.lock().unwrap().push((what, client, account.to_owned()));
+    }
+
+    fn succeeded(&self, what: Limited, _: IpAddr, _: &str) {
+        self.ended.lock().unwrap().push((what, true));
+    }
+}
+
+/// Keeps what it is told.
+#[derive(Default)]
+pub struct FakeAudit(pub Mutex<Vec<Event>>);
+
+impl Audit for FakeAudit {
+    fn record(&self, event: Event) {
+        self.0.lock().unwrap().push(event);
+    }
+}
