@@ -23,18 +23,20 @@ const REMIND: Duration = Duration::from_secs(3600);
 /// The uptime of the machine, which cannot be set.
 pub type Uptime = Box<dyn Fn() -> Duration + Send + Sync>;
 
-/// What was last said and written, and at which uptime.
+/// What the log was last told of the clock, what was last written, and at which uptime.
 #[derive(Default)]
-struct Told {
-    doubt: Option<(Doubt, Duration)>,
+pub struct ClockLog {
+    /// The doubt that the log was last told of.
+    pub doubt: Option<(Doubt, Duration)>,
     /// Whether it was said, since the start or the last doubt, that the clock once showed a moment that is to come.
     ahead: bool,
     written: Option<(Mark, Duration)>,
 }
 
-impl Told {
+impl ClockLog {
     /// What the log has to say now, and whether it is news rather than a reminder.
-    fn next(&mut self, standing: &Standing, uptime: Duration) -> (Vec<String>, bool) {
+    #[must_use]
+    pub fn next(&mut self, standing: &Standing, uptime: Duration) -> (Vec<String>, bool) {
         let kind = |doubt: &Doubt| matches!(doubt, Doubt::Ahead(_));
         let before = self.doubt;
         let mut is_news = standing.doubt.as_ref().map(kind) != before.as_ref().map(|(doubt, _)| kind(doubt));
@@ -68,7 +70,7 @@ pub struct GuardedClock {
     time: Mutex<TrustedTime>,
     /// The latest moment that anybody was told, in seconds.
     highest: AtomicU64,
-    told: Mutex<Told>,
+    told: Mutex<ClockLog>,
 }
 
 impl Clock for GuardedClock {
@@ -208,7 +210,7 @@ impl GuardedClock {
         self.time.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn told(&self) -> MutexGuard<'_, Told> {
+    fn told(&self) -> MutexGuard<'_, ClockLog> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

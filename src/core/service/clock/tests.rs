@@ -183,12 +183,13 @@ async fn tokens_of_a_future_that_the_clock_once_showed_are_told_at_a_start_and_a
         "no token is of a later moment"
     );
     machine.wall.set_back(YEAR);
-    let said = |clock: &GuardedClock, told: &mut Told| {
-        let (lines, is_news) = told.next(&clock.standing(), (clock.uptime)());
+    let said = |clock: &GuardedClock, told: &mut ClockLog| {
+        let (lines, is_news) = told.next(&clock.standing(), clock.uptime().unwrap());
         assert_eq!(is_news, !lines.is_empty());
         lines
     };
-    let (mut told, revokes) = (Told::default(), |line: &String| line.contains("revokes every access token"));
+    let (mut told, revokes) =
+        (ClockLog::default(), |line: &String| line.contains("revokes every access token"));
     told.doubt = standing.doubt.map(|doubt| (doubt, Duration::ZERO));
     let lines = said(&clock, &mut told);
     assert!(
@@ -196,7 +197,7 @@ async fn tokens_of_a_future_that_the_clock_once_showed_are_told_at_a_start_and_a
         "{lines:?}"
     );
     assert_eq!(said(&clock, &mut told), Vec::<String>::new(), "once");
-    let (clock, mut told) = (machine.start().await, Told::default());
+    let (clock, mut told) = (machine.start().await, ClockLog::default());
     let lines = said(&clock, &mut told);
     assert!(lines.len() == 1 && revokes(&lines[0]), "{lines:?}");
     machine.wall.set_back(YEAR);
