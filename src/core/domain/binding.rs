@@ -212,6 +212,7 @@ mod tests {
             link_generation: 0,
             live_links: std::collections::BTreeMap::new(),
             claim: Claim::Claimed,
+            device_letters: Default::default(),
             registration: Some(Uuid::from_u128(registration)),
             email_changes: Default::default(),
             revision: 0,
