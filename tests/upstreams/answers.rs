@@ -25,10 +25,13 @@ struct Encrypted {
 
 impl Encrypted {
     fn new(protocols: &[&str]) -> Encrypted {
+        Encrypted::by(crypto::aws_lc_rs::default_provider(), protocols)
+    }
+
+    fn by(provider: crypto::CryptoProvider, protocols: &[&str]) -> Encrypted {
         let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let key = PrivateKeyDer::try_from(pair.signing_key.serialize_der()).unwrap();
-        let provider = Arc::new(crypto::aws_lc_rs::default_provider());
-        let mut config = ServerConfig::builder_with_provider(provider)
+        let mut config = ServerConfig::builder_with_provider(Arc::new(provider))
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_no_client_auth()
@@ -320,9 +323,8 @@ async fn a_request_is_delivered_as_often_as_the_route_says_whatever_is_pooled() 
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_connection_made_under_one_routes_authorities_is_no_other_routes() {
-    let by = Encrypted::new(&["h2", "http/1.1"]);
+/// An origin that answers over HTTP/2 or HTTP/1.1, whichever was agreed on.
+async fn either_http(by: &Encrypted) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let origin = https(listener.local_addr().unwrap());
     let acceptor = by.acceptor.clone();
@@ -343,6 +345,13 @@ async fn a_connection_made_under_one_routes_authorities_is_no_other_routes() {
             });
         }
     });
+    origin
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_made_under_one_routes_authorities_is_no_other_routes() {
+    let by = Encrypted::new(&["h2", "http/1.1"]);
+    let origin = either_http(&by).await;
     for http2 in [false, true] {
         let table = |name: &str, path: &str, keys: &str| {
             format!(
@@ -358,6 +367,20 @@ async fn a_connection_made_under_one_routes_authorities_is_no_other_routes() {
             let told = gateway.get("/unknown", "").await;
             assert_eq!(status(&told), 502, "HTTP/2: {http2}: {told}");
         }
+    }
+}
+
+/// By aws-lc-rs on every way: ring has no such key exchange.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_may_ask_for_a_post_quantum_key_exchange() {
+    let mut provider = crypto::aws_lc_rs::default_provider();
+    provider.kx_groups = vec![crypto::aws_lc_rs::kx_group::X25519MLKEM768];
+    let by = Encrypted::by(provider, &["h2", "http/1.1"]);
+    let origin = either_http(&by).await;
+    for http2 in [false, true] {
+        let keys = format!("{}\nhttp2 = {http2}", by.ca());
+        let answer = Gateway::start(&route(&[&origin], &keys)).await.get("/", "").await;
+        assert_eq!(status(&answer), 200, "HTTP/2: {http2}: {answer}");
     }
 }
 

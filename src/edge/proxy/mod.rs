@@ -46,9 +46,13 @@ pub type Engine = HttpProxy<gateway::Gateway>;
 /// The engine's own bound on attempts for one request. Routes are bounded by their `retries`, which the
 /// hooks count.
 const MAX_ATTEMPTS: usize = 16;
+
 /// Puts `gateway` into an engine.
 #[must_use]
 pub fn engine(gateway: gateway::Gateway) -> Arc<Engine> {
+    // The engine would make ring the default of the whole process, which takes the first that comes. One that is there
+    // already is ours, of an earlier gateway in this process.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let conf = ServerConf {
         max_retries: MAX_ATTEMPTS,
         // Only HTTP/2 connections to upstreams: those over HTTP/1.1 are in [`dial`].
