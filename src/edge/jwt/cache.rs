@@ -2,7 +2,8 @@
 //! signature.
 //!
 //! The key is the whole token, signature included, so nothing but the very same bytes can hit. An entry
-//! is never used at or past the token's end, nor after a key was withdrawn; a reload makes a new cache.
+//! is never used at or past the token's end, nor before the moment at which it was verified, for a clock that was set
+//! back, nor after a key was withdrawn; a reload makes a new cache.
 
 use std::hash::{BuildHasher, DefaultHasher, Hasher, RandomState};
 use std::sync::Arc;
@@ -48,6 +49,8 @@ impl Hasher for SignatureHasher {
 struct Entry {
     verified: Arc<Verified>,
     epoch: u64,
+    /// From when on it is known that the token has begun: by the leeway before it was verified.
+    since: UnixTime,
 }
 
 /// What an entry counts for: 1 up to the ordinary length, then by its length.
@@ -79,15 +82,19 @@ impl TokenCache {
     #[must_use]
     pub fn get(&self, token: &str, now: UnixTime, epoch: u64) -> Option<Arc<Verified>> {
         let entry = self.entries.get(token)?;
-        if entry.epoch != epoch || now >= entry.verified.identity.expires_at.plus(self.leeway) {
+        if entry.epoch != epoch
+            || now >= entry.verified.identity.expires_at.plus(self.leeway)
+            || now < entry.since
+        {
             self.entries.invalidate(token);
             return None;
         }
         Some(entry.verified)
     }
 
-    /// Keeps `token`, verified while the key epoch was `epoch`.
-    pub fn put(&self, token: &str, verified: &Arc<Verified>, epoch: u64) {
-        self.entries.insert(token.into(), Entry { verified: Arc::clone(verified), epoch });
+    /// Keeps `token`, verified at `now` while the key epoch was `epoch`.
+    pub fn put(&self, token: &str, verified: &Arc<Verified>, now: UnixTime, epoch: u64) {
+        let since = now.minus(self.leeway);
+        self.entries.insert(token.into(), Entry { verified: Arc::clone(verified), epoch, since });
     }
 }

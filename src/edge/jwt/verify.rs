@@ -105,7 +105,7 @@ impl Verifier for TokenVerifier {
             return Ok(verified);
         }
         let verified = Arc::new(Verified::new(self.verify_anew(token, now)?));
-        self.cache.put(token, &verified, epoch);
+        self.cache.put(token, &verified, now, epoch);
         Ok(verified)
     }
 

@@ -148,6 +148,12 @@ async fn good_tokens_of_both_kinds_are_verified_and_remembered() {
     assert_eq!(first.identity.version, Some(2));
     assert!(first.identity.claim_holds("role", &["admin".into()]));
     assert!(Arc::ptr_eq(&first, &house.verifier.verify(&ours, NOW).unwrap()));
+    // By a clock that was set back, it has not begun.
+    let verify_at = |at: UnixTime| house.verifier.verify(&ours, at);
+    assert!(Arc::ptr_eq(&first, &verify_at(NOW.minus(Duration::from_secs(60))).unwrap()));
+    let early = NOW.minus(Duration::from_secs(61));
+    assert_eq!(verify_at(early).err(), Some(TokenFault::NotYet), "even from the cache");
+    verify_at(NOW).unwrap();
     let end = UnixTime(first.identity.expires_at.0 + 60);
     assert_eq!(house.verifier.verify(&ours, end).err(), Some(TokenFault::Expired), "even from the cache");
     for typ in ["JWT", "at+jwt", "AT+JWT"] {
