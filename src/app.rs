@@ -390,7 +390,7 @@ pub async fn start_by(clock: Arc<dyn Clock>, config: Config, options: Options) -
         signer,
         injector: Arc::new(grants.connections.clone()),
         connect_at: format!("{}/connections", config.server.prefix),
-        mark: proxy::looped::Mark::random(&SystemEntropy),
+        mark: proxy::looped::LoopMark::random(&SystemEntropy),
         clock: Arc::clone(&clock),
         meter: Arc::clone(&meters) as Arc<dyn Meter>,
         capacity: Arc::clone(&capacity),
@@ -399,7 +399,7 @@ pub async fn start_by(clock: Arc<dyn Clock>, config: Config, options: Options) -
     let listener = |tls: Option<proxy::tls::Acceptor>| {
         Arc::new(proxy::listener::Listener {
             engine: Arc::clone(&engine),
-            limits: proxy::head::Limits {
+            limits: proxy::head::HeadLimits {
                 deadline: config.server.header_timeout,
                 idle: config.server.idle_timeout,
                 bytes: config.server.max_header_bytes,

@@ -25,7 +25,7 @@ use palisade::edge::proxy::capacity::{Capacity, Plan};
 use palisade::edge::proxy::forward::StripRules;
 use palisade::edge::proxy::forwarded::Believed;
 use palisade::edge::proxy::gateway::Live;
-use palisade::edge::proxy::looped::Mark;
+use palisade::edge::proxy::looped::LoopMark;
 use palisade::edge::proxy::served::ServedRoute;
 use palisade::ports::{
     AccessGrant, Ended, InjectFault, Injector, Meter, Revocations, SignError, Signed, Signer, Verified,
@@ -220,7 +220,7 @@ async fn world(upstream: SocketAddr, keys: &str) -> World {
         signer: Arc::new(FakeSigner),
         injector: Arc::clone(&injector) as _,
         connect_at: "/auth/connections".to_owned(),
-        mark: Mark::of(1),
+        mark: LoopMark::of(1),
         clock: Arc::new(SystemClock),
         meter: Arc::clone(&meter) as _,
         capacity: Arc::clone(&capacity),
@@ -228,7 +228,7 @@ async fn world(upstream: SocketAddr, keys: &str) -> World {
     let (closing, closed) = watch::channel(false);
     let listener = Arc::new(proxy::listener::Listener {
         engine,
-        limits: proxy::head::Limits { deadline: PATIENCE, idle: PATIENCE, bytes: 64 * 1024 },
+        limits: proxy::head::HeadLimits { deadline: PATIENCE, idle: PATIENCE, bytes: 64 * 1024 },
         capacity,
         meter: Arc::clone(&meter) as _,
         closing: closed,

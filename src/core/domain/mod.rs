@@ -26,6 +26,8 @@ pub mod problem;
 pub mod reading;
 #[cfg(test)]
 mod reading_tests;
+pub mod redirect;
+pub mod reply;
 pub mod request;
 pub mod reserved;
 pub mod revocation;

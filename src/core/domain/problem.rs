@@ -23,33 +23,46 @@ pub struct Problem {
     pub provider: Option<String>,
 }
 
+/// The status in words (RFC 9110 §15), of those that are answered here.
+#[must_use]
+pub const fn title(status: u16) -> &'static str {
+    match status {
+        303 => "See Other",
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        409 => "Conflict",
+        413 => "Content Too Large",
+        415 => "Unsupported Media Type",
+        421 => "Misdirected Request",
+        422 => "Unprocessable Content",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        501 => "Not Implemented",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        505 => "HTTP Version Not Supported",
+        508 => "Loop Detected",
+        _ => "Internal Server Error",
+    }
+}
+
 impl Problem {
     /// A problem with this status and code.
     #[must_use]
     pub fn new(status: u16, code: &'static str, detail: impl Into<String>) -> Problem {
-        let title = match status {
-            400 => "Bad Request",
-            401 => "Unauthorized",
-            403 => "Forbidden",
-            404 => "Not Found",
-            405 => "Method Not Allowed",
-            408 => "Request Timeout",
-            409 => "Conflict",
-            413 => "Content Too Large",
-            415 => "Unsupported Media Type",
-            421 => "Misdirected Request",
-            422 => "Unprocessable Content",
-            429 => "Too Many Requests",
-            431 => "Request Header Fields Too Large",
-            501 => "Not Implemented",
-            502 => "Bad Gateway",
-            503 => "Service Unavailable",
-            504 => "Gateway Timeout",
-            505 => "HTTP Version Not Supported",
-            508 => "Loop Detected",
-            _ => "Internal Server Error",
-        };
-        Problem { kind: "about:blank", status, title, detail: detail.into(), code, provider: None }
+        Problem {
+            kind: "about:blank",
+            status,
+            title: title(status),
+            detail: detail.into(),
+            code,
+            provider: None,
+        }
     }
 
     /// The same, about the provider of this name.

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use crate::domain::credential::{self, Carrier};
+use crate::domain::redirect::Redirect;
 use crate::domain::request::{Request, Scheme};
 use crate::domain::route::{Auth, Route, Table};
 use crate::domain::verdict::{Refusal, TokenFault};
@@ -55,6 +56,27 @@ pub struct Authenticator {
     pub clock: Arc<dyn Clock>,
 }
 
+/// What was decided about a request. `R` is an entry of the table of routes.
+#[derive(Debug)]
+pub enum Verdict<R = Route> {
+    /// It may go to an upstream.
+    Permit(Permit<R>),
+    /// The browser that sent it is to go elsewhere first. No route asks for that yet; the proxy answers it.
+    Redirect {
+        /// Where.
+        redirect: Redirect,
+        /// The route that sends it there.
+        route: Arc<R>,
+    },
+    /// It is turned away.
+    Refusal {
+        /// Why.
+        refusal: Refusal,
+        /// The route it belongs to, once one was found.
+        route: Option<Arc<R>>,
+    },
+}
+
 /// What admission decides with.
 pub struct Admission<R = Route> {
     pub routes: Table<R>,
@@ -66,13 +88,16 @@ pub struct Admission<R = Route> {
 impl<R: AsRef<Route>> Admission<R> {
     /// Decides about one request. Waits only when a token names a key that its issuer may have
     /// published since the last look.
-    ///
-    /// # Errors
-    /// Why the request is turned away, and the route it belonged to when one was found.
-    pub async fn admit(&self, request: &Request<'_>) -> Result<Permit<R>, (Refusal, Option<Arc<R>>)> {
-        credential::refuse_several(request.headers).map_err(|refusal| (refusal, None))?;
-        let route = self.routes.find(request).map_err(|refusal| (refusal, None))?;
-        self.decide(request, route).await.map_err(|refusal| (refusal, Some(Arc::clone(route))))
+    pub async fn admit(&self, request: &Request<'_>) -> Verdict<R> {
+        let found = credential::refuse_several(request.headers).and_then(|()| self.routes.find(request));
+        let entry = match found {
+            Ok(entry) => entry,
+            Err(refusal) => return Verdict::Refusal { refusal, route: None },
+        };
+        match self.decide(request, entry).await {
+            Ok(permit) => Verdict::Permit(permit),
+            Err(refusal) => Verdict::Refusal { refusal, route: Some(Arc::clone(entry)) },
+        }
     }
 
     async fn decide(&self, request: &Request<'_>, entry: &Arc<R>) -> Result<Permit<R>, Refusal> {
@@ -277,8 +302,13 @@ mod tests {
             is_peer_trusted: false,
             headers: &Cookie(cookie),
         };
-        let permit = admission.admit(&request).await.map_err(|(refusal, _)| refusal)?;
-        Ok((permit.caller().is_some(), permit.spent_cookie().map(str::to_owned)))
+        match admission.admit(&request).await {
+            Verdict::Permit(permit) => {
+                Ok((permit.caller().is_some(), permit.spent_cookie().map(str::to_owned)))
+            }
+            Verdict::Refusal { refusal, .. } => Err(refusal),
+            Verdict::Redirect { .. } => unreachable!("no route sends a browser elsewhere"),
+        }
     }
 
     #[tokio::test]

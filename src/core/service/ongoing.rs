@@ -46,7 +46,7 @@ impl Ending {
 
 /// What an exchange was admitted as: enough to decide about it again.
 #[derive(Debug)]
-pub struct Admitted {
+pub struct AdmissionRecord {
     pub route: Arc<Route>,
     /// `None` for an anonymous caller.
     pub caller: Option<Arc<Verified>>,
@@ -71,7 +71,7 @@ impl<R: AsRef<Route>> Admission<R> {
     /// The route that would admit the exchange if it began now; `None`: it has to end. Whether its token is
     /// revoked or has expired is not asked.
     #[must_use]
-    pub fn still_admits(&self, admitted: &Admitted) -> Option<&Route> {
+    pub fn still_admits(&self, admitted: &AdmissionRecord) -> Option<&Route> {
         let request = Request {
             method: &admitted.method,
             host: Host::parse(admitted.host.as_bytes()).ok()?,
@@ -109,7 +109,7 @@ fn is_same_carrier(carrier: Carrier, old: &Carriers, new: &Carriers) -> bool {
     }
 }
 
-impl Admitted {
+impl AdmissionRecord {
     /// What `permit` admitted.
     #[must_use]
     pub fn by<R: AsRef<Route> + AsRef<Arc<Route>>>(
@@ -119,9 +119,9 @@ impl Admitted {
         host: Arc<str>,
         path: Arc<str>,
         websocket: bool,
-    ) -> Admitted {
+    ) -> AdmissionRecord {
         let (route, caller) = (Arc::clone(R::as_ref(permit.route())), permit.caller().cloned());
-        Admitted { route, caller, carrier: permit.carrier(), since, method, host, path, websocket }
+        AdmissionRecord { route, caller, carrier: permit.carrier(), since, method, host, path, websocket }
     }
 
     /// When its expiry is to be looked at first.
@@ -144,7 +144,7 @@ pub struct Expiry {
 impl Expiry {
     /// When the exchange is to be looked at again; a moment that has come (`<= now`) when it has to end.
     /// `after_expiry` is that of the route it belongs to now.
-    pub async fn look(&self, admitted: &Admitted, after_expiry: Duration, now: UnixTime) -> UnixTime {
+    pub async fn look(&self, admitted: &AdmissionRecord, after_expiry: Duration, now: UnixTime) -> UnixTime {
         let Some(caller) = &admitted.caller else { return UnixTime::NEVER };
         let expires_at = caller.identity.expires_at;
         if now < expires_at {

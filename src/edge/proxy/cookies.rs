@@ -6,23 +6,24 @@
 //! what the app reads are the same cookies.
 
 use http::{HeaderValue, header};
-use pingora::http::RequestHeader;
+
+use super::fields::{self, HeaderFields};
 
 /// Joins the `Cookie` lines of `request` into one, in their order. A request with one line or none is left
 /// as it is.
-pub fn join(request: &mut RequestHeader) {
-    if request.headers.get_all(header::COOKIE).iter().nth(1).is_none() {
+pub fn join(fields: &mut impl HeaderFields) {
+    if fields.map().get_all(header::COOKIE).iter().nth(1).is_none() {
         return;
     }
-    let lines = request.headers.get_all(header::COOKIE).iter();
+    let lines = fields.map().get_all(header::COOKIE).iter();
     let crumbs = lines.map(|line| line.as_bytes().trim_ascii()).filter(|crumb| !crumb.is_empty());
     let joined = crumbs.collect::<Vec<_>>().join(&b"; "[..]);
-    request.remove_header(&header::COOKIE);
+    fields.take_out(&header::COOKIE);
     // Made of valid values and two ASCII characters: always valid.
     if !joined.is_empty()
         && let Ok(joined) = HeaderValue::from_bytes(&joined)
     {
-        let _ = request.insert_header(header::COOKIE, joined);
+        fields.put(&fields::COOKIE, joined);
     }
 }
 
@@ -33,12 +34,12 @@ mod tests {
     #[test]
     fn lines_become_one_in_their_order() {
         let joined = |lines: &[&[u8]]| {
-            let mut request = RequestHeader::build("GET", b"/", None).unwrap();
+            let mut request = http::HeaderMap::new();
             for line in lines {
-                request.append_header("cookie", HeaderValue::from_bytes(line).unwrap()).unwrap();
+                request.append("cookie", HeaderValue::from_bytes(line).unwrap());
             }
             join(&mut request);
-            let lines = request.headers.get_all("cookie").iter();
+            let lines = request.get_all("cookie").iter();
             lines.map(|line| line.as_bytes().to_vec()).collect::<Vec<_>>()
         };
         assert_eq!(joined(&[b"a=1", b"b=2", b"c=3"]), [b"a=1; b=2; c=3"]);

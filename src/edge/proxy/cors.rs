@@ -4,11 +4,12 @@
 
 use std::sync::Arc;
 
-use http::{HeaderName, HeaderValue, Method, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::Session;
 
+use super::fields::{self, HeaderFields};
 use super::gateway::Live;
 use super::outbound;
 use super::served::ServedRoute;
@@ -52,8 +53,8 @@ impl CorsRules {
     }
 
     /// The value of `Access-Control-Allow-Origin` for this request; `None` where its origin is not allowed.
-    fn allowed(&self, request: &RequestHeader) -> Option<HeaderValue> {
-        let mut origins = request.headers.get_all(header::ORIGIN).iter();
+    fn allowed(&self, request: &HeaderMap) -> Option<HeaderValue> {
+        let mut origins = request.get_all(header::ORIGIN).iter();
         let (origin, None) = (origins.next()?, origins.next()) else { return None };
         match self.cors.origins {
             Origins::Any => Some(HeaderValue::from_static("*")),
@@ -66,38 +67,35 @@ impl CorsRules {
         self.cors.origins != Origins::Any
     }
 
-    fn origin_fields(&self, origin: HeaderValue, response: &mut ResponseHeader) -> Result<()> {
-        response.insert_header(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin)?;
+    fn origin_fields(&self, origin: HeaderValue, answer: &mut impl HeaderFields) {
+        answer.put(&fields::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
         if self.cors.credentials && self.varies() {
-            response.insert_header(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, "true")?;
+            answer.put(&fields::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
         }
-        Ok(())
     }
 
     /// Writes the fields of an answer that is no preflight's, in place of whatever is there.
-    pub fn write(&self, request: &RequestHeader, response: &mut ResponseHeader) {
+    pub fn write(&self, request: &HeaderMap, answer: &mut impl HeaderFields) {
         for name in &FIELDS {
-            response.remove_header(name);
+            answer.take_out(name);
         }
         if self.varies() {
-            vary(response);
+            vary(answer);
         }
         let Some(origin) = self.allowed(request) else { return };
-        // Values that were fields before: they cannot fail.
-        let _ = self.origin_fields(origin, response);
-        let _ = response.insert_header(header::ACCESS_CONTROL_EXPOSE_HEADERS, self.expose_headers.clone());
+        self.origin_fields(origin, answer);
+        answer.put(&fields::ACCESS_CONTROL_EXPOSE_HEADERS, self.expose_headers.clone());
     }
 }
 
 /// Adds `Origin` to `Vary`, unless that says so already.
-fn vary(response: &mut ResponseHeader) {
-    let said = response.headers.get_all(header::VARY).iter().any(|line| {
+fn vary(answer: &mut impl HeaderFields) {
+    let said = answer.map().get_all(header::VARY).iter().any(|line| {
         let named = |name: &str| name.trim() == "*" || name.trim().eq_ignore_ascii_case("origin");
         line.to_str().is_ok_and(|line| line.split(',').any(named))
     });
     if !said {
-        // A constant.
-        let _ = response.append_header(header::VARY, "Origin");
+        answer.add(&fields::VARY, HeaderValue::from_static("Origin"));
     }
 }
 
@@ -125,7 +123,7 @@ pub fn preflight(header: &RequestHeader, request: &Request<'_>, live: &Live) -> 
     route.cors.is_some().then(|| Arc::clone(route))
 }
 
-/// Answers a preflight. Returns the word for what was decided.
+/// Answers a preflight. Returns the word for what was decided, and the status.
 ///
 /// # Errors
 /// The client's connection failed.
@@ -133,16 +131,16 @@ pub async fn answer(
     session: &mut Session,
     request_id: &str,
     rules: Option<&CorsRules>,
-) -> Result<&'static str> {
-    let allowed = rules.and_then(|rules| Some((rules, rules.allowed(session.req_header())?)));
+) -> Result<(&'static str, u16)> {
+    let allowed = rules.and_then(|rules| Some((rules, rules.allowed(&session.req_header().headers)?)));
     let Some((rules, origin)) = allowed else {
         let detail = "Pages of this origin may not call this path.";
         let problem = Problem::new(403, "origin_not_allowed", detail);
         outbound::send(session, &problem.into(), request_id, rules).await?;
-        return Ok("origin_not_allowed");
+        return Ok(("origin_not_allowed", 403));
     };
     let mut response = ResponseHeader::build(204, Some(8))?;
-    rules.origin_fields(origin, &mut response)?;
+    rules.origin_fields(origin, &mut response);
     // The route was found by this method, and a preflight is about no other.
     let method = session.req_header().headers.get(header::ACCESS_CONTROL_REQUEST_METHOD).cloned();
     if let Some(method) = method {
@@ -156,7 +154,7 @@ pub async fn answer(
     )?;
     response.insert_header("x-request-id", request_id)?;
     outbound::write(session, response, None).await?;
-    Ok("preflight")
+    Ok(("preflight", 204))
 }
 
 #[cfg(test)]
@@ -169,18 +167,18 @@ mod tests {
     }
 
     fn written(rules: &CorsRules, origins: &[&str], theirs: &[(&'static str, &str)]) -> Vec<String> {
-        let mut request = RequestHeader::build("GET", b"/", None).unwrap();
+        let mut request = HeaderMap::new();
         for origin in origins {
-            request.append_header("origin", *origin).unwrap();
+            request.append("origin", origin.parse().unwrap());
         }
-        let mut response = ResponseHeader::build(200, None).unwrap();
+        let mut response = HeaderMap::new();
         for (name, value) in theirs {
-            response.append_header(*name, *value).unwrap();
+            response.append(*name, value.parse().unwrap());
         }
         rules.write(&request, &mut response);
         let line =
             |(name, value): (&HeaderName, &HeaderValue)| format!("{name}: {}", value.to_str().unwrap());
-        let mut lines: Vec<String> = response.headers.iter().map(line).collect();
+        let mut lines: Vec<String> = response.iter().map(line).collect();
         lines.sort();
         lines
     }

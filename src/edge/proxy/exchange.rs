@@ -19,16 +19,16 @@ use crate::domain::time::UnixTime;
 use crate::domain::verdict::Refusal;
 use crate::ports::Meter;
 use crate::service::admit::{Admission, Authenticator};
-use crate::service::ongoing::{Admitted, Ending, Expiry};
+use crate::service::ongoing::{AdmissionRecord, Ending, Expiry};
 
 tokio::task_local! {
     /// The exchange that the current task serves; set by the listener around the engine.
-    pub static CURRENT: Arc<Exchange>;
+    pub static CURRENT: Arc<OpenExchange>;
 }
 
 /// What the listener knows of an exchange.
 #[derive(Debug)]
-pub struct Exchange {
+pub struct OpenExchange {
     /// The other end of the connection.
     pub peer: SocketAddr,
     /// Whether the connection is encrypted.
@@ -46,7 +46,7 @@ pub struct Exchange {
 /// What an exchange goes on by once it is admitted.
 #[derive(Debug)]
 struct Held {
-    admitted: Admitted,
+    admitted: AdmissionRecord,
     /// When its expiry is looked at next.
     due: AtomicU64,
     /// Seconds; a reload may change them.
@@ -55,11 +55,11 @@ struct Held {
     stream: AtomicBool,
 }
 
-impl Exchange {
+impl OpenExchange {
     /// An exchange with `peer`.
     #[must_use]
-    pub fn new(peer: SocketAddr, tls: bool) -> Arc<Exchange> {
-        Arc::new(Exchange {
+    pub fn new(peer: SocketAddr, tls: bool) -> Arc<OpenExchange> {
+        Arc::new(OpenExchange {
             peer,
             tls,
             cut: Notify::new(),
@@ -152,7 +152,7 @@ impl Exchange {
 
     /// What it was admitted as, once it was.
     #[must_use]
-    pub fn admitted(&self) -> Option<&Admitted> {
+    pub fn admitted(&self) -> Option<&AdmissionRecord> {
         self.held.get().map(|held| &held.admitted)
     }
 
@@ -201,7 +201,7 @@ struct Shard {
 
 #[derive(Default)]
 struct Slots {
-    open: Vec<Option<Arc<Exchange>>>,
+    open: Vec<Option<Arc<OpenExchange>>>,
     free: Vec<usize>,
 }
 
@@ -212,7 +212,7 @@ impl Shard {
     }
 
     /// Those of its exchanges that `which` names. Decided about outside the lock, which requests wait for.
-    fn some(&self, which: impl Fn(&Exchange) -> bool) -> Vec<Arc<Exchange>> {
+    fn some(&self, which: impl Fn(&OpenExchange) -> bool) -> Vec<Arc<OpenExchange>> {
         let slots = self.slots();
         slots.open.iter().flatten().filter(|exchange| which(exchange)).cloned().collect()
     }
@@ -229,7 +229,7 @@ impl Streams {
     /// Watches an exchange until the guard is dropped. Whoever admitted it has to ask once more after this whether
     /// that still holds ([`Watched::hold_against`]): a change in between has found nothing to cut.
     #[must_use]
-    pub fn watch(&self, exchange: Arc<Exchange>, admitted: Admitted) -> Watched {
+    pub fn watch(&self, exchange: Arc<OpenExchange>, admitted: AdmissionRecord) -> Watched {
         let after_expiry = AtomicU64::new(admitted.route.after_expiry.as_secs());
         let due = AtomicU64::new(admitted.expires_at().0);
         // An exchange is admitted once.
@@ -277,7 +277,7 @@ impl Streams {
     /// Cuts every exchange that has outlived its token for too long; returns how many. To be called every second or
     /// so.
     pub async fn cut_expired(&self, expiry: &Expiry, now: UnixTime) -> usize {
-        let is_due = |exchange: &Exchange| {
+        let is_due = |exchange: &OpenExchange| {
             exchange.held.get().is_some_and(|held| held.due.load(Ordering::Relaxed) <= now.0)
         };
         let mut cut = 0;
@@ -298,7 +298,7 @@ impl Streams {
     /// How many event streams and WebSockets are open.
     #[must_use]
     pub fn open(&self) -> usize {
-        let is_stream = |exchange: &Arc<Exchange>| {
+        let is_stream = |exchange: &Arc<OpenExchange>| {
             exchange.held.get().is_some_and(|held| held.stream.load(Ordering::Relaxed))
         };
         let of = |shard: &Arc<Shard>| shard.slots().open.iter().flatten().filter(|e| is_stream(e)).count();
@@ -308,18 +308,12 @@ impl Streams {
 
 /// Keeps an exchange among the open [`Streams`].
 pub struct Watched {
-    exchange: Arc<Exchange>,
+    exchange: Arc<OpenExchange>,
     shard: Arc<Shard>,
     slot: usize,
 }
 
 impl Watched {
-    /// The exchange.
-    #[must_use]
-    pub fn exchange(&self) -> &Exchange {
-        &self.exchange
-    }
-
     /// Whether what is in force by now admits it still; `changed` says whether `admission` is another than it was
     /// admitted by.
     ///

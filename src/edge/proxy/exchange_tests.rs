@@ -52,8 +52,8 @@ fn admission(world: &World, auth: Auth) -> Admission {
     }
 }
 
-fn admitted(caller: Option<Arc<Verified>>) -> Admitted {
-    Admitted {
+fn admitted(caller: Option<Arc<Verified>>) -> AdmissionRecord {
+    AdmissionRecord {
         route: Arc::new(route(Auth::Optional)),
         caller,
         carrier: None,
@@ -81,7 +81,8 @@ async fn what_changed_after_the_decision_counts_for_it() {
     let meter: Arc<dyn Meter> = Arc::new(NoMeter);
     let streams = Streams::new(&meter);
     let (lax, strict) = (admission(&world, Auth::Optional), admission(&world, Auth::Required));
-    let watch = |caller| streams.watch(Exchange::new(([127, 0, 0, 1], 1).into(), false), admitted(caller));
+    let watch =
+        |caller| streams.watch(OpenExchange::new(([127, 0, 0, 1], 1).into(), false), admitted(caller));
     let known = watch(Some(FakeVerifier.verify("they/u1", NOW).unwrap()));
     let anonymous = watch(None);
     for watched in [&known, &anonymous] {

@@ -1,9 +1,8 @@
 //! Taking back a cookie whose token is no longer good, from the browser that sent it.
 
 use http::{HeaderName, HeaderValue, header};
-use pingora::Result;
-use pingora::http::ResponseHeader;
 
+use super::fields::{self, HeaderFields};
 use crate::domain::credential::HOST_PREFIX;
 use crate::domain::request::Scheme;
 
@@ -12,52 +11,51 @@ const SECURE_PREFIX: &str = "__Secure-";
 
 /// Lets the browser forget the cookie `name`, unless the app sets it in this answer. Such an answer is kept by no
 /// cache, which would sign out whoever is served from it.
-///
-/// # Errors
-/// The engine cannot take the field: never, as the name is a token.
-pub fn cookie(response: &mut ResponseHeader, name: &str, public: Scheme) -> Result<()> {
+pub fn cookie(answer: &mut impl HeaderFields, name: &str, public: Scheme) {
     let is_set = |line: &HeaderValue| {
         let key = line.as_bytes().split(|byte| *byte == b'=').next().unwrap_or_default();
         key.trim_ascii() == name.as_bytes()
     };
-    if response.headers.get_all(header::SET_COOKIE).iter().any(is_set) {
-        return Ok(());
+    if answer.map().get_all(header::SET_COOKIE).iter().any(is_set) {
+        return;
     }
     let begins =
         |prefix: &str| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
     let is_secure = public == Scheme::Https || begins(HOST_PREFIX) || begins(SECURE_PREFIX);
     let secure = if is_secure { "; Secure" } else { "" };
-    response.append_header(
-        header::SET_COOKIE,
-        format!("{name}=; Path=/; Max-Age=0; HttpOnly; SameSite=Lax{secure}"),
-    )?;
+    let line = format!("{name}=; Path=/; Max-Age=0; HttpOnly; SameSite=Lax{secure}");
+    // The name is a token (the configuration sees to that), so this is always a value.
+    if let Ok(line) = HeaderValue::from_str(&line) {
+        answer.add(&fields::SET_COOKIE, line);
+    }
     // RFC 9213, and what content networks called it before.
     let targeted = |name: &&HeaderName| {
         name.as_str().ends_with("cdn-cache-control")
             || *name == "surrogate-control"
             || *name == header::EXPIRES
     };
-    let targeted: Vec<HeaderName> = response.headers.keys().filter(targeted).cloned().collect();
+    let targeted: Vec<HeaderName> = answer.map().keys().filter(targeted).cloned().collect();
     for name in &targeted {
-        response.remove_header(name);
+        answer.take_out(name);
     }
-    response.insert_header(header::CACHE_CONTROL, "no-store")
+    answer.put(&fields::CACHE_CONTROL, HeaderValue::from_static("no-store"));
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::HeaderMap;
 
-    fn answer(fields: &[(&'static str, &'static str)]) -> ResponseHeader {
-        let mut response = ResponseHeader::build(200, None).unwrap();
+    fn answer(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut response = HeaderMap::new();
         for (name, value) in fields {
-            response.append_header(*name, *value).unwrap();
+            response.append(*name, HeaderValue::from_static(value));
         }
         response
     }
 
-    fn lines(response: &ResponseHeader, name: &str) -> Vec<String> {
-        response.headers.get_all(name).iter().map(|line| line.to_str().unwrap().to_owned()).collect()
+    fn lines(response: &HeaderMap, name: &str) -> Vec<String> {
+        response.get_all(name).iter().map(|line| line.to_str().unwrap().to_owned()).collect()
     }
 
     #[test]
@@ -74,7 +72,7 @@ mod tests {
                 ("cdn-cache-control", "max-age=60"),
                 ("surrogate-control", "max-age=60"),
             ]);
-            cookie(&mut response, name, public).unwrap();
+            cookie(&mut response, name, public);
             let cleared = format!("{name}=; Path=/; Max-Age=0; HttpOnly; SameSite=Lax{secure}");
             assert_eq!(lines(&response, "set-cookie"), ["sessions=1".to_owned(), cleared]);
             assert_eq!(lines(&response, "cache-control"), ["no-store"]);
@@ -87,7 +85,7 @@ mod tests {
     fn a_cookie_that_the_app_sets_anew_stays() {
         let fields = [("set-cookie", "session = new; Path=/"), ("cache-control", "private")];
         let mut response = answer(&fields);
-        cookie(&mut response, "session", Scheme::Https).unwrap();
+        cookie(&mut response, "session", Scheme::Https);
         assert_eq!(lines(&response, "set-cookie"), ["session = new; Path=/"]);
         assert_eq!(lines(&response, "cache-control"), ["private"]);
     }

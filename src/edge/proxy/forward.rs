@@ -3,15 +3,19 @@
 
 use std::borrow::Cow;
 
-use http::{HeaderName, HeaderValue, header};
-use pingora::http::RequestHeader;
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 
+use super::fields::{self, FieldName, HeaderFields};
+use super::forwarded::{self, ReceivedFrom};
+use super::inject::{InjectedToken, UnwritableToken};
+use super::looped::LoopMark;
+use super::served::ServedRoute;
 use crate::config::Forward;
 use crate::domain::credential::{self, Carrier};
 use crate::domain::identity::Identity;
-use crate::domain::request::Malformed;
 use crate::domain::reserved::Reserved;
-use crate::domain::route::Carriers;
+use crate::domain::route::{Auth, Carriers};
+use crate::service::admit::Permit;
 
 /// What a client may not send, because a route sets it or an app would believe it.
 #[derive(Debug, Clone, Default)]
@@ -31,46 +35,53 @@ impl StripRules {
 }
 
 /// Takes out every field that only we may set or that an app would believe, but those that the route lets through.
-pub fn strip(request: &mut RequestHeader, rules: &StripRules, pass: &[HeaderName]) {
+pub fn strip(fields: &mut impl HeaderFields, rules: &StripRules, pass: &[HeaderName]) {
     // Collects nothing, and so allocates nothing, for a request that has none of them.
     let is_taken = |name: &&HeaderName| rules.names.takes(name.as_str()) && !pass.contains(name);
-    let taken: Vec<HeaderName> = request.headers.keys().filter(is_taken).cloned().collect();
+    let taken: Vec<HeaderName> = fields.map().keys().filter(is_taken).cloned().collect();
     for name in taken {
-        request.remove_header(&name);
+        fields.take_out(&name);
     }
-    if holds_ours(request, rules) {
-        rewrite_lines(request, header::COOKIE, |line| credential::without_cookies(line, &rules.cookies));
+    if holds_ours(fields.map(), rules) {
+        rewrite_lines(fields, &header::COOKIE, &fields::COOKIE, |line| {
+            credential::without_cookies(line, &rules.cookies)
+        });
     }
 }
 
 /// Whether one of the cookies may be ours: most requests that have any have none of these.
-fn holds_ours(request: &RequestHeader, rules: &StripRules) -> bool {
-    let mut lines = request.headers.get_all(header::COOKIE).iter();
+fn holds_ours(fields: &HeaderMap, rules: &StripRules) -> bool {
+    let mut lines = fields.get_all(header::COOKIE).iter();
     let named =
         |line: &HeaderValue| memchr::memmem::find(line.as_bytes(), credential::OURS.as_bytes()).is_some();
     lines.any(|line| !rules.cookies.is_empty() || named(line))
 }
 
 /// Replaces each line of a field; a line that becomes `None` is dropped.
-fn rewrite_lines(request: &mut RequestHeader, name: HeaderName, line: impl Fn(&str) -> Option<String>) {
-    let kept: Vec<HeaderValue> = request
-        .headers
-        .get_all(&name)
+fn rewrite_lines(
+    fields: &mut impl HeaderFields,
+    name: &HeaderName,
+    written: &FieldName,
+    line: impl Fn(&str) -> Option<String>,
+) {
+    let kept: Vec<HeaderValue> = fields
+        .map()
+        .get_all(name)
         .iter()
         .filter_map(|value| line(&String::from_utf8_lossy(value.as_bytes())))
         .filter_map(|text| HeaderValue::from_bytes(text.as_bytes()).ok())
         .collect();
-    request.remove_header(&name);
+    fields.take_out(name);
     for value in kept {
-        let _ = request.append_header(name.clone(), value);
+        fields.add(written, value);
     }
 }
 
 /// Takes the token out of what carried it.
-pub fn remove_carrier(request: &mut RequestHeader, carrier: Carrier) {
+fn remove_carrier(fields: &mut impl HeaderFields, carrier: Carrier) {
     match carrier {
         Carrier::Authorization => {
-            request.remove_header(&header::AUTHORIZATION);
+            fields.take_out(&header::AUTHORIZATION);
         }
         // Cookies that carry tokens were taken out for every route by `strip`; the others are taken out
         // whether or not theirs is the token that counted.
@@ -79,44 +90,49 @@ pub fn remove_carrier(request: &mut RequestHeader, carrier: Carrier) {
 }
 
 /// Takes the entries that may carry tokens out of `Sec-WebSocket-Protocol`.
-pub fn remove_protocols(request: &mut RequestHeader) {
-    if request.headers.contains_key(header::SEC_WEBSOCKET_PROTOCOL) {
-        rewrite_lines(request, header::SEC_WEBSOCKET_PROTOCOL, credential::without_token_protocol);
+fn remove_protocols(fields: &mut impl HeaderFields) {
+    let name = &header::SEC_WEBSOCKET_PROTOCOL;
+    if fields.map().contains_key(name) {
+        rewrite_lines(fields, name, &fields::SEC_WEBSOCKET_PROTOCOL, credential::without_token_protocol);
     }
 }
 
-/// Writes the path as it was matched, and the query without the parameter that may carry a token.
-///
-/// # Errors
-/// [`Malformed::Target`] when the engine cannot take the target; it was read from a valid one.
-pub fn set_target(request: &mut RequestHeader, path: &str, without: Option<&str>) -> Result<(), Malformed> {
-    let raw = request.raw_path();
+/// The target that goes upstream in place of `raw`: the path as it was matched, and the query without the parameter
+/// that may carry a token. `None`: it is `raw`.
+#[must_use]
+pub fn target(raw: &[u8], path: &str, without: Option<&str>) -> Option<Vec<u8>> {
     let query = memchr::memchr(b'?', raw).map(|at| &raw[at + 1..]);
     let query = match (query, without) {
-        (Some(query), Some(name)) => credential::without_parameter(query, name).map(Cow::into_owned),
-        (query, _) => query.map(<[u8]>::to_vec),
+        (Some(query), Some(name)) => credential::without_parameter(query, name),
+        (query, _) => query.map(Cow::Borrowed),
     };
+    let rest = raw.strip_prefix(path.as_bytes());
+    let is_same = rest.is_some_and(|rest| match (rest, &query) {
+        ([], None) => true,
+        ([b'?', rest @ ..], Some(query)) => rest == &**query,
+        _ => false,
+    });
+    if is_same {
+        return None;
+    }
     let mut target = path.as_bytes().to_vec();
     if let Some(query) = query {
         target.push(b'?');
         target.extend_from_slice(&query);
     }
-    if target != raw {
-        request.set_raw_path(&target).map_err(|_| Malformed::Target)?;
-    }
-    Ok(())
+    Some(target)
 }
 
 /// What a route tells its upstream, ready to be written: the names are parsed once, not per request.
 #[derive(Debug, Clone)]
 pub struct Forwarding {
-    subject: Option<HeaderName>,
-    issuer: Option<HeaderName>,
-    email: Option<HeaderName>,
-    session: Option<HeaderName>,
-    scopes: Option<HeaderName>,
+    subject: Option<FieldName>,
+    issuer: Option<FieldName>,
+    email: Option<FieldName>,
+    session: Option<FieldName>,
+    scopes: Option<FieldName>,
     /// The field of the signed assertion.
-    pub assertion: Option<HeaderName>,
+    pub assertion: Option<FieldName>,
     /// Fields that the app takes from its callers although others would be taken in by them.
     pub pass: Vec<HeaderName>,
     /// Whether the caller's Host is sent on.
@@ -132,7 +148,7 @@ impl Forwarding {
     /// A name that no header can have; configuration refuses those before.
     pub fn new(forward: &Forward) -> Result<Forwarding, String> {
         let name = |name: &Option<String>| {
-            name.as_deref().map(str::parse).transpose().map_err(|error| format!("{name:?}: {error}"))
+            name.as_deref().map(FieldName::parse).transpose().map_err(|error| format!("{name:?}: {error}"))
         };
         Ok(Forwarding {
             subject: name(&forward.subject)?,
@@ -152,27 +168,80 @@ impl Forwarding {
     }
 }
 
-/// Sets the identity headers of `identity`. Text beyond ASCII goes out as UTF-8 bytes.
-pub fn set_identity(request: &mut RequestHeader, forwarding: &Forwarding, identity: &Identity) {
+/// All that is said to an upstream beside what its client sent. [`UpstreamFields::write`] asks for no engine, so a
+/// verdict for another proxy can be written in the same way.
+pub struct UpstreamFields<'a> {
+    pub strip: &'a StripRules,
+    pub permit: &'a Permit<ServedRoute>,
+    pub from: ReceivedFrom<'a>,
+    /// Written into the field by which requests that go in circles are known.
+    pub mark: &'a LoopMark,
+    pub host: &'a str,
+    pub request_id: &'a str,
+    /// The signed assertion, on a route that sends one and for a caller who is known.
+    pub assertion: Option<&'a str>,
+    pub injected: Option<&'a InjectedToken>,
+}
+
+impl UpstreamFields<'_> {
+    /// Makes of a client's `fields` what the upstream is told: nothing that a client could have forged, nothing that
+    /// carried its token, and what we vouch for.
+    ///
+    /// # Errors
+    /// The provider's token cannot stand in a field.
+    pub fn write(&self, fields: &mut impl HeaderFields) -> Result<(), UnwritableToken> {
+        let ServedRoute { route, forwarding, .. } = &**self.permit.route();
+        // Read before it is taken out with what else clients may not send.
+        let hops = self.mark.added_to(fields.map());
+        strip(fields, self.strip, &forwarding.pass);
+        if let Some(carrier) = self.permit.carrier() {
+            remove_carrier(fields, carrier);
+        }
+        // Where the route looks for tokens, none is left over for the app: not beside another, and not in a
+        // request that is no WebSocket.
+        if route.policy.auth != Auth::None && route.policy.carriers.websocket_protocol {
+            remove_protocols(fields);
+        }
+        forwarded::set(fields, self.from);
+        fields.put(&fields::HOPS, hops);
+        put_text(fields, &fields::HOST, self.host);
+        put_text(fields, &fields::X_REQUEST_ID, self.request_id);
+        if let Some(caller) = self.permit.caller() {
+            set_identity(fields, forwarding, &caller.identity);
+        }
+        if let (Some(name), Some(assertion)) = (&forwarding.assertion, self.assertion) {
+            put_text(fields, name, assertion);
+        }
+        self.injected.map_or(Ok(()), |injected| injected.write(fields))
+    }
+}
+
+/// Sets a field. Text beyond ASCII goes out as UTF-8 bytes.
+fn put_text(fields: &mut impl HeaderFields, name: &FieldName, text: &str) {
+    // A Host, an id, a signed token, an identity: none holds a control character, so this cannot fail.
+    if let Ok(value) = HeaderValue::from_bytes(text.as_bytes()) {
+        fields.put(name, value);
+    }
+}
+
+/// Sets the identity headers of `identity`.
+fn set_identity(fields: &mut impl HeaderFields, forwarding: &Forwarding, identity: &Identity) {
     let scopes = match &forwarding.scopes {
         Some(_) => identity.scopes.join(" "),
         None => String::new(),
     };
-    let fields = [
+    let said = [
         (&forwarding.subject, Some(identity.subject.as_str())),
         (&forwarding.issuer, Some(&*identity.issuer)),
-        // An address that nobody has verified could be anybody's: an app that goes by it would take the caller for
+        // An address that is not verified may be another person's: an app that goes by it would take the caller for
         // its owner.
         (&forwarding.email, identity.verified_email()),
         (&forwarding.session, identity.session.as_deref()),
         (&forwarding.scopes, (!scopes.is_empty()).then_some(scopes.as_str())),
     ];
-    for (name, value) in fields {
-        if let (Some(name), Some(value)) = (name, value)
-            // An identity holds no control characters, so this cannot fail.
-            && let Ok(value) = HeaderValue::from_bytes(value.as_bytes())
-        {
-            let _ = request.insert_header(name.clone(), value);
+    for (name, value) in said {
+        if let (Some(name), Some(value)) = (name, value) {
+            put_text(fields, name, value);
         }
     }
 }
@@ -181,10 +250,11 @@ pub fn set_identity(request: &mut RequestHeader, forwarding: &Forwarding, identi
 mod tests {
     use super::*;
 
-    fn request(fields: &[(&'static str, &str)]) -> RequestHeader {
-        let mut request = RequestHeader::build("GET", b"/", None).unwrap();
+    fn request(fields: &[(&'static str, &str)]) -> HeaderMap {
+        let mut request = HeaderMap::new();
         for (name, value) in fields {
-            request.append_header(*name, *value).unwrap();
+            let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
+            request.append(name, value.parse().unwrap());
         }
         request
     }
@@ -203,8 +273,8 @@ mod tests {
         }
     }
 
-    fn left(request: &RequestHeader) -> Vec<String> {
-        request.headers.iter().map(|(n, v)| format!("{n}: {}", v.to_str().unwrap())).collect()
+    fn left(request: &HeaderMap) -> Vec<String> {
+        request.iter().map(|(n, v)| format!("{n}: {}", v.to_str().unwrap())).collect()
     }
 
     #[test]
@@ -244,7 +314,7 @@ mod tests {
         let cookies = |line: &str| {
             let mut request = request(&[("cookie", line)]);
             strip(&mut request, &StripRules::default(), &[]);
-            request.headers.get("cookie").map(|line| line.to_str().unwrap().to_owned())
+            request.get("cookie").map(|line| line.to_str().unwrap().to_owned())
         };
         assert_eq!(cookies("a=b; palisade_connect_3f=secret; c=d").as_deref(), Some("a=b; c=d"));
         assert_eq!(cookies("palisade_connect_3f=secret"), None);
@@ -257,14 +327,17 @@ mod tests {
     #[test]
     fn the_upstream_gets_the_path_that_was_matched() {
         let check = |raw: &str, path: &str, without: Option<&str>| {
-            let mut request = RequestHeader::build("GET", raw.as_bytes(), None).unwrap();
-            set_target(&mut request, path, without).unwrap();
-            String::from_utf8(request.raw_path().to_vec()).unwrap()
+            let sent = target(raw.as_bytes(), path, without);
+            // What is sent as it came is exactly that.
+            assert_ne!(sent.as_deref(), Some(raw.as_bytes()));
+            sent.map_or_else(|| raw.to_owned(), |sent| String::from_utf8(sent).unwrap())
         };
         assert_eq!(check("/%61?x=%61", "/a", None), "/a?x=%61");
         assert_eq!(check("http://h/a?b", "/a", None), "/a?b");
         assert_eq!(check("/a?t=secret&b=1", "/a", Some("t")), "/a?b=1");
         assert_eq!(check("/a?t=secret", "/a", Some("t")), "/a");
         assert_eq!(check("/a?", "/a", None), "/a?");
+        assert_eq!(check("/a", "/a", Some("t")), "/a");
+        assert_eq!(check("/ab", "/a", None), "/a");
     }
 }

@@ -14,8 +14,8 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use http::{HeaderMap, HeaderValue};
 use ipnet::IpNet;
-use pingora::http::RequestHeader;
 
+use super::fields::{self, FieldName, HeaderFields};
 use crate::config::ClientAddress;
 use crate::domain::request::Host;
 
@@ -278,7 +278,7 @@ fn value_of(text: &[u8]) -> Option<(Vec<u8>, &[u8])> {
 
 /// Where a request came from.
 #[derive(Debug, Clone, Copy)]
-pub struct Origin<'a> {
+pub struct ReceivedFrom<'a> {
     pub peer: IpAddr,
     pub tls: bool,
     pub host: &'a str,
@@ -292,12 +292,11 @@ pub struct Origin<'a> {
 /// came with the request must have been taken out. Behind a believed proxy they begin with the client and name
 /// each hop; otherwise they begin with the peer. `X-Forwarded-Port` is passed on where a believed proxy says it,
 /// and so is `X-Real-IP` where it is the field that is read.
-pub fn set(request: &mut RequestHeader, origin: Origin<'_>) {
-    let peer = origin.peer.to_canonical();
-    let relayed = origin.relayed;
-    let proto =
-        relayed.and_then(|relayed| relayed.proto).unwrap_or(if origin.tls { "https" } else { "http" });
-    let host = relayed.and_then(|relayed| relayed.host.as_deref()).unwrap_or(origin.host);
+pub fn set(fields: &mut impl HeaderFields, from: ReceivedFrom<'_>) {
+    let peer = from.peer.to_canonical();
+    let relayed = from.relayed;
+    let proto = relayed.and_then(|relayed| relayed.proto).unwrap_or(if from.tls { "https" } else { "http" });
+    let host = relayed.and_then(|relayed| relayed.host.as_deref()).unwrap_or(from.host);
     let hops = relayed.map_or(&[][..], |relayed| &relayed.hops);
     let (mut list, mut forwarded) = (String::with_capacity(48), String::with_capacity(96));
     for (index, hop) in hops.iter().rev().chain([&peer]).enumerate() {
@@ -314,25 +313,25 @@ pub fn set(request: &mut RequestHeader, origin: Origin<'_>) {
             let _ = write!(forwarded, ";host={quote}{host}{quote};proto={proto}");
         }
     }
-    insert(request, "forwarded", &forwarded);
-    insert(request, "x-forwarded-for", &list);
-    insert(request, "x-forwarded-proto", proto);
-    insert(request, "x-forwarded-host", host);
+    put(fields, &fields::FORWARDED, &forwarded);
+    put(fields, &fields::X_FORWARDED_FOR, &list);
+    put(fields, &fields::X_FORWARDED_PROTO, proto);
+    put(fields, &fields::X_FORWARDED_HOST, host);
     let Some(relayed) = relayed else { return };
     if let Some(port) = relayed.port {
-        insert(request, "x-forwarded-port", &port.to_string());
+        put(fields, &fields::X_FORWARDED_PORT, &port.to_string());
     }
     if let Some(client) = relayed.client()
-        && origin.field == ClientAddress::XRealIp
+        && from.field == ClientAddress::XRealIp
     {
-        insert(request, "x-real-ip", &client.to_string());
+        put(fields, &fields::X_REAL_IP, &client.to_string());
     }
 }
 
-fn insert(request: &mut RequestHeader, name: &'static str, value: &str) {
+fn put(fields: &mut impl HeaderFields, name: &FieldName, value: &str) {
     // Addresses, hosts and constants: always valid field values.
     if let Ok(value) = HeaderValue::from_str(value) {
-        let _ = request.insert_header(name, value);
+        fields.put(name, value);
     }
 }
 
@@ -511,10 +510,10 @@ mod tests {
     fn written(field: ClientAddress, peer: &str, lines: &[(&'static str, &[u8])]) -> Vec<String> {
         let peer = peer.parse().unwrap();
         let relayed = believed(field).read(peer, &fields(lines));
-        let mut request = RequestHeader::build("GET", b"/", None).unwrap();
+        let mut request = HeaderMap::new();
         let relayed = relayed.as_deref();
-        set(&mut request, Origin { peer, tls: false, host: "a.test:8080", relayed, field });
-        request.headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect()
+        set(&mut request, ReceivedFrom { peer, tls: false, host: "a.test:8080", relayed, field });
+        request.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect()
     }
 
     #[test]

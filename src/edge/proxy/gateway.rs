@@ -1,31 +1,35 @@
-//! The gateway and its first stage: a request is read, matched, and refused, answered or admitted.
+//! The gateway, and what becomes of a request: it is read and matched, and answered here or admitted.
 //!
-//! The engine's hooks are in [`super::service`].
+//! The engine's hooks are in [`super::service`], what can be done with a request at which stage in [`super::stage`].
 
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use axum::Router;
 use pingora::Result;
+use pingora::http::RequestHeader;
 use pingora::proxy::Session;
 
-use super::capacity::Capacity;
-use super::context::Context;
-use super::exchange::Streams;
+use super::capacity::{Capacity, Share};
+use super::context::{RequestContext, Upload};
+use super::exchange::{OpenExchange, Streams, Watched};
 use super::forward::StripRules;
-use super::forwarded::Believed;
+use super::forwarded::{Believed, Relayed};
 use super::inbound::{self, Fields};
-use super::inject::Source;
-use super::looped::Mark;
+use super::inject::{InjectedToken, TokenSource};
+use super::looped::LoopMark;
 use super::served::ServedRoute;
+use super::stage::{Admitted, Answered, Attempts, MatchedRequest, Sent, Stage};
 use super::{bridge, cookies, cors, h2, outbound};
 use crate::config::ClientAddress;
-use crate::domain::answer::{Answer, answer};
+use crate::domain::answer::answer;
+use crate::domain::redirect::Redirect;
+use crate::domain::reply::Reply;
 use crate::domain::time::UnixTime;
 use crate::domain::verdict::Refusal;
 use crate::ports::{Clock, Injector, Meter, Signer};
-use crate::service::admit::{Admission, Permit};
-use crate::service::ongoing::Admitted;
+use crate::service::admit::{Admission, Permit, Verdict};
+use crate::service::ongoing::AdmissionRecord;
 
 /// How much of a request body the engine keeps at most, in bytes.
 const KEPT_BODY: usize = 64 * 1024;
@@ -55,10 +59,39 @@ pub struct Gateway {
     /// The path at which connections to providers are begun.
     pub connect_at: String,
     /// By which this process knows a request that has been here.
-    pub mark: Mark,
+    pub mark: LoopMark,
     pub clock: Arc<dyn Clock>,
     pub meter: Arc<dyn Meter>,
     pub capacity: Arc<Capacity>,
+}
+
+/// What becomes of a request that could be read.
+enum Next {
+    /// One of our own endpoints answers it.
+    Native,
+    /// It is a preflight, which its route's rules answer.
+    Preflight(Arc<ServedRoute>),
+    /// Admission has decided.
+    Decided(Verdict<ServedRoute>),
+}
+
+/// Why a request is answered here, and by what.
+struct AnsweredHere {
+    /// The word for the log, which may be narrower than the one that the client is told.
+    code: &'static str,
+    reply: Reply,
+}
+
+impl From<Refusal> for AnsweredHere {
+    fn from(refusal: Refusal) -> AnsweredHere {
+        AnsweredHere { code: refusal.code(), reply: answer(&refusal).into() }
+    }
+}
+
+impl From<Redirect> for AnsweredHere {
+    fn from(redirect: Redirect) -> AnsweredHere {
+        AnsweredHere { code: redirect.code, reply: redirect.into() }
+    }
 }
 
 impl Gateway {
@@ -68,156 +101,206 @@ impl Gateway {
             || matches!(path, "/.well-known/jwks.json" | "/.well-known/oauth-authorization-server")
     }
 
-    pub(super) async fn refuse(
+    /// Answers a request here. Nothing goes upstream after it: whatever stage it was in is over.
+    async fn answer(
         &self,
         session: &mut Session,
-        context: &mut Context,
-        answer: &Answer,
+        context: &mut RequestContext,
+        here: AnsweredHere,
+        answered: Answered,
     ) -> Result<bool> {
-        context.answered = Some(answer.problem.status);
-        outbound::send(session, answer, &context.request_id, context.cors()).await?;
+        let AnsweredHere { code, reply } = here;
+        context.stage = Stage::Answered(Answered { code, status: reply.status(), ..answered });
+        outbound::send(session, &reply, &context.id, context.stage.cors()).await?;
         Ok(true)
     }
 
-    /// Answers with a refusal. Nothing goes upstream after it: the permit is gone, if there was one.
-    async fn deny(&self, session: &mut Session, context: &mut Context, refusal: &Refusal) -> Result<bool> {
-        context.decision = refusal.code();
-        context.permit = None;
-        self.refuse(session, context, &answer(refusal)).await
-    }
-
     /// Reads, matches and decides. True when the request was answered here.
-    pub(super) async fn admit(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
+    pub(super) async fn admit(&self, session: &mut Session, context: &mut RequestContext) -> Result<bool> {
+        context.stage.fresh()?;
         let live = self.live.load_full();
         let peer = context.peer();
-        context.relayed = live.believed.read(peer, &session.req_header().headers);
-        let client = context.relayed.as_ref().and_then(|relayed| relayed.client());
+        let relayed = live.believed.read(peer, &session.req_header().headers);
+        let client = relayed.as_ref().and_then(|relayed| relayed.client());
         context.client = client.unwrap_or(peer.to_canonical());
         let whole = h2::check(session.req_header(), self.max_header_bytes);
         cookies::join(session.req_header_mut());
-        let mut preflight = false;
-        let decided = if let Err(refusal) = whole {
-            Err((refusal, None))
-        } else {
-            let fields = Fields(&session.req_header().headers);
-            match inbound::view(session.req_header(), &fields) {
-                Err(malformed) => Err((Refusal::Malformed(malformed), None)),
-                Ok(mut request) => {
-                    // A proxy that speaks `Forwarded` does not vouch for `X-Forwarded-Proto`.
-                    request.is_peer_trusted =
-                        context.relayed.is_some() && live.believed.field != ClientAddress::Forwarded;
-                    context.path = Arc::from(request.path.as_str());
-                    context.host = match request.host.port() {
-                        None => Arc::from(request.host.name()),
-                        Some(_) => Arc::from(request.host.to_string()),
-                    };
-                    context.websocket = request.websocket;
-                    if self.is_native(&context.path) {
-                        Ok(None)
-                    } else if self.mark.is_on(&session.req_header().headers) {
-                        Err((Refusal::Loop, None))
-                    } else if let Some(route) = cors::preflight(session.req_header(), &request, &live) {
-                        preflight = true;
-                        context.route = Some(route);
-                        Ok(None)
-                    } else {
-                        live.admission.admit(&request).await.map(Some)
-                    }
-                }
+        let next = match whole {
+            Ok(()) => self.decide(session.req_header(), &live, relayed.is_some()).await,
+            Err(refusal) => Err(refusal),
+        };
+        let (matched, next) = match next {
+            Ok(next) => next,
+            Err(refusal) => {
+                return self.answer(session, context, refusal.into(), Answered::default()).await;
             }
         };
-        context.live = Some(live);
-        match decided {
-            Err((refusal, route)) => {
-                context.route = route;
-                self.deny(session, context, &refusal).await
+        self.follow(session, context, live, matched, relayed, next).await
+    }
+
+    /// Does what was decided. True when the request was answered here.
+    async fn follow(
+        &self,
+        session: &mut Session,
+        context: &mut RequestContext,
+        live: Arc<Live>,
+        matched: MatchedRequest,
+        relayed: Option<Box<Relayed>>,
+        next: Next,
+    ) -> Result<bool> {
+        match next {
+            Next::Decided(Verdict::Permit(permit)) => {
+                self.prepare(session, context, live, matched, relayed, permit).await
             }
-            Ok(None) if preflight => {
-                context.decision = cors::answer(session, &context.request_id, context.cors()).await?;
+            Next::Decided(Verdict::Refusal { refusal, route }) => {
+                self.answer(session, context, refusal.into(), Answered::by(route, matched.host)).await
+            }
+            Next::Decided(Verdict::Redirect { redirect, route }) => {
+                self.answer(session, context, redirect.into(), Answered::by(Some(route), matched.host)).await
+            }
+            Next::Preflight(route) => {
+                context.stage = Stage::Answered(Answered::by(Some(route), matched.host));
+                let (code, status) = cors::answer(session, &context.id, context.stage.cors()).await?;
+                context.stage.end(code, status);
                 Ok(true)
             }
-            Ok(None) => {
-                context.decision = "native";
-                let (path, client) = (Arc::clone(&context.path), context.client);
-                let served =
-                    bridge::serve(session, self.native.clone(), &path, client, &context.request_id).await?;
-                context.answered = Some(served);
+            Next::Native => {
+                context.stage = Stage::Answered(Answered::by(None, matched.host));
+                let (router, client) = (self.native.clone(), context.client);
+                let status = bridge::serve(session, router, &matched.path, client, &context.id).await?;
+                context.stage.end("native", status);
                 Ok(true)
-            }
-            Ok(Some(permit)) => {
-                context.decision = "allowed";
-                context.route = Some(Arc::clone(permit.route()));
-                let watched = self.watch(session, context, &permit);
-                context.permit = Some(permit);
-                if let Err(refusal) = watched {
-                    return self.deny(session, context, &refusal).await;
-                }
-                let limit = context.permitted()?.0.route().cluster.settings.max_body;
-                if limit
-                    .zip(inbound::declared_length(session.req_header()))
-                    .is_some_and(|(most, sent)| sent > most)
-                {
-                    context.decision = "body_too_large";
-                    context.permit = None;
-                    return self.refuse(session, context, &outbound::too_large()).await;
-                }
-                // Before anything is done for it: a connection to the upstream must be possible.
-                context.upstream = self.capacity.upstream();
-                if context.upstream.is_none() {
-                    return self.deny(session, context, &Refusal::Overloaded).await;
-                }
-                match self.inject(context).await? {
-                    None => Ok(false),
-                    Some(refusal) => self.deny(session, context, &refusal).await,
-                }
             }
         }
+    }
+
+    /// Reads a request and says what becomes of it.
+    ///
+    /// # Errors
+    /// It cannot be read in one way only.
+    async fn decide(
+        &self,
+        header: &RequestHeader,
+        live: &Live,
+        is_relayed: bool,
+    ) -> std::result::Result<(MatchedRequest, Next), Refusal> {
+        let fields = Fields(&header.headers);
+        let mut request = inbound::view(header, &fields).map_err(Refusal::Malformed)?;
+        // A proxy that speaks `Forwarded` does not vouch for `X-Forwarded-Proto`.
+        request.is_peer_trusted = is_relayed && live.believed.field != ClientAddress::Forwarded;
+        let matched = MatchedRequest {
+            host: match request.host.port() {
+                None => Arc::from(request.host.name()),
+                Some(_) => Arc::from(request.host.to_string()),
+            },
+            path: Arc::from(request.path.as_str()),
+            websocket: request.websocket,
+        };
+        let next = if self.is_native(&matched.path) {
+            Next::Native
+        } else if self.mark.is_on(&header.headers) {
+            Next::Decided(Verdict::Refusal { refusal: Refusal::Loop, route: None })
+        } else if let Some(route) = cors::preflight(header, &request, live) {
+            Next::Preflight(route)
+        } else {
+            Next::Decided(live.admission.admit(&request).await)
+        };
+        Ok((matched, next))
+    }
+
+    /// Gets all that an admitted request needs before it goes upstream, or answers it here when that is not to be had.
+    async fn prepare(
+        &self,
+        session: &mut Session,
+        context: &mut RequestContext,
+        live: Arc<Live>,
+        matched: MatchedRequest,
+        relayed: Option<Box<Relayed>>,
+        permit: Permit<ServedRoute>,
+    ) -> Result<bool> {
+        let header = session.req_header();
+        let watched = self.watch(header, &context.exchange, &matched, &permit);
+        match self.obtain(header, &live, &permit, &watched, &context.id).await {
+            Ok((place, injected)) => {
+                context.stage = Stage::Admitted(Admitted {
+                    permit,
+                    live,
+                    matched,
+                    relayed,
+                    injected,
+                    attempts: Attempts::default(),
+                    refused: None,
+                    sent: Sent::default(),
+                    watched,
+                    place,
+                });
+                Ok(false)
+            }
+            Err(here) => {
+                let route = Some(Arc::clone(permit.route()));
+                let answered = Answered { watched: Some(watched), ..Answered::by(route, matched.host) };
+                self.answer(session, context, here, answered).await
+            }
+        }
+    }
+
+    /// Holds an admitted request against what has changed since and against its route's bounds, and gets it a place
+    /// and, where the route sends one, a provider's token. In this order: nothing is done for what is refused.
+    async fn obtain(
+        &self,
+        header: &RequestHeader,
+        live: &Arc<Live>,
+        permit: &Permit<ServedRoute>,
+        watched: &Watched,
+        request_id: &str,
+    ) -> std::result::Result<(Share, Option<InjectedToken>), AnsweredHere> {
+        let served = permit.route();
+        let now = self.live.load();
+        watched.hold_against(&now.admission, !Arc::ptr_eq(&now, live))?;
+        drop(now);
+        let most = served.cluster.settings.max_body;
+        if most.zip(inbound::declared_length(header)).is_some_and(|(most, sent)| sent > most) {
+            return Err(AnsweredHere { code: outbound::TOO_LARGE, reply: outbound::too_large() });
+        }
+        let Some(place) = self.capacity.upstream() else { return Err(Refusal::Overloaded.into()) };
+        let injected = match &served.forwarding.inject {
+            None => None,
+            Some(provider) => Some(self.source(request_id).obtain(permit, provider).await?),
+        };
+        Ok((place, injected))
     }
 
     /// Takes the memory for what the engine keeps of a body. What it has once is given back with the request.
-    pub(super) fn has_memory_for_body(&self, context: &mut Context) -> bool {
-        let kept = usize::try_from(context.body_received).unwrap_or(usize::MAX).min(KEPT_BODY);
-        if kept == 0 || context.websocket {
+    pub(super) fn has_memory_for_body(&self, upload: &mut Upload, websocket: bool) -> bool {
+        let kept = usize::try_from(upload.received).unwrap_or(usize::MAX).min(KEPT_BODY);
+        if kept == 0 || websocket {
             return true;
         }
-        let memory = context.body_memory.get_or_insert_with(|| self.capacity.memory());
+        let memory = upload.memory.get_or_insert_with(|| self.capacity.memory());
         memory.amount() >= kept || memory.hold(kept)
     }
 
-    /// Puts the exchange among those that a revocation or a reload looks through, and asks once more whether what
-    /// admitted it holds: a change between the decision and now has not found it there.
+    /// Puts the exchange among those that a revocation or a reload looks through. What admitted it has to be asked once
+    /// more after this ([`Watched::hold_against`]): a change between the decision and now has not found it there.
     fn watch(
         &self,
-        session: &Session,
-        context: &mut Context,
+        header: &RequestHeader,
+        exchange: &Arc<OpenExchange>,
+        matched: &MatchedRequest,
         permit: &Permit<ServedRoute>,
-    ) -> std::result::Result<(), Refusal> {
-        let (Some(exchange), Some(live)) = (&context.exchange, &context.live) else { return Ok(()) };
+    ) -> Watched {
         let since = permit.caller().map_or(UnixTime(0), |_| self.clock.now());
-        let method = inbound::method_name(&session.req_header().method);
-        let (host, path) = (Arc::clone(&context.host), Arc::clone(&context.path));
-        let admitted = Admitted::by(permit, since, method, host, path, context.websocket);
-        let watched = self.streams.watch(Arc::clone(exchange), admitted);
-        let now = self.live.load();
-        let holds = watched.hold_against(&now.admission, !Arc::ptr_eq(&now, live));
-        context.watched = Some(watched);
-        holds
+        let method = inbound::method_name(&header.method);
+        let (host, path) = (Arc::clone(&matched.host), Arc::clone(&matched.path));
+        let record = AdmissionRecord::by(permit, since, method, host, path, matched.websocket);
+        self.streams.watch(Arc::clone(exchange), record)
     }
 
-    pub(super) fn source<'a>(&'a self, request_id: &'a str) -> Source<'a> {
-        Source { injector: &*self.injector, begin_at: &self.connect_at, request_id }
-    }
-
-    /// Gets the provider's token, where the route sends one. `Some`: why there is none.
-    async fn inject(&self, context: &mut Context) -> Result<Option<Refusal>> {
-        let (permit, _) = context.permitted()?;
-        let Some(provider) = &permit.route().forwarding.inject else { return Ok(None) };
-        match self.source(&context.request_id).obtain(permit, provider).await {
-            Ok(injected) => {
-                context.injected = Some(injected);
-                Ok(None)
-            }
-            Err(refusal) => Ok(Some(refusal)),
-        }
+    pub(super) fn source<'a>(&'a self, request_id: &'a str) -> TokenSource<'a> {
+        TokenSource { injector: &*self.injector, begin_at: &self.connect_at, request_id }
     }
 }
+
+#[cfg(test)]
+#[path = "gateway_tests.rs"]
+mod tests;

@@ -13,8 +13,8 @@ use pingora::protocols::http::ServerSession;
 use pingora::proxy::Session;
 
 use super::outbound;
-use crate::domain::answer::Answer;
 use crate::domain::problem::Problem;
+use crate::domain::reply::Reply;
 
 const MEDIA_TYPE: &str = "application/grpc";
 const STATUS: &str = "grpc-status";
@@ -40,7 +40,7 @@ fn is_grpc(headers: &HeaderMap) -> bool {
 pub const fn status(http: u16) -> u16 {
     match http {
         400 | 500 => 13,             // INTERNAL
-        401 => 16,                   // UNAUTHENTICATED
+        303 | 401 => 16,             // UNAUTHENTICATED: a redirect leads to where one signs in
         403 => 7,                    // PERMISSION_DENIED
         404 | 405 | 501 => 12,       // UNIMPLEMENTED
         408 => 4,                    // DEADLINE_EXCEEDED
@@ -50,12 +50,13 @@ pub const fn status(http: u16) -> u16 {
     }
 }
 
-/// Answers a call with `answer`, and ends it.
+/// Answers a call with `reply`, and ends it. A page or a redirect, which no such client understands, ends it with its code
+/// and its summary.
 ///
 /// # Errors
 /// The client's connection failed.
-pub async fn send(session: &mut Session, answer: &Answer, request_id: &str) -> Result<()> {
-    let response = head(answer, request_id)?;
+pub async fn send(session: &mut Session, reply: &Reply, request_id: &str) -> Result<()> {
+    let response = head(reply, request_id)?;
     match session.as_downstream_mut() {
         // The stream must end with this very frame, which the engine's own way to write does not do.
         ServerSession::H2(stream) => stream.write_response_header(Box::new(response), true),
@@ -65,15 +66,15 @@ pub async fn send(session: &mut Session, answer: &Answer, request_id: &str) -> R
 }
 
 /// The header section that is the whole of an answer.
-pub(super) fn head(answer: &Answer, request_id: &str) -> Result<ResponseHeader> {
+pub(super) fn head(reply: &Reply, request_id: &str) -> Result<ResponseHeader> {
     let mut response = ResponseHeader::build(StatusCode::OK, Some(6))?;
     response.insert_header(header::CONTENT_TYPE, MEDIA_TYPE)?;
-    response.insert_header(STATUS, HeaderValue::from(status(answer.problem.status)))?;
-    response.insert_header(MESSAGE, message(&answer.problem))?;
+    response.insert_header(STATUS, HeaderValue::from(status(reply.status())))?;
+    response.insert_header(MESSAGE, message(reply.code(), reply.summary()))?;
     if !request_id.is_empty() {
         response.insert_header("x-request-id", request_id)?;
     }
-    if let Some(challenge) = &answer.challenge {
+    if let Some(challenge) = reply.challenge() {
         response.insert_header(header::WWW_AUTHENTICATE, challenge)?;
     }
     Ok(response)
@@ -89,14 +90,14 @@ pub async fn break_off(session: &mut Session, problem: &Problem) -> Result<()> {
     }
     let mut trailers = HeaderMap::with_capacity(2);
     trailers.insert(STATUS, HeaderValue::from(status(problem.status)));
-    trailers.insert(MESSAGE, message(problem));
+    trailers.insert(MESSAGE, message(problem.code, &problem.detail));
     session.as_downstream_mut().write_response_trailers(trailers).await
 }
 
 /// The code for programs and the words for people, percent-encoded as `grpc-message` wants it.
-fn message(problem: &Problem) -> HeaderValue {
-    let mut text = String::with_capacity(problem.code.len() + problem.detail.len() + 2);
-    for byte in problem.code.bytes().chain(*b": ").chain(problem.detail.bytes()) {
+fn message(code: &'static str, words: &str) -> HeaderValue {
+    let mut text = String::with_capacity(code.len() + words.len() + 2);
+    for byte in code.bytes().chain(*b": ").chain(words.bytes()) {
         match byte {
             b' '..=b'~' if byte != b'%' => text.push(char::from(byte)),
             // Writing to a string cannot fail.
@@ -104,12 +105,13 @@ fn message(problem: &Problem) -> HeaderValue {
         }
     }
     // Visible ASCII and spaces: always valid.
-    HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static(problem.code))
+    HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static(code))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::redirect::{Location, Redirect};
 
     #[test]
     fn calls_are_known_by_version_and_media_type() {
@@ -141,6 +143,7 @@ mod tests {
     #[test]
     fn every_status_of_ours_has_its_code() {
         for (http, grpc) in [
+            (303, 16),
             (400, 13),
             (401, 16),
             (403, 7),
@@ -161,8 +164,19 @@ mod tests {
     }
 
     #[test]
+    fn a_redirect_ends_a_call_as_unauthenticated() {
+        let to = Location::new("/auth/pages/sign-in").unwrap();
+        let reply = Reply::from(Redirect { code: "sign_in", to, cookies: Vec::new() });
+        let head = head(&reply, "id").unwrap();
+        let field = |name: &str| head.headers.get(name).map(|value| value.to_str().unwrap());
+        assert_eq!((head.status.as_u16(), field("grpc-status")), (200, Some("16")));
+        assert_eq!(field("grpc-message"), Some("sign_in: /auth/pages/sign-in"));
+        assert_eq!(field("location"), None);
+    }
+
+    #[test]
     fn a_message_is_percent_encoded() {
         let problem = Problem::new(401, "token_missing", "Send 100% of it:\n…");
-        assert_eq!(message(&problem), "token_missing: Send 100%25 of it:%0A%E2%80%A6");
+        assert_eq!(message(problem.code, &problem.detail), "token_missing: Send 100%25 of it:%0A%E2%80%A6");
     }
 }

@@ -18,7 +18,7 @@ use pingora::protocols::http::v2::server as h2;
 use tokio_util::task::TaskTracker;
 
 use super::capacity::{self, Share};
-use super::exchange::{CURRENT, Exchange};
+use super::exchange::{CURRENT, OpenExchange};
 use super::head::MAX_FIELDS;
 use super::listener::Listener;
 use super::refused::{LAST_WORDS, Refused};
@@ -163,7 +163,7 @@ impl Listener {
                     let counted = self.capacity.stream();
                     let engine = Arc::clone(&self.engine);
                     let closing = self.closing.clone();
-                    let exchange = Exchange::new(peer, encrypted);
+                    let exchange = OpenExchange::new(peer, encrypted);
                     let serving = streams.track_future(async move {
                         let _held = (memory, counted);
                         tokio::select! {

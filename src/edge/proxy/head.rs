@@ -29,7 +29,7 @@ const FIRST_READ: usize = 4096;
 
 /// Bounds on one header section.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
+pub struct HeadLimits {
     /// From the first byte to the end of the section.
     pub deadline: Duration,
     /// How long to wait for the first byte.
@@ -78,7 +78,7 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// come.
 pub async fn read<S: AsyncRead + Unpin>(
     stream: &mut S,
-    limits: &Limits,
+    limits: &HeadLimits,
     first: bool,
     memory: &mut Share,
     leave: impl Future<Output = ()>,
@@ -254,8 +254,8 @@ mod tests {
     use super::super::capacity::{Capacity, Plan};
     use super::*;
 
-    const LIMITS: Limits =
-        Limits { deadline: Duration::from_secs(10), idle: Duration::from_secs(60), bytes: 4096 };
+    const LIMITS: HeadLimits =
+        HeadLimits { deadline: Duration::from_secs(10), idle: Duration::from_secs(60), bytes: 4096 };
 
     fn memory(bytes: usize) -> Share {
         let plan = Plan { clients: 1, upstreams: 1, connections: 2, pool: 0, reserve: 0 };

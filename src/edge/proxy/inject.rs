@@ -5,12 +5,12 @@
 //! 401 says that it was not acted on, so this holds for every method, as long as the whole of the body so far
 //! is at hand. Otherwise the 401 is the answer, and the next request has the new token.
 
-use http::{HeaderValue, header};
-use pingora::http::RequestHeader;
-use pingora::{Error, ErrorType, Result};
+use http::HeaderValue;
+use pingora::ErrorType;
 use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
+use super::fields::{self, HeaderFields};
 use super::served::ServedRoute;
 use crate::domain::verdict::Refusal;
 use crate::ports::{InjectFault, Injector};
@@ -23,7 +23,7 @@ pub const LOST: ErrorType = ErrorType::new("ProviderTokenLost");
 
 /// Where tokens come from.
 #[derive(Clone, Copy)]
-pub struct Source<'a> {
+pub struct TokenSource<'a> {
     pub injector: &'a dyn Injector,
     /// The path at which connections are begun.
     pub begin_at: &'a str,
@@ -32,12 +32,17 @@ pub struct Source<'a> {
 }
 
 /// The token that goes upstream with one request.
-pub struct Injected {
+pub struct InjectedToken {
     provider: String,
     token: SecretString,
     /// Whether it has replaced one that the upstream did not take.
     renewed: bool,
 }
+
+/// A provider's token that no header field can hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a provider token that no header can hold")]
+pub struct UnwritableToken;
 
 /// What comes after an upstream's 401.
 #[derive(Debug, PartialEq, Eq)]
@@ -50,37 +55,39 @@ pub enum After {
     Stands,
 }
 
-impl Source<'_> {
+impl TokenSource<'_> {
     /// The token of `provider` for the caller.
     ///
     /// # Errors
     /// Why there is none. Nobody in particular has no tokens: a token of ours must come first.
-    pub async fn obtain(self, permit: &Permit<ServedRoute>, provider: &str) -> Result<Injected, Refusal> {
+    pub async fn obtain(
+        self,
+        permit: &Permit<ServedRoute>,
+        provider: &str,
+    ) -> Result<InjectedToken, Refusal> {
         let caller = permit.caller().ok_or(Refusal::NoToken)?;
         match self.injector.token(&caller.identity, provider).await {
-            Ok(token) => Ok(Injected { provider: provider.to_owned(), token, renewed: false }),
+            Ok(token) => Ok(InjectedToken { provider: provider.to_owned(), token, renewed: false }),
             Err(fault) => Err(self.refusal(provider, fault)),
         }
     }
 
-    /// Looks for the token once more, if there is one, ahead of a further attempt: while the one before got
-    /// nowhere, the connection may have ended.
+    /// Looks for the token once more ahead of a further attempt: while the one before got nowhere, the connection may
+    /// have ended.
     ///
     /// # Errors
     /// Why there is none any more.
     pub async fn look_again(
         self,
         permit: &Permit<ServedRoute>,
-        injected: &mut Option<Injected>,
+        injected: &mut InjectedToken,
     ) -> Result<(), Refusal> {
-        if let Some(injected) = injected {
-            injected.token = self.obtain(permit, &injected.provider).await?.token;
-        }
+        injected.token = self.obtain(permit, &injected.provider).await?.token;
         Ok(())
     }
 
     /// Replaces a token that the upstream did not take, unless it is a replacement itself.
-    pub async fn renew(self, permit: &Permit<ServedRoute>, injected: &mut Injected) -> After {
+    pub async fn renew(self, permit: &Permit<ServedRoute>, injected: &mut InjectedToken) -> After {
         let Some(caller) = permit.caller().filter(|_| !injected.renewed) else { return After::Stands };
         injected.renewed = true;
         match self.injector.again(&caller.identity, &injected.provider, &injected.token).await {
@@ -119,18 +126,17 @@ impl Source<'_> {
     }
 }
 
-impl Injected {
+impl InjectedToken {
     /// Writes `Authorization` (RFC 6750 §2.1); whatever was there is gone.
     ///
     /// # Errors
-    /// The token cannot stand in a header. It is not quoted.
-    pub fn write(&self, request: &mut RequestHeader) -> Result<()> {
+    /// The token cannot stand in a field. It is not quoted.
+    pub fn write(&self, fields: &mut impl HeaderFields) -> Result<(), UnwritableToken> {
         let value = Zeroizing::new(format!("Bearer {}", self.token.expose_secret()));
-        let Ok(mut value) = HeaderValue::from_str(&value) else {
-            return Error::e_explain(ErrorType::HTTPStatus(502), "a provider token that no header can hold");
-        };
+        let mut value = HeaderValue::from_str(&value).map_err(|_| UnwritableToken)?;
         // Never printed, and never put into a table of compressed fields (RFC 7541 §7.1.3).
         value.set_sensitive(true);
-        request.insert_header(header::AUTHORIZATION, value)
+        fields.put(&fields::AUTHORIZATION, value);
+        Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! Client connections: read one checked header section at a time, handed to the engine, and drained at
 //! the end.
 //!
-//! Every exchange runs under its own switch ([`Exchange`]), so that it can be ended from outside.
+//! Every exchange runs under its own switch ([`OpenExchange`]), so that it can be ended from outside.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
 use super::capacity::Capacity;
-use super::exchange::{CURRENT, Exchange};
+use super::exchange::{CURRENT, OpenExchange};
 use super::gateway::Gateway;
 use super::head::{self, Head};
 use super::refused::Refused;
@@ -31,7 +31,7 @@ const LAST_REQUEST: Duration = Duration::from_secs(1);
 /// What every connection of a listener shares.
 pub struct Listener {
     pub engine: Arc<HttpProxy<Gateway>>,
-    pub limits: head::Limits,
+    pub limits: head::HeadLimits,
     /// What the process can hold; connections beyond it are closed as they come.
     pub capacity: Arc<Capacity>,
     pub meter: Arc<dyn Meter>,
@@ -71,7 +71,7 @@ impl Listener {
                 refused => return self.refuse(&refused, socket, peer).await,
             };
             first = false;
-            let exchange = Exchange::new(peer, encrypted);
+            let exchange = OpenExchange::new(peer, encrypted);
             socket.begin(section, Arc::clone(&exchange));
             let mut session = ServerSession::new_http1(socket as Stream);
             match settings.take() {

@@ -7,8 +7,6 @@
 //! requests refused with it, and nothing else.
 
 use http::{HeaderMap, HeaderValue};
-use pingora::Result;
-use pingora::http::RequestHeader;
 
 use crate::domain::reserved::HOPS;
 use crate::ports::Entropy;
@@ -20,28 +18,28 @@ const MOST: usize = 16;
 
 /// The name of this process.
 #[derive(Debug, Clone)]
-pub struct Mark {
+pub struct LoopMark {
     name: String,
     /// What most requests carry: this gateway is the first.
     alone: HeaderValue,
 }
 
-impl Mark {
+impl LoopMark {
     /// A fresh name.
     #[must_use]
-    pub fn random(entropy: &dyn Entropy) -> Mark {
+    pub fn random(entropy: &dyn Entropy) -> LoopMark {
         let mut bytes = [0; 8];
         entropy.fill(&mut bytes);
-        Mark::of(u64::from_ne_bytes(bytes))
+        LoopMark::of(u64::from_ne_bytes(bytes))
     }
 
     /// The name that stands for `number`.
     #[must_use]
-    pub fn of(number: u64) -> Mark {
+    pub fn of(number: u64) -> LoopMark {
         let name = format!("{number:0DIGITS$x}");
         // Hexadecimal digits are always a field value.
         let alone = HeaderValue::from_str(&name).unwrap_or(HeaderValue::from_static(""));
-        Mark { name, alone }
+        LoopMark { name, alone }
     }
 
     /// Whether a request has been here before, or has passed more gateways than there may be.
@@ -64,14 +62,6 @@ impl Mark {
         }
         let names: Vec<&str> = names(fields).take(MOST).chain([self.name.as_str()]).collect();
         HeaderValue::from_str(&names.join(", ")).unwrap_or_else(|_| self.alone.clone())
-    }
-
-    /// Writes the field.
-    ///
-    /// # Errors
-    /// The engine cannot take a constant name: never.
-    pub fn write(value: HeaderValue, request: &mut RequestHeader) -> Result<()> {
-        request.insert_header(HOPS, value)
     }
 }
 
@@ -98,7 +88,7 @@ mod tests {
 
     #[test]
     fn a_gateway_knows_its_own_name_wherever_it_stands() {
-        let [one, two] = [1, 2].map(Mark::of);
+        let [one, two] = [1, 2].map(LoopMark::of);
         assert_eq!(one.added_to(&fields(&[])), "0000000000000001");
         let both = two.added_to(&fields(&["0000000000000001"]));
         assert_eq!(both, "0000000000000001, 0000000000000002");
@@ -110,7 +100,7 @@ mod tests {
 
     #[test]
     fn what_a_stranger_writes_is_bounded_and_hides_nothing() {
-        let one = Mark::of(1);
+        let one = LoopMark::of(1);
         assert_eq!(one.added_to(&fields(&["<script>, 1", "00000000000000zz"])), "0000000000000001");
         let many = vec!["00000000000000ff"; MOST].join(",");
         assert!(one.is_on(&fields(&[&many])));

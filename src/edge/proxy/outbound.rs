@@ -1,22 +1,25 @@
-//! Writing an answer that ends the exchange. What it says is the domain's ([`crate::domain::answer`]).
+//! Writing an answer that ends the exchange. What it says is the domain's ([`crate::domain::reply`]).
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{StatusCode, header};
+use http::{HeaderValue, StatusCode, header};
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
-use pingora::{Error, ErrorSource, ErrorType, Result};
+use pingora::{Error, ErrorSource, ErrorType, OrErr, Result};
 
 use super::cors::CorsRules;
 use super::grpc;
-use crate::domain::answer::Answer;
 use crate::domain::problem::Problem;
+use crate::domain::reply::Reply;
 
 /// How much of an unwanted body is read after the answer, so that the client sees it before the
 /// connection closes.
 const LINGER_BYTES: usize = 256 * 1024;
 const LINGER_TIME: Duration = Duration::from_secs(1);
+
+/// The code of [`too_large`].
+pub(super) const TOO_LARGE: &str = "body_too_large";
 
 /// The head of the answer, once it has been written. Behind an interim one (RFC 9110 §15.2) the answer is still to come,
 /// and may be ours.
@@ -26,7 +29,7 @@ pub fn begun(session: &Session) -> Option<&ResponseHeader> {
     session.response_written().filter(|response| !interim(response.status))
 }
 
-/// Writes `answer` and ends the exchange; `cors` is what the route says about pages of other origins. A request body
+/// Writes `reply` and ends the exchange; `cors` is what the route says about pages of other origins. A request body
 /// that nobody will read is read away within bounds; a connection with more of it left is closed, never reused. A
 /// gRPC call gets its own kind of answer.
 ///
@@ -34,20 +37,20 @@ pub fn begun(session: &Session) -> Option<&ResponseHeader> {
 /// The client's connection failed.
 pub async fn send(
     session: &mut Session,
-    answer: &Answer,
+    reply: &Reply,
     request_id: &str,
     cors: Option<&CorsRules>,
 ) -> Result<()> {
     if grpc::is_call(session.req_header()) {
-        return grpc::send(session, answer, request_id).await;
+        return grpc::send(session, reply, request_id).await;
     }
-    let body = answer.problem.to_json();
-    let mut response = head(answer, body.len(), request_id)?;
+    let body = reply.body();
+    let mut response = head(reply, body.len(), request_id)?;
     if let Some(cors) = cors {
-        cors.write(session.req_header(), &mut response);
+        cors.write(&session.req_header().headers, &mut response);
     }
     let head_only = session.req_header().method == http::Method::HEAD;
-    write(session, response, (!head_only).then(|| Bytes::from(body))).await
+    write(session, response, (!head_only).then(|| Bytes::from(body.into_owned()))).await
 }
 
 /// Writes a whole answer; without a `body` it is its header section alone. The connection ends behind it when the
@@ -72,25 +75,19 @@ pub(super) async fn write(session: &mut Session, head: ResponseHeader, body: Opt
 }
 
 /// The header section of an answer whose body has `length` bytes.
-pub(super) fn head(answer: &Answer, length: usize, request_id: &str) -> Result<ResponseHeader> {
-    let Answer { problem, challenge, allow, retry_after } = answer;
-    let mut response = ResponseHeader::build(problem.status, Some(6))?;
-    response.insert_header(header::CONTENT_TYPE, "application/problem+json")?;
+pub(super) fn head(reply: &Reply, length: usize, request_id: &str) -> Result<ResponseHeader> {
+    let fields = reply.fields();
+    let mut response = ResponseHeader::build(reply.status(), Some(fields.len() + 2))?;
+    for field in &fields {
+        // Visible ASCII: the domain's types hold nothing else.
+        let mut value = HeaderValue::from_str(&field.value)
+            .or_err(ErrorType::InvalidHTTPHeader, "a field of an answer of ours")?;
+        value.set_sensitive(field.is_secret);
+        response.append_header(field.name, value)?;
+    }
     response.insert_header(header::CONTENT_LENGTH, length)?;
-    response.insert_header(header::CACHE_CONTROL, "no-store")?;
     if !request_id.is_empty() {
         response.insert_header("x-request-id", request_id)?;
-    }
-    if let Some(challenge) = challenge {
-        response.insert_header(header::WWW_AUTHENTICATE, challenge)?;
-    }
-    if let Some(allow) = allow {
-        response.insert_header(header::ALLOW, allow)?;
-    }
-    if problem.status == 503 {
-        // Whole seconds (RFC 9110 §10.2.3), and never "at once".
-        let wait = retry_after.map_or(1, |wait| wait.as_secs() + u64::from(wait.subsec_nanos() > 0));
-        response.insert_header(header::RETRY_AFTER, wait.max(1).to_string())?;
     }
     Ok(response)
 }
@@ -115,7 +112,7 @@ pub async fn linger(session: &mut Session) {
 #[must_use]
 pub fn failed(error: &Error) -> (u16, &'static str, String) {
     match (error.etype(), error.esource()) {
-        (ErrorType::HTTPStatus(413), _) => (413, "body_too_large", too_large().problem.detail),
+        (ErrorType::HTTPStatus(413), _) => (413, TOO_LARGE, too_large().summary().to_owned()),
         (ErrorType::HTTPStatus(503), _) => {
             (503, "upstream_unavailable", "The app is not available; try again shortly.".to_owned())
         }
@@ -156,8 +153,8 @@ pub fn words(error: &Error) -> String {
 
 /// The answer to a request whose body is larger than its route takes.
 #[must_use]
-pub fn too_large() -> Answer {
-    Problem::new(413, "body_too_large", "The request body is larger than this path takes.").into()
+pub fn too_large() -> Reply {
+    Problem::new(413, TOO_LARGE, "The request body is larger than this path takes.").into()
 }
 
 #[cfg(test)]

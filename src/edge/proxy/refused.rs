@@ -17,7 +17,8 @@ use super::head::Head;
 use super::outbound;
 use super::socket::Socket;
 use crate::domain::answer::{Answer, answer};
-use crate::domain::problem::Problem;
+use crate::domain::problem::{Problem, title};
+use crate::domain::reply::{Field, Reply};
 use crate::domain::request::Malformed;
 use crate::domain::verdict::Refusal;
 use crate::ports::{Ended, Meter};
@@ -34,15 +35,15 @@ pub fn request_id() -> String {
 /// What a refused request is answered.
 #[derive(Debug)]
 pub struct Refused {
-    answer: Answer,
+    reply: Reply,
     request_id: String,
 }
 
 impl Refused {
     /// A refusal with an id of its own.
     #[must_use]
-    pub fn new(answer: Answer) -> Refused {
-        Refused { answer, request_id: request_id() }
+    pub fn new(reply: impl Into<Reply>) -> Refused {
+        Refused { reply: reply.into(), request_id: request_id() }
     }
 
     /// Why a head was not taken; `None` where there is nothing to tell.
@@ -58,7 +59,7 @@ impl Refused {
             Head::Refused(malformed) => return Some(Refused::malformed(*malformed)),
             Head::Complete(_) | Head::Http2(_) | Head::Gone => return None,
         };
-        Some(Refused::new(problem.into()))
+        Some(Refused::new(problem))
     }
 
     /// 400, with the fault.
@@ -87,24 +88,16 @@ impl Refused {
     /// As HTTP/1.1, the last answer of its connection.
     #[must_use]
     pub fn raw(&self) -> Vec<u8> {
-        let Answer { problem, allow, .. } = &self.answer;
-        let body = problem.to_json();
-        let mut text = format!(
-            "HTTP/1.1 {} {}\r\ncontent-type: application/problem+json\r\ncontent-length: {}\r\n\
-             cache-control: no-store\r\nx-request-id: {}\r\nconnection: close\r\n",
-            problem.status,
-            problem.title,
+        let (status, body) = (self.reply.status(), self.reply.body());
+        let mut text = format!("HTTP/1.1 {status} {}\r\n", title(status));
+        for Field { name, value, .. } in self.reply.fields() {
+            text += &format!("{name}: {value}\r\n");
+        }
+        text += &format!(
+            "content-length: {}\r\nx-request-id: {}\r\nconnection: close\r\n\r\n{body}",
             body.len(),
             self.request_id
         );
-        if let Some(allow) = allow {
-            text += &format!("allow: {allow}\r\n");
-        }
-        if problem.status == 503 {
-            text += "retry-after: 1\r\n";
-        }
-        text += "\r\n";
-        text += &body;
         text.into_bytes()
     }
 
@@ -132,14 +125,14 @@ impl Refused {
             if grpc::is_call(session.req_header())
                 && let ServerSession::H2(stream) = &mut session
             {
-                let head = grpc::head(&self.answer, &self.request_id)?;
+                let head = grpc::head(&self.reply, &self.request_id)?;
                 return stream.write_response_header(Box::new(head), true);
             }
-            let body = self.answer.problem.to_json();
-            let head = outbound::head(&self.answer, body.len(), &self.request_id)?;
+            let body = self.reply.body();
+            let head = outbound::head(&self.reply, body.len(), &self.request_id)?;
             let without_body = session.req_header().method == http::Method::HEAD;
             session.write_response_header(Box::new(head)).await?;
-            let body = if without_body { Bytes::new() } else { Bytes::from(body) };
+            let body = if without_body { Bytes::new() } else { Bytes::from(body.into_owned()) };
             session.write_response_body(body, true).await
         };
         // What could not be written in one go resets the stream when the session is dropped.
@@ -148,7 +141,7 @@ impl Refused {
 
     /// Counts and logs it. `took` is how long the head was waited for.
     pub fn log(&self, meter: &dyn Meter, peer: SocketAddr, took: Duration) {
-        self.log_as(self.answer.problem.status, meter, peer, took);
+        self.log_as(self.reply.status(), meter, peer, took);
     }
 
     /// The same with another status: 0 when there was no way to tell the client.
@@ -157,7 +150,7 @@ impl Refused {
             route: None,
             status,
             took,
-            decision: self.answer.problem.code,
+            decision: self.reply.code(),
             request_id: &self.request_id,
             method: "",
             host: "",

@@ -1,10 +1,11 @@
 //! The engine's hooks, in the order of a request's way: admit, choose an upstream, say what it is told,
 //! look at what it answers, count.
 //!
-//! No hook decides policy. `upstream_peer` connects to nothing without a [`Permit`], which only
-//! `service::admit` makes: a hook that is skipped ends in a refusal.
+//! No hook decides policy. What goes to an upstream asks for the stage that only a [`Permit`] leads to
+//! ([`Stage::admitted`]), and only `service::admit` makes one: a hook out of order ends in a refusal.
+//!
+//! [`Permit`]: crate::service::admit::Permit
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -13,146 +14,143 @@ use http::{Method, Version, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
-use pingora::{Error, ErrorType, Result};
+use pingora::{Error, ErrorType, OrErr, Result};
 
-use super::context::Context;
+use super::context::RequestContext;
 use super::dial::{Asked, Delivery};
 use super::exchange::is_event_stream;
-use super::forward;
-use super::forwarded::{self, Origin};
+use super::forward::{self, UpstreamFields};
+use super::forwarded::ReceivedFrom;
 use super::gateway::Gateway;
 use super::inject::{self, After};
-use super::looped::Mark;
 use super::served::ServedRoute;
+use super::stage::{Admitted, Attempts, Stage};
+use super::upstream::Attempt;
 use super::{forget, grpc, hop, inbound, outbound, upgrade};
 use crate::domain::answer::answer;
 use crate::domain::problem::Problem;
+use crate::domain::reply::Reply;
 use crate::domain::request::{Malformed, Path};
 use crate::domain::route::Auth;
 use crate::domain::verdict::Refusal;
 use crate::ports::Ended;
-use crate::service::admit::Permit;
 
 /// Says that an upstream of HTTP/2 chose HTTP/1.1, and was asked nothing yet.
 const HTTP1_ONLY: ErrorType = ErrorType::new("UpstreamSpeaksHttp1");
 
 #[async_trait]
 impl ProxyHttp for Gateway {
-    type CTX = Context;
+    type CTX = RequestContext;
 
-    fn new_ctx(&self) -> Context {
-        Context::new()
+    fn new_ctx(&self) -> RequestContext {
+        RequestContext::new()
     }
 
-    async fn request_filter(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
+    async fn request_filter(&self, session: &mut Session, context: &mut RequestContext) -> Result<bool> {
         hop::listen(session);
         if self.admit(session, context).await? {
             return Ok(true);
         }
+        let admitted = context.stage.admitted()?;
         // A client that asks and then takes nothing would hold its upstream connection for good.
-        session.set_write_timeout(Some(context.permitted()?.0.route().cluster.settings.write_timeout));
-        hop::end(session.req_header_mut(), context.websocket)?;
+        session.set_write_timeout(Some(admitted.served().cluster.settings.write_timeout));
+        hop::end(session.req_header_mut(), admitted.matched.websocket)?;
         Ok(false)
     }
 
-    async fn upstream_peer(&self, session: &mut Session, context: &mut Context) -> Result<Box<HttpPeer>> {
-        if !context.tried.is_empty() {
-            let mut injected = context.injected.take();
-            let looked = self.source(&context.request_id).look_again(context.permitted()?.0, &mut injected);
-            (context.lost, context.injected) = (looked.await.err(), injected);
-            if context.lost.is_some() {
-                return Err(Error::new_in(inject::LOST));
-            }
+    async fn upstream_peer(
+        &self,
+        session: &mut Session,
+        context: &mut RequestContext,
+    ) -> Result<Box<HttpPeer>> {
+        let RequestContext { stage, id, .. } = context;
+        let admitted = stage.admitted()?;
+        if !admitted.attempts.tried.is_empty()
+            && let Some(injected) = &mut admitted.injected
+            && let Err(refusal) = self.source(id).look_again(&admitted.permit, injected).await
+        {
+            admitted.refused = Some(refusal);
+            return Err(Error::new_in(inject::LOST));
         }
-        let cluster = &context.permitted()?.0.route().cluster;
         let asked = Asked {
             head: session.req_header().method == Method::HEAD,
-            websocket: context.websocket,
+            websocket: admitted.matched.websocket,
             stream: is_event_stream(session.req_header().headers.get(header::ACCEPT)),
-            again: context.attempts > 0,
+            again: admitted.attempts.count > 0,
         };
-        let Some(chosen) = cluster.choose(&context.tried, asked) else {
+        let chosen = admitted.served().cluster.choose(&admitted.attempts.tried, asked);
+        let Some((peer, attempt)) = chosen else {
             return Error::e_explain(ErrorType::HTTPStatus(503), "no upstream of this route is healthy");
         };
-        context.tried.push(chosen.address);
-        context.attempts += 1;
-        (context.delivery, context.http1) = (chosen.delivery, Some(chosen.http1));
-        context.silence = chosen.silence;
-        context.authority = chosen.authority;
-        Ok(chosen.peer)
+        admitted.attempts.begin(attempt);
+        Ok(peer)
     }
 
     async fn upstream_request_filter(
         &self,
         session: &mut Session,
         request: &mut RequestHeader,
-        context: &mut Context,
+        context: &mut RequestContext,
     ) -> Result<()> {
-        if request.version != Version::HTTP_2 && context.delivery.is_none() {
-            return Err(fall_back(context));
+        let (peer, client_tls) = (context.peer(), context.exchange.tls);
+        let RequestContext { stage, id, upload, .. } = context;
+        let admitted = stage.admitted()?;
+        if request.version != Version::HTTP_2 && admitted.attempts.current()?.delivery.is_none() {
+            return Err(fall_back(&mut admitted.attempts));
         }
         // A further attempt sends the body from its beginning.
-        context.body_received = 0;
-        if context.attempts == 1 && hop::expects_continue(session.req_header()) && !session.is_body_empty() {
+        upload.received = 0;
+        if admitted.attempts.count == 1
+            && hop::expects_continue(session.req_header())
+            && !session.is_body_empty()
+        {
             // There is an upstream to take the body now.
             hop::say_continue(session).await;
         }
-        let (permit, live) = context.permitted()?;
-        let ServedRoute { route, forwarding: settings, .. } = &**permit.route();
-        hop::begin(request, context.websocket)?;
+        let Admitted { permit, live, matched, .. } = &*admitted;
+        let ServedRoute { route, forwarding, .. } = &**permit.route();
+        hop::begin(request, matched.websocket)?;
         hop::say_no_body(session, request)?;
-        if !context.websocket
+        if !matched.websocket
             && request.version != Version::HTTP_2
             && (hop::has_ignored_body(session) || hop::signs_in(request))
         {
             request.insert_header(header::CONNECTION, "close")?;
         }
-        let hops = self.mark.added_to(&request.headers);
-        forward::strip(request, &live.strip, &settings.pass);
-        if let Some(carrier) = permit.carrier() {
-            forward::remove_carrier(request, carrier);
+        let without = route.policy.carriers.query.as_deref().filter(|_| route.policy.auth != Auth::None);
+        if let Some(target) = forward::target(request.raw_path(), &matched.path, without) {
+            // It was read from a valid one.
+            request
+                .set_raw_path(&target)
+                .or_err(ErrorType::HTTPStatus(400), "a target that cannot be sent")?;
         }
-        let policy = &route.policy;
-        // Where the route looks for tokens, none is left over for the app: not beside another, and not in a
-        // request that is no WebSocket.
-        let looks = policy.auth != Auth::None;
-        if looks && policy.carriers.websocket_protocol {
-            forward::remove_protocols(request);
-        }
-        let without = policy.carriers.query.as_deref().filter(|_| looks);
-        if let Err(malformed) = forward::set_target(request, &context.path, without) {
-            return Error::e_explain(ErrorType::HTTPStatus(400), malformed.to_string());
-        }
-        forwarded::set(
-            request,
-            Origin {
-                peer: context.peer(),
-                tls: context.exchange.as_ref().is_some_and(|exchange| exchange.tls),
-                host: &context.host,
-                relayed: context.relayed.as_deref(),
+        let assertion = match (&forwarding.assertion, permit.caller()) {
+            (Some(_), Some(caller)) => {
+                let signed = self.signer.assertion(&caller.identity, &route.name, self.clock.now());
+                Some(signed.map_err(|why| Error::explain(ErrorType::HTTPStatus(503), why.to_string()))?)
+            }
+            (None, _) | (_, None) => None,
+        };
+        let fields = UpstreamFields {
+            strip: &live.strip,
+            permit,
+            from: ReceivedFrom {
+                peer,
+                tls: client_tls,
+                host: &matched.host,
+                relayed: admitted.relayed.as_deref(),
                 field: live.believed.field,
             },
-        );
-        Mark::write(hops, request)?;
-        let host = if settings.preserve_host { &*context.host } else { &context.authority };
-        request.insert_header(header::HOST, host)?;
-        request.insert_header("x-request-id", context.request_id.as_str())?;
-        if let Some(caller) = permit.caller() {
-            forward::set_identity(request, settings, &caller.identity);
-            if let Some(name) = &settings.assertion {
-                let assertion = self.signer.assertion(&caller.identity, &route.name, self.clock.now());
-                match assertion {
-                    Ok(assertion) => request.insert_header(name.clone(), assertion)?,
-                    Err(why) => return Error::e_explain(ErrorType::HTTPStatus(503), why.to_string()),
-                }
-            }
-        }
-        match (&settings.inject, &context.injected) {
-            (None, _) => Ok(()),
-            (Some(_), Some(injected)) => injected.write(request),
-            // As with permits: nothing goes there without.
-            (Some(_), None) => Error::e_explain(ErrorType::HTTPStatus(500), "a request without its token"),
-        }
+            mark: &self.mark,
+            host: match forwarding.preserve_host {
+                true => &matched.host,
+                false => &admitted.attempts.current()?.authority,
+            },
+            request_id: id,
+            assertion: assertion.as_deref(),
+            injected: admitted.injected.as_ref(),
+        };
+        fields.write(request).map_err(|why| Error::explain(ErrorType::HTTPStatus(502), why.to_string()))
     }
 
     async fn request_body_filter(
@@ -160,7 +158,7 @@ impl ProxyHttp for Gateway {
         session: &mut Session,
         body: &mut Option<Bytes>,
         end: bool,
-        context: &mut Context,
+        context: &mut RequestContext,
     ) -> Result<()> {
         // The engine writes empty bytes as a last chunk, and then the last chunk: the second one would begin the
         // next request on that connection. HTTP/2 bodies end so whenever END_STREAM comes on its own.
@@ -171,13 +169,15 @@ impl ProxyHttp for Gateway {
         if session.was_upgraded() {
             return Ok(());
         }
-        context.body_received += body.as_ref().map_or(0, |chunk| chunk.len() as u64);
-        if !self.has_memory_for_body(context) {
-            context.lost = Some(Refusal::Overloaded);
+        let RequestContext { stage, upload, .. } = context;
+        let admitted = stage.admitted()?;
+        upload.received += body.as_ref().map_or(0, |chunk| chunk.len() as u64);
+        if !self.has_memory_for_body(upload, admitted.matched.websocket) {
+            admitted.refused = Some(Refusal::Overloaded);
             return Err(Error::new_in(inject::LOST));
         }
-        match context.permitted()?.0.route().cluster.settings.max_body {
-            Some(most) if context.body_received > most => {
+        match admitted.served().cluster.settings.max_body {
+            Some(most) if upload.received > most => {
                 // Said to be the client's: towards an HTTP/2 upstream the engine takes any other failure here for the
                 // upstream's, and waits for an answer to half a body.
                 let error =
@@ -192,26 +192,26 @@ impl ProxyHttp for Gateway {
         &self,
         session: &mut Session,
         response: &mut ResponseHeader,
-        context: &mut Context,
+        context: &mut RequestContext,
     ) -> Result<()> {
         hop::end_answer(response)?;
         if response.status != http::StatusCode::UNAUTHORIZED {
             return Ok(());
         }
-        let Some(mut injected) = context.injected.take() else { return Ok(()) };
-        let after = self.source(&context.request_id).renew(context.permitted()?.0, &mut injected).await;
-        context.injected = Some(injected);
-        match after {
+        let RequestContext { stage, id, .. } = context;
+        let admitted = stage.admitted()?;
+        let Some(injected) = &mut admitted.injected else { return Ok(()) };
+        match self.source(id).renew(&admitted.permit, injected).await {
             After::Stands => Ok(()),
             After::Lost(refusal) => {
-                context.lost = Some(refusal);
+                admitted.refused = Some(refusal);
                 Err(Error::new_in(inject::LOST))
             }
             // The next request has the new token.
             After::Renewed if session.as_ref().retry_buffer_truncated() => Ok(()),
             After::Renewed => {
                 // Nothing is wrong with this upstream: it may be asked again.
-                context.tried.clear();
+                admitted.attempts.tried.clear();
                 let mut error = Error::new_up(inject::RENEWED);
                 error.set_retry(true);
                 Err(error)
@@ -223,43 +223,36 @@ impl ProxyHttp for Gateway {
         &self,
         session: &mut Session,
         response: &mut ResponseHeader,
-        context: &mut Context,
+        context: &mut RequestContext,
     ) -> Result<()> {
-        upgrade::refuse_unasked(response, context.websocket)?;
-        if response.status == http::StatusCode::SWITCHING_PROTOCOLS
-            && let Some(exchange) = &context.exchange
-        {
+        let RequestContext { stage, id, exchange, .. } = context;
+        let admitted = stage.admitted()?;
+        upgrade::refuse_unasked(response, admitted.matched.websocket)?;
+        let switches = response.status == http::StatusCode::SWITCHING_PROTOCOLS;
+        if switches {
             exchange.switch();
         }
         hop::unchunk(session, response);
         if session.is_process_shutting_down() {
             session.set_keepalive(None);
         }
-        response.insert_header("x-request-id", context.request_id.as_str())?;
-        let is_final =
-            !response.status.is_informational() || response.status == http::StatusCode::SWITCHING_PROTOCOLS;
-        if is_final
-            && let Some(name) = context.permit.as_ref().and_then(Permit::spent_cookie)
-            && let Some(live) = &context.live
-        {
-            forget::cookie(response, name, live.admission.scheme)?;
+        response.insert_header("x-request-id", id.as_str())?;
+        let is_final = !response.status.is_informational() || switches;
+        if is_final && let Some(name) = admitted.permit.spent_cookie() {
+            forget::cookie(response, name, admitted.live.admission.scheme);
         }
-        let stream = response.status == http::StatusCode::SWITCHING_PROTOCOLS
-            || is_event_stream(response.headers.get(header::CONTENT_TYPE));
-        if stream {
-            if let Some(silence) = &context.silence {
+        if switches || is_event_stream(response.headers.get(header::CONTENT_TYPE)) {
+            if let Some(silence) = &admitted.attempts.current()?.silence {
                 silence.allow();
             }
             // The engine gives a client a minute to send something; on a stream it may have nothing to say.
             session.set_read_timeout(None);
-        }
-        if let Some(exchange) = context.exchange.as_ref().filter(|_| stream) {
             exchange.is_stream();
         }
-        if let Some(cors) = context.cors() {
-            cors.write(session.req_header(), response);
+        if let Some(cors) = &admitted.served().cors {
+            cors.write(&session.req_header().headers, response);
         }
-        context.sent.0 = response.status.as_u16();
+        admitted.sent.status = response.status.as_u16();
         Ok(())
     }
 
@@ -268,9 +261,9 @@ impl ProxyHttp for Gateway {
         _session: &mut Session,
         body: &mut Option<Bytes>,
         _end: bool,
-        context: &mut Context,
+        context: &mut RequestContext,
     ) -> Result<Option<Duration>> {
-        context.sent.1 += body.as_ref().map_or(0, |chunk| chunk.len() as u64);
+        context.stage.admitted()?.sent.bytes += body.as_ref().map_or(0, |chunk| chunk.len() as u64);
         Ok(None)
     }
 
@@ -278,10 +271,11 @@ impl ProxyHttp for Gateway {
         &self,
         session: &mut Session,
         _peer: &HttpPeer,
-        context: &mut Context,
+        context: &mut RequestContext,
         mut error: Box<Error>,
     ) -> Box<Error> {
-        error.set_retry(context.may_retry() && inbound::is_idempotent(&session.req_header().method));
+        let may_retry = context.stage.admitted().is_ok_and(|admitted| admitted.may_retry());
+        error.set_retry(may_retry && inbound::is_idempotent(&session.req_header().method));
         error
     }
 
@@ -290,7 +284,7 @@ impl ProxyHttp for Gateway {
         peer: &HttpPeer,
         session: &mut Session,
         mut error: Box<Error>,
-        context: &mut Context,
+        context: &mut RequestContext,
         reused: bool,
     ) -> Box<Error> {
         if *error.etype() == inject::RENEWED || *error.etype() == HTTP1_ONLY {
@@ -299,12 +293,17 @@ impl ProxyHttp for Gateway {
         }
         // A pooled connection may have been closed under us; whether the request was acted on is not
         // known, so only what may be repeated is repeated, and only with its whole body at hand.
-        let reused = context.delivery.as_deref().map_or(reused, Delivery::is_reused);
+        let Ok(admitted) = context.stage.admitted() else {
+            error.set_retry(false);
+            return error;
+        };
+        let delivery = admitted.attempts.current.as_ref().and_then(|attempt| attempt.delivery.as_deref());
+        let reused = delivery.map_or(reused, Delivery::is_reused);
         let repeat = reused
             && inbound::is_idempotent(&session.req_header().method)
             && !session.as_ref().retry_buffer_truncated();
         error.retry.decide_reuse(repeat);
-        if !context.may_retry() {
+        if !admitted.may_retry() {
             // Whatever the engine thinks of it: connections that turn out closed do not add to `retries`.
             error.set_retry(false);
         }
@@ -315,97 +314,101 @@ impl ProxyHttp for Gateway {
         &self,
         session: &mut Session,
         error: &Error,
-        context: &mut Context,
+        context: &mut RequestContext,
     ) -> FailToProxy {
         // Whatever is said now is the last on the connection.
         session.set_keepalive(None);
-        let malformed = context.exchange.as_ref().is_some_and(|exchange| exchange.is_malformed());
-        let refused = malformed.then_some(Refusal::Malformed(Malformed::Framing));
-        if let Some(refusal) = context.lost.take().or(refused)
-            && outbound::begun(session).is_none()
-        {
-            context.decision = refusal.code();
-            let answer = answer(&refusal);
-            context.answered = Some(answer.problem.status);
-            let _ = outbound::send(session, &answer, &context.request_id, context.cors()).await;
-            return FailToProxy { error_code: answer.problem.status, can_reuse_downstream: false };
+        let begun = outbound::begun(session).map(|response| response.status.as_u16());
+        let RequestContext { stage, id, exchange, .. } = context;
+        let (mut refused, mut was_silent) = (None, false);
+        if let Stage::Admitted(admitted) = stage {
+            refused = admitted.refused.take();
+            was_silent = admitted.attempts.current.as_ref().is_some_and(Attempt::was_silent_too_long);
         }
-        let (status, code, detail) = match &context.silence {
-            Some(silence) if silence.was_too_long() => outbound::timed_out(),
-            _ => outbound::failed(error),
-        };
-        context.decision = code;
+        let malformed = exchange.is_malformed().then_some(Refusal::Malformed(Malformed::Framing));
+        if let Some(refusal) = refused.or(malformed)
+            && begun.is_none()
+        {
+            let reply = Reply::from(answer(&refusal));
+            let status = reply.status();
+            stage.end(refusal.code(), status);
+            let _ = outbound::send(session, &reply, id, stage.cors()).await;
+            return FailToProxy { error_code: status, can_reuse_downstream: false };
+        }
+        let (status, code, detail) = if was_silent { outbound::timed_out() } else { outbound::failed(error) };
+        stage.end(code, begun.unwrap_or(status));
         if status != 0 {
             let error = outbound::words(error);
-            tracing::warn!(request_id = context.request_id, %error, code, "a request failed");
+            tracing::warn!(request_id = id, %error, code, "a request failed");
             let problem = Problem::new(status, code, detail);
             // A failure to tell the client changes nothing: the connection ends either way.
             if let Some(begun) = outbound::begun(session) {
                 let framed = [header::CONTENT_LENGTH, header::TRANSFER_ENCODING];
-                if !framed.iter().any(|name| begun.headers.contains_key(name))
-                    && let Some(exchange) = &context.exchange
-                {
+                if !framed.iter().any(|name| begun.headers.contains_key(name)) {
                     exchange.break_off();
                 }
                 // An answer that has begun is only cut short, but gRPC can still say why.
                 let _ = grpc::break_off(session, &problem).await;
             } else {
-                context.answered = Some(status);
-                let _ = outbound::send(session, &problem.into(), &context.request_id, context.cors()).await;
+                let _ = outbound::send(session, &problem.into(), id, stage.cors()).await;
             }
         }
         FailToProxy { error_code: status, can_reuse_downstream: false }
     }
 
-    async fn logging(&self, session: &mut Session, _error: Option<&Error>, context: &mut Context) {
-        context.told_end = true;
+    async fn logging(&self, session: &mut Session, _error: Option<&Error>, context: &mut RequestContext) {
+        context.is_logged = true;
         let header = session.req_header();
-        let sent = outbound::begun(session).map_or(0, |response| response.status.as_u16());
         let path = header.uri.path();
         // What was refused may hold anything; what was admitted is in normal form.
         let path = if Path::parse(path.as_bytes()).is_ok() { path } else { "" };
-        let caller = context.permit.as_ref().and_then(Permit::caller);
+        let stage = &context.stage;
+        let status = match stage {
+            Stage::Answered(answered) => answered.status,
+            Stage::Fresh | Stage::Admitted(_) => {
+                outbound::begun(session).map_or(0, |response| response.status.as_u16())
+            }
+        };
         self.meter.ended(&Ended {
-            route: context.route.as_ref().map(|served| &*served.route.name),
-            status: context.answered.unwrap_or(sent),
+            route: stage.route().map(|served| &*served.route.name),
+            status,
             took: context.started.elapsed(),
-            decision: context.decision,
-            request_id: &context.request_id,
+            decision: stage.code(),
+            request_id: &context.id,
             method: header.method.as_str(),
-            host: &context.host,
+            host: stage.host(),
             path,
             bytes: session.body_bytes_sent() as u64,
-            subject: caller.map(|caller| caller.identity.subject.as_str()),
+            subject: stage.caller().map(|caller| caller.identity.subject.as_str()),
             client: context.client,
-            upstream: context.tried.last().copied(),
+            upstream: stage.upstream(),
         });
     }
 
     fn suppress_proxy_warn_log(
         &self,
         _session: &Session,
-        context: &Context,
+        context: &RequestContext,
         error: &Error,
         _what: ProxyWarnLogContext,
     ) -> bool {
         let error = outbound::words(error);
-        tracing::info!(request_id = context.request_id, %error, "a request is sent once more");
+        tracing::info!(request_id = context.id, %error, "a request is sent once more");
         true // The engine's own line would hold the query.
     }
 
-    fn suppress_error_log(&self, _session: &Session, _context: &Context, _error: &Error) -> bool {
+    fn suppress_error_log(&self, _session: &Session, _context: &RequestContext, _error: &Error) -> bool {
         true // The engine's own line would hold the query; `fail_to_proxy` writes ours.
     }
 }
 
 /// Gives an attempt up whose connection speaks HTTP/1.1 although HTTP/2 was offered: answers over HTTP/1.1 are
 /// read over connections of our own only ([`super::guard`]), where this upstream is asked from here on.
-fn fall_back(context: &mut Context) -> Box<Error> {
-    if let Some(http1) = &context.http1 {
-        http1.store(true, Ordering::Relaxed);
+fn fall_back(attempts: &mut Attempts) -> Box<Error> {
+    if let Some(attempt) = &attempts.current {
+        attempt.note_http1();
     }
-    context.tried.pop();
-    context.attempts -= 1;
+    attempts.take_back();
     let mut error = Error::new_up(HTTP1_ONLY);
     error.set_retry(true);
     error

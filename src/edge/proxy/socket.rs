@@ -29,7 +29,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
-use super::exchange::Exchange;
+use super::exchange::OpenExchange;
 use super::framing::Body;
 use super::head::Section;
 use super::refused::Refused;
@@ -82,7 +82,7 @@ pub struct Socket {
 struct Request {
     head: usize,
     body: Body,
-    exchange: Arc<Exchange>,
+    exchange: Arc<OpenExchange>,
 }
 
 impl Socket {
@@ -100,7 +100,7 @@ impl Socket {
     }
 
     /// Lets the engine read one request: the section, which it has not seen yet, and the body behind it.
-    pub fn begin(&mut self, section: Section, exchange: Arc<Exchange>) {
+    pub fn begin(&mut self, section: Section, exchange: Arc<OpenExchange>) {
         self.unread = section.bytes;
         self.request = Some(Request { head: section.length, body: section.body, exchange });
     }

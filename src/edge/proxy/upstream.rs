@@ -53,18 +53,31 @@ enum Balancer {
     Random(LoadBalancer<Random>),
 }
 
-/// An upstream chosen for one attempt.
-pub struct Chosen {
-    pub peer: Box<HttpPeer>,
+/// One attempt to have a request answered by an upstream.
+#[derive(Debug)]
+pub struct Attempt {
+    /// The upstream.
     pub address: SocketAddr,
     /// `host[:port]` as a Host header of its own would say.
     pub authority: Arc<str>,
-    /// The attempt over HTTP/1.1; `None` when the engine is to speak HTTP/2.
+    /// Over HTTP/1.1; `None` when the engine is to speak HTTP/2.
     pub delivery: Option<Arc<Delivery>>,
     /// How long the upstream may be silent, where its answer has a say in that.
     pub silence: Option<Arc<Silence>>,
-    /// Set once the upstream turned out to speak only HTTP/1.1.
-    pub http1: Arc<AtomicBool>,
+    http1: Arc<AtomicBool>,
+}
+
+impl Attempt {
+    /// Says that the upstream speaks HTTP/1.1 only: from here on it is asked over connections of our own.
+    pub fn note_http1(&self) {
+        self.http1.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the upstream was silent for longer than it may be.
+    #[must_use]
+    pub fn was_silent_too_long(&self) -> bool {
+        self.silence.as_ref().is_some_and(|silence| silence.was_too_long())
+    }
 }
 
 /// What a backend carries beside its address.
@@ -173,9 +186,9 @@ impl Cluster {
         Ok(Cluster { settings, balancer, background })
     }
 
-    /// The next upstream for a request: healthy, and not among those tried while there is another.
+    /// The next upstream for a request, and how it is reached: healthy, and not among those tried while there is another.
     #[must_use]
-    pub fn choose(&self, tried: &[SocketAddr], asked: Asked) -> Option<Chosen> {
+    pub fn choose(&self, tried: &[SocketAddr], asked: Asked) -> Option<(Box<HttpPeer>, Attempt)> {
         let fresh = |backend: &Backend, healthy: bool| {
             healthy && backend.addr.as_inet().is_some_and(|address| !tried.contains(address))
         };
@@ -201,7 +214,7 @@ impl Cluster {
             (silence, Some(delivery))
         };
         let (authority, http1) = (Arc::clone(&template.authority), Arc::clone(&template.http1));
-        Some(Chosen { peer, address, authority, delivery, silence, http1 })
+        Some((peer, Attempt { address, authority, delivery, silence, http1 }))
     }
 
     /// Every upstream address and whether it is healthy.

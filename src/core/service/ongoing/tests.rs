@@ -58,8 +58,8 @@ fn identity(issuer: &str, subject: String, session: Option<String>) -> Identity 
     }
 }
 
-fn admitted(caller: Option<Identity>, since: u64) -> Admitted {
-    Admitted {
+fn admitted(caller: Option<Identity>, since: u64) -> AdmissionRecord {
+    AdmissionRecord {
         route: Arc::new(route("/", Auth::Required)),
         carrier: caller.as_ref().map(|_| Carrier::Authorization),
         caller: caller.map(|identity| Arc::new(Verified::new(identity))),
@@ -128,7 +128,7 @@ async fn without_a_session_of_ours_the_route_sets_the_time() {
         assert!(expiry.look(&exchange, HOUR, end.plus(HOUR)).await <= end.plus(HOUR));
         assert_eq!(expiry.look(&exchange, Duration::ZERO, end).await, end, "the strict");
     }
-    // Admitted within the leeway: as long as the token itself would be.
+    // AdmissionRecord within the leeway: as long as the token itself would be.
     let late = admitted(Some(theirs()), 90);
     assert_eq!(expiry.look(&late, Duration::ZERO, NOW.plus(Duration::from_secs(91))).await, end.plus(LEEWAY));
     assert_eq!(
@@ -156,7 +156,7 @@ async fn a_session_that_cannot_be_read_counts_as_none() {
 #[test]
 fn a_stricter_route_admits_it_no_more_and_a_laxer_one_does() {
     let world = world();
-    let under = |routes: Vec<Route>, exchange: &Admitted| {
+    let under = |routes: Vec<Route>, exchange: &AdmissionRecord| {
         let admission = Admission {
             routes: Table::new(routes),
             authenticator: Authenticator {
@@ -201,7 +201,7 @@ fn a_stricter_route_admits_it_no_more_and_a_laxer_one_does() {
         assert_eq!((under(routes.clone(), &alice), under(routes, &anybody)), want, "{why}");
     }
     // What carried the token counts as well.
-    let carried = |carrier| Admitted {
+    let carried = |carrier| AdmissionRecord {
         carrier: Some(carrier),
         ..admitted(Some(identity("https://us.test", "a".into(), None)), 0)
     };
