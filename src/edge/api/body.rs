@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use http_body_util::BodyExt;
 use serde::Serialize;
@@ -16,6 +16,7 @@ use zeroize::{Zeroize, Zeroizing};
 use super::object;
 use crate::domain::answer::Answer;
 use crate::domain::problem::Problem;
+use crate::domain::reply::Reply;
 
 /// The largest request body, in bytes.
 pub(super) const MAX_BODY: usize = 64 * 1024;
@@ -83,25 +84,35 @@ impl From<Answer> for Failure {
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.0.problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let text = match &self.0.member {
-            None => self.0.problem.to_json(),
-            Some(_) => format!("{}\n", self.document()),
-        };
-        let mut response = typed(status, "application/problem+json", text);
-        response.extensions_mut().insert(Code(self.0.problem.code));
-        let headers = response.headers_mut();
-        // Words of ours and scopes (RFC 6749 §3.3): visible ASCII.
-        if let Some(challenge) = self.0.challenge.and_then(|text| HeaderValue::from_str(&text).ok()) {
-            headers.insert(header::WWW_AUTHENTICATE, challenge);
-        }
-        if let Some(wait) = self.0.retry_after {
-            // Whole seconds (RFC 9110 §10.2.3), and never "at once".
-            let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
-        }
+        let with_member = self.0.member.is_some().then(|| format!("{}\n", self.document()));
+        let Told { problem, challenge, retry_after, .. } = *self.0;
+        let code = Code(problem.code);
+        let challenge = challenge.map(Cow::into_owned);
+        let reply = Reply::from(Answer { problem, challenge, allow: None, retry_after });
+        let body = with_member.unwrap_or_else(|| reply.body().into_owned());
+        let mut response = written(&reply, body);
+        response.extensions_mut().insert(code);
         response
     }
+}
+
+/// An answer of the domain's as axum takes it, with this body.
+pub(super) fn written(reply: &Reply, body: String) -> Response {
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() =
+        StatusCode::from_u16(reply.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let headers = response.headers_mut();
+    for field in reply.fields() {
+        // Visible ASCII: the domain's types hold nothing else.
+        if let Ok(mut value) = HeaderValue::from_str(&field.value) {
+            value.set_sensitive(field.is_secret);
+            headers.append(HeaderName::from_static(field.name), value);
+        }
+    }
+    if headers.contains_key(header::CONTENT_TYPE) {
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    }
+    response
 }
 
 /// The code of a failure, kept with its answer for those who write it down.

@@ -19,13 +19,14 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use super::auth::{AuthState, Shared, done};
-use super::body::{Failure, internal};
+use super::auth::{AuthState, Shared};
+use super::body::{Failure, internal, written};
 use super::caller::By;
 use super::docs::escaped;
 use super::pages;
 use crate::domain::connection::CONSENT_LIFE;
 use crate::domain::credential::{CONSENT_COOKIE, HOST_PREFIX};
+use crate::domain::redirect::{Location, Redirect};
 use crate::service::accounts::Client;
 use crate::service::connections::{Callback, ConnectionError, Returned};
 
@@ -233,13 +234,10 @@ fn gone_on(state: &AuthState, returned: &Returned) -> Response {
     let known = state.connections.providers().into_iter().find(|info| info.name == returned.provider);
     let provider = known.map_or_else(|| returned.provider.clone(), |info| info.display_name);
     let to = returned.return_to.as_ref().map(|to| location(to, returned));
-    match to.map(HeaderValue::try_from) {
+    match to.map(Location::new) {
         Some(Ok(to)) => {
-            let mut response = done();
-            *response.status_mut() = StatusCode::SEE_OTHER;
-            response.headers_mut().insert(header::LOCATION, to);
-            response.headers_mut().insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
-            response
+            let redirect = Redirect { code: "returned", to, cookies: Vec::new() };
+            written(&redirect.into(), String::new())
         }
         // It was read as a URL, which is visible ASCII; a page is an answer all the same.
         Some(Err(_)) | None => match &returned.outcome {

@@ -8,14 +8,15 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::Response;
 use axum::routing::get;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
 
-use super::body::typed;
+use super::body::written;
+use crate::domain::reply;
 
 pub(super) const STYLE: &str = include_str!("pages/page.css");
 const SHARED: &str = include_str!("pages/page.js");
@@ -47,23 +48,14 @@ impl Page {
 
 /// A page under this policy (CSP 3), which nobody keeps, frames or learns the address of.
 pub(super) fn page(status: StatusCode, html: String, policy: &str) -> Response {
-    let mut response = typed(status, "text/html; charset=utf-8", html);
-    let headers = response.headers_mut();
-    // Words and hashes of ours, all of them visible ASCII.
-    if let Ok(policy) = HeaderValue::from_str(policy) {
-        headers.insert(header::CONTENT_SECURITY_POLICY, policy);
-    }
-    for (name, value) in [
-        (header::REFERRER_POLICY, "no-referrer"),
-        (header::X_FRAME_OPTIONS, "DENY"),
-        (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
-        (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
-        (HeaderName::from_static("permissions-policy"), "camera=(), geolocation=(), microphone=()"),
-        (HeaderName::from_static("x-robots-tag"), "noindex"),
-    ] {
-        headers.insert(name, HeaderValue::from_static(value));
-    }
-    response
+    let page = reply::Page {
+        status: status.as_u16(),
+        code: "page",
+        summary: String::new(),
+        html: String::new(),
+        policy: policy.to_owned(),
+    };
+    written(&page.into(), html)
 }
 
 /// The source expression that allows exactly this text (CSP 3 §2.3.1).
