@@ -16,7 +16,7 @@
 //!
 //! # A request's way
 //! `edge::proxy::listener → inbound → service::admit (route → authenticate → revoked? → policy) →
-//! Permit → upstream`, or `→ outbound`, or `→ bridge → edge::api`.
+//! Permit → upstream`, or `→ outbound` (refusal, redirect), or `→ bridge → edge::api`.
 //!
 //! # An account's way
 //! `edge::api::auth → service::accounts (one file per use case: register, login, refresh, recover …) →
