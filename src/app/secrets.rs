@@ -157,6 +157,8 @@ mod tests {
             assert!(notices.len() == 1 && notices[0].contains(secret.lost), "{notices:?}");
             // A store that holds nothing has nothing to lose.
             assert_eq!(admit(&config, config.store.data_dir(), false, REFUSE), Ok(Vec::new()));
+            fs::remove_file(config.store.data_dir().join("db")).unwrap();
+            assert_eq!(check(&config), None, "nor has a folder without one");
         }
     }
 

@@ -228,6 +228,14 @@ mod tests {
     }
 
     #[test]
+    fn the_folder_is_made_for_its_owner() {
+        let outer = tempfile::tempdir().unwrap();
+        let folder = outer.path().join("data");
+        make(&folder).unwrap();
+        assert_eq!(mode(&folder), 0o700);
+    }
+
+    #[test]
     fn a_link_is_not_followed() {
         let outer = tempfile::tempdir().unwrap();
         fs::write(outer.path().join("elsewhere"), "x").unwrap();

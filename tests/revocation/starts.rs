@@ -149,6 +149,21 @@ async fn a_start_with_a_clock_that_is_wrong_forgets_no_revocation() {
     running.shutdown().await;
 }
 
+/// What is read into memory at a start counts for the whole run, in which the clock may be set right.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_a_clock_that_is_wrong_reads_at_a_start_is_the_whole_set() {
+    let machine = Machine::new().await;
+    let running = machine.start().await;
+    let (good, bad) = (machine.mint(&running).await, machine.mint(&running).await);
+    machine.revoke(&running, &bad).await;
+    running.shutdown().await;
+    machine.clock.to(YEAR);
+    let running = machine.start().await;
+    machine.clock.to(0);
+    assert_eq!((status(&running, &good).await, status(&running, &bad).await), (200, 401));
+    running.shutdown().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_clock_in_doubt_is_told_and_the_operators_word_ends_the_delay() {
     let machine = Machine::new().await;
@@ -274,6 +289,71 @@ async fn secrets_that_are_gone_are_not_made_anew_unasked() {
     machine.remove("admin.token");
     let running = machine.start().await;
     assert!(running.notices.iter().any(|notice| notice.contains("admin.token")), "{:?}", running.notices);
+    running.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_secret_that_is_another_one_is_refused_until_the_operator_accepts_it() {
+    let machine = Machine::new().await;
+    let running = machine.start().await;
+    machine.mint(&running).await;
+    running.shutdown().await;
+    let path = |file: &str| machine.folder.path().join("data").join(file);
+    let told = |running: &Running| -> Vec<String> {
+        let other = |notice: &&String| notice.contains("is another one") || notice.contains("is not the one");
+        running.notices.iter().filter(other).cloned().collect()
+    };
+    for (file, lost) in [("vault.key", "sealed with it"), ("opaque.key", "derived from it")] {
+        let former = fs::read(path(file)).unwrap();
+        let another = "A".repeat(43);
+        fs::write(path(file), &another).unwrap();
+        let refused = machine.try_start(Accept::default()).await.err().unwrap();
+        for part in [file, lost, "palisade run --accept-new-keys"] {
+            assert!(refused.contains(part), "{part:?} is not in {refused}");
+        }
+        assert_eq!(fs::read_to_string(path(file)).unwrap(), another);
+        fs::write(path(file), former).unwrap();
+        machine.start().await.shutdown().await;
+
+        fs::write(path(file), &another).unwrap();
+        let running = machine.try_start(Accept { new_keys: true, ..Accept::default() }).await.unwrap();
+        let notices = told(&running);
+        // Under another server key no check value is the one that it was, which says nothing of the others.
+        assert!(notices.len() == 1 && notices[0].contains(file), "{notices:?}");
+        running.shutdown().await;
+        // From then on it is the one.
+        let running = machine.start().await;
+        assert_eq!(told(&running), [""; 0]);
+        running.shutdown().await;
+    }
+    // What is no secret at all is damaged, whatever was accepted.
+    for file in ["opaque.key", "vault.key", "admin.token"] {
+        let former = fs::read(path(file)).unwrap();
+        fs::write(path(file), "short").unwrap();
+        let accept = Accept { new_keys: true, ..Accept::default() };
+        let refused = machine.try_start(accept).await.err().unwrap();
+        assert!(refused.contains(&format!("{file} is damaged")), "{refused}");
+        assert_eq!(fs::read(path(file)).unwrap(), b"short");
+        fs::write(path(file), former).unwrap();
+    }
+    fs::write(path("admin.token"), "another-credential-of-43-characters-12345678").unwrap();
+    let running = machine.start().await;
+    let notices = told(&running);
+    assert!(notices.len() == 1 && notices[0].contains("admin.token"), "{notices:?}");
+    running.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_secret_that_others_could_read_is_closed_and_told() {
+    use std::os::unix::fs::PermissionsExt;
+    let machine = Machine::new().await;
+    machine.start().await.shutdown().await;
+    let path = machine.folder.path().join("data/vault.key");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    let running = machine.start().await;
+    let told = |notice: &String| notice.contains("vault.key was open to every user");
+    assert!(running.notices.iter().any(told), "{:?}", running.notices);
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     running.shutdown().await;
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use palisade_core::domain::audit::{Action, Outcome};
 use palisade_core::domain::connection::Status;
 use palisade_core::domain::mail::Letter;
-use palisade_core::ports::{Clock, Store};
+use palisade_core::ports::{Clock, ProviderFault, Store};
 use palisade_core::service::accounts::AccountError;
 use palisade_core::service::connections::ConnectionError;
 use palisade_testing::accounts_world::{ANN, PASSWORD, client, from, secret, world};
@@ -73,15 +73,18 @@ async fn a_session_that_was_begun_by_a_clock_that_was_ahead_ends_once_the_clock_
 #[tokio::test]
 async fn what_is_revoked_outlasts_the_latest_moment_that_the_clock_showed() {
     let world = world();
-    world.ann().await;
+    let ann = world.ann().await;
     let granted = world.login().await;
     world.clock.jump(365 * DAY);
     world.clock.set_back(365 * DAY);
     world.accounts.logout(&client(), None, Some(&exposed(&granted.refresh_token))).await.unwrap();
-    let entry = world.store.recent_revocations(1).await.unwrap().remove(0);
+    // What raises the version of an account, beside what ends a session.
+    world.accounts.reset_password_of("r", ann.id).await.unwrap();
+    let entries = world.store.recent_revocations(9).await.unwrap();
+    assert_eq!(entries.len(), 2, "{entries:?}");
     let end =
         world.clock.now().plus(Duration::from_secs(365 * DAY)).plus(world.accounts.settings.revocation_life);
-    assert_eq!(entry.expires_at, end);
+    assert!(entries.iter().all(|entry| entry.expires_at == end), "{entries:?}");
 }
 
 fn exposed(secret: &secrecy::SecretString) -> String {
@@ -123,6 +126,38 @@ async fn tokens_that_cannot_be_replaced_are_not_erased_by_a_clock_in_doubt() {
     world.clock.accept();
     world.clock.advance(DAY);
     assert!(matches!(world.token(id).await, Err(ConnectionError::ReconnectNeeded)));
+}
+
+#[tokio::test]
+async fn tokens_with_nothing_to_refresh_them_by_are_not_erased_by_a_clock_in_doubt() {
+    let world = connections_world::world().await;
+    let id = world.connect(connections_world::acme()).await;
+    world.clock.jump(DAY);
+    let nothing = || ProviderFault::NotRefreshable("the provider gave no refresh token".into());
+    world.providers.fail("refresh", nothing());
+    assert!(matches!(world.token(id).await, Err(ConnectionError::NotRefreshable)));
+    assert_eq!(world.stored(id).await.status, Status::Active);
+    world.clock.set_back(DAY);
+    assert_eq!(world.access(id).await, "a0.0");
+    world.clock.accept();
+    world.clock.advance(DAY);
+    world.providers.fail("refresh", nothing());
+    assert!(matches!(world.token(id).await, Err(ConnectionError::ReconnectNeeded)));
+}
+
+#[tokio::test]
+async fn the_end_of_a_grant_is_not_warned_of_by_a_clock_in_doubt() {
+    let world = connections_world::world().await;
+    *world.providers.life.lock().unwrap() = (Some(3600), Some(7 * DAY));
+    world.connect(connections_world::acme()).await;
+    world.providers.infos.lock().unwrap().clear();
+    world.clock.jump(5 * DAY + 600);
+    world.connections.do_due_connections().await.unwrap();
+    assert_eq!(world.letters().await, Vec::new());
+    world.clock.accept();
+    world.clock.advance(600);
+    world.connections.do_due_connections().await.unwrap();
+    assert_eq!(world.letters().await, [Letter::GrantEnding]);
 }
 
 #[tokio::test]

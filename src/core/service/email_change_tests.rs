@@ -363,3 +363,23 @@ async fn of_an_undo_and_a_sign_in_at_once_neither_leaves_a_session() {
     let id = world.at(NEW).await.id;
     assert!(world.store.sessions(id).await.unwrap().is_empty());
 }
+
+/// Until it is given back somebody may object: that time is not over by a clock that may be ahead.
+#[tokio::test]
+async fn an_address_is_not_given_back_by_a_clock_in_doubt() {
+    let world = world();
+    world.ann().await;
+    let granted = world.login().await;
+    let undo = world.move_to(&granted, NEW).await;
+    world.undo(&undo).await.unwrap();
+    world.clock.jump(30 * DAY);
+    // Put off, not done again and again.
+    assert!(world.accounts.do_due_tasks().await.unwrap());
+    assert!(!world.accounts.do_due_tasks().await.unwrap());
+    assert_eq!(world.at(NEW).await.email.as_str(), NEW);
+    assert_eq!(world.told(Letter::ResetPassword).await, [""; 0]);
+    world.clock.accept();
+    world.a_day_later().await;
+    assert_eq!(world.told(Letter::ResetPassword).await, [ANN]);
+    assert_eq!(world.at(ANN).await.email.as_str(), ANN);
+}

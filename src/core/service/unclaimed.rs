@@ -19,9 +19,6 @@ use crate::ports::{Change, EVENTS_KEPT, STRANGERS_EVENTS_KEPT, StoreError};
 /// Then its address is free again, and strangers have not filled the store with addresses that nobody reads.
 pub(super) const UNCLAIMED_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// How long an account whose time may be over, by a clock that is in doubt, is left before it is looked at again.
-const LOOK_AGAIN: Duration = Duration::from_secs(600);
-
 /// Who has an address.
 pub(super) enum Holder {
     Nobody,
@@ -130,9 +127,8 @@ impl Accounts {
         }
         let (end, reading) = (user.created_at.plus(UNCLAIMED_LIFE), self.clock.reading());
         if reading.earliest < end {
-            // By the wall clock its time may be over: while that is in doubt, it is looked at now and then.
-            let again = reading.wall_at(end).max(reading.wall.plus(LOOK_AGAIN));
-            let changes = vec![self.later(again, Work::ForgetUnverified(user.id))];
+            // By the wall clock its time may be over, which is in doubt then: it is looked at when the rest has passed.
+            let changes = vec![self.later(reading.wall_at(end), Work::ForgetUnverified(user.id))];
             return Ok(Done { changes, noted: None });
         }
         let about = About::user(user.id).because("never_verified");

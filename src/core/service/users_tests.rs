@@ -92,4 +92,16 @@ async fn claims_cannot_pass_for_the_gateways_own() {
     }
     let edit = UserEdit { scopes: Some(vec!["a b".into()]), ..UserEdit::default() };
     assert!(matches!(world.accounts.update_user("", ann.id, edit).await, Err(AccountError::Invalid(_))));
+    let new = |scopes: &[&str], claims: serde_json::Value| NewUser {
+        email: "bob@example.com".into(),
+        name: None,
+        password: NewPassword::Generated,
+        email_verified: true,
+        scopes: scopes.iter().map(|scope| (*scope).to_owned()).collect(),
+        claims: claims.as_object().unwrap().clone(),
+    };
+    for new in [new(&[], json!({"sub": "root"})), new(&["a b"], json!({}))] {
+        assert!(matches!(world.accounts.create_user("", new).await, Err(AccountError::Invalid(_))));
+    }
+    world.accounts.create_user("", new(&["a"], json!({"role": "admin"}))).await.unwrap();
 }

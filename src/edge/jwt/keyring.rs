@@ -134,7 +134,7 @@ impl KeyRing {
                 if made_keys {
                     longest = UnixTime::default();
                 }
-                let until = reading.horizon.plus(keep).max(longest.plus(tokens.leeway));
+                let until = longest.plus(tokens.leeway);
                 let known: Vec<String> = stored.iter().map(|member| member.key.kid.clone()).collect();
                 let (ring, changed) =
                     settle(stored, tokens.algorithm, until, reading).map_err(KeyRingError::Key)?;

@@ -499,4 +499,17 @@ mod tests {
         }
         assert_eq!(served(&mut line, 300).len(), 200);
     }
+
+    /// However little their work is: what is kept of each takes memory.
+    #[test]
+    fn no_more_than_so_many_wait() {
+        let (mut line, limit) = (Line::new(), u64::MAX / 8);
+        for n in 0..MOST as u32 {
+            line.join(stranger(n, n.into()), 1, limit, "first").unwrap();
+        }
+        assert!(line.join(stranger(0, 0), 1, limit, "second").is_err());
+        assert_eq!(line.len(), MOST);
+        line.next();
+        line.join(stranger(0, 0), 1, limit, "second").unwrap();
+    }
 }

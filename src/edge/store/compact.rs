@@ -230,12 +230,20 @@ struct Copying<'a> {
 
 impl Copying<'_> {
     fn run(mut self, generation: Generation) -> Result<Copy, GivenUp> {
-        let trees = Trees::open(generation.clone(), &self.shared.dir, For::Filling)?;
+        self.fill(generation.clone())?;
+        self.read_back(generation)
+    }
+
+    /// Writes what lives into the files of `generation`, and closes them, so that what is counted comes from the disk.
+    fn fill(&mut self, generation: Generation) -> Result<(), GivenUp> {
+        let trees = Trees::open(generation, &self.shared.dir, For::Filling)?;
         self.copy_all(&trees)?;
         self.catch_up(&trees, None)?;
-        trees.sync_filled()?;
-        // Closed and opened again, so that what is counted comes from the disk.
-        drop(trees);
+        Ok(trees.sync_filled()?)
+    }
+
+    /// Opens the files of `generation` again, counts what is in them, and copies what was written meanwhile.
+    fn read_back(mut self, generation: Generation) -> Result<Copy, GivenUp> {
         let trees = Trees::open(generation, &self.shared.dir, For::Use)?;
         let mut tally = self.count(&trees)?;
         self.catch_up(&trees, Some(&mut tally))?;
@@ -452,11 +460,14 @@ pub(super) fn run(
 
 #[cfg(test)]
 mod tests {
+    use std::fs::{self, File};
     use std::path::Path;
 
     use super::*;
     use crate::edge::store::opening::{self, Doubts};
     use crate::edge::store::trees::Writes;
+    use crate::edge::store::witness::WITNESS;
+    use crate::edge::store::writer;
 
     static STOP: AtomicBool = AtomicBool::new(false);
 
@@ -487,6 +498,16 @@ mod tests {
         shared
     }
 
+    fn copying(shared: &Shared, reserve: u64) -> Copying<'_> {
+        Copying { shared, stop: &STOP, opened: 0, reserve, erased: false }
+    }
+
+    /// The folders of generations in `dir`, complete or not.
+    fn folders(dir: &Path) -> usize {
+        let names = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name());
+        names.filter(|name| name.to_str().unwrap().starts_with("store.")).count()
+    }
+
     fn reopened(dir: &Path, shared: Shared) -> Shared {
         drop(shared);
         Shared::new(dir, opening::open(dir, Doubts::Refuse).unwrap(), None, false)
@@ -515,8 +536,7 @@ mod tests {
             let copied = copy(&shared, &STOP).unwrap();
             copied.trees.fill(&key(1500), fault.as_ref()).unwrap();
             // As if the copy had been read back after that.
-            let read = Copying { shared: &shared, stop: &STOP, opened: 0, reserve: 0, erased: false };
-            let tally = read.count(&copied.trees).unwrap();
+            let tally = copying(&shared, 0).count(&copied.trees).unwrap();
             let error = take_over(&shared, Copy { tally, ..copied }).err().unwrap();
             assert!(error.to_string().contains("is not what was written"), "{error}");
             assert_eq!(at(&shared, &key(1500)), value("before"));
@@ -535,9 +555,27 @@ mod tests {
         assert!(matches!(take_over(&shared, copied), Err(GivenUp::Reopened)));
         shared.writable.store(false, Ordering::Relaxed);
         assert!(matches!(copy(&shared, &STOP), Err(GivenUp::Reopened)));
-        let folders = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name());
         // That of the copy that was handed over is removed by the one who did.
-        assert_eq!(folders.filter(|name| name.to_str().unwrap().starts_with("store.")).count(), 1);
+        assert_eq!(folders(dir.path()), 1);
+        assert!(shared.written.lock().unwrap().is_none(), "keys are noted for nobody");
+    }
+
+    /// What was written and not synced may be in the copy, and nowhere else.
+    #[test]
+    fn a_copy_is_worth_nothing_once_the_files_were_opened_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let shared = store(dir.path());
+        let copied = copy(&shared, &STOP).unwrap();
+        shared.writable.store(false, Ordering::Relaxed);
+        assert!(copying(&shared, 0).go_on().is_err());
+        writer::recover(&shared);
+        assert!(shared.writable.load(Ordering::Relaxed));
+        assert!(copying(&shared, 0).go_on().is_err());
+        assert!(matches!(take_over(&shared, copied), Err(GivenUp::Reopened)));
+        // Nor while it is not known what a failed write has left.
+        let copied = copy(&shared, &STOP).unwrap();
+        shared.writable.store(false, Ordering::Relaxed);
+        assert!(matches!(take_over(&shared, copied), Err(GivenUp::Reopened)));
     }
 
     #[test]
@@ -567,8 +605,109 @@ mod tests {
         assert!(shared.erasure.lock().unwrap().is_some());
     }
 
+    /// What was written is not what a disk holds: it is counted as it is read.
     #[test]
-    fn a_disk_without_room_for_a_copy_is_left_alone() {
+    fn a_copy_that_the_disk_does_not_hold_never_becomes_the_store() {
+        let dir = tempfile::tempdir().unwrap();
+        let shared = store(dir.path());
+        let mut unlike = 0;
+        for part in 1..8 {
+            shared.record_written(true);
+            let generation = Generation::begin(dir.path()).unwrap();
+            let mut copying = copying(&shared, 0);
+            copying.fill(generation.clone()).unwrap();
+            let db = generation.folder.join("db");
+            let mut bytes = fs::read(&db).unwrap();
+            let used = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+            bytes[used / 8 * part] ^= 0x10;
+            fs::write(&db, bytes).unwrap();
+            // The engine may say so, panic, or pass over the damage.
+            let read = catch_unwind(AssertUnwindSafe(|| copying.read_back(generation.clone())));
+            if let Ok(Ok(copied)) = read {
+                let error = take_over(&shared, copied).err().unwrap().to_string();
+                assert!(error.contains("is not what was written"), "{error}");
+                unlike += 1;
+            }
+            assert!(!generation.is_complete());
+            discard(&shared, &generation);
+        }
+        assert!(unlike > 0, "the engine found every damage by itself: this shows nothing of ours");
+        assert_eq!(shared.trees.read().unwrap().as_ref().unwrap().generation().number, 0);
+    }
+
+    /// As a kill leaves it: it was never closed.
+    #[test]
+    fn a_copy_that_has_become_the_store_is_on_the_disk() {
+        let (dir, left) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let shared = store(dir.path());
+        let copied = copy(&shared, &STOP).unwrap();
+        write(&shared, Writes::from([(key(7), value("after"))]));
+        let replaced = take_over(&shared, copied).unwrap();
+        fs::copy(dir.path().join(WITNESS), left.path().join(WITNESS)).unwrap();
+        let (from, to) = (dir.path().join("store.1"), left.path().join("store.1"));
+        fs::create_dir(&to).unwrap();
+        for entry in fs::read_dir(&from).unwrap().map(Result::unwrap) {
+            if entry.file_type().unwrap().is_file() {
+                fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+            }
+        }
+        close(replaced);
+        let trees = opening::open(left.path(), Doubts::Refuse).unwrap();
+        assert_eq!((trees.sequence(), trees.generation().number), (2, 1));
+        assert_eq!(trees.get(&key(7)).unwrap(), value("after"));
+    }
+
+    #[test]
+    fn a_copy_that_nobody_takes_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let shared = store(dir.path());
+        let done = run(&shared, &STOP, |copied| {
+            close(copied.trees);
+            Err(GivenUp::Outrun)
+        });
+        assert!(matches!(done, Err(GivenUp::Outrun)));
+        assert_eq!(folders(dir.path()), 0);
+        assert!(shared.written.lock().unwrap().is_none());
+        let stopped = AtomicBool::new(true);
+        assert!(matches!(copy(&shared, &stopped), Err(GivenUp::Closing)));
+        assert_eq!(folders(dir.path()), 0);
+    }
+
+    #[test]
+    fn a_copy_that_would_not_fit_is_not_begun() {
+        let dir = tempfile::tempdir().unwrap();
+        let shared = store(dir.path());
+        let free = files::free_bytes(dir.path()).unwrap();
+        // By their names these are the engine's; they take no room.
+        for n in 0..4 {
+            File::create(dir.path().join(format!("snap.{n}"))).unwrap().set_len(free / 2).unwrap();
+        }
+        shared.live_bytes.store(free, Ordering::Relaxed);
+        assert!(matches!(copy(&shared, &STOP), Err(GivenUp::NoRoom(_))));
+        assert_eq!(folders(dir.path()), 0);
+        // Only what lives is copied.
+        shared.live_bytes.store(1 << 20, Ordering::Relaxed);
+        close(copy(&shared, &STOP).unwrap().trees);
+    }
+
+    /// The commits that come meanwhile need room as well.
+    #[test]
+    fn a_copy_is_given_up_when_room_runs_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let shared = store(dir.path());
+        let large = value(&"x".repeat(1 << 16));
+        write(&shared, (0..80).map(|n| (key(n), large.clone())).collect());
+        shared.record_written(true);
+        let generation = Generation::begin(dir.path()).unwrap();
+        let filled = copying(&shared, u64::MAX).fill(generation.clone());
+        assert!(matches!(filled, Err(GivenUp::NoRoom(_))), "{filled:?}");
+        discard(&shared, &generation);
+        let generation = Generation::begin(dir.path()).unwrap();
+        copying(&shared, 0).fill(generation).unwrap();
+    }
+
+    #[test]
+    fn an_error_that_is_a_full_disk_is_told_as_one() {
         let full = std::io::Error::from(ErrorKind::StorageFull);
         assert!(matches!(GivenUp::from(::sled::Error::Io(full)), GivenUp::NoRoom(_)));
         let full = OpenError::Io { path: "db".into(), source: ErrorKind::QuotaExceeded.into() };

@@ -190,6 +190,8 @@ pub(super) fn private(path: &Path) -> io::Result<File> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]
@@ -218,7 +220,12 @@ mod tests {
         assert_eq!(engine_bytes(from, &snapshots), engine_bytes(&to, &snapshots));
         assert_eq!(engine_bytes(&to, &snapshots), 2 + 4 + 21 + 6);
         // Two files, however their blocks are kept: the copy is written to.
-        fs::write(to.join("db"), "other").unwrap();
-        assert_eq!(fs::read(from.join("db")).unwrap(), b"db");
+        for (file, content) in [("db", "db"), ("blobs/7", "within")] {
+            fs::write(to.join(file), "other").unwrap();
+            assert_eq!(fs::read_to_string(from.join(file)).unwrap(), content);
+        }
+        for folder in [&to, &to.join("blobs")] {
+            assert_eq!(fs::metadata(folder).unwrap().permissions().mode() & 0o777, 0o700);
+        }
     }
 }

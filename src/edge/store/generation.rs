@@ -263,6 +263,29 @@ mod tests {
     }
 
     #[test]
+    fn what_cannot_be_synced_does_not_become_the_store() {
+        let dir = tempfile::tempdir().unwrap();
+        let begun = Generation::begin(dir.path()).unwrap();
+        let odd = begun.folder.join("odd");
+        // Nothing opens a link that leads to itself.
+        std::os::unix::fs::symlink("odd", &odd).unwrap();
+        assert!(matches!(begun.complete(dir.path()), Err(Incomplete::Before(_))));
+        assert!(!begun.is_complete());
+        fs::remove_file(odd).unwrap();
+        begun.complete(dir.path()).unwrap();
+        assert!(begun.is_complete());
+    }
+
+    #[test]
+    fn its_folder_is_for_the_eyes_of_its_owner() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let begun = Generation::begin(dir.path()).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&begun.folder), mode(&begun.folder.join(UNFINISHED))), (0o700, 0o600));
+    }
+
+    #[test]
     fn the_files_of_a_generation_without_its_mark_are_no_empty_store() {
         let dir = tempfile::tempdir().unwrap();
         let begun = Generation::begin(dir.path()).unwrap();

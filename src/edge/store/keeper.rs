@@ -205,6 +205,8 @@ impl Running {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::edge::store::files;
+    use crate::edge::store::opening::{self, Doubts};
 
     #[test]
     fn files_are_hollow_when_they_are_several_times_what_lives_and_have_grown() {
@@ -216,5 +218,50 @@ mod tests {
         assert!(!hollow(30, 10, 0), "three times");
         assert!(hollow(31, 10, 24));
         assert!(!hollow(30, 9, 24), "hardly grown since the last compaction");
+    }
+
+    /// A compaction for which there is no room.
+    #[test]
+    fn what_was_given_up_is_left_alone_for_a_while() {
+        let dir = tempfile::tempdir().unwrap();
+        let shared = Shared::new(dir.path(), opening::open(dir.path(), Doubts::Refuse).unwrap(), None, true);
+        let free = files::free_bytes(dir.path()).unwrap();
+        // By its name it is the engine's; it takes no room.
+        for n in 0..4 {
+            let path = dir.path().join(format!("snap.{n}"));
+            std::fs::File::create(path).unwrap().set_len(free / 2).unwrap();
+        }
+        shared.live_bytes.store(free, Ordering::Relaxed);
+        let stop = AtomicBool::new(false);
+        let (queue, _commands) = std::sync::mpsc::sync_channel(1);
+        let mut keeper =
+            Keeper { shared: &shared, stop: &stop, queue: &queue, compact: 0, rest_until: Instant::now() };
+        let tried = |keeper: &mut Keeper<'_>| {
+            keeper.look();
+            shared.compactions.read().no_room
+        };
+        assert_eq!((tried(&mut keeper), tried(&mut keeper)), (1, 1));
+        // The time is over.
+        keeper.rest_until = Instant::now();
+        assert_eq!(tried(&mut keeper), 2);
+        // Nothing is tried while nothing can be written, nor without a cause.
+        keeper.rest_until = Instant::now();
+        shared.writable.store(false, Ordering::Relaxed);
+        assert_eq!(tried(&mut keeper), 2);
+        shared.writable.store(true, Ordering::Relaxed);
+        shared.erased_until_now(false);
+        assert_eq!(tried(&mut keeper), 2);
+    }
+
+    #[test]
+    fn what_is_erased_later_does_not_put_off_what_was_erased_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let shared = Shared::new(dir.path(), opening::open(dir.path(), Doubts::Refuse).unwrap(), None, false);
+        assert_eq!(shared.erasure_due(), None);
+        shared.erased_now();
+        let due = shared.erasure_due();
+        assert!(due.is_some());
+        shared.erased_now();
+        assert_eq!(shared.erasure_due(), due);
     }
 }

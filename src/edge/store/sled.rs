@@ -474,3 +474,68 @@ impl Store for SledStore {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::task::{Errand, Work};
+    use palisade_testing::conformance::{connection, mail, user};
+
+    /// What makes a compaction due, one by one: each of them holds what somebody has asked to be forgotten.
+    #[tokio::test]
+    async fn every_kind_of_erasure_calls_for_a_compaction() {
+        let ann = || user(1, "ann@example.com");
+        let granted = || connection(1, 1, Some(9));
+        let emptied = || Connection { tokens: None, ..granted() };
+        let errand = Errand::EndGrant(Box::new(granted()));
+        let work = Work::Errand { made_at: UnixTime(1), tries: 0, errand };
+        let ending = Task { id: uuid::Uuid::from_u128(1), due_at: UnixTime(1), work };
+        let letter = |to: &str| mail(1, to, 1);
+        let cases = [
+            ("an account", vec![Change::CreateUser(ann())], Change::DeleteUser(ann().id), true),
+            (
+                "a connection",
+                vec![Change::CreateConnection(granted())],
+                Change::RemoveConnection(granted().user, granted().id),
+                true,
+            ),
+            (
+                "its tokens",
+                vec![Change::CreateConnection(granted())],
+                Change::UpdateConnection(emptied()),
+                true,
+            ),
+            (
+                "an errand with tokens",
+                vec![Change::CreateTask(ending.clone())],
+                Change::FinishTask(ending),
+                true,
+            ),
+            (
+                "a mail to nobody here",
+                vec![Change::PutMail(letter("gone@example.com"))],
+                Change::RemoveMail(letter("gone@example.com")),
+                true,
+            ),
+            (
+                "a mail to an account",
+                vec![Change::CreateUser(ann()), Change::PutMail(letter("ann@example.com"))],
+                Change::RemoveMail(letter("ann@example.com")),
+                false,
+            ),
+        ];
+        for (what, making, erasing, wanted) in cases {
+            let dir = tempfile::tempdir().unwrap();
+            let store = SledStore::open(dir.path()).unwrap();
+            let due = || store.shared.erasure.lock().unwrap().is_some();
+            store.commit(making).await.unwrap();
+            assert!(!due(), "{what}");
+            store.commit(vec![erasing]).await.unwrap();
+            assert_eq!(due(), wanted, "{what}");
+            // For the next start.
+            let trees = store.shared.trees.read().unwrap();
+            let mark = trees.as_ref().unwrap().get(&keys::erased()).unwrap();
+            assert_eq!(mark.is_some(), wanted, "{what}");
+        }
+    }
+}

@@ -190,7 +190,7 @@ fn refuse(command: Command, why: &str) {
 }
 
 /// Opens the files afresh once the disk takes writes again, and shows it with a write.
-fn recover(shared: &Shared) {
+pub(super) fn recover(shared: &Shared) {
     if let Err(e) = files::probe(&shared.dir) {
         tracing::warn!(error = %e, "the store's disk still takes no writes");
         return;

@@ -2,14 +2,14 @@ use palisade_core::domain::session::Lifetimes;
 use palisade_core::domain::time::UnixTime;
 use palisade_core::domain::trusted_time::Mark;
 use palisade_core::domain::trusted_time::PROBATION;
-use palisade_core::ports::{Clock, Store};
+use palisade_core::ports::{Change, Clock, Store};
 use palisade_core::service::clock::*;
-use palisade_core::service::revoke::Lives;
-use palisade_core::service::revoke::Revoke;
+use palisade_core::service::revoke::{Lives, Request, Revoke, Subject};
+use palisade_testing::conformance::session;
 use palisade_testing::fakes::{FakeClock, FakeEntropy, FakeIssuerClocks, FakeSigner, FakeStore, NOW};
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 const YEAR: u64 = 365 * 24 * 3600;
@@ -35,6 +35,23 @@ impl Machine {
     fn pass(&self, seconds: u64) {
         self.wall.advance(seconds);
         self.uptime.fetch_add(seconds, Ordering::Relaxed);
+    }
+
+    /// Tokens live for an hour, and so do sessions.
+    fn revoke(&self, clock: &Arc<GuardedClock>) -> Revoke {
+        let hour = Duration::from_secs(3600);
+        Revoke::new(
+            self.store.clone(),
+            Arc::new(FakeSigner),
+            clock.clone(),
+            Arc::new(FakeEntropy::default()),
+            Arc::new(FakeIssuerClocks),
+            Lives {
+                tokens: hour,
+                sessions: Lifetimes { sliding: hour, absolute: hour },
+                leeway: Duration::ZERO,
+            },
+        )
     }
 
     async fn kept(&self) -> Mark {
@@ -127,17 +144,9 @@ async fn what_is_revoked_while_the_clock_is_wrong_outlasts_it() {
     machine.pass(2 * YEAR);
     let now = machine.wall.now();
     let clock = machine.start().await;
-    let hour = Duration::from_secs(3600);
-    let revoke = Revoke::new(
-        machine.store.clone(),
-        Arc::new(FakeSigner),
-        clock.clone(),
-        Arc::new(FakeEntropy::default()),
-        Arc::new(FakeIssuerClocks),
-        Lives { tokens: hour, sessions: Lifetimes { sliding: hour, absolute: hour }, leeway: Duration::ZERO },
-    );
-    let request = |sid: &str| palisade_core::service::revoke::Request {
-        subject: palisade_core::service::revoke::Subject::Session(sid.to_owned()),
+    let revoke = machine.revoke(&clock);
+    let request = |sid: &str| Request {
+        subject: Subject::Session(sid.to_owned()),
         issuer: None,
         reason: None,
         expires_in: None,
@@ -228,4 +237,90 @@ fn spans_are_told_in_their_two_largest_units() {
 fn moments_are_written_as_dates_as_long_as_they_have_one() {
     assert_eq!(shown(UnixTime(0)), "1970-01-01T00:00:00Z");
     assert_eq!(shown(UnixTime::NEVER), u64::MAX.to_string());
+}
+
+/// Shows these moments, one at each look, and the last of them from then on.
+struct Script(Mutex<Vec<UnixTime>>);
+
+impl Clock for Script {
+    fn now(&self) -> UnixTime {
+        let mut left = self.0.lock().unwrap();
+        if left.len() > 1 { left.remove(0) } else { left[0] }
+    }
+}
+
+#[tokio::test]
+async fn a_clock_that_jumps_while_it_is_accepted_is_not_the_one_that_the_operator_saw() {
+    let (store, year) = (FakeStore::default(), Duration::from_secs(YEAR));
+    let seen = NOW.plus(year);
+    let wall = Arc::new(Script(Mutex::new(vec![NOW, seen, seen.plus(year)])));
+    let clock = GuardedClock::start(wall, Box::new(|| Duration::ZERO), &store).await.unwrap();
+    assert_eq!(clock.accept(&store).await.unwrap().wall, seen);
+    assert!(clock.standing().doubt.is_some());
+    // What the operator did see is kept.
+    assert_eq!(store.clock_mark().await.unwrap().unwrap().at, seen);
+}
+
+/// Of everything that can be revoked, in each of its ways.
+#[tokio::test]
+async fn every_kind_of_revocation_outlasts_what_was_signed_while_the_clock_was_ahead() {
+    let sid = uuid::Uuid::from_u128(7).to_string();
+    let sub = uuid::Uuid::from_u128(1).to_string();
+    let token = Subject::Token { jti: "t".to_owned(), expires_at: None, holder: None };
+    let ways = [
+        token,
+        Subject::TokenId("t".to_owned()),
+        Subject::Session("of another kind".to_owned()),
+        Subject::Session(sid),
+        Subject::Subject(sub.clone()),
+        Subject::IssuedBefore(NOW.plus(Duration::from_secs(YEAR))),
+        Subject::IssuedSoFar,
+    ];
+    let mut outcomes = Vec::new();
+    for way in 0..ways.len() + 2 {
+        let machine = Machine::default();
+        let clock = machine.start().await;
+        // A session from then, which a moment that has passed reaches.
+        machine.store.commit(vec![Change::CreateSession(session(1, 7, u64::MAX))]).await.unwrap();
+        machine.pass(2 * YEAR);
+        let now = machine.wall.now();
+        machine.wall.advance(YEAR);
+        clock.now();
+        machine.wall.set_back(YEAR);
+        let revoke = machine.revoke(&clock);
+        match ways.get(way).cloned() {
+            Some(subject) => {
+                let request =
+                    Request { subject, issuer: None, reason: None, expires_in: None, end_session: false };
+                drop(revoke.revoke(request).await.unwrap());
+            }
+            None if way == ways.len() => {
+                drop(revoke.raise_version(None, sub.clone(), None, None).await.unwrap());
+            }
+            None => drop(revoke.raise_all(None, None).await.unwrap()),
+        }
+        let entries = machine.store.recent_revocations(9).await.unwrap();
+        let least = now.plus(Duration::from_secs(YEAR + 3600));
+        assert!(entries.iter().all(|entry| entry.expires_at >= least), "{way}: {least} {entries:?}");
+        outcomes.push(entries.len());
+    }
+    // A cutoff has another entry for sessions, and a moment that has passed one for each session that it ended.
+    assert_eq!(outcomes, [1, 1, 1, 1, 2, 2, 2, 1, 1]);
+}
+
+/// It would be on probation once more after a kill.
+#[tokio::test]
+async fn a_stop_that_is_believed_is_kept_at_once() {
+    let machine = Machine::default();
+    machine.start().await;
+    machine.wall.advance(24 * 3600);
+    let clock = machine.start().await;
+    let kept = machine.kept().await;
+    assert_eq!((kept.at, kept.stops.len()), (NOW, 1));
+    machine.pass(PROBATION.as_secs() - 1);
+    clock.tick(&*machine.store).await.unwrap();
+    assert_eq!(machine.kept().await.stops.len(), 1);
+    machine.pass(1);
+    clock.tick(&*machine.store).await.unwrap();
+    assert_eq!(machine.kept().await.stops.len(), 0);
 }

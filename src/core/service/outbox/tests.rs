@@ -489,3 +489,23 @@ async fn a_mail_that_was_put_off_by_a_clock_that_was_ahead_is_tried() {
     world.outbox.pass().await;
     assert_eq!((world.mailer.tried(), world.waiting().await), (vec![1, 1], Vec::new()));
 }
+
+/// Who is still down after the clock was set back is asked again soon, not when the pause would have been over.
+#[tokio::test]
+async fn a_pause_of_a_clock_that_was_ahead_puts_no_later_mail_off_for_longer_than_any() {
+    let world = World::new();
+    world.clock.advance(365 * 24 * 3600);
+    world.mailer.answers(down);
+    world.put(Mail { created_at: world.clock.now(), due_at: NOW, ..mail(1) }).await;
+    world.outbox.pass().await;
+    world.clock.set_back(365 * 24 * 3600);
+    world.put(mail(2)).await;
+    world.outbox.pass().await;
+    let waiting = world.waiting().await;
+    let later = waiting.iter().find(|mail| mail.id.as_u128() == 2).unwrap();
+    // The worker sleeps for no longer than a minute.
+    assert!(
+        later.attempts == 1 && later.due_at <= world.clock.now().plus(Duration::from_secs(60)),
+        "{later:?}"
+    );
+}

@@ -4,6 +4,7 @@ use serde_json::{Map, json};
 
 use palisade_core::domain::account::{Claim, PasswordHash, User};
 use palisade_core::domain::audit::{Action, Outcome};
+use palisade_core::domain::connection::Connection;
 use palisade_core::domain::mail::Letter;
 use palisade_core::domain::time::UnixTime;
 use palisade_core::ports::{Change, Store};
@@ -11,6 +12,7 @@ use palisade_core::service::accounts::AccountError;
 use palisade_core::service::profile::Edit;
 use palisade_core::service::users::{NewPassword, NewUser, UserEdit};
 use palisade_testing::accounts_world::{ANN, PASSWORD, World, client, person, secret, typed, world};
+use palisade_testing::conformance::connection;
 
 const BOB: &str = "bob@example.com";
 const DAY: u64 = 24 * 3600;
@@ -301,4 +303,19 @@ async fn a_verification_and_the_end_of_the_week_meet() {
     stored(&world, BOB).await;
     assert!(matches!(world.accounts.verify_email(&client(), &token).await, Err(AccountError::InvalidLink)));
     assert!(world.store.due_tasks(UnixTime::NEVER, 10).await.unwrap().is_empty());
+}
+
+/// An app can act for an account, whose address nobody has verified, by a token that an operator minted.
+#[tokio::test]
+async fn an_account_with_a_connection_is_somebodys() {
+    let world = world();
+    world.register(BOB).await;
+    let bob = stored(&world, BOB).await;
+    assert!(world.accounts.is_unclaimed(&bob).await.unwrap());
+    let granted = Connection { user: bob.id, ..connection(1, 1, None) };
+    world.store.commit(vec![Change::CreateConnection(granted)]).await.unwrap();
+    assert!(!world.accounts.is_unclaimed(&bob).await.unwrap());
+    world.clock.advance(8 * DAY);
+    tasks(&world).await;
+    assert_eq!(stored(&world, BOB).await.id, bob.id);
 }

@@ -367,3 +367,35 @@ async fn guesses_at_the_password_of_a_registration_are_limited_and_audited() {
     assert!(matches!(press(&world, typed(STRANGERS)).await, Err(AccountError::TooMany(_))));
     assert!(!stored(&world).await.email_verified);
 }
+
+#[tokio::test]
+async fn a_password_chosen_at_the_verification_is_held_to_the_same_as_any() {
+    let world = world();
+    stranger_registers(&world).await;
+    for (password, word) in
+        [(palisade_testing::password_fakes::GUESSABLE, "guessable"), ("short", "too_short")]
+    {
+        match press(&world, new(password)).await {
+            Err(AccountError::PasswordRejected { broken, .. }) => assert_eq!(broken[0].word(), word),
+            other => panic!("{other:?}"),
+        }
+    }
+    // The link is as good as before.
+    press(&world, new(OWNERS)).await.unwrap();
+    assert!(opens(&world, OWNERS).await);
+}
+
+/// Who had the earlier password may have signed in from some of them.
+#[tokio::test]
+async fn a_password_chosen_at_the_verification_forgets_from_where_the_account_was_used() {
+    let world = world();
+    let ann = world.ann().await;
+    world.login().await;
+    assert!(!stored(&world).await.known_blocks.is_empty());
+    let edit = UserEdit { email_verified: Some(false), ..UserEdit::default() };
+    world.accounts.update_user("r", ann.id, edit).await.unwrap();
+    world.accounts.resend_verification(&client(), ANN).await.unwrap();
+    world.accounts.do_due_tasks().await.unwrap();
+    press(&world, new(OWNERS)).await.unwrap();
+    assert_eq!(stored(&world).await.known_blocks, [""; 0]);
+}
