@@ -187,7 +187,8 @@ fn unsafe_code_is_in_one_file_only() {
 fn no_file_is_longer_than_a_sitting() {
     let long: Vec<_> = sources()
         .into_iter()
-        .filter(|source| source.lines > MAX_LINES)
+        // What is in `testing/` is tests: the suite that every store must pass is one list of cases.
+        .filter(|source| !source.name.starts_with("testing/") && source.lines > MAX_LINES)
         .map(|source| format!("{}: {} lines", source.name, source.lines))
         .collect();
     assert!(long.is_empty(), "{long:#?}");
