@@ -292,12 +292,14 @@ async fn every_kind_of_revocation_outlasts_what_was_signed_while_the_clock_was_a
             Some(subject) => {
                 let request =
                     Request { subject, issuer: None, reason: None, expires_in: None, end_session: false };
-                drop(revoke.revoke(request).await.unwrap());
+                revoke.revoke(request).await.unwrap();
             }
             None if way == ways.len() => {
-                drop(revoke.raise_version(None, sub.clone(), None, None).await.unwrap());
+                revoke.raise_version(None, sub.clone(), None, None).await.unwrap();
             }
-            None => drop(revoke.raise_all(None, None).await.unwrap()),
+            None => {
+                revoke.raise_all(None, None).await.unwrap();
+            }
         }
         let entries = machine.store.recent_revocations(9).await.unwrap();
         let least = now.plus(Duration::from_secs(YEAR + 3600));
