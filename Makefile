@@ -99,14 +99,14 @@ deps-bench: deps
 		exit 1; \
 	fi
 
-bench: deps-bench ## requests per second without and with authentication, and instructions per request (6 minutes)
+bench: deps-bench ## requests per second without and with authentication, instructions per request, and what the store keeps of its past (8 minutes)
 	CARGO="$(CARGO)" benches/run
 
 bench-store: deps ## durable commits per second, and what a million revocations cost (2 minutes)
 	$(CARGO) run --locked --release --example bench_store
 
 store-growth: deps ## what the store keeps of a million sign-ins and a million revocations: disk, memory, start (10 minutes)
-	$(CARGO) run --locked --release --example store_growth
+	CARGO="$(CARGO)" benches/run --only store-growth --count 1000000
 
 # A compiler for WebAssembly: the toolchain at hand, or Debian's beside it.
 deps-plugins: deps

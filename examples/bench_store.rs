@@ -4,7 +4,8 @@
 //! Every commit is a caller's own and is synced before it is answered; 64 callers wait at a time. The set
 //! is loaded in a process of its own, so that its memory is not mixed up with what filled it.
 
-use std::net::{IpAddr, Ipv4Addr};
+mod store_load;
+
 use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
@@ -12,23 +13,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use palisade::domain::account::UserId;
-use palisade::domain::opaque::TokenHash;
-use palisade::domain::revocation::{Revocation, Target, Versions};
-use palisade::domain::session::{Device, Session, SessionId};
-use palisade::domain::time::UnixTime;
 use palisade::edge::store::{RevocationCache, SledStore};
 use palisade::ports::{Change, Store};
 use uuid::Uuid;
 
-/// What the program itself runs with.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+use store_load::{CALLERS, NOW, Outcome, by_callers, folder, resident, revoked_token, session};
 
-const CALLERS: u64 = 64;
 const SPAN: Duration = Duration::from_secs(5);
-const NOW: UnixTime = UnixTime(1_800_000_000);
-
-type Outcome = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -52,13 +43,17 @@ async fn main() -> ExitCode {
 }
 
 async fn measure(revocations: u64) -> Outcome {
-    // Beside the build, because a folder for temporary files may be in memory.
-    let folder = tempfile::tempdir_in(std::env::current_exe()?.parent().ok_or("no folder")?)?;
+    let folder = folder()?;
     let store = SledStore::open(folder.path())?;
     println!("session updates    {:>8.0} /s durable, {CALLERS} callers", updates(&store).await?);
     let before = store.disk_bytes();
     let begun = Instant::now();
-    revoke(&store, revocations).await?;
+    by_callers(&store, revocations, |store, n| async move {
+        let at = NOW.plus(Duration::from_secs(n / 5000));
+        store.revoke(revoked_token(n, at)).await?;
+        Ok(())
+    })
+    .await?;
     println!("revocations        {:>8.0} /s durable, {CALLERS} callers", per_second(revocations, begun));
     let grown = store.disk_bytes() - before;
     println!("on disk            {:>8} bytes for each of {revocations}", grown / revocations.max(1));
@@ -91,14 +86,14 @@ async fn load(folder: &Path) -> Outcome {
     if cache.is_empty() { Err("nothing was loaded".into()) } else { Ok(()) }
 }
 
-async fn updates(store: &Arc<SledStore>) -> Result<f64, Box<dyn std::error::Error + Send + Sync>> {
+async fn updates(store: &Arc<SledStore>) -> Outcome<f64> {
     let (done, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
     let begun = Instant::now();
     let mut callers = tokio::task::JoinSet::new();
     for _ in 0..CALLERS {
         let (store, done, stop) = (Arc::clone(store), Arc::clone(&done), Arc::clone(&stop));
         callers.spawn(async move {
-            let mut session = session();
+            let mut session = session(UserId(Uuid::now_v7()), NOW);
             store.commit(vec![Change::CreateSession(session.clone())]).await?;
             while !stop.load(Ordering::Relaxed) {
                 session.expires_at = session.expires_at.plus(Duration::from_secs(1));
@@ -117,66 +112,7 @@ async fn updates(store: &Arc<SledStore>) -> Result<f64, Box<dyn std::error::Erro
     Ok(per_second(done.load(Ordering::Relaxed), begun))
 }
 
-async fn revoke(store: &Arc<SledStore>, count: u64) -> Outcome {
-    let next = Arc::new(AtomicU64::new(0));
-    let mut callers = tokio::task::JoinSet::new();
-    for _ in 0..CALLERS {
-        let (store, next) = (Arc::clone(store), Arc::clone(&next));
-        callers.spawn(async move {
-            loop {
-                let n = next.fetch_add(1, Ordering::Relaxed);
-                if n >= count {
-                    return Ok::<_, palisade::ports::StoreError>(());
-                }
-                let issuer = "https://accounts.example.com".to_owned();
-                let target = Target::Token { issuer, jti: Uuid::now_v7().to_string() };
-                // Tokens end in any order.
-                let life = Duration::from_secs(n.wrapping_mul(2_654_435_761) % 1800);
-                let created_at = NOW.plus(Duration::from_secs(n / 5000));
-                let expires_at = created_at.plus(life);
-                store.revoke(Revocation { target, expires_at, created_at, reason: None }).await?;
-            }
-        });
-    }
-    while let Some(ended) = callers.join_next().await {
-        ended??;
-    }
-    Ok(())
-}
-
-fn session() -> Session {
-    let id = Uuid::now_v7();
-    let agent = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0";
-    Session {
-        id: SessionId(id),
-        user: UserId(Uuid::now_v7()),
-        created_at: NOW,
-        last_used_at: NOW,
-        expires_at: NOW,
-        device: Device {
-            name: "Firefox on Linux".into(),
-            user_agent: Some(agent.into()),
-            address: IpAddr::V4(Ipv4Addr::LOCALHOST),
-            place: None,
-            fingerprint: TokenHash::of(agent.as_bytes()).into(),
-        },
-        scopes: vec!["read".into(), "write".into()],
-        begun: Versions::default(),
-        generation: 0,
-        current: TokenHash::of(id.as_bytes()),
-        rotated_at: NOW,
-        revision: 0,
-    }
-}
-
 #[allow(clippy::cast_precision_loss, reason = "for people")]
 fn per_second(count: u64, begun: Instant) -> f64 {
     count as f64 / begun.elapsed().as_secs_f64()
-}
-
-/// Bytes of memory that this process holds now.
-fn resident() -> std::io::Result<u64> {
-    let pages = std::fs::read_to_string("/proc/self/statm")?;
-    let pages = pages.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok());
-    pages.map(|pages| pages * 4096).ok_or(std::io::ErrorKind::InvalidData.into())
 }

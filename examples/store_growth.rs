@@ -1,39 +1,36 @@
-//! What the store keeps of its past: size on disk, memory and time to start, after a load and after a
-//! compaction. `make store-growth` runs it; it decides nothing.
+//! What the store keeps of its past: size on disk, memory and time to start, after a load, and after a
+//! compaction, which leaves what lives and nothing else. `make store-growth` runs it; it decides nothing.
 //!
-//!   sign-ins      people sign in and out: a session, its end, its revocation, and four events each time
+//!   sign-ins      eight people sign in and out: a session, its end, its revocation, and two events each time
 //!   revocations   tokens are revoked, each one once, and none has ended yet
 //!
-//! Each step runs in a process of its own, so that its memory is not mixed up with another's. The load leaves
-//! the store as a gateway that is stopped would; nothing is compacted while it is on unless the store itself
-//! decides to.
+//! Each step runs in a process of its own, so that its memory is not mixed up with another's, and prints what it
+//! found as one line of JSON; `load WHAT COUNT FOLDER`, `start FOLDER` and `compact FOLDER` run a single one. The
+//! load leaves the store as a gateway that is stopped would; nothing is compacted while it is on unless the store
+//! itself decides to. What is resident is counted at the end of a step, with the store open and the revocation set
+//! in memory.
+
+mod store_load;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use palisade::domain::account::UserId;
-use palisade::domain::audit::{Action, Actor, Event, Outcome};
-use palisade::domain::opaque::TokenHash;
-use palisade::domain::revocation::{Revocation, Target, Versions};
-use palisade::domain::session::{Device, Session, SessionId};
+use palisade::domain::audit::{Action, Actor, Event, Outcome as Ended};
+use palisade::domain::revocation::{Revocation, Target};
 use palisade::domain::time::UnixTime;
 use palisade::edge::store::{RevocationCache, SledStore};
-use palisade::ports::{Change, Store};
+use palisade::ports::{Change, CommitError, Store};
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// What the program itself runs with.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+use store_load::{ISSUER, NOW, Outcome, by_callers, folder, resident, revoked_token, session};
 
-const CALLERS: u64 = 64;
 const PEOPLE: u64 = 8;
-const NOW: UnixTime = UnixTime(1_800_000_000);
-
-type Done = Result<(), Box<dyn std::error::Error + Send + Sync>>;
+const MB: f64 = 1_048_576.0;
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -55,120 +52,144 @@ async fn main() -> ExitCode {
     }
 }
 
-fn measure(count: &str) -> Done {
+/// What a step found at its end.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+struct Figures {
+    /// Bytes of the files.
+    disk: u64,
+    /// Bytes of keys and values.
+    live: u64,
+    /// Bytes of memory.
+    resident: u64,
+    /// How long the step took, in milliseconds: a start until the revocation set was in memory.
+    took: u64,
+    /// Of a start: how much of it was to open the files.
+    opened: u64,
+    revocations: usize,
+    /// How often the store was compacted in this step.
+    compactions: u64,
+}
+
+#[allow(clippy::cast_precision_loss, reason = "for people")]
+fn measure(count: &str) -> Outcome {
+    println!(
+        "{:<14} {:<12} {:>8} {:>8} {:>12} {:>9}",
+        "store growth", count, "disk MB", "x live", "resident MB", "ms"
+    );
     for what in ["sign-ins", "revocations"] {
-        println!("{count} {what}");
-        // Beside the build, because a folder for temporary files may be in memory.
-        let folder = tempfile::tempdir_in(std::env::current_exe()?.parent().ok_or("no folder")?)?;
-        let folder = folder.path().to_str().ok_or("no name")?;
-        for step in [
-            vec!["load", what, count, folder],
-            vec!["start", folder],
-            vec!["compact", folder],
-            vec!["start", folder],
-        ] {
-            if !Command::new(std::env::current_exe()?).args(step).status()?.success() {
-                return Err("a step failed".into());
+        let folder = folder()?;
+        let folder = folder.path().to_str().ok_or("the folder's name is no text")?;
+        let steps = [
+            ("load", vec!["load", what, count, folder]),
+            ("start", vec!["start", folder]),
+            ("compact", vec!["compact", folder]),
+            ("start", vec!["start", folder]),
+        ];
+        let mut starts = Vec::new();
+        for (name, arguments) in steps {
+            let found = step(&arguments)?;
+            println!(
+                "{what:<14} {name:<12} {:>8.0} {:>8.2} {:>12.0} {:>9}{}",
+                found.disk as f64 / MB,
+                found.disk as f64 / found.live.max(1) as f64,
+                found.resident as f64 / MB,
+                found.took,
+                match name {
+                    "load" => format!("   compacted {} times by itself", found.compactions),
+                    "start" => format!("   {} revocations", found.revocations),
+                    _ => String::new(),
+                }
+            );
+            if name == "start" {
+                starts.push(found);
             }
         }
+        let ratio = |of: fn(&Figures) -> u64| of(&starts[0]) as f64 / of(&starts[1]).max(1) as f64;
+        println!(
+            "{what:<14} with its past / without it: disk {:.2}, resident {:.2}, start {:.2}",
+            ratio(|found| found.disk),
+            ratio(|found| found.resident),
+            ratio(|found| found.took)
+        );
     }
     Ok(())
 }
 
-async fn load(what: &str, count: u64, folder: &Path) -> Done {
+/// One step in a process of its own.
+fn step(arguments: &[&str]) -> Outcome<Figures> {
+    let ran = Command::new(std::env::current_exe()?).args(arguments).stderr(Stdio::inherit()).output()?;
+    if !ran.status.success() {
+        return Err(format!("the step `{}` failed", arguments[0]).into());
+    }
+    Ok(serde_json::from_slice(&ran.stdout)?)
+}
+
+async fn load(what: &str, count: u64, folder: &Path) -> Outcome {
     let store = SledStore::open(folder)?;
     let cache = Arc::new(RevocationCache::new());
     cache.load(&*store, NOW).await?;
-    let (begun, next) = (Instant::now(), Arc::new(AtomicU64::new(0)));
-    let mut callers = tokio::task::JoinSet::new();
-    for _ in 0..CALLERS {
-        let (store, cache, next) = (Arc::clone(&store), Arc::clone(&cache), Arc::clone(&next));
-        let sign_ins = what == "sign-ins";
-        callers.spawn(async move {
-            loop {
-                let n = next.fetch_add(1, Ordering::Relaxed);
-                if n >= count {
-                    return Ok::<_, palisade::ports::CommitError>(());
-                }
-                if n > 0 && n % 100_000 == 0 {
-                    println!(
-                        "  after {n:>9}     {:>6} MB on disk, {:>6} MB resident",
-                        store.disk_bytes() >> 20,
-                        resident().unwrap_or(0) >> 20
-                    );
-                }
-                let at = NOW.plus(Duration::from_secs(n / 1000));
-                let revoked = if sign_ins {
-                    sign_in_and_out(&store, n, at).await?
-                } else {
-                    store.revoke(token(n, at)).await?
-                };
-                cache.apply(&revoked);
+    let (begun, sign_ins, step) = (Instant::now(), what == "sign-ins", (count / 10).max(1));
+    let learned = Arc::clone(&cache);
+    by_callers(&store, count, move |store, n| {
+        let cache = Arc::clone(&learned);
+        async move {
+            if n > 0 && n % step == 0 {
+                let status = store.status();
+                eprintln!(
+                    "  after {n:>9}  {:>6} MB on disk, {:>6} MB live, {:>6} MB resident, {} compactions",
+                    status.bytes >> 20,
+                    status.live_bytes >> 20,
+                    resident().unwrap_or(0) >> 20,
+                    status.compactions.done
+                );
             }
-        });
-    }
-    while let Some(ended) = callers.join_next().await {
-        ended??;
-    }
-    println!("  loaded              {:>6} /s", u128::from(count) * 1000 / begun.elapsed().as_millis().max(1));
-    told(&store)?;
-    store.close();
-    Ok(())
+            let at = NOW.plus(Duration::from_secs(n / 1000));
+            let revoked = match sign_ins {
+                true => sign_in_and_out(&store, n, at).await?,
+                false => store.revoke(revoked_token(n, at)).await?,
+            };
+            cache.apply(&revoked);
+            Ok(())
+        }
+    })
+    .await?;
+    told(&store, &cache, begun.elapsed(), Duration::ZERO)
 }
 
-async fn start(folder: &Path) -> Done {
+async fn start(folder: &Path) -> Outcome {
     let begun = Instant::now();
     let store = SledStore::open(folder)?;
     let opened = begun.elapsed();
     let cache = RevocationCache::new();
     cache.load(&*store, NOW).await?;
-    println!(
-        "  start               {:>6} ms, {} of them to open the files; {} revocations",
-        begun.elapsed().as_millis(),
-        opened.as_millis(),
-        cache.len()
-    );
-    told(&store)?;
-    store.close();
-    Ok(())
+    told(&store, &cache, begun.elapsed(), opened)
 }
 
-async fn compact(folder: &Path) -> Done {
+async fn compact(folder: &Path) -> Outcome {
     let store = SledStore::open(folder)?;
     let cache = RevocationCache::new();
     cache.load(&*store, NOW).await?;
     let done = store.compact().await?;
-    println!(
-        "  compacted           {:>6} ms: from {} to {} MB, {:.2} times the {} MB that live",
-        done.took.as_millis(),
-        done.before >> 20,
-        done.after >> 20,
-        done.after as f64 / done.live as f64,
-        done.live >> 20
-    );
-    told(&store)?;
+    told(&store, &cache, done.took, Duration::ZERO)
+}
+
+fn told(store: &SledStore, cache: &RevocationCache, took: Duration, opened: Duration) -> Outcome {
+    let (status, milliseconds) = (store.status(), |span: Duration| u64::try_from(span.as_millis()));
+    let figures = Figures {
+        disk: status.bytes,
+        live: status.live_bytes,
+        resident: resident()?,
+        took: milliseconds(took)?,
+        opened: milliseconds(opened)?,
+        revocations: cache.len(),
+        compactions: status.compactions.done,
+    };
     store.close();
+    println!("{}", serde_json::to_string(&figures)?);
     Ok(())
 }
 
-#[allow(clippy::cast_precision_loss, reason = "for people")]
-fn told(store: &SledStore) -> Done {
-    let status = store.status();
-    println!(
-        "  on disk             {:>6} MB, {:.2} times what lives; {} MB resident; {} compactions",
-        status.bytes >> 20,
-        status.bytes as f64 / status.live_bytes.max(1) as f64,
-        resident()? >> 20,
-        status.compactions.done
-    );
-    Ok(())
-}
-
-async fn sign_in_and_out(
-    store: &SledStore,
-    n: u64,
-    at: UnixTime,
-) -> Result<Revocation, palisade::ports::CommitError> {
+async fn sign_in_and_out(store: &SledStore, n: u64, at: UnixTime) -> Result<Revocation, CommitError> {
     let user = UserId(Uuid::from_u128(u128::from(n % PEOPLE) + 1));
     let session = session(user, at);
     let id = session.id;
@@ -176,7 +197,7 @@ async fn sign_in_and_out(
         id: Uuid::now_v7(),
         at,
         action,
-        outcome: Outcome::Success,
+        outcome: Ended::Success,
         actor: Actor::User,
         user: Some(user),
         session: Some(id),
@@ -187,7 +208,7 @@ async fn sign_in_and_out(
         details: serde_json::Map::new(),
     };
     store.commit(vec![Change::CreateSession(session), Change::Record(vec![event(Action::Login)])]).await?;
-    let target = Target::Session { issuer: "https://accounts.example.com".into(), sid: id.to_string() };
+    let target = Target::Session { issuer: ISSUER.into(), sid: id.to_string() };
     let expires_at = at.plus(Duration::from_secs(93_600));
     let revoked = Revocation { target, expires_at, created_at: at, reason: None };
     let changes = vec![
@@ -196,45 +217,5 @@ async fn sign_in_and_out(
         Change::Record(vec![event(Action::Logout)]),
     ];
     let mut made = store.commit(changes).await?;
-    made.pop().ok_or(palisade::ports::CommitError::Conflict)
-}
-
-fn token(n: u64, at: UnixTime) -> Revocation {
-    let target =
-        Target::Token { issuer: "https://accounts.example.com".into(), jti: Uuid::now_v7().to_string() };
-    // Tokens end in any order.
-    let life = Duration::from_secs(n.wrapping_mul(2_654_435_761) % 1800);
-    Revocation { target, expires_at: at.plus(life), created_at: at, reason: None }
-}
-
-fn session(user: UserId, at: UnixTime) -> Session {
-    let id = Uuid::now_v7();
-    let agent = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0";
-    Session {
-        id: SessionId(id),
-        user,
-        begun: Versions::default(),
-        created_at: at,
-        last_used_at: at,
-        expires_at: at.plus(Duration::from_secs(30 * 86_400)),
-        device: Device {
-            name: "Firefox on Linux".into(),
-            user_agent: Some(agent.into()),
-            address: IpAddr::V4(Ipv4Addr::LOCALHOST),
-            place: None,
-            fingerprint: TokenHash::of(agent.as_bytes()).into(),
-        },
-        scopes: vec!["read".into(), "write".into()],
-        generation: 0,
-        current: TokenHash::of(id.as_bytes()),
-        rotated_at: at,
-        revision: 0,
-    }
-}
-
-/// Bytes of memory that this process holds now.
-fn resident() -> std::io::Result<u64> {
-    let pages = std::fs::read_to_string("/proc/self/statm")?;
-    let pages = pages.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok());
-    pages.map(|pages| pages * 4096).ok_or(std::io::ErrorKind::InvalidData.into())
+    made.pop().ok_or(CommitError::Conflict)
 }
