@@ -84,8 +84,8 @@ test-wider: deps-wider ## the gateway with Prometheus, Tomcat, nginx, Express, a
 	CARGO="$(CARGO)" $(VENV)/bin/python tests/wider/run
 
 soak: deps-wider ## 200 kills of the store, 200 within compactions, 5,000 damages of the data folder, and the wider tests with streams silent for ten minutes
-	PALISADE_KILLS=200 $(CARGO) test --locked --test store nothing_acknowledged_is_lost
-	PALISADE_DAMAGES=5000 $(CARGO) test --locked --test store damages -- --nocapture
+	PALISADE_KILLS=200 $(CARGO) test --locked --test parts nothing_acknowledged_is_lost
+	PALISADE_DAMAGES=5000 $(CARGO) test --locked --test parts damages -- --nocapture
 	IDLE_SECONDS=600 CARGO="$(CARGO)" $(VENV)/bin/python tests/wider/run
 
 deps-bench: deps

@@ -1,16 +1,14 @@
 //! Accounts on a running gateway, as strangers, thieves and failing machines treat them.
 
-mod support;
-
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use crate::support::arrivals::Arrivals;
+use crate::support::binary::Program;
+use crate::support::{Gateway, PATIENCE, body_of, exchange, field, status};
 use serde_json::{Value, json};
-use support::arrivals::Arrivals;
-use support::binary::Program;
-use support::{Gateway, PATIENCE, body_of, exchange, field, status};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -310,10 +308,10 @@ async fn a_token_that_was_replaced_stays_so_across_a_kill() {
     assert_eq!(auth.refresh(&third["refresh_token"]).await.0, 401, "and the session has ended");
     // On the very next request, and after another kill too.
     let me = format!("Authorization: Bearer {}\r\n", third["access_token"].as_str().unwrap());
-    assert_eq!(support::status(&auth.raw("GET", "/me", &me, "").await), 401);
+    assert_eq!(crate::support::status(&auth.raw("GET", "/me", &me, "").await), 401);
     program.kill();
     let program = Program::start(folder.path());
-    assert_eq!(support::status(&Auth(program.listen).raw("GET", "/me", &me, "").await), 401);
+    assert_eq!(crate::support::status(&Auth(program.listen).raw("GET", "/me", &me, "").await), 401);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -422,7 +420,7 @@ async fn no_secret_is_written_anywhere_but_into_the_mail() {
     ];
     for (place, bytes) in &written {
         for secret in secrets {
-            assert!(support::find(bytes, secret.as_bytes()).is_none(), "{secret} is in {place}");
+            assert!(crate::support::find(bytes, secret.as_bytes()).is_none(), "{secret} is in {place}");
         }
     }
 }

@@ -1,12 +1,10 @@
 //! Accounts in a running gateway: from the mail to the app, and out again.
 
-mod support;
-
 use std::collections::HashSet;
 
+use crate::support::arrivals::Arrivals;
+use crate::support::{Gateway, PATIENCE, Upstream, body_of, field, find, status};
 use serde_json::{Value, json};
-use support::arrivals::Arrivals;
-use support::{Gateway, PATIENCE, Upstream, body_of, field, find, status};
 
 const ANN: &str = "ann@example.com";
 const PASSWORD: &str = "Correct horse 42";
@@ -190,7 +188,7 @@ async fn the_owner_of_a_mailbox_shows_that_the_password_is_theirs_too() {
 
     // The cookie is between the browser and us.
     let answer = world.gateway.get("/", &format!("{}Cookie: a=b; {cookie}\r\n", bearer(&access))).await;
-    assert_eq!(support::status(&answer), 200);
+    assert_eq!(crate::support::status(&answer), 200);
     assert_eq!(field(&world.app.only(), "cookie"), Some("a=b"));
 }
 
@@ -398,7 +396,7 @@ async fn the_endpoints_are_where_the_configuration_says() {
 
     // What was ours by default is the app's now, and what is published stays public.
     let app = world.gateway.get("/auth/login", &bearer(&access)).await;
-    assert_eq!(support::status(&app), 200);
+    assert_eq!(crate::support::status(&app), 200);
     assert_eq!(world.app.requests().len(), 1);
     let keys = world.gateway.get("/.well-known/jwks.json", "").await;
     assert_eq!(field(&keys, "access-control-allow-origin"), Some("*"));

@@ -1,23 +1,18 @@
 //! HTTP/2 from clients, with prior knowledge and over TLS: the same requests, the same refusals, and the
 //! floods that the protocol invites.
 
-mod support;
-
-#[path = "http2/bodies.rs"]
 mod bodies;
-#[path = "http2/grpc.rs"]
 mod grpc;
-#[path = "http2/heads.rs"]
 mod heads;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::support::neighbours::{Scripted, mint, read_head, read_until, revoke};
+use crate::support::{Gateway, PATIENCE, Upstream, field, routes, status};
 use bytes::Bytes;
 use h2::client::SendRequest;
 use http::{Request, Response, StatusCode, Version};
-use support::neighbours::{Scripted, mint, read_head, read_until, revoke};
-use support::{Gateway, PATIENCE, Upstream, field, routes, status};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;

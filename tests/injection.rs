@@ -2,14 +2,14 @@
 //! not take it, and what is told when there is none. The proxy is the real one; who holds the tokens is a
 //! fake.
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::support::neighbours::{Scripted, nowhere, read_head, read_until};
+use crate::support::{PATIENCE, body_of, exchange, field, find, status};
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use futures::{SinkExt, StreamExt};
@@ -33,8 +33,6 @@ use palisade::ports::{
 };
 use palisade::service::admit::{Admission, Authenticator};
 use secrecy::{ExposeSecret, SecretString};
-use support::neighbours::{Scripted, nowhere, read_head, read_until};
-use support::{PATIENCE, body_of, exchange, field, find, status};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Barrier, Notify, watch};

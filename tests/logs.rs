@@ -1,13 +1,11 @@
 //! What the log says, and what no setting makes it say.
 
-#[path = "logs/refused.rs"]
 mod refused;
-mod support;
 
+use crate::support::binary::Program;
+use crate::support::neighbours::{Scripted, read_head};
+use crate::support::{exchange, status};
 use serde_json::json;
-use support::binary::Program;
-use support::neighbours::{Scripted, read_head};
-use support::{exchange, status};
 use tokio::io::AsyncWriteExt;
 
 #[tokio::test(flavor = "multi_thread")]

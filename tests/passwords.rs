@@ -1,10 +1,8 @@
 //! `palisade password`, as people and scripts type it.
 
-mod support;
-
 use std::process::Output;
 
-use support::binary::{palisade, run};
+use crate::support::binary::{palisade, run};
 
 fn password(arguments: &[&str], input: &str) -> Output {
     run(palisade().arg("password").args(arguments), input)

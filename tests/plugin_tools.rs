@@ -1,13 +1,11 @@
 //! The tools of plugin authors, as a program: what `palisade plugin …` says of good and of broken components.
 
-mod support;
-
 use std::fs;
 use std::path::Path;
 use std::process::Output;
 
-use support::binary::{palisade, run};
-use support::components::{WIT, of as component};
+use crate::support::binary::{palisade, run};
+use crate::support::components::{WIT, of as component};
 
 /// The WIT with one place changed.
 fn changed(from: &str, to: &str) -> String {

@@ -1,25 +1,23 @@
 //! The plugin host with a component that does everything a plugin must not do: `plugins/hostile`. The host
 //! survives each misdeed, it costs no more than its call, and log and metrics name it.
 
-mod support;
-
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use crate::support::neighbours::{Scripted, nowhere, read_head};
+use crate::support::plugins::{
+    HOSTILE, Host, Neighbour, SECRET, access_token, call, current, local, logged, mode, pkce, provider,
+};
+use crate::support::{PATIENCE, Upstream, exchange, status};
 use palisade::app::{self, Options};
 use palisade::config::{self, Component, HostPattern, PluginLimits};
 use palisade::ports::{Authorization, CurrentTokens, ProviderFault, Providers as _};
 use secrecy::ExposeSecret;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
-use support::neighbours::{Scripted, nowhere, read_head};
-use support::plugins::{
-    HOSTILE, Host, Neighbour, SECRET, access_token, call, current, local, logged, mode, pkce, provider,
-};
-use support::{PATIENCE, Upstream, exchange, status};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -614,7 +612,7 @@ async fn a_provider_that_cannot_work_is_out_of_service_and_says_why() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_component_cannot_take_more_than_allowed_while_it_is_made() {
     // A component as it should be, and a core module beside it that is made with it.
-    let good = support::components::of(support::components::WIT);
+    let good = crate::support::components::of(crate::support::components::WIT);
     let good = wasmprinter::print_bytes(good).unwrap();
     let component = |resource: &str, module: &str| {
         let given = if resource.contains("$new") { r#"(export "new" (func $new))"# } else { "" };

@@ -1,23 +1,15 @@
 //! Every class of request that made a comparable gateway forward what it should not have, sent as raw
 //! bytes to a running gateway in front of an upstream that records what arrives.
 
-#[path = "requests/client.rs"]
 mod client;
-#[path = "requests/cors.rs"]
 mod cors;
-#[path = "requests/credentials.rs"]
 mod credentials;
-#[path = "requests/framing.rs"]
 mod framing;
-#[path = "requests/loops.rs"]
 mod loops;
-#[path = "requests/operator.rs"]
 mod operator;
-#[path = "requests/paths.rs"]
 mod paths;
-mod support;
 
-use support::{Gateway, PATIENCE, Upstream, field, routes, status};
+use crate::support::{Gateway, PATIENCE, Upstream, field, routes, status};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 

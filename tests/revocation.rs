@@ -1,23 +1,19 @@
 //! What was revoked stays revoked: by every name, at once, across restarts and kills. Also what else an
 //! operator does to a running gateway: rotate its keys, reload it, start it twice by mistake.
 
-#[path = "revocation/cutoffs.rs"]
 mod cutoffs;
-#[path = "revocation/sessions.rs"]
 mod sessions;
-#[path = "revocation/starts.rs"]
 mod starts;
-mod support;
 
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::support::binary::{Program, palisade, run};
+use crate::support::keys::{Key, jwks, now};
+use crate::support::neighbours::{Scripted, read_head};
+use crate::support::{Gateway, PATIENCE, Upstream, find, status};
 use serde_json::{Value, json};
-use support::binary::{Program, palisade, run};
-use support::keys::{Key, jwks, now};
-use support::neighbours::{Scripted, read_head};
-use support::{Gateway, PATIENCE, Upstream, find, status};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -66,7 +62,8 @@ impl Client {
             loop {
                 if let Some(end) = find(&buffer, b"\r\n\r\n") {
                     let head = String::from_utf8_lossy(&buffer[..end]).into_owned();
-                    let length = support::field(&head, "content-length").map_or(0, |n| n.parse().unwrap());
+                    let length =
+                        crate::support::field(&head, "content-length").map_or(0, |n| n.parse().unwrap());
                     if buffer.len() >= end + 4 + length {
                         return status(&head);
                     }
@@ -579,11 +576,12 @@ async fn a_gateway_that_was_shut_down_has_let_go_of_its_store() {
         assert_eq!(client.status("/", &token).await, 200);
         let credential = std::fs::read_to_string(folder.path().join("data/admin.token")).unwrap();
         let body = json!({"token": token});
-        let revoke = support::admin(running.admin, &credential, "POST", "/admin/v1/revocations", &body);
+        let revoke =
+            crate::support::admin(running.admin, &credential, "POST", "/admin/v1/revocations", &body);
         assert_eq!(revoke.await.0, 201);
         revoked.push(token);
         let scrape = format!("GET /metrics HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", running.admin);
-        let metrics = support::exchange(running.admin, scrape).await;
+        let metrics = crate::support::exchange(running.admin, scrape).await;
         for call in ["commit", "each_revocation"] {
             // The audit log commits what was done a moment later: it may be counted already.
             let counter =

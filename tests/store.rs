@@ -1,15 +1,10 @@
 //! The sled store against the conformance suite, a kill at any moment, damage, and a second process;
 //! and the revocation cache in front of it.
 
-#[path = "store/compaction.rs"]
 mod compaction;
-#[path = "store/damages.rs"]
 mod damages;
-#[path = "store/opening.rs"]
 mod opening;
-#[path = "store/truth.rs"]
 mod truth;
-#[path = "store/upgrade.rs"]
 mod upgrade;
 
 use std::collections::{HashMap, HashSet};
@@ -352,7 +347,7 @@ async fn killed(rounds: u64, environment: &[(&str, &str)]) -> (u64, u64) {
     let (mut within, mut generation) = (0, 0);
     for round in 0..rounds {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["crash_child", "--exact", "--nocapture"])
+            .args(["store::crash_child", "--exact", "--nocapture"])
             .env(CRASH_CHILD, dir.path())
             .env(CRASH_RUN, round.to_string())
             .envs(environment.iter().copied())

@@ -1,17 +1,15 @@
 //! What outlives one answer, or is too large to hold: WebSockets, event streams, large bodies. They pass
 //! as they come, and they end when the token behind them does.
 
-#[path = "streams/ended.rs"]
 mod ended;
-mod support;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crate::support::neighbours::{Scripted, mint, read_head, read_until, revoke};
+use crate::support::{Gateway, PATIENCE, Upstream, field, routes, status};
 use futures::{SinkExt, StreamExt};
-use support::neighbours::{Scripted, mint, read_head, read_until, revoke};
-use support::{Gateway, PATIENCE, Upstream, field, routes, status};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc};

@@ -1,9 +1,7 @@
 //! Every class of token that a comparable gateway took for a good one, sent to a running gateway in front
 //! of an upstream that records what arrives.
 
-#[path = "tokens/issuers.rs"]
 mod issuers;
-mod support;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -11,12 +9,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+use crate::support::keys::{Key, b64, hs256, jwks, merge, now, public_der};
+use crate::support::{Gateway, Upstream, body_of, field, status};
 use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
-use support::keys::{Key, b64, hs256, jwks, merge, now, public_der};
-use support::{Gateway, Upstream, body_of, field, status};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
@@ -558,7 +556,7 @@ async fn first_head(address: SocketAddr, request: String) -> String {
             }
         }
     };
-    tokio::time::timeout(support::PATIENCE, read).await.unwrap();
+    tokio::time::timeout(crate::support::PATIENCE, read).await.unwrap();
     String::from_utf8_lossy(&answer).into_owned()
 }
 

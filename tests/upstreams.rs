@@ -1,20 +1,16 @@
 //! Several upstreams, and upstreams that fail: whose turn it is, what is tried again, what the client is
 //! told, and what a shutdown lets finish.
 
-#[path = "upstreams/answers.rs"]
 mod answers;
-#[path = "upstreams/machine.rs"]
 mod machine;
-#[path = "upstreams/stopping.rs"]
 mod stopping;
-mod support;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use support::neighbours::{Scripted, nowhere, probe, read_head, read_until, until_metrics_say};
-use support::{Gateway, PATIENCE, Upstream, field, routes, status};
+use crate::support::neighbours::{Scripted, nowhere, probe, read_head, read_until, until_metrics_say};
+use crate::support::{Gateway, PATIENCE, Upstream, field, routes, status};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc};

@@ -3,8 +3,8 @@
 
 use http::HeaderMap;
 
-use super::support::find;
 use super::*;
+use crate::support::find;
 
 /// What a client sends after its header section.
 #[derive(Clone, Copy)]

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 
 use http::{HeaderMap, HeaderValue};
 
-use super::support::neighbours::{nowhere, until_metrics_say};
 use super::*;
+use crate::support::neighbours::{nowhere, until_metrics_say};
 
 fn grpc_routes(upstream: SocketAddr, dead: SocketAddr) -> String {
     let route = |name: &str, path: &str, upstream: SocketAddr, keys: &str| {

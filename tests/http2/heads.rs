@@ -6,7 +6,7 @@ use super::*;
 async fn http1(gateway: &Gateway, target: &str, fields: &[(&str, String)]) -> (u16, String) {
     let fields: String = fields.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     let answer = gateway.get(target, &fields).await;
-    (status(&answer), support::body_of(&answer).to_owned())
+    (status(&answer), crate::support::body_of(&answer).to_owned())
 }
 
 async fn http2(gateway: &Gateway, target: &str, fields: &[(&'static str, String)]) -> (u16, String) {
@@ -40,7 +40,7 @@ async fn size_and_number_of_fields_are_those_of_http1() {
         assert_eq!(http2(&gateway, "/page", &fields).await.0, 200);
         assert_eq!(http1(&gateway, "/page", &fields).await.0, 200);
     }
-    support::neighbours::until_metrics_say(&gateway, "decision=\"header_too_large\"").await;
+    crate::support::neighbours::until_metrics_say(&gateway, "decision=\"header_too_large\"").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -189,7 +189,7 @@ async fn a_connection_of_malformed_requests_is_ended_after_what_is_under_way_on_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_head_request_that_is_refused_or_fails_ends_in_good_order() {
-    let gateway = Gateway::start(&routes(support::neighbours::nowhere().await)).await;
+    let gateway = Gateway::start(&routes(crate::support::neighbours::nowhere().await)).await;
     let mut client = clear(&gateway).await;
     for (target, want) in [("/admin", 401), ("/page", 502)] {
         let request =

@@ -7,9 +7,9 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::support::binary::Program;
-use super::support::neighbours::{mint, probe, read_until};
-use super::support::{Gateway, PATIENCE, Upstream, body_of, exchange, field, routes, status};
+use crate::support::binary::Program;
+use crate::support::neighbours::{mint, probe, read_until};
+use crate::support::{Gateway, PATIENCE, Upstream, body_of, exchange, field, routes, status};
 
 /// `(bytes, status, decision)`
 fn refused() -> Vec<(Vec<u8>, u16, &'static str)> {

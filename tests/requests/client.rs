@@ -1,6 +1,6 @@
 //! Who the client is, and what of its fields an app gets: through believed proxies and without.
 
-use super::support::{Gateway, Upstream, field, routes, status};
+use crate::support::{Gateway, Upstream, field, routes, status};
 
 /// A gateway that believes the machine it is on, and the field in `client_address`, if any.
 async fn behind(client_address: &str) -> (Gateway, Upstream) {

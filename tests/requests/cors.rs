@@ -2,8 +2,8 @@
 
 use tokio::io::AsyncWriteExt;
 
-use super::support::neighbours::{Scripted, mint, read_head};
-use super::support::{Gateway, Upstream, body_of, field, status};
+use crate::support::neighbours::{Scripted, mint, read_head};
+use crate::support::{Gateway, Upstream, body_of, field, status};
 
 const APP: &str = "https://app.example.com";
 
@@ -134,7 +134,7 @@ async fn answers_carry_the_routes_fields_once_and_refusals_too() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upstream_that_cannot_be_reached_is_told_to_the_page() {
-    let nowhere = super::support::neighbours::nowhere().await;
+    let nowhere = crate::support::neighbours::nowhere().await;
     let gateway = Gateway::start(&route(nowhere, "api", &format!("auth = \"none\"\n{}", named(false)))).await;
     let answer = gateway.get("/api", &format!("Origin: {APP}\r\n")).await;
     assert_eq!(

@@ -6,9 +6,9 @@ use palisade::config;
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::support::keys::{Key, jwks, now};
-use super::support::neighbours::{mint, revoke};
-use super::support::{Gateway, Upstream, field, routes, status};
+use crate::support::keys::{Key, jwks, now};
+use crate::support::neighbours::{mint, revoke};
+use crate::support::{Gateway, Upstream, field, routes, status};
 
 const ISSUER: &str = "https://issuer.test";
 const OTHER: &str = "https://other.test";

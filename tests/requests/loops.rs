@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use tokio::net::{TcpListener, TcpStream};
 
-use super::support::{Gateway, Upstream, body_of, field, status};
+use crate::support::{Gateway, Upstream, body_of, field, status};
 
 /// How many connections a relay carries at most, so that a circle that nobody notices comes to an end.
 const MOST: usize = 20;

@@ -12,9 +12,9 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
 
-use super::support::binary::{palisade, refused};
-use super::support::neighbours::{operate, read_head, read_until};
-use super::support::{Gateway, Upstream, exchange, routes, status};
+use crate::support::binary::{palisade, refused};
+use crate::support::neighbours::{operate, read_head, read_until};
+use crate::support::{Gateway, Upstream, exchange, routes, status};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_admin_listener_answers_to_no_name_that_a_stranger_chose() {

@@ -1,6 +1,6 @@
 //! Paths in which a delimiter hides what a server would find behind it.
 
-use super::support::{Gateway, Upstream, body_of, status};
+use crate::support::{Gateway, Upstream, body_of, status};
 
 async fn pair() -> (Gateway, Upstream) {
     let upstream = Upstream::start().await;

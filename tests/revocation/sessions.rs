@@ -47,7 +47,7 @@ struct Signed {
 
 impl World {
     async fn start() -> World {
-        let clock = Arc::new(Moved(AtomicU64::new(support::keys::now())));
+        let clock = Arc::new(Moved(AtomicU64::new(crate::support::keys::now())));
         let folder = tempfile::tempdir().unwrap();
         let mut world = World { upstream: Upstream::start().await, folder, clock, running: None };
         world.run().await;
@@ -95,7 +95,8 @@ impl World {
     async fn admin(&self, method: &str, path: &str, body: &Value) -> Value {
         let credential = std::fs::read_to_string(self.data().join("admin.token")).unwrap();
         let path = format!("/admin/v1/{path}");
-        let (code, answer) = support::admin(self.running().admin, &credential, method, &path, body).await;
+        let (code, answer) =
+            crate::support::admin(self.running().admin, &credential, method, &path, body).await;
         assert!((200..300).contains(&code), "{path} {body}: {code} {answer}");
         answer
     }

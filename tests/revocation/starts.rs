@@ -368,7 +368,7 @@ async fn check_and_run_say_which_secret_is_gone() {
     let file = machine.folder.path().join("config.toml");
     fs::write(&file, text).unwrap();
     for command in ["check", "run"] {
-        let output = support::binary::palisade()
+        let output = crate::support::binary::palisade()
             .args([command, "--config"])
             .arg(&file)
             .stdin(std::process::Stdio::null())

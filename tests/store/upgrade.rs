@@ -61,7 +61,7 @@ fn upgrade_child() {
 
 fn child(fixture: &Fixture, folder: &Path) -> Child {
     Command::new(std::env::current_exe().unwrap())
-        .args(["upgrade::upgrade_child", "--exact", "--nocapture"])
+        .args(["store::upgrade::upgrade_child", "--exact", "--nocapture"])
         .env(FIXTURE, &fixture.path)
         .env(FOLDER, folder)
         .stdout(Stdio::piped())

@@ -16,10 +16,10 @@ use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::timeout;
 
-use super::support::keys::{Key, jwks, now};
-use super::support::neighbours::{Scripted, mint, operate, read_head, read_until, revoke, until_metrics_say};
-use super::support::{Gateway, PATIENCE, status};
 use super::{AT_ONCE, one_route};
+use crate::support::keys::{Key, jwks, now};
+use crate::support::neighbours::{Scripted, mint, operate, read_head, read_until, revoke, until_metrics_say};
+use crate::support::{Gateway, PATIENCE, status};
 
 /// An app whose exchanges never end by themselves: what it says at once depends on the path.
 struct App {
@@ -285,7 +285,7 @@ async fn sign_in(gateway: &Gateway) -> (String, String) {
         body.len()
     );
     let answer = gateway.send(request).await;
-    let tokens: Value = serde_json::from_str(super::support::body_of(&answer)).unwrap();
+    let tokens: Value = serde_json::from_str(crate::support::body_of(&answer)).unwrap();
     let text = |name: &str| tokens[name].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned();
     (text("access_token"), text("refresh_token"))
 }

@@ -12,9 +12,9 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::support::binary::Program;
-use super::support::neighbours::{Scripted, read_head, read_until};
-use super::support::{PATIENCE, exchange, routes, status};
+use crate::support::binary::Program;
+use crate::support::neighbours::{Scripted, read_head, read_until};
+use crate::support::{PATIENCE, exchange, routes, status};
 
 fn configure(folder: &Path, server: &str, rest: &str) {
     let text = format!(
@@ -191,7 +191,7 @@ async fn a_limit_that_serves_nobody_is_named_at_the_start() {
     let mut command = std::process::Command::new("sh");
     let script = "ulimit -n 64 && exec \"$0\" run --config \"$1\"";
     command.args(["-c", script, env!("CARGO_BIN_EXE_palisade")]).arg(folder.path().join("config.toml"));
-    let said = super::support::binary::refused(&mut command);
+    let said = crate::support::binary::refused(&mut command);
     assert!(said.contains("RLIMIT_NOFILE") && said.contains("128"), "{said}");
 }
 

@@ -11,9 +11,9 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::kept_alive;
-use super::support::binary::Program;
-use super::support::neighbours::read_head;
-use super::support::{Gateway, PATIENCE, Upstream, exchange, field, routes, status};
+use crate::support::binary::Program;
+use crate::support::neighbours::read_head;
+use crate::support::{Gateway, PATIENCE, Upstream, exchange, field, routes, status};
 
 fn configure(folder: &Path, server: &str, rest: &str) {
     let text = format!(

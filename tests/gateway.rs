@@ -1,0 +1,15 @@
+//! The gateway as a whole: each suite starts it on free ports, with neighbours of the tests' own.
+//!
+//! One binary, so that the gateway is linked once; a suite is a module: `cargo test --test gateway accounts::`.
+
+mod abuse;
+mod accounts;
+mod http2;
+mod injection;
+mod logs;
+mod requests;
+mod revocation;
+mod streams;
+mod support;
+mod tokens;
+mod upstreams;

@@ -1,0 +1,12 @@
+//! Parts of the gateway on their own: the configuration, the store, the plugin host with the catalogue, and the
+//! command line.
+//!
+//! One binary, so that they are linked once; a suite is a module: `cargo test --test parts store::`.
+
+mod catalogue;
+mod config;
+mod passwords;
+mod plugin_tools;
+mod plugins;
+mod store;
+mod support;
