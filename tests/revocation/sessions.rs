@@ -13,7 +13,7 @@ use palisade::edge::store::SledStore;
 use palisade::ports::{Clock, Store};
 use serde_json::{Value, json};
 
-use crate::support::{self, Upstream, body_of, exchange, status};
+use crate::support::{Upstream, body_of, exchange, status};
 
 const PASSWORD: &str = "Correct horse 42";
 const HOUR: u64 = 3600;

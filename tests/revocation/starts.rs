@@ -12,9 +12,9 @@ use palisade::edge::clock::SystemClock;
 use palisade::ports::Clock;
 use serde_json::{Value, json};
 
+use super::Client;
 use crate::support::keys::Key;
 use crate::support::{PATIENCE, Upstream, admin, exchange};
-use crate::{Client, support};
 
 const DAY: i64 = 24 * 3600;
 const YEAR: i64 = 365 * DAY;
@@ -52,7 +52,7 @@ impl Machine {
     }
 
     async fn try_start(&self, accept: Accept) -> Result<Running, String> {
-        let text = crate::config(&self.upstream, &Key::ed("theirs"), self.folder.path());
+        let text = super::config(&self.upstream, &Key::ed("theirs"), self.folder.path());
         let file = self.folder.path().join("config.toml");
         let config = config::parse(&text, &file, &|_| None).unwrap();
         app::start_by(self.clock.clone(), config, Options { accept, ..Options::default() }).await
@@ -364,7 +364,7 @@ async fn check_and_run_say_which_secret_is_gone() {
     machine.mint(&running).await;
     running.shutdown().await;
     machine.remove("vault.key");
-    let text = crate::config(&machine.upstream, &Key::ed("theirs"), machine.folder.path());
+    let text = super::config(&machine.upstream, &Key::ed("theirs"), machine.folder.path());
     let file = machine.folder.path().join("config.toml");
     fs::write(&file, text).unwrap();
     for command in ["check", "run"] {

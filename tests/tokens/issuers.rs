@@ -107,8 +107,8 @@ async fn an_rsa_key_without_an_algorithm_verifies_what_its_issuer_may_use() {
 async fn weak_keys_are_left_out_by_name_and_a_key_published_twice_is_one() {
     let upstream = Upstream::start().await;
     let good = Key::rs("good");
-    let short = crate::b64([0xff; 255]);
-    let padded = crate::b64([&[0][..], &[0xff; 255]].concat());
+    let short = super::b64([0xff; 255]);
+    let padded = super::b64([&[0][..], &[0xff; 255]].concat());
     let weak = |kid: &str, n: &str, e: &str| json!({"kty": "RSA", "kid": kid, "n": n, "e": e, "use": "sig"});
     let n = good.jwk()["n"].as_str().unwrap().to_owned();
     let mut again = good.jwk();

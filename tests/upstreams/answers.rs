@@ -13,9 +13,9 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 use tokio_rustls::rustls::{ServerConfig, crypto};
 
+use super::{http, route};
 use crate::support::neighbours::{Scripted, read_head, read_until};
 use crate::support::{Gateway, PATIENCE, body_of, field, status};
-use crate::{http, route};
 
 /// An `https` origin for `localhost`, whose certificate is its own authority.
 struct Encrypted {
