@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use palisade::edge::store::{OpenError, SledStore};
 use palisade::ports::{Change, Store};
@@ -200,11 +200,10 @@ async fn what_was_erased_before_a_restart_goes_soon_after_it() {
     somebody_comes_and_goes(&store).await;
     store.close();
     let store = open(dir.path());
-    let end = Instant::now() + Duration::from_secs(60);
-    while store.status().compactions.done == 0 {
-        assert!(Instant::now() < end, "it was not compacted");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    let mut compactions = store.compactions();
+    let compacted = compactions.wait_for(|counts| counts.done > 0);
+    let compacted = tokio::time::timeout(Duration::from_secs(60), compacted).await;
+    compacted.expect("it was not compacted").unwrap();
     for text in [ADDRESS, SEALED] {
         assert_eq!(holding(dir.path(), text), Vec::<PathBuf>::new(), "{text}");
     }

@@ -3,12 +3,12 @@
 //! Three things call for a compaction: an operator, files that are much larger than what lives, and something
 //! that was erased and still lies in the files. It changes the store only through the writer.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, channel};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::compact::{self, GivenUp};
 use super::sled::Shared;
@@ -56,19 +56,7 @@ impl Sizes {
 }
 
 /// Compactions since the start, by how they ended.
-#[derive(Default)]
-pub(super) struct Compactions {
-    done: AtomicU64,
-    no_room: AtomicU64,
-    failed: AtomicU64,
-}
-
-impl Compactions {
-    pub(super) fn read(&self) -> CompactionCounts {
-        let read = |number: &AtomicU64| number.load(Ordering::Relaxed);
-        CompactionCounts { done: read(&self.done), no_room: read(&self.no_room), failed: read(&self.failed) }
-    }
-}
+pub(super) type Compactions = watch::Sender<CompactionCounts>;
 
 /// Runs until nobody can ask any more.
 pub(super) fn run(shared: &Shared, stop: &AtomicBool, asked: &Receiver<Asked>, queue: &SyncSender<Queued>) {
@@ -133,7 +121,7 @@ impl Keeper<'_> {
             Ok(done) => {
                 self.compact = done.after;
                 self.rest_until = Instant::now() + done.took * REST;
-                outcomes.done.fetch_add(1, Ordering::Relaxed);
+                outcomes.send_modify(|counts| counts.done += 1);
                 let (before, after, live) = (done.before, done.after, done.live);
                 let milliseconds = u64::try_from(done.took.as_millis()).unwrap_or(u64::MAX);
                 tracing::info!(before, after, live, milliseconds, "the store is compact");
@@ -143,8 +131,8 @@ impl Keeper<'_> {
                 self.rest_until = Instant::now() + RETRY;
                 match &why {
                     GivenUp::Closing => {}
-                    GivenUp::NoRoom(_) => drop(outcomes.no_room.fetch_add(1, Ordering::Relaxed)),
-                    _ => drop(outcomes.failed.fetch_add(1, Ordering::Relaxed)),
+                    GivenUp::NoRoom(_) => outcomes.send_modify(|counts| counts.no_room += 1),
+                    _ => outcomes.send_modify(|counts| counts.failed += 1),
                 }
                 if !matches!(why, GivenUp::Closing) {
                     tracing::warn!(%why, "the store was not compacted; nothing is lost, and it is tried again");

@@ -15,7 +15,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use async_trait::async_trait;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Semaphore, oneshot, watch};
 
 use super::compact::Written;
 use super::files::{self, OpenError};
@@ -39,7 +39,7 @@ use crate::domain::session::{Session, SessionId};
 use crate::domain::task::Task;
 use crate::domain::time::UnixTime;
 use crate::domain::trusted_time::Mark;
-use crate::ports::{Change, CommitError, Compacted, Store, StoreError, StoreStatus, Swept};
+use crate::ports::{Change, CommitError, Compacted, CompactionCounts, Store, StoreError, StoreStatus, Swept};
 
 /// How many commands may wait; further callers wait for a place.
 const QUEUE: usize = 1024;
@@ -197,6 +197,12 @@ impl SledStore {
     #[must_use]
     pub fn disk_bytes(&self) -> u64 {
         self.shared.bytes.load(Ordering::Relaxed)
+    }
+
+    /// The compactions since the start, by how they ended: to be told of the next one. For tests and tools.
+    #[must_use]
+    pub fn compactions(&self) -> watch::Receiver<CompactionCounts> {
+        self.shared.compactions.subscribe()
     }
 
     /// How many revocations are kept, expired ones included until they are swept. Reads them all: for
@@ -470,7 +476,7 @@ impl Store for SledStore {
             writable: shared.writable.load(Ordering::Relaxed),
             bytes: self.disk_bytes(),
             live_bytes: shared.live_bytes.load(Ordering::Relaxed),
-            compactions: shared.compactions.read(),
+            compactions: *shared.compactions.borrow(),
         }
     }
 }
