@@ -325,15 +325,17 @@ impl Store for SledStore {
     ) -> Result<(), StoreError> {
         // By pages, because `each` cannot leave this task and a million reads must not stay in it. An
         // entry never changes its key, so none that stood throughout is missed between two pages.
-        let mut after = None;
-        loop {
-            let (page, last) = self.read(move |trees| read::page(trees, after, now)).await?;
-            page.into_iter().for_each(&mut *each);
-            match last {
-                Some(key) => after = Some(key),
-                None => return Ok(()),
-            }
+        let read = |after| self.read(move |trees| read::page(trees, after, now));
+        let (mut page, mut last) = read(None).await?;
+        while let Some(key) = last {
+            // The next one is read while this one is taken in: a start waits for both.
+            let next = read(Some(key));
+            let took = async { page.into_iter().for_each(&mut *each) };
+            let (next, ()) = tokio::join!(next, took);
+            (page, last) = next?;
         }
+        page.into_iter().for_each(each);
+        Ok(())
     }
 
     async fn recent_revocations(&self, limit: usize) -> Result<Vec<Revocation>, StoreError> {

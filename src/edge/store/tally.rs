@@ -42,6 +42,15 @@ impl Tally {
         self.sum = self.sum.wrapping_sub(hash(key, value));
     }
 
+    /// Both together, of records that are in one of them only.
+    pub(super) fn and(self, other: Tally) -> Tally {
+        Tally {
+            records: self.records.wrapping_add(other.records),
+            bytes: self.bytes.wrapping_add(other.bytes),
+            sum: self.sum.wrapping_add(other.sum),
+        }
+    }
+
     /// What it is after `writes`; `get` tells what is there before.
     pub(super) fn after<V: AsRef<[u8]>>(
         mut self,
@@ -113,6 +122,10 @@ mod tests {
         ]);
         assert_eq!(other.after(&writes, before).unwrap(), one);
         assert_eq!((one.records, one.bytes), (2, 6));
+        let (mut first, mut second) = (Tally::default(), Tally::default());
+        first.add(b"\x06a", b"1");
+        second.add(b"\x06b", b"2");
+        assert_eq!(first.and(second), one);
         let mut moved = Tally::default();
         moved.add(b"\x06a1", b"");
         moved.add(b"\x06b", b"2");
