@@ -220,6 +220,15 @@ fn page(trees: &Trees, start: Key) -> Result<Page, GivenUp> {
     Ok((found, None))
 }
 
+/// The order in which sorted pairs are filled in. The engine splits a leaf of 17 records and leaves nine on the left,
+/// so in their own order every leaf would end with nine, and it keeps some hundred bytes of memory for each leaf.
+/// Here three of every five come first, and make leaves of nine; the other two then lie within those, at most seven
+/// in each, and make 14 to 16 of it: none is split again.
+fn spread<T>(sorted: &[T]) -> impl Iterator<Item = &T> {
+    let of = |odd| sorted.chunks(5).flat_map(move |five| five.iter().skip(odd).step_by(2));
+    of(0).chain(of(1))
+}
+
 struct Copying<'a> {
     shared: &'a Shared,
     stop: &'a AtomicBool,
@@ -282,7 +291,7 @@ impl Copying<'_> {
         while let Some(from) = start {
             self.go_on()?;
             let (found, next) = self.shared.source(|trees| page(trees, from))?;
-            for (key, value) in &found {
+            for (key, value) in spread(&found) {
                 if !keys::is_bookkeeping(key) {
                     to.fill(key, Some(value))?;
                     since += key.len() + value.len();
@@ -511,6 +520,12 @@ mod tests {
     fn reopened(dir: &Path, shared: Shared) -> Shared {
         drop(shared);
         Shared::new(dir, opening::open(dir, Doubts::Refuse).unwrap(), None, false)
+    }
+
+    #[test]
+    fn pairs_are_filled_in_so_that_leaves_fill_up() {
+        let order: Vec<u32> = spread(&(0..12).collect::<Vec<_>>()).copied().collect();
+        assert_eq!(order, [0, 2, 4, 5, 7, 9, 10, 1, 3, 6, 8, 11]);
     }
 
     #[test]
