@@ -226,7 +226,7 @@ mod tests {
             Keeper { shared: &shared, stop: &stop, queue: &queue, compact: 0, rest_until: Instant::now() };
         let tried = |keeper: &mut Keeper<'_>| {
             keeper.look();
-            shared.compactions.read().no_room
+            shared.compactions.borrow().no_room
         };
         assert_eq!((tried(&mut keeper), tried(&mut keeper)), (1, 1));
         // The time is over.
