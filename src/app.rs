@@ -93,8 +93,8 @@ pub struct Running {
     connections: TaskTracker,
     grace: Duration,
     background: Vec<AbortHandle>,
-    accounts: accounts::Running,
-    grants: connections::Running,
+    accounts: accounts::AccountWorkers,
+    grants: connections::ConnectionWorkers,
     store: Arc<SledStore>,
     watched: Arc<GuardedClock>,
     leaving: Arc<AtomicBool>,
@@ -427,7 +427,7 @@ pub async fn start_by(clock: Arc<dyn Clock>, config: Config, options: Options) -
     let expiry = Expiry {
         store: Arc::clone(&store),
         issuer: config.tokens.issuer.clone(),
-        lifetimes: accounts.accounts.settings.lifetimes,
+        lifetimes: accounts.accounts.session_lifetimes(),
         leeway: config.tokens.leeway,
     };
     background.push(spawn(background::cut_expired(streams, expiry, clock)));

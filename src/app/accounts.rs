@@ -20,7 +20,7 @@ use crate::edge::mail::Post;
 use crate::edge::passwords::BcryptPasswords;
 use crate::edge::telemetry::audit::AuditLog;
 use crate::ports::{Audit, Clock, Limiter, Meter, Signer, Store};
-use crate::service::accounts::{Accounts, Parts, Settings};
+use crate::service::accounts::{AccountPorts, AccountSettings, Accounts};
 use crate::service::audited_limits::AuditedLimits;
 use crate::service::fit::longest_token;
 use crate::service::hash_costs;
@@ -30,8 +30,6 @@ use crate::service::revoke::Lives;
 
 /// The file in the data folder from which opaque tokens are derived (mode 0600).
 pub(super) const OPAQUE_KEY_FILE: &str = "opaque.key";
-/// How often the list of tasks is looked at for those whose time comes later.
-const LOOK: Duration = Duration::from_secs(1);
 
 /// What accounts are made of and with.
 pub(super) struct Wanted {
@@ -41,8 +39,8 @@ pub(super) struct Wanted {
     pub(super) meter: Arc<dyn Meter>,
 }
 
-/// The use cases, running.
-pub(super) struct Running {
+/// The use cases about accounts, and their workers.
+pub(super) struct AccountWorkers {
     pub(super) accounts: Accounts,
     shared: Shared,
     audit: Arc<AuditLog>,
@@ -62,7 +60,7 @@ pub(super) struct Shared {
     pub(super) outbox: Arc<Notify>,
 }
 
-impl Running {
+impl AccountWorkers {
     /// What others may work with.
     pub(super) fn shared(&self) -> Shared {
         self.shared.clone()
@@ -94,11 +92,11 @@ impl Running {
 ///
 /// # Errors
 /// What kept it from that, as one printable text.
-pub(super) fn start(config: &Config, data_dir: &Path, wanted: Wanted) -> Result<Running, String> {
+pub(super) fn start(config: &Config, data_dir: &Path, wanted: Wanted) -> Result<AccountWorkers, String> {
     let Wanted { store, signer, clock, meter } = wanted;
     let key = Arc::new(ServerKey::new(data_dir::key(data_dir, OPAQUE_KEY_FILE)?));
     let audit = Arc::new(AuditLog::start(config.log.audit.clone(), Arc::clone(&store)));
-    let (tasks, mails) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let mails = Arc::new(Notify::new());
     let (tokens, lives) = (&config.tokens, lives(config));
     let service = service_names(config);
     let passwords =
@@ -112,7 +110,7 @@ pub(super) fn start(config: &Config, data_dir: &Path, wanted: Wanted) -> Result<
         key: Arc::clone(&key),
         told: Mutex::default(),
     });
-    let accounts = Accounts::new(Parts {
+    let ports = AccountPorts {
         store: Arc::clone(&store),
         signer,
         clock: Arc::clone(&clock),
@@ -122,24 +120,23 @@ pub(super) fn start(config: &Config, data_dir: &Path, wanted: Wanted) -> Result<
         audit: Arc::clone(&audit) as _,
         devices: Arc::new(DeviceReader::open(config.sessions.geoip.as_deref())?),
         key: Arc::clone(&key),
-        forms: Mutex::default(),
-        tasks: Arc::clone(&tasks),
         outbox: Arc::clone(&mails),
-        settings: Settings {
-            access_ttl: tokens.access_ttl,
-            longest_token: longest_token(config.server.max_header_bytes),
-            lifetimes: lives.sessions,
-            max_sessions: config.sessions.max_per_user,
-            fingerprint: config.sessions.fingerprint,
-            verification: config.accounts.verification,
-            revocation_life: lives.tokens + lives.leeway,
-            letters: Caps {
-                enabled: config.limits.enabled,
-                an_hour: config.limits.letters_per_hour,
-                a_day: config.limits.letters_per_day,
-            },
+    };
+    let settings = AccountSettings {
+        access_ttl: tokens.access_ttl,
+        longest_token: longest_token(config.server.max_header_bytes),
+        lifetimes: lives.sessions,
+        max_sessions: config.sessions.max_per_user,
+        fingerprint: config.sessions.fingerprint,
+        verification: config.accounts.verification,
+        revocation_life: lives.tokens + lives.leeway,
+        letters: Caps {
+            enabled: config.limits.enabled,
+            an_hour: config.limits.letters_per_hour,
+            a_day: config.limits.letters_per_day,
         },
-    });
+    };
+    let accounts = Accounts::new(ports, settings);
     let post = Post::new(&config.mail, &config.public_url).map_err(|errors| {
         let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
         lines.join("\n")
@@ -150,9 +147,10 @@ pub(super) fn start(config: &Config, data_dir: &Path, wanted: Wanted) -> Result<
     let worker = Arc::clone(&outbox);
     let delivering = tokio::spawn(async move { worker.run().await });
     let closing = CancellationToken::new();
-    let working = tokio::spawn(do_tasks(accounts.clone(), tasks, closing.clone()));
+    let (worker, until) = (accounts.clone(), closing.clone());
+    let working = tokio::spawn(async move { worker.run_tasks(until).await });
     drop(tokio::spawn(count_hash_costs(accounts.clone(), closing.clone())));
-    Ok(Running { accounts, shared, audit, outbox, delivering, working, closing })
+    Ok(AccountWorkers { accounts, shared, audit, outbox, delivering, working, closing })
 }
 
 /// What people know the service by: the name that its letters have, where it is, and what it is made with.
@@ -184,27 +182,6 @@ async fn count_hash_costs(accounts: Accounts, closing: CancellationToken) {
         }
         if let Err(error) = accounts.count_hash_costs().await {
             tracing::warn!(%error, "the costs of password hashes could not be counted");
-        }
-    }
-}
-
-/// Does what requests leave behind: as soon as they say so, and when the time of a later task has come.
-async fn do_tasks(accounts: Accounts, written: Arc<Notify>, closing: CancellationToken) {
-    let mut ticks = tokio::time::interval(LOOK);
-    while !closing.is_cancelled() {
-        let woken = match accounts.do_due_tasks().await {
-            // There may be more.
-            Ok(true) => continue,
-            Ok(false) => true,
-            Err(error) => {
-                tracing::warn!(%error, "tasks wait: the store does not take their outcome");
-                false
-            }
-        };
-        tokio::select! {
-            () = written.notified(), if woken => {}
-            _ = ticks.tick() => {}
-            () = closing.cancelled() => {}
         }
     }
 }

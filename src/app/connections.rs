@@ -5,9 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use secrecy::SecretString;
-use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -23,7 +21,7 @@ use crate::edge::vault::KeyRing;
 use crate::edge::wasm::{CacheAt, Plugins, Standing, Wiring};
 use crate::edge::webhook::SignedWebhook;
 use crate::ports::{Clock, Entropy, Fetch, Meter, Store};
-use crate::service::connections::{Connections, Parts, ProviderSettings, Settings};
+use crate::service::connections::{ConnectionPorts, ConnectionSettings, Connections, ProviderSettings};
 
 /// The file in the data folder that holds the vault's key where none is configured (mode 0600).
 pub(super) const VAULT_KEY_FILE: &str = "vault.key";
@@ -49,7 +47,7 @@ pub(super) struct Wanted<'a> {
     pub(super) meter: Arc<dyn Meter>,
     pub(super) fetch: Arc<dyn Fetch>,
     /// The use cases about accounts, with what they share.
-    pub(super) accounts: &'a accounts::Running,
+    pub(super) accounts: &'a accounts::AccountWorkers,
 }
 
 /// The use cases, and the plugins behind them.
@@ -69,8 +67,7 @@ impl Handle {
     /// Puts providers and settings in force. Returns what the operator should know.
     pub(super) async fn reload(&self, config: &Config) -> Vec<String> {
         self.plugins.reload(&config.providers).await;
-        self.connections.settings.store(Arc::new(settings(config)));
-        self.connections.look_through();
+        self.connections.apply(settings(config));
         faults(&self.plugins)
     }
 }
@@ -107,14 +104,14 @@ fn wiring(config: &Config, clock: Arc<dyn Clock>, meter: Arc<dyn Meter>, cache: 
     }
 }
 
-/// The workers.
-pub(super) struct Running {
+/// The workers behind connections.
+pub(super) struct ConnectionWorkers {
     working: JoinHandle<()>,
     watching: JoinHandle<()>,
     closing: CancellationToken,
 }
 
-impl Running {
+impl ConnectionWorkers {
     /// Ends the workers: refreshes under way come to their end within `grace`.
     pub(super) async fn close(self, grace: Duration) {
         self.closing.cancel();
@@ -146,7 +143,7 @@ pub(super) async fn compose(
     let wiring = wiring(config, Arc::clone(&clock), meter, Some(cache));
     let plugins = Plugins::new(&config.providers, wiring).await?;
     let shared = accounts.shared();
-    let connections = Connections::new(Parts {
+    let ports = ConnectionPorts {
         store,
         providers: Arc::clone(&plugins) as _,
         vault: Arc::new(vault),
@@ -156,32 +153,29 @@ pub(super) async fn compose(
         limiter: shared.limiter,
         audit: shared.audit,
         key: shared.key,
-        issuer: config.tokens.issuer.clone(),
-        tasks: Arc::new(Notify::new()),
         outbox: shared.outbox,
-        due: Arc::new(Notify::new()),
+        issuer: config.tokens.issuer.clone(),
         run: SystemEntropy.uuid(),
-        settings: ArcSwap::from_pointee(settings(config)),
-    });
-    Ok(Handle { connections, plugins })
+    };
+    Ok(Handle { connections: Connections::new(ports, settings(config)), plugins })
 }
 
 /// Starts the workers: what they do, loaded providers can do.
-pub(super) fn start(handle: Handle) -> Running {
+pub(super) fn start(handle: Handle) -> ConnectionWorkers {
     let closing = CancellationToken::new();
     let (worker, until) = (handle.connections.clone(), closing.clone());
     let working = tokio::spawn(async move { worker.run(until).await });
     let watching = tokio::spawn(Arc::clone(&handle.plugins).watch());
-    Running { working, watching, closing }
+    ConnectionWorkers { working, watching, closing }
 }
 
 /// What a configuration says about connections.
-fn settings(config: &Config) -> Settings {
+fn settings(config: &Config) -> ConnectionSettings {
     let of = |provider: &config::Provider| ProviderSettings {
         scopes: provider.scopes.clone(),
         token_access: provider.token_access.clone(),
     };
-    Settings {
+    ConnectionSettings {
         callback_url: callback_url(config),
         return_to: config.connections.return_to.clone(),
         refresh_ahead: config.connections.refresh_ahead,

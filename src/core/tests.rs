@@ -4,40 +4,65 @@
 //! Each module is a file beside what it tests: `service::clock::tests` is `service/clock/tests.rs`.
 
 mod service {
-    mod abuse_tests;
-    mod accounts_tests;
-    mod answer_tests;
-    mod audit_tests;
+    mod accounts {
+        mod abuse_tests;
+        mod tests;
+    }
     mod audited_limits {
         mod tests;
     }
     mod clock {
+        mod doubt_tests;
         mod tests;
     }
-    mod connect_tests;
-    mod connection_abuse_tests;
-    mod doubt_tests;
-    mod email_change_tests;
-    mod email_freeze_tests;
-    mod end_tests;
-    mod lasting_tests;
-    mod letter_tests;
+    mod connections {
+        mod abuse_tests;
+        mod answer_tests;
+        mod begin {
+            mod tests;
+        }
+        mod disconnect {
+            mod tests;
+        }
+        mod due {
+            mod tests;
+        }
+        mod notices {
+            mod tests;
+        }
+        mod refresh {
+            mod lasting_tests;
+            pub(crate) mod tests;
+        }
+        mod seal {
+            mod tests;
+        }
+    }
+    mod email_change {
+        mod freeze_tests;
+        mod tests;
+    }
     mod links {
+        mod tests;
+    }
+    mod mailboxes {
         mod tests;
     }
     mod mint {
         mod tests;
     }
-    mod notice_tests;
+    mod noted {
+        mod tests;
+    }
     mod ongoing {
         mod tests;
     }
     mod outbox {
         mod tests;
     }
-    mod parameter_tests;
-    mod password_tests;
-    mod refresh_tests;
+    mod password_login {
+        mod tests;
+    }
     mod revoke {
         mod tests;
     }
@@ -47,9 +72,10 @@ mod service {
     mod unclaimed {
         mod tests;
     }
-    mod users_tests;
+    mod users {
+        mod tests;
+    }
     mod verify_registration {
         mod tests;
     }
-    mod waiting_tests;
 }

@@ -18,8 +18,10 @@ use palisade_core::domain::opaque::ServerKey;
 use palisade_core::domain::revocation::Target;
 use palisade_core::domain::session::{Device, Fingerprint, Lifetimes};
 use palisade_core::ports::{Clock, Devices, Store};
-use palisade_core::service::accounts::{AccountError, Accounts, Client, Granted, Parts, Person, Settings};
+use palisade_core::service::accounts::{AccountError, AccountPorts, AccountSettings, Accounts};
+use palisade_core::service::caller::{Client, Person};
 use palisade_core::service::profile::Edit;
+use palisade_core::service::sign_in::{Granted, SignIn};
 use palisade_core::service::verify_registration::Proof;
 
 pub const ANN: &str = "ann@example.com";
@@ -47,6 +49,9 @@ pub struct World {
     pub passwords: Arc<FakePasswords>,
     pub limiter: Arc<FakeLimiter>,
     pub audit: Arc<FakeAudit>,
+    pub key: Arc<ServerKey>,
+    pub entropy: Arc<FakeEntropy>,
+    pub settings: AccountSettings,
 }
 
 pub fn world() -> World {
@@ -58,16 +63,16 @@ pub fn over(store: Arc<FakeStore>) -> Accounts {
     world_over(store, |_| ()).accounts
 }
 
-pub fn world_with(adjust: impl FnOnce(&mut Settings)) -> World {
+pub fn world_with(adjust: impl FnOnce(&mut AccountSettings)) -> World {
     world_over(Arc::new(FakeStore::default()), adjust)
 }
 
-fn world_over(store: Arc<FakeStore>, adjust: impl FnOnce(&mut Settings)) -> World {
+fn world_over(store: Arc<FakeStore>, adjust: impl FnOnce(&mut AccountSettings)) -> World {
     let clock = Arc::new(FakeClock::default());
     let passwords = Arc::new(FakePasswords::default());
     let limiter = Arc::new(FakeLimiter::default());
     let audit = Arc::new(FakeAudit::default());
-    let mut settings = Settings {
+    let mut settings = AccountSettings {
         access_ttl: Duration::from_secs(1800),
         longest_token: 8192,
         lifetimes: Lifetimes { sliding: Duration::from_secs(86_400), absolute: Duration::from_secs(864_000) },
@@ -78,22 +83,22 @@ fn world_over(store: Arc<FakeStore>, adjust: impl FnOnce(&mut Settings)) -> Worl
         letters: Caps { enabled: true, an_hour: 5, a_day: 15 },
     };
     adjust(&mut settings);
-    let accounts = Accounts::new(Parts {
+    let entropy = Arc::new(FakeEntropy::default());
+    let key = Arc::new(ServerKey::new(Zeroizing::new([9; 32])));
+    let ports = AccountPorts {
         store: store.clone(),
         signer: Arc::new(FakeSigner),
         clock: clock.clone(),
-        entropy: Arc::new(FakeEntropy::default()),
+        entropy: Arc::clone(&entropy) as _,
         passwords: passwords.clone(),
         limiter: limiter.clone(),
         audit: audit.clone(),
         devices: Arc::new(FakeDevices),
-        forms: std::sync::Mutex::default(),
-        key: Arc::new(ServerKey::new(Zeroizing::new([9; 32]))),
-        tasks: Arc::new(Notify::new()),
+        key: Arc::clone(&key),
         outbox: Arc::new(Notify::new()),
-        settings,
-    });
-    World { accounts, store, clock, passwords, limiter, audit }
+    };
+    let accounts = Accounts::new(ports, settings);
+    World { accounts, store, clock, passwords, limiter, audit, key, entropy, settings }
 }
 
 pub fn client() -> Client {
@@ -138,7 +143,7 @@ impl World {
     /// The token of the newest mail of this kind.
     pub async fn token(&self, letter: Letter) -> String {
         let link = self.newest(letter).await.link.expect("a mail without a link");
-        self.accounts.key.link_token(link.id).expose_secret().to_owned()
+        self.key.link_token(link.id).expose_secret().to_owned()
     }
 
     pub async fn refresh(&self, token: &SecretString) -> Result<Granted, AccountError> {
@@ -236,5 +241,31 @@ impl World {
 impl World {
     pub fn clock_now(&self) -> u64 {
         self.clock.now().0
+    }
+}
+
+/// [`Accounts::password_login`] for tests, where a sign-in ends with tokens.
+pub trait PasswordLogin {
+    /// # Errors
+    /// As [`Accounts::password_login`].
+    fn login(
+        &self,
+        client: &Client,
+        email: &str,
+        password: SecretString,
+    ) -> impl Future<Output = Result<Granted, AccountError>> + Send;
+}
+
+impl PasswordLogin for Accounts {
+    async fn login(
+        &self,
+        client: &Client,
+        email: &str,
+        password: SecretString,
+    ) -> Result<Granted, AccountError> {
+        match self.password_login(client, email, password).await? {
+            SignIn::Done(granted) => Ok(*granted),
+            SignIn::Challenge(challenge) => match challenge {},
+        }
     }
 }

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use tokio::sync::Notify;
@@ -23,10 +22,10 @@ use palisade_core::domain::opaque::ServerKey;
 use palisade_core::domain::route::Require;
 use palisade_core::domain::time::UnixTime;
 use palisade_core::ports::{Change, Clock, Entropy, Store};
-use palisade_core::service::accounts::Person;
+use palisade_core::service::caller::Person;
 use palisade_core::service::connections::{
-    Begin, Begun, Callback, ConnectionError, Connections, Parts, ProviderSettings, ProviderToken, Returned,
-    Settings, Waits,
+    Begin, Begun, Callback, ConnectionError, ConnectionPorts, ConnectionSettings, Connections,
+    ProviderSettings, ProviderToken, Returned, Waits,
 };
 
 pub const RETURN_TO: &str = "https://app.test/settings?tab=banks";
@@ -57,9 +56,9 @@ impl std::ops::Deref for World {
     }
 }
 
-pub fn settings() -> Settings {
+pub fn settings() -> ConnectionSettings {
     let acme = ProviderSettings { scopes: Vec::new(), token_access: Some(Require::default()) };
-    Settings {
+    ConnectionSettings {
         callback_url: "https://us.test/auth/connections/callback".to_owned(),
         return_to: vec![RETURN_TO.to_owned()],
         refresh_ahead: Duration::from_secs(300),
@@ -93,11 +92,11 @@ const PATIENCE: Duration = Duration::from_secs(60);
 impl Fakes {
     /// A run of the program over what there is.
     fn run(&self, patience: Duration) -> Connections {
-        Connections::with_waits(self.parts(), Waits { pauses: &[Duration::ZERO; 2], patience })
+        Connections::with_waits(self.ports(), settings(), Waits { pauses: &[Duration::ZERO; 2], patience })
     }
 
-    fn parts(&self) -> Parts {
-        Parts {
+    fn ports(&self) -> ConnectionPorts {
+        ConnectionPorts {
             store: Arc::clone(&self.store) as _,
             providers: Arc::clone(&self.providers) as _,
             vault: Arc::clone(&self.vault) as _,
@@ -107,12 +106,9 @@ impl Fakes {
             limiter: Arc::clone(&self.limiter) as _,
             audit: Arc::clone(&self.audit) as _,
             key: Arc::new(ServerKey::new(Zeroizing::new([9; 32]))),
-            issuer: "https://us.test".to_owned(),
-            tasks: Arc::new(Notify::new()),
             outbox: Arc::new(Notify::new()),
-            due: Arc::new(Notify::new()),
+            issuer: "https://us.test".to_owned(),
             run: self.entropy.uuid(),
-            settings: ArcSwap::from_pointee(settings()),
         }
     }
 }
@@ -172,7 +168,7 @@ impl World {
 
     /// Another run, which waits as long as the program does.
     pub fn be_real(&mut self) {
-        self.connections = Connections::new(self.fakes.parts());
+        self.connections = Connections::new(self.fakes.ports(), settings());
     }
 
     /// From now on whoever has a good token waits for no other.
@@ -180,10 +176,10 @@ impl World {
         self.connections = self.fakes.run(Duration::ZERO);
     }
 
-    pub fn set(&self, edit: impl FnOnce(&mut Settings)) {
-        let mut settings = (**self.connections.settings.load()).clone();
+    pub fn set(&self, edit: impl FnOnce(&mut ConnectionSettings)) {
+        let mut settings = (*self.connections.settings()).clone();
         edit(&mut settings);
-        self.connections.settings.store(Arc::new(settings));
+        self.connections.apply(settings);
     }
 
     pub async fn begin(&self, begin: Begin) -> Result<Begun, ConnectionError> {

@@ -1,27 +1,24 @@
-//! What the use cases about accounts share: the ports they work with, how they fail, how tokens are
-//! issued and sessions ended. The use cases themselves are methods of [`Accounts`], one file each.
+//! What the use cases about accounts share: the ports they work with, how they fail, and how sessions are ended. The use
+//! cases themselves are methods of [`Accounts`], one file each.
 //!
 //! Every decision is made from what was read, and committed on the condition that it has not changed
 //! ([`Accounts::retry_on_conflict`]).
 
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use secrecy::SecretString;
 use tokio::sync::Notify;
 use zeroize::Zeroizing;
 
-pub(super) use super::noted::{About, Source};
+use super::caller::{Client, Person, Source};
+use super::noted::About;
 use super::retry::{Decision, retry_on_conflict};
 use crate::domain::account::{User, UserId, Verification};
 use crate::domain::audit::{Action, Outcome};
 use crate::domain::binding::Forms;
 use crate::domain::block::AddressBlock;
 use crate::domain::connection::Connection;
-use crate::domain::credential::MAX_TOKEN_BYTES;
 use crate::domain::email::{EmailAddress, InvalidEmail};
-use crate::domain::identity::Identity;
 use crate::domain::mail::{Connected, Facts, Letter, Mail, MailedLink};
 use crate::domain::mail_cap::Caps;
 use crate::domain::name::{NAME_WANTED, is_name};
@@ -29,17 +26,17 @@ use crate::domain::opaque::ServerKey;
 use crate::domain::password::{Policy, Violation};
 use crate::domain::revocation::{Begun, Revocation, Target, Versions};
 use crate::domain::session::{Fingerprint, Lifetimes, Session, SessionId};
-use crate::domain::task::{Origin, Task, Work};
+use crate::domain::task::{Task, Work};
 use crate::domain::time::UnixTime;
 use crate::domain::trusted_time::Reading;
 use crate::ports::{
-    AccessGrant, Audit, Busy, Change, Clock, CommitError, Devices, Entropy, Limiter, Passwords, Requester,
-    SignError, Signer, Store, StoreError, TooMany,
+    Audit, Busy, Change, Clock, CommitError, Devices, Entropy, Limiter, Passwords, Requester, SignError,
+    Signer, Store, StoreError, TooMany,
 };
 
 /// What an operator can set.
 #[derive(Debug, Clone, Copy)]
-pub struct Settings {
+pub struct AccountSettings {
     /// The life of an access token.
     pub access_ttl: Duration,
     /// The longest access token that is worth signing, in bytes ([`super::fit::longest_token`]).
@@ -55,62 +52,6 @@ pub struct Settings {
     pub revocation_life: Duration,
     /// How many letters that anybody can ask for a mailbox gets.
     pub letters: Caps,
-}
-
-/// Who sends a request, as far as it tells.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Client {
-    /// Trusted proxies left out.
-    pub address: IpAddr,
-    pub user_agent: Option<String>,
-    pub request_id: String,
-}
-
-impl Client {
-    pub(super) fn origin(&self) -> Origin {
-        Origin { address: self.address, request_id: self.request_id.clone() }
-    }
-}
-
-/// Whose access token came with a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Person {
-    pub user: UserId,
-    /// `None`: a token that an operator minted.
-    pub session: Option<SessionId>,
-}
-
-impl Person {
-    /// The account that a verified token speaks for; `None` when it is of another issuer, or was minted for
-    /// a subject that is no account.
-    #[must_use]
-    pub fn of(identity: &Identity, our_issuer: &str) -> Option<Person> {
-        if &*identity.issuer != our_issuer {
-            return None;
-        }
-        let session = identity.session.as_deref().map(str::parse).transpose().ok()?;
-        Some(Person { user: identity.subject.parse().ok()?, session })
-    }
-}
-
-/// What a login and a refresh bring.
-#[derive(Clone)]
-pub struct Granted {
-    pub access_token: String,
-    pub refresh_token: SecretString,
-    /// How long the access token lives.
-    pub expires_in: Duration,
-    pub session: SessionId,
-    pub user: User,
-}
-
-impl std::fmt::Debug for Granted {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Granted")
-            .field("session", &self.session)
-            .field("user", &self.user.id)
-            .finish_non_exhaustive()
-    }
 }
 
 /// Why an account's request was not done.
@@ -184,8 +125,8 @@ pub enum Ways {
     Account,
 }
 
-/// The ports that the use cases work with.
-pub struct Parts {
+/// The ports that the use cases about accounts work with.
+pub struct AccountPorts {
     pub store: Arc<dyn Store>,
     pub signer: Arc<dyn Signer>,
     pub clock: Arc<dyn Clock>,
@@ -195,34 +136,61 @@ pub struct Parts {
     pub audit: Arc<dyn Audit>,
     pub devices: Arc<dyn Devices>,
     pub key: Arc<ServerKey>,
-    /// The registration forms that were sent lately.
-    pub forms: Mutex<Forms>,
-    /// Told when a task was written down.
-    pub tasks: Arc<Notify>,
-    /// Told when a mail was put into the outbox.
+    /// Notified when a mail was put into the outbox.
     pub outbox: Arc<Notify>,
-    pub settings: Settings,
 }
 
-/// The use cases about accounts.
+/// The use cases about accounts. Its ports are for the use cases alone: what a caller may do is a method.
 #[derive(Clone)]
-pub struct Accounts(pub(super) Arc<Parts>);
-
-impl std::ops::Deref for Accounts {
-    type Target = Parts;
-
-    fn deref(&self) -> &Parts {
-        &self.0
-    }
+pub struct Accounts {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) signer: Arc<dyn Signer>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) entropy: Arc<dyn Entropy>,
+    pub(super) passwords: Arc<dyn Passwords>,
+    pub(super) limiter: Arc<dyn Limiter>,
+    pub(super) audit: Arc<dyn Audit>,
+    pub(super) devices: Arc<dyn Devices>,
+    pub(super) key: Arc<ServerKey>,
+    pub(super) outbox: Arc<Notify>,
+    pub(super) settings: AccountSettings,
+    /// The registration forms that were sent lately.
+    pub(super) forms: Arc<Mutex<Forms>>,
+    /// Notified when a task was enqueued.
+    pub(super) tasks: Arc<Notify>,
 }
 
 impl Accounts {
     #[must_use]
-    pub fn new(parts: Parts) -> Accounts {
-        Accounts(Arc::new(parts))
+    pub fn new(ports: AccountPorts, settings: AccountSettings) -> Accounts {
+        let AccountPorts { store, signer, clock, entropy, passwords, limiter, audit, devices, key, outbox } =
+            ports;
+        Accounts {
+            store,
+            signer,
+            clock,
+            entropy,
+            passwords,
+            limiter,
+            audit,
+            devices,
+            key,
+            outbox,
+            settings,
+            forms: Arc::default(),
+            tasks: Arc::default(),
+        }
     }
 
-    pub(super) fn now(&self) -> UnixTime {
+    /// How long a session lives.
+    #[must_use]
+    pub fn session_lifetimes(&self) -> Lifetimes {
+        self.settings.lifetimes
+    }
+
+    /// The wall clock that the use cases go by.
+    #[must_use]
+    pub fn now(&self) -> UnixTime {
         self.clock.now()
     }
 
@@ -249,41 +217,6 @@ impl Accounts {
     /// token will say: whatever changes afterwards raises one of them, and the token is of the older one.
     pub(super) async fn version(&self, user: UserId) -> Result<Versions, AccountError> {
         Ok(self.store.versions(self.signer.issuer(), &user.to_string()).await?)
-    }
-
-    /// An access token of `session` with the claims of `user`, both read after `version`; it ends with the
-    /// session at the latest.
-    pub(super) fn grant(
-        &self,
-        version: Versions,
-        user: User,
-        session: &Session,
-        refresh_token: SecretString,
-    ) -> Result<Granted, AccountError> {
-        let now = self.now();
-        let left = now.until(session.ends_at(self.settings.lifetimes));
-        let expires_in = self.settings.access_ttl.min(left);
-        let mut extra = user.claims.clone();
-        if let Some(name) = &user.name {
-            // OpenID Connect Core §5.1; an operator's own claim of that name goes first.
-            extra.entry("name").or_insert_with(|| name.clone().into());
-        }
-        let grant = AccessGrant {
-            subject: user.id.to_string(),
-            email: Some(user.email.to_string()),
-            email_verified: user.email_verified,
-            session: Some(session.id.to_string()),
-            version: version.subject,
-            generation: version.everybody,
-            scopes: session.scopes.clone(),
-            extra,
-        };
-        let access_token = self.signer.access_token(&grant, expires_in, now)?.token;
-        // Of an account from before what goes into tokens had a bound. No request could carry it.
-        if access_token.len() > MAX_TOKEN_BYTES {
-            return Err(SignError(super::fit::too_long(access_token.len(), MAX_TOKEN_BYTES)).into());
-        }
-        Ok(Granted { access_token, refresh_token, expires_in, session: session.id, user })
     }
 
     pub(super) fn random(&self) -> Zeroizing<[u8; 32]> {
@@ -413,8 +346,11 @@ impl Accounts {
         Change::CreateTask(Task { id: self.entropy.uuid(), due_at: UnixTime(0), work })
     }
 
-    /// Writes work down for the worker.
-    pub(super) async fn leave(&self, work: Work) -> Result<(), AccountError> {
+    /// Enqueues work for the worker.
+    ///
+    /// # Errors
+    /// [`AccountError::Store`]; then nothing will be done.
+    pub(super) async fn enqueue(&self, work: Work) -> Result<(), AccountError> {
         self.store.commit(vec![self.at_once(work)]).await?;
         self.tasks.notify_one();
         Ok(())

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::accounts::{About, Source};
+use super::caller::Source;
+use super::noted::About;
 use crate::domain::account::UserId;
 use crate::domain::audit::{Action, Outcome};
 use crate::domain::opaque::ServerKey;

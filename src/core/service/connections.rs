@@ -22,10 +22,13 @@ mod token;
 mod turns;
 mod work;
 
+pub use self::show::ConfiguredProvider;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use secrecy::SecretString;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -34,7 +37,8 @@ use uuid::Uuid;
 
 use self::refresh::Unwritten;
 use self::turns::Turns;
-use super::accounts::{About, Client, Source};
+use super::caller::OwnedSource;
+use super::noted::About;
 use super::retry::{Decision, retry_on_conflict};
 use crate::domain::account::UserId;
 use crate::domain::audit::{Action, Outcome};
@@ -50,7 +54,7 @@ use crate::ports::{
 
 /// What an operator can set.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct ConnectionSettings {
     /// Where the provider sends the browser back to.
     pub callback_url: String,
     /// Where a browser may be sent once a connection was made, word for word.
@@ -73,8 +77,8 @@ pub struct ProviderSettings {
     pub token_access: Option<Require>,
 }
 
-/// The ports that the use cases work with.
-pub struct Parts {
+/// The ports that the use cases about connections work with.
+pub struct ConnectionPorts {
     pub store: Arc<dyn Store>,
     pub providers: Arc<dyn Providers>,
     pub vault: Arc<dyn Vault>,
@@ -84,18 +88,12 @@ pub struct Parts {
     pub limiter: Arc<dyn Limiter>,
     pub audit: Arc<dyn Audit>,
     pub key: Arc<ServerKey>,
+    /// Notified when a mail was put into the outbox.
+    pub outbox: Arc<Notify>,
     /// Our own: the callers who have accounts are those whose tokens are of this issuer.
     pub issuer: String,
-    /// Told when a task was written down.
-    pub tasks: Arc<Notify>,
-    /// Told when a mail was put into the outbox.
-    pub outbox: Arc<Notify>,
-    /// Told when a connection is due earlier than before.
-    pub due: Arc<Notify>,
     /// This run of the program: what another began was cut off.
     pub run: Uuid,
-    /// Replaced as a whole by a reload.
-    pub settings: arc_swap::ArcSwap<Settings>,
 }
 
 /// What a user asks for when connecting.
@@ -104,7 +102,7 @@ pub struct Begin {
     pub provider: String,
     /// `None`: what the configuration names.
     pub scopes: Option<Vec<String>>,
-    /// One of [`Settings::return_to`].
+    /// One of [`ConnectionSettings::return_to`].
     pub return_to: Option<String>,
     pub parameters: BTreeMap<String, String>,
     /// Renew this one, instead of the one that has the same provider and parameters, or a new one.
@@ -256,12 +254,28 @@ impl From<CommitError> for ConnectionError {
     }
 }
 
-/// The use cases about connections.
+/// The use cases about connections. Its ports are for the use cases alone: what a caller may do is a method.
 #[derive(Clone)]
-pub struct Connections(Arc<Inner>);
+pub struct Connections {
+    store: Arc<dyn Store>,
+    providers: Arc<dyn Providers>,
+    vault: Arc<dyn Vault>,
+    webhook: Arc<dyn Webhook>,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+    limiter: Arc<dyn Limiter>,
+    audit: Arc<dyn Audit>,
+    key: Arc<ServerKey>,
+    outbox: Arc<Notify>,
+    issuer: Arc<str>,
+    run: Uuid,
+    state: Arc<ConnectionState>,
+}
 
-struct Inner {
-    parts: Parts,
+/// What is kept in memory beside the store.
+struct ConnectionState {
+    /// Replaced as a whole by a reload.
+    settings: ArcSwap<ConnectionSettings>,
     turns: Arc<Turns>,
     /// What refreshes brought and the store did not take. Nothing else is left of those grants.
     unwritten: Mutex<HashMap<ConnectionId, Unwritten>>,
@@ -269,10 +283,14 @@ struct Inner {
     slow: Mutex<HashMap<String, Instant>>,
     /// Notices to the app that wait for their next try; `None` until they were read from the store.
     notices: tokio::sync::Mutex<Option<notices::Waiting>>,
-    /// Told when the configuration was changed.
+    /// Notified when a task was enqueued.
+    tasks: Notify,
+    /// Notified when a connection is due earlier than before.
+    due: Notify,
+    /// Notified when the configuration was changed.
     changed: Notify,
     /// What runs to its end though its caller is gone.
-    apart: TaskTracker,
+    spawned: TaskTracker,
     waits: Waits,
 }
 
@@ -282,31 +300,6 @@ pub struct Waits {
     pub pauses: &'static [Duration],
     /// For a fresher token, by a caller whose present one is good.
     pub patience: Duration,
-}
-
-impl std::ops::Deref for Connections {
-    type Target = Parts;
-
-    fn deref(&self) -> &Parts {
-        &self.0.parts
-    }
-}
-
-/// Who asked for something that goes on without them.
-enum Who {
-    Client(Client),
-    Operator(String),
-    System,
-}
-
-impl Who {
-    fn source(&self) -> Source<'_> {
-        match self {
-            Who::Client(client) => Source::Client(client),
-            Who::Operator(request_id) => Source::Operator(request_id),
-            Who::System => Source::System,
-        }
-    }
 }
 
 /// What a provider's fault means here.
@@ -354,47 +347,106 @@ fn standing(connection: &Connection) -> Result<(), ConnectionError> {
 
 impl Connections {
     #[must_use]
-    pub fn new(parts: Parts) -> Connections {
-        Connections::with_waits(parts, Waits { pauses: &refresh::PAUSES, patience: token::PATIENCE })
+    pub fn new(ports: ConnectionPorts, settings: ConnectionSettings) -> Connections {
+        let waits = Waits { pauses: &refresh::PAUSES, patience: token::PATIENCE };
+        Connections::with_waits(ports, settings, waits)
     }
 
     /// The use cases with other waits than [`Connections::new`] chooses.
     #[must_use]
-    pub fn with_waits(parts: Parts, waits: Waits) -> Connections {
-        let (turns, unwritten, slow) = (Arc::default(), Mutex::default(), Mutex::default());
-        let (notices, changed, apart) = (tokio::sync::Mutex::default(), Notify::new(), TaskTracker::new());
-        Connections(Arc::new(Inner { parts, turns, unwritten, slow, notices, changed, apart, waits }))
+    pub fn with_waits(ports: ConnectionPorts, settings: ConnectionSettings, waits: Waits) -> Connections {
+        let ConnectionPorts {
+            store,
+            providers,
+            vault,
+            webhook,
+            clock,
+            entropy,
+            limiter,
+            audit,
+            key,
+            outbox,
+            issuer,
+            run,
+        } = ports;
+        let state = Arc::new(ConnectionState {
+            settings: ArcSwap::from_pointee(settings),
+            turns: Arc::default(),
+            unwritten: Mutex::default(),
+            slow: Mutex::default(),
+            notices: tokio::sync::Mutex::default(),
+            tasks: Notify::new(),
+            due: Notify::new(),
+            changed: Notify::new(),
+            spawned: TaskTracker::new(),
+            waits,
+        });
+        let issuer = issuer.into();
+        Connections {
+            store,
+            providers,
+            vault,
+            webhook,
+            clock,
+            entropy,
+            limiter,
+            audit,
+            key,
+            outbox,
+            issuer,
+            run,
+            state,
+        }
     }
 
     /// The number of connections whose tokens a caller has a turn with, or waits for.
     #[must_use]
     pub fn waited_for(&self) -> usize {
-        self.0.turns.len()
+        self.state.turns.len()
     }
 
     /// The number of callers that wait for their turn with this connection, the one that has it included.
     #[must_use]
     pub fn queued(&self, id: ConnectionId) -> usize {
-        self.0.turns.queued(id)
+        self.state.turns.queued(id)
     }
 
-    /// Looks through all connections soon: what an operator had to mend is perhaps mended, and some may be wanted
-    /// sooner. For whoever has changed the settings or the providers.
+    /// Puts settings in force, as after a reload, and looks through all connections soon
+    /// ([`Connections::look_through`]).
+    pub fn apply(&self, settings: ConnectionSettings) {
+        self.state.settings.store(Arc::new(settings));
+        self.look_through();
+    }
+
+    /// Looks through all connections soon: a cause that an operator had to remove may be gone, and some connections may
+    /// be due earlier. To be called after a change of the settings or the providers.
     pub fn look_through(&self) {
-        self.0.changed.notify_one();
+        self.state.changed.notify_one();
+    }
+
+    /// The id of this run of the program ([`crate::domain::connection::Attempt::run`]).
+    #[must_use]
+    pub fn run_id(&self) -> Uuid {
+        self.run
+    }
+
+    /// The settings in force.
+    #[must_use]
+    pub fn settings(&self) -> Arc<ConnectionSettings> {
+        self.state.settings.load_full()
     }
 
     fn now(&self) -> UnixTime {
         self.clock.now()
     }
 
-    fn note(&self, who: &Who, action: Action, outcome: Outcome, about: About) {
+    fn note(&self, who: &OwnedSource, action: Action, outcome: Outcome, about: About) {
         self.audit.record(who.source().event(self.entropy.uuid(), self.now(), action, outcome, about));
     }
 
-    /// Does `work` to its end, whether or not the caller waits for it.
-    async fn apart<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> T {
-        match self.0.apart.spawn(work).await {
+    /// Spawns `work` and waits for its outcome. A caller that goes away does not cancel it.
+    async fn spawn<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> T {
+        match self.state.spawned.spawn(work).await {
             Ok(done) => done,
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
             // Only a runtime that ends cancels it, and the caller with it.
@@ -404,11 +456,11 @@ impl Connections {
 
     fn unwritten(&self) -> MutexGuard<'_, HashMap<ConnectionId, Unwritten>> {
         // Nothing under the lock can leave it half-changed.
-        self.0.unwritten.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.unwritten.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn slow(&self) -> MutexGuard<'_, HashMap<String, Instant>> {
-        self.0.slow.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.slow.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// [`retry_on_conflict`] for this store.
@@ -427,7 +479,7 @@ impl Connections {
     }
 
     fn upkeep(&self, provider: &str) -> Upkeep {
-        let settings = self.settings.load();
+        let settings = self.settings();
         Upkeep {
             keep_fresh: settings.keep_fresh,
             can_refresh: self.providers.get(provider).is_none_or(|info| info.can_refresh),

@@ -1,7 +1,9 @@
 //! Changing an address for good, undoing that, and objecting to the undo. The rules are
 //! [`crate::domain::email_change`].
 
-use super::accounts::{About, AccountError, Accounts, Client, Source, Ways};
+use super::accounts::{AccountError, Accounts, Ways};
+use super::caller::{Client, Source};
+use super::noted::About;
 use super::retry::Decision;
 use super::tasks::Done;
 use super::verify_registration::Proof;

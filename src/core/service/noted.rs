@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use super::accounts::{AccountError, Accounts, Client};
+use super::accounts::{AccountError, Accounts};
+use super::caller::{Client, Source};
 use crate::domain::account::{User, UserId};
 use crate::domain::audit::{Action, Actor, Event, Outcome};
 use crate::domain::connection::ConnectionId;
@@ -14,7 +15,6 @@ use crate::domain::link::{Link, Purpose};
 use crate::domain::opaque::TokenHash;
 use crate::domain::revocation::{Revocation, Target};
 use crate::domain::session::SessionId;
-use crate::domain::task::Origin;
 use crate::domain::time::UnixTime;
 use crate::ports::{Change, CommitError};
 
@@ -54,15 +54,6 @@ impl About {
         self.reason = Some(reason.into());
         self
     }
-}
-
-/// Where an event comes from.
-pub(super) enum Source<'a> {
-    Client(&'a Client),
-    Task(&'a Origin),
-    Operator(&'a str),
-    /// Nobody: its time has come.
-    System,
 }
 
 impl Source<'_> {

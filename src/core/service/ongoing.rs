@@ -9,8 +9,8 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::accounts::Person;
 use super::admit::{Admission, Permit};
+use super::caller::Person;
 use crate::domain::credential::Carrier;
 use crate::domain::request::{Headers, Host, Path, Request};
 use crate::domain::route::{Auth, Carriers, Route};

@@ -2,8 +2,11 @@
 
 use secrecy::{ExposeSecret, SecretString};
 
-use super::accounts::{About, AccountError, Accounts, Client, Granted, Person, Source, name};
+use super::accounts::{AccountError, Accounts, name};
+use super::caller::{Client, Person, Source};
+use super::noted::About;
 use super::retry::Decision;
+use super::sign_in::Granted;
 use crate::domain::account::User;
 use crate::domain::audit::{Action, Outcome};
 use crate::domain::email::EmailAddress;

@@ -2,7 +2,9 @@
 
 use secrecy::{ExposeSecret, SecretString};
 
-use super::accounts::{About, AccountError, Accounts, Client, Source};
+use super::accounts::{AccountError, Accounts};
+use super::caller::{Client, Source};
+use super::noted::About;
 use super::retry::Decision;
 use crate::domain::audit::{Action, Outcome};
 use crate::domain::email::EmailAddress;
@@ -20,7 +22,7 @@ impl Accounts {
     pub async fn request_reset(&self, client: &Client, email: &str) -> Result<(), AccountError> {
         let email: EmailAddress = email.parse()?;
         self.limiter.attempt(Limited::RequestMail, client.address, Some(email.as_str()))?;
-        self.leave(Work::ResetPassword { email, origin: client.origin() }).await
+        self.enqueue(Work::ResetPassword { email, origin: client.origin() }).await
     }
 
     /// Whether the link would set a password. Does not use it up.

@@ -1,8 +1,11 @@
 //! Exchanging a refresh token for the next one and a fresh access token.
 
-use super::accounts::{About, AccountError, Accounts, Client, Granted, Source};
-use super::login::{barred, may_sign_in};
+use super::accounts::{AccountError, Accounts};
+use super::caller::{Client, Source};
+use super::noted::About;
 use super::retry::Decision;
+use super::sign_in::Granted;
+use super::sign_in::{barred, may_sign_in};
 use crate::domain::account::User;
 use crate::domain::audit::{Action, Outcome};
 use crate::domain::opaque::RefreshToken;
@@ -70,7 +73,7 @@ impl Accounts {
             let is_over = matches!(decided, Presented::Expired);
             match decided {
                 Presented::Repeated(next) => {
-                    Ok(Decision::Unchanged(Refreshed { version, user, session, next, noted: None }))
+                    Ok(Decision::Unchanged(Rotation { version, user, session, next, noted: None }))
                 }
                 Presented::Rotated(mut rotated, next) => {
                     rotated.device = device;
@@ -79,7 +82,7 @@ impl Accounts {
                     let noted = is_other && self.settings.fingerprint == Fingerprint::Note;
                     let noted = Some(if noted { about().because("device_changed") } else { about() });
                     let changes = vec![Change::UpdateSession((*rotated).clone())];
-                    let refreshed = Refreshed { version, user, session: *rotated, next, noted };
+                    let refreshed = Rotation { version, user, session: *rotated, next, noted };
                     Ok(Decision::Commit(changes, refreshed))
                 }
                 Presented::Reused => {
@@ -95,7 +98,7 @@ impl Accounts {
                 }
             }
         };
-        let Refreshed { version, user, session, next, noted } =
+        let Rotation { version, user, session, next, noted } =
             self.retry_on_conflict(&source, decide).await?;
         if let Some(about) = noted {
             note(Action::Refresh, Outcome::Success, about);
@@ -105,7 +108,7 @@ impl Accounts {
 }
 
 /// A refresh token that was found good, and its successor.
-struct Refreshed {
+struct Rotation {
     version: Versions,
     user: User,
     session: Session,

@@ -9,7 +9,8 @@ use std::sync::PoisonError;
 use secrecy::{ExposeSecret, SecretString};
 use uuid::Uuid;
 
-use super::accounts::{AccountError, Accounts, Client, name};
+use super::accounts::{AccountError, Accounts, name};
+use super::caller::Client;
 use crate::domain::binding::{Binding, FormId};
 use crate::domain::email::EmailAddress;
 use crate::domain::task::Work;
@@ -60,7 +61,7 @@ impl Accounts {
         let id = self.registration(form, &email, name.as_deref(), &password);
         let password = self.passwords.hash(password, requester).await?;
         let (origin, registration) = (client.origin(), Some(id));
-        self.leave(Work::Register { email: email.clone(), name, password, origin, registration }).await?;
+        self.enqueue(Work::Register { email: email.clone(), name, password, origin, registration }).await?;
         Ok(Registered { email, id })
     }
 
@@ -83,9 +84,15 @@ impl Accounts {
     /// value of its next cookie. It is made the same way for every address.
     #[must_use]
     pub fn bind(&self, brought: Option<&str>, sent: &Registered) -> SecretString {
-        let mut binding = brought.map(|text| Binding::read(&self.key, text)).unwrap_or_default();
+        let mut binding = brought.map(|cookie| self.read_binding(cookie)).unwrap_or_default();
         binding.sends(&self.key, &sent.email, sent.id, self.now());
         binding.write(&self.key)
+    }
+
+    /// The registrations that a browser's cookie vouches for: none when the cookie is not one of ours.
+    #[must_use]
+    pub fn read_binding(&self, cookie: &str) -> Binding {
+        Binding::read(&self.key, cookie)
     }
 
     /// Takes a request to mail the verification link again.
@@ -95,6 +102,6 @@ impl Accounts {
     pub async fn resend_verification(&self, client: &Client, email: &str) -> Result<(), AccountError> {
         let email: EmailAddress = email.parse()?;
         self.limiter.attempt(Limited::RequestMail, client.address, Some(email.as_str()))?;
-        self.leave(Work::ResendVerification { email, origin: client.origin() }).await
+        self.enqueue(Work::ResendVerification { email, origin: client.origin() }).await
     }
 }

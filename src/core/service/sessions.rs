@@ -1,6 +1,8 @@
 //! Seeing and ending sessions. An ended session's access tokens are refused on the very next request.
 
-use super::accounts::{About, AccountError, Accounts, Client, Person, Source};
+use super::accounts::{AccountError, Accounts};
+use super::caller::{Client, Person, Source};
+use super::noted::About;
 use crate::domain::audit::{Action, Outcome};
 use crate::domain::session::{Session, SessionId};
 use crate::ports::StoreError;

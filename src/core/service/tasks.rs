@@ -10,6 +10,7 @@ use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use futures::future::FutureExt;
+use tokio_util::sync::CancellationToken;
 
 use crate::domain::account::{Claim, User, UserId};
 use crate::domain::audit::{Action, Outcome};
@@ -20,9 +21,12 @@ use crate::domain::task::{Origin, Task, Work};
 use crate::domain::time::UnixTime;
 use crate::ports::{Change, CommitError, Store, StoreError};
 
-use super::accounts::{About, Accounts, Source};
+use super::accounts::Accounts;
+use super::caller::Source;
+use super::noted::About;
 use super::retry::{Decision, retry_on_conflict};
 use super::unclaimed::{Holder, UNCLAIMED_LIFE};
+use super::worker::Worker;
 
 /// How many tasks one look takes.
 const BATCH: usize = 64;
@@ -45,6 +49,12 @@ impl From<Vec<Change>> for Done {
 }
 
 impl Accounts {
+    /// Does tasks until `closing`: at once when a request has enqueued one, and when the time of a later one has come.
+    pub async fn run_tasks(&self, closing: CancellationToken) {
+        let worker = Worker { what: "tasks", woken: &self.tasks, closing: &closing };
+        worker.run(|| self.do_due_tasks()).await;
+    }
+
     /// Does the tasks that are due, or the first of them when there are many. Returns whether there was any.
     ///
     /// # Errors
@@ -209,7 +219,7 @@ impl Accounts {
             // While it is not decided which address a frozen account gets, none of them gets a letter.
             frozen if frozen.email_changes.is_frozen() => Vec::new(),
             User { email_verified: true, .. } | User { active: false, .. } => {
-                self.told(&user, &user.email, Some(origin)).await?
+                self.already_registered(&user, &user.email, Some(origin)).await?
             }
             // Invited, or reset by an operator: an address that is verified would open nothing yet.
             User { password: None, .. } => self.asked_link_to(Asked::Reset, user, origin).await?,
@@ -218,8 +228,8 @@ impl Accounts {
         Ok(Done { changes, noted })
     }
 
-    /// Word to `owner` that somebody wants their address for another account.
-    async fn told(
+    /// The mail that tells `owner` of a request to use their address for another account; nothing when it is capped.
+    async fn already_registered(
         &self,
         owner: &User,
         to: &EmailAddress,
@@ -269,7 +279,7 @@ impl Accounts {
                 changes
             }
             Holder::Owner(owner) if owner.email_changes.is_frozen() => Vec::new(),
-            Holder::Owner(owner) => self.told(&owner, email, None).await?,
+            Holder::Owner(owner) => self.already_registered(&owner, email, None).await?,
         })
     }
 }

@@ -6,7 +6,8 @@
 
 use std::time::Duration;
 
-use super::accounts::{About, AccountError, Accounts};
+use super::accounts::{AccountError, Accounts};
+use super::noted::About;
 use super::retry::{Decision, retry_on_conflict};
 use super::tasks::Done;
 use crate::domain::account::{User, UserId};

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value};
 
-use super::accounts::{About, AccountError, Accounts, Source, name};
+use super::accounts::{AccountError, Accounts, name};
+use super::caller::Source;
+use super::noted::About;
 use super::noted::changed;
 use super::retry::Decision;
 use super::sessions::Which;

@@ -1,6 +1,7 @@
 //! Showing that an address is one's own: the link of a registration, and that of a changed address.
 
-use super::accounts::{AccountError, Accounts, Client};
+use super::accounts::{AccountError, Accounts};
+use super::caller::Client;
 use super::verify_registration::Proof;
 use crate::domain::account::User;
 use crate::domain::link::Purpose;

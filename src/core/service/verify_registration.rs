@@ -7,7 +7,9 @@
 use secrecy::{ExposeSecret, SecretString};
 use uuid::Uuid;
 
-use super::accounts::{About, AccountError, Accounts, Client, Person, Source, Ways};
+use super::accounts::{AccountError, Accounts, Ways};
+use super::caller::{Client, Person, Source};
+use super::noted::About;
 use super::retry::Decision;
 use crate::domain::account::{PasswordHash, User, Verification};
 use crate::domain::audit::{Action, Outcome};

@@ -110,7 +110,7 @@ async fn only_operator(
         }
         return response;
     }
-    let now = state.accounts.clock.now().0;
+    let now = state.accounts.now().0;
     if told.swap(now, Ordering::Relaxed) != now {
         let peer = request.extensions().get().map(|Peer(address)| *address);
         let reason = if first.is_some() { "wrong_credential" } else { "no_credential" };

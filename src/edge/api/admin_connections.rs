@@ -15,7 +15,7 @@ use super::admin_users::limited;
 use super::body::{Failure, answer};
 use crate::domain::account::UserId;
 use crate::domain::connection::{Connection, ConnectionId, Status};
-use crate::service::connections::ConnectionError;
+use crate::service::connections::{ConfiguredProvider, ConnectionError};
 
 /// How many connections are read at a time in search of those that were asked for.
 const PAGE: usize = 1000;
@@ -162,25 +162,20 @@ async fn end(
 
 /// Every provider of the configuration, in service or not.
 async fn providers(State(state): State<AdminState>) -> Response {
-    let serving = state.connections.providers();
-    let settings = state.connections.settings.load();
-    let mut providers: Vec<Value> = settings
-        .providers
-        .keys()
-        .map(|name| {
-            let info = serving.iter().find(|info| info.name == *name);
-            json!({
-                "name": name,
-                "in_service": info.is_some(),
-                "fault": state.connections.providers.fault(name),
-                "display_name": info.map(|info| &info.display_name),
-                "scopes": info.map(|info| &info.scopes),
-                "can_refresh": info.map(|info| info.can_refresh),
-                "can_revoke": info.map(|info| info.can_revoke),
-                "can_identify": info.map(|info| info.can_identify),
-            })
+    let configured = state.connections.configured_providers();
+    let shown = |provider: &ConfiguredProvider| {
+        let info = provider.info.as_ref();
+        json!({
+            "name": provider.name,
+            "in_service": info.is_some(),
+            "fault": provider.fault,
+            "display_name": info.map(|info| &info.display_name),
+            "scopes": info.map(|info| &info.scopes),
+            "can_refresh": info.map(|info| info.can_refresh),
+            "can_revoke": info.map(|info| info.can_revoke),
+            "can_identify": info.map(|info| info.can_identify),
         })
-        .collect();
-    providers.sort_by_key(|provider| provider["name"].to_string());
+    };
+    let providers: Vec<Value> = configured.iter().map(shown).collect();
     answer(StatusCode::OK, &json!({"providers": providers}))
 }

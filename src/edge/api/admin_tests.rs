@@ -7,7 +7,7 @@ use crate::domain::email_change::{Freeze, Stage};
 use crate::domain::session::Lifetimes;
 use crate::domain::time::UnixTime;
 use crate::ports::{Change, Control, ProviderFault, Store};
-use crate::service::accounts::Person;
+use crate::service::caller::Person;
 use crate::service::clock::GuardedClock;
 use crate::service::connections::Begin;
 use crate::service::revoke::Lives;
@@ -58,10 +58,10 @@ impl Control for FakeControl {
 
 fn api(not_ready: Option<&'static str>) -> Api {
     let world = accounts_world::world();
-    let (store, audit) = (world.store, world.audit);
+    let providers = Arc::new(FakeProviders::open());
+    let connections = connections_fake::over(&world, &providers);
+    let (store, audit, accounts) = (world.store, world.audit, world.accounts);
     let (signer, clock) = (Arc::new(FakeSigner), Arc::new(FakeClock::default()));
-    let (accounts, providers) = (world.accounts, Arc::new(FakeProviders::open()));
-    let connections = connections_fake::over(&accounts, &providers);
     let (hour, none) = (Duration::from_secs(3600), Duration::ZERO);
     // The fake store never keeps anybody waiting.
     let guarded = GuardedClock::start(clock.clone(), Box::new(|| Duration::ZERO), &*store).now_or_never();

@@ -27,7 +27,6 @@ use super::schema::{
 };
 use super::{callback, connections, docs, email_changes, openapi, pages, registration};
 use crate::domain::answer;
-use crate::domain::binding::Binding;
 use crate::domain::cors::{Cors, Origins};
 use crate::domain::session::SessionId;
 use crate::domain::verdict::Refusal;
@@ -36,6 +35,7 @@ use crate::service::admit::Authenticator;
 use crate::service::connections::Connections;
 use crate::service::profile::Edit;
 use crate::service::sessions::Which;
+use crate::service::sign_in::SignIn;
 use crate::service::verify_registration::Proof;
 
 /// How long a browser may remember the answer to a preflight.
@@ -209,7 +209,7 @@ async fn verify_email(
     let proof = Proof {
         password: body.password,
         new_password: body.new_password,
-        browser: Binding::read(&state.accounts.key, cookie),
+        browser: state.accounts.read_binding(cookie),
         wanted: body.proof,
         person,
     };
@@ -249,8 +249,10 @@ async fn resend_verification(
         "account_locked", "too_many_attempts", "busy", "conflict", "signing_unavailable"
     ]))))]
 async fn login(State(state): Shared, By(client): By, JsonBody(body): JsonBody<Credentials>) -> Answered {
-    let granted = state.accounts.login(&client, &body.email, body.password).await?;
-    Ok(answer(StatusCode::OK, &Tokens::from(&granted)))
+    match state.accounts.password_login(&client, &body.email, body.password).await? {
+        SignIn::Done(granted) => Ok(answer(StatusCode::OK, &Tokens::from(&*granted))),
+        SignIn::Challenge(challenge) => match challenge {},
+    }
 }
 
 /// Exchange a refresh token for the next one and a fresh access token.
@@ -419,7 +421,7 @@ async fn list_sessions(State(state): Shared, Caller(person): Caller) -> Answered
     // For an account that is gone, there is nobody to show anything to.
     state.accounts.profile(person).await?;
     let sessions = state.accounts.list_sessions(person).await?;
-    let lives = state.accounts.settings.lifetimes;
+    let lives = state.accounts.session_lifetimes();
     let shown = |session| SessionView::of(session, person.session, lives);
     let sessions = sessions.iter().map(shown).collect();
     Ok(answer(StatusCode::OK, &Sessions { sessions }))

@@ -27,7 +27,7 @@ use super::pages;
 use crate::domain::connection::CONSENT_LIFE;
 use crate::domain::credential::{CONSENT_COOKIE, HOST_PREFIX};
 use crate::domain::redirect::{Location, Redirect};
-use crate::service::accounts::Client;
+use crate::service::caller::Client;
 use crate::service::connections::{Callback, ConnectionError, Returned};
 
 /// Below the prefix.
@@ -202,7 +202,7 @@ async fn by_query(
     ))]
 async fn by_form(State(state): Shared, By(client): By, headers: HeaderMap, Form(form): Form) -> Response {
     let sent = read(&form);
-    let consent = state.connections.key.read_state(&sent.state).map(|state| state.consent);
+    let consent = state.connections.consent_of(&sent.state);
     let lacks_cookie = consent.is_some_and(|consent| cookie_of(&state, &headers, consent).is_none());
     let is_first = form_urlencoded::parse(&form).all(|(name, _)| name != ONCE_MORE);
     // Only what answers a consent of ours goes round: anything else would make pages for anybody.
@@ -210,7 +210,7 @@ async fn by_form(State(state): Shared, By(client): By, headers: HeaderMap, Form(
 }
 
 async fn complete(state: &AuthState, client: &Client, headers: &HeaderMap, sent: Sent) -> Response {
-    let consent = state.connections.key.read_state(&sent.state).map(|state| state.consent);
+    let consent = state.connections.consent_of(&sent.state);
     let callback = Callback {
         browser: consent.and_then(|consent| cookie_of(state, headers, consent)),
         state: sent.state,

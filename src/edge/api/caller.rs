@@ -17,7 +17,8 @@ use crate::domain::credential;
 use crate::domain::request::Headers;
 use crate::domain::verdict::Refusal;
 use crate::ports::Verified;
-use crate::service::accounts::{AccountError, Client, Person};
+use crate::service::accounts::AccountError;
+use crate::service::caller::{Client, Person};
 
 /// Who sent the request, as far as it tells.
 pub(super) struct By(pub(super) Client);

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 
 use crate::domain::route::Require;
-use crate::ports::{ParameterInfo, ProviderInfo};
-use crate::service::accounts::Accounts;
-use crate::service::connections::{Connections, Parts, ProviderSettings, Settings};
+use crate::ports::{ParameterInfo, ProviderInfo, Signer};
+use crate::service::connections::{ConnectionPorts, ConnectionSettings, Connections, ProviderSettings};
+use palisade_testing::accounts_world::World;
 use palisade_testing::connection_fakes::{ACME, FakeProviders, FakeVault, FakeWebhook, info};
+use palisade_testing::fakes::FakeSigner;
 
 /// Where browsers may be sent.
 pub(super) const RETURN_TO: &str = "https://app.test/settings?tab=banks";
@@ -19,7 +19,7 @@ pub(super) const RETURN_TO: &str = "https://app.test/settings?tab=banks";
 pub(super) const TOKENS: &str = "provider-tokens";
 
 /// Beside Acme there is the shop of the description's examples.
-pub(super) fn over(accounts: &Accounts, providers: &Arc<FakeProviders>) -> Connections {
+pub(super) fn over(world: &World, providers: &Arc<FakeProviders>) -> Connections {
     let shop = ParameterInfo {
         name: "shop".to_owned(),
         summary: "The name of your shop".to_owned(),
@@ -31,7 +31,7 @@ pub(super) fn over(accounts: &Accounts, providers: &Arc<FakeProviders>) -> Conne
     let shop = ProviderInfo { parameters: vec![shop], ..info("shop") };
     providers.infos.lock().unwrap().push(shop);
     let token_access = Some(Require { scopes: vec![TOKENS.to_owned()], ..Require::default() });
-    let settings = Settings {
+    let settings = ConnectionSettings {
         callback_url: "https://app.test/auth/connections/callback".to_owned(),
         return_to: vec![RETURN_TO.to_owned(), "https://app.example.com/settings".to_owned()],
         refresh_ahead: Duration::from_secs(300),
@@ -42,21 +42,19 @@ pub(super) fn over(accounts: &Accounts, providers: &Arc<FakeProviders>) -> Conne
             ("broken".to_owned(), ProviderSettings::default()),
         ]),
     };
-    Connections::new(Parts {
-        store: Arc::clone(&accounts.store),
+    let ports = ConnectionPorts {
+        store: Arc::clone(&world.store) as _,
         providers: Arc::clone(providers) as _,
         vault: Arc::new(FakeVault::default()),
         webhook: Arc::new(FakeWebhook::default()),
-        clock: Arc::clone(&accounts.clock),
-        entropy: Arc::clone(&accounts.entropy),
-        limiter: Arc::clone(&accounts.limiter),
-        audit: Arc::clone(&accounts.audit),
-        key: Arc::clone(&accounts.key),
-        issuer: accounts.signer.issuer().to_owned(),
-        tasks: Arc::clone(&accounts.tasks),
-        outbox: Arc::clone(&accounts.outbox),
-        due: Arc::new(Notify::new()),
+        clock: Arc::clone(&world.clock) as _,
+        entropy: Arc::clone(&world.entropy) as _,
+        limiter: Arc::clone(&world.limiter) as _,
+        audit: Arc::clone(&world.audit) as _,
+        key: Arc::clone(&world.key),
+        outbox: Arc::new(Notify::new()),
+        issuer: FakeSigner.issuer().to_owned(),
         run: uuid::Uuid::from_u128(1),
-        settings: ArcSwap::from_pointee(settings),
-    })
+    };
+    Connections::new(ports, settings)
 }

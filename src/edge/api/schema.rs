@@ -14,7 +14,7 @@ use uuid::Uuid;
 use crate::domain::account::User;
 use crate::domain::password::{Policy, Requirements};
 use crate::domain::session::{Lifetimes, Session, SessionId};
-use crate::service::accounts::Granted;
+use crate::service::sign_in::Granted;
 
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

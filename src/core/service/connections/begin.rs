@@ -8,7 +8,7 @@ use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
 use super::seal::Parameters;
-use super::{Begin, Begun, ConnectionError, Connections, Failure, Who};
+use super::{Begin, Begun, ConnectionError, Connections, Failure};
 use crate::domain::account::{SCOPES_WANTED, are_scopes};
 use crate::domain::audit::{Action, Outcome};
 use crate::domain::connection::{CONSENT_LIFE, Connection, ConnectionId, Consent, MAX_CONNECTIONS, Status};
@@ -16,7 +16,8 @@ use crate::domain::opaque::{State, TokenHash, code_challenge};
 use crate::domain::revocation::Versions;
 use crate::domain::session::SessionId;
 use crate::ports::{Authorization, Change, Limited, Pkce, ProviderCall, ProviderFault, ProviderInfo};
-use crate::service::accounts::{About, Client, Person};
+use crate::service::caller::{Client, OwnedSource, Person};
+use crate::service::noted::About;
 use crate::service::retry::Decision;
 
 /// The longest value of a parameter, in bytes.
@@ -90,7 +91,7 @@ impl Connections {
             self.store.commit(vec![Change::RemoveConnection(user, connection.id)]).await?;
             return Err(ConnectionError::NoAccount);
         }
-        self.due.notify_one();
+        self.state.due.notify_one();
         if let Some(url) = attended {
             return Ok(Begun { connection, authorization_url: Some(url), browser: Some(browser) });
         }
@@ -104,8 +105,8 @@ impl Connections {
         connection: Connection,
         consent: Consent,
     ) -> Result<Connection, ConnectionError> {
-        let (this, who) = (self.clone(), Who::Client(client.clone()));
-        self.apart(async move {
+        let (this, who) = (self.clone(), OwnedSource::Client(client.clone()));
+        self.spawn(async move {
             let about = About::connection(connection.user, connection.id);
             let outcome = this.complete(&connection, &consent, Vec::new()).await;
             match &outcome {
@@ -121,7 +122,7 @@ impl Connections {
 
     /// Word for word one of those that are configured: whatever looks like one is another.
     fn check_return_to(&self, given: Option<&str>) -> Result<(), ConnectionError> {
-        let settings = self.settings.load();
+        let settings = self.settings();
         if given.is_none_or(|given| settings.return_to.iter().any(|allowed| allowed == given)) {
             return Ok(());
         }
@@ -131,7 +132,7 @@ impl Connections {
 
     fn scopes(&self, begin: &Begin, info: &ProviderInfo) -> Result<Vec<String>, ConnectionError> {
         let Some(scopes) = &begin.scopes else {
-            let settings = self.settings.load();
+            let settings = self.settings();
             let own = settings.providers.get(&begin.provider).map(|own| own.scopes.clone());
             return Ok(own.filter(|scopes| !scopes.is_empty()).unwrap_or_else(|| info.scopes.clone()));
         };

@@ -2,15 +2,17 @@
 //! only then is the code exchanged. A callback that is repeated finds nothing.
 
 use secrecy::{ExposeSecret, SecretString};
+use uuid::Uuid;
 
 use super::begin::first_call;
-use super::{Callback, ConnectionError, Connections, Failure, Refusal, Returned, Who};
+use super::{Callback, ConnectionError, Connections, Failure, Refusal, Returned};
 use crate::domain::audit::{Action, Outcome};
 use crate::domain::connection::{CONSENT_LIFE, Connection, Consent, Fault, FaultKind, MAX_REASON, clean};
 use crate::domain::opaque::TokenHash;
 use crate::domain::revocation::Begun;
 use crate::ports::{Change, Limited, ProviderFault};
-use crate::service::accounts::{About, Client};
+use crate::service::caller::{Client, OwnedSource};
+use crate::service::noted::About;
 use crate::service::retry::Decision;
 
 /// The longest words of a provider's for a user, in bytes: one line of a page.
@@ -40,8 +42,8 @@ impl Connections {
     pub async fn callback(&self, client: &Client, callback: Callback) -> Result<Returned, ConnectionError> {
         self.limiter.attempt(Limited::Connect, client.address, None)?;
         let (connection, consent) = self.used_up(&callback).await?;
-        let (this, who) = (self.clone(), Who::Client(client.clone()));
-        self.apart(async move {
+        let (this, who) = (self.clone(), OwnedSource::Client(client.clone()));
+        self.spawn(async move {
             let about = About::connection(connection.user, connection.id);
             let outcome = match refused(&callback.parameters) {
                 Some(refused) => Err(refused),
@@ -75,6 +77,13 @@ impl Connections {
             Ok(Returned { connection: connection.id, provider, return_to, outcome: outcome.map(drop) })
         })
         .await
+    }
+
+    /// The id of the consent that `state` names; `None`: the state is none of ours. Whether the consent is still awaited
+    /// is not asked.
+    #[must_use]
+    pub fn consent_of(&self, state: &str) -> Option<Uuid> {
+        self.key.read_state(state).map(|state| state.consent)
     }
 
     /// The consent that this browser was sent for. It is gone once this returns.

@@ -4,14 +4,15 @@
 //! kill in between neither keeps a connection half-alive nor leaves a grant behind that nobody knows of.
 
 use super::tell::Told;
-use super::{ConnectionError, Connections, Who};
+use super::{ConnectionError, Connections};
 use crate::domain::account::UserId;
 use crate::domain::audit::{Action, Outcome};
 use crate::domain::connection::{Connection, ConnectionId, Status};
 use crate::domain::task::Errand;
 use crate::domain::time::UnixTime;
 use crate::ports::Change;
-use crate::service::accounts::{About, Client, Person};
+use crate::service::caller::{Client, OwnedSource, Person};
+use crate::service::noted::About;
 use crate::service::retry::Decision;
 
 use super::errands::{GRACE, Left};
@@ -28,7 +29,7 @@ impl Connections {
         person: Person,
         id: ConnectionId,
     ) -> Result<(), ConnectionError> {
-        self.disconnect_for(Who::Client(client.clone()), person.user, id).await
+        self.disconnect_for(OwnedSource::Client(client.clone()), person.user, id).await
     }
 
     /// Ends a connection, as an operator.
@@ -41,13 +42,18 @@ impl Connections {
         user: UserId,
         id: ConnectionId,
     ) -> Result<(), ConnectionError> {
-        self.disconnect_for(Who::Operator(request_id.to_owned()), user, id).await
+        self.disconnect_for(OwnedSource::Operator(request_id.to_owned()), user, id).await
     }
 
-    async fn disconnect_for(&self, who: Who, user: UserId, id: ConnectionId) -> Result<(), ConnectionError> {
+    async fn disconnect_for(
+        &self,
+        who: OwnedSource,
+        user: UserId,
+        id: ConnectionId,
+    ) -> Result<(), ConnectionError> {
         let this = self.clone();
-        self.apart(async move {
-            let mut turn = this.0.turns.turn(id).await;
+        self.spawn(async move {
+            let mut turn = this.state.turns.turn(id).await;
             let Some((before, errand)) = this.revoke(user, id).await? else { return Ok(()) };
             turn.replaced();
             this.unwritten().remove(&id);
@@ -78,7 +84,7 @@ impl Connections {
         let is_later =
             |one: &Connection| one.created_at >= since || one.connected_at.is_some_and(|at| at >= since);
         for connection in all.iter().filter(|one| is_later(one)) {
-            match self.disconnect_for(Who::System, user, connection.id).await {
+            match self.disconnect_for(OwnedSource::System, user, connection.id).await {
                 Ok(()) | Err(ConnectionError::NotFound) => {}
                 Err(error) => return Err(left(error.to_string())),
             }

@@ -11,13 +11,14 @@ use futures::future::FutureExt;
 use futures::stream::{self, StreamExt};
 
 use super::seal::call;
-use super::{Connections, Failure, Who};
+use super::{Connections, Failure};
 use crate::domain::audit::{Action, Outcome};
 use crate::domain::connection::{Connection, FaultKind};
 use crate::domain::task::{Errand, Task, Work};
 use crate::domain::time::UnixTime;
 use crate::ports::{Change, CommitError, ProviderFault, StoreError};
-use crate::service::accounts::About;
+use crate::service::caller::OwnedSource;
+use crate::service::noted::About;
 use crate::service::tasks::due;
 
 /// How many errands one look takes, and how many of them are under way at once.
@@ -134,11 +135,16 @@ impl Connections {
         let about = About::connection(connection.user, connection.id);
         match outcome {
             Ok(()) => {
-                self.note(&Who::System, Action::Disconnect, Outcome::Success, about.because("provider_told"));
+                self.note(
+                    &OwnedSource::System,
+                    Action::Disconnect,
+                    Outcome::Success,
+                    about.because("provider_told"),
+                );
             }
             Err(left) if given_up => {
                 let about = about.because(Left { again: false, ..left }.reason());
-                self.note(&Who::System, Action::Disconnect, Outcome::Failed, about);
+                self.note(&OwnedSource::System, Action::Disconnect, Outcome::Failed, about);
             }
             Err(_) => {}
         }

@@ -6,13 +6,14 @@ use secrecy::SecretString;
 
 use super::seal::{Parameters, call, merged};
 use super::tell::Told;
-use super::{ConnectionError, Connections, Who};
+use super::{ConnectionError, Connections};
 use crate::domain::audit::{Action, Outcome};
 use crate::domain::connection::{Account, Connection, Grant, Status};
 use crate::domain::task::Errand;
 use crate::domain::time::UnixTime;
 use crate::ports::{Change, CurrentTokens, GrantedTokens};
-use crate::service::accounts::About;
+use crate::service::caller::OwnedSource;
+use crate::service::noted::About;
 use crate::service::retry::Decision;
 
 impl Connections {
@@ -31,8 +32,8 @@ impl Connections {
         asked.scopes_granted = granted.scopes.clone().unwrap_or_default();
         asked.account = self.account_of(&asked, &granted, &parameters.secret).await;
         let grant = self.first_grant(&asked, granted, &parameters.secret, scopes, asked_at);
-        let mut turn = self.0.turns.turn(connection.id).await;
-        let mut pauses = self.0.waits.pauses.iter();
+        let mut turn = self.state.turns.turn(connection.id).await;
+        let mut pauses = self.state.waits.pauses.iter();
         loop {
             match self.put(&asked, &grant, asked_at).await {
                 Ok((connection, older)) => {
@@ -46,7 +47,7 @@ impl Connections {
                     }
                     for old in older {
                         let about = About::connection(old.user, old.id).because("connected_again");
-                        self.note(&Who::System, Action::Disconnect, Outcome::Success, about);
+                        self.note(&OwnedSource::System, Action::Disconnect, Outcome::Success, about);
                     }
                     return Ok(connection);
                 }

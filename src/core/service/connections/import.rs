@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::seal::{MAX_KEPT, Parameters};
-use super::{ConnectionError, Connections, Import, Who};
+use super::{ConnectionError, Connections, Import};
 use crate::domain::account::{SCOPES_WANTED, are_scopes};
 use crate::domain::audit::{Action, Outcome};
 use crate::domain::connection::{Connection, ConnectionId, Status};
 use crate::ports::{GrantedTokens, Limited};
-use crate::service::accounts::{About, Client, Person};
+use crate::service::caller::{Client, OwnedSource, Person};
+use crate::service::noted::About;
 
 /// The longest token, in bytes.
 const MAX_TOKEN: usize = 16 * 1024;
@@ -50,8 +51,8 @@ impl Connections {
             keep: import.kept,
             notes: Vec::new(),
         };
-        let (this, who) = (self.clone(), Who::Client(client.clone()));
-        self.apart(async move {
+        let (this, who) = (self.clone(), OwnedSource::Client(client.clone()));
+        self.spawn(async move {
             let scopes = connection.scopes_asked.clone();
             let outcome = match this.parameters_for_import(&connection) {
                 Ok(parameters) => {

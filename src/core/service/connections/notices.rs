@@ -96,7 +96,7 @@ impl Connections {
     /// [`StoreError`]; then the rest is still to do.
     pub async fn do_due_notices(&self) -> Result<bool, StoreError> {
         // One look at a time: two would deliver out of order.
-        let mut waiting = self.0.notices.lock().await;
+        let mut waiting = self.state.notices.lock().await;
         let waiting = match &mut *waiting {
             Some(waiting) => waiting,
             none => none.insert(self.waiting_notices().await?),

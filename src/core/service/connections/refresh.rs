@@ -14,7 +14,7 @@ use secrecy::{ExposeSecret, SecretString};
 use super::seal::call;
 use super::tell::Told;
 use super::turns::Refreshed;
-use super::{ConnectionError, Connections, Failure, Who, standing};
+use super::{ConnectionError, Connections, Failure, standing};
 use crate::domain::account::UserId;
 use crate::domain::audit::{Action, Outcome};
 use crate::domain::connection::{
@@ -24,7 +24,8 @@ use crate::domain::mail::Letter;
 use crate::domain::time::UnixTime;
 use crate::domain::upkeep::backoff;
 use crate::ports::{Change, Limited, ProviderFault};
-use crate::service::accounts::{About, Client, Person};
+use crate::service::caller::{Client, OwnedSource, Person};
+use crate::service::noted::About;
 use crate::service::retry::Decision;
 
 /// The pauses between tries to write tokens that just came. What is not written by then is kept in memory, and
@@ -65,6 +66,14 @@ pub(super) enum Want {
     Instead(SecretString),
 }
 
+/// Whether a refresh that was asked for is still to be made once it has its turn.
+enum Need {
+    /// Ask the provider for this connection.
+    Refresh(Connection),
+    /// Nothing is to be done: this is the connection as it is.
+    Nothing(Connection),
+}
+
 impl Connections {
     /// Refreshes now, however fresh the access token is.
     ///
@@ -78,7 +87,7 @@ impl Connections {
     ) -> Result<Connection, ConnectionError> {
         let user = person.user;
         self.limiter.attempt(Limited::Connect, client.address, Some(&user.to_string()))?;
-        self.refresh_for(Who::Client(client.clone()), user, id).await
+        self.refresh_for(OwnedSource::Client(client.clone()), user, id).await
     }
 
     /// Refreshes now, as an operator.
@@ -91,10 +100,10 @@ impl Connections {
         user: UserId,
         id: ConnectionId,
     ) -> Result<Connection, ConnectionError> {
-        self.refresh_for(Who::Operator(request_id.to_owned()), user, id).await
+        self.refresh_for(OwnedSource::Operator(request_id.to_owned()), user, id).await
     }
 
-    async fn refresh_for(&self, who: Who, user: UserId, id: ConnectionId) -> Refreshed {
+    async fn refresh_for(&self, who: OwnedSource, user: UserId, id: ConnectionId) -> Refreshed {
         standing(&self.find(user, id).await?)?;
         let outcome = self.refresh(user, id, Want::Now).await;
         let about = About::connection(user, id);
@@ -111,15 +120,15 @@ impl Connections {
     /// does not wait.
     pub(super) async fn refresh(&self, user: UserId, id: ConnectionId, want: Want) -> Refreshed {
         let this = self.clone();
-        self.apart(async move {
-            let mut turn = this.0.turns.turn(id).await;
+        self.spawn(async move {
+            let mut turn = this.state.turns.turn(id).await;
             if let Some(outcome) = turn.meanwhile() {
                 return outcome;
             }
-            let before = match this.still_wanted(user, id, &want).await {
-                Ok(Ok(before)) => before,
-                Ok(Err(as_it_is)) => return Ok(as_it_is),
-                // Whatever the others want, the store fails for them, too, and each try takes its time.
+            let before = match this.need(user, id, &want).await {
+                Ok(Need::Refresh(before)) => before,
+                Ok(Need::Nothing(as_it_is)) => return Ok(as_it_is),
+                // The store fails for those who wait as well, and each attempt takes its time.
                 Err(error @ ConnectionError::Store(_)) => {
                     turn.ended(Err(error.clone()));
                     return Err(error);
@@ -133,20 +142,18 @@ impl Connections {
         .await
     }
 
-    /// The connection to be refreshed; `Err` of it when there is nothing to do.
-    async fn still_wanted(
-        &self,
-        user: UserId,
-        id: ConnectionId,
-        want: &Want,
-    ) -> Result<Result<Connection, Connection>, ConnectionError> {
+    /// Whether the connection is to be refreshed.
+    ///
+    /// # Errors
+    /// It can be neither refreshed nor used as it is: [`ConnectionError`].
+    async fn need(&self, user: UserId, id: ConnectionId, want: &Want) -> Result<Need, ConnectionError> {
         // It stays there until it is written: who does not wait for a turn looks there, too.
         let kept = self.unwritten().get(&id).cloned();
         if let Some(kept) = kept {
             match self.write(kept).await {
                 // Another grant has taken its place.
                 Err(ConnectionError::Conflict) => {}
-                outcome => return outcome.map(Err),
+                outcome => return outcome.map(Need::Nothing),
             }
         }
         let reading = self.clock.reading();
@@ -171,7 +178,7 @@ impl Connections {
             }
         };
         if !wanted {
-            return Ok(Err(connection));
+            return Ok(Need::Nothing(connection));
         }
         if !matches!(want, Want::Now)
             && let Some(at) = connection.waits_until(now)
@@ -183,7 +190,7 @@ impl Connections {
         // the connection is given up: it may have been replaced.
         let ask = !connection.not_refreshable || !is_good || matches!(want, Want::Now);
         if upkeep.can_refresh && ask {
-            return Ok(Ok(connection));
+            return Ok(Need::Refresh(connection));
         }
         if !is_good {
             // Their end erases them: not by a clock that may be ahead.
@@ -196,7 +203,7 @@ impl Connections {
         match want {
             // An upstream may say no for reasons of its own. Only the provider can say that the grant is gone.
             Want::Now | Want::Instead(_) => Err(ConnectionError::NotRefreshable),
-            Want::Fresh | Want::Due => Ok(Err(connection)),
+            Want::Fresh | Want::Due => Ok(Need::Nothing(connection)),
         }
     }
 
@@ -207,7 +214,7 @@ impl Connections {
             return Err(ConnectionError::ReconnectNeeded);
         }
         self.amend(base, Vec::new(), Connection::leave_alone).await?;
-        self.due.notify_one();
+        self.state.due.notify_one();
         let (connection, provider) = (base.id, &base.provider);
         tracing::info!(%connection, provider, reason, "tokens that cannot be refreshed are used until they end");
         Err(ConnectionError::NotRefreshable)
@@ -274,17 +281,17 @@ impl Connections {
 
     /// From the first try that fails they are among the unwritten.
     async fn try_to_write(&self, new: Unwritten) -> Refreshed {
-        let mut pauses = self.0.waits.pauses.iter();
+        let mut pauses = self.state.waits.pauses.iter();
         loop {
             let renew = |connection: &mut Connection| connection.renew(new.grant.clone(), new.at);
             let error = match self.amend(&new.base, Vec::new(), renew).await {
                 Ok(connection) => {
                     if new.base.failures > 0 {
                         let about = About::connection(connection.user, connection.id).because("works_again");
-                        self.note(&Who::System, Action::RefreshConnection, Outcome::Success, about);
+                        self.note(&OwnedSource::System, Action::RefreshConnection, Outcome::Success, about);
                     }
                     self.note_oddities(&new.base, &connection);
-                    self.due.notify_one();
+                    self.state.due.notify_one();
                     return Ok(connection);
                 }
                 // The account is gone, and the grant must not outlive it.
@@ -320,7 +327,7 @@ impl Connections {
         let (id, provider, notes) = (now.id, &now.provider, &now.notes);
         tracing::warn!(connection = %id, provider, ?notes, "what came with fresh tokens was odd");
         let about = About::connection(now.user, now.id).because(clean(&now.notes.join("; "), MAX_REASON));
-        self.note(&Who::System, Action::RefreshConnection, Outcome::Success, about);
+        self.note(&OwnedSource::System, Action::RefreshConnection, Outcome::Success, about);
     }
 
     /// The provider does not honour the grant any more. The user and the app are told in the same commit.
@@ -335,7 +342,7 @@ impl Connections {
         self.amend_and_tell(base, Some(Told::ReconnectNeeded), mail.into_iter().collect(), end).await?;
         self.wake();
         let about = About::connection(base.user, base.id).because(reason);
-        self.note(&Who::System, Action::ReconnectNeeded, Outcome::Denied, about);
+        self.note(&OwnedSource::System, Action::ReconnectNeeded, Outcome::Denied, about);
         Ok(())
     }
 
@@ -359,12 +366,12 @@ impl Connections {
             }
         };
         self.amend(base, Vec::new(), record).await?;
-        self.due.notify_one();
+        self.state.due.notify_one();
         let (connection, provider, reason) = (base.id, &base.provider, &failure.reason);
         tracing::warn!(%connection, provider, reason, failures, "a refresh failed; it is tried again");
         if failures == 1 && !matches!(want, Want::Now) {
             let about = About::connection(base.user, base.id).because(reason.clone());
-            self.note(&Who::System, Action::RefreshConnection, Outcome::Failed, about);
+            self.note(&OwnedSource::System, Action::RefreshConnection, Outcome::Failed, about);
         }
         Ok(Failure { retry_after: Some(wait), ..failure }.into())
     }

@@ -59,7 +59,7 @@ impl Connections {
             return Ok(Done::NothingToDo);
         }
         let (user, id) = (connection.user, connection.id);
-        let _turn = self.0.turns.turn(id).await;
+        let _turn = self.state.turns.turn(id).await;
         // They replace what is there as soon as the store writes, and are known by it.
         if self.unwritten().contains_key(&id) {
             return Ok(Done::NothingToDo);
@@ -90,7 +90,7 @@ impl Connections {
         match retry_on_conflict(|changes| self.store.commit(changes), decide).await {
             Ok((done, is_written)) => {
                 if is_written {
-                    self.due.notify_one();
+                    self.state.due.notify_one();
                 }
                 Ok(done)
             }

@@ -4,14 +4,24 @@ use super::{ConnectionError, Connections};
 use crate::domain::account::UserId;
 use crate::domain::connection::{Connection, ConnectionId};
 use crate::ports::ProviderInfo;
-use crate::service::accounts::Person;
+use crate::service::caller::Person;
 use crate::service::users::MAX_LISTED;
+
+/// A provider of the configuration.
+#[derive(Debug, Clone)]
+pub struct ConfiguredProvider {
+    pub name: String,
+    /// `None`: it is not in service.
+    pub info: Option<ProviderInfo>,
+    /// What is wrong with it, if anything.
+    pub fault: Option<String>,
+}
 
 impl Connections {
     /// What can be connected, each with the scopes that are asked for.
     #[must_use]
     pub fn providers(&self) -> Vec<ProviderInfo> {
-        let settings = self.settings.load();
+        let settings = self.settings();
         let mut providers = self.providers.list();
         for info in &mut providers {
             let own = settings.providers.get(&info.name).map(|own| &own.scopes);
@@ -20,6 +30,21 @@ impl Connections {
             }
         }
         providers
+    }
+
+    /// Every provider of the configuration by its name, in service or not.
+    #[must_use]
+    pub fn configured_providers(&self) -> Vec<ConfiguredProvider> {
+        let mut serving = self.providers();
+        let settings = self.settings();
+        let names = settings.providers.keys();
+        names
+            .map(|name| {
+                let info =
+                    serving.iter().position(|info| info.name == *name).map(|at| serving.swap_remove(at));
+                ConfiguredProvider { name: name.clone(), info, fault: self.providers.fault(name) }
+            })
+            .collect()
     }
 
     /// The caller's connections, oldest first, those that have ended among them.

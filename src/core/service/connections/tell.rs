@@ -85,8 +85,8 @@ impl Connections {
 
     /// Wakes whoever does what a commit left to do.
     pub(super) fn wake(&self) {
-        self.tasks.notify_one();
+        self.state.tasks.notify_one();
         self.outbox.notify_one();
-        self.due.notify_one();
+        self.state.due.notify_one();
     }
 }

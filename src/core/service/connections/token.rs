@@ -5,11 +5,12 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use super::refresh::{Want, waiting};
-use super::{ConnectionError, Connections, Injected, ProviderToken, Who, standing};
+use super::{ConnectionError, Connections, Injected, ProviderToken, standing};
 use crate::domain::audit::{Action, Outcome};
 use crate::domain::connection::{Connection, ConnectionId, Status};
 use crate::domain::identity::Identity;
-use crate::service::accounts::{About, Client, Person};
+use crate::service::caller::{Client, OwnedSource, Person};
+use crate::service::noted::About;
 
 /// How long a caller waits for a fresher token than the good one there is.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
@@ -30,9 +31,9 @@ impl Connections {
     ) -> Result<ProviderToken, ConnectionError> {
         let user = self.person(identity)?.user;
         let connection = self.find(user, id).await?;
-        let settings = self.settings.load_full();
+        let settings = self.settings();
         let access = settings.providers.get(&connection.provider).and_then(|own| own.token_access.as_ref());
-        let (who, about) = (Who::Client(client.clone()), About::connection(user, id));
+        let (who, about) = (OwnedSource::Client(client.clone()), About::connection(user, id));
         if access.is_none_or(|require| require.check(identity).is_err()) {
             self.note(&who, Action::ReadProviderToken, Outcome::Denied, about.because("token_access"));
             return Err(ConnectionError::TokenAccess);
@@ -113,7 +114,7 @@ impl Connections {
             return self.refresh(connection.user, connection.id, Want::Fresh).await;
         }
         let now = self.now();
-        let ahead = connection.ahead(self.settings.load().refresh_ahead);
+        let ahead = connection.ahead(self.settings().refresh_ahead);
         if connection.is_fresh(now, ahead) && !connection.is_from_the_future(now) {
             return Ok(connection);
         }
@@ -125,7 +126,7 @@ impl Connections {
         if !is_good {
             return refreshing.await;
         }
-        match tokio::time::timeout(self.0.waits.patience, refreshing).await {
+        match tokio::time::timeout(self.state.waits.patience, refreshing).await {
             Ok(Err(
                 ConnectionError::Provider { .. }
                 | ConnectionError::NotRefreshable

@@ -1,56 +1,37 @@
-//! The workers: what is due is done when its time comes, or as soon as somebody says that there is more.
+//! The background workers of connections.
 
 use std::time::Duration;
 
-use futures::future::BoxFuture;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::Connections;
-use crate::ports::StoreError;
+use crate::service::worker::Worker;
 
-/// How often one looks for what has become due.
-const LOOK: Duration = Duration::from_secs(1);
+/// How long sealing anew pauses after the store has failed.
+const STORE_PAUSE: Duration = Duration::from_secs(1);
 /// How often all tokens are looked through for an earlier key's.
 const RESEAL: Duration = Duration::from_secs(3600);
-
-type Work = for<'a> fn(&'a Connections) -> BoxFuture<'a, Result<bool, StoreError>>;
 
 impl Connections {
     /// Looks after connections, does errands and seals anew, until `closing`. What is under way then comes to
     /// its end; to drop this before that may do errands a second time, and lets refreshes go on by themselves.
     pub async fn run(&self, closing: CancellationToken) {
-        // Whoever makes such an errand does it at once, as a rule: a second later is early enough.
-        let unhurried = Notify::new();
+        let worker = |what, woken| Worker { what, woken, closing: &closing };
+        let connections = worker("connections", &self.state.due);
+        let notices = worker("notices", &self.state.tasks);
+        // The request that writes such an errand down also tries it at once: the worker needs no notification.
+        let never = Notify::new();
+        let grants = worker("grants that are to end", &never);
         tokio::join!(
-            self.work("connections", &self.due, &closing, |this| Box::pin(this.do_due_connections())),
-            // An app that does not answer holds up no grant that is to end, nor the other way round.
-            self.work("notices", &self.tasks, &closing, |this| Box::pin(this.do_due_notices())),
-            self.work("grants that are to end", &unhurried, &closing, |this| Box::pin(this.end_due_grants())),
+            connections.run(|| self.do_due_connections()),
+            // Two workers: an app that does not answer delays no grant that is to end, nor the other way round.
+            notices.run(|| self.do_due_notices()),
+            grants.run(|| self.end_due_grants()),
             self.keep_sealed(&closing),
         );
-        self.0.apart.close();
-        self.0.apart.wait().await;
-    }
-
-    async fn work(&self, what: &str, woken: &Notify, closing: &CancellationToken, work: Work) {
-        let mut ticks = tokio::time::interval(LOOK);
-        while !closing.is_cancelled() {
-            let woke = match work(self).await {
-                // There may be more.
-                Ok(true) => continue,
-                Ok(false) => true,
-                Err(error) => {
-                    tracing::warn!(%error, "{what} wait: the store does not take what became of them");
-                    false
-                }
-            };
-            tokio::select! {
-                () = woken.notified(), if woke => {}
-                _ = ticks.tick() => {}
-                () = closing.cancelled() => {}
-            }
-        }
+        self.state.spawned.close();
+        self.state.spawned.wait().await;
     }
 
     async fn keep_sealed(&self, closing: &CancellationToken) {
@@ -58,7 +39,7 @@ impl Connections {
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
-                () = self.0.changed.notified() => {}
+                () = self.state.changed.notified() => {}
                 () = closing.cancelled() => return,
             }
             let (mut after, mut renewed, mut unreadable) = (None, 0, 0);
@@ -75,7 +56,7 @@ impl Connections {
                     Err(error) => {
                         tracing::warn!(%error, "sealing anew waits for the store");
                         tokio::select! {
-                            () = tokio::time::sleep(LOOK) => {}
+                            () = tokio::time::sleep(STORE_PAUSE) => {}
                             () = closing.cancelled() => return,
                         }
                     }

@@ -75,7 +75,7 @@ fn expiry(world: &World) -> Expiry {
     Expiry {
         store: world.store.clone(),
         issuer: FakeSigner.issuer().to_owned(),
-        lifetimes: world.accounts.settings.lifetimes,
+        lifetimes: world.accounts.session_lifetimes(),
         leeway: LEEWAY,
     }
 }
@@ -85,7 +85,7 @@ async fn with_a_session_of_ours_it_lasts_as_long_as_the_session() {
     let world = world();
     world.ann().await;
     let granted = world.login().await;
-    let caller = |granted: &palisade_core::service::accounts::Granted| {
+    let caller = |granted: &palisade_core::service::sign_in::Granted| {
         identity(FakeSigner.issuer(), granted.user.id.to_string(), Some(granted.session.to_string()))
     };
     let exchange = admitted(Some(caller(&granted)), 0);

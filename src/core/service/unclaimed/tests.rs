@@ -11,7 +11,9 @@ use palisade_core::ports::{Change, Store};
 use palisade_core::service::accounts::AccountError;
 use palisade_core::service::profile::Edit;
 use palisade_core::service::users::{NewPassword, NewUser, UserEdit};
-use palisade_testing::accounts_world::{ANN, PASSWORD, World, client, person, secret, typed, world};
+use palisade_testing::accounts_world::{
+    ANN, PASSWORD, PasswordLogin, World, client, person, secret, typed, world,
+};
 use palisade_testing::conformance::connection;
 
 const BOB: &str = "bob@example.com";

@@ -14,13 +14,14 @@ use palisade_core::domain::identity::Identity;
 use palisade_core::domain::mail::Letter;
 use palisade_core::domain::time::UnixTime;
 use palisade_core::ports::{Limited, Store};
-use palisade_core::service::accounts::{AccountError, Person, Ways};
+use palisade_core::service::accounts::{AccountError, Ways};
+use palisade_core::service::caller::Person;
 use palisade_core::service::profile::Edit;
 use palisade_core::service::register::Registered;
 use palisade_core::service::users::UserEdit;
 use palisade_core::service::verify_registration::Proof;
 use palisade_testing::accounts_world::{
-    ANN, PASSWORD, World, client, from, person, secret, world, world_with,
+    ANN, PASSWORD, PasswordLogin, World, client, from, person, secret, world, world_with,
 };
 
 const STRANGERS: &str = "stranger's own";
@@ -51,7 +52,7 @@ impl Browser {
 
     /// What our page sends, with the cookie.
     fn page(&self, world: &World) -> Proof {
-        let browser = Binding::read(&world.accounts.key, self.0.as_deref().unwrap_or_default());
+        let browser = Binding::read(&world.key, self.0.as_deref().unwrap_or_default());
         Proof { browser, wanted: true, ..Proof::default() }
     }
 }
@@ -290,7 +291,7 @@ async fn the_browsers_word_is_worth_nothing_for_a_password_that_is_not_kept() {
     assert_eq!(bobs.email.as_str(), "bob@example.com");
     let anns =
         world.store.mails(100).await.unwrap().into_iter().find(|mail| mail.to.as_str() == ANN).unwrap();
-    let token = world.accounts.key.link_token(anns.link.unwrap().id);
+    let token = world.key.link_token(anns.link.unwrap().id);
     world.accounts.verify_by(&client(), token.expose_secret(), owner.page(&world)).await.unwrap();
 }
 
@@ -308,11 +309,7 @@ async fn a_form_that_is_sent_twice_is_one_registration_and_keeps_its_binding() {
     assert_eq!(world.letters().await.len(), 1, "one registration, one letter");
     assert_eq!(before.registration, Some(first.id));
     for browser in [&browser, &other] {
-        assert!(browser.page(&world).browser.proves(
-            &world.accounts.key,
-            &before,
-            UnixTime(world.clock_now())
-        ));
+        assert!(browser.page(&world).browser.proves(&world.key, &before, UnixTime(world.clock_now())));
     }
     // The same id with another password is another registration.
     other.registers(&world, ANN, OWNERS, Some("form 1")).await;

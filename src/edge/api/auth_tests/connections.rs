@@ -235,8 +235,7 @@ async fn tokens_are_for_those_whom_the_configuration_names() {
     let (token, id) = api.connected().await;
     let path = format!("/connections/{id}/token");
     assert_eq!(api.get(&path, &token).await.refusal(), (403, "token_access_denied".into()));
-    let settings = &api.connections.settings;
-    let mut open = (**settings.load()).clone();
+    let mut open = (*api.connections.settings()).clone();
     open.providers
         .get_mut(ACME)
         .unwrap()
@@ -245,7 +244,7 @@ async fn tokens_are_for_those_whom_the_configuration_names() {
         .unwrap()
         .scopes
         .retain(|scope| scope != TOKENS);
-    settings.store(open.into());
+    api.connections.apply(open);
     let given = api.get(&path, &token).await;
     assert_eq!(given.status, 200);
     assert_eq!(

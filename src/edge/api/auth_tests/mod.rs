@@ -52,7 +52,7 @@ fn api_of(world: World, origins: Origins, public_url: &str) -> Api {
 }
 
 fn state_of(world: &World, origins: Origins, public_url: &str) -> AuthState {
-    let connections = connections_fake::over(&world.accounts, &Arc::new(FakeProviders::open()));
+    let connections = connections_fake::over(world, &Arc::new(FakeProviders::open()));
     let (store, clock) = (world.store.clone(), world.clock.clone());
     AuthState {
         accounts: world.accounts.clone(),
@@ -71,7 +71,7 @@ fn state_of(world: &World, origins: Origins, public_url: &str) -> AuthState {
 
 fn api_from(world: World, mut state: AuthState) -> Api {
     let providers = Arc::new(FakeProviders::open());
-    let connections = connections_fake::over(&world.accounts, &providers);
+    let connections = connections_fake::over(&world, &providers);
     state.connections = connections.clone();
     let router = auth_router(state);
     let document = openapi::document(endpoints().into_openapi(), "https://app.test/auth");

@@ -199,7 +199,7 @@ async fn a_cookie_that_is_forged_doubled_or_anothers_shows_nothing() {
     let link = {
         let mails = api.world.store.mails(100).await.unwrap();
         let anns = mails.into_iter().find(|mail| mail.to.as_str() == ANN).unwrap().link.unwrap();
-        api.world.accounts.key.link_token(anns.id).expose_secret().to_owned()
+        api.world.key.link_token(anns.id).expose_secret().to_owned()
     };
     let body = json!({"token": link, "proof": true});
     for cookie in [&*forged, bobs.split(';').next().unwrap(), &doubled, "__Host-palisade-registration=", "x"]

@@ -8,7 +8,7 @@ use palisade_core::domain::time::UnixTime;
 use palisade_core::ports::Store;
 use palisade_core::service::accounts::AccountError;
 use palisade_core::service::users::{NewPassword, NewUser, UserEdit};
-use palisade_testing::accounts_world::{ANN, PASSWORD, client, secret, world};
+use palisade_testing::accounts_world::{ANN, PASSWORD, PasswordLogin, client, secret, world};
 
 #[tokio::test]
 async fn an_outdated_hash_is_replaced_at_login() {

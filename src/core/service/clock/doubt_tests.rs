@@ -9,7 +9,7 @@ use palisade_core::domain::mail::Letter;
 use palisade_core::ports::{Clock, ProviderFault, Store};
 use palisade_core::service::accounts::AccountError;
 use palisade_core::service::connections::ConnectionError;
-use palisade_testing::accounts_world::{ANN, PASSWORD, client, from, secret, world};
+use palisade_testing::accounts_world::{ANN, PASSWORD, PasswordLogin, client, from, secret, world};
 use palisade_testing::connections_world;
 
 const DAY: u64 = 24 * 3600;
@@ -82,8 +82,7 @@ async fn what_is_revoked_outlasts_the_latest_moment_that_the_clock_showed() {
     world.accounts.reset_password_of("r", ann.id).await.unwrap();
     let entries = world.store.recent_revocations(9).await.unwrap();
     assert_eq!(entries.len(), 2, "{entries:?}");
-    let end =
-        world.clock.now().plus(Duration::from_secs(365 * DAY)).plus(world.accounts.settings.revocation_life);
+    let end = world.clock.now().plus(Duration::from_secs(365 * DAY)).plus(world.settings.revocation_life);
     assert!(entries.iter().all(|entry| entry.expires_at == end), "{entries:?}");
 }
 

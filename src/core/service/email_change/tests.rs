@@ -10,7 +10,9 @@ use palisade_core::domain::time::UnixTime;
 use palisade_core::ports::{Limited, Store};
 use palisade_core::service::accounts::{AccountError, Ways};
 use palisade_core::service::verify_registration::Proof;
-use palisade_testing::accounts_world::{ANN, PASSWORD, client, person, secret, signed_in, typed, world};
+use palisade_testing::accounts_world::{
+    ANN, PASSWORD, PasswordLogin, client, person, secret, signed_in, typed, world,
+};
 
 pub(super) const NEW: &str = "new@example.com";
 pub(super) const NEWER: &str = "newer@example.com";

@@ -9,9 +9,10 @@ use palisade_core::domain::hash_cost::HashCosts;
 use palisade_core::domain::mail::Letter;
 use palisade_core::domain::time::UnixTime;
 use palisade_core::ports::{Change, Limited, Requester, Store};
-use palisade_core::service::accounts::{AccountError, Client};
+use palisade_core::service::accounts::AccountError;
+use palisade_core::service::caller::Client;
 use palisade_core::service::users::{NewPassword, NewUser};
-use palisade_testing::accounts_world::{ANN, PASSWORD, World, client, person, secret, world};
+use palisade_testing::accounts_world::{ANN, PASSWORD, PasswordLogin, World, client, person, secret, world};
 
 fn at(address: [u8; 4]) -> Client {
     Client { address: address.into(), ..client() }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::refresh_tests::{asking, busy, ended};
+use crate::service::connections::refresh::tests::{asking, busy, ended};
 use palisade_core::domain::connection::FaultKind;
 use palisade_core::domain::mail::Letter;
 use palisade_core::ports::{Clock, ProviderFault};

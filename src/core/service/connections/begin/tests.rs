@@ -9,7 +9,7 @@ use palisade_core::domain::audit::{Action, Outcome};
 use palisade_core::domain::connection::{ConnectionId, FaultKind, MAX_CONNECTIONS, Status};
 use palisade_core::domain::opaque::code_challenge;
 use palisade_core::ports::{Change, Clock, Limited, ParameterInfo, ProviderFault, Store};
-use palisade_core::service::accounts::Person;
+use palisade_core::service::caller::Person;
 use palisade_core::service::connections::{Begin, Callback, ConnectionError, Import};
 use palisade_testing::accounts_world::client;
 use palisade_testing::connection_fakes::{ACME, info};

@@ -9,11 +9,12 @@ use palisade_core::domain::audit::{Action, Outcome};
 use palisade_core::domain::mail::Letter;
 use palisade_core::domain::session::Fingerprint;
 use palisade_core::ports::{Limited, Store};
-use palisade_core::service::accounts::{AccountError, Person};
+use palisade_core::service::accounts::AccountError;
+use palisade_core::service::caller::Person;
 use palisade_core::service::profile::Edit;
 use palisade_core::service::sessions::Which;
 use palisade_testing::accounts_world::{
-    ANN, PASSWORD, client, from, person, secret, signed_in, world, world_with,
+    ANN, PASSWORD, PasswordLogin, client, from, person, secret, signed_in, world, world_with,
 };
 
 #[tokio::test]

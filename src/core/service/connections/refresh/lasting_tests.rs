@@ -1,7 +1,7 @@
 //! Stories about tokens that cannot be refreshed: of a provider that gives this client no refresh token, and of one
 //! whose tokens have no end.
 
-use super::refresh_tests::asked;
+use super::tests::asked;
 use palisade_core::domain::connection::Status;
 use palisade_core::domain::mail::Letter;
 use palisade_core::ports::ProviderFault;

@@ -13,7 +13,7 @@ use palisade_core::domain::opaque::TokenHash;
 use palisade_core::domain::session::{Device, Session, SessionId};
 use palisade_core::domain::time::UnixTime;
 use palisade_core::ports::{Change, Clock, Limited, ProviderFault, Store};
-use palisade_core::service::accounts::Person;
+use palisade_core::service::caller::Person;
 use palisade_core::service::connections::{Begin, ConnectionError, Import};
 use palisade_testing::accounts_world::client;
 use palisade_testing::connection_fakes::{ACME, info};

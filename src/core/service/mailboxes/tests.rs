@@ -6,10 +6,12 @@ use palisade_core::domain::connection::{Connection, Status};
 use palisade_core::domain::mail::{Letter, Mail};
 use palisade_core::domain::time::UnixTime;
 use palisade_core::ports::{Change, Store};
-use palisade_core::service::accounts::Client;
+use palisade_core::service::caller::Client;
 use palisade_core::service::profile::Edit;
 use palisade_core::service::users::{NewPassword, NewUser, UserEdit};
-use palisade_testing::accounts_world::{ANN, PASSWORD, World, client, person, secret, world, world_with};
+use palisade_testing::accounts_world::{
+    ANN, PASSWORD, PasswordLogin, World, client, person, secret, world, world_with,
+};
 
 /// A name that passes the rules and is a stranger's all the same.
 const MARK: &str = "Marked by a stranger";
@@ -281,6 +283,6 @@ async fn limits_that_are_off_hold_nothing_back_and_write_nothing() {
         world.accounts.do_due_tasks().await.unwrap();
     }
     assert_eq!(got(&world, ANN).await, 32, "two of the registration");
-    let mailbox = world.accounts.key.mailbox(&ANN.parse().unwrap());
+    let mailbox = world.key.mailbox(&ANN.parse().unwrap());
     assert_eq!(world.store.mailbox(mailbox).await.unwrap(), None);
 }

@@ -12,10 +12,11 @@ use palisade_core::domain::session::{Fingerprint, Lifetimes};
 use palisade_core::domain::task::Work;
 use palisade_core::domain::time::UnixTime;
 use palisade_core::ports::{Change, Store};
-use palisade_core::service::accounts::{AccountError, Granted};
+use palisade_core::service::accounts::AccountError;
 use palisade_core::service::profile::Edit;
+use palisade_core::service::sign_in::Granted;
 use palisade_testing::accounts_world::{
-    ANN, PASSWORD, World, client, from, person, secret, signed_in, world, world_with,
+    ANN, PASSWORD, PasswordLogin, World, client, from, person, secret, signed_in, world, world_with,
 };
 
 const BOB: &str = "bob@example.com";

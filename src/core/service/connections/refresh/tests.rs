@@ -17,22 +17,22 @@ use palisade_testing::connections_world::{World, acme, identity, secret, world};
 use secrecy::ExposeSecret;
 
 /// A connection whose access token has ended.
-pub(super) async fn ended(world: &World) -> ConnectionId {
+pub(crate) async fn ended(world: &World) -> ConnectionId {
     let id = world.connect(acme()).await;
     world.clock.advance(3600);
     id
 }
 
-pub(super) fn busy(retry_after: Option<u64>) -> ProviderFault {
+pub(crate) fn busy(retry_after: Option<u64>) -> ProviderFault {
     ProviderFault::Transient { reason: "503".to_owned(), retry_after: retry_after.map(Duration::from_secs) }
 }
 
-pub(super) fn asked(world: &World) -> usize {
+pub(crate) fn asked(world: &World) -> usize {
     world.providers.refreshes.load(Ordering::Relaxed)
 }
 
 /// Somebody asks for the token, in a task of their own.
-pub(super) fn asking(
+pub(crate) fn asking(
     world: &World,
     id: ConnectionId,
 ) -> tokio::task::JoinHandle<Result<String, ConnectionError>> {
@@ -99,7 +99,7 @@ async fn what_is_about_to_happen_is_written_down_first() {
     let caller = asking(&world, id);
     world.providers.begun.notified().await;
     let attempt = world.stored(id).await.attempt.expect("no attempt while the provider is asked");
-    assert_eq!(attempt.run, world.connections.run);
+    assert_eq!(attempt.run, world.connections.run_id());
     world.providers.gate.add_permits(1000);
     caller.await.unwrap().unwrap();
     // And where it cannot be written down, nobody is asked.
@@ -191,7 +191,7 @@ async fn a_kill_before_the_provider_was_asked_costs_nothing() {
     world.set(|settings| settings.keep_fresh = false);
     let id = world.connect(acme()).await;
     let mut cut_off = world.stored(id).await;
-    let run = world.connections.run;
+    let run = world.connections.run_id();
     cut_off.attempt = Some(Attempt { started_at: world.clock.now(), run });
     cut_off.due_at = Some(world.clock.now());
     world.store.commit(vec![Change::UpdateConnection(cut_off)]).await.unwrap();

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use super::email_change_tests::{NEW, NEWER, is_bad_link};
+use super::tests::{NEW, NEWER, is_bad_link};
 use palisade_core::domain::audit::{Action, Outcome};
 use palisade_core::domain::mail::Letter;
 use palisade_core::domain::session::{Session, SessionId};
@@ -97,10 +97,10 @@ async fn a_refused_refresh_of_a_frozen_account_says_so_in_the_audit_log() {
     let session = world.store.session(thief.user.id, thief.session).await.unwrap().unwrap();
     world.undo(&undo).await.unwrap();
     let session = Session { id: SessionId(uuid::Uuid::from_u128(7 << 64)), ..session };
-    let token = world.accounts.key.first(session.user, session.id, Zeroizing::new([3; 32]));
+    let token = world.key.first(session.user, session.id, Zeroizing::new([3; 32]));
     let session = Session { current: token.hash(), generation: 0, ..session };
     world.store.commit(vec![Change::CreateSession(session)]).await.unwrap();
-    let refused = world.refresh(&world.accounts.key.write(&token)).await;
+    let refused = world.refresh(&world.key.write(&token)).await;
     assert!(matches!(refused, Err(AccountError::InvalidRefreshToken)));
     let last = world.events().pop().unwrap();
     assert_eq!(last, (Action::Refresh, Outcome::Denied, Some("account_frozen".to_owned())));

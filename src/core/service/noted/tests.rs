@@ -7,7 +7,7 @@ use palisade_core::domain::audit::{Action, Event, Outcome};
 use palisade_core::domain::mail::Letter;
 use palisade_core::service::profile::Edit;
 use palisade_core::service::users::UserEdit;
-use palisade_testing::accounts_world::{ANN, PASSWORD, World, client, person, secret, world};
+use palisade_testing::accounts_world::{ANN, PASSWORD, PasswordLogin, World, client, person, secret, world};
 
 const BOB: &str = "bob@example.com";
 

@@ -1,0 +1,103 @@
+//! Signing in with a password.
+//!
+//! No enumeration of accounts: an unknown address and a wrong password take the same work and get the same answer. What
+//! is wrong with an account is told only after its password was right.
+
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+use super::accounts::{AccountError, Accounts};
+use super::caller::{Client, Source};
+use super::noted::About;
+use super::sign_in::{Factor, SignIn};
+use crate::domain::account::{PasswordHash, User};
+use crate::domain::audit::{Action, Outcome};
+use crate::domain::email::EmailAddress;
+use crate::ports::{Limited, StoreError};
+
+/// How long the look-up of an account takes, at the least. To find one and read it takes longer than to find
+/// none, by so little that this hides it; next to the work of a password it is nothing.
+const LOOK_UP: Duration = Duration::from_millis(5);
+
+/// A password that was right.
+struct CheckedPassword {
+    /// The hash that it was checked against.
+    against: Option<PasswordHash>,
+    /// The same password, hashed as it would be today, where that is not how it was.
+    rehashed: Option<PasswordHash>,
+}
+
+impl Factor for CheckedPassword {
+    fn still_holds(&self, user: &User) -> bool {
+        // Another request may have renewed the hash in the same way.
+        user.password == self.against || (self.rehashed.is_some() && user.password == self.rehashed)
+    }
+
+    fn record(&self, user: &mut User) {
+        if let Some(hash) = &self.rehashed {
+            user.password = Some(hash.clone());
+        }
+    }
+}
+
+impl Accounts {
+    /// Signs in with an address and a password.
+    ///
+    /// # Errors
+    /// [`AccountError`]: [`AccountError::InvalidCredentials`] for everything that must look the same, and
+    /// [`AccountError::Disabled`] or [`AccountError::Locked`] once the password was right.
+    pub async fn password_login(
+        &self,
+        client: &Client,
+        email: &str,
+        password: SecretString,
+    ) -> Result<SignIn, AccountError> {
+        let email: EmailAddress = email.parse()?;
+        let look_up = async {
+            let found = self.store.user_by_email(&email).await?;
+            let requester = self.requester(client, &email, found.as_ref());
+            Ok::<_, StoreError>((found, requester))
+        };
+        let (looked_up, ()) = tokio::join!(look_up, tokio::time::sleep(LOOK_UP));
+        let (found, requester) = looked_up?;
+        // The limits forget with the process, and what is kept with the account does not. Told before the attempt, for
+        // which every address has been looked up: a refusal takes as long where there is no account.
+        if requester.known {
+            self.limiter.recall(Limited::Login, client.address, email.as_str());
+        }
+        self.limiter.attempt(Limited::Login, client.address, Some(email.as_str()))?;
+        let stored = found.as_ref().and_then(|user| user.password.as_ref());
+        let checked = match self.passwords.check(password.clone(), stored, requester).await {
+            Ok(checked) => checked,
+            // Nothing was guessed.
+            Err(busy) => {
+                self.limiter.not_tried(Limited::Login, client.address, email.as_str());
+                return Err(busy.into());
+            }
+        };
+        let denied = |about: About| {
+            self.limiter.failed(Limited::Login, client.address, email.as_str());
+            self.note(&Source::Client(client), Action::Login, Outcome::Denied, about);
+            Err(AccountError::InvalidCredentials)
+        };
+        let user = match found {
+            Some(user) if checked.matches && user.email_verified => user,
+            // An address that is not verified looks like a wrong password: otherwise, a password of one's own choice,
+            // sent with a registration, would tell whether the address had an account before.
+            Some(user) => {
+                let reason = if checked.matches { "email_not_verified" } else { "wrong_password" };
+                return denied(About::user(user.id).because(reason));
+            }
+            None => return denied(self.unknown_address(&email)),
+        };
+        self.limiter.succeeded(Limited::Login, client.address, email.as_str());
+        // A hash that is out of date is renewed while the password is at hand. When the threads that hash are busy, the
+        // next sign-in does it.
+        let owner = self.owner(client, &user);
+        let rehashed =
+            if checked.needs_rehash { self.passwords.hash(password, owner).await.ok() } else { None };
+        let factor = CheckedPassword { against: user.password.clone(), rehashed };
+        self.sign_in(client, user, &factor).await
+    }
+}

@@ -1,0 +1,282 @@
+//! What every kind of sign-in shares, once a first factor was right: whether the account may be signed in to, room
+//! among its sessions, the session itself, the device and the letter about a new one, tokens, and the audit log.
+//!
+//! A kind of sign-in (a password today, see [`super::password_login`]) checks its factor, limits the attempts at it, and
+//! hands the account over with a [`Factor`]. It decides nothing else.
+
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+use super::accounts::{AccountError, Accounts};
+use super::caller::{Client, Source};
+use super::noted::About;
+use super::retry::Decision;
+use crate::domain::account::{MAX_DEVICES, User};
+use crate::domain::audit::{Action, Outcome};
+use crate::domain::block::AddressBlock;
+use crate::domain::credential::MAX_TOKEN_BYTES;
+use crate::domain::mail::Letter;
+use crate::domain::opaque::RefreshToken;
+use crate::domain::revocation::Versions;
+use crate::domain::session::{Device, Session, SessionId};
+use crate::domain::time::UnixTime;
+use crate::ports::{AccessGrant, Change, SignError};
+
+/// What a sign-in comes to. Every kind of sign-in ends in this, and every caller answers for both.
+#[derive(Debug)]
+pub enum SignIn {
+    /// A session was begun.
+    Done(Box<Granted>),
+    /// The first factor was right, and something more is asked for. No session was begun.
+    Challenge(Challenge),
+}
+
+/// What is asked for beside a first factor: a variant for each kind.
+///
+/// There is no kind yet, and so no value of this type: the compiler knows that every sign-in ends in
+/// [`SignIn::Done`], and a caller shows it with `match challenge {}`. The first variant makes each of these matches an
+/// error until the caller answers for it. A placeholder instead would be answered with something that nobody has
+/// thought through.
+#[derive(Debug)]
+pub enum Challenge {}
+
+/// What a sign-in and a refresh bring.
+#[derive(Clone)]
+pub struct Granted {
+    pub access_token: String,
+    pub refresh_token: SecretString,
+    /// How long the access token lives.
+    pub expires_in: Duration,
+    pub session: SessionId,
+    pub user: User,
+}
+
+impl std::fmt::Debug for Granted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Granted")
+            .field("session", &self.session)
+            .field("user", &self.user.id)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A factor that was found right for an account. It is held against the account once more when the session is
+/// committed, because the account may have changed since the check.
+pub(super) trait Factor: Sync {
+    /// Whether it is still right for the account as it is now.
+    fn still_holds(&self, user: &User) -> bool;
+
+    /// Writes what the check brought into the account, such as a renewed hash.
+    fn record(&self, user: &mut User);
+}
+
+/// A session that was begun, with what its tokens are made of.
+struct NewSession {
+    version: Versions,
+    user: User,
+    session: Session,
+    token: RefreshToken,
+    letter: DeviceLetter,
+}
+
+/// What becomes of the letter that tells the owner of a new device.
+#[derive(PartialEq)]
+enum DeviceLetter {
+    /// The device is known, or the account's first one.
+    NotNeeded,
+    Sent,
+    /// There were too many on this day.
+    HeldBack,
+}
+
+impl Accounts {
+    /// Begins a session of `user`, for whom `factor` was found right.
+    ///
+    /// # Errors
+    /// [`AccountError::Disabled`] or [`AccountError::Locked`]; [`AccountError::InvalidCredentials`] for an account that
+    /// must look as if there were none, and when the factor does not hold any more; [`AccountError::Conflict`],
+    /// [`AccountError::Store`] or [`AccountError::Sign`].
+    pub(super) async fn sign_in(
+        &self,
+        client: &Client,
+        user: User,
+        factor: &impl Factor,
+    ) -> Result<SignIn, AccountError> {
+        let source = &Source::Client(client);
+        let block = AddressBlock::of(client.address);
+        let device = &self.devices.device(client.user_agent.as_deref(), client.address);
+        let (id, mut known) = (user.id, Some(user));
+        let decide = || {
+            let known = known.take();
+            async move {
+                let version = self.version(id).await?;
+                let mut user = match known {
+                    Some(user) => user,
+                    None => match self.store.user(id).await?.filter(|user| factor.still_holds(user)) {
+                        Some(user) => user,
+                        None => return Err(AccountError::InvalidCredentials),
+                    },
+                };
+                if let Err(error) = may_sign_in(&user, self.now()) {
+                    let about = About::user(user.id).because(barred(&user, &error));
+                    self.note(source, Action::Login, Outcome::Denied, about);
+                    return Err(error);
+                }
+                let (session, token) = self.new_session(&user, device, version);
+                let mut changes = self.evict(&user).await?;
+                let letter = match remember_device(&mut user, device) {
+                    false => DeviceLetter::NotNeeded,
+                    true if user.admits_device_letter(self.now()) => DeviceLetter::Sent,
+                    true => DeviceLetter::HeldBack,
+                };
+                if letter == DeviceLetter::Sent {
+                    let facts = self.facts(client);
+                    changes.push(self.mail(Letter::NewDevice, &user, &user.email, None, facts));
+                }
+                user.remember_block(self.key.block_mark(user.id, block));
+                user.last_login_at = Some(self.now());
+                user.email_changes.forget_over(self.now());
+                factor.record(&mut user);
+                changes.push(Change::UpdateUser(user.clone()));
+                changes.push(Change::CreateSession(session.clone()));
+                Ok(Decision::Commit(changes, NewSession { version, user, session, token, letter }))
+            }
+        };
+        let NewSession { version, user, session, token, letter } =
+            self.retry_on_conflict(source, decide).await?;
+        let about = About::session(user.id, session.id);
+        let about = match letter {
+            DeviceLetter::NotNeeded => about,
+            DeviceLetter::Sent => {
+                self.outbox.notify_one();
+                about
+            }
+            DeviceLetter::HeldBack => about.because("letter_held_back"),
+        };
+        self.note(source, Action::Login, Outcome::Success, about);
+        let granted = self.grant(version, user, &session, self.key.write(&token))?;
+        Ok(SignIn::Done(Box::new(granted)))
+    }
+
+    fn new_session(&self, user: &User, device: &Device, begun: Versions) -> (Session, RefreshToken) {
+        let now = self.now();
+        let id = SessionId(self.entropy.uuid());
+        let token = self.key.first(user.id, id, self.random());
+        let lives = self.settings.lifetimes;
+        let session = Session {
+            id,
+            user: user.id,
+            created_at: now,
+            last_used_at: now,
+            expires_at: now.plus(lives.sliding.min(lives.absolute)),
+            device: device.clone(),
+            scopes: user.scopes.clone(),
+            begun,
+            generation: 0,
+            current: token.hash(),
+            rotated_at: now,
+            revision: 0,
+        };
+        (session, token)
+    }
+
+    /// Makes room for one more session: removes those that are over, and ends the least recently used ones beyond the
+    /// configured number.
+    async fn evict(&self, user: &User) -> Result<Vec<Change>, AccountError> {
+        let (over, mut live) = self.over_and_live(user.id).await?;
+        // What is over by a clock that may be ahead takes up no room, and is not removed yet.
+        let (earliest, lives) = (self.clock.reading().earliest, self.settings.lifetimes);
+        let mut changes = Vec::new();
+        for session in over {
+            if earliest >= session.ends_at(lives) || self.is_cut(&session).await? {
+                changes.push(Change::EndSession(session.user, session.id));
+            }
+        }
+        let excess = (live.len() + 1).saturating_sub(self.settings.max_sessions.max(1));
+        // Oldest first, among those that were last used at the same moment.
+        live.sort_by_key(|session| session.last_used_at);
+        for session in live.iter().take(excess) {
+            changes.extend(self.ending(session, "too many sessions"));
+        }
+        Ok(changes)
+    }
+
+    /// An access token of `session` with the claims of `user`, both read after `version`; it ends with the
+    /// session at the latest.
+    pub(super) fn grant(
+        &self,
+        version: Versions,
+        user: User,
+        session: &Session,
+        refresh_token: SecretString,
+    ) -> Result<Granted, AccountError> {
+        let now = self.now();
+        let left = now.until(session.ends_at(self.settings.lifetimes));
+        let expires_in = self.settings.access_ttl.min(left);
+        let mut extra = user.claims.clone();
+        if let Some(name) = &user.name {
+            // OpenID Connect Core §5.1; an operator's own claim of that name goes first.
+            extra.entry("name").or_insert_with(|| name.clone().into());
+        }
+        let grant = AccessGrant {
+            subject: user.id.to_string(),
+            email: Some(user.email.to_string()),
+            email_verified: user.email_verified,
+            session: Some(session.id.to_string()),
+            version: version.subject,
+            generation: version.everybody,
+            scopes: session.scopes.clone(),
+            extra,
+        };
+        let access_token = self.signer.access_token(&grant, expires_in, now)?.token;
+        // Of an account from before what goes into tokens had a bound. No request could carry it.
+        if access_token.len() > MAX_TOKEN_BYTES {
+            return Err(SignError(super::fit::too_long(access_token.len(), MAX_TOKEN_BYTES)).into());
+        }
+        Ok(Granted { access_token, refresh_token, expires_in, session: session.id, user })
+    }
+}
+
+/// Remembers the device. Returns whether its owner should hear of it: it is not the account's first one, and was not
+/// seen before.
+fn remember_device(user: &mut User, device: &Device) -> bool {
+    let is_first = user.devices.is_empty();
+    let before = user.devices.len();
+    user.devices.retain(|known| *known != device.fingerprint);
+    let is_known = user.devices.len() < before;
+    user.devices.push(device.fingerprint.clone());
+    let excess = user.devices.len().saturating_sub(MAX_DEVICES);
+    user.devices.drain(..excess);
+    !is_first && !is_known
+}
+
+/// Whether an account may be signed in to, whatever the factor.
+///
+/// # Errors
+/// [`AccountError::Disabled`], [`AccountError::Locked`], or [`AccountError::InvalidCredentials`] where the account must
+/// look as if there were none.
+pub(super) fn may_sign_in(user: &User, now: UnixTime) -> Result<(), AccountError> {
+    if !user.active {
+        return Err(AccountError::Disabled);
+    }
+    // As if there were no such account: an attempt does not tell which addresses are disputed.
+    if user.email_changes.is_frozen() {
+        return Err(AccountError::InvalidCredentials);
+    }
+    if let Some(until) = user.locked_until.filter(|until| now < *until) {
+        return Err(AccountError::Locked(until));
+    }
+    if user.email_verified { Ok(()) } else { Err(AccountError::InvalidCredentials) }
+}
+
+/// Why [`may_sign_in`] refused, as a stable word for the audit log.
+pub(super) fn barred(user: &User, error: &AccountError) -> &'static str {
+    match error {
+        // The caller gets the same answer to both.
+        AccountError::InvalidCredentials if user.email_changes.is_frozen() => "account_frozen",
+        AccountError::InvalidCredentials => "email_not_verified",
+        AccountError::Locked(_) => "locked",
+        _ => "disabled",
+    }
+}
