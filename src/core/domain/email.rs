@@ -17,7 +17,7 @@ pub const MAX_ADDRESS: usize = 254;
 /// An address in canonical form: `local@domain`, lower case, ASCII.
 ///
 /// ```
-/// use palisade::domain::email::EmailAddress;
+/// use palisade_core::domain::email::EmailAddress;
 /// let address: EmailAddress = " Ann.Lee@BÜCHER.example ".parse().unwrap();
 /// assert_eq!(address.as_str(), "ann.lee@xn--bcher-kva.example");
 /// assert!("a@evil@corp.example".parse::<EmailAddress>().is_err());
