@@ -3,7 +3,7 @@
 //! The engine drops `Content-Length` beside `Transfer-Encoding`, joins folded lines and takes bare line
 //! feeds and white space ahead of a colon. What stands behind such a section on the same connection may be
 //! part of this answer for one reader and the answer to another caller's request for the next. Here a section
-//! has one reading or none (RFC 9112 §4, §5, §6.3).
+//! has one reading or none (response splitting and smuggling, RFC 9112 §4, §5, §6.3, §11.1).
 
 use std::time::Duration;
 

@@ -128,7 +128,7 @@ impl OpenExchange {
         self.replaced.get()
     }
 
-    /// Ends the exchange wherever it stands; whether nobody did before. The first reason stands. An HTTP/1.1
+    /// Ends the exchange wherever it stands; false when it was ended before. The first reason stands. An HTTP/1.1
     /// connection is reset: what waits in the kernel is not delivered any more, and nothing looks whole.
     pub fn cut(&self, why: Ending) -> bool {
         let first = self.ending.set(why).is_ok();
@@ -226,8 +226,8 @@ impl Streams {
         Streams { shards: (0..SHARDS).map(|_| shard()).collect() }
     }
 
-    /// Watches an exchange until the guard is dropped. Whoever admitted it has to ask once more after this whether
-    /// that still holds ([`Watched::hold_against`]): a change in between has found nothing to cut.
+    /// Watches an exchange until the guard is dropped. The caller, which admitted it, has to ask once more after this
+    /// whether that still holds ([`Watched::hold_against`]): a change in between has found nothing to cut.
     #[must_use]
     pub fn watch(&self, exchange: Arc<OpenExchange>, admitted: AdmissionRecord) -> Watched {
         let after_expiry = AtomicU64::new(admitted.route.after_expiry.as_secs());

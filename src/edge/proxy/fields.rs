@@ -1,5 +1,5 @@
-//! Header fields that can be changed, whoever holds them: a plain map, or the engine, which keeps beside its map how
-//! each name was spelled.
+//! Header fields that can be changed: those of a plain map, and those of the engine, which keeps the spelling of each
+//! name beside its map.
 
 use bytes::Bytes;
 use http::header::InvalidHeaderName;

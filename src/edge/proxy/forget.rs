@@ -10,7 +10,7 @@ use crate::domain::request::Scheme;
 const SECURE_PREFIX: &str = "__Secure-";
 
 /// Lets the browser forget the cookie `name`, unless the app sets it in this answer. Such an answer is kept by no
-/// cache, which would sign out whoever is served from it.
+/// cache, which would sign out every client that is served from it.
 pub fn cookie(answer: &mut impl HeaderFields, name: &str, public: Scheme) {
     let is_set = |line: &HeaderValue| {
         let key = line.as_bytes().split(|byte| *byte == b'=').next().unwrap_or_default();

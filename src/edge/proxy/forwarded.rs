@@ -84,7 +84,7 @@ impl Believed {
                 let (before, element) = last_element(text);
                 rest = before;
                 let Some(element) = Element::parse(element) else { return };
-                // Whoever wrote this entry is believed, whether or not it knows the address.
+                // The proxy that wrote this entry is trusted, whether or not it knows the address.
                 relayed.proto = element.proto.as_deref().and_then(proto);
                 relayed.host = element.host.as_deref().and_then(host);
                 let Some(address) = element.node.as_deref().and_then(node) else { return };
@@ -101,7 +101,7 @@ impl Believed {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Relayed {
     /// The addresses that were read, the peer's word first: believed proxies, and last the client. Empty when
-    /// the peer named nobody that could be read.
+    /// the peer named no address that could be read.
     hops: Vec<IpAddr>,
     /// The scheme that the client used, in lower case: `http` or `https`.
     pub proto: Option<&'static str>,

@@ -2,7 +2,7 @@
 //!
 //! The engine's own reader of chunked bodies skips over whatever stands behind a chunk size, bare line feeds
 //! and control characters among it. Another server on the way may end the line there, and reads the next
-//! request at another place (CVE-2025-55315). Here such a body has one reading or is a [`Fault`]. Nothing
+//! request at another place: request smuggling (RFC 9112 §11.2, CVE-2025-55315). Here such a body has one reading or is a [`Fault`]. Nothing
 //! is changed or held back, and nothing here does I/O.
 
 /// The most hexadecimal digits of a chunk size: more would not fit into 64 bits.

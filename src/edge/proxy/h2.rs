@@ -27,7 +27,9 @@ use crate::domain::answer::answer;
 use crate::domain::request::Malformed;
 use crate::domain::verdict::Refusal;
 
-/// Bounds on one HTTP/2 connection: what a client can make us hold for it.
+/// Bounds on one HTTP/2 connection: what a client can make us hold for it. Streams that are reset before they are
+/// served (rapid reset, CVE-2023-44487) and streams that we reset (MadeYouReset, CVE-2025-8671) have bounds of their
+/// own.
 const H2_STREAMS: u32 = 100;
 const H2_PENDING_RESETS: usize = 20;
 const H2_LOCAL_RESETS: usize = 100;

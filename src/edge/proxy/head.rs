@@ -2,8 +2,9 @@
 //!
 //! The engine bounds each read, not the whole section, drops `Content-Length` beside
 //! `Transfer-Encoding` without a word, and takes bare line feeds. Here the section arrives whole,
-//! within one deadline and one size, and its framing has one meaning or none: what is ambiguous is
-//! refused, never repaired (RFC 9112 §2.2, §5, §6). This file must never forward anything.
+//! within one deadline (against slow clients: slowloris) and one size, and its framing has one meaning or none: what
+//! is ambiguous is refused, never repaired, since two readings of one message are request smuggling (RFC 9112 §2.2,
+//! §5, §6, §11.2). This file must never forward anything.
 
 use std::mem::MaybeUninit;
 use std::pin::Pin;

@@ -59,7 +59,7 @@ impl TokenSource<'_> {
     /// The token of `provider` for the caller.
     ///
     /// # Errors
-    /// Why there is none. Nobody in particular has no tokens: a token of ours must come first.
+    /// Why there is none. An anonymous caller has none.
     pub async fn obtain(
         self,
         permit: &Permit<ServedRoute>,

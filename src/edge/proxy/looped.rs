@@ -2,7 +2,7 @@
 //! until nothing is left to answer it with.
 //!
 //! Each process has a random name and adds it to a field of the request, as `Via` would say it (RFC 9110 §7.6.3);
-//! whoever finds its own there refuses the request. It is not `Via` itself, because servers compress less or answer
+//! a process that finds its own name there refuses the request. It is not `Via` itself, because servers compress less or answer
 //! otherwise for proxies that they see. A client that learns the name, from an app that shows it, can have its own
 //! requests refused with it, and nothing else.
 

@@ -30,7 +30,7 @@ pub fn begun(session: &Session) -> Option<&ResponseHeader> {
 }
 
 /// Writes `reply` and ends the exchange; `cors` is what the route says about pages of other origins. A request body
-/// that nobody will read is read away within bounds; a connection with more of it left is closed, never reused. A
+/// that is not wanted is read away within bounds; a connection with more of it left is closed, never reused. A
 /// gRPC call gets its own kind of answer.
 ///
 /// # Errors
@@ -108,7 +108,7 @@ pub async fn linger(session: &mut Session) {
 }
 
 /// What a client is told of a failure on the way to or from an upstream: status, code and words. The status
-/// is 0 when there is nobody to tell.
+/// is 0 when the client is gone.
 #[must_use]
 pub fn failed(error: &Error) -> (u16, &'static str, String) {
     match (error.etype(), error.esource()) {
@@ -127,7 +127,7 @@ pub fn failed(error: &Error) -> (u16, &'static str, String) {
         (_, ErrorSource::Upstream) => {
             (502, "upstream_failed", "The app could not be reached or broke off.".to_owned())
         }
-        // The client left or broke its own connection: there is nobody to tell.
+        // The client left or broke its own connection: it cannot be told.
         (_, ErrorSource::Downstream) => (0, "client_gone", String::new()),
         _ => (500, "failed", "The request failed inside the gateway.".to_owned()),
     }

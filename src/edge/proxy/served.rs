@@ -9,7 +9,7 @@ use super::upstream::Cluster;
 use crate::config;
 use crate::domain::route::Route;
 
-/// An entry of the table of routes. Whoever holds one has all that is needed to serve a request.
+/// An entry of the table of routes: all that is needed to serve a request.
 pub struct ServedRoute {
     /// What the requests are matched and judged by.
     pub route: Arc<Route>,
