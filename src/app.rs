@@ -58,6 +58,7 @@ use crate::service::mint::Mint;
 use crate::service::ongoing::Expiry;
 use crate::service::revoke::Revoke;
 use crate::service::rotate::Rotate;
+use crate::service::storage::Storage;
 
 /// How long requests wait at the start for the providers to be loaded: from the cache that takes milliseconds,
 /// and what needs a compiler must not keep everybody else waiting.
@@ -328,7 +329,7 @@ pub async fn start_by(clock: Arc<dyn Clock>, config: Config, options: Options) -
     );
     let admin_router = api::admin_router(AdminState {
         credential: credential::admin(&data_dir)?,
-        store: Arc::clone(&store),
+        storage: Storage::new(Arc::clone(&store)),
         revoke: revoke.clone(),
         mint: Mint::new(
             Arc::clone(&store),

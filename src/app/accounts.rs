@@ -1,7 +1,7 @@
 //! The part of the composition that accounts need: their ports, the workers behind them, and how they end.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -102,14 +102,13 @@ pub(super) fn start(config: &Config, data_dir: &Path, wanted: Wanted) -> Result<
     let passwords =
         BcryptPasswords::start(&config.passwords, service, Arc::new(SystemEntropy), Arc::clone(&meter))
             .map_err(|error| format!("the threads that hash passwords: {error}"))?;
-    let limiter: Arc<dyn Limiter> = Arc::new(AuditedLimits {
-        limits: Arc::new(Limits::new(config.limits.enabled)),
-        audit: Arc::clone(&audit) as _,
-        clock: Arc::clone(&clock),
-        entropy: Arc::new(SystemEntropy),
-        key: Arc::clone(&key),
-        told: Mutex::default(),
-    });
+    let limiter: Arc<dyn Limiter> = Arc::new(AuditedLimits::new(
+        Arc::new(Limits::new(config.limits.enabled)),
+        Arc::clone(&audit) as _,
+        Arc::clone(&clock),
+        Arc::new(SystemEntropy),
+        Arc::clone(&key),
+    ));
     let ports = AccountPorts {
         store: Arc::clone(&store),
         signer,

@@ -17,33 +17,44 @@ const WAITS: usize = 4096;
 
 /// Any limits, audited.
 pub struct AuditedLimits {
-    pub limits: Arc<dyn Limiter>,
-    pub audit: Arc<dyn Audit>,
-    pub clock: Arc<dyn Clock>,
-    pub entropy: Arc<dyn Entropy>,
-    /// An address that was tried is told as a hash under this key, whether or not it has an account.
-    pub key: Arc<ServerKey>,
+    limits: Arc<dyn Limiter>,
+    audit: Arc<dyn Audit>,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+    key: Arc<ServerKey>,
     /// Until when each wait goes on that was written down.
-    pub told: Mutex<HashMap<Wait, UnixTime>>,
+    noted: Mutex<HashMap<Wait, UnixTime>>,
 }
 
 /// Who waits for what: the limited act, the address block, and the hash of the account.
 type Wait = (String, IpAddr, Option<String>);
 
 impl AuditedLimits {
+    /// `limits`, audited. An address that was tried is noted as a hash under `key`, whether or not it has an account.
+    #[must_use]
+    pub fn new(
+        limits: Arc<dyn Limiter>,
+        audit: Arc<dyn Audit>,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+        key: Arc<ServerKey>,
+    ) -> AuditedLimits {
+        AuditedLimits { limits, audit, clock, entropy, key, noted: Mutex::default() }
+    }
+
     /// Whether this refusal is the first of its wait.
     fn is_first(&self, wait: Wait, until: UnixTime, now: UnixTime) -> bool {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.get(&wait).is_some_and(|end| now < *end) {
+        let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
+        if noted.get(&wait).is_some_and(|end| now < *end) {
             return false;
         }
-        if told.len() >= WAITS {
-            told.retain(|_, end| now < *end);
+        if noted.len() >= WAITS {
+            noted.retain(|_, end| now < *end);
         }
-        if told.len() >= WAITS {
-            told.clear();
+        if noted.len() >= WAITS {
+            noted.clear();
         }
-        told.insert(wait, until);
+        noted.insert(wait, until);
         true
     }
 }

@@ -70,7 +70,7 @@ pub struct GuardedClock {
     time: Mutex<TrustedTime>,
     /// The latest moment that anybody was told, in seconds.
     highest: AtomicU64,
-    told: Mutex<ClockLog>,
+    log: Mutex<ClockLog>,
 }
 
 impl Clock for GuardedClock {
@@ -111,7 +111,7 @@ impl GuardedClock {
         let now = wall.now();
         let time = TrustedTime::start(stored, last, now, uptime());
         let (highest, time) = (AtomicU64::new(now.0), Mutex::new(time));
-        Ok(Arc::new(GuardedClock { wall, uptime, time, highest, told: Mutex::default() }))
+        Ok(Arc::new(GuardedClock { wall, uptime, time, highest, log: Mutex::default() }))
     }
 
     /// How the clock stands.
@@ -132,7 +132,7 @@ impl GuardedClock {
             (time.standing(wall), time.mark(), uptime)
         };
         let is_news = self.say(&standing, uptime);
-        let is_due = match &self.told().written {
+        let is_due = match &self.log().written {
             None => true,
             Some((written, at)) => {
                 uptime.saturating_sub(*at) >= WRITE
@@ -157,7 +157,7 @@ impl GuardedClock {
             (time.mark(), uptime)
         };
         store.commit(vec![Change::PutClockMark(mark.clone())]).await.map_err(CommitError::of_the_store)?;
-        self.told().written = Some((mark, uptime));
+        self.log().written = Some((mark, uptime));
         Ok(())
     }
 
@@ -198,7 +198,7 @@ impl GuardedClock {
 
     /// Whether there was news.
     fn say(&self, standing: &Standing, uptime: Duration) -> bool {
-        let (lines, is_news) = self.told().next(standing, uptime);
+        let (lines, is_news) = self.log().next(standing, uptime);
         for line in lines {
             tracing::warn!("{line}");
         }
@@ -210,8 +210,8 @@ impl GuardedClock {
         self.time.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn told(&self) -> MutexGuard<'_, ClockLog> {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    fn log(&self) -> MutexGuard<'_, ClockLog> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

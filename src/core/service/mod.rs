@@ -27,6 +27,7 @@ pub mod revoke;
 pub mod rotate;
 pub mod sessions;
 pub mod sign_in;
+pub mod storage;
 pub mod tasks;
 pub mod unclaimed;
 pub mod users;

@@ -246,13 +246,13 @@ impl Revoke {
         Ok(match request.subject.clone() {
             Subject::Token { jti, expires_at, .. } => {
                 let ends = expires_at.map(|ends| ends.plus(self.lives.leeway));
-                (Target::Token { issuer, jti: named("jti", jti)? }, ends)
+                (Target::Token { issuer, jti: checked_name("jti", jti)? }, ends)
             }
-            Subject::TokenId(jti) => (Target::Token { issuer, jti: named("jti", jti)? }, None),
-            Subject::Session(sid) => (Target::Session { issuer, sid: named("sid", sid)? }, None),
+            Subject::TokenId(jti) => (Target::Token { issuer, jti: checked_name("jti", jti)? }, None),
+            Subject::Session(sid) => (Target::Session { issuer, sid: checked_name("sid", sid)? }, None),
             Subject::Subject(sub) => {
                 let until = self.reach(&issuer, latest, latest);
-                (Target::SubjectIssued { issuer, sub: named("sub", sub)?, until }, None)
+                (Target::SubjectIssued { issuer, sub: checked_name("sub", sub)?, until }, None)
             }
             Subject::IssuedBefore(until) => {
                 // A later cutoff would refuse tokens that are not signed yet: nobody could sign in.
@@ -317,7 +317,7 @@ impl Revoke {
     ) -> Result<Raised, RevokeError> {
         let Reading { wall: now, horizon, .. } = self.clock.reading();
         let issuer = self.issuer(issuer)?;
-        let sub = named("sub", if issuer == self.signer.issuer() { our_spelling(sub) } else { sub })?;
+        let sub = checked_name("sub", if issuer == self.signer.issuer() { our_spelling(sub) } else { sub })?;
         reason_fits(reason.as_deref())?;
         let expires_at = self.last_end(&issuer, horizon);
         let Some(grace) = grace_fits(grace)? else {
@@ -380,7 +380,7 @@ impl Revoke {
 
     fn issuer(&self, given: Option<String>) -> Result<String, RevokeError> {
         match given {
-            Some(issuer) => named("issuer", issuer),
+            Some(issuer) => checked_name("issuer", issuer),
             None => Ok(self.signer.issuer().to_owned()),
         }
     }
@@ -403,7 +403,7 @@ pub(super) fn our_spelling(id: String) -> String {
 }
 
 /// A name that can be one: not empty, not huge, one line.
-fn named(what: &str, name: String) -> Result<String, RevokeError> {
+fn checked_name(what: &str, name: String) -> Result<String, RevokeError> {
     let fault = if name.is_empty() {
         "is empty"
     } else if name.len() > MAX_TEXT {

@@ -30,20 +30,21 @@ use crate::domain::email::EmailAddress;
 use crate::domain::revocation::{Revocation, Target};
 use crate::domain::session::SessionId;
 use crate::domain::time::UnixTime;
-use crate::ports::{Control, SignError, Store};
+use crate::ports::{Control, SignError};
 use crate::service::accounts::Accounts;
 use crate::service::clock::Timekeeping;
 use crate::service::connections::Connections;
 use crate::service::mint::{self, Mint, MintError};
 use crate::service::revoke::{self, Holder, Revoke, RevokeError, Subject};
 use crate::service::rotate::Rotate;
+use crate::service::storage::Storage;
 
 /// What the admin API works with.
 #[derive(Clone)]
 pub struct AdminState {
     /// What callers must present as a bearer token. An empty one lets nobody in.
     pub credential: SecretString,
-    pub store: Arc<dyn Store>,
+    pub storage: Storage,
     pub revoke: Revoke,
     pub mint: Mint,
     pub rotate: Rotate,

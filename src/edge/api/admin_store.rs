@@ -15,7 +15,7 @@ pub(super) fn router() -> Router<AdminState> {
 }
 
 async fn status(State(state): State<AdminState>) -> Response {
-    let status = state.store.status();
+    let status = state.storage.status();
     let compactions = status.compactions;
     let body = json!({
         "writable": status.writable,
@@ -28,7 +28,7 @@ async fn status(State(state): State<AdminState>) -> Response {
 
 /// Answers once it is done; it goes on when the operator leaves.
 async fn compact(State(state): State<AdminState>) -> Response {
-    match state.store.compact().await {
+    match state.storage.compact().await {
         Ok(done) => {
             let milliseconds = u64::try_from(done.took.as_millis()).unwrap_or(u64::MAX);
             let body = json!({

@@ -76,7 +76,7 @@ fn api(not_ready: Option<&'static str>) -> Api {
     );
     let router = admin_router(AdminState {
         credential: CREDENTIAL.into(),
-        store: store.clone(),
+        storage: Storage::new(store.clone()),
         revoke: revoke.clone(),
         mint: Mint::new(store.clone(), signer, clock.clone(), hour, 8192),
         rotate: Rotate::new(Arc::new(FakeKeys::default()), clock.clone()),

@@ -6,21 +6,19 @@ use palisade_core::service::audited_limits::*;
 use palisade_testing::fakes::{FakeAudit, FakeClock, FakeEntropy, FakeLimiter};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::Mutex;
 use zeroize::Zeroizing;
 
 #[test]
 fn the_first_refusal_of_each_wait_is_written_down() {
     let (limits, audit, clock) =
         (Arc::new(FakeLimiter::default()), Arc::new(FakeAudit::default()), Arc::new(FakeClock::default()));
-    let audited = AuditedLimits {
-        limits: limits.clone(),
-        audit: audit.clone(),
-        clock: clock.clone(),
-        entropy: Arc::new(FakeEntropy::default()),
-        key: Arc::new(ServerKey::new(Zeroizing::new([9; 32]))),
-        told: Mutex::default(),
-    };
+    let audited = AuditedLimits::new(
+        limits.clone(),
+        audit.clone(),
+        clock.clone(),
+        Arc::new(FakeEntropy::default()),
+        Arc::new(ServerKey::new(Zeroizing::new([9; 32]))),
+    );
     let address = |n: u8| IpAddr::from([192, 0, 2, n]);
     let try_login = |n, account| audited.attempt(Limited::Login, address(n), Some(account)).is_ok();
     assert!(try_login(1, "ann@example.com"));

@@ -3,7 +3,7 @@
 //! They are erased from the record in the commit that writes down that the provider is to be told, so that a
 //! kill in between neither keeps a connection half-alive nor leaves a grant behind that nobody knows of.
 
-use super::tell::Told;
+use super::tell::NoticeKind;
 use super::{ConnectionError, Connections};
 use crate::domain::account::UserId;
 use crate::domain::audit::{Action, Outcome};
@@ -111,9 +111,9 @@ impl Connections {
             }
             connection.end(Status::Revoked);
             self.schedule(&mut connection);
-            let told = before.connected_at.map(|_| self.tell_app(Told::Revoked, &mut connection));
+            let notice = before.connected_at.map(|_| self.tell_app(NoticeKind::Revoked, &mut connection));
             let mut changes = vec![Change::UpdateConnection(connection)];
-            changes.extend(told);
+            changes.extend(notice);
             let mut errand = None;
             if before.tokens.is_some() {
                 let later = self.errand(Errand::EndGrant(Box::new(before.clone())), self.now().plus(GRACE));

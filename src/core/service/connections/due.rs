@@ -11,7 +11,7 @@ use futures::stream::{self, StreamExt};
 use tokio::time::Instant;
 
 use super::refresh::Want;
-use super::tell::Told;
+use super::tell::NoticeKind;
 use super::{ConnectionError, Connections};
 use crate::domain::connection::{Connection, Status};
 use crate::domain::mail::Letter;
@@ -124,7 +124,7 @@ impl Connections {
     async fn warn(&self, connection: &Connection, end: UnixTime) -> Result<(), ConnectionError> {
         let mail = self.tell_user(Letter::GrantEnding, connection, Some(end)).await?;
         let warned = |connection: &mut Connection| connection.warned_of = Some(end);
-        self.amend_and_tell(connection, Some(Told::Ending), mail.into_iter().collect(), warned).await?;
+        self.amend_and_tell(connection, Some(NoticeKind::Ending), mail.into_iter().collect(), warned).await?;
         self.wake();
         Ok(())
     }

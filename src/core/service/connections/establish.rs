@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use secrecy::SecretString;
 
 use super::seal::{Parameters, call, merged};
-use super::tell::Told;
+use super::tell::NoticeKind;
 use super::{ConnectionError, Connections};
 use crate::domain::audit::{Action, Outcome};
 use crate::domain::connection::{Account, Connection, Grant, Status};
@@ -92,8 +92,8 @@ impl Connections {
             connection.account.clone_from(&asked.account);
             connection.establish(grant.clone(), now);
             self.schedule(&mut connection);
-            let told = self.tell_app(Told::Connected, &mut connection);
-            let mut changes = vec![Change::UpdateConnection(connection.clone()), told];
+            let notice = self.tell_app(NoticeKind::Connected, &mut connection);
+            let mut changes = vec![Change::UpdateConnection(connection.clone()), notice];
             if left {
                 // Nothing else is left of the grant of the account before.
                 changes.push(self.errand(Errand::EndGrant(Box::new(found.clone())), now));
@@ -105,7 +105,7 @@ impl Connections {
                 // The provider is not told: it may know the two for one grant, and would end the new one.
                 ended.end(Status::Revoked);
                 self.schedule(&mut ended);
-                changes.push(self.tell_app(Told::Revoked, &mut ended));
+                changes.push(self.tell_app(NoticeKind::Revoked, &mut ended));
                 changes.push(Change::UpdateConnection(ended));
             }
             // As it is once that is written.

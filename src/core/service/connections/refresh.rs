@@ -12,7 +12,7 @@ use futures::future::FutureExt;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::seal::call;
-use super::tell::Told;
+use super::tell::NoticeKind;
 use super::turns::Refreshed;
 use super::{ConnectionError, Connections, Failure, standing};
 use crate::domain::account::UserId;
@@ -339,7 +339,7 @@ impl Connections {
             connection.end(Status::ReconnectNeeded);
             connection.last_fault = Some(fault.clone());
         };
-        self.amend_and_tell(base, Some(Told::ReconnectNeeded), mail.into_iter().collect(), end).await?;
+        self.amend_and_tell(base, Some(NoticeKind::ReconnectNeeded), mail.into_iter().collect(), end).await?;
         self.wake();
         let about = About::connection(base.user, base.id).because(reason);
         self.note(&OwnedSource::System, Action::ReconnectNeeded, Outcome::Denied, about);
@@ -391,7 +391,7 @@ impl Connections {
     pub(super) async fn amend_and_tell(
         &self,
         base: &Connection,
-        told: Option<Told>,
+        notice: Option<NoticeKind>,
         others: Vec<Change>,
         change: impl Fn(&mut Connection),
     ) -> Result<Connection, ConnectionError> {
@@ -413,7 +413,7 @@ impl Connections {
                 change(&mut current);
                 self.schedule(&mut current);
                 // Made anew with each attempt: the sequence number is that of the record as it is written.
-                let notice = told.map(|told| self.tell_app(told, &mut current));
+                let notice = notice.map(|kind| self.tell_app(kind, &mut current));
                 let mut changes = vec![Change::UpdateConnection(current.clone())];
                 changes.extend(others.iter().cloned());
                 changes.extend(notice);

@@ -1,4 +1,4 @@
-//! What a connection's turns are told to: its user by mail, the app by webhook.
+//! Telling of what becomes of a connection: its user by mail, the app by a webhook notice.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -14,9 +14,9 @@ use crate::ports::{Change, StoreError};
 /// 9999-12-31T23:59:59Z: what comes later cannot be written as a date (RFC 3339).
 const LAST: u64 = 253_402_300_799;
 
-/// What the app is told of.
+/// What a notice to the app is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Told {
+pub(super) enum NoticeKind {
     Connected,
     ReconnectNeeded,
     /// The grant ends soon.
@@ -24,13 +24,13 @@ pub(super) enum Told {
     Revoked,
 }
 
-impl Told {
+impl NoticeKind {
     fn name(self) -> &'static str {
         match self {
-            Told::Connected => "connection.connected",
-            Told::ReconnectNeeded => "connection.reconnect_needed",
-            Told::Ending => "connection.ending",
-            Told::Revoked => "connection.revoked",
+            NoticeKind::Connected => "connection.connected",
+            NoticeKind::ReconnectNeeded => "connection.reconnect_needed",
+            NoticeKind::Ending => "connection.ending",
+            NoticeKind::Revoked => "connection.revoked",
         }
     }
 }
@@ -39,12 +39,12 @@ impl Connections {
     /// Tells the app how `connection` stands, once this is committed together with it: the notice takes the next of
     /// its sequence numbers. The payload is as the Standard Webhooks specification has it: `type`, `timestamp`,
     /// `data`. Nothing in it is a secret, and its length is bounded.
-    pub(super) fn tell_app(&self, told: Told, connection: &mut Connection) -> Change {
+    pub(super) fn tell_app(&self, kind: NoticeKind, connection: &mut Connection) -> Change {
         connection.notices += 1;
         let now = self.now();
         let at = UNIX_EPOCH + Duration::from_secs(now.0.min(LAST));
         let body = json!({
-            "type": told.name(),
+            "type": kind.name(),
             "timestamp": humantime::format_rfc3339_seconds(at).to_string(),
             "data": {
                 "connection": connection.id,
