@@ -2,7 +2,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 use pingora::ErrorType;
 use pingora::http::ResponseHeader;
 use pingora::proxy::ProxyHttp;
@@ -12,6 +12,8 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::super::capacity::Plan;
 use super::super::exchange::CURRENT;
+use super::super::forward::UpstreamFields;
+use super::super::forwarded::ReceivedFrom;
 use super::super::socket::{Socket, Wire};
 use super::*;
 use crate::config;
@@ -68,7 +70,9 @@ async fn world() -> World {
     let config = config::parse(text, std::path::Path::new("config.toml"), &|_| None)
         .unwrap_or_else(|errors| panic!("{errors:#?}"));
     let capacity = Capacity::new(Plan::new(None, 10, 1).unwrap(), 1 << 20);
-    let served = ServedRoute::start(config.routes[0].clone(), &capacity).await.unwrap();
+    let configured = config.routes[0].clone();
+    let strip = StripRules::of(std::iter::once((&configured.forward, &configured.policy.policy.carriers)));
+    let served = ServedRoute::start(configured, &capacity).await.unwrap();
     let clock = Arc::new(FakeClock::default());
     let live = Live {
         admission: Admission {
@@ -80,7 +84,7 @@ async fn world() -> World {
             },
             scheme: Scheme::Https,
         },
-        strip: StripRules::default(),
+        strip,
         believed: Believed::default(),
     };
     let route = Arc::clone(live.admission.routes.iter().next().unwrap());
@@ -215,4 +219,68 @@ async fn no_hook_serves_a_request_without_a_permit() {
     let mut context = RequestContext::new();
     let decided = world.gateway.request_filter(&mut session, &mut context).await;
     assert_eq!(decided.unwrap_err().etype(), &ErrorType::HTTPStatus(500));
+}
+
+/// Another proxy that only asks for a verdict has no header of the engine to write into.
+#[tokio::test]
+async fn an_upstream_is_told_the_same_with_and_without_the_engine() {
+    let world = world().await;
+    let mut request = RequestHeader::build("GET", b"/x", None).unwrap();
+    let mut map = HeaderMap::new();
+    for (name, value) in [
+        ("host", "app.test"),
+        ("accept", "*/*"),
+        ("authorization", "Bearer ann.v0"),
+        ("X-Auth-Subject", "evil"),
+        ("x_auth_subject", "evil"),
+        ("x-auth-email", "evil@app.test"),
+        ("X-Forwarded-For", "6.6.6.6"),
+        ("cookie", "a=b; palisade_connect_3f=secret"),
+    ] {
+        request.append_header(name, value).unwrap();
+        map.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
+    }
+    let live = world.gateway.live.load_full();
+    let (matched, next) = world.gateway.decide(&request, &live, false).await.unwrap();
+    let Next::Decided(Verdict::Permit(permit)) = next else { panic!("a good token was not admitted") };
+    let told = UpstreamFields {
+        strip: &live.strip,
+        permit: &permit,
+        from: ReceivedFrom {
+            peer: "9.9.9.9".parse().unwrap(),
+            tls: false,
+            host: &matched.host,
+            relayed: None,
+            field: live.believed.field,
+        },
+        mark: &world.gateway.mark,
+        host: &matched.host,
+        request_id: "id",
+        assertion: None,
+        injected: None,
+    };
+    told.write(&mut request).unwrap();
+    told.write(&mut map).unwrap();
+    let sorted = |fields: &HeaderMap| {
+        let line =
+            |(name, value): (&HeaderName, &http::HeaderValue)| format!("{name}: {}", value.to_str().unwrap());
+        let mut lines: Vec<String> = fields.iter().map(line).collect();
+        lines.sort();
+        lines
+    };
+    let want = [
+        "accept: */*",
+        "cookie: a=b",
+        "forwarded: for=9.9.9.9;host=app.test;proto=http",
+        "host: app.test",
+        "palisade-hops: 0000000000000001",
+        "x-auth-issuer: https://us.test",
+        "x-auth-subject: ann",
+        "x-forwarded-for: 9.9.9.9",
+        "x-forwarded-host: app.test",
+        "x-forwarded-proto: http",
+        "x-request-id: id",
+    ];
+    assert_eq!(sorted(&request.headers), want);
+    assert_eq!(sorted(&map), want);
 }
