@@ -161,6 +161,8 @@ deps-lint: deps
 lint: deps-lint ## formatting, clippy (warnings are errors), and the licenses and sources of all crates
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
+	@# Alone, since features unify within a build: only then does its manifest keep I/O out.
+	$(CARGO) check --locked --package palisade-core
 	$(DENY) --workspace --locked check bans licenses sources
 	@# The plugins need fewer of the licenses and none of the exceptions.
 	$(DENY) --workspace --locked --manifest-path plugins/Cargo.toml --config deny.toml check \

@@ -1,203 +1,266 @@
-//! The law of the floors, as a test: it reads the sources and fails on a `use` that points upwards or
-//! sideways, on a crate named outside its room, and on a file that has grown too long.
+//! The laws of the house, as tests over the parsed sources: which way dependencies point, which crate is named where,
+//! what is kept out of the core, and how long a file may be. `ARCHITECTURE.md` says why.
 
+#[path = "tidy/laws.rs"]
+mod laws;
+#[path = "tidy/paths.rs"]
+mod paths;
+#[path = "tidy/rooms.rs"]
+mod rooms;
+#[path = "tidy/sources.rs"]
+mod sources;
+
+use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::LazyLock;
 
-/// Crates that belong to one room: (crate, the paths that may name it).
-const ROOMS: &[(&str, &[&str])] = &[
-    ("pingora", &["edge/proxy"]),
-    ("h2", &["edge/proxy"]),
-    ("x509_parser", &["edge/proxy"]),
-    ("rustls", &["edge/proxy"]),
-    ("tokio_rustls", &["edge/proxy"]),
-    ("axum", &["edge/api", "edge/proxy/bridge.rs", "edge/proxy/gateway.rs", "edge/demo", "app"]),
-    ("tower", &["edge/api", "edge/proxy/bridge.rs"]),
-    ("tower_http", &["edge/api"]),
-    ("hyper", &["edge/api"]),
-    ("hyper_util", &["edge/api"]),
-    ("utoipa", &["edge/api"]),
-    ("utoipa_axum", &["edge/api"]),
-    ("serde_path_to_error", &["edge/api"]),
-    ("jsonwebtoken", &["edge/jwt"]),
-    ("aws_lc_rs", &["edge/jwt"]),
-    ("rustls_pki_types", &["edge/jwt"]),
-    ("sled", &["edge/store"]),
-    ("postcard", &["edge/store"]),
-    ("crc32fast", &["edge/store"]),
-    ("moka", &["edge/jwt", "edge/limits", "edge/store"]),
-    ("lettre", &["edge/mail"]),
-    ("minijinja", &["edge/mail"]),
-    ("bcrypt", &["edge/passwords"]),
-    ("zxcvbn", &["edge/passwords"]),
-    ("rustix", &["edge/clock", "edge/machine", "edge/passwords", "edge/store", "edge/wasm"]),
-    ("governor", &["edge/limits"]),
-    ("maxminddb", &["edge/devices"]),
-    ("orion", &["edge/vault"]),
-    ("wasmtime", &["edge/wasm"]),
-    ("wasmtime_wasi", &["edge/wasm"]),
-    // Making a component is its author's tool, and no part of the gateway.
-    ("wit_component", &["edge/wasm", "cli/plugin/build.rs"]),
-    ("wasmparser", &["edge/wasm"]),
-    ("wit_parser", &["edge/wasm"]),
-    ("regex", &["edge/wasm"]),
-    ("url", &["edge/wasm"]),
-    ("reqwest", &["edge/fetch", "edge/admin_client"]),
-    ("prometheus", &["edge/telemetry"]),
-    ("tracing_subscriber", &["edge/telemetry"]),
-    ("clap", &["cli"]),
-    ("comfy_table", &["cli"]),
-    ("toml", &["config", "cli/admin.rs", "cli/plugin"]),
-    ("mimalloc", &["main.rs"]),
-];
+use laws::{House, Manifest, Manifests, UNSAFE};
+use rooms::{CORE_TOKIO, UNNAMED};
+use sources::Sources;
 
-/// What each floor may not name of ours.
-const FORBIDDEN: [(&str, &[&str]); 4] = [
-    (
-        "core/domain/",
-        &["crate::ports", "crate::service", "crate::edge", "crate::config", "crate::app", "crate::cli"],
-    ),
-    ("core/ports", &["crate::service", "crate::edge", "crate::config", "crate::app", "crate::cli"]),
-    ("core/service/", &["crate::edge", "crate::config", "crate::app", "crate::cli"]),
-    ("config", &["crate::ports", "crate::service", "crate::edge", "crate::app", "crate::cli"]),
-];
+static HOUSE: LazyLock<House> = LazyLock::new(|| House::new(&Sources::read(), manifests()));
 
-/// What the pure floors may not touch at all.
-const IMPURE: [&str; 6] = ["std::fs", "std::net::Tcp", "SystemTime", "Instant::now", "tokio::", "async fn"];
-
-const MAX_LINES: usize = 500;
-
-struct Source {
-    /// Relative to `src`, with `/`.
-    name: String,
-    /// Without its tests and comments.
-    code: String,
-    lines: usize,
+fn manifest_text(path: &str) -> toml::Table {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    toml::from_str(&fs::read_to_string(path).unwrap()).unwrap()
 }
 
-fn sources() -> Vec<Source> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut files = Vec::new();
-    collect(&root, &mut files);
-    files.sort();
-    assert!(files.len() > 20, "the sources were not found");
-    files
-        .iter()
-        .map(|path| {
-            let text = fs::read_to_string(path).unwrap();
-            let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
-            let lines = code.lines().count();
-            let code: Vec<&str> =
-                code.lines().map(|line| line.split("//").next().unwrap_or_default()).collect();
-            let name = path.strip_prefix(&root).unwrap().to_string_lossy().replace('\\', "/");
-            Source { name, code: code.join("\n"), lines }
-        })
-        .collect()
-}
-
-fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            collect(&path, files);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            files.push(path);
-        }
-    }
-}
-
-/// Whether `code` names the crate `name` in a path.
-fn names_crate(code: &str, name: &str) -> bool {
-    code.match_indices(&format!("{name}::")).any(|(at, _)| {
-        let before = code[..at].chars().next_back();
-        // `crate::config::…` and `self::…` are ours; `x_toml::` is another crate.
-        !before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':')
-    })
-}
-
-#[test]
-fn a_floor_names_only_the_floors_below_it() {
-    let mut broken = Vec::new();
-    for source in sources() {
-        for (floor, forbidden) in FORBIDDEN {
-            let of_floor = source.name.starts_with(floor);
-            for path in forbidden.iter().filter(|path| of_floor && source.code.contains(**path)) {
-                broken.push(format!("{} names {path}", source.name));
-            }
-        }
-    }
-    assert!(broken.is_empty(), "{broken:#?}");
-}
-
-#[test]
-fn a_room_names_no_other_room() {
-    let room = |name: &str| {
-        let rest = name.strip_prefix("edge/")?;
-        let room = rest.split(['/', '.']).next()?;
-        (room != "mod").then(|| room.to_owned())
+fn manifests() -> Manifests {
+    let read = |path: &str| {
+        let manifest = manifest_text(path);
+        let names = |table: &str| -> BTreeSet<String> {
+            let table = manifest.get(table).and_then(toml::Value::as_table);
+            table.into_iter().flatten().map(|(name, _)| name.replace('-', "_")).collect()
+        };
+        Manifest { dependencies: names("dependencies"), dev_dependencies: names("dev-dependencies") }
     };
-    let mut broken = Vec::new();
-    for source in sources() {
-        let Some(own) = room(&source.name) else { continue };
-        for (at, _) in source.code.match_indices("crate::edge::") {
-            let other: String = source.code[at + "crate::edge::".len()..]
-                .chars()
-                .take_while(|c| c.is_alphanumeric() || *c == '_')
-                .collect();
-            if other != own {
-                broken.push(format!("{} names edge::{other}", source.name));
-            }
-        }
-    }
+    Manifests::from([
+        ("palisade", read("Cargo.toml")),
+        ("palisade_core", read("src/core/Cargo.toml")),
+        ("palisade_testing", read("src/testing/Cargo.toml")),
+    ])
+}
+
+fn holds(broken: Vec<String>) {
     assert!(broken.is_empty(), "{broken:#?}");
 }
 
 #[test]
-fn a_crate_is_named_only_in_its_room() {
-    let mut broken = Vec::new();
-    for source in sources() {
-        for (name, rooms) in ROOMS {
-            if names_crate(&source.code, name) && !rooms.iter().any(|room| source.name.starts_with(room)) {
-                broken.push(format!("{} names {name}", source.name));
-            }
-        }
-    }
-    assert!(broken.is_empty(), "{broken:#?}");
+fn a_floor_names_only_the_floors_below_it_and_a_room_no_other_room() {
+    holds(HOUSE.directions());
 }
 
 #[test]
-fn the_domain_is_pure() {
-    let mut broken = Vec::new();
-    for source in sources().iter().filter(|source| source.name.starts_with("core/domain/")) {
-        for word in IMPURE.iter().filter(|word| source.code.contains(**word)) {
-            broken.push(format!("{} uses {word}", source.name));
-        }
-    }
-    assert!(broken.is_empty(), "{broken:#?}");
+fn a_crate_is_named_only_in_the_rooms_that_list_it() {
+    holds(HOUSE.outsiders());
+}
+
+#[test]
+fn a_room_lists_no_crate_that_it_does_not_name() {
+    holds(HOUSE.unused());
+}
+
+#[test]
+fn a_manifest_lists_what_its_rooms_list() {
+    holds(HOUSE.manifests(UNNAMED));
+}
+
+/// `cargo check -p palisade-core` on its own then says whether that is enough: `make lint` runs it.
+#[test]
+fn the_core_has_no_more_of_tokio_than_it_needs() {
+    let manifest = manifest_text("src/core/Cargo.toml");
+    let tokio = &manifest["dependencies"]["tokio"];
+    let features: Vec<_> =
+        tokio["features"].as_array().unwrap().iter().map(|f| f.as_str().unwrap()).collect();
+    assert_eq!(features, CORE_TOKIO);
+    assert!(tokio.get("workspace").is_none(), "features of the workspace would be added");
+}
+
+#[test]
+fn the_domain_is_pure_and_the_core_does_no_io() {
+    holds(HOUSE.purity());
 }
 
 #[test]
 fn unsafe_code_is_in_one_file_only() {
-    let with: Vec<_> = sources().into_iter().filter(|source| source.code.contains("unsafe {")).collect();
-    let names: Vec<_> = with.iter().map(|source| &*source.name).collect();
-    assert_eq!(names, ["edge/wasm/cache.rs"], "each other file needs a proof of its own, and a word here");
+    holds(HOUSE.unsafety());
+    let is_used = HOUSE.found.kinds.iter().any(|(file, ..)| file == UNSAFE);
+    assert!(is_used, "{UNSAFE} has no unsafe code any more");
 }
 
 #[test]
 fn no_file_is_longer_than_a_sitting() {
-    let long: Vec<_> = sources()
-        .into_iter()
-        // What is in `testing/` is tests: the suite that every store must pass is one list of cases.
-        .filter(|source| !source.name.starts_with("testing/") && source.lines > MAX_LINES)
-        .map(|source| format!("{}: {} lines", source.name, source.lines))
-        .collect();
-    assert!(long.is_empty(), "{long:#?}");
+    holds(HOUSE.lengths());
+}
+
+/// The laws over one file of this name, beside the roots of its crate.
+fn over(name: &str, code: &str) -> House {
+    let roots = [
+        ("lib.rs", "pub mod app; pub mod cli; pub mod config; pub mod edge; pub use edge::store as kept;"),
+        ("edge/mod.rs", "pub mod api; pub mod jwt; pub mod proxy; pub mod store; pub mod wasm;"),
+        ("core/lib.rs", "pub mod domain; pub mod ports; pub mod service;"),
+        ("edge/store/mod.rs", "pub struct SledStore; pub use sled::Db;"),
+    ];
+    let files = roots.into_iter().filter(|(root, _)| *root != name).chain([(name, code)]);
+    let files = files.map(|(name, code)| (name.to_owned(), code.to_owned()));
+    House::new(&Sources::parse(files), manifests())
+}
+
+#[track_caller]
+fn directions(name: &str, code: &str, named: &[&str]) {
+    let broken = over(name, code).directions();
+    let told: Vec<&str> = broken.iter().map(|line| line.rsplit(' ').next().unwrap()).collect();
+    assert_eq!(told, named, "{name}: {code}");
+}
+
+#[track_caller]
+fn outsiders(name: &str, code: &str, named: &[&str]) {
+    let broken = over(name, code).outsiders();
+    let told: Vec<&str> = broken.iter().map(|line| line.rsplit(' ').next().unwrap()).collect();
+    assert_eq!(told, named, "{name}: {code}");
 }
 
 #[test]
-fn the_law_sees_what_it_forbids() {
-    assert!(names_crate("use toml::Value;", "toml"));
-    assert!(names_crate("let x = (toml::from_str(y));", "toml"));
-    assert!(!names_crate("use crate::toml::Value;", "toml"));
-    assert!(!names_crate("use other_toml::Value;", "toml"));
+fn the_law_of_directions_sees_what_it_forbids() {
+    // A room names another one, or what composes rooms.
+    for code in [
+        "use crate::edge::store::SledStore;",
+        "use crate::{config, edge::{store::SledStore}};",
+        "use crate::edge::{self as rooms}; fn f() { rooms::store::open() }",
+        "use super::super::store::SledStore;",
+        "fn f() -> super::super::store::SledStore { todo!() }",
+        "fn f() { crate::edge::store::open() }",
+        "fn f() { let _ = vec![crate::edge::store::open()]; }",
+        "macro_rules! m { () => { $crate::edge::store::open() } }",
+        "#[serde(with = \"crate::edge::store::hex\")] struct S;",
+        "mod inner { use super::super::super::store::SledStore; }",
+        "mod inner { mod deeper { fn f() { super::super::super::super::store::open() } } }",
+        "use crate::kept::SledStore;",
+        "pub(in crate::edge::store) struct S;",
+    ] {
+        let broken = over("edge/jwt/keys.rs", code).directions();
+        assert!(broken.iter().any(|line| line.contains("palisade::edge")), "{code}: {broken:?}");
+    }
+    directions(
+        "edge/jwt/keys.rs",
+        "use crate::edge::store::{A, b::C};",
+        &["palisade::edge::store::A", "palisade::edge::store::b::C"],
+    );
+    directions("edge/jwt/keys.rs", "use crate::edge::*;", &["palisade::edge"]);
+    directions(
+        "edge/jwt/keys.rs",
+        "#[cfg(test)] mod tests { use crate::app::start; }",
+        &["palisade::app::start"],
+    );
+    directions("edge/jwt/keys.rs", "use crate::app::start;", &["palisade::app::start"]);
+    directions("edge/jwt/keys.rs", "use super::super::super::cli::run;", &["palisade::cli::run"]);
+    directions(
+        "edge/jwt/keys.rs",
+        "use palisade_testing::fakes::FakeClock;",
+        &["palisade_testing::fakes::FakeClock"],
+    );
+    // What is below, and what is its own.
+    for code in [
+        "use crate::config::Config; use palisade_core::{domain::time::UnixTime, ports::Clock, service::admit};",
+        "use crate::edge::jwt::verify; use super::clocks; fn f() { self::g(); super::verify::h() }",
+        "use std::fs; use serde::Serialize; fn f() { String::new(); fs::read(\"x\"); }",
+        "#[cfg(test)] mod tests { use super::*; use palisade_testing::fakes::FakeClock; }",
+        "#[cfg(test)] mod tests { use crate::edge::store::SledStore; }",
+        "fn f() { let store = 1; store::g() }",
+    ] {
+        directions("edge/jwt/keys.rs", code, &[]);
+    }
+    // Each floor.
+    directions("core/domain/time.rs", "use crate::ports::Clock;", &["palisade_core::ports::Clock"]);
+    directions(
+        "core/domain/time.rs",
+        "use super::super::{service::mint};",
+        &["palisade_core::service::mint"],
+    );
+    directions("core/ports/store.rs", "use crate::service::mint;", &["palisade_core::service::mint"]);
+    directions("core/service/mint.rs", "use crate::{domain, ports};", &[]);
+    directions("config/routes.rs", "use crate::edge::jwt::Key;", &["palisade::edge::jwt::Key"]);
+    directions("config/routes.rs", "use palisade_core::ports::Clock;", &["palisade_core::ports::Clock"]);
+    directions("config/routes.rs", "use palisade_core::domain::route::Route;", &[]);
+    directions("app.rs", "use crate::cli::run;", &["palisade::cli::run"]);
+    directions("app.rs", "use crate::edge::{jwt, store};", &[]);
+    directions("main.rs", "fn main() { palisade::app::start() }", &["palisade::app::start"]);
+}
+
+#[test]
+fn the_law_of_crates_sees_what_it_forbids() {
+    outsiders("edge/jwt/keys.rs", "use sled::Db;", &["sled::Db"]);
+    outsiders("edge/jwt/keys.rs", "use {sled::Db, std::fs};", &["sled::Db"]);
+    outsiders("edge/jwt/keys.rs", "use sled as engine; fn f() { engine::open() }", &["sled", "sled::open"]);
+    outsiders("edge/jwt/keys.rs", "fn f() -> ::sled::Db { todo!() }", &["sled::Db"]);
+    outsiders(
+        "edge/jwt/keys.rs",
+        "fn f() { assert!(matches!(x, sled::Error::Io(_))) }",
+        &["sled::Error::Io"],
+    );
+    outsiders("edge/jwt/keys.rs", "#[derive(utoipa::ToSchema)] struct S;", &["utoipa::ToSchema"]);
+    outsiders("edge/jwt/keys.rs", "#[derive(Debug, clap::Parser)] struct S;", &["clap::Parser"]);
+    outsiders("edge/proxy/h2.rs", "use axum::Router;", &["axum::Router"]);
+    outsiders("edge/proxy/bridge.rs", "use axum::Router;", &[]);
+    outsiders("core/service/mint.rs", "use sled::Db; use uuid::Uuid;", &["sled::Db"]);
+    outsiders("core/domain/time.rs", "use tokio::sync::Notify;", &["tokio::sync::Notify"]);
+    outsiders("edge/store/mod.rs", "use sled::Db; fn f() { sled::open() }", &[]);
+    // A module of ours that is called like a crate.
+    outsiders("edge/jwt/keys.rs", "mod sled { pub fn open() {} } fn f() { sled::open() }", &[]);
+    outsiders("edge/jwt/keys.rs", "use super::sled; fn f() { sled::open() }", &[]);
+    // Tests may use what they like.
+    outsiders("edge/jwt/keys.rs", "#[cfg(test)] mod tests { use sled::Db; }", &[]);
+    outsiders("core/service/mint/tests.rs", "use sled::Db;", &[]);
+}
+
+#[test]
+fn the_laws_of_the_core_and_of_unsafe_code_see_what_they_forbid() {
+    let impure = |name: &str, code: &str| over(name, code).purity();
+    for code in [
+        "use std::fs;",
+        "use std::{fs::File, sync::Arc};",
+        "fn f() { std::process::exit(1) }",
+        "use std::time::{Duration, SystemTime};",
+        "fn f() { println!(\"x\") }",
+    ] {
+        assert_eq!(impure("core/service/mint.rs", code).len(), 1, "{code}");
+        assert_eq!(impure("core/domain/time.rs", code).len(), 1, "{code}");
+        assert!(impure("edge/store/files.rs", code).is_empty(), "{code}");
+    }
+    for code in ["use std::time::Instant;", "async fn f() {}", "fn f() { g(async { 1 }) }"] {
+        assert_eq!(impure("core/domain/time.rs", code).len(), 1, "{code}");
+        assert!(impure("core/service/mint.rs", code).is_empty(), "{code}");
+    }
+    assert!(impure("core/domain/time.rs", "#[cfg(test)] mod tests { use std::fs; }").is_empty());
+
+    let is_unsafe = |name: &str, code: &str| !over(name, code).unsafety().is_empty();
+    for code in [
+        "fn f() { unsafe { g() } }",
+        "unsafe fn f() {}",
+        "unsafe impl Send for S {}",
+        "fn f() { vec![unsafe { g() }]; }",
+    ] {
+        assert!(is_unsafe("edge/jwt/keys.rs", code), "{code}");
+        assert!(!is_unsafe(UNSAFE, code), "{code}");
+    }
+    assert!(!is_unsafe("edge/jwt/keys.rs", "fn f() { \"unsafe { g() }\"; /* unsafe */ }"));
+}
+
+#[test]
+fn the_laws_of_manifests_and_lengths_see_what_they_forbid() {
+    let mut house = over("edge/jwt/keys.rs", "");
+    house.manifests.get_mut("palisade_core").unwrap().dependencies.insert("reqwest".to_owned());
+    house.manifests.get_mut("palisade").unwrap().dependencies.remove("sled");
+    let wrong = house.manifests(UNNAMED);
+    assert_eq!(wrong.len(), 2, "{wrong:?}");
+    assert!(wrong[0].contains("sled") && wrong[1].contains("palisade_core has reqwest"), "{wrong:?}");
+
+    let long = |code: String| over("edge/jwt/keys.rs", &code).lengths();
+    assert!(long("fn f() {}\n".repeat(500)).is_empty());
+    assert_eq!(long("fn f() {}\n".repeat(501)), ["edge/jwt/keys.rs: 501 lines"]);
+    let tests =
+        format!("{}#[cfg(test)]\nmod tests {{\n{}}}\n", "fn f() {}\n".repeat(400), "fn t() {}\n".repeat(400));
+    assert!(long(tests).is_empty());
+    assert!(over("core/service/mint/tests.rs", &"fn f() {}\n".repeat(501)).lengths().is_empty());
 }

@@ -43,6 +43,7 @@ impl Default for Cors {
 impl Cors {
     /// Whether pages of `origin`, as the `Origin` field says it, may call. Compared byte for byte.
     #[must_use]
+    #[inline]
     pub fn allows(&self, origin: &[u8]) -> bool {
         match &self.origins {
             Origins::Any => true,

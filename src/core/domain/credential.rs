@@ -92,6 +92,7 @@ pub fn find<'a>(request: &Request<'a>, carriers: &Carriers) -> Result<Option<Fou
 ///
 /// # Errors
 /// [`TokenFault::TooLong`] and [`TokenFault::Malformed`].
+#[inline]
 pub fn check_form(token: &str) -> Result<(), Refusal> {
     match token.len() {
         0 => Err(Refusal::Token(TokenFault::Malformed)),

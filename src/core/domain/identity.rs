@@ -41,12 +41,14 @@ pub struct Identity {
 impl Identity {
     /// The caller's e-mail address, when it is known to be theirs ([`Identity::email_verified`]).
     #[must_use]
+    #[inline]
     pub fn verified_email(&self) -> Option<&str> {
         self.email.as_deref().filter(|_| self.email_verified)
     }
 
     /// `gen`: the generation of our own tokens that this one belongs to.
     #[must_use]
+    #[inline]
     pub fn generation(&self) -> Option<u64> {
         self.claims.get("gen").and_then(Value::as_u64)
     }
@@ -69,6 +71,7 @@ impl Identity {
 
     /// Whether every scope in `wanted` was granted.
     #[must_use]
+    #[inline]
     pub fn has_scopes(&self, wanted: &[String]) -> bool {
         wanted.iter().all(|scope| self.scopes.contains(scope))
     }

@@ -142,24 +142,28 @@ impl<'a> Path<'a> {
 
     /// The path as it is matched and as it is forwarded.
     #[must_use]
+    #[inline]
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
     /// Whether `%2F` occurs.
     #[must_use]
+    #[inline]
     pub fn has_encoded_slash(&self) -> bool {
         self.encoded_slash
     }
 
     /// Whether `//` occurs.
     #[must_use]
+    #[inline]
     pub fn has_empty_segment(&self) -> bool {
         self.empty_segment
     }
 
     /// Whether the text changed on its way into normal form.
     #[must_use]
+    #[inline]
     pub fn is_rewritten(&self) -> bool {
         matches!(self.text, Cow::Owned(_))
     }
@@ -167,12 +171,14 @@ impl<'a> Path<'a> {
     /// Whether every server reads this path alike: no escape, no `;`, no upper case, no empty segment, and no
     /// segment that ends in a dot. Of all others [`super::reading::Reading`] knows more.
     #[must_use]
+    #[inline]
     pub fn is_plain(&self) -> bool {
         self.plain && !self.upper
     }
 
     /// Whether this path would be plain in lower case.
     #[must_use]
+    #[inline]
     pub fn is_plain_but_for_case(&self) -> bool {
         self.plain
     }
@@ -260,12 +266,14 @@ impl<'a> Host<'a> {
 
     /// The host alone.
     #[must_use]
+    #[inline]
     pub fn name(&self) -> &str {
         &self.name
     }
 
     /// The port, when one was written.
     #[must_use]
+    #[inline]
     pub fn port(&self) -> Option<u16> {
         self.port
     }

@@ -250,12 +250,14 @@ impl Reserved {
     }
 
     /// Whether a name may be a reserved one by its length and the two bytes, which no spelling changes.
+    #[inline]
     fn may_take(&self, name: &str) -> bool {
         self.sieve[place(name)] >> bit(name.len()) & 1 == 1
     }
 
     /// Whether a client may not send a field of this name, which is in lower case.
     #[must_use]
+    #[inline]
     pub fn takes(&self, name: &str) -> bool {
         if !self.may_take(name) {
             return false;

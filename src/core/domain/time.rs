@@ -18,18 +18,21 @@ impl UnixTime {
     /// This moment moved later by `span`, saturating at [`UnixTime::NEVER`]. Sub-second parts are
     /// dropped.
     #[must_use]
+    #[inline]
     pub fn plus(self, span: Duration) -> UnixTime {
         UnixTime(self.0.saturating_add(span.as_secs()))
     }
 
     /// This moment moved earlier by `span`, saturating at the epoch.
     #[must_use]
+    #[inline]
     pub fn minus(self, span: Duration) -> UnixTime {
         UnixTime(self.0.saturating_sub(span.as_secs()))
     }
 
     /// How long from `self` until `later`; zero when `later` has passed.
     #[must_use]
+    #[inline]
     pub fn until(self, later: UnixTime) -> Duration {
         Duration::from_secs(later.0.saturating_sub(self.0))
     }
