@@ -1,7 +1,7 @@
 //! The admin API from the other side: what the command line asks a running gateway.
 //!
 //! It speaks to one address, follows no redirect and uses no proxy: the credential it sends must reach
-//! nobody else.
+//! no other server.
 
 use std::net::SocketAddr;
 use std::time::Duration;

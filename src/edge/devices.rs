@@ -19,8 +19,8 @@ const MAX_USER_AGENT: usize = 256;
 /// The longest name of a program or a place, in characters.
 const MAX_NAME: usize = 64;
 
-/// Browsers by a mark in their user agent. Most claim to be others as well, so the order matters: who
-/// claims to be somebody stands before them. (No crate for this is kept up; the marks change rarely.)
+/// Browsers by a mark in their user agent. Most contain the marks of other browsers as well, so the order matters:
+/// the more specific mark comes first. (No crate for this is kept up; the marks change rarely.)
 const BROWSERS: [(&str, &str); 25] = [
     ("Edg/", "Edge"),
     ("EdgA/", "Edge"),
@@ -68,7 +68,7 @@ const SYSTEMS: [(&str, &str); 14] = [
 ];
 
 /// Programs that are no browsers, by their product names in lower case: what a letter may call them. Names of apps
-/// are not among them, since anybody can send any.
+/// are not among them, since a caller can send any name.
 const PROGRAMS: [(&str, &str); 22] = [
     ("curl", "curl"),
     ("wget", "Wget"),
@@ -194,7 +194,7 @@ impl<'a> Kind<'a> {
         }
     }
 
-    /// The same for the same kinds; says nothing to whoever reads it.
+    /// The same for the same kinds of device; a hash, so that it reveals none of them.
     fn fingerprint(&self) -> String {
         use std::fmt::Write as _;
         let [program, system] = [self.program, self.system].map(Option::unwrap_or_default);

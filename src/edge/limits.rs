@@ -20,13 +20,13 @@
 //! What only the owner of an account can do with a connection is counted by account alone: many addresses are no
 //! way to more of it, and an app that acts for all its users from one address is not held up.
 //!
-//! What sends mail is counted by the address that was given, too, whether or not it is anybody's.
+//! What sends mail is counted by the address that was given, too, whether or not it has an account (against enumeration).
 //!
-//! Whoever has an IPv6 /48, as sites have, has 65,536 of those blocks; together they have 64 times the
+//! An IPv6 /48, the usual allocation of a site, has 65,536 of those blocks; together they have 64 times the
 //! allowance of one, for what sends mail 4 times, and for mail to one given address no more than one block has.
 //!
-//! Those are limits on asking, and hold for one network each. How many letters one mailbox gets in the end, whoever
-//! asks and from however many networks, is bounded where tasks are done, durably: `limits.letters_per_hour` and
+//! Those are limits on asking, and hold for one network each. How many letters one mailbox gets in the end, from
+//! however many callers and networks, is bounded where tasks are done, durably: `limits.letters_per_hour` and
 //! `limits.letters_per_day`, by the rules of [`crate::domain::mail_cap`].
 //!
 //! # Guessing
@@ -36,10 +36,10 @@
 //! the threads that hash had no time is taken back.
 //!
 //! Many blocks together that guess at one account put it under siege: from 30 wrong passwords on (one a
-//! minute is forgiven), blocks from which nobody has signed in to it lately wait before *every* attempt,
+//! minute is forgiven), blocks without a recent sign-in to it wait before *every* attempt,
 //! the first included, for 1 s to 30 s. Each block waits for itself alone: however many strangers wait,
-//! the owner on a new network waits 30 seconds at most, and on a known one not at all. So strangers can
-//! slow a guess down and lock nobody out.
+//! the owner on a new network waits 30 seconds at most, and on a known one not at all. So an attacker
+//! can delay guesses and cannot lock the owner out.
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
@@ -87,7 +87,7 @@ const SIEGE_MOST: u32 = 120;
 const ENTRIES: u64 = 50_000;
 /// Entries not looked at for so long change nothing any more.
 const IDLE: Duration = Duration::from_secs(2 * 3600);
-/// How long a block is known to an account from which somebody signed in.
+/// How long a block stays known to an account after a sign-in from it.
 const KNOWN: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Time that never runs backwards, since some fixed moment.

@@ -1,4 +1,4 @@
-//! The vault: seals the tokens of providers, so that a copy of the store tells nobody anything.
+//! The vault: seals the tokens of providers, so that a copy of the store reveals none of them.
 //!
 //! XChaCha20-Poly1305 (draft-irtf-cfrg-xchacha-03 §2) with a random nonce of 192 bits: two of them never
 //! meet. The associated data says where a value belongs, so an envelope that is moved to another user,
@@ -73,7 +73,7 @@ impl KeyRing {
     }
 }
 
-/// Whether a text claims to be an envelope, whole or damaged: such a one is never somebody's plain secret.
+/// Whether a text claims to be an envelope, whole or damaged: such a text is never taken for a plain secret.
 #[must_use]
 pub fn is_envelope(text: &str) -> bool {
     text.strip_prefix(VERSION).is_some_and(|rest| rest.starts_with('.'))

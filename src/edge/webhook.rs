@@ -16,7 +16,7 @@ use crate::config;
 use crate::domain::time::UnixTime;
 use crate::ports::{Clock, Fetch, FetchError, Notice, Webhook};
 
-/// `connections.webhook`, or nobody to tell.
+/// `connections.webhook`, if it is configured.
 pub struct SignedWebhook {
     target: Option<Target>,
     fetch: Arc<dyn Fetch>,
@@ -29,7 +29,7 @@ struct Target {
 }
 
 impl SignedWebhook {
-    /// Delivers to `webhook`; to nobody when there is none.
+    /// Delivers to `webhook`; drops notices when there is none.
     ///
     /// # Errors
     /// The secret is not in its form; without the secret.

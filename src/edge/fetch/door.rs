@@ -28,7 +28,7 @@ const BODY: usize = 1 << 20;
 const ANSWER_FIELD_BYTES: u32 = 64 << 10;
 /// The longest segment of a path that the log shows.
 const SHOWN_SEGMENT: usize = 24;
-/// How long a connection is kept that nobody uses.
+/// How long an idle connection is kept.
 const IDLE: Duration = Duration::from_secs(30);
 
 /// Fields that belong to the connection, to the body, or to a browser. A cookie would be a session that the

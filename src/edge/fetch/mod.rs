@@ -312,7 +312,7 @@ mod tests {
             assert!(matches!(error, FetchError::Forbidden { .. }), "{url}: {error}");
             assert!(!error.to_string().contains("hunter2"));
         }
-        // Nobody speaks TLS there: the request is made, and fails.
+        // That server does not speak TLS: the request is made, and fails.
         let url = serve("no TLS".to_owned()).await.replace("http:", "https:");
         let error = fetch.post(&url, &[], String::new()).await.unwrap_err();
         assert!(matches!(error, FetchError::Failed { .. }), "{error}");

@@ -32,7 +32,7 @@ const KEYS: u64 = 64;
 /// Claims that only the assertion itself sets.
 const OURS: [&str; 6] = ["iss", "sub", "aud", "iat", "exp", "jti"];
 
-/// How RSA signs (RFC 7518 §3.3, §3.5). The first one is what fits a key when nobody says otherwise.
+/// How RSA signs (RFC 7518 §3.3, §3.5). The first one is used for a key that names no `alg`.
 static RSA: [(&str, &dyn RsaEncoding); 6] = [
     ("RS256", &RSA_PKCS1_SHA256),
     ("RS384", &RSA_PKCS1_SHA384),
@@ -75,7 +75,7 @@ impl PrivateKey {
             .and_then(PrivateKey::sound)
     }
 
-    /// The key, unless anybody can compute it from its public half.
+    /// The key, unless it can be computed from its public half.
     fn sound(self) -> Result<PrivateKey, SignError> {
         let is_weak = match &self {
             PrivateKey::Rsa(key) => {

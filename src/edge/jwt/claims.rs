@@ -106,7 +106,7 @@ pub(super) fn check_audience(aud: Option<&Value>, accepted: Option<&[String]>) -
     if good { Ok(()) } else { Err(TokenFault::Audience) }
 }
 
-/// A time claim. RFC 7519 §2 would let it have a fraction; nobody who signs access tokens needs one, and
+/// A time claim. RFC 7519 §2 allows a fraction; no issuer of access tokens needs one, and
 /// parsers disagree about what it means, so only whole non-negative seconds are read.
 fn time(claims: &Map<String, Value>, name: &str) -> Result<Option<UnixTime>, TokenFault> {
     match claims.get(name) {

@@ -1,8 +1,8 @@
 //! How far the clocks of other issuers were seen ahead of ours, so that a cutoff ends the tokens that they
 //! had signed by then.
 //!
-//! Counted from verified tokens only: a token of a stranger moves no cutoff. Kept in the data folder, because a
-//! restart changes nothing about anybody's clock.
+//! Counted from verified tokens only: a forged token moves no cutoff. Kept in the data folder, because a
+//! restart does not change an issuer's clock.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -259,7 +259,7 @@ impl Issuers {
     pub async fn begin(&self, patience: Duration) -> Vec<News> {
         let waits = self.all.values().map(|External { source, .. }| {
             let (tell, told) = oneshot::channel();
-            // Taken before anybody is served, so that a token with an unknown key waits for this answer instead
+            // Taken before the first request is served, so that a token with an unknown key waits for this answer instead
             // of asking for one of its own.
             let turn = Arc::clone(&source.asked).try_lock_owned();
             let (asker, asking) = (self.asker.clone(), Arc::clone(source));

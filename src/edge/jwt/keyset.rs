@@ -47,7 +47,7 @@ pub(super) const ALL: [Algorithm; 11] = [
 /// Why a JWK is no key here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unfit {
-    /// A key of another kind or for another use: nothing to tell anybody about.
+    /// A key of another kind or for another use: not worth a log line.
     Other,
     /// An RSA key of fewer than 2048 or more than 8192 bits.
     Size,
@@ -135,7 +135,7 @@ impl VerifyingKey {
                 if n.len() < 256 || (n.len() == 256 && n[0] < 0x80) || n.len() > 1024 {
                     return Err(Unfit::Size);
                 }
-                // With 1, anybody signs; the library verifies with at most 33 bits.
+                // With an exponent of 1 signatures can be forged; the library verifies with at most 33 bits.
                 let too_long = e.len() > 5 || (e.len() == 5 && e[0] > 1);
                 if e == [1] || too_long || e.last().is_none_or(|last| last % 2 == 0) {
                     return Err(Unfit::Exponent);

@@ -131,7 +131,7 @@ impl Verifier for TokenVerifier {
 }
 
 /// Verifies tokens against one key set given by hand (`palisade token verify --jwks FILE`). Here alone a
-/// symmetric key is taken from a set: whoever hands it over holds it.
+/// symmetric key is taken from a set: the caller who supplies it holds it already.
 pub struct SetVerifier {
     keys: KeySet,
     leeway: Duration,

@@ -14,7 +14,7 @@ use uuid::Uuid;
 /// What the file system said.
 pub(super) fn write(folder: &Path, id: Uuid, message: &[u8]) -> io::Result<PathBuf> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    // Hidden until it is whole, so that whoever watches the folder sees no half of it.
+    // Hidden until it is whole, so that a program that watches the folder never reads half a message.
     let draft = folder.join(format!(".{id}.eml.new"));
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
     // One that a crash left behind keeps the mode it had.

@@ -1,8 +1,8 @@
 //! A connection that is read one line at a time.
 //!
 //! The library reads ahead, and keeps what it has read when STARTTLS turns the connection into an
-//! encrypted one: whoever sits in between could put answers there in cleartext which would then pass for
-//! the server's. Read by lines, nothing is left over when the server says to begin, and what was put
+//! encrypted one: a man in the middle could inject answers there in cleartext which would then pass for
+//! the server's (STARTTLS response injection). Read by lines, nothing is left over when the server says to begin, and what was put
 //! behind that line meets the handshake, which fails.
 
 use std::io;

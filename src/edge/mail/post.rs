@@ -31,7 +31,7 @@ enum Transport {
 pub struct Accepted {
     /// Its `Message-ID`, with the angle brackets.
     pub message_id: String,
-    /// Where it is now, in the words of whoever took it.
+    /// What the transport answered: the server's reply, or the file's name.
     pub answer: String,
 }
 

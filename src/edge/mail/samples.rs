@@ -1,4 +1,4 @@
-//! Letters about nobody, to try templates and transports with.
+//! Sample letters about an invented account, to try templates and transports with.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ pub fn sample(letter: Letter, id: Uuid, to: EmailAddress, now: UnixTime) -> Mail
         id,
         letter,
         to,
-        // These go to addresses that nobody has shown to be theirs before.
+        // These go to addresses that are not verified yet.
         verified: !matches!(letter, Letter::VerifyEmail | Letter::ConfirmEmail | Letter::Welcome),
         name: Some("Ann".to_owned()),
         link: purpose.map(|purpose| MailedLink { id, purpose, expires_at: now.plus(purpose.life()) }),

@@ -207,7 +207,7 @@ fn parameters(smtp: &config::Smtp) -> Result<TlsParameters, ConfigError> {
 
 fn authorities(file: &Path) -> Result<Certificate, String> {
     let pem = std::fs::read(file).map_err(|error| format!("no readable file ({error})"))?;
-    // The library takes a file with none in it, and then trusts nobody.
+    // The library takes a file with none in it, and then trusts no server.
     if !pem.windows(27).any(|window| window == b"-----BEGIN CERTIFICATE-----") {
         return Err("no certificate".to_owned());
     }
@@ -400,8 +400,8 @@ mod tests {
         let fault = server.relay().send(&letter()).await.unwrap_err();
         assert!(matches!(fault, MailFault::Unreachable(_)), "{fault:?}");
         let unbound = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
-        let nobody = Server { port: unbound, connections: Arc::default() };
-        let fault = nobody.relay().send(&letter()).await.unwrap_err();
+        let unreachable = Server { port: unbound, connections: Arc::default() };
+        let fault = unreachable.relay().send(&letter()).await.unwrap_err();
         assert!(matches!(fault, MailFault::Unreachable(_)), "{fault:?}");
     }
 }

@@ -1,6 +1,6 @@
 //! The templates of the letters: those built in, and those of a folder that replace them.
 //!
-//! All are read and tried at the start. One that cannot be read, that nobody asks for, or that does not
+//! All are read and tried at the start. One that cannot be read, that no letter uses, or that does not
 //! render is a configuration error with its file and line: it must not come out with the first mail.
 
 use std::collections::BTreeMap;

@@ -1,9 +1,9 @@
 //! From a mail's facts to its words: subject, plain text, HTML.
 //!
-//! What people call themselves and their devices comes from strangers, and a letter to somebody else's address may
-//! not say what a stranger wants to say there. So a letter to an address that is not verified repeats nothing that
-//! anybody chose ([`Mail::telling`]), whatever its template asks for, and no letter repeats a name that could be read
-//! as a link or a message.
+//! Names of people and devices are chosen by callers. An attacker could put a message of their own into a letter to
+//! another person's address that way. So a letter to an address that is not verified repeats no text that a caller
+//! chose ([`Mail::telling`]), whatever its template asks for, and no letter repeats a name that could be read as a
+//! link or a message.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -35,7 +35,7 @@ pub const KNOWN: [(&str, &str); 16] = [
     ("service", "the name in mail.from, or else the host of public_url"),
     ("public_url", "as configured"),
     ("host", "the host of public_url"),
-    ("email", "whom the letter goes to"),
+    ("email", "the recipient's address"),
     ("subject", "the letter's subject; in .html files only"),
     ("name?", "what the person is called; never in a letter to an address that is not verified"),
     (
@@ -206,7 +206,7 @@ fn connected(one: &Connected) -> Value {
 }
 
 /// Whether a letter may call a person by this name: it must not read as a link, an address or a message
-/// to whoever gets the letter.
+/// to the recipient.
 pub(super) fn can_be_greeted(name: &str) -> bool {
     let inside = |c: char| "/\\:@<>=#%&?!$*|~^`{}[]。．｡".contains(c);
     // `J. R. Smith` has dots, and so has `example.com`.
@@ -417,7 +417,7 @@ mod tests {
         }
     }
 
-    /// Every letter, to an address that nobody has shown to be theirs, with a mark in everything that somebody may
+    /// Every letter, to an address that is not verified, with a mark in every text that a caller may
     /// have chosen: none of it is in the subject, the text, the HTML or a header, whatever the templates ask for.
     #[test]
     fn a_letter_to_an_address_that_is_not_verified_repeats_nothing_that_a_stranger_chose() {

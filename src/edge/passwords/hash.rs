@@ -8,8 +8,8 @@
 //!   All three are the correct algorithm; the bug of OpenBSD's old `$2a$` with passwords of 255 bytes and
 //!   more is not rebuilt.
 //! - `bcrypt_sha256` of both versions.
-//! - not `$2x$`: it marks hashes of a broken implementation, in which passwords collide. Nobody's are
-//!   worth keeping.
+//! - not `$2x$`: it marks hashes of a broken implementation, in which passwords collide. Such hashes are
+//!   not worth keeping.
 //!
 //! Nothing here panics, whatever is stored, and no hash makes more work than [`ceiling`] allows.
 
@@ -313,7 +313,7 @@ mod tests {
         assert!(needs("password", BCRYPT_SHA256[1].1) && needs("password", BCRYPT_SHA256[4].1));
         let long = "x".repeat(80);
         assert!(needs(&long, &make(&long[..72], 5, [1; 16]).0));
-        // Nobody who guesses learns how a hash is written.
+        // A wrong guess does not reveal the form of the hash.
         assert!(!checked("wrong", CRYPT_BLOWFISH[0].1).needs_rehash);
     }
 

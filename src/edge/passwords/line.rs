@@ -4,12 +4,12 @@
 //! Work is counted in units: a hash of cost n takes 2ⁿ of them. The turns are fair in work between address blocks,
 //! between IPv6 sites and between accounts at once: a turn begins, in virtual time, when each of the three has had
 //! all turns that it asked for before (start-time fair queueing, Goyal, Vin and Cheng, 1996, with the clock of
-//! weighted fair queueing, so that nobody is passed over for ever by a stream of newcomers). So sixty blocks that
-//! guess at one account are one account to everybody else's, and one block that guesses at a thousand accounts is one
+//! weighted fair queueing, so that no requester is starved by a stream of newcomers). So sixty blocks that
+//! guess at one account weigh as one account against the others, and one block that guesses at a thousand accounts is one
 //! block.
 //!
 //! Blocks from which an account was signed in to before have a queue of their own that goes first. It gets three
-//! units of four while others wait, and no more: who has accounts of their own must not shut everybody else out.
+//! units of four while others wait, and no more: an attacker with accounts of their own must not starve the others.
 //!
 //! A full line takes newcomers whose turn would come before that of its last, who is sent away. No account and no
 //! block has places that it can keep from others.
@@ -127,7 +127,7 @@ impl<T> Queue<T> {
         Some(waiting)
     }
 
-    /// Takes somebody out who will not have the turn. It is as if they had never asked.
+    /// Removes a requester that will not have its turn. It is as if it had never asked.
     fn give_up(&mut self, key: (u64, u64)) -> Option<Waiting<T>> {
         let waiting = self.take(key)?;
         for flow in flows(&waiting.requester) {
@@ -169,7 +169,7 @@ pub(super) struct Full;
 pub(super) struct Line<T> {
     known: Queue<T>,
     others: Queue<T>,
-    /// The units that known blocks were served since anybody else was.
+    /// The units that known blocks were served since the last one of another block.
     lead: u64,
     number: u64,
 }
@@ -207,7 +207,7 @@ impl<T> Line<T> {
         if own.holds_too_much(&requester, units, most) {
             return Err(Full);
         }
-        // Looked at before anybody is sent away: whoever finds no place must not cost others theirs.
+        // Checked before any requester is evicted: one that finds no place must not cost others theirs.
         let (mut over, mut count) = ((self.units() + units).saturating_sub(limit), self.len());
         let mut victims = Vec::new();
         // The places of known blocks are bounded among themselves.
@@ -246,7 +246,7 @@ impl<T> Line<T> {
         Ok((Place { start, number, is_known }, sent_away))
     }
 
-    /// Gives a place up; `None` when the turn has come, or somebody else got the place.
+    /// Gives a place up; `None` when the turn has come, or another requester got the place.
     pub(super) fn give_up(&mut self, place: Place) -> Option<T> {
         let queue = if place.is_known { &mut self.known } else { &mut self.others };
         queue.give_up((place.start, place.number)).map(|waiting| waiting.item)
@@ -270,7 +270,7 @@ impl<T> Line<T> {
         Some((next.item, next.units))
     }
 
-    /// Sends everybody away.
+    /// Evicts every requester.
     pub(super) fn clear(&mut self) {
         *self = Line { number: self.number, ..Line::new() };
     }
@@ -336,7 +336,7 @@ mod tests {
             );
             guess(&mut line);
             assert_eq!(served(&mut line, 1), ["owner"], "{round}");
-            // Anybody else, on the other hand, does not notice the guessing at all.
+            // Requesters of other accounts are not delayed by the guessing at all.
             assert!(line.join(stranger(2000 + round, 7), UNIT, limit, "other").is_ok(), "{round}");
             guess(&mut line);
             let turns = served(&mut line, 2);

@@ -44,7 +44,7 @@ pub struct BcryptPasswords {
     max_cost: u32,
     /// For hashes of the configured cost.
     pool: Pool,
-    /// For dearer ones, which were imported: a lane of their own, so that they hold up nobody else.
+    /// For dearer ones, which were imported: a lane of their own, so that they delay no other sign-in.
     dear: Pool,
     /// What hashes there are, for the decoys.
     costs: RwLock<HashCosts>,
@@ -317,7 +317,7 @@ mod tests {
         assert_eq!((hash::ceiling(14), hash::ceiling(4)), (17, 15));
     }
 
-    /// In a lane of its own a dear hash holds up nobody: while the only thread for dear ones is taken, others go on,
+    /// In a lane of its own a dear hash delays no other: while the only thread for dear ones is taken, others go on,
     /// and so they do the other way round.
     #[tokio::test]
     async fn a_dear_hash_has_a_lane_of_its_own() {

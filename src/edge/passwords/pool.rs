@@ -1,8 +1,8 @@
 //! The threads that hash: few, of low priority, behind a line that is bounded in work.
 //!
-//! They are no part of the async runtime, so whatever waits here holds up nobody else. Who waits longer than a
-//! person would, or finds the line full, is told when to come back; who leaves before their turn takes nobody's
-//! time. In which order turns come is decided in [`super::line`].
+//! They are no part of the async runtime, so work that waits here blocks no other request. A request that waits
+//! longer than a person would, or finds the queue full, is told when to retry; a request that is cancelled before its
+//! turn costs no work. The order of turns is decided in [`super::line`].
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -62,9 +62,9 @@ struct State {
     closed: bool,
 }
 
-/// Somebody's turn.
+/// One queued piece of work.
 trait Turn: Send {
-    /// Does the work and answers; false when nobody waits for it any more, and nothing was done.
+    /// Does the work and answers; false when the caller has left, and nothing was done.
     fn take(self: Box<Self>) -> bool;
 }
 
@@ -103,7 +103,7 @@ impl Shared {
         }
     }
 
-    /// Sends everybody in the line away and ends the threads after their turn.
+    /// Refuses all that is queued and ends the threads after their present turn.
     fn close(&self) {
         let mut state = self.state();
         state.closed = true;
@@ -116,7 +116,7 @@ impl Shared {
         lower_priority(nice);
         while let Some((since, turn, units)) = self.next() {
             let begun = Instant::now();
-            // A fault in one turn must not cost a thread; whoever waited is told to try again.
+            // A fault in one turn must not cost a thread; its caller is told to try again.
             let worked = catch_unwind(AssertUnwindSafe(|| turn.take())).unwrap_or_else(|_| {
                 tracing::error!("hashing a password failed");
                 true
@@ -205,20 +205,20 @@ impl Pool {
             // It has begun, and comes to its end.
             Err(_) => answered.await,
         };
-        // No answer: the turn failed, somebody else got the place, or the pool is closing.
+        // No answer: the turn failed, another requester got the place, or the pool is closing.
         answer.map_err(|_| self.busy())
     }
 
     fn join(&self, requester: Requester, units: u64, turn: Box<dyn Turn>) -> Result<Ticket<'_>, Busy> {
         let limit = self.limit();
         let joined = self.shared.state().line.join(requester, units, limit, (Instant::now(), turn));
-        // Whoever was sent away is told by dropping what they wait for, outside of the lock.
+        // Evicted requesters are told by dropping their sender, outside of the lock.
         let (place, _sent_away) = joined.map_err(|_| self.busy())?;
         self.shared.wake.notify_one();
         Ok(Ticket { shared: &self.shared, place })
     }
 
-    /// The units that may wait: what the threads do while somebody is patient.
+    /// The units that may wait: what the threads can do within `patience`.
     fn limit(&self) -> u64 {
         let unit = self.shared.unit.load(Ordering::Relaxed).max(1);
         let done = u64::try_from(PATIENCE.as_nanos()).unwrap_or(u64::MAX) / unit;
@@ -286,8 +286,8 @@ mod tests {
         patient(threads, LONG)
     }
 
-    /// Everybody is somebody else.
-    fn somebody(n: usize) -> Requester {
+    /// Each number is a requester of its own.
+    fn requester(n: usize) -> Requester {
         Requester { block: Some(AddressBlock::V4(n as u32)), account: n as u64, known: false }
     }
 
@@ -300,17 +300,17 @@ mod tests {
             begun.send(()).unwrap();
             let _ = freed.recv();
         };
-        let task = tokio::spawn(async move { pool.run(somebody(9999), UNIT, work).await });
+        let task = tokio::spawn(async move { pool.run(requester(9999), UNIT, work).await });
         begins.await.unwrap();
         (free, task)
     }
 
-    /// A turn in the line, without anybody who polls it.
+    /// A turn in the line that is polled once only.
     fn wait_in_line<'p>(
         pool: &'p Pool,
         number: usize,
     ) -> impl Future<Output = Result<usize, Busy>> + use<'p> {
-        let mut future = Box::pin(pool.run(somebody(number), UNIT, move || number));
+        let mut future = Box::pin(pool.run(requester(number), UNIT, move || number));
         let mut context = std::task::Context::from_waker(std::task::Waker::noop());
         match future.as_mut().poll(&mut context) {
             std::task::Poll::Pending => {}
@@ -328,13 +328,13 @@ mod tests {
         let waiting: Vec<_> = (0..PLACES).map(|number| wait_in_line(&pool, number)).collect();
         // 8 turns of a quarter of a second.
         let busy = Busy { retry_after: Duration::from_secs(2) };
-        assert_eq!(pool.run(somebody(77), UNIT, || ()).await, Err(busy));
+        assert_eq!(pool.run(requester(77), UNIT, || ()).await, Err(busy));
         drop(free);
         for (number, turn) in waiting.into_iter().enumerate() {
             assert_eq!(turn.await, Ok(number));
         }
         task.await.unwrap().unwrap();
-        assert_eq!(pool.run(somebody(1), UNIT, || 7).await, Ok(7));
+        assert_eq!(pool.run(requester(1), UNIT, || 7).await, Ok(7));
         // The one that was refused is not among them.
         assert_eq!(told.iter().take(PLACES + 2).count(), PLACES + 2);
         assert!(told.try_recv().is_err());
@@ -359,11 +359,11 @@ mod tests {
     async fn a_turn_that_does_not_come_is_waited_for_as_long_as_a_person_would() {
         let (pool, _told) = patient(1, PATIENCE);
         let (free, task) = occupy(&pool).await;
-        // From here on the clock moves when everybody waits.
+        // From here on the clock moves when all tasks wait.
         tokio::time::pause();
         let before = tokio::time::Instant::now();
         let busy = Busy { retry_after: Duration::from_secs(1) };
-        assert_eq!(pool.run(somebody(1), UNIT, || ()).await, Err(busy));
+        assert_eq!(pool.run(requester(1), UNIT, || ()).await, Err(busy));
         let waited = before.elapsed();
         assert!(waited >= PATIENCE && waited < PATIENCE + Duration::from_millis(10), "{waited:?}");
         assert_eq!(pool.waiting(), 0, "and the place is free");
@@ -418,9 +418,9 @@ mod tests {
     async fn a_fault_costs_one_turn() {
         let (pool, _told) = pool(1);
         let busy = Busy { retry_after: Duration::from_secs(1) };
-        let outcome: Result<(), Busy> = pool.run(somebody(1), UNIT, || panic!("a fault")).await;
+        let outcome: Result<(), Busy> = pool.run(requester(1), UNIT, || panic!("a fault")).await;
         assert_eq!(outcome, Err(busy));
-        assert_eq!(pool.run(somebody(1), UNIT, || 1).await, Ok(1));
+        assert_eq!(pool.run(requester(1), UNIT, || 1).await, Ok(1));
     }
 
     #[tokio::test]
@@ -429,7 +429,7 @@ mod tests {
         // 33,333 units of 60 µs are two seconds: 8 hashes of cost 12, 2,083 of cost 4.
         assert_eq!(pool.limit() / UNIT, 8);
         for _ in 0..100 {
-            pool.run(somebody(1), UNIT, || ()).await.unwrap();
+            pool.run(requester(1), UNIT, || ()).await.unwrap();
         }
         assert_eq!(told.iter().take(100).count(), 100);
         assert!(pool.limit() / UNIT > 100, "{}", pool.limit());
@@ -440,7 +440,7 @@ mod tests {
         let (pool, _told) = pool(1);
         let (free, task) = occupy(&pool).await;
         let (answer, answered) = oneshot::channel();
-        let _ticket = pool.join(somebody(1), UNIT, Box::new(Asked { work: || (), answer })).unwrap();
+        let _ticket = pool.join(requester(1), UNIT, Box::new(Asked { work: || (), answer })).unwrap();
         // As the last owner's drop does, while a turn is under way.
         pool.shared.close();
         assert!(answered.await.is_err());
@@ -454,7 +454,7 @@ mod tests {
         let nice = || rustix::process::getpriority_process(None).unwrap();
         let (pool, _told) = pool(1);
         let before = nice();
-        assert_eq!(pool.run(somebody(1), UNIT, nice).await, Ok((before + NICE).min(19)));
+        assert_eq!(pool.run(requester(1), UNIT, nice).await, Ok((before + NICE).min(19)));
         assert_eq!(nice(), before);
     }
 }

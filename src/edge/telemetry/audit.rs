@@ -1,7 +1,7 @@
 //! The audit log: one JSON line for each event, and the latest of each account in the store.
 //!
 //! Events are queued and written by one task, so that recording never waits. A full queue loses events and
-//! says so: that beats a gateway that stands still because nobody empties a pipe.
+//! says so: the alternative is a gateway that stops because the reader of a pipe does not read.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
@@ -71,7 +71,7 @@ async fn run(destination: AuditTo, store: Arc<dyn Store>, mut events: mpsc::Rece
     while events.recv_many(&mut batch, BATCH).await > 0 {
         let text = lines(&batch);
         let to = destination.clone();
-        // A pipe that nobody empties must not hold a worker of the runtime.
+        // A pipe whose reader does not read must not hold a worker of the runtime.
         let written = tokio::task::spawn_blocking(move || write(&to, &text)).await;
         if let Ok(Err(error)) = written {
             tracing::error!(%error, lost = batch.len(), "audit events could not be written");

@@ -5,7 +5,7 @@ use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 use crate::domain::time::UnixTime;
 
-/// Read when somebody looks.
+/// Gauges that are read at each scrape.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MachineLevels {
     /// Open client connections, and the most there may be.

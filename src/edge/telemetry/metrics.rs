@@ -26,7 +26,7 @@ const REQUEST_SECONDS: [f64; 15] =
 
 const STORE_SECONDS: [f64; 10] = [0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.5, 2.5];
 
-/// What is read when somebody looks, not counted as it happens.
+/// Gauges that are read at each scrape, not updated when a value changes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Levels {
     /// Entries in the revocation set.
@@ -155,7 +155,7 @@ impl Metrics {
         )?;
         let provider_calls = counters(
             "palisade_provider_calls_total",
-            "Calls of a provider's plugin, by how they ended; dropped: nobody waited for the end.",
+            "Calls of a provider's plugin, by how they ended; dropped: the caller left before the end.",
             &["provider", "call", "outcome"],
         )?;
         let provider_seconds = seconds(
