@@ -81,7 +81,7 @@ impl AccountWorkers {
         if delivered.is_err() {
             tracing::warn!("the grace period ended with mails under way; they may be sent a second time");
         }
-        // A pipe that nobody empties must not keep the gateway from ending.
+        // A pipe whose reader does not read must not keep the gateway from ending.
         if tokio::time::timeout(grace, self.audit.close()).await.is_err() {
             tracing::error!("the grace period ended with audit events that could not be written");
         }

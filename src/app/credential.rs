@@ -24,7 +24,7 @@ pub(super) fn admin(data_dir: &Path) -> Result<SecretString, String> {
         if given.len() < data_dir::MIN_SECRET {
             return Err(format!(
                 "{ADMIN_TOKEN_VARIABLE} holds {} characters; it needs at least {}, such as `openssl rand -hex 32` \
-                 prints: whoever guesses it can sign tokens for anybody",
+                 prints: an attacker who guesses it can sign tokens for any subject",
                 given.len(),
                 data_dir::MIN_SECRET
             ));

@@ -12,7 +12,7 @@ use crate::edge::proxy::capacity::Capacity;
 use crate::edge::telemetry::machine::MachineLevels;
 use crate::edge::telemetry::metrics::{Levels, Probe, UpstreamLevel};
 
-/// What is read when somebody scrapes. Holds no strong reference to what holds the metrics.
+/// Gauges that are read at each scrape. Holds no strong reference to what holds the metrics.
 pub(super) fn probe(
     parts: &Arc<Parts>,
     live: &Arc<ArcSwap<proxy::gateway::Live>>,

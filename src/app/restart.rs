@@ -1,6 +1,6 @@
 //! Which keys of a configuration that was read again take effect at the next start only.
 //!
-//! Every field of the configuration is named here: one that is added does not compile before somebody has said
+//! Every field of the configuration is named here: one that is added does not compile before its author has said
 //! whether a reload puts it in force.
 
 use secrecy::{ExposeSecret, SecretString};

@@ -25,7 +25,7 @@ const VAULT: Secret = Secret {
 };
 const OPAQUE: Secret = Secret {
     file: accounts::OPAQUE_KEY_FILE,
-    lost: "sessions, mailed links and consents under way are derived from it: everybody has to sign in again",
+    lost: "sessions, mailed links and consents under way are derived from it: every user has to sign in again",
 };
 const SIGNING: Secret = Secret {
     file: keyring::FILE,
@@ -43,7 +43,7 @@ fn missing(config: &Config, data_dir: &Path) -> Vec<Secret> {
     if config.tokens.key.is_none() {
         wanted.push(SIGNING);
     }
-    // A link to nowhere is as good as nothing; what cannot be looked at is reported by whoever reads it.
+    // A link to nowhere is as good as nothing; what cannot be looked at is reported by the code that reads it.
     wanted.retain(|secret| matches!(data_dir.join(secret.file).try_exists(), Ok(false)));
     wanted
 }

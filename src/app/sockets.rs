@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use tokio::net::{TcpListener, TcpSocket};
 
 /// Connections that the kernel holds for us until they are accepted; it takes less where `net.core.somaxconn` is
-/// less. The usual 128 are full after a moment in which everybody reconnects.
+/// less. The usual 128 are full after a moment in which all clients reconnect.
 const BACKLOG: u32 = 4096;
 
 /// Listens on `address`; `key` is what the configuration calls it.

@@ -151,7 +151,7 @@ mod tests {
 
     #[tokio::test]
     async fn cleartext_to_another_machine_is_noticed() {
-        // Addresses for documentation (RFC 5737), and a name that is nobody's (RFC 6761 §6.4).
+        // Addresses for documentation (RFC 5737), and a name that is never assigned (RFC 6761 §6.4).
         for upstream in ["http://192.0.2.1", "http://[2001:db8::1]:3000", "http://app.invalid:3000"] {
             let found = warnings("127.0.0.1:8080", upstream).await;
             assert!(found.len() == 1 && found[0].contains("in cleartext"), "{found:?}");

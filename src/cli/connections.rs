@@ -15,7 +15,7 @@ const PAGE: usize = 1000;
 /// See and end connections.
 #[derive(Debug, Subcommand)]
 pub(super) enum Connections {
-    /// Connections, those of one user or everybody's.
+    /// Connections, those of one user or of all.
     #[command(after_help = "\
 Examples:
   palisade connections list --status reconnect_needed         who must connect again

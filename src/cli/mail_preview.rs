@@ -1,4 +1,4 @@
-//! `palisade mail preview`: a letter as a file, to look at before anybody gets one.
+//! `palisade mail preview`: a letter as a file, to look at before a user gets one.
 //!
 //! Needs no running gateway and sends nothing.
 
@@ -64,7 +64,7 @@ fn list() -> String {
         let about = match letter {
             Letter::VerifyEmail => "a link that shows the address is theirs",
             Letter::Welcome => "the account works now",
-            Letter::AlreadyRegistered => "somebody tried to register an address that has an account",
+            Letter::AlreadyRegistered => "a registration was tried for an address that has an account",
             Letter::ResetPassword => "a link that sets a new password",
             Letter::PasswordChanged => "the password was changed",
             Letter::ConfirmEmail => "to a new address: a link that makes it the account's",

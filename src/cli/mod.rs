@@ -84,7 +84,7 @@ enum Command {
     /// See and end users' connections to providers: list, show, refresh, revoke.
     #[command(subcommand)]
     Connections(connections::Connections),
-    /// See the letters before anybody gets one, and try the transport. Needs no running gateway.
+    /// See the letters before a user gets one, and try the transport. Needs no running gateway.
     #[command(subcommand)]
     Mail(Mail),
     /// Hash, check and make up passwords, offline. Passwords come on standard input.

@@ -1,4 +1,4 @@
-//! `palisade password hash`: a password as the gateway would keep it, for whoever writes an import.
+//! `palisade password hash`: a password as the gateway would keep it, for authors of imports.
 //!
 //! A password is read from standard input, never from an argument: arguments are seen by every process of
 //! the machine and stay in the shell's history.

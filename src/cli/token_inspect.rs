@@ -26,7 +26,7 @@ fn inspect(token: &str, now: u64) -> Result<String, String> {
     let header = object("header", header)?;
     let claims = object("payload", payload)?;
     let mut out =
-        "NOT VERIFIED: anybody can write this; ask the gateway or `palisade token verify`.\n".to_owned();
+        "NOT VERIFIED: any caller can write this; ask the gateway or `palisade token verify`.\n".to_owned();
     out.push_str("\nheader\n");
     show(&mut out, &header, now);
     out.push_str("\nclaims\n");

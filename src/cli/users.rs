@@ -41,7 +41,7 @@ Examples:
   palisade users add ann@example.com --verified --password-stdin < secret
   palisade users add ann@example.com --verified --password-hash '$2b$12$…'")]
     Add(Box<Add>),
-    /// Disable an account: its sessions end, and nobody signs in.
+    /// Disable an account: its sessions end, and sign-ins are refused.
     Disable {
         #[command(flatten)]
         user: Named,
@@ -109,7 +109,7 @@ pub(super) struct Add {
     #[arg(long, group = "secret")]
     generate_password: bool,
     /// Read the password from standard input. (There is no option for the password itself: it would be in
-    /// the shell's history, and visible to everybody on this machine.)
+    /// the shell's history, and visible to every user of this machine.)
     #[arg(long, group = "secret")]
     password_stdin: bool,
     /// Import a hash: bcrypt ($2a$, $2b$, $2y$) or passlib's bcrypt_sha256.
@@ -282,7 +282,7 @@ fn frozen(freeze: &Value) -> String {
     let (earlier, later) = (text(&freeze["earlier_email"]), list_of(&freeze["later_emails"]));
     let stands = match freeze["state"].as_str() {
         Some("waiting") => format!("{earlier} gets it back at {}", time(&freeze["until"])),
-        Some("objected") => format!("{earlier} wants it back, and somebody objected"),
+        Some("objected") => format!("{earlier} wants it back, and a later address objected"),
         Some("taken") => format!("{earlier} wants it back, and is another account's by now"),
         _ => "decided; waits for a new password".to_owned(),
     };

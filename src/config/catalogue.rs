@@ -1,5 +1,5 @@
 //! The catalogue: what is known of providers, as `plugins/catalog/*.toml` says it, and the block of
-//! `config.toml` that comes of it. The files are part of the binary; nothing is read and nobody is asked.
+//! `config.toml` that comes of it. The files are part of the binary; nothing is read from disk or network.
 //!
 //! It is for the command line only: what is not in `config.toml` is not in force.
 
@@ -362,7 +362,7 @@ mod tests {
         assert!(seen > 3);
     }
 
-    /// Whoever owns a tenant decides what it says of its users, their addresses included.
+    /// The owner of a tenant decides what it says of its users, their addresses included.
     #[test]
     fn a_host_that_users_choose_vouches_for_nobody() {
         for entry in list().iter().filter(|entry| entry.allowed_hosts.iter().any(|host| host.contains('*'))) {

@@ -28,7 +28,7 @@ const ALGORITHMS: [(&str, Algorithm); 4] = [
     ("RS256", Algorithm::Rs256),
     ("HS256", Algorithm::Hs256),
 ];
-/// What others may sign with. A shared secret would let whoever can verify also sign.
+/// What others may sign with. A shared secret would let every verifier also sign.
 const PUBLIC_ALGORITHMS: [(&str, Algorithm); 10] = [
     ("EdDSA", Algorithm::EdDsa),
     ("ES256", Algorithm::Es256),

@@ -23,7 +23,7 @@ pub struct Connections {
     pub return_to: Vec<String>,
     /// How long before its end an access token is replaced.
     pub refresh_ahead: Duration,
-    /// Whether tokens are replaced ahead of their end though nobody asks for them.
+    /// Whether tokens are refreshed before they expire although no request needs them.
     pub keep_fresh: bool,
     /// How long before a grant ends by itself its user is told.
     pub warn_ahead: Duration,
@@ -144,8 +144,8 @@ pub(super) fn vault(root: &Section<'_>, public_url: &str) -> Vault {
     if let Some(provider) = root.sections("providers").first().filter(|_| missing && !local) {
         let at = named.map_or(provider.at, |item| item.at);
         let want = "a key that the tokens of providers are sealed with, such as [\"env:PALISADE_VAULT_KEY\"]: \
-                    make one with `palisade vault key` and keep it away from the data folder, or whoever gets \
-                    a copy of that gets the tokens too";
+                    make one with `palisade vault key` and keep it away from the data folder, or a thief of \
+                    that folder can read the tokens too";
         root.doc.fault(at, "vault.keys", "no key", want);
     }
     section.close();

@@ -9,7 +9,7 @@ use crate::domain::cors::{Cors, Origins};
 const ORIGIN: &str =
     "an origin like https://app.example.com, with no path and no trailing slash, or \"*\" alone";
 
-/// The keys of the section; nobody's pages when it is empty.
+/// The keys of the section; no other origin when it is empty.
 pub fn cors(section: Section<'_>) -> Cors {
     let any = Cell::new(None);
     let origins = section.list("origins", |item| {

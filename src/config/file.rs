@@ -2,7 +2,7 @@
 //!
 //! A serde mirror would stop at the first error, and people would fix their file one start at a time.
 //! Here every reader reports what it found to the [`Document`] and goes on, and a [`Section`] reports the
-//! keys that nobody asked for. Values are shown only through [`show`], which hides what may be secret.
+//! keys that no reader asked for. Values are shown only through [`show`], which hides what may be secret.
 
 use std::cell::RefCell;
 use std::ops::{Range, RangeInclusive};
@@ -201,12 +201,12 @@ impl<'a> Section<'a> {
         items.iter().filter_map(read).collect()
     }
 
-    /// Reports the keys that nobody asked for.
+    /// Reports the keys that no reader asked for.
     pub fn close(self) {
         self.unknown();
     }
 
-    /// Reports the keys that nobody asked for so far.
+    /// Reports the keys that no reader has asked for so far.
     pub fn unknown(&self) {
         let known = self.known.borrow();
         for (name, item) in self.entries() {

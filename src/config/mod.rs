@@ -317,7 +317,7 @@ pub struct Sessions {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     pub enabled: bool,
-    /// How many letters that anybody can ask for one mailbox gets in an hour; at least 1.
+    /// How many letters that any caller can ask for one mailbox gets in an hour; at least 1.
     pub letters_per_hour: usize,
     /// The same in a day.
     pub letters_per_day: usize,

@@ -1,7 +1,7 @@
 //! `[[providers]]`: components, the hosts that each of them can reach, and their credentials.
 //!
-//! What is wrong here would otherwise show when the first user connects, or let a component reach what
-//! nobody meant it to reach.
+//! What is wrong here would otherwise show when the first user connects, or let a component reach hosts
+//! that the operator did not intend.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -51,7 +51,7 @@ pub struct Provider {
     /// The parameters whose values are sealed and never shown.
     pub secret_parameters: Vec<String>,
     pub limits: PluginLimits,
-    /// Who may be given access tokens of this provider; `None`: nobody.
+    /// Who may be given access tokens of this provider; `None`: no caller.
     pub token_access: Option<Require>,
 }
 
@@ -308,7 +308,7 @@ fn token_access(item: &Item<'_>) -> Option<Require> {
     let require = routes::require(item.section()?);
     if require == Require::default() {
         let want = "what a caller's token must say, such as { scopes = [\"provider-tokens\"] }; \
-                    leave the key out to give tokens to nobody";
+                    leave the key out to give tokens to no caller";
         return item.bad_as("no condition", want);
     }
     Some(require)

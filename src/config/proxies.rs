@@ -43,7 +43,7 @@ fn canonical(net: IpNet) -> IpNet {
     v4.map_or(net, IpNet::V4)
 }
 
-/// Whether a network is wider than those of anybody's proxies. Private ones may be as wide as they are.
+/// Whether a network is wider than any real one of proxies. Private ones may be as wide as they are.
 fn is_everybody(net: &IpNet) -> bool {
     let private: [IpNet; 6] = [
         Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, 0), 8).into(),

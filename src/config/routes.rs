@@ -1,5 +1,5 @@
 //! `[[routes]]`: from the file to the policy for admission and the upstream for the proxy. A route that
-//! could never be chosen is an error here, so that no request is judged by a policy nobody meant.
+//! could never be chosen is an error here, so that no request is judged by an unintended policy.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -74,7 +74,7 @@ pub fn routes(root: &Section<'_>, known: &Known) -> Vec<Route> {
     if let Some(first) = first
         && routes.iter().all(|route| route.policy.policy.auth == Auth::None)
     {
-        root.doc.warn(first, "routes", "every route has auth = \"none\": nobody is asked for a token");
+        root.doc.warn(first, "routes", "every route has auth = \"none\": no request needs a token");
     }
     routes
 }
@@ -186,7 +186,7 @@ fn policy(section: &Section<'_>, known: &Known) -> Policy {
         && cookie.as_ref().is_some_and(|name| !name.starts_with(HOST_PREFIX))
     {
         let text = "without __Host- in front of its name, other hosts of the same site can set this cookie, and so sign a \
-                    browser in as somebody else";
+                    browser in to another account";
         item.doc.warn(item.at, &item.key, text);
     }
     let carriers = Carriers {
@@ -215,7 +215,7 @@ fn policy(section: &Section<'_>, known: &Known) -> Policy {
     Policy { auth, require, carriers, issuers }
 }
 
-/// What a caller's token must say; of a route, or of whoever may be given tokens of a provider.
+/// What a caller's token must say; of a route, or of a caller that may be given tokens of a provider.
 pub(super) fn require(section: Section<'_>) -> Require {
     let scopes = section.list("scopes", |item| {
         item.read("a scope without spaces", |text| {

@@ -50,8 +50,8 @@ fn read(file: &Path) -> Result<Vec<u8>, String> {
     fs::read(file).map_err(|error| format!("{} cannot be read: {error}", file.display()))
 }
 
-/// Builds the project in `folder`; its component is new afterwards. One that no gateway would load takes nobody's
-/// place: the last good one stays.
+/// Builds the project in `folder`; its component is new afterwards. One that no gateway would load replaces
+/// nothing: the last good one stays.
 ///
 /// # Errors
 /// What is missing, what the tools said, or what is wrong with what they made.
@@ -215,7 +215,7 @@ fn python(project: &Project, workshop: &Workshop, made: &Path) -> Result<(), Str
     step("componentize-py, about half a minute", &mut command, Say::Failures)
 }
 
-/// What a list of dependencies said when they were installed. A folder that somebody else has filled is left as
+/// What a list of dependencies said when they were installed. A folder that this command has not filled is left as
 /// it is.
 struct Installed {
     list: PathBuf,

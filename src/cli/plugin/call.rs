@@ -157,7 +157,7 @@ fn untold(message: &str) -> String {
     }
 }
 
-/// The call, with what nobody gave made up as the gateway would.
+/// The call, with missing values made up as the gateway would.
 fn asked(config: &config::Config, call: Call, input: Input) -> Result<Exchange, String> {
     let mut asked = Exchange::empty(call);
     let connection = input.connection.unwrap_or_default();

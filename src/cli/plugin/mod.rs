@@ -216,7 +216,7 @@ fn block<T>(work: impl Future<Output = Result<T, String>>) -> Result<T, String> 
         .block_on(work)
 }
 
-/// Counts that nobody reads.
+/// Metrics that are not scraped.
 fn meter() -> Result<Arc<dyn Meter>, String> {
     Ok(Arc::new(Metrics::new(env!("CARGO_PKG_VERSION")).map_err(|error| error.to_string())?))
 }
@@ -241,7 +241,7 @@ fn read(file: &Path) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-/// The most that is read of a text: nobody writes more, and a link may lead to what has no end.
+/// The most that is read of a text, in bytes: a symbolic link may lead to an endless file.
 const LONGEST: u64 = 16 << 20;
 
 /// The text in `file`. A secret may be in it.
@@ -290,7 +290,7 @@ fn provider(config: &Path, name: &str) -> Result<(config::Config, config::Provid
 struct Tried {
     settings: Map<String, Value>,
     limits: PluginLimits,
-    /// Whether somebody gave the settings.
+    /// Whether settings were given.
     given: bool,
     provider: Option<config::Provider>,
 }

@@ -92,7 +92,7 @@ impl Bench {
         // Without one it only takes longer.
         let cache = cache.and_then(|at| Cache::open(&machine.engine, &at.folder, at.key).ok());
         let (compiler, begun) = (Arc::clone(&machine), Instant::now());
-        // Not on the plugins' threads, whose priority is the lowest: somebody waits for this.
+        // Not on the plugins' threads, whose priority is the lowest: a person waits for this.
         let loaded = tokio::task::spawn_blocking(move || {
             let code = load(&compiler, cache.as_ref(), &bytes);
             if let Some(cache) = cache {
@@ -207,7 +207,7 @@ impl Bench {
         let apparatus = Apparatus { door: Arc::clone(&recorder) as _, ..apparatus };
         let outcome = self.ask(provider, apparatus, Arc::clone(&recorder) as _, asked).await;
         let recorded = recorder.exchange(provider, asked, &outcome);
-        // A provider may put a token where nobody expects one, into a scope.
+        // A provider may put a token into an unexpected place, such as a scope.
         let secrets = secrets(provider, asked, &outcome);
         let shown = told(&outcome).into_iter();
         let shown = shown.map(|(name, value)| (name, secrets.hide(&value).to_string())).collect();
@@ -341,7 +341,7 @@ impl Clock for Fixed {
     }
 }
 
-/// Signs nothing: in a recorded exchange nobody verifies it.
+/// Signs nothing: in a recorded exchange the signature is not verified.
 struct Unsigned;
 
 impl Assertions for Unsigned {

@@ -136,7 +136,7 @@ impl Cache {
 
 fn deserialize(engine: &Engine, compiled: &[u8]) -> Option<Component> {
     // SAFETY: `Component::deserialize` demands bytes that `Component::serialize` made. They are: `load` has
-    // verified a MAC over all of them under a key that nobody but the gateway has, and `write`, the only
+    // verified a MAC over all of them under a key that only the gateway has, and `write`, the only
     // code that makes such a MAC, makes it over what `serialize` has just returned. The bytes are in memory
     // of ours since before the check, so that they cannot change after it. That they fit this engine is
     // part of the MAC, and checked again by wasmtime.

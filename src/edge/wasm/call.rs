@@ -76,7 +76,7 @@ where
         DESCRIBE => (false, limits.deadline.min(DESCRIPTION)),
         _ => (true, limits.deadline),
     };
-    // Whoever gets a place has the time for a request: one that is cut off may have used the refresh token up.
+    // A call that is started has the time for one request: cut off, it may have consumed the refresh token.
     let patience = time - limits.request_timeout.min(time / 2);
     let begun = Instant::now();
     let (deadline, patient_until) = (begun + time, begun + patience);
@@ -92,7 +92,7 @@ where
     let (machine, code, around) =
         (Arc::clone(callee.machine), Arc::clone(callee.code), Arc::clone(callee.around));
     let work = async move {
-        // Given back when the instance is gone, not when nobody waits for it any more.
+        // Given back when the instance is gone, not when its caller has left.
         let _taken = taken;
         let state = State::new(around, callee.secrets, machine.pace(), deadline, online);
         enter(&machine, &code, state, what, ask).await.and_then(read)

@@ -200,7 +200,7 @@ pub(super) fn summary(text: &str) -> String {
 /// Where the plugin wants the user to go.
 ///
 /// # Errors
-/// Why nobody is sent there.
+/// Why the user is not sent there.
 pub(super) fn authorization(
     asked: WitAuthorization,
     state: &SecretString,
@@ -270,7 +270,7 @@ pub(super) fn sender(callback: &[(String, SecretString)], allowed: &[HostPattern
 }
 
 /// Whose account it is, and notes about what was dropped of it. Where a user chooses which of the `allowed` hosts is
-/// asked, nobody vouches for an address: whoever has a host below a wildcard could answer with anybody's.
+/// asked, no address counts as verified: the owner of a host below a wildcard could answer with any address.
 ///
 /// # Errors
 /// The identifier cannot be one. An odd address or name is dropped: the identifier tells accounts apart without it.
@@ -409,7 +409,7 @@ mod tests {
         for odd in [long.as_str(), "a\nb", "a\0"] {
             let (found, notes) = account(said("1", odd, odd), &[]).unwrap();
             assert_eq!((&*found.subject, &found.email, &found.name), ("1", &None, &None));
-            assert!(!found.email_verified, "no address is nobody's");
+            assert!(!found.email_verified, "an address that was dropped is not verified");
             assert!(notes.len() == 2 && !notes.iter().any(|note| note.contains(odd)), "{notes:?}");
             assert!(account(said(odd, "a@b.test", "Ann"), &[]).is_err());
         }

@@ -101,8 +101,7 @@ impl Machine {
         Pace { turns, turn: Arc::default(), fresh: true, ticker, ticking: None }
     }
 
-    /// Runs `work`, which compiles a component, on a thread of its own. It goes on if nobody waits for it any
-    /// more: a compiler cannot be stopped.
+    /// Runs `work`, which compiles a component, on a thread of its own. It goes on when its caller has left: a compiler cannot be stopped.
     ///
     /// # Errors
     /// There is no thread, or `work` panicked.
@@ -113,7 +112,7 @@ impl Machine {
         let compiling = move || {
             // What it starts itself inherits it.
             lower_priority();
-            // Nobody may be waiting for it any more.
+            // The caller may have left.
             let _ = done.send(work());
         };
         std::thread::Builder::new()
@@ -190,13 +189,13 @@ impl Pace {
         self.ticking.get_or_insert_with(|| Ticker::begin(&self.ticker));
     }
 
-    /// The call waits for somebody else.
+    /// The call waits for I/O.
     pub(super) fn pause(&mut self) {
         self.ticking = None;
         lock(&self.turn).take();
     }
 
-    /// Whether the call waits for somebody else.
+    /// Whether the call waits for I/O.
     pub(super) fn paused(&self) -> bool {
         self.ticking.is_none()
     }
@@ -207,10 +206,10 @@ impl Pace {
         let (turns, turn) = (Arc::clone(&self.turns), Arc::clone(&self.turn));
         lock(&turn).take();
         async move {
-            // Whoever came meanwhile, with a short call maybe.
+            // Lets calls run that came meanwhile, which may be short.
             tokio::task::yield_now().await;
             if long {
-                // Never closed. The line is served in order: whoever had its turn is last now.
+                // Never closed. The queue is first in, first out: the call that had its turn is last now.
                 *lock(&turn) = turns.acquire_owned().await.ok();
             }
         }
@@ -334,7 +333,7 @@ mod tests {
         assert!(short.paused());
         short.start();
         assert!(!short.paused() && goes_on(&mut short).await);
-        // Whoever waits for a provider has no turn.
+        // A call that waits for a provider holds no turn.
         long.pause();
         assert_eq!(machine.turns.available_permits(), 1);
         drop(rest);

@@ -103,7 +103,7 @@ impl State {
         self.around.limits
     }
 
-    /// Who looks on, if anybody does.
+    /// The observer of the call, if there is one.
     pub(super) fn witness(&self) -> Option<&dyn Witness> {
         self.around.witness.as_deref()
     }
@@ -271,7 +271,7 @@ mod tests {
         fn plugin_reload(&self, _: &str, _: &'static str) {}
     }
 
-    /// Sends everybody on to the same place with what they came with, and repeats it in the body.
+    /// Answers every request with a redirect to one place, and repeats the request in the body.
     #[async_trait::async_trait]
     impl Door for Fake {
         async fn send(&self, request: DoorRequest) -> Result<DoorResponse, DoorFault> {

@@ -495,7 +495,7 @@ fn lists<'n>(
 mod tests {
     use super::*;
 
-    /// A section of custom data is as long as somebody likes.
+    /// A custom section may have any length.
     #[test]
     fn tools_are_told_as_far_as_anybody_reads() {
         let leb = |mut n: usize| {

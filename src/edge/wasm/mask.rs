@@ -21,7 +21,7 @@ use crate::config;
 const OPAQUE: usize = 20;
 /// Shorter secrets are in decoded texts by chance.
 const TELLING: usize = 8;
-/// More secrets are no exchange that somebody could read, and take long to replace.
+/// An exchange with more secrets would be unreadable, and takes long to mask.
 const MOST: usize = 500;
 /// Names whose values are the protocol's own words.
 const HARMLESS: [&str; 13] = [
@@ -70,7 +70,7 @@ const PICTURES: [&str; 3] = ["picture", "avatar", "photo"];
 const MAIL: &str = "person@example.com";
 const PICTURE: &str = "https://example.com/person.png";
 
-/// `raw` with everything replaced that is a secret or somebody's. `sent` is what requests had in them when they
+/// `raw` with everything replaced that is secret or personal. `sent` is what requests had in them when they
 /// left, by name: the client's credentials among it.
 pub(super) fn masked(
     provider: &config::Provider,
@@ -94,7 +94,7 @@ pub(super) fn masked(
     learnt(&bare).apply(&bare)
 }
 
-/// Whether `word` is long and means nothing to people: a token, as far as anybody can tell.
+/// Whether `word` is long and means nothing to people: probably a token.
 pub(super) fn is_opaque(word: &str) -> bool {
     let is_moment =
         || word.bytes().all(|b| b.is_ascii_digit() || b"-:TZ.+".contains(&b)) && word.contains(':');
@@ -104,7 +104,7 @@ pub(super) fn is_opaque(word: &str) -> bool {
         && (word.len() >= 32 || word.bytes().any(|b| b.is_ascii_digit() || b.is_ascii_uppercase()))
 }
 
-/// Whether what is called so is a secret, as far as anybody can tell.
+/// Whether a value of this name is probably a secret.
 pub(super) fn is_secret_name(name: &str) -> bool {
     let lower = name.to_ascii_lowercase();
     !HARMLESS.contains(&&*lower)
@@ -290,7 +290,7 @@ impl Mask {
             Value::Array(items) => items.iter().for_each(|item| self.json(name, item)),
             Value::Object(members) => {
                 for (name, value) in members {
-                    // A table by somebody's identifiers.
+                    // A table whose keys are identifiers of users.
                     if name.bytes().any(|b| b.is_ascii_digit()) {
                         self.words(name);
                     }
@@ -447,7 +447,7 @@ fn is_url(text: &str) -> bool {
         && !text.contains(char::is_whitespace)
 }
 
-/// Somebody's mail address.
+/// A mail address.
 fn is_address(text: &str) -> bool {
     let parts = text.split_once('@');
     parts.is_some_and(|(who, host)| !who.is_empty() && host.contains('.'))

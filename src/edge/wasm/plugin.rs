@@ -27,7 +27,7 @@ use crate::ports::{
 /// What came of a refresh.
 pub(super) struct Refreshed {
     pub(super) outcome: Result<GrantedTokens, ProviderFault>,
-    /// Whether anybody was asked.
+    /// Whether a request was sent to the provider.
     pub(super) asked: bool,
 }
 
@@ -244,7 +244,7 @@ impl Plugin {
         Ok(Some(account))
     }
 
-    /// Shows whoever tries the plugin what was dropped of its answer.
+    /// Shows the plugin's author what was dropped of its answer.
     fn show(&self, notes: &[String]) {
         if let Some(witness) = &self.around.witness {
             notes.iter().for_each(|note| witness.logged(note));

@@ -1,6 +1,6 @@
 //! The configured providers: loaded at the start, replaced when a component or the configuration changes.
 //!
-//! A component that does not load takes nobody's service away: the last good one goes on, under the
+//! A component that does not load interrupts no service: the last good one goes on, under the
 //! configuration that is in force, unless its `sha256` is not the one that the configuration pins.
 
 use std::collections::{BTreeMap, HashMap};
@@ -81,7 +81,7 @@ pub struct Plugins {
     wiring: Wiring,
     redirect_uri: Arc<str>,
     entries: ArcSwap<BTreeMap<String, Arc<Entry>>>,
-    /// Compiled once, whoever uses it.
+    /// Compiled once, however many providers use it.
     codes: Mutex<Codes>,
     /// Held while providers are being loaded.
     loading: tokio::sync::Mutex<()>,
@@ -102,7 +102,7 @@ struct Entry {
     fault: Option<String>,
 }
 
-/// Code by the SHA-256 of its component; each is compiled by whoever asks first.
+/// Code by the SHA-256 of its component; each is compiled by the first provider that needs it (single-flight).
 type Codes = HashMap<[u8; 32], Arc<OnceCell<Arc<Code>>>>;
 
 /// Modified when, how long, which file.

@@ -527,7 +527,7 @@ mod tests {
         percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
     }
 
-    /// What somebody can read stays: else nobody could tell what the exchange is about.
+    /// Readable words stay: without them a recorded exchange could not be understood.
     #[tokio::test]
     async fn what_is_harmless_stays() {
         let answer = json!({

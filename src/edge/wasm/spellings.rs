@@ -7,7 +7,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_perc
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-/// Shorter words hold nothing that anybody would know again.
+/// Shorter words are too common to be told from other text.
 const SHORTEST: usize = 8;
 /// Stands where nothing of a text could be kept.
 pub(super) const WITHHELD: &str = "withheld";
@@ -123,7 +123,7 @@ pub(super) fn spellings(secret: &str) -> Vec<Zeroizing<String>> {
     let some = utf8_percent_encode(secret, RESERVED).to_string();
     let mut made = vec![all.replace("%20", "+"), some.replace("%20", "+"), form_encoded(secret), all, some];
     made.extend(made.clone().iter().map(|text| lower_escapes(text)));
-    // As PHP writes JSON, and as everybody else does.
+    // As PHP writes JSON, and as other encoders do.
     made.push(secret.replace('/', "\\/"));
     let quoted = Value::String(secret.to_owned()).to_string();
     made.push(quoted[1..quoted.len() - 1].to_owned());
