@@ -18,12 +18,12 @@ use std::time::{Duration, Instant};
 
 use palisade::app::{self, Options};
 use palisade::config::{self, Component, HostPattern, PluginLimits, Provider};
-use palisade::domain::time::UnixTime;
 use palisade::edge::clock::SystemClock;
 use palisade::edge::fetch::{Hosts, HttpFetch};
 use palisade::edge::telemetry::metrics::Metrics;
 use palisade::edge::wasm::{CacheAt, Plugins, Wiring};
-use palisade::ports::{
+use palisade_core::domain::time::UnixTime;
+use palisade_core::ports::{
     Assertion, Assertions, CurrentTokens, DoorRequest, ProviderCall, Providers as _, SignError,
 };
 use serde_json::json;

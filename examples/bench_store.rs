@@ -12,9 +12,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use palisade::domain::account::UserId;
 use palisade::edge::store::{RevocationCache, SledStore};
-use palisade::ports::{Change, Store};
+use palisade_core::domain::account::UserId;
+use palisade_core::ports::{Change, Store};
 use uuid::Uuid;
 
 use store_load::{CALLERS, NOW, Outcome, by_callers, folder, resident, revoked_token, session};
@@ -101,7 +101,7 @@ async fn updates(store: &Arc<SledStore>) -> Outcome<f64> {
                 session.revision += 1;
                 done.fetch_add(1, Ordering::Relaxed);
             }
-            Ok::<_, palisade::ports::CommitError>(())
+            Ok::<_, palisade_core::ports::CommitError>(())
         });
     }
     tokio::time::sleep(SPAN).await;

@@ -18,12 +18,12 @@ use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use palisade::domain::account::UserId;
-use palisade::domain::audit::{Action, Actor, Event, Outcome as Ended};
-use palisade::domain::revocation::{Revocation, Target};
-use palisade::domain::time::UnixTime;
 use palisade::edge::store::{RevocationCache, SledStore};
-use palisade::ports::{Change, CommitError, Store};
+use palisade_core::domain::account::UserId;
+use palisade_core::domain::audit::{Action, Actor, Event, Outcome as Ended};
+use palisade_core::domain::revocation::{Revocation, Target};
+use palisade_core::domain::time::UnixTime;
+use palisade_core::ports::{Change, CommitError, Store};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 

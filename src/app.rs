@@ -34,7 +34,6 @@ use tokio::task::AbortHandle;
 use tokio_util::task::TaskTracker;
 
 use crate::config::{Config, Origin};
-use crate::domain::route::Table;
 use crate::edge::api::{self, AdminState, AuthState, NativeState};
 use crate::edge::clock::{SystemClock, uptime};
 use crate::edge::data_dir;
@@ -50,15 +49,16 @@ use crate::edge::proxy::served::ServedRoute;
 use crate::edge::store::{Doubts, MeteredStore, RevocationCache, RevokingStore, SledStore};
 use crate::edge::telemetry::Meters;
 use crate::edge::telemetry::metrics::Metrics;
-use crate::ports::{Clock, Control, Keys, Meter, Revocations, Signer, Store};
-use crate::service::admit::{Admission, Authenticator};
-use crate::service::clock::{GuardedClock, Timekeeping};
-use crate::service::fit::longest_token;
-use crate::service::mint::Mint;
-use crate::service::ongoing::Expiry;
-use crate::service::revoke::Revoke;
-use crate::service::rotate::Rotate;
-use crate::service::storage::Storage;
+use palisade_core::domain::route::Table;
+use palisade_core::ports::{Clock, Control, Keys, Meter, Revocations, Signer, Store};
+use palisade_core::service::admit::{Admission, Authenticator};
+use palisade_core::service::clock::{GuardedClock, Timekeeping};
+use palisade_core::service::fit::longest_token;
+use palisade_core::service::mint::Mint;
+use palisade_core::service::ongoing::Expiry;
+use palisade_core::service::revoke::Revoke;
+use palisade_core::service::rotate::Rotate;
+use palisade_core::service::storage::Storage;
 
 /// How long requests wait at the start for the providers to be loaded: from the cache that takes milliseconds,
 /// and what needs a compiler must not keep everybody else waiting.

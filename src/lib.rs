@@ -1,9 +1,10 @@
 //! Palisade: an authentication gateway that runs beside a web application.
 //!
 //! # The map
-//! - [`domain`]: floor 1, what is true. No async, no I/O, no clock.
-//! - [`ports`]: floor 2, what we need from outside, as traits.
-//! - [`service`]: floor 3, the use cases, one file each.
+//! - [`palisade_core`], a crate of its own (`src/core/`) that does no I/O:
+//!   - [`domain`](palisade_core::domain): floor 1, what is true. No async, no clock.
+//!   - [`ports`](palisade_core::ports): floor 2, what we need from outside, as traits.
+//!   - [`service`](palisade_core::service): floor 3, the use cases, one file each.
 //! - [`edge`]: floor 4, one room per outside thing: proxy (pingora), api (axum), jwt, store (sled),
 //!   passwords (bcrypt), limits, devices, mail (lettre), fetch (reqwest), wasm (wasmtime), vault (orion),
 //!   webhook, telemetry and the audit log.
@@ -12,7 +13,7 @@
 //!
 //! # The law
 //! Each floor uses only the floors below it, rooms on one floor never name each other, and only a room
-//! imports its outside crate. `tests/tidy.rs` enforces it.
+//! imports its outside crate. The manifests and `tests/tidy.rs` enforce it.
 //!
 //! # A request's way
 //! `edge::proxy::listener → inbound → service::admit (route → authenticate → revoked? → policy) →
@@ -30,5 +31,3 @@ pub mod app;
 pub mod cli;
 pub mod config;
 pub mod edge;
-
-pub use palisade_core::{domain, ports, service};

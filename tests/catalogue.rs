@@ -11,10 +11,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::HeaderValue;
 use palisade::config::{self, Config, catalogue};
-use palisade::domain::time::UnixTime;
 use palisade::edge::telemetry::metrics::Metrics;
 use palisade::edge::wasm::{Plugins, Wiring};
-use palisade::ports::{
+use palisade_core::domain::time::UnixTime;
+use palisade_core::ports::{
     Assertion, Assertions, Authorization, Clock, CurrentTokens, Door, DoorFault, DoorRequest, DoorResponse,
     Pkce, ProviderCall, ProviderFault, Providers as _, SignError,
 };

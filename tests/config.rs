@@ -10,8 +10,8 @@ use palisade::config::{
     self, BUILT_IN, Component, Config, ConfigError, Cors, HostPattern, MailTransport, Origins, PluginLimits,
     SmtpTls, StoreUrl,
 };
-use palisade::domain::account::Verification;
-use palisade::domain::route::Auth;
+use palisade_core::domain::account::Verification;
+use palisade_core::domain::route::Auth;
 use secrecy::ExposeSecret as _;
 
 const SECRET: &str = "correct-horse-battery-staple-0123456789";

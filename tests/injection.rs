@@ -14,11 +14,6 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use futures::{SinkExt, StreamExt};
 use palisade::config;
-use palisade::domain::identity::Identity;
-use palisade::domain::request::Scheme;
-use palisade::domain::route::Table;
-use palisade::domain::time::UnixTime;
-use palisade::domain::verdict::TokenFault;
 use palisade::edge::clock::SystemClock;
 use palisade::edge::proxy;
 use palisade::edge::proxy::capacity::{Capacity, Plan};
@@ -27,11 +22,16 @@ use palisade::edge::proxy::forwarded::Believed;
 use palisade::edge::proxy::gateway::Live;
 use palisade::edge::proxy::looped::LoopMark;
 use palisade::edge::proxy::served::ServedRoute;
-use palisade::ports::{
+use palisade_core::domain::identity::Identity;
+use palisade_core::domain::request::Scheme;
+use palisade_core::domain::route::Table;
+use palisade_core::domain::time::UnixTime;
+use palisade_core::domain::verdict::TokenFault;
+use palisade_core::ports::{
     AccessGrant, Ended, InjectFault, Injector, Meter, Revocations, SignError, Signed, Signer, Verified,
     Verifier,
 };
-use palisade::service::admit::{Admission, Authenticator};
+use palisade_core::service::admit::{Admission, Authenticator};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};

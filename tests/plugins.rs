@@ -14,7 +14,7 @@ use crate::support::plugins::{
 use crate::support::{PATIENCE, Upstream, exchange, status};
 use palisade::app::{self, Options};
 use palisade::config::{self, Component, HostPattern, PluginLimits};
-use palisade::ports::{Authorization, CurrentTokens, ProviderFault, Providers as _};
+use palisade_core::ports::{Authorization, CurrentTokens, ProviderFault, Providers as _};
 use secrecy::ExposeSecret;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};

@@ -17,12 +17,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use palisade::domain::connection::Connection;
-use palisade::domain::identity::Identity;
-use palisade::domain::revocation::Target;
-use palisade::domain::time::UnixTime;
 use palisade::edge::store::{OpenError, RevocationCache, RevokingStore, SledStore};
-use palisade::ports::{Change, CommitError, Revocations, Store};
+use palisade_core::domain::connection::Connection;
+use palisade_core::domain::identity::Identity;
+use palisade_core::domain::revocation::Target;
+use palisade_core::domain::time::UnixTime;
+use palisade_core::ports::{Change, CommitError, Revocations, Store};
 use palisade_testing::conformance::{self, all, connection, link, mail, revocation, session, token, user};
 
 /// The folder that the child of the crash suite works in, and the number of its run.

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use palisade::domain::account::UserId;
-use palisade::domain::opaque::TokenHash;
-use palisade::domain::revocation::{Revocation, Target, Versions};
-use palisade::domain::session::{Device, Session, SessionId};
-use palisade::domain::time::UnixTime;
 use palisade::edge::store::SledStore;
-use palisade::ports::CommitError;
+use palisade_core::domain::account::UserId;
+use palisade_core::domain::opaque::TokenHash;
+use palisade_core::domain::revocation::{Revocation, Target, Versions};
+use palisade_core::domain::session::{Device, Session, SessionId};
+use palisade_core::domain::time::UnixTime;
+use palisade_core::ports::CommitError;
 use tempfile::TempDir;
 use uuid::Uuid;
 

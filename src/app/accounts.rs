@@ -9,9 +9,6 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
-use crate::domain::mail_cap::Caps;
-use crate::domain::opaque::ServerKey;
-use crate::domain::session::Lifetimes;
 use crate::edge::data_dir;
 use crate::edge::devices::DeviceReader;
 use crate::edge::entropy::SystemEntropy;
@@ -19,14 +16,17 @@ use crate::edge::limits::Limits;
 use crate::edge::mail::Post;
 use crate::edge::passwords::BcryptPasswords;
 use crate::edge::telemetry::audit::AuditLog;
-use crate::ports::{Audit, Clock, Limiter, Meter, Signer, Store};
-use crate::service::accounts::{AccountPorts, AccountSettings, Accounts};
-use crate::service::audited_limits::AuditedLimits;
-use crate::service::fit::longest_token;
-use crate::service::hash_costs;
-use crate::service::mint::MAX_TTL;
-use crate::service::outbox::Outbox;
-use crate::service::revoke::Lives;
+use palisade_core::domain::mail_cap::Caps;
+use palisade_core::domain::opaque::ServerKey;
+use palisade_core::domain::session::Lifetimes;
+use palisade_core::ports::{Audit, Clock, Limiter, Meter, Signer, Store};
+use palisade_core::service::accounts::{AccountPorts, AccountSettings, Accounts};
+use palisade_core::service::audited_limits::AuditedLimits;
+use palisade_core::service::fit::longest_token;
+use palisade_core::service::hash_costs;
+use palisade_core::service::mint::MAX_TTL;
+use palisade_core::service::outbox::Outbox;
+use palisade_core::service::revoke::Lives;
 
 /// The file in the data folder from which opaque tokens are derived (mode 0600).
 pub(super) const OPAQUE_KEY_FILE: &str = "opaque.key";

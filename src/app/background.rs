@@ -12,9 +12,9 @@ use crate::edge::jwt::Clocks;
 use crate::edge::proxy;
 use crate::edge::proxy::expiry::{self, Warning};
 use crate::edge::proxy::tls::Acceptor;
-use crate::ports::{Clock, Store};
-use crate::service::clock::GuardedClock;
-use crate::service::ongoing::Expiry;
+use palisade_core::ports::{Clock, Store};
+use palisade_core::service::clock::GuardedClock;
+use palisade_core::service::ongoing::Expiry;
 
 /// How often external keys are fetched again.
 const REFRESH_KEYS: Duration = Duration::from_secs(300);

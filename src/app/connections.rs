@@ -20,8 +20,10 @@ use crate::edge::telemetry::metrics::Metrics;
 use crate::edge::vault::KeyRing;
 use crate::edge::wasm::{CacheAt, Plugins, Standing, Wiring};
 use crate::edge::webhook::SignedWebhook;
-use crate::ports::{Clock, Entropy, Fetch, Meter, Store};
-use crate::service::connections::{ConnectionPorts, ConnectionSettings, Connections, ProviderSettings};
+use palisade_core::ports::{Clock, Entropy, Fetch, Meter, Store};
+use palisade_core::service::connections::{
+    ConnectionPorts, ConnectionSettings, Connections, ProviderSettings,
+};
 
 /// The file in the data folder that holds the vault's key where none is configured (mode 0600).
 pub(super) const VAULT_KEY_FILE: &str = "vault.key";
@@ -190,7 +192,7 @@ pub(crate) fn callback_url(config: &Config) -> String {
     format!("{}{}/connections/callback", config.public_url, config.server.prefix)
 }
 
-pub(crate) fn door(provider: &config::Provider) -> Result<Arc<dyn crate::ports::Door>, String> {
+pub(crate) fn door(provider: &config::Provider) -> Result<Arc<dyn palisade_core::ports::Door>, String> {
     let hosts = Hosts {
         provider: provider.name.clone(),
         allowed: provider.allowed_hosts.clone(),

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::Parts;
-use crate::domain::trusted_time::Standing;
 use crate::edge::machine;
 use crate::edge::proxy;
 use crate::edge::proxy::capacity::Capacity;
 use crate::edge::telemetry::machine::MachineLevels;
 use crate::edge::telemetry::metrics::{Levels, Probe, UpstreamLevel};
+use palisade_core::domain::trusted_time::Standing;
 
 /// Gauges that are read at each scrape. Holds no strong reference to what holds the metrics.
 pub(super) fn probe(

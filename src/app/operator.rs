@@ -10,10 +10,10 @@ use tokio::sync::watch;
 
 use super::{Parts, connections, restart, warnings};
 use crate::config::{self, Config};
-use crate::domain::audit::Outcome;
 use crate::edge::proxy;
-use crate::ports::{Control, Revocations};
-use crate::service::clock::in_words;
+use palisade_core::domain::audit::Outcome;
+use palisade_core::ports::{Control, Revocations};
+use palisade_core::service::clock::in_words;
 
 /// How long a reload waits to say what became of an issuer's keys; later answers count all the same.
 const KEYS: Duration = Duration::from_secs(2);

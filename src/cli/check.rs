@@ -11,7 +11,7 @@ use crate::edge::mail::Post;
 use crate::edge::proxy::expiry;
 use crate::edge::proxy::tls::Acceptor;
 use crate::edge::store;
-use crate::ports::Clock;
+use palisade_core::ports::Clock;
 
 /// Prints `FILE: good, N routes`, or every error with its line on standard error. Exits 1 on errors.
 #[must_use]

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::admin;
 use super::token_inspect::moment;
-use crate::service::clock::span;
+use palisade_core::service::clock::span;
 
 /// How the clock stands, and what waits.
 pub(super) fn show(config: &Path) -> Result<String, String> {

@@ -10,10 +10,10 @@ use uuid::Uuid;
 
 use super::PreviewArgs;
 use crate::config;
-use crate::domain::mail::Letter;
 use crate::edge::clock::SystemClock;
 use crate::edge::mail::{self, Post};
-use crate::ports::Clock;
+use palisade_core::domain::mail::Letter;
+use palisade_core::ports::Clock;
 
 /// Writes the letter, or lists all of them.
 pub(super) fn run(config: &Path, args: &PreviewArgs) -> Result<String, String> {

@@ -7,13 +7,13 @@ use uuid::Uuid;
 use super::MailTestArgs;
 use super::mail_preview::{letter, told};
 use crate::config;
-use crate::domain::email::EmailAddress;
-use crate::domain::mail::Mail;
-use crate::domain::name::is_line;
 use crate::edge::clock::SystemClock;
 use crate::edge::mail::{self, Post};
 use crate::edge::telemetry::logging;
-use crate::ports::{Clock, MailFault};
+use palisade_core::domain::email::EmailAddress;
+use palisade_core::domain::mail::Mail;
+use palisade_core::domain::name::is_line;
+use palisade_core::ports::{Clock, MailFault};
 
 /// Sends it.
 pub(super) fn run(config: &Path, args: MailTestArgs) -> Result<String, String> {

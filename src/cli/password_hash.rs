@@ -8,9 +8,9 @@ use std::io::{self, Read};
 use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
-use crate::domain::password::MAX_BYTES;
 use crate::edge::entropy::SystemEntropy;
 use crate::edge::passwords;
+use palisade_core::domain::password::MAX_BYTES;
 
 /// Hashes the password on standard input.
 pub(super) fn run(cost: u32) -> Result<String, String> {

@@ -7,8 +7,8 @@ use std::process::ExitCode;
 use secrecy::ExposeSecret;
 
 use super::password_hash::read;
-use crate::domain::account::PasswordHash;
 use crate::edge::passwords;
+use palisade_core::domain::account::PasswordHash;
 
 /// Holds the password on standard input against `hash`. 1 when it is another, 2 when there is no telling.
 pub(super) fn run(hash: String, cost: u32) -> ExitCode {

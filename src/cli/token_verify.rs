@@ -7,11 +7,11 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use crate::domain::time::UnixTime;
-use crate::domain::verdict::TokenFault;
 use crate::edge::clock::SystemClock;
 use crate::edge::jwt::SetVerifier;
-use crate::ports::Clock;
+use palisade_core::domain::time::UnixTime;
+use palisade_core::domain::verdict::TokenFault;
+use palisade_core::ports::Clock;
 
 /// The longest line that is kept; the rest of a longer one is read and dropped.
 const MAX_LINE: usize = 16 * 1024;

@@ -5,7 +5,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use zeroize::Zeroizing;
 
 use crate::edge::entropy::SystemEntropy;
-use crate::ports::Entropy as _;
+use palisade_core::ports::Entropy as _;
 
 /// 32 random bytes as base64url, for standard output and nowhere else.
 pub(super) fn run() -> String {

@@ -1,7 +1,7 @@
 //! `[accounts]`: how people come to their accounts.
 
 use super::file::Section;
-use crate::domain::account::Verification;
+use palisade_core::domain::account::Verification;
 
 /// `[accounts]`.
 #[derive(Debug, Clone, PartialEq, Eq)]

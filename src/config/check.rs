@@ -15,8 +15,8 @@ use super::{
     Route, Server, Sessions, StoreUrl, Tls, Tokens, accounts, connections, cors, issuers, mail, native,
     providers, proxies, routes,
 };
-use crate::domain::password::{MIN_GUESSES, MOST_MIN_GUESSES, Policy};
-use crate::domain::session::Fingerprint;
+use palisade_core::domain::password::{MIN_GUESSES, MOST_MIN_GUESSES, Policy};
+use palisade_core::domain::session::Fingerprint;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// As `humantime` reads and writes it.

@@ -9,7 +9,7 @@ use secrecy::SecretString;
 use super::check::secret;
 use super::file::{Item, Section};
 use super::form::{self, Url};
-use crate::domain::request::Path;
+use palisade_core::domain::request::Path;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 

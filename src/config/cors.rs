@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use super::file::{Item, Section};
 use super::form::{self, Url};
-use crate::domain::cors::{Cors, Origins};
+use palisade_core::domain::cors::{Cors, Origins};
 
 const ORIGIN: &str =
     "an origin like https://app.example.com, with no path and no trailing slash, or \"*\" alone";

@@ -6,10 +6,10 @@ use base64::engine::general_purpose::{STANDARD_PAD_INDIFFERENT, URL_SAFE_PAD_IND
 use secrecy::{ExposeSecret as _, SecretString};
 use zeroize::Zeroizing;
 
-use crate::domain::email::EmailAddress;
-use crate::domain::name::is_line;
-use crate::domain::request::Host;
-use crate::domain::reserved::fold;
+use palisade_core::domain::email::EmailAddress;
+use palisade_core::domain::name::is_line;
+use palisade_core::domain::request::Host;
+use palisade_core::domain::reserved::fold;
 
 /// A string for an error message: userinfo hidden, since it may be a password, and cut when long.
 pub fn quoted(text: &str) -> String {

@@ -2,7 +2,7 @@
 
 use super::Route;
 use super::file::Section;
-use crate::domain::route::Auth;
+use palisade_core::domain::route::Auth;
 
 /// Each route whose upstream is not told the address of callers whose issuer does not say that it is verified;
 /// one printable line each. An issuer whose `email` is written in the file has been thought of.

@@ -8,7 +8,7 @@ use super::check::{existing_file, secret};
 use super::file::{Item, Section};
 use super::form::{self, Url};
 use super::{Mail, MailTransport, Mailbox, Smtp, SmtpTls};
-use crate::domain::request::Host;
+use palisade_core::domain::request::Host;
 
 const TRANSPORT: &str = "\"log\", \"file:FOLDER\", \"smtp://user@host:587\" or \"smtps://user@host\"";
 const FROM: &str = "Palisade <noreply@example.com>";

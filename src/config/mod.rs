@@ -30,12 +30,12 @@ pub use self::accounts::Accounts;
 pub use self::connections::{Connections, Vault, Webhook};
 pub use self::form::{vault_key, webhook_key};
 pub use self::providers::{BUILT_IN, Component, HostPattern, PluginLimits, Provider};
-pub use crate::domain::cors::{Cors, Origins};
-use crate::domain::email::EmailAddress;
-use crate::domain::password::Policy;
-use crate::domain::request::Scheme;
-use crate::domain::route;
-use crate::domain::session::Fingerprint;
+pub use palisade_core::domain::cors::{Cors, Origins};
+use palisade_core::domain::email::EmailAddress;
+use palisade_core::domain::password::Policy;
+use palisade_core::domain::request::Scheme;
+use palisade_core::domain::route;
+use palisade_core::domain::session::Fingerprint;
 
 /// Something in `config.toml` that keeps Palisade from starting.
 #[derive(Debug, Clone, PartialEq, Eq)]

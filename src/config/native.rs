@@ -2,7 +2,7 @@
 
 use super::Route;
 use super::file::Section;
-use crate::domain::request::Path;
+use palisade_core::domain::request::Path;
 
 /// Where the native endpoints are unless the file says otherwise.
 const PREFIX: &str = "/auth";

@@ -14,9 +14,9 @@ use secrecy::{ExposeSecret, SecretString};
 use super::check::{existing_file, filled, secret};
 use super::file::{Item, Section};
 use super::{form, routes};
-use crate::domain::name::is_line;
-use crate::domain::request::Host;
-use crate::domain::route::Require;
+use palisade_core::domain::name::is_line;
+use palisade_core::domain::request::Host;
+use palisade_core::domain::route::Require;
 
 /// The components that are shipped inside the binary, as `builtin:NAME` names them.
 pub const BUILT_IN: [&str; 9] =

@@ -7,10 +7,10 @@ use std::time::Duration;
 use super::file::{Item, Section};
 use super::form::{self, Url};
 use super::{Balance, Forward, Health, Origin, Route, Upstream, check, cors};
-use crate::domain::credential::HOST_PREFIX;
-use crate::domain::request::{Host, Path};
-use crate::domain::reserved::{self, Reserved, fold};
-use crate::domain::route::{self, Allow, Auth, Carriers, Policy, Require};
+use palisade_core::domain::credential::HOST_PREFIX;
+use palisade_core::domain::request::{Host, Path};
+use palisade_core::domain::reserved::{self, Reserved, fold};
+use palisade_core::domain::route::{self, Allow, Auth, Carriers, Policy, Require};
 
 const HOUR: Duration = Duration::from_secs(3600);
 /// How long an exchange goes on past the expiry of a token without a session of ours.

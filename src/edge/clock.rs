@@ -2,8 +2,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::domain::time::UnixTime;
-use crate::ports::Clock;
+use palisade_core::domain::time::UnixTime;
+use palisade_core::ports::Clock;
 
 /// Reads the system's wall clock.
 #[derive(Debug, Clone, Copy, Default)]

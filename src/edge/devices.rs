@@ -11,8 +11,8 @@ use std::path::Path;
 use maxminddb::{Reader, geoip2};
 use sha2::{Digest, Sha256};
 
-use crate::domain::session::Device;
-use crate::ports::Devices;
+use palisade_core::domain::session::Device;
+use palisade_core::ports::Devices;
 
 /// What is kept of a user agent, in characters.
 const MAX_USER_AGENT: usize = 256;

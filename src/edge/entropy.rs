@@ -1,6 +1,6 @@
 //! The operating system's generator. The only place that asks it for tokens and ids.
 
-use crate::ports::Entropy;
+use palisade_core::ports::Entropy;
 
 /// Randomness of the operating system.
 #[derive(Debug, Clone, Copy)]

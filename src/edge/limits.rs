@@ -27,7 +27,7 @@
 //!
 //! Those are limits on asking, and hold for one network each. How many letters one mailbox gets in the end, from
 //! however many callers and networks, is bounded where tasks are done, durably: `limits.letters_per_hour` and
-//! `limits.letters_per_day`, by the rules of [`crate::domain::mail_cap`].
+//! `limits.letters_per_day`, by the rules of [`palisade_core::domain::mail_cap`].
 //!
 //! # Guessing
 //! Who gives a wrong password for one account from one block waits: nothing after the first four, then
@@ -55,8 +55,8 @@ use governor::{Quota, RateLimiter};
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
-use crate::domain::block::{AddressBlock, Site};
-use crate::ports::{Limited, Limiter, TooMany};
+use palisade_core::domain::block::{AddressBlock, Site};
+use palisade_core::ports::{Limited, Limiter, TooMany};
 
 /// A site's allowance is that of so many blocks.
 const BLOCKS_OF_A_SITE: u32 = 64;

@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use crate::config;
-use crate::ports::{Place, Vault, VaultError};
+use palisade_core::ports::{Place, Vault, VaultError};
 
 /// What every envelope begins with; an envelope of another form gets another number.
 const VERSION: &str = "pv1";
@@ -145,8 +145,8 @@ fn context(id: &str, place: Place<'_>) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::account::UserId;
-    use crate::domain::connection::{ConnectionId, field};
+    use palisade_core::domain::account::UserId;
+    use palisade_core::domain::connection::{ConnectionId, field};
     use std::collections::HashSet;
     use uuid::Uuid;
 

@@ -13,8 +13,8 @@ use sha2::Sha256;
 use zeroize::Zeroizing;
 
 use crate::config;
-use crate::domain::time::UnixTime;
-use crate::ports::{Clock, Fetch, FetchError, Notice, Webhook};
+use palisade_core::domain::time::UnixTime;
+use palisade_core::ports::{Clock, Fetch, FetchError, Notice, Webhook};
 
 /// `connections.webhook`, if it is configured.
 pub struct SignedWebhook {

@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use palisade::app::{self, Options, Running};
 use palisade::config;
-use palisade::domain::time::UnixTime;
 use palisade::edge::store::SledStore;
-use palisade::ports::{Clock, Store};
+use palisade_core::domain::time::UnixTime;
+use palisade_core::ports::{Clock, Store};
 use serde_json::{Value, json};
 
 use crate::support::{Upstream, body_of, exchange, status};

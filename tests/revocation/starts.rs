@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use palisade::app::{self, Accept, Options, Running};
 use palisade::config;
-use palisade::domain::time::UnixTime;
 use palisade::edge::clock::SystemClock;
-use palisade::ports::Clock;
+use palisade_core::domain::time::UnixTime;
+use palisade_core::ports::Clock;
 use serde_json::{Value, json};
 
 use super::Client;

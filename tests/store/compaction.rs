@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use palisade::edge::store::{OpenError, SledStore};
-use palisade::ports::{Change, Store};
+use palisade_core::ports::{Change, Store};
 
 use super::{filled, open};
 use palisade_testing::conformance::{all, connection, link, mail, revocation, session, task, token, user};

@@ -4,9 +4,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use palisade::domain::time::UnixTime;
 use palisade::edge::store::{Doubts, OpenError, SledStore};
-use palisade::ports::{Change, Store};
+use palisade_core::domain::time::UnixTime;
+use palisade_core::ports::{Change, Store};
 
 use super::{contents, filled, open};
 use palisade_testing::conformance::{all, revocation, token};

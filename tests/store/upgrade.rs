@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use palisade::app::{self, Options};
-use palisade::domain::time::UnixTime;
-use palisade::ports::Clock;
+use palisade_core::domain::time::UnixTime;
+use palisade_core::ports::Clock;
 
 use super::truth::Fixture;
 

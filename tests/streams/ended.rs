@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use palisade::domain::time::UnixTime;
 use palisade::edge::clock::SystemClock;
-use palisade::ports::Clock;
+use palisade_core::domain::time::UnixTime;
+use palisade_core::ports::Clock;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;

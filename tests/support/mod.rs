@@ -16,7 +16,7 @@ use std::time::Duration;
 use palisade::app::{self, Options, Running};
 use palisade::config;
 use palisade::edge::clock::SystemClock;
-use palisade::ports::Clock;
+use palisade_core::ports::Clock;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};

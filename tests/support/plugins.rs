@@ -9,12 +9,12 @@ use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use palisade::config::{Component, HostPattern, PluginLimits, Provider};
-use palisade::domain::time::UnixTime;
 use palisade::edge::clock::SystemClock;
 use palisade::edge::fetch::{Hosts, HttpFetch};
 use palisade::edge::telemetry::metrics::Metrics;
 use palisade::edge::wasm::{CacheAt, Plugins, Wiring};
-use palisade::ports::{
+use palisade_core::domain::time::UnixTime;
+use palisade_core::ports::{
     Assertion, Assertions, CurrentTokens, GrantedTokens, Pkce, ProviderCall, ProviderFault, Providers as _,
     SignError,
 };

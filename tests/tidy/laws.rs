@@ -83,15 +83,13 @@ impl House {
                 starts_with(&named.path, room.at)
                     || room.ours.iter().any(|ours| starts_with(&named.path, ours))
             });
-            // What is only declared at the root of a crate has no room.
-            let is_root = named.from.len() == 1;
             // Fakes and worlds are for all tests; that nothing else uses them is the manifests' law. A room may be
             // tested with its real neighbours.
             let is_of_tests = named.is_test
                 && (named.path[0] == "palisade_testing"
                     || starts_with(&named.from, "palisade::edge")
                         && starts_with(&named.path, "palisade::edge"));
-            !is_ours && !is_root && !is_of_tests
+            !is_ours && !is_of_tests
         };
         self.ours().filter(breaks).map(broken).collect()
     }

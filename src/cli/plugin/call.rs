@@ -21,7 +21,7 @@ use crate::edge::clock::SystemClock;
 use crate::edge::jwt::ClientAssertions;
 use crate::edge::wasm::exchange::{Call, Current, Exchange, Given, Outcome, Texts, Verifier};
 use crate::edge::wasm::{Apparatus, Bench};
-use crate::ports::Clock as _;
+use palisade_core::ports::Clock as _;
 
 /// Where people read on.
 const RECORD_HEAD: &str = "# Recorded by `palisade plugin call`; tokens, codes and personal details are replaced, and\n\

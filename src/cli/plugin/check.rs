@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::{With, bench, block, meter, read, show};
 use crate::edge::wasm::{Fault, Interface, LARGE, examine as look, unlisted};
-use crate::ports::ProviderFault;
+use palisade_core::ports::ProviderFault;
 
 /// A component, as far as its bytes tell.
 pub(super) struct Report {

@@ -27,7 +27,7 @@ use crate::edge::data_dir;
 use crate::edge::telemetry::logging;
 use crate::edge::telemetry::metrics::Metrics;
 use crate::edge::wasm::{Bench, CacheAt, LARGEST, exchange};
-use crate::ports::Meter;
+use palisade_core::ports::Meter;
 
 /// Write, build, check, test and try a provider plugin.
 #[derive(Debug, Subcommand)]

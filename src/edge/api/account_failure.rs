@@ -6,13 +6,13 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::body::{self, Failure};
-use crate::domain::answer::{answer, realm};
-use crate::domain::name::NAME_WANTED;
-use crate::domain::password::{Policy, Violation};
-use crate::domain::time::UnixTime;
-use crate::domain::verdict::{Refusal, TokenFault};
-use crate::ports::{Busy, SignError, StoreError, TooMany};
-use crate::service::accounts::{AccountError, Ways};
+use palisade_core::domain::answer::{answer, realm};
+use palisade_core::domain::name::NAME_WANTED;
+use palisade_core::domain::password::{Policy, Violation};
+use palisade_core::domain::time::UnixTime;
+use palisade_core::domain::verdict::{Refusal, TokenFault};
+use palisade_core::ports::{Busy, SignError, StoreError, TooMany};
+use palisade_core::service::accounts::{AccountError, Ways};
 
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Failure {
@@ -99,7 +99,7 @@ fn violations(broken: &[Violation], policy: Policy) -> Value {
 pub(super) fn told() -> Vec<(Failure, &'static str)> {
     let wait = Duration::from_secs(30);
     let broken = vec![Violation::TooShort, Violation::NoDigit];
-    let email = "ann".parse::<crate::domain::email::EmailAddress>();
+    let email = "ann".parse::<palisade_core::domain::email::EmailAddress>();
     let invalid_email = email.err().map(|error| account(&AccountError::InvalidEmail(error)));
     let accounts = [
         (
@@ -188,7 +188,7 @@ pub(super) fn told() -> Vec<(Failure, &'static str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::email::EmailAddress;
+    use palisade_core::domain::email::EmailAddress;
 
     /// One error after the other. A new one does not compile until it has its place here.
     fn after(error: Option<&AccountError>) -> Option<AccountError> {

@@ -25,19 +25,19 @@ use subtle::ConstantTimeEq;
 use super::body::{Code, Failure, JsonBody, answer, method_not_allowed, not_found};
 use super::health::{self, MetricsText};
 use super::{admin_clock, admin_connections, admin_store, admin_token, admin_users};
-use crate::domain::audit::{Action, Outcome};
-use crate::domain::email::EmailAddress;
-use crate::domain::revocation::{Revocation, Target};
-use crate::domain::session::SessionId;
-use crate::domain::time::UnixTime;
-use crate::ports::{Control, SignError};
-use crate::service::accounts::Accounts;
-use crate::service::clock::Timekeeping;
-use crate::service::connections::Connections;
-use crate::service::mint::{self, Mint, MintError};
-use crate::service::revoke::{self, Holder, Revoke, RevokeError, Subject};
-use crate::service::rotate::Rotate;
-use crate::service::storage::Storage;
+use palisade_core::domain::audit::{Action, Outcome};
+use palisade_core::domain::email::EmailAddress;
+use palisade_core::domain::revocation::{Revocation, Target};
+use palisade_core::domain::session::SessionId;
+use palisade_core::domain::time::UnixTime;
+use palisade_core::ports::{Control, SignError};
+use palisade_core::service::accounts::Accounts;
+use palisade_core::service::clock::Timekeeping;
+use palisade_core::service::connections::Connections;
+use palisade_core::service::mint::{self, Mint, MintError};
+use palisade_core::service::revoke::{self, Holder, Revoke, RevokeError, Subject};
+use palisade_core::service::rotate::Rotate;
+use palisade_core::service::storage::Storage;
 
 /// What the admin API works with.
 #[derive(Clone)]

@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 
 use super::admin::{AdminState, RequestId};
 use super::body::{Failure, answer};
-use crate::domain::audit::Action;
-use crate::domain::trusted_time::{Doubt, Standing};
-use crate::service::clock::{in_words, shown};
+use palisade_core::domain::audit::Action;
+use palisade_core::domain::trusted_time::{Doubt, Standing};
+use palisade_core::service::clock::{in_words, shown};
 
 pub(super) fn router() -> Router<AdminState> {
     Router::new().route("/admin/v1/clock", get(show)).route("/admin/v1/clock/accept", post(accept))

@@ -13,9 +13,9 @@ use serde_json::{Value, json};
 use super::admin::{AdminState, RequestId};
 use super::admin_users::limited;
 use super::body::{Failure, answer};
-use crate::domain::account::UserId;
-use crate::domain::connection::{Connection, ConnectionId, Status};
-use crate::service::connections::{ConfiguredProvider, ConnectionError};
+use palisade_core::domain::account::UserId;
+use palisade_core::domain::connection::{Connection, ConnectionId, Status};
+use palisade_core::service::connections::{ConfiguredProvider, ConnectionError};
 
 /// How many connections are read at a time in search of those that were asked for.
 const PAGE: usize = 1000;

@@ -21,7 +21,7 @@ use tokio::sync::Semaphore;
 
 use super::admin::Peer;
 use super::body::Failure;
-use crate::domain::request::Host;
+use palisade_core::domain::request::Host;
 
 /// How long a header section may take; also how long a connection may be idle between two requests.
 const HEADER_DEADLINE: Duration = Duration::from_secs(10);

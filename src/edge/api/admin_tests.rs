@@ -3,18 +3,18 @@
 use super::super::body::MAX_BODY;
 use super::super::connections_fake;
 use super::*;
-use crate::domain::email_change::{Freeze, Stage};
-use crate::domain::session::Lifetimes;
-use crate::domain::time::UnixTime;
-use crate::ports::{Change, Control, ProviderFault, Store};
-use crate::service::caller::Person;
-use crate::service::clock::GuardedClock;
-use crate::service::connections::Begin;
-use crate::service::revoke::Lives;
 use axum::body::{Body, to_bytes};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures::future::FutureExt;
+use palisade_core::domain::email_change::{Freeze, Stage};
+use palisade_core::domain::session::Lifetimes;
+use palisade_core::domain::time::UnixTime;
+use palisade_core::ports::{Change, Control, ProviderFault, Store};
+use palisade_core::service::caller::Person;
+use palisade_core::service::clock::GuardedClock;
+use palisade_core::service::connections::Begin;
+use palisade_core::service::revoke::Lives;
 use palisade_testing::accounts_world;
 use palisade_testing::connection_fakes::{ACME, FakeProviders};
 use palisade_testing::fakes::{

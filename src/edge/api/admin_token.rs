@@ -7,7 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
 
-use crate::domain::time::UnixTime;
+use palisade_core::domain::time::UnixTime;
 
 /// What a revocation needs from a token.
 #[derive(Debug, PartialEq, Eq)]

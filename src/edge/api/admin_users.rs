@@ -13,11 +13,11 @@ use serde_json::{Map, Value, json};
 
 use super::admin::{AdminState, Moment, RequestId};
 use super::body::{Failure, JsonBody, answer};
-use crate::domain::account::{PasswordHash, User, UserId};
-use crate::domain::email_change::{Freeze, Stage};
-use crate::domain::session::{Session, SessionId};
-use crate::service::sessions::Which;
-use crate::service::users::{MAX_LISTED, NewPassword, NewUser, UserEdit};
+use palisade_core::domain::account::{PasswordHash, User, UserId};
+use palisade_core::domain::email_change::{Freeze, Stage};
+use palisade_core::domain::session::{Session, SessionId};
+use palisade_core::service::sessions::Which;
+use palisade_core::service::users::{MAX_LISTED, NewPassword, NewUser, UserEdit};
 
 pub(super) fn router() -> Router<AdminState> {
     Router::new()

@@ -26,17 +26,17 @@ use super::schema::{
     ProfileChange, Refresh, Registration, SessionView, Sessions, Tokens, Valid, Verification,
 };
 use super::{callback, connections, docs, email_changes, openapi, pages, registration};
-use crate::domain::answer;
-use crate::domain::cors::{Cors, Origins};
-use crate::domain::session::SessionId;
-use crate::domain::verdict::Refusal;
-use crate::service::accounts::{AccountError, Accounts, Ways};
-use crate::service::admit::Authenticator;
-use crate::service::connections::Connections;
-use crate::service::profile::Edit;
-use crate::service::sessions::Which;
-use crate::service::sign_in::SignIn;
-use crate::service::verify_registration::Proof;
+use palisade_core::domain::answer;
+use palisade_core::domain::cors::{Cors, Origins};
+use palisade_core::domain::session::SessionId;
+use palisade_core::domain::verdict::Refusal;
+use palisade_core::service::accounts::{AccountError, Accounts, Ways};
+use palisade_core::service::admit::Authenticator;
+use palisade_core::service::connections::Connections;
+use palisade_core::service::profile::Edit;
+use palisade_core::service::sessions::Which;
+use palisade_core::service::sign_in::SignIn;
+use palisade_core::service::verify_registration::Proof;
 
 /// How long a browser may remember the answer to a preflight.
 const PREFLIGHT: Duration = Duration::from_secs(600);

@@ -14,9 +14,9 @@ use serde_json::{Value, json};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::object;
-use crate::domain::answer::Answer;
-use crate::domain::problem::Problem;
-use crate::domain::reply::Reply;
+use palisade_core::domain::answer::Answer;
+use palisade_core::domain::problem::Problem;
+use palisade_core::domain::reply::Reply;
 
 /// The largest request body, in bytes.
 pub(super) const MAX_BODY: usize = 64 * 1024;

@@ -24,11 +24,11 @@ use super::body::{Failure, internal, written};
 use super::caller::By;
 use super::docs::escaped;
 use super::pages;
-use crate::domain::connection::CONSENT_LIFE;
-use crate::domain::credential::{CONSENT_COOKIE, HOST_PREFIX};
-use crate::domain::redirect::{Location, Redirect};
-use crate::service::caller::Client;
-use crate::service::connections::{Callback, ConnectionError, Returned};
+use palisade_core::domain::connection::CONSENT_LIFE;
+use palisade_core::domain::credential::{CONSENT_COOKIE, HOST_PREFIX};
+use palisade_core::domain::redirect::{Location, Redirect};
+use palisade_core::service::caller::Client;
+use palisade_core::service::connections::{Callback, ConnectionError, Returned};
 
 /// Below the prefix.
 const PATH: &str = "/connections/callback";
@@ -390,8 +390,8 @@ impl<S: Send + Sync> FromRequest<S> for Form {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::connection::ConnectionId;
-    use crate::service::connections::Refusal;
+    use palisade_core::domain::connection::ConnectionId;
+    use palisade_core::service::connections::Refusal;
 
     #[test]
     fn an_answer_joins_what_is_in_the_address_already() {

@@ -12,13 +12,13 @@ use axum::http::request::Parts;
 
 use super::auth::AuthState;
 use super::body::Failure;
-use crate::domain::answer::answer;
-use crate::domain::credential;
-use crate::domain::request::Headers;
-use crate::domain::verdict::Refusal;
-use crate::ports::Verified;
-use crate::service::accounts::AccountError;
-use crate::service::caller::{Client, Person};
+use palisade_core::domain::answer::answer;
+use palisade_core::domain::credential;
+use palisade_core::domain::request::Headers;
+use palisade_core::domain::verdict::Refusal;
+use palisade_core::ports::Verified;
+use palisade_core::service::accounts::AccountError;
+use palisade_core::service::caller::{Client, Person};
 
 /// Who sent the request, as far as it tells.
 pub(super) struct By(pub(super) Client);

@@ -7,10 +7,10 @@ use serde_json::json;
 
 use super::account_failure::{account, store};
 use super::body::Failure;
-use crate::domain::connection::FaultKind;
-use crate::ports::VaultError;
-use crate::service::accounts::AccountError;
-use crate::service::connections::ConnectionError;
+use palisade_core::domain::connection::FaultKind;
+use palisade_core::ports::VaultError;
+use palisade_core::service::accounts::AccountError;
+use palisade_core::service::connections::ConnectionError;
 
 impl From<ConnectionError> for Failure {
     fn from(error: ConnectionError) -> Failure {
@@ -115,7 +115,7 @@ pub(super) fn told() -> Vec<(Failure, &'static str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ports::{StoreError, TooMany};
+    use palisade_core::ports::{StoreError, TooMany};
     use serde_json::Value;
 
     /// One error after the other. A new one does not compile until it has its place here.

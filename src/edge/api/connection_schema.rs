@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::domain::connection::{Account, Connection, Fault};
-use crate::ports::{ParameterInfo, ProviderInfo};
-use crate::service::connections::{Begin, Begun, Import, ProviderToken};
+use palisade_core::domain::connection::{Account, Connection, Fault};
+use palisade_core::ports::{ParameterInfo, ProviderInfo};
+use palisade_core::service::connections::{Begin, Begun, Import, ProviderToken};
 
 /// What can be connected.
 #[derive(Serialize, ToSchema)]
@@ -116,7 +116,7 @@ impl From<NewConnection> for Begin {
             scopes: new.scopes,
             return_to: new.return_to,
             parameters: new.parameters,
-            connection: new.connection.map(crate::domain::connection::ConnectionId),
+            connection: new.connection.map(palisade_core::domain::connection::ConnectionId),
             another: new.another,
         }
     }

@@ -17,8 +17,8 @@ use super::caller::{Bearer, By, Caller};
 use super::connection_schema::{
     BegunConnection, ConnectionList, ConnectionView, ImportedTokens, NewConnection, ProviderList, Token,
 };
-use crate::domain::connection::ConnectionId;
-use crate::service::connections::{Begin, ConnectionError};
+use palisade_core::domain::connection::ConnectionId;
+use palisade_core::service::connections::{Begin, ConnectionError};
 
 /// Where connections are begun, below the prefix.
 pub(super) const BEGIN: &str = "/connections";

@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use crate::domain::route::Require;
-use crate::ports::{ParameterInfo, ProviderInfo, Signer};
-use crate::service::connections::{ConnectionPorts, ConnectionSettings, Connections, ProviderSettings};
+use palisade_core::domain::route::Require;
+use palisade_core::ports::{ParameterInfo, ProviderInfo, Signer};
+use palisade_core::service::connections::{
+    ConnectionPorts, ConnectionSettings, Connections, ProviderSettings,
+};
 use palisade_testing::accounts_world::World;
 use palisade_testing::connection_fakes::{ACME, FakeProviders, FakeVault, FakeWebhook, info};
 use palisade_testing::fakes::FakeSigner;

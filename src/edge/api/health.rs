@@ -10,7 +10,7 @@ use axum::routing::get;
 use serde_json::json;
 
 use super::body::{answer, method_not_allowed, typed};
-use crate::ports::Control;
+use palisade_core::ports::Control;
 
 /// Writes the metrics in the Prometheus text format.
 pub type MetricsText = Arc<dyn Fn() -> String + Send + Sync>;

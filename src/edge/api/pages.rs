@@ -16,7 +16,7 @@ use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
 
 use super::body::written;
-use crate::domain::reply;
+use palisade_core::domain::reply;
 
 pub(super) const STYLE: &str = include_str!("pages/page.css");
 const SHARED: &str = include_str!("pages/page.js");

@@ -10,8 +10,8 @@ use secrecy::{ExposeSecret, SecretString};
 use super::auth::AuthState;
 use super::body::{Failure, internal};
 use super::callback::{brought, is_tls};
-use crate::domain::binding::BINDING_LIFE;
-use crate::domain::credential::{HOST_PREFIX, REGISTRATION_COOKIE};
+use palisade_core::domain::binding::BINDING_LIFE;
+use palisade_core::domain::credential::{HOST_PREFIX, REGISTRATION_COOKIE};
 
 /// Names a form, so that one which is sent twice is one registration (draft-ietf-httpapi-idempotency-key-header).
 const IDEMPOTENCY_KEY: &str = "idempotency-key";

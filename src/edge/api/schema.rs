@@ -11,10 +11,10 @@ use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::domain::account::User;
-use crate::domain::password::{Policy, Requirements};
-use crate::domain::session::{Lifetimes, Session, SessionId};
-use crate::service::sign_in::Granted;
+use palisade_core::domain::account::User;
+use palisade_core::domain::password::{Policy, Requirements};
+use palisade_core::domain::session::{Lifetimes, Session, SessionId};
+use palisade_core::service::sign_in::Granted;
 
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

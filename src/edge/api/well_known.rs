@@ -13,7 +13,7 @@ use axum::routing::get;
 use serde_json::json;
 
 use super::body::{method_not_allowed, not_found, typed};
-use crate::ports::Keys;
+use palisade_core::ports::Keys;
 
 /// What the published documents are made of.
 #[derive(Clone)]

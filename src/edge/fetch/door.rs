@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 
 use super::{Checked, NotAllowed, client, is_loopback, is_public, literal, words};
 use crate::config::HostPattern;
-use crate::ports::{Door, DoorFault, DoorRequest, DoorResponse};
+use palisade_core::ports::{Door, DoorFault, DoorRequest, DoorResponse};
 
 /// Header fields of a request, and their bytes altogether.
 const FIELDS: usize = 64;

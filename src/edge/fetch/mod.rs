@@ -18,7 +18,7 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::{Client, ClientBuilder, StatusCode, Url};
 
 pub use self::door::Hosts;
-use crate::ports::{Door, Fetch, FetchError};
+use palisade_core::ports::{Door, Fetch, FetchError};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const TOTAL_TIMEOUT: Duration = Duration::from_secs(10);

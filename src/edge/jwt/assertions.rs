@@ -23,8 +23,8 @@ use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use super::roca;
-use crate::domain::time::UnixTime;
-use crate::ports::{Assertion, Assertions, SignError};
+use palisade_core::domain::time::UnixTime;
+use palisade_core::ports::{Assertion, Assertions, SignError};
 
 /// How many keys are remembered: one for each provider, and a few that were replaced.
 const KEYS: u64 = 64;

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use moka::sync::Cache;
 
-use crate::domain::time::UnixTime;
-use crate::ports::Verified;
+use palisade_core::domain::time::UnixTime;
+use palisade_core::ports::Verified;
 
 /// How much of a token's end is hashed: all of an HS256 signature, the shortest there is.
 const HASHED: usize = 43;

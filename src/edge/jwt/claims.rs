@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use crate::domain::identity::Identity;
-use crate::domain::time::UnixTime;
-use crate::domain::verdict::TokenFault;
+use palisade_core::domain::identity::Identity;
+use palisade_core::domain::time::UnixTime;
+use palisade_core::domain::verdict::TokenFault;
 
 /// What is expected of the claims.
 #[derive(Debug, Clone, Copy)]

@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use super::durable;
-use crate::domain::time::UnixTime;
-use crate::ports::IssuerClocks;
+use palisade_core::domain::time::UnixTime;
+use palisade_core::ports::IssuerClocks;
 
 /// The file in the data folder.
 pub const FILE: &str = "issuer-clocks.json";

@@ -9,8 +9,8 @@ use serde_json::{Map, Value};
 
 use super::json;
 use crate::config::Algorithm;
-use crate::domain::credential::MAX_TOKEN_BYTES;
-use crate::domain::verdict::TokenFault;
+use palisade_core::domain::credential::MAX_TOKEN_BYTES;
+use palisade_core::domain::verdict::TokenFault;
 
 /// What a header may say about key and kind.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use super::json;
-use crate::domain::verdict::TokenFault;
+use palisade_core::domain::verdict::TokenFault;
 
 /// What `bytes` are, which are no JWK Set.
 #[must_use]

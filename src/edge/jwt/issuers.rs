@@ -18,7 +18,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard, oneshot, watch};
 use super::keyset::KeySet;
 use super::stored::StoredKeys;
 use crate::config::{Algorithm, Issuer, Jwks};
-use crate::ports::{Clock, Fetch, Meter};
+use palisade_core::ports::{Clock, Fetch, Meter};
 
 /// The shortest time between two looks that tokens can cause.
 pub const ASK_AGAIN: Duration = Duration::from_secs(10);

@@ -10,7 +10,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-use crate::domain::verdict::TokenFault;
+use palisade_core::domain::verdict::TokenFault;
 
 /// Reads `bytes` as one JSON object without repeated names.
 ///

@@ -23,13 +23,13 @@ use super::durable;
 use super::keys::SigningKey;
 use super::keyset::KeySet;
 use crate::config::{Algorithm, Tokens};
-use crate::domain::claims::is_reserved;
-use crate::domain::identity::Identity;
-use crate::domain::time::UnixTime;
-use crate::domain::trusted_time::Reading;
-use crate::domain::verdict::TokenFault;
-use crate::ports::{AccessGrant, KeyInfo, KeyState, Keys, SignError, Signed, Signer};
-use crate::service::mint::MAX_TTL;
+use palisade_core::domain::claims::is_reserved;
+use palisade_core::domain::identity::Identity;
+use palisade_core::domain::time::UnixTime;
+use palisade_core::domain::trusted_time::Reading;
+use palisade_core::domain::verdict::TokenFault;
+use palisade_core::ports::{AccessGrant, KeyInfo, KeyState, Keys, SignError, Signed, Signer};
+use palisade_core::service::mint::MAX_TTL;
 
 /// The ring's file in the data folder.
 pub const FILE: &str = "signing-keys.json";

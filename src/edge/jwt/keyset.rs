@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 use super::compact::{Compact, Header, algorithm};
 use super::{diagnosis, json, roca};
 use crate::config::Algorithm;
-use crate::domain::verdict::TokenFault;
+use palisade_core::domain::verdict::TokenFault;
 
 /// What an RSA key may verify (RFC 7518 §3.3, §3.5).
 const RSA: [Algorithm; 6] = [

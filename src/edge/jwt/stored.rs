@@ -18,7 +18,7 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use super::{durable, json as strict};
-use crate::domain::time::UnixTime;
+use palisade_core::domain::time::UnixTime;
 
 /// The folder in the data folder.
 pub const FOLDER: &str = "issuer-keys";

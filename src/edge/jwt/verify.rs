@@ -18,10 +18,10 @@ use super::issuers::Issuers;
 use super::keyring::KeyRing;
 use super::keyset::{ALL, KeySet};
 use crate::config::Tokens;
-use crate::domain::identity::Identity;
-use crate::domain::time::UnixTime;
-use crate::domain::verdict::TokenFault;
-use crate::ports::{Meter, Verified, Verifier};
+use palisade_core::domain::identity::Identity;
+use palisade_core::domain::time::UnixTime;
+use palisade_core::domain::verdict::TokenFault;
+use palisade_core::ports::{Meter, Verified, Verifier};
 
 /// The gateway's verifier. A reload makes a new one, and with it an empty cache.
 pub struct TokenVerifier {

@@ -10,7 +10,7 @@ use super::super::issuers::{ASK_AGAIN, Asker, Outcome};
 use super::super::keys::SigningKey;
 use super::*;
 use crate::config::{Algorithm, Issuer, Jwks};
-use crate::ports::{AccessGrant, Ended, Fetch, FetchError, Keys, Signer};
+use palisade_core::ports::{AccessGrant, Ended, Fetch, FetchError, Keys, Signer};
 use palisade_testing::fakes::FakeClock;
 
 const NOW: UnixTime = UnixTime(1_000_000);

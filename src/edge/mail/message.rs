@@ -9,8 +9,8 @@ use lettre::message::{Body, Mailbox, Message, MultiPart, SinglePart};
 use super::moment::system_time;
 use super::write::{Written, can_be_greeted};
 use crate::config;
-use crate::domain::email::EmailAddress;
-use crate::domain::mail::Mail;
+use palisade_core::domain::email::EmailAddress;
+use palisade_core::domain::mail::Mail;
 
 /// The message of `mail`: the same one however often it is made, but for the boundary between its parts.
 ///
@@ -66,9 +66,9 @@ fn address(email: &EmailAddress) -> Result<Address, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::mail::Letter;
-    use crate::domain::time::UnixTime;
     use crate::edge::mail::samples::sample;
+    use palisade_core::domain::mail::Letter;
+    use palisade_core::domain::time::UnixTime;
     use uuid::Uuid;
 
     fn sent(name: Option<&str>, to: &str, from: &str) -> String {

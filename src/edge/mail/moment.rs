@@ -2,7 +2,7 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use crate::domain::time::UnixTime;
+use palisade_core::domain::time::UnixTime;
 
 const MONTHS: [&str; 12] = [
     "January",

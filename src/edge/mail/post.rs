@@ -10,8 +10,8 @@ use super::message::{message, message_id};
 use super::smtp::Relay;
 use super::write::{Letters, Written};
 use crate::config::{self, ConfigError, MailTransport};
-use crate::domain::mail::Mail;
-use crate::ports::{MailFault, Mailer};
+use palisade_core::domain::mail::Mail;
+use palisade_core::ports::{MailFault, Mailer};
 
 /// Writes and delivers mail as the configuration says.
 pub struct Post {

@@ -5,10 +5,10 @@ use std::time::Duration;
 use secrecy::SecretString;
 use uuid::Uuid;
 
-use crate::domain::email::EmailAddress;
-use crate::domain::link::Purpose;
-use crate::domain::mail::{Connected, Facts, Letter, Mail, MailedLink};
-use crate::domain::time::UnixTime;
+use palisade_core::domain::email::EmailAddress;
+use palisade_core::domain::link::Purpose;
+use palisade_core::domain::mail::{Connected, Facts, Letter, Mail, MailedLink};
+use palisade_core::domain::time::UnixTime;
 
 /// A letter of this kind with everything it can tell, made at `now`. The link in it opens nothing.
 #[must_use]

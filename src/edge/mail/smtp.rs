@@ -22,7 +22,7 @@ use tokio::time::{Instant, timeout};
 
 use super::lines::Lines;
 use crate::config::{self, ConfigError, SmtpTls};
-use crate::ports::MailFault;
+use palisade_core::ports::MailFault;
 
 /// From the first packet until the server is ready to take mail.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);

@@ -14,7 +14,7 @@ use minijinja::{
 };
 
 use crate::config::ConfigError;
-use crate::domain::mail::Letter;
+use palisade_core::domain::mail::Letter;
 
 macro_rules! built_in {
     ($($name:literal),* $(,)?) => {

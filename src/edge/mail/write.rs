@@ -16,11 +16,11 @@ use super::moment::{moment, span};
 use super::samples::{bare, purpose, sample, sample_token};
 use super::templates::{Templates, fault};
 use crate::config::{self, ConfigError};
-use crate::domain::link::Purpose;
-use crate::domain::mail::{Connected, Letter, Mail};
-use crate::domain::name::{is_line, is_name};
-use crate::domain::time::UnixTime;
-use crate::ports::MailFault;
+use palisade_core::domain::link::Purpose;
+use palisade_core::domain::mail::{Connected, Letter, Mail};
+use palisade_core::domain::name::{is_line, is_name};
+use palisade_core::domain::time::UnixTime;
+use palisade_core::ports::MailFault;
 
 /// The longest subject in characters; more than any mail program shows.
 const MAX_SUBJECT: usize = 200;

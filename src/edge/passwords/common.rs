@@ -20,7 +20,7 @@ pub(super) fn is_common(password: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::password::Policy;
+    use palisade_core::domain::password::Policy;
 
     #[test]
     fn the_list_is_in_order_and_has_nothing_that_is_refused_anyway() {

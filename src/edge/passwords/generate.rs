@@ -4,8 +4,8 @@ use secrecy::SecretString;
 use zeroize::Zeroizing;
 
 use super::guesses;
-use crate::domain::password::MOST_MIN_GUESSES;
-use crate::ports::Entropy;
+use palisade_core::domain::password::MOST_MIN_GUESSES;
+use palisade_core::ports::Entropy;
 
 /// 64 characters, so that six random bits pick one and none is likelier. Without those that look alike:
 /// no `0 O o`, no `1 I l`.

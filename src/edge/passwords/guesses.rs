@@ -9,8 +9,8 @@
 use zxcvbn::feedback::Warning;
 use zxcvbn::zxcvbn;
 
-use crate::domain::email::EmailAddress;
-use crate::domain::password::Guessed;
+use palisade_core::domain::email::EmailAddress;
+use palisade_core::domain::password::Guessed;
 
 /// How many characters of a password are looked at. 32 take 0.1 ms as a rule and 0.15 s at worst (on a busy machine), less
 /// than a hash of usual cost; 100 take two seconds at worst.
@@ -99,7 +99,7 @@ fn push(all: &mut Vec<String>, mut word: String) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::password::MIN_GUESSES;
+    use palisade_core::domain::password::MIN_GUESSES;
 
     fn known() -> Vec<String> {
         let email = "ann.lee@example.com".parse().unwrap();

@@ -22,8 +22,8 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-use crate::domain::account::PasswordHash;
-use crate::ports::Checked;
+use palisade_core::domain::account::PasswordHash;
+use palisade_core::ports::Checked;
 
 /// What bcrypt reads of a password, in bytes.
 pub(super) const READ: usize = 72;

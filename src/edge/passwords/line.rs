@@ -16,8 +16,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::domain::block::{AddressBlock, Site};
-use crate::ports::Requester;
+use palisade_core::domain::block::{AddressBlock, Site};
+use palisade_core::ports::Requester;
 
 /// Of so many units, known blocks get all but one while others wait.
 const OF: u64 = 4;

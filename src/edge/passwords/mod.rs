@@ -19,11 +19,11 @@ use secrecy::{ExposeSecret, SecretString};
 use self::hash::Kept;
 use self::pool::{PATIENCE, Pool, Wanted};
 use crate::config;
-use crate::domain::account::PasswordHash;
-use crate::domain::email::EmailAddress;
-use crate::domain::hash_cost::HashCosts;
-use crate::domain::password::{Guessed, Policy, Violation};
-use crate::ports::{Busy, Checked, Entropy, Meter, NotImported, Passwords, Requester};
+use palisade_core::domain::account::PasswordHash;
+use palisade_core::domain::email::EmailAddress;
+use palisade_core::domain::hash_cost::HashCosts;
+use palisade_core::domain::password::{Guessed, Policy, Violation};
+use palisade_core::ports::{Busy, Checked, Entropy, Meter, NotImported, Passwords, Requester};
 
 /// Added to the nice value of a thread that hashes: where the cores are taken, it gets a thirtieth of a thread's
 /// share, and logins still come to their end.
@@ -233,15 +233,15 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::domain::block::AddressBlock;
-    use crate::domain::password::{MIN_GUESSES, MOST_MIN_GUESSES};
     use crate::edge::passwords::hash::READ;
+    use palisade_core::domain::block::AddressBlock;
+    use palisade_core::domain::password::{MIN_GUESSES, MOST_MIN_GUESSES};
     use palisade_testing::fakes::FakeEntropy;
 
     struct Silent;
 
     impl Meter for Silent {
-        fn ended(&self, _: &crate::ports::Ended<'_>) {}
+        fn ended(&self, _: &palisade_core::ports::Ended<'_>) {}
         fn token_cache(&self, _: bool) {}
         fn store_call(&self, _: &'static str, _: Duration, _: bool) {}
         fn mail(&self, _: &'static str) {}

@@ -13,7 +13,7 @@ use std::{io, thread};
 use tokio::sync::oneshot;
 
 use super::line::{Line, Place};
-use crate::ports::{Busy, Meter, Requester};
+use palisade_core::ports::{Busy, Meter, Requester};
 
 /// How long a turn is waited for: as long as a person waits before they try again.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
@@ -250,8 +250,8 @@ mod tests {
     use std::sync::mpsc;
 
     use super::*;
-    use crate::domain::block::AddressBlock;
-    use crate::ports::Ended;
+    use palisade_core::domain::block::AddressBlock;
+    use palisade_core::ports::Ended;
 
     /// Tells of every password.
     struct Told(mpsc::SyncSender<(Duration, Duration)>);

@@ -9,8 +9,8 @@ use tokio::time::Instant;
 
 use super::listener::Listener;
 use super::refused::Refused;
-use crate::domain::answer::answer;
-use crate::domain::verdict::Refusal;
+use palisade_core::domain::answer::answer;
+use palisade_core::domain::verdict::Refusal;
 
 /// How long to wait after the system could not hand over a connection: the machine needs a moment.
 const BREATH: Duration = Duration::from_millis(20);

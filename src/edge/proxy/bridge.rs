@@ -21,7 +21,7 @@ use tokio::sync::{Notify, mpsc};
 use tower::ServiceExt;
 
 use super::{hop, outbound};
-use crate::service::caller::Client;
+use palisade_core::service::caller::Client;
 
 /// The longest `User-Agent` that is passed on, in characters.
 const MAX_USER_AGENT: usize = 256;

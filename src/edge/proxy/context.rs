@@ -10,7 +10,7 @@ use super::capacity::Share;
 use super::exchange::{CURRENT, OpenExchange};
 use super::refused;
 use super::stage::{Answered, Stage};
-use crate::ports::Ended;
+use palisade_core::ports::Ended;
 
 /// One request on its way.
 pub struct RequestContext {

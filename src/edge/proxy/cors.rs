@@ -13,9 +13,9 @@ use super::fields::{self, HeaderFields};
 use super::gateway::Live;
 use super::outbound;
 use super::served::ServedRoute;
-use crate::domain::cors::{Cors, Origins};
-use crate::domain::problem::Problem;
-use crate::domain::request::Request;
+use palisade_core::domain::cors::{Cors, Origins};
+use palisade_core::domain::problem::Problem;
+use palisade_core::domain::request::Request;
 
 /// How long a browser may remember the answer to a preflight, in seconds.
 const MAX_AGE: &str = "600";

@@ -14,12 +14,12 @@ use http::HeaderValue;
 use tokio::sync::Notify;
 
 use super::refused::Refused;
-use crate::domain::route::Route;
-use crate::domain::time::UnixTime;
-use crate::domain::verdict::Refusal;
-use crate::ports::Meter;
-use crate::service::admit::{Admission, Authenticator};
-use crate::service::ongoing::{AdmissionRecord, Ending, Expiry};
+use palisade_core::domain::route::Route;
+use palisade_core::domain::time::UnixTime;
+use palisade_core::domain::verdict::Refusal;
+use palisade_core::ports::Meter;
+use palisade_core::service::admit::{Admission, Authenticator};
+use palisade_core::service::ongoing::{AdmissionRecord, Ending, Expiry};
 
 tokio::task_local! {
     /// The exchange that the current task serves; set by the listener around the engine.

@@ -1,8 +1,8 @@
 use super::*;
-use crate::domain::request::Scheme;
-use crate::domain::revocation::{Revocation, Target};
-use crate::domain::route::{Allow, Auth, Carriers, Policy, Require, Route, Table};
-use crate::ports::{Change, Ended, Store, Verified, Verifier};
+use palisade_core::domain::request::Scheme;
+use palisade_core::domain::revocation::{Revocation, Target};
+use palisade_core::domain::route::{Allow, Auth, Carriers, Policy, Require, Route, Table};
+use palisade_core::ports::{Change, Ended, Store, Verified, Verifier};
 use palisade_testing::accounts_world::{World, world};
 use palisade_testing::fakes::NOW;
 use palisade_testing::token_fakes::FakeVerifier;

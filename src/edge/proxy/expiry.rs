@@ -7,7 +7,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::domain::time::UnixTime;
+use palisade_core::domain::time::UnixTime;
 
 const DAY: Duration = Duration::from_secs(86_400);
 /// The days before the end at which a warning begins to be due, the last first.

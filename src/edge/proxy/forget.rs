@@ -3,8 +3,8 @@
 use http::{HeaderName, HeaderValue, header};
 
 use super::fields::{self, HeaderFields};
-use crate::domain::credential::HOST_PREFIX;
-use crate::domain::request::Scheme;
+use palisade_core::domain::credential::HOST_PREFIX;
+use palisade_core::domain::request::Scheme;
 
 /// What makes browsers take a cookie over TLS only (RFC 6265bis §4.1.3.1).
 const SECURE_PREFIX: &str = "__Secure-";

@@ -11,11 +11,11 @@ use super::inject::{InjectedToken, UnwritableToken};
 use super::looped::LoopMark;
 use super::served::ServedRoute;
 use crate::config::Forward;
-use crate::domain::credential::{self, Carrier};
-use crate::domain::identity::Identity;
-use crate::domain::reserved::Reserved;
-use crate::domain::route::{Auth, Carriers};
-use crate::service::admit::Permit;
+use palisade_core::domain::credential::{self, Carrier};
+use palisade_core::domain::identity::Identity;
+use palisade_core::domain::reserved::Reserved;
+use palisade_core::domain::route::{Auth, Carriers};
+use palisade_core::service::admit::Permit;
 
 /// What a client may not send, because a route sets it or an app would believe it.
 #[derive(Debug, Clone, Default)]

@@ -17,7 +17,7 @@ use ipnet::IpNet;
 
 use super::fields::{self, FieldName, HeaderFields};
 use crate::config::ClientAddress;
-use crate::domain::request::Host;
+use palisade_core::domain::request::Host;
 
 /// Whom to believe, and in which field.
 #[derive(Debug, Clone, Default)]

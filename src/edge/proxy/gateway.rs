@@ -22,14 +22,14 @@ use super::served::ServedRoute;
 use super::stage::{Admitted, Answered, Attempts, MatchedRequest, Sent, Stage};
 use super::{bridge, cookies, cors, h2, outbound};
 use crate::config::ClientAddress;
-use crate::domain::answer::answer;
-use crate::domain::redirect::Redirect;
-use crate::domain::reply::Reply;
-use crate::domain::time::UnixTime;
-use crate::domain::verdict::Refusal;
-use crate::ports::{Clock, Injector, Meter, Signer};
-use crate::service::admit::{Admission, Permit, Verdict};
-use crate::service::ongoing::AdmissionRecord;
+use palisade_core::domain::answer::answer;
+use palisade_core::domain::redirect::Redirect;
+use palisade_core::domain::reply::Reply;
+use palisade_core::domain::time::UnixTime;
+use palisade_core::domain::verdict::Refusal;
+use palisade_core::ports::{Clock, Injector, Meter, Signer};
+use palisade_core::service::admit::{Admission, Permit, Verdict};
+use palisade_core::service::ongoing::AdmissionRecord;
 
 /// How much of a request body the engine keeps at most, in bytes.
 const KEPT_BODY: usize = 64 * 1024;

@@ -17,12 +17,12 @@ use super::super::forwarded::ReceivedFrom;
 use super::super::socket::{Socket, Wire};
 use super::*;
 use crate::config;
-use crate::domain::identity::Identity;
-use crate::domain::redirect::{Location, SetCookie};
-use crate::domain::request::Scheme;
-use crate::domain::route::Table;
-use crate::ports::{Ended, InjectFault};
-use crate::service::admit::Authenticator;
+use palisade_core::domain::identity::Identity;
+use palisade_core::domain::redirect::{Location, SetCookie};
+use palisade_core::domain::request::Scheme;
+use palisade_core::domain::route::Table;
+use palisade_core::ports::{Ended, InjectFault};
+use palisade_core::service::admit::Authenticator;
 use palisade_testing::fakes::{FakeClock, FakeSigner, FakeStore};
 use palisade_testing::token_fakes::FakeVerifier;
 

@@ -13,8 +13,8 @@ use pingora::protocols::http::ServerSession;
 use pingora::proxy::Session;
 
 use super::outbound;
-use crate::domain::problem::Problem;
-use crate::domain::reply::Reply;
+use palisade_core::domain::problem::Problem;
+use palisade_core::domain::reply::Reply;
 
 const MEDIA_TYPE: &str = "application/grpc";
 const STATUS: &str = "grpc-status";
@@ -111,7 +111,7 @@ fn message(code: &'static str, words: &str) -> HeaderValue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::redirect::{Location, Redirect};
+    use palisade_core::domain::redirect::{Location, Redirect};
 
     #[test]
     fn calls_are_known_by_version_and_media_type() {

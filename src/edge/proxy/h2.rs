@@ -23,9 +23,9 @@ use super::head::MAX_FIELDS;
 use super::listener::Listener;
 use super::refused::{LAST_WORDS, Refused};
 use super::socket::Socket;
-use crate::domain::answer::answer;
-use crate::domain::request::Malformed;
-use crate::domain::verdict::Refusal;
+use palisade_core::domain::answer::answer;
+use palisade_core::domain::request::Malformed;
+use palisade_core::domain::verdict::Refusal;
 
 /// Bounds on one HTTP/2 connection: what a client can make us hold for it. Streams that are reset before they are
 /// served (rapid reset, CVE-2023-44487) and streams that we reset (MadeYouReset, CVE-2025-8671) have bounds of their

@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::capacity::{self, Share};
 use super::framing::{self, Body, Chunks};
-use crate::domain::request::Malformed;
+use palisade_core::domain::request::Malformed;
 
 /// The most header fields one request may have.
 pub const MAX_FIELDS: usize = 128;

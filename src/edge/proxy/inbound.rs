@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use http::{HeaderMap, Method, header};
 use pingora::http::RequestHeader;
 
-use crate::domain::request::{Headers, Host, Malformed, Path, Request};
+use palisade_core::domain::request::{Headers, Host, Malformed, Path, Request};
 
 /// The header fields of the engine, for the domain.
 pub struct Fields<'a>(pub &'a HeaderMap);

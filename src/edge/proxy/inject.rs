@@ -12,9 +12,9 @@ use zeroize::Zeroizing;
 
 use super::fields::{self, HeaderFields};
 use super::served::ServedRoute;
-use crate::domain::verdict::Refusal;
-use crate::ports::{InjectFault, Injector};
-use crate::service::admit::Permit;
+use palisade_core::domain::verdict::Refusal;
+use palisade_core::ports::{InjectFault, Injector};
+use palisade_core::service::admit::Permit;
 
 /// Says that an attempt was given up because there is a better token for the next one.
 pub const RENEWED: ErrorType = ErrorType::new("ProviderTokenRenewed");

@@ -22,7 +22,7 @@ use super::head::{self, Head};
 use super::refused::Refused;
 use super::socket::{Socket, Wire};
 use super::tls;
-use crate::ports::Meter;
+use palisade_core::ports::Meter;
 
 /// How long an idle connection is kept once the gateway is closing, for a request that its client has sent
 /// before it could know.

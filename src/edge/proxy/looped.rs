@@ -8,8 +8,8 @@
 
 use http::{HeaderMap, HeaderValue};
 
-use crate::domain::reserved::HOPS;
-use crate::ports::Entropy;
+use palisade_core::domain::reserved::HOPS;
+use palisade_core::ports::Entropy;
 
 /// The hexadecimal digits of a name.
 const DIGITS: usize = 16;

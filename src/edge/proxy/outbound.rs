@@ -1,4 +1,4 @@
-//! Writing an answer that ends the exchange. What it says is the domain's ([`crate::domain::reply`]).
+//! Writing an answer that ends the exchange. What it says is the domain's ([`palisade_core::domain::reply`]).
 
 use std::time::Duration;
 
@@ -10,8 +10,8 @@ use pingora::{Error, ErrorSource, ErrorType, OrErr, Result};
 
 use super::cors::CorsRules;
 use super::grpc;
-use crate::domain::problem::Problem;
-use crate::domain::reply::Reply;
+use palisade_core::domain::problem::Problem;
+use palisade_core::domain::reply::Reply;
 
 /// How much of an unwanted body is read after the answer, so that the client sees it before the
 /// connection closes.

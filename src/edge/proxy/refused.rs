@@ -16,12 +16,12 @@ use super::grpc;
 use super::head::Head;
 use super::outbound;
 use super::socket::Socket;
-use crate::domain::answer::{Answer, answer};
-use crate::domain::problem::{Problem, title};
-use crate::domain::reply::{Field, Reply};
-use crate::domain::request::Malformed;
-use crate::domain::verdict::Refusal;
-use crate::ports::{Ended, Meter};
+use palisade_core::domain::answer::{Answer, answer};
+use palisade_core::domain::problem::{Problem, title};
+use palisade_core::domain::reply::{Field, Reply};
+use palisade_core::domain::request::Malformed;
+use palisade_core::domain::verdict::Refusal;
+use palisade_core::ports::{Ended, Meter};
 
 /// How long an answer that ends a connection may take to be written.
 pub(super) const LAST_WORDS: Duration = Duration::from_secs(2);

@@ -7,7 +7,7 @@ use super::cors::CorsRules;
 use super::forward::Forwarding;
 use super::upstream::Cluster;
 use crate::config;
-use crate::domain::route::Route;
+use palisade_core::domain::route::Route;
 
 /// An entry of the table of routes: all that is needed to serve a request.
 pub struct ServedRoute {

@@ -4,7 +4,7 @@
 //! No hook decides policy. What goes to an upstream asks for the stage that only a [`Permit`] leads to
 //! ([`Stage::admitted`]), and only `service::admit` makes one: a hook out of order ends in a refusal.
 //!
-//! [`Permit`]: crate::service::admit::Permit
+//! [`Permit`]: palisade_core::service::admit::Permit
 
 use std::time::Duration;
 
@@ -27,13 +27,13 @@ use super::served::ServedRoute;
 use super::stage::{Admitted, Attempts, Stage};
 use super::upstream::Attempt;
 use super::{forget, grpc, hop, inbound, outbound, upgrade};
-use crate::domain::answer::answer;
-use crate::domain::problem::Problem;
-use crate::domain::reply::Reply;
-use crate::domain::request::{Malformed, Path};
-use crate::domain::route::Auth;
-use crate::domain::verdict::Refusal;
-use crate::ports::Ended;
+use palisade_core::domain::answer::answer;
+use palisade_core::domain::problem::Problem;
+use palisade_core::domain::reply::Reply;
+use palisade_core::domain::request::{Malformed, Path};
+use palisade_core::domain::route::Auth;
+use palisade_core::domain::verdict::Refusal;
+use palisade_core::ports::Ended;
 
 /// Says that an upstream of HTTP/2 chose HTTP/1.1, and was asked nothing yet.
 const HTTP1_ONLY: ErrorType = ErrorType::new("UpstreamSpeaksHttp1");

@@ -14,9 +14,9 @@ use super::gateway::Live;
 use super::inject::InjectedToken;
 use super::served::ServedRoute;
 use super::upstream::Attempt;
-use crate::domain::verdict::Refusal;
-use crate::ports::Verified;
-use crate::service::admit::Permit;
+use palisade_core::domain::verdict::Refusal;
+use palisade_core::ports::Verified;
+use palisade_core::service::admit::Permit;
 
 /// Where a request stands.
 #[expect(clippy::large_enum_variant, reason = "there is one for each request, and a box is an allocation")]

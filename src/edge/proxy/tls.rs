@@ -24,7 +24,7 @@ use zeroize::Zeroizing;
 
 use super::expiry;
 use crate::config;
-use crate::domain::time::UnixTime;
+use palisade_core::domain::time::UnixTime;
 
 /// How often the files are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(5);

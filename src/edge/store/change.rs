@@ -11,16 +11,16 @@ use super::keys::{self, Key};
 use super::record::{
     decode, decode_revocation, decode_session, encode, encode_revocation, encode_session, session_filed,
 };
-use crate::domain::account::{User, UserId};
-use crate::domain::connection::Connection;
-use crate::domain::link::Link;
-use crate::domain::mail::Mail;
-use crate::domain::mail_cap::Mailbox;
-use crate::domain::revocation::{Revocation, Target};
-use crate::domain::session::Session;
-use crate::domain::task::{Errand, Work};
-use crate::domain::time::UnixTime;
-use crate::ports::{Change, CommitError, GIVEN_UP_LIFE, StoreError};
+use palisade_core::domain::account::{User, UserId};
+use palisade_core::domain::connection::Connection;
+use palisade_core::domain::link::Link;
+use palisade_core::domain::mail::Mail;
+use palisade_core::domain::mail_cap::Mailbox;
+use palisade_core::domain::revocation::{Revocation, Target};
+use palisade_core::domain::session::Session;
+use palisade_core::domain::task::{Errand, Work};
+use palisade_core::domain::time::UnixTime;
+use palisade_core::ports::{Change, CommitError, GIVEN_UP_LIFE, StoreError};
 
 /// Where a mail is filed: among those that are tried, or, once it was given up, under its end.
 pub(super) fn mail_filed(mail: &Mail) -> Key {

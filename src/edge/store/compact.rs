@@ -22,7 +22,7 @@ use super::keys::{self, Key};
 use super::sled::Shared;
 use super::tally::Tally;
 use super::trees::{For, Trees};
-use crate::ports::StoreError;
+use palisade_core::ports::StoreError;
 
 /// How many pairs, and about how many bytes, are copied in one step.
 const PAGE: usize = 1024;

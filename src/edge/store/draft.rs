@@ -10,8 +10,8 @@ use ::sled::IVec;
 use super::keys::{self, Key, Table};
 use super::record::{decode, encode};
 use super::trees::{Trees, Writes};
-use crate::domain::revocation::Revocation;
-use crate::ports::{Change, CommitError, StoreError};
+use palisade_core::domain::revocation::Revocation;
+use palisade_core::ports::{Change, CommitError, StoreError};
 
 /// A batch in the making.
 pub(super) struct Draft<'a> {
@@ -136,14 +136,14 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::domain::audit::Event;
-    use crate::domain::mail_cap::{Asked, CappedLetter, Caps, Mailbox};
-    use crate::domain::revocation::Target;
-    use crate::domain::time::UnixTime;
     use crate::edge::store::generation::Generation;
     use crate::edge::store::trees::For;
     use crate::edge::store::verify::verify;
-    use crate::ports::GONE_EVENTS_LIFE;
+    use palisade_core::domain::audit::Event;
+    use palisade_core::domain::mail_cap::{Asked, CappedLetter, Caps, Mailbox};
+    use palisade_core::domain::revocation::Target;
+    use palisade_core::domain::time::UnixTime;
+    use palisade_core::ports::GONE_EVENTS_LIFE;
     use palisade_testing::conformance::{
         connection, event, link, mail, revocation, session, task, token, user,
     };
@@ -223,7 +223,7 @@ mod tests {
                             let mut changed = user(n, &email);
                             let stored = draft.get(&keys::user(changed.id)).unwrap();
                             let revision = |bytes: IVec| {
-                                decode::<crate::domain::account::User>("", &bytes).unwrap().revision
+                                decode::<palisade_core::domain::account::User>("", &bytes).unwrap().revision
                             };
                             changed.revision = stored.map_or(0, revision);
                             Change::UpdateUser(changed)
@@ -238,7 +238,10 @@ mod tests {
                         9 => Change::ConsumeLink(link(n, end).hash),
                         10 => {
                             let given_up = random(3) == 0;
-                            Change::PutMail(crate::domain::mail::Mail { given_up, ..mail(n, &email, end) })
+                            Change::PutMail(palisade_core::domain::mail::Mail {
+                                given_up,
+                                ..mail(n, &email, end)
+                            })
                         }
                         11 => Change::RemoveMail(mail(n, &email, end)),
                         12 | 13 => {
@@ -250,13 +253,15 @@ mod tests {
                             let mut changed = connection(n, u128::from(random(3)), due);
                             let stored = draft.get(&keys::connection(changed.user, changed.id)).unwrap();
                             let revision = |bytes: IVec| {
-                                decode::<crate::domain::connection::Connection>("", &bytes).unwrap().revision
+                                decode::<palisade_core::domain::connection::Connection>("", &bytes)
+                                    .unwrap()
+                                    .revision
                             };
                             changed.revision = stored.map_or(0, revision);
                             Change::UpdateConnection(changed)
                         }
                         17 => {
-                            let id = crate::domain::mail_cap::MailboxId([random(3) as u8; 16]);
+                            let id = palisade_core::domain::mail_cap::MailboxId([random(3) as u8; 16]);
                             let stored = draft.get(&keys::mailbox(id)).unwrap();
                             let stored = stored.map(|bytes| decode::<Mailbox>("", &bytes).unwrap());
                             let mut mailbox = stored.unwrap_or_else(|| Mailbox::new(id));

@@ -13,10 +13,10 @@ use super::draft::Draft;
 use super::keys::{self, EventPlace, Key};
 use super::record::{decode, encode};
 use super::trees::Trees;
-use crate::domain::account::UserId;
-use crate::domain::audit::Event;
-use crate::domain::time::UnixTime;
-use crate::ports::{EVENTS_KEPT, GONE_EVENTS_LIFE, STRANGERS_EVENTS_KEPT, StoreError};
+use palisade_core::domain::account::UserId;
+use palisade_core::domain::audit::Event;
+use palisade_core::domain::time::UnixTime;
+use palisade_core::ports::{EVENTS_KEPT, GONE_EVENTS_LIFE, STRANGERS_EVENTS_KEPT, StoreError};
 
 impl Draft<'_> {
     /// Keeps an event in place of the oldest of its list. Numbered, so that a clock set back puts none in the wrong
@@ -100,11 +100,11 @@ pub(super) fn events(trees: &Trees, user: Option<UserId>, limit: usize) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::audit::Outcome;
     use crate::edge::store::generation::Generation;
     use crate::edge::store::trees::{For, Writes};
     use crate::edge::store::verify::verify;
-    use crate::ports::Change;
+    use palisade_core::domain::audit::Outcome;
+    use palisade_core::ports::Change;
     use palisade_testing::conformance::event;
 
     /// A list of before there were two: its keys have no order, and strangers' events are among the others.

@@ -13,7 +13,7 @@ use tokio::sync::{oneshot, watch};
 use super::compact::{self, GivenUp};
 use super::sled::Shared;
 use super::writer::{Command, Queued};
-use crate::ports::{Compacted, CompactionCounts, StoreError};
+use palisade_core::ports::{Compacted, CompactionCounts, StoreError};
 
 /// How often the files are looked at.
 const LOOK: Duration = Duration::from_secs(60);

@@ -5,16 +5,16 @@
 
 use uuid::Uuid;
 
-use crate::domain::account::UserId;
-use crate::domain::connection::ConnectionId;
-use crate::domain::email::EmailAddress;
-use crate::domain::mail_cap::MailboxId;
-use crate::domain::opaque::TokenHash;
-use crate::domain::revocation::Kind;
-use crate::domain::session::SessionId;
-use crate::domain::task::Task;
-use crate::domain::time::UnixTime;
-use crate::ports::StoreError;
+use palisade_core::domain::account::UserId;
+use palisade_core::domain::connection::ConnectionId;
+use palisade_core::domain::email::EmailAddress;
+use palisade_core::domain::mail_cap::MailboxId;
+use palisade_core::domain::opaque::TokenHash;
+use palisade_core::domain::revocation::Kind;
+use palisade_core::domain::session::SessionId;
+use palisade_core::domain::task::Task;
+use palisade_core::domain::time::UnixTime;
+use palisade_core::ports::StoreError;
 
 pub(super) type Key = Vec<u8>;
 

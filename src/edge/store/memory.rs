@@ -16,21 +16,23 @@ use async_trait::async_trait;
 
 use super::EXPIRY_SLACK;
 use super::keys::kind_byte;
-use crate::domain::account::{User, UserId};
-use crate::domain::audit::Event;
-use crate::domain::connection::{Connection, ConnectionId};
-use crate::domain::email::EmailAddress;
-use crate::domain::identity::Identity;
-use crate::domain::link::Link;
-use crate::domain::mail::Mail;
-use crate::domain::mail_cap::{Mailbox, MailboxId};
-use crate::domain::opaque::TokenHash;
-use crate::domain::revocation::{Begun, Kind, Revocation, Target, Versions, keys_of, limit_reaches};
-use crate::domain::session::{Session, SessionId};
-use crate::domain::task::Task;
-use crate::domain::time::UnixTime;
-use crate::domain::trusted_time::Mark;
-use crate::ports::{Change, CommitError, Compacted, Revocations, Store, StoreError, StoreStatus, Swept};
+use palisade_core::domain::account::{User, UserId};
+use palisade_core::domain::audit::Event;
+use palisade_core::domain::connection::{Connection, ConnectionId};
+use palisade_core::domain::email::EmailAddress;
+use palisade_core::domain::identity::Identity;
+use palisade_core::domain::link::Link;
+use palisade_core::domain::mail::Mail;
+use palisade_core::domain::mail_cap::{Mailbox, MailboxId};
+use palisade_core::domain::opaque::TokenHash;
+use palisade_core::domain::revocation::{Begun, Kind, Revocation, Target, Versions, keys_of, limit_reaches};
+use palisade_core::domain::session::{Session, SessionId};
+use palisade_core::domain::task::Task;
+use palisade_core::domain::time::UnixTime;
+use palisade_core::domain::trusted_time::Mark;
+use palisade_core::ports::{
+    Change, CommitError, Compacted, Revocations, Store, StoreError, StoreStatus, Swept,
+};
 
 /// Shards differ in how much of the set they take. A hash map doubles when it is full, and shards of one size would
 /// all do so at once: the whole set would have twice the memory that it needs from one entry to the next. Of every

@@ -5,20 +5,20 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 
-use crate::domain::account::{User, UserId};
-use crate::domain::audit::Event;
-use crate::domain::connection::{Connection, ConnectionId};
-use crate::domain::email::EmailAddress;
-use crate::domain::link::Link;
-use crate::domain::mail::Mail;
-use crate::domain::mail_cap::{Mailbox, MailboxId};
-use crate::domain::opaque::TokenHash;
-use crate::domain::revocation::{Begun, Revocation, Target, Versions};
-use crate::domain::session::{Session, SessionId};
-use crate::domain::task::Task;
-use crate::domain::time::UnixTime;
-use crate::domain::trusted_time::Mark;
-use crate::ports::{Change, CommitError, Compacted, Meter, Store, StoreError, StoreStatus, Swept};
+use palisade_core::domain::account::{User, UserId};
+use palisade_core::domain::audit::Event;
+use palisade_core::domain::connection::{Connection, ConnectionId};
+use palisade_core::domain::email::EmailAddress;
+use palisade_core::domain::link::Link;
+use palisade_core::domain::mail::Mail;
+use palisade_core::domain::mail_cap::{Mailbox, MailboxId};
+use palisade_core::domain::opaque::TokenHash;
+use palisade_core::domain::revocation::{Begun, Revocation, Target, Versions};
+use palisade_core::domain::session::{Session, SessionId};
+use palisade_core::domain::task::Task;
+use palisade_core::domain::time::UnixTime;
+use palisade_core::domain::trusted_time::Mark;
+use palisade_core::ports::{Change, CommitError, Compacted, Meter, Store, StoreError, StoreStatus, Swept};
 
 /// A store whose calls are counted.
 pub struct MeteredStore {
@@ -191,7 +191,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::ports::Ended;
+    use palisade_core::ports::Ended;
     use palisade_testing::fakes::{FakeStore, NOW};
 
     #[derive(Default)]

@@ -19,7 +19,7 @@ use super::tally::Tally;
 use super::trees::{For, Trees, Writes};
 use super::verify::verify;
 use super::witness::{self, Testimony, WITNESS};
-use crate::ports::StoreError;
+use palisade_core::ports::StoreError;
 
 const REHEARSAL: &str = "palisade.rehearsal";
 /// What is needed beside the copy: the engine writes a snapshot and zeroes the rest of a segment.

@@ -10,16 +10,16 @@ use serde::de::DeserializeOwned;
 use super::keys::{self, Key, Table};
 use super::record::{Standing, decode, decode_revocation, decode_session};
 use super::trees::Trees;
-use crate::domain::account::{User, UserId};
-use crate::domain::audit::Event;
-use crate::domain::connection::{Connection, ConnectionId};
-use crate::domain::email::EmailAddress;
-use crate::domain::mail::Mail;
-use crate::domain::revocation::{Revocation, Target};
-use crate::domain::session::{Session, SessionId};
-use crate::domain::task::Task;
-use crate::domain::time::UnixTime;
-use crate::ports::StoreError;
+use palisade_core::domain::account::{User, UserId};
+use palisade_core::domain::audit::Event;
+use palisade_core::domain::connection::{Connection, ConnectionId};
+use palisade_core::domain::email::EmailAddress;
+use palisade_core::domain::mail::Mail;
+use palisade_core::domain::revocation::{Revocation, Target};
+use palisade_core::domain::session::{Session, SessionId};
+use palisade_core::domain::task::Task;
+use palisade_core::domain::time::UnixTime;
+use palisade_core::ports::StoreError;
 
 /// How many entries one visit reads.
 pub(super) const PAGE: usize = 4096;

@@ -6,10 +6,10 @@
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::domain::revocation::{Kind, Revocation, Target};
-use crate::domain::session::Session;
-use crate::domain::time::UnixTime;
-use crate::ports::StoreError;
+use palisade_core::domain::revocation::{Kind, Revocation, Target};
+use palisade_core::domain::session::Session;
+use palisade_core::domain::time::UnixTime;
+use palisade_core::ports::StoreError;
 
 /// The layout this program writes.
 const VERSION: u8 = 1;

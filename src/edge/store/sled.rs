@@ -26,20 +26,22 @@ use super::read;
 use super::trees::Trees;
 use super::verify;
 use super::writer::{self, Command, Queued, Reply};
-use crate::domain::account::{User, UserId};
-use crate::domain::audit::Event;
-use crate::domain::connection::{Connection, ConnectionId};
-use crate::domain::email::EmailAddress;
-use crate::domain::link::Link;
-use crate::domain::mail::Mail;
-use crate::domain::mail_cap::{Mailbox, MailboxId};
-use crate::domain::opaque::TokenHash;
-use crate::domain::revocation::{Begun, Revocation, Target, Versions};
-use crate::domain::session::{Session, SessionId};
-use crate::domain::task::Task;
-use crate::domain::time::UnixTime;
-use crate::domain::trusted_time::Mark;
-use crate::ports::{Change, CommitError, Compacted, CompactionCounts, Store, StoreError, StoreStatus, Swept};
+use palisade_core::domain::account::{User, UserId};
+use palisade_core::domain::audit::Event;
+use palisade_core::domain::connection::{Connection, ConnectionId};
+use palisade_core::domain::email::EmailAddress;
+use palisade_core::domain::link::Link;
+use palisade_core::domain::mail::Mail;
+use palisade_core::domain::mail_cap::{Mailbox, MailboxId};
+use palisade_core::domain::opaque::TokenHash;
+use palisade_core::domain::revocation::{Begun, Revocation, Target, Versions};
+use palisade_core::domain::session::{Session, SessionId};
+use palisade_core::domain::task::Task;
+use palisade_core::domain::time::UnixTime;
+use palisade_core::domain::trusted_time::Mark;
+use palisade_core::ports::{
+    Change, CommitError, Compacted, CompactionCounts, Store, StoreError, StoreStatus, Swept,
+};
 
 /// How many commands may wait; further callers wait for a place.
 const QUEUE: usize = 1024;
@@ -486,7 +488,7 @@ impl Store for SledStore {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::task::{Errand, Work};
+    use palisade_core::domain::task::{Errand, Work};
     use palisade_testing::conformance::{connection, mail, user};
 
     /// What makes a compaction due, one by one: each of them holds what somebody has asked to be forgotten.

@@ -8,10 +8,10 @@ use super::change::FILED;
 use super::draft::Draft;
 use super::keys::{self, Key, Table};
 use super::record::{decode, decode_revocation, decode_session};
-use crate::domain::link::Link;
-use crate::domain::mail_cap::Mailbox;
-use crate::domain::time::UnixTime;
-use crate::ports::{StoreError, Swept};
+use palisade_core::domain::link::Link;
+use palisade_core::domain::mail_cap::Mailbox;
+use palisade_core::domain::time::UnixTime;
+use palisade_core::ports::{StoreError, Swept};
 
 /// How many entries one step looks at, so that commits are not kept waiting.
 const STEP: usize = 256;

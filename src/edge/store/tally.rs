@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::keys;
 use super::trees::Writes;
-use crate::ports::StoreError;
+use palisade_core::ports::StoreError;
 
 /// What is in the store.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

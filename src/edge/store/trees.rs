@@ -19,7 +19,7 @@ use super::generation::Generation;
 use super::keys::{self, Key};
 use super::tally::{self, Tally};
 use super::witness::Witness;
-use crate::ports::StoreError;
+use palisade_core::ports::StoreError;
 
 /// sled's page cache, in bytes as they are on disk; what is in it takes about eight times that. Its own default
 /// is a gigabyte.

@@ -7,16 +7,16 @@ use super::keys::{self, EventPlace, Table};
 use super::read::at;
 use super::record::{decode, decode_revocation, decode_session, session_filed};
 use super::trees::Trees;
-use crate::domain::account::{User, UserId};
-use crate::domain::audit::Event;
-use crate::domain::connection::Connection;
-use crate::domain::link::Link;
-use crate::domain::mail::Mail;
-use crate::domain::mail_cap::Mailbox;
-use crate::domain::task::Task;
-use crate::domain::time::UnixTime;
-use crate::domain::trusted_time::Mark;
-use crate::ports::StoreError;
+use palisade_core::domain::account::{User, UserId};
+use palisade_core::domain::audit::Event;
+use palisade_core::domain::connection::Connection;
+use palisade_core::domain::link::Link;
+use palisade_core::domain::mail::Mail;
+use palisade_core::domain::mail_cap::Mailbox;
+use palisade_core::domain::task::Task;
+use palisade_core::domain::time::UnixTime;
+use palisade_core::domain::trusted_time::Mark;
+use palisade_core::ports::StoreError;
 
 /// Reads everything; the error names the first thing that does not fit.
 pub(super) fn verify(trees: &Trees) -> Result<(), StoreError> {

@@ -23,9 +23,9 @@ use super::record::encode;
 use super::sled::Shared;
 use super::sweep::Step;
 use super::trees::{Trees, Writes};
-use crate::domain::revocation::Revocation;
-use crate::domain::time::UnixTime;
-use crate::ports::{Change, CommitError, StoreError};
+use palisade_core::domain::revocation::Revocation;
+use palisade_core::domain::time::UnixTime;
+use palisade_core::ports::{Change, CommitError, StoreError};
 
 /// How many commands share one sync.
 const BATCH: usize = 16;

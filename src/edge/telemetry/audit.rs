@@ -14,8 +14,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::config::AuditTo;
-use crate::domain::audit::Event;
-use crate::ports::{Audit, Change, Store};
+use palisade_core::domain::audit::Event;
+use palisade_core::ports::{Audit, Change, Store};
 
 /// Events that may wait to be written.
 const QUEUE: usize = 16 * 1024;
@@ -112,9 +112,9 @@ fn write(to: &AuditTo, text: &[u8]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::account::UserId;
-    use crate::domain::audit::{Action, Actor, Outcome};
-    use crate::domain::time::UnixTime;
+    use palisade_core::domain::account::UserId;
+    use palisade_core::domain::audit::{Action, Actor, Outcome};
+    use palisade_core::domain::time::UnixTime;
     use palisade_testing::fakes::FakeStore;
 
     fn event(n: u128) -> Event {

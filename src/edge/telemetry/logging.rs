@@ -6,7 +6,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::{Log, LogFormat};
-use crate::ports::Ended;
+use palisade_core::ports::Ended;
 
 /// The target of access log lines.
 const ACCESS: &str = "access";

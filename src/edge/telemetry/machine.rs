@@ -3,7 +3,7 @@
 
 use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
-use crate::domain::time::UnixTime;
+use palisade_core::domain::time::UnixTime;
 
 /// Gauges that are read at each scrape.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

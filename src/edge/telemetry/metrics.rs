@@ -15,7 +15,7 @@ use prometheus::{
 };
 
 use super::machine::{MachineLevels, MachineMeters};
-use crate::ports::{Ended, Meter};
+use palisade_core::ports::{Ended, Meter};
 
 /// Labels of [`Metrics::requests`]; the first is for callers who left before an answer.
 const STATUSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];

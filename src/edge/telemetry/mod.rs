@@ -5,8 +5,8 @@ pub mod logging;
 pub mod machine;
 pub mod metrics;
 
-use crate::ports::{Ended, Meter};
 use metrics::Metrics;
+use palisade_core::ports::{Ended, Meter};
 use std::sync::Arc;
 
 /// Counts every request and, when asked to, writes one access log line for it.

@@ -7,7 +7,7 @@ use percent_encoding::percent_decode_str;
 use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
-use crate::ports::DoorResponse;
+use palisade_core::ports::DoorResponse;
 
 /// Shorter ones are in every other answer by chance, and are no secrets.
 const SHORTEST: usize = 8;

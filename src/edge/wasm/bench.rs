@@ -28,8 +28,8 @@ use super::plugins::CacheAt;
 use super::recorder::Recorder;
 use super::secrets::{HIDDEN, Secrets};
 use crate::config::{self, Component, HostPattern, PluginLimits};
-use crate::domain::time::UnixTime;
-use crate::ports::{
+use palisade_core::domain::time::UnixTime;
+use palisade_core::ports::{
     Assertion, Assertions, Authorization, Clock, CurrentTokens, Door, DoorFault, DoorRequest, DoorResponse,
     Meter, Pkce, ProviderCall, ProviderFault, SignError,
 };

@@ -20,7 +20,7 @@ use super::host::{State, Surroundings};
 use super::limits::TABLE_ELEMENTS;
 use super::load::Code;
 use super::secrets::Secrets;
-use crate::ports::{Meter, ProviderFault};
+use palisade_core::ports::{Meter, ProviderFault};
 
 /// What a component may hand over in one call of the host or one result, in bytes: lists of empty texts and
 /// texts that are there a thousand times over cost us more than they cost it.

@@ -12,8 +12,8 @@ use super::granted;
 use super::lines::{escaped, is_plain};
 use super::secrets::Secrets;
 use crate::config::HostPattern;
-use crate::domain::connection::{Account, MAX_REASON};
-use crate::ports::{Authorization, CurrentTokens, ParameterInfo, Pkce, ProviderCall, ProviderFault};
+use palisade_core::domain::connection::{Account, MAX_REASON};
+use palisade_core::ports::{Authorization, CurrentTokens, ParameterInfo, Pkce, ProviderCall, ProviderFault};
 
 /// The longest identifier, address and name of an account, in bytes.
 const SUBJECT: usize = 255;

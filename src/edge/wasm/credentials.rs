@@ -12,8 +12,8 @@ use zeroize::Zeroizing;
 use super::bindings::palisade::provider::http::{
     Assertion as WitAssertion, BasicEncoding, ClientAuth, CredentialParameters, Place,
 };
-use crate::domain::time::UnixTime;
-use crate::ports::{Assertion, Assertions};
+use palisade_core::domain::time::UnixTime;
+use palisade_core::ports::{Assertion, Assertions};
 
 /// Everything but the unreserved characters of `application/x-www-form-urlencoded`.
 const FORM: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'*');
@@ -276,7 +276,7 @@ fn wipe(value: &mut Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ports::SignError;
+    use palisade_core::ports::SignError;
 
     struct FakeAssertions;
 

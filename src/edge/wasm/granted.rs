@@ -9,7 +9,7 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::bindings::palisade::provider::types;
-use crate::ports::GrantedTokens;
+use palisade_core::ports::GrantedTokens;
 
 /// The longest token, in bytes.
 const TOKEN: usize = 64 << 10;

@@ -15,7 +15,7 @@ use super::limits::Limiter;
 use super::lines::Lines;
 use super::secrets::Secrets;
 use crate::config::PluginLimits;
-use crate::ports::{Assertions, Clock, Door, DoorFault, DoorRequest, DoorResponse, Meter};
+use palisade_core::ports::{Assertions, Clock, Door, DoorFault, DoorRequest, DoorResponse, Meter};
 
 /// Resources of WASI that a component may hold at once.
 const HANDLES: usize = 256;
@@ -241,8 +241,8 @@ mod tests {
         ClientAuth, CredentialParameters, Host as _, Place,
     };
     use super::*;
-    use crate::domain::time::UnixTime;
-    use crate::ports::{Assertion, DoorResponse, Ended, SignError};
+    use palisade_core::domain::time::UnixTime;
+    use palisade_core::ports::{Assertion, DoorResponse, Ended, SignError};
     use secrecy::{ExposeSecret, SecretString};
 
     struct Fake;

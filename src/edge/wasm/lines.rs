@@ -215,7 +215,7 @@ impl AsyncWrite for Lines {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ports::DoorResponse;
+    use palisade_core::ports::DoorResponse;
 
     #[test]
     fn a_line_is_one_line_and_not_longer_than_allowed() {

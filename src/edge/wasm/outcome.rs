@@ -8,8 +8,8 @@ use super::bindings::exports::palisade::provider::plugin::Description;
 use super::convert;
 use super::exchange::{Failed, Granted, Outcome, Person};
 use super::player::{different, lists, shown, urls};
-use crate::domain::connection::Account;
-use crate::ports::{GrantedTokens, ProviderFault};
+use palisade_core::domain::connection::Account;
+use palisade_core::ports::{GrantedTokens, ProviderFault};
 
 pub(super) fn granted(tokens: GrantedTokens) -> Granted {
     let exposed = |secret: SecretString| secret.expose_secret().to_owned();

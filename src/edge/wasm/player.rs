@@ -16,7 +16,7 @@ use super::cache::hex;
 use super::exchange::{Answer, Auth, Exchange, Expected, Fails, pairs};
 use super::host::{Witness, method};
 use super::lines::{escaped, is_visible};
-use crate::ports::{Door, DoorFault, DoorRequest, DoorResponse};
+use palisade_core::ports::{Door, DoorFault, DoorRequest, DoorResponse};
 
 /// Header fields that need not be in the file.
 const UNREMARKABLE: [&str; 3] = ["accept", "content-type", "user-agent"];

@@ -18,8 +18,8 @@ use super::host::{State, Surroundings, Witness};
 use super::load::Code;
 use super::secrets::Secrets;
 use crate::config;
-use crate::domain::connection::Account;
-use crate::ports::{
+use palisade_core::domain::connection::Account;
+use palisade_core::ports::{
     Assertions, Authorization, Clock, CurrentTokens, Door, GrantedTokens, Meter, Pkce, ProviderCall,
     ProviderFault, ProviderInfo,
 };

@@ -23,8 +23,8 @@ use super::interface::LARGEST;
 use super::load::{self, Code};
 use super::plugin::{Plugin, Refreshed, Sides};
 use crate::config::{self, Component};
-use crate::domain::connection::Account;
-use crate::ports::{
+use palisade_core::domain::connection::Account;
+use palisade_core::ports::{
     Assertions, Authorization, Clock, CurrentTokens, Door, GrantedTokens, Meter, Pkce, ProviderCall,
     ProviderFault, ProviderInfo, Providers,
 };

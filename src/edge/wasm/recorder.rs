@@ -16,7 +16,7 @@ use super::host::{Witness, method};
 use super::lines::escaped;
 use super::mask::{is_opaque, masked};
 use crate::config;
-use crate::ports::{Door, DoorFault, DoorRequest, DoorResponse};
+use palisade_core::ports::{Door, DoorFault, DoorRequest, DoorResponse};
 
 /// Header fields of an answer that are written down.
 const TELLING: [&str; 3] = ["content-type", "retry-after", "www-authenticate"];

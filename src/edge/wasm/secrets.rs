@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use super::mask::{is_opaque, is_secret_name};
 use super::spellings::{Spelling, inner, known_spellings, without_codes};
-use crate::ports::DoorResponse;
+use palisade_core::ports::DoorResponse;
 
 /// What stands in a text in place of a secret.
 pub(super) const HIDDEN: &str = "(a secret)";

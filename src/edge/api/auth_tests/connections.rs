@@ -7,9 +7,9 @@ use super::super::super::body::MAX_BODY;
 use super::super::super::connections_fake::{RETURN_TO, TOKENS};
 use super::{Answer, Api, PREFIX, access, api, api_at, request};
 use crate::config::Origins;
-use crate::domain::account::UserId;
-use crate::ports::ProviderFault;
-use crate::service::users::UserEdit;
+use palisade_core::domain::account::UserId;
+use palisade_core::ports::ProviderFault;
+use palisade_core::service::users::UserEdit;
 use palisade_testing::connection_fakes::ACME;
 use std::time::Duration;
 

@@ -15,10 +15,10 @@ use tower::ServiceExt;
 
 use super::super::connections_fake;
 use super::*;
-use crate::domain::account::UserId;
-use crate::domain::mail::Letter;
-use crate::ports::Signer;
-use crate::service::users::UserEdit;
+use palisade_core::domain::account::UserId;
+use palisade_core::domain::mail::Letter;
+use palisade_core::ports::Signer;
+use palisade_core::service::users::UserEdit;
 use palisade_testing::accounts_world::{self, ANN, PASSWORD, World, client};
 use palisade_testing::connection_fakes::FakeProviders;
 use palisade_testing::fakes::{FakeSigner, NOW};

@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 
 use super::super::super::body::MAX_BODY;
 use super::{ANN, PASSWORD, access, api, request};
-use crate::domain::mail::Letter;
-use crate::ports::Limited;
-use crate::service::users::UserEdit;
+use palisade_core::domain::mail::Letter;
+use palisade_core::ports::Limited;
+use palisade_core::service::users::UserEdit;
 use palisade_testing::fakes::NOW;
 
 #[tokio::test]

@@ -5,8 +5,8 @@ use axum::http::Request;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::domain::account::Verification;
-use crate::ports::Store;
+use palisade_core::domain::account::Verification;
+use palisade_core::ports::Store;
 use palisade_testing::accounts_world::PASSWORD;
 
 const BOB: &str = "bob@example.com";
