@@ -9,6 +9,7 @@ pub mod accounts_world;
 pub mod conformance;
 pub mod connection_fakes;
 pub mod connections_world;
+pub mod crash;
 pub mod fakes;
 pub mod password_fakes;
 pub mod token_fakes;
