@@ -3,8 +3,6 @@
 //! Fakes implement the traits of `palisade_core` as a library, so only tests outside that library can use them: the
 //! target `service` of `palisade-core` (`src/core/tests.rs`), the unit tests of `palisade`, and `tests/`.
 
-#![allow(clippy::missing_panics_doc, clippy::must_use_candidate, reason = "a fake that panics fails a test")]
-
 pub mod accounts_world;
 pub mod conformance;
 pub mod connection_fakes;
