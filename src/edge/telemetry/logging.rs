@@ -142,6 +142,7 @@ mod tests {
             tracing::error!(target: "pingora_core::connectors", "failed to acquire reusable stream");
             tracing::error!(target: "pingora_proxy", "failed to send error response to downstream");
             tracing::error!(target: "pingora_core::protocols::tls", "TLS is misconfigured");
+            tracing::debug!(target: "palisade_core::service::outbox", "said by a use case");
             access(&Ended {
                 route: Some("app"),
                 status: 200,
@@ -185,6 +186,16 @@ mod tests {
         for level in ["info,pingora=warn", "info,pingora_core::connectors=error,pingora_proxy=error"] {
             let text = written(&log(level, false), "/");
             assert!(everyday.iter().all(|line| text.contains(line)), "{level}: {text}");
+        }
+    }
+
+    /// The use cases are a crate of their own, and still Palisade to an operator.
+    #[test]
+    fn a_filter_for_palisade_is_one_for_its_use_cases() {
+        for (level, is_heard) in
+            [("error,palisade=debug", true), ("error,palisade=info", false), ("debug", true)]
+        {
+            assert_eq!(written(&log(level, false), "/").contains("said by a use case"), is_heard, "{level}");
         }
     }
 
