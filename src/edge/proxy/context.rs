@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::capacity::Share;
-use super::exchange::{CURRENT, OpenExchange};
+use super::exchange::{CURRENT, OpenExchange, Watched};
 use super::refused;
 use super::stage::{Answered, Stage};
 use palisade_core::ports::Ended;
@@ -21,6 +21,9 @@ pub struct RequestContext {
     pub(super) client: IpAddr,
     pub(super) upload: Upload,
     pub(super) stage: Stage,
+    /// Keeps it among the exchanges that a revocation or a reload may end, from its admission until it is gone: while
+    /// it waits for what it needs to go upstream, and while a failure of it is answered, too.
+    pub(super) watched: Option<Watched>,
     /// Whether the meter was told of the end.
     pub(super) is_logged: bool,
 }
@@ -54,6 +57,7 @@ impl RequestContext {
             exchange,
             upload: Upload::default(),
             stage,
+            watched: None,
             is_logged: false,
         }
     }
@@ -66,7 +70,8 @@ impl RequestContext {
 impl Drop for RequestContext {
     /// Tells of an exchange that was ended from outside: the engine drops it and calls no further hook.
     fn drop(&mut self) {
-        let Some((watched, sent)) = self.stage.watched().filter(|_| !self.is_logged) else { return };
+        let Some(watched) = self.watched.as_ref().filter(|_| !self.is_logged) else { return };
+        let sent = self.stage.sent();
         let (Some(ending), Some(admitted)) = (self.exchange.ending(), self.exchange.admitted()) else {
             return;
         };

@@ -219,8 +219,9 @@ impl Gateway {
         permit: Permit<ServedRoute>,
     ) -> Result<bool> {
         let header = session.req_header();
-        let watched = self.watch(header, &context.exchange, &matched, &permit);
-        match self.obtain(header, &live, &permit, &watched, &context.id).await {
+        // In the context before anything is waited for: an exchange that is ended meanwhile is logged.
+        let watched = context.watched.insert(self.watch(header, &context.exchange, &matched, &permit));
+        match self.obtain(header, &live, &permit, watched, &context.id).await {
             Ok((place, injected)) => {
                 context.stage = Stage::Admitted(Admitted {
                     permit,
@@ -231,15 +232,13 @@ impl Gateway {
                     attempts: Attempts::default(),
                     refused: None,
                     sent: Sent::default(),
-                    watched,
                     place,
                 });
                 Ok(false)
             }
             Err(here) => {
                 let route = Some(Arc::clone(permit.route()));
-                let answered = Answered { watched: Some(watched), ..Answered::by(route, matched.host) };
-                self.answer(session, context, here, answered).await
+                self.answer(session, context, here, Answered::by(route, matched.host)).await
             }
         }
     }

@@ -8,7 +8,6 @@ use pingora::{Error, ErrorType, Result};
 
 use super::capacity::Share;
 use super::cors::CorsRules;
-use super::exchange::Watched;
 use super::forwarded::Relayed;
 use super::gateway::Live;
 use super::inject::InjectedToken;
@@ -55,8 +54,6 @@ pub struct Admitted {
     pub refused: Option<Refusal>,
     /// What went out of the upstream's answer.
     pub sent: Sent,
-    /// Keeps it among the exchanges that a revocation or a reload may end.
-    pub watched: Watched,
     /// The place of its connection to an upstream.
     pub place: Share,
 }
@@ -97,7 +94,6 @@ pub struct Answered {
     pub upstream: Option<SocketAddr>,
     /// What of an upstream's answer went out before.
     pub sent: Sent,
-    pub watched: Option<Watched>,
 }
 
 impl Stage {
@@ -127,7 +123,7 @@ impl Stage {
         *self = Stage::Answered(match before {
             Stage::Fresh => Answered { code, status, ..Answered::default() },
             Stage::Answered(answered) => Answered { code, status, ..answered },
-            Stage::Admitted(Admitted { permit, matched, attempts, sent, watched, .. }) => Answered {
+            Stage::Admitted(Admitted { permit, matched, attempts, sent, .. }) => Answered {
                 code,
                 status,
                 route: Some(Arc::clone(permit.route())),
@@ -135,7 +131,6 @@ impl Stage {
                 caller: permit.caller().cloned(),
                 upstream: attempts.tried.last().copied(),
                 sent,
-                watched: Some(watched),
             },
         });
     }
@@ -196,13 +191,13 @@ impl Stage {
         }
     }
 
-    /// What keeps it among the open exchanges, and how much of its answer went out.
+    /// How much of an upstream's answer went out.
     #[must_use]
-    pub fn watched(&self) -> Option<(&Watched, Sent)> {
+    pub fn sent(&self) -> Sent {
         match self {
-            Stage::Fresh => None,
-            Stage::Admitted(admitted) => Some((&admitted.watched, admitted.sent)),
-            Stage::Answered(answered) => Some((answered.watched.as_ref()?, answered.sent)),
+            Stage::Fresh => Sent::default(),
+            Stage::Admitted(admitted) => admitted.sent,
+            Stage::Answered(answered) => answered.sent,
         }
     }
 
