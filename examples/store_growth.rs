@@ -216,6 +216,6 @@ async fn sign_in_and_out(store: &SledStore, n: u64, at: UnixTime) -> Result<Revo
         Change::Revoke(revoked),
         Change::Record(vec![event(Action::Logout)]),
     ];
-    let mut made = store.commit(changes).await?;
+    let mut made = store.commit(changes).await?.revocations;
     made.pop().ok_or(CommitError::Conflict)
 }

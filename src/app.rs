@@ -42,15 +42,16 @@ use crate::edge::entropy::SystemEntropy;
 use crate::edge::fetch::HttpFetch;
 use crate::edge::jwt::{Asker, Clocks, Issuers, KeyRing, StoredKeys, TokenVerifier};
 use crate::edge::machine;
+use crate::edge::own_secrets::FolderSecrets;
 use crate::edge::proxy;
 use crate::edge::proxy::capacity::{Capacity, Plan};
 use crate::edge::proxy::forward::StripRules;
 use crate::edge::proxy::served::ServedRoute;
-use crate::edge::store::{Doubts, MeteredStore, RevocationCache, RevokingStore, SledStore};
+use crate::edge::store::{CacheObserver, Doubts, MeterObserver, ObservedStore, RevocationCache, SledStore};
 use crate::edge::telemetry::Meters;
 use crate::edge::telemetry::metrics::Metrics;
 use palisade_core::domain::route::Table;
-use palisade_core::ports::{Clock, Control, Keys, Meter, Revocations, Signer, Store};
+use palisade_core::ports::{Clock, Control, Keys, Meter, Revocations, SecretStore, Signer, Store};
 use palisade_core::service::admit::{Admission, Authenticator};
 use palisade_core::service::clock::{GuardedClock, Timekeeping};
 use palisade_core::service::fit::longest_token;
@@ -217,14 +218,15 @@ pub async fn start_by(clock: Arc<dyn Clock>, config: Config, options: Options) -
     let meters = Arc::new(Meters::new(Arc::clone(&metrics), config.log.access));
     let data_dir = config.store.data_dir().to_owned();
     data_dir::make(&data_dir)?;
+    let own: Arc<dyn SecretStore> = Arc::new(FolderSecrets::new(&data_dir));
     let doubts = if options.accept.store_as_it_is { Doubts::Accept } else { Doubts::Refuse };
     let sled = SledStore::open_with(&data_dir, doubts).map_err(|error| error.to_string())?;
     let populated = sled.is_populated().await.map_err(|error| error.to_string())?;
-    notices.extend(secrets::admit(&config, &data_dir, populated, options.accept)?);
-    notices.extend(key_checks::admit(&sled, &data_dir, options.accept).await?);
+    notices.extend(secrets::admit(&config, &*own, populated, options.accept)?);
+    notices.extend(key_checks::admit(&sled, &*own, &data_dir, options.accept).await?);
     // Before anything is written: a start that is refused changes nothing.
     if config.tokens.key.is_none() {
-        KeyRing::look(&data_dir).map_err(|error| error.to_string())?;
+        KeyRing::look(&*own).map_err(|error| error.to_string())?;
     }
     let clocks = Arc::new(Clocks::open(&data_dir)?);
     notices.extend(data_dir::tighten(&data_dir)?);
@@ -232,13 +234,14 @@ pub async fn start_by(clock: Arc<dyn Clock>, config: Config, options: Options) -
     let streams = Arc::new(proxy::exchange::Streams::new(&(Arc::clone(&meters) as Arc<dyn Meter>)));
     let changed = Arc::new(Notify::new());
     let changes = Arc::clone(&changed);
-    let metered = Arc::new(MeteredStore::new(Arc::clone(&sled) as _, Arc::clone(&meters) as _));
-    let on_change = Box::new(move || changes.notify_one());
-    let store: Arc<dyn Store> = Arc::new(RevokingStore::new(metered, Arc::clone(&revocations), on_change));
+    let meter = Arc::new(MeterObserver(Arc::clone(&meters) as _));
+    let keeps_cache = CacheObserver::new(Arc::clone(&revocations), Box::new(move || changes.notify_one()));
+    let store: Arc<dyn Store> =
+        Arc::new(ObservedStore::new(Arc::clone(&sled) as _, vec![meter, Arc::new(keeps_cache)]));
     let watched = guard(clock, &*store).await?;
     let clock: Arc<dyn Clock> = Arc::clone(&watched) as _;
-    let ring =
-        KeyRing::open(&config.tokens, &data_dir, clock.reading()).map_err(|error| error.to_string())?;
+    let ring = KeyRing::open(&config.tokens, Arc::clone(&own), clock.reading())
+        .map_err(|error| error.to_string())?;
     if ring.made_keys() {
         notices.push(format!("signing keys were made in {}", data_dir.display()));
     }
@@ -288,7 +291,7 @@ pub async fn start_by(clock: Arc<dyn Clock>, config: Config, options: Options) -
         clock: Arc::clone(&clock),
         meter: Arc::clone(&meters) as Arc<dyn Meter>,
     };
-    let accounts = accounts::start(&config, &data_dir, wanted)?;
+    let accounts = accounts::start(&config, &*own, wanted)?;
     let wanted = connections::Wanted {
         store: Arc::clone(&store),
         clock: Arc::clone(&clock),
@@ -296,7 +299,7 @@ pub async fn start_by(clock: Arc<dyn Clock>, config: Config, options: Options) -
         fetch: Arc::clone(&parts.fetch) as _,
         accounts: &accounts,
     };
-    let grants = connections::compose(&config, &data_dir, wanted, &mut notices).await?;
+    let grants = connections::compose(&config, &*own, wanted, &mut notices).await?;
 
     let acceptor = config.server.tls.as_ref().map(proxy::tls::Acceptor::new).transpose()?;
     let (closing, closed) = watch::channel(false);
@@ -328,7 +331,7 @@ pub async fn start_by(clock: Arc<dyn Clock>, config: Config, options: Options) -
         accounts::lives(&config),
     );
     let admin_router = api::admin_router(AdminState {
-        credential: credential::admin(&data_dir)?,
+        credential: credential::admin(&*own)?,
         storage: Storage::new(Arc::clone(&store)),
         revoke: revoke.clone(),
         mint: Mint::new(
@@ -345,7 +348,7 @@ pub async fn start_by(clock: Arc<dyn Clock>, config: Config, options: Options) -
         control: Arc::clone(&control) as Arc<dyn Control>,
         metrics: Arc::new(move || metrics.text()),
     });
-    notices.extend(key_checks::keep(&sled, &data_dir).await);
+    notices.extend(key_checks::keep(&sled, &*own, &data_dir).await);
     let mut background =
         vec![spawn(api::serve(admin_listener, admin_router, config.server.admin_hosts.clone()))];
 

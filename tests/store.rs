@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use palisade::edge::store::{OpenError, RevocationCache, RevokingStore, SledStore};
+use palisade::edge::store::{CacheObserver, ObservedStore, OpenError, RevocationCache, SledStore};
 use palisade_core::domain::identity::Identity;
 use palisade_core::domain::revocation::Target;
 use palisade_core::domain::time::UnixTime;
@@ -46,7 +46,8 @@ async fn sled_conforms() {
 async fn a_decorated_store_conforms() {
     conformance::suite(|dir| {
         let store = open(dir);
-        Arc::new(RevokingStore::new(store, Arc::new(RevocationCache::new()), Box::new(|| ())))
+        let observer = CacheObserver::new(Arc::new(RevocationCache::new()), Box::new(|| ()));
+        Arc::new(ObservedStore::new(store, vec![Arc::new(observer)]))
     })
     .await;
 }
@@ -218,7 +219,8 @@ async fn a_revocation_is_durable_then_cached_then_told() {
         }
     };
     let inner = SledStore::open(dir.path()).unwrap();
-    let store = RevokingStore::new(inner.clone(), Arc::clone(&cache), Box::new(told));
+    let observer = CacheObserver::new(Arc::clone(&cache), Box::new(told));
+    let store = ObservedStore::new(inner.clone(), vec![Arc::new(observer)]);
     cache.load(&store, UnixTime(100)).await.unwrap();
     let first = cache.sequence().unwrap();
     assert!(!cache.is_revoked(&ann("t1")));
@@ -242,7 +244,8 @@ async fn a_clock_an_hour_off_resurrects_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let inner = SledStore::open(dir.path()).unwrap();
     let cache = Arc::new(RevocationCache::new());
-    let store = RevokingStore::new(inner.clone(), Arc::clone(&cache), Box::new(|| ()));
+    let observer = CacheObserver::new(Arc::clone(&cache), Box::new(|| ()));
+    let store = ObservedStore::new(inner.clone(), vec![Arc::new(observer)]);
     cache.load(&store, UnixTime(0)).await.unwrap();
     store.revoke(revocation(token("t1"), 1, 10_000)).await.unwrap();
 

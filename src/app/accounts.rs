@@ -1,6 +1,5 @@
 //! The part of the composition that accounts need: their ports, the workers behind them, and how they end.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,17 +8,17 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
-use crate::edge::data_dir;
 use crate::edge::devices::DeviceReader;
 use crate::edge::entropy::SystemEntropy;
 use crate::edge::limits::Limits;
 use crate::edge::mail::Post;
+use crate::edge::own_secrets;
 use crate::edge::passwords::BcryptPasswords;
 use crate::edge::telemetry::audit::AuditLog;
 use palisade_core::domain::mail_cap::Caps;
 use palisade_core::domain::opaque::ServerKey;
 use palisade_core::domain::session::Lifetimes;
-use palisade_core::ports::{Audit, Clock, Limiter, Meter, Signer, Store};
+use palisade_core::ports::{Audit, Clock, Limiter, Meter, OwnSecret, SecretStore, Signer, Store};
 use palisade_core::service::accounts::{AccountPorts, AccountSettings, Accounts};
 use palisade_core::service::audited_limits::AuditedLimits;
 use palisade_core::service::fit::longest_token;
@@ -27,9 +26,6 @@ use palisade_core::service::hash_costs;
 use palisade_core::service::mint::MAX_TTL;
 use palisade_core::service::outbox::Outbox;
 use palisade_core::service::revoke::Lives;
-
-/// The file in the data folder from which opaque tokens are derived (mode 0600).
-pub(super) const OPAQUE_KEY_FILE: &str = "opaque.key";
 
 /// What accounts are made of and with.
 pub(super) struct Wanted {
@@ -92,9 +88,13 @@ impl AccountWorkers {
 ///
 /// # Errors
 /// What kept it from that, as one printable text.
-pub(super) fn start(config: &Config, data_dir: &Path, wanted: Wanted) -> Result<AccountWorkers, String> {
+pub(super) fn start(
+    config: &Config,
+    secrets: &dyn SecretStore,
+    wanted: Wanted,
+) -> Result<AccountWorkers, String> {
     let Wanted { store, signer, clock, meter } = wanted;
-    let key = Arc::new(ServerKey::new(data_dir::key(data_dir, OPAQUE_KEY_FILE)?));
+    let key = Arc::new(ServerKey::new(own_secrets::key(secrets, OwnSecret::ServerKey)?));
     let audit = Arc::new(AuditLog::start(config.log.audit.clone(), Arc::clone(&store)));
     let mails = Arc::new(Notify::new());
     let (tokens, lives) = (&config.tokens, lives(config));

@@ -1,7 +1,6 @@
 //! The part of the composition that connections need: the plugin host, the vault, the webhook, the workers,
 //! and how they end.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,24 +11,21 @@ use tokio_util::sync::CancellationToken;
 use super::accounts;
 use crate::config::{self, BUILT_IN, Config};
 use crate::edge::clock::SystemClock;
-use crate::edge::data_dir;
 use crate::edge::entropy::SystemEntropy;
 use crate::edge::fetch::{Hosts, HttpFetch};
 use crate::edge::jwt::ClientAssertions;
+use crate::edge::own_secrets;
 use crate::edge::telemetry::metrics::Metrics;
 use crate::edge::vault::KeyRing;
 use crate::edge::wasm::{CacheAt, Plugins, Standing, Wiring};
 use crate::edge::webhook::SignedWebhook;
-use palisade_core::ports::{Clock, Entropy, Fetch, Meter, Store};
+use palisade_core::ports::{Clock, Entropy, Fetch, Meter, OwnSecret, SecretStore, Store};
 use palisade_core::service::connections::{
     ConnectionPorts, ConnectionSettings, Connections, ProviderSettings,
 };
 
-/// The file in the data folder that holds the vault's key where none is configured (mode 0600).
-pub(super) const VAULT_KEY_FILE: &str = "vault.key";
-/// The folder of compiled components in the data folder, and the file with the key they are kept under.
+/// The folder of compiled components in the data folder.
 const CACHE_FOLDER: &str = "plugins";
-pub(super) const CACHE_KEY_FILE: &str = "plugins.key";
 
 /// A component of `plugins/dist`, by its name.
 macro_rules! shipped {
@@ -133,15 +129,16 @@ impl ConnectionWorkers {
 /// What kept it from that, as one printable text.
 pub(super) async fn compose(
     config: &Config,
-    data_dir: &Path,
+    secrets: &dyn SecretStore,
     wanted: Wanted<'_>,
     notices: &mut Vec<String>,
 ) -> Result<Handle, String> {
     let Wanted { store, clock, meter, fetch, accounts } = wanted;
-    let vault = KeyRing::new(&vault_keys(config, data_dir, notices)?)?;
+    let vault = KeyRing::new(&vault_keys(config, secrets, notices)?)?;
     let webhook = SignedWebhook::new(config.connections.webhook.as_ref(), fetch, Arc::clone(&clock))?;
-    let folder = config.connections.cache.clone().unwrap_or_else(|| data_dir.join(CACHE_FOLDER));
-    let cache = CacheAt { folder, key: data_dir::key(data_dir, CACHE_KEY_FILE)? };
+    let folder =
+        config.connections.cache.clone().unwrap_or_else(|| config.store.data_dir().join(CACHE_FOLDER));
+    let cache = CacheAt { folder, key: own_secrets::key(secrets, OwnSecret::PluginCacheKey)? };
     let wiring = wiring(config, Arc::clone(&clock), meter, Some(cache));
     let plugins = Plugins::new(&config.providers, wiring).await?;
     let shared = accounts.shared();
@@ -205,16 +202,19 @@ pub(crate) fn door(provider: &config::Provider) -> Result<Arc<dyn palisade_core:
 /// configured.
 fn vault_keys(
     config: &Config,
-    data_dir: &Path,
+    secrets: &dyn SecretStore,
     notices: &mut Vec<String>,
 ) -> Result<Vec<SecretString>, String> {
     let mut keys = config.vault.keys.clone();
-    let file = data_dir.join(VAULT_KEY_FILE);
-    let made = !file.exists();
+    // One that cannot be read is no reason to make another: the error comes below.
+    let made = matches!(secrets.read(OwnSecret::VaultKey), Ok(None));
     if keys.is_empty() || !made {
-        keys.push(data_dir::secret(data_dir, VAULT_KEY_FILE)?);
+        keys.push(own_secrets::secret(secrets, OwnSecret::VaultKey)?);
         if made && !config.providers.is_empty() {
-            notices.push(format!("a key that seals the tokens of providers was made: {}", file.display()));
+            notices.push(format!(
+                "a key that seals the tokens of providers was made: {}",
+                secrets.place(OwnSecret::VaultKey)
+            ));
         }
     }
     Ok(keys)

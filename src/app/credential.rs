@@ -1,13 +1,10 @@
 //! The credential of the admin API.
 
-use std::path::Path;
-
 use secrecy::SecretString;
 
-use crate::edge::data_dir;
+use crate::edge::own_secrets::{self, MIN_SECRET};
+use palisade_core::ports::{OwnSecret, SecretStore};
 
-/// The file in the data folder that holds the admin credential (mode 0600).
-pub(super) const ADMIN_TOKEN_FILE: &str = "admin.token";
 /// The environment variable that holds it instead.
 const ADMIN_TOKEN_VARIABLE: &str = "PALISADE_ADMIN_TOKEN";
 
@@ -16,22 +13,22 @@ pub(super) fn is_in_environment() -> bool {
     std::env::var(ADMIN_TOKEN_VARIABLE).is_ok_and(|given| !given.trim().is_empty())
 }
 
-/// The admin credential: from the environment, else from the data folder, else made there.
-pub(super) fn admin(data_dir: &Path) -> Result<SecretString, String> {
+/// The admin credential: from the environment, else the one that is kept, else made.
+pub(super) fn admin(secrets: &dyn SecretStore) -> Result<SecretString, String> {
     if let Some(given) = given() {
         // As its users send it: a line feed from `$(cat FILE)` or a secret store is no part of it.
         let given = given.trim();
-        if given.len() < data_dir::MIN_SECRET {
+        if given.len() < MIN_SECRET {
             return Err(format!(
                 "{ADMIN_TOKEN_VARIABLE} holds {} characters; it needs at least {}, such as `openssl rand -hex 32` \
                  prints: an attacker who guesses it can sign tokens for any subject",
                 given.len(),
-                data_dir::MIN_SECRET
+                MIN_SECRET
             ));
         }
         return Ok(given.to_owned().into());
     }
-    data_dir::secret(data_dir, ADMIN_TOKEN_FILE)
+    own_secrets::secret(secrets, OwnSecret::AdminCredential)
 }
 
 /// What the environment holds.
@@ -40,6 +37,6 @@ fn given() -> Option<String> {
 }
 
 /// Whether [`admin`] will make a new credential.
-pub(super) fn will_be_made(data_dir: &Path) -> bool {
-    given().is_none() && matches!(data_dir.join(ADMIN_TOKEN_FILE).try_exists(), Ok(false))
+pub(super) fn will_be_made(secrets: &dyn SecretStore) -> bool {
+    given().is_none() && matches!(secrets.read(OwnSecret::AdminCredential), Ok(None))
 }

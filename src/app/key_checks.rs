@@ -12,10 +12,11 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use super::{Accept, accounts, connections, credential};
-use crate::edge::data_dir;
+use super::{Accept, credential};
 use crate::edge::jwt::clocks;
+use crate::edge::own_secrets::{self, file_name};
 use crate::edge::store::SledStore;
+use palisade_core::ports::{OwnSecret, SecretStore};
 
 /// What a check value is computed for, so that no other MAC under the server key is one.
 const CONTEXT: &[u8] = b"palisade key check\0";
@@ -31,24 +32,24 @@ enum Changed {
 }
 
 /// The files that have no checksum of their own, the server key first: all check values are under it.
-const SECRETS: [(&str, Changed); 4] = [
+const SECRETS: [(OwnSecret, Changed); 4] = [
     (
-        accounts::OPAQUE_KEY_FILE,
+        OwnSecret::ServerKey,
         Changed::Refused(
             "sessions, mailed links and consents under way are derived from it, and all of them would be refused",
         ),
     ),
     (
-        connections::VAULT_KEY_FILE,
+        OwnSecret::VaultKey,
         Changed::Refused("the tokens of providers are sealed with it, and none of them would open"),
     ),
     (
-        credential::ADMIN_TOKEN_FILE,
+        OwnSecret::AdminCredential,
         Changed::Told(
             "who operates this gateway needs the credential that is in it now; if you have not changed it, put the former one back",
         ),
     ),
-    (connections::CACHE_KEY_FILE, Changed::Told("the components of providers are compiled anew")),
+    (OwnSecret::PluginCacheKey, Changed::Told("the components of providers are compiled anew")),
 ];
 
 /// What follows when one of these is gone. Those that carry a checksum are only known to have been there.
@@ -58,7 +59,7 @@ const PRESENT: [(&str, &str); 2] = [
         "the clocks of other issuers are observed anew, and a cutoff that is made until then may miss tokens that such \
          a clock, ahead of ours, has signed",
     ),
-    (connections::CACHE_KEY_FILE, "the components of providers are compiled anew"),
+    (file_name(OwnSecret::PluginCacheKey), "the components of providers are compiled anew"),
 ];
 
 /// Compares the files with what the store was last used with, before anything goes by them. Returns what the operator
@@ -66,44 +67,46 @@ const PRESENT: [(&str, &str); 2] = [
 ///
 /// # Errors
 /// A file is another one, what would be lost, and what to do; as one printable text.
-pub(super) async fn admit(store: &SledStore, data_dir: &Path, accept: Accept) -> Result<Vec<String>, String> {
+pub(super) async fn admit(
+    store: &SledStore,
+    secrets: &dyn SecretStore,
+    data_dir: &Path,
+    accept: Accept,
+) -> Result<Vec<String>, String> {
     let known = store.key_checks().await.map_err(|error| error.to_string())?;
-    let now = checks(data_dir);
+    let now = checks(secrets, data_dir);
     let mut notices = Vec::new();
-    for (file, changed) in &SECRETS {
+    for (secret, changed) in &SECRETS {
+        let (file, place) = (file_name(*secret), secrets.place(*secret));
         // One that is gone is another matter, and one that was never seen is nothing to compare with.
-        let (Some(was), Some(is)) = (known.get(*file), now.get(*file)) else { continue };
+        let (Some(was), Some(is)) = (known.get(file), now.get(file)) else { continue };
         if was == is {
             continue;
         }
-        let path = data_dir.join(file);
         match changed {
-            Changed::Told(why) => {
-                notices.push(format!("{} is not the one of the last start: {why}", path.display()))
-            }
+            Changed::Told(why) => notices.push(format!("{place} is not the one of the last start: {why}")),
             Changed::Refused(lost) if accept.new_keys => {
-                notices.push(format!("{} is another one, as accepted: {lost}", path.display()));
+                notices.push(format!("{place} is another one, as accepted: {lost}"));
             }
             Changed::Refused(lost) => {
                 return Err(format!(
-                    "{} is damaged, or another one than the store was written with: {lost}. Put the former one back \
-                     from a backup of this folder. To go on with this one, and lose that: palisade run --accept-new-keys",
-                    path.display()
+                    "{place} is damaged, or another one than the store was written with: {lost}. Put the former one back \
+                     from a backup of this folder. To go on with this one, and lose that: palisade run --accept-new-keys"
                 ));
             }
         }
         // Under another server key every value is another one.
-        if *file == accounts::OPAQUE_KEY_FILE {
+        if *secret == OwnSecret::ServerKey {
             break;
         }
     }
     // Before anything is started that would have to be stopped again.
-    for file in [accounts::OPAQUE_KEY_FILE, connections::CACHE_KEY_FILE] {
-        data_dir::check_key(data_dir, file)?;
+    for secret in [OwnSecret::ServerKey, OwnSecret::PluginCacheKey] {
+        own_secrets::check_key(secrets, secret)?;
     }
-    data_dir::find(data_dir, connections::VAULT_KEY_FILE)?;
+    own_secrets::find(secrets, OwnSecret::VaultKey)?;
     if !credential::is_in_environment() {
-        data_dir::find(data_dir, credential::ADMIN_TOKEN_FILE)?;
+        own_secrets::find(secrets, OwnSecret::AdminCredential)?;
     }
     let gone = |(file, _): &&(&str, &str)| known.contains_key(*file) && !now.contains_key(*file);
     notices.extend(
@@ -117,8 +120,8 @@ pub(super) async fn admit(store: &SledStore, data_dir: &Path, accept: Accept) ->
 
 /// Keeps what the files are known by, once the start has made those that were missing. Returns a notice when that
 /// fails: a full disk is no reason not to start.
-pub(super) async fn keep(store: &SledStore, data_dir: &Path) -> Option<String> {
-    let mut now = checks(data_dir);
+pub(super) async fn keep(store: &SledStore, secrets: &dyn SecretStore, data_dir: &Path) -> Option<String> {
+    let mut now = checks(secrets, data_dir);
     let known = store.key_checks().await.ok()?;
     now.retain(|file, check| known.get(file) != Some(check));
     if now.is_empty() {
@@ -132,9 +135,10 @@ pub(super) async fn keep(store: &SledStore, data_dir: &Path) -> Option<String> {
 }
 
 /// The check value of every file that can be read, by its name; none without the server key.
-fn checks(data_dir: &Path) -> BTreeMap<String, String> {
+fn checks(secrets: &dyn SecretStore, data_dir: &Path) -> BTreeMap<String, String> {
     let read = |file: &str| fs::read(data_dir.join(file)).ok().map(Zeroizing::new);
-    let Some(server_key) = read(accounts::OPAQUE_KEY_FILE) else { return BTreeMap::new() };
+    let kept = |secret: OwnSecret| secrets.read(secret).ok().flatten();
+    let Some(server_key) = kept(OwnSecret::ServerKey) else { return BTreeMap::new() };
     let check = |file: &str, content: &[u8]| {
         let mac = Hmac::<Sha256>::new_from_slice(server_key.trim_ascii()).ok()?;
         let mac = mac.chain_update(CONTEXT).chain_update(file).chain_update([0]).chain_update(content);
@@ -142,7 +146,8 @@ fn checks(data_dir: &Path) -> BTreeMap<String, String> {
         text.truncate(CHARACTERS);
         Some((file.to_owned(), text))
     };
-    let secrets = SECRETS.iter().filter_map(|(file, _)| check(file, read(file)?.trim_ascii()));
+    let checked =
+        SECRETS.iter().filter_map(|(secret, _)| check(file_name(*secret), kept(*secret)?.trim_ascii()));
     let present = PRESENT.iter().filter_map(|(file, _)| read(file).and_then(|_| check(file, b"")));
-    present.chain(secrets).collect()
+    present.chain(checked).collect()
 }

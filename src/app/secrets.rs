@@ -4,37 +4,37 @@
 //! was derived from it or sealed with it, and the file may only be somewhere else. Nothing is written here.
 
 use std::fmt::Write;
-use std::path::Path;
 
-use super::{Accept, accounts, connections, credential};
+use super::{Accept, credential};
 use crate::config::Config;
-use crate::edge::jwt::keyring;
+use crate::edge::own_secrets::{FolderSecrets, file_name};
 use crate::edge::store;
+use palisade_core::ports::{OwnSecret, SecretStore};
 
 /// A secret whose loss loses something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Secret {
-    file: &'static str,
+    kept: OwnSecret,
     /// What goes with it.
     lost: &'static str,
 }
 
 const VAULT: Secret = Secret {
-    file: connections::VAULT_KEY_FILE,
+    kept: OwnSecret::VaultKey,
     lost: "the tokens of providers are sealed with it: every connection has to be made anew by its user",
 };
 const OPAQUE: Secret = Secret {
-    file: accounts::OPAQUE_KEY_FILE,
+    kept: OwnSecret::ServerKey,
     lost: "sessions, mailed links and consents under way are derived from it: every user has to sign in again",
 };
 const SIGNING: Secret = Secret {
-    file: keyring::FILE,
+    kept: OwnSecret::SigningKeys,
     lost: "access tokens are signed with it: those that were issued are refused, here and wherever its public keys \
            are still known, until they are refreshed or minted anew",
 };
 
 /// The secrets that this configuration goes by and that are not in the folder.
-fn missing(config: &Config, data_dir: &Path) -> Vec<Secret> {
+fn missing(config: &Config, secrets: &dyn SecretStore) -> Vec<Secret> {
     let mut wanted = vec![OPAQUE];
     // With keys of its own the configuration does without the one in the folder.
     if config.vault.keys.is_empty() {
@@ -44,14 +44,14 @@ fn missing(config: &Config, data_dir: &Path) -> Vec<Secret> {
         wanted.push(SIGNING);
     }
     // A link to nowhere is as good as nothing; what cannot be looked at is reported by the code that reads it.
-    wanted.retain(|secret| matches!(data_dir.join(secret.file).try_exists(), Ok(false)));
+    wanted.retain(|secret| matches!(secrets.read(secret.kept), Ok(None)));
     wanted
 }
 
 fn listed(missing: &[Secret]) -> String {
-    missing.iter().fold(String::new(), |mut text, Secret { file, lost }| {
+    missing.iter().fold(String::new(), |mut text, Secret { kept, lost }| {
         // The text can always grow.
-        let _ = write!(text, "\n  {file}: {lost}");
+        let _ = write!(text, "\n  {}: {lost}", file_name(*kept));
         text
     })
 }
@@ -63,34 +63,30 @@ fn listed(missing: &[Secret]) -> String {
 /// Which secrets are missing, what would be lost, and what to do, as one printable text.
 pub(super) fn admit(
     config: &Config,
-    data_dir: &Path,
+    secrets: &dyn SecretStore,
     populated: bool,
     accept: Accept,
 ) -> Result<Vec<String>, String> {
     if !populated {
         return Ok(Vec::new());
     }
-    let missing = missing(config, data_dir);
+    let missing = missing(config, secrets);
     if !missing.is_empty() && !accept.new_keys {
         return Err(format!(
             "secrets are missing from {}, although its store holds records:{}\nPut them back from a backup of this \
              folder. To go on with new ones, and lose what is said here: palisade run --accept-new-keys",
-            data_dir.display(),
+            config.store.data_dir().display(),
             listed(&missing)
         ));
     }
     let anew = |secret: &Secret| {
-        format!(
-            "{} was missing and is made anew, as accepted: {}",
-            data_dir.join(secret.file).display(),
-            secret.lost
-        )
+        format!("{} was missing and is made anew, as accepted: {}", secrets.place(secret.kept), secret.lost)
     };
     let mut notices: Vec<String> = missing.iter().map(anew).collect();
-    if credential::will_be_made(data_dir) {
+    if credential::will_be_made(secrets) {
         notices.push(format!(
             "{} was missing and is made anew: who holds the former admin credential needs this one",
-            data_dir.join(credential::ADMIN_TOKEN_FILE).display()
+            secrets.place(OwnSecret::AdminCredential)
         ));
     }
     Ok(notices)
@@ -103,7 +99,7 @@ pub(crate) fn check(config: &Config) -> Option<String> {
     if !store::is_there(data_dir) {
         return None;
     }
-    let missing = missing(config, data_dir);
+    let missing = missing(config, &FolderSecrets::new(data_dir));
     (!missing.is_empty()).then(|| {
         format!(
             "{}: store.url: there is a store in {}, but secrets are missing beside it:{}\nThe next start refuses to \
@@ -132,14 +128,15 @@ mod tests {
         let config = config::parse(text, &folder.path().join("config.toml"), &key).unwrap();
         let data = config.store.data_dir().to_owned();
         fs::create_dir_all(&data).unwrap();
-        for file in ["db", VAULT.file, OPAQUE.file, SIGNING.file, credential::ADMIN_TOKEN_FILE] {
+        let secrets = [VAULT, OPAQUE, SIGNING].map(|secret| file_name(secret.kept));
+        for file in secrets.into_iter().chain(["db", "admin.token"]) {
             fs::write(data.join(file), "x").unwrap();
         }
         (config, folder)
     }
 
     fn admitted(config: &Config, accept: Accept) -> Result<Vec<String>, String> {
-        admit(config, config.store.data_dir(), true, accept)
+        admit(config, &FolderSecrets::new(config.store.data_dir()), true, accept)
     }
 
     #[test]
@@ -148,15 +145,16 @@ mod tests {
             let (config, _folder) = folder(BARE);
             assert_eq!(admitted(&config, REFUSE), Ok(Vec::new()));
             assert_eq!(check(&config), None);
-            fs::remove_file(config.store.data_dir().join(secret.file)).unwrap();
+            fs::remove_file(config.store.data_dir().join(file_name(secret.kept))).unwrap();
             for said in [admitted(&config, REFUSE).unwrap_err(), check(&config).unwrap()] {
-                assert!(said.contains(secret.file) && said.contains(secret.lost), "{said}");
+                assert!(said.contains(file_name(secret.kept)) && said.contains(secret.lost), "{said}");
                 assert!(said.contains("--accept-new-keys") && said.lines().count() == 3, "{said}");
             }
             let notices = admitted(&config, Accept { new_keys: true, ..REFUSE }).unwrap();
             assert!(notices.len() == 1 && notices[0].contains(secret.lost), "{notices:?}");
             // A store that holds nothing has nothing to lose.
-            assert_eq!(admit(&config, config.store.data_dir(), false, REFUSE), Ok(Vec::new()));
+            let secrets = FolderSecrets::new(config.store.data_dir());
+            assert_eq!(admit(&config, &secrets, false, REFUSE), Ok(Vec::new()));
             fs::remove_file(config.store.data_dir().join("db")).unwrap();
             assert_eq!(check(&config), None, "nor has a folder without one");
         }
@@ -166,7 +164,7 @@ mod tests {
     fn all_that_are_gone_are_named_at_once() {
         let (config, _folder) = folder(BARE);
         for secret in [VAULT, OPAQUE, SIGNING] {
-            fs::remove_file(config.store.data_dir().join(secret.file)).unwrap();
+            fs::remove_file(config.store.data_dir().join(file_name(secret.kept))).unwrap();
         }
         let said = admitted(&config, REFUSE).unwrap_err();
         assert!([VAULT, OPAQUE, SIGNING].iter().all(|secret| said.contains(secret.lost)), "{said}");
@@ -179,7 +177,7 @@ mod tests {
              [vault]\nkeys = [\"env:K\"]\n",
         );
         for secret in [VAULT, SIGNING] {
-            fs::remove_file(config.store.data_dir().join(secret.file)).unwrap();
+            fs::remove_file(config.store.data_dir().join(file_name(secret.kept))).unwrap();
         }
         assert_eq!(admitted(&config, REFUSE), Ok(Vec::new()));
     }
@@ -187,7 +185,7 @@ mod tests {
     #[test]
     fn the_admin_credential_is_made_anew_and_told() {
         let (config, _folder) = folder(BARE);
-        fs::remove_file(config.store.data_dir().join(credential::ADMIN_TOKEN_FILE)).unwrap();
+        fs::remove_file(config.store.data_dir().join("admin.token")).unwrap();
         let notices = admitted(&config, REFUSE).unwrap();
         assert!(notices.len() == 1 && notices[0].contains("admin.token"), "{notices:?}");
     }

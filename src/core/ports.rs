@@ -3,10 +3,12 @@
 //! Each trait is a door; the rooms of `edge` stand behind them and never see each other. Nothing here
 //! names a crate that talks to the outside.
 
+mod commits;
 mod connections;
 mod door;
 mod injector;
 mod people;
+mod secrets;
 mod store;
 mod tokens;
 
@@ -15,6 +17,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+pub use self::commits::{
+    Acknowledgement, Committed, ConfirmedBy, Position, Revoked, Subscription, SubscriptionError,
+};
 pub use self::connections::{
     Authorization, CurrentTokens, GrantedTokens, Notice, ParameterInfo, Pkce, Place, ProviderCall,
     ProviderFault, ProviderInfo, Providers, Vault, VaultError, Webhook,
@@ -25,9 +30,10 @@ pub use self::people::{
     Audit, Busy, Checked, Devices, Limited, Limiter, MailFault, Mailer, NotImported, Passwords, Requester,
     TooMany,
 };
+pub use self::secrets::{OwnSecret, SecretStore, SecretStoreError};
 pub use self::store::{
     Change, CommitError, Compacted, CompactionCounts, EVENTS_KEPT, GIVEN_UP_LIFE, GONE_EVENTS_LIFE,
-    STRANGERS_EVENTS_KEPT, Store, StoreError, StoreStatus, Swept,
+    Precondition, STRANGERS_EVENTS_KEPT, Store, StoreError, StoreStatus, Swept,
 };
 pub use self::tokens::{
     AccessGrant, IssuerClocks, KeyInfo, KeyState, Keys, Revocations, SignError, Signed, Signer, Verified,

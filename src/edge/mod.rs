@@ -12,6 +12,7 @@ pub mod jwt;
 pub mod limits;
 pub mod machine;
 pub mod mail;
+pub mod own_secrets;
 pub mod passwords;
 pub mod proxy;
 pub mod store;

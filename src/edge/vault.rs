@@ -292,7 +292,10 @@ mod tests {
     #[test]
     fn a_key_that_was_made_in_the_data_folder_is_one() {
         let folder = tempfile::tempdir().unwrap();
-        let made = [0, 1].map(|_| crate::edge::data_dir::secret(folder.path(), "vault.key").unwrap());
+        use crate::edge::own_secrets::{self, FolderSecrets};
+        let store = FolderSecrets::new(folder.path());
+        let made =
+            [0, 1].map(|_| own_secrets::secret(&store, palisade_core::ports::OwnSecret::VaultKey).unwrap());
         let [first, again] = made.map(|key| KeyRing::new(&[key]).unwrap());
         let envelope = first.seal(here(), &"secret".into());
         assert_eq!(again.open(here(), &envelope).unwrap().expose_secret(), "secret");

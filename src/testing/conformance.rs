@@ -19,11 +19,12 @@ use palisade_core::domain::mail_cap::{Asked, CappedLetter, Caps, Mailbox, Mailbo
 use palisade_core::domain::opaque::TokenHash;
 use palisade_core::domain::revocation::{Begun, Kind, Revocation, Target, Versions};
 use palisade_core::domain::session::{Device, Session, SessionId};
-use palisade_core::domain::task::{Origin, Task, Work};
+use palisade_core::domain::task::{Errand, Origin, Task, TaskKind, Work};
 use palisade_core::domain::time::UnixTime;
 use palisade_core::domain::trusted_time::{Mark, Stop};
 use palisade_core::ports::{
-    Change, CommitError, EVENTS_KEPT, GIVEN_UP_LIFE, GONE_EVENTS_LIFE, STRANGERS_EVENTS_KEPT, Store, Swept,
+    Change, CommitError, EVENTS_KEPT, GIVEN_UP_LIFE, GONE_EVENTS_LIFE, Position, Precondition,
+    STRANGERS_EVENTS_KEPT, Store, SubscriptionError, Swept,
 };
 use uuid::Uuid;
 
@@ -274,6 +275,12 @@ pub async fn cases(mut at: impl FnMut() -> Arc<dyn Store>) {
     mails(&*at()).await;
     mailboxes(&*at()).await;
     tasks(&*at()).await;
+    commits_have_an_order(at()).await;
+    revocations_can_be_followed(at()).await;
+    revocations_are_followed_in_the_order_of_their_commits(at()).await;
+    tasks_are_due_by_kind(&*at()).await;
+    a_precondition_is_held_against_what_stands_at_the_commit(&*at()).await;
+    a_precondition_and_a_deletion_at_once_leave_no_orphan(at()).await;
     events(&*at()).await;
     strangers_events_push_out_only_one_another(&*at()).await;
     events_of_an_account_that_is_gone_have_an_end(&*at()).await;
@@ -461,7 +468,7 @@ async fn generations(store: &dyn Store) {
             reason: None,
             enforce,
         };
-        let entries = store.commit(vec![change]).await.unwrap();
+        let entries = store.commit(vec![change]).await.unwrap().revocations;
         assert_eq!(entries[0].target.key(), (Kind::Everybody, "i", ""));
         let generation = store.generation("i").await.unwrap();
         assert_eq!(entries[0].target.limit(), generation);
@@ -498,7 +505,7 @@ async fn a_raise_that_is_not_enforced_revokes_nothing(store: &dyn Store) {
         reason: None,
         enforce,
     };
-    let entries = store.commit(vec![raise(false)]).await.unwrap();
+    let entries = store.commit(vec![raise(false)]).await.unwrap().revocations;
     let target = Target::SubjectVersion { issuer: "i".into(), sub: "ann".into(), below: 1 };
     assert_eq!(entries, [revocation(target.clone(), 5, 100)], "the entry that it would be");
     assert_eq!(store.version("i", "ann").await.unwrap(), 1);
@@ -506,7 +513,8 @@ async fn a_raise_that_is_not_enforced_revokes_nothing(store: &dyn Store) {
     assert_eq!(store.revocation(&target).await.unwrap(), None);
 
     let made = vec![Change::Revoke(revocation(token("t"), 1, 100)), raise(true), raise(false)];
-    let limits: Vec<_> = store.commit(made).await.unwrap().iter().map(|entry| entry.target.limit()).collect();
+    let limits: Vec<_> =
+        store.commit(made).await.unwrap().revocations.iter().map(|entry| entry.target.limit()).collect();
     assert_eq!(limits, [u64::MAX, 2, 3], "answered in the order of the changes");
     assert_eq!(store.version("i", "ann").await.unwrap(), 3);
     assert_eq!(store.revocation(&target).await.unwrap().unwrap().target.limit(), 2);
@@ -541,7 +549,7 @@ async fn cut_sessions(store: &dyn Store) {
     };
     store.commit(vec![raise.clone()]).await.unwrap();
     assert!(!is_cut(&ann).await, "a raise alone lets sessions go on");
-    let entries = store.commit(vec![raise, cut(Some(1))]).await.unwrap();
+    let entries = store.commit(vec![raise, cut(Some(1))]).await.unwrap().revocations;
     let sub = ann.user.to_string();
     assert_eq!(entries[1].target, Target::SubjectSessions { issuer: "i".into(), sub, below: 2 });
     assert_eq!((entries[1].expires_at, entries[1].reason.as_deref()), (UnixTime(100), Some("left")));
@@ -555,7 +563,7 @@ async fn cut_sessions(store: &dyn Store) {
         reason: None,
         enforce: true,
     };
-    let entries = store.commit(vec![raise_all, cut(None)]).await.unwrap();
+    let entries = store.commit(vec![raise_all, cut(None)]).await.unwrap().revocations;
     assert_eq!(entries[1].target, Target::EverySession { issuer: "i".into(), below: 50 });
     assert!(is_cut(&again).await && is_cut(&bob).await);
     let last = begun(2, 4).await;
@@ -968,9 +976,8 @@ async fn mails(store: &dyn Store) {
     store.commit(vec![Change::PutMail(mail(3, "ann@example.com", 50))]).await.unwrap();
     assert_eq!(ids(store.due_mails(UnixTime(50), 9).await.unwrap()), [1, 2, 3]);
 
-    // By its id, whatever else the caller thinks of it.
-    store.commit(vec![Change::RemoveMail(mail(2, "ann@example.com", 10))]).await.unwrap();
-    store.commit(vec![Change::RemoveMail(mail(2, "ann@example.com", 10))]).await.unwrap();
+    store.commit(vec![Change::RemoveMail(mail(2, "ann@example.com", 10).id)]).await.unwrap();
+    store.commit(vec![Change::RemoveMail(mail(2, "ann@example.com", 10).id)]).await.unwrap();
     assert_eq!(ids(store.due_mails(UnixTime(50), 9).await.unwrap()), [1, 3]);
     assert_eq!(ids(store.mails(9).await.unwrap()), [3, 1]);
 
@@ -995,9 +1002,182 @@ async fn tasks(store: &dyn Store) {
     assert_eq!(ids(store.due_tasks(UnixTime(10), 9).await.unwrap()), [2, 3]);
     assert_eq!(ids(store.due_tasks(UnixTime::NEVER, 2).await.unwrap()), [2, 3]);
     let done = task(2, 10);
-    store.commit(vec![Change::FinishTask(done.clone())]).await.unwrap();
-    assert_eq!(refused(store, vec![Change::FinishTask(done)]).await, "conflict", "nothing is done twice");
+    store.commit(vec![Change::FinishTask(done.id)]).await.unwrap();
+    assert_eq!(refused(store, vec![Change::FinishTask(done.id)]).await, "conflict", "nothing is done twice");
     assert_eq!(store.due_tasks(UnixTime(99), 9).await.unwrap(), [task(3, 10), task(1, 30)]);
+    assert_eq!(store.task(task(3, 10).id).await.unwrap(), Some(task(3, 10)));
+    assert_eq!(store.task(task(2, 10).id).await.unwrap(), None);
+    // Put off without being finished first: there is one of each id.
+    store.commit(vec![Change::CreateTask(task(3, 40))]).await.unwrap();
+    assert_eq!(store.due_tasks(UnixTime(39), 9).await.unwrap(), [task(1, 30)]);
+    assert_eq!(store.due_tasks(UnixTime(40), 9).await.unwrap(), [task(1, 30), task(3, 40)]);
+    assert_eq!(store.task(task(3, 40).id).await.unwrap(), Some(task(3, 40)));
+}
+
+async fn tasks_are_due_by_kind(store: &dyn Store) {
+    let errand = |id: u128, due: u64, errand: Errand| {
+        let work = Work::Errand { made_at: UnixTime(1), tries: 0, errand };
+        Task { id: Uuid::from_u128(id), due_at: UnixTime(due), work }
+    };
+    let notice = |id, due| errand(id, due, Errand::Notify("{}".into()));
+    let end = errand(9, 3, Errand::EndConnections { user: UserId(Uuid::from_u128(1)), since: UnixTime(1) });
+    let made =
+        [task(1, 2), notice(2, 1), end.clone(), notice(4, 5), notice(5, 3), task(6, UnixTime::NEVER.0)];
+    store.commit(made.map(Change::CreateTask).into()).await.unwrap();
+    let due = async |kind, now, limit| store.due_tasks_of(kind, UnixTime(now), limit).await.unwrap();
+    assert_eq!(due(TaskKind::Account, 9, 9).await, [task(1, 2)]);
+    assert_eq!(due(TaskKind::Account, u64::MAX, 9).await, [task(1, 2), task(6, UnixTime::NEVER.0)]);
+    assert_eq!(due(TaskKind::EndGrant, 2, 9).await, []);
+    assert_eq!(due(TaskKind::EndGrant, 3, 9).await, [end.clone()]);
+    assert_eq!(due(TaskKind::Notice, 9, 9).await, [notice(2, 1), notice(5, 3), notice(4, 5)]);
+    assert_eq!(
+        due(TaskKind::Notice, 9, 2).await,
+        [notice(2, 1), notice(5, 3)],
+        "however many others are due"
+    );
+    assert_eq!(due(TaskKind::Notice, 4, 9).await, [notice(2, 1), notice(5, 3)]);
+    assert_eq!(store.due_tasks(UnixTime(3), 3).await.unwrap(), [notice(2, 1), task(1, 2), notice(5, 3)]);
+    store.commit(vec![Change::FinishTask(end.id)]).await.unwrap();
+    assert_eq!(due(TaskKind::EndGrant, u64::MAX, 9).await, []);
+}
+
+async fn commits_have_an_order(store: Arc<dyn Store>) {
+    let start = store.position();
+    let first = store.commit(vec![Change::CreateUser(user(1, "ann@example.com"))]).await.unwrap();
+    assert!(first.position > start);
+    let second = store.commit(vec![Change::Revoke(revocation(token("t"), 1, 100))]).await.unwrap();
+    assert!(second.position > first.position);
+    assert_eq!(second.revocations, [revocation(token("t"), 1, 100)]);
+    assert!(store.position() >= second.position);
+    assert_eq!(Position::from_bytes(second.position.to_bytes()), second.position);
+    let nothing = store.commit(Vec::new()).await.unwrap();
+    assert!(nothing.position >= second.position);
+    let conflicting = vec![Change::ConsumeLink(link(9, 1).hash)];
+    assert_eq!(refused(&*store, conflicting).await, "conflict");
+    assert!(store.position() >= nothing.position);
+
+    let made = (0..64u128).map(|n| {
+        let store = Arc::clone(&store);
+        tokio::spawn(async move {
+            let before = store.position();
+            let made = store.commit(vec![Change::CreateLink(link(n, 100))]).await.unwrap().position;
+            assert!(made > before && store.position() >= made, "acknowledged is what the position tells");
+            made
+        })
+    });
+    let mut positions = Vec::new();
+    for one in made.collect::<Vec<_>>() {
+        positions.push(one.await.unwrap());
+    }
+    positions.sort();
+    positions.dedup();
+    assert_eq!(positions.len(), 64, "each has its own");
+}
+
+async fn revocations_can_be_followed(store: Arc<dyn Store>) {
+    store.revoke(revocation(token("before"), 1, 100)).await.unwrap();
+    let start = store.position();
+    let mut follower = store.subscribe(start).await.unwrap();
+    store.commit(vec![Change::CreateUser(user(1, "ann@example.com"))]).await.unwrap();
+    let (issuer, sub) = ("i".to_owned(), "ann".to_owned());
+    let raise = |enforce| Change::RaiseVersion {
+        issuer: issuer.clone(),
+        sub: sub.clone(),
+        created_at: UnixTime(1),
+        expires_at: UnixTime(100),
+        reason: None,
+        enforce,
+    };
+    let both = vec![Change::Revoke(revocation(token("t"), 1, 100)), raise(true)];
+    let both = store.commit(both).await.unwrap();
+    store.commit(vec![raise(false)]).await.unwrap();
+    let cut = Change::CutSessions {
+        issuer: issuer.clone(),
+        sub: Some(sub.clone()),
+        created_at: UnixTime(1),
+        expires_at: UnixTime(100),
+        reason: None,
+    };
+    let cut = store.commit(vec![cut]).await.unwrap();
+
+    let first = follower.next().await.unwrap();
+    assert_eq!((first.position, &first.revocations), (both.position, &both.revocations));
+    let second = follower.next().await.unwrap();
+    assert_eq!((second.position, second.revocations), (cut.position, cut.revocations.clone()));
+    // What is raised and not enforced is not in force, and a commit that revokes nothing tells nothing.
+    let waits = tokio::spawn(async move { follower.next().await.unwrap() });
+    let late = store.commit(vec![Change::Revoke(revocation(token("late"), 1, 100))]).await.unwrap();
+    assert_eq!(waits.await.unwrap().position, late.position);
+
+    // From any position on, the same.
+    let mut from_first = store.subscribe(both.position).await.unwrap();
+    assert_eq!(from_first.next().await.unwrap().position, cut.position);
+    assert_eq!(from_first.next().await.unwrap().position, late.position);
+    let unknown = store.subscribe(Position::from_bytes([0xff; 16])).await;
+    assert!(matches!(unknown, Err(SubscriptionError::Behind)), "none of this store's");
+}
+
+async fn revocations_are_followed_in_the_order_of_their_commits(store: Arc<dyn Store>) {
+    let mut follower = store.subscribe(store.position()).await.unwrap();
+    let made = (0..100).map(|n| {
+        let store = Arc::clone(&store);
+        tokio::spawn(async move {
+            let entry = revocation(token(&n.to_string()), n, 1000);
+            store
+                .commit(vec![Change::Revoke(entry.clone())])
+                .await
+                .map(|made| (made.position, entry))
+                .unwrap()
+        })
+    });
+    let mut made: Vec<_> = futures::future::join_all(made).await.into_iter().map(Result::unwrap).collect();
+    made.sort_by_key(|(position, _)| *position);
+    for (position, entry) in made {
+        let next = follower.next().await.unwrap();
+        assert_eq!((next.position, next.revocations), (position, vec![entry]));
+    }
+}
+
+async fn a_precondition_is_held_against_what_stands_at_the_commit(store: &dyn Store) {
+    let ann = user(1, "ann@example.com");
+    let owned = || vec![Change::Require(Precondition::UserExists(ann.id)), Change::CreateLink(link(1, 100))];
+    assert_eq!(refused(store, owned()).await, "conflict");
+    assert_eq!(store.link(&link(1, 100).hash).await.unwrap(), None);
+    // What the commit itself did before counts; what it does afterwards does not.
+    assert_eq!(refused(store, [owned(), vec![Change::CreateUser(ann.clone())]].concat()).await, "conflict");
+    store.commit([vec![Change::CreateUser(ann.clone())], owned()].concat()).await.unwrap();
+    store.commit(owned()).await.unwrap();
+    let before = store.user(ann.id).await.unwrap().unwrap();
+    assert_eq!(before.revision, 0, "it writes nothing");
+    store.commit(vec![Change::DeleteUser(ann.id)]).await.unwrap();
+    assert_eq!(refused(store, owned()).await, "conflict");
+
+    let waits =
+        || vec![Change::Require(Precondition::TaskWaits(task(1, 1).id)), Change::CreateTask(task(2, 1))];
+    assert_eq!(refused(store, waits()).await, "conflict");
+    store.commit(vec![Change::CreateTask(task(1, 1))]).await.unwrap();
+    store.commit(waits()).await.unwrap();
+    store.commit(vec![Change::FinishTask(task(1, 1).id)]).await.unwrap();
+    assert_eq!(refused(store, waits()).await, "conflict");
+}
+
+/// A deletion that comes first leaves nothing behind; one that comes later takes what was made with it.
+async fn a_precondition_and_a_deletion_at_once_leave_no_orphan(store: Arc<dyn Store>) {
+    for n in 1..=32u128 {
+        let owner = user(n, &format!("u{n}@example.com"));
+        store.commit(vec![Change::CreateUser(owner.clone())]).await.unwrap();
+        let made = connection(n, n, None);
+        let (first, second) = (Arc::clone(&store), Arc::clone(&store));
+        let connects = tokio::spawn(async move {
+            let owned =
+                vec![Change::Require(Precondition::UserExists(made.user)), Change::CreateConnection(made)];
+            let _ = first.commit(owned).await;
+        });
+        let deletes = tokio::spawn(async move { second.commit(vec![Change::DeleteUser(owner.id)]).await });
+        connects.await.unwrap();
+        deletes.await.unwrap().unwrap();
+        assert_eq!(store.all_connections(None, 9).await.unwrap(), []);
+    }
 }
 
 async fn events(store: &dyn Store) {
@@ -1090,10 +1270,12 @@ async fn events_of_an_account_that_is_gone_have_an_end(store: &dyn Store) {
 }
 
 async fn a_commit_is_whole(store: &dyn Store) {
-    assert_eq!(store.commit(Vec::new()).await.unwrap(), []);
+    assert_eq!(store.commit(Vec::new()).await.unwrap().revocations, []);
     let refusals = [
         Change::ConsumeLink(link(9, 1).hash),
-        Change::FinishTask(task(9, 1)),
+        Change::FinishTask(task(9, 1).id),
+        Change::Require(Precondition::UserExists(user(9, "nine@example.com").id)),
+        Change::Require(Precondition::TaskWaits(task(9, 1).id)),
         Change::UpdateSession(session(9, 9, 1)),
         Change::UpdateUser(user(9, "nine@example.com")),
         Change::UpdateConnection(connection(9, 9, None)),

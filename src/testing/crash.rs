@@ -11,7 +11,7 @@ use std::sync::Arc;
 use palisade_core::domain::connection::Connection;
 use palisade_core::domain::revocation::Target;
 use palisade_core::domain::time::UnixTime;
-use palisade_core::ports::{Change, CommitError, Store};
+use palisade_core::ports::{Change, CommitError, Position, Store};
 
 use crate::conformance::{connection, link, mail, revocation, session, task as task_of, token, user};
 
@@ -138,10 +138,11 @@ async fn connects(store: Arc<dyn Store>, run: u128, task: u128) {
 async fn registers(store: Arc<dyn Store>, run: u128, task: u128) {
     for n in 0u128.. {
         let id = (run << 64) + (task << 48) + n + 1;
-        store.commit(registration(id)).await.unwrap();
+        let at = store.commit(registration(id)).await.unwrap().position;
         acknowledged(format_args!("user {id} 0"));
+        acknowledged(format_args!("position {} 0", u128::from_be_bytes(at.to_bytes())));
         if n % 3 == 0 {
-            store.commit(vec![Change::FinishTask(task_of(id, 1)), removal(id)]).await.unwrap();
+            store.commit(vec![Change::FinishTask(task_of(id, 1).id), removal(id)]).await.unwrap();
             acknowledged(format_args!("done {id} 0"));
         }
     }
@@ -161,7 +162,7 @@ fn registration(id: u128) -> Vec<Change> {
 }
 
 fn removal(id: u128) -> Change {
-    Change::RemoveMail(mail(id, &address(id), 1))
+    Change::RemoveMail(mail(id, &address(id), 1).id)
 }
 
 /// What the children of the crash suite were promised.
@@ -175,6 +176,7 @@ struct Promised {
     refreshed: HashMap<u128, u64>,
     connected: HashSet<u128>,
     disconnected: HashSet<u128>,
+    position: Option<Position>,
 }
 
 impl Promised {
@@ -201,6 +203,10 @@ impl Promised {
             }
             "connected" => drop(self.connected.insert(name.parse().unwrap())),
             "disconnected" => drop(self.disconnected.insert(name.parse().unwrap())),
+            "position" => {
+                let at = Position::from_bytes(name.parse::<u128>().unwrap().to_be_bytes());
+                self.position = self.position.max(Some(at));
+            }
             "user" => drop(self.users.insert(name.parse().unwrap())),
             _ => drop(self.done.insert(name.parse().unwrap())),
         }
@@ -208,6 +214,7 @@ impl Promised {
     }
 
     async fn holds(&self, store: &dyn Store) {
+        assert!(self.position <= Some(store.position()), "the position of an acknowledged commit fell back");
         for jti in &self.tokens {
             assert!(store.revocation(&token(jti)).await.unwrap().is_some(), "{jti} is lost");
         }
@@ -314,7 +321,9 @@ pub async fn killed(
         let store = reopen(dir.path()).await;
         promised.holds(&*store).await;
     }
-    let Promised { tokens, versions, sessions, users, done, refreshed, connected, disconnected } = promised;
+    let Promised { tokens, versions, sessions, users, done, refreshed, connected, disconnected, position } =
+        promised;
+    assert!(position.is_some());
     let seen = [
         tokens.len(),
         versions.len(),

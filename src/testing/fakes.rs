@@ -8,6 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 pub use crate::clock_fakes::{FakeClock, NOW};
+use crate::feed_fakes::FakeFeed;
 pub use crate::limit_fakes::{FakeAudit, FakeLimiter};
 pub use crate::password_fakes::FakePasswords;
 pub use crate::token_fakes::{FakeEntropy, FakeIssuerClocks, FakeKeys, FakeSigner};
@@ -21,7 +22,7 @@ use palisade_core::domain::mail_cap::{Mailbox, MailboxId};
 use palisade_core::domain::opaque::TokenHash;
 use palisade_core::domain::revocation::{Revocation, Target};
 use palisade_core::domain::session::{Session, SessionId};
-use palisade_core::domain::task::Task;
+use palisade_core::domain::task::{Task, TaskKind};
 use palisade_core::domain::time::UnixTime;
 use palisade_core::domain::trusted_time::Mark;
 use palisade_core::ports::*;
@@ -31,6 +32,7 @@ use palisade_core::ports::*;
 pub struct FakeStore {
     state: Mutex<State>,
     broken: AtomicBool,
+    feed: FakeFeed,
     /// How many commits were tried.
     pub commits: AtomicU64,
     /// The next write is made, and nobody learns of it.
@@ -69,6 +71,13 @@ impl State {
 
     fn make(&mut self, change: Change) -> Result<Option<Revocation>, CommitError> {
         match change {
+            Change::Require(precondition) => {
+                let holds = match precondition {
+                    Precondition::UserExists(id) => self.users.contains_key(&id),
+                    Precondition::TaskWaits(id) => self.tasks.contains_key(&id),
+                };
+                holds.then_some(()).ok_or(CommitError::Conflict)?;
+            }
             Change::CreateUser(user) if self.taken(&user) => return Err(CommitError::EmailTaken),
             Change::CreateUser(user) => {
                 if self.users.insert(user.id, user).is_some() {
@@ -121,7 +130,7 @@ impl State {
             Change::CreateLink(link) => drop(self.links.insert(link.hash, link)),
             Change::ConsumeLink(hash) => drop(self.links.remove(&hash).ok_or(CommitError::Conflict)?),
             Change::PutMail(mail) => drop(self.mails.insert(mail.id, mail)),
-            Change::RemoveMail(mail) => drop(self.mails.remove(&mail.id)),
+            Change::RemoveMail(id) => drop(self.mails.remove(&id)),
             Change::PutMailbox(mut mailbox) => {
                 let stored = self.mailboxes.get(&mailbox.id).map_or(0, |stored| stored.revision);
                 if stored != mailbox.revision {
@@ -131,7 +140,7 @@ impl State {
                 self.mailboxes.insert(mailbox.id, mailbox);
             }
             Change::CreateTask(task) => drop(self.tasks.insert(task.id, task)),
-            Change::FinishTask(task) => drop(self.tasks.remove(&task.id).ok_or(CommitError::Conflict)?),
+            Change::FinishTask(id) => drop(self.tasks.remove(&id).ok_or(CommitError::Conflict)?),
             Change::Record(events) => events.into_iter().for_each(|event| self.record(event)),
             Change::PutClockMark(mark) => self.mark = Some(mark),
             Change::Revoke(revocation) => return Ok(Some(self.revoke(revocation))),
@@ -260,23 +269,38 @@ impl FakeStore {
 
 #[async_trait]
 impl Store for FakeStore {
-    async fn commit(&self, changes: Vec<Change>) -> Result<Vec<Revocation>, CommitError> {
+    async fn commit(&self, changes: Vec<Change>) -> Result<Committed, CommitError> {
+        let begun = std::time::Instant::now();
         self.commits.fetch_add(1, Ordering::Relaxed);
         self.check()?;
         let mut state = self.state();
         let mut next = state.clone();
-        let mut entries = Vec::new();
+        let is_in_force: Vec<bool> = changes.iter().filter_map(Change::is_in_force).collect();
+        let mut revocations = Vec::new();
         for change in changes {
-            entries.extend(next.make(change)?);
+            revocations.extend(next.make(change)?);
         }
+        let in_force = revocations.iter().zip(is_in_force).filter(|(_, is_in_force)| *is_in_force);
+        let position = self.feed.publish(in_force.map(|(entry, _)| entry.clone()).collect());
         for change in self.between.lock().unwrap().drain(..) {
             next.make(change).unwrap();
         }
         *state = next;
         match self.lose.swap(false, Ordering::Relaxed) {
             true => Err(StoreError::Unavailable("the answer was lost".to_owned()).into()),
-            false => Ok(entries),
+            false => {
+                let acknowledgement = Acknowledgement { by: ConfirmedBy::Memory, took: begun.elapsed() };
+                Ok(Committed { revocations, position, acknowledgement })
+            }
         }
+    }
+
+    fn position(&self) -> Position {
+        self.feed.position()
+    }
+
+    async fn subscribe(&self, since: Position) -> Result<Box<dyn Subscription>, SubscriptionError> {
+        Ok(Box::new(self.feed.subscribe(since)?))
     }
 
     async fn generation(&self, issuer: &str) -> Result<u64, StoreError> {
@@ -382,9 +406,18 @@ impl Store for FakeStore {
         Ok(self.state().links.get(hash).cloned())
     }
 
-    async fn due_tasks(&self, now: UnixTime, limit: usize) -> Result<Vec<Task>, StoreError> {
-        let mut due: Vec<_> =
-            self.state().tasks.values().filter(|task| task.due_at <= now).cloned().collect();
+    async fn task(&self, id: uuid::Uuid) -> Result<Option<Task>, StoreError> {
+        Ok(self.state().tasks.get(&id).cloned())
+    }
+
+    async fn due_tasks_of(
+        &self,
+        kind: TaskKind,
+        now: UnixTime,
+        limit: usize,
+    ) -> Result<Vec<Task>, StoreError> {
+        let is_due = |task: &&Task| task.due_at <= now && task.work.kind() == kind;
+        let mut due: Vec<_> = self.state().tasks.values().filter(is_due).cloned().collect();
         due.sort_by_key(|task| task.due_at);
         due.truncate(limit);
         Ok(due)

@@ -13,4 +13,5 @@ pub mod password_fakes;
 pub mod token_fakes;
 
 mod clock_fakes;
+mod feed_fakes;
 mod limit_fakes;

@@ -167,7 +167,7 @@ async fn somebody_comes_and_goes(store: &SledStore) {
     ];
     store.commit(made).await.unwrap();
     store
-        .commit(vec![Change::RemoveMail(mail(1, ADDRESS, 1)), Change::FinishTask(task(1, 1))])
+        .commit(vec![Change::RemoveMail(mail(1, ADDRESS, 1).id), Change::FinishTask(task(1, 1).id)])
         .await
         .unwrap();
     store

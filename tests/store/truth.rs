@@ -6,14 +6,15 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use palisade::config::{self, Algorithm, Config};
-use palisade::edge::data_dir;
 use palisade::edge::jwt::compact::Compact;
 use palisade::edge::jwt::keyset::KeySet;
 use palisade::edge::jwt::{Clocks, KeyRing, StoredKeys};
+use palisade::edge::own_secrets::{self, FolderSecrets};
 use palisade::edge::store::{RevocationCache, SledStore};
 use palisade::edge::vault;
 use palisade_core::domain::account::UserId;
@@ -25,7 +26,7 @@ use palisade_core::domain::opaque::{ServerKey, TokenHash};
 use palisade_core::domain::revocation::Target;
 use palisade_core::domain::session::SessionId;
 use palisade_core::domain::time::UnixTime;
-use palisade_core::ports::{IssuerClocks, Keys, Place, Revocations, Store, Vault};
+use palisade_core::ports::{IssuerClocks, Keys, OwnSecret, Place, Revocations, Store, Vault};
 use secrecy::ExposeSecret;
 use serde_json::{Map, Value};
 use uuid::Uuid;
@@ -177,7 +178,7 @@ async fn accounts_and_sessions(store: &SledStore, truth: &Value, folder: &Path) 
         assert_eq!(user.password.is_some(), told["has_password"], "{told}");
         assert_eq!(user.name.as_deref(), told["name"].as_str(), "{told}");
     }
-    let server = ServerKey::new(data_dir::key(folder, "opaque.key").unwrap());
+    let server = ServerKey::new(own_secrets::key(&FolderSecrets::new(folder), OwnSecret::ServerKey).unwrap());
     let named = |claims: &Value| (UserId(uuid(text(claims, "/sub"))), SessionId(uuid(text(claims, "/sid"))));
     for (name, session) in truth["sessions"].as_object().unwrap() {
         let (user, id) = named(&session["claims"]);
@@ -252,7 +253,7 @@ async fn connections(store: &SledStore, truth: &Value, folder: &Path) {
     let id = ConnectionId(uuid(text(told, "/active")));
     let active = store.connection(user, id).await.unwrap().unwrap();
     assert_eq!(active.status, Status::Active);
-    let key = data_dir::secret(folder, "vault.key").unwrap();
+    let key = own_secrets::secret(&FolderSecrets::new(folder), OwnSecret::VaultKey).unwrap();
     let vault = vault::KeyRing::new(&[key]).unwrap();
     let tokens = active.tokens.unwrap();
     let open = |field, envelope: &str| {
@@ -288,7 +289,7 @@ fn others(truth: &Value, folder: &Path, at: UnixTime) {
 }
 
 fn keys(config: &Config, truth: &Value, folder: &Path, at: UnixTime) {
-    let ring = KeyRing::open(&config.tokens, folder, at).unwrap();
+    let ring = KeyRing::open(&config.tokens, Arc::new(FolderSecrets::new(folder)), at).unwrap();
     assert!(!ring.made_keys());
     let kept: Vec<String> = ring.list().into_iter().map(|key| key.kid).collect();
     for told in truth["keys"].as_array().unwrap() {

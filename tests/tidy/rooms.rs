@@ -98,11 +98,7 @@ pub const ROOMS: &[Room] = &[
         ],
     },
     Room { at: "palisade::edge::clock", ours: BELOW, crates: &["rustix"] },
-    Room {
-        at: "palisade::edge::data_dir",
-        ours: BELOW,
-        crates: &["base64", "getrandom", "secrecy", "zeroize"],
-    },
+    Room { at: "palisade::edge::data_dir", ours: BELOW, crates: &[] },
     Room {
         at: "palisade::edge::demo",
         ours: BELOW,
@@ -155,6 +151,11 @@ pub const ROOMS: &[Room] = &[
         at: "palisade::edge::mail",
         ours: BELOW,
         crates: &["async_trait", "humantime", "lettre", "minijinja", "secrecy", "tokio", "tracing", "uuid"],
+    },
+    Room {
+        at: "palisade::edge::own_secrets",
+        ours: BELOW,
+        crates: &["base64", "getrandom", "secrecy", "zeroize"],
     },
     Room {
         at: "palisade::edge::passwords",

@@ -24,10 +24,11 @@ use self::project::Language;
 use super::mail_preview::told;
 use crate::config::{self, AuditTo, Log, LogFormat, PluginLimits};
 use crate::edge::data_dir;
+use crate::edge::own_secrets::{self, FolderSecrets};
 use crate::edge::telemetry::logging;
 use crate::edge::telemetry::metrics::Metrics;
 use crate::edge::wasm::{Bench, CacheAt, LARGEST, exchange};
-use palisade_core::ports::Meter;
+use palisade_core::ports::{Meter, OwnSecret};
 
 /// Write, build, check, test and try a provider plugin.
 #[derive(Debug, Subcommand)]
@@ -268,7 +269,7 @@ fn cache() -> Option<CacheAt> {
     let given = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let home = given("XDG_CACHE_HOME").or_else(|| Some(given("HOME")?.join(".cache")))?.join("palisade");
     data_dir::make(&home).ok()?;
-    let key = data_dir::key(&home, "plugins.key").ok()?;
+    let key = own_secrets::key(&FolderSecrets::new(&home), OwnSecret::PluginCacheKey).ok()?;
     Some(CacheAt { folder: home.join("plugins"), key })
 }
 

@@ -57,6 +57,40 @@ pub enum Work {
     Errand { made_at: UnixTime, tries: u32, errand: Errand },
 }
 
+/// Which worker a task is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum TaskKind {
+    /// What a request has left behind: the worker of accounts does it.
+    Account,
+    /// Ending grants and connections.
+    EndGrant,
+    /// Telling the app, in an order of its own.
+    Notice,
+}
+
+impl TaskKind {
+    pub const ALL: [TaskKind; 3] = [TaskKind::Account, TaskKind::EndGrant, TaskKind::Notice];
+}
+
+impl Work {
+    #[must_use]
+    pub fn kind(&self) -> TaskKind {
+        match self {
+            Work::Errand { errand: Errand::Notify(_), .. } => TaskKind::Notice,
+            Work::Errand { errand: Errand::EndGrant(_) | Errand::EndConnections { .. }, .. } => {
+                TaskKind::EndGrant
+            }
+            Work::Register { .. }
+            | Work::ResendVerification { .. }
+            | Work::ResetPassword { .. }
+            | Work::ChangeEmail { .. }
+            | Work::ForgetUnverified(_)
+            | Work::RestoreEmail { .. }
+            | Work::Revoke(_) => TaskKind::Account,
+        }
+    }
+}
+
 /// What is to be done elsewhere.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

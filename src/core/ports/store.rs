@@ -1,7 +1,9 @@
 //! Durable state, in the domain's words: what a commit may change, and what can be read.
 
 use async_trait::async_trait;
+use uuid::Uuid;
 
+use super::commits::{Committed, Position, Subscription, SubscriptionError};
 use crate::domain::account::{User, UserId};
 use crate::domain::audit::Event;
 use crate::domain::connection::{Connection, ConnectionId};
@@ -12,7 +14,7 @@ use crate::domain::mail_cap::{Mailbox, MailboxId};
 use crate::domain::opaque::TokenHash;
 use crate::domain::revocation::{Begun, Revocation, Target, Versions};
 use crate::domain::session::{Session, SessionId};
-use crate::domain::task::Task;
+use crate::domain::task::{Task, TaskKind};
 use crate::domain::time::UnixTime;
 use crate::domain::trusted_time::Mark;
 
@@ -22,14 +24,29 @@ pub enum StoreError {
     /// The write is not durable, and the caller must not act as if it were. Worth trying later.
     #[error("the store cannot write: {0}")]
     Unavailable(String),
-    /// A record cannot be read: corrupt, or of a version this program does not know.
+    /// A record cannot be read: it is damaged.
     #[error("the store holds a record that cannot be read: {0}")]
     Unreadable(String),
+    /// A newer program wrote the record. It is neither read nor written over, because this program would drop what it
+    /// does not know of it. Names the record; the rest of the store is as usable as ever.
+    #[error("the store holds a record of a newer program: {0}")]
+    Newer(String),
+}
+
+/// What must hold for a commit that does not itself write what it depends on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Precondition {
+    /// There is an account of this id: the owner of what the commit writes.
+    UserExists(UserId),
+    /// The task waits: it was neither finished nor given up.
+    TaskWaits(Uuid),
 }
 
 /// One part of a commit.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Change {
+    /// Writes nothing: the commit conflicts unless this holds when it is made.
+    Require(Precondition),
     /// A new account. None of its addresses ([`User::addresses`]) may be another account's.
     CreateUser(User),
     /// An account as it shall be. Its [`User::revision`] must be the stored one, which then rises by one; none of
@@ -56,15 +73,15 @@ pub enum Change {
     ConsumeLink(TokenHash),
     /// A new mail, or one as it shall be after a try.
     PutMail(Mail),
-    /// A mail that was delivered. Nothing to do when it is gone.
-    RemoveMail(Mail),
+    /// Removes a mail, which was delivered. Nothing to do when it is gone.
+    RemoveMail(Uuid),
     /// How many letters a mailbox got, with one more. Its [`Mailbox::revision`] must be the stored one, which then
     /// rises by one; 0 where nothing is stored.
     PutMailbox(Mailbox),
-    /// A new task.
+    /// A new task, in place of any other of its id.
     CreateTask(Task),
     /// Takes a task off the list: it must be there, so that nothing is done twice.
-    FinishTask(Task),
+    FinishTask(Uuid),
     /// Events, kept with their accounts; of each account only the latest [`EVENTS_KEPT`] remain, and apart from them
     /// the latest [`STRANGERS_EVENTS_KEPT`] of those that strangers can cause ([`Event::is_strangers`]).
     Record(Vec<Event>),
@@ -158,9 +175,9 @@ impl CommitError {
 }
 
 /// The outcome of a commit of one revocation, which has no state to conflict with.
-fn only(outcome: Result<Vec<Revocation>, CommitError>) -> Result<Revocation, StoreError> {
+fn only(outcome: Result<Committed, CommitError>) -> Result<Revocation, StoreError> {
     let nothing = || StoreError::Unavailable("the revocation was not recorded".to_owned());
-    outcome.map_err(CommitError::of_the_store)?.into_iter().next().ok_or_else(nothing)
+    outcome.map_err(CommitError::of_the_store)?.revocations.into_iter().next().ok_or_else(nothing)
 }
 
 /// What a sweep removed.
@@ -208,13 +225,21 @@ pub struct Compacted {
 /// Durable state. What it acknowledged survives a kill and a power loss.
 #[async_trait]
 pub trait Store: Send + Sync {
-    /// Makes every change, in this order, or none. Returns the entries that its [`Change::Revoke`]s,
-    /// [`Change::CutSessions`] and enforced raises ([`Change::RaiseVersion`], [`Change::RaiseGeneration`]) now stand for, in their order;
-    /// for one that is not enforced, the entry that it would be.
+    /// Makes every change, in this order, or none.
     ///
     /// # Errors
     /// [`CommitError`]; then nothing was changed, or, for [`CommitError::Store`], nothing was promised.
-    async fn commit(&self, changes: Vec<Change>) -> Result<Vec<Revocation>, CommitError>;
+    async fn commit(&self, changes: Vec<Change>) -> Result<Committed, CommitError>;
+
+    /// The position of the last commit that was acknowledged. Never blocks.
+    fn position(&self) -> Position;
+
+    /// Follows the revocations of every commit behind `since`. To hold the whole set: take [`Store::position`],
+    /// subscribe from there, and only then read [`Store::each_revocation`]; an entry that comes twice is merged.
+    ///
+    /// # Errors
+    /// [`SubscriptionError`]: `since` is too long ago for this store, or none of its positions.
+    async fn subscribe(&self, since: Position) -> Result<Box<dyn Subscription>, SubscriptionError>;
 
     /// Commits one revocation. Returns the entry as it now stands.
     ///
@@ -383,11 +408,36 @@ pub trait Store: Send + Sync {
     /// [`StoreError`].
     async fn link(&self, hash: &TokenHash) -> Result<Option<Link>, StoreError>;
 
-    /// At most `limit` tasks that are due at `now`, the earliest first.
+    /// The task of this id, if it still waits.
     ///
     /// # Errors
     /// [`StoreError`].
-    async fn due_tasks(&self, now: UnixTime, limit: usize) -> Result<Vec<Task>, StoreError>;
+    async fn task(&self, id: Uuid) -> Result<Option<Task>, StoreError>;
+
+    /// At most `limit` tasks of `kind` that are due at `now`, the earliest first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn due_tasks_of(
+        &self,
+        kind: TaskKind,
+        now: UnixTime,
+        limit: usize,
+    ) -> Result<Vec<Task>, StoreError>;
+
+    /// At most `limit` tasks of any kind that are due at `now`, the earliest first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn due_tasks(&self, now: UnixTime, limit: usize) -> Result<Vec<Task>, StoreError> {
+        let mut due = Vec::new();
+        for kind in TaskKind::ALL {
+            due.extend(self.due_tasks_of(kind, now, limit).await?);
+        }
+        due.sort_by_key(|task| (task.due_at, task.id));
+        due.truncate(limit);
+        Ok(due)
+    }
 
     /// At most `limit` mails that are due at `now` and not given up, the earliest first.
     ///

@@ -57,7 +57,9 @@ fn fault(error: &ConnectionError) -> InjectFault {
         | ConnectionError::TokenAccess
         | ConnectionError::TooManyConnections
         | ConnectionError::Vault(_)
-        | ConnectionError::Store(StoreError::Unreadable(_)) => InjectFault::Failed(reason),
+        | ConnectionError::Store(StoreError::Unreadable(_) | StoreError::Newer(_)) => {
+            InjectFault::Failed(reason)
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use crate::domain::opaque::TokenHash;
 use crate::domain::revocation::{Revocation, Target};
 use crate::domain::session::SessionId;
 use crate::domain::time::UnixTime;
-use crate::ports::{Change, CommitError};
+use crate::ports::{Change, CommitError, Committed};
 
 /// The longest text of a detail, in bytes.
 const MAX_DETAIL: usize = 200;
@@ -143,13 +143,13 @@ impl Accounts {
         &self,
         source: &Source<'_>,
         changes: Vec<Change>,
-    ) -> Result<Vec<Revocation>, CommitError> {
+    ) -> Result<Committed, CommitError> {
         let ended: Vec<_> = changes.windows(2).filter_map(ended).collect();
-        let entries = self.store.commit(changes).await?;
+        let committed = self.store.commit(changes).await?;
         for about in ended {
             self.note(source, Action::EndSession, Outcome::Success, about);
         }
-        Ok(entries)
+        Ok(committed)
     }
 
     /// An event about an address that has no account.

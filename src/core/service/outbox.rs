@@ -228,7 +228,7 @@ impl Outbox {
                 }
                 self.meter.mail("sent");
                 tracing::debug!(mail = %mail.id, letter = mail.letter.name(), "a mail was delivered");
-                return Change::RemoveMail(mail);
+                return Change::RemoveMail(mail.id);
             }
             Outcome::TooLate => {
                 let why = mail.last_error.clone().unwrap_or_else(|| "it was not tried in time".to_owned());

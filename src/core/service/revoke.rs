@@ -214,7 +214,7 @@ impl Revoke {
         changes.extend(with_session.map(|holder| of_session(holder.sid.clone())));
         let ended: Vec<_> = named.ending.iter().map(|session| (session.user, session.id)).collect();
         changes.extend(ended.iter().map(|(user, id)| Change::EndSession(*user, *id)));
-        let entries = self.store.commit(changes).await.map_err(CommitError::of_the_store)?;
+        let entries = self.store.commit(changes).await.map_err(CommitError::of_the_store)?.revocations;
         // The cut of sessions comes behind the entry that the caller asked for.
         let cut = entries.get(1).cloned();
         let nothing = || StoreError::Unavailable("the revocation was not recorded".to_owned());
@@ -298,7 +298,7 @@ impl Revoke {
     ) -> Result<Revocation, RevokeError> {
         let issuer = self.signer.issuer().to_owned();
         let raise = Change::RaiseGeneration { issuer, created_at: now, expires_at, reason, enforce };
-        let entries = self.store.commit(vec![raise]).await.map_err(CommitError::of_the_store)?;
+        let entries = self.store.commit(vec![raise]).await.map_err(CommitError::of_the_store)?.revocations;
         let nothing = || StoreError::Unavailable("the generation did not rise".to_owned());
         Ok(entries.into_iter().next().ok_or_else(nothing)?)
     }
@@ -325,9 +325,12 @@ impl Revoke {
             return Ok(Raised { version: Some(entry.target.limit()), in_force_at: now });
         };
         let raise = Change::RaiseVersion { issuer, sub, created_at: now, expires_at, reason, enforce: false };
-        let entry =
-            self.store.commit(vec![raise]).await.map_err(CommitError::of_the_store)?.into_iter().next();
-        let entry = entry.ok_or_else(|| StoreError::Unavailable("the version did not rise".to_owned()))?;
+        let committed = self.store.commit(vec![raise]).await.map_err(CommitError::of_the_store)?;
+        let entry = committed
+            .revocations
+            .into_iter()
+            .next()
+            .ok_or_else(|| StoreError::Unavailable("the version did not rise".to_owned()))?;
         let version = entry.target.limit();
         // Two commits: a kill in between leaves a version that has risen and older tokens that live out
         // their lives, and the caller without an answer.

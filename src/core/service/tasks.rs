@@ -17,9 +17,9 @@ use crate::domain::audit::{Action, Outcome};
 use crate::domain::email::EmailAddress;
 use crate::domain::mail::{Facts, Letter};
 use crate::domain::mail_cap::Asked;
-use crate::domain::task::{Origin, Task, Work};
+use crate::domain::task::{Origin, Task, TaskKind, Work};
 use crate::domain::time::UnixTime;
-use crate::ports::{Change, CommitError, Store, StoreError};
+use crate::ports::{Change, CommitError, StoreError};
 
 use super::accounts::Accounts;
 use super::caller::Source;
@@ -60,8 +60,7 @@ impl Accounts {
     /// # Errors
     /// [`StoreError`]; then the rest is still to do.
     pub async fn do_due_tasks(&self) -> Result<bool, StoreError> {
-        let is_ours = |work: &Work| !matches!(work, Work::Errand { .. });
-        let tasks = due(&*self.store, self.now(), is_ours, BATCH).await?;
+        let tasks = self.store.due_tasks_of(TaskKind::Account, self.now(), BATCH).await?;
         let any = !tasks.is_empty();
         for task in tasks {
             // One that cannot be done must not keep the others from it.
@@ -79,8 +78,8 @@ impl Accounts {
     }
 
     async fn put_off(&self, task: Task) -> Result<(), StoreError> {
-        let later = Task { due_at: self.now().plus(PUT_OFF), ..task.clone() };
-        match self.store.commit(vec![Change::FinishTask(task), Change::CreateTask(later)]).await {
+        let later = Task { due_at: self.now().plus(PUT_OFF), ..task };
+        match self.store.commit(vec![Change::FinishTask(task.id), Change::CreateTask(later)]).await {
             // When it is gone, it is done.
             Ok(_) | Err(CommitError::Conflict | CommitError::EmailTaken) => Ok(()),
             Err(CommitError::Store(error)) => Err(error),
@@ -93,16 +92,13 @@ impl Accounts {
         let decide = || {
             let is_again = !std::mem::take(&mut is_first);
             async move {
-                if is_again {
-                    // The conflict may be that another worker has done it.
-                    let due = self.store.due_tasks(self.now(), usize::MAX).await?;
-                    if !due.iter().any(|other| other.id == task.id) {
-                        return Ok(Decision::Unchanged((false, None)));
-                    }
+                // The conflict may be that another worker has done it, or put it off.
+                if is_again && self.store.task(task.id).await?.is_none_or(|task| task.due_at > self.now()) {
+                    return Ok(Decision::Unchanged((false, None)));
                 }
                 let Done { mut changes, noted } = self.work_out(&task.work).await?;
                 let mails = changes.iter().any(|change| matches!(change, Change::PutMail(_)));
-                changes.push(Change::FinishTask(task.clone()));
+                changes.push(Change::FinishTask(task.id));
                 Ok(Decision::Commit(changes, (mails, noted)))
             }
         };
@@ -295,24 +291,5 @@ fn source(work: &Work) -> Source<'_> {
         | Work::RestoreEmail { .. }
         | Work::Revoke(_)
         | Work::Errand { .. } => Source::System,
-    }
-}
-
-/// At most `limit` of the due tasks that are `wanted`, however many others are due before them.
-pub(super) async fn due(
-    store: &dyn Store,
-    now: UnixTime,
-    wanted: fn(&Work) -> bool,
-    limit: usize,
-) -> Result<Vec<Task>, StoreError> {
-    let mut read = limit;
-    loop {
-        let tasks = store.due_tasks(now, read).await?;
-        let all = tasks.len() < read;
-        let found: Vec<Task> = tasks.into_iter().filter(|task| wanted(&task.work)).take(limit).collect();
-        if all || !found.is_empty() {
-            return Ok(found);
-        }
-        read = read.saturating_mul(4);
     }
 }

@@ -37,7 +37,7 @@ pub(super) fn store(error: &StoreError) -> Failure {
         StoreError::Unavailable(_) => {
             Failure::new(503, "store_unavailable", "nothing was changed: the store cannot write; try again")
         }
-        StoreError::Unreadable(_) => {
+        StoreError::Unreadable(_) | StoreError::Newer(_) => {
             Failure::new(500, "store_unreadable", "the store holds a record that cannot be read; see the log")
         }
     }
@@ -217,7 +217,8 @@ mod tests {
             Some(AccountError::Store(StoreError::Unavailable(_))) => {
                 StoreError::Unreadable("inside".into()).into()
             }
-            Some(AccountError::Store(StoreError::Unreadable(_))) => SignError("inside".into()).into(),
+            Some(AccountError::Store(StoreError::Unreadable(_))) => StoreError::Newer("inside".into()).into(),
+            Some(AccountError::Store(StoreError::Newer(_))) => SignError("inside".into()).into(),
             Some(AccountError::Sign(_)) => return None,
         })
     }
@@ -237,6 +238,6 @@ mod tests {
             count += 1;
             error = after(Some(&this));
         }
-        assert_eq!(count, 20);
+        assert_eq!(count, 21);
     }
 }

@@ -155,7 +155,10 @@ mod tests {
                 StoreError::Unreadable("inside".into()).into()
             }
             // Told on a page only.
-            Some(ConnectionError::Store(StoreError::Unreadable(_))) => ConnectionError::InvalidState,
+            Some(ConnectionError::Store(StoreError::Unreadable(_))) => {
+                StoreError::Newer("inside".into()).into()
+            }
+            Some(ConnectionError::Store(StoreError::Newer(_))) => ConnectionError::InvalidState,
             Some(ConnectionError::InvalidState) => return None,
         })
     }
@@ -176,6 +179,6 @@ mod tests {
             count += 1;
             error = after(Some(&this));
         }
-        assert_eq!(count, 21);
+        assert_eq!(count, 22);
     }
 }

@@ -1,12 +1,9 @@
 //! Our own signing keys: next, active, retired.
 //!
 //! A key is published before it signs and verifies until the last token it signed has ended, so a
-//! rotation refuses no valid token. The ring lives in one file of mode 0600, replaced as a whole and only
-//! by what is durable; a file that cannot be read stops the start and is never overwritten.
+//! rotation refuses no valid token. The ring is one of our own secrets, replaced as a whole and only
+//! by what is durable; one that cannot be read stops the start and is never overwritten.
 
-use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -28,11 +25,10 @@ use palisade_core::domain::identity::Identity;
 use palisade_core::domain::time::UnixTime;
 use palisade_core::domain::trusted_time::Reading;
 use palisade_core::domain::verdict::TokenFault;
-use palisade_core::ports::{AccessGrant, KeyInfo, KeyState, Keys, SignError, Signed, Signer};
+use palisade_core::ports::{
+    AccessGrant, KeyInfo, KeyState, Keys, OwnSecret, SecretStore, SecretStoreError, SignError, Signed, Signer,
+};
 use palisade_core::service::mint::MAX_TTL;
-
-/// The ring's file in the data folder.
-pub const FILE: &str = "signing-keys.json";
 
 /// How long an assertion for an upstream is good.
 const ASSERTION_TTL: Duration = Duration::from_secs(60);
@@ -43,12 +39,12 @@ const SLACK: Duration = Duration::from_secs(60);
 /// Why there is no key ring. Never holds key material.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyRingError {
-    /// The file cannot be read or written.
-    #[error("{path}: {source}", path = path.display())]
-    Io { path: PathBuf, source: io::Error },
-    /// The file is not a key ring that this version knows.
-    #[error("{path}: {why}; restore it from a backup, or move it away to start with new keys", path = path.display())]
-    Unreadable { path: PathBuf, why: String },
+    /// The ring cannot be read or kept.
+    #[error(transparent)]
+    Store(#[from] SecretStoreError),
+    /// What is kept is not a key ring that this version knows.
+    #[error("{place}: {why}; restore it from a backup, or move it away to start with new keys")]
+    Unreadable { place: String, why: String },
     /// `tokens.key` cannot be used, or no key could be made.
     #[error("tokens.key: {0}")]
     Key(String),
@@ -94,7 +90,7 @@ struct Inner {
     keep: Duration,
     leeway: Duration,
     /// `None`: one key from the configuration, not ours to rotate.
-    file: Option<PathBuf>,
+    secrets: Option<Arc<dyn SecretStore>>,
     ring: ArcSwap<Ring>,
     /// The latest end of a token signed by the active key, when it is beyond the usual life.
     longest: AtomicU64,
@@ -108,28 +104,31 @@ struct Inner {
 pub struct KeyRing(Arc<Inner>);
 
 impl KeyRing {
-    /// Opens the ring in `data_dir`, making it when there is none, or takes the one key of the
+    /// Opens the ring that `secrets` keeps, making it when there is none, or takes the one key of the
     /// configuration. A changed `tokens.algorithm` retires the old keys. A retired key goes once its last token has
     /// ended by [`Reading::earliest`]. Blocks; for the start.
     ///
     /// # Errors
     /// [`KeyRingError`]; then nothing was written.
-    pub fn open(tokens: &Tokens, data_dir: &Path, now: impl Into<Reading>) -> Result<KeyRing, KeyRingError> {
+    pub fn open(
+        tokens: &Tokens,
+        secrets: Arc<dyn SecretStore>,
+        now: impl Into<Reading>,
+    ) -> Result<KeyRing, KeyRingError> {
         let reading = now.into();
         let now = reading.wall;
         let keep = tokens.access_ttl + tokens.leeway + SLACK;
         // What an earlier process signed for longer is not known any more: taken as the longest there is.
         let mut longest = reading.horizon.plus(MAX_TTL);
         let mut made_keys = false;
-        let (ring, file) = match &tokens.key {
+        let (ring, secrets) = match &tokens.key {
             Some(secret) => {
                 let key =
                     SigningKey::read(tokens.algorithm, secret.expose_secret()).map_err(KeyRingError::Key)?;
                 (Ring::new(member(key, KeyState::Active, now), Vec::new()), None)
             }
             None => {
-                let file = data_dir.join(FILE);
-                let (stored, has_digest) = read(&file)?;
+                let (stored, has_digest) = read(&*secrets)?;
                 made_keys = stored.is_empty();
                 if made_keys {
                     longest = UnixTime::default();
@@ -138,19 +137,23 @@ impl KeyRing {
                 let known: Vec<String> = stored.iter().map(|member| member.key.kid.clone()).collect();
                 let (ring, changed) =
                     settle(stored, tokens.algorithm, until, reading).map_err(KeyRingError::Key)?;
-                if changed || !has_digest {
-                    match write(&file, &ring) {
+                if made_keys {
+                    let content = encode(&ring, &secrets.place(OwnSecret::SigningKeys))?;
+                    // Another process was faster: its keys are the ones.
+                    if *secrets.make(OwnSecret::SigningKeys, &content)? != *content {
+                        return KeyRing::open(tokens, secrets, reading);
+                    }
+                } else if changed || !has_digest {
+                    match write(&*secrets, &ring) {
                         // A new key that is not kept would sign tokens that the next start refuses. All else is
                         // written with the next rotation.
                         Err(error) if ring.members().all(|member| known.contains(&member.key.kid)) => {
-                            tracing::warn!(%error, "{} is left as it was", file.display());
+                            tracing::warn!(%error, "the ring of signing keys is left as it was");
                         }
-                        written => {
-                            written.map_err(|source| KeyRingError::Io { path: file.clone(), source })?
-                        }
+                        written => written?,
                     }
                 }
-                (ring, Some(file))
+                (ring, Some(secrets))
             }
         };
         Ok(KeyRing(Arc::new(Inner {
@@ -159,7 +162,7 @@ impl KeyRing {
             algorithm: tokens.algorithm,
             keep,
             leeway: tokens.leeway,
-            file,
+            secrets,
             ring: ArcSwap::from_pointee(ring),
             longest: AtomicU64::new(longest.0),
             replacing: Mutex::new(()),
@@ -167,12 +170,12 @@ impl KeyRing {
         })))
     }
 
-    /// Whether the ring in `data_dir`, if there is one, can be read. Writes nothing.
+    /// Whether the ring that is kept, if there is one, can be read. Writes nothing.
     ///
     /// # Errors
     /// [`KeyRingError`].
-    pub fn look(data_dir: &Path) -> Result<(), KeyRingError> {
-        read(&data_dir.join(FILE)).map(drop)
+    pub fn look(secrets: &dyn SecretStore) -> Result<(), KeyRingError> {
+        read(secrets).map(drop)
     }
 
     /// Whether [`KeyRing::open`] made the first keys: worth saying once.
@@ -204,7 +207,7 @@ impl Inner {
 
     fn rotate(&self, reading: Reading) -> Result<(), SignError> {
         let now = reading.wall;
-        let Some(file) = &self.file else {
+        let Some(secrets) = &self.secrets else {
             return Err(SignError(
                 "the key comes from tokens.key and is rotated where it is kept".to_owned(),
             ));
@@ -234,7 +237,7 @@ impl Inner {
         others
             .insert(0, member(SigningKey::generate(self.algorithm).map_err(SignError)?, KeyState::Next, now));
         let ring = Ring::new(active, others);
-        write(file, &ring).map_err(|error| SignError(format!("{}: {error}", file.display())))?;
+        write(&**secrets, &ring).map_err(|error| SignError(error.to_string()))?;
         self.ring.store(Arc::new(ring));
         Ok(())
     }
@@ -401,14 +404,11 @@ struct StoredKey {
     secret: Zeroizing<String>,
 }
 
-/// The stored members, none when there is no file; and whether a digest stands for them.
-fn read(file: &Path) -> Result<(Vec<Member>, bool), KeyRingError> {
-    let unreadable = |why: String| KeyRingError::Unreadable { path: file.to_owned(), why };
-    let bytes = match fs::read(file) {
-        Ok(bytes) => Zeroizing::new(bytes),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((Vec::new(), true)),
-        Err(source) => return Err(KeyRingError::Io { path: file.to_owned(), source }),
-    };
+/// The stored members, none when nothing is kept; and whether a digest stands for them.
+fn read(secrets: &dyn SecretStore) -> Result<(Vec<Member>, bool), KeyRingError> {
+    let place = secrets.place(OwnSecret::SigningKeys);
+    let unreadable = |why: String| KeyRingError::Unreadable { place: place.clone(), why };
+    let Some(bytes) = secrets.read(OwnSecret::SigningKeys)? else { return Ok((Vec::new(), true)) };
     // The library's words could quote the file, so only the place is told.
     let stored: StoredRing = serde_json::from_slice(&bytes)
         .map_err(|e| unreadable(format!("not a key ring (line {}, column {})", e.line(), e.column())))?;
@@ -448,8 +448,14 @@ fn read(file: &Path) -> Result<(Vec<Member>, bool), KeyRingError> {
     }
 }
 
-/// Replaces the file as a whole; durable when it returns.
-fn write(file: &Path, ring: &Ring) -> io::Result<()> {
+/// Replaces what is kept as a whole; durable when it returns.
+fn write(secrets: &dyn SecretStore, ring: &Ring) -> Result<(), SecretStoreError> {
+    let content = encode(ring, &secrets.place(OwnSecret::SigningKeys))?;
+    secrets.replace(OwnSecret::SigningKeys, &content)
+}
+
+/// The ring as it is kept, at `place`.
+fn encode(ring: &Ring, place: &str) -> Result<Zeroizing<Vec<u8>>, SecretStoreError> {
     let keys = ring.members().map(|member| StoredKey {
         kid: member.key.kid.clone(),
         algorithm: name(member.key.algorithm).to_owned(),
@@ -466,10 +472,11 @@ fn write(file: &Path, ring: &Ring) -> io::Result<()> {
         secret: Zeroizing::new(member.key.secret().to_owned()),
     });
     let keys: Vec<StoredKey> = keys.collect();
-    let digest = Some(durable::digest(&keys)?);
+    let failed =
+        |why: &dyn std::fmt::Display| SecretStoreError { place: place.to_owned(), why: why.to_string() };
+    let digest = Some(durable::digest(&keys).map_err(|error| failed(&error))?);
     let stored = StoredRing { version: 1, keys, digest };
-    let bytes = Zeroizing::new(serde_json::to_vec_pretty(&stored)?);
-    durable::replace(file, &bytes)
+    serde_json::to_vec_pretty(&stored).map(Zeroizing::new).map_err(|error| failed(&error))
 }
 
 #[cfg(test)]

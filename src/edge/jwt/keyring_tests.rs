@@ -1,12 +1,21 @@
 //! The key ring's promises: nothing valid is refused by a rotation, nothing secret gets out, nothing is
 //! lost by a restart.
 
+use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
+use super::super::tests::secrets_of;
 use super::*;
 
 const NOW: UnixTime = UnixTime(1_000_000);
 const ALL: [Algorithm; 4] = [Algorithm::EdDsa, Algorithm::Es256, Algorithm::Rs256, Algorithm::Hs256];
+
+const FILE: &str = "signing-keys.json";
+
+fn open(tokens: &Tokens, folder: &Path, now: impl Into<Reading>) -> Result<KeyRing, KeyRingError> {
+    KeyRing::open(tokens, secrets_of(folder), now)
+}
 
 fn tokens(algorithm: Algorithm) -> Tokens {
     Tokens {
@@ -35,10 +44,10 @@ fn the_ring_survives_a_restart_in_a_file_only_we_can_read() {
     for algorithm in ALL {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("data");
-        let ring = KeyRing::open(&tokens(algorithm), &data, NOW).unwrap();
+        let ring = open(&tokens(algorithm), &data, NOW).unwrap();
         assert!(ring.made_keys());
         let token = sign(&ring, NOW);
-        let again = KeyRing::open(&tokens(algorithm), &data, NOW).unwrap();
+        let again = open(&tokens(algorithm), &data, NOW).unwrap();
         assert!(!again.made_keys());
         assert_eq!(check(&again, &token, NOW), Ok(()), "{algorithm:?}");
         assert_eq!(again.list(), ring.list());
@@ -56,11 +65,11 @@ fn the_ring_survives_a_restart_in_a_file_only_we_can_read() {
 #[tokio::test]
 async fn no_damaged_byte_is_taken_for_another_and_a_ring_of_0_1_0_is_taken_over() {
     let folder = tempfile::tempdir().unwrap();
-    let ring = KeyRing::open(&tokens(Algorithm::EdDsa), folder.path(), NOW).unwrap();
+    let ring = open(&tokens(Algorithm::EdDsa), folder.path(), NOW).unwrap();
     ring.rotate(NOW.into()).await.unwrap();
     let path = folder.path().join(FILE);
     let good = fs::read(&path).unwrap();
-    let open = || KeyRing::open(&tokens(Algorithm::EdDsa), folder.path(), NOW);
+    let open = || open(&tokens(Algorithm::EdDsa), folder.path(), NOW);
     for at in 0..good.len() {
         let mut bytes = good.clone();
         bytes[at] ^= 1;
@@ -82,7 +91,7 @@ async fn no_damaged_byte_is_taken_for_another_and_a_ring_of_0_1_0_is_taken_over(
 #[tokio::test]
 async fn a_rotation_refuses_no_valid_token() {
     let folder = tempfile::tempdir().unwrap();
-    let ring = KeyRing::open(&tokens(Algorithm::EdDsa), folder.path(), NOW).unwrap();
+    let ring = open(&tokens(Algorithm::EdDsa), folder.path(), NOW).unwrap();
     let old = sign(&ring, NOW);
     let before = ring.list();
     let after = ring.rotate(NOW.plus(Duration::from_secs(5)).into()).await.unwrap();
@@ -92,7 +101,7 @@ async fn a_rotation_refuses_no_valid_token() {
         [KeyState::Active, KeyState::Next, KeyState::Retired]
     );
     let new = sign(&ring, NOW);
-    let again = KeyRing::open(&tokens(Algorithm::EdDsa), folder.path(), NOW).unwrap();
+    let again = open(&tokens(Algorithm::EdDsa), folder.path(), NOW).unwrap();
     for ring in [&ring, &again] {
         assert_eq!(check(ring, &old, NOW.plus(Duration::from_secs(1860))), Ok(()));
         assert_eq!(check(ring, &new, NOW), Ok(()));
@@ -106,14 +115,14 @@ async fn a_rotation_refuses_no_valid_token() {
 #[tokio::test]
 async fn a_retired_key_is_not_removed_by_a_clock_that_is_ahead() {
     let folder = tempfile::tempdir().unwrap();
-    let ring = KeyRing::open(&tokens(Algorithm::EdDsa), folder.path(), NOW).unwrap();
+    let ring = open(&tokens(Algorithm::EdDsa), folder.path(), NOW).unwrap();
     let old = sign(&ring, NOW);
     ring.rotate(NOW.into()).await.unwrap();
     let year = NOW.plus(Duration::from_secs(365 * 24 * 3600));
     let ahead = Reading { wall: year, earliest: NOW, latest: year, horizon: year };
     assert_eq!(check(&ring, &old, year), Err(TokenFault::UnknownKey), "by the wall clock it is over");
     ring.rotate(ahead).await.unwrap();
-    let again = KeyRing::open(&tokens(Algorithm::EdDsa), folder.path(), ahead).unwrap();
+    let again = open(&tokens(Algorithm::EdDsa), folder.path(), ahead).unwrap();
     for ring in [&ring, &again] {
         assert_eq!(check(ring, &old, NOW), Ok(()), "the clock is right again");
     }
@@ -122,7 +131,7 @@ async fn a_retired_key_is_not_removed_by_a_clock_that_is_ahead() {
 #[tokio::test]
 async fn a_key_that_is_retired_by_a_clock_that_is_behind_verifies_for_long_enough() {
     let folder = tempfile::tempdir().unwrap();
-    let ring = KeyRing::open(&tokens(Algorithm::EdDsa), folder.path(), NOW).unwrap();
+    let ring = open(&tokens(Algorithm::EdDsa), folder.path(), NOW).unwrap();
     let old = sign(&ring, NOW);
     let year_ago = NOW.minus(Duration::from_secs(365 * 24 * 3600));
     ring.rotate(Reading { wall: year_ago, earliest: year_ago, latest: NOW, horizon: NOW }).await.unwrap();
@@ -132,7 +141,7 @@ async fn a_key_that_is_retired_by_a_clock_that_is_behind_verifies_for_long_enoug
 #[tokio::test]
 async fn a_key_that_signed_for_longer_verifies_for_longer() {
     let folder = tempfile::tempdir().unwrap();
-    let ring = KeyRing::open(&tokens(Algorithm::EdDsa), folder.path(), NOW).unwrap();
+    let ring = open(&tokens(Algorithm::EdDsa), folder.path(), NOW).unwrap();
     let grant = AccessGrant { subject: "u1".into(), ..AccessGrant::default() };
     let long = ring.access_token(&grant, Duration::from_secs(7200), NOW).unwrap().token;
     ring.rotate(NOW.into()).await.unwrap();
@@ -142,19 +151,19 @@ async fn a_key_that_signed_for_longer_verifies_for_longer() {
 #[tokio::test]
 async fn a_restart_does_not_shorten_what_was_signed_for_longer() {
     let folder = tempfile::tempdir().unwrap();
-    let ring = KeyRing::open(&tokens(Algorithm::EdDsa), folder.path(), NOW).unwrap();
+    let ring = open(&tokens(Algorithm::EdDsa), folder.path(), NOW).unwrap();
     let grant = AccessGrant { subject: "u1".into(), ..AccessGrant::default() };
     let long = ring.access_token(&grant, MAX_TTL, NOW).unwrap().token;
     let almost = NOW.plus(MAX_TTL - Duration::from_secs(1));
-    let again = KeyRing::open(&tokens(Algorithm::EdDsa), folder.path(), NOW).unwrap();
+    let again = open(&tokens(Algorithm::EdDsa), folder.path(), NOW).unwrap();
     again.rotate(NOW.into()).await.unwrap();
     assert_eq!(check(&again, &long, almost), Ok(()), "rotated after a restart");
-    let other = KeyRing::open(&tokens(Algorithm::Es256), folder.path(), NOW).unwrap();
+    let other = open(&tokens(Algorithm::Es256), folder.path(), NOW).unwrap();
     assert_eq!(check(&other, &long, almost), Ok(()));
     let folder = tempfile::tempdir().unwrap();
-    let ring = KeyRing::open(&tokens(Algorithm::EdDsa), folder.path(), NOW).unwrap();
+    let ring = open(&tokens(Algorithm::EdDsa), folder.path(), NOW).unwrap();
     let long = ring.access_token(&grant, MAX_TTL, NOW).unwrap().token;
-    let other = KeyRing::open(&tokens(Algorithm::Es256), folder.path(), NOW).unwrap();
+    let other = open(&tokens(Algorithm::Es256), folder.path(), NOW).unwrap();
     assert_eq!(check(&other, &long, almost), Ok(()), "another algorithm after a restart");
     drop(ring);
 }
@@ -162,8 +171,8 @@ async fn a_restart_does_not_shorten_what_was_signed_for_longer() {
 #[test]
 fn another_algorithm_retires_the_old_keys() {
     let folder = tempfile::tempdir().unwrap();
-    let token = sign(&KeyRing::open(&tokens(Algorithm::EdDsa), folder.path(), NOW).unwrap(), NOW);
-    let ring = KeyRing::open(&tokens(Algorithm::Es256), folder.path(), NOW).unwrap();
+    let token = sign(&open(&tokens(Algorithm::EdDsa), folder.path(), NOW).unwrap(), NOW);
+    let ring = open(&tokens(Algorithm::Es256), folder.path(), NOW).unwrap();
     assert_eq!(check(&ring, &token, NOW), Ok(()));
     assert_eq!(ring.list()[0].algorithm, "ES256");
 }
@@ -174,7 +183,7 @@ fn an_unreadable_file_stops_the_start_and_stays_as_it_is() {
     let file = folder.path().join(FILE);
     for text in ["", "{}", "{\"version\":2,\"keys\":[]}", "{\"version\":1,\"keys\":[]}", "hunter2"] {
         fs::write(&file, text).unwrap();
-        let error = KeyRing::open(&tokens(Algorithm::EdDsa), folder.path(), NOW).err().unwrap();
+        let error = open(&tokens(Algorithm::EdDsa), folder.path(), NOW).err().unwrap();
         assert!(matches!(error, KeyRingError::Unreadable { .. }), "{error}");
         assert!(!error.to_string().contains("hunter2"));
         assert_eq!(fs::read_to_string(&file).unwrap(), text);
@@ -187,7 +196,7 @@ async fn a_key_from_the_configuration_is_used_and_never_rotated() {
     for algorithm in ALL {
         let key = SigningKey::generate(algorithm).unwrap();
         let tokens = Tokens { key: Some(key.secret().to_owned().into()), ..tokens(algorithm) };
-        let ring = KeyRing::open(&tokens, folder.path(), NOW).unwrap();
+        let ring = open(&tokens, folder.path(), NOW).unwrap();
         assert_eq!(check(&ring, &sign(&ring, NOW), NOW), Ok(()));
         assert_eq!(ring.list().len(), 1);
         assert!(ring.rotate(NOW.into()).await.is_err());
@@ -195,7 +204,7 @@ async fn a_key_from_the_configuration_is_used_and_never_rotated() {
     }
     for (algorithm, text) in [(Algorithm::Hs256, "hunter2"), (Algorithm::EdDsa, "hunter2")] {
         let tokens = Tokens { key: Some(text.to_owned().into()), ..tokens(algorithm) };
-        let error = KeyRing::open(&tokens, folder.path(), NOW).err().unwrap().to_string();
+        let error = open(&tokens, folder.path(), NOW).err().unwrap().to_string();
         assert!(!error.contains("hunter2"), "{error}");
     }
 }

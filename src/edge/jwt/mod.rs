@@ -27,3 +27,17 @@ pub use issuers::{Asker, Issuers};
 pub use keyring::{KeyRing, KeyRingError};
 pub use stored::StoredKeys;
 pub use verify::{SetVerifier, TokenVerifier};
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use crate::edge::own_secrets::FolderSecrets;
+    use palisade_core::ports::SecretStore;
+
+    /// The secrets of a data folder, for the tests of this room.
+    pub(super) fn secrets_of(folder: &Path) -> Arc<dyn SecretStore> {
+        Arc::new(FolderSecrets::new(folder))
+    }
+}

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::draft::Draft;
 use super::keys::{self, Key};
 use super::record::{
-    decode, decode_revocation, decode_session, encode, encode_revocation, encode_session, session_filed,
+    decode, decode_revocation, decode_session, encode_revocation, encode_session, session_filed,
 };
 use palisade_core::domain::account::{User, UserId};
 use palisade_core::domain::connection::Connection;
@@ -18,9 +18,9 @@ use palisade_core::domain::mail::Mail;
 use palisade_core::domain::mail_cap::Mailbox;
 use palisade_core::domain::revocation::{Revocation, Target};
 use palisade_core::domain::session::Session;
-use palisade_core::domain::task::{Errand, Work};
+use palisade_core::domain::task::{Errand, Task, Work};
 use palisade_core::domain::time::UnixTime;
-use palisade_core::ports::{Change, CommitError, GIVEN_UP_LIFE, StoreError};
+use palisade_core::ports::{Change, CommitError, GIVEN_UP_LIFE, Precondition, StoreError};
 
 /// Where a mail is filed: among those that are tried, or, once it was given up, under its end.
 pub(super) fn mail_filed(mail: &Mail) -> Key {
@@ -30,13 +30,11 @@ pub(super) fn mail_filed(mail: &Mail) -> Key {
     }
 }
 
-/// What is filed and has nothing to say beside its key.
-pub(super) const FILED: &[u8] = &[];
-
 impl Draft<'_> {
     /// Makes one change. Returns what the commit answers for it.
     pub(super) fn make(&mut self, change: Change) -> Result<Option<Revocation>, CommitError> {
         match change {
+            Change::Require(precondition) => self.require(precondition)?,
             Change::CreateUser(user) => self.create_user(&user)?,
             Change::UpdateUser(user) => self.update_user(user)?,
             Change::DeleteUser(id) => self.delete_user(id)?,
@@ -49,31 +47,17 @@ impl Draft<'_> {
             Change::CreateLink(link) => self.create_link(&link)?,
             Change::ConsumeLink(hash) => {
                 let key = keys::link(&hash);
-                let link = self.stored::<Link>("a link", &key)?.ok_or(CommitError::Conflict)?;
-                self.remove(keys::due(link.expires_at, &key));
-                self.remove(key);
+                let link = self.stored::<Link>(&key)?.ok_or(CommitError::Conflict)?;
+                self.evict(keys::due(link.expires_at, &key));
+                self.remove(key)?;
             }
             Change::PutMail(mail) => self.put_mail(&mail)?,
-            Change::RemoveMail(mail) => {
-                self.unfile_mail(mail.id)?;
-                self.remove(keys::mail(mail.id));
-                self.erased_with(&mail)?;
-            }
+            Change::RemoveMail(id) => self.remove_mail(id)?,
             Change::PutMailbox(mailbox) => self.put_mailbox(mailbox)?,
-            Change::CreateTask(task) => self.put(keys::task(&task), encode(&task)?),
-            Change::FinishTask(task) => {
-                let key = keys::task(&task);
-                if !self.has(&key)? {
-                    return Err(CommitError::Conflict);
-                }
-                self.remove(key);
-                // It held the sealed tokens of a grant that is no more.
-                if matches!(task.work, Work::Errand { errand: Errand::EndGrant(_), .. }) {
-                    self.erased();
-                }
-            }
+            Change::CreateTask(task) => self.create_task(&task)?,
+            Change::FinishTask(id) => self.finish_task(id)?,
             Change::Record(events) => events.iter().try_for_each(|event| self.record(event))?,
-            Change::PutClockMark(mark) => self.put(keys::clock(), encode(&mark)?),
+            Change::PutClockMark(mark) => self.write(keys::clock(), &mark)?,
             Change::Revoke(revocation) => return Ok(Some(self.revoke(revocation)?)),
             Change::RaiseVersion { issuer, sub, created_at, expires_at, reason, enforce } => {
                 let entry = self.raise_version(issuer, sub, (created_at, expires_at), reason)?;
@@ -91,22 +75,26 @@ impl Draft<'_> {
         Ok(None)
     }
 
-    fn stored<T: serde::de::DeserializeOwned>(
-        &self,
-        what: &str,
-        key: &[u8],
-    ) -> Result<Option<T>, StoreError> {
-        self.get(key)?.map(|bytes| decode(what, &bytes)).transpose()
+    fn stored<T: serde::de::DeserializeOwned>(&self, key: &[u8]) -> Result<Option<T>, StoreError> {
+        self.get(key)?.map(|bytes| decode(key, &bytes)).transpose()
+    }
+
+    fn require(&self, precondition: Precondition) -> Result<(), CommitError> {
+        let holds = match precondition {
+            Precondition::UserExists(id) => self.has(&keys::user(id))?,
+            Precondition::TaskWaits(id) => self.has(&keys::task(id))?,
+        };
+        holds.then_some(()).ok_or(CommitError::Conflict)
     }
 
     /// Gives the account its addresses, unless one is another's.
     fn claim_emails(&mut self, user: &User) -> Result<(), CommitError> {
         for email in user.addresses() {
             let key = keys::email(email);
-            match self.stored::<UserId>("the owner of an address", &key)? {
+            match self.stored::<UserId>(&key)? {
                 Some(owner) if owner != user.id => return Err(CommitError::EmailTaken),
                 Some(_) => {}
-                None => self.put(key, encode(&user.id)?),
+                None => self.write(key, &user.id)?,
             }
         }
         Ok(())
@@ -118,31 +106,31 @@ impl Draft<'_> {
         if self.has(&key)? {
             return Err(CommitError::Conflict);
         }
-        self.put(key, encode(user)?);
+        self.write(key, user)?;
         Ok(())
     }
 
     fn update_user(&mut self, mut user: User) -> Result<(), CommitError> {
         let key = keys::user(user.id);
-        let stored = self.stored::<User>("an account", &key)?.ok_or(CommitError::Conflict)?;
+        let stored = self.stored::<User>(&key)?.ok_or(CommitError::Conflict)?;
         if stored.revision != user.revision {
             return Err(CommitError::Conflict);
         }
         // Behind that: of an account that is gone, another one may well have the address.
         self.claim_emails(&user)?;
         for old in stored.addresses().filter(|old| !user.addresses().any(|kept| kept == *old)) {
-            self.remove(keys::email(old));
+            self.remove(keys::email(old))?;
         }
         user.revision += 1;
-        self.put(key, encode(&user)?);
+        self.write(key, &user)?;
         Ok(())
     }
 
     fn delete_user(&mut self, id: UserId) -> Result<(), StoreError> {
         let key = keys::user(id);
-        if let Some(user) = self.stored::<User>("an account", &key)? {
-            user.addresses().for_each(|email| self.remove(keys::email(email)));
-            self.remove(key);
+        if let Some(user) = self.stored::<User>(&key)? {
+            user.addresses().try_for_each(|email| self.remove(keys::email(email)))?;
+            self.remove(key)?;
             self.erased();
         }
         for session in self.under(&keys::sessions(id))? {
@@ -165,31 +153,30 @@ impl Draft<'_> {
     fn update_session(&mut self, mut session: Session) -> Result<(), CommitError> {
         let key = keys::session(session.user, session.id);
         let bytes = self.get(&key)?.ok_or(CommitError::Conflict)?;
-        if decode_session(&bytes)?.revision != session.revision {
+        if decode_session(&key, &bytes)?.revision != session.revision {
             return Err(CommitError::Conflict);
         }
         session.revision += 1;
-        let filed = session_filed(&bytes)?;
+        let filed = session_filed(&key, &bytes)?;
         if session.expires_at < filed {
-            self.remove(keys::due(filed, &key));
+            self.evict(keys::due(filed, &key));
             self.file_session(key, &session)?;
         } else {
-            self.put(key, encode_session(filed, &session)?);
+            self.put(key, encode_session(filed, &session)?)?;
         }
         Ok(())
     }
 
     /// Writes the session and files it under its present end.
     pub(super) fn file_session(&mut self, key: Key, session: &Session) -> Result<(), StoreError> {
-        self.put(keys::due(session.expires_at, &key), FILED);
-        self.put(key, encode_session(session.expires_at, session)?);
-        Ok(())
+        self.index(keys::due(session.expires_at, &key));
+        self.put(key, encode_session(session.expires_at, session)?)
     }
 
     fn end_session(&mut self, key: Key) -> Result<(), StoreError> {
         if let Some(bytes) = self.get(&key)? {
-            self.remove(keys::due(session_filed(&bytes)?, &key));
-            self.remove(key);
+            self.evict(keys::due(session_filed(&key, &bytes)?, &key));
+            self.remove(key)?;
         }
         Ok(())
     }
@@ -205,7 +192,7 @@ impl Draft<'_> {
 
     fn update_connection(&mut self, mut connection: Connection) -> Result<(), CommitError> {
         let key = keys::connection(connection.user, connection.id);
-        let stored = self.stored::<Connection>("a connection", &key)?.ok_or(CommitError::Conflict)?;
+        let stored = self.stored::<Connection>(&key)?.ok_or(CommitError::Conflict)?;
         if stored.revision != connection.revision {
             return Err(CommitError::Conflict);
         }
@@ -220,22 +207,21 @@ impl Draft<'_> {
 
     fn file_connection(&mut self, key: Key, connection: &Connection) -> Result<(), StoreError> {
         if let Some(due_at) = connection.due_at {
-            self.put(keys::due_connection(due_at, connection.user, connection.id), FILED);
+            self.index(keys::due_connection(due_at, connection.user, connection.id));
         }
-        self.put(key, encode(connection)?);
-        Ok(())
+        self.write(key, connection)
     }
 
     fn unfile_connection(&mut self, connection: &Connection) {
         if let Some(due_at) = connection.due_at {
-            self.remove(keys::due_connection(due_at, connection.user, connection.id));
+            self.evict(keys::due_connection(due_at, connection.user, connection.id));
         }
     }
 
     fn remove_connection(&mut self, key: Key) -> Result<(), StoreError> {
-        if let Some(stored) = self.stored::<Connection>("a connection", &key)? {
+        if let Some(stored) = self.stored::<Connection>(&key)? {
             self.unfile_connection(&stored);
-            self.remove(key);
+            self.remove(key)?;
             self.erased();
         }
         Ok(())
@@ -243,7 +229,7 @@ impl Draft<'_> {
 
     /// What this commit removes is to be gone from the engine's files too, before long.
     fn erased(&mut self) {
-        self.put(keys::erased(), FILED);
+        self.index(keys::erased());
     }
 
     /// A mail was removed: if no account has its address any more, this was the last of it.
@@ -256,39 +242,68 @@ impl Draft<'_> {
 
     fn create_link(&mut self, link: &Link) -> Result<(), StoreError> {
         let key = keys::link(&link.hash);
-        if let Some(old) = self.stored::<Link>("a link", &key)? {
-            self.remove(keys::due(old.expires_at, &key));
+        if let Some(old) = self.stored::<Link>(&key)? {
+            self.evict(keys::due(old.expires_at, &key));
         }
-        self.put(keys::due(link.expires_at, &key), FILED);
-        self.put(key, encode(link)?);
-        Ok(())
+        self.index(keys::due(link.expires_at, &key));
+        self.write(key, link)
     }
 
     fn put_mail(&mut self, mail: &Mail) -> Result<(), StoreError> {
         self.unfile_mail(mail.id)?;
-        self.put(mail_filed(mail), FILED);
-        self.put(keys::mail(mail.id), encode(mail)?);
+        self.index(mail_filed(mail));
+        self.write(keys::mail(mail.id), mail)
+    }
+
+    fn remove_mail(&mut self, id: Uuid) -> Result<(), StoreError> {
+        let key = keys::mail(id);
+        if let Some(stored) = self.stored::<Mail>(&key)? {
+            self.evict(mail_filed(&stored));
+            self.remove(key)?;
+            self.erased_with(&stored)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn create_task(&mut self, task: &Task) -> Result<(), StoreError> {
+        let key = keys::task(task.id);
+        if let Some(old) = self.stored::<Task>(&key)? {
+            self.evict(keys::due_task(&old));
+        }
+        self.index(keys::due_task(task));
+        self.write(key, task)
+    }
+
+    fn finish_task(&mut self, id: Uuid) -> Result<(), CommitError> {
+        let key = keys::task(id);
+        let stored = self.stored::<Task>(&key)?.ok_or(CommitError::Conflict)?;
+        self.evict(keys::due_task(&stored));
+        self.remove(key)?;
+        // It held the sealed tokens of a grant that is no more.
+        if matches!(stored.work, Work::Errand { errand: Errand::EndGrant(_), .. }) {
+            self.erased();
+        }
         Ok(())
     }
 
     fn put_mailbox(&mut self, mut mailbox: Mailbox) -> Result<(), CommitError> {
         let key = keys::mailbox(mailbox.id);
-        let stored = self.stored::<Mailbox>("a mailbox", &key)?;
+        let stored = self.stored::<Mailbox>(&key)?;
         if stored.as_ref().map_or(0, |stored| stored.revision) != mailbox.revision {
             return Err(CommitError::Conflict);
         }
         if let Some(stored) = stored {
-            self.remove(keys::due(stored.ends_at(), &key));
+            self.evict(keys::due(stored.ends_at(), &key));
         }
         mailbox.revision += 1;
-        self.put(keys::due(mailbox.ends_at(), &key), FILED);
-        self.put(key, encode(&mailbox)?);
+        self.index(keys::due(mailbox.ends_at(), &key));
+        self.write(key, &mailbox)?;
         Ok(())
     }
 
     fn unfile_mail(&mut self, id: Uuid) -> Result<(), StoreError> {
-        if let Some(old) = self.stored::<Mail>("a mail", &keys::mail(id))? {
-            self.remove(mail_filed(&old));
+        if let Some(old) = self.stored::<Mail>(&keys::mail(id))? {
+            self.evict(mail_filed(&old));
         }
         Ok(())
     }
@@ -297,7 +312,7 @@ impl Draft<'_> {
         let (kind, issuer, name) = target.key();
         let found: Option<IVec> = self.get(key)?;
         found
-            .map(|bytes| decode_revocation(&bytes)?.of((kind, issuer.to_owned(), name.to_owned())))
+            .map(|bytes| decode_revocation(key, &bytes)?.of((kind, issuer.to_owned(), name.to_owned())))
             .transpose()
     }
 
@@ -311,11 +326,11 @@ impl Draft<'_> {
         let key = self.revocation_key(&revocation.target)?;
         let old = self.standing(&key, &revocation.target)?;
         if let Some(old) = &old {
-            self.remove(keys::due(old.expires_at, &key));
+            self.evict(keys::due(old.expires_at, &key));
         }
         let entry = merged(old, revocation);
-        self.put(keys::due(entry.expires_at, &key), FILED);
-        self.put(key, encode_revocation(&entry)?);
+        self.index(keys::due(entry.expires_at, &key));
+        self.put(key, encode_revocation(&entry)?)?;
         Ok(entry)
     }
 
@@ -358,7 +373,7 @@ impl Draft<'_> {
     ) -> Result<Revocation, StoreError> {
         let number = self.issuer(&issuer)?;
         let key = sub.as_ref().map_or_else(|| keys::generation(number), |sub| keys::version(number, sub));
-        let below = self.stored::<u64>("a token version", &key)?.unwrap_or(0);
+        let below = self.stored::<u64>(&key)?.unwrap_or(0);
         let target = match sub {
             Some(sub) => Target::SubjectSessions { issuer, sub, below },
             None => Target::EverySession { issuer, below },
@@ -376,12 +391,12 @@ impl Draft<'_> {
     ) -> Result<Revocation, StoreError> {
         let (kind, _, name) = entry.target.key();
         let standing = self.standing(&keys::revocation(kind, issuer, name), &entry.target)?;
-        let raised = self.stored::<u64>("a token version", &key)?.unwrap_or(0).saturating_add(1);
+        let raised = self.stored::<u64>(&key)?.unwrap_or(0).saturating_add(1);
         // An operator may already have revoked further than the number ever rose; a token signed with the
         // new one must not be born revoked.
         let floor = standing.as_ref().map_or(0, |standing| standing.target.limit());
         let raised = raised.max(floor).max(at_least);
-        self.put(key, encode(&raised)?);
+        self.write(key, &raised)?;
         let target = entry.target.with_limit(raised);
         Ok(merged(standing, Revocation { target, ..entry }))
     }

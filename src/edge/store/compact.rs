@@ -19,7 +19,7 @@ use ::sled::IVec;
 use super::files::{self, OpenError};
 use super::generation::{Generation, Incomplete};
 use super::keys::{self, Key};
-use super::sled::Shared;
+use super::shared::Shared;
 use super::tally::Tally;
 use super::trees::{For, Trees};
 use palisade_core::ports::StoreError;

@@ -6,9 +6,10 @@
 use std::collections::BTreeSet;
 
 use ::sled::IVec;
+use serde::Serialize;
 
 use super::keys::{self, Key, Table};
-use super::record::{decode, encode};
+use super::record::{decode, encode, is_newer, is_versioned, newer};
 use super::trees::{Trees, Writes};
 use palisade_core::domain::revocation::Revocation;
 use palisade_core::ports::{Change, CommitError, StoreError};
@@ -51,6 +52,11 @@ impl<'a> Draft<'a> {
         outcome
     }
 
+    /// How many steps were taken in so far.
+    pub(super) fn steps(&self) -> u64 {
+        self.steps
+    }
+
     /// What is to be written, and the number of steps that it makes; `None` when there is nothing.
     pub(super) fn finish(self) -> Option<(Writes, u64)> {
         (self.steps > 0).then_some((self.settled, self.steps))
@@ -67,12 +73,45 @@ impl<'a> Draft<'a> {
         Ok(self.get(key)?.is_some())
     }
 
-    pub(super) fn put(&mut self, key: Key, value: impl Into<IVec>) {
-        self.own.insert(key, Some(value.into()));
+    /// Writes a record.
+    pub(super) fn write<T: Serialize>(&mut self, key: Key, value: &T) -> Result<(), StoreError> {
+        let table = Table::of(&key).ok_or_else(|| newer(&key, &[]))?;
+        self.put(key, encode(table, value)?)
     }
 
-    pub(super) fn remove(&mut self, key: Key) {
+    /// Writes what is encoded already, unless a newer program wrote what is there.
+    pub(super) fn put(&mut self, key: Key, value: impl Into<IVec>) -> Result<(), StoreError> {
+        self.is_ours(&key)?;
+        self.own.insert(key, Some(value.into()));
+        Ok(())
+    }
+
+    /// Removes what is at `key`, unless a newer program wrote it.
+    pub(super) fn remove(&mut self, key: Key) -> Result<(), StoreError> {
+        self.is_ours(&key)?;
+        self.evict(key);
+        Ok(())
+    }
+
+    /// Writes an entry of an index, which says all that it says by its key.
+    pub(super) fn index(&mut self, key: Key) {
+        self.own.insert(key, Some(IVec::default()));
+    }
+
+    /// Removes an entry of an index, or what every program removes at its time without reading it.
+    pub(super) fn evict(&mut self, key: Key) {
         self.own.insert(key, None);
+    }
+
+    /// Every write asks this, so that no path can forget to: what a newer program wrote stays as it is.
+    fn is_ours(&self, key: &[u8]) -> Result<(), StoreError> {
+        if !is_versioned(key) || self.own.contains_key(key) || self.settled.contains_key(key) {
+            return Ok(());
+        }
+        match self.trees.get(key)? {
+            Some(there) if is_newer(key, &there) => Err(newer(key, &there)),
+            _ => Ok(()),
+        }
     }
 
     /// Every key that begins with `prefix`, in order.
@@ -104,15 +143,15 @@ impl<'a> Draft<'a> {
     pub(super) fn issuer(&mut self, text: &str) -> Result<u32, StoreError> {
         let key = keys::issuer(text);
         if let Some(number) = self.get(&key)? {
-            return decode("the number of an issuer", &number);
+            return decode(&key, &number);
         }
         let number = match self.last_under(&keys::all(Table::IssuerText))? {
             Some(last) => keys::issuer_number(&last)?.checked_add(1),
             None => Some(0),
         }
         .ok_or_else(|| StoreError::Unavailable("there are too many issuers".to_owned()))?;
-        self.put(key, encode(&number)?);
-        self.put(keys::issuer_text(number), encode(&text)?);
+        self.write(key, &number)?;
+        self.write(keys::issuer_text(number), &text)?;
         Ok(number)
     }
 }
@@ -143,7 +182,7 @@ mod tests {
     use palisade_core::domain::mail_cap::{Asked, CappedLetter, Caps, Mailbox};
     use palisade_core::domain::revocation::Target;
     use palisade_core::domain::time::UnixTime;
-    use palisade_core::ports::GONE_EVENTS_LIFE;
+    use palisade_core::ports::{GONE_EVENTS_LIFE, Precondition};
     use palisade_testing::conformance::{
         connection, event, link, mail, revocation, session, task, token, user,
     };
@@ -168,7 +207,8 @@ mod tests {
         let mut draft = Draft::new(&trees);
         draft.commit(vec![Change::Revoke(revocation(token("t"), 1, 10))]).unwrap();
         apply(draft);
-        let number = decode("", &trees.get(&keys::issuer("https://id.test")).unwrap().unwrap()).unwrap();
+        let issuer = keys::issuer("https://id.test");
+        let number = decode(&issuer, &trees.get(&issuer).unwrap().unwrap()).unwrap();
         let key = keys::revocation(token("t").key().0, number, "t");
         trees.apply(Writes::from([(key, Some(b"\x09".into()))]), 0).unwrap();
 
@@ -211,19 +251,24 @@ mod tests {
                 if random(10) == 0 {
                     // Events of an account that is gone end late.
                     let life = if random(4) == 0 { GONE_EVENTS_LIFE } else { Duration::ZERO };
-                    draft.step(|draft| draft.sweep(UnixTime(3600 + round).plus(life))).unwrap();
+                    draft.step(|draft| draft.sweep(UnixTime(3600 + round).plus(life), None)).unwrap();
                     continue;
                 }
                 let changes = (0..=random(3)).map(|_| {
                     let (n, end) = (u128::from(random(6)), round + random(40));
                     let email = format!("u{}@example.com", random(6));
-                    match random(20) {
+                    match random(24) {
                         0 | 1 => Change::CreateUser(user(n, &email)),
                         2 => {
                             let mut changed = user(n, &email);
                             let stored = draft.get(&keys::user(changed.id)).unwrap();
                             let revision = |bytes: IVec| {
-                                decode::<palisade_core::domain::account::User>("", &bytes).unwrap().revision
+                                decode::<palisade_core::domain::account::User>(
+                                    &keys::all(Table::User),
+                                    &bytes,
+                                )
+                                .unwrap()
+                                .revision
                             };
                             changed.revision = stored.map_or(0, revision);
                             Change::UpdateUser(changed)
@@ -243,7 +288,10 @@ mod tests {
                                 ..mail(n, &email, end)
                             })
                         }
-                        11 => Change::RemoveMail(mail(n, &email, end)),
+                        11 => Change::RemoveMail(mail(n, &email, end).id),
+                        20 => Change::CreateTask(task(n, end)),
+                        21 => Change::FinishTask(task(n, end).id),
+                        22 => Change::Require(Precondition::UserExists(user(n, &email).id)),
                         12 | 13 => {
                             let due = (random(3) > 0).then_some(end);
                             Change::CreateConnection(connection(n, u128::from(random(3)), due))
@@ -253,9 +301,12 @@ mod tests {
                             let mut changed = connection(n, u128::from(random(3)), due);
                             let stored = draft.get(&keys::connection(changed.user, changed.id)).unwrap();
                             let revision = |bytes: IVec| {
-                                decode::<palisade_core::domain::connection::Connection>("", &bytes)
-                                    .unwrap()
-                                    .revision
+                                decode::<palisade_core::domain::connection::Connection>(
+                                    &keys::all(Table::Connection),
+                                    &bytes,
+                                )
+                                .unwrap()
+                                .revision
                             };
                             changed.revision = stored.map_or(0, revision);
                             Change::UpdateConnection(changed)
@@ -263,7 +314,8 @@ mod tests {
                         17 => {
                             let id = palisade_core::domain::mail_cap::MailboxId([random(3) as u8; 16]);
                             let stored = draft.get(&keys::mailbox(id)).unwrap();
-                            let stored = stored.map(|bytes| decode::<Mailbox>("", &bytes).unwrap());
+                            let stored =
+                                stored.map(|bytes| decode::<Mailbox>(&keys::mailbox(id), &bytes).unwrap());
                             let mut mailbox = stored.unwrap_or_else(|| Mailbox::new(id));
                             let caps = Caps { enabled: false, an_hour: 0, a_day: 0 };
                             let letter = CappedLetter {
@@ -312,8 +364,7 @@ mod tests {
         verify(&trees).unwrap();
         let everything: Vec<_> = trees.range(Vec::new()..vec![u8::MAX]).map(Result::unwrap).collect();
         for (key, value) in everything {
-            let alone =
-                [Table::Sequence, Table::Task, Table::Event].into_iter().any(|table| key[0] == table as u8);
+            let alone = [Table::Sequence, Table::Event].into_iter().any(|table| key[0] == table as u8);
             trees.apply(Writes::from([(key.to_vec(), None)]), 0).unwrap();
             assert_eq!(verify(&trees).is_err(), !alone, "without {key:?}");
             trees.apply(Writes::from([(key.to_vec(), Some(value))]), 0).unwrap();

@@ -8,10 +8,9 @@
 
 use std::cmp::Reverse;
 
-use super::change::FILED;
 use super::draft::Draft;
 use super::keys::{self, EventPlace, Key};
-use super::record::{decode, encode};
+use super::record::decode;
 use super::trees::Trees;
 use palisade_core::domain::account::UserId;
 use palisade_core::domain::audit::Event;
@@ -31,12 +30,12 @@ impl Draft<'_> {
             self.file_if_gone(user, event.at)?;
         }
         let place = EventPlace { number, order: order.map_or(0, |order| order + 1) };
-        self.put(place.key(&list), encode(event)?);
+        self.write(place.key(&list), event)?;
         let kept = if strangers { STRANGERS_EVENTS_KEPT } else { EVENTS_KEPT };
         if let Some(oldest) = number.checked_sub(kept as u64)
             && let Some(key) = self.last_under(&keys::numbered_event(&list, oldest))?
         {
-            self.remove(key);
+            self.evict(key);
         }
         Ok(())
     }
@@ -46,8 +45,8 @@ impl Draft<'_> {
         let key = keys::gone_user(user);
         if !self.has(&keys::user(user))? && !self.has(&key)? {
             let end = at.plus(GONE_EVENTS_LIFE);
-            self.put(keys::due(end, &key), FILED);
-            self.put(key, encode(&end)?);
+            self.index(keys::due(end, &key));
+            self.write(key, &end)?;
         }
         Ok(())
     }
@@ -55,7 +54,7 @@ impl Draft<'_> {
     /// The end has come that was filed at `key`.
     pub(super) fn forget_gone(&mut self, key: Key) -> Result<(), StoreError> {
         let user = keys::gone_user_id(&key)?;
-        self.remove(key);
+        self.remove(key)?;
         // An account never comes back; if one did, its events are its own.
         if self.has(&keys::user(user))? { Ok(()) } else { self.remove_events(user) }
     }
@@ -68,8 +67,8 @@ impl Draft<'_> {
     pub(super) fn forget_events(&mut self, user: UserId) -> Result<(), StoreError> {
         let key = keys::gone_user(user);
         if let Some(bytes) = self.get(&key)? {
-            self.remove(keys::due(decode("the end of events", &bytes)?, &key));
-            self.remove(key);
+            self.evict(keys::due(decode(&key, &bytes)?, &key));
+            self.remove(key)?;
         }
         self.remove_events(user)
     }
@@ -77,7 +76,7 @@ impl Draft<'_> {
     fn remove_events(&mut self, user: UserId) -> Result<(), StoreError> {
         for strangers in [false, true] {
             for event in self.under(&keys::events(Some(user), strangers))? {
-                self.remove(event);
+                self.evict(event);
             }
         }
         Ok(())
@@ -90,17 +89,18 @@ pub(super) fn events(trees: &Trees, user: Option<UserId>, limit: usize) -> Resul
     for list in [false, true].map(|strangers| keys::events(user, strangers)) {
         for entry in trees.under(&list).rev().take(limit) {
             let (key, bytes) = entry?;
-            newest.push((Reverse(EventPlace::read(&list, &key)?.order), bytes));
+            newest.push((Reverse(EventPlace::read(&list, &key)?.order), key, bytes));
         }
     }
-    newest.sort_by_key(|(order, _)| *order);
-    newest.iter().take(limit).map(|(_, bytes)| decode("an event", bytes)).collect()
+    newest.sort_by_key(|(order, ..)| *order);
+    newest.iter().take(limit).map(|(_, key, bytes)| decode(key, bytes)).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::edge::store::generation::Generation;
+    use crate::edge::store::record::encode;
     use crate::edge::store::trees::{For, Writes};
     use crate::edge::store::verify::verify;
     use palisade_core::domain::audit::Outcome;
@@ -119,7 +119,7 @@ mod tests {
         let list = keys::events(user, false);
         let former = (first..first + kept).map(|n| {
             let event = if n % 2 == 0 { denied(n.into()) } else { event(Some(1), n.into()) };
-            (keys::numbered_event(&list, n), Some(encode(&event).unwrap().into()))
+            (keys::numbered_event(&list, n), Some(encode(keys::Table::Event, &event).unwrap().into()))
         });
         trees.apply(former.collect::<Writes>(), 1).unwrap();
         verify(&trees).unwrap();

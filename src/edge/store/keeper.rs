@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{oneshot, watch};
 
 use super::compact::{self, GivenUp};
-use super::sled::Shared;
+use super::shared::Shared;
 use super::writer::{Command, Queued};
 use palisade_core::ports::{Compacted, CompactionCounts, StoreError};
 

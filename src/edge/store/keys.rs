@@ -12,7 +12,7 @@ use palisade_core::domain::mail_cap::MailboxId;
 use palisade_core::domain::opaque::TokenHash;
 use palisade_core::domain::revocation::Kind;
 use palisade_core::domain::session::SessionId;
-use palisade_core::domain::task::Task;
+use palisade_core::domain::task::{Task, TaskKind};
 use palisade_core::domain::time::UnixTime;
 use palisade_core::ports::StoreError;
 
@@ -36,8 +36,8 @@ pub(super) enum Table {
     Email = 7,
     Session = 8,
     Link = 9,
-    /// In the order they are due.
-    Task = 10,
+    /// Tasks as version 0.1.0 kept them, by the moment they are due. A start moves them ([`super::upgrade`]).
+    FormerTask = 10,
     Mail = 11,
     /// The mails that are still tried, in the order they are due.
     DueMail = 12,
@@ -58,6 +58,71 @@ pub(super) enum Table {
     KeyCheck = 20,
     /// Until when events are kept of an account that is gone.
     GoneUser = 21,
+    Task = 22,
+    /// The tasks, by their kind and the moment they are due.
+    DueTask = 23,
+}
+
+impl Table {
+    /// What lies at `key`; `None`: a table that this program does not know.
+    pub(super) fn of(key: &[u8]) -> Option<Table> {
+        Some(match key.first()? {
+            1 => Table::Sequence,
+            2 => Table::Issuer,
+            3 => Table::IssuerText,
+            4 => Table::Revocation,
+            5 => Table::Version,
+            6 => Table::User,
+            7 => Table::Email,
+            8 => Table::Session,
+            9 => Table::Link,
+            10 => Table::FormerTask,
+            11 => Table::Mail,
+            12 => Table::DueMail,
+            13 => Table::Event,
+            14 => Table::Due,
+            15 => Table::Connection,
+            16 => Table::DueConnection,
+            17 => Table::Mailbox,
+            18 => Table::Clock,
+            19 => Table::Erased,
+            20 => Table::KeyCheck,
+            21 => Table::GoneUser,
+            22 => Table::Task,
+            23 => Table::DueTask,
+            _ => return None,
+        })
+    }
+}
+
+/// What an error calls the record at `key`: its kind, and its id where that is no address and no secret.
+pub(super) fn describe(key: &[u8]) -> String {
+    let id = |at: usize| key.get(at..at + 16).and_then(|id| Uuid::from_slice(id).ok());
+    let with = |kind: &str, at: usize| id(at).map_or_else(|| kind.to_owned(), |id| format!("{kind} {id}"));
+    match Table::of(key) {
+        Some(Table::User) => with("the account", 1),
+        Some(Table::Session) => with("the session", 17),
+        Some(Table::Connection) => with("the connection", 17),
+        Some(Table::Mail) => with("the mail", 1),
+        Some(Table::Task) => with("the task", 1),
+        Some(Table::FormerTask) => with("the task", 9),
+        Some(Table::Issuer) => "the number of an issuer".to_owned(),
+        Some(Table::IssuerText) => "an issuer".to_owned(),
+        Some(Table::Revocation) => "a revocation".to_owned(),
+        Some(Table::Version) => "a token version".to_owned(),
+        Some(Table::Email) => "the owner of an address".to_owned(),
+        Some(Table::Link) => "a link".to_owned(),
+        Some(Table::Event) => "an event".to_owned(),
+        Some(Table::Mailbox) => "a mailbox".to_owned(),
+        Some(Table::Clock) => "the mark of the clock".to_owned(),
+        Some(Table::KeyCheck) => "what a secret is known by".to_owned(),
+        Some(Table::GoneUser) => with("the end of the events of the account", 1),
+        Some(Table::Sequence) => "the number of the last commit".to_owned(),
+        Some(Table::DueMail | Table::Due | Table::DueConnection | Table::DueTask | Table::Erased) => {
+            "an index entry".to_owned()
+        }
+        None => format!("a record of table {}", key.first().copied().unwrap_or_default()),
+    }
 }
 
 fn key(table: Table, parts: &[&[u8]]) -> Key {
@@ -226,8 +291,38 @@ pub(super) fn link(hash: &TokenHash) -> Key {
     key(Table::Link, &[&hash.0])
 }
 
-pub(super) fn task(task: &Task) -> Key {
-    key(Table::Task, &[&task.due_at.0.to_be_bytes(), task.id.as_bytes()])
+pub(super) fn task(id: Uuid) -> Key {
+    key(Table::Task, &[id.as_bytes()])
+}
+
+pub(super) fn due_task(task: &Task) -> Key {
+    let mut key = due_tasks(task.work.kind(), task.due_at);
+    key.extend_from_slice(task.id.as_bytes());
+    key
+}
+
+/// The first key of a task of `kind` that is not due before `time`.
+pub(super) fn due_tasks(kind: TaskKind, time: UnixTime) -> Key {
+    key(Table::DueTask, &[&[task_kind_byte(kind)], &time.0.to_be_bytes()])
+}
+
+/// The first key behind those of the tasks of `kind`.
+pub(super) fn behind_due_tasks(kind: TaskKind) -> Key {
+    key(Table::DueTask, &[&[task_kind_byte(kind) + 1]])
+}
+
+/// The task's id in a key made by [`due_task`].
+pub(super) fn due_task_id(key: &[u8]) -> Result<Uuid, StoreError> {
+    key.get(10..).and_then(|id| Uuid::from_slice(id).ok()).ok_or_else(misshapen)
+}
+
+/// The kind as stored. Numbers are never given to another kind.
+fn task_kind_byte(kind: TaskKind) -> u8 {
+    match kind {
+        TaskKind::Account => 1,
+        TaskKind::EndGrant => 2,
+        TaskKind::Notice => 3,
+    }
 }
 
 pub(super) fn mailbox(id: MailboxId) -> Key {
@@ -305,7 +400,7 @@ pub(super) fn due(time: UnixTime, key_of_record: &[u8]) -> Key {
     key(Table::Due, &[&time.0.to_be_bytes(), key_of_record])
 }
 
-/// The first key of [`Table::Due`] that is not before `time`; of [`Table::Task`] and its like too.
+/// The first key of [`Table::Due`] that is not before `time`; of the others that are ordered by time, too.
 pub(super) fn from(table: Table, time: UnixTime) -> Key {
     key(table, &[&time.0.to_be_bytes()])
 }

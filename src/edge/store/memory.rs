@@ -1,4 +1,4 @@
-//! The revocation set in memory, and the decorator that keeps it in step with the store.
+//! The revocation set in memory, and the observer that keeps it in step with the store.
 //!
 //! A sharded map from a keyed 128-bit hash to what is known of it, and a look-up that neither allocates nor
 //! waits on the disk. Tokens and sessions, of which there may be millions, have an end and no limit: 21 bytes a
@@ -12,27 +12,13 @@ use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use async_trait::async_trait;
-
 use super::EXPIRY_SLACK;
 use super::keys::kind_byte;
-use palisade_core::domain::account::{User, UserId};
-use palisade_core::domain::audit::Event;
-use palisade_core::domain::connection::{Connection, ConnectionId};
-use palisade_core::domain::email::EmailAddress;
+use super::observed::StoreObserver;
 use palisade_core::domain::identity::Identity;
-use palisade_core::domain::link::Link;
-use palisade_core::domain::mail::Mail;
-use palisade_core::domain::mail_cap::{Mailbox, MailboxId};
-use palisade_core::domain::opaque::TokenHash;
-use palisade_core::domain::revocation::{Begun, Kind, Revocation, Target, Versions, keys_of, limit_reaches};
-use palisade_core::domain::session::{Session, SessionId};
-use palisade_core::domain::task::Task;
+use palisade_core::domain::revocation::{Kind, Revocation, keys_of, limit_reaches};
 use palisade_core::domain::time::UnixTime;
-use palisade_core::domain::trusted_time::Mark;
-use palisade_core::ports::{
-    Change, CommitError, Compacted, Revocations, Store, StoreError, StoreStatus, Swept,
-};
+use palisade_core::ports::{Revocations, Store, StoreError};
 
 /// Shards differ in how much of the set they take. A hash map doubles when it is full, and shards of one size would
 /// all do so at once: the whole set would have twice the memory that it needs from one entry to the next. Of every
@@ -175,8 +161,8 @@ impl RevocationCache {
         }
     }
 
-    /// Reads the whole set from `store`; afterwards [`Revocations::sequence`] answers. Revocations made
-    /// meanwhile through a [`RevokingStore`] are kept.
+    /// Reads the whole set from `store`; afterwards [`Revocations::sequence`] answers. Revocations of
+    /// which a [`CacheObserver`] learns meanwhile are kept.
     ///
     /// # Errors
     /// [`StoreError`]; then the set is not complete and the cache still trusts nothing.
@@ -289,189 +275,39 @@ impl Revocations for RevocationCache {
 }
 
 /// What a revocation sets off beyond the cache.
-type OnChange = Box<dyn Fn() + Send + Sync>;
+pub type OnChange = Box<dyn Fn() + Send + Sync>;
 
-/// Any store, with the cache kept in step: the store first, then the cache, then its sequence, then the
-/// hook.
-pub struct RevokingStore {
-    parts: Arc<Parts>,
-}
-
-struct Parts {
-    store: Arc<dyn Store>,
+/// Keeps the cache in step with a store that it observes: the store first, then the cache, then its sequence, then
+/// the hook.
+pub struct CacheObserver {
     cache: Arc<RevocationCache>,
     on_change: OnChange,
 }
 
-impl Parts {
-    fn learned(&self, revocation: &Revocation) {
+impl CacheObserver {
+    /// `on_change` is called after each revocation is in force, so that open streams can be looked at again; it must
+    /// not block.
+    #[must_use]
+    pub fn new(cache: Arc<RevocationCache>, on_change: OnChange) -> CacheObserver {
+        CacheObserver { cache, on_change }
+    }
+}
+
+impl StoreObserver for CacheObserver {
+    fn revoked(&self, revocation: &Revocation) {
         self.cache.apply(revocation);
         (self.on_change)();
     }
-}
 
-impl RevokingStore {
-    /// Wraps `store`. `on_change` is called after each revocation is in force, so that open streams can
-    /// be looked at again; it must not block.
-    #[must_use]
-    pub fn new(store: Arc<dyn Store>, cache: Arc<RevocationCache>, on_change: OnChange) -> RevokingStore {
-        RevokingStore { parts: Arc::new(Parts { store, cache, on_change }) }
-    }
-}
-
-#[async_trait]
-impl Store for RevokingStore {
-    async fn commit(&self, changes: Vec<Change>) -> Result<Vec<Revocation>, CommitError> {
-        let parts = Arc::clone(&self.parts);
-        let in_force: Vec<bool> = changes.iter().filter_map(Change::is_in_force).collect();
-        // Runs to the end even when the caller goes away: a revocation on the disk that the memory never
-        // heard of would come into force only at the next start.
-        let work = tokio::spawn(async move {
-            let entries = parts.store.commit(changes).await?;
-            for (entry, in_force) in entries.iter().zip(in_force) {
-                if in_force {
-                    parts.learned(entry);
-                }
-            }
-            Ok(entries)
-        });
-        work.await.map_err(|e| StoreError::Unavailable(e.to_string()))?
-    }
-
-    async fn version(&self, issuer: &str, sub: &str) -> Result<u64, StoreError> {
-        self.parts.store.version(issuer, sub).await
-    }
-
-    async fn generation(&self, issuer: &str) -> Result<u64, StoreError> {
-        self.parts.store.generation(issuer).await
-    }
-
-    async fn versions(&self, issuer: &str, sub: &str) -> Result<Versions, StoreError> {
-        self.parts.store.versions(issuer, sub).await
-    }
-
-    async fn each_revocation(
-        &self,
-        now: UnixTime,
-        each: &mut (dyn FnMut(Revocation) + Send),
-    ) -> Result<(), StoreError> {
-        self.parts.store.each_revocation(now, each).await
-    }
-
-    async fn recent_revocations(&self, limit: usize) -> Result<Vec<Revocation>, StoreError> {
-        self.parts.store.recent_revocations(limit).await
-    }
-
-    async fn revocation(&self, target: &Target) -> Result<Option<Revocation>, StoreError> {
-        self.parts.store.revocation(target).await
-    }
-
-    async fn is_cut(&self, begun: &Begun<'_>) -> Result<bool, StoreError> {
-        self.parts.store.is_cut(begun).await
-    }
-
-    async fn user(&self, id: UserId) -> Result<Option<User>, StoreError> {
-        self.parts.store.user(id).await
-    }
-
-    async fn user_by_email(&self, email: &EmailAddress) -> Result<Option<User>, StoreError> {
-        self.parts.store.user_by_email(email).await
-    }
-
-    async fn users(&self, after: Option<UserId>, limit: usize) -> Result<Vec<User>, StoreError> {
-        self.parts.store.users(after, limit).await
-    }
-
-    async fn session(&self, user: UserId, id: SessionId) -> Result<Option<Session>, StoreError> {
-        self.parts.store.session(user, id).await
-    }
-
-    async fn sessions(&self, user: UserId) -> Result<Vec<Session>, StoreError> {
-        self.parts.store.sessions(user).await
-    }
-
-    async fn find_session(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
-        self.parts.store.find_session(id).await
-    }
-
-    async fn all_sessions(
-        &self,
-        after: Option<(UserId, SessionId)>,
-        limit: usize,
-    ) -> Result<Vec<Session>, StoreError> {
-        self.parts.store.all_sessions(after, limit).await
-    }
-
-    async fn connection(&self, user: UserId, id: ConnectionId) -> Result<Option<Connection>, StoreError> {
-        self.parts.store.connection(user, id).await
-    }
-
-    async fn connections(&self, user: UserId) -> Result<Vec<Connection>, StoreError> {
-        self.parts.store.connections(user).await
-    }
-
-    async fn all_connections(
-        &self,
-        after: Option<(UserId, ConnectionId)>,
-        limit: usize,
-    ) -> Result<Vec<Connection>, StoreError> {
-        self.parts.store.all_connections(after, limit).await
-    }
-
-    async fn due_connections(&self, now: UnixTime, limit: usize) -> Result<Vec<Connection>, StoreError> {
-        self.parts.store.due_connections(now, limit).await
-    }
-
-    async fn link(&self, hash: &TokenHash) -> Result<Option<Link>, StoreError> {
-        self.parts.store.link(hash).await
-    }
-
-    async fn due_tasks(&self, now: UnixTime, limit: usize) -> Result<Vec<Task>, StoreError> {
-        self.parts.store.due_tasks(now, limit).await
-    }
-
-    async fn due_mails(&self, now: UnixTime, limit: usize) -> Result<Vec<Mail>, StoreError> {
-        self.parts.store.due_mails(now, limit).await
-    }
-
-    async fn mailbox(&self, id: MailboxId) -> Result<Option<Mailbox>, StoreError> {
-        self.parts.store.mailbox(id).await
-    }
-
-    async fn mails(&self, limit: usize) -> Result<Vec<Mail>, StoreError> {
-        self.parts.store.mails(limit).await
-    }
-
-    async fn events(&self, user: Option<UserId>, limit: usize) -> Result<Vec<Event>, StoreError> {
-        self.parts.store.events(user, limit).await
-    }
-
-    async fn clock_mark(&self) -> Result<Option<Mark>, StoreError> {
-        self.parts.store.clock_mark().await
-    }
-
-    async fn latest_moment(&self) -> Result<Option<UnixTime>, StoreError> {
-        self.parts.store.latest_moment().await
-    }
-
-    async fn sweep(&self, now: UnixTime) -> Result<Swept, StoreError> {
-        let swept = self.parts.store.sweep(now).await?;
-        self.parts.cache.sweep(now);
-        Ok(swept)
-    }
-
-    async fn compact(&self) -> Result<Compacted, StoreError> {
-        self.parts.store.compact().await
-    }
-
-    fn status(&self) -> StoreStatus {
-        self.parts.store.status()
+    fn swept(&self, now: UnixTime) {
+        self.cache.sweep(now);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use palisade_core::domain::revocation::Target;
 
     fn revocation(target: Target, expires_at: u64) -> Revocation {
         Revocation { target, expires_at: UnixTime(expires_at), created_at: UnixTime(0), reason: None }

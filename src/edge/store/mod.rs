@@ -1,36 +1,40 @@
 //! Durable state, and the revocation set in memory before it.
 //!
-//! [`SledStore`] keeps what must survive; [`RevokingStore`] wraps any store so that the
-//! [`RevocationCache`] learns of every revocation the moment it is durable, and [`MeteredStore`] so that
-//! its calls are counted. Nothing outside this room may name sled, and nothing here may decide who is let
-//! in.
+//! [`SledStore`] keeps what must survive; [`ObservedStore`] wraps any store so that a [`CacheObserver`] gives the
+//! [`RevocationCache`] every revocation the moment it is durable, and a [`MeterObserver`] counts the calls. Nothing
+//! outside this room may name sled, and nothing here may decide who is let in.
 
 mod change;
 mod compact;
 mod draft;
 mod events;
+mod feed;
 mod files;
 mod generation;
 mod keeper;
 mod keys;
 pub mod memory;
-pub mod metered;
+#[cfg(test)]
+mod newer_tests;
+pub mod observed;
 mod opening;
 mod read;
 mod record;
+mod shared;
 pub mod sled;
 mod snapshots;
 mod sweep;
 mod tally;
 mod trees;
+mod upgrade;
 mod verify;
 mod witness;
 mod writer;
 
 pub use self::files::OpenError;
 pub use self::generation::is_there;
-pub use self::memory::{RevocationCache, RevokingStore};
-pub use self::metered::MeteredStore;
+pub use self::memory::{CacheObserver, RevocationCache};
+pub use self::observed::{MeterObserver, ObservedStore, StoreObserver};
 pub use self::opening::{Doubts, look};
 pub use self::sled::SledStore;
 

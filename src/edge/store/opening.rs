@@ -17,6 +17,7 @@ use super::generation::{Generation, is_there};
 use super::snapshots::Snapshots;
 use super::tally::Tally;
 use super::trees::{For, Trees, Writes};
+use super::upgrade::upgrade;
 use super::verify::verify;
 use super::witness::{self, Testimony, WITNESS};
 use palisade_core::ports::StoreError;
@@ -85,6 +86,12 @@ pub(super) fn open(dir: &Path, doubts: Doubts) -> Result<Trees, OpenError> {
         return Ok(trees);
     };
     trees.set_tally(tally);
+    upgrade(&trees).map_err(|error| match error {
+        StoreError::Unavailable(why) => {
+            OpenError::Io { path: folder.to_owned(), source: std::io::Error::other(why) }
+        }
+        damaged => OpenError::corrupt(dir, damaged.to_string()),
+    })?;
     if !accepted.is_empty() {
         accepted.iter().for_each(|doubt| tracing::warn!("accepted as it is: {doubt}"));
         // From here on this is what was acknowledged.
@@ -196,10 +203,11 @@ fn rehearse(
 
 /// What is in a store, and what speaks against its being whole.
 fn judge(dir: &Path, trees: &Trees, testimony: &Testimony) -> Result<(Tally, Vec<String>), OpenError> {
-    let (StoreError::Unavailable(why) | StoreError::Unreadable(why)) = match trees.count() {
-        Ok(tally) => return Ok((tally, doubts_about(trees, &tally, testimony))),
-        Err(error) => error,
-    };
+    let (StoreError::Unavailable(why) | StoreError::Unreadable(why) | StoreError::Newer(why)) =
+        match trees.count() {
+            Ok(tally) => return Ok((tally, doubts_about(trees, &tally, testimony))),
+            Err(error) => error,
+        };
     Err(OpenError::corrupt(dir, format!("the file `{}` is damaged ({why})", trees.generation().name("db"))))
 }
 

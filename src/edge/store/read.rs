@@ -5,6 +5,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
 
+use ::sled::IVec;
 use serde::de::DeserializeOwned;
 
 use super::keys::{self, Key, Table};
@@ -17,7 +18,7 @@ use palisade_core::domain::email::EmailAddress;
 use palisade_core::domain::mail::Mail;
 use palisade_core::domain::revocation::{Revocation, Target};
 use palisade_core::domain::session::{Session, SessionId};
-use palisade_core::domain::task::Task;
+use palisade_core::domain::task::{Task, TaskKind};
 use palisade_core::domain::time::UnixTime;
 use palisade_core::ports::StoreError;
 
@@ -25,12 +26,29 @@ use palisade_core::ports::StoreError;
 pub(super) const PAGE: usize = 4096;
 
 /// The record at `key`.
-pub(super) fn at<T: DeserializeOwned>(
-    trees: &Trees,
-    what: &str,
-    key: &[u8],
-) -> Result<Option<T>, StoreError> {
-    trees.get(key)?.map(|bytes| decode(what, &bytes)).transpose()
+pub(super) fn at<T: DeserializeOwned>(trees: &Trees, key: &[u8]) -> Result<Option<T>, StoreError> {
+    trees.get(key)?.map(|bytes| decode(key, &bytes)).transpose()
+}
+
+/// The record of an entry of the tree.
+fn whole<T: DeserializeOwned>(entry: Result<(IVec, IVec), StoreError>) -> Result<T, StoreError> {
+    let (key, bytes) = entry?;
+    decode(&key, &bytes)
+}
+
+fn standing(entry: Result<(IVec, IVec), StoreError>) -> Result<Standing, StoreError> {
+    let (key, bytes) = entry?;
+    decode_revocation(&key, &bytes)
+}
+
+fn whole_session(entry: Result<(IVec, IVec), StoreError>) -> Result<Session, StoreError> {
+    let (key, bytes) = entry?;
+    decode_session(&key, &bytes)
+}
+
+/// What there is to do, without what a newer program has left there for itself.
+fn ours<T>(found: Result<T, StoreError>) -> Option<Result<T, StoreError>> {
+    (!matches!(found, Err(StoreError::Newer(_)))).then_some(found)
 }
 
 pub(super) fn key_checks(trees: &Trees) -> Result<BTreeMap<String, String>, StoreError> {
@@ -38,15 +56,15 @@ pub(super) fn key_checks(trees: &Trees) -> Result<BTreeMap<String, String>, Stor
         .under(&keys::all(Table::KeyCheck))
         .map(|entry| {
             let (key, bytes) = entry?;
-            Ok((keys::checked_file(&key)?, decode("what a secret is known by", &bytes)?))
+            Ok((keys::checked_file(&key)?, decode(&key, &bytes)?))
         })
         .collect()
 }
 
 pub(super) fn user_by_email(trees: &Trees, email: &EmailAddress) -> Result<Option<User>, StoreError> {
-    let owner: Option<UserId> = at(trees, "the owner of an address", &keys::email(email))?;
+    let owner: Option<UserId> = at(trees, &keys::email(email))?;
     let user: Option<User> = match owner {
-        Some(id) => at(trees, "an account", &keys::user(id))?,
+        Some(id) => at(trees, &keys::user(id))?,
         None => None,
     };
     // Between the two looks the account may have got another address.
@@ -56,15 +74,16 @@ pub(super) fn user_by_email(trees: &Trees, email: &EmailAddress) -> Result<Optio
 pub(super) fn users(trees: &Trees, after: Option<UserId>, limit: usize) -> Result<Vec<User>, StoreError> {
     let start = after.map_or(keys::all(Table::User), |after| behind(keys::user(after)));
     let found = trees.range(start..keys::behind(Table::User)).take(limit);
-    found.map(|entry| decode("an account", &entry?.1)).collect()
+    found.map(whole).collect()
 }
 
 pub(super) fn session(trees: &Trees, user: UserId, id: SessionId) -> Result<Option<Session>, StoreError> {
-    trees.get(&keys::session(user, id))?.map(|bytes| decode_session(&bytes)).transpose()
+    let key = keys::session(user, id);
+    trees.get(&key)?.map(|bytes| decode_session(&key, &bytes)).transpose()
 }
 
 pub(super) fn sessions(trees: &Trees, user: UserId) -> Result<Vec<Session>, StoreError> {
-    trees.under(&keys::sessions(user)).map(|entry| decode_session(&entry?.1)).collect()
+    trees.under(&keys::sessions(user)).map(whole_session).collect()
 }
 
 /// Decodes none but the one that it finds.
@@ -72,7 +91,7 @@ pub(super) fn find_session(trees: &Trees, id: SessionId) -> Result<Option<Sessio
     for entry in trees.under(&keys::all(Table::Session)) {
         let (key, bytes) = entry?;
         if keys::session_id(&key)? == id {
-            return decode_session(&bytes).map(Some);
+            return decode_session(&key, &bytes).map(Some);
         }
     }
     Ok(None)
@@ -85,11 +104,11 @@ pub(super) fn all_sessions(
 ) -> Result<Vec<Session>, StoreError> {
     let start = after.map_or(keys::all(Table::Session), |(user, id)| behind(keys::session(user, id)));
     let found = trees.range(start..keys::behind(Table::Session)).take(limit);
-    found.map(|entry| decode_session(&entry?.1)).collect()
+    found.map(whole_session).collect()
 }
 
 pub(super) fn connections(trees: &Trees, user: UserId) -> Result<Vec<Connection>, StoreError> {
-    trees.under(&keys::connections(user)).map(|entry| decode("a connection", &entry?.1)).collect()
+    trees.under(&keys::connections(user)).map(whole).collect()
 }
 
 pub(super) fn all_connections(
@@ -99,7 +118,7 @@ pub(super) fn all_connections(
 ) -> Result<Vec<Connection>, StoreError> {
     let start = after.map_or(keys::all(Table::Connection), |(user, id)| behind(keys::connection(user, id)));
     let found = trees.range(start..keys::behind(Table::Connection)).take(limit);
-    found.map(|entry| decode("a connection", &entry?.1)).collect()
+    found.map(whole).collect()
 }
 
 pub(super) fn due_connections(
@@ -112,16 +131,38 @@ pub(super) fn due_connections(
         if found.len() == limit {
             break;
         }
+        let Some(connection) = ours(at::<Connection>(trees, &keys::connection_due(&entry?.0)?)) else {
+            continue;
+        };
         // Refreshed, ended or put off since: no longer due.
-        let connection: Option<Connection> = at(trees, "a connection", &keys::connection_due(&entry?.0)?)?;
+        let connection = connection?;
         found.extend(connection.filter(|connection| connection.due_at.is_some_and(|due| due <= now)));
     }
     Ok(found)
 }
 
-pub(super) fn due_tasks(trees: &Trees, now: UnixTime, limit: usize) -> Result<Vec<Task>, StoreError> {
-    let due = trees.range(keys::all(Table::Task)..until(Table::Task, now)).take(limit);
-    due.map(|entry| decode("a task", &entry?.1)).collect()
+pub(super) fn due_tasks(
+    trees: &Trees,
+    kind: TaskKind,
+    now: UnixTime,
+    limit: usize,
+) -> Result<Vec<Task>, StoreError> {
+    let end = match now {
+        UnixTime::NEVER => keys::behind_due_tasks(kind),
+        UnixTime(now) => keys::due_tasks(kind, UnixTime(now + 1)),
+    };
+    let mut found = Vec::new();
+    for entry in trees.range(keys::due_tasks(kind, UnixTime(0))..end) {
+        if found.len() == limit {
+            break;
+        }
+        let Some(task) = ours(at::<Task>(trees, &keys::task(keys::due_task_id(&entry?.0)?))) else {
+            continue;
+        };
+        // Done or put off since: no longer due.
+        found.extend(task?.filter(|task| task.due_at <= now));
+    }
+    Ok(found)
 }
 
 pub(super) fn due_mails(trees: &Trees, now: UnixTime, limit: usize) -> Result<Vec<Mail>, StoreError> {
@@ -130,8 +171,11 @@ pub(super) fn due_mails(trees: &Trees, now: UnixTime, limit: usize) -> Result<Ve
         if found.len() == limit {
             break;
         }
+        let Some(mail) = ours(at::<Mail>(trees, &keys::mail(keys::due_mail_id(&entry?.0)?))) else {
+            continue;
+        };
         // Delivered, given up or put off since: no longer due.
-        let mail: Option<Mail> = at(trees, "a mail", &keys::mail(keys::due_mail_id(&entry?.0)?))?;
+        let mail = mail?;
         found.extend(mail.filter(|mail| mail.due_at <= now && !mail.given_up));
     }
     Ok(found)
@@ -139,17 +183,17 @@ pub(super) fn due_mails(trees: &Trees, now: UnixTime, limit: usize) -> Result<Ve
 
 pub(super) fn mails(trees: &Trees, limit: usize) -> Result<Vec<Mail>, StoreError> {
     let newest = trees.under(&keys::all(Table::Mail)).rev().take(limit);
-    newest.map(|entry| decode("a mail", &entry?.1)).collect()
+    newest.map(whole).collect()
 }
 
 /// The number of an issuer, if anything is kept about it.
 fn issuer(trees: &Trees, text: &str) -> Result<Option<u32>, StoreError> {
-    at(trees, "the number of an issuer", &keys::issuer(text))
+    at(trees, &keys::issuer(text))
 }
 
 pub(super) fn version(trees: &Trees, issuer_text: &str, sub: &str) -> Result<u64, StoreError> {
     match issuer(trees, issuer_text)? {
-        Some(number) => Ok(at(trees, "a token version", &keys::version(number, sub))?.unwrap_or(0)),
+        Some(number) => Ok(at(trees, &keys::version(number, sub))?.unwrap_or(0)),
         None => Ok(0),
     }
 }
@@ -157,7 +201,7 @@ pub(super) fn version(trees: &Trees, issuer_text: &str, sub: &str) -> Result<u64
 /// The generation of all tokens of an issuer.
 pub(super) fn generation(trees: &Trees, issuer_text: &str) -> Result<u64, StoreError> {
     match issuer(trees, issuer_text)? {
-        Some(number) => Ok(at(trees, "a token version", &keys::generation(number))?.unwrap_or(0)),
+        Some(number) => Ok(at(trees, &keys::generation(number))?.unwrap_or(0)),
         None => Ok(0),
     }
 }
@@ -165,9 +209,9 @@ pub(super) fn generation(trees: &Trees, issuer_text: &str) -> Result<u64, StoreE
 pub(super) fn revocation(trees: &Trees, target: &Target) -> Result<Option<Revocation>, StoreError> {
     let (kind, issuer_text, name) = target.key();
     let Some(number) = issuer(trees, issuer_text)? else { return Ok(None) };
-    let found = trees.get(&keys::revocation(kind, number, name))?;
+    let key = keys::revocation(kind, number, name);
     let whole = |standing: Standing| standing.of((kind, issuer_text.to_owned(), name.to_owned()));
-    found.map(|bytes| decode_revocation(&bytes).and_then(whole)).transpose()
+    trees.get(&key)?.map(|bytes| decode_revocation(&key, &bytes).and_then(whole)).transpose()
 }
 
 /// Whether one of `targets`, found, passes `reaches`.
@@ -195,7 +239,7 @@ impl Issuers {
             Some(text) => text.clone(),
             None => {
                 let key = keys::issuer_text(number);
-                let text: String = at(trees, "an issuer", &key)?.ok_or_else(|| {
+                let text: String = at(trees, &key)?.ok_or_else(|| {
                     StoreError::Unreadable(
                         "a revocation's issuer is not there; restore the data directory from a backup"
                             .to_owned(),
@@ -220,7 +264,7 @@ pub(super) fn page(
     let (mut found, mut last, mut issuers) = (Vec::with_capacity(PAGE), None, Issuers::default());
     for (n, entry) in trees.range(start..keys::behind(Table::Revocation)).take(PAGE).enumerate() {
         let (key, bytes) = entry?;
-        let standing = decode_revocation(&bytes)?;
+        let standing = decode_revocation(&key, &bytes)?;
         if standing.expires_at >= now {
             found.push(issuers.whole(trees, &key, standing)?);
         }
@@ -237,7 +281,7 @@ pub(super) fn recent_revocations(trees: &Trees, limit: usize) -> Result<Vec<Revo
     let mut newest = BinaryHeap::new();
     for entry in trees.under(&keys::all(Table::Revocation)) {
         let (key, bytes) = entry?;
-        let created_at = decode_revocation(&bytes)?.created_at;
+        let created_at = decode_revocation(&key, &bytes)?.created_at;
         let full = newest.len() >= limit;
         if full && newest.peek().is_none_or(|Reverse((oldest, _, _))| *oldest > created_at) {
             continue;
@@ -251,7 +295,7 @@ pub(super) fn recent_revocations(trees: &Trees, limit: usize) -> Result<Vec<Revo
     let sorted = newest.into_sorted_vec();
     sorted
         .iter()
-        .map(|Reverse((_, key, bytes))| issuers.whole(trees, key, decode_revocation(bytes)?))
+        .map(|Reverse((_, key, bytes))| issuers.whole(trees, key, decode_revocation(key, bytes)?))
         .collect()
 }
 
@@ -273,19 +317,19 @@ pub(super) fn latest_moment(trees: &Trees) -> Result<Option<UnixTime>, StoreErro
     let under = |table| trees.under(&keys::all(table));
     let mut latest = None;
     for entry in under(Table::Revocation) {
-        latest = latest.max(Some(decode_revocation(&entry?.1)?.created_at));
+        latest = latest.max(Some(standing(entry)?.created_at));
     }
     for entry in under(Table::Session) {
-        latest = latest.max(Some(decode_session(&entry?.1)?.last_used_at));
+        latest = latest.max(Some(whole_session(entry)?.last_used_at));
     }
     for entry in under(Table::User) {
-        latest = latest.max(Some(decode::<User>("an account", &entry?.1)?.updated_at));
+        latest = latest.max(Some(whole::<User>(entry)?.updated_at));
     }
     for entry in under(Table::Event) {
-        latest = latest.max(Some(decode::<Event>("an event", &entry?.1)?.at));
+        latest = latest.max(Some(whole::<Event>(entry)?.at));
     }
     for entry in under(Table::Mail) {
-        latest = latest.max(Some(decode::<Mail>("a mail", &entry?.1)?.created_at));
+        latest = latest.max(Some(whole::<Mail>(entry)?.created_at));
     }
     Ok(latest)
 }

@@ -1,54 +1,116 @@
 //! How records look on disk: a version byte, then JSON, or postcard where there may be millions.
 //!
-//! A version this program does not know is an error with advice. It must never be skipped or guessed
-//! at: a revocation that is not understood is a revoked token that works.
+//! Each kind of record has a version of its own ([`version`]). Raise it, in the commit that makes the change, when a
+//! program that does not know the change would misread the record or would drop a part of it by writing it back: a
+//! new field that must not be lost, another meaning of an old one. Earlier versions stay readable.
+//!
+//! A record of a later version is neither read nor written over ([`StoreError::Newer`]): what an earlier program does
+//! not know, it would drop without a word. Nor may it be skipped or guessed at: a revocation that is not understood
+//! is a revoked token that works.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::keys::{self, Table};
 use palisade_core::domain::revocation::{Kind, Revocation, Target};
 use palisade_core::domain::session::Session;
 use palisade_core::domain::time::UnixTime;
 use palisade_core::ports::StoreError;
 
-/// The layout this program writes.
-const VERSION: u8 = 1;
+/// The version of each kind of record that this program writes; `None` where there is no record but an entry of an
+/// index, or the count of commits, which has a form of its own.
+const fn version(table: Table) -> Option<u8> {
+    match table {
+        Table::Issuer
+        | Table::IssuerText
+        | Table::Revocation
+        | Table::Version
+        | Table::User
+        | Table::Email
+        | Table::Session
+        | Table::Link
+        | Table::Task
+        | Table::FormerTask
+        | Table::Mail
+        | Table::Event
+        | Table::Connection
+        | Table::Mailbox
+        | Table::Clock
+        | Table::KeyCheck
+        | Table::GoneUser => Some(1),
+        Table::Sequence
+        | Table::DueMail
+        | Table::Due
+        | Table::DueConnection
+        | Table::DueTask
+        | Table::Erased => None,
+    }
+}
 
-/// A value as it is stored.
-pub(super) fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, StoreError> {
-    let mut bytes = vec![VERSION];
+/// The first byte of a record of `table`.
+fn first_byte(table: Table) -> Vec<u8> {
+    version(table).into_iter().collect()
+}
+
+/// A value as it is stored in `table`.
+pub(super) fn encode<T: Serialize>(table: Table, value: &T) -> Result<Vec<u8>, StoreError> {
+    let mut bytes = first_byte(table);
     serde_json::to_writer(&mut bytes, value).map_err(cannot_be_encoded)?;
     Ok(bytes)
 }
 
-/// The value stored in `bytes`; `what` names the record to the reader of the error.
-pub(super) fn decode<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, StoreError> {
-    serde_json::from_slice(body(what, bytes)?).map_err(|e| damaged(what, e))
+/// The value that `bytes`, stored at `key`, hold.
+pub(super) fn decode<T: DeserializeOwned>(key: &[u8], bytes: &[u8]) -> Result<T, StoreError> {
+    serde_json::from_slice(body(key, bytes)?).map_err(|e| damaged(key, e))
+}
+
+/// Whether `bytes`, stored at `key`, are of a later version than this program knows, or of a table that it does not
+/// know.
+pub(super) fn is_newer(key: &[u8], bytes: &[u8]) -> bool {
+    match Table::of(key) {
+        Some(table) => version(table).is_some_and(|known| bytes.first().is_some_and(|found| *found > known)),
+        None => true,
+    }
+}
+
+/// Whether the version of what lies at `key` has to be looked at before it is written over.
+pub(super) fn is_versioned(key: &[u8]) -> bool {
+    Table::of(key).is_none_or(|table| version(table).is_some())
+}
+
+/// Why what lies at `key` is left alone.
+pub(super) fn newer(key: &[u8], bytes: &[u8]) -> StoreError {
+    let known = Table::of(key).and_then(version).unwrap_or_default();
+    StoreError::Newer(format!(
+        "{} was written by a newer program: it has version {}, and this program knows versions up to {known}; run the \
+         newer program again. This one leaves the record as it is",
+        keys::describe(key),
+        bytes.first().copied().unwrap_or_default(),
+    ))
 }
 
 /// A session, behind the moment under which it is filed.
 pub(super) fn encode_session(filed: UnixTime, session: &Session) -> Result<Vec<u8>, StoreError> {
-    let mut bytes = vec![VERSION];
+    let mut bytes = first_byte(Table::Session);
     bytes.extend_from_slice(&filed.0.to_be_bytes());
     serde_json::to_writer(&mut bytes, session).map_err(cannot_be_encoded)?;
     Ok(bytes)
 }
 
-/// The session in `bytes`.
-pub(super) fn decode_session(bytes: &[u8]) -> Result<Session, StoreError> {
-    let (_, json) = split_session(bytes)?;
-    serde_json::from_slice(json).map_err(|e| damaged("a session", e))
+/// The session in `bytes`, stored at `key`.
+pub(super) fn decode_session(key: &[u8], bytes: &[u8]) -> Result<Session, StoreError> {
+    let (_, json) = split_session(key, bytes)?;
+    serde_json::from_slice(json).map_err(|e| damaged(key, e))
 }
 
-/// The moment under which the session in `bytes` is filed.
-pub(super) fn session_filed(bytes: &[u8]) -> Result<UnixTime, StoreError> {
-    split_session(bytes).map(|(filed, _)| filed)
+/// The moment under which the session in `bytes`, stored at `key`, is filed.
+pub(super) fn session_filed(key: &[u8], bytes: &[u8]) -> Result<UnixTime, StoreError> {
+    split_session(key, bytes).map(|(filed, _)| filed)
 }
 
-fn split_session(bytes: &[u8]) -> Result<(UnixTime, &[u8]), StoreError> {
-    let (filed, json) = body("a session", bytes)?
-        .split_first_chunk()
-        .ok_or_else(|| damaged("a session", "it is cut short"))?;
+fn split_session<'a>(key: &[u8], bytes: &'a [u8]) -> Result<(UnixTime, &'a [u8]), StoreError> {
+    let (filed, json) =
+        body(key, bytes)?.split_first_chunk().ok_or_else(|| damaged(key, "it is cut short"))?;
     Ok((UnixTime(u64::from_be_bytes(*filed)), json))
 }
 
@@ -74,16 +136,15 @@ pub(super) fn encode_revocation(revocation: &Revocation) -> Result<Vec<u8>, Stor
         limit,
         reason: revocation.reason.clone(),
     };
-    postcard::to_extend(&standing, vec![VERSION]).map_err(cannot_be_encoded)
+    postcard::to_extend(&standing, first_byte(Table::Revocation)).map_err(cannot_be_encoded)
 }
 
-/// What `bytes` say of a revocation.
-pub(super) fn decode_revocation(bytes: &[u8]) -> Result<Standing, StoreError> {
-    let what = "a revocation";
-    match postcard::take_from_bytes(body(what, bytes)?) {
+/// What `bytes`, stored at `key`, say of a revocation.
+pub(super) fn decode_revocation(key: &[u8], bytes: &[u8]) -> Result<Standing, StoreError> {
+    match postcard::take_from_bytes(body(key, bytes)?) {
         Ok((standing, [])) => Ok(standing),
-        Ok(_) => Err(damaged(what, "it is too long")),
-        Err(e) => Err(damaged(what, e)),
+        Ok(_) => Err(damaged(key, "it is too long")),
+        Err(e) => Err(damaged(key, e)),
     }
 }
 
@@ -104,7 +165,7 @@ impl Standing {
             Kind::EverySession => limit.map(|below| Target::EverySession { issuer, below }),
         };
         Ok(Revocation {
-            target: target.map_err(|why| damaged("a revocation", why))?,
+            target: target.map_err(|why| damaged(&keys::all(Table::Revocation), why))?,
             expires_at: self.expires_at,
             created_at: self.created_at,
             reason: self.reason,
@@ -113,16 +174,13 @@ impl Standing {
 }
 
 /// What is behind the version byte.
-fn body<'a>(what: &str, bytes: &'a [u8]) -> Result<&'a [u8], StoreError> {
+fn body<'a>(key: &[u8], bytes: &'a [u8]) -> Result<&'a [u8], StoreError> {
+    let known = Table::of(key).and_then(version).unwrap_or_default();
     match bytes.split_first() {
-        Some((&VERSION, body)) => Ok(body),
-        Some((other, _)) => Err(StoreError::Unreadable(format!(
-            "{what} has record version {other} and this program knows only version {VERSION}; run the program that \
-             wrote it, or restore a backup made by this one"
-        ))),
-        None => Err(StoreError::Unreadable(format!(
-            "{what} is empty, without a version byte; restore the data directory from a backup"
-        ))),
+        Some((found, body)) if (1..=known).contains(found) => Ok(body),
+        Some((0, _)) => Err(damaged(key, "its version is 0")),
+        Some(_) => Err(newer(key, bytes)),
+        None => Err(damaged(key, "it is empty, without a version byte")),
     }
 }
 
@@ -130,7 +188,8 @@ fn cannot_be_encoded(error: impl std::fmt::Display) -> StoreError {
     StoreError::Unavailable(format!("a record cannot be encoded: {error}"))
 }
 
-fn damaged(what: &str, why: impl std::fmt::Display) -> StoreError {
+fn damaged(key: &[u8], why: impl std::fmt::Display) -> StoreError {
+    let what = keys::describe(key);
     StoreError::Unreadable(format!("{what} is damaged ({why}); restore the data directory from a backup"))
 }
 
@@ -140,23 +199,41 @@ mod tests {
 
     #[test]
     fn a_value_survives_the_round_trip() {
-        let bytes = encode(&7u64).unwrap();
-        assert_eq!(bytes[0], VERSION);
-        assert_eq!(decode::<u64>("x", &bytes).unwrap(), 7);
+        let bytes = encode(Table::Version, &7u64).unwrap();
+        assert_eq!(bytes[0], 1);
+        assert_eq!(decode::<u64>(&keys::generation(1), &bytes).unwrap(), 7);
     }
 
     #[test]
-    fn an_unknown_version_is_refused_with_advice() {
-        let error = decode::<u64>("the version of ann", b"\x637").unwrap_err().to_string();
-        assert!(
-            error.contains("the version of ann") && error.contains("99") && error.contains("backup"),
-            "{error}"
-        );
-        for bytes in [&b""[..], b"\x01", b"\x01{", b"\x02\0\0\0\0"] {
-            assert!(matches!(decode::<u64>("x", bytes), Err(StoreError::Unreadable(_))), "{bytes:?}");
-            assert!(matches!(decode_session(bytes), Err(StoreError::Unreadable(_))), "{bytes:?}");
-            assert!(matches!(session_filed(bytes), Err(StoreError::Unreadable(_))), "{bytes:?}");
-            assert!(matches!(decode_revocation(bytes), Err(StoreError::Unreadable(_))), "{bytes:?}");
+    fn a_record_of_a_newer_program_is_named_and_not_read() {
+        let key = keys::user(palisade_core::domain::account::UserId(uuid::Uuid::from_u128(7)));
+        let error = decode::<u64>(&key, b"\x637").unwrap_err();
+        assert!(matches!(error, StoreError::Newer(_)), "{error}");
+        let error = error.to_string();
+        for part in ["the account 00000000-0000-0000-0000-000000000007", "newer program", "99", "up to 1"] {
+            assert!(error.contains(part), "{error}");
+        }
+        for bytes in [&b"\x02"[..], b"\x02\0\0\0\0", b"\xff{}"] {
+            assert!(is_newer(&key, bytes), "{bytes:?}");
+            assert!(matches!(decode::<u64>(&key, bytes), Err(StoreError::Newer(_))), "{bytes:?}");
+            assert!(matches!(decode_session(&key, bytes), Err(StoreError::Newer(_))), "{bytes:?}");
+            assert!(matches!(session_filed(&key, bytes), Err(StoreError::Newer(_))), "{bytes:?}");
+            assert!(matches!(decode_revocation(&key, bytes), Err(StoreError::Newer(_))), "{bytes:?}");
+        }
+        assert!(is_newer(b"\xfea", b"\x01"), "of a table that is not known");
+        let address = keys::email(&"ann@example.com".parse().unwrap());
+        assert!(!decode::<u64>(&address, b"\x63").unwrap_err().to_string().contains("ann"));
+    }
+
+    #[test]
+    fn what_is_cut_or_no_record_is_damaged() {
+        let key = keys::generation(1);
+        for bytes in [&b""[..], b"\x01", b"\x01{", b"\0", b"\07"] {
+            assert!(!is_newer(&key, bytes), "{bytes:?}");
+            assert!(matches!(decode::<u64>(&key, bytes), Err(StoreError::Unreadable(_))), "{bytes:?}");
+            assert!(matches!(decode_session(&key, bytes), Err(StoreError::Unreadable(_))), "{bytes:?}");
+            assert!(matches!(session_filed(&key, bytes), Err(StoreError::Unreadable(_))), "{bytes:?}");
+            assert!(matches!(decode_revocation(&key, bytes), Err(StoreError::Unreadable(_))), "{bytes:?}");
         }
     }
 
@@ -177,10 +254,11 @@ mod tests {
             let bytes = encode_revocation(&made).unwrap();
             assert!(bytes.len() <= 20, "{}", bytes.len());
             let (kind, issuer, name) = made.target.key();
-            let key = (kind, issuer.to_owned(), name.to_owned());
-            assert_eq!(decode_revocation(&bytes).unwrap().of(key).unwrap(), made);
-            assert!(decode_revocation(&bytes[..bytes.len() - 1]).is_err());
-            assert!(decode_revocation(&[&bytes[..], b"\0"].concat()).is_err());
+            let whole = (kind, issuer.to_owned(), name.to_owned());
+            let at = keys::revocation(kind, 1, name);
+            assert_eq!(decode_revocation(&at, &bytes).unwrap().of(whole).unwrap(), made);
+            assert!(decode_revocation(&at, &bytes[..bytes.len() - 1]).is_err());
+            assert!(decode_revocation(&at, &[&bytes[..], b"\0"].concat()).is_err());
         }
         let endless =
             Standing { expires_at: UnixTime(1), created_at: UnixTime(1), limit: None, reason: None };

@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
@@ -16,13 +16,14 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use tokio::sync::{Semaphore, oneshot, watch};
+use uuid::Uuid;
 
-use super::compact::Written;
 use super::files::{self, OpenError};
-use super::keeper::{self, Asked, Compactions};
+use super::keeper::{self, Asked};
 use super::keys;
-use super::opening::{self, Doubts, MemoryCopy};
+use super::opening::{self, Doubts};
 use super::read;
+use super::shared::Shared;
 use super::trees::Trees;
 use super::verify;
 use super::writer::{self, Command, Queued, Reply};
@@ -36,66 +37,20 @@ use palisade_core::domain::mail_cap::{Mailbox, MailboxId};
 use palisade_core::domain::opaque::TokenHash;
 use palisade_core::domain::revocation::{Begun, Revocation, Target, Versions};
 use palisade_core::domain::session::{Session, SessionId};
-use palisade_core::domain::task::Task;
+use palisade_core::domain::task::{Task, TaskKind};
 use palisade_core::domain::time::UnixTime;
 use palisade_core::domain::trusted_time::Mark;
 use palisade_core::ports::{
-    Change, CommitError, Compacted, CompactionCounts, Store, StoreError, StoreStatus, Swept,
+    Acknowledgement, Change, CommitError, Committed, Compacted, CompactionCounts, ConfirmedBy, Position,
+    Store, StoreError, StoreStatus, Subscription, SubscriptionError, Swept,
 };
 
 /// How many commands may wait; further callers wait for a place.
 const QUEUE: usize = 1024;
 
-/// What the writer thread and the readers share.
-pub(super) struct Shared {
-    pub(super) dir: PathBuf,
-    /// `None` after a failed attempt to open the files again, and once it is closed.
-    pub(super) trees: RwLock<Option<Trees>>,
-    pub(super) writable: AtomicBool,
-    /// The copy that is open instead of the store's own files, whose disk is full.
-    pub(super) in_memory: Mutex<Option<MemoryCopy>>,
-    pub(super) bytes: AtomicU64,
-    /// Bytes of keys and values after the last change.
-    pub(super) live_bytes: AtomicU64,
-    /// How often the files were opened again after a failure.
-    pub(super) opened: AtomicU64,
-    /// What a compaction that is going on has to look at again; `None` while there is none.
-    pub(super) written: Mutex<Option<Written>>,
-    /// By when the files are to be compacted because something was erased that still lies in them.
-    pub(super) erasure: Mutex<Option<Instant>>,
-    pub(super) compactions: Compactions,
-}
-
-impl Shared {
-    /// `in_memory`: the copy that `trees` are of, which takes no writes.
-    pub(super) fn new(dir: &Path, trees: Trees, in_memory: Option<MemoryCopy>, erased: bool) -> Shared {
-        let shared = Shared {
-            dir: dir.to_owned(),
-            trees: RwLock::new(None),
-            writable: AtomicBool::new(in_memory.is_none()),
-            in_memory: Mutex::new(in_memory),
-            bytes: AtomicU64::new(0),
-            live_bytes: AtomicU64::new(0),
-            opened: AtomicU64::new(0),
-            written: Mutex::new(None),
-            erasure: Mutex::new(erased.then(Instant::now)),
-            compactions: Compactions::default(),
-        };
-        shared.told_by(&trees);
-        *shared.trees.write().unwrap_or_else(PoisonError::into_inner) = Some(trees);
-        shared
-    }
-
-    /// Takes down how large the store is.
-    pub(super) fn told_by(&self, trees: &Trees) {
-        self.bytes.store(trees.bytes(), Ordering::Relaxed);
-        self.live_bytes.store(trees.tally().map_or(0, |tally| tally.bytes), Ordering::Relaxed);
-    }
-}
-
 /// Durable state in a directory of this machine.
 pub struct SledStore {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     /// `None` once it is closed.
     queue: RwLock<Option<SyncSender<Queued>>>,
     places: Arc<Semaphore>,
@@ -183,6 +138,7 @@ impl SledStore {
             let _ = writer.join();
         }
         self.shared.writable.store(false, Ordering::Relaxed);
+        self.shared.feed.close();
         let trees = self.shared.trees.write().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(Err(error)) = trees.as_ref().map(Trees::sync_witness) {
             tracing::warn!(%error, "the last note of what was acknowledged may be lost in a power loss");
@@ -274,7 +230,7 @@ impl SledStore {
         answer.await.map_err(|_| StoreError::Unavailable("the change was given up half-way".into()))?
     }
 
-    async fn read<T: Send + 'static>(
+    pub(super) async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Trees) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
@@ -297,8 +253,20 @@ impl Drop for SledStore {
 
 #[async_trait]
 impl Store for SledStore {
-    async fn commit(&self, changes: Vec<Change>) -> Result<Vec<Revocation>, CommitError> {
-        self.ask(|reply| Command::Commit(changes, reply)).await
+    async fn commit(&self, changes: Vec<Change>) -> Result<Committed, CommitError> {
+        let begun = Instant::now();
+        let (revocations, position) = self.ask(|reply| Command::Commit(changes, reply)).await?;
+        // Answered once it is synced.
+        let acknowledgement = Acknowledgement { by: ConfirmedBy::ThisProcess, took: begun.elapsed() };
+        Ok(Committed { revocations, position, acknowledgement })
+    }
+
+    fn position(&self) -> Position {
+        self.shared.feed.position()
+    }
+
+    async fn subscribe(&self, since: Position) -> Result<Box<dyn Subscription>, SubscriptionError> {
+        Ok(Box::new(self.shared.feed.subscribe(since)?))
     }
 
     async fn version(&self, issuer: &str, sub: &str) -> Result<u64, StoreError> {
@@ -361,7 +329,7 @@ impl Store for SledStore {
     }
 
     async fn user(&self, id: UserId) -> Result<Option<User>, StoreError> {
-        self.read(move |trees| read::at(trees, "an account", &keys::user(id))).await
+        self.read(move |trees| read::at(trees, &keys::user(id))).await
     }
 
     async fn user_by_email(&self, email: &EmailAddress) -> Result<Option<User>, StoreError> {
@@ -394,7 +362,7 @@ impl Store for SledStore {
     }
 
     async fn connection(&self, user: UserId, id: ConnectionId) -> Result<Option<Connection>, StoreError> {
-        self.read(move |trees| read::at(trees, "a connection", &keys::connection(user, id))).await
+        self.read(move |trees| read::at(trees, &keys::connection(user, id))).await
     }
 
     async fn connections(&self, user: UserId) -> Result<Vec<Connection>, StoreError> {
@@ -415,11 +383,20 @@ impl Store for SledStore {
 
     async fn link(&self, hash: &TokenHash) -> Result<Option<Link>, StoreError> {
         let key = keys::link(hash);
-        self.read(move |trees| read::at(trees, "a link", &key)).await
+        self.read(move |trees| read::at(trees, &key)).await
     }
 
-    async fn due_tasks(&self, now: UnixTime, limit: usize) -> Result<Vec<Task>, StoreError> {
-        self.read(move |trees| read::due_tasks(trees, now, limit)).await
+    async fn task(&self, id: Uuid) -> Result<Option<Task>, StoreError> {
+        self.read(move |trees| read::at(trees, &keys::task(id))).await
+    }
+
+    async fn due_tasks_of(
+        &self,
+        kind: TaskKind,
+        now: UnixTime,
+        limit: usize,
+    ) -> Result<Vec<Task>, StoreError> {
+        self.read(move |trees| read::due_tasks(trees, kind, now, limit)).await
     }
 
     async fn due_mails(&self, now: UnixTime, limit: usize) -> Result<Vec<Mail>, StoreError> {
@@ -427,7 +404,7 @@ impl Store for SledStore {
     }
 
     async fn mailbox(&self, id: MailboxId) -> Result<Option<Mailbox>, StoreError> {
-        self.read(move |trees| read::at(trees, "a mailbox", &keys::mailbox(id))).await
+        self.read(move |trees| read::at(trees, &keys::mailbox(id))).await
     }
 
     async fn mails(&self, limit: usize) -> Result<Vec<Mail>, StoreError> {
@@ -439,7 +416,7 @@ impl Store for SledStore {
     }
 
     async fn clock_mark(&self) -> Result<Option<Mark>, StoreError> {
-        self.read(|trees| read::at(trees, "the mark of the clock", &keys::clock())).await
+        self.read(|trees| read::at(trees, &keys::clock())).await
     }
 
     async fn latest_moment(&self) -> Result<Option<UnixTime>, StoreError> {
@@ -449,17 +426,20 @@ impl Store for SledStore {
     /// In steps, each atomic, so that commits come through in between.
     async fn sweep(&self, now: UnixTime) -> Result<Swept, StoreError> {
         let mut swept = Swept::default();
+        let mut after = None;
         loop {
-            let step = self.ask(|reply| Command::Sweep(now, reply)).await.map_err(|error| match error {
-                CommitError::Store(error) => error,
-                // A sweep requires nothing.
-                refused => StoreError::Unavailable(refused.to_string()),
-            })?;
+            let step =
+                self.ask(|reply| Command::Sweep(now, after, reply)).await.map_err(|error| match error {
+                    CommitError::Store(error) => error,
+                    // A sweep requires nothing.
+                    refused => StoreError::Unavailable(refused.to_string()),
+                })?;
             swept.revocations += step.swept.revocations;
             swept.sessions += step.swept.sessions;
             swept.links += step.swept.links;
-            if !step.more {
-                return Ok(swept);
+            match step.next {
+                Some(last) => after = Some(last),
+                None => return Ok(swept),
             }
         }
     }
@@ -518,19 +498,19 @@ mod tests {
             (
                 "an errand with tokens",
                 vec![Change::CreateTask(ending.clone())],
-                Change::FinishTask(ending),
+                Change::FinishTask(ending.id),
                 true,
             ),
             (
                 "a mail to nobody here",
                 vec![Change::PutMail(letter("gone@example.com"))],
-                Change::RemoveMail(letter("gone@example.com")),
+                Change::RemoveMail(letter("gone@example.com").id),
                 true,
             ),
             (
                 "a mail to an account",
                 vec![Change::CreateUser(ann()), Change::PutMail(letter("ann@example.com"))],
-                Change::RemoveMail(letter("ann@example.com")),
+                Change::RemoveMail(letter("ann@example.com").id),
                 false,
             ),
         ];

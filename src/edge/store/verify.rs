@@ -32,82 +32,85 @@ fn check(trees: &Trees, key: &[u8], bytes: &IVec) -> Result<(), StoreError> {
     if is(Table::Sequence) || is(Table::Erased) {
         Ok(())
     } else if is(Table::Issuer) {
-        let number = decode("the number of an issuer", bytes)?;
-        let text: Option<String> = at(trees, "an issuer", &keys::issuer_text(number))?;
+        let number = decode(key, bytes)?;
+        let text: Option<String> = at(trees, &keys::issuer_text(number))?;
         fits(text.is_some_and(|text| keys::issuer(&text) == key), "an issuer and its number")
     } else if is(Table::IssuerText) {
-        let text: String = decode("an issuer", bytes)?;
-        let number: Option<u32> = at(trees, "the number of an issuer", &keys::issuer(&text))?;
+        let text: String = decode(key, bytes)?;
+        let number: Option<u32> = at(trees, &keys::issuer(&text))?;
         fits(number.map(keys::issuer_text).as_deref() == Some(key), "the number of an issuer")
     } else if is(Table::Revocation) {
         let (_, number, _) = keys::revoked(key)?;
         fits(trees.get(&keys::issuer_text(number))?.is_some(), "a revocation and its issuer")?;
-        fits(filed(decode_revocation(bytes)?.expires_at)?, "a revocation and its end")
+        fits(filed(decode_revocation(key, bytes)?.expires_at)?, "a revocation and its end")
     } else if is(Table::Version) {
-        decode::<u64>("a token version", bytes).map(drop)
+        decode::<u64>(key, bytes).map(drop)
     } else if is(Table::User) {
-        let user: User = decode("an account", bytes)?;
+        let user: User = decode(key, bytes)?;
         for email in user.addresses() {
-            let owner: Option<UserId> = at(trees, "the owner of an address", &keys::email(email))?;
+            let owner: Option<UserId> = at(trees, &keys::email(email))?;
             fits(owner == Some(user.id), "an account and its address")?;
         }
         fits(keys::user(user.id) == key, "an account and its key")
     } else if is(Table::Email) {
-        let owner = decode("the owner of an address", bytes)?;
-        let user: Option<User> = at(trees, "an account", &keys::user(owner))?;
+        let owner = decode(key, bytes)?;
+        let user: Option<User> = at(trees, &keys::user(owner))?;
         let owns = user.is_some_and(|user| user.addresses().any(|email| keys::email(email) == key));
         fits(owns, "an address and its account")
     } else if is(Table::Session) {
-        let (session, time) = (decode_session(bytes)?, session_filed(bytes)?);
+        let (session, time) = (decode_session(key, bytes)?, session_filed(key, bytes)?);
         fits(keys::session(session.user, session.id) == key, "a session and its key")?;
         fits(time <= session.expires_at && filed(time)?, "a session and its end")
     } else if is(Table::Link) {
-        let link: Link = decode("a link", bytes)?;
+        let link: Link = decode(key, bytes)?;
         fits(keys::link(&link.hash) == key && filed(link.expires_at)?, "a link and its end")
     } else if is(Table::Task) {
-        let task: Task = decode("a task", bytes)?;
-        fits(keys::task(&task) == key, "a task and its key")
+        let task: Task = decode(key, bytes)?;
+        let filed = trees.get(&keys::due_task(&task))?.is_some();
+        fits(keys::task(task.id) == key && filed, "a task and when it is due")
+    } else if is(Table::DueTask) {
+        let task: Option<Task> = at(trees, &keys::task(keys::due_task_id(key)?))?;
+        fits(task.is_some_and(|task| keys::due_task(&task) == key), "when a task is due, and the task")
+    } else if is(Table::FormerTask) {
+        decode::<Task>(key, bytes).map(drop)
     } else if is(Table::Mail) {
-        let mail: Mail = decode("a mail", bytes)?;
+        let mail: Mail = decode(key, bytes)?;
         let filed = trees.get(&mail_filed(&mail))?.is_some();
         fits(keys::mail(mail.id) == key && filed, "a mail and when it is due")
     } else if is(Table::DueMail) {
-        let mail: Option<Mail> = at(trees, "a mail", &keys::mail(keys::due_mail_id(key)?))?;
+        let mail: Option<Mail> = at(trees, &keys::mail(keys::due_mail_id(key)?))?;
         let due = mail.is_some_and(|mail| !mail.given_up && keys::due_mail(mail.due_at, mail.id) == key);
         fits(due, "when a mail is due, and the mail")
     } else if is(Table::Mailbox) {
-        let mailbox: Mailbox = decode("a mailbox", bytes)?;
+        let mailbox: Mailbox = decode(key, bytes)?;
         fits(keys::mailbox(mailbox.id) == key && filed(mailbox.ends_at())?, "a mailbox and its end")
     } else if is(Table::Event) {
-        let event: Event = decode("an event", bytes)?;
+        let event: Event = decode(key, bytes)?;
         let lists = [false, true].map(|strangers| keys::events(event.user, strangers));
         let fit = |list: &[u8]| key.starts_with(list) && EventPlace::read(list, key).is_ok();
         fits(lists.iter().any(|list| fit(list)), "an event and its key")
     } else if is(Table::GoneUser) {
         keys::gone_user_id(key)?;
-        fits(
-            filed(decode("the end of events", bytes)?)?,
-            "the events of an account that is gone, and their end",
-        )
+        fits(filed(decode(key, bytes)?)?, "the events of an account that is gone, and their end")
     } else if is(Table::Connection) {
-        let connection: Connection = decode("a connection", bytes)?;
+        let connection: Connection = decode(key, bytes)?;
         let (user, id) = (connection.user, connection.id);
         let due = connection.due_at.map(|due_at| trees.get(&keys::due_connection(due_at, user, id)));
         let filed = due.transpose()?.is_none_or(|found| found.is_some());
         fits(keys::connection(user, id) == key && filed, "a connection and when it is due")
     } else if is(Table::DueConnection) {
-        let connection: Option<Connection> = at(trees, "a connection", &keys::connection_due(key)?)?;
+        let connection: Option<Connection> = at(trees, &keys::connection_due(key)?)?;
         let due = connection.is_some_and(|connection| {
             let due = connection.due_at;
             due.is_some_and(|due_at| keys::due_connection(due_at, connection.user, connection.id) == key)
         });
         fits(due, "when a connection is due, and the connection")
     } else if is(Table::KeyCheck) {
-        decode::<String>("what a secret is known by", bytes).map(drop)
+        decode::<String>(key, bytes).map(drop)
     } else if is(Table::Due) {
         check_due(trees, key)
     } else if is(Table::Clock) {
-        decode::<Mark>("the mark of the clock", bytes)?;
+        decode::<Mark>(key, bytes)?;
         fits(keys::clock() == key, "the mark of the clock and its key")
     } else {
         fits(false, "a key of no table")
@@ -118,14 +121,14 @@ fn check_due(trees: &Trees, due: &[u8]) -> Result<(), StoreError> {
     let key = keys::filed(due)?;
     let Some(bytes) = trees.get(key)? else { return fits(false, "an end and what ends") };
     let filed: UnixTime = match key[0] {
-        table if table == Table::Session as u8 => session_filed(&bytes)?,
-        table if table == Table::Mailbox as u8 => decode::<Mailbox>("a mailbox", &bytes)?.ends_at(),
-        table if table == Table::GoneUser as u8 => decode("the end of events", &bytes)?,
-        table if table == Table::Link as u8 => decode::<Link>("a link", &bytes)?.expires_at,
+        table if table == Table::Session as u8 => session_filed(key, &bytes)?,
+        table if table == Table::Mailbox as u8 => decode::<Mailbox>(key, &bytes)?.ends_at(),
+        table if table == Table::GoneUser as u8 => decode(key, &bytes)?,
+        table if table == Table::Link as u8 => decode::<Link>(key, &bytes)?.expires_at,
         table if table == Table::Mail as u8 => {
-            return fits(mail_filed(&decode("a mail", &bytes)?) == due, "the end of a mail, and the mail");
+            return fits(mail_filed(&decode(key, &bytes)?) == due, "the end of a mail, and the mail");
         }
-        _ => decode_revocation(&bytes)?.expires_at,
+        _ => decode_revocation(key, &bytes)?.expires_at,
     };
     fits(keys::due(filed, key) == due, "an end, and when it is")
 }

@@ -16,16 +16,16 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::compact::{self, Copy, GivenUp};
 use super::draft::Draft;
+use super::feed::{self, Feed};
 use super::files;
-use super::keys;
+use super::keys::{self, Key};
 use super::opening::{self, Doubts};
-use super::record::encode;
-use super::sled::Shared;
+use super::shared::Shared;
 use super::sweep::Step;
 use super::trees::{Trees, Writes};
 use palisade_core::domain::revocation::Revocation;
 use palisade_core::domain::time::UnixTime;
-use palisade_core::ports::{Change, CommitError, StoreError};
+use palisade_core::ports::{Change, CommitError, Position, StoreError};
 
 /// How many commands share one sync.
 const BATCH: usize = 16;
@@ -36,9 +36,9 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, CommitError>>;
 
 /// What is to be done, and where its outcome goes.
 pub(super) enum Command {
-    Commit(Vec<Change>, Reply<Vec<Revocation>>),
-    /// One step of a sweep.
-    Sweep(UnixTime, Reply<Step>),
+    Commit(Vec<Change>, Reply<(Vec<Revocation>, Position)>),
+    /// One step of a sweep, from behind this entry.
+    Sweep(UnixTime, Option<Key>, Reply<Step>),
     /// Finish the copy and let it be the store. What was the store goes back, to be closed elsewhere.
     TakeOver(Box<Copy>, std::sync::mpsc::Sender<Result<Trees, GivenUp>>),
     /// What secrets are known by, by the names of their files.
@@ -116,7 +116,7 @@ fn commit(shared: &Shared, batch: Vec<Queued>) -> Result<(), String> {
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         let mut draft = Draft::new(trees);
         for queued in batch {
-            pending.push(decide(&mut draft, queued.command));
+            pending.push(decide(&mut draft, queued.command, &shared.feed));
         }
         let Some((writes, steps)) = draft.finish() else { return Ok(()) };
         if writes.contains_key(&keys::erased()) {
@@ -129,7 +129,9 @@ fn commit(shared: &Shared, batch: Vec<Queued>) -> Result<(), String> {
     }));
     let failure = match outcome {
         Ok(Ok(())) => None,
-        Ok(Err(StoreError::Unavailable(why) | StoreError::Unreadable(why))) => Some(why),
+        Ok(Err(StoreError::Unavailable(why) | StoreError::Unreadable(why) | StoreError::Newer(why))) => {
+            Some(why)
+        }
         Err(_) => Some("the storage engine gave up in the middle of a write".to_owned()),
     };
     shared.told_by(trees);
@@ -143,18 +145,31 @@ fn commit(shared: &Shared, batch: Vec<Queued>) -> Result<(), String> {
     failure.map_or(Ok(()), Err)
 }
 
-fn decide(draft: &mut Draft<'_>, command: Command) -> Pending {
+fn decide(draft: &mut Draft<'_>, command: Command, feed: &Arc<Feed>) -> Pending {
     match command {
-        Command::Commit(changes, reply) => later(draft.commit(changes), reply),
-        Command::Sweep(now, reply) => {
-            later(draft.step(|draft| draft.sweep(now)).map_err(CommitError::Store), reply)
+        Command::Commit(changes, reply) => {
+            let is_in_force: Vec<bool> = changes.iter().filter_map(Change::is_in_force).collect();
+            let decided = draft.commit(changes);
+            // As it is counted when the batch is written.
+            let number = draft.trees.sequence() + draft.steps();
+            let feed = Arc::clone(feed);
+            Box::new(move |failure| {
+                if let (Ok(entries), None) = (&decided, failure) {
+                    let in_force = entries.iter().zip(is_in_force).filter(|(_, is_in_force)| *is_in_force);
+                    feed.publish(number, in_force.map(|(entry, _)| entry.clone()).collect());
+                }
+                later(decided.map(|entries| (entries, feed::position(number))), reply)(failure);
+            })
+        }
+        Command::Sweep(now, after, reply) => {
+            later(draft.step(|draft| draft.sweep(now, after.as_ref())).map_err(CommitError::Store), reply)
         }
         // Taken out of the batch before.
         Command::TakeOver(..) => Box::new(|_| ()),
         Command::KeyChecks(checks, reply) => {
             let put = |draft: &mut Draft<'_>| {
                 for (file, check) in &checks {
-                    draft.put(keys::key_check(file), encode(check)?);
+                    draft.write(keys::key_check(file), check)?;
                 }
                 Ok::<_, StoreError>(())
             };
@@ -182,7 +197,7 @@ fn refuse(command: Command, why: &str) {
     // As above: nobody may be listening.
     match command {
         Command::Commit(_, reply) => drop(reply.send(Err(error))),
-        Command::Sweep(_, reply) => drop(reply.send(Err(error))),
+        Command::Sweep(_, _, reply) => drop(reply.send(Err(error))),
         // Refused by itself, since the store is not writable.
         Command::TakeOver(..) => {}
         Command::KeyChecks(_, reply) => drop(reply.send(Err(error))),
@@ -223,6 +238,7 @@ pub(super) fn recover(shared: &Shared) {
     match catch_unwind(AssertUnwindSafe(|| opened.apply(Writes::new(), 1).and_then(|()| opened.sync()))) {
         Ok(Ok(())) => {
             shared.told_by(opened);
+            shared.feed.restart(opened.sequence());
             shared.writable.store(true, Ordering::Relaxed);
             tracing::info!("the store writes again");
         }

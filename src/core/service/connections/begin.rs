@@ -15,7 +15,9 @@ use crate::domain::connection::{CONSENT_LIFE, Connection, ConnectionId, Consent,
 use crate::domain::opaque::{State, TokenHash, code_challenge};
 use crate::domain::revocation::Versions;
 use crate::domain::session::SessionId;
-use crate::ports::{Authorization, Change, Limited, Pkce, ProviderCall, ProviderFault, ProviderInfo};
+use crate::ports::{
+    Authorization, Change, Limited, Pkce, Precondition, ProviderCall, ProviderFault, ProviderInfo,
+};
 use crate::service::caller::{Client, OwnedSource, Person};
 use crate::service::noted::About;
 use crate::service::retry::Decision;
@@ -40,11 +42,11 @@ impl Connections {
         let info = info.ok_or_else(|| ConnectionError::UnknownProvider(begin.provider.clone()))?;
         self.check_return_to(begin.return_to.as_deref())?;
         let scopes = self.scopes(&begin, &info)?;
-        if self.store.user(user).await?.is_none_or(|user| !user.is_open()) {
-            return Err(ConnectionError::NoAccount);
-        }
         let begun = self.store.versions(&self.issuer, &user.to_string()).await?;
         let decide = || async {
+            if self.store.user(user).await?.is_none_or(|user| !user.is_open()) {
+                return Err(ConnectionError::NoAccount);
+            }
             let mine = self.store.connections(user).await?;
             let given = told_apart(&begin.parameters, &info);
             let chosen = choose(&mine, &begin, &given.open)?;
@@ -78,19 +80,18 @@ impl Connections {
             connection.consent = attended.is_some().then(|| consent.clone());
             self.schedule(&mut connection);
             let mut changes = match is_new {
-                true => vec![Change::CreateConnection(connection.clone())],
+                // The account may be deleted, with all that it has, while the plugin is asked.
+                true => vec![
+                    Change::Require(Precondition::UserExists(user)),
+                    Change::CreateConnection(connection.clone()),
+                ],
                 false => vec![Change::UpdateConnection(connection.clone())],
             };
             changes.extend(surplus(&mine).map(|old| Change::RemoveConnection(old.user, old.id)));
             connection.revision += u64::from(!is_new);
-            Ok(Decision::Commit(changes, (is_new, connection, consent, browser, attended)))
+            Ok(Decision::Commit(changes, (connection, consent, browser, attended)))
         };
-        let (is_new, connection, consent, browser, attended) = self.retry_on_conflict(decide).await?;
-        // The account was deleted, with all that it had, while the plugin was asked: nothing else removes this one.
-        if is_new && self.store.user(user).await?.is_none() {
-            self.store.commit(vec![Change::RemoveConnection(user, connection.id)]).await?;
-            return Err(ConnectionError::NoAccount);
-        }
+        let (connection, consent, browser, attended) = self.retry_on_conflict(decide).await?;
         self.state.due.notify_one();
         if let Some(url) = attended {
             return Ok(Begun { connection, authorization_url: Some(url), browser: Some(browser) });

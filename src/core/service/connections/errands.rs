@@ -14,12 +14,11 @@ use super::seal::call;
 use super::{Connections, Failure};
 use crate::domain::audit::{Action, Outcome};
 use crate::domain::connection::{Connection, FaultKind};
-use crate::domain::task::{Errand, Task, Work};
+use crate::domain::task::{Errand, Task, TaskKind, Work};
 use crate::domain::time::UnixTime;
 use crate::ports::{Change, CommitError, ProviderFault, StoreError};
 use crate::service::caller::OwnedSource;
 use crate::service::noted::About;
-use crate::service::tasks::due;
 
 /// How many errands one look takes, and how many of them are under way at once.
 const BATCH: usize = 64;
@@ -52,13 +51,13 @@ impl Left {
 }
 
 impl Connections {
-    /// Those of the errands that are `wanted` and due, or the first of them when there are many.
-    pub(super) async fn due_errands(&self, wanted: fn(&Work) -> bool) -> Result<Vec<Task>, StoreError> {
+    /// The errands of this kind that are due, or the first of them when there are many.
+    pub(super) async fn due_errands(&self, kind: TaskKind) -> Result<Vec<Task>, StoreError> {
         let (now, horizon) = (self.now(), self.clock.reading().horizon);
-        let mut tasks = due(&*self.store, now, wanted, BATCH).await?;
+        let mut tasks = self.store.due_tasks_of(kind, now, BATCH).await?;
         if tasks.is_empty() && now.plus(LONGEST_WAIT) < horizon {
             // Put off while the clock was ahead: no wait is so long.
-            tasks = due(&*self.store, horizon.plus(LONGEST_WAIT), wanted, BATCH).await?;
+            tasks = self.store.due_tasks_of(kind, horizon.plus(LONGEST_WAIT), BATCH).await?;
             tasks.retain(|task| now.plus(LONGEST_WAIT) < task.due_at);
         }
         Ok(tasks)
@@ -85,10 +84,7 @@ impl Connections {
     /// # Errors
     /// [`StoreError`]; then the rest is still to do.
     pub async fn end_due_grants(&self) -> Result<bool, StoreError> {
-        let is_end = |work: &Work| {
-            matches!(work, Work::Errand { errand: Errand::EndGrant(_) | Errand::EndConnections { .. }, .. })
-        };
-        let tasks = self.due_errands(is_end).await?;
+        let tasks = self.due_errands(TaskKind::EndGrant).await?;
         let any = !tasks.is_empty();
         let mut tries = stream::iter(tasks).map(|task| self.run_errand(task)).buffer_unordered(AT_ONCE);
         let mut failed = None;
@@ -108,7 +104,7 @@ impl Connections {
             // Notices have an order of their own.
             Errand::Notify(_) => return Ok(()),
         };
-        let mut changes = vec![Change::FinishTask(task.clone())];
+        let mut changes = vec![Change::FinishTask(task.id)];
         match &outcome {
             Ok(()) => {}
             Err(left) => {
@@ -162,7 +158,7 @@ impl Connections {
 
     /// Takes an errand off the list that was done at once. If that fails, it is done once more.
     pub(super) async fn finish(&self, errand: &Task) {
-        if let Err(error) = self.store.commit(vec![Change::FinishTask(errand.clone())]).await {
+        if let Err(error) = self.store.commit(vec![Change::FinishTask(errand.id)]).await {
             tracing::warn!(task = %errand.id, %error, "an errand that was done is still on the list");
         }
     }

@@ -15,10 +15,9 @@ use uuid::Uuid;
 use super::Connections;
 use super::errands::{AT_ONCE, Left};
 use crate::domain::connection::ConnectionId;
-use crate::domain::task::{Errand, Task, Work};
+use crate::domain::task::{Errand, Task, TaskKind, Work};
 use crate::domain::time::UnixTime;
 use crate::ports::{Change, CommitError, Notice, StoreError};
-use crate::service::tasks::due;
 
 /// How long the app is tried to be told.
 const NOTICE_LIFE: Duration = Duration::from_secs(24 * 3600);
@@ -69,12 +68,8 @@ impl Told {
     fn moved(&self, due_at: UnixTime, made_at: UnixTime, tries: u32) -> [Change; 2] {
         let work = Work::Errand { made_at, tries, errand: Errand::Notify(self.body.clone()) };
         let later = Task { id: self.task.id, due_at, work };
-        [Change::FinishTask(self.task.clone()), Change::CreateTask(later)]
+        [Change::FinishTask(self.task.id), Change::CreateTask(later)]
     }
-}
-
-fn is_notice(work: &Work) -> bool {
-    matches!(work, Work::Errand { errand: Errand::Notify(_), .. })
 }
 
 /// By connection, each in the order of what happened.
@@ -101,7 +96,7 @@ impl Connections {
             Some(waiting) => waiting,
             none => none.insert(self.waiting_notices().await?),
         };
-        let tasks = self.due_errands(is_notice).await?;
+        let tasks = self.due_errands(TaskKind::Notice).await?;
         let any = !tasks.is_empty();
         let queues: Vec<_> = by_connection(tasks)
             .into_iter()
@@ -126,7 +121,7 @@ impl Connections {
 
     /// What was tried before this run of the program, and what had to wait for it.
     async fn waiting_notices(&self) -> Result<Waiting, StoreError> {
-        let all = due(&*self.store, UnixTime::NEVER, is_notice, usize::MAX).await?;
+        let all = self.store.due_tasks_of(TaskKind::Notice, UnixTime::NEVER, usize::MAX).await?;
         let queues = by_connection(all).into_iter().map(|(connection, told)| {
             // What was never tried is due from the beginning.
             let tried = told.iter().filter(|told| told.task.due_at > UnixTime(0));
@@ -163,7 +158,7 @@ impl Connections {
                 }
                 (Ok(()), _) => {}
             }
-            self.settle(vec![Change::FinishTask(one.task.clone())]).await?;
+            self.settle(vec![Change::FinishTask(one.task.id)]).await?;
             queue.remove(&one.key());
         }
         Ok(())
@@ -182,11 +177,9 @@ impl Connections {
             queue.insert(one.key(), due_at);
         }
         while queue.len() > MOST_WAITING {
-            let Some((key, due_at)) = queue.iter().nth(1).map(|(key, due_at)| (*key, *due_at)) else { break };
+            let Some(key) = queue.keys().nth(1).copied() else { break };
             tracing::error!(task = %key.1, "a notice was given up: too many of its connection wait");
-            // A task is found by its moment and its id.
-            let work = Work::Errand { made_at: UnixTime(0), tries: 0, errand: Errand::Notify(String::new()) };
-            self.settle(vec![Change::FinishTask(Task { id: key.1, due_at, work })]).await?;
+            self.settle(vec![Change::FinishTask(key.1)]).await?;
             queue.remove(&key);
         }
         Ok(())

@@ -1,0 +1,89 @@
+//! What a commit comes to: where it stands in the order of all commits, how it was acknowledged, and how the
+//! revocations of commits are followed.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::StoreError;
+use crate::domain::revocation::Revocation;
+
+/// Where a commit stands in the order of all commits of one store: of two, the later one is the greater.
+///
+/// Opaque. A store on a local disk counts its commits, a shared database has other numbers, with gaps: nothing but
+/// the store that gave a position may take it apart, and no caller adds to it or subtracts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Position([u8; 16]);
+
+impl Position {
+    /// For a store: what it knows the position by, big-endian, so that bytes compare as positions do.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 16]) -> Position {
+        Position(bytes)
+    }
+
+    /// For the store that made it, and for keeping it.
+    #[must_use]
+    pub const fn to_bytes(self) -> [u8; 16] {
+        self.0
+    }
+}
+
+/// Who has confirmed a commit before it was acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ConfirmedBy {
+    /// This process, which alone holds the store and has synced the commit to its disk.
+    ThisProcess,
+    /// Nothing that outlasts this process: a store in memory.
+    Memory,
+}
+
+/// How a commit was acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Acknowledgement {
+    pub by: ConfirmedBy,
+    /// From when the store was asked, the wait for its turn included.
+    pub took: Duration,
+}
+
+/// A commit that was made.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Committed {
+    /// The entries that its [`super::Change::Revoke`]s, [`super::Change::CutSessions`] and enforced raises
+    /// ([`super::Change::RaiseVersion`], [`super::Change::RaiseGeneration`]) now stand for, in their order; for one that
+    /// is not enforced, the entry that it would be.
+    pub revocations: Vec<Revocation>,
+    /// Of this commit; of the last one before it when it wrote nothing.
+    pub position: Position,
+    pub acknowledgement: Acknowledgement,
+}
+
+/// The revocations that one commit has put in force.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Revoked {
+    pub position: Position,
+    /// In the order of the commit; never empty.
+    pub revocations: Vec<Revocation>,
+}
+
+/// Why revocations can be followed no further.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum SubscriptionError {
+    /// The store no longer knows every revocation since that position, or never had such a position. Follow it from
+    /// [`super::Store::position`], and read the whole set again after that.
+    #[error("the store no longer tells every revocation since then")]
+    Behind,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// The revocations behind a position: each commit's once, in the order of the commits, without a gap.
+#[async_trait]
+pub trait Subscription: Send {
+    /// Waits for the next commit that revokes something. Safe to cancel: what was not returned is returned next.
+    ///
+    /// # Errors
+    /// [`SubscriptionError`]; the subscription is over then.
+    async fn next(&mut self) -> Result<Revoked, SubscriptionError>;
+}

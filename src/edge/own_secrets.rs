@@ -1,0 +1,236 @@
+//! The gateway's own secrets in the data folder, each in a file of mode 0600; and how those that are one key or one
+//! credential are read from wherever they are kept.
+//!
+//! A secret is made once and never replaced unasked: one that cannot be read stops the start instead.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use secrecy::{ExposeSecret, SecretString};
+use zeroize::Zeroizing;
+
+use palisade_core::ports::{OwnSecret, SecretStore, SecretStoreError};
+
+/// Random bytes in a secret that is made here.
+const BYTES: usize = 32;
+/// The fewest characters of a secret that somebody else made.
+pub const MIN_SECRET: usize = 32;
+
+/// The name of the file that holds it in a data folder.
+#[must_use]
+pub const fn file_name(secret: OwnSecret) -> &'static str {
+    match secret {
+        OwnSecret::SigningKeys => "signing-keys.json",
+        OwnSecret::ServerKey => "opaque.key",
+        OwnSecret::VaultKey => "vault.key",
+        OwnSecret::AdminCredential => "admin.token",
+        OwnSecret::PluginCacheKey => "plugins.key",
+    }
+}
+
+/// The secrets of a data folder.
+pub struct FolderSecrets(PathBuf);
+
+impl FolderSecrets {
+    #[must_use]
+    pub fn new(folder: &Path) -> FolderSecrets {
+        FolderSecrets(folder.to_owned())
+    }
+
+    fn path(&self, secret: OwnSecret) -> PathBuf {
+        self.0.join(file_name(secret))
+    }
+
+    fn failed(&self, secret: OwnSecret) -> impl Fn(io::Error) -> SecretStoreError {
+        let place = self.place(secret);
+        move |error| SecretStoreError { place: place.clone(), why: error.to_string() }
+    }
+}
+
+impl SecretStore for FolderSecrets {
+    fn read(&self, secret: OwnSecret) -> Result<Option<Zeroizing<Vec<u8>>>, SecretStoreError> {
+        match fs::read(self.path(secret)) {
+            Ok(content) => Ok(Some(Zeroizing::new(content))),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(self.failed(secret)(error)),
+        }
+    }
+
+    fn make(&self, secret: OwnSecret, content: &[u8]) -> Result<Zeroizing<Vec<u8>>, SecretStoreError> {
+        // One process makes secrets in a folder: it holds the lock of the store in it. A link to nowhere is left alone,
+        // because what it leads to may only be missing for now.
+        if fs::symlink_metadata(self.path(secret)).is_ok() {
+            let lost = || self.failed(secret)(ErrorKind::AlreadyExists.into());
+            return self.read(secret)?.ok_or_else(lost);
+        }
+        self.replace(secret, content)?;
+        Ok(Zeroizing::new(content.to_vec()))
+    }
+
+    /// A reader, or a start after a power loss, sees the former content or this one and nothing in between.
+    fn replace(&self, secret: OwnSecret, content: &[u8]) -> Result<(), SecretStoreError> {
+        let file = self.path(secret);
+        let mut draft = file.clone().into_os_string();
+        draft.push(".new");
+        let draft = PathBuf::from(draft);
+        let write = || {
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.0)?;
+            // A draft left by a crash may have another mode; a new file has ours from its first byte.
+            match fs::remove_file(&draft) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            let mut out = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
+            out.write_all(content)?;
+            out.sync_all()?;
+            fs::rename(&draft, &file)?;
+            // Its name must survive a power loss too: what was made with the secret is worth nothing without it.
+            File::open(&self.0)?.sync_all()
+        };
+        write().map_err(self.failed(secret))
+    }
+
+    fn place(&self, secret: OwnSecret) -> String {
+        self.path(secret).display().to_string()
+    }
+}
+
+/// The secret: 32 random bytes as base64url, made now when there is none.
+///
+/// # Errors
+/// It cannot be read or made, or holds less; as one printable text, without the secret.
+pub fn secret(store: &dyn SecretStore, which: OwnSecret) -> Result<SecretString, String> {
+    if let Some(found) = find(store, which)? {
+        return Ok(found);
+    }
+    let mut random = Zeroizing::new([0; BYTES]);
+    getrandom::fill(&mut *random).map_err(|error| format!("no randomness: {error}"))?;
+    let text = Zeroizing::new(URL_SAFE_NO_PAD.encode(*random));
+    let kept = store.make(which, text.as_bytes()).map_err(failed)?;
+    parse(&kept).map_err(|why| damaged(store, which, why))
+}
+
+/// The secret; `None` when there is none. Makes nothing.
+///
+/// # Errors
+/// It cannot be read, or holds less than a secret; as one printable text, without the secret.
+pub fn find(store: &dyn SecretStore, which: OwnSecret) -> Result<Option<SecretString>, String> {
+    let Some(kept) = store.read(which).map_err(failed)? else { return Ok(None) };
+    parse(&kept).map(Some).map_err(|why| damaged(store, which, why))
+}
+
+/// The bytes of the secret, made now like [`secret`] when there is none.
+///
+/// # Errors
+/// As [`secret`]; or it is no 32 bytes of base64url.
+pub fn key(store: &dyn SecretStore, which: OwnSecret) -> Result<Zeroizing<[u8; BYTES]>, String> {
+    bytes(&secret(store, which)?).map_err(|why| damaged(store, which, why))
+}
+
+/// Whether the secret, if there is one, is what [`key`] reads.
+///
+/// # Errors
+/// As [`key`].
+pub fn check_key(store: &dyn SecretStore, which: OwnSecret) -> Result<(), String> {
+    let Some(found) = find(store, which)? else { return Ok(()) };
+    bytes(&found).map(drop).map_err(|why| damaged(store, which, why))
+}
+
+fn failed(error: SecretStoreError) -> String {
+    format!("the secret in {error}")
+}
+
+fn damaged(store: &dyn SecretStore, which: OwnSecret, why: &str) -> String {
+    format!(
+        "{} is damaged: {why}. Restore it from a backup of this folder; or remove it to have another one made, and lose \
+         what this one protected",
+        store.place(which)
+    )
+}
+
+fn parse(kept: &[u8]) -> Result<SecretString, &'static str> {
+    let text = std::str::from_utf8(kept).map_err(|_| "it is no text")?.trim();
+    // What a header can carry: the admin credential is sent in one.
+    match text.len() >= MIN_SECRET && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        true => Ok(text.to_owned().into()),
+        false => Err("it holds no secret"),
+    }
+}
+
+fn bytes(secret: &SecretString) -> Result<Zeroizing<[u8; BYTES]>, &'static str> {
+    let bytes = URL_SAFE_NO_PAD.decode(secret.expose_secret()).map(Zeroizing::new);
+    let bytes = bytes.map_err(|_| "it is not base64url")?;
+    let bytes: [u8; BYTES] = bytes.as_slice().try_into().map_err(|_| "it has not 32 bytes")?;
+    Ok(Zeroizing::new(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn a_secret_is_made_once_for_its_owner() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = FolderSecrets::new(folder.path());
+        let made = secret(&store, OwnSecret::ServerKey).unwrap();
+        assert_eq!(secret(&store, OwnSecret::ServerKey).unwrap().expose_secret(), made.expose_secret());
+        assert_ne!(secret(&store, OwnSecret::VaultKey).unwrap().expose_secret(), made.expose_secret());
+        assert_eq!(mode(&folder.path().join("opaque.key")), 0o600);
+        assert_ne!(*bytes(&made).unwrap(), [0; BYTES]);
+    }
+
+    #[test]
+    fn what_holds_none_is_not_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = FolderSecrets::new(folder.path());
+        fs::write(folder.path().join("opaque.key"), "short\n").unwrap();
+        assert!(secret(&store, OwnSecret::ServerKey).unwrap_err().contains("or remove it"));
+        assert_eq!(fs::read(folder.path().join("opaque.key")).unwrap(), b"short\n");
+        fs::write(folder.path().join("opaque.key"), [0xff; 64]).unwrap();
+        assert!(find(&store, OwnSecret::ServerKey).unwrap_err().contains("it is no text"));
+        assert!(bytes(&"*".repeat(43).into()).is_err());
+        assert!(bytes(&"AAAA".to_owned().into()).is_err());
+    }
+
+    #[test]
+    fn of_two_that_make_a_secret_at_once_both_go_by_the_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = FolderSecrets::new(folder.path());
+        assert_eq!(&**store.make(OwnSecret::VaultKey, b"first").unwrap(), b"first");
+        assert_eq!(&**store.make(OwnSecret::VaultKey, b"second").unwrap(), b"first");
+        assert_eq!(
+            store.read(OwnSecret::VaultKey).unwrap().as_deref().map(Vec::as_slice),
+            Some(&b"first"[..])
+        );
+        assert_eq!(store.read(OwnSecret::ServerKey).unwrap(), None);
+    }
+
+    #[test]
+    fn what_is_replaced_is_there_as_a_whole_and_for_its_owner_only() {
+        let outer = tempfile::tempdir().unwrap();
+        let store = FolderSecrets::new(&outer.path().join("data"));
+        store.replace(OwnSecret::SigningKeys, b"one").unwrap();
+        // What a crash has left, with another mode.
+        let draft = outer.path().join("data/signing-keys.json.new");
+        fs::write(&draft, "half of it").unwrap();
+        fs::set_permissions(&draft, fs::Permissions::from_mode(0o644)).unwrap();
+        store.replace(OwnSecret::SigningKeys, b"two").unwrap();
+        assert_eq!(&**store.read(OwnSecret::SigningKeys).unwrap().unwrap(), b"two");
+        assert_eq!(mode(&outer.path().join("data/signing-keys.json")), 0o600);
+        assert!(!draft.exists());
+        fs::remove_file(outer.path().join("data/signing-keys.json")).unwrap();
+        fs::create_dir(outer.path().join("data/signing-keys.json")).unwrap();
+        let error = store.replace(OwnSecret::SigningKeys, b"three").unwrap_err();
+        assert!(error.to_string().starts_with(&store.place(OwnSecret::SigningKeys)), "{error}");
+    }
+}

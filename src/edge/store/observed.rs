@@ -1,0 +1,296 @@
+//! Any store, and what looks on: it is told of each call, of each revocation and of each sweep. It must change no
+//! answer.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use uuid::Uuid;
+
+use palisade_core::domain::account::{User, UserId};
+use palisade_core::domain::audit::Event;
+use palisade_core::domain::connection::{Connection, ConnectionId};
+use palisade_core::domain::email::EmailAddress;
+use palisade_core::domain::link::Link;
+use palisade_core::domain::mail::Mail;
+use palisade_core::domain::mail_cap::{Mailbox, MailboxId};
+use palisade_core::domain::opaque::TokenHash;
+use palisade_core::domain::revocation::{Begun, Revocation, Target, Versions};
+use palisade_core::domain::session::{Session, SessionId};
+use palisade_core::domain::task::{Task, TaskKind};
+use palisade_core::domain::time::UnixTime;
+use palisade_core::domain::trusted_time::Mark;
+use palisade_core::ports::{
+    Change, CommitError, Committed, Compacted, Meter, Position, Store, StoreError, StoreStatus, Subscription,
+    SubscriptionError, Swept,
+};
+
+/// What is told of the calls of a store. It is called in the task of the call, so it must not block.
+pub trait StoreObserver: Send + Sync {
+    /// A call of this name has ended. `worked`: it was answered, be it by a refusal.
+    fn called(&self, call: &'static str, took: Duration, worked: bool) {
+        let _ = (call, took, worked);
+    }
+
+    /// A revocation is durable and in force, and its commit is not answered yet.
+    fn revoked(&self, revocation: &Revocation) {
+        let _ = revocation;
+    }
+
+    /// What had ended by then is forgotten.
+    fn swept(&self, now: UnixTime) {
+        let _ = now;
+    }
+}
+
+/// Tells a meter of the time that each call takes.
+pub struct MeterObserver(pub Arc<dyn Meter>);
+
+impl StoreObserver for MeterObserver {
+    fn called(&self, call: &'static str, took: Duration, worked: bool) {
+        self.0.store_call(call, took, worked);
+    }
+}
+
+/// A store whose calls are observed.
+pub struct ObservedStore {
+    store: Arc<dyn Store>,
+    /// In the order in which they are told.
+    observers: Arc<[Arc<dyn StoreObserver>]>,
+}
+
+impl ObservedStore {
+    /// Wraps `store`.
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>, observers: Vec<Arc<dyn StoreObserver>>) -> ObservedStore {
+        ObservedStore { store, observers: observers.into() }
+    }
+
+    async fn observed<T>(
+        &self,
+        name: &'static str,
+        call: impl Future<Output = Result<T, StoreError>> + Send,
+    ) -> Result<T, StoreError> {
+        let begun = Instant::now();
+        let outcome = call.await;
+        self.observers.iter().for_each(|observer| observer.called(name, begun.elapsed(), outcome.is_ok()));
+        outcome
+    }
+}
+
+#[async_trait]
+impl Store for ObservedStore {
+    async fn commit(&self, changes: Vec<Change>) -> Result<Committed, CommitError> {
+        let (store, observers) = (Arc::clone(&self.store), Arc::clone(&self.observers));
+        let is_in_force: Vec<bool> = changes.iter().filter_map(Change::is_in_force).collect();
+        // Runs to the end even when the caller goes away: a revocation on the disk that no observer heard of would
+        // come into force only at the next start.
+        let work = tokio::spawn(async move {
+            let begun = Instant::now();
+            let outcome = store.commit(changes).await;
+            // A refusal is the store at its work, not a failure of it.
+            let worked = !matches!(outcome, Err(CommitError::Store(_)));
+            observers.iter().for_each(|observer| observer.called("commit", begun.elapsed(), worked));
+            let committed = outcome?;
+            for (entry, is_in_force) in committed.revocations.iter().zip(is_in_force) {
+                if is_in_force {
+                    observers.iter().for_each(|observer| observer.revoked(entry));
+                }
+            }
+            Ok(committed)
+        });
+        work.await.map_err(|e| StoreError::Unavailable(e.to_string()))?
+    }
+
+    fn position(&self) -> Position {
+        self.store.position()
+    }
+
+    async fn subscribe(&self, since: Position) -> Result<Box<dyn Subscription>, SubscriptionError> {
+        self.store.subscribe(since).await
+    }
+
+    async fn version(&self, issuer: &str, sub: &str) -> Result<u64, StoreError> {
+        self.observed("version", self.store.version(issuer, sub)).await
+    }
+
+    async fn generation(&self, issuer: &str) -> Result<u64, StoreError> {
+        self.observed("generation", self.store.generation(issuer)).await
+    }
+
+    async fn versions(&self, issuer: &str, sub: &str) -> Result<Versions, StoreError> {
+        self.observed("version", self.store.versions(issuer, sub)).await
+    }
+
+    async fn each_revocation(
+        &self,
+        now: UnixTime,
+        each: &mut (dyn FnMut(Revocation) + Send),
+    ) -> Result<(), StoreError> {
+        self.observed("each_revocation", self.store.each_revocation(now, each)).await
+    }
+
+    async fn recent_revocations(&self, limit: usize) -> Result<Vec<Revocation>, StoreError> {
+        self.observed("recent_revocations", self.store.recent_revocations(limit)).await
+    }
+
+    async fn revocation(&self, target: &Target) -> Result<Option<Revocation>, StoreError> {
+        self.observed("revocation", self.store.revocation(target)).await
+    }
+
+    async fn is_cut(&self, begun: &Begun<'_>) -> Result<bool, StoreError> {
+        self.observed("is_cut", self.store.is_cut(begun)).await
+    }
+
+    async fn user(&self, id: UserId) -> Result<Option<User>, StoreError> {
+        self.observed("user", self.store.user(id)).await
+    }
+
+    async fn user_by_email(&self, email: &EmailAddress) -> Result<Option<User>, StoreError> {
+        self.observed("user_by_email", self.store.user_by_email(email)).await
+    }
+
+    async fn users(&self, after: Option<UserId>, limit: usize) -> Result<Vec<User>, StoreError> {
+        self.observed("users", self.store.users(after, limit)).await
+    }
+
+    async fn session(&self, user: UserId, id: SessionId) -> Result<Option<Session>, StoreError> {
+        self.observed("session", self.store.session(user, id)).await
+    }
+
+    async fn sessions(&self, user: UserId) -> Result<Vec<Session>, StoreError> {
+        self.observed("sessions", self.store.sessions(user)).await
+    }
+
+    async fn find_session(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
+        self.observed("find_session", self.store.find_session(id)).await
+    }
+
+    async fn all_sessions(
+        &self,
+        after: Option<(UserId, SessionId)>,
+        limit: usize,
+    ) -> Result<Vec<Session>, StoreError> {
+        self.observed("all_sessions", self.store.all_sessions(after, limit)).await
+    }
+
+    async fn connection(&self, user: UserId, id: ConnectionId) -> Result<Option<Connection>, StoreError> {
+        self.observed("connection", self.store.connection(user, id)).await
+    }
+
+    async fn connections(&self, user: UserId) -> Result<Vec<Connection>, StoreError> {
+        self.observed("connections", self.store.connections(user)).await
+    }
+
+    async fn all_connections(
+        &self,
+        after: Option<(UserId, ConnectionId)>,
+        limit: usize,
+    ) -> Result<Vec<Connection>, StoreError> {
+        self.observed("all_connections", self.store.all_connections(after, limit)).await
+    }
+
+    async fn due_connections(&self, now: UnixTime, limit: usize) -> Result<Vec<Connection>, StoreError> {
+        self.observed("due_connections", self.store.due_connections(now, limit)).await
+    }
+
+    async fn link(&self, hash: &TokenHash) -> Result<Option<Link>, StoreError> {
+        self.observed("link", self.store.link(hash)).await
+    }
+
+    async fn task(&self, id: Uuid) -> Result<Option<Task>, StoreError> {
+        self.observed("task", self.store.task(id)).await
+    }
+
+    async fn due_tasks_of(
+        &self,
+        kind: TaskKind,
+        now: UnixTime,
+        limit: usize,
+    ) -> Result<Vec<Task>, StoreError> {
+        self.observed("due_tasks", self.store.due_tasks_of(kind, now, limit)).await
+    }
+
+    async fn due_mails(&self, now: UnixTime, limit: usize) -> Result<Vec<Mail>, StoreError> {
+        self.observed("due_mails", self.store.due_mails(now, limit)).await
+    }
+
+    async fn mailbox(&self, id: MailboxId) -> Result<Option<Mailbox>, StoreError> {
+        self.observed("mailbox", self.store.mailbox(id)).await
+    }
+
+    async fn mails(&self, limit: usize) -> Result<Vec<Mail>, StoreError> {
+        self.observed("mails", self.store.mails(limit)).await
+    }
+
+    async fn events(&self, user: Option<UserId>, limit: usize) -> Result<Vec<Event>, StoreError> {
+        self.observed("events", self.store.events(user, limit)).await
+    }
+
+    async fn clock_mark(&self) -> Result<Option<Mark>, StoreError> {
+        self.observed("clock_mark", self.store.clock_mark()).await
+    }
+
+    async fn latest_moment(&self) -> Result<Option<UnixTime>, StoreError> {
+        self.observed("latest_moment", self.store.latest_moment()).await
+    }
+
+    async fn sweep(&self, now: UnixTime) -> Result<Swept, StoreError> {
+        let swept = self.observed("sweep", self.store.sweep(now)).await?;
+        self.observers.iter().for_each(|observer| observer.swept(now));
+        Ok(swept)
+    }
+
+    async fn compact(&self) -> Result<Compacted, StoreError> {
+        self.observed("compact", self.store.compact()).await
+    }
+
+    fn status(&self) -> StoreStatus {
+        self.store.status()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::time::Duration;
+
+    use super::*;
+    use palisade_core::ports::Ended;
+    use palisade_testing::fakes::{FakeStore, NOW};
+
+    #[derive(Default)]
+    struct Calls(Mutex<Vec<(&'static str, bool)>>);
+
+    impl Meter for Calls {
+        fn ended(&self, _: &Ended<'_>) {}
+        fn token_cache(&self, _: bool) {}
+        fn store_call(&self, call: &'static str, _: Duration, ok: bool) {
+            self.0.lock().unwrap().push((call, ok));
+        }
+        fn mail(&self, _: &'static str) {}
+        fn password(&self, _: Duration, _: Duration) {}
+        fn jwks_fetch(&self, _: &str, _: bool) {}
+        fn provider_call(&self, _: &str, _: &'static str, _: &'static str, _: Duration) {}
+        fn provider_request(&self, _: &str, _: &'static str) {}
+        fn plugin_reload(&self, _: &str, _: &'static str) {}
+    }
+
+    #[tokio::test]
+    async fn every_call_is_told_with_its_name_and_whether_the_store_worked() {
+        let (inner, calls) = (Arc::new(FakeStore::default()), Arc::new(Calls::default()));
+        let meter = Arc::new(MeterObserver(calls.clone()));
+        let store = ObservedStore::new(inner.clone(), vec![meter]);
+        store.raise_version("i", "ann", NOW, NOW, None).await.unwrap();
+        assert_eq!(store.version("i", "ann").await.unwrap(), 1);
+        let gone = Change::ConsumeLink(TokenHash::of(b"gone"));
+        assert!(matches!(store.commit(vec![gone]).await, Err(CommitError::Conflict)));
+        store.sweep(NOW).await.unwrap();
+        inner.fail();
+        assert!(store.commit(Vec::new()).await.is_err());
+        let told = calls.0.lock().unwrap().clone();
+        let expected =
+            [("commit", true), ("version", true), ("commit", true), ("sweep", true), ("commit", false)];
+        assert_eq!(told, expected);
+    }
+}

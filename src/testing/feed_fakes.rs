@@ -1,0 +1,63 @@
+//! The feed of revocations of the store in memory.
+
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+
+use palisade_core::domain::revocation::Revocation;
+use palisade_core::ports::{Position, Revoked, Subscription, SubscriptionError};
+
+/// Every commit's revocations. Commits are numbered by tens, so that no caller counts on the next number.
+pub struct FakeFeed(watch::Sender<Arc<Mutex<Vec<Revoked>>>>);
+
+const STEP: u128 = 10;
+
+fn position(commits: usize) -> Position {
+    Position::from_bytes((commits as u128 * STEP).to_be_bytes())
+}
+
+impl Default for FakeFeed {
+    fn default() -> FakeFeed {
+        FakeFeed(watch::Sender::default())
+    }
+}
+
+impl FakeFeed {
+    pub fn publish(&self, revocations: Vec<Revocation>) -> Position {
+        let mut at = position(0);
+        self.0.send_modify(|all| {
+            let mut all = all.lock().unwrap();
+            at = position(all.len() + 1);
+            all.push(Revoked { position: at, revocations });
+        });
+        at
+    }
+
+    pub fn position(&self) -> Position {
+        position(self.0.borrow().lock().unwrap().len())
+    }
+
+    pub fn subscribe(&self, since: Position) -> Result<FakeSubscription, SubscriptionError> {
+        let known =
+            since == position(0) || self.0.borrow().lock().unwrap().iter().any(|one| one.position == since);
+        known.then(|| FakeSubscription(self.0.subscribe(), since)).ok_or(SubscriptionError::Behind)
+    }
+}
+
+pub struct FakeSubscription(watch::Receiver<Arc<Mutex<Vec<Revoked>>>>, Position);
+
+#[async_trait]
+impl Subscription for FakeSubscription {
+    async fn next(&mut self) -> Result<Revoked, SubscriptionError> {
+        loop {
+            let is_next = |one: &&Revoked| one.position > self.1 && !one.revocations.is_empty();
+            let found = self.0.borrow_and_update().lock().unwrap().iter().find(is_next).cloned();
+            if let Some(found) = found {
+                self.1 = found.position;
+                return Ok(found);
+            }
+            self.0.changed().await.map_err(|_| SubscriptionError::Behind)?;
+        }
+    }
+}
