@@ -136,7 +136,7 @@ VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 DIST = palisade-$(VERSION)-$(shell uname -s | tr A-Z a-z)-$(shell uname -m)
 
 dist: deps ## an archive to install from: the binary, the configuration, the documents, and its checksum
-	$(CARGO) build --locked --release
+	$(CARGO) build --locked --release --package palisade
 	rm -rf target/dist && mkdir -p target/dist/$(DIST)
 	cp -r config.toml README.md ARCHITECTURE.md CHANGELOG.md LICENSE docs wit target/dist/$(DIST)/
 	strip -o target/dist/$(DIST)/palisade target/release/palisade
