@@ -168,6 +168,23 @@ async fn a_restart_does_not_shorten_what_was_signed_for_longer() {
     drop(ring);
 }
 
+/// Counted from the latest moment that any clock showed, not from the one that is wrong.
+#[tokio::test]
+async fn a_restart_with_a_clock_that_is_behind_does_not_shorten_what_was_signed_for_longer() {
+    let year_ago = NOW.minus(Duration::from_secs(365 * 24 * 3600));
+    let behind = Reading { wall: year_ago, earliest: year_ago, latest: NOW, horizon: NOW };
+    let grant = AccessGrant { subject: "u1".into(), ..AccessGrant::default() };
+    let almost = NOW.plus(MAX_TTL - Duration::from_secs(1));
+    for algorithm in [Algorithm::EdDsa, Algorithm::Es256] {
+        let folder = tempfile::tempdir().unwrap();
+        let ring = KeyRing::open(&tokens(Algorithm::EdDsa), folder.path(), NOW).unwrap();
+        let long = ring.access_token(&grant, MAX_TTL, NOW).unwrap().token;
+        let again = KeyRing::open(&tokens(algorithm), folder.path(), behind).unwrap();
+        again.rotate(behind).await.unwrap();
+        assert_eq!(check(&again, &long, almost), Ok(()), "{algorithm:?}");
+    }
+}
+
 #[test]
 fn another_algorithm_retires_the_old_keys() {
     let folder = tempfile::tempdir().unwrap();

@@ -350,6 +350,38 @@ mod tests {
         taken.unwrap();
     }
 
+    /// An address without an account takes its turn where a dear account would.
+    #[tokio::test]
+    async fn a_dear_stand_in_takes_the_lane_of_dear_hashes() {
+        let passwords = passwords(Policy::Composition);
+        let mut costs = HashCosts::default();
+        passwords.count(&hash::decoy(5), &mut costs);
+        passwords.counted(costs);
+        let (hold, held) = std::sync::mpsc::channel::<()>();
+        let (begun, begins) = tokio::sync::oneshot::channel();
+        let taken = passwords.dear.run(ANN, units(5), move || {
+            begun.send(()).unwrap();
+            let _ = held.recv();
+        });
+        // What cannot be checked is no account either.
+        let odd = PasswordHash("*".to_owned());
+        let others = async {
+            begins.await.unwrap();
+            let waits = futures::future::join(
+                passwords.check("x".into(), None, Requester { account: 1, ..ANN }),
+                passwords.check("x".into(), Some(&odd), Requester { account: 2, ..ANN }),
+            );
+            let frees = async {
+                assert_eq!(passwords.dear.waiting(), 2 * units(5));
+                drop(hold);
+            };
+            let ((none, unreadable), ()) = tokio::join!(waits, frees);
+            assert_eq!((none.unwrap(), unreadable.unwrap()), (NO, NO));
+        };
+        let (taken, ()) = tokio::join!(taken, others);
+        taken.unwrap();
+    }
+
     /// Where every account is dear every address is; the work is counted, not timed.
     #[tokio::test]
     async fn an_address_without_an_account_is_as_dear_as_accounts_are() {

@@ -535,6 +535,7 @@ mod tests {
         let copied = copy(&shared, &STOP).unwrap();
         write(&shared, Writes::from([(key(7), value("after")), (key(8), None), (key(9000), value("after"))]));
         close(take_over(&shared, copied).unwrap());
+        assert!(shared.written.lock().unwrap().is_none(), "keys are noted for nobody");
         let shared = reopened(dir.path(), shared);
         let found = [7, 8, 9, 9000].map(|n| at(&shared, &key(n)));
         assert_eq!(found, [value("after"), None, value("before"), value("after")]);
@@ -618,6 +619,18 @@ mod tests {
         close(take_over(&shared, copied).unwrap());
         assert!(at(&shared, &keys::erased()).is_some(), "it may lie in the new files as well");
         assert!(shared.erasure.lock().unwrap().is_some());
+        // Earlier, while the copy is read back: it was copied before it was erased.
+        write(&shared, erase(3));
+        shared.record_written(true);
+        let generation = Generation::begin(dir.path()).unwrap();
+        let mut copying = copying(&shared, 0);
+        copying.fill(generation.clone()).unwrap();
+        write(&shared, erase(4));
+        let copied = copying.read_back(generation).unwrap();
+        assert!(shared.written.lock().unwrap().as_ref().unwrap().keys.is_empty(), "the copy was told of it");
+        close(take_over(&shared, copied).unwrap());
+        assert!(at(&shared, &keys::erased()).is_some());
+        assert!(shared.erasure.lock().unwrap().is_some());
     }
 
     /// What was written is not what a disk holds: it is counted as it is read.
@@ -686,6 +699,17 @@ mod tests {
         let stopped = AtomicBool::new(true);
         assert!(matches!(copy(&shared, &stopped), Err(GivenUp::Closing)));
         assert_eq!(folders(dir.path()), 0);
+    }
+
+    /// After a failed sync of its name it is the store, although its compaction has failed.
+    #[test]
+    fn a_copy_that_has_become_the_store_is_not_discarded() {
+        let dir = tempfile::tempdir().unwrap();
+        let shared = store(dir.path());
+        let generation = Generation::begin(dir.path()).unwrap();
+        generation.complete(dir.path()).unwrap();
+        discard(&shared, &generation);
+        assert!(generation.is_complete());
     }
 
     #[test]
