@@ -512,4 +512,32 @@ mod tests {
         line.next();
         line.join(stranger(0, 0), 1, limit, "second").unwrap();
     }
+
+    /// A turn that was given up counts as never asked for.
+    #[test]
+    fn who_has_left_is_not_behind_those_who_came_later() {
+        let mut line = Line::new();
+        assert!(join(&mut line, stranger(9, 9), "first"));
+        let left: Vec<Place> =
+            (0..5).map(|n| line.join(stranger(1, n), UNIT, LIMIT, "left").unwrap().0).collect();
+        left.into_iter().rev().for_each(|place| drop(line.give_up(place).unwrap()));
+        assert!(join(&mut line, stranger(1, 7), "back"));
+        for n in 2..5 {
+            assert!(join(&mut line, stranger(n, u64::from(n) + 10), "later"));
+        }
+        assert_eq!(served(&mut line, 9), ["first", "back", "later", "later", "later"]);
+    }
+
+    /// Who has accounts of their own, and networks enough, leaves room for everybody else.
+    #[test]
+    fn known_blocks_do_not_take_every_place() {
+        let mut line = Line::new();
+        for n in 0..16 {
+            assert!(join(&mut line, stranger(n, n.into()), "other"));
+        }
+        let taken = (100..200).filter(|n| join(&mut line, owner(*n, u64::from(*n)), "known")).count();
+        assert_eq!(taken, 48);
+        let turns = served(&mut line, 100);
+        assert_eq!(turns.iter().filter(|turn| **turn == "other").count(), 16);
+    }
 }

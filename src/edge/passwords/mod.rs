@@ -317,6 +317,24 @@ mod tests {
         assert_eq!((hash::ceiling(14), hash::ceiling(4)), (17, 15));
     }
 
+    /// What may be imported can be checked, however much dearer than a new one it is.
+    #[test]
+    fn a_hash_of_the_highest_cost_that_is_imported_is_checked() {
+        let settings = config::Passwords {
+            policy: Policy::Length,
+            min_guesses: MIN_GUESSES,
+            bcrypt_cost: 4,
+            max_cost: 17,
+            threads: 1,
+        };
+        let entropy = Arc::new(FakeEntropy::default());
+        let passwords = BcryptPasswords::start(&settings, Vec::new(), entropy, Arc::new(Silent)).unwrap();
+        let dear = hash::decoy(17);
+        assert_eq!(passwords.can_import(&dear), Ok(()));
+        assert!(readable(&dear, passwords.ceiling()).is_some());
+        assert!(readable(&hash::decoy(18), passwords.ceiling()).is_none());
+    }
+
     /// In a lane of its own a dear hash delays no other: while the only thread for dear ones is taken, others go on,
     /// and so they do the other way round.
     #[tokio::test]
