@@ -24,6 +24,8 @@ pub struct FakePasswords {
     /// Who asked.
     pub requesters: Mutex<Vec<Requester>>,
     pub costs: Mutex<HashCosts>,
+    /// What happens, once, while a password is held against a hash.
+    pub meanwhile: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
 
 impl FakePasswords {
@@ -50,6 +52,8 @@ impl Passwords for FakePasswords {
         requester: Requester,
     ) -> Result<Checked, Busy> {
         self.free(requester)?;
+        let meanwhile = self.meanwhile.lock().unwrap().take();
+        meanwhile.into_iter().for_each(|happens| happens());
         let stored = hash.and_then(|hash| hash.0.split_once(':'));
         Ok(Checked {
             matches: stored.is_some_and(|(_, kept)| kept == password.expose_secret()),

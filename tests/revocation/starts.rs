@@ -235,7 +235,11 @@ async fn a_token_that_was_signed_while_the_clock_was_ahead_ends_with_the_accepta
     let machine = Machine::new().await;
     let running = machine.start().await;
     machine.clock.to(YEAR);
-    let (one, other) = (machine.mint(&running).await, machine.mint(&running).await);
+    let one = machine.mint(&running).await;
+    // Of a subject whom nothing but the acceptance reaches.
+    let body = json!({"sub": "bob", "ttl": "24h"});
+    let other = machine.operate(&running, "POST", "/admin/v1/tokens", &body).await;
+    let other = other["access_token"].as_str().unwrap().to_owned();
     machine.clock.to(0);
     // It begins in a year. What revokes it now is still there then.
     assert_eq!(status(&running, &one).await, 401);

@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures::future::FutureExt;
 use palisade_core::domain::account::{PasswordHash, User};
 use palisade_core::domain::block::MAX_BLOCKS;
 use palisade_core::domain::hash_cost::HashCosts;
@@ -11,8 +12,11 @@ use palisade_core::domain::time::UnixTime;
 use palisade_core::ports::{Change, Limited, Requester, Store};
 use palisade_core::service::accounts::AccountError;
 use palisade_core::service::caller::Client;
+use palisade_core::service::profile::Edit;
 use palisade_core::service::users::{NewPassword, NewUser};
-use palisade_testing::accounts_world::{ANN, PASSWORD, PasswordLogin, World, client, person, secret, world};
+use palisade_testing::accounts_world::{
+    ANN, PASSWORD, PasswordLogin, World, client, person, secret, typed, world,
+};
 
 fn at(address: [u8; 4]) -> Client {
     Client { address: address.into(), ..client() }
@@ -201,4 +205,56 @@ async fn a_session_that_was_revoked_meanwhile_is_not_renewed_with_the_password()
     assert!(renewed.is_none());
     assert!(world.store.sessions(granted.user.id).await.unwrap().is_empty());
     world.accounts.login(&client(), ANN, secret("a new password")).await.unwrap();
+}
+
+/// Somebody replaces Ann's password while the next one is held against its hash.
+fn replace_meanwhile(world: &World) {
+    let store = world.store.clone();
+    let replace = move || {
+        // The fake store keeps nobody waiting.
+        let found = store.user_by_email(&ANN.parse().unwrap()).now_or_never().unwrap().unwrap().unwrap();
+        let replaced = User { password: Some(PasswordHash("hash:another".to_owned())), ..found };
+        store.commit(vec![Change::UpdateUser(replaced)]).now_or_never().unwrap().unwrap();
+    };
+    *world.passwords.meanwhile.lock().unwrap() = Some(Box::new(replace));
+}
+
+/// What was held against a hash that is not the account's any more shows nothing.
+#[tokio::test]
+async fn a_password_that_was_replaced_while_it_was_checked_opens_nothing() {
+    let world = world();
+    world.register(ANN).await;
+    let link = world.token(Letter::VerifyEmail).await;
+    replace_meanwhile(&world);
+    let verified = world.accounts.verify_by(&client(), &link, typed(PASSWORD)).await;
+    assert!(matches!(verified, Err(AccountError::WrongPassword)));
+    assert!(!ann(&world).await.email_verified);
+    world.accounts.verify_by(&client(), &link, typed("another")).await.unwrap();
+
+    let granted = world.accounts.login(&client(), ANN, secret("another")).await.unwrap();
+    // Their own again, so that there is something to replace.
+    let (current, new) = (secret("another"), secret(PASSWORD));
+    let renewed = world.accounts.change_password(&client(), person(&granted), current, new).await;
+    let granted = renewed.unwrap().unwrap();
+    replace_meanwhile(&world);
+    let (current, new) = (secret(PASSWORD), secret("a third one"));
+    let changed = world.accounts.change_password(&client(), person(&granted), current, new).await;
+    assert!(matches!(changed, Err(AccountError::WrongPassword)));
+    assert_eq!(ann(&world).await.password, Some(PasswordHash("hash:another".to_owned())));
+
+    let edit = Edit {
+        email: Some("new@example.com".to_owned()),
+        current_password: Some(secret("another")),
+        ..Edit::default()
+    };
+    world.accounts.edit_profile(&client(), person(&granted), edit).await.unwrap();
+    world.accounts.do_due_tasks().await.unwrap();
+    let link = world.token(Letter::ConfirmEmail).await;
+    let mut user = ann(&world).await;
+    user.password = Some(PasswordHash(format!("hash:{PASSWORD}")));
+    world.store.commit(vec![Change::UpdateUser(user)]).await.unwrap();
+    replace_meanwhile(&world);
+    let moved = world.accounts.verify_by(&client(), &link, typed(PASSWORD)).await;
+    assert!(matches!(moved, Err(AccountError::WrongPassword)));
+    assert_eq!(ann(&world).await.email.as_str(), ANN);
 }

@@ -12,8 +12,9 @@ use palisade_core::domain::audit::{Action, Outcome};
 use palisade_core::domain::binding::Binding;
 use palisade_core::domain::identity::Identity;
 use palisade_core::domain::mail::Letter;
+use palisade_core::domain::session::Session;
 use palisade_core::domain::time::UnixTime;
-use palisade_core::ports::{Limited, Store};
+use palisade_core::ports::{Change, Limited, Store};
 use palisade_core::service::accounts::{AccountError, Ways};
 use palisade_core::service::caller::Person;
 use palisade_core::service::profile::Edit;
@@ -23,6 +24,7 @@ use palisade_core::service::verify_registration::Proof;
 use palisade_testing::accounts_world::{
     ANN, PASSWORD, PasswordLogin, World, client, from, person, secret, world, world_with,
 };
+use palisade_testing::conformance::session;
 
 const STRANGERS: &str = "stranger's own";
 const OWNERS: &str = "the owner's own";
@@ -395,4 +397,17 @@ async fn a_password_chosen_at_the_verification_forgets_from_where_the_account_wa
     world.accounts.do_due_tasks().await.unwrap();
     press(&world, new(OWNERS)).await.unwrap();
     assert_eq!(stored(&world).await.known_blocks, [""; 0]);
+}
+
+/// Tokens that an operator minted, and a session that an earlier program may have left.
+#[tokio::test]
+async fn a_password_chosen_at_the_verification_ends_every_token_and_session_from_before() {
+    let world = world();
+    stranger_registers(&world).await;
+    let user = stored(&world).await;
+    let left = Session { user: user.id, ..session(1, 7, u64::MAX) };
+    world.store.commit(vec![Change::CreateSession(left)]).await.unwrap();
+    press(&world, new(OWNERS)).await.unwrap();
+    assert_eq!(world.store.version("https://us.test", &user.id.to_string()).await.unwrap(), 1);
+    assert!(world.store.sessions(user.id).await.unwrap().is_empty());
 }
