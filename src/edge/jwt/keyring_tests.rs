@@ -185,6 +185,23 @@ async fn a_restart_with_a_clock_that_is_behind_does_not_shorten_what_was_signed_
     }
 }
 
+/// An account that an earlier version has made may have them.
+#[test]
+fn claims_that_pass_for_the_gateways_own_are_not_signed() {
+    use base64::Engine as _;
+    let folder = tempfile::tempdir().unwrap();
+    let ring = KeyRing::open(&tokens(Algorithm::EdDsa), folder.path(), NOW).unwrap();
+    let extra = json!({"azp": "app", "Sub": "root", "email": "root@example.com", "role": "clerk"});
+    let extra = extra.as_object().unwrap().clone();
+    let grant = AccessGrant { subject: "u1".into(), extra, ..AccessGrant::default() };
+    let token = ring.access_token(&grant, Duration::from_secs(60), NOW).unwrap().token;
+    let payload = token.split('.').nth(1).unwrap();
+    let payload = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(payload).unwrap();
+    let said: Map<String, Value> = serde_json::from_slice(&payload).unwrap();
+    assert_eq!((&said["sub"], &said["role"]), (&json!("u1"), &json!("clerk")));
+    assert!(["azp", "Sub", "email"].iter().all(|name| !said.contains_key(*name)), "{said:?}");
+}
+
 #[test]
 fn another_algorithm_retires_the_old_keys() {
     let folder = tempfile::tempdir().unwrap();
