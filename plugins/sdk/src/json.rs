@@ -156,6 +156,9 @@ mod tests {
         assert_eq!(seconds(&json!("NaN")), None);
         assert_eq!(seconds(&json!("never")), None);
         assert_eq!(seconds(&json!("1e300")), Some(u64::MAX));
+        // Exponents that no integer of the machine holds.
+        assert_eq!(seconds(&json!("1e99999999999")), Some(u64::MAX));
+        assert_eq!(seconds(&json!("9e-99999999999")), Some(0));
         for nothing in
             ["", "inf", "-Infinity", "e", "1e", "--1", "0x10", "1 2", "1,000", "1e-", "1.x", ".5", "-"]
         {
