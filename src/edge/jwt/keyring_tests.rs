@@ -177,9 +177,9 @@ async fn a_restart_with_a_clock_that_is_behind_does_not_shorten_what_was_signed_
     let almost = NOW.plus(MAX_TTL - Duration::from_secs(1));
     for algorithm in [Algorithm::EdDsa, Algorithm::Es256] {
         let folder = tempfile::tempdir().unwrap();
-        let ring = KeyRing::open(&tokens(Algorithm::EdDsa), folder.path(), NOW).unwrap();
+        let ring = open(&tokens(Algorithm::EdDsa), folder.path(), NOW).unwrap();
         let long = ring.access_token(&grant, MAX_TTL, NOW).unwrap().token;
-        let again = KeyRing::open(&tokens(algorithm), folder.path(), behind).unwrap();
+        let again = open(&tokens(algorithm), folder.path(), behind).unwrap();
         again.rotate(behind).await.unwrap();
         assert_eq!(check(&again, &long, almost), Ok(()), "{algorithm:?}");
     }
@@ -190,7 +190,7 @@ async fn a_restart_with_a_clock_that_is_behind_does_not_shorten_what_was_signed_
 fn claims_that_pass_for_the_gateways_own_are_not_signed() {
     use base64::Engine as _;
     let folder = tempfile::tempdir().unwrap();
-    let ring = KeyRing::open(&tokens(Algorithm::EdDsa), folder.path(), NOW).unwrap();
+    let ring = open(&tokens(Algorithm::EdDsa), folder.path(), NOW).unwrap();
     let extra = json!({"azp": "app", "Sub": "root", "email": "root@example.com", "role": "clerk"});
     let extra = extra.as_object().unwrap().clone();
     let grant = AccessGrant { subject: "u1".into(), extra, ..AccessGrant::default() };
