@@ -1028,7 +1028,7 @@ async fn tasks_are_due_by_kind(store: &dyn Store) {
     assert_eq!(due(TaskKind::Account, 9, 9).await, [task(1, 2)]);
     assert_eq!(due(TaskKind::Account, u64::MAX, 9).await, [task(1, 2), task(6, UnixTime::NEVER.0)]);
     assert_eq!(due(TaskKind::EndGrant, 2, 9).await, []);
-    assert_eq!(due(TaskKind::EndGrant, 3, 9).await, [end.clone()]);
+    assert_eq!(due(TaskKind::EndGrant, 3, 9).await, std::slice::from_ref(&end));
     assert_eq!(due(TaskKind::Notice, 9, 9).await, [notice(2, 1), notice(5, 3), notice(4, 5)]);
     assert_eq!(
         due(TaskKind::Notice, 9, 2).await,

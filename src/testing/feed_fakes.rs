@@ -9,18 +9,13 @@ use palisade_core::domain::revocation::Revocation;
 use palisade_core::ports::{Position, Revoked, Subscription, SubscriptionError};
 
 /// Every commit's revocations. Commits are numbered by tens, so that no caller counts on the next number.
+#[derive(Default)]
 pub struct FakeFeed(watch::Sender<Arc<Mutex<Vec<Revoked>>>>);
 
 const STEP: u128 = 10;
 
 fn position(commits: usize) -> Position {
     Position::from_bytes((commits as u128 * STEP).to_be_bytes())
-}
-
-impl Default for FakeFeed {
-    fn default() -> FakeFeed {
-        FakeFeed(watch::Sender::default())
-    }
 }
 
 impl FakeFeed {
