@@ -23,6 +23,7 @@ use palisade_core::domain::request::Scheme;
 use palisade_core::domain::route::Table;
 use palisade_core::ports::{Ended, InjectFault};
 use palisade_core::service::admit::Authenticator;
+use palisade_core::service::ongoing::Ending;
 use palisade_testing::fakes::{FakeClock, FakeSigner, FakeStore};
 use palisade_testing::token_fakes::FakeVerifier;
 
@@ -44,16 +45,22 @@ impl Meter for Recorder {
     fn plugin_reload(&self, _: &str, _: &'static str) {}
 }
 
-struct NoTokens;
+/// A provider that does not answer.
+struct Silent;
 
 #[async_trait]
-impl Injector for NoTokens {
-    async fn token(&self, _: &Identity, _: &str) -> Result<SecretString, InjectFault> {
-        Err(InjectFault::NotConnected)
+impl Injector for Silent {
+    async fn token(&self, _: &Identity, _: &str) -> std::result::Result<SecretString, InjectFault> {
+        std::future::pending().await
     }
 
-    async fn again(&self, _: &Identity, _: &str, _: &SecretString) -> Result<SecretString, InjectFault> {
-        Err(InjectFault::NotConnected)
+    async fn again(
+        &self,
+        _: &Identity,
+        _: &str,
+        _: &SecretString,
+    ) -> std::result::Result<SecretString, InjectFault> {
+        std::future::pending().await
     }
 }
 
@@ -65,9 +72,16 @@ struct World {
 
 /// A gateway with one route, which asks for a token.
 async fn world() -> World {
-    let text = "[[routes]]\nname = \"app\"\nmatch = { path = \"/\" }\nupstream = [\"http://127.0.0.1:9\"]\n\
+    world_with("").await
+}
+
+/// The same, and what else the route says.
+async fn world_with(keys: &str) -> World {
+    let text = "[[providers]]\nname = \"bank\"\ncomponent = \"builtin:oauth2\"\nclient_id = \"env:ID\"\n\
+                allowed_hosts = [\"bank.test\"]\n[[routes]]\nname = \"app\"\nmatch = { path = \"/\" }\nupstream = [\"http://127.0.0.1:9\"]\n\
                 cors = { origins = [\"https://pages.test\"] }\n";
-    let config = config::parse(text, std::path::Path::new("config.toml"), &|_| None)
+    let text = format!("{text}{keys}\n");
+    let config = config::parse(&text, std::path::Path::new("config.toml"), &|_| Some("id".to_owned()))
         .unwrap_or_else(|errors| panic!("{errors:#?}"));
     let capacity = Capacity::new(Plan::new(None, 10, 1).unwrap(), 1 << 20);
     let configured = config.routes[0].clone();
@@ -96,7 +110,7 @@ async fn world() -> World {
         native_prefix: "/auth".to_owned(),
         streams: Arc::new(Streams::new(&(Arc::clone(&meter) as Arc<dyn Meter>))),
         signer: Arc::new(FakeSigner),
-        injector: Arc::new(NoTokens),
+        injector: Arc::new(Silent),
         connect_at: "/auth/connections".to_owned(),
         mark: LoopMark::of(1),
         clock,
@@ -219,6 +233,21 @@ async fn no_hook_serves_a_request_without_a_permit() {
     let mut context = RequestContext::new();
     let decided = world.gateway.request_filter(&mut session, &mut context).await;
     assert_eq!(decided.unwrap_err().etype(), &ErrorType::HTTPStatus(500));
+}
+
+/// The engine drops such a request and calls no further hook.
+#[tokio::test]
+async fn a_request_that_is_ended_while_it_waits_for_a_token_is_logged() {
+    let world = world_with("inject = { provider = \"bank\" }").await;
+    let request = "GET /x HTTP/1.1\r\nHost: app.test\r\nAuthorization: Bearer ann.v0\r\n\r\n";
+    let (_client, mut session, mut context) = read(request).await;
+    let exchange = Arc::clone(&context.exchange);
+    let waiting = futures::poll!(Box::pin(world.gateway.request_filter(&mut session, &mut context)));
+    assert!(waiting.is_pending());
+    assert!(context.stage.admitted().is_err(), "without its token it does not go upstream");
+    assert!(exchange.cut(Ending::Revoked));
+    drop(context);
+    assert_eq!(*world.meter.0.lock().unwrap(), [(Some("app".to_owned()), 0, "ended_revoked")]);
 }
 
 /// Another proxy that only asks for a verdict has no header of the engine to write into.
