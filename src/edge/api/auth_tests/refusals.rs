@@ -135,7 +135,8 @@ async fn a_body_is_json_with_the_described_members_and_no_others() {
         let twice = format!("{{\"{first}\":\"a\",\"{first}\":\"b\"}}");
         let deep = format!("{{\"{first}\":{}", "[".repeat(MAX_BODY - 100));
         let mut number = good.clone();
-        number[&first] = json!(5);
+        // A value of the wrong type, as a password in another field's place: the parser's own message shows it.
+        number[&first] = json!(70_717_273);
         // What `serde` alone would take for the same: its items in the order of the members.
         let list = json!(good.as_object().unwrap().values().collect::<Vec<_>>()).to_string();
         let marked = format!("\u{feff}{good}");
@@ -156,7 +157,8 @@ async fn a_body_is_json_with_the_described_members_and_no_others() {
         ] {
             let told = send(Some("application/json"), bad.to_owned()).await;
             assert_eq!(told.refusal(), refused, "{path} {bad:.40}");
-            assert!(!told.text.contains("hunter2"), "a value is repeated: {}", told.text);
+            let repeated = ["hunter2", "70717273"].iter().any(|value| told.text.contains(value));
+            assert!(!repeated, "a value is repeated: {}", told.text);
         }
         if path != "/logout" && path != "/me" {
             assert_eq!(send(Some("application/json"), "{}".into()).await.refusal(), refused, "{path}");
