@@ -9,7 +9,8 @@
 //!   passwords (bcrypt), limits, devices, mail (lettre), fetch (reqwest), wasm (wasmtime), vault (orion),
 //!   webhook, telemetry and the audit log.
 //! - [`config`]: `config.toml`, typed and valid; the catalogue of providers. [`cli`]: one file per
-//!   command. [`app`]: the composition root, the only file that names every edge.
+//!   command. [`durable`]: how a file of the data folder is replaced. [`app`]: the composition root, the
+//!   only file that names every edge.
 //!
 //! # The law
 //! Each floor uses only the floors below it, rooms on one floor never name each other, and only a room
@@ -30,4 +31,5 @@
 pub mod app;
 pub mod cli;
 pub mod config;
+pub mod durable;
 pub mod edge;

@@ -3,9 +3,8 @@
 //!
 //! A secret is made once and never replaced unasked: one that cannot be read stops the start instead.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
@@ -13,6 +12,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
+use crate::durable;
 use palisade_core::ports::{OwnSecret, SecretStore, SecretStoreError};
 
 /// Random bytes in a secret that is made here.
@@ -73,25 +73,7 @@ impl SecretStore for FolderSecrets {
 
     /// A reader, or a start after a power loss, sees the former content or this one and nothing in between.
     fn replace(&self, secret: OwnSecret, content: &[u8]) -> Result<(), SecretStoreError> {
-        let file = self.path(secret);
-        let mut draft = file.clone().into_os_string();
-        draft.push(".new");
-        let draft = PathBuf::from(draft);
-        let write = || {
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.0)?;
-            // A draft left by a crash may have another mode; a new file has ours from its first byte.
-            match fs::remove_file(&draft) {
-                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-            let mut out = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
-            out.write_all(content)?;
-            out.sync_all()?;
-            fs::rename(&draft, &file)?;
-            // Its name must survive a power loss too: what was made with the secret is worth nothing without it.
-            File::open(&self.0)?.sync_all()
-        };
-        write().map_err(self.failed(secret))
+        durable::replace(&self.path(secret), content).map_err(self.failed(secret))
     }
 
     fn place(&self, secret: OwnSecret) -> String {

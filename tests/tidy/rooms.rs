@@ -9,8 +9,8 @@ pub struct Room {
     pub crates: &'static [&'static str],
 }
 
-/// What every room of `edge` may name: all of the core, and the configuration.
-const BELOW: &[&str] = &["palisade_core", "palisade::config"];
+/// What every room of `edge` may name: all of the core, the configuration, and the way files are replaced.
+const BELOW: &[&str] = &["palisade_core", "palisade::config", "palisade::durable"];
 
 pub const ROOMS: &[Room] = &[
     Room {
@@ -70,6 +70,7 @@ pub const ROOMS: &[Room] = &[
             "zeroize",
         ],
     },
+    Room { at: "palisade::durable", ours: &[], crates: &[] },
     Room { at: "palisade::edge::admin_client", ours: BELOW, crates: &["reqwest", "secrecy", "serde_json"] },
     Room {
         at: "palisade::edge::api",

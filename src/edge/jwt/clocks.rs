@@ -12,7 +12,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
-use super::durable;
+use super::digest;
+use crate::durable;
 use palisade_core::domain::time::UnixTime;
 use palisade_core::ports::IssuerClocks;
 
@@ -46,8 +47,7 @@ struct Record {
 impl Record {
     fn is_whole(&self) -> bool {
         let digest = self.digest.as_ref();
-        self.version == 1
-            && digest.is_none_or(|digest| durable::digest(&self.issuers).is_ok_and(|d| d == *digest))
+        self.version == 1 && digest.is_none_or(|digest| digest::of(&self.issuers).is_ok_and(|d| d == *digest))
     }
 }
 
@@ -121,7 +121,7 @@ impl Clocks {
     /// What the file system said.
     pub fn save(&self) -> std::io::Result<()> {
         let issuers = self.lock().clone();
-        let digest = Some(durable::digest(&issuers)?);
+        let digest = Some(digest::of(&issuers)?);
         let record = Record { version: 1, issuers, digest };
         durable::replace(&self.file, &serde_json::to_vec_pretty(&record)?)
     }

@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
 use super::compact::{Compact, algorithm, name};
-use super::durable;
+use super::digest;
 use super::keys::SigningKey;
 use super::keyset::KeySet;
 use crate::config::{Algorithm, Tokens};
@@ -415,7 +415,7 @@ fn read(secrets: &dyn SecretStore) -> Result<(Vec<Member>, bool), KeyRingError> 
     if stored.version != 1 {
         return Err(unreadable(format!("version {} is not known to this program", stored.version)));
     }
-    let digest = durable::digest(&stored.keys).map_err(|e| unreadable(e.to_string()))?;
+    let digest = digest::of(&stored.keys).map_err(|e| unreadable(e.to_string()))?;
     if stored.digest.as_ref().is_some_and(|stored| *stored != digest) {
         return Err(unreadable("it is damaged: its content does not fit its digest".into()));
     }
@@ -474,7 +474,7 @@ fn encode(ring: &Ring, place: &str) -> Result<Zeroizing<Vec<u8>>, SecretStoreErr
     let keys: Vec<StoredKey> = keys.collect();
     let failed =
         |why: &dyn std::fmt::Display| SecretStoreError { place: place.to_owned(), why: why.to_string() };
-    let digest = Some(durable::digest(&keys).map_err(|error| failed(&error))?);
+    let digest = Some(digest::of(&keys).map_err(|error| failed(&error))?);
     let stored = StoredRing { version: 1, keys, digest };
     serde_json::to_vec_pretty(&stored).map(Zeroizing::new).map_err(|error| failed(&error))
 }

@@ -11,7 +11,7 @@ pub mod claims;
 pub mod clocks;
 pub mod compact;
 pub mod diagnosis;
-mod durable;
+mod digest;
 pub mod issuers;
 pub mod json;
 pub mod keyring;

@@ -17,7 +17,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use super::{durable, json as strict};
+use super::json as strict;
+use crate::durable;
 use palisade_core::domain::time::UnixTime;
 
 /// The folder in the data folder.
