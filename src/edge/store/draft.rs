@@ -3,6 +3,7 @@
 //! A commit reads through the draft, so it sees what it and the accepted commits before it wrote; it is
 //! taken in whole or leaves no trace. Nothing here changes the disk.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 use ::sled::IVec;
@@ -10,7 +11,7 @@ use serde::Serialize;
 
 use super::keys::{self, Key, Table};
 use super::record::{decode, encode, is_newer, is_versioned, newer};
-use super::trees::{Trees, Writes};
+use super::trees::{Seen, Trees, Writes};
 use palisade_core::domain::revocation::Revocation;
 use palisade_core::ports::{Change, CommitError, StoreError};
 
@@ -22,11 +23,14 @@ pub(super) struct Draft<'a> {
     /// Of the step that is being decided.
     own: Writes,
     steps: u64,
+    /// What the trees hold where it was looked at. Only the thread of the writer changes them, so each key is read
+    /// once for a batch.
+    seen: RefCell<Seen>,
 }
 
 impl<'a> Draft<'a> {
     pub(super) fn new(trees: &'a Trees) -> Draft<'a> {
-        Draft { trees, settled: Writes::new(), own: Writes::new(), steps: 0 }
+        Draft { trees, settled: Writes::new(), own: Writes::new(), steps: 0, seen: RefCell::default() }
     }
 
     /// Decides one commit: takes in all of its changes, or none.
@@ -57,6 +61,11 @@ impl<'a> Draft<'a> {
         self.steps
     }
 
+    /// What it has read of the trees; they hold that until the batch is applied.
+    pub(super) fn take_seen(&self) -> Seen {
+        self.seen.take()
+    }
+
     /// What is to be written, and the number of steps that it makes; `None` when there is nothing.
     pub(super) fn finish(self) -> Option<(Writes, u64)> {
         (self.steps > 0).then_some((self.settled, self.steps))
@@ -65,8 +74,18 @@ impl<'a> Draft<'a> {
     pub(super) fn get(&self, key: &[u8]) -> Result<Option<IVec>, StoreError> {
         match self.own.get(key).or_else(|| self.settled.get(key)) {
             Some(written) => Ok(written.clone()),
-            None => self.trees.get(key),
+            None => self.there(key),
         }
+    }
+
+    /// What the trees hold at `key`, whatever this batch writes there.
+    fn there(&self, key: &[u8]) -> Result<Option<IVec>, StoreError> {
+        if let Some(found) = self.seen.borrow().get(key) {
+            return Ok(found.clone());
+        }
+        let found = self.trees.get(key)?;
+        self.seen.borrow_mut().insert(key.to_vec(), found.clone());
+        Ok(found)
     }
 
     pub(super) fn has(&self, key: &[u8]) -> Result<bool, StoreError> {
@@ -108,7 +127,7 @@ impl<'a> Draft<'a> {
         if !is_versioned(key) || self.own.contains_key(key) || self.settled.contains_key(key) {
             return Ok(());
         }
-        match self.trees.get(key)? {
+        match self.there(key)? {
             Some(there) if is_newer(key, &there) => Err(newer(key, &there)),
             _ => Ok(()),
         }

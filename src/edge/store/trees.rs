@@ -3,7 +3,7 @@
 //! Everything is in one tree; `keys.rs` says where. Only the writer thread may call [`Trees::apply`] and
 //! [`Trees::sync`]: they rely on nobody else writing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{File, OpenOptions};
 use std::ops::RangeBounds;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -34,6 +34,8 @@ const LET_GO: Duration = Duration::from_secs(5);
 
 /// What is to be written: a value, or nothing where a record shall be gone.
 pub(super) type Writes = BTreeMap<Key, Option<IVec>>;
+/// What was read: the values by their keys, `None` where there is none.
+pub(super) type Seen = HashMap<Key, Option<IVec>>;
 
 /// sled, open.
 pub(super) struct Trees {
@@ -142,6 +144,11 @@ impl Trees {
     /// Makes every write, or none of them when the process dies meanwhile, and counts `commits` in the same
     /// step.
     pub(super) fn apply(&self, writes: Writes, commits: u64) -> Result<(), StoreError> {
+        self.apply_over(writes, commits, &Seen::new())
+    }
+
+    /// As [`Trees::apply`]. `seen` is what was read meanwhile, which spares reading it again.
+    pub(super) fn apply_over(&self, writes: Writes, commits: u64, seen: &Seen) -> Result<(), StoreError> {
         let before = self.sequence();
         // First of all: no commit may be on disk without a witness beside it.
         let established = self.witness.lock().unwrap_or_else(PoisonError::into_inner).establish(before);
@@ -150,7 +157,8 @@ impl Trees {
             Some(tally) => tally,
             None => self.count()?,
         };
-        let tally = tally.after(&writes, |key| self.get(key))?;
+        let there = |key: &[u8]| seen.get(key).map_or_else(|| self.get(key), |found| Ok(found.clone()));
+        let tally = tally.after(&writes, there)?;
         let sequence = before + commits;
         let mut batch = Batch::default();
         for (key, value) in writes {

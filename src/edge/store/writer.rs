@@ -118,12 +118,13 @@ fn commit(shared: &Shared, batch: Vec<Queued>) -> Result<(), String> {
         for queued in batch {
             pending.push(decide(&mut draft, queued.command, &shared.feed));
         }
+        let seen = draft.take_seen();
         let Some((writes, steps)) = draft.finish() else { return Ok(()) };
         if writes.contains_key(&keys::erased()) {
             shared.erased_now();
         }
         let noted = shared.note_written(writes.keys());
-        trees.apply(writes, steps)?;
+        trees.apply_over(writes, steps, &seen)?;
         drop(noted);
         trees.sync()
     }));
