@@ -10,7 +10,7 @@ const ADMIN_TOKEN_VARIABLE: &str = "PALISADE_ADMIN_TOKEN";
 
 /// Whether the credential is given by the environment, so that the file does not count.
 pub(super) fn is_in_environment() -> bool {
-    std::env::var(ADMIN_TOKEN_VARIABLE).is_ok_and(|given| !given.trim().is_empty())
+    given().is_some()
 }
 
 /// The admin credential: from the environment, else the one that is kept, else made.
@@ -38,5 +38,5 @@ fn given() -> Option<String> {
 
 /// Whether [`admin`] will make a new credential.
 pub(super) fn will_be_made(secrets: &dyn SecretStore) -> bool {
-    given().is_none() && matches!(secrets.read(OwnSecret::AdminCredential), Ok(None))
+    !is_in_environment() && matches!(secrets.read(OwnSecret::AdminCredential), Ok(None))
 }

@@ -6,7 +6,7 @@ use http::header::InvalidHeaderName;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use pingora::http::{RequestHeader, ResponseHeader};
 
-/// The name of a field that is set, read once and not for each request.
+/// The name of a field that is set, known to be one.
 #[derive(Debug, Clone)]
 pub struct FieldName {
     name: HeaderName,
@@ -51,6 +51,11 @@ impl FieldName {
         let name: HeaderName = text.parse()?;
         let spelled = Bytes::copy_from_slice(name.as_str().as_bytes());
         Ok(FieldName { name, spelled })
+    }
+
+    /// As a map knows it.
+    pub fn name(&self) -> &HeaderName {
+        &self.name
     }
 }
 

@@ -43,9 +43,7 @@ pub fn strip(fields: &mut impl HeaderFields, rules: &StripRules, pass: &[HeaderN
         fields.take_out(&name);
     }
     if holds_ours(fields.map(), rules) {
-        rewrite_lines(fields, &header::COOKIE, &fields::COOKIE, |line| {
-            credential::without_cookies(line, &rules.cookies)
-        });
+        rewrite_lines(fields, &fields::COOKIE, |line| credential::without_cookies(line, &rules.cookies));
     }
 }
 
@@ -58,22 +56,17 @@ fn holds_ours(fields: &HeaderMap, rules: &StripRules) -> bool {
 }
 
 /// Replaces each line of a field; a line that becomes `None` is dropped.
-fn rewrite_lines(
-    fields: &mut impl HeaderFields,
-    name: &HeaderName,
-    written: &FieldName,
-    line: impl Fn(&str) -> Option<String>,
-) {
+fn rewrite_lines(fields: &mut impl HeaderFields, name: &FieldName, line: impl Fn(&str) -> Option<String>) {
     let kept: Vec<HeaderValue> = fields
         .map()
-        .get_all(name)
+        .get_all(name.name())
         .iter()
         .filter_map(|value| line(&String::from_utf8_lossy(value.as_bytes())))
         .filter_map(|text| HeaderValue::from_bytes(text.as_bytes()).ok())
         .collect();
-    fields.take_out(name);
+    fields.take_out(name.name());
     for value in kept {
-        fields.add(written, value);
+        fields.add(name, value);
     }
 }
 
@@ -91,9 +84,9 @@ fn remove_carrier(fields: &mut impl HeaderFields, carrier: Carrier) {
 
 /// Takes the entries that may carry tokens out of `Sec-WebSocket-Protocol`.
 fn remove_protocols(fields: &mut impl HeaderFields) {
-    let name = &header::SEC_WEBSOCKET_PROTOCOL;
-    if fields.map().contains_key(name) {
-        rewrite_lines(fields, name, &fields::SEC_WEBSOCKET_PROTOCOL, credential::without_token_protocol);
+    let name = &fields::SEC_WEBSOCKET_PROTOCOL;
+    if fields.map().contains_key(name.name()) {
+        rewrite_lines(fields, name, credential::without_token_protocol);
     }
 }
 

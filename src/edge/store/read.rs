@@ -4,6 +4,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
+use std::ops::Range;
 
 use ::sled::IVec;
 use serde::de::DeserializeOwned;
@@ -72,7 +73,7 @@ pub(super) fn user_by_email(trees: &Trees, email: &EmailAddress) -> Result<Optio
 }
 
 pub(super) fn users(trees: &Trees, after: Option<UserId>, limit: usize) -> Result<Vec<User>, StoreError> {
-    let start = after.map_or(keys::all(Table::User), |after| behind(keys::user(after)));
+    let start = after.map_or(keys::all(Table::User), |after| keys::next(&keys::user(after)));
     let found = trees.range(start..keys::behind(Table::User)).take(limit);
     found.map(whole).collect()
 }
@@ -102,7 +103,7 @@ pub(super) fn all_sessions(
     after: Option<(UserId, SessionId)>,
     limit: usize,
 ) -> Result<Vec<Session>, StoreError> {
-    let start = after.map_or(keys::all(Table::Session), |(user, id)| behind(keys::session(user, id)));
+    let start = after.map_or(keys::all(Table::Session), |(user, id)| keys::next(&keys::session(user, id)));
     let found = trees.range(start..keys::behind(Table::Session)).take(limit);
     found.map(whole_session).collect()
 }
@@ -116,9 +117,30 @@ pub(super) fn all_connections(
     after: Option<(UserId, ConnectionId)>,
     limit: usize,
 ) -> Result<Vec<Connection>, StoreError> {
-    let start = after.map_or(keys::all(Table::Connection), |(user, id)| behind(keys::connection(user, id)));
+    let start =
+        after.map_or(keys::all(Table::Connection), |(user, id)| keys::next(&keys::connection(user, id)));
     let found = trees.range(start..keys::behind(Table::Connection)).take(limit);
     found.map(whole).collect()
+}
+
+/// What the entries of an index name, as far as it is ours and still due: it may have changed since the entry was
+/// written.
+fn due<T: DeserializeOwned>(
+    trees: &Trees,
+    index: Range<Key>,
+    limit: usize,
+    named: impl Fn(&[u8]) -> Result<Key, StoreError>,
+    is_due: impl Fn(&T) -> bool,
+) -> Result<Vec<T>, StoreError> {
+    let mut found = Vec::new();
+    for entry in trees.range(index) {
+        if found.len() == limit {
+            break;
+        }
+        let Some(record) = ours(at::<T>(trees, &named(&entry?.0)?)) else { continue };
+        found.extend(record?.filter(&is_due));
+    }
+    Ok(found)
 }
 
 pub(super) fn due_connections(
@@ -126,19 +148,10 @@ pub(super) fn due_connections(
     now: UnixTime,
     limit: usize,
 ) -> Result<Vec<Connection>, StoreError> {
-    let mut found = Vec::new();
-    for entry in trees.range(keys::all(Table::DueConnection)..until(Table::DueConnection, now)) {
-        if found.len() == limit {
-            break;
-        }
-        let Some(connection) = ours(at::<Connection>(trees, &keys::connection_due(&entry?.0)?)) else {
-            continue;
-        };
-        // Refreshed, ended or put off since: no longer due.
-        let connection = connection?;
-        found.extend(connection.filter(|connection| connection.due_at.is_some_and(|due| due <= now)));
-    }
-    Ok(found)
+    let index = keys::all(Table::DueConnection)..until(Table::DueConnection, now);
+    // Refreshed, ended or put off since: no longer due.
+    let is_due = |connection: &Connection| connection.due_at.is_some_and(|due| due <= now);
+    due(trees, index, limit, keys::connection_due, is_due)
 }
 
 pub(super) fn due_tasks(
@@ -151,34 +164,22 @@ pub(super) fn due_tasks(
         UnixTime::NEVER => keys::behind_due_tasks(kind),
         UnixTime(now) => keys::due_tasks(kind, UnixTime(now + 1)),
     };
-    let mut found = Vec::new();
-    for entry in trees.range(keys::due_tasks(kind, UnixTime(0))..end) {
-        if found.len() == limit {
-            break;
-        }
-        let Some(task) = ours(at::<Task>(trees, &keys::task(keys::due_task_id(&entry?.0)?))) else {
-            continue;
-        };
-        // Done or put off since: no longer due.
-        found.extend(task?.filter(|task| task.due_at <= now));
-    }
-    Ok(found)
+    let index = keys::due_tasks(kind, UnixTime(0))..end;
+    // Done or put off since: no longer due.
+    due(
+        trees,
+        index,
+        limit,
+        |entry| keys::due_task_id(entry).map(keys::task),
+        |task: &Task| task.due_at <= now,
+    )
 }
 
 pub(super) fn due_mails(trees: &Trees, now: UnixTime, limit: usize) -> Result<Vec<Mail>, StoreError> {
-    let mut found = Vec::new();
-    for entry in trees.range(keys::all(Table::DueMail)..until(Table::DueMail, now)) {
-        if found.len() == limit {
-            break;
-        }
-        let Some(mail) = ours(at::<Mail>(trees, &keys::mail(keys::due_mail_id(&entry?.0)?))) else {
-            continue;
-        };
-        // Delivered, given up or put off since: no longer due.
-        let mail = mail?;
-        found.extend(mail.filter(|mail| mail.due_at <= now && !mail.given_up));
-    }
-    Ok(found)
+    let index = keys::all(Table::DueMail)..until(Table::DueMail, now);
+    // Delivered, given up or put off since: no longer due.
+    let is_due = |mail: &Mail| mail.due_at <= now && !mail.given_up;
+    due(trees, index, limit, |entry| keys::due_mail_id(entry).map(keys::mail), is_due)
 }
 
 pub(super) fn mails(trees: &Trees, limit: usize) -> Result<Vec<Mail>, StoreError> {
@@ -260,7 +261,7 @@ pub(super) fn page(
     after: Option<Key>,
     now: UnixTime,
 ) -> Result<(Vec<Revocation>, Option<Key>), StoreError> {
-    let start = after.map_or(keys::all(Table::Revocation), behind);
+    let start = after.map_or(keys::all(Table::Revocation), |key| keys::next(&key));
     let (mut found, mut last, mut issuers) = (Vec::with_capacity(PAGE), None, Issuers::default());
     for (n, entry) in trees.range(start..keys::behind(Table::Revocation)).take(PAGE).enumerate() {
         let (key, bytes) = entry?;
@@ -337,12 +338,6 @@ pub(super) fn latest_moment(trees: &Trees) -> Result<Option<UnixTime>, StoreErro
 /// How many revocations are kept.
 pub(super) fn revocations(trees: &Trees) -> Result<usize, StoreError> {
     trees.under(&keys::all(Table::Revocation)).try_fold(0, |n, entry| entry.map(|_| n + 1))
-}
-
-/// The first key that can stand behind `key`.
-fn behind(mut key: Key) -> Key {
-    key.push(0);
-    key
 }
 
 /// The first key of a table ordered by time that is later than `now`.

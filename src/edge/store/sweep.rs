@@ -58,48 +58,35 @@ impl Draft<'_> {
             return Ok(());
         }
         self.evict(due);
-        let counted = match key.first() {
+        let (ends_at, counted) = match Table::of(&key) {
             // It is filed here once it was given up, under its end.
-            Some(&table) if table == Table::Mail as u8 => {
+            Some(Table::Mail) => {
                 let mail = decode(&key, &bytes)?;
                 self.remove(key)?;
                 return self.erased_with(&mail);
             }
-            Some(&table) if table == Table::GoneUser as u8 => return self.forget_gone(key),
-            Some(&table) if table == Table::Session as u8 => {
+            Some(Table::GoneUser) => return self.forget_gone(key),
+            Some(Table::Session) => {
                 let session = decode_session(&key, &bytes)?;
                 if session.expires_at >= end {
                     return self.file_session(key, &session);
                 }
-                &mut swept.sessions
+                (session.expires_at, Some(&mut swept.sessions))
             }
-            Some(&table) if table == Table::Link as u8 => {
-                let later = decode::<Link>(&key, &bytes)?.expires_at;
-                if later >= end {
-                    self.index(keys::due(later, &key));
-                    return Ok(());
-                }
-                &mut swept.links
-            }
-            Some(&table) if table == Table::Mailbox as u8 => {
-                let later = decode::<Mailbox>(&key, &bytes)?.ends_at();
-                match later >= end {
-                    true => self.index(keys::due(later, &key)),
-                    false => self.remove(key)?,
-                }
-                return Ok(());
-            }
-            Some(&table) if table == Table::Revocation as u8 => {
-                let later = decode_revocation(&key, &bytes)?.expires_at;
-                if later >= end {
-                    self.index(keys::due(later, &key));
-                    return Ok(());
-                }
-                &mut swept.revocations
+            Some(Table::Link) => (decode::<Link>(&key, &bytes)?.expires_at, Some(&mut swept.links)),
+            Some(Table::Mailbox) => (decode::<Mailbox>(&key, &bytes)?.ends_at(), None),
+            Some(Table::Revocation) => {
+                (decode_revocation(&key, &bytes)?.expires_at, Some(&mut swept.revocations))
             }
             _ => return Err(missing()),
         };
-        *counted += 1;
+        if ends_at >= end {
+            self.index(keys::due(ends_at, &key));
+            return Ok(());
+        }
+        if let Some(counted) = counted {
+            *counted += 1;
+        }
         self.remove(key)
     }
 }
