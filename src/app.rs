@@ -47,7 +47,9 @@ use crate::edge::proxy;
 use crate::edge::proxy::capacity::{Capacity, Plan};
 use crate::edge::proxy::forward::StripRules;
 use crate::edge::proxy::served::ServedRoute;
-use crate::edge::store::{CacheObserver, Doubts, MeterObserver, ObservedStore, RevocationCache, SledStore};
+use crate::edge::store::{
+    CacheObserver, Doubts, Kept, MeterObserver, ObservedStore, RevocationCache, SledStore,
+};
 use crate::edge::telemetry::Meters;
 use crate::edge::telemetry::metrics::Metrics;
 use palisade_core::domain::route::Table;
@@ -220,14 +222,19 @@ pub async fn start_by(clock: Arc<dyn Clock>, config: Config, options: Options) -
     data_dir::make(&data_dir)?;
     let own: Arc<dyn SecretStore> = Arc::new(FolderSecrets::new(&data_dir));
     let doubts = if options.accept.store_as_it_is { Doubts::Accept } else { Doubts::Refuse };
-    let sled = SledStore::open_with(&data_dir, doubts).map_err(|error| error.to_string())?;
-    let populated = sled.is_populated().await.map_err(|error| error.to_string())?;
-    notices.extend(secrets::admit(&config, &*own, populated, options.accept)?);
-    notices.extend(key_checks::admit(&sled, &*own, &data_dir, options.accept).await?);
-    // Before anything is written: a start that is refused changes nothing.
-    if config.tokens.key.is_none() {
-        KeyRing::look(&*own).map_err(|error| error.to_string())?;
-    }
+    let mut admitted = Vec::new();
+    // A start that is refused changes nothing: all of this is looked at before the store is opened for use.
+    let mut admit = |kept: &Kept| {
+        admitted = secrets::admit(&config, &*own, kept, options.accept)?;
+        let known = kept.key_checks.as_ref().map_err(Clone::clone)?;
+        admitted.extend(key_checks::admit(known, &*own, &data_dir, options.accept)?);
+        if config.tokens.key.is_none() {
+            KeyRing::look(&*own).map_err(|error| error.to_string())?;
+        }
+        Clocks::open(&data_dir).map(drop)
+    };
+    let sled = SledStore::open_admitted(&data_dir, doubts, &mut admit).map_err(|error| error.to_string())?;
+    notices.append(&mut admitted);
     let clocks = Arc::new(Clocks::open(&data_dir)?);
     notices.extend(data_dir::tighten(&data_dir)?);
     let revocations = Arc::new(RevocationCache::new());

@@ -23,6 +23,9 @@ const CONTEXT: &[u8] = b"palisade key check\0";
 /// Characters of a check value, four bits each.
 const CHARACTERS: usize = 32;
 
+/// In place of a check value: the file was gone, and a start went on without it.
+const GONE: &str = "";
+
 /// What follows when a file is not the one that it was.
 enum Changed {
     /// The start is refused, because this would be lost.
@@ -62,24 +65,46 @@ const PRESENT: [(&str, &str); 2] = [
     (file_name(OwnSecret::PluginCacheKey), "the components of providers are compiled anew"),
 ];
 
+/// Whether the store was last used with this secret, by what it knows of them.
+pub(super) fn was_there(known: &BTreeMap<String, String>, secret: OwnSecret) -> bool {
+    known.get(file_name(secret)).is_some_and(|was| was != GONE)
+}
+
 /// Compares the files with what the store was last used with, before anything goes by them. Returns what the operator
 /// should know.
 ///
 /// # Errors
 /// A file is another one, what would be lost, and what to do; as one printable text.
-pub(super) async fn admit(
-    store: &SledStore,
+pub(super) fn admit(
+    known: &BTreeMap<String, String>,
     secrets: &dyn SecretStore,
     data_dir: &Path,
     accept: Accept,
 ) -> Result<Vec<String>, String> {
-    let known = store.key_checks().await.map_err(|error| error.to_string())?;
+    // Those that cannot be used first: no flag makes them usable.
+    for secret in [OwnSecret::ServerKey, OwnSecret::PluginCacheKey] {
+        own_secrets::check_key(secrets, secret)?;
+    }
+    own_secrets::find(secrets, OwnSecret::VaultKey)?;
+    if !credential::is_in_environment() {
+        own_secrets::find(secrets, OwnSecret::AdminCredential)?;
+    }
     let now = checks(secrets, data_dir);
     let mut notices = Vec::new();
+    let server_key = file_name(OwnSecret::ServerKey);
+    if was_there(known, OwnSecret::ServerKey) && matches!(secrets.read(OwnSecret::ServerKey), Ok(None)) {
+        let all = SECRETS.iter().map(|(secret, _)| file_name(*secret)).filter(|file| *file != server_key);
+        notices.push(format!(
+            "without {server_key} nothing shows whether {} are the former ones: put the former ones back if they are not",
+            all.collect::<Vec<_>>().join(", ")
+        ));
+    }
     for (secret, changed) in &SECRETS {
         let (file, place) = (file_name(*secret), secrets.place(*secret));
         // One that is gone is another matter, and one that was never seen is nothing to compare with.
-        let (Some(was), Some(is)) = (known.get(file), now.get(file)) else { continue };
+        let (Some(was), Some(is)) = (known.get(file).filter(|was| *was != GONE), now.get(file)) else {
+            continue;
+        };
         if was == is {
             continue;
         }
@@ -100,15 +125,10 @@ pub(super) async fn admit(
             break;
         }
     }
-    // Before anything is started that would have to be stopped again.
-    for secret in [OwnSecret::ServerKey, OwnSecret::PluginCacheKey] {
-        own_secrets::check_key(secrets, secret)?;
-    }
-    own_secrets::find(secrets, OwnSecret::VaultKey)?;
-    if !credential::is_in_environment() {
-        own_secrets::find(secrets, OwnSecret::AdminCredential)?;
-    }
-    let gone = |(file, _): &&(&str, &str)| known.contains_key(*file) && !now.contains_key(*file);
+    let gone = |(file, _): &&(&str, &str)| {
+        known.get(*file).is_some_and(|was| was != GONE)
+            && matches!(data_dir.join(file).try_exists(), Ok(false))
+    };
     notices.extend(
         PRESENT
             .iter()
@@ -123,6 +143,8 @@ pub(super) async fn admit(
 pub(super) async fn keep(store: &SledStore, secrets: &dyn SecretStore, data_dir: &Path) -> Option<String> {
     let mut now = checks(secrets, data_dir);
     let known = store.key_checks().await.ok()?;
+    let is_gone = |file: &&String| matches!(data_dir.join(file).try_exists(), Ok(false));
+    now.extend(known.keys().filter(is_gone).map(|file| (file.clone(), GONE.to_owned())));
     now.retain(|file, check| known.get(file) != Some(check));
     if now.is_empty() {
         return None;

@@ -5,10 +5,10 @@
 
 use std::fmt::Write;
 
-use super::{Accept, credential};
+use super::{Accept, credential, key_checks};
 use crate::config::Config;
 use crate::edge::own_secrets::{FolderSecrets, file_name};
-use crate::edge::store;
+use crate::edge::store::{self, Kept};
 use palisade_core::ports::{OwnSecret, SecretStore};
 
 /// A secret whose loss loses something.
@@ -33,11 +33,14 @@ const SIGNING: Secret = Secret {
            are still known, until they are refreshed or minted anew",
 };
 
-/// The secrets that this configuration goes by and that are not in the folder.
-fn missing(config: &Config, secrets: &dyn SecretStore) -> Vec<Secret> {
+/// The secrets that this configuration and the store go by and that are not in the folder.
+fn missing(config: &Config, secrets: &dyn SecretStore, store: &Kept) -> Vec<Secret> {
     let mut wanted = vec![OPAQUE];
-    // With keys of its own the configuration does without the one in the folder.
-    if config.vault.keys.is_empty() {
+    // With keys of its own the configuration does without the one in the folder, unless that was in use before: tokens
+    // are sealed with it until they were sealed anew.
+    if config.vault.keys.is_empty()
+        || store.key_checks.as_ref().is_ok_and(|known| key_checks::was_there(known, OwnSecret::VaultKey))
+    {
         wanted.push(VAULT);
     }
     if config.tokens.key.is_none() {
@@ -56,21 +59,24 @@ fn listed(missing: &[Secret]) -> String {
     })
 }
 
-/// Whether a start may go on: `populated` says whether the store holds any record. Returns what the operator should
-/// know.
+/// Whether a start may go on over this store. Returns what the operator should know.
 ///
 /// # Errors
 /// Which secrets are missing, what would be lost, and what to do, as one printable text.
 pub(super) fn admit(
     config: &Config,
     secrets: &dyn SecretStore,
-    populated: bool,
+    store: &Kept,
     accept: Accept,
 ) -> Result<Vec<String>, String> {
-    if !populated {
+    // Every start makes the store first, and then this one. What cannot be read is reported by the code that reads it.
+    if store.is_new && matches!(secrets.read(OwnSecret::ServerKey), Ok(Some(_))) && !accept.store_as_it_is {
+        return Err(without_store(config, secrets));
+    }
+    if !store.is_populated {
         return Ok(Vec::new());
     }
-    let missing = missing(config, secrets);
+    let missing = missing(config, secrets, store);
     if !missing.is_empty() && !accept.new_keys {
         return Err(format!(
             "secrets are missing from {}, although its store holds records:{}\nPut them back from a backup of this \
@@ -80,7 +86,9 @@ pub(super) fn admit(
         ));
     }
     let anew = |secret: &Secret| {
-        format!("{} was missing and is made anew, as accepted: {}", secrets.place(secret.kept), secret.lost)
+        let is_made = secret.kept != OwnSecret::VaultKey || config.vault.keys.is_empty();
+        let becomes = if is_made { "is made anew" } else { "the start goes on without it" };
+        format!("{} was missing and {becomes}, as accepted: {}", secrets.place(secret.kept), secret.lost)
     };
     let mut notices: Vec<String> = missing.iter().map(anew).collect();
     if credential::will_be_made(secrets) {
@@ -92,14 +100,28 @@ pub(super) fn admit(
     Ok(notices)
 }
 
+/// Why a start makes no store beside the server key of another one.
+fn without_store(config: &Config, secrets: &dyn SecretStore) -> String {
+    format!(
+        "{} is there, and the store that was in {} is not: with it, accounts and revocations are gone, and revoked tokens \
+         would be accepted again. Put the store back, or restore a backup into an empty directory. To begin with an empty \
+         store all the same: `palisade run --accept-store-as-it-is`, and then `palisade token revoke --before now`",
+        secrets.place(OwnSecret::ServerKey),
+        config.store.data_dir().display()
+    )
+}
+
 /// What `palisade check` can say without opening the store, which may be in use: the next start is refused when the
 /// store that lies in the folder holds records.
 pub(crate) fn check(config: &Config) -> Option<String> {
     let data_dir = config.store.data_dir();
+    let secrets = FolderSecrets::new(data_dir);
     if !store::is_there(data_dir) {
-        return None;
+        let is_left = matches!(secrets.read(OwnSecret::ServerKey), Ok(Some(_)));
+        return is_left
+            .then(|| format!("{}: store.url: {}", config.path.display(), without_store(config, &secrets)));
     }
-    let missing = missing(config, &FolderSecrets::new(data_dir));
+    let missing = missing(config, &secrets, &Kept::default());
     (!missing.is_empty()).then(|| {
         format!(
             "{}: store.url: there is a store in {}, but secrets are missing beside it:{}\nThe next start refuses to \
@@ -136,7 +158,8 @@ mod tests {
     }
 
     fn admitted(config: &Config, accept: Accept) -> Result<Vec<String>, String> {
-        admit(config, &FolderSecrets::new(config.store.data_dir()), true, accept)
+        let kept = Kept { is_populated: true, ..Kept::default() };
+        admit(config, &FolderSecrets::new(config.store.data_dir()), &kept, accept)
     }
 
     #[test]
@@ -154,10 +177,27 @@ mod tests {
             assert!(notices.len() == 1 && notices[0].contains(secret.lost), "{notices:?}");
             // A store that holds nothing has nothing to lose.
             let secrets = FolderSecrets::new(config.store.data_dir());
-            assert_eq!(admit(&config, &secrets, false, REFUSE), Ok(Vec::new()));
+            assert_eq!(admit(&config, &secrets, &Kept::default(), REFUSE), Ok(Vec::new()));
             fs::remove_file(config.store.data_dir().join("db")).unwrap();
+            let _ = fs::remove_file(config.store.data_dir().join(file_name(OwnSecret::ServerKey)));
             assert_eq!(check(&config), None, "nor has a folder without one");
         }
+    }
+
+    #[test]
+    fn a_store_that_is_gone_beside_its_server_key_is_not_made_anew() {
+        let (config, _folder) = folder(BARE);
+        let data = config.store.data_dir();
+        let secrets = FolderSecrets::new(data);
+        let gone = Kept { is_new: true, ..Kept::default() };
+        fs::remove_file(data.join("db")).unwrap();
+        for said in [admit(&config, &secrets, &gone, REFUSE).unwrap_err(), check(&config).unwrap()] {
+            assert!(said.contains("opaque.key") && said.contains("--accept-store-as-it-is"), "{said}");
+        }
+        let accept = Accept { store_as_it_is: true, ..REFUSE };
+        assert_eq!(admit(&config, &secrets, &gone, accept), Ok(Vec::new()));
+        fs::remove_file(data.join("opaque.key")).unwrap();
+        assert_eq!(admit(&config, &secrets, &gone, REFUSE), Ok(Vec::new()));
     }
 
     #[test]
@@ -180,6 +220,28 @@ mod tests {
             fs::remove_file(config.store.data_dir().join(file_name(secret.kept))).unwrap();
         }
         assert_eq!(admitted(&config, REFUSE), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn a_vault_key_that_the_store_knows_is_missed_whatever_is_configured() {
+        let (config, _folder) =
+            folder("[tokens]\nissuer = \"http://i.test\"\naudience = \"api\"\n[vault]\nkeys = [\"env:K\"]\n");
+        let secrets = FolderSecrets::new(config.store.data_dir());
+        let file = file_name(VAULT.kept);
+        let known = |check: &str| Kept {
+            is_populated: true,
+            key_checks: Ok([(file.to_owned(), check.to_owned())].into()),
+            ..Kept::default()
+        };
+        assert_eq!(admit(&config, &secrets, &known("0123"), REFUSE), Ok(Vec::new()));
+        fs::remove_file(config.store.data_dir().join(file)).unwrap();
+        let said = admit(&config, &secrets, &known("0123"), REFUSE).unwrap_err();
+        assert!(said.contains(file) && said.contains(VAULT.lost), "{said}");
+        let accept = Accept { new_keys: true, ..REFUSE };
+        let notices = admit(&config, &secrets, &known("0123"), accept).unwrap();
+        assert!(notices.len() == 1 && notices[0].contains("goes on without it"), "{notices:?}");
+        // From then on the store knows that it is gone.
+        assert_eq!(admit(&config, &secrets, &known(""), REFUSE), Ok(Vec::new()));
     }
 
     #[test]

@@ -127,9 +127,16 @@ fn failed(error: SecretStoreError) -> String {
 }
 
 fn damaged(store: &dyn SecretStore, which: OwnSecret, why: &str) -> String {
+    // Without one of these a start beside a store is refused, unless it is told to go on.
+    let start = match which {
+        OwnSecret::ServerKey | OwnSecret::VaultKey | OwnSecret::SigningKeys => {
+            " and start once with `palisade run --accept-new-keys`"
+        }
+        OwnSecret::AdminCredential | OwnSecret::PluginCacheKey => "",
+    };
     format!(
-        "{} is damaged: {why}. Restore it from a backup of this folder; or remove it to have another one made, and lose \
-         what this one protected",
+        "{} is damaged: {why}. Restore it from a backup of this folder; or remove it{start} to have another one made, and \
+         lose what this one protected",
         store.place(which)
     )
 }

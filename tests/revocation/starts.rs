@@ -345,6 +345,17 @@ async fn a_secret_that_is_another_one_is_refused_until_the_operator_accepts_it()
     let notices = told(&running);
     assert!(notices.len() == 1 && notices[0].contains("admin.token"), "{notices:?}");
     running.shutdown().await;
+
+    // What is gone is missed, and what is under its key cannot be compared; nothing else is said to be gone.
+    fs::remove_file(path("opaque.key")).unwrap();
+    let refused = machine.try_start(Accept::default()).await.err().unwrap();
+    assert!(refused.contains("opaque.key") && refused.contains("--accept-new-keys"), "{refused}");
+    let accept = Accept { new_keys: true, ..Accept::default() };
+    let running = machine.try_start(accept).await.unwrap();
+    let notices = &running.notices;
+    assert!(notices.iter().any(|notice| notice.contains("nothing shows whether vault.key")), "{notices:?}");
+    assert!(!notices.iter().any(|notice| notice.contains("plugins.key is gone")), "{notices:?}");
+    running.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -58,6 +58,41 @@ async fn what_is_no_snapshot_is_set_aside_and_the_store_opens_whole() {
     }
 }
 
+#[tokio::test]
+async fn a_witness_that_says_nothing_beside_no_database_is_refused_until_the_operator_accepts_it() {
+    for content in [&b""[..], &[0; 8192], b"acknowledged"] {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(WITNESS), content).unwrap();
+        assert!(refused(dir.path()).contains(WITNESS));
+        assert_eq!(count(&SledStore::open_with(dir.path(), Doubts::Accept).unwrap()).await, 0);
+    }
+}
+
+/// As after a kill, when opening for use repairs the files.
+#[tokio::test]
+async fn what_is_not_admitted_stays_as_it_is() {
+    let (killed, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    filled(killed.path()).await;
+    let store = open(killed.path());
+    store.commit(vec![Change::Revoke(revocation(token("last"), 1, 1_000_000))]).await.unwrap();
+    for entry in fs::read_dir(killed.path()).unwrap().map(Result::unwrap) {
+        if entry.file_type().unwrap().is_file() {
+            fs::copy(entry.path(), other.path().join(entry.file_name())).unwrap();
+        }
+    }
+    let before = contents(other.path());
+    let mut seen = None;
+    let outcome = SledStore::open_admitted(other.path(), Doubts::Refuse, &mut |kept| {
+        seen = Some(kept.clone());
+        Err("not admitted".to_owned())
+    });
+    assert!(matches!(outcome.err().unwrap(), OpenError::NotAdmitted(why) if why == "not admitted"));
+    let seen = seen.unwrap();
+    assert!(seen.is_populated && !seen.is_new, "{seen:?}");
+    assert!(before == contents(other.path()), "the files changed");
+    assert_eq!(count(&open(other.path())).await, 401);
+}
+
 /// What is done to the witness file.
 type Damage = fn(&Path);
 

@@ -43,7 +43,10 @@ pub enum KeyRingError {
     #[error(transparent)]
     Store(#[from] SecretStoreError),
     /// What is kept is not a key ring that this version knows.
-    #[error("{place}: {why}; restore it from a backup, or move it away to start with new keys")]
+    #[error(
+        "{place}: {why}; restore it from a backup, or move it away and start once with `palisade run --accept-new-keys` \
+         to have new keys made"
+    )]
     Unreadable { place: String, why: String },
     /// `tokens.key` cannot be used, or no key could be made.
     #[error("tokens.key: {0}")]

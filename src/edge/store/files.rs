@@ -52,6 +52,9 @@ pub enum OpenError {
         /// What speaks against it, with the names of the files.
         why: String,
     },
+    /// Its user does not admit what is in it; why, and what to do.
+    #[error("{0}")]
+    NotAdmitted(String),
     /// The disk is full.
     #[error(
         "{dir}: the disk is full: opening the store takes {needed} bytes there, for a copy that is tried first and \

@@ -35,7 +35,7 @@ pub use self::files::OpenError;
 pub use self::generation::is_there;
 pub use self::memory::{CacheObserver, RevocationCache};
 pub use self::observed::{MeterObserver, ObservedStore, StoreObserver};
-pub use self::opening::{Doubts, look};
+pub use self::opening::{Admit, Doubts, Kept, look};
 pub use self::sled::SledStore;
 
 use std::time::Duration;

@@ -4,6 +4,7 @@
 //! is opened first, read to its end and held against what was acknowledged ([`super::witness`]) and what was there
 //! ([`super::tally`]). Only when all of that agrees are the real files opened.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::ErrorKind;
@@ -14,6 +15,7 @@ use sha2::{Digest, Sha256};
 
 use super::files::{self, OpenError};
 use super::generation::{Generation, is_there};
+use super::read;
 use super::snapshots::Snapshots;
 use super::tally::Tally;
 use super::trees::{For, Trees, Writes};
@@ -36,9 +38,31 @@ pub enum Doubts {
     Accept,
 }
 
+/// What a store holds, as its user is told before its files are opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// There is no store yet.
+    pub is_new: bool,
+    /// It has records beside those that a start itself writes.
+    pub is_populated: bool,
+    /// What the secrets of the data folder were known by when they were last used, by the names of their files; or why
+    /// that cannot be read, which is a reason not to use them and none not to read the store.
+    pub key_checks: Result<BTreeMap<String, String>, String>,
+}
+
+impl Default for Kept {
+    fn default() -> Kept {
+        Kept { is_new: false, is_populated: false, key_checks: Ok(BTreeMap::new()) }
+    }
+}
+
+/// Asked before the files of a store are opened for use: whether they may be, and if not why. It may be asked twice.
+pub type Admit<'a> = &'a mut dyn FnMut(&Kept) -> Result<(), String>;
+
 /// What a rehearsal found.
 struct Found {
     tally: Tally,
+    kept: Kept,
     /// What the operator accepted.
     accepted: Vec<String>,
 }
@@ -48,6 +72,14 @@ struct Found {
 /// # Errors
 /// [`OpenError`]; then nothing in the directory was changed.
 pub(super) fn open(dir: &Path, doubts: Doubts) -> Result<Trees, OpenError> {
+    open_admitted(dir, doubts, &mut |_| Ok(()))
+}
+
+/// Like [`open`], once `admit` has seen what is in it.
+///
+/// # Errors
+/// As [`open`]; and [`OpenError::NotAdmitted`].
+pub(super) fn open_admitted(dir: &Path, doubts: Doubts, admit: Admit<'_>) -> Result<Trees, OpenError> {
     clear(dir)?;
     let generation = Generation::present(dir)?;
     let folder = generation.folder.as_path();
@@ -60,11 +92,25 @@ pub(super) fn open(dir: &Path, doubts: Doubts) -> Result<Trees, OpenError> {
                 || matches!(testimony, Testimony::Acknowledged(1..))
                 || !snapshots.valid.is_empty() =>
         {
-            return Err(OpenError::corrupt(dir, format!("the file `{}` is missing", generation.name("db"))));
+            let mut why = format!("the file `{}` is missing", generation.name("db"));
+            if generation.number == 0 {
+                why.push_str(", and there is no folder `store.N` of a compacted store");
+            }
+            return Err(OpenError::corrupt(dir, why));
         }
-        // Nothing was ever acknowledged here.
-        false => None,
+        false => match &testimony {
+            // The first start makes the database ahead of its witness.
+            Testimony::Nothing(why) if fs::exists(dir.join(WITNESS)).map_err(OpenError::io(dir))? => {
+                let why = format!("the file `{WITNESS}` {why}, and there is no database beside it");
+                settle_doubts(dir, vec![why], doubts)?;
+                None
+            }
+            // Nothing was ever acknowledged here.
+            _ => None,
+        },
     };
+    let new = Kept { is_new: true, ..Kept::default() };
+    admit(found.as_ref().map_or(&new, |found| &found.kept)).map_err(OpenError::NotAdmitted)?;
     let moved = snapshots.set_aside(folder).map_err(full_or(folder, &snapshots, OpenError::io(folder)))?;
     for path in moved {
         tracing::warn!(
@@ -81,7 +127,7 @@ pub(super) fn open(dir: &Path, doubts: Doubts) -> Result<Trees, OpenError> {
         let _ = Snapshots::remove_new(folder, &Snapshots::default());
         no_room(folder, &snapshots, error)
     })?;
-    let Some(Found { tally, accepted }) = found else {
+    let Some(Found { tally, accepted, .. }) = found else {
         trees.set_tally(Tally::default());
         return Ok(trees);
     };
@@ -121,7 +167,11 @@ impl Drop for MemoryCopy {
 ///
 /// # Errors
 /// [`OpenError`]; no room, too, where there is no memory for it.
-pub(super) fn open_in_memory(dir: &Path, doubts: Doubts) -> Result<(Trees, MemoryCopy), OpenError> {
+pub(super) fn open_in_memory(
+    dir: &Path,
+    doubts: Doubts,
+    admit: Admit<'_>,
+) -> Result<(Trees, MemoryCopy), OpenError> {
     let whole = fs::canonicalize(dir).map_err(OpenError::io(dir))?;
     let mut name = String::from("palisade.");
     for byte in &Sha256::digest(whole.as_os_str().as_encoded_bytes())[..16] {
@@ -145,8 +195,9 @@ pub(super) fn open_in_memory(dir: &Path, doubts: Doubts) -> Result<(Trees, Memor
     files::copy_engine_files(folder, &guard.0, &snapshots.valid).map_err(OpenError::io(&guard.0))?;
     let of_copy = Generation { number: generation.number, folder: guard.0.clone() };
     let trees = Trees::open(of_copy, dir, For::Rehearsal)?;
-    let (tally, found) = judge(dir, &trees, &testimony)?;
+    let (tally, kept, found) = judge(dir, &trees, &testimony)?;
     settle_doubts(dir, found, doubts)?;
+    admit(&kept).map_err(OpenError::NotAdmitted)?;
     trees.set_tally(tally);
     Ok((trees, guard))
 }
@@ -197,17 +248,22 @@ fn rehearse(
         .and_then(|trees| judge(dir, &trees, testimony));
     let outcome = outcome.map_err(|error| no_room(folder, snapshots, error));
     clear(dir)?;
-    let (tally, found) = outcome?;
-    Ok(Found { tally, accepted: settle_doubts(dir, found, doubts)? })
+    let (tally, kept, found) = outcome?;
+    Ok(Found { tally, kept, accepted: settle_doubts(dir, found, doubts)? })
 }
 
 /// What is in a store, and what speaks against its being whole.
-fn judge(dir: &Path, trees: &Trees, testimony: &Testimony) -> Result<(Tally, Vec<String>), OpenError> {
-    let (StoreError::Unavailable(why) | StoreError::Unreadable(why) | StoreError::Newer(why)) =
-        match trees.count() {
-            Ok(tally) => return Ok((tally, doubts_about(trees, &tally, testimony))),
-            Err(error) => error,
-        };
+fn judge(dir: &Path, trees: &Trees, testimony: &Testimony) -> Result<(Tally, Kept, Vec<String>), OpenError> {
+    let read = || {
+        let tally = trees.count()?;
+        let is_populated = read::is_populated(trees)?;
+        let key_checks = read::key_checks(trees).map_err(|error| error.to_string());
+        Ok((tally, Kept { is_new: false, is_populated, key_checks }))
+    };
+    let (StoreError::Unavailable(why) | StoreError::Unreadable(why) | StoreError::Newer(why)) = match read() {
+        Ok((tally, kept)) => return Ok((tally, kept, doubts_about(trees, &tally, testimony))),
+        Err(error) => error,
+    };
     Err(OpenError::corrupt(dir, format!("the file `{}` is damaged ({why})", trees.generation().name("db"))))
 }
 

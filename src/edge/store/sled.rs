@@ -21,7 +21,7 @@ use uuid::Uuid;
 use super::files::{self, OpenError};
 use super::keeper::{self, Asked};
 use super::keys;
-use super::opening::{self, Doubts};
+use super::opening::{self, Admit, Doubts};
 use super::read;
 use super::shared::Shared;
 use super::trees::Trees;
@@ -76,12 +76,24 @@ impl SledStore {
     /// # Errors
     /// As [`SledStore::open`].
     pub fn open_with(dir: impl AsRef<Path>, doubts: Doubts) -> Result<Arc<SledStore>, OpenError> {
+        SledStore::open_admitted(dir, doubts, &mut |_| Ok(()))
+    }
+
+    /// Like [`SledStore::open_with`], once `admit` has seen what is in it. Nothing was changed before.
+    ///
+    /// # Errors
+    /// As [`SledStore::open`]; and [`OpenError::NotAdmitted`].
+    pub fn open_admitted(
+        dir: impl AsRef<Path>,
+        doubts: Doubts,
+        admit: Admit<'_>,
+    ) -> Result<Arc<SledStore>, OpenError> {
         let dir = dir.as_ref();
         let lock = files::lock(dir)?;
-        let (trees, in_memory) = match opening::open(dir, doubts) {
+        let (trees, in_memory) = match opening::open_admitted(dir, doubts, admit) {
             Ok(trees) => (trees, None),
             // What can be served is served: reads, from a copy in memory, until the disk has room.
-            Err(full @ OpenError::NoRoom { .. }) => match opening::open_in_memory(dir, doubts) {
+            Err(full @ OpenError::NoRoom { .. }) => match opening::open_in_memory(dir, doubts, admit) {
                 Ok((trees, copy)) => {
                     tracing::error!(
                         "{full}; until then nothing can be changed, and what is read comes from memory"
@@ -178,14 +190,6 @@ impl SledStore {
     /// [`StoreError`].
     pub async fn is_empty(&self) -> Result<bool, StoreError> {
         Ok(self.len().await? == 0)
-    }
-
-    /// Whether anything is kept but the mark of the clock, which every start writes.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn is_populated(&self) -> Result<bool, StoreError> {
-        self.read(read::is_populated).await
     }
 
     /// Reads everything, and holds every index against its records. For tests and tools, while nothing is
