@@ -336,9 +336,9 @@ impl Accounts {
         Requester { block: Some(block), account: self.key.tag(email), known }
     }
 
-    /// The same for somebody who has shown otherwise that the account is theirs.
-    pub(super) fn owner(&self, client: &Client, user: &User) -> Requester {
-        Requester { known: true, ..self.requester(client, &user.email, None) }
+    /// The same for a client that has shown otherwise that the account is its own.
+    pub(super) fn owner(&self, client: &Client, email: &EmailAddress) -> Requester {
+        Requester { known: true, ..self.requester(client, email, None) }
     }
 
     /// Work to be done at once. Under no moment of a clock, which may be set back before it is.

@@ -11,14 +11,36 @@ use super::accounts::{AccountError, Accounts};
 use super::caller::{Client, Source};
 use super::noted::About;
 use super::sign_in::{Factor, SignIn};
-use crate::domain::account::{PasswordHash, User};
+use crate::domain::account::{PasswordHash, User, UserId};
 use crate::domain::audit::{Action, Outcome};
 use crate::domain::email::EmailAddress;
-use crate::ports::{Limited, StoreError};
+use crate::ports::{Entropy, Limited, StoreError};
 
-/// How long the look-up of an account takes, at the least. To find one and read it takes longer than to find
-/// none, by so little that this hides it; next to the work of a password it is nothing.
+/// How long the look-up of an account takes, at the least. An account that is found is read, which takes longer than to
+/// find none, by so little that this hides it; next to the work of a password it is nothing.
 const LOOK_UP: Duration = Duration::from_millis(5);
+
+/// A random delay of a refusal, of up to 16 ms, against enumeration. What is left of a difference between an account and
+/// none is some microseconds and drowns in it: the attempts at one address are limited, so an attacker cannot take the
+/// mean of enough of them.
+async fn jitter(entropy: &dyn Entropy) {
+    let mut bytes = [0; 2];
+    entropy.fill(&mut bytes);
+    tokio::time::sleep(Duration::from_micros(u64::from(u16::from_be_bytes(bytes) >> 2))).await;
+}
+
+/// What is looked up for a password. Small, so that after the look-up an account takes no more time than none.
+struct Found {
+    user: UserId,
+    password: Option<PasswordHash>,
+    email_verified: bool,
+}
+
+impl Found {
+    fn of(user: User) -> Found {
+        Found { user: user.id, password: user.password, email_verified: user.email_verified }
+    }
+}
 
 /// A password that was right.
 struct CheckedPassword {
@@ -57,17 +79,18 @@ impl Accounts {
         let look_up = async {
             let found = self.store.user_by_email(&email).await?;
             let requester = self.requester(client, &email, found.as_ref());
-            Ok::<_, StoreError>((found, requester))
+            // For the audit log; hashed for each address, as that takes time.
+            Ok::<_, StoreError>((found.map(Found::of), requester, self.unknown_address(&email)))
         };
         let (looked_up, ()) = tokio::join!(look_up, tokio::time::sleep(LOOK_UP));
-        let (found, requester) = looked_up?;
+        let (found, requester, unknown) = looked_up?;
         // The limits forget with the process, and what is kept with the account does not. Told before the attempt, for
         // which every address has been looked up: a refusal takes as long where there is no account.
         if requester.known {
             self.limiter.recall(Limited::Login, client.address, email.as_str());
         }
         self.limiter.attempt(Limited::Login, client.address, Some(email.as_str()))?;
-        let stored = found.as_ref().and_then(|user| user.password.as_ref());
+        let stored = found.as_ref().and_then(|found| found.password.as_ref());
         let checked = match self.passwords.check(password.clone(), stored, requester).await {
             Ok(checked) => checked,
             // Nothing was guessed.
@@ -76,28 +99,30 @@ impl Accounts {
                 return Err(busy.into());
             }
         };
-        let denied = |about: About| {
+        let denied = async |about: About| {
             self.limiter.failed(Limited::Login, client.address, email.as_str());
             self.note(&Source::Client(client), Action::Login, Outcome::Denied, about);
+            // After the event, so that writing it does not compete with the answer.
+            jitter(&*self.entropy).await;
             Err(AccountError::InvalidCredentials)
         };
-        let user = match found {
-            Some(user) if checked.matches && user.email_verified => user,
+        let found = match found {
+            Some(found) if checked.matches && found.email_verified => found,
             // An address that is not verified looks like a wrong password: otherwise, a password of one's own choice,
             // sent with a registration, would tell whether the address had an account before.
-            Some(user) => {
+            Some(found) => {
                 let reason = if checked.matches { "email_not_verified" } else { "wrong_password" };
-                return denied(About::user(user.id).because(reason));
+                return denied(About::user(found.user).because(reason)).await;
             }
-            None => return denied(self.unknown_address(&email)),
+            None => return denied(unknown).await,
         };
         self.limiter.succeeded(Limited::Login, client.address, email.as_str());
         // A hash that is out of date is renewed while the password is at hand. When the threads that hash are busy, the
         // next sign-in does it.
-        let owner = self.owner(client, &user);
+        let owner = self.owner(client, &email);
         let rehashed =
             if checked.needs_rehash { self.passwords.hash(password, owner).await.ok() } else { None };
-        let factor = CheckedPassword { against: user.password.clone(), rehashed };
-        self.sign_in(client, user, &factor).await
+        let factor = CheckedPassword { against: found.password, rehashed };
+        self.sign_in(client, found.user, &factor).await
     }
 }

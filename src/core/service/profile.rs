@@ -138,7 +138,7 @@ impl Accounts {
         let user = self.account(person).await?;
         self.acceptable(new.expose_secret(), &user.email, user.name.as_deref())?;
         self.confirm_password(client, &user, current, Action::ChangePassword).await?;
-        let (owner, confirmed) = (self.owner(client, &user), user.password);
+        let (owner, confirmed) = (self.owner(client, &user.email), user.password);
         self.not_guessed(&new, &user.email, user.name.as_deref(), owner).await?;
         let hash = self.passwords.hash(new, owner).await?;
         let source = Source::Client(client);
@@ -228,7 +228,7 @@ impl Accounts {
     ) -> Result<bool, AccountError> {
         let account = user.id.to_string();
         self.limiter.attempt(Limited::ConfirmPassword, client.address, Some(&account))?;
-        let owner = self.owner(client, user);
+        let owner = self.owner(client, &user.email);
         match self.passwords.check(password, user.password.as_ref(), owner).await {
             Ok(checked) if checked.matches => {
                 self.limiter.succeeded(Limited::ConfirmPassword, client.address, &account);

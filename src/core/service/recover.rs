@@ -49,7 +49,7 @@ impl Accounts {
         self.limiter.attempt(Limited::UseLink, client.address, None)?;
         let (_, user) = self.mailed_to(client, token, &[Purpose::ResetPassword]).await?;
         self.acceptable(password.expose_secret(), &user.email, user.name.as_deref())?;
-        let owner = self.owner(client, &user);
+        let owner = self.owner(client, &user.email);
         self.not_guessed(&password, &user.email, user.name.as_deref(), owner).await?;
         let hash = self.passwords.hash(password, owner).await?;
         let source = Source::Client(client);

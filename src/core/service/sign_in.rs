@@ -12,7 +12,7 @@ use super::accounts::{AccountError, Accounts};
 use super::caller::{Client, Source};
 use super::noted::About;
 use super::retry::Decision;
-use crate::domain::account::{MAX_DEVICES, User};
+use crate::domain::account::{MAX_DEVICES, User, UserId};
 use crate::domain::audit::{Action, Outcome};
 use crate::domain::block::AddressBlock;
 use crate::domain::credential::MAX_TOKEN_BYTES;
@@ -91,7 +91,7 @@ enum DeviceLetter {
 }
 
 impl Accounts {
-    /// Begins a session of `user`, for whom `factor` was found right.
+    /// Begins a session of the account, for which `factor` was found right.
     ///
     /// # Errors
     /// [`AccountError::Disabled`] or [`AccountError::Locked`]; [`AccountError::InvalidCredentials`] for an account that
@@ -100,48 +100,39 @@ impl Accounts {
     pub(super) async fn sign_in(
         &self,
         client: &Client,
-        user: User,
+        id: UserId,
         factor: &impl Factor,
     ) -> Result<SignIn, AccountError> {
         let source = &Source::Client(client);
         let block = AddressBlock::of(client.address);
         let device = &self.devices.device(client.user_agent.as_deref(), client.address);
-        let (id, mut known) = (user.id, Some(user));
-        let decide = || {
-            let known = known.take();
-            async move {
-                let version = self.version(id).await?;
-                let mut user = match known {
-                    Some(user) => user,
-                    None => match self.store.user(id).await?.filter(|user| factor.still_holds(user)) {
-                        Some(user) => user,
-                        None => return Err(AccountError::InvalidCredentials),
-                    },
-                };
-                if let Err(error) = may_sign_in(&user, self.now()) {
-                    let about = About::user(user.id).because(barred(&user, &error));
-                    self.note(source, Action::Login, Outcome::Denied, about);
-                    return Err(error);
-                }
-                let (session, token) = self.new_session(&user, device, version);
-                let mut changes = self.evict(&user).await?;
-                let letter = match remember_device(&mut user, device) {
-                    false => DeviceLetter::NotNeeded,
-                    true if user.admits_device_letter(self.now()) => DeviceLetter::Sent,
-                    true => DeviceLetter::HeldBack,
-                };
-                if letter == DeviceLetter::Sent {
-                    let facts = self.facts(client);
-                    changes.push(self.mail(Letter::NewDevice, &user, &user.email, None, facts));
-                }
-                user.remember_block(self.key.block_mark(user.id, block));
-                user.last_login_at = Some(self.now());
-                user.email_changes.forget_over(self.now());
-                factor.record(&mut user);
-                changes.push(Change::UpdateUser(user.clone()));
-                changes.push(Change::CreateSession(session.clone()));
-                Ok(Decision::Commit(changes, NewSession { version, user, session, token, letter }))
+        let decide = || async {
+            let version = self.version(id).await?;
+            let user = self.store.user(id).await?.filter(|user| factor.still_holds(user));
+            let mut user = user.ok_or(AccountError::InvalidCredentials)?;
+            if let Err(error) = may_sign_in(&user, self.now()) {
+                let about = About::user(user.id).because(barred(&user, &error));
+                self.note(source, Action::Login, Outcome::Denied, about);
+                return Err(error);
             }
+            let (session, token) = self.new_session(&user, device, version);
+            let mut changes = self.evict(&user).await?;
+            let letter = match remember_device(&mut user, device) {
+                false => DeviceLetter::NotNeeded,
+                true if user.admits_device_letter(self.now()) => DeviceLetter::Sent,
+                true => DeviceLetter::HeldBack,
+            };
+            if letter == DeviceLetter::Sent {
+                let facts = self.facts(client);
+                changes.push(self.mail(Letter::NewDevice, &user, &user.email, None, facts));
+            }
+            user.remember_block(self.key.block_mark(user.id, block));
+            user.last_login_at = Some(self.now());
+            user.email_changes.forget_over(self.now());
+            factor.record(&mut user);
+            changes.push(Change::UpdateUser(user.clone()));
+            changes.push(Change::CreateSession(session.clone()));
+            Ok(Decision::Commit(changes, NewSession { version, user, session, token, letter }))
         };
         let NewSession { version, user, session, token, letter } =
             self.retry_on_conflict(source, decide).await?;

@@ -96,7 +96,7 @@ impl Accounts {
             }
             (None, Some(new)) => {
                 self.acceptable(new.expose_secret(), &user.email, None)?;
-                let owner = self.owner(client, user);
+                let owner = self.owner(client, &user.email);
                 self.not_guessed(&new, &user.email, None, owner).await?;
                 Ok(Shown::NewPassword(self.passwords.hash(new, owner).await?))
             }

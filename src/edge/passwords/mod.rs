@@ -137,12 +137,14 @@ impl Passwords for BcryptPasswords {
             tracing::warn!("an account's password hash is in no form that can be checked");
         }
         let can_match = stored.is_some();
-        let kept = stored.or_else(|| self.decoy(requester.account));
+        // Made in any case, as that takes time, too.
+        let decoy = self.decoy(requester.account);
+        let kept = stored.or(decoy);
         let work = kept.as_ref().map_or(cost, |kept| kept.cost.max(cost));
         let pool = if work > cost { &self.dear } else { &self.pool };
         let check = move || hash::check(password.expose_secret(), kept.as_ref(), cost);
         let checked = pool.run(requester, units(work), check).await?;
-        Ok(Checked { matches: checked.matches && can_match, needs_rehash: checked.needs_rehash && can_match })
+        Ok(Checked { matches: checked.matches && can_match, needs_rehash: checked.needs_rehash })
     }
 
     fn policy(&self) -> Policy {
