@@ -19,8 +19,8 @@ use crate::app;
 use crate::config::{self, Component};
 use crate::edge::clock::SystemClock;
 use crate::edge::jwt::ClientAssertions;
-use crate::edge::wasm::exchange::{Call, Current, Exchange, Given, Outcome, Texts, Verifier};
-use crate::edge::wasm::{Apparatus, Bench};
+use crate::edge::wasm::bench::exchange::{Call, Current, Exchange, Given, Outcome, Texts, Verifier};
+use crate::edge::wasm::bench::{Apparatus, Bench};
 use palisade_core::ports::Clock as _;
 
 /// Where people read on.

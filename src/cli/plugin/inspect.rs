@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::json;
 
 use super::{With, bench, block, check, meter, read, show};
-use crate::edge::wasm::{Described, Item};
+use crate::edge::wasm::bench::{Described, Item};
 use palisade_core::ports::ProviderFault;
 
 /// Shows `file`, as text or as JSON. A component that cannot be loaded is shown as far as that goes.

@@ -27,7 +27,8 @@ use crate::edge::data_dir;
 use crate::edge::own_secrets::{self, FolderSecrets};
 use crate::edge::telemetry::logging;
 use crate::edge::telemetry::metrics::Metrics;
-use crate::edge::wasm::{Bench, CacheAt, LARGEST, exchange};
+use crate::edge::wasm::bench::{Bench, exchange};
+use crate::edge::wasm::{CacheAt, LARGEST};
 use palisade_core::ports::{Meter, OwnSecret};
 
 /// Write, build, check, test and try a provider plugin.

@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::project::Project;
 use super::{bench, block, log, meter, read, read_text, show};
 use crate::config::PluginLimits;
-use crate::edge::wasm::exchange::Exchange;
+use crate::edge::wasm::bench::exchange::Exchange;
 
 /// Plays every exchange, and says what came of each.
 ///

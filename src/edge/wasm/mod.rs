@@ -6,40 +6,33 @@
 //!
 //! - [`engine`]: compiler, instance pool, threads and ticks. [`cache`]: compiled components on disk.
 //! - [`load`]: from bytes to linked code, or words that say why not.
-//! - [`host`], [`credentials`], [`answers`], [`secrets`], [`lines`], [`limits`]: what a component is given, and how much
-//!   of it.
+//! - [`host`], [`credentials`], [`answers`], [`secrets`], [`spellings`], [`lines`], [`limits`]: what a component is
+//!   given, and how much of it.
 //! - [`call`], [`plugin`], [`convert`], [`granted`]: one call, and what goes in and comes out.
 //! - [`Plugins`]: the configured providers, loaded, watched and replaced.
-//! - [`Bench`]: one component, tried before it is in service. [`interface`]: what its bytes tell.
-//!   [`exchange`], [`player`], [`recorder`], [`mask`], [`spellings`], [`outcome`]: recorded exchanges, played and written.
+//! - [`interface`]: what the bytes of a component tell.
+//! - [`bench`]: tools for authors of plugins (`palisade plugin test`, `call`, `inspect`). A gateway runs none of it.
 
 mod answers;
-mod bench;
+pub mod bench;
 mod bindings;
 mod cache;
 mod call;
 mod convert;
 mod credentials;
 mod engine;
-pub mod exchange;
 mod granted;
 mod host;
 mod interface;
 mod limits;
 mod lines;
 mod load;
-mod mask;
-mod outcome;
-mod player;
 mod plugin;
 mod plugins;
-mod recorder;
 mod secrets;
 mod spellings;
 
-pub use self::bench::{Apparatus, Bench, Played, Tried};
 pub use self::convert::unlisted;
 pub use self::interface::{Fault, Interface, LARGE, LARGEST, SERVED, WIT, examine};
 pub use self::lines::is_visible;
-pub use self::outcome::{Described, Item};
 pub use self::plugins::{CacheAt, Plugins, Standing, Wiring};

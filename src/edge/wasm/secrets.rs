@@ -9,7 +9,6 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-use super::mask::{is_opaque, is_secret_name};
 use super::spellings::{Spelling, inner, known_spellings, without_codes};
 use palisade_core::ports::DoorResponse;
 
@@ -23,6 +22,41 @@ const PIECE: usize = 16;
 const LOOKED_THROUGH: usize = 1 << 20;
 const LONGEST: usize = 16 << 10;
 const MOST: usize = 64;
+/// Shorter values count as secrets only where their name says so.
+pub(super) const OPAQUE: usize = 20;
+/// Names whose values are the protocol's own words.
+pub(super) const HARMLESS: [&str; 13] = [
+    "alg",
+    "aud",
+    "azp",
+    "code_challenge_method",
+    "grant_type",
+    "iss",
+    "response_type",
+    "scope",
+    "scopes",
+    "token_type",
+    "token_type_hint",
+    "tokentype",
+    "typ",
+];
+/// Parts of names whose values are times, when they are numbers.
+pub(super) const TIMES: [&str; 2] = ["expir", "issued_at"];
+/// Parts of names whose values are secrets.
+pub(super) const SECRET_NAMES: [&str; 12] = [
+    "token",
+    "secret",
+    "code",
+    "password",
+    "assertion",
+    "session",
+    "signature",
+    "key",
+    "sid",
+    "cookie",
+    "authorization",
+    "nonce",
+];
 
 /// The secrets of one call.
 #[derive(Default)]
@@ -174,6 +208,24 @@ fn begun(text: &str, needle: &str) -> Option<usize> {
     let longest = needle.len().min(text.len() + 1);
     let mut lengths = (SECRET..longest).rev().filter(|length| needle.is_char_boundary(*length));
     lengths.find(|length| text.ends_with(&needle[..*length]))
+}
+
+/// Whether `word` is long and means nothing to people: probably a token.
+pub(super) fn is_opaque(word: &str) -> bool {
+    let is_moment =
+        || word.bytes().all(|b| b.is_ascii_digit() || b"-:TZ.+".contains(&b)) && word.contains(':');
+    word.len() >= OPAQUE
+        && !word.starts_with("urn:")
+        && !is_moment()
+        && (word.len() >= 32 || word.bytes().any(|b| b.is_ascii_digit() || b.is_ascii_uppercase()))
+}
+
+/// Whether a value of this name is probably a secret.
+pub(super) fn is_secret_name(name: &str) -> bool {
+    let lower = name.to_ascii_lowercase();
+    !HARMLESS.contains(&&*lower)
+        && !TIMES.iter().any(|part| lower.contains(part))
+        && SECRET_NAMES.iter().any(|part| lower.contains(part))
 }
 
 /// What may be secrets in an answer.

@@ -11,11 +11,11 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-use super::bindings::palisade::provider::http::Request;
-use super::cache::hex;
+use super::super::bindings::palisade::provider::http::Request;
+use super::super::cache::hex;
+use super::super::host::{Witness, method};
+use super::super::lines::{escaped, is_visible};
 use super::exchange::{Answer, Auth, Exchange, Expected, Fails, pairs};
-use super::host::{Witness, method};
-use super::lines::{escaped, is_visible};
 use palisade_core::ports::{Door, DoorFault, DoorRequest, DoorResponse};
 
 /// Header fields that need not be in the file.
@@ -300,7 +300,7 @@ fn plain(url: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::bindings::palisade::provider::http::{BasicEncoding, ClientAuth, Method};
+    use super::super::super::bindings::palisade::provider::http::{BasicEncoding, ClientAuth, Method};
     use super::*;
 
     fn expected(rest: Value) -> Expected {

@@ -4,8 +4,8 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::bindings::exports::palisade::provider::plugin::Description;
-use super::convert;
+use super::super::bindings::exports::palisade::provider::plugin::Description;
+use super::super::convert;
 use super::exchange::{Failed, Granted, Outcome, Person};
 use super::player::{different, lists, shown, urls};
 use palisade_core::domain::connection::Account;

@@ -10,11 +10,12 @@ use secrecy::ExposeSecret;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-use super::bindings::palisade::provider::http::Request;
+use super::super::bindings::palisade::provider::http::Request;
+use super::super::host::{Witness, method};
+use super::super::lines::escaped;
+use super::super::secrets::is_opaque;
 use super::exchange::{Answer, Auth, Body, Exchange, Expected, Failed, Fails, Outcome, Texts, pairs};
-use super::host::{Witness, method};
-use super::lines::escaped;
-use super::mask::{is_opaque, masked};
+use super::mask::masked;
 use crate::config;
 use palisade_core::ports::{Door, DoorFault, DoorRequest, DoorResponse};
 
@@ -245,7 +246,7 @@ mod tests {
     use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
     use serde_json::{Map, json};
 
-    use super::super::bindings::palisade::provider::http::{BasicEncoding, ClientAuth, Method};
+    use super::super::super::bindings::palisade::provider::http::{BasicEncoding, ClientAuth, Method};
     use super::super::exchange::{Call, Current, Granted, Person};
     use super::*;
     use crate::config::{Component, PluginLimits, Provider};

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::bindings::palisade::provider::http::{
+use super::super::bindings::palisade::provider::http::{
     Assertion, BasicEncoding, ClientAuth, CredentialParameters, Place,
 };
 

@@ -13,50 +13,16 @@ use secrecy::ExposeSecret;
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
+use super::super::secrets::{HARMLESS, OPAQUE, SECRET_NAMES, TIMES, is_opaque};
+use super::super::spellings::{WITHHELD, form_encoded, inner, spellings, without_codes};
 use super::exchange::{Body, Current, Exchange, Given, Outcome, Verifier, pairs};
-use super::spellings::{WITHHELD, form_encoded, inner, spellings, without_codes};
 use crate::config;
 
-/// Shorter values are replaced only where their name says that they are secrets.
-const OPAQUE: usize = 20;
 /// Shorter secrets are in decoded texts by chance.
 const TELLING: usize = 8;
 /// An exchange with more secrets would be unreadable, and takes long to mask.
 const MOST: usize = 500;
-/// Names whose values are the protocol's own words.
-const HARMLESS: [&str; 13] = [
-    "alg",
-    "aud",
-    "azp",
-    "code_challenge_method",
-    "grant_type",
-    "iss",
-    "response_type",
-    "scope",
-    "scopes",
-    "token_type",
-    "token_type_hint",
-    "tokentype",
-    "typ",
-];
-/// Parts of names whose values are times, when they are numbers.
-const TIMES: [&str; 2] = ["expir", "issued_at"];
-/// Parts of names whose values are secrets.
-const SECRET_NAMES: [&str; 12] = [
-    "token",
-    "secret",
-    "code",
-    "password",
-    "assertion",
-    "session",
-    "signature",
-    "key",
-    "sid",
-    "cookie",
-    "authorization",
-    "nonce",
-];
-/// Parts of the names of settings whose values are. Others speak of tokens and keys, and are none.
+/// Parts of the names of settings whose values are secrets. Other settings speak of tokens and keys, and are none.
 const SECRET_SETTINGS: [&str; 5] = ["secret", "password", "private", "api_key", "apikey"];
 /// Names whose values say whose account it is.
 const ACCOUNTS: [&str; 7] = ["sub", "id", "uid", "oid", "user_id", "userid", "account_id"];
@@ -92,24 +58,6 @@ pub(super) fn masked(
         answer.body = Body { body: Some(WITHHELD.to_owned()), ..Body::default() };
     }
     learnt(&bare).apply(&bare)
-}
-
-/// Whether `word` is long and means nothing to people: probably a token.
-pub(super) fn is_opaque(word: &str) -> bool {
-    let is_moment =
-        || word.bytes().all(|b| b.is_ascii_digit() || b"-:TZ.+".contains(&b)) && word.contains(':');
-    word.len() >= OPAQUE
-        && !word.starts_with("urn:")
-        && !is_moment()
-        && (word.len() >= 32 || word.bytes().any(|b| b.is_ascii_digit() || b.is_ascii_uppercase()))
-}
-
-/// Whether a value of this name is probably a secret.
-pub(super) fn is_secret_name(name: &str) -> bool {
-    let lower = name.to_ascii_lowercase();
-    !HARMLESS.contains(&&*lower)
-        && !TIMES.iter().any(|part| lower.contains(part))
-        && SECRET_NAMES.iter().any(|part| lower.contains(part))
 }
 
 /// Secrets, and what stands in their place.

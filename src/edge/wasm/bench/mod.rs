@@ -1,7 +1,20 @@
-//! One component on the bench: tried by the command line, alone, before it is in service.
+//! Tools for authors of plugins: one component, tried by the command line before it is in service.
 //!
-//! It runs in the same host, under the same limits, with the same checks of what it brings as in service;
-//! only its door is another.
+//! The component runs in the gateway's host, under the same limits, and what it returns passes the same checks. Only
+//! the door differs. A gateway never runs this code, and the host names nothing of it: the bench observes a call
+//! through [`Witness`].
+//!
+//! - [`exchange`]: the file of a recorded exchange. [`outcome`]: what a call returned, made comparable.
+//! - [`player`]: replays a recorded exchange. [`recorder`]: records one. [`mask`]: replaces secrets and personal
+//!   details by placeholders.
+
+pub mod exchange;
+mod mask;
+mod outcome;
+mod player;
+mod recorder;
+
+pub use self::outcome::{Described, Item};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,20 +25,20 @@ use secrecy::SecretString;
 use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
 
+use self::exchange::{Call, Exchange, Outcome, pairs};
+use self::outcome::{compare, failed, granted, names, person, told};
+use self::player::{Player, tells};
+use self::recorder::Recorder;
 use super::bindings::exports::palisade::provider::plugin::Description;
 use super::cache::Cache;
 use super::call::Callee;
 use super::credentials::Client;
 use super::engine::Machine;
-use super::exchange::{Call, Exchange, Outcome, pairs};
 use super::host::{Surroundings, Witness};
 use super::interface::{Fault, examine};
 use super::load::{Code, load};
-use super::outcome::{Described, compare, failed, granted, names, person, told};
-use super::player::{Player, tells};
 use super::plugin::{self, Plugin, Sides};
 use super::plugins::CacheAt;
-use super::recorder::Recorder;
 use super::secrets::{HIDDEN, Secrets};
 use crate::config::{self, Component, HostPattern, PluginLimits};
 use palisade_core::domain::time::UnixTime;
