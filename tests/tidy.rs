@@ -90,6 +90,11 @@ fn unsafe_code_is_in_one_file_only() {
 }
 
 #[test]
+fn the_modules_of_the_configuration_form_a_tree() {
+    holds(HOUSE.circles());
+}
+
+#[test]
 fn no_file_is_longer_than_a_sitting() {
     holds(HOUSE.lengths());
 }
@@ -269,4 +274,23 @@ fn the_laws_of_manifests_and_lengths_see_what_they_forbid() {
         format!("{}#[cfg(test)]\nmod tests {{\n{}}}\n", "fn f() {}\n".repeat(400), "fn t() {}\n".repeat(400));
     assert!(long(tests).is_empty());
     assert!(over("core/service/mint/tests.rs", &"fn f() {}\n".repeat(501)).lengths().is_empty());
+}
+
+#[test]
+fn the_law_of_trees_sees_a_circle() {
+    let circles = |files: &[(&str, &str)]| {
+        let roots =
+            [("lib.rs", "pub mod config;"), ("config/mod.rs", "mod a; mod b; mod c; pub use self::a::A;")];
+        let files = roots.iter().chain(files).map(|(name, code)| ((*name).to_owned(), (*code).to_owned()));
+        House::new(&Sources::parse(files), manifests()).circles()
+    };
+    let a = ("config/a.rs", "use super::b::B; fn f() { super::c::g() }");
+    let c = ("config/c.rs", "use std::fs; pub fn g() {}");
+    assert!(circles(&[a, ("config/b.rs", "use super::c;"), c]).is_empty());
+    assert_eq!(circles(&[a, ("config/b.rs", "use crate::config::{a, c};"), c]).len(), 2);
+    assert_eq!(circles(&[a, ("config/b.rs", "fn f() { super::a::g() }"), c]).len(), 2);
+    // Through the room's own module, which uses `a`.
+    assert_eq!(circles(&[a, ("config/b.rs", "use super::A;"), c]).len(), 3);
+    let tests = "#[cfg(test)] mod tests { use crate::config::a; }";
+    assert!(circles(&[a, ("config/b.rs", tests), c]).is_empty());
 }

@@ -2,19 +2,19 @@
 //! sections. Nothing stops at the first error, and no secret gets into a message.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-use secrecy::SecretString;
 use toml::de::DeTable;
 
-use super::file::{Document, Item, Section};
+use super::file::{ConfigError, Document, Item, Section};
 use super::form::{self, Url};
-use super::{
-    Algorithm, AuditTo, ClientAddress, Config, ConfigError, Issuer, Jwks, Limits, Log, LogFormat, Passwords,
-    Route, Server, Sessions, StoreUrl, Tls, Tokens, accounts, connections, cors, issuers, mail, native,
-    providers, proxies, routes,
+use super::read::{existing_file, filled, host, secret};
+use super::settings::{
+    Algorithm, AuditTo, ClientAddress, Config, Issuer, Jwks, Limits, Log, LogFormat, Passwords, Route,
+    Server, Sessions, StoreUrl, Tls, Tokens,
 };
+use super::{accounts, connections, cors, issuers, mail, native, providers, proxies, routes};
 use palisade_core::domain::password::{MIN_GUESSES, MOST_MIN_GUESSES, Policy};
 use palisade_core::domain::session::Fingerprint;
 
@@ -188,7 +188,7 @@ fn server(section: Section<'_>) -> Server {
     let server = Server {
         listen,
         admin,
-        admin_hosts: section.list("admin_hosts", routes::host),
+        admin_hosts: section.list("admin_hosts", host),
         prefix: native::prefix(&section),
         tls,
         trusted_proxies: section.list("trusted_proxies", proxies::trusted),
@@ -219,13 +219,6 @@ fn tls(section: Section<'_>) -> Option<Tls> {
     let key = key.and_then(|item| existing_file(&item, "a PEM file with the private key"));
     section.close();
     Some(Tls { listen: listen?, cert: cert?, key: key? })
-}
-
-/// A file that is there; named relative to the configuration.
-pub(super) fn existing_file(item: &Item<'_>, want: &str) -> Option<PathBuf> {
-    let text = item.text(want)?;
-    let path = item.doc.resolve(text.strip_prefix("file:").unwrap_or(text));
-    if path.is_file() { Some(path) } else { item.bad_as(format!("{text:?}, which is no file"), want) }
 }
 
 fn log(section: Section<'_>) -> Log {
@@ -263,46 +256,6 @@ fn store(section: Section<'_>) -> StoreUrl {
     let folder = folder.unwrap_or_else(|| section.doc.resolve("./data"));
     section.close();
     StoreUrl::Sled(folder)
-}
-
-/// Resolves `env:NAME` or `file:PATH`. Whatever goes wrong, the value itself is not in the message.
-pub(super) fn secret(item: &Item<'_>) -> Option<SecretString> {
-    let want = "a reference: \"env:NAME\" or \"file:PATH\"";
-    let Some(reference) = item.raw() else { return item.bad_as("no reference", want) };
-    let value = if let Some(name) = reference.strip_prefix("env:") {
-        match (item.doc.env)(name) {
-            Some(value) => value,
-            None => return item.bad_as(format!("{reference:?}"), &format!("the variable {name} to be set")),
-        }
-    } else if let Some(path) = reference.strip_prefix("file:") {
-        let file = item.doc.resolve(path);
-        match std::fs::read_to_string(&file) {
-            Ok(value) => {
-                warn_of_readers(item, &file);
-                value
-            }
-            Err(error) => return item.bad_as(format!("{reference:?} ({error})"), "a readable file"),
-        }
-    } else {
-        return item.bad_as("a literal", want);
-    };
-    // Editors and `echo` end files with a newline that no secret has.
-    match value.trim_end_matches(['\r', '\n']) {
-        "" => item.bad_as(format!("{reference:?}, which is empty"), "a secret"),
-        value => Some(SecretString::from(value)),
-    }
-}
-
-/// A secret that every user of the machine may read is warned of, not refused: orchestrators mount them so.
-fn warn_of_readers(item: &Item<'_>, file: &std::path::Path) {
-    use std::os::unix::fs::PermissionsExt as _;
-    let mode = std::fs::metadata(file).map_or(0, |found| found.permissions().mode() & 0o777);
-    if mode & 0o004 != 0 {
-        let shown = file.display();
-        let text =
-            format!("{shown} may be read by every user of this machine (mode {mode:04o}); chmod 600 it");
-        item.doc.warn(item.at, &item.key, &text);
-    }
 }
 
 fn tokens(section: Section<'_>, public_url: &str) -> Tokens {
@@ -390,19 +343,6 @@ fn issuers(root: &Section<'_>, own: &str) -> Vec<Issuer> {
         }
     }
     issuers
-}
-
-/// A list with at least one value in it, each read by `read`.
-pub(super) fn filled<'a, T>(
-    section: &Section<'a>,
-    name: &'static str,
-    want: &str,
-    read: impl Fn(&Item<'a>) -> Option<T>,
-) -> Vec<T> {
-    match section.required(name, want) {
-        Some(item) if item.is_empty_list() => item.bad::<Vec<T>>(want).unwrap_or_default(),
-        _ => section.list(name, read),
-    }
 }
 
 fn passwords(section: Section<'_>) -> Passwords {

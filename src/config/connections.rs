@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
-use super::check::secret;
 use super::file::{Item, Section};
 use super::form::{self, Url};
+use super::read::secret;
 use palisade_core::domain::request::Path;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);

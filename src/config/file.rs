@@ -1,10 +1,11 @@
 //! `config.toml` as written: a walk over the document that remembers the line of every key.
 //!
-//! A serde mirror would stop at the first error, and people would fix their file one start at a time.
-//! Here every reader reports what it found to the [`Document`] and goes on, and a [`Section`] reports the
+//! A mirror of the file in serde would stop at the first error, so that an operator would find one error at each
+//! start. Here every reader reports what it found to the [`Document`] and goes on, and a [`Section`] reports the
 //! keys that no reader asked for. Values are shown only through [`show`], which hides what may be secret.
 
 use std::cell::RefCell;
+use std::fmt;
 use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,7 +14,37 @@ use serde_json::{Map, Number, Value};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::{ConfigError, form};
+use super::form;
+
+/// Something in `config.toml` that keeps Palisade from starting.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    /// The file, as it was named to us.
+    pub path: PathBuf,
+    /// Counted from 1; 0 when the file could not be read at all.
+    pub line: usize,
+    /// The dotted key, such as `routes[0].match.path`; empty when the fault is in no key.
+    pub key: String,
+    /// What is there. Never a secret.
+    pub found: String,
+    /// What would do.
+    pub want: String,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.path.display())?;
+        if self.line > 0 {
+            write!(f, ":{}", self.line)?;
+        }
+        if !self.key.is_empty() {
+            write!(f, ": {}", self.key)?;
+        }
+        write!(f, ": found {}; want {}", self.found, self.want)
+    }
+}
+
+impl std::error::Error for ConfigError {}
 
 /// The file, and what is wrong with it so far.
 pub struct Document<'a> {

@@ -1,7 +1,7 @@
 //! What the issuers of the file mean for its routes.
 
-use super::Route;
 use super::file::Section;
+use super::settings::Route;
 use palisade_core::domain::route::Auth;
 
 /// Each route whose upstream is not told the address of callers whose issuer does not say that it is verified;

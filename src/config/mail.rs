@@ -4,10 +4,10 @@ use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
 
-use super::check::{existing_file, secret};
 use super::file::{Item, Section};
 use super::form::{self, Url};
-use super::{Mail, MailTransport, Mailbox, Smtp, SmtpTls};
+use super::read::{existing_file, secret};
+use super::settings::{Mail, MailTransport, Mailbox, Smtp, SmtpTls};
 use palisade_core::domain::request::Host;
 
 const TRANSPORT: &str = "\"log\", \"file:FOLDER\", \"smtp://user@host:587\" or \"smtps://user@host\"";

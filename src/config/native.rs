@@ -1,7 +1,7 @@
 //! Where the native endpoints are (`server.prefix`).
 
-use super::Route;
 use super::file::Section;
+use super::settings::Route;
 use palisade_core::domain::request::Path;
 
 /// Where the native endpoints are unless the file says otherwise.

@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 
-use super::check::{existing_file, filled, secret};
 use super::file::{Item, Section};
-use super::{form, routes};
+use super::form;
+use super::read::{existing_file, filled, require, secret};
 use palisade_core::domain::name::is_line;
 use palisade_core::domain::request::Host;
 use palisade_core::domain::route::Require;
@@ -305,7 +305,7 @@ fn limits(section: Section<'_>) -> PluginLimits {
 
 /// Who may be given tokens. No condition at all would hand them to every app that a user signs in to.
 fn token_access(item: &Item<'_>) -> Option<Require> {
-    let require = routes::require(item.section()?);
+    let require = require(item.section()?);
     if require == Require::default() {
         let want = "what a caller's token must say, such as { scopes = [\"provider-tokens\"] }; \
                     leave the key out to give tokens to no caller";

@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::ClientAddress;
 use super::file::Item;
+use super::settings::ClientAddress;
 
 /// The words of `server.client_address`.
 pub(super) const CLIENT_ADDRESSES: [(&str, ClientAddress); 3] = [

@@ -4,13 +4,15 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use super::cors;
 use super::file::{Item, Section};
 use super::form::{self, Url};
-use super::{Balance, Forward, Health, Origin, Route, Upstream, check, cors};
+use super::read::{existing_file, host, require};
+use super::settings::{Balance, Forward, Health, Origin, Route, Upstream};
 use palisade_core::domain::credential::HOST_PREFIX;
-use palisade_core::domain::request::{Host, Path};
+use palisade_core::domain::request::Path;
 use palisade_core::domain::reserved::{self, Reserved, fold};
-use palisade_core::domain::route::{self, Allow, Auth, Carriers, Policy, Require};
+use palisade_core::domain::route::{self, Allow, Auth, Carriers, Policy};
 
 const HOUR: Duration = Duration::from_secs(3600);
 /// How long an exchange goes on past the expiry of a token without a session of ours.
@@ -141,15 +143,6 @@ fn matching(section: Section<'_>, allow: Allow) -> Option<Match> {
     Some(Match { host: host?, prefix: prefix?, methods }).filter(|_| complete)
 }
 
-/// A host, or a pattern for the hosts below one.
-pub(super) fn host(item: &Item<'_>) -> Option<String> {
-    item.read("a host in lower case, without a port, or *.example.com for the hosts below it", |text| {
-        let name = text.strip_prefix("*.").unwrap_or(text);
-        let host = Host::parse(name.as_bytes()).ok()?;
-        (host.port().is_none() && host.name() == name).then(|| text.to_owned())
-    })
-}
-
 fn prefix(item: &Item<'_>, allow: Allow) -> Option<String> {
     let text = item.text("a path like /api")?;
     let path = match Path::parse(text.as_bytes()) {
@@ -215,28 +208,6 @@ fn policy(section: &Section<'_>, known: &Known) -> Policy {
     Policy { auth, require, carriers, issuers }
 }
 
-/// What a caller's token must say; of a route, or of a caller that may be given tokens of a provider.
-pub(super) fn require(section: Section<'_>) -> Require {
-    let scopes = section.list("scopes", |item| {
-        item.read("a scope without spaces", |text| {
-            text.bytes().all(|b| b.is_ascii_graphic()).then(|| text.to_owned())
-        })
-    });
-    let email_verified = section.bool("email_verified", false);
-    let claims = section.get("claims").and_then(|item| item.section()).map(Section::all).unwrap_or_default();
-    let claims = claims.into_iter().map(|(name, item)| {
-        let values = item.list();
-        if item.is_empty_list() {
-            item.bad::<()>("at least one value, such as [\"admin\"]");
-        }
-        let values = values.iter().filter_map(|value| value.text("a text").map(str::to_owned)).collect();
-        (name.to_owned(), values)
-    });
-    let require = Require { scopes, email_verified, claims: claims.collect() };
-    section.close();
-    require
-}
-
 const ORIGIN: &str = "an origin like http://127.0.0.1:3000, with no path, query or user name";
 
 fn origin(item: &Item<'_>) -> Option<Origin> {
@@ -271,7 +242,7 @@ fn upstream(section: &Section<'_>, known: &Known) -> Option<Upstream> {
         if !tls {
             return item.bad("no ca, or https:// upstreams");
         }
-        check::existing_file(&item, "a PEM file of certificate authorities")
+        existing_file(&item, "a PEM file of certificate authorities")
     });
     let balances = [("round-robin", Balance::RoundRobin), ("random", Balance::Random)];
     let upstream = Upstream {

@@ -11,6 +11,9 @@ pub const UNSAFE: &str = "edge/wasm/cache.rs";
 
 pub const MAX_LINES: usize = 500;
 
+/// The rooms whose modules form a tree: a helper that several of them use is a module below them.
+const TREES: &[&str] = &["palisade::config"];
+
 /// What the use cases and all below them may not touch of the standard library: no manifest keeps I/O out of it.
 const IO: &[&[&str]] = &[
     &["std", "env"],
@@ -165,6 +168,51 @@ impl House {
             }
         }
         broken_by
+    }
+
+    /// The modules of a room in [`TREES`] do not use each other in a circle, tests left out.
+    pub fn circles(&self) -> Vec<String> {
+        TREES.iter().flat_map(|room| self.circles_of(room)).collect()
+    }
+
+    fn circles_of(&self, room: &str) -> Vec<String> {
+        // The room's own module, and the modules directly in it. What is named in the room itself (a `pub use`) is
+        // its own module's.
+        let depth = room.split("::").count();
+        let folder = format!("{}/", room.split("::").skip(1).collect::<Vec<_>>().join("/"));
+        let children: BTreeSet<&str> = self
+            .lines
+            .iter()
+            .filter_map(|(file, _)| file.strip_prefix(&folder)?.split('/').next()?.split('.').next())
+            .collect();
+        let module_of = |path: &[String]| {
+            path.get(depth).map_or("mod", |name| children.get(&**name).copied().unwrap_or("mod")).to_owned()
+        };
+        let mut uses: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for named in self.found.named.iter().filter(|named| !named.is_test) {
+            if starts_with(&named.from, room) && starts_with(&named.path, room) {
+                let (user, used) = (module_of(&named.from), module_of(&named.path));
+                if user != used {
+                    uses.entry(user).or_default().insert(used);
+                }
+            }
+        }
+        // What uses nothing that is left, or is used by nothing that is left, is in no circle.
+        loop {
+            let users: BTreeSet<String> = uses.keys().cloned().collect();
+            uses.retain(|_, used| used.iter().any(|name| users.contains(name)));
+            let used: BTreeSet<String> = uses.values().flatten().cloned().collect();
+            uses.retain(|user, _| used.contains(user));
+            if uses.len() == users.len() {
+                break;
+            }
+        }
+        let shown = |(user, used): (&String, &BTreeSet<String>)| {
+            let used: Vec<&str> =
+                used.iter().filter(|name| uses.contains_key(*name)).map(String::as_str).collect();
+            format!("{room}: {user} uses {} in a circle", used.join(", "))
+        };
+        uses.iter().map(shown).collect()
     }
 
     /// `unsafe` is in one file.

@@ -1,0 +1,100 @@
+//! What several sections read: files that must exist, references to secrets, hosts, and what a token must say.
+
+use std::path::{Path, PathBuf};
+
+use secrecy::SecretString;
+
+use super::file::{Item, Section};
+use palisade_core::domain::request::Host;
+use palisade_core::domain::route::Require;
+
+/// A file that is there; named relative to the configuration.
+pub(super) fn existing_file(item: &Item<'_>, want: &str) -> Option<PathBuf> {
+    let text = item.text(want)?;
+    let path = item.doc.resolve(text.strip_prefix("file:").unwrap_or(text));
+    if path.is_file() { Some(path) } else { item.bad_as(format!("{text:?}, which is no file"), want) }
+}
+
+/// Resolves `env:NAME` or `file:PATH`. Whatever goes wrong, the value itself is not in the message.
+pub(super) fn secret(item: &Item<'_>) -> Option<SecretString> {
+    let want = "a reference: \"env:NAME\" or \"file:PATH\"";
+    let Some(reference) = item.raw() else { return item.bad_as("no reference", want) };
+    let value = if let Some(name) = reference.strip_prefix("env:") {
+        match (item.doc.env)(name) {
+            Some(value) => value,
+            None => return item.bad_as(format!("{reference:?}"), &format!("the variable {name} to be set")),
+        }
+    } else if let Some(path) = reference.strip_prefix("file:") {
+        let file = item.doc.resolve(path);
+        match std::fs::read_to_string(&file) {
+            Ok(value) => {
+                warn_of_readers(item, &file);
+                value
+            }
+            Err(error) => return item.bad_as(format!("{reference:?} ({error})"), "a readable file"),
+        }
+    } else {
+        return item.bad_as("a literal", want);
+    };
+    // Editors and `echo` end files with a newline that no secret has.
+    match value.trim_end_matches(['\r', '\n']) {
+        "" => item.bad_as(format!("{reference:?}, which is empty"), "a secret"),
+        value => Some(SecretString::from(value)),
+    }
+}
+
+/// A secret that every user of the machine may read is warned of, not refused: orchestrators mount them so.
+fn warn_of_readers(item: &Item<'_>, file: &Path) {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mode = std::fs::metadata(file).map_or(0, |found| found.permissions().mode() & 0o777);
+    if mode & 0o004 != 0 {
+        let shown = file.display();
+        let text =
+            format!("{shown} may be read by every user of this machine (mode {mode:04o}); chmod 600 it");
+        item.doc.warn(item.at, &item.key, &text);
+    }
+}
+
+/// A list with at least one value in it, each read by `read`.
+pub(super) fn filled<'a, T>(
+    section: &Section<'a>,
+    name: &'static str,
+    want: &str,
+    read: impl Fn(&Item<'a>) -> Option<T>,
+) -> Vec<T> {
+    match section.required(name, want) {
+        Some(item) if item.is_empty_list() => item.bad::<Vec<T>>(want).unwrap_or_default(),
+        _ => section.list(name, read),
+    }
+}
+
+/// A host, or a pattern for the hosts below one.
+pub(super) fn host(item: &Item<'_>) -> Option<String> {
+    item.read("a host in lower case, without a port, or *.example.com for the hosts below it", |text| {
+        let name = text.strip_prefix("*.").unwrap_or(text);
+        let host = Host::parse(name.as_bytes()).ok()?;
+        (host.port().is_none() && host.name() == name).then(|| text.to_owned())
+    })
+}
+
+/// What a caller's token must say; of a route, or of a caller that may be given tokens of a provider.
+pub(super) fn require(section: Section<'_>) -> Require {
+    let scopes = section.list("scopes", |item| {
+        item.read("a scope without spaces", |text| {
+            text.bytes().all(|b| b.is_ascii_graphic()).then(|| text.to_owned())
+        })
+    });
+    let email_verified = section.bool("email_verified", false);
+    let claims = section.get("claims").and_then(|item| item.section()).map(Section::all).unwrap_or_default();
+    let claims = claims.into_iter().map(|(name, item)| {
+        let values = item.list();
+        if item.is_empty_list() {
+            item.bad::<()>("at least one value, such as [\"admin\"]");
+        }
+        let values = values.iter().filter_map(|value| value.text("a text").map(str::to_owned)).collect();
+        (name.to_owned(), values)
+    });
+    let require = Require { scopes, email_verified, claims: claims.collect() };
+    section.close();
+    require
+}

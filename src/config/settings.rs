@@ -1,0 +1,402 @@
+//! What `config.toml` says, typed: the whole and its sections. Sections with more to them have a file of their own.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use secrecy::SecretString;
+
+use super::accounts::Accounts;
+use super::connections::{Connections, Vault};
+use super::providers::Provider;
+use palisade_core::domain::cors::Cors;
+use palisade_core::domain::email::EmailAddress;
+use palisade_core::domain::password::Policy;
+use palisade_core::domain::request::Scheme;
+use palisade_core::domain::route;
+use palisade_core::domain::session::Fingerprint;
+
+/// The whole of `config.toml`.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where the file was; relative paths in it are resolved against its folder.
+    pub path: PathBuf,
+    /// The origin people see, without a trailing slash. Links are built from it.
+    pub public_url: String,
+    pub server: Server,
+    /// `[cors]`: whose pages may call the native endpoints.
+    pub cors: Cors,
+    pub log: Log,
+    pub store: StoreUrl,
+    pub tokens: Tokens,
+    pub issuers: Vec<Issuer>,
+    pub passwords: Passwords,
+    pub accounts: Accounts,
+    pub sessions: Sessions,
+    pub limits: Limits,
+    pub mail: Mail,
+    pub routes: Vec<Route>,
+    pub providers: Vec<Provider>,
+    pub connections: Connections,
+    pub vault: Vault,
+    /// What works, but is probably not meant; one printable line each.
+    pub warnings: Vec<String>,
+    /// The routes that do not send the address of some callers, as it is not known to be verified; one printable
+    /// line each. For `check` and the start: a reload changes nothing about it.
+    pub unsent_emails: Vec<String>,
+}
+
+impl Config {
+    /// The scheme of [`Config::public_url`].
+    #[must_use]
+    pub fn scheme(&self) -> Scheme {
+        if self.public_url.starts_with("https://") { Scheme::Https } else { Scheme::Http }
+    }
+}
+
+/// `[server]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    pub listen: Vec<SocketAddr>,
+    pub admin: SocketAddr,
+    /// Names that the admin listener answers to, beside addresses and `localhost`: a host in lower case, or
+    /// `*.example.com` for the hosts below it.
+    pub admin_hosts: Vec<String>,
+    /// The path that the native endpoints are below: in normal form, without a trailing slash.
+    pub prefix: String,
+    pub tls: Option<Tls>,
+    /// Peers that are believed about where a request came from.
+    pub trusted_proxies: Vec<IpNet>,
+    /// The field in which they name the client.
+    pub client_address: ClientAddress,
+    /// How long requests are still taken, as before, after a stop was asked for.
+    pub shutdown_delay: Duration,
+    /// How long requests under way may take to finish after that.
+    pub shutdown_grace: Duration,
+    /// From the first byte of a request to the end of its header section.
+    pub header_timeout: Duration,
+    /// How long a connection may stay open between requests.
+    pub idle_timeout: Duration,
+    /// The largest header section in bytes, request line included.
+    pub max_header_bytes: usize,
+    /// Open client connections at once; more are closed as they come.
+    pub max_connections: usize,
+    /// About the most memory that all requests under way may hold together, in bytes.
+    pub max_request_memory: usize,
+    /// Worker threads; 0: one per core.
+    pub threads: usize,
+}
+
+/// `server.client_address`: the one field in which trusted proxies name the client.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ClientAddress {
+    /// `X-Forwarded-For`, with `X-Forwarded-Proto`, `-Host` and `-Port` beside it.
+    #[default]
+    XForwardedFor,
+    /// `Forwarded` (RFC 7239), and no `X-Forwarded-` field.
+    Forwarded,
+    /// `X-Real-IP`, with `X-Forwarded-Proto`, `-Host` and `-Port` beside it.
+    XRealIp,
+}
+
+/// `server.tls`: files are read again when they change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tls {
+    pub listen: SocketAddr,
+    pub cert: PathBuf,
+    pub key: PathBuf,
+}
+
+/// `[log]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    pub format: LogFormat,
+    /// `error`, `warn`, `info`, `debug`, `trace`, or a filter as `tracing` reads it.
+    pub level: String,
+    /// One line per request.
+    pub access: bool,
+    /// Where the lines of the audit log go.
+    pub audit: AuditTo,
+}
+
+/// `log.audit`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AuditTo {
+    /// Standard output; everything else that is logged goes to standard error.
+    Stdout,
+    /// Appended to this file, which is opened anew for each write, so that it may be rotated.
+    File(PathBuf),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// `store.url`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreUrl {
+    /// `sled:FOLDER`. Keys and the admin credential live in the same folder.
+    Sled(PathBuf),
+}
+
+impl StoreUrl {
+    /// The data folder.
+    #[must_use]
+    pub fn data_dir(&self) -> &std::path::Path {
+        match self {
+            StoreUrl::Sled(folder) => folder,
+        }
+    }
+}
+
+/// Signature algorithms (RFC 7518 §3, RFC 8037). Ours are EdDSA, ES256, RS256 and HS256; the tokens of other
+/// issuers may be signed with any of them but HS256.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Algorithm {
+    EdDsa,
+    Es256,
+    Es384,
+    Es512,
+    Rs256,
+    Rs384,
+    Rs512,
+    Ps256,
+    Ps384,
+    Ps512,
+    Hs256,
+}
+
+/// `[tokens]`: what we sign ourselves.
+#[derive(Debug, Clone)]
+pub struct Tokens {
+    pub issuer: String,
+    pub audience: String,
+    pub algorithm: Algorithm,
+    pub access_ttl: Duration,
+    pub refresh_ttl: Duration,
+    pub leeway: Duration,
+    /// A key given from outside: a PEM private key, or the HS256 secret. `None`: a managed key ring.
+    pub key: Option<SecretString>,
+    /// Entries in the verified-token cache.
+    pub cache_entries: u64,
+}
+
+/// `[[issuers]]`: tokens that others sign.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Issuer {
+    pub issuer: String,
+    pub jwks: Jwks,
+    /// Where it is written.
+    pub line: usize,
+    pub audiences: Vec<String>,
+    pub algorithms: Vec<Algorithm>,
+    /// `email = "trusted"`: addresses of which the issuer does not say whether they are verified count as
+    /// verified.
+    pub email_trusted: bool,
+}
+
+/// Where an issuer's keys are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Jwks {
+    /// `https://…`, or `http://` on loopback.
+    Url(String),
+    /// `file:…`
+    File(PathBuf),
+}
+
+/// `[passwords]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Passwords {
+    pub policy: Policy,
+    /// The fewest guesses that a password must stand.
+    pub min_guesses: u64,
+    /// 4 to 31.
+    pub bcrypt_cost: u32,
+    /// The highest cost of a hash that is imported; at least [`Passwords::bcrypt_cost`], at most 31.
+    pub max_cost: u32,
+    /// Threads that hash; 0: one less than there are cores, and at least one.
+    pub threads: usize,
+}
+
+/// `[sessions]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sessions {
+    /// How many an account has at once; the least used one makes room for another.
+    pub max_per_user: usize,
+    /// From the login to the end, however much a session is used.
+    pub absolute_ttl: Duration,
+    /// What to do about a refresh from a device that does not look like the one that signed in.
+    pub fingerprint: Fingerprint,
+    /// A MaxMind database of places (GeoLite2 or GeoIP2, City or Country).
+    pub geoip: Option<PathBuf>,
+}
+
+/// `[limits]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    pub enabled: bool,
+    /// How many letters that any caller can ask for one mailbox gets in an hour; at least 1.
+    pub letters_per_hour: usize,
+    /// The same in a day.
+    pub letters_per_day: usize,
+}
+
+/// `[mail]`.
+#[derive(Debug, Clone)]
+pub struct Mail {
+    pub transport: MailTransport,
+    /// Whom mail comes from; its name is also what the letters call the service.
+    pub from: Mailbox,
+    /// A folder whose files replace the built-in letters of the same names.
+    pub templates: Option<PathBuf>,
+    /// The page that confirms an address; without a fragment, which is the token's place.
+    pub verify_url: String,
+    /// The page that sets a new password; without a fragment.
+    pub reset_url: String,
+    /// The page that undoes a change of address; without a fragment.
+    pub undo_url: String,
+    /// The page that objects to such an undo; without a fragment.
+    pub object_url: String,
+}
+
+/// A mailbox (RFC 5322 §3.4).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mailbox {
+    pub name: Option<String>,
+    pub address: EmailAddress,
+}
+
+#[derive(Debug, Clone)]
+pub enum MailTransport {
+    /// Written to the log, for development.
+    Log,
+    /// Written as files into this folder.
+    File(PathBuf),
+    Smtp(Smtp),
+}
+
+/// A server that takes mail (RFC 6409).
+#[derive(Debug, Clone)]
+pub struct Smtp {
+    /// A name, or an address without brackets.
+    pub host: String,
+    pub port: u16,
+    pub tls: SmtpTls,
+    /// Whom to sign in as; then there is a password too.
+    pub user: Option<String>,
+    pub password: Option<SecretString>,
+    /// A PEM file of authorities to trust instead of the system's.
+    pub ca: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SmtpTls {
+    /// STARTTLS (RFC 3207), and nothing without it.
+    StartTls,
+    /// TLS from the first byte (RFC 8314 §3.3).
+    Implicit,
+    /// Cleartext, on loopback only.
+    Off,
+}
+
+/// `[[routes]]`: the policy for admission and the upstream for the proxy, under one name.
+#[derive(Debug, Clone)]
+pub struct Route {
+    pub policy: route::Route,
+    pub upstream: Upstream,
+    pub forward: Forward,
+}
+
+/// Where a route's requests go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upstream {
+    /// At least one; all with the same scheme.
+    pub origins: Vec<Origin>,
+    /// Where they are written.
+    pub line: usize,
+    pub balance: Balance,
+    pub health: Option<Health>,
+    pub connect_timeout: Duration,
+    /// Between two reads of a response. Streams that stay silent longer are cut unless they are
+    /// WebSockets or event streams.
+    pub read_timeout: Duration,
+    /// How long either side may take nothing of what is being written to it.
+    pub write_timeout: Duration,
+    /// Further attempts for an idempotent request whose connection failed, also when an idle one was used again.
+    pub retries: usize,
+    /// The largest request body in bytes; `None`: no limit.
+    pub max_body: Option<u64>,
+    /// A PEM file of authorities to trust for `https` upstreams instead of the machine's own.
+    pub ca: Option<PathBuf>,
+    /// Speak HTTP/2 to the upstream (by ALPN over `https`, by prior knowledge over `http`).
+    pub http2: bool,
+}
+
+/// One upstream: scheme, host, port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    pub tls: bool,
+    pub host: String,
+    pub port: u16,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Balance {
+    RoundRobin,
+    Random,
+}
+
+/// `health` of a route: a `GET` that must answer 2xx or 3xx, or only a TCP connection when there is no
+/// path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    pub path: Option<String>,
+    pub interval: Duration,
+    pub timeout: Duration,
+    /// Successes in a row that make an upstream healthy again.
+    pub healthy_after: usize,
+    /// Failures in a row that take it out.
+    pub unhealthy_after: usize,
+}
+
+/// What the upstream is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Forward {
+    /// Names of the identity headers; `None`: not sent.
+    pub subject: Option<String>,
+    /// Who vouches for the subject: two issuers may call different people the same.
+    pub issuer: Option<String>,
+    /// Sent for verified addresses only.
+    pub email: Option<String>,
+    pub session: Option<String>,
+    pub scopes: Option<String>,
+    /// `X-Auth-Assertion`: off unless asked for.
+    pub assertion: Option<String>,
+    /// `pass`: fields that the app takes from its callers although they are taken out by default.
+    pub pass: Vec<String>,
+    /// Send the caller's Host on (true) or the upstream's own.
+    pub preserve_host: bool,
+    /// The provider whose token replaces the caller's.
+    pub inject: Option<String>,
+}
+
+impl Forward {
+    /// The names of the fields that the route sets.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        let Forward {
+            subject,
+            issuer,
+            email,
+            session,
+            scopes,
+            assertion,
+            pass: _,
+            preserve_host: _,
+            inject: _,
+        } = self;
+        [subject, issuer, email, session, scopes, assertion].into_iter().flatten().map(String::as_str)
+    }
+}
