@@ -1,5 +1,5 @@
 //! The tests of the use cases, a target of their own because fakes implement the traits of the library: a unit test
-//! is compiled into another copy of it, whose traits they do not implement.
+//! is compiled into another copy of the library, and the fakes do not implement the traits of that copy.
 //!
 //! Each module is a file beside what it tests: `service::clock::tests` is `service/clock/tests.rs`.
 

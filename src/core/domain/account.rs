@@ -51,14 +51,14 @@ impl fmt::Debug for PasswordHash {
     }
 }
 
-/// Whether an account is known to be somebody's.
+/// Whether the owner of the address has claimed the account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Claim {
     /// Written by a version that did not keep it. Its events may tell.
     #[default]
     Unknown,
-    /// Registered by somebody who has not shown since that mail to its address reaches them.
+    /// Registered, and never verified: the requester may not own the address.
     Unclaimed,
     /// Its address was verified once, or an operator made, imported or changed the account. It stays so, whatever
     /// becomes of the verification.
@@ -74,12 +74,12 @@ pub struct User {
     pub email_verified: bool,
     /// What they are called; on one line ([`super::name::is_name`] when it was given).
     pub name: Option<String>,
-    /// `None`: nobody can sign in by password.
+    /// `None`: the account has no password, and sign-in by password fails.
     pub password: Option<PasswordHash>,
-    /// An operator can take this away; then nobody signs in and every session has ended.
+    /// Set to false by an operator: every sign-in is refused and every session has ended.
     pub active: bool,
-    /// Nobody signs in before this moment. Set by an operator only: never by failed attempts, or any
-    /// stranger could lock anybody out.
+    /// Every sign-in before this moment is refused. Set by an operator only, never by failed attempts: an attacker
+    /// could lock out the owner.
     pub locked_until: Option<UnixTime>,
     pub created_at: UnixTime,
     pub updated_at: UnixTime,
@@ -105,8 +105,8 @@ pub struct User {
     pub live_links: BTreeMap<Purpose, Uuid>,
     #[serde(default)]
     pub claim: Claim,
-    /// The registration whose password this is, until the address is verified: a browser that sent it shows by that
-    /// that the password is its person's ([`super::binding`]).
+    /// The registration that set this password, until the address is verified. A browser that proves that it sent
+    /// that registration proves that its user chose the password ([`super::binding`]).
     #[serde(default)]
     pub registration: Option<Uuid>,
     /// Which changes of address can be undone, and whether one was.
@@ -135,8 +135,8 @@ impl User {
         admits
     }
 
-    /// Whether the account is known to be somebody's; `None` when its record does not tell. One that was ever used,
-    /// or that an operator has given anything, is.
+    /// Whether the account is claimed; `None` when its record does not say. An account that was ever used, or that an
+    /// operator has changed, is claimed.
     #[must_use]
     pub fn is_claimed(&self) -> Option<bool> {
         let was_used = self.email_verified || self.last_login_at.is_some() || !self.devices.is_empty();
@@ -178,11 +178,11 @@ pub enum Verification {
     /// Nothing, unless the caller asks for more: what people know of such links. Our own pages ask.
     #[default]
     Link,
-    /// A proof that whoever has the mailbox also knows the account's password, or a new password.
+    /// A proof that the owner of the mailbox also knows the account's password, or a new password.
     Proof,
 }
 
-/// What scopes must be, for whoever gave others.
+/// What scopes must be: the text of the error for scopes of another form.
 pub const SCOPES_WANTED: &str = "`scopes` must be at most 100 words of printable ASCII without spaces";
 
 /// Whether these can be the scopes of a token (RFC 6749 §3.3): not too many, each of printable ASCII without

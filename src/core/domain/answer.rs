@@ -1,4 +1,5 @@
-//! From a refusal to an answer: the one place that says what a caller is told, whoever turns them away.
+//! Maps a refusal to an HTTP answer. This is the only place that decides what a caller is told, whichever part
+//! refuses.
 
 use std::time::Duration;
 

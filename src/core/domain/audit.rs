@@ -1,4 +1,4 @@
-//! What happened to accounts, for whoever has to answer for it. An event never holds a secret.
+//! Audit events: what happened to accounts, for the operator. An event never holds a secret.
 
 use std::net::IpAddr;
 
@@ -19,7 +19,7 @@ pub enum Action {
     VerifyEmail,
     Login,
     Refresh,
-    /// A refresh token that had been replaced was presented again: somebody holds a copy.
+    /// Replay: a refresh token that had been replaced was presented again, so an attacker may hold a copy.
     RefreshReuse,
     Logout,
     EndSession,
@@ -28,11 +28,11 @@ pub enum Action {
     ChangePassword,
     RequestEmailChange,
     ChangeEmail,
-    /// By the old address: the account is frozen until it is decided whose it is.
+    /// By the old address: the account is frozen until its owner is decided.
     UndoEmailChange,
     /// By a later address: an operator decides.
     ObjectToUndo,
-    /// Nobody has objected: the account has the earlier address again.
+    /// The time to object is over: the account has the earlier address again.
     RestoreEmail,
     ChangeProfile,
     Revoke,
@@ -84,7 +84,7 @@ pub enum Outcome {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Actor {
-    /// The person, or somebody who passes for them.
+    /// The user, or an attacker with the user's credentials.
     User,
     /// Over the admin API.
     Operator,
@@ -101,7 +101,7 @@ pub struct Event {
     pub action: Action,
     pub outcome: Outcome,
     pub actor: Actor,
-    /// Whose account; `None` when it concerns none, or none was found.
+    /// The account; `None` when it concerns none, or none was found.
     pub user: Option<UserId>,
     pub session: Option<SessionId>,
     /// Which connection to a provider, where it is about one.
@@ -128,7 +128,7 @@ impl Event {
             (Actor::User, _) if self.user.is_none() => true,
             // It takes a token that was the owner's, and the session ends by it.
             (Actor::User, Action::RefreshReuse) => false,
-            // Anybody can ask for a letter to an address that is not theirs.
+            // A requester can name an address that is not their own.
             (Actor::User, Action::RequestPasswordReset | Action::ResendVerification) => true,
             (Actor::User, _) => self.outcome == Outcome::Denied,
             (Actor::Operator, Action::AdminCall) => self.outcome == Outcome::Denied && without_credential(),

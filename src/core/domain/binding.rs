@@ -1,10 +1,11 @@
 //! What a browser remembers of the registrations that it sent: one cookie, which only we can write.
 //!
-//! Who can open a verification link has the mailbox, and not for that reason the password: somebody else may have
-//! registered the address with one of their own (A. Sudhodanan and A. Paverd, "Pre-hijacked Accounts", USENIX Security
-//! 2022). A browser that sent the very registration whose password is kept shows that both are the same person's.
-//! It shows that only as long as it has sent no other registration for the address since, whose password is
-//! the one that its person remembers. The cookie never says whether an address has an account.
+//! A requester that opens a verification link owns the mailbox. That does not prove that they chose the password: an
+//! attacker may have registered the address with a password of their own (pre-hijacking: A. Sudhodanan and A. Paverd,
+//! "Pre-hijacked Accounts", USENIX Security 2022). The cookie proves that this browser sent the registration that set
+//! the password. It proves that only for the last registration that the browser sent for the address, because that
+//! one has the password that its user remembers. The cookie never says whether an address has an account
+//! (enumeration).
 
 use std::time::Duration;
 
@@ -54,8 +55,8 @@ impl Binding {
         self.0.drain(..excess);
     }
 
-    /// Whether the last registration that this browser sent for the account's address is the one whose password the
-    /// account has.
+    /// Whether the last registration that this browser sent for the account's address is the one that set the
+    /// account's password.
     #[must_use]
     pub fn proves(&self, key: &ServerKey, user: &User, now: UnixTime) -> bool {
         let Some(registration) = user.registration else { return false };
@@ -128,8 +129,8 @@ fn tag(key: &ServerKey, email: &EmailAddress) -> [u8; ADDRESS] {
 #[derive(Debug, Default)]
 pub struct Forms(std::collections::VecDeque<(FormId, Uuid, UnixTime)>);
 
-/// What a form is known by: its id, and everything that was typed into it. Whoever knows the id only, and sends
-/// another password under it, sends another registration.
+/// Identifies a form: its id, and everything that was typed into it. A client that knows only the id and sends
+/// another password under it sends another registration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FormId([u8; 32]);
 

@@ -17,8 +17,9 @@ const MAX_CLAIMS: usize = 4096;
 const EXACT: f64 = 9_007_199_254_740_992.0;
 
 /// What the gateway says in a token, or what others who sign tokens say by these names: about the token and its use
-/// (RFC 7519 §4.1, RFC 9068 §2.2, RFC 7662), whose it is and how they signed in (OpenID Connect Core §2), on whose
-/// behalf (RFC 8693 §4), bound to what (RFC 7800), and that it is an event (RFC 8417). `name` is the account's to set.
+/// (RFC 7519 §4.1, RFC 9068 §2.2, RFC 7662), its subject and how they signed in (OpenID Connect Core §2), the actor
+/// that it was delegated to (RFC 8693 §4), its key confirmation (RFC 7800), and that it is an event (RFC 8417).
+/// `name` is the account's to set.
 const RESERVED: [&str; 33] = [
     "iss",
     "aud",

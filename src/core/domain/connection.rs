@@ -1,9 +1,9 @@
-//! A user's connection to a provider: whose grant it is, how it stands, and when to look at it again.
+//! A user's connection to a provider: the grant, its state, and when the worker looks at it again.
 //!
-//! The tokens in it are sealed; nothing here can open them. A connection is refreshed from one place at a
-//! time, and what is about to be done is written down before it is done ([`Connection::attempt`]): a crash
-//! between the provider's answer and our write leaves a trace, and the next look finds out what the refresh
-//! token is still worth.
+//! The tokens in it are sealed; nothing here can open them. A connection is refreshed from one place at a time
+//! (single-flight). An attempt is committed before the provider is called ([`Connection::attempt`]): a crash between
+//! the provider's answer and our write leaves the attempt open, and the next look finds out whether the refresh token
+//! is still valid.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -105,7 +105,7 @@ impl fmt::Debug for SealedTokens {
     }
 }
 
-/// Whose account at the provider it is, as the provider says.
+/// The account at the provider, as the provider names it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Account {
     /// The provider's identifier, never reassigned.
@@ -142,7 +142,7 @@ pub struct Consent {
     pub expires_at: UnixTime,
 }
 
-/// A refresh that was begun, and of which nobody knows yet what the provider made of it.
+/// A refresh that was begun and has no outcome yet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempt {
     pub started_at: UnixTime,
@@ -186,10 +186,10 @@ pub struct Connection {
     pub scopes_granted: Vec<String>,
     /// What the user gave for the parameters of the provider, secrets left out.
     pub parameters: BTreeMap<String, String>,
-    /// Whose account it is, where the plugin can tell.
+    /// The account at the provider; `None` where the plugin cannot tell.
     pub account: Option<Account>,
     pub tokens: Option<SealedTokens>,
-    /// When the access token ends; `None` when nobody knows.
+    /// When the access token expires; `None` when the provider did not say.
     pub expires_at: Option<UnixTime>,
     /// When the refresh token ends, where that is known.
     pub refresh_expires_at: Option<UnixTime>,
@@ -289,8 +289,8 @@ impl Connection {
         self.take(grant, now);
     }
 
-    /// What a refresh brought. A grant whose end moves with each refresh does not end while it is used:
-    /// nobody is to be warned of it.
+    /// Takes over the result of a refresh. A grant that each refresh prolongs does not expire while it is used, so
+    /// its user gets no warning.
     pub fn renew(&mut self, grant: Grant, now: UnixTime) {
         let moved = |(before, end): (UnixTime, UnixTime)| end > before.plus(SAME_END);
         let ends = self.refresh_expires_at.zip(grant.refresh_expires_at);

@@ -1,7 +1,7 @@
-//! Cross-origin requests (the CORS protocol of the Fetch standard, §3.2): whose pages may call, what they may send
+//! Cross-origin requests (the CORS protocol of the Fetch standard, §3.2): which origins may call, what they may send
 //! and what they may read.
 
-/// Whose pages may call from a browser.
+/// The origins that may call from a browser.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origins {
     /// `"*"`.
@@ -29,7 +29,7 @@ pub const ALLOWED: [&str; 2] = ["authorization", "content-type"];
 pub const EXPOSED: [&str; 3] = ["retry-after", "www-authenticate", "x-request-id"];
 
 impl Default for Cors {
-    /// Nobody's pages.
+    /// No origin.
     fn default() -> Cors {
         Cors {
             origins: Origins::These(Vec::new()),

@@ -14,12 +14,12 @@ pub const MAX_TOKEN_BYTES: usize = 8 * 1024;
 /// The `Sec-WebSocket-Protocol` entry that carries a token is this, then the token.
 pub const WEBSOCKET_PREFIX: &str = "bearer.";
 
-/// What the names of the cookies begin with that bind a consent to the browser that began it, behind
-/// [`HOST_PREFIX`] over TLS. They go back to us and to nobody else.
+/// What the names of the cookies begin with that bind a consent to the browser that began it, behind [`HOST_PREFIX`]
+/// over TLS. The browser sends them back; they are never forwarded.
 pub const CONSENT_COOKIE: &str = "palisade_connect";
 
-/// The cookie by which a browser shows which registrations it sent, behind [`HOST_PREFIX`] over TLS. It comes back to
-/// us and goes to nobody else.
+/// The cookie by which a browser shows which registrations it sent, behind [`HOST_PREFIX`] over TLS. The browser
+/// sends it back; it is never forwarded.
 pub const REGISTRATION_COOKIE: &str = "palisade-registration";
 
 /// What the names of all our cookies have in them.
@@ -122,10 +122,10 @@ pub fn refuse_several(headers: &dyn Headers) -> Result<(), Refusal> {
     if lines > 1 { Err(Refusal::Credentials) } else { Ok(()) }
 }
 
-/// Whether a browser sent this on behalf of another site. A cookie travels whoever asks, so a token in
-/// one counts only for requests from the same origin where they can do harm: unsafe methods, and
-/// WebSockets, which no same-origin policy protects (RFC 6455 §10.2). Browsers name the origin on both;
-/// programs that send none are no browsers.
+/// Whether a browser sent this on behalf of another site (CSRF). A browser adds a cookie to requests of every site,
+/// so a token in a cookie counts only for requests from the same origin where they can do harm: unsafe methods, and
+/// WebSockets, which no same-origin policy protects (RFC 6455 §10.2). Browsers name the origin on both; programs that
+/// send none are no browsers.
 ///
 /// The scheme of our own origin is `public`, that of `public_url`, unless a proxy that is believed says
 /// otherwise in `X-Forwarded-Proto`. It is never that of the connection: TLS may end in front of us.
@@ -158,8 +158,8 @@ fn forwarded_scheme(request: &Request<'_>) -> Option<Scheme> {
     scheme.filter(|_| lines == 1)
 }
 
-/// The token of an `Authorization: Bearer` line; `None` for another scheme, whose parameters are the app's
-/// matter (AWS4-HMAC-SHA256, Digest, OAuth and Signature separate theirs by commas).
+/// The token of an `Authorization: Bearer` line; `None` for another scheme. The app reads the parameters of other
+/// schemes (AWS4-HMAC-SHA256, Digest, OAuth and Signature separate theirs by commas).
 fn bearer(headers: &dyn Headers) -> Result<Option<&str>, Refusal> {
     let mut result = Ok(None);
     headers.each("authorization", &mut |line| {
@@ -189,8 +189,8 @@ const fn is_scheme(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'+' | b'~')
 }
 
-/// Whether a comma is followed by a Bearer credential, for whoever splits there. What is not a letter of the
-/// field's own alphabet counts as white space: some servers strip more than spaces and tabs.
+/// Whether a comma is followed by a Bearer credential, which a server that splits at commas would read. What is not a
+/// letter of the field's own alphabet counts as white space: some servers strip more than spaces and tabs.
 fn joins_bearer(parameters: &[u8], is_whole: bool) -> bool {
     parameters.split(|byte| *byte == b',').skip(usize::from(!is_whole)).any(|part| {
         let begin = part.iter().position(u8::is_ascii_graphic).unwrap_or(part.len());
@@ -210,7 +210,7 @@ fn query_value<'a>(pair: &'a str, name: &str) -> Option<&'a str> {
     (key == name).then_some(value)
 }
 
-/// A `Cookie` line without the cookies whose names `ours` holds, and without our own; `None` when nothing is left.
+/// A `Cookie` line without the cookies that `ours` names, and without our own; `None` when nothing is left.
 #[must_use]
 pub fn without_cookies(line: &str, ours: &[String]) -> Option<String> {
     let kept: Vec<&str> = line

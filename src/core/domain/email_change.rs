@@ -1,5 +1,5 @@
-//! What may be undone about an account's address, and what a freeze allows until it is decided whose the account
-//! is. Pure rules: nothing here sends a letter or ends a session.
+//! Which changes of an account's address can be undone, and what a frozen account allows until its owner is decided.
+//! Pure rules: nothing here sends a letter or ends a session.
 //!
 //! A thief with a session and the password can give the account another address. The letter to the old address
 //! therefore carries a link that undoes the change, and no later change of address or password voids it. But an old
@@ -38,7 +38,7 @@ pub const MAX_UNDOABLE: usize = 16;
 /// What is kept with an account about its addresses. An account of an earlier version has none of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EmailChanges {
-    /// Changes whose undo link may still be good, the earliest first.
+    /// Changes with an undo link that may still be good, the earliest first.
     #[serde(default)]
     pub undoable: Vec<EmailChange>,
     /// Set from an undo until the reset of the password that follows it.
@@ -127,8 +127,9 @@ impl EmailChanges {
         self.undoable.iter().any(|change| change.link == link && is_live(change, now))
     }
 
-    /// Takes back the change of this undo link and every later one, and freezes the account, whose address is `present`.
-    /// `is_taken`: the earlier address is another account's. `None` when the link is not good; then nothing was changed.
+    /// Takes back the change of this undo link and every later one, and freezes the account. `present` is the
+    /// account's address. `is_taken`: the earlier address is another account's. `None` when the link is not good;
+    /// then nothing was changed.
     ///
     /// An account that is frozen already was frozen for a later address: its claim gives way to this earlier one, and
     /// the time to object begins anew. An objection stands.

@@ -1,8 +1,8 @@
 //! Who a verified token says the caller is.
 //!
-//! An [`Identity`] exists only after a signature, an issuer, an audience and the times were checked
-//! (`edge::jwt`), so whoever holds one need not ask again. Its text fields are free of control
-//! characters: they go into header lines.
+//! An [`Identity`] exists only after a signature, an issuer, an audience and the times were checked (`edge::jwt`), so
+//! code that holds one need not check again. Its text fields are free of control characters: they go into header
+//! lines.
 
 use std::sync::Arc;
 

@@ -26,7 +26,7 @@ pub enum Purpose {
     ChangeEmail,
     /// To the old address of a changed one: undoes the change ([`super::email_change`]).
     UndoEmailChange,
-    /// To the later addresses of an undone change: leaves it to an operator whose the account is.
+    /// To the later addresses of an undone change: an operator then decides who owns the account.
     ObjectToUndo,
 }
 

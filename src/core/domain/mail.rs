@@ -1,4 +1,4 @@
-//! What is to be mailed: which letter, to whom, with which facts. The words are templates at the edge.
+//! What is to be mailed: which letter, to which recipient, with which facts. The words are templates at the edge.
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -15,7 +15,7 @@ pub enum Letter {
     VerifyEmail,
     /// The account works now.
     Welcome,
-    /// Somebody tried to register an address that has an account.
+    /// A requester tried to register an address that has an account.
     AlreadyRegistered,
     /// A link that sets a new password.
     ResetPassword,
@@ -23,7 +23,7 @@ pub enum Letter {
     PasswordChanged,
     /// To the new address: a link that makes it the account's.
     ConfirmEmail,
-    /// To the old address: somebody asked for another one.
+    /// To the old address: a session asked for another one.
     EmailChanged,
     /// To the old address: it was changed, with a link that undoes it.
     EmailReplaced,
@@ -86,7 +86,7 @@ pub struct Mail {
     pub letter: Letter,
     pub to: EmailAddress,
     /// Whether the recipient had shown, when this was enqueued, that [`Mail::to`] is theirs. If not, a stranger may
-    /// have named it, and the letter repeats nothing that anybody chose ([`Mail::telling`]).
+    /// have named it, and the letter repeats no text that a requester chose ([`Mail::telling`]).
     #[serde(default)]
     pub verified: bool,
     /// What the person is called.
@@ -126,13 +126,13 @@ impl Mail {
     }
 
     /// What the letter may tell: everything to an address that is verified, and else only what the gateway itself
-    /// says. Somebody who registers another person's address must not be able to write to that person.
+    /// says. An attacker who registers another person's address must not be able to write to that person.
     #[must_use]
     pub fn telling(&self) -> (Option<&str>, Facts) {
         if self.verified {
             return (self.name.as_deref(), self.facts.clone());
         }
-        // Named one by one, so that a new fact does not compile before somebody has said whose words it is.
+        // Named one by one, so that a new fact does not compile before its author has said who chose its text.
         let Facts {
             at,
             device: _,

@@ -1,16 +1,16 @@
-//! How many letters a mailbox gets that somebody else may have asked for.
+//! The rate limit of a mailbox: how many letters it gets that its owner may not have asked for.
 //!
-//! Anybody can ask that a link is mailed to any address, from as many networks as they have; together that is a
-//! weapon against the mailbox. So of all such letters to one mailbox, whoever asks, only so many go out in an hour and
-//! in a day ([`Caps`]). The answers do not tell. Security notices are not among these letters: what they tell of takes
-//! a sign-in or an operator, and exhausting the cap must not silence them.
+//! A requester can have a link mailed to any address, from as many networks as they have, and so flood the mailbox
+//! (mail bombing). So the letters to one mailbox are limited for each hour and each day, over all requesters
+//! ([`Caps`]). The answers do not show it (enumeration). Security notices are not among these letters: they follow a
+//! sign-in or an act of an operator, and exhausting the cap must not silence them.
 //!
-//! Nobody may be locked out by it, so these pass, and are counted:
+//! The cap must lock no owner out, so these pass, and are counted:
 //! - what is asked for from a block that has signed in to the account;
 //! - a letter that carries the account's only live link, if the address is verified or is the mailbox's plain one: a
-//!   link lives an hour (a reset) or a day (a verification), so that is one reset letter an hour. Of an address with a
-//!   tag there can be any number for one mailbox, each with an account that nobody has verified; those have a smaller
-//!   allowance of their own;
+//!   link lives an hour (a reset) or a day (a verification), so that is one reset letter an hour. Of an address with
+//!   a tag there can be any number for one mailbox, each with an unverified account; those have a smaller allowance
+//!   of their own;
 //! - the only live link of a wish for this address by an account that has another one, as far as there are few: how
 //!   many accounts wish is up to strangers.
 //!
@@ -35,7 +35,7 @@ const WISHES_A_DAY: usize = 6;
 /// Letters of one mailbox that are remembered; more than all caps together let through in a day.
 const REMEMBERED: usize = 128;
 
-/// How many letters that anybody can ask for go to one mailbox.
+/// How many letters go to one mailbox that a requester without a session can ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Caps {
     /// False: all of them.
@@ -60,7 +60,7 @@ pub enum Asked {
     Told,
 }
 
-/// A letter that somebody asked for.
+/// A letter that a requester asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CappedLetter {
     pub asked: Asked,
@@ -68,7 +68,7 @@ pub struct CappedLetter {
     pub only_link: bool,
     /// Whether the address is the account's and verified.
     pub verified: bool,
-    /// Whether it was asked for from a block that has signed in to the account whose address it is.
+    /// Whether the request came from a block that has signed in to the account of this address.
     pub known: bool,
 }
 
@@ -90,7 +90,7 @@ struct Counted {
     tagged: bool,
 }
 
-/// Which mailbox: a MAC of its address, so that the record tells nobody whose it is.
+/// Identifies a mailbox by a MAC of its address, so that the record does not reveal the address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct MailboxId(pub [u8; 16]);
@@ -268,7 +268,7 @@ mod tests {
         }
     }
 
-    /// Every tag is an account of its own that nobody has verified, with a first link of its own.
+    /// Every tag is an unverified account of its own, with a first link of its own.
     #[test]
     fn tags_and_dots_are_no_way_around() {
         let key = ServerKey::new(Zeroizing::new([9; 32]));
@@ -276,7 +276,7 @@ mod tests {
         let unverified = CappedLetter { verified: false, ..first(Asked::Verify) };
         let tagged = |n: u32| -> EmailAddress { format!("ann+{n}@example.com").parse().unwrap() };
         assert_eq!((0..500).map(tagged).filter(|to| mailbox.admits(CAPS, unverified, to, NOW)).count(), 5);
-        // The plain address is the owner's, and so is a tagged one that somebody has verified.
+        // The plain address is the owner's, and so is a tagged one that is verified.
         assert!(mailbox.admits(CAPS, unverified, &ann(), NOW));
         assert!(mailbox.admits(CAPS, first(Asked::Reset), &tagged(3), NOW));
         for (one, other, same) in [

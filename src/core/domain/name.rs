@@ -1,8 +1,8 @@
 //! What people may be called.
 //!
-//! A name goes into letters, pages and tokens, and who gives it need not be who reads it: a stranger who
-//! registers somebody else's address writes to that person. So a name may say who somebody is and nothing
-//! else: no link, no telephone number, nothing that cannot be seen.
+//! A name goes into letters, pages and tokens. The requester who sets it need not be the recipient who reads it: an
+//! attacker who registers another person's address would write to that person. So a name may contain no link, no
+//! telephone number and no invisible character.
 //!
 //! The rules hold for names that are given. Names that were kept earlier are read as they are; what a letter
 //! repeats of them is decided where letters are written.

@@ -1,7 +1,7 @@
 //! Opaque tokens: refresh tokens, the tokens in mailed links, and what binds a consent to its connection.
 //!
-//! They are made from randomness and the server key, and kept only as SHA-256 hashes. What is kept is of
-//! no use to whoever reads it: neither the hash nor the server key alone gives a token.
+//! They are made from randomness and the server key, and kept only as SHA-256 hashes. A copy of the store is of no
+//! use to an attacker: neither the hash nor the server key alone gives a token.
 
 use std::fmt;
 
@@ -93,8 +93,7 @@ impl fmt::Debug for RefreshToken {
     }
 }
 
-/// The `state` of an authorization request (RFC 6749 §10.12): which consent is being given, for which
-/// connection of whose.
+/// The `state` of an authorization request (RFC 6749 §10.12): the consent, its connection and its user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct State {
     pub user: UserId,
@@ -120,8 +119,8 @@ impl ServerKey {
         RefreshToken { user, session, generation: 0, secret }
     }
 
-    /// The token that replaces `parent`: always the same one for the same parent, so that a repeated
-    /// request whose answer was lost gets the answer again.
+    /// The token that replaces `parent`: always the same one for the same parent, so that a client that lost the
+    /// answer and repeats the request gets the same answer.
     #[must_use]
     pub fn successor(&self, parent: &RefreshToken) -> RefreshToken {
         RefreshToken {
@@ -173,22 +172,22 @@ impl ServerKey {
         URL_SAFE_NO_PAD.encode(self.mac("link", &[id.as_bytes()])).into()
     }
 
-    /// A number for whoever an address may belong to: evenly spread, the same after a restart, and guessed by nobody
-    /// who does not have the key.
+    /// A number for an address, whether or not it has an account: evenly spread, the same after a restart, and not to
+    /// be guessed without the key.
     #[must_use]
     pub fn tag(&self, email: &EmailAddress) -> u64 {
         let mac = self.mac("tag", &[email.as_str().as_bytes()]);
         mac[..8].iter().fold(0, |tag, byte| tag << 8 | u64::from(*byte))
     }
 
-    /// What stands for an address in the audit log, where nobody is to learn who tried it: the same for the same
-    /// address, and of no use to find it without the key.
+    /// Stands for an address in the audit log, which must not reveal the addresses that were tried: the same for the
+    /// same address, and of no use to find it without the key.
     #[must_use]
     pub fn hash_of_address(&self, address: &str) -> String {
         URL_SAFE_NO_PAD.encode(&self.mac("audited address", &[address.as_bytes()])[..16])
     }
 
-    /// A state as the provider sees it: whose it is, and a MAC over that, which nobody else can make.
+    /// A state as the provider sees it: the user, connection and consent, and a MAC over them by the server key.
     #[must_use]
     pub fn write_state(&self, state: &State) -> SecretString {
         let named = named(state);

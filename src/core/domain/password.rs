@@ -1,10 +1,9 @@
 //! What a password must be.
 //!
-//! Length is counted in Unicode characters, as NIST SP 800-63B §3.1.1.2 asks. The bytes themselves are
-//! taken as they are given, at setting and at checking alike: hashes that were imported were made from
-//! the bytes that their makers were given, and a form that we chose for them (NFC, say) would refuse the
-//! right password of an account that was made elsewhere. Whoever types the same password with the same
-//! keyboard sends the same bytes.
+//! Length is counted in Unicode characters, as NIST SP 800-63B §3.1.1.2 asks. The bytes themselves are taken as they
+//! are given, at setting and at checking alike: hashes that were imported were made from the bytes that their makers
+//! were given, and a form that we chose for them (NFC, say) would refuse the right password of an account that was
+//! made elsewhere. The same password, typed on the same keyboard, gives the same bytes.
 //!
 //! Nothing here keeps a copy of a password that is not overwritten, and no message holds one.
 
@@ -13,8 +12,8 @@ use zeroize::Zeroizing;
 
 use super::email::EmailAddress;
 
-/// The longest password that is taken, in bytes: long enough for any sentence, short enough that nobody
-/// is kept busy with one.
+/// The longest password that is taken, in bytes: long enough for any sentence, short enough that checking one costs
+/// little.
 pub const MAX_BYTES: usize = 1024;
 
 /// A password that holds the account's address or name has more than this many characters besides.
@@ -153,7 +152,7 @@ impl Policy {
         }
     }
 
-    /// What to tell the person whose password breaks this rule.
+    /// The message for a user whose password breaks this rule.
     #[must_use]
     pub fn explain(self, violation: Violation) -> &'static str {
         match violation {
@@ -242,8 +241,8 @@ impl Violation {
 /// For people, in every policy.
 const GUESSED_FIRST: &str = "Do not use what others would try first: common passwords with something added, the name of this service, rows of keys, dates.";
 
-/// A character of none of the other classes. Letters without case are among them: whoever writes a script
-/// that has none can meet the rule by its letters.
+/// A character of none of the other classes. Letters without case are among them, so that a user of a script without
+/// case can meet the rule with its letters.
 fn is_special(c: char) -> bool {
     !c.is_uppercase() && !c.is_lowercase() && !c.is_numeric()
 }

@@ -239,8 +239,8 @@ impl<'n> Search<'_, 'n> {
     }
 }
 
-/// Whether some server takes this for `.` or `..`, which all its delimiters may end. Nobody has reason to encode
-/// a dot: of a row of them some may be dropped before the others are decoded.
+/// Whether some server takes this for `.` or `..`, which all its delimiters may end. No client has reason to encode a
+/// dot: of a row of them some may be dropped before the others are decoded.
 fn is_dot_segment(segment: &[Letter]) -> bool {
     let end = segment.iter().position(|letter| letter.char == ';' || letter.is_cut());
     let name = &segment[..end.unwrap_or(segment.len())];

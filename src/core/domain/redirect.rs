@@ -9,8 +9,8 @@ const MAX_LOCATION: usize = 8000;
 
 /// The value of a `Location` field (RFC 9110 §10.2.2): a path of this host, or an `http` or `https` URL.
 ///
-/// Whether a browser may be sent there is for whoever makes one to decide. This type only makes sure that every
-/// reader finds the same place in it.
+/// Whether a browser may be sent there is decided by the caller that makes one (open redirect). This type only makes
+/// sure that every reader finds the same place in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Location(String);
 

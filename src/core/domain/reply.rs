@@ -126,7 +126,7 @@ impl Reply {
         }
     }
 
-    /// A sentence for people whose client shows no body.
+    /// A sentence for users of clients that show no body.
     #[must_use]
     pub fn summary(&self) -> &str {
         match &self.content {

@@ -131,7 +131,7 @@ impl<'a> Path<'a> {
         while let Some(segment) = segments.next() {
             match segment {
                 "." | ".." => return Err(Malformed::DotSegment),
-                // A trailing slash ends in an empty segment that nobody reads differently.
+                // A trailing slash ends in an empty segment that all servers read the same.
                 "" if segments.peek().is_some() => empty_segment = true,
                 name => plain &= !name.ends_with('.'),
             }
@@ -370,7 +370,7 @@ pub struct Request<'a> {
     pub query: Option<&'a str>,
     /// Whether it asks to become a WebSocket.
     pub websocket: bool,
-    /// Whether it comes from a proxy whose forwarding fields are believed.
+    /// Whether it comes from a trusted proxy, so that its forwarding fields count.
     pub is_peer_trusted: bool,
     /// Its header fields.
     pub headers: &'a dyn Headers,

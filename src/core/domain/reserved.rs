@@ -1,5 +1,5 @@
-//! The header fields that a client may not send: those that we set, and those by which apps and their frameworks
-//! let somebody in front of them say who the caller is, where a request came from, or what it really asks for.
+//! The header fields that a client may not send: those that we set, and those in which apps and their frameworks let
+//! a proxy in front of them say who the caller is, where a request came from, or what it really asks for.
 //!
 //! Every name is compared as CGI reads it: `X_Auth_Subject` and `X.Auth.Subject` are `X-Auth-Subject` to some app.
 //! A route lets single fields through by name (`pass`), in the one spelling that its configuration has.
@@ -37,8 +37,8 @@ const ORIGIN: [&str; 20] = [
     "x-url-scheme",
 ];
 
-/// Fields by which a request is given another path, method, host, scheme or client address, or passes for one
-/// that somebody in front of the app has authenticated. In the order of the alphabet.
+/// Fields by which a request is given another path, method, host, scheme or client address, or passes for one that a
+/// proxy in front of the app has authenticated. Sorted.
 const OVERRIDES: &[&str] = &[
     "ali-cdn-real-ip",
     "cdn-src-ip",
@@ -231,7 +231,7 @@ impl Default for Reserved {
 }
 
 impl Reserved {
-    /// What nobody may send, and `ours`: what any route sets for its upstream.
+    /// The fields that no client may send, and `ours`: the fields that any route sets for its upstream.
     #[must_use]
     pub fn new<'a>(ours: impl Iterator<Item = &'a str>) -> Reserved {
         let fixed = ORIGIN.iter().chain(OVERRIDES).map(|name| Cow::Borrowed(*name));

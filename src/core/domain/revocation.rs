@@ -59,8 +59,8 @@ pub enum Kind {
 }
 
 impl Target {
-    /// What identifies this target: two revocations with the same key are one entry whose limit is
-    /// the larger of the two ([`Target::limit`]).
+    /// What identifies this target: two revocations with the same key are one entry with the larger of the two limits
+    /// ([`Target::limit`]).
     #[must_use]
     pub fn key(&self) -> (Kind, &str, &str) {
         match self {

@@ -68,7 +68,7 @@ pub struct Policy {
     pub auth: Auth,
     pub require: Require,
     pub carriers: Carriers,
-    /// The issuers whose tokens count here; empty: every configured one.
+    /// The accepted issuers; empty: every configured one.
     pub issuers: Vec<String>,
 }
 
@@ -99,7 +99,7 @@ pub struct Route {
     pub allow: Allow,
     /// How long an exchange may go on past the expiry of a token without a session of ours.
     pub after_expiry: Duration,
-    /// Whose pages may call from a browser; `None`: the app answers for itself.
+    /// The origins that may call from a browser; `None`: the app answers CORS requests itself.
     pub cors: Option<Cors>,
 }
 

@@ -1,8 +1,8 @@
 //! A sign-in on one device, and the row of refresh tokens that keeps it alive.
 //!
-//! Each use of a refresh token replaces it (RFC 9700 §4.14). The direct parent of the present token gets
-//! the same successor again for [`REPEAT_WINDOW`]; any older one shows that somebody holds a copy, and the
-//! session ends.
+//! Each use of a refresh token replaces it (RFC 9700 §4.14). The direct parent of the present token gets the same
+//! successor again for [`REPEAT_WINDOW`]; any older one is a replay: the client and an attacker both hold a token of
+//! the row, and the session ends.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -112,7 +112,7 @@ pub enum Presented {
     Rotated(Box<Session>, RefreshToken),
     /// The direct parent, within the window: the present token again; nothing changes.
     Repeated(RefreshToken),
-    /// One that was replaced long ago. Somebody holds a copy: end the session.
+    /// Replay: a token that was replaced long ago. An attacker may hold a copy: end the session.
     Reused,
     /// The session has ended by itself.
     Expired,
@@ -141,7 +141,7 @@ impl Session {
                 return Presented::Unknown;
             }
             let next = key.successor(token);
-            // Nobody rotates four thousand million times; a session that did has earned its end.
+            // The generation (32 bits) would wrap. No client refreshes so often, so the session ends.
             if next.generation == token.generation {
                 return Presented::Expired;
             }
@@ -156,8 +156,8 @@ impl Session {
         if token.generation > self.generation {
             return Presented::Unknown;
         }
-        // Of an older one, no hash is kept: that it is a token of this row shows in that the row leads from it to the
-        // present one. Its head alone, which may be in a log, ends nobody's session.
+        // No hash is kept of an older token. It is a token of this row if the derivation leads from it to the present
+        // one. A client that knows only its head, which may be in a log, must not end the session.
         if !self.knows(token, key) {
             return Presented::Unknown;
         }

@@ -1,8 +1,8 @@
-//! Work that a request leaves behind.
+//! Tasks: work that a request enqueues.
 //!
-//! What must not show whether an account exists is not done while the caller waits: the request is written
-//! down, the same way for every address, and answered. A worker does it afterwards. Nor is anybody kept
-//! waiting for what others must be told over the network.
+//! Work that would show whether an account exists (enumeration) is not done while the caller waits. The request is
+//! enqueued, the same way for every address, and answered; a worker does it afterwards. Calls over the network to
+//! providers and apps are enqueued too, so that no caller waits for them.
 
 use std::net::IpAddr;
 
@@ -29,7 +29,7 @@ pub struct Task {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Work {
-    /// Make an account, or tell its owner that somebody tried.
+    /// Make an account, or tell the owner of an existing one about the attempt.
     Register {
         email: EmailAddress,
         name: Option<String>,
@@ -46,12 +46,12 @@ pub enum Work {
     /// Mail the link that makes `email` the account's address; nothing when the account's links are of a
     /// later generation.
     ChangeEmail { user: UserId, email: EmailAddress, generation: u64 },
-    /// Remove an account that nobody has verified in time.
+    /// Remove an account that was not verified in time.
     ForgetUnverified(UserId),
-    /// Give the account its earlier address back and mail a reset to it, unless somebody has objected to the undo of
-    /// this link, or another undo took its place.
+    /// Give the account its earlier address back and mail a reset to it, unless a holder of a later address has
+    /// objected to the undo of this link, or another undo replaced it.
     RestoreEmail { user: UserId, claim: Uuid },
-    /// Put a revocation in force whose grace has ended.
+    /// Put a revocation in force after its grace period.
     Revoke(Revocation),
     /// Something to be done elsewhere, which may take its time and more than one try.
     Errand { made_at: UnixTime, tries: u32, errand: Errand },

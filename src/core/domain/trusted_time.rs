@@ -284,7 +284,7 @@ impl TrustedTime {
         self.stops.push(Stop { seconds, left: PROBATION.as_secs() });
     }
 
-    /// Stops whose probation is over are in the mark from now on. It goes on only while the two agree.
+    /// Adds stops with a completed probation to the mark. It goes on only while the two agree.
     fn believe_stops(&mut self, elapsed: u64, wall: UnixTime) {
         if !self.agreed || !self.agrees(wall) {
             return;

@@ -17,7 +17,7 @@ fn first() -> TrustedTime {
     TrustedTime::start(None, None, at(0), up(0))
 }
 
-/// A start of a process whose predecessor left `mark`, when the clock shows `wall`.
+/// A start after a process that left `mark`, when the clock shows `wall`.
 fn restarted(mark: Mark, wall: UnixTime) -> TrustedTime {
     TrustedTime::start(Some(mark), None, wall, up(0))
 }

@@ -1,13 +1,13 @@
-//! When a connection is to be looked at, and what for: replacing its tokens ahead of their end, trying again
-//! after a failure, warning of the end of a grant, clearing away a consent that nobody gave.
+//! When a connection is due, and what for: refreshing its tokens ahead of their end, retrying after a failure
+//! (backoff), warning of the end of a grant, removing a consent that its user did not give in time.
 
 use std::time::Duration;
 
 use super::connection::{CONSENT_LIFE, Connection, FaultKind, Status};
 use super::time::UnixTime;
 
-/// An open attempt is looked at so long after it began. Whoever made it has as a rule settled it by then; if
-/// the process was killed, nobody has.
+/// An open attempt is due so long after it began. The refresh that opened it has normally finished by then; if the
+/// process was killed, the attempt is still open.
 const ATTEMPT_LOOK: Duration = Duration::from_secs(15);
 /// Tokens that have just come are not replaced ahead of their end, however short their life.
 const REST: Duration = Duration::from_secs(10);
@@ -61,7 +61,7 @@ impl Connection {
             // Its user is told once the tokens have ended.
             _ => self.expires_at,
         };
-        // Of an end that has passed nobody is to be warned any more.
+        // No warning is sent of an end that has passed.
         let warn = self.warn_at(upkeep.warn_ahead).filter(|_| self.refresh_expires_at > Some(now));
         self.due_at =
             [consent, refresh.filter(|_| active), warn.filter(|_| active)].into_iter().flatten().min();
@@ -85,8 +85,8 @@ impl Connection {
         Some(end.minus(configured.min(life / 2)))
     }
 
-    /// Until when nobody asks the provider, after a failure. No wait is longer than the longest: the clock was
-    /// set back since.
+    /// Until when the provider is not asked again after a failure (backoff). A longer wait than the longest step
+    /// means that the clock was set back, and counts as the longest.
     #[must_use]
     pub fn waits_until(&self, now: UnixTime) -> Option<UnixTime> {
         self.retry_at.filter(|at| now < *at && *at <= now.plus(LONGEST_BACKOFF))
@@ -130,7 +130,7 @@ impl Connection {
     }
 }
 
-/// How long nobody asks the provider after the `failures`-th failure in a row.
+/// How long the provider is not asked after the `failures`-th failure in a row (exponential backoff).
 #[must_use]
 pub fn backoff(kind: FaultKind, failures: u32, retry_after: Option<Duration>, chance: u16) -> Duration {
     let waits: &[u64] = if kind == FaultKind::Misconfigured { &RARE_WAITS } else { &WAITS };

@@ -41,10 +41,10 @@ pub enum TokenFault {
     /// The signature does not match.
     #[error("bad signature")]
     Signature,
-    /// `iss` is missing, of the wrong type, or nobody we trust (or not on this route).
+    /// `iss` is missing, of the wrong type, or names an issuer that is not accepted (at all, or on this route).
     #[error("issuer not accepted")]
     Issuer,
-    /// `aud` is missing, of the wrong type, or names somebody else.
+    /// `aud` is missing, of the wrong type, or names another audience.
     #[error("audience not accepted")]
     Audience,
     /// `sub` is missing, empty, of the wrong type or holds control characters.
@@ -182,7 +182,7 @@ pub enum Refusal {
     ProviderUnavailable {
         /// The provider's name in the configuration.
         provider: String,
-        /// When to come back, where anybody knows.
+        /// When to retry (`Retry-After`), where that is known.
         retry_after: Option<Duration>,
     },
     /// There is no token of the provider before an operator has acted: 502.

@@ -1,4 +1,4 @@
-//! What connections to providers need: the plugins, the vault that seals tokens, and somebody to tell.
+//! The ports of connections to providers: the plugins, the vault that seals tokens, and the notifications.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -45,7 +45,7 @@ pub struct ProviderCall {
     /// The provider's name.
     pub provider: String,
     pub parameters: BTreeMap<String, String>,
-    /// Parameters, too: those whose values are secrets.
+    /// Parameters with secret values.
     pub secret_parameters: BTreeMap<String, SecretString>,
     pub kept: BTreeMap<String, SecretString>,
     pub scopes: Vec<String>,
@@ -176,7 +176,7 @@ pub trait Providers: Send + Sync {
     /// [`ProviderFault`].
     async fn revoke(&self, call: ProviderCall, current: CurrentTokens) -> Result<(), ProviderFault>;
 
-    /// Whose account it is; `None` where the plugin cannot tell.
+    /// The account at the provider; `None` where the plugin cannot tell.
     ///
     /// # Errors
     /// [`ProviderFault`].

@@ -27,7 +27,7 @@ pub struct DoorRequest {
 /// Whatever was answered, tokens and all: nothing prints it.
 pub struct DoorResponse {
     pub status: u16,
-    /// Names in lower case; without those whose values are not UTF-8.
+    /// Names in lower case; without fields that have a value that is not UTF-8.
     pub headers: Vec<(String, String)>,
     pub body: Zeroizing<Vec<u8>>,
 }

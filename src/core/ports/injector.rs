@@ -34,8 +34,9 @@ pub trait Injector: Send + Sync {
     /// [`InjectFault`].
     async fn token(&self, identity: &Identity, provider: &str) -> Result<SecretString, InjectFault>;
 
-    /// One in place of `rejected`, which the upstream did not take though it should be good. Whoever else has
-    /// had it replaced in the meantime has done the work: however many ask, the provider is asked once.
+    /// A token in place of `rejected`, which the upstream did not take though it should be good. If another caller
+    /// has had it replaced meanwhile, that replacement is returned: the provider is asked once for all callers
+    /// (single-flight).
     ///
     /// # Errors
     /// [`InjectFault`].

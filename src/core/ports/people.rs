@@ -1,4 +1,4 @@
-//! What accounts need: passwords, limits, devices, mail, and somebody who writes down what happened.
+//! The ports of accounts: passwords, rate limits, devices, mail, and the audit log.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -28,8 +28,8 @@ pub struct Busy {
 pub struct Requester {
     /// Where the request came from; `None` for the operator.
     pub block: Option<AddressBlock>,
-    /// Whose password it is: [`crate::domain::opaque::ServerKey::tag`] of the address that was given, whether or not
-    /// it has an account.
+    /// The account that is checked: [`crate::domain::opaque::ServerKey::tag`] of the address that was given, whether
+    /// or not it has an account.
     pub account: u64,
     /// Whether the account was signed in to from this block before, or the request has shown otherwise that it is
     /// the owner's.

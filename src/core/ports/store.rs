@@ -115,7 +115,7 @@ pub enum Change {
     /// raise of that number in one commit.
     CutSessions {
         issuer: String,
-        /// `None`: everybody's.
+        /// `None`: all subjects.
         sub: Option<String>,
         created_at: UnixTime,
         /// Not before the last session that it reaches has ended.
@@ -310,7 +310,7 @@ pub trait Store: Send + Sync {
     /// [`StoreError`].
     async fn revocation(&self, target: &Target) -> Result<Option<Revocation>, StoreError>;
 
-    /// Whether what was begun is revoked: by the session's id, or because its subject, or everybody, was cut off
+    /// Whether what was begun is revoked: by the session's id, or because its subject, or every subject, was cut off
     /// later. Asked before a session brings another token.
     ///
     /// # Errors
@@ -344,27 +344,27 @@ pub trait Store: Send + Sync {
     /// [`StoreError`].
     async fn users(&self, after: Option<UserId>, limit: usize) -> Result<Vec<User>, StoreError>;
 
-    /// A session of `user`. One whose time has passed may still be there.
+    /// A session of `user`. An expired one may still be there.
     ///
     /// # Errors
     /// [`StoreError`].
     async fn session(&self, user: UserId, id: SessionId) -> Result<Option<Session>, StoreError>;
 
-    /// Every session of `user`, oldest first. Some whose time has passed may still be among them.
+    /// Every session of `user`, oldest first. Expired ones may still be among them.
     ///
     /// # Errors
     /// [`StoreError`].
     async fn sessions(&self, user: UserId) -> Result<Vec<Session>, StoreError>;
 
-    /// The session of this id, whoever's it is. Looks through the keys of all sessions: for what an operator does,
-    /// never for a request of a user.
+    /// The session of this id, of any user. Scans the keys of all sessions: for an operator's request, never for a
+    /// user's.
     ///
     /// # Errors
     /// [`StoreError`].
     async fn find_session(&self, id: SessionId) -> Result<Option<Session>, StoreError>;
 
-    /// At most `limit` sessions of everybody, in the order of their users and ids, from behind `after`. Some whose
-    /// time has passed may be among them.
+    /// At most `limit` sessions of all users, in the order of their users and ids, from behind `after`. Expired ones
+    /// may be among them.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -386,7 +386,7 @@ pub trait Store: Send + Sync {
     /// [`StoreError`].
     async fn connections(&self, user: UserId) -> Result<Vec<Connection>, StoreError>;
 
-    /// At most `limit` connections of everybody, in the order of their users and ids, from behind `after`.
+    /// At most `limit` connections of all users, in the order of their users and ids, from behind `after`.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -396,13 +396,13 @@ pub trait Store: Send + Sync {
         limit: usize,
     ) -> Result<Vec<Connection>, StoreError>;
 
-    /// At most `limit` connections whose [`Connection::due_at`] has come at `now`, the earliest first.
+    /// At most `limit` connections that are due ([`Connection::due_at`]) at `now`, the earliest first.
     ///
     /// # Errors
     /// [`StoreError`].
     async fn due_connections(&self, now: UnixTime, limit: usize) -> Result<Vec<Connection>, StoreError>;
 
-    /// The link whose token has this hash.
+    /// The link with the token of this hash.
     ///
     /// # Errors
     /// [`StoreError`].
