@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 const ANN: &str = "ann@example.com";
 const PASSWORD: &str = "Correct horse 42";
 
-/// A gateway whose mails are files, in front of an app that wants to know its callers.
+/// A gateway that writes mails to files, in front of an app that wants to know its callers.
 struct World {
     gateway: Gateway,
     app: Upstream,
@@ -154,7 +154,8 @@ async fn from_registering_to_a_request_that_is_refused() {
     assert_eq!(world.post("/refresh", &refresh).await.1["code"], "invalid_refresh_token");
 }
 
-/// A stranger registers somebody's address. What the owner's browser sent does not vouch for the stranger's password.
+/// A stranger registers the address of another person. What the owner's browser sent does not vouch for the
+/// stranger's password.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_owner_of_a_mailbox_shows_that_the_password_is_theirs_too() {
     let world = World::start().await;

@@ -232,7 +232,7 @@ struct Stage<'a> {
 }
 
 impl Stage<'_> {
-    /// Connects, looks whose account it is, refreshes, and uses what came.
+    /// Connects, identifies the account, refreshes, and uses the tokens.
     async fn play(&self) -> Result<(), String> {
         let (plugins, play) = (self.plugins, self.play);
         let info = plugins.get(&play.name).ok_or("not in service")?;
@@ -331,7 +331,7 @@ impl Stage<'_> {
     /// The first request of `call` presented `what`, and each of them went to a host that is allowed.
     fn asked(&self, call: &str, what: &str) -> Result<(), String> {
         let asked = self.door.asked.lock().unwrap().clone();
-        let Some((url, body)) = asked.first() else { return Err(format!("{call}: nobody was asked")) };
+        let Some((url, body)) = asked.first() else { return Err(format!("{call}: no request was sent")) };
         let encoded: String = url::form_urlencoded::byte_serialize(what.as_bytes()).collect();
         let percent = encoded.replace('+', "%20");
         if ![what, &*encoded, &*percent].iter().any(|what| url.contains(what) || body.contains(what)) {

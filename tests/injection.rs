@@ -43,7 +43,7 @@ use tokio_util::task::TaskTracker;
 /// What the engine keeps of a body to send it a second time, in bytes.
 const KEPT: usize = 64 * 1024;
 
-/// Everybody's token is their name.
+/// The token of every user is their name.
 struct FakeVerifier;
 
 #[async_trait]
@@ -165,7 +165,7 @@ impl Injector for FakeInjector {
         }
         let mut numbers = self.numbers.lock().unwrap();
         let number = numbers.entry(identity.subject.clone()).or_default();
-        // Whoever comes with a token that has been replaced already gets the replacement.
+        // A caller with a token that has been replaced already gets the replacement.
         if token_of(&identity.subject, *number).expose_secret() == rejected.expose_secret() {
             self.replaced.fetch_add(1, Ordering::SeqCst);
             *number += 1;
@@ -283,7 +283,7 @@ impl Seen {
     }
 }
 
-/// An upstream that keeps what it is sent, whole, and takes no token whose number is among `refused`.
+/// An upstream that keeps what it is sent, whole, and takes no token with a number among `refused`.
 struct Choosy {
     scripted: Scripted,
     seen: Arc<Mutex<Vec<Seen>>>,

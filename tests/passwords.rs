@@ -42,7 +42,7 @@ fn what_cannot_be_checked_is_said() {
         let output = password(&["hash", "--cost", "4"], input);
         assert_eq!((output.status.code(), said(&output)), (Some(1), String::new()), "{input:?}");
     }
-    // Not as an argument, where everybody sees it.
+    // Not as an argument, where every user of the machine sees it.
     assert!(!password(&["hash", "S3cret-word"], "").status.success());
 }
 

@@ -210,7 +210,7 @@ access_token = "access-2"
         assert!(text.contains(part), "{part}: {text}");
     }
     assert!(!text.contains(&token), "{text}");
-    // A folder of somebody else's: it may lead anywhere.
+    // A folder of another author: it may lead anywhere.
     std::os::unix::fs::symlink("/dev/zero", exchanges.join("endless.toml")).unwrap();
     let endless =
         said(&plugin(&["test", GENERIC, "--exchanges", "exchanges", "--only", "endless"], folder.path()));

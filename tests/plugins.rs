@@ -72,7 +72,7 @@ async fn every_call_reaches_the_plugin_and_comes_back() {
     assert_eq!(access_token(&granted), "token-200");
     host.plugins.revoke(call("bank"), current()).await.unwrap();
     let account = host.plugins.identity(call("bank"), current()).await.unwrap().unwrap();
-    // An address that is not there is nobody's.
+    // An address that is not there is not verified.
     assert_eq!((account.subject.as_str(), account.email_verified), ("account-1", false));
     assert_eq!(neighbour.seen().len(), 2);
     for name in ["authorize", "exchange", "refresh", "revoke", "identity"] {
@@ -843,7 +843,7 @@ async fn compiled_components_are_kept_and_only_our_own_are_run() {
     let ours = kept().1;
     start(2).await;
     assert_ne!(kept().1[..32], ours[..32]);
-    // What nobody uses goes.
+    // Unused files are removed.
     std::fs::write(cache.join("0000-0000.cwasm"), "old").unwrap();
     start(2).await;
     kept();

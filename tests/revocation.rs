@@ -456,7 +456,7 @@ async fn of_two_reloads_at_once_the_later_one_holds() {
         asked.notified().await;
         std::fs::write(&file, before.replace("first", "newer")).unwrap();
         let newer = reload();
-        // Long enough for a reload that waits for nobody; one that waits needs the release.
+        // Long enough for a reload that does not wait; one that waits needs the release.
         let release = async {
             for _ in 0..20 {
                 gateway.admin("GET", "/livez", &json!({})).await;

@@ -344,7 +344,7 @@ async fn the_bytes_of_a_websocket_are_no_request_body() {
     assert!(matches!(status(&answer), 400 | 413), "{answer}");
 }
 
-/// Writes zeros until `total` are written, or nobody reads any more; how many.
+/// Writes zeros until `total` are written, or the reader is gone; returns how many.
 async fn write_zeros(stream: &mut (impl AsyncWriteExt + Unpin), total: usize) -> usize {
     let zeros = vec![0; 64 * 1024];
     let mut written = 0;

@@ -1,5 +1,5 @@
-//! Several upstreams, and upstreams that fail: whose turn it is, what is tried again, what the client is
-//! told, and what a shutdown lets finish.
+//! Several upstreams, and upstreams that fail: which one is next, what is tried again, what the client is told, and
+//! what a shutdown lets finish.
 
 mod answers;
 mod machine;

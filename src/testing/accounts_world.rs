@@ -205,7 +205,7 @@ impl World {
         self.accounts.undo_email_change(&client(), token).await
     }
 
-    /// The letters of this kind, in the order they were made, with whom they went to.
+    /// The letters of this kind, in the order they were made, with their recipients.
     pub async fn told(&self, letter: Letter) -> Vec<String> {
         let letters = self.letters().await.into_iter().filter(|(kind, _)| *kind == letter);
         letters.map(|(_, to)| to).collect()

@@ -21,7 +21,7 @@ pub struct FakeClock {
 }
 
 impl FakeClock {
-    /// Somebody corrects it.
+    /// An operator corrects it.
     pub fn set_back(&self, seconds: u64) {
         self.moved.fetch_sub(seconds, Ordering::Relaxed);
         let jumped = self.jumped.load(Ordering::Relaxed);

@@ -643,7 +643,7 @@ async fn an_address_is_one_accounts(store: &dyn Store) {
     assert_eq!(store.user(bob.id).await.unwrap(), None);
     store.commit(vec![Change::CreateUser(bob.clone())]).await.unwrap();
     assert_eq!(refused(store, vec![Change::UpdateUser(ann_at("bob@example.com", 0))]).await, "taken");
-    // What was decided from an account as it is no more is decided again, whoever has the address by now.
+    // A commit that was decided from an outdated account conflicts, whichever account has the address by now.
     assert_eq!(refused(store, vec![Change::UpdateUser(ann_at("bob@example.com", 7))]).await, "conflict");
     let gone = User { id: user(9, "bob@example.com").id, ..ann_at("bob@example.com", 0) };
     assert_eq!(refused(store, vec![Change::UpdateUser(gone)]).await, "conflict");
@@ -665,7 +665,7 @@ async fn an_address_is_one_accounts(store: &dyn Store) {
     }
 }
 
-/// While it is decided which address an account gets, nobody else gets the one that is kept for it.
+/// While it is decided which address an account gets, no other account gets the one that is kept for it.
 async fn a_kept_address_is_one_accounts(store: &dyn Store) {
     let ann = user(1, "ann@new.example");
     let old: EmailAddress = "ann@example.com".parse().unwrap();
@@ -823,7 +823,7 @@ async fn connections(store: &dyn Store) {
     store.commit(vec![Change::CreateConnection(connection(2, 9, None))]).await.unwrap();
     assert_eq!(store.connection(key.0, key.1).await.unwrap(), Some(first.clone()));
     let other = UserId(Uuid::from_u128(2));
-    assert_eq!(store.connection(other, first.id).await.unwrap(), None, "nobody else's");
+    assert_eq!(store.connection(other, first.id).await.unwrap(), None, "another user's");
     let again = Connection { due_at: Some(UnixTime(1)), ..first.clone() };
     assert_eq!(refused(store, vec![Change::CreateConnection(again)]).await, "conflict");
     let ids = |list: Vec<Connection>| list.iter().map(|one| one.id.0.as_u128()).collect::<Vec<_>>();
@@ -1202,7 +1202,11 @@ async fn events(store: &dyn Store) {
     store.commit(vec![Change::Record(flood)]).await.unwrap();
     let many = store.events(None, 10 * EVENTS_KEPT).await.unwrap();
     let kept = STRANGERS_EVENTS_KEPT as u128;
-    assert_eq!(ids(many), (5400 - kept..5400).rev().collect::<Vec<_>>(), "nobody's are strangers'");
+    assert_eq!(
+        ids(many),
+        (5400 - kept..5400).rev().collect::<Vec<_>>(),
+        "events without an account are strangers'"
+    );
     assert_eq!(store.events(Some(UserId(Uuid::from_u128(2))), 9).await.unwrap().len(), 1);
 }
 

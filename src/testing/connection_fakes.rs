@@ -24,8 +24,8 @@ struct Granted {
     subject: String,
 }
 
-/// A provider whose refresh tokens are good once: `r0.3` is the fourth of the first grant. One that is presented
-/// again ends its grant.
+/// A provider with refresh tokens for one use: `r0.3` is the fourth of the first grant. A replay of one ends its
+/// grant.
 pub struct FakeProviders {
     pub infos: Mutex<Vec<ProviderInfo>>,
     grants: Mutex<Vec<Granted>>,
@@ -33,7 +33,7 @@ pub struct FakeProviders {
     faults: Mutex<VecDeque<(&'static str, ProviderFault)>>,
     /// The answer to the next refresh gets lost, though the provider has made it.
     pub lose: AtomicBool,
-    /// Whose account the next grant is of.
+    /// The account at the provider that the next grant is of.
     pub subject: Mutex<String>,
     pub unattended: AtomicBool,
     pub url: Mutex<String>,
@@ -47,7 +47,7 @@ pub struct FakeProviders {
     pub states: Mutex<Vec<String>>,
     /// One permit lets one refresh or exchange go on.
     pub gate: Semaphore,
-    /// What somebody else does while the next authorization is made up.
+    /// What another caller does while the next authorization is made up.
     pub meanwhile: Mutex<Option<Box<dyn FnOnce() + Send>>>,
     /// Rung at the beginning of each of them.
     pub begun: Notify,

@@ -86,7 +86,7 @@ pub async fn world() -> World {
     World { connections: fakes.run(PATIENCE), fakes }
 }
 
-/// As long as nothing hangs, nobody waits for so long.
+/// As long as nothing hangs, no caller waits for so long.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 impl Fakes {
@@ -139,7 +139,7 @@ fn user(id: UserId) -> User {
     }
 }
 
-/// The caller whose access token speaks for `user`.
+/// The caller with an access token of `user`.
 pub fn identity(user: UserId) -> Identity {
     Identity {
         issuer: "https://us.test".into(),
@@ -171,7 +171,7 @@ impl World {
         self.connections = Connections::new(self.fakes.ports(), settings());
     }
 
-    /// From now on whoever has a good token waits for no other.
+    /// From now on a caller with a good token waits for no other.
     pub fn be_impatient(&mut self) {
         self.connections = self.fakes.run(Duration::ZERO);
     }

@@ -97,7 +97,7 @@ async fn rotates(store: Arc<dyn Store>, id: u128) {
     }
 }
 
-/// The user whose connections are refreshed by all.
+/// The user of the connections that all refresh.
 const SHARED: u128 = 1;
 
 /// Several of these refresh one connection. When it is due, and how often that failed, moves together with the
@@ -277,7 +277,7 @@ impl Promised {
         }
         let kept = ids(&kept);
         for id in &self.connected {
-            // The third of them go again; that the last of those was acknowledged nobody may have heard.
+            // A third of them is removed again; the acknowledgement of the last removal may be lost.
             let passing = ((id & 0xffff_ffff) - 1).is_multiple_of(3);
             assert!(kept.contains(id) || passing, "the connection {id} is lost");
         }

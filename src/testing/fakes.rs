@@ -35,11 +35,11 @@ pub struct FakeStore {
     feed: FakeFeed,
     /// How many commits were tried.
     pub commits: AtomicU64,
-    /// The next write is made, and nobody learns of it.
+    /// The next write is made, and its answer is lost.
     pub lose: AtomicBool,
-    /// What somebody else commits right after the next commit.
+    /// What another writer commits right after the next commit.
     between: Mutex<Vec<Change>>,
-    /// Whoever asks for the account of this address meets a record that cannot be read.
+    /// A read of the account of this address finds a record that cannot be read.
     unreadable: Mutex<Option<EmailAddress>>,
     /// No session can be read.
     pub sessions_unreadable: AtomicBool,
@@ -245,7 +245,7 @@ impl FakeStore {
         self.state().entries.clone()
     }
 
-    /// Somebody else makes these changes right behind the next commit.
+    /// Another writer makes these changes right behind the next commit.
     pub fn get_in_between(&self, changes: Vec<Change>) {
         *self.between.lock().unwrap() = changes;
     }

@@ -1,5 +1,5 @@
-//! Bodies from HTTP/2 clients on their way to HTTP/1.1 upstreams, counted byte by byte: what is left over on a
-//! pooled connection is read as the beginning of somebody else's request.
+//! Bodies from HTTP/2 clients on their way to HTTP/1.1 upstreams, counted byte by byte: what is left over on a pooled
+//! connection is read as the beginning of another client's request (request smuggling).
 
 use http::HeaderMap;
 

@@ -134,7 +134,7 @@ async fn an_idle_connection_is_told_which_requests_were_taken_before_it_is_close
         let mut last = None;
         while let Some((kind, _, payload)) = read_frame(&mut stream).await {
             match kind {
-                // A client that answers PING is told exactly; one that is gone already holds nobody up.
+                // A client that answers PING is told exactly; one that is gone already does not delay the shutdown.
                 6 if polite => stream.write_all(&frame(6, 1, 0, &payload)).await.unwrap(),
                 7 => last = Some(payload),
                 _ => {}

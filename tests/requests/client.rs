@@ -21,7 +21,7 @@ fn origin(head: &str) -> Vec<String> {
     lines
 }
 
-/// What a client behind a proxy sends to be somebody else, in every field that is not read.
+/// What a client behind a proxy sends to spoof another address, in every field that is not read.
 const OTHERS: [(&str, &str); 3] = [
     ("X-Forwarded-For", "X-Forwarded-For: 6.6.6.6\r\n"),
     ("Forwarded", "Forwarded: for=6.6.6.6;proto=http;host=evil.test\r\n"),
@@ -156,7 +156,7 @@ async fn one_client_behind_a_proxy_uses_up_its_own_limit_only() {
     }
 }
 
-/// By which somebody in front of an app says who the caller is, or what it really asks for.
+/// Fields in which a proxy in front of an app says who the caller is, or what it really asks for.
 const FALSE: [&str; 43] = [
     "X-Original-URL",
     "X-Original-Uri",

@@ -78,7 +78,7 @@ async fn a_preflight_is_answered_here_and_needs_no_token() {
     assert_eq!(upstream.requests().len(), 0, "a preflight got through");
     // A path with two readings has none here either.
     assert_eq!(status(&preflight(&gateway, "/api/..;/x", APP, "GET").await), 400);
-    // Without `cors` it is a request like others: the app's where anybody may come, refused elsewhere.
+    // Without `cors` it is a request like others: the app's where no token is needed, refused elsewhere.
     assert_eq!(status(&preflight(&gateway, "/own", APP, "GET").await), 200);
     assert_eq!(status(&preflight(&gateway, "/closed", APP, "GET").await), 401);
     // No preflight: it announces nothing, or comes from no page.
@@ -111,7 +111,7 @@ async fn answers_carry_the_routes_fields_once_and_refusals_too() {
     ];
     let page = gateway.get("/api", &format!("{bearer}Origin: {APP}\r\n")).await;
     assert_eq!((status(&page), said(&page)), (200, ours.map(str::to_owned).to_vec()), "{page}");
-    // What the app says of origins counts for nothing here, whoever asks.
+    // What the app says of origins counts for nothing here, for any origin.
     for origin in ["Origin: https://evil.example.com\r\n", ""] {
         let other = gateway.get("/api", &format!("{bearer}{origin}")).await;
         assert_eq!(said(&other), ["vary: accept", "vary: origin"], "{other}");

@@ -8,7 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::{Gateway, Upstream, body_of, field, status};
 
-/// How many connections a relay carries at most, so that a circle that nobody notices comes to an end.
+/// How many connections a relay carries at most, so that a loop that is not detected comes to an end.
 const MOST: usize = 20;
 
 /// Carries bytes to an address that is known only later, as another proxy would; counts the connections.

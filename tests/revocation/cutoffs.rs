@@ -102,7 +102,7 @@ async fn our_own_tokens_of_the_same_second_end_before_a_cutoff_and_begin_after_i
     }
     assert_eq!(world.status(&last).await, 200, "after a restart");
     assert_eq!(world.status(&world.mint("ann").await).await, 200, "after a restart");
-    // By the clock of whoever asks: the present second is this moment too.
+    // By the clock of the requester: the present second is this moment too.
     let before = world.mint("ann").await;
     world.revoke("revocations", &json!({"before": now()})).await;
     assert_eq!(world.status(&before).await, 401);

@@ -277,7 +277,7 @@ async fn a_single_token_says_whether_its_session_lives_on() {
     assert_eq!((&answer["live_session"], &answer["sessions_ended"]), (&Value::Null, &json!(1)), "{answer}");
     assert_eq!(world.visit(&access).await, 401, "every token of the session");
     assert_eq!(world.refreshed(&refresh).await, None);
-    // A raised version asks for new tokens, and signs nobody out.
+    // A raised version asks for new tokens, and ends no session.
     let ann = world.sign_in("ann@example.com").await;
     for body in [json!({"sub": ann.user}), json!({"all": true})] {
         world.admin("POST", "token-versions", &body).await;

@@ -236,7 +236,7 @@ async fn a_token_that_was_signed_while_the_clock_was_ahead_ends_with_the_accepta
     let running = machine.start().await;
     machine.clock.to(YEAR);
     let one = machine.mint(&running).await;
-    // Of a subject whom nothing but the acceptance reaches.
+    // Of a subject that nothing but the acceptance reaches.
     let body = json!({"sub": "bob", "ttl": "24h"});
     let other = machine.operate(&running, "POST", "/admin/v1/tokens", &body).await;
     let other = other["access_token"].as_str().unwrap().to_owned();

@@ -152,8 +152,8 @@ async fn a_damaged_generation_is_refused_by_the_name_of_its_file() {
 const ADDRESS: &str = "erased.person@example.com";
 const SEALED: &str = "pv1.key.envelope-of-the-person-who-was-erased";
 
-/// Somebody with everything that a person leaves behind, who then goes.
-async fn somebody_comes_and_goes(store: &SledStore) {
+/// An account with every kind of record, which is then removed.
+async fn an_account_comes_and_goes(store: &SledStore) {
     let ann = user(1, ADDRESS);
     let mut granted = connection(1, 1, Some(9));
     granted.tokens.as_mut().unwrap().access_token = SEALED.into();
@@ -181,7 +181,7 @@ async fn what_was_erased_is_in_no_file_after_a_compaction() {
     let dir = tempfile::tempdir().unwrap();
     filled(dir.path()).await;
     let store = open(dir.path());
-    somebody_comes_and_goes(&store).await;
+    an_account_comes_and_goes(&store).await;
     for text in [ADDRESS, SEALED] {
         assert!(!holding(dir.path(), text).is_empty(), "the test sees nothing");
     }
@@ -197,7 +197,7 @@ async fn what_was_erased_is_in_no_file_after_a_compaction() {
 async fn what_was_erased_before_a_restart_goes_soon_after_it() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
-    somebody_comes_and_goes(&store).await;
+    an_account_comes_and_goes(&store).await;
     store.close();
     let store = open(dir.path());
     let mut compactions = store.compactions();

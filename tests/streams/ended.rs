@@ -24,7 +24,7 @@ use crate::support::{Gateway, PATIENCE, status};
 /// An app whose exchanges never end by themselves: what it says at once depends on the path.
 struct App {
     upstream: Scripted,
-    /// The path of each exchange that has begun, and of each whose connection was closed.
+    /// The path of each exchange that has begun, and of each with a closed connection.
     begun: mpsc::UnboundedReceiver<String>,
     gone: mpsc::UnboundedReceiver<String>,
     /// Lets `/open` say one more word.
@@ -93,7 +93,7 @@ async fn begin(gateway: &Gateway, app: &mut App, path: &str, token: Option<&str>
         _ => ("GET", "\r\n"),
     };
     let token = token.map_or_else(String::new, |token| format!("Authorization: Bearer {token}\r\n"));
-    // Whose body has no other end than the connection's.
+    // Its body ends only with the connection.
     let version = if path == "/unframed" { "HTTP/1.0" } else { "HTTP/1.1" };
     let request = format!("{method} {path} {version}\r\nHost: app.test\r\n{token}{body}");
     stream.write_all(request.as_bytes()).await.unwrap();
@@ -138,7 +138,7 @@ async fn a_revocation_ends_every_kind_of_exchange_and_no_other() {
     for (path, stream) in open {
         ended(stream, path).await;
     }
-    // The app is not left working for nobody, and no connection to it is used again.
+    // The app is not left working for a client that is gone, and no connection to it is used again.
     let mut gone = HashSet::new();
     for _ in kinds {
         gone.insert(next(&mut app.gone).await);
@@ -274,7 +274,7 @@ async fn expiring(app: &App, clock: &Arc<Ahead>) -> (Gateway, Key, tempfile::Tem
     (gateway, key, folder)
 }
 
-/// The access token of somebody who has just signed in.
+/// The access token of a user who has just signed in.
 async fn sign_in(gateway: &Gateway) -> (String, String) {
     let account = json!({"email": "ann@example.com", "password": "Correct horse 42", "email_verified": true});
     operate(gateway, "/admin/v1/users", &account).await;
@@ -362,7 +362,7 @@ async fn an_exchange_ends_with_a_session_that_ends_by_itself() {
     let mut open = begin(&gateway, &mut app, "/open", Some(&access)).await;
     looked(&gateway, &mut app, &clock, &key, HOUR).await;
     goes_on(&mut open, &app).await;
-    // Nobody has used the refresh token for two hours.
+    // The client has not used the refresh token for two hours.
     clock.by(2 * HOUR + 1);
     over(open, "the session has ended").await;
     until_metrics_say(&gateway, "palisade_decisions_total{decision=\"ended_expired\"} 3").await;

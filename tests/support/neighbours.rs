@@ -77,7 +77,7 @@ pub async fn read_until(stream: &mut (impl AsyncRead + Unpin), needle: &str) -> 
     String::from_utf8_lossy(&seen).into_owned()
 }
 
-/// An address where nobody listens.
+/// An address without a listener.
 pub async fn nowhere() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     listener.local_addr().unwrap()

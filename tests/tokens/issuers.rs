@@ -1,5 +1,5 @@
-//! Keys of other issuers as their operators meet them: further algorithms, weak and withdrawn keys, sources
-//! that hang or are down, and whose address an issuer vouches for.
+//! Keys of other issuers as their operators meet them: further algorithms, weak and withdrawn keys, sources that hang
+//! or are down, and the addresses that an issuer vouches for.
 
 use std::path::Path;
 

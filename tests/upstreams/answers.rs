@@ -243,7 +243,7 @@ async fn a_body_that_its_method_has_no_use_for_ends_the_upstreams_connection() {
     })
     .await;
     let gateway = Gateway::start(&route(&[&http(upstream.address)], "")).await;
-    // Nor behind credentials that would sign in whoever is next on the connection.
+    // Nor behind credentials that would sign in the next client on the connection.
     for scheme in ["NTLM", "Negotiate"] {
         gateway.get("/ntlm", &format!("Authorization: {scheme} TlRMTVNTUAAB\r\n")).await;
         let head = timeout(PATIENCE, heads.recv()).await.unwrap().unwrap();

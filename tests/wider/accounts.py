@@ -299,7 +299,7 @@ def changes_address(api, mailbox, reader):
     link = next(link for link in Links(message.get_body(("html",)).get_content()).found if "#token=" in link)
     reader.opens(link)
     reader.presses("#confirm")
-    # The mailbox alone is not enough: only somebody of this account changes its address.
+    # The mailbox alone is not enough: only the owner of this account changes its address.
     reader.sees("Type the password of that account")
     reader.types("#password", ANOTHER)
     reader.presses("#give")

@@ -192,8 +192,8 @@ inject = {{ provider = "acme" }}
         assert second["account"] == "ann" and second["token"] != first["token"], second
         assert provider.refreshes() == 1
 
-        # The provider forgets the token. One that has just come is believed to be good for a while; then it is
-        # one refresh and one retry, and whoever asks notices nothing.
+        # The provider forgets the token. One that has just come is believed to be good for a while; then it is one
+        # refresh and one retry, and the caller notices nothing.
         shown = api.good("GET", f"/auth/connections/{id}", token=token)
         provider.ask(f"/test/forget?token={second['token']}")
         assert api.ask("GET", "/api/three", token=token)[0] == 401 and provider.refreshes() == 1

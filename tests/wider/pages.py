@@ -86,7 +86,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 class Reader:
-    """Somebody in front of the browser."""
+    """A person in front of the browser."""
 
     def __init__(self, browser, until):
         self.browser, self.until = browser, until
@@ -371,7 +371,7 @@ def everywhere(reader, server):
     assert not [target for target in server.targets if "abc" in target or "token" in target], server.targets
 
 
-# Texts whose contrast with what is behind them is below 4.5 (WCAG 2.2, 1.4.3).
+# Texts with a contrast to their background below 4.5 (WCAG 2.2, 1.4.3).
 CONTRAST = """
     const rgb = text => text.match(/[\\d.]+/g).map(Number);
     const light = ([r, g, b]) => [r, g, b].map(v => v / 255)

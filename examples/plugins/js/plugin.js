@@ -13,7 +13,7 @@ const AUTHORIZE = "https://login.xero.com/identity/connect/authorize";
 const IDENTITY = "https://identity.xero.com/connect";
 const CONNECTIONS = "https://api.xero.com/connections";
 
-// A refresh token that nobody uses ends after 60 days.
+// An unused refresh token expires after 60 days.
 const REFRESH_LIFE = 60n * 86_400n;
 
 // Ends the call. The text is for operators: never put a token or a code into it.

@@ -50,18 +50,18 @@ pub struct AccountSettings {
     /// How long an entry of the revocation set about tokens of ours is kept: as long as the longest of
     /// them can be accepted, leeway included.
     pub revocation_life: Duration,
-    /// How many letters that anybody can ask for a mailbox gets.
+    /// The rate limit of a mailbox, for letters that a requester without a session can ask for.
     pub letters: Caps,
 }
 
 /// Why an account's request was not done.
 #[derive(Debug, thiserror::Error)]
 pub enum AccountError {
-    /// No such account, another password, or an address that is not verified yet: which of them is nobody's
-    /// business.
+    /// No such account, another password, or an address that is not verified yet. The caller is not told which
+    /// (enumeration).
     #[error("the e-mail address or the password is wrong, or the link in the mail was not opened yet")]
     InvalidCredentials,
-    /// Of somebody who is signed in and was asked for their password once more.
+    /// A signed-in user was asked for their password again, and gave another.
     #[error("the current password is wrong")]
     WrongPassword,
     #[error("the account is disabled")]
@@ -226,7 +226,7 @@ impl Accounts {
     }
 
     /// Whether a session was revoked after it was begun. Its record may still be there: a revocation of a subject or
-    /// of everybody does not look for the sessions it reaches.
+    /// of all subjects does not look for the sessions it reaches.
     pub(super) async fn is_cut(&self, session: &Session) -> Result<bool, StoreError> {
         self.store.is_cut(&Begun::session(session, self.signer.issuer())).await
     }

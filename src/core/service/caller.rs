@@ -23,7 +23,7 @@ impl Client {
     }
 }
 
-/// Whose access token came with a request.
+/// The user of the access token that came with a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Person {
     pub user: UserId,

@@ -1,9 +1,9 @@
-//! The wall clock, held against the mark in the store and the uptime: what the rest of the house reads, and what an
-//! operator is told and may say about it.
+//! The guarded clock: the wall clock, compared with the mark in the store and the uptime (clock skew, clock
+//! rollback). All other code reads it, and an operator is told its state and can decide a doubt.
 //!
-//! [`GuardedClock`] looks at every reading and once a second. It never holds up a reader: the mark is written by
-//! whoever calls [`GuardedClock::tick`]. While the clock is in doubt, valid tokens are accepted and refused as before,
-//! by the wall clock; only what cannot be undone waits.
+//! [`GuardedClock`] looks at every reading and once a second. It never makes a reader wait: the mark is written by
+//! the task that calls [`GuardedClock::tick`]. While the clock is in doubt, valid tokens are accepted and refused as
+//! before, by the wall clock; only what cannot be undone waits.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -68,7 +68,7 @@ pub struct GuardedClock {
     wall: Arc<dyn Clock>,
     uptime: Uptime,
     time: Mutex<TrustedTime>,
-    /// The latest moment that anybody was told, in seconds.
+    /// The latest moment that any reader was given, in seconds.
     highest: AtomicU64,
     log: Mutex<ClockLog>,
 }

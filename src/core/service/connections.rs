@@ -1,9 +1,9 @@
 //! What the use cases about connections share: the ports they work with, what they are asked and what they
 //! answer. The use cases are methods of [`Connections`], one file each.
 //!
-//! Tokens come out of the vault for the time of a call to their provider, and for whoever may have them;
-//! nothing here prints one. Whatever changes the tokens of a connection has its turn with it
-//! ([`turns`]), and runs to its end though the caller goes away.
+//! Tokens leave the vault for the time of a call to their provider, and for callers that may have them; nothing here
+//! prints one. A use case that changes the tokens of a connection holds its turn (single-flight, [`turns`]), and runs
+//! to its end even if the caller disconnects.
 
 mod begin;
 mod callback;
@@ -61,7 +61,7 @@ pub struct ConnectionSettings {
     pub return_to: Vec<String>,
     /// How long before its end an access token is replaced.
     pub refresh_ahead: Duration,
-    /// Whether tokens are replaced ahead of their end though nobody asks for them.
+    /// Whether the worker refreshes tokens ahead of their end, even if no caller asks for them.
     pub keep_fresh: bool,
     /// How long before a grant ends by itself its user is told.
     pub warn_ahead: Duration,
@@ -73,7 +73,7 @@ pub struct ConnectionSettings {
 #[derive(Debug, Clone, Default)]
 pub struct ProviderSettings {
     pub scopes: Vec<String>,
-    /// What a caller's own token must have to be given an access token; `None`: nobody is.
+    /// What a caller's own token must have to be given an access token; `None`: no caller is.
     pub token_access: Option<Require>,
 }
 
@@ -90,7 +90,7 @@ pub struct ConnectionPorts {
     pub key: Arc<ServerKey>,
     /// Notified when a mail was put into the outbox.
     pub outbox: Arc<Notify>,
-    /// Our own: the callers who have accounts are those whose tokens are of this issuer.
+    /// Our own issuer: a caller has an account here only if their token is of this issuer.
     pub issuer: String,
     /// This run of the program: what another began was cut off.
     pub run: Uuid,
@@ -117,7 +117,7 @@ pub struct Begun {
     pub connection: Connection,
     /// Where the user gives consent; `None`: there is none to give, and the connection is active.
     pub authorization_url: Option<String>,
-    /// For a cookie of the browser: whoever comes back must bring it.
+    /// For a cookie of the browser, which must come back with the callback (CSRF).
     pub browser: Option<SecretString>,
 }
 
@@ -154,8 +154,8 @@ pub struct Refusal {
     pub word: &'static str,
     /// The same in our words, for the user: the rest of a sentence.
     pub meaning: &'static str,
-    /// What the provider said of it, in its own words: one line of at most 200 bytes without control characters.
-    /// Whoever shows it says whose words they are.
+    /// What the provider said of it, in its own words: one line of at most 200 bytes without control characters. A
+    /// page or answer that shows it must say that the provider wrote it.
     pub said: Option<String>,
 }
 
@@ -298,7 +298,7 @@ struct ConnectionState {
 pub struct Waits {
     /// Between tries to write tokens that just came.
     pub pauses: &'static [Duration],
-    /// For a fresher token, by a caller whose present one is good.
+    /// How long a caller waits for a fresher token while the present one is good.
     pub patience: Duration,
 }
 
@@ -399,7 +399,7 @@ impl Connections {
         }
     }
 
-    /// The number of connections whose tokens a caller has a turn with, or waits for.
+    /// The number of connections with a turn that is held or waited for.
     #[must_use]
     pub fn waited_for(&self) -> usize {
         self.state.turns.len()

@@ -53,7 +53,7 @@ impl Accounts {
                 }
                 Proven::Session(id) => *id,
             };
-            // Somebody may have claimed the address while the mail was on its way.
+            // Another account may have claimed the address while the mail was on its way.
             let (mut changes, gone) = self.freeing(&link.email).await?.ok_or(AccountError::InvalidLink)?;
             let was_verified = user.email_verified;
             let before = std::mem::replace(&mut user.email, link.email.clone());
@@ -101,8 +101,8 @@ impl Accounts {
         Ok(vec![Change::CreateLink(link), mail])
     }
 
-    /// Whether `proof` shows somebody who is signed in to the account. Tries at the password are limited as those of
-    /// a sign-in are.
+    /// Whether `proof` shows that the client is signed in to the account. Attempts at the password have the rate
+    /// limit of a sign-in.
     async fn prove(&self, client: &Client, user: &User, proof: Proof) -> Result<Proven, AccountError> {
         if proof.new_password.is_some() {
             // Nothing would tell that it was not set.
@@ -291,8 +291,8 @@ impl Accounts {
     }
 
     /// A letter to an address that is not, or not only, the account's, and that was `verified` for it. Without the
-    /// account's name: whoever has changed the address may have chosen it. These are security notices, which no cap of
-    /// a mailbox holds back.
+    /// account's name: an attacker who changed the address may have chosen it. These are security notices, which no
+    /// cap of a mailbox holds back.
     fn unnamed(
         &self,
         letter: Letter,

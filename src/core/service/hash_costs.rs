@@ -14,7 +14,7 @@ const PAGE: usize = 256;
 pub const EVERY: Duration = Duration::from_secs(3600);
 
 impl Accounts {
-    /// Counts them all, in pages, so that it holds nobody up.
+    /// Counts them all, in pages, so that no other reader of the store waits long.
     ///
     /// # Errors
     /// [`StoreError`]; then what was counted before stays.

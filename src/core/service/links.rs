@@ -1,9 +1,8 @@
 //! Mailed links: made, mailed again, looked up and used up.
 //!
-//! An account has at most one live link for each purpose, which its record names. A request for a mail never voids
-//! a link that is live: anybody can send such requests, and the owner may be about to open that link. It is
-//! mailed again instead, as its token is derived from its id; a new one is made when the old one was used, void
-//! or over.
+//! An account has at most one live link for each purpose, which its record names. A request for a mail never voids a
+//! link that is live: an attacker can send such requests, and the owner may be about to open that link. It is mailed
+//! again instead, as its token is derived from its id; a new one is made when the old one was used, void or over.
 
 use secrecy::ExposeSecret;
 use uuid::Uuid;

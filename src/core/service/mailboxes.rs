@@ -1,6 +1,7 @@
-//! Whether a letter that somebody asked for goes out: the cap of its mailbox ([`crate::domain::mail_cap`]).
+//! The rate limit of a mailbox: whether a letter that a requester asked for goes out ([`crate::domain::mail_cap`]).
 //!
-//! Asked while tasks are done and never while a caller waits, so that no answer and no time tells.
+//! Decided while tasks are done and never while a caller waits, so that neither the answer nor its time reveals an
+//! account (enumeration).
 
 use super::accounts::Accounts;
 use crate::domain::account::User;
@@ -11,8 +12,8 @@ use crate::domain::task::Origin;
 use crate::ports::{Change, StoreError};
 
 impl Accounts {
-    /// Counts a letter to `to`, whose account `owner` is: the change that counts it, to be committed with the letter.
-    /// `None`: it is held back, and nothing may be committed that it was to tell of.
+    /// Counts a letter to `to`, the address of the account `owner`. Returns the change that counts it, to be
+    /// committed with the letter. `None`: the letter is held back, and its link must not be committed either.
     ///
     /// # Errors
     /// [`StoreError`].

@@ -174,7 +174,7 @@ impl Accounts {
                 0..=64 => self.store.link(&TokenHash::of(token.as_bytes())).await?,
                 _ => None,
             };
-            // Whose it was is told as long as there is that account.
+            // The event names the account as long as it exists.
             let user = match link {
                 Some(link) => self.store.user(link.user).await?,
                 None => None,

@@ -51,7 +51,7 @@ pub struct AdmissionRecord {
     /// `None` for an anonymous caller.
     pub caller: Option<Arc<Verified>>,
     pub carrier: Option<Carrier>,
-    /// When it was admitted; 0 for an anonymous caller, of whom it is not asked.
+    /// When it was admitted; 0 for an anonymous caller, for which it is not read.
     pub since: UnixTime,
     pub method: Cow<'static, str>,
     /// The Host and the path as they were matched.

@@ -35,7 +35,7 @@ const PUT_OFF: usize = 1000;
 const PAUSE: [u64; 4] = [5, 10, 30, 60];
 /// When a store that failed is asked again.
 pub const STORE_PAUSE: Duration = Duration::from_secs(10);
-/// The last try is so long before a mail is of no more use: whoever gets it must still be able to use it.
+/// The last try is so long before a mail expires, because its recipient must still be able to use it.
 pub const LAST_CALL: Duration = Duration::from_secs(300);
 /// The longest sleep: a wall clock that was moved is noticed within it.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
@@ -73,7 +73,7 @@ enum Outcome {
 }
 
 impl Outbox {
-    /// A worker; `woken` is notified by whoever has enqueued a mail.
+    /// A worker; `woken` is notified by the code that enqueues a mail.
     #[must_use]
     pub fn new(
         store: Arc<dyn Store>,

@@ -73,7 +73,7 @@ impl Accounts {
                 return Err(AccountError::Invalid(cure.to_owned()));
             };
             self.confirm_password(client, &user, password, Action::RequestEmailChange).await?;
-            // It sends mail to an address that somebody names.
+            // It sends mail to an address that the caller names.
             let to = new_email.as_ref().map(EmailAddress::as_str);
             self.limiter.attempt(Limited::RequestMail, client.address, to)?;
         }
@@ -200,7 +200,7 @@ impl Accounts {
         (renewed, token)
     }
 
-    /// Holds `password` against the account's: whoever has taken over a session must not get the account.
+    /// Checks `password` against the account's: an attacker who has taken over a session must not get the account.
     async fn confirm_password(
         &self,
         client: &Client,

@@ -40,7 +40,7 @@ impl Accounts {
         self.register_form(client, email, password, given_name, None).await.map(|_| ())
     }
 
-    /// [`Accounts::register`] from a form, whose id tells when it is sent twice.
+    /// [`Accounts::register`] from a form. Its id tells when the form is sent twice.
     ///
     /// # Errors
     /// As [`Accounts::register`].

@@ -50,7 +50,7 @@ pub enum Subject {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
     pub subject: Subject,
-    /// Whose tokens; `None`: our own.
+    /// The issuer of the tokens; `None`: our own.
     pub issuer: Option<String>,
     /// Why, for people.
     pub reason: Option<String>,
@@ -66,14 +66,14 @@ pub struct Request {
 pub struct Revoked {
     /// The entry as it now stands.
     pub entry: Revocation,
-    /// How many sessions lived until then and have ended by it; `None`: the issuer is another, whose sessions are not
-    /// kept here.
+    /// How many sessions lived until then and have ended by it; `None` for another issuer: its sessions are not kept
+    /// here.
     pub sessions_ended: Option<u64>,
     /// Those among them that were looked for one by one: all but those that a cutoff has ended.
     pub ended: Vec<(UserId, SessionId)>,
     /// The session of the token at hand that lives on, and will bring further tokens.
     pub live_session: Option<SessionId>,
-    /// The address of the account whose tokens or session it was; `None` where there is none.
+    /// The address of the account of the tokens or session; `None` where there is none.
     pub account: Option<EmailAddress>,
 }
 
@@ -93,7 +93,7 @@ const MAX_GRACE: Duration = Duration::from_secs(24 * 60 * 60);
 /// A version that rose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Raised {
-    /// The subject's new version; `None` when it was everybody's tokens.
+    /// The subject's new version; `None` when the tokens of all subjects were revoked.
     pub version: Option<u64>,
     /// When the older tokens are refused.
     pub in_force_at: UnixTime,
@@ -255,7 +255,7 @@ impl Revoke {
                 (Target::SubjectIssued { issuer, sub: checked_name("sub", sub)?, until }, None)
             }
             Subject::IssuedBefore(until) => {
-                // A later cutoff would refuse tokens that are not signed yet: nobody could sign in.
+                // A later cutoff would refuse tokens that are not signed yet: no user could sign in.
                 if until > now.plus(self.lives.leeway) {
                     return Err(RevokeError::Invalid(format!(
                         "`before` is {} s in the future; name a moment that has passed",

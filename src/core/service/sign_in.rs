@@ -35,9 +35,8 @@ pub enum SignIn {
 /// What is asked for beside a first factor: a variant for each kind.
 ///
 /// There is no kind yet, and so no value of this type: the compiler knows that every sign-in ends in
-/// [`SignIn::Done`], and a caller shows it with `match challenge {}`. The first variant makes each of these matches an
-/// error until the caller answers for it. A placeholder instead would be answered with something that nobody has
-/// thought through.
+/// [`SignIn::Done`], and a caller shows it with `match challenge {}`. The first variant makes each of these matches
+/// an error until the caller answers for it. A placeholder variant would have no reviewed answer.
 #[derive(Debug)]
 pub enum Challenge {}
 

@@ -206,8 +206,8 @@ impl Accounts {
         Change::CreateTask(Task { id: self.entropy.uuid(), due_at, work })
     }
 
-    /// The address has an account. A registration changes nothing of it: the mail tells its owner, or, as long as
-    /// nobody has shown that the address is theirs, carries the live link once more.
+    /// The address has an account. A registration changes nothing of it: the mail tells its owner, or, as long as the
+    /// address is unverified, carries the live link again.
     async fn registered_again(&self, user: User, origin: &Origin) -> Result<Done, StoreError> {
         let about = About::user(user.id).because("address_taken");
         let noted = Some((Action::Register, Outcome::Denied, about));
@@ -247,7 +247,7 @@ impl Accounts {
             Some(user) => {
                 let about = About::user(user.id);
                 let changes = self.asked_link_to(Asked::Reset, user, origin).await?;
-                // For the operator to whom somebody says that no letter came.
+                // For the operator, when a user says that no letter came.
                 let about = if changes.is_empty() { about.because("letter_held_back") } else { about };
                 (changes, Outcome::Success, about)
             }
@@ -256,8 +256,8 @@ impl Accounts {
         Ok(Done { changes, noted: Some((Action::RequestPasswordReset, outcome, about)) })
     }
 
-    /// The mail about a wished-for address: the link, or, when the address is somebody's already, word of that to
-    /// its owner. An account that nobody has claimed is in nobody's way.
+    /// The mail about a wished-for address: the link, or, when another account has the address, a notice to its
+    /// owner. An unclaimed account does not count.
     async fn wished_for(
         &self,
         id: UserId,

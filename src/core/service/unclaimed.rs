@@ -1,8 +1,9 @@
-//! Accounts of which nobody has shown that the address is theirs.
+//! Unclaimed accounts: no requester has shown that they own the address.
 //!
-//! Anybody can register any address. Until its owner comes, such an account stands in nobody's way: the owner of
-//! another account can change to the address, an operator can make an account of it, and after seven days it is
-//! gone. An account that was ever verified or used, or that an operator made or changed, is never taken for one.
+//! An attacker can register any address (pre-hijacking). Until its owner verifies it, such an account blocks no
+//! owner: the owner of another account can change to the address, an operator can make an account of it, and after
+//! seven days it is removed. An account that was ever verified or used, or that an operator made or changed, never
+//! counts as unclaimed.
 
 use std::time::Duration;
 
@@ -17,13 +18,13 @@ use crate::domain::task::Work;
 use crate::ports::{Change, EVENTS_KEPT, STRANGERS_EVENTS_KEPT, StoreError};
 
 /// How long an account waits for its address to be verified, from its registration: a later one does not prolong it.
-/// Then its address is free again, and strangers have not filled the store with addresses that nobody reads.
+/// Then its address is free again, and attackers cannot fill the store with addresses that are never verified.
 pub(super) const UNCLAIMED_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Who has an address.
 pub(super) enum Holder {
     Nobody,
-    /// An account that has to make room for whoever shows that the address is theirs.
+    /// An account that is removed when another requester shows that they own the address.
     Unclaimed(Box<User>),
     Owner(Box<User>),
 }
@@ -38,7 +39,7 @@ impl Accounts {
         })
     }
 
-    /// Whether the account was registered, and nobody has shown since that it is theirs.
+    /// Whether the account was registered and its address was never verified.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -51,12 +52,12 @@ impl Accounts {
         Ok(unclaimed && self.store.connections(user.id).await?.is_empty())
     }
 
-    /// Of an account whose record does not tell: whether its events do. But for those that strangers can cause, they
-    /// are kept from the latest back, so where the registration is still among them, nothing that an owner did after
-    /// it is missing. What cannot be told counts as somebody's.
+    /// For an account with a record that does not say: whether its events do. Except for those that attackers can
+    /// cause, the latest events are kept, so where the registration is still among them, nothing that an owner did
+    /// after it is missing. In doubt the account counts as claimed.
     async fn is_fresh_registration(&self, user: UserId) -> Result<bool, StoreError> {
         let events = self.store.events(Some(user), EVENTS_KEPT + STRANGERS_EVENTS_KEPT).await?;
-        // Anybody can ask for a link.
+        // A requester without a session can ask for a link.
         let asked =
             |event: &Event| event.action == Action::RequestPasswordReset && event.actor == Actor::User;
         let done = events.iter().filter(|event| event.outcome == Outcome::Success && !asked(event));
@@ -64,7 +65,8 @@ impl Accounts {
         Ok(done == [Action::Register])
     }
 
-    /// Takes from an account whose owner has come what others gave it before: a name is theirs, too.
+    /// Removes from an account, once its owner has verified the address, what requesters before gave it: the name,
+    /// too.
     pub(super) async fn leave_behind(&self, user: &mut User) -> Result<(), StoreError> {
         if self.is_unclaimed(user).await? {
             user.name = None;
@@ -72,7 +74,7 @@ impl Accounts {
         Ok(())
     }
 
-    /// What removes an account that nobody has claimed; nothing of it when somebody has changed it meanwhile.
+    /// The changes that remove an unclaimed account; they conflict when the account was changed meanwhile.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -83,7 +85,8 @@ impl Accounts {
         Ok(changes)
     }
 
-    /// What makes the address free for another account; `None` when it is somebody's. With whose account goes for it.
+    /// The changes that make the address free for another account, with the id of the account that is removed for it;
+    /// `None` when a claimed account has the address.
     pub(super) async fn freeing(
         &self,
         email: &EmailAddress,
@@ -97,8 +100,8 @@ impl Accounts {
         })
     }
 
-    /// Commits the making of an account with this address, in place of one that nobody has claimed. Returns whose
-    /// account went for it.
+    /// Commits a new account with this address, in place of an unclaimed one. Returns the id of the account that was
+    /// removed for it.
     ///
     /// # Errors
     /// [`AccountError::EmailTaken`], [`AccountError::Conflict`] or [`AccountError::Store`].
@@ -121,7 +124,7 @@ impl Accounts {
         (Action::DeleteUser, Outcome::Success, About::user(user).because("address_of_another"))
     }
 
-    /// Whoever registered it has not come back within [`UNCLAIMED_LIFE`].
+    /// The address was not verified within [`UNCLAIMED_LIFE`].
     pub(super) async fn forget_unclaimed(&self, user: User) -> Result<Done, StoreError> {
         if !self.is_unclaimed(&user).await? {
             return Ok(Done::default());

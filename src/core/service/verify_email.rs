@@ -16,7 +16,7 @@ impl Accounts {
         self.verify_by(client, token, Proof::default()).await
     }
 
-    /// Uses up the link and returns the account whose address is verified now. The link of a registration may need a
+    /// Consumes the link and returns the account with its address verified. The link of a registration may need a
     /// proof beside its token, and one that changes an address always does.
     ///
     /// # Errors

@@ -1,8 +1,8 @@
 //! The link of a registration: it proves the mailbox, and a proof beside it the password.
 //!
-//! Anybody can register an address that is not theirs, with a password of their own, and wait for its owner to open
-//! the link. So the owner has to show that the password is theirs, or to choose one. Choosing one ends everything from
-//! before: the sessions, the links, the tokens, and the name that somebody gave.
+//! An attacker can register an address of another person, with a password of their own, and wait for its owner to
+//! open the link (pre-hijacking). So the owner has to prove that they know the password, or to choose one. Choosing
+//! one ends everything from before: the sessions, the links, the tokens, and the name that the requester gave.
 
 use secrecy::{ExposeSecret, SecretString};
 use uuid::Uuid;
@@ -29,7 +29,7 @@ pub struct Proof {
     pub browser: Binding,
     /// Asks for a proof also where the configuration does not.
     pub wanted: bool,
-    /// Whose access token came with the request; for a link that changes an address only.
+    /// The user of the access token that came with the request; for a link that changes an address only.
     pub person: Option<Person>,
 }
 
@@ -39,14 +39,14 @@ enum Shown {
     Link,
     /// That the password is known; the hash that it was held against.
     Password(Option<PasswordHash>),
-    /// That the browser sent the registration whose password the account has.
+    /// That the browser sent the registration that set the account's password.
     Browser(Option<Uuid>),
     /// The hash of a new password.
     NewPassword(PasswordHash),
 }
 
 impl Accounts {
-    /// Uses up the link of a registration and returns the account whose address is verified now.
+    /// Consumes the link of a registration and returns the account with its address verified.
     ///
     /// # Errors
     /// [`AccountError::ProofNeeded`], [`AccountError::WrongPassword`] or [`AccountError::PasswordRejected`], after which
@@ -73,7 +73,8 @@ impl Accounts {
             if let Shown::NewPassword(hash) = &shown {
                 changes.extend(self.starting_over(client, &mut user, hash).await?);
             }
-            // Not verified yet as this is decided: it greets nobody by a name that a stranger may have given.
+            // Not verified yet as this is decided: the letter must not greet by a name that an attacker may have
+            // given.
             changes.push(self.mail(Letter::Welcome, &user, &user.email, None, Facts::default()));
             user.verified();
             user.updated_at = self.now();
@@ -116,8 +117,8 @@ impl Accounts {
         }
     }
 
-    /// Holds `password` against the account's. It has limits of its own: who has the mailbox must not guess what
-    /// somebody else chose.
+    /// Checks `password` against the account's. It has a rate limit of its own: the holder of the mailbox must not
+    /// guess a password that another requester chose.
     async fn show_password(
         &self,
         client: &Client,

@@ -33,7 +33,7 @@ const provider = new Provider(issuer, {
   pkce: { required: () => true },
   scopes: ["openid", "offline_access", "email", "read"],
   claims: { openid: ["sub"], email: ["email", "email_verified"] },
-  // Whoever signs in is who they say they are.
+  // Every user who signs in is who they say they are.
   findAccount: async (_, id) => ({
     accountId: id,
     claims: async () => ({ sub: id, email: `${id}@provider.test`, email_verified: true }),
@@ -66,7 +66,7 @@ const json = (answer, status, body) => {
   answer.end(JSON.stringify(body));
 };
 
-// An API of the provider's: says whose token it was given, as far as that is good.
+// An API of the provider's: names the account of the token that it was given, if the token is good.
 async function api(request, answer) {
   const [, presented] = /^Bearer (\S+)$/.exec(request.headers.authorization ?? "") ?? [];
   const token = presented && (await provider.AccessToken.find(presented));

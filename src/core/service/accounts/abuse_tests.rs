@@ -129,7 +129,7 @@ async fn the_session_that_was_not_used_for_longest_makes_room() {
     world.refresh(&first.refresh_token).await.unwrap();
 }
 
-/// Whoever registers somebody's unverified address over and over must not keep the owner out.
+/// An attacker who registers an unverified address over and over must not keep its owner out.
 #[tokio::test]
 async fn a_stranger_cannot_kill_the_links_of_an_owner_who_is_about_to_verify() {
     let world = world();
@@ -154,7 +154,7 @@ async fn what_nobody_verifies_is_forgotten() {
     world.clock.advance(7 * DAY - 1);
     world.accounts.do_due_tasks().await.unwrap();
     assert_eq!(stored(&world, BOB).await.id, bob.id, "not yet");
-    // Somebody still tries, which prolongs nothing.
+    // The attacker still tries, which prolongs nothing.
     world.register(BOB).await;
     world.clock.advance(1);
     world.accounts.do_due_tasks().await.unwrap();

@@ -59,7 +59,7 @@ async fn a_taken_address_is_told_to_its_owner_only() {
 async fn unknown_wrong_and_unverified_look_the_same() {
     let world = world();
     world.ann().await;
-    // Registered by whoever asks, with a password of their own: the one address was free, the other taken.
+    // Registered by a requester with a password of their own: the one address was free, the other taken.
     world.register("cid@example.com").await;
     world.accounts.register(&client(), ANN, secret("another password"), None).await.unwrap();
     world.accounts.do_due_tasks().await.unwrap();

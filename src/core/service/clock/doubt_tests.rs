@@ -56,7 +56,7 @@ async fn a_session_that_was_begun_by_a_clock_that_was_ahead_ends_once_the_clock_
     let year = 365 * DAY;
     world.clock.jump(year);
     let (one, other) = (world.login().await, world.login().await);
-    // Back, and nobody has said so yet: whose session it is may go on.
+    // Back, and no operator has said so yet: the user of the session may go on.
     world.clock.set_back(year);
     let kept = world.refresh(&one.refresh_token).await.unwrap();
     world.clock.accept();

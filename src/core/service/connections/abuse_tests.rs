@@ -1,4 +1,5 @@
-//! Connections under attack, over the fakes: what somebody gets who was too late, came twice, or sends too much.
+//! Connections under attack, over the fakes: an attacker or client that is too late, comes twice (replay), or sends
+//! too much.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -126,7 +127,7 @@ async fn a_token_that_was_read_before_the_end_is_not_sent_after_it() {
     assert!(matches!(late, Err(ConnectionError::NotFound)), "{late:?}");
 }
 
-/// A write that seems to fail and was made all the same is no conflict with somebody else's.
+/// A write that seems to fail and was made all the same is no conflict with the write of another caller.
 #[tokio::test]
 async fn tokens_that_were_written_after_all_are_used() {
     let world = world().await;
@@ -152,7 +153,7 @@ async fn tokens_that_were_written_after_all_are_used() {
     assert_eq!(world.sealed(begun.connection.id).await[1], "r0.1");
 }
 
-/// The store is full when a refresh has come, and somebody tries to bring other tokens.
+/// The store is full when a refresh has come, and a caller tries to import other tokens.
 #[tokio::test]
 async fn a_new_grant_that_cannot_be_written_costs_no_tokens() {
     let world = world().await;
@@ -180,7 +181,7 @@ async fn bringing_tokens_is_limited_too() {
     assert_eq!((world.providers.count("identity"), world.stored(id).await.status), (0, Status::Pending));
 }
 
-/// A session of Ann's; whoever has its token begins.
+/// A session of Ann's; the holder of its token begins.
 async fn session(world: &World) -> Person {
     let id = SessionId(Uuid::from_u128(0x5e55));
     let address = client().address;
@@ -347,7 +348,7 @@ async fn a_silent_provider_keeps_no_other_one_waiting() {
     assert!(mine.iter().all(|one| one.failures == 0 && one.refreshed_at > one.connected_at));
 }
 
-/// A grant whose end has passed unnoticed is not looked at for ever.
+/// A grant that expired unnoticed is not looked at for ever.
 #[tokio::test]
 async fn an_end_that_has_passed_keeps_nobody_busy() {
     let world = world().await;

@@ -76,7 +76,7 @@ impl Connections {
                 connection.scopes_asked.clone_from(&scopes);
                 connection.parameters = parameters.open;
             }
-            // Nothing is waited for where nobody is asked.
+            // Without a user to ask there is no consent to wait for.
             connection.consent = attended.is_some().then(|| consent.clone());
             self.schedule(&mut connection);
             let mut changes = match is_new {

@@ -1,7 +1,7 @@
 //! Ending a connection: the tokens are erased whatever the provider answers.
 //!
-//! They are erased from the record in the commit that writes down that the provider is to be told, so that a
-//! kill in between neither keeps a connection half-alive nor leaves a grant behind that nobody knows of.
+//! They are erased in the commit that enqueues the revocation at the provider. So a kill in between neither keeps a
+//! connection half-alive nor leaves an unknown grant at the provider.
 
 use super::tell::NoticeKind;
 use super::{ConnectionError, Connections};
@@ -76,8 +76,8 @@ impl Connections {
         .await
     }
 
-    /// Ends the connections of `user` that were made or renewed since `since`: by somebody who was in the account then
-    /// and should not have been. One that was ended by then has left nothing to do.
+    /// Ends the connections of `user` that were made or renewed since `since`, because an attacker may have been in
+    /// the account then. One that was ended by then has left nothing to do.
     pub(super) async fn disconnect_since(&self, user: UserId, since: UnixTime) -> Result<(), Left> {
         let left = |error: String| Left { why: error, again: true };
         let all = self.store.connections(user).await.map_err(|error| left(error.to_string()))?;

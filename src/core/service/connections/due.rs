@@ -1,7 +1,7 @@
-//! The worker's look at connections whose time has come: a refresh, a warning, a consent that nobody gave.
+//! The worker's pass over connections that are due: a refresh, a warning, a consent that its user did not give.
 //!
-//! A provider that lets its callers wait and then does not answer is left alone for a while, so that the worker has
-//! time for the connections to the others. Whoever asks for a token of it is not put off by that.
+//! The worker pauses a provider that times out, so that it has time for the connections to the others. A caller that
+//! asks for a token is not affected by the pause.
 
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
@@ -30,8 +30,7 @@ const SLOW: Duration = Duration::from_secs(5);
 const LEFT_ALONE: Duration = Duration::from_secs(60);
 
 impl Connections {
-    /// Looks at the connections whose time has come, or the first of them when there are many. Returns
-    /// whether there was any.
+    /// Handles the connections that are due, or the first of them when there are many. Returns whether there was any.
     ///
     /// # Errors
     /// [`StoreError`]; then the rest is still to do.
@@ -108,12 +107,12 @@ impl Connections {
         Ok(())
     }
 
-    /// Nobody came back in time. What was never connected goes.
+    /// The consent expired without a callback. A connection that was never established is removed.
     async fn clear_consent(&self, connection: &Connection) -> Result<(), StoreError> {
         let mut cleared = connection.clone();
         cleared.consent = None;
         self.schedule(&mut cleared);
-        // Written once more before it goes: not when somebody has come back meanwhile.
+        // Updated before it is removed, so that the commit conflicts if a callback has come meanwhile.
         let mut changes = vec![Change::UpdateConnection(cleared)];
         if connection.status == Status::Pending {
             changes.push(Change::RemoveConnection(connection.user, connection.id));
@@ -130,7 +129,7 @@ impl Connections {
     }
 }
 
-/// A conflict says that somebody else has looked at it meanwhile.
+/// A conflict means that another task has handled the connection meanwhile.
 fn settled(outcome: Result<(), CommitError>) -> Result<(), StoreError> {
     match outcome {
         Ok(()) | Err(CommitError::Conflict | CommitError::EmailTaken) => Ok(()),

@@ -32,7 +32,7 @@ const GRANT_LIFE: Duration = Duration::from_secs(3600);
 const CONNECTIONS_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
 /// No try takes longer.
 const TRY_TIME: Duration = Duration::from_secs(60);
-/// The worker leaves an errand for so long to whoever has written it down and does it at once.
+/// For so long the worker leaves an errand to the task that enqueued it, which does it at once.
 pub(super) const GRACE: Duration = Duration::from_secs(2 * 60);
 
 /// Why an errand was not done.

@@ -55,7 +55,7 @@ impl Connections {
                     Some(pause) => tokio::time::sleep(*pause).await,
                     None => return Err(error),
                 },
-                // Nobody has it any more, so nobody may go on with the grant either.
+                // The user has no such connection any more, so the grant must not be used either.
                 Err(error @ (ConnectionError::NotFound | ConnectionError::Revoked)) => {
                     let gone = Connection { tokens: Some(grant.tokens), ..asked };
                     if let Err(left) = self.end_grant(&gone).await {
@@ -115,7 +115,7 @@ impl Connections {
         self.retry_on_conflict(decide).await
     }
 
-    /// Whose account it is, where that can be found out. Nothing fails for want of it.
+    /// The account at the provider, where the plugin can tell. Without it the connection is made all the same.
     async fn account_of(
         &self,
         connection: &Connection,
@@ -136,7 +136,7 @@ impl Connections {
             Ok(account) => account,
             Err(error) => {
                 let (connection, provider) = (connection.id, &connection.provider);
-                tracing::warn!(%connection, provider, %error, "whose account was connected could not be found out");
+                tracing::warn!(%connection, provider, %error, "the account at the provider could not be identified");
                 None
             }
         }

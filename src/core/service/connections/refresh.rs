@@ -1,9 +1,10 @@
-//! Refreshing: at most one call to the provider for each connection at a time, however many ask.
+//! Refreshing (single-flight): at most one call to the provider for each connection at a time, however many callers
+//! ask.
 //!
-//! A refresh token may be good once. So what is about to happen is written down before the provider is called,
-//! and what it answered before anybody uses it. If the process ends in between, the attempt stays open, and the
-//! next look asks again with the token there is: an `invalid_grant` then means that the answer was lost, and
-//! the user must connect again.
+//! A refresh token may be valid for one use only. So an attempt is committed before the provider is called, and its
+//! answer before any caller gets it. If the process ends in between, the attempt stays open, and the next refresh
+//! presents the stored refresh token again: an `invalid_grant` then means that the answer was lost, and the user must
+//! connect again.
 
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
@@ -37,12 +38,12 @@ pub(super) const PAUSES: [Duration; 5] = [
     Duration::from_secs(1),
     Duration::from_secs(2),
 ];
-/// When somebody may ask again for a token of a provider that is not in service, as while it is being started.
+/// When a caller may retry for a token of a provider that is not in service, for example because it is being started.
 const NOT_YET: Duration = Duration::from_secs(5);
 /// A token that was turned away is not replaced when it has come only just now: the next would be, too.
 const JUST_NOW: Duration = Duration::from_secs(30);
 
-/// Why a connection is over whose provider replaces no access token.
+/// Why a connection ends with its access token: the provider has no refresh for it.
 const NO_OTHER_WAY: &str = "the access token has ended, and this provider has no other way to a new one";
 
 /// What a refresh brought and the store did not take.
@@ -186,8 +187,8 @@ impl Connections {
             return Err(waiting(&connection, now.until(at)));
         }
         let is_good = connection.is_fresh(now, Duration::ZERO);
-        // Of tokens that could not be refreshed the plugin is asked again when somebody wants to know, and before
-        // the connection is given up: it may have been replaced.
+        // For tokens without a refresh the plugin is asked again when a caller forces it, and before the connection
+        // is given up: the plugin may have been replaced by one that can.
         let ask = !connection.not_refreshable || !is_good || matches!(want, Want::Now);
         if upkeep.can_refresh && ask {
             return Ok(Need::Refresh(connection));
@@ -207,7 +208,7 @@ impl Connections {
         }
     }
 
-    /// The plugin has nothing to refresh the tokens by, and asked nobody. They stay in use until they end.
+    /// The plugin has nothing to refresh the tokens with, and sent no request. They stay in use until they expire.
     async fn left_alone(&self, base: &Connection, reason: &str) -> Refreshed {
         if !base.is_fresh(self.clock.reading().earliest, Duration::ZERO) {
             self.needs_consent(base, reason).await?;
@@ -230,7 +231,7 @@ impl Connections {
                 return Err(error);
             }
         };
-        // Nobody was asked, so there is nothing to write down: it may be in service in a moment.
+        // No provider was asked, so there is no attempt to commit: it may be in service in a moment.
         if self.providers.get(&before.provider).is_none() {
             let reason = ProviderFault::NotInService(before.provider.clone()).to_string();
             return Err(not_now(FaultKind::Transient, &reason, Some(NOT_YET)));
@@ -360,7 +361,7 @@ impl Connections {
             connection.retry_at = Some(now.plus(wait));
             connection.last_fault =
                 Some(Fault { at: now, kind: failure.kind, reason: failure.reason.clone() });
-            // Whoever was turned away for our credentials has not used the token up. Of all else, nobody knows.
+            // A refusal of our client credentials does not consume the refresh token; any other failure may have.
             if failure.kind == FaultKind::Misconfigured {
                 connection.attempt = None;
             }
@@ -376,8 +377,8 @@ impl Connections {
         Ok(Failure { retry_after: Some(wait), ..failure }.into())
     }
 
-    /// Commits what `change` makes of the connection, together with `others`, however often somebody else
-    /// writes it in between; but not over tokens that `base` does not have. Returns it as written.
+    /// Commits what `change` makes of the connection, together with `others`. Retries when another task writes the
+    /// connection in between, but never overwrites tokens that `base` does not have. Returns it as written.
     pub(super) async fn amend(
         &self,
         base: &Connection,
@@ -425,7 +426,7 @@ impl Connections {
     }
 }
 
-/// What a caller is told while nobody asks the provider.
+/// The error for a caller while the provider is not asked (backoff).
 pub(super) fn waiting(connection: &Connection, wait: Duration) -> ConnectionError {
     let fault = connection.last_fault.as_ref();
     let kind = fault.map_or(FaultKind::Transient, |fault| fault.kind);

@@ -63,7 +63,7 @@ impl Connections {
         self.find(person.user, id).await
     }
 
-    /// At most `limit` connections of everybody, in the order of their users and ids, from behind `after`.
+    /// At most `limit` connections of all users, in the order of their users and ids, from behind `after`.
     ///
     /// # Errors
     /// [`ConnectionError::Store`].

@@ -83,7 +83,7 @@ impl Connections {
         Ok(Some(Change::PutMail(Mail { verified, name, facts, ..mail })))
     }
 
-    /// Wakes whoever does what a commit left to do.
+    /// Wakes the workers of the tasks that a commit enqueued.
     pub(super) fn wake(&self) {
         self.state.tasks.notify_one();
         self.outbox.notify_one();

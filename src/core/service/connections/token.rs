@@ -133,14 +133,14 @@ impl Connections {
                 | ConnectionError::Vault(_),
             ))
             | Err(_) => {}
-            // Nobody was asked.
+            // The provider was not asked.
             Ok(Err(ConnectionError::Store(_))) if !self.unwritten().contains_key(&connection.id) => {}
             Ok(outcome) => return outcome,
         }
         if self.unwritten().contains_key(&connection.id) {
             return self.refresh(connection.user, connection.id, Want::Fresh).await;
         }
-        // It took its time, and an end waits for nobody.
+        // The call took time, and the connection may have been ended meanwhile.
         let connection = self.find(connection.user, connection.id).await?;
         standing(&connection)?;
         Ok(connection)

@@ -1,8 +1,9 @@
-//! One at a time for each connection: who refreshes it, replaces its tokens or ends it, waits for its turn.
+//! Single-flight: one task at a time for each connection. A task that refreshes it, replaces its tokens or ends it
+//! waits for its turn.
 //!
-//! Whoever waits while another refreshes gets what that one got, so that a thousand who ask at once make one
-//! call. But what somebody has replaced or ended since is handed to nobody. Nothing is left of a connection when
-//! nobody waits for it.
+//! A caller that waits while another refreshes gets the result of that refresh, so a thousand callers at once cause
+//! one call. A result that was replaced or ended since is handed to no caller. The entry of a connection is removed
+//! when no caller waits for it.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,7 +17,7 @@ use crate::domain::connection::{Connection, ConnectionId};
 /// What a refresh came to.
 pub(super) type Refreshed = Result<Connection, ConnectionError>;
 
-/// The connections that somebody has a turn with.
+/// The connections with a turn that is held or waited for.
 #[derive(Default)]
 pub(super) struct Turns(Mutex<HashMap<ConnectionId, Arc<Slot>>>);
 
@@ -24,7 +25,7 @@ pub(super) struct Turns(Mutex<HashMap<ConnectionId, Arc<Slot>>>);
 struct Slot {
     /// How many refreshes have ended.
     ended: AtomicU64,
-    /// What the last of them came to; whoever holds the lock has the turn.
+    /// The result of the last refresh; the holder of the lock has the turn.
     last: Arc<tokio::sync::Mutex<Option<Refreshed>>>,
 }
 
@@ -91,7 +92,7 @@ impl Turn {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut slots = self.turns.lock();
-        // Ours and the map's: places are taken under the lock, so nobody else can be on the way to one.
+        // Ours and the map's: references are taken under the lock, so no other task can be about to take one.
         if Arc::strong_count(&self.slot) == 2 {
             slots.remove(&self.id);
         }

@@ -1,4 +1,4 @@
-//! A frozen account: what it accepts, and how it is decided whose it is, as stories over the fakes.
+//! A frozen account: what it accepts, and how its owner is decided, as stories over the fakes.
 
 use std::sync::atomic::Ordering;
 
@@ -106,7 +106,7 @@ async fn a_refused_refresh_of_a_frozen_account_says_so_in_the_audit_log() {
     assert_eq!(last, (Action::Refresh, Outcome::Denied, Some("account_frozen".to_owned())));
 }
 
-/// An address was given up by its owner, and its mailbox is somebody else's by now.
+/// An address was given up by its owner, and its mailbox belongs to another person by now.
 #[tokio::test]
 async fn foreign_hands_on_the_old_mailbox_get_nothing_against_an_objection() {
     let world = world();

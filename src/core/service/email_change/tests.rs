@@ -230,7 +230,7 @@ async fn a_frozen_account_can_be_deleted_and_leaves_both_addresses() {
     }
 }
 
-/// Whoever has the old mailbox has made an account of their own with it.
+/// The holder of the old mailbox has made an account of their own with it.
 #[tokio::test]
 async fn an_old_address_that_is_another_accounts_freezes_and_is_not_given_back() {
     let world = world();
@@ -256,7 +256,7 @@ async fn an_old_address_that_is_another_accounts_freezes_and_is_not_given_back()
     assert_eq!(world.told(Letter::ResetPassword).await, [NEW]);
 }
 
-/// An address that nobody has shown to be theirs stands in no owner's way.
+/// An address that no requester has verified blocks no owner.
 #[tokio::test]
 async fn a_strangers_registration_of_the_old_address_makes_room() {
     let world = world();
@@ -305,7 +305,7 @@ async fn more_changes_than_can_be_undone_are_refused() {
     assert_eq!(world.told(Letter::EmailChangeDisputed).await.len(), MAX_UNDOABLE);
 }
 
-/// The process ends at the worst moments: after a write whose answer was lost, and before one that was not made.
+/// The process ends at the worst moments: after a write with a lost answer, and before one that was not made.
 #[tokio::test]
 async fn a_kill_in_between_neither_loses_nor_repeats_a_step() {
     let world = world();
@@ -366,7 +366,7 @@ async fn of_an_undo_and_a_sign_in_at_once_neither_leaves_a_session() {
     assert!(world.store.sessions(id).await.unwrap().is_empty());
 }
 
-/// Until it is given back somebody may object: that time is not over by a clock that may be ahead.
+/// Until it is given back a holder of a later address may object: a clock that may be ahead does not end that time.
 #[tokio::test]
 async fn an_address_is_not_given_back_by_a_clock_in_doubt() {
     let world = world();

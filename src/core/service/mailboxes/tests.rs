@@ -63,7 +63,7 @@ async fn a_wish_for_somebody_elses_address_writes_nothing_of_its_own_there() {
     world.accounts.do_due_tasks().await.unwrap();
     assert!(says_nothing(&world.newest(Letter::ConfirmEmail).await));
     let told = world.newest(Letter::EmailChanged).await;
-    assert!(told.verified && told.name.as_deref() == Some(MARK), "to the owner, whose name it is");
+    assert!(told.verified && told.name.as_deref() == Some(MARK), "to the owner, who chose the name");
 
     // What an operator took back counts no more.
     let edit = UserEdit { email_verified: Some(false), ..UserEdit::default() };
@@ -98,7 +98,7 @@ async fn got(world: &World, to: &str) -> usize {
     world.store.mails(10_000).await.unwrap().iter().filter(|mail| mail.to.as_str() == to).count()
 }
 
-/// Everything that anybody can ask for, from 200 networks at once.
+/// Everything that a requester can ask for, from 200 networks at once.
 async fn bombed(world: &World, to: &str) {
     for n in 0..200 {
         world.accounts.register(&at(n), to, secret(PASSWORD), None).await.unwrap();

@@ -1,4 +1,4 @@
-//! What is written down: refusals and ends too, and no address that nobody here has.
+//! What the audit log holds: refusals and ends too, and no address without an account.
 
 use secrecy::ExposeSecret;
 use serde_json::json;

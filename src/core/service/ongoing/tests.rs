@@ -116,7 +116,7 @@ async fn with_a_session_of_ours_it_lasts_as_long_as_the_session() {
 async fn without_a_session_of_ours_the_route_sets_the_time() {
     let world = world();
     let expiry = expiry(&world);
-    // Of the same form as ours, and of nobody's here.
+    // Of the same form as ours, and of no account here.
     let name = |number| uuid::Uuid::from_u128(number).to_string();
     let theirs = || identity("https://they.test", name(1), Some(name(2)));
     let minted = || identity(FakeSigner.issuer(), "alice".into(), None);

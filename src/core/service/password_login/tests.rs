@@ -1,4 +1,4 @@
-//! Whose turn it is when passwords are hashed, and what is no guess, over the fakes.
+//! The order in which passwords are hashed, and what is no guess, over the fakes.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -45,7 +45,7 @@ async fn a_block_that_has_signed_in_to_the_account_goes_first_from_then_on() {
     let _ = world.accounts.login(&at([192, 0, 2, 8]), ANN, secret("wrong")).await;
     let other = last_requester(&world);
     assert!(!other.known && other.account == known.account && other.block != known.block);
-    // For nobody else's account; and an address without one has a turn of its own all the same.
+    // For no other account; and an address without one has a turn of its own all the same.
     let _ = world.accounts.login(&home, "nobody@example.com", secret("wrong")).await;
     let nobody = last_requester(&world);
     assert!(!nobody.known && nobody.account != known.account && nobody.block == known.block);
@@ -104,7 +104,7 @@ async fn an_account_remembers_few_blocks_in_no_readable_form_and_forgets_them_at
     assert_eq!(
         ann(&world).await.known_blocks,
         [""; 0],
-        "whoever had the password signed in from some of them"
+        "the owner of the password signed in from some of them"
     );
 }
 
@@ -183,7 +183,7 @@ async fn dear_hashes_are_counted_when_they_come_and_anew_as_they_go() {
     assert_eq!(*world.passwords.costs.lock().unwrap(), counted(&[12; 600]));
 }
 
-/// Hashing takes seconds, in which everybody's sessions may be revoked.
+/// Hashing takes seconds, in which all sessions may be revoked.
 #[tokio::test]
 async fn a_session_that_was_revoked_meanwhile_is_not_renewed_with_the_password() {
     let world = world();
@@ -207,11 +207,11 @@ async fn a_session_that_was_revoked_meanwhile_is_not_renewed_with_the_password()
     world.accounts.login(&client(), ANN, secret("a new password")).await.unwrap();
 }
 
-/// Somebody replaces Ann's password while the next one is held against its hash.
+/// Another request replaces Ann's password while the next one is checked against its hash.
 fn replace_meanwhile(world: &World) {
     let store = world.store.clone();
     let replace = move || {
-        // The fake store keeps nobody waiting.
+        // The fake store answers without waiting.
         let found = store.user_by_email(&ANN.parse().unwrap()).now_or_never().unwrap().unwrap().unwrap();
         let replaced = User { password: Some(PasswordHash("hash:another".to_owned())), ..found };
         store.commit(vec![Change::UpdateUser(replaced)]).now_or_never().unwrap().unwrap();

@@ -30,7 +30,7 @@ pub(super) struct Named {
     pub(super) ending: Vec<Session>,
     /// The one that lives on though a token of it is revoked.
     pub(super) live: Option<SessionId>,
-    /// Whose tokens or sessions they are, where that is an account.
+    /// The account of the tokens or sessions, where there is one.
     pub(super) account: Option<User>,
 }
 
@@ -98,8 +98,8 @@ impl Revoke {
         now.plus(lives.absolute.max(lives.sliding)).plus(self.lives.tokens).plus(self.lives.leeway)
     }
 
-    /// What ends every session of `sub`, or of everybody, that was begun so far; behind the raise of the version or
-    /// generation.
+    /// The revocation of every session of `sub`, or of all subjects, that was begun so far; behind the raise of the
+    /// version or generation.
     pub(super) fn cutting(&self, sub: Option<String>, now: Reading, reason: Option<String>) -> Change {
         let (issuer, expires_at) = (self.signer.issuer().to_owned(), self.sessions_end(now.horizon));
         Change::CutSessions { issuer, sub, created_at: now.wall, expires_at, reason }

@@ -1,4 +1,4 @@
-//! An address that nobody has verified is nobody's, as stories over the fakes.
+//! An unverified address belongs to no account, as stories over the fakes.
 
 use serde_json::{Map, json};
 
@@ -31,7 +31,7 @@ async fn tasks(world: &World) {
     while world.accounts.do_due_tasks().await.unwrap() {}
 }
 
-/// A registration by somebody else.
+/// A registration by an attacker.
 async fn stranger(world: &World, email: &str) {
     let name = Some("Your account was hacked".to_owned());
     world.accounts.register(&client(), email, secret("stranger's own"), name).await.unwrap();
@@ -51,7 +51,7 @@ fn made(email: &str, password: NewPassword) -> NewUser {
     NewUser { email: email.into(), name: Some("Bob".into()), password, email_verified: false, scopes, claims }
 }
 
-/// As a version wrote it that did not keep whose an account is; its events are where it kept them.
+/// As a version wrote it that did not keep whether an account is claimed; its events are where it kept them.
 async fn as_before(world: &World, email: &str) {
     let user = User { claim: Claim::Unknown, ..stored(world, email).await };
     world.store.commit(vec![Change::UpdateUser(user)]).await.unwrap();
@@ -221,7 +221,7 @@ async fn what_an_operator_changed_is_not_swept() {
     }
 }
 
-/// Of records of an earlier version, only what is clearly a registration and nothing else is nobody's.
+/// Of records of an earlier version, only a clear registration without anything after it counts as unclaimed.
 #[tokio::test]
 async fn an_account_of_an_earlier_version_counts_as_somebodys_unless_its_events_tell() {
     let world = world();
@@ -278,7 +278,7 @@ async fn a_name_given_before_verification_does_not_outlive_the_owners_reset() {
     assert!(world.accounts.login(&client(), BOB, secret("stranger's own")).await.is_err());
     world.accounts.login(&client(), BOB, secret("the owner's own")).await.unwrap();
 
-    // Of an account that is somebody's, the name is theirs.
+    // The name of a claimed account was chosen by its owner.
     world.ann().await;
     world.accounts.request_reset(&client(), ANN).await.unwrap();
     tasks(&world).await;
@@ -307,7 +307,7 @@ async fn a_verification_and_the_end_of_the_week_meet() {
     assert!(world.store.due_tasks(UnixTime::NEVER, 10).await.unwrap().is_empty());
 }
 
-/// An app can act for an account, whose address nobody has verified, by a token that an operator minted.
+/// An app can act for an account with an unverified address by a token that an operator minted.
 #[tokio::test]
 async fn an_account_with_a_connection_is_somebodys() {
     let world = world();

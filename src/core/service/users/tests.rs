@@ -53,7 +53,8 @@ async fn an_operator_disables_enables_and_deletes() {
     assert!(world.accounts.login(&client(), ANN, secret(PASSWORD)).await.is_err());
 }
 
-/// Whoever was signed in when an operator took the verification away is not in again once the address is verified anew.
+/// A session from before an operator took the verification away does not work again once the address is verified
+/// anew.
 #[tokio::test]
 async fn a_session_does_not_outlive_the_verification_of_the_address() {
     let world = world();

@@ -140,7 +140,7 @@ async fn class_2_no_session_from_before_outlives_the_owners_recovery() {
 async fn class_3_no_link_of_a_strangers_opens_the_account_after_the_owner_came() {
     let world = world();
     stranger_registers(&world).await;
-    // Somebody asked for a reset, and the mail reached somebody else as well.
+    // An attacker asked for a reset, and can read the mail as well.
     world.accounts.request_reset(&from("stranger"), ANN).await.unwrap();
     world.accounts.do_due_tasks().await.unwrap();
     let reset = world.token(Letter::ResetPassword).await;
@@ -186,9 +186,9 @@ async fn class_4_a_change_of_address_from_before_is_not_finished_after_a_recover
     }
 }
 
-/// Class 5, non-verifying identity provider: the stranger gets an account by a provider that says an address which it has not
-/// verified. No identity of a provider opens an account; the tokens of other issuers are nobody's here, whatever
-/// address they name and however verified they say it is.
+/// Class 5, non-verifying identity provider: the stranger gets an account by a provider that says an address which it
+/// has not verified. No identity of a provider opens an account; the tokens of other issuers belong to no account
+/// here, whatever address they name and however verified they say it is.
 #[tokio::test]
 async fn class_5_an_address_that_another_issuer_names_reaches_no_account() {
     let world = world();
@@ -262,8 +262,8 @@ async fn a_token_alone_is_enough_for_programs_unless_the_operator_wants_a_proof(
     press(&strict, Proof { wanted: false, ..typed(STRANGERS) }).await.unwrap();
 }
 
-/// A stranger's form in the owner's browser, a second browser, a second thought: none of them is the registration whose
-/// password is kept.
+/// A stranger's form in the owner's browser, a second browser, a second thought: none of them is the registration
+/// that set the password.
 #[tokio::test]
 async fn the_browsers_word_is_worth_nothing_for_a_password_that_is_not_kept() {
     let world = world();

@@ -123,7 +123,7 @@ async fn a_consent_that_comes_late_is_none_and_goes_by_itself() {
     assert_eq!(world.providers.count("exchange"), 0);
     world.live(700).await;
     assert!(world.connections.connections(world.ann).await.unwrap().is_empty());
-    // And without anybody coming back.
+    // And without a callback.
     let id = world.begin(acme()).await.unwrap().connection.id;
     world.live(599).await;
     assert!(world.connections.connection(world.ann, id).await.is_ok());
@@ -305,7 +305,7 @@ async fn the_same_account_connected_twice_is_connected_once() {
     told.sort();
     assert_eq!(told, ["connection.connected", "connection.connected", "connection.revoked"]);
     assert_eq!(world.providers.count("revoke"), 0);
-    // Whose account it is may not be known: then they are two.
+    // The account at the provider may not be known: then they are two connections.
     world.providers.edit_info(|info| info.can_identify = false);
     let third = world.connect(Begin { another: true, ..acme() }).await;
     assert_eq!((world.access(new).await, world.access(third).await), ("a1.0".into(), "a2.0".into()));

@@ -87,7 +87,7 @@ async fn a_provider_that_stays_away_is_given_up_and_nothing_is_kept() {
     assert!((3..=6).contains(&world.providers.count("revoke")));
 }
 
-/// Somebody was in the account who should not have been: what they connected goes, and what was there before stays.
+/// An attacker was in the account: what they connected goes, and what was there before stays.
 #[tokio::test]
 async fn connections_since_a_moment_are_ended() {
     let world = world().await;
@@ -121,7 +121,7 @@ async fn an_end_that_was_cut_off_is_brought_to_its_end() {
     let id = world.connect(acme()).await;
     let before = world.stored(id).await;
     let (connections, ann) = (world.connections.clone(), world.ann);
-    // As it was left: written down, and nobody told.
+    // As it was left: written down, and the provider not told.
     world.providers.edit_info(|info| info.can_revoke = false);
     connections.disconnect(&client(), ann, id).await.unwrap();
     world.providers.edit_info(|info| info.can_revoke = true);

@@ -1,4 +1,4 @@
-//! What nobody waits for, over the fakes: a store that fails, settings that were mended, a provider that is being
+//! What no caller waits for, over the fakes: a store that fails, settings that were mended, a provider that is being
 //! started, a clock that was set back.
 
 use std::time::Duration;

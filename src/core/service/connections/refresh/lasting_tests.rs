@@ -1,5 +1,5 @@
 //! Stories about tokens that cannot be refreshed: of a provider that gives this client no refresh token, and of one
-//! whose tokens have no end.
+//! with tokens that do not expire.
 
 use super::tests::asked;
 use palisade_core::domain::connection::Status;
@@ -10,7 +10,7 @@ use palisade_testing::accounts_world::client;
 use palisade_testing::connection_fakes::ACME;
 use palisade_testing::connections_world::{acme, identity, world};
 
-/// As a provider without refresh tokens for this client does, or one whose tokens have no end.
+/// As a provider without refresh tokens for this client does, or one with tokens that do not expire.
 fn nothing_to_refresh_by() -> ProviderFault {
     ProviderFault::NotRefreshable("the provider gave no refresh token".into())
 }
@@ -21,7 +21,7 @@ async fn a_token_that_cannot_be_refreshed_is_used_until_it_ends() {
     let id = world.connect(acme()).await;
     let ann = identity(world.ann.user);
     world.clock.advance(60);
-    // An upstream's 401, before anybody knows.
+    // An upstream's 401, before it is known that there is no refresh.
     world.providers.fail("refresh", nothing_to_refresh_by());
     let again = world.connections.inject_again(&ann, ACME, &"a0.0".into()).await;
     assert!(matches!(again, Err(ConnectionError::NotRefreshable)), "{again:?}");
@@ -29,7 +29,7 @@ async fn a_token_that_cannot_be_refreshed_is_used_until_it_ends() {
     assert_eq!((left.status, left.failures, left.retry_at), (Status::Active, 0, None));
     assert!(left.attempt.is_none() && left.last_fault.is_none() && left.not_refreshable);
     assert_eq!(left.due_at, left.expires_at);
-    // Further ones ask nobody; whoever forces it does, and nothing is lost by it.
+    // Further ones do not ask the provider; a caller that forces it does, and nothing is lost by it.
     for _ in 0..3 {
         let again = world.connections.inject_again(&ann, ACME, &"a0.0".into()).await;
         assert!(matches!(again, Err(ConnectionError::NotRefreshable)), "{again:?}");
@@ -60,7 +60,7 @@ async fn a_token_without_an_end_and_a_refresh_is_not_tried_for_ever() {
     assert_eq!(world.stored(id).await.due_at, None);
     world.live(10 * 365 * 24 * 3600).await;
     assert_eq!((world.access(id).await.as_str(), world.providers.count("refresh")), ("a0.0", 1));
-    // A plugin that can do more by now is asked by whoever wants it, and then goes on by itself.
+    // A plugin that can do more by now is asked by a caller that forces it, and then goes on by itself.
     *world.providers.life.lock().unwrap() = (Some(3600), None);
     world.connections.force_refresh(&client(), world.ann, id).await.unwrap();
     assert!(!world.stored(id).await.not_refreshable);

@@ -16,7 +16,7 @@ use palisade_testing::connection_fakes::ACME;
 use palisade_testing::connections_world::{World, acme, identity, secret, world};
 use secrecy::ExposeSecret;
 
-/// A connection whose access token has ended.
+/// A connection with an expired access token.
 pub(crate) async fn ended(world: &World) -> ConnectionId {
     let id = world.connect(acme()).await;
     world.clock.advance(3600);
@@ -31,7 +31,7 @@ pub(crate) fn asked(world: &World) -> usize {
     world.providers.refreshes.load(Ordering::Relaxed)
 }
 
-/// Somebody asks for the token, in a task of their own.
+/// A caller asks for the token, in a task of its own.
 pub(crate) fn asking(
     world: &World,
     id: ConnectionId,
@@ -102,7 +102,7 @@ async fn what_is_about_to_happen_is_written_down_first() {
     assert_eq!(attempt.run, world.connections.run_id());
     world.providers.gate.add_permits(1000);
     caller.await.unwrap().unwrap();
-    // And where it cannot be written down, nobody is asked.
+    // And where the attempt cannot be committed, the provider is not asked.
     world.clock.advance(3600);
     world.store.fail();
     assert!(matches!(world.token(id).await, Err(ConnectionError::Store(_))));
@@ -152,7 +152,7 @@ async fn a_token_that_was_perhaps_replaced_is_not_handed_out() {
     let id = world.connect(acme()).await;
     world.clock.advance(3400);
     world.store.fail();
-    assert_eq!(world.access(id).await, "a0.0", "nobody was asked: it is as good as before");
+    assert_eq!(world.access(id).await, "a0.0", "the provider was not asked: it is as good as before");
     world.store.mend();
     world.providers.close_gate();
     let caller = asking(&world, id);
@@ -202,7 +202,7 @@ async fn a_kill_before_the_provider_was_asked_costs_nothing() {
     assert_eq!(world.stored(id).await.due_at, None);
 }
 
-/// The answer is lost on the way: whether the refresh token is used up nobody knows.
+/// The answer is lost on the way: the refresh token may or may not be used up.
 #[tokio::test]
 async fn a_lost_answer_is_found_out_at_the_next_try() {
     let world = world().await;
@@ -322,7 +322,7 @@ async fn what_an_operator_must_mend_is_tried_rarely() {
     assert!(stored.attempt.is_none() && stored.retry_at.unwrap().0 >= world.clock.now().0 + 300);
     assert!(world.token(id).await.is_err());
     assert_eq!(asked(&world), 1);
-    // Whoever has mended it need not wait.
+    // An operator who has mended it need not wait.
     world.connections.operator_refresh("r2", world.ann.user, id).await.unwrap();
     assert_eq!(world.access(id).await, "a0.1");
     let infos = std::mem::take(&mut *world.providers.infos.lock().unwrap());
