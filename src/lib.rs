@@ -21,7 +21,7 @@
 //! Permit → upstream`, or `→ outbound` (refusal, redirect), or `→ bridge → edge::api`.
 //!
 //! # An account's way
-//! `edge::api::auth → service::accounts (one file per use case: register, login, refresh, recover …) →
+//! `edge::api::native → service::accounts (one file per use case: register, login, refresh, recover …) →
 //! Store::commit`; what must not show whether an account exists goes on in `service::tasks`, mail in
 //! `service::outbox`.
 

@@ -13,7 +13,7 @@ import os
 import threading
 from pathlib import Path
 
-SOURCES = Path(__file__).resolve().parents[2] / "src/edge/api/pages"
+SOURCES = Path(__file__).resolve().parents[2] / "src/edge/api/native/pages"
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # W3C WebDriver §12
 
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::body::{self, Failure};
+use super::failure::{self, Failure};
 use palisade_core::domain::answer::{answer, realm};
 use palisade_core::domain::name::NAME_WANTED;
 use palisade_core::domain::password::{Policy, Violation};
@@ -168,16 +168,16 @@ pub(super) fn told() -> Vec<(Failure, &'static str)> {
         (Refusal::NotReady, "The gateway is starting."),
     ];
     let others = [
-        (body::unreadable(), "The body ended early."),
-        (body::too_slow(), "The body did not arrive within ten seconds."),
+        (failure::unreadable(), "The body ended early."),
+        (failure::too_slow(), "The body did not arrive within ten seconds."),
         (
-            body::malformed("`email`: expected a string at line 1 column 11"),
+            failure::malformed("`email`: expected a string at line 1 column 11"),
             "The body is not JSON, lacks a member, or has one that is not described here.",
         ),
-        (body::too_large(), "The body is larger than 64 KiB."),
-        (body::wrong_type(), "The body was not sent as `application/json` in UTF-8."),
-        (body::no_such_method(), "The path does not take this method; `Allow` says which."),
-        (body::internal(), "Something of ours failed."),
+        (failure::too_large(), "The body is larger than 64 KiB."),
+        (failure::wrong_type(), "The body was not sent as `application/json` in UTF-8."),
+        (failure::no_such_method(), "The path does not take this method; `Allow` says which."),
+        (failure::internal(), "Something of ours failed."),
     ];
     let accounts = accounts.into_iter().map(|(error, when)| (account(&error), when));
     let refusals = refusals.into_iter().map(|(refusal, when)| (answer(&refusal).into(), when));

@@ -1,123 +1,23 @@
-//! JSON in, JSON and problem documents out, the same way for every endpoint.
+//! JSON in and JSON out, the same way for every endpoint.
 
-use std::borrow::Cow;
 use std::time::Duration;
 
-use axum::body::Body;
 use axum::extract::{FromRequest, Request};
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use http_body_util::BodyExt;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
 use zeroize::{Zeroize, Zeroizing};
 
+use super::failure::{Failure, internal, malformed, too_large, too_slow, unreadable, wrong_type};
 use super::object;
-use palisade_core::domain::answer::Answer;
-use palisade_core::domain::problem::Problem;
-use palisade_core::domain::reply::Reply;
+use super::reply::typed;
 
 /// The largest request body, in bytes.
 pub(super) const MAX_BODY: usize = 64 * 1024;
 /// How long a body may take to arrive, from its first byte to its last: it is small, whatever it is.
 const BODY_DEADLINE: Duration = Duration::from_secs(10);
-/// The longest message about a body, in characters: it names members by the names they were sent with.
-const MAX_WORDS: usize = 300;
-
-/// A refusal or failure as an answer.
-#[derive(Debug)]
-pub(super) struct Failure(Box<Told>);
-
-#[derive(Debug)]
-struct Told {
-    problem: Problem,
-    /// For 401: how to authenticate (RFC 9110 §11.6.1).
-    challenge: Option<Cow<'static, str>>,
-    retry_after: Option<Duration>,
-    /// An extension member of the document (RFC 9457 §3.2).
-    member: Option<(&'static str, Value)>,
-}
-
-impl Failure {
-    pub(super) fn new(status: u16, code: &'static str, detail: impl Into<String>) -> Failure {
-        let problem = Problem::new(status, code, detail);
-        // The store tries its disk again twice a second.
-        let retry_after = (status == 503).then_some(Duration::from_secs(1));
-        Failure(Box::new(Told { problem, challenge: None, retry_after, member: None }))
-    }
-
-    pub(super) fn challenging(mut self, challenge: &'static str) -> Failure {
-        self.0.challenge = Some(challenge.into());
-        self
-    }
-
-    pub(super) fn after(mut self, wait: Duration) -> Failure {
-        self.0.retry_after = Some(wait);
-        self
-    }
-
-    pub(super) fn with(mut self, name: &'static str, value: Value) -> Failure {
-        self.0.member = Some((name, value));
-        self
-    }
-
-    /// The whole document.
-    pub(super) fn document(&self) -> Value {
-        let mut document = json!(self.0.problem);
-        if let Some((name, value)) = &self.0.member {
-            document[name] = value.clone();
-        }
-        document
-    }
-}
-
-impl From<Answer> for Failure {
-    fn from(Answer { problem, challenge, retry_after, .. }: Answer) -> Failure {
-        let mut failure = Failure::new(problem.status, problem.code, "");
-        failure.0.problem = problem;
-        failure.0.challenge = challenge.map(Cow::from);
-        failure.0.retry_after = retry_after.or(failure.0.retry_after);
-        failure
-    }
-}
-
-impl IntoResponse for Failure {
-    fn into_response(self) -> Response {
-        let with_member = self.0.member.is_some().then(|| format!("{}\n", self.document()));
-        let Told { problem, challenge, retry_after, .. } = *self.0;
-        let code = Code(problem.code);
-        let challenge = challenge.map(Cow::into_owned);
-        let reply = Reply::from(Answer { problem, challenge, allow: None, retry_after });
-        let body = with_member.unwrap_or_else(|| reply.body().into_owned());
-        let mut response = written(&reply, body);
-        response.extensions_mut().insert(code);
-        response
-    }
-}
-
-/// An answer of the domain's as axum takes it, with this body.
-pub(super) fn written(reply: &Reply, body: String) -> Response {
-    let mut response = Response::new(Body::from(body));
-    *response.status_mut() =
-        StatusCode::from_u16(reply.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let headers = response.headers_mut();
-    for field in reply.fields() {
-        // Visible ASCII: the domain's types hold nothing else.
-        if let Ok(mut value) = HeaderValue::from_str(&field.value) {
-            value.set_sensitive(field.is_secret);
-            headers.append(HeaderName::from_static(field.name), value);
-        }
-    }
-    if headers.contains_key(header::CONTENT_TYPE) {
-        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    }
-    response
-}
-
-/// The code of a failure, kept with its answer for those who write it down.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Code(pub(super) &'static str);
 
 /// `value` as a JSON answer that no cache keeps.
 pub(super) fn answer(status: StatusCode, value: &impl Serialize) -> Response {
@@ -130,15 +30,9 @@ pub(super) fn answer(status: StatusCode, value: &impl Serialize) -> Response {
     }
 }
 
-/// An answer of this media type that no cache keeps.
-pub(super) fn typed(status: StatusCode, media_type: &'static str, text: String) -> Response {
-    let mut response = Response::new(Body::from(text));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    response
+/// The answer to what is done and has nothing to show.
+pub(super) fn done() -> Response {
+    (StatusCode::NO_CONTENT, [(header::CACHE_CONTROL, "no-store")]).into_response()
 }
 
 /// A request body parsed as a JSON object. Says what is wrong with it in a problem document.
@@ -223,35 +117,6 @@ pub(super) fn is_of(request: &Request, wanted: &[u8]) -> bool {
     })
 }
 
-pub(super) fn wrong_type() -> Failure {
-    let cure = "send the body as `Content-Type: application/json`, in UTF-8 and without a content coding";
-    Failure::new(415, "unsupported_media_type", cure)
-}
-
-pub(super) fn too_large() -> Failure {
-    Failure::new(413, "body_too_large", "the body is larger than 64 KiB")
-}
-
-pub(super) fn unreadable() -> Failure {
-    Failure::new(400, "body_unreadable", "the body ended early")
-}
-
-pub(super) fn too_slow() -> Failure {
-    Failure::new(408, "body_timeout", "the body did not arrive within ten seconds")
-}
-
-pub(super) fn malformed(detail: &str) -> Failure {
-    Failure::new(400, "invalid_json", detail.chars().take(MAX_WORDS).collect::<String>())
-}
-
-pub(super) fn internal() -> Failure {
-    Failure::new(500, "internal", "the answer could not be written")
-}
-
-pub(super) fn no_such_method() -> Failure {
-    Failure::new(405, "method_not_allowed", "this path does not take this method")
-}
-
 /// The body as far as [`MAX_BODY`] goes, whatever length it claims or comes in. It may hold a password, so
 /// what it was read into is overwritten.
 pub(super) async fn read(request: Request) -> Result<Zeroizing<Vec<u8>>, Failure> {
@@ -316,19 +181,10 @@ fn without_values(message: &str) -> String {
     message.to_owned()
 }
 
-/// The answer to a path we do not know.
-pub(super) async fn not_found() -> Failure {
-    Failure::new(404, "not_found", "there is nothing at this path")
-}
-
-/// The answer to a method a path does not have; axum adds `Allow`.
-pub(super) async fn method_not_allowed() -> Failure {
-    no_such_method()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use axum::body::Body;
 
     #[test]
     fn json_is_utf8_and_nothing_else() {
@@ -377,6 +233,10 @@ mod tests {
         let never = futures::stream::pending::<Result<bytes::Bytes, std::io::Error>>();
         let request = Request::new(Body::from_stream(never));
         let failure = read(request).await.unwrap_err();
-        assert_eq!((failure.0.problem.status, failure.0.problem.code), (408, "body_timeout"));
+        let document = failure.document();
+        assert_eq!(
+            (document["status"].as_u64(), document["code"].as_str()),
+            (Some(408), Some("body_timeout"))
+        );
     }
 }

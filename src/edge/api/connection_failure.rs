@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::account_failure::{account, store};
-use super::body::Failure;
+use super::failure::Failure;
 use palisade_core::domain::connection::FaultKind;
 use palisade_core::ports::VaultError;
 use palisade_core::service::accounts::AccountError;

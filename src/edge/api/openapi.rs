@@ -1,13 +1,9 @@
-//! The description of the native endpoints (OpenAPI 3.1). It is made by the code that mounts and answers
-//! them: paths and bodies by their handlers, failures from the very documents that are sent.
+//! Descriptions of endpoints (OpenAPI 3.1). They are made by the code that mounts and answers them: paths and bodies by their handlers, failures from the very documents that are sent.
 
 use serde_json::{Map, Value, json};
-use utoipa::OpenApi as _;
-use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{OpenApi, Server};
 
-use super::body::Failure;
-use super::schema::{BrokenRule, Problem};
+use super::failure::Failure;
 
 /// What a handler names its own failures in. In the document it lists the codes of each answer.
 const CODES: &str = "x-codes";
@@ -22,41 +18,11 @@ const STORING: [&str; 2] = ["store_unavailable", "store_unreadable"];
 /// What anything can answer.
 const ANYTHING: [&str; 1] = ["internal"];
 
-#[derive(utoipa::OpenApi)]
-#[openapi(
-    info(title = "Palisade"),
-    tags(
-        (name = "Accounts", description = "Registering, and one's own account."),
-        (name = "Sign-in", description = "Sessions begin, go on and end."),
-        (name = "Passwords", description = "Forgotten ones, and what a new one must be."),
-        (name = "Sessions", description = "Where one is signed in."),
-        (name = "Connections", description = "Accounts at other providers, and their tokens."),
-    ),
-    components(schemas(Problem, BrokenRule))
-)]
-struct Frame;
-
 /// Every failure that the native endpoints can answer with, and when that is.
 pub(super) fn told() -> Vec<(Failure, &'static str)> {
     let mut told = super::account_failure::told();
     told.extend(super::connection_failure::told());
     told
-}
-
-/// The description without any endpoint.
-pub(super) fn frame() -> OpenApi {
-    let mut api = Frame::openapi();
-    api.info.version = env!("CARGO_PKG_VERSION").to_owned();
-    api.info.license = None;
-    api.info.description = Some(
-        "Accounts, sessions and connections behind the gateway. Bodies are JSON, and times are seconds since \
-         1970. Send an access token as `Authorization: Bearer`; no cookie stands in for one. Every refusal is a \
-         problem document (RFC 9457) whose `code` is stable, but for those that a browser gets as a page."
-            .to_owned(),
-    );
-    let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").build();
-    api.components.get_or_insert_default().add_security_scheme("bearer", SecurityScheme::Http(bearer));
-    api
 }
 
 /// The document of the endpoints that are served below `url`, their failures added.

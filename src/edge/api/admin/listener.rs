@@ -1,0 +1,167 @@
+//! The admin listener: its connections with a deadline for each step, and the names that it answers to.
+//!
+//! A client that says nothing, or one byte a minute, must not hold what `/livez` needs. And a page in the operator's
+//! browser whose name was made to point at this machine (DNS rebinding) must not be answered: it sends its own name
+//! as `Host`. An address is no such name, so probes that know the listener by its address need no configuration.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::http::{Version, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Router};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+
+use super::super::failure::Failure;
+use super::operator::Peer;
+use palisade_core::domain::request::Host;
+
+/// How long a header section may take; also how long a connection may be idle between two requests.
+const HEADER_DEADLINE: Duration = Duration::from_secs(10);
+/// The largest header section, in bytes.
+const MAX_HEADER: usize = 32 * 1024;
+/// Connections at once; further ones wait to be accepted. Each is gone after [`HEADER_DEADLINE`] unless it asks.
+const MAX_CONNECTIONS: usize = 256;
+/// How long to wait when the machine has no descriptor left.
+const AGAIN: Duration = Duration::from_millis(20);
+
+/// Serves `router` on `listener` until the task is dropped. `hosts` are the names that requests may be for, beside
+/// addresses and `localhost`; `*.` begins a pattern.
+pub async fn serve(listener: TcpListener, router: Router, hosts: Vec<String>) {
+    serve_within(HEADER_DEADLINE, listener, router, hosts).await;
+}
+
+async fn serve_within(deadline: Duration, listener: TcpListener, router: Router, hosts: Vec<String>) {
+    // Health and metrics too: they are not for a page in the operator's browser.
+    let router = router.layer(middleware::from_fn_with_state(Arc::from(hosts), only_our_hosts));
+    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(deadline).max_buf_size(MAX_HEADER);
+    // Never closed, so there is always a slot in the end.
+    while let Ok(slot) = Arc::clone(&slots).acquire_owned().await {
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "a connection to the admin listener could not be accepted");
+                tokio::time::sleep(AGAIN).await;
+                continue;
+            }
+        };
+        let connection = http.serve_connection(
+            TokioIo::new(stream),
+            TowerToHyperService::new(router.clone().layer(Extension(Peer(peer.ip())))),
+        );
+        tokio::spawn(async move {
+            // What a client does to its own connection is not worth a line.
+            let _ = connection.await;
+            drop(slot);
+        });
+    }
+}
+
+/// Refuses requests that are for a name which is none of ours.
+async fn only_our_hosts(State(hosts): State<Arc<[String]>>, request: Request, next: Next) -> Response {
+    let mut lines = request.headers().get_all(header::HOST).iter();
+    let host = match (lines.next(), lines.next()) {
+        (Some(host), None) => Some(host.as_bytes()),
+        // Browsers always send one; probes of old speak HTTP/1.0.
+        (None, _) if request.version() == Version::HTTP_10 => None,
+        _ => return Failure::new(400, "host_missing", "send exactly one Host").into_response(),
+    };
+    let authority = request.uri().authority().map(|authority| authority.as_str().as_bytes());
+    if host.into_iter().chain(authority).all(|host| is_ours(host, &hosts)) {
+        return next.run(request).await;
+    }
+    let cure =
+        "ask for this listener by its address or as localhost, or list the name in `server.admin_hosts`";
+    Failure::new(421, "host_not_ours", cure).into_response()
+}
+
+/// Whether a `Host` is an address, `localhost`, or one of the names in `hosts`.
+fn is_ours(host: &[u8], hosts: &[String]) -> bool {
+    let Ok(host) = Host::parse(host) else { return false };
+    let name = host.name();
+    let is = |pattern: &String| match pattern.strip_prefix('*') {
+        Some(suffix) => name.len() > suffix.len() && name.ends_with(suffix),
+        None => name == pattern,
+    };
+    // RFC 6761 §6.3: localhost and what is below it never leave the machine.
+    name.starts_with('[')
+        || name.parse::<Ipv4Addr>().is_ok()
+        || name == "localhost"
+        || name.ends_with(".localhost")
+        || hosts.iter().any(is)
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_client_that_never_ends_its_head_is_closed_and_others_are_served() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let router = Router::new().route("/livez", get(|| async { "alive" }));
+        tokio::spawn(serve_within(Duration::from_millis(100), listener, router, Vec::new()));
+        let ask = "GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        for beginning in ["", "G", "GET /livez HTTP/1.1\r\nHost: localhost\r\n", ask] {
+            let mut slow = TcpStream::connect(address).await.unwrap();
+            slow.write_all(beginning.as_bytes()).await.unwrap();
+            let mut other = TcpStream::connect(address).await.unwrap();
+            other.write_all(ask.as_bytes()).await.unwrap();
+            let mut said = String::new();
+            let read = other.read_to_string(&mut said);
+            tokio::time::timeout(Duration::from_secs(20), read).await.expect("an idle one is kept").unwrap();
+            assert!(said.starts_with("HTTP/1.1 200"), "{said}");
+            let closed = slow.read_to_string(&mut said);
+            tokio::time::timeout(Duration::from_secs(20), closed).await.expect("a slow one is kept").unwrap();
+        }
+    }
+
+    #[test]
+    fn addresses_and_localhost_are_ours_and_names_only_when_listed() {
+        let hosts = ["palisade".to_owned(), "*.svc.cluster.local".to_owned()];
+        for host in [
+            "127.0.0.1",
+            "127.0.0.1:9180",
+            "10.42.0.7:9180",
+            "[::1]:9180",
+            "[fd00::7]",
+            "localhost:9180",
+            "LOCALHOST.",
+            "a.localhost",
+            "palisade:9180",
+            "Palisade",
+            "palisade.prod.svc.cluster.local:9180",
+        ] {
+            assert!(is_ours(host.as_bytes(), &hosts), "{host}");
+        }
+        for host in [
+            "",
+            "evil.test",
+            "evil.test:9180",
+            "localhost.evil.test",
+            "notlocalhost",
+            "127.0.0.1.evil.test",
+            "127.0.0.1@evil.test",
+            "svc.cluster.local",
+            "evilsvc.cluster.local",
+            "palisade.evil.test",
+            "0x7f.1",
+            "2130706433",
+        ] {
+            assert!(!is_ours(host.as_bytes(), &hosts), "{host}");
+        }
+    }
+}

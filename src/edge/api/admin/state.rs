@@ -1,0 +1,33 @@
+//! What the handlers of the admin API work with.
+
+use std::sync::Arc;
+
+use secrecy::SecretString;
+
+use palisade_core::ports::Control;
+use palisade_core::service::accounts::Accounts;
+use palisade_core::service::clock::Timekeeping;
+use palisade_core::service::connections::Connections;
+use palisade_core::service::mint::Mint;
+use palisade_core::service::revoke::Revoke;
+use palisade_core::service::rotate::Rotate;
+use palisade_core::service::storage::Storage;
+
+/// Writes the metrics in the Prometheus text format.
+pub type MetricsText = Arc<dyn Fn() -> String + Send + Sync>;
+
+/// What the admin API works with.
+#[derive(Clone)]
+pub struct AdminState {
+    /// What callers must present as a bearer token. An empty one lets nobody in.
+    pub credential: SecretString,
+    pub storage: Storage,
+    pub revoke: Revoke,
+    pub mint: Mint,
+    pub rotate: Rotate,
+    pub timekeeping: Timekeeping,
+    pub accounts: Accounts,
+    pub connections: Connections,
+    pub control: Arc<dyn Control>,
+    pub metrics: MetricsText,
+}

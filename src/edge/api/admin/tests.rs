@@ -1,0 +1,492 @@
+//! The admin API over fakes of the ports.
+
+use super::super::body::MAX_BODY;
+use super::super::fakes;
+use super::operator::Peer;
+use super::*;
+use axum::body::{Body, to_bytes};
+use axum::extract::Request;
+use axum::http::{StatusCode, header};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use futures::future::FutureExt;
+use palisade_core::domain::audit::{Action, Outcome};
+use palisade_core::domain::email_change::{Freeze, Stage};
+use palisade_core::domain::session::Lifetimes;
+use palisade_core::domain::time::UnixTime;
+use palisade_core::ports::{Change, Control, ProviderFault, Store};
+use palisade_core::service::caller::Person;
+use palisade_core::service::clock::{GuardedClock, Timekeeping};
+use palisade_core::service::connections::{Begin, Connections};
+use palisade_core::service::mint::Mint;
+use palisade_core::service::revoke::{Lives, Revoke};
+use palisade_core::service::rotate::Rotate;
+use palisade_core::service::storage::Storage;
+use palisade_testing::accounts_world;
+use palisade_testing::connection_fakes::{ACME, FakeProviders};
+use palisade_testing::fakes::{
+    FakeAudit, FakeClock, FakeEntropy, FakeIssuerClocks, FakeKeys, FakeSigner, FakeStore, NOW,
+};
+use serde_json::{Value, json};
+use std::time::Duration;
+use tower::ServiceExt;
+
+const CREDENTIAL: &str = "test-credential";
+
+struct Api {
+    router: Router,
+    store: Arc<FakeStore>,
+    clock: Arc<FakeClock>,
+    audit: Arc<FakeAudit>,
+    connections: Connections,
+    providers: Arc<FakeProviders>,
+}
+
+/// A gateway that is ready, or not for the reason it is given, and whose configuration is broken
+/// exactly then.
+struct FakeControl(Option<&'static str>);
+
+#[async_trait::async_trait]
+impl Control for FakeControl {
+    async fn reload(&self) -> Result<Vec<String>, Vec<String>> {
+        match self.0 {
+            Some(why) => Err(vec![why.to_owned()]),
+            None => Ok(vec!["1 route".to_owned()]),
+        }
+    }
+
+    fn not_ready_because(&self) -> Vec<String> {
+        self.0.into_iter().map(str::to_owned).collect()
+    }
+
+    fn missing(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+fn api(not_ready: Option<&'static str>) -> Api {
+    let world = accounts_world::world();
+    let providers = Arc::new(FakeProviders::open());
+    let connections = fakes::over(&world, &providers);
+    let (store, audit, accounts) = (world.store, world.audit, world.accounts);
+    let (signer, clock) = (Arc::new(FakeSigner), Arc::new(FakeClock::default()));
+    let (hour, none) = (Duration::from_secs(3600), Duration::ZERO);
+    // The fake store never keeps anybody waiting.
+    let guarded = GuardedClock::start(clock.clone(), Box::new(|| Duration::ZERO), &*store).now_or_never();
+    let guarded = guarded.unwrap().unwrap();
+    let revoke = Revoke::new(
+        store.clone(),
+        signer.clone(),
+        guarded.clone(),
+        Arc::new(FakeEntropy::default()),
+        Arc::new(FakeIssuerClocks),
+        Lives { tokens: hour, sessions: Lifetimes { sliding: hour, absolute: hour }, leeway: none },
+    );
+    let router = admin_router(AdminState {
+        credential: CREDENTIAL.into(),
+        storage: Storage::new(store.clone()),
+        revoke: revoke.clone(),
+        mint: Mint::new(store.clone(), signer, clock.clone(), hour, 8192),
+        rotate: Rotate::new(Arc::new(FakeKeys::default()), clock.clone()),
+        timekeeping: Timekeeping::new(guarded, store.clone(), revoke),
+        connections: connections.clone(),
+        accounts,
+        control: Arc::new(FakeControl(not_ready)),
+        metrics: Arc::new(|| "# metrics\n".to_owned()),
+    });
+    Api { router, store, clock, audit, connections, providers }
+}
+
+impl Api {
+    async fn send(&self, request: Request) -> (u16, Value) {
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let status = response.status().as_u16();
+        assert_eq!(response.headers()[header::CACHE_CONTROL], "no-store");
+        let is_problem = response.headers()[header::CONTENT_TYPE] == "application/problem+json";
+        assert_eq!(
+            is_problem,
+            (400..=499).contains(&status) || matches!(status, 500 | 502),
+            "status {status}"
+        );
+        let body = to_bytes(response.into_body(), 1 << 20).await.unwrap();
+        (status, serde_json::from_slice(&body).unwrap_or(Value::Null))
+    }
+
+    async fn post(&self, path: &str, body: &str) -> (u16, Value) {
+        let request = request("POST", path)
+            .header("authorization", format!("Bearer {CREDENTIAL}"))
+            .header("content-type", "application/json; charset=utf-8");
+        self.send(request.body(Body::from(body.to_owned())).unwrap()).await
+    }
+
+    async fn get(&self, path: &str) -> (u16, Value) {
+        let request = request("GET", path).header("authorization", format!("bearer {CREDENTIAL}"));
+        self.send(request.body(Body::empty()).unwrap()).await
+    }
+}
+
+fn request(method: &str, path: &str) -> axum::http::request::Builder {
+    Request::builder().method(method).uri(path)
+}
+
+fn token(claims: &Value) -> String {
+    format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(claims.to_string()))
+}
+
+#[tokio::test]
+async fn only_the_credential_opens_the_door() {
+    let api = api(None);
+    for (path, authorization) in [
+        ("/admin/v1/keys", None),
+        ("/admin/v1/keys", Some("Bearer wrong")),
+        ("/admin/v1/keys", Some("Basic test-credential")),
+        ("/admin/v1/keys", Some("Bearer ")),
+        ("/admin/v1/nothing", None),
+    ] {
+        let mut request = request("GET", path);
+        if let Some(authorization) = authorization {
+            request = request.header("authorization", authorization);
+        }
+        let (status, problem) = api.send(request.body(Body::empty()).unwrap()).await;
+        assert_eq!((status, &problem["code"]), (401, &json!("unauthorized")));
+    }
+    assert_eq!(api.get("/admin/v1/keys").await.0, 200);
+    assert_eq!(api.get("/admin/v1/nothing").await.0, 404);
+    assert_eq!(api.get("/admin/v1/reload").await.1["code"], "method_not_allowed");
+}
+
+#[tokio::test]
+async fn a_token_is_revoked_by_what_it_says() {
+    let api = api(None);
+    let token = token(&json!({"iss": "https://they.test", "jti": "j1", "exp": NOW.0 + 9}));
+    let (status, entry) = api.post("/admin/v1/revocations", &json!({"token": token}).to_string()).await;
+    assert_eq!(status, 201);
+    assert_eq!(entry["target"], json!({"kind": "token", "issuer": "https://they.test", "jti": "j1"}));
+    assert_eq!(entry["expires_at"], NOW.0 + 9);
+    for nothing in ["sessions_ended", "live_session", "account"] {
+        assert_eq!(entry[nothing], Value::Null, "{nothing}: sessions of another issuer are not kept here");
+    }
+    let (_, list) = api.get("/admin/v1/revocations?limit=5").await;
+    for (name, value) in list["revocations"][0].as_object().unwrap() {
+        assert_eq!(entry[name], *value, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_without_an_id_names_the_cure() {
+    let body = json!({"token": token(&json!({"sub": "alice"}))}).to_string();
+    let (status, problem) = api(None).post("/admin/v1/revocations", &body).await;
+    assert_eq!((status, &problem["code"]), (422, &json!("token_without_id")));
+    assert!(problem["detail"].as_str().unwrap().contains("`sid`"));
+}
+
+#[tokio::test]
+async fn the_other_targets() {
+    let api = api(None);
+    for (body, kind) in [
+        (r#"{"jti":"a"}"#, "token"),
+        (r#"{"sid":"a","reason":"lost phone","expires_in":"2h"}"#, "session"),
+        (r#"{"sub":"a","issuer":"https://they.test","expires_in":60}"#, "subject_issued"),
+        (r#"{"before":1700000000}"#, "issuer"),
+        (r#"{"before":"2026-01-31T12:00:00Z"}"#, "issuer"),
+    ] {
+        let (status, entry) = api.post("/admin/v1/revocations", body).await;
+        assert_eq!((status, &entry["target"]["kind"]), (201, &json!(kind)), "{body}");
+    }
+}
+
+#[tokio::test]
+async fn what_makes_no_sense_is_refused_with_a_code() {
+    let api = api(None);
+    for (body, status, code) in [
+        ("{}", 422, "invalid_request"),
+        (r#"{"jti":"a","sid":"b"}"#, 422, "invalid_request"),
+        (r#"{"jti":""}"#, 422, "invalid_request"),
+        (r#"{"jti":"a","session":true}"#, 422, "invalid_request"),
+        (r#"{"sub":"a","session":true}"#, 422, "invalid_request"),
+        (r#"{"jti":"a","colour":"red"}"#, 400, "invalid_json"),
+        (r#"{"before":"yesterday"}"#, 400, "invalid_json"),
+        (r#"{"jti":"a","jti":"b"}"#, 400, "invalid_json"),
+        (r#"[null,"a",null,null,null,null,null,null]"#, 400, "invalid_json"),
+        ("\u{feff}{\"jti\":\"a\"}", 400, "invalid_json"),
+        (r#"{"before":99999999999}"#, 422, "invalid_request"),
+        (r#"{"token":"nonsense"}"#, 422, "token_malformed"),
+        ("{", 400, "invalid_json"),
+    ] {
+        let (got, problem) = api.post("/admin/v1/revocations", body).await;
+        assert_eq!((got, &problem["code"]), (status, &json!(code)), "{body}");
+    }
+    assert_eq!(api.get("/admin/v1/revocations?limit=0").await.0, 400);
+    assert_eq!(api.get("/admin/v1/revocations?limit=x").await.0, 400);
+    let huge = format!(r#"{{"jti":"{}"}}"#, "x".repeat(MAX_BODY));
+    assert_eq!(api.post("/admin/v1/revocations", &huge).await.1["code"], "body_too_large");
+    let form = request("POST", "/admin/v1/revocations")
+        .header("authorization", format!("Bearer {CREDENTIAL}"))
+        .body(Body::from("{}"))
+        .unwrap();
+    assert_eq!(api.send(form).await.0, 415);
+    let other = request("POST", "/admin/v1/revocations")
+        .header("authorization", format!("Bearer {CREDENTIAL}"))
+        .header("content-type", "application/json; charset=utf-16")
+        .body(Body::from(r#"{"jti":"a"}"#))
+        .unwrap();
+    assert_eq!(api.send(other).await.0, 415);
+    let twice =
+        r#"{"email":"ann@example.com","generate_password":true,"claims":{"role":"user","role":"admin"}}"#;
+    let (status, problem) = api.post("/admin/v1/users", twice).await;
+    assert_eq!((status, &problem["code"]), (400, &json!("invalid_json")));
+    assert!(problem["detail"].as_str().unwrap().contains("`role` is there twice"), "{problem}");
+}
+
+#[tokio::test]
+async fn a_store_failure_is_told_without_its_inside() {
+    let api = api(None);
+    api.store.fail();
+    let request = request("POST", "/admin/v1/revocations")
+        .header("authorization", format!("Bearer {CREDENTIAL}"))
+        .header("content-type", "application/json")
+        .body(Body::from(r#"{"jti":"a"}"#))
+        .unwrap();
+    let response = api.router.clone().oneshot(request).await.unwrap();
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(response.headers()["retry-after"], "1");
+    let body = String::from_utf8(to_bytes(response.into_body(), 9999).await.unwrap().to_vec()).unwrap();
+    assert!(body.contains("store_unavailable") && !body.contains("secret"), "{body}");
+}
+
+#[tokio::test]
+async fn versions_keys_and_tokens() {
+    let api = api(None);
+    assert_eq!(api.post("/admin/v1/token-versions", r#"{"sub":"alice"}"#).await.1["version"], 1);
+    let (status, minted) =
+        api.post("/admin/v1/tokens", r#"{"sub":"alice","scopes":["read"],"ttl":"5m"}"#).await;
+    assert_eq!((status, &minted["access_token"]), (201, &json!("alice.v1")));
+    assert_eq!(minted["expires_in"], 300);
+    assert_eq!(api.post("/admin/v1/tokens", r#"{"sub":"alice","ttl":"25h"}"#).await.0, 422);
+    assert_eq!(api.post("/admin/v1/keys/rotate", "").await.1["keys"][0]["kid"], "k1");
+}
+
+#[tokio::test]
+async fn a_frozen_account_is_shown_and_decided() {
+    let api = api(None);
+    let body = r#"{"email": "ann@new.test", "email_verified": true, "generate_password": true}"#;
+    let made = api.post("/admin/v1/users", body).await.1;
+    let at = |path: &str| format!("/admin/v1/users/{}{path}", made["id"].as_str().unwrap());
+    assert_eq!(made["frozen"], Value::Null);
+    let early = api.post(&at("/unfreeze"), r#"{"email": "ann@new.test"}"#).await;
+    assert_eq!((early.0, &early.1["code"]), (422, &json!("invalid_request")));
+    let mut user = api.store.user(made["id"].as_str().unwrap().parse().unwrap()).await.unwrap().unwrap();
+    user.email_changes.freeze = Some(Freeze {
+        since: NOW,
+        claim: uuid::Uuid::nil(),
+        earlier: "ann@example.com".parse().unwrap(),
+        later: vec![user.email.clone()],
+        stage: Stage::Waiting { until: UnixTime(NOW.0 + 5) },
+    });
+    api.store.commit(vec![Change::UpdateUser(user)]).await.unwrap();
+    // Found by either address, and nothing else is mailed.
+    for named in ["ann@new.test", "ann@example.com"] {
+        let shown = api.get(&format!("/admin/v1/users/{named}")).await.1;
+        let freeze = json!({
+            "since": NOW, "state": "waiting", "until": NOW.0 + 5,
+            "earlier_email": "ann@example.com", "later_emails": ["ann@new.test"],
+        });
+        assert_eq!((&shown["id"], &shown["frozen"]), (&made["id"], &freeze), "{named}");
+    }
+    let reset = api.post(&at("/reset-password"), "").await;
+    assert_eq!((reset.0, &reset.1["code"]), (409, &json!("account_frozen")));
+    let taken = api.post("/admin/v1/users", r#"{"email": "ann@example.com"}"#).await;
+    assert_eq!((taken.0, &taken.1["code"]), (409, &json!("email_taken")));
+    let minted = api.post("/admin/v1/tokens", &json!({"sub": made["id"]}).to_string()).await;
+    assert_eq!(minted.0, 422);
+    for bad in [r#"{"email": "bob@example.com"}"#, r#"{"email": "x"}"#] {
+        assert_eq!(api.post(&at("/unfreeze"), bad).await.0, 422, "{bad}");
+    }
+    let (status, decided) = api.post(&at("/unfreeze"), r#"{"email": "ann@example.com"}"#).await;
+    assert_eq!((status, &decided["email"]), (200, &json!("ann@example.com")));
+    assert_eq!((&decided["frozen"]["state"], &decided["has_password"]), (&json!("decided"), &json!(false)));
+    let mails = api.get("/admin/v1/mails").await.1;
+    assert_eq!(
+        (&mails["mails"][0]["letter"], &mails["mails"][0]["to"]),
+        (&json!("reset_password"), &json!("ann@example.com"))
+    );
+    assert_eq!(api.post("/admin/v1/users", r#"{"email": "ann@new.test"}"#).await.0, 201, "it is free");
+}
+
+#[tokio::test]
+async fn connections_are_listed_looked_at_refreshed_and_ended() {
+    let api = api(None);
+    let mut users = Vec::new();
+    for name in ["ann", "bob", "cy"] {
+        let body = json!({"email": format!("{name}@example.com"), "email_verified": true, "generate_password": true});
+        let user = api.post("/admin/v1/users", &body.to_string()).await.1;
+        users.push(user["id"].as_str().unwrap().to_owned());
+    }
+    // Nobody is asked for consent, so that they are active at once.
+    api.providers.unattended.store(true, std::sync::atomic::Ordering::Relaxed);
+    let mut ids = Vec::new();
+    for user in &users {
+        for account in 0..3 {
+            *api.providers.subject.lock().unwrap() = format!("{user}/{account}");
+            let person = Person { user: user.parse().unwrap(), session: None };
+            let begin = Begin { provider: ACME.to_owned(), another: true, ..Begin::default() };
+            let begun = api.connections.begin(&accounts_world::client(), person, begin).await.unwrap();
+            ids.push((user.clone(), begun.connection.id.to_string()));
+        }
+    }
+    ids.sort();
+    let listed = async |query: &str| {
+        let (status, body) = api.get(&format!("/admin/v1/connections{query}")).await;
+        assert_eq!(status, 200, "{query}: {body}");
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        let list: Vec<_> = body["connections"].as_array().unwrap().clone();
+        let list: Vec<_> = list.iter().map(|one| (text(&one["user"]), text(&one["id"]))).collect();
+        (list, body["next"].as_str().map(str::to_owned), body.to_string())
+    };
+    let (all, next, text) = listed("").await;
+    assert_eq!((&all, next), (&ids, None));
+    for secret in ["a0.0", "r0.0", "k1|", "realm-0"] {
+        assert!(!text.contains(secret), "{secret} in {text}");
+    }
+    // In pages of any size, filtered or not.
+    for size in [1, 2, 4, 8, 9, 10] {
+        for filter in ["", "&status=active", "&provider=acme"] {
+            let (mut seen, mut after) = (Vec::new(), String::new());
+            loop {
+                let (page, next, _) = listed(&format!("?limit={size}{filter}{after}")).await;
+                assert!(page.len() <= size);
+                seen.extend(page);
+                let Some(next) = next else { break };
+                after = format!("&after={next}");
+            }
+            assert_eq!(seen, ids, "{size} {filter}");
+        }
+    }
+    let (page, next, _) = listed("?user=bob@example.com&limit=2").await;
+    let (rest, last, _) = listed(&format!("?user={}&limit=2&after={}", users[1], next.unwrap())).await;
+    assert_eq!((page.len(), rest.len(), last), (2, 1, None));
+    assert!(page.iter().chain(&rest).all(|(user, _)| *user == users[1]));
+
+    let path = format!("/admin/v1/users/bob@example.com/connections/{}", rest[0].1);
+    assert_eq!(api.get(&path).await.1["status"], "active");
+    let (status, refreshed) = api.post(&format!("{path}/refresh"), "").await;
+    assert_eq!((status, &refreshed["failures"]), (200, &json!(0)));
+    assert_eq!(api.providers.count("refresh"), 1);
+    api.providers.fail("refresh", ProviderFault::Misconfigured("no such client".into()));
+    let (status, problem) = api.post(&format!("{path}/refresh"), "").await;
+    assert_eq!((status, &problem["code"]), (502, &json!("provider_failed")));
+    assert!(problem["detail"].as_str().unwrap().contains("no such client"), "{problem}");
+    let end = request("DELETE", &path).header("authorization", format!("Bearer {CREDENTIAL}"));
+    let ended = api.router.clone().oneshot(end.body(Body::empty()).unwrap()).await.unwrap();
+    assert_eq!(ended.status(), StatusCode::NO_CONTENT);
+    assert_eq!(listed("?status=revoked").await.0, rest);
+    assert_eq!(listed("?status=active").await.0.len(), 8);
+    let (_, of_bob) = api.get(&format!("/admin/v1/users/{}/connections", users[1])).await;
+    assert_eq!(of_bob["connections"].as_array().unwrap().len(), 3);
+
+    // Another's is none of theirs.
+    let strange = format!("/admin/v1/users/ann@example.com/connections/{}", rest[0].1);
+    assert_eq!(api.get(&strange).await.0, 404);
+    assert_eq!(api.post(&format!("{strange}/refresh"), "").await.1["code"], "not_found");
+    assert_eq!(api.get("/admin/v1/users/ann@example.com/connections/x").await.0, 404);
+    assert_eq!(api.get("/admin/v1/users/nobody@example.com/connections").await.0, 404);
+    for bad in ["?status=broken", "?after=x", "?after=a.b", "?limit=0", "?limit=1001", "?colour=red"] {
+        let (status, problem) = api.get(&format!("/admin/v1/connections{bad}")).await;
+        assert_eq!((status, &problem["code"]), (400, &json!("invalid_request")), "{bad}");
+    }
+}
+
+#[tokio::test]
+async fn every_configured_provider_is_told_of() {
+    let (status, body) = api(None).get("/admin/v1/providers").await;
+    assert_eq!(status, 200);
+    let told: Vec<_> =
+        body["providers"].as_array().unwrap().iter().map(|p| (&p["name"], &p["in_service"])).collect();
+    assert_eq!(told, [(&json!("acme"), &json!(true)), (&json!("broken"), &json!(false))]);
+    assert_eq!(body["providers"][0]["display_name"], "Acme Bank");
+    let faults: Vec<_> = body["providers"].as_array().unwrap().iter().map(|p| &p["fault"]).collect();
+    assert_eq!(faults, [&Value::Null, &json!("a fake reason")]);
+}
+
+#[tokio::test]
+async fn calls_that_are_not_done_are_written_down_and_reloads_too() {
+    let api = api(None);
+    for authorization in [None, Some("Bearer wrong"), Some("Bearer wrong")] {
+        let mut request = request("POST", "/admin/v1/revocations?x=1");
+        if let Some(authorization) = authorization {
+            request = request.header("authorization", authorization);
+        }
+        request.extensions_mut().unwrap().insert(Peer([192, 0, 2, 7].into()));
+        api.send(request.body(Body::empty()).unwrap()).await;
+    }
+    api.post("/admin/v1/revocations", r#"{"jti":""}"#).await;
+    api.post("/admin/v1/users", "{").await;
+    api.get("/admin/v1/users/nobody@example.com").await;
+    api.post("/admin/v1/reload", "").await;
+    let events = api.audit.0.lock().unwrap();
+    let told: Vec<_> = events
+        .iter()
+        .map(|event| {
+            (
+                event.action,
+                event.outcome,
+                event.reason.clone().unwrap_or_default(),
+                event.details.get("path").cloned(),
+            )
+        })
+        .collect();
+    let call =
+        |reason: &str, path: &str| (Action::AdminCall, Outcome::Denied, reason.to_owned(), Some(json!(path)));
+    let expected = [
+        // Once in a second, whatever the flood.
+        call("no_credential", "/admin/v1/revocations"),
+        call("invalid_request", "/admin/v1/revocations"),
+        call("invalid_json", "/admin/v1/users"),
+        (Action::Reload, Outcome::Success, String::new(), None),
+    ];
+    assert_eq!(told, expected);
+    assert_eq!(events[0].address, Some([192, 0, 2, 7].into()));
+    let text = serde_json::to_string(&*events).unwrap();
+    assert!(!text.contains("wrong\"") && !text.contains(CREDENTIAL), "{text}");
+}
+
+#[tokio::test]
+async fn reload_tells_every_error() {
+    assert_eq!(api(None).post("/admin/v1/reload", "").await.1["notes"], json!(["1 route"]));
+    let (status, problem) = api(Some("bad key")).post("/admin/v1/reload", "").await;
+    assert_eq!((status, &problem["errors"]), (422, &json!(["bad key"])));
+}
+
+#[tokio::test]
+async fn health_needs_no_credential() {
+    let ask = |path| request("GET", path).body(Body::empty()).unwrap();
+    assert_eq!(api(None).send(ask("/livez")).await.0, 200);
+    assert_eq!(api(None).send(ask("/readyz")).await.0, 200);
+    let (status, body) = api(Some("revocations loading")).send(ask("/readyz")).await;
+    assert_eq!((status, &body["because"][0]), (503, &json!("revocations loading")));
+    assert_eq!(api(None).send(ask("/metrics")).await.0, 200);
+}
+
+#[tokio::test]
+async fn a_clock_in_doubt_is_shown_and_accepted() {
+    let api = api(None);
+    let (status, clock) = api.get("/admin/v1/clock").await;
+    assert_eq!((status, clock["in_doubt"].clone(), clock["delay"].clone()), (200, json!(false), json!(0)));
+    api.clock.advance(3600 * 24 * 365);
+    let (_, clock) = api.get("/admin/v1/clock").await;
+    assert_eq!((clock["in_doubt"].clone(), clock["doubt"].clone()), (json!(true), json!("ahead")));
+    assert_eq!((clock["mark"].clone(), clock["skew"].clone()), (json!(NOW), json!(3600 * 24 * 365)));
+    assert!(clock["detail"].as_str().unwrap().contains("palisade clock accept"), "{clock}");
+    let (status, accepted) = api.post("/admin/v1/clock/accept", "").await;
+    assert_eq!((status, accepted["revoked_all_tokens"].clone()), (200, json!(false)), "{accepted}");
+    assert_eq!(accepted["accepted"], json!(NOW.plus(Duration::from_secs(3600 * 24 * 365))));
+    assert_eq!(accepted["now"]["in_doubt"], json!(false));
+    assert_eq!(api.store.clock_mark().await.unwrap().unwrap().at.0, accepted["accepted"]);
+    // Set right, a year earlier: what was signed in between would outlive every revocation.
+    api.clock.set_back(3600 * 24 * 365);
+    let (_, accepted) = api.post("/admin/v1/clock/accept", "").await;
+    assert_eq!(accepted["revoked_all_tokens"], json!(true), "{accepted}");
+    let revoked = &api.store.recent_revocations(9).await.unwrap()[0];
+    assert!(revoked.expires_at > NOW.plus(Duration::from_secs(3600 * 24 * 365)), "{revoked:?}");
+    assert_eq!(api.get("/admin/v1/clock").await.1["has_been_ahead"], json!(false));
+}

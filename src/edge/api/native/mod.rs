@@ -1,0 +1,92 @@
+//! What Palisade answers itself among the proxied traffic: accounts, sessions and connections for the people to whom
+//! they belong, the pages of mailed links, and the published documents.
+
+mod accounts;
+mod callback;
+mod caller;
+mod connection_schema;
+mod connections;
+mod docs;
+mod email_changes;
+mod openapi;
+mod pages;
+mod registration;
+mod schema;
+mod state;
+#[cfg(test)]
+mod tests;
+mod well_known;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::http::{HeaderName, HeaderValue, Method};
+use tower_http::cors::{AllowCredentials, AllowOrigin, CorsLayer};
+use utoipa_axum::router::OpenApiRouter;
+
+use super::failure::{method_not_allowed, not_found};
+use palisade_core::domain::cors::{Cors, Origins};
+
+pub use state::AuthState;
+pub use well_known::{NativeState, native_router};
+
+/// How long a browser may remember the answer to a preflight.
+const PREFLIGHT: Duration = Duration::from_secs(600);
+
+/// The endpoints below [`AuthState::prefix`], their description, and the pages that mailed links open.
+pub fn auth_router(state: AuthState) -> Router {
+    let state = Arc::new(state);
+    let (endpoints, described) = endpoints().split_for_parts();
+    let document = super::openapi::document(described, &format!("{}{}", state.public_url, state.prefix));
+    let page = docs::page(&document, &state.prefix);
+    let endpoints = endpoints
+        .with_state(Arc::clone(&state))
+        .merge(docs::router(&document, page))
+        .method_not_allowed_fallback(method_not_allowed);
+    let endpoints = match cors(&state.cors) {
+        Some(cors) => endpoints.layer(cors),
+        None => endpoints,
+    };
+    let pages = pages::pages_router().method_not_allowed_fallback(method_not_allowed);
+    Router::new().nest(&state.prefix, endpoints.merge(pages).fallback(not_found))
+}
+
+/// Every endpoint, described by the very code that mounts it.
+fn endpoints() -> OpenApiRouter<Arc<AuthState>> {
+    OpenApiRouter::with_openapi(openapi::frame())
+        .merge(accounts::endpoints())
+        .merge(email_changes::endpoints())
+        .merge(connections::endpoints())
+        .merge(callback::endpoints())
+}
+
+/// Tokens travel in `Authorization`, which a page must set itself, and never in cookies. So every origin may be
+/// allowed: a page can do no more than what its visitor types into it. Credentials, which is to say cookies, are
+/// allowed to origins that are named: where one is set, and everywhere with `credentials = true`.
+fn cors(cors: &Cors) -> Option<CorsLayer> {
+    let named = matches!(cors.origins, Origins::These(_));
+    let everywhere = cors.credentials;
+    let allowed = match &cors.origins {
+        Origins::Any => AllowOrigin::any(),
+        Origins::These(none) if none.is_empty() => return None,
+        // They were read as origins, which are visible ASCII.
+        Origins::These(some) => {
+            AllowOrigin::list(some.iter().filter_map(|origin| HeaderValue::from_str(origin).ok()))
+        }
+    };
+    // They were read as names of header fields. Written as one value, as `*` may be among them.
+    let names =
+        |text: String| text.split(", ").filter_map(|name| name.parse().ok()).collect::<Vec<HeaderName>>();
+    Some(
+        CorsLayer::new()
+            .allow_origin(allowed)
+            .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
+            .allow_headers(names(cors.allowed_headers()))
+            .allow_credentials(AllowCredentials::predicate(move |_, request| {
+                named && (everywhere || request.uri.path().ends_with(connections::BEGIN))
+            }))
+            .expose_headers(names(cors.exposed_headers()))
+            .max_age(PREFLIGHT),
+    )
+}

@@ -1,0 +1,37 @@
+//! Answers as axum takes them.
+
+use axum::body::Body;
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::response::Response;
+
+use palisade_core::domain::reply::Reply;
+
+/// An answer of the domain's as axum takes it, with this body.
+pub(super) fn written(reply: &Reply, body: String) -> Response {
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() =
+        StatusCode::from_u16(reply.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let headers = response.headers_mut();
+    for field in reply.fields() {
+        // Visible ASCII: the domain's types hold nothing else.
+        if let Ok(mut value) = HeaderValue::from_str(&field.value) {
+            value.set_sensitive(field.is_secret);
+            headers.append(HeaderName::from_static(field.name), value);
+        }
+    }
+    if headers.contains_key(header::CONTENT_TYPE) {
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    }
+    response
+}
+
+/// An answer of this media type that no cache keeps.
+pub(super) fn typed(status: StatusCode, media_type: &'static str, text: String) -> Response {
+    let mut response = Response::new(Body::from(text));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
