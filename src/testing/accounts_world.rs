@@ -205,8 +205,8 @@ impl World {
         self.accounts.undo_email_change(&client(), token).await
     }
 
-    /// The letters of this kind, in the order they were made, with their recipients.
-    pub async fn told(&self, letter: Letter) -> Vec<String> {
+    /// The recipients of the letters of this kind, in the order they were made.
+    pub async fn recipients(&self, letter: Letter) -> Vec<String> {
         let letters = self.letters().await.into_iter().filter(|(kind, _)| *kind == letter);
         letters.map(|(_, to)| to).collect()
     }

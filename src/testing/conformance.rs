@@ -19,7 +19,7 @@ use palisade_core::domain::mail_cap::{Asked, CappedLetter, Caps, Mailbox, Mailbo
 use palisade_core::domain::opaque::TokenHash;
 use palisade_core::domain::revocation::{Begun, Kind, Revocation, Target, Versions};
 use palisade_core::domain::session::{Device, Session, SessionId};
-use palisade_core::domain::task::{Errand, Origin, Task, TaskKind, Work};
+use palisade_core::domain::task::{Errand, RequestOrigin, Task, TaskKind, Work};
 use palisade_core::domain::time::UnixTime;
 use palisade_core::domain::trusted_time::{Mark, Stop};
 use palisade_core::ports::{
@@ -172,7 +172,7 @@ pub fn mail(id: u128, to: &str, due: u64) -> Mail {
 }
 
 pub fn task(id: u128, due: u64) -> Task {
-    let origin = Origin { address: IpAddr::V4(Ipv4Addr::LOCALHOST), request_id: "r".into() };
+    let origin = RequestOrigin { address: IpAddr::V4(Ipv4Addr::LOCALHOST), request_id: "r".into() };
     let work = Work::ResetPassword { email: "ann@example.com".parse().unwrap(), origin };
     Task { id: Uuid::from_u128(id), due_at: UnixTime(due), work }
 }
@@ -258,7 +258,7 @@ pub async fn cases(mut at: impl FnMut() -> Arc<dyn Store>) {
     generations(&*at()).await;
     a_raise_that_is_not_enforced_revokes_nothing(&*at()).await;
     cut_sessions(&*at()).await;
-    sessions_of_everybody(&*at()).await;
+    sessions_of_all_users(&*at()).await;
     recent_first(&*at()).await;
     sweeping(&*at()).await;
     many_at_once(at()).await;
@@ -328,7 +328,7 @@ async fn targets_are_apart(store: &dyn Store) {
         Target::SubjectVersion { issuer: i.clone(), sub: n.clone(), below: 3 },
         Target::SubjectIssued { issuer: i.clone(), sub: n.clone(), until: UnixTime(7) },
         Target::Issuer { issuer: i.clone(), until: UnixTime(9) },
-        Target::Everybody { issuer: i, below: 9 },
+        Target::IssuerGeneration { issuer: i, below: 9 },
         Target::Token { issuer: "https://id.testx".into(), jti: String::new() },
     ];
     for (n, target) in targets.iter().enumerate() {
@@ -469,21 +469,21 @@ async fn generations(store: &dyn Store) {
             enforce,
         };
         let entries = store.commit(vec![change]).await.unwrap().revocations;
-        assert_eq!(entries[0].target.key(), (Kind::Everybody, "i", ""));
+        assert_eq!(entries[0].target.key(), (Kind::IssuerGeneration, "i", ""));
         let generation = store.generation("i").await.unwrap();
         assert_eq!(entries[0].target.limit(), generation);
         generation
     };
     let versions = async |sub| {
-        let Versions { subject, everybody } = store.versions("i", sub).await.unwrap();
-        (subject, everybody)
+        let Versions { subject, generation } = store.versions("i", sub).await.unwrap();
+        (subject, generation)
     };
     assert_eq!(versions("ann").await, (0, 0));
     assert_eq!((raise(50, true).await, raise(50, true).await, raise(40, true).await), (50, 51, 52));
     assert_eq!(raise(60, true).await, 60);
     assert_eq!(all(store, 0).await.len(), 1, "one entry for all of them");
     assert_eq!(raise(70, false).await, 70);
-    let standing = Target::Everybody { issuer: "i".into(), below: 0 };
+    let standing = Target::IssuerGeneration { issuer: "i".into(), below: 0 };
     assert_eq!(store.revocation(&standing).await.unwrap().unwrap().target.limit(), 60);
     store.raise_version("i", "ann", UnixTime(5), UnixTime(100), None).await.unwrap();
     assert_eq!(versions("ann").await, (1, 70));
@@ -583,7 +583,7 @@ async fn cut_sessions(store: &dyn Store) {
     assert!(!is_cut(&ann).await, "remembered for as long as was said");
 }
 
-async fn sessions_of_everybody(store: &dyn Store) {
+async fn sessions_of_all_users(store: &dyn Store) {
     assert_eq!(store.all_sessions(None, 9).await.unwrap(), []);
     for (user, id) in [(2, 1), (1, 4), (1, 3), (3, 2)] {
         store.commit(vec![Change::CreateSession(session(user, id, 100))]).await.unwrap();

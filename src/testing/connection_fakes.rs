@@ -315,7 +315,7 @@ pub struct FakeWebhook {
     /// It never answers.
     pub silent: AtomicBool,
     /// Every try.
-    pub told: Mutex<Vec<Notice>>,
+    pub notices: Mutex<Vec<Notice>>,
     /// What was taken.
     pub taken: Mutex<Vec<Notice>>,
 }
@@ -323,7 +323,7 @@ pub struct FakeWebhook {
 #[async_trait]
 impl Webhook for FakeWebhook {
     async fn deliver(&self, notice: &Notice) -> Result<(), String> {
-        self.told.lock().unwrap().push(notice.clone());
+        self.notices.lock().unwrap().push(notice.clone());
         if self.silent.load(Ordering::Relaxed) {
             std::future::pending::<()>().await;
         }

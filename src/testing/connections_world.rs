@@ -247,13 +247,13 @@ impl World {
         self.store.mails(100).await.unwrap().into_iter().rev().map(|mail| mail.letter).collect()
     }
 
-    /// What the app is told once every errand that is due was done.
-    pub async fn told(&self) -> Vec<String> {
+    /// The kinds of the notices that the app got once every errand that is due was done.
+    pub async fn sent_notices(&self) -> Vec<String> {
         while self.connections.do_due_notices().await.unwrap() {}
         while self.connections.end_due_grants().await.unwrap() {}
         let kind =
             |body: &str| serde_json::from_str::<Value>(body).unwrap()["type"].as_str().unwrap().to_owned();
-        self.webhook.told.lock().unwrap().iter().map(|notice| kind(&notice.body)).collect()
+        self.webhook.notices.lock().unwrap().iter().map(|notice| kind(&notice.body)).collect()
     }
 
     pub fn events(&self) -> Vec<(Action, Outcome, Option<String>)> {

@@ -154,7 +154,7 @@ impl State {
                 return Ok(Some(if enforce { self.revoke(entry) } else { entry }));
             }
             Change::RaiseGeneration { issuer, created_at, expires_at, reason, enforce } => {
-                let target = Target::Everybody { issuer: issuer.clone(), below: 0 };
+                let target = Target::IssuerGeneration { issuer: issuer.clone(), below: 0 };
                 let floor = self.standing(&target).map_or(0, |entry| entry.target.limit());
                 let generation = self.versions.entry((issuer, String::new())).or_default();
                 *generation = (*generation + 1).max(floor).max(created_at.0);

@@ -110,10 +110,10 @@ mod tests {
     }
 
     #[test]
-    fn everybody_is_never_trusted_with_cookies() {
+    fn any_origin_is_never_trusted_with_cookies() {
         // The configuration refuses this pair; here it must be harmless all the same.
-        let anybody = cors(Origins::Any, true);
-        assert!(anybody.allows(b"https://evil.test") && !anybody.trusts(b"https://evil.test"));
+        let any = cors(Origins::Any, true);
+        assert!(any.allows(b"https://evil.test") && !any.trusts(b"https://evil.test"));
     }
 
     #[test]

@@ -190,7 +190,7 @@ impl ServerKey {
     /// A state as the provider sees it: the user, connection and consent, and a MAC over them by the server key.
     #[must_use]
     pub fn write_state(&self, state: &State) -> SecretString {
-        let named = named(state);
+        let named = state_head(state);
         let mut bytes = Zeroizing::new(Vec::with_capacity(STATE_HEAD + SECRET));
         bytes.extend_from_slice(&named);
         bytes.extend_from_slice(&self.mac("state", &[&named]));
@@ -238,7 +238,7 @@ pub fn code_challenge(verifier: &SecretString) -> String {
     URL_SAFE_NO_PAD.encode(Sha256::digest(verifier.expose_secret()))
 }
 
-fn named(state: &State) -> [u8; STATE_HEAD] {
+fn state_head(state: &State) -> [u8; STATE_HEAD] {
     let mut named = [0; STATE_HEAD];
     named[0] = VERSION;
     named[1..17].copy_from_slice(state.user.0.as_bytes());

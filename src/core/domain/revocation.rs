@@ -26,12 +26,13 @@ pub enum Target {
     /// Every token of an issuer whose generation (`gen`) is lower than `below`, or that carries none. Of our
     /// own issuer only, as no other writes that claim. Unlike a cutoff by `iat` it knows the order in which
     /// tokens were signed within one second, and does not depend on a clock.
-    Everybody { issuer: String, below: u64 },
+    #[serde(rename = "everybody")]
+    IssuerGeneration { issuer: String, below: u64 },
     /// The sessions of one subject that were begun at a version lower than `below`. It ends no token by itself:
     /// [`Target::SubjectVersion`] does that. Of our own issuer only.
     SubjectSessions { issuer: String, sub: String, below: u64 },
     /// Every session that was begun in a generation lower than `below`. It ends no token by itself:
-    /// [`Target::Everybody`] does that. Of our own issuer only.
+    /// [`Target::IssuerGeneration`] does that. Of our own issuer only.
     EverySession { issuer: String, below: u64 },
 }
 
@@ -42,7 +43,8 @@ pub struct Versions {
     /// `ver`: the subject's token version.
     pub subject: u64,
     /// `gen`: the generation of all of the issuer's tokens.
-    pub everybody: u64,
+    #[serde(rename = "everybody")]
+    pub generation: u64,
 }
 
 /// The kind of a [`Target`]: with the issuer and the name it identifies one entry of the set.
@@ -53,7 +55,7 @@ pub enum Kind {
     SubjectVersion,
     SubjectIssued,
     Issuer,
-    Everybody,
+    IssuerGeneration,
     SubjectSessions,
     EverySession,
 }
@@ -69,7 +71,7 @@ impl Target {
             Target::SubjectVersion { issuer, sub, .. } => (Kind::SubjectVersion, issuer, sub),
             Target::SubjectIssued { issuer, sub, .. } => (Kind::SubjectIssued, issuer, sub),
             Target::Issuer { issuer, .. } => (Kind::Issuer, issuer, ""),
-            Target::Everybody { issuer, .. } => (Kind::Everybody, issuer, ""),
+            Target::IssuerGeneration { issuer, .. } => (Kind::IssuerGeneration, issuer, ""),
             Target::SubjectSessions { issuer, sub, .. } => (Kind::SubjectSessions, issuer, sub),
             Target::EverySession { issuer, .. } => (Kind::EverySession, issuer, ""),
         }
@@ -82,7 +84,7 @@ impl Target {
         match self {
             Target::Token { .. } | Target::Session { .. } => u64::MAX,
             Target::SubjectVersion { below, .. }
-            | Target::Everybody { below, .. }
+            | Target::IssuerGeneration { below, .. }
             | Target::SubjectSessions { below, .. }
             | Target::EverySession { below, .. } => *below,
             Target::SubjectIssued { until, .. } | Target::Issuer { until, .. } => until.0,
@@ -95,7 +97,7 @@ impl Target {
         match &mut self {
             Target::Token { .. } | Target::Session { .. } => {}
             Target::SubjectVersion { below, .. }
-            | Target::Everybody { below, .. }
+            | Target::IssuerGeneration { below, .. }
             | Target::SubjectSessions { below, .. }
             | Target::EverySession { below, .. } => *below = limit,
             Target::SubjectIssued { until, .. } | Target::Issuer { until, .. } => *until = UnixTime(limit),
@@ -127,7 +129,7 @@ pub fn keys_of(identity: &Identity) -> impl Iterator<Item = (Kind, &str, &str)> 
         Some((Kind::SubjectVersion, issuer, &*identity.subject)),
         Some((Kind::SubjectIssued, issuer, &*identity.subject)),
         Some((Kind::Issuer, issuer, "")),
-        Some((Kind::Everybody, issuer, "")),
+        Some((Kind::IssuerGeneration, issuer, "")),
     ]
     .into_iter()
     .flatten()
@@ -140,7 +142,7 @@ pub fn limit_reaches(kind: Kind, limit: u64, identity: &Identity) -> bool {
         Kind::Token | Kind::Session => true,
         Kind::SubjectVersion => identity.version.is_none_or(|version| version < limit),
         Kind::SubjectIssued | Kind::Issuer => identity.issued_at.0 <= limit,
-        Kind::Everybody => identity.generation().is_none_or(|generation| generation < limit),
+        Kind::IssuerGeneration => identity.generation().is_none_or(|generation| generation < limit),
         // Never looked up for a token: see `keys_of`.
         Kind::SubjectSessions | Kind::EverySession => false,
     }
@@ -188,12 +190,12 @@ impl<'a> Begun<'a> {
         match target {
             Target::Session { .. } => true,
             Target::SubjectSessions { below, .. } => self.versions.subject < *below,
-            Target::EverySession { below, .. } => self.versions.everybody < *below,
+            Target::EverySession { below, .. } => self.versions.generation < *below,
             Target::Issuer { until, .. } => self.at <= *until,
             Target::Token { .. }
             | Target::SubjectVersion { .. }
             | Target::SubjectIssued { .. }
-            | Target::Everybody { .. } => false,
+            | Target::IssuerGeneration { .. } => false,
         }
     }
 }
@@ -204,7 +206,7 @@ mod tests {
 
     #[test]
     fn what_was_begun_before_a_revocation_is_reached_and_what_came_after_is_not() {
-        let versions = Versions { subject: 3, everybody: 1000 };
+        let versions = Versions { subject: 3, generation: 1000 };
         let id = |n| Uuid::from_u128(n);
         let begun = Begun { issuer: "i", user: id(1), session: Some(id(2)), versions, at: UnixTime(1500) };
         let named: Vec<_> = begun.targets().collect();

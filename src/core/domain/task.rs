@@ -34,15 +34,15 @@ pub enum Work {
         email: EmailAddress,
         name: Option<String>,
         password: PasswordHash,
-        origin: Origin,
+        origin: RequestOrigin,
         /// Which registration it is; a form that was sent twice is one. `None`: written by an earlier version.
         #[serde(default)]
         registration: Option<Uuid>,
     },
     /// Mail the link that verifies an address again.
-    ResendVerification { email: EmailAddress, origin: Origin },
+    ResendVerification { email: EmailAddress, origin: RequestOrigin },
     /// Mail the link that sets a new password.
-    ResetPassword { email: EmailAddress, origin: Origin },
+    ResetPassword { email: EmailAddress, origin: RequestOrigin },
     /// Mail the link that makes `email` the account's address; nothing when the account's links are of a
     /// later generation.
     ChangeEmail { user: UserId, email: EmailAddress, generation: u64 },
@@ -106,7 +106,7 @@ pub enum Errand {
 
 /// Where a request came from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Origin {
+pub struct RequestOrigin {
     pub address: IpAddr,
     pub request_id: String,
 }

@@ -284,8 +284,8 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// [`StoreError`].
     async fn versions(&self, issuer: &str, sub: &str) -> Result<Versions, StoreError> {
-        let everybody = self.generation(issuer).await?;
-        Ok(Versions { subject: self.version(issuer, sub).await?, everybody })
+        let generation = self.generation(issuer).await?;
+        Ok(Versions { subject: self.version(issuer, sub).await?, generation })
     }
 
     /// Calls `each` with every revocation that has not expired at `now`, in no order.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use crate::domain::account::UserId;
 use crate::domain::identity::Identity;
 use crate::domain::session::SessionId;
-use crate::domain::task::Origin;
+use crate::domain::task::RequestOrigin;
 
 /// Where a request comes from, as far as it tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,8 +18,8 @@ pub struct Client {
 
 impl Client {
     /// What a task keeps of the request that enqueued it.
-    pub(super) fn origin(&self) -> Origin {
-        Origin { address: self.address, request_id: self.request_id.clone() }
+    pub(super) fn origin(&self) -> RequestOrigin {
+        RequestOrigin { address: self.address, request_id: self.request_id.clone() }
     }
 }
 
@@ -48,7 +48,7 @@ impl Person {
 pub(super) enum Source<'a> {
     Client(&'a Client),
     /// A request that enqueued a task.
-    Task(&'a Origin),
+    Task(&'a RequestOrigin),
     /// The id of an operator's request.
     Operator(&'a str),
     /// No request: its time has come.

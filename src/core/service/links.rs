@@ -14,7 +14,7 @@ use crate::domain::link::{Link, Purpose};
 use crate::domain::mail::{Facts, Letter, MailedLink};
 use crate::domain::mail_cap::Asked;
 use crate::domain::opaque::TokenHash;
-use crate::domain::task::Origin;
+use crate::domain::task::RequestOrigin;
 use crate::ports::{Change, StoreError};
 
 impl Accounts {
@@ -88,7 +88,7 @@ impl Accounts {
         asked: Asked,
         user: &mut User,
         to: &EmailAddress,
-        origin: Option<&Origin>,
+        origin: Option<&RequestOrigin>,
     ) -> Result<Vec<Change>, StoreError> {
         let (purpose, letter) = match asked {
             Asked::Verify => (Purpose::VerifyEmail, Letter::VerifyEmail),
@@ -113,7 +113,7 @@ impl Accounts {
         &self,
         asked: Asked,
         mut user: User,
-        origin: &Origin,
+        origin: &RequestOrigin,
     ) -> Result<Vec<Change>, StoreError> {
         let to = user.email.clone();
         let mut changes = self.asked_link(asked, &mut user, &to, Some(origin)).await?;

@@ -8,7 +8,7 @@ use crate::domain::account::User;
 use crate::domain::block::AddressBlock;
 use crate::domain::email::EmailAddress;
 use crate::domain::mail_cap::{Asked, CappedLetter, Mailbox};
-use crate::domain::task::Origin;
+use crate::domain::task::RequestOrigin;
 use crate::ports::{Change, StoreError};
 
 impl Accounts {
@@ -23,7 +23,7 @@ impl Accounts {
         to: &EmailAddress,
         owner: Option<&User>,
         only_link: bool,
-        origin: Option<&Origin>,
+        origin: Option<&RequestOrigin>,
     ) -> Result<Option<Vec<Change>>, StoreError> {
         let caps = self.settings.letters;
         if !caps.enabled {

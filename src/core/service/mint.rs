@@ -108,7 +108,7 @@ impl Mint {
             email_verified: request.email.is_some(),
             email: request.email,
             version: version.subject,
-            generation: version.everybody,
+            generation: version.generation,
             scopes: request.scopes,
             ..AccessGrant::default()
         };

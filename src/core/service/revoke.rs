@@ -9,7 +9,7 @@ mod sessions;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use self::sessions::Holder;
+pub use self::sessions::SessionClaim;
 use crate::domain::account::UserId;
 use crate::domain::email::EmailAddress;
 use crate::domain::revocation::{Revocation, Target};
@@ -33,7 +33,7 @@ pub const MAX_LISTED: usize = 1000;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Subject {
     /// One token at hand: its `jti`, its `exp` when it has one, and the session it says it belongs to.
-    Token { jti: String, expires_at: Option<UnixTime>, holder: Option<Holder> },
+    Token { jti: String, expires_at: Option<UnixTime>, holder: Option<SessionClaim> },
     /// One token, by its `jti` alone.
     TokenId(String),
     /// A session, with every token of it.
@@ -172,7 +172,8 @@ impl Revoke {
             }
             _ => None,
         };
-        let named = if own { self.named_sessions(&request).await } else { sessions::Named::default() };
+        let named =
+            if own { self.named_sessions(&request).await } else { sessions::NamedSessions::default() };
         let entry = |target, expires_at| {
             Change::Revoke(Revocation { target, expires_at, created_at: now, reason: reason.clone() })
         };
@@ -195,7 +196,7 @@ impl Revoke {
                     Change::RaiseVersion { issuer, sub, created_at: now, expires_at, reason, enforce: true };
                 if has_sessions { vec![raise, cut] } else { vec![raise] }
             }
-            Target::Everybody { .. } => {
+            Target::IssuerGeneration { .. } => {
                 let standing = Target::EverySession { issuer: issuer.clone(), below: 0 };
                 let standing = self.store.revocation(&standing).await?;
                 cut_before = Some(standing.map_or(0, |standing| standing.target.limit()));
@@ -272,7 +273,7 @@ impl Revoke {
     fn cutoff(&self, issuer: String, until: UnixTime, now: UnixTime) -> Target {
         if issuer == self.signer.issuer() && until >= now {
             // The limit is the store's to give.
-            return Target::Everybody { issuer, below: 0 };
+            return Target::IssuerGeneration { issuer, below: 0 };
         }
         let until = self.reach(&issuer, until, now);
         Target::Issuer { issuer, until }

@@ -215,7 +215,7 @@ impl Accounts {
             email_verified: user.email_verified,
             session: Some(session.id.to_string()),
             version: version.subject,
-            generation: version.everybody,
+            generation: version.generation,
             scopes: session.scopes.clone(),
             extra,
         };

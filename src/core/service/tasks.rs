@@ -17,7 +17,7 @@ use crate::domain::audit::{Action, Outcome};
 use crate::domain::email::EmailAddress;
 use crate::domain::mail::{Facts, Letter};
 use crate::domain::mail_cap::Asked;
-use crate::domain::task::{Origin, Task, TaskKind, Work};
+use crate::domain::task::{RequestOrigin, Task, TaskKind, Work};
 use crate::domain::time::UnixTime;
 use crate::ports::{Change, CommitError, StoreError};
 
@@ -25,7 +25,7 @@ use super::accounts::Accounts;
 use super::caller::Source;
 use super::noted::About;
 use super::retry::{Decision, retry_on_conflict};
-use super::unclaimed::{Holder, UNCLAIMED_LIFE};
+use super::unclaimed::{AddressHolder, UNCLAIMED_LIFE};
 use super::worker::Worker;
 
 /// How many tasks one look takes.
@@ -208,7 +208,7 @@ impl Accounts {
 
     /// The address has an account. A registration changes nothing of it: the mail tells its owner, or, as long as the
     /// address is unverified, carries the live link again.
-    async fn registered_again(&self, user: User, origin: &Origin) -> Result<Done, StoreError> {
+    async fn registered_again(&self, user: User, origin: &RequestOrigin) -> Result<Done, StoreError> {
         let about = About::user(user.id).because("address_taken");
         let noted = Some((Action::Register, Outcome::Denied, about));
         let changes = match &user {
@@ -229,7 +229,7 @@ impl Accounts {
         &self,
         owner: &User,
         to: &EmailAddress,
-        origin: Option<&Origin>,
+        origin: Option<&RequestOrigin>,
     ) -> Result<Vec<Change>, StoreError> {
         let admitted = self.admit(Asked::Told, to, Some(owner), false, origin).await?;
         Ok(admitted.map_or_else(Vec::new, |mut changes| {
@@ -238,7 +238,7 @@ impl Accounts {
         }))
     }
 
-    async fn reset_mail(&self, email: &EmailAddress, origin: &Origin) -> Result<Done, StoreError> {
+    async fn reset_mail(&self, email: &EmailAddress, origin: &RequestOrigin) -> Result<Done, StoreError> {
         let found = self.store.user_by_email(email).await?.filter(|user| {
             // While it is not decided which address a frozen account gets, none of them gets a letter.
             user.active && user.email == *email && user.email_changes.takes_reset()
@@ -267,15 +267,15 @@ impl Accounts {
         let wishes = |user: &User| user.is_open() && user.link_generation == generation;
         let Some(mut user) = self.store.user(id).await?.filter(wishes) else { return Ok(Vec::new()) };
         Ok(match self.holder(email).await? {
-            Holder::Nobody | Holder::Unclaimed(_) => {
+            AddressHolder::Free | AddressHolder::Unclaimed(_) => {
                 let mut changes = self.asked_link(Asked::Wish, &mut user, email, None).await?;
                 if !changes.is_empty() {
                     changes.push(Change::UpdateUser(user));
                 }
                 changes
             }
-            Holder::Owner(owner) if owner.email_changes.is_frozen() => Vec::new(),
-            Holder::Owner(owner) => self.already_registered(&owner, email, None).await?,
+            AddressHolder::Owner(owner) if owner.email_changes.is_frozen() => Vec::new(),
+            AddressHolder::Owner(owner) => self.already_registered(&owner, email, None).await?,
         })
     }
 }

@@ -22,8 +22,9 @@ use crate::ports::{Change, EVENTS_KEPT, STRANGERS_EVENTS_KEPT, StoreError};
 pub(super) const UNCLAIMED_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Who has an address.
-pub(super) enum Holder {
-    Nobody,
+pub(super) enum AddressHolder {
+    /// No account has it.
+    Free,
     /// An account that is removed when another requester shows that they own the address.
     Unclaimed(Box<User>),
     Owner(Box<User>),
@@ -31,11 +32,11 @@ pub(super) enum Holder {
 
 impl Accounts {
     /// Who has this address.
-    pub(super) async fn holder(&self, email: &EmailAddress) -> Result<Holder, StoreError> {
+    pub(super) async fn holder(&self, email: &EmailAddress) -> Result<AddressHolder, StoreError> {
         Ok(match self.store.user_by_email(email).await?.map(Box::new) {
-            None => Holder::Nobody,
-            Some(user) if self.is_unclaimed(&user).await? => Holder::Unclaimed(user),
-            Some(user) => Holder::Owner(user),
+            None => AddressHolder::Free,
+            Some(user) if self.is_unclaimed(&user).await? => AddressHolder::Unclaimed(user),
+            Some(user) => AddressHolder::Owner(user),
         })
     }
 
@@ -92,11 +93,11 @@ impl Accounts {
         email: &EmailAddress,
     ) -> Result<Option<(Vec<Change>, Option<UserId>)>, StoreError> {
         Ok(match self.holder(email).await? {
-            Holder::Nobody => Some((Vec::new(), None)),
-            Holder::Unclaimed(user) => {
+            AddressHolder::Free => Some((Vec::new(), None)),
+            AddressHolder::Unclaimed(user) => {
                 Some((self.removing(&user, "the address is another account's").await?, Some(user.id)))
             }
-            Holder::Owner(_) => None,
+            AddressHolder::Owner(_) => None,
         })
     }
 

@@ -357,7 +357,7 @@ impl Draft<'_> {
         reason: Option<String>,
     ) -> Result<Revocation, StoreError> {
         let number = self.issuer(&issuer)?;
-        let target = Target::Everybody { issuer, below: 0 };
+        let target = Target::IssuerGeneration { issuer, below: 0 };
         let entry = Revocation { target, expires_at, created_at, reason };
         // No lower than the time: the tokens that were signed after a backup must end too once it is restored.
         self.raise(keys::generation(number), number, entry, created_at.0)

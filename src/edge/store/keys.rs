@@ -416,7 +416,7 @@ const KINDS: [Kind; 8] = [
     Kind::SubjectVersion,
     Kind::SubjectIssued,
     Kind::Issuer,
-    Kind::Everybody,
+    Kind::IssuerGeneration,
     Kind::SubjectSessions,
     Kind::EverySession,
 ];
@@ -429,7 +429,7 @@ pub(super) fn kind_byte(kind: Kind) -> u8 {
         Kind::SubjectVersion => 3,
         Kind::SubjectIssued => 4,
         Kind::Issuer => 5,
-        Kind::Everybody => 6,
+        Kind::IssuerGeneration => 6,
         Kind::SubjectSessions => 7,
         Kind::EverySession => 8,
     }

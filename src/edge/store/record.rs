@@ -160,7 +160,7 @@ impl Standing {
                 limit.map(|until| Target::SubjectIssued { issuer, sub: name, until: UnixTime(until) })
             }
             Kind::Issuer => limit.map(|until| Target::Issuer { issuer, until: UnixTime(until) }),
-            Kind::Everybody => limit.map(|below| Target::Everybody { issuer, below }),
+            Kind::IssuerGeneration => limit.map(|below| Target::IssuerGeneration { issuer, below }),
             Kind::SubjectSessions => limit.map(|below| Target::SubjectSessions { issuer, sub: name, below }),
             Kind::EverySession => limit.map(|below| Target::EverySession { issuer, below }),
         };
@@ -246,7 +246,7 @@ mod tests {
             Target::SubjectVersion { issuer: i.clone(), sub: n.clone(), below: 3 },
             Target::SubjectIssued { issuer: i.clone(), sub: n, until: UnixTime(7) },
             Target::Issuer { issuer: i.clone(), until: UnixTime(9) },
-            Target::Everybody { issuer: i, below: 1_795_000_000 },
+            Target::IssuerGeneration { issuer: i, below: 1_795_000_000 },
         ];
         for target in targets {
             let (expires_at, created_at) = (UnixTime(1_800_000_000), UnixTime(1_790_000_000));

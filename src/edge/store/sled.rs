@@ -286,8 +286,8 @@ impl Store for SledStore {
     async fn versions(&self, issuer: &str, sub: &str) -> Result<Versions, StoreError> {
         let (issuer, sub) = (issuer.to_owned(), sub.to_owned());
         self.read(move |trees| {
-            let everybody = read::generation(trees, &issuer)?;
-            Ok(Versions { subject: read::version(trees, &issuer, &sub)?, everybody })
+            let generation = read::generation(trees, &issuer)?;
+            Ok(Versions { subject: read::version(trees, &issuer, &sub)?, generation })
         })
         .await
     }

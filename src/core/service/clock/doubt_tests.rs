@@ -189,16 +189,16 @@ async fn a_notice_is_not_given_up_by_a_clock_in_doubt() {
     let world = connections_world::world().await;
     world.webhook.down.store(true, Ordering::Relaxed);
     world.connect(connections_world::acme()).await;
-    world.told().await;
+    world.sent_notices().await;
     world.clock.jump(30 * DAY);
-    world.told().await;
+    world.sent_notices().await;
     let left = || async {
         world.store.due_tasks(palisade_core::domain::time::UnixTime::NEVER, 9).await.unwrap().len()
     };
     assert_eq!(left().await, 1);
     for _ in 0..25 {
         world.clock.advance(3600);
-        world.told().await;
+        world.sent_notices().await;
     }
     assert_eq!(left().await, 0, "a day by the mark, too");
 }
@@ -209,15 +209,15 @@ async fn a_notice_that_was_put_off_by_a_clock_that_was_ahead_is_tried_for_its_da
     world.webhook.down.store(true, Ordering::Relaxed);
     world.clock.jump(365 * DAY);
     world.connect(connections_world::acme()).await;
-    world.told().await;
+    world.sent_notices().await;
     world.clock.set_back(365 * DAY);
-    let tries = || world.webhook.told.lock().unwrap().len();
+    let tries = || world.webhook.notices.lock().unwrap().len();
     let before = tries();
-    world.told().await;
+    world.sent_notices().await;
     assert_eq!(tries(), before + 1);
     for _ in 0..25 {
         world.clock.advance(3600);
-        world.told().await;
+        world.sent_notices().await;
     }
     let left = world.store.due_tasks(palisade_core::domain::time::UnixTime::NEVER, 9).await.unwrap();
     assert!(left.is_empty(), "{left:?}");

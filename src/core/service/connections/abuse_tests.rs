@@ -142,7 +142,7 @@ async fn tokens_that_were_written_after_all_are_used() {
     world.store.lose.store(true, Ordering::Relaxed);
     world.providers.gate.add_permits(1000);
     assert_eq!(coming.await.unwrap().unwrap().outcome, Ok(()));
-    assert_eq!(world.told().await, ["connection.connected"]);
+    assert_eq!(world.sent_notices().await, ["connection.connected"]);
     world.clock.advance(3600);
     world.providers.close_gate();
     let caller = injecting(&world);
@@ -232,11 +232,11 @@ async fn a_consent_that_was_begun_before_a_revocation_is_worth_nothing_after_it(
         (raise, cut)
     };
     for with_session in [true, false] {
-        for everybody in [true, false] {
+        for all in [true, false] {
             let world = world().await;
             let ann = if with_session { session(&world).await } else { world.ann };
             let begin = async || world.connections.begin(&client(), ann, acme()).await.unwrap();
-            let sub = (!everybody).then(|| ann.user.to_string());
+            let sub = (!all).then(|| ann.user.to_string());
             let (raise, cut) = raise(sub);
             let begun = begin().await;
             world.store.commit(vec![raise.clone()]).await.unwrap();
@@ -244,7 +244,7 @@ async fn a_consent_that_was_begun_before_a_revocation_is_worth_nothing_after_it(
             let begun = begin().await;
             world.store.commit(vec![raise, cut]).await.unwrap();
             let back = world.come_back(&begun).await;
-            assert!(matches!(back, Err(ConnectionError::InvalidState)), "{with_session} {everybody}");
+            assert!(matches!(back, Err(ConnectionError::InvalidState)), "{with_session} {all}");
             if !with_session {
                 world.come_back(&begin().await).await.unwrap().outcome.unwrap();
             }

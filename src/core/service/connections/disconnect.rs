@@ -15,7 +15,7 @@ use crate::service::caller::{Client, OwnedSource, Person};
 use crate::service::noted::About;
 use crate::service::retry::Decision;
 
-use super::errands::{GRACE, Left};
+use super::errands::{ErrandFailure, GRACE};
 
 impl Connections {
     /// Ends a connection: the provider is told, the tokens are erased, the record is kept. Nothing to do when
@@ -78,8 +78,8 @@ impl Connections {
 
     /// Ends the connections of `user` that were made or renewed since `since`, because an attacker may have been in
     /// the account then. One that was ended by then has left nothing to do.
-    pub(super) async fn disconnect_since(&self, user: UserId, since: UnixTime) -> Result<(), Left> {
-        let left = |error: String| Left { why: error, again: true };
+    pub(super) async fn disconnect_since(&self, user: UserId, since: UnixTime) -> Result<(), ErrandFailure> {
+        let left = |error: String| ErrandFailure { why: error, again: true };
         let all = self.store.connections(user).await.map_err(|error| left(error.to_string()))?;
         let is_later =
             |one: &Connection| one.created_at >= since || one.connected_at.is_some_and(|at| at >= since);

@@ -36,13 +36,13 @@ const TRY_TIME: Duration = Duration::from_secs(60);
 pub(super) const GRACE: Duration = Duration::from_secs(2 * 60);
 
 /// Why an errand was not done.
-pub(super) struct Left {
+pub(super) struct ErrandFailure {
     pub(super) why: String,
     /// Whether it may be done later.
     pub(super) again: bool,
 }
 
-impl Left {
+impl ErrandFailure {
     /// For the audit log.
     pub(super) fn reason(&self) -> String {
         let then = if self.again { "is told later" } else { "was not told" };
@@ -139,7 +139,7 @@ impl Connections {
                 );
             }
             Err(left) if given_up => {
-                let about = about.because(Left { again: false, ..left }.reason());
+                let about = about.because(ErrandFailure { again: false, ..left }.reason());
                 self.note(&OwnedSource::System, Action::Disconnect, Outcome::Failed, about);
             }
             Err(_) => {}
@@ -148,11 +148,14 @@ impl Connections {
     }
 
     /// One try, which ends whatever comes of it.
-    pub(super) async fn in_time(&self, work: impl Future<Output = Result<(), Left>>) -> Result<(), Left> {
+    pub(super) async fn in_time(
+        &self,
+        work: impl Future<Output = Result<(), ErrandFailure>>,
+    ) -> Result<(), ErrandFailure> {
         match tokio::time::timeout(TRY_TIME, AssertUnwindSafe(work).catch_unwind()).await {
             Ok(Ok(outcome)) => outcome,
-            Ok(Err(_)) => Err(Left { why: "it panicked".to_owned(), again: true }),
-            Err(_) => Err(Left { why: "it took too long".to_owned(), again: true }),
+            Ok(Err(_)) => Err(ErrandFailure { why: "it panicked".to_owned(), again: true }),
+            Err(_) => Err(ErrandFailure { why: "it took too long".to_owned(), again: true }),
         }
     }
 
@@ -164,17 +167,17 @@ impl Connections {
     }
 
     /// Tells the provider that the grant of these tokens is over.
-    pub(super) async fn end_grant(&self, connection: &Connection) -> Result<(), Left> {
+    pub(super) async fn end_grant(&self, connection: &Connection) -> Result<(), ErrandFailure> {
         let Some(info) = self.providers.get(&connection.provider) else {
             let why = ProviderFault::NotInService(connection.provider.clone()).to_string();
-            return Err(Left { why, again: true });
+            return Err(ErrandFailure { why, again: true });
         };
         if !info.can_revoke {
             return Ok(());
         }
         let opened = match self.open(connection) {
             Ok(opened) => opened,
-            Err(error) => return Err(Left { why: error.to_string(), again: false }),
+            Err(error) => return Err(ErrandFailure { why: error.to_string(), again: false }),
         };
         let call = call(connection, opened.kept, opened.parameters);
         match self.providers.revoke(call, opened.current).await {
@@ -182,7 +185,7 @@ impl Connections {
             Ok(()) | Err(ProviderFault::InvalidGrant(_)) => Ok(()),
             Err(fault) => {
                 let failure = Failure::from(fault);
-                Err(Left { why: failure.reason, again: failure.kind == FaultKind::Transient })
+                Err(ErrandFailure { why: failure.reason, again: failure.kind == FaultKind::Transient })
             }
         }
     }

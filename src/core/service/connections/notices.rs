@@ -13,7 +13,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::Connections;
-use super::errands::{AT_ONCE, Left};
+use super::errands::{AT_ONCE, ErrandFailure};
 use crate::domain::connection::ConnectionId;
 use crate::domain::task::{Errand, Task, TaskKind, Work};
 use crate::domain::time::UnixTime;
@@ -37,9 +37,9 @@ pub(super) type Queue = BTreeMap<Key, UnixTime>;
 /// The place of a notice among those of its connection: its sequence number, then its id.
 pub(super) type Key = (u64, Uuid);
 
-/// A task that is a notice.
+/// A notice that waits in the queue of its connection.
 #[derive(Debug, Clone)]
-struct Told {
+struct QueuedNotice {
     sequence: u64,
     task: Task,
     made_at: UnixTime,
@@ -47,17 +47,17 @@ struct Told {
     body: String,
 }
 
-impl Told {
+impl QueuedNotice {
     /// Which connection it is of, and the notice. One that names none has a queue to itself, and one of an earlier
     /// program, without a sequence number, comes first.
-    fn read(task: Task) -> Option<(ConnectionId, Told)> {
+    fn read(task: Task) -> Option<(ConnectionId, QueuedNotice)> {
         let Work::Errand { made_at, tries, errand: Errand::Notify(body) } = &task.work else { return None };
         let value: Value = serde_json::from_str(body).unwrap_or_default();
         let named = value["data"]["connection"].as_str().and_then(|id| id.parse().ok());
         let sequence = value["data"]["sequence"].as_u64().unwrap_or(0);
         let (made_at, tries, body) = (*made_at, *tries, body.clone());
         let connection = named.unwrap_or(ConnectionId(task.id));
-        Some((connection, Told { sequence, task, made_at, tries, body }))
+        Some((connection, QueuedNotice { sequence, task, made_at, tries, body }))
     }
 
     fn key(&self) -> Key {
@@ -73,13 +73,13 @@ impl Told {
 }
 
 /// By connection, each in the order of what happened.
-fn by_connection(tasks: Vec<Task>) -> BTreeMap<ConnectionId, Vec<Told>> {
-    let mut all: BTreeMap<ConnectionId, Vec<Told>> = BTreeMap::new();
-    for (connection, told) in tasks.into_iter().filter_map(Told::read) {
+fn by_connection(tasks: Vec<Task>) -> BTreeMap<ConnectionId, Vec<QueuedNotice>> {
+    let mut all: BTreeMap<ConnectionId, Vec<QueuedNotice>> = BTreeMap::new();
+    for (connection, told) in tasks.into_iter().filter_map(QueuedNotice::read) {
         all.entry(connection).or_default().push(told);
     }
     for told in all.values_mut() {
-        told.sort_by_key(Told::key);
+        told.sort_by_key(QueuedNotice::key);
     }
     all
 }
@@ -131,8 +131,8 @@ impl Connections {
     }
 
     /// Tells what is due of one connection, up to the first notice that is not taken.
-    async fn tell_in_order(&self, told: Vec<Told>, queue: &mut Queue) -> Result<(), StoreError> {
-        let Some(first) = told.first().map(Told::key) else { return Ok(()) };
+    async fn tell_in_order(&self, told: Vec<QueuedNotice>, queue: &mut Queue) -> Result<(), StoreError> {
+        let Some(first) = told.first().map(QueuedNotice::key) else { return Ok(()) };
         while let Some((head, due_at)) = queue.first_key_value().map(|(key, due_at)| (*key, *due_at)) {
             if first <= head {
                 break;
@@ -167,7 +167,7 @@ impl Connections {
     /// Files notices again behind the one that they have to wait for.
     async fn put_behind(
         &self,
-        told: &[Told],
+        told: &[QueuedNotice],
         head_due_at: UnixTime,
         queue: &mut Queue,
     ) -> Result<(), StoreError> {
@@ -185,10 +185,10 @@ impl Connections {
         Ok(())
     }
 
-    async fn deliver(&self, told: &Told) -> Result<(), Left> {
+    async fn deliver(&self, told: &QueuedNotice) -> Result<(), ErrandFailure> {
         let notice = Notice { id: told.task.id, at: told.made_at, body: told.body.clone() };
         let delivering =
-            async { self.webhook.deliver(&notice).await.map_err(|why| Left { why, again: true }) };
+            async { self.webhook.deliver(&notice).await.map_err(|why| ErrandFailure { why, again: true }) };
         self.in_time(delivering).await
     }
 

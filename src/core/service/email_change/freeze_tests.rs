@@ -121,7 +121,7 @@ async fn foreign_hands_on_the_old_mailbox_get_nothing_against_an_objection() {
     for _ in 0..5 {
         world.a_day_later().await;
     }
-    assert!(world.told(Letter::ResetPassword).await.is_empty());
+    assert!(world.recipients(Letter::ResetPassword).await.is_empty());
     for email in [ANN, NEW] {
         assert!(world.at(email).await.email_changes.is_frozen(), "an operator decides");
     }
@@ -130,7 +130,7 @@ async fn foreign_hands_on_the_old_mailbox_get_nothing_against_an_objection() {
     let wrong = world.accounts.unfreeze_user("r", id, NEWER).await;
     assert!(matches!(wrong, Err(AccountError::Invalid(text)) if text.contains(ANN) && text.contains(NEW)));
     world.accounts.unfreeze_user("r", id, NEW).await.unwrap();
-    assert_eq!(world.told(Letter::ResetPassword).await, [NEW]);
+    assert_eq!(world.recipients(Letter::ResetPassword).await, [NEW]);
     let reset = world.token(Letter::ResetPassword).await;
     world.accounts.confirm_reset(&client(), &reset, secret("a new password")).await.unwrap();
     world.sign_in(NEW, "a new password").await.unwrap();
@@ -184,9 +184,9 @@ async fn an_operator_decides_for_the_earlier_address_before_the_day_is_over() {
     let id = world.at(ANN).await.id;
     world.accounts.unfreeze_user("r", id, ANN).await.unwrap();
     assert!(is_bad_link(world.object(&objection).await), "the operator's word is final");
-    assert_eq!(world.told(Letter::ResetPassword).await, [ANN]);
+    assert_eq!(world.recipients(Letter::ResetPassword).await, [ANN]);
     world.a_day_later().await;
-    assert_eq!(world.told(Letter::ResetPassword).await, [ANN], "and nothing is left to do");
+    assert_eq!(world.recipients(Letter::ResetPassword).await, [ANN], "and nothing is left to do");
     // The link of that letter has ended; the address may ask for another.
     world.accounts.request_reset(&client(), ANN).await.unwrap();
     world.accounts.do_due_tasks().await.unwrap();

@@ -44,7 +44,7 @@ async fn a_change_is_finished_by_somebody_who_is_signed_in() {
     assert!(world.refresh(&mine.refresh_token).await.is_ok(), "its own session goes on");
     assert!(world.refresh(&other.refresh_token).await.is_err(), "the others end");
     assert!(is_bad_link(finish(signed_in(&mine)).await), "once");
-    assert_eq!(world.told(Letter::EmailReplaced).await, [ANN]);
+    assert_eq!(world.recipients(Letter::EmailReplaced).await, [ANN]);
     let facts = world.newest(Letter::EmailReplaced).await.facts;
     assert_eq!(facts.new_email.unwrap().as_str(), NEW);
     assert!(world.events().contains(&(Action::ChangeEmail, Outcome::Success, None)));
@@ -109,8 +109,8 @@ async fn an_undo_freezes_the_account_and_gives_it_back_a_day_later() {
         let denied = world.sign_in(email, PASSWORD).await;
         assert!(matches!(denied, Err(AccountError::InvalidCredentials)), "{email}");
     }
-    assert_eq!(world.told(Letter::EmailChangeUndone).await, [ANN]);
-    assert_eq!(world.told(Letter::EmailChangeDisputed).await, [NEW]);
+    assert_eq!(world.recipients(Letter::EmailChangeUndone).await, [ANN]);
+    assert_eq!(world.recipients(Letter::EmailChangeDisputed).await, [NEW]);
     assert_eq!(world.newest(Letter::EmailChangeDisputed).await.facts.old_email.unwrap().as_str(), ANN);
     assert!(world.events().contains(&(Action::UndoEmailChange, Outcome::Success, None)));
     assert_eq!(world.addresses(Action::UndoEmailChange), Some((NEW.to_owned(), ANN.to_owned())));
@@ -118,10 +118,10 @@ async fn an_undo_freezes_the_account_and_gives_it_back_a_day_later() {
     world.clock.advance(DAY - 1);
     world.accounts.do_due_tasks().await.unwrap();
     assert_eq!(world.at(ANN).await.email.as_str(), NEW, "not yet");
-    assert!(world.told(Letter::ResetPassword).await.is_empty());
+    assert!(world.recipients(Letter::ResetPassword).await.is_empty());
     world.clock.advance(1);
     world.accounts.do_due_tasks().await.unwrap();
-    assert_eq!(world.told(Letter::ResetPassword).await, [ANN]);
+    assert_eq!(world.recipients(Letter::ResetPassword).await, [ANN]);
     let user = world.at(ANN).await;
     assert_eq!((user.id, user.email.as_str(), user.email_verified), (ann.id, ANN, true));
     assert!(world.events().contains(&(Action::RestoreEmail, Outcome::Success, None)));
@@ -162,7 +162,7 @@ async fn no_later_change_voids_an_undo() {
     world.clock.advance(3 * DAY - 1);
     world.undo(&first).await.unwrap();
     assert!(is_bad_link(world.undo(&second).await), "the thief's own goes with it");
-    assert_eq!(world.told(Letter::EmailChangeDisputed).await, [NEW, NEWER]);
+    assert_eq!(world.recipients(Letter::EmailChangeDisputed).await, [NEW, NEWER]);
     assert!(world.sign_in(NEWER, "another of theirs").await.is_err());
     world.a_day_later().await;
     assert_eq!(world.at(ANN).await.email.as_str(), ANN);
@@ -196,11 +196,11 @@ async fn the_owners_undo_overrides_the_thiefs() {
     world.clock.advance(1);
     world.accounts.do_due_tasks().await.unwrap();
     assert!(
-        world.told(Letter::ResetPassword).await.is_empty(),
+        world.recipients(Letter::ResetPassword).await.is_empty(),
         "the thief's day is over, and their claim too"
     );
     world.a_day_later().await;
-    assert_eq!(world.told(Letter::ResetPassword).await, [ANN]);
+    assert_eq!(world.recipients(Letter::ResetPassword).await, [ANN]);
     assert_eq!(world.at(ANN).await.email.as_str(), ANN);
 }
 
@@ -223,7 +223,7 @@ async fn a_frozen_account_can_be_deleted_and_leaves_both_addresses() {
     world.undo(&undo).await.unwrap();
     world.accounts.delete_user("", ann.id).await.unwrap();
     world.a_day_later().await;
-    assert!(world.told(Letter::ResetPassword).await.is_empty());
+    assert!(world.recipients(Letter::ResetPassword).await.is_empty());
     for email in [ANN, NEW] {
         world.register(email).await;
         assert_ne!(world.at(email).await.id, ann.id);
@@ -247,13 +247,13 @@ async fn an_old_address_that_is_another_accounts_freezes_and_is_not_given_back()
     for _ in 0..5 {
         world.a_day_later().await;
     }
-    assert!(world.told(Letter::ResetPassword).await.is_empty());
+    assert!(world.recipients(Letter::ResetPassword).await.is_empty());
     assert_eq!(world.at(ANN).await.id, other.id, "which goes on");
     world.sign_in(ANN, PASSWORD).await.unwrap();
     let taken = world.accounts.unfreeze_user("r", frozen.id, ANN).await;
     assert!(matches!(taken, Err(AccountError::EmailTaken)));
     world.accounts.unfreeze_user("r", frozen.id, NEW).await.unwrap();
-    assert_eq!(world.told(Letter::ResetPassword).await, [NEW]);
+    assert_eq!(world.recipients(Letter::ResetPassword).await, [NEW]);
 }
 
 /// An address that no requester has verified blocks no owner.
@@ -270,7 +270,7 @@ async fn a_strangers_registration_of_the_old_address_makes_room() {
     assert!(world.store.user(stranger.id).await.unwrap().is_none());
     world.a_day_later().await;
     assert_eq!(
-        (world.at(ANN).await.id, world.told(Letter::ResetPassword).await),
+        (world.at(ANN).await.id, world.recipients(Letter::ResetPassword).await),
         (ann.id, vec![ANN.to_owned()])
     );
 }
@@ -285,8 +285,8 @@ async fn an_old_address_that_was_never_verified_gets_no_way_back() {
     unsure.email_verified = false;
     world.store.commit(vec![palisade_core::ports::Change::UpdateUser(unsure)]).await.unwrap();
     world.accounts.verify_by(&client(), &token, signed_in(&granted)).await.unwrap();
-    assert!(world.told(Letter::EmailReplaced).await.is_empty());
-    assert_eq!(world.told(Letter::EmailChanged).await, [ANN, ANN], "it is told all the same");
+    assert!(world.recipients(Letter::EmailReplaced).await.is_empty());
+    assert_eq!(world.recipients(Letter::EmailChanged).await, [ANN, ANN], "it is told all the same");
 }
 
 #[tokio::test]
@@ -302,7 +302,7 @@ async fn more_changes_than_can_be_undone_are_refused() {
     let refused = world.accounts.verify_by(&client(), &token, signed_in(&granted)).await;
     assert!(matches!(refused, Err(AccountError::TooMany(wait)) if wait.retry_after.as_secs() == 3 * DAY));
     world.undo(&first).await.unwrap();
-    assert_eq!(world.told(Letter::EmailChangeDisputed).await.len(), MAX_UNDOABLE);
+    assert_eq!(world.recipients(Letter::EmailChangeDisputed).await.len(), MAX_UNDOABLE);
 }
 
 /// The process ends at the worst moments: after a write with a lost answer, and before one that was not made.
@@ -320,7 +320,7 @@ async fn a_kill_in_between_neither_loses_nor_repeats_a_step() {
     world.store.lose.store(true, Ordering::Relaxed);
     assert!(matches!(world.undo(&undo).await, Err(AccountError::Store(_))));
     assert!(world.at(NEW).await.email_changes.is_frozen());
-    assert_eq!(world.told(Letter::EmailChangeUndone).await, [ANN]);
+    assert_eq!(world.recipients(Letter::EmailChangeUndone).await, [ANN]);
     assert!(is_bad_link(world.undo(&undo).await));
 
     world.clock.advance(DAY);
@@ -331,7 +331,7 @@ async fn a_kill_in_between_neither_loses_nor_repeats_a_step() {
     world.store.lose.store(true, Ordering::Relaxed);
     assert!(world.accounts.do_due_tasks().await.is_err());
     world.accounts.do_due_tasks().await.unwrap();
-    assert_eq!(world.told(Letter::ResetPassword).await, [ANN], "once");
+    assert_eq!(world.recipients(Letter::ResetPassword).await, [ANN], "once");
     assert_eq!(world.at(ANN).await.email.as_str(), ANN);
 }
 
@@ -379,9 +379,9 @@ async fn an_address_is_not_given_back_by_a_clock_in_doubt() {
     assert!(world.accounts.do_due_tasks().await.unwrap());
     assert!(!world.accounts.do_due_tasks().await.unwrap());
     assert_eq!(world.at(NEW).await.email.as_str(), NEW);
-    assert_eq!(world.told(Letter::ResetPassword).await, [""; 0]);
+    assert_eq!(world.recipients(Letter::ResetPassword).await, [""; 0]);
     world.clock.accept();
     world.a_day_later().await;
-    assert_eq!(world.told(Letter::ResetPassword).await, [ANN]);
+    assert_eq!(world.recipients(Letter::ResetPassword).await, [ANN]);
     assert_eq!(world.at(ANN).await.email.as_str(), ANN);
 }

@@ -192,14 +192,14 @@ async fn a_session_that_was_revoked_meanwhile_is_not_renewed_with_the_password()
     let (issuer, now) = ("https://us.test".to_owned(), UnixTime(world.clock_now()));
     let expires_at = now.plus(Duration::from_secs(1_000_000));
     let cut = Change::CutSessions { issuer, sub: None, created_at: now, expires_at, reason: None };
-    let everybody = Change::RaiseGeneration {
+    let all = Change::RaiseGeneration {
         issuer: "https://us.test".to_owned(),
         created_at: now,
         expires_at,
         reason: None,
         enforce: true,
     };
-    world.store.commit(vec![everybody, cut]).await.unwrap();
+    world.store.commit(vec![all, cut]).await.unwrap();
     let (current, new) = (secret(PASSWORD), secret("a new password"));
     let renewed = world.accounts.change_password(&client(), person(&granted), current, new).await.unwrap();
     assert!(renewed.is_none());

@@ -18,14 +18,14 @@ const PAGE: usize = 1024;
 
 /// The session that a token says it belongs to. No signature was checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Holder {
+pub struct SessionClaim {
     pub sub: Option<String>,
     pub sid: String,
 }
 
 /// The sessions that a revocation names, as they are before it.
 #[derive(Default)]
-pub(super) struct Named {
+pub(super) struct NamedSessions {
     /// Those it ends; their records go with it.
     pub(super) ending: Vec<Session>,
     /// The one that lives on though a token of it is revoked.
@@ -36,18 +36,18 @@ pub(super) struct Named {
 
 impl Revoke {
     /// The sessions of our own that `request` names. One that cannot be read must not hold the revocation up.
-    pub(super) async fn named_sessions(&self, request: &Request) -> Named {
+    pub(super) async fn named_sessions(&self, request: &Request) -> NamedSessions {
         match self.look(request).await {
             Ok(named) => named,
             Err(error) => {
                 tracing::warn!(%error, "the sessions of a revocation could not be read; it ends them all the same");
-                Named::default()
+                NamedSessions::default()
             }
         }
     }
 
-    async fn look(&self, request: &Request) -> Result<Named, StoreError> {
-        let mut named = Named::default();
+    async fn look(&self, request: &Request) -> Result<NamedSessions, StoreError> {
+        let mut named = NamedSessions::default();
         match &request.subject {
             Subject::Session(sid) => {
                 let Ok(id) = sid.parse::<SessionId>() else { return Ok(named) };
@@ -63,7 +63,7 @@ impl Revoke {
                     named.ending.extend(self.alive(session).await?);
                 }
             }
-            Subject::Token { holder: Some(Holder { sub: Some(sub), sid }), .. } => {
+            Subject::Token { holder: Some(SessionClaim { sub: Some(sub), sid }), .. } => {
                 let (Ok(user), Ok(id)) = (sub.parse::<UserId>(), sid.parse::<SessionId>()) else {
                     return Ok(named);
                 };
@@ -113,7 +113,7 @@ impl Revoke {
         loop {
             let page = self.store.all_sessions(after, PAGE).await?;
             for session in &page {
-                let lives = now < session.ends_at(self.lives.sessions) && session.begun.everybody >= before;
+                let lives = now < session.ends_at(self.lives.sessions) && session.begun.generation >= before;
                 count += u64::from(lives && Begun::session(session, issuer).is_reached_by(&entry.target));
             }
             match page.last() {

@@ -124,10 +124,10 @@ async fn a_cutoff_of_our_own_tokens_at_this_moment_goes_by_order() {
         let entry = revoke.revoke(asking(subject)).await.unwrap().entry;
         (entry.target.key().0, entry.target.limit())
     };
-    assert_eq!(limit(Subject::IssuedSoFar).await, (Kind::Everybody, NOW.0));
-    assert_eq!(limit(Subject::IssuedBefore(NOW)).await, (Kind::Everybody, NOW.0 + 1));
+    assert_eq!(limit(Subject::IssuedSoFar).await, (Kind::IssuerGeneration, NOW.0));
+    assert_eq!(limit(Subject::IssuedBefore(NOW)).await, (Kind::IssuerGeneration, NOW.0 + 1));
     let ahead = NOW.plus(Duration::from_secs(60));
-    assert_eq!(limit(Subject::IssuedBefore(ahead)).await, (Kind::Everybody, NOW.0 + 2));
+    assert_eq!(limit(Subject::IssuedBefore(ahead)).await, (Kind::IssuerGeneration, NOW.0 + 2));
     assert_eq!(store.generation("https://us.test").await.unwrap(), NOW.0 + 2);
     let past = NOW.minus(Duration::from_secs(1));
     assert_eq!(limit(Subject::IssuedBefore(past)).await, (Kind::Issuer, past.0));
@@ -160,7 +160,7 @@ async fn a_grace_puts_the_revocation_off() {
             _ => None,
         })
         .collect();
-    assert_eq!(targets, [(Kind::SubjectVersion, 1), (Kind::Everybody, NOW.0)]);
+    assert_eq!(targets, [(Kind::SubjectVersion, 1), (Kind::IssuerGeneration, NOW.0)]);
     assert_eq!(store.generation("https://us.test").await.unwrap(), NOW.0, "new tokens carry it");
     let day = Some(Duration::from_secs(86_401));
     assert!(matches!(revoke.raise_all(None, day).await, Err(RevokeError::Invalid(_))));

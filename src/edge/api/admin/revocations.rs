@@ -19,7 +19,7 @@ use palisade_core::domain::audit::Action;
 use palisade_core::domain::email::EmailAddress;
 use palisade_core::domain::revocation::{Revocation, Target};
 use palisade_core::domain::session::SessionId;
-use palisade_core::service::revoke::{self, Holder, RevokeError, Subject};
+use palisade_core::service::revoke::{self, RevokeError, SessionClaim, Subject};
 
 pub(super) fn router() -> Router<AdminState> {
     Router::new()
@@ -50,7 +50,7 @@ impl NewRevocation {
             (Some(token), None, None, None, None) => {
                 let claimed = claimed::read(&token).map_err(|(code, why)| Failure::new(422, code, why))?;
                 issuer = issuer.or(claimed.issuer);
-                let holder = claimed.session.map(|sid| Holder { sub: claimed.subject, sid });
+                let holder = claimed.session.map(|sid| SessionClaim { sub: claimed.subject, sid });
                 Subject::Token { jti: claimed.jti, expires_at: claimed.expires_at, holder }
             }
             (None, Some(jti), None, None, None) => Subject::TokenId(jti),

@@ -42,8 +42,8 @@ async fn from_consent_to_a_token() {
     let pkce = world.providers.pkce.lock().unwrap().clone();
     assert_eq!(pkce[0], pkce[1], "the exchange has the verifier of the authorization");
     assert_eq!(pkce[0].0, code_challenge(&secret(&pkce[0].1)));
-    assert_eq!(world.told().await, ["connection.connected"]);
-    let notice = world.webhook.told.lock().unwrap()[0].clone();
+    assert_eq!(world.sent_notices().await, ["connection.connected"]);
+    let notice = world.webhook.notices.lock().unwrap()[0].clone();
     assert!(notice.body.contains(&stored.id.to_string()) && notice.body.contains("2027-01-15T08:00:00Z"));
     assert!(!notice.body.contains("a0.0"));
     assert_eq!(world.count(Action::Connect, Outcome::Success), 1);
@@ -300,7 +300,7 @@ async fn the_same_account_connected_twice_is_connected_once() {
     let ended = world.stored(old).await;
     assert_eq!((ended.status, ended.tokens, ended.due_at), (Status::Revoked, None, None));
     assert_eq!(world.access(new).await, "a1.0");
-    let mut told = world.told().await;
+    let mut told = world.sent_notices().await;
     // What is told of two connections has no order.
     told.sort();
     assert_eq!(told, ["connection.connected", "connection.connected", "connection.revoked"]);
@@ -319,11 +319,11 @@ async fn a_renewal_with_another_account_ends_the_grant_of_the_one_before() {
     let renew = || Begin { connection: Some(id), ..acme() };
     // The same account: the provider may know the two for one grant.
     assert_eq!(world.connect(renew()).await, id);
-    assert_eq!(world.told().await, ["connection.connected", "connection.connected"]);
+    assert_eq!(world.sent_notices().await, ["connection.connected", "connection.connected"]);
     assert_eq!((world.providers.count("revoke"), world.access(id).await.as_str()), (0, "a1.0"));
     *world.providers.subject.lock().unwrap() = "bob-at-acme".to_owned();
     assert_eq!(world.connect(renew()).await, id);
-    world.told().await;
+    world.sent_notices().await;
     assert_eq!((world.providers.count("revoke"), world.providers.live()), (1, vec![0, 2]));
     assert_eq!(world.access(id).await, "a2.0");
 }
@@ -450,7 +450,7 @@ async fn the_app_brings_the_tokens_it_holds() {
     assert_eq!(world.sealed(id).await, ["theirs", "r7.7", r#"{"realm":"theirs"}"#]);
     assert_eq!(world.access(id).await, "theirs");
     assert_eq!(world.count(Action::ImportTokens, Outcome::Success), 1);
-    assert_eq!(world.told().await, ["connection.connected"]);
+    assert_eq!(world.sent_notices().await, ["connection.connected"]);
     world.connections.disconnect(&client(), world.ann, id).await.unwrap_or_else(|error| panic!("{error}"));
     assert!(matches!(take(import("again", None)).await, Err(ConnectionError::Revoked)));
 }

@@ -27,7 +27,7 @@ async fn tasks(world: &World) -> usize {
 async fn a_connection_is_ended_here_and_there() {
     let world = world().await;
     let id = world.connect(acme()).await;
-    assert_eq!(world.told().await, ["connection.connected"]);
+    assert_eq!(world.sent_notices().await, ["connection.connected"]);
     disconnect(&world, id).await.unwrap();
     let ended = world.stored(id).await;
     assert_eq!((ended.status, ended.tokens, ended.due_at), (Status::Revoked, None, None));
@@ -39,7 +39,7 @@ async fn a_connection_is_ended_here_and_there() {
     ));
     disconnect(&world, id).await.unwrap();
     world.connections.operator_disconnect("r2", world.ann.user, id).await.unwrap();
-    assert_eq!(world.told().await, ["connection.connected", "connection.revoked"]);
+    assert_eq!(world.sent_notices().await, ["connection.connected", "connection.revoked"]);
     assert_eq!((world.count(Action::Disconnect, Outcome::Success), tasks(&world).await), (1, 0));
     assert_eq!(world.providers.count("revoke"), 1);
 }
@@ -53,7 +53,7 @@ async fn the_tokens_go_whatever_the_provider_answers() {
     ] {
         let world = world().await;
         let id = world.connect(acme()).await;
-        world.told().await;
+        world.sent_notices().await;
         world.providers.fail("revoke", fault);
         disconnect(&world, id).await.unwrap();
         assert_eq!(world.stored(id).await.tokens, None);
@@ -64,7 +64,7 @@ async fn the_tokens_go_whatever_the_provider_answers() {
             "the provider was not"
         }));
         world.clock.advance(120);
-        world.told().await;
+        world.sent_notices().await;
         assert_eq!((world.providers.live().is_empty(), tasks(&world).await), (later, 0));
         assert_eq!(world.count(Action::Disconnect, Outcome::Success), if later { 2 } else { 1 });
     }
@@ -80,7 +80,7 @@ async fn a_provider_that_stays_away_is_given_up_and_nothing_is_kept() {
     disconnect(&world, id).await.unwrap();
     for _ in 0..70 {
         world.clock.advance(60);
-        world.told().await;
+        world.sent_notices().await;
     }
     assert_eq!(tasks(&world).await, 0);
     assert_eq!(world.count(Action::Disconnect, Outcome::Failed), 1);
@@ -106,11 +106,11 @@ async fn connections_since_a_moment_are_ended() {
     let work = Work::Errand { made_at: world.clock.now(), tries: 0, errand };
     let task = Task { id: uuid::Uuid::nil(), due_at: UnixTime(0), work };
     world.store.commit(vec![Change::CreateTask(task)]).await.unwrap();
-    world.told().await;
+    world.sent_notices().await;
     let status = async |id| world.stored(id).await.status;
     assert_eq!(status(before).await, Status::Active);
     assert_eq!((status(renewed).await, status(made).await), (Status::Revoked, Status::Revoked));
-    assert_eq!(world.told().await.iter().filter(|told| **told == "connection.revoked").count(), 2);
+    assert_eq!(world.sent_notices().await.iter().filter(|told| **told == "connection.revoked").count(), 2);
     assert_eq!(tasks(&world).await, 0);
 }
 
@@ -130,7 +130,7 @@ async fn an_end_that_was_cut_off_is_brought_to_its_end() {
     let task = Task { id: uuid::Uuid::nil(), due_at: world.clock.now(), work: errand };
     world.store.commit(vec![Change::CreateTask(task)]).await.unwrap();
     assert_eq!(world.providers.live(), [0]);
-    world.told().await;
+    world.sent_notices().await;
     assert!(world.providers.live().is_empty());
 }
 
@@ -217,7 +217,7 @@ async fn the_grants_of_an_account_end_with_it() {
     accounts.delete_user("r1", world.ann.user).await.unwrap();
     assert!(world.store.connections(world.ann.user).await.unwrap().is_empty());
     assert!(!accounts.do_due_tasks().await.unwrap(), "errands are not for the worker of accounts");
-    world.told().await;
+    world.sent_notices().await;
     assert!(world.providers.live().is_empty());
     assert_eq!(world.providers.count("revoke"), 2);
 }
@@ -245,10 +245,10 @@ async fn the_app_is_told_until_it_listens_and_always_in_the_same_words() {
     world.webhook.down.store(true, Ordering::Relaxed);
     let id = world.connect(acme()).await;
     for _ in 0..10 {
-        world.told().await;
+        world.sent_notices().await;
         world.clock.advance(60);
     }
-    let tries = world.webhook.told.lock().unwrap().clone();
+    let tries = world.webhook.notices.lock().unwrap().clone();
     assert!((3..=5).contains(&tries.len()), "{}", tries.len());
     assert!(tries.iter().all(|notice| *notice == tries[0]));
     let body: Value = serde_json::from_str(&tries[0].body).unwrap();
@@ -260,11 +260,11 @@ async fn the_app_is_told_until_it_listens_and_always_in_the_same_words() {
     );
     world.webhook.down.store(false, Ordering::Relaxed);
     world.clock.advance(1800);
-    world.told().await;
+    world.sent_notices().await;
     assert_eq!(tasks(&world).await, 0);
-    let tried = world.webhook.told.lock().unwrap().len();
+    let tried = world.webhook.notices.lock().unwrap().len();
     world.clock.advance(100_000);
-    assert_eq!(world.told().await.len(), tried);
+    assert_eq!(world.sent_notices().await.len(), tried);
 }
 
 #[tokio::test]
@@ -273,7 +273,7 @@ async fn an_app_that_does_not_listen_for_a_day_is_not_told() {
     world.webhook.down.store(true, Ordering::Relaxed);
     world.connect(acme()).await;
     for _ in 0..25 {
-        world.told().await;
+        world.sent_notices().await;
         world.clock.advance(3600);
     }
     assert_eq!(tasks(&world).await, 0);
@@ -395,7 +395,7 @@ async fn all_pages_are_sealed_anew() {
 async fn sealing_anew_waits_for_a_store_that_takes_nothing_and_goes_on() {
     let world = world().await;
     let id = world.connect(acme()).await;
-    world.told().await;
+    world.sent_notices().await;
     *world.vault.keys.lock().unwrap() = vec!["k2".into(), "k1".into()];
     world.store.fail();
     let before = world.store.commits.load(Ordering::Relaxed);
@@ -469,5 +469,5 @@ async fn the_workers_do_it_all_and_stop_when_told() {
     }
     closing.cancel();
     running.await.unwrap();
-    assert_eq!(world.webhook.told.lock().unwrap().len(), 1);
+    assert_eq!(world.webhook.notices.lock().unwrap().len(), 1);
 }

@@ -41,7 +41,7 @@ fn words(world: &World) -> Vec<(String, u64, String)> {
     taken(world).iter().map(word).collect()
 }
 
-fn told(kind: &str, sequence: u64, status: &str) -> (String, u64, String) {
+fn notice(kind: &str, sequence: u64, status: &str) -> (String, u64, String) {
     (kind.to_owned(), sequence, status.to_owned())
 }
 
@@ -60,7 +60,7 @@ async fn a_notice_that_failed_is_not_overtaken_by_a_later_one() {
     deliver(&world).await;
     world.clock.advance(2);
     deliver(&world).await;
-    let in_order = [told("connected", 1, "active"), told("revoked", 2, "revoked")];
+    let in_order = [notice("connected", 1, "active"), notice("revoked", 2, "revoked")];
     assert_eq!(words(&world), in_order);
     assert_eq!(tasks(&world).await, 0);
 }
@@ -106,12 +106,12 @@ async fn what_waits_behind_is_not_overtaken_by_what_is_new() {
     world.webhook.down.store(false, Ordering::Relaxed);
     world.clock.advance(5);
     deliver(&world).await;
-    assert_eq!(words(&world), [told("connected", 1, "active")]);
+    assert_eq!(words(&world), [notice("connected", 1, "active")]);
     disconnect(&world, id).await;
     deliver(&world).await;
     world.clock.advance(5);
     deliver(&world).await;
-    let rest = [told("reconnect_needed", 2, "reconnect_needed"), told("revoked", 3, "revoked")];
+    let rest = [notice("reconnect_needed", 2, "reconnect_needed"), notice("revoked", 3, "revoked")];
     assert_eq!(words(&world)[1..], rest);
     assert_eq!(tasks(&world).await, 0);
 }
@@ -147,7 +147,7 @@ async fn a_notice_that_is_given_up_lets_the_next_go() {
     world.webhook.down.store(false, Ordering::Relaxed);
     world.clock.advance(4 * 3600);
     deliver(&world).await;
-    assert_eq!(words(&world), [told("revoked", 2, "revoked")]);
+    assert_eq!(words(&world), [notice("revoked", 2, "revoked")]);
     assert_eq!(tasks(&world).await, 0);
 }
 

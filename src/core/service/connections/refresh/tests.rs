@@ -285,7 +285,7 @@ async fn a_grant_that_is_gone_is_told_of_once() {
     assert_eq!(world.letters().await, [Letter::ReconnectNeeded]);
     let mail = &world.store.mails(9).await.unwrap()[0];
     assert_eq!((mail.facts.provider.as_deref(), mail.name.as_deref()), (Some("Acme Bank"), Some("Ann")));
-    assert_eq!(world.told().await, ["connection.connected", "connection.reconnect_needed"]);
+    assert_eq!(world.sent_notices().await, ["connection.connected", "connection.reconnect_needed"]);
     assert_eq!(world.count(Action::ReconnectNeeded, Outcome::Denied), 1);
     assert_eq!(asked(&world), 1);
     // And it is made good by connecting again.
@@ -441,7 +441,7 @@ async fn the_end_of_a_grant_is_warned_of_once() {
     world.live(2 * 24 * 3600).await;
     assert_eq!(world.letters().await, [Letter::GrantEnding]);
     assert_eq!(world.store.mails(9).await.unwrap()[0].facts.ends_at, Some(end));
-    assert_eq!(world.told().await, ["connection.connected", "connection.ending"]);
+    assert_eq!(world.sent_notices().await, ["connection.connected", "connection.ending"]);
 }
 
 #[tokio::test]
