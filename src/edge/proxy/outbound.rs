@@ -20,6 +20,7 @@ const LINGER_TIME: Duration = Duration::from_secs(1);
 
 /// The code of [`too_large`].
 pub(super) const TOO_LARGE: &str = "body_too_large";
+const TOO_LARGE_DETAIL: &str = "The request body is larger than this path takes.";
 
 /// The head of the answer, once it has been written. Behind an interim one (RFC 9110 §15.2) the answer is still to come,
 /// and may be ours.
@@ -107,16 +108,16 @@ pub async fn linger(session: &mut Session) {
     let _ = tokio::time::timeout(LINGER_TIME, read).await;
 }
 
-/// What a client is told of a failure on the way to or from an upstream: status, code and words. The status
-/// is 0 when the client is gone.
+/// What a client is told of a failure on the way to or from an upstream: status, code and detail of the problem
+/// document. The status is 0 when the client is gone.
 #[must_use]
-pub fn failed(error: &Error) -> (u16, &'static str, String) {
+pub fn failed(error: &Error) -> (u16, &'static str, &'static str) {
     match (error.etype(), error.esource()) {
-        (ErrorType::HTTPStatus(413), _) => (413, TOO_LARGE, too_large().summary().to_owned()),
+        (ErrorType::HTTPStatus(413), _) => (413, TOO_LARGE, TOO_LARGE_DETAIL),
         (ErrorType::HTTPStatus(503), _) => {
-            (503, "upstream_unavailable", "The app is not available; try again shortly.".to_owned())
+            (503, "upstream_unavailable", "The app is not available; try again shortly.")
         }
-        (ErrorType::HTTPStatus(status), _) => (*status, "failed", "The request failed.".to_owned()),
+        (ErrorType::HTTPStatus(status), _) => (*status, "failed", "The request failed."),
         (
             ErrorType::ConnectTimedout
             | ErrorType::ReadTimedout
@@ -124,19 +125,17 @@ pub fn failed(error: &Error) -> (u16, &'static str, String) {
             | ErrorType::TLSHandshakeTimedout,
             ErrorSource::Upstream,
         ) => timed_out(),
-        (_, ErrorSource::Upstream) => {
-            (502, "upstream_failed", "The app could not be reached or broke off.".to_owned())
-        }
-        // The client left or broke its own connection: it cannot be told.
-        (_, ErrorSource::Downstream) => (0, "client_gone", String::new()),
-        _ => (500, "failed", "The request failed inside the gateway.".to_owned()),
+        (_, ErrorSource::Upstream) => (502, "upstream_failed", "The app could not be reached or broke off."),
+        // The client is gone or its connection broke: nothing can be sent to it.
+        (_, ErrorSource::Downstream) => (0, "client_gone", ""),
+        _ => (500, "failed", "The request failed inside the gateway."),
     }
 }
 
 /// What a client is told when the upstream was silent for too long.
 #[must_use]
-pub fn timed_out() -> (u16, &'static str, String) {
-    (504, "upstream_timeout", "The app did not answer in time.".to_owned())
+pub fn timed_out() -> (u16, &'static str, &'static str) {
+    (504, "upstream_timeout", "The app did not answer in time.")
 }
 
 /// The error for the log. A header section that could not be read is quoted in the engine's own words,
@@ -154,7 +153,7 @@ pub fn words(error: &Error) -> String {
 /// The answer to a request whose body is larger than its route takes.
 #[must_use]
 pub fn too_large() -> Reply {
-    Problem::new(413, TOO_LARGE, "The request body is larger than this path takes.").into()
+    Problem::new(413, TOO_LARGE, TOO_LARGE_DETAIL).into()
 }
 
 #[cfg(test)]
