@@ -5,12 +5,11 @@
 
 use std::sync::Arc;
 
-use aws_lc_rs::rand::{self, SystemRandom};
+use aws_lc_rs::rand;
 use aws_lc_rs::rsa::KeyPair as RsaKeyPair;
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair,
-    KeyPair as _, RSA_PKCS1_SHA256, RSA_PKCS1_SHA384, RSA_PKCS1_SHA512, RSA_PSS_SHA256, RSA_PSS_SHA384,
-    RSA_PSS_SHA512, RsaEncoding,
+    KeyPair as _,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -18,10 +17,12 @@ use moka::sync::Cache;
 use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::PemObject as _;
 use secrecy::{ExposeSecret as _, SecretString};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
+use super::compact::name;
+use super::jws::{self, JwsHeader, JwsKey};
 use super::roca;
 use palisade_core::domain::time::UnixTime;
 use palisade_core::ports::{Assertion, Assertions, SignError};
@@ -32,97 +33,42 @@ const KEYS: u64 = 64;
 /// Claims that only the assertion itself sets.
 const OURS: [&str; 6] = ["iss", "sub", "aud", "iat", "exp", "jti"];
 
-/// How RSA signs (RFC 7518 §3.3, §3.5). The first one is used for a key that names no `alg`.
-static RSA: [(&str, &dyn RsaEncoding); 6] = [
-    ("RS256", &RSA_PKCS1_SHA256),
-    ("RS384", &RSA_PKCS1_SHA384),
-    ("RS512", &RSA_PKCS1_SHA512),
-    ("PS256", &RSA_PSS_SHA256),
-    ("PS384", &RSA_PSS_SHA384),
-    ("PS512", &RSA_PSS_SHA512),
-];
-
-enum PrivateKey {
-    P256(EcdsaKeyPair),
-    P384(EcdsaKeyPair),
-    Rsa(RsaKeyPair),
-    Ed25519(Ed25519KeyPair),
-}
-
-impl PrivateKey {
-    /// Reads the first private key of a PEM text: PKCS#8 (RFC 5958), SEC 1 (RFC 5915) or PKCS#1 (RFC 8017).
-    fn read(pem: &str) -> Result<PrivateKey, SignError> {
-        let der = PrivateKeyDer::from_pem_slice(pem.as_bytes()).map(Zeroizing::new);
-        let der =
-            der.map_err(|_| SignError("the key is no private key in PEM without a passphrase".to_owned()))?;
-        let bytes = der.secret_der();
-        let p256 = || EcdsaKeyPair::from_private_key_der(&ECDSA_P256_SHA256_FIXED_SIGNING, bytes).ok();
-        let p384 = || EcdsaKeyPair::from_private_key_der(&ECDSA_P384_SHA384_FIXED_SIGNING, bytes).ok();
-        let rsa = || match *der {
-            PrivateKeyDer::Pkcs1(_) => RsaKeyPair::from_der(bytes).ok(),
-            _ => RsaKeyPair::from_pkcs8(bytes).ok(),
-        };
-        let ed25519 = || Ed25519KeyPair::from_pkcs8_maybe_unchecked(bytes).ok();
-        p256()
-            .map(PrivateKey::P256)
-            .or_else(|| p384().map(PrivateKey::P384))
-            .or_else(|| ed25519().map(PrivateKey::Ed25519))
-            .or_else(|| rsa().map(PrivateKey::Rsa))
-            .ok_or_else(|| {
-                let kinds = "the key is none of EC on P-256 or P-384, Ed25519, and RSA of 2048 to 8192 bits";
-                SignError(kinds.to_owned())
-            })
-            .and_then(PrivateKey::sound)
+/// Reads the first private key of a PEM text: PKCS#8 (RFC 5958), SEC 1 (RFC 5915) or PKCS#1 (RFC 8017).
+///
+/// # Errors
+/// There is no such key, it is of another kind, or it can be computed from its public half.
+fn read(pem: &str) -> Result<JwsKey, SignError> {
+    let der = PrivateKeyDer::from_pem_slice(pem.as_bytes()).map(Zeroizing::new);
+    let der =
+        der.map_err(|_| SignError("the key is no private key in PEM without a passphrase".to_owned()))?;
+    let bytes = der.secret_der();
+    let p256 = || EcdsaKeyPair::from_private_key_der(&ECDSA_P256_SHA256_FIXED_SIGNING, bytes).ok();
+    let p384 = || EcdsaKeyPair::from_private_key_der(&ECDSA_P384_SHA384_FIXED_SIGNING, bytes).ok();
+    let rsa = || match *der {
+        PrivateKeyDer::Pkcs1(_) => RsaKeyPair::from_der(bytes).ok(),
+        _ => RsaKeyPair::from_pkcs8(bytes).ok(),
+    };
+    let ed25519 = || Ed25519KeyPair::from_pkcs8_maybe_unchecked(bytes).ok();
+    let key = p256()
+        .map(JwsKey::P256)
+        .or_else(|| p384().map(JwsKey::P384))
+        .or_else(|| ed25519().map(JwsKey::Ed25519))
+        .or_else(|| rsa().map(JwsKey::Rsa))
+        .ok_or_else(|| {
+            let kinds = "the key is none of EC on P-256 or P-384, Ed25519, and RSA of 2048 to 8192 bits";
+            SignError(kinds.to_owned())
+        })?;
+    if let JwsKey::Rsa(rsa) = &key
+        && roca::is_weak(rsa.public_key().modulus().big_endian_without_leading_zero())
+    {
+        return Err(SignError("the key can be factored (ROCA, CVE-2017-15361); make a new one".to_owned()));
     }
-
-    /// The key, unless it can be computed from its public half.
-    fn sound(self) -> Result<PrivateKey, SignError> {
-        let is_weak = match &self {
-            PrivateKey::Rsa(key) => {
-                roca::is_weak(key.public_key().modulus().big_endian_without_leading_zero())
-            }
-            _ => false,
-        };
-        match is_weak {
-            true => {
-                Err(SignError("the key can be factored (ROCA, CVE-2017-15361); make a new one".to_owned()))
-            }
-            false => Ok(self),
-        }
-    }
-
-    /// What it can sign with, by the names of RFC 7518 §3.1 and RFC 8037; the first one is usual.
-    fn algorithms(&self) -> Vec<&'static str> {
-        match self {
-            PrivateKey::P256(_) => vec!["ES256"],
-            PrivateKey::P384(_) => vec!["ES384"],
-            PrivateKey::Rsa(_) => RSA.iter().map(|(name, _)| *name).collect(),
-            PrivateKey::Ed25519(_) => vec!["EdDSA"],
-        }
-    }
-
-    fn sign(&self, algorithm: &str, message: &[u8]) -> Result<Vec<u8>, SignError> {
-        let failed = |_| SignError("the library could not sign with the key".to_owned());
-        let random = SystemRandom::new();
-        match self {
-            PrivateKey::P256(key) | PrivateKey::P384(key) => {
-                Ok(key.sign(&random, message).map_err(failed)?.as_ref().to_vec())
-            }
-            PrivateKey::Ed25519(key) => Ok(key.sign(message).as_ref().to_vec()),
-            PrivateKey::Rsa(key) => {
-                let encoding =
-                    RSA.iter().find(|(name, _)| *name == algorithm).map_or(RSA[0].1, |(_, how)| *how);
-                let mut signature = vec![0; key.public_modulus_len()];
-                key.sign(encoding, &random, message, &mut signature).map_err(failed)?;
-                Ok(signature)
-            }
-        }
-    }
+    Ok(key)
 }
 
 /// Signs with the private keys of clients.
 pub struct ClientAssertions {
-    keys: Cache<[u8; 32], Arc<PrivateKey>>,
+    keys: Cache<[u8; 32], Arc<JwsKey>>,
 }
 
 impl Default for ClientAssertions {
@@ -138,7 +84,7 @@ impl Assertions for ClientAssertions {
         let key = match self.keys.get(&digest) {
             Some(key) => key,
             None => {
-                let key = Arc::new(PrivateKey::read(pem)?);
+                let key = Arc::new(read(pem)?);
                 self.keys.insert(digest, Arc::clone(&key));
                 key
             }
@@ -146,21 +92,13 @@ impl Assertions for ClientAssertions {
         let fitting = key.algorithms();
         let algorithm = match assertion.algorithm.as_deref() {
             None => fitting[0],
-            Some(wanted) => *fitting.iter().find(|name| **name == wanted).ok_or_else(|| {
-                SignError(format!("the key signs with {}, not with {wanted:?}", fitting.join(", ")))
+            Some(wanted) => *fitting.iter().find(|known| name(**known) == wanted).ok_or_else(|| {
+                let names: Vec<&str> = fitting.iter().map(|known| name(*known)).collect();
+                SignError(format!("the key signs with {}, not with {wanted:?}", names.join(", ")))
             })?,
         };
-        let mut header = json!({"alg": algorithm, "typ": "JWT"});
-        if let Some(kid) = &assertion.key_id {
-            header["kid"] = Value::from(kid.as_str());
-        }
-        let signed = format!(
-            "{}.{}",
-            URL_SAFE_NO_PAD.encode(header.to_string()),
-            URL_SAFE_NO_PAD.encode(Value::Object(claims(assertion, now)?).to_string())
-        );
-        let signature = key.sign(algorithm, signed.as_bytes())?;
-        Ok(format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature)))
+        let header = JwsHeader { algorithm, key_id: assertion.key_id.as_deref(), typ: "JWT" };
+        jws::sign(header, &claims(assertion, now)?, &key)
     }
 }
 
@@ -193,6 +131,7 @@ mod tests {
     use aws_lc_rs::rsa::KeySize;
     use base64::engine::general_purpose::STANDARD;
     use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+    use serde_json::json;
     use std::time::Duration;
 
     fn pem(label: &str, der: &[u8]) -> SecretString {

@@ -205,7 +205,7 @@ impl KeyRing {
 
 impl Inner {
     fn sign(&self, typ: &str, claims: &Map<String, Value>) -> Result<String, SignError> {
-        self.ring.load().active.key.sign(typ, claims).map_err(SignError)
+        self.ring.load().active.key.sign(typ, claims)
     }
 
     fn rotate(&self, reading: Reading) -> Result<(), SignError> {

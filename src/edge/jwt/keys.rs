@@ -3,7 +3,10 @@
 //! Secret key material leaves a [`SigningKey`] only through [`SigningKey::secret`], which exists for the
 //! key file; it is in no error, no log and no `Debug`.
 
+use std::sync::Arc;
+
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
+use aws_lc_rs::hmac;
 use aws_lc_rs::rand;
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, RsaKeyPair};
@@ -15,8 +18,10 @@ use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
 use super::compact::name;
+use super::jws::{self, JwsHeader, JwsKey};
 use super::keyset::{VerifyingKey, library_algorithm};
 use crate::config::Algorithm;
+use palisade_core::ports::SignError;
 
 /// The shortest HS256 secret in bytes (RFC 7518 §3.2).
 pub const MIN_SECRET_BYTES: usize = 32;
@@ -28,7 +33,7 @@ pub struct SigningKey {
     /// be hashed into public (RFC 7638 §7), a keyed hash that says no more than any token does.
     pub kid: String,
     pub algorithm: Algorithm,
-    signing: EncodingKey,
+    signing: Arc<JwsKey>,
     verifying: VerifyingKey,
     /// The public JWK without `kid`; empty for HS256.
     public: Map<String, Value>,
@@ -72,7 +77,7 @@ impl SigningKey {
     /// What is wrong, without the key.
     pub fn read(algorithm: Algorithm, secret: &str) -> Result<SigningKey, String> {
         let unfit = || format!("not a private key for {} in PEM (PKCS#8)", name(algorithm));
-        let signing = match algorithm {
+        let key = match algorithm {
             Algorithm::EdDsa => EncodingKey::from_ed_pem(secret.as_bytes()).map_err(|_| unfit())?,
             Algorithm::Es256 => EncodingKey::from_ec_pem(secret.as_bytes()).map_err(|_| unfit())?,
             Algorithm::Rs256 => EncodingKey::from_rsa_pem(secret.as_bytes()).map_err(|_| unfit())?,
@@ -83,14 +88,16 @@ impl SigningKey {
             other => return Err(not_ours(other)),
         };
         let library = library_algorithm(algorithm).ok_or_else(unfit)?;
+        let signing = Arc::new(parsed(algorithm, key.as_bytes()).ok_or_else(unfit)?);
         let secret = Zeroizing::new(secret.to_owned());
         if algorithm == Algorithm::Hs256 {
             let verifying = VerifyingKey::from_secret(secret.as_bytes());
-            let mut kid = sign_with(&signing, algorithm, b"kid").map_err(|_| unfit())?;
+            let mac = signing.signature(algorithm, b"kid").map_err(|_| unfit())?;
+            let mut kid = URL_SAFE_NO_PAD.encode(mac);
             kid.truncate(22);
             return Ok(SigningKey { kid, algorithm, signing, verifying, public: Map::new(), secret });
         }
-        let jwk = Jwk::from_encoding_key(&signing, library).map_err(|_| unfit())?;
+        let jwk = Jwk::from_encoding_key(&key, library).map_err(|_| unfit())?;
         let kid = jwk.thumbprint(ThumbprintHash::SHA256).map_err(|_| unfit())?;
         let Ok(Value::Object(mut public)) = serde_json::to_value(&jwk) else { return Err(unfit()) };
         public.retain(|_, value| !value.is_null());
@@ -122,26 +129,27 @@ impl SigningKey {
         &self.secret
     }
 
-    /// A compact JWS of `claims` (RFC 7515 §7.1).
+    /// A compact JWS of `claims` (RFC 7515 §7.1) under this key's `kid`.
     ///
     /// # Errors
-    /// The library's word; it holds no key material.
-    pub fn sign(&self, typ: &str, claims: &Map<String, Value>) -> Result<String, String> {
-        let header = serde_json::json!({"alg": name(self.algorithm), "typ": typ, "kid": self.kid});
-        let claims = serde_json::to_vec(claims).map_err(|error| error.to_string())?;
-        let mut token = URL_SAFE_NO_PAD.encode(header.to_string());
-        token.push('.');
-        token.push_str(&URL_SAFE_NO_PAD.encode(claims));
-        let signature = sign_with(&self.signing, self.algorithm, token.as_bytes())?;
-        token.push('.');
-        token.push_str(&signature);
-        Ok(token)
+    /// The library could not sign.
+    pub fn sign(&self, typ: &str, claims: &Map<String, Value>) -> Result<String, SignError> {
+        let header = JwsHeader { algorithm: self.algorithm, key_id: Some(&self.kid), typ };
+        jws::sign(header, claims, &self.signing)
     }
 }
 
-fn sign_with(key: &EncodingKey, algorithm: Algorithm, message: &[u8]) -> Result<String, String> {
-    let library = library_algorithm(algorithm).ok_or_else(|| not_ours(algorithm))?;
-    jsonwebtoken::crypto::sign(message, key, library).map_err(|error| error.to_string())
+/// The key in `bytes`: PKCS#8 (RFC 5958), PKCS#1 (RFC 8017) of RSA, or the secret itself.
+fn parsed(algorithm: Algorithm, bytes: &[u8]) -> Option<JwsKey> {
+    match algorithm {
+        Algorithm::EdDsa => Ed25519KeyPair::from_pkcs8(bytes).ok().map(JwsKey::Ed25519),
+        Algorithm::Es256 => {
+            EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, bytes).ok().map(JwsKey::P256)
+        }
+        Algorithm::Rs256 => RsaKeyPair::from_der(bytes).ok().map(JwsKey::Rsa),
+        Algorithm::Hs256 => Some(JwsKey::Secret(hmac::Key::new(hmac::HMAC_SHA256, bytes))),
+        _ => None,
+    }
 }
 
 /// The configuration offers no such algorithm for our own tokens.
@@ -161,4 +169,16 @@ fn pem(der: &[u8]) -> Zeroizing<String> {
     }
     text.push_str("\n-----END PRIVATE KEY-----\n");
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Tokens of earlier processes name the key by it.
+    #[test]
+    fn the_name_of_a_secret_stays_the_same() {
+        let key = SigningKey::read(Algorithm::Hs256, &"a".repeat(32)).unwrap();
+        assert_eq!(key.kid, "J66ZpVx170S7FiL9YbDTiu");
+    }
 }

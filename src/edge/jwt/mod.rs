@@ -14,6 +14,7 @@ pub mod diagnosis;
 mod digest;
 pub mod issuers;
 pub mod json;
+mod jws;
 pub mod keyring;
 pub mod keys;
 pub mod keyset;
