@@ -10,17 +10,20 @@ mod upgrade;
 use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use palisade::edge::store::{CacheObserver, ObservedStore, OpenError, RevocationCache, SledStore};
+use palisade::edge::store::{
+    CacheObserver, LeaseClock, ObservedStore, OpenError, RevocationCache, SledStore,
+};
 use palisade_core::domain::identity::Identity;
+use palisade_core::domain::lease::{Lease, LeaseHolder, LeaseSubject};
 use palisade_core::domain::revocation::Target;
 use palisade_core::domain::time::UnixTime;
-use palisade_core::ports::{Revocations, Store};
+use palisade_core::ports::{Change, CommitError, LeaseStore, Position, Precondition, Revocations, Store};
 use palisade_testing::conformance::{self, all, revocation, token};
-use palisade_testing::crash;
+use palisade_testing::{crash, lease_conformance};
 
 /// How many kills, where it is not the few of an ordinary run: `make soak` sets it.
 const KILLS: &str = "PALISADE_KILLS";
@@ -50,6 +53,65 @@ async fn a_decorated_store_conforms() {
         Arc::new(ObservedStore::new(store, vec![Arc::new(observer)]))
     })
     .await;
+}
+
+/// A clock that stands still until the test moves it.
+fn lease_clock() -> (LeaseClock, impl Fn(Duration)) {
+    let time = Arc::new(Mutex::new(Duration::ZERO));
+    let read = Arc::clone(&time);
+    (Arc::new(move || *read.lock().unwrap()), move |span| *time.lock().unwrap() += span)
+}
+
+#[tokio::test]
+async fn the_leases_of_sled_conform() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, (clock, advance)) = (open(folder.path()), lease_clock());
+    store.set_lease_clock(clock);
+    lease_conformance::leases(store, advance).await;
+}
+
+#[tokio::test]
+async fn the_leases_of_a_decorated_store_conform() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, (clock, advance)) = (open(folder.path()), lease_clock());
+    store.set_lease_clock(clock);
+    let observed = ObservedStore::new(store, Vec::new());
+    lease_conformance::leases(Arc::new(observed), advance).await;
+}
+
+/// The position of the last write.
+async fn written(store: &SledStore) -> Position {
+    store.commit(Vec::new()).await.unwrap().position
+}
+
+#[tokio::test]
+async fn a_restart_ends_every_lease_and_no_fence_comes_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (first, second) = (LeaseHolder(uuid::Uuid::from_u128(1)), LeaseHolder(uuid::Uuid::from_u128(2)));
+    let mut fences = Vec::new();
+    let (subject, term) = (LeaseSubject::Notices, Duration::from_secs(3600));
+    for holder in [first, second, first] {
+        let store = open(folder.path());
+        let before = written(&store).await;
+        let lease = store.claim(subject, holder, term).await.unwrap().unwrap();
+        assert!(written(&store).await > before, "the first claim of a run writes its number");
+        fences.push(lease.fence);
+        let after_first = written(&store).await;
+        for n in 0..100 {
+            let subject = LeaseSubject::Task(uuid::Uuid::from_u128(n));
+            let lease = store.claim(subject, holder, term).await.unwrap().unwrap();
+            fences.push(lease.fence);
+            store.release(lease).await.unwrap();
+        }
+        assert_eq!(written(&store).await, after_first, "no later claim writes");
+        let stale = Lease { subject, holder, fence: fences[0] };
+        if fences.len() > 101 {
+            let require = Change::Require(Precondition::LeaseStands(stale));
+            assert!(matches!(store.commit(vec![require]).await, Err(CommitError::Conflict)));
+        }
+        store.verify().await.unwrap();
+    }
+    assert!(fences.is_sorted_by(|a, b| a < b), "{fences:?}");
 }
 
 fn kills() -> u64 {

@@ -15,10 +15,11 @@ use crate::edge::mail::Post;
 use crate::edge::own_secrets;
 use crate::edge::passwords::BcryptPasswords;
 use crate::edge::telemetry::audit::AuditLog;
+use palisade_core::domain::lease::LeaseHolder;
 use palisade_core::domain::mail_cap::Caps;
 use palisade_core::domain::opaque::ServerKey;
 use palisade_core::domain::session::Lifetimes;
-use palisade_core::ports::{Audit, Clock, Limiter, Meter, OwnSecret, SecretStore, Signer, Store};
+use palisade_core::ports::{Audit, Clock, Entropy, Limiter, Meter, OwnSecret, SecretStore, Signer, Store};
 use palisade_core::service::accounts::{AccountPorts, AccountSettings, Accounts};
 use palisade_core::service::audited_limits::AuditedLimits;
 use palisade_core::service::fit::longest_token;
@@ -109,6 +110,7 @@ pub(super) fn start(
         Arc::new(SystemEntropy),
         Arc::clone(&key),
     ));
+    let holder = LeaseHolder(SystemEntropy.uuid());
     let ports = AccountPorts {
         store: Arc::clone(&store),
         signer,
@@ -120,6 +122,7 @@ pub(super) fn start(
         devices: Arc::new(DeviceReader::open(config.sessions.geoip.as_deref())?),
         key: Arc::clone(&key),
         outbox: Arc::clone(&mails),
+        holder,
     };
     let settings = AccountSettings {
         access_ttl: tokens.access_ttl,
@@ -142,7 +145,7 @@ pub(super) fn start(
     })?;
     let shared =
         Shared { limiter, audit: Arc::clone(&audit) as _, key: Arc::clone(&key), outbox: Arc::clone(&mails) };
-    let outbox = Arc::new(Outbox::new(store, Arc::new(post), clock, meter, key, mails));
+    let outbox = Arc::new(Outbox::new(store, Arc::new(post), clock, meter, key, mails, holder));
     let worker = Arc::clone(&outbox);
     let delivering = tokio::spawn(async move { worker.run().await });
     let closing = CancellationToken::new();

@@ -7,6 +7,7 @@ mod commits;
 mod connections;
 mod door;
 mod injector;
+mod leases;
 mod people;
 mod secrets;
 mod store;
@@ -18,7 +19,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 pub use self::commits::{
-    Acknowledgement, Committed, ConfirmedBy, Position, Revoked, Subscription, SubscriptionError,
+    Acknowledgement, Committed, ConfirmedBy, Position, Precondition, Revoked, Subscription, SubscriptionError,
 };
 pub use self::connections::{
     Authorization, CurrentTokens, GrantedTokens, Notice, ParameterInfo, Pkce, Place, ProviderCall,
@@ -26,6 +27,7 @@ pub use self::connections::{
 };
 pub use self::door::{Assertion, Assertions, Door, DoorFault, DoorRequest, DoorResponse};
 pub use self::injector::{InjectFault, Injector};
+pub use self::leases::LeaseStore;
 pub use self::people::{
     Audit, Busy, Checked, Devices, Limited, Limiter, MailFault, Mailer, NotImported, Passwords, Requester,
     TooMany,
@@ -33,7 +35,7 @@ pub use self::people::{
 pub use self::secrets::{OwnSecret, SecretStore, SecretStoreError};
 pub use self::store::{
     Change, CommitError, Compacted, CompactionCounts, EVENTS_KEPT, GIVEN_UP_LIFE, GONE_EVENTS_LIFE,
-    Precondition, STRANGERS_EVENTS_KEPT, Store, StoreError, StoreStatus, Swept,
+    STRANGERS_EVENTS_KEPT, Store, StoreError, StoreStatus, Swept,
 };
 pub use self::tokens::{
     AccessGrant, IssuerClocks, KeyInfo, KeyState, Keys, Revocations, SignError, Signed, Signer, Verified,

@@ -42,6 +42,9 @@ mod service {
         mod freeze_tests;
         mod tests;
     }
+    mod leases {
+        mod tests;
+    }
     mod links {
         mod tests;
     }

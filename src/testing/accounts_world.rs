@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 use crate::fakes::{FakeAudit, FakeClock, FakeEntropy, FakeLimiter, FakePasswords, FakeSigner, FakeStore};
 use palisade_core::domain::account::User;
 use palisade_core::domain::audit::{Action, Event, Outcome};
+use palisade_core::domain::lease::LeaseHolder;
 use palisade_core::domain::mail::{Letter, Mail};
 use palisade_core::domain::mail_cap::Caps;
 use palisade_core::domain::opaque::ServerKey;
@@ -96,6 +97,7 @@ fn world_over(store: Arc<FakeStore>, adjust: impl FnOnce(&mut AccountSettings)) 
         devices: Arc::new(FakeDevices),
         key: Arc::clone(&key),
         outbox: Arc::new(Notify::new()),
+        holder: LeaseHolder(uuid::Uuid::from_u128(1)),
     };
     let accounts = Accounts::new(ports, settings);
     World { accounts, store, clock, passwords, limiter, audit, key, entropy, settings }

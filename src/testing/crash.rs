@@ -7,11 +7,14 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use palisade_core::domain::connection::Connection;
+use palisade_core::domain::lease::{LeaseHolder, LeaseSubject};
 use palisade_core::domain::revocation::Target;
 use palisade_core::domain::time::UnixTime;
-use palisade_core::ports::{Change, CommitError, Position, Store};
+use palisade_core::ports::{Change, CommitError, Position, Precondition, Store};
+use uuid::Uuid;
 
 use crate::conformance::{connection, link, mail, revocation, session, task as task_of, token, user};
 
@@ -51,6 +54,7 @@ pub async fn work(store: Arc<dyn Store>) {
         tasks.spawn(connects(Arc::clone(&store), run, task));
         tasks.spawn(refreshes(Arc::clone(&store), 1 + task % 3));
     }
+    tasks.spawn(leases(Arc::clone(&store), run));
     if std::env::var_os(COMPACTS).is_some() {
         tasks.spawn(compacts(store));
     }
@@ -70,6 +74,26 @@ async fn revokes(store: Arc<dyn Store>, run: u128, task: u128) {
             store.revoke(revocation(token(&jti), n, 9_000_000)).await.unwrap();
             acknowledged(format_args!("token {jti} 0"));
         }
+    }
+}
+
+/// Longer than the suite runs: what frees such a lease is the end of the process.
+const LONG: Duration = Duration::from_secs(24 * 3600);
+
+/// One lease is never released; others come and go.
+async fn leases(store: Arc<dyn Store>, run: u128) {
+    let holder = LeaseHolder(Uuid::from_u128(run));
+    let kept = store.claim(LeaseSubject::Notices, holder, LONG).await.unwrap();
+    acknowledged(format_args!("lease {} 0", kept.expect("the run before has it").fence));
+    for n in 0u128.. {
+        let subject = LeaseSubject::Mail(Uuid::from_u128((run << 64) + n));
+        let lease = store.claim(subject, holder, LONG).await.unwrap().unwrap();
+        acknowledged(format_args!("lease {} 0", lease.fence));
+        // It writes, so that leases are acknowledged no faster than commits.
+        let jti = format!("lease-{run}-{n}");
+        let made = Change::Revoke(revocation(token(&jti), 1, 9_000_000));
+        store.commit(vec![Change::Require(Precondition::LeaseStands(lease)), made]).await.unwrap();
+        store.release(lease).await.unwrap();
     }
 }
 
@@ -177,6 +201,7 @@ struct Promised {
     connected: HashSet<u128>,
     disconnected: HashSet<u128>,
     position: Option<Position>,
+    fence: u64,
 }
 
 impl Promised {
@@ -207,6 +232,11 @@ impl Promised {
                 let at = Position::from_bytes(name.parse::<u128>().unwrap().to_be_bytes());
                 self.position = self.position.max(Some(at));
             }
+            "lease" => {
+                let fence = name.parse().unwrap();
+                assert!(fence > self.fence, "the fence {fence} came after {}", self.fence);
+                self.fence = fence;
+            }
             "user" => drop(self.users.insert(name.parse().unwrap())),
             _ => drop(self.done.insert(name.parse().unwrap())),
         }
@@ -214,6 +244,10 @@ impl Promised {
     }
 
     async fn holds(&self, store: &dyn Store) {
+        let other = LeaseHolder(Uuid::from_u128(u128::MAX));
+        let free = store.claim(LeaseSubject::Notices, other, LONG).await.unwrap();
+        let free = free.expect("a process that was killed still has a lease");
+        assert!(free.fence > self.fence, "the fence {} came again as {}", self.fence, free.fence);
         assert!(self.position <= Some(store.position()), "the position of an acknowledged commit fell back");
         for jti in &self.tokens {
             assert!(store.revocation(&token(jti)).await.unwrap().is_some(), "{jti} is lost");
@@ -321,9 +355,19 @@ pub async fn killed(
         let store = reopen(dir.path()).await;
         promised.holds(&*store).await;
     }
-    let Promised { tokens, versions, sessions, users, done, refreshed, connected, disconnected, position } =
-        promised;
-    assert!(position.is_some());
+    let Promised {
+        tokens,
+        versions,
+        sessions,
+        users,
+        done,
+        refreshed,
+        connected,
+        disconnected,
+        position,
+        fence,
+    } = promised;
+    assert!(position.is_some() && fence > 0);
     let seen = [
         tokens.len(),
         versions.len(),

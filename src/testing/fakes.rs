@@ -16,6 +16,7 @@ use palisade_core::domain::account::{User, UserId};
 use palisade_core::domain::audit::Event;
 use palisade_core::domain::connection::{Connection, ConnectionId};
 use palisade_core::domain::email::EmailAddress;
+use palisade_core::domain::lease::{LeaseHolder, LeaseSubject, LeaseTable};
 use palisade_core::domain::link::Link;
 use palisade_core::domain::mail::Mail;
 use palisade_core::domain::mail_cap::{Mailbox, MailboxId};
@@ -33,6 +34,11 @@ pub struct FakeStore {
     state: Mutex<State>,
     broken: AtomicBool,
     feed: FakeFeed,
+    pub(super) lease_time: Mutex<Duration>,
+    /// What another gateway commits right before the next claim.
+    pub(super) at_claim: Mutex<Vec<Change>>,
+    /// Who takes over which lease right before the next commit.
+    pub(super) usurper: Mutex<Option<(LeaseSubject, LeaseHolder)>>,
     /// How many commits were tried.
     pub commits: AtomicU64,
     /// The next write is made, and its answer is lost.
@@ -47,7 +53,7 @@ pub struct FakeStore {
 
 /// Cloned for each commit, so that one which fails half-way changes nothing.
 #[derive(Default, Clone)]
-struct State {
+pub(super) struct State {
     entries: Vec<Revocation>,
     versions: BTreeMap<(String, String), u64>,
     users: BTreeMap<UserId, User>,
@@ -61,6 +67,7 @@ struct State {
     /// Until when events are kept of accounts that are gone.
     gone: BTreeMap<UserId, UnixTime>,
     mark: Option<Mark>,
+    pub(super) leases: LeaseTable,
 }
 
 impl State {
@@ -69,12 +76,13 @@ impl State {
         others.flat_map(User::addresses).any(|theirs| user.addresses().any(|mine| mine == theirs))
     }
 
-    fn make(&mut self, change: Change) -> Result<Option<Revocation>, CommitError> {
+    pub(super) fn make(&mut self, change: Change) -> Result<Option<Revocation>, CommitError> {
         match change {
             Change::Require(precondition) => {
                 let holds = match precondition {
                     Precondition::UserExists(id) => self.users.contains_key(&id),
                     Precondition::TaskWaits(id) => self.tasks.contains_key(&id),
+                    Precondition::LeaseStands(lease) => self.leases.stands(&lease),
                 };
                 holds.then_some(()).ok_or(CommitError::Conflict)?;
             }
@@ -262,7 +270,7 @@ impl FakeStore {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap()
     }
 }
@@ -273,6 +281,7 @@ impl Store for FakeStore {
         let begun = std::time::Instant::now();
         self.commits.fetch_add(1, Ordering::Relaxed);
         self.check()?;
+        self.take_over();
         let mut state = self.state();
         let mut next = state.clone();
         let is_in_force: Vec<bool> = changes.iter().filter_map(Change::is_in_force).collect();
@@ -431,6 +440,10 @@ impl Store for FakeStore {
         Ok(due)
     }
 
+    async fn mail(&self, id: uuid::Uuid) -> Result<Option<Mail>, StoreError> {
+        Ok(self.state().mails.get(&id).cloned())
+    }
+
     async fn mailbox(&self, id: MailboxId) -> Result<Option<Mailbox>, StoreError> {
         Ok(self.state().mailboxes.get(&id).cloned())
     }
@@ -477,5 +490,12 @@ mod tests {
     #[tokio::test]
     async fn the_fake_store_conforms() {
         conformance::cases(|| Arc::new(FakeStore::default())).await;
+    }
+
+    #[tokio::test]
+    async fn the_leases_of_the_fake_store_conform() {
+        let store = Arc::new(FakeStore::default());
+        let clock = Arc::clone(&store);
+        crate::lease_conformance::leases(store, |span| clock.pass_lease_time(span)).await;
     }
 }

@@ -9,9 +9,11 @@ pub mod connection_fakes;
 pub mod connections_world;
 pub mod crash;
 pub mod fakes;
+pub mod lease_conformance;
 pub mod password_fakes;
 pub mod token_fakes;
 
 mod clock_fakes;
 mod feed_fakes;
+mod lease_fakes;
 mod limit_fakes;

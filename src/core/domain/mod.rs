@@ -16,6 +16,7 @@ pub mod email;
 pub mod email_change;
 pub mod hash_cost;
 pub mod identity;
+pub mod lease;
 pub mod link;
 pub mod mail;
 pub mod mail_cap;

@@ -1,11 +1,15 @@
-//! What a commit comes to: where it stands in the order of all commits, how it was acknowledged, and how the
+//! What a commit requires, and what it comes to: where it stands in the order of all commits, how it was acknowledged, and how the
 //! revocations of commits are followed.
 
 use std::time::Duration;
 
 use async_trait::async_trait;
 
+use uuid::Uuid;
+
 use super::StoreError;
+use crate::domain::account::UserId;
+use crate::domain::lease::Lease;
 use crate::domain::revocation::Revocation;
 
 /// Where a commit stands in the order of all commits of one store: of two, the later one is the greater.
@@ -27,6 +31,17 @@ impl Position {
     pub const fn to_bytes(self) -> [u8; 16] {
         self.0
     }
+}
+
+/// What must hold for a commit that does not itself write what it depends on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Precondition {
+    /// There is an account of this id: the owner of what the commit writes.
+    UserExists(UserId),
+    /// The task waits: it was neither finished nor given up.
+    TaskWaits(Uuid),
+    /// The lease stands: it was not released, and no other holder has taken over what it is for.
+    LeaseStands(Lease),
 }
 
 /// Who has confirmed a commit before it was acknowledged.

@@ -3,7 +3,8 @@
 use async_trait::async_trait;
 use uuid::Uuid;
 
-use super::commits::{Committed, Position, Subscription, SubscriptionError};
+use super::commits::{Committed, Position, Precondition, Subscription, SubscriptionError};
+use super::leases::LeaseStore;
 use crate::domain::account::{User, UserId};
 use crate::domain::audit::Event;
 use crate::domain::connection::{Connection, ConnectionId};
@@ -31,15 +32,6 @@ pub enum StoreError {
     /// does not know of it. Names the record; the rest of the store is as usable as ever.
     #[error("the store holds a record of a newer program: {0}")]
     Newer(String),
-}
-
-/// What must hold for a commit that does not itself write what it depends on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Precondition {
-    /// There is an account of this id: the owner of what the commit writes.
-    UserExists(UserId),
-    /// The task waits: it was neither finished nor given up.
-    TaskWaits(Uuid),
 }
 
 /// One part of a commit.
@@ -224,7 +216,7 @@ pub struct Compacted {
 
 /// Durable state. What it acknowledged survives a kill and a power loss.
 #[async_trait]
-pub trait Store: Send + Sync {
+pub trait Store: LeaseStore {
     /// Makes every change, in this order, or none.
     ///
     /// # Errors
@@ -444,6 +436,12 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// [`StoreError`].
     async fn due_mails(&self, now: UnixTime, limit: usize) -> Result<Vec<Mail>, StoreError>;
+
+    /// The mail of this id, if it waits or was given up.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn mail(&self, id: Uuid) -> Result<Option<Mail>, StoreError>;
 
     /// How many letters a mailbox got; nothing when none of them counts any more, or not yet.
     ///

@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 use zeroize::Zeroizing;
 
 use super::caller::{Client, Person, Source};
+use super::leases::Leases;
 use super::noted::About;
 use super::retry::{Decision, retry_on_conflict};
 use crate::domain::account::{User, UserId, Verification};
@@ -19,6 +20,7 @@ use crate::domain::binding::Forms;
 use crate::domain::block::AddressBlock;
 use crate::domain::connection::Connection;
 use crate::domain::email::{EmailAddress, InvalidEmail};
+use crate::domain::lease::LeaseHolder;
 use crate::domain::mail::{Connected, Facts, Letter, Mail, MailedLink};
 use crate::domain::mail_cap::Caps;
 use crate::domain::name::{NAME_WANTED, is_name};
@@ -138,12 +140,15 @@ pub struct AccountPorts {
     pub key: Arc<ServerKey>,
     /// Notified when a mail was put into the outbox.
     pub outbox: Arc<Notify>,
+    /// This gateway, as a holder of leases.
+    pub holder: LeaseHolder,
 }
 
 /// The use cases about accounts. Its ports are for the use cases alone: what a caller may do is a method.
 #[derive(Clone)]
 pub struct Accounts {
     pub(super) store: Arc<dyn Store>,
+    pub(super) leases: Leases,
     pub(super) signer: Arc<dyn Signer>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) entropy: Arc<dyn Entropy>,
@@ -163,10 +168,23 @@ pub struct Accounts {
 impl Accounts {
     #[must_use]
     pub fn new(ports: AccountPorts, settings: AccountSettings) -> Accounts {
-        let AccountPorts { store, signer, clock, entropy, passwords, limiter, audit, devices, key, outbox } =
-            ports;
+        let AccountPorts {
+            store,
+            signer,
+            clock,
+            entropy,
+            passwords,
+            limiter,
+            audit,
+            devices,
+            key,
+            outbox,
+            holder,
+        } = ports;
+        let leases = Leases::new(Arc::clone(&store), holder);
         Accounts {
             store,
+            leases,
             signer,
             clock,
             entropy,

@@ -10,6 +10,7 @@ pub mod email_change;
 pub mod fit;
 pub mod hash_costs;
 pub mod injector;
+mod leases;
 pub mod links;
 pub mod mailboxes;
 pub mod mint;

@@ -4,6 +4,8 @@
 //! A mail is enqueued by the commit of what it tells of ([`Change::PutMail`]) and removed when the mailer
 //! took it. If the process ends between the two, the mail is sent once more at the next start, with the
 //! same `Message-ID`; there is no other way to a second delivery. Nothing here holds up an endpoint.
+//!
+//! Each try is made under a lease ([`super::leases`]), so that of several gateways over one store one delivers a mail.
 
 use std::collections::{HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
@@ -16,10 +18,12 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
+use super::leases::{HeldLease, Leases};
+use crate::domain::lease::{LeaseHolder, LeaseSubject};
 use crate::domain::mail::Mail;
 use crate::domain::opaque::ServerKey;
 use crate::domain::time::UnixTime;
-use crate::ports::{Change, Clock, MailFault, Mailer, Meter, Store, StoreError};
+use crate::ports::{Change, Clock, CommitError, MailFault, Mailer, Meter, Store, StoreError};
 
 /// How many are delivered at once.
 pub const AT_ONCE: usize = 8;
@@ -42,9 +46,10 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 /// The longest cause that is kept with a mail, in characters.
 const MAX_ERROR: usize = 300;
 
-/// The worker that empties the outbox. There is one for each store.
+/// The worker that empties the outbox. There is one in each gateway.
 pub struct Outbox {
     store: Arc<dyn Store>,
+    leases: Leases,
     mailer: Arc<dyn Mailer>,
     clock: Arc<dyn Clock>,
     meter: Arc<dyn Meter>,
@@ -59,10 +64,13 @@ pub struct Outbox {
 struct State {
     /// What became of mails, where the store could not be told yet. They are not tried again before it
     /// is: a mail that was taken would be sent twice.
-    unrecorded: HashMap<Uuid, Change>,
+    unrecorded: HashMap<Uuid, Unrecorded>,
     /// How often in a row nothing could be delivered, and until when nothing is tried.
     outage: Option<(usize, UnixTime)>,
 }
+
+/// What became of a mail, to be committed under the lease of the try.
+type Unrecorded = (Arc<HeldLease>, Change);
 
 /// How one try ended.
 enum Outcome {
@@ -73,7 +81,7 @@ enum Outcome {
 }
 
 impl Outbox {
-    /// A worker; `woken` is notified by the code that enqueues a mail.
+    /// A worker; `woken` is notified by the code that enqueues a mail, and `holder` is this gateway's id.
     #[must_use]
     pub fn new(
         store: Arc<dyn Store>,
@@ -82,9 +90,11 @@ impl Outbox {
         meter: Arc<dyn Meter>,
         key: Arc<ServerKey>,
         woken: Arc<Notify>,
+        holder: LeaseHolder,
     ) -> Outbox {
         let state = Mutex::default();
-        Outbox { store, mailer, clock, meter, key, woken, closing: AtomicBool::new(false), state }
+        let leases = Leases::new(Arc::clone(&store), holder);
+        Outbox { store, leases, mailer, clock, meter, key, woken, closing: AtomicBool::new(false), state }
     }
 
     /// Delivers what is due whenever something is, until [`Outbox::close`].
@@ -130,9 +140,9 @@ impl Outbox {
             if failed.is_none() {
                 match self.take_up(&flying).await {
                     Ok(mails) => {
-                        for mail in mails {
+                        for (mail, held) in mails {
                             flying.insert(mail.id);
-                            tries.push(self.attempt(mail));
+                            tries.push(self.attempt(mail, held));
                         }
                     }
                     Err(error) => failed = Some(error),
@@ -158,8 +168,8 @@ impl Outbox {
         }
     }
 
-    /// What is due and not under way, as much as there may be at once.
-    async fn take_up(&self, flying: &HashSet<Uuid>) -> Result<Vec<Mail>, StoreError> {
+    /// What is due and under way nowhere, as much as there may be at once.
+    async fn take_up(&self, flying: &HashSet<Uuid>) -> Result<Vec<(Mail, HeldLease)>, StoreError> {
         if self.closing.load(Ordering::Acquire) {
             return Ok(Vec::new());
         }
@@ -176,36 +186,72 @@ impl Outbox {
         if room == 0 {
             return Ok(Vec::new());
         }
-        let mut due = self.store.due_mails(now, room + flying.len()).await?;
+        let mut taken = Vec::new();
+        for limit in [room + flying.len(), PUT_OFF] {
+            let due = self.due(now, limit).await?;
+            let are_all = due.len() < limit;
+            for mail in due.into_iter().filter(|mail| !flying.contains(&mail.id)) {
+                if taken.len() < room && !taken.iter().any(|(other, _): &(Mail, _)| other.id == mail.id) {
+                    taken.extend(self.claim(mail).await?);
+                }
+            }
+            // Otherwise other gateways deliver those in front, and there are more behind them.
+            if are_all || !taken.is_empty() {
+                break;
+            }
+        }
+        Ok(taken)
+    }
+
+    /// At most `limit` mails that are due, and those that a clock which was ahead has put off.
+    async fn due(&self, now: UnixTime, limit: usize) -> Result<Vec<Mail>, StoreError> {
+        let mut due = self.store.due_mails(now, limit).await?;
         let (latest, horizon) = (now.plus(LONGEST_WAIT), self.clock.reading().horizon);
         if latest < horizon {
             // Put off while the clock was ahead: no wait is so long.
             let others = self.store.due_mails(horizon.plus(LONGEST_WAIT), PUT_OFF).await?;
             due.extend(others.into_iter().filter(|mail| latest < mail.due_at));
         }
-        Ok(due.into_iter().filter(|mail| !flying.contains(&mail.id)).take(room).collect())
+        Ok(due)
+    }
+
+    /// The lease of a mail, as long as it is the one that was read: another gateway may have tried it meanwhile.
+    async fn claim(&self, mail: Mail) -> Result<Option<(Mail, HeldLease)>, StoreError> {
+        let Some(held) = self.leases.claim(LeaseSubject::Mail(mail.id)).await? else { return Ok(None) };
+        match self.store.mail(mail.id).await {
+            Ok(Some(same)) if same == mail => Ok(Some((mail, held))),
+            Ok(_) => {
+                self.leases.release(&held).await;
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Tells the store what it could not be told before.
     async fn record_rest(&self) -> Result<(), StoreError> {
-        let rest: Vec<(Uuid, Change)> =
-            self.lock().unrecorded.iter().map(|(id, c)| (*id, c.clone())).collect();
-        for (id, change) in rest {
-            self.commit(id, change).await?;
+        let rest: Vec<(Uuid, Unrecorded)> =
+            self.lock().unrecorded.iter().map(|(id, rest)| (*id, rest.clone())).collect();
+        for (id, (held, change)) in rest {
+            self.commit(id, held, change).await?;
         }
         Ok(())
     }
 
     /// One try, and its record.
-    async fn attempt(&self, mail: Mail) -> (Uuid, Result<(), StoreError>) {
+    async fn attempt(&self, mail: Mail, mut held: HeldLease) -> (Uuid, Result<(), StoreError>) {
+        let id = mail.id;
         // A mail that is given up is not tried again, so not because of a clock that may be ahead.
         let outcome = match self.clock.reading().earliest < deadline(&mail) {
-            true => self.deliver(&mail).await,
-            false => Outcome::TooLate,
+            true => self.leases.run(&mut held, self.deliver(&mail)).await,
+            false => Some(Outcome::TooLate),
         };
-        let id = mail.id;
+        let Some(outcome) = outcome else {
+            tracing::warn!(mail = %id, "a delivery was broken off: its lease was lost");
+            return (id, Ok(()));
+        };
         let change = self.settle(mail, outcome);
-        (id, self.commit(id, change).await)
+        (id, self.commit(id, Arc::new(held), change).await)
     }
 
     async fn deliver(&self, mail: &Mail) -> Outcome {
@@ -279,14 +325,20 @@ impl Outbox {
         Change::PutMail(Mail { given_up: true, last_error: Some(why), ..mail })
     }
 
-    async fn commit(&self, id: Uuid, change: Change) -> Result<(), StoreError> {
-        match self.store.commit(vec![change.clone()]).await {
+    async fn commit(&self, id: Uuid, held: Arc<HeldLease>, change: Change) -> Result<(), StoreError> {
+        match self.store.commit(vec![held.require(), change.clone()]).await {
             Ok(_) => {
+                self.lock().unrecorded.remove(&id);
+                self.leases.release(&held).await;
+                Ok(())
+            }
+            Err(CommitError::Conflict | CommitError::EmailTaken) => {
+                tracing::warn!(mail = %id, "another gateway has taken a mail over: what became of this try is not kept");
                 self.lock().unrecorded.remove(&id);
                 Ok(())
             }
-            Err(error) => {
-                self.lock().unrecorded.insert(id, change);
+            Err(CommitError::Store(error)) => {
+                self.lock().unrecorded.insert(id, (held, change));
                 Err(StoreError::Unavailable(format!("what became of a mail: {error}")))
             }
         }

@@ -1,7 +1,7 @@
 //! The worker that does what requests have left behind.
 //!
 //! Each task is done and taken off the list in one commit, so that a kill at any moment neither loses nor
-//! repeats it. While the store fails, all of them wait; one that cannot be done for a reason of its own is put
+//! repeats it. It is done under a lease ([`super::leases`]), so that of several gateways over one store one does it. While the store fails, all of them wait; one that cannot be done for a reason of its own is put
 //! off, and the others go on. Errands, which go out over the network and may take long, have a worker of their
 //! own ([`super::connections`]).
 
@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::domain::account::{Claim, User, UserId};
 use crate::domain::audit::{Action, Outcome};
 use crate::domain::email::EmailAddress;
+use crate::domain::lease::LeaseSubject;
 use crate::domain::mail::{Facts, Letter};
 use crate::domain::mail_cap::Asked;
 use crate::domain::task::{RequestOrigin, Task, TaskKind, Work};
@@ -23,6 +24,7 @@ use crate::ports::{Change, CommitError, StoreError};
 
 use super::accounts::Accounts;
 use super::caller::Source;
+use super::leases::HeldLease;
 use super::noted::About;
 use super::retry::{Decision, retry_on_conflict};
 use super::unclaimed::{AddressHolder, UNCLAIMED_LIFE};
@@ -61,25 +63,42 @@ impl Accounts {
     /// [`StoreError`]; then the rest is still to do.
     pub async fn do_due_tasks(&self) -> Result<bool, StoreError> {
         let tasks = self.store.due_tasks_of(TaskKind::Account, self.now(), BATCH).await?;
-        let any = !tasks.is_empty();
+        let mut any = false;
         for task in tasks {
-            // One that cannot be done must not keep the others from it.
-            let why = match AssertUnwindSafe(self.do_task(&task)).catch_unwind().await {
-                Ok(Ok(true)) => continue,
-                Ok(Ok(false)) => "others were changing the account all the time".to_owned(),
-                Ok(Err(error @ StoreError::Unavailable(_))) => return Err(error),
-                Ok(Err(error)) => error.to_string(),
-                Err(_) => "it panicked".to_owned(),
+            let Some(held) = self.leases.claim(LeaseSubject::Task(task.id)).await? else {
+                // Another gateway does it.
+                continue;
             };
-            tracing::error!(task = %task.id, why, "a task could not be done; it is tried again");
-            self.put_off(task).await?;
+            let outcome = self.do_leased(task, &held).await;
+            self.leases.release(&held).await;
+            any |= outcome?;
         }
         Ok(any)
     }
 
-    async fn put_off(&self, task: Task) -> Result<(), StoreError> {
+    /// Does a task under its lease, or puts it off. Returns whether it was still to do.
+    async fn do_leased(&self, task: Task, held: &HeldLease) -> Result<bool, StoreError> {
+        // Another gateway may have done it, or put it off, before this one had the lease.
+        let Some(task) = self.store.task(task.id).await?.filter(|stored| *stored == task) else {
+            return Ok(false);
+        };
+        // One that cannot be done must not keep the others from it.
+        let why = match AssertUnwindSafe(self.do_task(&task, held)).catch_unwind().await {
+            Ok(Ok(true)) => return Ok(true),
+            Ok(Ok(false)) => "others were changing the account all the time".to_owned(),
+            Ok(Err(error @ StoreError::Unavailable(_))) => return Err(error),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "it panicked".to_owned(),
+        };
+        tracing::error!(task = %task.id, why, "a task could not be done; it is tried again");
+        self.put_off(task, held).await?;
+        Ok(true)
+    }
+
+    async fn put_off(&self, task: Task, held: &HeldLease) -> Result<(), StoreError> {
         let later = Task { due_at: self.now().plus(PUT_OFF), ..task };
-        match self.store.commit(vec![Change::FinishTask(task.id), Change::CreateTask(later)]).await {
+        let changes = vec![held.require(), Change::FinishTask(task.id), Change::CreateTask(later)];
+        match self.store.commit(changes).await {
             // When it is gone, it is done.
             Ok(_) | Err(CommitError::Conflict | CommitError::EmailTaken) => Ok(()),
             Err(CommitError::Store(error)) => Err(error),
@@ -87,18 +106,21 @@ impl Accounts {
     }
 
     /// Whether it is done; otherwise it met one conflict after the other.
-    async fn do_task(&self, task: &Task) -> Result<bool, StoreError> {
+    async fn do_task(&self, task: &Task, held: &HeldLease) -> Result<bool, StoreError> {
         let mut is_first = true;
         let decide = || {
             let is_again = !std::mem::take(&mut is_first);
             async move {
-                // The conflict may be that another worker has done it, or put it off.
-                if is_again && self.store.task(task.id).await?.is_none_or(|task| task.due_at > self.now()) {
+                // The conflict may be that another worker has done it, put it off, or taken it over.
+                let is_to_do = !is_again
+                    || self.store.task(task.id).await?.is_some_and(|task| task.due_at <= self.now())
+                        && self.leases.extend(held).await?.is_some();
+                if !is_to_do {
                     return Ok(Decision::Unchanged((false, None)));
                 }
                 let Done { mut changes, noted } = self.work_out(&task.work).await?;
                 let mails = changes.iter().any(|change| matches!(change, Change::PutMail(_)));
-                changes.push(Change::FinishTask(task.id));
+                changes.extend([held.require(), Change::FinishTask(task.id)]);
                 Ok(Decision::Commit(changes, (mails, noted)))
             }
         };

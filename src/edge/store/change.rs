@@ -83,6 +83,8 @@ impl Draft<'_> {
         let holds = match precondition {
             Precondition::UserExists(id) => self.has(&keys::user(id))?,
             Precondition::TaskWaits(id) => self.has(&keys::task(id))?,
+            // A draft without leases grants nothing.
+            Precondition::LeaseStands(lease) => self.leases.is_some_and(|leases| leases.stands(&lease)),
         };
         holds.then_some(()).ok_or(CommitError::Conflict)
     }

@@ -10,6 +10,7 @@ use ::sled::IVec;
 use serde::Serialize;
 
 use super::keys::{self, Key, Table};
+use super::leases::RunLeases;
 use super::record::{decode, encode, is_newer, is_versioned, newer};
 use super::trees::{Seen, Trees, Writes};
 use palisade_core::domain::revocation::Revocation;
@@ -26,11 +27,24 @@ pub(super) struct Draft<'a> {
     /// What the trees hold where it was looked at. Only the thread of the writer changes them, so each key is read
     /// once for a batch.
     seen: RefCell<Seen>,
+    pub(super) leases: Option<&'a RunLeases>,
 }
 
 impl<'a> Draft<'a> {
     pub(super) fn new(trees: &'a Trees) -> Draft<'a> {
-        Draft { trees, settled: Writes::new(), own: Writes::new(), steps: 0, seen: RefCell::default() }
+        Draft {
+            trees,
+            settled: Writes::new(),
+            own: Writes::new(),
+            steps: 0,
+            seen: RefCell::default(),
+            leases: None,
+        }
+    }
+
+    /// The same, for commits that may require a lease to stand.
+    pub(super) fn with_leases(self, leases: &'a RunLeases) -> Draft<'a> {
+        Draft { leases: Some(leases), ..self }
     }
 
     /// Decides one commit: takes in all of its changes, or none.

@@ -61,6 +61,8 @@ pub(super) enum Table {
     Task = 22,
     /// The tasks, by their kind and the moment they are due.
     DueTask = 23,
+    /// How many runs of the store have granted leases.
+    LeaseRun = 24,
 }
 
 impl Table {
@@ -90,6 +92,7 @@ impl Table {
             21 => Table::GoneUser,
             22 => Table::Task,
             23 => Table::DueTask,
+            24 => Table::LeaseRun,
             _ => return None,
         })
     }
@@ -115,6 +118,7 @@ pub(super) fn describe(key: &[u8]) -> String {
         Some(Table::Event) => "an event".to_owned(),
         Some(Table::Mailbox) => "a mailbox".to_owned(),
         Some(Table::Clock) => "the mark of the clock".to_owned(),
+        Some(Table::LeaseRun) => "the count of runs that granted leases".to_owned(),
         Some(Table::KeyCheck) => "what a secret is known by".to_owned(),
         Some(Table::GoneUser) => with("the end of the events of the account", 1),
         Some(Table::Sequence) => "the number of the last commit".to_owned(),
@@ -153,6 +157,10 @@ pub(super) fn checked_file(key: &[u8]) -> Result<String, StoreError> {
 
 pub(super) fn sequence() -> Key {
     key(Table::Sequence, &[])
+}
+
+pub(super) fn lease_run() -> Key {
+    key(Table::LeaseRun, &[])
 }
 
 pub(super) fn clock() -> Key {

@@ -13,6 +13,7 @@ mod files;
 mod generation;
 mod keeper;
 mod keys;
+mod leases;
 pub mod memory;
 #[cfg(test)]
 mod newer_tests;
@@ -33,6 +34,7 @@ mod writer;
 
 pub use self::files::OpenError;
 pub use self::generation::is_there;
+pub use self::leases::LeaseClock;
 pub use self::memory::{CacheObserver, RevocationCache};
 pub use self::observed::{MeterObserver, ObservedStore, StoreObserver};
 pub use self::opening::{Admit, Doubts, Kept, look};

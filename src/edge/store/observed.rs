@@ -54,7 +54,7 @@ impl StoreObserver for MeterObserver {
 
 /// A store whose calls are observed.
 pub struct ObservedStore {
-    store: Arc<dyn Store>,
+    pub(super) store: Arc<dyn Store>,
     /// In the order in which they are told.
     observers: Arc<[Arc<dyn StoreObserver>]>,
 }
@@ -66,7 +66,7 @@ impl ObservedStore {
         ObservedStore { store, observers: observers.into() }
     }
 
-    async fn observed<T>(
+    pub(super) async fn observed<T>(
         &self,
         name: &'static str,
         call: impl Future<Output = Result<T, StoreError>> + Send,
@@ -213,6 +213,10 @@ impl Store for ObservedStore {
 
     async fn due_mails(&self, now: UnixTime, limit: usize) -> Result<Vec<Mail>, StoreError> {
         self.observed("due_mails", self.store.due_mails(now, limit)).await
+    }
+
+    async fn mail(&self, id: Uuid) -> Result<Option<Mail>, StoreError> {
+        self.observed("mail", self.store.mail(id)).await
     }
 
     async fn mailbox(&self, id: MailboxId) -> Result<Option<Mailbox>, StoreError> {

@@ -301,9 +301,9 @@ pub(super) fn recent_revocations(trees: &Trees, limit: usize) -> Result<Vec<Revo
 }
 
 /// Whether anything is kept but what a start itself writes: the number of commits, the mark of the clock, that of what
-/// was erased, and what secrets are known by.
+/// was erased, what secrets are known by, and the count of runs that granted leases.
 pub(super) fn is_populated(trees: &Trees) -> Result<bool, StoreError> {
-    let own = [keys::sequence(), keys::clock(), keys::erased()];
+    let own = [keys::sequence(), keys::clock(), keys::erased(), keys::lease_run()];
     for entry in trees.range(Vec::new()..vec![u8::MAX]) {
         let (key, _) = entry?;
         if !own.iter().any(|own| *key == **own) && key.first() != Some(&(Table::KeyCheck as u8)) {

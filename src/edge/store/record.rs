@@ -37,7 +37,8 @@ const fn version(table: Table) -> Option<u8> {
         | Table::Mailbox
         | Table::Clock
         | Table::KeyCheck
-        | Table::GoneUser => Some(1),
+        | Table::GoneUser
+        | Table::LeaseRun => Some(1),
         Table::Sequence
         | Table::DueMail
         | Table::Due

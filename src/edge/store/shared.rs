@@ -8,6 +8,7 @@ use std::time::Instant;
 use super::compact::Written;
 use super::feed::Feed;
 use super::keeper::Compactions;
+use super::leases::RunLeases;
 use super::opening::MemoryCopy;
 use super::trees::Trees;
 
@@ -30,6 +31,7 @@ pub(super) struct Shared {
     pub(super) erasure: Mutex<Option<Instant>>,
     pub(super) compactions: Compactions,
     pub(super) feed: Arc<Feed>,
+    pub(super) leases: Arc<RunLeases>,
 }
 
 impl Shared {
@@ -47,6 +49,7 @@ impl Shared {
             erasure: Mutex::new(erased.then(Instant::now)),
             compactions: Compactions::default(),
             feed: Arc::new(Feed::new(trees.sequence())),
+            leases: Arc::default(),
         };
         shared.told_by(&trees);
         *shared.trees.write().unwrap_or_else(PoisonError::into_inner) = Some(trees);

@@ -135,8 +135,7 @@ impl SledStore {
         }))
     }
 
-    /// Finishes what is queued, closes the files and lets their lock go. Whoever still holds the store gets
-    /// errors from then on. Blocks. Dropping the store does the same.
+    /// Finishes what is queued, closes the files and lets their lock go. Later calls return errors. Blocks. Dropping the store does the same.
     pub fn close(&self) {
         // First, because it waits for the writer, and holds its queue open.
         *self.asks.lock().unwrap_or_else(PoisonError::into_inner) = None;
@@ -146,7 +145,7 @@ impl SledStore {
         // The writer ends once its queue is closed and empty.
         *self.queue.write().unwrap_or_else(PoisonError::into_inner) = None;
         if let Some(writer) = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            // It catches panics of its own; there is nobody to tell here anyway.
+            // It catches panics of its own, and closing reports nothing.
             let _ = writer.join();
         }
         self.shared.writable.store(false, Ordering::Relaxed);
@@ -159,7 +158,7 @@ impl SledStore {
             tracing::warn!("the storage engine did not close cleanly");
         }
         *self.shared.in_memory.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        // The last to go: whoever gets it finds the files at rest.
+        // The last to go: the process that gets it finds the files at rest.
         *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
@@ -221,7 +220,10 @@ impl SledStore {
         })
     }
 
-    async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command + Send) -> Result<T, CommitError> {
+    pub(super) async fn ask<T>(
+        &self,
+        command: impl FnOnce(Reply<T>) -> Command + Send,
+    ) -> Result<T, CommitError> {
         let closed = || StoreError::Unavailable("the store is closed".into());
         let place = Arc::clone(&self.places).acquire_owned().await.map_err(|_| closed())?;
         let (reply, answer) = oneshot::channel();
@@ -405,6 +407,10 @@ impl Store for SledStore {
 
     async fn due_mails(&self, now: UnixTime, limit: usize) -> Result<Vec<Mail>, StoreError> {
         self.read(move |trees| read::due_mails(trees, now, limit)).await
+    }
+
+    async fn mail(&self, id: Uuid) -> Result<Option<Mail>, StoreError> {
+        self.read(move |trees| read::at(trees, &keys::mail(id))).await
     }
 
     async fn mailbox(&self, id: MailboxId) -> Result<Option<Mailbox>, StoreError> {

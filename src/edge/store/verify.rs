@@ -105,6 +105,9 @@ fn check(trees: &Trees, key: &[u8], bytes: &IVec) -> Result<(), StoreError> {
             due.is_some_and(|due_at| keys::due_connection(due_at, connection.user, connection.id) == key)
         });
         fits(due, "when a connection is due, and the connection")
+    } else if is(Table::LeaseRun) {
+        decode::<u64>(key, bytes)?;
+        fits(keys::lease_run() == key, "the count of runs that granted leases, and its key")
     } else if is(Table::KeyCheck) {
         decode::<String>(key, bytes).map(drop)
     } else if is(Table::Due) {

@@ -19,10 +19,12 @@ use super::draft::Draft;
 use super::feed::{self, Feed};
 use super::files;
 use super::keys::{self, Key};
+use super::leases::{LeaseCommand, RunLeases};
 use super::opening::{self, Doubts};
 use super::shared::Shared;
 use super::sweep::Step;
 use super::trees::{Trees, Writes};
+use palisade_core::domain::lease::Lease;
 use palisade_core::domain::revocation::Revocation;
 use palisade_core::domain::time::UnixTime;
 use palisade_core::ports::{Change, CommitError, Position, StoreError};
@@ -43,6 +45,8 @@ pub(super) enum Command {
     TakeOver(Box<Copy>, std::sync::mpsc::Sender<Result<Trees, GivenUp>>),
     /// What secrets are known by, by the names of their files.
     KeyChecks(BTreeMap<String, String>, Reply<()>),
+    /// A lease is claimed, extended or released.
+    Lease(LeaseCommand, Reply<Option<Lease>>),
 }
 
 /// A command in the queue, with its place there.
@@ -88,7 +92,7 @@ pub(super) fn run(shared: &Arc<Shared>, queue: &Receiver<Queued>) {
             }
         } else {
             for queued in batch {
-                refuse(queued.command, "an earlier write failed and the disk has not recovered");
+                without_disk(shared, queued.command);
             }
         }
         for queued in copies {
@@ -114,9 +118,9 @@ fn commit(shared: &Shared, batch: Vec<Queued>) -> Result<(), String> {
     // sled may panic when its files fail it. The answers of the command at fault are then dropped, and
     // its caller is told so by the closed channel; the others get theirs below.
     let outcome = catch_unwind(AssertUnwindSafe(|| {
-        let mut draft = Draft::new(trees);
+        let mut draft = Draft::new(trees).with_leases(&shared.leases);
         for queued in batch {
-            pending.push(decide(&mut draft, queued.command, &shared.feed));
+            pending.push(decide(&mut draft, queued.command, &shared.feed, &shared.leases));
         }
         let seen = draft.take_seen();
         let Some((writes, steps)) = draft.finish() else { return Ok(()) };
@@ -137,7 +141,7 @@ fn commit(shared: &Shared, batch: Vec<Queued>) -> Result<(), String> {
     };
     shared.told_by(trees);
     if failure.is_some() {
-        // Before the answers: whoever gets one and asks for the status must not see the old one.
+        // Before the answers: a caller that gets one and asks for the status must not see the old one.
         shared.writable.store(false, Ordering::Relaxed);
     }
     for answer in pending {
@@ -146,7 +150,7 @@ fn commit(shared: &Shared, batch: Vec<Queued>) -> Result<(), String> {
     failure.map_or(Ok(()), Err)
 }
 
-fn decide(draft: &mut Draft<'_>, command: Command, feed: &Arc<Feed>) -> Pending {
+fn decide(draft: &mut Draft<'_>, command: Command, feed: &Arc<Feed>, leases: &Arc<RunLeases>) -> Pending {
     match command {
         Command::Commit(changes, reply) => {
             let is_in_force: Vec<bool> = changes.iter().filter_map(Change::is_in_force).collect();
@@ -176,6 +180,16 @@ fn decide(draft: &mut Draft<'_>, command: Command, feed: &Arc<Feed>) -> Pending 
             };
             later(draft.step(put).map_err(CommitError::Store), reply)
         }
+        Command::Lease(command, reply) => {
+            let decided = leases.decide(draft, command);
+            let leases = Arc::clone(leases);
+            Box::new(move |failure| {
+                if failure.is_some() && matches!(decided, Ok((_, true))) {
+                    leases.forget();
+                }
+                later(decided.map(|(lease, _)| lease).map_err(CommitError::Store), reply)(failure);
+            })
+        }
     }
 }
 
@@ -193,15 +207,28 @@ fn later<T: 'static>(decided: Result<T, CommitError>, reply: Reply<T>) -> Pendin
     })
 }
 
+/// What is answered while the disk takes no writes.
+fn without_disk(shared: &Shared, command: Command) {
+    const WHY: &str = "an earlier write failed and the disk has not recovered";
+    match command {
+        Command::Lease(command, reply) => match shared.leases.decide_in_memory(command) {
+            Some(answer) => drop(reply.send(Ok(answer))),
+            None => refuse(Command::Lease(command, reply), WHY),
+        },
+        command => refuse(command, WHY),
+    }
+}
+
 fn refuse(command: Command, why: &str) {
     let error = StoreError::Unavailable(why.to_owned()).into();
-    // As above: nobody may be listening.
+    // As above, the caller may be gone.
     match command {
         Command::Commit(_, reply) => drop(reply.send(Err(error))),
         Command::Sweep(_, _, reply) => drop(reply.send(Err(error))),
         // Refused by itself, since the store is not writable.
         Command::TakeOver(..) => {}
         Command::KeyChecks(_, reply) => drop(reply.send(Err(error))),
+        Command::Lease(_, reply) => drop(reply.send(Err(error))),
     }
 }
 

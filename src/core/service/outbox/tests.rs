@@ -1,5 +1,6 @@
 //! The outbox over fakes: nothing here waits for time to pass.
 
+use palisade_core::domain::lease::{LeaseHolder, LeaseSubject};
 use palisade_core::domain::mail::Mail;
 use palisade_core::domain::opaque::ServerKey;
 use palisade_core::domain::time::UnixTime;
@@ -7,7 +8,7 @@ use palisade_core::ports::Change;
 use palisade_core::ports::MailFault;
 use palisade_core::ports::Mailer;
 use palisade_core::ports::Meter;
-use palisade_core::ports::{Clock, Store};
+use palisade_core::ports::{Clock, LeaseStore, Store};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -127,8 +128,30 @@ impl World {
             Arc::clone(&meter) as _,
             Arc::new(key()),
             Arc::clone(&woken),
+            LeaseHolder(Uuid::from_u128(1)),
         ));
         World { store, mailer, clock, meter, woken, outbox }
+    }
+
+    /// Another gateway over the same store.
+    fn another(&self) -> Outbox {
+        Outbox::new(
+            Arc::clone(&self.store) as _,
+            Arc::clone(&self.mailer) as _,
+            Arc::clone(&self.clock) as _,
+            Arc::clone(&self.meter) as _,
+            Arc::new(key()),
+            Arc::default(),
+            LeaseHolder(Uuid::from_u128(2)),
+        )
+    }
+
+    /// A pass that has begun its first try.
+    async fn pass_begun(&self) -> tokio::task::JoinHandle<Option<UnixTime>> {
+        let outbox = Arc::clone(&self.outbox);
+        let pass = tokio::spawn(async move { outbox.pass().await });
+        self.mailer.begun.notified().await;
+        pass
     }
 
     async fn put(&self, mail: Mail) {
@@ -508,4 +531,101 @@ async fn a_pause_of_a_clock_that_was_ahead_puts_no_later_mail_off_for_longer_tha
         later.attempts == 1 && later.due_at <= world.clock.now().plus(Duration::from_secs(60)),
         "{later:?}"
     );
+}
+
+#[tokio::test]
+async fn of_two_gateways_one_delivers_a_mail() {
+    let world = World::gated();
+    let other = world.another();
+    world.put(mail(1)).await;
+    let pass = world.pass_begun().await;
+    // It is still due, so the other one looks again; it delivers what the first has not begun.
+    assert_eq!(other.pass().await, Some(NOW));
+    assert_eq!(world.mailer.tried(), [1]);
+    world.mailer.gate.add_permits(10);
+    assert_eq!(pass.await.unwrap(), None);
+    assert_eq!(other.pass().await, None);
+    assert_eq!((world.mailer.tried(), world.waiting().await), (vec![1], Vec::new()));
+}
+
+#[tokio::test]
+async fn a_gateway_delivers_what_is_behind_the_mails_that_another_has_under_way() {
+    let world = World::gated();
+    let at_once = AT_ONCE as u128;
+    for id in 1..=at_once {
+        world.put(mail(id)).await;
+    }
+    let pass = world.pass_begun().await;
+    while world.mailer.tried().len() < AT_ONCE {
+        world.mailer.begun.notified().await;
+    }
+    world.put(mail(100)).await;
+    world.mailer.gate.add_permits(1000);
+    world.another().pass().await;
+    pass.await.unwrap();
+    let mut tried = world.mailer.tried();
+    tried.sort_unstable();
+    let expected: Vec<u128> = (1..=at_once).chain([100]).collect();
+    assert_eq!((tried, world.waiting().await), (expected, Vec::new()));
+}
+
+/// Another gateway may have tried it after it was read and before it was leased.
+#[tokio::test]
+async fn a_mail_is_read_again_under_its_lease() {
+    let world = World::new();
+    world.mailer.answers(later);
+    world.put(mail(1)).await;
+    let moved = Mail { due_at: NOW.plus(Duration::from_secs(100)), ..mail(1) };
+    world.store.change_at_claim(vec![Change::PutMail(moved.clone())]);
+    assert_eq!(world.outbox.pass().await, Some(moved.due_at));
+    assert_eq!((world.mailer.tried(), world.only().await), (Vec::new(), moved));
+    let subject = LeaseSubject::Mail(Uuid::from_u128(1));
+    let free = world.store.claim(subject, LeaseHolder(Uuid::from_u128(3)), LIFE).await.unwrap();
+    assert!(free.is_some(), "the lease of a mail that is not tried is released");
+}
+
+/// A lease is extended while a slow server takes its time.
+#[tokio::test(start_paused = true)]
+async fn a_slow_delivery_keeps_its_lease() {
+    let world = World::gated();
+    world.put(mail(1)).await;
+    let pass = world.pass_begun().await;
+    for _ in 0..20 {
+        // Lets the timers of that time run first.
+        tokio::time::sleep(Duration::from_secs(21)).await;
+        world.store.pass_lease_time(Duration::from_secs(21));
+    }
+    let other = world.another();
+    assert_eq!(other.pass().await, Some(NOW));
+    world.mailer.gate.add_permits(10);
+    assert_eq!(pass.await.unwrap(), None);
+    assert_eq!(world.mailer.tried(), [1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delivery_is_broken_off_when_its_lease_is_lost() {
+    let world = World::gated();
+    world.put(mail(1)).await;
+    let pass = world.pass_begun().await;
+    world.store.pass_lease_time(LIFE);
+    let subject = LeaseSubject::Mail(Uuid::from_u128(1));
+    let usurper = world.store.claim(subject, LeaseHolder(Uuid::from_u128(2)), LIFE).await.unwrap();
+    assert!(usurper.is_some());
+    // It ends though the server answers nothing, and leaves the mail to the other one.
+    assert_eq!(pass.await.unwrap(), Some(NOW));
+    assert_eq!((world.mailer.tried(), world.only().await), (vec![1], mail(1)));
+}
+
+#[tokio::test]
+async fn what_became_of_a_mail_is_not_kept_when_another_gateway_took_it_over() {
+    let world = World::gated();
+    world.mailer.answers(later);
+    world.put(mail(1)).await;
+    let pass = world.pass_begun().await;
+    world
+        .store
+        .take_over_before_commit(LeaseSubject::Mail(Uuid::from_u128(1)), LeaseHolder(Uuid::from_u128(2)));
+    world.mailer.gate.add_permits(10);
+    pass.await.unwrap();
+    assert_eq!(world.only().await, mail(1), "the number of tries is the other one's to write");
 }

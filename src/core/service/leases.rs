@@ -1,0 +1,113 @@
+//! Leases as their holder sees them: asked for before work begins, extended while it goes on, and over for the holder
+//! before they are over for the store.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use crate::domain::lease::{Lease, LeaseHolder, LeaseSubject};
+use crate::ports::{Change, Precondition, Store, StoreError};
+
+/// How long a lease is asked for. After a gateway has died, its work waits for so long.
+pub(super) const TERM: Duration = Duration::from_secs(60);
+/// So long before the end of a lease its holder stops: for what the clocks of holder and store differ in their pace, and
+/// for what the work still does until it has stopped.
+const MARGIN: Duration = Duration::from_secs(5);
+/// A lease whose work goes on is extended after this part of its term.
+const EXTEND_AFTER: u32 = 3;
+/// When an extension is tried again that the store did not answer.
+const TRY_AGAIN: Duration = Duration::from_secs(2);
+
+/// One gateway as a holder of leases.
+#[derive(Clone)]
+pub(super) struct Leases {
+    store: Arc<dyn Store>,
+    holder: LeaseHolder,
+}
+
+/// A lease that this gateway has.
+#[derive(Debug)]
+pub(super) struct HeldLease {
+    lease: Lease,
+    /// Counted from before the store was asked, so the store's term ends no earlier.
+    stop_at: Instant,
+    extend_at: Instant,
+}
+
+impl HeldLease {
+    fn new(lease: Lease, asked: Instant) -> HeldLease {
+        HeldLease { lease, stop_at: asked + TERM - MARGIN, extend_at: asked + TERM / EXTEND_AFTER }
+    }
+
+    /// The precondition of a commit of what was done under this lease.
+    pub(super) fn require(&self) -> Change {
+        Change::Require(Precondition::LeaseStands(self.lease))
+    }
+}
+
+impl Leases {
+    pub(super) fn new(store: Arc<dyn Store>, holder: LeaseHolder) -> Leases {
+        Leases { store, holder }
+    }
+
+    /// A lease for `subject`; `None`: another gateway has it. The record is to be read again under the lease: another
+    /// gateway may have been done with it in between.
+    ///
+    /// # Errors
+    /// [`StoreError`]; then the work must not begin.
+    pub(super) async fn claim(&self, subject: LeaseSubject) -> Result<Option<HeldLease>, StoreError> {
+        let asked = Instant::now();
+        let lease = self.store.claim(subject, self.holder, TERM).await?;
+        Ok(lease.map(|lease| HeldLease::new(lease, asked)))
+    }
+
+    /// The same lease, extended by its whole term. `None`: another gateway had it meanwhile, or has it.
+    ///
+    /// # Errors
+    /// [`StoreError`]; then it ends at its time.
+    pub(super) async fn extend(&self, held: &HeldLease) -> Result<Option<HeldLease>, StoreError> {
+        let again = self.claim(held.lease.subject).await?;
+        if let Some(other) = again.as_ref().filter(|again| again.lease != held.lease) {
+            self.release(other).await;
+            return Ok(None);
+        }
+        Ok(again)
+    }
+
+    /// Ends a lease whose work is done. One that cannot be released ends by itself.
+    pub(super) async fn release(&self, held: &HeldLease) {
+        if let Err(error) = self.store.release(held.lease).await {
+            tracing::debug!(subject = ?held.lease.subject, %error, "a lease was not released; it ends by itself");
+        }
+    }
+
+    /// Runs `work` and extends the lease meanwhile. `None`: the lease could not be kept, and the work was dropped before
+    /// another gateway could begin the same.
+    pub(super) async fn run<T>(&self, held: &mut HeldLease, work: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            done = work => Some(done),
+            () = self.keep(held) => None,
+        }
+    }
+
+    /// Extends the lease time and again. Returns when it is lost.
+    async fn keep(&self, held: &mut HeldLease) {
+        loop {
+            sleep_until(held.extend_at).await;
+            let stop_at = held.stop_at;
+            match timeout_at(stop_at, self.extend(held)).await {
+                Ok(Ok(Some(extended))) => *held = extended,
+                Ok(Ok(None)) | Err(_) => return,
+                Ok(Err(error)) => {
+                    tracing::warn!(subject = ?held.lease.subject, %error, "a lease was not extended; it is tried again");
+                    held.extend_at = Instant::now() + TRY_AGAIN;
+                    if stop_at <= held.extend_at {
+                        return sleep_until(stop_at).await;
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! The leases of the in-memory store. For tests only.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::fakes::FakeStore;
+use palisade_core::domain::lease::{Lease, LeaseHolder, LeaseSubject};
+use palisade_core::ports::{Change, LeaseStore, StoreError};
+
+/// Longer than any lease.
+const AN_HOUR: Duration = Duration::from_secs(3600);
+
+impl FakeStore {
+    /// Moves the clock that leases are measured by, which stands still otherwise.
+    pub fn pass_lease_time(&self, span: Duration) {
+        *self.lease_time.lock().unwrap() += span;
+    }
+
+    /// Right before the next commit the lease of `subject` ends, and `holder` gets it.
+    pub fn take_over_before_commit(&self, subject: LeaseSubject, holder: LeaseHolder) {
+        *self.usurper.lock().unwrap() = Some((subject, holder));
+    }
+
+    /// Another gateway makes these changes right before the next claim.
+    pub fn change_at_claim(&self, changes: Vec<Change>) {
+        *self.at_claim.lock().unwrap() = changes;
+    }
+
+    pub(super) fn take_over(&self) {
+        let Some((subject, holder)) = self.usurper.lock().unwrap().take() else { return };
+        self.pass_lease_time(AN_HOUR);
+        let now = *self.lease_time.lock().unwrap();
+        self.state().leases.claim(subject, holder, AN_HOUR, now).expect("the lease had not ended");
+    }
+}
+
+#[async_trait]
+impl LeaseStore for FakeStore {
+    async fn claim(
+        &self,
+        subject: LeaseSubject,
+        holder: LeaseHolder,
+        term: Duration,
+    ) -> Result<Option<Lease>, StoreError> {
+        let now = *self.lease_time.lock().unwrap();
+        let mut state = self.state();
+        for change in self.at_claim.lock().unwrap().drain(..) {
+            state.make(change).unwrap();
+        }
+        Ok(state.leases.claim(subject, holder, term, now))
+    }
+
+    async fn release(&self, lease: Lease) -> Result<(), StoreError> {
+        self.state().leases.release(&lease);
+        Ok(())
+    }
+}
