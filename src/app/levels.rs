@@ -10,7 +10,7 @@ use crate::edge::proxy;
 use crate::edge::proxy::capacity::Capacity;
 use crate::edge::telemetry::machine::MachineLevels;
 use crate::edge::telemetry::metrics::{Levels, Probe, UpstreamLevel};
-use palisade_core::domain::trusted_time::Standing;
+use palisade_core::domain::trusted_time::ClockState;
 
 /// Gauges that are read at each scrape. Holds no strong reference to what holds the metrics.
 pub(super) fn probe(
@@ -53,7 +53,7 @@ pub(super) fn probe(
 fn machine_levels(
     capacity: &Capacity,
     acceptor: Option<&proxy::tls::Acceptor>,
-    clock: &Standing,
+    clock: &ClockState,
 ) -> MachineLevels {
     let (taken, plan) = (capacity.taken(), capacity.plan());
     MachineLevels {

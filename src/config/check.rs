@@ -15,7 +15,7 @@ use super::settings::{
     Server, Sessions, StoreUrl, Tls, Tokens,
 };
 use super::{accounts, connections, cors, issuers, mail, native, providers, proxies, routes};
-use palisade_core::domain::password::{MIN_GUESSES, MOST_MIN_GUESSES, Policy};
+use palisade_core::domain::password::{MIN_GUESSES, MOST_MIN_GUESSES, PasswordPolicy};
 use palisade_core::domain::session::Fingerprint;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -346,8 +346,8 @@ fn issuers(root: &Section<'_>, own: &str) -> Vec<Issuer> {
 }
 
 fn passwords(section: Section<'_>) -> Passwords {
-    let policies = [("composition", Policy::Composition), ("length", Policy::Length)];
-    let policy = section.choice("policy", &policies, Policy::Composition);
+    let policies = [("composition", PasswordPolicy::Composition), ("length", PasswordPolicy::Length)];
+    let policy = section.choice("policy", &policies, PasswordPolicy::Composition);
     let cost = section.get("bcrypt_cost").and_then(|item| {
         let cost = item.number(4..=31)?;
         if cost < 10 {

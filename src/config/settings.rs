@@ -12,7 +12,7 @@ use super::connections::{Connections, Vault};
 use super::providers::Provider;
 use palisade_core::domain::cors::Cors;
 use palisade_core::domain::email::EmailAddress;
-use palisade_core::domain::password::Policy;
+use palisade_core::domain::password::PasswordPolicy;
 use palisade_core::domain::request::Scheme;
 use palisade_core::domain::route;
 use palisade_core::domain::session::Fingerprint;
@@ -210,7 +210,7 @@ pub enum Jwks {
 /// `[passwords]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Passwords {
-    pub policy: Policy,
+    pub policy: PasswordPolicy,
     /// The fewest guesses that a password must stand.
     pub min_guesses: u64,
     /// 4 to 31.

@@ -43,7 +43,7 @@ pub use self::tokens::{
 };
 
 use crate::domain::time::UnixTime;
-use crate::domain::trusted_time::Reading;
+use crate::domain::trusted_time::ClockReading;
 
 /// The wall clock.
 pub trait Clock: Send + Sync {
@@ -51,9 +51,9 @@ pub trait Clock: Send + Sync {
     fn now(&self) -> UnixTime;
 
     /// What is known of the present moment where the wall clock may be wrong: what can be undone goes by
-    /// [`Reading::wall`], what cannot by [`Reading::earliest`], and what has to outlast everything that was signed so
-    /// far is counted from [`Reading::horizon`]. By default this clock is beyond doubt.
-    fn reading(&self) -> Reading {
+    /// [`ClockReading::wall`], what cannot by [`ClockReading::earliest`], and what has to outlast everything that was signed so
+    /// far is counted from [`ClockReading::horizon`]. By default this clock is beyond doubt.
+    fn reading(&self) -> ClockReading {
         self.now().into()
     }
 

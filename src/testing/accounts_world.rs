@@ -43,7 +43,7 @@ impl Devices for FakeDevices {
     }
 }
 
-pub struct World {
+pub struct AccountsWorld {
     pub accounts: Accounts,
     pub store: Arc<FakeStore>,
     pub clock: Arc<FakeClock>,
@@ -55,7 +55,7 @@ pub struct World {
     pub settings: AccountSettings,
 }
 
-pub fn world() -> World {
+pub fn world() -> AccountsWorld {
     world_with(|_| ())
 }
 
@@ -64,11 +64,11 @@ pub fn over(store: Arc<FakeStore>) -> Accounts {
     world_over(store, |_| ()).accounts
 }
 
-pub fn world_with(adjust: impl FnOnce(&mut AccountSettings)) -> World {
+pub fn world_with(adjust: impl FnOnce(&mut AccountSettings)) -> AccountsWorld {
     world_over(Arc::new(FakeStore::default()), adjust)
 }
 
-fn world_over(store: Arc<FakeStore>, adjust: impl FnOnce(&mut AccountSettings)) -> World {
+fn world_over(store: Arc<FakeStore>, adjust: impl FnOnce(&mut AccountSettings)) -> AccountsWorld {
     let clock = Arc::new(FakeClock::default());
     let passwords = Arc::new(FakePasswords::default());
     let limiter = Arc::new(FakeLimiter::default());
@@ -100,7 +100,7 @@ fn world_over(store: Arc<FakeStore>, adjust: impl FnOnce(&mut AccountSettings)) 
         holder: LeaseHolder(uuid::Uuid::from_u128(1)),
     };
     let accounts = Accounts::new(ports, settings);
-    World { accounts, store, clock, passwords, limiter, audit, key, entropy, settings }
+    AccountsWorld { accounts, store, clock, passwords, limiter, audit, key, entropy, settings }
 }
 
 pub fn client() -> Client {
@@ -115,7 +115,7 @@ pub fn secret(text: &str) -> SecretString {
     text.to_owned().into()
 }
 
-impl World {
+impl AccountsWorld {
     pub async fn register(&self, email: &str) {
         self.accounts.register(&client(), email, secret(PASSWORD), Some("Ann".into())).await.unwrap();
         self.accounts.do_due_tasks().await.unwrap();
@@ -186,7 +186,7 @@ pub fn typed(password: &str) -> Proof {
 }
 
 /// Changes of an account's address.
-impl World {
+impl AccountsWorld {
     /// Asks for another address. Returns the token of the link to it.
     pub async fn ask_for(&self, granted: &Granted, email: &str, password: &str) -> String {
         let edit =
@@ -240,7 +240,7 @@ impl World {
     }
 }
 
-impl World {
+impl AccountsWorld {
     pub fn clock_now(&self) -> u64 {
         self.clock.now().0
     }

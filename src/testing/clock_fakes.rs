@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use palisade_core::domain::time::UnixTime;
-use palisade_core::domain::trusted_time::Reading;
+use palisade_core::domain::trusted_time::ClockReading;
 use palisade_core::ports::Clock;
 
 /// What [`FakeClock`] shows.
@@ -52,10 +52,10 @@ impl Clock for FakeClock {
         UnixTime(NOW.0 + self.moved.load(Ordering::Relaxed))
     }
 
-    fn reading(&self) -> Reading {
+    fn reading(&self) -> ClockReading {
         let wall = self.now();
         let horizon = UnixTime(NOW.0 + self.highest.load(Ordering::Relaxed)).max(wall);
         let jumped = Duration::from_secs(self.jumped.load(Ordering::Relaxed));
-        Reading { wall, earliest: wall.minus(jumped), latest: wall, horizon }
+        ClockReading { wall, earliest: wall.minus(jumped), latest: wall, horizon }
     }
 }

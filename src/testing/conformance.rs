@@ -9,13 +9,14 @@ use std::sync::Arc;
 use palisade_core::domain::account::{Claim, PasswordHash, User, UserId};
 use palisade_core::domain::audit::{Action, Actor, Event, Outcome};
 use palisade_core::domain::connection::{
-    Account, Attempt, Connection, ConnectionId, Consent, Fault, FaultKind, SealedTokens, Status,
+    Account, Connection, ConnectionId, Consent, FaultKind, ProviderFailure, RefreshAttempt, SealedTokens,
+    Status,
 };
 use palisade_core::domain::email::EmailAddress;
-use palisade_core::domain::email_change::{EmailChanges, Freeze, Stage};
+use palisade_core::domain::email_change::{EmailChanges, Freeze, FreezeStage};
 use palisade_core::domain::link::{Link, Purpose};
 use palisade_core::domain::mail::{Facts, Letter, Mail};
-use palisade_core::domain::mail_cap::{Asked, CappedLetter, Caps, Mailbox, MailboxId};
+use palisade_core::domain::mail_cap::{CappedLetter, Caps, LetterRequest, Mailbox, MailboxId};
 use palisade_core::domain::opaque::TokenHash;
 use palisade_core::domain::revocation::{Begun, Kind, Revocation, Target, Versions};
 use palisade_core::domain::session::{Device, Session, SessionId};
@@ -127,9 +128,13 @@ pub fn connection(user: u128, id: u128, due: Option<u64>) -> Connection {
         created_at: UnixTime(1),
         connected_at: Some(UnixTime(2)),
         refreshed_at: Some(UnixTime(3)),
-        attempt: Some(Attempt { started_at: UnixTime(4), run: Uuid::from_u128(5) }),
+        attempt: Some(RefreshAttempt { started_at: UnixTime(4), run: Uuid::from_u128(5) }),
         failures: 0,
-        last_fault: Some(Fault { at: UnixTime(3), kind: FaultKind::Transient, reason: "slow".into() }),
+        last_fault: Some(ProviderFailure {
+            at: UnixTime(3),
+            kind: FaultKind::Transient,
+            reason: "slow".into(),
+        }),
         retry_at: None,
         not_refreshable: false,
         due_at: due.map(UnixTime),
@@ -669,7 +674,7 @@ async fn an_address_is_one_accounts(store: &dyn Store) {
 async fn a_kept_address_is_one_accounts(store: &dyn Store) {
     let ann = user(1, "ann@new.example");
     let old: EmailAddress = "ann@example.com".parse().unwrap();
-    let stage = Stage::Waiting { until: UnixTime(9) };
+    let stage = FreezeStage::Waiting { until: UnixTime(9) };
     let freeze = Freeze {
         since: UnixTime(5),
         claim: Uuid::from_u128(7),
@@ -695,12 +700,12 @@ async fn a_kept_address_is_one_accounts(store: &dyn Store) {
         assert_eq!(store.user_by_email(email).await.unwrap(), Some(with(stage, 1)));
         assert_eq!(refused(store, vec![Change::CreateUser(user(3, email.as_str()))]).await, "taken");
     }
-    store.commit(vec![Change::UpdateUser(with(Stage::Objected { at: UnixTime(6) }, 1))]).await.unwrap();
+    store.commit(vec![Change::UpdateUser(with(FreezeStage::Objected { at: UnixTime(6) }, 1))]).await.unwrap();
     assert_eq!(refused(store, vec![Change::CreateUser(user(3, old.as_str()))]).await, "taken");
-    store.commit(vec![Change::UpdateUser(with(Stage::Decided, 2))]).await.unwrap();
+    store.commit(vec![Change::UpdateUser(with(FreezeStage::Decided, 2))]).await.unwrap();
     assert_eq!(store.user_by_email(&old).await.unwrap(), None);
     store.commit(vec![Change::UpdateUser(with(stage, 3))]).await.unwrap();
-    let back = User { email: old.clone(), ..with(Stage::Decided, 4) };
+    let back = User { email: old.clone(), ..with(FreezeStage::Decided, 4) };
     store.commit(vec![Change::UpdateUser(back)]).await.unwrap();
     assert_eq!(store.user_by_email(&ann.email).await.unwrap(), None, "the other one is free");
     store.commit(vec![Change::UpdateUser(with(stage, 5)), Change::DeleteUser(ann.id)]).await.unwrap();
@@ -900,7 +905,7 @@ async fn connections_are_due_when_they_say(store: &dyn Store) {
 async fn mailboxes(store: &dyn Store) {
     let slack = |time: u64| UnixTime(time + 3600);
     let (caps, to) = (Caps { enabled: true, an_hour: 5, a_day: 15 }, "ann@example.com".parse().unwrap());
-    let letter = CappedLetter { asked: Asked::Reset, only_link: true, verified: true, known: false };
+    let letter = CappedLetter { asked: LetterRequest::Reset, only_link: true, verified: true, known: false };
     let counted = |mailbox: &Mailbox, at| {
         let mut next = mailbox.clone();
         assert!(next.admits(caps, letter, &to, UnixTime(at)));

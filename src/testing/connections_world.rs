@@ -24,7 +24,7 @@ use palisade_core::domain::time::UnixTime;
 use palisade_core::ports::{Change, Clock, Entropy, Store};
 use palisade_core::service::caller::Person;
 use palisade_core::service::connections::{
-    Begin, Begun, Callback, ConnectionError, ConnectionPorts, ConnectionSettings, Connections,
+    Begin, BegunConsent, Callback, ConnectionError, ConnectionPorts, ConnectionSettings, Connections,
     ProviderSettings, ProviderToken, Returned, Waits,
 };
 
@@ -43,12 +43,12 @@ pub struct Fakes {
     pub ann: Person,
 }
 
-pub struct World {
+pub struct ConnectionsWorld {
     pub connections: Connections,
     fakes: Fakes,
 }
 
-impl std::ops::Deref for World {
+impl std::ops::Deref for ConnectionsWorld {
     type Target = Fakes;
 
     fn deref(&self) -> &Fakes {
@@ -69,7 +69,7 @@ pub fn settings() -> ConnectionSettings {
 }
 
 /// Ann has an account, and no connection yet.
-pub async fn world() -> World {
+pub async fn world() -> ConnectionsWorld {
     let ann = UserId(Uuid::from_u128(0xa << 64));
     let fakes = Fakes {
         store: Arc::default(),
@@ -83,7 +83,7 @@ pub async fn world() -> World {
         ann: Person { user: ann, session: None },
     };
     fakes.store.commit(vec![Change::CreateUser(user(ann))]).await.unwrap();
-    World { connections: fakes.run(PATIENCE), fakes }
+    ConnectionsWorld { connections: fakes.run(PATIENCE), fakes }
 }
 
 /// As long as nothing hangs, no caller waits for so long.
@@ -160,7 +160,7 @@ pub fn acme() -> Begin {
     Begin { provider: ACME.to_owned(), return_to: Some(RETURN_TO.to_owned()), ..Begin::default() }
 }
 
-impl World {
+impl ConnectionsWorld {
     /// Another run of the program over the same store: nothing in memory is left.
     pub fn restart(&mut self) {
         self.connections = self.fakes.run(PATIENCE);
@@ -182,12 +182,12 @@ impl World {
         self.connections.apply(settings);
     }
 
-    pub async fn begin(&self, begin: Begin) -> Result<Begun, ConnectionError> {
+    pub async fn begin(&self, begin: Begin) -> Result<BegunConsent, ConnectionError> {
         self.connections.begin(&client(), self.ann, begin).await
     }
 
     /// What Ann's browser brings back from the consent that was begun last.
-    pub fn coming_back(&self, begun: &Begun, parameters: &[(&str, &str)]) -> Callback {
+    pub fn coming_back(&self, begun: &BegunConsent, parameters: &[(&str, &str)]) -> Callback {
         Callback {
             state: self.providers.states.lock().unwrap().last().unwrap().clone(),
             browser: begun.browser.clone(),
@@ -198,7 +198,7 @@ impl World {
         }
     }
 
-    pub async fn come_back(&self, begun: &Begun) -> Result<Returned, ConnectionError> {
+    pub async fn come_back(&self, begun: &BegunConsent) -> Result<Returned, ConnectionError> {
         self.connections.callback(&client(), self.coming_back(begun, &[("code", "c0de")])).await
     }
 

@@ -10,7 +10,7 @@ use secrecy::{ExposeSecret, SecretString};
 use palisade_core::domain::account::PasswordHash;
 use palisade_core::domain::email::EmailAddress;
 use palisade_core::domain::hash_cost::HashCosts;
-use palisade_core::domain::password::{Guessed, MIN_GUESSES, Policy, Violation};
+use palisade_core::domain::password::{Guessed, MIN_GUESSES, PasswordPolicy, Violation};
 use palisade_core::ports::{Busy, Checked, NotImported, Passwords, Requester};
 
 /// A password that a guesser comes to too soon.
@@ -61,8 +61,8 @@ impl Passwords for FakePasswords {
         })
     }
 
-    fn policy(&self) -> Policy {
-        Policy::Composition
+    fn policy(&self) -> PasswordPolicy {
+        PasswordPolicy::Composition
     }
 
     async fn guessed(

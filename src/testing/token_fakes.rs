@@ -11,7 +11,7 @@ use crate::fakes::{FakeStore, NOW};
 use palisade_core::domain::identity::Identity;
 use palisade_core::domain::revocation::{keys_of, limit_reaches};
 use palisade_core::domain::time::UnixTime;
-use palisade_core::domain::trusted_time::Reading;
+use palisade_core::domain::trusted_time::ClockReading;
 use palisade_core::domain::verdict::TokenFault;
 use palisade_core::ports::{
     AccessGrant, Entropy, IssuerClocks, KeyInfo, KeyState, Keys, Revocations, SignError, Signed, Signer,
@@ -70,7 +70,7 @@ impl Keys for FakeKeys {
         json!({"keys": [{"kty": "OKP", "kid": "k0"}]})
     }
 
-    async fn rotate(&self, _: Reading) -> Result<Vec<KeyInfo>, SignError> {
+    async fn rotate(&self, _: ClockReading) -> Result<Vec<KeyInfo>, SignError> {
         *self.turns.lock().unwrap() += 1;
         Ok(self.list())
     }

@@ -144,7 +144,7 @@ pub struct Consent {
 
 /// A refresh that was begun and has no outcome yet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Attempt {
+pub struct RefreshAttempt {
     pub started_at: UnixTime,
     /// The run of the program that began it: one of an earlier run was cut off.
     pub run: Uuid,
@@ -164,7 +164,7 @@ pub enum FaultKind {
 
 /// How the last call that failed did so.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Fault {
+pub struct ProviderFailure {
     pub at: UnixTime,
     pub kind: FaultKind,
     /// For operators and for the user; without a token.
@@ -198,10 +198,10 @@ pub struct Connection {
     pub connected_at: Option<UnixTime>,
     /// When tokens last came.
     pub refreshed_at: Option<UnixTime>,
-    pub attempt: Option<Attempt>,
+    pub attempt: Option<RefreshAttempt>,
     /// Refreshes that failed in a row.
     pub failures: u32,
-    pub last_fault: Option<Fault>,
+    pub last_fault: Option<ProviderFailure>,
     /// Not tried before this moment, after a failure.
     pub retry_at: Option<UnixTime>,
     /// Its plugin has nothing to refresh these tokens by: they are left alone until they end.

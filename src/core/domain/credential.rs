@@ -43,7 +43,7 @@ pub enum Carrier {
 }
 
 /// A token, borrowed from its field where most requests carry it, and what carried it.
-pub type Found<'a> = (Cow<'a, str>, Carrier);
+pub type CarriedToken<'a> = (Cow<'a, str>, Carrier);
 
 /// The token of a request and what carried it; `None` when there is none.
 ///
@@ -51,8 +51,8 @@ pub type Found<'a> = (Cow<'a, str>, Carrier);
 /// [`Refusal::Credentials`] for an `Authorization` that joins a Bearer token to something else, or tokens in
 /// more than one carrier: no rule says which of them counts (RFC 6750 §2). The form of the token is not
 /// looked at; [`check_form`] does that.
-pub fn find<'a>(request: &Request<'a>, carriers: &Carriers) -> Result<Option<Found<'a>>, Refusal> {
-    let mut found: Option<Found<'a>> = None;
+pub fn find<'a>(request: &Request<'a>, carriers: &Carriers) -> Result<Option<CarriedToken<'a>>, Refusal> {
+    let mut found: Option<CarriedToken<'a>> = None;
     let mut ambiguous = false;
     let mut keep = |token: Cow<'a, str>, carrier| {
         ambiguous |= found.is_some();

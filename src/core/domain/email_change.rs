@@ -67,13 +67,13 @@ pub struct Freeze {
     pub earlier: EmailAddress,
     /// The addresses that the account had after that one and may object, the present one last.
     pub later: Vec<EmailAddress>,
-    pub stage: Stage,
+    pub stage: FreezeStage,
 }
 
 /// How far the decision is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Stage {
+pub enum FreezeStage {
     /// The later addresses can object; the earlier one gets the account at `until`.
     Waiting { until: UnixTime },
     /// A later address has objected: an operator decides.
@@ -156,11 +156,11 @@ impl EmailChanges {
         later.retain(|address| *address != earlier);
         let until = now.plus(OBJECTION_TIME);
         let stage = match before.as_ref().map(|freeze| freeze.stage) {
-            _ if is_taken => Stage::Taken,
-            Some(objected @ Stage::Objected { .. }) => objected,
-            _ => Stage::Waiting { until },
+            _ if is_taken => FreezeStage::Taken,
+            Some(objected @ FreezeStage::Objected { .. }) => objected,
+            _ => FreezeStage::Waiting { until },
         };
-        let until = matches!(stage, Stage::Waiting { .. }).then_some(until);
+        let until = matches!(stage, FreezeStage::Waiting { .. }).then_some(until);
         let began = before.map_or(now, |freeze| freeze.since);
         self.freeze = Some(Freeze { since: began, claim: link, earlier, later: later.clone(), stage });
         Some(Undone { since, later, until })
@@ -169,7 +169,7 @@ impl EmailChanges {
     /// Whether an objection counts: the address is not decided yet.
     #[must_use]
     pub fn can_object(&self) -> bool {
-        self.freeze.as_ref().is_some_and(|freeze| freeze.stage != Stage::Decided)
+        self.freeze.as_ref().is_some_and(|freeze| freeze.stage != FreezeStage::Decided)
     }
 
     /// Whether an objection of `address` counts: it is not decided yet, and the address is one of the later ones.
@@ -180,11 +180,11 @@ impl EmailChanges {
 
     /// Leaves the decision to an operator. False when there is none to leave; then nothing was changed.
     pub fn object(&mut self, now: UnixTime) -> bool {
-        let Some(freeze) = self.freeze.as_mut().filter(|freeze| freeze.stage != Stage::Decided) else {
+        let Some(freeze) = self.freeze.as_mut().filter(|freeze| freeze.stage != FreezeStage::Decided) else {
             return false;
         };
-        if matches!(freeze.stage, Stage::Waiting { .. }) {
-            freeze.stage = Stage::Objected { at: now };
+        if matches!(freeze.stage, FreezeStage::Waiting { .. }) {
+            freeze.stage = FreezeStage::Objected { at: now };
         }
         true
     }
@@ -193,11 +193,11 @@ impl EmailChanges {
     /// objection. `None`: nothing was changed.
     pub fn give_back(&mut self, claim: Uuid, now: UnixTime) -> Option<EmailAddress> {
         let freeze = self.freeze.as_mut().filter(|freeze| freeze.claim == claim)?;
-        let Stage::Waiting { until } = freeze.stage else { return None };
+        let FreezeStage::Waiting { until } = freeze.stage else { return None };
         if now < until {
             return None;
         }
-        freeze.stage = Stage::Decided;
+        freeze.stage = FreezeStage::Decided;
         Some(freeze.earlier.clone())
     }
 
@@ -208,7 +208,7 @@ impl EmailChanges {
         if freeze.earlier != *address && !freeze.later.contains(address) {
             return false;
         }
-        freeze.stage = Stage::Decided;
+        freeze.stage = FreezeStage::Decided;
         self.undoable.clear();
         true
     }
@@ -227,14 +227,15 @@ impl EmailChanges {
     /// Whether a reset of the password is accepted.
     #[must_use]
     pub fn takes_reset(&self) -> bool {
-        self.freeze.as_ref().is_none_or(|freeze| freeze.stage == Stage::Decided)
+        self.freeze.as_ref().is_none_or(|freeze| freeze.stage == FreezeStage::Decided)
     }
 
     /// The address that is kept from other accounts although it is not this account's: the one that may get it back.
     #[must_use]
     pub fn reserved(&self) -> Option<&EmailAddress> {
         let freeze = self.freeze.as_ref()?;
-        matches!(freeze.stage, Stage::Waiting { .. } | Stage::Objected { .. }).then_some(&freeze.earlier)
+        matches!(freeze.stage, FreezeStage::Waiting { .. } | FreezeStage::Objected { .. })
+            .then_some(&freeze.earlier)
     }
 }
 
@@ -316,7 +317,7 @@ mod tests {
         changes.undo(link(1), &address("new"), false, THEN).unwrap();
         assert!(changes.object(THEN));
         assert!(changes.object(UnixTime(THEN.0 + 5)), "a second one changes nothing");
-        assert_eq!(changes.freeze.as_ref().unwrap().stage, Stage::Objected { at: THEN });
+        assert_eq!(changes.freeze.as_ref().unwrap().stage, FreezeStage::Objected { at: THEN });
         assert_eq!(changes.give_back(link(1), UnixTime(THEN.0 + 30 * DAY)), None);
         assert_eq!(changes.reserved(), Some(&address("ann")), "nobody else gets it meanwhile");
         assert!(!changes.decide(&address("other")));

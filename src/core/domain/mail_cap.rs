@@ -49,21 +49,22 @@ pub struct Caps {
 /// What a letter is, as far as the cap asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Asked {
+pub enum LetterRequest {
     /// A link that verifies the address of an account.
     Verify,
     /// A link that sets its password.
     Reset,
     /// A link that makes the address that of an account which has another one.
     Wish,
-    /// Word that the address has an account already. It has no link.
-    Told,
+    /// A notice that the address has an account already. It has no link.
+    #[serde(rename = "told")]
+    Notice,
 }
 
 /// A letter that a requester asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CappedLetter {
-    pub asked: Asked,
+    pub asked: LetterRequest,
     /// Whether it carries a link while the account has no other live one for the same purpose.
     pub only_link: bool,
     /// Whether the address is the account's and verified.
@@ -85,7 +86,7 @@ pub struct Mailbox {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Counted {
     at: UnixTime,
-    asked: Asked,
+    asked: LetterRequest,
     /// To an address with a tag.
     tagged: bool,
 }
@@ -159,13 +160,17 @@ impl Mailbox {
 
     /// Whether a letter passes a cap that is exhausted.
     fn passes(&self, letter: CappedLetter, tagged: bool, now: UnixTime) -> bool {
-        let wishes = |span| self.within(span, now).filter(|letter| letter.asked == Asked::Wish).count();
-        let is_link = |counted: &&Counted| matches!(counted.asked, Asked::Verify | Asked::Reset);
+        let wishes =
+            |span| self.within(span, now).filter(|letter| letter.asked == LetterRequest::Wish).count();
+        let is_link =
+            |counted: &&Counted| matches!(counted.asked, LetterRequest::Verify | LetterRequest::Reset);
         match letter.asked {
-            Asked::Told => false,
-            Asked::Wish => letter.only_link && wishes(HOUR) < WISHES_AN_HOUR && wishes(DAY) < WISHES_A_DAY,
-            Asked::Verify | Asked::Reset if letter.verified || !tagged => letter.only_link,
-            Asked::Verify | Asked::Reset => {
+            LetterRequest::Notice => false,
+            LetterRequest::Wish => {
+                letter.only_link && wishes(HOUR) < WISHES_AN_HOUR && wishes(DAY) < WISHES_A_DAY
+            }
+            LetterRequest::Verify | LetterRequest::Reset if letter.verified || !tagged => letter.only_link,
+            LetterRequest::Verify | LetterRequest::Reset => {
                 let firsts = self.within(DAY, now).filter(is_link).filter(|counted| counted.tagged).count();
                 letter.only_link && firsts < TAGGED_FIRSTS
             }
@@ -191,11 +196,11 @@ mod tests {
         Mailbox::new(MailboxId([1; 16]))
     }
 
-    fn repeat(asked: Asked) -> CappedLetter {
+    fn repeat(asked: LetterRequest) -> CappedLetter {
         CappedLetter { asked, only_link: false, verified: true, known: false }
     }
 
-    fn first(asked: Asked) -> CappedLetter {
+    fn first(asked: LetterRequest) -> CappedLetter {
         CappedLetter { only_link: true, ..repeat(asked) }
     }
 
@@ -213,44 +218,45 @@ mod tests {
         let mut mailbox = mailbox();
         let mut all = 0;
         for hour in 0..24 {
-            let kinds = [Asked::Verify, Asked::Reset, Asked::Told, Asked::Wish];
+            let kinds =
+                [LetterRequest::Verify, LetterRequest::Reset, LetterRequest::Notice, LetterRequest::Wish];
             let of_hour: usize =
                 kinds.into_iter().map(|asked| passed(&mut mailbox, repeat(asked), 100, at(hour * 60))).sum();
             assert!(of_hour <= 5, "{hour}: {of_hour}");
             all += of_hour;
         }
         assert_eq!(all, 15);
-        assert_eq!(passed(&mut mailbox, repeat(Asked::Told), 9, at(24 * 60)), 5, "a day later");
+        assert_eq!(passed(&mut mailbox, repeat(LetterRequest::Notice), 9, at(24 * 60)), 5, "a day later");
     }
 
     #[test]
     fn the_hour_is_any_hour() {
         let mut mailbox = mailbox();
-        assert_eq!(passed(&mut mailbox, repeat(Asked::Reset), 3, at(0)), 3);
-        assert_eq!(passed(&mut mailbox, repeat(Asked::Reset), 9, at(30)), 2);
-        assert_eq!(passed(&mut mailbox, repeat(Asked::Reset), 9, at(59)), 0);
-        assert_eq!(passed(&mut mailbox, repeat(Asked::Reset), 9, at(60)), 3);
-        assert_eq!(passed(&mut mailbox, repeat(Asked::Reset), 9, at(90)), 2);
+        assert_eq!(passed(&mut mailbox, repeat(LetterRequest::Reset), 3, at(0)), 3);
+        assert_eq!(passed(&mut mailbox, repeat(LetterRequest::Reset), 9, at(30)), 2);
+        assert_eq!(passed(&mut mailbox, repeat(LetterRequest::Reset), 9, at(59)), 0);
+        assert_eq!(passed(&mut mailbox, repeat(LetterRequest::Reset), 9, at(60)), 3);
+        assert_eq!(passed(&mut mailbox, repeat(LetterRequest::Reset), 9, at(90)), 2);
     }
 
     #[test]
     fn the_only_live_link_is_never_held_back() {
         let mut mailbox = mailbox();
-        for asked in [Asked::Reset, Asked::Verify] {
-            passed(&mut mailbox, repeat(Asked::Told), 100, NOW);
+        for asked in [LetterRequest::Reset, LetterRequest::Verify] {
+            passed(&mut mailbox, repeat(LetterRequest::Notice), 100, NOW);
             assert_eq!(passed(&mut mailbox, repeat(asked), 1, NOW), 0);
             assert_eq!(passed(&mut mailbox, first(asked), 1, NOW), 1, "{asked:?}");
         }
         // Each hour, all day long, while strangers ask without a pause.
         for hour in 1..48 {
-            passed(&mut mailbox, repeat(Asked::Reset), 100, at(hour * 60));
-            assert_eq!(passed(&mut mailbox, first(Asked::Reset), 1, at(hour * 60)), 1, "{hour}");
+            passed(&mut mailbox, repeat(LetterRequest::Reset), 100, at(hour * 60));
+            assert_eq!(passed(&mut mailbox, first(LetterRequest::Reset), 1, at(hour * 60)), 1, "{hour}");
             let within: usize = mailbox.within(DAY, at(hour * 60)).count();
             assert!(within <= 15 + 24 + 2, "{within}");
         }
         assert!(!mailbox.admits(
             CAPS,
-            CappedLetter { only_link: true, ..repeat(Asked::Told) },
+            CappedLetter { only_link: true, ..repeat(LetterRequest::Notice) },
             &ann(),
             at(48 * 60)
         ));
@@ -259,8 +265,8 @@ mod tests {
     #[test]
     fn an_owner_where_they_have_signed_in_before_is_not_held_back() {
         let mut mailbox = mailbox();
-        passed(&mut mailbox, repeat(Asked::Told), 100, NOW);
-        for asked in [Asked::Reset, Asked::Verify, Asked::Told] {
+        passed(&mut mailbox, repeat(LetterRequest::Notice), 100, NOW);
+        for asked in [LetterRequest::Reset, LetterRequest::Verify, LetterRequest::Notice] {
             assert!(
                 mailbox.admits(CAPS, CappedLetter { known: true, ..repeat(asked) }, &ann(), NOW),
                 "{asked:?}"
@@ -273,12 +279,12 @@ mod tests {
     fn tags_and_dots_are_no_way_around() {
         let key = ServerKey::new(Zeroizing::new([9; 32]));
         let mut mailbox = mailbox();
-        let unverified = CappedLetter { verified: false, ..first(Asked::Verify) };
+        let unverified = CappedLetter { verified: false, ..first(LetterRequest::Verify) };
         let tagged = |n: u32| -> EmailAddress { format!("ann+{n}@example.com").parse().unwrap() };
         assert_eq!((0..500).map(tagged).filter(|to| mailbox.admits(CAPS, unverified, to, NOW)).count(), 5);
         // The plain address is the owner's, and so is a tagged one that is verified.
         assert!(mailbox.admits(CAPS, unverified, &ann(), NOW));
-        assert!(mailbox.admits(CAPS, first(Asked::Reset), &tagged(3), NOW));
+        assert!(mailbox.admits(CAPS, first(LetterRequest::Reset), &tagged(3), NOW));
         for (one, other, same) in [
             ("ann@example.com", "ann+x@example.com", true),
             ("ann@example.com", "ann+x+y@example.com", true),
@@ -295,11 +301,11 @@ mod tests {
     #[test]
     fn a_wish_comes_through_while_strangers_use_the_cap_up_and_wishes_are_few() {
         let mut mailbox = mailbox();
-        passed(&mut mailbox, repeat(Asked::Told), 100, NOW);
-        let wish = CappedLetter { verified: false, ..first(Asked::Wish) };
+        passed(&mut mailbox, repeat(LetterRequest::Notice), 100, NOW);
+        let wish = CappedLetter { verified: false, ..first(LetterRequest::Wish) };
         assert_eq!(passed(&mut mailbox, wish, 100, NOW), 3);
         assert_eq!(passed(&mut mailbox, wish, 100, at(60)), 5, "the cap has room again");
-        passed(&mut mailbox, repeat(Asked::Told), 100, at(120));
+        passed(&mut mailbox, repeat(LetterRequest::Notice), 100, at(120));
         assert_eq!(passed(&mut mailbox, wish, 100, at(120)), 0, "of a day");
     }
 
@@ -307,24 +313,24 @@ mod tests {
     fn a_clock_that_is_set_back_or_was_ahead_holds_nothing_back_for_long() {
         let mut mailbox = mailbox();
         let year = 365 * 24 * 60;
-        passed(&mut mailbox, repeat(Asked::Told), 100, at(year));
+        passed(&mut mailbox, repeat(LetterRequest::Notice), 100, at(year));
         assert_eq!(
-            passed(&mut mailbox, repeat(Asked::Told), 9, NOW),
+            passed(&mut mailbox, repeat(LetterRequest::Notice), 9, NOW),
             5,
             "what lies a year ahead is not believed"
         );
         // A little ahead is, or a clock set back by a minute would be a way around.
-        assert_eq!(passed(&mut mailbox, repeat(Asked::Told), 9, UnixTime(NOW.0 - 60)), 0);
+        assert_eq!(passed(&mut mailbox, repeat(LetterRequest::Notice), 9, UnixTime(NOW.0 - 60)), 0);
     }
 
     #[test]
     fn what_is_kept_is_bounded_and_ends() {
         let mut mailbox = mailbox();
-        let known = CappedLetter { known: true, ..repeat(Asked::Reset) };
+        let known = CappedLetter { known: true, ..repeat(LetterRequest::Reset) };
         assert_eq!(passed(&mut mailbox, known, 1000, NOW), 1000);
         assert_eq!(mailbox.letters.len(), REMEMBERED);
         assert_eq!(mailbox.ends_at(), NOW.plus(DAY));
         let off = Caps { enabled: false, ..CAPS };
-        assert!(mailbox.admits(off, repeat(Asked::Told), &ann(), NOW));
+        assert!(mailbox.admits(off, repeat(LetterRequest::Notice), &ann(), NOW));
     }
 }

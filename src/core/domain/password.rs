@@ -36,7 +36,7 @@ const BREAKS_OF_A_ROW: usize = 2;
 /// Which rules hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Policy {
+pub enum PasswordPolicy {
     /// 8 characters or more, with an upper and a lower case letter, a digit and another character.
     Composition,
     /// 15 characters or more, and none of the common ones (NIST SP 800-63B §3.1.1.2).
@@ -86,7 +86,7 @@ impl Serialize for Violation {
 /// The rules of a policy, for programs; `text` says them to people.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Requirements {
-    pub policy: Policy,
+    pub policy: PasswordPolicy,
     /// In Unicode characters.
     pub min_length: usize,
     /// In bytes of UTF-8.
@@ -107,20 +107,20 @@ pub struct Requirements {
     pub text: Vec<&'static str>,
 }
 
-impl Policy {
+impl PasswordPolicy {
     /// Its rules, where a password must stand `min_guesses`.
     #[must_use]
     pub fn requirements(self, min_guesses: u64) -> Requirements {
-        let classes = self == Policy::Composition;
+        let classes = self == PasswordPolicy::Composition;
         let text = match self {
-            Policy::Composition => vec![
+            PasswordPolicy::Composition => vec![
                 "Use at least 8 characters.",
                 "Use an upper case letter, a lower case letter, a digit, and a character that is none of these, such as a space.",
                 "Use no more than 1024 bytes.",
                 "Do not use your e-mail address or your name.",
                 GUESSED_FIRST,
             ],
-            Policy::Length => vec![
+            PasswordPolicy::Length => vec![
                 "Use at least 15 characters; a sentence is fine.",
                 "Do not use a common password, or the same few characters over and over.",
                 "Use no more than 1024 bytes.",
@@ -136,7 +136,7 @@ impl Policy {
             lowercase: classes,
             digit: classes,
             special: classes,
-            common_refused: self == Policy::Length,
+            common_refused: self == PasswordPolicy::Length,
             identity_refused: true,
             min_guesses,
             text,
@@ -147,8 +147,8 @@ impl Policy {
     #[must_use]
     pub fn min_length(self) -> usize {
         match self {
-            Policy::Composition => 8,
-            Policy::Length => 15,
+            PasswordPolicy::Composition => 8,
+            PasswordPolicy::Length => 15,
         }
     }
 
@@ -157,8 +157,8 @@ impl Policy {
     pub fn explain(self, violation: Violation) -> &'static str {
         match violation {
             Violation::TooShort => match self {
-                Policy::Composition => "The password needs at least 8 characters.",
-                Policy::Length => "The password needs at least 15 characters.",
+                PasswordPolicy::Composition => "The password needs at least 8 characters.",
+                PasswordPolicy::Length => "The password needs at least 15 characters.",
             },
             Violation::TooLong => "The password is longer than 1024 bytes.",
             Violation::NoUppercase => "The password needs an upper case letter.",
@@ -203,8 +203,8 @@ impl Policy {
             return vec![Violation::TooLong];
         }
         let lacks = |class: fn(char) -> bool| !password.chars().any(class);
-        let composition = self == Policy::Composition;
-        let length = self == Policy::Length;
+        let composition = self == PasswordPolicy::Composition;
+        let length = self == PasswordPolicy::Length;
         let rules = [
             (Violation::TooShort, password.chars().count() < self.min_length()),
             (Violation::NoUppercase, composition && lacks(char::is_uppercase)),
@@ -283,7 +283,7 @@ fn is_pattern(password: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn broken(policy: Policy, password: &str) -> Vec<Violation> {
+    fn broken(policy: PasswordPolicy, password: &str) -> Vec<Violation> {
         policy.violations(password, None, None, &|common| common == "correct horse battery staple")
     }
 
@@ -306,7 +306,7 @@ mod tests {
             ("", vec![TooShort, NoUppercase, NoLowercase, NoDigit, NoSpecial]),
             ("Passw0rd!\0", vec![ContainsNul]),
         ] {
-            assert_eq!(broken(Policy::Composition, password), expected, "{password:?}");
+            assert_eq!(broken(PasswordPolicy::Composition, password), expected, "{password:?}");
         }
     }
 
@@ -325,25 +325,29 @@ mod tests {
             ("ZYXWVUTSRQPONMLK", vec![TooCommon]),
             ("abcdefg is the start", vec![]),
         ] {
-            assert_eq!(broken(Policy::Length, password), expected, "{password:?}");
+            assert_eq!(broken(PasswordPolicy::Length, password), expected, "{password:?}");
         }
     }
 
     #[test]
     fn the_longest_has_1024_bytes() {
         let longest = format!("Aa1!{}", "x".repeat(MAX_BYTES - 4));
-        assert_eq!(broken(Policy::Composition, &longest), []);
-        assert_eq!(broken(Policy::Composition, &format!("{longest}x")), [Violation::TooLong]);
+        assert_eq!(broken(PasswordPolicy::Composition, &longest), []);
+        assert_eq!(broken(PasswordPolicy::Composition, &format!("{longest}x")), [Violation::TooLong]);
         let wide = format!("Aa1!{}", "é".repeat(511));
-        assert_eq!(broken(Policy::Composition, &wide), [Violation::TooLong]);
+        assert_eq!(broken(PasswordPolicy::Composition, &wide), [Violation::TooLong]);
     }
 
     #[test]
     fn who_one_is_is_no_secret() {
         let email: EmailAddress = "ann.lee+news@example.com".parse().unwrap();
         let breaks = |password: &str| {
-            let broken =
-                Policy::Composition.violations(password, Some(&email), Some("Ann B. Ōlafsson"), &|_| false);
+            let broken = PasswordPolicy::Composition.violations(
+                password,
+                Some(&email),
+                Some("Ann B. Ōlafsson"),
+                &|_| false,
+            );
             broken.contains(&Violation::ContainsIdentity)
         };
         for password in [
@@ -360,7 +364,7 @@ mod tests {
             assert!(!breaks(password), "{password}");
         }
         // A name of no letters says nothing about any password.
-        assert_eq!(Policy::Composition.violations("Passw0rd!", None, Some("!!"), &|_| false), []);
+        assert_eq!(PasswordPolicy::Composition.violations("Passw0rd!", None, Some("!!"), &|_| false), []);
     }
 
     #[test]
@@ -383,7 +387,7 @@ mod tests {
             Guessable(Guessed::Simple),
         ] {
             assert_eq!(serde_json::to_value(violation).unwrap(), violation.word());
-            for policy in [Policy::Composition, Policy::Length] {
+            for policy in [PasswordPolicy::Composition, PasswordPolicy::Length] {
                 assert!(policy.explain(violation).ends_with('.'));
             }
         }
@@ -391,7 +395,7 @@ mod tests {
 
     #[test]
     fn the_requirements_say_what_is_checked() {
-        for policy in [Policy::Composition, Policy::Length] {
+        for policy in [PasswordPolicy::Composition, PasswordPolicy::Length] {
             let rules = policy.requirements(MIN_GUESSES);
             let all = rules.text.join(" ");
             assert!(all.contains(&format!("at least {} ", rules.min_length)), "{all}");
@@ -402,7 +406,7 @@ mod tests {
             let short = policy.explain(Violation::TooShort);
             assert!(short.contains(&format!("at least {} ", rules.min_length)));
         }
-        let json = serde_json::to_value(Policy::Length.requirements(MIN_GUESSES)).unwrap();
+        let json = serde_json::to_value(PasswordPolicy::Length.requirements(MIN_GUESSES)).unwrap();
         assert_eq!((&json["policy"], &json["min_length"]), (&"length".into(), &15.into()));
     }
 }

@@ -3,7 +3,7 @@
 //! Servers decode escapes once, twice or not at all; drop `;` parameters before or after that, up to the next
 //! slash, the next backslash or the end; cut at `#` or `?`; take a backslash for a slash; collapse `//`, or take
 //! what follows it for a host; ignore case; drop a trailing dot. The order in which they do so differs, too. A
-//! [`Reading`] is the path decoded to its end, with each delimiter in it; [`Reading::places`] then follows every
+//! [`PathReading`] is the path decoded to its end, with each delimiter in it; [`PathReading::places`] then follows every
 //! choice that a server may make there. Decoding to the end loses none of them: escapes never overlap, so every
 //! order of decoding ends in the same text, and what was a delimiter or a dot on the way still is one there.
 
@@ -45,12 +45,12 @@ impl Letter {
 
 /// A path as all servers together may read it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reading {
+pub struct PathReading {
     /// What follows the first `/`.
     letters: Vec<Letter>,
 }
 
-/// The prefix of a route, to be held against a [`Reading`].
+/// The prefix of a route, to be held against a [`PathReading`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Names {
     /// Its segments, decoded and case-folded.
@@ -63,7 +63,7 @@ impl Names {
     /// The names of a prefix in normal form.
     #[must_use]
     pub fn of(prefix: &str) -> Names {
-        let Ok(reading) = Reading::of(prefix) else {
+        let Ok(reading) = PathReading::of(prefix) else {
             // No request below it is ever read otherwise: each is refused for the same reason.
             let segments = prefix.split('/').filter(|segment| !segment.is_empty());
             return Names { segments: segments.map(str::to_owned).collect(), certain: None };
@@ -85,14 +85,14 @@ impl Names {
     }
 }
 
-impl Reading {
+impl PathReading {
     /// Reads a path in normal form.
     ///
     /// # Errors
     /// [`Malformed::DotSegment`] when some server would see a dot segment in it, [`Malformed::Control`] when
     /// one would see a control character, which cuts the path or vanishes from it, and
     /// [`Malformed::Ambiguous`] for more delimiters than any honest path has.
-    pub fn of(path: &str) -> Result<Reading, Malformed> {
+    pub fn of(path: &str) -> Result<PathReading, Malformed> {
         let letters = fold(&decode(path.strip_prefix('/').unwrap_or(path)));
         if letters.iter().any(|letter| letter.char.is_ascii_control()) {
             return Err(Malformed::Control);
@@ -103,7 +103,7 @@ impl Reading {
         if letters.iter().filter(|letter| letter.has_two_meanings()).count() > MAX_DELIMITERS {
             return Err(Malformed::Ambiguous);
         }
-        Ok(Reading { letters })
+        Ok(PathReading { letters })
     }
 
     /// Where servers may see this path: each sequence of segments that a route's prefix begins with and that
@@ -328,7 +328,7 @@ mod tests {
     use super::*;
 
     fn text(path: &str) -> Result<String, Malformed> {
-        Reading::of(path).map(|reading| reading.letters.iter().map(|letter| letter.char).collect())
+        PathReading::of(path).map(|reading| reading.letters.iter().map(|letter| letter.char).collect())
     }
 
     #[test]
@@ -404,7 +404,7 @@ mod tests {
         let from = Names::of(from);
         let known: Vec<Names> = known.iter().map(|prefix| Names::of(prefix)).collect();
         let known: Vec<&Names> = known.iter().collect();
-        let reading = Reading::of(path).unwrap();
+        let reading = PathReading::of(path).unwrap();
         let mut places: Vec<String> =
             reading.places(&from, &known).iter().map(|place| format!("/{}", place.join("/"))).collect();
         places.sort();

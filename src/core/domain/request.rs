@@ -169,7 +169,7 @@ impl<'a> Path<'a> {
     }
 
     /// Whether every server reads this path alike: no escape, no `;`, no upper case, no empty segment, and no
-    /// segment that ends in a dot. Of all others [`super::reading::Reading`] knows more.
+    /// segment that ends in a dot. Of all others [`super::reading::PathReading`] knows more.
     #[must_use]
     #[inline]
     pub fn is_plain(&self) -> bool {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::cors::Cors;
 use super::identity::Identity;
-use super::reading::{Names, Reading};
+use super::reading::{Names, PathReading};
 use super::request::{Malformed, Path, Request};
 use super::verdict::{Refusal, TokenFault};
 
@@ -264,7 +264,7 @@ impl<R: AsRef<Route>> Table<R> {
                 return Ok(());
             }
         }
-        let reading = Reading::of(path.as_str()).map_err(Refusal::Malformed)?;
+        let reading = PathReading::of(path.as_str()).map_err(Refusal::Malformed)?;
         let methods: Vec<&str> = [Some(method), upper.as_deref()].into_iter().flatten().collect();
         let known: Vec<(&Route, &Names)> = self
             .routes

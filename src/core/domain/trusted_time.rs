@@ -74,7 +74,7 @@ pub enum Doubt {
 
 /// What is known of the present moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Reading {
+pub struct ClockReading {
     /// What the wall clock shows.
     pub wall: UnixTime,
     /// The earliest that it can be: what cannot be undone goes by this.
@@ -86,14 +86,14 @@ pub struct Reading {
     pub horizon: UnixTime,
 }
 
-impl From<UnixTime> for Reading {
+impl From<UnixTime> for ClockReading {
     /// A clock that is beyond doubt.
-    fn from(now: UnixTime) -> Reading {
-        Reading { wall: now, earliest: now, latest: now, horizon: now }
+    fn from(now: UnixTime) -> ClockReading {
+        ClockReading { wall: now, earliest: now, latest: now, horizon: now }
     }
 }
 
-impl Reading {
+impl ClockReading {
     /// The wall clock's moment at which the earliest will have come to `at`, if all goes on as it is.
     #[must_use]
     pub fn wall_at(&self, at: UnixTime) -> UnixTime {
@@ -103,7 +103,7 @@ impl Reading {
 
 /// What an operator is told about the clock.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Standing {
+pub struct ClockState {
     pub wall: UnixTime,
     /// The high-water mark, moved by uptime.
     pub mark: UnixTime,
@@ -114,7 +114,7 @@ pub struct Standing {
     pub highest: UnixTime,
 }
 
-impl Standing {
+impl ClockState {
     /// Whether the wall clock ever showed a moment that is still to come by what it shows now.
     #[must_use]
     pub fn has_been_ahead(&self) -> bool {
@@ -217,14 +217,14 @@ impl TrustedTime {
 
     /// What is known of the present moment, as of the last look.
     #[must_use]
-    pub fn reading(&self, wall: UnixTime) -> Reading {
+    pub fn reading(&self, wall: UnixTime) -> ClockReading {
         let latest = wall.max(self.expected());
-        Reading { wall, earliest: wall.min(self.mark), latest, horizon: latest.max(self.highest) }
+        ClockReading { wall, earliest: wall.min(self.mark), latest, horizon: latest.max(self.highest) }
     }
 
     /// For an operator, as of the last look.
     #[must_use]
-    pub fn standing(&self, wall: UnixTime) -> Standing {
+    pub fn standing(&self, wall: UnixTime) -> ClockState {
         let expected = self.expected();
         let (ahead, behind) = (expected.until(wall), wall.until(expected));
         let doubt = match (ahead > NEAR, behind > NEAR) {
@@ -232,7 +232,7 @@ impl TrustedTime {
             (_, true) => Some(Doubt::Behind(behind)),
             _ => None,
         };
-        Standing { wall, mark: self.mark, doubt, stops: self.stops.clone(), highest: self.highest }
+        ClockState { wall, mark: self.mark, doubt, stops: self.stops.clone(), highest: self.highest }
     }
 
     /// The operator says that the wall clock is right. It is the mark from now on, and no clock of ours ever showed a

@@ -245,7 +245,7 @@ impl World {
         UnixTime(self.truth.saturating_add_signed(self.skew))
     }
 
-    fn look(&mut self) -> Reading {
+    fn look(&mut self) -> ClockReading {
         let wall = self.wall();
         self.time.observe(wall, up(self.uptime));
         self.time.reading(wall)

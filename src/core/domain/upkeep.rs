@@ -143,7 +143,7 @@ pub fn backoff(kind: FaultKind, failures: u32, retry_after: Option<Duration>, ch
 mod tests {
     use super::*;
     use crate::domain::account::UserId;
-    use crate::domain::connection::{Attempt, ConnectionId, Consent, Grant, SealedTokens};
+    use crate::domain::connection::{ConnectionId, Consent, Grant, RefreshAttempt, SealedTokens};
     use crate::domain::opaque::TokenHash;
     use uuid::Uuid;
 
@@ -224,7 +224,7 @@ mod tests {
     fn an_open_attempt_is_looked_at_whether_or_not_tokens_are_kept_fresh() {
         let off = Upkeep { keep_fresh: false, ..UPKEEP };
         let mut connection = connection(Some(HOUR), None);
-        connection.attempt = Some(Attempt { started_at: after(100), run: Uuid::nil() });
+        connection.attempt = Some(RefreshAttempt { started_at: after(100), run: Uuid::nil() });
         assert_eq!(due(&mut connection, after(100), off, 0), Some(115));
         assert!(connection.is_to_refresh(after(115), off));
         connection.retry_at = Some(after(500));

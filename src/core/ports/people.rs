@@ -12,7 +12,7 @@ use crate::domain::block::AddressBlock;
 use crate::domain::email::EmailAddress;
 use crate::domain::hash_cost::HashCosts;
 use crate::domain::mail::Mail;
-use crate::domain::password::{Guessed, Policy, Violation};
+use crate::domain::password::{Guessed, PasswordPolicy, Violation};
 use crate::domain::session::Device;
 
 /// The hashing of passwords has more to do than it can.
@@ -76,7 +76,7 @@ pub trait Passwords: Send + Sync {
     ) -> Result<Checked, Busy>;
 
     /// Which rules hold.
-    fn policy(&self) -> Policy;
+    fn policy(&self) -> PasswordPolicy;
 
     /// Every rule that `password` breaks; empty when it will do.
     fn violations(&self, password: &str, email: Option<&EmailAddress>, name: Option<&str>) -> Vec<Violation>;

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use crate::domain::identity::Identity;
 use crate::domain::time::UnixTime;
-use crate::domain::trusted_time::Reading;
+use crate::domain::trusted_time::ClockReading;
 use crate::domain::verdict::TokenFault;
 
 /// A verified token as the cache keeps it: who it speaks for, and the last moment it was known not to
@@ -164,5 +164,5 @@ pub trait Keys: Send + Sync {
     ///
     /// # Errors
     /// [`SignError`] when the ring is not managed by us or cannot be written; then nothing changed.
-    async fn rotate(&self, now: Reading) -> Result<Vec<KeyInfo>, SignError>;
+    async fn rotate(&self, now: ClockReading) -> Result<Vec<KeyInfo>, SignError>;
 }

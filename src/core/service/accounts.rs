@@ -25,12 +25,12 @@ use crate::domain::mail::{Connected, Facts, Letter, Mail, MailedLink};
 use crate::domain::mail_cap::Caps;
 use crate::domain::name::{NAME_WANTED, is_name};
 use crate::domain::opaque::ServerKey;
-use crate::domain::password::{Policy, Violation};
+use crate::domain::password::{PasswordPolicy, Violation};
 use crate::domain::revocation::{Begun, Revocation, Target, Versions};
 use crate::domain::session::{Fingerprint, Lifetimes, Session, SessionId};
 use crate::domain::task::{Task, Work};
 use crate::domain::time::UnixTime;
-use crate::domain::trusted_time::Reading;
+use crate::domain::trusted_time::ClockReading;
 use crate::ports::{
     Audit, Busy, Change, Clock, CommitError, Devices, Entropy, Limiter, Passwords, Requester, SignError,
     Signer, Store, StoreError, TooMany,
@@ -86,7 +86,7 @@ pub enum AccountError {
     #[error("{0}")]
     Invalid(String),
     #[error("the password breaks a rule")]
-    PasswordRejected { broken: Vec<Violation>, policy: Policy },
+    PasswordRejected { broken: Vec<Violation>, policy: PasswordPolicy },
     /// The token is good and speaks for no account, or for one that is gone.
     #[error("this token belongs to no account")]
     NoAccount,
@@ -287,7 +287,7 @@ impl Accounts {
 
     /// What ends every access token of a user, whatever its session.
     pub(super) fn raising(&self, user: UserId, reason: &str) -> Change {
-        let Reading { wall: now, horizon, .. } = self.clock.reading();
+        let ClockReading { wall: now, horizon, .. } = self.clock.reading();
         Change::RaiseVersion {
             issuer: self.signer.issuer().to_owned(),
             sub: user.to_string(),
@@ -299,7 +299,7 @@ impl Accounts {
     }
 
     fn revocation(&self, target: Target, reason: &str) -> Revocation {
-        let Reading { wall: now, horizon, .. } = self.clock.reading();
+        let ClockReading { wall: now, horizon, .. } = self.clock.reading();
         Revocation {
             target,
             created_at: now,

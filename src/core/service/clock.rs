@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::domain::time::UnixTime;
-use crate::domain::trusted_time::{Doubt, Mark, NEAR, Reading, Standing, TrustedTime};
+use crate::domain::trusted_time::{ClockReading, ClockState, Doubt, Mark, NEAR, TrustedTime};
 use crate::ports::{Change, Clock, CommitError, Store, StoreError};
 use crate::service::revoke::{Revoke, RevokeError};
 
@@ -36,7 +36,7 @@ pub struct ClockLog {
 impl ClockLog {
     /// What the log has to say now, and whether it is news rather than a reminder.
     #[must_use]
-    pub fn next(&mut self, standing: &Standing, uptime: Duration) -> (Vec<String>, bool) {
+    pub fn next(&mut self, standing: &ClockState, uptime: Duration) -> (Vec<String>, bool) {
         let kind = |doubt: &Doubt| matches!(doubt, Doubt::Ahead(_));
         let before = self.doubt;
         let mut is_news = standing.doubt.as_ref().map(kind) != before.as_ref().map(|(doubt, _)| kind(doubt));
@@ -83,7 +83,7 @@ impl Clock for GuardedClock {
         now
     }
 
-    fn reading(&self) -> Reading {
+    fn reading(&self) -> ClockReading {
         let (time, wall, _) = self.look();
         time.reading(wall)
     }
@@ -116,7 +116,7 @@ impl GuardedClock {
 
     /// How the clock stands.
     #[must_use]
-    pub fn standing(&self) -> Standing {
+    pub fn standing(&self) -> ClockState {
         let (time, wall, _) = self.look();
         time.standing(wall)
     }
@@ -165,7 +165,7 @@ impl GuardedClock {
     ///
     /// # Errors
     /// [`StoreError`]; then the clock stands as it did.
-    pub async fn accept(&self, store: &dyn Store) -> Result<Standing, StoreError> {
+    pub async fn accept(&self, store: &dyn Store) -> Result<ClockState, StoreError> {
         let (before, mark) = {
             let (time, wall, uptime) = self.look();
             let mut accepted = time.clone();
@@ -197,7 +197,7 @@ impl GuardedClock {
     }
 
     /// Whether there was news.
-    fn say(&self, standing: &Standing, uptime: Duration) -> bool {
+    fn say(&self, standing: &ClockState, uptime: Duration) -> bool {
         let (lines, is_news) = self.log().next(standing, uptime);
         for line in lines {
             tracing::warn!("{line}");
@@ -227,7 +227,7 @@ pub struct Timekeeping {
 #[derive(Debug)]
 pub struct Accepted {
     /// How the clock stood before.
-    pub before: Standing,
+    pub before: ClockState,
     /// Whether every token signed so far was revoked, because some may say a later moment than the clock.
     pub revoked: bool,
 }
@@ -241,7 +241,7 @@ impl Timekeeping {
 
     /// How the clock stands.
     #[must_use]
-    pub fn standing(&self) -> Standing {
+    pub fn standing(&self) -> ClockState {
         self.clock.standing()
     }
 
@@ -264,7 +264,7 @@ impl Timekeeping {
 
 /// What is wrong with the clock, what waits because of it, and what to do.
 #[must_use]
-pub fn in_words(doubt: Doubt, standing: &Standing) -> String {
+pub fn in_words(doubt: Doubt, standing: &ClockState) -> String {
     let wall = shown(standing.wall);
     let (by, way) = match doubt {
         Doubt::Ahead(by) => (by, "ahead of"),
@@ -286,7 +286,7 @@ pub fn in_words(doubt: Doubt, standing: &Standing) -> String {
 }
 
 /// That there may be tokens which begin in the future, and what to do.
-fn future_tokens(standing: &Standing) -> String {
+fn future_tokens(standing: &ClockState) -> String {
     format!(
         "the clock is right now and once showed {}: tokens that were signed then begin in the future. `palisade clock \
          accept` revokes every access token signed so far; sessions go on",

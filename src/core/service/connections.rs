@@ -113,7 +113,7 @@ pub struct Begin {
 
 /// A connection that waits for consent, or that needed none.
 #[derive(Debug)]
-pub struct Begun {
+pub struct BegunConsent {
     pub connection: Connection,
     /// Where the user gives consent; `None`: there is none to give, and the connection is active.
     pub authorization_url: Option<String>,
@@ -144,12 +144,12 @@ pub struct Returned {
     pub provider: String,
     /// As given with [`Begin::return_to`].
     pub return_to: Option<String>,
-    pub outcome: Result<(), Refusal>,
+    pub outcome: Result<(), ConsentRefusal>,
 }
 
 /// Why a consent did not lead to a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
+pub struct ConsentRefusal {
     /// A stable word, such as `access_denied`.
     pub word: &'static str,
     /// The same in our words, for the user: the rest of a sentence.
@@ -424,7 +424,7 @@ impl Connections {
         self.state.changed.notify_one();
     }
 
-    /// The id of this run of the program ([`crate::domain::connection::Attempt::run`]).
+    /// The id of this run of the program ([`crate::domain::connection::RefreshAttempt::run`]).
     #[must_use]
     pub fn run_id(&self) -> Uuid {
         self.run

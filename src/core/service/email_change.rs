@@ -10,7 +10,7 @@ use super::verify_registration::Proof;
 use crate::domain::account::{PasswordHash, User, UserId};
 use crate::domain::audit::{Action, Outcome};
 use crate::domain::email::EmailAddress;
-use crate::domain::email_change::{EmailChange, Stage};
+use crate::domain::email_change::{EmailChange, FreezeStage};
 use crate::domain::link::{Link, Purpose};
 use crate::domain::mail::{Facts, Letter, Mail, MailedLink};
 use crate::domain::session::SessionId;
@@ -206,7 +206,7 @@ impl Accounts {
         let Some(email) = user.email_changes.give_back(claim, reading.earliest) else {
             let freeze = user.email_changes.freeze.as_ref().filter(|freeze| freeze.claim == claim);
             return Ok(match freeze.map(|freeze| freeze.stage) {
-                Some(Stage::Waiting { until }) => {
+                Some(FreezeStage::Waiting { until }) => {
                     vec![self.later(reading.wall_at(until), Work::RestoreEmail { user: id, claim })].into()
                 }
                 _ => Done::default(),

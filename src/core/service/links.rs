@@ -12,7 +12,7 @@ use crate::domain::account::User;
 use crate::domain::email::EmailAddress;
 use crate::domain::link::{Link, Purpose};
 use crate::domain::mail::{Facts, Letter, MailedLink};
-use crate::domain::mail_cap::Asked;
+use crate::domain::mail_cap::LetterRequest;
 use crate::domain::opaque::TokenHash;
 use crate::domain::task::RequestOrigin;
 use crate::ports::{Change, StoreError};
@@ -85,17 +85,17 @@ impl Accounts {
     /// As [`Accounts::link`].
     pub(super) async fn asked_link(
         &self,
-        asked: Asked,
+        asked: LetterRequest,
         user: &mut User,
         to: &EmailAddress,
         origin: Option<&RequestOrigin>,
     ) -> Result<Vec<Change>, StoreError> {
         let (purpose, letter) = match asked {
-            Asked::Verify => (Purpose::VerifyEmail, Letter::VerifyEmail),
-            Asked::Reset => (Purpose::ResetPassword, Letter::ResetPassword),
-            Asked::Wish => (Purpose::ChangeEmail, Letter::ConfirmEmail),
+            LetterRequest::Verify => (Purpose::VerifyEmail, Letter::VerifyEmail),
+            LetterRequest::Reset => (Purpose::ResetPassword, Letter::ResetPassword),
+            LetterRequest::Wish => (Purpose::ChangeEmail, Letter::ConfirmEmail),
             // Word that there is an account carries no link.
-            Asked::Told => return Ok(Vec::new()),
+            LetterRequest::Notice => return Ok(Vec::new()),
         };
         let only_link = self.live_link(purpose, user, to).await?.is_none();
         let Some(mut changes) = self.admit(asked, to, Some(user), only_link, origin).await? else {
@@ -111,7 +111,7 @@ impl Accounts {
     /// As [`Accounts::link`].
     pub(super) async fn asked_link_to(
         &self,
-        asked: Asked,
+        asked: LetterRequest,
         mut user: User,
         origin: &RequestOrigin,
     ) -> Result<Vec<Change>, StoreError> {

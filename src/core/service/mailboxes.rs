@@ -7,7 +7,7 @@ use super::accounts::Accounts;
 use crate::domain::account::User;
 use crate::domain::block::AddressBlock;
 use crate::domain::email::EmailAddress;
-use crate::domain::mail_cap::{Asked, CappedLetter, Mailbox};
+use crate::domain::mail_cap::{CappedLetter, LetterRequest, Mailbox};
 use crate::domain::task::RequestOrigin;
 use crate::ports::{Change, StoreError};
 
@@ -19,7 +19,7 @@ impl Accounts {
     /// [`StoreError`].
     pub(super) async fn admit(
         &self,
-        asked: Asked,
+        asked: LetterRequest,
         to: &EmailAddress,
         owner: Option<&User>,
         only_link: bool,

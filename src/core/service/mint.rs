@@ -13,7 +13,7 @@ pub const MAX_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What the token shall say.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Request {
+pub struct MintRequest {
     pub sub: String,
     /// Taken as verified: the operator vouches for it.
     pub email: Option<String>,
@@ -68,7 +68,7 @@ impl Mint {
     ///
     /// # Errors
     /// [`MintError`].
-    pub async fn mint(&self, request: Request) -> Result<Minted, MintError> {
+    pub async fn mint(&self, request: MintRequest) -> Result<Minted, MintError> {
         let line = |what: &str, text: &str| {
             let whole = text.trim() == text && !text.chars().any(char::is_control);
             if text.is_empty() || text.len() > 1024 || !whole {
@@ -89,7 +89,7 @@ impl Mint {
             return Err(MintError::Invalid("`ttl` must be between one second and 24 hours".to_owned()));
         }
         // A revocation of an account names its id as we write it, and no other spelling.
-        let request = Request { sub: our_spelling(request.sub), ..request };
+        let request = MintRequest { sub: our_spelling(request.sub), ..request };
         let version = self.store.versions(self.signer.issuer(), &request.sub).await?;
         // An account that is closed opens nothing, by no token. Looked at after its version was read: what closes it
         // raises that. A subject need not be an account.

@@ -16,7 +16,7 @@ use crate::domain::revocation::{Revocation, Target};
 use crate::domain::session::{Lifetimes, SessionId};
 use crate::domain::task::{Task, Work};
 use crate::domain::time::UnixTime;
-use crate::domain::trusted_time::Reading;
+use crate::domain::trusted_time::ClockReading;
 use crate::ports::{Change, Clock, CommitError, Entropy, IssuerClocks, Signer, Store, StoreError};
 
 /// The longest name (`iss`, `jti`, `sid`, `sub`) or reason that is taken, in bytes.
@@ -48,7 +48,7 @@ pub enum Subject {
 
 /// A request to revoke.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Request {
+pub struct RevokeRequest {
     pub subject: Subject,
     /// The issuer of the tokens; `None`: our own.
     pub issuer: Option<String>,
@@ -63,7 +63,7 @@ pub struct Request {
 
 /// What a revocation came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Revoked {
+pub struct RevokeOutcome {
     /// The entry as it now stands.
     pub entry: Revocation,
     /// How many sessions lived until then and have ended by it; `None` for another issuer: its sessions are not kept
@@ -138,10 +138,10 @@ impl Revoke {
     ///
     /// # Errors
     /// [`RevokeError`]; then nothing is revoked.
-    pub async fn revoke(&self, request: Request) -> Result<Revoked, RevokeError> {
+    pub async fn revoke(&self, request: RevokeRequest) -> Result<RevokeOutcome, RevokeError> {
         // What is remembered has to outlast what was signed while the clock was ahead.
         let reading = self.clock.reading();
-        let Reading { wall: now, horizon, .. } = reading;
+        let ClockReading { wall: now, horizon, .. } = reading;
         let issuer = self.issuer(request.issuer.clone())?;
         let own = issuer == self.signer.issuer();
         reason_fits(request.reason.as_deref())?;
@@ -231,19 +231,19 @@ impl Revoke {
         });
         let sessions_ended = own.then_some(sessions_ended);
         let account = named.account.map(|user| user.email);
-        Ok(Revoked { entry, sessions_ended, ended, live_session: named.live, account })
+        Ok(RevokeOutcome { entry, sessions_ended, ended, live_session: named.live, account })
     }
 
     /// What is to be revoked, and the moment when nothing that it reaches is accepted any more, where the request
     /// says that.
     fn target(
         &self,
-        request: &Request,
+        request: &RevokeRequest,
         issuer: String,
-        reading: Reading,
+        reading: ClockReading,
     ) -> Result<(Target, Option<UnixTime>), RevokeError> {
         // So far: where the clock is behind, tokens of others say later moments than it.
-        let Reading { wall: now, latest, .. } = reading;
+        let ClockReading { wall: now, latest, .. } = reading;
         Ok(match request.subject.clone() {
             Subject::Token { jti, expires_at, .. } => {
                 let ends = expires_at.map(|ends| ends.plus(self.lives.leeway));
@@ -316,7 +316,7 @@ impl Revoke {
         reason: Option<String>,
         grace: Option<Duration>,
     ) -> Result<Raised, RevokeError> {
-        let Reading { wall: now, horizon, .. } = self.clock.reading();
+        let ClockReading { wall: now, horizon, .. } = self.clock.reading();
         let issuer = self.issuer(issuer)?;
         let sub = checked_name("sub", if issuer == self.signer.issuer() { our_spelling(sub) } else { sub })?;
         reason_fits(reason.as_deref())?;
@@ -348,7 +348,7 @@ impl Revoke {
         reason: Option<String>,
         grace: Option<Duration>,
     ) -> Result<Raised, RevokeError> {
-        let Reading { wall: now, horizon, .. } = self.clock.reading();
+        let ClockReading { wall: now, horizon, .. } = self.clock.reading();
         reason_fits(reason.as_deref())?;
         let expires_at = self.last_end(self.signer.issuer(), horizon);
         let grace = grace_fits(grace)?;
@@ -375,7 +375,7 @@ impl Revoke {
         Ok(self.store.recent_revocations(limit.min(MAX_LISTED)).await?)
     }
 
-    /// When no token that `issuer` has signed by `now` is accepted any more; `now` is [`Reading::horizon`].
+    /// When no token that `issuer` has signed by `now` is accepted any more; `now` is [`ClockReading::horizon`].
     fn last_end(&self, issuer: &str, now: UnixTime) -> UnixTime {
         let own = issuer == self.signer.issuer();
         let life = if own { self.lives.tokens } else { self.lives.tokens.max(FOREIGN_LIFE) };
@@ -391,14 +391,14 @@ impl Revoke {
 }
 
 /// Ids of ours as our tokens carry them: another spelling of the same UUID would name nothing.
-fn in_our_spelling(request: Request) -> Request {
+fn in_our_spelling(request: RevokeRequest) -> RevokeRequest {
     let subject = match request.subject {
         Subject::TokenId(jti) => Subject::TokenId(our_spelling(jti)),
         Subject::Session(sid) => Subject::Session(our_spelling(sid)),
         Subject::Subject(sub) => Subject::Subject(our_spelling(sub)),
         other => other,
     };
-    Request { subject, ..request }
+    RevokeRequest { subject, ..request }
 }
 
 /// A UUID as we write it; any other text as it is.

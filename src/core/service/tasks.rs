@@ -17,7 +17,7 @@ use crate::domain::audit::{Action, Outcome};
 use crate::domain::email::EmailAddress;
 use crate::domain::lease::LeaseSubject;
 use crate::domain::mail::{Facts, Letter};
-use crate::domain::mail_cap::Asked;
+use crate::domain::mail_cap::LetterRequest;
 use crate::domain::task::{RequestOrigin, Task, TaskKind, Work};
 use crate::domain::time::UnixTime;
 use crate::ports::{Change, CommitError, StoreError};
@@ -153,7 +153,7 @@ impl Accounts {
             Work::ResendVerification { email, origin } => match self.store.user_by_email(email).await? {
                 Some(user) if user.is_open() && !user.email_verified => {
                     let about = About::user(user.id);
-                    let changes = self.asked_link_to(Asked::Verify, user, origin).await?;
+                    let changes = self.asked_link_to(LetterRequest::Verify, user, origin).await?;
                     let about = if changes.is_empty() { about.because("letter_held_back") } else { about };
                     Done { changes, noted: Some((Action::ResendVerification, Outcome::Success, about)) }
                 }
@@ -218,7 +218,7 @@ impl Accounts {
         };
         let noted = Some((Action::Register, Outcome::Success, About::user(user.id)));
         // The account is made even when its letter is held back: the next request for it may come through.
-        let mut changes = self.asked_link(Asked::Verify, &mut user, email, Some(origin)).await?;
+        let mut changes = self.asked_link(LetterRequest::Verify, &mut user, email, Some(origin)).await?;
         changes.push(self.later(now.plus(UNCLAIMED_LIFE), Work::ForgetUnverified(user.id)));
         changes.push(Change::CreateUser(user));
         Ok(Done { changes, noted })
@@ -240,8 +240,8 @@ impl Accounts {
                 self.already_registered(&user, &user.email, Some(origin)).await?
             }
             // Invited, or reset by an operator: an address that is verified would open nothing yet.
-            User { password: None, .. } => self.asked_link_to(Asked::Reset, user, origin).await?,
-            _ => self.asked_link_to(Asked::Verify, user, origin).await?,
+            User { password: None, .. } => self.asked_link_to(LetterRequest::Reset, user, origin).await?,
+            _ => self.asked_link_to(LetterRequest::Verify, user, origin).await?,
         };
         Ok(Done { changes, noted })
     }
@@ -253,7 +253,7 @@ impl Accounts {
         to: &EmailAddress,
         origin: Option<&RequestOrigin>,
     ) -> Result<Vec<Change>, StoreError> {
-        let admitted = self.admit(Asked::Told, to, Some(owner), false, origin).await?;
+        let admitted = self.admit(LetterRequest::Notice, to, Some(owner), false, origin).await?;
         Ok(admitted.map_or_else(Vec::new, |mut changes| {
             changes.push(self.mail(Letter::AlreadyRegistered, owner, to, None, Facts::default()));
             changes
@@ -268,7 +268,7 @@ impl Accounts {
         let (changes, outcome, about) = match found {
             Some(user) => {
                 let about = About::user(user.id);
-                let changes = self.asked_link_to(Asked::Reset, user, origin).await?;
+                let changes = self.asked_link_to(LetterRequest::Reset, user, origin).await?;
                 // For the operator, when a user says that no letter came.
                 let about = if changes.is_empty() { about.because("letter_held_back") } else { about };
                 (changes, Outcome::Success, about)
@@ -290,7 +290,7 @@ impl Accounts {
         let Some(mut user) = self.store.user(id).await?.filter(wishes) else { return Ok(Vec::new()) };
         Ok(match self.holder(email).await? {
             AddressHolder::Free | AddressHolder::Unclaimed(_) => {
-                let mut changes = self.asked_link(Asked::Wish, &mut user, email, None).await?;
+                let mut changes = self.asked_link(LetterRequest::Wish, &mut user, email, None).await?;
                 if !changes.is_empty() {
                     changes.push(Change::UpdateUser(user));
                 }

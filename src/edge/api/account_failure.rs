@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::failure::{self, Failure};
 use palisade_core::domain::answer::{answer, realm};
 use palisade_core::domain::name::NAME_WANTED;
-use palisade_core::domain::password::{Policy, Violation};
+use palisade_core::domain::password::{PasswordPolicy, Violation};
 use palisade_core::domain::time::UnixTime;
 use palisade_core::domain::verdict::{Refusal, TokenFault};
 use palisade_core::ports::{Busy, SignError, StoreError, TooMany};
@@ -90,7 +90,7 @@ pub(super) fn account(error: &AccountError) -> Failure {
 }
 
 /// The rules that a password breaks, for programs and for people.
-fn violations(broken: &[Violation], policy: Policy) -> Value {
+fn violations(broken: &[Violation], policy: PasswordPolicy) -> Value {
     broken.iter().map(|violation| json!({"rule": violation, "text": policy.explain(*violation)})).collect()
 }
 
@@ -107,7 +107,7 @@ pub(super) fn told() -> Vec<(Failure, &'static str)> {
             "A member of the body, or a parameter, cannot be what it is.",
         ),
         (
-            AccountError::PasswordRejected { broken, policy: Policy::Composition },
+            AccountError::PasswordRejected { broken, policy: PasswordPolicy::Composition },
             "The password breaks the rules in `violations`.",
         ),
         (
@@ -205,7 +205,7 @@ mod tests {
             Some(AccountError::ProofNeeded(_)) => "x".parse::<EmailAddress>().unwrap_err().into(),
             Some(AccountError::InvalidEmail(_)) => AccountError::Invalid("x".into()),
             Some(AccountError::Invalid(_)) => {
-                AccountError::PasswordRejected { broken, policy: Policy::Composition }
+                AccountError::PasswordRejected { broken, policy: PasswordPolicy::Composition }
             }
             Some(AccountError::PasswordRejected { .. }) => AccountError::NoAccount,
             Some(AccountError::NoAccount) => AccountError::NotFound("session"),

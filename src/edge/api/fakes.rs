@@ -11,7 +11,7 @@ use palisade_core::ports::{ParameterInfo, ProviderInfo, Signer};
 use palisade_core::service::connections::{
     ConnectionPorts, ConnectionSettings, Connections, ProviderSettings,
 };
-use palisade_testing::accounts_world::World;
+use palisade_testing::accounts_world::AccountsWorld;
 use palisade_testing::connection_fakes::{ACME, FakeProviders, FakeVault, FakeWebhook, info};
 use palisade_testing::fakes::FakeSigner;
 
@@ -21,7 +21,7 @@ pub(super) const RETURN_TO: &str = "https://app.test/settings?tab=banks";
 pub(super) const TOKENS: &str = "provider-tokens";
 
 /// Beside Acme there is the shop of the description's examples.
-pub(super) fn over(world: &World, providers: &Arc<FakeProviders>) -> Connections {
+pub(super) fn over(world: &AccountsWorld, providers: &Arc<FakeProviders>) -> Connections {
     let shop = ParameterInfo {
         name: "shop".to_owned(),
         summary: "The name of your shop".to_owned(),

@@ -23,7 +23,7 @@ use crate::config::{Algorithm, Tokens};
 use palisade_core::domain::claims::is_reserved;
 use palisade_core::domain::identity::Identity;
 use palisade_core::domain::time::UnixTime;
-use palisade_core::domain::trusted_time::Reading;
+use palisade_core::domain::trusted_time::ClockReading;
 use palisade_core::domain::verdict::TokenFault;
 use palisade_core::ports::{
     AccessGrant, KeyInfo, KeyState, Keys, OwnSecret, SecretStore, SecretStoreError, SignError, Signed, Signer,
@@ -109,14 +109,14 @@ pub struct KeyRing(Arc<Inner>);
 impl KeyRing {
     /// Opens the ring that `secrets` keeps, making it when there is none, or takes the one key of the
     /// configuration. A changed `tokens.algorithm` retires the old keys. A retired key goes once its last token has
-    /// ended by [`Reading::earliest`]. Blocks; for the start.
+    /// ended by [`ClockReading::earliest`]. Blocks; for the start.
     ///
     /// # Errors
     /// [`KeyRingError`]; then nothing was written.
     pub fn open(
         tokens: &Tokens,
         secrets: Arc<dyn SecretStore>,
-        now: impl Into<Reading>,
+        now: impl Into<ClockReading>,
     ) -> Result<KeyRing, KeyRingError> {
         let reading = now.into();
         let now = reading.wall;
@@ -208,7 +208,7 @@ impl Inner {
         self.ring.load().active.key.sign(typ, claims)
     }
 
-    fn rotate(&self, reading: Reading) -> Result<(), SignError> {
+    fn rotate(&self, reading: ClockReading) -> Result<(), SignError> {
         let now = reading.wall;
         let Some(secrets) = &self.secrets else {
             return Err(SignError(
@@ -263,7 +263,7 @@ fn settle(
     stored: Vec<Member>,
     algorithm: Algorithm,
     until: UnixTime,
-    reading: Reading,
+    reading: ClockReading,
 ) -> Result<(Ring, bool), String> {
     let now = reading.wall;
     let (mut active, mut next, mut retired, mut changed) = (None, None, Vec::new(), false);
@@ -374,7 +374,7 @@ impl Keys for KeyRing {
         json!({ "keys": keys })
     }
 
-    async fn rotate(&self, now: Reading) -> Result<Vec<KeyInfo>, SignError> {
+    async fn rotate(&self, now: ClockReading) -> Result<Vec<KeyInfo>, SignError> {
         let inner = Arc::clone(&self.0);
         // Making an RSA key and syncing a disk take longer than a worker may be held.
         tokio::task::spawn_blocking(move || inner.rotate(now))

@@ -13,7 +13,7 @@ const ALL: [Algorithm; 4] = [Algorithm::EdDsa, Algorithm::Es256, Algorithm::Rs25
 
 const FILE: &str = "signing-keys.json";
 
-fn open(tokens: &Tokens, folder: &Path, now: impl Into<Reading>) -> Result<KeyRing, KeyRingError> {
+fn open(tokens: &Tokens, folder: &Path, now: impl Into<ClockReading>) -> Result<KeyRing, KeyRingError> {
     KeyRing::open(tokens, secrets_of(folder), now)
 }
 
@@ -119,7 +119,7 @@ async fn a_retired_key_is_not_removed_by_a_clock_that_is_ahead() {
     let old = sign(&ring, NOW);
     ring.rotate(NOW.into()).await.unwrap();
     let year = NOW.plus(Duration::from_secs(365 * 24 * 3600));
-    let ahead = Reading { wall: year, earliest: NOW, latest: year, horizon: year };
+    let ahead = ClockReading { wall: year, earliest: NOW, latest: year, horizon: year };
     assert_eq!(check(&ring, &old, year), Err(TokenFault::UnknownKey), "by the wall clock it is over");
     ring.rotate(ahead).await.unwrap();
     let again = open(&tokens(Algorithm::EdDsa), folder.path(), ahead).unwrap();
@@ -134,7 +134,9 @@ async fn a_key_that_is_retired_by_a_clock_that_is_behind_verifies_for_long_enoug
     let ring = open(&tokens(Algorithm::EdDsa), folder.path(), NOW).unwrap();
     let old = sign(&ring, NOW);
     let year_ago = NOW.minus(Duration::from_secs(365 * 24 * 3600));
-    ring.rotate(Reading { wall: year_ago, earliest: year_ago, latest: NOW, horizon: NOW }).await.unwrap();
+    ring.rotate(ClockReading { wall: year_ago, earliest: year_ago, latest: NOW, horizon: NOW })
+        .await
+        .unwrap();
     assert_eq!(check(&ring, &old, NOW.plus(Duration::from_secs(60))), Ok(()));
 }
 
@@ -172,7 +174,7 @@ async fn a_restart_does_not_shorten_what_was_signed_for_longer() {
 #[tokio::test]
 async fn a_restart_with_a_clock_that_is_behind_does_not_shorten_what_was_signed_for_longer() {
     let year_ago = NOW.minus(Duration::from_secs(365 * 24 * 3600));
-    let behind = Reading { wall: year_ago, earliest: year_ago, latest: NOW, horizon: NOW };
+    let behind = ClockReading { wall: year_ago, earliest: year_ago, latest: NOW, horizon: NOW };
     let grant = AccessGrant { subject: "u1".into(), ..AccessGrant::default() };
     let almost = NOW.plus(MAX_TTL - Duration::from_secs(1));
     for algorithm in [Algorithm::EdDsa, Algorithm::Es256] {

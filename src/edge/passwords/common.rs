@@ -20,7 +20,7 @@ pub(super) fn is_common(password: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use palisade_core::domain::password::Policy;
+    use palisade_core::domain::password::PasswordPolicy;
 
     #[test]
     fn the_list_is_in_order_and_has_nothing_that_is_refused_anyway() {
@@ -28,7 +28,7 @@ mod tests {
         assert!(COMMON.is_sorted_by(|a, b| a < b));
         for common in COMMON.iter() {
             assert!(
-                common.len() >= Policy::Length.min_length()
+                common.len() >= PasswordPolicy::Length.min_length()
                     && !common.bytes().any(|b| b.is_ascii_uppercase())
             );
         }

@@ -22,7 +22,7 @@ use crate::config;
 use palisade_core::domain::account::PasswordHash;
 use palisade_core::domain::email::EmailAddress;
 use palisade_core::domain::hash_cost::HashCosts;
-use palisade_core::domain::password::{Guessed, Policy, Violation};
+use palisade_core::domain::password::{Guessed, PasswordPolicy, Violation};
 use palisade_core::ports::{Busy, Checked, Entropy, Meter, NotImported, Passwords, Requester};
 
 /// Added to the nice value of a thread that hashes: where the cores are taken, it gets a thirtieth of a thread's
@@ -36,7 +36,7 @@ const ESTIMATE: u32 = 8;
 
 /// The policy, and the threads that hash.
 pub struct BcryptPasswords {
-    policy: Policy,
+    policy: PasswordPolicy,
     min_guesses: u64,
     /// What people know the service by: a guesser tries it.
     service: Vec<String>,
@@ -147,7 +147,7 @@ impl Passwords for BcryptPasswords {
         Ok(Checked { matches: checked.matches && can_match, needs_rehash: checked.needs_rehash })
     }
 
-    fn policy(&self) -> Policy {
+    fn policy(&self) -> PasswordPolicy {
         self.policy
     }
 
@@ -254,7 +254,7 @@ mod tests {
         fn plugin_reload(&self, _: &str, _: &'static str) {}
     }
 
-    fn passwords(policy: Policy) -> BcryptPasswords {
+    fn passwords(policy: PasswordPolicy) -> BcryptPasswords {
         let settings =
             config::Passwords { policy, min_guesses: MIN_GUESSES, bcrypt_cost: 4, max_cost: 14, threads: 2 };
         let service = vec!["Acme Bank".to_owned()];
@@ -268,7 +268,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_was_hashed_is_checked() {
-        let passwords = passwords(Policy::Composition);
+        let passwords = passwords(PasswordPolicy::Composition);
         for length in [1, READ, READ + 1, 1024] {
             let password = || SecretString::from("p".repeat(length));
             let hash = passwords.hash(password(), ANN).await.unwrap();
@@ -283,7 +283,7 @@ mod tests {
 
     #[tokio::test]
     async fn nothing_and_nonsense_match_nothing() {
-        let passwords = passwords(Policy::Composition);
+        let passwords = passwords(PasswordPolicy::Composition);
         for password in ["", "secret", &"x".repeat(100_000)] {
             assert_eq!(passwords.check(password.into(), None, ANN).await.unwrap(), NO);
             for odd in [
@@ -302,7 +302,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_hash_of_absurd_cost_is_not_tried() {
-        let passwords = passwords(Policy::Composition);
+        let passwords = passwords(PasswordPolicy::Composition);
         let of_cost = |cost: u32| {
             PasswordHash(format!("$2b${cost:02}$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW"))
         };
@@ -323,7 +323,7 @@ mod tests {
     #[test]
     fn a_hash_of_the_highest_cost_that_is_imported_is_checked() {
         let settings = config::Passwords {
-            policy: Policy::Length,
+            policy: PasswordPolicy::Length,
             min_guesses: MIN_GUESSES,
             bcrypt_cost: 4,
             max_cost: 17,
@@ -341,7 +341,7 @@ mod tests {
     /// and so they do the other way round.
     #[tokio::test]
     async fn a_dear_hash_has_a_lane_of_its_own() {
-        let passwords = passwords(Policy::Composition);
+        let passwords = passwords(PasswordPolicy::Composition);
         let usual = PasswordHash(hash::make("secret", 4, [1; 16]).0);
         let dear = PasswordHash(hash::make("secret", 5, [1; 16]).0);
         let (hold, held) = std::sync::mpsc::channel::<()>();
@@ -373,7 +373,7 @@ mod tests {
     /// An address without an account takes its turn where a dear account would.
     #[tokio::test]
     async fn a_dear_stand_in_takes_the_lane_of_dear_hashes() {
-        let passwords = passwords(Policy::Composition);
+        let passwords = passwords(PasswordPolicy::Composition);
         let mut costs = HashCosts::default();
         passwords.count(&hash::decoy(5), &mut costs);
         passwords.counted(costs);
@@ -405,7 +405,7 @@ mod tests {
     /// Where every account is dear every address is; the work is counted, not timed.
     #[tokio::test]
     async fn an_address_without_an_account_is_as_dear_as_accounts_are() {
-        let passwords = passwords(Policy::Composition);
+        let passwords = passwords(PasswordPolicy::Composition);
         let cost_of = |tag: u64| passwords.decoy(tag).unwrap().cost;
         assert_eq!(cost_of(0), 4);
         let (dear, usual) = (hash::decoy(6), hash::decoy(4));
@@ -423,14 +423,14 @@ mod tests {
     #[test]
     fn the_policy_is_asked_with_the_list() {
         let common = "PasswordPassword";
-        assert_eq!(passwords(Policy::Length).violations(common, None, None), [Violation::TooCommon]);
-        let broken = passwords(Policy::Composition).violations(common, None, None);
+        assert_eq!(passwords(PasswordPolicy::Length).violations(common, None, None), [Violation::TooCommon]);
+        let broken = passwords(PasswordPolicy::Composition).violations(common, None, None);
         assert_eq!(broken, [Violation::NoDigit, Violation::NoSpecial]);
     }
 
     #[test]
     fn what_is_generated_breaks_no_rule() {
-        for policy in [Policy::Composition, Policy::Length] {
+        for policy in [PasswordPolicy::Composition, PasswordPolicy::Length] {
             let passwords = passwords(policy);
             for _ in 0..50 {
                 let password = generate(&crate::edge::entropy::SystemEntropy);
@@ -442,7 +442,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_would_be_guessed_first_is_told_with_its_reason_in_every_policy() {
-        for policy in [Policy::Composition, Policy::Length] {
+        for policy in [PasswordPolicy::Composition, PasswordPolicy::Length] {
             let passwords = passwords(policy);
             let email: EmailAddress = "ann.lee@example.com".parse().unwrap();
             let judge = async |password: &str| {

@@ -3,7 +3,7 @@ use palisade_core::domain::request::Scheme;
 use palisade_core::domain::revocation::{Revocation, Target};
 use palisade_core::domain::route::{Allow, Auth, Carriers, Policy, Require, Route, Table};
 use palisade_core::ports::{Change, Ended, Store, Verified, Verifier};
-use palisade_testing::accounts_world::{World, world};
+use palisade_testing::accounts_world::{AccountsWorld, world};
 use palisade_testing::fakes::NOW;
 use palisade_testing::token_fakes::FakeVerifier;
 
@@ -40,7 +40,7 @@ fn route(auth: Auth) -> Route {
     }
 }
 
-fn admission(world: &World, auth: Auth) -> Admission {
+fn admission(world: &AccountsWorld, auth: Auth) -> Admission {
     Admission {
         routes: Table::new(vec![route(auth)]),
         authenticator: Authenticator {

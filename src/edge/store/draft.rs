@@ -212,7 +212,7 @@ mod tests {
     use crate::edge::store::trees::For;
     use crate::edge::store::verify::verify;
     use palisade_core::domain::audit::Event;
-    use palisade_core::domain::mail_cap::{Asked, CappedLetter, Caps, Mailbox};
+    use palisade_core::domain::mail_cap::{CappedLetter, Caps, LetterRequest, Mailbox};
     use palisade_core::domain::revocation::Target;
     use palisade_core::domain::time::UnixTime;
     use palisade_core::ports::{GONE_EVENTS_LIFE, Precondition};
@@ -352,7 +352,7 @@ mod tests {
                             let mut mailbox = stored.unwrap_or_else(|| Mailbox::new(id));
                             let caps = Caps { enabled: false, an_hour: 0, a_day: 0 };
                             let letter = CappedLetter {
-                                asked: Asked::Told,
+                                asked: LetterRequest::Notice,
                                 only_link: false,
                                 verified: true,
                                 known: true,

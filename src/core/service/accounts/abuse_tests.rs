@@ -16,7 +16,7 @@ use palisade_core::service::accounts::AccountError;
 use palisade_core::service::profile::Edit;
 use palisade_core::service::sign_in::Granted;
 use palisade_testing::accounts_world::{
-    ANN, PASSWORD, PasswordLogin, World, client, from, person, secret, signed_in, world, world_with,
+    ANN, AccountsWorld, PASSWORD, PasswordLogin, client, from, person, secret, signed_in, world, world_with,
 };
 
 const BOB: &str = "bob@example.com";
@@ -34,12 +34,12 @@ fn raised(user: &User) -> Change {
 }
 
 /// Whether the access token is of a version that is still accepted.
-async fn is_accepted(world: &World, granted: &Granted) -> bool {
+async fn is_accepted(world: &AccountsWorld, granted: &Granted) -> bool {
     let version = world.store.version("https://us.test", &granted.user.id.to_string()).await.unwrap();
     granted.access_token.split('.').nth(1) == Some(&format!("v{version}"))
 }
 
-async fn stored(world: &World, email: &str) -> User {
+async fn stored(world: &AccountsWorld, email: &str) -> User {
     let email: EmailAddress = email.parse().unwrap();
     world.store.user_by_email(&email).await.unwrap().expect("no such account")
 }

@@ -4,7 +4,7 @@ use palisade_core::domain::trusted_time::Mark;
 use palisade_core::domain::trusted_time::PROBATION;
 use palisade_core::ports::{Change, Clock, Store};
 use palisade_core::service::clock::*;
-use palisade_core::service::revoke::{Lives, Request, Revoke, Subject};
+use palisade_core::service::revoke::{Lives, Revoke, RevokeRequest, Subject};
 use palisade_testing::conformance::session;
 use palisade_testing::fakes::{FakeClock, FakeEntropy, FakeIssuerClocks, FakeSigner, FakeStore, NOW};
 use std::sync::atomic::AtomicU64;
@@ -145,7 +145,7 @@ async fn what_is_revoked_while_the_clock_is_wrong_outlasts_it() {
     let now = machine.wall.now();
     let clock = machine.start().await;
     let revoke = machine.revoke(&clock);
-    let request = |sid: &str| Request {
+    let request = |sid: &str| RevokeRequest {
         subject: Subject::Session(sid.to_owned()),
         issuer: None,
         reason: None,
@@ -290,8 +290,13 @@ async fn every_kind_of_revocation_outlasts_what_was_signed_while_the_clock_was_a
         let revoke = machine.revoke(&clock);
         match ways.get(way).cloned() {
             Some(subject) => {
-                let request =
-                    Request { subject, issuer: None, reason: None, expires_in: None, end_session: false };
+                let request = RevokeRequest {
+                    subject,
+                    issuer: None,
+                    reason: None,
+                    expires_in: None,
+                    end_session: false,
+                };
                 revoke.revoke(request).await.unwrap();
             }
             None if way == ways.len() => {

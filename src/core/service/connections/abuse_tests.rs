@@ -18,13 +18,13 @@ use palisade_core::service::caller::Person;
 use palisade_core::service::connections::{Begin, ConnectionError, Import};
 use palisade_testing::accounts_world::client;
 use palisade_testing::connection_fakes::{ACME, info};
-use palisade_testing::connections_world::{World, acme, identity, secret, world};
+use palisade_testing::connections_world::{ConnectionsWorld, acme, identity, secret, world};
 use palisade_testing::fakes::NOW;
 
 type Injecting = tokio::task::JoinHandle<Result<String, ConnectionError>>;
 
 /// A request on its way to an upstream, in a task of its own.
-fn injecting(world: &World) -> Injecting {
+fn injecting(world: &ConnectionsWorld) -> Injecting {
     let (connections, ann) = (world.connections.clone(), identity(world.ann.user));
     tokio::spawn(async move {
         let injected = connections.inject(&ann, ACME).await?;
@@ -182,7 +182,7 @@ async fn bringing_tokens_is_limited_too() {
 }
 
 /// A session of Ann's; the holder of its token begins.
-async fn session(world: &World) -> Person {
+async fn session(world: &ConnectionsWorld) -> Person {
     let id = SessionId(Uuid::from_u128(0x5e55));
     let address = client().address;
     let (name, fingerprint) = ("Firefox".to_owned(), String::new());

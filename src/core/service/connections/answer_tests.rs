@@ -1,7 +1,7 @@
 //! What providers say beside what they were asked for: reasons in words of their own, and oddities beside good tokens.
 
 use palisade_core::domain::audit::{Action, Outcome};
-use palisade_core::service::connections::{ConnectionError, Refusal};
+use palisade_core::service::connections::{ConnectionError, ConsentRefusal};
 use palisade_testing::accounts_world::client;
 use palisade_testing::connections_world::{RETURN_TO, acme, world};
 
@@ -26,7 +26,7 @@ async fn what_the_provider_refuses_is_told_in_words_of_ours() {
         let callback = world.coming_back(&begun, &[("error", error), ("error_description", described)]);
         let returned = world.connections.callback(&client(), callback).await.unwrap();
         let said = said.map(str::to_owned);
-        assert_eq!(returned.outcome, Err(Refusal { word, meaning, said }));
+        assert_eq!(returned.outcome, Err(ConsentRefusal { word, meaning, said }));
         assert_eq!(returned.return_to.as_deref(), Some(RETURN_TO));
         assert!(matches!(world.come_back(&begun).await, Err(ConnectionError::InvalidState)), "it is used up");
     }

@@ -8,7 +8,7 @@ use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
 use super::seal::Parameters;
-use super::{Begin, Begun, ConnectionError, Connections, Failure};
+use super::{Begin, BegunConsent, ConnectionError, Connections, Failure};
 use crate::domain::account::{SCOPES_WANTED, are_scopes};
 use crate::domain::audit::{Action, Outcome};
 use crate::domain::connection::{CONSENT_LIFE, Connection, ConnectionId, Consent, MAX_CONNECTIONS, Status};
@@ -35,7 +35,7 @@ impl Connections {
         client: &Client,
         person: Person,
         begin: Begin,
-    ) -> Result<Begun, ConnectionError> {
+    ) -> Result<BegunConsent, ConnectionError> {
         let user = person.user;
         self.limiter.attempt(Limited::Connect, client.address, Some(&user.to_string()))?;
         let info = self.providers.get(&begin.provider);
@@ -94,10 +94,10 @@ impl Connections {
         let (connection, consent, browser, attended) = self.retry_on_conflict(decide).await?;
         self.state.due.notify_one();
         if let Some(url) = attended {
-            return Ok(Begun { connection, authorization_url: Some(url), browser: Some(browser) });
+            return Ok(BegunConsent { connection, authorization_url: Some(url), browser: Some(browser) });
         }
         let connection = self.connect_unattended(client, connection, consent).await?;
-        Ok(Begun { connection, authorization_url: None, browser: None })
+        Ok(BegunConsent { connection, authorization_url: None, browser: None })
     }
 
     async fn connect_unattended(

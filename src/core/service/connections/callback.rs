@@ -5,9 +5,11 @@ use secrecy::{ExposeSecret, SecretString};
 use uuid::Uuid;
 
 use super::begin::first_call;
-use super::{Callback, ConnectionError, Connections, Failure, Refusal, Returned};
+use super::{Callback, ConnectionError, Connections, ConsentRefusal, Failure, Returned};
 use crate::domain::audit::{Action, Outcome};
-use crate::domain::connection::{CONSENT_LIFE, Connection, Consent, Fault, FaultKind, MAX_REASON, clean};
+use crate::domain::connection::{
+    CONSENT_LIFE, Connection, Consent, FaultKind, MAX_REASON, ProviderFailure, clean,
+};
 use crate::domain::opaque::TokenHash;
 use crate::domain::revocation::Begun;
 use crate::ports::{Change, Limited, ProviderFault};
@@ -51,7 +53,7 @@ impl Connections {
                     Ok(connected) => Ok(connected.notes),
                     // The reason is for operators, who find it in the log and with the connection.
                     Err(ConnectionError::Provider { kind, .. }) => Err(of_exchange(kind)),
-                    Err(ConnectionError::NotFound | ConnectionError::Revoked) => Err(Refusal {
+                    Err(ConnectionError::NotFound | ConnectionError::Revoked) => Err(ConsentRefusal {
                         word: "ended",
                         meaning: "the connection was ended meanwhile",
                         said: None,
@@ -162,7 +164,7 @@ impl Connections {
         let failure = Failure::from(fault);
         let (id, provider, reason) = (connection.id, &connection.provider, &failure.reason);
         tracing::warn!(connection = %id, provider, reason, "a consent could not be exchanged");
-        let fault = Fault { at: asked_at, kind: failure.kind, reason: failure.reason.clone() };
+        let fault = ProviderFailure { at: asked_at, kind: failure.kind, reason: failure.reason.clone() };
         let record = |connection: &mut Connection| connection.last_fault = Some(fault.clone());
         if let Err(error) = self.amend(connection, Vec::new(), record).await {
             tracing::warn!(connection = %id, %error, "the failure of an exchange could not be recorded");
@@ -172,7 +174,7 @@ impl Connections {
 }
 
 /// What the provider says went wrong, if it says so.
-fn refused(parameters: &[(String, SecretString)]) -> Option<Refusal> {
+fn refused(parameters: &[(String, SecretString)]) -> Option<ConsentRefusal> {
     let given = |name: &str| {
         let found = parameters.iter().find(|(given, _)| given == name);
         found.map(|(_, value)| value.expose_secret())
@@ -183,7 +185,7 @@ fn refused(parameters: &[(String, SecretString)]) -> Option<Refusal> {
         .find(|(word, _)| *word == error)
         .unwrap_or(("provider_error", "the provider has refused for a reason of its own"));
     let said = given("error_description").map(one_line).filter(|said| !said.is_empty());
-    Some(Refusal { word, meaning, said })
+    Some(ConsentRefusal { word, meaning, said })
 }
 
 /// A provider's words on one line, cut where a page would wrap them many times.
@@ -198,7 +200,7 @@ fn one_line(words: &str) -> String {
 }
 
 /// What went wrong in an exchange.
-fn of_exchange(kind: FaultKind) -> Refusal {
+fn of_exchange(kind: FaultKind) -> ConsentRefusal {
     let (word, meaning) = match kind {
         FaultKind::InvalidGrant => {
             ("invalid_grant", "the provider did not take what your browser brought back")
@@ -210,7 +212,7 @@ fn of_exchange(kind: FaultKind) -> Refusal {
         FaultKind::ProviderError => ("provider_error", "the provider gave an answer that cannot be used"),
         FaultKind::PluginFailed => ("provider_error", "the provider could not be asked"),
     };
-    Refusal { word, meaning, said: None }
+    ConsentRefusal { word, meaning, said: None }
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use super::{ConnectionError, Connections, Failure, standing};
 use crate::domain::account::UserId;
 use crate::domain::audit::{Action, Outcome};
 use crate::domain::connection::{
-    Attempt, Connection, ConnectionId, Fault, FaultKind, Grant, MAX_REASON, Status, clean,
+    Connection, ConnectionId, FaultKind, Grant, MAX_REASON, ProviderFailure, RefreshAttempt, Status, clean,
 };
 use crate::domain::mail::Letter;
 use crate::domain::time::UnixTime;
@@ -238,7 +238,7 @@ impl Connections {
         }
         let (started_at, run) = (self.now(), self.run);
         let begin = |connection: &mut Connection| {
-            connection.attempt = Some(Attempt { started_at, run });
+            connection.attempt = Some(RefreshAttempt { started_at, run });
             connection.retry_at = None;
         };
         let base = self.amend(&before, Vec::new(), begin).await?;
@@ -335,7 +335,7 @@ impl Connections {
     async fn needs_consent(&self, base: &Connection, reason: &str) -> Result<(), ConnectionError> {
         let reason = clean(reason, MAX_REASON);
         let mail = self.tell_user(Letter::ReconnectNeeded, base, None).await?;
-        let fault = Fault { at: self.now(), kind: FaultKind::InvalidGrant, reason: reason.clone() };
+        let fault = ProviderFailure { at: self.now(), kind: FaultKind::InvalidGrant, reason: reason.clone() };
         let end = |connection: &mut Connection| {
             connection.end(Status::ReconnectNeeded);
             connection.last_fault = Some(fault.clone());
@@ -360,7 +360,7 @@ impl Connections {
             connection.failures = failures;
             connection.retry_at = Some(now.plus(wait));
             connection.last_fault =
-                Some(Fault { at: now, kind: failure.kind, reason: failure.reason.clone() });
+                Some(ProviderFailure { at: now, kind: failure.kind, reason: failure.reason.clone() });
             // A refusal of our client credentials does not consume the refresh token; any other failure may have.
             if failure.kind == FaultKind::Misconfigured {
                 connection.attempt = None;

@@ -59,8 +59,9 @@ async fn while_frozen_neither_address_gets_a_letter_or_opens_anything() {
     let (signer, clock) = (std::sync::Arc::new(palisade_testing::fakes::FakeSigner), world.clock.clone());
     let hour = std::time::Duration::from_secs(3600);
     let mint = palisade_core::service::mint::Mint::new(world.store.clone(), signer, clock, hour, usize::MAX);
-    let minted =
-        mint.mint(palisade_core::service::mint::Request { sub: id.to_string(), ..Default::default() }).await;
+    let minted = mint
+        .mint(palisade_core::service::mint::MintRequest { sub: id.to_string(), ..Default::default() })
+        .await;
     assert!(matches!(minted, Err(palisade_core::service::mint::MintError::Invalid(_))));
     let operator = world.accounts.reset_password_of("", id).await;
     assert!(matches!(operator, Err(AccountError::Frozen)));

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use palisade_core::domain::audit::{Action, Outcome};
-use palisade_core::domain::email_change::{MAX_UNDOABLE, Stage};
+use palisade_core::domain::email_change::{FreezeStage, MAX_UNDOABLE};
 use palisade_core::domain::mail::Letter;
 use palisade_core::domain::task::{Errand, Work};
 use palisade_core::domain::time::UnixTime;
@@ -242,7 +242,7 @@ async fn an_old_address_that_is_another_accounts_freezes_and_is_not_given_back()
     let other = world.accounts.verify_email(&client(), &verify).await.unwrap();
     world.undo(&undo).await.unwrap();
     let frozen = world.at(NEW).await;
-    assert_eq!(frozen.email_changes.freeze.as_ref().unwrap().stage, Stage::Taken);
+    assert_eq!(frozen.email_changes.freeze.as_ref().unwrap().stage, FreezeStage::Taken);
     assert_eq!(world.newest(Letter::EmailChangeUndone).await.facts.ends_at, None);
     for _ in 0..5 {
         world.a_day_later().await;

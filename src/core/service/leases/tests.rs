@@ -7,20 +7,20 @@ use uuid::Uuid;
 use palisade_core::domain::lease::{LeaseHolder, LeaseSubject};
 use palisade_core::domain::task::Task;
 use palisade_core::ports::{Change, LeaseStore, Store};
-use palisade_testing::accounts_world::{ANN, PASSWORD, World, client, secret, world};
+use palisade_testing::accounts_world::{ANN, AccountsWorld, PASSWORD, client, secret, world};
 
 const OTHER: LeaseHolder = LeaseHolder(Uuid::from_u128(99));
 const TERM: Duration = Duration::from_secs(60);
 
 /// A registration that waits, and its task.
-async fn registered(world: &World) -> Task {
+async fn registered(world: &AccountsWorld) -> Task {
     world.accounts.register(&client(), ANN, secret(PASSWORD), None).await.unwrap();
     let [task] = due(world).await.try_into().unwrap();
     task
 }
 
 /// Without the task of a day later, which forgets an account that was not verified.
-async fn due(world: &World) -> Vec<Task> {
+async fn due(world: &AccountsWorld) -> Vec<Task> {
     world.store.due_tasks(world.accounts.now(), 9).await.unwrap()
 }
 

@@ -12,38 +12,38 @@ use palisade_core::service::accounts::AccountError;
 use palisade_core::service::profile::Edit;
 use palisade_core::service::users::UserEdit;
 use palisade_testing::accounts_world::{
-    ANN, PASSWORD, World, client, person, secret, signed_in, world, world_with,
+    ANN, AccountsWorld, PASSWORD, client, person, secret, signed_in, world, world_with,
 };
 
 const HOUR: u64 = 3600;
 
-async fn ann(world: &World) -> User {
+async fn ann(world: &AccountsWorld) -> User {
     let email: EmailAddress = ANN.parse().unwrap();
     world.store.user_by_email(&email).await.unwrap().expect("no such account")
 }
 
-async fn ask_for_reset(world: &World) -> String {
+async fn ask_for_reset(world: &AccountsWorld) -> String {
     world.accounts.request_reset(&client(), ANN).await.unwrap();
     world.accounts.do_due_tasks().await.unwrap();
     world.token(Letter::ResetPassword).await
 }
 
-async fn ask_again(world: &World) -> String {
+async fn ask_again(world: &AccountsWorld) -> String {
     world.accounts.resend_verification(&client(), ANN).await.unwrap();
     world.accounts.do_due_tasks().await.unwrap();
     world.token(Letter::VerifyEmail).await
 }
 
-async fn verify(world: &World, token: &str) -> Result<User, AccountError> {
+async fn verify(world: &AccountsWorld, token: &str) -> Result<User, AccountError> {
     world.accounts.verify_email(&client(), token).await
 }
 
-async fn letters(world: &World, letter: Letter) -> usize {
+async fn letters(world: &AccountsWorld, letter: Letter) -> usize {
     world.letters().await.iter().filter(|(other, _)| *other == letter).count()
 }
 
 /// A link of a version that did not keep which one is live.
-async fn link_of_an_earlier_version(world: &World, purpose: Purpose) -> String {
+async fn link_of_an_earlier_version(world: &AccountsWorld, purpose: Purpose) -> String {
     let (token, user) = (format!("old {purpose:?}"), ann(world).await);
     let link = Link {
         id: uuid::Uuid::from_u128(u128::MAX),

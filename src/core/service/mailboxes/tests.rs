@@ -10,7 +10,7 @@ use palisade_core::service::caller::Client;
 use palisade_core::service::profile::Edit;
 use palisade_core::service::users::{NewPassword, NewUser, UserEdit};
 use palisade_testing::accounts_world::{
-    ANN, PASSWORD, PasswordLogin, World, client, person, secret, world, world_with,
+    ANN, AccountsWorld, PASSWORD, PasswordLogin, client, person, secret, world, world_with,
 };
 
 /// A name that passes the rules and is a stranger's all the same.
@@ -94,12 +94,12 @@ fn at(n: u32) -> Client {
     Client { address: std::net::Ipv4Addr::from(0x0a00_0000 + n).into(), ..client() }
 }
 
-async fn got(world: &World, to: &str) -> usize {
+async fn got(world: &AccountsWorld, to: &str) -> usize {
     world.store.mails(10_000).await.unwrap().iter().filter(|mail| mail.to.as_str() == to).count()
 }
 
 /// Everything that a requester can ask for, from 200 networks at once.
-async fn bombed(world: &World, to: &str) {
+async fn bombed(world: &AccountsWorld, to: &str) {
     for n in 0..200 {
         world.accounts.register(&at(n), to, secret(PASSWORD), None).await.unwrap();
         world.accounts.resend_verification(&at(n), to).await.unwrap();

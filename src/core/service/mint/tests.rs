@@ -11,8 +11,8 @@ fn mint() -> (Mint, Arc<FakeStore>) {
     (Mint::new(store.clone(), Arc::new(FakeSigner), Arc::new(FakeClock::default()), half_hour, 200), store)
 }
 
-fn for_alice() -> Request {
-    Request { sub: "alice".into(), ..Request::default() }
+fn for_alice() -> MintRequest {
+    MintRequest { sub: "alice".into(), ..MintRequest::default() }
 }
 
 #[tokio::test]
@@ -28,7 +28,8 @@ async fn an_id_of_an_account_is_written_in_one_spelling() {
     let (mint, _) = mint();
     let id = "0192f0c1-2345-7abc-8def-0123456789ab";
     for spelt in [id.to_owned(), id.to_uppercase(), id.replace('-', ""), format!("{{{id}}}")] {
-        let token = mint.mint(Request { sub: spelt, ..Request::default() }).await.unwrap().signed.token;
+        let token =
+            mint.mint(MintRequest { sub: spelt, ..MintRequest::default() }).await.unwrap().signed.token;
         assert_eq!(token, format!("{id}.v0"));
     }
 }
@@ -37,7 +38,7 @@ async fn an_id_of_an_account_is_written_in_one_spelling() {
 async fn a_disabled_account_gets_no_token_and_a_subject_that_is_none_does() {
     let (mint, store) = mint();
     let mut user = conformance::user(1, "ann@example.com");
-    let ask = || Request { sub: user.id.to_string(), ..Request::default() };
+    let ask = || MintRequest { sub: user.id.to_string(), ..MintRequest::default() };
     let (unknown, ann) = (ask(), ask());
     mint.mint(unknown).await.unwrap();
     user.active = false;
@@ -49,7 +50,7 @@ async fn a_disabled_account_gets_no_token_and_a_subject_that_is_none_does() {
 #[tokio::test]
 async fn a_life_over_a_day_is_refused() {
     let (mint, _) = mint();
-    let ask = |secs| Request { ttl: Some(Duration::from_secs(secs)), ..for_alice() };
+    let ask = |secs| MintRequest { ttl: Some(Duration::from_secs(secs)), ..for_alice() };
     assert!(matches!(mint.mint(ask(86_401)).await, Err(MintError::Invalid(_))));
     assert!(matches!(mint.mint(ask(0)).await, Err(MintError::Invalid(_))));
     assert_eq!(mint.mint(ask(86_400)).await.unwrap().signed.expires_at.0, NOW.0 + 86_400);
@@ -60,13 +61,13 @@ async fn a_life_over_a_day_is_refused() {
 async fn what_cannot_stand_in_a_header_is_refused() {
     let (mint, _) = mint();
     for bad in [
-        Request::default(),
-        Request { sub: "a\r\nb".into(), ..Request::default() },
-        Request { email: Some(String::new()), ..for_alice() },
-        Request { scopes: vec!["a b".into()], ..for_alice() },
-        Request { scopes: vec!["a".repeat(257)], ..for_alice() },
+        MintRequest::default(),
+        MintRequest { sub: "a\r\nb".into(), ..MintRequest::default() },
+        MintRequest { email: Some(String::new()), ..for_alice() },
+        MintRequest { scopes: vec!["a b".into()], ..for_alice() },
+        MintRequest { scopes: vec!["a".repeat(257)], ..for_alice() },
         // The fake token is longer than a request has room for.
-        Request { sub: "a".repeat(198), ..Request::default() },
+        MintRequest { sub: "a".repeat(198), ..MintRequest::default() },
     ] {
         assert!(matches!(mint.mint(bad).await, Err(MintError::Invalid(_))));
     }

@@ -7,12 +7,14 @@ use palisade_core::domain::audit::{Action, Event, Outcome};
 use palisade_core::domain::mail::Letter;
 use palisade_core::service::profile::Edit;
 use palisade_core::service::users::UserEdit;
-use palisade_testing::accounts_world::{ANN, PASSWORD, PasswordLogin, World, client, person, secret, world};
+use palisade_testing::accounts_world::{
+    ANN, AccountsWorld, PASSWORD, PasswordLogin, client, person, secret, world,
+};
 
 const BOB: &str = "bob@example.com";
 
 /// The reasons of the events of this action that were turned away.
-fn denied(world: &World, action: Action) -> Vec<String> {
+fn denied(world: &AccountsWorld, action: Action) -> Vec<String> {
     of(world, action)
         .into_iter()
         .filter(|event| event.outcome == Outcome::Denied)
@@ -20,12 +22,12 @@ fn denied(world: &World, action: Action) -> Vec<String> {
         .collect()
 }
 
-fn of(world: &World, action: Action) -> Vec<Event> {
+fn of(world: &AccountsWorld, action: Action) -> Vec<Event> {
     world.audit.0.lock().unwrap().iter().filter(|event| event.action == action).cloned().collect()
 }
 
 /// By what sessions have ended, in the order they did.
-fn ended(world: &World) -> Vec<String> {
+fn ended(world: &AccountsWorld) -> Vec<String> {
     of(world, Action::EndSession).into_iter().map(|event| event.reason.unwrap_or_default()).collect()
 }
 

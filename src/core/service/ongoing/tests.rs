@@ -16,7 +16,7 @@ use palisade_core::ports::Signer;
 use palisade_core::ports::{Change, Clock, Store, Verified};
 use palisade_core::service::admit::Authenticator;
 use palisade_core::service::ongoing::*;
-use palisade_testing::accounts_world::{World, world};
+use palisade_testing::accounts_world::{AccountsWorld, world};
 use palisade_testing::fakes::{FakeSigner, NOW};
 use palisade_testing::token_fakes::FakeVerifier;
 
@@ -71,7 +71,7 @@ fn admitted(caller: Option<Identity>, since: u64) -> AdmissionRecord {
     }
 }
 
-fn expiry(world: &World) -> Expiry {
+fn expiry(world: &AccountsWorld) -> Expiry {
     Expiry {
         store: world.store.clone(),
         issuer: FakeSigner.issuer().to_owned(),

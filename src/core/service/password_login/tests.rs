@@ -15,18 +15,18 @@ use palisade_core::service::caller::Client;
 use palisade_core::service::profile::Edit;
 use palisade_core::service::users::{NewPassword, NewUser};
 use palisade_testing::accounts_world::{
-    ANN, PASSWORD, PasswordLogin, World, client, person, secret, typed, world,
+    ANN, AccountsWorld, PASSWORD, PasswordLogin, client, person, secret, typed, world,
 };
 
 fn at(address: [u8; 4]) -> Client {
     Client { address: address.into(), ..client() }
 }
 
-fn last_requester(world: &World) -> Requester {
+fn last_requester(world: &AccountsWorld) -> Requester {
     *world.passwords.requesters.lock().unwrap().last().unwrap()
 }
 
-async fn ann(world: &World) -> User {
+async fn ann(world: &AccountsWorld) -> User {
     world.store.user_by_email(&ANN.parse().unwrap()).await.unwrap().unwrap()
 }
 
@@ -208,7 +208,7 @@ async fn a_session_that_was_revoked_meanwhile_is_not_renewed_with_the_password()
 }
 
 /// Another request replaces Ann's password while the next one is checked against its hash.
-fn replace_meanwhile(world: &World) {
+fn replace_meanwhile(world: &AccountsWorld) {
     let store = world.store.clone();
     let replace = move || {
         // The fake store answers without waiting.

@@ -5,12 +5,12 @@
 //! refresh ([`crate::ports::Store::is_cut`]); that its record is removed as well, where it is at hand, only spares a
 //! list of sessions that are over.
 
-use super::{Request, Revoke, RevokeError, Subject};
+use super::{Revoke, RevokeError, RevokeRequest, Subject};
 use crate::domain::account::{User, UserId};
 use crate::domain::revocation::{Begun, Revocation, Target};
 use crate::domain::session::{Session, SessionId};
 use crate::domain::time::UnixTime;
-use crate::domain::trusted_time::Reading;
+use crate::domain::trusted_time::ClockReading;
 use crate::ports::{Change, StoreError};
 
 /// How many sessions one visit reads.
@@ -36,7 +36,7 @@ pub(super) struct NamedSessions {
 
 impl Revoke {
     /// The sessions of our own that `request` names. One that cannot be read must not hold the revocation up.
-    pub(super) async fn named_sessions(&self, request: &Request) -> NamedSessions {
+    pub(super) async fn named_sessions(&self, request: &RevokeRequest) -> NamedSessions {
         match self.look(request).await {
             Ok(named) => named,
             Err(error) => {
@@ -46,7 +46,7 @@ impl Revoke {
         }
     }
 
-    async fn look(&self, request: &Request) -> Result<NamedSessions, StoreError> {
+    async fn look(&self, request: &RevokeRequest) -> Result<NamedSessions, StoreError> {
         let mut named = NamedSessions::default();
         match &request.subject {
             Subject::Session(sid) => {
@@ -91,7 +91,7 @@ impl Revoke {
         Ok(lives.then_some(session))
     }
 
-    /// Until when it must be known that a session which there is at `now` ([`Reading::horizon`]) was revoked: as long as it could live, and
+    /// Until when it must be known that a session which there is at `now` ([`ClockReading::horizon`]) was revoked: as long as it could live, and
     /// then as long as a token that it brought last.
     pub(super) fn sessions_end(&self, now: UnixTime) -> UnixTime {
         let lives = self.lives.sessions;
@@ -100,7 +100,7 @@ impl Revoke {
 
     /// The revocation of every session of `sub`, or of all subjects, that was begun so far; behind the raise of the
     /// version or generation.
-    pub(super) fn cutting(&self, sub: Option<String>, now: Reading, reason: Option<String>) -> Change {
+    pub(super) fn cutting(&self, sub: Option<String>, now: ClockReading, reason: Option<String>) -> Change {
         let (issuer, expires_at) = (self.signer.issuer().to_owned(), self.sessions_end(now.horizon));
         Change::CutSessions { issuer, sub, created_at: now.wall, expires_at, reason }
     }
@@ -130,7 +130,7 @@ impl Revoke {
         until: UnixTime,
         reason: Option<&str>,
     ) -> Result<u64, RevokeError> {
-        let Reading { wall: now, horizon, .. } = self.clock.reading();
+        let ClockReading { wall: now, horizon, .. } = self.clock.reading();
         let issuer = self.signer.issuer();
         let mut count = 0;
         let mut after = None;

@@ -26,8 +26,8 @@ fn revoke() -> (Revoke, Arc<FakeStore>) {
     (revoke, store)
 }
 
-fn asking(subject: Subject) -> Request {
-    Request { subject, issuer: None, reason: None, expires_in: None, end_session: false }
+fn asking(subject: Subject) -> RevokeRequest {
+    RevokeRequest { subject, issuer: None, reason: None, expires_in: None, end_session: false }
 }
 
 #[tokio::test]
@@ -57,7 +57,7 @@ async fn names_without_an_expiry_are_remembered_for_as_long_as_what_they_reach_c
         let entry = revoke.revoke(asking(subject.clone())).await.unwrap().entry;
         assert_eq!(entry.expires_at, UnixTime(NOW.0 + kept), "{subject:?}");
         // A shorter time that is asked for would let it come back to life.
-        let short = Request { expires_in: Some(Duration::from_secs(1)), ..asking(subject.clone()) };
+        let short = RevokeRequest { expires_in: Some(Duration::from_secs(1)), ..asking(subject.clone()) };
         assert_eq!(revoke.revoke(short).await.unwrap().entry.expires_at, entry.expires_at, "{subject:?}");
     }
     let cuts: Vec<_> = store
@@ -69,7 +69,7 @@ async fn names_without_an_expiry_are_remembered_for_as_long_as_what_they_reach_c
         .collect();
     assert_eq!(cuts.len(), 2);
     assert!(cuts.iter().all(|cut| cut.expires_at == UnixTime(NOW.0 + sessions)));
-    let theirs = |expires_in| Request {
+    let theirs = |expires_in| RevokeRequest {
         issuer: Some("https://i.test".into()),
         expires_in,
         ..asking(Subject::Subject("c".into()))
@@ -110,7 +110,7 @@ async fn a_cutoff_reaches_as_far_as_an_issuers_clock_was_seen_ahead() {
         ("https://ahead-900.test", sub(), 60),
     ] {
         let (revoke, _) = self::revoke();
-        let request = Request { issuer: Some(issuer.into()), ..asking(subject) };
+        let request = RevokeRequest { issuer: Some(issuer.into()), ..asking(subject) };
         let entry = revoke.revoke(request.clone()).await.unwrap().entry;
         assert!(matches!(entry.target.key().0, Kind::SubjectIssued | Kind::Issuer), "{request:?}");
         assert_eq!(entry.target.limit(), NOW.0.checked_add_signed(want).unwrap(), "{request:?}");

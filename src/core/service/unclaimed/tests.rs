@@ -12,33 +12,33 @@ use palisade_core::service::accounts::AccountError;
 use palisade_core::service::profile::Edit;
 use palisade_core::service::users::{NewPassword, NewUser, UserEdit};
 use palisade_testing::accounts_world::{
-    ANN, PASSWORD, PasswordLogin, World, client, person, secret, typed, world,
+    ANN, AccountsWorld, PASSWORD, PasswordLogin, client, person, secret, typed, world,
 };
 use palisade_testing::conformance::connection;
 
 const BOB: &str = "bob@example.com";
 const DAY: u64 = 24 * 3600;
 
-async fn found(world: &World, email: &str) -> Option<User> {
+async fn found(world: &AccountsWorld, email: &str) -> Option<User> {
     world.store.user_by_email(&email.parse().unwrap()).await.unwrap()
 }
 
-async fn stored(world: &World, email: &str) -> User {
+async fn stored(world: &AccountsWorld, email: &str) -> User {
     found(world, email).await.expect("no such account")
 }
 
-async fn tasks(world: &World) {
+async fn tasks(world: &AccountsWorld) {
     while world.accounts.do_due_tasks().await.unwrap() {}
 }
 
 /// A registration by an attacker.
-async fn stranger(world: &World, email: &str) {
+async fn stranger(world: &AccountsWorld, email: &str) {
     let name = Some("Your account was hacked".to_owned());
     world.accounts.register(&client(), email, secret("stranger's own"), name).await.unwrap();
     tasks(world).await;
 }
 
-async fn wish(world: &World, email: &str) {
+async fn wish(world: &AccountsWorld, email: &str) {
     let edit =
         Edit { email: Some(email.into()), current_password: Some(secret(PASSWORD)), ..Edit::default() };
     let granted = world.login().await;
@@ -52,14 +52,14 @@ fn made(email: &str, password: NewPassword) -> NewUser {
 }
 
 /// As a version wrote it that did not keep whether an account is claimed; its events are where it kept them.
-async fn as_before(world: &World, email: &str) {
+async fn as_before(world: &AccountsWorld, email: &str) {
     let user = User { claim: Claim::Unknown, ..stored(world, email).await };
     world.store.commit(vec![Change::UpdateUser(user)]).await.unwrap();
     keep_events(world).await;
 }
 
 /// What the audit log was told is kept in the store, as a running gateway does it.
-async fn keep_events(world: &World) {
+async fn keep_events(world: &AccountsWorld) {
     let events = std::mem::take(&mut *world.audit.0.lock().unwrap());
     world.store.commit(vec![Change::Record(events)]).await.unwrap();
 }

@@ -22,14 +22,14 @@ use palisade_core::service::register::Registered;
 use palisade_core::service::users::UserEdit;
 use palisade_core::service::verify_registration::Proof;
 use palisade_testing::accounts_world::{
-    ANN, PASSWORD, PasswordLogin, World, client, from, person, secret, world, world_with,
+    ANN, AccountsWorld, PASSWORD, PasswordLogin, client, from, person, secret, world, world_with,
 };
 use palisade_testing::conformance::session;
 
 const STRANGERS: &str = "stranger's own";
 const OWNERS: &str = "the owner's own";
 
-async fn stored(world: &World) -> User {
+async fn stored(world: &AccountsWorld) -> User {
     world.store.user_by_email(&ANN.parse().unwrap()).await.unwrap().expect("no such account")
 }
 
@@ -40,7 +40,7 @@ struct Browser(Option<String>);
 impl Browser {
     async fn registers(
         &mut self,
-        world: &World,
+        world: &AccountsWorld,
         email: &str,
         password: &str,
         form: Option<&str>,
@@ -53,7 +53,7 @@ impl Browser {
     }
 
     /// What our page sends, with the cookie.
-    fn page(&self, world: &World) -> Proof {
+    fn page(&self, world: &AccountsWorld) -> Proof {
         let browser = Binding::read(&world.key, self.0.as_deref().unwrap_or_default());
         Proof { browser, wanted: true, ..Proof::default() }
     }
@@ -72,7 +72,7 @@ fn new(password: &str) -> Proof {
     Proof { new_password: Some(secret(password)), ..page() }
 }
 
-async fn press(world: &World, proof: Proof) -> Result<User, AccountError> {
+async fn press(world: &AccountsWorld, proof: Proof) -> Result<User, AccountError> {
     let token = world.token(Letter::VerifyEmail).await;
     world.accounts.verify_by(&client(), &token, proof).await
 }
@@ -81,11 +81,11 @@ fn is_asked(outcome: &Result<User, AccountError>) -> bool {
     matches!(outcome, Err(AccountError::ProofNeeded(Ways::Password)))
 }
 
-async fn opens(world: &World, password: &str) -> bool {
+async fn opens(world: &AccountsWorld, password: &str) -> bool {
     world.accounts.login(&client(), ANN, secret(password)).await.is_ok()
 }
 
-async fn stranger_registers(world: &World) {
+async fn stranger_registers(world: &AccountsWorld) {
     let name = Some("Call this number".to_owned());
     world.accounts.register(&from("stranger"), ANN, secret(STRANGERS), name).await.unwrap();
     world.accounts.do_due_tasks().await.unwrap();

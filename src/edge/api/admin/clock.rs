@@ -12,7 +12,7 @@ use super::super::failure::Failure;
 use super::operator::RequestId;
 use super::state::AdminState;
 use palisade_core::domain::audit::Action;
-use palisade_core::domain::trusted_time::{Doubt, Standing};
+use palisade_core::domain::trusted_time::{ClockState, Doubt};
 use palisade_core::service::clock::{in_words, shown};
 
 pub(super) fn router() -> Router<AdminState> {
@@ -20,7 +20,7 @@ pub(super) fn router() -> Router<AdminState> {
 }
 
 /// Moments and spans in seconds; moments since 1970.
-fn body(standing: &Standing) -> Value {
+fn body(standing: &ClockState) -> Value {
     let stops = standing.stops.iter();
     let stops: Vec<_> =
         stops.map(|stop| json!({ "seconds": stop.seconds, "believed_after": stop.left })).collect();

@@ -55,7 +55,7 @@ async fn mint_token(
 ) -> Result<Response, Failure> {
     let ttl = body.ttl.map(|span| span.0);
     let whose = format!("sub {}", body.sub);
-    let request = mint::Request { sub: body.sub, email: body.email, scopes: body.scopes, ttl };
+    let request = mint::MintRequest { sub: body.sub, email: body.email, scopes: body.scopes, ttl };
     let minted = state.mint.mint(request).await?;
     let what = format!("{whose}, jti {}", minted.signed.token_id);
     state.accounts.note_operator(&id, Action::MintToken, what);

@@ -44,7 +44,7 @@ struct NewRevocation {
 }
 
 impl NewRevocation {
-    fn into_request(self) -> Result<revoke::Request, Failure> {
+    fn into_request(self) -> Result<revoke::RevokeRequest, Failure> {
         let mut issuer = self.issuer;
         let subject = match (self.token, self.jti, self.sid, self.sub, self.before) {
             (Some(token), None, None, None, None) => {
@@ -64,7 +64,13 @@ impl NewRevocation {
             }
         };
         let expires_in = self.expires_in.map(|span| span.0);
-        Ok(revoke::Request { subject, issuer, reason: self.reason, expires_in, end_session: self.session })
+        Ok(revoke::RevokeRequest {
+            subject,
+            issuer,
+            reason: self.reason,
+            expires_in,
+            end_session: self.session,
+        })
     }
 }
 

@@ -11,7 +11,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures::future::FutureExt;
 use palisade_core::domain::audit::{Action, Outcome};
-use palisade_core::domain::email_change::{Freeze, Stage};
+use palisade_core::domain::email_change::{Freeze, FreezeStage};
 use palisade_core::domain::session::Lifetimes;
 use palisade_core::domain::time::UnixTime;
 use palisade_core::ports::{Change, Control, ProviderFault, Store};
@@ -281,7 +281,7 @@ async fn a_frozen_account_is_shown_and_decided() {
         claim: uuid::Uuid::nil(),
         earlier: "ann@example.com".parse().unwrap(),
         later: vec![user.email.clone()],
-        stage: Stage::Waiting { until: UnixTime(NOW.0 + 5) },
+        stage: FreezeStage::Waiting { until: UnixTime(NOW.0 + 5) },
     });
     api.store.commit(vec![Change::UpdateUser(user)]).await.unwrap();
     // Found by either address, and nothing else is mailed.

@@ -17,7 +17,7 @@ use super::input::Moment;
 use super::operator::RequestId;
 use super::state::AdminState;
 use palisade_core::domain::account::{PasswordHash, User, UserId};
-use palisade_core::domain::email_change::{Freeze, Stage};
+use palisade_core::domain::email_change::{Freeze, FreezeStage};
 use palisade_core::domain::session::{Session, SessionId};
 use palisade_core::service::sessions::Which;
 use palisade_core::service::users::{MAX_LISTED, NewPassword, NewUser, UserEdit};
@@ -56,10 +56,10 @@ fn shown(user: &User) -> Value {
 /// What an operator decides from with `POST /admin/v1/users/{user}/unfreeze`.
 fn shown_freeze(freeze: &Freeze) -> Value {
     let (state, until) = match freeze.stage {
-        Stage::Waiting { until } => ("waiting", Some(until)),
-        Stage::Objected { .. } => ("objected", None),
-        Stage::Taken => ("taken", None),
-        Stage::Decided => ("decided", None),
+        FreezeStage::Waiting { until } => ("waiting", Some(until)),
+        FreezeStage::Objected { .. } => ("objected", None),
+        FreezeStage::Taken => ("taken", None),
+        FreezeStage::Decided => ("decided", None),
     };
     json!({
         "since": freeze.since,

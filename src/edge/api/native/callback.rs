@@ -389,12 +389,12 @@ impl<S: Send + Sync> FromRequest<S> for Form {
 mod tests {
     use super::*;
     use palisade_core::domain::connection::ConnectionId;
-    use palisade_core::service::connections::Refusal;
+    use palisade_core::service::connections::ConsentRefusal;
 
     #[test]
     fn an_answer_joins_what_is_in_the_address_already() {
         let check = |to: &str, word: Option<&'static str>| {
-            let refusal = |word| Refusal { word, meaning: "words", said: None };
+            let refusal = |word| ConsentRefusal { word, meaning: "words", said: None };
             let outcome = word.map_or(Ok(()), |word| Err(refusal(word)));
             let connection = ConnectionId(Uuid::nil());
             location(to, &Returned { connection, provider: "p".into(), return_to: None, outcome })

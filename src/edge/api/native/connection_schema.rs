@@ -10,9 +10,9 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::super::connection_failure::word;
-use palisade_core::domain::connection::{Account, Connection, Fault};
+use palisade_core::domain::connection::{Account, Connection, ProviderFailure};
 use palisade_core::ports::{ParameterInfo, ProviderInfo};
-use palisade_core::service::connections::{Begin, Begun, Import, ProviderToken};
+use palisade_core::service::connections::{Begin, BegunConsent, Import, ProviderToken};
 
 /// What can be connected.
 #[derive(Serialize, ToSchema)]
@@ -137,8 +137,8 @@ pub(super) struct BegunConnection {
     authorization_url: Option<String>,
 }
 
-impl From<&Begun> for BegunConnection {
-    fn from(begun: &Begun) -> BegunConnection {
+impl From<&BegunConsent> for BegunConnection {
+    fn from(begun: &BegunConsent) -> BegunConnection {
         BegunConnection {
             id: begun.connection.id.0,
             status: begun.connection.status.word(),
@@ -256,8 +256,8 @@ pub(super) struct FaultView {
     reason: String,
 }
 
-impl From<&Fault> for FaultView {
-    fn from(fault: &Fault) -> FaultView {
+impl From<&ProviderFailure> for FaultView {
+    fn from(fault: &ProviderFailure) -> FaultView {
         FaultView { at: fault.at.0, kind: word(fault.kind), reason: fault.reason.clone() }
     }
 }

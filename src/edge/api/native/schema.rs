@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use palisade_core::domain::account::User;
-use palisade_core::domain::password::{Policy, Requirements};
+use palisade_core::domain::password::{PasswordPolicy, Requirements};
 use palisade_core::domain::session::{Lifetimes, Session, SessionId};
 use palisade_core::service::sign_in::Granted;
 
@@ -241,7 +241,7 @@ pub(super) struct Valid {
 }))]
 pub(super) struct PasswordRules {
     #[schema(value_type = String)]
-    policy: Policy,
+    policy: PasswordPolicy,
     /// In characters.
     min_length: usize,
     /// In bytes of UTF-8.

@@ -17,7 +17,7 @@ use palisade_core::ports::Signer;
 use palisade_core::service::admit::Authenticator;
 use palisade_core::service::connections::Connections;
 use palisade_core::service::users::UserEdit;
-use palisade_testing::accounts_world::{self, ANN, PASSWORD, World, client};
+use palisade_testing::accounts_world::{self, ANN, AccountsWorld, PASSWORD, client};
 use palisade_testing::connection_fakes::FakeProviders;
 use palisade_testing::fakes::{FakeSigner, NOW};
 use palisade_testing::token_fakes::FakeVerifier;
@@ -26,7 +26,7 @@ pub(super) const PREFIX: &str = "/auth";
 
 pub(super) struct Api {
     pub(super) router: Router,
-    pub(super) world: World,
+    pub(super) world: AccountsWorld,
     pub(super) connections: Connections,
     pub(super) providers: Arc<FakeProviders>,
     pub(super) document: Value,
@@ -44,12 +44,12 @@ pub(super) fn api_at(origins: Origins, public_url: &str) -> Api {
     api_of(accounts_world::world(), origins, public_url)
 }
 
-pub(super) fn api_of(world: World, origins: Origins, public_url: &str) -> Api {
+pub(super) fn api_of(world: AccountsWorld, origins: Origins, public_url: &str) -> Api {
     let state = state_of(&world, origins, public_url);
     api_from(world, state)
 }
 
-pub(super) fn state_of(world: &World, origins: Origins, public_url: &str) -> AuthState {
+pub(super) fn state_of(world: &AccountsWorld, origins: Origins, public_url: &str) -> AuthState {
     let connections = fakes::over(world, &Arc::new(FakeProviders::open()));
     let (store, clock) = (world.store.clone(), world.clock.clone());
     AuthState {
@@ -67,7 +67,7 @@ pub(super) fn state_of(world: &World, origins: Origins, public_url: &str) -> Aut
     }
 }
 
-pub(super) fn api_from(world: World, mut state: AuthState) -> Api {
+pub(super) fn api_from(world: AccountsWorld, mut state: AuthState) -> Api {
     let providers = Arc::new(FakeProviders::open());
     let connections = fakes::over(&world, &providers);
     state.connections = connections.clone();

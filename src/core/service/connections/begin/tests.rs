@@ -13,7 +13,7 @@ use palisade_core::service::caller::Person;
 use palisade_core::service::connections::{Begin, Callback, ConnectionError, Import};
 use palisade_testing::accounts_world::client;
 use palisade_testing::connection_fakes::{ACME, info};
-use palisade_testing::connections_world::{RETURN_TO, World, acme, identity, secret, world};
+use palisade_testing::connections_world::{ConnectionsWorld, RETURN_TO, acme, identity, secret, world};
 
 #[tokio::test]
 async fn from_consent_to_a_token() {
@@ -185,7 +185,7 @@ async fn an_exchange_that_fails_says_why_and_leaves_what_was_there() {
 #[tokio::test]
 async fn scopes_are_the_callers_or_the_configurations_or_the_plugins() {
     let world = world().await;
-    let asked = |world: &World| world.providers.last("authorize").scopes;
+    let asked = |world: &ConnectionsWorld| world.providers.last("authorize").scopes;
     world.begin(acme()).await.unwrap();
     assert_eq!(asked(&world), ["plugin.read"]);
     world.set(|settings| settings.providers.get_mut(ACME).unwrap().scopes = vec!["ours".into()]);

@@ -13,13 +13,13 @@ use palisade_core::ports::{Change, Clock, ProviderFault, Store};
 use palisade_core::service::connections::{Begin, ConnectionError};
 use palisade_testing::accounts_world::{client, over};
 use palisade_testing::connection_fakes::ACME;
-use palisade_testing::connections_world::{World, acme, identity, world};
+use palisade_testing::connections_world::{ConnectionsWorld, acme, identity, world};
 
-async fn disconnect(world: &World, id: ConnectionId) -> Result<(), ConnectionError> {
+async fn disconnect(world: &ConnectionsWorld, id: ConnectionId) -> Result<(), ConnectionError> {
     world.connections.disconnect(&client(), world.ann, id).await
 }
 
-async fn tasks(world: &World) -> usize {
+async fn tasks(world: &ConnectionsWorld) -> usize {
     world.store.due_tasks(UnixTime::NEVER, 999).await.unwrap().len()
 }
 

@@ -11,28 +11,28 @@ use palisade_core::domain::time::UnixTime;
 use palisade_core::ports::{Change, Clock, ProviderFault, Store};
 use palisade_core::service::connections::Begin;
 use palisade_testing::accounts_world::client;
-use palisade_testing::connections_world::{World, acme, world};
+use palisade_testing::connections_world::{ConnectionsWorld, acme, world};
 
-async fn disconnect(world: &World, id: ConnectionId) {
+async fn disconnect(world: &ConnectionsWorld, id: ConnectionId) {
     world.connections.disconnect(&client(), world.ann, id).await.unwrap();
 }
 
-async fn tasks(world: &World) -> usize {
+async fn tasks(world: &ConnectionsWorld) -> usize {
     world.store.due_tasks(UnixTime::NEVER, 9999).await.unwrap().len()
 }
 
-async fn deliver(world: &World) {
+async fn deliver(world: &ConnectionsWorld) {
     while world.connections.do_due_notices().await.unwrap() {}
 }
 
 /// What the app took, oldest first: the members of `data`, with the `type`.
-fn taken(world: &World) -> Vec<Value> {
+fn taken(world: &ConnectionsWorld) -> Vec<Value> {
     let taken = world.webhook.taken.lock().unwrap();
     let body = |body: &String| serde_json::from_str::<Value>(body).unwrap();
     taken.iter().map(|notice| body(&notice.body)).collect()
 }
 
-fn words(world: &World) -> Vec<(String, u64, String)> {
+fn words(world: &ConnectionsWorld) -> Vec<(String, u64, String)> {
     let text = |value: &Value| value.as_str().unwrap().trim_start_matches("connection.").to_owned();
     let word = |body: &Value| {
         let data = &body["data"];

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use palisade_core::domain::audit::{Action, Outcome};
-use palisade_core::domain::connection::{Attempt, ConnectionId, Consent, FaultKind, Status};
+use palisade_core::domain::connection::{ConnectionId, Consent, FaultKind, RefreshAttempt, Status};
 use palisade_core::domain::mail::Letter;
 use palisade_core::domain::opaque::TokenHash;
 use palisade_core::domain::route::Require;
@@ -13,11 +13,11 @@ use palisade_core::ports::{Change, Clock, ProviderFault, Store};
 use palisade_core::service::connections::ConnectionError;
 use palisade_testing::accounts_world::client;
 use palisade_testing::connection_fakes::ACME;
-use palisade_testing::connections_world::{World, acme, identity, secret, world};
+use palisade_testing::connections_world::{ConnectionsWorld, acme, identity, secret, world};
 use secrecy::ExposeSecret;
 
 /// A connection with an expired access token.
-pub(crate) async fn ended(world: &World) -> ConnectionId {
+pub(crate) async fn ended(world: &ConnectionsWorld) -> ConnectionId {
     let id = world.connect(acme()).await;
     world.clock.advance(3600);
     id
@@ -27,13 +27,13 @@ pub(crate) fn busy(retry_after: Option<u64>) -> ProviderFault {
     ProviderFault::Transient { reason: "503".to_owned(), retry_after: retry_after.map(Duration::from_secs) }
 }
 
-pub(crate) fn asked(world: &World) -> usize {
+pub(crate) fn asked(world: &ConnectionsWorld) -> usize {
     world.providers.refreshes.load(Ordering::Relaxed)
 }
 
 /// A caller asks for the token, in a task of its own.
 pub(crate) fn asking(
-    world: &World,
+    world: &ConnectionsWorld,
     id: ConnectionId,
 ) -> tokio::task::JoinHandle<Result<String, ConnectionError>> {
     let (connections, identity) = (world.connections.clone(), identity(world.ann.user));
@@ -192,7 +192,7 @@ async fn a_kill_before_the_provider_was_asked_costs_nothing() {
     let id = world.connect(acme()).await;
     let mut cut_off = world.stored(id).await;
     let run = world.connections.run_id();
-    cut_off.attempt = Some(Attempt { started_at: world.clock.now(), run });
+    cut_off.attempt = Some(RefreshAttempt { started_at: world.clock.now(), run });
     cut_off.due_at = Some(world.clock.now());
     world.store.commit(vec![Change::UpdateConnection(cut_off)]).await.unwrap();
     world.restart();
