@@ -9,6 +9,8 @@ mod paths;
 mod rooms;
 #[path = "tidy/sources.rs"]
 mod sources;
+#[path = "tidy/words.rs"]
+mod words;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -97,6 +99,63 @@ fn the_modules_of_the_configuration_form_a_tree() {
 #[test]
 fn no_file_is_longer_than_a_sitting() {
     holds(HOUSE.lengths());
+}
+
+#[test]
+fn comments_and_guides_name_the_actor() {
+    holds(words::broken_words());
+}
+
+#[test]
+fn public_types_of_two_modules_do_not_share_a_name() {
+    holds(words::shared_names(&Sources::read()));
+}
+
+#[test]
+fn the_law_of_words_sees_what_it_forbids() {
+    for (name, text) in [
+        ("src/a.rs", "/// Nobody reads it."),
+        ("src/a.rs", "fn f() {} // whoever calls"),
+        ("src/a.rs", "let url = \"http://a\"; // for nobody's use"),
+        ("a.wit", "  /// Somebody."),
+        ("a.py", "# nobody"),
+        ("a.py", "\"\"\"A text\nfor everybody.\n\"\"\""),
+        ("a.toml", "a = 1 # nobody"),
+        ("run", "#!/bin/sh\n# nobody"),
+        ("docs/a.md", "For anybody."),
+        ("docs/a.md", "```\ncode\n```\nFor anybody."),
+    ] {
+        assert_eq!(words::words_of(name, text).len(), 1, "{name}: {text}");
+    }
+    for (name, text) in [
+        ("src/a.rs", "let nobody = \"nobody // nobody\"; // a client"),
+        ("src/a.rs", "/// The kind `everybody`, and some_body."),
+        ("src/a.rs", "assert_eq!(url, \"https://nobody\");"),
+        ("a.toml", "name = \"nobody\""),
+        ("docs/a.md", "```\nnobody\n```\nThe kind `everybody`."),
+        ("data/db", "# nobody"),
+    ] {
+        assert_eq!(words::words_of(name, text), [""; 0], "{name}: {text}");
+    }
+}
+
+#[test]
+fn the_law_of_names_sees_what_it_forbids() {
+    let shared = |files: &[(&str, &str)]| {
+        let files = files.iter().map(|(name, code)| ((*name).to_owned(), (*code).to_owned()));
+        words::shared_names(&Sources::parse(files))
+    };
+    let of_domain = (
+        "core/domain/time.rs",
+        "pub struct Origin; pub(super) struct Own; #[cfg(test)] mod t { pub enum T {} }",
+    );
+    let code = "pub enum Origin {} pub struct Own; pub trait T {}";
+    let broken = shared(&[of_domain, ("edge/jwt/keys.rs", code)]);
+    assert_eq!(broken, ["Origin: palisade_core::domain::time, palisade::edge::jwt::keys"]);
+    assert_eq!(shared(&[of_domain, ("edge/jwt/mod.rs", "pub mod inner { pub type Origin = u8; }")]).len(), 1);
+    for name in ["config/routes.rs", "edge/wasm/bench/exchange.rs", "core/service/mint/tests.rs"] {
+        assert_eq!(shared(&[of_domain, (name, code)]), [""; 0], "{name}");
+    }
 }
 
 /// The laws over one file of this name, beside the roots of its crate.

@@ -102,7 +102,7 @@ async fn a_commit_under_a_lost_lease_is_refused(store: &dyn Store, advance: &imp
     store.commit(vec![Change::CreateTask(task(6, 1))]).await.unwrap();
     let first = claim(store, 6, A).await.unwrap();
     put(first, 61).await.unwrap();
-    // Nobody else has done the work, so what was done counts.
+    // No other holder has done the work, so what was done counts.
     advance(TERM);
     put(first, 62).await.unwrap();
     let second = claim(store, 6, B).await.unwrap();

@@ -99,7 +99,7 @@ impl LeaseTable {
     }
 
     /// Whether no other holder has taken over what `lease` is for, and it was not released. One that has ended still
-    /// stands until then, for [`ENDED_LEASE_KEPT`]: what was done under it was done by nobody else.
+    /// stands until then, for [`ENDED_LEASE_KEPT`]: what was done under it was done by no other holder.
     #[must_use]
     pub fn stands(&self, lease: &Lease) -> bool {
         self.granted.get(&lease.subject).is_some_and(|granted| granted.lease == *lease)

@@ -225,7 +225,7 @@ pub struct Timekeeping {
 
 /// What an operator's word has changed.
 #[derive(Debug)]
-pub struct Accepted {
+pub struct AcceptedClock {
     /// How the clock stood before.
     pub before: ClockState,
     /// Whether every token signed so far was revoked, because some may say a later moment than the clock.
@@ -251,14 +251,14 @@ impl Timekeeping {
     ///
     /// # Errors
     /// [`RevokeError`]; then the clock stands as it did.
-    pub async fn accept(&self) -> Result<Accepted, RevokeError> {
+    pub async fn accept(&self) -> Result<AcceptedClock, RevokeError> {
         let revoked = self.clock.standing().has_been_ahead();
         if revoked {
             let reason = "the clock had been ahead when it was accepted".to_owned();
             self.revoke.raise_all(Some(reason), None).await?;
         }
         let before = self.clock.accept(&*self.store).await?;
-        Ok(Accepted { before, revoked })
+        Ok(AcceptedClock { before, revoked })
     }
 }
 
