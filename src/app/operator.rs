@@ -1,4 +1,4 @@
-//! The gateway as its operator steers it: reload, and what `/readyz` waits for.
+//! The operator's control of the gateway: hot reload, and what `/readyz` waits for.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

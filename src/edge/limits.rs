@@ -1,6 +1,6 @@
-//! How often something may be tried, by address block and by account. All of it is in memory, and all of
-//! it is bounded: what is forgotten first is what was least recently used. From which blocks an account was signed in
-//! to is kept with the account as well, and [`Limiter::recall`] tells it here after a restart.
+//! Rate limits and delays against brute force, by address block and by account. All of it is in memory, and all of it
+//! is bounded: what is forgotten first is what was least recently used. From which blocks an account was signed in to
+//! is kept with the account as well, and [`Limiter::recall`] tells it here after a restart.
 //!
 //! # Rates
 //! Each address block (an IPv4 address, an IPv6 /64) has an allowance for each kind of attempt. It is used

@@ -1,4 +1,4 @@
-//! Audit events: what happened to accounts, for the operator. An event never holds a secret.
+//! The audit log: events that tell the operator what happened to accounts. An event never holds a secret.
 
 use std::net::IpAddr;
 

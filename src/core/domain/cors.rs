@@ -1,5 +1,5 @@
 //! Cross-origin requests (the CORS protocol of the Fetch standard, §3.2): which origins may call, what they may send
-//! and what they may read.
+//! and what they may read. An origin that is trusted with cookies is exempt from the check against CSRF.
 
 /// The origins that may call from a browser.
 #[derive(Debug, Clone, PartialEq, Eq)]

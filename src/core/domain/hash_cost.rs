@@ -1,4 +1,5 @@
-//! How dear the hashes of the accounts are, so that an address without an account can be made to look like one.
+//! The costs of the accounts' password hashes, so that an address without an account takes the same time as one with
+//! (enumeration by timing).
 //!
 //! A hash that was imported at a higher cost than new ones have takes longer to check, until its owner signs in.
 //! If an address without an account always took the usual time, a longer one would tell that there is an account.

@@ -1,4 +1,4 @@
-//! Every way in which servers in use may read one path.
+//! Path confusion: every way in which servers in use may read one path.
 //!
 //! Servers decode escapes once, twice or not at all; drop `;` parameters before or after that, up to the next
 //! slash, the next backslash or the end; cut at `#` or `?`; take a backslash for a slash; collapse `//`, or take

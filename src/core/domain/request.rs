@@ -1,8 +1,8 @@
 //! One view of a request: what the policy matches is, byte for byte, what the upstream receives.
 //!
-//! Bypasses of gateways are mostly two readings of one request: the gateway matched `/public`, the app
-//! served `/admin`. So a path is brought into RFC 3986 §6.2.2 normal form exactly once, whatever two
-//! parties could read differently is refused, and what remains is forwarded as it was matched.
+//! Most bypasses of gateways are path confusion: two readings of one request, where the gateway matched `/public` and
+//! the app served `/admin` (path traversal). So a path is brought into RFC 3986 §6.2.2 normal form exactly once,
+//! whatever two parties could read differently is refused, and what remains is forwarded as it was matched.
 
 use std::borrow::Cow;
 use std::net::{Ipv4Addr, Ipv6Addr};

@@ -1,5 +1,6 @@
-//! The header fields that a client may not send: those that we set, and those in which apps and their frameworks let
-//! a proxy in front of them say who the caller is, where a request came from, or what it really asks for.
+//! Spoofed header fields, which a client may not send: those that we set, and those in which apps and their
+//! frameworks let a proxy in front of them say who the caller is, where a request came from, or what it really asks
+//! for.
 //!
 //! Every name is compared as CGI reads it: `X_Auth_Subject` and `X.Auth.Subject` are `X-Auth-Subject` to some app.
 //! A route lets single fields through by name (`pass`), in the one spelling that its configuration has.

@@ -1,4 +1,5 @@
-//! What can be revoked, and whether a revocation reaches an identity.
+//! Revocations: single tokens, sessions, and cutoffs of all that a subject or issuer signed so far. Decides whether
+//! one reaches an identity.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,4 @@
-//! Which route a request belongs to, and what the route asks of the caller.
+//! Routes: which one a request matches, and its authorization policy.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! A sign-in on one device, and the row of refresh tokens that keeps it alive.
+//! Sessions: a sign-in on one device, and the row of refresh tokens that keeps it alive (refresh token rotation).
 //!
 //! Each use of a refresh token replaces it (RFC 9700 §4.14). The direct parent of the present token gets the same
 //! successor again for [`REPEAT_WINDOW`]; any older one is a replay: the client and an attacker both hold a token of

@@ -1,4 +1,5 @@
-//! The request path: which route, who, revoked or not, may they pass.
+//! Admission, the request path: finds the route, verifies the token, checks revocation and applies the authorization
+//! policy.
 //!
 //! [`Admission::admit`] is the only maker of a [`Permit`], and the proxy connects to no upstream without
 //! one: a forgotten check is a refusal, not a hole. The warm path takes no lock across an await, does

@@ -1,4 +1,4 @@
-//! Limits that are written down when they are met: the first refusal of each wait, and not every one of a flood.
+//! Rate limits that write an audit event: for the first refusal of each wait, not for every one of a flood.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};

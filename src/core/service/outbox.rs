@@ -1,5 +1,4 @@
-//! Delivering mail: what waits in the outbox goes to the mailer, again and again until it is taken or of
-//! no more use.
+//! The outbox: delivers mails to the mailer, retried with backoff until the mailer takes them or they expire.
 //!
 //! A mail is enqueued by the commit of what it tells of ([`Change::PutMail`]) and removed when the mailer
 //! took it. If the process ends between the two, the mail is sent once more at the next start, with the

@@ -1,4 +1,4 @@
-//! Exchanging a refresh token for the next one and a fresh access token.
+//! Refresh token rotation: exchanges a refresh token for the next one and a fresh access token.
 
 use super::accounts::{AccountError, Accounts};
 use super::caller::{Client, Source};

@@ -1,4 +1,4 @@
-//! Revoking tokens: one by its `jti`, a session, a subject, or everything an issuer signed so far.
+//! Revocation of tokens: one by its `jti`, a session, a subject, or everything an issuer signed so far (a cutoff).
 //!
 //! What this returns as done is durable. An entry lives until the last token it can reach has ended,
 //! leeway included; it must never be forgotten while such a token is still accepted, nor while a session

@@ -1,4 +1,4 @@
-//! Rotating our signing keys: the published next key begins to sign, the active one retires.
+//! Key rotation of our signing keys: the published next key begins to sign, the active one retires.
 //!
 //! No valid token is rejected by it: the next key was published before it signs, the retired one
 //! verifies until its last token has ended.

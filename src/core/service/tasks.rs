@@ -1,4 +1,4 @@
-//! The worker that does what requests have left behind.
+//! The worker of the tasks that requests enqueue, so that an answer shows no account (enumeration).
 //!
 //! Each task is done and taken off the list in one commit, so that a kill at any moment neither loses nor
 //! repeats it. It is done under a lease ([`super::leases`]), so that of several gateways over one store one does it. While the store fails, all of them wait; one that cannot be done for a reason of its own is put

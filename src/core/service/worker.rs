@@ -1,5 +1,5 @@
-//! The loop of a background worker: what is due is done as soon as the worker is woken, and once a second for what has
-//! become due by time.
+//! The loop of a background worker: it does what is due when it is woken by code that enqueues work, and once a
+//! second for what has become due by time.
 
 use std::time::Duration;
 

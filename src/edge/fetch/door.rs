@@ -1,4 +1,4 @@
-//! The doors of plugins: one for each provider, to the hosts that its operator listed.
+//! The doors of plugins, the guard against SSRF: one for each provider, to the hosts that its operator listed.
 //!
 //! A plugin may ask for anything; what leaves is a request over HTTPS to a listed host, at an address that
 //! was checked, with header fields that are some.

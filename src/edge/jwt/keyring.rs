@@ -1,4 +1,4 @@
-//! Our own signing keys: next, active, retired.
+//! Our own signing keys (next, active, retired) and their key rotation.
 //!
 //! A key is published before it signs and verifies until the last token it signed has ended, so a
 //! rotation refuses no valid token. The ring is one of our own secrets, replaced as a whole and only

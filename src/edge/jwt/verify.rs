@@ -1,4 +1,4 @@
-//! Verifying access tokens, ours and those of external issuers, by one path.
+//! Token verification: access tokens of ours and of external issuers, by one path.
 //!
 //! The header is judged before any key is looked up, the key decides the algorithm, the issuer decides
 //! the keys, and the claims count only after the signature. Must never do I/O: a key that is not in

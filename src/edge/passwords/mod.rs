@@ -1,5 +1,6 @@
 //! Passwords: hashed by bcrypt on threads of their own, judged by the policy and by how soon they would be guessed,
-//! made up at random. The only room that names `bcrypt` and `zxcvbn`.
+//! made up at random. Against enumeration an unknown address is checked against a decoy hash. The only room that
+//! names `bcrypt` and `zxcvbn`.
 //!
 //! No password leaves this room, and every copy that is made here is overwritten.
 

@@ -1,4 +1,4 @@
-//! Taking connections: as many as the process can hold, and at the end also those that wait already.
+//! Accepts as many connections as the process can hold, and at a graceful shutdown also those that wait already.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! What the upstream is told: the request as it was matched, without anything a client could have
-//! forged, with the identity we vouch for.
+//! Writes the request for the upstream: as it was matched, without spoofed fields of the client, with the identity we
+//! vouch for.
 
 use std::borrow::Cow;
 

@@ -1,5 +1,5 @@
-//! Where one connection ends and the next begins: what a client says about its own connection never
-//! decides about ours, nor what an upstream says about its own about the client's (RFC 9110 §7.6.1).
+//! Hop-by-hop header fields: what a client says about its own connection never decides about ours, nor what an
+//! upstream says about its own about the client's (RFC 9110 §7.6.1).
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use pingora::Result;

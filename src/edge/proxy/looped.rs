@@ -1,5 +1,5 @@
-//! Requests that go in circles: an upstream that leads back to this gateway would otherwise multiply one request
-//! until nothing is left to answer it with.
+//! Loop detection: an upstream that leads back to this gateway would otherwise multiply one request until nothing is
+//! left to answer it with.
 //!
 //! Each process has a random name and adds it to a field of the request, as `Via` would say it (RFC 9110 §7.6.3);
 //! a process that finds its own name there refuses the request. It is not `Via` itself, because servers compress less or answer

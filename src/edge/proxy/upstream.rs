@@ -1,4 +1,4 @@
-//! The upstreams of a route: where they are, which of them are well, and whose turn it is.
+//! The upstreams of a route: their addresses, health checks and load balancing.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};

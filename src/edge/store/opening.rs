@@ -1,4 +1,4 @@
-//! Opening a store, so that a start which does not succeed changes nothing.
+//! Crash recovery: opens a store so that a start which does not succeed changes nothing.
 //!
 //! sled mends what it opens: it cuts off what follows damage, and says nothing of what it passed over. So a copy
 //! is opened first, read to its end and held against what was acknowledged ([`super::witness`]) and what was there

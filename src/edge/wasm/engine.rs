@@ -1,5 +1,5 @@
-//! The machine that components run on: compiler, instance pool, threads, and the ticks that take a
-//! component off its thread.
+//! The engine that runs components: compiler, instance pool, threads, and the ticks that take a component off its
+//! thread (epoch interruption).
 //!
 //! Components run on threads of their own, which get what those that proxy leave: one that computes without
 //! end takes nothing from them. Every tick it gives its thread to the next one in the line. From its second

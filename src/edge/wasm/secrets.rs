@@ -1,4 +1,5 @@
-//! What no text about a call may hold: what the call was given, and what the answers to it have brought since.
+//! Redaction: no text about a call may hold the secrets that the call was given, or that the answers to it have
+//! brought since.
 //!
 //! The most usual slip of an author is to print what came in. It is found as it is, as URLs, forms and JSON write
 //! it, in base64 and base64url wherever it stands in there, in hex, and as a list of bytes.

@@ -1,5 +1,5 @@
-//! Coming back from a provider: the state, the browser and the time are checked, the consent is used up, and
-//! only then is the code exchanged. A callback that is repeated finds nothing.
+//! The OAuth callback: checks the `state`, the cookie of the browser (CSRF, mix-up) and the time, consumes the
+//! consent, and only then exchanges the code. A replay of a callback finds no consent.
 
 use secrecy::{ExposeSecret, SecretString};
 use uuid::Uuid;

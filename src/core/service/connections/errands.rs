@@ -1,8 +1,8 @@
-//! What is to be done elsewhere: ending grants that no connection holds any more, and connections that shall not be.
-//! Telling the app, too, is an errand, with an order of its own ([`super::notices`]).
+//! Errands: calls to providers and apps that are enqueued. They revoke grants that no connection holds any more, and
+//! end connections. A notice to the app is an errand too, with an order of its own ([`super::notices`]).
 //!
-//! An errand is done at least once. It is written down by the commit of what it is about, tried with growing
-//! waits, and dropped, loudly, when its time is over.
+//! An errand is done at least once. It is enqueued by the commit of what it is about, retried with backoff, and
+//! dropped with a warning in the log when its time is over.
 
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;

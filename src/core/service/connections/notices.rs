@@ -1,4 +1,5 @@
-//! Telling the app what has become of connections: at least once, and in order for each connection.
+//! Webhooks: notices that tell the app what has become of connections, at least once and in order for each
+//! connection.
 //!
 //! A notice is a task ([`Errand::Notify`]) with a sequence number of its connection in it. While one waits for its next
 //! try, those of the same connection behind it wait as well: they are filed again under a moment right after it, so

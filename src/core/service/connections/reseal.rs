@@ -1,6 +1,6 @@
-//! Looking through all connections, in the background, each hour and after a reload: what an earlier key has sealed
-//! is sealed anew, what a changed configuration wants done sooner becomes due, and what waits for an operator waits
-//! no longer.
+//! Key rotation of the vault, and other upkeep: a pass over all connections, in the background, each hour and after a
+//! reload. What an earlier key sealed is sealed again, a connection that a changed configuration wants earlier
+//! becomes due, and one that waits for an operator is retried.
 //!
 //! Once nothing is sealed with a key any more, and a day later, it can go: the errand that ends a grant holds
 //! sealed tokens for an hour.

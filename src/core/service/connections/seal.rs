@@ -1,4 +1,4 @@
-//! Between the vault and the plugins: tokens are sealed field by field, each in its place.
+//! Sealing and opening the tokens of connections: each field has an envelope of its own, bound to its place.
 
 use std::collections::BTreeMap;
 

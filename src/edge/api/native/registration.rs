@@ -1,8 +1,8 @@
 //! The cookie by which a browser shows that it sent a registration.
 //!
-//! It is set for pages of this site only: a form of another site could register the address of its visitor with
-//! a password of its own, and the visitor's browser must not vouch for that. Whether it is set, and what it looks like,
-//! follows from the request alone, never from whether the address has an account.
+//! It is set for pages of this site only, against CSRF: a form of another site could register the address of its
+//! visitor with a password of its own, and the visitor's browser must not vouch for that. Whether it is set, and what
+//! it looks like, follows from the request alone, never from whether the address has an account.
 
 use axum::http::{HeaderMap, HeaderValue, header};
 use secrecy::{ExposeSecret, SecretString};
