@@ -10,7 +10,7 @@
 //!   webhook, telemetry and the audit log.
 //! - [`config`]: `config.toml`, typed and valid; the catalogue of providers. [`cli`]: one file per
 //!   command. [`durable`]: how a file of the data folder is replaced. [`app`]: the composition root, the
-//!   only file that names every edge.
+//!   only room that names every room of `edge`.
 //!
 //! # The law
 //! Each floor uses only the floors below it, rooms on one floor never name each other, and only a room

@@ -92,7 +92,7 @@ fn unsafe_code_is_in_one_file_only() {
 }
 
 #[test]
-fn the_modules_of_the_configuration_form_a_tree() {
+fn the_modules_of_some_rooms_form_a_tree() {
     holds(HOUSE.circles());
 }
 

@@ -28,8 +28,8 @@ use palisade_core::service::mint::MAX_TTL;
 use palisade_core::service::outbox::Outbox;
 use palisade_core::service::revoke::Lives;
 
-/// What accounts are made of and with.
-pub(super) struct Wanted {
+/// What the use cases about accounts are composed from, beside the configuration.
+pub(super) struct AccountInputs {
     pub(super) store: Arc<dyn Store>,
     pub(super) signer: Arc<dyn Signer>,
     pub(super) clock: Arc<dyn Clock>,
@@ -39,7 +39,7 @@ pub(super) struct Wanted {
 /// The use cases about accounts, and their workers.
 pub(super) struct AccountWorkers {
     pub(super) accounts: Accounts,
-    shared: Shared,
+    shared: SharedPorts,
     audit: Arc<AuditLog>,
     outbox: Arc<Outbox>,
     delivering: JoinHandle<()>,
@@ -47,19 +47,19 @@ pub(super) struct AccountWorkers {
     closing: CancellationToken,
 }
 
-/// What the use cases about connections work with too.
+/// What the use cases about connections share with those about accounts.
 #[derive(Clone)]
-pub(super) struct Shared {
+pub(super) struct SharedPorts {
     pub(super) limiter: Arc<dyn Limiter>,
     pub(super) audit: Arc<dyn Audit>,
     pub(super) key: Arc<ServerKey>,
-    /// Told when a mail was put into the outbox.
+    /// Notified when a mail was put into the outbox.
     pub(super) outbox: Arc<Notify>,
 }
 
 impl AccountWorkers {
-    /// What others may work with.
-    pub(super) fn shared(&self) -> Shared {
+    /// What the use cases about connections share with those about accounts.
+    pub(super) fn shared(&self) -> SharedPorts {
         self.shared.clone()
     }
 
@@ -92,9 +92,9 @@ impl AccountWorkers {
 pub(super) fn start(
     config: &Config,
     secrets: &dyn SecretStore,
-    wanted: Wanted,
+    inputs: AccountInputs,
 ) -> Result<AccountWorkers, String> {
-    let Wanted { store, signer, clock, meter } = wanted;
+    let AccountInputs { store, signer, clock, meter } = inputs;
     let key = Arc::new(ServerKey::new(own_secrets::key(secrets, OwnSecret::ServerKey)?));
     let audit = Arc::new(AuditLog::start(config.log.audit.clone(), Arc::clone(&store)));
     let mails = Arc::new(Notify::new());
@@ -143,8 +143,12 @@ pub(super) fn start(
         let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
         lines.join("\n")
     })?;
-    let shared =
-        Shared { limiter, audit: Arc::clone(&audit) as _, key: Arc::clone(&key), outbox: Arc::clone(&mails) };
+    let shared = SharedPorts {
+        limiter,
+        audit: Arc::clone(&audit) as _,
+        key: Arc::clone(&key),
+        outbox: Arc::clone(&mails),
+    };
     let outbox = Arc::new(Outbox::new(store, Arc::new(post), clock, meter, key, mails, holder));
     let worker = Arc::clone(&outbox);
     let delivering = tokio::spawn(async move { worker.run().await });

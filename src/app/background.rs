@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 use tokio::time::MissedTickBehavior;
 
-use super::Parts;
+use super::state::ProcessState;
 use crate::edge::jwt::Clocks;
 use crate::edge::proxy;
 use crate::edge::proxy::expiry::{self, Warning};
@@ -80,11 +80,11 @@ pub(super) async fn warn_of_expiry(acceptor: Acceptor, clock: Arc<dyn Clock>) {
 }
 
 /// Fetches the keys of external issuers again.
-pub(super) async fn refresh_keys(parts: Arc<Parts>) {
+pub(super) async fn refresh_keys(state: Arc<ProcessState>) {
     let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + REFRESH_KEYS, REFRESH_KEYS);
     loop {
         ticks.tick().await;
-        parts.issuers.load_full().refresh_all().await;
+        state.issuers.load_full().refresh_all().await;
     }
 }
 
@@ -112,11 +112,11 @@ pub(super) async fn watch_clock(clock: Arc<GuardedClock>, store: Arc<dyn Store>)
 }
 
 /// Forgets what has ended.
-pub(super) async fn sweep(parts: Arc<Parts>) {
+pub(super) async fn sweep(state: Arc<ProcessState>) {
     let mut ticks = tokio::time::interval(SWEEP);
     loop {
         ticks.tick().await;
-        if let Err(error) = parts.store.sweep(parts.clock.reading().earliest).await {
+        if let Err(error) = state.store.sweep(state.clock.reading().earliest).await {
             tracing::warn!(%error, "ended revocations could not be forgotten; they are tried again");
         }
     }

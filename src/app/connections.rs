@@ -38,8 +38,8 @@ macro_rules! shipped {
 pub(crate) const SHIPPED: [(&str, &[u8]); BUILT_IN.len()] =
     shipped!["oauth2", "google", "github", "entra", "slack", "salesforce", "schwab", "apple", "meta"];
 
-/// What connections are made of and with.
-pub(super) struct Wanted<'a> {
+/// What the use cases about connections are composed from, beside the configuration.
+pub(super) struct ConnectionInputs<'a> {
     pub(super) store: Arc<dyn Store>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) meter: Arc<dyn Meter>,
@@ -50,12 +50,12 @@ pub(super) struct Wanted<'a> {
 
 /// The use cases, and the plugins behind them.
 #[derive(Clone)]
-pub(super) struct Handle {
+pub(super) struct ConnectionsHandle {
     pub(super) connections: Connections,
     plugins: Arc<Plugins>,
 }
 
-impl Handle {
+impl ConnectionsHandle {
     /// Loads the providers for the first time. Returns what the operator should know.
     pub(super) async fn load(&self, config: &Config) -> Vec<String> {
         self.plugins.load(&config.providers).await;
@@ -122,7 +122,7 @@ impl ConnectionWorkers {
     }
 }
 
-/// Composes the use cases about connections; the providers are yet to be loaded ([`Handle::load`]). What the
+/// Composes the use cases about connections; the providers are yet to be loaded ([`ConnectionsHandle::load`]). What the
 /// operator should know is added to `notices`.
 ///
 /// # Errors
@@ -130,10 +130,10 @@ impl ConnectionWorkers {
 pub(super) async fn compose(
     config: &Config,
     secrets: &dyn SecretStore,
-    wanted: Wanted<'_>,
+    inputs: ConnectionInputs<'_>,
     notices: &mut Vec<String>,
-) -> Result<Handle, String> {
-    let Wanted { store, clock, meter, fetch, accounts } = wanted;
+) -> Result<ConnectionsHandle, String> {
+    let ConnectionInputs { store, clock, meter, fetch, accounts } = inputs;
     let vault = KeyRing::new(&vault_keys(config, secrets, notices)?)?;
     let webhook = SignedWebhook::new(config.connections.webhook.as_ref(), fetch, Arc::clone(&clock))?;
     let folder =
@@ -156,11 +156,11 @@ pub(super) async fn compose(
         issuer: config.tokens.issuer.clone(),
         run: SystemEntropy.uuid(),
     };
-    Ok(Handle { connections: Connections::new(ports, settings(config)), plugins })
+    Ok(ConnectionsHandle { connections: Connections::new(ports, settings(config)), plugins })
 }
 
 /// Starts the workers: what they do, loaded providers can do.
-pub(super) fn start(handle: Handle) -> ConnectionWorkers {
+pub(super) fn start(handle: ConnectionsHandle) -> ConnectionWorkers {
     let closing = CancellationToken::new();
     let (worker, until) = (handle.connections.clone(), closing.clone());
     let working = tokio::spawn(async move { worker.run(until).await });

@@ -12,10 +12,11 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use super::{Accept, credential};
+use super::backend::Backend;
+use super::credential;
+use super::options::Accept;
 use crate::edge::jwt::clocks;
 use crate::edge::own_secrets::{self, file_name};
-use crate::edge::store::SledStore;
 use palisade_core::ports::{OwnSecret, SecretStore};
 
 /// What a check value is computed for, so that no other MAC under the server key is one.
@@ -140,7 +141,7 @@ pub(super) fn admit(
 
 /// Keeps what the files are known by, once the start has made those that were missing. Returns a notice when that
 /// fails: a full disk is no reason not to start.
-pub(super) async fn keep(store: &SledStore, secrets: &dyn SecretStore, data_dir: &Path) -> Option<String> {
+pub(super) async fn keep(store: &Backend, secrets: &dyn SecretStore, data_dir: &Path) -> Option<String> {
     let mut now = checks(secrets, data_dir);
     let known = store.key_checks().await.ok()?;
     let is_gone = |file: &&String| matches!(data_dir.join(file).try_exists(), Ok(false));

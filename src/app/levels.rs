@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use super::Parts;
+use super::state::ProcessState;
 use crate::edge::machine;
 use crate::edge::proxy;
 use crate::edge::proxy::capacity::Capacity;
@@ -14,15 +14,14 @@ use palisade_core::domain::trusted_time::ClockState;
 
 /// Gauges that are read at each scrape. Holds no strong reference to what holds the metrics.
 pub(super) fn probe(
-    parts: &Arc<Parts>,
+    state: &Arc<ProcessState>,
     live: &Arc<ArcSwap<proxy::gateway::Live>>,
     streams: &Arc<proxy::exchange::Streams>,
-    capacity: Arc<Capacity>,
     acceptor: Option<proxy::tls::Acceptor>,
 ) -> Probe {
     let (live, streams) = (Arc::clone(live), Arc::clone(streams));
-    let watched = Arc::clone(&parts.watched);
-    let (store, revocations) = (Arc::clone(&parts.store), Arc::clone(&parts.revocations));
+    let (clock, capacity) = (Arc::clone(&state.clock), Arc::clone(&state.capacity));
+    let (store, revocations) = (Arc::clone(&state.store), Arc::clone(&state.revocations));
     Arc::new(move || {
         let live = live.load();
         let mut upstreams = Vec::new();
@@ -45,7 +44,7 @@ pub(super) fn probe(
             ],
             open_streams: streams.open() as u64,
             upstreams,
-            machine: machine_levels(&capacity, acceptor.as_ref(), &watched.standing()),
+            machine: machine_levels(&capacity, acceptor.as_ref(), &clock.standing()),
         }
     })
 }

@@ -8,49 +8,35 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use tokio::sync::watch;
 
-use super::{Parts, connections, restart, warnings};
+use super::connections::ConnectionsHandle;
+use super::state::ProcessState;
+use super::{restart, warnings};
 use crate::config::{self, Config};
 use crate::edge::proxy;
-use palisade_core::domain::audit::Outcome;
 use palisade_core::ports::{Control, Revocations};
 use palisade_core::service::clock::in_words;
 
 /// How long a reload waits to say what became of an issuer's keys; later answers count all the same.
 const KEYS: Duration = Duration::from_secs(2);
 
-/// The operator's handle.
+/// The gateway, as the operator steers it: it reads the configuration again, and says whether it is ready.
 pub(super) struct Operator {
-    pub(super) parts: Arc<Parts>,
+    pub(super) state: Arc<ProcessState>,
     pub(super) live: Arc<ArcSwap<proxy::gateway::Live>>,
     pub(super) streams: Arc<proxy::exchange::Streams>,
     /// The certificate of the encrypted listener, if there is one.
     pub(super) tls: Option<proxy::tls::Acceptor>,
-    pub(super) grants: connections::Handle,
+    pub(super) connections: ConnectionsHandle,
     /// What the process started with: listeners, keys and much else stay as it says.
     pub(super) started: Config,
     /// Held while a configuration is being put in force.
     pub(super) reloading: tokio::sync::Mutex<()>,
     pub(super) closing: watch::Receiver<bool>,
     /// Set once a stop was asked for, though requests are still taken.
-    pub(super) leaving: Arc<AtomicBool>,
+    pub(super) leaving: AtomicBool,
     pub(super) serving: AtomicBool,
     /// Whether the providers have been loaded, as far as they can be.
     pub(super) loaded: AtomicBool,
-}
-
-impl super::Running {
-    /// Reads the configuration again, as a signal asked for.
-    ///
-    /// # Errors
-    /// As [`Control::reload`].
-    pub async fn reload(&self) -> Result<Vec<String>, Vec<String>> {
-        let outcome = self.control.reload().await;
-        self.accounts.accounts.note_reload(match &outcome {
-            Ok(_) => Outcome::Success,
-            Err(_) => Outcome::Failed,
-        });
-        outcome
-    }
 }
 
 #[async_trait]
@@ -75,7 +61,7 @@ impl Control for Operator {
         // From the files that the start named; others need a restart, as the notice says.
         let pair = self.tls.as_ref().map(|tls| tls.read().map(|pair| (tls, pair)));
         let pair = pair.transpose().map_err(|why| vec![format!("server.tls: {why}")])?;
-        let issuers = Arc::new(self.parts.issuers.load().succeed(&config.issuers));
+        let issuers = Arc::new(self.state.issuers.load().succeed(&config.issuers));
         let keys = issuers.begin(KEYS).await;
         for news in &keys {
             match news.is_news() {
@@ -83,10 +69,10 @@ impl Control for Operator {
                 false => tracing::info!("{news}"),
             }
         }
-        let live = self.parts.live(&config, &issuers).await.map_err(|why| vec![why])?;
-        notices.extend(self.grants.reload(&config).await);
+        let live = self.state.live(&config, &issuers).await.map_err(|why| vec![why])?;
+        notices.extend(self.connections.reload(&config).await);
         issuers.forget_others().await;
-        self.parts.issuers.store(issuers);
+        self.state.issuers.store(issuers);
         let live = Arc::new(live);
         self.live.store(Arc::clone(&live));
         if let Some((tls, pair)) = pair {
@@ -104,7 +90,7 @@ impl Control for Operator {
 
     fn not_ready_because(&self) -> Vec<String> {
         let mut because = Vec::new();
-        if self.parts.revocations.sequence().is_none() {
+        if self.state.revocations.sequence().is_none() {
             because.push("the revocations are not loaded yet");
         }
         if !self.serving.load(Ordering::Acquire) {
@@ -113,21 +99,21 @@ impl Control for Operator {
         if !self.loaded.load(Ordering::Acquire) {
             because.push("the components of providers are not loaded yet");
         }
-        if !self.parts.store.status().writable {
+        if !self.state.store.status().writable {
             because.push("the store cannot write");
         }
         if *self.closing.borrow() || self.leaving.load(Ordering::Acquire) {
             because.push("shutting down");
         }
-        let awaited = self.parts.issuers.load().awaited();
+        let awaited = self.state.issuers.load().awaited();
         let awaited = awaited.iter().map(|issuer| format!("the keys of {issuer} are still being fetched"));
         because.into_iter().map(str::to_owned).chain(awaited).collect()
     }
 
     fn missing(&self) -> Vec<String> {
-        let without = self.parts.issuers.load().without_keys();
+        let without = self.state.issuers.load().without_keys();
         let keys = without.iter().map(|issuer| format!("keys of {issuer}: its tokens are refused"));
-        let standing = self.parts.watched.standing();
+        let standing = self.state.clock.standing();
         let clock = standing.doubt.map(|doubt| in_words(doubt, &standing));
         keys.chain(clock).collect()
     }

@@ -5,10 +5,11 @@
 
 use std::fmt::Write;
 
-use super::{Accept, credential, key_checks};
+use super::options::Accept;
+use super::{backend, credential, key_checks};
 use crate::config::Config;
-use crate::edge::own_secrets::{FolderSecrets, file_name};
-use crate::edge::store::{self, Kept};
+use crate::edge::own_secrets::file_name;
+use crate::edge::store::Kept;
 use palisade_core::ports::{OwnSecret, SecretStore};
 
 /// A secret whose loss loses something.
@@ -115,13 +116,13 @@ fn without_store(config: &Config, secrets: &dyn SecretStore) -> String {
 /// store that lies in the folder holds records.
 pub(crate) fn check(config: &Config) -> Option<String> {
     let data_dir = config.store.data_dir();
-    let secrets = FolderSecrets::new(data_dir);
-    if !store::is_there(data_dir) {
+    let secrets = backend::secrets(&config.store);
+    if !backend::is_there(&config.store) {
         let is_left = matches!(secrets.read(OwnSecret::ServerKey), Ok(Some(_)));
         return is_left
-            .then(|| format!("{}: store.url: {}", config.path.display(), without_store(config, &secrets)));
+            .then(|| format!("{}: store.url: {}", config.path.display(), without_store(config, &*secrets)));
     }
-    let missing = missing(config, &secrets, &Kept::default());
+    let missing = missing(config, &*secrets, &Kept::default());
     (!missing.is_empty()).then(|| {
         format!(
             "{}: store.url: there is a store in {}, but secrets are missing beside it:{}\nThe next start refuses to \
@@ -140,6 +141,7 @@ mod tests {
 
     use super::*;
     use crate::config;
+    use crate::edge::own_secrets::FolderSecrets;
 
     const BARE: &str = "[tokens]\nissuer = \"http://i.test\"\naudience = \"api\"\n";
     const REFUSE: Accept = Accept { new_keys: false, store_as_it_is: false };

@@ -12,15 +12,15 @@ const BACKLOG: u32 = 4096;
 ///
 /// # Errors
 /// Why it cannot, as one printable text.
-pub(super) fn bind(address: SocketAddr, key: &str) -> Result<TcpListener, String> {
-    let listen = || {
+pub(super) fn listen(address: SocketAddr, key: &str) -> Result<TcpListener, String> {
+    let bound = || {
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         // A restart must not wait for connections of the process before it.
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
         socket.listen(BACKLOG)
     };
-    listen().map_err(|error: std::io::Error| {
+    bound().map_err(|error: std::io::Error| {
         format!("{key}: cannot listen on {address}: {error}; is another program, or another Palisade, there?")
     })
 }
@@ -46,7 +46,7 @@ mod tests {
     async fn many_may_connect_before_any_is_accepted() {
         let most = std::fs::read_to_string("/proc/sys/net/core/somaxconn").ok();
         let most = most.and_then(|text| text.trim().parse().ok()).unwrap_or(128);
-        let listener = bind("127.0.0.1:0".parse().unwrap(), "test").unwrap();
+        let listener = listen("127.0.0.1:0".parse().unwrap(), "test").unwrap();
         let address = local(&listener).unwrap();
         let connecting = join_all((0..AT_ONCE.min(most)).map(|_| TcpStream::connect(address)));
         let connected = tokio::time::timeout(Duration::from_secs(20), connecting).await;
@@ -55,8 +55,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_taken_address_names_its_key() {
-        let taken = bind("127.0.0.1:0".parse().unwrap(), "test").unwrap();
-        let why = bind(local(&taken).unwrap(), "server.admin").unwrap_err();
+        let taken = listen("127.0.0.1:0".parse().unwrap(), "test").unwrap();
+        let why = listen(local(&taken).unwrap(), "server.admin").unwrap_err();
         assert!(why.starts_with("server.admin: cannot listen on 127.0.0.1:"), "{why}");
     }
 }

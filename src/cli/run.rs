@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::check;
-use crate::app::{self, Options, Running};
+use crate::app::{self, Options, RunningGateway};
 use crate::config::{Config, LogFormat};
 use crate::edge::machine;
 use crate::edge::telemetry::logging;
@@ -103,7 +103,7 @@ fn serve(path: &Path, config: Config, options: Options) -> Result<(), String> {
 }
 
 /// What a person at a terminal wants to know first: where it serves, and what to type next.
-fn welcome(path: &Path, running: &Running) -> String {
+fn welcome(path: &Path, running: &RunningGateway) -> String {
     let open = running.listen.first().map(|address| format!("http://{address}"));
     let Some(url) = open.or_else(|| running.tls.map(|address| format!("https://{address}"))) else {
         return String::new();

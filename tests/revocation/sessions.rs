@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use palisade::app::{self, Options, Running};
+use palisade::app::{self, Options, RunningGateway};
 use palisade::config;
 use palisade::edge::store::SledStore;
 use palisade_core::domain::time::UnixTime;
@@ -34,7 +34,7 @@ struct World {
     upstream: Upstream,
     folder: tempfile::TempDir,
     clock: Arc<Moved>,
-    running: Option<Running>,
+    running: Option<RunningGateway>,
 }
 
 #[derive(Clone)]
@@ -88,7 +88,7 @@ impl World {
         self.clock.0.store(at, Ordering::Relaxed);
     }
 
-    fn running(&self) -> &Running {
+    fn running(&self) -> &RunningGateway {
         self.running.as_ref().unwrap()
     }
 

@@ -5,7 +5,7 @@ use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use palisade::app::{self, Accept, Options, Running};
+use palisade::app::{self, Accept, Options, RunningGateway};
 use palisade::config;
 use palisade::edge::clock::SystemClock;
 use palisade_core::domain::time::UnixTime;
@@ -51,14 +51,14 @@ impl Machine {
         }
     }
 
-    async fn try_start(&self, accept: Accept) -> Result<Running, String> {
+    async fn try_start(&self, accept: Accept) -> Result<RunningGateway, String> {
         let text = super::config(&self.upstream, &Key::ed("theirs"), self.folder.path());
         let file = self.folder.path().join("config.toml");
         let config = config::parse(&text, &file, &|_| None).unwrap();
         app::start_by(self.clock.clone(), config, Options { accept, ..Options::default() }).await
     }
 
-    async fn start(&self) -> Running {
+    async fn start(&self) -> RunningGateway {
         self.try_start(Accept::default()).await.unwrap()
     }
 
@@ -70,7 +70,7 @@ impl Machine {
         running.shutdown().await;
     }
 
-    async fn operate(&self, running: &Running, method: &str, path: &str, body: &Value) -> Value {
+    async fn operate(&self, running: &RunningGateway, method: &str, path: &str, body: &Value) -> Value {
         let credential = fs::read_to_string(self.folder.path().join("data/admin.token")).unwrap();
         let (status, answer) = admin(running.admin, &credential, method, path, body).await;
         assert!((200..300).contains(&status), "{path}: {answer}");
@@ -78,17 +78,17 @@ impl Machine {
     }
 
     /// A token that lives as long as any does.
-    async fn mint(&self, running: &Running) -> String {
+    async fn mint(&self, running: &RunningGateway) -> String {
         let body = json!({"sub": "ann", "ttl": "24h"});
         let minted = self.operate(running, "POST", "/admin/v1/tokens", &body).await;
         minted["access_token"].as_str().unwrap().to_owned()
     }
 
-    async fn revoke(&self, running: &Running, token: &str) {
+    async fn revoke(&self, running: &RunningGateway, token: &str) {
         self.operate(running, "POST", "/admin/v1/revocations", &json!({"token": token})).await;
     }
 
-    async fn revocations(&self, running: &Running) -> usize {
+    async fn revocations(&self, running: &RunningGateway) -> usize {
         let listed = self.operate(running, "GET", "/admin/v1/revocations?limit=9", &Value::Null).await;
         listed["revocations"].as_array().unwrap().len()
     }
@@ -108,7 +108,7 @@ impl Machine {
     }
 }
 
-async fn metrics_say(running: &Running, line: &str) -> String {
+async fn metrics_say(running: &RunningGateway, line: &str) -> String {
     let scrape = format!("GET /metrics HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", running.admin);
     let seen = async {
         loop {
@@ -121,11 +121,11 @@ async fn metrics_say(running: &Running, line: &str) -> String {
     tokio::time::timeout(PATIENCE, seen).await.unwrap_or_else(|_| panic!("/metrics never said {line:?}"))
 }
 
-async fn ready(running: &Running) -> (u16, Value) {
+async fn ready(running: &RunningGateway) -> (u16, Value) {
     admin(running.admin, "", "GET", "/readyz", &Value::Null).await
 }
 
-async fn status(running: &Running, token: &str) -> u16 {
+async fn status(running: &RunningGateway, token: &str) -> u16 {
     Client::to(running.listen[0]).await.status("/", token).await
 }
 
@@ -211,7 +211,7 @@ async fn events_of_a_deleted_account_end_and_not_by_a_clock_in_doubt() {
     let path = format!("/admin/v1/users/{}", made["id"].as_str().unwrap());
     machine.operate(&running, "DELETE", &path, &Value::Null).await;
     running.shutdown().await;
-    let actions = async |running: &Running| {
+    let actions = async |running: &RunningGateway| {
         let path = format!("/admin/v1/audit?user={}", made["id"].as_str().unwrap());
         let log = machine.operate(running, "GET", &path, &Value::Null).await;
         let events = log["events"].as_array().unwrap().iter();
@@ -303,7 +303,7 @@ async fn a_secret_that_is_another_one_is_refused_until_the_operator_accepts_it()
     machine.mint(&running).await;
     running.shutdown().await;
     let path = |file: &str| machine.folder.path().join("data").join(file);
-    let told = |running: &Running| -> Vec<String> {
+    let told = |running: &RunningGateway| -> Vec<String> {
         let other = |notice: &&String| notice.contains("is another one") || notice.contains("is not the one");
         running.notices.iter().filter(other).cloned().collect()
     };

@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use palisade::app::{self, Options, Running};
+use palisade::app::{self, Options, RunningGateway};
 use palisade::config;
 use palisade::edge::clock::SystemClock;
 use palisade_core::ports::Clock;
@@ -108,7 +108,7 @@ pub fn field<'a>(head: &'a str, name: &str) -> Option<&'a str> {
 
 /// A running gateway.
 pub struct Gateway {
-    pub running: Running,
+    pub running: RunningGateway,
     pub folder: tempfile::TempDir,
 }
 

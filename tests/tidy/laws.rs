@@ -12,7 +12,7 @@ pub const UNSAFE: &str = "edge/wasm/cache.rs";
 pub const MAX_LINES: usize = 500;
 
 /// The rooms whose modules form a tree: a helper that several of them use is a module below them.
-const TREES: &[&str] = &["palisade::config"];
+const TREES: &[&str] = &["palisade::app", "palisade::config"];
 
 /// What the use cases and all below them may not touch of the standard library: no manifest keeps I/O out of it.
 const IO: &[&[&str]] = &[

@@ -1,0 +1,144 @@
+//! Phase 2 of a start, compose: the use cases over what was opened. The accounts' workers and the sample app run from
+//! here on; nothing is listened on yet.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use arc_swap::ArcSwap;
+use tokio::sync::{Notify, watch};
+
+use super::accounts::{self, AccountInputs, AccountWorkers};
+use super::backend::Backend;
+use super::connections::{self, ConnectionInputs};
+use super::levels::probe;
+use super::open::Opened;
+use super::operator::Operator;
+use super::state::ProcessState;
+use crate::config::Config;
+use crate::edge::demo;
+use crate::edge::fetch::HttpFetch;
+use crate::edge::jwt::{Asker, Issuers, StoredKeys};
+use crate::edge::machine;
+use crate::edge::proxy;
+use crate::edge::proxy::capacity::{Capacity, Plan};
+use palisade_core::ports::{Meter, SecretStore};
+
+/// What the phase made.
+pub(super) struct Composed {
+    /// What the operator should know, one line each.
+    pub(super) notices: Vec<String>,
+    pub(super) backend: Backend,
+    pub(super) secrets: Arc<dyn SecretStore>,
+    /// Notified after every change of the set of revocations.
+    pub(super) revocations_changed: Arc<Notify>,
+    pub(super) accounts: AccountWorkers,
+    /// Holds the state of the process, the configuration and what is in force of it.
+    pub(super) operator: Arc<Operator>,
+    /// Set to end the listeners.
+    pub(super) closing: watch::Sender<bool>,
+}
+
+/// Composes the use cases.
+///
+/// # Errors
+/// What kept it from that, with advice, as one printable text.
+pub(super) async fn compose(opened: Opened) -> Result<Composed, String> {
+    let Opened {
+        config,
+        options,
+        mut notices,
+        metrics,
+        meters,
+        backend,
+        store,
+        secrets,
+        revocations,
+        revocations_changed,
+        issuer_clocks,
+        clock,
+        ring,
+    } = opened;
+    let streams = Arc::new(proxy::exchange::Streams::new(&(Arc::clone(&meters) as Arc<dyn Meter>)));
+    let capacity = capacity(&config, if options.demo { 2 } else { 1 }, &mut notices)?;
+    let demo = match options.demo {
+        true => Some(demo::serve().await.map_err(|error| format!("the sample app: {error}"))?),
+        false => None,
+    };
+    let fetch = Arc::new(HttpFetch::new().map_err(|error| error.to_string())?);
+    let stored = Some(Arc::new(StoredKeys::new(config.store.data_dir())));
+    let asker =
+        Asker::new(Arc::clone(&fetch) as _, Arc::clone(&meters) as _, Arc::clone(&clock) as _, stored);
+    let issuers = Arc::new(Issuers::new(&config.issuers, asker));
+    issuers.forget_others().await;
+    let state = Arc::new(ProcessState {
+        clock,
+        meters,
+        metrics,
+        ring,
+        fetch,
+        store,
+        revocations,
+        issuers: ArcSwap::new(Arc::clone(&issuers)),
+        issuer_clocks,
+        demo,
+        capacity,
+    });
+    let live = Arc::new(ArcSwap::from_pointee(state.live(&config, &issuers).await?));
+
+    let accounts = accounts::start(
+        &config,
+        &*secrets,
+        AccountInputs {
+            store: Arc::clone(&state.store),
+            signer: Arc::new(state.ring.clone()),
+            clock: state.clock(),
+            meter: state.meter(),
+        },
+    )?;
+    let inputs = ConnectionInputs {
+        store: Arc::clone(&state.store),
+        clock: state.clock(),
+        meter: state.meter(),
+        fetch: Arc::clone(&state.fetch) as _,
+        accounts: &accounts,
+    };
+    let connections = connections::compose(&config, &*secrets, inputs, &mut notices).await?;
+
+    let tls = config.server.tls.as_ref().map(proxy::tls::Acceptor::new).transpose()?;
+    state.metrics.set_probe(probe(&state, &live, &streams, tls.clone()));
+    let (closing, closed) = watch::channel(false);
+    let operator = Arc::new(Operator {
+        state,
+        live,
+        streams,
+        tls,
+        connections,
+        started: config,
+        reloading: tokio::sync::Mutex::default(),
+        closing: closed,
+        leaving: AtomicBool::new(false),
+        serving: AtomicBool::new(false),
+        loaded: AtomicBool::new(false),
+    });
+    Ok(Composed { notices, backend, secrets, revocations_changed, accounts, operator, closing })
+}
+
+/// What the process can hold at once; `per_upstream`: the descriptors that one upstream connection takes.
+fn capacity(
+    config: &Config,
+    per_upstream: usize,
+    notices: &mut Vec<String>,
+) -> Result<Arc<Capacity>, String> {
+    let limit = machine::descriptor_limit();
+    let plan = Plan::new(limit, config.server.max_connections, per_upstream)?;
+    if plan.clients < config.server.max_connections {
+        notices.push(format!(
+            "server.max_connections = {}, but this process may open {} files at once (RLIMIT_NOFILE): it takes at most {} \
+             client connections, and sheds the others",
+            config.server.max_connections,
+            limit.unwrap_or_default(),
+            plan.clients
+        ));
+    }
+    Ok(Capacity::new(plan, config.server.max_request_memory))
+}

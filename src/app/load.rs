@@ -1,0 +1,64 @@
+//! Phase 4 of a start, load: the set of revocations, the components of providers, and the keys of other issuers, all
+//! at once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+
+use super::bind::Bound;
+use palisade_core::ports::Clock as _;
+
+/// How long requests wait at the start for the providers to be loaded: from the cache that takes milliseconds,
+/// and requests of routes without a provider must not wait for a compiler.
+const PROVIDERS_FIRST: Duration = Duration::from_secs(2);
+
+/// What the phase made. The set of revocations is complete.
+pub(super) struct Loaded {
+    pub(super) bound: Bound,
+    pub(super) providers: Providers,
+}
+
+/// How far the components of providers are.
+pub(super) enum Providers {
+    /// Loaded, as far as they can be; with what the operator should know, one line each.
+    Loaded(Vec<String>),
+    /// Still being compiled; ends with the same.
+    Loading(BoxFuture<'static, Vec<String>>),
+}
+
+impl Providers {
+    /// Waits for the end of loading. Returns what the operator should know, one line each.
+    pub(super) async fn finish(self) -> Vec<String> {
+        match self {
+            Providers::Loaded(notices) => notices,
+            Providers::Loading(loading) => loading.await,
+        }
+    }
+}
+
+/// Loads what requests are decided by.
+///
+/// # Errors
+/// The set of revocations cannot be read; as one printable text.
+pub(super) async fn load(mut bound: Bound) -> Result<Loaded, String> {
+    let operator = Arc::clone(&bound.composed.operator);
+    let state = &operator.state;
+    let issuers = state.issuers.load_full();
+    let loader = Arc::clone(&operator);
+    let mut loading = async move { loader.connections.load(&loader.started).await }.boxed();
+    let (asked, loaded, early) = tokio::join!(
+        // No source but a file is waited for; `/readyz` waits for the first answer of each.
+        issuers.begin(Duration::ZERO),
+        state.revocations.load(&*state.store, state.clock.reading().earliest),
+        tokio::time::timeout(PROVIDERS_FIRST, &mut loading),
+    );
+    loaded.map_err(|error| error.to_string())?;
+    bound.composed.notices.extend(asked.iter().filter(|news| news.is_worrying()).map(ToString::to_string));
+    let providers = match early {
+        Ok(notices) => Providers::Loaded(notices),
+        Err(_) => Providers::Loading(loading),
+    };
+    Ok(Loaded { bound, providers })
+}

@@ -1,0 +1,159 @@
+//! Phase 5 of a start, serve: the engine, the accept loops, and the background tasks.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+use tokio_util::task::TaskTracker;
+
+use super::bind::Bound;
+use super::compose::Composed;
+use super::load::Loaded;
+use super::operator::Operator;
+use super::running::RunningGateway;
+use super::sockets::local;
+use super::{background, connections};
+use crate::edge::api::{self, AuthState, NativeState};
+use crate::edge::entropy::SystemEntropy;
+use crate::edge::proxy;
+use palisade_core::service::accounts::Accounts;
+use palisade_core::service::ongoing::Expiry;
+
+/// Serves requests. Returns once the providers are loaded as well, as far as they can be.
+///
+/// # Errors
+/// An address of a listener cannot be read; as one printable text.
+pub(super) async fn serve(loaded: Loaded) -> Result<RunningGateway, String> {
+    let Loaded { bound: Bound { composed, admin, admin_task, cleartext, encrypted }, providers } = loaded;
+    let Composed { mut notices, backend, secrets: _, revocations_changed, accounts, operator, closing } =
+        composed;
+    let listen = cleartext.iter().map(local).collect::<Result<Vec<_>, _>>()?;
+    let tls = encrypted.as_ref().map(|(tcp, _)| local(tcp)).transpose()?;
+
+    let engine = engine(&operator, &accounts.accounts);
+    let clients = TaskTracker::new();
+    for tcp in cleartext {
+        accept(&operator, &engine, &clients, tcp, None);
+    }
+    let mut tasks = vec![admin_task];
+    if let Some((tcp, acceptor)) = encrypted {
+        tasks.push(spawn(acceptor.clone().watch()));
+        tasks.push(spawn(background::warn_of_expiry(acceptor.clone(), operator.state.clock())));
+        accept(&operator, &engine, &clients, tcp, Some(acceptor));
+    }
+    tasks.extend(background_tasks(&operator, &accounts.accounts, revocations_changed));
+    operator.serving.store(true, Ordering::Release);
+
+    notices.extend(providers.finish().await);
+    operator.loaded.store(true, Ordering::Release);
+    let connections = connections::start(operator.connections.clone());
+    Ok(RunningGateway {
+        listen,
+        tls,
+        admin,
+        demo: operator.state.demo,
+        notices,
+        control: Arc::clone(&operator) as _,
+        capacity: Arc::clone(&operator.state.capacity),
+        operator,
+        closing,
+        engine,
+        clients,
+        tasks,
+        accounts,
+        connections,
+        backend,
+    })
+}
+
+/// The engine, with the native endpoints.
+fn engine(operator: &Operator, accounts: &Accounts) -> Arc<proxy::Engine> {
+    let (state, config) = (&operator.state, &operator.started);
+    let ring = Arc::new(state.ring.clone());
+    let prefix = config.server.prefix.clone();
+    let deciding = Arc::clone(&operator.live);
+    let auth = AuthState {
+        accounts: accounts.clone(),
+        connections: operator.connections.connections.clone(),
+        authenticator: Arc::new(move || deciding.load().admission.authenticator.clone()),
+        issuer: config.tokens.issuer.clone(),
+        prefix: prefix.clone(),
+        public_url: config.public_url.clone(),
+        cors: config.cors.clone(),
+    };
+    let published = NativeState {
+        issuer: config.tokens.issuer.clone(),
+        public_url: config.public_url.clone(),
+        docs_url: format!("{}{prefix}/docs", config.public_url),
+        keys: Arc::clone(&ring) as _,
+    };
+    proxy::engine(proxy::gateway::Gateway {
+        live: Arc::clone(&operator.live),
+        max_header_bytes: config.server.max_header_bytes,
+        native: api::native_router(published).merge(api::auth_router(auth)),
+        connect_at: format!("{prefix}/connections"),
+        native_prefix: prefix,
+        streams: Arc::clone(&operator.streams),
+        signer: ring,
+        injector: Arc::new(operator.connections.connections.clone()),
+        mark: proxy::looped::LoopMark::random(&SystemEntropy),
+        clock: state.clock(),
+        meter: state.meter(),
+        capacity: Arc::clone(&state.capacity),
+    })
+}
+
+/// Accepts connections on `tcp` until the listeners are closed. A shutdown waits for the accept loops too: they take
+/// what has connected before the end.
+fn accept(
+    operator: &Operator,
+    engine: &Arc<proxy::Engine>,
+    clients: &TaskTracker,
+    tcp: TcpListener,
+    tls: Option<proxy::tls::Acceptor>,
+) {
+    let server = &operator.started.server;
+    let listener = Arc::new(proxy::listener::Listener {
+        engine: Arc::clone(engine),
+        limits: proxy::head::HeadLimits {
+            deadline: server.header_timeout,
+            idle: server.idle_timeout,
+            bytes: server.max_header_bytes,
+        },
+        capacity: Arc::clone(&operator.state.capacity),
+        meter: operator.state.meter(),
+        closing: operator.closing.clone(),
+        tls,
+        connections: clients.clone(),
+    });
+    clients.spawn(listener.run(tcp));
+}
+
+/// Starts what goes on beside the requests, with a listener or without.
+fn background_tasks(
+    operator: &Operator,
+    accounts: &Accounts,
+    revocations_changed: Arc<Notify>,
+) -> Vec<AbortHandle> {
+    let Operator { state, live, streams, started, .. } = operator;
+    let expiry = Expiry {
+        store: Arc::clone(&state.store),
+        issuer: started.tokens.issuer.clone(),
+        lifetimes: accounts.session_lifetimes(),
+        leeway: started.tokens.leeway,
+    };
+    vec![
+        spawn(background::cut_revoked(revocations_changed, Arc::clone(streams), Arc::clone(live))),
+        spawn(background::cut_expired(Arc::clone(streams), expiry, state.clock())),
+        spawn(background::refresh_keys(Arc::clone(state))),
+        spawn(background::remember_clocks(Arc::clone(&state.issuer_clocks))),
+        spawn(background::watch_clock(Arc::clone(&state.clock), Arc::clone(&state.store))),
+        spawn(background::sweep(Arc::clone(state))),
+    ]
+}
+
+fn spawn(work: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
+    tokio::spawn(work).abort_handle()
+}

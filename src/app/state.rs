@@ -1,0 +1,97 @@
+//! What a process keeps across reloads, and what a configuration puts in force over it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use crate::config::{Config, Origin};
+use crate::edge::demo;
+use crate::edge::fetch::HttpFetch;
+use crate::edge::jwt::{Clocks, Issuers, KeyRing, TokenVerifier};
+use crate::edge::proxy;
+use crate::edge::proxy::capacity::Capacity;
+use crate::edge::proxy::forward::StripRules;
+use crate::edge::proxy::served::ServedRoute;
+use crate::edge::store::RevocationCache;
+use crate::edge::telemetry::Meters;
+use crate::edge::telemetry::metrics::Metrics;
+use palisade_core::domain::route::Table;
+use palisade_core::ports::{Clock, Meter, Revocations, Store};
+use palisade_core::service::admit::{Admission, Authenticator};
+use palisade_core::service::clock::GuardedClock;
+
+/// Everything that outlives a reload.
+pub(super) struct ProcessState {
+    pub(super) clock: Arc<GuardedClock>,
+    pub(super) meters: Arc<Meters>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) ring: KeyRing,
+    pub(super) fetch: Arc<HttpFetch>,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) revocations: Arc<RevocationCache>,
+    /// The issuers of the configuration in force, with their keys.
+    pub(super) issuers: ArcSwap<Issuers>,
+    pub(super) issuer_clocks: Arc<Clocks>,
+    /// Where the sample app is, if it is served.
+    pub(super) demo: Option<SocketAddr>,
+    pub(super) capacity: Arc<Capacity>,
+}
+
+impl ProcessState {
+    /// The clock, as the use cases know it.
+    pub(super) fn clock(&self) -> Arc<dyn Clock> {
+        Arc::clone(&self.clock) as _
+    }
+
+    /// The metrics, as the use cases know them.
+    pub(super) fn meter(&self) -> Arc<dyn Meter> {
+        Arc::clone(&self.meters) as _
+    }
+
+    /// What a configuration puts in force.
+    ///
+    /// # Errors
+    /// What kept a route from being served, as one printable text.
+    pub(super) async fn live(
+        &self,
+        config: &Config,
+        issuers: &Arc<Issuers>,
+    ) -> Result<proxy::gateway::Live, String> {
+        let (ring, clocks) = (Arc::new(self.ring.clone()), Arc::clone(&self.issuer_clocks));
+        let verifier = TokenVerifier::new(&config.tokens, ring, Arc::clone(issuers), clocks, self.meter());
+        let mut configured = config.routes.clone();
+        if let Some(address) = self.demo {
+            for route in &mut configured {
+                route.upstream.origins =
+                    vec![Origin { tls: false, host: address.ip().to_string(), port: address.port() }];
+                route.upstream.http2 = false;
+                // The sample app greets people by the name that is in it.
+                route.forward.assertion = Some(demo::ASSERTION.to_owned());
+            }
+        }
+        self.metrics.set_routes(config.routes.iter().map(|route| &*route.policy.name));
+        let strip =
+            StripRules::of(configured.iter().map(|route| (&route.forward, &route.policy.policy.carriers)));
+        let mut served = Vec::with_capacity(configured.len());
+        for route in configured {
+            served.push(ServedRoute::start(route, &self.capacity).await?);
+        }
+        Ok(proxy::gateway::Live {
+            admission: Admission {
+                scheme: config.scheme(),
+                routes: Table::new(served),
+                authenticator: Authenticator {
+                    verifier: Arc::new(verifier),
+                    revocations: Arc::clone(&self.revocations) as Arc<dyn Revocations>,
+                    clock: self.clock(),
+                },
+            },
+            strip,
+            believed: proxy::forwarded::Believed {
+                proxies: config.server.trusted_proxies.clone(),
+                field: config.server.client_address,
+            },
+        })
+    }
+}
