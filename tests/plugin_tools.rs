@@ -167,6 +167,22 @@ fn the_exchanges_of_the_built_in_component_play_in_the_host() {
     assert!(output.status.success(), "{}", said(&output));
 }
 
+/// Files of both shapes that were written by hand before the format was one; the SDK plays the same.
+#[test]
+fn values_are_read_as_texts_and_as_lists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let output = plugin(&["test", GENERIC, "--exchanges", "plugins/sdk/tests/shapes"], root);
+    assert!(said(&output).contains("2 passed, 0 failed"), "{}", said(&output));
+    let folder = tempfile::tempdir().unwrap();
+    let list = fs::read_to_string(root.join("plugins/sdk/tests/shapes/list.toml")).unwrap();
+    fs::create_dir(folder.path().join("exchanges")).unwrap();
+    let several = list.replace("shop = [\"acme\"]", "shop = [\"acme\", \"other\"]");
+    assert_ne!(several, list);
+    fs::write(folder.path().join("exchanges/several.toml"), several).unwrap();
+    let output = plugin(&["test", GENERIC, "--exchanges", "exchanges"], folder.path());
+    assert!(said(&output).contains("connection.parameters: `shop` needs one value"), "{}", said(&output));
+}
+
 #[test]
 fn a_difference_is_shown_line_by_line_without_a_token() {
     let folder = tempfile::tempdir().unwrap();

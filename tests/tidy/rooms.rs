@@ -277,6 +277,8 @@ pub const ROOMS: &[Room] = &[
             "zeroize",
         ],
     },
+    // Tools for authors of plugins, and no part of the gateway.
+    Room { at: "palisade::edge::wasm::bench", ours: &[], crates: &["palisade_exchange"] },
     Room {
         at: "palisade::edge::webhook",
         ours: BELOW,
@@ -302,7 +304,7 @@ pub const ROOMS: &[Room] = &[
     },
     Room { at: "palisade::cli::admin", ours: &[], crates: &["toml"] },
     // Tools for authors of plugins, and no part of the gateway.
-    Room { at: "palisade::cli::plugin", ours: &[], crates: &["getrandom", "toml"] },
+    Room { at: "palisade::cli::plugin", ours: &[], crates: &["getrandom", "palisade_exchange", "toml"] },
     Room { at: "palisade::cli::plugin::build", ours: &[], crates: &["wit_component"] },
     Room {
         at: "palisade::app",

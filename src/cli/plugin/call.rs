@@ -19,9 +19,9 @@ use crate::app;
 use crate::config::{self, Component};
 use crate::edge::clock::SystemClock;
 use crate::edge::jwt::ClientAssertions;
-use crate::edge::wasm::bench::exchange::{Call, Current, Exchange, Given, Outcome, Texts, Verifier};
 use crate::edge::wasm::bench::{Apparatus, Bench};
 use palisade_core::ports::Clock as _;
+use palisade_exchange::{Call, Current, Given, Outcome, RecordedExchange, Texts, Verifier, pairs};
 
 /// Where people read on.
 const RECORD_HEAD: &str = "# Recorded by `palisade plugin call`; tokens, codes and personal details are replaced, and\n\
@@ -157,16 +157,20 @@ fn untold(message: &str) -> String {
     }
 }
 
+fn texts(table: BTreeMap<String, String>) -> BTreeMap<String, Texts> {
+    table.into_iter().map(|(name, value)| (name, value.into())).collect()
+}
+
 /// The call, with missing values made up as the gateway would.
-fn asked(config: &config::Config, call: Call, input: Input) -> Result<Exchange, String> {
-    let mut asked = Exchange::empty(call);
+fn asked(config: &config::Config, call: Call, input: Input) -> Result<RecordedExchange, String> {
+    let mut asked = RecordedExchange::empty(call);
     let connection = input.connection.unwrap_or_default();
     asked.now = SystemClock.now().0;
     asked.connection = Given {
         client_id: String::new(),
         redirect_uri: connection.redirect_uri.unwrap_or_else(|| app::callback_url(config)),
-        parameters: connection.parameters,
-        kept: connection.kept,
+        parameters: texts(connection.parameters),
+        kept: texts(connection.kept),
         scopes: connection.scopes,
     };
     asked.input.state = match input.state {
@@ -193,7 +197,7 @@ fn random() -> Result<String, String> {
 }
 
 /// How to complete what `authorize` began.
-fn going_on(asked: &Exchange) -> String {
+fn going_on(asked: &RecordedExchange) -> String {
     format!(
         "\nOpen it, give consent, and put what comes back in the address bar into an input for `exchange`:\n  \
          [callback]\n  code = \"…\"\n  [pkce]\n  verifier = \"{}\"\n  challenge = \"{}\"\n",
@@ -202,7 +206,7 @@ fn going_on(asked: &Exchange) -> String {
 }
 
 /// The tokens that the connection has now, as an input.
-fn print_tokens(asked: &Exchange, outcome: &Outcome) -> Result<(), String> {
+fn print_tokens(asked: &RecordedExchange, outcome: &Outcome) -> Result<(), String> {
     let Outcome::Tokens(granted) = outcome else { return Ok(()) };
     let before = asked.input.tokens.refresh_token.clone();
     let input = Input {
@@ -213,8 +217,8 @@ fn print_tokens(asked: &Exchange, outcome: &Outcome) -> Result<(), String> {
             id_token: granted.id_token.clone(),
         },
         connection: Some(Asked {
-            kept: asked.connection.kept.clone().into_iter().chain(granted.keep.clone()).collect(),
-            parameters: asked.connection.parameters.clone(),
+            kept: pairs(&asked.connection.kept).into_iter().chain(pairs(&granted.keep)).collect(),
+            parameters: pairs(&asked.connection.parameters).into_iter().collect(),
             scopes: asked.connection.scopes.clone(),
             redirect_uri: Some(asked.connection.redirect_uri.clone()),
         }),
@@ -246,7 +250,7 @@ fn unwritable(file: &Path, error: &std::io::Error) -> String {
 /// Writes the exchange, and plays it at once: what cannot be played is no test.
 async fn record(
     file: &Path,
-    exchange: &Exchange,
+    exchange: &RecordedExchange,
     bench: &Bench,
     provider: &config::Provider,
 ) -> Result<String, String> {

@@ -27,7 +27,7 @@ use crate::edge::data_dir;
 use crate::edge::own_secrets::{self, FolderSecrets};
 use crate::edge::telemetry::logging;
 use crate::edge::telemetry::metrics::Metrics;
-use crate::edge::wasm::bench::{Bench, exchange};
+use crate::edge::wasm::bench::Bench;
 use crate::edge::wasm::{CacheAt, LARGEST};
 use palisade_core::ports::{Meter, OwnSecret};
 
@@ -181,14 +181,14 @@ enum Export {
 }
 
 impl Export {
-    fn call(self) -> exchange::Call {
+    fn call(self) -> palisade_exchange::Call {
         match self {
-            Export::Describe => exchange::Call::Describe,
-            Export::Authorize => exchange::Call::Authorize,
-            Export::Exchange => exchange::Call::Exchange,
-            Export::Refresh => exchange::Call::Refresh,
-            Export::Revoke => exchange::Call::Revoke,
-            Export::Identity => exchange::Call::Identity,
+            Export::Describe => palisade_exchange::Call::Describe,
+            Export::Authorize => palisade_exchange::Call::Authorize,
+            Export::Exchange => palisade_exchange::Call::Exchange,
+            Export::Refresh => palisade_exchange::Call::Refresh,
+            Export::Revoke => palisade_exchange::Call::Revoke,
+            Export::Identity => palisade_exchange::Call::Identity,
         }
     }
 }

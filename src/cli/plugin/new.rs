@@ -120,7 +120,7 @@ fn files(name: &str, language: Language) -> Result<Vec<(String, String)>, String
     files.push(("README.md".to_owned(), filled(README)));
     files.push(("exchanges/refresh.toml".to_owned(), filled(EXCHANGE)));
     if language == Language::Rust {
-        files.push(("sdk/Cargo.toml".to_owned(), sdk::manifest()?));
+        files.extend(sdk::manifests()?.into_iter().map(|(place, text)| (format!("sdk/{place}"), text)));
         files.extend(sdk::FILES.iter().map(|(place, text)| (format!("sdk/{place}"), (*text).to_owned())));
     } else {
         files.push(("wit/provider.wit".to_owned(), WIT.to_owned()));

@@ -6,10 +6,11 @@ macro_rules! files {
     };
 }
 
-/// Its files, but for the manifest. A test holds the list to the folder.
+/// Its files, without the manifests. A test compares the list with the folder.
 pub(super) const FILES: &[(&str, &str)] = files![
     "LICENSE",
     "README.md",
+    "exchange/src/lib.rs",
     "src/component.rs",
     "src/context.rs",
     "src/failure.rs",
@@ -39,14 +40,22 @@ pub(super) const FILES: &[(&str, &str)] = files![
     "wit/provider.wit",
 ];
 
-const MANIFEST: &str = include_str!("../../../plugins/sdk/Cargo.toml");
+/// Its manifest, and that of the format of recorded exchanges, by their places.
+const MANIFESTS: [(&str, &str); 2] = [
+    ("Cargo.toml", include_str!("../../../plugins/sdk/Cargo.toml")),
+    ("exchange/Cargo.toml", include_str!("../../../plugins/sdk/exchange/Cargo.toml")),
+];
 const WORKSPACE: &str = include_str!("../../../plugins/Cargo.toml");
 
-/// The SDK's manifest as it stands outside its workspace: what it inherits from there is written out.
+/// The SDK's manifests by their places, as they stand outside their workspace: what they inherit is written out.
 ///
 /// # Errors
-/// Something that it inherits is not there.
-pub(super) fn manifest() -> Result<String, String> {
+/// Something that they inherit is missing.
+pub(super) fn manifests() -> Result<Vec<(&'static str, String)>, String> {
+    MANIFESTS.iter().map(|(place, text)| Ok((*place, alone(text)?))).collect()
+}
+
+fn alone(manifest: &str) -> Result<String, String> {
     let workspace: toml::Table = WORKSPACE.parse().map_err(|error| format!("plugins/Cargo.toml: {error}"))?;
     let inherited = |section: &str, key: &str| {
         let section = workspace.get("workspace").and_then(|workspace| workspace.get(section));
@@ -55,7 +64,7 @@ pub(super) fn manifest() -> Result<String, String> {
     };
     let mut text = String::from("# Written by `palisade plugin new`: the SDK of that Palisade.\n");
     let mut section = "";
-    for line in MANIFEST.lines() {
+    for line in manifest.lines() {
         if let Some(name) = line.strip_prefix('[') {
             section = name.trim_matches(['[', ']']);
         }
@@ -95,7 +104,7 @@ mod tests {
         }
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("plugins/sdk");
         let mut found = Vec::new();
-        for part in ["src", "wit"] {
+        for part in ["exchange/src", "src", "wit"] {
             collect(&root.join(part), &root, &mut found);
         }
         found.extend(["LICENSE", "README.md"].map(str::to_owned));
@@ -105,11 +114,14 @@ mod tests {
     }
 
     #[test]
-    fn its_manifest_stands_alone() {
-        let table: toml::Table = manifest().unwrap().parse().unwrap();
-        assert_eq!(table["package"]["name"].as_str(), Some("palisade-provider"));
-        assert!(table["package"]["version"].is_str() && table["package"]["edition"].is_str());
-        assert!(table["dependencies"]["serde_json"].is_str());
-        assert!(!manifest().unwrap().contains("workspace"));
+    fn its_manifests_stand_alone() {
+        let names = ["palisade-provider", "palisade-exchange"];
+        for ((place, text), name) in manifests().unwrap().into_iter().zip(names) {
+            let table: toml::Table = text.parse().unwrap();
+            assert_eq!(table["package"]["name"].as_str(), Some(name), "{place}");
+            assert!(table["package"]["version"].is_str() && table["package"]["edition"].is_str());
+            assert!(table["dependencies"]["serde_json"].is_str());
+            assert!(!text.contains("workspace"));
+        }
     }
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::project::Project;
 use super::{bench, block, log, meter, read, read_text, show};
 use crate::config::PluginLimits;
-use crate::edge::wasm::bench::exchange::Exchange;
+use palisade_exchange::RecordedExchange;
 
 /// Plays every exchange, and says what came of each.
 ///
@@ -137,10 +137,11 @@ fn files(folder: &Path, only: Option<&str>) -> Result<Vec<PathBuf>, String> {
 }
 
 /// Reads one exchange.
-pub(super) fn parse(file: &Path) -> Result<Exchange, String> {
+pub(super) fn parse(file: &Path) -> Result<RecordedExchange, String> {
     let text = read_text(file)?;
-    let exchange: Exchange = toml::from_str(&text)
+    let exchange: RecordedExchange = toml::from_str(&text)
         .map_err(|error: toml::de::Error| show::without_long_words(error.to_string().trim_end()))?;
-    exchange.check().map_err(|why| show::without_long_words(&why))?;
+    let checked = exchange.check().and_then(|()| exchange.check_single_values());
+    checked.map_err(|why| show::without_long_words(&why.to_string()))?;
     Ok(exchange)
 }

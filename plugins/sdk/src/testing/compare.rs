@@ -1,9 +1,10 @@
 //! Whether a request is the recorded one. Order does not matter in queries, forms and JSON objects, and
 //! neither does how a character is escaped.
 
+use palisade_exchange::Expected;
 use serde_json::Value;
 
-use super::file::{Expected, fields, method};
+use super::file::{client_auth, fields, method};
 use crate::http::{Method, Request};
 use crate::{Fields, form};
 
@@ -21,7 +22,7 @@ pub(super) fn request(expected: &Expected, request: &Request) -> Vec<String> {
     if url(&expected.url) != url(&request.url) {
         wrong.push(different("url", &expected.url, &request.url));
     }
-    if expected.client_auth.client_auth() != request.client_auth {
+    if client_auth(&expected.client_auth) != request.client_auth {
         wrong
             .push(format!("client_auth: expected {:?}, got {:?}", expected.client_auth, request.client_auth));
     }

@@ -3,10 +3,11 @@
 use std::cell::{Cell, RefCell};
 use std::fmt::Debug;
 
+use palisade_exchange::{Answer, Call, Fails, Granted, Outcome, Person, RecordedExchange};
 use serde_json::Value;
 
 use super::compare;
-use super::file::{Answer, Call, Exchange, Fails, Granted, Outcome, Person, fields};
+use super::file::{Exchange, fields, pkce, secrets, tokens};
 use crate::http::{Request, Response, SendError};
 use crate::{
     Account, Authorization, Context, Description, Failure, Host, Level, Provider, Tokens, form, settings,
@@ -24,30 +25,31 @@ enum Brought {
 /// Plays `exchange` with the plugin `P`, and returns everything that was not as recorded.
 #[must_use]
 pub fn play<P: Provider>(exchange: &Exchange) -> Vec<String> {
-    let host = Script { exchange, next: Cell::new(0), wrong: RefCell::default() };
+    let recorded = &exchange.recorded;
+    let host = Script { exchange: recorded, next: Cell::new(0), wrong: RefCell::default() };
     let brought = call::<P>(exchange, &host);
     let mut wrong = host.wrong.into_inner();
-    for request in exchange.requests.iter().skip(host.next.get()) {
+    for request in recorded.requests.iter().skip(host.next.get()) {
         wrong.push(format!("{} {} was not asked", request.method, request.url));
     }
     if let Err(failure) = &brought
-        && exchange.input.secrets().iter().any(|secret| failure.message().contains(secret))
+        && secrets(&recorded.input).iter().any(|secret| failure.message().contains(secret))
     {
         wrong.push(format!("a token or a code is in the failure: {failure}"));
     }
-    wrong.extend(outcome(&exchange.result, brought));
+    wrong.extend(outcome(&recorded.result, brought));
     wrong
 }
 
 fn call<P: Provider>(exchange: &Exchange, host: &Script<'_>) -> Result<Brought, Failure> {
-    let json = serde_json::to_string(&exchange.settings)
+    let json = serde_json::to_string(&exchange.recorded.settings)
         .map_err(|error| Failure::misconfigured(error.to_string()))?;
     let settings: P::Settings = settings(&json)?;
     let connection = exchange.connection();
     let cx = Context::new(&connection, host);
-    let input = &exchange.input;
-    let (pkce, current) = (input.pkce(), input.tokens());
-    Ok(match exchange.call {
+    let input = &exchange.recorded.input;
+    let (pkce, current) = (pkce(input), tokens(input));
+    Ok(match exchange.recorded.call {
         Call::Describe => Brought::Description(Box::new(P::describe(&settings)?)),
         Call::Authorize => Brought::Authorization(P::authorize(&cx, &settings, &input.state, &pkce)?),
         Call::Exchange => {
@@ -61,7 +63,7 @@ fn call<P: Provider>(exchange: &Exchange, host: &Script<'_>) -> Result<Brought, 
 
 /// A host that answers as recorded.
 struct Script<'e> {
-    exchange: &'e Exchange,
+    exchange: &'e RecordedExchange,
     next: Cell<usize>,
     wrong: RefCell<Vec<String>>,
 }
@@ -93,7 +95,7 @@ impl Host for Script<'_> {
     }
 
     fn log(&self, _level: Level, message: &str) {
-        if self.exchange.input.secrets().iter().any(|secret| message.contains(secret)) {
+        if secrets(&self.exchange.input).iter().any(|secret| message.contains(secret)) {
             self.wrong.borrow_mut().push(format!("a token or a code is in the log: {message}"));
         }
     }

@@ -15,8 +15,8 @@ use zeroize::Zeroizing;
 
 use super::super::secrets::{HARMLESS, OPAQUE, SECRET_NAMES, TIMES, is_opaque};
 use super::super::spellings::{WITHHELD, form_encoded, inner, spellings, without_codes};
-use super::exchange::{Body, Current, Exchange, Given, Outcome, Verifier, pairs};
 use crate::config;
+use palisade_exchange::{Body, Current, Given, Outcome, RecordedExchange, Verifier, pairs};
 
 /// Shorter secrets are in decoded texts by chance.
 const TELLING: usize = 8;
@@ -40,10 +40,10 @@ const PICTURE: &str = "https://example.com/person.png";
 /// left, by name: the client's credentials among it.
 pub(super) fn masked(
     provider: &config::Provider,
-    raw: &Exchange,
+    raw: &RecordedExchange,
     sent: &[(String, Zeroizing<String>)],
-) -> Exchange {
-    let learnt = |raw: &Exchange| {
+) -> RecordedExchange {
+    let learnt = |raw: &RecordedExchange| {
         let mut mask = Mask::default();
         mask.learn(provider, raw);
         sent.iter().for_each(|(name, value)| mask.named(name, value));
@@ -109,14 +109,14 @@ impl Mask {
     }
 
     /// Finds everything in `raw` that is a secret.
-    fn learn(&mut self, provider: &config::Provider, raw: &Exchange) {
+    fn learn(&mut self, provider: &config::Provider, raw: &RecordedExchange) {
         let usual = Given::default();
         self.hide(provider.client_id.expose_secret(), &usual.client_id);
         if let Some(secret) = &provider.client_secret {
             self.hide(secret.expose_secret(), "client-secret");
         }
         provider.secret_settings.iter().for_each(|secret| self.number(secret.expose_secret(), "setting"));
-        for (name, value) in &raw.connection.parameters {
+        for (name, value) in &pairs(&raw.connection.parameters) {
             if provider.secret_parameters.contains(name) {
                 self.number(value, &kind(name));
             }
@@ -135,17 +135,17 @@ impl Mask {
                 false => self.number(&value, &kind(&name)),
             }
         }
-        for (name, value) in &raw.connection.kept {
+        for (name, value) in &pairs(&raw.connection.kept) {
             self.kept(name, value);
         }
-        for (name, value) in &raw.connection.parameters {
+        for (name, value) in &pairs(&raw.connection.parameters) {
             self.named(name, value);
         }
         if let Outcome::Tokens(tokens) = &raw.result {
             self.number(&tokens.access_token, "access");
             tokens.refresh_token.iter().for_each(|token| self.number(token, "refresh"));
             tokens.id_token.iter().for_each(|token| self.id_token(token));
-            tokens.keep.iter().for_each(|(name, value)| self.kept(name, value));
+            pairs(&tokens.keep).iter().for_each(|(name, value)| self.kept(name, value));
         }
         if let Outcome::Account(person) = &raw.result {
             self.number(&person.subject, "account");
@@ -324,11 +324,11 @@ impl Mask {
     }
 
     /// `raw` with every secret replaced.
-    fn apply(&self, raw: &Exchange) -> Exchange {
+    fn apply(&self, raw: &RecordedExchange) -> RecordedExchange {
         let mut value = serde_json::to_value(raw).unwrap_or_default();
         self.replace(&mut value);
         // What cannot be read again is not given out at all.
-        serde_json::from_value(value).unwrap_or_else(|_| Exchange::empty(raw.call))
+        serde_json::from_value(value).unwrap_or_else(|_| RecordedExchange::empty(raw.call))
     }
 
     fn replace(&self, value: &mut Value) {

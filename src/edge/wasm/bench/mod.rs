@@ -4,11 +4,12 @@
 //! the door differs. A gateway never runs this code, and the host names nothing of it: the bench observes a call
 //! through [`Witness`].
 //!
-//! - [`exchange`]: the file of a recorded exchange. [`outcome`]: what a call returned, made comparable.
+//! - [`palisade_exchange`]: the file of a recorded exchange. [`client_auth`]: its words for the WIT's `client-auth`.
+//!   [`outcome`]: what a call returned, made comparable.
 //! - [`player`]: replays a recorded exchange. [`recorder`]: records one. [`mask`]: replaces secrets and personal
 //!   details by placeholders.
 
-pub mod exchange;
+mod client_auth;
 mod mask;
 mod outcome;
 mod player;
@@ -25,7 +26,6 @@ use secrecy::SecretString;
 use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
 
-use self::exchange::{Call, Exchange, Outcome, pairs};
 use self::outcome::{compare, failed, granted, names, person, told};
 use self::player::{Player, tells};
 use self::recorder::Recorder;
@@ -46,6 +46,7 @@ use palisade_core::ports::{
     Assertion, Assertions, Authorization, Clock, CurrentTokens, Door, DoorFault, DoorRequest, DoorResponse,
     Meter, Pkce, ProviderCall, ProviderFault, SignError,
 };
+use palisade_exchange::{Call, Outcome, RecordedExchange, pairs};
 
 /// The secret of the client in recorded exchanges. In no header and no form does it look like itself.
 const SECRET: &str = "the client's secret: & = + ~";
@@ -84,7 +85,7 @@ pub struct Played {
 pub struct Tried {
     pub outcome: Outcome,
     /// The exchange, with every secret replaced.
-    pub recorded: Exchange,
+    pub recorded: RecordedExchange,
     /// What may be shown of `outcome`, by name.
     pub shown: Vec<(String, String)>,
 }
@@ -167,7 +168,12 @@ impl Bench {
     }
 
     /// Plays `exchange`, without a network.
-    pub async fn play(&self, exchange: &Exchange, limits: PluginLimits, meter: Arc<dyn Meter>) -> Played {
+    pub async fn play(
+        &self,
+        exchange: &RecordedExchange,
+        limits: PluginLimits,
+        meter: Arc<dyn Meter>,
+    ) -> Played {
         let begun = Instant::now();
         let player = Arc::new(Player::new(exchange.clone()));
         let given = &exchange.connection;
@@ -213,7 +219,7 @@ impl Bench {
         &self,
         provider: &config::Provider,
         apparatus: Apparatus,
-        asked: &Exchange,
+        asked: &RecordedExchange,
         tell: Box<dyn Fn(&str) + Send + Sync>,
     ) -> Tried {
         let recorder = Arc::new(Recorder::new(provider, Arc::clone(&apparatus.door), asked, tell));
@@ -232,7 +238,7 @@ impl Bench {
         provider: &config::Provider,
         apparatus: Apparatus,
         witness: Arc<dyn Witness>,
-        asked: &Exchange,
+        asked: &RecordedExchange,
     ) -> Outcome {
         match self.try_ask(provider, apparatus, witness, asked).await {
             Ok(outcome) => outcome,
@@ -245,7 +251,7 @@ impl Bench {
         provider: &config::Provider,
         apparatus: Apparatus,
         witness: Arc<dyn Witness>,
-        asked: &Exchange,
+        asked: &RecordedExchange,
     ) -> Result<Outcome, ProviderFault> {
         if asked.call == Call::Describe {
             let described = self
@@ -264,16 +270,14 @@ impl Bench {
         let plugin = Plugin::prepare(&self.machine, Arc::clone(&self.code), provider, sides).await;
         let plugin = plugin.map_err(ProviderFault::Misconfigured)?;
         let (given, input) = (&asked.connection, &asked.input);
-        let (secret, open): (BTreeMap<_, _>, BTreeMap<_, _>) = given
-            .parameters
-            .clone()
+        let (secret, open): (BTreeMap<_, _>, BTreeMap<_, _>) = pairs(&given.parameters)
             .into_iter()
             .partition(|(name, _)| provider.secret_parameters.contains(name));
         let call = ProviderCall {
             provider: provider.name.clone(),
             parameters: open,
             secret_parameters: secret.into_iter().map(|(name, value)| (name, value.into())).collect(),
-            kept: given.kept.iter().map(|(name, value)| (name.clone(), value.clone().into())).collect(),
+            kept: pairs(&given.kept).into_iter().map(|(name, value)| (name, value.into())).collect(),
             scopes: if given.scopes.is_empty() { plugin.info.scopes.clone() } else { given.scopes.clone() },
         };
         let pkce =
@@ -311,7 +315,7 @@ impl Bench {
 }
 
 /// The tokens, codes and other secrets that a call was given, and those that came of it.
-fn secrets(provider: &config::Provider, asked: &Exchange, outcome: &Outcome) -> Secrets {
+fn secrets(provider: &config::Provider, asked: &RecordedExchange, outcome: &Outcome) -> Secrets {
     let tokens = &asked.input.tokens;
     let mut all = vec![tokens.access_token.clone()];
     all.extend([&tokens.refresh_token, &tokens.id_token].into_iter().flatten().cloned());
@@ -322,14 +326,14 @@ fn secrets(provider: &config::Provider, asked: &Exchange, outcome: &Outcome) -> 
         all.push(granted.access_token.clone());
         all.extend([&granted.refresh_token, &granted.id_token].into_iter().flatten().cloned());
     }
-    let parameters = asked.connection.parameters.iter();
+    let parameters = pairs(&asked.connection.parameters).into_iter();
     let secret = parameters.filter(|(name, _)| provider.secret_parameters.contains(name));
-    all.extend(secret.map(|(_, value)| value.clone()));
+    all.extend(secret.map(|(_, value)| value));
     Secrets::of(all.into_iter().map(Into::into).chain(provider.secret_settings.iter().cloned()))
 }
 
 /// The hosts that an exchange is about.
-fn hosts(exchange: &Exchange) -> Vec<HostPattern> {
+fn hosts(exchange: &RecordedExchange) -> Vec<HostPattern> {
     let visited = match &exchange.result {
         Outcome::Visit(url) => Some(url),
         _ => None,

@@ -6,10 +6,10 @@ use serde_json::{Map, Value, json};
 
 use super::super::bindings::exports::palisade::provider::plugin::Description;
 use super::super::convert;
-use super::exchange::{Failed, Granted, Outcome, Person};
 use super::player::{different, lists, shown, urls};
 use palisade_core::domain::connection::Account;
 use palisade_core::ports::{GrantedTokens, ProviderFault};
+use palisade_exchange::{Failed, Granted, Outcome, Person, pairs};
 
 pub(super) fn granted(tokens: GrantedTokens) -> Granted {
     let exposed = |secret: SecretString| secret.expose_secret().to_owned();
@@ -21,7 +21,7 @@ pub(super) fn granted(tokens: GrantedTokens) -> Granted {
         refresh_expires_in: tokens.refresh_expires_in.map(|life| life.as_secs()),
         scopes: tokens.scopes,
         id_token: tokens.id_token.map(exposed),
-        keep: tokens.keep.into_iter().map(|(name, value)| (name, exposed(value))).collect(),
+        keep: tokens.keep.into_iter().map(|(name, value)| (name, exposed(value).into())).collect(),
     }
 }
 
@@ -118,8 +118,8 @@ fn flat(outcome: &Outcome) -> Vec<(String, String)> {
             add("refresh_expires_in", tokens.refresh_expires_in.map(|seconds| seconds.to_string()));
             add("scopes", tokens.scopes.as_ref().map(|scopes| scopes.join(" ")));
             add("id_token", tokens.id_token.clone());
-            for (name, value) in &tokens.keep {
-                add(&format!("keep.{name}"), Some(value.clone()));
+            for (name, value) in pairs(&tokens.keep) {
+                add(&format!("keep.{name}"), Some(value));
             }
         }
         Outcome::Account(person) => {

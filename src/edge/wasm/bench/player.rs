@@ -15,8 +15,9 @@ use super::super::bindings::palisade::provider::http::Request;
 use super::super::cache::hex;
 use super::super::host::{Witness, method};
 use super::super::lines::{escaped, is_visible};
-use super::exchange::{Answer, Auth, Exchange, Expected, Fails, pairs};
+use super::client_auth::{client_auth, recorded_auth};
 use palisade_core::ports::{Door, DoorFault, DoorRequest, DoorResponse};
+use palisade_exchange::{Answer, Auth, Expected, Fails, RecordedExchange, pairs};
 
 /// Header fields that need not be in the file.
 const UNREMARKABLE: [&str; 3] = ["accept", "content-type", "user-agent"];
@@ -27,7 +28,7 @@ const SHOWN: usize = 40;
 
 /// The other side of an exchange.
 pub(super) struct Player {
-    exchange: Exchange,
+    exchange: RecordedExchange,
     state: Mutex<State>,
 }
 
@@ -39,7 +40,7 @@ struct State {
 }
 
 impl Player {
-    pub(super) fn new(exchange: Exchange) -> Player {
+    pub(super) fn new(exchange: RecordedExchange) -> Player {
         Player { exchange, state: Mutex::default() }
     }
 
@@ -115,7 +116,7 @@ impl Door for Player {
 }
 
 /// Whether `text` holds one of the call's secrets.
-pub(super) fn tells(exchange: &Exchange, text: &str) -> bool {
+pub(super) fn tells(exchange: &RecordedExchange, text: &str) -> bool {
     let tokens = &exchange.input.tokens;
     let mut secrets = vec![tokens.access_token.clone(), exchange.input.pkce.verifier.clone()];
     secrets.extend([&tokens.refresh_token, &tokens.id_token].into_iter().flatten().cloned());
@@ -151,7 +152,7 @@ fn request(expected: &Expected, asked: &Request) -> Vec<String> {
     wrong.extend(urls(&expected.url, &asked.url));
     let auth = |auth: &Auth| serde_json::to_string(auth).unwrap_or_default();
     let (want, got) =
-        (auth(&Auth::of(&expected.client_auth.client_auth())), auth(&Auth::of(&asked.client_auth)));
+        (auth(&recorded_auth(&client_auth(&expected.client_auth))), auth(&recorded_auth(&asked.client_auth)));
     if want != got {
         wrong.push(different("client_auth", want.trim_matches('"'), got.trim_matches('"')));
     }

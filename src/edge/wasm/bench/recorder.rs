@@ -14,10 +14,11 @@ use super::super::bindings::palisade::provider::http::Request;
 use super::super::host::{Witness, method};
 use super::super::lines::escaped;
 use super::super::secrets::is_opaque;
-use super::exchange::{Answer, Auth, Body, Exchange, Expected, Failed, Fails, Outcome, Texts, pairs};
+use super::client_auth::recorded_auth;
 use super::mask::masked;
 use crate::config;
 use palisade_core::ports::{Door, DoorFault, DoorRequest, DoorResponse};
+use palisade_exchange::{Answer, Body, Expected, Failed, Fails, Outcome, RecordedExchange, Texts, pairs};
 
 /// Header fields of an answer that are written down.
 const TELLING: [&str; 3] = ["content-type", "retry-after", "www-authenticate"];
@@ -47,18 +48,18 @@ impl Recorder {
     pub(super) fn new(
         provider: &config::Provider,
         inner: Arc<dyn Door>,
-        asked: &Exchange,
+        asked: &RecordedExchange,
         tell: Box<dyn Fn(&str) + Send + Sync>,
     ) -> Recorder {
         let tokens = &asked.input.tokens;
         let given = [Some(&tokens.access_token), tokens.refresh_token.as_ref(), tokens.id_token.as_ref()];
         let mut secrets: Vec<String> = given.into_iter().flatten().cloned().collect();
-        secrets.extend(asked.connection.kept.values().cloned());
+        secrets.extend(pairs(&asked.connection.kept).into_iter().map(|(_, value)| value));
         secrets.extend(pairs(&asked.input.callback).into_iter().map(|(_, value)| value));
         secrets.extend(provider.secret_settings.iter().map(|secret| secret.expose_secret().to_owned()));
-        let parameters = asked.connection.parameters.iter();
+        let parameters = pairs(&asked.connection.parameters).into_iter();
         let secret = parameters.filter(|(name, _)| provider.secret_parameters.contains(name));
-        secrets.extend(secret.map(|(_, value)| value.clone()));
+        secrets.extend(secret.map(|(_, value)| value));
         secrets.retain(|secret| secret.len() >= 3);
         Recorder {
             inner,
@@ -72,9 +73,9 @@ impl Recorder {
     pub(super) fn exchange(
         &self,
         provider: &config::Provider,
-        asked: &Exchange,
+        asked: &RecordedExchange,
         outcome: &Outcome,
-    ) -> Exchange {
+    ) -> RecordedExchange {
         let Seen { requests, sent } = std::mem::take(&mut *self.lock());
         let mut raw = asked.clone();
         raw.about = format!("Recorded from {}.", provider.name);
@@ -121,7 +122,7 @@ impl Witness for Recorder {
         self.lock().requests.push(Expected {
             method: method(request.method).to_owned(),
             url: request.url.clone(),
-            client_auth: Auth::of(&request.client_auth),
+            client_auth: recorded_auth(&request.client_auth),
             headers: headers.filter(|(name, _)| !UNREMARKABLE.contains(&&**name)).collect(),
             body: body(&kind, &request.body),
             answer: None,
@@ -247,9 +248,9 @@ mod tests {
     use serde_json::{Map, json};
 
     use super::super::super::bindings::palisade::provider::http::{BasicEncoding, ClientAuth, Method};
-    use super::super::exchange::{Call, Current, Granted, Person};
     use super::*;
     use crate::config::{Component, PluginLimits, Provider};
+    use palisade_exchange::{Call, Current, Granted, Person};
 
     const FORM: &str = "application/x-www-form-urlencoded";
     const KEY: &str = "plain-key";
@@ -292,11 +293,11 @@ mod tests {
         }
     }
 
-    async fn recorded(answer: String, request: Request, outcome: Outcome) -> (Exchange, String) {
+    async fn recorded(answer: String, request: Request, outcome: Outcome) -> (RecordedExchange, String) {
         let lines: Arc<Mutex<Vec<String>>> = Arc::default();
         let kept = Arc::clone(&lines);
         let tell = Box::new(move |line: &str| kept.lock().unwrap().push(line.to_owned()));
-        let mut asked = Exchange::empty(Call::Refresh);
+        let mut asked = RecordedExchange::empty(Call::Refresh);
         asked.input.tokens = Current {
             access_token: ACCESS.to_owned(),
             refresh_token: Some(REFRESH.to_owned()),
@@ -353,8 +354,8 @@ mod tests {
         for secret in [KEY, PIN, &*STANDARD.encode(KEY)] {
             assert!(!text.contains(secret) && !lines.contains(secret), "{secret}: {text}\n{lines}");
         }
-        assert_eq!(exchange.connection.parameters["api_key"], "api-key-1");
-        assert_eq!(exchange.connection.parameters["shop"], "acme");
+        assert_eq!(exchange.connection.parameters["api_key"], "api-key-1".into());
+        assert_eq!(exchange.connection.parameters["shop"], "acme".into());
         assert_eq!(exchange.settings["pin"], "setting-1");
     }
 
@@ -488,7 +489,7 @@ mod tests {
                 vec![("x-api-key", "k1y".to_owned()), ("authorization", format!("Basic {encoded}"))];
             let outcome = Outcome::Tokens(Box::new(Granted {
                 access_token: "other".to_owned(),
-                keep: [("tenant".to_owned(), "hush".to_owned())].into(),
+                keep: [("tenant".to_owned(), "hush".into())].into(),
                 ..Granted::default()
             }));
             let (exchange, lines) =
