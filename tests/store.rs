@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use palisade::edge::store::{
-    CacheObserver, LeaseClock, ObservedStore, OpenError, RevocationCache, SledStore,
+    CacheObserver, Doubts, LeaseClock, ObservedStore, OpenError, RevocationCache, SledStore,
 };
 use palisade_core::domain::identity::Identity;
 use palisade_core::domain::lease::{Lease, LeaseHolder, LeaseSubject};
@@ -23,7 +23,8 @@ use palisade_core::domain::revocation::Target;
 use palisade_core::domain::time::UnixTime;
 use palisade_core::ports::{Change, CommitError, LeaseStore, Position, Precondition, Revocations, Store};
 use palisade_testing::conformance::{self, all, revocation, token};
-use palisade_testing::{crash, lease_conformance};
+use palisade_testing::fakes::FakeStore;
+use palisade_testing::{crash, lease_conformance, transfer};
 
 /// How many kills, where it is not the few of an ordinary run: `make soak` sets it.
 const KILLS: &str = "PALISADE_KILLS";
@@ -31,11 +32,15 @@ const KILLS: &str = "PALISADE_KILLS";
 /// The store, as soon as its lock is free: a child that another test is just starting has a copy of every file
 /// that is open here, locks and all, until it has become the program that it shall be.
 fn open(dir: &Path) -> Arc<SledStore> {
+    open_or_refuse(dir, Doubts::Refuse).unwrap()
+}
+
+fn open_or_refuse(dir: &Path, doubts: Doubts) -> Result<Arc<SledStore>, OpenError> {
     let end = Instant::now() + Duration::from_secs(10);
     loop {
-        match SledStore::open(dir) {
+        match SledStore::open_with(dir, doubts) {
             Err(OpenError::Locked { .. }) if Instant::now() < end => std::thread::yield_now(),
-            opened => return opened.unwrap(),
+            opened => return opened,
         }
     }
 }
@@ -112,6 +117,50 @@ async fn a_restart_ends_every_lease_and_no_fence_comes_again() {
         store.verify().await.unwrap();
     }
     assert!(fences.is_sorted_by(|a, b| a < b), "{fences:?}");
+}
+
+#[tokio::test]
+async fn records_survive_the_way_into_another_kind_of_store_and_back() {
+    let folders = [(); 3].map(|()| tempfile::tempdir().unwrap());
+    let [first, filler, back] = folders.each_ref().map(|folder| open(folder.path()));
+    transfer::there_and_back(&*first, &*filler, &FakeStore::default(), &*back).await;
+    for store in [&first, &filler, &back] {
+        store.verify().await.unwrap();
+    }
+    let [first, filler, back] = [(); 3].map(|()| FakeStore::default());
+    let folder = tempfile::tempdir().unwrap();
+    let other = open(folder.path());
+    transfer::there_and_back(&first, &filler, &*other, &back).await;
+    other.verify().await.unwrap();
+    // Also for the next start.
+    let before = transfer::Whole::in_store(&*other).await;
+    drop(other);
+    let other = open(folder.path());
+    assert_eq!(transfer::Whole::in_store(&*other).await, before);
+}
+
+/// The child of the test below.
+#[test]
+fn import_child() {
+    let Some(dir) = std::env::var_os(crash::CHILD) else { return };
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async { transfer::work(SledStore::open(&dir).unwrap()).await });
+}
+
+#[tokio::test]
+async fn a_killed_import_is_never_taken_for_whole() {
+    let reopen = async |dir: &Path| match open_or_refuse(dir, Doubts::Accept) {
+        Ok(store) => {
+            store.verify().await.unwrap();
+            Some(store as Arc<dyn Store>)
+        }
+        Err(error @ OpenError::PartlyImported { .. }) => {
+            assert!(error.to_string().contains("Import the records again"), "{error}");
+            None
+        }
+        Err(error) => panic!("{error}"),
+    };
+    transfer::killed("store::import_child", kills(), reopen).await;
 }
 
 fn kills() -> u64 {

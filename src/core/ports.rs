@@ -9,6 +9,7 @@ mod door;
 mod injector;
 mod leases;
 mod people;
+mod records;
 mod secrets;
 mod store;
 mod tokens;
@@ -31,6 +32,10 @@ pub use self::leases::LeaseStore;
 pub use self::people::{
     Audit, Busy, Checked, Devices, Limited, Limiter, MailFault, Mailer, NotImported, Passwords, Requester,
     TooMany,
+};
+pub use self::records::{
+    ImportError, RECORDS_PAGE, Record, RecordCursor, RecordKind, RecordPage, RecordSource, Records,
+    RecordsOf, VersionedRecord,
 };
 pub use self::secrets::{OwnSecret, SecretStore, SecretStoreError};
 pub use self::store::{

@@ -29,6 +29,8 @@ use palisade_core::ports::{
 };
 use uuid::Uuid;
 
+use crate::transfer;
+
 /// A revocation made at `created` that ends at `expires`.
 pub fn revocation(target: Target, created: u64, expires: u64) -> Revocation {
     Revocation { target, expires_at: UnixTime(expires), created_at: UnixTime(created), reason: None }
@@ -293,6 +295,7 @@ pub async fn cases(mut at: impl FnMut() -> Arc<dyn Store>) {
     one_of_many_writers_of_a_revision_wins(at()).await;
     the_mark_of_the_clock(&*at()).await;
     the_latest_moment(&*at()).await;
+    transfer::cases(at).await;
 }
 
 async fn the_mark_of_the_clock(store: &dyn Store) {

@@ -1,5 +1,7 @@
 //! In-memory fakes of the ports, for tests only.
 
+mod records;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
@@ -68,6 +70,9 @@ pub(super) struct State {
     gone: BTreeMap<UserId, UnixTime>,
     mark: Option<Mark>,
     pub(super) leases: LeaseTable,
+    key_checks: BTreeMap<String, String>,
+    /// Rises with every write.
+    writes: u64,
 }
 
 impl State {
@@ -206,19 +211,24 @@ impl State {
     }
 
     fn record(&mut self, event: Event) {
+        if let Some(user) = event.user.filter(|user| !self.users.contains_key(user)) {
+            self.gone.entry(user).or_insert(event.at.plus(GONE_EVENTS_LIFE));
+        }
+        self.keep(event);
+    }
+
+    fn keep(&mut self, event: Event) {
         let kept = if event.is_strangers() { STRANGERS_EVENTS_KEPT } else { EVENTS_KEPT };
         let alike = |other: &&Event| (other.user, other.is_strangers()) == (event.user, event.is_strangers());
         if self.events.iter().filter(alike).count() == kept {
             let oldest = self.events.iter().position(|other| alike(&other));
             oldest.map(|oldest| self.events.remove(oldest));
         }
-        if let Some(user) = event.user.filter(|user| !self.users.contains_key(user)) {
-            self.gone.entry(user).or_insert(event.at.plus(GONE_EVENTS_LIFE));
-        }
         self.events.push(event);
     }
 
     fn sweep(&mut self, end: UnixTime) -> Swept {
+        self.writes += 1;
         let before = (self.entries.len(), self.sessions.len(), self.links.len());
         self.entries.retain(|entry| entry.expires_at >= end);
         self.sessions.retain(|_, session| session.expires_at >= end);
@@ -284,6 +294,7 @@ impl Store for FakeStore {
         self.take_over();
         let mut state = self.state();
         let mut next = state.clone();
+        next.writes += 1;
         let is_in_force: Vec<bool> = changes.iter().filter_map(Change::is_in_force).collect();
         let mut revocations = Vec::new();
         for change in changes {

@@ -12,6 +12,7 @@ pub mod fakes;
 pub mod lease_conformance;
 pub mod password_fakes;
 pub mod token_fakes;
+pub mod transfer;
 
 mod clock_fakes;
 mod feed_fakes;

@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use super::commits::{Committed, Position, Precondition, Subscription, SubscriptionError};
 use super::leases::LeaseStore;
+use super::records::Records;
 use crate::domain::account::{User, UserId};
 use crate::domain::audit::Event;
 use crate::domain::connection::{Connection, ConnectionId};
@@ -216,7 +217,7 @@ pub struct Compacted {
 
 /// Durable state. What it acknowledged survives a kill and a power loss.
 #[async_trait]
-pub trait Store: LeaseStore {
+pub trait Store: LeaseStore + Records {
     /// Makes every change, in this order, or none.
     ///
     /// # Errors

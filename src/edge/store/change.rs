@@ -102,7 +102,7 @@ impl Draft<'_> {
         Ok(())
     }
 
-    fn create_user(&mut self, user: &User) -> Result<(), CommitError> {
+    pub(super) fn create_user(&mut self, user: &User) -> Result<(), CommitError> {
         self.claim_emails(user)?;
         let key = keys::user(user.id);
         if self.has(&key)? {
@@ -183,7 +183,7 @@ impl Draft<'_> {
         Ok(())
     }
 
-    fn create_connection(&mut self, connection: &Connection) -> Result<(), CommitError> {
+    pub(super) fn create_connection(&mut self, connection: &Connection) -> Result<(), CommitError> {
         let key = keys::connection(connection.user, connection.id);
         if self.has(&key)? {
             return Err(CommitError::Conflict);
@@ -242,7 +242,7 @@ impl Draft<'_> {
         Ok(())
     }
 
-    fn create_link(&mut self, link: &Link) -> Result<(), StoreError> {
+    pub(super) fn create_link(&mut self, link: &Link) -> Result<(), StoreError> {
         let key = keys::link(&link.hash);
         if let Some(old) = self.stored::<Link>(&key)? {
             self.evict(keys::due(old.expires_at, &key));
@@ -251,7 +251,7 @@ impl Draft<'_> {
         self.write(key, link)
     }
 
-    fn put_mail(&mut self, mail: &Mail) -> Result<(), StoreError> {
+    pub(super) fn put_mail(&mut self, mail: &Mail) -> Result<(), StoreError> {
         self.unfile_mail(mail.id)?;
         self.index(mail_filed(mail));
         self.write(keys::mail(mail.id), mail)
@@ -318,13 +318,13 @@ impl Draft<'_> {
             .transpose()
     }
 
-    fn revocation_key(&mut self, target: &Target) -> Result<Key, StoreError> {
+    pub(super) fn revocation_key(&mut self, target: &Target) -> Result<Key, StoreError> {
         let (kind, issuer, name) = target.key();
         Ok(keys::revocation(kind, self.issuer(issuer)?, name))
     }
 
     /// Records a revocation, merged with the entry that stands under its key.
-    fn revoke(&mut self, revocation: Revocation) -> Result<Revocation, StoreError> {
+    pub(super) fn revoke(&mut self, revocation: Revocation) -> Result<Revocation, StoreError> {
         let key = self.revocation_key(&revocation.target)?;
         let old = self.standing(&key, &revocation.target)?;
         if let Some(old) = &old {

@@ -18,17 +18,22 @@ use palisade_core::domain::time::UnixTime;
 use palisade_core::ports::{EVENTS_KEPT, GONE_EVENTS_LIFE, STRANGERS_EVENTS_KEPT, StoreError};
 
 impl Draft<'_> {
+    /// Keeps a new event. The events of an account that is gone get an end.
+    pub(super) fn record(&mut self, event: &Event) -> Result<(), StoreError> {
+        if let Some(user) = event.user {
+            self.file_if_gone(user, event.at)?;
+        }
+        self.keep_event(event)
+    }
+
     /// Keeps an event in place of the oldest of its list. Numbered, so that a clock set back puts none in the wrong
     /// place.
-    pub(super) fn record(&mut self, event: &Event) -> Result<(), StoreError> {
+    pub(super) fn keep_event(&mut self, event: &Event) -> Result<(), StoreError> {
         let strangers = event.is_strangers();
         let (list, other) = (keys::events(event.user, strangers), keys::events(event.user, !strangers));
         let newest = self.newest_event(&list)?;
         let order = newest.map(|place| place.order).max(self.newest_event(&other)?.map(|place| place.order));
         let number = newest.map_or(0, |place| place.number + 1);
-        if let Some(user) = event.user {
-            self.file_if_gone(user, event.at)?;
-        }
         let place = EventPlace { number, order: order.map_or(0, |order| order + 1) };
         self.write(place.key(&list), event)?;
         let kept = if strangers { STRANGERS_EVENTS_KEPT } else { EVENTS_KEPT };

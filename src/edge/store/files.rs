@@ -52,6 +52,15 @@ pub enum OpenError {
         /// What speaks against it, with the names of the files.
         why: String,
     },
+    /// An import into it did not come to its end.
+    #[error(
+        "the store in {dir} holds only a part of what was imported into it: the import did not come to its end. Import \
+         the records again, into an empty directory; this one holds nothing that the source of the import lacks"
+    )]
+    PartlyImported {
+        /// The data directory.
+        dir: PathBuf,
+    },
     /// Its user does not admit what is in it; why, and what to do.
     #[error("{0}")]
     NotAdmitted(String),

@@ -63,6 +63,8 @@ pub(super) enum Table {
     DueTask = 23,
     /// How many runs of the store have granted leases.
     LeaseRun = 24,
+    /// That an import has begun and not come to its end.
+    Importing = 30,
 }
 
 impl Table {
@@ -93,6 +95,7 @@ impl Table {
             22 => Table::Task,
             23 => Table::DueTask,
             24 => Table::LeaseRun,
+            30 => Table::Importing,
             _ => return None,
         })
     }
@@ -125,6 +128,7 @@ pub(super) fn describe(key: &[u8]) -> String {
         Some(Table::DueMail | Table::Due | Table::DueConnection | Table::DueTask | Table::Erased) => {
             "an index entry".to_owned()
         }
+        Some(Table::Importing) => "the mark of an import".to_owned(),
         None => format!("a record of table {}", key.first().copied().unwrap_or_default()),
     }
 }
@@ -182,6 +186,11 @@ pub(super) fn next(key: &[u8]) -> Key {
 /// Present while something that was erased may still lie in the engine's files.
 pub(super) fn erased() -> Key {
     key(Table::Erased, &[])
+}
+
+/// Present while an import goes on, and after one that did not come to its end.
+pub(super) fn importing() -> Key {
+    key(Table::Importing, &[])
 }
 
 /// Whether the key tells of the files that it is in, and is not copied into others.
@@ -252,6 +261,13 @@ pub(super) fn version(issuer: u32, sub: &str) -> Key {
 /// Of all tokens of an issuer. No subject is empty.
 pub(super) fn generation(issuer: u32) -> Key {
     version(issuer, "")
+}
+
+/// The issuer's number and the subject in a key made by [`version`]; no subject in one made by [`generation`].
+pub(super) fn versioned(key: &[u8]) -> Result<(u32, Option<String>), StoreError> {
+    let (number, sub) = key.get(1..).and_then(|rest| rest.split_first_chunk()).ok_or_else(misshapen)?;
+    let sub = String::from_utf8(sub.to_vec()).map_err(|_| misshapen())?;
+    Ok((u32::from_be_bytes(*number), (!sub.is_empty()).then_some(sub)))
 }
 
 pub(super) fn user(id: UserId) -> Key {
@@ -357,6 +373,18 @@ pub(super) fn events(user: Option<UserId>, strangers: bool) -> Key {
     match user {
         Some(user) => key(Table::Event, &[&[list], user.0.as_bytes()]),
         None => key(Table::Event, &[&[list]]),
+    }
+}
+
+/// Whose the list is that `key` begins with, as made by [`events`].
+pub(super) fn listed_account(key: &[u8]) -> Result<Option<UserId>, StoreError> {
+    let (list, rest) = key.get(1..).and_then(<[u8]>::split_first).ok_or_else(misshapen)?;
+    match list & 1 {
+        0 => Ok(None),
+        _ => {
+            let id = rest.get(..16).and_then(|id| Uuid::from_slice(id).ok());
+            id.map(|id| Some(UserId(id))).ok_or_else(misshapen)
+        }
     }
 }
 

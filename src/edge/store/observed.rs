@@ -21,8 +21,8 @@ use palisade_core::domain::task::{Task, TaskKind};
 use palisade_core::domain::time::UnixTime;
 use palisade_core::domain::trusted_time::Mark;
 use palisade_core::ports::{
-    Change, CommitError, Committed, Compacted, Meter, Position, Store, StoreError, StoreStatus, Subscription,
-    SubscriptionError, Swept,
+    Change, CommitError, Committed, Compacted, ImportError, Meter, Position, RecordCursor, RecordPage,
+    RecordSource, Records, Store, StoreError, StoreStatus, Subscription, SubscriptionError, Swept,
 };
 
 /// What is told of the calls of a store. It is called in the task of the call, so it must not block.
@@ -75,6 +75,26 @@ impl ObservedStore {
         let outcome = call.await;
         self.observers.iter().for_each(|observer| observer.called(name, begun.elapsed(), outcome.is_ok()));
         outcome
+    }
+}
+
+#[async_trait]
+impl Records for ObservedStore {
+    async fn records(&self, after: Option<RecordCursor>, limit: usize) -> Result<RecordPage, StoreError> {
+        self.observed("records", self.store.records(after, limit)).await
+    }
+
+    async fn import(&self, source: &mut dyn RecordSource) -> Result<u64, ImportError> {
+        let begun = Instant::now();
+        let outcome = self.store.import(source).await;
+        self.observers
+            .iter()
+            .for_each(|observer| observer.called("import", begun.elapsed(), outcome.is_ok()));
+        let count = outcome?;
+        let mut in_force =
+            |entry: Revocation| self.observers.iter().for_each(|observer| observer.revoked(&entry));
+        self.store.each_revocation(UnixTime(0), &mut in_force).await?;
+        Ok(count)
     }
 }
 

@@ -15,6 +15,7 @@ use sha2::{Digest, Sha256};
 
 use super::files::{self, OpenError};
 use super::generation::{Generation, is_there};
+use super::keys;
 use super::read;
 use super::snapshots::Snapshots;
 use super::tally::Tally;
@@ -255,13 +256,16 @@ fn rehearse(
 /// What is in a store, and what speaks against its being whole.
 fn judge(dir: &Path, trees: &Trees, testimony: &Testimony) -> Result<(Tally, Kept, Vec<String>), OpenError> {
     let read = || {
+        let is_partly_imported = trees.get(&keys::importing())?.is_some();
         let tally = trees.count()?;
         let is_populated = read::is_populated(trees)?;
         let key_checks = read::key_checks(trees).map_err(|error| error.to_string());
-        Ok((tally, Kept { is_new: false, is_populated, key_checks }))
+        Ok((is_partly_imported, tally, Kept { is_new: false, is_populated, key_checks }))
     };
     let (StoreError::Unavailable(why) | StoreError::Unreadable(why) | StoreError::Newer(why)) = match read() {
-        Ok((tally, kept)) => return Ok((tally, kept, doubts_about(trees, &tally, testimony))),
+        // An operator may accept doubts; a part of a store is none.
+        Ok((true, ..)) => return Err(OpenError::PartlyImported { dir: dir.to_owned() }),
+        Ok((false, tally, kept)) => return Ok((tally, kept, doubts_about(trees, &tally, testimony))),
         Err(error) => error,
     };
     Err(OpenError::corrupt(dir, format!("the file `{}` is damaged ({why})", trees.generation().name("db"))))

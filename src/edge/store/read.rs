@@ -231,26 +231,32 @@ pub(super) fn any_revocation(
 
 /// The issuers behind their numbers, each looked up once.
 #[derive(Default)]
-struct Issuers(HashMap<u32, String>);
+pub(super) struct Issuers(HashMap<u32, String>);
 
 impl Issuers {
-    fn whole(&mut self, trees: &Trees, key: &[u8], standing: Standing) -> Result<Revocation, StoreError> {
+    pub(super) fn whole(
+        &mut self,
+        trees: &Trees,
+        key: &[u8],
+        standing: Standing,
+    ) -> Result<Revocation, StoreError> {
         let (kind, number, name) = keys::revoked(key)?;
-        let text = match self.0.get(&number) {
-            Some(text) => text.clone(),
-            None => {
-                let key = keys::issuer_text(number);
-                let text: String = at(trees, &key)?.ok_or_else(|| {
-                    StoreError::Unreadable(
-                        "a revocation's issuer is not there; restore the data directory from a backup"
-                            .to_owned(),
-                    )
-                })?;
-                self.0.insert(number, text.clone());
-                text
-            }
-        };
-        standing.of((kind, text, name))
+        standing.of((kind, self.text(trees, number)?, name))
+    }
+
+    /// The issuer of this number.
+    pub(super) fn text(&mut self, trees: &Trees, number: u32) -> Result<String, StoreError> {
+        if let Some(text) = self.0.get(&number) {
+            return Ok(text.clone());
+        }
+        let text: String = at(trees, &keys::issuer_text(number))?.ok_or_else(|| {
+            StoreError::Unreadable(
+                "the issuer of a revocation or a token version is not there; restore the data directory from a backup"
+                    .to_owned(),
+            )
+        })?;
+        self.0.insert(number, text.clone());
+        Ok(text)
     }
 }
 

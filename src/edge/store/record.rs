@@ -1,8 +1,7 @@
 //! How records look on disk: a version byte, then JSON, or postcard where there may be millions.
 //!
-//! Each kind of record has a version of its own ([`version`]). Raise it, in the commit that makes the change, when a
-//! program that does not know the change would misread the record or would drop a part of it by writing it back: a
-//! new field that must not be lost, another meaning of an old one. Earlier versions stay readable.
+//! Each kind of record has a version of its own ([`RecordKind::version`], which says when to raise it). Earlier versions
+//! stay readable.
 //!
 //! A record of a later version is neither read nor written over ([`StoreError::Newer`]): what an earlier program does
 //! not know, it would drop without a word. Nor may it be skipped or guessed at: a revocation that is not understood
@@ -15,37 +14,51 @@ use super::keys::{self, Table};
 use palisade_core::domain::revocation::{Kind, Revocation, Target};
 use palisade_core::domain::session::Session;
 use palisade_core::domain::time::UnixTime;
-use palisade_core::ports::StoreError;
+use palisade_core::ports::{RecordKind, StoreError};
 
 /// The version of each kind of record that this program writes; `None` where there is no record but an entry of an
 /// index, or the count of commits, which has a form of its own.
 const fn version(table: Table) -> Option<u8> {
-    match table {
-        Table::Issuer
-        | Table::IssuerText
-        | Table::Revocation
-        | Table::Version
-        | Table::User
-        | Table::Email
-        | Table::Session
-        | Table::Link
-        | Table::Task
-        | Table::FormerTask
-        | Table::Mail
-        | Table::Event
-        | Table::Connection
-        | Table::Mailbox
-        | Table::Clock
-        | Table::KeyCheck
-        | Table::GoneUser
-        | Table::LeaseRun => Some(1),
-        Table::Sequence
-        | Table::DueMail
-        | Table::Due
-        | Table::DueConnection
-        | Table::DueTask
-        | Table::Erased => None,
+    match kind(table) {
+        Stored::Record(kind) => Some(kind.version()),
+        Stored::Own => Some(1),
+        Stored::Index | Stored::Bookkeeping => None,
     }
+}
+
+/// What a table holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stored {
+    /// Records, which an export contains.
+    Record(RecordKind),
+    /// Values of this store alone: they find a record by another name, or count. An import makes its own.
+    Own,
+    /// Entries that say all that they say by their key: an import builds them.
+    Index,
+    /// What tells of these files only.
+    Bookkeeping,
+}
+
+/// What `table` holds. A new table of records is also walked by an export (`export.rs`).
+pub(super) const fn kind(table: Table) -> Stored {
+    Stored::Record(match table {
+        Table::User => RecordKind::User,
+        Table::Session => RecordKind::Session,
+        Table::Connection => RecordKind::Connection,
+        Table::Link => RecordKind::Link,
+        Table::Revocation => RecordKind::Revocation,
+        Table::Version => RecordKind::TokenVersion,
+        Table::Task | Table::FormerTask => RecordKind::Task,
+        Table::Mail => RecordKind::Mail,
+        Table::Mailbox => RecordKind::Mailbox,
+        Table::GoneUser => RecordKind::EventsEnd,
+        Table::Event => RecordKind::Event,
+        Table::Clock => RecordKind::ClockMark,
+        Table::KeyCheck => RecordKind::KeyCheck,
+        Table::Issuer | Table::IssuerText | Table::Email | Table::LeaseRun => return Stored::Own,
+        Table::DueMail | Table::Due | Table::DueConnection | Table::DueTask => return Stored::Index,
+        Table::Sequence | Table::Erased | Table::Importing => return Stored::Bookkeeping,
+    })
 }
 
 /// The first byte of a record of `table`.

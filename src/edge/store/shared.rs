@@ -18,6 +18,8 @@ pub(super) struct Shared {
     /// `None` after a failed attempt to open the files again, and once it is closed.
     pub(super) trees: RwLock<Option<Trees>>,
     pub(super) writable: AtomicBool,
+    /// An import has begun and not come to its end: nothing else is read or written.
+    pub(super) importing: AtomicBool,
     /// The copy that is open instead of the store's own files, whose disk is full.
     pub(super) in_memory: Mutex<Option<MemoryCopy>>,
     pub(super) bytes: AtomicU64,
@@ -41,6 +43,7 @@ impl Shared {
             dir: dir.to_owned(),
             trees: RwLock::new(None),
             writable: AtomicBool::new(in_memory.is_none()),
+            importing: AtomicBool::new(false),
             in_memory: Mutex::new(in_memory),
             bytes: AtomicU64::new(0),
             live_bytes: AtomicU64::new(0),

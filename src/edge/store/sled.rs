@@ -240,6 +240,9 @@ impl SledStore {
         &self,
         read: impl FnOnce(&Trees) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
+        if self.shared.importing.load(Ordering::Relaxed) {
+            return Err(StoreError::Unavailable(writer::IMPORTING.to_owned()));
+        }
         let shared = Arc::clone(&self.shared);
         tokio::task::spawn_blocking(move || {
             let guard = shared.trees.read().unwrap_or_else(PoisonError::into_inner);

@@ -115,6 +115,8 @@ fn check(trees: &Trees, key: &[u8], bytes: &IVec) -> Result<(), StoreError> {
     } else if is(Table::Clock) {
         decode::<Mark>(key, bytes)?;
         fits(keys::clock() == key, "the mark of the clock and its key")
+    } else if is(Table::Importing) {
+        fits(false, "an import that did not come to its end, and a store,")
     } else {
         fits(false, "a key of no table")
     }

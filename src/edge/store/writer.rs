@@ -16,10 +16,11 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::compact::{self, Copy, GivenUp};
 use super::draft::Draft;
-use super::feed::{self, Feed};
+use super::feed;
 use super::files;
+use super::import;
 use super::keys::{self, Key};
-use super::leases::{LeaseCommand, RunLeases};
+use super::leases::LeaseCommand;
 use super::opening::{self, Doubts};
 use super::shared::Shared;
 use super::sweep::Step;
@@ -34,6 +35,9 @@ const BATCH: usize = 16;
 /// How long to leave a failing disk alone before trying again.
 const RETRY: Duration = Duration::from_millis(500);
 
+/// Why nothing is read or written while an import goes on, or after one that failed.
+pub(super) const IMPORTING: &str = "an import into the store has not come to its end";
+
 pub(super) type Reply<T> = oneshot::Sender<Result<T, CommitError>>;
 
 /// What is to be done, and where its outcome goes.
@@ -43,6 +47,8 @@ pub(super) enum Command {
     Sweep(UnixTime, Option<Key>, Reply<Step>),
     /// Finish the copy and let it be the store. What was the store goes back, to be closed elsewhere.
     TakeOver(Box<Copy>, std::sync::mpsc::Sender<Result<Trees, GivenUp>>),
+    /// One commit of an import.
+    Import(import::Step, Reply<()>),
     /// What secrets are known by, by the names of their files.
     KeyChecks(BTreeMap<String, String>, Reply<()>),
     /// A lease is claimed, extended or released.
@@ -120,17 +126,24 @@ fn commit(shared: &Shared, batch: Vec<Queued>) -> Result<(), String> {
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         let mut draft = Draft::new(trees).with_leases(&shared.leases);
         for queued in batch {
-            pending.push(decide(&mut draft, queued.command, &shared.feed, &shared.leases));
+            pending.push(decide(&mut draft, queued.command, shared));
         }
         let seen = draft.take_seen();
         let Some((writes, steps)) = draft.finish() else { return Ok(()) };
         if writes.contains_key(&keys::erased()) {
             shared.erased_now();
         }
+        let is_imported = writes.get(&keys::importing()).is_some_and(Option::is_none);
         let noted = shared.note_written(writes.keys());
         trees.apply_over(writes, steps, &seen)?;
         drop(noted);
-        trees.sync()
+        trees.sync()?;
+        if is_imported {
+            // What was imported comes through no subscription.
+            shared.feed.restart(trees.sequence());
+            shared.importing.store(false, Ordering::Relaxed);
+        }
+        Ok(())
     }));
     let failure = match outcome {
         Ok(Ok(())) => None,
@@ -150,14 +163,19 @@ fn commit(shared: &Shared, batch: Vec<Queued>) -> Result<(), String> {
     failure.map_or(Ok(()), Err)
 }
 
-fn decide(draft: &mut Draft<'_>, command: Command, feed: &Arc<Feed>, leases: &Arc<RunLeases>) -> Pending {
+fn decide(draft: &mut Draft<'_>, command: Command, shared: &Shared) -> Pending {
+    let is_import = matches!(command, Command::Import(..) | Command::TakeOver(..));
+    if !is_import && shared.importing.load(Ordering::Relaxed) {
+        refuse(command, IMPORTING);
+        return Box::new(|_| ());
+    }
     match command {
         Command::Commit(changes, reply) => {
             let is_in_force: Vec<bool> = changes.iter().filter_map(Change::is_in_force).collect();
             let decided = draft.commit(changes);
             // As it is counted when the batch is written.
             let number = draft.trees.sequence() + draft.steps();
-            let feed = Arc::clone(feed);
+            let feed = Arc::clone(&shared.feed);
             Box::new(move |failure| {
                 if let (Ok(entries), None) = (&decided, failure) {
                     let in_force = entries.iter().zip(is_in_force).filter(|(_, is_in_force)| *is_in_force);
@@ -168,6 +186,14 @@ fn decide(draft: &mut Draft<'_>, command: Command, feed: &Arc<Feed>, leases: &Ar
         }
         Command::Sweep(now, after, reply) => {
             later(draft.step(|draft| draft.sweep(now, after.as_ref())).map_err(CommitError::Store), reply)
+        }
+        Command::Import(step, reply) => {
+            let begins = matches!(step, import::Step::Begin);
+            let decided = draft.step(|draft| draft.import(step));
+            if begins && decided.is_ok() {
+                shared.importing.store(true, Ordering::Relaxed);
+            }
+            later(decided, reply)
         }
         // Taken out of the batch before.
         Command::TakeOver(..) => Box::new(|_| ()),
@@ -181,8 +207,8 @@ fn decide(draft: &mut Draft<'_>, command: Command, feed: &Arc<Feed>, leases: &Ar
             later(draft.step(put).map_err(CommitError::Store), reply)
         }
         Command::Lease(command, reply) => {
-            let decided = leases.decide(draft, command);
-            let leases = Arc::clone(leases);
+            let decided = shared.leases.decide(draft, command);
+            let leases = Arc::clone(&shared.leases);
             Box::new(move |failure| {
                 if failure.is_some() && matches!(decided, Ok((_, true))) {
                     leases.forget();
@@ -227,7 +253,7 @@ fn refuse(command: Command, why: &str) {
         Command::Sweep(_, _, reply) => drop(reply.send(Err(error))),
         // Refused by itself, since the store is not writable.
         Command::TakeOver(..) => {}
-        Command::KeyChecks(_, reply) => drop(reply.send(Err(error))),
+        Command::Import(_, reply) | Command::KeyChecks(_, reply) => drop(reply.send(Err(error))),
         Command::Lease(_, reply) => drop(reply.send(Err(error))),
     }
 }
@@ -267,6 +293,8 @@ pub(super) fn recover(shared: &Shared) {
         Ok(Ok(())) => {
             shared.told_by(opened);
             shared.feed.restart(opened.sequence());
+            // A store that was only partly filled would not have opened.
+            shared.importing.store(false, Ordering::Relaxed);
             shared.writable.store(true, Ordering::Relaxed);
             tracing::info!("the store writes again");
         }

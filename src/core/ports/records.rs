@@ -1,0 +1,283 @@
+//! Every record of a store, as typed records with versions: how one store is moved into another, such as a data folder
+//! into a database and back.
+//!
+//! Indexes and counters of a store are not among the records: an import builds its own. The gateway's own secrets are
+//! not either; [`super::SecretStore`] keeps those.
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use super::StoreError;
+use crate::domain::account::{User, UserId};
+use crate::domain::audit::Event;
+use crate::domain::connection::Connection;
+use crate::domain::link::Link;
+use crate::domain::mail::Mail;
+use crate::domain::mail_cap::Mailbox;
+use crate::domain::revocation::Revocation;
+use crate::domain::session::Session;
+use crate::domain::task::Task;
+use crate::domain::time::UnixTime;
+use crate::domain::trusted_time::Mark;
+
+/// How many records one page of a walk has at most, unless the caller asks for fewer: what is in memory at once.
+pub const RECORDS_PAGE: usize = 512;
+
+/// One record of a store.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind", content = "record")]
+pub enum Record {
+    User(User),
+    Session(Session),
+    Connection(Box<Connection>),
+    Link(Link),
+    Revocation(Revocation),
+    /// The token version of `sub` at `issuer`; without `sub` the generation of all tokens of the issuer.
+    TokenVersion {
+        issuer: String,
+        sub: Option<String>,
+        version: u64,
+    },
+    Task(Task),
+    Mail(Mail),
+    Mailbox(Mailbox),
+    /// Until when the events of an account that is gone are kept.
+    EventsEnd {
+        user: UserId,
+        at: UnixTime,
+    },
+    /// The events of one account come in the order in which they were recorded.
+    Event(Event),
+    ClockMark(Mark),
+    /// What a secret is known by (a MAC under the server key), by the name of its file.
+    KeyCheck {
+        file: String,
+        check: String,
+    },
+}
+
+/// The kind of a [`Record`], in the order in which a walk yields them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RecordKind {
+    User,
+    Session,
+    Connection,
+    Link,
+    Revocation,
+    TokenVersion,
+    Task,
+    Mail,
+    Mailbox,
+    EventsEnd,
+    Event,
+    ClockMark,
+    KeyCheck,
+}
+
+impl RecordKind {
+    pub const ALL: [RecordKind; 13] = [
+        RecordKind::User,
+        RecordKind::Session,
+        RecordKind::Connection,
+        RecordKind::Link,
+        RecordKind::Revocation,
+        RecordKind::TokenVersion,
+        RecordKind::Task,
+        RecordKind::Mail,
+        RecordKind::Mailbox,
+        RecordKind::EventsEnd,
+        RecordKind::Event,
+        RecordKind::ClockMark,
+        RecordKind::KeyCheck,
+    ];
+
+    /// The version of this kind of record that this program writes. Raise it, in the commit that makes the change, when
+    /// a program that does not know the change would misread the record or would drop a part of it by writing it back:
+    /// a new field that must not be lost, another meaning of an old one. Earlier versions stay readable.
+    #[must_use]
+    pub const fn version(self) -> u8 {
+        match self {
+            RecordKind::User
+            | RecordKind::Session
+            | RecordKind::Connection
+            | RecordKind::Link
+            | RecordKind::Revocation
+            | RecordKind::TokenVersion
+            | RecordKind::Task
+            | RecordKind::Mail
+            | RecordKind::Mailbox
+            | RecordKind::EventsEnd
+            | RecordKind::Event
+            | RecordKind::ClockMark
+            | RecordKind::KeyCheck => 1,
+        }
+    }
+}
+
+impl Record {
+    #[must_use]
+    pub const fn kind(&self) -> RecordKind {
+        match self {
+            Record::User(_) => RecordKind::User,
+            Record::Session(_) => RecordKind::Session,
+            Record::Connection(_) => RecordKind::Connection,
+            Record::Link(_) => RecordKind::Link,
+            Record::Revocation(_) => RecordKind::Revocation,
+            Record::TokenVersion { .. } => RecordKind::TokenVersion,
+            Record::Task(_) => RecordKind::Task,
+            Record::Mail(_) => RecordKind::Mail,
+            Record::Mailbox(_) => RecordKind::Mailbox,
+            Record::EventsEnd { .. } => RecordKind::EventsEnd,
+            Record::Event(_) => RecordKind::Event,
+            Record::ClockMark(_) => RecordKind::ClockMark,
+            Record::KeyCheck { .. } => RecordKind::KeyCheck,
+        }
+    }
+}
+
+/// A record, and the version that its kind had in the program that wrote it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct VersionedRecord {
+    pub version: u8,
+    #[serde(flatten)]
+    pub record: Record,
+}
+
+impl From<Record> for VersionedRecord {
+    fn from(record: Record) -> VersionedRecord {
+        VersionedRecord { version: record.kind().version(), record }
+    }
+}
+
+impl VersionedRecord {
+    /// The record, if this program knows its version.
+    ///
+    /// # Errors
+    /// [`StoreError::Newer`]; [`StoreError::Unreadable`] for version 0, which is none.
+    pub fn known(self) -> Result<Record, StoreError> {
+        let (version, kind) = (self.version, self.record.kind());
+        match version {
+            0 => Err(StoreError::Unreadable(format!("a record of kind {kind:?} has version 0"))),
+            _ if version > kind.version() => Err(StoreError::Newer(format!(
+                "a record of kind {kind:?} was written by a newer program: it has version {version}, and this program \
+                 knows versions up to {}",
+                kind.version()
+            ))),
+            _ => Ok(self.record),
+        }
+    }
+}
+
+/// Where a walk over the records has come to. Opaque: only the store that gave it may take it apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordCursor(Vec<u8>);
+
+impl RecordCursor {
+    /// For a store: what it knows the place by.
+    #[must_use]
+    pub const fn from_bytes(bytes: Vec<u8>) -> RecordCursor {
+        RecordCursor(bytes)
+    }
+
+    /// For the store that made it.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// A page of a walk.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RecordPage {
+    pub records: Vec<VersionedRecord>,
+    /// Where the next page begins; `None` when there is none.
+    pub next: Option<RecordCursor>,
+}
+
+/// Why an import failed. Unless it is [`ImportError::NotEmpty`], the store may hold a part of the records: it then
+/// serves nothing, also after the next start.
+#[derive(Debug, thiserror::Error)]
+pub enum ImportError {
+    /// The store holds records already. Nothing was changed.
+    #[error("the store is not empty: records are imported into a new one only")]
+    NotEmpty,
+    /// A record came twice, or two accounts have one address. Names no address.
+    #[error("the records do not fit together: {0}")]
+    Inconsistent(String),
+    /// The records cannot be read.
+    #[error("the records to import cannot be read: {0}")]
+    Source(StoreError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Where an import gets its records from.
+#[async_trait]
+pub trait RecordSource: Send {
+    /// The next page; an empty one at the end.
+    ///
+    /// # Errors
+    /// [`StoreError`]: the records cannot be read; the import fails.
+    async fn next_page(&mut self) -> Result<Vec<VersionedRecord>, StoreError>;
+}
+
+/// Export and import of everything that a store holds.
+#[async_trait]
+pub trait Records: Send + Sync {
+    /// A page of at most `limit` records, at least one where there is one, from behind `after`; from the beginning
+    /// without it. In the order of [`RecordKind`]; within a kind in an order of the store that does not change.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the walk must not be taken for whole then. Among them, as [`StoreError::Unavailable`]: something
+    /// was written since the walk began, whose pages would be of two states. Begin again, while nothing writes.
+    async fn records(&self, after: Option<RecordCursor>, limit: usize) -> Result<RecordPage, StoreError>;
+
+    /// Fills an empty store with the records of `source`, and builds its indexes. Memory holds a page at a time. A
+    /// store that was killed meanwhile is empty, or refuses to open; it is never taken for whole. Until the import has
+    /// succeeded it serves nothing. Returns how many records there were.
+    ///
+    /// # Errors
+    /// [`ImportError`].
+    async fn import(&self, source: &mut dyn RecordSource) -> Result<u64, ImportError>;
+
+    /// Calls `each` with every record, in the order of [`Records::records`], page by page. Returns how many there are.
+    ///
+    /// # Errors
+    /// As [`Records::records`].
+    async fn each_record(&self, each: &mut (dyn FnMut(VersionedRecord) + Send)) -> Result<u64, StoreError> {
+        let (mut count, mut after) = (0, None);
+        loop {
+            let page = self.records(after, RECORDS_PAGE).await?;
+            count += page.records.len() as u64;
+            page.records.into_iter().for_each(&mut *each);
+            match page.next {
+                Some(next) => after = Some(next),
+                None => return Ok(count),
+            }
+        }
+    }
+}
+
+/// The records of a store, for the import into another one.
+pub struct RecordsOf<'a> {
+    store: &'a dyn Records,
+    /// `None` once the last page was read.
+    next: Option<Option<RecordCursor>>,
+}
+
+impl<'a> RecordsOf<'a> {
+    #[must_use]
+    pub const fn new(store: &'a dyn Records) -> RecordsOf<'a> {
+        RecordsOf { store, next: Some(None) }
+    }
+}
+
+#[async_trait]
+impl RecordSource for RecordsOf<'_> {
+    async fn next_page(&mut self) -> Result<Vec<VersionedRecord>, StoreError> {
+        let Some(after) = self.next.take() else { return Ok(Vec::new()) };
+        let page = self.store.records(after, RECORDS_PAGE).await?;
+        self.next = page.next.map(Some);
+        Ok(page.records)
+    }
+}

@@ -1,0 +1,157 @@
+//! Filling an empty store with the records of another one ([`palisade_core::ports::Records`]).
+//!
+//! The first commit of an import writes a mark ([`keys::importing`]) and the last one removes it. A store that holds the
+//! mark is not opened, so one whose import was killed is never taken for whole. Indexes are built as records come in.
+
+use async_trait::async_trait;
+
+use super::draft::Draft;
+use super::export;
+use super::keys::{self, Key};
+use super::sled::SledStore;
+use super::writer::Command;
+use palisade_core::ports::{
+    CommitError, ImportError, RECORDS_PAGE, Record, RecordCursor, RecordPage, RecordSource, Records,
+    StoreError, VersionedRecord,
+};
+
+/// One commit of an import.
+pub(super) enum Step {
+    /// The store is empty, and is being filled from now on.
+    Begin,
+    Records(Vec<VersionedRecord>),
+    /// All records are there.
+    End,
+}
+
+impl Draft<'_> {
+    /// Makes one commit of an import. [`CommitError::Conflict`]: the store is not empty, or a record came twice.
+    pub(super) fn import(&mut self, step: Step) -> Result<(), CommitError> {
+        match step {
+            Step::Begin => {
+                if !self.is_empty()? {
+                    return Err(CommitError::Conflict);
+                }
+                self.index(keys::importing());
+            }
+            Step::Records(records) => {
+                for record in records {
+                    self.import_record(record.known()?)?;
+                }
+            }
+            Step::End => self.evict(keys::importing()),
+        }
+        Ok(())
+    }
+
+    fn import_record(&mut self, record: Record) -> Result<(), CommitError> {
+        match record {
+            Record::User(user) => self.create_user(&user)?,
+            Record::Session(session) => {
+                let key = self.fresh(keys::session(session.user, session.id))?;
+                self.file_session(key, &session)?;
+            }
+            Record::Connection(connection) => self.create_connection(&connection)?,
+            Record::Link(link) => {
+                self.fresh(keys::link(&link.hash))?;
+                self.create_link(&link)?;
+            }
+            Record::Revocation(revocation) => {
+                let key = self.revocation_key(&revocation.target)?;
+                self.fresh(key)?;
+                self.revoke(revocation)?;
+            }
+            Record::TokenVersion { issuer, sub, version } => {
+                let number = self.issuer(&issuer)?;
+                let key = sub.map_or_else(|| keys::generation(number), |sub| keys::version(number, &sub));
+                let key = self.fresh(key)?;
+                self.write(key, &version)?;
+            }
+            Record::Task(task) => {
+                self.fresh(keys::task(task.id))?;
+                self.create_task(&task)?;
+            }
+            Record::Mail(mail) => {
+                self.fresh(keys::mail(mail.id))?;
+                self.put_mail(&mail)?;
+            }
+            Record::Mailbox(mailbox) => {
+                let key = self.fresh(keys::mailbox(mailbox.id))?;
+                self.index(keys::due(mailbox.ends_at(), &key));
+                self.write(key, &mailbox)?;
+            }
+            Record::EventsEnd { user, at } => {
+                let key = self.fresh(keys::gone_user(user))?;
+                self.index(keys::due(at, &key));
+                self.write(key, &at)?;
+            }
+            Record::Event(event) => self.keep_event(&event)?,
+            Record::ClockMark(mark) => {
+                let key = self.fresh(keys::clock())?;
+                self.write(key, &mark)?;
+            }
+            Record::KeyCheck { file, check } => {
+                let key = self.fresh(keys::key_check(&file))?;
+                self.write(key, &check)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The key again, where nothing lies.
+    fn fresh(&self, key: Key) -> Result<Key, CommitError> {
+        match self.has(&key)? {
+            true => Err(CommitError::Conflict),
+            false => Ok(key),
+        }
+    }
+
+    /// Whether the store holds nothing but what tells of its files, and nothing was accepted meanwhile.
+    fn is_empty(&self) -> Result<bool, StoreError> {
+        if self.steps() > 0 {
+            return Ok(false);
+        }
+        for entry in self.trees.range(Key::new()..keys::end()) {
+            if !keys::is_bookkeeping(&entry?.0) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+#[async_trait]
+impl Records for SledStore {
+    async fn records(&self, after: Option<RecordCursor>, limit: usize) -> Result<RecordPage, StoreError> {
+        self.read(move |trees| export::page(trees, after.as_ref(), limit)).await
+    }
+
+    async fn import(&self, source: &mut dyn RecordSource) -> Result<u64, ImportError> {
+        let step = async |step| self.ask(|reply| Command::Import(step, reply)).await;
+        step(Step::Begin).await.map_err(|error| match error {
+            CommitError::Conflict => ImportError::NotEmpty,
+            other => ImportError::Store(other.of_the_store()),
+        })?;
+        let mut count = 0;
+        loop {
+            let mut page = source.next_page().await.map_err(ImportError::Source)?;
+            if page.is_empty() {
+                break;
+            }
+            while !page.is_empty() {
+                let rest = page.split_off(page.len().min(RECORDS_PAGE));
+                let records = std::mem::replace(&mut page, rest);
+                count += records.len() as u64;
+                step(Step::Records(records)).await.map_err(|error| match error {
+                    CommitError::Store(error) => ImportError::Store(error),
+                    CommitError::Conflict => ImportError::Inconsistent("a record comes twice".to_owned()),
+                    CommitError::EmailTaken => {
+                        ImportError::Inconsistent("two accounts have one address".to_owned())
+                    }
+                })?;
+            }
+        }
+        step(Step::End).await.map_err(|error| ImportError::Store(error.of_the_store()))?;
+        Ok(count)
+    }
+}
