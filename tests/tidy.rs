@@ -111,6 +111,32 @@ fn public_types_of_two_modules_do_not_share_a_name() {
     holds(words::shared_names(&Sources::read()));
 }
 
+fn guide() -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("ARCHITECTURE.md")).unwrap()
+}
+
+fn of_src(name: &str) -> Option<String> {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(name)).ok()
+}
+
+#[test]
+fn every_signpost_of_the_guide_leads_to_its_word() {
+    holds(words::false_signposts(&guide(), of_src));
+}
+
+#[test]
+fn a_false_signpost_is_seen() {
+    let guide = guide();
+    let broken = |guide: &str| words::false_signposts(guide, of_src);
+    let moved = guide.replace("| SSRF | `edge/fetch/door.rs` |", "| SSRF | `edge/fetch/gate.rs` |");
+    assert_eq!(broken(&moved), ["SSRF: edge/fetch/gate.rs does not exist"]);
+    let renamed = guide.replace("| SSRF |", "| SSRF, clickjacking |");
+    assert_eq!(broken(&renamed), ["clickjacking: edge/fetch/door.rs does not say so"]);
+    assert_eq!(broken(&guide.replace("Where do I find", "Where")), ["the section is missing"]);
+    let empty = guide.replace("\n| ", "\n ");
+    assert_eq!(broken(&empty), ["0 signposts only: the table was not found"]);
+}
+
 #[test]
 fn the_law_of_words_sees_what_it_forbids() {
     for (name, text) in [

@@ -245,3 +245,34 @@ fn public_types(items: &[Item], module: &str, found: &mut BTreeMap<String, Vec<S
         }
     }
 }
+
+/// What the section "Where do I find …" of the guide says wrongly: a file that does not exist, or does not contain the
+/// word in one line.
+pub fn false_signposts(guide: &str, read: impl Fn(&str) -> Option<String>) -> Vec<String> {
+    let section = guide.split("\n## ").find(|section| section.starts_with("Where do I find"));
+    let Some(section) = section else { return vec!["the section is missing".to_owned()] };
+    let rows =
+        section.lines().filter_map(|line| line.strip_prefix("| ")?.strip_suffix(" |")?.split_once(" | "));
+    let mut broken = Vec::new();
+    let mut words_found = 0;
+    for (words, files) in rows.skip(1) {
+        for file in files.split(", ").map(|file| file.trim_matches('`')) {
+            let is_core = ["domain/", "ports/", "service/"].iter().any(|floor| file.starts_with(floor));
+            let Some(text) = read(&if is_core { format!("core/{file}") } else { file.to_owned() }) else {
+                broken.push(format!("{words}: {file} does not exist"));
+                continue;
+            };
+            let text = text.to_lowercase();
+            for word in words.split(", ").map(|word| word.split(" (").next().unwrap()) {
+                words_found += 1;
+                if !text.lines().any(|line| line.contains(&word.to_lowercase())) {
+                    broken.push(format!("{word}: {file} does not say so"));
+                }
+            }
+        }
+    }
+    if words_found < 50 {
+        broken.push(format!("{words_found} signposts only: the table was not found"));
+    }
+    broken
+}

@@ -1,4 +1,4 @@
-//! Trusted time: what is known of the present moment when the wall clock may be wrong (clock skew, clock rollback).
+//! Trusted time: what is known of the present moment when the wall clock may be wrong (clock skew, rollback).
 //!
 //! A high-water mark is kept in the store and moved by monotonic uptime alone. The wall clock is held against it: as
 //! long as the two go together the clock is believed; where they part it is in doubt, and what cannot be undone goes

@@ -1,5 +1,5 @@
-//! Admission, the request path: finds the route, verifies the token, checks revocation and applies the authorization
-//! policy.
+//! Admission, the request path: finds the route, verifies the token, checks revocation and applies the route's
+//! authorization policy.
 //!
 //! [`Admission::admit`] is the only maker of a [`Permit`], and the proxy connects to no upstream without
 //! one: a forgotten check is a refusal, not a hole. The warm path takes no lock across an await, does

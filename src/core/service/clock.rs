@@ -1,5 +1,5 @@
-//! The guarded clock: the wall clock, compared with the mark in the store and the uptime (clock skew, clock
-//! rollback). All other code reads it, and an operator is told its state and can decide a doubt.
+//! The guarded clock: the wall clock, compared with the mark in the store and the uptime (clock skew, rollback). All
+//! other code reads it, and an operator is told its state and can decide a doubt.
 //!
 //! [`GuardedClock`] looks at every reading and once a second. It never makes a reader wait: the mark is written by
 //! the task that calls [`GuardedClock::tick`]. While the clock is in doubt, valid tokens are accepted and refused as

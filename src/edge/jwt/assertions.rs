@@ -1,5 +1,5 @@
-//! Assertions by which a client of a provider authenticates itself (RFC 7523 §3): the private key is the
-//! provider's `client_secret`, and not one of our own ring.
+//! Client assertions (`private_key_jwt`), by which a client of a provider authenticates itself (RFC 7523 §3): the
+//! private key is the provider's `client_secret`, and not one of our own ring.
 //!
 //! Keys are parsed once and remembered by the digest of their text. No message holds anything of a key.
 

@@ -1,5 +1,5 @@
-//! Where a request came from: read from the one field that the operator named, when the peer is a proxy that
-//! is believed, and written for the upstream.
+//! The client address, where a request came from: read from the one field that the operator named (`X-Forwarded-For`,
+//! say), when the peer is a trusted proxy, and written for the upstream.
 //!
 //! The chain is read from the right, because each proxy appends: the last entry is the peer's own word, the one
 //! before it the word of the proxy that the last entry names, and so on. Reading stops at the first address that

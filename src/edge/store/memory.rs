@@ -1,4 +1,4 @@
-//! The revocation set in memory, and the observer that keeps it in step with the store.
+//! The revocation set in memory (tokens, sessions, cutoffs), and the observer that keeps it in step with the store.
 //!
 //! A sharded map from a keyed 128-bit hash to what is known of it, and a look-up that neither allocates nor
 //! waits on the disk. Tokens and sessions, of which there may be millions, have an end and no limit: 21 bytes a
