@@ -165,7 +165,7 @@ fn checks(secrets: &dyn SecretStore, data_dir: &Path) -> BTreeMap<String, String
     let check = |file: &str, content: &[u8]| {
         let mac = Hmac::<Sha256>::new_from_slice(server_key.trim_ascii()).ok()?;
         let mac = mac.chain_update(CONTEXT).chain_update(file).chain_update([0]).chain_update(content);
-        let mut text: String = mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+        let mut text = hex::encode(mac.finalize().into_bytes());
         text.truncate(CHARACTERS);
         Some((file.to_owned(), text))
     };

@@ -28,26 +28,12 @@ pub fn quoted(text: &str) -> String {
 
 /// The known word closest to `name`, if it is close enough to be meant.
 pub fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
-    let (distance, near) = known.iter().map(|word| (distance(name, word), *word)).min()?;
+    let (distance, near) = known.iter().map(|word| (strsim::levenshtein(name, word), *word)).min()?;
     (distance <= 1 + near.len() / 4).then_some(near)
 }
 
-/// Edits that turn `a` into `b` (Levenshtein).
-fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = i;
-        row[0] = i + 1;
-        for (j, y) in b.chars().enumerate() {
-            let replaced = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row.last().copied().unwrap_or(0)
-}
-
-/// `10MB`, `512KiB`, `100`: decimal and binary units.
+/// `10MB`, `512KiB`, `100`: decimal and binary units. Not by the crate `bytesize`: it takes fractions of a byte, and of a
+/// number that is too large it makes the largest one.
 pub fn size(text: &str) -> Option<u64> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
@@ -142,12 +128,9 @@ fn base64(text: &str) -> Option<Zeroizing<Vec<u8>>> {
 
 /// Pairs of hexadecimal digits.
 pub fn hex(text: &str) -> Option<Zeroizing<Vec<u8>>> {
-    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-    let (pairs, []) = text.as_bytes().as_chunks::<2>() else { return None };
-    let mut bytes = Zeroizing::new(Vec::with_capacity(pairs.len()));
-    for [high, low] in pairs {
-        bytes.push(digit(*high)? << 4 | digit(*low)?);
-    }
+    // What was decoded of a text with a wrong digit is wiped as well.
+    let mut bytes = Zeroizing::new(vec![0; text.len() / 2]);
+    hex::decode_to_slice(text, &mut bytes).ok()?;
     Some(bytes)
 }
 

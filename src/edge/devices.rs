@@ -196,14 +196,9 @@ impl<'a> Kind<'a> {
 
     /// The same for the same kinds of device; a hash, so that it reveals none of them.
     fn fingerprint(&self) -> String {
-        use std::fmt::Write as _;
         let [program, system] = [self.program, self.system].map(Option::unwrap_or_default);
         let sum = Sha256::digest(format!("device 1\0{program}\0{system}"));
-        sum[..16].iter().fold(String::new(), |mut text, byte| {
-            // Writing to a string does not fail.
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+        hex::encode(&sum[..16])
     }
 }
 

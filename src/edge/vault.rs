@@ -30,8 +30,7 @@ struct Key {
 impl Key {
     fn new(bytes: &[u8; 32]) -> Key {
         let hash = Sha256::new().chain_update(b"palisade vault key id\0").chain_update(bytes).finalize();
-        let id = hash[..4].iter().map(|byte| format!("{byte:02x}")).collect();
-        Key { id, key: SecretKey::from(*bytes) }
+        Key { id: hex::encode(&hash[..4]), key: SecretKey::from(*bytes) }
     }
 }
 

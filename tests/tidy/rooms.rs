@@ -60,12 +60,14 @@ pub const ROOMS: &[Room] = &[
         ours: &["palisade_core::domain"],
         crates: &[
             "base64",
+            "hex",
             "humantime",
             "ipnet",
             "percent_encoding",
             "secrecy",
             "serde",
             "serde_json",
+            "strsim",
             "toml",
             "zeroize",
         ],
@@ -105,7 +107,7 @@ pub const ROOMS: &[Room] = &[
         ours: BELOW,
         crates: &["axum", "base64", "futures", "serde_json", "tokio", "tracing"],
     },
-    Room { at: "palisade::edge::devices", ours: BELOW, crates: &["maxminddb", "sha2"] },
+    Room { at: "palisade::edge::devices", ours: BELOW, crates: &["hex", "maxminddb", "sha2"] },
     Room { at: "palisade::edge::entropy", ours: BELOW, crates: &["getrandom", "uuid"] },
     Room {
         at: "palisade::edge::fetch",
@@ -131,6 +133,7 @@ pub const ROOMS: &[Room] = &[
             "aws_lc_rs",
             "base64",
             "futures",
+            "hex",
             "humantime",
             "jsonwebtoken",
             "moka",
@@ -215,6 +218,7 @@ pub const ROOMS: &[Room] = &[
         crates: &[
             "async_trait",
             "crc32fast",
+            "hex",
             "postcard",
             "rustix",
             "serde",
@@ -244,7 +248,7 @@ pub const ROOMS: &[Room] = &[
     Room {
         at: "palisade::edge::vault",
         ours: BELOW,
-        crates: &["base64", "getrandom", "orion", "secrecy", "sha2", "zeroize"],
+        crates: &["base64", "getrandom", "hex", "orion", "secrecy", "sha2", "zeroize"],
     },
     Room {
         at: "palisade::edge::wasm",
@@ -256,6 +260,7 @@ pub const ROOMS: &[Room] = &[
             "bytes",
             "futures",
             "getrandom",
+            "hex",
             "hmac",
             "humantime",
             "percent_encoding",
@@ -304,7 +309,11 @@ pub const ROOMS: &[Room] = &[
     },
     Room { at: "palisade::cli::admin", ours: &[], crates: &["toml"] },
     // Tools for authors of plugins, and no part of the gateway.
-    Room { at: "palisade::cli::plugin", ours: &[], crates: &["getrandom", "palisade_exchange", "toml"] },
+    Room {
+        at: "palisade::cli::plugin",
+        ours: &[],
+        crates: &["getrandom", "hex", "palisade_exchange", "toml"],
+    },
     Room { at: "palisade::cli::plugin::build", ours: &[], crates: &["wit_component"] },
     Room {
         at: "palisade::app",
@@ -313,6 +322,7 @@ pub const ROOMS: &[Room] = &[
             "arc_swap",
             "async_trait",
             "futures",
+            "hex",
             "hmac",
             "secrecy",
             "sha2",

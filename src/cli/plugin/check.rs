@@ -96,7 +96,7 @@ pub(super) fn run(config: &Path, file: &Path, with: &With) -> Result<String, Str
         }),
     }
     if let Some(pin) = tried.provider.as_ref().and_then(|provider| provider.sha256) {
-        let pin: String = pin.iter().map(|byte| format!("{byte:02x}")).collect();
+        let pin = hex::encode(pin);
         if pin != sha256 {
             faults.push(Fault {
                 what: format!("providers.sha256 pins {pin}, and this file's is {sha256}"),

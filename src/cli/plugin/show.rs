@@ -63,7 +63,7 @@ pub(super) fn path(path: &Path) -> String {
 
 /// The SHA-256, as `sha256sum` prints it and `providers.sha256` takes it.
 pub(super) fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(Sha256::digest(bytes))
 }
 
 /// Rows under a head, without lines.

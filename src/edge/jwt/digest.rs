@@ -13,5 +13,5 @@ use zeroize::Zeroizing;
 /// It cannot be written as JSON.
 pub(super) fn of(value: &impl Serialize) -> io::Result<String> {
     let bytes = Zeroizing::new(serde_json::to_vec(value)?);
-    Ok(Sha256::digest(&*bytes).iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex::encode(Sha256::digest(&*bytes)))
 }

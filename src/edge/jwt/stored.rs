@@ -228,7 +228,7 @@ fn public(jwks: &[u8]) -> Vec<Map<String, Value>> {
 }
 
 fn hash(text: &str) -> String {
-    Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(Sha256::digest(text))
 }
 
 #[cfg(test)]

@@ -5,7 +5,6 @@
 //! ([`super::tally`]). Only when all of that agrees are the real files opened.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::fs;
 use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -174,11 +173,8 @@ pub(super) fn open_in_memory(
     admit: Admit<'_>,
 ) -> Result<(Trees, MemoryCopy), OpenError> {
     let whole = fs::canonicalize(dir).map_err(OpenError::io(dir))?;
-    let mut name = String::from("palisade.");
-    for byte in &Sha256::digest(whole.as_os_str().as_encoded_bytes())[..16] {
-        // The text can always grow.
-        let _ = write!(name, "{byte:02x}");
-    }
+    let path = Sha256::digest(whole.as_os_str().as_encoded_bytes());
+    let name = format!("palisade.{}", hex::encode(&path[..16]));
     // One name for one store, whose lock we hold: what a killed process left is found again.
     let copy = Path::new(MEMORY).join(name);
     match fs::remove_dir_all(&copy) {

@@ -119,7 +119,7 @@ impl Cache {
     }
 
     fn path(&self, source: &[u8; 32]) -> PathBuf {
-        self.folder.join(format!("{}-{}.cwasm", hex(source), hex(&self.environment[..8])))
+        self.folder.join(format!("{}-{}.cwasm", hex::encode(source), hex::encode(&self.environment[..8])))
     }
 
     fn mac(&self, source: &[u8; 32], compiled: &[u8]) -> HmacSha256 {
@@ -142,11 +142,6 @@ fn deserialize(engine: &Engine, compiled: &[u8]) -> Option<Component> {
     // part of the MAC, and checked again by wasmtime.
     #[allow(unsafe_code)]
     unsafe { Component::deserialize(engine, compiled) }.ok()
-}
-
-/// Lower-case hexadecimal.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// [`Hasher`] for what is only offered as [`Hash`], where 64 bits are too few.

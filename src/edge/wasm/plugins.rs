@@ -17,7 +17,7 @@ use secrecy::SecretString;
 use tokio::sync::OnceCell;
 use zeroize::Zeroizing;
 
-use super::cache::{Cache, hex};
+use super::cache::Cache;
 use super::engine::{MAX_MEMORY, Machine};
 use super::interface::LARGEST;
 use super::load::{self, Code};
@@ -222,7 +222,7 @@ impl Plugins {
     pub fn standings(&self) -> Vec<Standing> {
         let standing = |entry: &Arc<Entry>| Standing {
             provider: entry.config.name.clone(),
-            sha256: entry.plugin.as_ref().map(|plugin| hex(&plugin.code.sha256)),
+            sha256: entry.plugin.as_ref().map(|plugin| hex::encode(&plugin.code.sha256)),
             version: entry.plugin.as_ref().map(|plugin| plugin.version.clone()),
             fault: entry.fault.clone(),
             warning: entry.plugin.as_ref().and_then(|plugin| plugin.warning.clone()),
@@ -269,7 +269,7 @@ impl Plugins {
                 tracing::info!(
                     provider = name,
                     version = plugin.version,
-                    sha256 = hex(&plugin.code.sha256),
+                    sha256 = hex::encode(&plugin.code.sha256),
                     "the provider is in service"
                 );
                 if let Some(warning) = &plugin.warning {
@@ -315,7 +315,7 @@ impl Plugins {
             return Err(format!(
                 "its SHA-256 is {}, and providers.sha256 is another: if the component is the one you want, \
                  put that there",
-                hex(&sha256)
+                hex::encode(&sha256)
             ));
         }
         let cell = Arc::clone(self.codes().entry(sha256).or_default());

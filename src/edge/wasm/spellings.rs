@@ -95,7 +95,7 @@ pub(super) fn known_spellings(secret: &str) -> Vec<Spelling> {
     // The bytes as Rust, Python and JavaScript print a list of them.
     let bytes: Vec<String> = secret.bytes().map(|b| b.to_string()).collect();
     all.extend([", ", ","].map(|between| whole(Zeroizing::new(bytes.join(between)))));
-    let hex: String = secret.bytes().map(|b| format!("{b:02x}")).collect();
+    let hex = hex::encode(secret);
     let within = |text: String| Spelling { text: Zeroizing::new(text), within: true };
     all.extend([within(hex.to_ascii_uppercase()), within(hex)]);
     for code in &BASE64 {

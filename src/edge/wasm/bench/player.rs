@@ -12,7 +12,6 @@ use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use super::super::bindings::palisade::provider::http::Request;
-use super::super::cache::hex;
 use super::super::host::{Witness, method};
 use super::super::lines::{escaped, is_visible};
 use super::client_auth::{client_auth, recorded_auth};
@@ -288,7 +287,7 @@ pub(super) fn shown(value: &str) -> String {
         return "(nothing)".to_owned();
     }
     if value.chars().count() > SHOWN && !value.starts_with("https://") && !value.contains(' ') {
-        let sum = hex(&Sha256::digest(value)[..4]);
+        let sum = hex::encode(&Sha256::digest(value)[..4]);
         return format!("({} characters, SHA-256 {sum}…)", value.chars().count());
     }
     value.chars().map(|c| if is_visible(c) { c } else { '\u{fffd}' }).collect()
@@ -354,7 +353,10 @@ mod tests {
     #[test]
     fn a_long_value_is_not_shown() {
         let token = "t".repeat(41);
-        assert_eq!(shown(&token), format!("(41 characters, SHA-256 {}…)", hex(&Sha256::digest(&token)[..4])));
+        assert_eq!(
+            shown(&token),
+            format!("(41 characters, SHA-256 {}…)", hex::encode(&Sha256::digest(&token)[..4]))
+        );
         assert_eq!(shown("refresh-1"), "refresh-1");
     }
 }
