@@ -485,6 +485,11 @@ impl Store for FakeStore {
         Ok(self.state().sweep(now.minus(Duration::from_secs(3600))))
     }
 
+    async fn compact(&self) -> Result<Compacted, StoreError> {
+        self.check()?;
+        Ok(Compacted { before: 2, after: 1, live: 1, took: Duration::ZERO })
+    }
+
     fn status(&self) -> StoreStatus {
         StoreStatus { writable: self.check().is_ok(), ..StoreStatus::default() }
     }

@@ -330,7 +330,7 @@ def mail_waits_for_its_server(api, server, certificates, until):
 
 
 def description(run, folder):
-    """schemathesis asks everything that the description offers, and more; nothing may break or be undescribed."""
+    """schemathesis asks everything that both descriptions offer, and more; nothing may break or be undescribed."""
     gateway = run.Gateway(folder / "description", """
 [[routes]]
 name = "app"
@@ -349,10 +349,16 @@ transport = "file:./outbox"
         # What ends the session of the token comes last, so that the others are asked with a good one.
         endings = ["POST /logout", "DELETE /sessions", "DELETE /sessions/{id}", "PUT /me/password"]
         patterns = "^(" + "|".join(name.replace("{", r"\{").replace("}", r"\}") for name in endings) + ")$"
-        for choice in ("--exclude-name-regex", "--include-name-regex"):
+        credential = (gateway.folder / "data" / "admin.token").read_text().strip()
+        native, admin = (gateway.url + "/auth/openapi.json", gateway.url + "/auth"), (gateway.admin + "/admin/v1/openapi.json", gateway.admin)
+        for (document, base), bearer, choice in (
+            (native, token, ["--exclude-name-regex", patterns]),
+            (native, token, ["--include-name-regex", patterns]),
+            (admin, lambda: credential, []),
+        ):
             command = [
-                Path(sys.executable).parent / "st", "run", gateway.url + "/auth/openapi.json", "--url", gateway.url + "/auth",
-                "--header", f"Authorization: Bearer {token()}", choice, patterns, "--max-examples", "25", "--seed", "7",
+                Path(sys.executable).parent / "st", "run", document, "--url", base,
+                "--header", f"Authorization: Bearer {bearer()}", *choice, "--max-examples", "25", "--seed", "7",
                 "--checks", "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance",
                 "--request-timeout", "30", "--no-color",
             ]

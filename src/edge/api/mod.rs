@@ -5,6 +5,8 @@ mod account_failure;
 mod admin;
 mod body;
 mod connection_failure;
+#[cfg(test)]
+mod described;
 mod failure;
 #[cfg(test)]
 mod fakes;

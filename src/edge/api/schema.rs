@@ -1,6 +1,10 @@
 //! What both interfaces answer alike, as the descriptions show it.
 
+use serde::Serialize;
 use utoipa::ToSchema;
+
+use super::connection_failure::word;
+use palisade_core::domain::connection::{Account, ProviderFailure};
 
 /// What went wrong (RFC 9457). `code` is stable, `title` and `detail` are for people.
 #[derive(ToSchema)]
@@ -31,4 +35,40 @@ pub(super) struct BrokenRule {
     rule: String,
     /// For people.
     text: String,
+}
+
+/// An account at a provider.
+#[derive(Serialize, ToSchema)]
+pub(super) struct AccountView {
+    /// The provider's own identifier; never reassigned.
+    subject: String,
+    #[schema(required)]
+    email: Option<String>,
+    /// Whether the provider says that the address is this person's.
+    email_verified: bool,
+    #[schema(required)]
+    name: Option<String>,
+}
+
+impl From<&Account> for AccountView {
+    fn from(account: &Account) -> AccountView {
+        let Account { subject, email, email_verified, name } = account.clone();
+        AccountView { subject, email, email_verified, name }
+    }
+}
+
+/// How the last call to the provider failed.
+#[derive(Serialize, ToSchema)]
+pub(super) struct FaultView {
+    at: u64,
+    /// `invalid_grant`, `transient`, `misconfigured`, `provider_error` or `plugin_failed`.
+    kind: &'static str,
+    /// For people.
+    reason: String,
+}
+
+impl From<&ProviderFailure> for FaultView {
+    fn from(fault: &ProviderFailure) -> FaultView {
+        FaultView { at: fault.at.0, kind: word(fault.kind), reason: fault.reason.clone() }
+    }
 }

@@ -9,6 +9,17 @@ use serde_json::Value;
 
 use palisade_core::domain::time::UnixTime;
 
+/// A code and its message, which names the cure and never repeats the token.
+pub(super) type Refused = (&'static str, &'static str);
+
+pub(super) const MALFORMED: Refused =
+    ("token_malformed", "`token` is not a compact JWS: three parts joined by dots");
+pub(super) const WITHOUT_ID: Refused = (
+    "token_without_id",
+    "this token has no `jti`, so it cannot be named alone; revoke its session with `sid`, its \
+     subject with `sub`, or everything its issuer signed until a moment with `before`",
+);
+
 /// What a revocation needs from a token.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Claimed {
@@ -22,20 +33,15 @@ pub(super) struct Claimed {
 /// Reads `iss`, `jti`, `exp`, `sub` and `sid`.
 ///
 /// # Errors
-/// The code and the message, which names the cure and never repeats the token.
-pub(super) fn read(token: &str) -> Result<Claimed, (&'static str, &'static str)> {
-    let malformed = ("token_malformed", "`token` is not a compact JWS: three parts joined by dots");
+/// [`MALFORMED`] or [`WITHOUT_ID`].
+pub(super) fn read(token: &str) -> Result<Claimed, Refused> {
     let parts: Vec<&str> = token.trim().split('.').collect();
-    let [_, payload, _] = parts[..] else { return Err(malformed) };
-    let bytes = URL_SAFE_NO_PAD.decode(payload).map_err(|_| malformed)?;
-    let claims: Value = serde_json::from_slice(&bytes).map_err(|_| malformed)?;
+    let [_, payload, _] = parts[..] else { return Err(MALFORMED) };
+    let bytes = URL_SAFE_NO_PAD.decode(payload).map_err(|_| MALFORMED)?;
+    let claims: Value = serde_json::from_slice(&bytes).map_err(|_| MALFORMED)?;
     let text = |name: &str| claims.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
     let Some(jti) = text("jti") else {
-        return Err((
-            "token_without_id",
-            "this token has no `jti`, so it cannot be named alone; revoke its session with `sid`, its \
-             subject with `sub`, or everything its issuer signed until a moment with `before`",
-        ));
+        return Err(WITHOUT_ID);
     };
     // A fractional `exp` ends within its second, so the next whole one is the safe reading. The cast
     // saturates.

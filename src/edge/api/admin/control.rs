@@ -1,11 +1,13 @@
 //! `/admin/v1/reload`: the configuration file is read again.
 
-use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
-use axum::routing::post;
+use axum::response::Response;
+use serde::Serialize;
 use serde_json::json;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::super::body::answer;
 use super::super::failure::Failure;
@@ -13,26 +15,34 @@ use super::operator::RequestId;
 use super::state::AdminState;
 use palisade_core::domain::audit::{Action, Outcome};
 
-pub(super) fn router() -> Router<AdminState> {
-    Router::new().route("/admin/v1/reload", post(reload))
+pub(super) fn endpoints() -> OpenApiRouter<AdminState> {
+    OpenApiRouter::new().routes(routes!(reload))
 }
 
-async fn reload(State(state): State<AdminState>, RequestId(id): RequestId) -> Response {
+/// The configuration of the file is in force.
+#[derive(Serialize, ToSchema)]
+struct Reloaded {
+    /// Always true.
+    reloaded: bool,
+    /// What is in force, and what needs a restart, for people.
+    notes: Vec<String>,
+}
+
+/// Read the configuration file again.
+#[utoipa::path(post, path = "/admin/v1/reload", tag = "Configuration", operation_id = "reload",
+    security(("operator" = [])),
+    responses((status = 200, body = Reloaded, description = "It is in force.")),
+    extensions(("x-codes" = json!(["configuration_invalid"]))))]
+async fn reload(State(state): State<AdminState>, RequestId(id): RequestId) -> Result<Response, Failure> {
     let outcome = state.control.reload().await;
     let noted = if outcome.is_ok() { Outcome::Success } else { Outcome::Failed };
     state.accounts.note_outcome(&id, Action::Reload, noted, String::new());
-    match outcome {
-        Ok(notes) => answer(StatusCode::OK, &json!({"reloaded": true, "notes": notes})),
-        Err(errors) => {
-            let detail = format!("{}; the last good configuration stays in force", errors.join("; "));
-            let mut response = Failure::new(422, "configuration_invalid", detail.clone()).into_response();
-            // RFC 9457 §3.2: an extension member, one message each.
-            let problem = json!({
-                "type": "about:blank", "status": 422, "title": "Unprocessable Content",
-                "detail": detail, "code": "configuration_invalid", "errors": errors,
-            });
-            *response.body_mut() = problem.to_string().into();
-            response
-        }
-    }
+    let notes = outcome.map_err(|errors| invalid(&errors))?;
+    Ok(answer(StatusCode::OK, &Reloaded { reloaded: true, notes }))
+}
+
+/// The file has errors, a message each.
+pub(super) fn invalid(errors: &[String]) -> Failure {
+    let detail = format!("{}; the last good configuration stays in force", errors.join("; "));
+    Failure::new(422, "configuration_invalid", detail).with("errors", json!(errors))
 }

@@ -1,42 +1,64 @@
 //! `/livez`, `/readyz` and `/metrics`: for probes and scrapers, so without a credential. They tell no
 //! secret and name no user.
 
-use std::sync::Arc;
-
-use axum::Router;
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use axum::routing::get;
-use serde_json::json;
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::super::body::answer;
-use super::super::failure::method_not_allowed;
 use super::super::reply::typed;
-use super::state::MetricsText;
-use palisade_core::ports::Control;
+use super::state::AdminState;
 
 /// The three endpoints.
-pub(super) fn router(control: Arc<dyn Control>, metrics: MetricsText) -> Router {
-    Router::new()
-        .route("/livez", get(|| async { answer(StatusCode::OK, &json!({"status": "alive"})) }))
-        .route("/readyz", get(move || ready(control.clone())))
-        .route("/metrics", get(move || scrape(metrics.clone())))
-        .method_not_allowed_fallback(method_not_allowed)
+pub(super) fn endpoints() -> OpenApiRouter<AdminState> {
+    OpenApiRouter::new().routes(routes!(live)).routes(routes!(ready)).routes(routes!(scrape))
 }
 
-async fn ready(control: Arc<dyn Control>) -> Response {
-    let because = control.not_ready_because();
+/// Whether requests are served.
+#[derive(Serialize, ToSchema)]
+struct Health {
+    /// `alive`, `ready` or `not ready`.
+    status: &'static str,
+    /// What is not ready yet, for people.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    because: Vec<String>,
+    /// What works without, for people: a provider that is not in service, for one.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    missing: Vec<String>,
+}
+
+/// Whether the process runs.
+#[utoipa::path(get, path = "/livez", tag = "Health", operation_id = "live",
+    responses((status = 200, body = Health, description = "It does.")))]
+async fn live() -> Response {
+    answer(StatusCode::OK, &Health { status: "alive", because: Vec::new(), missing: Vec::new() })
+}
+
+/// Whether requests can be served.
+#[utoipa::path(get, path = "/readyz", tag = "Health", operation_id = "ready",
+    responses(
+        (status = 200, body = Health, description = "They can."),
+        (status = 503, body = Health, description = "Not yet, or not any more."),
+    ))]
+async fn ready(State(state): State<AdminState>) -> Response {
+    let because = state.control.not_ready_because();
     if because.is_empty() {
-        match control.missing() {
-            missing if missing.is_empty() => answer(StatusCode::OK, &json!({"status": "ready"})),
-            missing => answer(StatusCode::OK, &json!({"status": "ready", "missing": missing})),
-        }
-    } else {
-        let body = json!({"status": "not ready", "because": because});
-        answer(StatusCode::SERVICE_UNAVAILABLE, &body)
+        let missing = state.control.missing();
+        return answer(StatusCode::OK, &Health { status: "ready", because, missing });
     }
+    answer(StatusCode::SERVICE_UNAVAILABLE, &Health { status: "not ready", because, missing: Vec::new() })
 }
 
-async fn scrape(metrics: MetricsText) -> Response {
-    typed(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", metrics())
+/// The metrics, in the Prometheus text format.
+#[utoipa::path(get, path = "/metrics", tag = "Health", operation_id = "metrics",
+    responses((status = 200, body = String, content_type = "text/plain; version=0.0.4; charset=utf-8",
+        description = "The metrics.")))]
+async fn scrape(State(state): State<AdminState>) -> Response {
+    typed(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", (state.metrics)())
 }

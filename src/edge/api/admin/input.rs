@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
+use utoipa::ToSchema;
 
 use palisade_core::domain::time::UnixTime;
 
@@ -60,9 +61,12 @@ impl<'de> Deserialize<'de> for Span {
     }
 }
 
-#[derive(Deserialize)]
+/// A moment or span as it is sent.
+#[derive(Deserialize, ToSchema)]
 #[serde(untagged)]
-enum NumberOrText {
+pub(super) enum NumberOrText {
+    /// In seconds; a moment is counted from 1970.
     Number(u64),
+    /// A moment as in RFC 3339, or a span with its unit.
     Text(String),
 }

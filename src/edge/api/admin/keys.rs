@@ -1,53 +1,75 @@
 //! `/admin/v1/keys` and `/admin/v1/tokens`: the signing keys, and access tokens that an operator mints.
 
-use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use axum::routing::{get, post};
 use serde::Deserialize;
-use serde_json::json;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::super::body::{JsonBody, answer};
 use super::super::failure::Failure;
-use super::input::Span;
+use super::input::{NumberOrText, Span};
 use super::operator::RequestId;
+use super::schema::{KeyList, MintedToken};
 use super::state::AdminState;
 use palisade_core::domain::audit::Action;
 use palisade_core::ports::SignError;
 use palisade_core::service::mint::{self, MintError};
 
-pub(super) fn router() -> Router<AdminState> {
-    Router::new()
-        .route("/admin/v1/keys", get(list_keys))
-        .route("/admin/v1/keys/rotate", post(rotate_keys))
-        .route("/admin/v1/tokens", post(mint_token))
+pub(super) fn endpoints() -> OpenApiRouter<AdminState> {
+    OpenApiRouter::new().routes(routes!(list_keys)).routes(routes!(rotate_keys)).routes(routes!(mint_token))
 }
 
+/// The signing keys.
+#[utoipa::path(get, path = "/admin/v1/keys", tag = "Keys",
+    security(("operator" = [])),
+    responses((status = 200, body = KeyList, description = "Every key that verifies.")),
+    extensions(("x-codes" = json!([]))))]
 async fn list_keys(State(state): State<AdminState>) -> Response {
-    answer(StatusCode::OK, &json!({"keys": state.rotate.list()}))
+    answer(StatusCode::OK, &KeyList::from(state.rotate.list()))
 }
 
+/// Rotate the signing keys: the published next key signs, and the active one only verifies.
+#[utoipa::path(post, path = "/admin/v1/keys/rotate", tag = "Keys",
+    security(("operator" = [])),
+    responses((status = 200, body = KeyList, description = "The keys as they are now.")),
+    extensions(("x-codes" = json!(["keys_not_rotated"]))))]
 async fn rotate_keys(State(state): State<AdminState>, RequestId(id): RequestId) -> Result<Response, Failure> {
-    let keys = state.rotate.rotate().await.map_err(|SignError(why)| {
-        tracing::warn!(%why, "the signing keys were not rotated");
-        // The message of this error never holds key material, and the operator needs it.
-        Failure::new(409, "keys_not_rotated", why)
+    let keys = state.rotate.rotate().await.map_err(|error| {
+        tracing::warn!(why = %error.0, "the signing keys were not rotated");
+        not_rotated(error)
     })?;
     state.accounts.note_operator(&id, Action::RotateKeys, String::new());
-    Ok(answer(StatusCode::OK, &json!({"keys": keys})))
+    Ok(answer(StatusCode::OK, &KeyList::from(keys)))
 }
 
-#[derive(Deserialize)]
+/// The message of this error never holds key material, and the operator needs it.
+pub(super) fn not_rotated(SignError(why): SignError) -> Failure {
+    Failure::new(409, "keys_not_rotated", why)
+}
+
+/// The token that is wanted.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"sub": "service-1", "scopes": ["read"], "ttl": "30m"}))]
 struct NewToken {
     sub: String,
     email: Option<String>,
     #[serde(default)]
     scopes: Vec<String>,
+    /// How long it is good: a number of seconds, or a span such as `30m`.
+    #[schema(value_type = Option<NumberOrText>)]
     ttl: Option<Span>,
 }
 
+/// Mint an access token of our own issuer.
+#[utoipa::path(post, path = "/admin/v1/tokens", tag = "Keys",
+    request_body = NewToken,
+    security(("operator" = [])),
+    responses((status = 201, body = MintedToken, description = "The token.")),
+    extensions(("x-codes" = json!(["invalid_request", "signing_unavailable"]))))]
 async fn mint_token(
     State(state): State<AdminState>,
     RequestId(id): RequestId,
@@ -59,14 +81,7 @@ async fn mint_token(
     let minted = state.mint.mint(request).await?;
     let what = format!("{whose}, jti {}", minted.signed.token_id);
     state.accounts.note_operator(&id, Action::MintToken, what);
-    let body = json!({
-        "access_token": minted.signed.token,
-        "token_type": "Bearer",
-        "expires_in": minted.ttl.as_secs(),
-        "expires_at": minted.signed.expires_at,
-        "jti": minted.signed.token_id,
-    });
-    Ok(answer(StatusCode::CREATED, &body))
+    Ok(answer(StatusCode::CREATED, &MintedToken::from(minted)))
 }
 
 impl From<MintError> for Failure {

@@ -73,15 +73,23 @@ async fn only_our_hosts(State(hosts): State<Arc<[String]>>, request: Request, ne
         (Some(host), None) => Some(host.as_bytes()),
         // Browsers always send one; probes of old speak HTTP/1.0.
         (None, _) if request.version() == Version::HTTP_10 => None,
-        _ => return Failure::new(400, "host_missing", "send exactly one Host").into_response(),
+        _ => return host_missing().into_response(),
     };
     let authority = request.uri().authority().map(|authority| authority.as_str().as_bytes());
     if host.into_iter().chain(authority).all(|host| is_ours(host, &hosts)) {
         return next.run(request).await;
     }
+    host_not_ours().into_response()
+}
+
+pub(super) fn host_missing() -> Failure {
+    Failure::new(400, "host_missing", "send exactly one Host")
+}
+
+pub(super) fn host_not_ours() -> Failure {
     let cure =
         "ask for this listener by its address or as localhost, or list the name in `server.admin_hosts`";
-    Failure::new(421, "host_not_ours", cure).into_response()
+    Failure::new(421, "host_not_ours", cure)
 }
 
 /// Whether a `Host` is an address, `localhost`, or one of the names in `hosts`.

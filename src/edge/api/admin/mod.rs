@@ -11,8 +11,11 @@ mod health;
 mod input;
 mod keys;
 mod listener;
+mod openapi;
 mod operator;
+mod query;
 mod revocations;
+mod schema;
 mod state;
 mod store;
 #[cfg(test)]
@@ -21,30 +24,47 @@ mod users;
 
 use std::sync::Arc;
 
-use axum::Router;
-use axum::middleware;
+use axum::{Extension, Router, middleware};
+use serde_json::Value;
+use utoipa_axum::router::OpenApiRouter;
 
+use self::openapi::{Document, failures, frame};
 use super::failure::{method_not_allowed, not_found};
+use super::openapi::document;
 
 pub use listener::serve;
 pub use state::{AdminState, MetricsText};
 
-/// The admin listener's routes: health and metrics for anybody who reaches it, the rest for the
-/// operator.
+/// The admin listener's routes: health and metrics for everyone who reaches it, the rest for the operator.
 pub fn admin_router(state: AdminState) -> Router {
-    let open = health::router(state.control.clone(), state.metrics.clone());
-    Router::new()
-        .merge(revocations::router())
-        .merge(keys::router())
-        .merge(control::router())
-        .merge(users::router())
-        .merge(clock::router())
-        .merge(connections::router())
-        .merge(store::router())
+    let text = description().to_string();
+    guarded()
+        .split_for_parts()
+        .0
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(not_found)
-        // Outermost, so that a stranger learns nothing about paths, methods and bodies.
+        .layer(Extension(Document(text.into())))
+        // Outermost, so that a caller without the credential learns nothing about paths, methods and bodies.
         .layer(middleware::from_fn_with_state((state.clone(), Arc::default()), operator::only_operator))
+        .merge(health::endpoints().split_for_parts().0.method_not_allowed_fallback(method_not_allowed))
         .with_state(state)
-        .merge(open)
+}
+
+/// The description of every endpoint.
+fn description() -> Value {
+    let described = guarded().merge(health::endpoints()).into_openapi();
+    // Relative to where the document is served.
+    document(frame().merge_from(described), "/", &failures())
+}
+
+/// Every endpoint that needs the credential, described by the very code that mounts it.
+fn guarded() -> OpenApiRouter<AdminState> {
+    revocations::endpoints()
+        .merge(keys::endpoints())
+        .merge(control::endpoints())
+        .merge(users::endpoints())
+        .merge(clock::endpoints())
+        .merge(connections::endpoints())
+        .merge(store::endpoints())
+        .merge(openapi::endpoints())
 }

@@ -57,9 +57,13 @@ pub(super) async fn only_operator(
         let call = (request.method().as_str(), request.uri().path());
         state.accounts.note_admin_call("", peer, Outcome::Denied, reason, call);
     }
+    unauthorized().into_response()
+}
+
+pub(super) fn unauthorized() -> Failure {
     let cure = "send `Authorization: Bearer` with the admin credential; it is in `admin.token` in the \
                 data folder";
-    Failure::new(401, "unauthorized", cure).challenging("Bearer realm=\"palisade-admin\"").into_response()
+    Failure::new(401, "unauthorized", cure).challenging("Bearer realm=\"palisade-admin\"")
 }
 
 /// Who a call comes from.

@@ -1,42 +1,49 @@
 //! `/admin/v1/revocations` and `/admin/v1/token-versions`: tokens are revoked one by one, or by a cutoff.
 
-use axum::Router;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use axum::routing::{get, post};
-use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde::Deserialize;
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::super::body::{JsonBody, answer};
 use super::super::failure::Failure;
 use super::claimed;
-use super::input::{Cutoff, Span};
+use super::input::{Cutoff, NumberOrText, Span};
 use super::operator::RequestId;
+use super::query::bad_query;
+use super::schema::{CreatedRevocation, RaisedVersion, RevocationEntry, RevocationList};
 use super::state::AdminState;
 use palisade_core::domain::audit::Action;
-use palisade_core::domain::email::EmailAddress;
-use palisade_core::domain::revocation::{Revocation, Target};
-use palisade_core::domain::session::SessionId;
+use palisade_core::domain::revocation::Target;
 use palisade_core::service::revoke::{self, RevokeError, SessionClaim, Subject};
 
-pub(super) fn router() -> Router<AdminState> {
-    Router::new()
-        .route("/admin/v1/revocations", get(list_revocations).post(add_revocation))
-        .route("/admin/v1/token-versions", post(raise_version))
+pub(super) fn endpoints() -> OpenApiRouter<AdminState> {
+    OpenApiRouter::new().routes(routes!(list_revocations, add_revocation)).routes(routes!(raise_version))
 }
 
-#[derive(Deserialize)]
+/// What is to be revoked: exactly one of `token`, `jti`, `sid`, `sub` and `before`.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"sid": "019b1e21-0a4b-7b8e-8c7d-5a1e9f3b2d60", "reason": "lost phone"}))]
 struct NewRevocation {
+    /// A whole token; its `jti` is revoked. Its signature is not checked.
     token: Option<String>,
     jti: Option<String>,
     sid: Option<String>,
     sub: Option<String>,
+    /// Everything that was signed until then: `now`, seconds since 1970, or a moment as in RFC 3339.
+    #[schema(value_type = Option<NumberOrText>)]
     before: Option<Cutoff>,
+    /// Our own without it, or that of `token`.
     issuer: Option<String>,
+    /// For the audit log and the list of revocations.
     reason: Option<String>,
+    /// How long it is kept, where it is not known when the last token ends: seconds, or a span such as `2h`.
+    #[schema(value_type = Option<NumberOrText>)]
     expires_in: Option<Span>,
     /// With `token`: its session ends as well.
     #[serde(default)]
@@ -74,6 +81,12 @@ impl NewRevocation {
     }
 }
 
+/// Revoke tokens: one, a session's, a subject's, or all from before a moment.
+#[utoipa::path(post, path = "/admin/v1/revocations", tag = "Revocations",
+    request_body = NewRevocation,
+    security(("operator" = [])),
+    responses((status = 201, body = CreatedRevocation, description = "They are refused from the next request on.")),
+    extensions(("x-codes" = json!(["invalid_request", "token_malformed", "token_without_id"]))))]
 async fn add_revocation(
     State(state): State<AdminState>,
     RequestId(id): RequestId,
@@ -83,32 +96,23 @@ async fn add_revocation(
     let entry = &revoked.entry;
     state.accounts.note_operator(&id, Action::Revoke, named(&entry.target, entry.reason.as_deref()));
     state.accounts.note_ended_by_operator(&id, &revoked.ended, "revoked");
-    let body = NewEntry {
-        entry,
-        sessions_ended: revoked.sessions_ended,
-        live_session: revoked.live_session,
-        account: revoked.account.as_ref(),
-    };
-    Ok(answer(StatusCode::CREATED, &body))
+    Ok(answer(StatusCode::CREATED, &CreatedRevocation::from(&revoked)))
 }
 
-/// What a revocation is answered with: its entry, and what became of sessions.
-#[derive(Serialize)]
-struct NewEntry<'a> {
-    #[serde(flatten)]
-    entry: &'a Revocation,
-    /// Null: those of another issuer are not kept here.
-    sessions_ended: Option<u64>,
-    live_session: Option<SessionId>,
-    account: Option<&'a EmailAddress>,
-}
-
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 struct Listing {
+    /// At most so many, up to 1000; 100 without it.
     limit: Option<usize>,
 }
 
+/// The latest revocations.
+#[utoipa::path(get, path = "/admin/v1/revocations", tag = "Revocations",
+    params(Listing),
+    security(("operator" = [])),
+    responses((status = 200, body = RevocationList, description = "Those that are in force, newest first.")),
+    extensions(("x-codes" = json!([]))))]
 async fn list_revocations(
     State(state): State<AdminState>,
     query: Result<Query<Listing>, QueryRejection>,
@@ -116,27 +120,40 @@ async fn list_revocations(
     let cure = "the only parameter is `limit`, a whole number up to 1000";
     let limit = match query {
         Ok(Query(Listing { limit })) => limit.unwrap_or(100),
-        Err(_) => return Err(Failure::new(400, "invalid_request", cure)),
+        Err(_) => return Err(bad_query(cure)),
     };
     if limit == 0 || limit > revoke::MAX_LISTED {
-        return Err(Failure::new(400, "invalid_request", cure));
+        return Err(bad_query(cure));
     }
     let entries = state.revoke.recent(limit).await?;
-    Ok(answer(StatusCode::OK, &json!({"revocations": entries})))
+    let revocations = entries.iter().map(RevocationEntry::from).collect();
+    Ok(answer(StatusCode::OK, &RevocationList { revocations }))
 }
 
-#[derive(Deserialize)]
+/// Whose tokens are to be replaced: a `sub`, or `all`.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"sub": "service-1", "grace": "10m"}))]
 struct NewVersion {
     sub: Option<String>,
-    /// Everybody's, instead of one subject's.
+    /// Those of all subjects of our own issuer, instead of one.
     #[serde(default)]
     all: bool,
+    /// Our own without it.
     issuer: Option<String>,
     reason: Option<String>,
+    /// How long the older tokens are good yet: a number of seconds, or a span such as `10m`.
+    #[schema(value_type = Option<NumberOrText>)]
     grace: Option<Span>,
 }
 
+/// Raise the token version of a subject, or the generation of all tokens: older tokens are refused, sessions live on
+/// and bring new ones.
+#[utoipa::path(post, path = "/admin/v1/token-versions", tag = "Revocations",
+    request_body = NewVersion,
+    security(("operator" = [])),
+    responses((status = 200, body = RaisedVersion, description = "It is raised.")),
+    extensions(("x-codes" = json!(["invalid_request"]))))]
 async fn raise_version(
     State(state): State<AdminState>,
     RequestId(id): RequestId,
@@ -153,9 +170,8 @@ async fn raise_version(
             return Err(Failure::new(422, "invalid_request", cure));
         }
     };
-    let in_force_at = raised.in_force_at;
     state.accounts.note_operator(&id, Action::RaiseVersion, format!("{whose}{because}"));
-    Ok(answer(StatusCode::OK, &json!({"version": raised.version, "in_force_at": in_force_at})))
+    Ok(answer(StatusCode::OK, &RaisedVersion::from(&raised)))
 }
 
 /// What a revocation names, for the audit log.

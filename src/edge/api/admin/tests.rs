@@ -1,20 +1,23 @@
 //! The admin API over fakes of the ports.
 
 use super::super::body::MAX_BODY;
+use super::super::described::{self, Answer};
 use super::super::fakes;
 use super::operator::Peer;
 use super::*;
 use axum::body::{Body, to_bytes};
 use axum::extract::Request;
-use axum::http::{StatusCode, header};
+use axum::http::StatusCode;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures::future::FutureExt;
+use palisade_core::domain::account::UserId;
 use palisade_core::domain::audit::{Action, Outcome};
 use palisade_core::domain::email_change::{Freeze, FreezeStage};
 use palisade_core::domain::session::Lifetimes;
 use palisade_core::domain::time::UnixTime;
 use palisade_core::ports::{Change, Control, ProviderFault, Store};
+use palisade_core::service::accounts::Accounts;
 use palisade_core::service::caller::Person;
 use palisade_core::service::clock::{GuardedClock, Timekeeping};
 use palisade_core::service::connections::{Begin, Connections};
@@ -22,12 +25,14 @@ use palisade_core::service::mint::Mint;
 use palisade_core::service::revoke::{Lives, Revoke};
 use palisade_core::service::rotate::Rotate;
 use palisade_core::service::storage::Storage;
-use palisade_testing::accounts_world;
+use palisade_testing::accounts_world::{self, ANN, PASSWORD};
 use palisade_testing::connection_fakes::{ACME, FakeProviders};
 use palisade_testing::fakes::{
     FakeAudit, FakeClock, FakeEntropy, FakeIssuerClocks, FakeKeys, FakeSigner, FakeStore, NOW,
 };
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::sync::Mutex;
 use std::time::Duration;
 use tower::ServiceExt;
 
@@ -35,6 +40,10 @@ const CREDENTIAL: &str = "test-credential";
 
 struct Api {
     router: Router,
+    document: Value,
+    accounts: Accounts,
+    /// The operations that were done.
+    done: Mutex<BTreeSet<String>>,
     store: Arc<FakeStore>,
     clock: Arc<FakeClock>,
     audit: Arc<FakeAudit>,
@@ -90,26 +99,42 @@ fn api(not_ready: Option<&'static str>) -> Api {
         rotate: Rotate::new(Arc::new(FakeKeys::default()), clock.clone()),
         timekeeping: Timekeeping::new(guarded, store.clone(), revoke),
         connections: connections.clone(),
-        accounts,
+        accounts: accounts.clone(),
         control: Arc::new(FakeControl(not_ready)),
         metrics: Arc::new(|| "# metrics\n".to_owned()),
     });
-    Api { router, store, clock, audit, connections, providers }
+    Api {
+        router,
+        document: description(),
+        accounts,
+        done: Mutex::default(),
+        store,
+        clock,
+        audit,
+        connections,
+        providers,
+    }
 }
 
 impl Api {
     async fn send(&self, request: Request) -> (u16, Value) {
-        let response = self.router.clone().oneshot(request).await.unwrap();
-        let status = response.status().as_u16();
-        assert_eq!(response.headers()[header::CACHE_CONTROL], "no-store");
-        let is_problem = response.headers()[header::CONTENT_TYPE] == "application/problem+json";
+        let (method, path) = (request.method().as_str().to_lowercase(), request.uri().path().to_owned());
+        let (parts, body) = self.router.clone().oneshot(request).await.unwrap().into_parts();
+        let text = String::from_utf8(to_bytes(body, 1 << 20).await.unwrap().to_vec()).unwrap();
+        let answer = Answer::new(&parts, text);
+        let status = answer.status;
+        assert_eq!(answer.header("cache-control"), "no-store");
+        let is_problem = answer.header("content-type") == "application/problem+json";
         assert_eq!(
             is_problem,
-            (400..=499).contains(&status) || matches!(status, 500 | 502),
+            (400..=499).contains(&status)
+                || matches!(status, 500 | 502)
+                || status == 503 && path != "/readyz",
             "status {status}"
         );
-        let body = to_bytes(response.into_body(), 1 << 20).await.unwrap();
-        (status, serde_json::from_slice(&body).unwrap_or(Value::Null))
+        let operation = described::holds(&self.document, &method, &path, &answer);
+        self.done.lock().unwrap().extend(operation.filter(|_| status < 300));
+        (status, answer.body())
     }
 
     async fn post(&self, path: &str, body: &str) -> (u16, Value) {
@@ -121,6 +146,18 @@ impl Api {
 
     async fn get(&self, path: &str) -> (u16, Value) {
         let request = request("GET", path).header("authorization", format!("bearer {CREDENTIAL}"));
+        self.send(request.body(Body::empty()).unwrap()).await
+    }
+
+    async fn patch(&self, path: &str, body: &str) -> (u16, Value) {
+        let request = request("PATCH", path)
+            .header("authorization", format!("Bearer {CREDENTIAL}"))
+            .header("content-type", "application/json");
+        self.send(request.body(Body::from(body.to_owned())).unwrap()).await
+    }
+
+    async fn delete(&self, path: &str) -> (u16, Value) {
+        let request = request("DELETE", path).header("authorization", format!("Bearer {CREDENTIAL}"));
         self.send(request.body(Body::empty()).unwrap()).await
     }
 }
@@ -255,6 +292,14 @@ async fn a_store_failure_is_told_without_its_inside() {
 }
 
 #[tokio::test]
+async fn a_store_that_cannot_write_is_not_compacted() {
+    let api = api(None);
+    api.store.fail();
+    let (status, problem) = api.post("/admin/v1/store/compact", "").await;
+    assert_eq!((status, &problem["code"]), (503, &json!("not_compacted")));
+}
+
+#[tokio::test]
 async fn versions_keys_and_tokens() {
     let api = api(None);
     assert_eq!(api.post("/admin/v1/token-versions", r#"{"sub":"alice"}"#).await.1["version"], 1);
@@ -376,9 +421,7 @@ async fn connections_are_listed_looked_at_refreshed_and_ended() {
     let (status, problem) = api.post(&format!("{path}/refresh"), "").await;
     assert_eq!((status, &problem["code"]), (502, &json!("provider_failed")));
     assert!(problem["detail"].as_str().unwrap().contains("no such client"), "{problem}");
-    let end = request("DELETE", &path).header("authorization", format!("Bearer {CREDENTIAL}"));
-    let ended = api.router.clone().oneshot(end.body(Body::empty()).unwrap()).await.unwrap();
-    assert_eq!(ended.status(), StatusCode::NO_CONTENT);
+    assert_eq!(api.delete(&path).await.0, 204);
     assert_eq!(listed("?status=revoked").await.0, rest);
     assert_eq!(listed("?status=active").await.0.len(), 8);
     let (_, of_bob) = api.get(&format!("/admin/v1/users/{}/connections", users[1])).await;
@@ -489,4 +532,122 @@ async fn a_clock_in_doubt_is_shown_and_accepted() {
     let revoked = &api.store.recent_revocations(9).await.unwrap()[0];
     assert!(revoked.expires_at > NOW.plus(Duration::from_secs(3600 * 24 * 365)), "{revoked:?}");
     assert_eq!(api.get("/admin/v1/clock").await.1["has_been_ahead"], json!(false));
+}
+
+/// Every operation of the admin listener.
+const OPERATIONS: &str = "\
+    GET /admin/v1/users|POST /admin/v1/users|GET /admin/v1/users/{user}|PATCH /admin/v1/users/{user}|\
+    DELETE /admin/v1/users/{user}|GET /admin/v1/users/{user}/sessions|DELETE /admin/v1/users/{user}/sessions|\
+    DELETE /admin/v1/users/{user}/sessions/{session}|POST /admin/v1/users/{user}/reset-password|\
+    POST /admin/v1/users/{user}/unfreeze|GET /admin/v1/users/{user}/connections|\
+    GET /admin/v1/users/{user}/connections/{connection}|DELETE /admin/v1/users/{user}/connections/{connection}|\
+    POST /admin/v1/users/{user}/connections/{connection}/refresh|GET /admin/v1/audit|GET /admin/v1/mails|\
+    GET /admin/v1/connections|GET /admin/v1/providers|GET /admin/v1/revocations|POST /admin/v1/revocations|\
+    POST /admin/v1/token-versions|GET /admin/v1/keys|POST /admin/v1/keys/rotate|POST /admin/v1/tokens|\
+    POST /admin/v1/reload|GET /admin/v1/clock|POST /admin/v1/clock/accept|GET /admin/v1/store|\
+    POST /admin/v1/store/compact|GET /admin/v1/openapi.json|GET /livez|GET /readyz|GET /metrics";
+
+#[tokio::test]
+async fn every_operation_is_described_and_does_what_is_described() {
+    let api = api(None);
+    let new = |email: &str| {
+        json!({"email": email, "email_verified": true, "password": PASSWORD, "claims": {"role": ["x", 1]}})
+            .to_string()
+    };
+    let user = api.post("/admin/v1/users", &new(ANN)).await.1;
+    let id: UserId = user["id"].as_str().unwrap().parse().unwrap();
+    let at = |path: &str| format!("/admin/v1/users/{id}{path}");
+    for _ in 0..2 {
+        api.accounts.password_login(&accounts_world::client(), ANN, PASSWORD.into()).await.unwrap();
+    }
+    let shown = api.get(&at("")).await.1;
+    assert_eq!(shown["sessions"].as_array().unwrap().len(), 2, "{shown}");
+    assert_eq!(api.get(&at("/sessions")).await.1["sessions"], shown["sessions"]);
+    let session = shown["sessions"][0]["id"].as_str().unwrap();
+    assert_eq!(api.delete(&at(&format!("/sessions/{session}"))).await.1, json!({"ended": 1}));
+    assert_eq!(api.delete(&at(&format!("/sessions/{session}"))).await.0, 404);
+    assert_eq!(api.delete(&at("/sessions")).await.1, json!({"ended": 1}));
+    assert_eq!(api.patch(&at(""), r#"{"name": "Ann"}"#).await.1["name"], "Ann");
+    assert_eq!(api.post(&at("/reset-password"), "").await.0, 202);
+    assert_eq!(api.get("/admin/v1/mails").await.1["mails"].as_array().unwrap().len(), 1);
+    assert_eq!(api.get(&format!("/admin/v1/audit?user={id}")).await.0, 200);
+    assert_eq!(api.get("/admin/v1/users?limit=1").await.1["users"][0]["id"], user["id"]);
+    api.providers.unattended.store(true, std::sync::atomic::Ordering::Relaxed);
+    let begin = Begin { provider: ACME.to_owned(), ..Begin::default() };
+    let person = Person { user: id, session: None };
+    let begun = api.connections.begin(&accounts_world::client(), person, begin).await.unwrap();
+    let connection = at(&format!("/connections/{}", begun.connection.id));
+    for path in ["/admin/v1/connections", &at("/connections"), &connection, "/admin/v1/providers"] {
+        assert_eq!(api.get(path).await.0, 200, "{path}");
+    }
+    assert_eq!(api.post(&format!("{connection}/refresh"), "").await.0, 200);
+    assert_eq!(api.delete(&connection).await.0, 204);
+
+    let mut frozen = api.store.user(id).await.unwrap().unwrap();
+    frozen.email_changes.freeze = Some(Freeze {
+        since: NOW,
+        claim: uuid::Uuid::nil(),
+        earlier: "ann@before.test".parse().unwrap(),
+        later: vec![frozen.email.clone()],
+        stage: FreezeStage::Taken,
+    });
+    api.store.commit(vec![Change::UpdateUser(frozen)]).await.unwrap();
+    let decided = api.post(&at("/unfreeze"), &json!({"email": ANN}).to_string()).await;
+    assert_eq!((decided.0, &decided.1["frozen"]["state"]), (200, &json!("decided")));
+
+    for body in [r#"{"sub":"a"}"#, r#"{"before":"now"}"#, r#"{"sub":"a","issuer":"https://they.test"}"#] {
+        assert_eq!(api.post("/admin/v1/revocations", body).await.0, 201, "{body}");
+    }
+    assert_eq!(api.post("/admin/v1/token-versions", r#"{"all":true,"grace":"10m"}"#).await.0, 200);
+    assert_eq!(api.post("/admin/v1/tokens", r#"{"sub":"service"}"#).await.0, 201);
+    for path in ["keys/rotate", "reload", "clock/accept", "store/compact"] {
+        assert_eq!(api.post(&format!("/admin/v1/{path}"), "").await.0, 200, "{path}");
+    }
+    for path in ["revocations", "keys", "clock", "store", "openapi.json"] {
+        assert_eq!(api.get(&format!("/admin/v1/{path}")).await.0, 200, "{path}");
+    }
+    for path in ["/livez", "/readyz", "/metrics"] {
+        assert_eq!(api.get(path).await.0, 200, "{path}");
+    }
+    assert_eq!(api.delete(&at("")).await.0, 204);
+
+    let mut described = BTreeSet::new();
+    for (path, methods) in api.document["paths"].as_object().unwrap() {
+        for (method, operation) in methods.as_object().unwrap() {
+            described.insert(format!("{} {path}", method.to_uppercase()));
+            assert!(!operation["summary"].as_str().unwrap().is_empty(), "{method} {path}");
+            assert!(operation.get("x-codes").is_none(), "{method} {path}");
+            let is_open = !path.starts_with("/admin/");
+            assert_eq!(
+                operation["security"],
+                if is_open { Value::Null } else { json!([{"operator": []}]) },
+                "{path}"
+            );
+        }
+    }
+    assert_eq!(described, OPERATIONS.split('|').map(str::to_owned).collect());
+    assert_eq!(*api.done.lock().unwrap(), described, "each has answered as it is described");
+    assert_eq!(api.get("/admin/v1/openapi.json").await.1, api.document);
+}
+
+#[tokio::test]
+async fn the_description_needs_the_credential_and_tells_every_failure() {
+    let api = api(None);
+    let ask = request("GET", "/admin/v1/openapi.json").body(Body::empty()).unwrap();
+    assert_eq!(api.send(ask).await.0, 401);
+    let document = &api.document;
+    assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
+    let schemas = document["components"]["schemas"].as_object().unwrap();
+    for (name, schema) in schemas.iter().filter(|(_, schema)| schema.get("example").is_some()) {
+        assert_eq!(described::fault(document, &schema["example"], schema), None, "{name}");
+    }
+    let text = document.to_string();
+    for (failure, _) in failures().known.iter().skip(super::super::openapi::told().len()) {
+        let code = failure.document()["code"].to_string();
+        assert!(text.contains(&format!(r#""code":{code}"#)), "{code} is answered by no operation");
+    }
+    for name in schemas.keys() {
+        let named = format!("\"#/components/schemas/{name}\"");
+        assert!(text.contains(&named), "{name} is in no answer and no request");
+    }
 }

@@ -1,136 +1,108 @@
 //! `/admin/v1/users…`, `/admin/v1/audit` and `/admin/v1/mails`: accounts as the operator sees and changes
 //! them. A password hash is never shown; a generated password is, once.
 
-use axum::Router;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::response::Response;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
-use super::super::body::{JsonBody, answer};
+use super::super::body::{JsonBody, answer, done};
 use super::super::failure::Failure;
-use super::input::Moment;
+use super::input::{Moment, NumberOrText};
 use super::operator::RequestId;
+use super::query::{bad_query, limited};
+use super::schema::{
+    CreatedUser, EndedSessions, EventEntry, EventList, MailEntry, MailList, Mailed, SessionEntry,
+    SessionList, UserDetails, UserEntry, UserList,
+};
 use super::state::AdminState;
-use palisade_core::domain::account::{PasswordHash, User, UserId};
-use palisade_core::domain::email_change::{Freeze, FreezeStage};
-use palisade_core::domain::session::{Session, SessionId};
+use palisade_core::domain::account::{PasswordHash, UserId};
+use palisade_core::domain::session::SessionId;
 use palisade_core::service::sessions::Which;
-use palisade_core::service::users::{MAX_LISTED, NewPassword, NewUser, UserEdit};
+use palisade_core::service::users::{NewPassword, NewUser, UserEdit};
 
-pub(super) fn router() -> Router<AdminState> {
-    Router::new()
-        .route("/admin/v1/users", get(list).post(create))
-        .route("/admin/v1/users/{user}", get(show).patch(update).delete(delete))
-        .route("/admin/v1/users/{user}/sessions", get(sessions).delete(end_sessions))
-        .route("/admin/v1/users/{user}/sessions/{session}", axum::routing::delete(end_session))
-        .route("/admin/v1/users/{user}/reset-password", post(reset_password))
-        .route("/admin/v1/users/{user}/unfreeze", post(unfreeze))
-        .route("/admin/v1/audit", get(events))
-        .route("/admin/v1/mails", get(mails))
+pub(super) fn endpoints() -> OpenApiRouter<AdminState> {
+    OpenApiRouter::new()
+        .routes(routes!(list, create))
+        .routes(routes!(show, update, delete))
+        .routes(routes!(sessions, end_sessions))
+        .routes(routes!(end_session))
+        .routes(routes!(reset_password))
+        .routes(routes!(unfreeze))
+        .routes(routes!(events))
+        .routes(routes!(mails))
 }
 
-/// An account as the operator sees it. Times are seconds since 1970.
-fn shown(user: &User) -> Value {
-    json!({
-        "id": user.id,
-        "email": user.email,
-        "email_verified": user.email_verified,
-        "name": user.name,
-        "has_password": user.password.is_some(),
-        "active": user.active,
-        "locked_until": user.locked_until,
-        "frozen": user.email_changes.freeze.as_ref().map(shown_freeze),
-        "created_at": user.created_at,
-        "updated_at": user.updated_at,
-        "last_login_at": user.last_login_at,
-        "scopes": user.scopes,
-        "claims": user.claims,
-    })
-}
-
-/// What an operator decides from with `POST /admin/v1/users/{user}/unfreeze`.
-fn shown_freeze(freeze: &Freeze) -> Value {
-    let (state, until) = match freeze.stage {
-        FreezeStage::Waiting { until } => ("waiting", Some(until)),
-        FreezeStage::Objected { .. } => ("objected", None),
-        FreezeStage::Taken => ("taken", None),
-        FreezeStage::Decided => ("decided", None),
-    };
-    json!({
-        "since": freeze.since,
-        "state": state,
-        // When the earlier address gets the account without a word of anybody.
-        "until": until,
-        "earlier_email": freeze.earlier,
-        "later_emails": freeze.later,
-    })
-}
-
-fn shown_session(session: &Session) -> Value {
-    json!({
-        "id": session.id,
-        "device": session.device.name,
-        "user_agent": session.device.user_agent,
-        "address": session.device.address,
-        "place": session.device.place,
-        "created_at": session.created_at,
-        "last_used_at": session.last_used_at,
-        "expires_at": session.expires_at,
-        "scopes": session.scopes,
-    })
-}
-
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 struct Page {
+    /// The `next` of the page before.
+    #[param(value_type = Option<String>, format = "uuid")]
     after: Option<UserId>,
+    /// At most so many, up to 1000; 100 without it.
     limit: Option<usize>,
 }
 
+/// Accounts, oldest first.
+#[utoipa::path(get, path = "/admin/v1/users", tag = "Users", operation_id = "list_users",
+    security(("operator" = [])),
+    params(Page),
+    responses((status = 200, body = UserList, description = "A page of accounts.")),
+    extensions(("x-codes" = json!([]))))]
 async fn list(
     State(state): State<AdminState>,
     query: Result<Query<Page>, QueryRejection>,
 ) -> Result<Response, Failure> {
     let want = "`after` is the id of an account, and `limit` a whole number up to 1000";
-    let Ok(Query(page)) = query else { return Err(Failure::new(400, "invalid_request", want)) };
+    let Ok(Query(page)) = query else { return Err(bad_query(want)) };
     let limit = limited(page.limit, want)?;
     let users = state.accounts.list_users(page.after, limit).await?;
     // A short page is the last one.
-    let next = users.last().filter(|_| users.len() == limit).map(|user| user.id);
-    let users: Vec<Value> = users.iter().map(shown).collect();
-    Ok(answer(StatusCode::OK, &json!({"users": users, "next": next})))
+    let next = users.last().filter(|_| users.len() == limit).map(|user| user.id.0);
+    let users = users.iter().map(UserEntry::from).collect();
+    Ok(answer(StatusCode::OK, &UserList { users, next }))
 }
 
-pub(super) fn limited(limit: Option<usize>, want: &str) -> Result<usize, Failure> {
-    let limit = limit.unwrap_or(100);
-    if limit == 0 || limit > MAX_LISTED {
-        return Err(Failure::new(400, "invalid_request", want));
-    }
-    Ok(limit)
-}
-
-#[derive(Deserialize)]
+/// The account that is wanted. Without any of `password`, `password_hash` and `generate_password`, a link that sets a
+/// password is mailed.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"email": "ann@example.com", "name": "Ann", "generate_password": true}))]
 struct Creation {
+    #[schema(format = Email)]
     email: String,
     name: Option<String>,
+    #[schema(value_type = Option<String>, format = Password)]
     password: Option<SecretString>,
+    /// A bcrypt or Argon2 hash from elsewhere.
+    #[schema(format = Password)]
     password_hash: Option<String>,
     #[serde(default)]
     generate_password: bool,
+    /// Without it, and with a password, a link that verifies the address is mailed.
     #[serde(default)]
     email_verified: bool,
     #[serde(default)]
     scopes: Vec<String>,
+    /// Further claims of its access tokens.
     #[serde(default)]
+    #[schema(value_type = BTreeMap<String, Value>)]
     claims: Map<String, Value>,
 }
 
+/// Make an account.
+#[utoipa::path(post, path = "/admin/v1/users", tag = "Users", operation_id = "create_user",
+    request_body = Creation,
+    security(("operator" = [])),
+    responses((status = 201, body = CreatedUser, description = "The account.")),
+    extensions(("x-codes" = json!(["invalid_email", "invalid_request", "password_rejected", "email_taken", "busy", "conflict"]))))]
 async fn create(
     State(state): State<AdminState>,
     RequestId(request_id): RequestId,
@@ -155,32 +127,47 @@ async fn create(
         claims: body.claims,
     };
     let (user, generated) = state.accounts.create_user(&request_id, new).await?;
-    let mut body = shown(&user);
-    if let Some(password) = generated {
-        body["password"] = password.expose_secret().into();
-    }
-    Ok(answer(StatusCode::CREATED, &body))
+    let password = generated.map(|password| password.expose_secret().to_owned());
+    Ok(answer(StatusCode::CREATED, &CreatedUser { user: UserEntry::from(&user), password }))
 }
 
+/// An account with its sessions.
+#[utoipa::path(get, path = "/admin/v1/users/{user}", tag = "Users", operation_id = "show_user",
+    security(("operator" = [])),
+    params(("user" = String, Path, description = "The id or the address of an account.")),
+    responses((status = 200, body = UserDetails, description = "The account.")),
+    extensions(("x-codes" = json!(["not_found", "invalid_email"]))))]
 async fn show(State(state): State<AdminState>, Path(user): Path<String>) -> Result<Response, Failure> {
     let shown_user = state.accounts.show_user(state.accounts.find_user(&user).await?).await?;
-    let mut body = shown(&shown_user.user);
-    body["token_version"] = shown_user.token_version.into();
-    body["sessions"] = shown_user.sessions.iter().map(shown_session).collect();
-    Ok(answer(StatusCode::OK, &body))
+    Ok(answer(StatusCode::OK, &UserDetails::from(&shown_user)))
 }
 
-#[derive(Deserialize)]
+/// What is not there stays as it is.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"active": false}))]
 struct Update {
+    /// An empty text takes it away.
     name: Option<String>,
     email_verified: Option<bool>,
     active: Option<bool>,
+    /// Seconds since 1970, or a moment as in RFC 3339. One that is over unlocks.
+    #[schema(value_type = Option<NumberOrText>)]
     locked_until: Option<Moment>,
     scopes: Option<Vec<String>>,
+    #[schema(value_type = Option<BTreeMap<String, Value>>)]
     claims: Option<Map<String, Value>>,
 }
 
+/// Change an account.
+///
+/// Its access tokens are refused when something in them changes. Its sessions end when it is disabled, locked, or its address counts as not verified.
+#[utoipa::path(patch, path = "/admin/v1/users/{user}", tag = "Users", operation_id = "update_user",
+    request_body = Update,
+    security(("operator" = [])),
+    params(("user" = String, Path, description = "The id or the address of an account.")),
+    responses((status = 200, body = UserEntry, description = "The account as it is now.")),
+    extensions(("x-codes" = json!(["not_found", "invalid_email", "invalid_request", "conflict"]))))]
 async fn update(
     State(state): State<AdminState>,
     Path(user): Path<String>,
@@ -197,9 +184,15 @@ async fn update(
         claims: body.claims,
     };
     let user = state.accounts.update_user(&request_id, id, edit).await?;
-    Ok(answer(StatusCode::OK, &shown(&user)))
+    Ok(answer(StatusCode::OK, &UserEntry::from(&user)))
 }
 
+/// Remove an account with everything it has. Its tokens and its grants at providers end.
+#[utoipa::path(delete, path = "/admin/v1/users/{user}", tag = "Users", operation_id = "delete_user",
+    security(("operator" = [])),
+    params(("user" = String, Path, description = "The id or the address of an account.")),
+    responses((status = 204, description = "It is gone.")),
+    extensions(("x-codes" = json!(["not_found", "invalid_email", "conflict"]))))]
 async fn delete(
     State(state): State<AdminState>,
     Path(user): Path<String>,
@@ -207,15 +200,27 @@ async fn delete(
 ) -> Result<Response, Failure> {
     let id = state.accounts.find_user(&user).await?;
     state.accounts.delete_user(&request_id, id).await?;
-    Ok(StatusCode::NO_CONTENT.into_response())
+    Ok(done())
 }
 
+/// The sessions of an account.
+#[utoipa::path(get, path = "/admin/v1/users/{user}/sessions", tag = "Users", operation_id = "list_sessions",
+    security(("operator" = [])),
+    params(("user" = String, Path, description = "The id or the address of an account.")),
+    responses((status = 200, body = SessionList, description = "Those that live.")),
+    extensions(("x-codes" = json!(["not_found", "invalid_email"]))))]
 async fn sessions(State(state): State<AdminState>, Path(user): Path<String>) -> Result<Response, Failure> {
     let shown_user = state.accounts.show_user(state.accounts.find_user(&user).await?).await?;
-    let sessions: Vec<Value> = shown_user.sessions.iter().map(shown_session).collect();
-    Ok(answer(StatusCode::OK, &json!({"sessions": sessions})))
+    let sessions = shown_user.sessions.iter().map(SessionEntry::from).collect();
+    Ok(answer(StatusCode::OK, &SessionList { sessions }))
 }
 
+/// End every session of an account, with its access tokens.
+#[utoipa::path(delete, path = "/admin/v1/users/{user}/sessions", tag = "Users", operation_id = "end_sessions",
+    security(("operator" = [])),
+    params(("user" = String, Path, description = "The id or the address of an account.")),
+    responses((status = 200, body = EndedSessions, description = "They have ended.")),
+    extensions(("x-codes" = json!(["not_found", "invalid_email", "conflict"]))))]
 async fn end_sessions(
     State(state): State<AdminState>,
     Path(user): Path<String>,
@@ -223,9 +228,16 @@ async fn end_sessions(
 ) -> Result<Response, Failure> {
     let id = state.accounts.find_user(&user).await?;
     let ended = state.accounts.end_sessions_of(&request_id, id, Which::All).await?;
-    Ok(answer(StatusCode::OK, &json!({"ended": ended})))
+    Ok(answer(StatusCode::OK, &EndedSessions { ended }))
 }
 
+/// End one session of an account, with its access tokens.
+#[utoipa::path(delete, path = "/admin/v1/users/{user}/sessions/{session}", tag = "Users", operation_id = "end_session",
+    security(("operator" = [])),
+    params(("user" = String, Path, description = "The id or the address of an account."),
+        ("session" = String, Path, description = "The id of a session.")),
+    responses((status = 200, body = EndedSessions, description = "It has ended.")),
+    extensions(("x-codes" = json!(["not_found", "invalid_email", "conflict"]))))]
 async fn end_session(
     State(state): State<AdminState>,
     Path((user, session)): Path<(String, String)>,
@@ -236,9 +248,15 @@ async fn end_session(
         return Err(Failure::new(404, "not_found", "there is no such session"));
     };
     let ended = state.accounts.end_sessions_of(&request_id, id, Which::One(session)).await?;
-    Ok(answer(StatusCode::OK, &json!({"ended": ended})))
+    Ok(answer(StatusCode::OK, &EndedSessions { ended }))
 }
 
+/// Take the password away, end every session, and mail a link that sets a new password.
+#[utoipa::path(post, path = "/admin/v1/users/{user}/reset-password", tag = "Users", operation_id = "reset_password",
+    security(("operator" = [])),
+    params(("user" = String, Path, description = "The id or the address of an account.")),
+    responses((status = 202, body = Mailed, description = "A mail is on its way.")),
+    extensions(("x-codes" = json!(["not_found", "invalid_email", "account_frozen", "conflict"]))))]
 async fn reset_password(
     State(state): State<AdminState>,
     Path(user): Path<String>,
@@ -246,15 +264,25 @@ async fn reset_password(
 ) -> Result<Response, Failure> {
     let id = state.accounts.find_user(&user).await?;
     state.accounts.reset_password_of(&request_id, id).await?;
-    Ok(answer(StatusCode::ACCEPTED, &json!({"mailed": true})))
+    Ok(answer(StatusCode::ACCEPTED, &Mailed { mailed: true }))
 }
 
-#[derive(Deserialize)]
+/// The address that a frozen account gets.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"email": "ann@example.com"}))]
 struct Decision {
+    #[schema(format = Email)]
     email: String,
 }
 
+/// Decide which of its addresses a frozen account gets. A link that sets a new password is mailed to it.
+#[utoipa::path(post, path = "/admin/v1/users/{user}/unfreeze", tag = "Users", operation_id = "unfreeze_user",
+    request_body = Decision,
+    security(("operator" = [])),
+    params(("user" = String, Path, description = "The id or the address of an account.")),
+    responses((status = 200, body = UserEntry, description = "The account as it is now.")),
+    extensions(("x-codes" = json!(["not_found", "invalid_email", "invalid_request", "email_taken", "conflict"]))))]
 async fn unfreeze(
     State(state): State<AdminState>,
     Path(user): Path<String>,
@@ -263,22 +291,31 @@ async fn unfreeze(
 ) -> Result<Response, Failure> {
     let id = state.accounts.find_user(&user).await?;
     let user = state.accounts.unfreeze_user(&request_id, id, &body.email).await?;
-    Ok(answer(StatusCode::OK, &shown(&user)))
+    Ok(answer(StatusCode::OK, &UserEntry::from(&user)))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 struct Log {
+    /// The id or the address of an account. Without it, the events that concern none.
     user: Option<String>,
+    /// At most so many, up to 1000; 100 without it.
     limit: Option<usize>,
 }
 
+/// The latest events of an account, or of none.
+#[utoipa::path(get, path = "/admin/v1/audit", tag = "Audit", operation_id = "list_events",
+    security(("operator" = [])),
+    params(Log),
+    responses((status = 200, body = EventList, description = "Newest first.")),
+    extensions(("x-codes" = json!(["not_found", "invalid_email"]))))]
 async fn events(
     State(state): State<AdminState>,
     query: Result<Query<Log>, QueryRejection>,
 ) -> Result<Response, Failure> {
     let want = "`user` is the id or address of an account, and `limit` a whole number up to 1000";
-    let Ok(Query(log)) = query else { return Err(Failure::new(400, "invalid_request", want)) };
+    let Ok(Query(log)) = query else { return Err(bad_query(want)) };
     let limit = limited(log.limit, want)?;
     let user = match log.user {
         // What happened to an account is told after it is gone, too.
@@ -289,36 +326,31 @@ async fn events(
         None => None,
     };
     let events = state.accounts.list_events(user, limit).await?;
-    Ok(answer(StatusCode::OK, &json!({"events": events})))
+    let events = events.into_iter().map(EventEntry::from).collect();
+    Ok(answer(StatusCode::OK, &EventList { events }))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 struct Outbox {
+    /// At most so many, up to 1000; 100 without it.
     limit: Option<usize>,
 }
 
+/// Mails that wait or were given up.
+#[utoipa::path(get, path = "/admin/v1/mails", tag = "Audit", operation_id = "list_mails",
+    security(("operator" = [])),
+    params(Outbox),
+    responses((status = 200, body = MailList, description = "Newest first.")),
+    extensions(("x-codes" = json!([]))))]
 async fn mails(
     State(state): State<AdminState>,
     query: Result<Query<Outbox>, QueryRejection>,
 ) -> Result<Response, Failure> {
     let want = "the only parameter is `limit`, a whole number up to 1000";
-    let Ok(Query(outbox)) = query else { return Err(Failure::new(400, "invalid_request", want)) };
+    let Ok(Query(outbox)) = query else { return Err(bad_query(want)) };
     let mails = state.accounts.list_mails(limited(outbox.limit, want)?).await?;
-    let mails: Vec<Value> = mails
-        .iter()
-        .map(|mail| {
-            json!({
-                "id": mail.id,
-                "letter": mail.letter,
-                "to": mail.to,
-                "created_at": mail.created_at,
-                "due_at": mail.due_at,
-                "attempts": mail.attempts,
-                "last_error": mail.last_error,
-                "given_up": mail.given_up,
-            })
-        })
-        .collect();
-    Ok(answer(StatusCode::OK, &json!({"mails": mails})))
+    let mails = mails.iter().map(MailEntry::from).collect();
+    Ok(answer(StatusCode::OK, &MailList { mails }))
 }

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::super::connection_failure::word;
-use palisade_core::domain::connection::{Account, Connection, ProviderFailure};
+use super::super::schema::{AccountView, FaultView};
+use palisade_core::domain::connection::Connection;
 use palisade_core::ports::{ParameterInfo, ProviderInfo};
 use palisade_core::service::connections::{Begin, BegunConsent, Import, ProviderToken};
 
@@ -223,42 +223,6 @@ impl From<&Connection> for ConnectionView {
             refreshable: !connection.not_refreshable,
             consent_expires_at: connection.consent.as_ref().map(|consent| consent.expires_at.0),
         }
-    }
-}
-
-/// An account at a provider.
-#[derive(Serialize, ToSchema)]
-pub(super) struct AccountView {
-    /// The provider's own identifier; never reassigned.
-    subject: String,
-    #[schema(required)]
-    email: Option<String>,
-    /// Whether the provider says that the address is this person's.
-    email_verified: bool,
-    #[schema(required)]
-    name: Option<String>,
-}
-
-impl From<&Account> for AccountView {
-    fn from(account: &Account) -> AccountView {
-        let Account { subject, email, email_verified, name } = account.clone();
-        AccountView { subject, email, email_verified, name }
-    }
-}
-
-/// How the last call to the provider failed.
-#[derive(Serialize, ToSchema)]
-pub(super) struct FaultView {
-    at: u64,
-    /// `invalid_grant`, `transient`, `misconfigured`, `provider_error` or `plugin_failed`.
-    kind: &'static str,
-    /// For people.
-    reason: String,
-}
-
-impl From<&ProviderFailure> for FaultView {
-    fn from(fault: &ProviderFailure) -> FaultView {
-        FaultView { at: fault.at.0, kind: word(fault.kind), reason: fault.reason.clone() }
     }
 }
 

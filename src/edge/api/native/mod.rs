@@ -38,7 +38,11 @@ const PREFLIGHT: Duration = Duration::from_secs(600);
 pub fn auth_router(state: AuthState) -> Router {
     let state = Arc::new(state);
     let (endpoints, described) = endpoints().split_for_parts();
-    let document = super::openapi::document(described, &format!("{}{}", state.public_url, state.prefix));
+    let document = super::openapi::document(
+        described,
+        &format!("{}{}", state.public_url, state.prefix),
+        &openapi::failures(),
+    );
     let page = docs::page(&document, &state.prefix);
     let endpoints = endpoints
         .with_state(Arc::clone(&state))

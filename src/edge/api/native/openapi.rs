@@ -4,7 +4,12 @@ use utoipa::OpenApi as _;
 use utoipa::openapi::OpenApi;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 
+use super::super::openapi::{Failures, told};
 use super::super::schema::{BrokenRule, Problem};
+
+/// What needing an access token adds.
+const AUTHENTICATING: [&str; 5] =
+    ["credentials_ambiguous", "token_missing", "invalid_token", "no_account", "not_ready"];
 
 #[derive(utoipa::OpenApi)]
 #[openapi(
@@ -34,6 +39,11 @@ pub(super) fn frame() -> OpenApi {
     let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").build();
     api.components.get_or_insert_default().add_security_scheme("bearer", SecurityScheme::Http(bearer));
     api
+}
+
+/// The failures of the native endpoints.
+pub(super) fn failures() -> Failures {
+    Failures { known: told(), authenticating: &AUTHENTICATING, anything: &["internal"], query: None }
 }
 
 #[cfg(test)]

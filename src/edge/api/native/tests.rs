@@ -7,10 +7,10 @@ use http_body_util::StreamBody;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
+use super::super::described::{self, Answer};
 use super::super::fakes;
 use super::super::openapi::document;
 use super::*;
-use axum::http::HeaderMap;
 use palisade_core::domain::account::UserId;
 use palisade_core::domain::mail::Letter;
 use palisade_core::ports::Signer;
@@ -72,31 +72,8 @@ pub(super) fn api_from(world: AccountsWorld, mut state: AuthState) -> Api {
     let connections = fakes::over(&world, &providers);
     state.connections = connections.clone();
     let router = auth_router(state);
-    let document = document(endpoints().into_openapi(), "https://app.test/auth");
+    let document = document(endpoints().into_openapi(), "https://app.test/auth", &openapi::failures());
     Api { router, world, connections, providers, document }
-}
-
-/// An answer, read.
-#[derive(Debug, PartialEq)]
-pub(super) struct Answer {
-    pub(super) status: u16,
-    pub(super) headers: HeaderMap,
-    pub(super) text: String,
-}
-
-impl Answer {
-    pub(super) fn body(&self) -> Value {
-        serde_json::from_str(&self.text).unwrap_or(Value::Null)
-    }
-
-    pub(super) fn header(&self, name: &str) -> &str {
-        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
-    }
-
-    /// The status and the code of a refusal.
-    pub(super) fn refusal(&self) -> (u16, String) {
-        (self.status, self.body()["code"].as_str().unwrap_or_default().to_owned())
-    }
 }
 
 pub(super) fn request(method: &str, path: &str, token: Option<&str>, body: Option<&str>) -> Request<Body> {
@@ -117,8 +94,8 @@ impl Api {
         let (method, path) = (request.method().as_str().to_lowercase(), request.uri().path().to_owned());
         let (parts, body) = self.router.clone().oneshot(request).await.unwrap().into_parts();
         let text = String::from_utf8(to_bytes(body, 1 << 20).await.unwrap().to_vec()).unwrap();
-        let answer = Answer { status: parts.status.as_u16(), headers: parts.headers, text };
-        self.is_described(&method, path.strip_prefix(PREFIX).unwrap(), &answer);
+        let answer = Answer::new(&parts, text);
+        described::holds(&self.document, &method, path.strip_prefix(PREFIX).unwrap(), &answer);
         answer
     }
 
@@ -133,86 +110,6 @@ impl Api {
 
     pub(super) async fn get(&self, path: &str, token: &str) -> Answer {
         self.ask("GET", path, Some(token), &Value::Null).await
-    }
-
-    /// Holds an answer against the description.
-    pub(super) fn is_described(&self, method: &str, path: &str, answer: &Answer) {
-        let template = match path.split('/').skip(1).collect::<Vec<_>>()[..] {
-            [of @ "sessions", _] => format!("/{of}/{{id}}"),
-            ["connections", "callback"] => path.to_owned(),
-            [of @ "connections", _] => format!("/{of}/{{id}}"),
-            [of @ "connections", _, what] => format!("/{of}/{{id}}/{what}"),
-            _ => path.to_owned(),
-        };
-        let Some(operation) = self.document["paths"][template].get(method) else { return };
-        let context = format!("{method} {path}: {answer:?}");
-        let described = &operation["responses"][answer.status.to_string()];
-        assert!(described.is_object(), "{context}");
-        assert_eq!(answer.header("cache-control"), "no-store", "{context}");
-        let content = described["content"].as_object();
-        let Some((media_type, content)) = content.and_then(|content| content.iter().next()) else {
-            assert_eq!(answer.text, "", "{context}");
-            return;
-        };
-        if content.is_null() || media_type == "text/html" {
-            assert_eq!(answer.header("content-type"), "text/html; charset=utf-8", "{context}");
-            return;
-        }
-        assert_eq!(answer.header("content-type"), media_type, "{context}");
-        self.fits(&answer.body(), &content["schema"], &context);
-        if answer.status >= 400 {
-            let code = &answer.body()["code"];
-            assert!(described["x-codes"].as_array().unwrap().contains(code), "{context}");
-            assert!(answer.status != 401 || answer.headers.contains_key("www-authenticate"), "{context}");
-            let waits = matches!(answer.status, 429 | 503);
-            assert_eq!(waits, answer.headers.contains_key("retry-after"), "{context}");
-        }
-    }
-
-    /// Holds a value against a schema: every member that is needed, and none that is not described.
-    pub(super) fn fits(&self, value: &Value, schema: &Value, context: &str) {
-        let schema = match schema["$ref"].as_str() {
-            Some(name) => &self.document["components"]["schemas"][name.rsplit('/').next().unwrap()],
-            None => schema,
-        };
-        // One that may be missing: a null, or the one that is named.
-        if let Some(choices) = schema["oneOf"].as_array() {
-            let named = choices.iter().find(|choice| choice["$ref"].is_string()).expect(context);
-            let is_nullable = choices.iter().any(|choice| choice["type"] == "null");
-            if !(is_nullable && value.is_null()) {
-                self.fits(value, named, context);
-            }
-            return;
-        }
-        let is_kind = |kind: &str| match kind {
-            "object" => value.is_object(),
-            "array" => value.is_array(),
-            "string" => value.is_string(),
-            "boolean" => value.is_boolean(),
-            "integer" => value.is_u64(),
-            "null" => value.is_null(),
-            other => panic!("{other}: {context}"),
-        };
-        let kinds = match &schema["type"] {
-            Value::Array(kinds) => kinds.iter().filter_map(Value::as_str).any(is_kind),
-            Value::String(kind) => is_kind(kind),
-            other => panic!("a schema without a type: {other} {schema} {context}"),
-        };
-        assert!(kinds, "{value} is no {}: {context}", schema["type"]);
-        for name in schema["required"].as_array().into_iter().flatten() {
-            assert!(value.get(name.as_str().unwrap()).is_some(), "{name} is missing: {context}");
-        }
-        for (name, member) in value.as_object().into_iter().flatten() {
-            let described = match &schema["properties"][name] {
-                Value::Null => &schema["additionalProperties"],
-                described => described,
-            };
-            assert!(described.is_object(), "{name} is not described: {context}");
-            self.fits(member, described, context);
-        }
-        for item in value.as_array().into_iter().flatten() {
-            self.fits(item, &schema["items"], context);
-        }
     }
 
     pub(super) async fn register(&self, email: &str) -> Answer {

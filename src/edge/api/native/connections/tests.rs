@@ -4,8 +4,9 @@ use axum::body::Body;
 use serde_json::{Value, json};
 
 use super::super::super::body::MAX_BODY;
+use super::super::super::described::Answer;
 use super::super::super::fakes::{RETURN_TO, TOKENS};
-use super::super::tests::{Answer, Api, PREFIX, access, api, api_at, request};
+use super::super::tests::{Api, PREFIX, access, api, api_at, request};
 use crate::config::Origins;
 use palisade_core::domain::account::UserId;
 use palisade_core::ports::ProviderFault;

@@ -4,7 +4,8 @@ use axum::body::Body;
 use axum::http::Request;
 use serde_json::{Value, json};
 
-use super::super::tests::{Answer, Api, api, api_at, api_from, api_of, request, state_of};
+use super::super::super::described::Answer;
+use super::super::tests::{Api, api, api_at, api_from, api_of, request, state_of};
 use crate::config::Origins;
 use palisade_core::domain::account::Verification;
 use palisade_core::domain::mail::Letter;
