@@ -383,6 +383,8 @@ pub(super) fn take_over(shared: &Shared, mut copy: Copy) -> Result<Trees, GivenU
     let mut trees = shared.trees.write().unwrap_or_else(PoisonError::into_inner);
     shared.told_by(&copy.trees);
     shared.erased_until_now(erased);
+    // It holds the same records.
+    copy.trees.set_may_hold_newer(trees.as_ref().is_none_or(Trees::may_hold_newer));
     let replaced = trees.replace(copy.trees);
     drop(trees);
     shared.record_written(false);

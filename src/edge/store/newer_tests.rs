@@ -181,3 +181,25 @@ async fn a_read_of_what_a_newer_program_wrote_names_the_record() {
     let of_another = Target::Token { issuer: "https://other.test".into(), jti: "t".into() };
     assert_eq!(store.revocation(&of_another).await.unwrap(), None);
 }
+
+#[tokio::test]
+async fn the_version_of_what_is_written_over_is_looked_at_where_a_newer_program_may_have_written() {
+    let may = |store: &SledStore| store.shared.trees.read().unwrap().as_ref().unwrap().may_hold_newer();
+    let dir = tempfile::tempdir().unwrap();
+    let store = SledStore::open(dir.path()).unwrap();
+    assert!(!may(&store), "there was nothing");
+    store.commit(everything()).await.unwrap();
+    store.close();
+    let store = SledStore::open(dir.path()).unwrap();
+    assert!(!may(&store), "every record was read");
+    store.compact().await.unwrap();
+    assert!(!may(&store));
+    let dir = tempfile::tempdir().unwrap();
+    let store = of_a_newer_program(dir.path()).await;
+    assert!(may(&store));
+    store.compact().await.unwrap();
+    assert!(may(&store), "they are in the copy as well");
+    // Files that were opened again were read again.
+    super::writer::recover(&store.shared);
+    assert!(may(&store));
+}

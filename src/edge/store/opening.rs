@@ -62,6 +62,8 @@ pub type Admit<'a> = &'a mut dyn FnMut(&Kept) -> Result<(), String>;
 /// What a rehearsal found.
 struct Found {
     tally: Tally,
+    /// Whether there are records of a newer program.
+    newer: bool,
     kept: Kept,
     /// What the operator accepted.
     accepted: Vec<String>,
@@ -127,11 +129,13 @@ pub(super) fn open_admitted(dir: &Path, doubts: Doubts, admit: Admit<'_>) -> Res
         let _ = Snapshots::remove_new(folder, &Snapshots::default());
         no_room(folder, &snapshots, error)
     })?;
-    let Some(Found { tally, accepted, .. }) = found else {
+    let Some(Found { tally, newer, accepted, .. }) = found else {
         trees.set_tally(Tally::default());
+        trees.set_may_hold_newer(false);
         return Ok(trees);
     };
     trees.set_tally(tally);
+    trees.set_may_hold_newer(newer);
     upgrade(&trees).map_err(|error| match error {
         StoreError::Unavailable(why) => {
             OpenError::Io { path: folder.to_owned(), source: std::io::Error::other(why) }
@@ -242,11 +246,11 @@ fn rehearse(
     let copied = files::copy_engine_files(folder, &copy, &snapshots.valid).map_err(OpenError::io(&copy));
     let outcome = copied
         .and_then(|()| Trees::open(of_copy, dir, For::Rehearsal))
-        .and_then(|trees| judge(dir, &trees, testimony));
+        .and_then(|trees| judge(dir, &trees, testimony).map(|judged| (judged, trees.may_hold_newer())));
     let outcome = outcome.map_err(|error| no_room(folder, snapshots, error));
     clear(dir)?;
-    let (tally, kept, found) = outcome?;
-    Ok(Found { tally, kept, accepted: settle_doubts(dir, found, doubts)? })
+    let ((tally, kept, found), newer) = outcome?;
+    Ok(Found { tally, newer, kept, accepted: settle_doubts(dir, found, doubts)? })
 }
 
 /// What is in a store, and what speaks against its being whole.

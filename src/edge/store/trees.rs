@@ -8,7 +8,7 @@ use std::fs::{File, OpenOptions};
 use std::ops::RangeBounds;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,7 @@ use ::sled::{Batch, Db, IVec, Tree};
 use super::files::OpenError;
 use super::generation::Generation;
 use super::keys::{self, Key};
+use super::record::is_newer;
 use super::tally::{self, Tally};
 use super::witness::Witness;
 use palisade_core::ports::StoreError;
@@ -44,6 +45,8 @@ pub(super) struct Trees {
     sequence: AtomicU64,
     /// As it stands in the tree; `None` where version 0.1.0 wrote the last commit, which kept none.
     tally: Mutex<Option<Tally>>,
+    /// Whether a record of a newer program may be in it ([`Trees::may_hold_newer`]).
+    newer: AtomicBool,
     db: Db,
     /// Our own descriptor of the database file: `flush` alone does not sync what it wrote.
     file: File,
@@ -87,7 +90,8 @@ impl Trees {
         let (sequence, tally) = sequence.map_err(|e| damaged(dir, &generation, &e.to_string()))?;
         let file = OpenOptions::new().read(true).write(true).open(&path).map_err(OpenError::io(path))?;
         let (sequence, witness) = (AtomicU64::new(sequence), Mutex::new(Witness::new(dir)));
-        Ok(Trees { tree, sequence, tally: Mutex::new(tally), db, file, witness, generation })
+        let newer = AtomicBool::new(true);
+        Ok(Trees { tree, sequence, tally: Mutex::new(tally), newer, db, file, witness, generation })
     }
 
     /// Which files these are.
@@ -110,15 +114,28 @@ impl Trees {
         *self.tally.lock().unwrap_or_else(PoisonError::into_inner) = Some(counted);
     }
 
-    /// Reads everything and counts it, in two threads: this is most of what a start takes. What is filed by its end
+    /// Whether a record of a newer program may be in it: then each write looks at the version of what it replaces. Until
+    /// every record was read it may.
+    pub(super) fn may_hold_newer(&self) -> bool {
+        self.newer.load(Ordering::Relaxed)
+    }
+
+    /// Takes over what [`Trees::count`] found in a copy of these files. That is enough for as long as they are open: the
+    /// count reads every record, and until the files are closed only this program, which holds their lock, writes to
+    /// them, and only versions that it knows.
+    pub(super) fn set_may_hold_newer(&self, newer: bool) {
+        self.newer.store(newer, Ordering::Relaxed);
+    }
+
+    /// Reads everything and counts it, and looks for records of a newer program, in two threads: this is most of what a start takes. What is filed by its end
     /// is about half of the records, because the revocations are the most of them.
     pub(super) fn count(&self) -> Result<Tally, StoreError> {
-        let filed = keys::all(keys::Table::Due);
+        let (filed, newer) = (keys::all(keys::Table::Due), AtomicBool::new(false));
         let (records, filed) = std::thread::scope(|scope| {
-            let records = || self.count_within(..filed.clone());
+            let records = || self.count_within(..filed.clone(), &newer);
             let counting =
                 std::thread::Builder::new().name("store-count".into()).spawn_scoped(scope, records);
-            let filed = self.count_within(filed.clone()..);
+            let filed = self.count_within(filed.clone().., &newer);
             let records = match counting {
                 // It catches panics of its own.
                 Ok(counting) => counting.join().unwrap_or_else(|_| Err(senseless())),
@@ -126,15 +143,24 @@ impl Trees {
             };
             (records, filed)
         });
-        Ok(records?.and(filed?))
+        let tally = records?.and(filed?);
+        self.set_may_hold_newer(newer.into_inner());
+        Ok(tally)
     }
 
-    fn count_within(&self, range: impl RangeBounds<Key>) -> Result<Tally, StoreError> {
+    fn count_within(
+        &self,
+        range: impl RangeBounds<Key>,
+        newer: &AtomicBool,
+    ) -> Result<Tally, StoreError> {
         let counted = catch_unwind(AssertUnwindSafe(|| {
             let mut counted = Tally::default();
             for entry in self.tree.range(range) {
                 let (key, value) = entry.map_err(unavailable)?;
                 counted.add(&key, &value);
+                if is_newer(&key, &value) {
+                    newer.store(true, Ordering::Relaxed);
+                }
             }
             Ok(counted)
         }));
