@@ -20,7 +20,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 pub use self::commits::{
-    Acknowledgement, Committed, ConfirmedBy, Position, Precondition, Revoked, Subscription, SubscriptionError,
+    Acknowledgement, Committed, ConfirmedBy, InForce, Position, Precondition, Revoked, Subscription,
+    SubscriptionError,
 };
 pub use self::connections::{
     Authorization, CurrentTokens, GrantedTokens, Notice, ParameterInfo, Pkce, Place, ProviderCall,

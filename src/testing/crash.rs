@@ -16,7 +16,9 @@ use palisade_core::domain::time::UnixTime;
 use palisade_core::ports::{Change, CommitError, Position, Precondition, Store};
 use uuid::Uuid;
 
-use crate::conformance::{connection, link, mail, revocation, session, task as task_of, token, user};
+use crate::conformance::{
+    connection, due_tasks, link, mail, revocation, session, task as task_of, token, user,
+};
 
 /// The folder that the child works in.
 pub const CHILD: &str = "PALISADE_CRASH_CHILD";
@@ -276,8 +278,7 @@ impl Promised {
             .iter()
             .map(|mail| number(mail.id))
             .collect();
-        let tasks: HashSet<_> = store
-            .due_tasks(UnixTime(1), usize::MAX)
+        let tasks: HashSet<_> = due_tasks(store, UnixTime(1), usize::MAX)
             .await
             .unwrap()
             .iter()

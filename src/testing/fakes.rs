@@ -295,13 +295,12 @@ impl Store for FakeStore {
         let mut state = self.state();
         let mut next = state.clone();
         next.writes += 1;
-        let is_in_force: Vec<bool> = changes.iter().filter_map(Change::is_in_force).collect();
+        let in_force = InForce::of(&changes);
         let mut revocations = Vec::new();
         for change in changes {
             revocations.extend(next.make(change)?);
         }
-        let in_force = revocations.iter().zip(is_in_force).filter(|(_, is_in_force)| *is_in_force);
-        let position = self.feed.publish(in_force.map(|(entry, _)| entry.clone()).collect());
+        let position = self.feed.publish(in_force.among(&revocations).cloned().collect());
         for change in self.between.lock().unwrap().drain(..) {
             next.make(change).unwrap();
         }

@@ -61,6 +61,14 @@ pub enum Kind {
     EverySession,
 }
 
+impl Kind {
+    /// Whether a revocation of this kind names one token or one session: it ends that, whatever its age, and has no limit.
+    #[must_use]
+    pub const fn is_single(self) -> bool {
+        matches!(self, Kind::Token | Kind::Session)
+    }
+}
+
 impl Target {
     /// What identifies this target: two revocations with the same key are one entry with the larger of the two limits
     /// ([`Target::limit`]).

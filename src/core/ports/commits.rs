@@ -7,7 +7,7 @@ use async_trait::async_trait;
 
 use uuid::Uuid;
 
-use super::StoreError;
+use super::{Change, StoreError};
 use crate::domain::account::UserId;
 use crate::domain::lease::Lease;
 use crate::domain::revocation::Revocation;
@@ -72,6 +72,23 @@ pub struct Committed {
     /// Of this commit; of the last one before it when it wrote nothing.
     pub position: Position,
     pub acknowledgement: Acknowledgement,
+}
+
+/// Which of the revocations that a commit answers with ([`Committed::revocations`]) are in force at once.
+#[derive(Debug)]
+pub struct InForce(Vec<bool>);
+
+impl InForce {
+    /// As the changes of the commit say.
+    #[must_use]
+    pub fn of(changes: &[Change]) -> InForce {
+        InForce(changes.iter().filter_map(Change::is_in_force).collect())
+    }
+
+    /// Those of the commit's answer.
+    pub fn among<'a>(&self, answered: &'a [Revocation]) -> impl Iterator<Item = &'a Revocation> {
+        answered.iter().zip(&self.0).filter_map(|(entry, is_in_force)| is_in_force.then_some(entry))
+    }
 }
 
 /// The revocations that one commit has put in force.

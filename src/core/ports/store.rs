@@ -418,20 +418,6 @@ pub trait Store: LeaseStore + Records {
         limit: usize,
     ) -> Result<Vec<Task>, StoreError>;
 
-    /// At most `limit` tasks of any kind that are due at `now`, the earliest first.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    async fn due_tasks(&self, now: UnixTime, limit: usize) -> Result<Vec<Task>, StoreError> {
-        let mut due = Vec::new();
-        for kind in TaskKind::ALL {
-            due.extend(self.due_tasks_of(kind, now, limit).await?);
-        }
-        due.sort_by_key(|task| (task.due_at, task.id));
-        due.truncate(limit);
-        Ok(due)
-    }
-
     /// At most `limit` mails that are due at `now` and not given up, the earliest first.
     ///
     /// # Errors

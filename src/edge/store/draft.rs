@@ -139,7 +139,11 @@ impl<'a> Draft<'a> {
     /// Every write asks this, so that no path can forget to: what a newer program wrote stays as it is. A store that was
     /// read to its end when it was opened, and held nothing of the kind, need not be asked record by record.
     fn is_ours(&self, key: &[u8]) -> Result<(), StoreError> {
-        if !self.trees.may_hold_newer() || !is_versioned(key) || self.own.contains_key(key) || self.settled.contains_key(key) {
+        if !self.trees.may_hold_newer()
+            || !is_versioned(key)
+            || self.own.contains_key(key)
+            || self.settled.contains_key(key)
+        {
             return Ok(());
         }
         match self.there(key)? {

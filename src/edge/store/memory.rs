@@ -107,11 +107,6 @@ impl Shard {
     }
 }
 
-/// Whether revocations of this kind end one thing, whatever its age: they have no limit.
-const fn is_single(kind: Kind) -> bool {
-    matches!(kind, Kind::Token | Kind::Session)
-}
-
 /// The keys are hashes already.
 #[derive(Default)]
 struct Prehashed(u64);
@@ -214,7 +209,7 @@ impl RevocationCache {
         let mut shard = self.shard(hash).write().unwrap_or_else(PoisonError::into_inner);
         let before = shard.len();
         // Merged, not replaced: two revocations may arrive here in another order than on the disk.
-        if is_single(key.0) {
+        if key.0.is_single() {
             let entry = shard.single.entry(hash).or_insert(end);
             *entry = (*entry).max(end);
         } else {
@@ -228,7 +223,7 @@ impl RevocationCache {
         let hash = self.hash(key);
         // A poisoned shard is still right: no step of ours leaves an entry half-written.
         let shard = self.shard(hash).read().unwrap_or_else(PoisonError::into_inner);
-        match is_single(key.0) {
+        match key.0.is_single() {
             true => shard.single.contains_key(&hash).then_some(u64::MAX),
             false => shard.cuts.get(&hash).map(Cut::limit),
         }

@@ -21,8 +21,9 @@ use palisade_core::domain::task::{Task, TaskKind};
 use palisade_core::domain::time::UnixTime;
 use palisade_core::domain::trusted_time::Mark;
 use palisade_core::ports::{
-    Change, CommitError, Committed, Compacted, ImportError, Meter, Position, RecordCursor, RecordPage,
-    RecordSource, Records, Store, StoreError, StoreStatus, Subscription, SubscriptionError, Swept,
+    Change, CommitError, Committed, Compacted, ImportError, InForce, Meter, Position, RecordCursor,
+    RecordPage, RecordSource, Records, Store, StoreError, StoreStatus, Subscription, SubscriptionError,
+    Swept,
 };
 
 /// What is told of the calls of a store. It is called in the task of the call, so it must not block.
@@ -102,7 +103,7 @@ impl Records for ObservedStore {
 impl Store for ObservedStore {
     async fn commit(&self, changes: Vec<Change>) -> Result<Committed, CommitError> {
         let (store, observers) = (Arc::clone(&self.store), Arc::clone(&self.observers));
-        let is_in_force: Vec<bool> = changes.iter().filter_map(Change::is_in_force).collect();
+        let in_force = InForce::of(&changes);
         // Runs to the end even when the caller goes away: a revocation on the disk that no observer heard of would
         // come into force only at the next start.
         let work = tokio::spawn(async move {
@@ -112,10 +113,8 @@ impl Store for ObservedStore {
             let worked = !matches!(outcome, Err(CommitError::Store(_)));
             observers.iter().for_each(|observer| observer.called("commit", begun.elapsed(), worked));
             let committed = outcome?;
-            for (entry, is_in_force) in committed.revocations.iter().zip(is_in_force) {
-                if is_in_force {
-                    observers.iter().for_each(|observer| observer.revoked(entry));
-                }
+            for entry in in_force.among(&committed.revocations) {
+                observers.iter().for_each(|observer| observer.revoked(entry));
             }
             Ok(committed)
         });

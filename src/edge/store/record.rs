@@ -140,10 +140,8 @@ pub(super) struct Standing {
 
 /// What is stored of `revocation`.
 pub(super) fn encode_revocation(revocation: &Revocation) -> Result<Vec<u8>, StoreError> {
-    let limit = match revocation.target {
-        Target::Token { .. } | Target::Session { .. } => None,
-        _ => Some(revocation.target.limit()),
-    };
+    let is_single = revocation.target.key().0.is_single();
+    let limit = (!is_single).then(|| revocation.target.limit());
     let standing = Standing {
         expires_at: revocation.expires_at,
         created_at: revocation.created_at,

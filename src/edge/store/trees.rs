@@ -148,11 +148,7 @@ impl Trees {
         Ok(tally)
     }
 
-    fn count_within(
-        &self,
-        range: impl RangeBounds<Key>,
-        newer: &AtomicBool,
-    ) -> Result<Tally, StoreError> {
+    fn count_within(&self, range: impl RangeBounds<Key>, newer: &AtomicBool) -> Result<Tally, StoreError> {
         let counted = catch_unwind(AssertUnwindSafe(|| {
             let mut counted = Tally::default();
             for entry in self.tree.range(range) {

@@ -28,7 +28,7 @@ use super::trees::{Trees, Writes};
 use palisade_core::domain::lease::Lease;
 use palisade_core::domain::revocation::Revocation;
 use palisade_core::domain::time::UnixTime;
-use palisade_core::ports::{Change, CommitError, Position, StoreError};
+use palisade_core::ports::{Change, CommitError, InForce, Position, StoreError};
 
 /// How many commands share one sync.
 const BATCH: usize = 16;
@@ -171,15 +171,14 @@ fn decide(draft: &mut Draft<'_>, command: Command, shared: &Shared) -> Pending {
     }
     match command {
         Command::Commit(changes, reply) => {
-            let is_in_force: Vec<bool> = changes.iter().filter_map(Change::is_in_force).collect();
+            let in_force = InForce::of(&changes);
             let decided = draft.commit(changes);
             // As it is counted when the batch is written.
             let number = draft.trees.sequence() + draft.steps();
             let feed = Arc::clone(&shared.feed);
             Box::new(move |failure| {
                 if let (Ok(entries), None) = (&decided, failure) {
-                    let in_force = entries.iter().zip(is_in_force).filter(|(_, is_in_force)| *is_in_force);
-                    feed.publish(number, in_force.map(|(entry, _)| entry.clone()).collect());
+                    feed.publish(number, in_force.among(entries).cloned().collect());
                 }
                 later(decided.map(|entries| (entries, feed::position(number))), reply)(failure);
             })

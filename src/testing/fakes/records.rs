@@ -1,6 +1,8 @@
 //! Export and import of the store in memory.
 
 use async_trait::async_trait;
+use palisade_core::domain::task::Task;
+use palisade_core::domain::time::UnixTime;
 use palisade_core::ports::*;
 
 use super::{FakeStore, State};
@@ -67,6 +69,16 @@ impl State {
             Record::KeyCheck { file, check } => self.key_checks.insert(file, check).is_none(),
         };
         is_new.then_some(()).ok_or_else(twice)
+    }
+}
+
+impl FakeStore {
+    /// At most `limit` tasks of any kind that are due at `now`, the earliest first.
+    ///
+    /// # Errors
+    /// None.
+    pub async fn due_tasks(&self, now: UnixTime, limit: usize) -> Result<Vec<Task>, StoreError> {
+        crate::conformance::due_tasks(self, now, limit).await
     }
 }
 
