@@ -128,7 +128,7 @@ pub struct Ended<'a> {
     pub bytes: u64,
     /// The verified caller.
     pub subject: Option<&'a str>,
-    /// Who the request came from, trusted proxies left out.
+    /// The client's address, trusted proxies left out.
     pub client: IpAddr,
     pub upstream: Option<SocketAddr>,
 }

@@ -763,7 +763,7 @@ async fn a_deleted_user_leaves_nothing(store: &dyn Store) {
     assert_eq!(store.events(None, 9).await.unwrap().len(), 1);
     store.commit(vec![Change::DeleteUser(ann.id)]).await.unwrap();
     store.commit(vec![Change::CreateUser(user(5, "ann@example.com"))]).await.unwrap();
-    // Nor is anything of theirs filed any more.
+    // And no index entry of theirs is left.
     let swept = store.sweep(UnixTime(101 + 3600)).await.unwrap();
     assert_eq!(swept, Swept { sessions: 1, ..Swept::default() });
 }
@@ -1247,7 +1247,7 @@ async fn strangers_events_push_out_only_one_another(store: &dyn Store) {
         let kept = ids(store.events(whose, 10 * EVENTS_KEPT).await.unwrap());
         let flood: Vec<u128> = (1500 - strangers..1500).rev().collect();
         assert_eq!(kept, [&flood[..], &[3, 1]].concat(), "{user:?}");
-        // Nor do the others push out those of strangers.
+        // And the others do not push out those of strangers.
         store.commit(vec![Change::Record((2000..2500).map(done).collect())]).await.unwrap();
         store.commit(vec![Change::Record(vec![refused(3000), done(3001)])]).await.unwrap();
         let kept = ids(store.events(whose, 10 * EVENTS_KEPT).await.unwrap());

@@ -52,7 +52,7 @@ pub struct FakeProviders {
     /// Rung at the beginning of each of them.
     pub begun: Notify,
     pub refreshes: AtomicUsize,
-    /// Of this provider there is no answer to a refresh within twenty seconds.
+    /// This provider does not answer a refresh within twenty seconds.
     pub silent: Mutex<Option<&'static str>>,
 }
 
@@ -96,7 +96,7 @@ impl FakeProviders {
         providers
     }
 
-    /// From now on nothing goes on without a permit, and what has begun before is forgotten.
+    /// From now on no call goes on without a permit, and calls that began before are forgotten.
     pub fn close_gate(&self) {
         self.gate.forget_permits(Semaphore::MAX_PERMITS);
         let _ = self.begun.notified().now_or_never();
@@ -124,7 +124,7 @@ impl FakeProviders {
         calls.iter().rev().find(|(called, _)| *called == verb).expect("no such call").1.clone()
     }
 
-    /// Which grants are live, by number.
+    /// The live grants, by number.
     pub fn live(&self) -> Vec<usize> {
         let grants = self.grants.lock().unwrap();
         (0..grants.len()).filter(|number| grants[*number].current.is_some()).collect()

@@ -39,7 +39,7 @@ pub struct FakeStore {
     pub(super) lease_time: Mutex<Duration>,
     /// What another gateway commits right before the next claim.
     pub(super) at_claim: Mutex<Vec<Change>>,
-    /// Who takes over which lease right before the next commit.
+    /// The holder that takes over a lease right before the next commit.
     pub(super) usurper: Mutex<Option<(LeaseSubject, LeaseHolder)>>,
     /// How many commits were tried.
     pub commits: AtomicU64,

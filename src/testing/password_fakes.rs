@@ -21,7 +21,7 @@ pub const GUESSABLE: &str = "easily guessed";
 pub struct FakePasswords {
     /// Answers [`Busy`].
     pub busy: AtomicBool,
-    /// Who asked.
+    /// The requesters.
     pub requesters: Mutex<Vec<Requester>>,
     pub costs: Mutex<HashCosts>,
     /// What happens, once, while a password is held against a hash.

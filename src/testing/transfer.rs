@@ -144,7 +144,7 @@ fn changes() -> Vec<Vec<Change>> {
         vec![Change::Record(vec![denied(None, 5), event(None, 6), denied(None, 7)])],
         // More than are kept, so that the first of them is not the first that there was.
         vec![Change::Record(others)],
-        // Of an account that is gone; the second has only such as strangers can cause.
+        // Events of an account that is gone; the second has only events that strangers can cause.
         vec![Change::Record(vec![event(Some(8), 8), denied(Some(9), 9)])],
     ]
 }

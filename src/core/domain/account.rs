@@ -21,7 +21,7 @@ pub const MAX_DEVICES: usize = 50;
 pub const DEVICE_LETTERS_A_DAY: usize = 10;
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// Who an account is: the `sub` of its tokens (UUID v7).
+/// The id of an account: the `sub` of its tokens (UUID v7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct UserId(pub Uuid);

@@ -24,7 +24,7 @@ impl From<Problem> for Answer {
     }
 }
 
-/// What the caller is told. Why a token is bad stays inside; that it is bad is all a stranger learns.
+/// What the caller is told: that a token is bad, not why. The reason goes to the log only.
 #[must_use]
 pub fn answer(refusal: &Refusal) -> Answer {
     let problem = |status, detail: &str| Problem::new(status, refusal.code(), detail);

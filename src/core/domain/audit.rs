@@ -80,7 +80,7 @@ pub enum Outcome {
     Failed,
 }
 
-/// Who did it.
+/// The actor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Actor {

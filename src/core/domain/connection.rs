@@ -27,7 +27,7 @@ pub const MAX_CONNECTIONS: usize = 100;
 /// The longest text of a failure that is kept, in bytes.
 pub const MAX_REASON: usize = 500;
 
-/// Which connection (UUID v7).
+/// The id of a connection (UUID v7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ConnectionId(pub Uuid);
@@ -132,7 +132,7 @@ pub struct Consent {
     pub begun: Versions,
     /// Where the browser goes afterwards: one of the configured URLs, word for word.
     pub return_to: Option<String>,
-    /// What is asked for.
+    /// The scopes that are asked for.
     pub scopes: Vec<String>,
     /// What the user gave for the parameters of the provider, secrets left out.
     pub parameters: BTreeMap<String, String>,

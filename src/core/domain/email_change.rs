@@ -146,7 +146,7 @@ impl EmailChanges {
         let (since, earlier) = (first.at, first.from.clone());
         let before = self.freeze.take();
         let mut later: Vec<EmailAddress> = Vec::new();
-        // Of a claim that gives way, the addresses that were told of it are later ones too.
+        // The addresses that were notified of a replaced claim count as later ones too.
         let told = before.iter().flat_map(|freeze| freeze.later.iter().cloned());
         let had = undone.iter().map(|change| change.to.clone());
         for address in had.chain(told).chain([present.clone()]) {

@@ -1,4 +1,4 @@
-//! Who a verified token says the caller is.
+//! The identity of a caller, as a verified token says it.
 //!
 //! An [`Identity`] exists only after a signature, an issuer, an audience and the times were checked (`edge::jwt`), so
 //! code that holds one need not check again. Its text fields are free of control characters: they go into header

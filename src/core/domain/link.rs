@@ -85,10 +85,11 @@ impl Link {
             Purpose::ResetPassword => {
                 current && user.active && user.email_changes.takes_reset() && self.email == user.email
             }
-            // Of any generation: a thief who changes the password or the address again must not void it. Nor does a
-            // clock that is corrected: the way back must not be lost with it.
+            // Good in any generation: an attacker who changes the password or the address again must not void it. Nor
+            // does a clock that is corrected: the way back must not be lost with it.
             Purpose::UndoEmailChange => user.email_changes.can_undo(self.id, now),
-            // Of any generation, too: what an operator does in the meantime must not take an address its word.
+            // Good in any generation, too: an operator's change in the meantime must not take the right to object
+            // from an address.
             Purpose::ObjectToUndo => user.email_changes.takes_objection(&self.email),
         }
     }

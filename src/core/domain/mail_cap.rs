@@ -14,7 +14,7 @@
 //! - the only live link of a wish for this address by an account that has another one, as far as there are few: how
 //!   many accounts wish is up to strangers.
 //!
-//! What is held back is then a repeat, beside a link that was mailed and still works.
+//! So the cap holds back only repeats, beside a link that was mailed and still works.
 
 use std::time::Duration;
 
@@ -136,7 +136,7 @@ impl Mailbox {
     /// Whether `letter` to `email` may go out at `now`. Then it is counted.
     #[must_use]
     pub fn admits(&mut self, caps: Caps, letter: CappedLetter, email: &EmailAddress, now: UnixTime) -> bool {
-        // Of a clock that was set back by more than an hour nothing is believed that lies ahead.
+        // After the clock was set back by more than an hour, letters that lie in the future do not count.
         let counts = |at: UnixTime| now.until(at) <= HOUR && at.until(now) < DAY;
         self.letters.retain(|counted| counts(counted.at));
         let tagged = plain(email) != email.as_str();

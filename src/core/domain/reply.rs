@@ -166,7 +166,7 @@ impl Reply {
                 fields.push(NO_STORE);
                 fields.extend(challenge.as_deref().map(|value| Field::plain("www-authenticate", value)));
                 fields.extend(allow.as_deref().map(|value| Field::plain("allow", value)));
-                // Who is turned away for the moment is told for how long.
+                // A client that is refused for the moment is told when to retry.
                 let wait = retry_after.or((problem.status == 503).then_some(SHORTLY));
                 fields.extend(wait.map(|wait| Field {
                     name: "retry-after",

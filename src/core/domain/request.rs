@@ -362,7 +362,7 @@ pub trait Headers: Sync {
 pub struct Request<'a> {
     /// The method, as sent (methods are case-sensitive).
     pub method: &'a str,
-    /// Who the request is for.
+    /// The host that the request is for.
     pub host: Host<'a>,
     /// What it asks for, in normal form.
     pub path: Path<'a>,

@@ -24,7 +24,7 @@ pub const REPEAT_WINDOW: Duration = Duration::from_secs(10);
 /// refreshed every half an hour has fewer in its 90 days.
 const MAX_STEPS: u32 = 5000;
 
-/// Which session: the `sid` of its access tokens (UUID v7).
+/// The id of a session: the `sid` of its access tokens (UUID v7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct SessionId(pub Uuid);

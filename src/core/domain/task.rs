@@ -57,7 +57,7 @@ pub enum Work {
     Errand { made_at: UnixTime, tries: u32, errand: Errand },
 }
 
-/// Which worker a task is for.
+/// The worker that a task is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TaskKind {
     /// What a request has left behind: the worker of accounts does it.
@@ -91,7 +91,7 @@ impl Work {
     }
 }
 
-/// What is to be done elsewhere.
+/// A call to a provider or app, or another errand.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Errand {

@@ -63,7 +63,7 @@ pub struct Mark {
     pub highest: UnixTime,
 }
 
-/// Which way the wall clock is off, and by how much beyond what stops explain.
+/// In which direction the wall clock is off, and by how much beyond what stops explain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Doubt {
     /// It shows a later moment than the mark.
@@ -77,7 +77,7 @@ pub enum Doubt {
 pub struct ClockReading {
     /// What the wall clock shows.
     pub wall: UnixTime,
-    /// The earliest that it can be: what cannot be undone goes by this.
+    /// The earliest that it can be: what cannot be undone is decided by this.
     pub earliest: UnixTime,
     /// The latest that it can be: what shall reach everything so far reaches to here.
     pub latest: UnixTime,

@@ -44,7 +44,7 @@ pub enum Precondition {
     LeaseStands(Lease),
 }
 
-/// Who has confirmed a commit before it was acknowledged.
+/// What confirmed a commit before it was acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ConfirmedBy {

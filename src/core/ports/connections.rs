@@ -212,7 +212,7 @@ pub trait Vault: Send + Sync {
     /// The envelope of `secret`, sealed with the present key.
     fn seal(&self, place: Place<'_>, secret: &SecretString) -> String;
 
-    /// What is in an envelope.
+    /// Opens an envelope.
     ///
     /// # Errors
     /// [`VaultError`].

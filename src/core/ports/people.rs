@@ -23,7 +23,7 @@ pub struct Busy {
     pub retry_after: Duration,
 }
 
-/// Who has a password hashed or checked: it decides when the turn comes.
+/// The requester of a password hash or check: it decides the place in the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Requester {
     /// Where the request came from; `None` for the operator.
@@ -117,7 +117,7 @@ pub trait Passwords: Send + Sync {
     fn imported(&self, hash: &PasswordHash);
 }
 
-/// What is limited.
+/// The kinds of attempts with a rate limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Limited {
     Login,

@@ -16,7 +16,7 @@ use crate::domain::verdict::TokenFault;
 /// be revoked.
 #[derive(Debug)]
 pub struct Verified {
-    /// Who the token speaks for.
+    /// The subject that the token was issued to.
     pub identity: Identity,
     cleared: AtomicU64,
 }

@@ -12,7 +12,7 @@ use crate::domain::opaque::ServerKey;
 use crate::domain::time::UnixTime;
 use crate::ports::{Audit, Clock, Entropy, Limited, Limiter, TooMany};
 
-/// How many waits are remembered. Beyond, some may be written down a second time.
+/// How many waits are remembered. Beyond that, some may get a second audit event.
 const WAITS: usize = 4096;
 
 /// Any limits, audited.
@@ -22,11 +22,11 @@ pub struct AuditedLimits {
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     key: Arc<ServerKey>,
-    /// Until when each wait goes on that was written down.
+    /// When each wait ends that has an audit event.
     noted: Mutex<HashMap<Wait, UnixTime>>,
 }
 
-/// Who waits for what: the limited act, the address block, and the hash of the account.
+/// Identifies a wait: the limited act, the address block, and the hash of the account.
 type Wait = (String, IpAddr, Option<String>);
 
 impl AuditedLimits {

@@ -1,4 +1,4 @@
-//! Who asks for something, and from where.
+//! The caller of a use case: the user, and where the request came from.
 
 use std::net::IpAddr;
 
@@ -10,7 +10,7 @@ use crate::domain::task::RequestOrigin;
 /// Where a request comes from, as far as it tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Client {
-    /// Of the client itself: trusted proxies are left out.
+    /// The client's own address: trusted proxies are left out.
     pub address: IpAddr,
     pub user_agent: Option<String>,
     pub request_id: String,
@@ -44,7 +44,7 @@ impl Person {
     }
 }
 
-/// Who is behind an event of the audit log.
+/// The actor of an event of the audit log.
 pub(super) enum Source<'a> {
     Client(&'a Client),
     /// A request that enqueued a task.

@@ -23,10 +23,10 @@ const REMIND: Duration = Duration::from_secs(3600);
 /// The uptime of the machine, which cannot be set.
 pub type Uptime = Box<dyn Fn() -> Duration + Send + Sync>;
 
-/// What the log was last told of the clock, what was last written, and at which uptime.
+/// What was last logged about the clock, what was last written, and at which uptime.
 #[derive(Default)]
 pub struct ClockLog {
-    /// The doubt that the log was last told of.
+    /// The doubt that was last logged.
     pub doubt: Option<(Doubt, Duration)>,
     /// Whether it was said, since the start or the last doubt, that the clock once showed a moment that is to come.
     ahead: bool,

@@ -189,7 +189,7 @@ pub struct Injected {
     pub connection: ConnectionId,
 }
 
-/// What one step of sealing anew came to.
+/// The result of one step of sealing again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Resealed {
     /// Where the next step begins; `None`: that was the last one.

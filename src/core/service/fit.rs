@@ -17,7 +17,7 @@ pub fn longest_token(max_header_bytes: usize) -> usize {
     crate::domain::credential::MAX_TOKEN_BYTES.min(max_header_bytes / 4 * 3)
 }
 
-/// What is told of a token that is too long.
+/// The message about a token that is too long.
 pub(super) fn too_long(bytes: usize, longest: usize) -> String {
     format!(
         "the access token would have {bytes} bytes, and a request has room for {longest} (tokens of more than 8192 bytes are \

@@ -1,4 +1,4 @@
-//! Counting how dear the accounts' password hashes are, so that an address without an account can be checked like one
+//! Counts the costs of the accounts' password hashes, so that an address without an account can be checked like one
 //! that has an account ([`crate::domain::hash_cost`]).
 
 use std::time::Duration;

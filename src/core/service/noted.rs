@@ -1,4 +1,4 @@
-//! What is written down about accounts beside what each use case says itself.
+//! Audit events about accounts, beside those that each use case records itself.
 
 use std::net::IpAddr;
 

@@ -167,7 +167,7 @@ impl Outbox {
         }
     }
 
-    /// What is due and under way nowhere, as much as there may be at once.
+    /// The mails that are due and not under way, at most as many as may be sent at once.
     async fn take_up(&self, flying: &HashSet<Uuid>) -> Result<Vec<(Mail, HeldLease)>, StoreError> {
         if self.closing.load(Ordering::Acquire) {
             return Ok(Vec::new());

@@ -29,7 +29,8 @@ async fn jitter(entropy: &dyn Entropy) {
     tokio::time::sleep(Duration::from_micros(u64::from(u16::from_be_bytes(bytes) >> 2))).await;
 }
 
-/// What is looked up for a password. Small, so that after the look-up an account takes no more time than none.
+/// What is looked up for a password. It is small, so that an account takes no more time after the look-up than an
+/// unknown address (enumeration).
 struct Found {
     user: UserId,
     password: Option<PasswordHash>,

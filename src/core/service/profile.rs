@@ -111,7 +111,7 @@ impl Accounts {
         Ok(Edited { user, pending_email: new_email })
     }
 
-    /// Word of the wish to the present address, and the rest for the worker: whether the new address has an
+    /// A notice of the wish to the present address, and the rest for the worker: whether the new address has an
     /// account must show neither in the answer nor in its time.
     fn wish(&self, user: &User, email: &EmailAddress, client: &Client) -> [Change; 2] {
         let facts = Facts { new_email: Some(email.clone()), ..self.facts(client) };

@@ -1,4 +1,4 @@
-//! A forgotten password: asking for a link, looking whether it is good, setting a new password with it.
+//! Password reset: requesting a link, checking it, setting a new password with it.
 
 use secrecy::{ExposeSecret, SecretString};
 

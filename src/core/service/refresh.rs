@@ -34,7 +34,7 @@ impl Accounts {
             let version = self.version(presented.user).await?;
             let session = self.store.session(presented.user, presented.session).await?;
             let Some(session) = session else {
-                // Of an account that is gone, nothing is written down under its id any more.
+                // No audit event is kept under the id of an account that is gone.
                 let about = match self.store.user(presented.user).await? {
                     Some(_) => about().because("session_unknown"),
                     None => About::default().because("account_gone"),
@@ -113,6 +113,7 @@ struct Rotation {
     user: User,
     session: Session,
     next: RefreshToken,
-    /// What is noted; `None` for a token that was repeated within the grace time: its rotation was noted before.
+    /// The audit event; `None` for a token that was repeated within the grace time: its rotation has an event
+    /// already.
     noted: Option<About>,
 }

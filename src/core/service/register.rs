@@ -1,8 +1,7 @@
 //! Registering, and asking for the verification mail again.
 //!
-//! Neither answer may tell whether the address has an account. So nothing is looked up while the caller
-//! waits: the request is written down, the same way for every address, and a worker
-//! ([`super::tasks`]) does the rest.
+//! Neither answer may tell whether the address has an account. So nothing is looked up while the caller waits: the
+//! request is enqueued, the same way for every address, and a worker ([`super::tasks`]) does the rest.
 
 use std::sync::PoisonError;
 
@@ -16,7 +15,7 @@ use crate::domain::email::EmailAddress;
 use crate::domain::task::Work;
 use crate::ports::Limited;
 
-/// A registration that was written down. Says nothing about what becomes of it.
+/// A registration that was enqueued. Says nothing about its outcome (enumeration).
 #[derive(Debug)]
 pub struct Registered {
     email: EmailAddress,

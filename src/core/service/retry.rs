@@ -15,8 +15,9 @@ pub(super) enum Decision<T> {
     Unchanged(T),
 }
 
-/// Decides and commits until the commit meets no conflict. `decide` runs anew for each attempt: it reads what it decides
-/// from, and has no effect of its own. What is to be noted or woken by the outcome comes after this has returned.
+/// Decides and commits until the commit meets no conflict. `decide` runs again for each attempt: it reads what it
+/// decides from, and has no effect of its own. What is to be noted or woken by the outcome comes after this has
+/// returned.
 ///
 /// An address that another account has taken meanwhile ([`CommitError::EmailTaken`]) is a conflict like any other: the
 /// next decision sees that account.

@@ -220,7 +220,7 @@ impl Accounts {
             extra,
         };
         let access_token = self.signer.access_token(&grant, expires_in, now)?.token;
-        // Of an account from before what goes into tokens had a bound. No request could carry it.
+        // The account is from before the size of tokens was bounded. No request could carry the token.
         if access_token.len() > MAX_TOKEN_BYTES {
             return Err(SignError(super::fit::too_long(access_token.len(), MAX_TOKEN_BYTES)).into());
         }

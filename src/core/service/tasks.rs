@@ -302,7 +302,7 @@ impl Accounts {
     }
 }
 
-/// Who is behind a task.
+/// The actor of a task, for the audit log.
 fn source(work: &Work) -> Source<'_> {
     match work {
         Work::Register { origin, .. }

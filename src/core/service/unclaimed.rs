@@ -21,7 +21,7 @@ use crate::ports::{Change, EVENTS_KEPT, STRANGERS_EVENTS_KEPT, StoreError};
 /// Then its address is free again, and attackers cannot fill the store with addresses that are never verified.
 pub(super) const UNCLAIMED_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// Who has an address.
+/// The account that has an address.
 pub(super) enum AddressHolder {
     /// No account has it.
     Free,
@@ -31,7 +31,7 @@ pub(super) enum AddressHolder {
 }
 
 impl Accounts {
-    /// Who has this address.
+    /// Looks up which account has this address.
     pub(super) async fn holder(&self, email: &EmailAddress) -> Result<AddressHolder, StoreError> {
         Ok(match self.store.user_by_email(email).await?.map(Box::new) {
             None => AddressHolder::Free,
@@ -120,7 +120,7 @@ impl Accounts {
         retry_on_conflict(|changes| self.store.commit(changes), decide).await
     }
 
-    /// What is said of an account that made room for another one.
+    /// The audit event of an unclaimed account that was removed for another one.
     pub(super) fn made_room(user: UserId) -> (Action, Outcome, About) {
         (Action::DeleteUser, Outcome::Success, About::user(user).because("address_of_another"))
     }

@@ -240,7 +240,7 @@ fn choose<'a>(
     let is_same = |one: &&Connection| {
         one.status != Status::Revoked && one.provider == begin.provider && one.parameters == *parameters
     };
-    // Of several, one that was connected, and of those the latest.
+    // Of several connections, one that was established, and of those the latest.
     Ok(match begin.another {
         true => None,
         false => mine.iter().filter(is_same).max_by_key(|one| (one.connected_at, one.id)),

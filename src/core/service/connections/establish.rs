@@ -1,4 +1,4 @@
-//! A new grant takes its place: sealed, told of, and instead of an older one of the same account.
+//! Establishes a new grant: seals it, notifies the app, and replaces an older one of the same account.
 
 use std::collections::BTreeMap;
 

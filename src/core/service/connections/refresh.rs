@@ -413,7 +413,7 @@ impl Connections {
                 };
                 change(&mut current);
                 self.schedule(&mut current);
-                // Made anew with each attempt: the sequence number is that of the record as it is written.
+                // Made again for each try of the commit: the sequence number is that of the record as it is written.
                 let notice = notice.map(|kind| self.tell_app(kind, &mut current));
                 let mut changes = vec![Change::UpdateConnection(current.clone())];
                 changes.extend(others.iter().cloned());

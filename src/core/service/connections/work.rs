@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::Connections;
 use crate::service::worker::Worker;
 
-/// How long sealing anew pauses after the store has failed.
+/// How long sealing again (key rotation) pauses after the store has failed.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
 /// How often all tokens are looked through for an earlier key's.
 const RESEAL: Duration = Duration::from_secs(3600);
