@@ -16,7 +16,7 @@ use crate::edge::fetch::{Hosts, HttpFetch};
 use crate::edge::jwt::ClientAssertions;
 use crate::edge::own_secrets;
 use crate::edge::telemetry::metrics::Metrics;
-use crate::edge::vault::KeyRing;
+use crate::edge::vault::VaultKeyRing;
 use crate::edge::wasm::{CacheAt, Plugins, Standing, Wiring};
 use crate::edge::webhook::SignedWebhook;
 use palisade_core::ports::{Clock, Entropy, Fetch, Meter, OwnSecret, SecretStore, Store};
@@ -134,7 +134,7 @@ pub(super) async fn compose(
     notices: &mut Vec<String>,
 ) -> Result<ConnectionsHandle, String> {
     let ConnectionInputs { store, clock, meter, fetch, accounts } = inputs;
-    let vault = KeyRing::new(&vault_keys(config, secrets, notices)?)?;
+    let vault = VaultKeyRing::new(&vault_keys(config, secrets, notices)?)?;
     let webhook = SignedWebhook::new(config.connections.webhook.as_ref(), fetch, Arc::clone(&clock))?;
     let folder =
         config.connections.cache.clone().unwrap_or_else(|| config.store.data_dir().join(CACHE_FOLDER));

@@ -11,7 +11,7 @@ use super::{key_checks, secrets, warnings};
 use crate::config::Config;
 use crate::edge::clock::uptime;
 use crate::edge::data_dir;
-use crate::edge::jwt::{Clocks, KeyRing};
+use crate::edge::jwt::{Clocks, SigningKeyRing};
 use crate::edge::store::{CacheObserver, Doubts, Kept, MeterObserver, ObservedStore, RevocationCache};
 use crate::edge::telemetry::Meters;
 use crate::edge::telemetry::metrics::Metrics;
@@ -37,7 +37,7 @@ pub(super) struct Opened {
     /// How far other issuers' clocks were seen ahead.
     pub(super) issuer_clocks: Arc<Clocks>,
     pub(super) clock: Arc<GuardedClock>,
-    pub(super) ring: KeyRing,
+    pub(super) ring: SigningKeyRing,
 }
 
 /// Opens what lasts.
@@ -62,7 +62,7 @@ pub(super) async fn open(clock: Arc<dyn Clock>, config: Config, options: Options
     let revocations_changed = Arc::new(Notify::new());
     let store = observed(&backend, &meters, &revocations, &revocations_changed);
     let clock = guard(clock, &*store).await?;
-    let ring = KeyRing::open(&config.tokens, Arc::clone(&secrets), clock.reading())
+    let ring = SigningKeyRing::open(&config.tokens, Arc::clone(&secrets), clock.reading())
         .map_err(|error| error.to_string())?;
     if ring.made_keys() {
         notices.push(format!("signing keys were made in {}", data_dir.display()));
@@ -100,7 +100,7 @@ fn open_backend(
         let known = kept.key_checks.as_ref().map_err(Clone::clone)?;
         admitted.extend(key_checks::admit(known, own, data_dir, options.accept)?);
         if config.tokens.key.is_none() {
-            KeyRing::look(own).map_err(|error| error.to_string())?;
+            SigningKeyRing::look(own).map_err(|error| error.to_string())?;
         }
         Clocks::open(data_dir).map(drop)
     };

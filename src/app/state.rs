@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use crate::config::{Config, Origin};
 use crate::edge::demo;
 use crate::edge::fetch::HttpFetch;
-use crate::edge::jwt::{Clocks, Issuers, KeyRing, TokenVerifier};
+use crate::edge::jwt::{Clocks, Issuers, SigningKeyRing, TokenVerifier};
 use crate::edge::proxy;
 use crate::edge::proxy::capacity::Capacity;
 use crate::edge::proxy::forward::StripRules;
@@ -26,7 +26,7 @@ pub(super) struct ProcessState {
     pub(super) clock: Arc<GuardedClock>,
     pub(super) meters: Arc<Meters>,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) ring: KeyRing,
+    pub(super) ring: SigningKeyRing,
     pub(super) fetch: Arc<HttpFetch>,
     pub(super) store: Arc<dyn Store>,
     pub(super) revocations: Arc<RevocationCache>,

@@ -35,17 +35,17 @@ impl Key {
 }
 
 /// The keys of `vault.keys`: the first one seals, all of them open.
-pub struct KeyRing {
+pub struct VaultKeyRing {
     present: Key,
     earlier: Vec<Key>,
 }
 
-impl KeyRing {
+impl VaultKeyRing {
     /// Reads the keys, each as [`config::vault_key`] does.
     ///
     /// # Errors
     /// There is none, one is no key, or two have the same name; without the key.
-    pub fn new(keys: &[SecretString]) -> Result<KeyRing, String> {
+    pub fn new(keys: &[SecretString]) -> Result<VaultKeyRing, String> {
         let mut read: Vec<Key> = Vec::with_capacity(keys.len());
         for (index, text) in keys.iter().enumerate() {
             let bytes = config::vault_key(text).ok_or_else(|| {
@@ -59,7 +59,7 @@ impl KeyRing {
         }
         let mut keys = read.into_iter();
         let present = keys.next().ok_or("vault.keys holds no key; `palisade vault key` makes one")?;
-        Ok(KeyRing { present, earlier: keys.collect() })
+        Ok(VaultKeyRing { present, earlier: keys.collect() })
     }
 
     /// The names of the keys, the one that seals first; they tell nothing of the keys.
@@ -78,7 +78,7 @@ pub fn is_envelope(text: &str) -> bool {
     text.strip_prefix(VERSION).is_some_and(|rest| rest.starts_with('.'))
 }
 
-impl Vault for KeyRing {
+impl Vault for VaultKeyRing {
     fn seal(&self, place: Place<'_>, secret: &SecretString) -> String {
         let mut nonce = [0; NONCE];
         #[allow(
@@ -153,8 +153,8 @@ mod tests {
         URL_SAFE_NO_PAD.encode([byte; 32]).into()
     }
 
-    fn ring(bytes: &[u8]) -> KeyRing {
-        KeyRing::new(&bytes.iter().map(|byte| key(*byte)).collect::<Vec<_>>()).unwrap()
+    fn ring(bytes: &[u8]) -> VaultKeyRing {
+        VaultKeyRing::new(&bytes.iter().map(|byte| key(*byte)).collect::<Vec<_>>()).unwrap()
     }
 
     fn place(user: u128, connection: u128, field: &str) -> Place<'_> {
@@ -295,7 +295,7 @@ mod tests {
         let store = FolderSecrets::new(folder.path());
         let made =
             [0, 1].map(|_| own_secrets::secret(&store, palisade_core::ports::OwnSecret::VaultKey).unwrap());
-        let [first, again] = made.map(|key| KeyRing::new(&[key]).unwrap());
+        let [first, again] = made.map(|key| VaultKeyRing::new(&[key]).unwrap());
         let envelope = first.seal(here(), &"secret".into());
         assert_eq!(again.open(here(), &envelope).unwrap().expose_secret(), "secret");
     }
@@ -315,7 +315,7 @@ mod tests {
 
     #[test]
     fn a_ring_of_no_keys_is_refused_without_saying_them() {
-        let fails = |keys: &[SecretString]| KeyRing::new(keys).err().unwrap();
+        let fails = |keys: &[SecretString]| VaultKeyRing::new(keys).err().unwrap();
         assert!(fails(&[]).contains("palisade vault key"));
         let error = fails(&[key(1), "hunter2".into()]);
         assert!(error.contains("vault.keys[1]") && !error.contains("hunter2"), "{error}");

@@ -13,7 +13,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use palisade::config::{self, Algorithm, Config};
 use palisade::edge::jwt::compact::Compact;
 use palisade::edge::jwt::keyset::KeySet;
-use palisade::edge::jwt::{Clocks, KeyRing, StoredKeys};
+use palisade::edge::jwt::{Clocks, SigningKeyRing, StoredKeys};
 use palisade::edge::own_secrets::{self, FolderSecrets};
 use palisade::edge::store::{RevocationCache, SledStore};
 use palisade::edge::vault;
@@ -254,7 +254,7 @@ async fn connections(store: &SledStore, truth: &Value, folder: &Path) {
     let active = store.connection(user, id).await.unwrap().unwrap();
     assert_eq!(active.status, Status::Active);
     let key = own_secrets::secret(&FolderSecrets::new(folder), OwnSecret::VaultKey).unwrap();
-    let vault = vault::KeyRing::new(&[key]).unwrap();
+    let vault = vault::VaultKeyRing::new(&[key]).unwrap();
     let tokens = active.tokens.unwrap();
     let open = |field, envelope: &str| {
         let place = Place { user, connection: id, field };
@@ -289,7 +289,7 @@ fn others(truth: &Value, folder: &Path, at: UnixTime) {
 }
 
 fn keys(config: &Config, truth: &Value, folder: &Path, at: UnixTime) {
-    let ring = KeyRing::open(&config.tokens, Arc::new(FolderSecrets::new(folder)), at).unwrap();
+    let ring = SigningKeyRing::open(&config.tokens, Arc::new(FolderSecrets::new(folder)), at).unwrap();
     assert!(!ring.made_keys());
     let kept: Vec<String> = ring.list().into_iter().map(|key| key.kid).collect();
     for told in truth["keys"].as_array().unwrap() {

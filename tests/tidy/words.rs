@@ -203,8 +203,7 @@ pub const MAY_SHARE: &[(&str, &str)] = &[
 ];
 
 /// Names that several modules may give, each with the reason.
-pub const SHARED_NAMES: &[(&str, &str)] =
-    &[("Fault", "to be renamed"), ("KeyRing", "to be renamed"), ("Outcome", "to be renamed")];
+pub const SHARED_NAMES: &[(&str, &str)] = &[("Fault", "to be renamed"), ("Outcome", "to be renamed")];
 
 /// The public structs, enums, traits and aliases that two modules call the same.
 pub fn shared_names(sources: &Sources) -> Vec<String> {

@@ -104,9 +104,9 @@ struct Inner {
 
 /// Our own keys, as the rest of the house uses them.
 #[derive(Clone)]
-pub struct KeyRing(Arc<Inner>);
+pub struct SigningKeyRing(Arc<Inner>);
 
-impl KeyRing {
+impl SigningKeyRing {
     /// Opens the ring that `secrets` keeps, making it when there is none, or takes the one key of the
     /// configuration. A changed `tokens.algorithm` retires the old keys. A retired key goes once its last token has
     /// ended by [`ClockReading::earliest`]. Blocks; for the start.
@@ -117,7 +117,7 @@ impl KeyRing {
         tokens: &Tokens,
         secrets: Arc<dyn SecretStore>,
         now: impl Into<ClockReading>,
-    ) -> Result<KeyRing, KeyRingError> {
+    ) -> Result<SigningKeyRing, KeyRingError> {
         let reading = now.into();
         let now = reading.wall;
         let keep = tokens.access_ttl + tokens.leeway + SLACK;
@@ -144,7 +144,7 @@ impl KeyRing {
                     let content = encode(&ring, &secrets.place(OwnSecret::SigningKeys))?;
                     // Another process was faster: its keys are the ones.
                     if *secrets.make(OwnSecret::SigningKeys, &content)? != *content {
-                        return KeyRing::open(tokens, secrets, reading);
+                        return SigningKeyRing::open(tokens, secrets, reading);
                     }
                 } else if changed || !has_digest {
                     match write(&*secrets, &ring) {
@@ -159,7 +159,7 @@ impl KeyRing {
                 (ring, Some(secrets))
             }
         };
-        Ok(KeyRing(Arc::new(Inner {
+        Ok(SigningKeyRing(Arc::new(Inner {
             issuer: tokens.issuer.clone(),
             audience: tokens.audience.clone(),
             algorithm: tokens.algorithm,
@@ -181,7 +181,7 @@ impl KeyRing {
         read(secrets).map(drop)
     }
 
-    /// Whether [`KeyRing::open`] made the first keys: worth saying once.
+    /// Whether [`SigningKeyRing::open`] made the first keys: worth saying once.
     #[must_use]
     pub fn made_keys(&self) -> bool {
         self.0.made_keys
@@ -293,7 +293,7 @@ fn settle(
     Ok((Ring::new(active, retired), changed))
 }
 
-impl Signer for KeyRing {
+impl Signer for SigningKeyRing {
     fn issuer(&self) -> &str {
         &self.0.issuer
     }
@@ -356,7 +356,7 @@ impl Signer for KeyRing {
 }
 
 #[async_trait]
-impl Keys for KeyRing {
+impl Keys for SigningKeyRing {
     fn list(&self) -> Vec<KeyInfo> {
         let info = |member: &Member| KeyInfo {
             kid: member.key.kid.clone(),

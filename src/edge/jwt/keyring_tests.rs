@@ -13,8 +13,12 @@ const ALL: [Algorithm; 4] = [Algorithm::EdDsa, Algorithm::Es256, Algorithm::Rs25
 
 const FILE: &str = "signing-keys.json";
 
-fn open(tokens: &Tokens, folder: &Path, now: impl Into<ClockReading>) -> Result<KeyRing, KeyRingError> {
-    KeyRing::open(tokens, secrets_of(folder), now)
+fn open(
+    tokens: &Tokens,
+    folder: &Path,
+    now: impl Into<ClockReading>,
+) -> Result<SigningKeyRing, KeyRingError> {
+    SigningKeyRing::open(tokens, secrets_of(folder), now)
 }
 
 fn tokens(algorithm: Algorithm) -> Tokens {
@@ -30,12 +34,12 @@ fn tokens(algorithm: Algorithm) -> Tokens {
     }
 }
 
-fn sign(ring: &KeyRing, now: UnixTime) -> String {
+fn sign(ring: &SigningKeyRing, now: UnixTime) -> String {
     let grant = AccessGrant { subject: "u1".into(), ..AccessGrant::default() };
     ring.access_token(&grant, Duration::from_secs(1800), now).unwrap().token
 }
 
-fn check(ring: &KeyRing, token: &str, now: UnixTime) -> Result<(), TokenFault> {
+fn check(ring: &SigningKeyRing, token: &str, now: UnixTime) -> Result<(), TokenFault> {
     ring.check(&Compact::read(token).unwrap(), now)
 }
 

@@ -25,7 +25,7 @@ pub mod verify;
 pub use assertions::ClientAssertions;
 pub use clocks::Clocks;
 pub use issuers::{Asker, Issuers};
-pub use keyring::{KeyRing, KeyRingError};
+pub use keyring::{KeyRingError, SigningKeyRing};
 pub use stored::StoredKeys;
 pub use verify::{SetVerifier, TokenVerifier};
 

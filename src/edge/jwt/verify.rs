@@ -28,7 +28,7 @@ pub struct TokenVerifier {
     issuer: Arc<str>,
     audiences: Vec<String>,
     leeway: Duration,
-    ring: Arc<KeyRing>,
+    ring: Arc<SigningKeyRing>,
     issuers: Arc<Issuers>,
     clocks: Arc<Clocks>,
     cache: TokenCache,
@@ -40,7 +40,7 @@ impl TokenVerifier {
     #[must_use]
     pub fn new(
         tokens: &Tokens,
-        ring: Arc<KeyRing>,
+        ring: Arc<SigningKeyRing>,
         issuers: Arc<Issuers>,
         clocks: Arc<Clocks>,
         meter: Arc<dyn Meter>,

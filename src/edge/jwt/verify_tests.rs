@@ -60,7 +60,7 @@ impl Fetch for Source {
 
 struct House {
     verifier: TokenVerifier,
-    ring: Arc<KeyRing>,
+    ring: Arc<SigningKeyRing>,
     issuers: Arc<Issuers>,
     source: Arc<Source>,
     theirs: SigningKey,
@@ -79,7 +79,8 @@ async fn house() -> House {
         cache_entries: 100,
     };
     let folder = tempfile::tempdir().unwrap();
-    let ring = Arc::new(KeyRing::open(&tokens, super::super::tests::secrets_of(folder.path()), NOW).unwrap());
+    let ring =
+        Arc::new(SigningKeyRing::open(&tokens, super::super::tests::secrets_of(folder.path()), NOW).unwrap());
     let source = Arc::new(Source::default());
     let theirs = SigningKey::generate(Algorithm::Es256).unwrap();
     source.set(&[&theirs]);
