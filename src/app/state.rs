@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use crate::config::{Config, Origin};
+use crate::config::{Config, UpstreamOrigin};
 use crate::edge::demo;
 use crate::edge::fetch::HttpFetch;
 use crate::edge::jwt::{Clocks, Issuers, SigningKeyRing, TokenVerifier};
@@ -64,7 +64,7 @@ impl ProcessState {
         if let Some(address) = self.demo {
             for route in &mut configured {
                 route.upstream.origins =
-                    vec![Origin { tls: false, host: address.ip().to_string(), port: address.port() }];
+                    vec![UpstreamOrigin { tls: false, host: address.ip().to_string(), port: address.port() }];
                 route.upstream.http2 = false;
                 // The sample app greets people by the name that is in it.
                 route.forward.assertion = Some(demo::ASSERTION.to_owned());

@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
-use crate::config::{Config, Origin};
+use crate::config::{Config, UpstreamOrigin};
 
 /// How long a name may take to be looked up. An upstream that is not known by then is not looked at.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -39,10 +39,10 @@ fn readable_key(config: &Config) -> Option<String> {
     })
 }
 
-async fn look(config: &Config, place: String, origin: &Origin) -> Vec<String> {
+async fn look(config: &Config, place: String, origin: &UpstreamOrigin) -> Vec<String> {
     let addresses = addresses(origin).await;
     let leads_to = |listener: &SocketAddr| addresses.iter().any(|address| reaches(*address, *listener));
-    let Origin { tls, host, port } = origin;
+    let UpstreamOrigin { tls, host, port } = origin;
     let mut found = Vec::new();
     let server = &config.server;
     if let Some(listener) =
@@ -68,7 +68,7 @@ async fn look(config: &Config, place: String, origin: &Origin) -> Vec<String> {
 }
 
 /// Where an origin leads to now; nothing when its name cannot be looked up.
-async fn addresses(origin: &Origin) -> Vec<SocketAddr> {
+async fn addresses(origin: &UpstreamOrigin) -> Vec<SocketAddr> {
     let host = origin.host.trim_matches(['[', ']']);
     let port = origin.port;
     if let Ok(address) = host.parse::<IpAddr>() {

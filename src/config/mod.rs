@@ -32,8 +32,8 @@ pub use self::form::{vault_key, webhook_key};
 pub use self::providers::{BUILT_IN, Component, HostPattern, PluginLimits, Provider};
 pub use self::settings::{
     Algorithm, AuditTo, Balance, ClientAddress, Config, Forward, Health, Issuer, Jwks, Limits, Log,
-    LogFormat, Mail, MailTransport, Mailbox, Origin, Passwords, Route, Server, Sessions, Smtp, SmtpTls,
-    StoreUrl, Tls, Tokens, Upstream,
+    LogFormat, Mail, MailTransport, Mailbox, Passwords, Route, Server, Sessions, Smtp, SmtpTls, StoreUrl,
+    Tls, Tokens, Upstream, UpstreamOrigin,
 };
 pub use palisade_core::domain::cors::{Cors, Origins};
 

@@ -8,7 +8,7 @@ use super::cors;
 use super::file::{Item, Section};
 use super::form::{self, Url};
 use super::read::{existing_file, host, require};
-use super::settings::{Balance, Forward, Health, Origin, Route, Upstream};
+use super::settings::{Balance, Forward, Health, Route, Upstream, UpstreamOrigin};
 use palisade_core::domain::credential::HOST_PREFIX;
 use palisade_core::domain::request::Path;
 use palisade_core::domain::reserved::{self, Reserved, fold};
@@ -210,18 +210,18 @@ fn policy(section: &Section<'_>, known: &Known) -> Policy {
 
 const ORIGIN: &str = "an origin like http://127.0.0.1:3000, with no path, query or user name";
 
-fn origin(item: &Item<'_>) -> Option<Origin> {
+fn origin(item: &Item<'_>) -> Option<UpstreamOrigin> {
     item.read(ORIGIN, |text| {
         let url = Url::parse(text).filter(|url| url.rest.is_empty())?;
         let port = url.port.unwrap_or(if url.tls { 443 } else { 80 });
-        Some(Origin { tls: url.tls, host: url.host, port })
+        Some(UpstreamOrigin { tls: url.tls, host: url.host, port })
     })
 }
 
 fn upstream(section: &Section<'_>, known: &Known) -> Option<Upstream> {
     let item = section.required("upstream", ORIGIN);
     let line = section.doc.line(item.as_ref().map_or(section.at, |item| item.at));
-    let mut origins: Vec<Origin> = Vec::new();
+    let mut origins: Vec<UpstreamOrigin> = Vec::new();
     for item in item.iter().flat_map(Item::list) {
         let Some(origin) = origin(&item) else { continue };
         let address = origin.host.trim_matches(['[', ']']).parse::<IpAddr>().ok();

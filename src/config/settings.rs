@@ -314,7 +314,7 @@ pub struct Route {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upstream {
     /// At least one; all with the same scheme.
-    pub origins: Vec<Origin>,
+    pub origins: Vec<UpstreamOrigin>,
     /// Where they are written.
     pub line: usize,
     pub balance: Balance,
@@ -337,7 +337,7 @@ pub struct Upstream {
 
 /// One upstream: scheme, host, port.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Origin {
+pub struct UpstreamOrigin {
     pub tls: bool,
     pub host: String,
     pub port: u16,

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use percent_encoding::percent_decode;
 
-use super::request::{Headers, Origin, Request, Scheme};
+use super::request::{Headers, Request, Scheme, WebOrigin};
 use super::route::Carriers;
 use super::verdict::{Refusal, TokenFault};
 
@@ -135,10 +135,10 @@ pub fn is_cross_site(request: &Request<'_>, public: Scheme) -> bool {
         return false;
     }
     let scheme = forwarded_scheme(request).unwrap_or(public);
-    let ours = Origin { scheme, host: request.host.clone() };
+    let ours = WebOrigin { scheme, host: request.host.clone() };
     let mut cross = false;
     request.headers.each("origin", &mut |line| {
-        let origin = std::str::from_utf8(line).ok().and_then(Origin::parse);
+        let origin = std::str::from_utf8(line).ok().and_then(WebOrigin::parse);
         cross |= !origin.is_some_and(|origin| origin.is_same(&ours));
     });
     cross

@@ -331,23 +331,23 @@ impl Scheme {
 
 /// An origin (RFC 6454): where a page comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Origin<'a> {
+pub struct WebOrigin<'a> {
     pub scheme: Scheme,
     pub host: Host<'a>,
 }
 
-impl<'a> Origin<'a> {
+impl<'a> WebOrigin<'a> {
     /// Reads an `Origin` field or the origin of a URL; `None` for anything else, `null` too.
     #[must_use]
-    pub fn parse(text: &'a str) -> Option<Origin<'a>> {
+    pub fn parse(text: &'a str) -> Option<WebOrigin<'a>> {
         let (scheme, authority) = text.split_once("://")?;
-        Some(Origin { scheme: Scheme::parse(scheme)?, host: Host::parse(authority.as_bytes()).ok()? })
+        Some(WebOrigin { scheme: Scheme::parse(scheme)?, host: Host::parse(authority.as_bytes()).ok()? })
     }
 
     /// Whether both are one origin: a port that is not written is the scheme's own.
     #[must_use]
-    pub fn is_same(&self, other: &Origin<'_>) -> bool {
-        let port = |origin: &Origin<'_>| origin.host.port().unwrap_or(origin.scheme.default_port());
+    pub fn is_same(&self, other: &WebOrigin<'_>) -> bool {
+        let port = |origin: &WebOrigin<'_>| origin.host.port().unwrap_or(origin.scheme.default_port());
         self.scheme == other.scheme && self.host.name() == other.host.name() && port(self) == port(other)
     }
 }

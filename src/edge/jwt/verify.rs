@@ -15,7 +15,7 @@ use super::claims::{self, Expect};
 use super::clocks::Clocks;
 use super::compact::Compact;
 use super::issuers::Issuers;
-use super::keyring::KeyRing;
+use super::keyring::SigningKeyRing;
 use super::keyset::{ALL, KeySet};
 use crate::config::Tokens;
 use palisade_core::domain::identity::Identity;

@@ -25,7 +25,7 @@ use tokio::task::AbortHandle;
 use super::capacity::Capacity;
 use super::dial::{Asked, Connector, Delivery, Dialer};
 use super::patience::{self, Silence};
-use crate::config::{self, Balance, Origin};
+use crate::config::{self, Balance, UpstreamOrigin};
 
 /// How often host names are looked up again.
 const RESOLVE_EVERY: Duration = Duration::from_secs(10);
@@ -255,7 +255,7 @@ where
 }
 
 fn template(
-    origin: &Origin,
+    origin: &UpstreamOrigin,
     settings: &config::Upstream,
     authorities: Option<&Authorities>,
     group: u64,
@@ -291,11 +291,15 @@ fn template(
     })
 }
 
-fn host(origin: &Origin) -> &str {
+fn host(origin: &UpstreamOrigin) -> &str {
     origin.host.trim_matches(['[', ']'])
 }
 
-fn engine_peer(origin: &Origin, settings: &config::Upstream, authorities: Option<&Authorities>) -> HttpPeer {
+fn engine_peer(
+    origin: &UpstreamOrigin,
+    settings: &config::Upstream,
+    authorities: Option<&Authorities>,
+) -> HttpPeer {
     let placeholder = SocketAddr::from(([0, 0, 0, 0], origin.port));
     let mut peer = HttpPeer::new(placeholder, origin.tls, host(origin).to_owned());
     let options = &mut peer.options;
@@ -321,7 +325,7 @@ fn engine_peer(origin: &Origin, settings: &config::Upstream, authorities: Option
 
 fn health_check(
     health: &config::Health,
-    origin: &Origin,
+    origin: &UpstreamOrigin,
     peer: &HttpPeer,
 ) -> Result<Box<dyn HealthCheck + Send + Sync>, String> {
     let mut peer = peer.clone();
@@ -377,7 +381,7 @@ fn load_authorities(path: &Path) -> Result<Authorities, String> {
 
 /// Turns the origins of a route into addresses.
 struct Resolver {
-    templates: Vec<(Origin, Template)>,
+    templates: Vec<(UpstreamOrigin, Template)>,
 }
 
 #[async_trait]
