@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::edge::devices::DeviceReader;
 use crate::edge::entropy::SystemEntropy;
-use crate::edge::limits::Limits;
+use crate::edge::limits::RateLimits;
 use crate::edge::mail::Post;
 use crate::edge::own_secrets;
 use crate::edge::passwords::BcryptPasswords;
@@ -104,7 +104,7 @@ pub(super) fn start(
         BcryptPasswords::start(&config.passwords, service, Arc::new(SystemEntropy), Arc::clone(&meter))
             .map_err(|error| format!("the threads that hash passwords: {error}"))?;
     let limiter: Arc<dyn Limiter> = Arc::new(AuditedLimits::new(
-        Arc::new(Limits::new(config.limits.enabled)),
+        Arc::new(RateLimits::new(config.limits.enabled)),
         Arc::clone(&audit) as _,
         Arc::clone(&clock),
         Arc::new(SystemEntropy),

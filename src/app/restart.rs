@@ -6,8 +6,8 @@
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::config::{
-    Accounts, Config, Connections, Cors, Limits, Log, Mail, MailTransport, Passwords, Server, Sessions,
-    Tokens, Vault,
+    Accounts, Config, Connections, Cors, LimitSettings, Log, Mail, MailTransport, Passwords, Server,
+    Sessions, Tokens, Vault,
 };
 
 /// The keys that `now` has another value for than `then`, with which this process started, although only a start
@@ -59,7 +59,7 @@ pub(super) fn keys(then: &Config, now: &Config) -> Vec<&'static str> {
     keys.differ("sessions.absolute_ttl", absolute_ttl, &now.sessions.absolute_ttl);
     keys.differ("sessions.fingerprint", fingerprint, &now.sessions.fingerprint);
     keys.differ("sessions.geoip", geoip, &now.sessions.geoip);
-    let Limits { enabled, letters_per_hour, letters_per_day } = limits;
+    let LimitSettings { enabled, letters_per_hour, letters_per_day } = limits;
     keys.differ("limits.enabled", enabled, &now.limits.enabled);
     keys.differ("limits.letters_per_hour", letters_per_hour, &now.limits.letters_per_hour);
     keys.differ("limits.letters_per_day", letters_per_day, &now.limits.letters_per_day);

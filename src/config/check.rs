@@ -11,7 +11,7 @@ use super::file::{ConfigError, Document, Item, Section};
 use super::form::{self, Url};
 use super::read::{existing_file, filled, host, secret};
 use super::settings::{
-    Algorithm, AuditTo, ClientAddress, Config, Issuer, Jwks, Limits, Log, LogFormat, Passwords, Route,
+    Algorithm, AuditTo, ClientAddress, Config, Issuer, Jwks, LimitSettings, Log, LogFormat, Passwords, Route,
     Server, Sessions, StoreUrl, Tls, Tokens,
 };
 use super::{accounts, connections, cors, issuers, mail, native, providers, proxies, routes};
@@ -390,7 +390,7 @@ fn sessions(section: Section<'_>) -> Sessions {
     sessions
 }
 
-fn limits(section: Section<'_>) -> Limits {
+fn limits(section: Section<'_>) -> LimitSettings {
     let enabled = section.bool("enabled", true);
     if let Some(item) = section.get("enabled").filter(|_| !enabled) {
         item.doc.warn(item.at, &item.key, "passwords can be guessed as fast as they are hashed");
@@ -398,5 +398,5 @@ fn limits(section: Section<'_>) -> Limits {
     let letters_per_hour = section.count("letters_per_hour", 5, 1..=1000);
     let letters_per_day = section.count("letters_per_day", 15, 1..=1000);
     section.close();
-    Limits { enabled, letters_per_hour, letters_per_day }
+    LimitSettings { enabled, letters_per_hour, letters_per_day }
 }

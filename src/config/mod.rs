@@ -31,7 +31,7 @@ pub use self::file::ConfigError;
 pub use self::form::{vault_key, webhook_key};
 pub use self::providers::{BUILT_IN, Component, HostPattern, PluginLimits, Provider};
 pub use self::settings::{
-    Algorithm, AuditTo, Balance, ClientAddress, Config, Forward, Health, Issuer, Jwks, Limits, Log,
+    Algorithm, AuditTo, Balance, ClientAddress, Config, Forward, Health, Issuer, Jwks, LimitSettings, Log,
     LogFormat, Mail, MailTransport, Mailbox, Passwords, Route, Server, Sessions, Smtp, SmtpTls, StoreUrl,
     Tls, Tokens, Upstream, UpstreamOrigin,
 };

@@ -34,7 +34,7 @@ pub struct Config {
     pub passwords: Passwords,
     pub accounts: Accounts,
     pub sessions: Sessions,
-    pub limits: Limits,
+    pub limits: LimitSettings,
     pub mail: Mail,
     pub routes: Vec<Route>,
     pub providers: Vec<Provider>,
@@ -236,7 +236,7 @@ pub struct Sessions {
 
 /// `[limits]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limits {
+pub struct LimitSettings {
     pub enabled: bool,
     /// How many letters that any caller can ask for one mailbox gets in an hour; at least 1.
     pub letters_per_hour: usize,

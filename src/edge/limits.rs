@@ -186,7 +186,7 @@ impl Pressure {
 }
 
 /// Every limit of the gateway.
-pub struct Limits {
+pub struct RateLimits {
     enabled: AtomicBool,
     ticks: Ticks,
     hasher: RandomState,
@@ -196,22 +196,22 @@ pub struct Limits {
     known: Cache<(Limited, Block, Account), ()>,
 }
 
-impl Limits {
+impl RateLimits {
     /// Limits that begin now; `enabled` is `limits.enabled`.
     #[must_use]
-    pub fn new(enabled: bool) -> Limits {
+    pub fn new(enabled: bool) -> RateLimits {
         let begun = Instant::now();
-        Limits::with_ticks(enabled, Arc::new(move || begun.elapsed()))
+        RateLimits::with_ticks(enabled, Arc::new(move || begun.elapsed()))
     }
 
     /// Limits that go by another clock.
     #[must_use]
-    pub fn with_ticks(enabled: bool, ticks: Ticks) -> Limits {
-        Limits::sized(enabled, ticks, ENTRIES)
+    pub fn with_ticks(enabled: bool, ticks: Ticks) -> RateLimits {
+        RateLimits::sized(enabled, ticks, ENTRIES)
     }
 
-    fn sized(enabled: bool, ticks: Ticks, entries: u64) -> Limits {
-        Limits {
+    fn sized(enabled: bool, ticks: Ticks, entries: u64) -> RateLimits {
+        RateLimits {
             enabled: AtomicBool::new(enabled),
             ticks,
             hasher: RandomState::new(),
@@ -338,7 +338,7 @@ fn is_guess(what: Limited) -> bool {
     }
 }
 
-impl Limiter for Limits {
+impl Limiter for RateLimits {
     fn attempt(&self, what: Limited, client: IpAddr, account: Option<&str>) -> Result<(), TooMany> {
         if !self.is_enabled() {
             return Ok(());
@@ -408,11 +408,11 @@ mod tests {
     use super::*;
 
     /// Limits, and their clock in milliseconds.
-    fn limits() -> (Limits, Arc<AtomicU64>) {
+    fn limits() -> (RateLimits, Arc<AtomicU64>) {
         let time = Arc::new(AtomicU64::new(1_000_000));
         let clock = Arc::clone(&time);
         let ticks: Ticks = Arc::new(move || Duration::from_millis(clock.load(Ordering::Relaxed)));
-        (Limits::with_ticks(true, ticks), time)
+        (RateLimits::with_ticks(true, ticks), time)
     }
 
     fn pass(time: &AtomicU64, seconds: u64) {
@@ -428,7 +428,7 @@ mod tests {
     }
 
     /// Tries a wrong password; the seconds to wait if it may not be tried.
-    fn wrong(limits: &Limits, client: &str, account: &str) -> u64 {
+    fn wrong(limits: &RateLimits, client: &str, account: &str) -> u64 {
         let outcome = limits.attempt(Limited::Login, ip(client), Some(account));
         if outcome.is_ok() {
             limits.failed(Limited::Login, ip(client), account);
@@ -577,7 +577,7 @@ mod tests {
     }
 
     /// 200 addresses try five passwords each, all at one moment. How many were tried.
-    fn siege(limits: &Limits) -> usize {
+    fn siege(limits: &RateLimits) -> usize {
         let strangers = (0..1000).map(|try_of| format!("198.51.100.{}", try_of / 5));
         strangers.filter(|stranger| wrong(limits, stranger, "ann") == 0).count()
     }
@@ -699,7 +699,7 @@ mod tests {
 
     #[test]
     fn a_flood_of_addresses_takes_bounded_memory_and_the_last_is_still_counted() {
-        let limits = Limits::sized(true, Arc::new(|| Duration::from_secs(1000)), 100);
+        let limits = RateLimits::sized(true, Arc::new(|| Duration::from_secs(1000)), 100);
         for client in 0..2000_u32 {
             let _ = limits.attempt(Limited::Login, IpAddr::from(client.to_be_bytes()), Some("ann"));
             limits.failed(Limited::Login, IpAddr::from(client.to_be_bytes()), &client.to_string());

@@ -11,7 +11,7 @@ use super::bindings::palisade::provider::http::{Method, Request, Response, SendE
 use super::bindings::palisade::provider::{clock, http, log, types};
 use super::credentials::{self, Client, Parts};
 use super::engine::Pace;
-use super::limits::Limiter;
+use super::limits::CallLimiter;
 use super::lines::Lines;
 use super::secrets::Secrets;
 use crate::config::PluginLimits;
@@ -53,7 +53,7 @@ pub(super) trait Witness: Send + Sync {
 
 /// What one call has to itself.
 pub(super) struct State {
-    pub(super) limiter: Limiter,
+    pub(super) limiter: CallLimiter,
     pub(super) pace: Pace,
     around: Arc<Surroundings>,
     pub(super) deadline: Instant,
@@ -87,7 +87,7 @@ impl State {
         let mut table = ResourceTable::new();
         table.set_max_capacity(HANDLES);
         State {
-            limiter: Limiter::new(around.limits.memory),
+            limiter: CallLimiter::new(around.limits.memory),
             pace,
             requests: if online { around.limits.requests } else { 0 },
             around,

@@ -11,7 +11,7 @@ pub(super) const MEMORIES: u32 = 4;
 pub(super) const TABLE_ELEMENTS: usize = 100_000;
 
 /// Counts memory and tables of one store.
-pub(super) struct Limiter {
+pub(super) struct CallLimiter {
     memory: usize,
     memory_limit: usize,
     elements: usize,
@@ -21,19 +21,25 @@ pub(super) struct Limiter {
     pub(super) tables_refused: bool,
 }
 
-impl Limiter {
+impl CallLimiter {
     /// Bytes of linear memory in use.
     pub(super) fn memory(&self) -> usize {
         self.memory
     }
 
     /// `memory` bytes of linear memory for the whole component.
-    pub(super) fn new(memory: usize) -> Limiter {
-        Limiter { memory: 0, memory_limit: memory, elements: 0, memory_refused: false, tables_refused: false }
+    pub(super) fn new(memory: usize) -> CallLimiter {
+        CallLimiter {
+            memory: 0,
+            memory_limit: memory,
+            elements: 0,
+            memory_refused: false,
+            tables_refused: false,
+        }
     }
 }
 
-impl ResourceLimiter for Limiter {
+impl ResourceLimiter for CallLimiter {
     fn memory_growing(
         &mut self,
         current: usize,
@@ -83,7 +89,7 @@ mod tests {
 
     #[test]
     fn memories_are_counted_together() {
-        let mut limiter = Limiter::new(100);
+        let mut limiter = CallLimiter::new(100);
         assert!(limiter.memory_growing(0, 60, None).unwrap());
         assert!(!limiter.memory_growing(0, 41, None).unwrap() && limiter.memory_refused);
         assert!(limiter.memory_growing(60, 100, None).unwrap());
@@ -92,7 +98,7 @@ mod tests {
 
     #[test]
     fn tables_are_counted_together() {
-        let mut limiter = Limiter::new(0);
+        let mut limiter = CallLimiter::new(0);
         assert!(limiter.table_growing(0, TABLE_ELEMENTS, None).unwrap() && !limiter.tables_refused);
         assert!(!limiter.table_growing(0, 1, None).unwrap() && limiter.tables_refused);
     }
