@@ -194,13 +194,10 @@ fn words(comment: &str) -> Vec<String> {
 }
 
 /// Modules that may name a public type like another module does, each with the reason.
-pub const MAY_SHARE: &[(&str, &str)] = &[
-    ("palisade::config", "a section of the configuration is called like what it configures: `config::Route`"),
-    (
-        "palisade::edge::wasm::bench::exchange",
-        "the format of recorded exchanges: its names are the keys of the file",
-    ),
-];
+pub const MAY_SHARE: &[(&str, &str)] = &[(
+    "palisade::config",
+    "a section of the configuration is called like what it configures: `config::Route`",
+)];
 
 /// Names that several modules may give, each with the reason.
 pub const SHARED_NAMES: &[(&str, &str)] = &[("Fault", "to be renamed"), ("Outcome", "to be renamed")];
