@@ -163,12 +163,12 @@ pub(super) fn start(
 fn service_names(config: &Config) -> Vec<String> {
     let authority = config.public_url.split_once("://").map_or("", |(_, rest)| rest);
     let host = authority.split(['/', ':']).next().unwrap_or_default();
-    // Without the last label, which is a word of no service.
+    // Without the top-level domain, which names no service.
     let labels = host.rsplit_once('.').map_or(host, |(labels, _)| labels).to_owned();
     config.mail.from.name.clone().into_iter().chain([labels, "palisade".to_owned()]).collect()
 }
 
-/// How long what is revoked could have gone on.
+/// How long tokens and sessions live: a revocation is kept at least as long.
 pub(super) fn lives(config: &Config) -> Lives {
     let tokens = &config.tokens;
     Lives {
@@ -178,7 +178,7 @@ pub(super) fn lives(config: &Config) -> Lives {
     }
 }
 
-/// Counts how dear the accounts' hashes are: at the start, and from time to time.
+/// Counts the accounts by the cost of their password hashes: at the start, and from time to time.
 async fn count_hash_costs(accounts: Accounts, closing: CancellationToken) {
     let mut ticks = tokio::time::interval(hash_costs::EVERY);
     loop {

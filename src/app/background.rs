@@ -21,11 +21,11 @@ const REFRESH_KEYS: Duration = Duration::from_secs(300);
 /// Walks through the open exchanges follow each other no closer than this: a flood of revocations must leave time for
 /// requests.
 const BETWEEN_WALKS: Duration = Duration::from_millis(50);
-/// How often exchanges are looked for whose tokens have expired.
+/// How often exchanges with expired tokens are looked for.
 const LOOK_FOR_EXPIRED: Duration = Duration::from_secs(1);
-/// How often ended revocations are forgotten.
+/// How often ended revocations are removed from the store.
 const SWEEP: Duration = Duration::from_secs(60);
-/// How often the wall clock is held against the uptime.
+/// How often the wall clock is compared with the uptime.
 const LOOK_AT_CLOCK: Duration = Duration::from_secs(1);
 /// How often the end of the certificate is looked at.
 const LOOK_AT_CERTIFICATE: Duration = Duration::from_secs(600);
@@ -111,7 +111,7 @@ pub(super) async fn watch_clock(clock: Arc<GuardedClock>, store: Arc<dyn Store>)
     }
 }
 
-/// Forgets what has ended.
+/// Removes ended revocations from the store.
 pub(super) async fn sweep(state: Arc<ProcessState>) {
     let mut ticks = tokio::time::interval(SWEEP);
     loop {

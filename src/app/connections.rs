@@ -159,7 +159,7 @@ pub(super) async fn compose(
     Ok(ConnectionsHandle { connections: Connections::new(ports, settings(config)), plugins })
 }
 
-/// Starts the workers: what they do, loaded providers can do.
+/// Starts the workers, which need loaded providers.
 pub(super) fn start(handle: ConnectionsHandle) -> ConnectionWorkers {
     let closing = CancellationToken::new();
     let (worker, until) = (handle.connections.clone(), closing.clone());
@@ -198,15 +198,14 @@ pub(crate) fn door(provider: &config::Provider) -> Result<Arc<dyn palisade_core:
     HttpFetch::door(hosts, provider.ca.as_deref())
 }
 
-/// The configured keys, and behind them the one in the data folder: it was the present one while none was
-/// configured.
+/// The configured keys, followed by the key in the data folder, which sealed while none was configured.
 fn vault_keys(
     config: &Config,
     secrets: &dyn SecretStore,
     notices: &mut Vec<String>,
 ) -> Result<Vec<SecretString>, String> {
     let mut keys = config.vault.keys.clone();
-    // One that cannot be read is no reason to make another: the error comes below.
+    // A key that cannot be read is not replaced by a new one: reading it below returns the error.
     let made = matches!(secrets.read(OwnSecret::VaultKey), Ok(None));
     if keys.is_empty() || !made {
         keys.push(own_secrets::secret(secrets, OwnSecret::VaultKey)?);

@@ -31,8 +31,8 @@ const GONE: &str = "";
 enum Changed {
     /// The start is refused, because this would be lost.
     Refused(&'static str),
-    /// It is told, and the file counts as it is now.
-    Told(&'static str),
+    /// The operator is notified, and the file is used as it is now.
+    Notice(&'static str),
 }
 
 /// The files that have no checksum of their own, the server key first: all check values are under it.
@@ -49,11 +49,11 @@ const SECRETS: [(OwnSecret, Changed); 4] = [
     ),
     (
         OwnSecret::AdminCredential,
-        Changed::Told(
+        Changed::Notice(
             "who operates this gateway needs the credential that is in it now; if you have not changed it, put the former one back",
         ),
     ),
-    (OwnSecret::PluginCacheKey, Changed::Told("the components of providers are compiled anew")),
+    (OwnSecret::PluginCacheKey, Changed::Notice("the components of providers are compiled anew")),
 ];
 
 /// What follows when one of these is gone. Those that carry a checksum are only known to have been there.
@@ -102,7 +102,7 @@ pub(super) fn admit(
     }
     for (secret, changed) in &SECRETS {
         let (file, place) = (file_name(*secret), secrets.place(*secret));
-        // One that is gone is another matter, and one that was never seen is nothing to compare with.
+        // A missing file is reported elsewhere, and a file that the store never knew cannot be compared.
         let (Some(was), Some(is)) = (known.get(file).filter(|was| *was != GONE), now.get(file)) else {
             continue;
         };
@@ -110,7 +110,7 @@ pub(super) fn admit(
             continue;
         }
         match changed {
-            Changed::Told(why) => notices.push(format!("{place} is not the one of the last start: {why}")),
+            Changed::Notice(why) => notices.push(format!("{place} is not the one of the last start: {why}")),
             Changed::Refused(lost) if accept.new_keys => {
                 notices.push(format!("{place} is another one, as accepted: {lost}"));
             }
@@ -121,7 +121,7 @@ pub(super) fn admit(
                 ));
             }
         }
-        // Under another server key every value is another one.
+        // Under another server key every check value differs.
         if *secret == OwnSecret::ServerKey {
             break;
         }

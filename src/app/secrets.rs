@@ -1,7 +1,7 @@
 //! The secrets in the data folder, looked at before a start goes by them.
 //!
-//! A secret that is missing beside a populated store is not made anew unless the operator says so: with it goes what
-//! was derived from it or sealed with it, and the file may only be somewhere else. Nothing is written here.
+//! A secret that is missing beside a populated store is not made anew unless the operator says so: what was derived
+//! from it or sealed with it would be lost, and the file may only be somewhere else. Nothing is written here.
 
 use std::fmt::Write;
 
@@ -12,11 +12,11 @@ use crate::edge::own_secrets::file_name;
 use crate::edge::store::Kept;
 use palisade_core::ports::{OwnSecret, SecretStore};
 
-/// A secret whose loss loses something.
+/// A secret that other data depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Secret {
     kept: OwnSecret,
-    /// What goes with it.
+    /// What is lost with it.
     lost: &'static str,
 }
 
@@ -47,7 +47,7 @@ fn missing(config: &Config, secrets: &dyn SecretStore, store: &Kept) -> Vec<Secr
     if config.tokens.key.is_none() {
         wanted.push(SIGNING);
     }
-    // A link to nowhere is as good as nothing; what cannot be looked at is reported by the code that reads it.
+    // A dangling link counts as missing; what cannot be looked at is reported by the code that reads it.
     wanted.retain(|secret| matches!(secrets.read(secret.kept), Ok(None)));
     wanted
 }

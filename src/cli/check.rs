@@ -58,7 +58,7 @@ pub fn run(path: &Path) -> ExitCode {
 /// What the network shows to be odd about the configuration.
 fn look_around(config: &Config) -> Vec<String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    // Without a runtime the providers cannot be tried either, which says why.
+    // Without a runtime the providers cannot be tried either; that check reports why.
     runtime.map_or_else(|_| Vec::new(), |runtime| runtime.block_on(app::warnings::about(config)))
 }
 

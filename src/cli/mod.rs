@@ -202,10 +202,10 @@ impl From<AcceptArgs> for Accept {
 
 #[derive(Debug, Args)]
 struct MintArgs {
-    /// Whom the token speaks for.
+    /// The subject of the token.
     #[arg(long, value_name = "ID")]
     sub: String,
-    /// Their address; the token calls it verified.
+    /// The e-mail address of the subject; the token calls it verified.
     #[arg(long)]
     email: Option<String>,
     /// A scope to grant; repeat for more.

@@ -29,7 +29,7 @@ pub(super) fn table(head: &[&str]) -> Table {
     table
 }
 
-/// For a terminal: what a stranger chose must not move its cursor.
+/// Text for a terminal, without the control characters that another party chose to move its cursor.
 pub(super) fn text(value: &Value) -> String {
     match value.as_str() {
         Some(text) => text.chars().map(|c| if c.is_control() { '?' } else { c }).collect(),

@@ -27,7 +27,7 @@ pub(super) fn run(cost: u32) -> Result<String, String> {
 
 /// One password: everything up to the end, without the line feed that ends it. White space is part of it.
 pub(super) fn read(input: impl Read) -> Result<SecretString, String> {
-    // A reader that takes more than any password has is no reader of passwords.
+    // A bound on what is read: no password is longer.
     let most = 4 * MAX_BYTES;
     let mut bytes = Zeroizing::new(Vec::with_capacity(most + 1));
     input

@@ -364,7 +364,7 @@ mod tests {
 
     /// The owner of a tenant decides what it says of its users, their addresses included.
     #[test]
-    fn a_host_that_users_choose_vouches_for_nobody() {
+    fn a_host_that_users_choose_vouches_for_no_address() {
         for entry in list().iter().filter(|entry| entry.allowed_hosts.iter().any(|host| host.contains('*'))) {
             assert_eq!(word(entry, "identity").unwrap_or("none"), "none", "{}", entry.name);
         }

@@ -57,7 +57,7 @@ pub fn config(
         let at = fault.span().map_or(0, |span| span.start);
         doc.fault(at, "", fault.message(), "valid TOML");
     }
-    // What a broken document seems to say would only add errors that are none.
+    // Reading on in a broken document would only add false errors.
     let config = if faults.is_empty() { whole(&Section::root(&doc, table.get_ref()), path) } else { None };
     let (errors, warnings) = doc.finish();
     match config {
@@ -356,7 +356,7 @@ fn passwords(section: Section<'_>) -> Passwords {
         u32::try_from(cost).ok()
     });
     let bcrypt_cost = cost.unwrap_or(12);
-    // Hashes of cost 12 are common elsewhere, whatever new ones are to have.
+    // Hashes of cost 12 are common elsewhere, whatever the cost of new ones is.
     let usual = (bcrypt_cost.max(12) + 2).min(31);
     let max_cost = section.get("max_cost").and_then(|item| {
         let most = item.number(u64::from(bcrypt_cost)..=31)?;

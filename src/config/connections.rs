@@ -73,8 +73,8 @@ pub(super) fn connections(section: Section<'_>, public_url: &str) -> Connections
     connections
 }
 
-/// A page to return to. What lies beyond its words never comes from a request, so it has no fragment and
-/// nothing that two programs read differently.
+/// A page to return to: a whole URL that no request can change, without a fragment, and with a path in normal form,
+/// which every program reads in the same way.
 fn page(item: &Item<'_>, public_url: &str) -> Option<String> {
     let want = "an exact URL (https://, or http:// on loopback) or a path on public_url, without a fragment";
     item.read(want, |text| {

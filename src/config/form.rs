@@ -187,7 +187,7 @@ pub fn mailbox(text: &str) -> Option<(Option<String>, EmailAddress)> {
         Some(quoted) => unquoted(quoted)?,
         None => name.to_owned(),
     };
-    // A name that must be quoted is rather a slip than a name: `A <a@b>, C <c@d>`.
+    // A name that would need quotes is more likely a mistake: `A <a@b>, C <c@d>`.
     let plain = name.is_empty() || (is_line(&name) && !name.contains(['<', '>']));
     let address = address.parse().ok().filter(|_| plain)?;
     Some(((!name.is_empty()).then_some(name), address))

@@ -5,7 +5,7 @@ use super::settings::Route;
 use palisade_core::domain::route::Auth;
 
 /// Each route whose upstream is not told the address of callers whose issuer does not say that it is verified;
-/// one printable line each. An issuer whose `email` is written in the file has been thought of.
+/// one printable line each. An issuer with `email` in the file is left out: its operator has decided.
 pub(super) fn unsent_emails(root: &Section<'_>, routes: &[Route]) -> Vec<String> {
     let sections = root.sections("issuers");
     let silent: Vec<&str> = sections

@@ -27,7 +27,7 @@ pub fn prefix(section: &Section<'_>) -> String {
     read.unwrap_or_else(|| PREFIX.to_owned())
 }
 
-/// Tells of routes whose every request the native endpoints would take.
+/// Warns of routes whose every request the native endpoints would answer.
 pub fn shadowed(root: &Section<'_>, prefix: &str, routes: &[Route]) {
     let section = root.section("server");
     let at = section.get("prefix").map_or(section.at, |item| item.at);

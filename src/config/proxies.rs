@@ -1,4 +1,4 @@
-//! `server.trusted_proxies` and `server.client_address`: whose word on where a request came from counts.
+//! `server.trusted_proxies` and `server.client_address`: which peers are trusted about the address of the client.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -23,7 +23,7 @@ fn network(item: &Item<'_>) -> Option<IpNet> {
 /// Networks of proxies, as wide as real ones get.
 pub(super) fn trusted(item: &Item<'_>) -> Option<IpNet> {
     let net = canonical(network(item)?);
-    if is_everybody(&net) {
+    if is_too_wide(&net) {
         let text = "so wide a network holds strangers, who can then choose the address that limits and logs know them \
                     by; name the proxies";
         item.doc.warn(item.at, &item.key, text);
@@ -44,7 +44,7 @@ fn canonical(net: IpNet) -> IpNet {
 }
 
 /// Whether a network is wider than any real one of proxies. Private ones may be as wide as they are.
-fn is_everybody(net: &IpNet) -> bool {
+fn is_too_wide(net: &IpNet) -> bool {
     let private: [IpNet; 6] = [
         Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, 0), 8).into(),
         Ipv4Net::new_assert(Ipv4Addr::LOCALHOST, 8).into(),

@@ -22,7 +22,7 @@ use palisade_core::domain::session::Fingerprint;
 pub struct Config {
     /// Where the file was; relative paths in it are resolved against its folder.
     pub path: PathBuf,
-    /// The origin people see, without a trailing slash. Links are built from it.
+    /// The origin that browsers see, without a trailing slash. Links are built from it.
     pub public_url: String,
     pub server: Server,
     /// `[cors]`: whose pages may call the native endpoints.
@@ -248,7 +248,7 @@ pub struct LimitSettings {
 #[derive(Debug, Clone)]
 pub struct Mail {
     pub transport: MailTransport,
-    /// Whom mail comes from; its name is also what the letters call the service.
+    /// The sender of all mail; its name is also the name of the service in letters.
     pub from: Mailbox,
     /// A folder whose files replace the built-in letters of the same names.
     pub templates: Option<PathBuf>,
@@ -285,7 +285,7 @@ pub struct Smtp {
     pub host: String,
     pub port: u16,
     pub tls: SmtpTls,
-    /// Whom to sign in as; then there is a password too.
+    /// The user to sign in as; then there is a password too.
     pub user: Option<String>,
     pub password: Option<SecretString>,
     /// A PEM file of authorities to trust instead of the system's.
@@ -367,7 +367,7 @@ pub struct Health {
 pub struct Forward {
     /// Names of the identity headers; `None`: not sent.
     pub subject: Option<String>,
-    /// Who vouches for the subject: two issuers may call different people the same.
+    /// The issuer of the subject: two issuers may use one name for different people.
     pub issuer: Option<String>,
     /// Sent for verified addresses only.
     pub email: Option<String>,

@@ -22,12 +22,12 @@ const SECRETS: [&str; 5] = ["signing-keys.json", "vault.key", "opaque.key", "adm
 const STORE: [&str; 5] = ["db", "conf", "blobs", "issuer-keys", "issuer-clocks.json"];
 const STORE_BEGINNINGS: [&str; 3] = ["snap.", "store.", "palisade."];
 
-/// Takes from everybody but its owner what the folder, its secrets and the store let them do. Symbolic links are
-/// followed to no file: what they lead to is not ours to change. Returns what could be read or written by others and
-/// holds secrets, one line each.
+/// Removes the permissions of group and others from the folder, its secrets and the store. Symbolic links are not
+/// followed: their targets are not ours to change. Returns the files with secrets that other users could read or
+/// write, one line each.
 ///
 /// # Errors
-/// Everybody on this machine can read or write a secret, and it belongs to somebody else, so that this cannot be
+/// Every user of this machine can read or write a secret that belongs to another user, so that its mode cannot be
 /// changed here; as one printable text.
 pub fn tighten(folder: &Path) -> Result<Vec<String>, String> {
     let mut told = Vec::new();
@@ -50,7 +50,7 @@ pub fn tighten(folder: &Path) -> Result<Vec<String>, String> {
 }
 
 fn entries(folder: &Path) -> Vec<fs::DirEntry> {
-    // Whoever works with what is in it reports what cannot be read.
+    // What cannot be read is reported by the code that works with it.
     fs::read_dir(folder).map_or_else(|_| Vec::new(), |entries| entries.flatten().collect())
 }
 
@@ -96,7 +96,7 @@ fn verdict(
         (false, true) => Ok(Some(format!(
             "{shown} is open to {who} (mode {mode:04o}), and its file system does not let that be changed"
         ))),
-        // A volume that is handed to a group, or to everybody, is often the only way to it.
+        // Some volumes can only be used with a mode that is open to their group or to all users.
         (false, false) if what == What::Folder || mode & 0o007 == 0 => Ok(Some(format!(
             "{shown} is open to {who} (mode {mode:04o}) and belongs to another user, so it was left so"
         ))),
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn what_another_user_lets_everybody_read_is_refused() {
+    fn a_secret_of_another_user_that_all_users_can_read_is_refused() {
         let path = Path::new("d/vault.key");
         assert!(
             verdict(path, What::Secret, 0o644, (false, false)).unwrap_err().contains("chmod o= d/vault.key")

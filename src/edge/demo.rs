@@ -69,7 +69,7 @@ async fn headers(headers: HeaderMap) -> impl IntoResponse {
             headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
         document.insert(name.to_string(), Value::String(values.join(", ")));
     }
-    // The sample app stands for any app, and an answer made of the caller's own headers is his alone.
+    // No cache may keep it: the answer is made of the caller's own headers.
     ([(header::CACHE_CONTROL, "no-store")], axum::Json(Value::Object(document)))
 }
 

@@ -1,9 +1,9 @@
 //! What a request tells of the device that sent it: a name for its owner, and a fingerprint to know it
 //! again. The only room that names `maxminddb`.
 //!
-//! User agents are what their senders want them to be. Nothing here is proof of anything. Nothing of what was
-//! sent gets into a name but a short word of harmless letters, which only the person who is signed in sees; and
-//! nothing at all into a letter, which names only what is in a list of ours.
+//! A client chooses its user agent, so nothing here proves anything. The name of a device contains at most one short
+//! word of the user agent, of harmless letters, and only the signed-in owner sees it. A letter contains nothing of the
+//! user agent: it names only what is in a list of ours.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -117,7 +117,7 @@ impl DeviceReader {
     }
 
     fn place(&self, address: IpAddr) -> Option<String> {
-        // A database that does not know the address, or knows it in another form, knows no place.
+        // An address that the database lacks, or has in another form, has no place.
         let found = self.places.as_ref()?.lookup(address).ok()?.decode::<geoip2::City<'_>>().ok()??;
         place(found.city.names.english, found.country.names.english)
     }
@@ -135,7 +135,7 @@ impl Devices for DeviceReader {
     fn described(&self, user_agent: Option<&str>) -> String {
         let user_agent = user_agent.map(clean).unwrap_or_default();
         let kind = Kind::of(&user_agent);
-        // Whatever was found, only a word of the lists goes on.
+        // Whatever was found, only a word of the lists is used.
         let listed = |name: &str| {
             let program = || PROGRAMS.iter().find(|(product, _)| name.eq_ignore_ascii_case(product));
             let browser = BROWSERS.iter().find(|(_, known)| *known == name);

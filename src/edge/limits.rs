@@ -30,7 +30,7 @@
 //! `limits.letters_per_day`, by the rules of [`palisade_core::domain::mail_cap`].
 //!
 //! # Guessing
-//! Who gives a wrong password for one account from one block waits: nothing after the first four, then
+//! A caller that gives a wrong password for one account from one block waits: nothing after the first four, then
 //! 1 s, 2 s, 4 s, and so on up to 15 minutes. An hour without an attempt forgets it, a right password at
 //! once. Attempts count when they begin, so that a hundred at the same moment are no way around it; one for which
 //! the threads that hash had no time is taken back.
@@ -110,7 +110,7 @@ type Rate = RateLimiter<NotKeyed, InMemoryState, Ticking, NoOpMiddleware<Duratio
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Block {
     One(AddressBlock),
-    /// All that one site has, customers of one network though they may be.
+    /// All blocks of one site, although they may be different customers of one network.
     Site(Site),
     /// Wherever it comes from.
     Anywhere,
@@ -463,7 +463,7 @@ mod tests {
     }
 
     #[test]
-    fn an_owner_is_counted_wherever_they_are_and_for_nobody_else() {
+    fn an_owner_is_counted_from_every_network_and_for_no_other_account() {
         for (what, burst, one_in) in [(Limited::Connect, 30, 2), (Limited::Import, 10, 60)] {
             let (limits, time) = limits();
             let attempt = |n: u32, account| {
@@ -583,7 +583,7 @@ mod tests {
     }
 
     #[test]
-    fn a_siege_slows_strangers_and_shuts_nobody_out() {
+    fn a_siege_slows_strangers_and_locks_no_owner_out() {
         let (limits, time) = limits();
         assert_eq!(limits.attempt(Limited::Login, ip("192.0.2.1"), Some("ann")), Ok(()));
         limits.succeeded(Limited::Login, ip("192.0.2.1"), "ann");

@@ -17,7 +17,7 @@ use palisade_core::ports::{OwnSecret, SecretStore, SecretStoreError};
 
 /// Random bytes in a secret that is made here.
 const BYTES: usize = 32;
-/// The fewest characters of a secret that somebody else made.
+/// The fewest characters of a secret that was not made here.
 pub const MIN_SECRET: usize = 32;
 
 /// The name of the file that holds it in a data folder.
@@ -61,8 +61,8 @@ impl SecretStore for FolderSecrets {
     }
 
     fn make(&self, secret: OwnSecret, content: &[u8]) -> Result<Zeroizing<Vec<u8>>, SecretStoreError> {
-        // One process makes secrets in a folder: it holds the lock of the store in it. A link to nowhere is left alone,
-        // because what it leads to may only be missing for now.
+        // One process makes secrets in a folder: it holds the lock of the store in it. A dangling link is left alone,
+        // because its target may only be missing for now.
         if fs::symlink_metadata(self.path(secret)).is_ok() {
             let lost = || self.failed(secret)(ErrorKind::AlreadyExists.into());
             return self.read(secret)?.ok_or_else(lost);

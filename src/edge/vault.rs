@@ -1,10 +1,10 @@
 //! The vault: seals the tokens of providers, so that a copy of the store reveals none of them.
 //!
-//! XChaCha20-Poly1305 (draft-irtf-cfrg-xchacha-03 §2) with a random nonce of 192 bits: two of them never
-//! meet. The associated data says where a value belongs, so an envelope that is moved to another user,
+//! XChaCha20-Poly1305 (draft-irtf-cfrg-xchacha-03 §2) with a random nonce of 192 bits, so that no nonce
+//! repeats. The associated data says where a value belongs, so an envelope that is moved to another user,
 //! connection or field, or renamed to another key, does not open. Its form is
 //! `pv1.KEY-ID.BASE64URL(nonce, ciphertext, tag)`. The length of a secret is not hidden. Must never put a key
-//! or a secret into an error or a log, and never take anything that does not open for what was sealed.
+//! or a secret into an error or a log, and never treat text that does not open as a plain secret.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

@@ -1,5 +1,5 @@
 //! Tells the app of what happened to its users' connections, by the Standard Webhooks specification (1.0.0):
-//! the id, the moment and the body are signed with HMAC-SHA256, so the app knows whose word it is.
+//! the id, the moment and the body are signed with HMAC-SHA256, so the app can verify the sender.
 //!
 //! The URL may hold a secret of its own, as some receivers want it: no error names it.
 
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn with_nobody_to_tell_nothing_is_left_to_do() {
+    async fn without_a_configured_webhook_a_notice_is_done_at_once() {
         let fetch = Arc::new(HttpFetch::new().unwrap());
         let silent = SignedWebhook::new(None, fetch, Arc::new(At(1))).unwrap();
         silent.deliver(&notice()).await.unwrap();

@@ -15,7 +15,7 @@ use super::{check, show};
 
 /// Where in a project a component is made, until it takes the place of the one before.
 const WORKSHOP: &str = ".palisade";
-/// What JavaScript and Python plugins are entered by: what is odd about their toolchains is evened out there.
+/// The entry modules of JavaScript and Python plugins, which work around their toolchains.
 const ENTRIES_JS: [(&str, &str); 2] =
     [("entry.js", include_str!("entries/entry.js")), ("missing.js", include_str!("entries/missing.js"))];
 const ENTRIES_PYTHON: [(&str, &str); 1] = [("palisade_entry.py", include_str!("entries/palisade_entry.py"))];
@@ -251,7 +251,7 @@ fn step(title: &str, command: &mut Command, say: Say) -> Result<(), String> {
     let program = Path::new(command.get_program()).display().to_string();
     let begun = Instant::now();
     let failed = |error: std::io::Error| format!("{program} cannot be run: {error}");
-    // Of a tool that fails, an author wants its words and not its stack.
+    // The message of a failed tool helps an author; its stack trace does not.
     command.stdin(Stdio::null()).env_remove("RUST_BACKTRACE").env_remove("RUST_LIB_BACKTRACE");
     if say == Say::All {
         eprintln!("{title}");
@@ -276,7 +276,7 @@ fn step(title: &str, command: &mut Command, say: Say) -> Result<(), String> {
     Err(format!("{program} failed ({}):\n  {}", output.status, excerpt(&said).join("\n  ")))
 }
 
-/// The beginning and the end: what went wrong is in one of them.
+/// The beginning and the end: one of them says what went wrong.
 fn excerpt(said: &str) -> Vec<String> {
     let mut lines: Vec<String> = said.lines().map(str::to_owned).collect();
     if let Some(more) = lines.len().checked_sub(2 * SAID).filter(|more| *more > 0) {

@@ -98,7 +98,7 @@ pub(super) fn run(config: &Path, args: &CallArgs) -> Result<String, String> {
         }
         text.truncate(text.trim_end().len());
         match &tried.outcome {
-            // Standard output is the tokens' alone.
+            // Standard output carries nothing but tokens.
             Outcome::Tokens(_) if args.print_tokens => {
                 eprintln!("{}", show::harmless(&text));
                 Ok(String::new())

@@ -9,7 +9,7 @@ use std::process::Command;
 /// and with the usual 1 MiB there would be nothing but stack in it.
 const STACK: &str = "-Clink-arg=-zstack-size=131072";
 
-/// No system, no WASI: what is built imports nothing but what it calls.
+/// A target without an operating system and without WASI: the component imports only what it calls.
 const TARGET: &str = "wasm32-unknown-unknown";
 /// Where Debian's packages put things.
 const DEBIAN_CARGO: &str = "/usr/bin/cargo";
@@ -87,8 +87,8 @@ impl Toolchain {
             .current_dir(folder)
             .args(["build", "--release", "--lib", "--target", TARGET, "--target-dir"])
             .arg(&target);
-        // What rustup tells its proxies would lead another cargo astray, and a person's own flags are for
-        // programs of this machine.
+        // rustup's variables would mislead another cargo, and a user's own flags are for programs of this
+        // machine.
         for name in
             ["RUSTUP_TOOLCHAIN", "RUSTFLAGS", "RUSTC_WRAPPER", "CARGO_BUILD_RUSTFLAGS", "CARGO_TARGET_DIR"]
         {

@@ -1,7 +1,7 @@
 //! The doors of plugins, the guard against SSRF: one for each provider, to the hosts that its operator listed.
 //!
-//! A plugin may ask for anything; what leaves is a request over HTTPS to a listed host, at an address that
-//! was checked, with header fields that are some.
+//! A plugin may ask for any URL. Only a request over HTTPS to a listed host is sent, to an address that was
+//! checked, with valid header fields.
 
 use std::error::Error;
 use std::path::Path;
@@ -179,7 +179,7 @@ impl Door for HttpDoor {
         let (url, client) = self.admit(request.url.expose_secret()).map_err(DoorFault::Denied)?;
         let (method, timeout) = (request.method, request.timeout);
         let (host, path) = (url.host_str().unwrap_or_default().to_owned(), shown(url.path()));
-        // The client's own timeout leaves the time between its phases out.
+        // The client's own timeout does not cover the time between its phases.
         let ended = tokio::time::timeout(timeout, self.exchange(client, url, request)).await;
         let ended = ended.unwrap_or(Err(DoorFault::Timeout));
         let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);

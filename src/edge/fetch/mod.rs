@@ -2,7 +2,7 @@
 //!
 //! HTTPS only, except to a loopback host named as such. Names are resolved once and the addresses that
 //! were checked are the ones dialled, so neither a private address behind a public name nor a name that
-//! changes its mind gets through; only a `POST` to a URL of the operator's own may lead anywhere. Follows
+//! resolves differently the second time (DNS rebinding) gets through; only a `POST` to a URL of the operator's own may lead anywhere. Follows
 //! no redirects, obeys no proxy from the environment, and puts no query, user name or body into an error.
 
 mod door;
@@ -77,8 +77,8 @@ impl HttpFetch {
         }
     }
 
-    /// The client for a URL of the operator's own. Cleartext keeps the checks; what HTTPS reaches has the
-    /// certificate of the host, or is no answer.
+    /// The client for a URL of the operator's own. Cleartext keeps the checks; over HTTPS the
+    /// certificate proves which host answers.
     fn operators(&self, url: &Url) -> Result<&Client, String> {
         match url.scheme() {
             "https" if url.username().is_empty() && url.password().is_none() => Ok(&self.anywhere),
@@ -178,7 +178,7 @@ fn words(error: reqwest::Error) -> String {
     words
 }
 
-/// What [`Checked`] says no with.
+/// The error of [`Checked`].
 #[derive(Debug, thiserror::Error)]
 #[error("the name leads to an address that may not be called")]
 struct NotAllowed;
@@ -194,7 +194,7 @@ impl Resolve for Checked {
         Box::pin(async move {
             let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
             let fits = |ip: IpAddr| if loopback { ip.is_loopback() } else { is_public(ip) };
-            // One bad address condemns the name: a mixed answer is how rebinding looks.
+            // One address that may not be dialled refuses the whole name: DNS rebinding shows as a mixed answer.
             if found.is_empty() || !found.iter().all(|address| fits(address.ip())) {
                 return Err(NotAllowed.into());
             }

@@ -26,8 +26,8 @@ use palisade_core::ports::MailFault;
 
 /// From the first packet until the server is ready to take mail.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
-/// For one mail. Servers take their time over the last answer (RFC 5321 §4.5.3.2.6); to leave too early
-/// is to send it twice.
+/// For one mail. Servers take their time over the last answer (RFC 5321 §4.5.3.2.6); a mail
+/// whose answer was not awaited would be sent twice.
 const SEND_TIMEOUT: Duration = Duration::from_secs(180);
 /// How long a connection may wait for the next mail.
 const IDLE: Duration = Duration::from_secs(60);
@@ -68,7 +68,7 @@ impl Relay {
             {
                 ClientId::Domain(name.to_owned())
             }
-            // RFC 5321 §4.1.4: who has no name gives an address.
+            // RFC 5321 §4.1.4: a client without a name gives its address.
             _ => ClientId::Ipv4(std::net::Ipv4Addr::LOCALHOST),
         };
         Ok(Relay { smtp: smtp.clone(), tls, hello, idle: Arc::default() })

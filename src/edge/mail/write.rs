@@ -130,7 +130,7 @@ impl Letters {
             return Err(MailFault::Permanent("it has no link, and is about nothing else".to_owned()));
         }
         self.try_to_write(mail, token).map_err(|error| {
-            // What was found can quote what the template did with the facts.
+            // The detail of the error can quote facts that the template used.
             let place = Path::new(error.path.file_name().unwrap_or_default()).display();
             MailFault::Transient(format!("the template {place} cannot be rendered (line {})", error.line))
         })
@@ -214,7 +214,7 @@ pub(super) fn can_be_greeted(name: &str) -> bool {
     is_name(name) && name.chars().count() <= MAX_NAME && !name.chars().any(inside) && !dotted
 }
 
-/// A text of a stranger on one line of bounded length.
+/// A text that another party chose, on one line of bounded length.
 fn plain(text: &str) -> String {
     let text: String = text.chars().take(MAX_FACT).map(|c| if c.is_whitespace() { ' ' } else { c }).collect();
     if is_line(&text) { text } else { text.chars().filter(|c| c.is_ascii_graphic() || *c == ' ').collect() }

@@ -21,8 +21,8 @@ pub(super) fn password(entropy: &dyn Entropy) -> SecretString {
         entropy.fill(&mut *random);
         let mut password = Zeroizing::new(String::with_capacity(LENGTH));
         password.extend(random.iter().map(|byte| char::from(ALPHABET[usize::from(byte & 63)])));
-        // Whole passwords are drawn anew: putting a class where it lacks would favour some. So they are when chance has
-        // made one that the strictest operator would refuse, which it does once in more years than there were.
+        // Whole passwords are drawn anew: putting a class where it lacks would favour some. The same happens to
+        // one that the strictest settings would refuse, which is too unlikely to matter.
         if is_mixed(password.as_bytes()) && guesses::too_soon(&password, &[], MOST_MIN_GUESSES).is_none() {
             return SecretString::from(password.as_str());
         }

@@ -21,7 +21,7 @@ const WORD: usize = 64;
 /// Shorter ones are in any password.
 const SHORTEST: usize = 3;
 
-/// Why `password` is guessed within fewer than `min` tries by who knows `words`, in lower case; `None` when it is not.
+/// Why `password` is guessed within fewer than `min` tries by a guesser that knows `words`, in lower case; `None` when it is not.
 pub(super) fn too_soon(password: &str, words: &[String], min: u64) -> Option<Guessed> {
     let seen: zeroize::Zeroizing<String> =
         zeroize::Zeroizing::new(password.chars().take(LOOKED_AT).collect());
@@ -68,7 +68,7 @@ pub(super) fn words(service: &[String], email: Option<&EmailAddress>, name: Opti
     if let Some(email) = email {
         add(&mut all, email.local());
         let domain = email.as_str().rsplit_once('@').map_or("", |(_, domain)| domain);
-        // Without its last label, which is a word of no account.
+        // Without the top-level domain, which names no account.
         add(&mut all, domain.rsplit_once('.').map_or(domain, |(labels, _)| labels));
         push(&mut all, email.as_str().to_owned());
     }

@@ -179,7 +179,7 @@ pub(super) fn decoy(cost: u32) -> PasswordHash {
     Kept { form: Form::Plain, is_2b: true, cost, salt: [0; 16], digest: [0; DIGEST] }.write()
 }
 
-/// Holds `password` against what is kept, where new hashes have `cost`. It takes as long as making one,
+/// Checks `password` against what is kept, where new hashes have `cost`. It takes as long as making one,
 /// with `None` and with an older, cheaper hash too; only a hash of a higher cost takes longer, until its
 /// owner signs in and it is made anew.
 pub(super) fn check(password: &str, kept: Option<&Kept>, cost: u32) -> Checked {
@@ -189,7 +189,7 @@ pub(super) fn check(password: &str, kept: Option<&Kept>, cost: u32) -> Checked {
         return Checked { matches: false, needs_rehash: false };
     };
     let found = digest(kept.form, bytes, kept.cost, kept.salt);
-    // A long password is read to its end where there is no account; so it is where there is one.
+    // A long password is read to its end with an account and without one, so that the time reveals nothing.
     if kept.form == Form::Plain && Form::of(bytes) != Form::Plain {
         std::hint::black_box(Form::HmacSha256.key(bytes, kept.salt));
     }

@@ -1,4 +1,4 @@
-//! The order in which those who wait for a hash have their turns, and who finds no place. Pure: no clock, no
+//! The order in which waiting requesters get their hashes, and which of them are refused. Pure: no clock, no
 //! thread, so that the order can be tested by counting work.
 //!
 //! Work is counted in units: a hash of cost n takes 2ⁿ of them. The turns are fair in work between address blocks,
@@ -11,8 +11,8 @@
 //! Blocks from which an account was signed in to before have a queue of their own that goes first. It gets three
 //! units of four while others wait, and no more: an attacker with accounts of their own must not starve the others.
 //!
-//! A full line takes newcomers whose turn would come before that of its last, who is sent away. No account and no
-//! block has places that it can keep from others.
+//! A full line takes a newcomer whose turn would come before that of its last requester, and evicts that one. No
+//! account and no block can reserve places.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -30,7 +30,7 @@ const SCALE: u64 = 4 * MOST as u64;
 /// So many may wait, however little their work is.
 const MOST: usize = 4096;
 
-/// What turns are shared out between.
+/// A flow: what turns are shared between.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Flow {
     /// `None`: the operator.
@@ -69,7 +69,7 @@ struct Waiting<T> {
 /// One of the two queues.
 struct Queue<T> {
     turns: BTreeMap<(u64, u64), Waiting<T>>,
-    /// When a flow has had what it asked for, where that is still to come.
+    /// The virtual time at which each flow has had what it asked for, if that is in the future.
     finish: HashMap<Flow, u64>,
     /// The units that wait of each flow.
     held: HashMap<Flow, u64>,
@@ -149,7 +149,7 @@ impl<T> Queue<T> {
         waiting
     }
 
-    /// Drops what no longer says anything.
+    /// Drops entries that no longer matter.
     fn forget(&mut self) {
         if self.turns.is_empty() {
             self.finish.clear();
@@ -188,8 +188,8 @@ impl<T> Line<T> {
         self.known.turns.len() + self.others.turns.len()
     }
 
-    /// Gives `item`, of `units` of work, a place in a line that holds `limit` units. Returns the place, and who was
-    /// sent away for it.
+    /// Gives `item`, of `units` of work, a place in a line that holds `limit` units. Returns the place, and the
+    /// requester that was evicted for it.
     ///
     /// # Errors
     /// [`Full`]: there is none.
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_comes_first_is_served_first_where_nobody_takes_more() {
+    fn requesters_with_equal_work_are_served_in_order_of_arrival() {
         let mut line = Line::new();
         for (n, item) in ["a", "b", "c", "d"].into_iter().enumerate() {
             assert!(join(&mut line, stranger(n as u32, n as u64), item));
@@ -418,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_passed_over_for_ever_by_newcomers() {
+    fn no_requester_is_starved_by_newcomers() {
         let mut line = Line::new();
         let limit = 1000 * UNIT;
         for n in 0..3 {
@@ -454,7 +454,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_leaves_leaves_no_trace() {
+    fn a_cancelled_requester_leaves_no_trace() {
         let mut line = Line::new();
         for _ in 0..1000 {
             let (place, _) = line.join(stranger(1, ANN), UNIT, LIMIT, "gone").unwrap();
@@ -528,7 +528,7 @@ mod tests {
         assert_eq!(served(&mut line, 9), ["first", "back", "later", "later", "later"]);
     }
 
-    /// Who has accounts of their own, and networks enough, leaves room for everybody else.
+    /// An attacker with accounts of their own and many networks leaves room for all other requesters.
     #[test]
     fn known_blocks_do_not_take_every_place() {
         let mut line = Line::new();

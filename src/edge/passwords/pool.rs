@@ -78,7 +78,7 @@ impl<T: Send, F: FnOnce() -> T + Send> Turn for Asked<T, F> {
         if self.answer.is_closed() {
             return false;
         }
-        // Who has left meanwhile is not waiting for an answer.
+        // A caller that has left meanwhile is not waiting for an answer.
         let _ = self.answer.send((self.work)());
         true
     }
@@ -436,7 +436,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_closing_pool_sends_everybody_away() {
+    async fn a_closing_pool_refuses_every_waiting_request() {
         let (pool, _told) = pool(1);
         let (free, task) = occupy(&pool).await;
         let (answer, answered) = oneshot::channel();
