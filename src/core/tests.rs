@@ -27,6 +27,7 @@ mod service {
         mod due {
             mod tests;
         }
+        mod lease_tests;
         mod notices {
             mod tests;
         }

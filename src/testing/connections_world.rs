@@ -92,6 +92,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 impl Fakes {
     /// A run of the program over what there is.
     fn run(&self, patience: Duration) -> Connections {
+        self.store.end_leases();
         Connections::with_waits(self.ports(), settings(), Waits { pauses: &[Duration::ZERO; 2], patience })
     }
 
@@ -168,7 +169,13 @@ impl ConnectionsWorld {
 
     /// Another run, which waits as long as the program does.
     pub fn be_real(&mut self) {
+        self.fakes.store.end_leases();
         self.connections = Connections::new(self.fakes.ports(), settings());
+    }
+
+    /// Another gateway over the same store, beside the one that runs.
+    pub fn another(&self) -> Connections {
+        Connections::new(self.fakes.ports(), settings())
     }
 
     /// From now on a caller with a good token waits for no other.

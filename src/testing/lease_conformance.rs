@@ -84,6 +84,7 @@ async fn subjects_are_apart(store: &dyn Store) {
         LeaseSubject::Task(id),
         LeaseSubject::Mail(id),
         LeaseSubject::Refresh(connection),
+        LeaseSubject::Due(connection),
         LeaseSubject::Notices,
     ];
     for subject in all {

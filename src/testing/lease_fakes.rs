@@ -17,6 +17,12 @@ impl FakeStore {
         *self.lease_time.lock().unwrap() += span;
     }
 
+    /// As by a restart of the only gateway.
+    pub fn end_leases(&self) {
+        let mut state = self.state();
+        state.leases = state.leases.emptied();
+    }
+
     /// Right before the next commit the lease of `subject` ends, and `holder` gets it.
     pub fn take_over_before_commit(&self, subject: LeaseSubject, holder: LeaseHolder) {
         *self.usurper.lock().unwrap() = Some((subject, holder));

@@ -30,8 +30,10 @@ pub enum LeaseSubject {
     Mail(Uuid),
     /// Telling the app: all notices have one lease, because their order counts.
     Notices,
-    /// Refreshing the tokens of this connection.
+    /// Replacing or erasing the tokens of this connection.
     Refresh(ConnectionId),
+    /// The worker's look at this connection, which is due.
+    Due(ConnectionId),
 }
 
 /// A lease that was granted. When it ends is known to the store that granted it; the holder counts from when it asked.
@@ -72,6 +74,12 @@ impl LeaseTable {
         LeaseTable { granted: HashMap::new(), last_fence: fence, look_at: FIRST_LOOK }
     }
 
+    /// A table without leases, whose next one has a higher fencing number than any of this one.
+    #[must_use]
+    pub fn emptied(&self) -> LeaseTable {
+        LeaseTable::above(self.last_fence)
+    }
+
     /// Grants `subject` to `holder` for `term` from `now` on, or extends the lease that the holder has. `None`: another
     /// holder's lease has not ended.
     pub fn claim(
@@ -99,7 +107,7 @@ impl LeaseTable {
     }
 
     /// Whether no other holder has taken over what `lease` is for, and it was not released. One that has ended still
-    /// stands until then, for [`ENDED_LEASE_KEPT`]: what was done under it was done by no other holder.
+    /// stands until then, for [`ENDED_LEASE_KEPT`]: no other gateway has done the same work.
     #[must_use]
     pub fn stands(&self, lease: &Lease) -> bool {
         self.granted.get(&lease.subject).is_some_and(|granted| granted.lease == *lease)

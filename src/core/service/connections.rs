@@ -22,6 +22,7 @@ mod token;
 mod turns;
 mod work;
 
+pub use self::reseal::Resealed;
 pub use self::show::ConfiguredProvider;
 
 use std::collections::{BTreeMap, HashMap};
@@ -38,11 +39,13 @@ use uuid::Uuid;
 use self::refresh::Unwritten;
 use self::turns::Turns;
 use super::caller::OwnedSource;
+use super::leases::Leases;
 use super::noted::About;
 use super::retry::{Decision, retry_on_conflict};
 use crate::domain::account::UserId;
 use crate::domain::audit::{Action, Outcome};
 use crate::domain::connection::{Connection, ConnectionId, FaultKind, MAX_REASON, Status, clean};
+use crate::domain::lease::LeaseHolder;
 use crate::domain::opaque::ServerKey;
 use crate::domain::route::Require;
 use crate::domain::time::UnixTime;
@@ -189,17 +192,6 @@ pub struct Injected {
     pub connection: ConnectionId,
 }
 
-/// The result of one step of sealing again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Resealed {
-    /// Where the next step begins; `None`: that was the last one.
-    pub next: Option<(UserId, ConnectionId)>,
-    /// How many connections were sealed with the present key.
-    pub renewed: usize,
-    /// How many are sealed with another and could not be opened.
-    pub unreadable: usize,
-}
-
 /// Why something about a connection was not done.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ConnectionError {
@@ -258,6 +250,7 @@ impl From<CommitError> for ConnectionError {
 #[derive(Clone)]
 pub struct Connections {
     store: Arc<dyn Store>,
+    leases: Leases,
     providers: Arc<dyn Providers>,
     vault: Arc<dyn Vault>,
     webhook: Arc<dyn Webhook>,
@@ -282,7 +275,7 @@ struct ConnectionState {
     /// Providers, of those that are configured, that the worker leaves alone until then.
     slow: Mutex<HashMap<String, Instant>>,
     /// Notices to the app that wait for their next try; `None` until they were read from the store.
-    notices: tokio::sync::Mutex<Option<notices::Waiting>>,
+    notices: tokio::sync::Mutex<Option<notices::Known>>,
     /// Notified when a task was enqueued.
     tasks: Notify,
     /// Notified when a connection is due earlier than before.
@@ -382,8 +375,10 @@ impl Connections {
             waits,
         });
         let issuer = issuer.into();
+        let leases = Leases::new(Arc::clone(&store), LeaseHolder(run));
         Connections {
             store,
+            leases,
             providers,
             vault,
             webhook,

@@ -40,10 +40,19 @@ impl HeldLease {
         HeldLease { lease, stop_at: asked + TERM - MARGIN, extend_at: asked + TERM / EXTEND_AFTER }
     }
 
+    pub(super) fn lease(&self) -> Lease {
+        self.lease
+    }
+
     /// The precondition of a commit of what was done under this lease.
     pub(super) fn require(&self) -> Change {
-        Change::Require(Precondition::LeaseStands(self.lease))
+        require(self.lease)
     }
+}
+
+/// The precondition that this lease stands.
+pub(super) fn require(lease: Lease) -> Change {
+    Change::Require(Precondition::LeaseStands(lease))
 }
 
 impl Leases {
@@ -77,8 +86,12 @@ impl Leases {
 
     /// Ends a lease whose work is done. One that cannot be released ends by itself.
     pub(super) async fn release(&self, held: &HeldLease) {
-        if let Err(error) = self.store.release(held.lease).await {
-            tracing::debug!(subject = ?held.lease.subject, %error, "a lease was not released; it ends by itself");
+        self.release_lease(held.lease).await;
+    }
+
+    pub(super) async fn release_lease(&self, lease: Lease) {
+        if let Err(error) = self.store.release(lease).await {
+            tracing::debug!(subject = ?lease.subject, %error, "a lease was not released; it ends by itself");
         }
     }
 
@@ -90,6 +103,18 @@ impl Leases {
             done = work => Some(done),
             () = self.keep(held) => None,
         }
+    }
+
+    /// Runs `work` to its end, and extends the lease meanwhile for as long as that is possible: for work that is worse to
+    /// break off than to do twice.
+    pub(super) async fn hold_during<T>(&self, held: &mut HeldLease, work: impl Future<Output = T>) -> T {
+        let mut work = std::pin::pin!(work);
+        tokio::select! {
+            biased;
+            done = &mut work => return done,
+            () = self.keep(held) => {}
+        }
+        work.await
     }
 
     /// Extends the lease time and again. Returns when it is lost.

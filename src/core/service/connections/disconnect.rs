@@ -54,7 +54,11 @@ impl Connections {
         let this = self.clone();
         self.spawn(async move {
             let mut turn = this.state.turns.turn(id).await;
-            let Some((before, errand)) = this.revoke(user, id).await? else { return Ok(()) };
+            // A refresh that another gateway has begun ends first: what it brings is to be taken back, too.
+            let held = this.claim_refresh(id).await?;
+            let revoked = this.revoke(user, id).await;
+            this.leases.release(&held).await;
+            let Some((before, errand)) = revoked? else { return Ok(()) };
             turn.replaced();
             this.unwritten().remove(&id);
             this.wake();

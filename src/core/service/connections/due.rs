@@ -14,6 +14,7 @@ use super::refresh::Want;
 use super::tell::NoticeKind;
 use super::{ConnectionError, Connections};
 use crate::domain::connection::{Connection, Status};
+use crate::domain::lease::LeaseSubject;
 use crate::domain::mail::Letter;
 use crate::domain::time::UnixTime;
 use crate::ports::{Change, CommitError, StoreError};
@@ -36,14 +37,30 @@ impl Connections {
     /// [`StoreError`]; then the rest is still to do.
     pub async fn do_due_connections(&self) -> Result<bool, StoreError> {
         let due = self.store.due_connections(self.now(), BATCH).await?;
-        let any = !due.is_empty();
         let mut looks =
-            stream::iter(due).map(|connection| self.look_at(connection)).buffer_unordered(AT_ONCE);
-        let mut failed = None;
+            stream::iter(due).map(|connection| self.look_leased(connection)).buffer_unordered(AT_ONCE);
+        let (mut any, mut failed) = (false, None);
         while let Some(outcome) = looks.next().await {
-            failed = outcome.err().or(failed);
+            match outcome {
+                Ok(is_ours) => any |= is_ours,
+                Err(error) => failed = Some(error),
+            }
         }
         failed.map_or(Ok(any), Err)
+    }
+
+    /// Looks at a connection, unless another gateway does or has done: then false.
+    async fn look_leased(&self, due: Connection) -> Result<bool, StoreError> {
+        let Some(mut held) = self.leases.claim(LeaseSubject::Due(due.id)).await? else { return Ok(false) };
+        let outcome = match self.store.connection(due.user, due.id).await {
+            Ok(Some(current)) if current.due_at.is_some_and(|at| at <= self.now()) => {
+                self.leases.hold_during(&mut held, self.look_at(current)).await.map(|()| true)
+            }
+            Ok(_) => Ok(false),
+            Err(error) => Err(error),
+        };
+        self.leases.release(&held).await;
+        outcome
     }
 
     async fn look_at(&self, connection: Connection) -> Result<(), StoreError> {

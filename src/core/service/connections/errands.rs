@@ -14,10 +14,12 @@ use super::seal::call;
 use super::{Connections, Failure};
 use crate::domain::audit::{Action, Outcome};
 use crate::domain::connection::{Connection, FaultKind};
+use crate::domain::lease::LeaseSubject;
 use crate::domain::task::{Errand, Task, TaskKind, Work};
 use crate::domain::time::UnixTime;
 use crate::ports::{Change, CommitError, ProviderFault, StoreError};
 use crate::service::caller::OwnedSource;
+use crate::service::leases::HeldLease;
 use crate::service::noted::About;
 
 /// How many errands one look takes, and how many of them are under way at once.
@@ -85,26 +87,44 @@ impl Connections {
     /// [`StoreError`]; then the rest is still to do.
     pub async fn end_due_grants(&self) -> Result<bool, StoreError> {
         let tasks = self.due_errands(TaskKind::EndGrant).await?;
-        let any = !tasks.is_empty();
         let mut tries = stream::iter(tasks).map(|task| self.run_errand(task)).buffer_unordered(AT_ONCE);
-        let mut failed = None;
+        let (mut any, mut failed) = (false, None);
         while let Some(outcome) = tries.next().await {
-            failed = outcome.err().or(failed);
+            match outcome {
+                Ok(is_ours) => any |= is_ours,
+                Err(error) => failed = Some(error),
+            }
         }
         failed.map_or(Ok(any), Err)
     }
 
-    async fn run_errand(&self, task: Task) -> Result<(), StoreError> {
+    /// Tries an errand under its lease. False: another gateway has it, or has had it.
+    async fn run_errand(&self, task: Task) -> Result<bool, StoreError> {
+        let Some(mut held) = self.leases.claim(LeaseSubject::Task(task.id)).await? else { return Ok(false) };
+        let outcome = match self.store.task(task.id).await {
+            Ok(Some(same)) if same == task => self.run_leased_errand(task, &mut held).await.map(|()| true),
+            Ok(_) => Ok(false),
+            Err(error) => Err(error),
+        };
+        self.leases.release(&held).await;
+        outcome
+    }
+
+    async fn run_leased_errand(&self, task: Task, held: &mut HeldLease) -> Result<(), StoreError> {
         let Work::Errand { made_at, tries, errand } = &task.work else { return Ok(()) };
-        let (outcome, life) = match errand {
-            Errand::EndGrant(connection) => (self.in_time(self.end_grant(connection)).await, GRANT_LIFE),
+        let (trying, life) = match errand {
+            Errand::EndGrant(connection) => (self.end_grant(connection).boxed(), GRANT_LIFE),
             Errand::EndConnections { user, since } => {
-                (self.in_time(self.disconnect_since(*user, *since)).await, CONNECTIONS_LIFE)
+                (self.disconnect_since(*user, *since).boxed(), CONNECTIONS_LIFE)
             }
             // Notices have an order of their own.
             Errand::Notify(_) => return Ok(()),
         };
-        let mut changes = vec![Change::FinishTask(task.id)];
+        let Some(outcome) = self.leases.run(held, self.in_time(trying)).await else {
+            tracing::warn!(task = %task.id, "an errand was broken off: its lease was lost");
+            return Ok(());
+        };
+        let mut changes = vec![held.require(), Change::FinishTask(task.id)];
         match &outcome {
             Ok(()) => {}
             Err(left) => {
@@ -119,10 +139,10 @@ impl Connections {
                 }
             }
         }
-        let given_up = outcome.is_err() && changes.len() == 1;
+        let given_up = outcome.is_err() && changes.len() == 2;
         match self.store.commit(changes).await {
             Ok(_) => {}
-            // When it is gone, it is done.
+            // When it is gone, it is done; when it was taken over, it is another gateway's.
             Err(CommitError::Conflict | CommitError::EmailTaken) => return Ok(()),
             Err(CommitError::Store(error)) => return Err(error),
         }

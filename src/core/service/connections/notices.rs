@@ -4,7 +4,7 @@
 //! A notice is a task ([`Errand::Notify`]) with a sequence number of its connection in it. While one waits for its next
 //! try, those of the same connection behind it wait as well: they are filed again under a moment right after it, so
 //! that they neither overtake it nor fill each look. What waits is known from memory and read from the store at the
-//! first look of a run.
+//! first look under a lease: one gateway at a time tells the app, because the order counts.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -16,9 +16,11 @@ use uuid::Uuid;
 use super::Connections;
 use super::errands::{AT_ONCE, ErrandFailure};
 use crate::domain::connection::ConnectionId;
+use crate::domain::lease::{Lease, LeaseSubject};
 use crate::domain::task::{Errand, Task, TaskKind, Work};
 use crate::domain::time::UnixTime;
 use crate::ports::{Change, CommitError, Notice, StoreError};
+use crate::service::leases::require;
 
 /// How long the app is tried to be told.
 const NOTICE_LIFE: Duration = Duration::from_secs(24 * 3600);
@@ -27,6 +29,13 @@ const NOTICE_LIFE: Duration = Duration::from_secs(24 * 3600);
 const MOST_WAITING: usize = 32;
 /// How much later than the one in front those behind it are due.
 const BEHIND: Duration = Duration::from_secs(1);
+
+/// What is known of the notices that wait, as long as no other gateway tells the app.
+pub(super) struct Known {
+    /// Kept between two looks, so that gateways do not take turns and read everything anew each time.
+    lease: Lease,
+    waiting: Waiting,
+}
 
 /// The notices of each connection that wait for their next try, or for another's.
 pub(super) type Waiting = HashMap<ConnectionId, Queue>;
@@ -92,13 +101,44 @@ impl Connections {
     /// [`StoreError`]; then the rest is still to do.
     pub async fn do_due_notices(&self) -> Result<bool, StoreError> {
         // One look at a time: two would deliver out of order.
-        let mut waiting = self.state.notices.lock().await;
-        let waiting = match &mut *waiting {
-            Some(waiting) => waiting,
-            none => none.insert(self.waiting_notices().await?),
+        let mut known = self.state.notices.lock().await;
+        let mut tasks = self.due_errands(TaskKind::Notice).await?;
+        if tasks.is_empty() {
+            return Ok(false);
+        }
+        let Some(mut held) = self.leases.claim(LeaseSubject::Notices).await? else { return Ok(false) };
+        let lease = held.lease();
+        let mut waiting = match known.take().filter(|known| known.lease == lease) {
+            Some(known) => known.waiting,
+            // Another gateway may have told the app before this one had the lease.
+            None => {
+                let waiting = self.waiting_notices().await?;
+                tasks = self.due_errands(TaskKind::Notice).await?;
+                waiting
+            }
         };
-        let tasks = self.due_errands(TaskKind::Notice).await?;
-        let any = !tasks.is_empty();
+        let telling = self.leases.run(&mut held, self.tell_due(tasks, &mut waiting, lease)).await;
+        let Some(outcome) = telling else {
+            tracing::warn!("telling the app was broken off: its lease was lost");
+            return Ok(false);
+        };
+        *known = Some(Known { lease, waiting });
+        outcome.map(|()| true)
+    }
+
+    /// Leaves telling the app to other gateways.
+    pub(super) async fn stop_telling(&self) {
+        if let Some(known) = self.state.notices.lock().await.take() {
+            self.leases.release_lease(known.lease).await;
+        }
+    }
+
+    async fn tell_due(
+        &self,
+        tasks: Vec<Task>,
+        waiting: &mut Waiting,
+        lease: Lease,
+    ) -> Result<(), StoreError> {
         let queues: Vec<_> = by_connection(tasks)
             .into_iter()
             .map(|(connection, told)| (connection, told, waiting.remove(&connection).unwrap_or_default()))
@@ -106,7 +146,7 @@ impl Connections {
         let mut looks = stream::iter(queues)
             .map(|(connection, told, queue)| async move {
                 let mut queue = queue;
-                let outcome = self.tell_in_order(told, &mut queue).await;
+                let outcome = self.tell_in_order(told, &mut queue, lease).await;
                 (connection, queue, outcome)
             })
             .buffer_unordered(AT_ONCE);
@@ -117,10 +157,10 @@ impl Connections {
             }
             failed = outcome.err().or(failed);
         }
-        failed.map_or(Ok(any), Err)
+        failed.map_or(Ok(()), Err)
     }
 
-    /// What was tried before this run of the program, and what had to wait for it.
+    /// What was tried before this gateway had the lease, and what had to wait for it.
     async fn waiting_notices(&self) -> Result<Waiting, StoreError> {
         let all = self.store.due_tasks_of(TaskKind::Notice, UnixTime::NEVER, usize::MAX).await?;
         let queues = by_connection(all).into_iter().map(|(connection, told)| {
@@ -132,7 +172,12 @@ impl Connections {
     }
 
     /// Tells what is due of one connection, up to the first notice that is not taken.
-    async fn tell_in_order(&self, told: Vec<QueuedNotice>, queue: &mut Queue) -> Result<(), StoreError> {
+    async fn tell_in_order(
+        &self,
+        told: Vec<QueuedNotice>,
+        queue: &mut Queue,
+        lease: Lease,
+    ) -> Result<(), StoreError> {
         let Some(first) = told.first().map(QueuedNotice::key) else { return Ok(()) };
         while let Some((head, due_at)) = queue.first_key_value().map(|(key, due_at)| (*key, *due_at)) {
             if first <= head {
@@ -140,7 +185,7 @@ impl Connections {
             }
             // Tasks come in the order of their moments: one that is due ahead of these and is not among them has gone.
             if !told.iter().any(|told| told.task.due_at > due_at) {
-                return self.put_behind(&told, due_at, queue).await;
+                return self.put_behind(&told, due_at, queue, lease).await;
             }
             queue.remove(&head);
         }
@@ -150,16 +195,21 @@ impl Connections {
             match (outcome, next) {
                 (Err(left), Some((due_at, made_at))) => {
                     tracing::warn!(task = %one.task.id, why = left.why, "the app was not told; it is tried again");
-                    self.settle(one.moved(due_at, made_at, one.tries.saturating_add(1)).into()).await?;
+                    let moved = one.moved(due_at, made_at, one.tries.saturating_add(1));
+                    if !self.settle(&moved, lease).await? {
+                        return Ok(());
+                    }
                     queue.insert(one.key(), due_at);
-                    return self.put_behind(&told[place + 1..], due_at, queue).await;
+                    return self.put_behind(&told[place + 1..], due_at, queue, lease).await;
                 }
                 (Err(left), None) => {
                     tracing::error!(task = %one.task.id, why = left.why, "a notice was given up");
                 }
                 (Ok(()), _) => {}
             }
-            self.settle(vec![Change::FinishTask(one.task.id)]).await?;
+            if !self.settle(&[Change::FinishTask(one.task.id)], lease).await? {
+                return Ok(());
+            }
             queue.remove(&one.key());
         }
         Ok(())
@@ -171,16 +221,21 @@ impl Connections {
         told: &[QueuedNotice],
         head_due_at: UnixTime,
         queue: &mut Queue,
+        lease: Lease,
     ) -> Result<(), StoreError> {
         let due_at = head_due_at.plus(BEHIND);
         for one in told {
-            self.settle(one.moved(due_at, one.made_at, one.tries).into()).await?;
+            if !self.settle(&one.moved(due_at, one.made_at, one.tries), lease).await? {
+                return Ok(());
+            }
             queue.insert(one.key(), due_at);
         }
         while queue.len() > MOST_WAITING {
             let Some(key) = queue.keys().nth(1).copied() else { break };
             tracing::error!(task = %key.1, "a notice was given up: too many of its connection wait");
-            self.settle(vec![Change::FinishTask(key.1)]).await?;
+            if !self.settle(&[Change::FinishTask(key.1)], lease).await? {
+                return Ok(());
+            }
             queue.remove(&key);
         }
         Ok(())
@@ -193,11 +248,17 @@ impl Connections {
         self.in_time(delivering).await
     }
 
-    async fn settle(&self, changes: Vec<Change>) -> Result<(), StoreError> {
-        match self.store.commit(changes).await {
-            // When it is gone, it is done.
-            Ok(_) | Err(CommitError::Conflict | CommitError::EmailTaken) => Ok(()),
-            Err(CommitError::Store(error)) => Err(error),
+    /// Commits what became of a notice. False: another gateway has taken over telling the app.
+    async fn settle(&self, changes: &[Change], lease: Lease) -> Result<bool, StoreError> {
+        // The second time without the changes: when the notice is gone, it is done.
+        for changes in [changes, &[]] {
+            let changes = std::iter::once(require(lease)).chain(changes.iter().cloned()).collect();
+            match self.store.commit(changes).await {
+                Ok(_) => return Ok(true),
+                Err(CommitError::Conflict | CommitError::EmailTaken) => {}
+                Err(CommitError::Store(error)) => return Err(error),
+            }
         }
+        Ok(false)
     }
 }

@@ -21,11 +21,13 @@ use crate::domain::audit::{Action, Outcome};
 use crate::domain::connection::{
     Connection, ConnectionId, FaultKind, Grant, MAX_REASON, ProviderFailure, RefreshAttempt, Status, clean,
 };
+use crate::domain::lease::LeaseSubject;
 use crate::domain::mail::Letter;
 use crate::domain::time::UnixTime;
 use crate::domain::upkeep::backoff;
-use crate::ports::{Change, Limited, ProviderFault};
+use crate::ports::{Change, Limited, ProviderFault, StoreError};
 use crate::service::caller::{Client, OwnedSource, Person};
+use crate::service::leases::HeldLease;
 use crate::service::noted::About;
 use crate::service::retry::Decision;
 
@@ -42,6 +44,9 @@ pub(super) const PAUSES: [Duration; 5] = [
 const NOT_YET: Duration = Duration::from_secs(5);
 /// A token that was turned away is not replaced when it has come only just now: the next would be, too.
 const JUST_NOW: Duration = Duration::from_secs(30);
+
+/// How often a lease that another gateway has is asked for again.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
 
 /// Why a connection ends with its access token: the provider has no refresh for it.
 const NO_OTHER_WAY: &str = "the access token has ended, and this provider has no other way to a new one";
@@ -126,21 +131,42 @@ impl Connections {
             if let Some(outcome) = turn.meanwhile() {
                 return outcome;
             }
-            let before = match this.need(user, id, &want).await {
-                Ok(Need::Refresh(before)) => before,
+            let outcome = match this.need(user, id, &want).await {
+                Ok(Need::Refresh(_)) => this.refresh_leased(user, id, &want).await,
                 Ok(Need::Nothing(as_it_is)) => return Ok(as_it_is),
                 // The store fails for those who wait as well, and each attempt takes its time.
-                Err(error @ ConnectionError::Store(_)) => {
-                    turn.ended(Err(error.clone()));
-                    return Err(error);
-                }
+                Err(error @ ConnectionError::Store(_)) => Err(error),
                 Err(error) => return Err(error),
             };
-            let outcome = this.ask(before, &want).await;
             turn.ended(outcome.clone());
             outcome
         })
         .await
+    }
+
+    /// Refreshes under the lease of the connection, unless another gateway has done so before this one had it.
+    async fn refresh_leased(&self, user: UserId, id: ConnectionId, want: &Want) -> Refreshed {
+        let mut held = self.claim_refresh(id).await?;
+        let outcome = match self.need(user, id, want).await {
+            Ok(Need::Refresh(before)) => self.ask(before, want, &mut held).await,
+            Ok(Need::Nothing(as_it_is)) => Ok(as_it_is),
+            Err(error) => Err(error),
+        };
+        // Another gateway would ask with a refresh token that is used up: it waits as long as the lease lasts.
+        if !self.unwritten().contains_key(&id) {
+            self.leases.release(&held).await;
+        }
+        outcome
+    }
+
+    /// The lease of a connection's tokens, once no other gateway has it. Only with the turn.
+    pub(super) async fn claim_refresh(&self, id: ConnectionId) -> Result<HeldLease, StoreError> {
+        loop {
+            if let Some(held) = self.leases.claim(LeaseSubject::Refresh(id)).await? {
+                return Ok(held);
+            }
+            tokio::time::sleep(ASK_AGAIN).await;
+        }
     }
 
     /// Whether the connection is to be refreshed.
@@ -198,7 +224,7 @@ impl Connections {
             if connection.is_fresh(reading.earliest, Duration::ZERO) {
                 return Err(ConnectionError::NotRefreshable);
             }
-            self.needs_consent(&connection, NO_OTHER_WAY).await?;
+            self.needs_consent(&connection, NO_OTHER_WAY, None).await?;
             return Err(ConnectionError::ReconnectNeeded);
         }
         match want {
@@ -209,12 +235,12 @@ impl Connections {
     }
 
     /// The plugin has nothing to refresh the tokens with, and sent no request. They stay in use until they expire.
-    async fn left_alone(&self, base: &Connection, reason: &str) -> Refreshed {
+    async fn left_alone(&self, base: &Connection, reason: &str, lease: Change) -> Refreshed {
         if !base.is_fresh(self.clock.reading().earliest, Duration::ZERO) {
-            self.needs_consent(base, reason).await?;
+            self.needs_consent(base, reason, Some(lease)).await?;
             return Err(ConnectionError::ReconnectNeeded);
         }
-        self.amend(base, Vec::new(), Connection::leave_alone).await?;
+        self.amend(base, vec![lease], Connection::leave_alone).await?;
         self.state.due.notify_one();
         let (connection, provider) = (base.id, &base.provider);
         tracing::info!(%connection, provider, reason, "tokens that cannot be refreshed are used until they end");
@@ -222,12 +248,13 @@ impl Connections {
     }
 
     /// Asks the provider. Only with the turn.
-    async fn ask(&self, before: Connection, want: &Want) -> Refreshed {
+    async fn ask(&self, before: Connection, want: &Want, held: &mut HeldLease) -> Refreshed {
         let opened = match self.open(&before) {
             Ok(opened) => opened,
             Err(error) => {
                 let (kind, reason) = (FaultKind::Misconfigured, error.to_string());
-                self.failed(&before, Failure { kind, reason, retry_after: None }, want).await?;
+                self.failed(&before, Failure { kind, reason, retry_after: None }, want, held.require())
+                    .await?;
                 return Err(error);
             }
         };
@@ -241,33 +268,37 @@ impl Connections {
             connection.attempt = Some(RefreshAttempt { started_at, run });
             connection.retry_at = None;
         };
-        let base = self.amend(&before, Vec::new(), begin).await?;
+        let base = self.amend(&before, vec![held.require()], begin).await?;
         if before.attempt.as_ref().is_some_and(|attempt| attempt.run != run) {
             tracing::warn!(connection = %base.id, provider = %base.provider, "a refresh was cut off; it is made again");
         }
         let call = call(&base, opened.kept.clone(), opened.parameters.clone());
         let asking = self.providers.refresh(call, opened.current.clone());
-        let answer = AssertUnwindSafe(asking).catch_unwind().await;
+        // It is not broken off when the lease is lost: its answer may be all that is left of the grant.
+        let answer = self.leases.hold_during(held, AssertUnwindSafe(asking).catch_unwind()).await;
         let answer = answer.unwrap_or_else(|_| Err(ProviderFault::PluginFailed("it panicked".to_owned())));
         match answer {
             Ok(granted) if granted.access_token.expose_secret().is_empty() => {
                 let fault = ProviderFault::ProviderError("there is no access token in it".to_owned());
-                Err(self.failed(&base, fault.into(), want).await?)
+                Err(self.failed(&base, fault.into(), want, held.require()).await?)
             }
             Ok(granted) => {
                 let grant = self.next_grant(&base, opened, granted, started_at);
                 self.write(Unwritten { base, grant, at: started_at }).await
             }
             Err(ProviderFault::InvalidGrant(reason)) => {
-                self.needs_consent(&base, &reason).await?;
+                self.needs_consent(&base, &reason, Some(held.require())).await?;
                 Err(ConnectionError::ReconnectNeeded)
             }
-            Err(ProviderFault::NotRefreshable(reason)) => self.left_alone(&base, &reason).await,
-            Err(fault) => Err(self.failed(&base, fault.into(), want).await?),
+            Err(ProviderFault::NotRefreshable(reason)) => {
+                self.left_alone(&base, &reason, held.require()).await
+            }
+            Err(fault) => Err(self.failed(&base, fault.into(), want, held.require()).await?),
         }
     }
 
-    /// Writes what a refresh brought, and does not give up easily: there is nothing else left of the grant.
+    /// Writes what a refresh brought, and does not give up easily: there is nothing else left of the grant. So it requires
+    /// no lease; that the connection still has the tokens that the refresh began with is condition enough.
     async fn write(&self, new: Unwritten) -> Refreshed {
         let id = new.base.id;
         let outcome = self.try_to_write(new).await;
@@ -332,7 +363,13 @@ impl Connections {
     }
 
     /// The provider does not honour the grant any more. The user and the app are told in the same commit.
-    async fn needs_consent(&self, base: &Connection, reason: &str) -> Result<(), ConnectionError> {
+    /// `lease` is the precondition that no other gateway refreshes meanwhile, where this one has asked the provider.
+    async fn needs_consent(
+        &self,
+        base: &Connection,
+        reason: &str,
+        lease: Option<Change>,
+    ) -> Result<(), ConnectionError> {
         let reason = clean(reason, MAX_REASON);
         let mail = self.tell_user(Letter::ReconnectNeeded, base, None).await?;
         let fault = ProviderFailure { at: self.now(), kind: FaultKind::InvalidGrant, reason: reason.clone() };
@@ -340,7 +377,8 @@ impl Connections {
             connection.end(Status::ReconnectNeeded);
             connection.last_fault = Some(fault.clone());
         };
-        self.amend_and_tell(base, Some(NoticeKind::ReconnectNeeded), mail.into_iter().collect(), end).await?;
+        let others = mail.into_iter().chain(lease).collect();
+        self.amend_and_tell(base, Some(NoticeKind::ReconnectNeeded), others, end).await?;
         self.wake();
         let about = About::connection(base.user, base.id).because(reason);
         self.note(&OwnedSource::System, Action::ReconnectNeeded, Outcome::Denied, about);
@@ -353,6 +391,7 @@ impl Connections {
         base: &Connection,
         failure: Failure,
         want: &Want,
+        lease: Change,
     ) -> Result<ConnectionError, ConnectionError> {
         let (now, failures) = (self.now(), base.failures.saturating_add(1));
         let wait = backoff(failure.kind, failures, failure.retry_after, self.chance());
@@ -366,7 +405,7 @@ impl Connections {
                 connection.attempt = None;
             }
         };
-        self.amend(base, Vec::new(), record).await?;
+        self.amend(base, vec![lease], record).await?;
         self.state.due.notify_one();
         let (connection, provider, reason) = (base.id, &base.provider, &failure.reason);
         tracing::warn!(%connection, provider, reason, failures, "a refresh failed; it is tried again");

@@ -7,9 +7,10 @@
 
 use std::time::Duration;
 
-use super::{Connections, Resealed};
+use super::Connections;
 use crate::domain::account::UserId;
 use crate::domain::connection::{Connection, ConnectionId};
+use crate::domain::lease::LeaseSubject;
 use crate::ports::{Change, CommitError, StoreError};
 use crate::service::retry::{Decision, retry_on_conflict};
 
@@ -18,6 +19,17 @@ const STEP: usize = 64;
 
 /// By how much sooner a connection must be wanted to be written for it.
 const SOONER: Duration = Duration::from_secs(3600);
+
+/// The result of one step of sealing again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Resealed {
+    /// Where the next step begins; `None`: that was the last one.
+    pub next: Option<(UserId, ConnectionId)>,
+    /// How many connections were sealed with the present key.
+    pub renewed: usize,
+    /// How many are sealed with another and could not be opened.
+    pub unreadable: usize,
+}
 
 /// What became of one.
 enum Done {
@@ -60,6 +72,17 @@ impl Connections {
         }
         let (user, id) = (connection.user, connection.id);
         let _turn = self.state.turns.turn(id).await;
+        // A refresh writes no tokens over others than those that it began with, so its own would be lost.
+        let Some(held) = self.leases.claim(LeaseSubject::Refresh(id)).await? else {
+            return Ok(Done::NothingToDo);
+        };
+        let outcome = self.reseal_leased(user, id, sooner).await;
+        self.leases.release(&held).await;
+        outcome
+    }
+
+    /// Seals anew with the turn and the lease of the connection.
+    async fn reseal_leased(&self, user: UserId, id: ConnectionId, sooner: bool) -> Result<Done, StoreError> {
         // They replace what is there as soon as the store writes, and are known by it.
         if self.unwritten().contains_key(&id) {
             return Ok(Done::NothingToDo);

@@ -30,6 +30,7 @@ impl Connections {
             grants.run(|| self.end_due_grants()),
             self.keep_sealed(&closing),
         );
+        self.stop_telling().await;
         self.state.spawned.close();
         self.state.spawned.wait().await;
     }

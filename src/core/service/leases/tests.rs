@@ -63,3 +63,15 @@ async fn what_was_decided_under_a_lost_lease_is_not_committed() {
     let finished = world.store.commit(vec![Change::FinishTask(due(&world).await[0].id)]).await;
     assert!(finished.is_ok());
 }
+
+/// Another gateway may have put it off between the look and the lease.
+#[tokio::test]
+async fn a_task_is_read_again_under_its_lease() {
+    let world = world();
+    let task = registered(&world).await;
+    let later = Task { due_at: task.due_at.plus(TERM), ..task.clone() };
+    world.store.change_at_claim(vec![Change::FinishTask(task.id), Change::CreateTask(later.clone())]);
+    assert!(!world.accounts.do_due_tasks().await.unwrap());
+    assert_eq!(world.store.task(task.id).await.unwrap(), Some(later));
+    assert_eq!(world.letters().await, []);
+}
