@@ -3,12 +3,12 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use palisade_core::domain::connection::{Attempt, ConnectionId, Status};
+use palisade_core::domain::connection::{ConnectionId, RefreshAttempt, Status};
 use palisade_core::domain::lease::{Lease, LeaseHolder, LeaseSubject};
 use palisade_core::ports::{Change, Clock, LeaseStore, ProviderFault, Store};
 use palisade_core::service::connections::{ConnectionError, Connections};
 use palisade_testing::accounts_world::client;
-use palisade_testing::connections_world::{World, acme, identity, world};
+use palisade_testing::connections_world::{ConnectionsWorld as World, acme, identity, world};
 use secrecy::ExposeSecret;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
@@ -60,7 +60,7 @@ async fn an_open_attempt_is_no_crash_before_its_lease_ends() {
     let world = world().await;
     let id = ended(&world).await;
     let mut open = world.stored(id).await;
-    open.attempt = Some(Attempt { started_at: world.clock.now(), run: OTHER.0 });
+    open.attempt = Some(RefreshAttempt { started_at: world.clock.now(), run: OTHER.0 });
     world.store.commit(vec![Change::UpdateConnection(open)]).await.unwrap();
     claimed(&world, LeaseSubject::Refresh(id)).await.unwrap();
     let caller = asking(&world, id);
