@@ -25,6 +25,7 @@ use palisade_core::domain::link::Purpose;
 use palisade_core::domain::opaque::{ServerKey, TokenHash};
 use palisade_core::domain::revocation::Target;
 use palisade_core::domain::session::SessionId;
+use palisade_core::domain::task::{Errand, Task, TaskKind, Work};
 use palisade_core::domain::time::UnixTime;
 use palisade_core::ports::{IssuerClocks, Keys, OwnSecret, Place, Revocations, Store, Vault};
 use secrecy::ExposeSecret;
@@ -159,6 +160,8 @@ impl Fixture {
         revocations(store, truth, at).await;
         connections(store, truth, folder).await;
         keys(&self.read_config(folder, false), truth, folder, at);
+        tasks(store, truth).await;
+        events(store, truth).await;
     }
 
     /// What is known of other issuers is in `folder`: their keys as last fetched, and how far their clocks were seen
@@ -245,6 +248,35 @@ async fn revocations(store: &SledStore, truth: &Value, at: UnixTime) {
         let found = store.revocation(&target).await.unwrap().unwrap_or_else(|| panic!("{told} is lost"));
         assert_eq!((&found.target, found.expires_at.0), (&target, told["expires_at"].as_u64().unwrap()));
     }
+}
+
+/// What is left to do: a revocation whose grace goes on, and the end of a grant whose provider could not be reached.
+async fn tasks(store: &SledStore, truth: &Value) {
+    let Some(told) = truth.get("tasks") else { return };
+    let waiting = store.due_tasks_of(TaskKind::Account, UnixTime::NEVER, 99).await.unwrap();
+    let late = waiting.iter().find_map(|task| match &task.work {
+        Work::Revoke(revocation) => Some(revocation),
+        _ => None,
+    });
+    let named =
+        matches!(&late.unwrap().target, Target::SubjectVersion { sub, .. } if sub == text(told, "/revokes"));
+    assert!(named, "{late:?}");
+    let ending = store.due_tasks_of(TaskKind::EndGrant, UnixTime::NEVER, 99).await.unwrap();
+    let ended = ConnectionId(uuid(text(told, "/ends_grant_of")));
+    let is_ended = |task: &Task| match &task.work {
+        Work::Errand { errand: Errand::EndGrant(granted), .. } => granted.id == ended,
+        _ => false,
+    };
+    assert!(ending.iter().any(is_ended), "{ending:?}");
+}
+
+/// The events of one account, which may have been followed by others.
+async fn events(store: &SledStore, truth: &Value) {
+    let Some(told) = truth["events_of_bob"].as_array() else { return };
+    let user = UserId(uuid(text(truth, "/sessions/bob/claims/sub")));
+    let kept: Vec<_> = store.events(Some(user), 999).await.unwrap().iter().map(|event| event.id).collect();
+    let told: Vec<_> = told.iter().map(|id| uuid(id.as_str().unwrap())).collect();
+    assert!(!told.is_empty() && kept.ends_with(&told), "{kept:?} and {told:?}");
 }
 
 async fn connections(store: &SledStore, truth: &Value, folder: &Path) {
