@@ -59,8 +59,9 @@ const FOREIGN: &[&str] = &[
     "tests/tidy/words.rs",
 ];
 
-/// Rooms that are still to be reworded.
-const EXEMPT: &[&str] = &["src/edge/api", "src/edge/proxy", "src/edge/store", "plugins", "wit"];
+/// Rooms that are not read: `plugins/dist` has the digests of the sources of the plugins, so these and their copy of the
+/// interface can be reworded only with the next build of the components.
+const EXEMPT: &[&str] = &["plugins", "wit"];
 
 /// How the comments of a file are found.
 #[derive(Clone, Copy, PartialEq, Eq)]

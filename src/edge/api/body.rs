@@ -68,8 +68,8 @@ impl<S: Send + Sync, T: DeserializeOwned + Default> FromRequest<S> for OptionalJ
 }
 
 /// A page of another origin can send forms and text without asking first, but not this type. JSON is UTF-8 (RFC 8259
-/// §8.1) as it is: what says that it is in another charset or a content coding would be read as something else by
-/// whoever believes that.
+/// §8.1) as it is: what says that it is in another charset or a content coding would be read as something else by a
+/// reader that believes that.
 fn is_json(request: &Request) -> bool {
     let types = request.headers().get_all(header::CONTENT_TYPE);
     let codings = request.headers().get_all(header::CONTENT_ENCODING);

@@ -41,7 +41,7 @@ pub fn read(section: &[u8], to_head: bool) -> Result<AnswerHead, Fault> {
                 keeps |= holds(value, b"keep-alive");
             }
             10 if name.eq_ignore_ascii_case(b"keep-alive") => idle = idle.or(idle_time(value)),
-            // They sign in whoever is at the other end of the connection, which is all callers.
+            // They sign in the other end of the connection, which is all callers.
             16 if name.eq_ignore_ascii_case(b"www-authenticate") => closes |= signs_in_connections(value),
             14 if name.eq_ignore_ascii_case(b"content-length") => {
                 for one in value.split(|byte| *byte == b',') {

@@ -166,8 +166,8 @@ fn request(
     request
 }
 
-/// The first `User-Agent` as it may be kept: visible ASCII and spaces, cut. It is stored with sessions, shown
-/// to people and written into mails, and nobody but its sender vouches for it.
+/// The first `User-Agent` as it may be kept: visible ASCII and spaces, cut. It is stored with sessions, shown to
+/// people and written into mails, and only its sender vouches for it.
 fn user_agent(session: &Session) -> Option<String> {
     let agent = session.req_header().headers.get(header::USER_AGENT)?.to_str().ok()?;
     let kept: String = agent.chars().filter(|c| !c.is_control()).take(MAX_USER_AGENT).collect();

@@ -200,7 +200,7 @@ mod tests {
             "vary: Origin",
         ];
         assert_eq!(written(&named, &["https://app.test"], &theirs), ours);
-        // Nobody else's page reads it, and a cache must not mix the two up.
+        // No page of another origin reads it, and a cache must not mix the two up.
         for other in [&["https://evil.test"][..], &["null"], &[], &["https://app.test", "https://app.test"]] {
             assert_eq!(written(&named, other, &theirs), ours[3..], "{other:?}");
         }

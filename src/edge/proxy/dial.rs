@@ -60,7 +60,7 @@ impl Line {
         }
     }
 
-    /// Whether the other end has neither closed nor said anything, which nobody asked it for.
+    /// Whether the other end has neither closed nor sent anything unasked.
     fn is_quiet(&mut self) -> bool {
         let mut space = [0; 1];
         let read =

@@ -19,7 +19,7 @@ use super::fields::{self, FieldName, HeaderFields};
 use crate::config::ClientAddress;
 use palisade_core::domain::request::Host;
 
-/// Whom to believe, and in which field.
+/// The trusted proxies, and the field that is read.
 #[derive(Debug, Clone, Default)]
 pub struct Believed {
     /// The networks of the proxies.

@@ -68,8 +68,7 @@ impl Timer {
         self.0 = None;
     }
 
-    /// Says that something was written. The timer goes on from here, because whoever waits for something to read
-    /// may not ask again.
+    /// Says that something was written. The timer goes on from here, because a reader that waits may not ask again.
     pub fn restart(&mut self, silence: &Silence) {
         if let Some(timer) = &mut self.0
             && let Some(end) = Instant::now().checked_add(silence.most)

@@ -312,7 +312,7 @@ impl AsyncWrite for Socket {
 #[async_trait]
 impl Shutdown for Socket {
     async fn shutdown(&mut self) {
-        // The peer may be gone already; there is nobody left to tell.
+        // The peer may be gone already; then no reader is left to tell.
         let _ = AsyncWriteExt::shutdown(self).await;
     }
 }

@@ -12,7 +12,7 @@ const PROBE: &str = "palisade.probe";
 /// Why a store did not open. Nothing in it was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// Somebody else has it open.
+    /// Another process has it open.
     #[error("the store is in use: {holder} holds {lock}; stop it, or give this one another data directory")]
     Locked {
         /// The lock file.

@@ -58,7 +58,7 @@ impl Sizes {
 /// Compactions since the start, by how they ended.
 pub(super) type Compactions = watch::Sender<CompactionCounts>;
 
-/// Runs until nobody can ask any more.
+/// Runs until the last sender of requests is gone.
 pub(super) fn run(shared: &Shared, stop: &AtomicBool, asked: &Receiver<Asked>, queue: &SyncSender<Queued>) {
     let mut keeper = Keeper { shared, stop, queue, compact: 0, rest_until: Instant::now() };
     let mut wait = FIRST_LOOK;
@@ -182,10 +182,10 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// Gives a compaction up, and waits until that is done. Whoever can still ask must be gone by now.
+    /// Gives a compaction up, and waits until that is done. Every sender of requests must be gone by now.
     pub(super) fn end(self) {
         self.stop.store(true, Ordering::Relaxed);
-        // It has nobody to tell of a panic; the compaction was then given up.
+        // A panic is not reported further; the compaction was then given up.
         let _ = self.thread.join();
     }
 }

@@ -97,7 +97,7 @@ type Map<V> = HashMap<Hash128, V, BuildHasherDefault<Prehashed>>;
 struct Shard {
     /// Tokens and sessions.
     single: Map<End>,
-    /// Subjects, issuers and everybody.
+    /// Cutoffs of subjects, of issuers and of all tokens.
     cuts: Map<Cut>,
 }
 
@@ -130,7 +130,7 @@ impl Hasher for Prehashed {
 /// The whole revocation set, as the request path asks it.
 pub struct RevocationCache {
     shards: Box<[RwLock<Shard>]>,
-    /// Two independent keys of 128 bits each: nobody outside can aim for a collision.
+    /// Two independent keys of 128 bits each: no attacker can aim for a collision.
     keys: [RandomState; 2],
     sequence: AtomicU64,
     loaded: AtomicBool,

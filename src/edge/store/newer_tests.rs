@@ -103,7 +103,7 @@ async fn what_a_newer_program_wrote_is_not_written_over_and_not_removed() {
         // An address that is kept for the account, and belongs to another one for all that this program can tell.
         Change::CreateUser(user(2, "ann@example.com")),
         Change::DeleteUser(ann.id),
-        // Of whom only events are left, which have an end.
+        // Only events of it are left, which have an end.
         Change::DeleteUser(user(5, "gone@example.com").id),
         Change::UpdateSession(session(1, 1, 10)),
         Change::EndSession(ann.id, session(1, 1, 10).id),

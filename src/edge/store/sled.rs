@@ -484,7 +484,7 @@ mod tests {
     use palisade_core::domain::task::{Errand, Work};
     use palisade_testing::conformance::{connection, mail, user};
 
-    /// What makes a compaction due, one by one: each of them holds what somebody has asked to be forgotten.
+    /// What makes a compaction due, one by one: each of them holds what a user has asked to be forgotten.
     #[tokio::test]
     async fn every_kind_of_erasure_calls_for_a_compaction() {
         let ann = || user(1, "ann@example.com");

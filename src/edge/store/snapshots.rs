@@ -1,9 +1,9 @@
 //! sled's snapshots, `snap.N`: which of them can be read, and what to do with the others.
 //!
-//! sled reads the last file whose name begins with `snap.`, whatever follows, and calls the whole store corrupt
-//! when that one is not whole: so does a `snap.N.generating` that a full disk left empty. The database does not
-//! need its snapshots; they spare it to read the log from the beginning. So what is no valid snapshot is set
-//! aside, under a name that says so, and never removed: it may be wanted by somebody who looks for what happened.
+//! sled reads the last file whose name begins with `snap.`, whatever follows, and calls the whole store corrupt when
+//! that one is not whole: so does a `snap.N.generating` that a full disk left empty. The database does not need its
+//! snapshots; they spare it to read the log from the beginning. So what is no valid snapshot is set aside, under a
+//! name that says so, and never removed: an operator may want it to find out what happened.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};

@@ -1,4 +1,4 @@
-//! Forgetting what has ended, in steps that hold nobody up.
+//! The sweeper: removes what has ended, in steps that are short, so that no other commit waits long.
 //!
 //! What is filed under a moment is looked at once that has passed by [`EXPIRY_SLACK`]: it is removed with
 //! what was filed, or, when its end has moved meanwhile, filed again. Nothing that still counts may go.

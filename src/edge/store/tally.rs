@@ -1,9 +1,9 @@
 //! How much is in the store: the number of records, their bytes, and a sum over all of them.
 //!
-//! sled passes over damage in the middle of its log: what lies there is gone, what comes after it is not, and it
-//! says nothing. So each commit also writes the sum of the hashes of all records (an incremental hash of a set:
-//! M. Bellare and D. Micciancio, "A New Paradigm for Collision-Free Hashing", EUROCRYPT 1997), and a start adds up
-//! what it finds. It guards against damage, not against somebody who may write to the files.
+//! sled passes over damage in the middle of its log: what lies there is gone, what comes after it is not, and it says
+//! nothing. So each commit also writes the sum of the hashes of all records (an incremental hash of a set: M. Bellare
+//! and D. Micciancio, "A New Paradigm for Collision-Free Hashing", EUROCRYPT 1997), and a start adds up what it
+//! finds. It guards against damage, not against an attacker who can write to the files.
 
 use sha2::{Digest, Sha256};
 

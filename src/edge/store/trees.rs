@@ -1,7 +1,7 @@
 //! The engine, open: reads, one atomic write with the number of the last commit in it, and the sync.
 //!
 //! Everything is in one tree; `keys.rs` says where. Only the writer thread may call [`Trees::apply`] and
-//! [`Trees::sync`]: they rely on nobody else writing.
+//! [`Trees::sync`]: they rely on being the only writer.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{File, OpenOptions};
@@ -267,8 +267,8 @@ impl Trees {
     }
 }
 
-/// sled's threads let go of the file a moment after its handle is dropped. Our own lock already says
-/// that nobody else has it, so its lock is worth waiting for.
+/// sled's threads let go of the file a moment after its handle is dropped. Our own lock already says that no other
+/// process has it, so its lock is worth waiting for.
 fn open_db(dir: &Path, purpose: For) -> ::sled::Result<Db> {
     let flush_every = match purpose {
         For::Use => Some(TIDY_EVERY),

@@ -1,7 +1,7 @@
 //! Reading the payload of a token that is to be revoked, **without trusting it**.
 //!
-//! No signature is checked, on purpose: whoever may revoke may name any `jti`, so a forged payload gains
-//! nothing. Never use this to decide who a caller is.
+//! No signature is checked, on purpose: an operator may name any `jti`, so a forged payload gains nothing. Never use
+//! this to decide who a caller is.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

@@ -35,7 +35,7 @@ use super::openapi::document;
 pub use listener::serve;
 pub use state::{AdminState, MetricsText};
 
-/// The admin listener's routes: health and metrics for everyone who reaches it, the rest for the operator.
+/// The admin listener's routes: health and metrics for every client that reaches it, the rest for the operator.
 pub fn admin_router(state: AdminState) -> Router {
     let text = description().to_string();
     guarded()

@@ -19,7 +19,7 @@ pub type MetricsText = Arc<dyn Fn() -> String + Send + Sync>;
 /// What the admin API works with.
 #[derive(Clone)]
 pub struct AdminState {
-    /// What callers must present as a bearer token. An empty one lets nobody in.
+    /// What callers must present as a bearer token. With an empty one every caller is refused.
     pub credential: SecretString,
     pub storage: Storage,
     pub revoke: Revoke,

@@ -80,7 +80,7 @@ fn api(not_ready: Option<&'static str>) -> Api {
     let (store, audit, accounts) = (world.store, world.audit, world.accounts);
     let (signer, clock) = (Arc::new(FakeSigner), Arc::new(FakeClock::default()));
     let (hour, none) = (Duration::from_secs(3600), Duration::ZERO);
-    // The fake store never keeps anybody waiting.
+    // The fake store answers without waiting.
     let guarded = GuardedClock::start(clock.clone(), Box::new(|| Duration::ZERO), &*store).now_or_never();
     let guarded = guarded.unwrap().unwrap();
     let revoke = Revoke::new(
@@ -367,7 +367,7 @@ async fn connections_are_listed_looked_at_refreshed_and_ended() {
         let user = api.post("/admin/v1/users", &body.to_string()).await.1;
         users.push(user["id"].as_str().unwrap().to_owned());
     }
-    // Nobody is asked for consent, so that they are active at once.
+    // No user is asked for consent, so that they are active at once.
     api.providers.unattended.store(true, std::sync::atomic::Ordering::Relaxed);
     let mut ids = Vec::new();
     for user in &users {

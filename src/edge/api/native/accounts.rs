@@ -1,4 +1,4 @@
-//! The native endpoints of accounts and sessions, for the people to whom they belong.
+//! The native endpoints of accounts and sessions, for their owners.
 //!
 //! Handlers only translate; what is done, and in which order, is for `service`. Answers that must not
 //! tell whether an account exists are constants. `x-codes` of a handler are the failures of its own: those
@@ -95,9 +95,10 @@ async fn register(
 ///
 /// Also confirms a changed address. The link works once.
 ///
-/// The token shows that its bearer has the mailbox, and not that the account's password is theirs: somebody else may
-/// have registered the address. Send `proof` from a browser, and on `proof_needed` ask for the password of the account or for
-/// a new one; the built-in page does. With `accounts.verification = "proof"` no link is used without that.
+/// The token shows that its bearer has the mailbox, and not that the account's password is theirs: an attacker may
+/// have registered the address. Send `proof` from a browser, and on `proof_needed` ask for the password of the
+/// account or for a new one; the built-in page does. With `accounts.verification = "proof"` no link is used without
+/// that.
 ///
 /// A link that changes the address of an account always needs an access token of that account, or its `password`; on
 /// `proof_needed` it stays good. The change ends every other session, and the access tokens from before it: refresh,
@@ -174,8 +175,8 @@ async fn login(State(state): Shared, By(client): By, JsonBody(body): JsonBody<Cr
 
 /// Exchange a refresh token for the next one and a fresh access token.
 ///
-/// The same token brings the same successor for ten seconds. One that was replaced longer ago ends the
-/// session: somebody holds a copy.
+/// The same token brings the same successor for ten seconds. One that was replaced longer ago is a replay and ends
+/// the session: an attacker may hold a copy.
 #[utoipa::path(post, path = "/refresh", tag = "Sign-in",
     request_body = Refresh,
     responses((status = 200, body = Tokens, description = "The next tokens of the session.")),
@@ -229,8 +230,8 @@ async fn profile(State(state): Shared, Caller(person): Caller) -> Answered {
 
 /// Change your name or address.
 ///
-/// A new address needs the password, is told to the old one, and takes effect when the link in the mail
-/// to it is opened by somebody who is signed in to this account (`POST /verify-email`).
+/// A new address needs the password, is told to the old one, and takes effect when the link in the mail to it is
+/// opened by a user who is signed in to this account (`POST /verify-email`).
 #[utoipa::path(patch, path = "/me", tag = "Accounts",
     request_body = ProfileChange,
     security(("bearer" = [])),
@@ -335,7 +336,7 @@ async fn password_requirements(State(state): Shared) -> Response {
     responses((status = 200, body = Sessions, description = "The sessions.")),
     extensions(("x-codes" = json!(["account_disabled"]))))]
 async fn list_sessions(State(state): Shared, Caller(person): Caller) -> Answered {
-    // For an account that is gone, there is nobody to show anything to.
+    // An account that is gone has no user to show anything to.
     state.accounts.profile(person).await?;
     let sessions = state.accounts.list_sessions(person).await?;
     let lives = state.accounts.session_lifetimes();

@@ -105,7 +105,7 @@ pub(super) fn brought(headers: &HeaderMap) -> impl Iterator<Item = (&str, &str)>
     lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='))
 }
 
-/// The only cookie of this name: with two of them, one is somebody else's.
+/// The only cookie of this name: with two of them, one is of another site.
 fn cookie_of(state: &AuthState, headers: &HeaderMap, consent: Uuid) -> Option<SecretString> {
     let name = name(state, consent);
     let mut values = brought(headers).filter(|(key, _)| *key == name);
@@ -169,7 +169,7 @@ async fn by_query(
     headers: HeaderMap,
     RawQuery(query): RawQuery,
 ) -> Response {
-    // A state is good once; whoever only wants to see whether there is something here must not use it up.
+    // A state is good once; a client that only looks whether there is something here must not use it up.
     if method == Method::HEAD {
         return told(StatusCode::OK, "Connect an account", "A provider sends your browser here.");
     }
@@ -203,7 +203,7 @@ async fn by_form(State(state): Shared, By(client): By, headers: HeaderMap, Form(
     let consent = state.connections.consent_of(&sent.state);
     let lacks_cookie = consent.is_some_and(|consent| cookie_of(&state, &headers, consent).is_none());
     let is_first = form_urlencoded::parse(&form).all(|(name, _)| name != ONCE_MORE);
-    // Only what answers a consent of ours goes round: anything else would make pages for anybody.
+    // Only what answers a consent of ours goes round: anything else would let any site make pages here.
     if lacks_cookie && is_first { once_more(&form) } else { complete(&state, &client, &headers, sent).await }
 }
 

@@ -51,7 +51,7 @@ impl FromRequestParts<Arc<AuthState>> for Caller {
     }
 }
 
-/// Whoever the access token speaks for, with all that it says.
+/// The caller that the access token identifies, with all that it says.
 pub(super) struct Bearer(pub(super) Arc<Verified>);
 
 impl FromRequestParts<Arc<AuthState>> for Bearer {

@@ -1,6 +1,6 @@
 //! What the endpoints about connections take and answer, as JSON. Times are seconds since 1970.
 //!
-//! Nothing here shows a sealed token; only [`Token`] holds one in the clear, for whoever may have it.
+//! Nothing here shows a sealed token; only [`Token`] holds one in the clear, for a caller that may have it.
 
 use std::collections::BTreeMap;
 

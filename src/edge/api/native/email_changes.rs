@@ -1,5 +1,4 @@
-//! Undoing a change of address, and objecting to that. Nobody who comes here needs to be signed in: the link is what
-//! counts.
+//! Undoing a change of address, and objecting to that. A client here need not be signed in: the link is what counts.
 
 use std::sync::Arc;
 

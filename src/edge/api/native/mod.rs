@@ -1,5 +1,5 @@
-//! What Palisade answers itself among the proxied traffic: accounts, sessions and connections for the people to whom
-//! they belong, the pages of mailed links, and the published documents.
+//! What Palisade answers itself among the proxied traffic: accounts, sessions and connections for their owners, the
+//! pages of mailed links, and the published documents.
 
 mod accounts;
 mod callback;

@@ -1,9 +1,9 @@
 //! The pages that links in mails open: one confirms an address, one sets a new password, one undoes a change of
 //! address, one objects to that.
 //!
-//! They are whole in themselves and ask nobody but us. The token of a link is in the fragment, so no
-//! request for a page holds one, and a page hands it in only when its reader presses the button. The policy
-//! of each names the very script and style by hash: nothing else runs, whatever gets into the page.
+//! They are whole in themselves and send requests to us only. The token of a link is in the fragment, so no request
+//! for a page holds one, and a page hands it in only when its reader presses the button. The policy of each names the
+//! very script and style by hash: nothing else runs, whatever gets into the page.
 
 use std::sync::Arc;
 
@@ -46,7 +46,7 @@ impl Page {
     }
 }
 
-/// A page under this policy (CSP 3), which nobody keeps, frames or learns the address of.
+/// A page under this policy (CSP 3), which is not cached, not framed (clickjacking), and sends no referrer.
 pub(super) fn page(status: StatusCode, html: String, policy: &str) -> Response {
     let page = reply::Page {
         status: status.as_u16(),

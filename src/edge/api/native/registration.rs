@@ -22,7 +22,7 @@ fn name(state: &AuthState) -> String {
     format!("{}{REGISTRATION_COOKIE}", if state.is_tls() { HOST_PREFIX } else { "" })
 }
 
-/// The only cookie of registrations: with two of them, one is somebody else's.
+/// The only cookie of registrations: with two of them, one is of another site.
 pub(super) fn cookie_of<'h>(state: &AuthState, headers: &'h HeaderMap) -> Option<&'h str> {
     let name = name(state);
     let mut values = brought(headers).filter(|(key, _)| *key == name);

@@ -256,8 +256,8 @@ pub(super) struct PasswordRules {
     common_refused: bool,
     /// Whether a password that is the account's address or name, or hardly more, is refused.
     identity_refused: bool,
-    /// The fewest guesses that a password must stand, as zxcvbn estimates them for somebody who knows the account and
-    /// the service; one that stands fewer breaks the rule `guessable`.
+    /// The fewest guesses that a password must stand, as zxcvbn estimates them for an attacker who knows the account
+    /// and the service; one that stands fewer breaks the rule `guessable`.
     min_guesses: u64,
     /// One sentence for each rule.
     text: Vec<&'static str>,

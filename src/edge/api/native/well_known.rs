@@ -57,8 +57,8 @@ async fn metadata(State(state): State<NativeState>) -> Response {
     public("application/json", document.to_string())
 }
 
-/// Public and the same for everybody. A next key is published long before it signs, so a copy five
-/// minutes old still verifies everything.
+/// Public and the same for every client. A next key is published long before it signs, so a copy five minutes old
+/// still verifies everything.
 fn public(media_type: &'static str, text: String) -> Response {
     let mut response = typed(StatusCode::OK, media_type, text);
     let headers = response.headers_mut();

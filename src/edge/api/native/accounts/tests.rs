@@ -53,7 +53,7 @@ async fn only_a_good_token_in_its_place_counts() {
         let several = (400, "credentials_ambiguous".to_owned());
         assert_eq!(ask(&[bearer(&token), bearer(&token)]).await.refusal(), several);
         assert_eq!(ask(&[bearer(&format!("{token}, Bearer {token}"))]).await.refusal(), several);
-        // Good, and nobody's: of another issuer, or minted for a subject that is no account.
+        // Good, and of no account: of another issuer, or minted for a subject that is no account.
         for stranger in ["they/ann", "machine.v0", &format!("they/{id}")] {
             assert_eq!(ask(&[bearer(stranger)]).await.refusal(), (403, "no_account".into()), "{stranger}");
         }

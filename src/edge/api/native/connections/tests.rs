@@ -138,7 +138,7 @@ async fn only_the_browser_that_began_completes() {
         (good.clone(), String::new()),
         (good.clone(), second.cookie.clone()),
         (good.clone(), format!("{name}=guessed")),
-        // With two of a name, one is somebody else's.
+        // With two of a name, one is of another site.
         (good.clone(), format!("{}; {name}=other", first.cookie)),
         (format!("{good}&state={}", first.state), first.cookie.clone()),
         ("code=c".to_owned(), first.cookie.clone()),
@@ -160,7 +160,7 @@ async fn only_the_browser_that_began_completes() {
         assert_eq!(answer.header("set-cookie"), "");
     }
     assert_eq!(api.providers.count("exchange"), 0);
-    // Somebody who only looks does not use it up.
+    // A client that only looks does not use it up.
     assert_eq!(api.come_back("HEAD", &good, &first.cookie).await.status, 200);
     assert_eq!(api.status_of(&token, &first.id).await, "pending");
     assert_eq!(api.come_back("GET", &good, &first.cookie).await.status, 303);

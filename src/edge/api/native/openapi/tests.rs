@@ -63,7 +63,7 @@ async fn pages_of_allowed_origins_may_call() {
     );
     let none = preflight(&api(), app, "/me").await;
     assert_eq!((none.status, none.header("access-control-allow-origin")), (405, ""));
-    // The pages are nobody else's to read.
+    // No other origin may read the pages.
     let mut page = request("GET", "/pages/reset", None, None);
     page.headers_mut().insert("origin", app.parse().unwrap());
     assert_eq!(some.send(page).await.header("access-control-allow-origin"), "");
