@@ -33,3 +33,4 @@ pub mod cli;
 pub mod config;
 pub mod durable;
 pub mod edge;
+pub mod http_fields;

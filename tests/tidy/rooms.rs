@@ -9,8 +9,9 @@ pub struct Room {
     pub crates: &'static [&'static str],
 }
 
-/// What every room of `edge` may name: all of the core, the configuration, and the way files are replaced.
-const BELOW: &[&str] = &["palisade_core", "palisade::config", "palisade::durable"];
+/// What every room of `edge` may name: all of the core, the configuration, the way files are replaced, and the
+/// header adapter.
+const BELOW: &[&str] = &["palisade_core", "palisade::config", "palisade::durable", "palisade::http_fields"];
 
 pub const ROOMS: &[Room] = &[
     Room {
@@ -73,6 +74,7 @@ pub const ROOMS: &[Room] = &[
         ],
     },
     Room { at: "palisade::durable", ours: &[], crates: &[] },
+    Room { at: "palisade::http_fields", ours: &["palisade_core"], crates: &["http"] },
     Room { at: "palisade::edge::admin_client", ours: BELOW, crates: &["reqwest", "secrecy", "serde_json"] },
     Room {
         at: "palisade::edge::api",

@@ -4,6 +4,7 @@ use axum::body::Body;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::Response;
 
+use crate::http_fields;
 use palisade_core::domain::reply::Reply;
 
 /// An answer of the domain's as axum takes it, with this body.
@@ -13,9 +14,8 @@ pub(super) fn written(reply: &Reply, body: String) -> Response {
         StatusCode::from_u16(reply.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
     for field in reply.fields() {
-        // Visible ASCII: the domain's types hold nothing else.
-        if let Ok(mut value) = HeaderValue::from_str(&field.value) {
-            value.set_sensitive(field.is_secret);
+        // Always: the domain's types hold visible ASCII only.
+        if let Ok(value) = http_fields::value(&field) {
             headers.append(HeaderName::from_static(field.name), value);
         }
     }

@@ -4,21 +4,11 @@
 
 use std::borrow::Cow;
 
-use http::{HeaderMap, Method, header};
+use http::{Method, header};
 use pingora::http::RequestHeader;
 
-use palisade_core::domain::request::{Headers, Host, Malformed, Path, Request};
-
-/// The header fields of the engine, for the domain.
-pub struct Fields<'a>(pub &'a HeaderMap);
-
-impl Headers for Fields<'_> {
-    fn each<'a>(&'a self, name: &str, visit: &mut dyn FnMut(&'a [u8])) {
-        for value in self.0.get_all(name) {
-            visit(value.as_bytes());
-        }
-    }
-}
+use crate::http_fields::Fields;
+use palisade_core::domain::request::{Host, Malformed, Path, Request};
 
 /// Splits a request target into path and query; an absolute form loses its origin, which the engine
 /// has held against the Host.

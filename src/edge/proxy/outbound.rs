@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, StatusCode, header};
+use http::{StatusCode, header};
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 use pingora::{Error, ErrorSource, ErrorType, OrErr, Result};
 
 use super::cors::CorsRules;
 use super::grpc;
+use crate::http_fields;
 use palisade_core::domain::problem::Problem;
 use palisade_core::domain::reply::Reply;
 
@@ -80,10 +81,8 @@ pub(super) fn head(reply: &Reply, length: usize, request_id: &str) -> Result<Res
     let fields = reply.fields();
     let mut response = ResponseHeader::build(reply.status(), Some(fields.len() + 2))?;
     for field in &fields {
-        // Visible ASCII: the domain's types hold nothing else.
-        let mut value = HeaderValue::from_str(&field.value)
-            .or_err(ErrorType::InvalidHTTPHeader, "a field of an answer of ours")?;
-        value.set_sensitive(field.is_secret);
+        let value =
+            http_fields::value(field).or_err(ErrorType::InvalidHTTPHeader, "a field of an answer of ours")?;
         response.append_header(field.name, value)?;
     }
     response.insert_header(header::CONTENT_LENGTH, length)?;

@@ -20,14 +20,15 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::super::body;
-use super::super::failure::{Failure, internal};
+use super::super::failure::Failure;
 use super::super::reply::written;
 use super::caller::By;
+use super::cookies;
 use super::docs::escaped;
 use super::pages;
 use super::state::{AuthState, Shared};
 use palisade_core::domain::connection::CONSENT_LIFE;
-use palisade_core::domain::credential::{CONSENT_COOKIE, HOST_PREFIX};
+use palisade_core::domain::credential::CONSENT_COOKIE;
 use palisade_core::domain::redirect::{Location, Redirect};
 use palisade_core::service::caller::Client;
 use palisade_core::service::connections::{Callback, ConnectionError, Returned};
@@ -49,9 +50,9 @@ pub(super) fn endpoints() -> OpenApiRouter<Arc<AuthState>> {
     OpenApiRouter::new().routes(routes!(by_query, by_form))
 }
 
-/// What the names of our cookies begin with here.
+/// What the names of these cookies begin with here.
 fn stem(state: &AuthState) -> String {
-    format!("{}{CONSENT_COOKIE}_", if state.is_tls() { HOST_PREFIX } else { "" })
+    format!("{}_", cookies::name(state, CONSENT_COOKIE))
 }
 
 /// The cookie of a consent. Its name differs from consent to consent, so that several may be under way in one
@@ -61,12 +62,12 @@ fn name(state: &AuthState, consent: Uuid) -> String {
     format!("{}{:08x}", stem(state), consent.as_u128() & 0xffff_ffff)
 }
 
-/// `Set-Cookie` for the browser that begins a consent; and with it, that it forgets the oldest of ours when it has
-/// brought many.
+/// `Set-Cookie` for the browser that begins a consent. When the request had many cookies of consents, the browser also
+/// forgets the oldest of them.
 ///
 /// # Errors
-/// The value cannot stand in a header, which is none of ours.
-pub(super) fn cookies(
+/// As [`cookies::set`].
+pub(super) fn set_cookies(
     state: &AuthState,
     headers: &HeaderMap,
     consent: Uuid,
@@ -78,39 +79,22 @@ pub(super) fn cookies(
         name.strip_prefix(&*stem).is_some_and(|rest| rest.len() == 8 && rest.bytes().all(is_digit))
     };
     // Browsers put the oldest first (RFC 6265 §5.4).
-    let ours: Vec<&str> = brought(headers).map(|(name, _)| name).filter(is_ours).collect();
+    let ours: Vec<&str> = cookies::pairs(headers).map(|(name, _)| name).filter(is_ours).collect();
     let many = ours.len().saturating_sub(MOST_COOKIES - 1);
-    let mut cookies: Vec<String> = ours[..many].iter().map(|name| set_cookie(state, name, "", 0)).collect();
-    let name = name(state, consent);
-    cookies.push(set_cookie(state, &name, browser.expose_secret(), CONSENT_LIFE.as_secs()));
-    let value = |cookie: String| {
-        let mut value = HeaderValue::from_str(&cookie).map_err(|_| internal())?;
-        value.set_sensitive(true);
-        Ok(value)
-    };
-    cookies.into_iter().map(value).collect()
+    let mut set: Vec<HeaderValue> =
+        ours[..many].iter().map(|name| set_cookie(state, name, "", 0)).collect::<Result<_, _>>()?;
+    let life = CONSENT_LIFE.as_secs();
+    set.push(set_cookie(state, &name(state, consent), browser.expose_secret(), life)?);
+    Ok(set)
 }
 
-fn set_cookie(state: &AuthState, name: &str, value: &str, max_age: u64) -> String {
-    let scope = match state.is_tls() {
-        true => "Path=/; Secure".to_owned(),
-        false => format!("Path={}{PATH}", state.prefix),
-    };
-    format!("{name}={value}; {scope}; Max-Age={max_age}; HttpOnly; SameSite=Lax")
+fn set_cookie(state: &AuthState, name: &str, value: &str, max_age: u64) -> Result<HeaderValue, Failure> {
+    let attributes = cookies::Attributes { below: PATH, max_age, same_site: cookies::SameSite::Lax };
+    cookies::set(state, name, value, attributes)
 }
 
-/// The cookies of a request, names and values.
-pub(super) fn brought(headers: &HeaderMap) -> impl Iterator<Item = (&str, &str)> {
-    let lines = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
-    lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='))
-}
-
-/// The only cookie of this name: with two of them, one is of another site.
 fn cookie_of(state: &AuthState, headers: &HeaderMap, consent: Uuid) -> Option<SecretString> {
-    let name = name(state, consent);
-    let mut values = brought(headers).filter(|(key, _)| *key == name);
-    let (_, value) = values.next()?;
-    values.next().is_none().then(|| value.to_owned().into())
+    cookies::only(headers, &name(state, consent)).map(|value| value.to_owned().into())
 }
 
 /// What a provider sent, taken apart.
@@ -218,7 +202,7 @@ async fn complete(state: &AuthState, client: &Client, headers: &HeaderMap, sent:
         Ok(returned) => {
             let mut response = gone_on(state, &returned);
             let spent = consent.map(|consent| set_cookie(state, &name(state, consent), "", 0));
-            if let Some(Ok(spent)) = spent.map(HeaderValue::try_from) {
+            if let Some(Ok(spent)) = spent {
                 response.headers_mut().insert(header::SET_COOKIE, spent);
             }
             response

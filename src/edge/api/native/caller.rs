@@ -12,9 +12,9 @@ use axum::http::request::Parts;
 
 use super::super::failure::Failure;
 use super::state::AuthState;
+use crate::http_fields::Fields;
 use palisade_core::domain::answer::answer;
 use palisade_core::domain::credential;
-use palisade_core::domain::request::Headers;
 use palisade_core::domain::verdict::Refusal;
 use palisade_core::ports::Verified;
 use palisade_core::service::accounts::AccountError;
@@ -59,14 +59,6 @@ impl FromRequestParts<Arc<AuthState>> for Bearer {
 
     async fn from_request_parts(parts: &mut Parts, state: &Arc<AuthState>) -> Result<Bearer, Failure> {
         Ok(Bearer(verified(&parts.headers, state).await.map_err(|refusal| answer(&refusal))?))
-    }
-}
-
-struct Fields<'a>(&'a HeaderMap);
-
-impl Headers for Fields<'_> {
-    fn each<'a>(&'a self, name: &str, visit: &mut dyn FnMut(&'a [u8])) {
-        self.0.get_all(name).iter().for_each(|value| visit(value.as_bytes()));
     }
 }
 

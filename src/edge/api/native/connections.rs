@@ -81,7 +81,7 @@ async fn begin(
     let begun = state.connections.begin(&client, person, wanted).await?;
     let mut response = answer(StatusCode::CREATED, &BegunConnection::from(&begun));
     if let (Some(browser), Some(consent)) = (&begun.browser, &begun.connection.consent) {
-        for cookie in callback::cookies(&state, &headers, consent.id, browser)? {
+        for cookie in callback::set_cookies(&state, &headers, consent.id, browser)? {
             response.headers_mut().append(header::SET_COOKIE, cookie);
         }
     }

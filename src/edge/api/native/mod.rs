@@ -6,6 +6,7 @@ mod callback;
 mod caller;
 mod connection_schema;
 mod connections;
+mod cookies;
 mod docs;
 mod email_changes;
 mod openapi;

@@ -7,44 +7,35 @@
 use axum::http::{HeaderMap, HeaderValue, header};
 use secrecy::{ExposeSecret, SecretString};
 
-use super::super::failure::{Failure, internal};
-use super::callback::brought;
+use super::super::failure::Failure;
+use super::cookies;
 use super::state::AuthState;
 use palisade_core::domain::binding::BINDING_LIFE;
-use palisade_core::domain::credential::{HOST_PREFIX, REGISTRATION_COOKIE};
+use palisade_core::domain::credential::REGISTRATION_COOKIE;
 
 /// Names a form, so that one which is sent twice is one registration (draft-ietf-httpapi-idempotency-key-header).
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 /// The longest id of a form, in bytes.
 const MAX_FORM_ID: usize = 255;
 
-fn name(state: &AuthState) -> String {
-    format!("{}{REGISTRATION_COOKIE}", if state.is_tls() { HOST_PREFIX } else { "" })
-}
-
-/// The only cookie of registrations: with two of them, one is of another site.
+/// The cookie of registrations that the request has.
 pub(super) fn cookie_of<'h>(state: &AuthState, headers: &'h HeaderMap) -> Option<&'h str> {
-    let name = name(state);
-    let mut values = brought(headers).filter(|(key, _)| *key == name);
-    let (_, value) = values.next()?;
-    values.next().is_none().then_some(value)
+    cookies::only(headers, &cookies::name(state, REGISTRATION_COOKIE))
 }
 
 /// `Set-Cookie` for the browser that sent a registration.
 ///
 /// # Errors
-/// The value cannot stand in a header, which is none of ours.
+/// As [`cookies::set`].
 pub(super) fn set_cookie(state: &AuthState, value: &SecretString) -> Result<HeaderValue, Failure> {
-    let scope = match state.is_tls() {
-        true => "Path=/; Secure".to_owned(),
-        false => format!("Path={}", state.prefix),
-    };
-    let (name, value, life) = (name(state), value.expose_secret(), BINDING_LIFE.as_secs());
     // The page that needs it is ours, so no other site ever has to send it.
-    let line = format!("{name}={value}; {scope}; Max-Age={life}; HttpOnly; SameSite=Strict");
-    let mut line = HeaderValue::from_str(&line).map_err(|_| internal())?;
-    line.set_sensitive(true);
-    Ok(line)
+    let attributes = cookies::Attributes {
+        below: "",
+        max_age: BINDING_LIFE.as_secs(),
+        same_site: cookies::SameSite::Strict,
+    };
+    let name = cookies::name(state, REGISTRATION_COOKIE);
+    cookies::set(state, &name, value.expose_secret(), attributes)
 }
 
 /// Whether a page of this site sent the request. Browsers say so, and no page can change it: `Sec-Fetch-Site` (Fetch
