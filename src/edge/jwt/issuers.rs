@@ -324,7 +324,7 @@ impl Issuers {
         if turn.is_some_and(|last| at.saturating_duration_since(last) < ASK_AGAIN) {
             return false;
         }
-        // On its own: a caller who leaves must not take the answer, and the next ten seconds, with it.
+        // A task of its own (single-flight): a caller that is dropped must not cancel the fetch for the others.
         let (asker, source) = (self.asker.clone(), Arc::clone(source));
         let asking = tokio::spawn(async move {
             let outcome = asker.ask_at(&source, turn, at).await;

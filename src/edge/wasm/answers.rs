@@ -1,7 +1,7 @@
 //! What a plugin is shown of an answer: everything but what the client proves itself by.
 //!
-//! A provider that repeats a request, most often by a redirect that keeps the query, would otherwise tell
-//! the plugin the secret that the host has put there.
+//! A provider may repeat a request in its answer, most often by a redirect that keeps the query. Without this the
+//! plugin would learn the client secret that the host added to the request.
 
 use percent_encoding::percent_decode_str;
 use secrecy::{ExposeSecret, SecretString};
@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use palisade_core::ports::DoorResponse;
 
-/// Shorter ones are in every other answer by chance, and are no secrets.
+/// Shorter values occur in answers by chance, and are no secrets.
 const SHORTEST: usize = 8;
 
 /// `answer` without the header fields, and without the body, that have one of `credentials` in them. Also

@@ -22,22 +22,22 @@ use super::load::Code;
 use super::secrets::Secrets;
 use palisade_core::ports::{Meter, ProviderFault};
 
-/// What a component may hand over in one call of the host or one result, in bytes: lists of empty texts and
-/// texts that are there a thousand times over cost us more than they cost it.
+/// The most bytes that a component may hand over in one call of the host or in one result. Lists of empty texts and
+/// texts that are repeated a thousand times cost the host more than the component.
 const HANDED_OVER: usize = 4 << 20;
 
 /// Handles of resources, its own among them, that a component may hold at once.
 const HANDLES: usize = 4096;
 
-/// How long after its deadline a call ends whose threads do not come to ending it: they get what others
-/// leave.
+/// How long after its deadline a call ends when its threads were starved: they run at the lowest priority, so they
+/// may get no time to end it themselves.
 const STARVED: Duration = Duration::from_secs(5);
 
-/// The call that takes no part in connections, and how long it may take at most.
+/// The one call that belongs to no connection, and the longest time that it may take.
 pub(super) const DESCRIBE: &str = "describe";
 const DESCRIPTION: Duration = Duration::from_secs(5);
 
-/// What a component answers, in a while.
+/// The future of a component's answer.
 pub(super) type Answer<'a, R> =
     Pin<Box<dyn Future<Output = wasmtime::Result<Result<R, Failure>>> + Send + 'a>>;
 
@@ -46,15 +46,15 @@ pub(super) struct Callee<'a> {
     pub(super) machine: &'a Arc<Machine>,
     pub(super) code: &'a Arc<Code>,
     pub(super) around: &'a Arc<Surroundings>,
-    /// Calls of the provider at once.
+    /// One permit for each concurrent call of the provider.
     pub(super) slots: &'a Arc<Semaphore>,
     /// What no line of the log about the call may hold.
     pub(super) secrets: Arc<Secrets>,
 }
 
-/// Calls a component as `ask` does, and reads its answer as `read` does, which may take as long as the answer is:
-/// there, and not on a thread that serves. Ends within the provider's deadline, on a machine that is too busy for
-/// plugins seconds later; dropped, it ends at once.
+/// Calls a component by `ask`, and reads its answer by `read`. Both run on the plugins' threads and never on a thread
+/// that serves requests, since reading takes as long as the answer is large. Ends within the provider's deadline, or
+/// seconds later on a machine that is too busy for plugins. When dropped, it ends at once.
 ///
 /// # Errors
 /// [`ProviderFault::Transient`] when there was no place or no time, or the provider kept silent,
@@ -71,7 +71,7 @@ where
     F: for<'a> FnOnce(&'a Guest, &'a mut Store<State>) -> Answer<'a, R> + Send + 'static,
 {
     let limits = callee.around.limits;
-    // Describing is done without requests, and others wait for it.
+    // A description makes no requests, and the load of the plugin waits for it.
     let (online, time) = match what {
         DESCRIBE => (false, limits.deadline.min(DESCRIPTION)),
         _ => (true, limits.deadline),
@@ -92,7 +92,7 @@ where
     let (machine, code, around) =
         (Arc::clone(callee.machine), Arc::clone(callee.code), Arc::clone(callee.around));
     let work = async move {
-        // Given back when the instance is gone, not when its caller has left.
+        // Released when the instance is gone, and not when the caller drops the call.
         let _taken = taken;
         let state = State::new(around, callee.secrets, machine.pace(), deadline, online);
         enter(&machine, &code, state, what, ask).await.and_then(read)
@@ -103,7 +103,7 @@ where
     })
 }
 
-/// What comes of `work`, which ends itself by the deadline if it is given any time.
+/// The result of `work`, which ends itself by the deadline unless its thread is starved.
 async fn in_time<T>(deadline: Instant, work: impl Future<Output = T>) -> Result<T, ProviderFault> {
     timeout_at((deadline + STARVED).into(), work).await.map_err(|_| ProviderFault::Transient {
         reason: "this machine is too busy: it had no time for the plugin".to_owned(),

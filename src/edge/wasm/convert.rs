@@ -26,9 +26,9 @@ const DESCRIBED: usize = 64;
 const DESCRIBED_TEXT: usize = 1024;
 /// The longest value of a parameter, in bytes.
 const PARAMETER: usize = 1024;
-/// The longest wait that a provider is believed to ask for.
+/// The longest `retry-after` of a provider that is kept.
 const RETRY_AFTER: Duration = Duration::from_secs(86_400);
-/// How much of a failure's text is searched for secrets, in bytes; less of it is told.
+/// How much of a failure's text is searched for secrets, in bytes. Less than that is passed on.
 const SEARCHED: usize = 4096;
 /// The largest compiled pattern, in bytes.
 const PATTERN: usize = 256 << 10;
@@ -73,7 +73,7 @@ pub(super) fn parameters(described: &Description, secret: &[String]) -> Result<V
                 escaped(name)
             ));
         }
-        // Whole values only: `^a|b$` would let `b` in front of anything.
+        // Anchored as a whole: `^a|b$` would match any value that ends with `b`.
         let pattern = RegexBuilder::new(&format!(r"\A(?:{})\z", parameter.pattern))
             .size_limit(PATTERN)
             .dfa_size_limit(PATTERN)
@@ -103,7 +103,7 @@ pub(super) fn parameters(described: &Description, secret: &[String]) -> Result<V
     }
 }
 
-/// Whether `text` may be made a link of: `javascript:` is a URL, too.
+/// Whether a page may link to `text`: `javascript:` is a URL, too.
 fn is_web_page(text: &str) -> bool {
     Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "https" | "http"))
 }
@@ -137,7 +137,7 @@ pub(super) fn check(parameters: &[Parameter], call: &ProviderCall) -> Result<(),
     Ok(())
 }
 
-/// What a plugin is told of a connection.
+/// The connection as a plugin sees it.
 pub(super) fn connection(
     call: &ProviderCall,
     client_id: &SecretString,
@@ -232,7 +232,7 @@ pub(super) fn authorization(
     if !carried(url.query()) && !carried(url.fragment()) {
         return Err("an authorization URL without the state".to_owned());
     }
-    // As it was checked, not as it was written: a browser must find the same host in it.
+    // The parsed form, and not the text as it was written: a browser must find the same host that was checked.
     Ok(Authorization::Visit(url.into()))
 }
 
@@ -245,9 +245,9 @@ fn is_loopback(url: &Url) -> bool {
     }
 }
 
-/// Whether a callback came from the provider at all. Where it names its sender (`iss`, RFC 9207), that is on a
-/// host of this provider's: a code that another one has sent would else go to this one's token endpoint (mix-up,
-/// RFC 9700 §4.4).
+/// Refuses the callback of another provider (mix-up, RFC 9700 §4.4). When the callback names its issuer (`iss`, RFC
+/// 9207), that must be on a host of this provider. Otherwise another provider's code would be sent to this provider's
+/// token endpoint.
 ///
 /// # Errors
 /// Why it is not taken.

@@ -1,4 +1,5 @@
-//! Client authentication, put onto a request on its way out: the plugin says how, and never sees with what.
+//! Client authentication, added to a request after the plugin has handed it over: the plugin chooses the method, and
+//! never sees the credentials.
 
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ const FORM_TYPE: &str = "application/x-www-form-urlencoded";
 const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 /// The longest life of an assertion, in seconds.
 const ASSERTION_LIFE: u32 = 3600;
-/// Claims that an assertion has anyway.
+/// Claims that the host sets in every assertion.
 const FIXED_CLAIMS: [&str; 7] = ["iss", "sub", "aud", "exp", "nbf", "iat", "jti"];
 
 /// The client as the provider knows it.
@@ -43,7 +44,7 @@ pub(super) struct Draft {
     url: Zeroizing<String>,
     headers: Vec<(String, Zeroizing<String>)>,
     body: Zeroizing<Vec<u8>>,
-    /// What no answer may tell the plugin: the secret, and what was made of it.
+    /// What no answer may reveal to the plugin: the secret, and its encoded forms.
     credentials: Vec<SecretString>,
 }
 

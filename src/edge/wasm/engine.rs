@@ -1,10 +1,10 @@
 //! The engine that runs components: compiler, instance pool, threads, and the ticks that take a component off its
 //! thread (epoch interruption).
 //!
-//! Components run on threads of their own, which get what those that proxy leave: one that computes without
-//! end takes nothing from them. Every tick it gives its thread to the next one in the line. From its second
-//! tick on it also waits for its turn among those who compute for long, so that a short call, as most are,
-//! has at most one of them ahead. When its call's deadline has passed it is not given its thread again.
+//! Components run on threads of their own at the lowest priority, so an endless loop takes no time from the threads
+//! that proxy. A component is preempted at every tick and goes to the end of its thread's queue. From its second tick
+//! on it also waits for a turn among the long calls, so a short call, as most are, has at most one of them ahead of it.
+//! A call whose deadline has passed is not resumed.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -23,10 +23,9 @@ use super::limits::{INSTANCES, MEMORIES, TABLE_ELEMENTS, TABLES};
 
 /// How long a component computes before others get its thread.
 const TICK: Duration = Duration::from_millis(2);
-/// For how many ticks the ticker waits for the next one to compute before it sleeps: waking it takes longer
-/// than most calls compute.
+/// How many ticks the ticker stays awake while no call computes: waking it takes longer than most calls compute.
 const LINGER: u32 = 8;
-/// Calls at once, of all providers together.
+/// Concurrent calls of all providers together.
 const CALLS: u32 = 128;
 /// The largest linear memory that `providers.limits.memory` can allow, in bytes.
 pub(super) const MAX_MEMORY: usize = 1 << 30;
@@ -51,8 +50,7 @@ pub(super) struct Machine {
     pub(super) linker: Linker<State>,
     /// As many permits as the pool has places.
     pub(super) places: Arc<Semaphore>,
-    /// Who may have a turn at once among those who compute for long: one fewer than there are threads, and one
-    /// where there is one.
+    /// How many long calls may compute at once: one fewer than there are threads, and at least one.
     turns: Arc<Semaphore>,
     ticker: Arc<Ticker>,
     runtime: Option<Runtime>,
@@ -75,7 +73,7 @@ impl Machine {
             .worker_threads(threads)
             .thread_name("plugins")
             .on_thread_start(lower_priority)
-            // What arrives gets its turn after each slice of those who compute, not after dozens of them.
+            // A call that arrives is polled after one slice of a long call, and not after dozens of slices.
             .event_interval(1)
             .global_queue_interval(1)
             .enable_all()
@@ -89,19 +87,20 @@ impl Machine {
 
     /// The threads that components run on.
     pub(super) fn threads(&self) -> &Handle {
-        // There until it is dropped.
+        // `None` only while it is dropped.
         #[allow(clippy::expect_used)]
         self.runtime.as_ref().expect("a machine has threads until it is dropped").handle()
     }
 
-    /// What takes a call off its thread.
+    /// What preempts a call.
     pub(super) fn pace(&self) -> Pace {
         let turns = Arc::clone(&self.turns);
         let ticker = Arc::clone(&self.ticker);
         Pace { turns, turn: Arc::default(), fresh: true, ticker, ticking: None }
     }
 
-    /// Runs `work`, which compiles a component, on a thread of its own. It goes on when its caller has left: a compiler cannot be stopped.
+    /// Runs `work`, which compiles a component, on a thread of its own. It goes on when its caller has
+    /// dropped it: a compiler cannot be stopped.
     ///
     /// # Errors
     /// There is no thread, or `work` panicked.
@@ -110,9 +109,9 @@ impl Machine {
     ) -> Result<T, String> {
         let (done, ended) = tokio::sync::oneshot::channel();
         let compiling = move || {
-            // What it starts itself inherits it.
+            // Threads that it starts inherit the priority.
             lower_priority();
-            // The caller may have left.
+            // The caller may have dropped the receiver.
             let _ = done.send(work());
         };
         std::thread::Builder::new()
@@ -231,8 +230,8 @@ struct Ticks {
 }
 
 impl Ticker {
-    /// A thread of its own: tasks would wait for the very threads that the ticks free. With the priority of
-    /// those, since ticks mean nothing to who has had no time.
+    /// Runs on a thread of its own: a task would wait for the very threads that the ticks free. Its priority is that of
+    /// the plugins' threads: a call that got no time needs no tick.
     fn start(engine: Engine) -> Result<Arc<Ticker>, String> {
         let ticker = Arc::new(Ticker { state: Mutex::default(), changed: Condvar::new() });
         let running = Arc::clone(&ticker);
@@ -288,8 +287,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Adds to the nice value of this thread. On Linux that is a thread's own, as is what it starts with: that
-/// of who started it.
+/// Adds to the nice value of this thread. On Linux each thread has its own, and inherits that of the thread that
+/// started it.
 #[cfg(target_os = "linux")]
 fn lower_priority() {
     if let Err(error) = rustix::process::nice(NICE) {
@@ -297,7 +296,7 @@ fn lower_priority() {
     }
 }
 
-/// Elsewhere the nice value is the whole process's: better left alone.
+/// On other systems the nice value belongs to the whole process, so it stays as it is.
 #[cfg(not(target_os = "linux"))]
 fn lower_priority() {}
 

@@ -379,7 +379,7 @@ fn stamp(path: &Path) -> Option<Stamp> {
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {
     let failed = |error: std::io::Error| format!("{}: {error}", path.display());
-    // Opening a pipe waits for who writes into it, maybe for ever.
+    // Opening a pipe blocks until a process opens it for writing, possibly for ever.
     if !fs::metadata(path).map_err(failed)?.is_file() {
         return Err(format!("{}: it is no file", path.display()));
     }

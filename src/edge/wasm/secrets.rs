@@ -1,8 +1,8 @@
 //! Redaction: no text about a call may hold the secrets that the call was given, or that the answers to it have
 //! brought since.
 //!
-//! The most usual slip of an author is to print what came in. It is found as it is, as URLs, forms and JSON write
-//! it, in base64 and base64url wherever it stands in there, in hex, and as a list of bytes.
+//! The usual mistake of an author is to log the input. A secret is found as plain text, as URLs, forms and JSON escape
+//! it, in base64 and base64url at any offset, in hex, and as a list of bytes.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -15,9 +15,9 @@ use palisade_core::ports::DoorResponse;
 
 /// What stands in a text in place of a secret.
 pub(super) const HIDDEN: &str = "(a secret)";
-/// Bytes of what is a secret, or the beginning of one; shorter ones are in any text.
+/// The least bytes of a secret, or of a truncated one; shorter values occur in any text.
 const SECRET: usize = 8;
-/// Bytes of a word that is a secret if it is a piece of one: what is printed may be wrapped.
+/// The least bytes of a word that counts as a piece of a secret: a log line may wrap one.
 const PIECE: usize = 16;
 /// How much of an answer is looked through, and what is learnt of it at most, in bytes and in number.
 const LOOKED_THROUGH: usize = 1 << 20;

@@ -70,7 +70,7 @@ pub struct Bench {
     took: Duration,
 }
 
-/// What came of playing an exchange.
+/// The result of replaying an exchange.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Played {
     /// Everything that was not as recorded.
@@ -80,7 +80,7 @@ pub struct Played {
     pub took: Duration,
 }
 
-/// What came of calling a provider.
+/// The result of calling a provider.
 #[derive(Debug)]
 pub struct Tried {
     pub outcome: Outcome,
@@ -103,7 +103,7 @@ impl Bench {
             return Err(found);
         }
         let machine = Arc::new(Machine::new().map_err(plainly)?);
-        // Without one it only takes longer.
+        // Without a cache, loading takes longer.
         let cache = cache.and_then(|at| Cache::open(&machine.engine, &at.folder, at.key).ok());
         let (compiler, begun) = (Arc::clone(&machine), Instant::now());
         // Not on the plugins' threads, whose priority is the lowest: a person waits for this.
@@ -338,7 +338,7 @@ fn hosts(exchange: &RecordedExchange) -> Vec<HostPattern> {
         Outcome::Visit(url) => Some(url),
         _ => None,
     };
-    // What an operator would list: where requests go, and what the settings name.
+    // The hosts that an operator would allow: those of the requests and of the settings.
     let set = exchange.settings.values().filter_map(serde_json::Value::as_str);
     let urls =
         exchange.requests.iter().map(|request| &request.url).chain(visited).map(String::as_str).chain(set);
@@ -349,7 +349,7 @@ fn hosts(exchange: &RecordedExchange) -> Vec<HostPattern> {
     .collect()
 }
 
-/// A moment that stays.
+/// A clock that stands still.
 struct Fixed(UnixTime);
 
 impl Clock for Fixed {
@@ -367,7 +367,7 @@ impl Assertions for Unsigned {
     }
 }
 
-/// Leads nowhere.
+/// A door that refuses every request.
 struct NoDoor;
 
 #[async_trait]

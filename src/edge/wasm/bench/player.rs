@@ -1,7 +1,7 @@
-//! Plays a recorded exchange: a door that knows what will be asked, and a look at what was.
+//! Replays a recorded exchange: a door that answers as recorded, and a comparison of the requests with the file.
 //!
 //! Order does not matter in queries, forms and JSON objects, and neither does how a character is escaped:
-//! as in the SDK. What is told of a difference is told name by name, and long values only by their length.
+//! as in the SDK. A difference is reported name by name, and a long value only by its length.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

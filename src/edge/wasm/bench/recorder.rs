@@ -1,4 +1,4 @@
-//! A door that tells what goes through it, and writes it down as an exchange without a secret.
+//! Records an exchange: a door that reports each request, and keeps them with every secret replaced.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
