@@ -155,7 +155,7 @@ fn componentize(core: &Path, component: &Path) -> Outcome<()> {
 mod tests {
     use super::*;
 
-    /// Needs no compiler for WebAssembly, so everybody's `cargo test` sees a forgotten `make plugins`.
+    /// Needs no compiler for WebAssembly, so every `cargo test` sees a forgotten `make plugins`.
     #[test]
     fn what_is_committed_is_of_these_sources() {
         let root = root();

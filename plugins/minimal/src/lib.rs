@@ -7,7 +7,7 @@ use palisade_provider::{
     Authorization, Context, Description, Failure, Fields, Pkce, Provider, Setting, Tokens, url,
 };
 
-/// A provider that nobody has.
+/// A provider that does not exist.
 pub struct Minimal;
 
 /// What the operator must say.

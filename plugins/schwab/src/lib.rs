@@ -54,7 +54,7 @@ impl Flow for Schwab {
 
     fn refresh(cx: &Context<'_>, own: &Settings, current: &CurrentTokens) -> Result<Tokens, Failure> {
         let mut tokens = oauth2::refresh(cx, &Self::standard(own, Step::Refresh)?, current)?;
-        // Unknown for tokens that were imported: then nobody is told a wrong day.
+        // Unknown for tokens that were imported: then no day is reported instead of a wrong one.
         let ends_at = cx.connection.kept.get(ENDS_AT).and_then(|end| end.parse::<u64>().ok());
         tokens.refresh_expires_in = ends_at.map(|end| end.saturating_sub(cx.now()));
         Ok(tokens)

@@ -60,7 +60,7 @@ pub fn string_at(value: &Value, path: &str) -> Option<String> {
 }
 
 /// The identifier at `path`: a text, or a whole number that was read exactly. A number that was rounded could
-/// be somebody else's.
+/// be another account's.
 #[must_use]
 pub fn identifier_at(value: &Value, path: &str) -> Option<String> {
     match at(value, path)? {

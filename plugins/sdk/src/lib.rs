@@ -44,7 +44,7 @@
 //!         })
 //!     }
 //!
-//!     // This provider's own way of saying who somebody is.
+//!     // This provider's own way of saying whose account it is.
 //!     fn identity(cx: &Context<'_>, own: &Settings, current: &CurrentTokens) -> Result<Account, Failure> {
 //!         let url = format!("https://{}.example.com/whoami", own.region);
 //!         let response = cx.send(&Request::get(url).bearer(&current.access_token))?;

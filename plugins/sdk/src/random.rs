@@ -1,6 +1,6 @@
 //! Randomness: the gateway's own, which a component is given by WASI.
 
-/// So many bytes that nobody can guess, different ones each time. The gateway gives 64 KiB in one piece at most.
+/// So many unpredictable bytes, different ones each time. The gateway gives 64 KiB in one piece at most.
 ///
 /// Outside of a component, where tests run, they are different each time and no more.
 #[must_use]

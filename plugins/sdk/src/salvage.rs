@@ -77,7 +77,7 @@ fn container(span: &[u8], depth: usize, lost: &mut usize) -> Option<Value> {
         } else if let Some(read) = read {
             match serde_json::from_slice(name) {
                 Ok(Value::String(name)) => drop(members.insert(name, read)),
-                // It has no name that anybody could ask for.
+                // It has no name that a plugin could ask for.
                 _ => *lost += 1,
             }
         }

@@ -125,7 +125,7 @@ pub struct CurrentTokens {
     pub access_token: String,
     /// The refresh token, if the provider gave one.
     pub refresh_token: Option<String>,
-    /// When the access token ends, in seconds since 1970; absent when nobody knows.
+    /// When the access token ends, in seconds since 1970; absent when it is unknown.
     pub expires_at: Option<u64>,
     /// The ID token that came last, if any did.
     pub id_token: Option<String>,

@@ -111,7 +111,7 @@ fn a_file_that_makes_no_sense_is_refused() {
     }
 }
 
-/// Tells everybody what it was given.
+/// Logs what it was given.
 struct Talkative;
 
 impl palisade_provider::oauth2::Flow for Talkative {

@@ -71,7 +71,7 @@ pub fn tokens(
     let path = |path: &Option<String>, usual: &'static str| path.clone().unwrap_or_else(|| usual.to_owned());
     // `refresh_token: false` is none.
     let text = |own: &Option<String>, usual| json::string_at(&answer, &path(own, usual));
-    // Nobody gives a token that has ended: zero stands for one that does not end.
+    // No provider issues a token that has ended: zero stands for one that does not end.
     let life = |path: &str| json::at(&answer, path).and_then(json::seconds).filter(|life| *life > 0);
 
     let access_token = text(&fields.access_token, "access_token");

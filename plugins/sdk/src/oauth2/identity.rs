@@ -27,7 +27,7 @@ pub fn identity(cx: &Context<'_>, settings: &Settings, current: &CurrentTokens) 
 /// that one.
 ///
 /// # Errors
-/// [`Failure::ProviderError`] when there is none, or it is for or of somebody else.
+/// [`Failure::ProviderError`] when there is none, or it is for another client or of another account.
 pub fn id_token(cx: &Context<'_>, settings: &Settings, current: &CurrentTokens) -> Result<Value, Failure> {
     let token = current.id_token.as_deref().ok_or_else(|| {
         Failure::provider_error("the provider gave no ID token; is the scope `openid` asked for?")

@@ -58,7 +58,7 @@ pub struct About {
     pub scopes: &'static [&'static str],
 }
 
-/// A provider that speaks OAuth 2.0, more or less. Whoever implements this is a [`Provider`].
+/// A provider that speaks OAuth 2.0, more or less. Every type that implements this is a [`Provider`].
 pub trait Flow {
     /// `[providers.settings]` of the configuration; `#[serde(deny_unknown_fields)]` is a kindness.
     type Settings: DeserializeOwned;

@@ -65,7 +65,7 @@ fn revoke_one(
         None => request = request.bearer(&current.access_token),
         Some(by) => {
             let (auth, own) = client_auth(settings, by, &cx.connection.client_id, url, in_query);
-            // An endpoint that is told nothing but by whom is not asked to believe the identifier again.
+            // `revoke_auth = "none"`: the endpoint gets no client identifier either.
             if auth != ClientAuth::None || settings.revoke_auth.is_none() {
                 fields = fields.iter().chain(own.iter()).collect();
             }

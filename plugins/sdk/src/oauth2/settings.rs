@@ -357,7 +357,7 @@ fn yes() -> bool {
     true
 }
 
-/// Names that a template may use although nobody declared them.
+/// Names that a template may use without a declaration.
 pub(super) const PREDEFINED: [&str; 2] = ["client_id", "redirect_uri"];
 
 impl Settings {
@@ -401,7 +401,7 @@ impl Settings {
         }
         if self.state_param.is_empty() {
             return Err(Failure::misconfigured(
-                "settings: `state_param` is empty; without state anybody could complete a connection",
+                "settings: `state_param` is empty; without state an attacker could complete a connection (CSRF)",
             ));
         }
         if self.client_auth == ClientAuthMethod::PrivateKeyJwt && self.method == TokenMethod::Get {
