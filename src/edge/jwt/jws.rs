@@ -46,7 +46,8 @@ pub(super) enum JwsKey {
     P384(EcdsaKeyPair),
     Rsa(RsaKeyPair),
     Ed25519(Ed25519KeyPair),
-    Secret(hmac::Key),
+    // Boxed: it is many times as large as the others.
+    Secret(Box<hmac::Key>),
 }
 
 impl JwsKey {
@@ -129,7 +130,7 @@ mod tests {
     /// Computed with Python's `hmac` from the bytes of header and claims.
     #[test]
     fn the_bytes_of_a_token_are_those_of_rfc_7515() {
-        let key = JwsKey::Secret(hmac::Key::new(hmac::HMAC_SHA256, &[7; 32]));
+        let key = JwsKey::Secret(Box::new(hmac::Key::new(hmac::HMAC_SHA256, &[7; 32])));
         let header = JwsHeader { algorithm: Algorithm::Hs256, key_id: Some("k1"), typ: "at+jwt" };
         let token = signed(header, r#"{"sub": "u", "exp": 1}"#, &key).unwrap();
         assert_eq!(
@@ -146,7 +147,7 @@ mod tests {
     #[test]
     fn a_key_signs_with_no_algorithm_of_another_kind() {
         let keys = [
-            JwsKey::Secret(hmac::Key::new(hmac::HMAC_SHA256, &[7; 32])),
+            JwsKey::Secret(Box::new(hmac::Key::new(hmac::HMAC_SHA256, &[7; 32]))),
             JwsKey::Ed25519(Ed25519KeyPair::generate().unwrap()),
             JwsKey::P256(
                 EcdsaKeyPair::generate(&aws_lc_rs::signature::ECDSA_P256_SHA256_FIXED_SIGNING).unwrap(),

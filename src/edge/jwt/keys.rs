@@ -147,7 +147,7 @@ fn parsed(algorithm: Algorithm, bytes: &[u8]) -> Option<JwsKey> {
             EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, bytes).ok().map(JwsKey::P256)
         }
         Algorithm::Rs256 => RsaKeyPair::from_der(bytes).ok().map(JwsKey::Rsa),
-        Algorithm::Hs256 => Some(JwsKey::Secret(hmac::Key::new(hmac::HMAC_SHA256, bytes))),
+        Algorithm::Hs256 => Some(JwsKey::Secret(Box::new(hmac::Key::new(hmac::HMAC_SHA256, bytes)))),
         _ => None,
     }
 }

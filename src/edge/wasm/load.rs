@@ -49,7 +49,7 @@ pub(super) fn load(machine: &Machine, cache: Option<&Cache>, bytes: &[u8]) -> Re
     let unfit = |error: wasmtime::Error| or_plainly(bytes, "it does not fit wit/provider.wit", &error);
     let pre = machine.linker.instantiate_pre(&component).map_err(unfit)?;
     let pre = ProviderPre::new(pre).map_err(unfit)?;
-    tracing::debug!(sha256 = hex::encode(&sha256), "a component was loaded");
+    tracing::debug!(sha256 = hex::encode(sha256), "a component was loaded");
     Ok(Code { pre, sha256 })
 }
 

@@ -315,7 +315,7 @@ impl Plugins {
             return Err(format!(
                 "its SHA-256 is {}, and providers.sha256 is another: if the component is the one you want, \
                  put that there",
-                hex::encode(&sha256)
+                hex::encode(sha256)
             ));
         }
         let cell = Arc::clone(self.codes().entry(sha256).or_default());
