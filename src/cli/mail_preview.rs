@@ -19,8 +19,8 @@ use palisade_core::ports::Clock;
 pub(super) fn run(config: &Path, args: &PreviewArgs) -> Result<String, String> {
     let (Some(name), Some(file)) = (&args.name, &args.to) else { return Ok(list()) };
     let letter = letter(name)?;
-    let config = config::load(config).map_err(told)?;
-    let post = Post::new(&config.mail, &config.public_url).map_err(told)?;
+    let config = config::load(config).map_err(error_lines)?;
+    let post = Post::new(&config.mail, &config.public_url).map_err(error_lines)?;
     let to = "ann@example.com".parse().map_err(|error| format!("the sample address: {error}"))?;
     let sample = mail::sample(letter, Uuid::now_v7(), to, SystemClock.now());
     let (written, message) =
@@ -53,7 +53,7 @@ pub(super) fn letter(name: &str) -> Result<Letter, String> {
 }
 
 /// Configuration errors, one a line, under each other.
-pub(super) fn told(errors: Vec<config::ConfigError>) -> String {
+pub(super) fn error_lines(errors: Vec<config::ConfigError>) -> String {
     let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
     lines.join("\n")
 }

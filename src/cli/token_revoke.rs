@@ -12,7 +12,7 @@ pub(super) fn run(config: &Path, args: RevokeArgs) -> Result<String, String> {
     let body = body(args)?;
     admin::ask(config, |client| async move {
         let answer = client.post("/admin/v1/revocations", &body).await?;
-        Ok(told(&answer))
+        Ok(summary(&answer))
     })
 }
 
@@ -52,7 +52,7 @@ fn cutoff(before: &str) -> Value {
 }
 
 /// What the gateway has done, in words: what, whose, which sessions ended or live on, and for how long it is remembered.
-fn told(answer: &Value) -> String {
+fn summary(answer: &Value) -> String {
     let target = &answer["target"];
     let until = answer["expires_at"].as_u64().map_or_else(|| "it ends".to_owned(), moment);
     let account = answer["account"].as_str();
@@ -113,7 +113,7 @@ mod tests {
     #[test]
     fn whom_and_what_was_revoked_is_said_in_words() {
         let answer = |target: Value, ended: u64, live: Option<&str>, account: Option<&str>| {
-            told(&json!({
+            summary(&json!({
                 "target": target, "expires_at": 1_800_000_000, "sessions_ended": ended, "live_session": live,
                 "account": account,
             }))
@@ -182,7 +182,7 @@ mod tests {
             assert_eq!(answer(target, ended, live, account), format!("revoked: {words}"));
         }
         let theirs = json!({"kind": "subject_issued", "issuer": "i", "sub": "u", "until": 1_800_000_000});
-        let theirs = told(&json!({"target": theirs, "expires_at": 1_800_000_000, "sessions_ended": null}));
+        let theirs = summary(&json!({"target": theirs, "expires_at": 1_800_000_000, "sessions_ended": null}));
         assert!(theirs.contains("sessions of another issuer are not kept here"), "{theirs}");
     }
 }

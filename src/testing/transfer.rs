@@ -343,7 +343,7 @@ async fn imported_revocations_are_told(store: Arc<dyn Store>) {
 }
 
 /// What the child of [`killed`] imports: `pages` of 20 records each.
-struct Told {
+struct KilledImport {
     pages: u32,
     at: u32,
 }
@@ -352,7 +352,7 @@ const PAGES: u32 = 60;
 const PAGE: u32 = 20;
 
 #[async_trait]
-impl RecordSource for Told {
+impl RecordSource for KilledImport {
     async fn next_page(&mut self) -> Result<Vec<VersionedRecord>, StoreError> {
         println!("PAGE {}", self.at);
         let first = self.at * PAGE;
@@ -364,7 +364,7 @@ impl RecordSource for Told {
 
 /// What the child does: imports into an empty store, and says when it is done.
 pub async fn work(store: Arc<dyn Store>) {
-    store.import(&mut Told { pages: PAGES, at: 0 }).await.unwrap();
+    store.import(&mut KilledImport { pages: PAGES, at: 0 }).await.unwrap();
     println!("DONE");
     std::future::pending::<()>().await;
 }

@@ -68,7 +68,7 @@ fn build(folder: &Path) -> Result<Project, String> {
         Language::Python => python(&project, &workshop, &made)?,
     }
     let file = project.component();
-    if let Some(faults) = check::examine(&read(&made)?).told(&file) {
+    if let Some(faults) = check::examine(&read(&made)?).faults_text(&file) {
         let kept = if file.exists() { "\nThe component from before is still there." } else { "" };
         return Err(format!("{faults}{kept}"));
     }

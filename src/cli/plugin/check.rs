@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use super::{With, bench, block, meter, read, show};
-use crate::edge::wasm::{Fault, Interface, LARGE, examine as look, unlisted};
+use crate::edge::wasm::{Interface, InterfaceFault, LARGE, examine as look, unlisted};
 use palisade_core::ports::ProviderFault;
 
 /// A component, as far as its bytes tell.
@@ -19,7 +19,7 @@ pub(super) fn examine(bytes: &[u8]) -> Report {
 
 impl Report {
     /// What is wrong with `file`, if something is.
-    pub(super) fn told(&self, file: &Path) -> Option<String> {
+    pub(super) fn faults_text(&self, file: &Path) -> Option<String> {
         (!self.interface.faults.is_empty()).then(|| faulty(file, &self.interface.faults))
     }
 
@@ -30,7 +30,7 @@ impl Report {
 }
 
 /// Faults of `file`, each with its cure under it.
-pub(super) fn faulty(file: &Path, faults: &[Fault]) -> String {
+pub(super) fn faulty(file: &Path, faults: &[InterfaceFault]) -> String {
     let mut text = format!("{} cannot be loaded:", file.display());
     for fault in faults {
         // A text can always grow.
@@ -46,7 +46,7 @@ pub(super) fn faulty(file: &Path, faults: &[Fault]) -> String {
 pub(super) fn run(config: &Path, file: &Path, with: &With) -> Result<String, String> {
     let bytes = read(file)?;
     let report = examine(&bytes);
-    if let Some(faults) = report.told(file) {
+    if let Some(faults) = report.faults_text(file) {
         return Err(faults);
     }
     let tried = with.read(config)?;
@@ -61,7 +61,7 @@ pub(super) fn run(config: &Path, file: &Path, with: &With) -> Result<String, Str
     };
     line("size", &show::size(size));
     line("loaded", &format!("in {:.1}s; what was compiled once is kept", compiled.as_secs_f32()));
-    let mut faults: Vec<Fault> = Vec::new();
+    let mut faults: Vec<InterfaceFault> = Vec::new();
     match described {
         Ok(described) => {
             line("described", &format!("{} {}", described.display_name, described.version));
@@ -80,17 +80,17 @@ pub(super) fn run(config: &Path, file: &Path, with: &With) -> Result<String, Str
         Err(ProviderFault::Misconfigured(why)) if !tried.given => {
             line("described", &format!("only with settings ({why}): give them with --settings or --provider"));
         }
-        Err(ProviderFault::Misconfigured(why)) => faults.push(Fault {
+        Err(ProviderFault::Misconfigured(why)) => faults.push(InterfaceFault {
             what: format!("`describe` refuses the settings: {why}"),
             cure: "correct [providers.settings]; `palisade plugin inspect` lists what the plugin knows".to_owned(),
         }),
-        Err(fault @ ProviderFault::PluginFailed(_)) => faults.push(Fault {
+        Err(fault @ ProviderFault::PluginFailed(_)) => faults.push(InterfaceFault {
             what: format!("`describe` breaks off: {fault}"),
             cure: "it must return a description, or `misconfigured` for settings that will not do; what it wrote \
                    to the log says more (`palisade plugin call`)"
                 .to_owned(),
         }),
-        Err(fault) => faults.push(Fault {
+        Err(fault) => faults.push(InterfaceFault {
             what: format!("`describe` fails: {fault}"),
             cure: "it must not depend on the network: return a description, or `misconfigured`".to_owned(),
         }),
@@ -98,7 +98,7 @@ pub(super) fn run(config: &Path, file: &Path, with: &With) -> Result<String, Str
     if let Some(pin) = tried.provider.as_ref().and_then(|provider| provider.sha256) {
         let pin = hex::encode(pin);
         if pin != sha256 {
-            faults.push(Fault {
+            faults.push(InterfaceFault {
                 what: format!("providers.sha256 pins {pin}, and this file's is {sha256}"),
                 cure: "if this is the component you want, put its sum there".to_owned(),
             });

@@ -21,7 +21,7 @@ use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
 use self::project::Language;
-use super::mail_preview::told;
+use super::mail_preview::error_lines;
 use crate::config::{self, AuditTo, Log, LogFormat, PluginLimits};
 use crate::edge::data_dir;
 use crate::edge::own_secrets::{self, FolderSecrets};
@@ -276,7 +276,7 @@ fn cache() -> Option<CacheAt> {
 
 /// The provider `name` of the configuration.
 fn provider(config: &Path, name: &str) -> Result<(config::Config, config::Provider), String> {
-    let config = config::load(config).map_err(told)?;
+    let config = config::load(config).map_err(error_lines)?;
     let found = config.providers.iter().find(|provider| provider.name == name).cloned();
     let provider = found.ok_or_else(|| {
         let names: Vec<&str> = config.providers.iter().map(|provider| &*provider.name).collect();

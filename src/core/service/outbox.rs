@@ -72,7 +72,7 @@ struct State {
 type Unrecorded = (Arc<HeldLease>, Change);
 
 /// How one try ended.
-enum Outcome {
+enum TryOutcome {
     Sent,
     Fault(MailFault),
     /// It is of no more use.
@@ -243,7 +243,7 @@ impl Outbox {
         // A mail that is given up is not tried again, so not because of a clock that may be ahead.
         let outcome = match self.clock.reading().earliest < deadline(&mail) {
             true => self.leases.run(&mut held, self.deliver(&mail)).await,
-            false => Some(Outcome::TooLate),
+            false => Some(TryOutcome::TooLate),
         };
         let Some(outcome) = outcome else {
             tracing::warn!(mail = %id, "a delivery was broken off: its lease was lost");
@@ -253,21 +253,21 @@ impl Outbox {
         (id, self.commit(id, Arc::new(held), change).await)
     }
 
-    async fn deliver(&self, mail: &Mail) -> Outcome {
+    async fn deliver(&self, mail: &Mail) -> TryOutcome {
         let token = mail.link.map(|link| self.key.link_token(link.id));
         // A letter that cannot be written must not keep the others from going out.
         match AssertUnwindSafe(self.mailer.deliver(mail, token)).catch_unwind().await {
-            Ok(Ok(())) => Outcome::Sent,
-            Ok(Err(fault)) => Outcome::Fault(fault),
-            Err(_) => Outcome::Fault(MailFault::Transient("the mailer panicked".to_owned())),
+            Ok(Ok(())) => TryOutcome::Sent,
+            Ok(Err(fault)) => TryOutcome::Fault(fault),
+            Err(_) => TryOutcome::Fault(MailFault::Transient("the mailer panicked".to_owned())),
         }
     }
 
     /// What a try means for the mail, and for the others.
-    fn settle(&self, mail: Mail, outcome: Outcome) -> Change {
+    fn settle(&self, mail: Mail, outcome: TryOutcome) -> Change {
         let now = self.clock.now();
         let fault = match outcome {
-            Outcome::Sent => {
+            TryOutcome::Sent => {
                 if self.lock().outage.take().is_some() {
                     tracing::info!("mail is delivered again");
                 }
@@ -275,11 +275,11 @@ impl Outbox {
                 tracing::debug!(mail = %mail.id, letter = mail.letter.name(), "a mail was delivered");
                 return Change::RemoveMail(mail.id);
             }
-            Outcome::TooLate => {
+            TryOutcome::TooLate => {
                 let why = mail.last_error.clone().unwrap_or_else(|| "it was not tried in time".to_owned());
                 return self.give_up(mail, why);
             }
-            Outcome::Fault(fault) => fault,
+            TryOutcome::Fault(fault) => fault,
         };
         let why: String = fault.to_string().chars().take(MAX_ERROR).collect();
         let mail = Mail { attempts: mail.attempts.saturating_add(1), ..mail };

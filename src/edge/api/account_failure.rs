@@ -96,7 +96,7 @@ fn violations(broken: &[Violation], policy: PasswordPolicy) -> Value {
 
 /// Every failure that the native endpoints and the operator's API of accounts can answer with, one for
 /// each code as it is really sent, and when that is.
-pub(super) fn told() -> Vec<(Failure, &'static str)> {
+pub(super) fn documented_failures() -> Vec<(Failure, &'static str)> {
     let wait = Duration::from_secs(30);
     let broken = vec![Violation::TooShort, Violation::NoDigit];
     let email = "ann".parse::<palisade_core::domain::email::EmailAddress>();
@@ -226,7 +226,7 @@ mod tests {
     #[test]
     fn every_error_is_told_in_a_listed_code_and_none_from_inside() {
         let listed: Vec<Value> =
-            told().iter().map(|(failure, _)| failure.document()["code"].clone()).collect();
+            documented_failures().iter().map(|(failure, _)| failure.document()["code"].clone()).collect();
         let mut error = after(None);
         let mut count = 0;
         while let Some(this) = error {

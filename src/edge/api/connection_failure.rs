@@ -77,7 +77,7 @@ pub(super) fn connection(error: &ConnectionError) -> Failure {
 
 /// Every failure that only endpoints about connections can answer with, one for each code as it is really
 /// sent, and when that is.
-pub(super) fn told() -> Vec<(Failure, &'static str)> {
+pub(super) fn documented_failures() -> Vec<(Failure, &'static str)> {
     let provider = |kind, reason: &str| ConnectionError::Provider {
         kind,
         reason: reason.to_owned(),
@@ -165,7 +165,7 @@ mod tests {
 
     #[test]
     fn every_error_is_told_in_a_listed_code_and_none_from_inside() {
-        let listed: Vec<Value> = super::super::openapi::told()
+        let listed: Vec<Value> = super::super::openapi::documented_failures()
             .iter()
             .map(|(failure, _)| failure.document()["code"].clone())
             .collect();

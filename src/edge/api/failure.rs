@@ -16,10 +16,10 @@ const MAX_WORDS: usize = 300;
 
 /// A refusal or failure as an answer.
 #[derive(Debug)]
-pub(super) struct Failure(Box<Told>);
+pub(super) struct Failure(Box<FailureParts>);
 
 #[derive(Debug)]
-struct Told {
+struct FailureParts {
     problem: Problem,
     /// For 401: how to authenticate (RFC 9110 §11.6.1).
     challenge: Option<Cow<'static, str>>,
@@ -33,7 +33,7 @@ impl Failure {
         let problem = Problem::new(status, code, detail);
         // The store tries its disk again twice a second.
         let retry_after = (status == 503).then_some(Duration::from_secs(1));
-        Failure(Box::new(Told { problem, challenge: None, retry_after, member: None }))
+        Failure(Box::new(FailureParts { problem, challenge: None, retry_after, member: None }))
     }
 
     pub(super) fn challenging(mut self, challenge: &'static str) -> Failure {
@@ -74,7 +74,7 @@ impl From<Answer> for Failure {
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let with_member = self.0.member.is_some().then(|| format!("{}\n", self.document()));
-        let Told { problem, challenge, retry_after, .. } = *self.0;
+        let FailureParts { problem, challenge, retry_after, .. } = *self.0;
         let code = Code(problem.code);
         let challenge = challenge.map(Cow::into_owned);
         let reply = Reply::from(Answer { problem, challenge, allow: None, retry_after });

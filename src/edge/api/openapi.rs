@@ -26,9 +26,9 @@ pub(super) struct Failures {
 }
 
 /// Every failure that both interfaces can answer with, and when that is.
-pub(super) fn told() -> Vec<(Failure, &'static str)> {
-    let mut told = super::account_failure::told();
-    told.extend(super::connection_failure::told());
+pub(super) fn documented_failures() -> Vec<(Failure, &'static str)> {
+    let mut told = super::account_failure::documented_failures();
+    told.extend(super::connection_failure::documented_failures());
     told
 }
 

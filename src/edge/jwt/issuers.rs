@@ -93,7 +93,7 @@ struct Asks {
 
 /// What asking a source has brought.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
+pub enum KeySetOutcome {
     /// The keys that were in force.
     Same,
     /// Another set, now in force.
@@ -104,27 +104,27 @@ pub enum Outcome {
     Pending { keys: usize },
 }
 
-/// An [`Outcome`] with its issuer, as a line for the operator.
+/// A [`KeySetOutcome`] with its issuer, as a line for the operator.
 #[derive(Debug, Clone)]
 pub struct News {
     pub issuer: Arc<str>,
-    pub outcome: Outcome,
+    pub outcome: KeySetOutcome,
 }
 
 impl News {
     /// Whether there is anything to tell.
     #[must_use]
     pub fn is_news(&self) -> bool {
-        self.outcome != Outcome::Same
+        self.outcome != KeySetOutcome::Same
     }
 
     /// Whether an operator should look.
     #[must_use]
     pub fn is_worrying(&self) -> bool {
         match &self.outcome {
-            Outcome::Same | Outcome::Pending { .. } => false,
-            Outcome::Changed { keys, left_out, .. } => *keys == 0 || !left_out.is_empty(),
-            Outcome::Failed { .. } => true,
+            KeySetOutcome::Same | KeySetOutcome::Pending { .. } => false,
+            KeySetOutcome::Changed { keys, left_out, .. } => *keys == 0 || !left_out.is_empty(),
+            KeySetOutcome::Failed { .. } => true,
         }
     }
 
@@ -143,8 +143,8 @@ impl fmt::Display for News {
         let count = |keys: &usize| format!("{keys} key{}", if *keys == 1 { "" } else { "s" });
         write!(f, "keys of {}: ", self.issuer)?;
         match &self.outcome {
-            Outcome::Same => f.write_str("as before"),
-            Outcome::Changed { keys, new, withdrawn, left_out } => {
+            KeySetOutcome::Same => f.write_str("as before"),
+            KeySetOutcome::Changed { keys, new, withdrawn, left_out } => {
                 match keys {
                     0 => f.write_str("none that can be used; its tokens are refused")?,
                     keys => write!(f, "{} in force", count(keys))?,
@@ -156,10 +156,12 @@ impl fmt::Display for News {
                     more => write!(f, "; and {more} more"),
                 }
             }
-            Outcome::Failed { why, keys: 0 } => write!(f, "{why}; {REFUSED}"),
-            Outcome::Failed { why, keys } => write!(f, "{why}; the last good ones stay ({})", count(keys)),
-            Outcome::Pending { keys: 0 } => write!(f, "the source has not answered yet; {REFUSED}"),
-            Outcome::Pending { keys } => {
+            KeySetOutcome::Failed { why, keys: 0 } => write!(f, "{why}; {REFUSED}"),
+            KeySetOutcome::Failed { why, keys } => {
+                write!(f, "{why}; the last good ones stay ({})", count(keys))
+            }
+            KeySetOutcome::Pending { keys: 0 } => write!(f, "the source has not answered yet; {REFUSED}"),
+            KeySetOutcome::Pending { keys } => {
                 write!(f, "the source has not answered yet; the last good ones stay ({})", count(keys))
             }
         }
@@ -279,7 +281,7 @@ impl Issuers {
             };
             async move {
                 let answer = tokio::time::timeout(patience, told).await;
-                let pending = || Outcome::Pending { keys: source.keys.load().len() };
+                let pending = || KeySetOutcome::Pending { keys: source.keys.load().len() };
                 let outcome = answer.ok().and_then(Result::ok).unwrap_or_else(pending);
                 News { issuer: Arc::clone(&source.issuer), outcome }
             }
@@ -328,7 +330,7 @@ impl Issuers {
         let (asker, source) = (self.asker.clone(), Arc::clone(source));
         let asking = tokio::spawn(async move {
             let outcome = asker.ask_at(&source, turn, at).await;
-            let took = matches!(outcome, Outcome::Same | Outcome::Changed { .. });
+            let took = matches!(outcome, KeySetOutcome::Same | KeySetOutcome::Changed { .. });
             News { issuer: Arc::clone(&source.issuer), outcome }.log();
             took
         });
@@ -370,7 +372,7 @@ impl Asker {
         keys
     }
 
-    async fn ask(&self, source: &Source, turn: OwnedMutexGuard<Option<Instant>>) -> Outcome {
+    async fn ask(&self, source: &Source, turn: OwnedMutexGuard<Option<Instant>>) -> KeySetOutcome {
         self.ask_at(source, turn, Instant::now()).await
     }
 
@@ -380,7 +382,7 @@ impl Asker {
         source: &Source,
         mut turn: OwnedMutexGuard<Option<Instant>>,
         at: Instant,
-    ) -> Outcome {
+    ) -> KeySetOutcome {
         *turn = Some(at);
         let began = Instant::now();
         let read = match &source.jwks {
@@ -406,16 +408,16 @@ impl Asker {
                 source.ended(true);
                 self.keep(source, bytes, began).await;
                 match new + withdrawn == 0 && keys.left_out() == before.left_out() && !keys.is_empty() {
-                    true => Outcome::Same,
+                    true => KeySetOutcome::Same,
                     false => {
                         let left_out = keys.left_out().to_vec();
-                        Outcome::Changed { keys: keys.len(), new, withdrawn, left_out }
+                        KeySetOutcome::Changed { keys: keys.len(), new, withdrawn, left_out }
                     }
                 }
             }
             Err(why) => {
                 source.ended(false);
-                Outcome::Failed { why, keys: source.keys.load().len() }
+                KeySetOutcome::Failed { why, keys: source.keys.load().len() }
             }
         }
     }

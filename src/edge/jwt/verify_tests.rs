@@ -6,7 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, json};
 
-use super::super::issuers::{ASK_AGAIN, Asker, Outcome};
+use super::super::issuers::{ASK_AGAIN, Asker, KeySetOutcome};
 use super::super::keys::SigningKey;
 use super::*;
 use crate::config::{Algorithm, Issuer, Jwks};
@@ -332,7 +332,7 @@ async fn the_last_good_keys_stay_and_withdrawn_ones_go() {
         *house.source.body.lock().unwrap() = Some(empty.to_owned());
         let news = house.issuers.begin(Duration::from_secs(20)).await;
         assert!(
-            matches!(&news[0].outcome, Outcome::Changed { keys: 0, new: 0, withdrawn: 1, .. }),
+            matches!(&news[0].outcome, KeySetOutcome::Changed { keys: 0, new: 0, withdrawn: 1, .. }),
             "{news:?}"
         );
         assert!(news[0].to_string().contains("none that can be used") && news[0].is_worrying());

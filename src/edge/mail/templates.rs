@@ -74,7 +74,7 @@ impl Templates {
         let mut errors = Vec::new();
         for (name, text) in BUILT_IN {
             if let Err(error) = templates.environment.add_template(name, text) {
-                errors.push(templates.told(&error, name));
+                errors.push(templates.as_config_error(&error, name));
             }
         }
         for path in folder.map(|folder| listed(folder, &mut errors)).unwrap_or_default() {
@@ -91,7 +91,7 @@ impl Templates {
                 Ok(text) => {
                     templates.files.insert(name.to_owned(), path.clone());
                     if let Err(error) = templates.environment.add_template_owned(name.to_owned(), text) {
-                        errors.push(templates.told(&error, name));
+                        errors.push(templates.as_config_error(&error, name));
                     }
                 }
                 Err(error) => {
@@ -108,7 +108,7 @@ impl Templates {
     }
 
     /// An error with its file and line. It can quote what the template says and not what it was given.
-    pub(super) fn told(&self, error: &Error, name: &str) -> ConfigError {
+    pub(super) fn as_config_error(&self, error: &Error, name: &str) -> ConfigError {
         // An error in a part that was included or extended names that part.
         let mut inner: &Error = error;
         while let Some(source) = std::error::Error::source(inner).and_then(|e| e.downcast_ref::<Error>()) {

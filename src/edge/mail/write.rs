@@ -155,7 +155,7 @@ impl Letters {
         let name = format!("{}.txt", mail.letter.name());
         let render = |name: &str, facts: &BTreeMap<&str, Value>| {
             let facts = Value::from_pairs(facts.iter().map(|(name, value)| (*name, value.clone())));
-            self.templates.render(name, &facts).map_err(|error| self.templates.told(&error, name))
+            self.templates.render(name, &facts).map_err(|error| self.templates.as_config_error(&error, name))
         };
         let text = render(&name, &facts)?;
         let (subject, text) = parted(&text).ok_or_else(|| {

@@ -18,7 +18,7 @@ use async_trait::async_trait;
 use secrecy::{ExposeSecret, SecretString};
 
 use self::hash::Kept;
-use self::pool::{PATIENCE, Pool, Wanted};
+use self::pool::{PATIENCE, Pool, PoolSettings};
 use crate::config;
 use palisade_core::domain::account::PasswordHash;
 use palisade_core::domain::email::EmailAddress;
@@ -68,7 +68,7 @@ impl BcryptPasswords {
             0 => default_threads(),
             threads => threads,
         };
-        let wanted = |name, threads, nice, cost| Wanted {
+        let wanted = |name, threads, nice, cost| PoolSettings {
             name,
             threads,
             nice,

@@ -29,7 +29,7 @@ const LONGEST: u64 = 30;
 
 /// Threads of their own, and the line before them.
 pub(super) struct Pool {
-    shared: Arc<Shared>,
+    shared: Arc<PoolState>,
     threads: u64,
     /// The units of a turn as most of them are.
     usual: u64,
@@ -37,7 +37,7 @@ pub(super) struct Pool {
 }
 
 /// How a pool is to be.
-pub(super) struct Wanted {
+pub(super) struct PoolSettings {
     /// The threads' names, with a number behind.
     pub(super) name: &'static str,
     /// At least one.
@@ -49,7 +49,7 @@ pub(super) struct Wanted {
     pub(super) patience: Duration,
 }
 
-struct Shared {
+struct PoolState {
     line: Mutex<State>,
     wake: Condvar,
     meter: Arc<dyn Meter>,
@@ -84,7 +84,7 @@ impl<T: Send, F: FnOnce() -> T + Send> Turn for Asked<T, F> {
     }
 }
 
-impl Shared {
+impl PoolState {
     fn state(&self) -> MutexGuard<'_, State> {
         self.line.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -148,7 +148,7 @@ fn lower_priority(_: i32) {}
 
 /// A place in the line; dropping it gives the place up.
 struct Ticket<'p> {
-    shared: &'p Shared,
+    shared: &'p PoolState,
     place: Place,
 }
 
@@ -172,10 +172,11 @@ impl Pool {
     ///
     /// # Errors
     /// A thread could not be started.
-    pub(super) fn start(wanted: Wanted, meter: Arc<dyn Meter>) -> io::Result<Pool> {
-        let Wanted { name, threads, nice, usual, patience } = wanted;
+    pub(super) fn start(wanted: PoolSettings, meter: Arc<dyn Meter>) -> io::Result<Pool> {
+        let PoolSettings { name, threads, nice, usual, patience } = wanted;
         let line = Mutex::new(State { line: Line::new(), closed: false });
-        let shared = Arc::new(Shared { line, wake: Condvar::new(), meter, unit: AtomicU64::new(UNIT_NANOS) });
+        let shared =
+            Arc::new(PoolState { line, wake: Condvar::new(), meter, unit: AtomicU64::new(UNIT_NANOS) });
         let threads = threads.max(1);
         let pool = Pool { shared, threads: threads as u64, usual, patience };
         for number in 0..threads {
@@ -254,9 +255,9 @@ mod tests {
     use palisade_core::ports::Ended;
 
     /// Tells of every password.
-    struct Told(mpsc::SyncSender<(Duration, Duration)>);
+    struct TestMeter(mpsc::SyncSender<(Duration, Duration)>);
 
-    impl Meter for Told {
+    impl Meter for TestMeter {
         fn ended(&self, _: &Ended<'_>) {}
         fn token_cache(&self, _: bool) {}
         fn store_call(&self, _: &'static str, _: Duration, _: bool) {}
@@ -278,8 +279,8 @@ mod tests {
 
     fn patient(threads: usize, patience: Duration) -> (Arc<Pool>, mpsc::Receiver<(Duration, Duration)>) {
         let (tell, told) = mpsc::sync_channel(1000);
-        let wanted = Wanted { name: "test", threads, nice: NICE, usual: UNIT, patience };
-        (Arc::new(Pool::start(wanted, Arc::new(Told(tell))).unwrap()), told)
+        let wanted = PoolSettings { name: "test", threads, nice: NICE, usual: UNIT, patience };
+        (Arc::new(Pool::start(wanted, Arc::new(TestMeter(tell))).unwrap()), told)
     }
 
     fn pool(threads: usize) -> (Arc<Pool>, mpsc::Receiver<(Duration, Duration)>) {

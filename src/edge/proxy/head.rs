@@ -110,9 +110,9 @@ pub async fn read<S: AsyncRead + Unpin>(
             return match check(&buffer[..end]) {
                 Ok(_) if !memory.hold(capacity::of_request(buffer.len())) => Head::NoRoom,
                 Ok(body) => Head::Complete(Section { bytes: buffer, length: end, body }),
-                Err(Fault::Malformed(malformed)) => Head::Refused(malformed),
-                Err(Fault::TooMany) => Head::TooLarge,
-                Err(Fault::Version) => Head::Version,
+                Err(HeadFault::Malformed(malformed)) => Head::Refused(malformed),
+                Err(HeadFault::TooMany) => Head::TooLarge,
+                Err(HeadFault::Version) => Head::Version,
             };
         } else if buffer.len() > limits.bytes {
             return Head::TooLarge;
@@ -160,31 +160,31 @@ pub(super) fn section_end(buffer: &[u8], scanned: usize) -> Option<usize> {
     })
 }
 
-enum Fault {
+enum HeadFault {
     Malformed(Malformed),
     TooMany,
     Version,
 }
 
 /// Checks one whole section, request line to empty line.
-fn check(section: &[u8]) -> Result<Body, Fault> {
-    let header = Fault::Malformed(Malformed::Header);
-    let framing = || Fault::Malformed(Malformed::Framing);
+fn check(section: &[u8]) -> Result<Body, HeadFault> {
+    let header = HeadFault::Malformed(Malformed::Header);
+    let framing = || HeadFault::Malformed(Malformed::Framing);
     let mut lines = Lines(section);
     let line = lines.next().ok_or(header)??;
     let http10 = match line.get(line.len().saturating_sub(9)..) {
         Some(b" HTTP/1.1") => false,
         Some(b" HTTP/1.0") => true,
-        Some(tail) if tail.starts_with(b" HTTP/") => return Err(Fault::Version),
-        _ => return Err(Fault::Malformed(Malformed::Header)),
+        Some(tail) if tail.starts_with(b" HTTP/") => return Err(HeadFault::Version),
+        _ => return Err(HeadFault::Malformed(Malformed::Header)),
     };
     // Exactly two spaces: method SP target SP version (RFC 9112 §3).
     if memchr::memchr_iter(b' ', line).count() != 2 || line.contains(&b'\t') {
-        return Err(Fault::Malformed(Malformed::Header));
+        return Err(HeadFault::Malformed(Malformed::Header));
     }
     // A target has no fragment (RFC 9112 §3.2); the engine would drop it without a word.
     if line.contains(&b'#') {
-        return Err(Fault::Malformed(Malformed::Byte));
+        return Err(HeadFault::Malformed(Malformed::Byte));
     }
     let (mut lengths, mut encodings, mut hosts, mut fields) = (0, 0, 0, 0);
     let mut length = 0;
@@ -195,10 +195,10 @@ fn check(section: &[u8]) -> Result<Body, Fault> {
         }
         fields += 1;
         if fields > MAX_FIELDS {
-            return Err(Fault::TooMany);
+            return Err(HeadFault::TooMany);
         }
         // No white space before the colon, no folded line (RFC 9112 §5.1, §5.2).
-        let (name, value) = framing::field(line).ok_or(Fault::Malformed(Malformed::Header))?;
+        let (name, value) = framing::field(line).ok_or(HeadFault::Malformed(Malformed::Header))?;
         match name.len() {
             4 if name.eq_ignore_ascii_case(b"host") => hosts += 1,
             14 if name.eq_ignore_ascii_case(b"content-length") => {
@@ -224,8 +224,8 @@ fn check(section: &[u8]) -> Result<Body, Fault> {
     match hosts {
         1 if encodings == 1 => Ok(Body::Chunked(Chunks::default())),
         1 => Ok(Body::Length(length)),
-        0 => Err(Fault::Malformed(Malformed::NoHost)),
-        _ => Err(Fault::Malformed(Malformed::Host)),
+        0 => Err(HeadFault::Malformed(Malformed::NoHost)),
+        _ => Err(HeadFault::Malformed(Malformed::Host)),
     }
 }
 
@@ -233,7 +233,7 @@ fn check(section: &[u8]) -> Result<Body, Fault> {
 struct Lines<'a>(&'a [u8]);
 
 impl<'a> Iterator for Lines<'a> {
-    type Item = Result<&'a [u8], Fault>;
+    type Item = Result<&'a [u8], HeadFault>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let end = memchr::memchr(b'\n', self.0)?;
@@ -241,7 +241,7 @@ impl<'a> Iterator for Lines<'a> {
         self.0 = rest;
         Some(match line.strip_suffix(b"\r") {
             Some(line) if memchr::memchr2(b'\r', 0, line).is_none() => Ok(line),
-            _ => Err(Fault::Malformed(Malformed::Header)),
+            _ => Err(HeadFault::Malformed(Malformed::Header)),
         })
     }
 }

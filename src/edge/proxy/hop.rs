@@ -116,7 +116,7 @@ pub fn unchunk(session: &mut Session, response: &mut ResponseHeader) {
 }
 
 /// The fields that `Connection` names, without those that frame the message or make a WebSocket.
-fn named(headers: &HeaderMap) -> Vec<HeaderName> {
+fn connection_options(headers: &HeaderMap) -> Vec<HeaderName> {
     let lines = headers.get_all(header::CONNECTION).iter();
     let names = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
     names
@@ -134,7 +134,7 @@ fn named(headers: &HeaderMap) -> Vec<HeaderName> {
 /// # Errors
 /// The engine cannot take a constant: never.
 pub fn end_answer(response: &mut ResponseHeader) -> Result<()> {
-    for name in named(&response.headers) {
+    for name in connection_options(&response.headers) {
         response.remove_header(&name);
     }
     let switches = response.status == StatusCode::SWITCHING_PROTOCOLS;
@@ -175,7 +175,7 @@ pub fn end_answer(response: &mut ResponseHeader) -> Result<()> {
 /// The engine cannot take a constant: never.
 pub fn end(request: &mut RequestHeader, websocket: bool) -> Result<()> {
     let close = closes(request);
-    for name in named(&request.headers) {
+    for name in connection_options(&request.headers) {
         request.remove_header(&name);
     }
     request.remove_header(&header::CONNECTION);

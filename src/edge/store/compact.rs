@@ -19,7 +19,7 @@ use ::sled::IVec;
 use super::files::{self, OpenError};
 use super::generation::{Generation, Incomplete};
 use super::keys::{self, Key};
-use super::shared::Shared;
+use super::shared::StoreState;
 use super::tally::Tally;
 use super::trees::{For, Trees};
 use palisade_core::ports::StoreError;
@@ -112,7 +112,7 @@ impl Written {
     }
 }
 
-impl Shared {
+impl StoreState {
     /// Told by the writer what it is about to write. It holds on to what it gets until that is written: a copy
     /// that is told of a key before must not read the value that the key has before.
     pub(super) fn note_written<'a>(
@@ -156,14 +156,14 @@ pub(super) struct Copy {
     trees: Trees,
     /// What is in it.
     tally: Tally,
-    /// [`Shared::opened`] when it was begun.
+    /// [`StoreState::opened`] when it was begun.
     opened: u64,
     /// Something was erased meanwhile, and may lie in the new files as well.
     erased: bool,
 }
 
 /// Copies the store beside itself, up to where only the writer can finish it. `stop` ends it early.
-pub(super) fn copy(shared: &Shared, stop: &AtomicBool) -> Result<Copy, GivenUp> {
+pub(super) fn copy(shared: &StoreState, stop: &AtomicBool) -> Result<Copy, GivenUp> {
     let opened = shared.opened.load(Ordering::Acquire);
     let reserve = room(shared)?;
     let generation = Generation::begin(&shared.dir)?;
@@ -176,7 +176,7 @@ pub(super) fn copy(shared: &Shared, stop: &AtomicBool) -> Result<Copy, GivenUp> 
 }
 
 /// Removes what a compaction that was given up has written.
-fn discard(shared: &Shared, generation: &Generation) {
+fn discard(shared: &StoreState, generation: &Generation) {
     shared.record_written(false);
     if generation.is_complete() {
         return;
@@ -189,7 +189,7 @@ fn discard(shared: &Shared, generation: &Generation) {
 
 /// Whether the disk has room for a copy, and for the commits that come meanwhile. Returns how many bytes must
 /// stay free for those.
-fn room(shared: &Shared) -> Result<u64, GivenUp> {
+fn room(shared: &StoreState) -> Result<u64, GivenUp> {
     let present = shared.source(|trees| Ok(trees.generation().bytes()?))?;
     let copy = match shared.live_bytes.load(Ordering::Relaxed) {
         0 => present,
@@ -230,7 +230,7 @@ fn spread<T>(sorted: &[T]) -> impl Iterator<Item = &T> {
 }
 
 struct Copying<'a> {
-    shared: &'a Shared,
+    shared: &'a StoreState,
     stop: &'a AtomicBool,
     opened: u64,
     reserve: u64,
@@ -357,7 +357,7 @@ fn replace(copy: &Trees, key: &[u8], value: Option<&IVec>, tally: Option<&mut Ta
 
 /// Finishes a copy and lets it be the store; returns what was the store before, still open. Only for the
 /// writer thread, between two batches: it may be the store only if nothing is written to the old one any more.
-pub(super) fn take_over(shared: &Shared, mut copy: Copy) -> Result<Trees, GivenUp> {
+pub(super) fn take_over(shared: &StoreState, mut copy: Copy) -> Result<Trees, GivenUp> {
     let finished = catch_unwind(AssertUnwindSafe(|| {
         let erased = finish(shared, &mut copy)?;
         Ok((erased, copy.trees.generation().complete(&shared.dir)))
@@ -401,7 +401,7 @@ pub(super) fn take_over(shared: &Shared, mut copy: Copy) -> Result<Trees, GivenU
 }
 
 /// The last of the writes, and all of them on the disk. Returns whether something was erased meanwhile.
-fn finish(shared: &Shared, copy: &mut Copy) -> Result<bool, GivenUp> {
+fn finish(shared: &StoreState, copy: &mut Copy) -> Result<bool, GivenUp> {
     if shared.opened.load(Ordering::Acquire) != copy.opened || !shared.writable.load(Ordering::Relaxed) {
         return Err(GivenUp::Reopened);
     }
@@ -452,7 +452,7 @@ pub(super) struct Done {
 
 /// A whole compaction. `hand_over` gives the copy to the writer and waits for what comes of it.
 pub(super) fn run(
-    shared: &Shared,
+    shared: &StoreState,
     stop: &AtomicBool,
     hand_over: impl FnOnce(Copy) -> Result<Trees, GivenUp>,
 ) -> Result<Done, GivenUp> {
@@ -486,7 +486,7 @@ mod tests {
         [&[6][..], &n.to_be_bytes()].concat()
     }
 
-    fn write(shared: &Shared, writes: Writes) {
+    fn write(shared: &StoreState, writes: Writes) {
         let _noted = shared.note_written(writes.keys());
         let guard = shared.trees.read().unwrap();
         let trees = guard.as_ref().unwrap();
@@ -494,7 +494,7 @@ mod tests {
         trees.sync().unwrap();
     }
 
-    fn at(shared: &Shared, key: &[u8]) -> Option<IVec> {
+    fn at(shared: &StoreState, key: &[u8]) -> Option<IVec> {
         shared.trees.read().unwrap().as_ref().unwrap().get(key).unwrap()
     }
 
@@ -503,13 +503,13 @@ mod tests {
     }
 
     /// A store of a few pages.
-    fn store(dir: &Path) -> Shared {
-        let shared = Shared::new(dir, opening::open(dir, Doubts::Refuse).unwrap(), None, false);
+    fn store(dir: &Path) -> StoreState {
+        let shared = StoreState::new(dir, opening::open(dir, Doubts::Refuse).unwrap(), None, false);
         write(&shared, (0..3000).map(|n| (key(n), value("before"))).collect());
         shared
     }
 
-    fn copying(shared: &Shared, reserve: u64) -> Copying<'_> {
+    fn copying(shared: &StoreState, reserve: u64) -> Copying<'_> {
         Copying { shared, stop: &STOP, opened: 0, reserve, erased: false }
     }
 
@@ -519,9 +519,9 @@ mod tests {
         names.filter(|name| name.to_str().unwrap().starts_with("store.")).count()
     }
 
-    fn reopened(dir: &Path, shared: Shared) -> Shared {
+    fn reopened(dir: &Path, shared: StoreState) -> StoreState {
         drop(shared);
-        Shared::new(dir, opening::open(dir, Doubts::Refuse).unwrap(), None, false)
+        StoreState::new(dir, opening::open(dir, Doubts::Refuse).unwrap(), None, false)
     }
 
     #[test]

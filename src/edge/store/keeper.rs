@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{oneshot, watch};
 
 use super::compact::{self, GivenUp};
-use super::shared::Shared;
+use super::shared::StoreState;
 use super::writer::{Command, Queued};
 use palisade_core::ports::{Compacted, CompactionCounts, StoreError};
 
@@ -59,7 +59,12 @@ impl Sizes {
 pub(super) type Compactions = watch::Sender<CompactionCounts>;
 
 /// Runs until the last sender of requests is gone.
-pub(super) fn run(shared: &Shared, stop: &AtomicBool, asked: &Receiver<Asked>, queue: &SyncSender<Queued>) {
+pub(super) fn run(
+    shared: &StoreState,
+    stop: &AtomicBool,
+    asked: &Receiver<Asked>,
+    queue: &SyncSender<Queued>,
+) {
     let mut keeper = Keeper { shared, stop, queue, compact: 0, rest_until: Instant::now() };
     let mut wait = FIRST_LOOK;
     loop {
@@ -78,7 +83,7 @@ pub(super) fn run(shared: &Shared, stop: &AtomicBool, asked: &Receiver<Asked>, q
 }
 
 struct Keeper<'a> {
-    shared: &'a Shared,
+    shared: &'a StoreState,
     stop: &'a AtomicBool,
     queue: &'a SyncSender<Queued>,
     /// Bytes of the files after the last compaction.
@@ -143,7 +148,7 @@ impl Keeper<'_> {
     }
 }
 
-impl Shared {
+impl StoreState {
     /// Something was erased, and still lies in the files.
     pub(super) fn erased_now(&self) {
         let mut due = self.erasure.lock().unwrap_or_else(PoisonError::into_inner);
@@ -163,25 +168,25 @@ impl Shared {
 
 /// Starts the thread.
 pub(super) fn start(
-    shared: Arc<Shared>,
+    shared: Arc<StoreState>,
     asked: Receiver<Asked>,
     queue: SyncSender<Queued>,
-) -> std::io::Result<Running> {
+) -> std::io::Result<KeeperThread> {
     let stop = Arc::new(AtomicBool::new(false));
     let told = Arc::clone(&stop);
     let thread = std::thread::Builder::new()
         .name("store-keeper".into())
         .spawn(move || run(&shared, &told, &asked, &queue))?;
-    Ok(Running { stop, thread })
+    Ok(KeeperThread { stop, thread })
 }
 
 /// The thread, running.
-pub(super) struct Running {
+pub(super) struct KeeperThread {
     stop: Arc<AtomicBool>,
     thread: std::thread::JoinHandle<()>,
 }
 
-impl Running {
+impl KeeperThread {
     /// Gives a compaction up, and waits until that is done. Every sender of requests must be gone by now.
     pub(super) fn end(self) {
         self.stop.store(true, Ordering::Relaxed);
@@ -212,7 +217,8 @@ mod tests {
     #[test]
     fn what_was_given_up_is_left_alone_for_a_while() {
         let dir = tempfile::tempdir().unwrap();
-        let shared = Shared::new(dir.path(), opening::open(dir.path(), Doubts::Refuse).unwrap(), None, true);
+        let shared =
+            StoreState::new(dir.path(), opening::open(dir.path(), Doubts::Refuse).unwrap(), None, true);
         let free = files::free_bytes(dir.path()).unwrap();
         // By its name it is the engine's; it takes no room.
         for n in 0..4 {
@@ -244,7 +250,8 @@ mod tests {
     #[test]
     fn what_is_erased_later_does_not_put_off_what_was_erased_before() {
         let dir = tempfile::tempdir().unwrap();
-        let shared = Shared::new(dir.path(), opening::open(dir.path(), Doubts::Refuse).unwrap(), None, false);
+        let shared =
+            StoreState::new(dir.path(), opening::open(dir.path(), Doubts::Refuse).unwrap(), None, false);
         assert_eq!(shared.erasure_due(), None);
         shared.erased_now();
         let due = shared.erasure_due();

@@ -13,7 +13,7 @@ use super::opening::MemoryCopy;
 use super::trees::Trees;
 
 /// What the writer thread and the readers share.
-pub(super) struct Shared {
+pub(super) struct StoreState {
     pub(super) dir: PathBuf,
     /// `None` after a failed attempt to open the files again, and once it is closed.
     pub(super) trees: RwLock<Option<Trees>>,
@@ -36,10 +36,10 @@ pub(super) struct Shared {
     pub(super) leases: Arc<RunLeases>,
 }
 
-impl Shared {
+impl StoreState {
     /// `in_memory`: the copy that `trees` are of, which takes no writes.
-    pub(super) fn new(dir: &Path, trees: Trees, in_memory: Option<MemoryCopy>, erased: bool) -> Shared {
-        let shared = Shared {
+    pub(super) fn new(dir: &Path, trees: Trees, in_memory: Option<MemoryCopy>, erased: bool) -> StoreState {
+        let shared = StoreState {
             dir: dir.to_owned(),
             trees: RwLock::new(None),
             writable: AtomicBool::new(in_memory.is_none()),

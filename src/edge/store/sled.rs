@@ -23,7 +23,7 @@ use super::keeper::{self, Asked};
 use super::keys;
 use super::opening::{self, Admit, Doubts};
 use super::read;
-use super::shared::Shared;
+use super::shared::StoreState;
 use super::trees::Trees;
 use super::verify;
 use super::writer::{self, Command, Queued, Reply};
@@ -50,14 +50,14 @@ const QUEUE: usize = 1024;
 
 /// Durable state in a directory of this machine.
 pub struct SledStore {
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<StoreState>,
     /// `None` once it is closed.
     queue: RwLock<Option<SyncSender<Queued>>>,
     places: Arc<Semaphore>,
     writer: Mutex<Option<JoinHandle<()>>>,
     /// `None` once it is closed.
     asks: Mutex<Option<Sender<Asked>>>,
-    keeper: Mutex<Option<keeper::Running>>,
+    keeper: Mutex<Option<keeper::KeeperThread>>,
     lock: Mutex<Option<File>>,
 }
 
@@ -114,7 +114,7 @@ impl SledStore {
         {
             tracing::warn!(%error, "files from before a compaction, or of one that was given up, are left");
         }
-        let shared = Arc::new(Shared::new(dir, trees, in_memory, erased));
+        let shared = Arc::new(StoreState::new(dir, trees, in_memory, erased));
         // One more than there are places: for the keeper, which has none.
         let (queue, commands) = sync_channel(QUEUE + 1);
         let for_writer = Arc::clone(&shared);

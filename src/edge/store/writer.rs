@@ -22,7 +22,7 @@ use super::import;
 use super::keys::{self, Key};
 use super::leases::LeaseCommand;
 use super::opening::{self, Doubts};
-use super::shared::Shared;
+use super::shared::StoreState;
 use super::sweep::Step;
 use super::trees::{Trees, Writes};
 use palisade_core::domain::lease::Lease;
@@ -66,7 +66,7 @@ pub(super) struct Queued {
 type Pending = Box<dyn FnOnce(Option<&str>)>;
 
 /// Runs until every sender is gone.
-pub(super) fn run(shared: &Arc<Shared>, queue: &Receiver<Queued>) {
+pub(super) fn run(shared: &Arc<StoreState>, queue: &Receiver<Queued>) {
     let mut tried = Instant::now();
     loop {
         let writable = shared.writable.load(Ordering::Relaxed);
@@ -112,7 +112,7 @@ pub(super) fn run(shared: &Arc<Shared>, queue: &Receiver<Queued>) {
 }
 
 /// Decides a batch, writes it, makes it durable, answers. The error is why the store can no longer write.
-fn commit(shared: &Shared, batch: Vec<Queued>) -> Result<(), String> {
+fn commit(shared: &StoreState, batch: Vec<Queued>) -> Result<(), String> {
     let guard = shared.trees.read().unwrap_or_else(PoisonError::into_inner);
     let Some(trees) = guard.as_ref() else {
         for queued in batch {
@@ -163,7 +163,7 @@ fn commit(shared: &Shared, batch: Vec<Queued>) -> Result<(), String> {
     failure.map_or(Ok(()), Err)
 }
 
-fn decide(draft: &mut Draft<'_>, command: Command, shared: &Shared) -> Pending {
+fn decide(draft: &mut Draft<'_>, command: Command, shared: &StoreState) -> Pending {
     let is_import = matches!(command, Command::Import(..) | Command::TakeOver(..));
     if !is_import && shared.importing.load(Ordering::Relaxed) {
         refuse(command, IMPORTING);
@@ -233,7 +233,7 @@ fn later<T: 'static>(decided: Result<T, CommitError>, reply: Reply<T>) -> Pendin
 }
 
 /// What is answered while the disk takes no writes.
-fn without_disk(shared: &Shared, command: Command) {
+fn without_disk(shared: &StoreState, command: Command) {
     const WHY: &str = "an earlier write failed and the disk has not recovered";
     match command {
         Command::Lease(command, reply) => match shared.leases.decide_in_memory(command) {
@@ -258,7 +258,7 @@ fn refuse(command: Command, why: &str) {
 }
 
 /// Opens the files afresh once the disk takes writes again, and shows it with a write.
-pub(super) fn recover(shared: &Shared) {
+pub(super) fn recover(shared: &StoreState) {
     if let Err(e) = files::probe(&shared.dir) {
         tracing::warn!(error = %e, "the store's disk still takes no writes");
         return;

@@ -49,7 +49,7 @@ pub(super) struct Draft {
 }
 
 /// A draft's URL, header fields and body, and what no answer to it may tell.
-pub(super) struct Parts {
+pub(super) struct DraftParts {
     pub(super) url: SecretString,
     pub(super) headers: Vec<(String, SecretString)>,
     pub(super) body: Zeroizing<Vec<u8>>,
@@ -62,10 +62,10 @@ impl Draft {
         Draft { url: Zeroizing::new(url), headers, body: Zeroizing::new(body), credentials: Vec::new() }
     }
 
-    pub(super) fn into_parts(self) -> Parts {
+    pub(super) fn into_parts(self) -> DraftParts {
         let wrap = |mut text: Zeroizing<String>| SecretString::from(std::mem::take(&mut *text));
         let headers = self.headers.into_iter().map(|(name, value)| (name, wrap(value))).collect();
-        Parts { url: wrap(self.url), headers, body: self.body, credentials: self.credentials }
+        DraftParts { url: wrap(self.url), headers, body: self.body, credentials: self.credentials }
     }
 
     fn header(&self, wanted: &str) -> Option<&str> {

@@ -9,7 +9,7 @@ use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 use super::answers;
 use super::bindings::palisade::provider::http::{Method, Request, Response, SendError};
 use super::bindings::palisade::provider::{clock, http, log, types};
-use super::credentials::{self, Client, Parts};
+use super::credentials::{self, Client, DraftParts};
 use super::engine::Pace;
 use super::limits::CallLimiter;
 use super::lines::Lines;
@@ -142,7 +142,7 @@ impl State {
             Ok(draft) => draft,
             Err(why) => return denied(why),
         };
-        let Parts { url, headers, body, credentials } = draft.into_parts();
+        let DraftParts { url, headers, body, credentials } = draft.into_parts();
         let request = DoorRequest {
             method: method(request.method),
             url,

@@ -37,21 +37,21 @@ const DEPTH: u32 = 32;
 
 /// Something that keeps a component from being loaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
+pub struct InterfaceFault {
     /// What is wrong, and where.
     pub what: String,
     /// What to do about it.
     pub cure: String,
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for InterfaceFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.what, self.cure)
     }
 }
 
-fn fault(what: impl Into<String>, cure: impl Into<String>) -> Fault {
-    Fault { what: what.into(), cure: cure.into() }
+fn fault(what: impl Into<String>, cure: impl Into<String>) -> InterfaceFault {
+    InterfaceFault { what: what.into(), cure: cure.into() }
 }
 
 /// A component, as far as its bytes tell.
@@ -67,7 +67,7 @@ pub struct Interface {
     /// `processed-by` → `rustc 1.95.0`.
     pub producers: BTreeMap<String, Vec<String>>,
     /// Why it cannot be loaded; empty when it can, as far as is known without compiling it.
-    pub faults: Vec<Fault>,
+    pub faults: Vec<InterfaceFault>,
 }
 
 /// Reads `bytes`. Whatever they hold, this ends.
@@ -113,7 +113,7 @@ pub fn examine(bytes: &[u8]) -> Interface {
 }
 
 /// Why `bytes` are not a component at all; `None` when they look like one.
-pub(super) fn refuse_form(bytes: &[u8]) -> Option<Fault> {
+pub(super) fn refuse_form(bytes: &[u8]) -> Option<InterfaceFault> {
     if bytes.len() > LARGEST {
         return Some(fault(
             format!("it has {} bytes, more than {} MiB", bytes.len(), LARGEST >> 20),
@@ -138,7 +138,7 @@ pub(super) fn refuse_form(bytes: &[u8]) -> Option<Fault> {
 }
 
 /// Why `name` is not served; `None` when it is. Versions of our own are for [`refuse_versions`].
-pub(super) fn refuse_import(name: &str) -> Option<Fault> {
+pub(super) fn refuse_import(name: &str) -> Option<InterfaceFault> {
     let (path, version) = name.split_once('@').unwrap_or((name, ""));
     let shown = escaped(name);
     let ours = path.strip_prefix(PACKAGE).and_then(|rest| rest.strip_prefix('/'));
@@ -175,7 +175,7 @@ pub(super) fn refuse_import(name: &str) -> Option<Fault> {
 
 /// Why versions of our own interfaces are not served, among what is imported and the plugin that is exported: one
 /// fault for each version, however many interfaces are of it.
-pub(super) fn refuse_versions(imports: &[impl AsRef<str>], exported: Option<&str>) -> Vec<Fault> {
+pub(super) fn refuse_versions(imports: &[impl AsRef<str>], exported: Option<&str>) -> Vec<InterfaceFault> {
     let mut of: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     let imported = imports.iter().filter_map(|name| {
         let (path, version) = name.as_ref().split_once('@').unwrap_or((name.as_ref(), ""));
@@ -190,7 +190,7 @@ pub(super) fn refuse_versions(imports: &[impl AsRef<str>], exported: Option<&str
     of.into_iter().map(|(version, interfaces)| refuse_version(version, &interfaces.join(", "))).collect()
 }
 
-fn refuse_version(version: &str, interfaces: &str) -> Fault {
+fn refuse_version(version: &str, interfaces: &str) -> InterfaceFault {
     let served = SERVED.join(", ");
     let what = match version {
         "" => format!("it speaks {PACKAGE} ({interfaces}) without a version"),
@@ -218,7 +218,7 @@ pub(super) fn plugin_version(name: &str) -> Option<&str> {
 }
 
 /// Why there is nothing to call.
-pub(super) fn no_plugin() -> Fault {
+pub(super) fn no_plugin() -> InterfaceFault {
     fault(
         format!("it does not export `{PACKAGE}/plugin@{}`", SERVED.last().copied().unwrap_or_default()),
         "build it for the world `provider` of wit/provider.wit, and export the interface `plugin`: in Rust \
@@ -282,7 +282,7 @@ impl Found<'_> {
     }
 
     /// Every function that is not what the WIT says.
-    fn misfits(&self) -> Vec<Fault> {
+    fn misfits(&self) -> Vec<InterfaceFault> {
         let mut wanted = Resolve::default();
         // The text is this repository's own, and a test reads it.
         let Ok(package) = wanted.push_source("provider.wit", WIT) else { return Vec::new() };
@@ -336,7 +336,7 @@ fn name_of(resolve: &Resolve, id: InterfaceId) -> String {
     resolve.id_of(id).unwrap_or_default()
 }
 
-fn wrong(way: &str, said: &str, found: &Function, resolve: &Resolve, why: &str) -> Fault {
+fn wrong(way: &str, said: &str, found: &Function, resolve: &Resolve, why: &str) -> InterfaceFault {
     fault(
         format!("it {way} `{}` with another type: {why}", escaped(&signature(resolve, found))),
         format!("it must be `{said}`, with the types of wit/provider.wit; build it against that file"),

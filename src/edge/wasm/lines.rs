@@ -47,7 +47,7 @@ impl Lines {
     pub(super) fn say(&self, message: &str) {
         let mut inner = self.lock();
         if inner.spend() {
-            let message = inner.told(message);
+            let message = inner.masked(message);
             tracing::warn!(provider = &*inner.provider, "{message}");
         }
     }
@@ -86,7 +86,7 @@ impl Inner {
             return;
         }
         let provider = &*self.provider;
-        let message = self.told(message);
+        let message = self.masked(message);
         match level {
             Level::Debug => tracing::debug!(provider, "plugin: {message}"),
             Level::Info => tracing::info!(provider, "plugin: {message}"),
@@ -96,7 +96,7 @@ impl Inner {
     }
 
     /// `message` as it may be written.
-    fn told(&self, message: &str) -> String {
+    fn masked(&self, message: &str) -> String {
         escaped(&self.secrets.hide(&message[..message.floor_char_boundary(SEARCHED)]))
     }
 

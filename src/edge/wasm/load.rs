@@ -7,7 +7,7 @@ use super::bindings::ProviderPre;
 use super::cache::Cache;
 use super::engine::Machine;
 use super::host::State;
-use super::interface::{self, Fault, SERVED};
+use super::interface::{self, InterfaceFault, SERVED};
 use super::lines::escaped;
 
 /// A component, compiled and linked.
@@ -60,11 +60,11 @@ fn or_plainly(bytes: &[u8], what: &str, error: &wasmtime::Error) -> String {
     if faults.is_empty() {
         return format!("{what} ({}): {}", SERVED.join(", "), escaped(&format!("{error:#}")));
     }
-    told(faults)
+    faults_text(faults)
 }
 
-fn told(faults: Vec<Fault>) -> String {
-    let mut text = faults.iter().map(Fault::to_string).collect::<Vec<_>>().join("; ");
+fn faults_text(faults: Vec<InterfaceFault>) -> String {
+    let mut text = faults.iter().map(InterfaceFault::to_string).collect::<Vec<_>>().join("; ");
     // A component can have as many faults as it likes; `palisade plugin check` tells them all.
     if text.len() > MOST_TOLD {
         text.truncate(text.floor_char_boundary(MOST_TOLD));
@@ -78,7 +78,8 @@ fn told(faults: Vec<Fault>) -> String {
 fn check(machine: &Machine, component: &Component) -> Result<(), String> {
     let kind = component.component_type();
     let imports: Vec<&str> = kind.imports(&machine.engine).map(|(name, _)| name).collect();
-    let mut faults: Vec<Fault> = imports.iter().filter_map(|name| interface::refuse_import(name)).collect();
+    let mut faults: Vec<InterfaceFault> =
+        imports.iter().filter_map(|name| interface::refuse_import(name)).collect();
     let exported = kind
         .exports(&machine.engine)
         .filter(|(_, item)| matches!(item.ty, ComponentItem::ComponentInstance(_)))
@@ -87,5 +88,5 @@ fn check(machine: &Machine, component: &Component) -> Result<(), String> {
         faults.push(interface::no_plugin());
     }
     faults.extend(interface::refuse_versions(&imports, exported));
-    if faults.is_empty() { Ok(()) } else { Err(told(faults)) }
+    if faults.is_empty() { Ok(()) } else { Err(faults_text(faults)) }
 }

@@ -33,6 +33,6 @@ mod secrets;
 mod spellings;
 
 pub use self::convert::unlisted;
-pub use self::interface::{Fault, Interface, LARGE, LARGEST, SERVED, WIT, examine};
+pub use self::interface::{Interface, InterfaceFault, LARGE, LARGEST, SERVED, WIT, examine};
 pub use self::lines::is_visible;
 pub use self::plugins::{CacheAt, Plugins, Standing, Wiring};

@@ -41,9 +41,9 @@ pub(super) const HARMLESS: [&str; 13] = [
     "tokentype",
     "typ",
 ];
-/// Parts of names whose values are times, when they are numbers.
+/// DraftParts of names whose values are times, when they are numbers.
 pub(super) const TIMES: [&str; 2] = ["expir", "issued_at"];
-/// Parts of names whose values are secrets.
+/// DraftParts of names whose values are secrets.
 pub(super) const SECRET_NAMES: [&str; 12] = [
     "token",
     "secret",
@@ -106,8 +106,8 @@ impl Secrets {
         for (name, value) in &answer.headers {
             match &**name {
                 "location" => found.url(value),
-                "set-cookie" => found.named("cookie", value.split(';').next().unwrap_or_default()),
-                name if is_secret_name(name) => found.named(name, value),
+                "set-cookie" => found.named_value("cookie", value.split(';').next().unwrap_or_default()),
+                name if is_secret_name(name) => found.named_value(name, value),
                 _ => {}
             }
         }
@@ -242,14 +242,14 @@ impl Found {
 
     fn json(&mut self, name: &str, value: &Value) {
         match value {
-            Value::String(text) => self.named(name, text),
+            Value::String(text) => self.named_value(name, text),
             Value::Array(items) => items.iter().for_each(|item| self.json(name, item)),
             Value::Object(members) => members.iter().for_each(|(name, value)| self.json(name, value)),
             Value::Null | Value::Bool(_) | Value::Number(_) => {}
         }
     }
 
-    fn named(&mut self, name: &str, value: &str) {
+    fn named_value(&mut self, name: &str, value: &str) {
         // `error_code`, `token_type`: words that say what went wrong.
         let telling = is_secret_name(name) && !name.contains("error") && !name.contains("type");
         let is_word = value.bytes().all(|b| b.is_ascii_lowercase() || b == b'_') && value.len() < 24;
@@ -269,7 +269,7 @@ impl Found {
     fn text(&mut self, text: &str) {
         if text.contains('=') && !text.trim().contains(['<', '{', ' ', '\n']) {
             for (name, value) in url::form_urlencoded::parse(text.trim().as_bytes()) {
-                self.named(&name, &value);
+                self.named_value(&name, &value);
             }
         }
         self.words(text);
@@ -278,7 +278,7 @@ impl Found {
     fn url(&mut self, url: &str) {
         for part in url.split(['?', '#']).skip(1) {
             for (name, value) in url::form_urlencoded::parse(part.as_bytes()) {
-                self.named(&name, &value);
+                self.named_value(&name, &value);
             }
         }
     }

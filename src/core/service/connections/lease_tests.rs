@@ -225,7 +225,7 @@ async fn a_refresh_that_another_gateway_has_made_is_not_made_again() {
     assert_eq!(asked(&world), 0);
 }
 
-fn told(world: &World) -> Vec<String> {
+fn sent_notices(world: &World) -> Vec<String> {
     let taken = world.webhook.taken.lock().unwrap();
     let body = |body: &str| serde_json::from_str::<Value>(body).unwrap();
     taken.iter().map(|notice| body(&notice.body)["type"].as_str().unwrap().to_owned()).collect()
@@ -241,7 +241,7 @@ async fn one_gateway_at_a_time_tells_the_app_and_in_order() {
     let other = world.another();
     let id = world.connect(acme()).await;
     tell(&world.connections).await;
-    assert_eq!(told(&world), ["connection.connected"]);
+    assert_eq!(sent_notices(&world), ["connection.connected"]);
     let (connections, ann) = (&world.connections, world.ann);
     world.store.pass_lease_time(TERM);
     // The other one takes over, and does not get through with what happens next.
@@ -256,13 +256,13 @@ async fn one_gateway_at_a_time_tells_the_app_and_in_order() {
     // The first one takes over again. It must not take what it knew before for what waits.
     world.store.pass_lease_time(TERM);
     tell(connections).await;
-    assert_eq!(told(&world).len(), 1, "the last notice has overtaken the one before");
+    assert_eq!(sent_notices(&world).len(), 1, "the last notice has overtaken the one before");
     for _ in 0..3 {
         world.clock.advance(5);
         tell(connections).await;
     }
     let in_order = ["connection.connected", "connection.reconnect_needed", "connection.revoked"];
-    assert_eq!(told(&world), in_order);
+    assert_eq!(sent_notices(&world), in_order);
 }
 
 #[tokio::test]
@@ -272,7 +272,7 @@ async fn what_became_of_a_notice_is_not_written_under_a_lost_lease() {
     world.connections.disconnect(&client(), world.ann, id).await.unwrap();
     world.store.take_over_before_commit(LeaseSubject::Notices, OTHER);
     tell(&world.connections).await;
-    assert_eq!(told(&world), ["connection.connected"], "it stops at the first");
+    assert_eq!(sent_notices(&world), ["connection.connected"], "it stops at the first");
     assert_eq!(world.store.due_tasks(world.clock.now(), 9).await.unwrap().len(), 2);
 }
 
@@ -285,7 +285,7 @@ async fn a_gateway_that_ends_leaves_telling_the_app_at_once() {
         let (connections, closing) = (world.connections.clone(), closing.clone());
         async move { connections.run(closing).await }
     });
-    while told(&world).is_empty() {
+    while sent_notices(&world).is_empty() {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     assert_eq!(claimed(&world, LeaseSubject::Notices).await, None);

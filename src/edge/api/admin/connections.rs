@@ -256,7 +256,11 @@ async fn of_user(State(state): State<AdminState>, Path(user): Path<String>) -> R
 }
 
 /// The account and the connection that a path names.
-async fn named(state: &AdminState, user: &str, id: &str) -> Result<(UserId, ConnectionId), Failure> {
+async fn connection_of_path(
+    state: &AdminState,
+    user: &str,
+    id: &str,
+) -> Result<(UserId, ConnectionId), Failure> {
     let user = state.accounts.find_user(user).await?;
     let id = id.parse().map_err(|_| Failure::from(ConnectionError::NotFound))?;
     Ok((user, id))
@@ -273,7 +277,7 @@ async fn show(
     State(state): State<AdminState>,
     Path((user, id)): Path<(String, String)>,
 ) -> Result<Response, Failure> {
-    let (user, id) = named(&state, &user, &id).await?;
+    let (user, id) = connection_of_path(&state, &user, &id).await?;
     let connections = state.connections.user_connections(user).await?;
     match connections.iter().find(|connection| connection.id == id) {
         Some(connection) => Ok(answer(StatusCode::OK, &ConnectionEntry::from(connection))),
@@ -293,7 +297,7 @@ async fn refresh(
     Path((user, id)): Path<(String, String)>,
     RequestId(request_id): RequestId,
 ) -> Result<Response, Failure> {
-    let (user, id) = named(&state, &user, &id).await?;
+    let (user, id) = connection_of_path(&state, &user, &id).await?;
     let connection = state.connections.operator_refresh(&request_id, user, id).await?;
     Ok(answer(StatusCode::OK, &ConnectionEntry::from(&connection)))
 }
@@ -310,7 +314,7 @@ async fn end(
     Path((user, id)): Path<(String, String)>,
     RequestId(request_id): RequestId,
 ) -> Result<Response, Failure> {
-    let (user, id) = named(&state, &user, &id).await?;
+    let (user, id) = connection_of_path(&state, &user, &id).await?;
     state.connections.operator_disconnect(&request_id, user, id).await?;
     Ok(done())
 }

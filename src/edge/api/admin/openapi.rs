@@ -12,7 +12,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::super::failure::Failure;
-use super::super::openapi::{Failures, told};
+use super::super::openapi::{Failures, documented_failures};
 use super::super::reply::typed;
 use super::super::schema::BrokenRule;
 use super::claimed::{MALFORMED, WITHOUT_ID};
@@ -109,7 +109,7 @@ pub(super) fn failures() -> Failures {
             "The file has errors, one in each member of `errors`; the last good configuration stays in force.",
         ),
     ];
-    let mut known = told();
+    let mut known = documented_failures();
     known.extend(own);
     Failures {
         known,

@@ -18,10 +18,10 @@ use super::state::AdminState;
 use palisade_core::domain::audit::Outcome;
 
 /// The second in which a call without the credential was written down last: a flood of them is told once a second.
-pub(super) type Told = Arc<AtomicU64>;
+pub(super) type LastRecordedRefusal = Arc<AtomicU64>;
 
 pub(super) async fn only_operator(
-    State((state, told)): State<(AdminState, Told)>,
+    State((state, told)): State<(AdminState, LastRecordedRefusal)>,
     mut request: Request,
     next: Next,
 ) -> Response {

@@ -94,7 +94,7 @@ async fn add_revocation(
 ) -> Result<Response, Failure> {
     let revoked = state.revoke.revoke(body.into_request()?).await?;
     let entry = &revoked.entry;
-    state.accounts.note_operator(&id, Action::Revoke, named(&entry.target, entry.reason.as_deref()));
+    state.accounts.note_operator(&id, Action::Revoke, target_text(&entry.target, entry.reason.as_deref()));
     state.accounts.note_ended_by_operator(&id, &revoked.ended, "revoked");
     Ok(answer(StatusCode::CREATED, &CreatedRevocation::from(&revoked)))
 }
@@ -175,7 +175,7 @@ async fn raise_version(
 }
 
 /// What a revocation names, for the audit log.
-fn named(target: &Target, reason: Option<&str>) -> String {
+fn target_text(target: &Target, reason: Option<&str>) -> String {
     let (kind, issuer, name) = target.key();
     let because = reason.map_or_else(String::new, |reason| format!(": {reason}"));
     format!("{kind:?} {name} of {issuer}{because}")

@@ -23,7 +23,7 @@ use super::schema::{
     Accepted, Address, Credentials, LinkToken, Logout, NewPassword, PasswordChange, PasswordRules, Profile,
     ProfileChange, Refresh, Registration, SessionView, Sessions, Tokens, Valid, Verification,
 };
-use super::state::{Answered, AuthState, Shared};
+use super::state::{Answered, AuthState, NativeState};
 use palisade_core::domain::answer;
 use palisade_core::domain::session::SessionId;
 use palisade_core::domain::verdict::Refusal;
@@ -74,7 +74,7 @@ fn accepted(detail: &'static str) -> Response {
         "invalid_email", "invalid_request", "password_rejected", "too_many_attempts", "busy"
     ]))))]
 async fn register(
-    State(state): Shared,
+    State(state): NativeState,
     By(client): By,
     headers: HeaderMap,
     JsonBody(body): JsonBody<Registration>,
@@ -112,7 +112,7 @@ async fn register(
         "too_many_attempts", "busy", "conflict"
     ]))))]
 async fn verify_email(
-    State(state): Shared,
+    State(state): NativeState,
     By(client): By,
     headers: HeaderMap,
     JsonBody(body): JsonBody<Verification>,
@@ -148,7 +148,7 @@ async fn verify_email(
     responses((status = 202, body = Accepted, description = "A mail may be on its way.")),
     extensions(("x-codes" = json!(["invalid_email", "too_many_attempts"]))))]
 async fn resend_verification(
-    State(state): Shared,
+    State(state): NativeState,
     By(client): By,
     JsonBody(body): JsonBody<Address>,
 ) -> Answered {
@@ -166,7 +166,7 @@ async fn resend_verification(
         "invalid_email", "invalid_credentials", "account_disabled",
         "account_locked", "too_many_attempts", "busy", "conflict", "signing_unavailable"
     ]))))]
-async fn login(State(state): Shared, By(client): By, JsonBody(body): JsonBody<Credentials>) -> Answered {
+async fn login(State(state): NativeState, By(client): By, JsonBody(body): JsonBody<Credentials>) -> Answered {
     match state.accounts.password_login(&client, &body.email, body.password).await? {
         SignIn::Done(granted) => Ok(answer(StatusCode::OK, &Tokens::from(&*granted))),
         SignIn::Challenge(challenge) => match challenge {},
@@ -183,7 +183,7 @@ async fn login(State(state): Shared, By(client): By, JsonBody(body): JsonBody<Cr
     extensions(("x-codes" = json!([
         "invalid_refresh_token", "too_many_attempts", "conflict", "signing_unavailable"
     ]))))]
-async fn refresh(State(state): Shared, By(client): By, JsonBody(body): JsonBody<Refresh>) -> Answered {
+async fn refresh(State(state): NativeState, By(client): By, JsonBody(body): JsonBody<Refresh>) -> Answered {
     let granted = state.accounts.refresh(&client, body.refresh_token.expose_secret()).await?;
     Ok(answer(StatusCode::OK, &Tokens::from(&granted)))
 }
@@ -198,7 +198,7 @@ async fn refresh(State(state): Shared, By(client): By, JsonBody(body): JsonBody<
     responses((status = 204, description = "The session has ended.")),
     extensions(("x-codes" = json!(["invalid_refresh_token", "invalid_request"]))))]
 async fn logout(
-    State(state): Shared,
+    State(state): NativeState,
     By(client): By,
     headers: HeaderMap,
     OptionalJsonBody(body): OptionalJsonBody<Logout>,
@@ -223,7 +223,7 @@ async fn logout(
     security(("bearer" = [])),
     responses((status = 200, body = Profile, description = "The account.")),
     extensions(("x-codes" = json!(["account_disabled"]))))]
-async fn profile(State(state): Shared, Caller(person): Caller) -> Answered {
+async fn profile(State(state): NativeState, Caller(person): Caller) -> Answered {
     let user = state.accounts.profile(person).await?;
     Ok(answer(StatusCode::OK, &Profile::from(&user)))
 }
@@ -241,7 +241,7 @@ async fn profile(State(state): Shared, Caller(person): Caller) -> Answered {
         "too_many_attempts", "busy", "conflict"
     ]))))]
 async fn edit_profile(
-    State(state): Shared,
+    State(state): NativeState,
     By(client): By,
     Caller(person): Caller,
     JsonBody(body): JsonBody<ProfileChange>,
@@ -269,7 +269,7 @@ async fn edit_profile(
         "conflict"
     ]))))]
 async fn change_password(
-    State(state): Shared,
+    State(state): NativeState,
     By(client): By,
     Caller(person): Caller,
     JsonBody(body): JsonBody<PasswordChange>,
@@ -286,7 +286,11 @@ async fn change_password(
     request_body = Address,
     responses((status = 202, body = Accepted, description = "A mail may be on its way.")),
     extensions(("x-codes" = json!(["invalid_email", "too_many_attempts"]))))]
-async fn request_reset(State(state): Shared, By(client): By, JsonBody(body): JsonBody<Address>) -> Answered {
+async fn request_reset(
+    State(state): NativeState,
+    By(client): By,
+    JsonBody(body): JsonBody<Address>,
+) -> Answered {
     state.accounts.request_reset(&client, &body.email).await?;
     Ok(accepted("if there is an account with this address, a link that sets a new password is on its way"))
 }
@@ -297,7 +301,7 @@ async fn request_reset(State(state): Shared, By(client): By, JsonBody(body): Jso
     responses((status = 200, body = Valid, description = "The token is good.")),
     extensions(("x-codes" = json!(["invalid_link", "too_many_attempts"]))))]
 async fn validate_reset(
-    State(state): Shared,
+    State(state): NativeState,
     By(client): By,
     JsonBody(body): JsonBody<LinkToken>,
 ) -> Answered {
@@ -313,7 +317,7 @@ async fn validate_reset(
         "invalid_link", "password_rejected", "too_many_attempts", "busy", "conflict"
     ]))))]
 async fn confirm_reset(
-    State(state): Shared,
+    State(state): NativeState,
     By(client): By,
     JsonBody(body): JsonBody<NewPassword>,
 ) -> Answered {
@@ -325,7 +329,7 @@ async fn confirm_reset(
 #[utoipa::path(get, path = "/password-requirements", tag = "Passwords",
     responses((status = 200, body = PasswordRules, description = "The rules.")),
     extensions(("x-codes" = json!([]))))]
-async fn password_requirements(State(state): Shared) -> Response {
+async fn password_requirements(State(state): NativeState) -> Response {
     let rules = state.accounts.password_requirements();
     answer(StatusCode::OK, &PasswordRules::from(rules))
 }
@@ -335,7 +339,7 @@ async fn password_requirements(State(state): Shared) -> Response {
     security(("bearer" = [])),
     responses((status = 200, body = Sessions, description = "The sessions.")),
     extensions(("x-codes" = json!(["account_disabled"]))))]
-async fn list_sessions(State(state): Shared, Caller(person): Caller) -> Answered {
+async fn list_sessions(State(state): NativeState, Caller(person): Caller) -> Answered {
     // An account that is gone has no user to show anything to.
     state.accounts.profile(person).await?;
     let sessions = state.accounts.list_sessions(person).await?;
@@ -352,7 +356,7 @@ async fn list_sessions(State(state): Shared, Caller(person): Caller) -> Answered
     responses((status = 204, description = "It has ended.")),
     extensions(("x-codes" = json!(["not_found"]))))]
 async fn end_session(
-    State(state): Shared,
+    State(state): NativeState,
     By(client): By,
     Caller(person): Caller,
     id: Result<Path<SessionId>, PathRejection>,
@@ -377,7 +381,7 @@ struct Except {
     responses((status = 204, description = "They have ended.")),
     extensions(("x-codes" = json!(["invalid_request"]))))]
 async fn end_sessions(
-    State(state): Shared,
+    State(state): NativeState,
     By(client): By,
     Caller(person): Caller,
     query: Result<Query<Except>, QueryRejection>,

@@ -26,7 +26,7 @@ use super::caller::By;
 use super::cookies;
 use super::docs::escaped;
 use super::pages;
-use super::state::{AuthState, Shared};
+use super::state::{AuthState, NativeState};
 use palisade_core::domain::connection::CONSENT_LIFE;
 use palisade_core::domain::credential::CONSENT_COOKIE;
 use palisade_core::domain::redirect::{Location, Redirect};
@@ -147,7 +147,7 @@ fn read(encoded: &[u8]) -> Sent {
             headers(("Retry-After" = String, description = "Seconds to wait (RFC 9110 §10.2.3)."))),
     ))]
 async fn by_query(
-    State(state): Shared,
+    State(state): NativeState,
     By(client): By,
     method: Method,
     headers: HeaderMap,
@@ -155,7 +155,7 @@ async fn by_query(
 ) -> Response {
     // A state is good once; a client that only looks whether there is something here must not use it up.
     if method == Method::HEAD {
-        return told(StatusCode::OK, "Connect an account", "A provider sends your browser here.");
+        return message_page(StatusCode::OK, "Connect an account", "A provider sends your browser here.");
     }
     let query = Zeroizing::new(query.unwrap_or_default());
     complete(&state, &client, &headers, read(query.as_bytes())).await
@@ -182,7 +182,12 @@ async fn by_query(
         (status = 503, content_type = "text/html", description = "The store cannot write.",
             headers(("Retry-After" = String, description = "Seconds to wait (RFC 9110 §10.2.3)."))),
     ))]
-async fn by_form(State(state): Shared, By(client): By, headers: HeaderMap, Form(form): Form) -> Response {
+async fn by_form(
+    State(state): NativeState,
+    By(client): By,
+    headers: HeaderMap,
+    Form(form): Form,
+) -> Response {
     let sent = read(&form);
     let consent = state.connections.consent_of(&sent.state);
     let lacks_cookie = consent.is_some_and(|consent| cookie_of(&state, &headers, consent).is_none());
@@ -223,7 +228,7 @@ fn gone_on(state: &AuthState, returned: &Returned) -> Response {
         }
         // It was read as a URL, which is visible ASCII; a page is an answer all the same.
         Some(Err(_)) | None => match &returned.outcome {
-            Ok(()) => told(
+            Ok(()) => message_page(
                 StatusCode::OK,
                 "Your account is connected",
                 &format!("The connection to {provider} works. You can close this page."),
@@ -235,7 +240,7 @@ fn gone_on(state: &AuthState, returned: &Returned) -> Response {
                     refusal.meaning
                 );
                 let title = "Your account is not connected";
-                told_with(StatusCode::OK, title, &words, refusal.said.as_deref().map(quoted))
+                message_page_with(StatusCode::OK, title, &words, refusal.said.as_deref().map(quoted))
             }
         },
     }
@@ -261,7 +266,7 @@ fn location(to: &str, returned: &Returned) -> String {
 fn failed(error: ConnectionError) -> Response {
     let title = "Your account is not connected";
     match error {
-        ConnectionError::InvalidState => told(
+        ConnectionError::InvalidState => message_page(
             StatusCode::BAD_REQUEST,
             title,
             "This page was opened in another browser than the one that began, or more than ten minutes later, or \
@@ -272,8 +277,11 @@ fn failed(error: ConnectionError) -> Response {
             let failure = Failure::from(error);
             let words = failure.document()["detail"].as_str().unwrap_or_default().to_owned();
             let answered = axum::response::IntoResponse::into_response(failure);
-            let mut response =
-                told(answered.status(), title, &format!("{words}. Go back to the app and try again."));
+            let mut response = message_page(
+                answered.status(),
+                title,
+                &format!("{words}. Go back to the app and try again."),
+            );
             if let Some(wait) = answered.headers().get(header::RETRY_AFTER) {
                 response.headers_mut().insert(header::RETRY_AFTER, wait.clone());
             }
@@ -299,12 +307,12 @@ fn quoted(words: &str) -> String {
 }
 
 /// A page with a heading and a sentence, for people.
-fn told(status: StatusCode, title: &str, words: &str) -> Response {
-    told_with(status, title, words, None)
+fn message_page(status: StatusCode, title: &str, words: &str) -> Response {
+    message_page_with(status, title, words, None)
 }
 
 /// The same with a quotation from [`quoted`] below the sentence.
-fn told_with(status: StatusCode, title: &str, words: &str, quotation: Option<String>) -> Response {
+fn message_page_with(status: StatusCode, title: &str, words: &str, quotation: Option<String>) -> Response {
     let style = format!("\n{}", pages::STYLE);
     // The words of others come last and at once: nothing in them is taken for a place to be filled.
     let html = include_str!("pages/told.html")
@@ -358,7 +366,7 @@ impl<S: Send + Sync> FromRequest<S> for Form {
 
     async fn from_request(request: Request, _: &S) -> Result<Form, Response> {
         let title = "Your account is not connected";
-        let refused = |status, words| told(status, title, words);
+        let refused = |status, words| message_page(status, title, words);
         if !body::is_of(&request, b"application/x-www-form-urlencoded") {
             return Err(refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, "What the provider sent is no form."));
         }
@@ -414,7 +422,8 @@ mod tests {
     #[test]
     fn a_providers_words_are_quoted_and_end_no_quotation() {
         let html = |said: &str| {
-            let response = told_with(StatusCode::OK, "T", "Our words {{paragraphs}}.", Some(quoted(said)));
+            let response =
+                message_page_with(StatusCode::OK, "T", "Our words {{paragraphs}}.", Some(quoted(said)));
             let bytes =
                 futures::executor::block_on(axum::body::to_bytes(response.into_body(), 1 << 20)).unwrap();
             String::from_utf8(bytes.to_vec()).unwrap()

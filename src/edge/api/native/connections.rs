@@ -17,7 +17,7 @@ use super::caller::{Bearer, By, Caller};
 use super::connection_schema::{
     BegunConnection, ConnectionList, ConnectionView, ImportedTokens, NewConnection, ProviderList, Token,
 };
-use super::state::{Answered, AuthState, Shared};
+use super::state::{Answered, AuthState, NativeState};
 use palisade_core::domain::connection::ConnectionId;
 use palisade_core::service::connections::{Begin, ConnectionError};
 
@@ -37,7 +37,7 @@ pub(super) fn endpoints() -> OpenApiRouter<Arc<AuthState>> {
 /// An id in the path; what is none names nothing.
 type Id = Result<Path<ConnectionId>, PathRejection>;
 
-fn named(id: Id) -> Result<ConnectionId, Failure> {
+fn id_of_path(id: Id) -> Result<ConnectionId, Failure> {
     id.map(|Path(id)| id).map_err(|_| ConnectionError::NotFound.into())
 }
 
@@ -45,7 +45,7 @@ fn named(id: Id) -> Result<ConnectionId, Failure> {
 #[utoipa::path(get, path = "/providers", tag = "Connections",
     responses((status = 200, body = ProviderList, description = "The providers that are in service.")),
     extensions(("x-codes" = json!([]))))]
-async fn providers(State(state): Shared) -> Response {
+async fn providers(State(state): NativeState) -> Response {
     let providers = state.connections.providers().into_iter().map(Into::into).collect();
     answer(StatusCode::OK, &ProviderList { providers })
 }
@@ -66,7 +66,7 @@ async fn providers(State(state): Shared) -> Response {
         "provider_unavailable", "provider_failed", "reconnect_needed", "connection_revoked", "conflict"
     ]))))]
 async fn begin(
-    State(state): Shared,
+    State(state): NativeState,
     By(client): By,
     Caller(person): Caller,
     headers: HeaderMap,
@@ -93,7 +93,7 @@ async fn begin(
     security(("bearer" = [])),
     responses((status = 200, body = ConnectionList, description = "Those that have ended among them.")),
     extensions(("x-codes" = json!([]))))]
-async fn list(State(state): Shared, Caller(person): Caller) -> Answered {
+async fn list(State(state): NativeState, Caller(person): Caller) -> Answered {
     let connections = state.connections.connections(person).await?;
     let connections = connections.iter().map(ConnectionView::from).collect();
     Ok(answer(StatusCode::OK, &ConnectionList { connections }))
@@ -105,8 +105,8 @@ async fn list(State(state): Shared, Caller(person): Caller) -> Answered {
     params(("id" = String, Path, format = "uuid", description = "A connection's id.")),
     responses((status = 200, body = ConnectionView, description = "The connection.")),
     extensions(("x-codes" = json!(["not_found"]))))]
-async fn show(State(state): Shared, Caller(person): Caller, id: Id) -> Answered {
-    let connection = state.connections.connection(person, named(id)?).await?;
+async fn show(State(state): NativeState, Caller(person): Caller, id: Id) -> Answered {
+    let connection = state.connections.connection(person, id_of_path(id)?).await?;
     Ok(answer(StatusCode::OK, &ConnectionView::from(&connection)))
 }
 
@@ -118,8 +118,8 @@ async fn show(State(state): Shared, Caller(person): Caller, id: Id) -> Answered 
     params(("id" = String, Path, format = "uuid", description = "A connection's id.")),
     responses((status = 204, description = "It has ended.")),
     extensions(("x-codes" = json!(["not_found", "conflict"]))))]
-async fn end(State(state): Shared, By(client): By, Caller(person): Caller, id: Id) -> Answered {
-    state.connections.disconnect(&client, person, named(id)?).await?;
+async fn end(State(state): NativeState, By(client): By, Caller(person): Caller, id: Id) -> Answered {
+    state.connections.disconnect(&client, person, id_of_path(id)?).await?;
     Ok(done())
 }
 
@@ -133,8 +133,8 @@ async fn end(State(state): Shared, By(client): By, Caller(person): Caller, id: I
         "too_many_attempts", "provider_unavailable", "provider_failed", "unknown_provider",
         "tokens_unreadable", "conflict", "invalid_request"
     ]))))]
-async fn refresh(State(state): Shared, By(client): By, Caller(person): Caller, id: Id) -> Answered {
-    let connection = state.connections.force_refresh(&client, person, named(id)?).await?;
+async fn refresh(State(state): NativeState, By(client): By, Caller(person): Caller, id: Id) -> Answered {
+    let connection = state.connections.force_refresh(&client, person, id_of_path(id)?).await?;
     Ok(answer(StatusCode::OK, &ConnectionView::from(&connection)))
 }
 
@@ -151,8 +151,8 @@ async fn refresh(State(state): Shared, By(client): By, Caller(person): Caller, i
         "too_many_attempts", "provider_unavailable", "provider_failed", "unknown_provider",
         "tokens_unreadable", "conflict", "invalid_request"
     ]))))]
-async fn token(State(state): Shared, By(client): By, Bearer(caller): Bearer, id: Id) -> Answered {
-    let token = state.connections.provider_token(&client, &caller.identity, named(id)?).await?;
+async fn token(State(state): NativeState, By(client): By, Bearer(caller): Bearer, id: Id) -> Answered {
+    let token = state.connections.provider_token(&client, &caller.identity, id_of_path(id)?).await?;
     Ok(answer(StatusCode::OK, &Token::from(&token)))
 }
 
@@ -170,13 +170,13 @@ async fn token(State(state): Shared, By(client): By, Bearer(caller): Bearer, id:
         "too_many_connections", "conflict"
     ]))))]
 async fn import(
-    State(state): Shared,
+    State(state): NativeState,
     By(client): By,
     Caller(person): Caller,
     id: Id,
     JsonBody(body): JsonBody<ImportedTokens>,
 ) -> Answered {
-    state.connections.import_tokens(&client, person, named(id)?, body.into()).await?;
+    state.connections.import_tokens(&client, person, id_of_path(id)?, body.into()).await?;
     Ok(done())
 }
 

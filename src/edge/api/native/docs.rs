@@ -10,7 +10,7 @@ use axum::response::Response;
 use axum::routing::get;
 use serde_json::Value;
 
-use super::super::openapi::told;
+use super::super::openapi::documented_failures;
 use super::super::reply::typed;
 use super::pages;
 
@@ -67,7 +67,7 @@ pub(super) fn page(document: &Value, prefix: &str) -> String {
         }
     }
     html.push_str("<h2>Codes</h2>\n<table>\n");
-    for (failure, when) in told() {
+    for (failure, when) in documented_failures() {
         let problem = failure.document();
         let code = problem["code"].as_str().unwrap_or_default();
         write(

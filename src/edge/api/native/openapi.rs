@@ -4,7 +4,7 @@ use utoipa::OpenApi as _;
 use utoipa::openapi::OpenApi;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 
-use super::super::openapi::{Failures, told};
+use super::super::openapi::{Failures, documented_failures};
 use super::super::schema::{BrokenRule, Problem};
 
 /// What needing an access token adds.
@@ -43,7 +43,12 @@ pub(super) fn frame() -> OpenApi {
 
 /// The failures of the native endpoints.
 pub(super) fn failures() -> Failures {
-    Failures { known: told(), authenticating: &AUTHENTICATING, anything: &["internal"], query: None }
+    Failures {
+        known: documented_failures(),
+        authenticating: &AUTHENTICATING,
+        anything: &["internal"],
+        query: None,
+    }
 }
 
 #[cfg(test)]

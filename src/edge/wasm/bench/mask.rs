@@ -22,16 +22,16 @@ use palisade_exchange::{Body, Current, Given, Outcome, RecordedExchange, Verifie
 const TELLING: usize = 8;
 /// An exchange with more secrets would be unreadable, and takes long to mask.
 const MOST: usize = 500;
-/// Parts of the names of settings whose values are secrets. Other settings speak of tokens and keys, and are none.
+/// DraftParts of the names of settings whose values are secrets. Other settings speak of tokens and keys, and are none.
 const SECRET_SETTINGS: [&str; 5] = ["secret", "password", "private", "api_key", "apikey"];
 /// Names whose values say whose account it is.
 const ACCOUNTS: [&str; 7] = ["sub", "id", "uid", "oid", "user_id", "userid", "account_id"];
-/// Parts of names whose values belong to a person.
+/// DraftParts of names whose values belong to a person.
 const PERSONAL: [&str; 15] = [
     "name", "login", "nick", "user", "phone", "address", "birth", "upn", "gender", "locality", "city",
     "postal", "company", "profile", "bio",
 ];
-/// Parts of names of what a person looks like.
+/// DraftParts of names of what a person looks like.
 const PICTURES: [&str; 3] = ["picture", "avatar", "photo"];
 const MAIL: &str = "person@example.com";
 const PICTURE: &str = "https://example.com/person.png";
@@ -46,7 +46,7 @@ pub(super) fn masked(
     let learnt = |raw: &RecordedExchange| {
         let mut mask = Mask::default();
         mask.learn(provider, raw);
-        sent.iter().for_each(|(name, value)| mask.named(name, value));
+        sent.iter().for_each(|(name, value)| mask.named_value(name, value));
         mask
     };
     let mask = learnt(raw);
@@ -131,7 +131,7 @@ impl Mask {
         id_token.iter().for_each(|token| self.id_token(token));
         for (name, value) in pairs(&raw.input.callback) {
             match HARMLESS.contains(&&*name) || is_url(&value) {
-                true => self.named(&name, &value),
+                true => self.named_value(&name, &value),
                 false => self.number(&value, &kind(&name)),
             }
         }
@@ -139,7 +139,7 @@ impl Mask {
             self.kept(name, value);
         }
         for (name, value) in &pairs(&raw.connection.parameters) {
-            self.named(name, value);
+            self.named_value(name, value);
         }
         if let Outcome::Tokens(tokens) = &raw.result {
             self.number(&tokens.access_token, "access");
@@ -156,7 +156,7 @@ impl Mask {
         for request in &raw.requests {
             for (name, value) in &request.headers {
                 // `Bearer …`, `token …`: the scheme is no secret.
-                self.named(name, value.split_once(' ').map_or(&**value, |(_, rest)| rest.trim()));
+                self.named_value(name, value.split_once(' ').map_or(&**value, |(_, rest)| rest.trim()));
             }
             self.url(&request.url);
             self.body(&request.body);
@@ -200,7 +200,7 @@ impl Mask {
         let (base, query) = url.split_once('?').unwrap_or((url, ""));
         for part in [query, fragment] {
             for (name, value) in url::form_urlencoded::parse(part.as_bytes()).into_owned() {
-                self.named(&name, &value);
+                self.named_value(&name, &value);
             }
         }
         for segment in base.split('/').skip(3) {
@@ -213,7 +213,7 @@ impl Mask {
 
     fn body(&mut self, body: &Body) {
         for (name, value) in body.form.iter().flat_map(pairs) {
-            self.named(&name, &value);
+            self.named_value(&name, &value);
         }
         if let Some(value) = &body.json {
             self.json("", value);
@@ -222,7 +222,7 @@ impl Mask {
             // A form that does not say so.
             if text.contains('=') && !text.contains(['<', '{', ' ', '\n']) {
                 for (name, value) in url::form_urlencoded::parse(text.as_bytes()).into_owned() {
-                    self.named(&name, &value);
+                    self.named_value(&name, &value);
                 }
             }
             self.text(text);
@@ -231,7 +231,7 @@ impl Mask {
 
     fn json(&mut self, name: &str, value: &Value) {
         match value {
-            Value::String(text) => self.named(name, text),
+            Value::String(text) => self.named_value(name, text),
             Value::Number(number) if ACCOUNTS.contains(&name) || name.contains("phone") => {
                 self.number(&number.to_string(), "account");
             }
@@ -250,7 +250,7 @@ impl Mask {
     }
 
     /// A value whose name tells something.
-    fn named(&mut self, name: &str, value: &str) {
+    fn named_value(&mut self, name: &str, value: &str) {
         let lower = name.to_ascii_lowercase();
         let within = |parts: &[&str]| parts.iter().any(|part| lower.contains(part));
         // `refresh_token_expires_in=15811200`, `"email_verified": "true"`.

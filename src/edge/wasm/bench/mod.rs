@@ -26,7 +26,7 @@ use secrecy::SecretString;
 use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
 
-use self::outcome::{compare, failed, granted, names, person, told};
+use self::outcome::{compare, failed, granted, names, person, shown_outcome};
 use self::player::{Player, tells};
 use self::recorder::Recorder;
 use super::bindings::exports::palisade::provider::plugin::Description;
@@ -35,7 +35,7 @@ use super::call::Callee;
 use super::credentials::Client;
 use super::engine::Machine;
 use super::host::{Surroundings, Witness};
-use super::interface::{Fault, examine};
+use super::interface::{InterfaceFault, examine};
 use super::load::{Code, load};
 use super::plugin::{self, Plugin, Sides};
 use super::plugins::CacheAt;
@@ -95,9 +95,10 @@ impl Bench {
     ///
     /// # Errors
     /// Everything that is wrong with them.
-    pub async fn load(bytes: Vec<u8>, cache: Option<CacheAt>) -> Result<Bench, Vec<Fault>> {
-        let plainly =
-            |what: String| vec![Fault { what, cure: "see what the host can do on this machine".to_owned() }];
+    pub async fn load(bytes: Vec<u8>, cache: Option<CacheAt>) -> Result<Bench, Vec<InterfaceFault>> {
+        let plainly = |what: String| {
+            vec![InterfaceFault { what, cure: "see what the host can do on this machine".to_owned() }]
+        };
         let found = examine(&bytes).faults;
         if !found.is_empty() {
             return Err(found);
@@ -116,7 +117,7 @@ impl Bench {
         })
         .await;
         let code = loaded.map_err(|error| plainly(error.to_string()))?.map_err(|what| {
-            vec![Fault { what, cure: "build it again with `palisade plugin build`".to_owned() }]
+            vec![InterfaceFault { what, cure: "build it again with `palisade plugin build`".to_owned() }]
         })?;
         Ok(Bench { machine, code: Arc::new(code), took: begun.elapsed() })
     }
@@ -228,7 +229,7 @@ impl Bench {
         let recorded = recorder.exchange(provider, asked, &outcome);
         // A provider may put a token into an unexpected place, such as a scope.
         let secrets = secrets(provider, asked, &outcome);
-        let shown = told(&outcome).into_iter();
+        let shown = shown_outcome(&outcome).into_iter();
         let shown = shown.map(|(name, value)| (name, secrets.hide(&value).to_string())).collect();
         Tried { outcome, recorded, shown }
     }

@@ -134,7 +134,7 @@ fn flat(outcome: &Outcome) -> Vec<(String, String)> {
 }
 
 /// What may be shown of an outcome: of a token that it is there.
-pub(super) fn told(outcome: &Outcome) -> Vec<(String, String)> {
+pub(super) fn shown_outcome(outcome: &Outcome) -> Vec<(String, String)> {
     let pair = |name: &str, value: String| vec![(name.to_owned(), value)];
     match outcome {
         Outcome::Tokens(_) => flat(outcome)

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::super::super::described;
-use super::super::super::openapi::told;
+use super::super::super::openapi::documented_failures;
 use super::super::pages;
 use super::super::tests::{Api, PREFIX, api, api_for, request};
 use crate::config::Origins;
@@ -111,7 +111,7 @@ async fn the_description_is_served_and_complete() {
         .collect();
     wanted.sort_unstable();
     assert_eq!(described, wanted);
-    for (failure, _) in told() {
+    for (failure, _) in documented_failures() {
         let code = failure.document()["code"].as_str().unwrap().to_owned();
         assert!(used.contains(&code), "{code} is answered by no endpoint");
     }
@@ -163,7 +163,7 @@ async fn the_docs_page_is_whole_in_itself() {
             assert_eq!(page.text.matches(&heading).count(), 1, "{heading}");
         }
     }
-    for (failure, _) in told() {
+    for (failure, _) in documented_failures() {
         let code = failure.document()["code"].as_str().unwrap().to_owned();
         assert!(page.text.contains(&format!("<td><code>{code}</code></td>")), "{code}");
     }
