@@ -82,6 +82,7 @@ pub const ROOMS: &[Room] = &[
         crates: &[
             "axum",
             "base64",
+            "cookie",
             "form_urlencoded",
             "http_body_util",
             "humantime",

@@ -23,7 +23,7 @@ use super::schema::{
     Accepted, Address, Credentials, LinkToken, Logout, NewPassword, PasswordChange, PasswordRules, Profile,
     ProfileChange, Refresh, Registration, SessionView, Sessions, Tokens, Valid, Verification,
 };
-use super::state::{Answered, AuthState, NativeState};
+use super::state::{Answered, AuthState, SharedAuthState};
 use palisade_core::domain::answer;
 use palisade_core::domain::session::SessionId;
 use palisade_core::domain::verdict::Refusal;
@@ -74,7 +74,7 @@ fn accepted(detail: &'static str) -> Response {
         "invalid_email", "invalid_request", "password_rejected", "too_many_attempts", "busy"
     ]))))]
 async fn register(
-    State(state): NativeState,
+    State(state): SharedAuthState,
     By(client): By,
     headers: HeaderMap,
     JsonBody(body): JsonBody<Registration>,
@@ -112,7 +112,7 @@ async fn register(
         "too_many_attempts", "busy", "conflict"
     ]))))]
 async fn verify_email(
-    State(state): NativeState,
+    State(state): SharedAuthState,
     By(client): By,
     headers: HeaderMap,
     JsonBody(body): JsonBody<Verification>,
@@ -148,7 +148,7 @@ async fn verify_email(
     responses((status = 202, body = Accepted, description = "A mail may be on its way.")),
     extensions(("x-codes" = json!(["invalid_email", "too_many_attempts"]))))]
 async fn resend_verification(
-    State(state): NativeState,
+    State(state): SharedAuthState,
     By(client): By,
     JsonBody(body): JsonBody<Address>,
 ) -> Answered {
@@ -166,7 +166,11 @@ async fn resend_verification(
         "invalid_email", "invalid_credentials", "account_disabled",
         "account_locked", "too_many_attempts", "busy", "conflict", "signing_unavailable"
     ]))))]
-async fn login(State(state): NativeState, By(client): By, JsonBody(body): JsonBody<Credentials>) -> Answered {
+async fn login(
+    State(state): SharedAuthState,
+    By(client): By,
+    JsonBody(body): JsonBody<Credentials>,
+) -> Answered {
     match state.accounts.password_login(&client, &body.email, body.password).await? {
         SignIn::Done(granted) => Ok(answer(StatusCode::OK, &Tokens::from(&*granted))),
         SignIn::Challenge(challenge) => match challenge {},
@@ -183,7 +187,11 @@ async fn login(State(state): NativeState, By(client): By, JsonBody(body): JsonBo
     extensions(("x-codes" = json!([
         "invalid_refresh_token", "too_many_attempts", "conflict", "signing_unavailable"
     ]))))]
-async fn refresh(State(state): NativeState, By(client): By, JsonBody(body): JsonBody<Refresh>) -> Answered {
+async fn refresh(
+    State(state): SharedAuthState,
+    By(client): By,
+    JsonBody(body): JsonBody<Refresh>,
+) -> Answered {
     let granted = state.accounts.refresh(&client, body.refresh_token.expose_secret()).await?;
     Ok(answer(StatusCode::OK, &Tokens::from(&granted)))
 }
@@ -198,7 +206,7 @@ async fn refresh(State(state): NativeState, By(client): By, JsonBody(body): Json
     responses((status = 204, description = "The session has ended.")),
     extensions(("x-codes" = json!(["invalid_refresh_token", "invalid_request"]))))]
 async fn logout(
-    State(state): NativeState,
+    State(state): SharedAuthState,
     By(client): By,
     headers: HeaderMap,
     OptionalJsonBody(body): OptionalJsonBody<Logout>,
@@ -223,7 +231,7 @@ async fn logout(
     security(("bearer" = [])),
     responses((status = 200, body = Profile, description = "The account.")),
     extensions(("x-codes" = json!(["account_disabled"]))))]
-async fn profile(State(state): NativeState, Caller(person): Caller) -> Answered {
+async fn profile(State(state): SharedAuthState, Caller(person): Caller) -> Answered {
     let user = state.accounts.profile(person).await?;
     Ok(answer(StatusCode::OK, &Profile::from(&user)))
 }
@@ -241,7 +249,7 @@ async fn profile(State(state): NativeState, Caller(person): Caller) -> Answered 
         "too_many_attempts", "busy", "conflict"
     ]))))]
 async fn edit_profile(
-    State(state): NativeState,
+    State(state): SharedAuthState,
     By(client): By,
     Caller(person): Caller,
     JsonBody(body): JsonBody<ProfileChange>,
@@ -269,7 +277,7 @@ async fn edit_profile(
         "conflict"
     ]))))]
 async fn change_password(
-    State(state): NativeState,
+    State(state): SharedAuthState,
     By(client): By,
     Caller(person): Caller,
     JsonBody(body): JsonBody<PasswordChange>,
@@ -287,7 +295,7 @@ async fn change_password(
     responses((status = 202, body = Accepted, description = "A mail may be on its way.")),
     extensions(("x-codes" = json!(["invalid_email", "too_many_attempts"]))))]
 async fn request_reset(
-    State(state): NativeState,
+    State(state): SharedAuthState,
     By(client): By,
     JsonBody(body): JsonBody<Address>,
 ) -> Answered {
@@ -301,7 +309,7 @@ async fn request_reset(
     responses((status = 200, body = Valid, description = "The token is good.")),
     extensions(("x-codes" = json!(["invalid_link", "too_many_attempts"]))))]
 async fn validate_reset(
-    State(state): NativeState,
+    State(state): SharedAuthState,
     By(client): By,
     JsonBody(body): JsonBody<LinkToken>,
 ) -> Answered {
@@ -317,7 +325,7 @@ async fn validate_reset(
         "invalid_link", "password_rejected", "too_many_attempts", "busy", "conflict"
     ]))))]
 async fn confirm_reset(
-    State(state): NativeState,
+    State(state): SharedAuthState,
     By(client): By,
     JsonBody(body): JsonBody<NewPassword>,
 ) -> Answered {
@@ -329,7 +337,7 @@ async fn confirm_reset(
 #[utoipa::path(get, path = "/password-requirements", tag = "Passwords",
     responses((status = 200, body = PasswordRules, description = "The rules.")),
     extensions(("x-codes" = json!([]))))]
-async fn password_requirements(State(state): NativeState) -> Response {
+async fn password_requirements(State(state): SharedAuthState) -> Response {
     let rules = state.accounts.password_requirements();
     answer(StatusCode::OK, &PasswordRules::from(rules))
 }
@@ -339,7 +347,7 @@ async fn password_requirements(State(state): NativeState) -> Response {
     security(("bearer" = [])),
     responses((status = 200, body = Sessions, description = "The sessions.")),
     extensions(("x-codes" = json!(["account_disabled"]))))]
-async fn list_sessions(State(state): NativeState, Caller(person): Caller) -> Answered {
+async fn list_sessions(State(state): SharedAuthState, Caller(person): Caller) -> Answered {
     // An account that is gone has no user to show anything to.
     state.accounts.profile(person).await?;
     let sessions = state.accounts.list_sessions(person).await?;
@@ -356,7 +364,7 @@ async fn list_sessions(State(state): NativeState, Caller(person): Caller) -> Ans
     responses((status = 204, description = "It has ended.")),
     extensions(("x-codes" = json!(["not_found"]))))]
 async fn end_session(
-    State(state): NativeState,
+    State(state): SharedAuthState,
     By(client): By,
     Caller(person): Caller,
     id: Result<Path<SessionId>, PathRejection>,
@@ -381,7 +389,7 @@ struct Except {
     responses((status = 204, description = "They have ended.")),
     extensions(("x-codes" = json!(["invalid_request"]))))]
 async fn end_sessions(
-    State(state): NativeState,
+    State(state): SharedAuthState,
     By(client): By,
     Caller(person): Caller,
     query: Result<Query<Except>, QueryRejection>,

@@ -26,7 +26,7 @@ use super::caller::By;
 use super::cookies;
 use super::docs::escaped;
 use super::pages;
-use super::state::{AuthState, NativeState};
+use super::state::{AuthState, SharedAuthState};
 use palisade_core::domain::connection::CONSENT_LIFE;
 use palisade_core::domain::credential::CONSENT_COOKIE;
 use palisade_core::domain::redirect::{Location, Redirect};
@@ -147,7 +147,7 @@ fn read(encoded: &[u8]) -> Sent {
             headers(("Retry-After" = String, description = "Seconds to wait (RFC 9110 §10.2.3)."))),
     ))]
 async fn by_query(
-    State(state): NativeState,
+    State(state): SharedAuthState,
     By(client): By,
     method: Method,
     headers: HeaderMap,
@@ -183,7 +183,7 @@ async fn by_query(
             headers(("Retry-After" = String, description = "Seconds to wait (RFC 9110 §10.2.3)."))),
     ))]
 async fn by_form(
-    State(state): NativeState,
+    State(state): SharedAuthState,
     By(client): By,
     headers: HeaderMap,
     Form(form): Form,

@@ -17,7 +17,7 @@ use super::caller::{Bearer, By, Caller};
 use super::connection_schema::{
     BegunConnection, ConnectionList, ConnectionView, ImportedTokens, NewConnection, ProviderList, Token,
 };
-use super::state::{Answered, AuthState, NativeState};
+use super::state::{Answered, AuthState, SharedAuthState};
 use palisade_core::domain::connection::ConnectionId;
 use palisade_core::service::connections::{Begin, ConnectionError};
 
@@ -45,7 +45,7 @@ fn id_of_path(id: Id) -> Result<ConnectionId, Failure> {
 #[utoipa::path(get, path = "/providers", tag = "Connections",
     responses((status = 200, body = ProviderList, description = "The providers that are in service.")),
     extensions(("x-codes" = json!([]))))]
-async fn providers(State(state): NativeState) -> Response {
+async fn providers(State(state): SharedAuthState) -> Response {
     let providers = state.connections.providers().into_iter().map(Into::into).collect();
     answer(StatusCode::OK, &ProviderList { providers })
 }
@@ -66,7 +66,7 @@ async fn providers(State(state): NativeState) -> Response {
         "provider_unavailable", "provider_failed", "reconnect_needed", "connection_revoked", "conflict"
     ]))))]
 async fn begin(
-    State(state): NativeState,
+    State(state): SharedAuthState,
     By(client): By,
     Caller(person): Caller,
     headers: HeaderMap,
@@ -93,7 +93,7 @@ async fn begin(
     security(("bearer" = [])),
     responses((status = 200, body = ConnectionList, description = "Those that have ended among them.")),
     extensions(("x-codes" = json!([]))))]
-async fn list(State(state): NativeState, Caller(person): Caller) -> Answered {
+async fn list(State(state): SharedAuthState, Caller(person): Caller) -> Answered {
     let connections = state.connections.connections(person).await?;
     let connections = connections.iter().map(ConnectionView::from).collect();
     Ok(answer(StatusCode::OK, &ConnectionList { connections }))
@@ -105,7 +105,7 @@ async fn list(State(state): NativeState, Caller(person): Caller) -> Answered {
     params(("id" = String, Path, format = "uuid", description = "A connection's id.")),
     responses((status = 200, body = ConnectionView, description = "The connection.")),
     extensions(("x-codes" = json!(["not_found"]))))]
-async fn show(State(state): NativeState, Caller(person): Caller, id: Id) -> Answered {
+async fn show(State(state): SharedAuthState, Caller(person): Caller, id: Id) -> Answered {
     let connection = state.connections.connection(person, id_of_path(id)?).await?;
     Ok(answer(StatusCode::OK, &ConnectionView::from(&connection)))
 }
@@ -118,7 +118,7 @@ async fn show(State(state): NativeState, Caller(person): Caller, id: Id) -> Answ
     params(("id" = String, Path, format = "uuid", description = "A connection's id.")),
     responses((status = 204, description = "It has ended.")),
     extensions(("x-codes" = json!(["not_found", "conflict"]))))]
-async fn end(State(state): NativeState, By(client): By, Caller(person): Caller, id: Id) -> Answered {
+async fn end(State(state): SharedAuthState, By(client): By, Caller(person): Caller, id: Id) -> Answered {
     state.connections.disconnect(&client, person, id_of_path(id)?).await?;
     Ok(done())
 }
@@ -133,7 +133,7 @@ async fn end(State(state): NativeState, By(client): By, Caller(person): Caller, 
         "too_many_attempts", "provider_unavailable", "provider_failed", "unknown_provider",
         "tokens_unreadable", "conflict", "invalid_request"
     ]))))]
-async fn refresh(State(state): NativeState, By(client): By, Caller(person): Caller, id: Id) -> Answered {
+async fn refresh(State(state): SharedAuthState, By(client): By, Caller(person): Caller, id: Id) -> Answered {
     let connection = state.connections.force_refresh(&client, person, id_of_path(id)?).await?;
     Ok(answer(StatusCode::OK, &ConnectionView::from(&connection)))
 }
@@ -151,7 +151,7 @@ async fn refresh(State(state): NativeState, By(client): By, Caller(person): Call
         "too_many_attempts", "provider_unavailable", "provider_failed", "unknown_provider",
         "tokens_unreadable", "conflict", "invalid_request"
     ]))))]
-async fn token(State(state): NativeState, By(client): By, Bearer(caller): Bearer, id: Id) -> Answered {
+async fn token(State(state): SharedAuthState, By(client): By, Bearer(caller): Bearer, id: Id) -> Answered {
     let token = state.connections.provider_token(&client, &caller.identity, id_of_path(id)?).await?;
     Ok(answer(StatusCode::OK, &Token::from(&token)))
 }
@@ -170,7 +170,7 @@ async fn token(State(state): NativeState, By(client): By, Bearer(caller): Bearer
         "too_many_connections", "conflict"
     ]))))]
 async fn import(
-    State(state): NativeState,
+    State(state): SharedAuthState,
     By(client): By,
     Caller(person): Caller,
     id: Id,

@@ -1,9 +1,11 @@
 //! The cookies of the native endpoints: those of a request are read, and those of an answer are made, here only.
 //!
-//! Over TLS a cookie of ours is `__Host-`, which a host beside ours cannot plant (RFC 6265bis §4.1.3.2). The order and
-//! the spelling of attributes are part of what is answered, and stay.
+//! Over TLS a cookie of ours is `__Host-`, which a host beside ours cannot plant (RFC 6265bis §4.1.3.2).
 
 use axum::http::{HeaderMap, HeaderValue, header};
+use cookie::Cookie;
+pub(super) use cookie::SameSite;
+use cookie::time::Duration;
 
 use super::super::failure::{Failure, internal};
 use super::state::AuthState;
@@ -12,15 +14,6 @@ use palisade_core::domain::credential::HOST_PREFIX;
 use palisade_core::domain::redirect::SetCookie;
 use palisade_core::domain::reply::Field;
 
-/// Which requests of other sites bring a cookie (RFC 6265bis §4.1.2.7).
-#[derive(Debug, Clone, Copy)]
-pub(super) enum SameSite {
-    /// Navigations only: a provider sends the browser back.
-    Lax,
-    /// None.
-    Strict,
-}
-
 /// What a cookie is beside its value. None is ever shown to a script.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Attributes<'a> {
@@ -28,6 +21,8 @@ pub(super) struct Attributes<'a> {
     pub(super) below: &'a str,
     /// In seconds; zero makes the browser forget it.
     pub(super) max_age: u64,
+    /// Which requests of other sites bring it (RFC 6265bis §4.1.2.7): `Lax` for navigations, as when a provider sends
+    /// the browser back; `Strict` for none.
     pub(super) same_site: SameSite,
 }
 
@@ -39,7 +34,8 @@ pub(super) fn name(state: &AuthState, plain: &str) -> String {
 /// The cookies of a request, names and values, in their order. A line that is not visible ASCII has none.
 pub(super) fn pairs(headers: &HeaderMap) -> impl Iterator<Item = (&str, &str)> {
     let lines = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
-    lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='))
+    let cookies = lines.flat_map(Cookie::split_parse).filter_map(Result::ok);
+    cookies.filter_map(|cookie| Some((cookie.name_raw()?, cookie.value_raw()?)))
 }
 
 /// The only cookie of this name. Of two, another host or path may have planted one (RFC 6265 §8.6), so neither counts.
@@ -60,12 +56,16 @@ pub(super) fn set(
     attributes: Attributes<'_>,
 ) -> Result<HeaderValue, Failure> {
     let Attributes { below, max_age, same_site } = attributes;
-    let scope = match state.is_tls() {
-        true => "Path=/; Secure".to_owned(),
-        false => format!("Path={}{below}", state.prefix),
-    };
-    let line = format!("{name}={value}; {scope}; Max-Age={max_age}; HttpOnly; SameSite={same_site:?}");
-    let cookie = SetCookie::new(line).map_err(|_| internal())?;
+    let is_tls = state.is_tls();
+    let path = if is_tls { "/".to_owned() } else { format!("{}{below}", state.prefix) };
+    let cookie = Cookie::build((name, value))
+        .path(path)
+        // `Secure` is written only where it is true.
+        .secure(is_tls)
+        .http_only(true)
+        .same_site(same_site)
+        .max_age(Duration::seconds(i64::try_from(max_age).unwrap_or(i64::MAX)));
+    let cookie = SetCookie::new(cookie.to_string()).map_err(|_| internal())?;
     let field = Field { name: "set-cookie", value: cookie.expose().into(), is_secret: true };
     http_fields::value(&field).map_err(|_| internal())
 }

@@ -10,7 +10,7 @@ use utoipa_axum::routes;
 use super::super::body::{JsonBody, done};
 use super::caller::By;
 use super::schema::LinkToken;
-use super::state::{Answered, AuthState, NativeState};
+use super::state::{Answered, AuthState, SharedAuthState};
 
 pub(super) fn endpoints() -> OpenApiRouter<Arc<AuthState>> {
     OpenApiRouter::new().routes(routes!(undo)).routes(routes!(object))
@@ -26,7 +26,11 @@ pub(super) fn endpoints() -> OpenApiRouter<Arc<AuthState>> {
     request_body = LinkToken,
     responses((status = 204, description = "The change is undone, and the account is frozen.")),
     extensions(("x-codes" = json!(["invalid_link", "too_many_attempts", "conflict"]))))]
-async fn undo(State(state): NativeState, By(client): By, JsonBody(body): JsonBody<LinkToken>) -> Answered {
+async fn undo(
+    State(state): SharedAuthState,
+    By(client): By,
+    JsonBody(body): JsonBody<LinkToken>,
+) -> Answered {
     state.accounts.undo_email_change(&client, body.token.expose_secret()).await?;
     Ok(done())
 }
@@ -38,7 +42,11 @@ async fn undo(State(state): NativeState, By(client): By, JsonBody(body): JsonBod
     request_body = LinkToken,
     responses((status = 204, description = "An operator decides.")),
     extensions(("x-codes" = json!(["invalid_link", "too_many_attempts", "conflict"]))))]
-async fn object(State(state): NativeState, By(client): By, JsonBody(body): JsonBody<LinkToken>) -> Answered {
+async fn object(
+    State(state): SharedAuthState,
+    By(client): By,
+    JsonBody(body): JsonBody<LinkToken>,
+) -> Answered {
     state.accounts.object_to_undo(&client, body.token.expose_secret()).await?;
     Ok(done())
 }

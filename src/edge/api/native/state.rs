@@ -34,5 +34,5 @@ impl AuthState {
     }
 }
 
-pub(super) type NativeState = State<Arc<AuthState>>;
+pub(super) type SharedAuthState = State<Arc<AuthState>>;
 pub(super) type Answered = Result<Response, Failure>;

@@ -87,7 +87,7 @@ async fn from_beginning_to_end() {
     let (name, rest) = begun.set_cookie.split_once('=').unwrap();
     assert!(name.starts_with("__Host-palisade_connect_") && name.len() == 32, "{name}");
     let (_, attributes) = rest.split_once("; ").unwrap();
-    assert_eq!(attributes, "Path=/; Secure; Max-Age=600; HttpOnly; SameSite=Lax");
+    assert_eq!(attributes, "HttpOnly; SameSite=Lax; Secure; Path=/; Max-Age=600");
 
     let query = format!("code=c0de&state={}", begun.state);
     let back = api.come_back("GET", &query, &format!("a=b; {}; c=d", begun.cookie)).await;
@@ -97,7 +97,7 @@ async fn from_beginning_to_end() {
     assert!(back.header("set-cookie").starts_with(&format!("{name}=; ")), "{back:?}");
     // Browsers take nothing else for a cookie of this name, its end included.
     assert!(
-        back.header("set-cookie").ends_with("; Path=/; Secure; Max-Age=0; HttpOnly; SameSite=Lax"),
+        back.header("set-cookie").ends_with("; HttpOnly; SameSite=Lax; Secure; Path=/; Max-Age=0"),
         "{back:?}"
     );
     let again = api.come_back("GET", &query, &begun.cookie).await;
@@ -381,7 +381,7 @@ async fn in_cleartext_the_cookie_is_not_secure() {
     let (_, attributes) = rest.split_once("; ").unwrap();
     assert_eq!(
         attributes,
-        format!("Path={PREFIX}/connections/callback; Max-Age=600; HttpOnly; SameSite=Lax")
+        format!("HttpOnly; SameSite=Lax; Path={PREFIX}/connections/callback; Max-Age=600")
     );
 }
 
@@ -406,8 +406,9 @@ async fn a_browser_keeps_so_many_cookies_of_ours_and_no_more() {
             answer.headers.get_all("set-cookie").iter().map(|value| value.to_str().unwrap()).collect();
         let (fresh, old) = set.split_last().unwrap();
         assert!(fresh.contains("Max-Age=600"), "{fresh}");
-        let names: Vec<String> =
-            (0..gone).map(|number| ours(number).replace("=x", "=; Path=/; Secure; Max-Age=0")).collect();
+        let names: Vec<String> = (0..gone)
+            .map(|number| ours(number).replace("=x", "=; HttpOnly; SameSite=Lax; Secure; Path=/; Max-Age=0"))
+            .collect();
         assert_eq!(old.len(), gone);
         assert!(old.iter().zip(&names).all(|(set, name)| set.starts_with(&**name)), "{old:?}");
     }

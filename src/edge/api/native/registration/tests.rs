@@ -128,10 +128,10 @@ async fn only_a_page_of_this_site_gets_a_cookie() {
 async fn the_cookie_is_this_hosts_and_out_of_reach_of_scripts() {
     let https = api().registers(ANN, &[OURS]).await;
     assert!(https.starts_with("__Host-palisade-registration="), "{https}");
-    assert!(https.ends_with("; Path=/; Secure; Max-Age=604800; HttpOnly; SameSite=Strict"), "{https}");
+    assert!(https.ends_with("; HttpOnly; SameSite=Strict; Secure; Path=/; Max-Age=604800"), "{https}");
     let http = api_at(Origins::These(Vec::new()), "http://localhost:8080").registers(ANN, &[OURS]).await;
     assert!(http.starts_with("palisade-registration="), "{http}");
-    assert!(http.ends_with("; Path=/auth; Max-Age=604800; HttpOnly; SameSite=Strict"), "{http}");
+    assert!(http.ends_with("; HttpOnly; SameSite=Strict; Path=/auth; Max-Age=604800"), "{http}");
 }
 
 /// The answer follows from the request alone: whether the address is free, taken, waits, or was registered by this very
