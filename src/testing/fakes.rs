@@ -11,6 +11,7 @@ use async_trait::async_trait;
 
 pub use crate::clock_fakes::{FakeClock, NOW};
 use crate::feed_fakes::FakeFeed;
+pub use crate::lease_fakes::ClaimFault;
 pub use crate::limit_fakes::{FakeAudit, FakeLimiter};
 pub use crate::password_fakes::FakePasswords;
 pub use crate::token_fakes::{FakeEntropy, FakeIssuerClocks, FakeKeys, FakeSigner};
@@ -41,6 +42,10 @@ pub struct FakeStore {
     pub(super) at_claim: Mutex<Vec<Change>>,
     /// The holder that takes over a lease right before the next commit.
     pub(super) usurper: Mutex<Option<(LeaseSubject, LeaseHolder)>>,
+    /// What becomes of every claim.
+    pub(super) claim_fault: Mutex<Option<ClaimFault>>,
+    /// A read of this mail fails.
+    pub unreadable_mail: Mutex<Option<uuid::Uuid>>,
     /// How many commits were tried.
     pub commits: AtomicU64,
     /// The next write is made, and its answer is lost.
@@ -451,6 +456,9 @@ impl Store for FakeStore {
     }
 
     async fn mail(&self, id: uuid::Uuid) -> Result<Option<Mail>, StoreError> {
+        if *self.unreadable_mail.lock().unwrap() == Some(id) {
+            return Err(StoreError::Unreadable("the record of a mail".to_owned()));
+        }
         Ok(self.state().mails.get(&id).cloned())
     }
 

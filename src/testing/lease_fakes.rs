@@ -11,7 +11,21 @@ use palisade_core::ports::{Change, LeaseStore, StoreError};
 /// Longer than any lease.
 const AN_HOUR: Duration = Duration::from_secs(3600);
 
+/// How a store fails its claims.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClaimFault {
+    /// Each is answered with an error.
+    Refused,
+    /// None is answered.
+    Unanswered,
+}
+
 impl FakeStore {
+    /// What becomes of every later claim; `None`: it is decided.
+    pub fn fail_claims(&self, fault: Option<ClaimFault>) {
+        *self.claim_fault.lock().unwrap() = fault;
+    }
+
     /// Moves the clock that leases are measured by, which stands still otherwise.
     pub fn pass_lease_time(&self, span: Duration) {
         *self.lease_time.lock().unwrap() += span;
@@ -49,6 +63,14 @@ impl LeaseStore for FakeStore {
         holder: LeaseHolder,
         term: Duration,
     ) -> Result<Option<Lease>, StoreError> {
+        let fault = *self.claim_fault.lock().unwrap();
+        match fault {
+            Some(ClaimFault::Refused) => {
+                return Err(StoreError::Unavailable("no claim is answered".to_owned()));
+            }
+            Some(ClaimFault::Unanswered) => std::future::pending().await,
+            None => {}
+        }
         let now = *self.lease_time.lock().unwrap();
         let mut state = self.state();
         for change in self.at_claim.lock().unwrap().drain(..) {

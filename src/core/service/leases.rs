@@ -117,6 +117,36 @@ impl Leases {
         work.await
     }
 
+    /// Runs `work` and extends the lease meanwhile, also after its end: for work that would be done twice if it were
+    /// broken off while no other gateway does it. `None`: another gateway had the lease meanwhile, or has it, and the work
+    /// was dropped. What was done is to be committed under the lease, which stands until another gateway claims it.
+    pub(super) async fn run_until_taken_over<T>(
+        &self,
+        held: &mut HeldLease,
+        work: impl Future<Output = T>,
+    ) -> Option<T> {
+        tokio::select! {
+            biased;
+            done = work => Some(done),
+            () = self.keep_past_end(held) => None,
+        }
+    }
+
+    /// Extends the lease time and again, also after its end. Returns when another gateway had it meanwhile, or has it.
+    async fn keep_past_end(&self, held: &mut HeldLease) {
+        loop {
+            sleep_until(held.extend_at).await;
+            match self.extend(held).await {
+                Ok(Some(extended)) => *held = extended,
+                Ok(None) => return,
+                Err(error) => {
+                    warn_not_extended(held, &error);
+                    held.extend_at = Instant::now() + TRY_AGAIN;
+                }
+            }
+        }
+    }
+
     /// Extends the lease time and again. Returns when it is lost.
     async fn keep(&self, held: &mut HeldLease) {
         loop {
@@ -126,7 +156,7 @@ impl Leases {
                 Ok(Ok(Some(extended))) => *held = extended,
                 Ok(Ok(None)) | Err(_) => return,
                 Ok(Err(error)) => {
-                    tracing::warn!(subject = ?held.lease.subject, %error, "a lease was not extended; it is tried again");
+                    warn_not_extended(held, &error);
                     held.extend_at = Instant::now() + TRY_AGAIN;
                     if stop_at <= held.extend_at {
                         return sleep_until(stop_at).await;
@@ -135,4 +165,8 @@ impl Leases {
             }
         }
     }
+}
+
+fn warn_not_extended(held: &HeldLease, error: &StoreError) {
+    tracing::warn!(subject = ?held.lease.subject, %error, "a lease was not extended; it is tried again");
 }

@@ -2,9 +2,11 @@
 //!
 //! A mail is enqueued by the commit of what it tells of ([`Change::PutMail`]) and removed when the mailer
 //! took it. If the process ends between the two, the mail is sent once more at the next start, with the
-//! same `Message-ID`; there is no other way to a second delivery. Nothing here holds up an endpoint.
+//! same `Message-ID`. Nothing here holds up an endpoint.
 //!
-//! Each try is made under a lease ([`super::leases`]), so that of several gateways over one store one delivers a mail.
+//! Each try is made under a lease ([`super::leases`]), so that of several gateways over one store one delivers a mail. A
+//! second delivery is possible if the lease of a try ends because the store answers no extension, and another gateway
+//! then claims the mail.
 
 use std::collections::{HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
@@ -242,11 +244,12 @@ impl Outbox {
         let id = mail.id;
         // A mail that is given up is not tried again, so not because of a clock that may be ahead.
         let outcome = match self.clock.reading().earliest < deadline(&mail) {
-            true => self.leases.run(&mut held, self.deliver(&mail)).await,
+            // A delivery that is broken off may have gone out already, so that the next one sends it twice.
+            true => self.leases.run_until_taken_over(&mut held, self.deliver(&mail)).await,
             false => Some(TryOutcome::TooLate),
         };
         let Some(outcome) = outcome else {
-            tracing::warn!(mail = %id, "a delivery was broken off: its lease was lost");
+            tracing::warn!(mail = %id, "a delivery was broken off: another gateway has taken the mail over");
             return (id, Ok(()));
         };
         let change = self.settle(mail, outcome);

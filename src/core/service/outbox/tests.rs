@@ -25,7 +25,7 @@ use palisade_core::domain::link::Purpose;
 use palisade_core::domain::mail::{Facts, Letter, MailedLink};
 use palisade_core::ports::Ended;
 use palisade_core::service::outbox::*;
-use palisade_testing::fakes::{FakeClock, FakeStore, NOW};
+use palisade_testing::fakes::{ClaimFault, FakeClock, FakeStore, NOW};
 
 type Answer = dyn Fn(&Mail) -> Result<(), MailFault> + Send + Sync;
 
@@ -614,6 +614,29 @@ async fn a_delivery_is_broken_off_when_its_lease_is_lost() {
     // It ends though the server answers nothing, and leaves the mail to the other one.
     assert_eq!(pass.await.unwrap(), Some(NOW));
     assert_eq!((world.mailer.tried(), world.only().await), (vec![1], mail(1)));
+}
+
+/// It may have gone out already, so that the next try would send it a second time.
+#[tokio::test(start_paused = true)]
+async fn a_delivery_outlives_its_lease_while_no_other_gateway_claims_the_mail() {
+    for fault in [ClaimFault::Refused, ClaimFault::Unanswered] {
+        let world = World::gated();
+        world.put(mail(1)).await;
+        let pass = world.pass_begun().await;
+        world.store.fail_claims(Some(fault));
+        for _ in 0..100 {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            world.store.pass_lease_time(Duration::from_secs(1));
+        }
+        world.mailer.gate.add_permits(10);
+        assert_eq!(pass.await.unwrap(), None, "{fault:?}: the delivery is recorded");
+        world.store.fail_claims(None);
+        assert_eq!(world.outbox.pass().await, None);
+        assert_eq!((world.mailer.tried(), world.waiting().await), (vec![1], Vec::new()), "{fault:?}");
+        let free =
+            world.store.claim(LeaseSubject::Mail(mail(1).id), LeaseHolder(Uuid::from_u128(3)), LIFE).await;
+        assert!(free.unwrap().is_some(), "{fault:?}: the lease is released");
+    }
 }
 
 #[tokio::test]
