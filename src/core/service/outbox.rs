@@ -192,8 +192,20 @@ impl Outbox {
             let due = self.due(now, limit).await?;
             let are_all = due.len() < limit;
             for mail in due.into_iter().filter(|mail| !flying.contains(&mail.id)) {
-                if taken.len() < room && !taken.iter().any(|(other, _): &(Mail, _)| other.id == mail.id) {
-                    taken.extend(self.claim(mail).await?);
+                if taken.len() == room {
+                    break;
+                }
+                if taken.iter().any(|(other, _): &(Mail, _)| other.id == mail.id) {
+                    continue;
+                }
+                match self.claim(mail).await {
+                    Ok(claimed) => taken.extend(claimed),
+                    // Those before it are leased: they are delivered first, and the next look meets the error again.
+                    Err(error) if !taken.is_empty() => {
+                        tracing::warn!(%error, "the store did not answer for a mail that is due");
+                        return Ok(taken);
+                    }
+                    Err(error) => return Err(error),
                 }
             }
             // Otherwise other gateways deliver those in front, and there are more behind them.
@@ -219,14 +231,12 @@ impl Outbox {
     /// The lease of a mail, as long as it is the one that was read: another gateway may have tried it meanwhile.
     async fn claim(&self, mail: Mail) -> Result<Option<(Mail, HeldLease)>, StoreError> {
         let Some(held) = self.leases.claim(LeaseSubject::Mail(mail.id)).await? else { return Ok(None) };
-        match self.store.mail(mail.id).await {
-            Ok(Some(same)) if same == mail => Ok(Some((mail, held))),
-            Ok(_) => {
-                self.leases.release(&held).await;
-                Ok(None)
-            }
-            Err(error) => Err(error),
+        let read = self.store.mail(mail.id).await;
+        if matches!(&read, Ok(Some(same)) if *same == mail) {
+            return Ok(Some((mail, held)));
         }
+        self.leases.release(&held).await;
+        read.map(|_| None)
     }
 
     /// Tells the store what it could not be told before.

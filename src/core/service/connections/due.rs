@@ -3,6 +3,7 @@
 //! The worker pauses a provider that times out, so that it has time for the connections to the others. A caller that
 //! asks for a token is not affected by the pause.
 
+use std::iter;
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
@@ -14,10 +15,11 @@ use super::refresh::Want;
 use super::tell::NoticeKind;
 use super::{ConnectionError, Connections};
 use crate::domain::connection::{Connection, Status};
-use crate::domain::lease::LeaseSubject;
+use crate::domain::lease::{Lease, LeaseSubject};
 use crate::domain::mail::Letter;
 use crate::domain::time::UnixTime;
 use crate::ports::{Change, CommitError, StoreError};
+use crate::service::leases::require;
 
 /// How many connections one look takes, and how many of them are under way at once.
 const BATCH: usize = 64;
@@ -52,9 +54,10 @@ impl Connections {
     /// Looks at a connection, unless another gateway does or has done: then false.
     async fn look_leased(&self, due: Connection) -> Result<bool, StoreError> {
         let Some(mut held) = self.leases.claim(LeaseSubject::Due(due.id)).await? else { return Ok(false) };
+        let lease = held.lease();
         let outcome = match self.store.connection(due.user, due.id).await {
             Ok(Some(current)) if current.due_at.is_some_and(|at| at <= self.now()) => {
-                self.leases.hold_during(&mut held, self.look_at(current)).await.map(|()| true)
+                self.leases.hold_during(&mut held, self.look_at(current, lease)).await.map(|()| true)
             }
             Ok(_) => Ok(false),
             Err(error) => Err(error),
@@ -63,7 +66,7 @@ impl Connections {
         outcome
     }
 
-    async fn look_at(&self, connection: Connection) -> Result<(), StoreError> {
+    async fn look_at(&self, connection: Connection, lease: Lease) -> Result<(), StoreError> {
         let (user, id) = (connection.user, connection.id);
         let is_left_alone =
             self.slow().get(&connection.provider).is_some_and(|until| Instant::now() < *until);
@@ -72,7 +75,7 @@ impl Connections {
         }
         let started = Instant::now();
         // One with which nothing can be done must not keep the others from it.
-        let why = match AssertUnwindSafe(self.keep_up(&connection)).catch_unwind().await {
+        let why = match AssertUnwindSafe(self.keep_up(&connection, lease)).catch_unwind().await {
             Ok(Err(ConnectionError::Store(error @ StoreError::Unavailable(_)))) => return Err(error),
             Ok(Err(error @ (ConnectionError::Store(_) | ConnectionError::Vault(_)))) => {
                 Some(error.to_string())
@@ -108,7 +111,7 @@ impl Connections {
         settled(self.store.commit(vec![Change::UpdateConnection(connection)]).await.map(drop))
     }
 
-    async fn keep_up(&self, connection: &Connection) -> Result<(), ConnectionError> {
+    async fn keep_up(&self, connection: &Connection, lease: Lease) -> Result<(), ConnectionError> {
         let (reading, upkeep) = (self.clock.reading(), self.upkeep(&connection.provider));
         let now = reading.wall;
         // What is removed, and a letter that was sent, cannot be taken back.
@@ -116,7 +119,7 @@ impl Connections {
             return Ok(self.clear_consent(connection).await?);
         }
         if let Some(end) = connection.is_to_warn(reading.earliest, upkeep) {
-            self.warn(connection, end).await?;
+            self.warn(connection, end, lease).await?;
         }
         if connection.is_to_refresh(now, upkeep) {
             self.refresh(connection.user, connection.id, Want::Due).await?;
@@ -137,10 +140,17 @@ impl Connections {
         settled(self.store.commit(changes).await.map(drop))
     }
 
-    async fn warn(&self, connection: &Connection, end: UnixTime) -> Result<(), ConnectionError> {
+    /// Under the lease of the look: once another gateway has taken it over, that one may have sent the letter.
+    async fn warn(
+        &self,
+        connection: &Connection,
+        end: UnixTime,
+        lease: Lease,
+    ) -> Result<(), ConnectionError> {
         let mail = self.tell_user(Letter::GrantEnding, connection, Some(end)).await?;
+        let others = iter::once(require(lease)).chain(mail).collect();
         let warned = |connection: &mut Connection| connection.warned_of = Some(end);
-        self.amend_and_tell(connection, Some(NoticeKind::Ending), mail.into_iter().collect(), warned).await?;
+        self.amend_and_tell(connection, Some(NoticeKind::Ending), others, warned).await?;
         self.wake();
         Ok(())
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::service::connections::refresh::tests::{asking, busy, ended};
 use palisade_core::domain::connection::FaultKind;
+use palisade_core::domain::lease::{LeaseHolder, LeaseSubject};
 use palisade_core::domain::mail::Letter;
 use palisade_core::ports::{Clock, ProviderFault};
 use palisade_core::service::connections::ConnectionError;
@@ -12,6 +13,7 @@ use palisade_testing::accounts_world::client;
 use palisade_testing::connection_fakes::ACME;
 use palisade_testing::connections_world::{acme, identity, world};
 use secrecy::ExposeSecret;
+use uuid::Uuid;
 
 /// The store fails for long, and requests keep coming: they wait together, not one behind the other.
 #[tokio::test(start_paused = true)]
@@ -110,6 +112,24 @@ async fn a_clock_that_is_set_back_keeps_no_dead_token_alive() {
     assert!(world.token(id).await.is_err());
     world.clock.set_back(3600);
     assert!(world.stored(id).await.waits_until(world.clock.now()).is_none());
+}
+
+/// Another gateway that has taken the look over may have sent the letter.
+#[tokio::test]
+async fn the_end_of_a_grant_is_not_warned_of_under_a_lost_lease() {
+    let world = world().await;
+    *world.providers.life.lock().unwrap() = (Some(3600), Some(7 * 24 * 3600));
+    let id = world.connect(acme()).await;
+    world.providers.infos.lock().unwrap().clear();
+    world.clock.advance(5 * 24 * 3600 + 600);
+    world.store.take_over_before_commit(LeaseSubject::Due(id), LeaseHolder(Uuid::from_u128(99)));
+    world.connections.do_due_connections().await.unwrap();
+    assert_eq!((world.letters().await, world.stored(id).await.warned_of), (Vec::new(), None));
+    world.store.end_leases();
+    world.clock.advance(600);
+    world.connections.do_due_connections().await.unwrap();
+    assert_eq!(world.letters().await, [Letter::GrantEnding]);
+    assert!(world.stored(id).await.warned_of.is_some());
 }
 
 /// What a user is to know does not wait for the provider.
