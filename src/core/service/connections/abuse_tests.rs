@@ -110,6 +110,7 @@ async fn a_refresh_brings_no_connection_back_that_was_replaced() {
     let (old, new) = (world.stored(old).await, world.stored(new).await);
     assert_eq!((old.status, old.tokens), (Status::Revoked, None));
     assert!(new.status == Status::Active && new.tokens.is_some());
+    assert_eq!(world.providers.count("revoke"), 0, "the provider may know the two for one grant");
 }
 
 /// The token is still good, the provider does not answer, and while a request waits the account is deleted: that

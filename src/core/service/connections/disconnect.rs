@@ -57,10 +57,12 @@ impl Connections {
             // A refresh that another gateway has begun ends first: what it brings is to be taken back, too.
             let held = this.claim_refresh(id).await?;
             let revoked = this.revoke(user, id).await;
-            this.leases.release(&held).await;
+            if matches!(revoked, Ok(Some(_))) {
+                this.unwritten().remove(&id);
+            }
+            this.release_refresh(id, &held).await;
             let Some((before, errand)) = revoked? else { return Ok(()) };
             turn.replaced();
-            this.unwritten().remove(&id);
             this.wake();
             let mut about = About::connection(user, id);
             if let Some(errand) = errand {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use secrecy::SecretString;
 
+use super::refresh::Unwritten;
 use super::seal::{Parameters, call, merged};
 use super::tell::NoticeKind;
 use super::{ConnectionError, Connections};
@@ -11,7 +12,7 @@ use crate::domain::audit::{Action, Outcome};
 use crate::domain::connection::{Account, Connection, Grant, Status};
 use crate::domain::task::Errand;
 use crate::domain::time::UnixTime;
-use crate::ports::{Change, CurrentTokens, GrantedTokens};
+use crate::ports::{Change, CurrentTokens, GrantedTokens, StoreError};
 use crate::service::caller::OwnedSource;
 use crate::service::noted::About;
 use crate::service::retry::Decision;
@@ -113,6 +114,23 @@ impl Connections {
             Ok(Decision::Commit(changes, (connection, older)))
         };
         self.retry_on_conflict(decide).await
+    }
+
+    /// Ends the grant that a refresh brought for a connection which is gone or was ended meanwhile, unless another
+    /// connection is to the same account: the provider may know the two for one grant, and would end that of the other.
+    ///
+    /// # Errors
+    /// [`StoreError`]; then nothing was ended.
+    pub(super) async fn end_unheld(&self, new: &Unwritten) -> Result<(), StoreError> {
+        let mine = self.store.connections(new.base.user).await?;
+        if mine.iter().any(|one| one.tokens.is_some() && is_of_same_account(one, &new.base)) {
+            return Ok(());
+        }
+        let gone = Connection { tokens: Some(new.grant.tokens.clone()), ..new.base.clone() };
+        if let Err(left) = self.end_grant(&gone).await {
+            tracing::warn!(connection = %gone.id, why = left.why, "a grant was not ended");
+        }
+        Ok(())
     }
 
     /// The account at the provider, where the plugin can tell. Without it the connection is made all the same.

@@ -119,6 +119,58 @@ async fn no_other_gateway_refreshes_while_fresh_tokens_are_not_written() {
     assert_eq!(claimed(&world, LeaseSubject::Refresh(id)).await, None);
 }
 
+/// A refresh has brought tokens that the store does not take.
+async fn unwritten(world: &World) -> ConnectionId {
+    let id = ended(world).await;
+    world.providers.close_gate();
+    let caller = asking(world, id);
+    world.providers.begun.notified().await;
+    world.store.fail();
+    world.providers.gate.add_permits(1000);
+    assert!(matches!(caller.await.unwrap(), Err(ConnectionError::Store(_))));
+    id
+}
+
+#[tokio::test]
+async fn the_lease_kept_for_unwritten_tokens_is_released_by_no_other_work() {
+    let world = world().await;
+    let id = unwritten(&world).await;
+    world.connections.disconnect(&client(), world.ann, id).await.unwrap_err();
+    assert_eq!(claimed(&world, LeaseSubject::Refresh(id)).await, None, "the end failed");
+    world.store.mend();
+    world.vault.keys.lock().unwrap().insert(0, "k2".to_owned());
+    assert_eq!(world.connections.reseal_step(None).await.unwrap().renewed, 0);
+    assert_eq!(claimed(&world, LeaseSubject::Refresh(id)).await, None, "there was nothing to seal");
+    world.connections.disconnect(&client(), world.ann, id).await.unwrap();
+    assert_eq!(world.providers.live(), Vec::<usize>::new());
+    assert!(claimed(&world, LeaseSubject::Refresh(id)).await.is_some());
+}
+
+#[tokio::test]
+async fn the_lease_kept_for_unwritten_tokens_is_released_once_they_are_written() {
+    let world = world().await;
+    let id = unwritten(&world).await;
+    world.store.mend();
+    assert_eq!(world.access(id).await, "a0.1");
+    assert!(claimed(&world, LeaseSubject::Refresh(id)).await.is_some());
+}
+
+/// The lease of the refresh has ended, so the end did not wait for it.
+#[tokio::test]
+async fn a_refresh_that_ends_after_the_end_revokes_what_it_brought() {
+    let world = world().await;
+    let id = ended(&world).await;
+    world.providers.close_gate();
+    let caller = asking(&world, id);
+    world.providers.begun.notified().await;
+    world.store.pass_lease_time(TERM);
+    world.providers.fail("revoke", busy(None));
+    world.another().disconnect(&client(), world.ann, id).await.unwrap();
+    world.providers.gate.add_permits(1000);
+    assert!(matches!(caller.await.unwrap(), Err(ConnectionError::Revoked)));
+    assert_eq!((asked(&world), world.providers.live()), (1, Vec::new()));
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_end_waits_for_a_refresh_of_another_gateway() {
     let world = world().await;

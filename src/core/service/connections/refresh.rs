@@ -131,7 +131,12 @@ impl Connections {
             if let Some(outcome) = turn.meanwhile() {
                 return outcome;
             }
-            let outcome = match this.need(user, id, &want).await {
+            let needed = match this.write_kept(id).await {
+                // Another grant has taken the place of what was kept.
+                None | Some(Err(ConnectionError::Conflict)) => this.need(user, id, &want).await,
+                Some(written) => written.map(Need::Nothing),
+            };
+            let outcome = match needed {
                 Ok(Need::Refresh(_)) => this.refresh_leased(user, id, &want).await,
                 Ok(Need::Nothing(as_it_is)) => return Ok(as_it_is),
                 // The store fails for those who wait as well, and each attempt takes its time.
@@ -152,11 +157,33 @@ impl Connections {
             Ok(Need::Nothing(as_it_is)) => Ok(as_it_is),
             Err(error) => Err(error),
         };
-        // Another gateway would ask with a refresh token that is used up: it waits as long as the lease lasts.
-        if !self.unwritten().contains_key(&id) {
-            self.leases.release(&held).await;
-        }
+        self.release_refresh(id, &held).await;
         outcome
+    }
+
+    /// Releases the lease of a connection's tokens, unless there are some that the store did not take: another gateway
+    /// would ask with a refresh token that is used up, so it waits as long as the lease lasts.
+    pub(super) async fn release_refresh(&self, id: ConnectionId, held: &HeldLease) {
+        if !self.unwritten().contains_key(&id) {
+            self.leases.release(held).await;
+        }
+    }
+
+    /// Writes what an earlier refresh brought and the store did not take, and releases the lease that was kept for it.
+    /// `None`: there is nothing to write. Only with the turn.
+    pub(super) async fn write_kept(&self, id: ConnectionId) -> Option<Refreshed> {
+        // It stays there until it is written: a caller that does not wait for a turn looks there, too.
+        let kept = self.unwritten().get(&id).cloned()?;
+        // This extends the lease. It is written without it, too: the gateway that has it is about to lose the grant.
+        let held = match self.leases.claim(LeaseSubject::Refresh(id)).await {
+            Ok(held) => held,
+            Err(error) => return Some(Err(error.into())),
+        };
+        let outcome = self.write(kept).await;
+        if let Some(held) = held {
+            self.release_refresh(id, &held).await;
+        }
+        Some(outcome)
     }
 
     /// The lease of a connection's tokens, once no other gateway has it. Only with the turn.
@@ -174,15 +201,6 @@ impl Connections {
     /// # Errors
     /// It can be neither refreshed nor used as it is: [`ConnectionError`].
     async fn need(&self, user: UserId, id: ConnectionId, want: &Want) -> Result<Need, ConnectionError> {
-        // It stays there until it is written: who does not wait for a turn looks there, too.
-        let kept = self.unwritten().get(&id).cloned();
-        if let Some(kept) = kept {
-            match self.write(kept).await {
-                // Another grant has taken its place.
-                Err(ConnectionError::Conflict) => {}
-                outcome => return outcome.map(Need::Nothing),
-            }
-        }
         let reading = self.clock.reading();
         let now = reading.wall;
         let connection = self.find(user, id).await?;
@@ -326,13 +344,12 @@ impl Connections {
                     self.state.due.notify_one();
                     return Ok(connection);
                 }
-                // The account is gone, and the grant must not outlive it.
-                Err(ConnectionError::NotFound) => {
-                    let gone = Connection { tokens: Some(new.grant.tokens), ..new.base };
-                    if let Err(left) = self.end_grant(&gone).await {
-                        tracing::warn!(connection = %gone.id, why = left.why, "a grant was not ended");
+                // The account is gone or the connection was ended, and the grant must not outlive it.
+                Err(error @ (ConnectionError::NotFound | ConnectionError::Revoked)) => {
+                    match self.end_unheld(&new).await {
+                        Ok(()) => return Err(error),
+                        Err(unread) => unread.into(),
                     }
-                    return Err(ConnectionError::NotFound);
                 }
                 // A commit that failed may have been made all the same.
                 Err(ConnectionError::Conflict) => {

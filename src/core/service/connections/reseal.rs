@@ -77,7 +77,7 @@ impl Connections {
             return Ok(Done::NothingToDo);
         };
         let outcome = self.reseal_leased(user, id, sooner).await;
-        self.leases.release(&held).await;
+        self.release_refresh(id, &held).await;
         outcome
     }
 
