@@ -32,7 +32,7 @@ fn injecting(world: &ConnectionsWorld) -> Injecting {
     })
 }
 
-fn import(access: &str, refresh: &str) -> Import {
+pub(crate) fn import(access: &str, refresh: &str) -> Import {
     Import {
         access_token: secret(access),
         refresh_token: Some(secret(refresh)),

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::refresh::Want;
 use super::tell::NoticeKind;
 use super::{ConnectionError, Connections};
-use crate::domain::connection::{Connection, Status};
+use crate::domain::connection::{Connection, ConnectionId, Status};
 use crate::domain::lease::{Lease, LeaseSubject};
 use crate::domain::mail::Letter;
 use crate::domain::time::UnixTime;
@@ -34,14 +34,17 @@ const LEFT_ALONE: Duration = Duration::from_secs(60);
 
 impl Connections {
     /// Handles the connections that are due, or the first of them when there are many. Returns whether there was any.
+    /// Tokens that the store did not take are written first: only this gateway has them, so they do not wait for the
+    /// lease of a look, which another gateway may have.
     ///
     /// # Errors
     /// [`StoreError`]; then the rest is still to do.
     pub async fn do_due_connections(&self) -> Result<bool, StoreError> {
+        let (wrote, unwritten) = self.write_all_kept().await;
         let due = self.store.due_connections(self.now(), BATCH).await?;
         let mut looks =
             stream::iter(due).map(|connection| self.look_leased(connection)).buffer_unordered(AT_ONCE);
-        let (mut any, mut failed) = (false, None);
+        let (mut any, mut failed) = (wrote, unwritten);
         while let Some(outcome) = looks.next().await {
             match outcome {
                 Ok(is_ours) => any |= is_ours,
@@ -49,6 +52,28 @@ impl Connections {
             }
         }
         failed.map_or(Ok(any), Err)
+    }
+
+    /// Writes what refreshes brought and the store did not take, and extends the lease of what cannot be written yet.
+    /// Returns whether there was any that it need not try again, and why one was not written.
+    async fn write_all_kept(&self) -> (bool, Option<StoreError>) {
+        // A task that has the turn writes or replaces the tokens itself.
+        let is_free = |id: &ConnectionId| self.state.turns.queued(*id) == 0;
+        let ids: Vec<ConnectionId> = self.unwritten().keys().copied().filter(is_free).collect();
+        let write = |id| async move {
+            let _turn = self.state.turns.turn(id).await;
+            self.write_kept(id).await
+        };
+        let mut writes = stream::iter(ids).map(write).buffer_unordered(AT_ONCE);
+        let (mut any, mut failed) = (false, None);
+        while let Some(outcome) = writes.next().await {
+            match outcome {
+                Some(Err(ConnectionError::Store(error))) => failed = Some(error),
+                Some(_) => any = true,
+                None => {}
+            }
+        }
+        (any, failed)
     }
 
     /// Looks at a connection, unless another gateway does or has done: then false.

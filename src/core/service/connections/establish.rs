@@ -36,11 +36,9 @@ impl Connections {
         let mut turn = self.state.turns.turn(connection.id).await;
         let mut pauses = self.state.waits.pauses.iter();
         loop {
-            match self.put(&asked, &grant, asked_at).await {
+            match self.put_leased(&asked, &grant, asked_at).await {
                 Ok((connection, older)) => {
                     turn.replaced();
-                    // Until here, it was all that was left of the grant before.
-                    self.unwritten().remove(&connection.id);
                     self.wake();
                     if !connection.notes.is_empty() {
                         let (id, provider, notes) = (connection.id, &connection.provider, &connection.notes);
@@ -67,6 +65,24 @@ impl Connections {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Commits it under the lease of the connection's tokens: a refresh that another gateway has begun ends first, or what
+    /// it brings would replace nothing, and be lost. Only with the turn.
+    async fn put_leased(
+        &self,
+        asked: &Connection,
+        grant: &Grant,
+        now: UnixTime,
+    ) -> Result<(Connection, Vec<Connection>), ConnectionError> {
+        let held = self.claim_refresh(asked.id).await?;
+        let outcome = self.put(asked, grant, now).await;
+        if outcome.is_ok() {
+            // Until here, it was all that was left of the grant before.
+            self.unwritten().remove(&asked.id);
+        }
+        self.release_refresh(asked.id, &held).await;
+        outcome
     }
 
     /// Commits it. Returns it as written, and those that it has taken the place of.

@@ -9,11 +9,13 @@ use palisade_core::ports::{Change, Clock, LeaseStore, ProviderFault, Store};
 use palisade_core::service::connections::{ConnectionError, Connections};
 use palisade_testing::accounts_world::client;
 use palisade_testing::connections_world::{ConnectionsWorld as World, acme, identity, world};
+use palisade_testing::fakes::ClaimFault;
 use secrecy::ExposeSecret;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::service::connections::abuse_tests::import;
 use crate::service::connections::refresh::tests::{asked, asking, busy, ended};
 
 const OTHER: LeaseHolder = LeaseHolder(Uuid::from_u128(99));
@@ -169,6 +171,66 @@ async fn a_refresh_that_ends_after_the_end_revokes_what_it_brought() {
     world.providers.gate.add_permits(1000);
     assert!(matches!(caller.await.unwrap(), Err(ConnectionError::Revoked)));
     assert_eq!((asked(&world), world.providers.live()), (1, Vec::new()));
+}
+
+#[tokio::test]
+async fn unwritten_tokens_are_written_while_another_gateway_has_the_look() {
+    let world = world().await;
+    let id = unwritten(&world).await;
+    claimed(&world, LeaseSubject::Due(id)).await.unwrap();
+    world.store.pass_lease_time(TERM - Duration::from_secs(1));
+    world.connections.do_due_connections().await.unwrap_err();
+    world.store.pass_lease_time(TERM - Duration::from_secs(1));
+    assert_eq!(claimed(&world, LeaseSubject::Refresh(id)).await, None, "each try extends the lease");
+    claimed(&world, LeaseSubject::Due(id)).await.unwrap();
+    world.store.mend();
+    assert!(world.connections.do_due_connections().await.unwrap());
+    assert_eq!(world.sealed(id).await[1], "r0.1");
+    assert!(claimed(&world, LeaseSubject::Refresh(id)).await.is_some());
+    assert!(!world.connections.do_due_connections().await.unwrap(), "or it would look without a pause");
+    assert_eq!(asked(&world), 1);
+}
+
+/// Another grant, of another account. What the refresh brings is then to be revoked.
+#[tokio::test(start_paused = true)]
+async fn a_new_grant_waits_for_a_refresh_of_another_gateway() {
+    let world = world().await;
+    let id = ended(&world).await;
+    let other = world.another();
+    world.providers.close_gate();
+    let refreshing = asking(&world, id);
+    world.providers.begun.notified().await;
+    *world.providers.subject.lock().unwrap() = "bob-at-acme".to_owned();
+    let importing = async { other.import_tokens(&client(), world.ann, id, import("a9.0", "r9.0")).await };
+    let refreshed = async {
+        pass(&world, 5).await;
+        world.providers.gate.add_permits(1000);
+    };
+    let (imported, ()) = tokio::join!(importing, refreshed);
+    imported.unwrap();
+    assert_eq!(refreshing.await.unwrap().unwrap(), "a0.1");
+    assert_eq!(world.sealed(id).await[1], "r9.0");
+    // The fake refuses to revoke by a token that was replaced.
+    while world.connections.end_due_grants().await.unwrap() {}
+    assert_eq!(world.providers.live(), Vec::<usize>::new());
+    assert!(claimed(&world, LeaseSubject::Refresh(id)).await.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_grant_outlives_claims_that_fail() {
+    let mut world = world().await;
+    world.be_real();
+    let begun = world.begin(acme()).await.unwrap();
+    world.store.fail_claims(Some(ClaimFault::Refused));
+    let answered = async {
+        // Less than the store is tried for.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(world.stored(begun.connection.id).await.status, Status::Pending);
+        world.store.fail_claims(None);
+    };
+    let (returned, ()) = tokio::join!(world.come_back(&begun), answered);
+    assert_eq!(returned.unwrap().outcome, Ok(()));
+    assert_eq!(world.sealed(begun.connection.id).await[1], "r0.0");
 }
 
 #[tokio::test(start_paused = true)]

@@ -32,7 +32,7 @@ use crate::service::noted::About;
 use crate::service::retry::Decision;
 
 /// The pauses between tries to write tokens that just came. What is not written by then is kept in memory, and
-/// written ahead of the next refresh.
+/// written by the worker or ahead of the next refresh.
 pub(super) const PAUSES: [Duration; 5] = [
     Duration::from_millis(50),
     Duration::from_millis(200),
