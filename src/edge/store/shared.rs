@@ -20,6 +20,8 @@ pub(super) struct StoreState {
     pub(super) writable: AtomicBool,
     /// An import has begun and not come to its end: nothing else is read or written.
     pub(super) importing: AtomicBool,
+    /// The files hold a part of an import whose writer was refused: they are not opened again.
+    pub(super) is_partly_imported: AtomicBool,
     /// The copy that is open instead of the store's own files, whose disk is full.
     pub(super) in_memory: Mutex<Option<MemoryCopy>>,
     pub(super) bytes: AtomicU64,
@@ -44,6 +46,7 @@ impl StoreState {
             trees: RwLock::new(None),
             writable: AtomicBool::new(in_memory.is_none()),
             importing: AtomicBool::new(false),
+            is_partly_imported: AtomicBool::new(false),
             in_memory: Mutex::new(in_memory),
             bytes: AtomicU64::new(0),
             live_bytes: AtomicU64::new(0),

@@ -17,7 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use super::compact::{self, Copy, GivenUp};
 use super::draft::Draft;
 use super::feed;
-use super::files;
+use super::files::{self, OpenError};
 use super::import;
 use super::keys::{self, Key};
 use super::leases::LeaseCommand;
@@ -234,13 +234,16 @@ fn later<T: 'static>(decided: Result<T, CommitError>, reply: Reply<T>) -> Pendin
 
 /// What is answered while the disk takes no writes.
 fn without_disk(shared: &StoreState, command: Command) {
-    const WHY: &str = "an earlier write failed and the disk has not recovered";
+    let why = match shared.is_partly_imported.load(Ordering::Relaxed) {
+        true => IMPORTING,
+        false => "an earlier write failed and the disk has not recovered",
+    };
     match command {
         Command::Lease(command, reply) => match shared.leases.decide_in_memory(command) {
             Some(answer) => drop(reply.send(Ok(answer))),
-            None => refuse(Command::Lease(command, reply), WHY),
+            None => refuse(Command::Lease(command, reply), why),
         },
-        command => refuse(command, WHY),
+        command => refuse(command, why),
     }
 }
 
@@ -257,8 +260,12 @@ fn refuse(command: Command, why: &str) {
     }
 }
 
-/// Opens the files afresh once the disk takes writes again, and shows it with a write.
+/// Opens the files afresh once the disk takes writes again, and shows it with a write. A part of an import stays one, so
+/// its files are opened once and not again: each time takes a copy of all of them.
 pub(super) fn recover(shared: &StoreState) {
+    if shared.is_partly_imported.load(Ordering::Relaxed) {
+        return;
+    }
     if let Err(e) = files::probe(&shared.dir) {
         tracing::warn!(error = %e, "the store's disk still takes no writes");
         return;
@@ -276,6 +283,11 @@ pub(super) fn recover(shared: &StoreState) {
     }
     let opened = match opening::open(&shared.dir, Doubts::Refuse) {
         Ok(opened) => opened,
+        Err(e @ OpenError::PartlyImported { .. }) => {
+            shared.is_partly_imported.store(true, Ordering::Relaxed);
+            tracing::error!(error = %e, "the store does not open again, and is not tried again");
+            return;
+        }
         Err(e) => {
             tracing::error!(error = %e, "the store does not open again");
             return;
@@ -299,5 +311,62 @@ pub(super) fn recover(shared: &StoreState) {
         }
         Ok(Err(e)) => tracing::warn!(error = %e, "the store still cannot write"),
         Err(_) => tracing::warn!("the storage engine gave up on the first write"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::edge::store::witness::WITNESS;
+
+    fn store(dir: &std::path::Path) -> StoreState {
+        StoreState::new(dir, opening::open(dir, Doubts::Refuse).unwrap(), None, false)
+    }
+
+    fn write(shared: &StoreState, key: Key) {
+        let trees = shared.trees.read().unwrap();
+        let trees = trees.as_ref().unwrap();
+        trees.apply(Writes::from([(key, Some(Vec::new().into()))]), 1).unwrap();
+        trees.sync().unwrap();
+    }
+
+    fn refusal(shared: &StoreState) -> String {
+        let (reply, mut answer) = oneshot::channel();
+        without_disk(shared, Command::Commit(Vec::new(), reply));
+        answer.try_recv().unwrap().unwrap_err().to_string()
+    }
+
+    /// The first commit of an import has reached the disk, and its sync has failed.
+    #[test]
+    fn files_that_hold_a_part_of_an_import_are_opened_once_and_not_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let shared = store(dir.path());
+        write(&shared, keys::importing());
+        shared.writable.store(false, Ordering::Relaxed);
+        assert!(refusal(&shared).contains("the disk has not recovered"));
+        for _ in 0..3 {
+            recover(&shared);
+        }
+        assert_eq!(shared.opened.load(Ordering::Relaxed), 1);
+        assert!(!shared.writable.load(Ordering::Relaxed) && shared.trees.read().unwrap().is_none());
+        assert!(refusal(&shared).contains(IMPORTING), "{}", refusal(&shared));
+    }
+
+    #[test]
+    fn files_that_could_not_be_opened_for_another_reason_are_opened_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let shared = store(dir.path());
+        write(&shared, keys::erased());
+        shared.writable.store(false, Ordering::Relaxed);
+        let (witness, away) = (dir.path().join(WITNESS), dir.path().join("away"));
+        std::fs::rename(&witness, &away).unwrap();
+        for times in 1..=2 {
+            recover(&shared);
+            assert_eq!(shared.opened.load(Ordering::Relaxed), times);
+            assert!(!shared.writable.load(Ordering::Relaxed) && shared.trees.read().unwrap().is_none());
+        }
+        std::fs::rename(&away, &witness).unwrap();
+        recover(&shared);
+        assert!(shared.writable.load(Ordering::Relaxed));
     }
 }
