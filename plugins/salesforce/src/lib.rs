@@ -45,7 +45,7 @@ impl Flow for Salesforce {
                 "https://help.salesforce.com/s/articleView?id=xcloud.remoteaccess_oauth_web_server_flow.htm",
             ),
             settings: &[
-                ("host", "The host at which every user gives consent; unless set, each user names one.", false),
+                ("host", "Where every user gives consent; unless set, each user names a host.", false),
                 ("session_timeout", "Seconds that an access token lives; 7200 unless set.", false),
                 ("prompt", "`login`, `consent` or `select_account`; not sent unless set.", false),
             ],
