@@ -19,6 +19,15 @@ const EXTEND_AFTER: u32 = 3;
 /// When an extension is tried again that the store did not answer.
 const TRY_AGAIN: Duration = Duration::from_secs(2);
 
+/// How long a lease is extended for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum KeepUntil {
+    /// To its end, unless it was extended before.
+    End,
+    /// Also after its end, until another gateway claims it.
+    TakenOver,
+}
+
 /// One gateway as a holder of leases.
 #[derive(Clone)]
 pub(super) struct Leases {
@@ -101,7 +110,7 @@ impl Leases {
         tokio::select! {
             biased;
             done = work => Some(done),
-            () = self.keep(held) => None,
+            () = self.keep(held, KeepUntil::End) => None,
         }
     }
 
@@ -112,7 +121,7 @@ impl Leases {
         tokio::select! {
             biased;
             done = &mut work => return done,
-            () = self.keep(held) => {}
+            () = self.keep(held, KeepUntil::End) => {}
         }
         work.await
     }
@@ -128,45 +137,32 @@ impl Leases {
         tokio::select! {
             biased;
             done = work => Some(done),
-            () = self.keep_past_end(held) => None,
+            () = self.keep(held, KeepUntil::TakenOver) => None,
         }
     }
 
-    /// Extends the lease time and again, also after its end. Returns when another gateway had it meanwhile, or has it.
-    async fn keep_past_end(&self, held: &mut HeldLease) {
+    /// Extends the lease time and again. Returns when another gateway had it meanwhile, or has it, and where
+    /// `until` says so at the end of a lease that could not be extended.
+    async fn keep(&self, held: &mut HeldLease, until: KeepUntil) {
         loop {
             sleep_until(held.extend_at).await;
-            match self.extend(held).await {
-                Ok(Some(extended)) => *held = extended,
-                Ok(None) => return,
-                Err(error) => {
-                    warn_not_extended(held, &error);
-                    held.extend_at = Instant::now() + TRY_AGAIN;
-                }
-            }
-        }
-    }
-
-    /// Extends the lease time and again. Returns when it is lost.
-    async fn keep(&self, held: &mut HeldLease) {
-        loop {
-            sleep_until(held.extend_at).await;
-            let stop_at = held.stop_at;
-            match timeout_at(stop_at, self.extend(held)).await {
+            let stop_at = (until == KeepUntil::End).then_some(held.stop_at);
+            let extended = match stop_at {
+                Some(stop_at) => timeout_at(stop_at, self.extend(held)).await,
+                None => Ok(self.extend(held).await),
+            };
+            match extended {
                 Ok(Ok(Some(extended))) => *held = extended,
                 Ok(Ok(None)) | Err(_) => return,
                 Ok(Err(error)) => {
-                    warn_not_extended(held, &error);
+                    let subject = held.lease.subject;
+                    tracing::warn!(?subject, %error, "a lease was not extended; it is tried again");
                     held.extend_at = Instant::now() + TRY_AGAIN;
-                    if stop_at <= held.extend_at {
+                    if let Some(stop_at) = stop_at.filter(|stop_at| *stop_at <= held.extend_at) {
                         return sleep_until(stop_at).await;
                     }
                 }
             }
         }
     }
-}
-
-fn warn_not_extended(held: &HeldLease, error: &StoreError) {
-    tracing::warn!(subject = ?held.lease.subject, %error, "a lease was not extended; it is tried again");
 }

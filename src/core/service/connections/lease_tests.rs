@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::service::connections::abuse_tests::import;
-use crate::service::connections::refresh::tests::{asked, asking, busy, ended};
+use crate::service::connections::refresh::tests::{asked, asking, busy, ended, refresh_under_way};
 
 const OTHER: LeaseHolder = LeaseHolder(Uuid::from_u128(99));
 const TERM: Duration = Duration::from_secs(60);
@@ -43,9 +43,7 @@ async fn two_gateways_make_one_refresh_however_long_it_takes() {
     let world = world().await;
     let id = ended(&world).await;
     let other = world.another();
-    world.providers.close_gate();
-    let first = asking(&world, id);
-    world.providers.begun.notified().await;
+    let first = refresh_under_way(&world, id).await;
     let second = async {
         pass(&world, 300).await;
         assert_eq!(asked(&world), 1, "the lease of a refresh that goes on is extended");
@@ -80,9 +78,7 @@ async fn a_refusal_under_a_lost_lease_ends_nothing() {
         let world = world().await;
         let id = ended(&world).await;
         world.providers.fail("refresh", fault);
-        world.providers.close_gate();
-        let caller = asking(&world, id);
-        world.providers.begun.notified().await;
+        let caller = refresh_under_way(&world, id).await;
         let before = world.stored(id).await;
         world.store.take_over_before_commit(LeaseSubject::Refresh(id), OTHER);
         world.providers.gate.add_permits(1000);
@@ -97,9 +93,7 @@ async fn a_refusal_under_a_lost_lease_ends_nothing() {
 async fn tokens_that_came_under_a_lost_lease_are_written() {
     let world = world().await;
     let id = ended(&world).await;
-    world.providers.close_gate();
-    let caller = asking(&world, id);
-    world.providers.begun.notified().await;
+    let caller = refresh_under_way(&world, id).await;
     world.store.take_over_before_commit(LeaseSubject::Refresh(id), OTHER);
     world.providers.gate.add_permits(1000);
     assert_eq!(caller.await.unwrap().unwrap(), "a0.1");
@@ -112,9 +106,7 @@ async fn tokens_that_came_under_a_lost_lease_are_written() {
 async fn no_other_gateway_refreshes_while_fresh_tokens_are_not_written() {
     let world = world().await;
     let id = ended(&world).await;
-    world.providers.close_gate();
-    let caller = asking(&world, id);
-    world.providers.begun.notified().await;
+    let caller = refresh_under_way(&world, id).await;
     world.store.fail();
     world.providers.gate.add_permits(1000);
     assert!(matches!(caller.await.unwrap(), Err(ConnectionError::Store(_))));
@@ -162,9 +154,7 @@ async fn the_lease_kept_for_unwritten_tokens_is_released_once_they_are_written()
 async fn a_refresh_that_ends_after_the_end_revokes_what_it_brought() {
     let world = world().await;
     let id = ended(&world).await;
-    world.providers.close_gate();
-    let caller = asking(&world, id);
-    world.providers.begun.notified().await;
+    let caller = refresh_under_way(&world, id).await;
     world.store.pass_lease_time(TERM);
     world.providers.fail("revoke", busy(None));
     world.another().disconnect(&client(), world.ann, id).await.unwrap();
@@ -197,9 +187,7 @@ async fn a_new_grant_waits_for_a_refresh_of_another_gateway() {
     let world = world().await;
     let id = ended(&world).await;
     let other = world.another();
-    world.providers.close_gate();
-    let refreshing = asking(&world, id);
-    world.providers.begun.notified().await;
+    let refreshing = refresh_under_way(&world, id).await;
     *world.providers.subject.lock().unwrap() = "bob-at-acme".to_owned();
     let importing = async { other.import_tokens(&client(), world.ann, id, import("a9.0", "r9.0")).await };
     let refreshed = async {
@@ -238,9 +226,7 @@ async fn an_end_waits_for_a_refresh_of_another_gateway() {
     let world = world().await;
     let id = ended(&world).await;
     let other = world.another();
-    world.providers.close_gate();
-    let refreshing = asking(&world, id);
-    world.providers.begun.notified().await;
+    let refreshing = refresh_under_way(&world, id).await;
     let ending = async {
         other.disconnect(&client(), world.ann, id).await.unwrap();
     };

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::service::connections::refresh::tests::{asking, busy, ended};
+use crate::service::connections::refresh::tests::{asking, busy, ended, refresh_under_way};
 use palisade_core::domain::connection::FaultKind;
 use palisade_core::domain::lease::{LeaseHolder, LeaseSubject};
 use palisade_core::domain::mail::Letter;
@@ -21,9 +21,7 @@ async fn who_waits_while_the_store_fails_waits_once() {
     let mut world = world().await;
     world.be_real();
     let id = ended(&world).await;
-    world.providers.close_gate();
-    let caller = asking(&world, id);
-    world.providers.begun.notified().await;
+    let caller = refresh_under_way(&world, id).await;
     world.store.fail();
     world.providers.gate.add_permits(1000);
     assert!(matches!(caller.await.unwrap(), Err(ConnectionError::Store(_))));

@@ -43,6 +43,17 @@ pub(crate) fn asking(
     })
 }
 
+/// A caller's refresh that is at the provider, where a gate holds it back until the test gives it permits.
+pub(crate) async fn refresh_under_way(
+    world: &ConnectionsWorld,
+    id: ConnectionId,
+) -> tokio::task::JoinHandle<Result<String, ConnectionError>> {
+    world.providers.close_gate();
+    let caller = asking(world, id);
+    world.providers.begun.notified().await;
+    caller
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_thousand_at_once_make_one_call() {
     let world = world().await;
@@ -95,9 +106,7 @@ async fn a_refresh_token_is_replaced_before_anybody_gets_anything() {
 async fn what_is_about_to_happen_is_written_down_first() {
     let world = world().await;
     let id = ended(&world).await;
-    world.providers.close_gate();
-    let caller = asking(&world, id);
-    world.providers.begun.notified().await;
+    let caller = refresh_under_way(&world, id).await;
     let attempt = world.stored(id).await.attempt.expect("no attempt while the provider is asked");
     assert_eq!(attempt.run, world.connections.run_id());
     world.providers.gate.add_permits(1000);
@@ -113,9 +122,7 @@ async fn what_is_about_to_happen_is_written_down_first() {
 async fn a_caller_that_goes_away_does_not_cut_it_off() {
     let world = world().await;
     let id = ended(&world).await;
-    world.providers.close_gate();
-    let caller = asking(&world, id);
-    world.providers.begun.notified().await;
+    let caller = refresh_under_way(&world, id).await;
     caller.abort();
     assert!(caller.await.unwrap_err().is_cancelled());
     let other = asking(&world, id);
@@ -129,9 +136,7 @@ async fn a_caller_that_goes_away_does_not_cut_it_off() {
 async fn tokens_that_cannot_be_written_are_handed_to_nobody_and_not_forgotten() {
     let world = world().await;
     let id = ended(&world).await;
-    world.providers.close_gate();
-    let caller = asking(&world, id);
-    world.providers.begun.notified().await;
+    let caller = refresh_under_way(&world, id).await;
     world.store.fail();
     world.providers.gate.add_permits(1000);
     assert!(matches!(caller.await.unwrap(), Err(ConnectionError::Store(_))));
@@ -154,9 +159,7 @@ async fn a_token_that_was_perhaps_replaced_is_not_handed_out() {
     world.store.fail();
     assert_eq!(world.access(id).await, "a0.0", "the provider was not asked: it is as good as before");
     world.store.mend();
-    world.providers.close_gate();
-    let caller = asking(&world, id);
-    world.providers.begun.notified().await;
+    let caller = refresh_under_way(&world, id).await;
     world.store.fail();
     world.providers.gate.add_permits(1000);
     assert!(matches!(caller.await.unwrap(), Err(ConnectionError::Store(_))));
@@ -169,9 +172,7 @@ async fn a_token_that_was_perhaps_replaced_is_not_handed_out() {
 async fn a_kill_after_the_providers_rotation_is_noticed() {
     let mut world = world().await;
     let id = ended(&world).await;
-    world.providers.close_gate();
-    let _killed = asking(&world, id);
-    world.providers.begun.notified().await;
+    let _killed = refresh_under_way(&world, id).await;
     world.store.fail();
     world.providers.gate.add_permits(1000);
     assert!(_killed.await.unwrap().is_err());
@@ -299,9 +300,7 @@ async fn a_grant_whose_end_cannot_be_written_is_found_out_again() {
     let id = ended(&world).await;
     world.providers.fail("refresh", ProviderFault::InvalidGrant("gone".into()));
     world.providers.fail("refresh", ProviderFault::InvalidGrant("gone".into()));
-    world.providers.close_gate();
-    let caller = asking(&world, id);
-    world.providers.begun.notified().await;
+    let caller = refresh_under_way(&world, id).await;
     world.store.fail();
     world.providers.gate.add_permits(1000);
     assert!(matches!(caller.await.unwrap(), Err(ConnectionError::Store(_))));
@@ -341,9 +340,7 @@ async fn what_an_operator_must_mend_is_tried_rarely() {
 async fn what_somebody_else_writes_meanwhile_is_kept() {
     let world = world().await;
     let id = ended(&world).await;
-    world.providers.close_gate();
-    let caller = asking(&world, id);
-    world.providers.begun.notified().await;
+    let caller = refresh_under_way(&world, id).await;
     let mut begun = world.stored(id).await;
     begun.consent = Some(Consent {
         id: uuid::Uuid::nil(),
