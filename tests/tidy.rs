@@ -1,6 +1,8 @@
 //! The laws of the house, as tests over the parsed sources: which way dependencies point, which crate is named where,
 //! what is kept out of the core, and how long a file may be. `ARCHITECTURE.md` says why.
 
+#[path = "tidy/hidden.rs"]
+mod hidden;
 #[path = "tidy/laws.rs"]
 mod laws;
 #[path = "tidy/paths.rs"]
@@ -66,6 +68,40 @@ fn a_room_lists_no_crate_that_it_does_not_name() {
 #[test]
 fn a_manifest_lists_what_its_rooms_list() {
     holds(HOUSE.manifests(UNNAMED));
+}
+
+/// Dependencies of one platform would be seen by no law.
+#[test]
+fn a_manifest_lists_its_dependencies_for_every_platform() {
+    for path in ["Cargo.toml", "src/core/Cargo.toml", "src/testing/Cargo.toml"] {
+        assert!(!manifest_text(path).contains_key("target"), "{path}");
+    }
+}
+
+#[test]
+fn no_import_hides_a_name_from_the_laws() {
+    holds(hidden::hidden_imports(&Sources::read()));
+    let found = |code: &str| {
+        let files =
+            [("core/lib.rs".to_owned(), String::new()), ("core/domain/mod.rs".to_owned(), code.to_owned())];
+        hidden::hidden_imports(&Sources::parse(files)).len()
+    };
+    for code in [
+        "use std::time::*; fn f() { SystemTime::now(); }",
+        "use std::{io, time::{Duration, *}};",
+        "use std as s;",
+        "use ::std::*;",
+        "use std::{self as s};",
+        "fn f() { use std as s; s::fs::read(p) }",
+        "use {core::time::*, serde::Serialize};",
+        "extern crate sled as engine;",
+        "mod inner { extern crate self as me; }",
+    ] {
+        assert_eq!(found(code), 1, "{code}");
+    }
+    for code in ["use super::*;", "use std::{fmt, time::Duration};", "use std::fmt::{self, Write as _};"] {
+        assert_eq!(found(code), 0, "{code}");
+    }
 }
 
 /// `cargo check -p palisade-core` on its own then says whether that is enough: `make lint` runs it.

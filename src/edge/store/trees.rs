@@ -127,8 +127,8 @@ impl Trees {
         self.newer.store(newer, Ordering::Relaxed);
     }
 
-    /// Reads everything and counts it, and looks for records of a newer program, in two threads: this is most of what a start takes. What is filed by its end
-    /// is about half of the records, because the revocations are the most of them.
+    /// Reads everything and counts it, and looks for records of a newer program, in two threads: this is most of what a
+    /// start takes. What is filed by its end is about half of the records, because the revocations are the most of them.
     pub(super) fn count(&self) -> Result<Tally, StoreError> {
         let (filed, newer) = (keys::all(keys::Table::Due), AtomicBool::new(false));
         let (records, filed) = std::thread::scope(|scope| {
