@@ -12,6 +12,7 @@ use async_trait::async_trait;
 pub use crate::clock_fakes::{FakeClock, NOW};
 use crate::feed_fakes::FakeFeed;
 pub use crate::lease_fakes::ClaimFault;
+use crate::lease_fakes::TakeOver;
 pub use crate::limit_fakes::{FakeAudit, FakeLimiter};
 pub use crate::password_fakes::FakePasswords;
 pub use crate::token_fakes::{FakeEntropy, FakeIssuerClocks, FakeKeys, FakeSigner};
@@ -40,8 +41,8 @@ pub struct FakeStore {
     pub(super) lease_time: Mutex<Duration>,
     /// What another gateway commits right before the next claim.
     pub(super) at_claim: Mutex<Vec<Change>>,
-    /// The holder that takes over a lease right before the next commit.
-    pub(super) usurper: Mutex<Option<(LeaseSubject, LeaseHolder)>>,
+    /// The holder that takes over a lease, and when.
+    pub(super) usurper: Mutex<Option<(TakeOver, LeaseSubject, LeaseHolder)>>,
     /// What becomes of every claim.
     pub(super) claim_fault: Mutex<Option<ClaimFault>>,
     /// A read of this mail fails.
@@ -296,7 +297,7 @@ impl Store for FakeStore {
         let begun = std::time::Instant::now();
         self.commits.fetch_add(1, Ordering::Relaxed);
         self.check()?;
-        self.take_over();
+        self.take_over(TakeOver::BeforeCommit);
         let mut state = self.state();
         let mut next = state.clone();
         next.writes += 1;
@@ -310,6 +311,8 @@ impl Store for FakeStore {
             next.make(change).unwrap();
         }
         *state = next;
+        drop(state);
+        self.take_over(TakeOver::AfterCommit);
         match self.lose.swap(false, Ordering::Relaxed) {
             true => Err(StoreError::Unavailable("the answer was lost".to_owned()).into()),
             false => {

@@ -11,6 +11,14 @@ use palisade_core::ports::{Change, LeaseStore, StoreError};
 /// Longer than any lease.
 const AN_HOUR: Duration = Duration::from_secs(3600);
 
+/// When a lease is taken over by another gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TakeOver {
+    BeforeCommit,
+    AfterCommit,
+    AfterClaim,
+}
+
 /// How a store fails its claims.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClaimFault {
@@ -39,7 +47,17 @@ impl FakeStore {
 
     /// Right before the next commit the lease of `subject` ends, and `holder` gets it.
     pub fn take_over_before_commit(&self, subject: LeaseSubject, holder: LeaseHolder) {
-        *self.usurper.lock().unwrap() = Some((subject, holder));
+        *self.usurper.lock().unwrap() = Some((TakeOver::BeforeCommit, subject, holder));
+    }
+
+    /// The next commit takes so long that the lease of `subject` ends right after it, and `holder` gets it.
+    pub fn take_over_after_commit(&self, subject: LeaseSubject, holder: LeaseHolder) {
+        *self.usurper.lock().unwrap() = Some((TakeOver::AfterCommit, subject, holder));
+    }
+
+    /// Right after the next claim the lease of `subject` ends, and `holder` gets it: the gateway was suspended.
+    pub fn take_over_after_claim(&self, subject: LeaseSubject, holder: LeaseHolder) {
+        *self.usurper.lock().unwrap() = Some((TakeOver::AfterClaim, subject, holder));
     }
 
     /// Another gateway makes these changes right before the next claim.
@@ -47,8 +65,9 @@ impl FakeStore {
         *self.at_claim.lock().unwrap() = changes;
     }
 
-    pub(super) fn take_over(&self) {
-        let Some((subject, holder)) = self.usurper.lock().unwrap().take() else { return };
+    pub(super) fn take_over(&self, moment: TakeOver) {
+        let usurper = self.usurper.lock().unwrap().take_if(|(when, ..)| *when == moment);
+        let Some((_, subject, holder)) = usurper else { return };
         self.pass_lease_time(AN_HOUR);
         let now = *self.lease_time.lock().unwrap();
         self.state().leases.claim(subject, holder, AN_HOUR, now).expect("the lease had not ended");
@@ -72,11 +91,15 @@ impl LeaseStore for FakeStore {
             None => {}
         }
         let now = *self.lease_time.lock().unwrap();
-        let mut state = self.state();
-        for change in self.at_claim.lock().unwrap().drain(..) {
-            state.make(change).unwrap();
-        }
-        Ok(state.leases.claim(subject, holder, term, now))
+        let lease = {
+            let mut state = self.state();
+            for change in self.at_claim.lock().unwrap().drain(..) {
+                state.make(change).unwrap();
+            }
+            state.leases.claim(subject, holder, term, now)
+        };
+        self.take_over(TakeOver::AfterClaim);
+        Ok(lease)
     }
 
     async fn release(&self, lease: Lease) -> Result<(), StoreError> {

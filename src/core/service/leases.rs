@@ -104,40 +104,80 @@ impl Leases {
         }
     }
 
-    /// Runs `work` and extends the lease meanwhile. `None`: the lease could not be kept, and the work was dropped before
-    /// another gateway could begin the same.
-    pub(super) async fn run<T>(&self, held: &mut HeldLease, work: impl Future<Output = T>) -> Option<T> {
+    /// Runs `work` and extends the lease before and meanwhile. `None`: the lease could not be kept, and the work was not
+    /// begun, or dropped before another gateway could begin the same.
+    ///
+    /// # Errors
+    /// [`StoreError`] of the extension before; then the work was not begun.
+    pub(super) async fn run<T>(
+        &self,
+        held: &mut HeldLease,
+        work: impl Future<Output = T>,
+    ) -> Result<Option<T>, StoreError> {
+        if !self.confirm(held).await? {
+            return Ok(None);
+        }
         tokio::select! {
             biased;
-            done = work => Some(done),
-            () = self.keep(held, KeepUntil::End) => None,
+            done = work => Ok(Some(done)),
+            () = self.keep(held, KeepUntil::End) => Ok(None),
         }
     }
 
-    /// Runs `work` to its end, and extends the lease meanwhile for as long as that is possible: for work that is worse to
-    /// break off than to do twice.
-    pub(super) async fn hold_during<T>(&self, held: &mut HeldLease, work: impl Future<Output = T>) -> T {
+    /// Runs `work` to its end, and extends the lease before, and meanwhile for as long as that is possible: for work that
+    /// is worse to break off than to do twice. `None`: the lease does not stand any more, and the work was not begun.
+    ///
+    /// # Errors
+    /// [`StoreError`] of the extension before; then the work was not begun.
+    pub(super) async fn hold_during<T>(
+        &self,
+        held: &mut HeldLease,
+        work: impl Future<Output = T>,
+    ) -> Result<Option<T>, StoreError> {
+        if !self.confirm(held).await? {
+            return Ok(None);
+        }
         let mut work = std::pin::pin!(work);
         tokio::select! {
             biased;
-            done = &mut work => return done,
+            done = &mut work => return Ok(Some(done)),
             () = self.keep(held, KeepUntil::End) => {}
         }
-        work.await
+        Ok(Some(work.await))
     }
 
-    /// Runs `work` and extends the lease meanwhile, also after its end: for work that would be done twice if it were
-    /// broken off while no other gateway does it. `None`: another gateway had the lease meanwhile, or has it, and the work
-    /// was dropped. What was done is to be committed under the lease, which stands until another gateway claims it.
+    /// Runs `work` and extends the lease before and meanwhile, also after its end: for work that would be done twice if it
+    /// were broken off while no other gateway does it. `None`: another gateway had the lease meanwhile, or has it, and the
+    /// work was not begun, or dropped. What was done is to be committed under the lease, which stands until another
+    /// gateway claims it.
+    ///
+    /// # Errors
+    /// [`StoreError`] of the extension before; then the work was not begun.
     pub(super) async fn run_until_taken_over<T>(
         &self,
         held: &mut HeldLease,
         work: impl Future<Output = T>,
-    ) -> Option<T> {
+    ) -> Result<Option<T>, StoreError> {
+        if !self.confirm(held).await? {
+            return Ok(None);
+        }
         tokio::select! {
             biased;
-            done = work => Some(done),
-            () = self.keep(held, KeepUntil::TakenOver) => None,
+            done = work => Ok(Some(done)),
+            () = self.keep(held, KeepUntil::TakenOver) => Ok(None),
+        }
+    }
+
+    /// Extends the lease right before its holder calls out: what came first may have outlasted it, such as a commit that
+    /// waited or a suspension of the machine, which stops the monotonic clock. False: it does not stand any more.
+    async fn confirm(&self, held: &mut HeldLease) -> Result<bool, StoreError> {
+        match timeout_at(held.stop_at, self.extend(held)).await {
+            Ok(Ok(Some(extended))) => {
+                *held = extended;
+                Ok(true)
+            }
+            Ok(Ok(None)) | Err(_) => Ok(false),
+            Ok(Err(error)) => Err(error),
         }
     }
 

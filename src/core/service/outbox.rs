@@ -256,7 +256,11 @@ impl Outbox {
         let outcome = match self.clock.reading().earliest < deadline(&mail) {
             // A delivery that is broken off may have gone out already, so that the next one sends it twice.
             true => self.leases.run_until_taken_over(&mut held, self.deliver(&mail)).await,
-            false => Some(TryOutcome::TooLate),
+            false => Ok(Some(TryOutcome::TooLate)),
+        };
+        let outcome = match outcome {
+            Ok(outcome) => outcome,
+            Err(error) => return (id, Err(error)),
         };
         let Some(outcome) = outcome else {
             tracing::warn!(mail = %id, "a delivery was broken off: another gateway has taken the mail over");

@@ -82,7 +82,8 @@ impl Connections {
         let lease = held.lease();
         let outcome = match self.store.connection(due.user, due.id).await {
             Ok(Some(current)) if current.due_at.is_some_and(|at| at <= self.now()) => {
-                self.leases.hold_during(&mut held, self.look_at(current, lease)).await.map(|()| true)
+                let looking = self.leases.hold_during(&mut held, self.look_at(current, lease)).await;
+                looking.and_then(|looked| looked.map_or(Ok(false), |looked| looked.map(|()| true)))
             }
             Ok(_) => Ok(false),
             Err(error) => Err(error),

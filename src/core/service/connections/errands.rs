@@ -120,7 +120,7 @@ impl Connections {
             // Notices have an order of their own.
             Errand::Notify(_) => return Ok(()),
         };
-        let Some(outcome) = self.leases.run(held, self.in_time(trying)).await else {
+        let Some(outcome) = self.leases.run(held, self.in_time(trying)).await? else {
             tracing::warn!(task = %task.id, "an errand was broken off: its lease was lost");
             return Ok(());
         };

@@ -88,6 +88,49 @@ async fn a_refusal_under_a_lost_lease_ends_nothing() {
     }
 }
 
+/// The attempt is committed, and before the provider is asked the other gateway has the lease. It presents the same
+/// refresh token, which may be valid for one use only.
+#[tokio::test]
+async fn a_refresh_asks_for_its_lease_again_before_it_asks_the_provider() {
+    let world = world().await;
+    let id = ended(&world).await;
+    world.store.take_over_after_commit(LeaseSubject::Refresh(id), OTHER);
+    let refused = token_of(&world.connections, &world, id).await;
+    assert!(matches!(refused, Err(ConnectionError::Conflict)), "{refused:?}");
+    assert_eq!(asked(&world), 0);
+    assert!(world.stored(id).await.attempt.is_some(), "for the other one, too");
+    let lease = world.store.claim(LeaseSubject::Refresh(id), LeaseHolder(Uuid::nil()), TERM).await.unwrap();
+    assert_eq!(lease, None, "the lease of the other one is not released");
+    world.store.end_leases();
+    assert_eq!(world.access(id).await, "a0.1", "the attempt that was not made is made by the next caller");
+}
+
+/// The gateway was suspended between the claim and the work, so its own monotonic clock stood still.
+#[tokio::test]
+async fn leased_work_asks_for_its_lease_again_before_it_calls_out() {
+    let world = world().await;
+    let id = ended(&world).await;
+    world.store.take_over_after_claim(LeaseSubject::Due(id), OTHER);
+    assert!(!world.connections.do_due_connections().await.unwrap());
+    assert_eq!(asked(&world), 0);
+    assert_eq!(claimed(&world, LeaseSubject::Refresh(id)).await.map(|_| ()), Some(()));
+
+    world.store.take_over_after_claim(LeaseSubject::Notices, OTHER);
+    tell(&world.connections).await;
+    assert_eq!(sent_notices(&world), Vec::<String>::new());
+    world.store.end_leases();
+
+    world.providers.fail("revoke", busy(None));
+    world.connections.disconnect(&client(), world.ann, id).await.unwrap();
+    world.sent_notices().await;
+    world.clock.advance(121);
+    let [task] = world.store.due_tasks(world.clock.now(), 9).await.unwrap().try_into().unwrap();
+    world.store.take_over_after_claim(LeaseSubject::Task(task.id), OTHER);
+    world.connections.end_due_grants().await.unwrap();
+    assert_eq!(world.providers.count("revoke"), 1);
+    assert_eq!(world.store.task(task.id).await.unwrap(), Some(task));
+}
+
 /// Nothing else would be left of the grant.
 #[tokio::test]
 async fn tokens_that_came_under_a_lost_lease_are_written() {

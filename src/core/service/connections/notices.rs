@@ -118,7 +118,7 @@ impl Connections {
             }
         };
         let telling = self.leases.run(&mut held, self.tell_due(tasks, &mut waiting, lease)).await;
-        let Some(outcome) = telling else {
+        let Some(outcome) = telling? else {
             tracing::warn!("telling the app was broken off: its lease was lost");
             return Ok(false);
         };

@@ -293,7 +293,9 @@ impl Connections {
         let call = call(&base, opened.kept.clone(), opened.parameters.clone());
         let asking = self.providers.refresh(call, opened.current.clone());
         // It is not broken off when the lease is lost: its answer may be all that is left of the grant.
-        let answer = self.leases.hold_during(held, AssertUnwindSafe(asking).catch_unwind()).await;
+        let answer = self.leases.hold_during(held, AssertUnwindSafe(asking).catch_unwind()).await?;
+        // Another gateway had the lease meanwhile, and may be asking with the same refresh token.
+        let answer = answer.ok_or(ConnectionError::Conflict)?;
         let answer = answer.unwrap_or_else(|_| Err(ProviderFault::PluginFailed("it panicked".to_owned())));
         match answer {
             Ok(granted) if granted.access_token.expose_secret().is_empty() => {

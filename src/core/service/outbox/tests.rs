@@ -616,6 +616,17 @@ async fn a_mail_that_cannot_be_read_under_its_lease_holds_no_lease_and_no_other_
     assert!(free.is_some(), "the lease of a mail that could not be read is released");
 }
 
+/// The gateway was suspended between the claim and the delivery.
+#[tokio::test]
+async fn a_mail_asks_for_its_lease_again_before_it_is_delivered() {
+    let world = World::new();
+    world.put(mail(1)).await;
+    let subject = LeaseSubject::Mail(Uuid::from_u128(1));
+    world.store.take_over_after_claim(subject, LeaseHolder(Uuid::from_u128(2)));
+    world.outbox.pass().await;
+    assert_eq!((world.mailer.tried(), world.only().await), (Vec::new(), mail(1)));
+}
+
 /// A lease is extended while a slow server takes its time.
 #[tokio::test(start_paused = true)]
 async fn a_slow_delivery_keeps_its_lease() {
