@@ -3,6 +3,7 @@
 //! Every field of the configuration is named here: one that is added does not compile before its author has said
 //! whether a reload puts it in force.
 
+use palisade_core::domain::browser::BrowserSettings;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::config::{
@@ -18,6 +19,8 @@ pub(super) fn keys(then: &Config, now: &Config) -> Vec<&'static str> {
         public_url,
         server,
         cors,
+        browser,
+        pages,
         log,
         store,
         tokens,
@@ -42,6 +45,10 @@ pub(super) fn keys(then: &Config, now: &Config) -> Vec<&'static str> {
     keys.differ("cors.allow_headers", allow_headers, &now.cors.allow_headers);
     keys.differ("cors.expose_headers", expose_headers, &now.cors.expose_headers);
     keys.differ("cors.credentials", credentials, &now.cors.credentials);
+    // The hosts of routes are read again with the routes.
+    let browser_of = |settings: &BrowserSettings| BrowserSettings { hosts: Vec::new(), ..settings.clone() };
+    keys.differ("browser", &browser_of(browser), &browser_of(&now.browser));
+    keys.differ("pages", pages, &now.pages);
     keys.log(log, &now.log);
     keys.differ("store.url", store, &now.store);
     let issuer = tokens.issuer == *public_url && now.tokens.issuer == now.public_url;
@@ -52,7 +59,8 @@ pub(super) fn keys(then: &Config, now: &Config) -> Vec<&'static str> {
     keys.differ("passwords.bcrypt_cost", bcrypt_cost, &now.passwords.bcrypt_cost);
     keys.differ("passwords.max_cost", max_cost, &now.passwords.max_cost);
     keys.differ("passwords.threads", threads, &now.passwords.threads);
-    let Accounts { verification } = accounts;
+    let Accounts { verification, registration } = accounts;
+    keys.differ("accounts.registration", registration, &now.accounts.registration);
     keys.differ("accounts.verification", verification, &now.accounts.verification);
     let Sessions { max_per_user, absolute_ttl, fingerprint, geoip } = sessions;
     keys.differ("sessions.max_per_user", max_per_user, &now.sessions.max_per_user);

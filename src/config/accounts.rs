@@ -1,19 +1,22 @@
 //! `[accounts]`: how people come to their accounts.
 
 use super::file::Section;
-use palisade_core::domain::account::Verification;
+use palisade_core::domain::account::{Registration, Verification};
 
 /// `[accounts]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Accounts {
     /// What a verification link needs beside its token.
     pub verification: Verification,
+    /// Who may make an account.
+    pub registration: Registration,
 }
 
 /// Reads the section.
 pub(super) fn accounts(section: Section<'_>) -> Accounts {
     let words = [("link", Verification::Link), ("proof", Verification::Proof)];
-    let accounts = Accounts { verification: section.choice("verification", &words, Verification::Link) };
+    let verification = section.choice("verification", &words, Verification::Link);
+    let accounts = Accounts { verification, registration: Registration::Open };
     section.close();
     accounts
 }

@@ -14,7 +14,7 @@ use super::settings::{
     Algorithm, AuditTo, ClientAddress, Config, Issuer, Jwks, LimitSettings, Log, LogFormat, Passwords, Route,
     Server, Sessions, StoreUrl, Tls, Tokens,
 };
-use super::{accounts, connections, cors, issuers, mail, native, providers, proxies, routes};
+use super::{accounts, browser, connections, cors, issuers, mail, native, providers, proxies, routes};
 use palisade_core::domain::password::{MIN_GUESSES, MOST_MIN_GUESSES, PasswordPolicy};
 use palisade_core::domain::session::Fingerprint;
 
@@ -102,12 +102,16 @@ fn whole(root: &Section<'_>, path: &Path) -> Option<Config> {
     native::shadowed(root, &server.prefix, &routes);
     warn_of_cookies(root, &public_url, &server, &routes);
     let unsent_emails = issuers::unsent_emails(root, &routes);
+    let browser = browser::browser(&public_url, &routes);
+    let pages = browser::pages();
     root.unknown();
     Some(Config {
         path: path.to_owned(),
         public_url,
         server,
         cors,
+        browser,
+        pages,
         log,
         store,
         tokens,

@@ -8,6 +8,7 @@
 //! `read`, `file`, `form`. Each uses only modules below it; a test of `tests/tidy.rs` finds a circle.
 
 mod accounts;
+mod browser;
 pub mod catalogue;
 mod check;
 mod connections;
@@ -32,8 +33,8 @@ pub use self::form::{vault_key, webhook_key};
 pub use self::providers::{BUILT_IN, Component, HostPattern, PluginLimits, Provider};
 pub use self::settings::{
     Algorithm, AuditTo, Balance, ClientAddress, Config, Forward, Health, Issuer, Jwks, LimitSettings, Log,
-    LogFormat, Mail, MailTransport, Mailbox, Passwords, Route, Server, Sessions, Smtp, SmtpTls, StoreUrl,
-    Tls, Tokens, Upstream, UpstreamOrigin,
+    LogFormat, Mail, MailTransport, Mailbox, PagesSettings, Passwords, Route, Server, Sessions, Smtp,
+    SmtpTls, StoreUrl, Tls, Tokens, Upstream, UpstreamOrigin,
 };
 pub use palisade_core::domain::cors::{Cors, Origins};
 

@@ -9,6 +9,7 @@ use super::file::{Item, Section};
 use super::form::{self, Url};
 use super::read::{existing_file, host, require};
 use super::settings::{Balance, Forward, Health, Route, Upstream, UpstreamOrigin};
+use palisade_core::domain::browser::RouteBrowser;
 use palisade_core::domain::credential::HOST_PREFIX;
 use palisade_core::domain::request::Path;
 use palisade_core::domain::reserved::{self, Reserved, fold};
@@ -63,13 +64,24 @@ pub fn routes(root: &Section<'_>, known: &Known) -> Vec<Route> {
         let upstream = upstream(&section, known);
         let forward = forward(&section, known, policy.auth);
         let cors = section.get("cors").and_then(|item| cors::of_route(&item));
+        let browser = RouteBrowser::default();
         let after_expiry = after_expiry(section.section("streams"));
         section.close();
         if let (Some(name), Some(place), Some(upstream)) = (name, place, upstream) {
             let Match { host, prefix, methods } = place;
             let name = name.into();
-            let policy =
-                route::Route { name, index, host, prefix, methods, policy, allow, after_expiry, cors };
+            let policy = route::Route {
+                name,
+                index,
+                host,
+                prefix,
+                methods,
+                policy,
+                allow,
+                after_expiry,
+                cors,
+                browser,
+            };
             routes.push(Route { policy, upstream, forward });
         }
     }

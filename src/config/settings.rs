@@ -10,8 +10,10 @@ use secrecy::SecretString;
 use super::accounts::Accounts;
 use super::connections::{Connections, Vault};
 use super::providers::Provider;
+use palisade_core::domain::browser::BrowserSettings;
 use palisade_core::domain::cors::Cors;
 use palisade_core::domain::email::EmailAddress;
+use palisade_core::domain::page::PageName;
 use palisade_core::domain::password::PasswordPolicy;
 use palisade_core::domain::request::Scheme;
 use palisade_core::domain::route;
@@ -27,6 +29,8 @@ pub struct Config {
     pub server: Server,
     /// `[cors]`: whose pages may call the native endpoints.
     pub cors: Cors,
+    pub browser: BrowserSettings,
+    pub pages: PagesSettings,
     pub log: Log,
     pub store: StoreUrl,
     pub tokens: Tokens,
@@ -53,6 +57,23 @@ impl Config {
     pub fn scheme(&self) -> Scheme {
         if self.public_url.starts_with("https://") { Scheme::Https } else { Scheme::Http }
     }
+}
+
+/// `[pages]`: what the pages for people look like, and where they are.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PagesSettings {
+    /// What the service is called; `None`: the name in `mail.from`.
+    pub name: Option<String>,
+    /// An image file (SVG or PNG), read at the start.
+    pub logo: Option<PathBuf>,
+    /// `#rrggbb`, in lower case; `None`: ours.
+    pub accent: Option<String>,
+    /// A folder whose files replace the built-in templates of the same names.
+    pub folder: Option<PathBuf>,
+    /// The languages that are offered, the first when a reader asks for none of them; empty: all that are built in.
+    pub languages: Vec<String>,
+    /// The operator's own pages in place of ours: whole URLs without a fragment.
+    pub urls: Vec<(PageName, String)>,
 }
 
 /// `[server]`.

@@ -3,11 +3,13 @@
 //! Each trait is a door; the rooms of `edge` stand behind them and never see each other. Nothing here
 //! names a crate that talks to the outside.
 
+mod browser;
 mod commits;
 mod connections;
 mod door;
 mod injector;
 mod leases;
+mod pages;
 mod people;
 mod records;
 mod secrets;
@@ -19,6 +21,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+pub use self::browser::{BrowserSessions, CookieFault, CookieSession};
 pub use self::commits::{
     Acknowledgement, Committed, ConfirmedBy, InForce, Position, Precondition, Revoked, Subscription,
     SubscriptionError,
@@ -30,6 +33,7 @@ pub use self::connections::{
 pub use self::door::{Assertion, Assertions, Door, DoorFault, DoorRequest, DoorResponse};
 pub use self::injector::{InjectFault, Injector};
 pub use self::leases::LeaseStore;
+pub use self::pages::{PageRequest, Pages};
 pub use self::people::{
     Audit, Busy, Checked, Devices, Limited, Limiter, MailFault, Mailer, NotImported, Passwords, Requester,
     TooMany,

@@ -172,6 +172,17 @@ impl User {
     }
 }
 
+/// Who may make an account (`[accounts] registration`), whatever the way in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Registration {
+    /// Every person with a mailbox.
+    Open,
+    /// Those whom an operator invites (`palisade users invite`).
+    Invited,
+    /// None: an operator makes the accounts.
+    Closed,
+}
+
 /// What a verification link needs beside its token (`accounts.verification`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Verification {

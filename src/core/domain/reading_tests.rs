@@ -32,6 +32,7 @@ fn table() -> Table {
         allow: Allow { encoded_slash: true, empty_segment: true },
         after_expiry: std::time::Duration::ZERO,
         cors: None,
+        browser: Default::default(),
     };
     Table::new(SERVED.into_iter().enumerate().map(route).collect())
 }

@@ -307,7 +307,7 @@ fn checked_name(name: &str) -> Result<&str, Malformed> {
 }
 
 /// How a client reaches us, as its browser shows it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Scheme {
     Http,
     Https,
@@ -321,7 +321,7 @@ impl Scheme {
         if is("http") { Some(Scheme::Http) } else { is("https").then_some(Scheme::Https) }
     }
 
-    const fn default_port(self) -> u16 {
+    pub(super) const fn default_port(self) -> u16 {
         match self {
             Scheme::Http => 80,
             Scheme::Https => 443,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::browser::RouteBrowser;
 use super::cors::Cors;
 use super::identity::Identity;
 use super::reading::{Names, PathReading};
@@ -101,6 +102,8 @@ pub struct Route {
     pub after_expiry: Duration,
     /// The origins that may call from a browser; `None`: the app answers CORS requests itself.
     pub cors: Option<Cors>,
+    /// What it says about people with browsers.
+    pub browser: RouteBrowser,
 }
 
 impl AsRef<Route> for Route {
@@ -335,6 +338,7 @@ mod tests {
             allow: Allow { encoded_slash: prefix == "/pkg", empty_segment: prefix == "/pkg" },
             after_expiry: Duration::ZERO,
             cors: None,
+            browser: RouteBrowser::default(),
         }
     }
 

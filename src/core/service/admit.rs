@@ -284,6 +284,7 @@ mod tests {
             allow: Allow::default(),
             after_expiry: std::time::Duration::ZERO,
             cors: None,
+            browser: Default::default(),
         };
         let admission = Admission {
             routes: Table::new(vec![route]),

@@ -37,6 +37,7 @@ fn route(auth: Auth) -> Route {
         allow: Allow::default(),
         after_expiry: Duration::ZERO,
         cors: None,
+        browser: Default::default(),
     }
 }
 

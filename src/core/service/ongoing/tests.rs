@@ -39,6 +39,7 @@ fn route(prefix: &str, auth: Auth) -> Route {
         allow: Allow::default(),
         after_expiry: HOUR,
         cors: None::<Cors>,
+        browser: Default::default(),
     }
 }
 
