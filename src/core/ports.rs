@@ -33,7 +33,7 @@ pub use self::connections::{
 pub use self::door::{Assertion, Assertions, Door, DoorFault, DoorRequest, DoorResponse};
 pub use self::injector::{InjectFault, Injector};
 pub use self::leases::LeaseStore;
-pub use self::pages::{PageRequest, Pages};
+pub use self::pages::{PageRenderer, PageRequest};
 pub use self::people::{
     Audit, Busy, Checked, Devices, Limited, Limiter, MailFault, Mailer, NotImported, Passwords, Requester,
     TooMany,

@@ -177,7 +177,7 @@ impl User {
 pub enum Registration {
     /// Every person with a mailbox.
     Open,
-    /// Those whom an operator invites (`palisade users invite`).
+    /// Those that an operator invited (`palisade users invite`).
     Invited,
     /// None: an operator makes the accounts.
     Closed,

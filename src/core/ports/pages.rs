@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::domain::page::PageName;
 use crate::domain::reply::Page;
 
-/// What is to be rendered, and for whom.
+/// What is to be rendered, and for which reader.
 #[derive(Debug, Clone, Copy)]
 pub struct PageRequest<'a> {
     pub page: PageName,
@@ -20,7 +20,7 @@ pub struct PageRequest<'a> {
 }
 
 /// Renders pages from templates, in the reader's language. Never fails: every template was rendered at the start.
-pub trait Pages: Send + Sync {
+pub trait PageRenderer: Send + Sync {
     /// The page, with its `Content-Security-Policy`.
     fn render(&self, request: &PageRequest<'_>) -> Page;
 
