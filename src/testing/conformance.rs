@@ -158,6 +158,7 @@ pub fn link(n: u128, expires: u64) -> Link {
         created_at: UnixTime(1),
         expires_at: UnixTime(expires),
         is_listed: true,
+        return_to: Some("https://app.test/x".to_owned()),
     }
 }
 
@@ -179,7 +180,8 @@ pub fn mail(id: u128, to: &str, due: u64) -> Mail {
 }
 
 pub fn task(id: u128, due: u64) -> Task {
-    let origin = RequestOrigin { address: IpAddr::V4(Ipv4Addr::LOCALHOST), request_id: "r".into() };
+    let origin =
+        RequestOrigin { address: IpAddr::V4(Ipv4Addr::LOCALHOST), request_id: "r".into(), return_to: None };
     let work = Work::ResetPassword { email: "ann@example.com".parse().unwrap(), origin };
     Task { id: Uuid::from_u128(id), due_at: UnixTime(due), work }
 }

@@ -62,6 +62,10 @@ pub struct Link {
     /// of versions that did not keep that: those are good until they are used, void or over.
     #[serde(default)]
     pub is_listed: bool,
+    /// Where the browser that asked for it was going: a whole URL. It is here so that the link finishes there in any
+    /// browser, and it has to be read anew by what the configuration allows at that time.
+    #[serde(default)]
+    pub return_to: Option<String>,
 }
 
 impl Link {

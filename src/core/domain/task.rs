@@ -109,4 +109,7 @@ pub enum Errand {
 pub struct RequestOrigin {
     pub address: IpAddr,
     pub request_id: String,
+    /// Where the browser was going ([`super::link::Link::return_to`]).
+    #[serde(default)]
+    pub return_to: Option<String>,
 }

@@ -17,9 +17,9 @@ pub struct Client {
 }
 
 impl Client {
-    /// What a task keeps of the request that enqueued it.
-    pub(super) fn origin(&self) -> RequestOrigin {
-        RequestOrigin { address: self.address, request_id: self.request_id.clone() }
+    /// What a task keeps of the request that enqueued it. `return_to`: where its browser was going.
+    pub(super) fn origin(&self, return_to: Option<String>) -> RequestOrigin {
+        RequestOrigin { address: self.address, request_id: self.request_id.clone(), return_to }
     }
 }
 

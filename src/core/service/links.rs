@@ -22,6 +22,9 @@ impl Accounts {
     /// carries a fresh link, when there is none that is live for this address. `user` is the account as it will
     /// be, and has to be written in the same commit: its record names the link.
     ///
+    /// The link leads to `return_to`, or, without it, to where it led before: the latest request that names a target
+    /// is the one that its owner remembers.
+    ///
     /// # Errors
     /// [`StoreError`] when the live link cannot be read.
     pub(super) async fn link(
@@ -30,12 +33,20 @@ impl Accounts {
         letter: Letter,
         user: &mut User,
         to: &EmailAddress,
+        return_to: Option<&str>,
     ) -> Result<Vec<Change>, StoreError> {
         let mut changes = Vec::new();
+        let return_to = return_to.map(str::to_owned);
         let link = match self.live_link(purpose, user, to).await? {
+            // Written again as it is: the commit that writes the account conflicts with one that uses the link up.
+            Some(live) if return_to.is_some() && live.return_to != return_to => {
+                let link = Link { return_to, ..live };
+                changes.push(Change::CreateLink(link.clone()));
+                link
+            }
             Some(live) => live,
             None => {
-                let link = self.fresh_link(purpose, user, to);
+                let link = Link { return_to, ..self.fresh_link(purpose, user, to) };
                 user.live_links.insert(purpose, link.id);
                 changes.push(Change::CreateLink(link.clone()));
                 link
@@ -57,7 +68,7 @@ impl Accounts {
         mut user: User,
     ) -> Result<Vec<Change>, StoreError> {
         let to = user.email.clone();
-        let mut changes = self.link(purpose, letter, &mut user, &to).await?;
+        let mut changes = self.link(purpose, letter, &mut user, &to, None).await?;
         changes.push(Change::UpdateUser(user));
         Ok(changes)
     }
@@ -75,6 +86,7 @@ impl Accounts {
             created_at: now,
             expires_at: now.plus(purpose.life()),
             is_listed: true,
+            return_to: None,
         }
     }
 
@@ -101,7 +113,8 @@ impl Accounts {
         let Some(mut changes) = self.admit(asked, to, Some(user), only_link, origin).await? else {
             return Ok(Vec::new());
         };
-        changes.extend(self.link(purpose, letter, user, to).await?);
+        let return_to = origin.and_then(|origin| origin.return_to.as_deref());
+        changes.extend(self.link(purpose, letter, user, to, return_to).await?);
         Ok(changes)
     }
 

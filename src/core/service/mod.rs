@@ -17,6 +17,7 @@ pub mod mint;
 mod new_password;
 pub mod noted;
 pub mod ongoing;
+pub mod opened_link;
 pub mod outbox;
 pub mod password_login;
 pub mod profile;

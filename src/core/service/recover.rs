@@ -5,7 +5,9 @@ use secrecy::{ExposeSecret, SecretString};
 use super::accounts::{AccountError, Accounts};
 use super::caller::{Client, Source};
 use super::noted::About;
+use super::opened_link::OpenedLink;
 use super::retry::Decision;
+use crate::domain::account::User;
 use crate::domain::audit::{Action, Outcome};
 use crate::domain::email::EmailAddress;
 use crate::domain::link::Purpose;
@@ -20,9 +22,22 @@ impl Accounts {
     /// # Errors
     /// [`AccountError::InvalidEmail`], [`AccountError::TooMany`] or [`AccountError::Store`].
     pub async fn request_reset(&self, client: &Client, email: &str) -> Result<(), AccountError> {
+        self.request_reset_for(client, email, None).await
+    }
+
+    /// [`Accounts::request_reset`] for a browser that goes on to `return_to` afterwards: a whole URL that was checked.
+    ///
+    /// # Errors
+    /// As [`Accounts::request_reset`].
+    pub async fn request_reset_for(
+        &self,
+        client: &Client,
+        email: &str,
+        return_to: Option<String>,
+    ) -> Result<(), AccountError> {
         let email: EmailAddress = email.parse()?;
         self.limiter.attempt(Limited::RequestMail, client.address, Some(email.as_str()))?;
-        self.enqueue(Work::ResetPassword { email, origin: client.origin() }).await
+        self.enqueue(Work::ResetPassword { email, origin: client.origin(return_to) }).await
     }
 
     /// Whether the link would set a password. Does not use it up.
@@ -30,8 +45,7 @@ impl Accounts {
     /// # Errors
     /// [`AccountError::InvalidLink`], [`AccountError::TooMany`] or [`AccountError::Store`].
     pub async fn validate_reset(&self, client: &Client, token: &str) -> Result<(), AccountError> {
-        self.limiter.attempt(Limited::UseLink, client.address, None)?;
-        self.mailed_to(client, token, &[Purpose::ResetPassword]).await.map(|_| ())
+        self.open_link(client, token, &[Purpose::ResetPassword]).await.map(|_| ())
     }
 
     /// Sets a new password, uses the link up, and ends every session. Who can open the link has the mailbox:
@@ -46,7 +60,22 @@ impl Accounts {
         token: &str,
         password: SecretString,
     ) -> Result<(), AccountError> {
-        self.limiter.attempt(Limited::UseLink, client.address, None)?;
+        let opened = self.open_link(client, token, &[Purpose::ResetPassword]).await?;
+        self.reset_opened(client, &opened, password).await.map(|_| ())
+    }
+
+    /// [`Accounts::confirm_reset`] with a link that was opened; each opening is one attempt. Returns the account with its
+    /// new password.
+    ///
+    /// # Errors
+    /// As [`Accounts::confirm_reset`].
+    pub async fn reset_opened(
+        &self,
+        client: &Client,
+        opened: &OpenedLink,
+        password: SecretString,
+    ) -> Result<User, AccountError> {
+        let token = opened.token();
         let (_, user) = self.mailed_to(client, token, &[Purpose::ResetPassword]).await?;
         self.acceptable(password.expose_secret(), &user.email, user.name.as_deref())?;
         let owner = self.owner(client, &user.email);
@@ -69,11 +98,11 @@ impl Accounts {
             let facts = self.facts_of_password(client, user.id).await?;
             changes.push(self.mail(Letter::PasswordChanged, &user, &user.email, None, facts));
             changes.push(Change::UpdateUser(user.clone()));
-            Ok(Decision::Commit(changes, user.id))
+            Ok(Decision::Commit(changes, user))
         };
         let user = self.retry_on_conflict(&source, decide).await?;
         self.outbox.notify_one();
-        self.note(&source, Action::ResetPassword, Outcome::Success, About::user(user));
-        Ok(())
+        self.note(&source, Action::ResetPassword, Outcome::Success, About::user(user.id));
+        Ok(user)
     }
 }

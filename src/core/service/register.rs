@@ -15,6 +15,15 @@ use crate::domain::email::EmailAddress;
 use crate::domain::task::Work;
 use crate::ports::Limited;
 
+/// What a form says beside the account.
+#[derive(Debug, Default)]
+pub struct SentForm<'a> {
+    /// Tells when the form is sent twice.
+    pub id: Option<&'a str>,
+    /// Where the browser goes on to after the verification: a whole URL that was checked.
+    pub return_to: Option<String>,
+}
+
 /// A registration that was enqueued. Says nothing about its outcome (enumeration).
 #[derive(Debug)]
 pub struct Registered {
@@ -36,10 +45,10 @@ impl Accounts {
         password: SecretString,
         given_name: Option<String>,
     ) -> Result<(), AccountError> {
-        self.register_form(client, email, password, given_name, None).await.map(|_| ())
+        self.register_form(client, email, password, given_name, SentForm::default()).await.map(|_| ())
     }
 
-    /// [`Accounts::register`] from a form. Its id tells when the form is sent twice.
+    /// [`Accounts::register`] from a form.
     ///
     /// # Errors
     /// As [`Accounts::register`].
@@ -49,7 +58,7 @@ impl Accounts {
         email: &str,
         password: SecretString,
         given_name: Option<String>,
-        form: Option<&str>,
+        form: SentForm<'_>,
     ) -> Result<Registered, AccountError> {
         let email: EmailAddress = email.parse()?;
         let name = name(given_name)?;
@@ -57,9 +66,9 @@ impl Accounts {
         self.limiter.attempt(Limited::Register, client.address, Some(email.as_str()))?;
         let requester = self.requester(client, &email, None);
         self.not_guessed(&password, &email, name.as_deref(), requester).await?;
-        let id = self.registration(form, &email, name.as_deref(), &password);
+        let id = self.registration(form.id, &email, name.as_deref(), &password);
         let password = self.passwords.hash(password, requester).await?;
-        let (origin, registration) = (client.origin(), Some(id));
+        let (origin, registration) = (client.origin(form.return_to), Some(id));
         self.enqueue(Work::Register { email: email.clone(), name, password, origin, registration }).await?;
         Ok(Registered { email, id })
     }
@@ -99,8 +108,22 @@ impl Accounts {
     /// # Errors
     /// [`AccountError::InvalidEmail`], [`AccountError::TooMany`] or [`AccountError::Store`].
     pub async fn resend_verification(&self, client: &Client, email: &str) -> Result<(), AccountError> {
+        self.resend_verification_for(client, email, None).await
+    }
+
+    /// [`Accounts::resend_verification`] for a browser that goes on to `return_to` afterwards: a whole URL that was
+    /// checked.
+    ///
+    /// # Errors
+    /// As [`Accounts::resend_verification`].
+    pub async fn resend_verification_for(
+        &self,
+        client: &Client,
+        email: &str,
+        return_to: Option<String>,
+    ) -> Result<(), AccountError> {
         let email: EmailAddress = email.parse()?;
         self.limiter.attempt(Limited::RequestMail, client.address, Some(email.as_str()))?;
-        self.enqueue(Work::ResendVerification { email, origin: client.origin() }).await
+        self.enqueue(Work::ResendVerification { email, origin: client.origin(return_to) }).await
     }
 }

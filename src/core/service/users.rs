@@ -133,9 +133,9 @@ impl Accounts {
         self.fits(&user)?;
         let (mut changes, to) = (Vec::new(), user.email.clone());
         if user.password.is_none() {
-            changes = self.link(Purpose::ResetPassword, Letter::ResetPassword, &mut user, &to).await?;
+            changes = self.link(Purpose::ResetPassword, Letter::ResetPassword, &mut user, &to, None).await?;
         } else if !user.email_verified {
-            changes = self.link(Purpose::VerifyEmail, Letter::VerifyEmail, &mut user, &to).await?;
+            changes = self.link(Purpose::VerifyEmail, Letter::VerifyEmail, &mut user, &to, None).await?;
         }
         changes.insert(0, Change::CreateUser(user.clone()));
         let gone = self.create_at(&to, changes).await?;

@@ -10,7 +10,10 @@ use palisade_core::domain::opaque::TokenHash;
 use palisade_core::ports::{Change, Limited, Store};
 use palisade_core::service::accounts::AccountError;
 use palisade_core::service::profile::Edit;
+use palisade_core::service::register::SentForm;
 use palisade_core::service::users::UserEdit;
+use palisade_core::service::verify_email::VERIFYING;
+use palisade_core::service::verify_registration::Proof;
 use palisade_testing::accounts_world::{
     ANN, AccountsWorld, PASSWORD, client, person, secret, signed_in, world, world_with,
 };
@@ -55,6 +58,7 @@ async fn link_of_an_earlier_version(world: &AccountsWorld, purpose: Purpose) -> 
         created_at: user.created_at,
         expires_at: user.created_at.plus(purpose.life()),
         is_listed: false,
+        return_to: None,
     };
     world.store.commit(vec![Change::CreateLink(link)]).await.unwrap();
     token
@@ -221,4 +225,54 @@ async fn a_link_is_good_to_its_last_second() {
     world.clock.advance(1);
     assert!(matches!(verify(&world, &token).await, Err(AccountError::InvalidLink)));
     verify(&world, &ask_again(&world).await).await.unwrap();
+}
+
+async fn led_to(world: &AccountsWorld, letter: Letter, purpose: Purpose) -> Option<String> {
+    let token = world.token(letter).await;
+    world.accounts.open_link(&client(), &token, &[purpose]).await.unwrap().return_to
+}
+
+#[tokio::test]
+async fn a_link_leads_to_where_the_latest_request_was_going() {
+    let world = world();
+    let form = SentForm { id: None, return_to: Some("https://app.test/report".into()) };
+    world.accounts.register_form(&client(), ANN, secret(PASSWORD), None, form).await.unwrap();
+    world.accounts.do_due_tasks().await.unwrap();
+    let verified = async || led_to(&world, Letter::VerifyEmail, Purpose::VerifyEmail).await;
+    let first = world.token(Letter::VerifyEmail).await;
+    assert_eq!(verified().await.as_deref(), Some("https://app.test/report"));
+    assert_eq!(ask_again(&world).await, first, "a request without a target keeps the link as it is");
+    assert_eq!(verified().await.as_deref(), Some("https://app.test/report"));
+    let elsewhere = Some("https://other.test/".to_owned());
+    world.accounts.resend_verification_for(&client(), ANN, elsewhere.clone()).await.unwrap();
+    world.accounts.do_due_tasks().await.unwrap();
+    assert_eq!((world.token(Letter::VerifyEmail).await, verified().await), (first.clone(), elsewhere));
+    verify(&world, &first).await.unwrap();
+    // The link that is used up stays so.
+    let again = world.accounts.open_link(&client(), &first, &[Purpose::VerifyEmail]).await;
+    assert!(matches!(again, Err(AccountError::InvalidLink)));
+
+    let target = Some("https://app.test/reset".to_owned());
+    world.accounts.request_reset_for(&client(), ANN, target.clone()).await.unwrap();
+    world.accounts.do_due_tasks().await.unwrap();
+    assert_eq!(led_to(&world, Letter::ResetPassword, Purpose::ResetPassword).await, target);
+}
+
+#[tokio::test]
+async fn opening_a_link_uses_nothing_up_and_is_an_attempt() {
+    let world = world();
+    world.register(ANN).await;
+    let token = world.token(Letter::VerifyEmail).await;
+    for _ in 0..3 {
+        let opened = world.accounts.open_link(&client(), &token, &VERIFYING).await.unwrap();
+        assert_eq!((opened.purpose, opened.email.as_str()), (Purpose::VerifyEmail, ANN));
+    }
+    let opened = world.accounts.open_link(&client(), &token, &VERIFYING).await.unwrap();
+    let other = world.accounts.open_link(&client(), &token, &[Purpose::ResetPassword]).await;
+    assert!(matches!(other, Err(AccountError::InvalidLink)));
+    *world.limiter.stop.lock().unwrap() = Some(Limited::UseLink);
+    let many = world.accounts.open_link(&client(), &token, &VERIFYING).await;
+    assert!(matches!(many, Err(AccountError::TooMany(_))));
+    // What was opened was counted.
+    world.accounts.verify_opened(&client(), &opened, Proof::default()).await.unwrap();
 }

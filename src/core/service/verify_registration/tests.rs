@@ -18,7 +18,7 @@ use palisade_core::ports::{Change, Limited, Store};
 use palisade_core::service::accounts::{AccountError, Ways};
 use palisade_core::service::caller::Person;
 use palisade_core::service::profile::Edit;
-use palisade_core::service::register::Registered;
+use palisade_core::service::register::{Registered, SentForm};
 use palisade_core::service::users::UserEdit;
 use palisade_core::service::verify_registration::Proof;
 use palisade_testing::accounts_world::{
@@ -46,6 +46,7 @@ impl Browser {
         form: Option<&str>,
     ) -> Registered {
         let (name, who) = (Some("Ann".to_owned()), client());
+        let form = SentForm { id: form, return_to: None };
         let sent = world.accounts.register_form(&who, email, secret(password), name, form).await.unwrap();
         self.0 = Some(world.accounts.bind(self.0.as_deref(), &sent).expose_secret().to_owned());
         world.accounts.do_due_tasks().await.unwrap();

@@ -29,6 +29,7 @@ use palisade_core::domain::session::SessionId;
 use palisade_core::domain::verdict::Refusal;
 use palisade_core::service::accounts::{AccountError, Ways};
 use palisade_core::service::profile::Edit;
+use palisade_core::service::register::SentForm;
 use palisade_core::service::sessions::Which;
 use palisade_core::service::sign_in::SignIn;
 use palisade_core::service::verify_registration::Proof;
@@ -79,9 +80,10 @@ async fn register(
     headers: HeaderMap,
     JsonBody(body): JsonBody<Registration>,
 ) -> Answered {
-    let form = registration::form_id(&headers, body.form_id)?;
+    let id = registration::form_id(&headers, body.form_id)?;
+    let form = SentForm { id: id.as_deref(), return_to: None };
     let Registration { email, password, name, .. } = body;
-    let sent = state.accounts.register_form(&client, &email, password, name, form.as_deref()).await?;
+    let sent = state.accounts.register_form(&client, &email, password, name, form).await?;
     let mut answer =
         accepted("a link that verifies the address is on its way, unless it has an account already");
     if registration::is_of_this_site(&state, &headers) {
