@@ -25,6 +25,7 @@ use palisade::edge::proxy::served::ServedRoute;
 use palisade_core::domain::identity::Identity;
 use palisade_core::domain::request::Scheme;
 use palisade_core::domain::route::Table;
+use palisade_core::domain::same_origin::OwnOrigins;
 use palisade_core::domain::time::UnixTime;
 use palisade_core::domain::verdict::TokenFault;
 use palisade_core::ports::{
@@ -198,7 +199,7 @@ async fn world(upstream: SocketAddr, keys: &str) -> World {
         strip: StripRules::of(std::iter::once((&route.forward, &route.policy.policy.carriers))),
         believed: Believed::default(),
         admission: Admission {
-            scheme: Scheme::Http,
+            own: OwnOrigins { scheme: Scheme::Http, named: Vec::new() },
             routes: Table::new(vec![ServedRoute::start(route, &capacity).await.unwrap()]),
             authenticator: Authenticator {
                 verifier: Arc::new(FakeVerifier),

@@ -17,6 +17,7 @@ use crate::edge::store::RevocationCache;
 use crate::edge::telemetry::Meters;
 use crate::edge::telemetry::metrics::Metrics;
 use palisade_core::domain::route::Table;
+use palisade_core::domain::same_origin::OwnOrigins;
 use palisade_core::ports::{Clock, Meter, Revocations, Store};
 use palisade_core::service::admit::{Admission, Authenticator};
 use palisade_core::service::clock::GuardedClock;
@@ -79,7 +80,10 @@ impl ProcessState {
         }
         Ok(proxy::gateway::Live {
             admission: Admission {
-                scheme: config.scheme(),
+                own: OwnOrigins {
+                    scheme: config.scheme(),
+                    named: config.browser.hosts.iter().chain([&config.browser.public]).cloned().collect(),
+                },
                 routes: Table::new(served),
                 authenticator: Authenticator {
                     verifier: Arc::new(verifier),

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::request::{Scheme, WebOrigin};
+use super::request::{Host, Scheme, WebOrigin};
 
 /// The name of the session cookie, behind [`super::credential::HOST_PREFIX`] or [`SECURE_PREFIX`] over TLS. It is never
 /// forwarded.
@@ -37,6 +37,13 @@ impl NamedOrigin {
     #[must_use]
     pub fn parse(text: &str) -> Option<NamedOrigin> {
         WebOrigin::parse(text).map(|origin| NamedOrigin::of(&origin))
+    }
+
+    /// Whether a request for `host` can be one to this origin.
+    #[must_use]
+    pub fn is_for(&self, host: &Host<'_>) -> bool {
+        let own = self.scheme.default_port();
+        self.host == host.name() && self.port.unwrap_or(own) == host.port().unwrap_or(own)
     }
 
     /// Whether this host is the machine itself, where browsers take cookies without TLS for safe enough.

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use percent_encoding::percent_decode;
 
-use super::request::{Headers, Request, Scheme, WebOrigin};
+use super::request::{Headers, Request};
 use super::route::Carriers;
 use super::verdict::{Refusal, TokenFault};
 
@@ -120,42 +120,6 @@ pub fn refuse_several(headers: &dyn Headers) -> Result<(), Refusal> {
     let mut lines = 0;
     headers.each("authorization", &mut |_| lines += 1);
     if lines > 1 { Err(Refusal::Credentials) } else { Ok(()) }
-}
-
-/// Whether a browser sent this on behalf of another site (CSRF). A browser adds a cookie to requests of every site,
-/// so a token in a cookie counts only for requests from the same origin where they can do harm: unsafe methods, and
-/// WebSockets, which no same-origin policy protects (RFC 6455 §10.2). Browsers name the origin on both; programs that
-/// send none are no browsers.
-///
-/// The scheme of our own origin is `public`, that of `public_url`, unless a proxy that is believed says
-/// otherwise in `X-Forwarded-Proto`. It is never that of the connection: TLS may end in front of us.
-#[must_use]
-pub fn is_cross_site(request: &Request<'_>, public: Scheme) -> bool {
-    if matches!(request.method, "GET" | "HEAD" | "OPTIONS") && !request.websocket {
-        return false;
-    }
-    let scheme = forwarded_scheme(request).unwrap_or(public);
-    let ours = WebOrigin { scheme, host: request.host.clone() };
-    let mut cross = false;
-    request.headers.each("origin", &mut |line| {
-        let origin = std::str::from_utf8(line).ok().and_then(WebOrigin::parse);
-        cross |= !origin.is_some_and(|origin| origin.is_same(&ours));
-    });
-    cross
-}
-
-/// The scheme that a believed proxy names in the one `X-Forwarded-Proto`. Of several, some are a client's.
-fn forwarded_scheme(request: &Request<'_>) -> Option<Scheme> {
-    if !request.is_peer_trusted {
-        return None;
-    }
-    let mut lines = 0;
-    let mut scheme = None;
-    request.headers.each("x-forwarded-proto", &mut |line| {
-        lines += 1;
-        scheme = std::str::from_utf8(line.trim_ascii()).ok().and_then(Scheme::parse);
-    });
-    scheme.filter(|_| lines == 1)
 }
 
 /// The token of an `Authorization: Bearer` line; `None` for another scheme. The app reads the parameters of other
@@ -369,62 +333,6 @@ mod tests {
             "",
         ] {
             assert_eq!(found(&[("authorization", line)], None, false), Ok(None), "{line}");
-        }
-    }
-
-    #[test]
-    fn another_site_cannot_ride_on_a_cookie() {
-        let cross =
-            |method: &'static str, websocket, origin: Option<&str>, proto: &[&str], is_peer_trusted| {
-                let mut lines: Vec<_> = origin.map(|text| ("origin", text.to_owned())).into_iter().collect();
-                lines.extend(proto.iter().map(|proto| ("x-forwarded-proto", (*proto).to_owned())));
-                let request = Request {
-                    method,
-                    host: Host::parse(b"a.test").unwrap(),
-                    path: Path::parse(b"/").unwrap(),
-                    query: None,
-                    websocket,
-                    is_peer_trusted,
-                    headers: &Lines(lines),
-                };
-                is_cross_site(&request, Scheme::Https)
-            };
-        for origin in ["https://a.test", "HTTPS://A.test", "https://a.test:443", "https://a.test."] {
-            assert!(!cross("POST", false, Some(origin), &[], false), "{origin}");
-        }
-        for origin in [
-            "https://evil.test",
-            "http://a.test",
-            "http://a.test:443",
-            "ftp://a.test",
-            "null",
-            "",
-            "https://a.test:8443",
-            "https://a.test.evil",
-            "https://b.a.test",
-            "a.test",
-            "https://a.test/",
-        ] {
-            assert!(cross("POST", false, Some(origin), &[], false), "{origin}");
-            assert!(cross("GET", true, Some(origin), &[], false), "{origin}");
-            assert!(!cross("GET", false, Some(origin), &[], false), "{origin}");
-        }
-        assert!(!cross("POST", false, None, &[], false));
-        // What a proxy in front says counts if it is believed, and if it says one thing.
-        for (proto, is_peer_trusted, crosses) in [
-            (&["http"][..], true, false),
-            (&["http"], false, true),
-            (&["HTTP "], true, false),
-            (&["https"], true, true),
-            (&["http, https"], true, true),
-            (&["http", "http"], true, true),
-            (&["wss"], true, true),
-        ] {
-            assert_eq!(
-                cross("POST", false, Some("http://a.test"), proto, is_peer_trusted),
-                crosses,
-                "{proto:?}"
-            );
         }
     }
 

@@ -35,6 +35,7 @@ pub mod request;
 pub mod reserved;
 pub mod revocation;
 pub mod route;
+pub mod same_origin;
 pub mod session;
 pub mod task;
 pub mod time;

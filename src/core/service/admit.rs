@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use crate::domain::credential::{self, Carrier};
 use crate::domain::redirect::Redirect;
-use crate::domain::request::{Request, Scheme};
+use crate::domain::request::{Request, WebOrigin};
 use crate::domain::route::{Auth, Route, Table};
+use crate::domain::same_origin::{self, OwnOrigins, Sender};
 use crate::domain::verdict::{Refusal, TokenFault};
 use crate::ports::{Clock, Revocations, Verified, Verifier};
 
@@ -82,8 +83,8 @@ pub enum Verdict<R = Route> {
 pub struct Admission<R = Route> {
     pub routes: Table<R>,
     pub authenticator: Authenticator,
-    /// The scheme of `public_url`.
-    pub scheme: Scheme,
+    /// By which requests of other sites are known.
+    pub own: OwnOrigins,
 }
 
 impl<R: AsRef<Route>> Admission<R> {
@@ -115,8 +116,9 @@ impl<R: AsRef<Route>> Admission<R> {
             };
         };
         if carrier == Carrier::Cookie
-            && credential::is_cross_site(request, self.scheme)
-            && !is_trusted_origin(request, route)
+            && same_origin::is_unsafe(request.method, request.websocket)
+            // What says nothing of where it comes from is a program.
+            && self.sender(request, route) == Sender::CrossOrigin
         {
             return Err(Refusal::CrossSite);
         }
@@ -130,6 +132,13 @@ impl<R: AsRef<Route>> Admission<R> {
             }
             Err(refusal) => Err(refusal),
         }
+    }
+
+    /// Where a request says that it comes from. Pages that the route trusts with cookies count as the app's own.
+    fn sender(&self, request: &Request<'_>, route: &Route) -> Sender {
+        let is_own = |origin: &WebOrigin<'_>| self.own.is_asked(request, origin);
+        let trusts = |origin: &[u8]| route.cors.as_ref().is_some_and(|cors| cors.trusts(origin));
+        same_origin::sender(request.headers, &is_own, &trusts)
     }
 }
 
@@ -177,25 +186,13 @@ impl Authenticator {
     }
 }
 
-/// Whether the request says that it comes from pages which the route trusts as the app's own
-/// ([`crate::domain::cors::Cors::trusts`]).
-fn is_trusted_origin(request: &Request<'_>, route: &Route) -> bool {
-    let Some(cors) = &route.cors else { return false };
-    let (mut lines, mut trusted) = (0, false);
-    request.headers.each("origin", &mut |origin| {
-        lines += 1;
-        trusted = cors.trusts(origin);
-    });
-    lines == 1 && trusted
-}
-
 #[cfg(test)]
 mod tests {
     use async_trait::async_trait;
 
     use super::*;
     use crate::domain::identity::Identity;
-    use crate::domain::request::{Headers, Host, Path};
+    use crate::domain::request::{Headers, Host, Path, Scheme};
     use crate::domain::route::{Allow, Carriers, Policy, Require};
     use crate::domain::time::UnixTime;
 
@@ -293,7 +290,7 @@ mod tests {
                 revocations: Arc::new(Set(set)),
                 clock: Arc::new(Still),
             },
-            scheme: Scheme::Https,
+            own: OwnOrigins { scheme: Scheme::Https, named: Vec::new() },
         };
         let request = Request {
             method: "GET",

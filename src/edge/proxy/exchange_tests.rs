@@ -2,6 +2,7 @@ use super::*;
 use palisade_core::domain::request::Scheme;
 use palisade_core::domain::revocation::{Revocation, Target};
 use palisade_core::domain::route::{Allow, Auth, Carriers, Policy, Require, Route, Table};
+use palisade_core::domain::same_origin::OwnOrigins;
 use palisade_core::ports::{Change, Ended, Store, Verified, Verifier};
 use palisade_testing::accounts_world::{AccountsWorld, world};
 use palisade_testing::fakes::NOW;
@@ -49,7 +50,7 @@ fn admission(world: &AccountsWorld, auth: Auth) -> Admission {
             revocations: world.store.clone(),
             clock: world.clock.clone(),
         },
-        scheme: Scheme::Https,
+        own: OwnOrigins { scheme: Scheme::Https, named: Vec::new() },
     }
 }
 

@@ -21,6 +21,7 @@ use palisade_core::domain::identity::Identity;
 use palisade_core::domain::redirect::{Location, SetCookie};
 use palisade_core::domain::request::Scheme;
 use palisade_core::domain::route::Table;
+use palisade_core::domain::same_origin::OwnOrigins;
 use palisade_core::ports::{Ended, InjectFault};
 use palisade_core::service::admit::Authenticator;
 use palisade_core::service::ongoing::Ending;
@@ -96,7 +97,7 @@ async fn world_with(keys: &str) -> World {
                 revocations: Arc::new(FakeStore::default()),
                 clock: Arc::clone(&clock) as _,
             },
-            scheme: Scheme::Https,
+            own: OwnOrigins { scheme: Scheme::Https, named: Vec::new() },
         },
         strip,
         believed: Believed::default(),

@@ -239,7 +239,7 @@ impl ProxyHttp for Gateway {
         response.insert_header("x-request-id", id.as_str())?;
         let is_final = !response.status.is_informational() || switches;
         if is_final && let Some(name) = admitted.permit.spent_cookie() {
-            forget::cookie(response, name, admitted.live.admission.scheme);
+            forget::cookie(response, name, admitted.live.admission.own.scheme);
         }
         if switches || is_event_stream(response.headers.get(header::CONTENT_TYPE)) {
             if let Some(silence) = &admitted.attempts.current()?.silence {

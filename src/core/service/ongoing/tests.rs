@@ -12,6 +12,7 @@ use palisade_core::domain::cors::Cors;
 use palisade_core::domain::identity::Identity;
 use palisade_core::domain::request::Scheme;
 use palisade_core::domain::route::{Allow, Policy, Require, Table};
+use palisade_core::domain::same_origin::OwnOrigins;
 use palisade_core::ports::Signer;
 use palisade_core::ports::{Change, Clock, Store, Verified};
 use palisade_core::service::admit::Authenticator;
@@ -165,7 +166,7 @@ fn a_stricter_route_admits_it_no_more_and_a_laxer_one_does() {
                 revocations: world.store.clone(),
                 clock: world.clock.clone(),
             },
-            scheme: Scheme::Https,
+            own: OwnOrigins { scheme: Scheme::Https, named: Vec::new() },
         };
         admission.still_admits(exchange).is_some()
     };
