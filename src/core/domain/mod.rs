@@ -33,6 +33,7 @@ pub mod redirect;
 pub mod reply;
 pub mod request;
 pub mod reserved;
+pub mod return_to;
 pub mod revocation;
 pub mod route;
 pub mod same_origin;
