@@ -22,6 +22,7 @@ pub mod link;
 pub mod mail;
 pub mod mail_cap;
 pub mod name;
+pub mod navigation;
 pub mod opaque;
 pub mod page;
 pub mod password;
