@@ -31,7 +31,7 @@ const MAX_FACT: usize = 120;
 /// How many connections a letter names.
 const MAX_CONNECTIONS: usize = 20;
 /// What the letters can tell: the name in a template, and what it is.
-pub const KNOWN: [(&str, &str); 16] = [
+pub const KNOWN: [(&str, &str); 17] = [
     ("service", "the name in mail.from, or else the host of public_url"),
     ("public_url", "as configured"),
     ("host", "the host of public_url"),
@@ -42,6 +42,7 @@ pub const KNOWN: [(&str, &str); 16] = [
         "link",
         "in verify_email, reset_password, confirm_email, email_replaced and email_change_disputed: what to open",
     ),
+    ("code", "with link: its token, for the page of a browser without script"),
     ("expires_at", "with link: until when it works, like \"26 November 2026, 16:41 UTC\""),
     ("expires_in", "with link: for how long it works, like \"24 hours\""),
     ("at?", "when that happened which the letter tells of"),
@@ -144,11 +145,13 @@ impl Letters {
                 Purpose::UndoEmailChange => &self.undo_url,
                 Purpose::ObjectToUndo => &self.object_url,
             };
-            (format!("{page}#token={}", token.expose_secret()), link.expires_at)
+            (format!("{page}#token={}", token.expose_secret()), token.expose_secret(), link.expires_at)
         });
         let mut facts = self.facts(mail);
-        if let Some((url, expires_at)) = &link {
+        if let Some((url, code, expires_at)) = &link {
             facts.insert("link", url.as_str().into());
+            // For a browser without script: only a script can read the fragment of the link.
+            facts.insert("code", (*code).into());
             facts.insert("expires_at", moment(*expires_at).into());
             facts.insert("expires_in", span(mail.created_at.until(*expires_at)).into());
         }
@@ -170,7 +173,7 @@ impl Letters {
         })?;
         facts.insert("subject", subject.as_str().into());
         let html = render(&format!("{}.html", mail.letter.name()), &facts)?;
-        Ok(Written { subject, text, html: html.trim().to_owned() + "\n", link: link.map(|(url, _)| url) })
+        Ok(Written { subject, text, html: html.trim().to_owned() + "\n", link: link.map(|(url, ..)| url) })
     }
 
     /// What every letter knows.
@@ -357,6 +360,9 @@ mod tests {
             assert_eq!(written.link.as_deref(), Some(&*link));
             assert!(written.text.contains(&format!("\n  {link}\n")), "{}", written.text);
             assert!(written.html.contains(&format!("href=\"{link}\"")), "{}", written.html);
+            let code = token.expose_secret();
+            assert!(written.text.contains(&format!("a code, it is {code}\n")), "{}", written.text);
+            assert!(written.html.contains(&format!("<code>{code}</code>")), "{}", written.html);
             assert!(
                 written.text.contains(life) && written.text.contains("January 2027, "),
                 "{}",
