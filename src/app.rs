@@ -29,7 +29,7 @@ pub(crate) mod warnings;
 /// For commands that try one provider without a gateway.
 pub(crate) use self::connections::{SHIPPED, callback_url, door, try_providers};
 pub use self::options::{Accept, Options};
-pub use self::running::RunningGateway;
+pub use self::running::{Demo, RunningGateway};
 
 use std::sync::Arc;
 

@@ -61,7 +61,9 @@ pub(super) async fn compose(opened: Opened) -> Result<Composed, String> {
     let streams = Arc::new(proxy::exchange::Streams::new(&(Arc::clone(&meters) as Arc<dyn Meter>)));
     let capacity = capacity(&config, if options.demo { 2 } else { 1 }, &mut notices)?;
     let demo = match options.demo {
-        true => Some(demo::serve().await.map_err(|error| format!("the sample app: {error}"))?),
+        true => Some(
+            demo::serve(&config.server.prefix).await.map_err(|error| format!("the sample app: {error}"))?,
+        ),
         false => None,
     };
     let fetch = Arc::new(HttpFetch::new().map_err(|error| error.to_string())?);

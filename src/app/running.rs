@@ -17,6 +17,15 @@ use crate::edge::proxy;
 use crate::edge::proxy::capacity::Capacity;
 use palisade_core::domain::audit::Outcome;
 use palisade_core::ports::Control;
+use palisade_core::service::demo_account::DemoAccount;
+
+/// What `--demo` brings along.
+pub struct Demo {
+    /// The sample app.
+    pub app: SocketAddr,
+    /// An account to sign in with.
+    pub account: DemoAccount,
+}
 
 /// A gateway that accepts connections. Dropping it does not stop it; [`RunningGateway::shutdown`] does.
 pub struct RunningGateway {
@@ -26,8 +35,10 @@ pub struct RunningGateway {
     pub tls: Option<SocketAddr>,
     /// The admin listener.
     pub admin: SocketAddr,
-    /// The sample app.
-    pub demo: Option<SocketAddr>,
+    /// The demonstration.
+    pub demo: Option<Demo>,
+    /// The origin that people see, without a trailing slash.
+    pub public_url: String,
     /// What the operator should know, one line each.
     pub notices: Vec<String>,
     /// The gateway as its operator sees it.

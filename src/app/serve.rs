@@ -12,7 +12,7 @@ use super::bind::Bound;
 use super::compose::Composed;
 use super::load::Loaded;
 use super::operator::Operator;
-use super::running::RunningGateway;
+use super::running::{Demo, RunningGateway};
 use super::sockets::local;
 use super::{background, connections};
 use crate::edge::api::{self, AuthState, NativeState};
@@ -46,6 +46,13 @@ pub(super) async fn serve(loaded: Loaded) -> Result<RunningGateway, String> {
     tasks.extend(background_tasks(&operator, &accounts.accounts, revocations_changed));
     operator.serving.store(true, Ordering::Release);
 
+    let demo = match operator.state.demo {
+        Some(app) => {
+            let account = accounts.accounts.demo_account().await;
+            Some(Demo { app, account: account.map_err(|error| format!("the demo account: {error}"))? })
+        }
+        None => None,
+    };
     notices.extend(providers.finish().await);
     operator.loaded.store(true, Ordering::Release);
     let connections = connections::start(operator.connections.clone());
@@ -53,7 +60,8 @@ pub(super) async fn serve(loaded: Loaded) -> Result<RunningGateway, String> {
         listen,
         tls,
         admin,
-        demo: operator.state.demo,
+        demo,
+        public_url: operator.started.public_url.clone(),
         notices,
         control: Arc::clone(&operator) as _,
         capacity: Arc::clone(&operator.state.capacity),

@@ -8,7 +8,9 @@ use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::check;
-use crate::app::{self, Options, RunningGateway};
+use secrecy::ExposeSecret;
+
+use crate::app::{self, Demo, Options, RunningGateway};
 use crate::config::{Config, LogFormat};
 use crate::edge::machine;
 use crate::edge::telemetry::logging;
@@ -67,8 +69,8 @@ fn serve(path: &Path, config: Config, options: Options) -> Result<(), String> {
         if let Some(address) = running.tls {
             tracing::info!("serving https://{address}");
         }
-        if let Some(address) = running.demo {
-            tracing::info!("the sample app is behind every route, at http://{address}");
+        if let Some(demo) = &running.demo {
+            tracing::info!("the sample app is behind every route, at http://{}", demo.app);
         }
         tracing::info!("admin and metrics at http://{}", running.admin);
         if greet {
@@ -117,15 +119,24 @@ fn welcome(path: &Path, running: &RunningGateway) -> String {
         Some(other) => format!(" --config {other}"),
     };
     let mut text = format!("\n  Palisade serves {url}; Ctrl-C stops it.");
-    if running.demo.is_some() {
+    if let Some(Demo { account, .. }) = &running.demo {
+        let password = match &account.password {
+            Some(password) => password.expose_secret(),
+            None => "(the password that it was given)",
+        };
         // The text can always grow.
         let _ = write!(
             text,
-            " Try it, in another terminal:\n\n  \
+            "\n\n  Open {public}/ in a browser and sign in:\n\n    \
+             e-mail    {email}\n    \
+             password  {password}\n\n  \
+             Or be a program, in another terminal:\n\n  \
              curl -i {url}/\n  \
              TOKEN=$({palisade} token mint --sub alice --email alice@example.com{config})\n  \
              curl -i -H \"Authorization: Bearer $TOKEN\" {url}/\n  \
-             {palisade} token revoke \"$TOKEN\"{config}"
+             {palisade} token revoke \"$TOKEN\"{config}",
+            public = running.public_url,
+            email = account.email,
         );
     }
     text.push_str("\n\n");

@@ -15,6 +15,9 @@ mod service {
         mod doubt_tests;
         mod tests;
     }
+    mod demo_account {
+        mod tests;
+    }
     mod connections {
         mod abuse_tests;
         mod answer_tests;

@@ -6,9 +6,11 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::State;
 use axum::http::{HeaderMap, Uri, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{Html, IntoResponse};
@@ -26,28 +28,31 @@ const IDENTITY: &str = "x-auth-";
 /// Carries the gateway's assertion, in which people have names.
 pub const ASSERTION: &str = "x-auth-assertion";
 
-/// Serves the sample app on a loopback port of the system's choice until the process ends.
+/// Serves the sample app on a loopback port of the system's choice until the process ends. `native` is the path that
+/// the gateway's own pages are below.
 ///
 /// # Errors
 /// No port could be bound.
-pub async fn serve() -> io::Result<SocketAddr> {
+pub async fn serve(native: &str) -> io::Result<SocketAddr> {
     let socket = TcpSocket::new_v4()?;
     socket.bind((Ipv4Addr::LOCALHOST, 0).into())?;
     let listener = socket.listen(BACKLOG)?;
     let address = listener.local_addr()?;
+    let native = Arc::from(native);
     tokio::spawn(async move {
-        if let Err(error) = axum::serve(listener, router()).await {
+        if let Err(error) = axum::serve(listener, router(native)).await {
             tracing::error!(%error, "the sample app stopped");
         }
     });
     Ok(address)
 }
 
-fn router() -> Router {
+fn router(native: Arc<str>) -> Router {
     Router::new()
         .route("/events", get(|| async { Sse::new(ticks()).keep_alive(KeepAlive::default()) }))
         .route("/headers", get(headers))
         .fallback(page)
+        .with_state(native)
 }
 
 /// One event at once, then one each second.
@@ -73,7 +78,7 @@ async fn headers(headers: HeaderMap) -> impl IntoResponse {
     ([(header::CACHE_CONTROL, "no-store")], axum::Json(Value::Object(document)))
 }
 
-async fn page(uri: Uri, headers: HeaderMap) -> impl IntoResponse {
+async fn page(State(native): State<Arc<str>>, uri: Uri, headers: HeaderMap) -> impl IntoResponse {
     let mut rows = String::new();
     let shown = |name: &str| name.starts_with(IDENTITY) && name != ASSERTION;
     for (name, value) in headers.iter().filter(|(name, _)| shown(name.as_str())) {
@@ -99,6 +104,8 @@ async fn page(uri: Uri, headers: HeaderMap) -> impl IntoResponse {
          th{{text-align:left;padding-right:1rem;vertical-align:top}}td{{overflow-wrap:anywhere}}</style>\n\
          <h1>{hello}</h1>\n<p>You asked for <code>{path}</code>.</p>\n{table}\n\
          <p>See also <a href=\"/headers\">every header</a> and <a href=\"/events\">an event stream</a>.</p>\n\
+         <p><a href=\"{native}/pages/account\">Your account</a> · \
+         <a href=\"{native}/pages/sign-out?return_to=%2F\">Sign out</a></p>\n\
          </html>\n"
     );
     ([(header::CACHE_CONTROL, "no-store")], Html(html))
@@ -137,7 +144,7 @@ mod tests {
     async fn ask(path: &str, subject: &str) -> String {
         let request =
             Request::builder().uri(path).header("x-auth-subject", subject).body(Body::empty()).unwrap();
-        let response = router().oneshot(request).await.unwrap();
+        let response = router("/auth".into()).oneshot(request).await.unwrap();
         String::from_utf8(to_bytes(response.into_body(), 65536).await.unwrap().to_vec()).unwrap()
     }
 

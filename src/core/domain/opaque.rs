@@ -172,6 +172,14 @@ impl ServerKey {
         URL_SAFE_NO_PAD.encode(self.mac("link", &[id.as_bytes()])).into()
     }
 
+    /// The password of the account of a demonstration: the same after a restart, another in every installation. It has
+    /// characters of every kind that a policy may ask for.
+    #[must_use]
+    pub fn demo_password(&self) -> SecretString {
+        let random = URL_SAFE_NO_PAD.encode(&self.mac("demo password", &[])[..12]);
+        format!("Demo-1-{random}").into()
+    }
+
     /// A number for an address, whether or not it has an account: evenly spread, the same after a restart, and not to
     /// be guessed without the key.
     #[must_use]

@@ -6,6 +6,7 @@ pub mod audited_limits;
 pub mod caller;
 pub mod clock;
 pub mod connections;
+pub mod demo_account;
 pub mod email_change;
 pub mod fit;
 pub mod hash_costs;
