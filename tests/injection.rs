@@ -97,6 +97,10 @@ impl Signer for FakeSigner {
         Err(SignError("a fake".to_owned()))
     }
 
+    fn identity(&self, _: &AccessGrant, _: Duration, _: UnixTime) -> Result<Identity, SignError> {
+        Err(SignError("a fake".to_owned()))
+    }
+
     fn assertion(&self, identity: &Identity, _: &str, _: UnixTime) -> Result<String, SignError> {
         Ok(format!("assertion-of-{}", identity.subject))
     }

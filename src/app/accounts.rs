@@ -18,7 +18,7 @@ use crate::edge::telemetry::audit::AuditLog;
 use palisade_core::domain::lease::LeaseHolder;
 use palisade_core::domain::mail_cap::Caps;
 use palisade_core::domain::opaque::ServerKey;
-use palisade_core::domain::session::Lifetimes;
+use palisade_core::domain::session::{BrowserLifetimes, Lifetimes};
 use palisade_core::ports::{Audit, Clock, Entropy, Limiter, Meter, OwnSecret, SecretStore, Signer, Store};
 use palisade_core::service::accounts::{AccountPorts, AccountSettings, Accounts};
 use palisade_core::service::audited_limits::AuditedLimits;
@@ -44,6 +44,7 @@ pub(super) struct AccountWorkers {
     outbox: Arc<Outbox>,
     delivering: JoinHandle<()>,
     working: JoinHandle<()>,
+    noting: JoinHandle<()>,
     closing: CancellationToken,
 }
 
@@ -68,10 +69,16 @@ impl AccountWorkers {
     pub(super) async fn close(self, grace: Duration) {
         self.closing.cancel();
         self.outbox.close();
-        let (worked, delivered) = tokio::join!(
+        let (worked, delivered, noted) = tokio::join!(
             tokio::time::timeout(grace, self.working),
-            tokio::time::timeout(grace, self.delivering)
+            tokio::time::timeout(grace, self.delivering),
+            tokio::time::timeout(grace, self.noting)
         );
+        if noted.is_err() {
+            tracing::warn!(
+                "the grace period ended with uses of sessions that were not written; some may end sooner"
+            );
+        }
         if worked.is_err() {
             tracing::warn!("the grace period ended with tasks under way; the next start does them");
         }
@@ -155,8 +162,10 @@ pub(super) fn start(
     let closing = CancellationToken::new();
     let (worker, until) = (accounts.clone(), closing.clone());
     let working = tokio::spawn(async move { worker.run_tasks(until).await });
+    let (worker, until) = (accounts.clone(), closing.clone());
+    let noting = tokio::spawn(async move { worker.write_session_uses(until).await });
     drop(tokio::spawn(count_hash_costs(accounts.clone(), closing.clone())));
-    Ok(AccountWorkers { accounts, shared, audit, outbox, delivering, working, closing })
+    Ok(AccountWorkers { accounts, shared, audit, outbox, delivering, working, noting, closing })
 }
 
 /// What people know the service by: the name that its letters have, where it is, and what it is made with.
@@ -173,7 +182,15 @@ pub(super) fn lives(config: &Config) -> Lives {
     let tokens = &config.tokens;
     Lives {
         tokens: tokens.access_ttl.max(MAX_TTL),
-        sessions: Lifetimes { sliding: tokens.refresh_ttl, absolute: config.sessions.absolute_ttl },
+        sessions: Lifetimes {
+            sliding: tokens.refresh_ttl,
+            absolute: config.sessions.absolute_ttl,
+            browser: BrowserLifetimes {
+                idle: config.browser.idle,
+                absolute: config.browser.absolute,
+                remember: config.browser.remember,
+            },
+        },
         leeway: tokens.leeway,
     }
 }

@@ -150,6 +150,7 @@ fn background_tasks(
         store: Arc::clone(&state.store),
         issuer: started.tokens.issuer.clone(),
         lifetimes: accounts.session_lifetimes(),
+        uses: accounts.session_uses(),
         leeway: started.tokens.leeway,
     };
     vec![

@@ -16,6 +16,7 @@
 //! | trying a mailed link | 20 | one in 3 s |
 //! | beginning, refreshing or coming back to a connection | 30 | one in 2 s |
 //! | bringing tokens for a connection | 10 | one in 1 min |
+//! | a session cookie that is over, for one value | 300 | one in 0.2 s |
 //!
 //! What only the owner of an account can do with a connection is counted by account alone: many addresses are no
 //! way to more of it, and an app that acts for all its users from one address is not held up.
@@ -194,6 +195,8 @@ pub struct RateLimits {
     tries: Cache<(Limited, Block, Account), Arc<Mutex<Tries>>>,
     pressures: Cache<(Limited, Account), Arc<Mutex<Pressure>>>,
     known: Cache<(Limited, Block, Account), ()>,
+    /// When the waits of session cookies end, by [`RateLimits::ticks`].
+    waits: Cache<(Limited, Block, Account), Duration>,
 }
 
 impl RateLimits {
@@ -219,6 +222,7 @@ impl RateLimits {
             tries: table(entries, IDLE),
             pressures: table(entries, IDLE),
             known: table(entries, KNOWN),
+            waits: table(entries, IDLE),
         }
     }
 
@@ -309,6 +313,7 @@ fn allowance(what: Limited) -> (u32, Duration) {
         Limited::RequestMail => (10, seconds(60)),
         Limited::Connect => (30, seconds(2)),
         Limited::Import => (10, seconds(60)),
+        Limited::SessionCookie => (300, Duration::from_millis(200)),
     }
 }
 
@@ -321,7 +326,8 @@ fn sends_mail(what: Limited) -> bool {
         | Limited::Refresh
         | Limited::UseLink
         | Limited::Connect
-        | Limited::Import => false,
+        | Limited::Import
+        | Limited::SessionCookie => false,
     }
 }
 
@@ -334,7 +340,8 @@ fn is_guess(what: Limited) -> bool {
         | Limited::RequestMail
         | Limited::UseLink
         | Limited::Connect
-        | Limited::Import => false,
+        | Limited::Import
+        | Limited::SessionCookie => false,
     }
 }
 
@@ -348,6 +355,11 @@ impl Limiter for RateLimits {
         let (burst, one_in) = allowance(what);
         if account.is_some() && matches!(what, Limited::Connect | Limited::Import) {
             return self.take((what, Block::Anywhere, account), burst, one_in);
+        }
+        if let Some(value) = account.filter(|_| what == Limited::SessionCookie) {
+            return self.take((what, block, Some(value)), burst, one_in).inspect_err(|too_many| {
+                self.waits.insert((what, block, value), (self.ticks)() + too_many.retry_after);
+            });
         }
         self.take((what, block, None), burst, one_in)?;
         let mails = sends_mail(what);
@@ -364,6 +376,13 @@ impl Limiter for RateLimits {
             }
             _ => Ok(()),
         }
+    }
+
+    fn waits(&self, what: Limited, client: IpAddr, account: &str) -> Result<(), TooMany> {
+        let key = (what, Block::of(client), self.hasher.hash_one(account));
+        let until = self.waits.get(&key).filter(|_| self.is_enabled()).unwrap_or_default();
+        let left = until.saturating_sub((self.ticks)());
+        if left.is_zero() { Ok(()) } else { Err(too_many(left)) }
     }
 
     fn not_tried(&self, what: Limited, client: IpAddr, account: &str) {
@@ -691,6 +710,7 @@ mod tests {
             ("trying a mailed link", allowance(Limited::UseLink)),
             ("beginning, refreshing or coming back to a connection", allowance(Limited::Connect)),
             ("bringing tokens for a connection", allowance(Limited::Import)),
+            ("a session cookie that is over, for one value", allowance(Limited::SessionCookie)),
         ] {
             let want = [row.to_owned(), burst.to_string(), span(one_in)];
             assert!(rows.iter().any(|found| *found == want), "{want:?} is not in the table");

@@ -17,7 +17,7 @@ use palisade_core::domain::mail::{Letter, Mail};
 use palisade_core::domain::mail_cap::Caps;
 use palisade_core::domain::opaque::ServerKey;
 use palisade_core::domain::revocation::Target;
-use palisade_core::domain::session::{Device, Fingerprint, Lifetimes};
+use palisade_core::domain::session::{BrowserLifetimes, Device, Fingerprint, Lifetimes};
 use palisade_core::ports::{Clock, Devices, Store};
 use palisade_core::service::accounts::{AccountError, AccountPorts, AccountSettings, Accounts};
 use palisade_core::service::caller::{Client, Person};
@@ -27,6 +27,13 @@ use palisade_core::service::verify_registration::Proof;
 
 pub const ANN: &str = "ann@example.com";
 pub const PASSWORD: &str = "correct horse";
+
+/// How long sessions in cookies live in the worlds.
+pub const BROWSER: BrowserLifetimes = BrowserLifetimes {
+    idle: Duration::from_secs(3600),
+    absolute: Duration::from_secs(700_000),
+    remember: Some(Duration::from_secs(180_000)),
+};
 
 /// A device is its user agent.
 struct FakeDevices;
@@ -76,7 +83,11 @@ fn world_over(store: Arc<FakeStore>, adjust: impl FnOnce(&mut AccountSettings)) 
     let mut settings = AccountSettings {
         access_ttl: Duration::from_secs(1800),
         longest_token: 8192,
-        lifetimes: Lifetimes { sliding: Duration::from_secs(86_400), absolute: Duration::from_secs(864_000) },
+        lifetimes: Lifetimes {
+            sliding: Duration::from_secs(86_400),
+            absolute: Duration::from_secs(864_000),
+            browser: BROWSER,
+        },
         max_sessions: 3,
         fingerprint: Fingerprint::Note,
         verification: palisade_core::domain::account::Verification::Link,

@@ -86,6 +86,7 @@ pub fn session(user: u128, id: u128, expires: u64) -> Session {
         generation: 0,
         current: TokenHash::of(&id.to_be_bytes()),
         rotated_at: UnixTime(1),
+        browser: None,
         revision: 0,
     }
 }

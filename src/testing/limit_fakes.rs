@@ -17,13 +17,30 @@ pub struct FakeLimiter {
     recalled: Mutex<Vec<(Limited, IpAddr, String)>>,
     pub ended: Mutex<Vec<(Limited, bool)>>,
     pub not_tried: Mutex<Vec<Limited>>,
+    /// The misses of session cookies, by client and value.
+    pub misses: Mutex<Vec<(IpAddr, String)>>,
 }
+
+/// So many misses of a value from one address, and it waits.
+pub const MISSES: usize = 3;
 
 impl Limiter for FakeLimiter {
     fn attempt(&self, what: Limited, client: IpAddr, account: Option<&str>) -> Result<(), TooMany> {
+        if what == Limited::SessionCookie {
+            self.misses.lock().unwrap().push((client, account.unwrap_or_default().to_owned()));
+        }
         let try_of = (what, client, account.unwrap_or_default().to_owned());
         let waits = self.besieged.load(Ordering::Relaxed) && !self.recalled.lock().unwrap().contains(&try_of);
         match waits || *self.stop.lock().unwrap() == Some(what) {
+            true => Err(TooMany { retry_after: Duration::from_secs(7) }),
+            false => Ok(()),
+        }
+    }
+
+    fn waits(&self, what: Limited, client: IpAddr, account: &str) -> Result<(), TooMany> {
+        let misses = self.misses.lock().unwrap();
+        let count = misses.iter().filter(|(from, value)| *from == client && value == account).count();
+        match *self.stop.lock().unwrap() == Some(what) || count >= MISSES {
             true => Err(TooMany { retry_after: Duration::from_secs(7) }),
             false => Ok(()),
         }

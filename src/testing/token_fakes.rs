@@ -32,6 +32,22 @@ impl Signer for FakeSigner {
         Ok(Signed { token, token_id: "fake".to_owned(), expires_at: now.plus(ttl) })
     }
 
+    fn identity(&self, grant: &AccessGrant, ttl: Duration, now: UnixTime) -> Result<Identity, SignError> {
+        Ok(Identity {
+            issuer: self.issuer().into(),
+            subject: grant.subject.clone(),
+            email: grant.email.clone(),
+            email_verified: grant.email_verified,
+            session: grant.session.clone(),
+            token_id: None,
+            version: Some(grant.version),
+            scopes: grant.scopes.clone(),
+            issued_at: now,
+            expires_at: now.plus(ttl),
+            claims: grant.extra.clone(),
+        })
+    }
+
     fn assertion(&self, _: &Identity, _: &str, _: UnixTime) -> Result<String, SignError> {
         Err(SignError("a fake".to_owned()))
     }

@@ -39,6 +39,7 @@ pub mod revocation;
 pub mod route;
 pub mod same_origin;
 pub mod session;
+pub mod session_cookie;
 pub mod task;
 pub mod time;
 pub mod trusted_time;

@@ -102,15 +102,39 @@ pub struct State {
     pub consent: Uuid,
 }
 
-/// The secret of this installation from which opaque tokens are derived: 32 random bytes that live beside
-/// the signing keys, never in the store.
-pub struct ServerKey(Zeroizing<[u8; 32]>);
+/// The secret of this installation from which opaque tokens are derived: a ring of keys of 32 random bytes that live
+/// beside the signing keys, never in the store. The first one signs, all of them verify.
+pub struct ServerKey {
+    first: Zeroizing<[u8; 32]>,
+    /// The latest first.
+    former: Vec<Zeroizing<[u8; 32]>>,
+}
+
+/// The place of a key in the ring of this process; 0 is the one that signs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct KeyIndex(usize);
+
+impl KeyIndex {
+    /// The key that signs.
+    pub(super) const FIRST: KeyIndex = KeyIndex(0);
+}
 
 impl ServerKey {
-    /// A key of these bytes, which must be random.
+    /// A ring of one key of these bytes, which must be random.
     #[must_use]
     pub fn new(bytes: Zeroizing<[u8; 32]>) -> ServerKey {
-        ServerKey(bytes)
+        ServerKey::ring(bytes, Vec::new())
+    }
+
+    /// A ring: `first` signs, `former` only verify.
+    #[must_use]
+    pub fn ring(first: Zeroizing<[u8; 32]>, former: Vec<Zeroizing<[u8; 32]>>) -> ServerKey {
+        ServerKey { first, former }
+    }
+
+    /// Every key, the one that signs first.
+    pub(super) fn keys(&self) -> impl Iterator<Item = KeyIndex> + use<> {
+        (0..=self.former.len()).map(KeyIndex)
     }
 
     /// The first refresh token of a session; `secret` must be fresh randomness.
@@ -226,10 +250,17 @@ impl ServerKey {
         URL_SAFE_NO_PAD.encode(self.mac("code verifier", &[consent.as_bytes()])).into()
     }
 
-    /// A MAC under the key, for this purpose only.
+    /// A MAC under the key that signs, for this purpose only.
     pub(super) fn mac(&self, purpose: &str, parts: &[&[u8]]) -> [u8; 32] {
+        self.mac_by(KeyIndex::FIRST, purpose, parts)
+    }
+
+    /// A MAC under one of the keys, for this purpose only.
+    pub(super) fn mac_by(&self, key: KeyIndex, purpose: &str, parts: &[&[u8]]) -> [u8; 32] {
+        let former = key.0.checked_sub(1).and_then(|at| self.former.get(at));
+        let bytes = former.unwrap_or(&self.first);
         #[allow(clippy::expect_used, reason = "HMAC takes a key of any length (RFC 2104 §2)")]
-        let mut mac = Hmac::<Sha256>::new_from_slice(&*self.0).expect("a key of 32 bytes");
+        let mut mac = Hmac::<Sha256>::new_from_slice(&**bytes).expect("a key of 32 bytes");
         // Every part but the last has a fixed length, so that no two inputs run into one another.
         mac.update(purpose.as_bytes());
         mac.update(b"\0");

@@ -14,6 +14,7 @@ use uuid::Uuid;
 use super::account::UserId;
 use super::opaque::{RefreshToken, ServerKey, TokenHash};
 use super::revocation::Versions;
+use super::session_cookie::CookieSeed;
 use super::time::UnixTime;
 
 /// How long the direct parent of the present token still brings the present one: a lost answer, or two
@@ -71,10 +72,40 @@ pub enum Fingerprint {
 /// How long sessions live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lifetimes {
-    /// From one use to the next.
+    /// From one use to the next, of sessions that travel in refresh tokens.
     pub sliding: Duration,
-    /// From the login, however much it is used.
+    /// From the login, however much it is used; no session of any kind lives longer.
     pub absolute: Duration,
+    /// Of sessions that travel in cookies.
+    pub browser: BrowserLifetimes,
+}
+
+/// How long sessions live that travel in cookies (`[browser]`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BrowserLifetimes {
+    /// From one use to the next (idle timeout).
+    pub idle: Duration,
+    /// From the sign-in, however much it is used.
+    pub absolute: Duration,
+    /// In place of [`BrowserLifetimes::idle`] for people who asked to be kept signed in; `None`: the operator does not
+    /// offer it.
+    pub remember: Option<Duration>,
+}
+
+impl BrowserLifetimes {
+    /// The idle timeout of a session.
+    fn idle_of(self, session: &BrowserSession) -> Duration {
+        self.remember.filter(|_| session.remember).unwrap_or(self.idle)
+    }
+}
+
+/// What a session is that travels in a cookie: the secrets of its cookies are derived from the seed, one for each place
+/// ([`super::session_cookie`]). A new seed voids them everywhere.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BrowserSession {
+    pub seed: CookieSeed,
+    /// Its owner asked to be kept signed in.
+    pub remember: bool,
 }
 
 /// A sign-in.
@@ -101,6 +132,9 @@ pub struct Session {
     pub current: TokenHash,
     /// When the present token replaced its parent.
     pub rotated_at: UnixTime,
+    /// Of a session that travels in a cookie. It has no refresh token: [`Session::current`] is of fresh randomness.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub browser: Option<BrowserSession>,
     /// Counts the writes of this record; the store refuses one that was made from an older state.
     pub revision: u64,
 }
@@ -150,7 +184,7 @@ impl Session {
             session.current = next.hash();
             session.rotated_at = now;
             session.last_used_at = now;
-            session.expires_at = now.plus(lifetimes.sliding).min(self.created_at.plus(lifetimes.absolute));
+            session.expires_at = now.plus(lifetimes.sliding).min(self.last_end(lifetimes));
             return Presented::Rotated(Box::new(session), next);
         }
         if token.generation > self.generation {
@@ -195,7 +229,42 @@ impl Session {
     /// When it ends unless it is used, by the limits now in force.
     #[must_use]
     pub fn ends_at(&self, lifetimes: Lifetimes) -> UnixTime {
-        self.expires_at.min(self.created_at.plus(lifetimes.absolute))
+        let end = self.expires_at.min(self.last_end(lifetimes));
+        match &self.browser {
+            None => end,
+            Some(browser) => end.min(self.last_used_at.plus(lifetimes.browser.idle_of(browser))),
+        }
+    }
+
+    /// When it ends however much it is used, by the limits now in force.
+    #[must_use]
+    pub fn last_end(&self, lifetimes: Lifetimes) -> UnixTime {
+        let life = match self.browser {
+            None => lifetimes.absolute,
+            Some(_) => lifetimes.absolute.min(lifetimes.browser.absolute),
+        };
+        self.created_at.plus(life)
+    }
+
+    /// The session as it is after a use at `at`. A use before the last one changes nothing, and none revives a session
+    /// that had ended before it.
+    #[must_use]
+    pub fn used(self, at: UnixTime, lifetimes: Lifetimes) -> Session {
+        let is_use = at >= self.last_used_at && at < self.ends_at(lifetimes);
+        if is_use { self.extended(at, lifetimes) } else { self }
+    }
+
+    /// The session with `at` as its last use, whatever it was before: as it begins, or goes on under another id.
+    #[must_use]
+    pub fn extended(mut self, at: UnixTime, lifetimes: Lifetimes) -> Session {
+        self.last_used_at = at;
+        self.expires_at = at.plus(self.idle(lifetimes)).min(self.last_end(lifetimes));
+        self
+    }
+
+    /// From one use to the next.
+    fn idle(&self, lifetimes: Lifetimes) -> Duration {
+        self.browser.as_ref().map_or(lifetimes.sliding, |browser| lifetimes.browser.idle_of(browser))
     }
 }
 
@@ -205,8 +274,15 @@ mod tests {
     use zeroize::Zeroizing;
 
     const NOW: UnixTime = UnixTime(1_800_000_000);
-    const LIVES: Lifetimes =
-        Lifetimes { sliding: Duration::from_secs(1000), absolute: Duration::from_secs(2500) };
+    const LIVES: Lifetimes = Lifetimes {
+        sliding: Duration::from_secs(1000),
+        absolute: Duration::from_secs(2500),
+        browser: BrowserLifetimes {
+            idle: Duration::from_secs(100),
+            absolute: Duration::from_secs(2000),
+            remember: Some(Duration::from_secs(700)),
+        },
+    };
 
     fn start() -> (ServerKey, Session, RefreshToken) {
         let key = ServerKey::new(Zeroizing::new([1; 32]));
@@ -230,6 +306,7 @@ mod tests {
             generation: 0,
             current: token.hash(),
             rotated_at: NOW,
+            browser: None,
             revision: 0,
         };
         (key, session, token)

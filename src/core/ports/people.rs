@@ -134,6 +134,9 @@ pub enum Limited {
     Connect,
     /// Bringing tokens of one's own for a connection; by account.
     Import,
+    /// A session cookie that we made and behind which no session lives: counted by the value and the address block
+    /// together, so that a former value holds up neither the present one nor anybody else in its network.
+    SessionCookie,
 }
 
 /// Come back later.
@@ -152,6 +155,13 @@ pub trait Limiter: Send + Sync {
     /// # Errors
     /// [`TooMany`]: nothing may be tried now.
     fn attempt(&self, what: Limited, client: IpAddr, account: Option<&str>) -> Result<(), TooMany>;
+
+    /// Whether [`Limiter::attempt`] has lately refused this attempt, and the wait that it told is not over. Takes nothing
+    /// from any allowance: for what is looked at before it is known whether it counts.
+    ///
+    /// # Errors
+    /// [`TooMany`]: nothing may be tried now.
+    fn waits(&self, what: Limited, client: IpAddr, account: &str) -> Result<(), TooMany>;
 
     /// The attempt was not carried out, since the gateway was busy: it is as if it had not been made, and the next
     /// waits no longer for it.

@@ -100,6 +100,13 @@ pub trait Signer: Send + Sync {
     /// [`SignError`] when there is no usable key.
     fn access_token(&self, grant: &AccessGrant, ttl: Duration, now: UnixTime) -> Result<Signed, SignError>;
 
+    /// The identity that such a token would say, without a token and so without an id of one (`jti`): of a session that
+    /// travels in a cookie.
+    ///
+    /// # Errors
+    /// [`SignError`] when no token of this grant would be accepted.
+    fn identity(&self, grant: &AccessGrant, ttl: Duration, now: UnixTime) -> Result<Identity, SignError>;
+
     /// Signs a short assertion of `identity` for the upstream of `route` (`X-Auth-Assertion`), good
     /// for 60 seconds, with the route's name as audience.
     ///

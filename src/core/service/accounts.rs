@@ -14,6 +14,7 @@ use super::caller::{Client, Person, Source};
 use super::leases::Leases;
 use super::noted::About;
 use super::retry::{Decision, retry_on_conflict};
+use super::session_uses::SessionUses;
 use crate::domain::account::{User, UserId, Verification};
 use crate::domain::audit::{Action, Outcome};
 use crate::domain::binding::Forms;
@@ -159,6 +160,8 @@ pub struct Accounts {
     pub(super) key: Arc<ServerKey>,
     pub(super) outbox: Arc<Notify>,
     pub(super) settings: AccountSettings,
+    /// The uses of sessions in cookies that are not written yet.
+    pub(super) uses: Arc<SessionUses>,
     /// The registration forms that were sent lately.
     pub(super) forms: Arc<Mutex<Forms>>,
     /// Notified when a task was enqueued.
@@ -195,6 +198,7 @@ impl Accounts {
             key,
             outbox,
             settings,
+            uses: Arc::default(),
             forms: Arc::default(),
             tasks: Arc::default(),
         }
@@ -258,6 +262,7 @@ impl Accounts {
         let (now, lives) = (self.now(), self.settings.lifetimes);
         let (mut over, mut live) = (Vec::new(), Vec::new());
         for session in self.store.sessions(user).await? {
+            let session = self.uses.apply(session, lives);
             let is_over = now >= session.ends_at(lives) || self.is_cut(&session).await?;
             if is_over { &mut over } else { &mut live }.push(session);
         }

@@ -64,13 +64,15 @@ impl Limiter for AuditedLimits {
         let refused = self.limits.attempt(what, client, account);
         if let Err(TooMany { retry_after }) = &refused {
             let now = self.clock.now();
-            let what = snake(&format!("{what:?}"));
+            let word = snake(&format!("{what:?}"));
             let user: Option<UserId> = account.and_then(|account| account.parse().ok());
-            let hash = account.filter(|_| user.is_none()).map(|account| self.key.hash_of_address(account));
+            // A session cookie names no address.
+            let is_address = user.is_none() && what != Limited::SessionCookie;
+            let hash = account.filter(|_| is_address).map(|account| self.key.hash_of_address(account));
             let wait =
-                (what.clone(), block(client), account.map(|account| self.key.hash_of_address(account)));
+                (word.clone(), block(client), account.map(|account| self.key.hash_of_address(account)));
             if self.is_first(wait, now.plus(*retry_after), now) {
-                let mut about = About { user, ..About::default() }.because(what);
+                let mut about = About { user, ..About::default() }.because(word);
                 about = about.with("retry_after", retry_after.as_secs().max(1));
                 if let Some(hash) = hash {
                     about = about.with("address_hash", hash);
@@ -88,6 +90,10 @@ impl Limiter for AuditedLimits {
             }
         }
         refused
+    }
+
+    fn waits(&self, what: Limited, client: IpAddr, account: &str) -> Result<(), TooMany> {
+        self.limits.waits(what, client, account)
     }
 
     fn not_tried(&self, what: Limited, client: IpAddr, account: &str) {

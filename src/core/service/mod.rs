@@ -3,6 +3,7 @@
 pub mod accounts;
 pub mod admit;
 pub mod audited_limits;
+pub mod browser;
 pub mod caller;
 pub mod clock;
 pub mod connections;
@@ -28,6 +29,7 @@ pub mod register;
 mod retry;
 pub mod revoke;
 pub mod rotate;
+pub mod session_uses;
 pub mod sessions;
 pub mod sign_in;
 pub mod storage;

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::admit::{Admission, Permit};
 use super::caller::Person;
+use super::session_uses::SessionUses;
 use crate::domain::credential::Carrier;
 use crate::domain::request::{Headers, Host, Path, Request};
 use crate::domain::route::{Auth, Carriers, Route};
@@ -137,6 +138,8 @@ pub struct Expiry {
     /// The issuer of our own tokens.
     pub issuer: String,
     pub lifetimes: Lifetimes,
+    /// The uses of sessions in cookies that are not written yet.
+    pub uses: Arc<SessionUses>,
     /// How long past its `exp` a token is still accepted.
     pub leeway: Duration,
 }
@@ -158,7 +161,10 @@ impl Expiry {
         };
         match self.store.session(user, session).await {
             Ok(None) => now,
-            Ok(Some(session)) => session.ends_at(self.lifetimes).min(now.plus(LOOK_AGAIN)),
+            Ok(Some(session)) => {
+                let session = self.uses.apply(session, self.lifetimes);
+                session.ends_at(self.lifetimes).min(now.plus(LOOK_AGAIN))
+            }
             // Not known, which must not last: then it counts as a token without a session.
             Err(error) => {
                 tracing::warn!(%error, "a session cannot be read; its exchanges go on for now");

@@ -8,11 +8,13 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use super::accounts::{AccountError, Accounts};
+use super::browser::CookieWish;
 use super::caller::{Client, Source};
 use super::noted::About;
-use super::sign_in::{Factor, SignIn};
+use super::sign_in::{BrowserSignIn, Factor, SignIn};
 use crate::domain::account::{PasswordHash, User, UserId};
 use crate::domain::audit::{Action, Outcome};
+use crate::domain::browser::CookiePlace;
 use crate::domain::email::EmailAddress;
 use crate::ports::{Entropy, Limited, StoreError};
 
@@ -76,6 +78,37 @@ impl Accounts {
         email: &str,
         password: SecretString,
     ) -> Result<SignIn, AccountError> {
+        let (user, factor) = self.check_login(client, email, password).await?;
+        self.sign_in(client, user, &factor).await
+    }
+
+    /// [`Accounts::password_login`] for a browser: the session travels in a cookie that is good at `place`. With
+    /// `remember` its owner is kept signed in, where the operator offers that. `over` is the session cookie that the
+    /// browser has there; its session ends, whosever it is.
+    ///
+    /// # Errors
+    /// As [`Accounts::password_login`].
+    pub async fn browser_login(
+        &self,
+        client: &Client,
+        email: &str,
+        password: SecretString,
+        remember: bool,
+        place: &CookiePlace,
+        over: Option<&str>,
+    ) -> Result<BrowserSignIn, AccountError> {
+        let (user, factor) = self.check_login(client, email, password).await?;
+        let wish = CookieWish { place, remember, over };
+        self.sign_in_with_cookie(client, user, &factor, wish).await
+    }
+
+    /// Checks the password, within the limits.
+    async fn check_login(
+        &self,
+        client: &Client,
+        email: &str,
+        password: SecretString,
+    ) -> Result<(UserId, CheckedPassword), AccountError> {
         let email: EmailAddress = email.parse()?;
         let look_up = async {
             let found = self.store.user_by_email(&email).await?;
@@ -123,7 +156,6 @@ impl Accounts {
         let owner = self.owner(client, &email);
         let rehashed =
             if checked.needs_rehash { self.passwords.hash(password, owner).await.ok() } else { None };
-        let factor = CheckedPassword { against: found.password, rehashed };
-        self.sign_in(client, found.user, &factor).await
+        Ok((found.user, CheckedPassword { against: found.password, rehashed }))
     }
 }

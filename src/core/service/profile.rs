@@ -14,7 +14,7 @@ use crate::domain::mail::{Facts, Letter};
 use crate::domain::opaque::RefreshToken;
 use crate::domain::password::Requirements;
 use crate::domain::revocation::Versions;
-use crate::domain::session::{Session, SessionId};
+use crate::domain::session::{BrowserSession, Session, SessionId};
 use crate::domain::task::Work;
 use crate::ports::{Change, Limited};
 
@@ -157,7 +157,7 @@ impl Accounts {
                 // Asked behind `version`: revoked before that, it must not go on; revoked later, the new one is, too,
                 // since it was begun at the version before the raise below. A raise itself ends no session.
                 if Some(session.id) == person.session && !self.is_over(&session).await? {
-                    let (session, token) = self.renewed(&session, version);
+                    let (session, token) = self.renewed(&session, version, None);
                     changes.push(Change::CreateSession(session.clone()));
                     renewed = Some((session, token));
                 }
@@ -181,23 +181,27 @@ impl Accounts {
     }
 
     /// The same sign-in as a session of its own, which was begun at `begun`: its id and its tokens are new, its age is
-    /// not.
-    fn renewed(&self, session: &Session, begun: Versions) -> (Session, RefreshToken) {
+    /// not. With `browser` it travels in a cookie.
+    pub(super) fn renewed(
+        &self,
+        session: &Session,
+        begun: Versions,
+        browser: Option<BrowserSession>,
+    ) -> (Session, RefreshToken) {
         let (now, lives) = (self.now(), self.settings.lifetimes);
         let id = SessionId(self.entropy.uuid());
         let token = self.key.first(session.user, id, self.random());
         let renewed = Session {
             id,
-            last_used_at: now,
-            expires_at: now.plus(lives.sliding).min(session.created_at.plus(lives.absolute)),
             begun,
+            browser,
             generation: 0,
             current: token.hash(),
             rotated_at: now,
             revision: 0,
             ..session.clone()
         };
-        (renewed, token)
+        (renewed.extended(now, lives), token)
     }
 
     /// Checks `password` against the account's: an attacker who has taken over a session must not get the account.

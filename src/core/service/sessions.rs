@@ -32,7 +32,8 @@ impl Accounts {
     /// # Errors
     /// [`StoreError`].
     pub(super) async fn is_over(&self, session: &Session) -> Result<bool, StoreError> {
-        let is_past = self.now() >= session.ends_at(self.settings.lifetimes);
+        let lives = self.settings.lifetimes;
+        let is_past = self.now() >= self.uses.apply(session.clone(), lives).ends_at(lives);
         Ok(is_past || self.is_cut(session).await?)
     }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use super::accounts::{AccountError, Accounts};
+use super::browser::{CookieWish, SignedIn};
 use super::caller::{Client, Source};
 use super::noted::About;
 use super::retry::Decision;
@@ -24,13 +25,19 @@ use crate::domain::time::UnixTime;
 use crate::ports::{AccessGrant, Change, SignError};
 
 /// What a sign-in comes to. Every kind of sign-in ends in this, and every caller answers for both.
+///
+/// `T` is what the caller gets of the session: the tokens of one that travels in them, or a cookie
+/// ([`BrowserSignIn`]).
 #[derive(Debug)]
-pub enum SignIn {
+pub enum SignIn<T = Granted> {
     /// A session was begun.
-    Done(Box<Granted>),
+    Done(Box<T>),
     /// The first factor was right, and something more is asked for. No session was begun.
     Challenge(Challenge),
 }
+
+/// [`SignIn`] of a session that travels in a cookie.
+pub type BrowserSignIn = SignIn<SignedIn>;
 
 /// What is asked for beside a first factor: a variant for each kind.
 ///
@@ -90,18 +97,61 @@ enum DeviceLetter {
 }
 
 impl Accounts {
-    /// Begins a session of the account, for which `factor` was found right.
+    /// Begins a session of the account, for which `factor` was found right. It travels in tokens.
     ///
     /// # Errors
-    /// [`AccountError::Disabled`] or [`AccountError::Locked`]; [`AccountError::InvalidCredentials`] for an account that
-    /// must look as if there were none, and when the factor does not hold any more; [`AccountError::Conflict`],
-    /// [`AccountError::Store`] or [`AccountError::Sign`].
+    /// As [`Accounts::begin_session`]; or [`AccountError::Sign`].
     pub(super) async fn sign_in(
         &self,
         client: &Client,
         id: UserId,
         factor: &impl Factor,
     ) -> Result<SignIn, AccountError> {
+        match self.begin_session(client, id, factor, None).await? {
+            SignIn::Challenge(challenge) => Ok(SignIn::Challenge(challenge)),
+            SignIn::Done(begun) => {
+                let NewSession { version, user, session, token, .. } = *begun;
+                let granted = self.grant(version, user, &session, self.key.write(&token))?;
+                Ok(SignIn::Done(Box::new(granted)))
+            }
+        }
+    }
+
+    /// Begins a session of the account, for which `factor` was found right. It travels in a cookie.
+    ///
+    /// # Errors
+    /// As [`Accounts::begin_session`].
+    pub(super) async fn sign_in_with_cookie(
+        &self,
+        client: &Client,
+        id: UserId,
+        factor: &impl Factor,
+        wish: CookieWish<'_>,
+    ) -> Result<BrowserSignIn, AccountError> {
+        match self.begin_session(client, id, factor, Some(wish)).await? {
+            SignIn::Challenge(challenge) => Ok(SignIn::Challenge(challenge)),
+            SignIn::Done(begun) => {
+                let NewSession { user, session, .. } = *begun;
+                // It was begun with a seed. Without one there is no cookie, and nobody is signed in.
+                let cookie = self.issued(&session, wish.place).ok_or(AccountError::Conflict)?;
+                Ok(SignIn::Done(Box::new(SignedIn { user, session: session.id, cookie })))
+            }
+        }
+    }
+
+    /// Begins a session of the account, for which `factor` was found right; with `wish`, one that travels in a cookie.
+    ///
+    /// # Errors
+    /// [`AccountError::Disabled`] or [`AccountError::Locked`]; [`AccountError::InvalidCredentials`] for an account that
+    /// must look as if there were none, and when the factor does not hold any more; [`AccountError::Conflict`],
+    /// or [`AccountError::Store`].
+    async fn begin_session(
+        &self,
+        client: &Client,
+        id: UserId,
+        factor: &impl Factor,
+        wish: Option<CookieWish<'_>>,
+    ) -> Result<SignIn<NewSession>, AccountError> {
         let source = &Source::Client(client);
         let block = AddressBlock::of(client.address);
         let device = &self.devices.device(client.user_agent.as_deref(), client.address);
@@ -114,8 +164,12 @@ impl Accounts {
                 self.note(source, Action::Login, Outcome::Denied, about);
                 return Err(error);
             }
-            let (session, token) = self.new_session(&user, device, version);
-            let mut changes = self.evict(&user).await?;
+            let (session, token) = self.new_session(&user, device, version, wish.map(|wish| wish.remember));
+            let (over, mut changes) = match &wish {
+                Some(wish) => self.ending_over(wish).await?,
+                None => (None, Vec::new()),
+            };
+            changes.extend(self.evict(&user, over).await?);
             let letter = match remember_device(&mut user, device) {
                 false => DeviceLetter::NotNeeded,
                 true if user.admits_device_letter(self.now()) => DeviceLetter::Sent,
@@ -133,10 +187,9 @@ impl Accounts {
             changes.push(Change::CreateSession(session.clone()));
             Ok(Decision::Commit(changes, NewSession { version, user, session, token, letter }))
         };
-        let NewSession { version, user, session, token, letter } =
-            self.retry_on_conflict(source, decide).await?;
-        let about = About::session(user.id, session.id);
-        let about = match letter {
+        let begun = self.retry_on_conflict(source, decide).await?;
+        let about = About::session(begun.user.id, begun.session.id);
+        let about = match begun.letter {
             DeviceLetter::NotNeeded => about,
             DeviceLetter::Sent => {
                 self.outbox.notify_one();
@@ -145,11 +198,18 @@ impl Accounts {
             DeviceLetter::HeldBack => about.because("letter_held_back"),
         };
         self.note(source, Action::Login, Outcome::Success, about);
-        let granted = self.grant(version, user, &session, self.key.write(&token))?;
-        Ok(SignIn::Done(Box::new(granted)))
+        Ok(SignIn::Done(Box::new(begun)))
     }
 
-    fn new_session(&self, user: &User, device: &Device, begun: Versions) -> (Session, RefreshToken) {
+    /// A session that begins now; `remember` is there for one that travels in a cookie. The refresh token of such a one
+    /// is given to no client.
+    fn new_session(
+        &self,
+        user: &User,
+        device: &Device,
+        begun: Versions,
+        remember: Option<bool>,
+    ) -> (Session, RefreshToken) {
         let now = self.now();
         let id = SessionId(self.entropy.uuid());
         let token = self.key.first(user.id, id, self.random());
@@ -159,22 +219,24 @@ impl Accounts {
             user: user.id,
             created_at: now,
             last_used_at: now,
-            expires_at: now.plus(lives.sliding.min(lives.absolute)),
+            expires_at: now,
             device: device.clone(),
             scopes: user.scopes.clone(),
             begun,
             generation: 0,
             current: token.hash(),
             rotated_at: now,
+            browser: remember.map(|remember| self.browser_session(remember)),
             revision: 0,
         };
-        (session, token)
+        (session.extended(now, lives), token)
     }
 
     /// Makes room for one more session: removes those that are over, and ends the least recently used ones beyond the
-    /// configured number.
-    async fn evict(&self, user: &User) -> Result<Vec<Change>, AccountError> {
+    /// configured number. `ended` ends anyway.
+    async fn evict(&self, user: &User, ended: Option<SessionId>) -> Result<Vec<Change>, AccountError> {
         let (over, mut live) = self.over_and_live(user.id).await?;
+        live.retain(|session| Some(session.id) != ended);
         // What is over by a clock that may be ahead takes up no room, and is not removed yet.
         let (earliest, lives) = (self.clock.reading().earliest, self.settings.lifetimes);
         let mut changes = Vec::new();
@@ -204,27 +266,34 @@ impl Accounts {
         let now = self.now();
         let left = now.until(session.ends_at(self.settings.lifetimes));
         let expires_in = self.settings.access_ttl.min(left);
-        let mut extra = user.claims.clone();
-        if let Some(name) = &user.name {
-            // OpenID Connect Core §5.1; an operator's own claim of that name goes first.
-            extra.entry("name").or_insert_with(|| name.clone().into());
-        }
-        let grant = AccessGrant {
-            subject: user.id.to_string(),
-            email: Some(user.email.to_string()),
-            email_verified: user.email_verified,
-            session: Some(session.id.to_string()),
-            version: version.subject,
-            generation: version.generation,
-            scopes: session.scopes.clone(),
-            extra,
-        };
+        let grant = self.access_grant(version, &user, session);
         let access_token = self.signer.access_token(&grant, expires_in, now)?.token;
         // The account is from before the size of tokens was bounded. No request could carry the token.
         if access_token.len() > MAX_TOKEN_BYTES {
             return Err(SignError(super::fit::too_long(access_token.len(), MAX_TOKEN_BYTES)).into());
         }
         Ok(Granted { access_token, refresh_token, expires_in, session: session.id, user })
+    }
+
+    /// What an access token of `session` says about `user`, both read after `version`.
+    pub(super) fn access_grant(&self, version: Versions, user: &User, session: &Session) -> AccessGrant {
+        let mut extra = user.claims.clone();
+        if let Some(name) = &user.name {
+            // OpenID Connect Core §5.1; an operator's own claim of that name goes first.
+            extra.entry("name").or_insert_with(|| name.clone().into());
+        }
+        // Those of a session that is refreshed follow the account's with each refresh; a cookie is never refreshed.
+        let scopes = if session.browser.is_some() { &user.scopes } else { &session.scopes };
+        AccessGrant {
+            subject: user.id.to_string(),
+            email: Some(user.email.to_string()),
+            email_verified: user.email_verified,
+            session: Some(session.id.to_string()),
+            version: version.subject,
+            generation: version.generation,
+            scopes: scopes.clone(),
+            extra,
+        }
     }
 }
 

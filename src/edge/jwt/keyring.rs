@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
+use super::claims::{self, Expect};
 use super::compact::{Compact, algorithm, name};
 use super::digest;
 use super::keys::SigningKey;
@@ -293,16 +294,11 @@ fn settle(
     Ok((Ring::new(active, retired), changed))
 }
 
-impl Signer for SigningKeyRing {
-    fn issuer(&self) -> &str {
-        &self.0.issuer
-    }
-
-    fn access_token(&self, grant: &AccessGrant, ttl: Duration, now: UnixTime) -> Result<Signed, SignError> {
+impl SigningKeyRing {
+    /// What an access token of `grant` says, but for its id.
+    fn claims(&self, grant: &AccessGrant, ttl: Duration, now: UnixTime) -> Map<String, Value> {
         let mut claims = grant.extra.clone();
         claims.retain(|name, _| !is_reserved(name));
-        let expires_at = now.plus(ttl);
-        let token_id = uuid::Uuid::now_v7().to_string();
         let mut set = |name: &str, value: Value| claims.insert(name.to_owned(), value);
         set("iss", json!(self.0.issuer));
         set("aud", json!(self.0.audience));
@@ -310,8 +306,7 @@ impl Signer for SigningKeyRing {
         set("type", json!("access"));
         set("iat", json!(now));
         set("nbf", json!(now));
-        set("exp", json!(expires_at));
-        set("jti", json!(token_id));
+        set("exp", json!(now.plus(ttl)));
         set("ver", json!(grant.version));
         set("gen", json!(grant.generation));
         if let Some(email) = &grant.email {
@@ -324,9 +319,37 @@ impl Signer for SigningKeyRing {
         if !grant.scopes.is_empty() {
             set("scope", json!(grant.scopes.join(" ")));
         }
+        claims
+    }
+}
+
+impl Signer for SigningKeyRing {
+    fn issuer(&self) -> &str {
+        &self.0.issuer
+    }
+
+    fn access_token(&self, grant: &AccessGrant, ttl: Duration, now: UnixTime) -> Result<Signed, SignError> {
+        let mut claims = self.claims(grant, ttl, now);
+        let expires_at = now.plus(ttl);
+        let token_id = uuid::Uuid::now_v7().to_string();
+        claims.insert("jti".to_owned(), json!(token_id));
         // Before signing, so that a rotation in between keeps the key long enough.
         self.0.longest.fetch_max(expires_at.0, Ordering::AcqRel);
         Ok(Signed { token: self.0.sign("at+jwt", &claims)?, token_id, expires_at })
+    }
+
+    fn identity(&self, grant: &AccessGrant, ttl: Duration, now: UnixTime) -> Result<Identity, SignError> {
+        let issuer = Arc::from(self.0.issuer.as_str());
+        // By the rules that a token is read by; its signature and its audience are our own.
+        let expect = Expect {
+            issuer: &issuer,
+            audiences: None,
+            ours: true,
+            email_trusted: false,
+            leeway: Duration::ZERO,
+        };
+        claims::identity(self.claims(grant, ttl, now), expect, now)
+            .map_err(|fault| SignError(format!("no token of this grant would be accepted: {fault:?}")))
     }
 
     fn assertion(&self, identity: &Identity, route: &str, now: UnixTime) -> Result<String, SignError> {

@@ -16,7 +16,8 @@ use palisade_core::service::accounts::AccountError;
 use palisade_core::service::profile::Edit;
 use palisade_core::service::sign_in::Granted;
 use palisade_testing::accounts_world::{
-    ANN, AccountsWorld, PASSWORD, PasswordLogin, client, from, person, secret, signed_in, world, world_with,
+    ANN, AccountsWorld, BROWSER, PASSWORD, PasswordLogin, client, from, person, secret, signed_in, world,
+    world_with,
 };
 
 const BOB: &str = "bob@example.com";
@@ -93,7 +94,11 @@ async fn a_refresh_that_is_overtaken_by_an_operator_brings_a_dead_token() {
 
 #[tokio::test]
 async fn an_access_token_does_not_outlive_its_session() {
-    let lives = Lifetimes { sliding: Duration::from_secs(900), absolute: Duration::from_secs(1000) };
+    let lives = Lifetimes {
+        sliding: Duration::from_secs(900),
+        absolute: Duration::from_secs(1000),
+        browser: BROWSER,
+    };
     let world = world_with(|settings| settings.lifetimes = lives);
     world.ann().await;
     let granted = world.login().await;

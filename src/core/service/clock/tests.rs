@@ -5,6 +5,7 @@ use palisade_core::domain::trusted_time::PROBATION;
 use palisade_core::ports::{Change, Clock, Store};
 use palisade_core::service::clock::*;
 use palisade_core::service::revoke::{Lives, Revoke, RevokeRequest, Subject};
+use palisade_testing::accounts_world::BROWSER;
 use palisade_testing::conformance::session;
 use palisade_testing::fakes::{FakeClock, FakeEntropy, FakeIssuerClocks, FakeSigner, FakeStore, NOW};
 use std::sync::atomic::AtomicU64;
@@ -48,7 +49,7 @@ impl Machine {
             Arc::new(FakeIssuerClocks),
             Lives {
                 tokens: hour,
-                sessions: Lifetimes { sliding: hour, absolute: hour },
+                sessions: Lifetimes { sliding: hour, absolute: hour, browser: BROWSER },
                 leeway: Duration::ZERO,
             },
         )

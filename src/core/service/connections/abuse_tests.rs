@@ -201,6 +201,7 @@ async fn session(world: &ConnectionsWorld) -> Person {
         generation: 0,
         current: TokenHash::of(b"x"),
         rotated_at: now,
+        browser: None,
         revision: 0,
     };
     world.store.commit(vec![Change::CreateSession(session)]).await.unwrap();

@@ -78,6 +78,7 @@ fn expiry(world: &AccountsWorld) -> Expiry {
         store: world.store.clone(),
         issuer: FakeSigner.issuer().to_owned(),
         lifetimes: world.accounts.session_lifetimes(),
+        uses: world.accounts.session_uses(),
         leeway: LEEWAY,
     }
 }

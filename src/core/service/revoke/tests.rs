@@ -6,6 +6,7 @@ use palisade_core::domain::time::UnixTime;
 use palisade_core::ports::Store;
 use palisade_core::ports::StoreError;
 use palisade_core::service::revoke::*;
+use palisade_testing::accounts_world::BROWSER;
 use palisade_testing::fakes::{FakeClock, FakeEntropy, FakeIssuerClocks, FakeSigner, FakeStore, NOW};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,7 @@ fn revoke() -> (Revoke, Arc<FakeStore>) {
     let store = Arc::new(FakeStore::default());
     let (hour, minute, day) =
         (Duration::from_secs(3600), Duration::from_secs(60), Duration::from_secs(86_400));
-    let sessions = Lifetimes { sliding: day, absolute: 10 * day };
+    let sessions = Lifetimes { sliding: day, absolute: 10 * day, browser: BROWSER };
     let revoke = Revoke::new(
         store.clone(),
         Arc::new(FakeSigner),

@@ -25,7 +25,7 @@ use palisade_core::service::mint::Mint;
 use palisade_core::service::revoke::{Lives, Revoke};
 use palisade_core::service::rotate::Rotate;
 use palisade_core::service::storage::Storage;
-use palisade_testing::accounts_world::{self, ANN, PASSWORD};
+use palisade_testing::accounts_world::{self, ANN, BROWSER, PASSWORD};
 use palisade_testing::connection_fakes::{ACME, FakeProviders};
 use palisade_testing::fakes::{
     FakeAudit, FakeClock, FakeEntropy, FakeIssuerClocks, FakeKeys, FakeSigner, FakeStore, NOW,
@@ -89,7 +89,11 @@ fn api(not_ready: Option<&'static str>) -> Api {
         guarded.clone(),
         Arc::new(FakeEntropy::default()),
         Arc::new(FakeIssuerClocks),
-        Lives { tokens: hour, sessions: Lifetimes { sliding: hour, absolute: hour }, leeway: none },
+        Lives {
+            tokens: hour,
+            sessions: Lifetimes { sliding: hour, absolute: hour, browser: BROWSER },
+            leeway: none,
+        },
     );
     let router = admin_router(AdminState {
         credential: CREDENTIAL.into(),
