@@ -87,6 +87,7 @@ pub fn session(user: UserId, at: UnixTime) -> Session {
         generation: 0,
         current: TokenHash::of(id.as_bytes()),
         rotated_at: at,
+        browser: None,
         revision: 0,
     }
 }
