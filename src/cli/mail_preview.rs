@@ -73,6 +73,7 @@ fn list() -> String {
             Letter::EmailChangeUndone => "to the earlier address: the change was undone",
             Letter::EmailChangeDisputed => "to a later address: the same, with a link to object",
             Letter::NewDevice => "a sign-in from a device that was not seen before",
+            Letter::AccountDeleted => "its owner has deleted the account",
             Letter::ReconnectNeeded => "a provider does not honour a grant any more",
             Letter::GrantEnding => "a grant of a provider ends soon",
         };

@@ -42,6 +42,9 @@ mod service {
             mod tests;
         }
     }
+    mod delete_account {
+        mod tests;
+    }
     mod email_change {
         mod freeze_tests;
         mod tests;

@@ -52,6 +52,7 @@ pub struct FakeStore {
     /// The next write is made, and its answer is lost.
     pub lose: AtomicBool,
     /// What another writer commits right after the next commit.
+    ahead: Mutex<Vec<Change>>,
     between: Mutex<Vec<Change>>,
     /// A read of the account of this address finds a record that cannot be read.
     unreadable: Mutex<Option<EmailAddress>>,
@@ -274,6 +275,11 @@ impl FakeStore {
         *self.between.lock().unwrap() = changes;
     }
 
+    /// Another writer makes these changes right before the next commit.
+    pub fn get_ahead(&self, changes: Vec<Change>) {
+        *self.ahead.lock().unwrap() = changes;
+    }
+
     /// The account of this address cannot be read any more.
     pub fn damage(&self, email: &EmailAddress) {
         *self.unreadable.lock().unwrap() = Some(email.clone());
@@ -299,6 +305,9 @@ impl Store for FakeStore {
         self.check()?;
         self.take_over(TakeOver::BeforeCommit);
         let mut state = self.state();
+        for change in self.ahead.lock().unwrap().drain(..) {
+            state.make(change).unwrap();
+        }
         let mut next = state.clone();
         next.writes += 1;
         let in_force = InForce::of(&changes);

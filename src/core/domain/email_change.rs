@@ -16,8 +16,8 @@
 //! 5. An earlier address that has become another account's is not given back: an operator decides.
 //! 6. Once the address is decided, only a reset of the password by it is accepted, and ends the freeze.
 //!
-//! Nothing lets people delete their accounts themselves. What is to do so must wait while a change can be undone: the
-//! undo would go with the account.
+//! People cannot delete their accounts while a change can be undone ([`EmailChanges::undoable_until`]): the undo would
+//! go with the account.
 
 use std::time::Duration;
 
@@ -125,6 +125,13 @@ impl EmailChanges {
     #[must_use]
     pub fn can_undo(&self, link: Uuid, now: UnixTime) -> bool {
         self.undoable.iter().any(|change| change.link == link && is_live(change, now))
+    }
+
+    /// Until when a change can be undone; `None` when there is none that can be at `now`.
+    #[must_use]
+    pub fn undoable_until(&self, now: UnixTime) -> Option<UnixTime> {
+        let live = self.undoable.iter().filter(|change| is_live(change, now));
+        live.map(|change| change.at.plus(UNDO_LIFE)).max()
     }
 
     /// Takes back the change of this undo link and every later one, and freezes the account. `present` is the

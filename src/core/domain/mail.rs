@@ -33,6 +33,8 @@ pub enum Letter {
     EmailChangeDisputed,
     /// A sign-in from a device that was not seen before.
     NewDevice,
+    /// Its owner has deleted the account.
+    AccountDeleted,
     /// A provider does not honour the grant any more: connect again.
     ReconnectNeeded,
     /// A grant ends soon, whatever Palisade does: connect again.
@@ -41,7 +43,7 @@ pub enum Letter {
 
 impl Letter {
     /// Every letter, in the order people get to see them.
-    pub const ALL: [Letter; 13] = [
+    pub const ALL: [Letter; 14] = [
         Letter::VerifyEmail,
         Letter::Welcome,
         Letter::AlreadyRegistered,
@@ -53,6 +55,7 @@ impl Letter {
         Letter::EmailChangeUndone,
         Letter::EmailChangeDisputed,
         Letter::NewDevice,
+        Letter::AccountDeleted,
         Letter::ReconnectNeeded,
         Letter::GrantEnding,
     ];
@@ -72,6 +75,7 @@ impl Letter {
             Letter::EmailChangeUndone => "email_change_undone",
             Letter::EmailChangeDisputed => "email_change_disputed",
             Letter::NewDevice => "new_device",
+            Letter::AccountDeleted => "account_deleted",
             Letter::ReconnectNeeded => "reconnect_needed",
             Letter::GrantEnding => "grant_ending",
         }

@@ -72,6 +72,13 @@ pub enum AccountError {
     /// Of an operator's request.
     #[error("a change of the account's address was undone: decide first which address it gets")]
     Frozen,
+    /// Of its owner's request to delete it.
+    #[error(
+        "the address of the account was changed lately: as long as that can be undone, until {0}, the account stays"
+    )]
+    EmailChangeUndoable(UnixTime),
+    #[error("this needs the password of the account, or a sign-in of the last ten minutes")]
+    FreshSignInNeeded,
     #[error("the account is locked until {0}")]
     Locked(UnixTime),
     /// RFC 6749 §5.2, `invalid_grant`.

@@ -7,6 +7,7 @@ pub mod browser;
 pub mod caller;
 pub mod clock;
 pub mod connections;
+pub mod delete_account;
 pub mod demo_account;
 pub mod email_change;
 pub mod fit;

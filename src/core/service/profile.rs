@@ -205,7 +205,7 @@ impl Accounts {
     }
 
     /// Checks `password` against the account's: an attacker who has taken over a session must not get the account.
-    async fn confirm_password(
+    pub(super) async fn confirm_password(
         &self,
         client: &Client,
         user: &User,

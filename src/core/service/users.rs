@@ -226,10 +226,7 @@ impl Accounts {
         let source = Source::Operator(request_id);
         let decide = || async {
             let user = self.store.user(id).await?.ok_or(AccountError::NotFound("user"))?;
-            let mut changes = vec![self.raising(user.id, "account deleted")];
-            changes.extend(self.ending_grants(id).await?);
-            changes.push(Change::DeleteUser(user.id));
-            Ok(Decision::Commit(changes, ()))
+            Ok(Decision::Commit(self.deleting(&user).await?, ()))
         };
         // A conflict: a token of a connection was refreshed meanwhile.
         self.retry_on_conflict(&source, decide).await?;

@@ -58,6 +58,12 @@ pub(super) fn account(error: &AccountError) -> Failure {
         AccountError::WrongPassword => Failure::new(403, "wrong_password", said),
         AccountError::Disabled => Failure::new(403, "account_disabled", said),
         AccountError::Frozen => Failure::new(409, "account_frozen", said),
+        AccountError::FreshSignInNeeded => Failure::new(403, "fresh_sign_in_needed", said),
+        AccountError::EmailChangeUndoable(until) => {
+            let why = "the address of the account was changed lately: as long as that can be undone, until the moment in \
+                       `until`, the account cannot be deleted";
+            Failure::new(409, "email_change_undoable", why).with("until", json!(until))
+        }
         AccountError::Locked(until) => {
             Failure::new(403, "account_locked", "the account is locked until the moment in `until`")
                 .with("until", json!(until))
@@ -119,6 +125,14 @@ pub(super) fn documented_failures() -> Vec<(Failure, &'static str)> {
         (
             AccountError::Frozen,
             "A change of the account's address was undone, and it is not decided yet which address it gets.",
+        ),
+        (
+            AccountError::FreshSignInNeeded,
+            "The account's password was not given, and the session is older than ten minutes.",
+        ),
+        (
+            AccountError::EmailChangeUndoable(UnixTime(1_800_000_000)),
+            "The account's address was changed, and that can be undone until `until`.",
         ),
         (AccountError::Locked(UnixTime(1_800_000_000)), "An operator has locked the account until `until`."),
         (
@@ -198,7 +212,9 @@ mod tests {
             Some(AccountError::InvalidCredentials) => AccountError::WrongPassword,
             Some(AccountError::WrongPassword) => AccountError::Disabled,
             Some(AccountError::Disabled) => AccountError::Frozen,
-            Some(AccountError::Frozen) => AccountError::Locked(UnixTime(1)),
+            Some(AccountError::Frozen) => AccountError::FreshSignInNeeded,
+            Some(AccountError::FreshSignInNeeded) => AccountError::EmailChangeUndoable(UnixTime(1)),
+            Some(AccountError::EmailChangeUndoable(_)) => AccountError::Locked(UnixTime(1)),
             Some(AccountError::Locked(_)) => AccountError::InvalidRefreshToken,
             Some(AccountError::InvalidRefreshToken) => AccountError::InvalidLink,
             Some(AccountError::InvalidLink) => AccountError::ProofNeeded(Ways::NewPassword),
@@ -238,6 +254,6 @@ mod tests {
             count += 1;
             error = after(Some(&this));
         }
-        assert_eq!(count, 21);
+        assert_eq!(count, 23);
     }
 }

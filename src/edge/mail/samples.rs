@@ -76,6 +76,7 @@ pub(super) fn purpose(letter: Letter) -> Option<Purpose> {
         | Letter::EmailChanged
         | Letter::EmailChangeUndone
         | Letter::NewDevice
+        | Letter::AccountDeleted
         | Letter::ReconnectNeeded
         | Letter::GrantEnding => None,
     }

@@ -23,7 +23,7 @@ macro_rules! built_in {
 }
 
 /// Every template that is looked for, with the words it has unless a folder has others.
-const BUILT_IN: [(&str, &str); 31] = built_in![
+const BUILT_IN: [(&str, &str); 33] = built_in![
     "layout.html",
     "layout.txt",
     "_button.html",
@@ -51,6 +51,8 @@ const BUILT_IN: [(&str, &str); 31] = built_in![
     "email_change_disputed.txt",
     "new_device.html",
     "new_device.txt",
+    "account_deleted.html",
+    "account_deleted.txt",
     "reconnect_needed.html",
     "reconnect_needed.txt",
     "grant_ending.html",

@@ -7,6 +7,7 @@ mod caller;
 mod connection_schema;
 mod connections;
 mod cookies;
+mod deletion;
 mod docs;
 mod email_changes;
 mod openapi;
@@ -61,6 +62,7 @@ pub fn auth_router(state: AuthState) -> Router {
 fn endpoints() -> OpenApiRouter<Arc<AuthState>> {
     OpenApiRouter::with_openapi(openapi::frame())
         .merge(accounts::endpoints())
+        .merge(deletion::endpoints())
         .merge(email_changes::endpoints())
         .merge(connections::endpoints())
         .merge(callback::endpoints())
