@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 const PASSWORD: &str = "Correct horse 42";
 const ANN: &str = "ann@example.com";
 /// Mails as files, cheap hashes, no limits.
-const OPEN: &str = "[passwords]\nbcrypt_cost = 4\n[limits]\nenabled = false\n[mail]\ntransport = \"file:./outbox\"\n\
+const OPEN: &str = "[accounts]\nregistration = \"open\"\n[passwords]\nbcrypt_cost = 4\n[limits]\nenabled = false\n[mail]\ntransport = \"file:./outbox\"\n\
                     [log]\naudit = \"file:./audit.jsonl\"\n";
 
 fn config(folder: &Path, rest: &str) {

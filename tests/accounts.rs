@@ -24,7 +24,7 @@ impl World {
     async fn start_with(prefix: &'static str, server: &str, extra: &str) -> World {
         let app = Upstream::start().await;
         let extra = format!(
-            "[passwords]\nbcrypt_cost = 4\n[limits]\nenabled = false\n[mail]\ntransport = \"file:./outbox\"\n{extra}\n\
+            "[accounts]\nregistration = \"open\"\n[passwords]\nbcrypt_cost = 4\n[limits]\nenabled = false\n[mail]\ntransport = \"file:./outbox\"\n{extra}\n\
              [[routes]]\nname = \"app\"\nupstream = [\"http://{}\"]\n",
             app.address
         );

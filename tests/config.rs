@@ -10,10 +10,13 @@ use palisade::config::{
     self, BUILT_IN, Component, Config, ConfigError, Cors, HostPattern, MailTransport, Origins, PluginLimits,
     SmtpTls, StoreUrl,
 };
-use palisade_core::domain::account::Verification;
+use palisade_core::domain::account::{Registration, Verification};
+use palisade_core::domain::browser::{NamedOrigin, SessionUse, SignInPage};
+use palisade_core::domain::page::PageName;
 use palisade_core::domain::route::Auth;
 use secrecy::ExposeSecret as _;
 
+const HOUR: Duration = Duration::from_secs(3600);
 const SECRET: &str = "correct-horse-battery-staple-0123456789";
 
 fn env(name: &str) -> Option<String> {
@@ -91,9 +94,12 @@ fn the_shipped_file_loads_and_says_the_defaults() {
     assert_eq!(shipped.routes.len(), 1);
     assert_eq!(shipped.routes[0].upstream.origins[0].port, 3000);
 
-    // Beside the route, an empty file means the same.
+    // Beside the route and what only an operator may open, an empty file means the same.
     let mut defaults = config::parse("", &path, &|_| None).unwrap();
+    assert_eq!(defaults.accounts.registration, Registration::Invited);
     defaults.routes.clone_from(&shipped.routes);
+    defaults.accounts.registration = Registration::Open;
+    defaults.exposures.clone_from(&shipped.exposures);
     defaults.warnings.clear();
     assert_eq!(format!("{defaults:?}"), format!("{shipped:?}"));
 }
@@ -115,8 +121,8 @@ fn every_commented_key_of_the_shipped_file_is_a_key() {
     };
     let text: Vec<String> = text.lines().map(uncommented).collect();
     let errors = config::parse(&text.join("\n"), &path, &|_| None).unwrap_err();
-    // Files and variables that are not there are all that may be wrong.
-    let missing = ["no file", "no folder", "env:", "\"ca.pem\"", ".mmdb\"", "a password"];
+    // Files and variables that are not there, and a domain that is not public_url's, are all that may be wrong.
+    let missing = ["no file", "no folder", "env:", "\"ca.pem\"", ".mmdb\"", "a password", "\"example.com\""];
     for error in errors {
         assert!(missing.iter().any(|found| error.found.contains(found)), "{error}");
     }
@@ -144,6 +150,131 @@ fn a_route_forgets_nothing() {
 fn what_a_verification_needs_is_the_operators_choice() {
     assert_eq!(good("full.toml").accounts.verification, Verification::Proof);
     assert_eq!(good("minimal.toml").accounts.verification, Verification::Link);
+}
+
+#[test]
+fn what_the_file_says_of_browsers_is_kept() {
+    let config = good("full.toml");
+    let origin = |text: &str| NamedOrigin::parse(text).unwrap();
+    let browser = &config.browser;
+    assert!(browser.enabled && !browser.insecure_http);
+    assert_eq!(browser.hosts, [origin("https://notes.test"), origin("https://maps.example.com:8443")]);
+    assert_eq!(browser.domain.as_deref(), Some("example.com"));
+    assert_eq!((browser.idle, browser.absolute), (HOUR, HOUR * 24 * 7));
+    assert_eq!((browser.remember, browser.uses), (None, SessionUse::Navigation));
+    assert_eq!(browser.return_to, [origin("https://www.example.com"), origin("http://localhost:5173")]);
+    assert!(config.warnings.iter().any(|line| line.contains("browser.domain: every host below example.com")));
+
+    assert_eq!(config.pages.name.as_deref(), Some("Example, Inc"));
+    assert_eq!(config.pages.accent.as_deref(), Some("#0b57d0"));
+    assert_eq!(config.pages.languages, ["de", "pt-BR"]);
+    assert!(config.pages.logo.as_ref().unwrap().ends_with("good/dummy.svg"));
+    let urls = [
+        (PageName::SignIn, "https://app.example.com/in?app=1".to_owned()),
+        (PageName::Undo, "https://app.example.com/u".to_owned()),
+    ];
+    assert_eq!(config.pages.urls, urls);
+
+    let route = &config.routes[0].policy.browser;
+    assert_eq!(route.sign_in, SignInPage::At("https://app.example.com/in".to_owned()));
+    assert_eq!(route.app_cookies, ["sessionid", "_xsrf"]);
+    assert!(route.is_cache_shared);
+    assert_eq!(route.uses, Some(SessionUse::Never));
+    assert!(route.public.contains(&"/api/manifest.json".to_owned()), "{:?}", route.public);
+    assert!(config.routes[2].policy.browser.public.is_empty());
+    assert_eq!(config.accounts.registration, Registration::Closed);
+}
+
+#[test]
+fn what_the_file_does_not_say_of_browsers_fits_the_rest() {
+    let route = "[[routes]]\nname = \"a\"\nupstream = \"http://127.0.0.1:3000\"\n";
+    let config = inline(&format!(
+        "public_url = \"https://app.test:8443\"\n[sessions]\nabsolute_ttl = \"1h\"\n{route}match.host = \"a.test\"\n\
+         {}match.host = \"*.b.test\"\n{}",
+        route.replace("\"a\"", "\"b\""),
+        route.replace("\"a\"", "\"c\"")
+    ));
+    let browser = config.unwrap().browser;
+    assert_eq!((browser.idle, browser.absolute, browser.remember), (HOUR, HOUR, Some(HOUR)));
+    let hosts: Vec<String> = browser.hosts.iter().map(ToString::to_string).collect();
+    assert_eq!(hosts, ["https://a.test", "https://a.test:8443"], "never what only a wildcard matches");
+
+    // The whole cookie would cross the network in cleartext: only where the operator says so.
+    let hosts = |text: &str| {
+        let config = inline(&format!("{text}\n{route}match.host = \"a.test\"\n")).unwrap();
+        let hosts: Vec<String> = config.browser.hosts.iter().map(ToString::to_string).collect();
+        (config.browser.enabled, hosts, config.warnings)
+    };
+    let (enabled, found, _) = hosts("public_url = \"http://localhost\"");
+    assert_eq!((enabled, found), (true, Vec::new()));
+    let (enabled, found, warnings) = hosts("public_url = \"http://app.test\"");
+    assert_eq!((enabled, found), (false, Vec::new()));
+    assert!(warnings.iter().any(|line| line.contains("no session can travel in a cookie")), "{warnings:?}");
+    let (enabled, found, warnings) =
+        hosts("public_url = \"http://app.test\"\n[browser]\ninsecure_http = true");
+    assert_eq!((enabled, found), (true, vec!["http://a.test".to_owned()]));
+    assert!(warnings.iter().any(|line| line.contains("browser.insecure_http: ")), "{warnings:?}");
+    let (enabled, _, warnings) = hosts("public_url = \"http://app.test\"\n[browser]\nenabled = false");
+    assert!(!enabled && !warnings.iter().any(|line| line.contains("cookie")), "{warnings:?}");
+}
+
+#[test]
+fn a_page_of_the_operators_is_where_mailed_links_lead() {
+    let config = inline("[pages]\nurls = { verify = \"https://app.test/v\" }\n").unwrap();
+    assert_eq!(config.mail.verify_url, "https://app.test/v");
+    assert_eq!(config.mail.reset_url, "http://localhost:8080/auth/pages/reset");
+}
+
+#[test]
+fn routes_that_let_in_more_than_meant_are_named() {
+    let named = |text: &str| inline(text).unwrap().exposures;
+    let route = "[[routes]]\nname = \"app\"\nupstream = \"http://127.0.0.1:3000\"\n";
+    let open = |rest: &str| named(&format!("[accounts]\nregistration = \"open\"\n{route}{rest}"));
+    let found = open("");
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(found[0].starts_with("config.toml:3: routes[0].auth: registration is open"), "{found:?}");
+    assert!(found[1].contains("route \"app\" serves an app on the host of public_url"), "{found:?}");
+    for rest in
+        ["auth = \"none\"", "require = { scopes = [\"staff\"] }", "require.claims = { role = [\"staff\"] }"]
+    {
+        assert!(!open(rest).iter().any(|line| line.contains("registration")), "{rest}");
+    }
+    // What an address that is verified adds, every person with a mailbox has.
+    assert!(open("require.email_verified = true").iter().any(|line| line.contains("registration")));
+    for written in ["", "[accounts]\nregistration = \"closed\"\n"] {
+        let found = named(&format!("{written}{route}"));
+        assert!(!found.iter().any(|line| line.contains("registration")), "{found:?}");
+    }
+    let here = |rest: &str| named(&format!("public_url = \"https://app.b.test\"\n{rest}"));
+    for (rest, is_named) in [
+        ("match.host = \"app.b.test\"", true),
+        ("match.host = \"*.b.test\"", true),
+        ("match.host = \"*.test\"", true),
+        ("match.path = \"/x\"", true),
+        ("match.host = \"b.test\"", false),
+        ("match.host = \"notes.test\"", false),
+        ("match.path = \"/auth/x\"", false),
+    ] {
+        let found = here(&format!("{route}{rest}"));
+        assert_eq!(found.iter().any(|line| line.contains("on the host of public_url")), is_named, "{rest}");
+    }
+    assert!(here(&format!("[browser]\nenabled = false\n{route}")).is_empty());
+}
+
+#[test]
+fn what_works_in_browsers_but_is_not_meant_is_warned_of() {
+    let warned = |text: &str, want: &str| {
+        let warnings = inline(text).unwrap().warnings;
+        assert!(warnings.iter().any(|line| line.contains(want)), "{want}: {warnings:?}");
+    };
+    let route = "[[routes]]\nname = \"app\"\nupstream = \"http://127.0.0.1:3000\"\n";
+    warned(
+        &format!("{route}token.cookie = \"__Host-palisade\""),
+        "routes[0].token.cookie: cookies whose names",
+    );
+    warned(&format!("{route}auth = \"none\"\nsign_in = true"), "routes[0].sign_in: without effect");
+    warned("[pages]\naccent = \"#ffcc00\"", "pages.accent: white on #ffcc00 has a contrast of 1.5");
+    warned("[pages]\nurls.account = \"http://app.test/a\"", "pages.urls.account: ");
 }
 
 #[test]
@@ -472,7 +603,14 @@ fn check_says_what_is_odd_beyond_the_file_and_what_a_key_file_is() {
             palisade.env_remove("PALISADE_CONFIG").current_dir(folder.path()).arg("check").output().unwrap();
         (output.status.success(), String::from_utf8(output.stderr).unwrap())
     };
-    let route = |upstream: &str| format!("[[routes]]\nname = \"app\"\nupstream = [\"{upstream}\"]\n");
+    let route = |upstream: &str| {
+        format!("[[routes]]\nname = \"app\"\nupstream = [\"{upstream}\"]\nmatch.host = \"app.test\"\n")
+    };
+    let (good, said) = check(&route("http://127.0.0.1:3000").replace("app.test", "localhost"), "");
+    assert!(
+        good && said.starts_with("warning: config.toml:4: routes[0].match: route \"app\" serves"),
+        "{said}"
+    );
     let (good, said) = check(&route("http://localhost:8080"), "");
     let circle = "warning: config.toml:3: routes.app.upstream: localhost:8080 is this gateway's own listener";
     assert!(good && said.starts_with(circle), "{said}");
@@ -489,7 +627,7 @@ fn check_says_what_is_odd_beyond_the_file_and_what_a_key_file_is() {
         ("{\"kty\": \"oct\", \"k\": \"hunter2\"}", "it is a single JWK"),
     ] {
         let (good, said) = check(&config, keys);
-        let want = format!("config.toml:6: issuers[0].jwks: found keys.json, not a JWK Set: {what}");
+        let want = format!("config.toml:7: issuers[0].jwks: found keys.json, not a JWK Set: {what}");
         assert!(!good && said.starts_with(&want) && said.contains("; want a JWK Set"), "{said}");
         assert!(!said.contains("hunter2"), "{said}");
     }

@@ -46,7 +46,7 @@ pub(super) struct Opened {
 /// What kept it from that, with advice, as one printable text.
 pub(super) async fn open(clock: Arc<dyn Clock>, config: Config, options: Options) -> Result<Opened, String> {
     let mut notices = config.warnings.clone();
-    notices.extend(config.unsent_emails.iter().cloned());
+    notices.extend(config.unsent_emails.iter().chain(&config.exposures).cloned());
     notices.extend(warnings::about(&config).await);
     let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION")).map_err(|error| error.to_string())?);
     let meters = Arc::new(Meters::new(Arc::clone(&metrics), config.log.access));

@@ -7,8 +7,8 @@ use palisade_core::domain::browser::BrowserSettings;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::config::{
-    Accounts, Config, Connections, Cors, LimitSettings, Log, Mail, MailTransport, Passwords, Server,
-    Sessions, Tokens, Vault,
+    Accounts, Config, Connections, Cors, LimitSettings, Log, Mail, MailTransport, PagesSettings, Passwords,
+    Server, Sessions, Tokens, Vault,
 };
 
 /// The keys that `now` has another value for than `then`, with which this process started, although only a start
@@ -36,6 +36,7 @@ pub(super) fn keys(then: &Config, now: &Config) -> Vec<&'static str> {
         vault,
         warnings: _,
         unsent_emails: _,
+        exposures: _,
     } = then;
     let mut keys = Keys::default();
     keys.differ("public_url", public_url, &now.public_url);
@@ -45,10 +46,8 @@ pub(super) fn keys(then: &Config, now: &Config) -> Vec<&'static str> {
     keys.differ("cors.allow_headers", allow_headers, &now.cors.allow_headers);
     keys.differ("cors.expose_headers", expose_headers, &now.cors.expose_headers);
     keys.differ("cors.credentials", credentials, &now.cors.credentials);
-    // The hosts of routes are read again with the routes.
-    let browser_of = |settings: &BrowserSettings| BrowserSettings { hosts: Vec::new(), ..settings.clone() };
-    keys.differ("browser", &browser_of(browser), &browser_of(&now.browser));
-    keys.differ("pages", pages, &now.pages);
+    keys.browser(browser, &now.browser);
+    keys.pages(pages, &now.pages);
     keys.log(log, &now.log);
     keys.differ("store.url", store, &now.store);
     let issuer = tokens.issuer == *public_url && now.tokens.issuer == now.public_url;
@@ -88,8 +87,11 @@ pub(super) fn keys(then: &Config, now: &Config) -> Vec<&'static str> {
     keys.0
 }
 
-/// Where the built-in page for mailed links is.
+/// Where the page for mailed links is unless `[mail]` says otherwise.
 fn page_of(config: &Config, page: &str) -> String {
+    if let Some((_, url)) = config.pages.urls.iter().find(|(name, _)| name.name() == page) {
+        return url.clone();
+    }
     format!("{}{}/pages/{page}", config.public_url, config.server.prefix)
 }
 
@@ -152,6 +154,43 @@ impl Keys {
         self.differ("server.max_request_memory", max_request_memory, &now.max_request_memory);
         self.differ("server.shutdown_delay", shutdown_delay, &now.shutdown_delay);
         self.differ("server.threads", threads, &now.threads);
+    }
+
+    fn browser(&mut self, then: &BrowserSettings, now: &BrowserSettings) {
+        let BrowserSettings {
+            enabled,
+            public,
+            // Read again with the routes.
+            hosts: _,
+            domain,
+            idle,
+            absolute,
+            remember,
+            return_to,
+            uses,
+            insecure_http,
+        } = then;
+        // It follows `public_url`, which is named already.
+        if *public == now.public {
+            self.differ("browser.enabled", enabled, &now.enabled);
+        }
+        self.differ("browser.domain", domain, &now.domain);
+        self.differ("browser.idle", idle, &now.idle);
+        self.differ("browser.absolute", absolute, &now.absolute);
+        self.differ("browser.remember", remember, &now.remember);
+        self.differ("browser.return_to", return_to, &now.return_to);
+        self.differ("browser.use", uses, &now.uses);
+        self.differ("browser.insecure_http", insecure_http, &now.insecure_http);
+    }
+
+    fn pages(&mut self, then: &PagesSettings, now: &PagesSettings) {
+        let PagesSettings { name, logo, accent, folder, languages, urls } = then;
+        self.differ("pages.name", name, &now.name);
+        self.differ("pages.logo", logo, &now.logo);
+        self.differ("pages.accent", accent, &now.accent);
+        self.differ("pages.folder", folder, &now.folder);
+        self.differ("pages.languages", languages, &now.languages);
+        self.differ("pages.urls", urls, &now.urls);
     }
 
     fn log(&mut self, then: &Log, now: &Log) {
@@ -271,6 +310,14 @@ mod tests {
             &["passwords.bcrypt_cost", "passwords.max_cost"],
         );
         check("me@mail", "you@mail", &["mail.transport"]);
+        check(
+            "[mail]",
+            "[accounts]\nregistration = \"open\"\n[browser]\nidle = \"1h\"\nremember = false\n[mail]",
+            &["browser.idle", "browser.remember", "accounts.registration"],
+        );
+        check("[mail]", "[pages]\nurls = { verify = \"https://a.test/v\" }\n[mail]", &["pages.urls"]);
+        // Read again with the routes.
+        check("[mail]", "[browser]\nhosts = [\"http://notes.localhost\"]\n[mail]", &[]);
         check("app.test/hook", "app.test/hooks", &["connections.webhook.url"]);
         check(
             "[mail]",

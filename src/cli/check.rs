@@ -19,7 +19,7 @@ pub fn run(path: &Path) -> ExitCode {
     match load(path) {
         Ok(config) => {
             let written = config.warnings.iter().chain(&config.unsent_emails).cloned();
-            for warning in written.chain(look_around(&config)) {
+            for warning in written.chain(look_around(&config)).chain(config.exposures.iter().cloned()) {
                 eprintln!("warning: {warning}");
             }
             if let Some(warning) = store::look(config.store.data_dir()) {

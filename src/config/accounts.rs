@@ -16,7 +16,11 @@ pub struct Accounts {
 pub(super) fn accounts(section: Section<'_>) -> Accounts {
     let words = [("link", Verification::Link), ("proof", Verification::Proof)];
     let verification = section.choice("verification", &words, Verification::Link);
-    let accounts = Accounts { verification, registration: Registration::Open };
+    let words =
+        [("open", Registration::Open), ("invited", Registration::Invited), ("closed", Registration::Closed)];
+    // Open is what an operator has to say: a session alone passes every route that requires nothing more.
+    let registration = section.choice("registration", &words, Registration::Invited);
+    let accounts = Accounts { verification, registration };
     section.close();
     accounts
 }

@@ -14,7 +14,8 @@ use super::settings::{
     Algorithm, AuditTo, ClientAddress, Config, Issuer, Jwks, LimitSettings, Log, LogFormat, Passwords, Route,
     Server, Sessions, StoreUrl, Tls, Tokens,
 };
-use super::{accounts, browser, connections, cors, issuers, mail, native, providers, proxies, routes};
+use super::{accounts, browser, connections, cors, issuers, mail, native, pages, providers, proxies, routes};
+use palisade_core::domain::account::Registration;
 use palisade_core::domain::password::{MIN_GUESSES, MOST_MIN_GUESSES, PasswordPolicy};
 use palisade_core::domain::session::Fingerprint;
 
@@ -78,7 +79,8 @@ fn whole(root: &Section<'_>, path: &Path) -> Option<Config> {
     let accounts = accounts::accounts(root.section("accounts"));
     let sessions = sessions(root.section("sessions"));
     let limits = limits(root.section("limits"));
-    let mail = mail::mail(root.section("mail"), &format!("{public_url}{}", server.prefix));
+    let pages = pages::pages(root.section("pages"));
+    let mail = mail::mail(root.section("mail"), &format!("{public_url}{}", server.prefix), &pages);
     let providers = providers::providers(root);
     let connections = connections::connections(root.section("connections"), &public_url);
     let vault = connections::vault(root, &public_url);
@@ -102,8 +104,10 @@ fn whole(root: &Section<'_>, path: &Path) -> Option<Config> {
     native::shadowed(root, &server.prefix, &routes);
     warn_of_cookies(root, &public_url, &server, &routes);
     let unsent_emails = issuers::unsent_emails(root, &routes);
-    let browser = browser::browser(&public_url, &routes);
-    let pages = browser::pages();
+    let browser = browser::browser(root, &public_url, &routes, sessions.absolute_ttl);
+    browser::warn_of_names(root, &browser, &routes);
+    let is_open = accounts.registration == Registration::Open;
+    let exposures = browser::exposures(root, &browser, &routes, &tokens.issuer, is_open, &server.prefix);
     root.unknown();
     Some(Config {
         path: path.to_owned(),
@@ -127,6 +131,7 @@ fn whole(root: &Section<'_>, path: &Path) -> Option<Config> {
         vault,
         warnings: Vec::new(),
         unsent_emails,
+        exposures,
     })
 }
 

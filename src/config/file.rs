@@ -282,6 +282,12 @@ impl<'a> Item<'a> {
         matches!(self.value, DeValue::Boolean(false))
     }
 
+    /// Whether it is `true`.
+    #[must_use]
+    pub fn is_true(&self) -> bool {
+        matches!(self.value, DeValue::Boolean(true))
+    }
+
     /// Whether it is `[]`.
     #[must_use]
     pub fn is_empty_list(&self) -> bool {

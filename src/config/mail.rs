@@ -5,16 +5,17 @@ use std::borrow::Cow;
 use percent_encoding::percent_decode_str;
 
 use super::file::{Item, Section};
-use super::form::{self, Url};
-use super::read::{existing_file, secret};
-use super::settings::{Mail, MailTransport, Mailbox, Smtp, SmtpTls};
+use super::form;
+use super::read::{existing_file, page_url, secret};
+use super::settings::{Mail, MailTransport, Mailbox, PagesSettings, Smtp, SmtpTls};
+use palisade_core::domain::page::PageName;
 use palisade_core::domain::request::Host;
 
 const TRANSPORT: &str = "\"log\", \"file:FOLDER\", \"smtp://user@host:587\" or \"smtps://user@host\"";
 const FROM: &str = "Palisade <noreply@example.com>";
 
-/// Reads the section; `native_url` is where the built-in pages are. `None` when its transport is wrong, which was then reported.
-pub fn mail(section: Section<'_>, native_url: &str) -> Option<Mail> {
+/// Reads the section; `native_url` is where the built-in pages are, `pages` which of them the operator replaces. `None` when its transport is wrong, which was then reported.
+pub fn mail(section: Section<'_>, native_url: &str, pages: &PagesSettings) -> Option<Mail> {
     let password_item = section.get("password");
     let password = password_item.as_ref().and_then(secret);
     let ca_item = section.get("ca");
@@ -62,27 +63,23 @@ pub fn mail(section: Section<'_>, native_url: &str) -> Option<Mail> {
         }
         item.bad_as(format!("{text:?}, which is no folder"), "the folder with your own letters")
     });
-    let page = |name: &'static str, page: &str| {
-        let url = section.get(name).and_then(|item| page_url(&item));
-        url.unwrap_or_else(|| format!("{native_url}/pages/{page}"))
+    let page = |key: &'static str, page: PageName| {
+        let own = pages.urls.iter().find(|(name, _)| *name == page).map(|(_, url)| url.clone());
+        let url = section.get(key).and_then(|item| {
+            let want = "a URL like https://app.example.com/verify, without a fragment: the token becomes it";
+            let url = page_url(&item, want, "links and tokens")?;
+            if own.as_ref().is_some_and(|own| *own != url) {
+                return item.bad("what pages.urls says of this page, or only one of the two keys");
+            }
+            Some(url)
+        });
+        url.or(own).unwrap_or_else(|| format!("{native_url}/pages/{}", page.name()))
     };
-    let (verify_url, reset_url) = (page("verify_url", "verify"), page("reset_url", "reset"));
-    let (undo_url, object_url) = (page("undo_url", "undo"), page("object_url", "object"));
+    let (verify_url, reset_url) = (page("verify_url", PageName::Verify), page("reset_url", PageName::Reset));
+    let (undo_url, object_url) = (page("undo_url", PageName::Undo), page("object_url", PageName::Object));
     section.close();
     let from = from.map(|(name, address)| Mailbox { name, address })?;
     Some(Mail { transport: transport?, from, templates, verify_url, reset_url, undo_url, object_url })
-}
-
-/// A page of the app's own. The token becomes its fragment, so it has none yet.
-fn page_url(item: &Item<'_>) -> Option<String> {
-    let want = "a URL like https://app.example.com/verify, without a fragment: the token becomes it";
-    item.read(want, |text| {
-        let url = Url::parse(text).filter(|url| !url.rest.contains('#'))?;
-        if !url.is_safe() {
-            item.doc.warn(item.at, &item.key, "links and tokens will cross the network in cleartext");
-        }
-        Some(text.to_owned())
-    })
 }
 
 /// Reads the URL; the password and the authorities come from keys of their own.

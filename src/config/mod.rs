@@ -18,6 +18,7 @@ mod form;
 mod issuers;
 mod mail;
 mod native;
+mod pages;
 mod providers;
 mod proxies;
 mod read;

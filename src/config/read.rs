@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use secrecy::SecretString;
 
 use super::file::{Item, Section};
+use super::form::Url;
 use palisade_core::domain::request::Host;
 use palisade_core::domain::route::Require;
 
@@ -74,6 +75,18 @@ pub(super) fn host(item: &Item<'_>) -> Option<String> {
         let name = text.strip_prefix("*.").unwrap_or(text);
         let host = Host::parse(name.as_bytes()).ok()?;
         (host.port().is_none() && host.name() == name).then(|| text.to_owned())
+    })
+}
+
+/// A page of the operator's own: a whole URL without a fragment. Without TLS, `what` would cross the network in
+/// cleartext, which is warned of.
+pub(super) fn page_url(item: &Item<'_>, want: &str, what: &str) -> Option<String> {
+    item.read(want, |text| {
+        let url = Url::parse(text).filter(|url| !url.rest.contains('#'))?;
+        if !url.is_safe() {
+            item.doc.warn(item.at, &item.key, &format!("{what} will cross the network in cleartext"));
+        }
+        Some(text.to_owned())
     })
 }
 

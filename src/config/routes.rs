@@ -4,12 +4,11 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::cors;
 use super::file::{Item, Section};
 use super::form::{self, Url};
 use super::read::{existing_file, host, require};
 use super::settings::{Balance, Forward, Health, Route, Upstream, UpstreamOrigin};
-use palisade_core::domain::browser::RouteBrowser;
+use super::{browser, cors};
 use palisade_core::domain::credential::HOST_PREFIX;
 use palisade_core::domain::request::Path;
 use palisade_core::domain::reserved::{self, Reserved, fold};
@@ -64,7 +63,8 @@ pub fn routes(root: &Section<'_>, known: &Known) -> Vec<Route> {
         let upstream = upstream(&section, known);
         let forward = forward(&section, known, policy.auth);
         let cors = section.get("cors").and_then(|item| cors::of_route(&item));
-        let browser = RouteBrowser::default();
+        let path = place.as_ref().map(|place| place.prefix.as_str());
+        let browser = browser::of_route(&section, policy.auth, path);
         let after_expiry = after_expiry(section.section("streams"));
         section.close();
         if let (Some(name), Some(place), Some(upstream)) = (name, place, upstream) {

@@ -49,6 +49,9 @@ pub struct Config {
     /// The routes that do not send the address of some callers, as it is not known to be verified; one printable
     /// line each. For `check` and the start: a reload changes nothing about it.
     pub unsent_emails: Vec<String>,
+    /// The routes that let in more people, or more script near an account, than their operator may expect; one
+    /// printable line each. For `check` and the start, too.
+    pub exposures: Vec<String>,
 }
 
 impl Config {

@@ -102,6 +102,8 @@ def config(folder, port):
 [[routes]]
 name = "app"
 upstream = ["http://127.0.0.1:3000"]
+[accounts]
+registration = "open"
 [passwords]
 bcrypt_cost = 4
 [mail]

@@ -122,10 +122,14 @@ impl BrowserSettings {
         self.public.scheme == Scheme::Https
     }
 
-    /// Where a session cookie that is set on `host` counts.
+    /// Where a session cookie that is set on `host` counts. Browsers take no cookie for a domain that its host is not
+    /// in (RFC 6265 §5.3), so a host outside of [`BrowserSettings::domain`] has one of its own.
     #[must_use]
     pub fn place(&self, host: &str) -> CookiePlace {
-        match &self.domain {
+        let is_within = |domain: &&String| {
+            host.strip_suffix(domain.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+        };
+        match self.domain.as_ref().filter(is_within) {
             Some(domain) => CookiePlace::Domain(domain.clone()),
             None => CookiePlace::Host(host.to_owned()),
         }
