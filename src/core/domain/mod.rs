@@ -5,6 +5,7 @@
 
 pub mod account;
 pub mod answer;
+pub mod answer_form;
 pub mod audit;
 pub mod binding;
 pub mod block;
@@ -40,6 +41,7 @@ pub mod route;
 pub mod same_origin;
 pub mod session;
 pub mod session_cookie;
+pub mod sign_in_url;
 pub mod task;
 pub mod time;
 pub mod trusted_time;

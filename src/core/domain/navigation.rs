@@ -109,11 +109,20 @@ pub fn is_htmx(headers: &dyn Headers) -> bool {
 /// of whether a browser may be sent there.
 #[must_use]
 pub fn page(headers: &dyn Headers) -> Option<String> {
-    let text = |name: &str| match only(headers, name) {
+    text(headers, "hx-current-url").or_else(|| referrer(headers))
+}
+
+/// The address of the page that led to the request, as it says itself (RFC 9110 §10.1.3).
+#[must_use]
+pub fn referrer(headers: &dyn Headers) -> Option<String> {
+    text(headers, "referer")
+}
+
+fn text(headers: &dyn Headers, name: &str) -> Option<String> {
+    match only(headers, name) {
         Lines::Once(line) => String::from_utf8(line).ok(),
         Lines::None | Lines::Several => None,
-    };
-    text("hx-current-url").or_else(|| text("referer"))
+    }
 }
 
 /// How often a field is there, and what it says.

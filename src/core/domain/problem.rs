@@ -21,6 +21,10 @@ pub struct Problem {
     /// Which provider it is about, if any: an extension member (RFC 9457 §3.2).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub provider: Option<String>,
+    /// Where a person signs in: the whole URL of a page. An extension member, too. A browser is never sent there by the
+    /// document itself, since scripts read it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sign_in: Option<String>,
 }
 
 /// The status in words (RFC 9110 §15), of those that are answered here.
@@ -62,6 +66,7 @@ impl Problem {
             detail: detail.into(),
             code,
             provider: None,
+            sign_in: None,
         }
     }
 
@@ -69,6 +74,12 @@ impl Problem {
     #[must_use]
     pub fn about(self, provider: &str) -> Problem {
         Problem { provider: Some(provider.to_owned()), ..self }
+    }
+
+    /// The same, with the page where a person signs in.
+    #[must_use]
+    pub fn with_sign_in(self, page: String) -> Problem {
+        Problem { sign_in: Some(page), ..self }
     }
 
     /// The document as one line of JSON.

@@ -142,6 +142,12 @@ impl Route {
         std::cmp::Reverse((host, self.prefix.len(), !self.methods.is_empty()))
     }
 
+    /// Whether every client may see what is at `path`, in normal form, whatever the policy says (`public`).
+    #[must_use]
+    pub fn is_open(&self, method: &str, path: &str, websocket: bool) -> bool {
+        matches!(method, "GET" | "HEAD") && !websocket && self.browser.public.iter().any(|open| open == path)
+    }
+
     /// Whether `identity` may pass.
     ///
     /// # Errors

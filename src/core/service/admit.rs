@@ -76,7 +76,21 @@ pub enum Verdict<R = Route> {
         refusal: Refusal,
         /// The route it belongs to, once one was found.
         route: Option<Arc<R>>,
+        /// The caller, where a good token says who that is: the route asks for more.
+        caller: Option<Arc<Verified>>,
     },
+}
+
+/// Why a request is not admitted, and who sent it, as far as a good token says so.
+struct TurnedAway {
+    refusal: Refusal,
+    caller: Option<Arc<Verified>>,
+}
+
+impl From<Refusal> for TurnedAway {
+    fn from(refusal: Refusal) -> TurnedAway {
+        TurnedAway { refusal, caller: None }
+    }
 }
 
 /// What admission decides with.
@@ -94,15 +108,32 @@ impl<R: AsRef<Route>> Admission<R> {
         let found = credential::refuse_several(request.headers).and_then(|()| self.routes.find(request));
         let entry = match found {
             Ok(entry) => entry,
-            Err(refusal) => return Verdict::Refusal { refusal, route: None },
+            Err(refusal) => return Verdict::Refusal { refusal, route: None, caller: None },
         };
         match self.decide(request, entry).await {
             Ok(permit) => Verdict::Permit(permit),
-            Err(refusal) => Verdict::Refusal { refusal, route: Some(Arc::clone(entry)) },
+            Err(TurnedAway { refusal, caller }) => match self.pass_anyway(request, entry, &refusal) {
+                Some(permit) => Verdict::Permit(permit),
+                None => Verdict::Refusal { refusal, route: Some(Arc::clone(entry)), caller },
+            },
         }
     }
 
-    async fn decide(&self, request: &Request<'_>, entry: &Arc<R>) -> Result<Permit<R>, Refusal> {
+    /// Admits a request without a caller that was refused for what its caller brings, where the route lets every client
+    /// see its path. A token that is not good is taken out as a good one would be.
+    fn pass_anyway(&self, request: &Request<'_>, entry: &Arc<R>, refusal: &Refusal) -> Option<Permit<R>> {
+        let route = R::as_ref(entry);
+        if !route.is_open(request.method, request.path.as_str(), request.websocket)
+            || matches!(refusal, Refusal::Credentials | Refusal::CrossSite)
+        {
+            return None;
+        }
+        let found = credential::find(request, &route.policy.carriers).ok()?;
+        let carrier = found.map(|(_, carrier)| carrier);
+        Some(Permit { route: Arc::clone(entry), caller: None, carrier, is_cookie_spent: false })
+    }
+
+    async fn decide(&self, request: &Request<'_>, entry: &Arc<R>) -> Result<Permit<R>, TurnedAway> {
         let route = R::as_ref(entry);
         let anonymous =
             Permit { route: Arc::clone(entry), caller: None, carrier: None, is_cookie_spent: false };
@@ -111,7 +142,7 @@ impl<R: AsRef<Route>> Admission<R> {
         }
         let Some((token, carrier)) = credential::find(request, &route.policy.carriers)? else {
             return match route.policy.auth {
-                Auth::Required => Err(Refusal::NoToken),
+                Auth::Required => Err(Refusal::NoToken.into()),
                 Auth::Optional | Auth::None => Ok(anonymous),
             };
         };
@@ -120,17 +151,19 @@ impl<R: AsRef<Route>> Admission<R> {
             // What says nothing of where it comes from is a program.
             && self.sender(request, route) == Sender::CrossOrigin
         {
-            return Err(Refusal::CrossSite);
+            return Err(Refusal::CrossSite.into());
         }
         let is_forgiven = route.policy.auth == Auth::Optional && carrier == Carrier::Cookie;
         match self.authenticator.verify_for(&token, route).await {
             Ok(caller) => Ok(Permit { caller: Some(caller), carrier: Some(carrier), ..anonymous }),
-            Err(Refusal::Revoked) if is_forgiven => Ok(Permit { is_cookie_spent: true, ..anonymous }),
+            Err(TurnedAway { refusal: Refusal::Revoked, .. }) if is_forgiven => {
+                Ok(Permit { is_cookie_spent: true, ..anonymous })
+            }
             // A key that is missing, or an issuer of another route, says nothing against the session.
-            Err(Refusal::Token(fault)) if is_forgiven => {
+            Err(TurnedAway { refusal: Refusal::Token(fault), .. }) if is_forgiven => {
                 Ok(Permit { is_cookie_spent: fault.is_final(), ..anonymous })
             }
-            Err(refusal) => Err(refusal),
+            Err(turned_away) => Err(turned_away),
         }
     }
 
@@ -144,11 +177,13 @@ impl<R: AsRef<Route>> Admission<R> {
 
 impl Authenticator {
     /// Verifies a token for a route: one token of this form, good, and good for here.
-    async fn verify_for(&self, token: &str, route: &Route) -> Result<Arc<Verified>, Refusal> {
+    async fn verify_for(&self, token: &str, route: &Route) -> Result<Arc<Verified>, TurnedAway> {
         credential::check_form(token)?;
         let caller = self.authenticate(token).await?;
-        route.check(&caller.identity)?;
-        Ok(caller)
+        match route.check(&caller.identity) {
+            Ok(()) => Ok(caller),
+            Err(refusal) => Err(TurnedAway { refusal, caller: Some(caller) }),
+        }
     }
 
     /// Verifies a token and holds it against the revocation set.
@@ -191,6 +226,7 @@ mod tests {
     use async_trait::async_trait;
 
     use super::*;
+    use crate::domain::browser::RouteBrowser;
     use crate::domain::identity::Identity;
     use crate::domain::request::{Headers, Host, Path, Scheme};
     use crate::domain::route::{Allow, Carriers, Policy, Require};
@@ -266,6 +302,18 @@ mod tests {
         set: Option<bool>,
         cookie: &'static str,
     ) -> Result<(bool, Option<String>), Refusal> {
+        asked(auth, fault, set, cookie, "GET", "/", false).await
+    }
+
+    async fn asked(
+        auth: Auth,
+        fault: TokenFault,
+        set: Option<bool>,
+        cookie: &'static str,
+        method: &str,
+        path: &str,
+        websocket: bool,
+    ) -> Result<(bool, Option<String>), Refusal> {
         let route = Route {
             name: "app".into(),
             index: 0,
@@ -281,7 +329,10 @@ mod tests {
             allow: Allow::default(),
             after_expiry: std::time::Duration::ZERO,
             cors: None,
-            browser: Default::default(),
+            browser: RouteBrowser {
+                public: vec!["/manifest.json".to_owned(), "/a:b".to_owned()],
+                ..RouteBrowser::default()
+            },
         };
         let admission = Admission {
             routes: Table::new(vec![route]),
@@ -293,11 +344,11 @@ mod tests {
             own: OwnOrigins { scheme: Scheme::Https, named: Vec::new() },
         };
         let request = Request {
-            method: "GET",
+            method,
             host: Host::parse(b"a.test").unwrap(),
-            path: Path::parse(b"/").unwrap(),
+            path: Path::parse(path.as_bytes()).unwrap(),
             query: None,
-            websocket: false,
+            websocket,
             is_peer_trusted: false,
             headers: &Cookie(cookie),
         };
@@ -337,5 +388,48 @@ mod tests {
         assert_eq!(required(TokenFault::Expired, Some(false), "sid=bad").await, expired);
         assert_eq!(required(TokenFault::Expired, Some(true), "sid=good").await, Err(Refusal::Revoked));
         assert_eq!(required(TokenFault::Expired, None, "sid=good").await, Err(Refusal::NotReady));
+    }
+
+    #[tokio::test]
+    async fn an_open_path_passes_without_a_caller_and_nothing_beside_it_does() {
+        let required = |set, cookie, method, path, websocket| {
+            asked(Auth::Required, TokenFault::Expired, set, cookie, method, path, websocket)
+        };
+        let anonymous = Ok((false, None));
+        for path in ["/manifest.json", "/%6Danifest.json", "/a:b"] {
+            for method in ["GET", "HEAD"] {
+                for cookie in ["", "sid=bad", "sid="] {
+                    assert_eq!(
+                        required(Some(false), cookie, method, path, false).await,
+                        anonymous,
+                        "{method} {path} {cookie}"
+                    );
+                }
+                // A revoked token, or a revocation set that is not there, does not keep it from being seen.
+                assert_eq!(required(Some(true), "sid=good", method, path, false).await, anonymous);
+                assert_eq!(required(None, "sid=good", method, path, false).await, anonymous);
+            }
+        }
+        assert_eq!(required(Some(false), "sid=good", "GET", "/manifest.json", false).await, Ok((true, None)));
+        for (method, path, websocket) in [
+            ("POST", "/manifest.json", false),
+            ("get", "/manifest.json", false),
+            ("OPTIONS", "/manifest.json", false),
+            ("GET", "/manifest.json", true),
+            ("GET", "/manifest.json/", false),
+            ("GET", "/manifest.json/x", false),
+            ("GET", "/manifest.json;x", false),
+            ("GET", "/Manifest.json", false),
+            ("GET", "/x/manifest.json", false),
+            ("GET", "/manifest%2Ejsonx", false),
+            ("GET", "/a%3Ab", false),
+            ("GET", "/", false),
+        ] {
+            let outcome = required(Some(false), "", method, path, websocket).await;
+            assert_eq!(outcome, Err(Refusal::NoToken), "{method} {path}");
+        }
+        // No rule says which of two credentials counts, so both would go on to the app.
+        let two = required(Some(false), "sid=a; sid=b", "GET", "/manifest.json", false).await;
+        assert_eq!(two, Err(Refusal::Credentials));
     }
 }

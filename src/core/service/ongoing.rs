@@ -86,7 +86,9 @@ impl<R: AsRef<Route>> Admission<R> {
         let route = R::as_ref(self.routes.find(&request).ok()?);
         match (&admitted.caller, route.policy.auth) {
             (_, Auth::None) | (None, Auth::Optional) => Some(route),
-            (None, Auth::Required) => None,
+            (None, Auth::Required) => {
+                route.is_open(request.method, request.path.as_str(), request.websocket).then_some(route)
+            }
             (Some(caller), Auth::Required | Auth::Optional) => {
                 let carried = admitted.carrier.is_none_or(|carrier| {
                     is_same_carrier(carrier, &admitted.route.policy.carriers, &route.policy.carriers)

@@ -24,6 +24,8 @@ pub(super) struct Problem {
     ways: Option<Vec<String>>,
     /// Of `provider_failed`: `misconfigured`, `provider_error` or `plugin_failed`.
     kind: Option<String>,
+    /// Where a person signs in: the whole URL of a page.
+    sign_in: Option<String>,
 }
 
 /// A rule that a password breaks.

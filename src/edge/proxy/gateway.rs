@@ -153,7 +153,7 @@ impl Gateway {
             Next::Decided(Verdict::Permit(permit)) => {
                 self.prepare(session, context, live, matched, relayed, permit).await
             }
-            Next::Decided(Verdict::Refusal { refusal, route }) => {
+            Next::Decided(Verdict::Refusal { refusal, route, .. }) => {
                 self.answer(session, context, refusal.into(), Answered::by(route, matched.host)).await
             }
             Next::Decided(Verdict::Redirect { redirect, route }) => {
@@ -200,7 +200,7 @@ impl Gateway {
         let next = if self.is_native(&matched.path) {
             Next::Native
         } else if self.mark.is_on(&header.headers) {
-            Next::Decided(Verdict::Refusal { refusal: Refusal::Loop, route: None })
+            Next::Decided(Verdict::Refusal { refusal: Refusal::Loop, route: None, caller: None })
         } else if let Some(route) = cors::preflight(header, &request, live) {
             Next::Preflight(route)
         } else {
