@@ -33,6 +33,7 @@ use palisade_core::ports::{
     Verifier,
 };
 use palisade_core::service::admit::{Admission, Authenticator};
+use palisade_testing::page_fakes::FakePages;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -224,6 +225,7 @@ async fn world(upstream: SocketAddr, keys: &str) -> World {
         injector: Arc::clone(&injector) as _,
         connect_at: "/auth/connections".to_owned(),
         mark: LoopMark::of(1),
+        pages: Arc::new(FakePages),
         clock: Arc::new(SystemClock),
         meter: Arc::clone(&meter) as _,
         capacity: Arc::clone(&capacity),

@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Config;
+use crate::config::{Config, error_lines};
 use crate::edge::devices::DeviceReader;
 use crate::edge::entropy::SystemEntropy;
 use crate::edge::limits::RateLimits;
@@ -146,10 +146,7 @@ pub(super) fn start(
         },
     };
     let accounts = Accounts::new(ports, settings);
-    let post = Post::new(&config.mail, &config.public_url).map_err(|errors| {
-        let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
-        lines.join("\n")
-    })?;
+    let post = Post::new(&config.mail, &config.public_url).map_err(|errors| error_lines(&errors))?;
     let shared = SharedPorts {
         limiter,
         audit: Arc::clone(&audit) as _,

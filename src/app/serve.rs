@@ -17,6 +17,7 @@ use super::sockets::local;
 use super::{background, connections};
 use crate::edge::api::{self, AuthState, NativeState};
 use crate::edge::entropy::SystemEntropy;
+use crate::edge::pages;
 use crate::edge::proxy;
 use palisade_core::service::accounts::Accounts;
 use palisade_core::service::ongoing::Expiry;
@@ -90,6 +91,7 @@ fn engine(operator: &Operator, accounts: &Accounts) -> Arc<proxy::Engine> {
         prefix: prefix.clone(),
         public_url: config.public_url.clone(),
         cors: config.cors.clone(),
+        pages: Arc::clone(&operator.pages) as _,
     };
     let published = NativeState {
         issuer: config.tokens.issuer.clone(),
@@ -100,13 +102,16 @@ fn engine(operator: &Operator, accounts: &Accounts) -> Arc<proxy::Engine> {
     proxy::engine(proxy::gateway::Gateway {
         live: Arc::clone(&operator.live),
         max_header_bytes: config.server.max_header_bytes,
-        native: api::native_router(published).merge(api::auth_router(auth)),
+        native: api::native_router(published)
+            .merge(api::auth_router(auth))
+            .merge(pages::assets_router(&operator.pages)),
         connect_at: format!("{prefix}/connections"),
         native_prefix: prefix,
         streams: Arc::clone(&operator.streams),
         signer: ring,
         injector: Arc::new(operator.connections.connections.clone()),
         mark: proxy::looped::LoopMark::random(&SystemEntropy),
+        pages: Arc::clone(&operator.pages) as _,
         clock: state.clock(),
         meter: state.meter(),
         capacity: Arc::clone(&state.capacity),

@@ -8,6 +8,7 @@ use crate::app;
 use crate::config::{self, Config, ConfigError};
 use crate::edge::clock::SystemClock;
 use crate::edge::mail::Post;
+use crate::edge::pages::Pages;
 use crate::edge::proxy::expiry;
 use crate::edge::proxy::tls::Acceptor;
 use crate::edge::store;
@@ -107,9 +108,11 @@ fn try_providers(config: &Config) -> bool {
     tried.iter().all(|(_, standing)| standing.fault.is_none())
 }
 
-/// Reads the configuration, and tries the templates of the letters, which are part of it.
+/// Reads the configuration, and tries the templates of letters and pages, which are part of it.
 pub(super) fn load(path: &Path) -> Result<Config, Vec<ConfigError>> {
     let config = config::load(path)?;
-    Post::new(&config.mail, &config.public_url)?;
-    Ok(config)
+    let letters = Post::new(&config.mail, &config.public_url).err();
+    let pages = Pages::load(&config).err();
+    let errors: Vec<ConfigError> = letters.into_iter().chain(pages).flatten().collect();
+    if errors.is_empty() { Ok(config) } else { Err(errors) }
 }

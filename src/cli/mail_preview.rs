@@ -9,7 +9,7 @@ use std::path::Path;
 use uuid::Uuid;
 
 use super::PreviewArgs;
-use crate::config;
+use crate::config::{self, error_lines};
 use crate::edge::clock::SystemClock;
 use crate::edge::mail::{self, Post};
 use palisade_core::domain::mail::Letter;
@@ -19,8 +19,8 @@ use palisade_core::ports::Clock;
 pub(super) fn run(config: &Path, args: &PreviewArgs) -> Result<String, String> {
     let (Some(name), Some(file)) = (&args.name, &args.to) else { return Ok(list()) };
     let letter = letter(name)?;
-    let config = config::load(config).map_err(error_lines)?;
-    let post = Post::new(&config.mail, &config.public_url).map_err(error_lines)?;
+    let config = config::load(config).map_err(|errors| error_lines(&errors))?;
+    let post = Post::new(&config.mail, &config.public_url).map_err(|errors| error_lines(&errors))?;
     let to = "ann@example.com".parse().map_err(|error| format!("the sample address: {error}"))?;
     let sample = mail::sample(letter, Uuid::now_v7(), to, SystemClock.now());
     let (written, message) =
@@ -50,12 +50,6 @@ pub(super) fn letter(name: &str) -> Result<Letter, String> {
         let names: Vec<&str> = Letter::ALL.iter().map(|letter| letter.name()).collect();
         format!("there is no letter {name:?}; the letters are {}", names.join(", "))
     })
-}
-
-/// Configuration errors, one a line, under each other.
-pub(super) fn error_lines(errors: Vec<config::ConfigError>) -> String {
-    let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
-    lines.join("\n")
 }
 
 fn list() -> String {

@@ -5,7 +5,7 @@ use std::path::Path;
 use uuid::Uuid;
 
 use super::MailTestArgs;
-use super::mail_preview::{error_lines, letter};
+use super::mail_preview::letter;
 use crate::config;
 use crate::edge::clock::SystemClock;
 use crate::edge::mail::{self, Post};
@@ -22,8 +22,8 @@ pub(super) fn run(config: &Path, args: MailTestArgs) -> Result<String, String> {
     if args.name.as_deref().is_some_and(|name| !is_line(name)) {
         return Err("--name: a name is one line of at most 200 bytes".to_owned());
     }
-    let config = config::load(config).map_err(error_lines)?;
-    let post = Post::new(&config.mail, &config.public_url).map_err(error_lines)?;
+    let config = config::load(config).map_err(|errors| error_lines(&errors))?;
+    let post = Post::new(&config.mail, &config.public_url).map_err(|errors| error_lines(&errors))?;
     // The transport "log" has nowhere else to write to.
     logging::start(&config.log)?;
     let sample = mail::sample(letter, Uuid::now_v7(), to, SystemClock.now());

@@ -31,6 +31,13 @@ pub struct ConfigError {
     pub want: String,
 }
 
+/// Errors as one text, one a line.
+#[must_use]
+pub fn error_lines(errors: &[ConfigError]) -> String {
+    let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    lines.join("\n")
+}
+
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.path.display())?;

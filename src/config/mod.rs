@@ -29,7 +29,7 @@ use std::path::Path;
 
 pub use self::accounts::Accounts;
 pub use self::connections::{Connections, Vault, Webhook};
-pub use self::file::ConfigError;
+pub use self::file::{ConfigError, error_lines};
 pub use self::form::{vault_key, webhook_key};
 pub use self::providers::{BUILT_IN, Component, HostPattern, PluginLimits, Provider};
 pub use self::settings::{

@@ -13,6 +13,7 @@ pub mod limits;
 pub mod machine;
 pub mod mail;
 pub mod own_secrets;
+pub mod pages;
 pub mod passwords;
 pub mod proxy;
 pub mod store;

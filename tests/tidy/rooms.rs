@@ -165,6 +165,11 @@ pub const ROOMS: &[Room] = &[
         crates: &["base64", "getrandom", "secrecy", "zeroize"],
     },
     Room {
+        at: "palisade::edge::pages",
+        ours: BELOW,
+        crates: &["axum", "humantime", "minijinja", "serde_json", "sha2", "toml", "tracing"],
+    },
+    Room {
         at: "palisade::edge::passwords",
         ours: BELOW,
         crates: &[

@@ -11,12 +11,12 @@ use super::answer::Answer;
 use super::problem::Problem;
 use super::redirect::{Location, Redirect, SetCookie};
 
-/// The fields of every page beside its type and policy: no browser frames it, tells others its address, lets a page
-/// that opened it reach into it, or guesses at its type, and no search engine lists it.
-const OF_PAGES: [(&str, &str); 7] = [
+/// The fields of every page beside its type and policy: no browser tells other origins its address, lets a page that
+/// opened it reach into it, or guesses at its type, and no search engine lists it. With `no-referrer` a form of our own
+/// would come with `Origin: null` (Fetch §3.2, "append a request `Origin` header").
+const OF_PAGES: [(&str, &str); 6] = [
     ("x-content-type-options", "nosniff"),
-    ("referrer-policy", "no-referrer"),
-    ("x-frame-options", "DENY"),
+    ("referrer-policy", "same-origin"),
     ("cross-origin-opener-policy", "same-origin"),
     ("cross-origin-resource-policy", "same-origin"),
     ("permissions-policy", "camera=(), geolocation=(), microphone=()"),
@@ -35,6 +35,13 @@ pub struct Page {
     pub html: String,
     /// Its `Content-Security-Policy` (CSP 3).
     pub policy: String,
+}
+
+impl Page {
+    /// Whether its policy lets every page frame it. `X-Frame-Options`, which older browsers go by, must say the same.
+    fn may_be_framed(&self) -> bool {
+        self.policy.ends_with("frame-ancestors *")
+    }
 }
 
 /// What an answer is about.
@@ -179,6 +186,7 @@ impl Reply {
                 fields.push(NO_STORE);
                 fields.push(Field::plain("content-security-policy", &page.policy));
                 fields.extend(OF_PAGES.map(|(name, value)| Field::plain(name, value)));
+                fields.extend((!page.may_be_framed()).then_some(Field::plain("x-frame-options", "DENY")));
             }
             Content::Redirect { to, .. } => {
                 fields.push(NO_STORE);
@@ -272,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_is_framed_stored_and_sniffed_by_nobody() {
+    fn a_page_is_not_framed_stored_or_sniffed() {
         let page = Page {
             status: 403,
             code: "cross_site",
@@ -289,14 +297,29 @@ mod tests {
                 "cache-control: no-store",
                 "content-security-policy: default-src 'none'",
                 "x-content-type-options: nosniff",
-                "referrer-policy: no-referrer",
-                "x-frame-options: DENY",
+                "referrer-policy: same-origin",
                 "cross-origin-opener-policy: same-origin",
                 "cross-origin-resource-policy: same-origin",
                 "permissions-policy: camera=(), geolocation=(), microphone=()",
                 "x-robots-tag: noindex",
+                "x-frame-options: DENY",
                 "!set-cookie: a=; Max-Age=0",
             ]
         );
+    }
+
+    #[test]
+    fn a_page_may_be_framed_where_its_policy_says_so() {
+        for (policy, fields) in [("default-src 'none'; frame-ancestors *", 0), ("frame-ancestors 'none'", 1), ("", 1)] {
+            let page = Page {
+                status: 401,
+                code: "framed",
+                summary: String::new(),
+                html: String::new(),
+                policy: policy.to_owned(),
+            };
+            let lines = lines(&page.into());
+            assert_eq!(lines.iter().filter(|line| line.starts_with("x-frame-options")).count(), fields, "{policy}");
+        }
     }
 }

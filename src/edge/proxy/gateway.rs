@@ -28,7 +28,7 @@ use palisade_core::domain::redirect::Redirect;
 use palisade_core::domain::reply::Reply;
 use palisade_core::domain::time::UnixTime;
 use palisade_core::domain::verdict::Refusal;
-use palisade_core::ports::{Clock, Injector, Meter, Signer};
+use palisade_core::ports::{Clock, Injector, Meter, PageRenderer, Signer};
 use palisade_core::service::admit::{Admission, Permit, Verdict};
 use palisade_core::service::ongoing::AdmissionRecord;
 
@@ -61,6 +61,8 @@ pub struct Gateway {
     pub connect_at: String,
     /// By which this process knows a request that has been here.
     pub mark: LoopMark,
+    /// The pages for people.
+    pub pages: Arc<dyn PageRenderer>,
     pub clock: Arc<dyn Clock>,
     pub meter: Arc<dyn Meter>,
     pub capacity: Arc<Capacity>,

@@ -26,6 +26,7 @@ use palisade_core::ports::{Ended, InjectFault};
 use palisade_core::service::admit::Authenticator;
 use palisade_core::service::ongoing::Ending;
 use palisade_testing::fakes::{FakeClock, FakeSigner, FakeStore};
+use palisade_testing::page_fakes::FakePages;
 use palisade_testing::token_fakes::FakeVerifier;
 
 /// Keeps what it is told of ended requests: route, status and decision.
@@ -114,6 +115,7 @@ async fn world_with(keys: &str) -> World {
         injector: Arc::new(Silent),
         connect_at: "/auth/connections".to_owned(),
         mark: LoopMark::of(1),
+        pages: Arc::new(FakePages),
         clock,
         meter: Arc::clone(&meter) as _,
         capacity,

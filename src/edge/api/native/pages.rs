@@ -46,7 +46,7 @@ impl Page {
     }
 }
 
-/// A page under this policy (CSP 3), which is not cached, not framed (clickjacking), and sends no referrer.
+/// A page under this policy (CSP 3), which is not cached, not framed (clickjacking), and sends no referrer to other origins.
 pub(super) fn page(status: StatusCode, html: String, policy: &str) -> Response {
     let page = reply::Page {
         status: status.as_u16(),
@@ -124,7 +124,7 @@ mod tests {
             );
             assert_eq!(header("content-type"), "text/html; charset=utf-8");
             assert_eq!(header("cache-control"), "no-store");
-            assert_eq!(header("referrer-policy"), "no-referrer");
+            assert_eq!(header("referrer-policy"), "same-origin");
             assert_eq!(header("x-content-type-options"), "nosniff");
             // Attributes of either kind would be dead under this policy, and other origins unreachable.
             for dead in [" style=\"", " onclick=", "http://", "https://", "src=", "innerHTML", "eval("] {

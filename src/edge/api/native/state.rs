@@ -7,6 +7,7 @@ use axum::response::Response;
 
 use super::super::failure::Failure;
 use palisade_core::domain::cors::Cors;
+use palisade_core::ports::PageRenderer;
 use palisade_core::service::accounts::Accounts;
 use palisade_core::service::admit::Authenticator;
 use palisade_core::service::connections::Connections;
@@ -23,6 +24,8 @@ pub struct AuthState {
     pub prefix: String,
     /// The origin people see, without a trailing slash.
     pub public_url: String,
+    /// The pages for people.
+    pub pages: Arc<dyn PageRenderer>,
     /// Whose pages may call the endpoints from a browser.
     pub cors: Cors,
 }

@@ -20,6 +20,7 @@ use palisade_core::service::users::UserEdit;
 use palisade_testing::accounts_world::{self, ANN, AccountsWorld, PASSWORD, client};
 use palisade_testing::connection_fakes::FakeProviders;
 use palisade_testing::fakes::{FakeSigner, NOW};
+use palisade_testing::page_fakes::FakePages;
 use palisade_testing::token_fakes::FakeVerifier;
 
 pub(super) const PREFIX: &str = "/auth";
@@ -63,6 +64,7 @@ pub(super) fn state_of(world: &AccountsWorld, origins: Origins, public_url: &str
         issuer: FakeSigner.issuer().to_owned(),
         prefix: PREFIX.to_owned(),
         public_url: public_url.to_owned(),
+        pages: Arc::new(FakePages),
         cors: Cors { origins, ..Cors::default() },
     }
 }
