@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::MailTestArgs;
 use super::mail_preview::letter;
-use crate::config;
+use crate::config::{self, error_lines};
 use crate::edge::clock::SystemClock;
 use crate::edge::mail::{self, Post};
 use crate::edge::telemetry::logging;

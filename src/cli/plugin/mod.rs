@@ -21,8 +21,7 @@ use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
 use self::project::Language;
-use super::mail_preview::error_lines;
-use crate::config::{self, AuditTo, Log, LogFormat, PluginLimits};
+use crate::config::{self, AuditTo, Log, LogFormat, PluginLimits, error_lines};
 use crate::edge::data_dir;
 use crate::edge::own_secrets::{self, FolderSecrets};
 use crate::edge::telemetry::logging;
@@ -276,7 +275,7 @@ fn cache() -> Option<CacheAt> {
 
 /// The provider `name` of the configuration.
 fn provider(config: &Path, name: &str) -> Result<(config::Config, config::Provider), String> {
-    let config = config::load(config).map_err(error_lines)?;
+    let config = config::load(config).map_err(|errors| error_lines(&errors))?;
     let found = config.providers.iter().find(|provider| provider.name == name).cloned();
     let provider = found.ok_or_else(|| {
         let names: Vec<&str> = config.providers.iter().map(|provider| &*provider.name).collect();

@@ -310,7 +310,9 @@ mod tests {
 
     #[test]
     fn a_page_may_be_framed_where_its_policy_says_so() {
-        for (policy, fields) in [("default-src 'none'; frame-ancestors *", 0), ("frame-ancestors 'none'", 1), ("", 1)] {
+        for (policy, fields) in
+            [("default-src 'none'; frame-ancestors *", 0), ("frame-ancestors 'none'", 1), ("", 1)]
+        {
             let page = Page {
                 status: 401,
                 code: "framed",
@@ -319,7 +321,11 @@ mod tests {
                 policy: policy.to_owned(),
             };
             let lines = lines(&page.into());
-            assert_eq!(lines.iter().filter(|line| line.starts_with("x-frame-options")).count(), fields, "{policy}");
+            assert_eq!(
+                lines.iter().filter(|line| line.starts_with("x-frame-options")).count(),
+                fields,
+                "{policy}"
+            );
         }
     }
 }

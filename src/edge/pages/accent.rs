@@ -62,18 +62,19 @@ impl Colour {
 
     /// What can be read on this colour. One of the two has a contrast of at least 4.58 with any colour.
     fn ink(self) -> Colour {
-        if self.contrast(Colour::WHITE) >= self.contrast(Colour::BLACK) { Colour::WHITE } else { Colour::BLACK }
+        if self.contrast(Colour::WHITE) >= self.contrast(Colour::BLACK) {
+            Colour::WHITE
+        } else {
+            Colour::BLACK
+        }
     }
 }
 
 /// The custom properties that replace those of the stylesheet for `#rrggbb`; `None`: that is no colour.
 pub(super) fn properties(accent: &str) -> Option<String> {
     let accent = Colour::parse(accent)?;
-    let (ink, light, dark) = (
-        accent.ink(),
-        accent.readable(LIGHT, Colour::BLACK),
-        accent.readable(DARK, Colour::WHITE),
-    );
+    let (ink, light, dark) =
+        (accent.ink(), accent.readable(LIGHT, Colour::BLACK), accent.readable(DARK, Colour::WHITE));
     Some(format!(
         ":root {{ --act: {accent}; --act-text: {ink}; --link: {light}; }}\n\
          @media (prefers-color-scheme: dark) {{ :root {{ --link: {dark}; }} }}\n"
@@ -100,7 +101,10 @@ mod tests {
     #[test]
     fn an_accent_that_can_be_read_stays_as_it_is() {
         let said = properties("#1d4ed8").unwrap();
-        assert!(said.starts_with(":root { --act: #1d4ed8; --act-text: #ffffff; --link: #1d4ed8; }"), "{said}");
+        assert!(
+            said.starts_with(":root { --act: #1d4ed8; --act-text: #ffffff; --link: #1d4ed8; }"),
+            "{said}"
+        );
         assert!(properties("#ffcc00").unwrap().contains("--act-text: #000000"));
         for bad in ["", "red", "#fff", "#12345g", "#12345é", "1d4ed8"] {
             assert_eq!(properties(bad), None, "{bad}");

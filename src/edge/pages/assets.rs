@@ -58,7 +58,12 @@ impl Assets {
         let style = format!("{}{style}", include_str!("assets/style.css"));
         let files = vec![
             Asset::new("style", "css", "text/css; charset=utf-8", style.into_bytes()),
-            Asset::new("pages", "js", "text/javascript; charset=utf-8", include_bytes!("assets/pages.js").to_vec()),
+            Asset::new(
+                "pages",
+                "js",
+                "text/javascript; charset=utf-8",
+                include_bytes!("assets/pages.js").to_vec(),
+            ),
             Asset::new("icon", "svg", "image/svg+xml", include_bytes!("assets/icon.svg").to_vec()),
         ];
         Assets { path: format!("{prefix}/pages/assets"), files }

@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use minijinja::value::Value;
+use minijinja::value::{Serde, Value};
 
 /// The languages that are built in; the first is the one for readers who ask for none of those that are offered.
 const BUILT_IN: [(&str, &str); 4] = [
@@ -48,8 +48,10 @@ impl Languages {
                 continue;
             };
             match toml::from_str::<toml::Table>(text) {
-                Ok(tables) => languages.push(Language { tag, tables: Value::from_serialize(tables) }),
-                Err(error) => faults.push(format!("texts in {tag:?} that cannot be read ({})", error.message())),
+                Ok(tables) => languages.push(Language { tag, tables: Value::from(Serde(tables)) }),
+                Err(error) => {
+                    faults.push(format!("texts in {tag:?} that cannot be read ({})", error.message()))
+                }
             }
         }
         if faults.is_empty() { Ok(Languages(languages)) } else { Err(faults) }
@@ -88,9 +90,11 @@ fn range(text: &str) -> Option<(&str, u16)> {
         weight => {
             let (name, value) = weight.split_once('=')?;
             let value = value.trim();
-            let is_weight = value.len() <= 5 && value.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+            let is_weight =
+                value.len() <= 5 && value.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
             let (whole, part) = value.split_once('.').unwrap_or((value, ""));
-            let whole: u16 = whole.parse().ok().filter(|_| is_weight && name.trim().eq_ignore_ascii_case("q"))?;
+            let whole: u16 =
+                whole.parse().ok().filter(|_| is_weight && name.trim().eq_ignore_ascii_case("q"))?;
             let part: u16 = format!("{part:0<3}").parse().ok()?;
             Some(whole * 1000 + part).filter(|weight| *weight <= 1000)?
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use minijinja::Error;
-use minijinja::value::Value;
+use minijinja::value::{Serde, Value};
 
 use super::accent;
 use super::assets::Assets;
@@ -93,7 +93,9 @@ impl Pages {
             self.known.insert(page, known(&samples));
             for language in self.languages.iter() {
                 for Sample { status, facts, .. } in &samples {
-                    if let Err(error) = self.templates.render(page, &self.facts(page, *status, language, facts)) {
+                    if let Err(error) =
+                        self.templates.render(page, &self.facts(page, *status, language, facts))
+                    {
                         let error = self.templates.as_config_error(&error, &file_of(page));
                         if !errors.contains(&error) {
                             errors.push(error);
@@ -109,7 +111,7 @@ impl Pages {
     fn facts(&self, page: PageName, status: u16, language: &Language, facts: &serde_json::Value) -> Value {
         let mut all: BTreeMap<&str, Value> = BTreeMap::new();
         for name in self.known.get(&page).into_iter().flatten() {
-            let fact = facts.get(name).map_or(Value::from(()), Value::from_serialize);
+            let fact = facts.get(name).map_or(Value::from(()), |fact| Value::from(Serde(fact)));
             all.insert(name, fact);
         }
         all.extend(self.shared.iter().map(|(name, value)| (*name, value.clone())));
@@ -119,7 +121,7 @@ impl Pages {
         all.insert("t", language.table(page.name()));
         all.insert("c", language.table("common"));
         all.insert("e", language.table("errors"));
-        Value::from_serialize(all)
+        Value::from(all)
     }
 
     /// The HTML of the page in this language, and its title.
@@ -136,7 +138,12 @@ impl PageRenderer for Pages {
             // The detail of the error can quote facts that the template used.
             let place = self.templates.as_config_error(&error, &file_of(request.page));
             let (file, line) = (place.path.display().to_string(), place.line);
-            tracing::error!(page = request.page.name(), file, line, "the template of a page cannot be rendered");
+            tracing::error!(
+                page = request.page.name(),
+                file,
+                line,
+                "the template of a page cannot be rendered"
+            );
             WITHOUT_TEMPLATE.to_owned()
         });
         let title = language.table(request.page.name()).get_attr("title").unwrap_or_default();
@@ -164,14 +171,19 @@ fn known(samples: &[Sample]) -> Vec<String> {
 }
 
 fn urls(config: &Config) -> BTreeMap<PageName, String> {
-    let ours = |page: PageName| format!("{}{}/pages/{}", config.public_url, config.server.prefix, page.name());
+    let ours =
+        |page: PageName| format!("{}{}/pages/{}", config.public_url, config.server.prefix, page.name());
     let mut urls: BTreeMap<PageName, String> = PageName::ALL.map(|page| (page, ours(page))).into();
     urls.extend(config.pages.urls.iter().cloned());
     urls
 }
 
 /// What every page knows: see the comment at the head of `layout.html`.
-fn shared(config: &Config, assets: &Assets, urls: &BTreeMap<PageName, String>) -> BTreeMap<&'static str, Value> {
+fn shared(
+    config: &Config,
+    assets: &Assets,
+    urls: &BTreeMap<PageName, String>,
+) -> BTreeMap<&'static str, Value> {
     let host = config.public_url.split_once("://").map_or(&*config.public_url, |(_, host)| host);
     let service = config.pages.name.as_deref().or(config.mail.from.name.as_deref()).unwrap_or(host);
     let urls: BTreeMap<String, &str> =
@@ -180,7 +192,7 @@ fn shared(config: &Config, assets: &Assets, urls: &BTreeMap<PageName, String>) -
     BTreeMap::from([
         ("service", service.into()),
         ("home", format!("{}/", config.public_url).into()),
-        ("urls", Value::from_serialize(urls)),
+        ("urls", Value::from(Serde(urls))),
         ("style", path("style")),
         ("script", path("pages")),
         ("icon", path("icon")),

@@ -105,7 +105,8 @@ impl Templates {
         if let Some(detail) = inner.detail() {
             found = format!("{found} ({detail})");
         }
-        let want = "a template that renders; the comment at the head of each built-in one names what the page knows";
+        let want =
+            "a template that renders; the comment at the head of each built-in one names what the page knows";
         fault(&self.place(name), inner.line().unwrap_or(0), &found, want)
     }
 

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use minijinja::value::Value;
+use minijinja::value::{Kwargs, Value};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, Output, State, escape_formatter};
 
 /// 9999-12-31T23:59:59Z: what comes later cannot be written as a date.
@@ -16,6 +16,7 @@ pub(super) fn add_to(environment: &mut Environment<'_>) {
     environment.set_formatter(print);
     environment.add_filter("fill", fill);
     environment.add_filter("mark", mark);
+    environment.add_filter("about", about);
     environment.add_filter("told", told);
     environment.add_filter("moment", moment);
     environment.add_filter("span", span);
@@ -77,38 +78,46 @@ fn filled(
     Ok(out)
 }
 
-/// The member `name` of `facts`, which must be there.
-fn member(facts: &Value, name: &str) -> Result<String, Error> {
-    let value = facts.get_attr(name).unwrap_or_default();
-    if value.is_undefined() || value.is_none() {
-        return Err(Error::new(ErrorKind::UndefinedError, format!("the text wants {{{name}}}")));
+/// The fact `name`, which must be there.
+fn there(name: &str, fact: Option<Value>) -> Result<String, Error> {
+    match fact.filter(|fact| !fact.is_undefined() && !fact.is_none()) {
+        Some(fact) => Ok(fact.to_string()),
+        None => Err(Error::new(ErrorKind::UndefinedError, format!("the text wants {{{name}}}"))),
     }
-    Ok(value.to_string())
 }
 
 /// `t.x|fill(name=…)`: the text with its facts, to be escaped as any other.
-fn fill(text: &str, facts: Value) -> Result<String, Error> {
-    filled(text, str::to_owned, |name| member(&facts, name))
+fn fill(text: &str, facts: Kwargs) -> Result<String, Error> {
+    filled(text, str::to_owned, |name| there(name, facts.peek::<Option<Value>>(name)?))
 }
 
 /// `t.x|mark(name=…)`: the same as HTML, in which the facts are set off and keep to their direction of writing.
-fn mark(text: &str, facts: Value) -> Result<Value, Error> {
+fn mark(text: &str, facts: Kwargs) -> Result<Value, Error> {
     let html = filled(text, escaped, |name| {
-        member(&facts, name).map(|fact| format!("<bdi class=\"fact\">{}</bdi>", escaped(&fact)))
+        let fact = there(name, facts.peek::<Option<Value>>(name)?)?;
+        Ok(format!("<bdi class=\"fact\">{}</bdi>", escaped(&fact)))
     })?;
     Ok(Value::from_safe_string(html))
+}
+
+/// `errors|about("email")`: the first error of this field, or none.
+fn about(errors: Value, field: &str) -> Result<Value, Error> {
+    if errors.is_none() {
+        return Ok(errors);
+    }
+    let mut errors = errors.try_iter()?;
+    let is_of = |error: &Value| error.get_attr("field").is_ok_and(|of| of.as_str() == Some(field));
+    Ok(errors.find(is_of).unwrap_or(Value::from(())))
 }
 
 /// `error|told(e)`: what is wrong, in the reader's words. `error` has a `code` and what its text tells. An unknown code
 /// gets the text of `other`.
 fn told(error: Value, texts: Value) -> Result<String, Error> {
     let code = error.get_attr("code").unwrap_or_default();
-    let text = texts.get_item(&code).ok().filter(|text| !text.is_undefined());
-    let text = match text {
-        Some(text) => text,
-        None => texts.get_attr("other")?,
-    };
-    fill(text.as_str().ok_or_else(|| wrong("an error without a text"))?, error)
+    let known = texts.get_item(&code).ok().filter(|text| !text.is_undefined());
+    let text = known.map_or_else(|| texts.get_attr("other"), Ok)?;
+    let text = text.as_str().ok_or_else(|| wrong("an error without a text"))?;
+    filled(text, str::to_owned, |name| there(name, error.get_attr(name).ok()))
 }
 
 /// `at|moment(c)`: a Unix time as a date and a time of day, in UTC.
