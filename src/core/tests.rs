@@ -49,6 +49,9 @@ mod service {
         mod freeze_tests;
         mod tests;
     }
+    mod entry {
+        mod tests;
+    }
     mod leases {
         mod tests;
     }

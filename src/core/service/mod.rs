@@ -10,6 +10,7 @@ pub mod connections;
 pub mod delete_account;
 pub mod demo_account;
 pub mod email_change;
+pub mod entry;
 pub mod fit;
 pub mod hash_costs;
 pub mod injector;
