@@ -11,6 +11,9 @@ mod service {
     mod audited_limits {
         mod tests;
     }
+    mod carry {
+        mod tests;
+    }
     mod clock {
         mod doubt_tests;
         mod tests;

@@ -38,6 +38,11 @@ pub const CODE_LIFE: Duration = Duration::from_secs(60);
 /// How long a sign-in may be under way. Later the browser makes one more turn.
 const PARAMETER_LIFE: Duration = Duration::from_secs(24 * 3600);
 
+/// The domains of the MACs.
+const NONCE_PURPOSE: &str = "carry nonce";
+const REQUEST_PURPOSE: &str = "carry";
+const MARK_PURPOSE: &str = "turn";
+
 const VERSION: u8 = 1;
 const NONCE: usize = 32;
 const SHORT_TAG: usize = 16;
@@ -58,7 +63,8 @@ impl Nonce {
     #[must_use]
     pub fn new(key: &ServerKey, host: &str, random: &[u8; NONCE]) -> Nonce {
         let mut bytes = random.to_vec();
-        bytes.extend_from_slice(&nonce_tag(key, random, host));
+        let tag = key.mac(NONCE_PURPOSE, &[random, host.as_bytes()]);
+        bytes.extend_from_slice(&tag[..SHORT_TAG]);
         Nonce(URL_SAFE_NO_PAD.encode(bytes).into())
     }
 
@@ -70,7 +76,7 @@ impl Nonce {
         }
         let bytes = URL_SAFE_NO_PAD.decode(value).ok()?;
         let (random, tag) = bytes.split_first_chunk::<NONCE>()?;
-        let is_ours: bool = nonce_tag(key, random, host).ct_eq(tag).into();
+        let is_ours = is_tag(key, NONCE_PURPOSE, &[random, host.as_bytes()], tag);
         is_ours.then(|| Nonce(value.to_owned().into()))
     }
 
@@ -87,14 +93,12 @@ impl Nonce {
     }
 }
 
-fn nonce_tag(key: &ServerKey, random: &[u8; NONCE], host: &str) -> [u8; SHORT_TAG] {
-    short(key.mac("carry nonce", &[random, host.as_bytes()]))
-}
-
-fn short(tag: [u8; TAG]) -> [u8; SHORT_TAG] {
-    let mut short = [0; SHORT_TAG];
-    short.copy_from_slice(&tag[..SHORT_TAG]);
-    short
+/// Whether `tag` is the MAC of these parts, or its beginning, under a key of the ring. Its length is the caller's to check.
+fn is_tag(key: &ServerKey, purpose: &str, parts: &[&[u8]], tag: &[u8]) -> bool {
+    key.keys().any(|index| {
+        let mac = key.mac_by(index, purpose, parts);
+        mac.get(..tag.len()).is_some_and(|start| start.ct_eq(tag).into())
+    })
 }
 
 /// A sign-in that another host asked for.
@@ -117,7 +121,7 @@ impl CarryRequest {
         bytes.extend_from_slice(&self.begun_at.0.to_be_bytes());
         bytes.extend_from_slice(&self.nonce.0);
         bytes.extend_from_slice(self.origin.to_string().as_bytes());
-        bytes.extend_from_slice(&key.mac("carry", &[&bytes]));
+        bytes.extend_from_slice(&key.mac(REQUEST_PURPOSE, &[&bytes]));
         URL_SAFE_NO_PAD.encode(bytes)
     }
 
@@ -129,7 +133,7 @@ impl CarryRequest {
         }
         let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
         let (named, tag) = bytes.split_last_chunk::<TAG>()?;
-        if !bool::from(key.mac("carry", &[named]).ct_eq(tag)) {
+        if !is_tag(key, REQUEST_PURPOSE, &[named], tag) {
             return None;
         }
         let ([version, flags, rest @ ..], origin) = named.split_first_chunk::<HEAD>()?;
@@ -168,7 +172,8 @@ pub fn marked(
     now: UnixTime,
 ) -> Result<Location, InvalidLocation> {
     let mut bytes = now.0.to_be_bytes().to_vec();
-    bytes.extend_from_slice(&mark_tag(key, &now.0.to_be_bytes(), &origin.host));
+    let tag = key.mac(MARK_PURPOSE, &[&bytes, origin.host.as_bytes()]);
+    bytes.extend_from_slice(&tag[..SHORT_TAG]);
     let mark = URL_SAFE_NO_PAD.encode(bytes);
     let (place, fragment) = url.split_at(url.find('#').unwrap_or(url.len()));
     let separator = if place.contains('?') { '&' } else { '?' };
@@ -195,7 +200,7 @@ pub fn read_mark(key: &ServerKey, host: &str, mark: &str, now: UnixTime) -> Turn
     let decoded = (mark.len() == MARK_CHARS).then(|| URL_SAFE_NO_PAD.decode(mark).ok()).flatten();
     let Some(bytes) = decoded else { return Turn::Over };
     let Some((time, tag)) = bytes.split_first_chunk::<8>() else { return Turn::Over };
-    if !bool::from(mark_tag(key, time, host).ct_eq(tag)) {
+    if !is_tag(key, MARK_PURPOSE, &[time, host.as_bytes()], tag) {
         return Turn::Over;
     }
     let made = UnixTime(u64::from_be_bytes(*time));
@@ -204,10 +209,6 @@ pub fn read_mark(key: &ServerKey, host: &str, mark: &str, now: UnixTime) -> Turn
         () if now < made.plus(CODE_LIFE) => Turn::JustNow,
         () => Turn::Over,
     }
-}
-
-fn mark_tag(key: &ServerKey, time: &[u8; 8], host: &str) -> [u8; SHORT_TAG] {
-    short(key.mac("turn", &[time, host.as_bytes()]))
 }
 
 impl fmt::Debug for Nonce {
@@ -236,6 +237,16 @@ mod tests {
         let mut bytes = text.as_bytes().to_vec();
         bytes[at] = if bytes[at] == b'A' { b'B' } else { b'A' };
         String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn a_new_key_in_front_voids_nothing() {
+        let ring = ServerKey::ring(Zeroizing::new([2; 32]), vec![Zeroizing::new([1; 32])]);
+        let nonce = Nonce::new(&key(1), "app.test", &[7; 32]);
+        assert!(Nonce::read(&ring, "app.test", nonce.value().expose_secret()).is_some());
+        let (origin, nonce) = (origin("https://app.test"), nonce.hash());
+        let request = CarryRequest { origin, nonce, was_cleartext: false, begun_at: NOW };
+        assert_eq!(CarryRequest::read(&ring, &request.write(&key(1)), NOW), Some(request));
     }
 
     #[test]

@@ -5,6 +5,7 @@ pub mod admit;
 pub mod audited_limits;
 pub mod browser;
 pub mod caller;
+pub mod carry;
 pub mod clock;
 pub mod connections;
 pub mod delete_account;

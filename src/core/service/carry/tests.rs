@@ -1,0 +1,279 @@
+//! Attacks on the code that carries a session between hosts, each with its outcome.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use palisade_core::domain::account::UserId;
+use palisade_core::domain::browser::{BrowserSettings, NamedOrigin, SessionUse};
+use palisade_core::domain::carry::{CarryRequest, Turn};
+use palisade_core::domain::opaque::ServerKey;
+use palisade_core::domain::request::Host;
+use palisade_core::domain::return_to::ReturnTarget;
+use palisade_core::domain::session::SessionId;
+use palisade_core::service::carry::{Carried, Carrier, CarryBegun, CarryFault, carried_to};
+use palisade_testing::fakes::{FakeClock, FakeEntropy};
+use secrecy::ExposeSecret;
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+const ANN: UserId = UserId(Uuid::from_u128(1));
+const SESSION: SessionId = SessionId(Uuid::from_u128(2));
+const NO_NONCE: CarryFault = CarryFault::NoNonce { was_cleartext: false };
+
+fn origin(text: &str) -> NamedOrigin {
+    NamedOrigin::parse(text).unwrap()
+}
+
+fn settings() -> BrowserSettings {
+    BrowserSettings {
+        enabled: true,
+        public: origin("https://auth.test"),
+        hosts: vec![
+            origin("https://app.test"),
+            origin("https://lab.example:8443"),
+            origin("https://auth.test:1"),
+        ],
+        domain: None,
+        idle: Duration::from_secs(60),
+        absolute: Duration::from_secs(60),
+        remember: None,
+        return_to: vec![origin("https://www.test")],
+        uses: SessionUse::Every,
+        insecure_http: false,
+    }
+}
+
+struct World {
+    carrier: Carrier,
+    clock: Arc<FakeClock>,
+}
+
+/// A browser, as far as one host knows it.
+struct Browser {
+    nonce: String,
+    parameter: String,
+}
+
+fn world() -> World {
+    let clock = Arc::new(FakeClock::default());
+    let key = Arc::new(ServerKey::new(Zeroizing::new([9; 32])));
+    let carrier = Carrier::new(key, Arc::clone(&clock) as _, Arc::new(FakeEntropy::default()));
+    World { carrier, clock }
+}
+
+impl World {
+    /// A browser without a session asks `at` for a page.
+    fn ask(&self, at: &str) -> Browser {
+        let CarryBegun { new_nonce, parameter } = self.carrier.begin(&origin(at), None, false);
+        Browser { nonce: new_nonce.unwrap().value().expose_secret().to_owned(), parameter }
+    }
+
+    fn leave(&self, session: SessionId, target: &str, parameter: Option<&str>) -> String {
+        let target = ReturnTarget::parse(target, &settings()).unwrap();
+        self.carrier.leave(ANN, session, &target, parameter).as_str().to_owned()
+    }
+
+    /// The code of a sign-in that `browser` began.
+    fn code(&self, browser: &Browser, target: &str) -> String {
+        let url = self.leave(SESSION, target, Some(&browser.parameter));
+        url.split_once("/.palisade/carry?code=").unwrap_or_else(|| panic!("no code: {url}")).1.to_owned()
+    }
+
+    fn take(&self, code: &str, host: &str, browser: &Browser) -> Result<Carried, CarryFault> {
+        self.carrier.take(code, host, Some(&browser.nonce))
+    }
+}
+
+#[test]
+fn a_session_is_carried_to_the_host_and_the_browser_that_asked() {
+    let world = world();
+    let browser = world.ask("https://app.test");
+    let url = world.leave(SESSION, "https://app.test/x?y#z", Some(&browser.parameter));
+    assert!(url.starts_with("https://app.test/.palisade/carry?code="), "{url}");
+    let code = url.split_once("code=").unwrap().1;
+    let carried = world.take(code, "app.test", &browser).unwrap();
+    assert_eq!((carried.user, carried.session), (ANN, SESSION));
+    assert_eq!(carried.target.as_str(), "https://app.test/x?y#z");
+}
+
+#[test]
+fn a_code_is_good_once() {
+    let world = world();
+    let browser = world.ask("https://app.test");
+    let code = world.code(&browser, "https://app.test/");
+    assert!(world.take(&code, "app.test", &browser).is_ok());
+    assert_eq!(world.take(&code, "app.test", &browser), Err(CarryFault::Over));
+}
+
+#[test]
+fn a_code_is_refused_on_another_host_and_void_after_that() {
+    let world = world();
+    let browser = world.ask("https://app.test");
+    let other = world.ask("https://lab.example:8443");
+    let code = world.code(&browser, "https://app.test/");
+    assert_eq!(world.take(&code, "lab.example", &other), Err(CarryFault::NotForHere));
+    assert_eq!(world.take(&code, "app.test", &browser), Err(CarryFault::Over));
+    // A nonce of another host is none.
+    let code = world.code(&browser, "https://app.test/");
+    assert_eq!(world.take(&code, "lab.example", &browser), Err(NO_NONCE));
+}
+
+/// Login CSRF: an attacker signs in, and has a victim open the code.
+#[test]
+fn a_code_of_another_browser_signs_no_victim_in() {
+    let world = world();
+    let attacker = world.ask("https://app.test");
+    let victim = world.ask("https://app.test");
+    let code = world.code(&attacker, "https://app.test/");
+    assert_eq!(world.take(&code, "app.test", &victim), Err(CarryFault::NotForHere));
+    assert_eq!(world.take(&code, "app.test", &attacker), Err(CarryFault::Over), "and is void");
+    let code = world.code(&attacker, "https://app.test/");
+    assert_eq!(world.carrier.take(&code, "app.test", None), Err(NO_NONCE));
+    assert_eq!(
+        world.carrier.take(&code, "app.test", Some("planted")),
+        Err(CarryFault::NoNonce { was_cleartext: false })
+    );
+}
+
+/// The other way round: a victim who is signed in is sent to the sign-in with the attacker's parameter.
+#[test]
+fn an_attackers_parameter_brings_no_code_for_the_attackers_browser_to_another_place() {
+    let world = world();
+    let attacker = world.ask("https://app.test");
+    let victim = world.ask("https://app.test");
+    // The victim's browser gets the code, and cannot use it; it never reaches the attacker.
+    let code = world.code(&attacker, "https://app.test/");
+    assert_eq!(world.take(&code, "app.test", &victim), Err(CarryFault::NotForHere));
+    // The target's host decides, not the host in the parameter.
+    let url = world.leave(SESSION, "https://lab.example:8443/", Some(&attacker.parameter));
+    assert_eq!(url, "https://lab.example:8443/");
+    let url = world.leave(SESSION, "https://www.test/", Some(&attacker.parameter));
+    assert_eq!(url, "https://www.test/", "no code goes to an origin that is only returned to");
+}
+
+#[test]
+fn no_code_is_made_without_a_parameter_of_ours() {
+    let world = world();
+    let browser = world.ask("https://app.test");
+    let other = ServerKey::new(Zeroizing::new([8; 32]));
+    let hash = palisade_core::domain::opaque::TokenHash::of(browser.nonce.as_bytes());
+    let forged = CarryRequest {
+        origin: origin("https://app.test"),
+        nonce: hash,
+        was_cleartext: false,
+        begun_at: palisade_core::ports::Clock::now(&*world.clock),
+    };
+    for parameter in
+        [None, Some(""), Some("x"), Some(forged.write(&other).as_str()), Some(&browser.parameter[1..])]
+    {
+        assert_eq!(world.leave(SESSION, "https://app.test/x", parameter), "https://app.test/x");
+    }
+    world.clock.advance(24 * 3600);
+    assert_eq!(world.leave(SESSION, "https://app.test/x", Some(&browser.parameter)), "https://app.test/x");
+}
+
+#[test]
+fn a_code_lives_for_a_minute() {
+    let world = world();
+    let browser = world.ask("https://app.test");
+    let [early, late] = [0; 2].map(|_| world.code(&browser, "https://app.test/"));
+    world.clock.advance(59);
+    assert!(world.take(&early, "app.test", &browser).is_ok());
+    world.clock.advance(1);
+    assert_eq!(world.take(&late, "app.test", &browser), Err(CarryFault::Over));
+}
+
+#[test]
+fn ten_tabs_have_one_nonce_and_each_its_own_code() {
+    let world = world();
+    let browser = world.ask("https://app.test");
+    let parameters: Vec<String> = (0..10)
+        .map(|_| {
+            let begun = world.carrier.begin(&origin("https://app.test"), Some(&browser.nonce), false);
+            assert!(begun.new_nonce.is_none(), "the nonce is used again");
+            begun.parameter
+        })
+        .collect();
+    for (tab, parameter) in parameters.into_iter().enumerate() {
+        let browser = Browser { nonce: browser.nonce.clone(), parameter };
+        let code = world.code(&browser, &format!("https://app.test/{tab}"));
+        let carried = world.take(&code, "app.test", &browser).unwrap();
+        assert_eq!(carried.target.as_str(), format!("https://app.test/{tab}"));
+    }
+    // One that was planted, or is of another host, is not.
+    let other = world.ask("https://lab.example:8443");
+    for planted in ["", "planted", &other.nonce] {
+        assert!(world.carrier.begin(&origin("https://app.test"), Some(planted), false).new_nonce.is_some());
+    }
+}
+
+#[test]
+fn codes_are_bounded_and_no_session_takes_the_room_of_all() {
+    let world = world();
+    let browser = world.ask("https://app.test");
+    let mine = world.code(&browser, "https://app.test/mine");
+    let flooding = SessionId(Uuid::from_u128(3));
+    let mut codes = Vec::new();
+    for _ in 0..100 {
+        let url = world.leave(flooding, "https://app.test/", Some(&browser.parameter));
+        codes.push(url.split_once("code=").unwrap().1.to_owned());
+    }
+    let good = codes.iter().filter(|code| world.take(code, "app.test", &browser).is_ok()).count();
+    assert_eq!(good, 32, "the last ones of that session");
+    assert!(world.take(&mine, "app.test", &browser).is_ok());
+    // Of many sessions, the oldest codes give way.
+    let first = world.code(&browser, "https://app.test/");
+    for session in 10..10_010 {
+        world.leave(SessionId(Uuid::from_u128(session)), "https://app.test/", Some(&browser.parameter));
+    }
+    assert_eq!(world.take(&first, "app.test", &browser), Err(CarryFault::Over));
+}
+
+#[test]
+fn a_browser_that_began_over_http_is_told_so() {
+    let world = world();
+    let begun = world.carrier.begin(&origin("https://app.test"), None, true);
+    let url = world.leave(SESSION, "https://app.test/", Some(&begun.parameter));
+    let code = url.split_once("code=").unwrap().1;
+    assert_eq!(world.carrier.take(code, "app.test", None), Err(CarryFault::NoNonce { was_cleartext: true }));
+}
+
+#[test]
+fn a_clock_that_was_set_back_is_named() {
+    let world = world();
+    world.clock.advance(1000);
+    let browser = world.ask("https://app.test");
+    let code = world.code(&browser, "https://app.test/");
+    let target = ReturnTarget::parse("/x", &settings()).unwrap();
+    let marked = world.carrier.mark(&target);
+    let query = marked.as_str().split_once('?').unwrap().1;
+    assert_eq!(world.carrier.turn("auth.test", Some(query)), Some(Turn::JustNow));
+    world.clock.set_back(500);
+    assert_eq!(world.take(&code, "app.test", &browser), Err(CarryFault::Clock));
+    assert_eq!(world.carrier.turn("auth.test", Some(query)), Some(Turn::Ahead));
+}
+
+#[test]
+fn a_target_on_our_own_host_gets_a_mark_and_no_code() {
+    let world = world();
+    let browser = world.ask("https://app.test");
+    for parameter in [None, Some(&*browser.parameter)] {
+        let url = world.leave(SESSION, "/x?a=1#f", parameter);
+        assert!(url.starts_with("https://auth.test/x?a=1&palisade-turn=") && url.ends_with("#f"), "{url}");
+    }
+    assert_eq!(world.carrier.turn("auth.test", None), None);
+    assert_eq!(world.carrier.turn("auth.test", Some("a=1")), None);
+}
+
+#[test]
+fn only_hosts_that_are_spelled_out_can_ask() {
+    let settings = settings();
+    let asked =
+        |host: &str| carried_to(&settings, &Host::parse(host.as_bytes()).unwrap()).map(ToString::to_string);
+    assert_eq!(asked("app.test"), Some("https://app.test".into()));
+    assert_eq!(asked("APP.test:443"), Some("https://app.test".into()));
+    assert_eq!(asked("lab.example:8443"), Some("https://lab.example:8443".into()));
+    for host in ["auth.test", "auth.test:1", "lab.example", "app.test:8443", "x.app.test", "evil.test"] {
+        assert_eq!(asked(host), None, "{host}");
+    }
+}
