@@ -138,6 +138,8 @@ pub(super) fn start(
         max_sessions: config.sessions.max_per_user,
         fingerprint: config.sessions.fingerprint,
         verification: config.accounts.verification,
+        registration: config.accounts.registration,
+        sends_mail: true,
         revocation_life: lives.tokens + lives.leeway,
         letters: Caps {
             enabled: config.limits.enabled,

@@ -79,6 +79,9 @@ mod service {
     mod password_login {
         mod tests;
     }
+    mod register {
+        mod tests;
+    }
     mod revoke {
         mod tests;
     }

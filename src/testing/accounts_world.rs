@@ -75,7 +75,8 @@ pub fn world_with(adjust: impl FnOnce(&mut AccountSettings)) -> AccountsWorld {
     world_over(Arc::new(FakeStore::default()), adjust)
 }
 
-fn world_over(store: Arc<FakeStore>, adjust: impl FnOnce(&mut AccountSettings)) -> AccountsWorld {
+/// The world that goes on with this store, as after a restart.
+pub fn world_over(store: Arc<FakeStore>, adjust: impl FnOnce(&mut AccountSettings)) -> AccountsWorld {
     let clock = Arc::new(FakeClock::default());
     let passwords = Arc::new(FakePasswords::default());
     let limiter = Arc::new(FakeLimiter::default());
@@ -91,6 +92,8 @@ fn world_over(store: Arc<FakeStore>, adjust: impl FnOnce(&mut AccountSettings)) 
         max_sessions: 3,
         fingerprint: Fingerprint::Note,
         verification: palisade_core::domain::account::Verification::Link,
+        registration: palisade_core::domain::account::Registration::Open,
+        sends_mail: true,
         revocation_life: Duration::from_secs(90_000),
         letters: Caps { enabled: true, an_hour: 5, a_day: 15 },
     };

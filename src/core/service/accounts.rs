@@ -15,7 +15,7 @@ use super::leases::Leases;
 use super::noted::About;
 use super::retry::{Decision, retry_on_conflict};
 use super::session_uses::SessionUses;
-use crate::domain::account::{User, UserId, Verification};
+use crate::domain::account::{Registration, User, UserId, Verification};
 use crate::domain::audit::{Action, Outcome};
 use crate::domain::binding::Forms;
 use crate::domain::block::AddressBlock;
@@ -50,6 +50,10 @@ pub struct AccountSettings {
     pub max_sessions: usize,
     pub fingerprint: Fingerprint,
     pub verification: Verification,
+    /// Who may make an account.
+    pub registration: Registration,
+    /// Whether there is a transport for mail. Without one, links are handed to the operator.
+    pub sends_mail: bool,
     /// How long an entry of the revocation set about tokens of ours is kept: as long as the longest of
     /// them can be accepted, leeway included.
     pub revocation_life: Duration,
@@ -102,6 +106,12 @@ pub enum AccountError {
     NotFound(&'static str),
     #[error("another account has this address")]
     EmailTaken,
+    /// Of a registration, the same for every address.
+    #[error("the operator of this service makes the accounts or invites people: ask the operator")]
+    RegistrationClosed,
+    /// Of a request for a letter, the same for every address.
+    #[error("this service sends no mail: its operator can make the link")]
+    NoMail,
     #[error("others are changing this account at the same time; try again")]
     Conflict,
     #[error(transparent)]
@@ -215,6 +225,23 @@ impl Accounts {
     #[must_use]
     pub fn session_lifetimes(&self) -> Lifetimes {
         self.settings.lifetimes
+    }
+
+    /// Who may make an account.
+    #[must_use]
+    pub fn registration(&self) -> Registration {
+        self.settings.registration
+    }
+
+    /// Whether letters are sent. If not, pages offer nothing that needs one.
+    #[must_use]
+    pub fn has_mail(&self) -> bool {
+        self.settings.sends_mail
+    }
+
+    /// Refuses what would need a letter when none are sent. The same for every address.
+    pub(super) fn needs_mail(&self) -> Result<(), AccountError> {
+        if self.settings.sends_mail { Ok(()) } else { Err(AccountError::NoMail) }
     }
 
     /// The wall clock that the use cases go by.

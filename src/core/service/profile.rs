@@ -68,6 +68,7 @@ impl Accounts {
         let user = self.account(person).await?;
         let new_email = new_email.filter(|email| *email != user.email);
         if new_email.is_some() {
+            self.needs_mail()?;
             let Some(password) = edit.current_password else {
                 let cure = "changing the e-mail address needs `current_password`";
                 return Err(AccountError::Invalid(cure.to_owned()));

@@ -20,7 +20,7 @@ impl Accounts {
     /// in the answer nor in its time: nothing is looked up before it.
     ///
     /// # Errors
-    /// [`AccountError::InvalidEmail`], [`AccountError::TooMany`] or [`AccountError::Store`].
+    /// [`AccountError::NoMail`], [`AccountError::InvalidEmail`], [`AccountError::TooMany`] or [`AccountError::Store`].
     pub async fn request_reset(&self, client: &Client, email: &str) -> Result<(), AccountError> {
         self.request_reset_for(client, email, None).await
     }
@@ -35,6 +35,7 @@ impl Accounts {
         email: &str,
         return_to: Option<String>,
     ) -> Result<(), AccountError> {
+        self.needs_mail()?;
         let email: EmailAddress = email.parse()?;
         self.limiter.attempt(Limited::RequestMail, client.address, Some(email.as_str()))?;
         self.enqueue(Work::ResetPassword { email, origin: client.origin(return_to) }).await

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::accounts::{AccountError, Accounts, name};
 use super::caller::Client;
+use crate::domain::account::Registration;
 use crate::domain::binding::{Binding, FormId};
 use crate::domain::email::EmailAddress;
 use crate::domain::task::Work;
@@ -36,8 +37,9 @@ impl Accounts {
     /// Takes a registration. The account is made, or the owner of the address told, afterwards.
     ///
     /// # Errors
-    /// [`AccountError::InvalidEmail`], [`AccountError::Invalid`], [`AccountError::PasswordRejected`],
-    /// [`AccountError::TooMany`], [`AccountError::Busy`] or [`AccountError::Store`].
+    /// [`AccountError::RegistrationClosed`], [`AccountError::InvalidEmail`], [`AccountError::Invalid`],
+    /// [`AccountError::PasswordRejected`], [`AccountError::TooMany`], [`AccountError::Busy`] or
+    /// [`AccountError::Store`].
     pub async fn register(
         &self,
         client: &Client,
@@ -60,13 +62,18 @@ impl Accounts {
         given_name: Option<String>,
         form: SentForm<'_>,
     ) -> Result<Registered, AccountError> {
+        // Before anything is looked at: whether an address was invited, or has an account, must not show. An invited
+        // person comes by the link of the invitation.
+        if self.settings.registration != Registration::Open {
+            return Err(AccountError::RegistrationClosed);
+        }
         let email: EmailAddress = email.parse()?;
         let name = name(given_name)?;
         self.acceptable(password.expose_secret(), &email, name.as_deref())?;
         self.limiter.attempt(Limited::Register, client.address, Some(email.as_str()))?;
         let requester = self.requester(client, &email, None);
         self.not_guessed(&password, &email, name.as_deref(), requester).await?;
-        let id = self.registration(form.id, &email, name.as_deref(), &password);
+        let id = self.registration_of_form(form.id, &email, name.as_deref(), &password);
         let password = self.passwords.hash(password, requester).await?;
         let (origin, registration) = (client.origin(form.return_to), Some(id));
         self.enqueue(Work::Register { email: email.clone(), name, password, origin, registration }).await?;
@@ -74,7 +81,7 @@ impl Accounts {
     }
 
     /// The id of a registration: a fresh one, unless its form was sent before as it is.
-    fn registration(
+    fn registration_of_form(
         &self,
         form: Option<&str>,
         email: &EmailAddress,
@@ -106,7 +113,7 @@ impl Accounts {
     /// Takes a request to mail the verification link again.
     ///
     /// # Errors
-    /// [`AccountError::InvalidEmail`], [`AccountError::TooMany`] or [`AccountError::Store`].
+    /// [`AccountError::NoMail`], [`AccountError::InvalidEmail`], [`AccountError::TooMany`] or [`AccountError::Store`].
     pub async fn resend_verification(&self, client: &Client, email: &str) -> Result<(), AccountError> {
         self.resend_verification_for(client, email, None).await
     }
@@ -122,6 +129,7 @@ impl Accounts {
         email: &str,
         return_to: Option<String>,
     ) -> Result<(), AccountError> {
+        self.needs_mail()?;
         let email: EmailAddress = email.parse()?;
         self.limiter.attempt(Limited::RequestMail, client.address, Some(email.as_str()))?;
         self.enqueue(Work::ResendVerification { email, origin: client.origin(return_to) }).await

@@ -12,7 +12,7 @@ use std::time::Duration;
 use futures::future::FutureExt;
 use tokio_util::sync::CancellationToken;
 
-use crate::domain::account::{Claim, User, UserId};
+use crate::domain::account::{Claim, Registration, User, UserId};
 use crate::domain::audit::{Action, Outcome};
 use crate::domain::email::EmailAddress;
 use crate::domain::lease::LeaseSubject;
@@ -140,6 +140,11 @@ impl Accounts {
 
     async fn work_out(&self, work: &Work) -> Result<Done, StoreError> {
         Ok(match work {
+            // Enqueued before registration was closed.
+            Work::Register { .. } if self.settings.registration != Registration::Open => {
+                let about = About::default().because("registration_closed");
+                Done { changes: Vec::new(), noted: Some((Action::Register, Outcome::Denied, about)) }
+            }
             Work::Register { email, registration, origin, .. } => {
                 match self.store.user_by_email(email).await? {
                     None => self.new_account(work).await?,

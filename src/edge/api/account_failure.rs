@@ -84,6 +84,8 @@ pub(super) fn account(error: &AccountError) -> Failure {
         }
         AccountError::NoAccount => Failure::new(403, "no_account", said),
         AccountError::NotFound(_) => Failure::new(404, "not_found", said),
+        AccountError::RegistrationClosed => Failure::new(403, "registration_closed", said),
+        AccountError::NoMail => Failure::new(403, "no_mail", said),
         AccountError::EmailTaken => Failure::new(409, "email_taken", said),
         AccountError::Conflict => Failure::new(409, "conflict", said),
         AccountError::Busy(busy) => Failure::new(503, "busy", said).after(busy.retry_after),
@@ -122,6 +124,14 @@ pub(super) fn documented_failures() -> Vec<(Failure, &'static str)> {
         ),
         (AccountError::WrongPassword, "The current password, asked for once more, is another one."),
         (AccountError::Disabled, "An operator has disabled the account."),
+        (
+            AccountError::RegistrationClosed,
+            "`accounts.registration` is not \"open\": accounts are made by the operator, or by an invitation.",
+        ),
+        (
+            AccountError::NoMail,
+            "`mail.transport` is \"none\": the operator makes the link that is asked for.",
+        ),
         (
             AccountError::Frozen,
             "A change of the account's address was undone, and it is not decided yet which address it gets.",
@@ -226,7 +236,9 @@ mod tests {
             Some(AccountError::PasswordRejected { .. }) => AccountError::NoAccount,
             Some(AccountError::NoAccount) => AccountError::NotFound("session"),
             Some(AccountError::NotFound(_)) => AccountError::EmailTaken,
-            Some(AccountError::EmailTaken) => AccountError::Conflict,
+            Some(AccountError::EmailTaken) => AccountError::RegistrationClosed,
+            Some(AccountError::RegistrationClosed) => AccountError::NoMail,
+            Some(AccountError::NoMail) => AccountError::Conflict,
             Some(AccountError::Conflict) => Busy { retry_after: Duration::ZERO }.into(),
             Some(AccountError::Busy(_)) => TooMany { retry_after: Duration::from_millis(1500) }.into(),
             Some(AccountError::TooMany(_)) => StoreError::Unavailable("inside".into()).into(),
@@ -254,6 +266,6 @@ mod tests {
             count += 1;
             error = after(Some(&this));
         }
-        assert_eq!(count, 23);
+        assert_eq!(count, 25);
     }
 }

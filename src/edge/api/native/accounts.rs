@@ -59,7 +59,8 @@ fn accepted(detail: &'static str) -> Response {
 /// Register an account.
 ///
 /// A link that verifies the address is mailed. The answer is the same when the address has an account;
-/// its owner is told.
+/// its owner is told. Unless `accounts.registration` is `"open"`, it is refused, for every address in the same way:
+/// invited people come by the link of their invitation.
 ///
 /// A browser that sends this from a page of the gateway's own origin gets a cookie, by which it shows at the
 /// verification that it sent the registration whose password the account has. It shows that only while this is the
@@ -72,7 +73,7 @@ fn accepted(detail: &'static str) -> Response {
         headers(("Set-Cookie" = String,
             description = "For pages of the gateway's own origin: the registrations that this browser sent.")))),
     extensions(("x-codes" = json!([
-        "invalid_email", "invalid_request", "password_rejected", "too_many_attempts", "busy"
+        "registration_closed", "invalid_email", "invalid_request", "password_rejected", "too_many_attempts", "busy"
     ]))))]
 async fn register(
     State(state): SharedAuthState,
@@ -148,7 +149,7 @@ async fn verify_email(
 #[utoipa::path(post, path = "/verify-email/resend", tag = "Accounts",
     request_body = Address,
     responses((status = 202, body = Accepted, description = "A mail may be on its way.")),
-    extensions(("x-codes" = json!(["invalid_email", "too_many_attempts"]))))]
+    extensions(("x-codes" = json!(["no_mail", "invalid_email", "too_many_attempts"]))))]
 async fn resend_verification(
     State(state): SharedAuthState,
     By(client): By,
@@ -247,7 +248,7 @@ async fn profile(State(state): SharedAuthState, Caller(person): Caller) -> Answe
     security(("bearer" = [])),
     responses((status = 200, body = Profile, description = "The account as it is now.")),
     extensions(("x-codes" = json!([
-        "invalid_request", "invalid_email", "wrong_password", "account_disabled",
+        "invalid_request", "invalid_email", "wrong_password", "account_disabled", "no_mail",
         "too_many_attempts", "busy", "conflict"
     ]))))]
 async fn edit_profile(
@@ -295,7 +296,7 @@ async fn change_password(
 #[utoipa::path(post, path = "/password-resets", tag = "Passwords",
     request_body = Address,
     responses((status = 202, body = Accepted, description = "A mail may be on its way.")),
-    extensions(("x-codes" = json!(["invalid_email", "too_many_attempts"]))))]
+    extensions(("x-codes" = json!(["no_mail", "invalid_email", "too_many_attempts"]))))]
 async fn request_reset(
     State(state): SharedAuthState,
     By(client): By,

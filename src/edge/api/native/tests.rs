@@ -11,7 +11,7 @@ use super::super::described::{self, Answer};
 use super::super::fakes;
 use super::super::openapi::document;
 use super::*;
-use palisade_core::domain::account::UserId;
+use palisade_core::domain::account::{Registration, UserId};
 use palisade_core::domain::mail::Letter;
 use palisade_core::ports::Signer;
 use palisade_core::service::admit::Authenticator;
@@ -148,6 +148,22 @@ impl Api {
 
 pub(super) fn access(tokens: &Value) -> String {
     tokens["access_token"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn closed_registration_and_missing_mail_have_codes() {
+    let world = accounts_world::world_with(|settings| {
+        settings.registration = Registration::Invited;
+        settings.sends_mail = false;
+    });
+    let api = api_of(world, Origins::These(Vec::new()), "https://app.test");
+    for email in [ANN, "bob@example.com"] {
+        let closed = api.post("/register", &json!({"email": email, "password": PASSWORD})).await;
+        assert_eq!(closed.refusal(), (403, "registration_closed".into()));
+        for path in ["/verify-email/resend", "/password-resets"] {
+            assert_eq!(api.post(path, &json!({"email": email})).await.refusal(), (403, "no_mail".into()));
+        }
+    }
 }
 
 #[tokio::test]
