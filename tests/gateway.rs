@@ -4,6 +4,7 @@
 
 mod abuse;
 mod accounts;
+mod browsers;
 mod http2;
 mod injection;
 mod logs;

@@ -203,6 +203,7 @@ async fn world(upstream: SocketAddr, keys: &str) -> World {
     let live = Live {
         strip: StripRules::of(std::iter::once((&route.forward, &route.policy.policy.carriers))),
         believed: Believed::default(),
+        browsers: None,
         admission: Admission {
             own: OwnOrigins { scheme: Scheme::Http, named: Vec::new() },
             routes: Table::new(vec![ServedRoute::start(route, &capacity).await.unwrap()]),

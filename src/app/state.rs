@@ -92,6 +92,10 @@ impl ProcessState {
                 },
             },
             strip,
+            browsers: config.browser.enabled.then(|| proxy::browsers::BrowserRules {
+                settings: Arc::new(config.browser.clone()),
+                issuer: config.tokens.issuer.clone(),
+            }),
             believed: proxy::forwarded::Believed {
                 proxies: config.server.trusted_proxies.clone(),
                 field: config.server.client_address,

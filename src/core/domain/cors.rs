@@ -26,7 +26,7 @@ pub struct Cors {
 /// Request fields that a page may always send: what carries a token, and what makes a body JSON.
 pub const ALLOWED: [&str; 2] = ["authorization", "content-type"];
 /// Response fields that a page may always read: the ones that our own refusals speak with.
-pub const EXPOSED: [&str; 3] = ["retry-after", "www-authenticate", "x-request-id"];
+pub const EXPOSED: [&str; 4] = ["hx-redirect", "retry-after", "www-authenticate", "x-request-id"];
 
 impl Default for Cors {
     /// No origin.
@@ -120,6 +120,6 @@ mod tests {
     fn names_are_listed_once() {
         let cors = Cors { allow_headers: vec!["X-A".into(), "Content-Type".into()], ..Cors::default() };
         assert_eq!(cors.allowed_headers(), "authorization, content-type, X-A");
-        assert_eq!(cors.exposed_headers(), "retry-after, www-authenticate, x-request-id");
+        assert_eq!(cors.exposed_headers(), "hx-redirect, retry-after, www-authenticate, x-request-id");
     }
 }

@@ -57,6 +57,8 @@ enum Content {
 pub struct Reply {
     content: Content,
     cookies: Vec<SetCookie>,
+    /// Further fields, in the order in which they are written.
+    further: Vec<(&'static str, String)>,
 }
 
 /// One header field of an answer.
@@ -82,7 +84,7 @@ impl<'a> Field<'a> {
 
 impl From<Answer> for Reply {
     fn from(answer: Answer) -> Reply {
-        Reply { content: Content::Problem(answer), cookies: Vec::new() }
+        Reply::of(Content::Problem(answer), Vec::new())
     }
 }
 
@@ -94,18 +96,30 @@ impl From<Problem> for Reply {
 
 impl From<Page> for Reply {
     fn from(page: Page) -> Reply {
-        Reply { content: Content::Page(page), cookies: Vec::new() }
+        Reply::of(Content::Page(page), Vec::new())
     }
 }
 
 impl From<Redirect> for Reply {
     fn from(redirect: Redirect) -> Reply {
         let Redirect { code, to, cookies } = redirect;
-        Reply { content: Content::Redirect { code, to }, cookies }
+        Reply::of(Content::Redirect { code, to }, cookies)
     }
 }
 
 impl Reply {
+    fn of(content: Content, cookies: Vec<SetCookie>) -> Reply {
+        Reply { content, cookies, further: Vec::new() }
+    }
+
+    /// The same with one more field. `name` is in lower case, `value` a text of ours: it is never taken from a request but
+    /// percent-encoded.
+    #[must_use]
+    pub fn with_field(mut self, name: &'static str, value: impl Into<String>) -> Reply {
+        self.further.push((name, value.into()));
+        self
+    }
+
     /// The same with one more cookie.
     #[must_use]
     pub fn with_cookie(mut self, cookie: SetCookie) -> Reply {
@@ -173,11 +187,10 @@ impl Reply {
                 fields.push(NO_STORE);
                 fields.extend(challenge.as_deref().map(|value| Field::plain("www-authenticate", value)));
                 fields.extend(allow.as_deref().map(|value| Field::plain("allow", value)));
-                // A client that is refused for the moment is told when to retry.
-                let wait = retry_after.or((problem.status == 503).then_some(SHORTLY));
+                let wait = wait(problem.status, *retry_after);
                 fields.extend(wait.map(|wait| Field {
                     name: "retry-after",
-                    value: Cow::Owned(seconds(wait)),
+                    value: Cow::Owned(wait.to_string()),
                     is_secret: false,
                 }));
             }
@@ -195,6 +208,7 @@ impl Reply {
                 fields.push(Field::plain("referrer-policy", "no-referrer"));
             }
         }
+        fields.extend(self.further.iter().map(|(name, value)| Field::plain(name, value)));
         let cookies = self.cookies.iter();
         fields.extend(
             cookies.map(|cookie| Field { is_secret: true, ..Field::plain("set-cookie", cookie.expose()) }),
@@ -203,9 +217,12 @@ impl Reply {
     }
 }
 
-/// The value of `Retry-After`: whole seconds (RFC 9110 §10.2.3), and never "at once".
-fn seconds(wait: Duration) -> String {
-    (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1).to_string()
+/// The value of `Retry-After` of an answer with this status, in whole seconds (RFC 9110 §10.2.3), and never "at once": a
+/// client that is refused for the moment is told when to retry. `known`: what is known of it.
+#[must_use]
+pub fn wait(status: u16, known: Option<Duration>) -> Option<u64> {
+    let wait = known.or((status == 503).then_some(SHORTLY))?;
+    Some((wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1))
 }
 
 #[cfg(test)]

@@ -123,7 +123,9 @@ impl Route {
         }
     }
 
-    fn takes_path(&self, path: &str) -> bool {
+    /// Whether `path`, in normal form, is the prefix or lies below it.
+    #[must_use]
+    pub fn takes_path(&self, path: &str) -> bool {
         is_below(path, &self.prefix)
     }
 
@@ -198,6 +200,11 @@ impl<R: AsRef<Route>> Table<R> {
     /// The entries, most specific first.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<R>> {
         self.routes.iter()
+    }
+
+    /// The entries that take requests for `host`, most specific first.
+    pub fn of_host<'a>(&'a self, host: &'a str) -> impl Iterator<Item = &'a Arc<R>> {
+        self.routes.iter().filter(move |entry| route(entry).takes_host(host))
     }
 
     fn best(&self, host: &str, path: &str, method: &str) -> Result<&Arc<R>, Refusal> {

@@ -11,11 +11,12 @@ use pingora::proxy::Session;
 
 use super::fields::{self, HeaderFields};
 use super::gateway::Live;
+use super::inbound;
 use super::outbound;
 use super::served::ServedRoute;
 use palisade_core::domain::cors::{Cors, Origins};
 use palisade_core::domain::problem::Problem;
-use palisade_core::domain::request::Request;
+use palisade_core::domain::request::{Host, Path, Request};
 
 /// How long a browser may remember the answer to a preflight, in seconds.
 const MAX_AGE: &str = "600";
@@ -123,6 +124,28 @@ pub fn preflight(header: &RequestHeader, request: &Request<'_>, live: &Live) -> 
     route.cors.is_some().then(|| Arc::clone(route))
 }
 
+/// The route whose `cors` says which pages may read the answer to a request that no route took: the one that the path
+/// belongs to, whatever methods it takes; else the most specific one of the host that lets the page read what it answers.
+/// Such an answer is ours and the same for every client.
+#[must_use]
+pub fn speaker(header: &RequestHeader, live: &Live) -> Option<Arc<ServedRoute>> {
+    header.headers.get(header::ORIGIN)?;
+    let named = match header.uri.authority() {
+        Some(authority) => authority.as_str().as_bytes(),
+        None => header.headers.get(header::HOST)?.as_bytes(),
+    };
+    let host = Host::parse(named).ok()?;
+    let path = inbound::origin_form(header.raw_path()).ok();
+    let path = path.map(|target| target.split(|byte| *byte == b'?').next().unwrap_or_default());
+    let path = path.and_then(|path| Path::parse(path).ok());
+    let routes = || live.admission.routes.of_host(host.name());
+    let own = path.and_then(|path| routes().find(|served| served.route.takes_path(path.as_str())));
+    let speaks = |served: &&Arc<ServedRoute>| {
+        served.cors.as_ref().is_some_and(|rules| rules.allowed(&header.headers).is_some())
+    };
+    own.or_else(|| routes().find(speaks)).cloned()
+}
+
 /// Answers a preflight. Returns the word for what was decided, and the status.
 ///
 /// # Errors
@@ -195,7 +218,7 @@ mod tests {
         let ours = [
             "access-control-allow-credentials: true",
             "access-control-allow-origin: https://app.test",
-            "access-control-expose-headers: retry-after, www-authenticate, x-request-id, X-Total",
+            "access-control-expose-headers: hx-redirect, retry-after, www-authenticate, x-request-id, X-Total",
             "vary: Accept",
             "vary: Origin",
         ];

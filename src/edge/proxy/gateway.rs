@@ -10,6 +10,7 @@ use pingora::Result;
 use pingora::http::RequestHeader;
 use pingora::proxy::Session;
 
+use super::browsers::{AnsweredHere, BrowserAnswers, BrowserRules, Unserved};
 use super::capacity::{Capacity, Share};
 use super::context::{RequestContext, Upload};
 use super::exchange::{OpenExchange, Streams, Watched};
@@ -23,9 +24,6 @@ use super::stage::{Admitted, Answered, Attempts, MatchedRequest, Sent, Stage};
 use super::{bridge, cookies, cors, h2, outbound};
 use crate::config::ClientAddress;
 use crate::http_fields::Fields;
-use palisade_core::domain::answer::answer;
-use palisade_core::domain::redirect::Redirect;
-use palisade_core::domain::reply::Reply;
 use palisade_core::domain::time::UnixTime;
 use palisade_core::domain::verdict::Refusal;
 use palisade_core::ports::{Clock, Injector, Meter, PageRenderer, Signer};
@@ -42,6 +40,8 @@ pub struct Live {
     pub strip: StripRules,
     /// The proxies whose word on where a request came from counts.
     pub believed: Believed,
+    /// What there is for people with browsers; `None`: nothing (`[browser] enabled = false`).
+    pub browsers: Option<BrowserRules>,
 }
 
 /// The gateway as the engine calls it.
@@ -78,22 +78,16 @@ enum Next {
     Decided(Verdict<ServedRoute>),
 }
 
-/// Why a request is answered here, and by what.
-struct AnsweredHere {
-    /// The word for the log, which may be narrower than the one that the client is told.
-    code: &'static str,
-    reply: Reply,
+/// Why an admitted request does not go upstream after all.
+enum NotObtained {
+    Refused(Refusal),
+    /// Its body is larger than the route takes.
+    TooLarge,
 }
 
-impl From<Refusal> for AnsweredHere {
-    fn from(refusal: Refusal) -> AnsweredHere {
-        AnsweredHere { code: refusal.code(), reply: answer(&refusal).into() }
-    }
-}
-
-impl From<Redirect> for AnsweredHere {
-    fn from(redirect: Redirect) -> AnsweredHere {
-        AnsweredHere { code: redirect.code, reply: redirect.into() }
+impl From<Refusal> for NotObtained {
+    fn from(refusal: Refusal) -> NotObtained {
+        NotObtained::Refused(refusal)
     }
 }
 
@@ -102,6 +96,20 @@ impl Gateway {
         let below = path.strip_prefix(&*self.native_prefix);
         below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
             || matches!(path, "/.well-known/jwks.json" | "/.well-known/oauth-authorization-server")
+    }
+
+    /// The answer to a refused request, in the form for the client that it says it is.
+    pub(super) fn refused(&self, live: &Live, unserved: &Unserved<'_>, refusal: Refusal) -> AnsweredHere {
+        match self.for_browsers(live) {
+            Some(answers) => answers.refusal(unserved, &refusal),
+            None => refusal.into(),
+        }
+    }
+
+    /// What answers for browsers are made of; `None`: there are none (`[browser] enabled = false`).
+    pub(super) fn for_browsers<'a>(&'a self, live: &'a Live) -> Option<BrowserAnswers<'a>> {
+        let BrowserRules { settings, issuer } = live.browsers.as_ref()?;
+        Some(BrowserAnswers { settings, issuer, pages: &*self.pages })
     }
 
     /// Answers a request here. Nothing goes upstream after it: whatever stage it was in is over.
@@ -135,7 +143,9 @@ impl Gateway {
         let (matched, next) = match next {
             Ok(next) => next,
             Err(refusal) => {
-                return self.answer(session, context, refusal.into(), Answered::default()).await;
+                let answered =
+                    Answered { speaker: cors::speaker(session.req_header(), &live), ..Answered::default() };
+                return self.answer(session, context, refusal.into(), answered).await;
             }
         };
         self.follow(session, context, live, matched, relayed, next).await
@@ -155,8 +165,19 @@ impl Gateway {
             Next::Decided(Verdict::Permit(permit)) => {
                 self.prepare(session, context, live, matched, relayed, permit).await
             }
-            Next::Decided(Verdict::Refusal { refusal, route, .. }) => {
-                self.answer(session, context, refusal.into(), Answered::by(route, matched.host)).await
+            Next::Decided(Verdict::Refusal { refusal, route, caller }) => {
+                let header = session.req_header();
+                let unserved = Unserved {
+                    header,
+                    request_id: &context.id,
+                    host: &matched.host,
+                    route: route.as_deref(),
+                    caller: caller.as_deref(),
+                };
+                let here = self.refused(&live, &unserved, refusal);
+                let speaker = if route.is_none() { cors::speaker(header, &live) } else { None };
+                let answered = Answered { caller, speaker, ..Answered::by(route, matched.host) };
+                self.answer(session, context, here, answered).await
             }
             Next::Decided(Verdict::Redirect { redirect, route }) => {
                 self.answer(session, context, redirect.into(), Answered::by(Some(route), matched.host)).await
@@ -239,9 +260,23 @@ impl Gateway {
                 });
                 Ok(false)
             }
-            Err(here) => {
+            Err(NotObtained::TooLarge) => {
                 let route = Some(Arc::clone(permit.route()));
+                let here = AnsweredHere { code: outbound::TOO_LARGE, reply: outbound::too_large() };
                 self.answer(session, context, here, Answered::by(route, matched.host)).await
+            }
+            Err(NotObtained::Refused(refusal)) => {
+                let (route, caller) = (Arc::clone(permit.route()), permit.caller().cloned());
+                let unserved = Unserved {
+                    header: session.req_header(),
+                    request_id: &context.id,
+                    host: &matched.host,
+                    route: Some(&*route),
+                    caller: caller.as_deref(),
+                };
+                let here = self.refused(&live, &unserved, refusal);
+                let answered = Answered { caller, ..Answered::by(Some(route), matched.host) };
+                self.answer(session, context, here, answered).await
             }
         }
     }
@@ -255,14 +290,14 @@ impl Gateway {
         permit: &Permit<ServedRoute>,
         watched: &Watched,
         request_id: &str,
-    ) -> std::result::Result<(Share, Option<InjectedToken>), AnsweredHere> {
+    ) -> std::result::Result<(Share, Option<InjectedToken>), NotObtained> {
         let served = permit.route();
         let now = self.live.load();
         watched.hold_against(&now.admission, !Arc::ptr_eq(&now, live))?;
         drop(now);
         let most = served.cluster.settings.max_body;
         if most.zip(inbound::declared_length(header)).is_some_and(|(most, sent)| sent > most) {
-            return Err(AnsweredHere { code: outbound::TOO_LARGE, reply: outbound::too_large() });
+            return Err(NotObtained::TooLarge);
         }
         let Some(place) = self.capacity.upstream() else { return Err(Refusal::Overloaded.into()) };
         let injected = match &served.forwarding.inject {

@@ -18,7 +18,7 @@ use super::super::socket::{Socket, Wire};
 use super::*;
 use crate::config;
 use palisade_core::domain::identity::Identity;
-use palisade_core::domain::redirect::{Location, SetCookie};
+use palisade_core::domain::redirect::{Location, Redirect, SetCookie};
 use palisade_core::domain::request::Scheme;
 use palisade_core::domain::route::Table;
 use palisade_core::domain::same_origin::OwnOrigins;
@@ -102,6 +102,7 @@ async fn world_with(keys: &str) -> World {
         },
         strip,
         believed: Believed::default(),
+        browsers: None,
     };
     let route = Arc::clone(live.admission.routes.iter().next().unwrap());
     let meter = Arc::new(Recorder::default());

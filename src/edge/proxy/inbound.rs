@@ -10,11 +10,14 @@ use pingora::http::RequestHeader;
 use crate::http_fields::Fields;
 use palisade_core::domain::request::{Host, Malformed, Path, Request};
 
-/// Splits a request target into path and query; an absolute form loses its origin, which the engine
+/// The path and the query of a request target as they were sent; an absolute form loses its origin, which the engine
 /// has held against the Host.
-fn split_target(raw: &[u8]) -> Result<(&[u8], Option<&[u8]>), Malformed> {
-    let origin_form = match raw.first() {
-        Some(b'/') => raw,
+///
+/// # Errors
+/// [`Malformed::Target`] for every other form.
+pub fn origin_form(raw: &[u8]) -> Result<&[u8], Malformed> {
+    match raw.first() {
+        Some(b'/') => Ok(raw),
         _ => {
             let text = std::str::from_utf8(raw).map_err(|_| Malformed::Target)?;
             let (scheme, rest) = text.split_once("://").ok_or(Malformed::Target)?;
@@ -22,13 +25,18 @@ fn split_target(raw: &[u8]) -> Result<(&[u8], Option<&[u8]>), Malformed> {
                 return Err(Malformed::Target);
             }
             match rest.find(['/', '?', '#']) {
-                Some(at) if rest[at..].starts_with('/') => &rest.as_bytes()[at..],
+                Some(at) if rest[at..].starts_with('/') => Ok(&rest.as_bytes()[at..]),
                 // No path at all: only "/" can be meant (RFC 9110 §4.2.3).
-                None => b"/",
-                Some(_) => return Err(Malformed::Target),
+                None => Ok(b"/"),
+                Some(_) => Err(Malformed::Target),
             }
         }
-    };
+    }
+}
+
+/// Splits a request target into path and query.
+fn split_target(raw: &[u8]) -> Result<(&[u8], Option<&[u8]>), Malformed> {
+    let origin_form = origin_form(raw)?;
     match memchr::memchr(b'?', origin_form) {
         None => Ok((origin_form, None)),
         Some(at) => {

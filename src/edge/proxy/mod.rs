@@ -3,6 +3,7 @@
 pub mod accept;
 pub mod answer_head;
 pub mod bridge;
+pub mod browsers;
 pub mod capacity;
 pub mod context;
 pub mod cookies;

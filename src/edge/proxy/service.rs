@@ -16,6 +16,7 @@ use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, OrErr, Result};
 
+use super::browsers::Unserved;
 use super::context::RequestContext;
 use super::dial::{Asked, Delivery};
 use super::exchange::is_event_stream;
@@ -27,9 +28,7 @@ use super::served::ServedRoute;
 use super::stage::{Admitted, Attempts, Stage};
 use super::upstream::Attempt;
 use super::{forget, grpc, hop, inbound, outbound, upgrade};
-use palisade_core::domain::answer::answer;
 use palisade_core::domain::problem::Problem;
-use palisade_core::domain::reply::Reply;
 use palisade_core::domain::request::{Malformed, Path};
 use palisade_core::domain::route::Auth;
 use palisade_core::domain::verdict::Refusal;
@@ -329,10 +328,12 @@ impl ProxyHttp for Gateway {
         if let Some(refusal) = refused.or(malformed)
             && begun.is_none()
         {
-            let reply = Reply::from(answer(&refusal));
-            let status = reply.status();
-            stage.end(refusal.code(), status);
-            let _ = outbound::send(session, &reply, id, stage.cors()).await;
+            stage.end(refusal.code(), 0);
+            let live = self.live.load_full();
+            let here = self.refused(&live, &unserved(session.req_header(), id, stage), refusal);
+            let status = here.reply.status();
+            stage.end(here.code, status);
+            let _ = outbound::send(session, &here.reply, id, stage.cors()).await;
             return FailToProxy { error_code: status, can_reuse_downstream: false };
         }
         let (status, code, detail) = if was_silent { outbound::timed_out() } else { outbound::failed(error) };
@@ -350,7 +351,14 @@ impl ProxyHttp for Gateway {
                 // An answer that has begun is only cut short, but gRPC can still say why.
                 let _ = grpc::break_off(session, &problem).await;
             } else {
-                let _ = outbound::send(session, &problem.into(), id, stage.cors()).await;
+                let live = self.live.load_full();
+                let reply = match self.for_browsers(&live) {
+                    Some(answers) => {
+                        answers.failure(&unserved(session.req_header(), id, stage), problem.into()).reply
+                    }
+                    None => problem.into(),
+                };
+                let _ = outbound::send(session, &reply, id, stage.cors()).await;
             }
         }
         FailToProxy { error_code: status, can_reuse_downstream: false }
@@ -400,6 +408,11 @@ impl ProxyHttp for Gateway {
     fn suppress_error_log(&self, _session: &Session, _context: &RequestContext, _error: &Error) -> bool {
         true // The engine's own line would hold the query; `fail_to_proxy` writes ours.
     }
+}
+
+/// A request that was admitted, and failed: what its answer is about.
+fn unserved<'a>(header: &'a RequestHeader, request_id: &'a str, stage: &'a Stage) -> Unserved<'a> {
+    Unserved { header, request_id, host: stage.host(), route: stage.route(), caller: stage.caller() }
 }
 
 /// Gives an attempt up whose connection speaks HTTP/1.1 although HTTP/2 was offered: answers over HTTP/1.1 are

@@ -94,6 +94,8 @@ pub struct Answered {
     pub upstream: Option<SocketAddr>,
     /// What of an upstream's answer went out before.
     pub sent: Sent,
+    /// Of a request that no route took: the route whose `cors` says which pages may read the answer.
+    pub speaker: Option<Arc<ServedRoute>>,
 }
 
 impl Stage {
@@ -131,6 +133,7 @@ impl Stage {
                 caller: permit.caller().cloned(),
                 upstream: attempts.tried.last().copied(),
                 sent,
+                speaker: None,
             },
         });
     }
@@ -148,7 +151,11 @@ impl Stage {
     /// What the route says about pages of other origins.
     #[must_use]
     pub fn cors(&self) -> Option<&CorsRules> {
-        self.route()?.cors.as_ref()
+        let speaker = match self {
+            Stage::Answered(answered) => answered.speaker.as_deref(),
+            Stage::Fresh | Stage::Admitted(_) => None,
+        };
+        self.route().or(speaker)?.cors.as_ref()
     }
 
     /// The Host as it was matched; empty while none was.
