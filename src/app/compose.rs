@@ -19,7 +19,7 @@ use crate::edge::demo;
 use crate::edge::fetch::HttpFetch;
 use crate::edge::jwt::{Asker, Issuers, StoredKeys};
 use crate::edge::machine;
-use crate::edge::pages::Pages;
+use crate::edge::pages::TemplatedPages;
 use crate::edge::proxy;
 use crate::edge::proxy::capacity::{Capacity, Plan};
 use palisade_core::ports::{Meter, SecretStore};
@@ -107,7 +107,7 @@ pub(super) async fn compose(opened: Opened) -> Result<Composed, String> {
     };
     let connections = connections::compose(&config, &*secrets, inputs, &mut notices).await?;
 
-    let pages = Arc::new(Pages::load(&config).map_err(|errors| error_lines(&errors))?);
+    let pages = Arc::new(TemplatedPages::load(&config).map_err(|errors| error_lines(&errors))?);
     let tls = config.server.tls.as_ref().map(proxy::tls::Acceptor::new).transpose()?;
     state.metrics.set_probe(probe(&state, &live, &streams, tls.clone()));
     let (closing, closed) = watch::channel(false);

@@ -12,7 +12,7 @@ use super::connections::ConnectionsHandle;
 use super::state::ProcessState;
 use super::{restart, warnings};
 use crate::config::{self, Config};
-use crate::edge::pages::Pages;
+use crate::edge::pages::TemplatedPages;
 use crate::edge::proxy;
 use palisade_core::ports::{Control, Revocations};
 use palisade_core::service::clock::in_words;
@@ -29,7 +29,7 @@ pub(super) struct Operator {
     pub(super) tls: Option<proxy::tls::Acceptor>,
     pub(super) connections: ConnectionsHandle,
     /// The pages for people.
-    pub(super) pages: Arc<Pages>,
+    pub(super) pages: Arc<TemplatedPages>,
     /// What the process started with: listeners, keys and much else stay as it says.
     pub(super) started: Config,
     /// Held while a configuration is being put in force.

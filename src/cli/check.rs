@@ -8,7 +8,7 @@ use crate::app;
 use crate::config::{self, Config, ConfigError};
 use crate::edge::clock::SystemClock;
 use crate::edge::mail::Post;
-use crate::edge::pages::Pages;
+use crate::edge::pages::TemplatedPages;
 use crate::edge::proxy::expiry;
 use crate::edge::proxy::tls::Acceptor;
 use crate::edge::store;
@@ -112,7 +112,7 @@ fn try_providers(config: &Config) -> bool {
 pub(super) fn load(path: &Path) -> Result<Config, Vec<ConfigError>> {
     let config = config::load(path)?;
     let letters = Post::new(&config.mail, &config.public_url).err();
-    let pages = Pages::load(&config).err();
+    let pages = TemplatedPages::load(&config).err();
     let errors: Vec<ConfigError> = letters.into_iter().chain(pages).flatten().collect();
     if errors.is_empty() { Ok(config) } else { Err(errors) }
 }

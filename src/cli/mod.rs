@@ -10,6 +10,7 @@ mod keys;
 mod mail_preview;
 mod mail_test;
 mod output;
+mod pages_preview;
 mod password_generate;
 mod password_hash;
 mod password_verify;
@@ -87,6 +88,9 @@ enum Command {
     /// See the letters before a user gets one, and try the transport. Needs no running gateway.
     #[command(subcommand)]
     Mail(Mail),
+    /// See the pages for people before a user does. Needs no running gateway.
+    #[command(subcommand)]
+    Pages(Pages),
     /// Hash, check and make up passwords, offline. Passwords come on standard input.
     #[command(subcommand)]
     Password(Password),
@@ -293,6 +297,20 @@ Examples:
     Test(MailTestArgs),
 }
 
+#[derive(Debug, Subcommand)]
+enum Pages {
+    /// Show every page with sample data in the browser, in each language, in the words of pages.folder.
+    ///
+    /// Serves them on loopback until Ctrl-C. Each look reads the templates anew; what is wrong with them is said in place
+    /// of the page.
+    #[command(after_help = "Example:\n  palisade pages preview")]
+    Preview {
+        /// The port on 127.0.0.1; 0 for any that is free.
+        #[arg(long, default_value_t = 0)]
+        port: u16,
+    },
+}
+
 #[derive(Debug, Args)]
 struct PreviewArgs {
     /// Which letter; --list names them.
@@ -341,6 +359,7 @@ pub fn main() -> ExitCode {
         Command::Connections(command) => connections::run(config, command),
         Command::Mail(Mail::Preview(args)) => mail_preview::run(config, &args),
         Command::Mail(Mail::Test(args)) => mail_test::run(config, args),
+        Command::Pages(Pages::Preview { port }) => pages_preview::run(config, port),
         Command::Password(Password::Hash { cost }) => password_hash::run(cost),
         Command::Password(Password::Verify { hash, cost }) => return password_verify::run(hash, cost),
         Command::Password(Password::Generate) => Ok(password_generate::run()),

@@ -167,7 +167,7 @@ pub const ROOMS: &[Room] = &[
     Room {
         at: "palisade::edge::pages",
         ours: BELOW,
-        crates: &["axum", "humantime", "minijinja", "serde_json", "sha2", "toml", "tracing"],
+        crates: &["axum", "humantime", "minijinja", "serde_json", "sha2", "tokio", "toml", "tracing"],
     },
     Room {
         at: "palisade::edge::passwords",

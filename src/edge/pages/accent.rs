@@ -1,4 +1,4 @@
-//! The operator's colour as the stylesheet uses it. Whatever it is, what is written in it or on it can be read: text
+//! Accessibility of the operator's colour as the stylesheet uses it. Whatever it is, what is written in it or on it can be read: text
 //! has a contrast of at least 4.5 (WCAG 2.2, success criterion 1.4.3).
 
 use std::fmt;

@@ -14,7 +14,7 @@ use axum::response::Response;
 use axum::routing::get;
 use sha2::{Digest, Sha256};
 
-use super::Pages;
+use super::TemplatedPages;
 
 /// The largest logo in bytes: it is kept in memory and sent with the first page of every visitor.
 const MAX_LOGO: usize = 512 * 1024;
@@ -95,7 +95,8 @@ impl Assets {
         Some(format!("{}/{}", self.path, file.name))
     }
 
-    fn answer(&self, name: &str) -> Response {
+    /// The file of this name, or of its beginning.
+    pub(super) fn answer(&self, name: &str) -> Response {
         let stem = name.split('-').next().unwrap_or_default();
         let Some(file) = self.files.iter().find(|file| file.stem == stem) else {
             let mut response = Response::new(Body::empty());
@@ -120,7 +121,7 @@ impl Assets {
 
 /// The files that pages are made with, below `{prefix}/pages/assets`. A page may be shown on every host, and asks that
 /// host for them.
-pub fn assets_router(pages: &Arc<Pages>) -> Router {
+pub fn assets_router(pages: &Arc<TemplatedPages>) -> Router {
     let path = format!("{}/{{name}}", pages.assets.path);
     let pages = Arc::clone(pages);
     let answer = move |Segment(name): Segment<String>| async move { pages.assets.answer(&name) };

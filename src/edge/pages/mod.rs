@@ -16,6 +16,7 @@ mod accent;
 mod assets;
 mod languages;
 mod policy;
+mod preview;
 mod render;
 mod samples;
 mod templates;
@@ -24,5 +25,5 @@ mod tests;
 mod words;
 
 pub use assets::assets_router;
-pub use render::Pages;
-pub use samples::{Sample, samples};
+pub use preview::preview;
+pub use render::TemplatedPages;

@@ -21,7 +21,7 @@ const WITHOUT_TEMPLATE: &str = "<!doctype html>\n<html lang=\"en\">\n<title>Some
     <main><h1>Something went wrong</h1>\n<p>This page cannot be shown. Please try again later.</p></main>\n</html>\n";
 
 /// The pages.
-pub struct Pages {
+pub struct TemplatedPages {
     templates: Templates,
     languages: Languages,
     policies: Policies,
@@ -34,12 +34,12 @@ pub struct Pages {
     urls: BTreeMap<PageName, String>,
 }
 
-impl Pages {
+impl TemplatedPages {
     /// Reads templates, texts and logo, and renders every page in every language with all of its samples. Blocks.
     ///
     /// # Errors
     /// Everything that is wrong with them, with file and line.
-    pub fn load(config: &Config) -> Result<Pages, Vec<ConfigError>> {
+    pub fn load(config: &Config) -> Result<TemplatedPages, Vec<ConfigError>> {
         let settings = &config.pages;
         let mut errors = Vec::new();
         let mut wrong = |key: &str, found: String, want: &str| {
@@ -68,7 +68,7 @@ impl Pages {
             return Err(errors);
         };
         let urls = urls(config);
-        let pages = Pages {
+        let pages = TemplatedPages {
             templates,
             languages,
             policies: Policies::of(&config.browser),
@@ -80,8 +80,13 @@ impl Pages {
         pages.tried()
     }
 
+    /// The tags of the languages that are offered.
+    pub(super) fn languages(&self) -> impl Iterator<Item = &'static str> {
+        self.languages.iter().map(|language| language.tag)
+    }
+
     /// Renders every page in every language with all of its samples, and remembers which facts there are.
-    fn tried(mut self) -> Result<Pages, Vec<ConfigError>> {
+    fn tried(mut self) -> Result<TemplatedPages, Vec<ConfigError>> {
         let mut errors: Vec<ConfigError> = Vec::new();
         for page in PageName::ALL {
             let samples = samples(page).unwrap_or_else(|found| {
@@ -131,7 +136,7 @@ impl Pages {
     }
 }
 
-impl PageRenderer for Pages {
+impl PageRenderer for TemplatedPages {
     fn render(&self, request: &PageRequest<'_>) -> Page {
         let language = self.languages.choose(request.accept_language);
         let html = self.written(request, language).unwrap_or_else(|error| {

@@ -6,12 +6,12 @@ use palisade_core::domain::page::PageName;
 
 /// Facts that a page can be given.
 #[derive(Debug, Clone)]
-pub struct Sample {
+pub(super) struct Sample {
     /// What the page shows with them, as a part of a file name.
-    pub name: String,
+    pub(super) name: String,
     /// The HTTP status that goes with them.
-    pub status: u16,
-    pub facts: Value,
+    pub(super) status: u16,
+    pub(super) facts: Value,
 }
 
 /// The samples of `page`, as `samples/<page>.json` lists them: `[{"name": …, "status": …, "facts": {…}}]`. The first
@@ -19,7 +19,7 @@ pub struct Sample {
 ///
 /// # Errors
 /// The file is not such a list.
-pub fn samples(page: PageName) -> Result<Vec<Sample>, String> {
+pub(super) fn samples(page: PageName) -> Result<Vec<Sample>, String> {
     let text = match page {
         PageName::SignIn => include_str!("samples/sign-in.json"),
         PageName::Register => include_str!("samples/register.json"),

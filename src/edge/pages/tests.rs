@@ -9,8 +9,9 @@ use axum::http::{Request, StatusCode};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
+use super::samples::{Sample, samples};
 use super::templates::BUILT_IN;
-use super::{Pages, Sample, assets_router, samples};
+use super::{TemplatedPages, assets_router};
 use crate::config::{self, Config};
 use palisade_core::domain::page::PageName;
 use palisade_core::domain::reply::Page;
@@ -28,11 +29,11 @@ fn config() -> Config {
     config::parse(text, Path::new("config.toml"), &|_| None).unwrap_or_else(|errors| panic!("{errors:#?}"))
 }
 
-fn pages() -> Pages {
-    Pages::load(&config()).unwrap_or_else(|errors| panic!("{errors:#?}"))
+fn pages() -> TemplatedPages {
+    TemplatedPages::load(&config()).unwrap_or_else(|errors| panic!("{errors:#?}"))
 }
 
-fn render(pages: &Pages, page: PageName, language: &str, sample: &Sample) -> Page {
+fn render(pages: &TemplatedPages, page: PageName, language: &str, sample: &Sample) -> Page {
     pages.render(&PageRequest {
         page,
         status: sample.status,
@@ -43,7 +44,7 @@ fn render(pages: &Pages, page: PageName, language: &str, sample: &Sample) -> Pag
 }
 
 /// Every page in every language with each of its samples, by a name to tell them apart.
-fn all(pages: &Pages) -> Vec<(String, PageName, &'static str, Page)> {
+fn all(pages: &TemplatedPages) -> Vec<(String, PageName, &'static str, Page)> {
     let mut all = Vec::new();
     for page in PageName::ALL {
         for sample in samples(page).unwrap() {
@@ -162,7 +163,7 @@ fn every_page_is_whole_and_has_nothing_inline() {
     }
 }
 
-/// Every input has a label, names once what describes it, and every reference within the page leads somewhere.
+/// Accessibility: every input has a label, names once what describes it, and every reference within the page leads somewhere.
 #[test]
 fn every_field_is_labelled_and_every_reference_leads_somewhere() {
     let pages = pages();
@@ -238,7 +239,7 @@ fn a_page_that_cannot_be_rendered_says_so_without_its_facts() {
     fs::write(folder.path().join("framed.html"), text).unwrap();
     let mut config = config();
     config.pages.folder = Some(folder.path().to_owned());
-    let pages = Pages::load(&config).unwrap_or_else(|errors| panic!("{errors:#?}"));
+    let pages = TemplatedPages::load(&config).unwrap_or_else(|errors| panic!("{errors:#?}"));
     let sample = |url: &str| Sample { name: String::new(), status: 401, facts: json!({"url": url}) };
     assert_eq!(render(&pages, PageName::Framed, "de", &sample("https://x.test")).html, "<html lang=\"de\">");
     let page = render(&pages, PageName::Framed, "de", &sample("https://secret.test"));
@@ -271,7 +272,7 @@ fn a_wrong_template_is_an_error_with_its_file_and_line() {
         let mut config = config();
         config.pages.folder = Some(folder.path().to_owned());
         let errors: Vec<String> =
-            Pages::load(&config).err().unwrap_or_default().iter().map(ToString::to_string).collect();
+            TemplatedPages::load(&config).err().unwrap_or_default().iter().map(ToString::to_string).collect();
         assert!(errors.iter().any(|error| error.contains(told)), "{file}: {errors:#?}");
     }
 }
@@ -286,7 +287,7 @@ fn a_folder_replaces_templates_one_by_one() {
     config.pages.folder = Some(folder.path().to_owned());
     config.pages.name = Some("Ann & Co".to_owned());
     config.pages.languages = vec!["fr".to_owned(), "en".to_owned()];
-    let pages = Pages::load(&config).unwrap_or_else(|errors| panic!("{errors:#?}"));
+    let pages = TemplatedPages::load(&config).unwrap_or_else(|errors| panic!("{errors:#?}"));
     let sample = &samples(PageName::Framed).unwrap()[0];
     assert_eq!(render(&pages, PageName::Framed, "de", sample).html, "Ann &amp; Co Adresse e-mail");
     let sample = &samples(PageName::SignIn).unwrap()[0];
@@ -304,7 +305,7 @@ fn everything_that_is_wrong_is_told_at_once() {
     config.pages.logo = Some(folder.path().join("logo.svg"));
     config.pages.accent = Some("blue".to_owned());
     config.pages.languages = vec!["it".to_owned()];
-    let errors = Pages::load(&config).err().unwrap();
+    let errors = TemplatedPages::load(&config).err().unwrap();
     let keys: Vec<&str> = errors.iter().map(|error| error.key.as_str()).collect();
     assert_eq!(keys, ["pages.accent", "pages.logo", "pages.languages", "pages.folder", "pages.folder"]);
 }
@@ -313,7 +314,7 @@ fn everything_that_is_wrong_is_told_at_once() {
 fn pages_are_below_public_url_or_where_the_operator_has_them() {
     let mut config = config();
     config.pages.urls = vec![(PageName::Account, "https://own.test/me".to_owned())];
-    let pages = Pages::load(&config).unwrap_or_else(|errors| panic!("{errors:#?}"));
+    let pages = TemplatedPages::load(&config).unwrap_or_else(|errors| panic!("{errors:#?}"));
     assert_eq!(pages.url(PageName::SignIn), "https://example.com/auth/pages/sign-in");
     assert_eq!(pages.url(PageName::Account), "https://own.test/me");
 }
@@ -323,14 +324,14 @@ fn a_form_may_lead_to_every_origin_that_a_sign_in_may() {
     let mut config = config();
     config.browser.hosts = vec!["https://app.test".parse_origin(), "https://app.test:8443".parse_origin()];
     config.browser.return_to = vec!["https://spa.test".parse_origin(), "https://app.test".parse_origin()];
-    let pages = Pages::load(&config).unwrap_or_else(|errors| panic!("{errors:#?}"));
+    let pages = TemplatedPages::load(&config).unwrap_or_else(|errors| panic!("{errors:#?}"));
     let sample = &samples(PageName::SignIn).unwrap()[0];
     let policy = render(&pages, PageName::SignIn, "en", sample).policy;
     let targets =
         "form-action 'self' https://example.com https://app.test https://app.test:8443 https://spa.test; ";
     assert!(policy.contains(targets), "{policy}");
     config.browser.hosts = (0..200).map(|n| format!("https://app-{n}.example.net").parse_origin()).collect();
-    let pages = Pages::load(&config).unwrap_or_else(|errors| panic!("{errors:#?}"));
+    let pages = TemplatedPages::load(&config).unwrap_or_else(|errors| panic!("{errors:#?}"));
     let policy = render(&pages, PageName::SignIn, "en", sample).policy;
     assert!(policy.contains("form-action 'self' https:; "), "{policy}");
 }
@@ -353,7 +354,7 @@ async fn files_are_kept_for_as_long_as_they_stay_the_same() {
     let mut config = config();
     config.pages.logo = Some(logo);
     config.pages.accent = Some("#ffcc00".to_owned());
-    let pages = Arc::new(Pages::load(&config).unwrap_or_else(|errors| panic!("{errors:#?}")));
+    let pages = Arc::new(TemplatedPages::load(&config).unwrap_or_else(|errors| panic!("{errors:#?}")));
     // As it is mounted: beside a fallback for all that is below the prefix.
     let beside = Router::new().nest("/auth", Router::new().fallback(|| async { StatusCode::IM_A_TEAPOT }));
     let router = beside.merge(assets_router(&pages));
@@ -389,4 +390,36 @@ async fn files_are_kept_for_as_long_as_they_stay_the_same() {
     assert_eq!((status, &*kept), (StatusCode::OK, "no-store"));
     assert_eq!(ask("/auth/pages/assets/other.css").await.0, StatusCode::NOT_FOUND);
     assert_eq!(ask("/auth/pages/sign-in").await.0, StatusCode::IM_A_TEAPOT);
+}
+
+#[tokio::test]
+async fn a_preview_shows_every_page_and_what_is_wrong() {
+    let router = super::preview::router(Arc::new(|| TemplatedPages::load(&config())));
+    let ask = async |router: &Router, path: &str| {
+        let request = Request::builder().uri(path).body(Body::empty()).unwrap();
+        let (parts, body) = router.clone().oneshot(request).await.unwrap().into_parts();
+        let text = String::from_utf8(to_bytes(body, 1 << 20).await.unwrap().to_vec()).unwrap();
+        (parts.status.as_u16(), parts.headers, text)
+    };
+    let (status, _, list) = ask(&router, "/").await;
+    assert_eq!(status, 200);
+    let links: Vec<&str> =
+        list.split("href=\"").skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
+    assert!(links.len() > 4 * PageName::ALL.len(), "{links:?}");
+    assert!(links.contains(&"/error/unavailable/fr"));
+    let (status, headers, html) = ask(&router, "/error/unavailable/fr").await;
+    assert!(status == 503 && html.contains("<html lang=\"fr\">"), "{html}");
+    assert!(headers["content-security-policy"].to_str().unwrap().contains("frame-ancestors 'none'"));
+    let style = html.split('"').find(|part| part.contains("/style-")).unwrap();
+    assert_eq!(ask(&router, style).await.1["content-type"], "text/css; charset=utf-8");
+    for path in ["/error/none/fr", "/none/all/fr", "/none"] {
+        assert_eq!(ask(&router, path).await.0, 404, "{path}");
+    }
+    let router = super::preview::router(Arc::new(|| {
+        let mut config = config();
+        config.pages.accent = Some("blue".to_owned());
+        TemplatedPages::load(&config)
+    }));
+    let (status, _, text) = ask(&router, "/").await;
+    assert!(status == 500 && text.contains("pages.accent: found \"blue\""), "{text}");
 }
