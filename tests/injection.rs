@@ -206,6 +206,7 @@ async fn world(upstream: SocketAddr, keys: &str) -> World {
         browsers: None,
         admission: Admission {
             own: OwnOrigins { scheme: Scheme::Http, named: Vec::new() },
+            sessions: None,
             routes: Table::new(vec![ServedRoute::start(route, &capacity).await.unwrap()]),
             authenticator: Authenticator {
                 verifier: Arc::new(FakeVerifier),

@@ -15,6 +15,7 @@ use super::open::Opened;
 use super::operator::Operator;
 use super::state::ProcessState;
 use crate::config::{Config, error_lines};
+use crate::edge::browser_sessions::CookieVerdicts;
 use crate::edge::demo;
 use crate::edge::fetch::HttpFetch;
 use crate::edge::jwt::{Asker, Issuers, StoredKeys};
@@ -73,6 +74,22 @@ pub(super) async fn compose(opened: Opened) -> Result<Composed, String> {
         Asker::new(Arc::clone(&fetch) as _, Arc::clone(&meters) as _, Arc::clone(&clock) as _, stored);
     let issuers = Arc::new(Issuers::new(&config.issuers, asker));
     issuers.forget_others().await;
+    let accounts = accounts::start(
+        &config,
+        &*secrets,
+        AccountInputs {
+            store: Arc::clone(&store),
+            signer: Arc::new(ring.clone()),
+            clock: Arc::clone(&clock) as _,
+            meter: Arc::clone(&meters) as _,
+        },
+    )?;
+    let sessions = Arc::new(CookieVerdicts::new(
+        accounts.accounts.clone(),
+        config.tokens.cache_entries,
+        config.tokens.issuer.clone(),
+        Arc::clone(&clock) as _,
+    ));
     let state = Arc::new(ProcessState {
         clock,
         meters,
@@ -83,21 +100,12 @@ pub(super) async fn compose(opened: Opened) -> Result<Composed, String> {
         revocations,
         issuers: ArcSwap::new(Arc::clone(&issuers)),
         issuer_clocks,
+        sessions,
         demo,
         capacity,
     });
     let live = Arc::new(ArcSwap::from_pointee(state.live(&config, &issuers).await?));
 
-    let accounts = accounts::start(
-        &config,
-        &*secrets,
-        AccountInputs {
-            store: Arc::clone(&state.store),
-            signer: Arc::new(state.ring.clone()),
-            clock: state.clock(),
-            meter: state.meter(),
-        },
-    )?;
     let inputs = ConnectionInputs {
         store: Arc::clone(&state.store),
         clock: state.clock(),

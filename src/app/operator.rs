@@ -14,6 +14,7 @@ use super::{restart, warnings};
 use crate::config::{self, Config};
 use crate::edge::pages::TemplatedPages;
 use crate::edge::proxy;
+use palisade_core::domain::browser::BrowserSettings;
 use palisade_core::ports::{Control, Revocations};
 use palisade_core::service::clock::in_words;
 
@@ -60,6 +61,9 @@ impl Control for Operator {
         // anything else would refuse our own valid tokens.
         config.tokens = self.started.tokens.clone();
         config.public_url.clone_from(&self.started.public_url);
+        // Sessions live by what the start read, and are set by the handlers that it made.
+        let hosts = std::mem::take(&mut config.browser.hosts);
+        config.browser = BrowserSettings { hosts, ..self.started.browser.clone() };
         config.server.prefix.clone_from(&self.started.server.prefix);
         // From the files that the start named; others need a restart, as the notice says.
         let pair = self.tls.as_ref().map(|tls| tls.read().map(|pair| (tls, pair)));

@@ -18,9 +18,10 @@ use crate::edge::telemetry::Meters;
 use crate::edge::telemetry::metrics::Metrics;
 use palisade_core::domain::route::Table;
 use palisade_core::domain::same_origin::OwnOrigins;
-use palisade_core::ports::{Clock, Meter, Revocations, Store};
+use palisade_core::ports::{BrowserSessions, Clock, Meter, Revocations, Store};
 use palisade_core::service::admit::{Admission, Authenticator};
 use palisade_core::service::clock::GuardedClock;
+use palisade_core::service::session_cookies::SessionCookies;
 
 /// Everything that outlives a reload.
 pub(super) struct ProcessState {
@@ -34,6 +35,8 @@ pub(super) struct ProcessState {
     /// The issuers of the configuration in force, with their keys.
     pub(super) issuers: ArcSwap<Issuers>,
     pub(super) issuer_clocks: Arc<Clocks>,
+    /// The sessions behind cookies.
+    pub(super) sessions: Arc<dyn BrowserSessions>,
     /// Where the sample app is, if it is served.
     pub(super) demo: Option<SocketAddr>,
     pub(super) capacity: Arc<Capacity>,
@@ -84,6 +87,11 @@ impl ProcessState {
                     scheme: config.scheme(),
                     named: config.browser.hosts.iter().chain([&config.browser.public]).cloned().collect(),
                 },
+                sessions: config.browser.enabled.then(|| SessionCookies {
+                    settings: Arc::new(config.browser.clone()),
+                    issuer: config.tokens.issuer.clone(),
+                    sessions: Arc::clone(&self.sessions),
+                }),
                 routes: Table::new(served),
                 authenticator: Authenticator {
                     verifier: Arc::new(verifier),

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-pub use self::browser::{BrowserSessions, CookieFault, CookieSession};
+pub use self::browser::{BrowserSessions, CookieFault, CookieSession, LiveCookie};
 pub use self::commits::{
     Acknowledgement, Committed, ConfirmedBy, InForce, Position, Precondition, Revoked, Subscription,
     SubscriptionError,

@@ -88,6 +88,9 @@ mod service {
     mod rotate {
         mod tests;
     }
+    mod session_cookies {
+        mod tests;
+    }
     mod unclaimed {
         mod tests;
     }

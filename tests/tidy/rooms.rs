@@ -103,6 +103,7 @@ pub const ROOMS: &[Room] = &[
             "zeroize",
         ],
     },
+    Room { at: "palisade::edge::browser_sessions", ours: BELOW, crates: &["async_trait", "moka"] },
     Room { at: "palisade::edge::clock", ours: BELOW, crates: &["rustix"] },
     Room { at: "palisade::edge::data_dir", ours: BELOW, crates: &[] },
     Room {

@@ -66,6 +66,12 @@ pub fn answer(refusal: &Refusal) -> Answer {
                 None,
             )),
         ),
+        Refusal::SessionOver => {
+            (problem(401, "The session is over; sign in again."), Some(realm().to_owned()))
+        }
+        Refusal::SessionUnknown => {
+            (problem(503, "The session cannot be looked up at the moment; try again shortly."), None)
+        }
         Refusal::Scope { needed } => (
             problem(403, "The access token lacks a scope that this path needs."),
             Some(bearer("insufficient_scope", "a scope is missing", Some(&needed.join(" ")))),

@@ -15,6 +15,11 @@ pub const SESSION_COOKIE: &str = "palisade";
 /// What makes browsers take a cookie over TLS only (RFC 6265bis §4.1.3.1).
 pub const SECURE_PREFIX: &str = "__Secure-";
 
+/// The session cookie of one host over TLS: [`super::credential::HOST_PREFIX`] and [`SESSION_COOKIE`].
+const HOST_SESSION_COOKIE: &str = "__Host-palisade";
+/// The session cookie of a domain over TLS: [`SECURE_PREFIX`] and [`SESSION_COOKIE`].
+const SECURE_SESSION_COOKIE: &str = "__Secure-palisade";
+
 /// An origin (RFC 6454 §4) that the configuration spells out in full; the owned form of [`WebOrigin`].
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct NamedOrigin {
@@ -76,6 +81,35 @@ pub enum CookiePlace {
     Domain(String),
 }
 
+/// A [`CookiePlace`] that is looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PlaceRef<'a> {
+    Host(&'a str),
+    Domain(&'a str),
+}
+
+impl PlaceRef<'_> {
+    /// The place itself.
+    #[must_use]
+    pub fn to_place(self) -> CookiePlace {
+        match self {
+            PlaceRef::Host(host) => CookiePlace::Host(host.to_owned()),
+            PlaceRef::Domain(domain) => CookiePlace::Domain(domain.to_owned()),
+        }
+    }
+}
+
+impl CookiePlace {
+    /// This place, to look for it.
+    #[must_use]
+    pub fn by_ref(&self) -> PlaceRef<'_> {
+        match self {
+            CookiePlace::Host(host) => PlaceRef::Host(host),
+            CookiePlace::Domain(domain) => PlaceRef::Domain(domain),
+        }
+    }
+}
+
 /// What counts as a use of a session, so that its idle end moves (`use`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum SessionUse {
@@ -122,17 +156,35 @@ impl BrowserSettings {
         self.public.scheme == Scheme::Https
     }
 
+    /// The session cookies that a browser can have for `host`, by their names, and the place where the value of each
+    /// counts. The one that wins comes first: no other host can plant a `__Host-` cookie, while every host of a domain
+    /// can plant a `__Secure-` one.
+    #[must_use]
+    pub fn cookies_at<'a>(&'a self, host: &'a str) -> [Option<(&'static str, PlaceRef<'a>)>; 2] {
+        let (own, domain) = (PlaceRef::Host(host), self.domain_of(host).map(PlaceRef::Domain));
+        match self.is_secure() {
+            true => [Some((HOST_SESSION_COOKIE, own)), domain.map(|domain| (SECURE_SESSION_COOKIE, domain))],
+            // One name for both, so there is one of them.
+            false => [Some((SESSION_COOKIE, domain.unwrap_or(own))), None],
+        }
+    }
+
     /// Where a session cookie that is set on `host` counts. Browsers take no cookie for a domain that its host is not
     /// in (RFC 6265 §5.3), so a host outside of [`BrowserSettings::domain`] has one of its own.
     #[must_use]
     pub fn place(&self, host: &str) -> CookiePlace {
-        let is_within = |domain: &&String| {
-            host.strip_suffix(domain.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
-        };
-        match self.domain.as_ref().filter(is_within) {
-            Some(domain) => CookiePlace::Domain(domain.clone()),
+        match self.domain_of(host) {
+            Some(domain) => CookiePlace::Domain(domain.to_owned()),
             None => CookiePlace::Host(host.to_owned()),
         }
+    }
+
+    /// [`BrowserSettings::domain`], when `host` is in it.
+    fn domain_of(&self, host: &str) -> Option<&str> {
+        let is_within = |domain: &&str| {
+            host.strip_suffix(*domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+        };
+        self.domain.as_deref().filter(is_within)
     }
 }
 
@@ -180,6 +232,42 @@ mod tests {
         for bad in ["", "null", "app.test", "https://app.test/x", "ftp://app.test"] {
             assert_eq!(NamedOrigin::parse(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn the_session_cookie_of_a_host_comes_before_that_of_a_domain() {
+        let origin = |text: &str| NamedOrigin::parse(text).unwrap();
+        let settings = |public: &str, domain: Option<&str>| BrowserSettings {
+            enabled: true,
+            public: origin(public),
+            hosts: Vec::new(),
+            domain: domain.map(str::to_owned),
+            idle: Duration::from_secs(60),
+            absolute: Duration::from_secs(60),
+            remember: None,
+            return_to: Vec::new(),
+            uses: SessionUse::Every,
+            insecure_http: false,
+        };
+        let at = |public: &str, domain: Option<&str>, host: &str| {
+            let settings = settings(public, domain);
+            let cookies = settings.cookies_at(host);
+            cookies.map(|cookie| cookie.map(|(name, place)| (name, place.to_place())))
+        };
+        let (tls, plain) = ("https://a.test", "http://a.test");
+        let of_host = |name, host: &str| Some((name, CookiePlace::Host(host.to_owned())));
+        let of_domain = |name, domain: &str| Some((name, CookiePlace::Domain(domain.to_owned())));
+        assert_eq!(at(tls, None, "b.test"), [of_host("__Host-palisade", "b.test"), None]);
+        assert_eq!(at(plain, None, "b.test"), [of_host("palisade", "b.test"), None]);
+        for host in ["a.test", "x.a.test"] {
+            let both = [of_host("__Host-palisade", host), of_domain("__Secure-palisade", "a.test")];
+            assert_eq!(at(tls, Some("a.test"), host), both);
+            assert_eq!(at(plain, Some("a.test"), host), [of_domain("palisade", "a.test"), None]);
+        }
+        assert_eq!(at(tls, Some("a.test"), "xa.test"), [of_host("__Host-palisade", "xa.test"), None]);
+        assert_eq!(at(plain, Some("a.test"), "xa.test"), [of_host("palisade", "xa.test"), None]);
+        assert_eq!(HOST_SESSION_COOKIE, format!("{}{SESSION_COOKIE}", super::super::credential::HOST_PREFIX));
+        assert_eq!(SECURE_SESSION_COOKIE, format!("{SECURE_PREFIX}{SESSION_COOKIE}"));
     }
 
     #[test]

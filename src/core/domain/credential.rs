@@ -36,6 +36,8 @@ pub enum Carrier {
     Authorization,
     /// The route's cookie.
     Cookie,
+    /// The cookie of a session of ours, which is no token.
+    Session,
     /// `Sec-WebSocket-Protocol`.
     WebsocketProtocol,
     /// The route's query parameter.
@@ -86,6 +88,19 @@ pub fn find<'a>(request: &Request<'a>, carriers: &Carriers) -> Result<Option<Car
         }
     }
     if ambiguous { Err(Refusal::Credentials) } else { Ok(found) }
+}
+
+/// Calls `visit` with the value of each cookie of this name, in their order. A value that is not ASCII is none of ours.
+pub fn each_cookie<'a>(headers: &'a dyn Headers, name: &str, visit: &mut dyn FnMut(&'a str)) {
+    headers.each("cookie", &mut |line| {
+        for pair in line.split(|byte| *byte == b';') {
+            let rest =
+                pair.trim_ascii().strip_prefix(name.as_bytes()).and_then(|rest| rest.strip_prefix(b"="));
+            if let Some(value) = rest.and_then(|value| std::str::from_utf8(value).ok()) {
+                visit(value);
+            }
+        }
+    });
 }
 
 /// Refuses what cannot be a token at all, before it is decoded.

@@ -7,7 +7,7 @@
 
 use secrecy::{ExposeSecret, SecretString};
 
-use super::browser::{BrowserSettings, CookiePlace, SECURE_PREFIX, SESSION_COOKIE};
+use super::browser::{BrowserSettings, CookiePlace, PlaceRef};
 use super::credential::HOST_PREFIX;
 use super::redirect::{InvalidSetCookie, SetCookie};
 
@@ -34,23 +34,13 @@ pub struct CookieKind {
 /// The session cookies of one host; the stronger kind first.
 #[must_use]
 pub fn kinds(settings: &BrowserSettings, host: &str) -> Vec<CookieKind> {
-    let kind =
-        |prefix: &str, set_by, place| CookieKind { name: format!("{prefix}{SESSION_COOKIE}"), set_by, place };
-    if !settings.is_secure() {
-        return vec![kind("", SetBy::Any, settings.place(host))];
-    }
-    let mut kinds = vec![kind(HOST_PREFIX, SetBy::ThisHost, CookiePlace::Host(host.to_owned()))];
-    if let place @ CookiePlace::Domain(domain) = &settings.place(host)
-        && is_within(host, domain)
-    {
-        kinds.push(kind(SECURE_PREFIX, SetBy::Any, place.clone()));
-    }
-    kinds
-}
-
-/// Whether browsers send a cookie for `domain` to `host` (RFC 6265 §5.1.3).
-fn is_within(host: &str, domain: &str) -> bool {
-    host.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+    let cookies = settings.cookies_at(host).into_iter().flatten();
+    let kind = |(name, place): (&str, PlaceRef<'_>)| CookieKind {
+        name: name.to_owned(),
+        set_by: if name.starts_with(HOST_PREFIX) { SetBy::ThisHost } else { SetBy::Any },
+        place: place.to_place(),
+    };
+    cookies.map(kind).collect()
 }
 
 /// The distinct values of `kind` in a `Cookie` line, in their order. More than [`MAX_COOKIES`] are none: another host

@@ -149,6 +149,10 @@ pub enum Refusal {
     Token(TokenFault),
     /// The token was good and has been revoked: 401 `invalid_token`.
     Revoked,
+    /// The session of a session cookie is over: 401. It cannot be good again.
+    SessionOver,
+    /// A session cookie was sent, and the store does not answer: 503. That says nothing against the session.
+    SessionUnknown,
     /// A scope is missing: 403 `insufficient_scope` with the scopes that would do.
     Scope {
         /// What the route asks for.
@@ -206,6 +210,8 @@ impl Refusal {
             Refusal::NoToken => "token_missing",
             Refusal::Token(fault) => fault.code(),
             Refusal::Revoked => "token_revoked",
+            Refusal::SessionOver => "session_over",
+            Refusal::SessionUnknown => "store_unavailable",
             Refusal::Scope { .. } => "insufficient_scope",
             Refusal::EmailUnverified => "email_unverified",
             Refusal::Claim => "claim_not_accepted",

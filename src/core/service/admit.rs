@@ -5,15 +5,18 @@
 //! one: a forgotten check is a refusal, not a hole. The warm path takes no lock across an await, does
 //! no I/O and reads nothing but memory.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::session_cookies::{CookieVerdict, SessionCookies};
+use crate::domain::browser::SessionUse;
 use crate::domain::credential::{self, Carrier};
 use crate::domain::redirect::Redirect;
 use crate::domain::request::{Request, WebOrigin};
 use crate::domain::route::{Auth, Route, Table};
 use crate::domain::same_origin::{self, OwnOrigins, Sender};
 use crate::domain::verdict::{Refusal, TokenFault};
-use crate::ports::{Clock, Revocations, Verified, Verifier};
+use crate::ports::{Clock, LiveCookie, Revocations, Verified, Verifier};
 
 /// Proof that a request was admitted, and on what terms. `R` is an entry of the table of routes.
 #[derive(Debug)]
@@ -22,6 +25,15 @@ pub struct Permit<R = Route> {
     caller: Option<Arc<Verified>>,
     carrier: Option<Carrier>,
     is_cookie_spent: bool,
+    session: Option<UsedSession>,
+}
+
+/// The session that admitted a request by its cookie.
+#[derive(Debug)]
+pub(super) struct UsedSession {
+    pub(super) live: Arc<LiveCookie>,
+    /// Whether what the client sends on a WebSocket is a use, too.
+    pub(super) by_frames: bool,
 }
 
 impl<R: AsRef<Route>> Permit<R> {
@@ -41,6 +53,12 @@ impl<R: AsRef<Route>> Permit<R> {
     #[must_use]
     pub fn carrier(&self) -> Option<Carrier> {
         self.carrier
+    }
+
+    /// Whether a cookie admitted the request: one that its browser adds to requests by itself.
+    #[must_use]
+    pub fn is_by_cookie(&self) -> bool {
+        matches!(self.carrier, Some(Carrier::Cookie | Carrier::Session))
     }
 
     /// The name of the cookie that held a token which is no longer good, to be cleared in the browser.
@@ -99,18 +117,20 @@ pub struct Admission<R = Route> {
     pub authenticator: Authenticator,
     /// By which requests of other sites are known.
     pub own: OwnOrigins,
+    /// Sessions of ours that travel in cookies; `None`: there are none (`[browser] enabled = false`).
+    pub sessions: Option<SessionCookies>,
 }
 
 impl<R: AsRef<Route>> Admission<R> {
-    /// Decides about one request. Waits only when a token names a key that its issuer may have
-    /// published since the last look.
-    pub async fn admit(&self, request: &Request<'_>) -> Verdict<R> {
+    /// Decides about one request of `client`. Waits only when a token names a key that its issuer may have
+    /// published since the last look, and when a session cookie is to be read from the store.
+    pub async fn admit(&self, request: &Request<'_>, client: IpAddr) -> Verdict<R> {
         let found = credential::refuse_several(request.headers).and_then(|()| self.routes.find(request));
         let entry = match found {
             Ok(entry) => entry,
             Err(refusal) => return Verdict::Refusal { refusal, route: None, caller: None },
         };
-        match self.decide(request, entry).await {
+        match self.decide(request, entry, client).await {
             Ok(permit) => Verdict::Permit(permit),
             Err(TurnedAway { refusal, caller }) => match self.pass_anyway(request, entry, &refusal) {
                 Some(permit) => Verdict::Permit(permit),
@@ -130,18 +150,53 @@ impl<R: AsRef<Route>> Admission<R> {
         }
         let found = credential::find(request, &route.policy.carriers).ok()?;
         let carrier = found.map(|(_, carrier)| carrier);
-        Some(Permit { route: Arc::clone(entry), caller: None, carrier, is_cookie_spent: false })
+        Some(Permit {
+            route: Arc::clone(entry),
+            caller: None,
+            carrier,
+            is_cookie_spent: false,
+            session: None,
+        })
     }
 
-    async fn decide(&self, request: &Request<'_>, entry: &Arc<R>) -> Result<Permit<R>, TurnedAway> {
+    async fn decide(
+        &self,
+        request: &Request<'_>,
+        entry: &Arc<R>,
+        client: IpAddr,
+    ) -> Result<Permit<R>, TurnedAway> {
         let route = R::as_ref(entry);
-        let anonymous =
-            Permit { route: Arc::clone(entry), caller: None, carrier: None, is_cookie_spent: false };
+        let anonymous = Permit {
+            route: Arc::clone(entry),
+            caller: None,
+            carrier: None,
+            is_cookie_spent: false,
+            session: None,
+        };
         if route.policy.auth == Auth::None {
             return Ok(anonymous);
         }
-        let Some((token, carrier)) = credential::find(request, &route.policy.carriers)? else {
+        let found = credential::find(request, &route.policy.carriers)?;
+        // A browser adds our cookie to every request, also to one that the page's own script gave a token in
+        // `Authorization`, `Sec-WebSocket-Protocol` or the query. The script chose that token and the cookie was chosen
+        // by nothing, so the token counts and the cookie is not looked at: there is no doubt which is meant, and a
+        // cookie never lets a request with a bad token pass. The route's own cookie is sent unasked, too, so a good
+        // session comes before it: what an earlier sign-in at an identity provider left there keeps no person out.
+        let mut is_over = false;
+        if let Some(sessions) = &self.sessions
+            && found.as_ref().is_none_or(|(_, carrier)| *carrier == Carrier::Cookie)
+        {
+            match sessions.presented(&self.authenticator, request, route, client).await? {
+                CookieVerdict::None => {}
+                CookieVerdict::Over => is_over = true,
+                CookieVerdict::Good(live) => {
+                    return self.by_session(sessions, request, anonymous, live);
+                }
+            }
+        }
+        let Some((token, carrier)) = found else {
             return match route.policy.auth {
+                Auth::Required if is_over => Err(Refusal::SessionOver.into()),
                 Auth::Required => Err(Refusal::NoToken.into()),
                 Auth::Optional | Auth::None => Ok(anonymous),
             };
@@ -164,6 +219,42 @@ impl<R: AsRef<Route>> Admission<R> {
                 Ok(Permit { is_cookie_spent: fault.is_final(), ..anonymous })
             }
             Err(turned_away) => Err(turned_away),
+        }
+    }
+
+    /// Admits what a good session cookie came with, and notes the use.
+    fn by_session(
+        &self,
+        sessions: &SessionCookies,
+        request: &Request<'_>,
+        anonymous: Permit<R>,
+        live: Arc<LiveCookie>,
+    ) -> Result<Permit<R>, TurnedAway> {
+        let route = R::as_ref(&anonymous.route);
+        // Here what says nothing is refused: our cookie is for browsers, and they say it.
+        if same_origin::is_unsafe(request.method, request.websocket)
+            && self.sender(request, route) != Sender::SameOrigin
+        {
+            return Err(Refusal::CrossSite.into());
+        }
+        if let Err(refusal) = route.check(&live.verified.identity) {
+            return Err(TurnedAway { refusal, caller: Some(Arc::clone(&live.verified)) });
+        }
+        let uses = sessions.uses(route);
+        if sessions.is_use(uses, request) {
+            sessions.used(&live, self.authenticator.clock.now());
+        }
+        let session = Some(UsedSession { live: Arc::clone(&live), by_frames: uses == SessionUse::Every });
+        let caller = Some(Arc::clone(&live.verified));
+        Ok(Permit { caller, carrier: Some(Carrier::Session), session, ..anonymous })
+    }
+
+    /// Notes that the client sent something on the WebSocket that `permit` admitted.
+    pub fn sent_frame(&self, permit: &Permit<R>) {
+        if let (Some(sessions), Some(session)) = (&self.sessions, &permit.session)
+            && session.by_frames
+        {
+            sessions.used(&session.live, self.authenticator.clock.now());
         }
     }
 
@@ -342,6 +433,7 @@ mod tests {
                 clock: Arc::new(Still),
             },
             own: OwnOrigins { scheme: Scheme::Https, named: Vec::new() },
+            sessions: None,
         };
         let request = Request {
             method,
@@ -352,7 +444,7 @@ mod tests {
             is_peer_trusted: false,
             headers: &Cookie(cookie),
         };
-        match admission.admit(&request).await {
+        match admission.admit(&request, [192, 0, 2, 1].into()).await {
             Verdict::Permit(permit) => {
                 Ok((permit.caller().is_some(), permit.spent_cookie().map(str::to_owned)))
             }

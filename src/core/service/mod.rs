@@ -32,6 +32,7 @@ pub mod register;
 mod retry;
 pub mod revoke;
 pub mod rotate;
+pub mod session_cookies;
 pub mod session_uses;
 pub mod sessions;
 pub mod sign_in;

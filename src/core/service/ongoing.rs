@@ -91,7 +91,7 @@ impl<R: AsRef<Route>> Admission<R> {
             }
             (Some(caller), Auth::Required | Auth::Optional) => {
                 let carried = admitted.carrier.is_none_or(|carrier| {
-                    is_same_carrier(carrier, &admitted.route.policy.carriers, &route.policy.carriers)
+                    self.is_same_carrier(carrier, &admitted.route.policy.carriers, &route.policy.carriers)
                 });
                 let good = carried
                     && self.authenticator.verifier.accepts(&caller.identity)
@@ -100,15 +100,16 @@ impl<R: AsRef<Route>> Admission<R> {
             }
         }
     }
-}
 
-/// Whether a token that came in `carrier` would be found under the new rules as under the old.
-fn is_same_carrier(carrier: Carrier, old: &Carriers, new: &Carriers) -> bool {
-    match carrier {
-        Carrier::Authorization => true,
-        Carrier::Cookie => old.cookie == new.cookie,
-        Carrier::WebsocketProtocol => new.websocket_protocol,
-        Carrier::Query => old.query == new.query,
+    /// Whether a token that came in `carrier` would be found under the new rules as under the old.
+    fn is_same_carrier(&self, carrier: Carrier, old: &Carriers, new: &Carriers) -> bool {
+        match carrier {
+            Carrier::Authorization => true,
+            Carrier::Cookie => old.cookie == new.cookie,
+            Carrier::Session => self.sessions.is_some(),
+            Carrier::WebsocketProtocol => new.websocket_protocol,
+            Carrier::Query => old.query == new.query,
+        }
     }
 }
 

@@ -51,6 +51,7 @@ fn admission(world: &AccountsWorld, auth: Auth) -> Admission {
             clock: world.clock.clone(),
         },
         own: OwnOrigins { scheme: Scheme::Https, named: Vec::new() },
+        sessions: None,
     }
 }
 

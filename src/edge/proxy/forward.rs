@@ -78,7 +78,7 @@ fn remove_carrier(fields: &mut impl HeaderFields, carrier: Carrier) {
         }
         // Cookies that carry tokens were taken out for every route by `strip`; the others are taken out
         // whether or not theirs is the token that counted.
-        Carrier::Cookie | Carrier::Query | Carrier::WebsocketProtocol => {}
+        Carrier::Cookie | Carrier::Session | Carrier::Query | Carrier::WebsocketProtocol => {}
     }
 }
 

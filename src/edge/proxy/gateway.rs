@@ -2,6 +2,7 @@
 //!
 //! The engine's hooks are in [`super::service`], what can be done with a request at which stage in [`super::stage`].
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -137,7 +138,7 @@ impl Gateway {
         let whole = h2::check(session.req_header(), self.max_header_bytes);
         cookies::join(session.req_header_mut());
         let next = match whole {
-            Ok(()) => self.decide(session.req_header(), &live, relayed.is_some()).await,
+            Ok(()) => self.decide(session.req_header(), &live, context.client, relayed.is_some()).await,
             Err(refusal) => Err(refusal),
         };
         let (matched, next) = match next {
@@ -206,6 +207,7 @@ impl Gateway {
         &self,
         header: &RequestHeader,
         live: &Live,
+        client: IpAddr,
         is_relayed: bool,
     ) -> std::result::Result<(MatchedRequest, Next), Refusal> {
         let fields = Fields(&header.headers);
@@ -227,7 +229,7 @@ impl Gateway {
         } else if let Some(route) = cors::preflight(header, &request, live) {
             Next::Preflight(route)
         } else {
-            Next::Decided(live.admission.admit(&request).await)
+            Next::Decided(live.admission.admit(&request, client).await)
         };
         Ok((matched, next))
     }

@@ -99,6 +99,7 @@ async fn world_with(keys: &str) -> World {
                 clock: Arc::clone(&clock) as _,
             },
             own: OwnOrigins { scheme: Scheme::Https, named: Vec::new() },
+            sessions: None,
         },
         strip,
         believed: Believed::default(),
@@ -274,7 +275,7 @@ async fn an_upstream_is_told_the_same_with_and_without_the_engine() {
         map.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
     }
     let live = world.gateway.live.load_full();
-    let (matched, next) = world.gateway.decide(&request, &live, false).await.unwrap();
+    let (matched, next) = world.gateway.decide(&request, &live, [192, 0, 2, 1].into(), false).await.unwrap();
     let Next::Decided(Verdict::Permit(permit)) = next else { panic!("a good token was not admitted") };
     let told = UpstreamFields {
         strip: &live.strip,

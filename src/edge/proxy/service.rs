@@ -164,12 +164,15 @@ impl ProxyHttp for Gateway {
         if end && body.as_ref().is_some_and(Bytes::is_empty) {
             *body = None;
         }
-        // What passes after an upgrade is no request body.
-        if session.was_upgraded() {
-            return Ok(());
-        }
         let RequestContext { stage, upload, .. } = context;
         let admitted = stage.admitted()?;
+        // What passes after an upgrade is no request body.
+        if session.was_upgraded() {
+            if body.as_ref().is_some_and(|frames| !frames.is_empty()) {
+                admitted.live.admission.sent_frame(&admitted.permit);
+            }
+            return Ok(());
+        }
         upload.received += body.as_ref().map_or(0, |chunk| chunk.len() as u64);
         if !self.has_memory_for_body(upload, admitted.matched.websocket) {
             admitted.refused = Some(Refusal::Overloaded);

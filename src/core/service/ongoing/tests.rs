@@ -168,6 +168,7 @@ fn a_stricter_route_admits_it_no_more_and_a_laxer_one_does() {
                 clock: world.clock.clone(),
             },
             own: OwnOrigins { scheme: Scheme::Https, named: Vec::new() },
+            sessions: None,
         };
         admission.still_admits(exchange).is_some()
     };
