@@ -261,7 +261,7 @@ fn a_wrong_template_is_an_error_with_its_file_and_line() {
         ("sign-in.html", "{{ t.titel }}", "sign-in.html:1: pages.folder: found undefined value"),
         (
             "sign-in.html",
-            "{{ t.towards|fill(hots=1) }}",
+            "{{ c.towards|fill(hots=1) }}",
             "sign-in.html:1: pages.folder: found undefined value",
         ),
         ("layout.html", "\n{{ servce }}", "layout.html:2: pages.folder: found undefined value"),

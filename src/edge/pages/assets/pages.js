@@ -13,6 +13,17 @@ function takeToken() {
   if (part) part.hidden = true;
 }
 
+// What the page before says to this one alone, such as an address: into its field, and out of the address bar.
+function takeFacts() {
+  const facts = new URLSearchParams(location.hash.slice(1));
+  for (const field of document.querySelectorAll("[data-fragment]")) {
+    const fact = facts.get(field.dataset.fragment);
+    if (!fact) continue;
+    history.replaceState(history.state, "", location.pathname + location.search);
+    if (!field.value) field.value = fact;
+  }
+}
+
 // A place within the page that its reader came for outlasts the sign-in: forms and links take it along, and browsers
 // keep it over redirects.
 function keepFragment() {
@@ -27,6 +38,7 @@ function keepFragment() {
 
 function read() {
   takeToken();
+  takeFacts();
   keepFragment();
 }
 
