@@ -8,6 +8,8 @@ VENV := target/wider/venv
 PROVIDER := target/wider/provider
 # An Express app for the same.
 EXPRESS := target/wider/express
+# The accessibility checks of the wider tests.
+AXE := target/wider/axe
 # The tools that make components of JavaScript and Python.
 PLUGINS_JS := target/wider/js
 PLUGINS_PY := target/wider/python
@@ -66,6 +68,9 @@ deps-wider: deps deps-plugins
 	@cmp -s tests/wider/express/package-lock.json $(EXPRESS)/package-lock.json || { \
 		rm -rf $(EXPRESS) && mkdir -p $(EXPRESS) && cp tests/wider/express/package*.json $(EXPRESS)/ && \
 		npm ci --silent --no-audit --no-fund --prefix $(EXPRESS) || { rm -rf $(EXPRESS); exit 1; }; }
+	@cmp -s tests/wider/axe/package-lock.json $(AXE)/package-lock.json || { \
+		rm -rf $(AXE) && mkdir -p $(AXE) && cp tests/wider/axe/package*.json $(AXE)/ && \
+		npm ci --silent --no-audit --no-fund --prefix $(AXE) || { rm -rf $(AXE); exit 1; }; }
 	@cmp -s examples/plugins/js/package-lock.json $(PLUGINS_JS)/package-lock.json || { \
 		rm -rf $(PLUGINS_JS) && mkdir -p $(PLUGINS_JS) && cp examples/plugins/js/package*.json $(PLUGINS_JS)/ && \
 		npm ci --silent --no-audit --no-fund --prefix $(PLUGINS_JS) || { rm -rf $(PLUGINS_JS); exit 1; }; }
