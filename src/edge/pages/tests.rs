@@ -127,6 +127,27 @@ fn no_text_is_unused() {
 }
 
 #[test]
+fn every_error_of_a_sample_has_a_text_and_a_field() {
+    let known = texts(LANGUAGES[0].1);
+    let pages = pages();
+    for page in PageName::ALL {
+        for sample in samples(page).unwrap() {
+            for error in sample.facts["errors"].as_array().into_iter().flatten() {
+                let (name, code) =
+                    (format!("{} {}", page.name(), sample.name), error["code"].as_str().unwrap());
+                assert!(known.contains_key(&format!("errors.{code}")), "{name}: {code}");
+                let html = render(&pages, page, "en", &sample).html;
+                if let Some(field) = error["field"].as_str() {
+                    assert!(html.contains(&format!("id=\"{field}\"")), "{name}: no {field}");
+                    assert!(html.contains("aria-invalid=\"true\""), "{name}");
+                }
+                assert!(html.contains("role=\"alert\""), "{name}: no summary");
+            }
+        }
+    }
+}
+
+#[test]
 fn every_page_is_whole_and_has_nothing_inline() {
     let pages = pages();
     for (name, page, language, Page { html, policy, .. }) in all(&pages) {
