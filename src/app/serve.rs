@@ -92,6 +92,7 @@ fn engine(operator: &Operator, accounts: &Accounts) -> Arc<proxy::Engine> {
         public_url: config.public_url.clone(),
         cors: config.cors.clone(),
         pages: Arc::clone(&operator.pages) as _,
+        browser: config.browser.clone(),
     };
     let published = NativeState {
         issuer: config.tokens.issuer.clone(),

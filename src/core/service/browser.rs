@@ -99,6 +99,12 @@ impl Accounts {
         Ok(CookieSession { verified, idle_at, ends_at: session.last_end(lives) })
     }
 
+    /// Whether we made this session cookie for `place`. Whether its session lives is not asked, and nothing is read.
+    #[must_use]
+    pub fn is_session_cookie(&self, cookie: &str, place: &CookiePlace) -> bool {
+        self.key.read_cookie(cookie, place).is_some()
+    }
+
     /// The session whose cookie `cookie` is, with its last use, when it lives.
     async fn behind(
         &self,
@@ -193,7 +199,7 @@ impl Accounts {
     }
 
     /// Renews a session after a step-up or a change of what its account is (a new address): it goes on under a new id, its
-    /// cookies are void on every host, and its access tokens are revoked. Returns the new cookie for `place`; `None` for
+    /// cookies are void on every host, and its access tokens are revoked. Returns its id and the new cookie for `place`; `None` for
     /// a session that does not travel in cookies or is over.
     ///
     /// # Errors
@@ -204,7 +210,7 @@ impl Accounts {
         user: UserId,
         session: SessionId,
         place: &CookiePlace,
-    ) -> Result<Option<IssuedCookie>, AccountError> {
+    ) -> Result<Option<(SessionId, IssuedCookie)>, AccountError> {
         let source = &Source::Client(client);
         let decide = || async {
             let versions = self.version(user).await?;
@@ -222,7 +228,7 @@ impl Accounts {
             Ok(Decision::Commit(changes, Some(renewed)))
         };
         let renewed = self.retry_on_conflict(source, decide).await?;
-        Ok(renewed.and_then(|session| self.issued(&session, place)))
+        Ok(renewed.and_then(|session| Some((session.id, self.issued(&session, place)?))))
     }
 
     /// A short access token of a session, for script in a page that is signed in by a cookie.

@@ -16,6 +16,10 @@ pub struct Client {
     pub request_id: String,
 }
 
+/// The host that a request was sent to, as [`crate::domain::request::Host::name`] gives it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AskedHost(pub String);
+
 impl Client {
     /// What a task keeps of the request that enqueued it. `return_to`: where its browser was going.
     pub(super) fn origin(&self, return_to: Option<String>) -> RequestOrigin {

@@ -3,12 +3,14 @@
 use secrecy::{ExposeSecret, SecretString};
 
 use super::accounts::{AccountError, Accounts, name};
+use super::browser::IssuedCookie;
 use super::caller::{Client, Person, Source};
 use super::noted::About;
 use super::retry::Decision;
 use super::sign_in::Granted;
 use crate::domain::account::User;
 use crate::domain::audit::{Action, Outcome};
+use crate::domain::browser::CookiePlace;
 use crate::domain::email::EmailAddress;
 use crate::domain::mail::{Facts, Letter};
 use crate::domain::opaque::RefreshToken;
@@ -35,6 +37,15 @@ pub struct Edited {
     pub user: User,
     /// The address that a confirmation was mailed to.
     pub pending_email: Option<EmailAddress>,
+}
+
+/// A session that was renewed because the password of its account was changed.
+struct Changed {
+    /// As read before the change.
+    version: Versions,
+    user: User,
+    session: Session,
+    token: RefreshToken,
 }
 
 impl Accounts {
@@ -124,7 +135,8 @@ impl Accounts {
 
     /// Changes the password, ends every other session and every access token, those that an operator minted among them,
     /// and renews the caller's session: it goes on under a new id with new tokens, and who holds a copy of the old ones
-    /// has nothing. Returns the new tokens; `None` when the caller's token is of no session.
+    /// has nothing. Returns the new tokens; `None` when the caller's token is of no session. A session that travelled in
+    /// a cookie travels in tokens from then on, and its cookies are void on every host.
     ///
     /// # Errors
     /// [`AccountError::WrongPassword`] when `current` is wrong, [`AccountError::PasswordRejected`], or
@@ -136,6 +148,43 @@ impl Accounts {
         current: SecretString,
         new: SecretString,
     ) -> Result<Option<Granted>, AccountError> {
+        let Some(changed) = self.replace_password(client, person, current, new, false).await? else {
+            return Ok(None);
+        };
+        // Counted from what was read: had another commit raised it meanwhile, this token is dead from the start, and
+        // the refresh token brings the next one, unless that commit has cut the session as well.
+        let version = Versions { subject: changed.version.subject + 1, ..changed.version };
+        let refresh = self.key.write(&changed.token);
+        self.grant(version, changed.user, &changed.session, refresh).map(Some)
+    }
+
+    /// [`Accounts::change_password`] of a caller whose session travels in a cookie: it goes on in a new one, for `place`,
+    /// and the former ones are void on every host. Returns its id and the cookie; `None` when the session does not go on.
+    ///
+    /// # Errors
+    /// As [`Accounts::change_password`].
+    pub async fn change_password_in_browser(
+        &self,
+        client: &Client,
+        person: Person,
+        current: SecretString,
+        new: SecretString,
+        place: &CookiePlace,
+    ) -> Result<Option<(SessionId, IssuedCookie)>, AccountError> {
+        let changed = self.replace_password(client, person, current, new, true).await?;
+        Ok(changed.and_then(|Changed { session, .. }| Some((session.id, self.issued(&session, place)?))))
+    }
+
+    /// Changes the password; returns the caller's session, renewed. `in_cookie`: one that travels in a cookie goes on
+    /// doing so.
+    async fn replace_password(
+        &self,
+        client: &Client,
+        person: Person,
+        current: SecretString,
+        new: SecretString,
+        in_cookie: bool,
+    ) -> Result<Option<Changed>, AccountError> {
         let user = self.account(person).await?;
         self.acceptable(new.expose_secret(), &user.email, user.name.as_deref())?;
         self.confirm_password(client, &user, current, Action::ChangePassword).await?;
@@ -158,7 +207,9 @@ impl Accounts {
                 // Asked behind `version`: revoked before that, it must not go on; revoked later, the new one is, too,
                 // since it was begun at the version before the raise below. A raise itself ends no session.
                 if Some(session.id) == person.session && !self.is_over(&session).await? {
-                    let (session, token) = self.renewed(&session, version, None);
+                    let kept = session.browser.as_ref().filter(|_| in_cookie);
+                    let browser = kept.map(|browser| self.browser_session(browser.remember));
+                    let (session, token) = self.renewed(&session, version, browser);
                     changes.push(Change::CreateSession(session.clone()));
                     renewed = Some((session, token));
                 }
@@ -174,11 +225,7 @@ impl Accounts {
         let session = renewed.as_ref().map(|(session, _)| session.id);
         let about = About { user: Some(user.id), session, ..About::default() };
         self.note(&source, Action::ChangePassword, Outcome::Success, about);
-        let Some((session, token)) = renewed else { return Ok(None) };
-        // Counted from what was read: had another commit raised it meanwhile, this token is dead from the start, and
-        // the refresh token brings the next one, unless that commit has cut the session as well.
-        let version = Versions { subject: version.subject + 1, ..version };
-        self.grant(version, user, &session, self.key.write(&token)).map(Some)
+        Ok(renewed.map(|(session, token)| Changed { version, user, session, token }))
     }
 
     /// The same sign-in as a session of its own, which was begun at `begun`: its id and its tokens are new, its age is

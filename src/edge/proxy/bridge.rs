@@ -2,7 +2,7 @@
 //! response goes back out, both streamed.
 //!
 //! The router never sees a connection, and the engine never sees a router. Who a request comes from is
-//! among its extensions, as a [`Client`].
+//! among its extensions, as a [`Client`], and which host it asks, as an [`AskedHost`].
 
 use std::convert::Infallible;
 use std::io;
@@ -21,7 +21,8 @@ use tokio::sync::{Notify, mpsc};
 use tower::ServiceExt;
 
 use super::{hop, outbound};
-use palisade_core::service::caller::Client;
+use palisade_core::domain::request::Host;
+use palisade_core::service::caller::{AskedHost, Client};
 
 /// The longest `User-Agent` that is passed on, in characters.
 const MAX_USER_AGENT: usize = 256;
@@ -35,7 +36,7 @@ const BODY_CHUNKS: usize = 4;
 pub async fn serve(
     session: &mut Session,
     router: Router,
-    path: &str,
+    (host, path): (&str, &str),
     client: IpAddr,
     request_id: &str,
 ) -> Result<u16> {
@@ -44,7 +45,11 @@ pub async fn serve(
     let waits = hop::expects_continue(session.req_header()).then(|| Arc::clone(&wanted));
     let client =
         Client { address: client, user_agent: user_agent(session), request_id: request_id.to_owned() };
-    let request = request(session, path, client, received, wanted);
+    let mut request = request(session, path, client, received, wanted);
+    // The `Host` as it was read to find the route. A field of that name in the request may be another one.
+    if let Ok(host) = Host::parse(host.as_bytes()) {
+        request.extensions_mut().insert(AskedHost(host.name().to_owned()));
+    }
     let head_only = session.req_header().method == http::Method::HEAD;
     let Ok(response) = answer(session, router, request, chunks, waits).await;
     let status = response.status().as_u16();

@@ -190,9 +190,10 @@ impl Gateway {
                 Ok(true)
             }
             Next::Native => {
-                context.stage = Stage::Answered(Answered::by(None, matched.host));
+                let MatchedRequest { host, path, .. } = matched;
+                context.stage = Stage::Answered(Answered::by(None, Arc::clone(&host)));
                 let (router, client) = (self.native.clone(), context.client);
-                let status = bridge::serve(session, router, &matched.path, client, &context.id).await?;
+                let status = bridge::serve(session, router, (&host, &path), client, &context.id).await?;
                 context.stage.end("native", status);
                 Ok(true)
             }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use secrecy::ExposeSecret;
 use serde::Deserialize;
@@ -17,17 +17,19 @@ use utoipa_axum::routes;
 
 use super::super::body::{JsonBody, OptionalJsonBody, answer, done};
 use super::super::failure::Failure;
-use super::caller::{By, Caller, authenticated};
-use super::registration;
+use super::caller::{Asked, By, Caller, CallerBy, Means, authenticated};
 use super::schema::{
-    Accepted, Address, Credentials, LinkToken, Logout, NewPassword, PasswordChange, PasswordRules, Profile,
-    ProfileChange, Refresh, Registration, SessionView, Sessions, Tokens, Valid, Verification,
+    Accepted, Address, Carriage, Credentials, LinkToken, Logout, NewPassword, PasswordChange, PasswordRules,
+    Profile, ProfileChange, Refresh, Registration, SessionView, Sessions, Tokens, Valid, Verification,
 };
 use super::state::{Answered, AuthState, SharedAuthState};
+use super::{registration, same_origin, session, session_cookies};
 use palisade_core::domain::answer;
 use palisade_core::domain::session::SessionId;
 use palisade_core::domain::verdict::Refusal;
 use palisade_core::service::accounts::{AccountError, Ways};
+use palisade_core::service::browser::SignedIn;
+use palisade_core::service::caller::Person;
 use palisade_core::service::profile::Edit;
 use palisade_core::service::register::SentForm;
 use palisade_core::service::sessions::Which;
@@ -73,7 +75,8 @@ fn accepted(detail: &'static str) -> Response {
         headers(("Set-Cookie" = String,
             description = "For pages of the gateway's own origin: the registrations that this browser sent.")))),
     extensions(("x-codes" = json!([
-        "registration_closed", "invalid_email", "invalid_request", "password_rejected", "too_many_attempts", "busy"
+        "registration_closed", "invalid_email", "invalid_request", "password_rejected", "too_many_attempts", "busy",
+        "cross_site"
     ]))))]
 async fn register(
     State(state): SharedAuthState,
@@ -81,6 +84,7 @@ async fn register(
     headers: HeaderMap,
     JsonBody(body): JsonBody<Registration>,
 ) -> Answered {
+    same_origin::refuse_cross_site(&state, &headers)?;
     let id = registration::form_id(&headers, body.form_id)?;
     let form = SentForm { id: id.as_deref(), return_to: None };
     let Registration { email, password, name, .. } = body;
@@ -108,25 +112,28 @@ async fn register(
 /// and go on with the next ones. The old address is mailed a link that undoes the change, for three days.
 #[utoipa::path(post, path = "/verify-email", tag = "Accounts",
     request_body = Verification,
-    security((), ("bearer" = [])),
-    responses((status = 200, body = Profile, description = "The account, whose address is verified now.")),
+    security((), ("bearer" = []), ("session" = [])),
+    responses((status = 200, body = Profile, description = "The account, whose address is verified now.",
+        headers(("Set-Cookie" = String,
+            description = "Where a session cookie showed whose account it is: a new one.")))),
     extensions(("x-codes" = json!([
         "invalid_link", "invalid_request", "proof_needed", "wrong_password", "password_rejected",
         "too_many_attempts", "busy", "conflict"
     ]))))]
 async fn verify_email(
     State(state): SharedAuthState,
-    By(client): By,
-    headers: HeaderMap,
+    asked: Asked,
     JsonBody(body): JsonBody<Verification>,
 ) -> Answered {
+    same_origin::refuse_cross_site(&state, &asked.headers)?;
     // An access token that is not good does no harm to a link that needs none.
-    let (person, refused) = match authenticated(&headers, &state).await {
-        Ok(person) => (person, None),
+    let (caller, refused) = match authenticated(&asked, &state).await {
+        Ok(caller) => (caller, None),
         Err(Refusal::NoToken) => (None, None),
         Err(refusal) => (None, Some(refusal)),
     };
-    let cookie = registration::cookie_of(&state, &headers).unwrap_or_default();
+    let (person, client) = (caller.map(|(person, _)| person), &asked.client);
+    let cookie = registration::cookie_of(&state, &asked.headers).unwrap_or_default();
     let proof = Proof {
         password: body.password,
         new_password: body.new_password,
@@ -134,8 +141,18 @@ async fn verify_email(
         wanted: body.proof,
         person,
     };
-    match (state.accounts.verify_by(&client, body.token.expose_secret(), proof).await, refused) {
-        (Ok(user), _) => Ok(answer(StatusCode::OK, &Profile::from(&user))),
+    match (state.accounts.verify_by(client, body.token.expose_secret(), proof).await, refused) {
+        (Ok(user), _) => {
+            let mut response = answer(StatusCode::OK, &Profile::from(&user));
+            // The account is another one to the world: a copy of the cookie from before is void on every host.
+            if let Some((Person { user, session: Some(id) }, Means::Cookie)) = caller {
+                let place = session_cookies::place(&state);
+                if let Some((id, cookie)) = state.accounts.renew_cookie(client, user, id, &place).await? {
+                    session_cookies::set(&state, &asked.headers, &mut response, (user, id), &cookie).await?;
+                }
+            }
+            Ok(response)
+        }
         (Err(AccountError::ProofNeeded(Ways::Account)), Some(refusal)) => {
             Err(answer::answer(&refusal).into())
         }
@@ -149,12 +166,14 @@ async fn verify_email(
 #[utoipa::path(post, path = "/verify-email/resend", tag = "Accounts",
     request_body = Address,
     responses((status = 202, body = Accepted, description = "A mail may be on its way.")),
-    extensions(("x-codes" = json!(["no_mail", "invalid_email", "too_many_attempts"]))))]
+    extensions(("x-codes" = json!(["no_mail", "invalid_email", "too_many_attempts", "cross_site"]))))]
 async fn resend_verification(
     State(state): SharedAuthState,
     By(client): By,
+    headers: HeaderMap,
     JsonBody(body): JsonBody<Address>,
 ) -> Answered {
+    same_origin::refuse_cross_site(&state, &headers)?;
     state.accounts.resend_verification(&client, &body.email).await?;
     Ok(accepted("if an account waits for its address to be verified, a link is on its way"))
 }
@@ -162,20 +181,54 @@ async fn resend_verification(
 /// Sign in.
 ///
 /// An unknown address, a wrong password and an address that is not verified yet get the same answer.
+///
+/// With `"session": "cookie"` the session travels in a cookie: it is set instead of returning tokens, for pages of the
+/// gateway's own origin only. A session that the browser has already ends.
 #[utoipa::path(post, path = "/login", tag = "Sign-in",
     request_body = Credentials,
-    responses((status = 200, body = Tokens, description = "The tokens of a new session.")),
+    responses(
+        (status = 200, body = Tokens, description = "The tokens of a new session."),
+        (status = 204, description = "The session of the cookie that is set.",
+            headers(("Set-Cookie" = String, description = "The session cookie."))),
+    ),
     extensions(("x-codes" = json!([
-        "invalid_email", "invalid_credentials", "account_disabled",
+        "invalid_email", "invalid_credentials", "account_disabled", "invalid_request", "cross_site", "wrong_host",
         "account_locked", "too_many_attempts", "busy", "conflict", "signing_unavailable"
     ]))))]
 async fn login(
     State(state): SharedAuthState,
     By(client): By,
+    asked: Asked,
     JsonBody(body): JsonBody<Credentials>,
 ) -> Answered {
+    if body.session == Carriage::Cookie {
+        return login_with_cookie(&state, &asked, body).await;
+    }
+    if body.remember {
+        return Err(Failure::new(422, "invalid_request", "`remember` is for `\"session\": \"cookie\"`"));
+    }
+    same_origin::refuse_cross_site(&state, &asked.headers)?;
     match state.accounts.password_login(&client, &body.email, body.password).await? {
         SignIn::Done(granted) => Ok(answer(StatusCode::OK, &Tokens::from(&*granted))),
+        SignIn::Challenge(challenge) => match challenge {},
+    }
+}
+
+async fn login_with_cookie(state: &AuthState, asked: &Asked, body: Credentials) -> Answered {
+    if !state.browser.enabled {
+        return Err(Failure::new(422, "invalid_request", "this gateway keeps no sessions in cookies"));
+    }
+    session::at_home(state, asked)?;
+    same_origin::require(state, &asked.headers)?;
+    let (place, over) = (session_cookies::place(state), session_cookies::over(state, asked));
+    let Credentials { email, password, remember, .. } = body;
+    match state.accounts.browser_login(&asked.client, &email, password, remember, &place, over.as_deref()).await? {
+        SignIn::Done(signed_in) => {
+            let SignedIn { user, session, cookie } = *signed_in;
+            let mut response = done();
+            session_cookies::set(state, &asked.headers, &mut response, (user.id, session), &cookie).await?;
+            Ok(response)
+        }
         SignIn::Challenge(challenge) => match challenge {},
     }
 }
@@ -199,39 +252,47 @@ async fn refresh(
     Ok(answer(StatusCode::OK, &Tokens::from(&granted)))
 }
 
-/// Sign out: end the session of the access token, or else of the refresh token in the body.
+/// Sign out: end the session of the access token or session cookie, or else of the refresh token in the body.
 ///
 /// Its access tokens are refused from the next request on, on every route. An access token that is not good
 /// any more does no harm beside a refresh token. Ending what has ended already is no failure.
 #[utoipa::path(post, path = "/logout", tag = "Sign-in",
     request_body = Option<Logout>,
-    security((), ("bearer" = [])),
-    responses((status = 204, description = "The session has ended.")),
+    security((), ("bearer" = []), ("session" = [])),
+    responses((status = 204, description = "The session has ended.",
+        headers(("Set-Cookie" = String, description = "Takes the session cookie back."),
+            ("Clear-Site-Data" = String, description = "For a session in a cookie: the browser's cache.")))),
     extensions(("x-codes" = json!(["invalid_refresh_token", "invalid_request"]))))]
 async fn logout(
     State(state): SharedAuthState,
-    By(client): By,
-    headers: HeaderMap,
+    asked: Asked,
     OptionalJsonBody(body): OptionalJsonBody<Logout>,
 ) -> Answered {
     let token = body.refresh_token.as_ref().map(ExposeSecret::expose_secret);
-    let person = match authenticated(&headers, &state).await {
+    let caller = match authenticated(&asked, &state).await {
         Err(Refusal::NoToken | Refusal::Token(_) | Refusal::Revoked) if token.is_some() => None,
         Err(refusal) => return Err(answer::answer(&refusal).into()),
         Ok(None) if token.is_none() => return Err(AccountError::NoAccount.into()),
-        Ok(person) => person.filter(|person| person.session.is_some()),
+        Ok(caller) => caller.filter(|(person, _)| person.session.is_some()),
     };
+    let person = caller.map(|(person, _)| person);
     if person.is_none() && token.is_none() {
         let cure = "this access token belongs to no session; send the `refresh_token` of the one to end";
         return Err(Failure::new(422, "invalid_request", cure));
     }
-    state.accounts.logout(&client, person, token).await?;
-    Ok(done())
+    state.accounts.logout(&asked.client, person, token).await?;
+    let mut response = done();
+    if matches!(caller, Some((_, Means::Cookie))) {
+        session_cookies::forget(&state, &mut response)?;
+        // What the browser has of the account's pages (Clear Site Data, §3.1).
+        response.headers_mut().insert("clear-site-data", HeaderValue::from_static("\"cache\""));
+    }
+    Ok(response)
 }
 
 /// Your account.
 #[utoipa::path(get, path = "/me", tag = "Accounts",
-    security(("bearer" = [])),
+    security(("bearer" = []), ("session" = [])),
     responses((status = 200, body = Profile, description = "The account.")),
     extensions(("x-codes" = json!(["account_disabled"]))))]
 async fn profile(State(state): SharedAuthState, Caller(person): Caller) -> Answered {
@@ -245,7 +306,7 @@ async fn profile(State(state): SharedAuthState, Caller(person): Caller) -> Answe
 /// opened by a user who is signed in to this account (`POST /verify-email`).
 #[utoipa::path(patch, path = "/me", tag = "Accounts",
     request_body = ProfileChange,
-    security(("bearer" = [])),
+    security(("bearer" = []), ("session" = [])),
     responses((status = 200, body = Profile, description = "The account as it is now.")),
     extensions(("x-codes" = json!([
         "invalid_request", "invalid_email", "wrong_password", "account_disabled", "no_mail",
@@ -267,13 +328,14 @@ async fn edit_profile(
 /// Change your password. Your other sessions end, and this one goes on with new tokens.
 ///
 /// The old tokens of this session end as well, and so do those that an operator minted for you: go on with those of the
-/// answer.
+/// answer. A session in a cookie goes on in the new one that is set.
 #[utoipa::path(put, path = "/me/password", tag = "Accounts",
     request_body = PasswordChange,
-    security(("bearer" = [])),
+    security(("bearer" = []), ("session" = [])),
     responses(
         (status = 200, body = Tokens, description = "The password is changed; the session has new tokens."),
-        (status = 204, description = "The password is changed; the access token is of no session that could go on."),
+        (status = 204, description = "The password is changed; the session goes on in the cookie that is set, or the access token is of no session that could go on.",
+            headers(("Set-Cookie" = String, description = "For a session in a cookie: the new one."))),
     ),
     extensions(("x-codes" = json!([
         "password_rejected", "wrong_password", "account_disabled", "too_many_attempts", "busy",
@@ -282,11 +344,25 @@ async fn edit_profile(
 async fn change_password(
     State(state): SharedAuthState,
     By(client): By,
-    Caller(person): Caller,
+    CallerBy(person, means): CallerBy,
+    headers: HeaderMap,
     JsonBody(body): JsonBody<PasswordChange>,
 ) -> Answered {
-    let granted =
-        state.accounts.change_password(&client, person, body.current_password, body.new_password).await?;
+    let PasswordChange { current_password: current, new_password: new } = body;
+    if means == Means::Cookie {
+        let place = session_cookies::place(&state);
+        let changed =
+            state.accounts.change_password_in_browser(&client, person, current, new, &place).await?;
+        let mut response = done();
+        match changed {
+            Some((id, cookie)) => {
+                session_cookies::set(&state, &headers, &mut response, (person.user, id), &cookie).await?;
+            }
+            None => session_cookies::forget(&state, &mut response)?,
+        }
+        return Ok(response);
+    }
+    let granted = state.accounts.change_password(&client, person, current, new).await?;
     Ok(granted.map_or_else(done, |granted| answer(StatusCode::OK, &Tokens::from(&granted))))
 }
 
@@ -296,12 +372,14 @@ async fn change_password(
 #[utoipa::path(post, path = "/password-resets", tag = "Passwords",
     request_body = Address,
     responses((status = 202, body = Accepted, description = "A mail may be on its way.")),
-    extensions(("x-codes" = json!(["no_mail", "invalid_email", "too_many_attempts"]))))]
+    extensions(("x-codes" = json!(["no_mail", "invalid_email", "too_many_attempts", "cross_site"]))))]
 async fn request_reset(
     State(state): SharedAuthState,
     By(client): By,
+    headers: HeaderMap,
     JsonBody(body): JsonBody<Address>,
 ) -> Answered {
+    same_origin::refuse_cross_site(&state, &headers)?;
     state.accounts.request_reset(&client, &body.email).await?;
     Ok(accepted("if there is an account with this address, a link that sets a new password is on its way"))
 }
@@ -325,13 +403,15 @@ async fn validate_reset(
     request_body = NewPassword,
     responses((status = 204, description = "The password is set.")),
     extensions(("x-codes" = json!([
-        "invalid_link", "password_rejected", "too_many_attempts", "busy", "conflict"
+        "invalid_link", "password_rejected", "too_many_attempts", "busy", "conflict", "cross_site"
     ]))))]
 async fn confirm_reset(
     State(state): SharedAuthState,
     By(client): By,
+    headers: HeaderMap,
     JsonBody(body): JsonBody<NewPassword>,
 ) -> Answered {
+    same_origin::refuse_cross_site(&state, &headers)?;
     state.accounts.confirm_reset(&client, body.token.expose_secret(), body.new_password).await?;
     Ok(done())
 }
@@ -347,7 +427,7 @@ async fn password_requirements(State(state): SharedAuthState) -> Response {
 
 /// Your sessions, the latest used first.
 #[utoipa::path(get, path = "/sessions", tag = "Sessions",
-    security(("bearer" = [])),
+    security(("bearer" = []), ("session" = [])),
     responses((status = 200, body = Sessions, description = "The sessions.")),
     extensions(("x-codes" = json!(["account_disabled"]))))]
 async fn list_sessions(State(state): SharedAuthState, Caller(person): Caller) -> Answered {
@@ -362,7 +442,7 @@ async fn list_sessions(State(state): SharedAuthState, Caller(person): Caller) ->
 
 /// End one of your sessions.
 #[utoipa::path(delete, path = "/sessions/{id}", tag = "Sessions",
-    security(("bearer" = [])),
+    security(("bearer" = []), ("session" = [])),
     params(("id" = String, Path, format = "uuid", description = "A session's id.")),
     responses((status = 204, description = "It has ended.")),
     extensions(("x-codes" = json!(["not_found"]))))]
@@ -387,7 +467,7 @@ struct Except {
 
 /// End all of your sessions, or all but this one.
 #[utoipa::path(delete, path = "/sessions", tag = "Sessions",
-    security(("bearer" = [])),
+    security(("bearer" = []), ("session" = [])),
     params(("except" = Option<String>, Query, description = "`current` spares the session of this request.")),
     responses((status = 204, description = "They have ended.")),
     extensions(("x-codes" = json!(["invalid_request"]))))]

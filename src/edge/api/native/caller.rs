@@ -1,7 +1,8 @@
 //! Whose request it is: what the native endpoints take from a request beside its body.
 //!
-//! A token counts in `Authorization` only, and by the very rules of the request path. Cookies say nothing about
-//! that, so no page of another site can do anything here in its visitor's name (CSRF).
+//! A token counts in `Authorization` only, and by the very rules of the request path. A session cookie counts on the host
+//! of `public_url` only, and where it authorises an unsafe method only for pages of the same origin ([`super::same_origin`]),
+//! so no page of another site can do anything here in its visitor's name (CSRF).
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -12,13 +13,15 @@ use axum::http::request::Parts;
 
 use super::super::failure::Failure;
 use super::state::AuthState;
+use super::{same_origin, session_cookies};
 use crate::http_fields::Fields;
 use palisade_core::domain::answer::answer;
 use palisade_core::domain::credential;
+use palisade_core::domain::same_origin::is_unsafe;
 use palisade_core::domain::verdict::Refusal;
-use palisade_core::ports::Verified;
+use palisade_core::ports::{CookieFault, Verified};
 use palisade_core::service::accounts::AccountError;
-use palisade_core::service::caller::{Client, Person};
+use palisade_core::service::caller::{AskedHost, Client, Person};
 
 /// Who sent the request, as far as it tells.
 pub(super) struct By(pub(super) Client);
@@ -27,52 +30,144 @@ impl<S: Send + Sync> FromRequestParts<S> for By {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<By, Infallible> {
-        // The bridge tells it with every request; without it, the limits count it under no address.
-        Ok(By(parts.extensions.get().cloned().unwrap_or_else(|| Client {
-            address: std::net::Ipv4Addr::UNSPECIFIED.into(),
-            user_agent: None,
-            request_id: String::new(),
-        })))
+        Ok(By(client(parts)))
     }
 }
 
-/// The account that the access token speaks for.
+fn client(parts: &Parts) -> Client {
+    // The bridge tells it with every request; without it, the limits count it under no address.
+    parts.extensions.get().cloned().unwrap_or_else(|| Client {
+        address: std::net::Ipv4Addr::UNSPECIFIED.into(),
+        user_agent: None,
+        request_id: String::new(),
+    })
+}
+
+/// What of a request says whose it is.
+pub(super) struct Asked {
+    pub(super) headers: HeaderMap,
+    pub(super) client: Client,
+    /// `None`: not told, so no cookie counts.
+    host: Option<AskedHost>,
+    is_unsafe: bool,
+}
+
+impl Asked {
+    /// Whether it was sent to the host of `public_url`.
+    pub(super) fn is_at_home(&self, state: &AuthState) -> bool {
+        self.host.as_ref().is_some_and(|AskedHost(name)| *name == state.browser.public.host)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Asked {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Asked, Infallible> {
+        Ok(Asked {
+            headers: parts.headers.clone(),
+            client: client(parts),
+            host: parts.extensions.get().cloned(),
+            is_unsafe: is_unsafe(parts.method.as_str(), false),
+        })
+    }
+}
+
+/// What shows whose the request is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Means {
+    Token,
+    Cookie,
+}
+
+/// The account that the access token or the session cookie speaks for.
 pub(super) struct Caller(pub(super) Person);
 
 impl FromRequestParts<Arc<AuthState>> for Caller {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, state: &Arc<AuthState>) -> Result<Caller, Failure> {
-        match authenticated(&parts.headers, state).await {
-            Ok(Some(person)) => Ok(Caller(person)),
+        let CallerBy(person, _) = CallerBy::from_request_parts(parts, state).await?;
+        Ok(Caller(person))
+    }
+}
+
+/// [`Caller`], with what showed it.
+pub(super) struct CallerBy(pub(super) Person, pub(super) Means);
+
+impl FromRequestParts<Arc<AuthState>> for CallerBy {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &Arc<AuthState>) -> Result<CallerBy, Failure> {
+        let Ok(asked) = Asked::from_request_parts(parts, state).await;
+        match authenticated(&asked, state).await {
+            Ok(Some((person, means))) => Ok(CallerBy(person, means)),
             Ok(None) => Err(AccountError::NoAccount.into()),
             Err(refusal) => Err(answer(&refusal).into()),
         }
     }
 }
 
-/// The caller that the access token identifies, with all that it says.
+/// The caller that the access token or the session cookie identifies, with all that it says.
 pub(super) struct Bearer(pub(super) Arc<Verified>);
 
 impl FromRequestParts<Arc<AuthState>> for Bearer {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, state: &Arc<AuthState>) -> Result<Bearer, Failure> {
-        Ok(Bearer(verified(&parts.headers, state).await.map_err(|refusal| answer(&refusal))?))
+        let Ok(asked) = Asked::from_request_parts(parts, state).await;
+        let (verified, _) = verified(&asked, state).await.map_err(|refusal| answer(&refusal))?;
+        Ok(Bearer(verified))
     }
 }
 
-/// The account of the token in `headers`; `None` when the token is good and speaks for none.
+/// The account of the request's token or session cookie; `None` when the token is good and speaks for none.
 ///
 /// # Errors
-/// There is no token, more than one, or one that is not good.
-pub(super) async fn authenticated(headers: &HeaderMap, state: &AuthState) -> Result<Option<Person>, Refusal> {
-    let verified = verified(headers, state).await?;
-    Ok(Person::of(&verified.identity, &state.issuer))
+/// There is none, more than one, or one that is not good; or a cookie, and the request is of another site.
+pub(super) async fn authenticated(
+    asked: &Asked,
+    state: &AuthState,
+) -> Result<Option<(Person, Means)>, Refusal> {
+    let (verified, means) = verified(asked, state).await?;
+    Ok(Person::of(&verified.identity, &state.issuer).map(|person| (person, means)))
 }
 
-async fn verified(headers: &HeaderMap, state: &AuthState) -> Result<Arc<Verified>, Refusal> {
-    let fields = Fields(headers);
-    let token = credential::only_bearer(&fields)?.ok_or(Refusal::NoToken)?;
-    (state.authenticator)().authenticate(token).await
+async fn verified(asked: &Asked, state: &AuthState) -> Result<(Arc<Verified>, Means), Refusal> {
+    let fields = Fields(&asked.headers);
+    let token = credential::only_bearer(&fields)?;
+    let has_cookie = !session_cookies::ours(state, asked).is_empty();
+    match token {
+        // As on the request path: no rule says which of them counts.
+        Some(_) if has_cookie => Err(Refusal::Credentials),
+        Some(token) => Ok(((state.authenticator)().authenticate(token).await?, Means::Token)),
+        None if has_cookie => Ok((by_cookie(asked, state).await?, Means::Cookie)),
+        None => Err(Refusal::NoToken),
+    }
+}
+
+/// The session of the request's cookie, which is used by that.
+async fn by_cookie(asked: &Asked, state: &AuthState) -> Result<Arc<Verified>, Refusal> {
+    let verified = match session_cookies::session(state, asked).await {
+        Ok(Some(session)) => session.verified,
+        Ok(None) | Err(CookieFault::Forged | CookieFault::Over | CookieFault::TooMany(_)) => {
+            return Err(Refusal::NoToken);
+        }
+        Err(CookieFault::Store(error)) => {
+            tracing::error!(%error, "a session cannot be read, so its cookie cannot be judged");
+            return Err(Refusal::NotReady);
+        }
+    };
+    if asked.is_unsafe && same_origin::require(state, &asked.headers).is_err() {
+        return Err(Refusal::CrossSite);
+    }
+    // Read just now; a revocation may have come in between.
+    let authenticator = (state.authenticator)();
+    authenticator.refuse_revoked(&verified).map_err(|refusal| match refusal {
+        Refusal::Revoked => Refusal::NoToken,
+        other => other,
+    })?;
+    if let Some(Person { user, session: Some(session) }) = Person::of(&verified.identity, &state.issuer) {
+        state.accounts.used(user, session, state.accounts.now());
+    }
+    Ok(verified)
 }

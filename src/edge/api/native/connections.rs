@@ -57,7 +57,7 @@ async fn providers(State(state): SharedAuthState) -> Response {
 /// `credentials: "include"`.
 #[utoipa::path(post, path = "/connections", tag = "Connections",
     request_body = NewConnection,
-    security(("bearer" = [])),
+    security(("bearer" = []), ("session" = [])),
     responses((status = 201, body = BegunConnection, description = "It waits for consent, for ten minutes.",
         headers(("Set-Cookie" = String,
             description = "Binds the consent to the browser; absent when there is none to give.")))),
@@ -90,7 +90,7 @@ async fn begin(
 
 /// Your connections, oldest first.
 #[utoipa::path(get, path = "/connections", tag = "Connections",
-    security(("bearer" = [])),
+    security(("bearer" = []), ("session" = [])),
     responses((status = 200, body = ConnectionList, description = "Those that have ended among them.")),
     extensions(("x-codes" = json!([]))))]
 async fn list(State(state): SharedAuthState, Caller(person): Caller) -> Answered {
@@ -101,7 +101,7 @@ async fn list(State(state): SharedAuthState, Caller(person): Caller) -> Answered
 
 /// One of your connections.
 #[utoipa::path(get, path = "/connections/{id}", tag = "Connections",
-    security(("bearer" = [])),
+    security(("bearer" = []), ("session" = [])),
     params(("id" = String, Path, format = "uuid", description = "A connection's id.")),
     responses((status = 200, body = ConnectionView, description = "The connection.")),
     extensions(("x-codes" = json!(["not_found"]))))]
@@ -114,7 +114,7 @@ async fn show(State(state): SharedAuthState, Caller(person): Caller, id: Id) -> 
 ///
 /// The provider is told, the tokens are erased, the record stays. Ending what has ended is no failure.
 #[utoipa::path(delete, path = "/connections/{id}", tag = "Connections",
-    security(("bearer" = [])),
+    security(("bearer" = []), ("session" = [])),
     params(("id" = String, Path, format = "uuid", description = "A connection's id.")),
     responses((status = 204, description = "It has ended.")),
     extensions(("x-codes" = json!(["not_found", "conflict"]))))]
@@ -125,7 +125,7 @@ async fn end(State(state): SharedAuthState, By(client): By, Caller(person): Call
 
 /// Refresh now, however fresh the access token is.
 #[utoipa::path(post, path = "/connections/{id}/refresh", tag = "Connections",
-    security(("bearer" = [])),
+    security(("bearer" = []), ("session" = [])),
     params(("id" = String, Path, format = "uuid", description = "A connection's id.")),
     responses((status = 200, body = ConnectionView, description = "The connection with its new token.")),
     extensions(("x-codes" = json!([
@@ -143,7 +143,7 @@ async fn refresh(State(state): SharedAuthState, By(client): By, Caller(person): 
 /// It is refreshed first if it is about to end. Only for callers whose own access token has what the
 /// provider's `token_access` in the configuration asks for.
 #[utoipa::path(get, path = "/connections/{id}/token", tag = "Connections",
-    security(("bearer" = [])),
+    security(("bearer" = []), ("session" = [])),
     params(("id" = String, Path, format = "uuid", description = "A connection's id.")),
     responses((status = 200, body = Token, description = "The token.")),
     extensions(("x-codes" = json!([
@@ -162,7 +162,7 @@ async fn token(State(state): SharedAuthState, By(client): By, Bearer(caller): Be
 /// of sending the user there.
 #[utoipa::path(put, path = "/connections/{id}/tokens", tag = "Connections",
     request_body = ImportedTokens,
-    security(("bearer" = [])),
+    security(("bearer" = []), ("session" = [])),
     params(("id" = String, Path, format = "uuid", description = "A connection's id.")),
     responses((status = 204, description = "They are sealed and kept.")),
     extensions(("x-codes" = json!([

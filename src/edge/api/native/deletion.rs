@@ -35,7 +35,7 @@ pub(super) struct Deletion {
 /// `email_change_undoable`.
 #[utoipa::path(delete, path = "/me", tag = "Accounts",
     request_body = Option<Deletion>,
-    security(("bearer" = [])),
+    security(("bearer" = []), ("session" = [])),
     responses((status = 204, description = "The account is gone.")),
     extensions(("x-codes" = json!([
         "wrong_password", "fresh_sign_in_needed", "email_change_undoable", "account_disabled",

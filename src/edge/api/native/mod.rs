@@ -13,7 +13,10 @@ mod email_changes;
 mod openapi;
 mod pages;
 mod registration;
+mod same_origin;
 mod schema;
+mod session;
+mod session_cookies;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -62,6 +65,7 @@ pub fn auth_router(state: AuthState) -> Router {
 fn endpoints() -> OpenApiRouter<Arc<AuthState>> {
     OpenApiRouter::with_openapi(openapi::frame())
         .merge(accounts::endpoints())
+        .merge(session::endpoints())
         .merge(deletion::endpoints())
         .merge(email_changes::endpoints())
         .merge(connections::endpoints())

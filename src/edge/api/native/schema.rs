@@ -14,6 +14,7 @@ use uuid::Uuid;
 use palisade_core::domain::account::User;
 use palisade_core::domain::password::{PasswordPolicy, Requirements};
 use palisade_core::domain::session::{Lifetimes, Session, SessionId};
+use palisade_core::domain::time::UnixTime;
 use palisade_core::service::sign_in::Granted;
 
 #[derive(Deserialize, ToSchema)]
@@ -90,6 +91,23 @@ pub(super) struct Credentials {
     pub(super) email: String,
     #[schema(value_type = String, format = Password)]
     pub(super) password: SecretString,
+    /// `cookie`: the session travels in a cookie instead of tokens.
+    #[serde(default)]
+    pub(super) session: Carriage,
+    /// For a session in a cookie: whether it outlives the browser's window, where the operator allows that.
+    #[serde(default)]
+    pub(super) remember: bool,
+}
+
+/// How a session travels.
+#[derive(Deserialize, ToSchema, Default, Clone, Copy, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Carriage {
+    /// In an access token and a refresh token.
+    #[default]
+    Tokens,
+    /// In a cookie that is set for pages on the host of the gateway's public URL.
+    Cookie,
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -214,6 +232,62 @@ impl From<&Granted> for Tokens {
             refresh_token: granted.refresh_token.expose_secret().to_owned(),
             user: Profile::from(&granted.user),
         }
+    }
+}
+
+/// A short access token of a session in a cookie.
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({
+    "access_token": "eyJ0eXAiOiJhdCtqd3QiLCJhbGciOiJFZERTQSIsImtpZCI6IjEifQ.e30.c2lnbmF0dXJl",
+    "token_type": "Bearer", "expires_in": 1800,
+}))]
+pub(super) struct SessionToken {
+    access_token: String,
+    /// Always `Bearer`.
+    token_type: &'static str,
+    /// Seconds until the access token ends.
+    expires_in: u64,
+}
+
+impl From<&palisade_core::service::browser::SessionToken> for SessionToken {
+    fn from(token: &palisade_core::service::browser::SessionToken) -> SessionToken {
+        SessionToken {
+            access_token: token.access_token.clone(),
+            token_type: "Bearer",
+            expires_in: token.expires_in.as_secs(),
+        }
+    }
+}
+
+/// The session of a cookie.
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({
+    "session": "019b1e21-0a4b-7b8e-8c7d-5a1e9f3b2d60", "idle_at": 1800043200, "ends_at": 1807776000,
+    "user": {
+        "id": "019b1e20-7c2e-7c3a-9d51-3f0b2a6c4e11", "email": "ann@example.com", "email_verified": true,
+        "name": "Ann", "created_at": 1800000000, "updated_at": 1800000060, "last_login_at": 1800003600,
+        "scopes": ["read"],
+    },
+}))]
+pub(super) struct SessionState {
+    #[schema(required, value_type = Option<String>, format = "uuid")]
+    session: Option<Uuid>,
+    /// When it ends unless it is used.
+    idle_at: u64,
+    /// When it ends in any case.
+    ends_at: u64,
+    user: Profile,
+}
+
+impl SessionState {
+    pub(super) fn new(
+        user: &User,
+        session: Option<SessionId>,
+        idle_at: UnixTime,
+        ends_at: UnixTime,
+    ) -> SessionState {
+        let session = session.map(|session| session.0);
+        SessionState { session, idle_at: idle_at.0, ends_at: ends_at.0, user: Profile::from(user) }
     }
 }
 

@@ -6,6 +6,7 @@ use axum::extract::State;
 use axum::response::Response;
 
 use super::super::failure::Failure;
+use palisade_core::domain::browser::BrowserSettings;
 use palisade_core::domain::cors::Cors;
 use palisade_core::ports::PageRenderer;
 use palisade_core::service::accounts::Accounts;
@@ -28,6 +29,8 @@ pub struct AuthState {
     pub pages: Arc<dyn PageRenderer>,
     /// Whose pages may call the endpoints from a browser.
     pub cors: Cors,
+    /// Sessions in cookies.
+    pub browser: BrowserSettings,
 }
 
 impl AuthState {

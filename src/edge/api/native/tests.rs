@@ -12,12 +12,14 @@ use super::super::fakes;
 use super::super::openapi::document;
 use super::*;
 use palisade_core::domain::account::{Registration, UserId};
+use palisade_core::domain::browser::{BrowserSettings, NamedOrigin, SessionUse};
 use palisade_core::domain::mail::Letter;
 use palisade_core::ports::Signer;
 use palisade_core::service::admit::Authenticator;
+use palisade_core::service::caller::AskedHost;
 use palisade_core::service::connections::Connections;
 use palisade_core::service::users::UserEdit;
-use palisade_testing::accounts_world::{self, ANN, AccountsWorld, PASSWORD, client};
+use palisade_testing::accounts_world::{self, ANN, AccountsWorld, BROWSER, PASSWORD, client};
 use palisade_testing::connection_fakes::FakeProviders;
 use palisade_testing::fakes::{FakeSigner, NOW};
 use palisade_testing::page_fakes::FakePages;
@@ -66,6 +68,23 @@ pub(super) fn state_of(world: &AccountsWorld, origins: Origins, public_url: &str
         public_url: public_url.to_owned(),
         pages: Arc::new(FakePages),
         cors: Cors { origins, ..Cors::default() },
+        browser: browser_at(public_url),
+    }
+}
+
+/// Sessions in cookies, as long as those of the world are.
+pub(super) fn browser_at(public_url: &str) -> BrowserSettings {
+    BrowserSettings {
+        enabled: true,
+        public: NamedOrigin::parse(public_url).unwrap(),
+        hosts: Vec::new(),
+        domain: None,
+        idle: BROWSER.idle,
+        absolute: BROWSER.absolute,
+        remember: BROWSER.remember,
+        return_to: Vec::new(),
+        uses: SessionUse::Every,
+        insecure_http: false,
     }
 }
 
@@ -88,6 +107,7 @@ pub(super) fn request(method: &str, path: &str, token: Option<&str>, body: Optio
     }
     let mut request = request.body(Body::from(body.unwrap_or_default().to_owned())).unwrap();
     request.extensions_mut().insert(client());
+    request.extensions_mut().insert(AskedHost("app.test".to_owned()));
     request
 }
 

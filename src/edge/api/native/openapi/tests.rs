@@ -102,7 +102,7 @@ async fn the_description_is_served_and_complete() {
     }
     described.sort();
     // By the design, and no more.
-    let mut wanted: Vec<&str> = "POST /register|POST /verify-email|POST /verify-email/resend|POST /login|POST /refresh|\
+    let mut wanted: Vec<&str> = "POST /register|POST /verify-email|POST /verify-email/resend|GET /session|POST /token|DELETE /me|POST /login|POST /refresh|\
          POST /logout|GET /me|PATCH /me|PUT /me/password|POST /password-resets|POST /password-resets/validate|\
          POST /password-resets/confirm|POST /email-changes/undo|POST /email-changes/object|GET /password-requirements|GET /sessions|DELETE /sessions|DELETE /sessions/{id}|GET /providers|GET /connections|POST /connections|\
          GET /connections/callback|POST /connections/callback|GET /connections/{id}|DELETE /connections/{id}|\

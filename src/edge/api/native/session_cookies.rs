@@ -1,0 +1,133 @@
+//! The session cookie at the native endpoints: which of a request counts, and how it is set and taken back, by the rules
+//! of [`palisade_core::domain::session_cookies`].
+//!
+//! It counts on the host of `public_url` only, or script in one app would become its visitor everywhere.
+
+use axum::http::{HeaderMap, header};
+use axum::response::Response;
+
+use super::super::failure::{Failure, internal};
+use super::caller::Asked;
+use super::state::AuthState;
+use crate::http_fields;
+use palisade_core::domain::account::UserId;
+use palisade_core::domain::browser::CookiePlace;
+use palisade_core::domain::redirect::SetCookie;
+use palisade_core::domain::reply::Field;
+use palisade_core::domain::session::SessionId;
+use palisade_core::domain::session_cookies::{self as rules, SetBy};
+use palisade_core::ports::{CookieFault, CookieSession};
+use palisade_core::service::browser::IssuedCookie;
+
+/// A session cookie of a request that we made for here.
+pub(super) struct Ours {
+    set_by: SetBy,
+    pub(super) place: CookiePlace,
+    pub(super) value: String,
+}
+
+/// Where a cookie counts that a sign-in sets here.
+pub(super) fn place(state: &AuthState) -> CookiePlace {
+    state.browser.place(&state.browser.public.host)
+}
+
+/// The `Cookie` fields of a request as one line (RFC 9113 §8.2.3). One that is not visible ASCII holds none of ours.
+fn line(headers: &HeaderMap) -> String {
+    let lines = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
+    lines.collect::<Vec<_>>().join("; ")
+}
+
+/// The session cookies of the request that we made for here, the kind that wins first. Reads nothing. None on another
+/// host than that of `public_url`.
+pub(super) fn ours(state: &AuthState, asked: &Asked) -> Vec<Ours> {
+    if !state.browser.enabled || !asked.is_at_home(state) {
+        return Vec::new();
+    }
+    let line = line(&asked.headers);
+    let mut found = Vec::new();
+    for kind in rules::kinds(&state.browser, &state.browser.public.host) {
+        for value in rules::values(&line, &kind) {
+            if state.accounts.is_session_cookie(value, &kind.place) {
+                let (place, value) = (kind.place.clone(), value.to_owned());
+                found.push(Ours { set_by: kind.set_by, place, value });
+            }
+        }
+    }
+    found
+}
+
+/// The cookie whose session a sign-in goes over; `place` is where the new one counts.
+pub(super) fn over(state: &AuthState, asked: &Asked) -> Option<String> {
+    let here = place(state);
+    ours(state, asked).into_iter().find(|cookie| cookie.place == here).map(|cookie| cookie.value)
+}
+
+/// The session that the request's cookies show ([`rules::counting`]).
+///
+/// # Errors
+/// [`CookieFault`], when there was a cookie of ours and none is good.
+pub(super) async fn session(state: &AuthState, asked: &Asked) -> Result<Option<CookieSession>, CookieFault> {
+    let (mut good, mut fault) = (Vec::new(), None);
+    for cookie in ours(state, asked) {
+        match state.accounts.cookie_session(&cookie.value, &cookie.place, asked.client.address).await {
+            Ok(session) => good.push((cookie.set_by, session)),
+            Err(error) => fault = Some(error),
+        }
+    }
+    let name = |session: &CookieSession| session.verified.identity.session.clone();
+    let counting = rules::counting(&good, name).map(std::ptr::from_ref);
+    let counts = |(_, session): &(SetBy, CookieSession)| Some(std::ptr::from_ref(session)) == counting;
+    if let Some(at) = good.iter().position(counts) {
+        return Ok(Some(good.swap_remove(at).1));
+    }
+    match fault {
+        // Good ones of different sessions: a store that did not answer for another says nothing more.
+        Some(fault) if good.is_empty() => Err(fault),
+        _ => Ok(None),
+    }
+}
+
+/// Sets the cookies of a session on the host of `public_url` ([`rules::to_set`]); `cookie` is the one of [`place`].
+///
+/// # Errors
+/// [`Failure`] when the store does not answer.
+pub(super) async fn set(
+    state: &AuthState,
+    headers: &HeaderMap,
+    response: &mut Response,
+    (user, session): (UserId, SessionId),
+    cookie: &IssuedCookie,
+) -> Result<(), Failure> {
+    let here = place(state);
+    for kind in rules::to_set(&state.browser, &state.browser.public.host, &line(headers)) {
+        let issued = if kind.place == here {
+            cookie.clone()
+        } else {
+            match state.accounts.cookie_at(user, session, &kind.place).await {
+                Ok(issued) => issued,
+                Err(CookieFault::Store(error)) => return Err(error.into()),
+                // It ended just now.
+                Err(_) => continue,
+            }
+        };
+        let max_age = issued.max_age.map(|age| age.as_secs());
+        let cookie = rules::set(&state.browser, &kind, &issued.value, max_age).map_err(|_| internal())?;
+        append(response, &cookie)?;
+    }
+    Ok(())
+}
+
+/// Makes the browser forget every session cookie that it can have here.
+///
+/// # Errors
+/// As [`set`].
+pub(super) fn forget(state: &AuthState, response: &mut Response) -> Result<(), Failure> {
+    rules::forget(&state.browser, &state.browser.public.host).iter().try_for_each(|cookie| append(response, cookie))
+}
+
+fn append(response: &mut Response, cookie: &SetCookie) -> Result<(), Failure> {
+    let field = Field { name: "set-cookie", value: cookie.expose().into(), is_secret: true };
+    let value = http_fields::value(&field).map_err(|_| internal())?;
+    response.headers_mut().append(header::SET_COOKIE, value);
+    Ok(())
+}
