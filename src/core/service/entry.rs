@@ -106,7 +106,7 @@ impl Accounts {
         let mine = cookie.person.filter(|person| person.user == user.id);
         let Some(session) = mine.and_then(|person| person.session) else { return Entered::SignInNeeded };
         match self.renew_cookie(client, user.id, session, cookie.place).await {
-            Ok(Some(renewed)) => Entered::Renewed(renewed),
+            Ok(Some((_, renewed))) => Entered::Renewed(renewed),
             Ok(None) | Err(_) => Entered::SignInNeeded,
         }
     }

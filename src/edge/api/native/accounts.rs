@@ -222,7 +222,11 @@ async fn login_with_cookie(state: &AuthState, asked: &Asked, body: Credentials) 
     same_origin::require(state, &asked.headers)?;
     let (place, over) = (session_cookies::place(state), session_cookies::over(state, asked));
     let Credentials { email, password, remember, .. } = body;
-    match state.accounts.browser_login(&asked.client, &email, password, remember, &place, over.as_deref()).await? {
+    match state
+        .accounts
+        .browser_login(&asked.client, &email, password, remember, &place, over.as_deref())
+        .await?
+    {
         SignIn::Done(signed_in) => {
             let SignedIn { user, session, cookie } = *signed_in;
             let mut response = done();

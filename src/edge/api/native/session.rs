@@ -50,7 +50,7 @@ async fn show(State(state): SharedAuthState, asked: Asked) -> Answered {
 #[utoipa::path(post, path = "/token", tag = "Sign-in",
     security(("session" = [])),
     responses((status = 200, body = SessionToken, description = "The access token.")),
-    extensions(("x-codes" = json!(["wrong_host", "account_disabled", "signing_unavailable"]))))]
+    extensions(("x-codes" = json!(["wrong_host", "invalid_request", "account_disabled", "signing_unavailable"]))))]
 async fn token(State(state): SharedAuthState, asked: Asked, caller: Result<CallerBy, Failure>) -> Answered {
     at_home(&state, &asked)?;
     let CallerBy(person, means) = caller?;
@@ -85,3 +85,6 @@ pub(super) fn wrong_host() -> Failure {
     let why = "session cookies open these endpoints on the host of the gateway's public URL only";
     Failure::new(403, "wrong_host", why)
 }
+
+#[cfg(test)]
+mod tests;

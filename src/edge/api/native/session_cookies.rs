@@ -122,7 +122,9 @@ pub(super) async fn set(
 /// # Errors
 /// As [`set`].
 pub(super) fn forget(state: &AuthState, response: &mut Response) -> Result<(), Failure> {
-    rules::forget(&state.browser, &state.browser.public.host).iter().try_for_each(|cookie| append(response, cookie))
+    rules::forget(&state.browser, &state.browser.public.host)
+        .iter()
+        .try_for_each(|cookie| append(response, cookie))
 }
 
 fn append(response: &mut Response, cookie: &SetCookie) -> Result<(), Failure> {
