@@ -129,7 +129,7 @@ async fn verify_email(
     // An access token that is not good does no harm to a link that needs none.
     let (caller, refused) = match authenticated(&asked, &state).await {
         Ok(caller) => (caller, None),
-        Err(Refusal::NoToken) => (None, None),
+        Err(Refusal::NoToken | Refusal::SessionOver) => (None, None),
         Err(refusal) => (None, Some(refusal)),
     };
     let (person, client) = (caller.map(|(person, _)| person), &asked.client);
@@ -274,7 +274,16 @@ async fn logout(
 ) -> Answered {
     let token = body.refresh_token.as_ref().map(ExposeSecret::expose_secret);
     let caller = match authenticated(&asked, &state).await {
-        Err(Refusal::NoToken | Refusal::Token(_) | Refusal::Revoked) if token.is_some() => None,
+        Err(Refusal::NoToken | Refusal::Token(_) | Refusal::Revoked | Refusal::SessionOver)
+            if token.is_some() =>
+        {
+            None
+        }
+        Err(Refusal::SessionOver) => {
+            let mut response = done();
+            session_cookies::forget(&state, &mut response)?;
+            return Ok(response);
+        }
         Err(refusal) => return Err(answer::answer(&refusal).into()),
         Ok(None) if token.is_none() => return Err(AccountError::NoAccount.into()),
         Ok(caller) => caller.filter(|(person, _)| person.session.is_some()),

@@ -150,11 +150,11 @@ async fn by_cookie(asked: &Asked, state: &AuthState) -> Result<Arc<Verified>, Re
     let verified = match session_cookies::session(state, asked).await {
         Ok(Some(session)) => session.verified,
         Ok(None) | Err(CookieFault::Forged | CookieFault::Over | CookieFault::TooMany(_)) => {
-            return Err(Refusal::NoToken);
+            return Err(Refusal::SessionOver);
         }
         Err(CookieFault::Store(error)) => {
             tracing::error!(%error, "a session cannot be read, so its cookie cannot be judged");
-            return Err(Refusal::NotReady);
+            return Err(Refusal::SessionUnknown);
         }
     };
     if asked.is_unsafe && same_origin::require(state, &asked.headers).is_err() {
@@ -163,7 +163,7 @@ async fn by_cookie(asked: &Asked, state: &AuthState) -> Result<Arc<Verified>, Re
     // Read just now; a revocation may have come in between.
     let authenticator = (state.authenticator)();
     authenticator.refuse_revoked(&verified).map_err(|refusal| match refusal {
-        Refusal::Revoked => Refusal::NoToken,
+        Refusal::Revoked => Refusal::SessionOver,
         other => other,
     })?;
     if let Some(Person { user, session: Some(session) }) = Person::of(&verified.identity, &state.issuer) {

@@ -10,8 +10,15 @@ use palisade_core::domain::answer::answer;
 use palisade_core::domain::verdict::Refusal;
 
 /// What needing an access token adds.
-const AUTHENTICATING: [&str; 6] =
-    ["credentials_ambiguous", "token_missing", "invalid_token", "no_account", "not_ready", "cross_site"];
+const AUTHENTICATING: [&str; 7] = [
+    "credentials_ambiguous",
+    "token_missing",
+    "invalid_token",
+    "no_account",
+    "not_ready",
+    "cross_site",
+    "session_over",
+];
 
 #[derive(utoipa::OpenApi)]
 #[openapi(
@@ -53,6 +60,10 @@ pub(super) fn failures() -> Failures {
     known.push((
         answer(&Refusal::CrossSite).into(),
         "A session cookie authorises it, or it sets one or may come from a form, and it is not from a page of the gateway's own origin.",
+    ));
+    known.push((
+        answer(&Refusal::SessionOver).into(),
+        "The session of the cookie is over; it cannot be good again.",
     ));
     known.push((
         super::session::wrong_host(),
