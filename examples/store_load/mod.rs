@@ -86,6 +86,7 @@ pub fn session(user: UserId, at: UnixTime) -> Session {
         scopes: vec!["read".into(), "write".into()],
         generation: 0,
         current: TokenHash::of(id.as_bytes()),
+        rekeyed: 0,
         rotated_at: at,
         browser: None,
         revision: 0,

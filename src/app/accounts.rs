@@ -19,7 +19,7 @@ use palisade_core::domain::lease::LeaseHolder;
 use palisade_core::domain::mail_cap::Caps;
 use palisade_core::domain::opaque::ServerKey;
 use palisade_core::domain::session::{BrowserLifetimes, Lifetimes};
-use palisade_core::ports::{Audit, Clock, Entropy, Limiter, Meter, OwnSecret, SecretStore, Signer, Store};
+use palisade_core::ports::{Audit, Clock, Entropy, Limiter, Meter, SecretStore, Signer, Store};
 use palisade_core::service::accounts::{AccountPorts, AccountSettings, Accounts};
 use palisade_core::service::audited_limits::AuditedLimits;
 use palisade_core::service::fit::longest_token;
@@ -102,7 +102,9 @@ pub(super) fn start(
     inputs: AccountInputs,
 ) -> Result<AccountWorkers, String> {
     let AccountInputs { store, signer, clock, meter } = inputs;
-    let key = Arc::new(ServerKey::new(own_secrets::key(secrets, OwnSecret::ServerKey)?));
+    let mut keys = own_secrets::server_keys(secrets)?.into_iter();
+    let first = keys.next().ok_or_else(|| "there is no server key".to_owned())?;
+    let key = Arc::new(ServerKey::ring(first, keys.collect()));
     let audit = Arc::new(AuditLog::start(config.log.audit.clone(), Arc::clone(&store)));
     let mails = Arc::new(Notify::new());
     let (tokens, lives) = (&config.tokens, lives(config));

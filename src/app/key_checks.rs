@@ -83,16 +83,16 @@ pub(super) fn admit(
     accept: Accept,
 ) -> Result<Vec<String>, String> {
     // Those that cannot be used first: no flag makes them usable.
-    for secret in [OwnSecret::ServerKey, OwnSecret::PluginCacheKey] {
-        own_secrets::check_key(secrets, secret)?;
-    }
+    own_secrets::check_server_keys(secrets)?;
+    own_secrets::check_key(secrets, OwnSecret::PluginCacheKey)?;
     own_secrets::find(secrets, OwnSecret::VaultKey)?;
     if !credential::is_in_environment() {
         own_secrets::find(secrets, OwnSecret::AdminCredential)?;
     }
-    let now = checks(secrets, data_dir);
-    let mut notices = Vec::new();
     let server_key = file_name(OwnSecret::ServerKey);
+    let known_ring = known.get(server_key).map_or("", String::as_str);
+    let now = checks(secrets, data_dir, known_ring);
+    let mut notices = Vec::new();
     if was_there(known, OwnSecret::ServerKey) && matches!(secrets.read(OwnSecret::ServerKey), Ok(None)) {
         let all = SECRETS.iter().map(|(secret, _)| file_name(*secret)).filter(|file| *file != server_key);
         notices.push(format!(
@@ -106,7 +106,11 @@ pub(super) fn admit(
         let (Some(was), Some(is)) = (known.get(file).filter(|was| *was != GONE), now.get(file)) else {
             continue;
         };
-        if was == is {
+        let is_same = match secret {
+            OwnSecret::ServerKey => continues(was, is),
+            _ => was == is,
+        };
+        if is_same {
             continue;
         }
         match changed {
@@ -142,7 +146,8 @@ pub(super) fn admit(
 /// Keeps what the files are known by, once the start has made those that were missing. Returns a notice when that
 /// fails: a full disk is no reason not to start.
 pub(super) async fn keep(store: &Backend, secrets: &dyn SecretStore, data_dir: &Path) -> Option<String> {
-    let mut now = checks(secrets, data_dir);
+    // Under the key that signs from now on.
+    let mut now = checks(secrets, data_dir, "");
     let known = store.key_checks().await.ok()?;
     let is_gone = |file: &&String| matches!(data_dir.join(file).try_exists(), Ok(false));
     now.extend(known.keys().filter(is_gone).map(|file| (file.clone(), GONE.to_owned())));
@@ -157,20 +162,73 @@ pub(super) async fn keep(store: &Backend, secrets: &dyn SecretStore, data_dir: &
     ))
 }
 
-/// The check value of every file that can be read, by its name; none without the server key.
-fn checks(secrets: &dyn SecretStore, data_dir: &Path) -> BTreeMap<String, String> {
+/// Whether the server keys of which `is` has the check values go on from those of which the store has `was`: the one that
+/// signed is still there, and new ones stand in front only. A former one may be gone, which an operator decides. A damaged
+/// one is a new one that stands elsewhere, or is gone from the front.
+fn continues(was: &str, is: &str) -> bool {
+    let known: Vec<&str> = was.split(' ').collect();
+    let now: Vec<&str> = is.split(' ').collect();
+    let kept = now.iter().skip_while(|check| !known.contains(check));
+    now.iter().any(|check| known.first() == Some(check)) && kept.clone().all(|check| known.contains(check))
+}
+
+/// The check value of every file that can be read, by its name; none without the server key. That of the server key has
+/// one for each key of the ring, in their order, under the key itself.
+///
+/// All others are under the first key that `ring`, the check values of a former start, begins with; under the one that
+/// signs now where there is none such.
+fn checks(secrets: &dyn SecretStore, data_dir: &Path, ring: &str) -> BTreeMap<String, String> {
     let read = |file: &str| fs::read(data_dir.join(file)).ok().map(Zeroizing::new);
     let kept = |secret: OwnSecret| secrets.read(secret).ok().flatten();
     let Some(server_key) = kept(OwnSecret::ServerKey) else { return BTreeMap::new() };
-    let check = |file: &str, content: &[u8]| {
-        let mac = Hmac::<Sha256>::new_from_slice(server_key.trim_ascii()).ok()?;
-        let mac = mac.chain_update(CONTEXT).chain_update(file).chain_update([0]).chain_update(content);
-        let mut text = hex::encode(mac.finalize().into_bytes());
-        text.truncate(CHARACTERS);
-        Some((file.to_owned(), text))
-    };
-    let checked =
-        SECRETS.iter().filter_map(|(secret, _)| check(file_name(*secret), kept(*secret)?.trim_ascii()));
-    let present = PRESENT.iter().filter_map(|(file, _)| read(file).and_then(|_| check(file, b"")));
-    present.chain(checked).collect()
+    let keys: Vec<&[u8]> = own_secrets::server_key_lines(&server_key).collect();
+    let file = file_name(OwnSecret::ServerKey);
+    let own: Vec<String> = keys.iter().filter_map(|key| check(key, file, key)).collect();
+    let former = own.iter().position(|check| ring.split(' ').next() == Some(check));
+    let Some(key) = keys.get(former.unwrap_or(0)) else { return BTreeMap::new() };
+    let others = SECRETS.iter().filter(|(secret, _)| *secret != OwnSecret::ServerKey);
+    let checked = others.filter_map(|(secret, _)| {
+        let file = file_name(*secret);
+        Some((file.to_owned(), check(key, file, kept(*secret)?.trim_ascii())?))
+    });
+    let present = PRESENT.iter().filter_map(|(file, _)| {
+        read(file).and_then(|_| check(key, file, b"")).map(|check| ((*file).to_owned(), check))
+    });
+    std::iter::once((file.to_owned(), own.join(" "))).chain(present).chain(checked).collect()
+}
+
+/// The check value of a file under a server key.
+fn check(key: &[u8], file: &str, content: &[u8]) -> Option<String> {
+    let mac = Hmac::<Sha256>::new_from_slice(key).ok()?;
+    let mac = mac.chain_update(CONTEXT).chain_update(file).chain_update([0]).chain_update(content);
+    let mut text = hex::encode(mac.finalize().into_bytes());
+    text.truncate(CHARACTERS);
+    Some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::continues;
+
+    #[test]
+    fn a_ring_goes_on_while_the_key_that_signed_is_there_and_new_ones_stand_in_front() {
+        for (was, is, goes_on) in [
+            ("a", "a", true),
+            ("a", "b a", true),
+            ("a", "c b a", true),
+            ("b a", "b", true),
+            ("b a", "c b a", true),
+            ("b a", "c b", true),
+            ("b a", "a b", true),
+            ("a", "b", false),
+            ("a", "a b", false),
+            ("b a", "a", false),
+            ("b a", "b x", false),
+            ("b a", "x a", false),
+            ("b a", "c a", false),
+            ("", "a", false),
+        ] {
+            assert_eq!(continues(was, is), goes_on, "{was} -> {is}");
+        }
+    }
 }

@@ -113,6 +113,50 @@ pub fn key(store: &dyn SecretStore, which: OwnSecret) -> Result<Zeroizing<[u8; B
     bytes(&secret(store, which)?).map_err(|why| damaged(store, which, why))
 }
 
+/// The most keys of a ring of server keys.
+pub const MAX_KEYS: usize = 8;
+
+/// The keys of the server key, made now when there is none: one on each line, the first one signs.
+///
+/// # Errors
+/// As [`key`], for each line; or there are more than [`MAX_KEYS`], or one twice.
+pub fn server_keys(store: &dyn SecretStore) -> Result<Vec<Zeroizing<[u8; BYTES]>>, String> {
+    let which = OwnSecret::ServerKey;
+    let Some(kept) = store.read(which).map_err(failed)? else { return Ok(vec![key(store, which)?]) };
+    ring(&kept).map_err(|why| damaged(store, which, why))
+}
+
+/// Whether the server key, if there is one, is what [`server_keys`] reads.
+///
+/// # Errors
+/// As [`server_keys`].
+pub fn check_server_keys(store: &dyn SecretStore) -> Result<(), String> {
+    let which = OwnSecret::ServerKey;
+    let Some(kept) = store.read(which).map_err(failed)? else { return Ok(()) };
+    ring(&kept).map(drop).map_err(|why| damaged(store, which, why))
+}
+
+/// The keys in the file of the server key, as they stand there: one on each line. Not looked at otherwise.
+pub fn server_key_lines(kept: &[u8]) -> impl Iterator<Item = &[u8]> {
+    kept.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty())
+}
+
+fn ring(kept: &[u8]) -> Result<Vec<Zeroizing<[u8; BYTES]>>, &'static str> {
+    let mut keys: Vec<Zeroizing<[u8; BYTES]>> = Vec::new();
+    for line in server_key_lines(kept) {
+        let key = bytes(&parse(line)?)?;
+        if keys.contains(&key) {
+            return Err("it holds a key twice");
+        }
+        keys.push(key);
+    }
+    match keys.len() {
+        0 => Err("it holds no secret"),
+        1..=MAX_KEYS => Ok(keys),
+        _ => Err("it holds more than 8 keys"),
+    }
+}
+
 /// Whether the secret, if there is one, is what [`key`] reads.
 ///
 /// # Errors
@@ -189,6 +233,37 @@ mod tests {
         assert!(find(&store, OwnSecret::ServerKey).unwrap_err().contains("it is no text"));
         assert!(bytes(&"*".repeat(43).into()).is_err());
         assert!(bytes(&"AAAA".to_owned().into()).is_err());
+    }
+
+    #[test]
+    fn the_server_key_may_be_several_and_each_is_a_whole_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = FolderSecrets::new(folder.path());
+        let made = server_keys(&store).unwrap();
+        assert_eq!(made.len(), 1);
+        let one = fs::read_to_string(folder.path().join("opaque.key")).unwrap();
+        let with = |text: &str| {
+            fs::write(folder.path().join("opaque.key"), text).unwrap();
+            let read = server_keys(&store);
+            assert_eq!(check_server_keys(&store).is_ok(), read.is_ok());
+            read
+        };
+        let other = URL_SAFE_NO_PAD.encode([7; 32]);
+        let ring = with(&format!("{other}\r\n\n {one}\n")).unwrap();
+        assert_eq!((ring.len(), *ring[0], *ring[1]), (2, [7; 32], *made[0]));
+        let nine: Vec<String> = (0..9).map(|byte| URL_SAFE_NO_PAD.encode([byte; 32])).collect();
+        assert_eq!(with(&nine[..8].join("\n")).unwrap().len(), 8);
+        for (text, why) in [
+            ("\n\n", "it holds no secret"),
+            (&format!("{one}\n{one}"), "it holds a key twice"),
+            (&format!("{one}\n{}", &other[1..]), "it has not 32 bytes"),
+            (&format!("{one}\nshort"), "it holds no secret"),
+            (&format!("{one} {other}"), "it holds no secret"),
+            (&nine.join("\n"), "it holds more than 8 keys"),
+        ] {
+            let said = with(text).unwrap_err();
+            assert!(said.contains(why) && !said.contains(&other[1..]), "{said}");
+        }
     }
 
     #[test]

@@ -85,6 +85,7 @@ pub fn session(user: u128, id: u128, expires: u64) -> Session {
         begun: Versions::default(),
         generation: 0,
         current: TokenHash::of(&id.to_be_bytes()),
+        rekeyed: 0,
         rotated_at: UnixTime(1),
         browser: None,
         revision: 0,

@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use super::account::User;
 use super::email::EmailAddress;
-use super::opaque::ServerKey;
+use super::opaque::{KeyIndex, ServerKey};
 use super::time::UnixTime;
 
 /// How long a browser remembers a registration: as long as an account waits for its address to be verified.
@@ -48,8 +48,8 @@ impl Binding {
     /// The browser sends the registration `registration` for `email`: what it sent for that address before counts no
     /// more.
     pub fn sends(&mut self, key: &ServerKey, email: &EmailAddress, registration: Uuid, now: UnixTime) {
-        let address = tag(key, email);
-        self.0.retain(|sent| sent.address != address);
+        self.0.retain(|sent| !is_of(key, email, &sent.address));
+        let address = tag(key, KeyIndex::FIRST, email);
         self.0.push(Sent { address, registration, ends_at: now.plus(BINDING_LIFE) });
         let excess = self.0.len().saturating_sub(MOST);
         self.0.drain(..excess);
@@ -60,10 +60,8 @@ impl Binding {
     #[must_use]
     pub fn proves(&self, key: &ServerKey, user: &User, now: UnixTime) -> bool {
         let Some(registration) = user.registration else { return false };
-        let address = tag(key, &user.email);
-        self.0
-            .iter()
-            .any(|sent| sent.address == address && sent.registration == registration && now < sent.ends_at)
+        let is_it = |sent: &Sent| sent.registration == registration && now < sent.ends_at;
+        self.0.iter().any(|sent| is_it(sent) && is_of(key, &user.email, &sent.address))
     }
 
     /// The cookie's value, which names no address.
@@ -93,9 +91,7 @@ impl Binding {
         }
         let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
         let (said, mac) = bytes.split_at_checked(bytes.len().checked_sub(MAC)?)?;
-        if !bool::from(key.mac(COOKIE, &[said])[..].ct_eq(mac)) {
-            return None;
-        }
+        key.verifying(mac, COOKIE, &[said])?;
         let entries = said.strip_prefix(&[VERSION])?.chunks_exact(ENTRY);
         if !entries.remainder().is_empty() {
             return None;
@@ -116,8 +112,13 @@ impl Binding {
 /// The domain of the MAC over a cookie; no other text of ours is under it.
 const COOKIE: &str = "registration cookie";
 
-fn tag(key: &ServerKey, email: &EmailAddress) -> [u8; ADDRESS] {
-    let mac = key.mac("registration address", &[email.as_str().as_bytes()]);
+/// Whether `address` is the tag of `email` under any key of the ring.
+fn is_of(key: &ServerKey, email: &EmailAddress, address: &[u8; ADDRESS]) -> bool {
+    key.keys().any(|one| tag(key, one, email) == *address)
+}
+
+fn tag(key: &ServerKey, by: KeyIndex, email: &EmailAddress) -> [u8; ADDRESS] {
+    let mac = key.mac_by(by, "registration address", &[email.as_str().as_bytes()]);
     let mut tag = [0; ADDRESS];
     tag.copy_from_slice(&mac[..ADDRESS]);
     tag
@@ -270,6 +271,17 @@ mod tests {
             }
             assert!(!text.contains("example"));
         }
+    }
+
+    #[test]
+    fn a_new_server_key_in_front_forgets_no_registration_and_revives_none() {
+        let ring = ServerKey::ring(Zeroizing::new([2; 32]), vec![Zeroizing::new([1; 32])]);
+        let text = sent(&[(ANN, 7)]).write(&key(1));
+        let mut binding = Binding::read(&ring, text.expose_secret());
+        assert!(binding.proves(&ring, &registered(ANN, 7), NOW));
+        binding.sends(&ring, &at(ANN), Uuid::from_u128(8), NOW);
+        assert!(!binding.proves(&ring, &registered(ANN, 7), NOW), "not the last one any more");
+        assert!(binding.proves(&ring, &registered(ANN, 8), NOW));
     }
 
     #[test]

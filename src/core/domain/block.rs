@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::account::{User, UserId};
-use super::opaque::ServerKey;
+use super::opaque::{KeyIndex, ServerKey};
 
 /// How many blocks an account remembers, the latest last.
 pub const MAX_BLOCKS: usize = 16;
@@ -61,7 +61,17 @@ impl ServerKey {
     /// compared and not read: neither the address nor that two accounts share one is in the store.
     #[must_use]
     pub fn block_mark(&self, user: UserId, block: AddressBlock) -> String {
-        URL_SAFE_NO_PAD.encode(&self.mac("block", &[user.0.as_bytes(), &block.bytes()])[..8])
+        self.block_mark_by(KeyIndex::FIRST, user, block)
+    }
+
+    /// Whether `user` was signed in to from `block`, as far as the account remembers: by a mark under any key.
+    #[must_use]
+    pub fn is_known_block(&self, user: &User, block: AddressBlock) -> bool {
+        self.keys().any(|key| user.knows_block(&self.block_mark_by(key, user.id, block)))
+    }
+
+    fn block_mark_by(&self, key: KeyIndex, user: UserId, block: AddressBlock) -> String {
+        URL_SAFE_NO_PAD.encode(&self.mac_by(key, "block", &[user.0.as_bytes(), &block.bytes()])[..8])
     }
 }
 

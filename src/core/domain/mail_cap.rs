@@ -100,7 +100,7 @@ impl ServerKey {
     /// The mailbox that `email` leads to, as far as an address shows it.
     #[must_use]
     pub fn mailbox(&self, email: &EmailAddress) -> MailboxId {
-        let mac = self.mac("mailbox", &[plain(email).as_bytes()]);
+        let mac = self.mac_by_oldest("mailbox", &[plain(email).as_bytes()]);
         let mut id = [0; 16];
         id.copy_from_slice(&mac[..16]);
         MailboxId(id)

@@ -77,9 +77,16 @@ pub struct RefreshToken {
     /// 0 for the token that a login hands out, then one more with every rotation.
     pub generation: u32,
     secret: Zeroizing<[u8; SECRET]>,
+    /// The key that it is under: its tag, and its secret where it is a successor's.
+    key: KeyIndex,
 }
 
 impl RefreshToken {
+    /// Whether it is under the key that signs.
+    pub(super) fn is_of_first_key(&self) -> bool {
+        self.key == KeyIndex::FIRST
+    }
+
     /// What is kept of it.
     #[must_use]
     pub fn hash(&self) -> TokenHash {
@@ -103,7 +110,8 @@ pub struct State {
 }
 
 /// The secret of this installation from which opaque tokens are derived: a ring of keys of 32 random bytes that live
-/// beside the signing keys, never in the store. The first one signs, all of them verify.
+/// beside the signing keys, never in the store. The first one signs, all of them verify, so that a new one in front voids
+/// nothing. What is no credential but only a number or name for an address goes by the last one, and stays the same.
 pub struct ServerKey {
     first: Zeroizing<[u8; 32]>,
     /// The latest first.
@@ -140,19 +148,39 @@ impl ServerKey {
     /// The first refresh token of a session; `secret` must be fresh randomness.
     #[must_use]
     pub fn first(&self, user: UserId, session: SessionId, secret: Zeroizing<[u8; 32]>) -> RefreshToken {
-        RefreshToken { user, session, generation: 0, secret }
+        RefreshToken { user, session, generation: 0, secret, key: KeyIndex::FIRST }
     }
 
     /// The token that replaces `parent`: always the same one for the same parent, so that a client that lost the
     /// answer and repeats the request gets the same answer.
     #[must_use]
     pub fn successor(&self, parent: &RefreshToken) -> RefreshToken {
+        self.successor_by(KeyIndex::FIRST, parent)
+    }
+
+    /// [`ServerKey::successor`] as one of the keys derives it.
+    pub(super) fn successor_by(&self, key: KeyIndex, parent: &RefreshToken) -> RefreshToken {
         RefreshToken {
             user: parent.user,
             session: parent.session,
             generation: parent.generation.saturating_add(1),
-            secret: Zeroizing::new(self.mac("successor", &[&head(parent), &*parent.secret])),
+            secret: Zeroizing::new(self.mac_by(key, "successor", &[&head(parent), &*parent.secret])),
+            key,
         }
+    }
+
+    /// The token `steps` places behind `token`, as one of the keys derives the whole way.
+    pub(super) fn followed(&self, key: KeyIndex, token: &RefreshToken, steps: u32) -> RefreshToken {
+        let mut reached = RefreshToken { secret: token.secret.clone(), ..*token };
+        for _ in 0..steps {
+            reached = self.successor_by(key, &reached);
+        }
+        reached
+    }
+
+    /// [`ServerKey::followed`] by the key that `token` itself is under.
+    pub(super) fn followed_by_its_own(&self, token: &RefreshToken, steps: u32) -> RefreshToken {
+        self.followed(token.key, token, steps)
     }
 
     /// The token as its bearer holds it.
@@ -161,7 +189,7 @@ impl ServerKey {
         let head = head(token);
         let mut bytes = Zeroizing::new(Vec::with_capacity(HEAD + TAG + SECRET));
         bytes.extend_from_slice(&head);
-        bytes.extend_from_slice(&self.mac("refresh", &[&head])[..TAG]);
+        bytes.extend_from_slice(&self.mac_by(token.key, "refresh", &[&head])[..TAG]);
         bytes.extend_from_slice(&*token.secret);
         URL_SAFE_NO_PAD.encode(&*bytes).into()
     }
@@ -177,15 +205,14 @@ impl ServerKey {
         let bytes = Zeroizing::new(URL_SAFE_NO_PAD.decode(text).ok()?);
         let (head, rest) = bytes.split_at_checked(HEAD)?;
         let (tag, secret) = rest.split_at_checked(TAG)?;
-        if !bool::from(self.mac("refresh", &[head])[..TAG].ct_eq(tag)) || head[0] != VERSION {
-            return None;
-        }
+        let key = self.verifying(tag, "refresh", &[head]).filter(|_| head[0] == VERSION)?;
         let uuid = |at: usize| Uuid::from_slice(&head[at..at + 16]).ok();
         Some(RefreshToken {
             user: UserId(uuid(1)?),
             session: SessionId(uuid(17)?),
             generation: u32::from_be_bytes(head[33..].try_into().ok()?),
             secret: Zeroizing::new(secret.try_into().ok()?),
+            key,
         })
     }
 
@@ -193,7 +220,17 @@ impl ServerKey {
     /// be sent need not hold it.
     #[must_use]
     pub fn link_token(&self, id: Uuid) -> SecretString {
-        URL_SAFE_NO_PAD.encode(self.mac("link", &[id.as_bytes()])).into()
+        self.link_token_by(KeyIndex::FIRST, id)
+    }
+
+    /// The tokens that the mailed link `id` can have, by the key under which it was made: [`ServerKey::link_token`]
+    /// first.
+    pub fn link_tokens(&self, id: Uuid) -> impl Iterator<Item = SecretString> {
+        self.keys().map(move |key| self.link_token_by(key, id))
+    }
+
+    fn link_token_by(&self, key: KeyIndex, id: Uuid) -> SecretString {
+        URL_SAFE_NO_PAD.encode(self.mac_by(key, "link", &[id.as_bytes()])).into()
     }
 
     /// The password of the account of a demonstration: the same after a restart, another in every installation. It has
@@ -208,7 +245,7 @@ impl ServerKey {
     /// be guessed without the key.
     #[must_use]
     pub fn tag(&self, email: &EmailAddress) -> u64 {
-        let mac = self.mac("tag", &[email.as_str().as_bytes()]);
+        let mac = self.mac_by_oldest("tag", &[email.as_str().as_bytes()]);
         mac[..8].iter().fold(0, |tag, byte| tag << 8 | u64::from(*byte))
     }
 
@@ -216,7 +253,7 @@ impl ServerKey {
     /// same address, and of no use to find it without the key.
     #[must_use]
     pub fn hash_of_address(&self, address: &str) -> String {
-        URL_SAFE_NO_PAD.encode(&self.mac("audited address", &[address.as_bytes()])[..16])
+        URL_SAFE_NO_PAD.encode(&self.mac_by_oldest("audited address", &[address.as_bytes()])[..16])
     }
 
     /// A state as the provider sees it: the user, connection and consent, and a MAC over them by the server key.
@@ -232,22 +269,50 @@ impl ServerKey {
     /// The state in `text`, when it is one that we have issued.
     #[must_use]
     pub fn read_state(&self, text: &str) -> Option<State> {
+        self.keyed_state(text).map(|(state, _)| state)
+    }
+
+    fn keyed_state(&self, text: &str) -> Option<(State, KeyIndex)> {
         if text.len() != (STATE_HEAD + SECRET) / 3 * 4 {
             return None;
         }
         let bytes = Zeroizing::new(URL_SAFE_NO_PAD.decode(text).ok()?);
         let (named, mac) = bytes.split_at_checked(STATE_HEAD)?;
-        if !bool::from(self.mac("state", &[named]).ct_eq(mac)) || named[0] != VERSION {
-            return None;
-        }
+        let key = self.verifying(mac, "state", &[named]).filter(|_| named[0] == VERSION)?;
         let uuid = |at: usize| Uuid::from_slice(&named[at..at + 16]).ok();
-        Some(State { user: UserId(uuid(1)?), connection: ConnectionId(uuid(17)?), consent: uuid(33)? })
+        let state = State { user: UserId(uuid(1)?), connection: ConnectionId(uuid(17)?), consent: uuid(33)? };
+        Some((state, key))
     }
 
     /// The code verifier of a consent (RFC 7636 §4.1): 43 characters. It need not be kept.
     #[must_use]
     pub fn code_verifier(&self, consent: Uuid) -> SecretString {
-        URL_SAFE_NO_PAD.encode(self.mac("code verifier", &[consent.as_bytes()])).into()
+        self.code_verifier_by(KeyIndex::FIRST, consent)
+    }
+
+    /// The code verifier of the consent that `state` names, by the key under which both were made; `None` for a state
+    /// that is none of ours.
+    #[must_use]
+    pub fn code_verifier_of(&self, state: &str) -> Option<SecretString> {
+        let (state, key) = self.keyed_state(state)?;
+        Some(self.code_verifier_by(key, state.consent))
+    }
+
+    fn code_verifier_by(&self, key: KeyIndex, consent: Uuid) -> SecretString {
+        URL_SAFE_NO_PAD.encode(self.mac_by(key, "code verifier", &[consent.as_bytes()])).into()
+    }
+
+    /// A MAC under the oldest key, for this purpose only.
+    pub(super) fn mac_by_oldest(&self, purpose: &str, parts: &[&[u8]]) -> [u8; 32] {
+        self.mac_by(KeyIndex(self.former.len()), purpose, parts)
+    }
+
+    /// The key under which `tag`, which may be cut, is a MAC for this purpose.
+    pub(super) fn verifying(&self, tag: &[u8], purpose: &str, parts: &[&[u8]]) -> Option<KeyIndex> {
+        self.keys().find(|key| {
+            let mac = self.mac_by(*key, purpose, parts);
+            mac.get(..tag.len()).is_some_and(|mac| mac.ct_eq(tag).into())
+        })
     }
 
     /// A MAC under the key that signs, for this purpose only.
@@ -367,6 +432,42 @@ mod tests {
         assert_eq!(token.expose_secret(), key(1).link_token(one).expose_secret());
         assert_ne!(token.expose_secret(), key(1).link_token(other).expose_secret());
         assert_ne!(token.expose_secret(), key(2).link_token(one).expose_secret());
+    }
+
+    /// Two keys, the second one the former.
+    fn ring(first: u8, former: u8) -> ServerKey {
+        ServerKey::ring(Zeroizing::new([first; 32]), vec![Zeroizing::new([former; 32])])
+    }
+
+    #[test]
+    fn a_new_key_in_front_voids_nothing_and_signs() {
+        let (old, both, new) = (key(1), ring(2, 1), key(2));
+        let token = first(&old);
+        let read = both.read(old.write(&token).expose_secret()).unwrap();
+        assert!(read.hash().is(&token.hash()) && !read.is_of_first_key());
+        assert!(both.successor(&read).hash().is(&new.successor(&token).hash()), "the first key derives");
+        assert!(new.read(both.write(&both.successor(&read)).expose_secret()).is_some());
+        assert!(new.read(both.write(&read).expose_secret()).is_none(), "it stays under its own");
+
+        let id = Uuid::from_u128(7);
+        let links: Vec<_> = both.link_tokens(id).map(|token| token.expose_secret().to_owned()).collect();
+        assert_eq!(links, [new.link_token(id).expose_secret(), old.link_token(id).expose_secret()]);
+        assert_eq!(both.link_token(id).expose_secret(), new.link_token(id).expose_secret());
+
+        let [user, connection, consent] = [1, 2, 3].map(Uuid::from_u128);
+        let state = State { user: UserId(user), connection: ConnectionId(connection), consent };
+        for one in [&old, &new] {
+            let text = one.write_state(&state);
+            assert_eq!(both.read_state(text.expose_secret()), Some(state));
+            let verifier = both.code_verifier_of(text.expose_secret()).unwrap();
+            assert_eq!(verifier.expose_secret(), one.code_verifier(consent).expose_secret());
+        }
+        assert!(both.code_verifier_of("x").is_none());
+        let email = "ann@example.com".parse().unwrap();
+        assert_eq!(
+            (both.tag(&email), both.hash_of_address("a")),
+            (old.tag(&email), old.hash_of_address("a"))
+        );
     }
 
     #[test]

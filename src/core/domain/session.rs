@@ -130,6 +130,10 @@ pub struct Session {
     pub generation: u32,
     /// What is kept of the present token.
     pub current: TokenHash,
+    /// The first place in the row that was derived under another key of the ring than the one before it; 0 while there is
+    /// none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub rekeyed: u32,
     /// When the present token replaced its parent.
     pub rotated_at: UnixTime,
     /// Of a session that travels in a cookie. It has no refresh token: [`Session::current`] is of fresh randomness.
@@ -180,6 +184,9 @@ impl Session {
                 return Presented::Expired;
             }
             let mut session = self.clone();
+            if !token.is_of_first_key() {
+                session.rekeyed = next.generation;
+            }
             session.generation = next.generation;
             session.current = next.hash();
             session.rotated_at = now;
@@ -195,10 +202,11 @@ impl Session {
         if !self.knows(token, key) {
             return Presented::Unknown;
         }
-        let successor = key.successor(token);
-        let is_parent = successor.generation == self.generation && successor.hash().is(&self.current);
+        let mut successors = key.keys().map(|one| key.successor_by(one, token));
+        let successor =
+            successors.find(|next| next.generation == self.generation && next.hash().is(&self.current));
         // A clock that was set back must not open the window again for longer than it is.
-        if is_parent
+        if let Some(successor) = successor
             && self.rotated_at <= now.plus(REPEAT_WINDOW)
             && now <= self.rotated_at.plus(REPEAT_WINDOW)
         {
@@ -216,14 +224,22 @@ impl Session {
             None => false,
             Some(0) => is_mine && token.hash().is(&self.current),
             Some(steps) if steps > MAX_STEPS => is_mine,
-            Some(steps) => {
-                let mut reached = key.successor(token);
-                for _ in 1..steps {
-                    reached = key.successor(&reached);
-                }
-                is_mine && reached.hash().is(&self.current)
-            }
+            Some(_) => is_mine && self.leads_here(token, key),
         }
+    }
+
+    /// Whether the derivation leads from `token`, an older one, to the present one. Up to the place at which another key
+    /// came in front it is under the key of the token, then under one of the ring. Of two such changes only the last is
+    /// known: a token from before both is unknown, which ends nothing.
+    fn leads_here(&self, token: &RefreshToken, key: &ServerKey) -> bool {
+        let is_present = |reached: &RefreshToken| reached.hash().is(&self.current);
+        let Some(steps) = self.rekeyed.checked_sub(token.generation).filter(|steps| *steps > 0) else {
+            let steps = self.generation - token.generation;
+            return key.keys().any(|one| is_present(&key.followed(one, token, steps)));
+        };
+        let last = key.followed_by_its_own(token, steps - 1);
+        let rest = self.generation.saturating_sub(last.generation);
+        key.keys().any(|one| is_present(&key.followed(one, &last, rest)))
     }
 
     /// When it ends unless it is used, by the limits now in force.
@@ -268,6 +284,11 @@ impl Session {
     }
 }
 
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_zero(place: &u32) -> bool {
+    *place == 0
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -305,6 +326,7 @@ mod tests {
             begun: Versions::default(),
             generation: 0,
             current: token.hash(),
+            rekeyed: 0,
             rotated_at: NOW,
             browser: None,
             revision: 0,
@@ -398,6 +420,56 @@ mod tests {
         assert!(!stranger.knows(&token, &key));
         let far = Session { generation: MAX_STEPS + 6, ..session };
         assert!(far.knows(&first, &key), "too old to be followed");
+    }
+
+    fn ring(first: u8, former: &[u8]) -> ServerKey {
+        let former = former.iter().map(|byte| Zeroizing::new([*byte; 32])).collect();
+        ServerKey::ring(Zeroizing::new([first; 32]), former)
+    }
+
+    /// The token as a client holds it, read under another ring.
+    fn again(token: &RefreshToken, by: &ServerKey, key: &ServerKey) -> RefreshToken {
+        use secrecy::ExposeSecret;
+        key.read(by.write(token).expose_secret()).unwrap()
+    }
+
+    #[test]
+    fn a_new_key_in_front_is_no_end_of_a_row_nor_of_the_repeat_window() {
+        let (old, session, zero) = start();
+        let (session, one) = rotated(&session, &zero, &old, after(1));
+        // The answer was lost, and a new key came in front before the client asked again.
+        let both = ring(2, &[1]);
+        let parent = again(&zero, &old, &both);
+        let Presented::Repeated(same) = session.present(&parent, &both, LIVES, after(5)) else { panic!() };
+        assert!(same.hash().is(&one.hash()));
+        // Its successor is of the new key, and the row goes on without the former one.
+        let held = again(&same, &both, &both);
+        let (session, two) = rotated(&session, &held, &both, after(20));
+        assert_eq!(session.rekeyed, 2);
+        let Presented::Repeated(same) = session.present(&held, &both, LIVES, after(25)) else { panic!() };
+        assert!(same.hash().is(&two.hash()));
+        let new = ring(2, &[]);
+        let (session, three) = rotated(&session, &again(&two, &both, &new), &new, after(40));
+        assert_eq!(session.rekeyed, 2, "both are of one key");
+        // Every one that was replaced is known for a copy, across the change.
+        for (copy, by) in [(&zero, &old), (&one, &old), (&two, &both)] {
+            let copy = again(copy, by, &both);
+            assert!(session.knows(&copy, &both));
+            assert!(matches!(session.present(&copy, &both, LIVES, after(60)), Presented::Reused));
+        }
+        // With another secret under the same head, none is.
+        let mut forged = both.first(session.user, session.id, Zeroizing::new([8; 32]));
+        for generation in 0..3 {
+            forged.generation = generation;
+            assert!(!session.knows(&forged, &both), "{generation}");
+        }
+        assert!(session.knows(&three, &new));
+        // Another new key, before the session is used again.
+        let third = ring(3, &[2, 1]);
+        assert!(session.knows(&again(&one, &old, &third), &third));
+        assert!(session.knows(&again(&two, &both, &third), &third));
+        let present = again(&three, &new, &third);
+        assert!(matches!(session.present(&present, &third, LIVES, after(60)), Presented::Rotated(..)));
     }
 
     #[test]

@@ -389,7 +389,7 @@ impl Accounts {
     /// Who has a password hashed or checked for the address `email`, which has the account `user`.
     pub(super) fn requester(&self, client: &Client, email: &EmailAddress, user: Option<&User>) -> Requester {
         let block = AddressBlock::of(client.address);
-        let known = user.is_some_and(|user| user.knows_block(&self.key.block_mark(user.id, block)));
+        let known = user.is_some_and(|user| self.key.is_known_block(user, block));
         Requester { block: Some(block), account: self.key.tag(email), known }
     }
 

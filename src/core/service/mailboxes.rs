@@ -30,9 +30,9 @@ impl Accounts {
             return Ok(Some(Vec::new()));
         }
         let owner = owner.filter(|user| user.email == *to);
-        let known = owner.zip(origin).is_some_and(|(user, origin)| {
-            user.knows_block(&self.key.block_mark(user.id, AddressBlock::of(origin.address)))
-        });
+        let known = owner
+            .zip(origin)
+            .is_some_and(|(user, origin)| self.key.is_known_block(user, AddressBlock::of(origin.address)));
         let verified = owner.is_some_and(|user| user.email_verified);
         let letter = CappedLetter { asked, only_link, verified, known };
         let id = self.key.mailbox(to);

@@ -16,13 +16,14 @@ use std::time::Duration;
 
 use futures::future::FutureExt;
 use futures::stream::{FuturesUnordered, StreamExt};
+use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::leases::{HeldLease, Leases};
 use crate::domain::lease::{LeaseHolder, LeaseSubject};
 use crate::domain::mail::Mail;
-use crate::domain::opaque::ServerKey;
+use crate::domain::opaque::{ServerKey, TokenHash};
 use crate::domain::time::UnixTime;
 use crate::ports::{Change, Clock, CommitError, MailFault, Mailer, Meter, Store, StoreError};
 
@@ -271,13 +272,30 @@ impl Outbox {
     }
 
     async fn deliver(&self, mail: &Mail) -> TryOutcome {
-        let token = mail.link.map(|link| self.key.link_token(link.id));
+        let token = match &mail.link {
+            None => None,
+            Some(link) => match self.token_of(link.id).await {
+                Ok(token) => Some(token),
+                Err(error) => return TryOutcome::Fault(MailFault::Transient(error.to_string())),
+            },
+        };
         // A letter that cannot be written must not keep the others from going out.
         match AssertUnwindSafe(self.mailer.deliver(mail, token)).catch_unwind().await {
             Ok(Ok(())) => TryOutcome::Sent,
             Ok(Err(fault)) => TryOutcome::Fault(fault),
             Err(_) => TryOutcome::Fault(MailFault::Transient("the mailer panicked".to_owned())),
         }
+    }
+
+    /// The token of a link: that of the key under which the link was made.
+    async fn token_of(&self, id: Uuid) -> Result<SecretString, StoreError> {
+        for token in self.key.link_tokens(id).skip(1) {
+            if self.store.link(&TokenHash::of(token.expose_secret().as_bytes())).await?.is_some() {
+                return Ok(token);
+            }
+        }
+        // Of the key that signs, or of a link that is void.
+        Ok(self.key.link_token(id))
     }
 
     /// What a try means for the mail, and for the others.

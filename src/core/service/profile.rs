@@ -245,6 +245,7 @@ impl Accounts {
             browser,
             generation: 0,
             current: token.hash(),
+            rekeyed: 0,
             rotated_at: now,
             revision: 0,
             ..session.clone()

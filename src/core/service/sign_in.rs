@@ -225,6 +225,7 @@ impl Accounts {
             begun,
             generation: 0,
             current: token.hash(),
+            rekeyed: 0,
             rotated_at: now,
             browser: remember.map(|remember| self.browser_session(remember)),
             revision: 0,

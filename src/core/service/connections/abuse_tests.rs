@@ -200,6 +200,7 @@ async fn session(world: &ConnectionsWorld) -> Person {
         begun: palisade_core::domain::revocation::Versions::default(),
         generation: 0,
         current: TokenHash::of(b"x"),
+        rekeyed: 0,
         rotated_at: now,
         browser: None,
         revision: 0,

@@ -109,7 +109,7 @@ impl Connections {
         let (this, who) = (self.clone(), OwnedSource::Client(client.clone()));
         self.spawn(async move {
             let about = About::connection(connection.user, connection.id);
-            let outcome = this.complete(&connection, &consent, Vec::new()).await;
+            let outcome = this.complete(&connection, &consent, Vec::new(), this.pkce(&consent)).await;
             match &outcome {
                 Ok(_) => this.note(&who, Action::Connect, Outcome::Success, about),
                 Err(error) => {
@@ -200,9 +200,13 @@ impl Connections {
     }
 
     pub(super) fn pkce(&self, consent: &Consent) -> Pkce {
-        let verifier = self.key.code_verifier(consent.id);
-        Pkce { challenge: code_challenge(&verifier), verifier }
+        pkce_of(self.key.code_verifier(consent.id))
     }
+}
+
+/// A code verifier with its challenge (RFC 7636 §4.2).
+pub(super) fn pkce_of(verifier: SecretString) -> Pkce {
+    Pkce { challenge: code_challenge(&verifier), verifier }
 }
 
 /// A call about a grant that is to be: what was kept of an earlier one is none of its business.

@@ -4,7 +4,7 @@
 use secrecy::{ExposeSecret, SecretString};
 use uuid::Uuid;
 
-use super::begin::first_call;
+use super::begin::{first_call, pkce_of};
 use super::{Callback, ConnectionError, Connections, ConsentRefusal, Failure, Returned};
 use crate::domain::audit::{Action, Outcome};
 use crate::domain::connection::{
@@ -12,7 +12,7 @@ use crate::domain::connection::{
 };
 use crate::domain::opaque::TokenHash;
 use crate::domain::revocation::Begun;
-use crate::ports::{Change, Limited, ProviderFault};
+use crate::ports::{Change, Limited, Pkce, ProviderFault};
 use crate::service::caller::{Client, OwnedSource};
 use crate::service::noted::About;
 use crate::service::retry::Decision;
@@ -44,12 +44,14 @@ impl Connections {
     pub async fn callback(&self, client: &Client, callback: Callback) -> Result<Returned, ConnectionError> {
         self.limiter.attempt(Limited::Connect, client.address, None)?;
         let (connection, consent) = self.used_up(&callback).await?;
+        let pkce =
+            self.key.code_verifier_of(&callback.state).map(pkce_of).unwrap_or_else(|| self.pkce(&consent));
         let (this, who) = (self.clone(), OwnedSource::Client(client.clone()));
         self.spawn(async move {
             let about = About::connection(connection.user, connection.id);
             let outcome = match refused(&callback.parameters) {
                 Some(refused) => Err(refused),
-                None => match this.complete(&connection, &consent, callback.parameters).await {
+                None => match this.complete(&connection, &consent, callback.parameters, pkce).await {
                     Ok(connected) => Ok(connected.notes),
                     // The reason is for operators, who find it in the log and with the connection.
                     Err(ConnectionError::Provider { kind, .. }) => Err(of_exchange(kind)),
@@ -148,11 +150,12 @@ impl Connections {
         connection: &Connection,
         consent: &Consent,
         callback: Vec<(String, SecretString)>,
+        pkce: Pkce,
     ) -> Result<Connection, ConnectionError> {
         let asked_at = self.now();
         let parameters = self.parameters_of(connection, consent)?;
         let call = first_call(connection, consent, &parameters);
-        let fault = match self.providers.exchange(call, callback, &self.pkce(consent)).await {
+        let fault = match self.providers.exchange(call, callback, &pkce).await {
             Ok(granted) if granted.access_token.expose_secret().is_empty() => {
                 ProviderFault::ProviderError("there is no access token in it".to_owned())
             }
