@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Config, error_lines};
+use crate::config::{Config, MailTransport, error_lines};
 use crate::edge::devices::DeviceReader;
 use crate::edge::entropy::SystemEntropy;
 use crate::edge::limits::RateLimits;
@@ -141,7 +141,7 @@ pub(super) fn start(
         fingerprint: config.sessions.fingerprint,
         verification: config.accounts.verification,
         registration: config.accounts.registration,
-        sends_mail: true,
+        sends_mail: !matches!(config.mail.transport, MailTransport::None),
         revocation_life: lives.tokens + lives.leeway,
         letters: Caps {
             enabled: config.limits.enabled,

@@ -10,7 +10,7 @@ use tokio::task::AbortHandle;
 use super::compose::Composed;
 use super::sockets::{listen, local};
 use super::{accounts, credential, key_checks};
-use crate::edge::api::{self, AdminState};
+use crate::edge::api::{self, AdminState, LinkPages};
 use crate::edge::entropy::SystemEntropy;
 use crate::edge::proxy::tls::Acceptor;
 use palisade_core::ports::{Control, Keys, Signer};
@@ -90,5 +90,6 @@ fn admin_state(composed: &Composed) -> Result<AdminState, String> {
         connections: operator.connections.connections.clone(),
         control: Arc::clone(operator) as Arc<dyn Control>,
         metrics: Arc::new(move || metrics.text()),
+        pages: LinkPages { verify: config.mail.verify_url.clone(), reset: config.mail.reset_url.clone() },
     })
 }

@@ -222,7 +222,7 @@ impl Keys {
         let Mail { transport, from, templates, verify_url, reset_url, undo_url, object_url } = then;
         let smtp = |transport: &MailTransport| match transport {
             MailTransport::Smtp(smtp) => Some(smtp.clone()),
-            MailTransport::Log | MailTransport::File(_) => None,
+            MailTransport::None | MailTransport::Log | MailTransport::File(_) => None,
         };
         let (then_smtp, now_smtp) = (smtp(transport), smtp(&now.transport));
         self.differ("mail.transport", &target(transport), &target(&now.transport));
@@ -251,6 +251,7 @@ impl Keys {
 /// What `mail.transport` itself says, without the keys beside it.
 fn target(transport: &MailTransport) -> String {
     match transport {
+        MailTransport::None => "none".to_owned(),
         MailTransport::Log => "log".to_owned(),
         MailTransport::File(folder) => format!("file:{}", folder.display()),
         MailTransport::Smtp(smtp) => {

@@ -70,6 +70,7 @@ fn list() -> String {
             Letter::AccountDeleted => "its owner has deleted the account",
             Letter::ReconnectNeeded => "a provider does not honour a grant any more",
             Letter::GrantEnding => "a grant of a provider ends soon",
+            Letter::Invitation => "an operator made an account for them: a link that sets its password",
         };
         // The text can always grow.
         let _ = writeln!(text, "  {:<20} {about}", letter.name());

@@ -7,6 +7,7 @@ mod check;
 mod clock;
 mod connections;
 mod keys;
+mod link;
 mod mail_preview;
 mod mail_test;
 mod output;
@@ -79,7 +80,7 @@ enum Command {
         #[command(subcommand)]
         command: Option<Clock>,
     },
-    /// See and change accounts: list, show, add, disable, enable, delete, sessions, unfreeze, reset-password.
+    /// See and change accounts: list, show, add, invite, disable, enable, delete, sessions, unfreeze, reset-password.
     #[command(subcommand)]
     Users(users::Users),
     /// See and end users' connections to providers: list, show, refresh, revoke.

@@ -8,8 +8,8 @@ use comfy_table::Table;
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
-use super::admin;
 use super::output::{Output, escaped, list_of, pretty, table, text, time};
+use super::{admin, link};
 use crate::edge::admin_client::AdminClient;
 
 /// How many accounts one request for a list asks for.
@@ -36,11 +36,32 @@ pub(super) enum Users {
     /// Make an account.
     #[command(after_help = "\
 Examples:
-  palisade users add ann@example.com                          mails her a link that sets a password
+  palisade users add ann@example.com                          mails her a link that sets a password (1 hour; an
+                                                              invitation, `palisade users invite`, is good for 7 days)
   palisade users add ann@example.com --verified --generate-password
   palisade users add ann@example.com --verified --password-stdin < secret
   palisade users add ann@example.com --verified --password-hash '$2b$12$…'")]
     Add(Box<Add>),
+    /// Invite a person: an account without a password, and a mailed link with which they choose one.
+    #[command(after_help = "\
+The link is good for 7 days and once; following it shows that the mailbox is theirs, so the address counts as verified.
+Invite the same address again to send the same link once more, for another 7 days.
+
+With mail.transport = \"none\" nothing is mailed. The link is printed, on a terminal with a QR code for a telephone:
+hand it over in person or by a channel that only this person reads. Any person who has it can take the account.
+
+Examples:
+  palisade users invite ann@example.com --name Ann
+  palisade users invite ann@example.com --json            the link is in .link where no mail is sent")]
+    Invite {
+        /// The e-mail address.
+        email: String,
+        /// What the person is called.
+        #[arg(long)]
+        name: Option<String>,
+        #[command(flatten)]
+        output: Output,
+    },
     /// Disable an account: its sessions end, and sign-ins are refused.
     Disable {
         #[command(flatten)]
@@ -85,9 +106,15 @@ what is in it, by other means than these mailboxes.")]
         email: String,
     },
     /// Take the password away, end the sessions, and mail a link that sets a new one.
+    #[command(after_help = "\
+The link is good for an hour and once. With mail.transport = \"none\" nothing is mailed: the link is printed, on a
+terminal with a QR code for a telephone, to hand over. Until it is used, no sign-in with a password
+works; run the command again for another link.")]
     ResetPassword {
         #[command(flatten)]
         user: Named,
+        #[command(flatten)]
+        output: Output,
     },
 }
 
@@ -166,11 +193,26 @@ pub(super) fn run(config: &Path, command: Users) -> Result<String, String> {
         }),
         Users::Unfreeze { user, email } => admin::ask(config, |client| async move {
             client.post(&user.path("/unfreeze"), &json!({"email": email})).await?;
-            Ok(format!("the account gets {email}; a link that sets a new password is on its way there"))
+            Ok(format!(
+                "the account gets {email}; a link that sets a new password is on its way there (where no mail is sent, \
+                 `palisade users reset-password` prints one)"
+            ))
         }),
-        Users::ResetPassword { user } => admin::ask(config, |client| async move {
-            client.post(&user.path("/reset-password"), &json!({})).await?;
-            Ok(format!("a link that sets a new password is on its way to {}", user.user))
+        Users::ResetPassword { user, output } => admin::ask(config, |client| async move {
+            let made = client.post(&user.path("/reset-password"), &json!({})).await?;
+            if output.json {
+                return Ok(pretty(&made));
+            }
+            let link = link::shown(&made, "a link that sets a new password");
+            Ok(format!("the password of {} is gone, and the sessions have ended\n{link}", user.user))
+        }),
+        Users::Invite { email, name, output } => admin::ask(config, |client| async move {
+            let made = client.post("/admin/v1/invitations", &json!({"email": email, "name": name})).await?;
+            if output.json {
+                return Ok(pretty(&made));
+            }
+            let said = format!("invited {}: the account {}", text(&made["email"]), text(&made["id"]));
+            Ok(format!("{said}\n{}", link::shown(&made, "the invitation")))
         }),
     }
 }
@@ -332,11 +374,11 @@ async fn add(client: &AdminClient, add: Add, password: Option<Zeroizing<String>>
     let mut said = format!("added {} with the id {}", text(&made["email"]), text(&made["id"]));
     if let Some(password) = made["password"].as_str() {
         said.push_str(&format!("\npassword: {password}"));
-    } else if made["has_password"] == false {
-        said.push_str("\na link that sets a password is on its way");
     }
-    if made["email_verified"] == false && made["has_password"] == true {
-        said.push_str("\na link that verifies the address is on its way");
+    if made["has_password"] == false {
+        said.push_str(&format!("\n{}", link::shown(&made, "a link that sets a password")));
+    } else if made["email_verified"] == false {
+        said.push_str(&format!("\n{}", link::shown(&made, "a link that verifies the address")));
     }
     Ok(said)
 }

@@ -11,8 +11,8 @@ use super::file::{ConfigError, Document, Item, Section};
 use super::form::{self, Url};
 use super::read::{existing_file, filled, host, secret};
 use super::settings::{
-    Algorithm, AuditTo, ClientAddress, Config, Issuer, Jwks, LimitSettings, Log, LogFormat, Passwords, Route,
-    Server, Sessions, StoreUrl, Tls, Tokens,
+    Algorithm, AuditTo, ClientAddress, Config, Issuer, Jwks, LimitSettings, Log, LogFormat, MailTransport,
+    Passwords, Route, Server, Sessions, StoreUrl, Tls, Tokens,
 };
 use super::{accounts, browser, connections, cors, issuers, mail, native, pages, providers, proxies, routes};
 use palisade_core::domain::account::Registration;
@@ -107,6 +107,12 @@ fn whole(root: &Section<'_>, path: &Path) -> Option<Config> {
     let browser = browser::browser(root, &public_url, &routes, sessions.absolute_ttl);
     browser::warn_of_names(root, &browser, &routes);
     let is_open = accounts.registration == Registration::Open;
+    if is_open && mail.as_ref().is_some_and(|mail| matches!(mail.transport, MailTransport::None)) {
+        let section = root.section("accounts");
+        let at = section.get("registration").map_or(section.at, |item| item.at);
+        let want = "\"invited\": without mail no address can be verified; `palisade users invite` makes a link to hand over";
+        root.doc.fault(at, "accounts.registration", "\"open\" with mail.transport = \"none\"", want);
+    }
     let exposures = browser::exposures(root, &browser, &routes, &tokens.issuer, is_open, &server.prefix);
     root.unknown();
     Some(Config {

@@ -11,7 +11,8 @@ use super::settings::{Mail, MailTransport, Mailbox, PagesSettings, Smtp, SmtpTls
 use palisade_core::domain::page::PageName;
 use palisade_core::domain::request::Host;
 
-const TRANSPORT: &str = "\"log\", \"file:FOLDER\", \"smtp://user@host:587\" or \"smtps://user@host\"";
+const TRANSPORT: &str =
+    "\"log\", \"file:FOLDER\", \"smtp://user@host:587\", \"smtps://user@host\" or \"none\"";
 const FROM: &str = "Palisade <noreply@example.com>";
 
 /// Reads the section; `native_url` is where the built-in pages are, `pages` which of them the operator replaces. `None` when its transport is wrong, which was then reported.
@@ -25,6 +26,7 @@ pub fn mail(section: Section<'_>, native_url: &str, pages: &PagesSettings) -> Op
         None => Some(MailTransport::Log),
         Some(item) => match item.text(TRANSPORT) {
             Some("log") => Some(MailTransport::Log),
+            Some("none") => Some(MailTransport::None),
             Some(text) => match text.strip_prefix("file:").filter(|folder| !folder.is_empty()) {
                 Some(folder) => Some(MailTransport::File(item.doc.resolve(folder))),
                 None => smtp(&item, text, password_item.is_some()).map(MailTransport::Smtp),

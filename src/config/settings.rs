@@ -295,6 +295,8 @@ pub struct Mailbox {
 
 #[derive(Debug, Clone)]
 pub enum MailTransport {
+    /// No mail is sent. The operator hands links over, and what happened is told on the account page.
+    None,
     /// Written to the log, for development.
     Log,
     /// Written as files into this folder.

@@ -55,6 +55,9 @@ mod service {
     mod entry {
         mod tests;
     }
+    mod invite {
+        mod tests;
+    }
     mod leases {
         mod tests;
     }
@@ -68,6 +71,9 @@ mod service {
         mod tests;
     }
     mod noted {
+        mod tests;
+    }
+    mod notices {
         mod tests;
     }
     mod ongoing {

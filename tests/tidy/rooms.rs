@@ -306,6 +306,7 @@ pub const ROOMS: &[Room] = &[
             "clap",
             "comfy_table",
             "humantime",
+            "qrcode",
             "secrecy",
             "serde",
             "serde_json",

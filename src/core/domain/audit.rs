@@ -42,6 +42,8 @@ pub enum Action {
     /// An operator said that the clock is right.
     AcceptClock,
     CreateUser,
+    /// An operator made an account for an invited person, or sent the invitation again.
+    InviteUser,
     UpdateUser,
     DisableUser,
     EnableUser,
@@ -190,7 +192,7 @@ mod tests {
     }
 
     /// Every action; [`every_action_is_described`] does not compile when one is missing.
-    const ALL: [Action; 38] = [
+    const ALL: [Action; 39] = [
         Action::Register,
         Action::VerifyEmail,
         Action::Login,
@@ -209,6 +211,7 @@ mod tests {
         Action::MintToken,
         Action::RotateKeys,
         Action::CreateUser,
+        Action::InviteUser,
         Action::UpdateUser,
         Action::DisableUser,
         Action::EnableUser,
@@ -254,6 +257,7 @@ mod tests {
                 | Action::MintToken
                 | Action::RotateKeys
                 | Action::CreateUser
+                | Action::InviteUser
                 | Action::UpdateUser
                 | Action::DisableUser
                 | Action::EnableUser

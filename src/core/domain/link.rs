@@ -28,6 +28,8 @@ pub enum Purpose {
     UndoEmailChange,
     /// To the later addresses of an undone change: an operator then decides who owns the account.
     ObjectToUndo,
+    /// Sets the first password of an account that an operator made for an invited person.
+    Invite,
 }
 
 impl Purpose {
@@ -39,6 +41,7 @@ impl Purpose {
             Purpose::ResetPassword => Duration::from_secs(3600),
             Purpose::UndoEmailChange => UNDO_LIFE,
             Purpose::ObjectToUndo => OBJECTION_TIME,
+            Purpose::Invite => Duration::from_secs(7 * 24 * 3600),
         }
     }
 }
@@ -88,6 +91,10 @@ impl Link {
             Purpose::ChangeEmail => current && user.is_open(),
             Purpose::ResetPassword => {
                 current && user.active && user.email_changes.takes_reset() && self.email == user.email
+            }
+            // It never replaces a password.
+            Purpose::Invite => {
+                current && user.is_open() && user.password.is_none() && self.email == user.email
             }
             // Good in any generation: an attacker who changes the password or the address again must not void it. Nor
             // does a clock that is corrected: the way back must not be lost with it.

@@ -39,11 +39,13 @@ pub enum Letter {
     ReconnectNeeded,
     /// A grant ends soon, whatever Palisade does: connect again.
     GrantEnding,
+    /// An operator has made an account for them: a link that sets its password.
+    Invitation,
 }
 
 impl Letter {
     /// Every letter, in the order people get to see them.
-    pub const ALL: [Letter; 14] = [
+    pub const ALL: [Letter; 15] = [
         Letter::VerifyEmail,
         Letter::Welcome,
         Letter::AlreadyRegistered,
@@ -58,6 +60,7 @@ impl Letter {
         Letter::AccountDeleted,
         Letter::ReconnectNeeded,
         Letter::GrantEnding,
+        Letter::Invitation,
     ];
 
     /// The name of its templates: `verify_email`.
@@ -78,6 +81,7 @@ impl Letter {
             Letter::AccountDeleted => "account_deleted",
             Letter::ReconnectNeeded => "reconnect_needed",
             Letter::GrantEnding => "grant_ending",
+            Letter::Invitation => "invitation",
         }
     }
 }

@@ -264,11 +264,13 @@ impl Accounts {
         user.updated_at = self.now();
         let mut changes = self.ending_all(user.id, None, "e-mail address decided").await?;
         changes.push(self.raising(user.id, "e-mail address decided"));
-        if user.active {
-            changes.extend(self.link_to(Purpose::ResetPassword, Letter::ResetPassword, user).await?);
-        } else {
-            changes.push(Change::UpdateUser(user));
+        if user.active && self.has_mail() {
+            let to = user.email.clone();
+            let (purpose, letter) = (Purpose::ResetPassword, Letter::ResetPassword);
+            changes.extend(self.link(purpose, letter, &mut user, &to, None).await?);
         }
+        // Without a letter the operator asks for the link (`reset_password_of`).
+        changes.push(Change::UpdateUser(user));
         Ok(changes)
     }
 

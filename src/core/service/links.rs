@@ -4,7 +4,7 @@
 //! link that is live: an attacker can send such requests, and the owner may be about to open that link. It is mailed
 //! again instead, as its token is derived from its id; a new one is made when the old one was used, void or over.
 
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 use uuid::Uuid;
 
 use super::accounts::{AccountError, Accounts};
@@ -15,7 +15,17 @@ use crate::domain::mail::{Facts, Letter, MailedLink};
 use crate::domain::mail_cap::LetterRequest;
 use crate::domain::opaque::TokenHash;
 use crate::domain::task::RequestOrigin;
+use crate::domain::time::UnixTime;
 use crate::ports::{Change, StoreError};
+
+/// A link that stands for the mailbox of its account: the operator hands it to the person, where no mail is sent.
+#[derive(Debug)]
+pub struct HandedLink {
+    /// What a mail would carry in the fragment of the link.
+    pub token: SecretString,
+    pub purpose: Purpose,
+    pub expires_at: UnixTime,
+}
 
 impl Accounts {
     /// The mail that carries the live link of `user` for `purpose`, with the time that the link has left; or that
@@ -44,6 +54,12 @@ impl Accounts {
                 changes.push(Change::CreateLink(link.clone()));
                 link
             }
+            // An operator asks for it: the person gets the whole time again.
+            Some(live) if purpose == Purpose::Invite => {
+                let link = Link { expires_at: self.now().plus(purpose.life()), ..live };
+                changes.push(Change::CreateLink(link.clone()));
+                link
+            }
             Some(live) => live,
             None => {
                 let link = Link { return_to, ..self.fresh_link(purpose, user, to) };
@@ -57,20 +73,33 @@ impl Accounts {
         Ok(changes)
     }
 
-    /// [`Accounts::link`] to the account's present address, with the account itself.
+    /// [`Accounts::link`] to the account's present address, on behalf of the operator. Where no mail is sent, the link
+    /// is handed to the operator instead.
     ///
     /// # Errors
     /// As [`Accounts::link`].
-    pub(super) async fn link_to(
+    pub(super) async fn operator_link(
         &self,
         purpose: Purpose,
         letter: Letter,
-        mut user: User,
-    ) -> Result<Vec<Change>, StoreError> {
+        user: &mut User,
+    ) -> Result<(Vec<Change>, Option<HandedLink>), StoreError> {
         let to = user.email.clone();
-        let mut changes = self.link(purpose, letter, &mut user, &to, None).await?;
-        changes.push(Change::UpdateUser(user));
-        Ok(changes)
+        let mut changes = self.link(purpose, letter, user, &to, None).await?;
+        if self.has_mail() {
+            return Ok((changes, None));
+        }
+        let mailed = changes.extract_if(.., |change| matches!(change, Change::PutMail(_))).last();
+        let link = match mailed {
+            Some(Change::PutMail(mail)) => mail.link,
+            _ => None,
+        };
+        let handed = link.map(|MailedLink { id, purpose, expires_at }| HandedLink {
+            token: self.key.link_token(id),
+            purpose,
+            expires_at,
+        });
+        Ok((changes, handed))
     }
 
     pub(super) fn fresh_link(&self, purpose: Purpose, user: &User, to: &EmailAddress) -> Link {

@@ -15,6 +15,9 @@ use crate::domain::mail::Letter;
 use crate::domain::task::Work;
 use crate::ports::{Change, Limited};
 
+/// The links that set a password without an old one.
+pub const SETTING_PASSWORD: [Purpose; 2] = [Purpose::ResetPassword, Purpose::Invite];
+
 impl Accounts {
     /// Takes a request for a link that sets a new password. Whether there is such an account shows neither
     /// in the answer nor in its time: nothing is looked up before it.
@@ -46,7 +49,7 @@ impl Accounts {
     /// # Errors
     /// [`AccountError::InvalidLink`], [`AccountError::TooMany`] or [`AccountError::Store`].
     pub async fn validate_reset(&self, client: &Client, token: &str) -> Result<(), AccountError> {
-        self.open_link(client, token, &[Purpose::ResetPassword]).await.map(|_| ())
+        self.open_link(client, token, &SETTING_PASSWORD).await.map(|_| ())
     }
 
     /// Sets a new password, uses the link up, and ends every session. Who can open the link has the mailbox:
@@ -61,7 +64,7 @@ impl Accounts {
         token: &str,
         password: SecretString,
     ) -> Result<(), AccountError> {
-        let opened = self.open_link(client, token, &[Purpose::ResetPassword]).await?;
+        let opened = self.open_link(client, token, &SETTING_PASSWORD).await?;
         self.reset_opened(client, &opened, password).await.map(|_| ())
     }
 
@@ -77,14 +80,14 @@ impl Accounts {
         password: SecretString,
     ) -> Result<User, AccountError> {
         let token = opened.token();
-        let (_, user) = self.mailed_to(client, token, &[Purpose::ResetPassword]).await?;
+        let (_, user) = self.mailed_to(client, token, &SETTING_PASSWORD).await?;
         self.acceptable(password.expose_secret(), &user.email, user.name.as_deref())?;
         let owner = self.owner(client, &user.email);
         self.not_guessed(&password, &user.email, user.name.as_deref(), owner).await?;
         let hash = self.passwords.hash(password, owner).await?;
         let source = Source::Client(client);
         let decide = || async {
-            let (link, mut user) = self.mailed_to(client, token, &[Purpose::ResetPassword]).await?;
+            let (link, mut user) = self.mailed_to(client, token, &SETTING_PASSWORD).await?;
             self.leave_behind(&mut user).await?;
             user.password = Some(hash.clone());
             user.verified();
@@ -96,14 +99,20 @@ impl Accounts {
             let mut changes = vec![Change::ConsumeLink(link.hash)];
             changes.extend(self.ending_all(user.id, None, "password reset").await?);
             changes.push(self.raising(user.id, "password reset"));
-            let facts = self.facts_of_password(client, user.id).await?;
-            changes.push(self.mail(Letter::PasswordChanged, &user, &user.email, None, facts));
+            if link.purpose == Purpose::Invite {
+                changes.push(self.mail(Letter::Welcome, &user, &user.email, None, self.facts(client)));
+            } else {
+                let facts = self.facts_of_password(client, user.id).await?;
+                changes.push(self.mail(Letter::PasswordChanged, &user, &user.email, None, facts));
+            }
             changes.push(Change::UpdateUser(user.clone()));
-            Ok(Decision::Commit(changes, user))
+            Ok(Decision::Commit(changes, (user, link.purpose)))
         };
-        let user = self.retry_on_conflict(&source, decide).await?;
+        let (user, purpose) = self.retry_on_conflict(&source, decide).await?;
         self.outbox.notify_one();
-        self.note(&source, Action::ResetPassword, Outcome::Success, About::user(user.id));
+        let about = About::user(user.id);
+        let about = if purpose == Purpose::Invite { about.because("invited") } else { about };
+        self.note(&source, Action::ResetPassword, Outcome::Success, about);
         Ok(user)
     }
 }

@@ -12,6 +12,7 @@ use super::accounts::{AccountError, Accounts};
 use super::browser::{CookieWish, SignedIn};
 use super::caller::{Client, Source};
 use super::noted::About;
+use super::notices::NEW_DEVICE;
 use super::retry::Decision;
 use crate::domain::account::{MAX_DEVICES, User, UserId};
 use crate::domain::audit::{Action, Outcome};
@@ -196,6 +197,10 @@ impl Accounts {
                 about
             }
             DeviceLetter::HeldBack => about.because("letter_held_back"),
+        };
+        let about = match (&begun.letter, source) {
+            (DeviceLetter::NotNeeded, _) => about,
+            _ => about.with(NEW_DEVICE, self.devices.described(client.user_agent.as_deref())),
         };
         self.note(source, Action::Login, Outcome::Success, about);
         Ok(SignIn::Done(Box::new(begun)))

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use super::accounts::{AccountError, Accounts, name};
 use super::caller::Source;
+use super::links::HandedLink;
 use super::noted::About;
 use super::noted::changed;
 use super::retry::Decision;
@@ -49,6 +50,16 @@ pub struct NewUser {
     pub claims: Map<String, Value>,
 }
 
+/// An account that was made.
+#[derive(Debug)]
+pub struct MadeAccount {
+    pub user: User,
+    /// Its password, when that was generated.
+    pub password: Option<SecretString>,
+    /// What would have been mailed, where no mail is sent.
+    pub link: Option<HandedLink>,
+}
+
 /// What an operator changes of an account; `None` leaves it as it is.
 #[derive(Debug, Clone, Default)]
 pub struct UserEdit {
@@ -72,15 +83,11 @@ pub struct Shown {
 }
 
 impl Accounts {
-    /// Makes an account. Returns it, and its password when that was generated.
+    /// Makes an account.
     ///
     /// # Errors
     /// [`AccountError`]; then there is none.
-    pub async fn create_user(
-        &self,
-        request_id: &str,
-        new: NewUser,
-    ) -> Result<(User, Option<SecretString>), AccountError> {
+    pub async fn create_user(&self, request_id: &str, new: NewUser) -> Result<MadeAccount, AccountError> {
         let email: EmailAddress = new.email.parse()?;
         let name = name(new.name)?;
         check_scopes(&new.scopes)?;
@@ -131,14 +138,16 @@ impl Accounts {
             revision: 0,
         };
         self.fits(&user)?;
-        let (mut changes, to) = (Vec::new(), user.email.clone());
+        let (mut changes, mut link) = (Vec::new(), None);
         if user.password.is_none() {
-            changes = self.link(Purpose::ResetPassword, Letter::ResetPassword, &mut user, &to, None).await?;
+            let (purpose, letter) = (Purpose::ResetPassword, Letter::ResetPassword);
+            (changes, link) = self.operator_link(purpose, letter, &mut user).await?;
         } else if !user.email_verified {
-            changes = self.link(Purpose::VerifyEmail, Letter::VerifyEmail, &mut user, &to, None).await?;
+            let (purpose, letter) = (Purpose::VerifyEmail, Letter::VerifyEmail);
+            (changes, link) = self.operator_link(purpose, letter, &mut user).await?;
         }
         changes.insert(0, Change::CreateUser(user.clone()));
-        let gone = self.create_at(&to, changes).await?;
+        let gone = self.create_at(&user.email, changes).await?;
         if let Some(hash) = user.password.as_ref().filter(|_| imported) {
             self.passwords.imported(hash);
         }
@@ -148,7 +157,7 @@ impl Accounts {
         if let Some((action, outcome, about)) = gone.map(Accounts::made_room) {
             self.note(&Source::Operator(request_id), action, outcome, about);
         }
-        Ok((user, generated))
+        Ok(MadeAccount { user, password: generated, link })
     }
 
     /// Changes an account. What its tokens say is made true at once: when something in them changes, or the
@@ -306,11 +315,17 @@ impl Accounts {
         Ok(chosen.len())
     }
 
-    /// Takes the password away, ends every session, and mails a link that sets a new one.
+    /// Takes the password away, ends every session, and mails a link that sets a new one. Where no mail is sent, the
+    /// link is returned, and a further call makes another: the password can always be set again.
     ///
     /// # Errors
-    /// [`AccountError::NotFound`] or [`AccountError::Store`].
-    pub async fn reset_password_of(&self, request_id: &str, id: UserId) -> Result<(), AccountError> {
+    /// [`AccountError::NotFound`], [`AccountError::Frozen`], [`AccountError::Conflict`] or [`AccountError::Store`]; then
+    /// the password is as it was.
+    pub async fn reset_password_of(
+        &self,
+        request_id: &str,
+        id: UserId,
+    ) -> Result<Option<HandedLink>, AccountError> {
         let source = Source::Operator(request_id);
         let decide = || async {
             let mut user = self.store.user(id).await?.ok_or(AccountError::NotFound("user"))?;
@@ -322,15 +337,17 @@ impl Accounts {
             user.void_links();
             user.claim = Claim::Claimed;
             user.updated_at = self.now();
-            let mut changes = self.link_to(Purpose::ResetPassword, Letter::ResetPassword, user).await?;
+            let (purpose, letter) = (Purpose::ResetPassword, Letter::ResetPassword);
+            let (mut changes, link) = self.operator_link(purpose, letter, &mut user).await?;
+            changes.push(Change::UpdateUser(user));
             changes.extend(self.ending_all(id, None, "password reset by an operator").await?);
             changes.push(self.raising(id, "password reset by an operator"));
-            Ok(Decision::Commit(changes, ()))
+            Ok(Decision::Commit(changes, link))
         };
-        self.retry_on_conflict(&source, decide).await?;
+        let link = self.retry_on_conflict(&source, decide).await?;
         self.outbox.notify_one();
         self.note(&source, Action::RequestPasswordReset, Outcome::Success, About::user(id));
-        Ok(())
+        Ok(link)
     }
 
     /// At most `limit` events of an account, or of none, newest first.

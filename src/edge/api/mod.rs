@@ -16,5 +16,5 @@ mod openapi;
 mod reply;
 mod schema;
 
-pub use admin::{AdminState, MetricsText, admin_router, serve};
+pub use admin::{AdminState, LinkPages, MetricsText, admin_router, serve};
 pub use native::{AuthState, NativeState, auth_router, native_router};

@@ -21,6 +21,8 @@ pub struct Post {
 }
 
 enum Transport {
+    /// `"none"`: what is enqueued is taken out and goes nowhere.
+    Nowhere,
     Log,
     Files(PathBuf),
     Smtp(Box<Relay>),
@@ -44,6 +46,7 @@ impl Post {
         let letters = Letters::load(mail, public_url);
         let host = public_url.split_once("://").map_or(public_url, |(_, host)| host);
         let transport = match &mail.transport {
+            MailTransport::None => Ok(Transport::Nowhere),
             MailTransport::Log => Ok(Transport::Log),
             MailTransport::File(folder) => Ok(Transport::Files(folder.clone())),
             MailTransport::Smtp(smtp) => Relay::new(smtp, host).map(|relay| Transport::Smtp(Box::new(relay))),
@@ -81,6 +84,10 @@ impl Post {
         let message = message(&self.from, mail, &written).map_err(MailFault::Permanent)?;
         let message_id = message_id(&self.from, mail);
         let answer = match &self.transport {
+            Transport::Nowhere => {
+                let why = "mail.transport is \"none\": no mail is sent";
+                return Err(MailFault::Permanent(why.to_owned()));
+            }
             Transport::Log => {
                 let (to, subject) = (mail.to.as_str(), written.subject.as_str());
                 let why = "mail.transport is \"log\", which is for development: this mail goes nowhere else";
@@ -111,6 +118,10 @@ impl Post {
 #[async_trait]
 impl Mailer for Post {
     async fn deliver(&self, mail: &Mail, link_token: Option<SecretString>) -> Result<(), MailFault> {
+        if matches!(self.transport, Transport::Nowhere) {
+            tracing::debug!(letter = mail.letter.name(), "no mail is sent; the account page tells of it");
+            return Ok(());
+        }
         self.hand_over(mail, link_token).await.map(|_| ())
     }
 }

@@ -26,7 +26,10 @@ pub fn sample(letter: Letter, id: Uuid, to: EmailAddress, now: UnixTime) -> Mail
         letter,
         to,
         // These go to addresses that are not verified yet.
-        verified: !matches!(letter, Letter::VerifyEmail | Letter::ConfirmEmail | Letter::Welcome),
+        verified: !matches!(
+            letter,
+            Letter::VerifyEmail | Letter::ConfirmEmail | Letter::Welcome | Letter::Invitation
+        ),
         name: Some("Ann".to_owned()),
         link: purpose.map(|purpose| MailedLink { id, purpose, expires_at: now.plus(purpose.life()) }),
         facts: Facts {
@@ -67,6 +70,7 @@ pub(super) fn purpose(letter: Letter) -> Option<Purpose> {
     match letter {
         Letter::VerifyEmail => Some(Purpose::VerifyEmail),
         Letter::ResetPassword => Some(Purpose::ResetPassword),
+        Letter::Invitation => Some(Purpose::Invite),
         Letter::ConfirmEmail => Some(Purpose::ChangeEmail),
         Letter::EmailReplaced => Some(Purpose::UndoEmailChange),
         Letter::EmailChangeDisputed => Some(Purpose::ObjectToUndo),

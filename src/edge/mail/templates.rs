@@ -57,6 +57,8 @@ const BUILT_IN: [(&str, &str); 33] = built_in![
     "reconnect_needed.txt",
     "grant_ending.html",
     "grant_ending.txt",
+    "invitation.html",
+    "invitation.txt",
 ];
 
 /// Compiled templates.

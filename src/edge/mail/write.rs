@@ -141,7 +141,7 @@ impl Letters {
         let link = mail.link.zip(token).map(|(link, token)| {
             let page = match link.purpose {
                 Purpose::VerifyEmail | Purpose::ChangeEmail => &self.verify_url,
-                Purpose::ResetPassword => &self.reset_url,
+                Purpose::ResetPassword | Purpose::Invite => &self.reset_url,
                 Purpose::UndoEmailChange => &self.undo_url,
                 Purpose::ObjectToUndo => &self.object_url,
             };
@@ -352,6 +352,7 @@ mod tests {
             (Letter::VerifyEmail, "verify", "24 hours"),
             (Letter::ConfirmEmail, "verify", "24 hours"),
             (Letter::ResetPassword, "reset", "1 hour"),
+            (Letter::Invitation, "reset", "168 hours"),
             (Letter::EmailReplaced, "undo", "72 hours"),
             (Letter::EmailChangeDisputed, "object", "24 hours"),
         ] {

@@ -148,7 +148,7 @@ async fn an_operator_makes_an_account_in_place_of_a_strangers() {
     let strangers = stored(&world, BOB).await.id;
     let hash = PasswordHash(format!("hash:{PASSWORD}"));
     let new = made(BOB, NewPassword::Imported(hash));
-    let (user, _) = world.accounts.create_user("r", new.clone()).await.unwrap();
+    let user = world.accounts.create_user("r", new.clone()).await.unwrap().user;
     assert_ne!(user.id, strangers);
     assert_eq!(stored(&world, BOB).await.id, user.id);
     assert!(world.store.user(strangers).await.unwrap().is_none());

@@ -7,7 +7,7 @@ use palisade_core::domain::mail::Letter;
 use palisade_core::domain::time::UnixTime;
 use palisade_core::ports::Store;
 use palisade_core::service::accounts::AccountError;
-use palisade_core::service::users::{NewPassword, NewUser, UserEdit};
+use palisade_core::service::users::{MadeAccount, NewPassword, NewUser, UserEdit};
 use palisade_testing::accounts_world::{ANN, PASSWORD, PasswordLogin, client, secret, world};
 
 #[tokio::test]
@@ -21,8 +21,8 @@ async fn an_outdated_hash_is_replaced_at_login() {
         scopes: vec!["read".into()],
         claims: json!({"role": "admin"}).as_object().unwrap().clone(),
     };
-    let (user, none) = world.accounts.create_user("", new).await.unwrap();
-    assert!(none.is_none());
+    let MadeAccount { user, password, .. } = world.accounts.create_user("", new).await.unwrap();
+    assert!(password.is_none());
     world.login().await;
     let kept = world.store.user(user.id).await.unwrap().unwrap().password.unwrap();
     assert_eq!(kept.0, format!("hash:{PASSWORD}"));

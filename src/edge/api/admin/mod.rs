@@ -33,7 +33,7 @@ use super::failure::{method_not_allowed, not_found};
 use super::openapi::document;
 
 pub use listener::serve;
-pub use state::{AdminState, MetricsText};
+pub use state::{AdminState, LinkPages, MetricsText};
 
 /// The admin listener's routes: health and metrics for every client that reaches it, the rest for the operator.
 pub fn admin_router(state: AdminState) -> Router {

@@ -11,6 +11,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::state::LinkPages;
 use palisade_core::domain::account::User;
 use palisade_core::domain::audit::{Action, Actor, Event, Outcome};
 use palisade_core::domain::email_change::{Freeze, FreezeStage};
@@ -19,6 +20,7 @@ use palisade_core::domain::revocation::{Revocation, Target};
 use palisade_core::domain::session::Session;
 use palisade_core::domain::time::UnixTime;
 use palisade_core::ports::{KeyInfo, KeyState};
+use palisade_core::service::links::HandedLink;
 use palisade_core::service::mint::Minted;
 use palisade_core::service::revoke::{Raised, RevokeOutcome};
 use palisade_core::service::users::Shown;
@@ -112,6 +114,42 @@ pub(super) struct CreatedUser {
     /// The generated password, shown here only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) password: Option<String>,
+    #[serde(flatten)]
+    pub(super) delivery: Delivery,
+}
+
+/// An account that waits for the invited person.
+#[derive(Serialize, ToSchema)]
+pub(super) struct InvitedUser {
+    #[serde(flatten)]
+    pub(super) user: UserEntry,
+    #[serde(flatten)]
+    pub(super) delivery: Delivery,
+}
+
+/// What becomes of the link that the account needs.
+#[derive(Default, Serialize, ToSchema)]
+pub(super) struct Delivery {
+    /// Whether it is on its way by mail.
+    pub(super) mailed: bool,
+    /// With `mail.transport = "none"`: the link, for the operator to hand to the person. It works once, and stands for
+    /// the mailbox.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) link: Option<String>,
+    /// When that link is over.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) link_expires_at: Option<u64>,
+}
+
+impl Delivery {
+    /// Of `link`, which there is where no mail is sent.
+    pub(super) fn of(link: Option<&HandedLink>, pages: &LinkPages) -> Delivery {
+        Delivery {
+            mailed: link.is_none(),
+            link: link.map(|link| pages.url(link)),
+            link_expires_at: link.map(|link| link.expires_at.0),
+        }
+    }
 }
 
 /// An account with its sessions.
@@ -190,13 +228,6 @@ pub(super) struct SessionList {
 #[derive(Serialize, ToSchema)]
 pub(super) struct EndedSessions {
     pub(super) ended: usize,
-}
-
-/// A link that sets a new password is on its way.
-#[derive(Serialize, ToSchema)]
-pub(super) struct Mailed {
-    /// Always true.
-    pub(super) mailed: bool,
 }
 
 /// An event of the audit log: see `docs/audit.md`.

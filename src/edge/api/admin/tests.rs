@@ -106,6 +106,7 @@ fn api(not_ready: Option<&'static str>) -> Api {
         accounts: accounts.clone(),
         control: Arc::new(FakeControl(not_ready)),
         metrics: Arc::new(|| "# metrics\n".to_owned()),
+        pages: LinkPages { verify: "https://app.test/v".to_owned(), reset: "https://app.test/r".to_owned() },
     });
     Api {
         router,
@@ -540,7 +541,7 @@ async fn a_clock_in_doubt_is_shown_and_accepted() {
 
 /// Every operation of the admin listener.
 const OPERATIONS: &str = "\
-    GET /admin/v1/users|POST /admin/v1/users|GET /admin/v1/users/{user}|PATCH /admin/v1/users/{user}|\
+    GET /admin/v1/users|POST /admin/v1/users|POST /admin/v1/invitations|GET /admin/v1/users/{user}|PATCH /admin/v1/users/{user}|\
     DELETE /admin/v1/users/{user}|GET /admin/v1/users/{user}/sessions|DELETE /admin/v1/users/{user}/sessions|\
     DELETE /admin/v1/users/{user}/sessions/{session}|POST /admin/v1/users/{user}/reset-password|\
     POST /admin/v1/users/{user}/unfreeze|GET /admin/v1/users/{user}/connections|\
@@ -572,8 +573,17 @@ async fn every_operation_is_described_and_does_what_is_described() {
     assert_eq!(api.delete(&at(&format!("/sessions/{session}"))).await.0, 404);
     assert_eq!(api.delete(&at("/sessions")).await.1, json!({"ended": 1}));
     assert_eq!(api.patch(&at(""), r#"{"name": "Ann"}"#).await.1["name"], "Ann");
-    assert_eq!(api.post(&at("/reset-password"), "").await.0, 202);
+    let reset = api.post(&at("/reset-password"), "").await;
+    assert_eq!(reset, (202, json!({"mailed": true})), "a link in a mail is shown to no operator");
     assert_eq!(api.get("/admin/v1/mails").await.1["mails"].as_array().unwrap().len(), 1);
+    let invited = api.post("/admin/v1/invitations", r#"{"email": "cid@example.com", "name": "Cid"}"#).await;
+    assert_eq!(
+        (invited.0, &invited.1["has_password"], &invited.1["mailed"]),
+        (201, &json!(false), &json!(true))
+    );
+    assert_eq!(invited.1["link"], Value::Null);
+    let taken = api.post("/admin/v1/invitations", &json!({"email": ANN}).to_string()).await;
+    assert_eq!((taken.0, &taken.1["code"]), (409, &json!("email_taken")));
     assert_eq!(api.get(&format!("/admin/v1/audit?user={id}")).await.0, 200);
     assert_eq!(api.get("/admin/v1/users?limit=1").await.1["users"][0]["id"], user["id"]);
     api.providers.unattended.store(true, std::sync::atomic::Ordering::Relaxed);

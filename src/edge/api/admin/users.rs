@@ -18,18 +18,19 @@ use super::input::{Moment, NumberOrText};
 use super::operator::RequestId;
 use super::query::{bad_query, limited};
 use super::schema::{
-    CreatedUser, EndedSessions, EventEntry, EventList, MailEntry, MailList, Mailed, SessionEntry,
-    SessionList, UserDetails, UserEntry, UserList,
+    CreatedUser, Delivery, EndedSessions, EventEntry, EventList, InvitedUser, MailEntry, MailList,
+    SessionEntry, SessionList, UserDetails, UserEntry, UserList,
 };
 use super::state::AdminState;
 use palisade_core::domain::account::{PasswordHash, UserId};
 use palisade_core::domain::session::SessionId;
 use palisade_core::service::sessions::Which;
-use palisade_core::service::users::{NewPassword, NewUser, UserEdit};
+use palisade_core::service::users::{MadeAccount, NewPassword, NewUser, UserEdit};
 
 pub(super) fn endpoints() -> OpenApiRouter<AdminState> {
     OpenApiRouter::new()
         .routes(routes!(list, create))
+        .routes(routes!(invite))
         .routes(routes!(show, update, delete))
         .routes(routes!(sessions, end_sessions))
         .routes(routes!(end_session))
@@ -126,9 +127,43 @@ async fn create(
         scopes: body.scopes,
         claims: body.claims,
     };
-    let (user, generated) = state.accounts.create_user(&request_id, new).await?;
-    let password = generated.map(|password| password.expose_secret().to_owned());
-    Ok(answer(StatusCode::CREATED, &CreatedUser { user: UserEntry::from(&user), password }))
+    let MadeAccount { user, password, link } = state.accounts.create_user(&request_id, new).await?;
+    let needs_link = user.password.is_none() || !user.email_verified;
+    let delivery = match needs_link {
+        true => Delivery::of(link.as_ref(), &state.pages),
+        false => Delivery::default(),
+    };
+    let password = password.map(|password| password.expose_secret().to_owned());
+    Ok(answer(StatusCode::CREATED, &CreatedUser { user: UserEntry::from(&user), password, delivery }))
+}
+
+/// The person that is invited.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"email": "ann@example.com", "name": "Ann"}))]
+struct Invitation {
+    #[schema(format = Email)]
+    email: String,
+    name: Option<String>,
+}
+
+/// Invite a person: make an account without a password, and mail a link that sets one and verifies the address.
+///
+/// The link is good for seven days. For an account that was invited and has no password yet, the same link is sent
+/// again. With `mail.transport = "none"` the link is in the answer.
+#[utoipa::path(post, path = "/admin/v1/invitations", tag = "Users", operation_id = "invite_user",
+    request_body = Invitation,
+    security(("operator" = [])),
+    responses((status = 201, body = InvitedUser, description = "The account that waits for the person.")),
+    extensions(("x-codes" = json!(["invalid_email", "invalid_request", "email_taken", "conflict"]))))]
+async fn invite(
+    State(state): State<AdminState>,
+    RequestId(request_id): RequestId,
+    JsonBody(body): JsonBody<Invitation>,
+) -> Result<Response, Failure> {
+    let invited = state.accounts.invite(&request_id, &body.email, body.name).await?;
+    let delivery = Delivery::of(invited.link.as_ref(), &state.pages);
+    Ok(answer(StatusCode::CREATED, &InvitedUser { user: UserEntry::from(&invited.user), delivery }))
 }
 
 /// An account with its sessions.
@@ -251,11 +286,12 @@ async fn end_session(
     Ok(answer(StatusCode::OK, &EndedSessions { ended }))
 }
 
-/// Take the password away, end every session, and mail a link that sets a new password.
+/// Take the password away, end every session, and mail a link that sets a new password. With
+/// `mail.transport = "none"` the link is in the answer; a further call makes another.
 #[utoipa::path(post, path = "/admin/v1/users/{user}/reset-password", tag = "Users", operation_id = "reset_password",
     security(("operator" = [])),
     params(("user" = String, Path, description = "The id or the address of an account.")),
-    responses((status = 202, body = Mailed, description = "A mail is on its way.")),
+    responses((status = 202, body = Delivery, description = "A mail is on its way, or the link is in the answer.")),
     extensions(("x-codes" = json!(["not_found", "invalid_email", "account_frozen", "conflict"]))))]
 async fn reset_password(
     State(state): State<AdminState>,
@@ -263,8 +299,8 @@ async fn reset_password(
     RequestId(request_id): RequestId,
 ) -> Result<Response, Failure> {
     let id = state.accounts.find_user(&user).await?;
-    state.accounts.reset_password_of(&request_id, id).await?;
-    Ok(answer(StatusCode::ACCEPTED, &Mailed { mailed: true }))
+    let link = state.accounts.reset_password_of(&request_id, id).await?;
+    Ok(answer(StatusCode::ACCEPTED, &Delivery::of(link.as_ref(), &state.pages)))
 }
 
 /// The address that a frozen account gets.
