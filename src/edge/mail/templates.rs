@@ -23,7 +23,7 @@ macro_rules! built_in {
 }
 
 /// Every template that is looked for, with the words it has unless a folder has others.
-const BUILT_IN: [(&str, &str); 33] = built_in![
+const BUILT_IN: [(&str, &str); 35] = built_in![
     "layout.html",
     "layout.txt",
     "_button.html",
