@@ -33,6 +33,21 @@ pub enum NoticeKind {
     ReconnectNeeded,
 }
 
+impl NoticeKind {
+    /// Its stable name: that of the letter that tells the same, where there is one.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            NoticeKind::NewDevice => "new_device",
+            NoticeKind::PasswordChanged | NoticeKind::PasswordReset => "password_changed",
+            NoticeKind::ResetByOperator => "password_taken",
+            NoticeKind::EmailChanged => "email_replaced",
+            NoticeKind::TokenCopied => "token_copied",
+            NoticeKind::ReconnectNeeded => "reconnect_needed",
+        }
+    }
+}
+
 /// One of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Notice {

@@ -32,6 +32,7 @@ async fn what_a_letter_would_tell_is_told_on_the_account_page() {
     keep(&world).await;
     let notices = world.accounts.notices(person(&granted)).await.unwrap();
     assert_eq!((notices[0].kind, notices.len()), (NoticeKind::ResetByOperator, 2));
+    assert_eq!(notices[1].kind.code(), "new_device");
     for _ in 0..=MAX_NOTICES {
         world.accounts.reset_password_of("r", ann.id).await.unwrap();
         keep(&world).await;
