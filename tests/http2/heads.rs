@@ -223,3 +223,26 @@ async fn white_space_around_a_value_carries_no_token_past_the_gateway() {
     }
     assert_eq!(upstream.requests(), [""; 0]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_navigation_is_sent_to_sign_in_as_over_http1() {
+    let upstream = Upstream::start().await;
+    let routes = "[[routes]]\nname = \"app\"\nmatch = { host = \"app.localhost\", path = \"/\" }\nauth = \"required\"\n";
+    let gateway = Gateway::start(&format!("{routes}upstream = [\"http://{}\"]\n", upstream.address)).await;
+    let client = clear(&gateway).await;
+    for method in ["GET", "HEAD"] {
+        let request = Request::builder().uri("http://app.localhost/x%20y?z=%2F").method(method);
+        let request = request.header("sec-fetch-mode", "navigate").header("sec-fetch-dest", "document");
+        let mut client = timeout(PATIENCE, client.clone().ready()).await.unwrap().unwrap();
+        let (response, _) = client.send_request(request.body(()).unwrap(), true).unwrap();
+        let response = timeout(PATIENCE, response).await.unwrap().unwrap();
+        assert_eq!(response.status(), 303, "{method}");
+        let location = response.headers()["location"].to_str().unwrap();
+        let target = "http%3A%2F%2Fapp.localhost%2Fx%2520y%3Fz%3D%252F";
+        let page = "http://localhost:8080/auth/pages/sign-in?return_to=";
+        assert!(location.starts_with(&format!("{page}{target}")), "{location}");
+    }
+    let (code, text) = ask(&client, Request::get("http://app.localhost/x").body(()).unwrap()).await;
+    assert!(code == 401 && text.contains("\"sign_in\""), "{text}");
+    assert_eq!(upstream.requests(), [""; 0]);
+}

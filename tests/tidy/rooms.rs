@@ -206,6 +206,7 @@ pub const ROOMS: &[Room] = &[
             "pingora",
             "rustls",
             "secrecy",
+            "serde_json",
             "sha2",
             "socket2",
             "thiserror",

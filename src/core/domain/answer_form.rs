@@ -4,7 +4,8 @@
 //! What a request says of itself chooses here between forms that say the same ([`super::navigation`]). Nothing here
 //! admits.
 
-use super::browser::{BrowserSettings, NamedOrigin, SignInPage};
+use super::answer::answer;
+use super::browser::{BrowserSettings, NamedOrigin, RouteBrowser, SignInPage};
 use super::navigation::{self, Asking, RequestKind};
 use super::return_to::{Reach, ReturnTarget};
 use super::route::{Auth, Route};
@@ -22,10 +23,25 @@ pub struct AskedFor<'a> {
 /// Why a request is answered here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AnsweredFor {
-    /// A sign-in may help ([`wants_session`]).
+    /// There is no session and no token, or one that nothing can make good again: a sign-in helps.
     WantOfSession,
-    /// It is refused or failed with this HTTP status.
+    /// A token is not good here and now. A session of ours comes before it, so a sign-in with us helps; another page may
+    /// only bring the same token again, and the browser would go round for ever.
+    UnfitToken,
+    /// It is refused or failed with this HTTP status, and a sign-in does not help.
     Failure(u16),
+}
+
+impl AnsweredFor {
+    /// What `refusal` comes to.
+    #[must_use]
+    pub fn refusal(refusal: &Refusal) -> AnsweredFor {
+        match (refusal, answer(refusal).problem.status) {
+            (Refusal::Token(fault), _) if !fault.is_final() => AnsweredFor::UnfitToken,
+            (_, 401) => AnsweredFor::WantOfSession,
+            (_, status) => AnsweredFor::Failure(status),
+        }
+    }
 }
 
 /// The form of an answer.
@@ -41,16 +57,6 @@ pub enum AnswerForm {
     SignIn { target: Option<ReturnTarget>, unsent: bool },
     /// No session can be brought to the host that was asked for: the page that says which address works.
     WrongAddress,
-}
-
-/// Whether a new sign-in may lift `refusal`: there is no token, or one that nothing can make good again.
-#[must_use]
-pub fn wants_session(refusal: &Refusal) -> bool {
-    match refusal {
-        Refusal::NoToken | Refusal::Revoked => true,
-        Refusal::Token(fault) => fault.is_final(),
-        _ => false,
-    }
 }
 
 /// Whether `route` has a sign-in that helps: it asks for a token, and either sends people to a page of the operator's or
@@ -82,8 +88,12 @@ pub fn choose(
     let kind = navigation::kind(&asked.asking);
     match (cause, route.filter(|route| has_sign_in(route, issuer))) {
         (AnsweredFor::Failure(403 | 500..), _) if kind == RequestKind::Navigation => AnswerForm::Page,
-        (AnsweredFor::Failure(_), _) | (AnsweredFor::WantOfSession, None) => document,
-        (AnsweredFor::WantOfSession, Some(route)) => match kind {
+        (AnsweredFor::Failure(_), _) | (_, None) => document,
+        (
+            AnsweredFor::UnfitToken,
+            Some(Route { browser: RouteBrowser { sign_in: SignInPage::At(_), .. }, .. }),
+        ) => document,
+        (AnsweredFor::WantOfSession | AnsweredFor::UnfitToken, Some(route)) => match kind {
             RequestKind::Navigation => sign_in(asked, route, settings),
             RequestKind::Frame => AnswerForm::Framed { url: framed(asked, route) },
             RequestKind::Program => {

@@ -287,27 +287,38 @@ fn a_new_sign_in_lifts_only_what_is_about_the_session() {
     for lifted in [
         Refusal::NoToken,
         Refusal::Revoked,
+        Refusal::SessionOver,
         Refusal::Token(TokenFault::Expired),
         Refusal::Token(TokenFault::Signature),
     ] {
-        assert!(wants_session(&lifted), "{lifted:?}");
+        assert_eq!(AnsweredFor::refusal(&lifted), AnsweredFor::WantOfSession, "{lifted:?}");
     }
-    for stands in [
-        // They are as good after it as before.
-        Refusal::Token(TokenFault::Issuer),
-        Refusal::Token(TokenFault::Audience),
-        Refusal::Token(TokenFault::UnknownKey),
-        Refusal::Token(TokenFault::NotYet),
-        Refusal::Scope { needed: vec![] },
-        Refusal::EmailUnverified,
-        Refusal::Claim,
-        Refusal::CrossSite,
-        Refusal::Credentials,
-        Refusal::NotReady,
-        Refusal::Overloaded,
-        Refusal::NoRoute,
-        Refusal::Malformed(Malformed::Byte),
+    for unfit in [TokenFault::Issuer, TokenFault::Audience, TokenFault::UnknownKey, TokenFault::NotYet] {
+        assert_eq!(AnsweredFor::refusal(&Refusal::Token(unfit)), AnsweredFor::UnfitToken, "{unfit:?}");
+    }
+    for (stands, status) in [
+        (Refusal::Scope { needed: vec![] }, 403),
+        (Refusal::EmailUnverified, 403),
+        (Refusal::Claim, 403),
+        (Refusal::CrossSite, 403),
+        (Refusal::Credentials, 400),
+        (Refusal::NotReady, 503),
+        (Refusal::SessionUnknown, 503),
+        (Refusal::Overloaded, 503),
+        (Refusal::NoRoute, 404),
+        (Refusal::Malformed(Malformed::Byte), 400),
     ] {
-        assert!(!wants_session(&stands), "{stands:?}");
+        assert_eq!(AnsweredFor::refusal(&stands), AnsweredFor::Failure(status), "{stands:?}");
     }
+}
+
+#[test]
+fn a_token_that_another_page_would_bring_again_leads_to_no_loop() {
+    let unfit = navigation().with(|case| case.cause = AnsweredFor::UnfitToken);
+    assert_eq!(unfit.form(), to_sign_in("https://app.test/lab/%7Ex?y=%2F&z"));
+    let at = |case: &mut Case| {
+        case.route.as_mut().unwrap().browser.sign_in = SignInPage::At("https://own.test/".into());
+    };
+    assert_eq!(unfit.with(at).form(), DOCUMENT);
+    assert_eq!(navigation().with(at).form(), to_sign_in("https://app.test/lab/%7Ex?y=%2F&z"));
 }

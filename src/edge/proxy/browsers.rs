@@ -83,10 +83,7 @@ impl BrowserAnswers<'_> {
     #[must_use]
     pub fn refusal(&self, unserved: &Unserved<'_>, refusal: &Refusal) -> AnsweredHere {
         let document = answer::answer(refusal);
-        let cause = match answer_form::wants_session(refusal) {
-            true => AnsweredFor::WantOfSession,
-            false => AnsweredFor::Failure(document.problem.status),
-        };
+        let cause = AnsweredFor::refusal(refusal);
         let kind = match refusal {
             Refusal::Scope { .. } | Refusal::EmailUnverified | Refusal::Claim => "forbidden",
             _ if document.problem.status >= 500 => "unavailable",
@@ -147,7 +144,7 @@ impl BrowserAnswers<'_> {
             }
         };
         let depends = match cause {
-            AnsweredFor::WantOfSession => true,
+            AnsweredFor::WantOfSession | AnsweredFor::UnfitToken => true,
             AnsweredFor::Failure(status) => status == 403 || status >= 500,
         };
         let reply = if depends { reply.with_field("vary", navigation::VARY) } else { reply };

@@ -88,7 +88,7 @@ pub struct Answered {
     /// The route that took or refused it.
     pub route: Option<Arc<ServedRoute>>,
     pub host: Option<Arc<str>>,
-    /// Of a request that was admitted.
+    /// Of a request that was admitted, or refused because its route asks for more.
     pub caller: Option<Arc<Verified>>,
     /// The last upstream that was tried.
     pub upstream: Option<SocketAddr>,

@@ -193,6 +193,12 @@ fn a_stricter_route_admits_it_no_more_and_a_laxer_one_does() {
         ("another path", with(&|r| r.prefix = "/other".into()), (false, false)),
         ("no route at all", vec![], (false, false)),
         (
+            "a path that every client may see",
+            with(&|r| r.browser.public = vec!["/files/x".into()]),
+            (true, true),
+        ),
+        ("another such path", with(&|r| r.browser.public = vec!["/files".into()]), (true, false)),
+        (
             "a narrower route in front",
             vec![route("/", Auth::None), {
                 let mut narrower = route("/files", Auth::Required);
