@@ -101,6 +101,7 @@ pub(super) async fn compose(opened: Opened) -> Result<Composed, String> {
         issuers: ArcSwap::new(Arc::clone(&issuers)),
         issuer_clocks,
         sessions,
+        key: accounts.shared().key,
         demo,
         capacity,
     });

@@ -16,6 +16,7 @@ use crate::edge::proxy::served::ServedRoute;
 use crate::edge::store::RevocationCache;
 use crate::edge::telemetry::Meters;
 use crate::edge::telemetry::metrics::Metrics;
+use palisade_core::domain::opaque::ServerKey;
 use palisade_core::domain::route::Table;
 use palisade_core::domain::same_origin::OwnOrigins;
 use palisade_core::ports::{BrowserSessions, Clock, Meter, Revocations, Store};
@@ -37,6 +38,7 @@ pub(super) struct ProcessState {
     pub(super) issuer_clocks: Arc<Clocks>,
     /// The sessions behind cookies.
     pub(super) sessions: Arc<dyn BrowserSessions>,
+    pub(super) key: Arc<ServerKey>,
     /// Where the sample app is, if it is served.
     pub(super) demo: Option<SocketAddr>,
     pub(super) capacity: Arc<Capacity>,
@@ -91,6 +93,7 @@ impl ProcessState {
                     settings: Arc::new(config.browser.clone()),
                     issuer: config.tokens.issuer.clone(),
                     sessions: Arc::clone(&self.sessions),
+                    key: Arc::clone(&self.key),
                 }),
                 routes: Table::new(served),
                 authenticator: Authenticator {

@@ -4,6 +4,8 @@ use std::borrow::Cow;
 
 use percent_encoding::percent_decode;
 
+use super::browser::{SECURE_PREFIX, SESSION_COOKIE};
+use super::carry::NONCE_COOKIE;
 use super::request::{Headers, Request};
 use super::route::Carriers;
 use super::verdict::{Refusal, TokenFault};
@@ -21,6 +23,10 @@ pub const CONSENT_COOKIE: &str = "palisade_connect";
 /// The cookie by which a browser shows which registrations it sent, behind [`HOST_PREFIX`] over TLS. The browser
 /// sends it back; it is never forwarded.
 pub const REGISTRATION_COOKIE: &str = "palisade-registration";
+
+/// What the names of the cookies begin with that say whose session an app's cookie was set under
+/// ([`super::app_cookie`]). The browser sends them back; they are never forwarded.
+pub const APP_MARK_COOKIE: &str = "palisade-app-";
 
 /// What the names of all our cookies have in them.
 pub const OURS: &str = "palisade";
@@ -203,9 +209,39 @@ pub fn without_cookies(line: &str, ours: &[String]) -> Option<String> {
     (!kept.is_empty()).then(|| kept.join("; "))
 }
 
+/// What browsers take as a prefix of a name (RFC 6265bis §4.1.3, draft-ietf-httpbis-rfc6265bis-layered-cookies), in
+/// every case; a longer one first.
+const PREFIXES: [&str; 4] = ["__Host-Http-", HOST_PREFIX, SECURE_PREFIX, "__Http-"];
+
+/// Whether a cookie of this name is ours, behind whatever prefix and in whatever case: some servers do not tell names
+/// apart by case.
 fn is_ours(name: &str) -> bool {
-    let name = name.strip_prefix(HOST_PREFIX).unwrap_or(name);
-    name.starts_with(CONSENT_COOKIE) || name == REGISTRATION_COOKIE
+    let begins = |name: &str, start: &str| {
+        name.get(..start.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(start))
+    };
+    let prefix = PREFIXES.iter().find(|prefix| begins(name, prefix));
+    let name = prefix.map_or(name, |prefix| &name[prefix.len()..]);
+    begins(name, CONSENT_COOKIE)
+        || begins(name, APP_MARK_COOKIE)
+        || [SESSION_COOKIE, NONCE_COOKIE, REGISTRATION_COOKIE]
+            .iter()
+            .any(|ours| name.eq_ignore_ascii_case(ours))
+}
+
+/// The name that the cookie of a `Set-Cookie` line has in the requests that follow (RFC 6265bis §5.6). A line without a
+/// name makes a cookie that is sent as its value alone, so its name is what stands in the value before a `=`.
+#[must_use]
+pub fn name_that_is_set(line: &[u8]) -> &[u8] {
+    let pair = line.split(|byte| *byte == b';').next().unwrap_or_default();
+    let mut parts = pair.split(|byte| *byte == b'=').map(<[u8]>::trim_ascii);
+    parts.find(|part| !part.is_empty()).unwrap_or_default()
+}
+
+/// Whether a `Set-Cookie` line sets a cookie of ours. Only we set those.
+#[must_use]
+pub fn sets_ours(line: &[u8]) -> bool {
+    // A name that is not text is none of ours.
+    std::str::from_utf8(name_that_is_set(line)).is_ok_and(is_ours)
 }
 
 /// A query without the parameter `name`, in every spelling that servers fold into it; `None` when nothing is left.
@@ -352,16 +388,54 @@ mod tests {
     }
 
     #[test]
+    fn no_line_of_an_app_sets_a_cookie_of_ours() {
+        for ours in [
+            "__Host-palisade=x; Path=/; Secure",
+            "__Secure-palisade=x; Domain=a.test; Secure",
+            "palisade=x",
+            "palisade=",
+            "palisade",
+            " \tpalisade\t=x",
+            "=palisade=x",
+            " = __Host-palisade=x",
+            "PALISADE=x",
+            "__host-palisade=x",
+            "palisade-carry=x",
+            "__Host-palisade-app-sid=x",
+            "palisade_connect_1=x",
+            "__Host-palisade-registration=x",
+        ] {
+            assert!(sets_ours(ours.as_bytes()), "{ours}");
+        }
+        for other in [
+            "sid=palisade",
+            "sid=x; palisade=y",
+            "palisades=x",
+            "=x",
+            "=",
+            "",
+            "x-palisade=x",
+            "\u{a0}palisade=x",
+        ] {
+            assert!(!sets_ours(other.as_bytes()), "{other}");
+        }
+        assert!(!sets_ours(b"palisade\xff=x"));
+    }
+
+    #[test]
     fn the_carrier_can_be_taken_out_again() {
         let ours = ["sid".to_owned()];
         assert_eq!(without_cookies("a=1; sid=x;b=2", &ours).as_deref(), Some("a=1; b=2"));
         assert_eq!(without_cookies("sid=x", &ours), None);
-        for name in [CONSENT_COOKIE, REGISTRATION_COOKIE] {
+        let names = [CONSENT_COOKIE, REGISTRATION_COOKIE, SESSION_COOKIE, NONCE_COOKIE, "palisade-app-sid"];
+        for name in names {
             assert!(name.contains(OURS), "a line with {name} is looked at");
-            for prefix in ["", HOST_PREFIX] {
+            for prefix in ["", HOST_PREFIX, SECURE_PREFIX, "__Http-", "__Host-Http-", "__HOST-"] {
                 assert_eq!(without_cookies(&format!("{prefix}{name}=x"), &[]), None, "{prefix}{name}");
             }
         }
+        let others = "palisades=1; palisade-carried=2; x-palisade=3; a=palisade";
+        assert_eq!(without_cookies(others, &[]).as_deref(), Some(others));
         let consents = "a=1; __Host-palisade_connect_0=x;palisade_connect_0=x; __Host-other=2";
         assert_eq!(without_cookies(consents, &[]).as_deref(), Some("a=1; __Host-other=2"));
         for (query, left) in [

@@ -6,6 +6,7 @@
 pub mod account;
 pub mod answer;
 pub mod answer_form;
+pub mod app_cookie;
 pub mod audit;
 pub mod binding;
 pub mod block;

@@ -4,6 +4,9 @@
 
 use secrecy::{ExposeSecret, SecretString};
 
+use super::browser::SECURE_PREFIX;
+use super::credential::HOST_PREFIX;
+
 /// The longest [`Location`], in bytes: what servers and browsers take without trouble (RFC 9110 §4.1).
 const MAX_LOCATION: usize = 8000;
 
@@ -73,6 +76,20 @@ impl SetCookie {
             true => Ok(SetCookie(line.into())),
             false => Err(InvalidSetCookie),
         }
+    }
+
+    /// The line that makes the browser forget the cookie `name` of this host and the path `/`, and, with `domain`, that
+    /// of this domain. A name with a prefix asks for TLS, whether or not we know of it.
+    ///
+    /// # Errors
+    /// [`InvalidSetCookie`]: the name or the domain cannot stand in one.
+    pub fn expired(name: &str, is_secure: bool, domain: Option<&str>) -> Result<SetCookie, InvalidSetCookie> {
+        let begins =
+            |prefix: &str| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
+        let is_secure = is_secure || [HOST_PREFIX, SECURE_PREFIX].into_iter().any(begins);
+        let domain = domain.map(|domain| format!("; Domain={domain}")).unwrap_or_default();
+        let secure = if is_secure { "; Secure" } else { "" };
+        SetCookie::new(format!("{name}=; Path=/{domain}; Max-Age=0; HttpOnly; SameSite=Lax{secure}"))
     }
 
     /// As it is sent.

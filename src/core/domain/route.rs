@@ -113,7 +113,9 @@ impl AsRef<Route> for Route {
 }
 
 impl Route {
-    fn takes_host(&self, host: &str) -> bool {
+    /// Whether it is for `host`, in lower case and without a port.
+    #[must_use]
+    pub fn takes_host(&self, host: &str) -> bool {
         match self.host.as_deref() {
             None => true,
             Some(pattern) => match pattern.strip_prefix('*') {

@@ -12,6 +12,7 @@ use super::admit::Authenticator;
 use crate::domain::browser::{BrowserSettings, PlaceRef, SessionUse};
 use crate::domain::credential;
 use crate::domain::navigation::{self, Asking, RequestKind};
+use crate::domain::opaque::ServerKey;
 use crate::domain::request::Request;
 use crate::domain::route::{Auth, Route};
 use crate::domain::time::UnixTime;
@@ -25,6 +26,8 @@ pub struct SessionCookies {
     /// The issuer of our own tokens: routes name it in `issuers`.
     pub issuer: String,
     pub sessions: Arc<dyn BrowserSessions>,
+    /// For what browsers keep beside the cookies of apps ([`crate::domain::app_cookie`]).
+    pub key: Arc<ServerKey>,
 }
 
 /// What the session cookies of a request come to.

@@ -29,7 +29,8 @@ const MAX_USER_AGENT: usize = 256;
 /// Chunks of a request body on their way to the router.
 const BODY_CHUNKS: usize = 4;
 
-/// Lets `router` answer the request. Returns the status it answered with.
+/// Lets `router` answer the request. `finish` has the last word on the head of the answer. Returns the status it answered
+/// with.
 ///
 /// # Errors
 /// The client's connection failed.
@@ -39,6 +40,7 @@ pub async fn serve(
     (host, path): (&str, &str),
     client: IpAddr,
     request_id: &str,
+    finish: impl FnOnce(&mut ResponseHeader) + Send,
 ) -> Result<u16> {
     let (chunks, received) = mpsc::channel::<io::Result<Bytes>>(BODY_CHUNKS);
     let wanted = Arc::new(Notify::new());
@@ -64,6 +66,7 @@ pub async fn serve(
         head.append_header(name, value)?;
     }
     head.insert_header("x-request-id", request_id)?;
+    finish(&mut head);
     if session.is_http2() {
         head.remove_header(&header::TRANSFER_ENCODING);
     } else if !parts.headers.contains_key(header::CONTENT_LENGTH) && !head_only {

@@ -8,6 +8,7 @@
 use http::{HeaderValue, header};
 
 use super::fields::{self, HeaderFields};
+use palisade_core::domain::credential;
 
 /// Joins the `Cookie` lines of `request` into one, in their order. A request with one line or none is left
 /// as it is.
@@ -27,9 +28,35 @@ pub fn join(fields: &mut impl HeaderFields) {
     }
 }
 
+/// Takes the lines out of an app's answer that would set a cookie of ours: an app could sign its visitor in as another
+/// person, or out, on every host of a domain.
+pub fn take_out_ours(answer: &mut impl HeaderFields) {
+    let lines = answer.map().get_all(header::SET_COOKIE);
+    if !lines.iter().any(|line| credential::sets_ours(line.as_bytes())) {
+        return;
+    }
+    let kept: Vec<HeaderValue> =
+        lines.iter().filter(|line| !credential::sets_ours(line.as_bytes())).cloned().collect();
+    answer.take_out(&header::SET_COOKIE);
+    for line in kept {
+        answer.add(&fields::SET_COOKIE, line);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_app_sets_its_own_cookies_only() {
+        let mut answer = http::HeaderMap::new();
+        for line in ["a=1", "__Host-palisade=x; Path=/; Secure", "b=2; Path=/palisade", "=palisade=x"] {
+            answer.append("set-cookie", HeaderValue::from_static(line));
+        }
+        take_out_ours(&mut answer);
+        let left: Vec<_> = answer.get_all("set-cookie").iter().collect();
+        assert_eq!(left, ["a=1", "b=2; Path=/palisade"]);
+    }
 
     #[test]
     fn lines_become_one_in_their_order() {

@@ -1,13 +1,11 @@
 //! Taking back a cookie whose token is no longer good, from the browser that sent it.
 
-use http::{HeaderName, HeaderValue, header};
+use http::{HeaderValue, header};
 
+use super::caching;
 use super::fields::{self, HeaderFields};
-use palisade_core::domain::credential::HOST_PREFIX;
+use palisade_core::domain::redirect::SetCookie;
 use palisade_core::domain::request::Scheme;
-
-/// What makes browsers take a cookie over TLS only (RFC 6265bis §4.1.3.1).
-const SECURE_PREFIX: &str = "__Secure-";
 
 /// Lets the browser forget the cookie `name`, unless the app sets it in this answer. Such an answer is kept by no
 /// cache, which would sign out every client that is served from it.
@@ -19,25 +17,14 @@ pub fn cookie(answer: &mut impl HeaderFields, name: &str, public: Scheme) {
     if answer.map().get_all(header::SET_COOKIE).iter().any(is_set) {
         return;
     }
-    let begins =
-        |prefix: &str| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
-    let is_secure = public == Scheme::Https || begins(HOST_PREFIX) || begins(SECURE_PREFIX);
-    let secure = if is_secure { "; Secure" } else { "" };
-    let line = format!("{name}=; Path=/; Max-Age=0; HttpOnly; SameSite=Lax{secure}");
     // The name is a token (the configuration sees to that), so this is always a value.
-    if let Ok(line) = HeaderValue::from_str(&line) {
+    if let Ok(line) = SetCookie::expired(name, public == Scheme::Https, None)
+        && let Ok(line) = HeaderValue::from_str(line.expose())
+    {
         answer.add(&fields::SET_COOKIE, line);
     }
-    // RFC 9213, and what content networks called it before.
-    let targeted = |name: &&HeaderName| {
-        name.as_str().ends_with("cdn-cache-control")
-            || *name == "surrogate-control"
-            || *name == header::EXPIRES
-    };
-    let targeted: Vec<HeaderName> = answer.map().keys().filter(targeted).cloned().collect();
-    for name in &targeted {
-        answer.take_out(name);
-    }
+    caching::tell_no_shared_cache(answer);
+    answer.take_out(&header::EXPIRES);
     answer.put(&fields::CACHE_CONTROL, HeaderValue::from_static("no-store"));
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use axum::Router;
 use pingora::Result;
-use pingora::http::RequestHeader;
+use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::Session;
 
 use super::browsers::{AnsweredHere, BrowserAnswers, BrowserRules, Unserved};
@@ -22,7 +22,7 @@ use super::inject::{InjectedToken, TokenSource};
 use super::looped::LoopMark;
 use super::served::ServedRoute;
 use super::stage::{Admitted, Answered, Attempts, MatchedRequest, Sent, Stage};
-use super::{bridge, cookies, cors, h2, outbound};
+use super::{app_cookies, bridge, cookies, cors, h2, outbound};
 use crate::config::ClientAddress;
 use crate::http_fields::Fields;
 use palisade_core::domain::time::UnixTime;
@@ -193,7 +193,13 @@ impl Gateway {
                 let MatchedRequest { host, path, .. } = matched;
                 context.stage = Stage::Answered(Answered::by(None, Arc::clone(&host)));
                 let (router, client) = (self.native.clone(), context.client);
-                let status = bridge::serve(session, router, (&host, &path), client, &context.id).await?;
+                let finish = |head: &mut ResponseHeader| {
+                    if let Some(sessions) = &live.admission.sessions {
+                        app_cookies::forget_all(sessions, &live.admission.routes, &host, head);
+                    }
+                };
+                let asked = (&*host, &*path);
+                let status = bridge::serve(session, router, asked, client, &context.id, finish).await?;
                 context.stage.end("native", status);
                 Ok(true)
             }
@@ -256,6 +262,7 @@ impl Gateway {
                     matched,
                     relayed,
                     injected,
+                    app_cookies: None,
                     attempts: Attempts::default(),
                     refused: None,
                     sent: Sent::default(),

@@ -2,8 +2,10 @@
 
 pub mod accept;
 pub mod answer_head;
+pub mod app_cookies;
 pub mod bridge;
 pub mod browsers;
+pub mod caching;
 pub mod capacity;
 pub mod context;
 pub mod cookies;

@@ -16,6 +16,7 @@ use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, OrErr, Result};
 
+use super::app_cookies::AppCookies;
 use super::browsers::Unserved;
 use super::context::RequestContext;
 use super::dial::{Asked, Delivery};
@@ -27,7 +28,7 @@ use super::inject::{self, After};
 use super::served::ServedRoute;
 use super::stage::{Admitted, Attempts, Stage};
 use super::upstream::Attempt;
-use super::{forget, grpc, hop, inbound, outbound, upgrade};
+use super::{caching, cookies, forget, grpc, hop, inbound, outbound, upgrade};
 use palisade_core::domain::problem::Problem;
 use palisade_core::domain::request::{Malformed, Path};
 use palisade_core::domain::route::Auth;
@@ -106,6 +107,12 @@ impl ProxyHttp for Gateway {
             // There is an upstream to take the body now.
             hop::say_continue(session).await;
         }
+        admitted.app_cookies = AppCookies::sort(
+            admitted.live.admission.sessions.as_ref(),
+            &admitted.permit,
+            &admitted.matched.host,
+            request,
+        );
         let Admitted { permit, live, matched, .. } = &*admitted;
         let ServedRoute { route, forwarding, .. } = &**permit.route();
         hop::begin(request, matched.websocket)?;
@@ -240,6 +247,17 @@ impl ProxyHttp for Gateway {
         }
         response.insert_header("x-request-id", id.as_str())?;
         let is_final = !response.status.is_informational() || switches;
+        if let Some(sessions) = &admitted.live.admission.sessions {
+            cookies::take_out_ours(response);
+            let browser = &admitted.served().route.browser;
+            let mut is_personal = admitted.permit.is_by_cookie() && !browser.is_cache_shared;
+            if let Some(app) = admitted.app_cookies.as_ref().filter(|_| is_final) {
+                is_personal |= app.mark(sessions, &browser.app_cookies, response);
+            }
+            if is_final && is_personal {
+                caching::make_private(response);
+            }
+        }
         if is_final && let Some(name) = admitted.permit.spent_cookie() {
             forget::cookie(response, name, admitted.live.admission.own.scheme);
         }

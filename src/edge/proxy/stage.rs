@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use pingora::{Error, ErrorType, Result};
 
+use super::app_cookies::AppCookies;
 use super::capacity::Share;
 use super::cors::CorsRules;
 use super::forwarded::Relayed;
@@ -49,6 +50,8 @@ pub struct Admitted {
     pub relayed: Option<Box<Relayed>>,
     /// The provider's token that goes upstream: present exactly on a route with `inject`.
     pub injected: Option<InjectedToken>,
+    /// The app's own session cookies, once they are sorted: present exactly on a route with `app_cookies`.
+    pub app_cookies: Option<Box<AppCookies>>,
     pub attempts: Attempts,
     /// Why there will be no answer of an upstream after all, where we know better than the engine.
     pub refused: Option<Refusal>,

@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use uuid::Uuid;
+use zeroize::Zeroizing;
 
 use palisade_core::domain::account::UserId;
 use palisade_core::domain::browser::{BrowserSettings, NamedOrigin, PlaceRef, RouteBrowser, SessionUse};
 use palisade_core::domain::cors::{Cors, Origins};
 use palisade_core::domain::credential::Carrier;
 use palisade_core::domain::identity::Identity;
+use palisade_core::domain::opaque::ServerKey;
 use palisade_core::domain::request::{Headers, Host, Path, Request, Scheme};
 use palisade_core::domain::route::{Allow, Auth, Carriers, Policy, Require, Route, Table};
 use palisade_core::domain::same_origin::OwnOrigins;
@@ -187,6 +189,7 @@ fn gate_with(auth: Auth, adjust: impl FnOnce(&mut Route, &mut BrowserSettings)) 
             settings: Arc::new(settings),
             issuer: ISSUER.to_owned(),
             sessions: Arc::clone(&cookies) as _,
+            key: Arc::new(ServerKey::new(Zeroizing::new([1; 32]))),
         }),
     };
     Gate { cookies, set, admission }
