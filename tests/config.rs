@@ -273,7 +273,6 @@ fn what_works_in_browsers_but_is_not_meant_is_warned_of() {
         "routes[0].token.cookie: cookies whose names",
     );
     warned(&format!("{route}auth = \"none\"\nsign_in = true"), "routes[0].sign_in: without effect");
-    warned("[pages]\naccent = \"#ffcc00\"", "pages.accent: white on #ffcc00 has a contrast of 1.5");
     warned("[pages]\nurls.account = \"http://app.test/a\"", "pages.urls.account: ");
 }
 

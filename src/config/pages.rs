@@ -7,9 +7,6 @@ use super::settings::PagesSettings;
 use palisade_core::domain::name::is_line;
 use palisade_core::domain::page::PageName;
 
-/// The least contrast of text with what is behind it (WCAG 2.2, 1.4.3).
-const CONTRAST: f64 = 4.5;
-
 /// Reads the section.
 pub(super) fn pages(section: Section<'_>) -> PagesSettings {
     let name = section.get("name").and_then(|item| {
@@ -54,37 +51,12 @@ pub(super) fn pages(section: Section<'_>) -> PagesSettings {
     pages
 }
 
-/// `#rrggbb`. A colour that white text cannot be read on is warned of.
+/// `#rrggbb`. Pages write in it and on it so that it can be read, whatever it is.
 fn accent(item: &Item<'_>) -> Option<String> {
-    let accent = item.read("a colour such as \"#0b57d0\"", |text| {
+    item.read("a colour such as \"#0b57d0\"", |text| {
         let digits = text.strip_prefix('#').filter(|digits| digits.len() == 6)?;
         form::hex(digits).map(|_| text.to_ascii_lowercase())
-    })?;
-    let contrast = contrast_with_white(&accent);
-    if contrast < CONTRAST {
-        let text = format!(
-            "white on {accent} has a contrast of {contrast:.1}, and {CONTRAST} is the least that people can read well; want \
-             a darker colour"
-        );
-        item.doc.warn(item.at, &item.key, &text);
-    }
-    Some(accent)
-}
-
-/// The contrast of a colour `#rrggbb` with white, 1 to 21 (WCAG 2.2, "contrast ratio").
-fn contrast_with_white(colour: &str) -> f64 {
-    let digits = colour.trim_start_matches('#');
-    let channels = form::hex(digits).unwrap_or_default();
-    let linear = |channel: u8| {
-        let part = f64::from(channel) / 255.0;
-        if part <= 0.04045 { part / 12.92 } else { ((part + 0.055) / 1.055).powf(2.4) }
-    };
-    let luminance: f64 = channels
-        .iter()
-        .zip([0.2126, 0.7152, 0.0722])
-        .map(|(channel, weight)| linear(*channel) * weight)
-        .sum();
-    1.05 / (luminance + 0.05)
+    })
 }
 
 /// A language tag of one or two subtags (RFC 5646 §2.1): `en`, `pt-BR`.
@@ -121,14 +93,6 @@ fn urls(section: Section<'_>) -> Vec<(PageName, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn contrasts_are_those_of_the_standard() {
-        for (colour, want) in [("#000000", 21.0), ("#ffffff", 1.0), ("#777777", 4.48), ("#ff0000", 4.0)] {
-            let found = contrast_with_white(colour);
-            assert!((found - want).abs() < 0.01, "{colour}: {found}");
-        }
-    }
 
     #[test]
     fn languages_have_the_form_of_tags() {

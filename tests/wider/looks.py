@@ -66,3 +66,31 @@ def picture(reader, name):
     if folder:
         taken = reader.cdp("Page.captureScreenshot", format="png", captureBeyondViewport=True)["data"]
         (Path(folder) / f"{name}.png").write_bytes(base64.b64decode(taken))
+
+
+def script(browser, until, url):
+    """The script file: a link's token goes into its field and out of the address, and a fragment stays with the sign-in."""
+    reader = Reader(browser, until)
+    value, at = "return document.querySelector('[data-token]').value", "return location.href"
+    for page in ("verify/link/en", "reset/link/de", "undo/least/fr", "object/least/es"):
+        reader.opens(f"{url}{page}#token=abc-DEF_123")
+        until("the token is in its field", lambda: reader.js(value) == "abc-DEF_123", 20)
+        assert reader.js(at) == url + page and "abc-DEF" not in reader.js("return document.documentElement.outerHTML"), page
+        assert not reader.js("return document.querySelector('[data-token]').offsetParent"), f"{page}: the field is still shown"
+        reader.js("location.hash = 'token=second'")
+        until("the token of the second link is there", lambda: reader.js(value) == "second", 20)
+        for fragment in ("", "#token=", "#other=x"):
+            reader.opens(url + page + fragment)
+            assert reader.js(value) == "" and reader.js("return !!document.querySelector('[data-token]').offsetParent"), page
+
+    action = "return document.querySelector('form').action"
+    for fragment in ("#/report/7", "#a?b=<c>&token=x"):
+        reader.opens(url + "sign-in/fresh/en" + fragment)
+        until("the form keeps the fragment", lambda: "#" in reader.js(action), 20)
+        assert reader.js(action) == reader.js(at) and reader.js("return new URL(arguments[0]).origin", reader.js(action)) == url.rstrip("/")
+    reader.opens(url + "sign-in/fresh/en")
+    assert "#" not in reader.js(action)
+    reader.cdp("Emulation.setScriptExecutionDisabled", value=True)
+    reader.opens(f"{url}verify/link/en#token=abc")
+    assert browser.ask("/element", {"using": "css selector", "value": "[data-token]"}), "no field without script"
+    reader.cdp("Emulation.setScriptExecutionDisabled", value=False)

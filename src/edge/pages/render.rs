@@ -7,10 +7,10 @@ use minijinja::value::{Serde, Value};
 
 use super::accent;
 use super::assets::Assets;
-use super::languages::{Language, Languages};
+use super::languages::{Language, LanguageFault, Languages};
 use super::policy::Policies;
 use super::samples::{Sample, samples};
-use super::templates::{Templates, file_of};
+use super::templates::{Templates, fault, file_of};
 use crate::config::{Config, ConfigError};
 use palisade_core::domain::page::PageName;
 use palisade_core::domain::reply::Page;
@@ -58,15 +58,14 @@ impl TemplatedPages {
         {
             wrong("pages.logo", format!("{}: {found}", logo.display()), "an SVG or PNG of at most 512 KiB");
         }
-        let languages = Languages::load(&settings.languages).map_err(|faults| {
-            for found in faults {
-                wrong("pages.languages", found, "languages out of en, de, fr, es");
-            }
-        });
-        let templates = Templates::load(settings.folder.as_deref()).map_err(|more| errors.extend(more));
-        let (Ok(languages), Ok(templates), true) = (languages, templates, errors.is_empty()) else {
-            return Err(errors);
+        let templates = match Templates::load(settings.folder.as_deref(), settings.logo.as_deref()) {
+            Ok(templates) => templates,
+            Err(more) => return Err(errors.into_iter().chain(more).collect()),
         };
+        let languages = Languages::load(&settings.languages, &templates.texts).map_err(|faults| {
+            errors.extend(faults.into_iter().map(|fault| told(config, fault)));
+        });
+        let (Ok(languages), true) = (languages, errors.is_empty()) else { return Err(errors) };
         let urls = urls(config);
         let pages = TemplatedPages {
             templates,
@@ -81,8 +80,8 @@ impl TemplatedPages {
     }
 
     /// The tags of the languages that are offered.
-    pub(super) fn languages(&self) -> impl Iterator<Item = &'static str> {
-        self.languages.iter().map(|language| language.tag)
+    pub(super) fn languages(&self) -> impl Iterator<Item = &str> {
+        self.languages.iter().map(|language| language.tag.as_str())
     }
 
     /// Renders every page in every language with all of its samples, and remembers which facts there are.
@@ -120,7 +119,7 @@ impl TemplatedPages {
             all.insert(name, fact);
         }
         all.extend(self.shared.iter().map(|(name, value)| (*name, value.clone())));
-        all.insert("lang", language.tag.into());
+        all.insert("lang", language.tag.as_str().into());
         all.insert("page", page.name().into());
         all.insert("status", status.into());
         all.insert("t", language.table(page.name()));
@@ -163,6 +162,22 @@ impl PageRenderer for TemplatedPages {
 
     fn url(&self, page: PageName) -> String {
         self.urls.get(&page).cloned().unwrap_or_default()
+    }
+}
+
+/// A fault of a language as the configuration tells its own.
+fn told(config: &Config, LanguageFault { file, line, found }: LanguageFault) -> ConfigError {
+    match file {
+        Some(file) => {
+            fault(&file, line, &found, "texts as in the built-in languages, each with its {places}")
+        }
+        None => ConfigError {
+            path: config.path.clone(),
+            line,
+            key: "pages.languages".to_owned(),
+            found,
+            want: "languages out of en, de, fr, es, or with texts in pages.folder".to_owned(),
+        },
     }
 }
 

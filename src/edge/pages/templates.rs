@@ -1,4 +1,5 @@
-//! The templates of the pages: those built in, and those of a folder that replace them (`[pages] folder`).
+//! The templates of the pages: those built in, and those of a folder that replace them (`[pages] folder`). The texts of
+//! the operator's are in that folder, too.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,6 +9,7 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Value;
 use minijinja::{AutoEscape, Environment, Error, UndefinedBehavior};
 
+use super::languages::OwnTexts;
 use super::words;
 use crate::config::ConfigError;
 use palisade_core::domain::page::PageName;
@@ -41,6 +43,8 @@ pub(super) struct Templates {
     environment: Environment<'static>,
     /// Where those come from that are not built in.
     files: BTreeMap<String, PathBuf>,
+    /// The texts of the folder.
+    pub(super) texts: Vec<OwnTexts>,
 }
 
 /// The name of the template of `page`.
@@ -49,12 +53,13 @@ pub(super) fn file_of(page: PageName) -> String {
 }
 
 impl Templates {
-    /// The built-in ones, and over them those of `folder`.
+    /// The built-in ones, and over them those of `folder`, where the logo may be, too.
     ///
     /// # Errors
     /// Every file that is not a template of ours, cannot be read or has a wrong syntax.
-    pub(super) fn load(folder: Option<&Path>) -> Result<Templates, Vec<ConfigError>> {
-        let mut templates = Templates { environment: environment(), files: BTreeMap::new() };
+    pub(super) fn load(folder: Option<&Path>, logo: Option<&Path>) -> Result<Templates, Vec<ConfigError>> {
+        let mut templates =
+            Templates { environment: environment(), files: BTreeMap::new(), texts: Vec::new() };
         let mut errors = Vec::new();
         for (name, text) in BUILT_IN {
             if let Err(error) = templates.environment.add_template(name, text) {
@@ -62,7 +67,9 @@ impl Templates {
             }
         }
         for path in folder.map(|folder| listed(folder, &mut errors)).unwrap_or_default() {
-            templates.replace(&path, &mut errors);
+            if logo != Some(&path) {
+                templates.replace(&path, &mut errors);
+            }
         }
         if errors.is_empty() { Ok(templates) } else { Err(errors) }
     }
@@ -73,18 +80,24 @@ impl Templates {
             errors.push(fault(path, 0, "a name that is not UTF-8", "the name of a template"));
             return;
         };
-        if !is_known(name) {
+        let tag = name.strip_suffix(".toml").filter(|tag| is_tag(tag));
+        if tag.is_none() && !is_known(name) {
             errors.push(fault(path, 0, "a file that no page is made of", &known()));
             return;
         }
-        match fs::read_to_string(path) {
-            Ok(text) => {
+        match (fs::read_to_string(path), tag) {
+            (Ok(text), Some(tag)) => {
+                self.texts.push(OwnTexts { tag: tag.to_owned(), file: path.to_owned(), text });
+            }
+            (Ok(text), None) => {
                 self.files.insert(name.to_owned(), path.to_owned());
                 if let Err(error) = self.environment.add_template_owned(name.to_owned(), text) {
                     errors.push(self.as_config_error(&error, name));
                 }
             }
-            Err(error) => errors.push(fault(path, 0, &format!("no readable file ({error})"), "a template")),
+            (Err(error), _) => {
+                errors.push(fault(path, 0, &format!("no readable file ({error})"), "a template"));
+            }
         }
     }
 
@@ -117,7 +130,7 @@ impl Templates {
 }
 
 /// An error of a template as the configuration tells its own.
-fn fault(path: &Path, line: usize, found: &str, want: &str) -> ConfigError {
+pub(super) fn fault(path: &Path, line: usize, found: &str, want: &str) -> ConfigError {
     let (found, want) = (found.to_owned(), want.to_owned());
     ConfigError { path: path.to_owned(), line, key: "pages.folder".to_owned(), found, want }
 }
@@ -139,6 +152,16 @@ fn listed(folder: &Path, errors: &mut Vec<ConfigError>) -> Vec<PathBuf> {
     paths
 }
 
+/// Whether this is a language tag of a language, or of a language and a region (RFC 5646 §2.1): `it`, `pt-BR`.
+fn is_tag(text: &str) -> bool {
+    let (language, region) =
+        text.split_once('-').map_or((text, "ZZ"), |(language, region)| (language, region));
+    matches!(language.len(), 2 | 3)
+        && language.bytes().all(|byte| byte.is_ascii_lowercase())
+        && region.len() == 2
+        && region.bytes().all(|byte| byte.is_ascii_uppercase())
+}
+
 /// Whether a template of this name is ever asked for: a built-in one, or a part of the folder's own.
 fn is_known(name: &str) -> bool {
     let is_part = name.starts_with('_') && name.ends_with(".html");
@@ -147,7 +170,10 @@ fn is_known(name: &str) -> bool {
 
 fn known() -> String {
     let names: Vec<&str> = BUILT_IN.iter().map(|(name, _)| *name).collect();
-    format!("one of {}, or a part that begins with _ and ends in .html", names.join(", "))
+    format!(
+        "one of {}, a part that begins with _ and ends in .html, or the texts of a language such as de.toml",
+        names.join(", ")
+    )
 }
 
 fn environment() -> Environment<'static> {

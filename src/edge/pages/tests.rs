@@ -271,6 +271,11 @@ fn a_page_that_cannot_be_rendered_says_so_without_its_facts() {
 #[test]
 fn a_wrong_template_is_an_error_with_its_file_and_line() {
     for (file, text, told) in [
+        (
+            "de.toml",
+            "[sign-in]\ntitel = \"x\"",
+            "de.toml:2: pages.folder: found sign-in.titel, which is no text",
+        ),
         ("signin.html", "x", "signin.html: pages.folder: found a file that no page is made of"),
         ("error.html", "a\n{% if x", "error.html:2: pages.folder: found syntax error"),
         ("sign-in.html", "a\n\n{{ emial }}", "sign-in.html:3: pages.folder: found undefined value"),
@@ -307,13 +312,17 @@ fn a_folder_replaces_templates_one_by_one() {
     let mut config = config();
     config.pages.folder = Some(folder.path().to_owned());
     config.pages.name = Some("Ann & Co".to_owned());
-    config.pages.languages = vec!["fr".to_owned(), "en".to_owned()];
+    config.pages.languages = vec!["fr".to_owned(), "it".to_owned(), "en".to_owned()];
+    fs::write(folder.path().join("fr.toml"), "[common]\nemail = \"Courriel\"").unwrap();
+    fs::write(folder.path().join("it.toml"), LANGUAGES[0].1.replace("\"Sign in\"", "\"Accedi\"")).unwrap();
     let pages = TemplatedPages::load(&config).unwrap_or_else(|errors| panic!("{errors:#?}"));
     let sample = &samples(PageName::Framed).unwrap()[0];
-    assert_eq!(render(&pages, PageName::Framed, "de", sample).html, "Ann &amp; Co Adresse e-mail");
+    assert_eq!(render(&pages, PageName::Framed, "de", sample).html, "Ann &amp; Co Courriel");
     let sample = &samples(PageName::SignIn).unwrap()[0];
     let html = render(&pages, PageName::SignIn, "en", sample).html;
     assert!(html.contains("<title>Sign in – Ann &amp; Co</title>"), "{html}");
+    let html = render(&pages, PageName::SignIn, "it-CH", sample).html;
+    assert!(html.contains("<html lang=\"it\">") && html.contains("<title>Accedi – "), "{html}");
 }
 
 #[test]
@@ -328,7 +337,11 @@ fn everything_that_is_wrong_is_told_at_once() {
     config.pages.languages = vec!["it".to_owned()];
     let errors = TemplatedPages::load(&config).err().unwrap();
     let keys: Vec<&str> = errors.iter().map(|error| error.key.as_str()).collect();
-    assert_eq!(keys, ["pages.accent", "pages.logo", "pages.languages", "pages.folder", "pages.folder"]);
+    assert_eq!(keys, ["pages.accent", "pages.logo", "pages.folder"]);
+    config.pages.folder = None;
+    let errors = TemplatedPages::load(&config).err().unwrap();
+    let keys: Vec<&str> = errors.iter().map(|error| error.key.as_str()).collect();
+    assert_eq!(keys, ["pages.accent", "pages.logo", "pages.languages"]);
 }
 
 #[test]
