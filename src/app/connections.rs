@@ -19,6 +19,7 @@ use crate::edge::telemetry::metrics::Metrics;
 use crate::edge::vault::VaultKeyRing;
 use crate::edge::wasm::{CacheAt, Plugins, Standing, Wiring};
 use crate::edge::webhook::SignedWebhook;
+use palisade_core::domain::page::PageName;
 use palisade_core::ports::{Clock, Entropy, Fetch, Meter, OwnSecret, SecretStore, Store};
 use palisade_core::service::connections::{
     ConnectionPorts, ConnectionSettings, Connections, ProviderSettings,
@@ -168,6 +169,13 @@ pub(super) fn start(handle: ConnectionsHandle) -> ConnectionWorkers {
     ConnectionWorkers { working, watching, closing }
 }
 
+/// Where a browser may be sent from a provider: what the configuration lists, and the page of one's own account.
+fn return_to(config: &Config) -> Vec<String> {
+    let account = format!("{}{}/pages/{}", config.public_url, config.server.prefix, PageName::Account.name());
+    let account = config.browser.enabled.then_some(account);
+    config.connections.return_to.iter().cloned().chain(account).collect()
+}
+
 /// What a configuration says about connections.
 fn settings(config: &Config) -> ConnectionSettings {
     let of = |provider: &config::Provider| ProviderSettings {
@@ -176,7 +184,7 @@ fn settings(config: &Config) -> ConnectionSettings {
     };
     ConnectionSettings {
         callback_url: callback_url(config),
-        return_to: config.connections.return_to.clone(),
+        return_to: return_to(config),
         refresh_ahead: config.connections.refresh_ahead,
         keep_fresh: config.connections.keep_fresh,
         warn_ahead: config.connections.warn_ahead,

@@ -17,13 +17,9 @@ SOURCES = Path(__file__).resolve().parents[2] / "src/edge/api/native/pages"
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # W3C WebDriver §12
 
 
-# Pages that share a script.
-SCRIPTS = {"undo": "once", "object": "once"}
-
-
 def page(name):
     style = "\n" + (SOURCES / "page.css").read_text()
-    script = "\n" + (SOURCES / "page.js").read_text() + "\n" + (SOURCES / f"{SCRIPTS.get(name, name)}.js").read_text()
+    script = "\n" + (SOURCES / "page.js").read_text() + "\n" + (SOURCES / f"{name}.js").read_text()
     html = (SOURCES / f"{name}.html").read_text().replace("{{style}}", style).replace("{{script}}", script)
     source = lambda text: "'sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() + "'"
     policy = (f"default-src 'none'; script-src {source(script)}; style-src {source(style)}; connect-src 'self'; "
@@ -264,29 +260,6 @@ def change(reader, server):
     assert server.posts[-1][3] == {"token": "abc", "proof": True, "password": "first second"}, server.posts
 
 
-def once(reader, server):
-    """The pages that undo a change of address, and that object to it."""
-    for name, said in (("undo", "The change is undone"), ("object", "Your objection is noted.")):
-        url = server.url + "/auth/pages/" + name
-        server.plan(**{name: [problem(503, "The store cannot write; try again."), (200, {}), GONE]})
-        reader.opens(url + "#token=abc-DEF_123")
-        reader.sees("Press the button")
-        assert server.posts == [] and reader.js("return location.href") == url
-        reader.keys(TAB, ENTER)
-        reader.sees("The store cannot write; try again.")
-        reader.presses("#confirm")
-        reader.sees(said)
-        reader.does_not_see("Press the button")
-        look(reader, name + "-done")
-        assert server.posts[1][0] == "/auth/email-changes/" + name and server.posts[1][3] == {"token": "abc-DEF_123"}
-        reader.js("location.hash = 'token=second'")
-        reader.sees("Press the button")
-        reader.presses("#confirm")
-        reader.sees(GONE[1]["detail"])
-        reader.does_not_see("Press the button")
-        reader.opens(url)
-        reader.sees("The link is not complete")
-
 
 def reset(reader, server):
     url = server.url + "/auth/pages/reset"
@@ -337,7 +310,7 @@ def reset(reader, server):
 
 
 def everywhere(reader, server):
-    for name in ("verify", "reset", "undo", "object"):
+    for name in ("verify", "reset"):
         server.plan(validate=[(200, {})] * 3, password_requirements=[(200, {"text": ["A" * 80]})] * 3)
         reader.cdp("Emulation.setDeviceMetricsOverride", width=320, height=480, deviceScaleFactor=1, mobile=True)
         for scheme in ("light", "dark"):
@@ -397,7 +370,7 @@ CONTRAST = """
 def work(browser, until):
     server = StandIn()
     try:
-        for check in (verify, proves, change, once, reset, everywhere):
+        for check in (verify, proves, change, reset, everywhere):
             check(Reader(browser, until), server)
     finally:
         server.shutdown()

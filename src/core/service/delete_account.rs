@@ -22,7 +22,8 @@ use crate::ports::{Change, StoreError};
 pub const FRESH: Duration = Duration::from_secs(10 * 60);
 
 /// Whether a session that began at `created` is a fresh sign-in at `now`. One from a clock that was ahead is none.
-fn is_fresh(created: UnixTime, now: UnixTime) -> bool {
+#[must_use]
+pub fn is_fresh(created: UnixTime, now: UnixTime) -> bool {
     created <= now && now < created.plus(FRESH)
 }
 

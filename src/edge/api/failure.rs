@@ -51,6 +51,20 @@ impl Failure {
         self
     }
 
+    pub(super) fn status(&self) -> u16 {
+        self.0.problem.status
+    }
+
+    pub(super) fn code(&self) -> &'static str {
+        self.0.problem.code
+    }
+
+    /// When to come back, in whole seconds (RFC 9110 §10.2.3).
+    pub(super) fn retry_after(&self) -> Option<u64> {
+        let wait = self.0.retry_after?;
+        Some((wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1))
+    }
+
     /// The whole document.
     pub(super) fn document(&self) -> Value {
         let mut document = json!(self.0.problem);

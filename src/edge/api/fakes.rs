@@ -35,7 +35,11 @@ pub(super) fn over(world: &AccountsWorld, providers: &Arc<FakeProviders>) -> Con
     let token_access = Some(Require { scopes: vec![TOKENS.to_owned()], ..Require::default() });
     let settings = ConnectionSettings {
         callback_url: "https://app.test/auth/connections/callback".to_owned(),
-        return_to: vec![RETURN_TO.to_owned(), "https://app.example.com/settings".to_owned()],
+        return_to: vec![
+            RETURN_TO.to_owned(),
+            "https://app.example.com/settings".to_owned(),
+            "https://app.test/auth/pages/account".to_owned(),
+        ],
         refresh_ahead: Duration::from_secs(300),
         keep_fresh: true,
         warn_ahead: Duration::from_secs(86_400),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::State;
+use axum::http::HeaderValue;
 use secrecy::SecretString;
 use serde::Deserialize;
 use utoipa::ToSchema;
@@ -10,7 +11,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::super::body::{OptionalJsonBody, done};
-use super::caller::{By, Caller};
+use super::caller::{By, CallerBy, Means};
+use super::session_cookies;
 use super::state::{Answered, AuthState, SharedAuthState};
 
 pub(super) fn endpoints() -> OpenApiRouter<Arc<AuthState>> {
@@ -36,7 +38,9 @@ pub(super) struct Deletion {
 #[utoipa::path(delete, path = "/me", tag = "Accounts",
     request_body = Option<Deletion>,
     security(("bearer" = []), ("session" = [])),
-    responses((status = 204, description = "The account is gone.")),
+    responses((status = 204, description = "The account is gone.",
+        headers(("Set-Cookie" = String, description = "Takes the session cookie back."),
+            ("Clear-Site-Data" = String, description = "For a session in a cookie: the browser's cache.")))),
     extensions(("x-codes" = json!([
         "wrong_password", "fresh_sign_in_needed", "email_change_undoable", "account_disabled",
         "too_many_attempts", "busy", "conflict"
@@ -44,11 +48,17 @@ pub(super) struct Deletion {
 async fn delete(
     State(state): SharedAuthState,
     By(client): By,
-    Caller(person): Caller,
+    CallerBy(person, means): CallerBy,
     OptionalJsonBody(body): OptionalJsonBody<Deletion>,
 ) -> Answered {
     state.accounts.delete_account(&client, person, body.current_password).await?;
-    Ok(done())
+    let mut response = done();
+    if means == Means::Cookie {
+        session_cookies::forget(&state, &mut response)?;
+        // What the browser has of the account's pages (Clear Site Data, §3.1).
+        response.headers_mut().insert("clear-site-data", HeaderValue::from_static("\"cache\""));
+    }
+    Ok(response)
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ mod docs;
 mod email_changes;
 mod openapi;
 mod pages;
+mod people;
 mod registration;
 mod same_origin;
 mod schema;
@@ -57,7 +58,8 @@ pub fn auth_router(state: AuthState) -> Router {
         Some(cors) => endpoints.layer(cors),
         None => endpoints,
     };
-    let pages = pages::pages_router().method_not_allowed_fallback(method_not_allowed);
+    let people = people::router(&state.browser).with_state(Arc::clone(&state));
+    let pages = pages::pages_router().merge(people).method_not_allowed_fallback(method_not_allowed);
     Router::new().nest(&state.prefix, endpoints.merge(pages).fallback(not_found))
 }
 

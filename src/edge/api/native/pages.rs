@@ -1,5 +1,4 @@
-//! The pages that links in mails open: one confirms an address, one sets a new password, one undoes a change of
-//! address, one objects to that.
+//! The pages that links in mails open: one confirms an address, one sets a new password.
 //!
 //! They are whole in themselves and send requests to us only. The token of a link is in the fragment, so no request
 //! for a page holds one, and a page hands it in only when its reader presses the button. The policy of each names the
@@ -63,9 +62,9 @@ pub(super) fn source(text: &str) -> String {
     format!("sha256-{}", STANDARD.encode(Sha256::digest(text)))
 }
 
-/// `/pages/verify`, `/pages/reset`, `/pages/undo` and `/pages/object`, to be nested under the prefix of the native
-/// endpoints, which they call relative to themselves: `../verify-email`, `../password-resets/validate`,
-/// `../password-resets/confirm`, `../password-requirements`, `../email-changes/undo` and `../email-changes/object`.
+/// `/pages/verify` and `/pages/reset`, to be nested under the prefix of the native endpoints, which they call relative
+/// to themselves: `../verify-email`, `../password-resets/validate`, `../password-resets/confirm` and
+/// `../password-requirements`.
 pub fn pages_router() -> Router {
     let page = |frame: &str, script: &str| {
         let page = Arc::new(Page::new(frame, script));
@@ -77,8 +76,6 @@ pub fn pages_router() -> Router {
     Router::new()
         .route("/pages/verify", page(include_str!("pages/verify.html"), include_str!("pages/verify.js")))
         .route("/pages/reset", page(include_str!("pages/reset.html"), include_str!("pages/reset.js")))
-        .route("/pages/undo", page(include_str!("pages/undo.html"), include_str!("pages/once.js")))
-        .route("/pages/object", page(include_str!("pages/object.html"), include_str!("pages/once.js")))
 }
 
 #[cfg(test)]
@@ -102,8 +99,7 @@ mod tests {
         html.split_once(open).unwrap().1.split_once(close).unwrap().0
     }
 
-    const ALL: [&str; 4] =
-        ["/auth/pages/verify", "/auth/pages/reset", "/auth/pages/undo", "/auth/pages/object"];
+    const ALL: [&str; 2] = ["/auth/pages/verify", "/auth/pages/reset"];
 
     #[tokio::test]
     async fn a_page_runs_its_own_script_and_nothing_else() {

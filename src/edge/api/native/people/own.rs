@@ -1,0 +1,102 @@
+//! What the pages of people who are signed in share: the session, and how it ends.
+
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+use super::super::super::failure::Failure;
+use super::super::caller::Asked;
+use super::super::session_cookies;
+use super::super::state::AuthState;
+use super::{answer, redirect};
+use palisade_core::domain::page::PageName;
+use palisade_core::domain::session::SessionId;
+use palisade_core::domain::sign_in_url::{NOTICE, RETURN_TO, SignInUrl};
+use palisade_core::ports::CookieFault;
+use palisade_core::service::caller::Person;
+
+/// Who is signed in in this browser.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Owner {
+    pub(super) person: Person,
+    pub(super) session: SessionId,
+    pub(super) email: String,
+}
+
+/// Who is signed in; `None` without a session. A token in `Authorization` says nothing: these are pages.
+///
+/// # Errors
+/// A page that says so: it is the wrong host, on which no session counts, or the session cannot be read. That it cannot
+/// be read does not mean that there is none.
+pub(super) async fn owner(state: &AuthState, asked: &Asked) -> Result<Option<Owner>, Response> {
+    if !asked.is_at_home(state) {
+        let facts = json!({"kind": "cookie", "cause": "host", "right_url": format!("{}/", state.public_url)});
+        return Err(answer(state, &asked.headers, PageName::Error, 403, "wrong_host", &facts));
+    }
+    let session = match session_cookies::session(state, asked).await {
+        Ok(Some(session)) => session,
+        Ok(None) | Err(CookieFault::Forged | CookieFault::Over) => return Ok(None),
+        Err(CookieFault::TooMany(many)) => {
+            let failure = palisade_core::service::accounts::AccountError::TooMany(many);
+            return Err(failed(state, &asked.headers, failure.into()));
+        }
+        Err(CookieFault::Store(error)) => return Err(failed(state, &asked.headers, error.into())),
+    };
+    // Read just now; a revocation may have come in between.
+    if (state.authenticator)().refuse_revoked(&session.verified).is_err() {
+        return Ok(None);
+    }
+    let identity = &session.verified.identity;
+    let Some(person) = Person::of(identity, &state.issuer) else { return Ok(None) };
+    let Some(session) = person.session else { return Ok(None) };
+    let email = identity.email.as_deref().unwrap_or_default().to_owned();
+    Ok(Some(Owner { person, session, email }))
+}
+
+/// Where this page of ours is, whatever page an operator has in its place.
+pub(super) fn url(state: &AuthState, page: PageName) -> String {
+    format!("{}{}/pages/{}", state.public_url, state.prefix, page.name())
+}
+
+/// To the sign-in page, which returns to this page of ours.
+pub(super) fn to_sign_in(state: &AuthState, page: PageName, notice: Option<&str>) -> Response {
+    let url = SignInUrl::of(&state.pages.url(PageName::SignIn)).with(RETURN_TO, &url(state, page));
+    let url = notice.into_iter().fold(url, |url, notice| url.with(NOTICE, notice));
+    redirect("sign_in", &url.into_string())
+}
+
+/// Makes the browser forget that there was a session, and what its cache holds of it (Clear Site Data, §3.1).
+pub(super) fn forgotten(state: &AuthState, mut response: Response) -> Response {
+    if let Err(failure) = session_cookies::forget(state, &mut response) {
+        return failure.into_response();
+    }
+    response.headers_mut().insert("clear-site-data", HeaderValue::from_static("\"cache\""));
+    response
+}
+
+/// Whether the page was opened by one of our own pages, as far as the browser says. What an address says of what was done
+/// counts only then: a link of an attacker must not tell a person that their password was changed.
+pub(super) fn is_from_us(headers: &HeaderMap) -> bool {
+    let mut sites = headers.get_all("sec-fetch-site").iter();
+    sites.all(|site| site.as_bytes() == b"same-origin")
+}
+
+/// What went wrong, as a page.
+pub(super) fn failed(state: &AuthState, headers: &HeaderMap, failure: Failure) -> Response {
+    let (status, code, wait) = (failure.status(), failure.code(), failure.retry_after());
+    let kind = match status {
+        404 => "missing",
+        429 => "limited",
+        500.. => "unavailable",
+        _ => "other",
+    };
+    let mut response =
+        answer(state, headers, PageName::Error, status, code, &json!({"kind": kind, "wait": wait}));
+    if let Some(wait) = wait {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(wait));
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests;
