@@ -86,6 +86,7 @@ impl BrowserAnswers<'_> {
         let cause = AnsweredFor::refusal(refusal);
         let kind = match refusal {
             Refusal::Scope { .. } | Refusal::EmailUnverified | Refusal::Claim => "forbidden",
+            Refusal::NotConnected { .. } | Refusal::ReconnectNeeded { .. } => "connection",
             _ if document.problem.status >= 500 => "unavailable",
             _ => "other",
         };
@@ -139,7 +140,7 @@ impl BrowserAnswers<'_> {
             },
             AnswerForm::WrongAddress => {
                 let right = self.settings.public.to_string();
-                let facts = json!({"kind": "cookie", "cause": "host", "right_url": format!("{right}/")});
+                let facts = json!({"kind": "address", "right_url": format!("{right}/")});
                 (WRONG_HOST, self.render(unserved, PageName::Error, 403, WRONG_HOST, &facts).into())
             }
         };
@@ -227,6 +228,8 @@ impl BrowserAnswers<'_> {
             "person": person,
             "sign_in_url": as_another,
             "sign_out_url": (kind == "forbidden" && is_ours).then(|| self.pages.url(PageName::SignOut)),
+            "provider": document.problem.provider,
+            "account_url": (kind == "connection").then(|| self.pages.url(PageName::Account)),
             "retry_url": retry,
             "wait": wait,
             "request_id": unserved.request_id,
