@@ -33,6 +33,7 @@ use palisade_core::ports::{
     Verifier,
 };
 use palisade_core::service::admit::{Admission, Authenticator};
+use palisade_testing::carry_fakes::carrier;
 use palisade_testing::page_fakes::FakePages;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -228,6 +229,7 @@ async fn world(upstream: SocketAddr, keys: &str) -> World {
         connect_at: "/auth/connections".to_owned(),
         mark: LoopMark::of(1),
         pages: Arc::new(FakePages),
+        carrier: carrier(),
         clock: Arc::new(SystemClock),
         meter: Arc::clone(&meter) as _,
         capacity: Arc::clone(&capacity),

@@ -20,6 +20,7 @@ use crate::edge::entropy::SystemEntropy;
 use crate::edge::pages;
 use crate::edge::proxy;
 use palisade_core::service::accounts::Accounts;
+use palisade_core::service::carry::SessionCarrier;
 use palisade_core::service::ongoing::Expiry;
 
 /// Serves requests. Returns once the providers are loaded as well, as far as they can be.
@@ -33,7 +34,8 @@ pub(super) async fn serve(loaded: Loaded) -> Result<RunningGateway, String> {
     let listen = cleartext.iter().map(local).collect::<Result<Vec<_>, _>>()?;
     let tls = encrypted.as_ref().map(|(tcp, _)| local(tcp)).transpose()?;
 
-    let engine = engine(&operator, &accounts.accounts);
+    let carrier = SessionCarrier::new(accounts.shared().key, operator.state.clock(), Arc::new(SystemEntropy));
+    let engine = engine(&operator, &accounts.accounts, Arc::new(carrier));
     let clients = TaskTracker::new();
     for tcp in cleartext {
         accept(&operator, &engine, &clients, tcp, None);
@@ -78,11 +80,12 @@ pub(super) async fn serve(loaded: Loaded) -> Result<RunningGateway, String> {
 }
 
 /// The engine, with the native endpoints.
-fn engine(operator: &Operator, accounts: &Accounts) -> Arc<proxy::Engine> {
+fn engine(operator: &Operator, accounts: &Accounts, carrier: Arc<SessionCarrier>) -> Arc<proxy::Engine> {
     let (state, config) = (&operator.state, &operator.started);
     let ring = Arc::new(state.ring.clone());
     let prefix = config.server.prefix.clone();
-    let deciding = Arc::clone(&operator.live);
+    let [deciding, naming] = [0; 2].map(|_| Arc::clone(&operator.live));
+    let at_start = Arc::new(config.browser.clone());
     let auth = AuthState {
         accounts: accounts.clone(),
         connections: operator.connections.connections.clone(),
@@ -93,6 +96,11 @@ fn engine(operator: &Operator, accounts: &Accounts) -> Arc<proxy::Engine> {
         cors: config.cors.clone(),
         pages: Arc::clone(&operator.pages) as _,
         browser: config.browser.clone(),
+        hosts: Arc::new(move || {
+            let live = naming.load();
+            Arc::clone(live.browsers.as_ref().map_or(&at_start, |browsers| &browsers.settings))
+        }),
+        carrier: Arc::clone(&carrier),
     };
     let published = NativeState {
         issuer: config.tokens.issuer.clone(),
@@ -113,6 +121,7 @@ fn engine(operator: &Operator, accounts: &Accounts) -> Arc<proxy::Engine> {
         injector: Arc::new(operator.connections.connections.clone()),
         mark: proxy::looped::LoopMark::random(&SystemEntropy),
         pages: Arc::clone(&operator.pages) as _,
+        carrier,
         clock: state.clock(),
         meter: state.meter(),
         capacity: Arc::clone(&state.capacity),

@@ -4,6 +4,7 @@
 //! target `service` of `palisade-core` (`src/core/tests.rs`), the unit tests of `palisade`, and `tests/`.
 
 pub mod accounts_world;
+pub mod carry_fakes;
 pub mod conformance;
 pub mod connection_fakes;
 pub mod connections_world;

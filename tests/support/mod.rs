@@ -129,9 +129,18 @@ impl Gateway {
     }
 
     async fn start_as(clock: Arc<dyn Clock>, server: &str, extra: &str) -> Gateway {
+        Gateway::start_in(clock, "http://localhost:8080", server, extra).await
+    }
+
+    /// Starts one that people reach at `public_url`.
+    pub async fn start_at(public_url: &str, server: &str, extra: &str) -> Gateway {
+        Gateway::start_in(Arc::new(SystemClock), public_url, server, extra).await
+    }
+
+    async fn start_in(clock: Arc<dyn Clock>, public_url: &str, server: &str, extra: &str) -> Gateway {
         let folder = tempfile::tempdir().unwrap();
         let text = format!(
-            "public_url = \"http://localhost:8080\"\n\
+            "public_url = \"{public_url}\"\n\
              [server]\nlisten = [\"127.0.0.1:0\"]\nadmin = \"127.0.0.1:0\"\nheader_timeout = \"2s\"\n{server}\n\
              [store]\nurl = \"sled:./data\"\n{extra}"
         );

@@ -169,6 +169,12 @@ impl BrowserSettings {
         }
     }
 
+    /// Whether `host` ([`Host::name`]) is spelled out: that of `public_url`, or one that a session can be carried to.
+    #[must_use]
+    pub fn is_named(&self, host: &str) -> bool {
+        self.public.host == host || self.hosts.iter().any(|origin| origin.host == host)
+    }
+
     /// Where a session cookie that is set on `host` counts. Browsers take no cookie for a domain that its host is not
     /// in (RFC 6265 §5.3), so a host outside of [`BrowserSettings::domain`] has one of its own.
     #[must_use]

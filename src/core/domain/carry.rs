@@ -18,16 +18,14 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use secrecy::{ExposeSecret, SecretString};
 use subtle::ConstantTimeEq;
 
-use super::browser::NamedOrigin;
+use super::browser::{BrowserSettings, NamedOrigin};
+use super::credential::HOST_PREFIX;
 use super::opaque::{ServerKey, TokenHash};
-use super::redirect::{InvalidLocation, Location};
+use super::redirect::{InvalidLocation, InvalidSetCookie, Location, SetCookie};
 use super::time::UnixTime;
 
-/// The name of the cookie with the nonce, behind [`super::credential::HOST_PREFIX`] over TLS. It is never forwarded.
+/// The name of the cookie with the nonce, behind [`HOST_PREFIX`] over TLS. It is never forwarded.
 pub const NONCE_COOKIE: &str = "palisade-carry";
-
-/// The parameter of the sign-in's address that names the asking host and the nonce.
-pub const PARAMETER: &str = "carry";
 
 /// The last parameter of an address that a browser is sent back to.
 pub const MARK: &str = "palisade-turn";
@@ -99,6 +97,22 @@ fn is_tag(key: &ServerKey, purpose: &str, parts: &[&[u8]], tag: &[u8]) -> bool {
         let mac = key.mac_by(index, purpose, parts);
         mac.get(..tag.len()).is_some_and(|start| start.ct_eq(tag).into())
     })
+}
+
+/// The name of the cookie with the nonce.
+#[must_use]
+pub fn nonce_cookie(settings: &BrowserSettings) -> String {
+    format!("{}{NONCE_COOKIE}", if settings.is_secure() { HOST_PREFIX } else { "" })
+}
+
+/// `Set-Cookie` for a nonce, until the browser is closed. `Lax`: the browser comes back by a navigation from another site.
+///
+/// # Errors
+/// Never for a nonce that we made.
+pub fn set_nonce(settings: &BrowserSettings, nonce: &Nonce) -> Result<SetCookie, InvalidSetCookie> {
+    let (name, value) = (nonce_cookie(settings), nonce.value().expose_secret());
+    let secure = if settings.is_secure() { "; Secure" } else { "" };
+    SetCookie::new(format!("{name}={value}; Path=/{secure}; HttpOnly; SameSite=Lax"))
 }
 
 /// A sign-in that another host asked for.

@@ -16,11 +16,15 @@ const MAX_CLAIMS: usize = 4096;
 /// Every whole number up to this is one of its own in the double that JSON readers make of it (RFC 8259 §6).
 const EXACT: f64 = 9_007_199_254_740_992.0;
 
+/// The claim of an access token that was made for script on one host: it is good for the routes of that host alone, and at
+/// no native endpoint.
+pub const HOST_CLAIM: &str = "palisade_host";
+
 /// What the gateway says in a token, or what others who sign tokens say by these names: about the token and its use
 /// (RFC 7519 §4.1, RFC 9068 §2.2, RFC 7662), its subject and how they signed in (OpenID Connect Core §2), the actor
 /// that it was delegated to (RFC 8693 §4), its key confirmation (RFC 7800), and that it is an event (RFC 8417).
 /// `name` is the account's to set.
-const RESERVED: [&str; 33] = [
+const RESERVED: [&str; 34] = [
     "iss",
     "aud",
     "sub",
@@ -54,6 +58,7 @@ const RESERVED: [&str; 33] = [
     "idp",
     "sub_id",
     "active",
+    HOST_CLAIM,
 ];
 
 /// Whether a claim of this name is the gateway's to set, in any case: some readers ignore it.

@@ -17,7 +17,7 @@ const MAX_COOKIES: usize = 4;
 /// What the name of a session cookie promises about the host that set it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SetBy {
-    /// Nothing: a host of the same domain may have set it, or over `http` anyone on the way.
+    /// Nothing: a host of the same domain may have set it, or over `http` an attacker on the way.
     Any,
     /// This very host, over TLS ([`HOST_PREFIX`]).
     ThisHost,
@@ -26,21 +26,43 @@ pub enum SetBy {
 /// The names that session cookies have, and where the value of each counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CookieKind {
-    pub name: String,
+    pub name: &'static str,
     pub set_by: SetBy,
     pub place: CookiePlace,
 }
 
-/// The session cookies of one host; the stronger kind first.
+/// The session cookies of one host; the one that wins first.
 #[must_use]
 pub fn kinds(settings: &BrowserSettings, host: &str) -> Vec<CookieKind> {
     let cookies = settings.cookies_at(host).into_iter().flatten();
-    let kind = |(name, place): (&str, PlaceRef<'_>)| CookieKind {
-        name: name.to_owned(),
-        set_by: if name.starts_with(HOST_PREFIX) { SetBy::ThisHost } else { SetBy::Any },
-        place: place.to_place(),
+    let kind = |(name, place): (&'static str, PlaceRef<'_>)| {
+        let set_by = if name.starts_with(HOST_PREFIX) { SetBy::ThisHost } else { SetBy::Any };
+        CookieKind { name, set_by, place: place.to_place() }
     };
     cookies.map(kind).collect()
+}
+
+/// The kinds of cookie that a sign-in sets on `host`. `line` is the `Cookie` field of the request.
+///
+/// With `[browser] domain`, the cookie for the domain on the host of `public_url`. Where the browser brought several of
+/// them, one may be tossed: then also the one that only this host can set and that wins over them. So does one that is
+/// there already, or the former session would win over the new one. By the code on every other host: its own.
+#[must_use]
+pub fn to_set(settings: &BrowserSettings, host: &str, line: &str) -> Vec<CookieKind> {
+    let mut kinds = kinds(settings, host);
+    if host != settings.public.host {
+        kinds.truncate(1);
+    }
+    let is_shared = |kind: &CookieKind| matches!(kind.place, CookiePlace::Domain(_));
+    if kinds.iter().any(is_shared) {
+        let is_tossed = kinds.iter().any(|kind| is_shared(kind) && count(line, kind) > 1);
+        kinds.retain(|kind| is_shared(kind) || is_tossed || count(line, kind) > 0);
+    }
+    kinds
+}
+
+fn count(line: &str, kind: &CookieKind) -> usize {
+    line.split(';').filter(|pair| pair.trim().split('=').next() == Some(kind.name)).count()
 }
 
 /// The distinct values of `kind` in a `Cookie` line, in their order. More than [`MAX_COOKIES`] are none: another host
@@ -67,28 +89,6 @@ pub fn counting<T, S: PartialEq>(good: &[(SetBy, T)], session: impl Fn(&T) -> S)
     let first = counting.next()?;
     let name = session(first);
     counting.all(|other| session(other) == name).then_some(first)
-}
-
-/// The kinds of cookie that a sign-in sets on `host`. `line` is the `Cookie` field of the request.
-///
-/// With `[browser] domain`, the cookie for the domain on the host of `public_url`. Where the browser brought several of
-/// them, one may be tossed: then also the one that only this host can set and that wins over them. So does one that is
-/// there already, or the former session would win over the new one.
-#[must_use]
-pub fn to_set(settings: &BrowserSettings, host: &str, line: &str) -> Vec<CookieKind> {
-    let mut kinds = kinds(settings, host);
-    if kinds.len() > 1 && host == settings.public.host {
-        let is_tossed = kinds.iter().any(|kind| kind.set_by == SetBy::Any && count(line, kind) > 1);
-        kinds.retain(|kind| kind.set_by == SetBy::Any || is_tossed || count(line, kind) > 0);
-    } else {
-        // By the code on every other host: its own.
-        kinds.truncate(1);
-    }
-    kinds
-}
-
-fn count(line: &str, kind: &CookieKind) -> usize {
-    line.split(';').filter(|pair| pair.trim().split('=').next() == Some(&kind.name)).count()
 }
 
 /// `Set-Cookie` for the value of a session cookie; an empty value and a `max_age` of zero make the browser forget it.
@@ -146,7 +146,7 @@ mod tests {
         }
     }
 
-    fn names(settings: &BrowserSettings, host: &str) -> Vec<String> {
+    fn names(settings: &BrowserSettings, host: &str) -> Vec<&'static str> {
         kinds(settings, host).into_iter().map(|kind| kind.name).collect()
     }
 
@@ -193,11 +193,10 @@ mod tests {
     #[test]
     fn a_tossed_cookie_keeps_no_person_out() {
         let shared = settings("https://auth.a.test", Some("a.test"));
-        let set = |host: &str, line: &str| -> Vec<String> {
+        let set = |host: &str, line: &str| -> Vec<&str> {
             to_set(&shared, host, line).into_iter().map(|kind| kind.name).collect()
         };
-        let secure = vec!["__Secure-palisade".to_owned()];
-        let both = vec!["__Host-palisade".to_owned(), "__Secure-palisade".to_owned()];
+        let (secure, both) = (["__Secure-palisade"], ["__Host-palisade", "__Secure-palisade"]);
         assert_eq!(set("auth.a.test", ""), secure);
         assert_eq!(set("auth.a.test", "__Secure-palisade=old"), secure);
         assert_eq!(set("auth.a.test", "__Secure-palisade=evil; __Secure-palisade=mine"), both);
@@ -208,6 +207,9 @@ mod tests {
         assert_eq!(set("app.a.test", "__Secure-palisade=evil"), ["__Host-palisade"]);
         let alone = settings("https://auth.test", None);
         assert_eq!(to_set(&alone, "auth.test", "")[0].name, "__Host-palisade");
+        let local = settings("http://localhost:8080", None);
+        let kinds = to_set(&local, "app.localhost", "");
+        assert_eq!(kinds[0].place, CookiePlace::Host("app.localhost".into()));
     }
 
     #[test]

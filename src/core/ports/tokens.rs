@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde_json::{Map, Value};
 
+use crate::domain::claims::HOST_CLAIM;
 use crate::domain::identity::Identity;
 use crate::domain::time::UnixTime;
 use crate::domain::trusted_time::ClockReading;
@@ -18,6 +19,8 @@ use crate::domain::verdict::TokenFault;
 pub struct Verified {
     /// The subject that the token was issued to.
     pub identity: Identity,
+    /// [`HOST_CLAIM`]; a claim of that name in another form is a host that no request has.
+    host: Option<Box<str>>,
     cleared: AtomicU64,
 }
 
@@ -25,7 +28,22 @@ impl Verified {
     /// A freshly verified token, not yet held against the revocation set.
     #[must_use]
     pub fn new(identity: Identity) -> Verified {
-        Verified { identity, cleared: AtomicU64::new(0) }
+        let host = identity.claims.get(HOST_CLAIM).map(|host| host.as_str().unwrap_or_default().into());
+        Verified { identity, host, cleared: AtomicU64::new(0) }
+    }
+
+    /// Whether this token is good for requests to `host` ([`crate::domain::request::Host::name`]). One that names no host
+    /// is good for all. Costs one load where it names none.
+    #[must_use]
+    #[inline]
+    pub fn is_for(&self, host: &str) -> bool {
+        self.host.as_deref().is_none_or(|own| own == host)
+    }
+
+    /// Whether this token is good for the routes of one host alone.
+    #[must_use]
+    pub fn is_for_one_host(&self) -> bool {
+        self.host.is_some()
     }
 
     /// Whether this token was found good when the revocation set was at `sequence` (never 0). While
@@ -71,6 +89,8 @@ pub struct AccessGrant {
     /// The generation of all tokens (`gen`).
     pub generation: u64,
     pub scopes: Vec<String>,
+    /// The one host whose routes it is good for ([`HOST_CLAIM`]); `None`: it is good wherever our tokens are.
+    pub host: Option<String>,
     /// Further claims; none may replace a registered one.
     pub extra: Map<String, Value>,
 }

@@ -209,7 +209,7 @@ impl<R: AsRef<Route>> Admission<R> {
             return Err(Refusal::CrossSite.into());
         }
         let is_forgiven = route.policy.auth == Auth::Optional && carrier == Carrier::Cookie;
-        match self.authenticator.verify_for(&token, route).await {
+        match self.authenticator.verify_for(&token, route, request.host.name()).await {
             Ok(caller) => Ok(Permit { caller: Some(caller), carrier: Some(carrier), ..anonymous }),
             Err(TurnedAway { refusal: Refusal::Revoked, .. }) if is_forgiven => {
                 Ok(Permit { is_cookie_spent: true, ..anonymous })
@@ -268,20 +268,32 @@ impl<R: AsRef<Route>> Admission<R> {
 
 impl Authenticator {
     /// Verifies a token for a route: one token of this form, good, and good for here.
-    async fn verify_for(&self, token: &str, route: &Route) -> Result<Arc<Verified>, TurnedAway> {
+    async fn verify_for(&self, token: &str, route: &Route, host: &str) -> Result<Arc<Verified>, TurnedAway> {
         credential::check_form(token)?;
-        let caller = self.authenticate(token).await?;
+        let caller = self.verify(token).await?;
+        if !caller.is_for(host) {
+            return Err(Refusal::Token(TokenFault::Audience).into());
+        }
         match route.check(&caller.identity) {
             Ok(()) => Ok(caller),
             Err(refusal) => Err(TurnedAway { refusal, caller: Some(caller) }),
         }
     }
 
-    /// Verifies a token and holds it against the revocation set.
+    /// Verifies a token and holds it against the revocation set. One that is for the routes of one host alone is refused:
+    /// only admission takes those.
     ///
     /// # Errors
     /// [`Refusal::Token`], [`Refusal::Revoked`] or [`Refusal::NotReady`].
     pub async fn authenticate(&self, token: &str) -> Result<Arc<Verified>, Refusal> {
+        let caller = self.verify(token).await?;
+        if caller.is_for_one_host() {
+            return Err(Refusal::Token(TokenFault::Audience));
+        }
+        Ok(caller)
+    }
+
+    async fn verify(&self, token: &str) -> Result<Arc<Verified>, Refusal> {
         let now = self.clock.now();
         let caller = match self.verifier.verify(token, now) {
             Err(TokenFault::UnknownKey) if self.verifier.learn_keys(token).await => {
@@ -323,15 +335,26 @@ mod tests {
     use crate::domain::route::{Allow, Carriers, Policy, Require};
     use crate::domain::time::UnixTime;
 
-    /// Knows one good token; every other is refused for this.
+    /// Knows good tokens, some for one host alone; every other is refused for this.
     struct Fixed(TokenFault);
+
+    /// Good tokens, with what their claim [`crate::domain::claims::HOST_CLAIM`] says.
+    fn host_of(token: &str) -> Option<Option<serde_json::Value>> {
+        match token {
+            "good" => Some(None),
+            "here" => Some(Some("a.test".into())),
+            "elsewhere" => Some(Some("b.test".into())),
+            "below" => Some(Some("x.a.test".into())),
+            "odd" => Some(Some(serde_json::json!(["a.test"]))),
+            _ => None,
+        }
+    }
 
     #[async_trait]
     impl Verifier for Fixed {
         fn verify(&self, token: &str, now: UnixTime) -> Result<Arc<Verified>, TokenFault> {
-            if token != "good" {
-                return Err(self.0);
-            }
+            let host = host_of(token).ok_or(self.0)?;
+            let claims = host.map(|host| ("palisade_host".to_owned(), host));
             Ok(Arc::new(Verified::new(Identity {
                 issuer: "https://i.test".into(),
                 subject: "ann".into(),
@@ -343,7 +366,7 @@ mod tests {
                 scopes: Vec::new(),
                 issued_at: now,
                 expires_at: now,
-                claims: serde_json::Map::new(),
+                claims: claims.into_iter().collect(),
             })))
         }
 
@@ -480,6 +503,31 @@ mod tests {
         assert_eq!(required(TokenFault::Expired, Some(false), "sid=bad").await, expired);
         assert_eq!(required(TokenFault::Expired, Some(true), "sid=good").await, Err(Refusal::Revoked));
         assert_eq!(required(TokenFault::Expired, None, "sid=good").await, Err(Refusal::NotReady));
+    }
+
+    #[tokio::test]
+    async fn a_token_for_one_host_opens_the_routes_of_that_host_alone() {
+        let elsewhere = Err(Refusal::Token(TokenFault::Audience));
+        for (token, outcome) in [
+            ("sid=here", Ok((true, None))),
+            ("sid=elsewhere", elsewhere.clone()),
+            ("sid=below", elsewhere.clone()),
+            ("sid=odd", elsewhere),
+        ] {
+            let got = admitted(Auth::Required, TokenFault::Expired, Some(false), token).await;
+            assert_eq!(got, outcome, "{token}");
+        }
+        // At native endpoints it is none, not even at those of its own host.
+        let authenticator = Authenticator {
+            verifier: Arc::new(Fixed(TokenFault::Expired)),
+            revocations: Arc::new(Set(Some(false))),
+            clock: Arc::new(Still),
+        };
+        assert!(authenticator.authenticate("good").await.is_ok());
+        for token in ["here", "elsewhere", "odd"] {
+            let refused = authenticator.authenticate(token).await.unwrap_err();
+            assert_eq!(refused, Refusal::Token(TokenFault::Audience), "{token}");
+        }
     }
 
     #[tokio::test]

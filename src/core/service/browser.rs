@@ -17,7 +17,12 @@ use crate::domain::revocation::Versions;
 use crate::domain::session::{BrowserSession, Session, SessionId};
 use crate::domain::session_cookie::{CookieSeed, PresentedCookie};
 use crate::domain::trusted_time::NEAR;
-use crate::ports::{Change, CookieFault, CookieSession, Limited, SignError, StoreError, Verified};
+use crate::ports::{
+    AccessGrant, Change, CookieFault, CookieSession, Limited, SignError, StoreError, Verified,
+};
+
+/// The longest life of [`Accounts::host_token`]. Script on the host gets another one at any time.
+const HOST_TOKEN_LIFE: Duration = Duration::from_secs(300);
 
 /// A session cookie to be set.
 #[derive(Clone)]
@@ -240,11 +245,36 @@ impl Accounts {
         user: UserId,
         session: SessionId,
     ) -> Result<SessionToken, AccountError> {
+        self.token_for(user, session, None).await
+    }
+
+    /// The same for script on another host than that of `public_url`: good for the routes of `host`
+    /// ([`crate::domain::request::Host::name`]) alone, and at no native endpoint.
+    ///
+    /// # Errors
+    /// As [`Accounts::session_token`].
+    pub async fn host_token(
+        &self,
+        user: UserId,
+        session: SessionId,
+        host: &str,
+    ) -> Result<SessionToken, AccountError> {
+        self.token_for(user, session, Some(host)).await
+    }
+
+    async fn token_for(
+        &self,
+        user: UserId,
+        session: SessionId,
+        host: Option<&str>,
+    ) -> Result<SessionToken, AccountError> {
         let living = self.living(user, session).await?.ok_or(AccountError::NoAccount)?;
         let Living { versions, session, user } = living;
         let left = self.now().until(session.ends_at(self.settings.lifetimes));
-        let expires_in = self.settings.access_ttl.min(left);
+        let longest = if host.is_some() { HOST_TOKEN_LIFE } else { self.settings.access_ttl };
+        let expires_in = self.settings.access_ttl.min(left).min(longest);
         let grant = self.access_grant(versions, &user, &session);
+        let grant = AccessGrant { host: host.map(str::to_owned), ..grant };
         let access_token = self.signer.access_token(&grant, expires_in, self.now())?.token;
         if access_token.len() > crate::domain::credential::MAX_TOKEN_BYTES {
             let bytes = access_token.len();

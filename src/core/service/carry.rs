@@ -32,7 +32,7 @@ const MAX_OF_A_SESSION: usize = 32;
 pub struct CarryBegun {
     /// A nonce that the browser has not got yet, to be set in its cookie.
     pub new_nonce: Option<Nonce>,
-    /// The value of [`carry::PARAMETER`].
+    /// The value of [`crate::domain::sign_in_url::CARRY`].
     pub parameter: String,
 }
 
@@ -63,6 +63,14 @@ pub enum CarryFault {
     Clock,
 }
 
+/// A code that was refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CarryRefused {
+    pub fault: CarryFault,
+    /// Where its browser was going, when the code was one.
+    pub target: Option<ReturnTarget>,
+}
+
 struct Code {
     nonce: TokenHash,
     origin: NamedOrigin,
@@ -80,18 +88,18 @@ struct Codes {
 }
 
 /// Carries sessions between hosts.
-pub struct Carrier {
+pub struct SessionCarrier {
     key: Arc<ServerKey>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     codes: Mutex<Codes>,
 }
 
-impl Carrier {
+impl SessionCarrier {
     /// One for the process: codes are in its memory.
     #[must_use]
-    pub fn new(key: Arc<ServerKey>, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> Carrier {
-        Carrier { key, clock, entropy, codes: Mutex::default() }
+    pub fn new(key: Arc<ServerKey>, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> SessionCarrier {
+        SessionCarrier { key, clock, entropy, codes: Mutex::default() }
     }
 
     /// Begins a sign-in that `origin` asks for. `nonce` is the cookie that the request brought; a good one is used
@@ -142,15 +150,26 @@ impl Carrier {
     /// after this, whatever comes of it.
     ///
     /// # Errors
-    /// [`CarryFault`].
-    pub fn take(&self, code: &str, host: &str, nonce: Option<&str>) -> Result<Carried, CarryFault> {
-        let now = self.clock.now();
+    /// [`CarryRefused`].
+    pub fn take(&self, code: &str, host: &str, nonce: Option<&str>) -> Result<Carried, CarryRefused> {
         let found = self.codes().by_hash.remove(&TokenHash::of(code.as_bytes()));
-        let was_cleartext = found.as_ref().is_some_and(|code| code.was_cleartext);
+        let checked = self.check(found.as_ref(), host, nonce);
+        // On another host its target says nothing: it is of the host that the code was for.
+        let here = found.filter(|code| code.origin.host == host).map(|code| code.carried);
+        match (checked, here) {
+            (Ok(()), Some(carried)) => Ok(carried),
+            (Ok(()), None) => Err(CarryRefused { fault: CarryFault::Over, target: None }),
+            (Err(fault), here) => Err(CarryRefused { fault, target: here.map(|carried| carried.target) }),
+        }
+    }
+
+    fn check(&self, code: Option<&Code>, host: &str, nonce: Option<&str>) -> Result<(), CarryFault> {
+        let now = self.clock.now();
+        let was_cleartext = code.is_some_and(|code| code.was_cleartext);
         let nonce = nonce
             .and_then(|value| Nonce::read(&self.key, host, value))
             .ok_or(CarryFault::NoNonce { was_cleartext })?;
-        let code = found.ok_or(CarryFault::Over)?;
+        let code = code.ok_or(CarryFault::Over)?;
         if code.origin.host != host || !code.nonce.is(&nonce.hash()) {
             return Err(CarryFault::NotForHere);
         }
@@ -158,7 +177,7 @@ impl Carrier {
             return Err(CarryFault::Clock);
         }
         match now < code.made_at.plus(CODE_LIFE) {
-            true => Ok(code.carried),
+            true => Ok(()),
             false => Err(CarryFault::Over),
         }
     }
@@ -233,9 +252,9 @@ impl fmt::Debug for Carried {
     }
 }
 
-impl fmt::Debug for Carrier {
+impl fmt::Debug for SessionCarrier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Carrier").finish_non_exhaustive()
+        f.debug_struct("SessionCarrier").finish_non_exhaustive()
     }
 }
 

@@ -42,6 +42,7 @@ impl Accounts {
             version: u64::MAX,
             generation: u64::MAX,
             scopes: user.scopes.clone(),
+            host: None,
             extra,
         };
         let (ttl, longest) = (self.settings.access_ttl, self.settings.longest_token);

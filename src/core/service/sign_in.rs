@@ -298,6 +298,7 @@ impl Accounts {
             version: version.subject,
             generation: version.generation,
             scopes: scopes.clone(),
+            host: None,
             extra,
         }
     }

@@ -21,7 +21,7 @@ use super::digest;
 use super::keys::SigningKey;
 use super::keyset::KeySet;
 use crate::config::{Algorithm, Tokens};
-use palisade_core::domain::claims::is_reserved;
+use palisade_core::domain::claims::{HOST_CLAIM, is_reserved};
 use palisade_core::domain::identity::Identity;
 use palisade_core::domain::time::UnixTime;
 use palisade_core::domain::trusted_time::ClockReading;
@@ -315,6 +315,9 @@ impl SigningKeyRing {
         }
         if let Some(session) = &grant.session {
             set("sid", json!(session));
+        }
+        if let Some(host) = &grant.host {
+            set(HOST_CLAIM, json!(host));
         }
         if !grant.scopes.is_empty() {
             set("scope", json!(grant.scopes.join(" ")));

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::grpc;
 use super::inbound;
 use super::served::ServedRoute;
+use super::turns::{self, CarryAlong};
 use crate::http_fields::Fields;
 use palisade_core::domain::answer::{self, Answer};
 use palisade_core::domain::answer_form::{self, AnswerForm, AnsweredFor, AskedFor};
@@ -26,11 +27,14 @@ use palisade_core::domain::route::Route;
 use palisade_core::domain::sign_in_url::{self, SignInUrl};
 use palisade_core::domain::verdict::Refusal;
 use palisade_core::ports::{PageRenderer, PageRequest, Verified};
+use palisade_core::service::carry::SessionCarrier;
 
 /// The code of a redirect to a sign-in page.
 pub const SIGN_IN: &str = "sign_in";
 /// The code of the page that says which address works.
 const WRONG_HOST: &str = "wrong_host";
+/// The code of the page that says why a browser has no session right after a sign-in.
+const NOT_KEPT: &str = "cookie_not_kept";
 
 /// Why a request is answered here, and by what.
 pub struct AnsweredHere {
@@ -64,6 +68,8 @@ pub struct BrowserAnswers<'a> {
     /// The issuer of our own tokens.
     pub issuer: &'a str,
     pub pages: &'a dyn PageRenderer,
+    /// Carries sessions to other hosts.
+    pub carrier: &'a SessionCarrier,
 }
 
 /// A request that is not served.
@@ -134,10 +140,14 @@ impl BrowserAnswers<'_> {
                 );
                 (code, challenged(page, &document))
             }
-            AnswerForm::SignIn { target, unsent } => match route {
-                Some(route) => (SIGN_IN, self.sign_in(unserved, route, target.as_ref(), unsent)),
-                None => (code, document.into()),
-            },
+            AnswerForm::SignIn { target, unsent } => {
+                match (turns::not_kept(self.carrier, self.settings, unserved.header, unserved.host), route) {
+                    // Sent to the sign-in once more, it would come back in the same way for ever.
+                    (Some(cause), Some(_)) if !unsent => (NOT_KEPT, self.not_kept(unserved, &asked, cause)),
+                    (_, Some(route)) => (SIGN_IN, self.sign_in(unserved, route, target.as_ref(), unsent)),
+                    (_, None) => (code, document.into()),
+                }
+            }
             AnswerForm::WrongAddress => {
                 let right = self.settings.public.to_string();
                 let facts = json!({"kind": "address", "right_url": format!("{right}/")});
@@ -174,22 +184,46 @@ impl BrowserAnswers<'_> {
     /// The redirect of a navigation to the sign-in page.
     fn sign_in(
         &self,
-        _unserved: &Unserved<'_>,
+        unserved: &Unserved<'_>,
         route: &Route,
         target: Option<&ReturnTarget>,
         unsent: bool,
     ) -> Reply {
+        let along = target.and_then(|target| self.carry(unserved, route, target));
         let url = |target: Option<&ReturnTarget>| {
-            let url = self.sign_in_url(route, target);
+            let mut url = self.sign_in_url(route, target);
+            if let Some(along) = along.as_ref().filter(|_| target.is_some()) {
+                url = url.with(sign_in_url::CARRY, &along.parameter);
+            }
             let url = if unsent { url.with(sign_in_url::NOTICE, sign_in_url::UNSENT) } else { url };
             Location::new(url.into_string())
         };
         // A target that makes the address too long is left out.
         match url(target).or_else(|_| url(None)) {
-            Ok(to) => Redirect { code: SIGN_IN, to, cookies: Vec::new() }.into(),
+            Ok(to) => {
+                let cookies = along.and_then(|along| along.nonce).into_iter().collect();
+                Redirect { code: SIGN_IN, to, cookies }.into()
+            }
             // An operator's page that cannot stand in a field: the configuration takes none.
             Err(_) => answer::answer(&Refusal::NoToken).into(),
         }
+    }
+
+    /// What our own sign-in page needs to carry a session back to the host that was asked.
+    fn carry(&self, unserved: &Unserved<'_>, route: &Route, target: &ReturnTarget) -> Option<CarryAlong> {
+        match &route.browser.sign_in {
+            SignInPage::Ours => {
+                turns::begin(self.carrier, self.settings, unserved.header, unserved.host, target)
+            }
+            SignInPage::At(_) | SignInPage::Nowhere => None,
+        }
+    }
+
+    /// The page that says why a browser has no session although it was signed in just now.
+    fn not_kept(&self, unserved: &Unserved<'_>, asked: &AskedFor<'_>, cause: &'static str) -> Reply {
+        let on = if cause == "insecure" { "right_url" } else { "retry_url" };
+        let facts = json!({"kind": "cookie", "cause": cause, on: asked.url()});
+        self.render(unserved, PageName::Error, 400, NOT_KEPT, &facts).into()
     }
 
     /// The address of the sign-in page of a route.
@@ -217,10 +251,17 @@ impl BrowserAnswers<'_> {
         let caller = unserved.caller.map(|caller| &caller.identity);
         let person = caller.map(|identity| identity.email.as_ref().unwrap_or(&identity.subject));
         // Another account helps against a refusal only.
-        let as_another = route
-            .filter(|route| kind == "forbidden" && answer_form::has_sign_in(route, self.issuer))
-            .map(|route| self.sign_in_url(route, target.as_ref()))
-            .map(|url| url.with(sign_in_url::PROMPT, sign_in_url::LOGIN).into_string());
+        let helpful =
+            route.filter(|route| kind == "forbidden" && answer_form::has_sign_in(route, self.issuer));
+        // Or the session of this host would stay that of the other person.
+        let along = helpful.zip(target.as_ref()).and_then(|(route, to)| self.carry(unserved, route, to));
+        let as_another = helpful.map(|route| {
+            let url = self.sign_in_url(route, target.as_ref()).with(sign_in_url::PROMPT, sign_in_url::LOGIN);
+            match &along {
+                Some(along) => url.with(sign_in_url::CARRY, &along.parameter).into_string(),
+                None => url.into_string(),
+            }
+        });
         let is_ours = caller.is_some_and(|identity| *identity.issuer == *self.issuer);
         let wait = reply::wait(status, document.retry_after);
         let facts = json!({
@@ -236,6 +277,10 @@ impl BrowserAnswers<'_> {
         });
         let page = self.render(unserved, PageName::Error, status, document.problem.code, &facts);
         let reply = challenged(page, document);
+        let reply = match along.and_then(|along| along.nonce) {
+            Some(nonce) => reply.with_cookie(nonce),
+            None => reply,
+        };
         wait.map_or(reply.clone(), |wait| reply.with_field("retry-after", wait.to_string()))
     }
 
@@ -268,7 +313,8 @@ struct Asked<'a> {
     method: &'a str,
     websocket: bool,
     origin: NamedOrigin,
-    target: &'a str,
+    /// Without the mark of a turn: what is returned to, and what a person may keep.
+    target: String,
     fields: Fields<'a>,
 }
 
@@ -285,7 +331,7 @@ impl<'a> Asked<'a> {
             method: header.method.as_str(),
             websocket: inbound::is_websocket(header),
             origin: NamedOrigin::of(&WebOrigin { scheme: settings.public.scheme, host }),
-            target: std::str::from_utf8(target).ok()?,
+            target: turns::unmarked(std::str::from_utf8(target).ok()?),
             fields: Fields(&header.headers),
         })
     }
@@ -295,7 +341,7 @@ impl<'a> Asked<'a> {
         AskedFor {
             asking: Asking { method: self.method, websocket: self.websocket, path, headers: &self.fields },
             origin: self.origin.clone(),
-            target: self.target,
+            target: &self.target,
         }
     }
 }

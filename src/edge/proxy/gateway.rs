@@ -22,13 +22,16 @@ use super::inject::{InjectedToken, TokenSource};
 use super::looped::LoopMark;
 use super::served::ServedRoute;
 use super::stage::{Admitted, Answered, Attempts, MatchedRequest, Sent, Stage};
-use super::{app_cookies, bridge, cookies, cors, h2, outbound};
+use super::{app_cookies, bridge, cookies, cors, h2, outbound, turns};
 use crate::config::ClientAddress;
 use crate::http_fields::Fields;
+use palisade_core::domain::request::Request;
+use palisade_core::domain::return_to::BESIDE_APPS;
 use palisade_core::domain::time::UnixTime;
 use palisade_core::domain::verdict::Refusal;
 use palisade_core::ports::{Clock, Injector, Meter, PageRenderer, Signer};
 use palisade_core::service::admit::{Admission, Permit, Verdict};
+use palisade_core::service::carry::SessionCarrier;
 use palisade_core::service::ongoing::AdmissionRecord;
 
 /// How much of a request body the engine keeps at most, in bytes.
@@ -64,6 +67,8 @@ pub struct Gateway {
     pub mark: LoopMark,
     /// The pages for people.
     pub pages: Arc<dyn PageRenderer>,
+    /// Carries sessions to other hosts.
+    pub carrier: Arc<SessionCarrier>,
     pub clock: Arc<dyn Clock>,
     pub meter: Arc<dyn Meter>,
     pub capacity: Arc<Capacity>,
@@ -110,7 +115,7 @@ impl Gateway {
     /// What answers for browsers are made of; `None`: there are none (`[browser] enabled = false`).
     pub(super) fn for_browsers<'a>(&'a self, live: &'a Live) -> Option<BrowserAnswers<'a>> {
         let BrowserRules { settings, issuer } = live.browsers.as_ref()?;
-        Some(BrowserAnswers { settings, issuer, pages: &*self.pages })
+        Some(BrowserAnswers { settings, issuer, pages: &*self.pages, carrier: &self.carrier })
     }
 
     /// Answers a request here. Nothing goes upstream after it: whatever stage it was in is over.
@@ -229,14 +234,18 @@ impl Gateway {
             path: Arc::from(request.path.as_str()),
             websocket: request.websocket,
         };
-        let next = if self.is_native(&matched.path) {
+        let next = if self.is_native(&matched.path) || is_beside_apps(live, &request) {
             Next::Native
         } else if self.mark.is_on(&header.headers) {
             Next::Decided(Verdict::Refusal { refusal: Refusal::Loop, route: None, caller: None })
         } else if let Some(route) = cors::preflight(header, &request, live) {
             Next::Preflight(route)
         } else {
-            Next::Decided(live.admission.admit(&request, client).await)
+            let verdict = live.admission.admit(&request, client).await;
+            Next::Decided(match live.browsers.is_some() {
+                true => turns::without_mark(header, &request, verdict),
+                false => verdict,
+            })
         };
         Ok((matched, next))
     }
@@ -346,6 +355,13 @@ impl Gateway {
     pub(super) fn source<'a>(&'a self, request_id: &'a str) -> TokenSource<'a> {
         TokenSource { injector: &*self.injector, begin_at: &self.connect_at, request_id }
     }
+}
+
+/// Whether the path is one of ours beside the apps: on every host that the configuration names, whatever its routes say.
+fn is_beside_apps(live: &Live, request: &Request<'_>) -> bool {
+    let below = request.path.as_str().strip_prefix(BESIDE_APPS);
+    below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        && live.browsers.as_ref().is_some_and(|browsers| browsers.settings.is_named(request.host.name()))
 }
 
 #[cfg(test)]

@@ -25,6 +25,7 @@ use palisade_core::domain::same_origin::OwnOrigins;
 use palisade_core::ports::{Ended, InjectFault};
 use palisade_core::service::admit::Authenticator;
 use palisade_core::service::ongoing::Ending;
+use palisade_testing::carry_fakes::carrier;
 use palisade_testing::fakes::{FakeClock, FakeSigner, FakeStore};
 use palisade_testing::page_fakes::FakePages;
 use palisade_testing::token_fakes::FakeVerifier;
@@ -118,6 +119,7 @@ async fn world_with(keys: &str) -> World {
         connect_at: "/auth/connections".to_owned(),
         mark: LoopMark::of(1),
         pages: Arc::new(FakePages),
+        carrier: carrier(),
         clock,
         meter: Arc::clone(&meter) as _,
         capacity,

@@ -36,6 +36,7 @@ pub mod service;
 pub mod socket;
 pub mod stage;
 pub mod tls;
+pub mod turns;
 pub mod upgrade;
 pub mod upstream;
 

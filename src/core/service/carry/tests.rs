@@ -10,7 +10,7 @@ use palisade_core::domain::opaque::ServerKey;
 use palisade_core::domain::request::Host;
 use palisade_core::domain::return_to::ReturnTarget;
 use palisade_core::domain::session::SessionId;
-use palisade_core::service::carry::{Carried, Carrier, CarryBegun, CarryFault, carried_to};
+use palisade_core::service::carry::{Carried, CarryBegun, CarryFault, SessionCarrier, carried_to};
 use palisade_testing::fakes::{FakeClock, FakeEntropy};
 use secrecy::ExposeSecret;
 use uuid::Uuid;
@@ -44,7 +44,7 @@ fn settings() -> BrowserSettings {
 }
 
 struct World {
-    carrier: Carrier,
+    carrier: SessionCarrier,
     clock: Arc<FakeClock>,
 }
 
@@ -57,7 +57,7 @@ struct Browser {
 fn world() -> World {
     let clock = Arc::new(FakeClock::default());
     let key = Arc::new(ServerKey::new(Zeroizing::new([9; 32])));
-    let carrier = Carrier::new(key, Arc::clone(&clock) as _, Arc::new(FakeEntropy::default()));
+    let carrier = SessionCarrier::new(key, Arc::clone(&clock) as _, Arc::new(FakeEntropy::default()));
     World { carrier, clock }
 }
 
@@ -80,7 +80,11 @@ impl World {
     }
 
     fn take(&self, code: &str, host: &str, browser: &Browser) -> Result<Carried, CarryFault> {
-        self.carrier.take(code, host, Some(&browser.nonce))
+        self.take_with(code, host, Some(&browser.nonce))
+    }
+
+    fn take_with(&self, code: &str, host: &str, nonce: Option<&str>) -> Result<Carried, CarryFault> {
+        self.carrier.take(code, host, nonce).map_err(|refused| refused.fault)
     }
 }
 
@@ -128,9 +132,9 @@ fn a_code_of_another_browser_signs_no_victim_in() {
     assert_eq!(world.take(&code, "app.test", &victim), Err(CarryFault::NotForHere));
     assert_eq!(world.take(&code, "app.test", &attacker), Err(CarryFault::Over), "and is void");
     let code = world.code(&attacker, "https://app.test/");
-    assert_eq!(world.carrier.take(&code, "app.test", None), Err(NO_NONCE));
+    assert_eq!(world.take_with(&code, "app.test", None), Err(NO_NONCE));
     assert_eq!(
-        world.carrier.take(&code, "app.test", Some("planted")),
+        world.take_with(&code, "app.test", Some("planted")),
         Err(CarryFault::NoNonce { was_cleartext: false })
     );
 }
@@ -235,7 +239,7 @@ fn a_browser_that_began_over_http_is_told_so() {
     let begun = world.carrier.begin(&origin("https://app.test"), None, true);
     let url = world.leave(SESSION, "https://app.test/", Some(&begun.parameter));
     let code = url.split_once("code=").unwrap().1;
-    assert_eq!(world.carrier.take(code, "app.test", None), Err(CarryFault::NoNonce { was_cleartext: true }));
+    assert_eq!(world.take_with(code, "app.test", None), Err(CarryFault::NoNonce { was_cleartext: true }));
 }
 
 #[test]

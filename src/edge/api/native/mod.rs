@@ -10,6 +10,7 @@ mod cookies;
 mod deletion;
 mod docs;
 mod email_changes;
+mod hosts;
 mod openapi;
 mod pages;
 mod people;
@@ -60,7 +61,8 @@ pub fn auth_router(state: AuthState) -> Router {
     };
     let people = people::router(&state.browser).with_state(Arc::clone(&state));
     let pages = pages::pages_router().merge(people).method_not_allowed_fallback(method_not_allowed);
-    Router::new().nest(&state.prefix, endpoints.merge(pages).fallback(not_found))
+    let beside = hosts::router().with_state(Arc::clone(&state));
+    Router::new().nest(&state.prefix, endpoints.merge(pages).fallback(not_found)).merge(beside)
 }
 
 /// Every endpoint, described by the very code that mounts it.

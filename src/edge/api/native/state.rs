@@ -11,6 +11,7 @@ use palisade_core::domain::cors::Cors;
 use palisade_core::ports::PageRenderer;
 use palisade_core::service::accounts::Accounts;
 use palisade_core::service::admit::Authenticator;
+use palisade_core::service::carry::SessionCarrier;
 use palisade_core::service::connections::Connections;
 
 /// What the native endpoints work with.
@@ -31,6 +32,10 @@ pub struct AuthState {
     pub cors: Cors,
     /// Sessions in cookies.
     pub browser: BrowserSettings,
+    /// The same as it is at this moment: a reload may bring other hosts.
+    pub hosts: Arc<dyn Fn() -> Arc<BrowserSettings> + Send + Sync>,
+    /// Carries sessions to other hosts.
+    pub carrier: Arc<SessionCarrier>,
 }
 
 impl AuthState {

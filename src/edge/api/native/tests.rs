@@ -69,6 +69,15 @@ pub(super) fn state_of(world: &AccountsWorld, origins: Origins, public_url: &str
         pages: Arc::new(FakePages),
         cors: Cors { origins, ..Cors::default() },
         browser: browser_at(public_url),
+        hosts: {
+            let browser = Arc::new(browser_at(public_url));
+            Arc::new(move || Arc::clone(&browser))
+        },
+        carrier: Arc::new(palisade_core::service::carry::SessionCarrier::new(
+            Arc::clone(&world.key),
+            Arc::clone(&world.clock) as _,
+            Arc::clone(&world.entropy) as _,
+        )),
     }
 }
 
