@@ -14,6 +14,9 @@ mod service {
     mod carry {
         mod tests;
     }
+    mod browser {
+        mod tests;
+    }
     mod clock {
         mod doubt_tests;
         mod tests;
@@ -95,6 +98,9 @@ mod service {
         mod tests;
     }
     mod session_cookies {
+        mod tests;
+    }
+    mod session_uses {
         mod tests;
     }
     mod unclaimed {

@@ -256,13 +256,13 @@ mod tests {
         for (text, why) in [
             ("\n\n", "it holds no secret"),
             (&format!("{one}\n{one}"), "it holds a key twice"),
-            (&format!("{one}\n{}", &other[1..]), "it has not 32 bytes"),
+            (&format!("{one}\n{}", URL_SAFE_NO_PAD.encode([7; 31])), "it has not 32 bytes"),
             (&format!("{one}\nshort"), "it holds no secret"),
             (&format!("{one} {other}"), "it holds no secret"),
             (&nine.join("\n"), "it holds more than 8 keys"),
         ] {
             let said = with(text).unwrap_err();
-            assert!(said.contains(why) && !said.contains(&other[1..]), "{said}");
+            assert!(said.contains(why) && !said.contains(&other), "{said}");
         }
     }
 

@@ -58,6 +58,8 @@ pub struct FakeStore {
     unreadable: Mutex<Option<EmailAddress>>,
     /// No session can be read.
     pub sessions_unreadable: AtomicBool,
+    /// How often it was read or written.
+    pub calls: AtomicU64,
 }
 
 /// Cloned for each commit, so that one which fails half-way changes nothing.
@@ -293,6 +295,7 @@ impl FakeStore {
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.calls.fetch_add(1, Ordering::Relaxed);
         self.state.lock().unwrap()
     }
 }
