@@ -19,7 +19,7 @@ use palisade_core::service::users::UserEdit;
 use palisade_testing::accounts_world::{
     ANN, AccountsWorld, BROWSER, PASSWORD, client, from, secret, world, world_with,
 };
-use palisade_testing::limit_fakes::MISSES;
+use palisade_testing::fakes::MISSES;
 use secrecy::ExposeSecret;
 
 fn home() -> CookiePlace {
@@ -59,7 +59,7 @@ async fn a_cookie_says_what_a_fresh_access_token_would() {
     let world = world();
     let ann = world.ann().await;
     let edit = UserEdit { scopes: Some(vec!["read".to_owned()]), ..UserEdit::default() };
-    world.accounts.edit_user("r", ann.id, edit).await.unwrap();
+    world.accounts.update_user("r", ann.id, edit).await.unwrap();
     let signed_in = enters(&world, false, None).await;
     let found = read(&world, &text(&signed_in)).await.unwrap();
     let identity = &found.verified.identity;
@@ -70,7 +70,7 @@ async fn a_cookie_says_what_a_fresh_access_token_would() {
     assert_eq!((identity.issued_at.0, identity.expires_at.0), (world.clock_now(), world.clock_now() + 1800));
     // It follows the account: nobody refreshes it.
     let edit = UserEdit { scopes: Some(vec!["write".to_owned()]), ..UserEdit::default() };
-    world.accounts.edit_user("r", ann.id, edit).await.unwrap();
+    world.accounts.update_user("r", ann.id, edit).await.unwrap();
     assert_eq!(read(&world, &text(&signed_in)).await.unwrap().verified.identity.scopes, ["write"]);
     // It is a session as any other.
     let listed = world.accounts.list_sessions(me(&signed_in)).await.unwrap();
@@ -291,12 +291,12 @@ async fn whatever_ends_a_session_ends_its_cookie() {
             2 => drop(world.store.commit(raise(&world, None)).await.unwrap()),
             3 => {
                 let off = UserEdit { active: Some(false), ..UserEdit::default() };
-                world.accounts.edit_user("r", ann.id, off).await.unwrap();
+                world.accounts.update_user("r", ann.id, off).await.unwrap();
             }
             4 => {
                 let until = Some(UnixTime(world.clock_now() + 60));
                 let locked = UserEdit { locked_until: until, ..UserEdit::default() };
-                world.accounts.edit_user("r", ann.id, locked).await.unwrap();
+                world.accounts.update_user("r", ann.id, locked).await.unwrap();
             }
             5 => drop(world.accounts.delete_user("r", ann.id).await.unwrap()),
             _ => {

@@ -21,7 +21,17 @@ async fn enters(world: &AccountsWorld) -> SignedIn {
     }
 }
 
-impl AccountsWorld {
+/// What these tests do with a world.
+trait Uses {
+    fn uses(&self, signed_in: &SignedIn);
+
+    async fn stored(&self, signed_in: &SignedIn) -> Option<Session>;
+
+    /// How many commits a pass made.
+    async fn pass(&self) -> u64;
+}
+
+impl Uses for AccountsWorld {
     fn uses(&self, signed_in: &SignedIn) {
         self.accounts.used(signed_in.user.id, signed_in.session, self.clock.now());
     }
@@ -30,7 +40,6 @@ impl AccountsWorld {
         self.store.session(signed_in.user.id, signed_in.session).await.unwrap()
     }
 
-    /// How many commits a pass made.
     async fn pass(&self) -> u64 {
         let before = self.store.commits.load(Ordering::Relaxed);
         self.accounts.write_due_uses().await.unwrap();
@@ -81,7 +90,7 @@ async fn an_ended_session_is_not_written_again() {
     let signed_in = enters(&world).await;
     world.clock.advance(100);
     world.uses(&signed_in);
-    world.store.get_in_between(vec![Change::EndSession(signed_in.user.id, signed_in.session)]);
+    world.store.get_ahead(vec![Change::EndSession(signed_in.user.id, signed_in.session)]);
     world.pass().await;
     assert_eq!(world.stored(&signed_in).await, None);
     assert_eq!(world.accounts.session_uses().latest(signed_in.user.id, signed_in.session), None);
@@ -98,7 +107,7 @@ async fn a_write_of_another_part_and_one_of_a_use_do_not_undo_each_other() {
     // Another gateway writes one of them in between.
     let mut changed = world.stored(&one).await.unwrap();
     changed.scopes = vec!["changed".to_owned()];
-    world.store.get_in_between(vec![Change::UpdateSession(changed)]);
+    world.store.get_ahead(vec![Change::UpdateSession(changed)]);
     world.pass().await;
     let stored = world.stored(&one).await.unwrap();
     assert_eq!((stored.last_used_at, stored.scopes), (world.clock.now(), vec!["changed".to_owned()]));
