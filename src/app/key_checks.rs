@@ -2,7 +2,8 @@
 //!
 //! A secret in a file of its own has no checksum: one damaged character makes another secret, with which the start
 //! would succeed and sessions, links and tokens of providers would be lost one by one. So the store keeps a check
-//! value of each, a MAC under the server key, which tells nothing about the secret without that key.
+//! value of each, a MAC under the server key, which tells nothing about the secret without that key. Of a ring of server
+//! keys it is under the first one, and each key of the ring has a check value of its own.
 
 use std::collections::BTreeMap;
 use std::fs;

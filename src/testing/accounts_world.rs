@@ -75,8 +75,26 @@ pub fn world_with(adjust: impl FnOnce(&mut AccountSettings)) -> AccountsWorld {
     world_over(Arc::new(FakeStore::default()), adjust)
 }
 
+/// A world over the store of another one, after a restart with these server keys.
+pub fn world_under(store: Arc<FakeStore>, key: ServerKey) -> AccountsWorld {
+    world_of(store, key, |_| ())
+}
+
+/// The one server key of a world.
+pub fn server_key() -> Zeroizing<[u8; 32]> {
+    Zeroizing::new([9; 32])
+}
+
 /// The world that goes on with this store, as after a restart.
 pub fn world_over(store: Arc<FakeStore>, adjust: impl FnOnce(&mut AccountSettings)) -> AccountsWorld {
+    world_of(store, ServerKey::new(server_key()), adjust)
+}
+
+fn world_of(
+    store: Arc<FakeStore>,
+    key: ServerKey,
+    adjust: impl FnOnce(&mut AccountSettings),
+) -> AccountsWorld {
     let clock = Arc::new(FakeClock::default());
     let passwords = Arc::new(FakePasswords::default());
     let limiter = Arc::new(FakeLimiter::default());
@@ -99,7 +117,7 @@ pub fn world_over(store: Arc<FakeStore>, adjust: impl FnOnce(&mut AccountSetting
     };
     adjust(&mut settings);
     let entropy = Arc::new(FakeEntropy::default());
-    let key = Arc::new(ServerKey::new(Zeroizing::new([9; 32])));
+    let key = Arc::new(key);
     let ports = AccountPorts {
         store: store.clone(),
         signer: Arc::new(FakeSigner),

@@ -358,6 +358,41 @@ async fn a_secret_that_is_another_one_is_refused_until_the_operator_accepts_it()
     running.shutdown().await;
 }
 
+/// The lines of `opaque.key` are a ring: the first signs, all verify.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_server_key_is_added_in_front_and_dropped_from_the_end_and_nothing_else() {
+    let machine = Machine::new().await;
+    machine.start().await.shutdown().await;
+    let path = machine.folder.path().join("data/opaque.key");
+    let first = fs::read_to_string(&path).unwrap().trim().to_owned();
+    let (second, third) = ("A".repeat(43), format!("{}A", "B".repeat(42)));
+    let starts = async |keys: &[&str]| {
+        fs::write(&path, keys.join("\n")).unwrap();
+        let running = machine.try_start(Accept::default()).await?;
+        let notices: Vec<String> =
+            running.notices.iter().filter(|notice| notice.contains("is not the one")).cloned().collect();
+        assert_eq!(notices, [""; 0], "every other secret is the former one");
+        running.shutdown().await;
+        Ok::<(), String>(())
+    };
+    let refused = async |keys: &[&str]| {
+        let said = starts(keys).await.unwrap_err();
+        assert!(said.contains("opaque.key") && said.contains("--accept-new-keys"), "{said}");
+        assert!(!keys.iter().any(|key| said.contains(*key)), "{said}");
+    };
+    // Another one alone, or a new one behind the one that signs.
+    refused(&[&second]).await;
+    refused(&[&first, &second]).await;
+    starts(&[&second, &first]).await.unwrap();
+    // The one that signs is gone, or the former one is damaged.
+    refused(&[&first]).await;
+    refused(&[&second, &third]).await;
+    refused(&[&second, "short"]).await;
+    starts(&[&third, &second, &first]).await.unwrap();
+    starts(&[&third, &second]).await.unwrap();
+    starts(&[&third]).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_secret_that_others_could_read_is_closed_and_told() {
     use std::os::unix::fs::PermissionsExt;

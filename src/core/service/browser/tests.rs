@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use palisade_core::domain::browser::CookiePlace;
 use palisade_core::domain::mail::Letter;
+use palisade_core::domain::opaque::ServerKey;
 use palisade_core::domain::revocation::Target;
 use palisade_core::domain::session::SessionId;
 use palisade_core::domain::time::UnixTime;
@@ -17,7 +18,7 @@ use palisade_core::service::sessions::Which;
 use palisade_core::service::sign_in::SignIn;
 use palisade_core::service::users::UserEdit;
 use palisade_testing::accounts_world::{
-    ANN, AccountsWorld, BROWSER, PASSWORD, client, from, secret, world, world_with,
+    ANN, AccountsWorld, BROWSER, PASSWORD, client, from, secret, server_key, world, world_under, world_with,
 };
 use palisade_testing::fakes::MISSES;
 use secrecy::ExposeSecret;
@@ -361,4 +362,56 @@ async fn with_an_access_token_a_session_goes_on_in_tokens() {
     assert!(world.refresh(&granted.refresh_token).await.is_ok());
     let at = world.accounts.cookie_at(signed_in.user.id, granted.session, &home()).await;
     assert!(matches!(at, Err(CookieFault::Over)), "a session of tokens has no cookie");
+}
+
+/// A restart with another server key in front: nobody is signed out, and no link is void.
+#[tokio::test]
+async fn a_new_server_key_in_front_voids_nothing() {
+    let before = world();
+    before.ann().await;
+    let cookie = text(&enters(&before, false, None).await);
+    let tokens = before.login().await;
+    before.clock.advance(60);
+    let rotated = before.refresh(&tokens.refresh_token).await.unwrap();
+    before.accounts.request_reset(&client(), ANN).await.unwrap();
+    before.accounts.do_due_tasks().await.unwrap();
+    let link = before.token(Letter::ResetPassword).await;
+
+    let new = zeroize::Zeroizing::new([8; 32]);
+    let after = world_under(before.store.clone(), ServerKey::ring(new.clone(), vec![server_key()]));
+    after.clock.advance(60);
+    assert!(read(&after, &cookie).await.is_ok());
+    // The repeat window of the rotation before the restart, then the row goes on.
+    let again = after.refresh(&tokens.refresh_token).await.unwrap();
+    assert_eq!(again.refresh_token.expose_secret(), rotated.refresh_token.expose_secret());
+    let next = after.refresh(&rotated.refresh_token).await.unwrap();
+    assert!(after.accounts.validate_reset(&client(), &link).await.is_ok());
+    // Asked again, the same link is mailed; it is not made anew for want of the key.
+    after.accounts.request_reset(&client(), ANN).await.unwrap();
+    after.accounts.do_due_tasks().await.unwrap();
+    let (one, other) =
+        (before.newest(Letter::ResetPassword).await, after.newest(Letter::ResetPassword).await);
+    assert_eq!(one.link.unwrap().id, other.link.unwrap().id);
+
+    // Without the former key, what was made by the new one lives.
+    let alone = world_under(before.store.clone(), ServerKey::new(new));
+    alone.clock.advance(120);
+    assert!(matches!(read(&alone, &cookie).await, Err(CookieFault::Forged)));
+    assert!(alone.refresh(&next.refresh_token).await.is_ok());
+}
+
+/// A copy of a token from before the new key still ends its session.
+#[tokio::test]
+async fn a_replay_is_found_across_a_new_server_key() {
+    let before = world();
+    before.ann().await;
+    let tokens = before.login().await;
+    let new = zeroize::Zeroizing::new([8; 32]);
+    let after = world_under(before.store.clone(), ServerKey::ring(new, vec![server_key()]));
+    let second = after.refresh(&tokens.refresh_token).await.unwrap();
+    after.clock.advance(60);
+    let third = after.refresh(&second.refresh_token).await.unwrap();
+    after.clock.advance(60);
+    assert!(after.refresh(&tokens.refresh_token).await.is_err());
+    assert!(after.refresh(&third.refresh_token).await.is_err(), "the session has ended");
 }
