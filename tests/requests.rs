@@ -8,6 +8,7 @@ mod framing;
 mod loops;
 mod operator;
 mod paths;
+mod sessions;
 
 use crate::support::{Gateway, PATIENCE, Upstream, field, routes, status};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
