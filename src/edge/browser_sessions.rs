@@ -1,4 +1,4 @@
-//! The sessions behind cookies, in memory for some minutes: what makes a cookie that was seen before cost a look-up
+//! The sessions behind session cookies, in memory for some minutes: what makes one that was seen before cost a look-up
 //! instead of a read of the store.
 //!
 //! The key is the whole value, so nothing but the very same bytes can hit. A verdict is never used at another place than

@@ -4,8 +4,8 @@
 //! would be the previous one there. So an app gets such a cookie back only under the session in which it was set. The
 //! browser keeps the proof beside it, in a mark cookie of ours for each name: MACs of the server key over the owner, the
 //! host, the name and the value. Nothing depends on whether the browser forgets what it is told to forget, or on what
-//! another host of the same domain planted: a cookie whose mark does not fit its value and the present owner is not
-//! forwarded. A cookie that script of the app sets itself has no mark, so it is not one to list.
+//! another host of the same domain planted (cookie tossing): a cookie whose mark does not fit its value and the present
+//! owner is not forwarded. A cookie that script of the app sets itself has no mark, so it is not one to list.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -24,7 +24,7 @@ const MOST: usize = 4;
 /// How long a browser keeps a mark, in seconds: as long as it keeps any cookie (RFC 6265bis §5.6.1).
 const MAX_AGE: u64 = 400 * 24 * 3600;
 
-/// Who the app knows the caller as: a session, or a subject without one; without a caller, nobody's.
+/// Who an app's cookie belongs to: a session, or a subject without one. Empty for an anonymous caller.
 #[must_use]
 pub fn owner(identity: Option<&Identity>) -> String {
     identity.map_or_else(String::new, |identity| {

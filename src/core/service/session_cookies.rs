@@ -75,8 +75,8 @@ impl SessionCookies {
                     CookieVerdict::Over => is_over = true,
                     CookieVerdict::Good(live) => match &good {
                         None => good = Some(live),
-                        // Every host of a domain can plant a cookie of its own session (RFC 6265 §8.6), with a path that
-                        // puts it first. Which one is the person's own cannot be told.
+                        // Cookie tossing: every host of a domain can plant a cookie of its own session (RFC 6265
+                        // §8.6), with a path that puts it first. Which one is the person's own cannot be told.
                         Some(other) if other.session != live.session => return Ok(CookieVerdict::None),
                         Some(_) => {}
                     },
