@@ -475,3 +475,55 @@ async fn every_token_that_is_issued_fits_into_a_request() {
     let (code, answer) = world.gateway.admin("POST", "/admin/v1/tokens", &long).await;
     assert_eq!((code, &answer["code"]), (422, &json!("invalid_request")), "{answer}");
 }
+
+/// With `mail.transport = "none"`: links are handed over by the operator, and no letter is left to wait.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_mail_the_operator_hands_the_links_over() {
+    let app = Upstream::start().await;
+    let extra = format!(
+        "[passwords]\nbcrypt_cost = 4\n[mail]\ntransport = \"none\"\n\
+         [[routes]]\nname = \"app\"\nupstream = [\"http://{}\"]\n",
+        app.address
+    );
+    let world = World { gateway: Gateway::start(&extra).await, app, prefix: "/auth" };
+    let wish = json!({"email": ANN, "password": PASSWORD});
+    let (status, problem) = world.post("/register", &wish).await;
+    assert_eq!((status, text(&problem, "code")), (403, "registration_closed"));
+    let (status, problem) = world.post("/password-resets", &json!({"email": ANN})).await;
+    assert_eq!((status, text(&problem, "code")), (403, "no_mail"));
+
+    let set_password = async |answer: &Value| {
+        assert_eq!(answer["mailed"], false, "{answer}");
+        let token =
+            text(answer, "link").strip_prefix("http://localhost:8080/auth/pages/reset#token=").unwrap();
+        let confirm = json!({"token": token, "password": PASSWORD});
+        assert_eq!(world.post("/password-resets/confirm", &confirm).await.0, 204);
+    };
+    let invitation = json!({"email": ANN, "name": "Ann"});
+    let (status, invited) = world.gateway.admin("POST", "/admin/v1/invitations", &invitation).await;
+    assert_eq!(status, 201, "{invited}");
+    set_password(&invited).await;
+    let tokens = world.login().await;
+    assert_eq!(tokens["user"]["email_verified"], true);
+    assert_eq!(world.visit(text(&tokens, "access_token")).await, 200);
+    // A reset takes the password away, and gives the way to the next one.
+    let reset = format!("/admin/v1/users/{ANN}/reset-password");
+    let (status, reset) = world.gateway.admin("POST", &reset, &json!({})).await;
+    assert_eq!(status, 202, "{reset}");
+    assert_eq!(world.visit(text(&tokens, "access_token")).await, 401);
+    assert_eq!(world.post("/login", &wish).await.0, 401);
+    set_password(&reset).await;
+    world.login().await;
+
+    // Two notices that new passwords were set are all that was enqueued.
+    let looked = async {
+        loop {
+            let (_, mails) = world.gateway.admin("GET", "/admin/v1/mails", &Value::Null).await;
+            if mails["mails"].as_array().unwrap().is_empty() {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, looked).await.expect("letters wait although none is sent");
+}

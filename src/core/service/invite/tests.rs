@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use secrecy::ExposeSecret as _;
 
-use palisade_core::domain::account::Registration;
+use palisade_core::domain::account::{PasswordHash, Registration, User};
 use palisade_core::domain::audit::{Action, Outcome};
 use palisade_core::domain::link::Purpose;
 use palisade_core::domain::mail::Letter;
-use palisade_core::ports::Store;
+use palisade_core::ports::{Change, Store};
 use palisade_core::service::accounts::AccountError;
 use palisade_core::service::users::{NewPassword, NewUser, UserEdit};
 use palisade_testing::accounts_world::{
@@ -105,6 +105,15 @@ async fn an_invitation_never_replaces_a_password() {
     let reset = world.token(Letter::ResetPassword).await;
     world.accounts.confirm_reset(&client(), &reset, secret(PASSWORD)).await.unwrap();
     let late = world.accounts.confirm_reset(&client(), &invitation, secret("another password")).await;
+    assert!(matches!(late, Err(AccountError::InvalidLink)));
+
+    // Whatever gave the account a password meanwhile, and voided no link with it.
+    world.accounts.invite("r", "dan@example.com", None).await.unwrap();
+    let invitation = world.token(Letter::Invitation).await;
+    let dan = world.at("dan@example.com").await;
+    let dan = User { password: Some(PasswordHash("hash:x".to_owned())), ..dan };
+    world.store.commit(vec![Change::UpdateUser(dan)]).await.unwrap();
+    let late = world.accounts.validate_reset(&client(), &invitation).await;
     assert!(matches!(late, Err(AccountError::InvalidLink)));
 }
 
