@@ -496,7 +496,7 @@ async fn without_mail_the_operator_hands_the_links_over() {
         assert_eq!(answer["mailed"], false, "{answer}");
         let token =
             text(answer, "link").strip_prefix("http://localhost:8080/auth/pages/reset#token=").unwrap();
-        let confirm = json!({"token": token, "password": PASSWORD});
+        let confirm = json!({"token": token, "new_password": PASSWORD});
         assert_eq!(world.post("/password-resets/confirm", &confirm).await.0, 204);
     };
     let invitation = json!({"email": ANN, "name": "Ann"});
