@@ -9,6 +9,10 @@ use palisade_core::ports::ProviderInfo;
 use palisade_core::service::accounts::AccountError;
 use palisade_core::service::connections::ConnectionError;
 use palisade_core::service::delete_account::is_fresh;
+use palisade_core::service::notices::Notice;
+
+/// How much of what happened lately is told, the latest first.
+const MAX_NEWS: usize = 5;
 
 impl AccountPage<'_> {
     /// The facts of the page, without what was just done or is wrong.
@@ -26,6 +30,9 @@ impl AccountPage<'_> {
         let connections: Vec<&Connection> =
             connections.iter().filter(|one| one.status != Status::Revoked).collect();
         let providers = self.state.connections.providers();
+        // Where letters are sent, they tell it.
+        let news = if accounts.has_mail() { Vec::new() } else { accounts.notices(person).await? };
+        let news: Vec<Value> = news.iter().take(MAX_NEWS).map(told).collect();
         Ok(json!({
             "step": "account",
             "email": user.email.as_str(),
@@ -33,7 +40,7 @@ impl AccountPage<'_> {
             "has_password": user.password.is_some(),
             "has_mail": accounts.has_mail(),
             "rules": {"policy": rules.policy, "min": rules.min_length},
-            "news": [],
+            "news": news,
             "typed": {"name": "", "email": ""},
             "sessions": sessions.iter().map(|session| json!({
                 "id": session.id,
@@ -50,6 +57,15 @@ impl AccountPage<'_> {
             "sign_out_url": self.state.pages.url(PageName::SignOut),
         }))
     }
+}
+
+fn told(notice: &Notice) -> Value {
+    json!({
+        "code": notice.kind.code(),
+        "at": notice.at,
+        "device": notice.device,
+        "address": notice.address,
+    })
 }
 
 /// What people call the provider of this name.

@@ -13,6 +13,7 @@ use palisade_core::domain::mail::Letter;
 use palisade_core::domain::time::UnixTime;
 use palisade_core::ports::{Change, Store};
 use palisade_core::service::caller::AskedHost;
+use palisade_core::service::users::{NewPassword, NewUser};
 use palisade_testing::accounts_world::{self, ANN, PASSWORD};
 use palisade_testing::connection_fakes::ACME;
 
@@ -489,6 +490,37 @@ async fn a_session_that_an_operator_cut_off_opens_no_page() {
     let cut = Change::CutSessions { issuer, sub: Some(sub), created_at, expires_at, reason };
     api.world.store.commit(vec![raise, cut]).await.unwrap();
     assert_eq!(browser.opens(ACCOUNT, &[]).await.status, 303);
+}
+
+#[tokio::test]
+async fn the_page_tells_what_no_letter_can() {
+    for sends_mail in [true, false] {
+        let world = accounts_world::world_with(|settings| settings.sends_mail = sends_mail);
+        let new = NewUser {
+            email: ANN.to_owned(),
+            name: None,
+            password: NewPassword::Given(accounts_world::secret(PASSWORD)),
+            email_verified: true,
+            scopes: Vec::new(),
+            claims: serde_json::Map::new(),
+        };
+        let (ann, _) = world.accounts.create_user("r1", new).await.unwrap();
+        let state = state_of(&world, Origins::These(Vec::new()), "https://app.test");
+        let api = api_from(world, state);
+        let browser = api.browser().await;
+        let pairs = [("current_password", PASSWORD), ("new_password", "a good new one")];
+        let changed = browser.asks("password", &pairs).await;
+        let cookie = changed.header("set-cookie").split(';').next().unwrap().to_owned();
+        let browser = Browser { api: &api, cookie };
+        // The fake audit log keeps its events for itself.
+        let events = api.world.audit.0.lock().unwrap().clone();
+        api.world.store.commit(vec![Change::Record(events)]).await.unwrap();
+        let shown = facts(&browser.opens(ACCOUNT, &[]).await, "account");
+        assert_eq!(shown["has_mail"], sends_mail);
+        let codes: Vec<&Value> = shown["news"].as_array().unwrap().iter().map(|one| &one["code"]).collect();
+        assert_eq!(codes.contains(&&json!("password_changed")), !sends_mail, "{shown}");
+        assert!(!shown["news"].to_string().contains(&ann.id.to_string()));
+    }
 }
 
 #[tokio::test]
