@@ -19,6 +19,8 @@ mod same_origin;
 mod schema;
 mod session;
 mod session_cookies;
+#[cfg(test)]
+mod single_page_tests;
 mod state;
 #[cfg(test)]
 mod tests;

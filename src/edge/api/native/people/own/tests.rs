@@ -504,7 +504,7 @@ async fn the_page_tells_what_no_letter_can() {
             scopes: Vec::new(),
             claims: serde_json::Map::new(),
         };
-        let (ann, _) = world.accounts.create_user("r1", new).await.unwrap();
+        let ann = world.accounts.create_user("r1", new).await.unwrap().user;
         let state = state_of(&world, Origins::These(Vec::new()), "https://app.test");
         let api = api_from(world, state);
         let browser = api.browser().await;
