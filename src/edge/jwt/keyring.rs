@@ -18,10 +18,10 @@ use zeroize::Zeroizing;
 use super::claims::{self, Expect};
 use super::compact::{Compact, algorithm, name};
 use super::digest;
+use super::grants;
 use super::keys::SigningKey;
 use super::keyset::KeySet;
 use crate::config::{Algorithm, Tokens};
-use palisade_core::domain::claims::{HOST_CLAIM, is_reserved};
 use palisade_core::domain::identity::Identity;
 use palisade_core::domain::time::UnixTime;
 use palisade_core::domain::trusted_time::ClockReading;
@@ -294,45 +294,13 @@ fn settle(
     Ok((Ring::new(active, retired), changed))
 }
 
-impl SigningKeyRing {
-    /// What an access token of `grant` says, but for its id.
-    fn claims(&self, grant: &AccessGrant, ttl: Duration, now: UnixTime) -> Map<String, Value> {
-        let mut claims = grant.extra.clone();
-        claims.retain(|name, _| !is_reserved(name));
-        let mut set = |name: &str, value: Value| claims.insert(name.to_owned(), value);
-        set("iss", json!(self.0.issuer));
-        set("aud", json!(self.0.audience));
-        set("sub", json!(grant.subject));
-        set("type", json!("access"));
-        set("iat", json!(now));
-        set("nbf", json!(now));
-        set("exp", json!(now.plus(ttl)));
-        set("ver", json!(grant.version));
-        set("gen", json!(grant.generation));
-        if let Some(email) = &grant.email {
-            set("email", json!(email));
-            set("email_verified", json!(grant.email_verified));
-        }
-        if let Some(session) = &grant.session {
-            set("sid", json!(session));
-        }
-        if let Some(host) = &grant.host {
-            set(HOST_CLAIM, json!(host));
-        }
-        if !grant.scopes.is_empty() {
-            set("scope", json!(grant.scopes.join(" ")));
-        }
-        claims
-    }
-}
-
 impl Signer for SigningKeyRing {
     fn issuer(&self) -> &str {
         &self.0.issuer
     }
 
     fn access_token(&self, grant: &AccessGrant, ttl: Duration, now: UnixTime) -> Result<Signed, SignError> {
-        let mut claims = self.claims(grant, ttl, now);
+        let mut claims = grants::claims(&self.0.issuer, &self.0.audience, grant, ttl, now);
         let expires_at = now.plus(ttl);
         let token_id = uuid::Uuid::now_v7().to_string();
         claims.insert("jti".to_owned(), json!(token_id));
@@ -351,7 +319,7 @@ impl Signer for SigningKeyRing {
             email_trusted: false,
             leeway: Duration::ZERO,
         };
-        claims::identity(self.claims(grant, ttl, now), expect, now)
+        claims::identity(grants::claims(&self.0.issuer, &self.0.audience, grant, ttl, now), expect, now)
             .map_err(|fault| SignError(format!("no token of this grant would be accepted: {fault:?}")))
     }
 

@@ -12,6 +12,7 @@ pub mod clocks;
 pub mod compact;
 pub mod diagnosis;
 mod digest;
+mod grants;
 pub mod issuers;
 pub mod json;
 mod jws;
