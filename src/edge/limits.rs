@@ -482,6 +482,31 @@ mod tests {
     }
 
     #[test]
+    fn a_cookie_waits_once_its_misses_are_too_many_and_no_other_does() {
+        let (limits, time) = limits();
+        let (home, value) = (ip("192.0.2.1"), "session.value");
+        let (burst, _) = allowance(Limited::SessionCookie);
+        for _ in 0..burst {
+            assert_eq!(limits.waits(Limited::SessionCookie, home, value), Ok(()));
+            assert_eq!(limits.attempt(Limited::SessionCookie, home, Some(value)), Ok(()));
+        }
+        assert_eq!(limits.waits(Limited::SessionCookie, home, value), Ok(()), "none was refused yet");
+        assert!(limits.attempt(Limited::SessionCookie, home, Some(value)).is_err());
+        for _ in 0..3 {
+            assert_eq!(wait(limits.waits(Limited::SessionCookie, home, value)), 1, "asking takes nothing");
+        }
+        for (client, value) in [(home, "session.other"), (ip("192.0.2.2"), value)] {
+            assert_eq!(limits.waits(Limited::SessionCookie, client, value), Ok(()));
+            assert_eq!(limits.attempt(Limited::SessionCookie, client, Some(value)), Ok(()));
+        }
+        pass(&time, 1);
+        assert_eq!(limits.waits(Limited::SessionCookie, home, value), Ok(()));
+        assert_eq!(limits.attempt(Limited::SessionCookie, home, Some(value)), Ok(()));
+        limits.set_enabled(false);
+        assert_eq!(limits.waits(Limited::SessionCookie, home, value), Ok(()));
+    }
+
+    #[test]
     fn an_owner_is_counted_from_every_network_and_for_no_other_account() {
         for (what, burst, one_in) in [(Limited::Connect, 30, 2), (Limited::Import, 10, 60)] {
             let (limits, time) = limits();

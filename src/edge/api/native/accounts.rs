@@ -229,6 +229,7 @@ async fn login_with_cookie(state: &AuthState, asked: &Asked, body: Credentials) 
     {
         SignIn::Done(signed_in) => {
             let SignedIn { user, session, cookie } = *signed_in;
+            session_cookies::end_others(state, asked).await?;
             let mut response = done();
             session_cookies::set(state, &asked.headers, &mut response, (user.id, session), &cookie).await?;
             Ok(response)

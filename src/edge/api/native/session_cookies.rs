@@ -18,6 +18,7 @@ use palisade_core::domain::session::SessionId;
 use palisade_core::domain::session_cookies::{self as rules, SetBy};
 use palisade_core::ports::{CookieFault, CookieSession};
 use palisade_core::service::browser::IssuedCookie;
+use palisade_core::service::caller::Person;
 
 /// A session cookie of a request that we made for here.
 pub(super) struct Ours {
@@ -60,6 +61,29 @@ pub(super) fn ours(state: &AuthState, asked: &Asked) -> Vec<Ours> {
 pub(super) fn over(state: &AuthState, asked: &Asked) -> Option<String> {
     let here = place(state);
     ours(state, asked).into_iter().find(|cookie| cookie.place == here).map(|cookie| cookie.value)
+}
+
+/// Ends the sessions of the cookies that a sign-in did not go over, because they count at another place than the new one:
+/// a `__Host-` cookie beside one of a domain. A former session of this browser must not go on beside the new one.
+///
+/// # Errors
+/// [`Failure`] when the store does not answer.
+pub(super) async fn end_others(state: &AuthState, asked: &Asked) -> Result<(), Failure> {
+    let here = place(state);
+    for cookie in ours(state, asked).into_iter().filter(|cookie| cookie.place != here) {
+        let found = state.accounts.cookie_session(&cookie.value, &cookie.place, asked.client.address).await;
+        match found {
+            Ok(former) => {
+                let person = Person::of(&former.verified.identity, &state.issuer);
+                if let Some(Person { user, session: Some(session) }) = person {
+                    state.accounts.end_browser_session(&asked.client, user, session).await?;
+                }
+            }
+            Err(CookieFault::Store(error)) => return Err(error.into()),
+            Err(CookieFault::Forged | CookieFault::Over | CookieFault::TooMany(_)) => {}
+        }
+    }
+    Ok(())
 }
 
 /// The session that the request's cookies show ([`rules::counting`]).

@@ -288,3 +288,29 @@ async fn on_the_machine_itself_the_cookie_is_plain_and_an_operator_can_do_withou
     let refused = off.by("POST", "/login", "", &credentials(Value::Null), &[OURS]).await;
     assert_eq!(refused.refusal(), (422, "invalid_request".into()));
 }
+
+/// With a cookie for a whole domain, every host below it can toss one of its own session.
+#[tokio::test]
+async fn a_tossed_cookie_of_a_domain_keeps_nobody_out_and_signs_nobody_in() {
+    let world = accounts_world::world();
+    let mut state = state_of(&world, Origins::These(Vec::new()), "https://app.test");
+    state.browser.domain = Some("app.test".to_owned());
+    let api = api_from(world, state);
+    api.ann().await;
+    let first = api.by("POST", "/login", "", &credentials(Value::Null), &[OURS]).await;
+    let set = first.header("set-cookie");
+    assert!(set.starts_with("__Secure-palisade=") && set.contains("; Domain=app.test"), "{set}");
+    let (mine, evil) =
+        (pair(&first), pair(&api.by("POST", "/login", "", &credentials(Value::Null), &[OURS]).await));
+    let both = format!("{evil}; {mine}");
+    assert_eq!(api.shown(&both).await.status, 204, "which one is the person's own cannot be told");
+    // The next sign-in sets one that only this host can set, and that wins over both.
+    let again = api.by("POST", "/login", &both, &credentials(Value::Null), &[OURS]).await;
+    let mut set = again.headers.get_all("set-cookie").iter().map(|value| value.to_str().unwrap());
+    let winner = set.find(|set| set.starts_with("__Host-")).unwrap().split(';').next().unwrap().to_owned();
+    assert_eq!(api.shown(&format!("{both}; {winner}")).await.status, 200);
+    // Over that one, too, a sign-in ends the former session.
+    let last = api.by("POST", "/login", &winner, &credentials(Value::Null), &[OURS]).await;
+    assert_eq!(last.status, 204);
+    assert_eq!(api.shown(&winner).await.status, 204);
+}
