@@ -33,7 +33,7 @@ pub enum Entered {
     /// It has a new session.
     SignedIn(BrowserSignIn),
     /// Its session goes on with this cookie: the address of its account has changed.
-    Renewed(IssuedCookie),
+    Renewed(Person, IssuedCookie),
     /// It has no session of the account: its user signs in.
     SignInNeeded,
 }
@@ -106,7 +106,9 @@ impl Accounts {
         let mine = cookie.person.filter(|person| person.user == user.id);
         let Some(session) = mine.and_then(|person| person.session) else { return Entered::SignInNeeded };
         match self.renew_cookie(client, user.id, session, cookie.place).await {
-            Ok(Some((_, renewed))) => Entered::Renewed(renewed),
+            Ok(Some((session, renewed))) => {
+                Entered::Renewed(Person { user: user.id, session: Some(session) }, renewed)
+            }
             Ok(None) | Err(_) => Entered::SignInNeeded,
         }
     }

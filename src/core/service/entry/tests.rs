@@ -136,7 +136,7 @@ async fn a_changed_address_renews_the_cookie_of_its_session_only() {
     let granted = world.login().await;
     let token = world.ask_for(&granted, "ann@new.test", PASSWORD).await;
     let entered = verify(&world, &token, Proof::default(), Some(value(&here)), Some(person)).await.unwrap();
-    let Entered::Renewed(cookie) = entered else { panic!("{entered:?}") };
+    let Entered::Renewed(_, cookie) = entered else { panic!("{entered:?}") };
     assert!(is_good(&world, cookie.value.expose_secret()).await);
     assert!(!is_good(&world, value(&here)).await, "the value from before is void");
 

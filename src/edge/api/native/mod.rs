@@ -10,6 +10,7 @@ mod cookies;
 mod deletion;
 mod docs;
 mod email_changes;
+mod entry;
 mod hosts;
 mod openapi;
 mod pages;
@@ -62,7 +63,8 @@ pub fn auth_router(state: AuthState) -> Router {
         None => endpoints,
     };
     let people = people::router(&state.browser).with_state(Arc::clone(&state));
-    let pages = pages::pages_router().merge(people).method_not_allowed_fallback(method_not_allowed);
+    let entry = entry::router().with_state(Arc::clone(&state));
+    let pages = people.merge(entry).method_not_allowed_fallback(method_not_allowed);
     let beside = hosts::router().with_state(Arc::clone(&state));
     Router::new().nest(&state.prefix, endpoints.merge(pages).fallback(not_found)).merge(beside)
 }

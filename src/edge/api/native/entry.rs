@@ -1,0 +1,125 @@
+//! The pages by which people get in: sign-in, registration, the wait for a letter, verification, a forgotten and a new
+//! password. One file a page.
+//!
+//! They are rendered here and work without script. A form posts to its own page; after success the answer is a redirect
+//! (303), otherwise it is the form again, with what was typed but for passwords. There is no token against CSRF that
+//! could go stale in one of many tabs: [`form::Form`] is read only from a page of the same origin.
+//!
+//! Each page takes the place to return to along (`return_to`). A mailed link keeps it in its record, so that it leads
+//! there from any browser. The token of a link is in the fragment of its address and in forms, never in a path or query.
+
+mod check_mail;
+mod forgot;
+mod form;
+mod register;
+mod reset;
+mod session;
+mod sign_in;
+#[cfg(test)]
+mod tests;
+mod told;
+mod verify;
+mod way;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::response::Response;
+use axum::routing::get;
+use serde_json::{Value, json};
+
+use super::super::failure::internal;
+use super::super::reply::written;
+use super::state::AuthState;
+use palisade_core::domain::account::Registration;
+use palisade_core::domain::page::PageName;
+use palisade_core::domain::redirect::{Location, Redirect};
+use palisade_core::ports::PageRequest;
+use told::Told;
+use way::Way;
+
+/// The pages, to be nested under the prefix of the native endpoints.
+pub(super) fn router() -> Router<Arc<AuthState>> {
+    Router::new()
+        .route("/pages/sign-in", get(sign_in::show).post(sign_in::submit))
+        .route("/pages/register", get(register::show).post(register::submit))
+        .route("/pages/check-mail", get(check_mail::show).post(check_mail::submit))
+        .route("/pages/verify", get(verify::show).post(verify::submit))
+        .route("/pages/forgot", get(forgot::show).post(forgot::submit))
+        .route("/pages/reset", get(reset::show).post(reset::submit))
+}
+
+/// A page with these facts.
+fn shown(state: &AuthState, headers: &HeaderMap, page: PageName, facts: Value) -> Response {
+    answer(state, headers, page, 200, "page", &facts)
+}
+
+/// The page again, with what is wrong with what was sent.
+fn told(state: &AuthState, headers: &HeaderMap, page: PageName, mut facts: Value, told: Told) -> Response {
+    facts["errors"] = told.errors;
+    let mut response = answer(state, headers, page, told.status, told.code, &facts);
+    let fields = response.headers_mut();
+    if let Some(wait) = told.retry_after {
+        fields.insert(header::RETRY_AFTER, HeaderValue::from(wait));
+    }
+    if told.status == 401 {
+        // Every 401 names a scheme (RFC 9110 §15.5.2); this is one for which no browser asks its user.
+        fields.insert(
+            header::WWW_AUTHENTICATE,
+            HeaderValue::from_static(palisade_core::domain::answer::realm()),
+        );
+    }
+    response
+}
+
+fn answer(
+    state: &AuthState,
+    headers: &HeaderMap,
+    page: PageName,
+    status: u16,
+    code: &'static str,
+    facts: &Value,
+) -> Response {
+    let accept_language = headers.get(header::ACCEPT_LANGUAGE).and_then(|value| value.to_str().ok());
+    let page = state.pages.render(&PageRequest { page, status, code, accept_language, facts });
+    let html = page.html.clone();
+    written(&page.into(), html)
+}
+
+/// A redirect to `to` after a form was sent, or because there is nothing to ask.
+fn redirect(code: &'static str, to: &str) -> Response {
+    match Location::new(to) {
+        Ok(to) => written(&Redirect { code, to, cookies: Vec::new() }.into(), String::new()),
+        // Always a place: addresses of our pages, and targets that were read as such.
+        Err(_) => axum::response::IntoResponse::into_response(internal()),
+    }
+}
+
+/// Where this page is, with the place to return to and what else it is to know.
+fn page_url(state: &AuthState, page: PageName, way: &Way, more: &[(&str, &str)]) -> String {
+    way.url(&state.pages.url(page), more)
+}
+
+/// Whether people may make accounts for themselves here. The address has to be verified by a letter.
+fn may_register(state: &AuthState) -> bool {
+    state.accounts.registration() == Registration::Open && state.accounts.has_mail()
+}
+
+/// The host that the person goes on to, when it is not that of the page.
+fn return_host(state: &AuthState, way: &Way) -> Value {
+    let origin = way.target.as_ref().map(palisade_core::domain::return_to::ReturnTarget::origin);
+    origin.filter(|origin| **origin != state.browser.public).map_or(Value::Null, |origin| json!(origin.host))
+}
+
+/// What a new password has to be: the name of the policy, and the fewest characters.
+fn rules(state: &AuthState) -> Value {
+    let rules = state.accounts.password_requirements();
+    json!({"policy": rules.policy, "min": rules.min_length})
+}
+
+/// The address of the page for the wait for a letter to `email`, which is in the fragment.
+fn address_of_check_mail(url: String, email: &str) -> String {
+    let email: String = form_urlencoded::byte_serialize(email.as_bytes()).collect();
+    format!("{url}#email={email}")
+}

@@ -1,0 +1,59 @@
+//! The page that the link of a password reset opens: first the link, then the new password, beside the address of the
+//! account for password managers.
+
+use axum::extract::State;
+use axum::response::Response;
+use serde_json::json;
+
+use super::super::caller::Asked;
+use super::super::state::SharedAuthState;
+use super::form::Form;
+use super::session::{Cookies, entered};
+use super::told::Told;
+use super::verify::not_opened;
+use super::way::{Letter, Way};
+use super::{return_host, rules, shown};
+use palisade_core::domain::link::Purpose;
+use palisade_core::domain::page::PageName;
+use palisade_core::service::accounts::AccountError;
+
+const PAGE: PageName = PageName::Reset;
+
+pub(super) async fn show(State(state): SharedAuthState, asked: Asked) -> Response {
+    shown(&state, &asked.headers, PAGE, json!({"step": "link"}))
+}
+
+/// Sets the password, ends every session, and begins a new one in this browser.
+pub(super) async fn submit(State(state): SharedAuthState, asked: Asked, form: Form) -> Response {
+    if let Some(missing) = Told::missing(&form, &["token"]) {
+        return super::told(&state, &asked.headers, PAGE, json!({"step": "link"}), missing);
+    }
+    let token = form.text("token");
+    let opened = match state.accounts.open_link(&asked.client, token, &[Purpose::ResetPassword]).await {
+        Ok(opened) => opened,
+        Err(error) => return not_opened(&state, &asked.headers, PAGE, Letter::Reset, token, error),
+    };
+    let way = Way::of_link(opened.return_to.as_deref(), &state);
+    let facts = json!({
+        "step": "new_password",
+        "token": token,
+        "email": opened.email.as_str(),
+        "rules": rules(&state),
+        "return_host": return_host(&state, &way),
+    });
+    if !form.has("new_password") {
+        return match form.has("step").then(|| Told::missing(&form, &["new_password"])).flatten() {
+            Some(missing) => super::told(&state, &asked.headers, PAGE, facts, missing),
+            None => shown(&state, &asked.headers, PAGE, facts),
+        };
+    }
+    let cookies = Cookies::of(&state, &asked);
+    let password = form.password("new_password");
+    match state.accounts.reset_and_enter(&asked.client, &opened, password, cookies.entry(None)).await {
+        Ok(outcome) => entered(&state, &asked, outcome, (&way, "password_set")).await,
+        Err(error @ AccountError::InvalidLink) => {
+            not_opened(&state, &asked.headers, PAGE, Letter::Reset, token, error)
+        }
+        Err(error) => super::told(&state, &asked.headers, PAGE, facts, Told::of(error, "new_password")),
+    }
+}

@@ -1,0 +1,106 @@
+//! The session of the browser: whose it is, and what becomes of it after a sign-in.
+
+use axum::response::{IntoResponse, Response};
+
+use super::super::super::reply::written;
+use super::super::caller::Asked;
+use super::super::hosts;
+use super::super::session_cookies;
+use super::super::state::AuthState;
+use super::way::Way;
+use super::{page_url, redirect};
+use palisade_core::domain::browser::CookiePlace;
+use palisade_core::domain::page::PageName;
+use palisade_core::domain::sign_in_url::NOTICE;
+use palisade_core::ports::CookieFault;
+use palisade_core::service::browser::IssuedCookie;
+use palisade_core::service::caller::Person;
+use palisade_core::service::entry::{Entered, EntryCookie};
+use palisade_core::service::sign_in::SignIn;
+
+/// Who is signed in in this browser.
+pub(super) struct Visitor {
+    pub(super) person: Person,
+    pub(super) email: String,
+}
+
+/// Who is signed in. For a page it is the same whether there is no session or one that cannot be read: it asks.
+pub(super) async fn visitor(state: &AuthState, asked: &Asked) -> Option<Visitor> {
+    let session = match session_cookies::session(state, asked).await {
+        Ok(session) => session?,
+        Err(CookieFault::Store(error)) => {
+            tracing::error!(%error, "the session of a browser could not be read");
+            return None;
+        }
+        Err(CookieFault::Forged | CookieFault::Over | CookieFault::TooMany(_)) => return None,
+    };
+    // A revocation may have come in between.
+    (state.authenticator)().refuse_revoked(&session.verified).ok()?;
+    let identity = &session.verified.identity;
+    let person = Person::of(identity, &state.issuer)?;
+    Some(Visitor { person, email: identity.email.as_deref().unwrap_or_default().to_owned() })
+}
+
+/// What a sign-in needs to know of the browser's cookies.
+pub(super) struct Cookies {
+    pub(super) place: CookiePlace,
+    /// The cookie that the sign-in goes over.
+    pub(super) over: Option<String>,
+}
+
+impl Cookies {
+    pub(super) fn of(state: &AuthState, asked: &Asked) -> Cookies {
+        Cookies { place: session_cookies::place(state), over: session_cookies::over(state, asked) }
+    }
+
+    pub(super) fn entry(&self, person: Option<Person>) -> EntryCookie<'_> {
+        EntryCookie { place: &self.place, over: self.over.as_deref(), person }
+    }
+}
+
+/// Sets the cookie of a session, and goes on to where the person was going; without such a place, to the account.
+pub(super) async fn begun(
+    state: &AuthState,
+    asked: &Asked,
+    person: Person,
+    cookie: &IssuedCookie,
+    way: &Way,
+) -> Response {
+    let mut response = go_on(state, person, way);
+    let Some(session) = person.session else { return response };
+    match session_cookies::set(state, &asked.headers, &mut response, (person.user, session), cookie).await {
+        Ok(()) => response,
+        Err(failure) => failure.into_response(),
+    }
+}
+
+/// On to where the person was going, for a browser that has a session.
+pub(super) fn go_on(state: &AuthState, person: Person, way: &Way) -> Response {
+    match (&way.target, person.session) {
+        (Some(target), Some(session)) => {
+            let carry = way.carry.as_deref();
+            written(&hosts::leave(state, person.user, session, target, carry).into(), String::new())
+        }
+        _ => redirect("signed_in", &state.pages.url(PageName::Account)),
+    }
+}
+
+/// What follows when a link was used up. `notice`: what the sign-in page says, where the person has to sign in.
+pub(super) async fn entered(
+    state: &AuthState,
+    asked: &Asked,
+    entered: Entered,
+    (way, notice): (&Way, &str),
+) -> Response {
+    match entered {
+        Entered::SignedIn(SignIn::Done(signed_in)) => {
+            let person = Person { user: signed_in.user.id, session: Some(signed_in.session) };
+            begun(state, asked, person, &signed_in.cookie, way).await
+        }
+        Entered::SignedIn(SignIn::Challenge(challenge)) => match challenge {},
+        Entered::Renewed(person, cookie) => begun(state, asked, person, &cookie, way).await,
+        Entered::SignInNeeded => {
+            redirect("page", &page_url(state, PageName::SignIn, way, &[(NOTICE, notice)]))
+        }
+    }
+}
