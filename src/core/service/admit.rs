@@ -132,31 +132,11 @@ impl<R: AsRef<Route>> Admission<R> {
         };
         match self.decide(request, entry, client).await {
             Ok(permit) => Verdict::Permit(permit),
-            Err(TurnedAway { refusal, caller }) => match self.pass_anyway(request, entry, &refusal) {
+            Err(TurnedAway { refusal, caller }) => match pass_anyway(request, entry) {
                 Some(permit) => Verdict::Permit(permit),
                 None => Verdict::Refusal { refusal, route: Some(Arc::clone(entry)), caller },
             },
         }
-    }
-
-    /// Admits a request without a caller that was refused for what its caller brings, where the route lets every client
-    /// see its path. A token that is not good is taken out as a good one would be.
-    fn pass_anyway(&self, request: &Request<'_>, entry: &Arc<R>, refusal: &Refusal) -> Option<Permit<R>> {
-        let route = R::as_ref(entry);
-        if !route.is_open(request.method, request.path.as_str(), request.websocket)
-            || matches!(refusal, Refusal::Credentials | Refusal::CrossSite)
-        {
-            return None;
-        }
-        let found = credential::find(request, &route.policy.carriers).ok()?;
-        let carrier = found.map(|(_, carrier)| carrier);
-        Some(Permit {
-            route: Arc::clone(entry),
-            caller: None,
-            carrier,
-            is_cookie_spent: false,
-            session: None,
-        })
     }
 
     async fn decide(
@@ -264,6 +244,18 @@ impl<R: AsRef<Route>> Admission<R> {
         let trusts = |origin: &[u8]| route.cors.as_ref().is_some_and(|cors| cors.trusts(origin));
         same_origin::sender(request.headers, &is_own, &trusts)
     }
+}
+
+/// Admits a request without a caller that was refused for what its caller brings, where the route lets every client see
+/// its path. A token that is not good is taken out as a good one would be; of several credentials none is.
+fn pass_anyway<R: AsRef<Route>>(request: &Request<'_>, entry: &Arc<R>) -> Option<Permit<R>> {
+    let route = R::as_ref(entry);
+    if !route.is_open(request.method, request.path.as_str(), request.websocket) {
+        return None;
+    }
+    let found = credential::find(request, &route.policy.carriers).ok()?;
+    let carrier = found.map(|(_, carrier)| carrier);
+    Some(Permit { route: Arc::clone(entry), caller: None, carrier, is_cookie_spent: false, session: None })
 }
 
 impl Authenticator {
