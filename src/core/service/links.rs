@@ -192,7 +192,8 @@ impl Accounts {
         Change::ConsumeLink(link.hash)
     }
 
-    /// The link of this token and its account, when it is good for one of `purposes`.
+    /// The link of this token and its account, when it is good for one of `purposes`; an invitation is good for what a
+    /// reset is.
     ///
     /// # Errors
     /// [`AccountError::InvalidLink`] or [`AccountError::Store`].
@@ -208,7 +209,10 @@ impl Accounts {
         let hash = TokenHash::of(token.as_bytes());
         let link = self.store.link(&hash).await?.ok_or(AccountError::InvalidLink)?;
         let user = self.store.user(link.user).await?.ok_or(AccountError::InvalidLink)?;
-        let good = purposes.iter().any(|purpose| link.is_good(*purpose, &user, self.now()));
+        // An invitation sets a password that was never set: what takes a reset takes it, too.
+        let invited = purposes.contains(&Purpose::ResetPassword).then_some(Purpose::Invite);
+        let mut purposes = purposes.iter().copied().chain(invited);
+        let good = purposes.any(|purpose| link.is_good(purpose, &user, self.now()));
         if good { Ok((link, user)) } else { Err(AccountError::InvalidLink) }
     }
 }

@@ -15,9 +15,6 @@ use crate::domain::mail::Letter;
 use crate::domain::task::Work;
 use crate::ports::{Change, Limited};
 
-/// The links that set a password without an old one.
-pub const SETTING_PASSWORD: [Purpose; 2] = [Purpose::ResetPassword, Purpose::Invite];
-
 impl Accounts {
     /// Takes a request for a link that sets a new password. Whether there is such an account shows neither
     /// in the answer nor in its time: nothing is looked up before it.
@@ -49,7 +46,7 @@ impl Accounts {
     /// # Errors
     /// [`AccountError::InvalidLink`], [`AccountError::TooMany`] or [`AccountError::Store`].
     pub async fn validate_reset(&self, client: &Client, token: &str) -> Result<(), AccountError> {
-        self.open_link(client, token, &SETTING_PASSWORD).await.map(|_| ())
+        self.open_link(client, token, &[Purpose::ResetPassword]).await.map(|_| ())
     }
 
     /// Sets a new password, uses the link up, and ends every session. Who can open the link has the mailbox:
@@ -64,7 +61,7 @@ impl Accounts {
         token: &str,
         password: SecretString,
     ) -> Result<(), AccountError> {
-        let opened = self.open_link(client, token, &SETTING_PASSWORD).await?;
+        let opened = self.open_link(client, token, &[Purpose::ResetPassword]).await?;
         self.reset_opened(client, &opened, password).await.map(|_| ())
     }
 
@@ -80,14 +77,14 @@ impl Accounts {
         password: SecretString,
     ) -> Result<User, AccountError> {
         let token = opened.token();
-        let (_, user) = self.mailed_to(client, token, &SETTING_PASSWORD).await?;
+        let (_, user) = self.mailed_to(client, token, &[Purpose::ResetPassword]).await?;
         self.acceptable(password.expose_secret(), &user.email, user.name.as_deref())?;
         let owner = self.owner(client, &user.email);
         self.not_guessed(&password, &user.email, user.name.as_deref(), owner).await?;
         let hash = self.passwords.hash(password, owner).await?;
         let source = Source::Client(client);
         let decide = || async {
-            let (link, mut user) = self.mailed_to(client, token, &SETTING_PASSWORD).await?;
+            let (link, mut user) = self.mailed_to(client, token, &[Purpose::ResetPassword]).await?;
             self.leave_behind(&mut user).await?;
             user.password = Some(hash.clone());
             user.verified();

@@ -39,7 +39,10 @@ async fn an_invited_person_sets_a_password_and_is_verified_in_one_step() {
         "the address is not verified"
     );
     let token = world.token(Letter::Invitation).await;
-    world.accounts.validate_reset(&client(), &token).await.unwrap();
+    let opened = world.accounts.open_link(&client(), &token, &[Purpose::ResetPassword]).await.unwrap();
+    assert_eq!((opened.purpose, opened.email.as_str()), (Purpose::Invite, CID));
+    let verified = world.accounts.verify_email(&client(), &token).await;
+    assert!(matches!(verified, Err(AccountError::InvalidLink)), "it verifies nothing without a password");
     world.accounts.confirm_reset(&client(), &token, secret(PASSWORD)).await.unwrap();
     let cid = world.at(CID).await;
     assert!(cid.email_verified && cid.name.as_deref() == Some("Cid"));
