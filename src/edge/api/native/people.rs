@@ -15,25 +15,34 @@ mod told;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
-use serde_json::Value;
+use axum::routing::get;
+use serde_json::{Value, json};
 
 use super::super::failure::internal;
 use super::super::reply::written;
-use super::state::AuthState;
+use super::state::{AuthState, SharedAuthState};
 use palisade_core::domain::browser::BrowserSettings;
 use palisade_core::domain::page::PageName;
 use palisade_core::domain::redirect::{Location, Redirect};
 use palisade_core::ports::PageRequest;
 use told::Told;
 
-/// The pages, to be nested under the prefix of the native endpoints. Without `[browser]` only those that mailed links open.
+/// The pages, to be nested under the prefix of the native endpoints. Without `[browser]` only those that mailed links open,
+/// and the one for errors.
 pub(super) fn router(settings: &BrowserSettings) -> Router<Arc<AuthState>> {
+    let pages = mailed::router().route("/pages/error", get(error));
     match settings.enabled {
-        true => mailed::router().merge(account::router()).merge(sign_out::router()),
-        false => mailed::router(),
+        true => pages.merge(account::router()).merge(sign_out::router()),
+        false => pages,
     }
+}
+
+/// What went wrong, where only that is known: for links of apps and proxies.
+async fn error(State(state): SharedAuthState, headers: HeaderMap) -> Response {
+    answer(&state, &headers, PageName::Error, 200, "error", &json!({"kind": "other"}))
 }
 
 /// A page with these facts.

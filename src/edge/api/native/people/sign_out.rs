@@ -1,8 +1,8 @@
 //! Signing out: what an app's own button links to, with the place to return to (`return_to`).
 //!
 //! A link is followed with GET, so a request has to look like a person who pressed it on a page of the same site
-//! ([`is_pressed`]); otherwise one question is asked first. An `<img>` of another site, a prefetch or a prerender signs
-//! nobody out.
+//! ([`is_pressed`]); otherwise one question is asked first. An `<img>` of another site, a prefetch or a prerender ends no
+//! session.
 
 use std::sync::Arc;
 

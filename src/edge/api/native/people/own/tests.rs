@@ -564,7 +564,9 @@ async fn without_sessions_in_cookies_there_are_only_the_pages_of_mailed_links() 
     let mut state = state_of(&world, Origins::These(Vec::new()), "https://app.test");
     state.browser.enabled = false;
     let api = api_from(world, state);
-    for (path, status) in [(ACCOUNT, 404), (SIGN_OUT, 404), ("/pages/undo", 200), ("/pages/object", 200)] {
+    for (path, status) in
+        [(ACCOUNT, 404), (SIGN_OUT, 404), ("/pages/undo", 200), ("/pages/object", 200), ("/pages/error", 200)]
+    {
         assert_eq!(api.visit(path, &[]).await.status, status, "{path}");
     }
 }
