@@ -33,21 +33,27 @@ use super::super::failure::internal;
 use super::super::reply::written;
 use super::state::AuthState;
 use palisade_core::domain::account::Registration;
+use palisade_core::domain::browser::BrowserSettings;
 use palisade_core::domain::page::PageName;
 use palisade_core::domain::redirect::{Location, Redirect};
 use palisade_core::ports::PageRequest;
 use told::Told;
 use way::Way;
 
-/// The pages, to be nested under the prefix of the native endpoints.
-pub(super) fn router() -> Router<Arc<AuthState>> {
-    Router::new()
+/// The pages, to be nested under the prefix of the native endpoints. Without sessions in cookies only those of mailed
+/// links, which then end where they are.
+pub(super) fn router(settings: &BrowserSettings) -> Router<Arc<AuthState>> {
+    let links = Router::new()
+        .route("/pages/verify", get(verify::show).post(verify::submit))
+        .route("/pages/reset", get(reset::show).post(reset::submit));
+    if !settings.enabled {
+        return links;
+    }
+    links
         .route("/pages/sign-in", get(sign_in::show).post(sign_in::submit))
         .route("/pages/register", get(register::show).post(register::submit))
         .route("/pages/check-mail", get(check_mail::show).post(check_mail::submit))
-        .route("/pages/verify", get(verify::show).post(verify::submit))
         .route("/pages/forgot", get(forgot::show).post(forgot::submit))
-        .route("/pages/reset", get(reset::show).post(reset::submit))
 }
 
 /// A page with these facts.

@@ -63,7 +63,7 @@ pub fn auth_router(state: AuthState) -> Router {
         None => endpoints,
     };
     let people = people::router(&state.browser).with_state(Arc::clone(&state));
-    let entry = entry::router().with_state(Arc::clone(&state));
+    let entry = entry::router(&state.browser).with_state(Arc::clone(&state));
     let pages = people.merge(entry).method_not_allowed_fallback(method_not_allowed);
     let beside = hosts::router().with_state(Arc::clone(&state));
     Router::new().nest(&state.prefix, endpoints.merge(pages).fallback(not_found)).merge(beside)

@@ -47,6 +47,13 @@ pub(super) async fn submit(State(state): SharedAuthState, asked: Asked, form: Fo
             None => shown(&state, &asked.headers, PAGE, facts),
         };
     }
+    if !state.browser.enabled {
+        let reset = state.accounts.reset_opened(&asked.client, &opened, form.password("new_password")).await;
+        return match reset {
+            Ok(_) => shown(&state, &asked.headers, PAGE, json!({"step": "done"})),
+            Err(error) => super::told(&state, &asked.headers, PAGE, facts, Told::of(error, "new_password")),
+        };
+    }
     let cookies = Cookies::of(&state, &asked);
     let password = form.password("new_password");
     match state.accounts.reset_and_enter(&asked.client, &opened, password, cookies.entry(None)).await {

@@ -577,3 +577,27 @@ async fn a_page_takes_forms_only_and_its_own_methods() {
         assert_eq!(browser.send(large).await.status, 413, "{page}");
     }
 }
+
+/// Without sessions in cookies, the pages of mailed links end where they are.
+#[tokio::test]
+async fn without_cookies_a_link_is_used_and_nobody_is_signed_in() {
+    let world = world();
+    let mut state = state_of(&world, Origins::These(Vec::new()), "https://app.test");
+    state.browser.enabled = false;
+    let api = api_from(world, state);
+    let mut browser = Browser::new(&api);
+    assert_eq!(browser.open("sign-in").await.status, 404);
+    api.world.register(ANN).await;
+    let token = api.world.token(Letter::VerifyEmail).await;
+    assert_eq!(browser.post("verify", &[("token", &token)]).await.facts()["step"], "password");
+    let got =
+        browser.post("verify", &[("token", &token), ("step", "password"), ("password", PASSWORD)]).await;
+    assert_eq!((got.status, &got.facts()["step"]), (200, &json!("done")));
+    api.world.accounts.request_reset(&from("phone"), ANN).await.unwrap();
+    let token = mailed(&api, Letter::ResetPassword).await;
+    let inputs = [("token", &*token), ("step", "new_password"), ("new_password", NEW)];
+    assert_eq!(browser.post("reset", &inputs).await.facts()["step"], "done");
+    assert_eq!(browser.cookies, BTreeMap::new());
+    let again = browser.post("reset", &inputs).await;
+    assert_eq!((&again.facts()["step"], &again.facts()["sign_in_url"]), (&json!("over"), &Value::Null));
+}

@@ -94,6 +94,11 @@ impl LinkPage<'_> {
     /// Uses the link up and goes on: signed in, where the proof is one of the account's own password.
     async fn use_up(&self, proof: Proof, visitor: Option<&Visitor>) -> Result<Response, AccountError> {
         let LinkPage { state, asked, opened, way, .. } = self;
+        if !state.browser.enabled {
+            let proof = Proof { wanted: true, ..proof };
+            state.accounts.verify_opened(&asked.client, opened, proof).await?;
+            return Ok(shown(state, &asked.headers, PAGE, json!({"step": "done"})));
+        }
         let cookies = Cookies::of(state, asked);
         let cookie = cookies.entry(visitor.map(|visitor| visitor.person));
         let outcome = state.accounts.verify_and_enter(&asked.client, opened, proof, cookie).await?;
@@ -135,13 +140,14 @@ pub(super) fn not_opened(
     token: &str,
     error: AccountError,
 ) -> Response {
+    let has_pages = state.browser.enabled;
     let is_over = matches!(error, AccountError::InvalidLink);
     let (way, letter) = (Way::default(), [(LETTER, letter.name())]);
     let facts = json!({
         "step": if is_over { "over" } else { "link" },
         "token": if is_over { Value::Null } else { json!(token) },
-        "again_url": page_url(state, PageName::CheckMail, &way, &letter),
-        "sign_in_url": page_url(state, PageName::SignIn, &way, &[]),
+        "again_url": has_pages.then(|| page_url(state, PageName::CheckMail, &way, &letter)),
+        "sign_in_url": has_pages.then(|| page_url(state, PageName::SignIn, &way, &[])),
         "has_mail": state.accounts.has_mail(),
     });
     super::told(state, headers, page, facts, Told::of(error, "password"))
