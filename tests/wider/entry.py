@@ -102,7 +102,7 @@ def registers_and_lands(gateway, mailbox, reader):
     look(reader, "check-mail")
     link, code = mailbox.link("ann@example.com", "Confirm")
     reader.opens(link)
-    reader.sees("Press the button")
+    reader.sees("Confirm that this address is yours.")
     # Whatever opens the link and runs its script has not used it up, and the token is out of the address.
     assert code not in at(reader) and not reader.js("return document.querySelector('[data-token]').offsetParent")
     look(reader, "verify")
@@ -110,7 +110,7 @@ def registers_and_lands(gateway, mailbox, reader):
     is_at(reader, gateway.url + "/report?x=1")
     reader.opens(link)
     reader.presses("main form button")
-    reader.sees("not good any more")
+    reader.sees("no longer works")
     look(reader, "verify-over")
 
 
@@ -121,14 +121,14 @@ def finishes_elsewhere(gateway, mailbox, here, telephone):
     here.sees("is on its way")
     link, _ = mailbox.link("bob@example.com", "Confirm")
     telephone.opens(link)
-    telephone.sees("Press the button")
+    telephone.sees("Confirm that this address is yours.")
     telephone.presses("main form button")
     telephone.sees("registered in another browser")
     look(telephone, "verify-password")
     username = "return document.querySelector('[autocomplete=username]').value"
     assert telephone.js(username) == "bob@example.com"
     submits(telephone, password=ANOTHER)
-    telephone.sees("That is not the password")
+    telephone.sees("The password is wrong.")
     telephone.types("#password", PASSWORD)
     telephone.keys(ENTER)
     is_at(telephone, gateway.url + "/there")
@@ -179,7 +179,7 @@ def works_without_script(gateway, mailbox, reader):
     reader.sees("is on its way")
     link, code = mailbox.link("cid@example.com", "Confirm")
     reader.opens(link)
-    reader.sees("It is in the mail, below the link.")
+    reader.sees("It is in the e-mail, below the link.")
     look(reader, "verify-without-script")
     reader.types("#token", code)
     reader.presses("main form button")
