@@ -135,7 +135,7 @@ pub enum Limited {
     /// Bringing tokens of one's own for a connection; by account.
     Import,
     /// A session cookie that we made and behind which no session lives: counted by the value and the address block
-    /// together, so that a former value holds up neither the present one nor anybody else in its network.
+    /// together, so that a former value holds up neither the present one nor those of other people in its network.
     SessionCookie,
 }
 

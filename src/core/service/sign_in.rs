@@ -133,7 +133,7 @@ impl Accounts {
             SignIn::Challenge(challenge) => Ok(SignIn::Challenge(challenge)),
             SignIn::Done(begun) => {
                 let NewSession { user, session, .. } = *begun;
-                // It was begun with a seed. Without one there is no cookie, and nobody is signed in.
+                // It was begun with a seed. Without one there is no cookie, and no sign-in.
                 let cookie = self.issued(&session, wish.place).ok_or(AccountError::Conflict)?;
                 Ok(SignIn::Done(Box::new(SignedIn { user, session: session.id, cookie })))
             }

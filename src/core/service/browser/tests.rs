@@ -69,7 +69,7 @@ async fn a_cookie_says_what_a_fresh_access_token_would() {
     assert_eq!((identity.verified_email(), identity.token_id.as_deref()), (Some(ANN), None));
     assert_eq!(identity.scopes, ["read"]);
     assert_eq!((identity.issued_at.0, identity.expires_at.0), (world.clock_now(), world.clock_now() + 1800));
-    // It follows the account: nobody refreshes it.
+    // It follows the account: no client refreshes it.
     let edit = UserEdit { scopes: Some(vec!["write".to_owned()]), ..UserEdit::default() };
     world.accounts.update_user("r", ann.id, edit).await.unwrap();
     assert_eq!(read(&world, &text(&signed_in)).await.unwrap().verified.identity.scopes, ["write"]);
@@ -364,7 +364,7 @@ async fn with_an_access_token_a_session_goes_on_in_tokens() {
     assert!(matches!(at, Err(CookieFault::Over)), "a session of tokens has no cookie");
 }
 
-/// A restart with another server key in front: nobody is signed out, and no link is void.
+/// A restart with another server key in front: no user is signed out, and no link is void.
 #[tokio::test]
 async fn a_new_server_key_in_front_voids_nothing() {
     let before = world();

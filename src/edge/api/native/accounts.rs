@@ -28,7 +28,6 @@ use palisade_core::domain::answer;
 use palisade_core::domain::session::SessionId;
 use palisade_core::domain::verdict::Refusal;
 use palisade_core::service::accounts::{AccountError, Ways};
-use palisade_core::service::browser::SignedIn;
 use palisade_core::service::caller::Person;
 use palisade_core::service::profile::Edit;
 use palisade_core::service::register::SentForm;
@@ -202,7 +201,7 @@ async fn login(
     JsonBody(body): JsonBody<Credentials>,
 ) -> Answered {
     if body.session == Carriage::Cookie {
-        return login_with_cookie(&state, &asked, body).await;
+        return session::begin(&state, &asked, body).await;
     }
     if body.remember {
         return Err(Failure::new(422, "invalid_request", "`remember` is for `\"session\": \"cookie\"`"));
@@ -210,30 +209,6 @@ async fn login(
     same_origin::refuse_cross_site(&state, &asked.headers)?;
     match state.accounts.password_login(&client, &body.email, body.password).await? {
         SignIn::Done(granted) => Ok(answer(StatusCode::OK, &Tokens::from(&*granted))),
-        SignIn::Challenge(challenge) => match challenge {},
-    }
-}
-
-async fn login_with_cookie(state: &AuthState, asked: &Asked, body: Credentials) -> Answered {
-    if !state.browser.enabled {
-        return Err(Failure::new(422, "invalid_request", "this gateway keeps no sessions in cookies"));
-    }
-    session::at_home(state, asked)?;
-    same_origin::require(state, &asked.headers)?;
-    let (place, over) = (session_cookies::place(state), session_cookies::over(state, asked));
-    let Credentials { email, password, remember, .. } = body;
-    match state
-        .accounts
-        .browser_login(&asked.client, &email, password, remember, &place, over.as_deref())
-        .await?
-    {
-        SignIn::Done(signed_in) => {
-            let SignedIn { user, session, cookie } = *signed_in;
-            session_cookies::end_others(state, asked).await?;
-            let mut response = done();
-            session_cookies::set(state, &asked.headers, &mut response, (user.id, session), &cookie).await?;
-            Ok(response)
-        }
         SignIn::Challenge(challenge) => match challenge {},
     }
 }

@@ -11,13 +11,15 @@ use utoipa_axum::routes;
 use super::super::body::{answer, done};
 use super::super::failure::Failure;
 use super::caller::{Asked, CallerBy, Means};
-use super::schema::{SessionState, SessionToken};
-use super::session_cookies;
+use super::schema::{Credentials, SessionState, SessionToken};
 use super::state::{Answered, AuthState, SharedAuthState};
+use super::{same_origin, session_cookies};
 use palisade_core::domain::page::PageName;
 use palisade_core::ports::{CookieFault, CookieSession};
 use palisade_core::service::accounts::AccountError;
+use palisade_core::service::browser::SignedIn;
 use palisade_core::service::caller::Person;
+use palisade_core::service::sign_in::SignIn;
 
 pub(super) fn endpoints() -> OpenApiRouter<Arc<AuthState>> {
     OpenApiRouter::new().routes(routes!(show)).routes(routes!(token))
@@ -60,6 +62,34 @@ async fn token(State(state): SharedAuthState, asked: Asked, caller: Result<Calle
     };
     let token = state.accounts.session_token(person.user, session).await?;
     Ok(answer(StatusCode::OK, &SessionToken::from(&token)))
+}
+
+/// Signs in with a cookie (`POST /login` with `"session": "cookie"`).
+///
+/// # Errors
+/// Whatever the sign-in fails with; 403 `wrong_host` or `cross_site`.
+pub(super) async fn begin(state: &AuthState, asked: &Asked, body: Credentials) -> Answered {
+    if !state.browser.enabled {
+        return Err(Failure::new(422, "invalid_request", "this gateway keeps no sessions in cookies"));
+    }
+    at_home(state, asked)?;
+    same_origin::require(state, &asked.headers)?;
+    let (place, over) = (session_cookies::place(state), session_cookies::over(state, asked));
+    let Credentials { email, password, remember, .. } = body;
+    match state
+        .accounts
+        .browser_login(&asked.client, &email, password, remember, &place, over.as_deref())
+        .await?
+    {
+        SignIn::Done(signed_in) => {
+            let SignedIn { user, session, cookie } = *signed_in;
+            session_cookies::end_others(state, asked).await?;
+            let mut response = done();
+            session_cookies::set(state, &asked.headers, &mut response, (user.id, session), &cookie).await?;
+            Ok(response)
+        }
+        SignIn::Challenge(challenge) => match challenge {},
+    }
 }
 
 /// What is told of a session.

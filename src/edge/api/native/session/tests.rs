@@ -81,7 +81,7 @@ async fn a_sign_in_sets_a_cookie_instead_of_returning_tokens() {
     assert_eq!(body["idle_at"], now + BROWSER.idle.as_secs());
     assert_eq!(body["ends_at"], now + BROWSER.absolute.as_secs());
     assert_eq!(api.by("GET", "/me", &pair(&answer), &Value::Null, &[]).await.body()["email"], ANN);
-    // No page needs the word for it: nobody is signed in.
+    // There is no session.
     for nothing in ["", "__Host-palisade=x", "palisade=x"] {
         assert_eq!(api.shown(nothing).await.status, 204, "{nothing}");
     }
