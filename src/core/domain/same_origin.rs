@@ -45,8 +45,10 @@ pub fn sender(
         sender
     };
     let own = |text: &str| WebOrigin::parse(text).is_some_and(|origin| is_own(&origin));
-    // Fetch metadata calls a trusted origin cross-site, so it is asked first.
-    if of("origin", &|line| trusts(line)) == Sender::SameOrigin {
+    // Fetch metadata calls a trusted origin cross-site, so it is asked first. No browser sends `Origin` twice.
+    let mut lines = 0;
+    headers.each("origin", &mut |_| lines += 1);
+    if lines == 1 && of("origin", &|line| trusts(line)) == Sender::SameOrigin {
         return Sender::SameOrigin;
     }
     let by_metadata = of("sec-fetch-site", &|line| matches!(line, b"same-origin" | b"none"));
