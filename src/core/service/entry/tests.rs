@@ -74,7 +74,7 @@ async fn the_browser_that_registered_is_signed_in_by_the_link_and_another_by_the
     let bound = world.accounts.bind(None, &sent);
     let token = world.token(Letter::VerifyEmail).await;
 
-    // The link alone signs nobody in, although the API takes it without more.
+    // The link alone begins no session, although the API takes it without more.
     let bare = verify(&world, &token, Proof::default(), None, None).await;
     assert!(matches!(bare, Err(AccountError::ProofNeeded(Ways::Password))), "{bare:?}");
     let wrong = verify(&world, &token, typed("wrong"), None, None).await;
@@ -140,7 +140,7 @@ async fn a_changed_address_renews_the_cookie_of_its_session_only() {
     assert!(is_good(&world, cookie.value.expose_secret()).await);
     assert!(!is_good(&world, value(&here)).await, "the value from before is void");
 
-    // By the password, in a browser that nobody is signed in in.
+    // By the password, in a browser without a session.
     let granted = world.sign_in("ann@new.test", PASSWORD).await.unwrap();
     let token = world.ask_for(&granted, "ann@newer.test", PASSWORD).await;
     let entered = verify(&world, &token, typed(PASSWORD), None, None).await.unwrap();
