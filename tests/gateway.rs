@@ -5,6 +5,7 @@
 mod abuse;
 mod accounts;
 mod browsers;
+mod hosts;
 mod http2;
 mod injection;
 mod logs;
