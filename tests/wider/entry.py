@@ -67,7 +67,10 @@ def at(reader):
 
 
 def is_at(reader, url):
-    reader.until(f"the browser is at {url}", lambda: at(reader) == url, 20)
+    try:
+        reader.until(f"the browser is at {url}", lambda: at(reader) == url, 20)
+    except AssertionError as late:
+        raise AssertionError(f"{late}; it is at {at(reader)}: {reader.js('return document.body.innerText')}") from late
 
 
 def submits(reader, **fields):
