@@ -50,7 +50,7 @@ impl NoticeKind {
 
 /// One of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Notice {
+pub struct AccountNotice {
     /// That of its event.
     pub id: Uuid,
     pub at: UnixTime,
@@ -67,14 +67,14 @@ impl Accounts {
     ///
     /// # Errors
     /// [`AccountError::NoAccount`], [`AccountError::Disabled`] or [`AccountError::Store`].
-    pub async fn notices(&self, person: Person) -> Result<Vec<Notice>, AccountError> {
+    pub async fn notices(&self, person: Person) -> Result<Vec<AccountNotice>, AccountError> {
         let user = self.account(person).await?;
         let events = self.store.events(Some(user.id), EVENTS_KEPT + STRANGERS_EVENTS_KEPT).await?;
         Ok(events.iter().filter_map(notice).take(MAX_NOTICES).collect())
     }
 }
 
-fn notice(event: &Event) -> Option<Notice> {
+fn notice(event: &Event) -> Option<AccountNotice> {
     let device = event.details.get(NEW_DEVICE).and_then(|device| device.as_str()).map(str::to_owned);
     let kind = match (event.action, event.outcome) {
         (Action::Login, Outcome::Success) if device.is_some() => NoticeKind::NewDevice,
@@ -90,7 +90,7 @@ fn notice(event: &Event) -> Option<Notice> {
         (Action::ReconnectNeeded, _) => NoticeKind::ReconnectNeeded,
         _ => return None,
     };
-    Some(Notice { id: event.id, at: event.at, kind, address: event.address, device })
+    Some(AccountNotice { id: event.id, at: event.at, kind, address: event.address, device })
 }
 
 /// The detail of a sign-in from a device that was not seen before: how letters name it.

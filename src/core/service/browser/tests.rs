@@ -299,7 +299,7 @@ async fn whatever_ends_a_session_ends_its_cookie() {
                 let locked = UserEdit { locked_until: until, ..UserEdit::default() };
                 world.accounts.update_user("r", ann.id, locked).await.unwrap();
             }
-            5 => drop(world.accounts.delete_user("r", ann.id).await.unwrap()),
+            5 => world.accounts.delete_user("r", ann.id).await.unwrap(),
             _ => {
                 world.accounts.request_reset(&client(), ANN).await.unwrap();
                 world.accounts.do_due_tasks().await.unwrap();

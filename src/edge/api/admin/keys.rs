@@ -3,7 +3,7 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -12,11 +12,10 @@ use super::super::body::{JsonBody, answer};
 use super::super::failure::Failure;
 use super::input::{NumberOrText, Span};
 use super::operator::RequestId;
-use super::schema::{KeyList, MintedToken};
 use super::state::AdminState;
 use palisade_core::domain::audit::Action;
-use palisade_core::ports::SignError;
-use palisade_core::service::mint::{self, MintError};
+use palisade_core::ports::{KeyInfo, KeyState, SignError};
+use palisade_core::service::mint::{self, MintError, Minted};
 
 pub(super) fn endpoints() -> OpenApiRouter<AdminState> {
     OpenApiRouter::new().routes(routes!(list_keys)).routes(routes!(rotate_keys)).routes(routes!(mint_token))
@@ -93,6 +92,67 @@ impl From<MintError> for Failure {
                 tracing::error!(%error, "no token was minted");
                 Failure::new(503, "signing_unavailable", "there is no usable signing key")
             }
+        }
+    }
+}
+
+/// A signing key, without anything secret.
+#[derive(Serialize, ToSchema)]
+struct KeyEntry {
+    kid: String,
+    algorithm: String,
+    /// `next` (published, not yet signing), `active`, or `retired` (no longer signing, still verifying).
+    #[schema(value_type = String)]
+    state: KeyState,
+    created_at: u64,
+    /// When it began to sign.
+    #[schema(required)]
+    activated_at: Option<u64>,
+    /// When it stopped signing.
+    #[schema(required)]
+    retired_at: Option<u64>,
+}
+
+/// The signing keys, the active one first.
+#[derive(Serialize, ToSchema)]
+struct KeyList {
+    keys: Vec<KeyEntry>,
+}
+
+impl From<Vec<KeyInfo>> for KeyList {
+    fn from(keys: Vec<KeyInfo>) -> KeyList {
+        let entry = |key: KeyInfo| KeyEntry {
+            kid: key.kid,
+            algorithm: key.algorithm,
+            state: key.state,
+            created_at: key.created_at.0,
+            activated_at: key.activated_at.map(|at| at.0),
+            retired_at: key.retired_at.map(|at| at.0),
+        };
+        KeyList { keys: keys.into_iter().map(entry).collect() }
+    }
+}
+
+/// An access token that was minted.
+#[derive(Serialize, ToSchema)]
+struct MintedToken {
+    access_token: String,
+    /// Always `Bearer`.
+    token_type: &'static str,
+    /// Seconds until it ends.
+    expires_in: u64,
+    expires_at: u64,
+    jti: String,
+}
+
+impl From<Minted> for MintedToken {
+    fn from(minted: Minted) -> MintedToken {
+        MintedToken {
+            access_token: minted.signed.token,
+            token_type: "Bearer",
+            expires_in: minted.ttl.as_secs(),
+            expires_at: minted.signed.expires_at.0,
+            jti: minted.signed.token_id,
         }
     }
 }

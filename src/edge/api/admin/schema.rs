@@ -19,9 +19,7 @@ use palisade_core::domain::mail::{Letter, Mail};
 use palisade_core::domain::revocation::{Revocation, Target};
 use palisade_core::domain::session::Session;
 use palisade_core::domain::time::UnixTime;
-use palisade_core::ports::{KeyInfo, KeyState};
 use palisade_core::service::links::HandedLink;
-use palisade_core::service::mint::Minted;
 use palisade_core::service::revoke::{Raised, RevokeOutcome};
 use palisade_core::service::users::Shown;
 
@@ -453,67 +451,6 @@ pub(super) struct RaisedVersion {
 impl From<&Raised> for RaisedVersion {
     fn from(raised: &Raised) -> RaisedVersion {
         RaisedVersion { version: raised.version, in_force_at: raised.in_force_at.0 }
-    }
-}
-
-/// A signing key, without anything secret.
-#[derive(Serialize, ToSchema)]
-pub(super) struct KeyEntry {
-    kid: String,
-    algorithm: String,
-    /// `next` (published, not yet signing), `active`, or `retired` (no longer signing, still verifying).
-    #[schema(value_type = String)]
-    state: KeyState,
-    created_at: u64,
-    /// When it began to sign.
-    #[schema(required)]
-    activated_at: Option<u64>,
-    /// When it stopped signing.
-    #[schema(required)]
-    retired_at: Option<u64>,
-}
-
-/// The signing keys, the active one first.
-#[derive(Serialize, ToSchema)]
-pub(super) struct KeyList {
-    keys: Vec<KeyEntry>,
-}
-
-impl From<Vec<KeyInfo>> for KeyList {
-    fn from(keys: Vec<KeyInfo>) -> KeyList {
-        let entry = |key: KeyInfo| KeyEntry {
-            kid: key.kid,
-            algorithm: key.algorithm,
-            state: key.state,
-            created_at: key.created_at.0,
-            activated_at: seconds(key.activated_at),
-            retired_at: seconds(key.retired_at),
-        };
-        KeyList { keys: keys.into_iter().map(entry).collect() }
-    }
-}
-
-/// An access token that was minted.
-#[derive(Serialize, ToSchema)]
-pub(super) struct MintedToken {
-    access_token: String,
-    /// Always `Bearer`.
-    token_type: &'static str,
-    /// Seconds until it ends.
-    expires_in: u64,
-    expires_at: u64,
-    jti: String,
-}
-
-impl From<Minted> for MintedToken {
-    fn from(minted: Minted) -> MintedToken {
-        MintedToken {
-            access_token: minted.signed.token,
-            token_type: "Bearer",
-            expires_in: minted.ttl.as_secs(),
-            expires_at: minted.signed.expires_at.0,
-            jti: minted.signed.token_id,
-        }
     }
 }
 

@@ -9,7 +9,7 @@ use palisade_core::ports::ProviderInfo;
 use palisade_core::service::accounts::AccountError;
 use palisade_core::service::connections::ConnectionError;
 use palisade_core::service::delete_account::is_fresh;
-use palisade_core::service::notices::Notice;
+use palisade_core::service::notices::AccountNotice;
 
 /// How much of what happened lately is told, the latest first.
 const MAX_NEWS: usize = 5;
@@ -59,7 +59,7 @@ impl AccountPage<'_> {
     }
 }
 
-fn told(notice: &Notice) -> Value {
+fn told(notice: &AccountNotice) -> Value {
     json!({
         "code": notice.kind.code(),
         "at": notice.at,
