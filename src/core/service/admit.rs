@@ -81,7 +81,8 @@ pub struct Authenticator {
 pub enum Verdict<R = Route> {
     /// It may go to an upstream.
     Permit(Permit<R>),
-    /// The browser that sent it is to go elsewhere first. No route asks for that yet; the proxy answers it.
+    /// The browser that sent it is to go elsewhere first: to the same address without the mark of a sign-in.
+    /// Admission itself never decides so; the proxy does, of a permit, and answers it.
     Redirect {
         /// Where.
         redirect: Redirect,
