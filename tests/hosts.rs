@@ -37,8 +37,15 @@ impl World {
                 app.address
             )
         };
+        let shell = format!(
+            "[[routes]]\nname = \"shell\"\nmatch = {{ host = \"spa.example\", path = \"/\" }}\n\
+             upstream = [\"http://{0}\"]\nauth = \"none\"\n\
+             [[routes]]\nname = \"shell-api\"\nmatch = {{ host = \"spa.example\", path = \"/api\" }}\n\
+             upstream = [\"http://{0}\"]\nauth = \"required\"\n",
+            app.address
+        );
         let extra = format!(
-            "[passwords]\nbcrypt_cost = 4\n[limits]\nenabled = false\n[browser]\nreturn_to = [\"https://www.test\"]\n{browser}\n{}{}{}{}",
+            "[passwords]\nbcrypt_cost = 4\n[limits]\nenabled = false\n[browser]\nreturn_to = [\"https://www.test\"]\n{browser}\n{shell}{}{}{}{}",
             route("app", "app.test", "app_cookies = [\"sessionid\"]"),
             route("lab", "lab.example", ""),
             route("sub", "notes.auth.test", ""),
@@ -208,6 +215,48 @@ impl Browser<'_> {
         assert!(matches!(page.status(), 200 | 401), "{page:#?}");
         page.status() == 200
     }
+}
+
+/// A static shell that everybody may load, and an API that only its script calls: no navigation begins the carry.
+#[tokio::test]
+async fn a_session_comes_to_a_host_that_only_scripts_ask_something_protected_of() {
+    const SPA: &str = "https://spa.example";
+    let world = World::start().await;
+    let mut browser = world.signed_in(ANN).await;
+    let shell = browser.open(&format!("{SPA}/board?x=1")).await;
+    assert_eq!((shell.status(), shell.chain.len()), (200, 0), "{shell:#?}");
+    let fetch = async |browser: &mut Browser<'_>, page: &str| {
+        let fields = format!(
+            "Sec-Fetch-Site: same-origin\r\nSec-Fetch-Mode: cors\r\nSec-Fetch-Dest: empty\r\nHX-Request: true\r\nReferer: {page}\r\n"
+        );
+        browser.ask("GET", &format!("{SPA}/api/data"), &fields, "").await
+    };
+    let board = format!("{SPA}/board?x=1");
+    let refused = fetch(&mut browser, &board).await;
+    assert_eq!(refused.status(), 401, "{refused:#?}");
+    let nonce = browser.jar["spa.example"]["__Host-palisade-carry"].clone();
+    let again = fetch(&mut browser, &board).await;
+    assert_eq!(field(&again.answer, "set-cookie"), None, "a good nonce is used again: {again:#?}");
+    assert_eq!(browser.jar["spa.example"]["__Host-palisade-carry"], nonce);
+    let sign_in = again.json()["sign_in"].as_str().unwrap().to_owned();
+    assert!(sign_in.contains("&carry="), "{sign_in}");
+    assert_eq!(field(&again.answer, "hx-redirect"), Some(&*sign_in));
+    let back = browser.open(&sign_in).await;
+    assert_eq!((back.status(), &*back.url), (200, &*board), "{back:#?}");
+    assert_eq!(fetch(&mut browser, &board).await.status(), 200);
+
+    // A session of this host does not come by way of a page elsewhere.
+    let mut other = world.signed_in(ANN).await;
+    for page in [format!("{APP}/x"), "https://evil.test/".to_owned(), format!("{AUTH}/")] {
+        let refused = fetch(&mut other, &page).await;
+        assert_eq!((refused.status(), field(&refused.answer, "set-cookie")), (401, None), "{refused:#?}");
+        assert!(!refused.json()["sign_in"].as_str().unwrap().contains("carry="), "{refused:#?}");
+    }
+    // A browser that keeps no cookie here is told so, and does not go round.
+    let refused = fetch(&mut other, &board).await;
+    other.jar.remove("spa.example");
+    let told = other.open(refused.json()["sign_in"].as_str().unwrap()).await;
+    assert_eq!(told.status(), 400, "{told:#?}");
 }
 
 #[tokio::test]

@@ -123,7 +123,7 @@ impl BrowserAnswers<'_> {
         let (code, reply) = match form {
             AnswerForm::Problem { sign_in, page } => {
                 let reply = match route.filter(|_| sign_in) {
-                    Some(route) => self.document(&asked, document, route, page.as_ref()),
+                    Some(route) => self.document(unserved, &asked, document, route, page.as_ref()),
                     None => document.into(),
                 };
                 (code, reply)
@@ -163,17 +163,28 @@ impl BrowserAnswers<'_> {
     }
 
     /// The problem document for scripts and programs: it names the sign-in page, which returns to the page that the script
-    /// runs in.
+    /// runs in. On a host that only scripts ask something protected of, no navigation begins the carry of a session to it:
+    /// this does, for a page of the very host that was asked.
     fn document(
         &self,
+        unserved: &Unserved<'_>,
         asked: &AskedFor<'_>,
         document: Answer,
         route: &Route,
         page: Option<&ReturnTarget>,
     ) -> Reply {
-        let url = self.sign_in_url(route, page).into_string();
+        let along = page.and_then(|page| self.carry(unserved, route, page));
+        let url = self.sign_in_url(route, page);
+        let url = match &along {
+            Some(along) => url.with(sign_in_url::CARRY, &along.parameter).into_string(),
+            None => url.into_string(),
+        };
         let problem = document.problem.with_sign_in(url.clone());
         let reply = Reply::from(Answer { problem, ..document });
+        let reply = match along.and_then(|along| along.nonce) {
+            Some(nonce) => reply.with_cookie(nonce),
+            None => reply,
+        };
         // An operator's page is in the configuration as it may stand in a field.
         match navigation::is_htmx(asked.asking.headers) && Location::new(&*url).is_ok() {
             true => reply.with_field("hx-redirect", url),
