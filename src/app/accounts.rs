@@ -15,6 +15,7 @@ use crate::edge::mail::Post;
 use crate::edge::own_secrets;
 use crate::edge::passwords::BcryptPasswords;
 use crate::edge::telemetry::audit::AuditLog;
+use palisade_core::domain::account::Registration;
 use palisade_core::domain::lease::LeaseHolder;
 use palisade_core::domain::mail_cap::Caps;
 use palisade_core::domain::opaque::ServerKey;
@@ -34,6 +35,8 @@ pub(super) struct AccountInputs {
     pub(super) signer: Arc<dyn Signer>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) meter: Arc<dyn Meter>,
+    /// Who may make an account.
+    pub(super) registration: Registration,
 }
 
 /// The use cases about accounts, and their workers.
@@ -101,7 +104,7 @@ pub(super) fn start(
     secrets: &dyn SecretStore,
     inputs: AccountInputs,
 ) -> Result<AccountWorkers, String> {
-    let AccountInputs { store, signer, clock, meter } = inputs;
+    let AccountInputs { store, signer, clock, meter, registration } = inputs;
     let mut keys = own_secrets::server_keys(secrets)?.into_iter();
     let first = keys.next().ok_or_else(|| "there is no server key".to_owned())?;
     let key = Arc::new(ServerKey::ring(first, keys.collect()));
@@ -140,7 +143,7 @@ pub(super) fn start(
         max_sessions: config.sessions.max_per_user,
         fingerprint: config.sessions.fingerprint,
         verification: config.accounts.verification,
-        registration: config.accounts.registration,
+        registration,
         sends_mail: !matches!(config.mail.transport, MailTransport::None),
         revocation_life: lives.tokens + lives.leeway,
         letters: Caps {

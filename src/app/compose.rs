@@ -23,6 +23,7 @@ use crate::edge::machine;
 use crate::edge::pages::TemplatedPages;
 use crate::edge::proxy;
 use crate::edge::proxy::capacity::{Capacity, Plan};
+use palisade_core::domain::account::Registration;
 use palisade_core::ports::{Meter, SecretStore};
 
 /// What the phase made.
@@ -82,6 +83,11 @@ pub(super) async fn compose(opened: Opened) -> Result<Composed, String> {
             signer: Arc::new(ring.clone()),
             clock: Arc::clone(&clock) as _,
             meter: Arc::clone(&meters) as _,
+            // A visitor of the demonstration can register unless the file says otherwise.
+            registration: match (config.accounts.registration, options.demo) {
+                (None, true) => Registration::Open,
+                _ => config.accounts.registration(),
+            },
         },
     )?;
     let sessions = Arc::new(CookieVerdicts::new(

@@ -8,8 +8,17 @@ use palisade_core::domain::account::{Registration, Verification};
 pub struct Accounts {
     /// What a verification link needs beside its token.
     pub verification: Verification,
-    /// Who may make an account.
-    pub registration: Registration,
+    /// Who may make an account; `None`: it is not written.
+    pub registration: Option<Registration>,
+}
+
+impl Accounts {
+    /// Who may make an account. Open is what an operator has to say: a session alone passes every route that requires
+    /// nothing more.
+    #[must_use]
+    pub fn registration(&self) -> Registration {
+        self.registration.unwrap_or(Registration::Invited)
+    }
 }
 
 /// Reads the section.
@@ -18,8 +27,7 @@ pub(super) fn accounts(section: Section<'_>) -> Accounts {
     let verification = section.choice("verification", &words, Verification::Link);
     let words =
         [("open", Registration::Open), ("invited", Registration::Invited), ("closed", Registration::Closed)];
-    // Open is what an operator has to say: a session alone passes every route that requires nothing more.
-    let registration = section.choice("registration", &words, Registration::Invited);
+    let registration = section.get("registration").and_then(|item| item.choice(&words));
     let accounts = Accounts { verification, registration };
     section.close();
     accounts

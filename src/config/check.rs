@@ -106,7 +106,7 @@ fn whole(root: &Section<'_>, path: &Path) -> Option<Config> {
     let unsent_emails = issuers::unsent_emails(root, &routes);
     let browser = browser::browser(root, &public_url, &routes, sessions.absolute_ttl);
     browser::warn_of_names(root, &browser, &routes);
-    let is_open = accounts.registration == Registration::Open;
+    let is_open = accounts.registration() == Registration::Open;
     if is_open && mail.as_ref().is_some_and(|mail| matches!(mail.transport, MailTransport::None)) {
         let section = root.section("accounts");
         let at = section.get("registration").map_or(section.at, |item| item.at);
