@@ -96,9 +96,9 @@ fn the_shipped_file_loads_and_says_the_defaults() {
 
     // Beside the route and what only an operator may open, an empty file means the same.
     let mut defaults = config::parse("", &path, &|_| None).unwrap();
-    assert_eq!(defaults.accounts.registration, Registration::Invited);
+    assert_eq!(defaults.accounts.registration(), Registration::Invited);
     defaults.routes.clone_from(&shipped.routes);
-    defaults.accounts.registration = Registration::Open;
+    defaults.accounts.registration = Some(Registration::Open);
     defaults.exposures.clone_from(&shipped.exposures);
     defaults.warnings.clear();
     assert_eq!(format!("{defaults:?}"), format!("{shipped:?}"));
@@ -182,7 +182,7 @@ fn what_the_file_says_of_browsers_is_kept() {
     assert_eq!(route.uses, Some(SessionUse::Never));
     assert!(route.public.contains(&"/api/manifest.json".to_owned()), "{:?}", route.public);
     assert!(config.routes[2].policy.browser.public.is_empty());
-    assert_eq!(config.accounts.registration, Registration::Closed);
+    assert_eq!(config.accounts.registration(), Registration::Closed);
 }
 
 #[test]
