@@ -19,7 +19,7 @@ use super::super::caller::Asked;
 use super::super::session_cookies;
 use super::super::state::{AuthState, SharedAuthState};
 use super::form::Form;
-use super::own::{Owner, failed, forgotten, is_from_us, owner, to_sign_in, url};
+use super::own::{Owner, failed, forgotten, is_from_us, owner, to_sign_in, turned, url};
 use super::sign_out;
 use super::told::Told;
 use super::{answer, redirect};
@@ -66,14 +66,17 @@ impl Wrong {
 }
 
 async fn show(State(state): SharedAuthState, asked: Asked, RawQuery(query): RawQuery) -> Response {
+    let query = query.unwrap_or_default();
     let owner = match owner(&state, &asked).await {
         Err(page) => return page,
-        Ok(None) => return to_sign_in(&state, PAGE, None),
-        Ok(Some(owner)) => owner,
+        Ok(owner) => owner,
     };
+    if let Some(turned) = turned(&state, &asked, PAGE, &query, owner.is_some()) {
+        return turned;
+    }
+    let Some(owner) = owner else { return to_sign_in(&state, PAGE, None) };
     let page = AccountPage { state: &state, asked: &asked, owner };
     page.used();
-    let query = query.unwrap_or_default();
     let (mut notice, mut connection, mut is_refused) = (None, None, false);
     for (name, value) in form_urlencoded::parse(query.as_bytes()).take(MAX_PARAMETERS) {
         match &*name {

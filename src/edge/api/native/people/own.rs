@@ -9,6 +9,7 @@ use super::super::caller::Asked;
 use super::super::session_cookies;
 use super::super::state::AuthState;
 use super::{answer, redirect};
+use palisade_core::domain::carry::{self, Turn};
 use palisade_core::domain::page::PageName;
 use palisade_core::domain::session::SessionId;
 use palisade_core::domain::sign_in_url::{NOTICE, RETURN_TO, SignInUrl};
@@ -30,7 +31,7 @@ pub(super) struct Owner {
 /// be read does not mean that there is none.
 pub(super) async fn owner(state: &AuthState, asked: &Asked) -> Result<Option<Owner>, Response> {
     if !asked.is_at_home(state) {
-        let facts = json!({"kind": "cookie", "cause": "host", "right_url": format!("{}/", state.public_url)});
+        let facts = json!({"kind": "address", "right_url": format!("{}/", state.public_url)});
         return Err(answer(state, &asked.headers, PageName::Error, 403, "wrong_host", &facts));
     }
     let session = match session_cookies::session(state, asked).await {
@@ -63,6 +64,40 @@ pub(super) fn to_sign_in(state: &AuthState, page: PageName, notice: Option<&str>
     let url = SignInUrl::of(&state.pages.url(PageName::SignIn)).with(RETURN_TO, &url(state, page));
     let url = notice.into_iter().fold(url, |url, notice| url.with(NOTICE, notice));
     redirect("sign_in", &url.into_string())
+}
+
+/// What the mark of a page's address asks for ([`palisade_core::service::carry::SessionCarrier::mark`]); `None` without a
+/// mark that counts.
+///
+/// A browser that was sent here right after a sign-in and has no session does not keep the cookie: it gets the page that
+/// says why, since the sign-in would send it back for ever. With a session the mark is taken out of the address.
+pub(super) fn turned(
+    state: &AuthState,
+    asked: &Asked,
+    page: PageName,
+    query: &str,
+    has_session: bool,
+) -> Option<Response> {
+    let (rest, _) = carry::split_mark(query)?;
+    let url = url(state, page);
+    if has_session {
+        return Some(redirect(
+            "signed_in",
+            &rest.map_or_else(|| url.clone(), |rest| format!("{url}?{rest}")),
+        ));
+    }
+    let cause = match state.carrier.turn(&state.browser.public.host, Some(query))? {
+        // Browsers send fetch metadata over TLS only (W3C Fetch Metadata §2.1).
+        Turn::JustNow if state.browser.is_secure() && !asked.headers.contains_key("sec-fetch-site") => {
+            "insecure"
+        }
+        Turn::JustNow => "blocked",
+        Turn::Ahead => "clock",
+        Turn::Over => return None,
+    };
+    let on = if cause == "insecure" { "right_url" } else { "retry_url" };
+    let facts = json!({"kind": "cookie", "cause": cause, on: url});
+    Some(answer(state, &asked.headers, PageName::Error, 400, "cookie_not_kept", &facts))
 }
 
 /// Makes the browser forget that there was a session, and what its cache holds of it (Clear Site Data, §3.1).

@@ -138,9 +138,38 @@ async fn the_account_is_for_its_owner_on_the_public_host() {
             extensions.remove::<AskedHost>();
             host.map(|host| extensions.insert(AskedHost(host.to_owned())));
             let refused = api.send(request).await;
-            assert_eq!((refused.status, &facts(&refused, "error")["cause"]), (403, &json!("host")));
+            assert_eq!((refused.status, &facts(&refused, "error")["kind"]), (403, &json!("address")));
             assert!(!refused.text.contains(ANN), "{refused:?}");
         }
+    }
+}
+
+/// The sign-in leads to the account with a mark: without it, a browser that keeps no cookie would go round for ever.
+#[tokio::test]
+async fn a_browser_that_keeps_no_cookie_reads_why() {
+    let api = api();
+    api.ann().await;
+    let sign_in = [("email", ANN), ("password", PASSWORD)];
+    for query in ["", "?return_to=%2Fauth%2Fpages%2Faccount%3Fa%3D1"] {
+        let done = api.submit(&format!("/pages/sign-in{query}"), &sign_in, &[OURS]).await;
+        let marked = done.header("location").strip_prefix("https://app.test/auth").unwrap().to_owned();
+        assert!(marked.contains("palisade-turn="), "{marked}");
+        let blocked = api.visit(&marked, &[OURS]).await;
+        let told = facts(&blocked, "error");
+        assert_eq!(
+            (blocked.status, &told["kind"], &told["cause"]),
+            (400, &json!("cookie"), &json!("blocked"))
+        );
+        assert_eq!(told["retry_url"], format!("{PUBLIC}account"));
+        let insecure = facts(&api.visit(&marked, &[]).await, "error");
+        assert_eq!(insecure["cause"], "insecure");
+        // With a session the mark is taken out of the address.
+        let browser = api.browser().await;
+        let rest = if query.is_empty() { "" } else { "?a=1" };
+        assert_eq!(to(&browser.opens(&marked, &[OURS]).await), (303, &*format!("{PUBLIC}account{rest}")));
+        // The mark is over in a minute.
+        api.world.clock.advance(61);
+        assert_eq!(api.visit(&marked, &[OURS]).await.status, 303);
     }
 }
 
