@@ -233,6 +233,23 @@ fn hostile(value: &Value) -> Value {
 }
 
 #[test]
+fn a_lost_form_is_told_without_a_form_to_who_is_signed_in() {
+    let pages = pages();
+    let find = |name: &str| {
+        let sample =
+            samples(PageName::SignIn).unwrap().into_iter().find(|sample| sample.name == name).unwrap();
+        render(&pages, PageName::SignIn, "en", &sample).html
+    };
+    let here = find("unsent-here");
+    assert!(here.contains("This was not sent") && !here.contains("<form"), "{here}");
+    assert!(here.contains("href=\"https://example.com/auth/pages/sign-in?return_to="), "{here}");
+    for name in ["unsent", "unsent-switch"] {
+        let html = find(name);
+        assert!(html.contains("<form") && html.contains("Your form was not sent"), "{html}");
+    }
+}
+
+#[test]
 fn no_fact_becomes_markup() {
     let pages = pages();
     let mut seen = 0;

@@ -8,6 +8,7 @@
 //! Each page takes the place to return to along (`return_to`). A mailed link keeps it in its record, so that it leads
 //! there from any browser. The token of a link is in the fragment of its address and in forms, never in a path or query.
 
+mod at_home;
 mod check_mail;
 mod forgot;
 mod form;

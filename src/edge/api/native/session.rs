@@ -83,9 +83,8 @@ pub(super) async fn begin(state: &AuthState, asked: &Asked, body: Credentials) -
     {
         SignIn::Done(signed_in) => {
             let SignedIn { user, session, cookie } = *signed_in;
-            session_cookies::end_others(state, asked).await?;
             let mut response = done();
-            session_cookies::set(state, &asked.headers, &mut response, (user.id, session), &cookie).await?;
+            session_cookies::begin(state, asked, &mut response, (user.id, session), &cookie).await?;
             Ok(response)
         }
         SignIn::Challenge(challenge) => match challenge {},

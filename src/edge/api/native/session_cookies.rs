@@ -63,19 +63,37 @@ pub(super) fn over(state: &AuthState, asked: &Asked) -> Option<String> {
     ours(state, asked).into_iter().find(|cookie| cookie.place == here).map(|cookie| cookie.value)
 }
 
+/// What every way in ends with: the former sessions of this browser end, and the cookies of the new one are set on its
+/// answer. `cookie` is the one of [`place`].
+///
+/// # Errors
+/// [`Failure`] when the store does not answer.
+pub(super) async fn begin(
+    state: &AuthState,
+    asked: &Asked,
+    response: &mut Response,
+    of: (UserId, SessionId),
+    cookie: &IssuedCookie,
+) -> Result<(), Failure> {
+    end_others(state, asked, of.1).await?;
+    set(state, &asked.headers, response, of, cookie).await
+}
+
 /// Ends the sessions of the cookies that a sign-in did not go over, because they count at another place than the new one:
 /// a `__Host-` cookie beside one of a domain. A former session of this browser must not go on beside the new one.
 ///
 /// # Errors
 /// [`Failure`] when the store does not answer.
-pub(super) async fn end_others(state: &AuthState, asked: &Asked) -> Result<(), Failure> {
+async fn end_others(state: &AuthState, asked: &Asked, new: SessionId) -> Result<(), Failure> {
     let here = place(state);
     for cookie in ours(state, asked).into_iter().filter(|cookie| cookie.place != here) {
         let found = state.accounts.cookie_session(&cookie.value, &cookie.place, asked.client.address).await;
         match found {
             Ok(former) => {
                 let person = Person::of(&former.verified.identity, &state.issuer);
-                if let Some(Person { user, session: Some(session) }) = person {
+                if let Some(Person { user, session: Some(session) }) = person
+                    && session != new
+                {
                     state.accounts.end_browser_session(&asked.client, user, session).await?;
                 }
             }

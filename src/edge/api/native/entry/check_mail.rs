@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::super::caller::Asked;
 use super::super::state::{AuthState, SharedAuthState};
+use super::at_home::AtHome;
 use super::form::Form;
 use super::session::{Visitor, visitor};
 use super::told::Told;
@@ -21,7 +22,7 @@ const PAGE: PageName = PageName::CheckMail;
 /// Says that the letter was asked for again.
 const SENT: &str = "sent";
 
-pub(super) async fn show(State(state): SharedAuthState, way: Way, asked: Asked) -> Response {
+pub(super) async fn show(State(state): SharedAuthState, _: AtHome, way: Way, asked: Asked) -> Response {
     // The link may have been opened in another window of this browser.
     let visitor = visitor(&state, &asked).await;
     shown(&state, &asked.headers, PAGE, facts(&state, &way, visitor.as_ref()))

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::super::caller::Asked;
 use super::super::state::{AuthState, SharedAuthState};
+use super::at_home::AtHome;
 use super::form::Form;
 use super::told::Told;
 use super::way::{LETTER, Letter, Way};
@@ -14,7 +15,7 @@ use palisade_core::domain::page::PageName;
 
 const PAGE: PageName = PageName::Forgot;
 
-pub(super) async fn show(State(state): SharedAuthState, way: Way, asked: Asked) -> Response {
+pub(super) async fn show(State(state): SharedAuthState, _: AtHome, way: Way, asked: Asked) -> Response {
     shown(&state, &asked.headers, PAGE, facts(&state, &way))
 }
 

@@ -13,6 +13,7 @@ use super::super::caller::Asked;
 use super::super::same_origin;
 use super::super::state::AuthState;
 use super::answer;
+use super::at_home::wrong_host;
 use palisade_core::domain::page::PageName;
 
 /// How many inputs a form may have.
@@ -61,13 +62,12 @@ impl FromRequest<Arc<AuthState>> for Form {
         let (mut parts, body) = request.into_parts();
         let Ok(asked) = Asked::from_request_parts(&mut parts, state).await;
         // On another host the cookie of the session would not count.
-        let code = match same_origin::require(state, &asked.headers) {
-            Err(_) => Some("cross_site"),
-            Ok(()) => (!asked.is_at_home(state)).then_some("wrong_host"),
-        };
-        if let Some(code) = code {
+        if same_origin::require(state, &asked.headers).is_err() {
             let facts = json!({"kind": "other"});
-            return Err(answer(state, &asked.headers, PageName::Error, 403, code, &facts));
+            return Err(answer(state, &asked.headers, PageName::Error, 403, "cross_site", &facts));
+        }
+        if !asked.is_at_home(state) {
+            return Err(wrong_host(state, &asked, &format!("{}/", state.public_url)));
         }
         let request = Request::from_parts(parts, body);
         if !body::is_of(&request, b"application/x-www-form-urlencoded") {

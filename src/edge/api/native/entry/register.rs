@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::super::caller::Asked;
 use super::super::registration;
 use super::super::state::{AuthState, SharedAuthState};
+use super::at_home::AtHome;
 use super::form::Form;
 use super::told::Told;
 use super::way::{LETTER, Letter, Way};
@@ -19,7 +20,7 @@ const PAGE: PageName = PageName::Register;
 /// Names the form, so that one which is sent twice is one registration.
 const FORM_ID: &str = "form_id";
 
-pub(super) async fn show(State(state): SharedAuthState, way: Way, asked: Asked) -> Response {
+pub(super) async fn show(State(state): SharedAuthState, _: AtHome, way: Way, asked: Asked) -> Response {
     let mut facts = facts(&state, &way);
     facts[FORM_ID] = json!(state.accounts.form_id());
     shown(&state, &asked.headers, PAGE, facts)

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::super::caller::Asked;
 use super::super::state::SharedAuthState;
+use super::at_home::AtHome;
 use super::form::Form;
 use super::session::{Cookies, entered};
 use super::told::Told;
@@ -19,7 +20,7 @@ use palisade_core::service::accounts::AccountError;
 
 const PAGE: PageName = PageName::Reset;
 
-pub(super) async fn show(State(state): SharedAuthState, asked: Asked) -> Response {
+pub(super) async fn show(State(state): SharedAuthState, _: AtHome, asked: Asked) -> Response {
     shown(&state, &asked.headers, PAGE, json!({"step": "link"}))
 }
 

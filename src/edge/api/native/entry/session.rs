@@ -11,6 +11,8 @@ use super::way::Way;
 use super::{page_url, redirect};
 use palisade_core::domain::browser::CookiePlace;
 use palisade_core::domain::page::PageName;
+use palisade_core::domain::redirect::Redirect;
+use palisade_core::domain::return_to::ReturnTarget;
 use palisade_core::domain::sign_in_url::NOTICE;
 use palisade_core::ports::CookieFault;
 use palisade_core::service::browser::IssuedCookie;
@@ -68,7 +70,7 @@ pub(super) async fn begun(
 ) -> Response {
     let mut response = go_on(state, person, way);
     let Some(session) = person.session else { return response };
-    match session_cookies::set(state, &asked.headers, &mut response, (person.user, session), cookie).await {
+    match session_cookies::begin(state, asked, &mut response, (person.user, session), cookie).await {
         Ok(()) => response,
         Err(failure) => failure.into_response(),
     }
@@ -81,7 +83,20 @@ pub(super) fn go_on(state: &AuthState, person: Person, way: &Way) -> Response {
             let carry = way.carry.as_deref();
             written(&hosts::leave(state, person.user, session, target, carry).into(), String::new())
         }
-        _ => redirect("signed_in", &state.pages.url(PageName::Account)),
+        _ => to_account(state),
+    }
+}
+
+/// To the account, with the mark by which its page tells a browser that keeps no cookie from one that was never signed in.
+fn to_account(state: &AuthState) -> Response {
+    let url = state.pages.url(PageName::Account);
+    match ReturnTarget::parse(&url, &state.browser) {
+        Some(target) => {
+            let to = state.carrier.mark(&target);
+            written(&Redirect { code: "signed_in", to, cookies: Vec::new() }.into(), String::new())
+        }
+        // The operator's own page, elsewhere.
+        None => redirect("signed_in", &url),
     }
 }
 

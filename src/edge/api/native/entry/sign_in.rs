@@ -6,25 +6,28 @@ use serde_json::{Value, json};
 
 use super::super::caller::Asked;
 use super::super::state::{AuthState, SharedAuthState};
+use super::at_home::AtHome;
 use super::form::Form;
 use super::session::{Cookies, Visitor, begun, go_on, visitor};
 use super::told::Told;
 use super::way::Way;
 use super::{may_register, page_url, return_host, shown};
 use palisade_core::domain::page::PageName;
+use palisade_core::domain::sign_in_url::UNSENT;
 use palisade_core::service::caller::Person;
 use palisade_core::service::sign_in::SignIn;
 
 const PAGE: PageName = PageName::SignIn;
 
-/// The form; or, for a browser with a session, the place to return to at once. Not right after a sign-out, and not when
-/// another account is to be signed in to.
-pub(super) async fn show(State(state): SharedAuthState, way: Way, asked: Asked) -> Response {
+/// The form; or, for a browser with a session, the place to return to at once. Not right after a sign-out, not when
+/// another account is to be signed in to, and not after a form was lost: another tab may have signed in meanwhile, and the
+/// person has to read that the form was not sent.
+pub(super) async fn show(State(state): SharedAuthState, _: AtHome, way: Way, asked: Asked) -> Response {
     let visitor = visitor(&state, &asked).await;
     if let Some(visitor) = &visitor
         && way.target.is_some()
         && !way.switch
-        && way.notice != Some("signed_out")
+        && !matches!(way.notice, Some("signed_out" | UNSENT))
     {
         return go_on(&state, visitor.person, &way);
     }
@@ -58,8 +61,12 @@ pub(super) async fn submit(State(state): SharedAuthState, way: Way, asked: Asked
 }
 
 fn facts(state: &AuthState, way: &Way, visitor: Option<&Visitor>) -> Value {
-    let on =
-        way.target.as_ref().map_or_else(|| state.pages.url(PageName::Account), |to| to.as_str().to_owned());
+    let on = match (&way.target, way.notice) {
+        // This page goes on from there at once, and takes the session along to another host.
+        (Some(_), Some(UNSENT)) => page_url(state, PAGE, way, &[]),
+        (Some(target), _) => target.as_str().to_owned(),
+        (None, _) => state.pages.url(PageName::Account),
+    };
     json!({
         "may_remember": state.accounts.offers_remember(),
         "may_register": may_register(state),
@@ -69,6 +76,7 @@ fn facts(state: &AuthState, way: &Way, visitor: Option<&Visitor>) -> Value {
         "person": visitor.map(|visitor| &visitor.email),
         "continue_url": visitor.map(|_| on),
         "notice": way.notice,
+        "switch": way.switch,
         "return_host": return_host(state, way),
     })
 }

@@ -13,6 +13,7 @@ use palisade_core::domain::browser::NamedOrigin;
 use palisade_core::domain::cors::Origins;
 use palisade_core::domain::mail::Letter;
 use palisade_core::ports::{Limited, Store};
+use palisade_core::service::caller::AskedHost;
 use palisade_core::service::users::UserEdit;
 use palisade_testing::accounts_world::{
     ANN, AccountsWorld, PASSWORD, PasswordLogin, from, secret, world, world_with,
@@ -178,6 +179,84 @@ async fn a_sign_in_sets_a_cookie_and_leads_to_where_the_person_was_going() {
     assert!(kept.header("set-cookie").contains("Max-Age="), "{kept:?}");
 }
 
+/// Another tab signed in before the browser came here with a form that was lost.
+#[tokio::test]
+async fn a_lost_form_is_told_although_there_is_a_session() {
+    let api = gateway();
+    api.ann().await;
+    let mut browser = Browser::new(&api);
+    browser.sign_in("", PASSWORD).await;
+    let got = browser.open("sign-in?return_to=https%3A%2F%2Flab.test%2Flab&notice=unsent").await;
+    let facts = got.facts();
+    assert_eq!((got.status, &facts["notice"], &facts["person"]), (200, &json!("unsent"), &json!(ANN)));
+    // The button leads through this page, which goes on at once.
+    let on = facts["continue_url"].as_str().unwrap();
+    assert_eq!(on, "https://app.test/auth/pages/sign-in?return_to=https%3A%2F%2Flab.test%2Flab");
+    let query = on.split_once('?').unwrap().1;
+    assert_eq!(browser.open(&format!("sign-in?{query}")).await.location(), (303, "https://lab.test/lab"));
+}
+
+/// The cookie of a whole domain is no reason for the former session of this host to go on.
+#[tokio::test]
+async fn every_way_in_ends_the_former_sessions_of_the_browser() {
+    let world = world();
+    let mut state = state_of(&world, Origins::These(Vec::new()), "https://app.test");
+    state.browser.domain = Some("app.test".to_owned());
+    let api = api_from(world, state);
+    let ann = api.ann().await;
+    let sessions = async || api.world.store.sessions(ann).await.unwrap().len();
+    // A sign-in over two cookies of the domain, one of them tossed, sets one of this host as well.
+    let (mut one, mut two) = (Browser::new(&api), Browser::new(&api));
+    one.sign_in("", PASSWORD).await;
+    two.sign_in("", PASSWORD).await;
+    let name = "__Secure-palisade";
+    let inputs = [("email", ANN), ("password", PASSWORD)];
+    let mut request = form("sign-in", &inputs, &[("sec-fetch-site", "same-origin")]);
+    let line = format!("{name}={}; {name}={}", one.cookies[name], two.cookies[name]);
+    request.headers_mut().insert("cookie", line.parse().unwrap());
+    let mut browser = Browser::new(&api);
+    browser.send(request).await;
+    browser.cookies.remove(name).unwrap();
+    assert_eq!(browser.person().await, json!(ANN));
+    let (former, before) = (browser.cookies.clone(), sessions().await);
+    browser.sign_in("", PASSWORD).await;
+    browser.cookies = former;
+    assert_eq!(browser.person().await, Value::Null, "the former session is over");
+    assert_eq!(sessions().await, before, "one ended, one began");
+}
+
+/// Before anything is typed, a browser is on the host where the cookie counts.
+#[tokio::test]
+async fn a_page_on_another_host_leads_home_and_never_in_a_circle() {
+    let api = gateway();
+    let opened = async |path: &str, host: Option<&str>| {
+        let mut request = request("GET", &format!("/pages/{path}"), None, None);
+        request.extensions_mut().remove::<AskedHost>();
+        host.map(|host| request.extensions_mut().insert(AskedHost(host.to_owned())));
+        Browser::new(&api).send(request).await
+    };
+    for page in PAGES {
+        let got = opened(&format!("{page}?return_to=%2Fx&a"), Some("lab.test")).await;
+        let home = format!("https://app.test/auth/pages/{page}?return_to=%2Fx&a&moved=1");
+        assert_eq!(got.location(), (303, &*home));
+        assert_eq!(
+            opened(page, Some("lab.test")).await.location(),
+            (303, &*format!("https://app.test/auth/pages/{page}?moved=1"))
+        );
+        assert_eq!(opened(&format!("{page}?moved=1"), Some("app.test")).await.page(), page);
+        // A proxy in front that writes another host, or none.
+        for (query, host) in [("?moved=1", Some("lab.test")), ("", None)] {
+            let got = opened(&format!("{page}{query}"), host).await;
+            assert_eq!((got.status, got.page()), (403, "error"), "{page} {host:?}");
+            let facts = got.facts();
+            assert_eq!(
+                (&facts["kind"], &facts["right_url"]),
+                (&json!("address"), &json!(format!("https://app.test/auth/pages/{page}")))
+            );
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_sign_in_goes_over_the_session_that_the_browser_has() {
     let api = gateway();
@@ -289,9 +368,10 @@ async fn only_a_page_of_the_same_origin_posts_a_form() {
     }
     // An app on another host of ours has no sign-in form: its cookie would not count there.
     let mut elsewhere = form("sign-in", &inputs, &[("sec-fetch-site", "same-origin")]);
-    elsewhere.extensions_mut().insert(palisade_core::service::caller::AskedHost("lab.test".to_owned()));
+    elsewhere.extensions_mut().insert(AskedHost("lab.test".to_owned()));
     let got = Browser::new(&api).send(elsewhere).await;
     assert_eq!((got.status, got.header("set-cookie")), (403, ""));
+    assert_eq!(got.facts()["kind"], "address");
 }
 
 #[tokio::test]
@@ -318,6 +398,8 @@ async fn a_place_that_is_not_spelled_out_is_never_returned_to() {
     }
     let two = browser.sign_in("?return_to=%2Fa&return_to=%2Fb", PASSWORD).await;
     assert_eq!(two.location(), (303, "https://app.test/auth/pages/account"), "of two, neither");
+    let three = browser.sign_in("?return_to=%2Fa&return_to=%2Fb&return_to=%2Fc", PASSWORD).await;
+    assert_eq!(three.location(), (303, "https://app.test/auth/pages/account"), "of three, none");
 }
 
 /// Ten tabs with the sign-in page open, each submitted late: each lands where it wanted, and no cookie grows.

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::super::caller::Asked;
 use super::super::registration;
 use super::super::state::{AuthState, SharedAuthState};
+use super::at_home::AtHome;
 use super::form::Form;
 use super::session::{Cookies, Visitor, entered, visitor};
 use super::told::Told;
@@ -26,7 +27,7 @@ use palisade_core::service::verify_registration::Proof;
 
 const PAGE: PageName = PageName::Verify;
 
-pub(super) async fn show(State(state): SharedAuthState, asked: Asked) -> Response {
+pub(super) async fn show(State(state): SharedAuthState, _: AtHome, asked: Asked) -> Response {
     shown(&state, &asked.headers, PAGE, json!({"step": "link"}))
 }
 

@@ -54,12 +54,15 @@ impl Letter {
 
 impl Way {
     fn read(query: &str, state: &AuthState) -> Way {
-        let mut way = Way::default();
+        let (mut way, mut targets) = (Way::default(), 0);
         for (name, value) in form_urlencoded::parse(query.as_bytes()).take(MAX_PARAMETERS) {
             match &*name {
-                // Of two, readers could differ in which one counts.
-                RETURN_TO if way.target.is_some() => way.target = None,
-                RETURN_TO => way.target = ReturnTarget::parse(&value, &state.browser),
+                RETURN_TO => {
+                    targets += 1;
+                    // Of several, readers could differ in which one counts.
+                    way.target =
+                        (targets == 1).then(|| ReturnTarget::parse(&value, &state.browser)).flatten();
+                }
                 CARRY if value.len() <= MAX_CARRY => way.carry = Some(value.into_owned()),
                 NOTICE => way.notice = NOTICES.into_iter().find(|notice| **notice == *value),
                 PROMPT => way.switch = value == LOGIN,
