@@ -17,7 +17,7 @@ use utoipa_axum::routes;
 
 use super::super::body::{JsonBody, OptionalJsonBody, answer, done};
 use super::super::failure::Failure;
-use super::caller::{Asked, By, Caller, CallerBy, Means, authenticated};
+use super::caller::{Asked, By, Caller, CallerBy, Means, authenticated, refused};
 use super::schema::{
     Accepted, Address, Carriage, Credentials, LinkToken, Logout, NewPassword, PasswordChange, PasswordRules,
     Profile, ProfileChange, Refresh, Registration, SessionView, Sessions, Tokens, Valid, Verification,
@@ -260,7 +260,7 @@ async fn logout(
             session_cookies::forget(&state, &mut response)?;
             return Ok(response);
         }
-        Err(refusal) => return Err(answer::answer(&refusal).into()),
+        Err(refusal) => return Err(refused(&asked, &state, &refusal)),
         Ok(None) if token.is_none() => return Err(AccountError::NoAccount.into()),
         Ok(caller) => caller.filter(|(person, _)| person.session.is_some()),
     };

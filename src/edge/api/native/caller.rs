@@ -2,7 +2,8 @@
 //!
 //! A token counts in `Authorization` only, and by the very rules of the request path. A session cookie counts on the host
 //! of `public_url` only, and where it authorises an unsafe method only for pages of the same origin ([`super::same_origin`]),
-//! so no page of another site can do anything here in its visitor's name (CSRF).
+//! so no page of another site can do anything here in its visitor's name (CSRF). For script of another origin that
+//! `[cors]` does not list with `credentials = true` it authorises nothing, whatever the method.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use axum::http::HeaderMap;
 use axum::http::request::Parts;
 
 use super::super::failure::Failure;
+use super::session::at_home;
 use super::state::AuthState;
 use super::{same_origin, session_cookies};
 use crate::http_fields::Fields;
@@ -102,8 +104,17 @@ impl FromRequestParts<Arc<AuthState>> for CallerBy {
         match authenticated(&asked, state).await {
             Ok(Some((person, means))) => Ok(CallerBy(person, means)),
             Ok(None) => Err(AccountError::NoAccount.into()),
-            Err(refusal) => Err(answer(&refusal).into()),
+            Err(refusal) => Err(refused(&asked, state, &refusal)),
         }
+    }
+}
+
+/// The answer to a request whose caller is not known. One that has a session cookie and no token is told that no such
+/// cookie counts on the host that it was sent to.
+pub(super) fn refused(asked: &Asked, state: &AuthState, refusal: &Refusal) -> Failure {
+    match at_home(state, asked) {
+        Err(away) if matches!(refusal, Refusal::NoToken) && session_cookies::is_named(state, asked) => away,
+        _ => answer(refusal).into(),
     }
 }
 
@@ -115,7 +126,8 @@ impl FromRequestParts<Arc<AuthState>> for Bearer {
 
     async fn from_request_parts(parts: &mut Parts, state: &Arc<AuthState>) -> Result<Bearer, Failure> {
         let Ok(asked) = Asked::from_request_parts(parts, state).await;
-        let (verified, _) = verified(&asked, state).await.map_err(|refusal| answer(&refusal))?;
+        let (verified, _) =
+            verified(&asked, state).await.map_err(|refusal| refused(&asked, state, &refusal))?;
         Ok(Bearer(verified))
     }
 }
@@ -136,10 +148,14 @@ async fn verified(asked: &Asked, state: &AuthState) -> Result<(Arc<Verified>, Me
     let fields = Fields(&asked.headers);
     let token = credential::only_bearer(&fields)?;
     let has_cookie = !session_cookies::ours(state, asked).is_empty();
+    let is_foreign = same_origin::is_foreign_script(state, &asked.headers);
     match token {
+        // A browser adds the cookie by itself where script of another origin asks with a token and for a cookie to be set.
+        Some(token) if is_foreign => Ok(((state.authenticator)().authenticate(token).await?, Means::Token)),
         // As on the request path: no rule says which of them counts.
         Some(_) if has_cookie => Err(Refusal::Credentials),
         Some(token) => Ok(((state.authenticator)().authenticate(token).await?, Means::Token)),
+        None if has_cookie && is_foreign => Err(Refusal::CrossSite),
         None if has_cookie => Ok((by_cookie(asked, state).await?, Means::Cookie)),
         None => Err(Refusal::NoToken),
     }

@@ -31,12 +31,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::http::{HeaderName, HeaderValue, Method};
+use axum::http::request::Parts;
+use axum::http::{HeaderName, HeaderValue, Method, header};
 use tower_http::cors::{AllowCredentials, AllowOrigin, CorsLayer};
 use utoipa_axum::router::OpenApiRouter;
 
 use super::failure::{method_not_allowed, not_found};
+use crate::http_fields::Fields;
 use palisade_core::domain::cors::{Cors, Origins};
+use palisade_core::domain::credential::only_bearer;
 
 pub use state::AuthState;
 pub use well_known::{NativeState, native_router};
@@ -82,7 +85,8 @@ fn endpoints() -> OpenApiRouter<Arc<AuthState>> {
 
 /// Tokens travel in `Authorization`, which a page must set itself, and never in cookies. So every origin may be
 /// allowed: a page can do no more than what its visitor types into it. Credentials, which is to say cookies, are
-/// allowed to origins that are named: where one is set, and everywhere with `credentials = true`.
+/// allowed to origins that are named: everywhere with `credentials = true`, and without it where a cookie is set for
+/// a request that a token authorises ([`begins_consent`]).
 fn cors(cors: &Cors) -> Option<CorsLayer> {
     let named = matches!(cors.origins, Origins::These(_));
     let everywhere = cors.credentials;
@@ -103,9 +107,25 @@ fn cors(cors: &Cors) -> Option<CorsLayer> {
             .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
             .allow_headers(names(cors.allowed_headers()))
             .allow_credentials(AllowCredentials::predicate(move |_, request| {
-                named && (everywhere || request.uri.path().ends_with(connections::BEGIN))
+                named && (everywhere || begins_consent(request))
             }))
             .expose_headers(names(cors.exposed_headers()))
             .max_age(PREFLIGHT),
     )
+}
+
+/// Whether it begins a connection with an access token, or asks whether it may: the answer sets the cookie of the consent,
+/// which a browser keeps for credentialed requests only. A session cookie never authorises what this allows a page to
+/// read: an origin that is not trusted with it is refused ([`caller`]).
+fn begins_consent(request: &Parts) -> bool {
+    let fields = &request.headers;
+    let is_begin = |method: &[u8]| method == b"POST" && request.uri.path().ends_with(connections::BEGIN);
+    if request.method == Method::OPTIONS {
+        let method = fields.get(header::ACCESS_CONTROL_REQUEST_METHOD);
+        let asked = fields.get_all(header::ACCESS_CONTROL_REQUEST_HEADERS).iter();
+        let mut names = asked.filter_map(|line| line.to_str().ok()).flat_map(|line| line.split(','));
+        return method.is_some_and(|method| is_begin(method.as_bytes()))
+            && names.any(|name| name.trim().eq_ignore_ascii_case("authorization"));
+    }
+    is_begin(request.method.as_str().as_bytes()) && matches!(only_bearer(&Fields(fields)), Ok(Some(_)))
 }

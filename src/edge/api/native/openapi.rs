@@ -10,7 +10,7 @@ use palisade_core::domain::answer::answer;
 use palisade_core::domain::verdict::Refusal;
 
 /// What needing an access token adds.
-const AUTHENTICATING: [&str; 7] = [
+const AUTHENTICATING: [&str; 8] = [
     "credentials_ambiguous",
     "token_missing",
     "invalid_token",
@@ -18,6 +18,7 @@ const AUTHENTICATING: [&str; 7] = [
     "not_ready",
     "cross_site",
     "session_over",
+    "wrong_host",
 ];
 
 #[derive(utoipa::OpenApi)]

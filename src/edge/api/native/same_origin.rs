@@ -20,6 +20,12 @@ pub(super) fn sender(state: &AuthState, headers: &HeaderMap) -> Sender {
     )
 }
 
+/// Whether script of a page of another origin sent it, which `[cors]` does not list with `credentials = true`. Browsers
+/// name the origin on every request of that kind, whatever its method (Fetch standard, §3.2.1), and on no navigation by GET.
+pub(super) fn is_foreign_script(state: &AuthState, headers: &HeaderMap) -> bool {
+    headers.contains_key("origin") && sender(state, headers) == Sender::CrossOrigin
+}
+
 /// For what a session cookie authorises, what sets one, and every form of ours: only pages of the same origin. What says
 /// nothing of where it comes from is refused as well.
 ///

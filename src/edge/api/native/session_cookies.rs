@@ -57,6 +57,14 @@ pub(super) fn ours(state: &AuthState, asked: &Asked) -> Vec<Ours> {
     found
 }
 
+/// Whether the request has a cookie of the name of a session cookie. Such a cookie may be anybody's, so it is good for the
+/// choice of a refusal only.
+pub(super) fn is_named(state: &AuthState, asked: &Asked) -> bool {
+    let line = line(&asked.headers);
+    let kinds = rules::kinds(&state.browser, &state.browser.public.host);
+    state.browser.enabled && kinds.iter().any(|kind| !rules::values(&line, kind).is_empty())
+}
+
 /// The cookie whose session a sign-in goes over; `place` is where the new one counts.
 pub(super) fn over(state: &AuthState, asked: &Asked) -> Option<String> {
     let here = place(state);

@@ -6,7 +6,7 @@ use axum::http::Request;
 use serde_json::{Value, json};
 
 use super::super::described::Answer;
-use super::tests::{Api, api_from, request, state_of};
+use super::tests::{Api, access, api_from, request, state_of};
 use palisade_core::domain::cors::{Cors, Origins};
 use palisade_testing::accounts_world::{self, ANN, PASSWORD};
 
@@ -75,10 +75,15 @@ impl Page<'_> {
 
     /// Whether the browser sends the request that follows this preflight, cookies with it.
     async fn may(&self, method: &str, path: &str) -> (bool, bool) {
+        self.asking(method, path, "content-type").await
+    }
+
+    /// [`Page::may`] for a request with these fields.
+    async fn asking(&self, method: &str, path: &str, names: &str) -> (bool, bool) {
         let mut preflight = self.dressed(request("OPTIONS", path, None, None));
         let fields = preflight.headers_mut();
         fields.insert("access-control-request-method", method.parse().unwrap());
-        fields.insert("access-control-request-headers", "content-type".parse().unwrap());
+        fields.insert("access-control-request-headers", names.parse().unwrap());
         let answer = self.api.send(preflight).await;
         let is_origin = answer.header("access-control-allow-origin") == self.origin;
         let is_any = answer.header("access-control-allow-origin") == "*";
@@ -152,6 +157,32 @@ async fn a_listed_origin_has_no_cookies_without_credentials() {
         let seen = page.fetches("GET", path, &Value::Null).await;
         assert!(!page.reads(&seen), "{seen:?}");
     }
+    // Neither where the cookie of a consent is set.
+    for (method, path) in [
+        ("GET", "/connections"),
+        ("HEAD", "/connections"),
+        ("POST", "/connections"),
+        ("GET", "/me"),
+        ("GET", "/sessions"),
+    ] {
+        if method != "HEAD" {
+            assert_eq!(page.may(method, path).await, (true, false), "{method} {path}");
+        }
+        let body = if method == "POST" { json!({"provider": "acme"}) } else { Value::Null };
+        let seen = page.fetches(method, path, &body).await;
+        assert_eq!(seen.status, 403, "{method} {path}: {seen:?}");
+        assert!(!page.reads(&seen), "{method} {path}: {seen:?}");
+    }
+    assert_eq!(page.asking("POST", "/connections", "authorization, content-type").await, (true, true));
+    assert_eq!(page.asking("GET", "/connections", "authorization, content-type").await, (true, false));
+    // The token authorises it there, also beside a session cookie that the browser adds; so the answer can be read.
+    let token = access(&api.login().await);
+    let begin = json!({"provider": "nobody"}).to_string();
+    let mut begins = page.dressed(request("POST", "/connections", Some(&token), Some(&begin)));
+    begins.headers_mut().insert("cookie", page.cookie.parse().unwrap());
+    let begun = api.send(begins).await;
+    assert_eq!(begun.refusal().1, "unknown_provider");
+    assert!(page.reads(&begun), "{begun:?}");
     let tokens = page.fetches("POST", "/login", &json!({"email": ANN, "password": PASSWORD})).await;
     assert_eq!((tokens.status, tokens.header("access-control-allow-origin")), (200, SPA));
     assert_eq!(home.fetches("GET", "/session", &Value::Null).await.body()["user"]["name"], "Ann");

@@ -162,7 +162,7 @@ async fn json_that_sets_no_cookie_is_taken_from_programs_and_not_from_other_site
 async fn a_cookie_counts_on_the_host_of_the_public_url_only() {
     let api = api();
     api.ann().await;
-    let cookie = api.enters("").await;
+    let (cookie, token) = (api.enters("").await, access(&api.login().await));
     let ask = async |host: Option<&str>, method: &str, path: &str, body: &Value| {
         let body = (!body.is_null()).then(|| body.to_string());
         let mut request = with(request(method, path, None, body.as_deref()), &[OURS, ("cookie", &cookie)]);
@@ -182,7 +182,31 @@ async fn a_cookie_counts_on_the_host_of_the_public_url_only() {
             assert_eq!(answer.refusal(), (403, "wrong_host".into()), "{host:?} {path}");
             assert!(answer.body()["sign_in"].as_str().unwrap().ends_with("/sign-in"), "{answer:?}");
         }
-        assert_eq!(ask(host, "GET", "/me", &Value::Null).await.refusal(), (401, "token_missing".into()));
+        for (method, path, body) in [
+            ("GET", "/me", Value::Null),
+            ("PATCH", "/me", json!({"name": "Eve"})),
+            ("DELETE", "/me", Value::Null),
+            ("PUT", "/me/password", json!({"current_password": PASSWORD, "new_password": NEW})),
+            ("GET", "/sessions", Value::Null),
+            ("GET", "/connections", Value::Null),
+            ("POST", "/connections", json!({"provider": "acme"})),
+            ("GET", "/connections/01a22a79-44f6-76e0-a713-5753e48fd1b3/token", Value::Null),
+            ("POST", "/logout", Value::Null),
+        ] {
+            let answer = ask(host, method, path, &body).await;
+            assert_eq!(answer.refusal(), (403, "wrong_host".into()), "{host:?} {method} {path}");
+            assert!(answer.body()["sign_in"].as_str().unwrap().ends_with("/sign-in"), "{answer:?}");
+        }
+        // A token counts on every host, also beside a cookie that does not.
+        let mut by_token = with(request("GET", "/me", Some(&token), None), &[("cookie", &cookie)]);
+        by_token.extensions_mut().remove::<AskedHost>();
+        if let Some(host) = host {
+            by_token.extensions_mut().insert(AskedHost(host.to_owned()));
+        }
+        assert_eq!(api.send(by_token).await.status, 200, "{host:?}");
+        // Without a cookie nothing is wrong with the host.
+        let without = request("GET", "/me", None, None);
+        assert_eq!(api.send(without).await.refusal(), (401, "token_missing".into()));
     }
     assert_eq!(ask(Some("app.test"), "GET", "/me", &Value::Null).await.status, 200);
 }
