@@ -18,7 +18,8 @@ const IDLE: Duration = Duration::from_secs(12 * 3600);
 const REMEMBER: Duration = Duration::from_secs(30 * 24 * 3600);
 /// From the sign-in to the end, unless the file says otherwise or sessions end sooner.
 const ABSOLUTE: Duration = Duration::from_secs(90 * 24 * 3600);
-const SHORTEST: Duration = Duration::from_secs(1);
+/// A use is written at most once a minute, so a shorter idle time would end sessions that are in use.
+const SHORTEST: Duration = Duration::from_secs(120);
 /// Ten years, as `humantime` reads and writes them.
 const LONGEST: Duration = Duration::from_secs(315_576_000);
 

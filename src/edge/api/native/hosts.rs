@@ -62,7 +62,12 @@ pub(super) fn leave(
     target: &ReturnTarget,
     parameter: Option<&str>,
 ) -> Redirect {
-    let to = state.carrier.leave(user, session, target, parameter);
+    let settings = (state.hosts)();
+    // A crafted link would end the session right after the sign-in, which would look broken.
+    let is_sign_out = *target.origin() == settings.public
+        && target.path().split(['?', '#']).next() == Some(&*format!("{}/pages/sign-out", state.prefix));
+    let home = ReturnTarget::home(&settings).filter(|_| is_sign_out);
+    let to = state.carrier.leave(user, session, home.as_ref().unwrap_or(target), parameter);
     Redirect { code: "signed_in", to, cookies: Vec::new() }
 }
 

@@ -402,6 +402,18 @@ async fn a_place_that_is_not_spelled_out_is_never_returned_to() {
     assert_eq!(three.location(), (303, "https://app.test/auth/pages/account"), "of three, none");
 }
 
+/// A link to the sign-in that leads to the sign-out would make every sign-in look broken.
+#[tokio::test]
+async fn no_sign_in_leads_to_the_sign_out() {
+    let api = gateway();
+    api.world.ann().await;
+    for target in ["%2Fauth%2Fpages%2Fsign-out", "https%3A%2F%2Fapp.test%2Fauth%2Fpages%2Fsign-out%3Fx%23y"] {
+        let mut browser = Browser::new(&api);
+        let got = browser.sign_in(&format!("?return_to={target}"), PASSWORD).await;
+        assert_eq!(got.location(), (303, "https://app.test/"), "{target}");
+    }
+}
+
 /// Ten tabs with the sign-in page open, each submitted late: each lands where it wanted, and no cookie grows.
 #[tokio::test]
 async fn tabs_that_are_submitted_late_land_where_they_wanted() {
