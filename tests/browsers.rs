@@ -282,6 +282,33 @@ async fn a_person_who_may_not_see_something_and_one_who_meets_a_failure_get_a_pa
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_operators_own_error_page_is_told_the_code_and_nothing_else() {
+    let pages = "[pages]\nurls = { error = \"http://localhost:8080/down/help?from=gateway\" }\n";
+    let neighbours = started(pages).await;
+    let token = mint(&neighbours.gateway, "alice").await;
+    let cookie = format!("Cookie: at={token}\r\n");
+    for (method, target, fields, code) in [
+        ("GET", "/scoped/x?y=secret", format!("{NAVIGATION}{cookie}"), "insufficient_scope"),
+        ("GET", "/down/x?y=secret", NAVIGATION.to_owned(), "upstream_failed"),
+        ("POST", "/down/x", NAVIGATION.to_owned(), "upstream_failed"),
+    ] {
+        let answer = neighbours.ask(method, "localhost:8080", target, &fields).await;
+        let to = format!("http://localhost:8080/down/help?from=gateway&code={code}");
+        assert_eq!((status(&answer), field(&answer, "location")), (303, Some(&*to)), "{answer}");
+        assert_eq!(field(&answer, "set-cookie"), None, "{answer}");
+    }
+    // It is behind a route that fails itself, and does not lead to itself for ever.
+    for host in ["localhost:8080", "LOCALHOST"] {
+        let answer = neighbours.ask("GET", host, "/down/help?from=gateway&code=x", NAVIGATION).await;
+        assert_eq!((status(&answer), field(&answer, "location")), (502, None), "{answer}");
+        assert!(field(&answer, "content-type").unwrap().starts_with("text/html"), "{answer}");
+    }
+    // Script gets data as ever.
+    let script = neighbours.ask("GET", "localhost:8080", "/down/x", FETCH).await;
+    assert_eq!((status(&script), &document(&script)["code"]), (502, &Value::from("upstream_failed")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_parts_of_an_installed_app_are_shown_to_every_client_without_its_identity() {
     let neighbours = started("").await;
     let forged = "X-Auth-Subject: root\r\nAuthorization: Bearer a.b.c\r\n";

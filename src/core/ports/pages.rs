@@ -27,4 +27,9 @@ pub trait PageRenderer: Send + Sync {
     /// Where the page `page` is: an operator's own address (`[pages] urls`), or ours on the origin of `public_url`. A
     /// whole URL without a query and a fragment.
     fn url(&self, page: PageName) -> String;
+
+    /// The operator's own address of `page` (`[pages] urls`); `None`: it is ours.
+    fn own_url(&self, _page: PageName) -> Option<&str> {
+        None
+    }
 }

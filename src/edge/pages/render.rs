@@ -1,6 +1,6 @@
 //! From a page's facts to its HTML.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use minijinja::Error;
 use minijinja::value::{Serde, Value};
@@ -32,6 +32,8 @@ pub struct TemplatedPages {
     known: BTreeMap<PageName, Vec<String>>,
     /// Where each page is.
     urls: BTreeMap<PageName, String>,
+    /// The pages among them that are the operator's.
+    own: BTreeSet<PageName>,
 }
 
 impl TemplatedPages {
@@ -75,6 +77,7 @@ impl TemplatedPages {
             assets,
             known: BTreeMap::new(),
             urls,
+            own: config.pages.urls.iter().map(|(page, _)| *page).collect(),
         };
         pages.tried()
     }
@@ -162,6 +165,10 @@ impl PageRenderer for TemplatedPages {
 
     fn url(&self, page: PageName) -> String {
         self.urls.get(&page).cloned().unwrap_or_default()
+    }
+
+    fn own_url(&self, page: PageName) -> Option<&str> {
+        self.urls.get(&page).filter(|_| self.own.contains(&page)).map(String::as_str)
     }
 }
 

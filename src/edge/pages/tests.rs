@@ -368,6 +368,8 @@ fn pages_are_below_public_url_or_where_the_operator_has_them() {
     let pages = TemplatedPages::load(&config).unwrap_or_else(|errors| panic!("{errors:#?}"));
     assert_eq!(pages.url(PageName::SignIn), "https://example.com/auth/pages/sign-in");
     assert_eq!(pages.url(PageName::Account), "https://own.test/me");
+    assert_eq!(pages.own_url(PageName::Account), Some("https://own.test/me"));
+    assert_eq!(pages.own_url(PageName::SignIn), None);
 }
 
 #[test]

@@ -36,6 +36,9 @@ const WRONG_HOST: &str = "wrong_host";
 /// The code of the page that says why a browser has no session right after a sign-in.
 const NOT_KEPT: &str = "cookie_not_kept";
 
+/// The parameter of an operator's own error page.
+const ERROR_CODE: &str = "code";
+
 /// Why a request is answered here, and by what.
 pub struct AnsweredHere {
     /// The word for the log, which may be narrower than the one that the client is told.
@@ -246,6 +249,14 @@ impl BrowserAnswers<'_> {
         target.map_or(page.clone(), |target| page.with(sign_in_url::RETURN_TO, target.as_str()))
     }
 
+    /// The redirect to the operator's own page for what went wrong; it is told the code and nothing about a person. `None`:
+    /// there is none, or it is the page that was asked for, which would lead to itself for ever.
+    fn own_error(&self, asked: &AskedFor<'_>, code: &'static str) -> Option<Reply> {
+        let page = self.pages.own_url(PageName::Error).filter(|page| !is_at(asked, page))?;
+        let to = Location::new(SignInUrl::of(page).with(ERROR_CODE, code).into_string()).ok()?;
+        Some(Redirect { code, to, cookies: Vec::new() }.into())
+    }
+
     /// The page that says what went wrong: who is signed in, and what a person can do about it.
     fn error(
         &self,
@@ -255,6 +266,9 @@ impl BrowserAnswers<'_> {
         route: Option<&Route>,
         kind: &'static str,
     ) -> Reply {
+        if let Some(elsewhere) = self.own_error(asked, document.problem.code) {
+            return elsewhere;
+        }
         let status = document.problem.status;
         let is_repeatable = navigation::is_safe(asked.asking.method);
         let retry = is_repeatable.then(|| asked.url());
@@ -307,6 +321,16 @@ impl BrowserAnswers<'_> {
         let accept_language = accept_language.and_then(|line| line.to_str().ok());
         self.pages.render(&PageRequest { page, status, code, accept_language, facts })
     }
+}
+
+/// Whether the request asked for the whole URL `page`, whatever the ports and queries: a proxy in front may change a port.
+fn is_at(asked: &AskedFor<'_>, page: &str) -> bool {
+    let authority = page.find("://").map_or(0, |at| at + 3);
+    let end = page[authority..].find(['/', '?']).map_or(page.len(), |at| authority + at);
+    let (origin, rest) = page.split_at(end);
+    let path = rest.split('?').next().filter(|path| !path.is_empty()).unwrap_or("/");
+    path == asked.asking.path
+        && WebOrigin::parse(origin).is_some_and(|origin| NamedOrigin::of(&origin).host == asked.origin.host)
 }
 
 /// A page with the challenge of the document in whose place it stands (RFC 9110 §11.6.1). No browser asks for a password on
