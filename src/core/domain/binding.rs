@@ -64,6 +64,12 @@ impl Binding {
         self.0.iter().any(|sent| is_it(sent) && is_of(key, &user.email, &sent.address))
     }
 
+    /// The registration that the browser sent last, whatever the address.
+    #[must_use]
+    pub fn latest(&self, now: UnixTime) -> Option<Uuid> {
+        self.0.last().filter(|sent| now < sent.ends_at).map(|sent| sent.registration)
+    }
+
     /// The cookie's value, which names no address.
     #[must_use]
     pub fn write(&self, key: &ServerKey) -> SecretString {
@@ -172,6 +178,31 @@ impl Forms {
         }
         self.0.push_back((form, fresh, now));
         fresh
+    }
+}
+
+/// The registrations whose address was verified lately, with the password that they set, so that the browser which waits
+/// for it can say so. In memory and bounded: what is forgotten is told by no page, and the person signs in.
+#[derive(Debug, Default)]
+pub struct VerifiedLately(std::collections::VecDeque<(Uuid, UnixTime)>);
+
+impl VerifiedLately {
+    /// How many are remembered.
+    const MOST: usize = 4096;
+    /// How long: as long as a page waits for it.
+    const LIFE: Duration = Duration::from_secs(3600);
+
+    pub fn note(&mut self, registration: Uuid, now: UnixTime) {
+        self.0.retain(|(_, at)| *at <= now && now < at.plus(Self::LIFE));
+        if self.0.len() == Self::MOST {
+            self.0.pop_front();
+        }
+        self.0.push_back((registration, now));
+    }
+
+    #[must_use]
+    pub fn has(&self, registration: Uuid, now: UnixTime) -> bool {
+        self.0.iter().any(|(known, at)| *known == registration && *at <= now && now < at.plus(Self::LIFE))
     }
 }
 

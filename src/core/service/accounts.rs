@@ -17,7 +17,7 @@ use super::retry::{Decision, retry_on_conflict};
 use super::session_uses::SessionUses;
 use crate::domain::account::{Registration, User, UserId, Verification};
 use crate::domain::audit::{Action, Outcome};
-use crate::domain::binding::Forms;
+use crate::domain::binding::{Forms, VerifiedLately};
 use crate::domain::block::AddressBlock;
 use crate::domain::connection::Connection;
 use crate::domain::email::{EmailAddress, InvalidEmail};
@@ -181,6 +181,8 @@ pub struct Accounts {
     pub(super) uses: Arc<SessionUses>,
     /// The registration forms that were sent lately.
     pub(super) forms: Arc<Mutex<Forms>>,
+    /// The registrations that were verified lately.
+    pub(super) verified_lately: Arc<Mutex<VerifiedLately>>,
     /// Notified when a task was enqueued.
     pub(super) tasks: Arc<Notify>,
 }
@@ -217,6 +219,7 @@ impl Accounts {
             settings,
             uses: Arc::default(),
             forms: Arc::default(),
+            verified_lately: Arc::default(),
             tasks: Arc::default(),
         }
     }

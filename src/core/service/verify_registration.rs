@@ -4,6 +4,8 @@
 //! open the link (pre-hijacking). So the owner has to prove that they know the password, or to choose one. Choosing
 //! one ends everything from before: the sessions, the links, the tokens, and the name that the requester gave.
 
+use std::sync::PoisonError;
+
 use secrecy::{ExposeSecret, SecretString};
 use uuid::Uuid;
 
@@ -69,6 +71,11 @@ impl Accounts {
                 Shown::Browser(sent) if user.registration != *sent => return Err(needed(&user)),
                 _ => {}
             }
+            // Of a password that was chosen now, the requester of the registration learns nothing.
+            let registration = match &shown {
+                Shown::NewPassword(_) => None,
+                Shown::Link | Shown::Password(_) | Shown::Browser(_) => user.registration,
+            };
             let mut changes = vec![Accounts::using_up(&link, &mut user)];
             if let Shown::NewPassword(hash) = &shown {
                 changes.extend(self.starting_over(client, &mut user, hash).await?);
@@ -79,13 +86,26 @@ impl Accounts {
             user.verified();
             user.updated_at = self.now();
             changes.push(Change::UpdateUser(user.clone()));
-            Ok(Decision::Commit(changes, user))
+            Ok(Decision::Commit(changes, (user, registration)))
         };
-        let user = self.retry_on_conflict(&source, decide).await?;
+        let (user, registration) = self.retry_on_conflict(&source, decide).await?;
+        if let Some(registration) = registration {
+            let mut verified = self.verified_lately.lock().unwrap_or_else(PoisonError::into_inner);
+            verified.note(registration, self.now());
+        }
         self.outbox.notify_one();
         let about = About::user(user.id).because(shown.name());
         self.note(&source, Action::VerifyEmail, Outcome::Success, about);
         Ok(user)
+    }
+
+    /// Whether the registration that this browser sent last was verified within the last hour, here or elsewhere, and set
+    /// the account's password. It tells no more than a sign-in with that password does. `false` after a restart.
+    #[must_use]
+    pub fn was_verified(&self, browser: &Binding) -> bool {
+        let now = self.now();
+        let verified = self.verified_lately.lock().unwrap_or_else(PoisonError::into_inner);
+        browser.latest(now).is_some_and(|registration| verified.has(registration, now))
     }
 
     /// What `proof` shows about this account.

@@ -37,9 +37,10 @@ use palisade_core::domain::account::Registration;
 use palisade_core::domain::browser::BrowserSettings;
 use palisade_core::domain::page::PageName;
 use palisade_core::domain::redirect::{Location, Redirect};
+use palisade_core::domain::sign_in_url::NOTICE;
 use palisade_core::ports::PageRequest;
 use told::Told;
-use way::Way;
+use way::{LETTER, Letter, SINCE, Way};
 
 /// The pages, to be nested under the prefix of the native endpoints. Without sessions in cookies only those of mailed
 /// links, which then end where they are.
@@ -125,8 +126,19 @@ fn rules(state: &AuthState) -> Value {
     json!({"policy": rules.policy, "min": rules.min_length})
 }
 
-/// The address of the page for the wait for a letter to `email`, which is in the fragment.
-fn address_of_check_mail(url: String, email: &str) -> String {
+/// The address of the page that waits for `letter` to `email`, which is in the fragment.
+fn address_of_check_mail(
+    state: &AuthState,
+    way: &Way,
+    letter: Letter,
+    notice: Option<&str>,
+    email: &str,
+) -> String {
+    let since = state.accounts.now().0.to_string();
+    let mut more = vec![(LETTER, letter.name())];
+    more.extend(notice.map(|notice| (NOTICE, notice)));
+    more.push((SINCE, &since));
+    let url = page_url(state, PageName::CheckMail, way, &more);
     let email: String = form_urlencoded::byte_serialize(email.as_bytes()).collect();
     format!("{url}#email={email}")
 }

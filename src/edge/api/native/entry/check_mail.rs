@@ -2,12 +2,19 @@
 //!
 //! The address that the letter goes to is in the fragment of this page's address, from where the script puts it into the
 //! form: it is in no log and no referrer. Without script it is typed once more.
+//!
+//! While it waits, the page asks again by itself, and says when the link was used: in another window of this browser, which
+//! is signed in then, or elsewhere. It has no form meanwhile, in which something that was typed would be lost.
+
+use std::time::Duration;
 
 use axum::extract::State;
+use axum::http::{HeaderValue, header};
 use axum::response::Response;
 use serde_json::{Value, json};
 
 use super::super::caller::Asked;
+use super::super::registration;
 use super::super::state::{AuthState, SharedAuthState};
 use super::at_home::AtHome;
 use super::form::Form;
@@ -16,16 +23,44 @@ use super::told::Told;
 use super::way::{LETTER, Letter, Way};
 use super::{address_of_check_mail, may_register, page_url, redirect, return_host, shown};
 use palisade_core::domain::page::PageName;
-use palisade_core::domain::sign_in_url::NOTICE;
+use palisade_core::domain::time::UnixTime;
 
 const PAGE: PageName = PageName::CheckMail;
 /// Says that the letter was asked for again.
 const SENT: &str = "sent";
+/// How often the page asks again while it waits, in seconds (`Refresh`, HTML Standard §7.4.6). Without an address browsers
+/// load the same one once more, fragment included.
+const REFRESH: &str = "15";
+/// For how long.
+const WAIT: Duration = Duration::from_secs(3600);
 
 pub(super) async fn show(State(state): SharedAuthState, _: AtHome, way: Way, asked: Asked) -> Response {
     // The link may have been opened in another window of this browser.
     let visitor = visitor(&state, &asked).await;
-    shown(&state, &asked.headers, PAGE, facts(&state, &way, visitor.as_ref()))
+    let mut facts = facts(&state, &way, visitor.as_ref());
+    // Or on another device.
+    let is_verified = visitor.is_none() && way.letter == Letter::Verify && {
+        let cookie = registration::cookie_of(&state, &asked.headers).unwrap_or_default();
+        state.accounts.was_verified(&state.accounts.read_binding(cookie))
+    };
+    let waits = visitor.is_none()
+        && !is_verified
+        && state.accounts.has_mail()
+        && is_recent(&way, state.accounts.now());
+    facts["verified"] = json!(is_verified);
+    if waits {
+        facts["again_url"] = json!(page_url(&state, PAGE, &way, &[(LETTER, way.letter.name())]));
+    }
+    let mut response = shown(&state, &asked.headers, PAGE, facts);
+    if waits {
+        response.headers_mut().insert(header::REFRESH, HeaderValue::from_static(REFRESH));
+    }
+    response
+}
+
+/// Whether the wait began within [`WAIT`]. The address may say anything: at most that is one hour of the page.
+fn is_recent(way: &Way, now: UnixTime) -> bool {
+    way.since.is_some_and(|since| since <= now && now.0 - since.0 < WAIT.as_secs())
 }
 
 /// Asks for the letter again. The answer and its time do not tell whether the address has an account.
@@ -44,10 +79,7 @@ pub(super) async fn submit(State(state): SharedAuthState, way: Way, asked: Asked
         Letter::Reset => state.accounts.request_reset_for(&asked.client, email, return_to).await,
     };
     match asked {
-        Ok(()) => {
-            let more = [(LETTER, way.letter.name()), (NOTICE, SENT)];
-            redirect("asked", &address_of_check_mail(page_url(&state, PAGE, &way, &more), email))
-        }
+        Ok(()) => redirect("asked", &address_of_check_mail(&state, &way, way.letter, Some(SENT), email)),
         Err(error) => again(Told::of(error, "password")),
     }
 }

@@ -9,7 +9,7 @@ use super::super::state::{AuthState, SharedAuthState};
 use super::at_home::AtHome;
 use super::form::Form;
 use super::told::Told;
-use super::way::{LETTER, Letter, Way};
+use super::way::{Letter, Way};
 use super::{address_of_check_mail, page_url, redirect, shown};
 use palisade_core::domain::page::PageName;
 
@@ -31,13 +31,7 @@ pub(super) async fn submit(State(state): SharedAuthState, way: Way, asked: Asked
     }
     let email = form.text("email");
     match state.accounts.request_reset_for(&asked.client, email, way.kept()).await {
-        Ok(()) => {
-            let letter = [(LETTER, Letter::Reset.name())];
-            redirect(
-                "asked",
-                &address_of_check_mail(page_url(&state, PageName::CheckMail, &way, &letter), email),
-            )
-        }
+        Ok(()) => redirect("asked", &address_of_check_mail(&state, &way, Letter::Reset, None, email)),
         Err(error) => again(Told::of(error, "password")),
     }
 }

@@ -11,7 +11,7 @@ use super::super::state::{AuthState, SharedAuthState};
 use super::at_home::AtHome;
 use super::form::Form;
 use super::told::Told;
-use super::way::{LETTER, Letter, Way};
+use super::way::{Letter, Way};
 use super::{address_of_check_mail, may_register, page_url, redirect, return_host, rules, shown};
 use palisade_core::domain::page::PageName;
 use palisade_core::service::register::SentForm;
@@ -55,8 +55,7 @@ pub(super) async fn submit(State(state): SharedAuthState, way: Way, asked: Asked
     let value = state.accounts.bind(registration::cookie_of(&state, &asked.headers), &sent);
     match registration::set_cookie(&state, &value) {
         Ok(cookie) => {
-            let letter = [(LETTER, Letter::Verify.name())];
-            let to = address_of_check_mail(page_url(&state, PageName::CheckMail, &way, &letter), email);
+            let to = address_of_check_mail(&state, &way, Letter::Verify, None, email);
             let mut response = redirect("registered", &to);
             response.headers_mut().append(header::SET_COOKIE, cookie);
             response

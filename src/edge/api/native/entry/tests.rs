@@ -146,6 +146,11 @@ async fn mailed(api: &Api, letter: Letter) -> String {
     api.world.token(letter).await
 }
 
+/// The address of the page that waits for a letter to Ann.
+fn waiting(api: &Api, url: &str) -> String {
+    format!("{url}&since={}#email=ann%40example.com", api.world.accounts.now().0)
+}
+
 /// The value of a parameter of the query, decoded.
 fn parameter(url: &str, name: &str) -> Option<String> {
     let query = url.split_once('?')?.1.split('#').next()?;
@@ -455,7 +460,7 @@ async fn the_browser_that_registered_is_signed_in_by_the_button_of_the_link() {
     let mut browser = Browser::new(&api);
     let got = registers(&mut browser, "?return_to=https%3A%2F%2Flab.test%2Flab", PASSWORD).await;
     let url = "https://app.test/auth/pages/check-mail?return_to=https%3A%2F%2Flab.test%2Flab&letter=verify";
-    assert_eq!(got.location(), (303, &*format!("{url}#email=ann%40example.com")));
+    assert_eq!(got.location(), (303, &*waiting(&api, url)));
     let token = mailed(&api, Letter::VerifyEmail).await;
 
     // A scanner opens the link, and runs the page: the token reaches no server, and a press alone uses nothing up.
@@ -501,6 +506,53 @@ async fn a_link_that_another_browser_opens_finishes_there_with_the_password() {
     assert_eq!(got.location(), (303, "https://app.test/report"));
     assert_eq!((telephone.person().await, browser.person().await), (json!(ANN), Value::Null));
     assert_eq!(browser.sign_in("?return_to=%2Freport", PASSWORD).await.status, 303);
+}
+
+/// The page that waits asks again by itself, and says what happened elsewhere.
+#[tokio::test]
+async fn the_window_that_waits_learns_what_happened() {
+    let api = gateway();
+    let mut browser = Browser::new(&api);
+    let to = registers(&mut browser, "?return_to=%2Fx", PASSWORD).await.header("location").to_owned();
+    let page = to.strip_prefix("https://app.test/auth/pages/").unwrap().split('#').next().unwrap();
+    let waits = browser.open(page).await;
+    assert_eq!((waits.header("refresh"), &waits.facts()["verified"]), ("15", &json!(false)));
+    // Where the letter is asked for again, something is typed: that page stays.
+    let again = waits.facts()["again_url"].as_str().unwrap().rsplit_once('/').unwrap().1.to_owned();
+    let form = browser.open(&again).await;
+    assert_eq!((form.header("refresh"), &form.facts()["again_url"]), ("", &Value::Null));
+    let wrong = browser.post(page, &[("email", "ann")]).await;
+    assert_eq!((wrong.status, wrong.header("refresh")), (422, ""));
+    // Another browser that came to the same address learns nothing later on.
+    let mut stranger = Browser::new(&api);
+    assert_eq!(stranger.open(page).await.header("refresh"), "15");
+
+    let token = mailed(&api, Letter::VerifyEmail).await;
+    let mut telephone = Browser::new(&api);
+    let inputs = [("token", &*token), ("step", "password"), ("password", PASSWORD)];
+    assert_eq!(telephone.post("verify", &inputs).await.status, 303);
+    let told = browser.open(page).await;
+    assert_eq!((told.header("refresh"), &told.facts()["verified"]), ("", &json!(true)));
+    let url = told.facts()["sign_in_url"].as_str().unwrap().to_owned();
+    assert_eq!(parameter(&url, "return_to").as_deref(), Some("https://app.test/x"));
+    assert_eq!(stranger.open(page).await.facts()["verified"], false);
+    let here = telephone.open(page).await;
+    assert_eq!((here.header("refresh"), &here.facts()["person"]), ("", &json!(ANN)));
+    api.world.clock.advance(3600);
+    let late = stranger.open(page).await;
+    assert_eq!((late.header("refresh"), &late.facts()["again_url"]), ("", &Value::Null), "for an hour");
+}
+
+/// A requester that does not own the mailbox learns nothing of an owner who chose another password.
+#[tokio::test]
+async fn a_password_that_is_chosen_is_no_news_for_who_registered() {
+    let api = gateway();
+    let mut stranger = Browser::new(&api);
+    registers(&mut stranger, "", PASSWORD).await;
+    let token = mailed(&api, Letter::VerifyEmail).await;
+    let inputs = [("token", &*token), ("step", "new_password"), ("new_password", NEW)];
+    assert_eq!(Browser::new(&api).post("verify", &inputs).await.status, 303);
+    assert_eq!(stranger.open("check-mail").await.facts()["verified"], false);
 }
 
 #[tokio::test]
@@ -566,7 +618,7 @@ async fn a_reset_ends_every_session_and_signs_in_with_the_new_password() {
     let mut browser = Browser::new(&api);
     let asked = browser.post("forgot?return_to=%2Freport", &[("email", ANN)]).await;
     let url = "https://app.test/auth/pages/check-mail?return_to=https%3A%2F%2Fapp.test%2Freport&letter=reset";
-    assert_eq!(asked.location(), (303, &*format!("{url}#email=ann%40example.com")));
+    assert_eq!(asked.location(), (303, &*waiting(&api, url)));
     let token = mailed(&api, Letter::ResetPassword).await;
     // On the telephone, where the link is opened.
     let mut telephone = Browser::new(&api);
@@ -601,7 +653,7 @@ async fn a_letter_is_asked_for_again_and_keeps_the_place_to_return_to() {
     let first = mailed(&api, Letter::VerifyEmail).await;
     let got = browser.post("check-mail?return_to=%2Freport&letter=verify", &[("email", ANN)]).await;
     let url = "https://app.test/auth/pages/check-mail?return_to=https%3A%2F%2Fapp.test%2Freport&letter=verify&notice=sent";
-    assert_eq!(got.location(), (303, &*format!("{url}#email=ann%40example.com")));
+    assert_eq!(got.location(), (303, &*waiting(&api, url)));
     assert_eq!(browser.open("check-mail?letter=verify&notice=sent").await.facts()["sent"], true);
     assert_eq!(mailed(&api, Letter::VerifyEmail).await, first, "the same link");
     let got = browser.post("verify", &[("token", &first)]).await;

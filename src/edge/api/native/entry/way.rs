@@ -9,6 +9,7 @@ use axum::http::request::Parts;
 use super::super::state::AuthState;
 use palisade_core::domain::return_to::ReturnTarget;
 use palisade_core::domain::sign_in_url::{CARRY, LOGIN, NOTICE, PROMPT, RETURN_TO, SignInUrl};
+use palisade_core::domain::time::UnixTime;
 
 /// What may have led to a page. Any other word in an address says nothing.
 const NOTICES: [&str; 6] = ["sent", "unsent", "signed_out", "ended", "verified", "password_set"];
@@ -18,6 +19,9 @@ const MAX_CARRY: usize = 1024;
 const MAX_PARAMETERS: usize = 16;
 /// The letter that [`Way::letter`] says.
 pub(super) const LETTER: &str = "letter";
+
+/// When the wait for a letter began, in seconds since 1970 (UTC).
+pub(super) const SINCE: &str = "since";
 
 /// What an address says. Every value may be an attacker's: only what is allowed is kept.
 #[derive(Debug, Default)]
@@ -31,6 +35,8 @@ pub(super) struct Way {
     pub(super) switch: bool,
     /// Which letter the person waits for.
     pub(super) letter: Letter,
+    /// Since when.
+    pub(super) since: Option<UnixTime>,
 }
 
 /// A letter that a person waits for.
@@ -66,6 +72,7 @@ impl Way {
                 CARRY if value.len() <= MAX_CARRY => way.carry = Some(value.into_owned()),
                 NOTICE => way.notice = NOTICES.into_iter().find(|notice| **notice == *value),
                 PROMPT => way.switch = value == LOGIN,
+                SINCE => way.since = value.parse().ok().map(UnixTime),
                 LETTER if value == Letter::Reset.name() => way.letter = Letter::Reset,
                 _ => {}
             }
