@@ -217,7 +217,7 @@ impl Browser<'_> {
     }
 }
 
-/// A static shell that everybody may load, and an API that only its script calls: no navigation begins the carry.
+/// A static shell that every browser may load, and an API that only its script calls: no navigation begins the carry.
 #[tokio::test]
 async fn a_session_comes_to_a_host_that_only_scripts_ask_something_protected_of() {
     const SPA: &str = "https://spa.example";

@@ -57,7 +57,7 @@ pub(super) fn ours(state: &AuthState, asked: &Asked) -> Vec<Ours> {
     found
 }
 
-/// Whether the request has a cookie of the name of a session cookie. Such a cookie may be anybody's, so it is good for the
+/// Whether the request has a cookie of the name of a session cookie. Such a cookie may be of any client, so it is good for the
 /// choice of a refusal only.
 pub(super) fn is_named(state: &AuthState, asked: &Asked) -> bool {
     let line = line(&asked.headers);
