@@ -360,7 +360,7 @@ transport = "file:./outbox"
         made = json.loads(gateway.cli("users", "add", ANN, "--verified", "--generate-password", "--json"))
         token = lambda: api.login(ANN, made["password"])["access_token"]
         # What ends the session of the token comes last, so that the others are asked with a good one.
-        endings = ["POST /logout", "DELETE /sessions", "DELETE /sessions/{id}", "PUT /me/password"]
+        endings = ["POST /logout", "DELETE /sessions", "DELETE /sessions/{id}", "PUT /me/password", "DELETE /me"]
         patterns = "^(" + "|".join(name.replace("{", r"\{").replace("}", r"\}") for name in endings) + ")$"
         credential = (gateway.folder / "data" / "admin.token").read_text().strip()
         native, admin = (gateway.url + "/auth/openapi.json", gateway.url + "/auth"), (gateway.admin + "/admin/v1/openapi.json", gateway.admin)

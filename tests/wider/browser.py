@@ -289,7 +289,7 @@ def a_person_uses_three_apps(world):
     person.switches(lab)
     person.until("the kernel's WebSocket is closed", lambda: person.js("return window.closedAt || 0"), 20)
     took = person.js("return window.closedAt") - signed_out
-    assert took < 2000, f"the WebSocket was closed {took} ms after the sign-out began"
+    assert took < 1000, f"the WebSocket was closed {took} ms after the sign-out began"
     print(f"        the kernel's WebSocket was closed {took} ms after the button was pressed", flush=True)
     assert person.later("return (await fetch('/api')).status") == 401
     person.goes(world.lab + "/lab")
@@ -500,13 +500,12 @@ CHECKS = [
 ]
 
 
-def story(run, folder, words=()):
+def story(run, folder):
     with World(run, folder) as world:
         for check in CHECKS:
-            if not words or any(word in check.__name__ for word in words):
-                begun = time.monotonic()
-                check(world)
-                print(f"        {check.__name__.replace('_', ' ')} ({time.monotonic() - begun:.1f}s)", flush=True)
+            begun = time.monotonic()
+            check(world)
+            print(f"        {check.__name__.replace('_', ' ')} ({time.monotonic() - begun:.1f}s)", flush=True)
     said = world.gateway.process.said()
-    for secret in (PASSWORD, "#token="):
+    for secret in (PASSWORD, "#token=", "code="):
         assert secret not in said, f"{secret!r} is in the log"
