@@ -39,7 +39,7 @@ const OF_SCRIPTS: [&str; 6] =
     ["hx-request", "turbo-frame", "x-turbo-request-id", "x-pjax", "x-inertia", "x-up-version"];
 
 /// The fields by which a browser says that it looks ahead, so that a person may never see the answer.
-const OF_SPECULATION: [&str; 4] = ["sec-purpose", "purpose", "x-moz", "x-purpose"];
+pub const OF_SPECULATION: [&str; 4] = ["sec-purpose", "purpose", "x-moz", "x-purpose"];
 
 /// What fetch metadata consists of.
 const OF_METADATA: [&str; 4] = ["sec-fetch-mode", "sec-fetch-dest", "sec-fetch-site", "sec-fetch-user"];

@@ -13,6 +13,7 @@ mod email_changes;
 mod entry;
 mod hosts;
 mod openapi;
+mod page_forms;
 mod pages;
 mod people;
 mod registration;

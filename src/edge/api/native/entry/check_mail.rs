@@ -16,10 +16,11 @@ use serde_json::{Value, json};
 use super::super::caller::Asked;
 use super::super::registration;
 use super::super::state::{AuthState, SharedAuthState};
-use super::at_home::AtHome;
-use super::form::Form;
-use super::session::{Visitor, visitor};
-use super::told::Told;
+use super::AtHome;
+use super::Form;
+use super::Owner;
+use super::Told;
+use super::session::visitor;
 use super::way::{LETTER, Letter, Way};
 use super::{address_of_check_mail, may_register, page_url, redirect, return_host, shown};
 use palisade_core::domain::page::PageName;
@@ -84,7 +85,7 @@ pub(super) async fn submit(State(state): SharedAuthState, way: Way, asked: Asked
     }
 }
 
-fn facts(state: &AuthState, way: &Way, visitor: Option<&Visitor>) -> Value {
+fn facts(state: &AuthState, way: &Way, visitor: Option<&Owner>) -> Value {
     json!({
         "letter": way.letter.name(),
         "sent": way.notice == Some(SENT),

@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 
 use super::super::caller::Asked;
 use super::super::state::{AuthState, SharedAuthState};
-use super::at_home::AtHome;
-use super::form::Form;
-use super::told::Told;
+use super::AtHome;
+use super::Form;
+use super::Told;
 use super::way::{Letter, Way};
 use super::{address_of_check_mail, page_url, redirect, shown};
 use palisade_core::domain::page::PageName;

@@ -7,10 +7,10 @@ use serde_json::json;
 
 use super::super::caller::Asked;
 use super::super::state::SharedAuthState;
-use super::at_home::AtHome;
-use super::form::Form;
+use super::AtHome;
+use super::Form;
+use super::Told;
 use super::session::{Cookies, entered};
-use super::told::Told;
 use super::verify::not_opened;
 use super::way::{Letter, Way};
 use super::{return_host, rules, shown};

@@ -5,10 +5,11 @@ use axum::response::{IntoResponse, Response};
 use super::super::super::reply::written;
 use super::super::caller::Asked;
 use super::super::hosts;
+use super::super::page_forms::signed_in;
 use super::super::session_cookies;
 use super::super::state::AuthState;
 use super::way::Way;
-use super::{page_url, redirect};
+use super::{Owner, page_url, redirect};
 use palisade_core::domain::browser::CookiePlace;
 use palisade_core::domain::page::PageName;
 use palisade_core::domain::redirect::Redirect;
@@ -20,27 +21,16 @@ use palisade_core::service::caller::Person;
 use palisade_core::service::entry::{Entered, EntryCookie};
 use palisade_core::service::sign_in::SignIn;
 
-/// Who is signed in in this browser.
-pub(super) struct Visitor {
-    pub(super) person: Person,
-    pub(super) email: String,
-}
-
 /// Who is signed in. For a page it is the same whether there is no session or one that cannot be read: it asks.
-pub(super) async fn visitor(state: &AuthState, asked: &Asked) -> Option<Visitor> {
-    let session = match session_cookies::session(state, asked).await {
-        Ok(session) => session?,
+pub(super) async fn visitor(state: &AuthState, asked: &Asked) -> Option<Owner> {
+    match signed_in(state, asked).await {
+        Ok(owner) => owner,
         Err(CookieFault::Store(error)) => {
             tracing::error!(%error, "the session of a browser could not be read");
-            return None;
+            None
         }
-        Err(CookieFault::Forged | CookieFault::Over | CookieFault::TooMany(_)) => return None,
-    };
-    // A revocation may have come in between.
-    (state.authenticator)().refuse_revoked(&session.verified).ok()?;
-    let identity = &session.verified.identity;
-    let person = Person::of(identity, &state.issuer)?;
-    Some(Visitor { person, email: identity.email.as_deref().unwrap_or_default().to_owned() })
+        Err(_) => None,
+    }
 }
 
 /// What a sign-in needs to know of the browser's cookies.

@@ -6,10 +6,11 @@ use serde_json::{Value, json};
 
 use super::super::caller::Asked;
 use super::super::state::{AuthState, SharedAuthState};
-use super::at_home::AtHome;
-use super::form::Form;
-use super::session::{Cookies, Visitor, begun, go_on, visitor};
-use super::told::Told;
+use super::AtHome;
+use super::Form;
+use super::Owner;
+use super::Told;
+use super::session::{Cookies, begun, go_on, visitor};
 use super::way::Way;
 use super::{may_register, page_url, return_host, shown};
 use palisade_core::domain::page::PageName;
@@ -60,7 +61,7 @@ pub(super) async fn submit(State(state): SharedAuthState, way: Way, asked: Asked
     }
 }
 
-fn facts(state: &AuthState, way: &Way, visitor: Option<&Visitor>) -> Value {
+fn facts(state: &AuthState, way: &Way, visitor: Option<&Owner>) -> Value {
     let on = match (&way.target, way.notice) {
         // This page goes on from there at once, and takes the session along to another host.
         (Some(_), Some(UNSENT)) => page_url(state, PAGE, way, &[]),

@@ -358,6 +358,9 @@ async fn only_a_page_of_the_same_origin_posts_a_form() {
             let mut browser = Browser::new(&api);
             let got = browser.send(form(page, &inputs, headers)).await;
             assert_eq!((got.status, got.page()), (403, "error"), "{page} {headers:?}");
+            let facts = got.facts();
+            let url = format!("https://app.test/auth/pages/{page}");
+            assert_eq!((&facts["kind"], &facts["page_url"]), (&json!("cross_site"), &json!(url)));
             assert_eq!(browser.cookies, BTreeMap::new());
         }
     }

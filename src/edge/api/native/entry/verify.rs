@@ -12,10 +12,11 @@ use serde_json::{Value, json};
 use super::super::caller::Asked;
 use super::super::registration;
 use super::super::state::{AuthState, SharedAuthState};
-use super::at_home::AtHome;
-use super::form::Form;
-use super::session::{Cookies, Visitor, entered, visitor};
-use super::told::Told;
+use super::AtHome;
+use super::Form;
+use super::Owner;
+use super::Told;
+use super::session::{Cookies, entered, visitor};
 use super::way::{LETTER, Letter, Way};
 use super::{page_url, return_host, rules, shown};
 use palisade_core::domain::link::Purpose;
@@ -93,7 +94,7 @@ struct LinkPage<'a> {
 
 impl LinkPage<'_> {
     /// Uses the link up and goes on: signed in, where the proof is one of the account's own password.
-    async fn use_up(&self, proof: Proof, visitor: Option<&Visitor>) -> Result<Response, AccountError> {
+    async fn use_up(&self, proof: Proof, visitor: Option<&Owner>) -> Result<Response, AccountError> {
         let LinkPage { state, asked, opened, way, .. } = self;
         if !state.browser.enabled {
             let proof = Proof { wanted: true, ..proof };

@@ -6,23 +6,15 @@ use serde_json::json;
 
 use super::super::super::failure::Failure;
 use super::super::caller::Asked;
+use super::super::page_forms::signed_in;
 use super::super::session_cookies;
 use super::super::state::AuthState;
-use super::{answer, redirect};
+use super::{Owner, answer, redirect, url, wrong_host};
 use palisade_core::domain::carry::{self, Turn};
 use palisade_core::domain::page::PageName;
-use palisade_core::domain::session::SessionId;
 use palisade_core::domain::sign_in_url::{NOTICE, RETURN_TO, SignInUrl};
 use palisade_core::ports::CookieFault;
-use palisade_core::service::caller::Person;
-
-/// Who is signed in in this browser.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Owner {
-    pub(super) person: Person,
-    pub(super) session: SessionId,
-    pub(super) email: String,
-}
+use palisade_core::service::accounts::AccountError;
 
 /// Who is signed in; `None` without a session. A token in `Authorization` says nothing: these are pages.
 ///
@@ -31,32 +23,14 @@ pub(super) struct Owner {
 /// be read does not mean that there is none.
 pub(super) async fn owner(state: &AuthState, asked: &Asked) -> Result<Option<Owner>, Response> {
     if !asked.is_at_home(state) {
-        let facts = json!({"kind": "address", "right_url": format!("{}/", state.public_url)});
-        return Err(answer(state, &asked.headers, PageName::Error, 403, "wrong_host", &facts));
+        return Err(wrong_host(state, asked, &format!("{}/", state.public_url)));
     }
-    let session = match session_cookies::session(state, asked).await {
-        Ok(Some(session)) => session,
-        Ok(None) | Err(CookieFault::Forged | CookieFault::Over) => return Ok(None),
-        Err(CookieFault::TooMany(many)) => {
-            let failure = palisade_core::service::accounts::AccountError::TooMany(many);
-            return Err(failed(state, &asked.headers, failure.into()));
-        }
-        Err(CookieFault::Store(error)) => return Err(failed(state, &asked.headers, error.into())),
-    };
-    // Read just now; a revocation may have come in between.
-    if (state.authenticator)().refuse_revoked(&session.verified).is_err() {
-        return Ok(None);
-    }
-    let identity = &session.verified.identity;
-    let Some(person) = Person::of(identity, &state.issuer) else { return Ok(None) };
-    let Some(session) = person.session else { return Ok(None) };
-    let email = identity.email.as_deref().unwrap_or_default().to_owned();
-    Ok(Some(Owner { person, session, email }))
-}
-
-/// Where this page of ours is, whatever page an operator has in its place.
-pub(super) fn url(state: &AuthState, page: PageName) -> String {
-    format!("{}{}/pages/{}", state.public_url, state.prefix, page.name())
+    signed_in(state, asked).await.map_err(|fault| match fault {
+        CookieFault::TooMany(many) => failed(state, &asked.headers, AccountError::TooMany(many).into()),
+        CookieFault::Store(error) => failed(state, &asked.headers, error.into()),
+        // There is none, by the contract.
+        CookieFault::Forged | CookieFault::Over => to_sign_in(state, PageName::Account, None),
+    })
 }
 
 /// To the sign-in page, which returns to this page of ours.

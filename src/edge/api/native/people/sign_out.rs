@@ -15,9 +15,11 @@ use serde_json::{Value, json};
 
 use super::super::caller::Asked;
 use super::super::state::{AuthState, SharedAuthState};
-use super::form::Form;
-use super::own::{Owner, failed, forgotten, is_from_us, owner, url};
+use super::Form;
+use super::own::{failed, forgotten, is_from_us, owner};
+use super::{Owner, url};
 use super::{redirect, shown};
+use palisade_core::domain::navigation::OF_SPECULATION;
 use palisade_core::domain::page::PageName;
 use palisade_core::domain::return_to::ReturnTarget;
 use palisade_core::domain::sign_in_url::{NOTICE, RETURN_TO, SignInUrl};
@@ -29,8 +31,6 @@ const DONE: &str = "done";
 const DELETED: &str = "deleted";
 /// How many parameters of an address are looked at.
 const MAX_PARAMETERS: usize = 16;
-/// The fields by which a browser says that it looks ahead.
-const OF_SPECULATION: [&str; 4] = ["sec-purpose", "purpose", "x-moz", "x-purpose"];
 
 pub(super) fn router() -> Router<Arc<AuthState>> {
     Router::new().route("/pages/sign-out", get(show).post(submit))

@@ -6,10 +6,10 @@ use serde_json::json;
 
 use super::super::super::super::failure::Failure;
 use super::super::super::callback;
+use super::super::Form;
+use super::super::Told;
 use super::super::answer;
-use super::super::form::Form;
-use super::super::own::url;
-use super::super::told::Told;
+use super::super::url;
 use super::facts::title;
 use super::{AccountPage, PAGE, Wrong};
 use palisade_core::domain::connection::{ConnectionId, Status};

@@ -193,7 +193,7 @@ async fn no_other_site_sends_a_form() {
             &[("form", "connect"), ("provider", ACME)],
         ] {
             let refused = api.submit(ACCOUNT, pairs, &fields).await;
-            assert_eq!((refused.status, &facts(&refused, "error")["kind"]), (403, &json!("cross_origin")));
+            assert_eq!((refused.status, &facts(&refused, "error")["kind"]), (403, &json!("cross_site")));
         }
         assert_eq!(api.submit(SIGN_OUT, &[], &fields).await.status, 403);
     }

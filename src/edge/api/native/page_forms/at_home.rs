@@ -1,4 +1,4 @@
-//! The pages of getting in are on the host of `public_url`: the cookie that they set counts there.
+//! Pages with forms are on the host of `public_url`: the cookies that they need and set count there.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ const MOVED: &str = "moved";
 /// A request to open a page on the host of `public_url`.
 ///
 /// On every other host a browser is sent there before anything is typed: what a form posts there would be refused.
-pub(super) struct AtHome;
+pub(in super::super) struct AtHome;
 
 impl FromRequestParts<Arc<AuthState>> for AtHome {
     type Rejection = Response;
@@ -33,9 +33,7 @@ impl FromRequestParts<Arc<AuthState>> for AtHome {
         if asked.is_at_home(state) {
             return Ok(AtHome);
         }
-        let last = parts.uri.path().rsplit('/').next();
-        let page = PageName::ALL.into_iter().find(|page| Some(page.name()) == last);
-        let home = state.pages.url(page.unwrap_or(PageName::SignIn));
+        let home = state.pages.url(page_of(parts.uri.path()));
         let query = parts.uri.query();
         match parts.extensions.get() {
             Some(AskedHost(host)) if !is_moved(query) && !is_on(&home, host) => {
@@ -48,8 +46,14 @@ impl FromRequestParts<Arc<AuthState>> for AtHome {
     }
 }
 
+/// The page that a path leads to.
+pub(super) fn page_of(path: &str) -> PageName {
+    let last = path.rsplit('/').next();
+    PageName::ALL.into_iter().find(|page| Some(page.name()) == last).unwrap_or(PageName::SignIn)
+}
+
 /// The page that says which address is the right one.
-pub(super) fn wrong_host(state: &AuthState, asked: &Asked, right: &str) -> Response {
+pub(in super::super) fn wrong_host(state: &AuthState, asked: &Asked, right: &str) -> Response {
     let facts = json!({"kind": "address", "right_url": right});
     answer(state, &asked.headers, PageName::Error, 403, "wrong_host", &facts)
 }

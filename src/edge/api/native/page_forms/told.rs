@@ -8,19 +8,19 @@ use palisade_core::domain::password::{PasswordPolicy, Violation};
 use palisade_core::service::accounts::AccountError;
 
 /// What a page says instead of success.
-pub(super) struct Told {
-    pub(super) status: u16,
+pub(in super::super) struct Told {
+    pub(in super::super) status: u16,
     /// The stable word for logs and metrics.
-    pub(super) code: &'static str,
+    pub(in super::super) code: &'static str,
     /// `{field, code, …}` each; `field` is null for what is about the whole form.
-    pub(super) errors: Value,
+    pub(in super::super) errors: Value,
     /// In seconds.
-    pub(super) retry_after: Option<u64>,
+    pub(in super::super) retry_after: Option<u64>,
 }
 
 impl Told {
     /// Those of these inputs that are empty; `None` when none is.
-    pub(super) fn missing(form: &Form, inputs: &[&str]) -> Option<Told> {
+    pub(in super::super) fn missing(form: &Form, inputs: &[&str]) -> Option<Told> {
         let empty = inputs.iter().filter(|name| !form.has(name));
         let errors: Vec<Value> = empty.map(|name| json!({"field": name, "code": "required"})).collect();
         let errors = (!errors.is_empty()).then_some(errors)?;
@@ -28,7 +28,7 @@ impl Told {
     }
 
     /// Why a request was not done. `password` is the name of the input with the password that it is about.
-    pub(super) fn of(error: AccountError, password: &str) -> Told {
+    pub(in super::super) fn of(error: AccountError, password: &str) -> Told {
         let on_fields = match &error {
             AccountError::PasswordRejected { broken, policy } => {
                 Some(broken.iter().map(|rule| violation(*rule, *policy, password)).collect())
