@@ -19,7 +19,7 @@ use axum::response::Response;
 use axum::routing::get;
 use serde_json::json;
 
-use super::page_forms::{AtHome, Form, Owner, Told, answer, redirect, shown, told, url, wrong_host};
+use super::page_forms::{Form, Owner, Told, answer, redirect, shown, told, url, wrong_host};
 use super::state::{AuthState, SharedAuthState};
 use palisade_core::domain::browser::BrowserSettings;
 use palisade_core::domain::page::PageName;

@@ -73,7 +73,9 @@ impl FromRequest<Arc<AuthState>> for Form {
             let facts = json!({"kind": "cross_site", "page_url": page});
             return Err(answer(state, &asked.headers, PageName::Error, 403, "cross_site", &facts));
         }
-        if !asked.is_at_home(state) {
+        // These need no session: the link is what counts, by whatever name of this service it was opened.
+        let needs_home = !matches!(page_of(parts.uri.path()), PageName::Undo | PageName::Object);
+        if needs_home && !asked.is_at_home(state) {
             return Err(wrong_host(state, &asked, &format!("{}/", state.public_url)));
         }
         let request = Request::from_parts(parts, body);

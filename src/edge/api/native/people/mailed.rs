@@ -14,9 +14,9 @@ use serde_json::json;
 
 use super::super::caller::By;
 use super::super::state::{AuthState, SharedAuthState};
+use super::Form;
 use super::Told;
 use super::shown;
-use super::{AtHome, Form};
 use palisade_core::domain::page::PageName;
 use palisade_core::service::accounts::AccountError;
 
@@ -26,11 +26,11 @@ pub(super) fn router() -> Router<Arc<AuthState>> {
         .route("/pages/object", get(show_object).post(object))
 }
 
-async fn show_undo(State(state): SharedAuthState, _: AtHome, headers: HeaderMap) -> Response {
+async fn show_undo(State(state): SharedAuthState, headers: HeaderMap) -> Response {
     shown(&state, &headers, PageName::Undo, json!({"step": "link"}))
 }
 
-async fn show_object(State(state): SharedAuthState, _: AtHome, headers: HeaderMap) -> Response {
+async fn show_object(State(state): SharedAuthState, headers: HeaderMap) -> Response {
     shown(&state, &headers, PageName::Object, json!({"step": "link"}))
 }
 
