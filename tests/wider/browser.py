@@ -28,6 +28,8 @@ ANN, PASSWORD = "ann@example.com", "Correct horse 42 staple"
 HOME, LAB, DATA, NOTES = "id.home.test", "lab.one.test", "data.two.example", "notes.three.example"
 # A host that only a wildcard matches: no session is carried there.
 WILD = "x.wild.test"
+# An app of the same site as the sign-in.
+SHOP = "shop.home.test"
 
 
 def serves(run, url, seconds=60):
@@ -107,7 +109,7 @@ class World:
         certificates = folder / "certificates"
         certificates.mkdir(parents=True)
         self.certificates = mail.Certificates(certificates)
-        self.certificates.sign("people", "ours", ",".join(f"DNS:{name}" for name in (HOME, LAB, DATA, NOTES, WILD)))
+        self.certificates.sign("people", "ours", ",".join(f"DNS:{name}" for name in (HOME, LAB, DATA, NOTES, WILD, SHOP)))
         self.server = self.stack.enter_context(mail.Server(starttls=self.certificates.context()))
         self.apps = Apps(run, folder)
         self.notes_app = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Notes)
@@ -115,8 +117,8 @@ class World:
         threading.Thread(target=self.notes_app.serve_forever, daemon=True).start()
         self.stack.callback(self.notes_app.shutdown)
         self.port = run.free_port()
-        self.home, self.lab, self.data, self.notes, self.wild = (
-            f"https://{host}:{self.port}" for host in (HOME, LAB, DATA, NOTES, WILD))
+        self.home, self.lab, self.data, self.notes, self.wild, self.shop = (
+            f"https://{host}:{self.port}" for host in (HOME, LAB, DATA, NOTES, WILD, SHOP))
         self.gateway = run.Gateway(folder / "people", self.config(more), public=self.home)
 
     def config(self, more):
@@ -140,6 +142,7 @@ ca = "{self.certificates.folder}/ours.pem"
 {route("charts", DATA, self.apps.charts, "/charts")}
 {route("notes", NOTES, self.notes_app.server_port, extra='preset = "pwa"')}
 {route("wild", "*.wild.test", self.notes_app.server_port)}
+{route("shop", SHOP, self.notes_app.server_port)}
 """
 
     def link(self, to, page):
@@ -364,6 +367,20 @@ def a_form_posted_too_late_is_not_sent(world):
     signs_in(world, person)
     person.is_at(world.notes, "/new")
     assert not [what for what in Notes.seen if "/save" in what[1]], Notes.seen
+    # The same where another tab has signed in meanwhile: it is told, although there is a session again.
+    other = person.opens_tab("about:blank")
+    signs_out(world, person)
+    person.goes(world.home + "/auth/pages/sign-in")
+    signs_in(world, person)
+    person.is_at(world.home, "/auth/pages/account")
+    person.switches(page)
+    person.types("[name=note]", "too late again")
+    person.presses("button")
+    person.is_at(world.home, "/auth/pages/sign-in")
+    person.sees("This was not sent")
+    person.presses("main a.button")
+    person.is_at(world.notes, "/new")
+    assert other and not [what for what in Notes.seen if "/save" in what[1]], Notes.seen
 
 
 def scripts_and_programs_get_a_401_that_names_the_sign_in(world):
@@ -385,6 +402,11 @@ def scripts_and_programs_get_a_401_that_names_the_sign_in(world):
         return [answer.status, answer.headers.get("hx-redirect")];
     """)
     assert status == 401 and "/auth/pages/sign-in" in elsewhere, (status, elsewhere)
+    # Turbo says which frame of the page it loads.
+    assert person.later("""
+        const headers = { "Turbo-Frame": "notes", "Accept": "text/html, application/xhtml+xml" };
+        return (await fetch("/api/notes", { headers })).status;
+    """) == 401
     assert person.later("""
         const request = new XMLHttpRequest();
         request.open("GET", "/api/notes");
@@ -401,6 +423,7 @@ def scripts_and_programs_get_a_401_that_names_the_sign_in(world):
     # A manifest is fetched by the browser without anything that shows who asks.
     assert person.later("return (await fetch('/manifest.webmanifest', { credentials: 'omit' })).status") == 200
     assert person.later("return (await fetch('/sw.js', { redirect: 'manual' })).status") == 401
+    assert "failed" in person.later("return String(await navigator.serviceWorker.register('/sw.js'))")
 
 
 def a_browser_that_keeps_no_cookie_is_told_so(world):
@@ -436,8 +459,9 @@ def a_link_opened_elsewhere_finishes_there(world):
     telephone.is_at(world.notes, "/from-the-desk")
     scanner.submits()
     scanner.is_at(world.home)
-    desk.goes(desk.js("return location.href"))
-    desk.is_at(world.home)
+    # The window that waits asks again by itself.
+    desk.until("the first window says what happened", lambda: "confirmed" in desk.js("return document.body.innerText"), 40)
+    desk.is_at(world.home, "/auth/pages/check-mail")
 
 
 def a_frame_shows_a_notice_and_no_form(world):
@@ -475,6 +499,50 @@ def nothing_but_a_page_starts_a_sign_in(world):
         assert got == status, (status, got, method, path, fields)
 
 
+def an_app_signs_out_by_a_link(world):
+    """Of the same site it does so at once, of another after one question; an image or a frame signs no visitor out."""
+    person = signed_in(world, world.shop + "/")
+    link = world.home + "/auth/pages/sign-out?return_to=" + urllib.parse.quote(world.shop + "/", safe="")
+    # Each of them tells when its request was answered.
+    person.later("""
+        const [link] = given;
+        for (const name of ["img", "iframe"]) {
+            const part = document.createElement(name);
+            const answered = new Promise(resolve => part.onload = part.onerror = resolve);
+            part.src = link;
+            document.body.append(part);
+            await answered;
+        }
+        return 0;
+    """, link)
+    assert person.is_signed_in(HOME)
+    person.js("document.body.insertAdjacentHTML('beforeend', '<a id=out href=\"' + arguments[0] + '\">out</a>')", link)
+    person.presses("#out")
+    person.is_at(world.home, "/auth/pages/sign-out")
+    person.sees("You are signed out")
+    assert not person.is_signed_in(HOME)
+    # The way back does not sign in again by itself.
+    person.presses("main a.button")
+    person.is_at(world.home, "/auth/pages/sign-in")
+
+    person = signed_in(world, world.notes + "/")
+    person.js("document.body.insertAdjacentHTML('beforeend', '<a id=out href=\"' + arguments[0] + '\">out</a>')", link)
+    person.presses("#out")
+    person.is_at(world.home, "/auth/pages/sign-out")
+    person.sees("Sign out?")
+    assert person.is_signed_in(HOME)
+    person.submits()
+    person.sees("You are signed out")
+    assert not person.is_signed_in(HOME)
+
+
+def an_http_address_of_an_https_service_is_told(world):
+    person = world.browser()
+    person.goes(f"http://{NOTES}:{world.gateway.port}/list")
+    person.until("a page says so", lambda: "address" in person.js("return document.body.innerText"), 20)
+    assert person.js("return document.querySelector('main a').href").startswith("https://"), person.js("return document.body.innerHTML")
+
+
 def it_works_without_script(world):
     person = world.browser()
     person.cdp("Emulation.setScriptExecutionDisabled", value=True)
@@ -496,6 +564,8 @@ CHECKS = [
     a_link_opened_elsewhere_finishes_there,
     a_frame_shows_a_notice_and_no_form,
     nothing_but_a_page_starts_a_sign_in,
+    an_app_signs_out_by_a_link,
+    an_http_address_of_an_https_service_is_told,
     it_works_without_script,
 ]
 

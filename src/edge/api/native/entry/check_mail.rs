@@ -21,7 +21,7 @@ use super::Form;
 use super::Owner;
 use super::Told;
 use super::session::visitor;
-use super::way::{LETTER, Letter, Way};
+use super::way::{LETTER, Letter, SINCE, Way};
 use super::{address_of_check_mail, may_register, page_url, redirect, return_host, shown};
 use palisade_core::domain::page::PageName;
 use palisade_core::domain::time::UnixTime;
@@ -29,9 +29,8 @@ use palisade_core::domain::time::UnixTime;
 const PAGE: PageName = PageName::CheckMail;
 /// Says that the letter was asked for again.
 const SENT: &str = "sent";
-/// How often the page asks again while it waits, in seconds (`Refresh`, HTML Standard §7.4.6). Without an address browsers
-/// load the same one once more, fragment included.
-const REFRESH: &str = "15";
+/// How often the page asks again while it waits, in seconds (`Refresh`, HTML Standard §7.4.6).
+const REFRESH: u64 = 15;
 /// For how long.
 const WAIT: Duration = Duration::from_secs(3600);
 
@@ -54,7 +53,12 @@ pub(super) async fn show(State(state): SharedAuthState, _: AtHome, way: Way, ask
     }
     let mut response = shown(&state, &asked.headers, PAGE, facts);
     if waits {
-        response.headers_mut().insert(header::REFRESH, HeaderValue::from_static(REFRESH));
+        // With an address, and that without a fragment: to its own address with one, a browser only scrolls.
+        let since = way.since.map_or(0, |since| since.0).to_string();
+        let same = page_url(&state, PAGE, &way, &[(LETTER, way.letter.name()), (SINCE, &since)]);
+        if let Ok(refresh) = HeaderValue::from_str(&format!("{REFRESH}; url={same}")) {
+            response.headers_mut().insert(header::REFRESH, refresh);
+        }
     }
     response
 }
