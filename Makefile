@@ -94,10 +94,10 @@ test: deps ## every test that needs only what the build needs
 test-wider: deps-wider ## the gateway with Prometheus, Tomcat, nginx, Express, JupyterLab, Streamlit, Datasette, a mail server, an OAuth server, a browser, gRPC, passlib, plugins from an empty folder on, and what README and guides say
 	CARGO="$(CARGO)" $(VENV)/bin/python tests/wider/run
 
-soak: deps-wider ## 200 kills of the store, 200 within compactions, 5,000 damages of the data folder, and the wider tests with streams silent for ten minutes
+soak: deps-wider ## 200 kills of the store, 200 within compactions, 5,000 damages of the data folder, and the wider tests with every look of every page and streams silent for ten minutes
 	PALISADE_KILLS=200 $(CARGO) test --locked --test parts nothing_acknowledged_is_lost
 	PALISADE_DAMAGES=5000 $(CARGO) test --locked --test parts damages -- --nocapture
-	IDLE_SECONDS=600 CARGO="$(CARGO)" $(VENV)/bin/python tests/wider/run
+	LOOKS=whole IDLE_SECONDS=600 CARGO="$(CARGO)" $(VENV)/bin/python tests/wider/run
 
 deps-bench: deps
 	@if command -v wrk >/dev/null && { command -v valgrind >/dev/null || [ "$$(uname -s)" != Linux ]; }; then :; \
