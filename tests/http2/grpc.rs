@@ -19,6 +19,7 @@ fn grpc_routes(upstream: SocketAddr, dead: SocketAddr) -> String {
         route("closed", "/closed.Echo", upstream, "auth = \"required\""),
         route("scoped", "/scoped.Echo", upstream, "auth = \"required\"\nrequire = { scopes = [\"write\"] }"),
         route("dead", "/dead.Echo", dead, "auth = \"none\""),
+        route("pages", "/pages.Echo", upstream, "cors = { origins = [\"https://page.test\"] }"),
     ]
     .concat()
 }
@@ -307,4 +308,22 @@ async fn a_stream_over_the_bound_of_its_route_is_refused_at_once_and_ended_upstr
     assert!(response.headers()["grpc-message"].to_str().unwrap().starts_with("body_too_large: "));
     // Half a stream never passes for a whole one.
     assert_eq!(timeout(PATIENCE, ends.recv()).await.unwrap(), Some(Some(h2::Reason::CANCEL)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_call_can_be_read_by_pages_that_its_route_lists() {
+    let (upstream, _calls) = server().await;
+    let gateway = Gateway::start(&grpc_routes(upstream.address, upstream.address)).await;
+    let client = clear(&gateway).await;
+    for (path, origin, allowed) in [
+        ("/pages.Echo/Unary", "https://page.test", Some("https://page.test")),
+        ("/pages.Echo/Unary", "https://evil.test", None),
+        ("/closed.Echo/Unary", "https://page.test", None),
+    ] {
+        let request = grpc_call(path).header("origin", origin).body(()).unwrap();
+        let (response, _, _) = made(&client, request, "x").await;
+        assert_eq!(code(response.headers()), 16, "{path}");
+        let field = response.headers().get("access-control-allow-origin");
+        assert_eq!(field.map(|value| value.to_str().unwrap()), allowed, "{path} {origin}");
+    }
 }

@@ -12,6 +12,7 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::http::ServerSession;
 use pingora::proxy::Session;
 
+use super::cors::CorsRules;
 use super::outbound;
 use palisade_core::domain::problem::Problem;
 use palisade_core::domain::reply::Reply;
@@ -51,12 +52,20 @@ pub const fn status(http: u16) -> u16 {
 }
 
 /// Answers a call with `reply`, and ends it. A page or a redirect, which no such client understands, ends it with its code
-/// and its summary.
+/// and its summary. `cors` as everywhere: script in a page reads the status only by leave of its route.
 ///
 /// # Errors
 /// The client's connection failed.
-pub async fn send(session: &mut Session, reply: &Reply, request_id: &str) -> Result<()> {
-    let response = head(reply, request_id)?;
+pub async fn send(
+    session: &mut Session,
+    reply: &Reply,
+    request_id: &str,
+    cors: Option<&CorsRules>,
+) -> Result<()> {
+    let mut response = head(reply, request_id)?;
+    if let Some(cors) = cors {
+        cors.write(&session.req_header().headers, &mut response);
+    }
     match session.as_downstream_mut() {
         // The stream must end with this very frame, which the engine's own way to write does not do.
         ServerSession::H2(stream) => stream.write_response_header(Box::new(response), true),

@@ -44,7 +44,7 @@ pub async fn send(
     cors: Option<&CorsRules>,
 ) -> Result<()> {
     if grpc::is_call(session.req_header()) {
-        return grpc::send(session, reply, request_id).await;
+        return grpc::send(session, reply, request_id, cors).await;
     }
     let body = reply.body();
     let mut response = head(reply, body.len(), request_id)?;
