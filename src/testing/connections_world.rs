@@ -115,29 +115,7 @@ impl Fakes {
 }
 
 fn user(id: UserId) -> User {
-    User {
-        id,
-        email: ANN.parse().unwrap(),
-        email_verified: true,
-        name: Some("Ann".to_owned()),
-        password: None,
-        active: true,
-        locked_until: None,
-        created_at: NOW,
-        updated_at: NOW,
-        last_login_at: None,
-        scopes: Vec::new(),
-        claims: serde_json::Map::new(),
-        device_letters: Vec::new(),
-        devices: Vec::new(),
-        known_blocks: Vec::new(),
-        link_generation: 0,
-        live_links: std::collections::BTreeMap::new(),
-        claim: palisade_core::domain::account::Claim::Claimed,
-        registration: None,
-        email_changes: Default::default(),
-        revision: 0,
-    }
+    User { email_verified: true, name: Some("Ann".to_owned()), ..User::new(id, ANN.parse().unwrap(), NOW) }
 }
 
 /// The caller with an access token of `user`.

@@ -117,6 +117,34 @@ pub struct User {
 }
 
 impl User {
+    /// An account as it begins: active, claimed, without a password, and with an address that is not verified.
+    #[must_use]
+    pub fn new(id: UserId, email: EmailAddress, now: UnixTime) -> User {
+        User {
+            id,
+            email,
+            email_verified: false,
+            name: None,
+            password: None,
+            active: true,
+            locked_until: None,
+            created_at: now,
+            updated_at: now,
+            last_login_at: None,
+            scopes: Vec::new(),
+            claims: Map::new(),
+            devices: Vec::new(),
+            device_letters: Vec::new(),
+            known_blocks: Vec::new(),
+            link_generation: 0,
+            live_links: BTreeMap::new(),
+            claim: Claim::Claimed,
+            registration: None,
+            email_changes: EmailChanges::default(),
+            revision: 0,
+        }
+    }
+
     /// Makes every link void that was mailed for the account, but for those that undo a change of its address.
     pub fn void_links(&mut self) {
         self.link_generation += 1;

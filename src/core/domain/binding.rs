@@ -212,7 +212,7 @@ mod tests {
     use zeroize::Zeroizing;
 
     use super::*;
-    use crate::domain::account::{Claim, UserId};
+    use crate::domain::account::UserId;
 
     const NOW: UnixTime = UnixTime(1_800_000_000);
     const ANN: &str = "ann@example.com";
@@ -228,27 +228,8 @@ mod tests {
     /// An account that has the password of this registration.
     fn registered(address: &str, registration: u128) -> User {
         User {
-            id: UserId(Uuid::from_u128(1)),
-            email: at(address),
-            email_verified: false,
-            name: None,
-            password: None,
-            active: true,
-            locked_until: None,
-            created_at: NOW,
-            updated_at: NOW,
-            last_login_at: None,
-            scopes: Vec::new(),
-            claims: serde_json::Map::new(),
-            devices: Vec::new(),
-            known_blocks: Vec::new(),
-            link_generation: 0,
-            live_links: std::collections::BTreeMap::new(),
-            claim: Claim::Claimed,
-            device_letters: Default::default(),
             registration: Some(Uuid::from_u128(registration)),
-            email_changes: Default::default(),
-            revision: 0,
+            ..User::new(UserId(Uuid::from_u128(1)), at(address), NOW)
         }
     }
 

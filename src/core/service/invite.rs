@@ -2,14 +2,12 @@
 //!
 //! A person who follows the link has the mailbox, so the address counts as verified with the password.
 
-use std::collections::BTreeMap;
-
 use super::accounts::{AccountError, Accounts, name};
 use super::caller::Source;
 use super::links::HandedLink;
 use super::noted::About;
 use super::retry::Decision;
-use crate::domain::account::{Claim, User, UserId};
+use crate::domain::account::{User, UserId};
 use crate::domain::audit::{Action, Outcome};
 use crate::domain::email::EmailAddress;
 use crate::domain::link::Purpose;
@@ -58,30 +56,7 @@ impl Accounts {
         email: EmailAddress,
         name: Option<String>,
     ) -> Result<Invited, AccountError> {
-        let now = self.now();
-        let mut user = User {
-            id: UserId(self.entropy.uuid()),
-            email,
-            email_verified: false,
-            name,
-            password: None,
-            active: true,
-            locked_until: None,
-            created_at: now,
-            updated_at: now,
-            last_login_at: None,
-            scopes: Vec::new(),
-            claims: serde_json::Map::new(),
-            device_letters: Vec::new(),
-            devices: Vec::new(),
-            known_blocks: Vec::new(),
-            link_generation: 0,
-            live_links: BTreeMap::new(),
-            claim: Claim::Claimed,
-            registration: None,
-            email_changes: Default::default(),
-            revision: 0,
-        };
+        let mut user = User { name, ..User::new(UserId(self.entropy.uuid()), email, self.now()) };
         let (mut changes, link) = self.operator_link(Purpose::Invite, Letter::Invitation, &mut user).await?;
         changes.insert(0, Change::CreateUser(user.clone()));
         let gone = self.create_at(&user.email, changes).await?;

@@ -5,7 +5,6 @@
 //! off, and the others go on. Errands, which go out over the network and may take long, have a worker of their
 //! own ([`super::connections`]).
 
-use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
@@ -197,34 +196,17 @@ impl Accounts {
         let Work::Register { email, name, password, registration, origin } = work else {
             return Ok(Done::default());
         };
-        let now = self.now();
         let mut user = User {
-            id: UserId(self.entropy.uuid()),
-            email: email.clone(),
-            email_verified: false,
             name: name.clone(),
             password: Some(password.clone()),
-            active: true,
-            locked_until: None,
-            created_at: now,
-            updated_at: now,
-            last_login_at: None,
-            scopes: Vec::new(),
-            claims: serde_json::Map::new(),
-            device_letters: Vec::new(),
-            devices: Vec::new(),
-            known_blocks: Vec::new(),
-            link_generation: 0,
-            live_links: BTreeMap::new(),
             claim: Claim::Unclaimed,
             registration: *registration,
-            email_changes: Default::default(),
-            revision: 0,
+            ..User::new(UserId(self.entropy.uuid()), email.clone(), self.now())
         };
         let noted = Some((Action::Register, Outcome::Success, About::user(user.id)));
         // The account is made even when its letter is held back: the next request for it may come through.
         let mut changes = self.asked_link(LetterRequest::Verify, &mut user, email, Some(origin)).await?;
-        changes.push(self.later(now.plus(UNCLAIMED_LIFE), Work::ForgetUnverified(user.id)));
+        changes.push(self.later(user.created_at.plus(UNCLAIMED_LIFE), Work::ForgetUnverified(user.id)));
         changes.push(Change::CreateUser(user));
         Ok(Done { changes, noted })
     }

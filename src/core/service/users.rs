@@ -1,7 +1,5 @@
 //! What an operator does with accounts. Each act is audited.
 
-use std::collections::BTreeMap;
-
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value};
 
@@ -113,29 +111,13 @@ impl Accounts {
                 Some(self.passwords.hash(password, requester).await?)
             }
         };
-        let now = self.now();
         let mut user = User {
-            id: UserId(self.entropy.uuid()),
-            email,
             email_verified: new.email_verified,
             name,
             password,
-            active: true,
-            locked_until: None,
-            created_at: now,
-            updated_at: now,
-            last_login_at: None,
             scopes: new.scopes,
             claims: new.claims,
-            device_letters: Vec::new(),
-            devices: Vec::new(),
-            known_blocks: Vec::new(),
-            link_generation: 0,
-            live_links: BTreeMap::new(),
-            claim: Claim::Claimed,
-            registration: None,
-            email_changes: Default::default(),
-            revision: 0,
+            ..User::new(UserId(self.entropy.uuid()), email, self.now())
         };
         self.fits(&user)?;
         let (mut changes, mut link) = (Vec::new(), None);
