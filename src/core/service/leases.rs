@@ -114,14 +114,7 @@ impl Leases {
         held: &mut HeldLease,
         work: impl Future<Output = T>,
     ) -> Result<Option<T>, StoreError> {
-        if !self.confirm(held).await? {
-            return Ok(None);
-        }
-        tokio::select! {
-            biased;
-            done = work => Ok(Some(done)),
-            () = self.keep(held, KeepUntil::End) => Ok(None),
-        }
+        self.run_until(held, KeepUntil::End, work).await
     }
 
     /// Runs `work` to its end, and extends the lease before, and meanwhile for as long as that is possible: for work that
@@ -138,12 +131,10 @@ impl Leases {
             return Ok(None);
         }
         let mut work = std::pin::pin!(work);
-        tokio::select! {
-            biased;
-            done = &mut work => return Ok(Some(done)),
-            () = self.keep(held, KeepUntil::End) => {}
-        }
-        Ok(Some(work.await))
+        Ok(Some(match self.keep_while(held, KeepUntil::End, &mut work).await {
+            Some(done) => done,
+            None => work.await,
+        }))
     }
 
     /// Runs `work` and extends the lease before and meanwhile, also after its end: for work that would be done twice if it
@@ -158,13 +149,32 @@ impl Leases {
         held: &mut HeldLease,
         work: impl Future<Output = T>,
     ) -> Result<Option<T>, StoreError> {
-        if !self.confirm(held).await? {
-            return Ok(None);
+        self.run_until(held, KeepUntil::TakenOver, work).await
+    }
+
+    async fn run_until<T>(
+        &self,
+        held: &mut HeldLease,
+        until: KeepUntil,
+        work: impl Future<Output = T>,
+    ) -> Result<Option<T>, StoreError> {
+        match self.confirm(held).await? {
+            true => Ok(self.keep_while(held, until, work).await),
+            false => Ok(None),
         }
+    }
+
+    /// What `work` comes to; `None` once the lease cannot be kept any more.
+    async fn keep_while<T>(
+        &self,
+        held: &mut HeldLease,
+        until: KeepUntil,
+        work: impl Future<Output = T>,
+    ) -> Option<T> {
         tokio::select! {
             biased;
-            done = work => Ok(Some(done)),
-            () = self.keep(held, KeepUntil::TakenOver) => Ok(None),
+            done = work => Some(done),
+            () = self.keep(held, until) => None,
         }
     }
 
