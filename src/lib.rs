@@ -9,8 +9,9 @@
 //!   passwords (bcrypt), limits, devices, mail (lettre), fetch (reqwest), wasm (wasmtime), vault (orion),
 //!   webhook, telemetry and the audit log.
 //! - [`config`]: `config.toml`, typed and valid; the catalogue of providers. [`cli`]: one file per
-//!   command. [`durable`]: how a file of the data folder is replaced. [`app`]: the composition root, the
-//!   only room that names every room of `edge`.
+//!   command. [`app`]: the composition root, the only room that names every room of `edge`.
+//! - What several rooms of `edge` share: [`durable`] replaces a file of the data folder, [`http_fields`] converts header
+//!   fields, [`templates`] and [`html`] make texts for people, [`by_end`] hashes what ends in a signature.
 //!
 //! # The law
 //! Each floor uses only the floors below it, rooms on one floor never name each other, and only a room
@@ -29,8 +30,11 @@
 #![deny(unsafe_code)]
 
 pub mod app;
+pub mod by_end;
 pub mod cli;
 pub mod config;
 pub mod durable;
 pub mod edge;
+pub mod html;
 pub mod http_fields;
+pub mod templates;

@@ -6,7 +6,6 @@
 //! signed with it, nor before the moment at which it was made, for a clock that was set back. A value that is not good is
 //! not kept: what we did not make costs a MAC, and misses are bounded where they are read.
 
-use std::hash::{BuildHasher, DefaultHasher, Hasher, RandomState};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +13,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use moka::sync::Cache;
 
+use crate::by_end::ByEnd;
 use palisade_core::domain::account::UserId;
 use palisade_core::domain::browser::{CookiePlace, PlaceRef};
 use palisade_core::domain::session::SessionId;
@@ -24,9 +24,6 @@ use palisade_core::service::caller::Person;
 
 /// The longest that a verdict is in force without another read.
 pub const LONGEST: Duration = Duration::from_secs(300);
-
-/// How much of a value's end is hashed: all of its MAC.
-const HASHED: usize = 43;
 
 /// Where sessions are read, and told of their uses.
 #[async_trait]
@@ -62,30 +59,6 @@ impl SessionSource for Accounts {
     }
 }
 
-/// Hashes the end of a text, keyed by chance: only values with a good MAC are kept.
-#[derive(Clone, Default)]
-struct ByMac(RandomState);
-
-struct MacHasher(DefaultHasher);
-
-impl BuildHasher for ByMac {
-    type Hasher = MacHasher;
-
-    fn build_hasher(&self) -> MacHasher {
-        MacHasher(self.0.build_hasher())
-    }
-}
-
-impl Hasher for MacHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        self.0.write(&bytes[bytes.len().saturating_sub(HASHED)..]);
-    }
-
-    fn finish(&self) -> u64 {
-        self.0.finish()
-    }
-}
-
 #[derive(Clone)]
 struct Entry {
     live: Arc<LiveCookie>,
@@ -99,7 +72,7 @@ struct Entry {
 
 /// The verdicts about cookies, over where they are read.
 pub struct CookieVerdicts<S> {
-    entries: Cache<Box<str>, Entry, ByMac>,
+    entries: Cache<Box<str>, Entry, ByEnd>,
     source: S,
     /// The issuer of our own tokens.
     issuer: String,
@@ -111,7 +84,7 @@ impl<S: SessionSource> CookieVerdicts<S> {
     #[must_use]
     pub fn new(source: S, max: u64, issuer: String, clock: Arc<dyn Clock>) -> CookieVerdicts<S> {
         let entries =
-            Cache::builder().max_capacity(max).time_to_live(LONGEST).build_with_hasher(ByMac::default());
+            Cache::builder().max_capacity(max).time_to_live(LONGEST).build_with_hasher(ByEnd::default());
         CookieVerdicts { entries, source, issuer, clock }
     }
 }

@@ -21,6 +21,8 @@ use futures::Stream;
 use serde_json::{Map, Value};
 use tokio::net::TcpSocket;
 
+use crate::html::escaped;
+
 /// Connections that wait to be accepted.
 const BACKLOG: u32 = 1024;
 /// Begins each name of an identity header.
@@ -116,22 +118,6 @@ fn asserted_name(headers: &HeaderMap) -> Option<String> {
     let payload = headers.get(ASSERTION)?.to_str().ok()?.split('.').nth(1)?;
     let claims: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).ok()?).ok()?;
     claims["name"].as_str().map(str::to_owned)
-}
-
-/// Text that means itself in HTML, between tags and in quotes.
-fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for char in text.chars() {
-        match char {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            other => out.push(other),
-        }
-    }
-    out
 }
 
 #[cfg(test)]

@@ -9,9 +9,16 @@ pub struct Room {
     pub crates: &'static [&'static str],
 }
 
-/// What every room of `edge` may name: all of the core, the configuration, the way files are replaced, and the
-/// header adapter.
-const BELOW: &[&str] = &["palisade_core", "palisade::config", "palisade::durable", "palisade::http_fields"];
+/// What every room of `edge` may name: all of the core, the configuration, and what several rooms share.
+const BELOW: &[&str] = &[
+    "palisade_core",
+    "palisade::by_end",
+    "palisade::config",
+    "palisade::durable",
+    "palisade::html",
+    "palisade::http_fields",
+    "palisade::templates",
+];
 
 pub const ROOMS: &[Room] = &[
     Room {
@@ -73,8 +80,11 @@ pub const ROOMS: &[Room] = &[
             "zeroize",
         ],
     },
+    Room { at: "palisade::by_end", ours: &[], crates: &[] },
     Room { at: "palisade::durable", ours: &[], crates: &[] },
+    Room { at: "palisade::html", ours: &[], crates: &[] },
     Room { at: "palisade::http_fields", ours: &["palisade_core"], crates: &["http"] },
+    Room { at: "palisade::templates", ours: &["palisade::config"], crates: &["minijinja"] },
     Room { at: "palisade::edge::admin_client", ours: BELOW, crates: &["reqwest", "secrecy", "serde_json"] },
     Room {
         at: "palisade::edge::api",

@@ -5,45 +5,17 @@
 //! is never used at or past the token's end, nor before the moment at which it was verified, for a clock that was set
 //! back, nor after a key was withdrawn; a reload makes a new cache.
 
-use std::hash::{BuildHasher, DefaultHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
 use moka::sync::Cache;
 
+use crate::by_end::ByEnd;
 use palisade_core::domain::time::UnixTime;
 use palisade_core::ports::Verified;
 
-/// How much of a token's end is hashed: all of an HS256 signature, the shortest there is.
-const HASHED: usize = 43;
-
 /// The bytes of a token that count as one entry: what issuers sign is mostly shorter.
 const ORDINARY: usize = 1024;
-
-/// Hashes the end of a text, keyed by chance. Only verified tokens are kept, and their signatures tell
-/// them apart as well as their whole texts would, in a fraction of the time; equality compares it all.
-#[derive(Clone, Default)]
-struct BySignature(RandomState);
-
-struct SignatureHasher(DefaultHasher);
-
-impl BuildHasher for BySignature {
-    type Hasher = SignatureHasher;
-
-    fn build_hasher(&self) -> SignatureHasher {
-        SignatureHasher(self.0.build_hasher())
-    }
-}
-
-impl Hasher for SignatureHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        self.0.write(&bytes[bytes.len().saturating_sub(HASHED)..]);
-    }
-
-    fn finish(&self) -> u64 {
-        self.0.finish()
-    }
-}
 
 #[derive(Clone)]
 struct Entry {
@@ -61,7 +33,7 @@ fn weight(token: &Box<str>, _: &Entry) -> u32 {
 
 /// Verified tokens by their whole text.
 pub struct TokenCache {
-    entries: Cache<Box<str>, Entry, BySignature>,
+    entries: Cache<Box<str>, Entry, ByEnd>,
     leeway: Duration,
 }
 
@@ -70,10 +42,7 @@ impl TokenCache {
     #[must_use]
     pub fn new(max: u64, leeway: Duration) -> TokenCache {
         TokenCache {
-            entries: Cache::builder()
-                .max_capacity(max)
-                .weigher(weight)
-                .build_with_hasher(BySignature::default()),
+            entries: Cache::builder().max_capacity(max).weigher(weight).build_with_hasher(ByEnd::default()),
             leeway,
         }
     }

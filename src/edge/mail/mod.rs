@@ -16,5 +16,4 @@ mod write;
 
 pub use post::{Accepted, Post};
 pub use samples::{sample, sample_token};
-pub use templates::Templates;
 pub use write::{KNOWN, Letters, Written};

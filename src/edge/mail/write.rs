@@ -14,8 +14,9 @@ use uuid::Uuid;
 
 use super::moment::{moment, span};
 use super::samples::{bare, purpose, sample, sample_token};
-use super::templates::{Templates, fault};
+use super::templates::{self, KIND};
 use crate::config::{self, ConfigError};
+use crate::templates::TemplateSet;
 use palisade_core::domain::link::Purpose;
 use palisade_core::domain::mail::{Connected, Letter, Mail};
 use palisade_core::domain::name::{is_line, is_name};
@@ -71,7 +72,7 @@ pub struct Written {
 
 /// Writes letters.
 pub struct Letters {
-    templates: Templates,
+    templates: TemplateSet,
     service: String,
     public_url: String,
     host: String,
@@ -89,7 +90,7 @@ impl Letters {
     pub fn load(mail: &config::Mail, public_url: &str) -> Result<Letters, Vec<ConfigError>> {
         let host = public_url.split_once("://").map_or(public_url, |(_, host)| host).to_owned();
         let letters = Letters {
-            templates: Templates::load(mail.templates.as_deref())?,
+            templates: templates::load(mail.templates.as_deref())?,
             service: mail.from.name.clone().unwrap_or_else(|| host.clone()),
             public_url: public_url.to_owned(),
             host,
@@ -164,7 +165,7 @@ impl Letters {
         let (subject, text) = parted(&text).ok_or_else(|| {
             let first = text.trim_start().lines().next().unwrap_or_default();
             let found = format!("the first line {:?}", first.chars().take(60).collect::<String>());
-            fault(
+            KIND.fault(
                 &self.templates.place(&name),
                 1,
                 &found,

@@ -10,7 +10,7 @@ use super::assets::Assets;
 use super::languages::{Language, LanguageFault, Languages};
 use super::policy::Policies;
 use super::samples::{Sample, samples};
-use super::templates::{Templates, fault, file_of};
+use super::templates::{KIND, Templates, file_of};
 use crate::config::{Config, ConfigError};
 use palisade_core::domain::page::PageName;
 use palisade_core::domain::reply::Page;
@@ -176,7 +176,7 @@ impl PageRenderer for TemplatedPages {
 fn told(config: &Config, LanguageFault { file, line, found }: LanguageFault) -> ConfigError {
     match file {
         Some(file) => {
-            fault(&file, line, &found, "texts as in the built-in languages, each with its {places}")
+            KIND.fault(&file, line, &found, "texts as in the built-in languages, each with its {places}")
         }
         None => ConfigError {
             path: config.path.clone(),

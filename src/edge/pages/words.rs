@@ -6,32 +6,23 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use minijinja::value::{Kwargs, Value};
-use minijinja::{AutoEscape, Environment, Error, ErrorKind, Output, State, escape_formatter};
+use minijinja::{Environment, Error, ErrorKind};
+
+use crate::{html, templates};
 
 /// 9999-12-31T23:59:59Z: what comes later cannot be written as a date.
 const LAST: u64 = 253_402_300_799;
 
-/// Adds the filters, and the way that values are printed.
-pub(super) fn add_to(environment: &mut Environment<'_>) {
-    environment.set_formatter(print);
+/// What pages are compiled in: the filters, and the way that values are printed.
+pub(super) fn environment() -> Environment<'static> {
+    let mut environment = templates::environment("this page may lack it: ask with {% if %} first", escaped);
     environment.add_filter("fill", fill);
     environment.add_filter("mark", mark);
     environment.add_filter("about", about);
     environment.add_filter("told", told);
     environment.add_filter("moment", moment);
     environment.add_filter("span", span);
-}
-
-/// Prints a value, escaped. What is not there must be asked for, not printed as "none".
-fn print(out: &mut Output<'_>, state: &mut State<'_, '_>, value: &Value) -> Result<(), Error> {
-    if value.is_none() {
-        return Err(wrong("this page may lack it: ask with {% if %} first"));
-    }
-    let escapes = matches!(state.auto_escape(), AutoEscape::Html) && !value.is_safe();
-    match value.as_str().filter(|_| escapes) {
-        Some(text) => out.write_str(&escaped(text)).map_err(Error::from),
-        None => escape_formatter(out, state, value),
-    }
+    environment
 }
 
 fn wrong(why: &'static str) -> Error {
@@ -44,21 +35,10 @@ fn is_hidden(c: char) -> bool {
     turns || (c.is_control() && !matches!(c, '\n' | '\r' | '\t'))
 }
 
-/// As text of an element or a quoted attribute. Slashes stay as they are, so that an address in the source is one that
-/// can be copied.
+/// As text of an element or a quoted attribute, without what is hidden.
 fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars().filter(|c| !is_hidden(*c)) {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            c => out.push(c),
-        }
-    }
-    out
+    let seen: String = text.chars().filter(|c| !is_hidden(*c)).collect();
+    html::escaped(&seen)
 }
 
 /// `text` with each `{name}` replaced by what `value` gives for it.
