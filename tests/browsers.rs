@@ -1,9 +1,10 @@
 //! What browsers without a session get from a running gateway: redirects to the sign-in page, pages, and documents that
 //! say where to sign in.
 
+use palisade_testing::nowhere::nowhere;
 use serde_json::Value;
 
-use crate::support::neighbours::{mint, nowhere};
+use crate::support::neighbours::mint;
 use crate::support::{Gateway, Upstream, body_of, field, status};
 
 /// What browsers add to a page that a person opens.
@@ -24,7 +25,7 @@ struct Neighbours {
 async fn started(browser: &str) -> Neighbours {
     let upstream = Upstream::start().await;
     let to = format!("upstream = [\"http://{}\"]", upstream.address);
-    let down = format!("upstream = [\"http://{}\"]", nowhere().await);
+    let down = format!("upstream = [\"http://{}\"]", nowhere());
     let route = |name: &str, place: &str, keys: &str| {
         format!("[[routes]]\nname = \"{name}\"\nmatch = {{ {place} }}\nauth = \"required\"\n{keys}\n")
     };

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::support::neighbours::{Scripted, nowhere, read_head, read_until};
+use crate::support::neighbours::{Scripted, read_head, read_until};
 use crate::support::{PATIENCE, body_of, exchange, field, find, status};
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -34,6 +34,7 @@ use palisade_core::ports::{
 };
 use palisade_core::service::admit::{Admission, Authenticator};
 use palisade_testing::carry_fakes::carrier;
+use palisade_testing::nowhere::nowhere;
 use palisade_testing::page_fakes::FakePages;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -722,7 +723,7 @@ async fn a_body_of_an_http_2_client_has_one_end_in_both_attempts() {
 /// While the first attempt got nowhere, the user has ended the connection.
 #[tokio::test]
 async fn a_further_attempt_takes_no_token_of_a_connection_that_has_ended() {
-    let world = world(nowhere().await, &format!("retries = 3\n{INJECT}")).await;
+    let world = world(nowhere(), &format!("retries = 3\n{INJECT}")).await;
     assert_eq!(status(&world.get(ANN).await), 502);
     assert_eq!(world.injector.asked.load(Ordering::SeqCst), 4, "once for each attempt");
     world.injector.lasts.store(5, Ordering::SeqCst);

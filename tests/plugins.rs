@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::support::neighbours::{Scripted, nowhere, read_head};
+use crate::support::neighbours::{Scripted, read_head};
 use crate::support::plugins::{
     HOSTILE, Host, Neighbour, SECRET, access_token, call, current, local, logged, mode, pkce, provider,
 };
@@ -15,6 +15,7 @@ use crate::support::{PATIENCE, Upstream, exchange, status};
 use palisade::app::{self, Options};
 use palisade::config::{self, Component, HostPattern, PluginLimits};
 use palisade_core::ports::{Authorization, CurrentTokens, ProviderFault, Providers as _};
+use palisade_testing::nowhere::nowhere;
 use secrecy::ExposeSecret;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
@@ -160,7 +161,7 @@ async fn a_loop_keeps_no_other_provider_waiting_for_long() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_provider_that_takes_long_to_load_keeps_no_request_waiting() {
-    let (listen, admin, upstream) = (nowhere().await, nowhere().await, Upstream::start().await);
+    let (listen, admin, upstream) = (nowhere(), nowhere(), Upstream::start().await);
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("hostile.wasm"), HOSTILE).unwrap();
     // It is given five seconds to describe itself, and takes them all.
@@ -375,7 +376,7 @@ async fn answers_are_taken_up_to_a_size_and_a_time_and_redirects_as_they_are() {
         local("wide", wide.address, ok()),
         local("fat", fat.address, ok()),
         local("moved", moved.address, ok()),
-        local("nowhere", nowhere().await, ok()),
+        local("nowhere", nowhere(), ok()),
         patient,
         late,
     ])

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::support::neighbours::{Scripted, nowhere, probe, read_head, read_until, until_metrics_say};
+use crate::support::neighbours::{Scripted, probe, read_head, read_until, until_metrics_say};
 use crate::support::{Gateway, PATIENCE, Upstream, field, routes, status};
+use palisade_testing::nowhere::nowhere;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc};
@@ -44,7 +45,7 @@ async fn upstreams_take_turns() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_upstream_costs_no_idempotent_request_and_no_other_is_repeated() {
     let live = Upstream::start().await;
-    let gateway = Gateway::start(&route(&[&http(nowhere().await), &http(live.address)], "")).await;
+    let gateway = Gateway::start(&route(&[&http(nowhere()), &http(live.address)], "")).await;
     for method in ["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "GET"] {
         let request = format!("{method} / HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n");
         let answer = gateway.send(request).await;

@@ -191,7 +191,7 @@ mod tests {
         let (client, _) = fake("200 OK", "<html>").await;
         assert!(client.get("/x").await.unwrap_err().contains("not a Palisade gateway"));
 
-        let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let free = palisade_testing::nowhere::nowhere();
         let error = AdminClient::new(free, "c".into()).unwrap().get("/x").await.unwrap_err();
         assert!(error.starts_with(&format!("the gateway is not running at {free}")), "{error}");
     }

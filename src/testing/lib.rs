@@ -11,6 +11,7 @@ pub mod connections_world;
 pub mod crash;
 pub mod fakes;
 pub mod lease_conformance;
+pub mod nowhere;
 pub mod page_fakes;
 pub mod password_fakes;
 pub mod token_fakes;

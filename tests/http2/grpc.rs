@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use http::{HeaderMap, HeaderValue};
 
 use super::*;
-use crate::support::neighbours::{nowhere, until_metrics_say};
+use palisade_testing::nowhere::nowhere;
+
+use crate::support::neighbours::until_metrics_say;
 
 fn grpc_routes(upstream: SocketAddr, dead: SocketAddr) -> String {
     let route = |name: &str, path: &str, upstream: SocketAddr, keys: &str| {
@@ -169,7 +171,7 @@ type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], u8, &'a str, &'a str);
 #[tokio::test(flavor = "multi_thread")]
 async fn refusals_and_failures_are_said_in_grpc_and_counted_as_what_they_are() {
     let (upstream, _calls) = server().await;
-    let gateway = Gateway::start(&grpc_routes(upstream.address, nowhere().await)).await;
+    let gateway = Gateway::start(&grpc_routes(upstream.address, nowhere())).await;
     let client = clear(&gateway).await;
     let bearer = format!("Bearer {}", mint(&gateway, "alice").await);
     let token = ("authorization", &*bearer);

@@ -189,7 +189,7 @@ async fn a_connection_of_malformed_requests_is_ended_after_what_is_under_way_on_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_head_request_that_is_refused_or_fails_ends_in_good_order() {
-    let gateway = Gateway::start(&routes(crate::support::neighbours::nowhere().await)).await;
+    let gateway = Gateway::start(&routes(palisade_testing::nowhere::nowhere())).await;
     let mut client = clear(&gateway).await;
     for (target, want) in [("/admin", 401), ("/page", 502)] {
         let request =

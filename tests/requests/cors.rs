@@ -135,7 +135,7 @@ async fn answers_carry_the_routes_fields_once_and_refusals_too() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upstream_that_cannot_be_reached_is_told_to_the_page() {
-    let nowhere = crate::support::neighbours::nowhere().await;
+    let nowhere = palisade_testing::nowhere::nowhere();
     let gateway = Gateway::start(&route(nowhere, "api", &format!("auth = \"none\"\n{}", named(false)))).await;
     let answer = gateway.get("/api", &format!("Origin: {APP}\r\n")).await;
     assert_eq!(

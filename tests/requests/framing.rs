@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use palisade_testing::nowhere::nowhere;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::timeout;
 
-use crate::support::neighbours::{Scripted, nowhere, read_head, read_until};
+use crate::support::neighbours::{Scripted, read_head, read_until};
 use crate::support::{Gateway, PATIENCE, Upstream, body_of, field, routes, status};
 
 const NEXT: &str = "GET /next HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n";
@@ -187,7 +188,7 @@ async fn a_request_that_comes_while_another_is_answered_waits_for_its_turn() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_behind_which_the_connection_is_closed_says_so() {
-    let gateway = one_route(nowhere().await).await;
+    let gateway = one_route(nowhere()).await;
     let answer = gateway.send(format!("GET / HTTP/1.1\r\nHost: app.test\r\n\r\n{NEXT}")).await;
     assert_eq!(status(&answer), 502, "{answer}");
     assert_eq!(field(&answer, "connection"), Some("close"), "{answer}");

@@ -77,12 +77,6 @@ pub async fn read_until(stream: &mut (impl AsyncRead + Unpin), needle: &str) -> 
     String::from_utf8_lossy(&seen).into_owned()
 }
 
-/// An address without a listener.
-pub async fn nowhere() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    listener.local_addr().unwrap()
-}
-
 async fn ask(address: SocketAddr, request: String) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();

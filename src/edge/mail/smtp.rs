@@ -399,7 +399,7 @@ mod tests {
         let server = Server::start("530 5.7.0 sign in first", 100).await;
         let fault = server.relay().send(&letter()).await.unwrap_err();
         assert!(matches!(fault, MailFault::Unreachable(_)), "{fault:?}");
-        let unbound = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+        let unbound = palisade_testing::nowhere::nowhere().port();
         let unreachable = Server { port: unbound, connections: Arc::default() };
         let fault = unreachable.relay().send(&letter()).await.unwrap_err();
         assert!(matches!(fault, MailFault::Unreachable(_)), "{fault:?}");
