@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 
 use palisade_core::domain::email::EmailAddress;
 use palisade_core::domain::name::is_line;
-use palisade_core::domain::request::Host;
+use palisade_core::domain::request::{Host, is_loopback};
 use palisade_core::domain::reserved::fold;
 
 /// A string for an error message: userinfo hidden, since it may be a password, and cut when long.
@@ -87,12 +87,6 @@ impl<'a> Url<'a> {
     pub fn is_safe(&self) -> bool {
         self.tls || self.is_loopback()
     }
-}
-
-/// Whether a host, as [`Host::name`] gives it, is this machine.
-pub fn is_loopback(host: &str) -> bool {
-    let address = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
-    host == "localhost" || host.ends_with(".localhost") || address.is_ok_and(|a| a.is_loopback())
 }
 
 /// The key in one of `vault.keys`: 32 bytes, as base64, base64url or hex.

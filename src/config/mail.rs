@@ -9,7 +9,7 @@ use super::form;
 use super::read::{existing_file, page_url, secret};
 use super::settings::{Mail, MailTransport, Mailbox, PagesSettings, Smtp, SmtpTls};
 use palisade_core::domain::page::PageName;
-use palisade_core::domain::request::Host;
+use palisade_core::domain::request::{Host, is_loopback};
 
 const TRANSPORT: &str =
     "\"log\", \"file:FOLDER\", \"smtp://user@host:587\", \"smtps://user@host\" or \"none\"";
@@ -110,7 +110,7 @@ fn smtp(item: &Item<'_>, text: &str, has_password: bool) -> Option<Smtp> {
     let tls = match query {
         None if implicit => SmtpTls::Implicit,
         None => SmtpTls::StartTls,
-        Some("tls=none") if !implicit && form::is_loopback(host.name()) => SmtpTls::Off,
+        Some("tls=none") if !implicit && is_loopback(host.name()) => SmtpTls::Off,
         Some("tls=none") if !implicit => {
             let want = "no ?tls=none: mail leaves this machine encrypted, or not at all";
             return item.bad(want);

@@ -15,7 +15,7 @@ use super::file::{Item, Section};
 use super::form;
 use super::read::{existing_file, filled, require, secret};
 use palisade_core::domain::name::is_line;
-use palisade_core::domain::request::Host;
+use palisade_core::domain::request::{Host, is_loopback};
 use palisade_core::domain::route::Require;
 
 /// The components that are shipped inside the binary, as `builtin:NAME` names them.
@@ -268,7 +268,7 @@ fn allowed_host(item: &Item<'_>, allow_loopback: bool) -> Option<HostPattern> {
     if pattern.wildcard && (address.is_some() || !pattern.host.contains('.')) {
         return item.bad("a wildcard below a name of two labels or more, such as *.example.com");
     }
-    if form::is_loopback(&pattern.host) {
+    if is_loopback(&pattern.host) {
         if !allow_loopback {
             return item.bad("a host elsewhere, or allow_loopback = true for development");
         }

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::request::{Host, Scheme, WebOrigin};
+use super::request::{Host, Scheme, WebOrigin, is_loopback};
 
 /// The name of the session cookie, behind [`super::credential::HOST_PREFIX`] or [`SECURE_PREFIX`] over TLS. It is never
 /// forwarded.
@@ -54,10 +54,7 @@ impl NamedOrigin {
     /// Whether this host is the machine itself, where browsers take cookies without TLS for safe enough.
     #[must_use]
     pub fn is_loopback(&self) -> bool {
-        let address = self.host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
-        self.host == "localhost"
-            || self.host.ends_with(".localhost")
-            || address.is_ok_and(|address| address.is_loopback())
+        is_loopback(&self.host)
     }
 }
 
@@ -172,7 +169,12 @@ impl BrowserSettings {
     /// Whether `host` ([`Host::name`]) is spelled out: that of `public_url`, or one that a session can be carried to.
     #[must_use]
     pub fn is_named(&self, host: &str) -> bool {
-        self.public.host == host || self.hosts.iter().any(|origin| origin.host == host)
+        self.origins_of(host).next().is_some()
+    }
+
+    /// The origins under which `host` is spelled out.
+    pub fn origins_of<'a>(&'a self, host: &'a str) -> impl Iterator<Item = &'a NamedOrigin> {
+        self.hosts.iter().chain([&self.public]).filter(move |origin| origin.host == host)
     }
 
     /// Where a session cookie that is set on `host` counts. Browsers take no cookie for a domain that its host is not

@@ -306,6 +306,13 @@ fn checked_name(name: &str) -> Result<&str, Malformed> {
     Ok(name)
 }
 
+/// Whether a host, as [`Host::name`] gives it, is this machine.
+#[must_use]
+pub fn is_loopback(host: &str) -> bool {
+    let address = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
+    host == "localhost" || host.ends_with(".localhost") || address.is_ok_and(|address| address.is_loopback())
+}
+
 /// How a client reaches us, as its browser shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Scheme {

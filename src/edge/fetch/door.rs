@@ -13,8 +13,9 @@ use reqwest::{Certificate, Client, Method, Url};
 use secrecy::ExposeSecret;
 use zeroize::Zeroizing;
 
-use super::{Checked, NotAllowed, client, is_loopback, is_public, literal, words};
+use super::{Checked, NotAllowed, client, is_public, literal, words};
 use crate::config::HostPattern;
+use palisade_core::domain::request::is_loopback;
 use palisade_core::ports::{Door, DoorFault, DoorRequest, DoorResponse};
 
 /// Header fields of a request, and their bytes altogether.

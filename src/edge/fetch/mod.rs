@@ -18,6 +18,7 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::{Client, ClientBuilder, StatusCode, Url};
 
 pub use self::door::Hosts;
+use palisade_core::domain::request::is_loopback;
 use palisade_core::ports::{Door, Fetch, FetchError};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -148,10 +149,6 @@ fn client(addresses: Option<Checked>) -> ClientBuilder {
 /// The address that the host of a URL is, where it is one.
 fn literal(host: &str) -> Option<IpAddr> {
     host.trim_start_matches('[').trim_end_matches(']').parse().ok()
-}
-
-fn is_loopback(host: &str) -> bool {
-    host == "localhost" || host.ends_with(".localhost") || literal(host).is_some_and(|ip| ip.is_loopback())
 }
 
 /// The URL as errors may name it: no query, no fragment, no credentials.
