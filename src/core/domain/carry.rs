@@ -16,12 +16,14 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use secrecy::{ExposeSecret, SecretString};
+use serde_json::{Value, json};
 use subtle::ConstantTimeEq;
 
 use super::browser::{BrowserSettings, NamedOrigin};
 use super::credential::HOST_PREFIX;
 use super::opaque::{ServerKey, TokenHash};
 use super::redirect::{InvalidLocation, InvalidSetCookie, Location, SetCookie};
+use super::request::Headers;
 use super::time::UnixTime;
 
 /// The name of the cookie with the nonce, behind [`HOST_PREFIX`] over TLS. It is never forwarded.
@@ -173,6 +175,53 @@ pub enum Turn {
     Ahead,
     /// The address is an old one, or of another host.
     Over,
+}
+
+/// The code of the page that says why a browser has no session right after a sign-in.
+pub const NOT_KEPT: &str = "cookie_not_kept";
+
+/// Why a browser that was signed in just now has no session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotKept {
+    /// It seems to keep no cookies.
+    Blocked,
+    /// It asked over `http`, where it keeps no cookie that is `Secure`.
+    Insecure,
+    /// Our clock was set back.
+    Clock,
+}
+
+impl NotKept {
+    /// What the mark of an address says about a request without a session; `None`: nothing.
+    #[must_use]
+    pub const fn of(turn: Turn, is_cleartext: bool) -> Option<NotKept> {
+        match turn {
+            Turn::JustNow if is_cleartext => Some(NotKept::Insecure),
+            Turn::JustNow => Some(NotKept::Blocked),
+            Turn::Ahead => Some(NotKept::Clock),
+            Turn::Over => None,
+        }
+    }
+
+    /// What the error page is told; `url`: where the person was going, if that is known.
+    #[must_use]
+    pub fn facts(self, url: Option<&str>) -> Value {
+        let (cause, on) = match self {
+            NotKept::Blocked => ("blocked", "retry_url"),
+            NotKept::Insecure => ("insecure", "right_url"),
+            NotKept::Clock => ("clock", "retry_url"),
+        };
+        json!({"kind": "cookie", "cause": cause, on: url})
+    }
+}
+
+/// Whether a browser seems to have asked over `http` although the service is on `https`: browsers send fetch metadata over
+/// TLS only (W3C Fetch Metadata §2.1). It chooses between two explanations and nothing else.
+#[must_use]
+pub fn is_cleartext(settings: &BrowserSettings, headers: &dyn Headers) -> bool {
+    let mut says_site = false;
+    headers.each("sec-fetch-site", &mut |_| says_site = true);
+    settings.is_secure() && !says_site
 }
 
 /// `url` with a mark for `origin` behind its query.

@@ -9,7 +9,7 @@ use palisade_core::domain::app_cookie::{self, Marks, Sorted};
 use palisade_core::domain::credential::name_that_is_set;
 use palisade_core::domain::redirect::SetCookie;
 use palisade_core::domain::request::Host;
-use palisade_core::domain::route::{Route, Table};
+use palisade_core::domain::route::Table;
 use palisade_core::service::admit::Permit;
 use palisade_core::service::session_cookies::SessionCookies;
 
@@ -87,8 +87,8 @@ pub fn forget_all(
     if !lines.any(|line| is_session(name_that_is_set(line.as_bytes()))) {
         return;
     }
-    let of_host = routes.iter().map(|served| &*served.route).filter(|route: &&Route| route.takes_host(&host));
-    let mut names: Vec<&String> = of_host.flat_map(|route| &route.browser.app_cookies).collect();
+    let mut names: Vec<&String> =
+        routes.of_host(&host).flat_map(|served| &served.route.browser.app_cookies).collect();
     names.sort_unstable();
     names.dedup();
     let is_secure = sessions.settings.is_secure();

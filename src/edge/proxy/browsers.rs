@@ -17,6 +17,7 @@ use crate::http_fields::Fields;
 use palisade_core::domain::answer::{self, Answer};
 use palisade_core::domain::answer_form::{self, AnswerForm, AnsweredFor, AskedFor};
 use palisade_core::domain::browser::{BrowserSettings, NamedOrigin, SignInPage};
+use palisade_core::domain::carry::{NOT_KEPT, NotKept};
 use palisade_core::domain::navigation::{self, Asking};
 use palisade_core::domain::page::PageName;
 use palisade_core::domain::redirect::{Location, Redirect};
@@ -33,8 +34,6 @@ use palisade_core::service::carry::SessionCarrier;
 pub const SIGN_IN: &str = "sign_in";
 /// The code of the page that says which address works.
 const WRONG_HOST: &str = "wrong_host";
-/// The code of the page that says why a browser has no session right after a sign-in.
-const NOT_KEPT: &str = "cookie_not_kept";
 
 /// The parameter of an operator's own error page.
 const ERROR_CODE: &str = "code";
@@ -177,17 +176,9 @@ impl BrowserAnswers<'_> {
         page: Option<&ReturnTarget>,
     ) -> Reply {
         let along = page.and_then(|page| self.carry(unserved, route, page));
-        let url = self.sign_in_url(route, page);
-        let url = match &along {
-            Some(along) => url.with(sign_in_url::CARRY, &along.parameter).into_string(),
-            None => url.into_string(),
-        };
+        let url = with_carry(self.sign_in_url(route, page), along.as_ref()).into_string();
         let problem = document.problem.with_sign_in(url.clone());
-        let reply = Reply::from(Answer { problem, ..document });
-        let reply = match along.and_then(|along| along.nonce) {
-            Some(nonce) => reply.with_cookie(nonce),
-            None => reply,
-        };
+        let reply = with_nonce(Answer { problem, ..document }.into(), along);
         // An operator's page is in the configuration as it may stand in a field.
         match navigation::is_htmx(asked.asking.headers) && Location::new(&*url).is_ok() {
             true => reply.with_field("hx-redirect", url),
@@ -205,19 +196,14 @@ impl BrowserAnswers<'_> {
     ) -> Reply {
         let along = target.and_then(|target| self.carry(unserved, route, target));
         let url = |target: Option<&ReturnTarget>| {
-            let mut url = self.sign_in_url(route, target);
-            if let Some(along) = along.as_ref().filter(|_| target.is_some()) {
-                url = url.with(sign_in_url::CARRY, &along.parameter);
-            }
+            let url = self.sign_in_url(route, target);
+            let url = with_carry(url, along.as_ref().filter(|_| target.is_some()));
             let url = if unsent { url.with(sign_in_url::NOTICE, sign_in_url::UNSENT) } else { url };
             Location::new(url.into_string())
         };
         // A target that makes the address too long is left out.
         match url(target).or_else(|_| url(None)) {
-            Ok(to) => {
-                let cookies = along.and_then(|along| along.nonce).into_iter().collect();
-                Redirect { code: SIGN_IN, to, cookies }.into()
-            }
+            Ok(to) => with_nonce(Redirect { code: SIGN_IN, to, cookies: Vec::new() }.into(), along),
             // An operator's page that cannot stand in a field: the configuration takes none.
             Err(_) => answer::answer(&Refusal::NoToken).into(),
         }
@@ -234,9 +220,8 @@ impl BrowserAnswers<'_> {
     }
 
     /// The page that says why a browser has no session although it was signed in just now.
-    fn not_kept(&self, unserved: &Unserved<'_>, asked: &AskedFor<'_>, cause: &'static str) -> Reply {
-        let on = if cause == "insecure" { "right_url" } else { "retry_url" };
-        let facts = json!({"kind": "cookie", "cause": cause, on: asked.url()});
+    fn not_kept(&self, unserved: &Unserved<'_>, asked: &AskedFor<'_>, cause: NotKept) -> Reply {
+        let facts = cause.facts(Some(&asked.url()));
         self.render(unserved, PageName::Error, 400, NOT_KEPT, &facts).into()
     }
 
@@ -246,7 +231,10 @@ impl BrowserAnswers<'_> {
             SignInPage::At(url) => SignInUrl::of(url),
             SignInPage::Ours | SignInPage::Nowhere => SignInUrl::of(&self.pages.url(PageName::SignIn)),
         };
-        target.map_or(page.clone(), |target| page.with(sign_in_url::RETURN_TO, target.as_str()))
+        match target {
+            Some(target) => page.with(sign_in_url::RETURN_TO, target.as_str()),
+            None => page,
+        }
     }
 
     /// The redirect to the operator's own page for what went wrong; it is told the code and nothing about a person. `None`:
@@ -282,10 +270,7 @@ impl BrowserAnswers<'_> {
         let along = helpful.zip(target.as_ref()).and_then(|(route, to)| self.carry(unserved, route, to));
         let as_another = helpful.map(|route| {
             let url = self.sign_in_url(route, target.as_ref()).with(sign_in_url::PROMPT, sign_in_url::LOGIN);
-            match &along {
-                Some(along) => url.with(sign_in_url::CARRY, &along.parameter).into_string(),
-                None => url.into_string(),
-            }
+            with_carry(url, along.as_ref()).into_string()
         });
         let is_ours = caller.is_some_and(|identity| *identity.issuer == *self.issuer);
         let wait = reply::wait(status, document.retry_after);
@@ -301,12 +286,11 @@ impl BrowserAnswers<'_> {
             "request_id": unserved.request_id,
         });
         let page = self.render(unserved, PageName::Error, status, document.problem.code, &facts);
-        let reply = challenged(page, document);
-        let reply = match along.and_then(|along| along.nonce) {
-            Some(nonce) => reply.with_cookie(nonce),
+        let reply = with_nonce(challenged(page, document), along);
+        match wait {
+            Some(wait) => reply.with_field("retry-after", wait.to_string()),
             None => reply,
-        };
-        wait.map_or(reply.clone(), |wait| reply.with_field("retry-after", wait.to_string()))
+        }
     }
 
     fn render(
@@ -320,6 +304,22 @@ impl BrowserAnswers<'_> {
         let accept_language = unserved.header.headers.get(http::header::ACCEPT_LANGUAGE);
         let accept_language = accept_language.and_then(|line| line.to_str().ok());
         self.pages.render(&PageRequest { page, status, code, accept_language, facts })
+    }
+}
+
+/// The address of a sign-in page with what carries the session back.
+fn with_carry(url: SignInUrl, along: Option<&CarryAlong>) -> SignInUrl {
+    match along {
+        Some(along) => url.with(sign_in_url::CARRY, &along.parameter),
+        None => url,
+    }
+}
+
+/// The answer with the nonce that the browser has not got yet.
+fn with_nonce(reply: Reply, along: Option<CarryAlong>) -> Reply {
+    match along.and_then(|along| along.nonce) {
+        Some(nonce) => reply.with_cookie(nonce),
+        None => reply,
     }
 }
 

@@ -6,7 +6,7 @@ use pingora::http::RequestHeader;
 use super::inbound;
 use crate::http_fields::Fields;
 use palisade_core::domain::browser::BrowserSettings;
-use palisade_core::domain::carry::{self, Turn};
+use palisade_core::domain::carry::{self, NotKept};
 use palisade_core::domain::credential;
 use palisade_core::domain::redirect::{Location, Redirect, SetCookie};
 use palisade_core::domain::request::{Host, Request};
@@ -39,7 +39,8 @@ pub fn begin(
     if target.reach() != Reach::Carried || target.origin() != origin {
         return None;
     }
-    let begun = carrier.begin(origin, nonce(settings, header).as_deref(), is_cleartext(settings, header));
+    let is_cleartext = carry::is_cleartext(settings, &Fields(&header.headers));
+    let begun = carrier.begin(origin, nonce(settings, header).as_deref(), is_cleartext);
     let nonce = begun.new_nonce.and_then(|nonce| carry::set_nonce(settings, &nonce).ok());
     Some(CarryAlong { parameter: begun.parameter, nonce })
 }
@@ -52,13 +53,6 @@ fn nonce(settings: &BrowserSettings, header: &RequestHeader) -> Option<String> {
     if found.len() == 1 { found.pop() } else { None }
 }
 
-/// Whether a browser seems to have asked over `http` although the service is on `https`: browsers send fetch metadata over
-/// TLS only (W3C Fetch Metadata §2.1). It chooses between two explanations and nothing else.
-#[must_use]
-pub fn is_cleartext(settings: &BrowserSettings, header: &RequestHeader) -> bool {
-    settings.is_secure() && !header.headers.contains_key("sec-fetch-site")
-}
-
 /// Why a browser that was sent back just now has no session; `None`: it was not.
 #[must_use]
 pub fn not_kept(
@@ -66,14 +60,10 @@ pub fn not_kept(
     settings: &BrowserSettings,
     header: &RequestHeader,
     host: &str,
-) -> Option<&'static str> {
+) -> Option<NotKept> {
     let host = Host::parse(host.as_bytes()).ok()?;
-    match carrier.turn(host.name(), header.uri.query())? {
-        Turn::JustNow if is_cleartext(settings, header) => Some("insecure"),
-        Turn::JustNow => Some("blocked"),
-        Turn::Ahead => Some("clock"),
-        Turn::Over => None,
-    }
+    let turn = carrier.turn(host.name(), header.uri.query())?;
+    NotKept::of(turn, carry::is_cleartext(settings, &Fields(&header.headers)))
 }
 
 /// A path and query without the mark.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Response;
 use secrecy::ExposeSecret;
 use serde::Deserialize;
@@ -272,9 +272,7 @@ async fn logout(
     state.accounts.logout(&asked.client, person, token).await?;
     let mut response = done();
     if matches!(caller, Some((_, Means::Cookie))) {
-        session_cookies::forget(&state, &mut response)?;
-        // What the browser has of the account's pages (Clear Site Data, §3.1).
-        response.headers_mut().insert("clear-site-data", HeaderValue::from_static("\"cache\""));
+        session_cookies::end(&state, &mut response)?;
     }
     Ok(response)
 }

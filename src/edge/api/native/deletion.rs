@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::HeaderValue;
 use secrecy::SecretString;
 use serde::Deserialize;
 use utoipa::ToSchema;
@@ -54,9 +53,7 @@ async fn delete(
     state.accounts.delete_account(&client, person, body.current_password).await?;
     let mut response = done();
     if means == Means::Cookie {
-        session_cookies::forget(&state, &mut response)?;
-        // What the browser has of the account's pages (Clear Site Data, §3.1).
-        response.headers_mut().insert("clear-site-data", HeaderValue::from_static("\"cache\""));
+        session_cookies::end(&state, &mut response)?;
     }
     Ok(response)
 }

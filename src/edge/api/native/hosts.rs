@@ -9,35 +9,38 @@
 
 use std::sync::Arc;
 
+use axum::Router;
 use axum::extract::{Extension, State};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Json, Router};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::super::body::done;
+use super::super::body::{answer, done};
 use super::super::failure::{Failure, internal, method_not_allowed, not_found};
 use super::super::reply::written;
 use super::caller::By;
 use super::cookies;
+use super::page_forms;
 use super::schema::SessionToken;
 use super::session::state_of;
 use super::state::{Answered, AuthState, SharedAuthState};
+use super::{same_origin, session_cookies};
 use crate::http_fields::Fields;
 use palisade_core::domain::account::UserId;
-use palisade_core::domain::answer::answer;
+use palisade_core::domain::answer;
 use palisade_core::domain::browser::{BrowserSettings, NamedOrigin};
-use palisade_core::domain::carry::nonce_cookie;
+use palisade_core::domain::carry::{NOT_KEPT, NotKept, nonce_cookie};
+use palisade_core::domain::navigation::OF_SPECULATION;
 use palisade_core::domain::page::PageName;
-use palisade_core::domain::redirect::{Location, Redirect, SetCookie};
-use palisade_core::domain::reply::Reply;
+use palisade_core::domain::redirect::Redirect;
+use palisade_core::domain::request::WebOrigin;
 use palisade_core::domain::return_to::{BESIDE_APPS, ReturnTarget};
 use palisade_core::domain::same_origin::{Sender, sender};
 use palisade_core::domain::session::SessionId;
-use palisade_core::domain::session_cookies::{self, SetBy};
+use palisade_core::domain::session_cookies as rules;
 use palisade_core::domain::verdict::Refusal;
-use palisade_core::ports::{CookieFault, CookieSession, PageRequest};
+use palisade_core::ports::{CookieFault, CookieSession};
 use palisade_core::service::caller::{AskedHost, Client, Person};
 use palisade_core::service::carry::{Carried, CarryFault, CarryRefused};
 
@@ -113,8 +116,8 @@ async fn arrive(
     headers: &HeaderMap,
     carried: &Carried,
 ) -> Answered {
-    let line = cookie_line(headers);
-    let kind = session_cookies::to_set(settings, host, &line).into_iter().next().ok_or_else(internal)?;
+    let line = session_cookies::line(headers);
+    let kind = rules::to_set(settings, host, &line).into_iter().next().ok_or_else(internal)?;
     let issued = match state.accounts.cookie_at(carried.user, carried.session, &kind.place).await {
         Ok(issued) => issued,
         Err(CookieFault::Store(error)) => return Err(error.into()),
@@ -125,16 +128,16 @@ async fn arrive(
         }
     };
     let max_age = issued.max_age.map(|age| age.as_secs());
-    let cookie = session_cookies::set(settings, &kind, &issued.value, max_age).map_err(|_| internal())?;
+    let cookie = rules::set(settings, &kind, &issued.value, max_age).map_err(|_| internal())?;
     // Signing in over another session ends that one, also where another person's was left behind on this host.
-    if let Some(before) = shown(state, settings, client, host, &line).await?
+    if let Some(before) = shown(state, settings, client, host, headers).await?
         && let Person { user, session: Some(session) } = before.person
         && session != carried.session
     {
         state.accounts.end_browser_session(client, user, session).await?;
     }
     let to = state.carrier.mark(&carried.target);
-    Ok(redirect("carried", to, vec![cookie]))
+    Ok(written(&Redirect { code: "carried", to, cookies: vec![cookie] }.into(), String::new()))
 }
 
 /// The page that says why a session did not come here, with a way on. Never a redirect: it would be a loop.
@@ -146,31 +149,19 @@ fn not_carried(
     refused: CarryRefused,
 ) -> Response {
     let CarryRefused { fault, target } = refused;
-    let root = || origin(settings, host).map(|origin| format!("{origin}/"));
+    let root = || settings.origins_of(host).next().map(|origin| format!("{origin}/"));
     let on = target.as_ref().map(ReturnTarget::as_str).map(str::to_owned).or_else(root);
-    let (code, facts) = match fault {
-        CarryFault::NoNonce { was_cleartext: true } => {
-            ("cookie_not_kept", json!({"kind": "cookie", "cause": "insecure", "right_url": on}))
-        }
-        CarryFault::NoNonce { was_cleartext: false } => {
-            ("cookie_not_kept", json!({"kind": "cookie", "cause": "blocked", "retry_url": on}))
-        }
-        CarryFault::Clock => {
-            ("cookie_not_kept", json!({"kind": "cookie", "cause": "clock", "retry_url": on}))
-        }
-        CarryFault::NotForHere | CarryFault::Over => {
-            ("sign_in_not_carried", json!({"kind": "carry", "retry_url": on}))
-        }
+    let cause = match fault {
+        CarryFault::NoNonce { was_cleartext: true } => Some(NotKept::Insecure),
+        CarryFault::NoNonce { was_cleartext: false } => Some(NotKept::Blocked),
+        CarryFault::Clock => Some(NotKept::Clock),
+        CarryFault::NotForHere | CarryFault::Over => None,
     };
-    page(state, headers, code, &facts)
-}
-
-fn page(state: &AuthState, headers: &HeaderMap, code: &'static str, facts: &Value) -> Response {
-    let accept_language = headers.get(header::ACCEPT_LANGUAGE).and_then(|value| value.to_str().ok());
-    let request = PageRequest { page: PageName::Error, status: 400, code, accept_language, facts };
-    let reply = Reply::from(state.pages.render(&request));
-    let body = reply.body().into_owned();
-    written(&reply, body)
+    let (code, facts) = match cause {
+        Some(cause) => (NOT_KEPT, cause.facts(on.as_deref())),
+        None => ("sign_in_not_carried", json!({"kind": "carry", "retry_url": on})),
+    };
+    page_forms::answer(state, headers, PageName::Error, 400, code, &facts)
 }
 
 /// Who is signed in at this browser on this host, and when the session ends. Is itself no use of the session.
@@ -181,8 +172,8 @@ async fn show(
     headers: HeaderMap,
 ) -> Answered {
     let settings = (state.hosts)();
-    match shown(&state, &settings, &client, &host, &cookie_line(&headers)).await? {
-        Some(shown) => Ok(no_store(Json(state_of(&state, &shown.session).await?).into_response())),
+    match shown(&state, &settings, &client, &host, &headers).await? {
+        Some(shown) => Ok(answer(StatusCode::OK, &state_of(&state, &shown.session).await?)),
         None => Ok(done()),
     }
 }
@@ -196,17 +187,13 @@ async fn sign_out(
 ) -> Answered {
     let settings = (state.hosts)();
     require_same_origin(&settings, &host, &headers)?;
-    if let Some(shown) = shown(&state, &settings, &client, &host, &cookie_line(&headers)).await?
+    if let Some(shown) = shown(&state, &settings, &client, &host, &headers).await?
         && let Person { user, session: Some(session) } = shown.person
     {
         state.accounts.end_browser_session(&client, user, session).await?;
     }
     let mut response = done();
-    for cookie in session_cookies::forget(&settings, &host).into_iter() {
-        append(&mut response, &cookie)?;
-    }
-    // What the browser keeps of the account's pages (Clear Site Data, §3.1).
-    response.headers_mut().insert("clear-site-data", HeaderValue::from_static("\"cache\""));
+    session_cookies::end_at(&settings, &host, &mut response)?;
     Ok(response)
 }
 
@@ -219,14 +206,14 @@ async fn token(
 ) -> Answered {
     let settings = (state.hosts)();
     require_same_origin(&settings, &host, &headers)?;
-    let shown = shown(&state, &settings, &client, &host, &cookie_line(&headers)).await?;
+    let shown = shown(&state, &settings, &client, &host, &headers).await?;
     let person = shown.map(|shown| shown.person);
     let Some(Person { user, session: Some(session) }) = person else {
-        return Err(answer(&Refusal::NoToken).into());
+        return Err(answer::answer(&Refusal::NoToken).into());
     };
     let token = state.accounts.host_token(user, session, &host).await?;
     state.accounts.used(user, session, state.accounts.now());
-    Ok(no_store((StatusCode::OK, Json(SessionToken::from(&token))).into_response()))
+    Ok(answer(StatusCode::OK, &SessionToken::from(&token)))
 }
 
 /// The session that the cookies of the request show on this host.
@@ -238,27 +225,12 @@ async fn shown(
     settings: &BrowserSettings,
     client: &Client,
     host: &str,
-    line: &str,
+    headers: &HeaderMap,
 ) -> Result<Option<Shown>, Failure> {
-    let mut good: Vec<(SetBy, Shown)> = Vec::new();
-    for kind in session_cookies::kinds(settings, host) {
-        for value in session_cookies::values(line, &kind) {
-            let session = match state.accounts.cookie_session(value, &kind.place, client.address).await {
-                Ok(session) => session,
-                Err(CookieFault::Store(error)) => return Err(error.into()),
-                Err(_) => continue,
-            };
-            let is_revoked = (state.authenticator)().refuse_revoked(&session.verified).is_err();
-            let person = Person::of(&session.verified.identity, &state.issuer).filter(|_| !is_revoked);
-            good.extend(person.map(|person| (kind.set_by, Shown { person, session })));
-        }
-        // The kinds come in the order in which they win.
-        if !good.is_empty() {
-            break;
-        }
-    }
-    let counts = session_cookies::counting(&good, |shown| shown.person.session).map(|shown| shown.person);
-    Ok(good.into_iter().map(|(_, shown)| shown).find(|shown| Some(shown.person) == counts))
+    let found = session_cookies::session_at(state, settings, host, headers, client).await;
+    let Some(session) = session_cookies::shown(state, found)? else { return Ok(None) };
+    let person = Person::of(&session.verified.identity, &state.issuer);
+    Ok(person.map(|person| Shown { person, session }))
 }
 
 /// What a cookie authorises here is for pages of this very origin; what does not say where it comes from is refused.
@@ -266,14 +238,13 @@ async fn shown(
 /// # Errors
 /// 403 `cross_site`.
 fn require_same_origin(settings: &BrowserSettings, host: &str, headers: &HeaderMap) -> Result<(), Failure> {
-    let named = || settings.hosts.iter().chain([&settings.public]).filter(|named| named.host == host);
-    let is_own = |origin: &palisade_core::domain::request::WebOrigin<'_>| {
+    let is_own = |origin: &WebOrigin<'_>| {
         let origin = NamedOrigin::of(origin);
-        named().any(|named| *named == origin)
+        settings.origins_of(host).any(|named| *named == origin)
     };
     match sender(&Fields(headers), &is_own, &|_| false) {
         Sender::SameOrigin => Ok(()),
-        Sender::CrossOrigin | Sender::Unsaid => Err(answer(&Refusal::CrossSite).into()),
+        Sender::CrossOrigin | Sender::Unsaid => Err(same_origin::cross_site()),
     }
 }
 
@@ -283,32 +254,6 @@ fn may_be_opened(headers: &HeaderMap) -> bool {
     let says = |name: &str, good: &str| {
         headers.get_all(name).iter().all(|value| value.as_bytes().eq_ignore_ascii_case(good.as_bytes()))
     };
-    let looks_ahead = ["sec-purpose", "purpose", "x-moz"].iter().any(|name| headers.contains_key(*name));
+    let looks_ahead = OF_SPECULATION.iter().any(|name| headers.contains_key(*name));
     says("sec-fetch-mode", "navigate") && says("sec-fetch-dest", "document") && !looks_ahead
-}
-
-/// The origin under which the configuration names `host`.
-fn origin<'s>(settings: &'s BrowserSettings, host: &str) -> Option<&'s NamedOrigin> {
-    settings.hosts.iter().chain([&settings.public]).find(|origin| origin.host == host)
-}
-
-fn cookie_line(headers: &HeaderMap) -> String {
-    let lines = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
-    lines.collect::<Vec<_>>().join("; ")
-}
-
-fn redirect(code: &'static str, to: Location, cookies: Vec<SetCookie>) -> Response {
-    written(&Redirect { code, to, cookies }.into(), String::new())
-}
-
-fn append(response: &mut Response, cookie: &SetCookie) -> Result<(), Failure> {
-    let mut value = HeaderValue::from_str(cookie.expose()).map_err(|_| internal())?;
-    value.set_sensitive(true);
-    response.headers_mut().append(header::SET_COOKIE, value);
-    Ok(())
-}
-
-fn no_store(mut response: Response) -> Response {
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
 }

@@ -15,7 +15,7 @@ use super::schema::{Credentials, SessionState, SessionToken};
 use super::state::{Answered, AuthState, SharedAuthState};
 use super::{same_origin, session_cookies};
 use palisade_core::domain::page::PageName;
-use palisade_core::ports::{CookieFault, CookieSession};
+use palisade_core::ports::CookieSession;
 use palisade_core::service::accounts::AccountError;
 use palisade_core::service::browser::SignedIn;
 use palisade_core::service::caller::Person;
@@ -38,12 +38,10 @@ pub(super) fn endpoints() -> OpenApiRouter<Arc<AuthState>> {
     extensions(("x-codes" = json!(["wrong_host"]))))]
 async fn show(State(state): SharedAuthState, asked: Asked) -> Answered {
     at_home(&state, &asked)?;
-    let session = match session_cookies::session(&state, &asked).await {
-        Ok(Some(session)) if (state.authenticator)().refuse_revoked(&session.verified).is_ok() => session,
-        Ok(_) | Err(CookieFault::Forged | CookieFault::Over | CookieFault::TooMany(_)) => return Ok(done()),
-        Err(CookieFault::Store(error)) => return Err(error.into()),
-    };
-    Ok(answer(StatusCode::OK, &state_of(&state, &session).await?))
+    match session_cookies::shown(&state, session_cookies::session(&state, &asked).await)? {
+        Some(session) => Ok(answer(StatusCode::OK, &state_of(&state, &session).await?)),
+        None => Ok(done()),
+    }
 }
 
 /// Get a short access token for the session of the cookie, for calls from script in this page.

@@ -3,7 +3,7 @@
 //!
 //! It counts on the host of `public_url` only, or script in one app would become its visitor everywhere.
 
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
 
 use super::super::failure::{Failure, internal};
@@ -11,14 +11,14 @@ use super::caller::Asked;
 use super::state::AuthState;
 use crate::http_fields;
 use palisade_core::domain::account::UserId;
-use palisade_core::domain::browser::CookiePlace;
+use palisade_core::domain::browser::{BrowserSettings, CookiePlace};
 use palisade_core::domain::redirect::SetCookie;
 use palisade_core::domain::reply::Field;
 use palisade_core::domain::session::SessionId;
 use palisade_core::domain::session_cookies::{self as rules, SetBy};
 use palisade_core::ports::{CookieFault, CookieSession};
 use palisade_core::service::browser::IssuedCookie;
-use palisade_core::service::caller::Person;
+use palisade_core::service::caller::{Client, Person};
 
 /// A session cookie of a request that we made for here.
 pub(super) struct Ours {
@@ -33,7 +33,7 @@ pub(super) fn place(state: &AuthState) -> CookiePlace {
 }
 
 /// The `Cookie` fields of a request as one line (RFC 9113 §8.2.3). One that is not visible ASCII holds none of ours.
-fn line(headers: &HeaderMap) -> String {
+pub(super) fn line(headers: &HeaderMap) -> String {
     let lines = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
     lines.collect::<Vec<_>>().join("; ")
 }
@@ -44,9 +44,14 @@ pub(super) fn ours(state: &AuthState, asked: &Asked) -> Vec<Ours> {
     if !state.browser.enabled || !asked.is_at_home(state) {
         return Vec::new();
     }
-    let line = line(&asked.headers);
+    made_for(state, &state.browser, &state.browser.public.host, &asked.headers)
+}
+
+/// The session cookies of a request to `host` that we made for there, the kind that wins first. Reads nothing.
+fn made_for(state: &AuthState, settings: &BrowserSettings, host: &str, headers: &HeaderMap) -> Vec<Ours> {
+    let line = line(headers);
     let mut found = Vec::new();
-    for kind in rules::kinds(&state.browser, &state.browser.public.host) {
+    for kind in rules::kinds(settings, host) {
         for value in rules::values(&line, &kind) {
             if state.accounts.is_session_cookie(value, &kind.place) {
                 let (place, value) = (kind.place.clone(), value.to_owned());
@@ -117,9 +122,48 @@ async fn end_others(state: &AuthState, asked: &Asked, new: SessionId) -> Result<
 /// # Errors
 /// [`CookieFault`], when there was a cookie of ours and none is good.
 pub(super) async fn session(state: &AuthState, asked: &Asked) -> Result<Option<CookieSession>, CookieFault> {
+    counting(state, ours(state, asked), &asked.client).await
+}
+
+/// The session that the cookies of a request to `host` show.
+///
+/// # Errors
+/// As [`session`].
+pub(super) async fn session_at(
+    state: &AuthState,
+    settings: &BrowserSettings,
+    host: &str,
+    headers: &HeaderMap,
+    client: &Client,
+) -> Result<Option<CookieSession>, CookieFault> {
+    counting(state, made_for(state, settings, host, headers), client).await
+}
+
+/// The session that was found, unless a revocation came in between; `None` where it is over, whatever the reason.
+///
+/// # Errors
+/// [`Failure`] when the store does not answer.
+pub(super) fn shown(
+    state: &AuthState,
+    found: Result<Option<CookieSession>, CookieFault>,
+) -> Result<Option<CookieSession>, Failure> {
+    match found {
+        Ok(session) => {
+            Ok(session.filter(|session| (state.authenticator)().refuse_revoked(&session.verified).is_ok()))
+        }
+        Err(CookieFault::Forged | CookieFault::Over | CookieFault::TooMany(_)) => Ok(None),
+        Err(CookieFault::Store(error)) => Err(error.into()),
+    }
+}
+
+async fn counting(
+    state: &AuthState,
+    cookies: Vec<Ours>,
+    client: &Client,
+) -> Result<Option<CookieSession>, CookieFault> {
     let (mut good, mut fault) = (Vec::new(), None);
-    for cookie in ours(state, asked) {
-        match state.accounts.cookie_session(&cookie.value, &cookie.place, asked.client.address).await {
+    for cookie in cookies {
+        match state.accounts.cookie_session(&cookie.value, &cookie.place, client.address).await {
             Ok(session) => good.push((cookie.set_by, session)),
             Err(error) => fault = Some(error),
         }
@@ -170,14 +214,39 @@ pub(super) async fn set(
 /// Makes the browser forget every session cookie that it can have here.
 ///
 /// # Errors
-/// As [`set`].
+/// As [`append`].
 pub(super) fn forget(state: &AuthState, response: &mut Response) -> Result<(), Failure> {
-    rules::forget(&state.browser, &state.browser.public.host)
-        .iter()
-        .try_for_each(|cookie| append(response, cookie))
+    forget_at(&state.browser, &state.browser.public.host, response)
 }
 
-fn append(response: &mut Response, cookie: &SetCookie) -> Result<(), Failure> {
+fn forget_at(settings: &BrowserSettings, host: &str, response: &mut Response) -> Result<(), Failure> {
+    rules::forget(settings, host).iter().try_for_each(|cookie| append(response, cookie))
+}
+
+/// Makes the browser forget that there was a session: its cookies, and what its cache holds of the person (Clear Site
+/// Data, §3.1).
+///
+/// # Errors
+/// As [`append`].
+pub(super) fn end(state: &AuthState, response: &mut Response) -> Result<(), Failure> {
+    end_at(&state.browser, &state.browser.public.host, response)
+}
+
+/// The same on `host`.
+///
+/// # Errors
+/// As [`append`].
+pub(super) fn end_at(settings: &BrowserSettings, host: &str, response: &mut Response) -> Result<(), Failure> {
+    forget_at(settings, host, response)?;
+    response.headers_mut().insert("clear-site-data", HeaderValue::from_static("\"cache\""));
+    Ok(())
+}
+
+/// Sets a cookie on an answer.
+///
+/// # Errors
+/// It cannot stand in a header field. Ours always can.
+pub(super) fn append(response: &mut Response, cookie: &SetCookie) -> Result<(), Failure> {
     let field = Field { name: "set-cookie", value: cookie.expose().into(), is_secret: true };
     let value = http_fields::value(&field).map_err(|_| internal())?;
     response.headers_mut().append(header::SET_COOKIE, value);

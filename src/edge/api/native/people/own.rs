@@ -10,7 +10,8 @@ use super::super::page_forms::signed_in;
 use super::super::session_cookies;
 use super::super::state::AuthState;
 use super::{Owner, answer, redirect, url, wrong_host};
-use palisade_core::domain::carry::{self, Turn};
+use crate::http_fields::Fields;
+use palisade_core::domain::carry::{self, NOT_KEPT, NotKept};
 use palisade_core::domain::page::PageName;
 use palisade_core::domain::sign_in_url::{NOTICE, RETURN_TO, SignInUrl};
 use palisade_core::ports::CookieFault;
@@ -60,27 +61,17 @@ pub(super) fn turned(
             &rest.map_or_else(|| url.clone(), |rest| format!("{url}?{rest}")),
         ));
     }
-    let cause = match state.carrier.turn(&state.browser.public.host, Some(query))? {
-        // Browsers send fetch metadata over TLS only (W3C Fetch Metadata §2.1).
-        Turn::JustNow if state.browser.is_secure() && !asked.headers.contains_key("sec-fetch-site") => {
-            "insecure"
-        }
-        Turn::JustNow => "blocked",
-        Turn::Ahead => "clock",
-        Turn::Over => return None,
-    };
-    let on = if cause == "insecure" { "right_url" } else { "retry_url" };
-    let facts = json!({"kind": "cookie", "cause": cause, on: url});
-    Some(answer(state, &asked.headers, PageName::Error, 400, "cookie_not_kept", &facts))
+    let turn = state.carrier.turn(&state.browser.public.host, Some(query))?;
+    let cause = NotKept::of(turn, carry::is_cleartext(&state.browser, &Fields(&asked.headers)))?;
+    Some(answer(state, &asked.headers, PageName::Error, 400, NOT_KEPT, &cause.facts(Some(&url))))
 }
 
 /// Makes the browser forget that there was a session, and what its cache holds of it (Clear Site Data, §3.1).
 pub(super) fn forgotten(state: &AuthState, mut response: Response) -> Response {
-    if let Err(failure) = session_cookies::forget(state, &mut response) {
-        return failure.into_response();
+    match session_cookies::end(state, &mut response) {
+        Ok(()) => response,
+        Err(failure) => failure.into_response(),
     }
-    response.headers_mut().insert("clear-site-data", HeaderValue::from_static("\"cache\""));
-    response
 }
 
 /// Whether the page was opened by one of our own pages, as far as the browser says. What an address says of what was done
