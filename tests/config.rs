@@ -87,6 +87,59 @@ fn bad_files_give_their_errors() {
 }
 
 #[test]
+fn references_inside_texts_stand_for_their_values_and_for_nothing_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.toml");
+    fs::write(folder.path().join("host.txt"), "app.test\r\n").unwrap();
+    fs::write(folder.path().join("key.txt"), "hunter2hunter2hunter2hunter2hunter2\n").unwrap();
+    let odd = "a\"]\nlisten = [\"0.0.0.0:1\"]\n${env:HOST} $${x} env:SECRET";
+    let env = |name: &str| match name {
+        "HOST" => Some("127.0.0.1".to_owned()),
+        "PORT" => Some("3000".to_owned()),
+        "ODD" => Some(odd.to_owned()),
+        "REFERENCE" => Some("env:PORT-and-some-more-to-make-it-long-enough".to_owned()),
+        "FOLDER" => Some("key".to_owned()),
+        "VAULT" => Some("VAULT_KEY_IS_IN_NO_MESSAGE_AT_ALL_EVER_1234".to_owned()),
+        other => panic!("{other} was asked for"),
+    };
+    let read = |key: &str| {
+        let text = format!(
+            "public_url = \"https://${{file:host.txt}}\"\n\
+             [tokens]\naudience = \"${{env:ODD}}\"\nissuer = \"$${{env:NOT_READ}} $5 ${{env:PORT}}\"\n\
+             algorithm = \"HS256\"\nkey = \"{key}\"\n\
+             [vault]\nkeys = [\"${{env:VAULT}}\"]\n\
+             [[routes]]\nname = \"app\"\nupstream = [\"http://${{env:HOST}}:${{env:PORT}}\"]\n\
+             [[providers]]\nname = \"bank\"\ncomponent = \"builtin:oauth2\"\nclient_id = \"id-${{env:PORT}}\"\n\
+             allowed_hosts = [\"bank.test\"]\n[providers.settings]\nurl = \"https://${{shop}}/${{env:NOT_READ}}/$${{x}}\"\n"
+        );
+        config::parse(&text, &path, &env).unwrap_or_else(|errors| panic!("{errors:#?}"))
+    };
+    let config = read("${file:key.txt}");
+    assert_eq!(config.public_url, "https://app.test");
+    // Neither syntax nor a reference comes from a value.
+    assert_eq!(config.tokens.audience, odd);
+    assert_eq!(config.server.listen, ["127.0.0.1:8080".parse().unwrap()]);
+    assert_eq!(config.tokens.issuer, "${env:NOT_READ} $5 3000");
+    assert_eq!(config.routes[0].upstream.origins[0].port, 3000);
+    assert_eq!(config.providers[0].client_id.expose_secret(), "id-3000");
+    assert_eq!(config.providers[0].settings["url"], "https://${shop}/${env:NOT_READ}/$${x}");
+    let key = |config: Config| config.tokens.key.unwrap().expose_secret().to_owned();
+    assert_eq!(key(config), "hunter2hunter2hunter2hunter2hunter2");
+    assert_eq!(key(read("${env:REFERENCE}")), "env:PORT-and-some-more-to-make-it-long-enough");
+    assert_eq!(key(read("file:${env:FOLDER}.txt")), "hunter2hunter2hunter2hunter2hunter2");
+}
+
+#[test]
+fn a_warning_shows_the_reference_instead_of_its_value() {
+    let env = |_: &str| Some("http://hunter2.test".to_owned());
+    let text = "public_url = \"${env:URL}\"\n[[routes]]\nname = \"a\"\nmatch = { path = \"/auth\" }\n\
+                upstream = [\"${env:URL}\"]\n";
+    let config = config::parse(text, Path::new("config.toml"), &env).unwrap();
+    let told = [config.warnings, config.exposures, config.unsent_emails].concat().join("\n");
+    assert!(!told.contains("hunter2") && told.contains("public_url"), "{told}");
+}
+
+#[test]
 fn the_shipped_file_loads_and_says_the_defaults() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config.toml");
     let shipped = config::parse(&fs::read_to_string(&path).unwrap(), &path, &|_| None).unwrap();

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
-use super::file::{ConfigError, Document, Item, Section};
+use super::error::ConfigError;
+use super::file::{Document, Item, Section};
 use super::form::{self, Url};
 use super::read::{existing_file, filled, host, secret};
 use super::settings::{
@@ -52,11 +53,14 @@ pub fn config(
     path: &Path,
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Config, Vec<ConfigError>> {
-    let doc = Document::new(text, path, env);
-    let (table, faults) = DeTable::parse_recoverable(text);
+    let mut doc = Document::new(text, path, env);
+    let (mut table, faults) = DeTable::parse_recoverable(text);
     for fault in &faults {
         let at = fault.span().map_or(0, |span| span.start);
         doc.fault(at, "", fault.message(), "valid TOML");
+    }
+    if faults.is_empty() {
+        doc.fill(table.get_mut());
     }
     // Reading on in a broken document would only add false errors.
     let config = if faults.is_empty() { whole(&Section::root(&doc, table.get_ref()), path) } else { None };

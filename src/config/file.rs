@@ -5,7 +5,6 @@
 //! keys that no reader asked for. Values are shown only through [`show`], which hides what may be secret.
 
 use std::cell::RefCell;
-use std::fmt;
 use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,44 +13,9 @@ use serde_json::{Map, Number, Value};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::error::ConfigError;
 use super::form;
-
-/// Something in `config.toml` that keeps Palisade from starting.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConfigError {
-    /// The file, as it was named to us.
-    pub path: PathBuf,
-    /// Counted from 1; 0 when the file could not be read at all.
-    pub line: usize,
-    /// The dotted key, such as `routes[0].match.path`; empty when the fault is in no key.
-    pub key: String,
-    /// What is there. Never a secret.
-    pub found: String,
-    /// What would do.
-    pub want: String,
-}
-
-/// Errors as one text, one a line.
-#[must_use]
-pub fn error_lines(errors: &[ConfigError]) -> String {
-    let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
-    lines.join("\n")
-}
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.path.display())?;
-        if self.line > 0 {
-            write!(f, ":{}", self.line)?;
-        }
-        if !self.key.is_empty() {
-            write!(f, ": {}", self.key)?;
-        }
-        write!(f, ": found {}; want {}", self.found, self.want)
-    }
-}
-
-impl std::error::Error for ConfigError {}
+use super::references::{self, Filled, References, Source, Unresolved};
 
 /// The file, and what is wrong with it so far.
 pub struct Document<'a> {
@@ -59,6 +23,7 @@ pub struct Document<'a> {
     path: &'a Path,
     /// Looks up a variable of the environment.
     pub env: &'a dyn Fn(&str) -> Option<String>,
+    references: References,
     errors: RefCell<Vec<ConfigError>>,
     warnings: RefCell<Vec<String>>,
 }
@@ -66,7 +31,29 @@ pub struct Document<'a> {
 impl<'a> Document<'a> {
     /// A document without errors yet.
     pub fn new(text: &'a str, path: &'a Path, env: &'a dyn Fn(&str) -> Option<String>) -> Document<'a> {
-        Document { text, path, env, errors: RefCell::default(), warnings: RefCell::default() }
+        let (errors, warnings) = Default::default();
+        Document { text, path, env, references: References::default(), errors, warnings }
+    }
+
+    /// Puts values in place of the references in its texts, and reports those that cannot be had.
+    pub fn fill(&mut self, table: &mut DeTable<'_>) {
+        let resolve = |source: Source<'_>| {
+            let unresolved = |found, want: &str| Unresolved { found, want: want.to_owned() };
+            let value = match source {
+                Source::Env(name) => (self.env)(name).ok_or_else(|| {
+                    unresolved(format!("\"{source}\""), &format!("the variable {name} to be set, as UTF-8"))
+                })?,
+                Source::File(path) => {
+                    let text = references::read(&self.resolve(path));
+                    references::without_newline(text.map_err(|error| {
+                        unresolved(format!("\"{source}\" ({error})"), "a readable file of at most 64 KiB")
+                    })?)
+                }
+            };
+            references::not_empty(source, value)
+        };
+        let mut report = |at: usize, key: &str, why: Unresolved| self.fault(at, key, why.found, why.want);
+        self.references = References::fill(table, &resolve, &mut report);
     }
 
     /// The line of a byte offset, from 1.
@@ -81,8 +68,8 @@ impl<'a> Document<'a> {
             path: self.path.to_owned(),
             line: self.line(at),
             key: key.to_owned(),
-            found: found.into(),
-            want: want.into(),
+            found: self.references.hide(found.into()),
+            want: self.references.hide(want.into()),
         });
     }
 
@@ -94,6 +81,7 @@ impl<'a> Document<'a> {
 
     /// Words about a key, behind its place in the file.
     pub(super) fn place(&self, at: usize, key: &str, text: &str) -> String {
+        let text = self.references.hide(text.to_owned());
         format!("{}:{}: {key}: {text}", self.path.display(), self.line(at))
     }
 
@@ -138,16 +126,14 @@ impl<'a> Section<'a> {
     }
 
     fn dotted(&self, name: &str) -> String {
-        let bare = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);
-        let name = if name.bytes().all(bare) { name.to_owned() } else { format!("{name:?}") };
-        if self.key.is_empty() { name } else { format!("{}.{name}", self.key) }
+        form::dotted(&self.key, name)
     }
 
     fn entries(&self) -> impl Iterator<Item = (&'a str, Item<'a>)> + use<'a, '_> {
         self.table.into_iter().flatten().map(|(name, value)| {
             let name_text: &'a str = name.get_ref();
             let key = self.dotted(name_text);
-            (name_text, Item { doc: self.doc, key, value: value.get_ref(), at: name.span().start })
+            (name_text, Item::new(self.doc, key, value, name.span().start))
         })
     }
 
@@ -269,16 +255,27 @@ pub struct Item<'a> {
     value: &'a DeValue<'a>,
     /// Where it starts.
     pub at: usize,
+    /// If it is a text that contained references.
+    pub filled: Option<&'a Filled>,
 }
 
 impl<'a> Item<'a> {
+    fn new(doc: &'a Document<'a>, key: String, value: &'a Spanned<DeValue<'a>>, at: usize) -> Item<'a> {
+        Item { doc, key, value: value.get_ref(), at, filled: doc.references.text_at(value.span().start) }
+    }
+
     /// Reports that this value will not do.
     pub fn bad<T>(&self, want: &str) -> Option<T> {
-        self.bad_as(show(self.value), want)
+        let shown = self.filled.map_or_else(|| show(self.value), |filled| form::quoted(&filled.written));
+        self.bad_as(shown, want)
     }
 
     /// Like [`Item::bad`], with another description of what was found.
     pub fn bad_as<T>(&self, found: impl Into<String>, want: &str) -> Option<T> {
+        // What stands there is no value, and was reported.
+        if self.filled.is_some_and(|filled| filled.failed) {
+            return None;
+        }
         self.doc.fault(self.at, &self.key, found, want);
         None
     }
@@ -384,16 +381,14 @@ impl<'a> Item<'a> {
     /// The values of a list; a single string is a list of one.
     #[must_use]
     pub fn list(&self) -> Vec<Item<'a>> {
-        let place = |(index, value): (usize, &'a Spanned<DeValue<'a>>)| Item {
-            doc: self.doc,
-            key: format!("{}[{index}]", self.key),
-            value: value.get_ref(),
-            at: start(value.span(), self.at),
+        let place = |(index, value): (usize, &'a Spanned<DeValue<'a>>)| {
+            Item::new(self.doc, format!("{}[{index}]", self.key), value, start(value.span(), self.at))
         };
         match self.value {
             DeValue::Array(values) => values.iter().enumerate().map(place).collect(),
             DeValue::String(_) => {
-                vec![Item { doc: self.doc, key: self.key.clone(), value: self.value, at: self.at }]
+                let Item { doc, value, at, filled, .. } = *self;
+                vec![Item { doc, key: self.key.clone(), value, at, filled }]
             }
             _ => {
                 self.bad::<()>("a list of strings");

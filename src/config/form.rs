@@ -26,6 +26,13 @@ pub fn quoted(text: &str) -> String {
     format!("{shown:?}")
 }
 
+/// The dotted key of `name` in the table `key`; the whole document has the empty one.
+pub fn dotted(key: &str, name: &str) -> String {
+    let bare = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);
+    let name = if name.bytes().all(bare) { name.to_owned() } else { format!("{name:?}") };
+    if key.is_empty() { name } else { format!("{key}.{name}") }
+}
+
 /// The known word closest to `name`, if it is close enough to be meant.
 pub fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
     let (distance, near) = known.iter().map(|word| (strsim::levenshtein(name, word), *word)).min()?;

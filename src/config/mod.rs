@@ -5,7 +5,7 @@
 //! No secret is ever printed: they are `SecretString`s, resolved from their references.
 //!
 //! The modules form a tree, from the top: `check`, the sections (`routes`, `providers` and so on), `settings`,
-//! `read`, `file`, `form`. Each uses only modules below it; a test of `tests/tidy.rs` finds a circle.
+//! `read`, `file`, `references`, `form`, `error`. Each uses only modules below it; a test of `tests/tidy.rs` finds a circle.
 
 mod accounts;
 mod browser;
@@ -13,6 +13,7 @@ pub mod catalogue;
 mod check;
 mod connections;
 mod cors;
+mod error;
 mod file;
 mod form;
 mod issuers;
@@ -22,6 +23,7 @@ mod pages;
 mod providers;
 mod proxies;
 mod read;
+mod references;
 mod routes;
 mod settings;
 
@@ -29,7 +31,7 @@ use std::path::Path;
 
 pub use self::accounts::Accounts;
 pub use self::connections::{Connections, Vault, Webhook};
-pub use self::file::{ConfigError, error_lines};
+pub use self::error::{ConfigError, error_lines};
 pub use self::form::{vault_key, webhook_key};
 pub use self::providers::{BUILT_IN, Component, HostPattern, PluginLimits, Provider};
 pub use self::settings::{

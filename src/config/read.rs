@@ -6,6 +6,7 @@ use secrecy::SecretString;
 
 use super::file::{Item, Section};
 use super::form::Url;
+use super::references;
 use palisade_core::domain::request::Host;
 use palisade_core::domain::route::Require;
 
@@ -16,18 +17,26 @@ pub(super) fn existing_file(item: &Item<'_>, want: &str) -> Option<PathBuf> {
     if path.is_file() { Some(path) } else { item.bad_as(format!("{text:?}, which is no file"), want) }
 }
 
-/// Resolves `env:NAME` or `file:PATH`. Whatever goes wrong, the value itself is not in the message.
+/// Resolves `env:NAME` or `file:PATH`, or takes a text that contains `${env:NAME}` or `${file:PATH}`. Whatever goes
+/// wrong, the value itself is not in the message.
 pub(super) fn secret(item: &Item<'_>) -> Option<SecretString> {
     let want = "a reference: \"env:NAME\" or \"file:PATH\"";
     let Some(reference) = item.raw() else { return item.bad_as("no reference", want) };
-    let value = if let Some(name) = reference.strip_prefix("env:") {
+    // The scheme is the file's: a value that looks like a reference is none.
+    let scheme = |text: &str| text.starts_with("env:") || text.starts_with("file:");
+    let value = if let Some(filled) = item.filled.filter(|filled| !scheme(&filled.written)) {
+        if filled.failed {
+            return None;
+        }
+        reference.to_owned()
+    } else if let Some(name) = reference.strip_prefix("env:") {
         match (item.doc.env)(name) {
             Some(value) => value,
             None => return item.bad_as(format!("{reference:?}"), &format!("the variable {name} to be set")),
         }
     } else if let Some(path) = reference.strip_prefix("file:") {
         let file = item.doc.resolve(path);
-        match std::fs::read_to_string(&file) {
+        match references::read(&file) {
             Ok(value) => {
                 warn_of_readers(item, &file);
                 value

@@ -162,7 +162,9 @@ fn prefix(item: &Item<'_>, allow: Allow) -> Option<String> {
         Err(error) => return item.bad(&format!("a path like /api: {error}")),
     };
     if path.as_str() != text {
-        return item.bad(&format!("its normal form, {:?}", path.as_str()));
+        // Of a value that came from a reference the normal form would show what hiding the value itself misses.
+        let shown = item.filled.map_or_else(|| format!(", {:?}", path.as_str()), |_| String::new());
+        return item.bad(&format!("its normal form{shown}"));
     }
     if path.has_encoded_slash() && !allow.encoded_slash {
         return item.bad("no %2F, or allow = [\"encoded-slash\"]: no request could match");
