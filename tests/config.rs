@@ -130,6 +130,19 @@ fn references_inside_texts_stand_for_their_values_and_for_nothing_more() {
 }
 
 #[test]
+fn the_hash_is_that_of_the_text_and_not_of_values() {
+    let text = "public_url = \"https://${env:HOST}\"\n";
+    let hash = |text: &str, host: &str| {
+        config::parse(text, Path::new("config.toml"), &|_| Some(host.to_owned())).unwrap().hash
+    };
+    // printf 'public_url = "https://${env:HOST}"\n' | sha256sum
+    let known = "fa8556cd27199d9ba639eefabec1f6b3ca64da2d9342a43aa6360796d381c9ad";
+    assert_eq!(hash(text, "a.test"), known);
+    assert_eq!(hash(text, "b.test"), known);
+    assert_ne!(hash(&format!("{text}\n"), "a.test"), known);
+}
+
+#[test]
 fn a_warning_shows_the_reference_instead_of_its_value() {
     let env = |_: &str| Some("http://hunter2.test".to_owned());
     let text = "public_url = \"${env:URL}\"\n[[routes]]\nname = \"a\"\nmatch = { path = \"/auth\" }\n\
@@ -153,6 +166,7 @@ fn the_shipped_file_loads_and_says_the_defaults() {
     defaults.routes.clone_from(&shipped.routes);
     defaults.accounts.registration = Some(Registration::Open);
     defaults.exposures.clone_from(&shipped.exposures);
+    defaults.hash.clone_from(&shipped.hash);
     defaults.warnings.clear();
     assert_eq!(format!("{defaults:?}"), format!("{shipped:?}"));
 }

@@ -124,6 +124,7 @@ pub(super) async fn compose(opened: Opened) -> Result<Composed, String> {
 
     let pages = Arc::new(TemplatedPages::load(&config).map_err(|errors| error_lines(&errors))?);
     let tls = config.server.tls.as_ref().map(proxy::tls::Acceptor::new).transpose()?;
+    state.metrics.set_config(&config.hash);
     state.metrics.set_probe(probe(&state, &live, &streams, tls.clone()));
     let (closing, closed) = watch::channel(false);
     let operator = Arc::new(Operator {

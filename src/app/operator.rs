@@ -91,8 +91,13 @@ impl Control for Operator {
                 "{cut} exchanges under way were ended: their routes do not admit them any more"
             ));
         }
-        tracing::info!("the configuration was read again");
+        self.state.metrics.set_config(&config.hash);
+        tracing::info!(hash = config.hash, "the configuration was read again");
         Ok(notices)
+    }
+
+    fn configuration(&self) -> String {
+        self.state.metrics.config_hash()
     }
 
     fn not_ready_because(&self) -> Vec<String> {

@@ -16,6 +16,7 @@ use crate::config::{
 pub(super) fn keys(then: &Config, now: &Config) -> Vec<&'static str> {
     let Config {
         path: _,
+        hash: _,
         public_url,
         server,
         cors,

@@ -14,7 +14,7 @@ use crate::edge::proxy::tls::Acceptor;
 use crate::edge::store;
 use palisade_core::ports::Clock;
 
-/// Prints `FILE: good, N routes`, or every error with its line on standard error. Exits 1 on errors.
+/// Prints `FILE: good, N routes` and the SHA-256 of the file, or every error with its line on standard error. Exits 1 on errors.
 #[must_use]
 pub fn run(path: &Path) -> ExitCode {
     match load(path) {
@@ -45,6 +45,7 @@ pub fn run(path: &Path) -> ExitCode {
                 some => count(some, "provider"),
             };
             println!("{}: good{routes}{providers}", path.display());
+            println!("{}: sha256 {}", path.display(), config.hash);
             ExitCode::SUCCESS
         }
         Err(errors) => {

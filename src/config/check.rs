@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use sha2::{Digest as _, Sha256};
 use toml::de::DeTable;
 
 use super::error::ConfigError;
@@ -63,7 +64,8 @@ pub fn config(
         doc.fill(table.get_mut());
     }
     // Reading on in a broken document would only add false errors.
-    let config = if faults.is_empty() { whole(&Section::root(&doc, table.get_ref()), path) } else { None };
+    let config =
+        if faults.is_empty() { whole(&Section::root(&doc, table.get_ref()), path, text) } else { None };
     let (errors, warnings) = doc.finish();
     match config {
         Some(config) if errors.is_empty() => Ok(Config { warnings, ..config }),
@@ -71,7 +73,7 @@ pub fn config(
     }
 }
 
-fn whole(root: &Section<'_>, path: &Path) -> Option<Config> {
+fn whole(root: &Section<'_>, path: &Path, text: &str) -> Option<Config> {
     let public_url = public_url(root);
     let server = server(root.section("server"));
     let cors = cors::cors(root.section("cors"));
@@ -121,6 +123,7 @@ fn whole(root: &Section<'_>, path: &Path) -> Option<Config> {
     root.unknown();
     Some(Config {
         path: path.to_owned(),
+        hash: hex::encode(Sha256::digest(text)),
         public_url,
         server,
         cors,

@@ -24,6 +24,9 @@ use palisade_core::domain::session::Fingerprint;
 pub struct Config {
     /// Where the file was; relative paths in it are resolved against its folder.
     pub path: PathBuf,
+    /// The SHA-256 of the file's text in hexadecimal, as `sha256sum` prints it. Values of references are not in it: a hash
+    /// of a short secret could be searched for.
+    pub hash: String,
     /// The origin that browsers see, without a trailing slash. Links are built from it.
     pub public_url: String,
     pub server: Server,

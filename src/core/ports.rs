@@ -171,6 +171,9 @@ pub trait Control: Send + Sync {
     /// What is wrong with it, one message each; the last good configuration stays in force.
     async fn reload(&self) -> Result<Vec<String>, Vec<String>>;
 
+    /// The SHA-256 of the configuration file that is in force, in hexadecimal.
+    fn configuration(&self) -> String;
+
     /// What keeps the gateway from being ready; empty when it is.
     fn not_ready_because(&self) -> Vec<String>;
 

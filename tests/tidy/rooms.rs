@@ -75,6 +75,7 @@ pub const ROOMS: &[Room] = &[
             "secrecy",
             "serde",
             "serde_json",
+            "sha2",
             "strsim",
             "toml",
             "zeroize",

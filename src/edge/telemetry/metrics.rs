@@ -85,6 +85,9 @@ pub struct Metrics {
     open_streams: IntGauge,
     upstreams: IntGaugeVec,
     machine: MachineMeters,
+    config: IntGaugeVec,
+    /// The hash of the configuration in force; empty before there is one.
+    config_hash: ArcSwap<String>,
     routes: ArcSwap<HashMap<String, RouteMeters>>,
     /// Requests without a route: refused before one was found, or answered by ourselves.
     unrouted: RouteMeters,
@@ -210,6 +213,11 @@ impl Metrics {
         )?;
         let build = gauges("palisade_build_info", "The running version; always 1.", &["version"])?;
         build.with_label_values(&[version]).set(1);
+        let config = gauges(
+            "palisade_config_info",
+            "The configuration in force, by the SHA-256 of its file; always 1.",
+            &["hash"],
+        )?;
 
         let machine = MachineMeters::new(&registry)?;
         let unrouted = resolve(&requests, &request_seconds, "none");
@@ -240,6 +248,8 @@ impl Metrics {
             open_streams,
             upstreams,
             machine,
+            config,
+            config_hash: ArcSwap::default(),
             unrouted,
         })
     }
@@ -249,6 +259,22 @@ impl Metrics {
         let resolved =
             names.into_iter().map(|name| (name.to_owned(), resolve(&self.requests, &self.seconds, name)));
         self.routes.store(Arc::new(resolved.collect()));
+    }
+
+    /// The configuration with this hash is in force, and no other.
+    pub fn set_config(&self, hash: &str) {
+        let former = self.config_hash.swap(Arc::new(hash.to_owned()));
+        self.config.with_label_values(&[hash]).set(1);
+        if *former != hash && !former.is_empty() {
+            // It is there: each hash was set when it was swapped in.
+            let _ = self.config.remove_label_values(&[former.as_str()]);
+        }
+    }
+
+    /// The hash of the configuration in force; empty before there is one.
+    #[must_use]
+    pub fn config_hash(&self) -> String {
+        String::clone(&self.config_hash.load())
     }
 
     /// Where the [`Levels`] are read from.
@@ -403,6 +429,24 @@ mod tests {
             assert!(text.lines().any(|found| found == line), "no {line} in\n{text}");
         }
         assert!(!text.contains("alice") && !text.contains("secret-path"));
+    }
+
+    #[test]
+    fn one_configuration_is_in_force() {
+        let metrics = Metrics::new("1").unwrap();
+        let shown = || {
+            let text = metrics.text();
+            text.lines()
+                .filter(|line| line.starts_with("palisade_config_info{"))
+                .collect::<Vec<_>>()
+                .join(" ")
+        };
+        assert_eq!(shown(), "");
+        for hash in ["aa", "aa", "bb", "aa"] {
+            metrics.set_config(hash);
+            assert_eq!(shown(), format!("palisade_config_info{{hash=\"{hash}\"}} 1"));
+            assert_eq!(metrics.config_hash(), hash);
+        }
     }
 
     #[test]

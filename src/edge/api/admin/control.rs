@@ -24,6 +24,8 @@ pub(super) fn endpoints() -> OpenApiRouter<AdminState> {
 struct Reloaded {
     /// Always true.
     reloaded: bool,
+    /// The SHA-256 of the configuration file that is in force, in hexadecimal.
+    hash: String,
     /// What is in force, and what needs a restart, for people.
     notes: Vec<String>,
 }
@@ -38,7 +40,7 @@ async fn reload(State(state): State<AdminState>, RequestId(id): RequestId) -> Re
     let noted = if outcome.is_ok() { Outcome::Success } else { Outcome::Failed };
     state.accounts.note_outcome(&id, Action::Reload, noted, String::new());
     let notes = outcome.map_err(|errors| invalid(&errors))?;
-    Ok(answer(StatusCode::OK, &Reloaded { reloaded: true, notes }))
+    Ok(answer(StatusCode::OK, &Reloaded { reloaded: true, hash: state.control.configuration(), notes }))
 }
 
 /// The file has errors, a message each.

@@ -64,6 +64,10 @@ impl Control for FakeControl {
         }
     }
 
+    fn configuration(&self) -> String {
+        "5a5a".to_owned()
+    }
+
     fn not_ready_because(&self) -> Vec<String> {
         self.0.into_iter().map(str::to_owned).collect()
     }
