@@ -8,6 +8,7 @@
 //! `read`, `file`, `references`, `form`, `error`. Each uses only modules below it; a test of `tests/tidy.rs` finds a circle.
 
 mod accounts;
+mod authorization;
 mod browser;
 pub mod catalogue;
 mod check;

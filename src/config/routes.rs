@@ -8,11 +8,10 @@ use super::file::{Item, Section};
 use super::form::{self, Url};
 use super::read::{existing_file, host, require};
 use super::settings::{Balance, Forward, Health, Route, Upstream, UpstreamOrigin};
-use super::{browser, cors};
-use palisade_core::domain::credential::HOST_PREFIX;
+use super::{authorization, browser, cors};
 use palisade_core::domain::request::Path;
 use palisade_core::domain::reserved::{self, Reserved, fold};
-use palisade_core::domain::route::{self, Allow, Auth, Carriers, Policy};
+use palisade_core::domain::route::{self, Allow, Auth, Policy};
 
 const HOUR: Duration = Duration::from_secs(3600);
 /// How long an exchange goes on past the expiry of a token without a session of ours.
@@ -62,6 +61,7 @@ pub fn routes(root: &Section<'_>, known: &Known) -> Vec<Route> {
         let policy = policy(&section, known);
         let upstream = upstream(&section, known);
         let forward = forward(&section, known, policy.auth);
+        authorization::refuse_clashes(&section, &policy.carriers, &forward);
         let cors = section.get("cors").and_then(|item| cors::of_route(&item));
         let path = place.as_ref().map(|place| place.prefix.as_str());
         let browser = browser::of_route(&section, policy.auth, path);
@@ -183,25 +183,7 @@ fn policy(section: &Section<'_>, known: &Known) -> Policy {
     // Forgetting the key must not open a route.
     let auth = section.choice("auth", &words, Auth::Required);
     let require = require(section.section("require"));
-    let token = section.section("token");
-    let named = |name: &'static str, want: &str| {
-        let item = token.get(name)?;
-        item.read(want, |text| form::is_token(text).then(|| text.to_owned()))
-    };
-    let cookie = named("cookie", "the name of a cookie");
-    if let Some(item) = token.get("cookie")
-        && cookie.as_ref().is_some_and(|name| !name.starts_with(HOST_PREFIX))
-    {
-        let text = "without __Host- in front of its name, other hosts of the same site can set this cookie, and so sign a \
-                    browser in to another account";
-        item.doc.warn(item.at, &item.key, text);
-    }
-    let carriers = Carriers {
-        cookie,
-        websocket_protocol: token.bool("websocket_protocol", false),
-        query: named("query", "the name of a query parameter"),
-    };
-    token.close();
+    let carriers = authorization::carriers(section, auth);
     let issuers = section.list("issuers", |item| {
         let name = item.text("the name of an issuer")?;
         if known.issuers.iter().any(|issuer| issuer == name) {

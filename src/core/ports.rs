@@ -120,7 +120,7 @@ pub struct Ended<'a> {
     /// What was sent; 0 when the caller left first.
     pub status: u16,
     pub took: Duration,
-    /// `allowed`, `native`, or the refusal's code.
+    /// `allowed`, `left_to_app`, `native`, or the refusal's code.
     pub decision: &'static str,
     pub request_id: &'a str,
     pub method: &'a str,

@@ -48,6 +48,8 @@ pub enum Carrier {
     WebsocketProtocol,
     /// The route's query parameter.
     Query,
+    /// The route's own header field.
+    Header,
 }
 
 /// A token, borrowed from its field where most requests carry it, and what carried it.
@@ -58,7 +60,7 @@ pub type CarriedToken<'a> = (Cow<'a, str>, Carrier);
 /// # Errors
 /// [`Refusal::Credentials`] for an `Authorization` that joins a Bearer token to something else, or tokens in
 /// more than one carrier: no rule says which of them counts (RFC 6750 §2). The form of the token is not
-/// looked at; [`check_form`] does that.
+/// looked at; [`check_form`] does that. An `Authorization` that is the app's is not read.
 pub fn find<'a>(request: &Request<'a>, carriers: &Carriers) -> Result<Option<CarriedToken<'a>>, Refusal> {
     let mut found: Option<CarriedToken<'a>> = None;
     let mut ambiguous = false;
@@ -67,8 +69,20 @@ pub fn find<'a>(request: &Request<'a>, carriers: &Carriers) -> Result<Option<Car
         found = Some((token, carrier));
     };
 
-    if let Some(token) = bearer(request.headers)? {
+    if !carriers.is_authorization_apps()
+        && let Some(token) = bearer(request.headers)?
+    {
         keep(token.into(), Carrier::Authorization);
+    }
+    if let Some(name) = &carriers.header {
+        let mut is_readable = true;
+        request.headers.each(name, &mut |line| match own_field(line) {
+            Some(token) => keep(token.into(), Carrier::Header),
+            None => is_readable = false,
+        });
+        if !is_readable {
+            return Err(Refusal::Credentials);
+        }
     }
     if let Some(name) = &carriers.cookie {
         request.headers.each("cookie", &mut |line| {
@@ -133,7 +147,7 @@ pub fn only_bearer(headers: &dyn Headers) -> Result<Option<&str>, Refusal> {
     Ok(found)
 }
 
-/// Refuses what no route may see: two `Authorization` lines.
+/// Refuses what only a route sees whose `Authorization` is the app's: two lines of it.
 ///
 /// # Errors
 /// [`Refusal::Credentials`].
@@ -167,6 +181,27 @@ fn bearer(headers: &dyn Headers) -> Result<Option<&str>, Refusal> {
         };
     });
     result
+}
+
+/// The token in a line of the route's own header field: the whole value, or what follows `Bearer` and spaces. `None`
+/// for what is no text, and for a comma: a token holds none, so a proxy has joined two lines.
+fn own_field(line: &[u8]) -> Option<&str> {
+    let text = std::str::from_utf8(line.trim_ascii()).ok().filter(|text| !text.contains(','))?;
+    let is_bearer = |(scheme, _): &(&str, &str)| scheme.eq_ignore_ascii_case("bearer");
+    Some(text.split_once(' ').filter(is_bearer).map_or(text, |(_, token)| token.trim_matches(' ')))
+}
+
+/// Whether a request has an `Authorization` field that says something. White space alone says nothing; what is not
+/// printable ASCII counts as white space, because some servers strip more than spaces and tabs. Of several lines each must say
+/// something: an app may read any one of them.
+#[must_use]
+pub fn has_authorization(headers: &dyn Headers) -> bool {
+    let (mut lines, mut said) = (0, 0);
+    headers.each("authorization", &mut |line| {
+        lines += 1;
+        said += usize::from(line.iter().any(u8::is_ascii_graphic));
+    });
+    lines > 0 && said == lines
 }
 
 /// RFC 9110 §5.6.2, as far as names of schemes use it.

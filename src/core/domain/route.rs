@@ -52,7 +52,20 @@ impl Require {
     }
 }
 
-/// Where a route looks for a token. `Authorization: Bearer` always counts.
+/// Whose the `Authorization` field of a route's requests is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum AuthorizationField {
+    /// The gateway's: a Bearer token in it is read, and taken out.
+    #[default]
+    Ours,
+    /// The app's: it is forwarded byte for byte and never read.
+    Apps {
+        /// Whether a request that has the field passes without a session: the app judges it.
+        without_session: bool,
+    },
+}
+
+/// Where a route looks for a token. `Authorization: Bearer` counts unless that field is the app's.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Carriers {
     /// A cookie of this name.
@@ -61,6 +74,24 @@ pub struct Carriers {
     pub websocket_protocol: bool,
     /// WebSockets only: a query parameter of this name.
     pub query: Option<String>,
+    /// A header field of this name, in lower case: the token alone, or `Bearer` and the token.
+    pub header: Option<String>,
+    /// Whose the `Authorization` field is.
+    pub authorization: AuthorizationField,
+}
+
+impl Carriers {
+    /// Whether the `Authorization` field is the app's.
+    #[must_use]
+    pub fn is_authorization_apps(&self) -> bool {
+        matches!(self.authorization, AuthorizationField::Apps { .. })
+    }
+
+    /// Whether a request without a session passes when it has the app's `Authorization` field.
+    #[must_use]
+    pub fn leaves_to_app(&self) -> bool {
+        self.authorization == AuthorizationField::Apps { without_session: true }
+    }
 }
 
 /// Everything the admission of a request depends on.

@@ -25,6 +25,7 @@ pub struct Permit<R = Route> {
     caller: Option<Arc<Verified>>,
     carrier: Option<Carrier>,
     is_cookie_spent: bool,
+    is_left_to_app: bool,
     session: Option<UsedSession>,
 }
 
@@ -59,6 +60,13 @@ impl<R: AsRef<Route>> Permit<R> {
     #[must_use]
     pub fn is_by_cookie(&self) -> bool {
         matches!(self.carrier, Some(Carrier::Cookie | Carrier::Session))
+    }
+
+    /// Whether the request passed without a session because it has the app's own `Authorization` field
+    /// (`without_session`): only the app judges it.
+    #[must_use]
+    pub fn is_left_to_app(&self) -> bool {
+        self.is_left_to_app
     }
 
     /// The name of the cookie that held a token which is no longer good, to be cleared in the browser.
@@ -126,7 +134,14 @@ impl<R: AsRef<Route>> Admission<R> {
     /// Decides about one request of `client`. Waits only when a token names a key that its issuer may have
     /// published since the last look, and when a session cookie is to be read from the store.
     pub async fn admit(&self, request: &Request<'_>, client: IpAddr) -> Verdict<R> {
-        let found = credential::refuse_several(request.headers).and_then(|()| self.routes.find(request));
+        let found = self.routes.find(request);
+        // Where the field is the app's, its lines are the app's to read, too.
+        let is_apps =
+            found.as_ref().is_ok_and(|entry| R::as_ref(entry).policy.carriers.is_authorization_apps());
+        let found = match is_apps {
+            true => found,
+            false => credential::refuse_several(request.headers).and(found),
+        };
         let entry = match found {
             Ok(entry) => entry,
             Err(refusal) => return Verdict::Refusal { refusal, route: None, caller: None },
@@ -152,6 +167,7 @@ impl<R: AsRef<Route>> Admission<R> {
             caller: None,
             carrier: None,
             is_cookie_spent: false,
+            is_left_to_app: false,
             session: None,
         };
         if route.policy.auth == Auth::None {
@@ -175,23 +191,33 @@ impl<R: AsRef<Route>> Admission<R> {
                 }
             }
         }
+        let is_left_to_app =
+            route.policy.carriers.leaves_to_app() && credential::has_authorization(request.headers);
+        let anonymous = Permit { is_left_to_app, ..anonymous };
         let Some((token, carrier)) = found else {
             return match route.policy.auth {
+                Auth::Required if is_left_to_app => Ok(anonymous),
                 Auth::Required if is_over => Err(Refusal::SessionOver.into()),
                 Auth::Required => Err(Refusal::NoToken.into()),
                 Auth::Optional | Auth::None => Ok(anonymous),
             };
         };
-        if carrier == Carrier::Cookie
+        let is_cross_site = carrier == Carrier::Cookie
             && same_origin::is_unsafe(request.method, request.websocket)
             // What says nothing of where it comes from is a program.
-            && self.sender(request, route) == Sender::CrossOrigin
-        {
+            && self.sender(request, route) == Sender::CrossOrigin;
+        // Where the app judges what has no session, only a good cookie makes the request one of a session.
+        if is_cross_site && !is_left_to_app {
             return Err(Refusal::CrossSite.into());
         }
-        let is_forgiven = route.policy.auth == Auth::Optional && carrier == Carrier::Cookie;
+        let is_forgiven =
+            (route.policy.auth == Auth::Optional || is_left_to_app) && carrier == Carrier::Cookie;
         match self.authenticator.verify_for(&token, route, request.host.name()).await {
-            Ok(caller) => Ok(Permit { caller: Some(caller), carrier: Some(carrier), ..anonymous }),
+            Ok(_) if is_cross_site => Err(Refusal::CrossSite.into()),
+            Ok(caller) => {
+                let (caller, carrier) = (Some(caller), Some(carrier));
+                Ok(Permit { caller, carrier, is_left_to_app: false, ..anonymous })
+            }
             Err(TurnedAway { refusal: Refusal::Revoked, .. }) if is_forgiven => {
                 Ok(Permit { is_cookie_spent: true, ..anonymous })
             }
@@ -256,7 +282,14 @@ fn pass_anyway<R: AsRef<Route>>(request: &Request<'_>, entry: &Arc<R>) -> Option
     }
     let found = credential::find(request, &route.policy.carriers).ok()?;
     let carrier = found.map(|(_, carrier)| carrier);
-    Some(Permit { route: Arc::clone(entry), caller: None, carrier, is_cookie_spent: false, session: None })
+    Some(Permit {
+        route: Arc::clone(entry),
+        caller: None,
+        carrier,
+        is_cookie_spent: false,
+        is_left_to_app: false,
+        session: None,
+    })
 }
 
 impl Authenticator {

@@ -52,6 +52,8 @@ pub struct AdmissionRecord {
     /// `None` for an anonymous caller.
     pub caller: Option<Arc<Verified>>,
     pub carrier: Option<Carrier>,
+    /// Whether it passed without a session because it has the app's own `Authorization` field.
+    pub is_left_to_app: bool,
     /// When it was admitted; 0 for an anonymous caller, for which it is not read.
     pub since: UnixTime,
     pub method: Cow<'static, str>,
@@ -87,7 +89,9 @@ impl<R: AsRef<Route>> Admission<R> {
         match (&admitted.caller, route.policy.auth) {
             (_, Auth::None) | (None, Auth::Optional) => Some(route),
             (None, Auth::Required) => {
-                route.is_open(request.method, request.path.as_str(), request.websocket).then_some(route)
+                let is_open = route.is_open(request.method, request.path.as_str(), request.websocket);
+                let is_apps = admitted.is_left_to_app && route.policy.carriers.leaves_to_app();
+                (is_open || is_apps).then_some(route)
             }
             (Some(caller), Auth::Required | Auth::Optional) => {
                 let carried = admitted.carrier.is_none_or(|carrier| {
@@ -104,11 +108,12 @@ impl<R: AsRef<Route>> Admission<R> {
     /// Whether a token that came in `carrier` would be found under the new rules as under the old.
     fn is_same_carrier(&self, carrier: Carrier, old: &Carriers, new: &Carriers) -> bool {
         match carrier {
-            Carrier::Authorization => true,
+            Carrier::Authorization => !new.is_authorization_apps(),
             Carrier::Cookie => old.cookie == new.cookie,
             Carrier::Session => self.sessions.is_some(),
             Carrier::WebsocketProtocol => new.websocket_protocol,
             Carrier::Query => old.query == new.query,
+            Carrier::Header => old.header == new.header,
         }
     }
 }
@@ -125,7 +130,8 @@ impl AdmissionRecord {
         websocket: bool,
     ) -> AdmissionRecord {
         let (route, caller) = (Arc::clone(R::as_ref(permit.route())), permit.caller().cloned());
-        AdmissionRecord { route, caller, carrier: permit.carrier(), since, method, host, path, websocket }
+        let (carrier, is_left_to_app) = (permit.carrier(), permit.is_left_to_app());
+        AdmissionRecord { route, caller, carrier, is_left_to_app, since, method, host, path, websocket }
     }
 
     /// When its expiry is to be looked at first.

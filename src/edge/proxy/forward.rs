@@ -30,7 +30,9 @@ impl StripRules {
     #[must_use]
     pub fn of<'a>(routes: impl Iterator<Item = (&'a Forward, &'a Carriers)> + Clone) -> StripRules {
         let cookies = routes.clone().filter_map(|(_, carriers)| carriers.cookie.clone()).collect();
-        StripRules { names: Reserved::new(routes.flat_map(|(forward, _)| forward.names())), cookies }
+        let fields = routes.clone().filter_map(|(_, carriers)| carriers.header.as_deref());
+        let names = routes.flat_map(|(forward, _)| forward.names()).chain(fields);
+        StripRules { names: Reserved::new(names), cookies }
     }
 }
 
@@ -76,9 +78,13 @@ fn remove_carrier(fields: &mut impl HeaderFields, carrier: Carrier) {
         Carrier::Authorization => {
             fields.take_out(&header::AUTHORIZATION);
         }
-        // Cookies that carry tokens were taken out for every route by `strip`; the others are taken out
-        // whether or not theirs is the token that counted.
-        Carrier::Cookie | Carrier::Session | Carrier::Query | Carrier::WebsocketProtocol => {}
+        // Cookies and fields of routes that carry tokens were taken out for every route by `strip`; the others are
+        // taken out whether or not theirs is the token that counted.
+        Carrier::Cookie
+        | Carrier::Header
+        | Carrier::Session
+        | Carrier::Query
+        | Carrier::WebsocketProtocol => {}
     }
 }
 
@@ -288,6 +294,20 @@ mod tests {
         ]);
         strip(&mut request, &rules, &[]);
         assert_eq!(left(&request), ["x-authority: kept", "cookie: a=b"]);
+    }
+
+    #[test]
+    fn a_token_in_a_field_of_its_own_reaches_no_app() {
+        let carriers = Carriers { header: Some("x-gate-token".into()), ..Carriers::default() };
+        let rules = StripRules::of(std::iter::once((&forward(), &carriers)));
+        let mut request = request(&[
+            ("X-Gate-Token", "secret"),
+            ("x_gate_token", "secret"),
+            ("x-gate-tokens", "kept"),
+            ("authorization", "Basic eDp5"),
+        ]);
+        strip(&mut request, &rules, &[]);
+        assert_eq!(left(&request), ["x-gate-tokens: kept", "authorization: Basic eDp5"]);
     }
 
     #[test]

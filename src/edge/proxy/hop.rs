@@ -115,15 +115,20 @@ pub fn unchunk(session: &mut Session, response: &mut ResponseHeader) {
     }
 }
 
-/// The fields that `Connection` names, without those that frame the message or make a WebSocket.
+/// The fields that `Connection` names, without those that frame the message or make a WebSocket, and without
+/// `Authorization`: what a request was admitted by because the app is to judge it must reach the app, and a field for
+/// the recipient is none of the connection (RFC 9110 §7.6.1).
 fn connection_options(headers: &HeaderMap) -> Vec<HeaderName> {
     let lines = headers.get_all(header::CONNECTION).iter();
     let names = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
     names
         .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
         .filter(|name| {
-            let framing = matches!(*name, header::HOST | header::CONTENT_LENGTH | header::TRANSFER_ENCODING);
-            !framing && name != header::UPGRADE && !name.as_str().starts_with("sec-websocket-")
+            let stays = matches!(
+                *name,
+                header::AUTHORIZATION | header::HOST | header::CONTENT_LENGTH | header::TRANSFER_ENCODING
+            );
+            !stays && name != header::UPGRADE && !name.as_str().starts_with("sec-websocket-")
         })
         .collect()
 }

@@ -29,6 +29,7 @@ use super::served::ServedRoute;
 use super::stage::{Admitted, Attempts, Stage};
 use super::upstream::Attempt;
 use super::{caching, cookies, forget, grpc, hop, inbound, outbound, upgrade};
+use palisade_core::domain::credential::Carrier;
 use palisade_core::domain::problem::Problem;
 use palisade_core::domain::request::{Malformed, Path};
 use palisade_core::domain::route::Auth;
@@ -247,16 +248,19 @@ impl ProxyHttp for Gateway {
         }
         response.insert_header("x-request-id", id.as_str())?;
         let is_final = !response.status.is_informational() || switches;
+        let browser = &admitted.served().route.browser;
+        // Shared caches know `Authorization` as a credential (RFC 9111 §3.5), and no other field.
+        let mut is_personal =
+            admitted.permit.carrier() == Some(Carrier::Header) && !browser.is_cache_shared;
         if let Some(sessions) = &admitted.live.admission.sessions {
             cookies::take_out_ours(response);
-            let browser = &admitted.served().route.browser;
-            let mut is_personal = admitted.permit.is_by_cookie() && !browser.is_cache_shared;
+            is_personal |= admitted.permit.is_by_cookie() && !browser.is_cache_shared;
             if let Some(app) = admitted.app_cookies.as_ref().filter(|_| is_final) {
                 is_personal |= app.mark(sessions, &browser.app_cookies, response);
             }
-            if is_final && is_personal {
-                caching::make_private(response);
-            }
+        }
+        if is_final && is_personal {
+            caching::make_private(response);
         }
         if is_final && let Some(name) = admitted.permit.spent_cookie() {
             forget::cookie(response, name, admitted.live.admission.own.scheme);

@@ -176,6 +176,7 @@ impl Stage {
     pub fn code(&self) -> &'static str {
         match self {
             Stage::Fresh => "failed",
+            Stage::Admitted(admitted) if admitted.permit.is_left_to_app() => "left_to_app",
             Stage::Admitted(_) => "allowed",
             Stage::Answered(answered) => answered.code,
         }

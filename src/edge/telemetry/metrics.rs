@@ -137,7 +137,8 @@ impl Metrics {
         )?;
         let decisions = counters(
             "palisade_decisions_total",
-            "What was decided about requests: allowed, native, or the code of the refusal.",
+            "What was decided about requests: allowed, left_to_app (no session, the app's own credentials), native, or the code \
+             of the refusal.",
             &["decision"],
         )?;
         let lookups = counters(

@@ -1,6 +1,6 @@
 use palisade_core::domain::credential::Carrier;
 use palisade_core::domain::route::Auth;
-use palisade_core::domain::route::Carriers;
+use palisade_core::domain::route::{AuthorizationField, Carriers};
 use palisade_core::domain::route::Route;
 use palisade_core::domain::time::UnixTime;
 use palisade_core::service::admit::Admission;
@@ -64,6 +64,7 @@ fn admitted(caller: Option<Identity>, since: u64) -> AdmissionRecord {
     AdmissionRecord {
         route: Arc::new(route("/", Auth::Required)),
         carrier: caller.as_ref().map(|_| Carrier::Authorization),
+        is_left_to_app: false,
         caller: caller.map(|identity| Arc::new(Verified::new(identity))),
         since: UnixTime(NOW.0 + since),
         method: "GET".into(),
@@ -220,4 +221,19 @@ fn a_stricter_route_admits_it_no_more_and_a_laxer_one_does() {
     assert!(!under(other_cookie.clone(), &carried(Carrier::Cookie)));
     assert!(under(other_cookie, &carried(Carrier::Authorization)));
     assert!(!under(with(&|_| ()), &carried(Carrier::WebsocketProtocol)));
+    let other_field = with(&|r| r.policy.carriers.header = Some("x-token".into()));
+    assert!(under(with(&|_| ()), &carried(Carrier::Header)));
+    assert!(!under(other_field, &carried(Carrier::Header)));
+    // Where the field is the app's now, no token would be found in it, and what the app judges is admitted as long as
+    // that is so.
+    let apps = |without_session| {
+        with(&|r| r.policy.carriers.authorization = AuthorizationField::Apps { without_session })
+    };
+    assert!(!under(apps(false), &carried(Carrier::Authorization)));
+    assert!(under(apps(false), &carried(Carrier::Cookie)));
+    let left = AdmissionRecord { is_left_to_app: true, ..admitted(None, 0) };
+    assert!(under(apps(true), &left));
+    assert!(!under(apps(false), &left));
+    assert!(!under(with(&|_| ()), &left));
+    assert!(!under(apps(true), &admitted(None, 0)), "admitted as a visitor of an optional route");
 }

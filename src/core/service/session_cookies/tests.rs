@@ -152,6 +152,7 @@ fn gate_with(auth: Auth, adjust: impl FnOnce(&mut Route, &mut BrowserSettings)) 
                 cookie: Some("jwt".into()),
                 websocket_protocol: true,
                 query: Some("t".into()),
+                ..Carriers::default()
             },
             issuers: Vec::new(),
         },
