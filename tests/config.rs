@@ -13,7 +13,7 @@ use palisade::config::{
 use palisade_core::domain::account::{Registration, Verification};
 use palisade_core::domain::browser::{NamedOrigin, SessionUse, SignInPage};
 use palisade_core::domain::page::PageName;
-use palisade_core::domain::route::Auth;
+use palisade_core::domain::route::{Auth, AuthorizationField, Carriers};
 use secrecy::ExposeSecret as _;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -248,7 +248,7 @@ fn what_the_file_says_of_browsers_is_kept() {
     assert!(route.is_cache_shared);
     assert_eq!(route.uses, Some(SessionUse::Never));
     assert!(route.public.contains(&"/api/manifest.json".to_owned()), "{:?}", route.public);
-    assert!(config.routes[2].policy.browser.public.is_empty());
+    assert!(config.routes[3].policy.browser.public.is_empty());
     assert_eq!(config.accounts.registration(), Registration::Closed);
 }
 
@@ -283,6 +283,27 @@ fn what_the_file_does_not_say_of_browsers_fits_the_rest() {
     assert!(warnings.iter().any(|line| line.contains("browser.insecure_http: ")), "{warnings:?}");
     let (enabled, _, warnings) = hosts("public_url = \"http://app.test\"\n[browser]\nenabled = false");
     assert!(!enabled && !warnings.iter().any(|line| line.contains("cookie")), "{warnings:?}");
+}
+
+#[test]
+fn whose_the_authorization_field_is_is_kept_and_said() {
+    let config = good("full.toml");
+    let carriers = |at: usize| &config.routes[at].policy.policy.carriers;
+    assert_eq!(carriers(2).authorization, AuthorizationField::Apps { without_session: true });
+    assert_eq!(carriers(2).header.as_deref(), Some("x-gate-token"));
+    assert_eq!(carriers(1), &Carriers::default());
+    let warned: Vec<_> = config.warnings.iter().filter(|line| line.contains("without_session")).collect();
+    assert_eq!(warned.len(), 1, "{warned:?}");
+    let text = "route \"dashboards\" is open to every client that sends an Authorization field";
+    assert!(warned[0].contains(text), "{warned:?}");
+
+    let route = "[[routes]]\nname = \"a\"\nupstream = \"http://127.0.0.1:3000\"\nauthorization = \"app\"\n";
+    for auth in ["required", "optional"] {
+        let config = inline(&format!("{route}auth = \"{auth}\"\n")).unwrap();
+        let field = config.routes[0].policy.policy.carriers.authorization;
+        assert_eq!(field, AuthorizationField::Apps { without_session: false }, "{auth}");
+        assert!(!config.warnings.iter().any(|line| line.contains("without_session")), "{auth}");
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Every class of request that made a comparable gateway forward what it should not have, sent as raw
 //! bytes to a running gateway in front of an upstream that records what arrives.
 
+mod app_credentials;
 mod client;
 mod cors;
 mod credentials;

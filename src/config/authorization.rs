@@ -56,7 +56,11 @@ fn authorization(section: &Section<'_>, auth: Auth) -> AuthorizationField {
         );
     }
     let Some(item) = section.get("without_session") else {
-        return if is_apps { AuthorizationField::Apps { without_session: false } } else { AuthorizationField::Ours };
+        return if is_apps {
+            AuthorizationField::Apps { without_session: false }
+        } else {
+            AuthorizationField::Ours
+        };
     };
     let without_session = item.choice(&app).is_some();
     if auth != Auth::Required {

@@ -318,6 +318,7 @@ pub fn without_token_protocol(line: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::super::request::{Headers, Host, Path};
+    use super::super::route::AuthorizationField;
     use super::*;
 
     struct Lines(Vec<(&'static str, String)>);
@@ -334,7 +335,27 @@ mod tests {
         query: Option<&str>,
         websocket: bool,
     ) -> Result<Option<(String, Carrier)>, Refusal> {
-        let lines = Lines(lines.iter().map(|(n, v)| (*n, (*v).to_owned())).collect());
+        let carriers = Carriers {
+            cookie: Some("sid".into()),
+            websocket_protocol: true,
+            query: Some("access_token".into()),
+            ..Carriers::default()
+        };
+        refuse_several(&lines_of(lines))?;
+        found_by(&carriers, lines, query, websocket)
+    }
+
+    fn lines_of(lines: &[(&'static str, &str)]) -> Lines {
+        Lines(lines.iter().map(|(n, v)| (*n, (*v).to_owned())).collect())
+    }
+
+    fn found_by(
+        carriers: &Carriers,
+        lines: &[(&'static str, &str)],
+        query: Option<&str>,
+        websocket: bool,
+    ) -> Result<Option<(String, Carrier)>, Refusal> {
+        let lines = lines_of(lines);
         let request = Request {
             method: "GET",
             host: Host::parse(b"a.test").unwrap(),
@@ -344,13 +365,7 @@ mod tests {
             is_peer_trusted: false,
             headers: &lines,
         };
-        refuse_several(request.headers)?;
-        let carriers = Carriers {
-            cookie: Some("sid".into()),
-            websocket_protocol: true,
-            query: Some("access_token".into()),
-        };
-        let Some((token, carrier)) = find(&request, &carriers)? else { return Ok(None) };
+        let Some((token, carrier)) = find(&request, carriers)? else { return Ok(None) };
         check_form(&token)?;
         Ok(Some((token.into_owned(), carrier)))
     }
@@ -370,6 +385,78 @@ mod tests {
         assert_eq!(found(&[], Some("x=1&access_token=a.b"), true), some("a.b", Carrier::Query));
         assert_eq!(found(&[], Some("access_token=a.b"), false), Ok(None));
         assert_eq!(found(&[("authorization", "Basic eDp5")], None, false), Ok(None));
+    }
+
+    #[test]
+    fn a_field_of_the_routes_own_carries_one_token() {
+        let carriers = Carriers { header: Some("x-gate".into()), ..Carriers::default() };
+        let check = |lines: &[(&'static str, &str)]| found_by(&carriers, lines, None, false);
+        for line in ["a.b.c", " a.b.c\t", "Bearer a.b.c", "bEARER   a.b.c "] {
+            let token = Ok(Some(("a.b.c".to_owned(), Carrier::Header)));
+            assert_eq!(check(&[("x-gate", line)]), token, "{line}");
+        }
+        // Its form is held against what a token is.
+        assert_eq!(check(&[("x-gate", "Basic eDp5")]), Ok(Some(("Basic eDp5".to_owned(), Carrier::Header))));
+        for line in ["", " ", "Bearer  "] {
+            let at = check(&[("x-gate", line)]);
+            assert!(
+                matches!(&at, Err(Refusal::Token(TokenFault::Malformed)) | Ok(Some(_))),
+                "{line}: {at:?}"
+            );
+        }
+        for lines in [
+            vec![("x-gate", "a"), ("x-gate", "b")],
+            vec![("x-gate", "a, b")],
+            vec![("x-gate", "a,")],
+            vec![("x-gate", "a"), ("authorization", "Bearer b")],
+        ] {
+            assert_eq!(check(&lines), Err(Refusal::Credentials), "{lines:?}");
+        }
+        assert_eq!(found(&[("x-gate", "a")], None, false), Ok(None), "no other route reads it");
+    }
+
+    #[test]
+    fn an_authorization_field_of_the_apps_is_not_read() {
+        let authorization = AuthorizationField::Apps { without_session: false };
+        let carriers = Carriers {
+            cookie: Some("sid".into()),
+            header: Some("x-gate".into()),
+            authorization,
+            ..Carriers::default()
+        };
+        for line in ["Bearer a", "Bearer a, Bearer b", ",Bearer", "Basic x", ""] {
+            let app = ("authorization", line);
+            assert_eq!(found_by(&carriers, &[app, app], None, false), Ok(None), "{line}");
+            for (name, value, carrier) in
+                [("cookie", "sid=ours", Carrier::Cookie), ("x-gate", "ours", Carrier::Header)]
+            {
+                let want = Ok(Some(("ours".to_owned(), carrier)));
+                assert_eq!(found_by(&carriers, &[app, (name, value)], None, false), want, "{line}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_authorization_field_that_says_nothing_is_none() {
+        let check = |lines: &[&str]| {
+            let lines: Vec<_> = lines.iter().map(|line| ("authorization", *line)).collect();
+            has_authorization(&lines_of(&lines))
+        };
+        for said in [&["Bearer glsa_x"][..], &["x"], &["Basic a", "Basic b"], &[" ,"]] {
+            assert!(check(said), "{said:?}");
+        }
+        for nothing in [
+            &[][..],
+            &[""],
+            &[" "],
+            &["\t \t"],
+            &["\u{a0}"],
+            &["\u{2003}"],
+            &["", "Basic a"],
+            &["Basic a", " "],
+        ] {
+            assert!(!check(nothing), "{nothing:?}");
+        }
     }
 
     #[test]

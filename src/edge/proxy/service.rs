@@ -250,8 +250,7 @@ impl ProxyHttp for Gateway {
         let is_final = !response.status.is_informational() || switches;
         let browser = &admitted.served().route.browser;
         // Shared caches know `Authorization` as a credential (RFC 9111 §3.5), and no other field.
-        let mut is_personal =
-            admitted.permit.carrier() == Some(Carrier::Header) && !browser.is_cache_shared;
+        let mut is_personal = admitted.permit.carrier() == Some(Carrier::Header) && !browser.is_cache_shared;
         if let Some(sessions) = &admitted.live.admission.sessions {
             cookies::take_out_ours(response);
             is_personal |= admitted.permit.is_by_cookie() && !browser.is_cache_shared;

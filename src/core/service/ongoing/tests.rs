@@ -1,7 +1,7 @@
 use palisade_core::domain::credential::Carrier;
 use palisade_core::domain::route::Auth;
-use palisade_core::domain::route::{AuthorizationField, Carriers};
 use palisade_core::domain::route::Route;
+use palisade_core::domain::route::{AuthorizationField, Carriers};
 use palisade_core::domain::time::UnixTime;
 use palisade_core::service::admit::Admission;
 use std::sync::Arc;

@@ -14,7 +14,9 @@ use palisade_core::domain::credential::Carrier;
 use palisade_core::domain::identity::Identity;
 use palisade_core::domain::opaque::ServerKey;
 use palisade_core::domain::request::{Headers, Host, Path, Request, Scheme};
-use palisade_core::domain::route::{Allow, Auth, Carriers, Policy, Require, Route, Table};
+use palisade_core::domain::route::{
+    Allow, Auth, AuthorizationField, Carriers, Policy, Require, Route, Table,
+};
 use palisade_core::domain::same_origin::OwnOrigins;
 use palisade_core::domain::session::SessionId;
 use palisade_core::domain::time::UnixTime;
@@ -462,4 +464,105 @@ async fn what_is_a_use_is_for_the_route_to_say_and_else_for_all_of_them() {
     let permit = gate.permit("GET", true, &[]).await;
     gate.admission.sent_frame(&permit);
     assert_eq!(gate.uses(), 0);
+}
+
+/// A route whose `Authorization` is the app's, and whose tokens come in `x-gate`.
+fn of_an_app(auth: Auth, without_session: bool) -> Gate {
+    gate_with(auth, |route, _| {
+        route.policy.carriers.authorization = AuthorizationField::Apps { without_session };
+        route.policy.carriers.header = Some("x-gate".into());
+    })
+}
+
+const APPS: (&str, &str) = ("authorization", "Bearer glsa_x");
+
+#[tokio::test]
+async fn the_apps_own_credential_is_no_token_of_ours_and_stands_beside_one() {
+    for without_session in [false, true] {
+        let gate = of_an_app(Auth::Required, without_session);
+        let ann = ("cookie", "__Host-palisade=ann");
+        let good_token = format!("Bearer {TOKEN}");
+        for field in ["Bearer glsa_x", "Basic eDp5", "Bearer a, Bearer b", "", &good_token] {
+            let field = ("authorization", field);
+            assert_eq!(gate.send("GET", false, &[ann, field, field]).await, session(1));
+            // The cookie admitted it, so the rule for cookies holds.
+            assert_eq!(gate.send("POST", false, &[ann, field]).await, Err(Refusal::CrossSite));
+            let cross = ("sec-fetch-site", "cross-site");
+            assert_eq!(gate.send("POST", false, &[ann, field, cross]).await, Err(Refusal::CrossSite));
+            let jwt = ("cookie", "jwt=bob.v1");
+            assert_eq!(gate.send("POST", false, &[jwt, field, cross]).await, Err(Refusal::CrossSite));
+            let same = ("origin", "https://a.test");
+            assert_eq!(gate.send("POST", false, &[ann, field, same]).await, session(1));
+            // A token in the route's own field was chosen by a script; one that is bad is refused, whatever is beside it.
+            for (token, outcome) in [
+                (TOKEN, Ok(Some((0, Carrier::Header)))),
+                (&*good_token, Ok(Some((0, Carrier::Header)))),
+                ("x", Err(Refusal::Token(TokenFault::Malformed))),
+                ("", Err(Refusal::Token(TokenFault::Malformed))),
+                ("x, y", Err(Refusal::Credentials)),
+            ] {
+                for fields in [&[("x-gate", token), field][..], &[("x-gate", token), field, ann]] {
+                    assert_eq!(gate.send("POST", false, fields).await, outcome, "{fields:?}");
+                }
+            }
+        }
+        assert!(!gate.permit("GET", false, &[ann, APPS]).await.is_left_to_app());
+        assert!(!gate.permit("GET", false, &[("x-gate", TOKEN), APPS]).await.is_left_to_app());
+    }
+    // A good token of ours in the app's field opens nothing.
+    let gate = of_an_app(Auth::Required, false);
+    for field in ["Bearer glsa_x", &format!("Bearer {TOKEN}")] {
+        let refused = gate.send("GET", false, &[("authorization", field)]).await;
+        assert_eq!(refused, Err(Refusal::NoToken), "{field}");
+    }
+    // On every other route two lines stay refused.
+    let other = gate_with(Auth::Optional, |_, _| {});
+    assert_eq!(other.send("GET", false, &[APPS, APPS]).await, Err(Refusal::Credentials));
+}
+
+#[tokio::test]
+async fn without_a_session_the_app_judges_its_own_credential() {
+    let gate = of_an_app(Auth::Required, true);
+    let (over, bad) = (("cookie", "__Host-palisade=over"), ("cookie", "jwt=x"));
+    let cross = ("sec-fetch-site", "cross-site");
+    for none in [&[][..], &[over], &[bad], &[bad, over], &[("cookie", "__Host-palisade=forged; a=b")]] {
+        for (method, websocket, more) in
+            [("GET", false, &[][..]), ("POST", false, &[cross]), ("GET", true, &[cross])]
+        {
+            let fields = [none, more, &[APPS]].concat();
+            let permit = gate.permit(method, websocket, &fields).await;
+            assert!(permit.caller().is_none() && permit.is_left_to_app(), "{method} {fields:?}");
+            assert_eq!(permit.spent_cookie(), none.contains(&bad).then_some("jwt"), "{fields:?}");
+            assert_eq!(permit.carrier(), None);
+        }
+    }
+    for empty in
+        [&[][..], &[("authorization", "")], &[("authorization", " \t")], &[("authorization", ""), APPS]]
+    {
+        for (cookie, refusal) in [
+            (("cookie", "a=b"), Refusal::NoToken),
+            (over, Refusal::SessionOver),
+            (bad, Refusal::Token(TokenFault::Malformed)),
+        ] {
+            let fields = [empty, &[cookie]].concat();
+            assert_eq!(gate.send("GET", false, &fields).await, Err(refusal), "{fields:?}");
+        }
+        let fields = [empty, &[bad, cross]].concat();
+        assert_eq!(gate.send("POST", false, &fields).await, Err(Refusal::CrossSite), "{fields:?}");
+    }
+    // A session that lacks what the route asks for is one; one that cannot be judged is not taken for none.
+    let strict = gate_with(Auth::Required, |route, _| {
+        route.policy.carriers.authorization = AuthorizationField::Apps { without_session: true };
+        route.policy.require.scopes = vec!["none-has-it".into()];
+    });
+    let refused = strict.send("GET", false, &[("cookie", "__Host-palisade=ann"), APPS]).await;
+    assert!(matches!(refused, Err(Refusal::Scope { .. })), "{refused:?}");
+    gate.cookies.is_down.store(true, Ordering::Relaxed);
+    let refused = gate.send("GET", false, &[("cookie", "__Host-palisade=ann"), APPS]).await;
+    assert_eq!(refused, Err(Refusal::SessionUnknown));
+    // Where the route does not say so, and on one whose field is ours, nothing passes.
+    for gate in [of_an_app(Auth::Required, false), gate_with(Auth::Required, |_, _| {})] {
+        let refused = gate.send("GET", false, &[("authorization", "Basic eDp5")]).await;
+        assert_eq!(refused, Err(Refusal::NoToken));
+    }
 }
