@@ -397,12 +397,10 @@ mod tests {
         }
         // Its form is held against what a token is.
         assert_eq!(check(&[("x-gate", "Basic eDp5")]), Ok(Some(("Basic eDp5".to_owned(), Carrier::Header))));
-        for line in ["", " ", "Bearer  "] {
-            let at = check(&[("x-gate", line)]);
-            assert!(
-                matches!(&at, Err(Refusal::Token(TokenFault::Malformed)) | Ok(Some(_))),
-                "{line}: {at:?}"
-            );
+        assert_eq!(check(&[("x-gate", "Bearer ")]), Ok(Some(("Bearer".to_owned(), Carrier::Header))));
+        for line in ["", " "] {
+            let refused = Err(Refusal::Token(TokenFault::Malformed));
+            assert_eq!(check(&[("x-gate", line)]), refused, "{line}");
         }
         for lines in [
             vec![("x-gate", "a"), ("x-gate", "b")],
