@@ -60,6 +60,7 @@ fn admitted(caller: Option<Arc<Verified>>) -> AdmissionRecord {
         route: Arc::new(route(Auth::Optional)),
         caller,
         carrier: None,
+        is_left_to_app: false,
         since: NOW,
         method: "GET".into(),
         host: "a.test".into(),
