@@ -307,7 +307,9 @@ mod tests {
             ("authorization", "Basic eDp5"),
         ]);
         strip(&mut request, &rules, &[]);
-        assert_eq!(left(&request), ["x-gate-tokens: kept", "authorization: Basic eDp5"]);
+        let mut left = left(&request);
+        left.sort();
+        assert_eq!(left, ["authorization: Basic eDp5", "x-gate-tokens: kept"]);
     }
 
     #[test]
