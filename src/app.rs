@@ -25,6 +25,7 @@ mod serve;
 mod sockets;
 mod state;
 pub(crate) mod warnings;
+mod watch;
 
 /// For commands that try one provider without a gateway.
 pub(crate) use self::connections::{SHIPPED, callback_url, door, try_providers};

@@ -15,3 +15,4 @@ mod streams;
 mod support;
 mod tokens;
 mod upstreams;
+mod watch;

@@ -134,6 +134,8 @@ pub(super) async fn compose(opened: Opened) -> Result<Composed, String> {
         tls,
         connections,
         pages,
+        sources: ArcSwap::from_pointee(config.sources.clone()),
+        watching: AtomicBool::new(config.server.watch),
         started: config,
         reloading: tokio::sync::Mutex::default(),
         closing: closed,

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use super::connections::ConnectionsHandle;
 use super::state::ProcessState;
 use super::{restart, warnings};
-use crate::config::{self, Config};
+use crate::config::{self, Config, Sources};
 use crate::edge::pages::TemplatedPages;
 use crate::edge::proxy;
 use palisade_core::domain::browser::BrowserSettings;
@@ -33,6 +33,10 @@ pub(super) struct Operator {
     pub(super) pages: Arc<TemplatedPages>,
     /// What the process started with: listeners, keys and much else stay as it says.
     pub(super) started: Config,
+    /// The files that were read last for a configuration, good or not.
+    pub(super) sources: ArcSwap<Sources>,
+    /// `server.watch` of the configuration in force.
+    pub(super) watching: AtomicBool,
     /// Held while a configuration is being put in force.
     pub(super) reloading: tokio::sync::Mutex<()>,
     pub(super) closing: watch::Receiver<bool>,
@@ -49,8 +53,11 @@ impl Control for Operator {
         // One after the other: of two at once, the one that read the older file could be the last to put it
         // in force, after the other has told its operator that the newer one is.
         let _reloading = self.reloading.lock().await;
-        let mut config = config::load(&self.started.path)
-            .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+        let (config, sources) = config::read(&self.started.path);
+        // Also of a configuration that is not put in force: its files are looked at until they are good.
+        self.sources.store(Arc::new(sources));
+        let mut config =
+            config.map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>())?;
         let mut notices = config.warnings.clone();
         notices.extend(warnings::about(&config).await);
         let keys = restart::keys(&self.started, &config);
@@ -91,6 +98,7 @@ impl Control for Operator {
                 "{cut} exchanges under way were ended: their routes do not admit them any more"
             ));
         }
+        self.watching.store(config.server.watch, Ordering::Release);
         self.state.metrics.set_config(&config.hash);
         tracing::info!(hash = config.hash, "the configuration was read again");
         Ok(notices)

@@ -16,6 +16,7 @@ use crate::config::{
 pub(super) fn keys(then: &Config, now: &Config) -> Vec<&'static str> {
     let Config {
         path: _,
+        sources: _,
         hash: _,
         public_url,
         server,
@@ -134,6 +135,7 @@ impl Keys {
             max_request_memory,
             shutdown_delay,
             threads,
+            watch: _,
         } = then;
         self.differ("server.listen", listen, &now.listen);
         self.differ("server.admin", admin, &now.admin);

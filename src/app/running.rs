@@ -13,6 +13,7 @@ use super::accounts::AccountWorkers;
 use super::backend::Backend;
 use super::connections::ConnectionWorkers;
 use super::operator::Operator;
+use super::watch::Watcher;
 use crate::edge::proxy;
 use crate::edge::proxy::capacity::Capacity;
 use palisade_core::domain::audit::Outcome;
@@ -46,6 +47,7 @@ pub struct RunningGateway {
     /// What it can hold at once.
     pub capacity: Arc<Capacity>,
     pub(super) operator: Arc<Operator>,
+    pub(super) watcher: Arc<Watcher>,
     pub(super) closing: watch::Sender<bool>,
     pub(super) engine: Arc<proxy::Engine>,
     /// The accept loops, and the open client connections.
@@ -64,11 +66,15 @@ impl RunningGateway {
     /// As [`Control::reload`].
     pub async fn reload(&self) -> Result<Vec<String>, Vec<String>> {
         let outcome = self.control.reload().await;
-        self.accounts.accounts.note_reload(match &outcome {
-            Ok(_) => Outcome::Success,
-            Err(_) => Outcome::Failed,
-        });
+        let noted = if outcome.is_ok() { Outcome::Success } else { Outcome::Failed };
+        self.accounts.accounts.note_reload(noted, "signal");
         outcome
+    }
+
+    /// Looks at the files of the configuration, as the gateway does every two seconds. Of a change that two looks in a
+    /// row have seen alike, the second reads the configuration again.
+    pub async fn look_at_files(&self) {
+        self.watcher.look().await;
     }
 
     /// Says in `/readyz` that no further requests should come, and goes on serving. Returns how long that lasts,

@@ -14,6 +14,7 @@ use super::load::Loaded;
 use super::operator::Operator;
 use super::running::{Demo, RunningGateway};
 use super::sockets::local;
+use super::watch::{Watcher, follow};
 use super::{background, connections};
 use crate::edge::api::{self, AuthState, NativeState};
 use crate::edge::entropy::SystemEntropy;
@@ -47,6 +48,8 @@ pub(super) async fn serve(loaded: Loaded) -> Result<RunningGateway, String> {
         accept(&operator, &engine, &clients, tcp, Some(acceptor));
     }
     tasks.extend(background_tasks(&operator, &accounts.accounts, revocations_changed));
+    let watcher = Arc::new(Watcher::new(Arc::clone(&operator), accounts.accounts.clone()));
+    tasks.push(spawn(follow(Arc::clone(&watcher))));
     operator.serving.store(true, Ordering::Release);
 
     let demo = match operator.state.demo {
@@ -69,6 +72,7 @@ pub(super) async fn serve(loaded: Loaded) -> Result<RunningGateway, String> {
         control: Arc::clone(&operator) as _,
         capacity: Arc::clone(&operator.state.capacity),
         operator,
+        watcher,
         closing,
         engine,
         clients,

@@ -16,6 +16,7 @@ use super::settings::{
     Algorithm, AuditTo, ClientAddress, Config, Issuer, Jwks, LimitSettings, Log, LogFormat, MailTransport,
     Passwords, Route, Server, Sessions, StoreUrl, Tls, Tokens,
 };
+use super::sources::Sources;
 use super::{accounts, browser, connections, cors, issuers, mail, native, pages, providers, proxies, routes};
 use palisade_core::domain::account::Registration;
 use palisade_core::domain::password::{MIN_GUESSES, MOST_MIN_GUESSES, PasswordPolicy};
@@ -45,15 +46,12 @@ const PUBLIC_ALGORITHMS: [(&str, Algorithm); 10] = [
     ("PS512", Algorithm::Ps512),
 ];
 
-/// Checks a whole file.
-///
-/// # Errors
-/// Everything that is wrong with it, in the order of its lines.
+/// Checks a whole file. Returns what is wrong with it in the order of its lines, and which files were read.
 pub fn config(
     text: &str,
     path: &Path,
     env: &dyn Fn(&str) -> Option<String>,
-) -> Result<Config, Vec<ConfigError>> {
+) -> (Result<Config, Vec<ConfigError>>, Sources) {
     let mut doc = Document::new(text, path, env);
     let (mut table, faults) = DeTable::parse_recoverable(text);
     for fault in &faults {
@@ -66,11 +64,12 @@ pub fn config(
     // Reading on in a broken document would only add false errors.
     let config =
         if faults.is_empty() { whole(&Section::root(&doc, table.get_ref()), path, text) } else { None };
-    let (errors, warnings) = doc.finish();
-    match config {
-        Some(config) if errors.is_empty() => Ok(Config { warnings, ..config }),
+    let (errors, warnings, sources) = doc.finish();
+    let config = match config {
+        Some(config) if errors.is_empty() => Ok(Config { warnings, sources: sources.clone(), ..config }),
         _ => Err(errors),
-    }
+    };
+    (config, sources)
 }
 
 fn whole(root: &Section<'_>, path: &Path, text: &str) -> Option<Config> {
@@ -123,6 +122,7 @@ fn whole(root: &Section<'_>, path: &Path, text: &str) -> Option<Config> {
     root.unknown();
     Some(Config {
         path: path.to_owned(),
+        sources: Sources::new(path, Some(text)),
         hash: hex::encode(Sha256::digest(text)),
         public_url,
         server,
@@ -227,6 +227,7 @@ fn server(section: Section<'_>) -> Server {
         max_connections: section.count("max_connections", 16_384, 1..=10_000_000),
         max_request_memory: section.size("max_request_memory", 512 << 20, 4 << 20..=64 << 30),
         threads: section.count("threads", 0, 0..=1024),
+        watch: section.bool("watch", false),
     };
     section.close();
     server

@@ -5,6 +5,7 @@
 //! keys that no reader asked for. Values are shown only through [`show`], which hides what may be secret.
 
 use std::cell::RefCell;
+use std::io;
 use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,6 +17,7 @@ use toml::de::{DeTable, DeValue};
 use super::error::ConfigError;
 use super::form;
 use super::references::{self, Filled, References, Source, Unresolved};
+use super::sources::Sources;
 
 /// The file, and what is wrong with it so far.
 pub struct Document<'a> {
@@ -24,6 +26,7 @@ pub struct Document<'a> {
     /// Looks up a variable of the environment.
     pub env: &'a dyn Fn(&str) -> Option<String>,
     references: References,
+    sources: RefCell<Sources>,
     errors: RefCell<Vec<ConfigError>>,
     warnings: RefCell<Vec<String>>,
 }
@@ -32,7 +35,8 @@ impl<'a> Document<'a> {
     /// A document without errors yet.
     pub fn new(text: &'a str, path: &'a Path, env: &'a dyn Fn(&str) -> Option<String>) -> Document<'a> {
         let (errors, warnings) = Default::default();
-        Document { text, path, env, references: References::default(), errors, warnings }
+        let sources = RefCell::new(Sources::new(path, Some(text)));
+        Document { text, path, env, references: References::default(), sources, errors, warnings }
     }
 
     /// Puts values in place of the references in its texts, and reports those that cannot be had.
@@ -44,7 +48,7 @@ impl<'a> Document<'a> {
                     unresolved(format!("\"{source}\""), &format!("the variable {name} to be set, as UTF-8"))
                 })?,
                 Source::File(path) => {
-                    let text = references::read(&self.resolve(path));
+                    let text = self.read(&self.resolve(path));
                     references::without_newline(text.map_err(|error| {
                         unresolved(format!("\"{source}\" ({error})"), "a readable file of at most 64 KiB")
                     })?)
@@ -91,9 +95,19 @@ impl<'a> Document<'a> {
         self.path.parent().unwrap_or(Path::new("")).join(path)
     }
 
-    /// The errors by line, and the warnings.
+    /// The text of a file that a reference names.
+    ///
+    /// # Errors
+    /// As [`references::read`].
+    pub fn read(&self, file: &Path) -> io::Result<String> {
+        let text = references::read(file);
+        self.sources.borrow_mut().note(file, text.as_deref().ok());
+        text
+    }
+
+    /// The errors by line, the warnings, and the files that were read.
     #[must_use]
-    pub fn finish(self) -> (Vec<ConfigError>, Vec<String>) {
+    pub fn finish(self) -> (Vec<ConfigError>, Vec<String>, Sources) {
         let mut errors: Vec<ConfigError> = Vec::new();
         // A value that two checks read is wrong only once.
         for error in self.errors.into_inner() {
@@ -102,7 +116,7 @@ impl<'a> Document<'a> {
             }
         }
         errors.sort_by_key(|error| error.line);
-        (errors, self.warnings.into_inner())
+        (errors, self.warnings.into_inner(), self.sources.into_inner())
     }
 }
 

@@ -5,7 +5,7 @@
 //! No secret is ever printed: they are `SecretString`s, resolved from their references.
 //!
 //! The modules form a tree, from the top: `check`, the sections (`routes`, `providers` and so on), `settings`,
-//! `read`, `file`, `references`, `form`, `error`. Each uses only modules below it; a test of `tests/tidy.rs` finds a circle.
+//! `read`, `file`, `sources`, `references`, `form`, `error`. Each uses only modules below it; a test of `tests/tidy.rs` finds a circle.
 
 mod accounts;
 mod authorization;
@@ -27,6 +27,7 @@ mod read;
 mod references;
 mod routes;
 mod settings;
+mod sources;
 
 use std::path::Path;
 
@@ -40,6 +41,7 @@ pub use self::settings::{
     LogFormat, Mail, MailTransport, Mailbox, PagesSettings, Passwords, Route, Server, Sessions, Smtp,
     SmtpTls, StoreUrl, Tls, Tokens, Upstream, UpstreamOrigin,
 };
+pub use self::sources::Sources;
 pub use palisade_core::domain::cors::{Cors, Origins};
 
 /// Reads and checks the file at `path`, resolving secrets from the environment and from files.
@@ -47,16 +49,25 @@ pub use palisade_core::domain::cors::{Cors, Origins};
 /// # Errors
 /// Everything that is wrong with it, in the order of its lines.
 pub fn load(path: &Path) -> Result<Config, Vec<ConfigError>> {
-    let text = std::fs::read_to_string(path).map_err(|error| {
-        vec![ConfigError {
-            path: path.to_owned(),
-            line: 0,
-            key: String::new(),
-            found: format!("no readable file ({error})"),
-            want: "a configuration file; name another with --config FILE".to_owned(),
-        }]
-    })?;
-    parse(&text, path, &|name| std::env::var(name).ok())
+    read(path).0
+}
+
+/// Like [`load`], with the files that were read for it, whether it is good or not.
+#[must_use]
+pub fn read(path: &Path) -> (Result<Config, Vec<ConfigError>>, Sources) {
+    match std::fs::read_to_string(path) {
+        Ok(text) => check::config(&text, path, &|name| std::env::var(name).ok()),
+        Err(error) => {
+            let error = ConfigError {
+                path: path.to_owned(),
+                line: 0,
+                key: String::new(),
+                found: format!("no readable file ({error})"),
+                want: "a configuration file; name another with --config FILE".to_owned(),
+            };
+            (Err(vec![error]), Sources::new(path, None))
+        }
+    }
 }
 
 /// Checks `text` as the file at `path` would be, with `env` in place of the environment.
@@ -68,5 +79,5 @@ pub fn parse(
     path: &Path,
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Config, Vec<ConfigError>> {
-    check::config(text, path, env)
+    check::config(text, path, env).0
 }

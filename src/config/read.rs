@@ -6,7 +6,6 @@ use secrecy::SecretString;
 
 use super::file::{Item, Section};
 use super::form::Url;
-use super::references;
 use palisade_core::domain::request::Host;
 use palisade_core::domain::route::Require;
 
@@ -36,7 +35,7 @@ pub(super) fn secret(item: &Item<'_>) -> Option<SecretString> {
         }
     } else if let Some(path) = reference.strip_prefix("file:") {
         let file = item.doc.resolve(path);
-        match references::read(&file) {
+        match item.doc.read(&file) {
             Ok(value) => {
                 warn_of_readers(item, &file);
                 value

@@ -10,6 +10,7 @@ use secrecy::SecretString;
 use super::accounts::Accounts;
 use super::connections::{Connections, Vault};
 use super::providers::Provider;
+use super::sources::Sources;
 use palisade_core::domain::browser::BrowserSettings;
 use palisade_core::domain::cors::Cors;
 use palisade_core::domain::email::EmailAddress;
@@ -24,6 +25,8 @@ use palisade_core::domain::session::Fingerprint;
 pub struct Config {
     /// Where the file was; relative paths in it are resolved against its folder.
     pub path: PathBuf,
+    /// The files that it was read from.
+    pub sources: Sources,
     /// The SHA-256 of the file's text in hexadecimal, as `sha256sum` prints it. Values of references are not in it: a hash
     /// of a short secret could be searched for.
     pub hash: String,
@@ -113,6 +116,8 @@ pub struct Server {
     pub max_request_memory: usize,
     /// Worker threads; 0: one per core.
     pub threads: usize,
+    /// Whether the configuration is read again when its file changes.
+    pub watch: bool,
 }
 
 /// `server.client_address`: the one field in which trusted proxies name the client.

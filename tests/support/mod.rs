@@ -137,8 +137,26 @@ impl Gateway {
         Gateway::start_in(Arc::new(SystemClock), public_url, server, extra).await
     }
 
-    async fn start_in(clock: Arc<dyn Clock>, public_url: &str, server: &str, extra: &str) -> Gateway {
+    /// Starts one with these files beside its configuration.
+    pub async fn start_beside(files: &[(&str, &str)], server: &str, extra: &str) -> Gateway {
         let folder = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            std::fs::write(folder.path().join(name), text).unwrap();
+        }
+        Gateway::start_over(folder, Arc::new(SystemClock), "http://localhost:8080", server, extra).await
+    }
+
+    async fn start_in(clock: Arc<dyn Clock>, public_url: &str, server: &str, extra: &str) -> Gateway {
+        Gateway::start_over(tempfile::tempdir().unwrap(), clock, public_url, server, extra).await
+    }
+
+    async fn start_over(
+        folder: tempfile::TempDir,
+        clock: Arc<dyn Clock>,
+        public_url: &str,
+        server: &str,
+        extra: &str,
+    ) -> Gateway {
         let text = format!(
             "public_url = \"{public_url}\"\n\
              [server]\nlisten = [\"127.0.0.1:0\"]\nadmin = \"127.0.0.1:0\"\nheader_timeout = \"2s\"\n{server}\n\

@@ -103,9 +103,10 @@ impl Accounts {
         self.note(&Source::Operator(request_id), action, outcome, about);
     }
 
-    /// Writes down what came of a reload that a signal asked for.
-    pub fn note_reload(&self, outcome: Outcome) {
-        self.note(&Source::System, Action::Reload, outcome, About::default().because("signal"));
+    /// Writes down what came of a reload that no operator asked for over the admin API, but `by`: a signal, or files that
+    /// changed.
+    pub fn note_reload(&self, outcome: Outcome, by: &'static str) {
+        self.note(&Source::System, Action::Reload, outcome, About::default().because(by));
     }
 
     /// Writes down which sessions an operator's act has ended, and by what.
