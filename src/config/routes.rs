@@ -70,9 +70,12 @@ pub fn routes(root: &Section<'_>, known: &Known) -> Vec<Route> {
         if let (Some(name), Some(place), Some(upstream)) = (name, place, upstream) {
             let Match { host, prefix, methods } = place;
             let name = name.into();
+            let mut upstreams: Vec<String> = upstream.origins.iter().map(ToString::to_string).collect();
+            upstreams.sort();
             let policy = route::Route {
                 name,
                 index,
+                upstreams,
                 host,
                 prefix,
                 methods,

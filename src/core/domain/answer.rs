@@ -45,6 +45,7 @@ pub fn answer(refusal: &Refusal) -> Answer {
             let problem = problem(405, "This path does not take this method.");
             return Answer { allow: Some(allow.join(", ")), ..problem.into() };
         }
+        Refusal::Destination(fault) => (problem(fault.status(), &fault.to_string()), None),
         // RFC 6750 §3.1: `invalid_request` is a 400.
         Refusal::Credentials => (
             problem(400, "Send exactly one credential, in one place."),

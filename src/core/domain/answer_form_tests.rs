@@ -40,6 +40,7 @@ fn route() -> Route {
     Route {
         name: "app".into(),
         index: 0,
+        upstreams: Vec::new(),
         host: None,
         prefix: "/lab".into(),
         methods: vec![],

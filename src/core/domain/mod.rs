@@ -16,6 +16,7 @@ pub mod claims;
 pub mod connection;
 pub mod cors;
 pub mod credential;
+pub mod destination;
 pub mod email;
 pub mod email_change;
 pub mod hash_cost;

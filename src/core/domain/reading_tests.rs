@@ -20,6 +20,7 @@ fn table() -> Table {
     let route = |(index, (prefix, closed)): (usize, (&str, bool))| Route {
         name: prefix.into(),
         index,
+        upstreams: Vec::new(),
         host: None,
         prefix: prefix.to_owned(),
         methods: vec![],

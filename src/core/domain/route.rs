@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::browser::RouteBrowser;
 use super::cors::Cors;
+use super::destination;
 use super::identity::Identity;
 use super::reading::{Names, PathReading};
 use super::request::{Malformed, Path, Request};
@@ -120,6 +121,8 @@ pub struct Route {
     pub name: Arc<str>,
     /// Its place in the configuration.
     pub index: usize,
+    /// The origins that its requests go to, sorted: routes whose upstreams are the same lead to one app.
+    pub upstreams: Vec<String>,
     /// A lower-case host, `*.example.com` for any host below it, or `None` for every host.
     pub host: Option<String>,
     /// A prefix on segment boundaries: `/api` matches `/api` and `/api/x`, never `/apix`. In normal
@@ -293,6 +296,17 @@ impl<R: AsRef<Route>> Table<R> {
         Ok(entry)
     }
 
+    /// Whether a part of what lies below `path`, which belongs to `entry`, is served under another policy, or not at all
+    /// with this method: what acts on a whole collection acts there as well.
+    pub fn covers_another(&self, entry: &Arc<R>, host: &str, path: &str, method: &str) -> bool {
+        let policy = &route(entry).policy;
+        self.routes.iter().map(|other| route(other)).zip(&self.names).any(|(other, names)| {
+            other.takes_host(host)
+                && destination::covers(path, names)
+                && !self.best(host, &other.prefix, method).is_ok_and(|below| route(below).policy == *policy)
+        })
+    }
+
     /// Refuses a request that some server would read as one of a route with another policy.
     fn refuse_ambiguity(
         &self,
@@ -372,6 +386,7 @@ mod tests {
         Route {
             name: name.into(),
             index: 0,
+            upstreams: Vec::new(),
             host: host.map(Into::into),
             prefix: prefix.into(),
             methods: methods.iter().map(|m| (*m).to_owned()).collect(),

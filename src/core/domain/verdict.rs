@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use super::destination::DestinationFault;
 use super::request::Malformed;
 
 /// Why a token was not accepted. All of them are 401 `invalid_token` outside; the word is for logs,
@@ -141,6 +142,8 @@ pub enum Refusal {
         /// The methods the matching routes take, for `Allow`.
         allow: Vec<String>,
     },
+    /// The second target of COPY or MOVE cannot be used: 400 or 403.
+    Destination(DestinationFault),
     /// More than one credential, or one that is not in its scheme's form: 400 `invalid_request`.
     Credentials,
     /// A token is required and none was sent: 401, challenge without an error (RFC 6750 §3.1).
@@ -206,6 +209,7 @@ impl Refusal {
             Refusal::Loop => "loop_detected",
             Refusal::NoRoute => "no_route",
             Refusal::Method { .. } => "method_not_allowed",
+            Refusal::Destination(fault) => fault.code(),
             Refusal::Credentials => "credentials_ambiguous",
             Refusal::NoToken => "token_missing",
             Refusal::Token(fault) => fault.code(),

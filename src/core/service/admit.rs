@@ -11,6 +11,7 @@ use std::sync::Arc;
 use super::session_cookies::{CookieVerdict, SessionCookies};
 use crate::domain::browser::SessionUse;
 use crate::domain::credential::{self, Carrier};
+use crate::domain::destination::{self, SecondTarget};
 use crate::domain::redirect::Redirect;
 use crate::domain::request::{Request, WebOrigin};
 use crate::domain::route::{Auth, Route, Table};
@@ -27,6 +28,8 @@ pub struct Permit<R = Route> {
     is_cookie_spent: bool,
     is_left_to_app: bool,
     session: Option<UsedSession>,
+    /// A box, since few requests have one.
+    destination: Option<Box<SecondTarget>>,
 }
 
 /// The session that admitted a request by its cookie.
@@ -54,6 +57,16 @@ impl<R: AsRef<Route>> Permit<R> {
     #[must_use]
     pub fn carrier(&self) -> Option<Carrier> {
         self.carrier
+    }
+
+    /// The second target, where the request names one and both are admitted: the `Destination` of COPY and MOVE.
+    #[must_use]
+    pub fn destination(&self) -> Option<&SecondTarget> {
+        self.destination.as_deref()
+    }
+
+    pub(super) fn with_destination(self, destination: SecondTarget) -> Permit<R> {
+        Permit { destination: Some(Box::new(destination)), ..self }
     }
 
     /// Whether a cookie admitted the request: one that its browser adds to requests by itself.
@@ -134,6 +147,17 @@ impl<R: AsRef<Route>> Admission<R> {
     /// Decides about one request of `client`. Waits only when a token names a key that its issuer may have
     /// published since the last look, and when a session cookie is to be read from the store.
     pub async fn admit(&self, request: &Request<'_>, client: IpAddr) -> Verdict<R> {
+        match self.admit_target(request, client).await {
+            // A box keeps what only these requests need out of the state of all others.
+            Verdict::Permit(permit) if destination::is_named_by(request.method) => {
+                Box::pin(self.admit_destination(request, client, permit)).await
+            }
+            decided => decided,
+        }
+    }
+
+    /// Decides about the target of the request line alone.
+    pub(super) async fn admit_target(&self, request: &Request<'_>, client: IpAddr) -> Verdict<R> {
         let found = self.routes.find(request);
         // Where the field is the app's, its lines are the app's to read, too.
         let is_apps =
@@ -169,6 +193,7 @@ impl<R: AsRef<Route>> Admission<R> {
             is_cookie_spent: false,
             is_left_to_app: false,
             session: None,
+            destination: None,
         };
         if route.policy.auth == Auth::None {
             return Ok(anonymous);
@@ -289,6 +314,7 @@ fn pass_anyway<R: AsRef<Route>>(request: &Request<'_>, entry: &Arc<R>) -> Option
         is_cookie_spent: false,
         is_left_to_app: false,
         session: None,
+        destination: None,
     })
 }
 
@@ -457,6 +483,7 @@ mod tests {
         let route = Route {
             name: "app".into(),
             index: 0,
+            upstreams: Vec::new(),
             host: None,
             prefix: "/".into(),
             methods: Vec::new(),

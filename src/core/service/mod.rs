@@ -10,6 +10,7 @@ pub mod clock;
 pub mod connections;
 pub mod delete_account;
 pub mod demo_account;
+mod destination;
 pub mod email_change;
 pub mod entry;
 pub mod fit;

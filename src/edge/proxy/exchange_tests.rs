@@ -26,6 +26,7 @@ fn route(auth: Auth) -> Route {
     Route {
         name: "all".into(),
         index: 0,
+        upstreams: Vec::new(),
         host: None,
         prefix: "/".into(),
         methods: Vec::new(),

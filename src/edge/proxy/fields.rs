@@ -20,6 +20,7 @@ pub static ACCESS_CONTROL_EXPOSE_HEADERS: FieldName = FieldName::lower("access-c
 pub static AUTHORIZATION: FieldName = FieldName::lower("authorization");
 pub static CACHE_CONTROL: FieldName = FieldName::constant("cache-control", "Cache-Control");
 pub static COOKIE: FieldName = FieldName::lower("cookie");
+pub static DESTINATION: FieldName = FieldName::constant("destination", "Destination");
 pub static FORWARDED: FieldName = FieldName::lower("forwarded");
 pub static HOPS: FieldName = FieldName::lower(palisade_core::domain::reserved::HOPS);
 pub static HOST: FieldName = FieldName::constant("host", "Host");

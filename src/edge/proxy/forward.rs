@@ -180,6 +180,8 @@ pub struct UpstreamFields<'a> {
     /// The signed assertion, on a route that sends one and for a caller who is known.
     pub assertion: Option<&'a str>,
     pub injected: Option<&'a InjectedToken>,
+    /// The second target, of a request that has one.
+    pub destination: Option<&'a str>,
 }
 
 impl UpstreamFields<'_> {
@@ -205,6 +207,9 @@ impl UpstreamFields<'_> {
         fields.put(&fields::HOPS, hops);
         put_text(fields, &fields::HOST, self.host);
         put_text(fields, &fields::X_REQUEST_ID, self.request_id);
+        if let Some(destination) = self.destination {
+            put_text(fields, &fields::DESTINATION, destination);
+        }
         if let Some(caller) = self.permit.caller() {
             set_identity(fields, forwarding, &caller.identity);
         }

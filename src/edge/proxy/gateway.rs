@@ -241,13 +241,24 @@ impl Gateway {
         } else if let Some(route) = cors::preflight(header, &request, live) {
             Next::Preflight(route)
         } else {
-            let verdict = live.admission.admit(&request, client).await;
+            let verdict = self.refuse_native_destination(live.admission.admit(&request, client).await);
             Next::Decided(match live.browsers.is_some() {
                 true => turns::without_mark(header, &request, verdict),
                 false => verdict,
             })
         };
         Ok((matched, next))
+    }
+
+    /// Refuses what would write at a path of ours: no request for it reaches an app.
+    fn refuse_native_destination(&self, verdict: Verdict<ServedRoute>) -> Verdict<ServedRoute> {
+        match verdict {
+            Verdict::Permit(permit) if permit.destination().is_some_and(|to| self.is_native(to.path())) => {
+                let (route, caller) = (Some(Arc::clone(permit.route())), permit.caller().cloned());
+                Verdict::Refusal { refusal: Refusal::NoRoute, route, caller }
+            }
+            decided => decided,
+        }
     }
 
     /// Gets all that an admitted request needs before it goes upstream, or answers it here when that is not to be had.

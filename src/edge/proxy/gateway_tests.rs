@@ -294,6 +294,7 @@ async fn an_upstream_is_told_the_same_with_and_without_the_engine() {
         request_id: "id",
         assertion: None,
         injected: None,
+        destination: None,
     };
     told.write(&mut request).unwrap();
     told.write(&mut map).unwrap();

@@ -138,6 +138,15 @@ impl ProxyHttp for Gateway {
             }
             (None, _) | (_, None) => None,
         };
+        let host = match forwarding.preserve_host {
+            true => &*matched.host,
+            false => &*admitted.attempts.current()?.authority,
+        };
+        let destination = permit.destination().map(|destination| {
+            // An app that is told its own Host compares a Destination with its own origin.
+            let own = (!forwarding.preserve_host).then(|| admitted.served().cluster.scheme());
+            destination.to_upstream(own, host)
+        });
         let fields = UpstreamFields {
             strip: &live.strip,
             permit,
@@ -149,13 +158,11 @@ impl ProxyHttp for Gateway {
                 field: live.believed.field,
             },
             mark: &self.mark,
-            host: match forwarding.preserve_host {
-                true => &matched.host,
-                false => &admitted.attempts.current()?.authority,
-            },
+            host,
             request_id: id,
             assertion: assertion.as_deref(),
             injected: admitted.injected.as_ref(),
+            destination: destination.as_deref(),
         };
         fields.write(request).map_err(|why| Error::explain(ErrorType::HTTPStatus(502), why.to_string()))
     }

@@ -26,6 +26,7 @@ use super::capacity::Capacity;
 use super::dial::{Asked, Connector, Delivery, Dialer};
 use super::patience::{self, Silence};
 use crate::config::{self, Balance, UpstreamOrigin};
+use palisade_core::domain::request;
 
 /// How often host names are looked up again.
 const RESOLVE_EVERY: Duration = Duration::from_secs(10);
@@ -184,6 +185,15 @@ impl Cluster {
             }));
         }
         Ok(Cluster { settings, balancer, background })
+    }
+
+    /// The scheme of its upstreams.
+    #[must_use]
+    pub fn scheme(&self) -> request::Scheme {
+        match self.settings.origins.iter().any(|origin| origin.tls) {
+            true => request::Scheme::Https,
+            false => request::Scheme::Http,
+        }
     }
 
     /// The next upstream for a request, and how it is reached: healthy, and not among those tried while there is another.

@@ -28,6 +28,7 @@ fn route(prefix: &str, auth: Auth) -> Route {
     Route {
         name: prefix.into(),
         index: 0,
+        upstreams: Vec::new(),
         host: None,
         prefix: prefix.into(),
         methods: Vec::new(),

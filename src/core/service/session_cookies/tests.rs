@@ -144,6 +144,7 @@ fn gate_with(auth: Auth, adjust: impl FnOnce(&mut Route, &mut BrowserSettings)) 
     let mut route = Route {
         name: "app".into(),
         index: 0,
+        upstreams: Vec::new(),
         host: None,
         prefix: "/".into(),
         methods: Vec::new(),
