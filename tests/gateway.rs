@@ -16,3 +16,4 @@ mod support;
 mod tokens;
 mod upstreams;
 mod watch;
+mod webdav;

@@ -279,7 +279,8 @@ mod tests {
         for path in ["/", "/files", "/files/", "/FILES", "/files;x", "/files%3Fx/y", "/files.", "/%66iles"] {
             assert!(covers(path, &prefix), "{path}");
         }
-        for path in ["/files/closed", "/files/closed/x", "/files/open", "/file", "/files2", "/x", "/x/files"] {
+        for path in ["/files/closed", "/files/closed/x", "/files/open", "/file", "/files2", "/x", "/x/files"]
+        {
             assert!(!covers(path, &prefix), "{path}");
         }
     }
