@@ -1,4 +1,4 @@
-//! The second target of a request: COPY and MOVE name in `Destination` where they write (RFC 4918 §10.3).
+//! The second target of a request: COPY and MOVE name in `Destination` where they write (WebDAV, RFC 4918 §10.3).
 //!
 //! The app acts on it as on the target of the request line, so it is read in the same normal form, and what has two
 //! readings is refused. The fields `If` and `Lock-Token` (RFC 4918 §10.4, §10.5) hold URLs too: they are only
