@@ -53,7 +53,6 @@ pub fn load(path: &Path) -> Result<Config, Vec<ConfigError>> {
 }
 
 /// Like [`load`], with the files that were read for it, whether it is good or not.
-#[must_use]
 pub fn read(path: &Path) -> (Result<Config, Vec<ConfigError>>, Sources) {
     match std::fs::read_to_string(path) {
         Ok(text) => check::config(&text, path, &|name| std::env::var(name).ok()),

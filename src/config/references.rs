@@ -206,9 +206,9 @@ fn pieces(text: &str) -> Result<Vec<Piece<'_>>, Unresolved> {
     let mut rest = text;
     while let Some(at) = rest.find("${") {
         let (before, from) = rest.split_at(at);
-        if before.ends_with('$') {
+        if let Some(before) = before.strip_suffix('$') {
             // `$${`: the first `$` is dropped, and the rest is no reference.
-            pieces.push(Piece::Literal(&before[..before.len() - 1]));
+            pieces.push(Piece::Literal(before));
             pieces.push(Piece::Literal("${"));
             rest = &from[2..];
             continue;
