@@ -9,6 +9,7 @@ mod hosts;
 mod http2;
 mod injection;
 mod logs;
+mod native_hosts;
 mod requests;
 mod revocation;
 mod streams;

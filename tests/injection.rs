@@ -23,6 +23,7 @@ use palisade::edge::proxy::gateway::Live;
 use palisade::edge::proxy::looped::LoopMark;
 use palisade::edge::proxy::served::ServedRoute;
 use palisade_core::domain::identity::Identity;
+use palisade_core::domain::native_hosts::NativeHosts;
 use palisade_core::domain::request::Scheme;
 use palisade_core::domain::route::Table;
 use palisade_core::domain::same_origin::OwnOrigins;
@@ -205,6 +206,7 @@ async fn world(upstream: SocketAddr, keys: &str) -> World {
     let live = Live {
         strip: StripRules::of(std::iter::once((&route.forward, &route.policy.policy.carriers))),
         believed: Believed::default(),
+        native_hosts: NativeHosts::default(),
         browsers: None,
         admission: Admission {
             own: OwnOrigins { scheme: Scheme::Http, named: Vec::new() },

@@ -22,6 +22,7 @@ pub(super) fn keys(then: &Config, now: &Config) -> Vec<&'static str> {
         server,
         cors,
         browser,
+        native: _,
         pages,
         log,
         store,

@@ -20,6 +20,7 @@ use crate::edge::api::{self, AuthState, NativeState};
 use crate::edge::entropy::SystemEntropy;
 use crate::edge::pages;
 use crate::edge::proxy;
+use palisade_core::domain::native_hosts::NativeHosts;
 use palisade_core::service::accounts::Accounts;
 use palisade_core::service::carry::SessionCarrier;
 use palisade_core::service::ongoing::Expiry;
@@ -118,7 +119,11 @@ fn engine(operator: &Operator, accounts: &Accounts, carrier: Arc<SessionCarrier>
         native: api::native_router(published)
             .merge(api::auth_router(auth))
             .merge(pages::assets_router(&operator.pages)),
-        connect_at: format!("{prefix}/connections"),
+        // A relative address would lead to the app where the native endpoints are not on every host.
+        connect_at: match config.native {
+            NativeHosts::Every => format!("{prefix}/connections"),
+            NativeHosts::These(_) => format!("{}{prefix}/connections", config.public_url),
+        },
         native_prefix: prefix,
         streams: Arc::clone(&operator.streams),
         signer: ring,

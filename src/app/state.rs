@@ -103,6 +103,7 @@ impl ProcessState {
                 },
             },
             strip,
+            native_hosts: config.native.clone(),
             browsers: config.browser.enabled.then(|| proxy::browsers::BrowserRules {
                 settings: Arc::new(config.browser.clone()),
                 issuer: config.tokens.issuer.clone(),

@@ -106,10 +106,11 @@ fn whole(root: &Section<'_>, path: &Path, text: &str) -> Option<Config> {
         listeners: server.listen.iter().copied().chain(server.tls.as_ref().map(|tls| tls.listen)).collect(),
     };
     let routes = routes::routes(root, &known);
-    native::shadowed(root, &server.prefix, &routes);
     warn_of_cookies(root, &public_url, &server, &routes);
     let unsent_emails = issuers::unsent_emails(root, &routes);
     let browser = browser::browser(root, &public_url, &routes, sessions.absolute_ttl);
+    let native = native::hosts(root, &browser);
+    native::shadowed(root, &server.prefix, &native, &routes);
     browser::warn_of_names(root, &browser, &routes);
     let is_open = accounts.registration() == Registration::Open;
     if is_open && mail.as_ref().is_some_and(|mail| matches!(mail.transport, MailTransport::None)) {
@@ -128,6 +129,7 @@ fn whole(root: &Section<'_>, path: &Path, text: &str) -> Option<Config> {
         server,
         cors,
         browser,
+        native,
         pages,
         log,
         store,

@@ -1,7 +1,10 @@
-//! Where the native endpoints are (`server.prefix`).
+//! Where the native endpoints are: below which path (`server.prefix`), and on which hosts (`[native] hosts`).
 
 use super::file::Section;
+use super::read::host;
 use super::settings::Route;
+use palisade_core::domain::browser::BrowserSettings;
+use palisade_core::domain::native_hosts::NativeHosts;
 use palisade_core::domain::request::Path;
 
 /// Where the native endpoints are unless the file says otherwise.
@@ -27,11 +30,40 @@ pub fn prefix(section: &Section<'_>) -> String {
     read.unwrap_or_else(|| PREFIX.to_owned())
 }
 
+/// `[native] hosts`: the hosts on which the native endpoints answer. The pages for people are below `public_url`, so
+/// its host must be one of them while `[browser]` is enabled.
+pub fn hosts(root: &Section<'_>, browser: &BrowserSettings) -> NativeHosts {
+    let section = root.section("native");
+    let item = section.get("hosts");
+    let hosts = match &item {
+        None => NativeHosts::Every,
+        Some(item) => NativeHosts::These(item.list().iter().filter_map(host).collect()),
+    };
+    if let Some(item) = item.filter(|_| !hosts.has(&browser.public.host)) {
+        let public = &browser.public.host;
+        if browser.enabled {
+            let found = format!("no {public:?}");
+            let want =
+                "the host of public_url among them: the pages for people are there ([browser] is enabled)";
+            root.doc.fault(item.at, &item.key, found, want);
+        } else {
+            let text = format!(
+                "links in mail and the addresses of providers' callbacks name {public}, where no native endpoint answers"
+            );
+            root.doc.warn(item.at, &item.key, &text);
+        }
+    }
+    section.close();
+    hosts
+}
+
 /// Warns of routes whose every request the native endpoints would answer.
-pub fn shadowed(root: &Section<'_>, prefix: &str, routes: &[Route]) {
+pub fn shadowed(root: &Section<'_>, prefix: &str, native: &NativeHosts, routes: &[Route]) {
     let section = root.section("server");
     let at = section.get("prefix").map_or(section.at, |item| item.at);
-    for route in routes.iter().filter(|route| is_below(&route.policy.prefix, prefix)) {
+    for route in routes.iter().filter(|route| {
+        is_below(&route.policy.prefix, prefix) && native.takes_all_of(route.policy.host.as_deref())
+    }) {
         let text = format!(
             "the native endpoints answer below {prefix}, so route {} gets nothing",
             route.policy.name

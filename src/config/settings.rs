@@ -14,6 +14,7 @@ use super::sources::Sources;
 use palisade_core::domain::browser::BrowserSettings;
 use palisade_core::domain::cors::Cors;
 use palisade_core::domain::email::EmailAddress;
+use palisade_core::domain::native_hosts::NativeHosts;
 use palisade_core::domain::page::PageName;
 use palisade_core::domain::password::PasswordPolicy;
 use palisade_core::domain::request::Scheme;
@@ -36,6 +37,8 @@ pub struct Config {
     /// `[cors]`: whose pages may call the native endpoints.
     pub cors: Cors,
     pub browser: BrowserSettings,
+    /// `[native] hosts`: where the native endpoints answer.
+    pub native: NativeHosts,
     pub pages: PagesSettings,
     pub log: Log,
     pub store: StoreUrl,

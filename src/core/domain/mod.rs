@@ -26,6 +26,7 @@ pub mod link;
 pub mod mail;
 pub mod mail_cap;
 pub mod name;
+pub mod native_hosts;
 pub mod navigation;
 pub mod opaque;
 pub mod page;

@@ -25,6 +25,7 @@ use super::stage::{Admitted, Answered, Attempts, MatchedRequest, Sent, Stage};
 use super::{app_cookies, bridge, cookies, cors, h2, outbound, turns};
 use crate::config::ClientAddress;
 use crate::http_fields::Fields;
+use palisade_core::domain::native_hosts::NativeHosts;
 use palisade_core::domain::request::Request;
 use palisade_core::domain::return_to::BESIDE_APPS;
 use palisade_core::domain::time::UnixTime;
@@ -44,6 +45,8 @@ pub struct Live {
     pub strip: StripRules,
     /// The proxies whose word on where a request came from counts.
     pub believed: Believed,
+    /// The hosts on which native endpoints answer.
+    pub native_hosts: NativeHosts,
     /// What there is for people with browsers; `None`: nothing (`[browser] enabled = false`).
     pub browsers: Option<BrowserRules>,
 }
@@ -98,10 +101,13 @@ impl From<Refusal> for NotObtained {
 }
 
 impl Gateway {
-    fn is_native(&self, path: &str) -> bool {
+    /// Whether a native endpoint answers. The host is looked at last: a request for any other path pays nothing for it.
+    fn is_native(&self, live: &Live, request: &Request<'_>) -> bool {
+        let path = request.path.as_str();
         let below = path.strip_prefix(&*self.native_prefix);
-        below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-            || matches!(path, "/.well-known/jwks.json" | "/.well-known/oauth-authorization-server")
+        let is_path = below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            || matches!(path, "/.well-known/jwks.json" | "/.well-known/oauth-authorization-server");
+        is_path && live.native_hosts.has(request.host.name())
     }
 
     /// The answer to a refused request, in the form for the client that it says it is.
@@ -234,7 +240,7 @@ impl Gateway {
             path: Arc::from(request.path.as_str()),
             websocket: request.websocket,
         };
-        let next = if self.is_native(&matched.path) || is_beside_apps(live, &request) {
+        let next = if self.is_native(live, &request) || is_beside_apps(live, &request) {
             Next::Native
         } else if self.mark.is_on(&header.headers) {
             Next::Decided(Verdict::Refusal { refusal: Refusal::Loop, route: None, caller: None })
@@ -369,10 +375,13 @@ impl Gateway {
 }
 
 /// Whether the path is one of ours beside the apps: on every host that the configuration names, whatever its routes say.
+/// Where no native endpoint answers, these four paths are ours and no other.
 fn is_beside_apps(live: &Live, request: &Request<'_>) -> bool {
-    let below = request.path.as_str().strip_prefix(BESIDE_APPS);
-    below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        && live.browsers.as_ref().is_some_and(|browsers| browsers.settings.is_named(request.host.name()))
+    let Some(below) = request.path.as_str().strip_prefix(BESIDE_APPS) else { return false };
+    let host = request.host.name();
+    let is_ours = matches!(below, "/session" | "/sign-out" | "/token" | "/carry")
+        || (below.is_empty() || below.starts_with('/')) && live.native_hosts.has(host);
+    is_ours && live.browsers.as_ref().is_some_and(|browsers| browsers.settings.is_named(host))
 }
 
 #[cfg(test)]

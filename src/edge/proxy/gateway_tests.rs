@@ -18,6 +18,7 @@ use super::super::socket::{Socket, Wire};
 use super::*;
 use crate::config;
 use palisade_core::domain::identity::Identity;
+use palisade_core::domain::native_hosts::NativeHosts;
 use palisade_core::domain::redirect::{Location, Redirect, SetCookie};
 use palisade_core::domain::request::Scheme;
 use palisade_core::domain::route::Table;
@@ -104,6 +105,7 @@ async fn world_with(keys: &str) -> World {
         },
         strip,
         believed: Believed::default(),
+        native_hosts: NativeHosts::default(),
         browsers: None,
     };
     let route = Arc::clone(live.admission.routes.iter().next().unwrap());

@@ -1,0 +1,97 @@
+//! On which hosts the native endpoints answer.
+
+/// `[native] hosts`. On every other host the paths of the native endpoints are the app's: the route table alone decides
+/// about them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum NativeHosts {
+    /// The key is not set.
+    #[default]
+    Every,
+    /// Hosts in lower case without a port, and `*.example.com` for the hosts below `example.com`.
+    These(Vec<String>),
+}
+
+impl NativeHosts {
+    /// Whether native endpoints answer on `host`, a name in normal form ([`super::request::Host::name`]).
+    #[must_use]
+    pub fn has(&self, host: &str) -> bool {
+        match self {
+            NativeHosts::Every => true,
+            NativeHosts::These(hosts) => hosts.iter().any(|pattern| is_match(pattern, host)),
+        }
+    }
+
+    /// Whether native endpoints answer on each host that a route takes: a host, `*.example.com`, or `None` for every
+    /// host.
+    #[must_use]
+    pub fn takes_all_of(&self, route: Option<&str>) -> bool {
+        match (self, route) {
+            (NativeHosts::Every, _) => true,
+            (NativeHosts::These(_), None) => false,
+            // As a text, `*.a.example.com` is below `*.example.com`, as its hosts are.
+            (NativeHosts::These(hosts), Some(route)) => {
+                hosts.iter().any(|pattern| pattern == route || is_match(pattern, route))
+            }
+        }
+    }
+}
+
+/// Whether `host` is `pattern`, or below it where that is `*.example.com`.
+fn is_match(pattern: &str, host: &str) -> bool {
+    match pattern.strip_prefix("*.") {
+        None => pattern == host,
+        Some(parent) => host
+            .strip_suffix(parent)
+            .and_then(|below| below.strip_suffix('.'))
+            .is_some_and(|below| !below.is_empty()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn these(hosts: &[&str]) -> NativeHosts {
+        NativeHosts::These(hosts.iter().map(|&host| host.to_owned()).collect())
+    }
+
+    #[test]
+    fn a_host_is_listed_by_its_name_or_by_the_domain_that_it_is_below() {
+        let hosts = these(&["auth.test", "*.in.test"]);
+        for (host, is_native) in [
+            ("auth.test", true),
+            ("a.in.test", true),
+            ("b.a.in.test", true),
+            ("in.test", false),
+            (".in.test", false),
+            ("xin.test", false),
+            ("x.auth.test", false),
+            ("xauth.test", false),
+            ("auth.test.evil.test", false),
+            ("app.test", false),
+            ("", false),
+        ] {
+            assert_eq!(hosts.has(host), is_native, "{host}");
+            assert!(NativeHosts::Every.has(host));
+            assert!(!these(&[]).has(host));
+        }
+    }
+
+    #[test]
+    fn a_route_is_taken_whole_when_each_of_its_hosts_is_native() {
+        let hosts = these(&["auth.test", "*.in.test"]);
+        for (route, is_taken) in [
+            (Some("auth.test"), true),
+            (Some("a.in.test"), true),
+            (Some("*.in.test"), true),
+            (Some("*.a.in.test"), true),
+            (Some("*.test"), false),
+            (Some("*.auth.test"), false),
+            (Some("app.test"), false),
+            (None, false),
+        ] {
+            assert_eq!(hosts.takes_all_of(route), is_taken, "{route:?}");
+            assert!(NativeHosts::Every.takes_all_of(route));
+        }
+    }
+}
