@@ -102,12 +102,11 @@ impl From<Refusal> for NotObtained {
 
 impl Gateway {
     /// Whether a native endpoint answers. The host is looked at last: a request for any other path pays nothing for it.
-    fn is_native(&self, live: &Live, request: &Request<'_>) -> bool {
-        let path = request.path.as_str();
+    fn is_native(&self, live: &Live, host: &str, path: &str) -> bool {
         let below = path.strip_prefix(&*self.native_prefix);
         let is_path = below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
             || matches!(path, "/.well-known/jwks.json" | "/.well-known/oauth-authorization-server");
-        is_path && live.native_hosts.has(request.host.name())
+        is_path && live.native_hosts.has(host)
     }
 
     /// The answer to a refused request, in the form for the client that it says it is.
@@ -240,26 +239,35 @@ impl Gateway {
             path: Arc::from(request.path.as_str()),
             websocket: request.websocket,
         };
-        let next = if self.is_native(live, &request) || is_beside_apps(live, &request) {
-            Next::Native
-        } else if self.mark.is_on(&header.headers) {
-            Next::Decided(Verdict::Refusal { refusal: Refusal::Loop, route: None, caller: None })
-        } else if let Some(route) = cors::preflight(header, &request, live) {
-            Next::Preflight(route)
-        } else {
-            let verdict = self.refuse_native_destination(live.admission.admit(&request, client).await);
-            Next::Decided(match live.browsers.is_some() {
-                true => turns::without_mark(header, &request, verdict),
-                false => verdict,
-            })
-        };
+        let next =
+            if self.is_native(live, request.host.name(), &matched.path) || is_beside_apps(live, &request) {
+                Next::Native
+            } else if self.mark.is_on(&header.headers) {
+                Next::Decided(Verdict::Refusal { refusal: Refusal::Loop, route: None, caller: None })
+            } else if let Some(route) = cors::preflight(header, &request, live) {
+                Next::Preflight(route)
+            } else {
+                let verdict = live.admission.admit(&request, client).await;
+                let verdict = self.refuse_native_destination(live, request.host.name(), verdict);
+                Next::Decided(match live.browsers.is_some() {
+                    true => turns::without_mark(header, &request, verdict),
+                    false => verdict,
+                })
+            };
         Ok((matched, next))
     }
 
-    /// Refuses what would write at a path of ours: no request for it reaches an app.
-    fn refuse_native_destination(&self, verdict: Verdict<ServedRoute>) -> Verdict<ServedRoute> {
+    /// Refuses what would write at a path of ours on `host`, that of the request: no request for it reaches an app.
+    fn refuse_native_destination(
+        &self,
+        live: &Live,
+        host: &str,
+        verdict: Verdict<ServedRoute>,
+    ) -> Verdict<ServedRoute> {
         match verdict {
-            Verdict::Permit(permit) if permit.destination().is_some_and(|to| self.is_native(to.path())) => {
+            Verdict::Permit(permit)
+                if permit.destination().is_some_and(|to| self.is_native(live, host, to.path())) =>
+            {
                 let (route, caller) = (Some(Arc::clone(permit.route())), permit.caller().cloned());
                 Verdict::Refusal { refusal: Refusal::NoRoute, route, caller }
             }
