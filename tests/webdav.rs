@@ -4,7 +4,7 @@
 use serde_json::json;
 
 use crate::support::keys::{Key, jwks, merge, now};
-use crate::support::{Gateway, Upstream, field, status};
+use crate::support::{Gateway, Upstream, field, routes, status};
 
 const ISSUER: &str = "https://issuer.test";
 
@@ -173,4 +173,18 @@ async fn a_destination_asks_for_what_its_route_asks_for() {
     };
     assert!(world.sent("/cookie/a", &cookies("ann", "ann")).await.is_some());
     world.refused("MOVE", "/cookie/a", &cookies("ann", "root"), (400, "credentials_ambiguous")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_destination_leads_to_a_path_of_the_gateways_own() {
+    let upstream = Upstream::start().await;
+    let gateway = Gateway::start(&routes(upstream.address)).await;
+    let ask = async |to: &str| {
+        let request =
+            format!("MOVE /a HTTP/1.1\r\nHost: dav.test\r\nDestination: {to}\r\nConnection: close\r\n\r\n");
+        status(&gateway.send(request).await)
+    };
+    assert_eq!((ask("/auth/login").await, ask("/.well-known/jwks.json").await), (404, 404));
+    assert_eq!(upstream.requests(), [""; 0]);
+    assert_eq!(ask("/author").await, 200);
 }
