@@ -16,7 +16,6 @@ use super::operator::Operator;
 use super::watch::Watcher;
 use crate::edge::proxy;
 use crate::edge::proxy::capacity::Capacity;
-use palisade_core::domain::audit::Outcome;
 use palisade_core::ports::Control;
 use palisade_core::service::demo_account::DemoAccount;
 
@@ -65,10 +64,7 @@ impl RunningGateway {
     /// # Errors
     /// As [`Control::reload`].
     pub async fn reload(&self) -> Result<Vec<String>, Vec<String>> {
-        let outcome = self.control.reload().await;
-        let noted = if outcome.is_ok() { Outcome::Success } else { Outcome::Failed };
-        self.accounts.accounts.note_reload(noted, "signal");
-        outcome
+        self.watcher.reload("signal").await
     }
 
     /// Looks at the files of the configuration, as the gateway does every two seconds. Of a change that two looks in a

@@ -45,17 +45,25 @@ impl Watcher {
             return;
         }
         tracing::info!("files of the configuration have changed");
+        // Errors are logged once for each content: what was read is what the next look compares with.
+        let _ = self.reload("files_changed").await;
+    }
+
+    /// Reads the configuration again, and says in the audit log and in the log what came of it. `by`: what asked for it.
+    ///
+    /// # Errors
+    /// As [`Control::reload`].
+    pub(super) async fn reload(&self, by: &'static str) -> Result<Vec<String>, Vec<String>> {
         let outcome = self.operator.reload().await;
-        let noted = if outcome.is_ok() { Outcome::Success } else { Outcome::Failed };
-        self.accounts.note_reload(noted, "files_changed");
-        match outcome {
+        self.accounts.note_reload(Outcome::of(&outcome), by);
+        match &outcome {
             Ok(notices) => notices.iter().for_each(|notice| tracing::warn!("{notice}")),
-            // Once for each content: what was read is what the next look compares with.
             Err(errors) => {
                 errors.iter().for_each(|error| tracing::error!("{error}"));
                 tracing::error!("the configuration in force stays");
             }
         }
+        outcome
     }
 }
 

@@ -80,13 +80,8 @@ fn serve(path: &Path, config: Config, options: Options) -> Result<(), String> {
             tokio::select! {
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
-                _ = hangup.recv() => match running.reload().await {
-                    Ok(notices) => notices.iter().for_each(|notice| tracing::warn!("{notice}")),
-                    Err(errors) => {
-                        errors.iter().for_each(|error| tracing::error!("{error}"));
-                        tracing::error!("the configuration in force stays");
-                    }
-                },
+                // The log says what came of it.
+                _ = hangup.recv() => drop(running.reload().await),
             }
         }
         let delay = running.retire();

@@ -82,6 +82,17 @@ pub enum Outcome {
     Failed,
 }
 
+impl Outcome {
+    /// That of an act which came to this result.
+    #[must_use]
+    pub const fn of<T, E>(result: &Result<T, E>) -> Outcome {
+        match result {
+            Ok(_) => Outcome::Success,
+            Err(_) => Outcome::Failed,
+        }
+    }
+}
+
 /// The actor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

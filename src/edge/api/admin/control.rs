@@ -37,8 +37,7 @@ struct Reloaded {
     extensions(("x-codes" = json!(["configuration_invalid"]))))]
 async fn reload(State(state): State<AdminState>, RequestId(id): RequestId) -> Result<Response, Failure> {
     let outcome = state.control.reload().await;
-    let noted = if outcome.is_ok() { Outcome::Success } else { Outcome::Failed };
-    state.accounts.note_outcome(&id, Action::Reload, noted, String::new());
+    state.accounts.note_outcome(&id, Action::Reload, Outcome::of(&outcome), String::new());
     let notes = outcome.map_err(|errors| invalid(&errors))?;
     Ok(answer(StatusCode::OK, &Reloaded { reloaded: true, hash: state.control.configuration(), notes }))
 }
