@@ -185,6 +185,9 @@ async fn no_destination_leads_to_a_path_of_the_gateways_own() {
         status(&gateway.send(request).await)
     };
     assert_eq!((ask("/auth/login").await, ask("/.well-known/jwks.json").await), (404, 404));
+    let beside =
+        "MOVE /a HTTP/1.1\r\nHost: localhost\r\nDestination: /.palisade/session\r\nConnection: close\r\n\r\n";
+    assert_eq!(status(&gateway.send(beside).await), 404);
     assert_eq!(upstream.requests(), [""; 0]);
     assert_eq!(ask("/author").await, 200);
 }

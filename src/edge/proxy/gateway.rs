@@ -26,7 +26,6 @@ use super::{app_cookies, bridge, cookies, cors, h2, outbound, turns};
 use crate::config::ClientAddress;
 use crate::http_fields::Fields;
 use palisade_core::domain::native_hosts::NativeHosts;
-use palisade_core::domain::request::Request;
 use palisade_core::domain::return_to::BESIDE_APPS;
 use palisade_core::domain::time::UnixTime;
 use palisade_core::domain::verdict::Refusal;
@@ -101,6 +100,11 @@ impl From<Refusal> for NotObtained {
 }
 
 impl Gateway {
+    /// Whether a request for `path` on `host` is answered here and reaches no app.
+    fn is_ours(&self, live: &Live, host: &str, path: &str) -> bool {
+        self.is_native(live, host, path) || is_beside_apps(live, host, path)
+    }
+
     /// Whether a native endpoint answers. The host is looked at last: a request for any other path pays nothing for it.
     fn is_native(&self, live: &Live, host: &str, path: &str) -> bool {
         let below = path.strip_prefix(&*self.native_prefix);
@@ -239,26 +243,26 @@ impl Gateway {
             path: Arc::from(request.path.as_str()),
             websocket: request.websocket,
         };
-        let next =
-            if self.is_native(live, request.host.name(), &matched.path) || is_beside_apps(live, &request) {
-                Next::Native
-            } else if self.mark.is_on(&header.headers) {
-                Next::Decided(Verdict::Refusal { refusal: Refusal::Loop, route: None, caller: None })
-            } else if let Some(route) = cors::preflight(header, &request, live) {
-                Next::Preflight(route)
-            } else {
-                let verdict = live.admission.admit(&request, client).await;
-                let verdict = self.refuse_native_destination(live, request.host.name(), verdict);
-                Next::Decided(match live.browsers.is_some() {
-                    true => turns::without_mark(header, &request, verdict),
-                    false => verdict,
-                })
-            };
+        let host = request.host.name();
+        let next = if self.is_ours(live, host, &matched.path) {
+            Next::Native
+        } else if self.mark.is_on(&header.headers) {
+            Next::Decided(Verdict::Refusal { refusal: Refusal::Loop, route: None, caller: None })
+        } else if let Some(route) = cors::preflight(header, &request, live) {
+            Next::Preflight(route)
+        } else {
+            let verdict = live.admission.admit(&request, client).await;
+            let verdict = self.refuse_own_destination(live, host, verdict);
+            Next::Decided(match live.browsers.is_some() {
+                true => turns::without_mark(header, &request, verdict),
+                false => verdict,
+            })
+        };
         Ok((matched, next))
     }
 
     /// Refuses what would write at a path of ours on `host`, that of the request: no request for it reaches an app.
-    fn refuse_native_destination(
+    fn refuse_own_destination(
         &self,
         live: &Live,
         host: &str,
@@ -266,7 +270,7 @@ impl Gateway {
     ) -> Verdict<ServedRoute> {
         match verdict {
             Verdict::Permit(permit)
-                if permit.destination().is_some_and(|to| self.is_native(live, host, to.path())) =>
+                if permit.destination().is_some_and(|to| self.is_ours(live, host, to.path())) =>
             {
                 let (route, caller) = (Some(Arc::clone(permit.route())), permit.caller().cloned());
                 Verdict::Refusal { refusal: Refusal::NoRoute, route, caller }
@@ -384,9 +388,8 @@ impl Gateway {
 
 /// Whether the path is one of ours beside the apps: on every host that the configuration names, whatever its routes say.
 /// Where no native endpoint answers, these four paths are ours and no other.
-fn is_beside_apps(live: &Live, request: &Request<'_>) -> bool {
-    let Some(below) = request.path.as_str().strip_prefix(BESIDE_APPS) else { return false };
-    let host = request.host.name();
+fn is_beside_apps(live: &Live, host: &str, path: &str) -> bool {
+    let Some(below) = path.strip_prefix(BESIDE_APPS) else { return false };
     let is_ours = matches!(below, "/session" | "/sign-out" | "/token" | "/carry")
         || (below.is_empty() || below.starts_with('/')) && live.native_hosts.has(host);
     is_ours && live.browsers.as_ref().is_some_and(|browsers| browsers.settings.is_named(host))
