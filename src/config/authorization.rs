@@ -55,31 +55,27 @@ fn authorization(section: &Section<'_>, auth: Auth) -> AuthorizationField {
             "no such key: there no credential is read, and the field is the app's already",
         );
     }
-    let Some(item) = section.get("without_session") else {
-        return if is_apps {
-            AuthorizationField::Apps { without_session: false }
-        } else {
-            AuthorizationField::Ours
-        };
-    };
-    let without_session = item.choice(&app).is_some();
-    if auth != Auth::Required {
-        item.bad_as::<()>(
-            "without_session on a route that passes every request without a session",
-            "auth = \"required\", or no without_session",
-        );
-    } else if field.is_none() {
-        item.bad_as::<()>(
-            "without_session on a route whose Authorization field is the gateway's",
-            "authorization = \"app\" beside it",
-        );
-    } else if is_apps && without_session {
-        let name = section.get("name").and_then(|item| item.raw().map(str::to_owned)).unwrap_or_default();
-        let text = format!(
-            "route {name:?} is open to every client that sends an Authorization field, whatever stands in it: only the \
-             app judges that"
-        );
-        item.doc.warn(item.at, &item.key, &text);
+    let item = section.get("without_session");
+    let without_session = item.as_ref().is_some_and(|item| item.choice(&app).is_some());
+    if let Some(item) = item {
+        if auth != Auth::Required {
+            item.bad_as::<()>(
+                "without_session on a route that passes every request without a session",
+                "auth = \"required\", or no without_session",
+            );
+        } else if field.is_none() {
+            item.bad_as::<()>(
+                "without_session on a route whose Authorization field is the gateway's",
+                "authorization = \"app\" beside it",
+            );
+        } else if is_apps && without_session {
+            let name = section.get("name").and_then(|item| item.raw().map(str::to_owned)).unwrap_or_default();
+            let text = format!(
+                "route {name:?} is open to every client that sends an Authorization field, whatever stands in it: only the \
+                 app judges that"
+            );
+            item.doc.warn(item.at, &item.key, &text);
+        }
     }
     match is_apps {
         true => AuthorizationField::Apps { without_session },

@@ -89,6 +89,13 @@ impl CorsRules {
     }
 }
 
+/// Writes what the answering route says about pages of other origins, if it says anything.
+pub fn write(cors: Option<&CorsRules>, session: &Session, answer: &mut impl HeaderFields) {
+    if let Some(cors) = cors {
+        cors.write(&session.req_header().headers, answer);
+    }
+}
+
 /// Adds `Origin` to `Vary`, unless that says so already.
 fn vary(answer: &mut impl HeaderFields) {
     let said = answer.map().get_all(header::VARY).iter().any(|line| {

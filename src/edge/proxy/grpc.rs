@@ -12,7 +12,7 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::http::ServerSession;
 use pingora::proxy::Session;
 
-use super::cors::CorsRules;
+use super::cors::{self, CorsRules};
 use super::outbound;
 use palisade_core::domain::problem::Problem;
 use palisade_core::domain::reply::Reply;
@@ -63,9 +63,7 @@ pub async fn send(
     cors: Option<&CorsRules>,
 ) -> Result<()> {
     let mut response = head(reply, request_id)?;
-    if let Some(cors) = cors {
-        cors.write(&session.req_header().headers, &mut response);
-    }
+    cors::write(cors, session, &mut response);
     match session.as_downstream_mut() {
         // The stream must end with this very frame, which the engine's own way to write does not do.
         ServerSession::H2(stream) => stream.write_response_header(Box::new(response), true),

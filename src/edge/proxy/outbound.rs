@@ -8,7 +8,7 @@ use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 use pingora::{Error, ErrorSource, ErrorType, OrErr, Result};
 
-use super::cors::CorsRules;
+use super::cors::{self, CorsRules};
 use super::grpc;
 use crate::http_fields;
 use palisade_core::domain::problem::Problem;
@@ -48,9 +48,7 @@ pub async fn send(
     }
     let body = reply.body();
     let mut response = head(reply, body.len(), request_id)?;
-    if let Some(cors) = cors {
-        cors.write(&session.req_header().headers, &mut response);
-    }
+    cors::write(cors, session, &mut response);
     let head_only = session.req_header().method == http::Method::HEAD;
     write(session, response, (!head_only).then(|| Bytes::from(body.into_owned()))).await
 }

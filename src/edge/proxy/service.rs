@@ -28,7 +28,7 @@ use super::inject::{self, After};
 use super::served::ServedRoute;
 use super::stage::{Admitted, Attempts, Stage};
 use super::upstream::Attempt;
-use super::{caching, cookies, forget, grpc, hop, inbound, outbound, upgrade};
+use super::{caching, cookies, cors, forget, grpc, hop, inbound, outbound, upgrade};
 use palisade_core::domain::credential::Carrier;
 use palisade_core::domain::problem::Problem;
 use palisade_core::domain::request::{Malformed, Path};
@@ -279,9 +279,7 @@ impl ProxyHttp for Gateway {
             session.set_read_timeout(None);
             exchange.is_stream();
         }
-        if let Some(cors) = &admitted.served().cors {
-            cors.write(&session.req_header().headers, response);
-        }
+        cors::write(admitted.served().cors.as_ref(), session, response);
         admitted.sent.status = response.status.as_u16();
         Ok(())
     }
