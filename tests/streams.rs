@@ -294,16 +294,11 @@ async fn what_the_client_asks_for_does_not_switch_the_read_timeout_off() {
     .await;
     // HTTP/2: a preface is never answered either.
     let keys = "auth = \"none\"\nread_timeout = \"200ms\"";
-    let more = |name: &str, upstream: std::net::SocketAddr, keys: &str| {
-        format!(
-            "[[routes]]\nname = \"{name}\"\nmatch = {{ path = \"/{name}\" }}\nupstream = [\"http://{upstream}\"]\n{keys}\n"
-        )
-    };
     let gateway = Gateway::start(&format!(
         "{}{}{}",
         one_route(silent.address, keys),
-        more("begins", begins.address, keys),
-        more("http2", silent.address, &format!("{keys}\nhttp2 = true"))
+        crate::support::route("begins", begins.address, keys),
+        crate::support::route("http2", silent.address, &format!("{keys}\nhttp2 = true"))
     ))
     .await;
     let events = "Accept: text/event-stream\r\n";

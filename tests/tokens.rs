@@ -63,9 +63,7 @@ async fn house() -> House {
         ("asserted", "headers = { subject = \"Remote-User\", assertion = \"X-Auth-Assertion\" }".to_owned()),
         ("open", "auth = \"none\"".to_owned()),
     ] {
-        extra += &format!(
-            "[[routes]]\nname = \"{name}\"\nmatch = {{ path = \"/{name}\" }}\nupstream = [\"http://{target}\"]\n{more}\n"
-        );
+        extra += &crate::support::route(name, target, &more);
     }
     let gateway = Gateway::start(&extra).await;
     let a = ["ed", "es", "rs"].into_iter().zip(a).collect();

@@ -12,12 +12,7 @@ struct World {
 impl World {
     async fn start() -> World {
         let upstream = Upstream::start().await;
-        let route = |name: &str, keys: &str| {
-            format!(
-                "[[routes]]\nname = \"{name}\"\nmatch = {{ path = \"/{name}\" }}\nupstream = [\"http://{}\"]\n{keys}\n",
-                upstream.address
-            )
-        };
+        let route = |name: &str, keys: &str| crate::support::route(name, upstream.address, keys);
         let routes = [
             route("beside", "authorization = \"app\"\ntoken = { cookie = \"at\", header = \"X-Gate\" }"),
             route(

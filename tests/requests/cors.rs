@@ -3,15 +3,9 @@
 use tokio::io::AsyncWriteExt;
 
 use crate::support::neighbours::{Scripted, mint, read_head};
-use crate::support::{Gateway, Upstream, body_of, field, status};
+use crate::support::{Gateway, Upstream, body_of, field, route, status};
 
 const APP: &str = "https://app.example.com";
-
-fn route(upstream: std::net::SocketAddr, name: &str, keys: &str) -> String {
-    format!(
-        "[[routes]]\nname = \"{name}\"\nmatch = {{ path = \"/{name}\" }}\nupstream = [\"http://{upstream}\"]\n{keys}\n"
-    )
-}
 
 fn named(credentials: bool) -> String {
     format!(
@@ -44,11 +38,11 @@ fn said(answer: &str) -> Vec<String> {
 async fn a_preflight_is_answered_here_and_needs_no_token() {
     let upstream = Upstream::start().await;
     let routes = [
-        route(upstream.address, "api", &format!("{}auth = \"required\"\n", named(true))),
-        route(upstream.address, "every", "cors = { origins = \"*\" }\n"),
-        route(upstream.address, "own", "auth = \"none\"\n"),
-        route(upstream.address, "read", &named(false)).replace("\" }", "\", methods = [\"GET\"] }"),
-        route(upstream.address, "closed", "auth = \"required\"\n"),
+        route("api", upstream.address, &format!("{}auth = \"required\"\n", named(true))),
+        route("every", upstream.address, "cors = { origins = \"*\" }\n"),
+        route("own", upstream.address, "auth = \"none\"\n"),
+        route("read", upstream.address, &named(false)).replace("\" }", "\", methods = [\"GET\"] }"),
+        route("closed", upstream.address, "auth = \"required\"\n"),
     ];
     let gateway = Gateway::start(&routes.concat()).await;
     let answer = preflight(&gateway, "/api/x", APP, "PUT").await;
@@ -99,8 +93,8 @@ async fn answers_carry_the_routes_fields_once_and_refusals_too() {
     })
     .await;
     let routes = [
-        route(upstream.address, "api", &format!("{}max_body = 10\n", named(false))),
-        route(upstream.address, "own", "auth = \"none\"\n"),
+        route("api", upstream.address, &format!("{}max_body = 10\n", named(false))),
+        route("own", upstream.address, "auth = \"none\"\n"),
     ];
     let gateway = Gateway::start(&routes.concat()).await;
     let bearer = format!("Authorization: Bearer {}\r\n", mint(&gateway, "alice").await);
@@ -136,7 +130,7 @@ async fn answers_carry_the_routes_fields_once_and_refusals_too() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upstream_that_cannot_be_reached_is_told_to_the_page() {
     let nowhere = palisade_testing::nowhere::nowhere();
-    let gateway = Gateway::start(&route(nowhere, "api", &format!("auth = \"none\"\n{}", named(false)))).await;
+    let gateway = Gateway::start(&route("api", nowhere, &format!("auth = \"none\"\n{}", named(false)))).await;
     let answer = gateway.get("/api", &format!("Origin: {APP}\r\n")).await;
     assert_eq!(
         (status(&answer), field(&answer, "access-control-allow-origin")),
@@ -150,9 +144,9 @@ async fn cookies_count_from_pages_that_may_use_them_and_no_others() {
     let upstream = Upstream::start().await;
     let cookie = "token = { cookie = \"at\" }\n";
     let routes = [
-        route(upstream.address, "with", &format!("{cookie}{}", named(true))),
-        route(upstream.address, "without", &format!("{cookie}{}", named(false))),
-        route(upstream.address, "every", &format!("{cookie}cors = {{ origins = \"*\" }}\n")),
+        route("with", upstream.address, &format!("{cookie}{}", named(true))),
+        route("without", upstream.address, &format!("{cookie}{}", named(false))),
+        route("every", upstream.address, &format!("{cookie}cors = {{ origins = \"*\" }}\n")),
     ];
     let gateway = Gateway::start(&routes.concat()).await;
     let token = mint(&gateway, "alice").await;

@@ -39,12 +39,7 @@ struct World {
 impl World {
     async fn start() -> World {
         let app = app().await;
-        let route = |name: &str, keys: &str| {
-            format!(
-                "[[routes]]\nname = \"{name}\"\nmatch = {{ path = \"/{name}\" }}\nupstream = [\"http://{}\"]\n{keys}\n",
-                app.address
-            )
-        };
+        let route = |name: &str, keys: &str| crate::support::route(name, app.address, keys);
         let routes = [
             route("app", "auth = \"required\"\ntoken = { cookie = \"at\" }"),
             route("open", "auth = \"optional\"\napp_cookies = [\"sid\"]"),

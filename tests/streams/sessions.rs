@@ -47,11 +47,7 @@ fn from(origin: &str, cookie: &str) -> [(&'static str, String); 3] {
 const OWN: &str = "http://localhost:8080";
 
 async fn start(clock: &Arc<Moved>, upstream: std::net::SocketAddr) -> Gateway {
-    let route = |name: &str, keys: &str| {
-        format!(
-            "[[routes]]\nname = \"{name}\"\nmatch = {{ path = \"/{name}\" }}\nupstream = [\"http://{upstream}\"]\n{keys}\n"
-        )
-    };
+    let route = |name: &str, keys: &str| crate::support::route(name, upstream, keys);
     let routes = [route("used", "auth = \"required\""), route("unused", "auth = \"required\"\nuse = false")];
     let extra = format!("[passwords]\nbcrypt_cost = 4\n{}", routes.concat());
     let gateway = Gateway::start_by(Arc::clone(clock) as _, &extra).await;

@@ -232,6 +232,13 @@ pub fn status(answer: &str) -> u16 {
     answer.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0)
 }
 
+/// A route for what is below `/NAME`, with further keys.
+pub fn route(name: &str, upstream: SocketAddr, keys: &str) -> String {
+    format!(
+        "[[routes]]\nname = \"{name}\"\nmatch = {{ path = \"/{name}\" }}\nupstream = [\"http://{upstream}\"]\n{keys}\n"
+    )
+}
+
 /// Routes: `/` open, `/admin` and `/private` closed, all to `upstream`.
 pub fn routes(upstream: SocketAddr) -> String {
     format!(
