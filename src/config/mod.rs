@@ -17,6 +17,7 @@ mod cors;
 mod error;
 mod file;
 mod form;
+mod identity_headers;
 mod issuers;
 mod mail;
 mod native;
