@@ -31,6 +31,7 @@ pub mod navigation;
 pub mod opaque;
 pub mod page;
 pub mod password;
+pub mod pattern;
 pub mod problem;
 pub mod reading;
 #[cfg(test)]
