@@ -107,6 +107,7 @@ mod service {
         mod tests;
     }
     mod users {
+        mod no_address_tests;
         mod tests;
     }
     mod verify_registration {

@@ -40,10 +40,14 @@ pub fn token(jti: &str) -> Target {
     Target::Token { issuer: "https://id.test".into(), jti: jti.into() }
 }
 
+fn address(user: &User) -> &EmailAddress {
+    user.email.as_ref().unwrap()
+}
+
 pub fn user(id: u128, email: &str) -> User {
     User {
         id: UserId(Uuid::from_u128(id)),
-        email: email.parse().unwrap(),
+        email: Some(email.parse().unwrap()),
         email_verified: false,
         name: Some("Ann".into()),
         password: Some(PasswordHash("$2b$04$hash".into())),
@@ -155,7 +159,7 @@ pub fn link(n: u128, expires: u64) -> Link {
         hash: TokenHash::of(&n.to_be_bytes()),
         purpose: Purpose::VerifyEmail,
         user: UserId(Uuid::from_u128(1)),
-        email: "ann@example.com".parse().unwrap(),
+        email: Some("ann@example.com".parse().unwrap()),
         generation: 0,
         created_at: UnixTime(1),
         expires_at: UnixTime(expires),
@@ -257,7 +261,7 @@ pub async fn suite(open: impl Fn(&Path) -> Arc<dyn Store>) {
     let store = open(folder.path());
     assert_eq!(all(&*store, 0).await.len(), 2);
     assert_eq!(store.version("i", "ann").await.unwrap(), 1);
-    assert_eq!(store.user_by_email(&ann.email).await.unwrap(), Some(ann.clone()));
+    assert_eq!(store.user_by_email(address(&ann)).await.unwrap(), Some(ann.clone()));
     assert_eq!(store.sessions(ann.id).await.unwrap(), [session(1, 1, 100)]);
     assert_eq!(store.connections(ann.id).await.unwrap(), [connection(1, 1, Some(5))]);
     assert_eq!(store.due_connections(UnixTime(5), 9).await.unwrap(), [connection(1, 1, Some(5))]);
@@ -287,6 +291,7 @@ pub async fn cases(mut at: impl FnMut() -> Arc<dyn Store>) {
     expired_are_left_out(&*at()).await;
     users(&*at()).await;
     an_address_is_one_accounts(&*at()).await;
+    accounts_need_no_address(&*at()).await;
     a_kept_address_is_one_accounts(&*at()).await;
     a_deleted_user_leaves_nothing(&*at()).await;
     sessions(&*at()).await;
@@ -635,9 +640,9 @@ async fn refused(store: &dyn Store, changes: Vec<Change>) -> &'static str {
 async fn users(store: &dyn Store) {
     let ann = user(1, "ann@example.com");
     assert_eq!(store.user(ann.id).await.unwrap(), None);
-    assert_eq!(store.user_by_email(&ann.email).await.unwrap(), None);
+    assert_eq!(store.user_by_email(address(&ann)).await.unwrap(), None);
     assert_eq!(refused(store, vec![Change::UpdateUser(ann.clone())]).await, "conflict");
-    assert_eq!(store.user_by_email(&ann.email).await.unwrap(), None, "a refusal claims no address");
+    assert_eq!(store.user_by_email(address(&ann)).await.unwrap(), None, "a refusal claims no address");
     store.commit(vec![Change::CreateUser(ann.clone())]).await.unwrap();
     assert_eq!(store.user(ann.id).await.unwrap(), Some(ann.clone()));
     assert_eq!(refused(store, vec![Change::CreateUser(ann.clone())]).await, "conflict");
@@ -660,7 +665,8 @@ async fn users(store: &dyn Store) {
 
 async fn an_address_is_one_accounts(store: &dyn Store) {
     let (ann, bob) = (user(1, "ann@example.com"), user(2, "bob@example.com"));
-    let ann_at = |email: &str, revision| User { email: email.parse().unwrap(), revision, ..ann.clone() };
+    let ann_at =
+        |email: &str, revision| User { email: Some(email.parse().unwrap()), revision, ..ann.clone() };
     store.commit(vec![Change::CreateUser(ann.clone())]).await.unwrap();
     assert_eq!(refused(store, vec![Change::CreateUser(user(2, "ann@example.com"))]).await, "taken");
     assert_eq!(store.user(bob.id).await.unwrap(), None);
@@ -672,9 +678,9 @@ async fn an_address_is_one_accounts(store: &dyn Store) {
     assert_eq!(refused(store, vec![Change::UpdateUser(gone)]).await, "conflict");
 
     store.commit(vec![Change::UpdateUser(ann_at("ann@new.example", 0))]).await.unwrap();
-    assert_eq!(store.user_by_email(&ann.email).await.unwrap(), None);
+    assert_eq!(store.user_by_email(address(&ann)).await.unwrap(), None);
     let moved = ann_at("ann@new.example", 1);
-    assert_eq!(store.user_by_email(&moved.email).await.unwrap(), Some(moved.clone()));
+    assert_eq!(store.user_by_email(address(&moved)).await.unwrap(), Some(moved.clone()));
     // What one change of a commit frees, the next may take.
     let swap = vec![
         Change::UpdateUser(ann_at("ann@newer.example", 1)),
@@ -688,6 +694,28 @@ async fn an_address_is_one_accounts(store: &dyn Store) {
     }
 }
 
+/// Accounts without an address do not stand in each other's way. An address that is taken away is free.
+async fn accounts_need_no_address(store: &dyn Store) {
+    let ann = user(1, "ann@example.com");
+    let none = |id: u128, revision| User { email: None, revision, ..user(id, "none@example.com") };
+    store.commit(vec![Change::CreateUser(none(1, 0)), Change::CreateUser(none(2, 0))]).await.unwrap();
+    assert_eq!(store.user(ann.id).await.unwrap(), Some(none(1, 0)));
+    assert_eq!(store.user_by_email(address(&user(9, "none@example.com"))).await.unwrap(), None);
+
+    store.commit(vec![Change::UpdateUser(ann.clone())]).await.unwrap();
+    let given = store.user_by_email(address(&ann)).await.unwrap();
+    assert_eq!(given, Some(User { revision: 1, ..ann.clone() }));
+    let two = User { revision: 0, ..user(2, "ann@example.com") };
+    assert_eq!(refused(store, vec![Change::UpdateUser(two.clone())]).await, "taken");
+
+    store.commit(vec![Change::UpdateUser(none(1, 1))]).await.unwrap();
+    assert_eq!(store.user_by_email(address(&ann)).await.unwrap(), None);
+    store.commit(vec![Change::UpdateUser(two)]).await.unwrap();
+    store.commit(vec![Change::DeleteUser(ann.id)]).await.unwrap();
+    let taken = store.user_by_email(address(&ann)).await.unwrap();
+    assert_eq!(taken.map(|user| user.id.0.as_u128()), Some(2));
+}
+
 /// While it is decided which address an account gets, no other account gets the one that is kept for it.
 async fn a_kept_address_is_one_accounts(store: &dyn Store) {
     let ann = user(1, "ann@new.example");
@@ -697,7 +725,7 @@ async fn a_kept_address_is_one_accounts(store: &dyn Store) {
         since: UnixTime(5),
         claim: Uuid::from_u128(7),
         earlier: old.clone(),
-        later: vec![ann.email.clone()],
+        later: vec![address(&ann).clone()],
         stage,
     };
     let with = |stage, revision| {
@@ -714,7 +742,7 @@ async fn a_kept_address_is_one_accounts(store: &dyn Store) {
     // What one change of a commit frees, the next may take.
     let made = vec![Change::DeleteUser(UserId(Uuid::from_u128(2))), Change::UpdateUser(with(stage, 0))];
     store.commit(made).await.unwrap();
-    for email in [&old, &ann.email] {
+    for email in [&old, address(&ann)] {
         assert_eq!(store.user_by_email(email).await.unwrap(), Some(with(stage, 1)));
         assert_eq!(refused(store, vec![Change::CreateUser(user(3, email.as_str()))]).await, "taken");
     }
@@ -723,11 +751,11 @@ async fn a_kept_address_is_one_accounts(store: &dyn Store) {
     store.commit(vec![Change::UpdateUser(with(FreezeStage::Decided, 2))]).await.unwrap();
     assert_eq!(store.user_by_email(&old).await.unwrap(), None);
     store.commit(vec![Change::UpdateUser(with(stage, 3))]).await.unwrap();
-    let back = User { email: old.clone(), ..with(FreezeStage::Decided, 4) };
+    let back = User { email: Some(old.clone()), ..with(FreezeStage::Decided, 4) };
     store.commit(vec![Change::UpdateUser(back)]).await.unwrap();
-    assert_eq!(store.user_by_email(&ann.email).await.unwrap(), None, "the other one is free");
+    assert_eq!(store.user_by_email(address(&ann)).await.unwrap(), None, "the other one is free");
     store.commit(vec![Change::UpdateUser(with(stage, 5)), Change::DeleteUser(ann.id)]).await.unwrap();
-    for email in [&old, &ann.email] {
+    for email in [&old, address(&ann)] {
         assert_eq!(store.user_by_email(email).await.unwrap(), None);
     }
     store.commit(vec![Change::CreateUser(user(3, old.as_str()))]).await.unwrap();
@@ -755,7 +783,7 @@ async fn a_deleted_user_leaves_nothing(store: &dyn Store) {
     ];
     store.commit(gone).await.unwrap();
     assert_eq!(store.user(ann.id).await.unwrap(), None);
-    assert_eq!(store.user_by_email(&ann.email).await.unwrap(), None);
+    assert_eq!(store.user_by_email(address(&ann)).await.unwrap(), None);
     assert_eq!(store.sessions(ann.id).await.unwrap(), []);
     assert_eq!(store.connections(ann.id).await.unwrap(), []);
     assert_eq!(store.all_connections(None, 9).await.unwrap(), [connection(2, 3, Some(5))]);
@@ -1322,7 +1350,7 @@ async fn a_commit_is_whole(store: &dyn Store) {
         assert_eq!(refused(store, changes).await, "conflict");
         let ann = user(1, "ann@example.com");
         assert_eq!(store.user(ann.id).await.unwrap(), None);
-        assert_eq!(store.user_by_email(&ann.email).await.unwrap(), None);
+        assert_eq!(store.user_by_email(address(&ann)).await.unwrap(), None);
         assert_eq!(store.sessions(ann.id).await.unwrap(), []);
         assert_eq!(store.connections(ann.id).await.unwrap(), []);
         assert_eq!(store.due_connections(UnixTime::NEVER, 9).await.unwrap(), []);

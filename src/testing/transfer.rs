@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use palisade_core::domain::account::UserId;
+use palisade_core::domain::account::{User, UserId};
 use palisade_core::domain::audit::{Event, Outcome};
 use palisade_core::domain::connection::Connection;
 use palisade_core::domain::mail::Mail;
@@ -93,13 +93,14 @@ fn changes() -> Vec<Vec<Change>> {
     let errand = Errand::EndGrant(Box::new(connection(1, 9, None)));
     let errand = Work::Errand { made_at: UnixTime(1), tries: 2, errand };
     let mut changed = user(2, "bob@example.com");
-    changed.email = "rob@example.com".parse().unwrap();
+    changed.email = Some("rob@example.com".parse().unwrap());
     let mut mailbox = Mailbox::new(MailboxId([7; 16]));
     mailbox.revision = 0;
     let others: Vec<Event> = (0..EVENTS_KEPT as u128 + 3).map(|n| event(Some(2), 1000 + n)).collect();
     vec![
         vec![Change::CreateUser(user(1, "ann@example.com")), Change::CreateUser(user(2, "bob@example.com"))],
         vec![Change::UpdateUser(changed)],
+        vec![Change::CreateUser(User { email: None, ..user(3, "none@example.com") })],
         vec![Change::CreateSession(session(1, 1, 100)), Change::CreateSession(session(2, 2, 200))],
         // Filed under its first end, which has moved.
         vec![Change::UpdateSession(session(1, 1, 300))],

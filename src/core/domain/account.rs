@@ -69,8 +69,10 @@ pub enum Claim {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct User {
     pub id: UserId,
-    pub email: EmailAddress,
-    /// Whether the person has shown that mail to [`User::email`] reaches them.
+    /// `None`: nothing is mailed to it, and nothing looks it up by an address.
+    #[serde(default)]
+    pub email: Option<EmailAddress>,
+    /// Whether the person has shown that mail to [`User::email`] reaches them. False without an address.
     pub email_verified: bool,
     /// What they are called; on one line ([`super::name::is_name`] when it was given).
     pub name: Option<String>,
@@ -120,9 +122,15 @@ impl User {
     /// An account as it begins: active, claimed, without a password, and with an address that is not verified.
     #[must_use]
     pub fn new(id: UserId, email: EmailAddress, now: UnixTime) -> User {
+        User { email: Some(email), ..User::without_address(id, now) }
+    }
+
+    /// [`User::new`] without an address.
+    #[must_use]
+    pub fn without_address(id: UserId, now: UnixTime) -> User {
         User {
             id,
-            email,
+            email: None,
             email_verified: false,
             name: None,
             password: None,
@@ -178,9 +186,9 @@ impl User {
         }
     }
 
-    /// Takes the address for verified, and the account for its owner's from now on.
+    /// Takes the address, if there is one, for verified, and the account for its owner's from now on.
     pub fn verified(&mut self) {
-        self.email_verified = true;
+        self.email_verified = self.email.is_some();
         self.claim = Claim::Claimed;
         self.registration = None;
     }
@@ -192,11 +200,23 @@ impl User {
         self.active && !self.email_changes.is_frozen()
     }
 
+    /// Whether this is the account's address.
+    #[must_use]
+    pub fn has_address(&self, email: &EmailAddress) -> bool {
+        self.email.as_ref() == Some(email)
+    }
+
+    /// Whether its address was never verified. An account without an address waits for nothing.
+    #[must_use]
+    pub fn awaits_verification(&self) -> bool {
+        self.email.is_some() && !self.email_verified
+    }
+
     /// The addresses that no other account may have: its own, and the one that is kept for it while it is decided
     /// which of them it gets.
     pub fn addresses(&self) -> impl Iterator<Item = &EmailAddress> {
-        let reserved = self.email_changes.reserved().filter(|reserved| **reserved != self.email);
-        std::iter::once(&self.email).chain(reserved)
+        let reserved = self.email_changes.reserved().filter(|reserved| !self.has_address(reserved));
+        self.email.iter().chain(reserved)
     }
 }
 
@@ -237,6 +257,30 @@ pub fn are_scopes(scopes: &[String]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Records of earlier programs have an address, and later ones may have none.
+    #[test]
+    fn a_record_with_an_address_and_one_without_are_read() {
+        let email: EmailAddress = "ann@example.com".parse().unwrap();
+        let ann = User { email_verified: true, ..User::new(UserId(Uuid::nil()), email, UnixTime(1)) };
+        let mut record = serde_json::to_value(&ann).unwrap();
+        assert_eq!(record["email"], "ann@example.com");
+        assert_eq!(serde_json::from_value::<User>(record.clone()).unwrap(), ann);
+        record["email"] = Value::Null;
+        let none: User = serde_json::from_value(record).unwrap();
+        assert_eq!(
+            (none.email.as_ref(), none.addresses().count(), none.awaits_verification()),
+            (None, 0, false)
+        );
+    }
+
+    #[test]
+    fn an_account_without_an_address_has_none_that_is_verified() {
+        let mut none = User::without_address(UserId(Uuid::nil()), UnixTime(1));
+        none.claim = Claim::Unclaimed;
+        none.verified();
+        assert_eq!((none.email_verified, none.is_claimed()), (false, Some(true)));
+    }
 
     #[test]
     fn a_password_is_never_printed() {

@@ -61,7 +61,8 @@ impl Binding {
     pub fn proves(&self, key: &ServerKey, user: &User, now: UnixTime) -> bool {
         let Some(registration) = user.registration else { return false };
         let is_it = |sent: &Sent| sent.registration == registration && now < sent.ends_at;
-        self.0.iter().any(|sent| is_it(sent) && is_of(key, &user.email, &sent.address))
+        let Some(email) = &user.email else { return false };
+        self.0.iter().any(|sent| is_it(sent) && is_of(key, email, &sent.address))
     }
 
     /// The registration that the browser sent last, whatever the address.

@@ -143,7 +143,7 @@ impl EmailChanges {
     pub fn undo(
         &mut self,
         link: Uuid,
-        present: &EmailAddress,
+        present: Option<&EmailAddress>,
         is_taken: bool,
         now: UnixTime,
     ) -> Option<Undone> {
@@ -156,7 +156,7 @@ impl EmailChanges {
         // The addresses that were notified of a replaced claim count as later ones too.
         let told = before.iter().flat_map(|freeze| freeze.later.iter().cloned());
         let had = undone.iter().map(|change| change.to.clone());
-        for address in had.chain(told).chain([present.clone()]) {
+        for address in had.chain(told).chain(present.cloned()) {
             later.retain(|other| *other != address);
             later.push(address);
         }
@@ -289,23 +289,23 @@ mod tests {
         assert!(!changes.can_undo(link(1), THEN.plus(UNDO_LIFE)));
         assert!(!changes.can_undo(link(2), THEN));
         let (end, thief) = (THEN.plus(UNDO_LIFE), address("thief"));
-        assert_eq!(changes.undo(link(1), &thief, false, end), None);
+        assert_eq!(changes.undo(link(1), Some(&thief), false, end), None);
         assert_eq!(changes, after(&["ann", "thief"]));
 
         let now = UnixTime(THEN.0 + 60);
-        let undone = changes.undo(link(1), &thief, false, now).unwrap();
+        let undone = changes.undo(link(1), Some(&thief), false, now).unwrap();
         let until = Some(now.plus(OBJECTION_TIME));
         assert_eq!(undone, Undone { since: THEN, later: vec![address("thief")], until });
         assert_eq!(changes.reserved(), Some(&address("ann")));
         assert!(changes.is_frozen() && !changes.takes_reset() && changes.can_object());
         assert!(!changes.can_undo(link(1), now));
-        assert_eq!(changes.undo(link(1), &thief, false, now), None);
+        assert_eq!(changes.undo(link(1), Some(&thief), false, now), None);
     }
 
     #[test]
     fn without_an_objection_the_earlier_address_gets_the_account_after_a_day() {
         let mut changes = after(&["ann", "thief"]);
-        changes.undo(link(1), &address("thief"), false, THEN).unwrap();
+        changes.undo(link(1), Some(&address("thief")), false, THEN).unwrap();
         let end = THEN.plus(OBJECTION_TIME);
         assert_eq!(changes.give_back(link(1), end.minus(Duration::from_secs(1))), None);
         assert_eq!(changes.give_back(link(2), end), None);
@@ -321,7 +321,7 @@ mod tests {
     #[test]
     fn an_objection_leaves_it_to_an_operator() {
         let mut changes = after(&["ann", "new"]);
-        changes.undo(link(1), &address("new"), false, THEN).unwrap();
+        changes.undo(link(1), Some(&address("new")), false, THEN).unwrap();
         assert!(changes.object(THEN));
         assert!(changes.object(UnixTime(THEN.0 + 5)), "a second one changes nothing");
         assert_eq!(changes.freeze.as_ref().unwrap().stage, FreezeStage::Objected { at: THEN });
@@ -343,7 +343,7 @@ mod tests {
     fn the_earliest_address_has_the_last_word() {
         let mut changes = after(&["ann", "thief", "thief2"]);
         let now = UnixTime(THEN.0 + 7200);
-        let undone = changes.undo(link(1), &address("thief2"), false, now).unwrap();
+        let undone = changes.undo(link(1), Some(&address("thief2")), false, now).unwrap();
         assert_eq!(undone.since, THEN);
         assert_eq!(later(&changes), ["thief", "thief2"]);
         assert!(!changes.can_undo(link(2), now), "the later change is gone with the earlier one");
@@ -357,10 +357,10 @@ mod tests {
     fn the_claim_of_a_later_address_gives_way_to_an_earlier_one() {
         let mut changes = after(&["ann", "thief", "thief2"]);
         let first = UnixTime(THEN.0 + 7200);
-        changes.undo(link(2), &address("thief2"), false, first).unwrap();
+        changes.undo(link(2), Some(&address("thief2")), false, first).unwrap();
         assert_eq!((changes.reserved(), later(&changes)), (Some(&address("thief")), vec!["thief2"]));
         let second = UnixTime(first.0 + DAY - 1);
-        let undone = changes.undo(link(1), &address("thief2"), false, second).unwrap();
+        let undone = changes.undo(link(1), Some(&address("thief2")), false, second).unwrap();
         assert_eq!(undone.until, Some(second.plus(OBJECTION_TIME)), "each claim has its own day");
         assert_eq!(changes.freeze.as_ref().unwrap().since, first);
         assert_eq!((changes.reserved(), later(&changes)), (Some(&address("ann")), vec!["thief", "thief2"]));
@@ -375,11 +375,11 @@ mod tests {
     #[test]
     fn an_earlier_change_can_be_undone_after_a_later_one_was_given_back() {
         let mut changes = after(&["ann", "thief", "thief2"]);
-        changes.undo(link(2), &address("thief2"), false, THEN).unwrap();
+        changes.undo(link(2), Some(&address("thief2")), false, THEN).unwrap();
         changes.give_back(link(2), THEN.plus(OBJECTION_TIME)).unwrap();
         let now = UnixTime(THEN.0 + 2 * DAY);
         assert!(changes.takes_reset());
-        changes.undo(link(1), &address("thief"), false, now).unwrap();
+        changes.undo(link(1), Some(&address("thief")), false, now).unwrap();
         assert!(!changes.takes_reset(), "the reset for the later address is void");
         assert_eq!(later(&changes), ["thief2", "thief"]);
     }
@@ -387,9 +387,9 @@ mod tests {
     #[test]
     fn an_objection_stands_when_an_earlier_address_claims_the_account() {
         let mut changes = after(&["ann", "new", "newer"]);
-        changes.undo(link(2), &address("newer"), false, THEN).unwrap();
+        changes.undo(link(2), Some(&address("newer")), false, THEN).unwrap();
         changes.object(THEN);
-        let undone = changes.undo(link(1), &address("newer"), false, THEN).unwrap();
+        let undone = changes.undo(link(1), Some(&address("newer")), false, THEN).unwrap();
         assert_eq!(undone.until, None);
         assert_eq!(changes.reserved(), Some(&address("ann")));
     }
@@ -399,10 +399,10 @@ mod tests {
         for objected in [false, true] {
             let mut changes = after(&["ann", "new", "newer"]);
             if objected {
-                changes.undo(link(2), &address("newer"), false, THEN).unwrap();
+                changes.undo(link(2), Some(&address("newer")), false, THEN).unwrap();
                 changes.object(THEN);
             }
-            let undone = changes.undo(link(1), &address("newer"), true, THEN).unwrap();
+            let undone = changes.undo(link(1), Some(&address("newer")), true, THEN).unwrap();
             assert_eq!(undone.until, None);
             assert_eq!(changes.reserved(), None);
             assert_eq!(changes.give_back(link(1), UnixTime(THEN.0 + 9 * DAY)), None);
@@ -413,7 +413,7 @@ mod tests {
     #[test]
     fn an_operators_decision_is_final() {
         let mut changes = after(&["ann", "new", "newer"]);
-        changes.undo(link(2), &address("newer"), false, THEN).unwrap();
+        changes.undo(link(2), Some(&address("newer")), false, THEN).unwrap();
         assert!(changes.decide(&address("newer")));
         assert!(!changes.can_undo(link(1), THEN));
     }
@@ -440,7 +440,7 @@ mod tests {
         let read: EmailChanges = serde_json::from_str("{}").unwrap();
         assert_eq!(read, EmailChanges::default());
         let mut changes = after(&["ann", "thief"]);
-        changes.undo(link(1), &address("thief"), false, THEN).unwrap();
+        changes.undo(link(1), Some(&address("thief")), false, THEN).unwrap();
         let text = serde_json::to_string(&changes).unwrap();
         assert_eq!(serde_json::from_str::<EmailChanges>(&text).unwrap(), changes);
     }

@@ -55,8 +55,8 @@ pub struct Link {
     pub hash: TokenHash,
     pub purpose: Purpose,
     pub user: UserId,
-    /// Where it was sent.
-    pub email: EmailAddress,
+    /// Where it was sent. `None`: the account had no address, and an operator handed the link over.
+    pub email: Option<EmailAddress>,
     /// The account's [`User::link_generation`] when it was made.
     pub generation: u64,
     pub created_at: UnixTime,
@@ -73,7 +73,8 @@ pub struct Link {
 
 impl Link {
     /// Whether the link still opens anything for `purpose` at `now`, given the account as it now is. The
-    /// account's address must be the one that the link was sent to, unless the link is about another one. An address
+    /// account's address must be the one that the link was sent to (none, where it was handed over), unless the link is
+    /// about another one. An address
     /// that is verified already needs no link for that. While a change of address is undone, only what belongs to
     /// the undo counts.
     #[must_use]
@@ -86,9 +87,9 @@ impl Link {
             && (!self.is_listed || user.live_links.get(&purpose) == Some(&self.id));
         mine && match purpose {
             Purpose::VerifyEmail => {
-                current && user.is_open() && self.email == user.email && !user.email_verified
+                current && user.is_open() && self.email == user.email && user.awaits_verification()
             }
-            Purpose::ChangeEmail => current && user.is_open(),
+            Purpose::ChangeEmail => current && user.is_open() && self.email.is_some(),
             Purpose::ResetPassword => {
                 current && user.active && user.email_changes.takes_reset() && self.email == user.email
             }
@@ -101,7 +102,9 @@ impl Link {
             Purpose::UndoEmailChange => user.email_changes.can_undo(self.id, now),
             // Good in any generation, too: an operator's change in the meantime must not take the right to object
             // from an address.
-            Purpose::ObjectToUndo => user.email_changes.takes_objection(&self.email),
+            Purpose::ObjectToUndo => {
+                self.email.as_ref().is_some_and(|email| user.email_changes.takes_objection(email))
+            }
         }
     }
 }

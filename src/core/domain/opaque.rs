@@ -245,8 +245,13 @@ impl ServerKey {
     /// be guessed without the key.
     #[must_use]
     pub fn tag(&self, email: &EmailAddress) -> u64 {
-        let mac = self.mac_by_oldest("tag", &[email.as_str().as_bytes()]);
-        mac[..8].iter().fold(0, |tag, byte| tag << 8 | u64::from(*byte))
+        number(&self.mac_by_oldest("tag", &[email.as_str().as_bytes()]))
+    }
+
+    /// [`ServerKey::tag`] of an account that has no address.
+    #[must_use]
+    pub fn tag_of_account(&self, user: UserId) -> u64 {
+        number(&self.mac_by_oldest("tag of an account", &[user.0.as_bytes()]))
     }
 
     /// Stands for an address in the audit log, which must not reveal the addresses that were tried: the same for the
@@ -340,6 +345,11 @@ impl ServerKey {
 #[must_use]
 pub fn code_challenge(verifier: &SecretString) -> String {
     URL_SAFE_NO_PAD.encode(Sha256::digest(verifier.expose_secret()))
+}
+
+/// The first eight bytes of a MAC, as a number.
+fn number(mac: &[u8; 32]) -> u64 {
+    mac[..8].iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
 fn state_head(state: &State) -> [u8; STATE_HEAD] {

@@ -361,9 +361,14 @@ impl Accounts {
         facts: Facts,
     ) -> Change {
         let mail = Mail::new(self.entropy.uuid(), letter, to.clone(), self.now());
-        let verified = user.email_verified && user.email == *to;
+        let verified = user.email_verified && user.has_address(to);
         let name = user.name.clone().filter(|_| verified);
         Change::PutMail(Mail { verified, name, link, facts, ..mail })
+    }
+
+    /// [`Accounts::mail`] to the account's own address; `None` for an account without one, which is told nothing.
+    pub(super) fn mail_to_owner(&self, letter: Letter, user: &User, facts: Facts) -> Option<Change> {
+        Some(self.mail(letter, user, user.email.as_ref()?, None, facts))
     }
 
     /// What a letter about something that just happened tells.
@@ -397,8 +402,17 @@ impl Accounts {
     }
 
     /// The same for a client that has shown otherwise that the account is its own.
-    pub(super) fn owner(&self, client: &Client, email: &EmailAddress) -> Requester {
-        Requester { known: true, ..self.requester(client, email, None) }
+    pub(super) fn owner(&self, client: &Client, user: &User) -> Requester {
+        Requester { block: Some(AddressBlock::of(client.address)), ..self.operator(user) }
+    }
+
+    /// The same for an operator.
+    pub(super) fn operator(&self, user: &User) -> Requester {
+        let account = match &user.email {
+            Some(email) => self.key.tag(email),
+            None => self.key.tag_of_account(user.id),
+        };
+        Requester { block: None, account, known: true }
     }
 
     /// Work to be done at once. Under no moment of a clock, which may be set back before it is.

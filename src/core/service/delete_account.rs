@@ -29,7 +29,7 @@ pub fn is_fresh(created: UnixTime, now: UnixTime) -> bool {
 
 impl Accounts {
     /// Removes the caller's account with everything it has: sessions and access tokens end, grants at providers are
-    /// revoked, and a letter says so. It takes the account's password, or a session that is younger than [`FRESH`].
+    /// revoked, and a letter to its address says so. It takes the account's password, or a session that is younger than [`FRESH`].
     ///
     /// # Errors
     /// [`AccountError::WrongPassword`]; [`AccountError::FreshSignInNeeded`] without a password and a fresh session;
@@ -68,7 +68,7 @@ impl Accounts {
                 None if by_password && person.session.is_none() => {}
                 _ => return Err(AccountError::FreshSignInNeeded),
             }
-            changes.push(self.mail(Letter::AccountDeleted, &user, &user.email, None, self.facts(client)));
+            changes.extend(self.mail_to_owner(Letter::AccountDeleted, &user, self.facts(client)));
             changes.extend(self.deleting(&user).await?);
             Ok(Decision::Commit(changes, user.id))
         };

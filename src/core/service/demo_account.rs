@@ -35,7 +35,7 @@ impl Accounts {
         let password = self.key.demo_password();
         let Some(user) = self.store.user_by_email(&email).await? else {
             let new = NewUser {
-                email: ADDRESS.to_owned(),
+                email: Some(ADDRESS.to_owned()),
                 name: Some(NAME.to_owned()),
                 password: NewPassword::Given(password.clone()),
                 email_verified: true,

@@ -54,9 +54,10 @@ impl Accounts {
                 Proven::Session(id) => *id,
             };
             // Another account may have claimed the address while the mail was on its way.
-            let (mut changes, gone) = self.freeing(&link.email).await?.ok_or(AccountError::InvalidLink)?;
+            let to = link.email.ok_or(AccountError::InvalidLink)?;
+            let (mut changes, gone) = self.freeing(&to).await?.ok_or(AccountError::InvalidLink)?;
             let was_verified = user.email_verified;
-            let before = std::mem::replace(&mut user.email, link.email.clone());
+            let before = user.email.replace(to.clone());
             // What was mailed before opens nothing any more, and what its tokens say is no longer true.
             user.void_links();
             user.verified();
@@ -64,15 +65,16 @@ impl Accounts {
             changes.push(Change::ConsumeLink(link.hash));
             changes.extend(self.ending_all(user.id, session, "e-mail address changed").await?);
             changes.push(self.raising(user.id, "e-mail address changed"));
-            changes.extend(self.tell_the_old_address(&mut user, &before, was_verified, client)?);
+            if let Some(before) = &before {
+                changes.extend(self.tell_the_old_address(&mut user, (before, &to), was_verified, client)?);
+            }
             changes.push(Change::UpdateUser(user.clone()));
-            Ok(Decision::Commit(changes, (user, session, before, gone)))
+            Ok(Decision::Commit(changes, (user, session, before, to, gone)))
         };
-        let (user, session, before, gone) = self.retry_on_conflict(&source, decide).await?;
+        let (user, session, before, after, gone) = self.retry_on_conflict(&source, decide).await?;
         self.outbox.notify_one();
-        let about = About { user: Some(user.id), session, ..About::default() }
-            .with("email_before", before.as_str())
-            .with("email_after", user.email.as_str());
+        let about =
+            About { user: Some(user.id), session, ..About::default() }.with_emails(before.as_ref(), &after);
         self.note(&source, Action::ChangeEmail, Outcome::Success, about);
         self.note_gone(&source, gone);
         Ok(user)
@@ -83,17 +85,17 @@ impl Accounts {
     fn tell_the_old_address(
         &self,
         user: &mut User,
-        old: &EmailAddress,
+        (old, new): (&EmailAddress, &EmailAddress),
         was_verified: bool,
         client: &Client,
     ) -> Result<Vec<Change>, AccountError> {
-        let facts = Facts { new_email: Some(user.email.clone()), ..self.facts(client) };
+        let facts = Facts { new_email: Some(new.clone()), ..self.facts(client) };
         if !was_verified {
             return Ok(vec![self.unnamed(Letter::EmailChanged, old, false, None, facts)]);
         }
         let now = self.now();
         let (link, mailed) = self.unlisted_link(Purpose::UndoEmailChange, user, old);
-        let change = EmailChange { link: link.id, from: old.clone(), to: user.email.clone(), at: now };
+        let change = EmailChange { link: link.id, from: old.clone(), to: new.clone(), at: now };
         user.email_changes
             .add(change, now)
             .map_err(|too_many| TooMany { retry_after: now.until(too_many.until) })?;
@@ -134,9 +136,10 @@ impl Accounts {
         let decide = || async {
             let (link, mut user) = self.mailed_to(client, token, &[Purpose::UndoEmailChange]).await?;
             let (now, present) = (self.now(), user.email.clone());
-            let freed = self.freeing_for(&link.email, user.id).await?;
+            let earlier = link.email.ok_or(AccountError::InvalidLink)?;
+            let freed = self.freeing_for(&earlier, user.id).await?;
             let was_pending = user.email_changes.can_object();
-            let undone = user.email_changes.undo(link.id, &present, freed.is_none(), now);
+            let undone = user.email_changes.undo(link.id, present.as_ref(), freed.is_none(), now);
             let Some(undone) = undone else { return Err(AccountError::InvalidLink) };
             if !was_pending {
                 // Links to object to a claim that gives way to this one stay good.
@@ -151,8 +154,8 @@ impl Accounts {
             let errand = Errand::EndConnections { user: user.id, since: undone.since };
             changes.push(self.at_once(Work::Errand { made_at: now, tries: 0, errand }));
             let facts = Facts { at: Some(now), ends_at: undone.until, ..Facts::default() };
-            changes.push(self.unnamed(Letter::EmailChangeUndone, &link.email, true, None, facts.clone()));
-            let facts = Facts { old_email: Some(link.email.clone()), ..facts };
+            changes.push(self.unnamed(Letter::EmailChangeUndone, &earlier, true, None, facts.clone()));
+            let facts = Facts { old_email: Some(earlier.clone()), ..facts };
             for later in &undone.later {
                 let (objection, mailed) = self.unlisted_link(Purpose::ObjectToUndo, &user, later);
                 changes.push(Change::CreateLink(objection));
@@ -164,13 +167,12 @@ impl Accounts {
                 changes.push(self.later(until, Work::RestoreEmail { user: user.id, claim: link.id }));
             }
             changes.push(Change::UpdateUser(user.clone()));
-            Ok(Decision::Commit(changes, (user.id, present, link.email, gone)))
+            Ok(Decision::Commit(changes, (user.id, present, earlier, gone)))
         };
         let (user, before, after, gone) = self.retry_on_conflict(&source, decide).await?;
         self.outbox.notify_one();
         self.tasks.notify_one();
-        let about =
-            About::user(user).with("email_before", before.as_str()).with("email_after", after.as_str());
+        let about = About::user(user).with_emails(before.as_ref(), &after);
         self.note(&source, Action::UndoEmailChange, Outcome::Success, about);
         self.note_gone(&source, gone);
         Ok(())
@@ -190,7 +192,8 @@ impl Accounts {
                 return Err(AccountError::InvalidLink);
             }
             user.updated_at = now;
-            let about = About::user(user.id).with("email", link.email.as_str());
+            let email = link.email.as_ref().map(EmailAddress::as_str);
+            let about = About::user(user.id).with("email", email);
             Ok(Decision::Commit(vec![Change::ConsumeLink(link.hash), Change::UpdateUser(user)], about))
         };
         let about = self.retry_on_conflict(&source, decide).await?;
@@ -212,7 +215,7 @@ impl Accounts {
                 _ => Done::default(),
             });
         };
-        let about = About::user(id).with("email_before", before.as_str()).with("email_after", email.as_str());
+        let about = About::user(id).with_emails(before.as_ref(), &email);
         let changes = self.hand_over(user, email).await?;
         Ok(Done { changes, noted: Some((Action::RestoreEmail, Outcome::Success, about)) })
     }
@@ -257,7 +260,7 @@ impl Accounts {
 
     /// What makes `email` the address of an account for which it was decided, and mails a reset to it.
     async fn hand_over(&self, mut user: User, email: EmailAddress) -> Result<Vec<Change>, StoreError> {
-        user.email = email;
+        user.email = Some(email.clone());
         user.verified();
         user.password = None;
         user.void_links();
@@ -265,9 +268,8 @@ impl Accounts {
         let mut changes = self.ending_all(user.id, None, "e-mail address decided").await?;
         changes.push(self.raising(user.id, "e-mail address decided"));
         if user.active && self.has_mail() {
-            let to = user.email.clone();
             let (purpose, letter) = (Purpose::ResetPassword, Letter::ResetPassword);
-            changes.extend(self.link(purpose, letter, &mut user, &to, None).await?);
+            changes.extend(self.link(purpose, letter, &mut user, &email, None).await?);
         }
         // Without a letter the operator asks for the link (`reset_password_of`).
         changes.push(Change::UpdateUser(user));
@@ -309,7 +311,7 @@ impl Accounts {
 
     /// A link that is not the account's only live one for its purpose: each change of address has its own.
     fn unlisted_link(&self, purpose: Purpose, user: &User, to: &EmailAddress) -> (Link, MailedLink) {
-        let link = Link { is_listed: false, ..self.fresh_link(purpose, user, to) };
+        let link = Link { is_listed: false, ..self.fresh_link(purpose, user, Some(to)) };
         let mailed = MailedLink { id: link.id, purpose, expires_at: link.expires_at };
         (link, mailed)
     }

@@ -59,7 +59,7 @@ impl Accounts {
         let mut user = User { name, ..User::new(UserId(self.entropy.uuid()), email, self.now()) };
         let (mut changes, link) = self.operator_link(Purpose::Invite, Letter::Invitation, &mut user).await?;
         changes.insert(0, Change::CreateUser(user.clone()));
-        let gone = self.create_at(&user.email, changes).await?;
+        let gone = self.create_at(user.email.as_ref(), changes).await?;
         if let Some((action, outcome, about)) = gone.map(Accounts::made_room) {
             self.note(source, action, outcome, about);
         }

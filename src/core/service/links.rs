@@ -45,6 +45,19 @@ impl Accounts {
         to: &EmailAddress,
         return_to: Option<&str>,
     ) -> Result<Vec<Change>, StoreError> {
+        let (mut changes, mailed) = self.live_or_fresh(purpose, user, Some(to), return_to).await?;
+        changes.push(self.mail(letter, user, to, Some(mailed), Facts::default()));
+        Ok(changes)
+    }
+
+    /// The live link of `user` for `purpose` that went to `to`, or a fresh one; with what writes it.
+    async fn live_or_fresh(
+        &self,
+        purpose: Purpose,
+        user: &mut User,
+        to: Option<&EmailAddress>,
+        return_to: Option<&str>,
+    ) -> Result<(Vec<Change>, MailedLink), StoreError> {
         let mut changes = Vec::new();
         let return_to = return_to.map(str::to_owned);
         let link = match self.live_link(purpose, user, to).await? {
@@ -68,13 +81,11 @@ impl Accounts {
                 link
             }
         };
-        let mailed = MailedLink { id: link.id, purpose, expires_at: link.expires_at };
-        changes.push(self.mail(letter, user, to, Some(mailed), Facts::default()));
-        Ok(changes)
+        Ok((changes, MailedLink { id: link.id, purpose, expires_at: link.expires_at }))
     }
 
-    /// [`Accounts::link`] to the account's present address, on behalf of the operator. Where no mail is sent, the link
-    /// is handed to the operator instead.
+    /// [`Accounts::link`] to the account's present address, on behalf of the operator. Where no mail is sent, or the
+    /// account has no address, the link is handed to the operator instead.
     ///
     /// # Errors
     /// As [`Accounts::link`].
@@ -85,24 +96,15 @@ impl Accounts {
         user: &mut User,
     ) -> Result<(Vec<Change>, Option<HandedLink>), StoreError> {
         let to = user.email.clone();
-        let mut changes = self.link(purpose, letter, user, &to, None).await?;
-        if self.has_mail() {
-            return Ok((changes, None));
+        if let Some(to) = to.as_ref().filter(|_| self.has_mail()) {
+            return Ok((self.link(purpose, letter, user, to, None).await?, None));
         }
-        let mailed = changes.extract_if(.., |change| matches!(change, Change::PutMail(_))).last();
-        let link = match mailed {
-            Some(Change::PutMail(mail)) => mail.link,
-            _ => None,
-        };
-        let handed = link.map(|MailedLink { id, purpose, expires_at }| HandedLink {
-            token: self.key.link_token(id),
-            purpose,
-            expires_at,
-        });
-        Ok((changes, handed))
+        let (changes, MailedLink { id, expires_at, .. }) =
+            self.live_or_fresh(purpose, user, to.as_ref(), None).await?;
+        Ok((changes, Some(HandedLink { token: self.key.link_token(id), purpose, expires_at })))
     }
 
-    pub(super) fn fresh_link(&self, purpose: Purpose, user: &User, to: &EmailAddress) -> Link {
+    pub(super) fn fresh_link(&self, purpose: Purpose, user: &User, to: Option<&EmailAddress>) -> Link {
         let now = self.now();
         let id = self.entropy.uuid();
         Link {
@@ -110,7 +112,7 @@ impl Accounts {
             hash: self.link_hash(id),
             purpose,
             user: user.id,
-            email: to.clone(),
+            email: to.cloned(),
             generation: user.link_generation,
             created_at: now,
             expires_at: now.plus(purpose.life()),
@@ -138,7 +140,7 @@ impl Accounts {
             // Word that there is an account carries no link.
             LetterRequest::Notice => return Ok(Vec::new()),
         };
-        let only_link = self.live_link(purpose, user, to).await?.is_none();
+        let only_link = self.live_link(purpose, user, Some(to)).await?.is_none();
         let Some(mut changes) = self.admit(asked, to, Some(user), only_link, origin).await? else {
             return Ok(Vec::new());
         };
@@ -147,7 +149,7 @@ impl Accounts {
         Ok(changes)
     }
 
-    /// [`Accounts::asked_link`] to the account's present address, with the account itself.
+    /// [`Accounts::asked_link`] to the account's present address, with the account itself. Nothing without an address.
     ///
     /// # Errors
     /// As [`Accounts::link`].
@@ -157,7 +159,7 @@ impl Accounts {
         mut user: User,
         origin: &RequestOrigin,
     ) -> Result<Vec<Change>, StoreError> {
-        let to = user.email.clone();
+        let Some(to) = user.email.clone() else { return Ok(Vec::new()) };
         let mut changes = self.asked_link(asked, &mut user, &to, Some(origin)).await?;
         if !changes.is_empty() {
             changes.push(Change::UpdateUser(user));
@@ -165,17 +167,17 @@ impl Accounts {
         Ok(changes)
     }
 
-    /// The link that the account's record names for `purpose`, when it is still good and went to this address.
+    /// The link that the account's record names for `purpose`, when it is still good and went to this address (to none).
     async fn live_link(
         &self,
         purpose: Purpose,
         user: &User,
-        to: &EmailAddress,
+        to: Option<&EmailAddress>,
     ) -> Result<Option<Link>, StoreError> {
         let Some(id) = user.live_links.get(&purpose) else { return Ok(None) };
         for token in self.key.link_tokens(*id) {
             if let Some(link) = self.store.link(&TokenHash::of(token.expose_secret().as_bytes())).await? {
-                let is_good = link.email == *to && link.is_good(purpose, user, self.now());
+                let is_good = link.email.as_ref() == to && link.is_good(purpose, user, self.now());
                 return Ok(Some(link).filter(|_| is_good));
             }
         }

@@ -29,7 +29,7 @@ impl Accounts {
         if !caps.enabled {
             return Ok(Some(Vec::new()));
         }
-        let owner = owner.filter(|user| user.email == *to);
+        let owner = owner.filter(|user| user.has_address(to));
         let known = owner
             .zip(origin)
             .is_some_and(|(user, origin)| self.key.is_known_block(user, AddressBlock::of(origin.address)));

@@ -12,10 +12,10 @@ impl Accounts {
     pub(super) fn acceptable(
         &self,
         password: &str,
-        email: &EmailAddress,
+        email: Option<&EmailAddress>,
         name: Option<&str>,
     ) -> Result<(), AccountError> {
-        let broken = self.passwords.violations(password, Some(email), name);
+        let broken = self.passwords.violations(password, email, name);
         if broken.is_empty() {
             return Ok(());
         }
@@ -27,11 +27,11 @@ impl Accounts {
     pub(super) async fn not_guessed(
         &self,
         password: &SecretString,
-        email: &EmailAddress,
+        email: Option<&EmailAddress>,
         name: Option<&str>,
         requester: Requester,
     ) -> Result<(), AccountError> {
-        match self.passwords.guessed(password.clone(), Some(email), name, requester).await? {
+        match self.passwords.guessed(password.clone(), email, name, requester).await? {
             None => Ok(()),
             Some(why) => {
                 let broken = vec![Violation::Guessable(why)];

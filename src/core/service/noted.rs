@@ -50,6 +50,15 @@ impl About {
         self
     }
 
+    /// A change of address; an account that had none names none before.
+    pub(super) fn with_emails(self, before: Option<&EmailAddress>, after: &EmailAddress) -> About {
+        let about = match before {
+            Some(before) => self.with("email_before", before.as_str()),
+            None => self,
+        };
+        about.with("email_after", after.as_str())
+    }
+
     pub(super) fn because(mut self, reason: impl Into<String>) -> About {
         self.reason = Some(reason.into());
         self

@@ -14,8 +14,8 @@ use crate::ports::Limited;
 pub struct OpenedLink {
     token: SecretString,
     pub purpose: Purpose,
-    /// The address of the account. For a link that changes it: as it still is.
-    pub email: EmailAddress,
+    /// The address of the account, if it has one. For a link that changes it: as it still is.
+    pub email: Option<EmailAddress>,
     /// Where the browser that asked for the link was going; to be read anew.
     pub return_to: Option<String>,
 }

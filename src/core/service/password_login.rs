@@ -16,7 +16,7 @@ use crate::domain::account::{PasswordHash, User, UserId};
 use crate::domain::audit::{Action, Outcome};
 use crate::domain::browser::CookiePlace;
 use crate::domain::email::EmailAddress;
-use crate::ports::{Entropy, Limited, StoreError};
+use crate::ports::{Entropy, Limited, Requester, StoreError};
 
 /// How long the look-up of an account takes, at the least. An account that is found is read, which takes longer than to
 /// find none, by so little that this hides it; next to the work of a password it is nothing.
@@ -153,7 +153,7 @@ impl Accounts {
         self.limiter.succeeded(Limited::Login, client.address, email.as_str());
         // A hash that is out of date is renewed while the password is at hand. When the threads that hash are busy, the
         // next sign-in does it.
-        let owner = self.owner(client, &email);
+        let owner = Requester { known: true, ..requester };
         let rehashed =
             if checked.needs_rehash { self.passwords.hash(password, owner).await.ok() } else { None };
         Ok((found.user, CheckedPassword { against: found.password, rehashed }))

@@ -63,8 +63,8 @@ impl Accounts {
         self.account(person).await
     }
 
-    /// Changes the caller's account. A new address is told to the old one, and takes effect when the link
-    /// in the mail to it is used.
+    /// Changes the caller's account. A new address is told to the old one, if there is one, and takes effect when the
+    /// link in the mail to it is used.
     ///
     /// # Errors
     /// [`AccountError`]; then nothing was changed.
@@ -77,7 +77,7 @@ impl Accounts {
         let new_name = edit.name.map(|given| name(Some(given))).transpose()?;
         let new_email: Option<EmailAddress> = edit.email.as_deref().map(str::parse).transpose()?;
         let user = self.account(person).await?;
-        let new_email = new_email.filter(|email| *email != user.email);
+        let new_email = new_email.filter(|email| !user.has_address(email));
         if new_email.is_some() {
             self.needs_mail()?;
             let Some(password) = edit.current_password else {
@@ -115,22 +115,20 @@ impl Accounts {
         if let Some(email) = &new_email {
             self.outbox.notify_one();
             self.tasks.notify_one();
-            let about = About::user(user.id)
-                .with("email_before", user.email.as_str())
-                .with("email_after", email.as_str());
+            let about = About::user(user.id).with_emails(user.email.as_ref(), email);
             self.note(&source, Action::RequestEmailChange, Outcome::Success, about);
         }
         Ok(Edited { user, pending_email: new_email })
     }
 
-    /// A notice of the wish to the present address, and the rest for the worker: whether the new address has an
+    /// A notice of the wish to the present address, if there is one, and the rest for the worker: whether the new address has an
     /// account must show neither in the answer nor in its time.
-    fn wish(&self, user: &User, email: &EmailAddress, client: &Client) -> [Change; 2] {
+    fn wish(&self, user: &User, email: &EmailAddress, client: &Client) -> Vec<Change> {
         let facts = Facts { new_email: Some(email.clone()), ..self.facts(client) };
-        let told = self.mail(Letter::EmailChanged, user, &user.email, None, facts);
+        let told = self.mail_to_owner(Letter::EmailChanged, user, facts);
         let work =
             Work::ChangeEmail { user: user.id, email: email.clone(), generation: user.link_generation };
-        [told, self.at_once(work)]
+        told.into_iter().chain([self.at_once(work)]).collect()
     }
 
     /// Changes the password, ends every other session and every access token, those that an operator minted among them,
@@ -186,10 +184,10 @@ impl Accounts {
         in_cookie: bool,
     ) -> Result<Option<Changed>, AccountError> {
         let user = self.account(person).await?;
-        self.acceptable(new.expose_secret(), &user.email, user.name.as_deref())?;
+        self.acceptable(new.expose_secret(), user.email.as_ref(), user.name.as_deref())?;
         self.confirm_password(client, &user, current, Action::ChangePassword).await?;
-        let (owner, confirmed) = (self.owner(client, &user.email), user.password);
-        self.not_guessed(&new, &user.email, user.name.as_deref(), owner).await?;
+        let (owner, confirmed) = (self.owner(client, &user), user.password);
+        self.not_guessed(&new, user.email.as_ref(), user.name.as_deref(), owner).await?;
         let hash = self.passwords.hash(new, owner).await?;
         let source = Source::Client(client);
         let decide = || async {
@@ -216,7 +214,7 @@ impl Accounts {
             }
             changes.push(self.raising(user.id, "password changed"));
             let facts = self.facts_of_password(client, user.id).await?;
-            changes.push(self.mail(Letter::PasswordChanged, &user, &user.email, None, facts));
+            changes.extend(self.mail_to_owner(Letter::PasswordChanged, &user, facts));
             changes.push(Change::UpdateUser(user.clone()));
             Ok(Decision::Commit(changes, (version, user, renewed)))
         };
@@ -281,7 +279,7 @@ impl Accounts {
     ) -> Result<bool, AccountError> {
         let account = user.id.to_string();
         self.limiter.attempt(Limited::ConfirmPassword, client.address, Some(&account))?;
-        let owner = self.owner(client, &user.email);
+        let owner = self.owner(client, user);
         match self.passwords.check(password, user.password.as_ref(), owner).await {
             Ok(checked) if checked.matches => {
                 self.limiter.succeeded(Limited::ConfirmPassword, client.address, &account);

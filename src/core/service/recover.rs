@@ -78,9 +78,9 @@ impl Accounts {
     ) -> Result<User, AccountError> {
         let token = opened.token();
         let (_, user) = self.mailed_to(client, token, &[Purpose::ResetPassword]).await?;
-        self.acceptable(password.expose_secret(), &user.email, user.name.as_deref())?;
-        let owner = self.owner(client, &user.email);
-        self.not_guessed(&password, &user.email, user.name.as_deref(), owner).await?;
+        self.acceptable(password.expose_secret(), user.email.as_ref(), user.name.as_deref())?;
+        let owner = self.owner(client, &user);
+        self.not_guessed(&password, user.email.as_ref(), user.name.as_deref(), owner).await?;
         let hash = self.passwords.hash(password, owner).await?;
         let source = Source::Client(client);
         let decide = || async {
@@ -97,10 +97,10 @@ impl Accounts {
             changes.extend(self.ending_all(user.id, None, "password reset").await?);
             changes.push(self.raising(user.id, "password reset"));
             if link.purpose == Purpose::Invite {
-                changes.push(self.mail(Letter::Welcome, &user, &user.email, None, self.facts(client)));
+                changes.extend(self.mail_to_owner(Letter::Welcome, &user, self.facts(client)));
             } else {
                 let facts = self.facts_of_password(client, user.id).await?;
-                changes.push(self.mail(Letter::PasswordChanged, &user, &user.email, None, facts));
+                changes.extend(self.mail_to_owner(Letter::PasswordChanged, &user, facts));
             }
             changes.push(Change::UpdateUser(user.clone()));
             Ok(Decision::Commit(changes, (user, link.purpose)))

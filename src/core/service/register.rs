@@ -69,10 +69,10 @@ impl Accounts {
         }
         let email: EmailAddress = email.parse()?;
         let name = name(given_name)?;
-        self.acceptable(password.expose_secret(), &email, name.as_deref())?;
+        self.acceptable(password.expose_secret(), Some(&email), name.as_deref())?;
         self.limiter.attempt(Limited::Register, client.address, Some(email.as_str()))?;
         let requester = self.requester(client, &email, None);
-        self.not_guessed(&password, &email, name.as_deref(), requester).await?;
+        self.not_guessed(&password, Some(&email), name.as_deref(), requester).await?;
         let id = self.registration_of_form(form.id, &email, name.as_deref(), &password);
         let password = self.passwords.hash(password, requester).await?;
         let (origin, registration) = (client.origin(form.return_to), Some(id));

@@ -230,7 +230,7 @@ impl Revoke {
             0
         });
         let sessions_ended = own.then_some(sessions_ended);
-        let account = named.account.map(|user| user.email);
+        let account = named.account.and_then(|user| user.email);
         Ok(RevokeOutcome { entry, sessions_ended, ended, live_session: named.live, account })
     }
 

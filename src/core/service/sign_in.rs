@@ -95,6 +95,8 @@ enum DeviceLetter {
     Sent,
     /// There were too many on this day.
     HeldBack,
+    /// The account has no address.
+    NoAddress,
 }
 
 impl Accounts {
@@ -173,12 +175,13 @@ impl Accounts {
             changes.extend(self.evict(&user, over).await?);
             let letter = match remember_device(&mut user, device) {
                 false => DeviceLetter::NotNeeded,
+                true if user.email.is_none() => DeviceLetter::NoAddress,
                 true if user.admits_device_letter(self.now()) => DeviceLetter::Sent,
                 true => DeviceLetter::HeldBack,
             };
             if letter == DeviceLetter::Sent {
                 let facts = self.facts(client);
-                changes.push(self.mail(Letter::NewDevice, &user, &user.email, None, facts));
+                changes.extend(self.mail_to_owner(Letter::NewDevice, &user, facts));
             }
             user.remember_block(self.key.block_mark(user.id, block));
             user.last_login_at = Some(self.now());
@@ -197,6 +200,7 @@ impl Accounts {
                 about
             }
             DeviceLetter::HeldBack => about.because("letter_held_back"),
+            DeviceLetter::NoAddress => about.because("no_address"),
         };
         let about = match (&begun.letter, source) {
             (DeviceLetter::NotNeeded, _) => about,
@@ -292,7 +296,7 @@ impl Accounts {
         let scopes = if session.browser.is_some() { &user.scopes } else { &session.scopes };
         AccessGrant {
             subject: user.id.to_string(),
-            email: Some(user.email.to_string()),
+            email: user.email.as_ref().map(ToString::to_string),
             email_verified: user.email_verified,
             session: Some(session.id.to_string()),
             version: version.subject,
@@ -333,7 +337,7 @@ pub(super) fn may_sign_in(user: &User, now: UnixTime) -> Result<(), AccountError
     if let Some(until) = user.locked_until.filter(|until| now < *until) {
         return Err(AccountError::Locked(until));
     }
-    if user.email_verified { Ok(()) } else { Err(AccountError::InvalidCredentials) }
+    if user.awaits_verification() { Err(AccountError::InvalidCredentials) } else { Ok(()) }
 }
 
 /// Why [`may_sign_in`] refused, as a stable word for the audit log.

@@ -151,11 +151,11 @@ impl Accounts {
                     Some(user) if registration.is_some() && user.registration == *registration => {
                         Done::default()
                     }
-                    Some(user) => self.registered_again(user, origin).await?,
+                    Some(user) => self.registered_again(user, email, origin).await?,
                 }
             }
             Work::ResendVerification { email, origin } => match self.store.user_by_email(email).await? {
-                Some(user) if user.is_open() && !user.email_verified => {
+                Some(user) if user.is_open() && user.awaits_verification() => {
                     let about = About::user(user.id);
                     let changes = self.asked_link_to(LetterRequest::Verify, user, origin).await?;
                     let about = if changes.is_empty() { about.because("letter_held_back") } else { about };
@@ -217,14 +217,19 @@ impl Accounts {
 
     /// The address has an account. A registration changes nothing of it: the mail tells its owner, or, as long as the
     /// address is unverified, carries the live link again.
-    async fn registered_again(&self, user: User, origin: &RequestOrigin) -> Result<Done, StoreError> {
+    async fn registered_again(
+        &self,
+        user: User,
+        email: &EmailAddress,
+        origin: &RequestOrigin,
+    ) -> Result<Done, StoreError> {
         let about = About::user(user.id).because("address_taken");
         let noted = Some((Action::Register, Outcome::Denied, about));
         let changes = match &user {
             // While it is not decided which address a frozen account gets, none of them gets a letter.
             frozen if frozen.email_changes.is_frozen() => Vec::new(),
             User { email_verified: true, .. } | User { active: false, .. } => {
-                self.already_registered(&user, &user.email, Some(origin)).await?
+                self.already_registered(&user, email, Some(origin)).await?
             }
             // Invited, or reset by an operator: an address that is verified would open nothing yet.
             User { password: None, .. } => self.asked_link_to(LetterRequest::Reset, user, origin).await?,
@@ -250,7 +255,7 @@ impl Accounts {
     async fn reset_mail(&self, email: &EmailAddress, origin: &RequestOrigin) -> Result<Done, StoreError> {
         let found = self.store.user_by_email(email).await?.filter(|user| {
             // While it is not decided which address a frozen account gets, none of them gets a letter.
-            user.active && user.email == *email && user.email_changes.takes_reset()
+            user.active && user.has_address(email) && user.email_changes.takes_reset()
         });
         let (changes, outcome, about) = match found {
             Some(user) => {

@@ -101,19 +101,22 @@ impl Accounts {
         })
     }
 
-    /// Commits a new account with this address, in place of an unclaimed one. Returns the id of the account that was
-    /// removed for it.
+    /// Commits a new account with this address, if it has one, in place of an unclaimed one. Returns the id of the
+    /// account that was removed for it.
     ///
     /// # Errors
     /// [`AccountError::EmailTaken`], [`AccountError::Conflict`] or [`AccountError::Store`].
     pub(super) async fn create_at(
         &self,
-        email: &EmailAddress,
+        email: Option<&EmailAddress>,
         making: Vec<Change>,
     ) -> Result<Option<UserId>, AccountError> {
         // A conflict: registered or claimed meanwhile.
         let decide = || async {
-            let (mut changes, gone) = self.freeing(email).await?.ok_or(AccountError::EmailTaken)?;
+            let (mut changes, gone) = match email {
+                Some(email) => self.freeing(email).await?.ok_or(AccountError::EmailTaken)?,
+                None => (Vec::new(), None),
+            };
             changes.extend(making.iter().cloned());
             Ok(Decision::Commit(changes, gone))
         };

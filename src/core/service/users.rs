@@ -19,7 +19,7 @@ use crate::domain::mail::{Letter, Mail};
 use crate::domain::session::Session;
 use crate::domain::task::{Errand, Work};
 use crate::domain::time::UnixTime;
-use crate::ports::{Change, Requester, StoreError};
+use crate::ports::{Change, StoreError};
 
 /// The most that one list shows.
 pub const MAX_LISTED: usize = 1000;
@@ -39,7 +39,8 @@ pub enum NewPassword {
 /// An account to be made.
 #[derive(Debug, Clone)]
 pub struct NewUser {
-    pub email: String,
+    /// `None`: nothing is mailed to it.
+    pub email: Option<String>,
     pub name: Option<String>,
     pub password: NewPassword,
     /// The operator vouches for the address; else a verification is mailed.
@@ -86,12 +87,16 @@ impl Accounts {
     /// # Errors
     /// [`AccountError`]; then there is none.
     pub async fn create_user(&self, request_id: &str, new: NewUser) -> Result<MadeAccount, AccountError> {
-        let email: EmailAddress = new.email.parse()?;
+        let email: Option<EmailAddress> = new.email.as_deref().map(str::parse).transpose()?;
+        if new.email_verified && email.is_none() {
+            return Err(AccountError::Invalid("`email_verified` needs an `email`".to_owned()));
+        }
         let name = name(new.name)?;
         check_scopes(&new.scopes)?;
         check_claims(&new.claims)?;
         let (mut generated, mut imported) = (None, false);
-        let requester = Requester { block: None, account: self.key.tag(&email), known: true };
+        let blank = User { email, ..User::without_address(UserId(self.entropy.uuid()), self.now()) };
+        let (email, requester) = (blank.email.as_ref(), self.operator(&blank));
         let password = match new.password {
             NewPassword::Mailed => None,
             NewPassword::Imported(hash) => {
@@ -101,8 +106,8 @@ impl Accounts {
                 Some(hash)
             }
             NewPassword::Given(password) => {
-                self.acceptable(password.expose_secret(), &email, name.as_deref())?;
-                self.not_guessed(&password, &email, name.as_deref(), requester).await?;
+                self.acceptable(password.expose_secret(), email, name.as_deref())?;
+                self.not_guessed(&password, email, name.as_deref(), requester).await?;
                 Some(self.passwords.hash(password, requester).await?)
             }
             NewPassword::Generated => {
@@ -117,19 +122,19 @@ impl Accounts {
             password,
             scopes: new.scopes,
             claims: new.claims,
-            ..User::new(UserId(self.entropy.uuid()), email, self.now())
+            ..blank
         };
         self.fits(&user)?;
         let (mut changes, mut link) = (Vec::new(), None);
         if user.password.is_none() {
             let (purpose, letter) = (Purpose::ResetPassword, Letter::ResetPassword);
             (changes, link) = self.operator_link(purpose, letter, &mut user).await?;
-        } else if !user.email_verified {
+        } else if user.awaits_verification() {
             let (purpose, letter) = (Purpose::VerifyEmail, Letter::VerifyEmail);
             (changes, link) = self.operator_link(purpose, letter, &mut user).await?;
         }
         changes.insert(0, Change::CreateUser(user.clone()));
-        let gone = self.create_at(&user.email, changes).await?;
+        let gone = self.create_at(user.email.as_ref(), changes).await?;
         if let Some(hash) = user.password.as_ref().filter(|_| imported) {
             self.passwords.imported(hash);
         }
@@ -164,6 +169,10 @@ impl Accounts {
                 user.name.clone_from(name);
             }
             user.email_verified = edit.email_verified.unwrap_or(user.email_verified);
+            if user.email_verified && user.email.is_none() {
+                let why = "`email_verified`: the account has no address";
+                return Err(AccountError::Invalid(why.to_owned()));
+            }
             user.active = edit.active.unwrap_or(user.active);
             if let Some(until) = edit.locked_until {
                 user.locked_until = Some(until).filter(|until| *until > self.now());
@@ -297,8 +306,8 @@ impl Accounts {
         Ok(chosen.len())
     }
 
-    /// Takes the password away, ends every session, and mails a link that sets a new one. Where no mail is sent, the
-    /// link is returned, and a further call makes another: the password can always be set again.
+    /// Takes the password away, ends every session, and mails a link that sets a new one. Where no mail is sent, and of
+    /// an account without an address, the link is returned, and a further call makes another: the password can always be set again.
     ///
     /// # Errors
     /// [`AccountError::NotFound`], [`AccountError::Frozen`], [`AccountError::Conflict`] or [`AccountError::Store`]; then

@@ -82,7 +82,7 @@ impl Accounts {
             }
             // Not verified yet as this is decided: the letter must not greet by a name that an attacker may have
             // given.
-            changes.push(self.mail(Letter::Welcome, &user, &user.email, None, Facts::default()));
+            changes.extend(self.mail_to_owner(Letter::Welcome, &user, Facts::default()));
             user.verified();
             user.updated_at = self.now();
             changes.push(Change::UpdateUser(user.clone()));
@@ -116,9 +116,9 @@ impl Accounts {
                 Err(AccountError::Invalid("send `password` or `new_password`, not both".to_owned()))
             }
             (None, Some(new)) => {
-                self.acceptable(new.expose_secret(), &user.email, None)?;
-                let owner = self.owner(client, &user.email);
-                self.not_guessed(&new, &user.email, None, owner).await?;
+                self.acceptable(new.expose_secret(), user.email.as_ref(), None)?;
+                let owner = self.owner(client, user);
+                self.not_guessed(&new, user.email.as_ref(), None, owner).await?;
                 Ok(Shown::NewPassword(self.passwords.hash(new, owner).await?))
             }
             (Some(password), None) => {
@@ -166,7 +166,7 @@ impl Accounts {
         self.leave_behind(user).await?;
         if !is_unclaimed && user.password.is_some() {
             let facts = self.facts_of_password(client, user.id).await?;
-            changes.push(self.mail(Letter::PasswordChanged, user, &user.email, None, facts));
+            changes.extend(self.mail_to_owner(Letter::PasswordChanged, user, facts));
         }
         user.password = Some(password.clone());
         user.known_blocks.clear();

@@ -371,7 +371,7 @@ async fn a_connection_of_another_is_one_that_is_not_there() {
     let id = world.connect(acme()).await;
     let bob = Person { user: palisade_core::domain::account::UserId(Uuid::from_u128(0xb)), session: None };
     let mut user = world.store.user(world.ann.user).await.unwrap().unwrap();
-    (user.id, user.email, user.revision) = (bob.user, "bob@example.com".parse().unwrap(), 0);
+    (user.id, user.email, user.revision) = (bob.user, Some("bob@example.com".parse().unwrap()), 0);
     world.store.commit(vec![Change::CreateUser(user)]).await.unwrap();
     let begin = |id| Begin { connection: Some(id), ..acme() };
     let answers = [id, ConnectionId(Uuid::from_u128(7))].map(begin);

@@ -66,7 +66,7 @@ impl Connections {
         Change::CreateTask(Task { id: self.entropy.uuid(), due_at, work })
     }
 
-    /// Tells the user, once this is committed; nothing when their account is gone.
+    /// Tells the user, once this is committed; nothing when their account is gone or has no address.
     pub(super) async fn tell_user(
         &self,
         letter: Letter,
@@ -74,11 +74,12 @@ impl Connections {
         ends_at: Option<UnixTime>,
     ) -> Result<Option<Change>, StoreError> {
         let Some(user) = self.store.user(connection.user).await? else { return Ok(None) };
+        let Some(to) = user.email else { return Ok(None) };
         let info = self.providers.get(&connection.provider);
         let provider = info.map_or_else(|| connection.provider.clone(), |info| info.display_name);
         let now = self.now();
         let facts = Facts { at: Some(now), provider: Some(provider), ends_at, ..Facts::default() };
-        let mail = Mail::new(self.entropy.uuid(), letter, user.email, now);
+        let mail = Mail::new(self.entropy.uuid(), letter, to, now);
         let (verified, name) = (user.email_verified, user.name.filter(|_| user.email_verified));
         Ok(Some(Change::PutMail(Mail { verified, name, facts, ..mail })))
     }

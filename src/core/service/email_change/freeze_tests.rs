@@ -159,7 +159,7 @@ async fn an_objection_counts_though_the_account_was_disabled_for_a_while() {
     }
     world.object(&objection).await.unwrap();
     world.a_day_later().await;
-    assert_eq!(world.at(NEW).await.email.as_str(), NEW);
+    assert_eq!(world.at(NEW).await.email.as_ref().unwrap().as_str(), NEW);
 }
 
 #[tokio::test]

@@ -84,7 +84,7 @@ async fn the_browser_that_registered_is_signed_in_by_the_link_and_another_by_the
     let browser = Binding::read(&world.key, bound.expose_secret());
     let entered = verify(&world, &token, Proof { browser, ..Proof::default() }, None, None).await.unwrap();
     let entered = signed_in(entered);
-    assert_eq!(entered.user.email.as_str(), ANN);
+    assert_eq!(entered.user.email.as_ref().unwrap().as_str(), ANN);
     assert!(is_good(&world, value(&entered)).await);
     let again = verify(&world, &token, typed(PASSWORD), None, None).await;
     assert!(matches!(again, Err(AccountError::InvalidLink)), "it is used up: {again:?}");

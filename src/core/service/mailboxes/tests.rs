@@ -33,7 +33,7 @@ async fn a_letter_to_an_address_that_nobody_verified_calls_nobody_by_name() {
     world.accounts.request_reset(&client(), ANN).await.unwrap();
     world.accounts.do_due_tasks().await.unwrap();
     let new = NewUser {
-        email: "bob@example.com".to_owned(),
+        email: Some("bob@example.com".to_owned()),
         name: Some(MARK.to_owned()),
         password: NewPassword::Mailed,
         email_verified: false,

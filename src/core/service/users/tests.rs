@@ -14,7 +14,7 @@ use palisade_testing::accounts_world::{ANN, PASSWORD, PasswordLogin, client, sec
 async fn an_outdated_hash_is_replaced_at_login() {
     let world = world();
     let new = NewUser {
-        email: ANN.into(),
+        email: Some(ANN.into()),
         name: None,
         password: NewPassword::Imported(PasswordHash(format!("old:{PASSWORD}"))),
         email_verified: true,
@@ -94,7 +94,7 @@ async fn claims_cannot_pass_for_the_gateways_own() {
     let edit = UserEdit { scopes: Some(vec!["a b".into()]), ..UserEdit::default() };
     assert!(matches!(world.accounts.update_user("", ann.id, edit).await, Err(AccountError::Invalid(_))));
     let new = |scopes: &[&str], claims: serde_json::Value| NewUser {
-        email: "bob@example.com".into(),
+        email: Some("bob@example.com".into()),
         name: None,
         password: NewPassword::Generated,
         email_verified: true,

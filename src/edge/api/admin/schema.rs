@@ -32,7 +32,8 @@ fn seconds(at: Option<UnixTime>) -> Option<u64> {
 pub(super) struct UserEntry {
     #[schema(value_type = String, format = "uuid")]
     id: Uuid,
-    email: String,
+    #[schema(required)]
+    email: Option<String>,
     email_verified: bool,
     #[schema(required)]
     name: Option<String>,
@@ -57,7 +58,7 @@ impl From<&User> for UserEntry {
     fn from(user: &User) -> UserEntry {
         UserEntry {
             id: user.id.0,
-            email: user.email.to_string(),
+            email: user.email.as_ref().map(ToString::to_string),
             email_verified: user.email_verified,
             name: user.name.clone(),
             has_password: user.password.is_some(),

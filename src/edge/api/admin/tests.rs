@@ -334,7 +334,7 @@ async fn a_frozen_account_is_shown_and_decided() {
         since: NOW,
         claim: uuid::Uuid::nil(),
         earlier: "ann@example.com".parse().unwrap(),
-        later: vec![user.email.clone()],
+        later: vec![user.email.clone().unwrap()],
         stage: FreezeStage::Waiting { until: UnixTime(NOW.0 + 5) },
     });
     api.store.commit(vec![Change::UpdateUser(user)]).await.unwrap();
@@ -606,7 +606,7 @@ async fn every_operation_is_described_and_does_what_is_described() {
         since: NOW,
         claim: uuid::Uuid::nil(),
         earlier: "ann@before.test".parse().unwrap(),
-        later: vec![frozen.email.clone()],
+        later: vec![frozen.email.clone().unwrap()],
         stage: FreezeStage::Taken,
     });
     api.store.commit(vec![Change::UpdateUser(frozen)]).await.unwrap();

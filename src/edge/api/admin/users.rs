@@ -120,7 +120,7 @@ async fn create(
         }
     };
     let new = NewUser {
-        email: body.email,
+        email: Some(body.email),
         name: body.name,
         password,
         email_verified: body.email_verified,
@@ -128,7 +128,7 @@ async fn create(
         claims: body.claims,
     };
     let MadeAccount { user, password, link } = state.accounts.create_user(&request_id, new).await?;
-    let needs_link = user.password.is_none() || !user.email_verified;
+    let needs_link = user.password.is_none() || user.awaits_verification();
     let delivery = match needs_link {
         true => Delivery::of(link.as_ref(), &state.pages),
         false => Delivery::default(),

@@ -51,7 +51,7 @@ pub(super) async fn signed_in(state: &AuthState, asked: &Asked) -> Result<Option
     let identity = &session.verified.identity;
     let Some(person) = Person::of(identity, &state.issuer) else { return Ok(None) };
     let Some(session) = person.session else { return Ok(None) };
-    let email = identity.email.as_deref().unwrap_or_default().to_owned();
+    let email = identity.email.as_ref().unwrap_or(&identity.subject).clone();
     Ok(Some(Owner { person, session, email }))
 }
 

@@ -169,7 +169,8 @@ pub(super) struct Profile {
     /// The `sub` of its tokens.
     #[schema(value_type = String, format = "uuid")]
     id: Uuid,
-    email: String,
+    #[schema(required)]
+    email: Option<String>,
     email_verified: bool,
     #[schema(required)]
     name: Option<String>,
@@ -188,7 +189,7 @@ impl From<&User> for Profile {
     fn from(user: &User) -> Profile {
         Profile {
             id: user.id.0,
-            email: user.email.to_string(),
+            email: user.email.as_ref().map(ToString::to_string),
             email_verified: user.email_verified,
             name: user.name.clone(),
             created_at: user.created_at.0,

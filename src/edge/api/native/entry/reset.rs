@@ -14,6 +14,7 @@ use super::session::{Cookies, entered};
 use super::verify::not_opened;
 use super::way::{Letter, Way};
 use super::{return_host, rules, shown};
+use palisade_core::domain::email::EmailAddress;
 use palisade_core::domain::link::Purpose;
 use palisade_core::domain::page::PageName;
 use palisade_core::service::accounts::AccountError;
@@ -38,7 +39,7 @@ pub(super) async fn submit(State(state): SharedAuthState, asked: Asked, form: Fo
     let facts = json!({
         "step": "new_password",
         "token": token,
-        "email": opened.email.as_str(),
+        "email": opened.email.as_ref().map(EmailAddress::as_str),
         "rules": rules(&state),
         "return_host": return_host(&state, &way),
     });

@@ -19,6 +19,7 @@ use super::Told;
 use super::session::{Cookies, entered, visitor};
 use super::way::{LETTER, Letter, Way};
 use super::{page_url, return_host, rules, shown};
+use palisade_core::domain::email::EmailAddress;
 use palisade_core::domain::link::Purpose;
 use palisade_core::domain::page::PageName;
 use palisade_core::service::accounts::{AccountError, Ways};
@@ -121,7 +122,7 @@ impl LinkPage<'_> {
             "step": step,
             "may_choose": may_choose && self.opened.purpose == Purpose::VerifyEmail,
             "token": self.token,
-            "email": self.opened.email.as_str(),
+            "email": self.opened.email.as_ref().map(EmailAddress::as_str),
             "rules": rules(self.state),
             "return_host": return_host(self.state, self.way),
         });

@@ -35,7 +35,7 @@ impl AccountPage<'_> {
         let news: Vec<Value> = news.iter().take(MAX_NEWS).map(told).collect();
         Ok(json!({
             "step": "account",
-            "email": user.email.as_str(),
+            "email": user.email.as_ref().map_or_else(|| user.id.to_string(), ToString::to_string),
             "name": user.name,
             "has_password": user.password.is_some(),
             "has_mail": accounts.has_mail(),

@@ -526,7 +526,7 @@ async fn the_page_tells_what_no_letter_can() {
     for sends_mail in [true, false] {
         let world = accounts_world::world_with(|settings| settings.sends_mail = sends_mail);
         let new = NewUser {
-            email: ANN.to_owned(),
+            email: Some(ANN.to_owned()),
             name: None,
             password: NewPassword::Given(accounts_world::secret(PASSWORD)),
             email_verified: true,
