@@ -214,6 +214,25 @@ fn a_route_forgets_nothing() {
 }
 
 #[test]
+fn probes_are_where_the_file_says_and_a_route_that_loses_a_path_is_named() {
+    let server = good("full.toml").server;
+    assert_eq!(server.health, Some(([0, 0, 0, 0], 9181).into()));
+    assert_eq!(server.ping_path.as_deref(), Some("/ping"));
+    let server = good("minimal.toml").server;
+    assert!(server.health.is_none() && server.ping_path.is_none());
+    let warnings = |path: &str| {
+        let route = format!(
+            "[[routes]]\nname = \"app\"\nmatch = {{ path = {path:?} }}\nupstream = [\"http://127.0.0.1:3000\"]\n"
+        );
+        inline(&format!("[server]\nping_path = \"/up\"\n{route}")).unwrap().warnings
+    };
+    let [warning] = &warnings("/up")[..] else { panic!("{:?}", warnings("/up")) };
+    assert!(warning.starts_with("config.toml:2: server.ping_path: GET /up "), "{warning}");
+    assert!(warning.contains("route app "), "{warning}");
+    assert_eq!(warnings("/"), [""; 0]);
+}
+
+#[test]
 fn what_a_verification_needs_is_the_operators_choice() {
     assert_eq!(good("full.toml").accounts.verification, Verification::Proof);
     assert_eq!(good("minimal.toml").accounts.verification, Verification::Link);

@@ -10,6 +10,7 @@ mod http2;
 mod injection;
 mod logs;
 mod native_hosts;
+mod probes;
 mod requests;
 mod revocation;
 mod streams;

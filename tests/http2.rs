@@ -84,6 +84,24 @@ async fn requests_over_one_connection_are_admitted_one_by_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_ping_is_answered_before_any_route() {
+    let upstream = Upstream::start().await;
+    let gateway = Gateway::start_with("ping_path = \"/ping\"", &routes(upstream.address)).await;
+    let client = clear(&gateway).await;
+    for method in ["GET", "HEAD"] {
+        let (code, text) = ask(&client, get("/ping").method(method).body(()).unwrap()).await;
+        let body = if method == "GET" { "{\"status\":\"ready\"}" } else { "" };
+        assert_eq!((code.as_u16(), &*text), (200, body));
+    }
+    assert_eq!(upstream.requests().len(), 0);
+    for (method, target) in [("GET", "/ping?x"), ("GET", "/ping/"), ("POST", "/ping")] {
+        let (_, text) = ask(&client, get(target).method(method).body(()).unwrap()).await;
+        assert!(!text.contains("ready"), "{method} {target}: {text}");
+    }
+    assert_eq!(upstream.requests().len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_authority_that_the_host_contradicts_is_refused() {
     let upstream = Upstream::start().await;
     let gateway = Gateway::start(&routes(upstream.address)).await;

@@ -229,6 +229,7 @@ async fn world(upstream: SocketAddr, keys: &str) -> World {
         streams: Arc::new(proxy::exchange::Streams::new(&(Arc::clone(&meter) as _))),
         signer: Arc::new(FakeSigner),
         injector: Arc::clone(&injector) as _,
+        ping: None,
         connect_at: "/auth/connections".to_owned(),
         mark: LoopMark::of(1),
         pages: Arc::new(FakePages),

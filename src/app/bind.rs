@@ -1,5 +1,5 @@
-//! Phase 3 of a start, bind: the listeners. The admin listener comes first and answers from here on, since it tells
-//! how the rest of the start proceeds; on the others connections wait in the kernel's queue instead of being refused.
+//! Phase 3 of a start, bind: the listeners. The admin listener and that of `server.health` come first and answer
+//! from here on, since they tell how the rest of the start proceeds; on the others connections wait in the kernel's queue instead of being refused.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use tokio::task::AbortHandle;
 use super::compose::Composed;
 use super::sockets::{listen, local};
 use super::{accounts, credential, key_checks};
-use crate::edge::api::{self, AdminState, LinkPages};
+use crate::edge::api::{self, AdminState, HealthState, LinkPages};
 use crate::edge::entropy::SystemEntropy;
 use crate::edge::proxy::tls::Acceptor;
 use palisade_core::ports::{Control, Keys, Signer};
@@ -25,8 +25,9 @@ use palisade_core::service::storage::Storage;
 pub(super) struct Bound {
     pub(super) composed: Composed,
     pub(super) admin: SocketAddr,
-    /// The task that answers on the admin listener.
-    pub(super) admin_task: AbortHandle,
+    pub(super) health: Option<SocketAddr>,
+    /// The tasks that answer on the admin and the health listener.
+    pub(super) answering: Vec<AbortHandle>,
     pub(super) cleartext: Vec<TcpListener>,
     pub(super) encrypted: Option<(TcpListener, Acceptor)>,
 }
@@ -44,7 +45,18 @@ pub(super) async fn bind(mut composed: Composed) -> Result<Bound, String> {
     let data_dir = operator.started.store.data_dir();
     composed.notices.extend(key_checks::keep(&composed.backend, &*composed.secrets, data_dir).await);
     let serving = api::serve(admin_listener, router, server.admin_hosts.clone());
-    let admin_task = tokio::spawn(serving).abort_handle();
+    let mut answering = vec![tokio::spawn(serving).abort_handle()];
+    let mut health = None;
+    if let Some(address) = server.health {
+        let listener = listen(address, "server.health")?;
+        health = Some(local(&listener)?);
+        let metrics = Arc::clone(&operator.state.metrics);
+        let router = api::health_router(HealthState {
+            control: Arc::clone(&operator) as Arc<dyn Control>,
+            metrics: Arc::new(move || metrics.text()),
+        });
+        answering.push(tokio::spawn(api::serve_health(listener, router)).abort_handle());
+    }
 
     let mut cleartext = Vec::with_capacity(server.listen.len());
     for address in &server.listen {
@@ -54,7 +66,7 @@ pub(super) async fn bind(mut composed: Composed) -> Result<Bound, String> {
         (Some(tls), Some(acceptor)) => Some((listen(tls.listen, "server.tls.listen")?, acceptor)),
         _ => None,
     };
-    Ok(Bound { composed, admin, admin_task, cleartext, encrypted })
+    Ok(Bound { composed, admin, health, answering, cleartext, encrypted })
 }
 
 /// What the admin API works with.

@@ -124,6 +124,8 @@ impl Keys {
             listen,
             admin,
             admin_hosts,
+            health,
+            ping_path,
             prefix,
             tls,
             trusted_proxies: _,
@@ -141,6 +143,8 @@ impl Keys {
         self.differ("server.listen", listen, &now.listen);
         self.differ("server.admin", admin, &now.admin);
         self.differ("server.admin_hosts", admin_hosts, &now.admin_hosts);
+        self.differ("server.health", health, &now.health);
+        self.differ("server.ping_path", ping_path, &now.ping_path);
         self.differ("server.prefix", prefix, &now.prefix);
         match (tls, &now.tls) {
             (Some(then), Some(now)) => {
@@ -305,6 +309,11 @@ mod tests {
             "[tokens]",
             "admin = \"127.0.0.1:9\"\nthreads = 2\n[tokens]",
             &["server.admin", "server.threads"],
+        );
+        check(
+            "[tokens]",
+            "health = \"127.0.0.1:9\"\nping_path = \"/ping\"\n[tokens]",
+            &["server.health", "server.ping_path"],
         );
         check("[tokens]", "idle_timeout = \"5s\"\n[tokens]", &["server.idle_timeout"]);
         check("[tokens]", "[store]\nurl = \"sled:x\"\n[tokens]", &["store.url"]);

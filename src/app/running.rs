@@ -35,6 +35,8 @@ pub struct RunningGateway {
     pub tls: Option<SocketAddr>,
     /// The admin listener.
     pub admin: SocketAddr,
+    /// The health listener (`server.health`).
+    pub health: Option<SocketAddr>,
     /// The demonstration.
     pub demo: Option<Demo>,
     /// The origin that people see, without a trailing slash.
@@ -73,7 +75,7 @@ impl RunningGateway {
         self.watcher.look().await;
     }
 
-    /// Says in `/readyz` that no further requests should come, and goes on serving. Returns how long that lasts,
+    /// Says in `/readyz` and at `server.ping_path` that no further requests should come, and goes on serving. Returns how long that lasts,
     /// before [`RunningGateway::shutdown`] is due: load balancers need that time to notice.
     pub fn retire(&self) -> Duration {
         self.operator.leaving.store(true, Ordering::Release);

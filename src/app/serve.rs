@@ -30,7 +30,8 @@ use palisade_core::service::ongoing::Expiry;
 /// # Errors
 /// An address of a listener cannot be read; as one printable text.
 pub(super) async fn serve(loaded: Loaded) -> Result<RunningGateway, String> {
-    let Loaded { bound: Bound { composed, admin, admin_task, cleartext, encrypted }, providers } = loaded;
+    let Loaded { bound: Bound { composed, admin, health, answering, cleartext, encrypted }, providers } =
+        loaded;
     let Composed { mut notices, backend, secrets: _, revocations_changed, accounts, operator, closing } =
         composed;
     let listen = cleartext.iter().map(local).collect::<Result<Vec<_>, _>>()?;
@@ -42,7 +43,7 @@ pub(super) async fn serve(loaded: Loaded) -> Result<RunningGateway, String> {
     for tcp in cleartext {
         accept(&operator, &engine, &clients, tcp, None);
     }
-    let mut tasks = vec![admin_task];
+    let mut tasks = answering;
     if let Some((tcp, acceptor)) = encrypted {
         tasks.push(spawn(acceptor.clone().watch()));
         tasks.push(spawn(background::warn_of_expiry(acceptor.clone(), operator.state.clock())));
@@ -67,6 +68,7 @@ pub(super) async fn serve(loaded: Loaded) -> Result<RunningGateway, String> {
         listen,
         tls,
         admin,
+        health,
         demo,
         public_url: operator.started.public_url.clone(),
         notices,
@@ -85,7 +87,7 @@ pub(super) async fn serve(loaded: Loaded) -> Result<RunningGateway, String> {
 }
 
 /// The engine, with the native endpoints.
-fn engine(operator: &Operator, accounts: &Accounts, carrier: Arc<SessionCarrier>) -> Arc<proxy::Engine> {
+fn engine(operator: &Arc<Operator>, accounts: &Accounts, carrier: Arc<SessionCarrier>) -> Arc<proxy::Engine> {
     let (state, config) = (&operator.state, &operator.started);
     let ring = Arc::new(state.ring.clone());
     let prefix = config.server.prefix.clone();
@@ -120,6 +122,11 @@ fn engine(operator: &Operator, accounts: &Accounts, carrier: Arc<SessionCarrier>
             .merge(api::auth_router(auth))
             .merge(pages::assets_router(&operator.pages)),
         // A relative address would lead to the app where the native endpoints are not on every host.
+        ping: config
+            .server
+            .ping_path
+            .as_ref()
+            .map(|path| proxy::ping::Ping { path: path.clone(), control: Arc::clone(operator) as _ }),
         connect_at: match config.native {
             NativeHosts::Every => format!("{prefix}/connections"),
             NativeHosts::These(_) => format!("{}{prefix}/connections", config.public_url),

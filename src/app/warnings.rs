@@ -57,6 +57,11 @@ async fn look(config: &Config, place: String, origin: &UpstreamOrigin) -> Vec<St
             "{place}: {host}:{port} is the admin listener, which is then open to this route's callers"
         ));
     }
+    if server.health.as_ref().is_some_and(leads_to) {
+        found.push(format!(
+            "{place}: {host}:{port} is the health listener, whose metrics are then open to this route's callers"
+        ));
+    }
     let stays_here = !addresses.is_empty() && addresses.iter().all(|address| is_here(address.ip()));
     if !tls && !stays_here {
         found.push(format!(
@@ -111,7 +116,7 @@ mod tests {
 
     async fn warnings(listen: &str, upstream: &str) -> Vec<String> {
         let text = format!(
-            "[server]\nlisten = [{listen:?}]\nadmin = \"127.0.0.1:9180\"\n\
+            "[server]\nlisten = [{listen:?}]\nadmin = \"127.0.0.1:9180\"\nhealth = \"0.0.0.0:9181\"\n\
              [[routes]]\nname = \"app\"\nupstream = [{upstream:?}]\n"
         );
         let config = config::parse(&text, Path::new("config.toml"), &|_| None)
@@ -134,11 +139,13 @@ mod tests {
         ] {
             let found = warnings(listen, upstream).await;
             assert_eq!(found.len(), 1, "{listen} {upstream}: {found:?}");
-            assert!(found[0].starts_with("config.toml:6: routes.app.upstream: "), "{found:?}");
+            assert!(found[0].starts_with("config.toml:7: routes.app.upstream: "), "{found:?}");
             assert!(found[0].contains("in circles"), "{found:?}");
         }
         let admin = warnings("127.0.0.1:8080", "http://localhost:9180").await;
         assert!(admin.len() == 1 && admin[0].contains("admin listener"), "{admin:?}");
+        let health = warnings("127.0.0.1:8080", "http://127.0.0.1:9181").await;
+        assert!(health.len() == 1 && health[0].contains("health listener"), "{health:?}");
         for (listen, upstream) in [
             ("127.0.0.1:8080", "http://localhost:8081"),
             ("127.0.0.1:0", "http://localhost:8080"),

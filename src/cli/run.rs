@@ -72,6 +72,9 @@ fn serve(path: &Path, config: Config, options: Options) -> Result<(), String> {
         if let Some(demo) = &running.demo {
             tracing::info!("the sample app is behind every route, at http://{}", demo.app);
         }
+        if let Some(address) = running.health {
+            tracing::info!("health and metrics alone at http://{address}");
+        }
         tracing::info!("admin and metrics at http://{}", running.admin);
         if greet {
             eprint!("{}", welcome(path, &running));

@@ -9,15 +9,17 @@ use sha2::{Digest as _, Sha256};
 use toml::de::DeTable;
 
 use super::error::ConfigError;
-use super::file::{Document, Item, Section};
+use super::file::{Document, Section};
 use super::form::{self, Url};
-use super::read::{existing_file, filled, host, secret};
+use super::read::{ADDRESS, address, clash, existing_file, filled, host, secret};
 use super::settings::{
     Algorithm, AuditTo, ClientAddress, Config, Issuer, Jwks, LimitSettings, Log, LogFormat, MailTransport,
     Passwords, Route, Server, Sessions, StoreUrl, Tls, Tokens,
 };
 use super::sources::Sources;
-use super::{accounts, browser, connections, cors, issuers, mail, native, pages, providers, proxies, routes};
+use super::{
+    accounts, browser, connections, cors, issuers, mail, native, pages, probes, providers, proxies, routes,
+};
 use palisade_core::domain::account::Registration;
 use palisade_core::domain::password::{MIN_GUESSES, MOST_MIN_GUESSES, PasswordPolicy};
 use palisade_core::domain::session::Fingerprint;
@@ -111,6 +113,7 @@ fn whole(root: &Section<'_>, path: &Path, text: &str) -> Option<Config> {
     let browser = browser::browser(root, &public_url, &routes, sessions.absolute_ttl);
     let native = native::hosts(root, &browser);
     native::shadowed(root, &server.prefix, &native, &routes);
+    probes::warn_of_route(root, &server, &routes);
     browser::warn_of_names(root, &browser, &routes);
     let is_open = accounts.registration() == Registration::Open;
     if is_open && mail.as_ref().is_some_and(|mail| matches!(mail.transport, MailTransport::None)) {
@@ -176,12 +179,6 @@ fn warn_of_cookies(root: &Section<'_>, public_url: &str, server: &Server, routes
     }
 }
 
-const ADDRESS: &str = "an address like 127.0.0.1:8080";
-
-fn address(item: &Item<'_>) -> Option<SocketAddr> {
-    item.read(ADDRESS, |text| text.parse().ok())
-}
-
 fn server(section: Section<'_>) -> Server {
     let tls = section.get("tls").and_then(|item| tls(item.section()?));
     let mut listen = section.list("listen", address);
@@ -196,14 +193,14 @@ fn server(section: Section<'_>) -> Server {
     let admin = admin_item.as_ref().and_then(address).unwrap_or(SocketAddr::from(([127, 0, 0, 1], 9180)));
     let mut taken: Vec<SocketAddr> = vec![admin];
     for address in listen.iter().copied().chain(tls.as_ref().map(|tls: &Tls| tls.listen)) {
-        // Port 0 is a new port each time.
-        if address.port() != 0 && taken.contains(&address) {
+        if let Some(found) = clash(address, &taken) {
             let at = section.get("listen").map_or(section.at, |item| item.at);
-            let found = format!("{address} for two listeners");
             section.doc.fault(at, "server.listen", found, "an address of its own for each of them");
         }
         taken.push(address);
     }
+    let health = probes::health(&section, &taken);
+    let prefix = native::prefix(&section);
     if let Some(item) = admin_item.filter(|_| !admin.ip().is_loopback()) {
         item.doc.warn(item.at, &item.key, "the admin listener can be reached from other machines");
     }
@@ -213,7 +210,9 @@ fn server(section: Section<'_>) -> Server {
         listen,
         admin,
         admin_hosts: section.list("admin_hosts", host),
-        prefix: native::prefix(&section),
+        health,
+        ping_path: probes::ping_path(&section, &prefix),
+        prefix,
         tls,
         trusted_proxies: section.list("trusted_proxies", proxies::trusted),
         client_address: section.choice(

@@ -22,6 +22,7 @@ mod issuers;
 mod mail;
 mod native;
 mod pages;
+mod probes;
 mod providers;
 mod proxies;
 mod read;

@@ -16,18 +16,18 @@ pub fn prefix(section: &Section<'_>) -> String {
     let want =
         "a path like \"/auth\": in normal form, without a slash at its end, and not below /.well-known";
     let read = section.get("prefix").and_then(|item| {
-        item.read(want, |text| {
-            let path = Path::parse(text.as_bytes()).ok()?;
-            let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte);
-            let good = path.as_str() == text
-                && text.bytes().all(plain)
-                && !path.has_empty_segment()
-                && !text.ends_with('/')
-                && !is_below(text, "/.well-known");
-            good.then(|| text.to_owned())
-        })
+        item.read(want, |text| (is_plain(text) && !is_below(text, "/.well-known")).then(|| text.to_owned()))
     });
     read.unwrap_or_else(|| PREFIX.to_owned())
+}
+
+/// Whether a path is more than the root, in normal form without anything that is encoded, and without a slash at its end.
+pub fn is_plain(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte);
+    let path = Path::parse(text.as_bytes());
+    path.is_ok_and(|path| path.as_str() == text && !path.has_empty_segment())
+        && text.bytes().all(plain)
+        && !text.ends_with('/')
 }
 
 /// `[native] hosts`: the hosts on which the native endpoints answer. The pages for people are below `public_url`, so
@@ -72,6 +72,7 @@ pub fn shadowed(root: &Section<'_>, prefix: &str, native: &NativeHosts, routes: 
     }
 }
 
-fn is_below(path: &str, prefix: &str) -> bool {
+/// Whether a path is `prefix`, or below it.
+pub fn is_below(path: &str, prefix: &str) -> bool {
     path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }

@@ -1,5 +1,6 @@
-//! What several sections read: files that must exist, references to secrets, hosts, and what a token must say.
+//! What several sections read: addresses, files that must exist, references to secrets, hosts, and what a token must say.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use secrecy::SecretString;
@@ -8,6 +9,29 @@ use super::file::{Item, Section};
 use super::form::Url;
 use palisade_core::domain::request::Host;
 use palisade_core::domain::route::Require;
+
+pub(super) const ADDRESS: &str = "an address like 127.0.0.1:8080";
+
+/// An address to listen on.
+pub(super) fn address(item: &Item<'_>) -> Option<SocketAddr> {
+    item.read(ADDRESS, |text| text.parse().ok())
+}
+
+/// What was found where an address cannot be listened on beside `taken`.
+pub(super) fn clash(address: SocketAddr, taken: &[SocketAddr]) -> Option<String> {
+    let other = taken.iter().find(|other| is_taken(address, **other))?;
+    Some(format!("{address}, where {other} is listened on already"))
+}
+
+/// Whether two listeners cannot both have their address: it is the same, or one of them is every address of that family.
+/// Whether every IPv6 address has those of IPv4 with it is a setting of the machine.
+fn is_taken(address: SocketAddr, other: SocketAddr) -> bool {
+    let [ip, with] = [address, other].map(|address| address.ip().to_canonical());
+    let is_same =
+        ip == with || ip.is_ipv4() == with.is_ipv4() && (ip.is_unspecified() || with.is_unspecified());
+    // Port 0 is a new port each time.
+    address.port() != 0 && address.port() == other.port() && is_same
+}
 
 /// A file that is there; named relative to the configuration.
 pub(super) fn existing_file(item: &Item<'_>, want: &str) -> Option<PathBuf> {
@@ -118,4 +142,29 @@ pub(super) fn require(section: Section<'_>) -> Require {
     let require = Require { scopes, email_verified, claims: claims.collect() };
     section.close();
     require
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_taken_by_itself_and_by_every_address_of_its_family() {
+        for (address, other, is) in [
+            ("127.0.0.1:1", "127.0.0.1:1", true),
+            ("0.0.0.0:1", "127.0.0.1:1", true),
+            ("127.0.0.1:1", "0.0.0.0:1", true),
+            ("[::]:1", "[::1]:1", true),
+            ("[::ffff:127.0.0.1]:1", "127.0.0.1:1", true),
+            ("127.0.0.1:1", "127.0.0.2:1", false),
+            ("127.0.0.1:1", "127.0.0.1:2", false),
+            ("0.0.0.0:1", "0.0.0.0:2", false),
+            ("0.0.0.0:0", "0.0.0.0:0", false),
+            // Two listeners with `net.ipv6.bindv6only`.
+            ("[::]:1", "0.0.0.0:1", false),
+            ("[::1]:1", "0.0.0.0:1", false),
+        ] {
+            assert_eq!(is_taken(address.parse().unwrap(), other.parse().unwrap()), is, "{address} {other}");
+        }
+    }
 }

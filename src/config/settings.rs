@@ -96,6 +96,10 @@ pub struct Server {
     /// Names that the admin listener answers to, beside addresses and `localhost`: a host in lower case, or
     /// `*.example.com` for the hosts below it.
     pub admin_hosts: Vec<String>,
+    /// A listener of health and metrics alone, without a credential.
+    pub health: Option<SocketAddr>,
+    /// The path at which the listeners for clients tell readiness: in normal form.
+    pub ping_path: Option<String>,
     /// The path that the native endpoints are below: in normal form, without a trailing slash.
     pub prefix: String,
     pub tls: Option<Tls>,

@@ -24,7 +24,7 @@ pub struct RequestContext {
     /// Keeps it among the exchanges that a revocation or a reload may end, from its admission until it is gone: while
     /// it waits for what it needs to go upstream, and while a failure of it is answered, too.
     pub(super) watched: Option<Watched>,
-    /// Whether the meter was told of the end.
+    /// Whether the meter was told of the end, or is to be told nothing.
     pub(super) is_logged: bool,
 }
 

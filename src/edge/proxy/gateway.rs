@@ -20,6 +20,7 @@ use super::forwarded::{Believed, Relayed};
 use super::inbound;
 use super::inject::{InjectedToken, TokenSource};
 use super::looped::LoopMark;
+use super::ping::{self, Ping};
 use super::served::ServedRoute;
 use super::stage::{Admitted, Answered, Attempts, MatchedRequest, Sent, Stage};
 use super::{app_cookies, bridge, cookies, cors, h2, outbound, turns};
@@ -63,6 +64,8 @@ pub struct Gateway {
     pub signer: Arc<dyn Signer>,
     /// Where the tokens come from that routes with `inject` send upstream.
     pub injector: Arc<dyn Injector>,
+    /// `server.ping_path`; `None`: there is none.
+    pub ping: Option<Ping>,
     /// The path at which connections to providers are begun.
     pub connect_at: String,
     /// By which this process knows a request that has been here.
@@ -144,6 +147,14 @@ impl Gateway {
     /// Reads, matches and decides. True when the request was answered here.
     pub(super) async fn admit(&self, session: &mut Session, context: &mut RequestContext) -> Result<bool> {
         context.stage.fresh()?;
+        if let Some(ping) = self.ping.as_ref().filter(|ping| ping.is_asked(session.req_header())) {
+            // A balancer asks every second: neither the access log nor the counters of requests are about that.
+            context.is_logged = true;
+            context.stage = Stage::Answered(Answered { code: ping::CODE, ..Answered::default() });
+            let status = ping.answer(session).await?;
+            context.stage.end(ping::CODE, status);
+            return Ok(true);
+        }
         let live = self.live.load_full();
         let peer = context.peer();
         let relayed = live.believed.read(peer, &session.req_header().headers);

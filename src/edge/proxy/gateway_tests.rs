@@ -118,6 +118,7 @@ async fn world_with(keys: &str) -> World {
         streams: Arc::new(Streams::new(&(Arc::clone(&meter) as Arc<dyn Meter>))),
         signer: Arc::new(FakeSigner),
         injector: Arc::new(Silent),
+        ping: None,
         connect_at: "/auth/connections".to_owned(),
         mark: LoopMark::of(1),
         pages: Arc::new(FakePages),

@@ -30,6 +30,7 @@ pub mod listener;
 pub mod looped;
 pub mod outbound;
 pub mod patience;
+pub mod ping;
 pub mod refused;
 pub mod served;
 pub mod service;

@@ -394,7 +394,9 @@ impl ProxyHttp for Gateway {
     }
 
     async fn logging(&self, session: &mut Session, _error: Option<&Error>, context: &mut RequestContext) {
-        context.is_logged = true;
+        if std::mem::replace(&mut context.is_logged, true) {
+            return;
+        }
         let header = session.req_header();
         let path = header.uri.path();
         // What was refused may hold anything; what was admitted is in normal form.

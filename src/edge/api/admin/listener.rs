@@ -1,8 +1,10 @@
-//! The admin listener: its connections with a deadline for each step, and the names that it answers to.
+//! The listeners of the operator, `server.admin` and `server.health`: their connections with deadlines, and the names that
+//! the admin listener answers to.
 //!
 //! A client that says nothing, or one byte a minute, must not hold what `/livez` needs. And a page in the operator's
-//! browser whose name was made to point at this machine (DNS rebinding) must not be answered: it sends its own name
-//! as `Host`. An address is no such name, so probes that know the listener by its address need no configuration.
+//! browser whose name was made to point at this machine (DNS rebinding) must not be answered by the admin listener: it
+//! sends its own name as `Host`. An address is no such name, so probes that know the listener by its address need no
+//! configuration. The health listener has nothing that such a page could change, and answers to every name.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -23,33 +25,60 @@ use super::super::failure::Failure;
 use super::operator::Peer;
 use palisade_core::domain::request::Host;
 
-/// How long a header section may take; also how long a connection may be idle between two requests.
-const HEADER_DEADLINE: Duration = Duration::from_secs(10);
 /// The largest header section, in bytes.
 const MAX_HEADER: usize = 32 * 1024;
-/// Connections at once; further ones wait to be accepted. Each is gone after [`HEADER_DEADLINE`] unless it asks.
-const MAX_CONNECTIONS: usize = 256;
 /// How long to wait when the machine has no descriptor left.
 const AGAIN: Duration = Duration::from_millis(20);
 
-/// Serves `router` on `listener` until the task is dropped. `hosts` are the names that requests may be for, beside
-/// addresses and `localhost`; `*.` begins a pattern.
-pub async fn serve(listener: TcpListener, router: Router, hosts: Vec<String>) {
-    serve_within(HEADER_DEADLINE, listener, router, hosts).await;
+/// What the clients of one listener are held to.
+#[derive(Clone, Copy)]
+struct Bounds {
+    /// What the configuration calls the listener.
+    key: &'static str,
+    /// Connections at once; further ones wait to be accepted.
+    connections: usize,
+    /// How long a header section may take; also how long a connection may be idle between two requests.
+    header: Duration,
+    /// How long a connection may take, which then serves one request. `None`: as long as it goes on asking.
+    whole: Option<Duration>,
 }
 
-async fn serve_within(deadline: Duration, listener: TcpListener, router: Router, hosts: Vec<String>) {
+/// An operator's call may take its time.
+const ADMIN: Bounds =
+    Bounds { key: "server.admin", connections: 256, header: Duration::from_secs(10), whole: None };
+/// Everything in reach may connect here, so a client that does not read its answer has an end as well, and all of them
+/// together take half of the fewest descriptors that are kept from proxied traffic.
+const HEALTH: Bounds = Bounds {
+    key: "server.health",
+    connections: 32,
+    header: Duration::from_secs(5),
+    whole: Some(Duration::from_secs(10)),
+};
+
+/// Serves the admin API on `listener` until the task is dropped. `hosts` are the names that requests may be for, beside
+/// addresses and `localhost`; `*.` begins a pattern.
+pub async fn serve(listener: TcpListener, router: Router, hosts: Vec<String>) {
     // Health and metrics too: they are not for a page in the operator's browser.
     let router = router.layer(middleware::from_fn_with_state(Arc::from(hosts), only_our_hosts));
-    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    serve_within(ADMIN, listener, router).await;
+}
+
+/// Serves probes and scrapers on `listener` until the task is dropped, whatever their `Host` is.
+pub async fn serve_health(listener: TcpListener, router: Router) {
+    serve_within(HEALTH, listener, router).await;
+}
+
+async fn serve_within(bounds: Bounds, listener: TcpListener, router: Router) {
+    let slots = Arc::new(Semaphore::new(bounds.connections));
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(deadline).max_buf_size(MAX_HEADER);
+    http.timer(TokioTimer::new()).header_read_timeout(bounds.header).max_buf_size(MAX_HEADER);
+    http.keep_alive(bounds.whole.is_none());
     // Never closed, so there is always a slot in the end.
     while let Ok(slot) = Arc::clone(&slots).acquire_owned().await {
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                tracing::warn!(%error, "a connection to the admin listener could not be accepted");
+                tracing::warn!(%error, listener = bounds.key, "a connection could not be accepted");
                 tokio::time::sleep(AGAIN).await;
                 continue;
             }
@@ -60,7 +89,10 @@ async fn serve_within(deadline: Duration, listener: TcpListener, router: Router,
         );
         tokio::spawn(async move {
             // What a client does to its own connection is not worth a line.
-            let _ = connection.await;
+            match bounds.whole {
+                None => drop(connection.await),
+                Some(whole) => drop(tokio::time::timeout(whole, connection).await),
+            }
             drop(slot);
         });
     }
@@ -118,23 +150,52 @@ mod tests {
 
     #[tokio::test]
     async fn a_client_that_never_ends_its_head_is_closed_and_others_are_served() {
+        for bounds in [ADMIN, HEALTH] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let router = Router::new().route("/livez", get(|| async { "alive" }));
+            let bounds = Bounds { header: Duration::from_millis(100), whole: None, ..bounds };
+            tokio::spawn(serve_within(bounds, listener, router));
+            let ask = "GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n";
+            for beginning in ["", "G", "GET /livez HTTP/1.1\r\nHost: localhost\r\n", ask] {
+                let mut slow = TcpStream::connect(address).await.unwrap();
+                slow.write_all(beginning.as_bytes()).await.unwrap();
+                let mut other = TcpStream::connect(address).await.unwrap();
+                other.write_all(ask.as_bytes()).await.unwrap();
+                let mut said = String::new();
+                let read = other.read_to_string(&mut said);
+                tokio::time::timeout(Duration::from_secs(20), read)
+                    .await
+                    .expect("an idle one is kept")
+                    .unwrap();
+                assert!(said.starts_with("HTTP/1.1 200"), "{said}");
+                let closed = slow.read_to_string(&mut said);
+                tokio::time::timeout(Duration::from_secs(20), closed)
+                    .await
+                    .expect("a slow one is kept")
+                    .unwrap();
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_probe_that_never_reads_its_answer_is_closed() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let router = Router::new().route("/livez", get(|| async { "alive" }));
-        tokio::spawn(serve_within(Duration::from_millis(100), listener, router, Vec::new()));
-        let ask = "GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n";
-        for beginning in ["", "G", "GET /livez HTTP/1.1\r\nHost: localhost\r\n", ask] {
-            let mut slow = TcpStream::connect(address).await.unwrap();
-            slow.write_all(beginning.as_bytes()).await.unwrap();
-            let mut other = TcpStream::connect(address).await.unwrap();
-            other.write_all(ask.as_bytes()).await.unwrap();
-            let mut said = String::new();
-            let read = other.read_to_string(&mut said);
-            tokio::time::timeout(Duration::from_secs(20), read).await.expect("an idle one is kept").unwrap();
-            assert!(said.starts_with("HTTP/1.1 200"), "{said}");
-            let closed = slow.read_to_string(&mut said);
-            tokio::time::timeout(Duration::from_secs(20), closed).await.expect("a slow one is kept").unwrap();
-        }
+        // More than the buffers of a connection on one machine hold.
+        let large = || async { "x".repeat(64 << 20) };
+        let router = Router::new().route("/metrics", get(large)).route("/livez", get(|| async { "alive" }));
+        let bounds = Bounds { connections: 1, whole: Some(Duration::from_millis(300)), ..HEALTH };
+        tokio::spawn(serve_within(bounds, listener, router));
+        let mut greedy = TcpStream::connect(address).await.unwrap();
+        greedy.write_all(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        let mut other = TcpStream::connect(address).await.unwrap();
+        other.write_all(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        let mut said = String::new();
+        // It is answered when the one place is free again, and closed behind the answer: nothing asks it for that.
+        let read = other.read_to_string(&mut said);
+        tokio::time::timeout(Duration::from_secs(20), read).await.expect("the first one is kept").unwrap();
+        assert!(said.starts_with("HTTP/1.1 200"), "{said}");
     }
 
     #[test]

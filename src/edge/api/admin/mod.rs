@@ -1,4 +1,5 @@
-//! `/admin/v1`: what the operator may do, behind one bearer credential, on its own listener.
+//! `/admin/v1`: what the operator may do, behind one bearer credential, on its own listener. And `server.health`, a
+//! second one for probes and scrapers alone.
 //!
 //! No answer and no log line holds the credential. What went wrong inside goes to the log; the caller
 //! gets a stable code.
@@ -32,7 +33,8 @@ use self::openapi::{Document, failures, frame};
 use super::failure::{method_not_allowed, not_found};
 use super::openapi::document;
 
-pub use listener::serve;
+pub use health::{HealthState, health_router};
+pub use listener::{serve, serve_health};
 pub use state::{AdminState, LinkPages, MetricsText};
 
 /// The admin listener's routes: health and metrics for every client that reaches it, the rest for the operator.
