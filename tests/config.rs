@@ -7,8 +7,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use palisade::config::{
-    self, BUILT_IN, Component, Config, ConfigError, Cors, HostPattern, MailTransport, Origins, PluginLimits,
-    SmtpTls, StoreUrl,
+    self, AccessTokenField, BUILT_IN, Component, Config, ConfigError, Cors, HostPattern, MailTransport,
+    Origins, PluginLimits, SmtpTls, StoreUrl,
 };
 use palisade_core::domain::account::{Registration, Verification};
 use palisade_core::domain::browser::{NamedOrigin, SessionUse, SignInPage};
@@ -322,6 +322,45 @@ fn whose_the_authorization_field_is_is_kept_and_said() {
         let field = config.routes[0].policy.policy.carriers.authorization;
         assert_eq!(field, AuthorizationField::Apps { without_session: false }, "{auth}");
         assert!(!config.warnings.iter().any(|line| line.contains("without_session")), "{auth}");
+    }
+}
+
+#[test]
+fn a_token_for_an_apps_server_is_for_its_route_unless_the_file_says_otherwise() {
+    let route = "[[routes]]\nname = \"wiki\"\nupstream = \"http://127.0.0.1:3000\"\n";
+    let read =
+        |headers: &str, tokens: &str| inline(&format!("{tokens}{route}headers = {{ {headers} }}\n")).unwrap();
+    let token = |headers: &str| read(headers, "").routes[0].forward.access_token.clone();
+    let some = |field: &str, audience: &str| {
+        Some(AccessTokenField { field: field.to_owned(), audience: audience.to_owned() })
+    };
+    assert_eq!(token(""), None);
+    assert_eq!(token("access_token = false"), None);
+    assert_eq!(token("access_token = \"Authorization\""), some("Authorization", "wiki"));
+    let own = "access_token = \"X-Forwarded-Access-Token\", audience = \"https://reports.test/\"";
+    assert_eq!(token(own), some("X-Forwarded-Access-Token", "https://reports.test/"));
+    for (headers, tokens, want) in [
+        ("access_token = \"Authorization\"", "", None),
+        (
+            "access_token = \"Authorization\", audience = \"api\"",
+            "",
+            Some("open every route of this gateway"),
+        ),
+        (
+            "access_token = \"X-Token\"",
+            "[tokens]\naudience = \"wiki\"\n",
+            Some("open every route of this gateway"),
+        ),
+        (
+            "access_token = \"X-Token\"",
+            "[tokens]\nalgorithm = \"HS256\"\nkey = \"${env:SECRET}\"\n",
+            Some("no API can verify the token"),
+        ),
+    ] {
+        let warned: Vec<_> = read(headers, tokens).warnings;
+        let about: Vec<_> = warned.iter().filter(|line| line.contains("headers.access_token: ")).collect();
+        assert_eq!(about.len(), usize::from(want.is_some()), "{headers} {tokens}: {warned:?}");
+        assert!(want.is_none_or(|want| about[0].contains(want)), "{about:?}");
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod abuse;
 mod accounts;
+mod app_tokens;
 mod browsers;
 mod hosts;
 mod http2;

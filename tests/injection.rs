@@ -16,12 +16,14 @@ use futures::{SinkExt, StreamExt};
 use palisade::config;
 use palisade::edge::clock::SystemClock;
 use palisade::edge::proxy;
+use palisade::edge::proxy::app_tokens::AppTokens;
 use palisade::edge::proxy::capacity::{Capacity, Plan};
 use palisade::edge::proxy::forward::StripRules;
 use palisade::edge::proxy::forwarded::Believed;
 use palisade::edge::proxy::gateway::Live;
 use palisade::edge::proxy::looped::LoopMark;
 use palisade::edge::proxy::served::ServedRoute;
+use palisade_core::domain::app_token::AppTokenTerms;
 use palisade_core::domain::identity::Identity;
 use palisade_core::domain::native_hosts::NativeHosts;
 use palisade_core::domain::request::Scheme;
@@ -107,6 +109,16 @@ impl Signer for FakeSigner {
 
     fn assertion(&self, identity: &Identity, _: &str, _: UnixTime) -> Result<String, SignError> {
         Ok(format!("assertion-of-{}", identity.subject))
+    }
+
+    fn app_token(
+        &self,
+        _: &Identity,
+        _: &AppTokenTerms,
+        _: UnixTime,
+        _: UnixTime,
+    ) -> Result<String, SignError> {
+        Err(SignError("a fake".to_owned()))
     }
 }
 
@@ -228,6 +240,7 @@ async fn world(upstream: SocketAddr, keys: &str) -> World {
         native_prefix: "/auth".to_owned(),
         streams: Arc::new(proxy::exchange::Streams::new(&(Arc::clone(&meter) as _))),
         signer: Arc::new(FakeSigner),
+        app_tokens: Arc::new(AppTokens::new(Arc::new(FakeSigner), Duration::from_secs(60), 0)),
         injector: Arc::clone(&injector) as _,
         ping: None,
         connect_at: "/auth/connections".to_owned(),

@@ -22,6 +22,7 @@ use crate::edge::jwt::{Asker, Issuers, StoredKeys};
 use crate::edge::machine;
 use crate::edge::pages::TemplatedPages;
 use crate::edge::proxy;
+use crate::edge::proxy::app_tokens::AppTokens;
 use crate::edge::proxy::capacity::{Capacity, Plan};
 use palisade_core::domain::account::Registration;
 use palisade_core::ports::{Meter, SecretStore};
@@ -96,6 +97,8 @@ pub(super) async fn compose(opened: Opened) -> Result<Composed, String> {
         config.tokens.issuer.clone(),
         Arc::clone(&clock) as _,
     ));
+    let app_tokens =
+        AppTokens::new(Arc::new(ring.clone()), config.tokens.access_ttl, config.tokens.cache_entries);
     let state = Arc::new(ProcessState {
         clock,
         meters,
@@ -107,6 +110,7 @@ pub(super) async fn compose(opened: Opened) -> Result<Composed, String> {
         issuers: ArcSwap::new(Arc::clone(&issuers)),
         issuer_clocks,
         sessions,
+        app_tokens: Arc::new(app_tokens),
         key: accounts.shared().key,
         demo,
         capacity,

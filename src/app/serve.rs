@@ -134,6 +134,7 @@ fn engine(operator: &Arc<Operator>, accounts: &Accounts, carrier: Arc<SessionCar
         native_prefix: prefix,
         streams: Arc::clone(&operator.streams),
         signer: ring,
+        app_tokens: Arc::clone(&state.app_tokens),
         injector: Arc::new(operator.connections.connections.clone()),
         mark: proxy::looped::LoopMark::random(&SystemEntropy),
         pages: Arc::clone(&operator.pages) as _,
@@ -185,7 +186,12 @@ fn background_tasks(
         leeway: started.tokens.leeway,
     };
     vec![
-        spawn(background::cut_revoked(revocations_changed, Arc::clone(streams), Arc::clone(live))),
+        spawn(background::cut_revoked(
+            revocations_changed,
+            Arc::clone(streams),
+            Arc::clone(&state.app_tokens),
+            Arc::clone(live),
+        )),
         spawn(background::cut_expired(Arc::clone(streams), expiry, state.clock())),
         spawn(background::refresh_keys(Arc::clone(state))),
         spawn(background::remember_clocks(Arc::clone(&state.issuer_clocks))),

@@ -10,6 +10,7 @@ use crate::edge::demo;
 use crate::edge::fetch::HttpFetch;
 use crate::edge::jwt::{Clocks, Issuers, SigningKeyRing, TokenVerifier};
 use crate::edge::proxy;
+use crate::edge::proxy::app_tokens::AppTokens;
 use crate::edge::proxy::capacity::Capacity;
 use crate::edge::proxy::forward::StripRules;
 use crate::edge::proxy::served::ServedRoute;
@@ -38,6 +39,8 @@ pub(super) struct ProcessState {
     pub(super) issuer_clocks: Arc<Clocks>,
     /// The sessions behind cookies.
     pub(super) sessions: Arc<dyn BrowserSessions>,
+    /// The tokens for the servers of apps.
+    pub(super) app_tokens: Arc<AppTokens>,
     pub(super) key: Arc<ServerKey>,
     /// Where the sample app is, if it is served.
     pub(super) demo: Option<SocketAddr>,

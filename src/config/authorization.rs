@@ -83,6 +83,19 @@ fn authorization(section: &Section<'_>, auth: Auth) -> AuthorizationField {
     }
 }
 
+/// Refuses a token for the app's server in an `Authorization` field that is taken already; `item`: `headers.access_token`.
+pub fn refuse_taken(section: &Section<'_>, item: &Item<'_>, carriers: &Carriers) {
+    let want = "another field, such as \"X-Forwarded-Access-Token\"";
+    if carriers.is_authorization_apps() {
+        item.bad_as::<()>(
+            "a token in place of the app's own Authorization field (authorization = \"app\")",
+            want,
+        );
+    } else if section.get("inject").is_some() {
+        item.bad_as::<()>("a token in place of the provider's, which inject puts into Authorization", want);
+    }
+}
+
 /// Refuses what would write into the app's `Authorization`, and what would read or forward the field of our tokens.
 pub fn refuse_clashes(section: &Section<'_>, carriers: &Carriers, forward: &Forward) {
     if carriers.is_authorization_apps()

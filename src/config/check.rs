@@ -106,6 +106,7 @@ fn whole(root: &Section<'_>, path: &Path, text: &str) -> Option<Config> {
             .map(str::to_owned)
             .collect(),
         listeners: server.listen.iter().copied().chain(server.tls.as_ref().map(|tls| tls.listen)).collect(),
+        tokens: &tokens,
     };
     let routes = routes::routes(root, &known);
     warn_of_cookies(root, &public_url, &server, &routes);

@@ -2,8 +2,8 @@
 //! fields of the client's it is shown beside them.
 
 use super::file::{Item, Section};
-use super::form;
 use super::settings::Forward;
+use super::{access_token, form};
 use palisade_core::domain::reserved::{self, Reserved, fold};
 use palisade_core::domain::route::Auth;
 
@@ -57,6 +57,9 @@ pub fn forward(section: &Section<'_>, providers: &[String], auth: Auth) -> Forwa
     let session = name("session", Some("X-Auth-Session"));
     let scopes = name("scopes", Some("X-Auth-Scopes"));
     let assertion = name("assertion", None);
+    let route = section.get("name").and_then(|item| item.raw()).unwrap_or_default();
+    let access_token = access_token::field(&headers, route, &names);
+    names.extend(access_token.as_ref().map(|token| fold(&token.field).into_owned()));
     headers.close();
     let pass = section.list("pass", |item| pass(item, &names));
     let inject_item = section.get("inject");
@@ -83,6 +86,7 @@ pub fn forward(section: &Section<'_>, providers: &[String], auth: Auth) -> Forwa
         session,
         scopes,
         assertion,
+        access_token,
         pass,
         preserve_host: section.bool("preserve_host", true),
         inject,

@@ -7,6 +7,7 @@
 //! The modules form a tree, from the top: `check`, the sections (`routes`, `providers` and so on), `settings`,
 //! `read`, `file`, `sources`, `references`, `form`, `error`. Each uses only modules below it; a test of `tests/tidy.rs` finds a circle.
 
+mod access_token;
 mod accounts;
 mod authorization;
 mod browser;
@@ -39,9 +40,9 @@ pub use self::error::{ConfigError, error_lines};
 pub use self::form::{vault_key, webhook_key};
 pub use self::providers::{BUILT_IN, Component, HostPattern, PluginLimits, Provider};
 pub use self::settings::{
-    Algorithm, AuditTo, Balance, ClientAddress, Config, Forward, Health, Issuer, Jwks, LimitSettings, Log,
-    LogFormat, Mail, MailTransport, Mailbox, PagesSettings, Passwords, Route, Server, Sessions, Smtp,
-    SmtpTls, StoreUrl, Tls, Tokens, Upstream, UpstreamOrigin,
+    AccessTokenField, Algorithm, AuditTo, Balance, ClientAddress, Config, Forward, Health, Issuer, Jwks,
+    LimitSettings, Log, LogFormat, Mail, MailTransport, Mailbox, PagesSettings, Passwords, Route, Server,
+    Sessions, Smtp, SmtpTls, StoreUrl, Tls, Tokens, Upstream, UpstreamOrigin,
 };
 pub use self::sources::Sources;
 pub use palisade_core::domain::cors::{Cors, Origins};

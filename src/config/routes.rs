@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::file::{Item, Section};
 use super::form::{self, Url};
 use super::read::{existing_file, host, require};
-use super::settings::{Balance, Health, Route, Upstream, UpstreamOrigin};
-use super::{authorization, browser, cors, identity_headers};
+use super::settings::{Balance, Health, Route, Tokens, Upstream, UpstreamOrigin};
+use super::{access_token, authorization, browser, cors, identity_headers};
 use palisade_core::domain::request::Path;
 use palisade_core::domain::route::{self, Allow, Auth, Policy};
 
@@ -18,16 +18,17 @@ const AFTER_EXPIRY: Duration = HOUR;
 const TICK: Duration = Duration::from_millis(1);
 
 /// What the other sections name.
-pub struct Known {
+pub struct Known<'a> {
     /// Our own issuer and the external ones.
     pub issuers: Vec<String>,
     pub providers: Vec<String>,
     /// Where clients reach us; an upstream there would be a loop.
     pub listeners: Vec<SocketAddr>,
+    pub tokens: &'a Tokens,
 }
 
 /// Every route of the file; those with errors are left out, and reported.
-pub fn routes(root: &Section<'_>, known: &Known) -> Vec<Route> {
+pub fn routes(root: &Section<'_>, known: &Known<'_>) -> Vec<Route> {
     let mut routes: Vec<Route> = Vec::new();
     let sections = root.sections("routes");
     if sections.is_empty() {
@@ -61,6 +62,7 @@ pub fn routes(root: &Section<'_>, known: &Known) -> Vec<Route> {
         let upstream = upstream(&section, known);
         let forward = identity_headers::forward(&section, &known.providers, policy.auth);
         authorization::refuse_clashes(&section, &policy.carriers, &forward);
+        access_token::judge(&section, &policy, &forward, known.tokens);
         let cors = section.get("cors").and_then(|item| cors::of_route(&item));
         let path = place.as_ref().map(|place| place.prefix.as_str());
         let browser = browser::of_route(&section, policy.auth, path);
@@ -180,7 +182,7 @@ fn prefix(item: &Item<'_>, allow: Allow) -> Option<String> {
     Some(text.to_owned())
 }
 
-fn policy(section: &Section<'_>, known: &Known) -> Policy {
+fn policy(section: &Section<'_>, known: &Known<'_>) -> Policy {
     let words = [("required", Auth::Required), ("optional", Auth::Optional), ("none", Auth::None)];
     // Forgetting the key must not open a route.
     let auth = section.choice("auth", &words, Auth::Required);
@@ -216,7 +218,7 @@ fn origin(item: &Item<'_>) -> Option<UpstreamOrigin> {
     })
 }
 
-fn upstream(section: &Section<'_>, known: &Known) -> Option<Upstream> {
+fn upstream(section: &Section<'_>, known: &Known<'_>) -> Option<Upstream> {
     let item = section.required("upstream", ORIGIN);
     let line = section.doc.line(item.as_ref().map_or(section.at, |item| item.at));
     let mut origins: Vec<UpstreamOrigin> = Vec::new();

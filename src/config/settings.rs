@@ -423,6 +423,8 @@ pub struct Forward {
     pub scopes: Option<String>,
     /// `X-Auth-Assertion`: off unless asked for.
     pub assertion: Option<String>,
+    /// The token for the app's server: off unless asked for.
+    pub access_token: Option<AccessTokenField>,
     /// `pass`: fields that the app takes from its callers although they are taken out by default.
     pub pass: Vec<String>,
     /// Send the caller's Host on (true) or the upstream's own.
@@ -432,7 +434,8 @@ pub struct Forward {
 }
 
 impl Forward {
-    /// The names of the fields that the route sets.
+    /// The names of the fields that the route sets, and that no client may send on any route. `Authorization` is none of
+    /// them: on other routes it is the client's own.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         let Forward {
             subject,
@@ -441,10 +444,31 @@ impl Forward {
             session,
             scopes,
             assertion,
+            access_token,
             pass: _,
             preserve_host: _,
             inject: _,
         } = self;
-        [subject, issuer, email, session, scopes, assertion].into_iter().flatten().map(String::as_str)
+        let token =
+            access_token.as_ref().filter(|token| !token.is_authorization()).map(|token| &*token.field);
+        let identity = [subject, issuer, email, session, scopes, assertion].into_iter().flatten();
+        identity.map(String::as_str).chain(token)
+    }
+}
+
+/// `headers.access_token` of a route, with `headers.audience`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccessTokenField {
+    /// The name of the field.
+    pub field: String,
+    /// `aud` of the token.
+    pub audience: String,
+}
+
+impl AccessTokenField {
+    /// Whether it is `Authorization`, where the token has its scheme before it (RFC 6750 §2.1).
+    #[must_use]
+    pub fn is_authorization(&self) -> bool {
+        self.field.eq_ignore_ascii_case("authorization")
     }
 }

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 
 use crate::fakes::{FakeStore, NOW};
+use palisade_core::domain::app_token::AppTokenTerms;
 use palisade_core::domain::identity::Identity;
 use palisade_core::domain::revocation::{keys_of, limit_reaches};
 use palisade_core::domain::time::UnixTime;
@@ -50,6 +51,16 @@ impl Signer for FakeSigner {
 
     fn assertion(&self, _: &Identity, _: &str, _: UnixTime) -> Result<String, SignError> {
         Err(SignError("a fake".to_owned()))
+    }
+
+    fn app_token(
+        &self,
+        identity: &Identity,
+        terms: &AppTokenTerms,
+        now: UnixTime,
+        until: UnixTime,
+    ) -> Result<String, SignError> {
+        Ok(format!("{}.for-{}.{}-{}", identity.subject, terms.audience, now.0, until.0))
     }
 }
 

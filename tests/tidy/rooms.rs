@@ -214,6 +214,7 @@ pub const ROOMS: &[Room] = &[
             "humantime",
             "ipnet",
             "memchr",
+            "moka",
             "pingora",
             "rustls",
             "secrecy",

@@ -7,6 +7,7 @@ pub mod account;
 pub mod answer;
 pub mod answer_form;
 pub mod app_cookie;
+pub mod app_token;
 pub mod audit;
 pub mod binding;
 pub mod block;

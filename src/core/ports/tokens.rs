@@ -1,12 +1,13 @@
 //! Tokens and keys, as the use cases need them.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::{Map, Value};
 
+use crate::domain::app_token::{AppTokenTerms, CallerDigest};
 use crate::domain::claims::HOST_CLAIM;
 use crate::domain::identity::Identity;
 use crate::domain::time::UnixTime;
@@ -21,6 +22,8 @@ pub struct Verified {
     pub identity: Identity,
     /// [`HOST_CLAIM`]; a claim of that name in another form is a host that no request has.
     host: Option<Box<str>>,
+    /// What tokens for apps say of it: made at the first request on a route that sends one.
+    for_apps: OnceLock<Option<CallerDigest>>,
     cleared: AtomicU64,
 }
 
@@ -29,7 +32,7 @@ impl Verified {
     #[must_use]
     pub fn new(identity: Identity) -> Verified {
         let host = identity.claims.get(HOST_CLAIM).map(|host| host.as_str().unwrap_or_default().into());
-        Verified { identity, host, cleared: AtomicU64::new(0) }
+        Verified { identity, host, for_apps: OnceLock::new(), cleared: AtomicU64::new(0) }
     }
 
     /// Whether this token is good for requests to `host` ([`crate::domain::request::Host::name`]). One that names no host
@@ -44,6 +47,13 @@ impl Verified {
     #[must_use]
     pub fn is_for_one_host(&self) -> bool {
         self.host.is_some()
+    }
+
+    /// What a token for an app says of this caller; `None`: it gets none ([`CallerDigest::of`]). Costs one load from the
+    /// second call on. `our_issuer`: always the same.
+    #[must_use]
+    pub fn for_apps(&self, our_issuer: &str) -> Option<CallerDigest> {
+        *self.for_apps.get_or_init(|| CallerDigest::of(&self.identity, our_issuer))
     }
 
     /// Whether this token was found good when the revocation set was at `sequence` (never 0). While
@@ -133,6 +143,19 @@ pub trait Signer: Send + Sync {
     /// # Errors
     /// [`SignError`] when there is no usable key.
     fn assertion(&self, identity: &Identity, route: &str, now: UnixTime) -> Result<String, SignError>;
+
+    /// Signs an access token for the server of an app, from `now` to `until`: what `identity` says, for the audience of
+    /// `terms` ([`crate::domain::app_token::claims`]).
+    ///
+    /// # Errors
+    /// [`SignError`] when there is no usable key.
+    fn app_token(
+        &self,
+        identity: &Identity,
+        terms: &AppTokenTerms,
+        now: UnixTime,
+        until: UnixTime,
+    ) -> Result<String, SignError>;
 }
 
 /// The revocation set as the request path asks it: in memory, complete, never blocking.

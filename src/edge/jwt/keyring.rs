@@ -22,6 +22,7 @@ use super::grants;
 use super::keys::SigningKey;
 use super::keyset::KeySet;
 use crate::config::{Algorithm, Tokens};
+use palisade_core::domain::app_token::{self, AppTokenTerms};
 use palisade_core::domain::identity::Identity;
 use palisade_core::domain::time::UnixTime;
 use palisade_core::domain::trusted_time::ClockReading;
@@ -346,6 +347,19 @@ impl Signer for SigningKeyRing {
             claims.insert("name".to_owned(), name.clone());
         }
         self.0.sign("JWT", &claims)
+    }
+
+    fn app_token(
+        &self,
+        identity: &Identity,
+        terms: &AppTokenTerms,
+        now: UnixTime,
+        until: UnixTime,
+    ) -> Result<String, SignError> {
+        let mut claims = app_token::claims(identity, terms, now, until);
+        claims.insert("jti".to_owned(), json!(uuid::Uuid::now_v7()));
+        self.0.longest.fetch_max(until.0, Ordering::AcqRel);
+        self.0.sign("at+jwt", &claims)
     }
 }
 

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
+use super::app_tokens::AppTokenField;
 use super::fields::{self, FieldName, HeaderFields};
 use super::forwarded::{self, ReceivedFrom};
 use super::inject::{InjectedToken, UnwritableToken};
@@ -132,6 +133,8 @@ pub struct Forwarding {
     scopes: Option<FieldName>,
     /// The field of the signed assertion.
     pub assertion: Option<FieldName>,
+    /// The token for the app's server.
+    pub access_token: Option<AppTokenField>,
     /// Fields that the app takes from its callers although others would be taken in by them.
     pub pass: Vec<HeaderName>,
     /// Whether the caller's Host is sent on.
@@ -141,11 +144,11 @@ pub struct Forwarding {
 }
 
 impl Forwarding {
-    /// What `forward` says.
+    /// What `forward` says for the route `route`.
     ///
     /// # Errors
     /// A name that no header can have; configuration refuses those before.
-    pub fn new(forward: &Forward) -> Result<Forwarding, String> {
+    pub fn new(forward: &Forward, route: &str) -> Result<Forwarding, String> {
         let name = |name: &Option<String>| {
             name.as_deref().map(FieldName::parse).transpose().map_err(|error| format!("{name:?}: {error}"))
         };
@@ -156,6 +159,11 @@ impl Forwarding {
             session: name(&forward.session)?,
             scopes: name(&forward.scopes)?,
             assertion: name(&forward.assertion)?,
+            access_token: forward
+                .access_token
+                .as_ref()
+                .map(|configured| AppTokenField::new(configured, route))
+                .transpose()?,
             pass: forward
                 .pass
                 .iter()
@@ -179,6 +187,8 @@ pub struct UpstreamFields<'a> {
     pub request_id: &'a str,
     /// The signed assertion, on a route that sends one and for a caller who is known.
     pub assertion: Option<&'a str>,
+    /// The token for the app's server, on a route that sends one and for a caller who gets one.
+    pub access_token: Option<HeaderValue>,
     pub injected: Option<&'a InjectedToken>,
     /// The second target, of a request that has one.
     pub destination: Option<&'a str>,
@@ -215,6 +225,14 @@ impl UpstreamFields<'_> {
         }
         if let (Some(name), Some(assertion)) = (&forwarding.assertion, self.assertion) {
             put_text(fields, name, assertion);
+        }
+        if let Some(field) = &forwarding.access_token {
+            // Where there is none, the app must not take what the client wrote there for ours. What another route sets
+            // is taken out everywhere, but `Authorization` is not: elsewhere it is the client's own.
+            match &self.access_token {
+                Some(value) => fields.put(&field.name, value.clone()),
+                None => fields.take_out(field.name.name()),
+            }
         }
         self.injected.map_or(Ok(()), |injected| injected.write(fields))
     }
@@ -271,6 +289,7 @@ mod tests {
             session: None,
             scopes: None,
             assertion: None,
+            access_token: None,
             pass: Vec::new(),
             preserve_host: true,
             inject: None,

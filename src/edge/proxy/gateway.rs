@@ -11,6 +11,7 @@ use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::Session;
 
+use super::app_tokens::AppTokens;
 use super::browsers::{AnsweredHere, BrowserAnswers, BrowserRules, Unserved};
 use super::capacity::{Capacity, Share};
 use super::context::{RequestContext, Upload};
@@ -62,6 +63,8 @@ pub struct Gateway {
     pub native_prefix: String,
     pub streams: Arc<Streams>,
     pub signer: Arc<dyn Signer>,
+    /// The tokens for the servers of apps.
+    pub app_tokens: Arc<AppTokens>,
     /// Where the tokens come from that routes with `inject` send upstream.
     pub injector: Arc<dyn Injector>,
     /// `server.ping_path`; `None`: there is none.

@@ -117,6 +117,7 @@ async fn world_with(keys: &str) -> World {
         native_prefix: "/auth".to_owned(),
         streams: Arc::new(Streams::new(&(Arc::clone(&meter) as Arc<dyn Meter>))),
         signer: Arc::new(FakeSigner),
+        app_tokens: Arc::new(AppTokens::new(Arc::new(FakeSigner), Duration::from_secs(900), 10)),
         injector: Arc::new(Silent),
         ping: None,
         connect_at: "/auth/connections".to_owned(),
@@ -296,6 +297,7 @@ async fn an_upstream_is_told_the_same_with_and_without_the_engine() {
         host: &matched.host,
         request_id: "id",
         assertion: None,
+        access_token: None,
         injected: None,
         destination: None,
     };

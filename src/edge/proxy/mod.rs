@@ -3,6 +3,7 @@
 pub mod accept;
 pub mod answer_head;
 pub mod app_cookies;
+pub mod app_tokens;
 pub mod bridge;
 pub mod browsers;
 pub mod caching;

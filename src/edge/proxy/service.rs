@@ -138,6 +138,13 @@ impl ProxyHttp for Gateway {
             }
             (None, _) | (_, None) => None,
         };
+        let access_token = match (&forwarding.access_token, permit.caller()) {
+            (Some(field), Some(caller)) => self
+                .app_tokens
+                .value(field, caller, self.clock.now())
+                .map_err(|why| Error::explain(ErrorType::HTTPStatus(503), why.to_string()))?,
+            (None, _) | (_, None) => None,
+        };
         let host = match forwarding.preserve_host {
             true => &*matched.host,
             false => &*admitted.attempts.current()?.authority,
@@ -161,6 +168,7 @@ impl ProxyHttp for Gateway {
             host,
             request_id: id,
             assertion: assertion.as_deref(),
+            access_token,
             injected: admitted.injected.as_ref(),
             destination: destination.as_deref(),
         };
