@@ -199,7 +199,7 @@ fn every_commented_key_of_the_shipped_file_is_a_key() {
 fn a_route_forgets_nothing() {
     let config = good("full.toml");
     let api = &config.routes[0];
-    assert_eq!(api.policy.prefix, "/api");
+    assert_eq!(api.policy.paths[0].as_str(), "/api");
     assert_eq!(api.policy.methods, ["GET", "POST"]);
     assert_eq!(api.policy.policy.auth, Auth::Optional);
     assert_eq!(api.policy.policy.require.claims, [("role".to_owned(), vec!["admin".to_owned()])]);
@@ -266,8 +266,9 @@ fn what_the_file_says_of_browsers_is_kept() {
     assert_eq!(route.app_cookies, ["sessionid", "_xsrf"]);
     assert!(route.is_cache_shared);
     assert_eq!(route.uses, Some(SessionUse::Never));
-    assert!(route.public.contains(&"/api/manifest.json".to_owned()), "{:?}", route.public);
-    assert!(config.routes[3].policy.browser.public.is_empty());
+    let public = &config.routes[0].policy.public;
+    assert!(public.iter().any(|open| open.path.as_str() == "=/api/manifest.json"), "{public:?}");
+    assert!(config.routes[3].policy.public.is_empty());
     assert_eq!(config.accounts.registration(), Registration::Closed);
 }
 

@@ -27,8 +27,8 @@ use palisade_core::domain::app_token::AppTokenTerms;
 use palisade_core::domain::identity::Identity;
 use palisade_core::domain::native_hosts::NativeHosts;
 use palisade_core::domain::request::Scheme;
-use palisade_core::domain::route::Table;
 use palisade_core::domain::same_origin::OwnOrigins;
+use palisade_core::domain::table::Table;
 use palisade_core::domain::time::UnixTime;
 use palisade_core::domain::verdict::TokenFault;
 use palisade_core::ports::{

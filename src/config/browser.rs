@@ -9,8 +9,9 @@ use super::read::page_url;
 use super::settings::Route;
 use palisade_core::domain::browser::{BrowserSettings, NamedOrigin, RouteBrowser, SessionUse, SignInPage};
 use palisade_core::domain::credential::{HOST_PREFIX, OURS};
+use palisade_core::domain::pattern::{HostPattern, PathPattern};
 use palisade_core::domain::request::{Host, Scheme};
-use palisade_core::domain::route::Auth;
+use palisade_core::domain::route::{Auth, Public};
 
 /// How long a session is good without a use, unless the file says otherwise.
 const IDLE: Duration = Duration::from_secs(12 * 3600);
@@ -227,10 +228,7 @@ fn above(host: &str) -> String {
 /// The origins of the hosts that routes spell out, at the default port and at that of `public_url`.
 fn exact_hosts(public: &NamedOrigin, routes: &[Route]) -> Vec<NamedOrigin> {
     let mut origins: Vec<NamedOrigin> = Vec::new();
-    for host in routes.iter().filter_map(|route| route.policy.host.as_deref()) {
-        if host.starts_with('*') {
-            continue;
-        }
+    for host in routes.iter().flat_map(|route| &route.policy.hosts).filter_map(HostPattern::exact) {
         for port in [None, public.port] {
             let origin = NamedOrigin { scheme: public.scheme, host: host.to_owned(), port };
             if origin != *public {
@@ -241,8 +239,8 @@ fn exact_hosts(public: &NamedOrigin, routes: &[Route]) -> Vec<NamedOrigin> {
     origins
 }
 
-/// What a route says about browsers. `prefix`: its path, where that is good.
-pub(super) fn of_route(section: &Section<'_>, auth: Auth, prefix: Option<&str>) -> RouteBrowser {
+/// What a route says about browsers.
+pub(super) fn of_route(section: &Section<'_>, auth: Auth) -> RouteBrowser {
     let sign_in = section.get("sign_in").and_then(|item| match item.raw() {
         Some(_) => page_url(&item, SIGN_IN, "passwords").map(SignInPage::At),
         None if item.is_false() => Some(SignInPage::Nowhere),
@@ -273,12 +271,6 @@ pub(super) fn of_route(section: &Section<'_>, auth: Auth, prefix: Option<&str>) 
             })
             .or_else(|| item.bad("\"request\", \"navigation\" or false")),
     });
-    let public = match section.get("preset").and_then(|item| item.choice(&[("pwa", ())])) {
-        Some(()) => {
-            PWA.iter().map(|name| format!("{}/{name}", prefix.unwrap_or("/").trim_end_matches('/'))).collect()
-        }
-        None => Vec::new(),
-    };
     if auth == Auth::None {
         for name in ["sign_in", "app_cookies", "cache", "use", "preset"] {
             if let Some(item) = section.get(name) {
@@ -292,7 +284,17 @@ pub(super) fn of_route(section: &Section<'_>, auth: Auth, prefix: Option<&str>) 
         app_cookies,
         is_cache_shared: section.choice("cache", &[("private", false), ("shared", true)], false),
         uses,
-        public,
+    }
+}
+
+/// What `preset` opens to every client below `prefix`, the path of the route.
+pub(super) fn public(section: &Section<'_>, prefix: &str) -> Vec<Public> {
+    match section.get("preset").and_then(|item| item.choice(&[("pwa", ())])) {
+        Some(()) => {
+            let below = |name: &&str| format!("={}/{name}", prefix.trim_end_matches('/'));
+            PWA.iter().filter_map(|name| PathPattern::parse(&below(name)).ok()).map(Public::to_read).collect()
+        }
+        None => Vec::new(),
     }
 }
 
@@ -343,8 +345,8 @@ pub(super) fn exposures(
             );
             lines.push(root.doc.place(at("auth"), &format!("{}.auth", place.key), &text));
         }
-        let host = route.policy.host.as_deref();
-        if browser.enabled && serves(host, &browser.public.host) && !is_below(&route.policy.prefix, prefix) {
+        let is_native = route.policy.paths.iter().all(|path| is_below(path.start(), prefix));
+        if browser.enabled && route.policy.takes_host(&browser.public.host) && !is_native {
             let text = format!(
                 "route {:?} serves an app on the host of public_url: script of that app can use the account of each of its \
                  visitors; trust it as the gateway itself, or give it a host of its own (docs/browser.md)",
@@ -354,17 +356,6 @@ pub(super) fn exposures(
         }
     }
     lines
-}
-
-/// Whether a route for `host` takes requests for `public`.
-fn serves(host: Option<&str>, public: &str) -> bool {
-    match host {
-        None => true,
-        Some(host) => match host.strip_prefix("*.") {
-            Some(below) => public.strip_suffix(below).is_some_and(|rest| rest.ends_with('.')),
-            None => host == public,
-        },
-    }
 }
 
 fn is_below(path: &str, prefix: &str) -> bool {

@@ -62,7 +62,8 @@ pub fn shadowed(root: &Section<'_>, prefix: &str, native: &NativeHosts, routes: 
     let section = root.section("server");
     let at = section.get("prefix").map_or(section.at, |item| item.at);
     for route in routes.iter().filter(|route| {
-        is_below(&route.policy.prefix, prefix) && native.takes_all_of(route.policy.host.as_deref())
+        route.policy.paths.iter().all(|path| is_below(path.start(), prefix))
+            && route.policy.hosts.iter().all(|host| native.takes_all_of(host))
     }) {
         let text = format!(
             "the native endpoints answer below {prefix}, so route {} gets nothing",

@@ -9,6 +9,7 @@ use super::form::{self, Url};
 use super::read::{existing_file, host, require};
 use super::settings::{Balance, Health, Route, Tokens, Upstream, UpstreamOrigin};
 use super::{access_token, authorization, browser, cors, identity_headers};
+use palisade_core::domain::pattern::{HostPattern, PathPattern};
 use palisade_core::domain::request::Path;
 use palisade_core::domain::route::{self, Allow, Auth, Policy};
 
@@ -64,12 +65,12 @@ pub fn routes(root: &Section<'_>, known: &Known<'_>) -> Vec<Route> {
         authorization::refuse_clashes(&section, &policy.carriers, &forward);
         access_token::judge(&section, &policy, &forward, known.tokens);
         let cors = section.get("cors").and_then(|item| cors::of_route(&item));
-        let path = place.as_ref().map(|place| place.prefix.as_str());
-        let browser = browser::of_route(&section, policy.auth, path);
+        let browser = browser::of_route(&section, policy.auth);
+        let public = browser::public(&section, place.as_ref().map_or("/", |place| place.path.start()));
         let after_expiry = after_expiry(section.section("streams"));
         section.close();
         if let (Some(name), Some(place), Some(upstream)) = (name, place, upstream) {
-            let Match { host, prefix, methods } = place;
+            let Match { host, path, methods } = place;
             let name = name.into();
             let mut upstreams: Vec<String> = upstream.origins.iter().map(ToString::to_string).collect();
             upstreams.sort();
@@ -77,9 +78,11 @@ pub fn routes(root: &Section<'_>, known: &Known<'_>) -> Vec<Route> {
                 name,
                 index,
                 upstreams,
-                host,
-                prefix,
+                hosts: vec![host],
+                paths: vec![path],
                 methods,
+                networks: Vec::new(),
+                public,
                 policy,
                 allow,
                 after_expiry,
@@ -99,15 +102,15 @@ pub fn routes(root: &Section<'_>, known: &Known<'_>) -> Vec<Route> {
 
 #[derive(Clone)]
 struct Match {
-    host: Option<String>,
-    prefix: String,
+    host: HostPattern,
+    path: PathPattern,
     methods: Vec<String>,
 }
 
 impl Match {
     /// Whether earlier routes leave nothing, or not everything, to this one.
     fn clash(&self, earlier: &[(String, Match)]) -> Option<(String, &'static str)> {
-        let same = earlier.iter().filter(|(_, other)| other.host == self.host && other.prefix == self.prefix);
+        let same = earlier.iter().filter(|(_, other)| other.host == self.host && other.path == self.path);
         for (name, other) in same {
             if self.methods.is_empty() && other.methods.is_empty() {
                 let found = format!("the same host and path as route {name:?}");
@@ -155,8 +158,9 @@ fn matching(section: Section<'_>, allow: Allow) -> Option<Match> {
         complete = !methods.is_empty() && methods.len() == item.list().len();
     }
     section.close();
-    let host = host.map_or(Some(None), |host| host.map(Some));
-    Some(Match { host: host?, prefix: prefix?, methods }).filter(|_| complete)
+    let host = host.map_or(Some(HostPattern::Every), |host| host.map(|host| HostPattern::of(&host)));
+    let path = PathPattern::parse(&prefix?).ok();
+    Some(Match { host: host?, path: path?, methods }).filter(|_| complete)
 }
 
 fn prefix(item: &Item<'_>, allow: Allow) -> Option<String> {

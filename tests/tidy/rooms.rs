@@ -28,6 +28,7 @@ pub const ROOMS: &[Room] = &[
             "base64",
             "hmac",
             "idna",
+            "ipnet",
             "percent_encoding",
             "secrecy",
             "serde",

@@ -41,6 +41,7 @@ pub fn answer(refusal: &Refusal) -> Answer {
             None,
         ),
         Refusal::NoRoute => (problem(404, "Nothing is served under this host and path."), None),
+        Refusal::Network => (problem(403, "This path is not open to the network that you come from."), None),
         Refusal::Method { allow } => {
             let problem = problem(405, "This path does not take this method.");
             return Answer { allow: Some(allow.join(", ")), ..problem.into() };

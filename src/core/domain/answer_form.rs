@@ -121,8 +121,9 @@ fn sign_in(asked: &AskedFor<'_>, route: &Route, settings: &BrowserSettings) -> A
         true => before_form(asked, settings),
     };
     let elsewhere = || {
-        let start = asked.at(&route.prefix);
-        let is_posted_to = unsent && path_of(asked.target) == route.prefix;
+        let start = route.start(path_of(asked.target));
+        let is_posted_to = unsent && path_of(asked.target) == start;
+        let start = asked.at(start);
         reached(&start, settings).filter(|_| !is_posted_to)
     };
     AnswerForm::SignIn { target: target.or_else(elsewhere), unsent }
@@ -132,7 +133,7 @@ fn sign_in(asked: &AskedFor<'_>, route: &Route, settings: &BrowserSettings) -> A
 fn framed(asked: &AskedFor<'_>, route: &Route) -> String {
     match navigation::is_safe(asked.asking.method) {
         true => asked.url(),
-        false => asked.at(&route.prefix),
+        false => asked.at(route.start(path_of(asked.target))),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::super::browser::{RouteBrowser, SessionUse};
+use super::super::pattern::{HostPattern, PathPattern};
 use super::super::request::{Headers, Malformed};
 use super::super::route::{Allow, Carriers, Policy, Require};
 use super::super::verdict::TokenFault;
@@ -41,8 +42,10 @@ fn route() -> Route {
         name: "app".into(),
         index: 0,
         upstreams: Vec::new(),
-        host: None,
-        prefix: "/lab".into(),
+        hosts: vec![HostPattern::Every],
+        paths: vec![PathPattern::parse("/lab").unwrap()],
+        networks: Vec::new(),
+        public: Vec::new(),
         methods: vec![],
         policy: Policy {
             auth: Auth::Required,

@@ -219,8 +219,6 @@ pub struct RouteBrowser {
     pub is_cache_shared: bool,
     /// `use`; `None`: as `[browser]` says.
     pub uses: Option<SessionUse>,
-    /// The exact paths, in normal form, of which GET and HEAD pass without a session (`preset = "pwa"`).
-    pub public: Vec<String>,
 }
 
 #[cfg(test)]

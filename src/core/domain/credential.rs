@@ -363,6 +363,7 @@ mod tests {
             query,
             websocket,
             is_peer_trusted: false,
+            client: None,
             headers: &lines,
         };
         let Some((token, carrier)) = find(&request, carriers)? else { return Ok(None) };

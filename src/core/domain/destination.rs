@@ -203,6 +203,7 @@ mod tests {
             query: None,
             websocket: false,
             is_peer_trusted: false,
+            client: None,
             headers: &Lines(lines),
         };
         Destination::of(&request).map(|read| read.map(|destination| destination.kept()))

@@ -49,6 +49,7 @@ pub mod session;
 pub mod session_cookie;
 pub mod session_cookies;
 pub mod sign_in_url;
+pub mod table;
 pub mod task;
 pub mod time;
 pub mod trusted_time;

@@ -1,5 +1,7 @@
 //! On which hosts the native endpoints answer.
 
+use super::pattern::{HostPattern, Relation};
+
 /// `[native] hosts`. On every other host the paths of the native endpoints are the app's: the route table alone decides
 /// about them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -21,17 +23,15 @@ impl NativeHosts {
         }
     }
 
-    /// Whether native endpoints answer on each host that a route takes: a host, `*.example.com`, or `None` for every
-    /// host.
+    /// Whether native endpoints answer on each host that `route` takes.
     #[must_use]
-    pub fn takes_all_of(&self, route: Option<&str>) -> bool {
-        match (self, route) {
-            (NativeHosts::Every, _) => true,
-            (NativeHosts::These(_), None) => false,
-            // As a text, `*.a.example.com` is below `*.example.com`, as its hosts are.
-            (NativeHosts::These(hosts), Some(route)) => {
-                hosts.iter().any(|pattern| pattern == route || is_match(pattern, route))
-            }
+    pub fn takes_all_of(&self, route: &HostPattern) -> bool {
+        let takes = |pattern: &String| {
+            matches!(route.relation(&HostPattern::of(pattern)), Relation::Same | Relation::Narrower)
+        };
+        match self {
+            NativeHosts::Every => true,
+            NativeHosts::These(hosts) => hosts.iter().any(takes),
         }
     }
 }
@@ -80,6 +80,7 @@ mod tests {
     #[test]
     fn a_route_is_taken_whole_when_each_of_its_hosts_is_native() {
         let hosts = these(&["auth.test", "*.in.test"]);
+        let host = |route: Option<&str>| route.map_or(HostPattern::Every, HostPattern::of);
         for (route, is_taken) in [
             (Some("auth.test"), true),
             (Some("a.in.test"), true),
@@ -90,8 +91,8 @@ mod tests {
             (Some("app.test"), false),
             (None, false),
         ] {
-            assert_eq!(hosts.takes_all_of(route), is_taken, "{route:?}");
-            assert!(NativeHosts::Every.takes_all_of(route));
+            assert_eq!(hosts.takes_all_of(&host(route)), is_taken, "{route:?}");
+            assert!(NativeHosts::Every.takes_all_of(&host(route)));
         }
     }
 }

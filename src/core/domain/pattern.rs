@@ -296,6 +296,12 @@ impl fmt::Display for PathPattern {
 }
 
 impl PathPattern {
+    /// The prefix `/`, which takes every path.
+    #[must_use]
+    pub fn root() -> PathPattern {
+        PathPattern { text: "/".to_owned(), is_exact: false, segments: Vec::new() }
+    }
+
     /// Reads a pattern, which must be in normal form. A star that is meant as itself is written `%2A`.
     ///
     /// # Errors

@@ -4,8 +4,10 @@
 
 use std::collections::HashSet;
 
+use super::pattern::{HostPattern, PathPattern};
 use super::request::{Headers, Host, Path, Request};
-use super::route::{Allow, Auth, Carriers, Policy, Require, Route, Table};
+use super::route::{Allow, Auth, Carriers, Policy, Require, Route};
+use super::table::Table;
 
 struct NoHeaders;
 impl Headers for NoHeaders {
@@ -21,8 +23,10 @@ fn table() -> Table {
         name: prefix.into(),
         index,
         upstreams: Vec::new(),
-        host: None,
-        prefix: prefix.to_owned(),
+        hosts: vec![HostPattern::Every],
+        paths: vec![PathPattern::parse(prefix).unwrap()],
+        networks: Vec::new(),
+        public: Vec::new(),
         methods: vec![],
         policy: Policy {
             auth: if closed { Auth::Required } else { Auth::None },
@@ -50,9 +54,10 @@ fn decided(table: &Table, path: &str) -> Option<(String, bool)> {
         query: None,
         websocket: false,
         is_peer_trusted: false,
+        client: None,
         headers: &NoHeaders,
     };
-    table.find(&request).ok().map(|route| (forwarded, route.policy.auth == Auth::Required))
+    table.find(&request).ok().map(|found| (forwarded, found.entry.policy.auth == Auth::Required))
 }
 
 mod server {

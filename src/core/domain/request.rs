@@ -5,7 +5,7 @@
 //! whatever two parties could read differently is refused, and what remains is forwarded as it was matched.
 
 use std::borrow::Cow;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Why a request line or a Host cannot be given one meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
@@ -379,6 +379,9 @@ pub struct Request<'a> {
     pub websocket: bool,
     /// Whether it comes from a trusted proxy, so that its forwarding fields count.
     pub is_peer_trusted: bool,
+    /// The client's address as far as it is believed, IPv4 as such; `None`: it is not known, and in no network. Set only
+    /// where [`super::table::Table::has_networks`] says that it is read.
+    pub client: Option<IpAddr>,
     /// Its header fields.
     pub headers: &'a dyn Headers,
 }

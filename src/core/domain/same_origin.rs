@@ -141,6 +141,7 @@ mod tests {
             query: None,
             websocket: false,
             is_peer_trusted,
+            client: None,
             headers,
         }
     }

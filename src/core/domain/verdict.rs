@@ -137,6 +137,8 @@ pub enum Refusal {
     Loop,
     /// No route for this host and path: 404.
     NoRoute,
+    /// The route exists, but not for clients of this network, or the client's address is not known: 403.
+    Network,
     /// The route exists, but not for this method: 405, with what it allows.
     Method {
         /// The methods the matching routes take, for `Allow`.
@@ -208,6 +210,7 @@ impl Refusal {
             Refusal::HeaderTooLarge => "header_too_large",
             Refusal::Loop => "loop_detected",
             Refusal::NoRoute => "no_route",
+            Refusal::Network => "network",
             Refusal::Method { .. } => "method_not_allowed",
             Refusal::Destination(fault) => fault.code(),
             Refusal::Credentials => "credentials_ambiguous",

@@ -14,8 +14,9 @@ use crate::domain::credential::{self, Carrier};
 use crate::domain::destination::{self, SecondTarget};
 use crate::domain::redirect::Redirect;
 use crate::domain::request::{Request, WebOrigin};
-use crate::domain::route::{Auth, Route, Table};
+use crate::domain::route::{Auth, Route};
 use crate::domain::same_origin::{self, OwnOrigins, Sender};
+use crate::domain::table::{Found, Table};
 use crate::domain::verdict::{Refusal, TokenFault};
 use crate::ports::{Clock, LiveCookie, Revocations, Verified, Verifier};
 
@@ -161,18 +162,18 @@ impl<R: AsRef<Route>> Admission<R> {
         let found = self.routes.find(request);
         // Where the field is the app's, its lines are the app's to read, too.
         let is_apps =
-            found.as_ref().is_ok_and(|entry| R::as_ref(entry).policy.carriers.is_authorization_apps());
+            found.as_ref().is_ok_and(|found| R::as_ref(found.entry).policy.carriers.is_authorization_apps());
         let found = match is_apps {
             true => found,
             false => credential::refuse_several(request.headers).and(found),
         };
-        let entry = match found {
-            Ok(entry) => entry,
+        let Found { entry, is_open } = match found {
+            Ok(found) => found,
             Err(refusal) => return Verdict::Refusal { refusal, route: None, caller: None },
         };
         match self.decide(request, entry, client).await {
             Ok(permit) => Verdict::Permit(permit),
-            Err(TurnedAway { refusal, caller }) => match pass_anyway(request, entry) {
+            Err(TurnedAway { refusal, caller }) => match pass_anyway(request, entry).filter(|_| is_open) {
                 Some(permit) => Verdict::Permit(permit),
                 None => Verdict::Refusal { refusal, route: Some(Arc::clone(entry)), caller },
             },
@@ -298,13 +299,10 @@ impl<R: AsRef<Route>> Admission<R> {
     }
 }
 
-/// Admits a request without a caller that was refused for what its caller brings, where the route lets every client see
-/// its path. A token that is not good is taken out as a good one would be; of several credentials none is.
+/// Admits a request without a caller that was refused for what its caller brings, for where every client may see what it
+/// asks for. A token that is not good is taken out as a good one would be; of several credentials none is.
 fn pass_anyway<R: AsRef<Route>>(request: &Request<'_>, entry: &Arc<R>) -> Option<Permit<R>> {
     let route = R::as_ref(entry);
-    if !route.is_open(request.method, request.path.as_str(), request.websocket) {
-        return None;
-    }
     let found = credential::find(request, &route.policy.carriers).ok()?;
     let carrier = found.map(|(_, carrier)| carrier);
     Some(Permit {
@@ -383,7 +381,9 @@ mod tests {
     use super::*;
     use crate::domain::browser::RouteBrowser;
     use crate::domain::identity::Identity;
+    use crate::domain::pattern::{HostPattern, PathPattern};
     use crate::domain::request::{Headers, Host, Path, Scheme};
+    use crate::domain::route::Public;
     use crate::domain::route::{Allow, Carriers, Policy, Require};
     use crate::domain::time::UnixTime;
 
@@ -484,8 +484,12 @@ mod tests {
             name: "app".into(),
             index: 0,
             upstreams: Vec::new(),
-            host: None,
-            prefix: "/".into(),
+            hosts: vec![HostPattern::Every],
+            paths: vec![PathPattern::root()],
+            networks: Vec::new(),
+            public: ["=/manifest.json", "=/a:b"]
+                .map(|path| Public::to_read(PathPattern::parse(path).unwrap()))
+                .into(),
             methods: Vec::new(),
             policy: Policy {
                 auth,
@@ -496,10 +500,7 @@ mod tests {
             allow: Allow::default(),
             after_expiry: std::time::Duration::ZERO,
             cors: None,
-            browser: RouteBrowser {
-                public: vec!["/manifest.json".to_owned(), "/a:b".to_owned()],
-                ..RouteBrowser::default()
-            },
+            browser: RouteBrowser::default(),
         };
         let admission = Admission {
             routes: Table::new(vec![route]),
@@ -518,6 +519,7 @@ mod tests {
             query: None,
             websocket,
             is_peer_trusted: false,
+            client: None,
             headers: &Cookie(cookie),
         };
         match admission.admit(&request, [192, 0, 2, 1].into()).await {

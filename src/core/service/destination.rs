@@ -37,6 +37,7 @@ impl<R: AsRef<Route>> Admission<R> {
             query: None,
             websocket: false,
             is_peer_trusted: request.is_peer_trusted,
+            client: request.client,
             headers: request.headers,
         };
         let other = match self.admit_target(&second, client).await {
@@ -69,8 +70,7 @@ impl<R: AsRef<Route>> Admission<R> {
             return refuse(&permit, Refusal::NoToken);
         }
         let covers = |permit: &Permit<R>, path: &Path<'_>| {
-            let (host, method) = (request.host.name(), request.method);
-            self.routes.covers_another(permit.route(), host, path.as_str(), method)
+            self.routes.covers_another(permit.route(), request, path.as_str())
         };
         if covers(&permit, &request.path) || covers(&other, &second.path) {
             return refuse(&permit, Refusal::Destination(DestinationFault::CoversOtherRoute));

@@ -6,6 +6,7 @@
 //! of any other token we cannot ask whether its holder would get a new one, so the route sets a time.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -61,6 +62,8 @@ pub struct AdmissionRecord {
     pub host: Arc<str>,
     pub path: Arc<str>,
     pub websocket: bool,
+    /// The client's address as far as it was believed; `None` too where no route asked for it then.
+    pub client: Option<IpAddr>,
 }
 
 /// An exchange holds no fields any more, and no decision about routes looks at them.
@@ -83,15 +86,16 @@ impl<R: AsRef<Route>> Admission<R> {
             websocket: admitted.websocket,
             // No decision about routes asks who forwarded it.
             is_peer_trusted: false,
+            client: admitted.client,
             headers: &NoFields,
         };
-        let route = R::as_ref(self.routes.find(&request).ok()?);
+        let found = self.routes.find(&request).ok()?;
+        let route = R::as_ref(found.entry);
         match (&admitted.caller, route.policy.auth) {
             (_, Auth::None) | (None, Auth::Optional) => Some(route),
             (None, Auth::Required) => {
-                let is_open = route.is_open(request.method, request.path.as_str(), request.websocket);
                 let is_apps = admitted.is_left_to_app && route.policy.carriers.leaves_to_app();
-                (is_open || is_apps).then_some(route)
+                (found.is_open || is_apps).then_some(route)
             }
             (Some(caller), Auth::Required | Auth::Optional) => {
                 let carried = admitted.carrier.is_none_or(|carrier| {
@@ -128,10 +132,22 @@ impl AdmissionRecord {
         host: Arc<str>,
         path: Arc<str>,
         websocket: bool,
+        client: Option<IpAddr>,
     ) -> AdmissionRecord {
         let (route, caller) = (Arc::clone(R::as_ref(permit.route())), permit.caller().cloned());
         let (carrier, is_left_to_app) = (permit.carrier(), permit.is_left_to_app());
-        AdmissionRecord { route, caller, carrier, is_left_to_app, since, method, host, path, websocket }
+        AdmissionRecord {
+            route,
+            caller,
+            carrier,
+            is_left_to_app,
+            since,
+            method,
+            host,
+            path,
+            websocket,
+            client,
+        }
     }
 
     /// When its expiry is to be looked at first.

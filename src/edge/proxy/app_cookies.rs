@@ -9,7 +9,7 @@ use palisade_core::domain::app_cookie::{self, Marks, Sorted};
 use palisade_core::domain::credential::name_that_is_set;
 use palisade_core::domain::redirect::SetCookie;
 use palisade_core::domain::request::Host;
-use palisade_core::domain::route::Table;
+use palisade_core::domain::table::Table;
 use palisade_core::service::admit::Permit;
 use palisade_core::service::session_cookies::SessionCookies;
 

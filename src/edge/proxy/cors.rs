@@ -125,9 +125,10 @@ pub fn preflight(header: &RequestHeader, request: &Request<'_>, live: &Live) -> 
         query: None,
         websocket: false,
         is_peer_trusted: request.is_peer_trusted,
+        client: request.client,
         headers: request.headers,
     };
-    let route = live.admission.routes.find(&announced).ok()?;
+    let route = live.admission.routes.find(&announced).ok()?.entry;
     route.cors.is_some().then(|| Arc::clone(route))
 }
 
@@ -146,7 +147,7 @@ pub fn speaker(header: &RequestHeader, live: &Live) -> Option<Arc<ServedRoute>> 
     let path = path.map(|target| target.split(|byte| *byte == b'?').next().unwrap_or_default());
     let path = path.and_then(|path| Path::parse(path).ok());
     let routes = || live.admission.routes.of_host(host.name());
-    let own = path.and_then(|path| routes().find(|served| served.route.takes_path(path.as_str())));
+    let own = path.and_then(|path| live.admission.routes.of_path(host.name(), path.as_str()));
     let speaks = |served: &&Arc<ServedRoute>| {
         served.cors.as_ref().is_some_and(|rules| rules.allowed(&header.headers).is_some())
     };

@@ -1,8 +1,10 @@
 use super::*;
+use palisade_core::domain::pattern::{HostPattern, PathPattern};
 use palisade_core::domain::request::Scheme;
 use palisade_core::domain::revocation::{Revocation, Target};
-use palisade_core::domain::route::{Allow, Auth, Carriers, Policy, Require, Route, Table};
+use palisade_core::domain::route::{Allow, Auth, Carriers, Policy, Require, Route};
 use palisade_core::domain::same_origin::OwnOrigins;
+use palisade_core::domain::table::Table;
 use palisade_core::ports::{Change, Ended, Store, Verified, Verifier};
 use palisade_testing::accounts_world::{AccountsWorld, world};
 use palisade_testing::fakes::NOW;
@@ -27,8 +29,10 @@ fn route(auth: Auth) -> Route {
         name: "all".into(),
         index: 0,
         upstreams: Vec::new(),
-        host: None,
-        prefix: "/".into(),
+        hosts: vec![HostPattern::Every],
+        paths: vec![PathPattern::root()],
+        networks: Vec::new(),
+        public: Vec::new(),
         methods: Vec::new(),
         policy: Policy {
             auth,
@@ -67,6 +71,7 @@ fn admitted(caller: Option<Arc<Verified>>) -> AdmissionRecord {
         host: "a.test".into(),
         path: "/x".into(),
         websocket: false,
+        client: None,
     }
 }
 

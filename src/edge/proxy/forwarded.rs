@@ -45,18 +45,8 @@ impl Believed {
         if !self.is_proxy(peer) {
             return None;
         }
-        let mut relayed = Relayed { hops: Vec::new(), proto: None, host: None, port: None };
-        match self.field {
-            ClientAddress::Forwarded => self.forwarded(fields, &mut relayed),
-            ClientAddress::XForwardedFor => self.x_forwarded_for(fields, &mut relayed),
-            ClientAddress::XRealIp => {
-                // The field holds one address. Two lines are one too many to know which the proxy wrote.
-                let mut lines = fields.get_all("x-real-ip").iter();
-                if let (Some(line), None) = (lines.next(), lines.next()) {
-                    relayed.hops.extend(node(trimmed(line.as_bytes())));
-                }
-            }
-        }
+        let mut relayed = Relayed { hops: Vec::new(), is_whole: false, proto: None, host: None, port: None };
+        relayed.is_whole = self.hops(self.field, fields, &mut relayed);
         if self.field != ClientAddress::Forwarded {
             relayed.proto = last(fields, "x-forwarded-proto").and_then(proto);
             relayed.host = last(fields, "x-forwarded-host").and_then(host);
@@ -65,35 +55,109 @@ impl Believed {
         Some(Box::new(relayed))
     }
 
-    fn x_forwarded_for(&self, fields: &HeaderMap, relayed: &mut Relayed) {
-        for line in fields.get_all("x-forwarded-for").iter().rev() {
-            for entry in line.as_bytes().rsplit(|byte| *byte == b',') {
-                let Some(address) = node(trimmed(entry)) else { return };
-                relayed.hops.push(address);
-                if !self.is_proxy(address) {
-                    return;
+    /// The client's address as far as it may decide what is let in: only where it is certain. It is not known when a peer
+    /// that is no believed proxy sends any field that names a client, since it may be a proxy that the operator did not list; when a
+    /// believed one sends none, or one that cannot be read to the entry of the client; and when it sends several such
+    /// fields that name different clients: then the client wrote one of them, and which one depends on the proxy.
+    #[must_use]
+    pub fn network_address(
+        &self,
+        peer: IpAddr,
+        fields: &HeaderMap,
+        relayed: Option<&Relayed>,
+    ) -> Option<IpAddr> {
+        let named = fields.keys().filter_map(|name| ForwardingField::of(name.as_str()));
+        let Some(relayed) = relayed else {
+            return (named.count() == 0).then(|| peer.to_canonical());
+        };
+        let client = relayed.client().filter(|_| relayed.is_whole)?;
+        for field in named {
+            // In a spelling that only some servers take for the field, the believed proxy did not write it.
+            let ForwardingField::Exact(field) = field else { return None };
+            if field != self.field {
+                let mut other =
+                    Relayed { hops: Vec::new(), is_whole: false, proto: None, host: None, port: None };
+                let is_whole = self.hops(field, fields, &mut other);
+                other.client().filter(|other| is_whole && *other == client)?;
+            }
+        }
+        Some(client)
+    }
+
+    /// Reads the way of the request from `field`. False when it could not be read as far as to the client.
+    fn hops(&self, field: ClientAddress, fields: &HeaderMap, relayed: &mut Relayed) -> bool {
+        match field {
+            ClientAddress::Forwarded => self.forwarded(fields, relayed),
+            ClientAddress::XForwardedFor => self.x_forwarded_for(fields, relayed),
+            ClientAddress::XRealIp => {
+                // The field holds one address. Two lines are one too many to know which the proxy wrote.
+                let mut lines = fields.get_all("x-real-ip").iter();
+                if let (Some(line), None) = (lines.next(), lines.next()) {
+                    relayed.hops.extend(node(trimmed(line.as_bytes())));
                 }
+                true
             }
         }
     }
 
-    fn forwarded(&self, fields: &HeaderMap, relayed: &mut Relayed) {
+    fn x_forwarded_for(&self, fields: &HeaderMap, relayed: &mut Relayed) -> bool {
+        for line in fields.get_all("x-forwarded-for").iter().rev() {
+            for entry in line.as_bytes().rsplit(|byte| *byte == b',') {
+                let Some(address) = node(trimmed(entry)) else { return false };
+                relayed.hops.push(address);
+                if !self.is_proxy(address) {
+                    return true;
+                }
+            }
+        }
+        true
+    }
+
+    fn forwarded(&self, fields: &HeaderMap, relayed: &mut Relayed) -> bool {
         for line in fields.get_all("forwarded").iter().rev() {
             let mut rest = Some(line.as_bytes());
             while let Some(text) = rest {
                 let (before, element) = last_element(text);
                 rest = before;
-                let Some(element) = Element::parse(element) else { return };
+                let Some(element) = Element::parse(element) else { return false };
                 // The proxy that wrote this entry is trusted, whether or not it knows the address.
                 relayed.proto = element.proto.as_deref().and_then(proto);
                 relayed.host = element.host.as_deref().and_then(host);
-                let Some(address) = element.node.as_deref().and_then(node) else { return };
+                let Some(address) = element.node.as_deref().and_then(node) else { return false };
                 relayed.hops.push(address);
                 if !self.is_proxy(address) {
-                    return;
+                    return true;
                 }
             }
         }
+        true
+    }
+}
+
+/// A field that names the client, to some server.
+enum ForwardingField {
+    Exact(ClientAddress),
+    /// In a spelling that some servers fold into it: `X_Forwarded_For`.
+    Folded,
+}
+
+impl ForwardingField {
+    /// `name` in lower case.
+    fn of(name: &str) -> Option<ForwardingField> {
+        let is = |known: &str| {
+            name.len() == known.len()
+                && name
+                    .bytes()
+                    .zip(known.bytes())
+                    .all(|(one, two)| one == two || (one == b'_' && two == b'-'))
+        };
+        let known = [
+            ("forwarded", ClientAddress::Forwarded),
+            ("x-forwarded-for", ClientAddress::XForwardedFor),
+            ("x-real-ip", ClientAddress::XRealIp),
+        ];
+        let (text, field) = known.into_iter().find(|(known, _)| is(known))?;
+        Some(if text == name { ForwardingField::Exact(field) } else { ForwardingField::Folded })
     }
 }
 
@@ -103,6 +167,8 @@ pub struct Relayed {
     /// The addresses that were read, the peer's word first: believed proxies, and last the client. Empty when
     /// the peer named no address that could be read.
     hops: Vec<IpAddr>,
+    /// Whether the last one is the client's. Otherwise the entry in front of it could not be read.
+    is_whole: bool,
     /// The scheme that the client used, in lower case: `http` or `https`.
     pub proto: Option<&'static str>,
     /// The Host that the client sent.

@@ -92,6 +92,14 @@ enum Next {
     Decided(Verdict<ServedRoute>),
 }
 
+/// Where a request came from.
+struct Sender<'a> {
+    peer: IpAddr,
+    /// The client, or the peer where a believed proxy names none.
+    client: IpAddr,
+    relayed: Option<&'a Relayed>,
+}
+
 /// Why an admitted request does not go upstream after all.
 enum NotObtained {
     Refused(Refusal),
@@ -166,7 +174,10 @@ impl Gateway {
         let whole = h2::check(session.req_header(), self.max_header_bytes);
         cookies::join(session.req_header_mut());
         let next = match whole {
-            Ok(()) => self.decide(session.req_header(), &live, context.client, relayed.is_some()).await,
+            Ok(()) => {
+                let from = Sender { peer, client: context.client, relayed: relayed.as_deref() };
+                self.decide(session.req_header(), &live, &from).await
+            }
             Err(refusal) => Err(refusal),
         };
         let (matched, next) = match next {
@@ -242,13 +253,15 @@ impl Gateway {
         &self,
         header: &RequestHeader,
         live: &Live,
-        client: IpAddr,
-        is_relayed: bool,
+        from: &Sender<'_>,
     ) -> std::result::Result<(MatchedRequest, Next), Refusal> {
         let fields = Fields(&header.headers);
         let mut request = inbound::view(header, &fields).map_err(Refusal::Malformed)?;
         // A proxy that speaks `Forwarded` does not vouch for `X-Forwarded-Proto`.
-        request.is_peer_trusted = is_relayed && live.believed.field != ClientAddress::Forwarded;
+        request.is_peer_trusted = from.relayed.is_some() && live.believed.field != ClientAddress::Forwarded;
+        if live.admission.routes.has_networks() {
+            request.client = live.believed.network_address(from.peer, &header.headers, from.relayed);
+        }
         let matched = MatchedRequest {
             host: match request.host.port() {
                 None => Arc::from(request.host.name()),
@@ -256,6 +269,7 @@ impl Gateway {
             },
             path: Arc::from(request.path.as_str()),
             websocket: request.websocket,
+            client: request.client,
         };
         let host = request.host.name();
         let next = if self.is_ours(live, host, &matched.path) {
@@ -265,7 +279,7 @@ impl Gateway {
         } else if let Some(route) = cors::preflight(header, &request, live) {
             Next::Preflight(route)
         } else {
-            let verdict = live.admission.admit(&request, client).await;
+            let verdict = live.admission.admit(&request, from.client).await;
             let verdict = self.refuse_own_destination(live, host, verdict);
             Next::Decided(match live.browsers.is_some() {
                 true => turns::without_mark(header, &request, verdict),
@@ -391,7 +405,8 @@ impl Gateway {
         let since = permit.caller().map_or(UnixTime(0), |_| self.clock.now());
         let method = inbound::method_name(&header.method);
         let (host, path) = (Arc::clone(&matched.host), Arc::clone(&matched.path));
-        let record = AdmissionRecord::by(permit, since, method, host, path, matched.websocket);
+        let record =
+            AdmissionRecord::by(permit, since, method, host, path, matched.websocket, matched.client);
         self.streams.watch(Arc::clone(exchange), record)
     }
 

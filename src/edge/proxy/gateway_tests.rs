@@ -21,8 +21,8 @@ use palisade_core::domain::identity::Identity;
 use palisade_core::domain::native_hosts::NativeHosts;
 use palisade_core::domain::redirect::{Location, Redirect, SetCookie};
 use palisade_core::domain::request::Scheme;
-use palisade_core::domain::route::Table;
 use palisade_core::domain::same_origin::OwnOrigins;
+use palisade_core::domain::table::Table;
 use palisade_core::ports::{Ended, InjectFault};
 use palisade_core::service::admit::Authenticator;
 use palisade_core::service::ongoing::Ending;
@@ -164,7 +164,8 @@ async fn redirected(world: &World, request: &str) -> (String, RequestContext) {
             SetCookie::new("__Host-nonce=hunter2; Path=/; Secure; HttpOnly; SameSite=Lax").unwrap(),
         ],
     };
-    let matched = MatchedRequest { host: "app.test".into(), path: "/x".into(), websocket: false };
+    let matched =
+        MatchedRequest { host: "app.test".into(), path: "/x".into(), websocket: false, client: None };
     let next = Next::Decided(Verdict::Redirect { redirect, route: Arc::clone(&world.route) });
     let live = world.gateway.live.load_full();
     let followed = world.gateway.follow(&mut session, &mut context, live, matched, None, next).await;
@@ -281,7 +282,9 @@ async fn an_upstream_is_told_the_same_with_and_without_the_engine() {
         map.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
     }
     let live = world.gateway.live.load_full();
-    let (matched, next) = world.gateway.decide(&request, &live, [192, 0, 2, 1].into(), false).await.unwrap();
+    let client = [192, 0, 2, 1].into();
+    let from = Sender { peer: client, client, relayed: None };
+    let (matched, next) = world.gateway.decide(&request, &live, &from).await.unwrap();
     let Next::Decided(Verdict::Permit(permit)) = next else { panic!("a good token was not admitted") };
     let told = UpstreamFields {
         strip: &live.strip,

@@ -73,6 +73,7 @@ pub fn view<'a>(header: &'a RequestHeader, fields: &'a Fields<'a>) -> Result<Req
         query: query.and_then(|query| std::str::from_utf8(query).ok()),
         websocket: is_websocket(header),
         is_peer_trusted: false,
+        client: None,
         headers: fields,
     })
 }

@@ -1,7 +1,7 @@
 //! How far a request has come. What may be done with it depends on that, so each stage is a type of its own: what
 //! goes to an upstream asks for [`Admitted`], which cannot be had without a [`Permit`].
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use pingora::{Error, ErrorType, Result};
@@ -38,6 +38,8 @@ pub struct MatchedRequest {
     pub path: Arc<str>,
     /// Whether it asks to become a WebSocket.
     pub websocket: bool,
+    /// The client's address where a route depends on it, as far as it is believed.
+    pub client: Option<IpAddr>,
 }
 
 /// A request that may go to an upstream, and how that goes.

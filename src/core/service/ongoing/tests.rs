@@ -1,7 +1,8 @@
 use palisade_core::domain::credential::Carrier;
+use palisade_core::domain::pattern::{HostPattern, PathPattern};
 use palisade_core::domain::route::Auth;
 use palisade_core::domain::route::Route;
-use palisade_core::domain::route::{AuthorizationField, Carriers};
+use palisade_core::domain::route::{AuthorizationField, Carriers, Public};
 use palisade_core::domain::time::UnixTime;
 use palisade_core::service::admit::Admission;
 use std::sync::Arc;
@@ -11,8 +12,9 @@ use std::time::Duration;
 use palisade_core::domain::cors::Cors;
 use palisade_core::domain::identity::Identity;
 use palisade_core::domain::request::Scheme;
-use palisade_core::domain::route::{Allow, Policy, Require, Table};
+use palisade_core::domain::route::{Allow, Policy, Require};
 use palisade_core::domain::same_origin::OwnOrigins;
+use palisade_core::domain::table::Table;
 use palisade_core::ports::Signer;
 use palisade_core::ports::{Change, Clock, Store, Verified};
 use palisade_core::service::admit::Authenticator;
@@ -29,8 +31,10 @@ fn route(prefix: &str, auth: Auth) -> Route {
         name: prefix.into(),
         index: 0,
         upstreams: Vec::new(),
-        host: None,
-        prefix: prefix.into(),
+        hosts: vec![HostPattern::Every],
+        paths: vec![PathPattern::parse(prefix).unwrap()],
+        networks: Vec::new(),
+        public: Vec::new(),
         methods: Vec::new(),
         policy: Policy {
             auth,
@@ -72,6 +76,7 @@ fn admitted(caller: Option<Identity>, since: u64) -> AdmissionRecord {
         host: "a.test".into(),
         path: "/files/x".into(),
         websocket: false,
+        client: None,
     }
 }
 
@@ -181,6 +186,7 @@ fn a_stricter_route_admits_it_no_more_and_a_laxer_one_does() {
         change(&mut route);
         vec![route]
     };
+    let open = |path| vec![Public::to_read(PathPattern::parse(path).unwrap())];
     // The routes, and whether they admit Alice and a caller without a token.
     for (why, routes, want) in [
         ("as before", with(&|_| ()), (true, false)),
@@ -191,15 +197,11 @@ fn a_stricter_route_admits_it_no_more_and_a_laxer_one_does() {
         ("a verified address", with(&|r| r.policy.require.email_verified = true), (false, false)),
         ("another issuer", with(&|r| r.policy.issuers = vec!["https://they.test".into()]), (false, false)),
         ("another method", with(&|r| r.methods = vec!["POST".into()]), (false, false)),
-        ("another host", with(&|r| r.host = Some("b.test".into())), (false, false)),
-        ("another path", with(&|r| r.prefix = "/other".into()), (false, false)),
+        ("another host", with(&|r| r.hosts = vec![HostPattern::of("b.test")]), (false, false)),
+        ("another path", with(&|r| r.paths = vec![PathPattern::parse("/other").unwrap()]), (false, false)),
         ("no route at all", vec![], (false, false)),
-        (
-            "a path that every client may see",
-            with(&|r| r.browser.public = vec!["/files/x".into()]),
-            (true, true),
-        ),
-        ("another such path", with(&|r| r.browser.public = vec!["/files".into()]), (true, false)),
+        ("a path that every client may see", with(&|r| r.public = open("=/files/x")), (true, true)),
+        ("another such path", with(&|r| r.public = open("=/files")), (true, false)),
         (
             "a narrower route in front",
             vec![route("/", Auth::None), {

@@ -13,12 +13,12 @@ use palisade_core::domain::cors::{Cors, Origins};
 use palisade_core::domain::credential::Carrier;
 use palisade_core::domain::identity::Identity;
 use palisade_core::domain::opaque::ServerKey;
+use palisade_core::domain::pattern::{HostPattern, PathPattern};
 use palisade_core::domain::request::{Headers, Host, Path, Request, Scheme};
-use palisade_core::domain::route::{
-    Allow, Auth, AuthorizationField, Carriers, Policy, Require, Route, Table,
-};
+use palisade_core::domain::route::{Allow, Auth, AuthorizationField, Carriers, Policy, Require, Route};
 use palisade_core::domain::same_origin::OwnOrigins;
 use palisade_core::domain::session::SessionId;
+use palisade_core::domain::table::Table;
 use palisade_core::domain::time::UnixTime;
 use palisade_core::domain::verdict::{Refusal, TokenFault};
 use palisade_core::ports::{
@@ -145,8 +145,10 @@ fn gate_with(auth: Auth, adjust: impl FnOnce(&mut Route, &mut BrowserSettings)) 
         name: "app".into(),
         index: 0,
         upstreams: Vec::new(),
-        host: None,
-        prefix: "/".into(),
+        hosts: vec![HostPattern::Every],
+        paths: vec![PathPattern::root()],
+        networks: Vec::new(),
+        public: Vec::new(),
         methods: Vec::new(),
         policy: Policy {
             auth,
@@ -214,6 +216,7 @@ impl Gate {
             query: query.as_deref(),
             websocket,
             is_peer_trusted: false,
+            client: None,
             headers: &fields,
         };
         self.admission.admit(&request, CLIENT).await
