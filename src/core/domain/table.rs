@@ -16,7 +16,7 @@ use super::verdict::Refusal;
 
 /// What decides about a request.
 #[derive(Debug)]
-pub struct Found<'t, R> {
+pub struct Deciding<'t, R> {
     pub entry: &'t Arc<R>,
     /// Whether the request passes without a caller, whatever the policy says (`public`).
     pub is_open: bool,
@@ -194,7 +194,7 @@ impl<R: AsRef<Route>> Table<R> {
     /// # Errors
     /// [`Refusal::NoRoute`], [`Refusal::Network`], [`Refusal::Method`], or [`Refusal::Malformed`] when the path holds what
     /// the route does not allow or a laxer server would read it as another rule's.
-    pub fn find(&self, request: &Request<'_>) -> Result<Found<'_, R>, Refusal> {
+    pub fn find(&self, request: &Request<'_>) -> Result<Deciding<'_, R>, Refusal> {
         let Request { method, host, path, client, .. } = request;
         // TRACE would hand the caller what the upstream was told, the signed assertion too (RFC 9110
         // §9.3.8); CONNECT asks for a tunnel. Some servers ignore the case of methods.
@@ -212,7 +212,7 @@ impl<R: AsRef<Route>> Table<R> {
             return Err(Refusal::Malformed(Malformed::EmptySegment));
         }
         self.refuse_ambiguity(place, rule, request)?;
-        Ok(Found { entry, is_open: rule.is_open && !request.websocket })
+        Ok(Deciding { entry, is_open: rule.is_open && !request.websocket })
     }
 
     /// Whether a part of what lies below `path`, which `found` decided about, is served under another policy, or not at

@@ -16,7 +16,7 @@ use crate::domain::redirect::Redirect;
 use crate::domain::request::{Request, WebOrigin};
 use crate::domain::route::{Auth, Route};
 use crate::domain::same_origin::{self, OwnOrigins, Sender};
-use crate::domain::table::{Found, Table};
+use crate::domain::table::{Deciding, Table};
 use crate::domain::verdict::{Refusal, TokenFault};
 use crate::ports::{Clock, LiveCookie, Revocations, Verified, Verifier};
 
@@ -167,7 +167,7 @@ impl<R: AsRef<Route>> Admission<R> {
             true => found,
             false => credential::refuse_several(request.headers).and(found),
         };
-        let Found { entry, is_open } = match found {
+        let Deciding { entry, is_open } = match found {
             Ok(found) => found,
             Err(refusal) => return Verdict::Refusal { refusal, route: None, caller: None },
         };
