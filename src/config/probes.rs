@@ -36,7 +36,8 @@ pub fn warn_of_route(root: &Section<'_>, server: &Server, routes: &[Route]) {
     let Some(ping) = &server.ping_path else { return };
     let section = root.section("server");
     let at = section.get("ping_path").map_or(section.at, |item| item.at);
-    for route in routes.iter().filter(|route| route.policy.prefix == *ping) {
+    let begins = |route: &&Route| route.policy.paths.iter().any(|path| path.start() == ping);
+    for route in routes.iter().filter(begins) {
         let text = format!(
             "GET {ping} is answered here on every host, so route {} does not get it",
             route.policy.name
