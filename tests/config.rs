@@ -12,6 +12,7 @@ use palisade::config::{
 };
 use palisade_core::domain::account::{Registration, Verification};
 use palisade_core::domain::browser::{NamedOrigin, SessionUse, SignInPage};
+use palisade_core::domain::identity_fields::{IdentitySource, TextEncoding};
 use palisade_core::domain::page::PageName;
 use palisade_core::domain::route::{Auth, AuthorizationField, Carriers};
 use secrecy::ExposeSecret as _;
@@ -363,6 +364,37 @@ fn a_token_for_an_apps_server_is_for_its_route_unless_the_file_says_otherwise() 
         assert_eq!(about.len(), usize::from(want.is_some()), "{headers} {tokens}: {warned:?}");
         assert!(want.is_none_or(|want| about[0].contains(want)), "{about:?}");
     }
+}
+
+#[test]
+fn what_an_app_is_told_of_people_is_kept_with_what_each_header_is_made_of() {
+    let config = good("full.toml");
+    let route = |name: &str| config.routes.iter().find(|route| &*route.policy.name == name).unwrap();
+    let wiki = route("wiki");
+    let told = wiki.policy.policy.require.identity.as_ref().unwrap();
+    let groups = ["Sales, EMEA", "staff"].map(str::to_owned).to_vec();
+    assert_eq!((told.separator, &told.groups_only), (b'|', &Some(groups)));
+    let claim = |name: &str| IdentitySource::Claim(name.to_owned());
+    let (percent, utf8) = (TextEncoding::Percent, TextEncoding::Utf8);
+    let fields =
+        told.fields.iter().map(|field| (&*field.header, &field.source, field.encoding, field.is_list));
+    let wanted = [
+        ("Remote-User", IdentitySource::Username, utf8, false),
+        ("Remote-Name", claim("display_name"), utf8, false),
+        ("Remote-Groups", claim("groups"), percent, true),
+        ("X-Auth-Department", claim("department"), percent, true),
+        ("X-Auth-Groups", claim("groups"), percent, true),
+    ];
+    let wanted = wanted.iter().map(|(header, source, encoding, list)| (*header, source, *encoding, *list));
+    assert!(fields.clone().eq(wanted), "{:?}", fields.collect::<Vec<_>>());
+    let required: Vec<bool> = told.fields.iter().map(|field| field.is_required).collect();
+    assert_eq!(required, [true, false, false, false, false]);
+    // No client writes any of them, on any route.
+    let names: Vec<&str> = wiki.forward.names().collect();
+    assert!(told.fields.iter().all(|field| names.contains(&&*field.header)), "{names:?}");
+    let reports = route("reports").policy.policy.require.identity.as_ref().unwrap();
+    assert_eq!((reports.separator, &reports.groups_only, reports.fields.len()), (b',', &None, 1));
+    assert!(route("dashboards").policy.policy.require.identity.is_none());
 }
 
 #[test]

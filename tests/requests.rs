@@ -6,6 +6,7 @@ mod client;
 mod cors;
 mod credentials;
 mod framing;
+mod identity_headers;
 mod loops;
 mod operator;
 mod paths;

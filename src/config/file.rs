@@ -312,6 +312,12 @@ impl<'a> Item<'a> {
         matches!(self.value, DeValue::Array(values) if values.is_empty())
     }
 
+    /// Whether it is a table.
+    #[must_use]
+    pub fn is_table(&self) -> bool {
+        self.value.is_table()
+    }
+
     /// The string as it is, without a complaint when it is none.
     #[must_use]
     pub fn raw(&self) -> Option<&'a str> {

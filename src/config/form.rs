@@ -152,12 +152,13 @@ pub fn is_label(text: &str) -> bool {
 pub fn is_reserved_header(name: &str) -> bool {
     // `_` is read as `-` by CGI and WSGI apps.
     let name = fold(name);
-    const NAMES: [&str; 19] = [
+    const NAMES: [&str; 20] = [
         "accept",
         "authorization",
         "connection",
         "cookie",
         "date",
+        "destination",
         "expect",
         "forwarded",
         "host",

@@ -4,8 +4,11 @@
 use super::file::{Item, Section};
 use super::settings::Forward;
 use super::{access_token, form};
+use palisade_core::domain::identity_fields::{
+    GROUPS_CLAIM, IdentityField, IdentityFields, IdentitySource, TextEncoding, USERNAME_CLAIM, is_separator,
+};
 use palisade_core::domain::reserved::{self, Reserved, fold};
-use palisade_core::domain::route::Auth;
+use palisade_core::domain::route::{Auth, Policy};
 
 /// A field that this route lets through, though by default no client may send it. `names`: what the route sets.
 fn pass(item: &Item<'_>, names: &[String]) -> Option<String> {
@@ -27,8 +30,14 @@ fn pass(item: &Item<'_>, names: &[String]) -> Option<String> {
     Some(name)
 }
 
-/// `headers`, `pass`, `inject` and `preserve_host`. `providers`: the names of the configured providers.
-pub fn forward(section: &Section<'_>, providers: &[String], auth: Auth) -> Forward {
+/// `headers`, `pass`, `inject` and `preserve_host`; and what of it a caller must have to be let in.
+/// `issuers` and `providers`: the names of all that are configured.
+pub fn forward(
+    section: &Section<'_>,
+    issuers: &[String],
+    providers: &[String],
+    policy: &Policy,
+) -> (Forward, Option<Box<IdentityFields>>) {
     let headers = section.section("headers");
     let mut names: Vec<String> = Vec::new();
     let mut name = |key: &'static str, default: Option<&str>| {
@@ -60,6 +69,8 @@ pub fn forward(section: &Section<'_>, providers: &[String], auth: Auth) -> Forwa
     let route = section.get("name").and_then(|item| item.raw()).unwrap_or_default();
     let access_token = access_token::field(&headers, route, &names);
     names.extend(access_token.as_ref().map(|token| fold(&token.field).into_owned()));
+    let identity = identity(&headers, &mut names);
+    refuse_unfit_policy(section, &headers, issuers, policy);
     headers.close();
     let pass = section.list("pass", |item| pass(item, &names));
     let inject_item = section.get("inject");
@@ -76,10 +87,10 @@ pub fn forward(section: &Section<'_>, providers: &[String], auth: Auth) -> Forwa
         inject.close();
         provider
     });
-    if let Some(item) = inject_item.filter(|_| auth == Auth::None) {
+    if let Some(item) = inject_item.filter(|_| policy.auth == Auth::None) {
         item.bad_as::<()>("a provider on a route with auth = \"none\"", "auth = \"required\": whose token?");
     }
-    Forward {
+    let forward = Forward {
         subject,
         issuer,
         email,
@@ -87,8 +98,235 @@ pub fn forward(section: &Section<'_>, providers: &[String], auth: Auth) -> Forwa
         scopes,
         assertion,
         access_token,
+        identity: identity.iter().flat_map(|told| &told.fields).map(|field| field.header.clone()).collect(),
         pass,
         preserve_host: section.bool("preserve_host", true),
         inject,
+    };
+    (forward, identity.map(Box::new))
+}
+
+const CLAIM: &str = "the name of a claim such as \"groups\", or { claim = \"groups\", encoding = \"utf-8\" }";
+
+/// `preset`, `user`, `claims`, `separator` and `groups_only`. `names`: what the route sets already, folded; those of
+/// these keys are put to them.
+fn identity(headers: &Section<'_>, names: &mut Vec<String>) -> Option<IdentityFields> {
+    let mut fields = preset(headers, names);
+    claims(headers, &mut fields, names);
+    let separator = headers.get("separator").and_then(|item| separator(&item, &fields)).unwrap_or(b',');
+    let groups_only = headers.get("groups_only").map(|item| groups_only(&item, &fields));
+    (!fields.is_empty()).then_some(IdentityFields { fields, separator, groups_only })
+}
+
+/// The fields of the preset, with what the app knows its people by in the first.
+fn preset(headers: &Section<'_>, names: &mut Vec<String>) -> Vec<IdentityField> {
+    let words = [
+        ("username", IdentitySource::Username),
+        ("email", IdentitySource::Email),
+        ("subject", IdentitySource::Subject),
+    ];
+    let want = "\"username\", \"email\" or \"subject\": what the app knows its people by";
+    let Some(item) = headers.get("preset") else {
+        if let Some(user) = headers.get("user") {
+            user.bad_as::<()>("user without a preset", "preset = \"remote-user\" beside it");
+        }
+        return Vec::new();
+    };
+    let is_known = item.choice(&[("remote-user", ())]).is_some();
+    let source = headers.required("user", want).and_then(|user| {
+        user.read(want, |text| words.into_iter().find(|(word, _)| *word == text).map(|(_, source)| source))
+    });
+    let Some(source) = source.filter(|_| is_known) else { return Vec::new() };
+    let field = |header: &str, source| IdentityField {
+        header: header.to_owned(),
+        source,
+        encoding: TextEncoding::default(),
+        is_list: false,
+        is_required: false,
+        is_groups: false,
+    };
+    let groups = field("Remote-Groups", IdentitySource::Claim(GROUPS_CLAIM.to_owned()));
+    let fields = vec![
+        IdentityField { is_required: true, ..field("Remote-User", source) },
+        field("Remote-Email", IdentitySource::Email),
+        field("Remote-Name", IdentitySource::Claim("name".to_owned())),
+        IdentityField { is_list: true, is_groups: true, ..groups },
+    ];
+    for IdentityField { header, .. } in &fields {
+        let folded = fold(header).into_owned();
+        if names.contains(&folded) {
+            item.bad_as::<()>(
+                format!("{header:?}, which is the name of another header of this route"),
+                "each header name once",
+            );
+        }
+        names.push(folded);
+    }
+    fields
+}
+
+/// What an entry of `claims` says.
+enum Entry {
+    Off,
+    Sent { claim: Option<IdentitySource>, encoding: Option<TextEncoding> },
+}
+
+/// `claims`: further fields, and what is other about those of the preset.
+fn claims(headers: &Section<'_>, fields: &mut Vec<IdentityField>, names: &mut Vec<String>) {
+    let Some(section) = headers.get("claims").and_then(|item| item.section()) else { return };
+    let mut named: Vec<String> = Vec::new();
+    for (header, item) in section.all() {
+        let folded = fold(header).into_owned();
+        let of_preset = fields.iter().position(|field| field.header.eq_ignore_ascii_case(header));
+        let of_preset = of_preset.filter(|_| !named.contains(&folded));
+        let entry = entry(&item, of_preset.is_some());
+        if !is_sendable(header) {
+            item.bad_as::<()>(format!("{header:?}"), "a header name that carries nothing else");
+        } else if let Some(at) = of_preset {
+            if let Some(entry) = entry {
+                change(fields, at, entry, &item);
+            }
+        } else if names.contains(&folded) {
+            item.bad_as::<()>(format!("{header:?}"), "each header name once, however it is spelled");
+        } else if let Some(Entry::Sent { claim: Some(source), encoding }) = entry {
+            fields.push(IdentityField {
+                header: header.to_owned(),
+                encoding: encoding.unwrap_or_default(),
+                is_list: matches!(source, IdentitySource::Claim(_)),
+                is_required: false,
+                is_groups: is_groups(&source),
+                source,
+            });
+        }
+        named.push(folded.clone());
+        names.push(folded);
+    }
+}
+
+/// Whether a field of this name may be set: neither HTTP's own, nor one that the gateway sets for another reason.
+fn is_sendable(header: &str) -> bool {
+    let folded = fold(header);
+    let is_identity = folded == "x-auth" || folded.starts_with("x-auth-");
+    form::is_token(header)
+        && !form::is_reserved_header(header)
+        && (is_identity || reserved::never_passes(header).is_none())
+}
+
+fn is_groups(source: &IdentitySource) -> bool {
+    matches!(source, IdentitySource::Claim(claim) if claim == GROUPS_CLAIM)
+}
+
+/// Reads an entry of `claims`; only one about a field of the preset may be `false` or leave the claim out.
+fn entry(item: &Item<'_>, is_of_preset: bool) -> Option<Entry> {
+    if item.is_false() {
+        return match is_of_preset {
+            true => Some(Entry::Off),
+            false => item.bad("no such key: only a header of the preset is sent unasked"),
+        };
+    }
+    if item.raw().is_some() {
+        return Some(Entry::Sent { claim: Some(claim(item)?), encoding: None });
+    }
+    if !item.is_table() {
+        return item.bad(CLAIM);
+    }
+    let section = item.section()?;
+    let encodings = [("percent", TextEncoding::Percent), ("utf-8", TextEncoding::Utf8)];
+    let encoding = section.get("encoding").and_then(|item| item.choice(&encodings));
+    let named = match is_of_preset {
+        true => section.get("claim"),
+        false => section.required("claim", "the name of a claim such as \"groups\""),
+    };
+    let is_missing = named.is_none() && !is_of_preset;
+    let source = named.as_ref().map(claim);
+    section.close();
+    let is_wrong = is_missing || matches!(source, Some(None));
+    (!is_wrong).then_some(Entry::Sent { claim: source.flatten(), encoding })
+}
+
+fn claim(item: &Item<'_>) -> Option<IdentitySource> {
+    let name = item.read(CLAIM, |text| (!text.chars().any(char::is_control)).then_some(text))?;
+    Some(match name {
+        // An address that is not verified may be another person's.
+        "email" => IdentitySource::Email,
+        "sub" => IdentitySource::Subject,
+        USERNAME_CLAIM => IdentitySource::Username,
+        name => IdentitySource::Claim(name.to_owned()),
+    })
+}
+
+/// Changes a field of the preset as its entry says.
+fn change(fields: &mut Vec<IdentityField>, at: usize, entry: Entry, item: &Item<'_>) {
+    let field = &mut fields[at];
+    match entry {
+        Entry::Off | Entry::Sent { claim: Some(_), .. } if field.is_required => {
+            let want =
+                "an encoding alone, such as { encoding = \"utf-8\" }: `user` says what is in this header";
+            item.bad::<()>(want);
+        }
+        Entry::Off => {
+            fields.remove(at);
+        }
+        Entry::Sent { claim, encoding } => {
+            field.encoding = encoding.unwrap_or(field.encoding);
+            field.source = claim.unwrap_or_else(|| field.source.clone());
+        }
+    }
+}
+
+fn separator(item: &Item<'_>, fields: &[IdentityField]) -> Option<u8> {
+    if !fields.iter().any(|field| field.is_list) {
+        return item.bad_as("separator without a header that holds a list", "claims or a preset beside it");
+    }
+    match item.raw().map(str::as_bytes) {
+        Some([byte]) if is_separator(*byte) => Some(*byte),
+        _ => item.bad("one printable ASCII character that is no letter, no digit and not '%', such as \"|\""),
+    }
+}
+
+fn groups_only(item: &Item<'_>, fields: &[IdentityField]) -> Vec<String> {
+    if !fields.iter().any(|field| field.is_groups) {
+        item.bad_as::<()>(
+            "groups_only without a header that sends groups",
+            "a preset, or claims with a header for \"groups\", beside it",
+        );
+    } else if item.is_empty_list() {
+        item.bad::<()>("at least one group; without the header, in claims, none is sent");
+    }
+    let want = "the name of a group";
+    let name = |item: Item<'_>| {
+        item.read(want, |text| (!text.chars().any(char::is_control)).then(|| text.to_owned()))
+    };
+    item.list().into_iter().filter_map(name).collect()
+}
+
+/// Refuses a preset where it could name no person, or one person by the name of another.
+fn refuse_unfit_policy(section: &Section<'_>, headers: &Section<'_>, issuers: &[String], policy: &Policy) {
+    for item in ["preset", "claims"].into_iter().filter_map(|key| headers.get(key)) {
+        if policy.auth == Auth::None {
+            item.bad_as::<()>(
+                "identity headers on a route with auth = \"none\"",
+                "auth = \"required\" or \"optional\": without it tokens are not looked at",
+            );
+        }
+    }
+    if policy.auth == Auth::None || headers.get("preset").is_none() {
+        return;
+    }
+    let mut accepted = match policy.issuers.is_empty() {
+        true => issuers.to_vec(),
+        false => policy.issuers.clone(),
+    };
+    accepted.sort();
+    accepted.dedup();
+    if accepted.len() > 1 {
+        let at = section.get("issuers").map_or(headers.at, |item| item.at);
+        section.doc.fault(
+            at,
+            &form::dotted(&section.key, "issuers"),
+            format!("several issuers beside headers.preset: {}", accepted.join(", ")),
+            "one issuer: Remote-User does not say whose it is, so a person of one issuer could enter the account of \
+             another's",
+        );
     }
 }

@@ -2,6 +2,7 @@
 
 use super::file::Section;
 use super::settings::Route;
+use palisade_core::domain::identity_fields::IdentitySource;
 use palisade_core::domain::route::Auth;
 
 /// Each route whose upstream is not told the address of callers whose issuer does not say that it is verified;
@@ -16,7 +17,14 @@ pub(super) fn unsent_emails(root: &Section<'_>, routes: &[Route]) -> Vec<String>
     let places = root.sections("routes");
     let unsent = |route: &Route| {
         let policy = &route.policy.policy;
-        let field = route.forward.email.as_deref()?;
+        let told = policy.require.identity.iter().flat_map(|told| &told.fields);
+        let mut told = told.filter(|field| field.source == IdentitySource::Email);
+        // The one without which callers are refused comes first.
+        let (field, key) = match (told.next(), route.forward.email.as_deref()) {
+            (Some(field), _) => (field.header.as_str(), "headers"),
+            (None, Some(field)) => (field, "headers.email"),
+            (None, None) => return None,
+        };
         // Without a token there is no address, and with the requirement there is none that is not verified.
         if policy.auth == Auth::None || policy.require.email_verified {
             return None;
@@ -34,7 +42,7 @@ pub(super) fn unsent_emails(root: &Section<'_>, routes: &[Route]) -> Vec<String>
             route.policy.name,
             lost.join(", ")
         );
-        Some(root.doc.place(place.at, &format!("{}.headers.email", place.key), &text))
+        Some(root.doc.place(place.at, &format!("{}.{key}", place.key), &text))
     };
     routes.iter().filter_map(unsent).collect()
 }

@@ -139,7 +139,7 @@ pub(super) fn require(section: Section<'_>) -> Require {
         let values = values.iter().filter_map(|value| value.text("a text").map(str::to_owned)).collect();
         (name.to_owned(), values)
     });
-    let require = Require { scopes, email_verified, claims: claims.collect() };
+    let require = Require { scopes, email_verified, claims: claims.collect(), identity: None };
     section.close();
     require
 }

@@ -59,9 +59,11 @@ pub fn routes(root: &Section<'_>, known: &Known<'_>) -> Vec<Route> {
             let label = name.clone().unwrap_or_else(|| format!("routes[{index}]"));
             places.push((label, place.clone()));
         }
-        let policy = policy(&section, known);
+        let mut policy = policy(&section, known);
         let upstream = upstream(&section, known);
-        let forward = identity_headers::forward(&section, &known.providers, policy.auth);
+        let (forward, identity) =
+            identity_headers::forward(&section, &known.issuers, &known.providers, &policy);
+        policy.require.identity = identity;
         authorization::refuse_clashes(&section, &policy.carriers, &forward);
         access_token::judge(&section, &policy, &forward, known.tokens);
         let cors = section.get("cors").and_then(|item| cors::of_route(&item));

@@ -425,6 +425,8 @@ pub struct Forward {
     pub assertion: Option<String>,
     /// The token for the app's server: off unless asked for.
     pub access_token: Option<AccessTokenField>,
+    /// The headers of the preset and of `claims`, in the order of the fields that the policy asks for.
+    pub identity: Vec<String>,
     /// `pass`: fields that the app takes from its callers although they are taken out by default.
     pub pass: Vec<String>,
     /// Send the caller's Host on (true) or the upstream's own.
@@ -445,14 +447,15 @@ impl Forward {
             scopes,
             assertion,
             access_token,
+            identity,
             pass: _,
             preserve_host: _,
             inject: _,
         } = self;
         let token =
             access_token.as_ref().filter(|token| !token.is_authorization()).map(|token| &*token.field);
-        let identity = [subject, issuer, email, session, scopes, assertion].into_iter().flatten();
-        identity.map(String::as_str).chain(token)
+        let named = [subject, issuer, email, session, scopes, assertion].into_iter().flatten();
+        named.chain(identity).map(String::as_str).chain(token)
     }
 }
 

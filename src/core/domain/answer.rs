@@ -80,6 +80,7 @@ pub fn answer(refusal: &Refusal) -> Answer {
         ),
         Refusal::EmailUnverified => (problem(403, "This path needs a verified e-mail address."), None),
         Refusal::Claim => (problem(403, "The access token's claims do not allow this."), None),
+        Refusal::Identity(fault) => (problem(403, &fault.to_string()), None),
         Refusal::CrossSite => {
             (problem(403, "A cookie counts only for requests from this site's own pages."), None)
         }

@@ -109,7 +109,7 @@ pub fn claims_fault(claims: &Map<String, Value>) -> Option<String> {
 
 /// Whether every number in `value` is the one that was written. Whole numbers of 64 bits are kept as they are; what is
 /// larger was read as a double, and is another number by now.
-fn is_exact(value: &Value) -> bool {
+pub(super) fn is_exact(value: &Value) -> bool {
     match value {
         Value::Number(number) if number.is_f64() => {
             number.as_f64().is_some_and(|number| number.abs() < EXACT)

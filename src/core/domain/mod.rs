@@ -22,6 +22,7 @@ pub mod email;
 pub mod email_change;
 pub mod hash_cost;
 pub mod identity;
+pub mod identity_fields;
 pub mod lease;
 pub mod link;
 pub mod mail;

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use super::browser::RouteBrowser;
 use super::cors::Cors;
 use super::identity::Identity;
+use super::identity_fields::IdentityFields;
 use super::pattern::{HostPattern, PathPattern};
 use super::request::Path;
 use super::verdict::{Refusal, TokenFault};
@@ -33,6 +34,8 @@ pub struct Require {
     pub email_verified: bool,
     /// For each claim, one of the values.
     pub claims: Vec<(String, Vec<String>)>,
+    /// All that the app is to be told in these fields, each value in its form and length.
+    pub identity: Option<Box<IdentityFields>>,
 }
 
 impl Require {
@@ -50,7 +53,7 @@ impl Require {
         if !self.claims.iter().all(|(name, values)| identity.claim_holds(name, values)) {
             return Err(Refusal::Claim);
         }
-        Ok(())
+        self.identity.as_ref().map_or(Ok(()), |fields| fields.check(identity)).map_err(Refusal::Identity)
     }
 }
 

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use super::destination::DestinationFault;
+use super::identity_fields::IdentityFault;
 use super::request::Malformed;
 
 /// Why a token was not accepted. All of them are 401 `invalid_token` outside; the word is for logs,
@@ -167,6 +168,8 @@ pub enum Refusal {
     EmailUnverified,
     /// A claim has not the value the route asks for: 403. Which one is not told.
     Claim,
+    /// The route's app cannot be told who the caller is, in the way that the route tells it: 403.
+    Identity(IdentityFault),
     /// A browser sent the token's cookie on behalf of another site: 403.
     CrossSite,
     /// The revocation set is not loaded, so no token can be trusted yet: 503.
@@ -222,6 +225,7 @@ impl Refusal {
             Refusal::Scope { .. } => "insufficient_scope",
             Refusal::EmailUnverified => "email_unverified",
             Refusal::Claim => "claim_not_accepted",
+            Refusal::Identity(fault) => fault.code(),
             Refusal::CrossSite => "cross_site",
             Refusal::NotReady => "not_ready",
             Refusal::Overloaded => "overloaded",

@@ -93,7 +93,9 @@ impl BrowserAnswers<'_> {
         let document = answer::answer(refusal);
         let cause = AnsweredFor::refusal(refusal);
         let kind = match refusal {
-            Refusal::Scope { .. } | Refusal::EmailUnverified | Refusal::Claim => "forbidden",
+            Refusal::Scope { .. } | Refusal::EmailUnverified | Refusal::Claim | Refusal::Identity(_) => {
+                "forbidden"
+            }
             Refusal::NotConnected { .. } | Refusal::ReconnectNeeded { .. } => "connection",
             _ if document.problem.status >= 500 => "unavailable",
             _ => "other",

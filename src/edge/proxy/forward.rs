@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::app_tokens::AppTokenField;
@@ -14,6 +15,7 @@ use super::served::ServedRoute;
 use crate::config::Forward;
 use palisade_core::domain::credential::{self, Carrier};
 use palisade_core::domain::identity::Identity;
+use palisade_core::domain::identity_fields::{IdentityFault, IdentityFields};
 use palisade_core::domain::reserved::Reserved;
 use palisade_core::domain::route::{Auth, Carriers};
 use palisade_core::service::admit::Permit;
@@ -135,6 +137,8 @@ pub struct Forwarding {
     pub assertion: Option<FieldName>,
     /// The token for the app's server.
     pub access_token: Option<AppTokenField>,
+    /// The names of the fields that the route's policy asks for.
+    identity: Vec<FieldName>,
     /// Fields that the app takes from its callers although others would be taken in by them.
     pub pass: Vec<HeaderName>,
     /// Whether the caller's Host is sent on.
@@ -164,6 +168,11 @@ impl Forwarding {
                 .as_ref()
                 .map(|configured| AppTokenField::new(configured, route))
                 .transpose()?,
+            identity: forward
+                .identity
+                .iter()
+                .map(|name| FieldName::parse(name).map_err(|error| format!("{name:?}: {error}")))
+                .collect::<Result<_, String>>()?,
             pass: forward
                 .pass
                 .iter()
@@ -199,8 +208,8 @@ impl UpstreamFields<'_> {
     /// carried its token, and what we vouch for.
     ///
     /// # Errors
-    /// The provider's token cannot stand in a field.
-    pub fn write(&self, fields: &mut impl HeaderFields) -> Result<(), UnwritableToken> {
+    /// A value that is to be sent cannot stand in a field.
+    pub fn write(&self, fields: &mut impl HeaderFields) -> Result<(), UnwritableField> {
         let ServedRoute { route, forwarding, .. } = &**self.permit.route();
         // Read before it is taken out with what else clients may not send.
         let hops = self.mark.added_to(fields.map());
@@ -222,6 +231,9 @@ impl UpstreamFields<'_> {
         }
         if let Some(caller) = self.permit.caller() {
             set_identity(fields, forwarding, &caller.identity);
+            if let Some(told) = &route.policy.require.identity {
+                set_told(fields, told, &forwarding.identity, &caller.identity)?;
+            }
         }
         if let (Some(name), Some(assertion)) = (&forwarding.assertion, self.assertion) {
             put_text(fields, name, assertion);
@@ -234,8 +246,35 @@ impl UpstreamFields<'_> {
                 None => fields.take_out(field.name.name()),
             }
         }
-        self.injected.map_or(Ok(()), |injected| injected.write(fields))
+        Ok(self.injected.map_or(Ok(()), |injected| injected.write(fields))?)
     }
+}
+
+/// Why an upstream is not told what it is to be told. It is asked nothing then.
+#[derive(Debug, thiserror::Error)]
+pub enum UnwritableField {
+    #[error(transparent)]
+    Token(#[from] UnwritableToken),
+    /// Admission has looked before, so this is a defect.
+    #[error(transparent)]
+    Identity(#[from] IdentityFault),
+    #[error("an identity header that no field can hold")]
+    Value(#[from] http::header::InvalidHeaderValue),
+}
+
+/// Sets the fields in which the app is told of the caller by names that it knows. `names`: those of the fields.
+fn set_told(
+    fields: &mut impl HeaderFields,
+    told: &IdentityFields,
+    names: &[FieldName],
+    identity: &Identity,
+) -> Result<(), UnwritableField> {
+    for (name, field) in names.iter().zip(&told.fields) {
+        if let Some(value) = told.value(field, identity)? {
+            fields.put(name, HeaderValue::from_maybe_shared(Bytes::from(value))?);
+        }
+    }
+    Ok(())
 }
 
 /// Sets a field. Text beyond ASCII goes out as UTF-8 bytes.
@@ -290,6 +329,7 @@ mod tests {
             scopes: None,
             assertion: None,
             access_token: None,
+            identity: Vec::new(),
             pass: Vec::new(),
             preserve_host: true,
             inject: None,

@@ -1,0 +1,264 @@
+//! What an app is told of a person by the names that it knows: a user name, groups and other claims, in fields that no
+//! client can write, or not at all.
+
+use std::sync::mpsc;
+
+use crate::support::keys::{Key, jwks, merge, now};
+use crate::support::neighbours::{Scripted, read_head};
+use crate::support::{Gateway, Upstream, body_of, exchange, field, status};
+use http::Response;
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
+
+const ISSUER: &str = "https://a.test";
+
+/// Who each route says that the caller is.
+const ROUTES: [(&str, &str); 7] = [
+    ("named", "headers = { preset = \"remote-user\", user = \"username\" }"),
+    ("mailed", "headers = { preset = \"remote-user\", user = \"email\", email = false }"),
+    ("numbered", "headers = { preset = \"remote-user\", user = \"subject\", subject = false }"),
+    ("optional", "auth = \"optional\"\nheaders = { preset = \"remote-user\", user = \"username\" }"),
+    (
+        "judged",
+        "authorization = \"app\"\nwithout_session = \"app\"\ntoken = { header = \"X-Gate\" }\n\
+         headers = { preset = \"remote-user\", user = \"username\", claims = { \"X-Team\" = \"team\" } }",
+    ),
+    (
+        "claims",
+        "headers = { separator = \"|\", groups_only = [\"Sales, EMEA\", \"a|b\", \"\u{e9}quipe\"], claims = { \
+         \"X-Groups\" = \"groups\", \"X-Team\" = { claim = \"team\", encoding = \"utf-8\" }, \"X-Team-Percent\" = \"team\" } }",
+    ),
+    ("plain", "headers = { subject = \"X-User\" }"),
+];
+
+struct World {
+    gateway: Gateway,
+    upstream: Upstream,
+    key: Key,
+    _keys: tempfile::TempDir,
+}
+
+impl World {
+    async fn start() -> World {
+        let upstream = Upstream::start().await;
+        let routes = ROUTES.map(|(name, keys)| {
+            crate::support::route(name, upstream.address, &format!("issuers = [\"{ISSUER}\"]\n{keys}"))
+        });
+        let open = crate::support::route("open", upstream.address, "auth = \"none\"");
+        World::with(upstream, &format!("{}{open}", routes.concat())).await
+    }
+
+    async fn with(upstream: Upstream, routes: &str) -> World {
+        let keys = tempfile::tempdir().unwrap();
+        let key = Key::ed("a");
+        std::fs::write(keys.path().join("a.json"), jwks(&[&key])).unwrap();
+        let issuer = format!(
+            "[[issuers]]\nissuer = \"{ISSUER}\"\njwks = \"file:{}\"\naudiences = [\"api\"]\nalgorithms = [\"EdDSA\"]\n",
+            keys.path().join("a.json").display()
+        );
+        World { gateway: Gateway::start(&format!("{issuer}{routes}")).await, upstream, key, _keys: keys }
+    }
+
+    fn token(&self, claims: Value) -> String {
+        let mut all = json!({"iss": ISSUER, "aud": "api", "sub": "u-1", "exp": now() + 600});
+        merge(&mut all, &claims);
+        self.key.token(&all)
+    }
+
+    /// The answer, and what arrived at the app of this request.
+    async fn get(&self, path: &str, claims: Value, fields: &str) -> (String, Option<String>) {
+        let token = self.token(claims);
+        self.ask(path, &format!("Authorization: Bearer {token}\r\n{fields}")).await
+    }
+
+    async fn ask(&self, path: &str, fields: &str) -> (String, Option<String>) {
+        let before = self.upstream.requests().len();
+        let answer = self.gateway.get(path, fields).await;
+        (answer, self.upstream.requests().get(before).cloned())
+    }
+}
+
+/// Fields of the preset, as a client may write them.
+const REMOTE: &str = "Remote-User: root\r\nremote_user: root\r\nREMOTE-groups: root\r\n";
+
+/// The fields in which the routes name people, in every spelling.
+const SPOOFED: &str = "Remote-User: root\r\nremote_user: root\r\nRemote.Email: root\r\nREMOTE-NAME: root\r\n\
+                       Remote_Groups: root\r\nX-Groups: root\r\nx_team: root\r\nX-Team_Percent: root\r\nX.User: root\r\n\
+                       X-Auth-Subject: root\r\n";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_app_is_told_of_a_person_by_the_names_that_it_knows() {
+    let world = World::start().await;
+    let ann = json!({
+        "preferred_username": "ann", "email": "ann@a.test", "email_verified": true, "name": "Ann \u{c9}. Smith, 5%",
+        "groups": ["staff", "Sales, EMEA"],
+    });
+    let (answer, seen) = world.get("/named", ann.clone(), SPOOFED).await;
+    assert_eq!(status(&answer), 200, "{answer}");
+    let seen = seen.unwrap();
+    for (name, value) in [
+        ("remote-user", "ann"),
+        ("remote-email", "ann@a.test"),
+        ("remote-name", "Ann %C3%89. Smith, 5%25"),
+        ("remote-groups", "staff,Sales%2C EMEA"),
+        // Those of every route are beside them.
+        ("x-auth-subject", "u-1"),
+        ("x-auth-issuer", ISSUER),
+        ("x-auth-email", "ann@a.test"),
+    ] {
+        assert_eq!(field(&seen, name), Some(value), "{seen}");
+    }
+    assert!(!seen.contains("root"), "{seen}");
+
+    let (_, seen) = world.get("/mailed", ann.clone(), "").await;
+    let seen = seen.unwrap();
+    assert_eq!(field(&seen, "remote-user"), Some("ann@a.test"));
+    assert_eq!(field(&seen, "x-auth-email"), None, "{seen}");
+    let (_, seen) = world.get("/numbered", ann, "").await;
+    assert_eq!(field(&seen.unwrap(), "remote-user"), Some("u-1"));
+
+    let claims =
+        json!({"groups": ["root", "Sales, EMEA", "a|b", "\u{e9}quipe"], "team": ["\u{e9}quipe|1", 7]});
+    let (_, seen) = world.get("/claims", claims, SPOOFED).await;
+    let seen = seen.unwrap();
+    assert_eq!(field(&seen, "x-groups"), Some("Sales, EMEA|a%7Cb|%C3%A9quipe"), "{seen}");
+    assert_eq!(field(&seen, "x-team"), Some("\u{e9}quipe%7C1|7"), "{seen}");
+    assert_eq!(field(&seen, "x-team-percent"), Some("%C3%A9quipe%7C1|7"), "{seen}");
+    assert!(!seen.contains("root"), "{seen}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_missing_is_no_field_and_a_person_who_cannot_be_named_is_refused_by_name() {
+    let world = World::start().await;
+    let (answer, seen) = world.get("/named", json!({"preferred_username": "ann"}), SPOOFED).await;
+    assert_eq!(status(&answer), 200, "{answer}");
+    let seen = seen.unwrap().to_ascii_lowercase();
+    for name in ["remote-email", "remote-name", "remote-groups", "remote_", "x-groups", "x-team", "root"] {
+        assert!(!seen.contains(name), "{name}: {seen}");
+    }
+    let many: Vec<String> = (0..60).map(|number| format!("{}{number}", "\u{e9}".repeat(30))).collect();
+    let named = |more: Value| {
+        let mut claims = json!({"preferred_username": "ann"});
+        merge(&mut claims, &more);
+        claims
+    };
+    for (path, claims, code, words) in [
+        ("/named", json!({"email": "ann@a.test", "email_verified": true}), "username_missing", "user name"),
+        ("/named", json!({"preferred_username": "bob@a.test"}), "username_missing", "user name"),
+        ("/named", json!({"preferred_username": ["ann"]}), "username_missing", "user name"),
+        ("/optional", json!({"name": "Ann"}), "username_missing", "user name"),
+        ("/mailed", json!({"preferred_username": "ann"}), "email_unverified", "verified e-mail address"),
+        ("/mailed", json!({"email": "ann@a.test"}), "email_unverified", "verified e-mail address"),
+        (
+            "/mailed",
+            json!({"email": "ann@a.test", "email_verified": false}),
+            "email_unverified",
+            "verified e-mail address",
+        ),
+        ("/named", named(json!({"groups": many})), "identity_too_long", "\\\"groups\\\""),
+        ("/named", named(json!({"groups": {"a": 1}})), "identity_unsendable", "\\\"groups\\\""),
+        ("/named", named(json!({"groups": [["a"]]})), "identity_unsendable", "\\\"groups\\\""),
+        ("/named", named(json!({"name": "Ann\r\nRemote-User: root"})), "identity_unsendable", "\\\"name\\\""),
+        ("/named", named(json!({"name": ["Ann"]})), "identity_unsendable", "\\\"name\\\""),
+        ("/claims", json!({"team": "a\u{0}b"}), "identity_unsendable", "\\\"team\\\""),
+    ] {
+        let (answer, seen) = world.get(path, claims.clone(), SPOOFED).await;
+        assert_eq!(status(&answer), 403, "{path} {claims}: {answer}");
+        assert_eq!(seen, None, "{path} {claims}");
+        let document: Value = serde_json::from_str(body_of(&answer)).unwrap();
+        assert_eq!(document["code"], code, "{path} {claims}: {answer}");
+        assert!(body_of(&answer).contains(words), "{path} {claims}: {answer}");
+    }
+    // With the groups that the route sends, the person with many fits.
+    let and_one = [many, vec!["Sales, EMEA".to_owned()]].concat();
+    let claims = json!({ "groups": and_one });
+    let (answer, seen) = world.get("/claims", claims, "").await;
+    assert_eq!(status(&answer), 200, "{answer}");
+    assert_eq!(field(&seen.unwrap(), "x-groups"), Some("Sales, EMEA"));
+    // On a route that does not tell the app, none of it matters.
+    let (answer, seen) = world.get("/plain", json!({"groups": {"a": 1}}), SPOOFED).await;
+    assert_eq!(status(&answer), 200, "{answer}");
+    let seen = seen.unwrap();
+    assert!(field(&seen, "x-user") == Some("u-1") && !seen.contains("root"), "{seen}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_person_the_app_is_told_of_no_one_on_any_route() {
+    let world = World::start().await;
+    for (path, fields) in [
+        ("/optional", String::new()),
+        ("/judged", "Authorization: Basic a\r\n".to_owned()),
+        ("/open", String::new()),
+        ("/open", format!("Authorization: Bearer {}\r\n", world.token(json!({"preferred_username": "ann"})))),
+    ] {
+        let (answer, seen) = world.ask(path, &format!("{fields}{SPOOFED}")).await;
+        assert_eq!(status(&answer), 200, "{path}: {answer}");
+        let seen = seen.unwrap().to_ascii_lowercase();
+        for name in ["root", "remote", "x-groups", "x_groups", "x-team", "x_team", "x-user", "x.user"] {
+            assert!(!seen.contains(name), "{path} {name}: {seen}");
+        }
+    }
+    // A session on a route whose `Authorization` is the app's is named as on every other.
+    let token = world.token(json!({"preferred_username": "ann", "team": "red"}));
+    let (_, seen) = world.ask("/judged", &format!("Authorization: Basic a\r\nX-Gate: {token}\r\n")).await;
+    let seen = seen.unwrap();
+    assert_eq!((field(&seen, "remote-user"), field(&seen, "x-team")), (Some("ann"), Some("red")), "{seen}");
+    // A session that cannot be named is not left to the app either.
+    let nameless = world.token(json!({"team": "red"}));
+    let fields = format!("Authorization: Basic a\r\nX-Gate: {nameless}\r\n");
+    let (answer, seen) = world.ask("/judged", &fields).await;
+    assert_eq!((status(&answer), seen), (403, None), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_websocket_and_an_upstream_of_http_2_are_told_the_same() {
+    let (tell, told) = mpsc::channel();
+    let first = Scripted::start(move |mut stream| {
+        let tell = tell.clone();
+        async move {
+            let _ = tell.send(read_head(&mut stream).await);
+            let answer = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                          Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+            let _ = stream.write_all(answer.as_bytes()).await;
+        }
+    })
+    .await;
+    let keys = format!("issuers = [\"{ISSUER}\"]\n{}", ROUTES[0].1);
+    let upstream = Upstream::start().await;
+    let world = World::with(upstream, &crate::support::route("named", first.address, &keys)).await;
+    let token = world.token(json!({"preferred_username": "ann", "groups": ["a,b"]}));
+    let websocket = "GET /named HTTP/1.1\r\nHost: app.test\r\nUpgrade: websocket\r\nConnection: Upgrade, Remote-User\r\n\
+                     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    let request = format!("{websocket}Authorization: Bearer {token}\r\n{REMOTE}\r\n");
+    let answer = exchange(world.gateway.address(), request).await;
+    assert_eq!(status(&answer), 101, "{answer}");
+    let seen: String = told.recv().unwrap();
+    assert_eq!(field(&seen, "remote-user"), Some("ann"), "{seen}");
+    assert_eq!(field(&seen, "remote-groups"), Some("a%2Cb"), "{seen}");
+    assert!(!seen.contains("root"), "{seen}");
+
+    let (tell, told) = mpsc::channel();
+    let second = Scripted::start(move |stream| {
+        let tell = tell.clone();
+        async move {
+            let mut connection = h2::server::handshake(stream).await.unwrap();
+            while let Some(Ok((request, mut respond))) = connection.accept().await {
+                let _ = tell.send(request.headers().clone());
+                respond.send_response(Response::new(()), true).unwrap();
+            }
+        }
+    })
+    .await;
+    let keys = format!("issuers = [\"{ISSUER}\"]\nhttp2 = true\n{}", ROUTES[0].1);
+    let upstream = Upstream::start().await;
+    let world = World::with(upstream, &crate::support::route("named", second.address, &keys)).await;
+    let token = world.token(json!({"preferred_username": "ann", "groups": ["a,b"]}));
+    let answer = world.gateway.get("/named", &format!("Authorization: Bearer {token}\r\n{REMOTE}")).await;
+    assert_eq!(status(&answer), 200, "{answer}");
+    let seen = told.recv().unwrap();
+    assert_eq!(
+        (&seen["remote-user"], &seen["remote-groups"]),
+        (&"ann".parse().unwrap(), &"a%2Cb".parse().unwrap())
+    );
+    assert!(!format!("{seen:?}").contains("root"), "{seen:?}");
+}
