@@ -15,6 +15,7 @@ mod records;
 mod secrets;
 mod store;
 mod tokens;
+mod upkeep;
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -40,17 +41,18 @@ pub use self::people::{
 };
 pub use self::records::{
     ImportError, RECORDS_PAGE, Record, RecordCursor, RecordKind, RecordPage, RecordSource, Records,
-    RecordsOf, VersionedRecord,
+    RecordsOf, VersionedRecord, user_version,
 };
 pub use self::secrets::{OwnSecret, SecretStore, SecretStoreError};
 pub use self::store::{
-    Change, CommitError, Compacted, CompactionCounts, EVENTS_KEPT, GIVEN_UP_LIFE, GONE_EVENTS_LIFE,
-    STRANGERS_EVENTS_KEPT, Store, StoreError, StoreStatus, Swept,
+    Change, CommitError, EVENTS_KEPT, GIVEN_UP_LIFE, GONE_EVENTS_LIFE, STRANGERS_EVENTS_KEPT, Store,
+    StoreError,
 };
 pub use self::tokens::{
     AccessGrant, IssuerClocks, KeyInfo, KeyState, Keys, Revocations, SignError, Signed, Signer, Verified,
     Verifier,
 };
+pub use self::upkeep::{Compacted, CompactionCounts, StoreStatus, Swept, Upgrade};
 
 use crate::domain::time::UnixTime;
 use crate::domain::trusted_time::ClockReading;

@@ -14,6 +14,7 @@ use palisade_core::domain::connection::{
 };
 use palisade_core::domain::email::EmailAddress;
 use palisade_core::domain::email_change::{EmailChanges, Freeze, FreezeStage};
+use palisade_core::domain::groups::Groups;
 use palisade_core::domain::link::{Link, Purpose};
 use palisade_core::domain::mail::{Facts, Letter, Mail};
 use palisade_core::domain::mail_cap::{CappedLetter, Caps, LetterRequest, Mailbox, MailboxId};
@@ -23,9 +24,10 @@ use palisade_core::domain::session::{Device, Session, SessionId};
 use palisade_core::domain::task::{Errand, RequestOrigin, Task, TaskKind, Work};
 use palisade_core::domain::time::UnixTime;
 use palisade_core::domain::trusted_time::{Mark, Stop};
+use palisade_core::domain::username::Username;
 use palisade_core::ports::{
     Change, CommitError, EVENTS_KEPT, GIVEN_UP_LIFE, GONE_EVENTS_LIFE, Position, Precondition,
-    STRANGERS_EVENTS_KEPT, Store, StoreError, SubscriptionError, Swept,
+    STRANGERS_EVENTS_KEPT, Store, StoreError, SubscriptionError, Swept, Upgrade,
 };
 use uuid::Uuid;
 
@@ -49,6 +51,8 @@ pub fn user(id: u128, email: &str) -> User {
         id: UserId(Uuid::from_u128(id)),
         email: Some(email.parse().unwrap()),
         email_verified: false,
+        username: Some(format!("user-{id}").parse().unwrap()),
+        groups: Groups::new(&["staff", "Sales, EMEA"]).unwrap(),
         name: Some("Ann".into()),
         password: Some(PasswordHash("$2b$04$hash".into())),
         active: true,
@@ -253,6 +257,9 @@ pub async fn suite(open: impl Fn(&Path) -> Arc<dyn Store>) {
         Change::CreateTask(task(1, 5)),
         Change::Record(vec![event(Some(1), 1)]),
         Change::PutClockMark(mark.clone()),
+        Change::Upgraded(Upgrade::ReservedClaims),
+        Change::CreateUser(named(7, Some("gone"), 0)),
+        Change::DeleteUser(UserId(Uuid::from_u128(7))),
     ];
     store.commit(whole).await.unwrap();
     letter.due_at = UnixTime(9);
@@ -262,6 +269,9 @@ pub async fn suite(open: impl Fn(&Path) -> Arc<dyn Store>) {
     assert_eq!(all(&*store, 0).await.len(), 2);
     assert_eq!(store.version("i", "ann").await.unwrap(), 1);
     assert_eq!(store.user_by_email(address(&ann)).await.unwrap(), Some(ann.clone()));
+    assert_eq!(store.user_by_username(&username("User-1")).await.unwrap(), Some(ann.clone()));
+    assert_eq!(owners(&*store, "gone").await, (None, Some(7)));
+    assert!(store.is_upgraded(Upgrade::ReservedClaims).await.unwrap());
     assert_eq!(store.sessions(ann.id).await.unwrap(), [session(1, 1, 100)]);
     assert_eq!(store.connections(ann.id).await.unwrap(), [connection(1, 1, Some(5))]);
     assert_eq!(store.due_connections(UnixTime(5), 9).await.unwrap(), [connection(1, 1, Some(5))]);
@@ -293,6 +303,10 @@ pub async fn cases(mut at: impl FnMut() -> Arc<dyn Store>) {
     an_address_is_one_accounts(&*at()).await;
     accounts_need_no_address(&*at()).await;
     a_kept_address_is_one_accounts(&*at()).await;
+    a_username_is_one_accounts(&*at()).await;
+    a_username_is_never_given_out_twice(&*at()).await;
+    one_of_many_accounts_gets_a_username(at()).await;
+    upgrades(&*at()).await;
     a_deleted_user_leaves_nothing(&*at()).await;
     sessions(&*at()).await;
     sessions_and_links_are_swept_at_their_real_end(&*at()).await;
@@ -633,6 +647,7 @@ async fn refused(store: &dyn Store, changes: Vec<Change>) -> &'static str {
     match store.commit(changes).await {
         Err(CommitError::Conflict) => "conflict",
         Err(CommitError::EmailTaken) => "taken",
+        Err(CommitError::UsernameTaken) => "name taken",
         other => panic!("{other:?}"),
     }
 }
@@ -759,6 +774,116 @@ async fn a_kept_address_is_one_accounts(store: &dyn Store) {
         assert_eq!(store.user_by_email(email).await.unwrap(), None);
     }
     store.commit(vec![Change::CreateUser(user(3, old.as_str()))]).await.unwrap();
+}
+
+fn named(id: u128, name: Option<&str>, revision: u64) -> User {
+    let username = name.map(|name| name.parse().unwrap());
+    User { username, revision, ..user(id, &format!("u{id}@example.com")) }
+}
+
+fn username(name: &str) -> Username {
+    name.parse().unwrap()
+}
+
+/// The id of the account that has the name, and that of the account that has or had it.
+async fn owners(store: &dyn Store, name: &str) -> (Option<u128>, Option<u128>) {
+    let has = store.user_by_username(&username(name)).await.unwrap();
+    let had = store.username_owner(&username(name)).await.unwrap();
+    (has.map(|user| user.id.0.as_u128()), had.map(|id| id.0.as_u128()))
+}
+
+async fn a_username_is_one_accounts(store: &dyn Store) {
+    let ann = named(1, Some("straße"), 0);
+    assert_eq!(owners(store, "straße").await, (None, None));
+    store.commit(vec![Change::CreateUser(ann.clone())]).await.unwrap();
+    store.commit(vec![Change::CreateUser(named(2, None, 0))]).await.unwrap();
+    for same in ["straße", "Straße", "STRASSE", "ｓｔｒａｓｓｅ"] {
+        assert_eq!(store.user_by_username(&username(same)).await.unwrap(), Some(ann.clone()), "{same}");
+        assert_eq!(refused(store, vec![Change::CreateUser(named(3, Some(same), 0))]).await, "name taken");
+        assert_eq!(refused(store, vec![Change::UpdateUser(named(2, Some(same), 0))]).await, "name taken");
+    }
+    assert_eq!(store.user(UserId(Uuid::from_u128(3))).await.unwrap(), None);
+    assert_eq!(store.user(UserId(Uuid::from_u128(2))).await.unwrap(), Some(named(2, None, 0)));
+    // An older state conflicts, whichever account has the name by now; and a refusal claims nothing.
+    assert_eq!(refused(store, vec![Change::UpdateUser(named(2, Some("strasse"), 7))]).await, "conflict");
+    let half = vec![Change::UpdateUser(named(2, Some("bob"), 0)), Change::CreateUser(named(1, Some("x"), 0))];
+    assert_eq!(refused(store, half).await, "conflict");
+    assert_eq!(owners(store, "bob").await, (None, None));
+    // Another spelling of the own name.
+    store.commit(vec![Change::UpdateUser(named(1, Some("strasse"), 0))]).await.unwrap();
+    assert_eq!(owners(store, "straße").await, (Some(1), Some(1)));
+    assert_eq!(
+        store.user_by_username(&username("straße")).await.unwrap(),
+        Some(named(1, Some("strasse"), 1))
+    );
+}
+
+async fn a_username_is_never_given_out_twice(store: &dyn Store) {
+    let made =
+        vec![Change::CreateUser(named(1, Some("ann"), 0)), Change::CreateUser(named(2, Some("bob"), 0))];
+    store.commit(made).await.unwrap();
+    // Not even in the commit that frees it, as an address is.
+    let swap =
+        vec![Change::UpdateUser(named(1, Some("anna"), 0)), Change::UpdateUser(named(2, Some("ann"), 0))];
+    assert_eq!(refused(store, swap).await, "name taken");
+    store.commit(vec![Change::UpdateUser(named(1, Some("anna"), 0))]).await.unwrap();
+    assert_eq!(owners(store, "ann").await, (None, Some(1)));
+    assert_eq!(refused(store, vec![Change::UpdateUser(named(2, Some("Ann"), 0))]).await, "name taken");
+    assert_eq!(refused(store, vec![Change::CreateUser(named(3, Some("Ann"), 0))]).await, "name taken");
+    // The account that had it may have it back, and gives up the other.
+    store.commit(vec![Change::UpdateUser(named(1, Some("ann"), 1))]).await.unwrap();
+    assert_eq!(owners(store, "ann").await, (Some(1), Some(1)));
+    assert_eq!(owners(store, "anna").await, (None, Some(1)));
+    store.commit(vec![Change::UpdateUser(named(1, None, 2))]).await.unwrap();
+    assert_eq!(owners(store, "ann").await, (None, Some(1)));
+    store.commit(vec![Change::UpdateUser(named(1, Some("ann"), 3))]).await.unwrap();
+    // Nor after it is gone, whatever it was called when it went.
+    let gone = UserId(Uuid::from_u128(1));
+    store.commit(vec![Change::DeleteUser(gone)]).await.unwrap();
+    store.commit(vec![Change::DeleteUser(gone)]).await.unwrap();
+    for name in ["ann", "ANNA"] {
+        assert_eq!(owners(store, name).await, (None, Some(1)), "{name}");
+        assert_eq!(refused(store, vec![Change::UpdateUser(named(2, Some(name), 0))]).await, "name taken");
+        assert_eq!(refused(store, vec![Change::CreateUser(named(3, Some(name), 0))]).await, "name taken");
+    }
+    store.sweep(UnixTime(u64::MAX / 2)).await.unwrap();
+    assert_eq!(owners(store, "ann").await, (None, Some(1)), "no time frees it");
+    // And it leaves with the records of the store.
+    let made = vec![Change::DeleteUser(named(2, None, 0).id), Change::CreateUser(named(2, Some("bob"), 0))];
+    store.commit(made).await.unwrap();
+    assert_eq!(owners(store, "bob").await, (Some(2), Some(2)), "the account of the same id");
+}
+
+/// Of many accounts that are given one name at once, one gets it.
+async fn one_of_many_accounts_gets_a_username(store: Arc<dyn Store>) {
+    let olds: Vec<_> = (0..8).map(|id| Change::CreateUser(named(id, None, 0))).collect();
+    store.commit(olds).await.unwrap();
+    let mut writers = tokio::task::JoinSet::new();
+    for id in 0..16u128 {
+        let store = Arc::clone(&store);
+        writers.spawn(async move {
+            let user = named(id, Some(if id % 3 == 0 { "ANN" } else { "ann" }), 0);
+            let change = if id < 8 { Change::UpdateUser(user) } else { Change::CreateUser(user) };
+            match store.commit(vec![change]).await {
+                Ok(_) => Some(id),
+                Err(CommitError::UsernameTaken) => None,
+                other => panic!("{other:?}"),
+            }
+        });
+    }
+    let got: Vec<u128> = writers.join_all().await.into_iter().flatten().collect();
+    let [one] = got[..] else { panic!("{got:?} have one name") };
+    assert_eq!(owners(&*store, "ann").await, (Some(one), Some(one)));
+    let having = store.users(None, 99).await.unwrap().into_iter().filter(|user| user.username.is_some());
+    assert_eq!(having.count(), 1);
+}
+
+async fn upgrades(store: &dyn Store) {
+    assert!(!store.is_upgraded(Upgrade::ReservedClaims).await.unwrap());
+    for _ in 0..2 {
+        store.commit(vec![Change::Upgraded(Upgrade::ReservedClaims)]).await.unwrap();
+        assert!(store.is_upgraded(Upgrade::ReservedClaims).await.unwrap());
+    }
 }
 
 async fn a_deleted_user_leaves_nothing(store: &dyn Store) {

@@ -2,7 +2,7 @@
 
 mod records;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
@@ -30,6 +30,7 @@ use palisade_core::domain::session::{Session, SessionId};
 use palisade_core::domain::task::{Task, TaskKind};
 use palisade_core::domain::time::UnixTime;
 use palisade_core::domain::trusted_time::Mark;
+use palisade_core::domain::username::{Username, UsernameFingerprint};
 use palisade_core::ports::*;
 
 /// A store that forgets with the process.
@@ -80,6 +81,8 @@ pub(super) struct State {
     mark: Option<Mark>,
     pub(super) leases: LeaseTable,
     key_checks: BTreeMap<String, String>,
+    former_usernames: BTreeMap<UsernameFingerprint, UserId>,
+    upgrades: BTreeSet<Upgrade>,
     /// Rises with every write.
     writes: u64,
 }
@@ -88,6 +91,29 @@ impl State {
     fn taken(&self, user: &User) -> bool {
         let others = self.users.values().filter(|other| other.id != user.id);
         others.flat_map(User::addresses).any(|theirs| user.addresses().any(|mine| mine == theirs))
+    }
+
+    /// Whose the name is or was, but for `user`.
+    fn has_username(&self, user: &User) -> bool {
+        let Some(name) = user.username.as_ref().map(Username::fingerprint) else { return false };
+        self.username_owner(name).is_some_and(|owner| owner != user.id)
+    }
+
+    fn username_owner(&self, name: UsernameFingerprint) -> Option<UserId> {
+        let has = |user: &&User| fingerprint(user) == Some(name);
+        self.users.values().find(has).map(|user| user.id).or(self.former_usernames.get(&name).copied())
+    }
+
+    /// Takes the account in; the name that it had before is kept from all others.
+    fn put_user(&mut self, user: User) -> Option<User> {
+        let before = self.users.get(&user.id).and_then(fingerprint);
+        if let Some(name) = before.filter(|name| fingerprint(&user) != Some(*name)) {
+            self.former_usernames.insert(name, user.id);
+        }
+        if let Some(name) = fingerprint(&user) {
+            self.former_usernames.remove(&name);
+        }
+        self.users.insert(user.id, user)
     }
 
     pub(super) fn make(&mut self, change: Change) -> Result<Option<Revocation>, CommitError> {
@@ -101,8 +127,9 @@ impl State {
                 holds.then_some(()).ok_or(CommitError::Conflict)?;
             }
             Change::CreateUser(user) if self.taken(&user) => return Err(CommitError::EmailTaken),
+            Change::CreateUser(user) if self.has_username(&user) => return Err(CommitError::UsernameTaken),
             Change::CreateUser(user) => {
-                if self.users.insert(user.id, user).is_some() {
+                if self.put_user(user).is_some() {
                     return Err(CommitError::Conflict);
                 }
             }
@@ -113,11 +140,16 @@ impl State {
                 if self.taken(&user) {
                     return Err(CommitError::EmailTaken);
                 }
+                if self.has_username(&user) {
+                    return Err(CommitError::UsernameTaken);
+                }
                 user.revision += 1;
-                self.users.insert(user.id, user);
+                self.put_user(user);
             }
             Change::DeleteUser(id) => {
-                self.users.remove(&id);
+                if let Some(name) = self.users.remove(&id).as_ref().and_then(fingerprint) {
+                    self.former_usernames.insert(name, id);
+                }
                 self.sessions.retain(|(user, _), _| *user != id);
                 self.connections.retain(|(user, _), _| *user != id);
                 self.events.retain(|event| event.user != Some(id));
@@ -165,6 +197,7 @@ impl State {
             Change::FinishTask(id) => drop(self.tasks.remove(&id).ok_or(CommitError::Conflict)?),
             Change::Record(events) => events.into_iter().for_each(|event| self.record(event)),
             Change::PutClockMark(mark) => self.mark = Some(mark),
+            Change::Upgraded(upgrade) => drop(self.upgrades.insert(upgrade)),
             Change::Revoke(revocation) => return Ok(Some(self.revoke(revocation))),
             Change::RaiseVersion { issuer, sub, created_at, expires_at, reason, enforce } => {
                 let target = Target::SubjectVersion { issuer: issuer.clone(), sub: sub.clone(), below: 0 };
@@ -254,6 +287,10 @@ impl State {
             links: (before.2 - self.links.len()) as u64,
         }
     }
+}
+
+fn fingerprint(user: &User) -> Option<UsernameFingerprint> {
+    user.username.as_ref().map(Username::fingerprint)
 }
 
 impl FakeStore {
@@ -381,6 +418,19 @@ impl Store for FakeStore {
             return Err(StoreError::Unreadable("a fake".to_owned()));
         }
         Ok(self.state().users.values().find(|user| user.addresses().any(|owned| owned == email)).cloned())
+    }
+
+    async fn user_by_username(&self, name: &Username) -> Result<Option<User>, StoreError> {
+        let has = |user: &&User| fingerprint(user) == Some(name.fingerprint());
+        Ok(self.state().users.values().find(has).cloned())
+    }
+
+    async fn username_owner(&self, name: &Username) -> Result<Option<UserId>, StoreError> {
+        Ok(self.state().username_owner(name.fingerprint()))
+    }
+
+    async fn is_upgraded(&self, upgrade: Upgrade) -> Result<bool, StoreError> {
+        Ok(self.state().upgrades.contains(&upgrade))
     }
 
     async fn users(&self, after: Option<UserId>, limit: usize) -> Result<Vec<User>, StoreError> {

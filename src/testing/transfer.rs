@@ -17,7 +17,7 @@ use palisade_core::domain::time::UnixTime;
 use palisade_core::domain::trusted_time::{Mark, Stop};
 use palisade_core::ports::{
     Change, EVENTS_KEPT, ImportError, Record, RecordKind, RecordSource, Records, RecordsOf, Store,
-    StoreError, VersionedRecord,
+    StoreError, Upgrade, VersionedRecord,
 };
 use uuid::Uuid;
 
@@ -94,6 +94,7 @@ fn changes() -> Vec<Vec<Change>> {
     let errand = Work::Errand { made_at: UnixTime(1), tries: 2, errand };
     let mut changed = user(2, "bob@example.com");
     changed.email = Some("rob@example.com".parse().unwrap());
+    changed.username = Some("rob".parse().unwrap());
     let mut mailbox = Mailbox::new(MailboxId([7; 16]));
     mailbox.revision = 0;
     let others: Vec<Event> = (0..EVENTS_KEPT as u128 + 3).map(|n| event(Some(2), 1000 + n)).collect();
@@ -101,6 +102,9 @@ fn changes() -> Vec<Vec<Change>> {
         vec![Change::CreateUser(user(1, "ann@example.com")), Change::CreateUser(user(2, "bob@example.com"))],
         vec![Change::UpdateUser(changed)],
         vec![Change::CreateUser(User { email: None, ..user(3, "none@example.com") })],
+        // A name that was changed, and one of an account that is gone.
+        vec![Change::CreateUser(user(4, "cid@example.com")), Change::DeleteUser(UserId(Uuid::from_u128(4)))],
+        vec![Change::Upgraded(Upgrade::ReservedClaims)],
         vec![Change::CreateSession(session(1, 1, 100)), Change::CreateSession(session(2, 2, 200))],
         // Filed under its first end, which has moved.
         vec![Change::UpdateSession(session(1, 1, 300))],
@@ -196,6 +200,17 @@ async fn serves_as(store: &dyn Store, source: &dyn Store) {
         let owner = source.user_by_email(&address).await.unwrap();
         assert_eq!(store.user_by_email(&address).await.unwrap(), owner);
     }
+    for name in ["user-1", "user-2", "ROB", "user-4", "user-9"] {
+        let name = name.parse().unwrap();
+        let owner = source.user_by_username(&name).await.unwrap();
+        assert_eq!(store.user_by_username(&name).await.unwrap(), owner);
+        assert_eq!(
+            store.username_owner(&name).await.unwrap(),
+            source.username_owner(&name).await.unwrap(),
+            "{name}"
+        );
+    }
+    assert!(store.is_upgraded(Upgrade::ReservedClaims).await.unwrap());
     for user in [None, Some(1), Some(2), Some(8), Some(9)] {
         let user = user.map(|n| UserId(Uuid::from_u128(n)));
         assert_eq!(store.events(user, 999).await.unwrap(), source.events(user, 999).await.unwrap());
@@ -285,6 +300,13 @@ async fn what_does_not_fit_is_refused(at: &mut impl FnMut() -> Arc<dyn Store>) {
     let twice = all.iter().filter(|record| !matches!(record.record, Record::Event(_)));
     let mut cases: Vec<_> = twice.map(|record| vec![record.clone(), record.clone()]).collect();
     cases.push(vec![known(ann()), known(Record::User(user(2, "ann@example.com")))]);
+    let same_name = User { username: user(1, "a@example.com").username, ..user(2, "bob@example.com") };
+    cases.push(vec![known(ann()), known(Record::User(same_name))]);
+    // A name that an account has, as the former one of another.
+    let name = user(1, "a@example.com").username.map(|name| name.fingerprint()).unwrap();
+    let former = Record::FormerUsername { name, user: UserId(Uuid::from_u128(2)) };
+    cases.push(vec![known(ann()), known(former.clone())]);
+    cases.push(vec![known(former), known(ann())]);
     let of_version = |version| VersionedRecord { version, record: ann() };
     cases.push(vec![known(Record::ClockMark(Mark::default())), of_version(0)]);
     let newer = of_version(RecordKind::User.version() + 1);

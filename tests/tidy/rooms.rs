@@ -30,6 +30,7 @@ pub const ROOMS: &[Room] = &[
             "idna",
             "ipnet",
             "percent_encoding",
+            "precis_profiles",
             "secrecy",
             "serde",
             "serde_json",

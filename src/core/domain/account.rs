@@ -8,10 +8,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
+use super::claims::{GROUPS_CLAIM, USERNAME_CLAIM, is_reserved};
 use super::email::EmailAddress;
 use super::email_change::EmailChanges;
+use super::groups::Groups;
 use super::link::Purpose;
 use super::time::UnixTime;
+use super::username::Username;
 
 /// How many devices of a person are remembered, so that only a new one is told of by mail.
 pub const MAX_DEVICES: usize = 50;
@@ -74,6 +77,13 @@ pub struct User {
     pub email: Option<EmailAddress>,
     /// Whether the person has shown that mail to [`User::email`] reaches them. False without an address.
     pub email_verified: bool,
+    /// What it may be signed in to by beside its address, and what apps know it by (`preferred_username`). Set by an
+    /// operator, an import or a provider, never by its owner; no other account ever had it.
+    #[serde(default)]
+    pub username: Option<Username>,
+    /// In every access token's `groups`.
+    #[serde(default)]
+    pub groups: Groups,
     /// What they are called; on one line ([`super::name::is_name`] when it was given).
     pub name: Option<String>,
     /// `None`: the account has no password, and sign-in by password fails.
@@ -132,6 +142,8 @@ impl User {
             id,
             email: None,
             email_verified: false,
+            username: None,
+            groups: Groups::default(),
             name: None,
             password: None,
             active: true,
@@ -176,8 +188,12 @@ impl User {
     #[must_use]
     pub fn is_claimed(&self) -> Option<bool> {
         let was_used = self.email_verified || self.last_login_at.is_some() || !self.devices.is_empty();
-        let was_changed =
-            !self.active || self.locked_until.is_some() || !self.scopes.is_empty() || !self.claims.is_empty();
+        let was_changed = !self.active
+            || self.locked_until.is_some()
+            || !self.scopes.is_empty()
+            || !self.claims.is_empty()
+            || self.username.is_some()
+            || !self.groups.is_empty();
         match self.claim {
             _ if was_used || was_changed => Some(true),
             Claim::Claimed => Some(true),
@@ -210,6 +226,28 @@ impl User {
     #[must_use]
     pub fn awaits_verification(&self) -> bool {
         self.email.is_some() && !self.email_verified
+    }
+
+    /// The account's own claims that a token may say. One that has become the gateway's to set since it was written stays
+    /// in the record and is in no token.
+    #[must_use]
+    pub fn said_claims(&self) -> Map<String, Value> {
+        let said = self.claims.iter().filter(|(name, _)| !is_reserved(name));
+        said.map(|(name, value)| (name.clone(), value.clone())).collect()
+    }
+
+    /// What the gateway itself says of the account beside its address: [`USERNAME_CLAIM`] and [`GROUPS_CLAIM`], where it
+    /// has them.
+    #[must_use]
+    pub fn identity_claims(&self) -> Map<String, Value> {
+        let mut claims = Map::new();
+        if let Some(name) = &self.username {
+            claims.insert(USERNAME_CLAIM.to_owned(), name.as_str().into());
+        }
+        if !self.groups.is_empty() {
+            claims.insert(GROUPS_CLAIM.to_owned(), self.groups.as_slice().into());
+        }
+        claims
     }
 
     /// The addresses that no other account may have: its own, and the one that is kept for it while it is decided

@@ -20,11 +20,17 @@ const EXACT: f64 = 9_007_199_254_740_992.0;
 /// no native endpoint.
 pub const HOST_CLAIM: &str = "palisade_host";
 
+/// The claim of an account's user name (OpenID Connect Core §5.1).
+pub const USERNAME_CLAIM: &str = "preferred_username";
+
+/// The claim of an account's groups (RFC 9068 §2.2.3.1, RFC 7643 §4.1.2).
+pub const GROUPS_CLAIM: &str = "groups";
+
 /// What the gateway says in a token, or what others who sign tokens say by these names: about the token and its use
 /// (RFC 7519 §4.1, RFC 9068 §2.2, RFC 7662), its subject and how they signed in (OpenID Connect Core §2), the actor
 /// that it was delegated to (RFC 8693 §4), its key confirmation (RFC 7800), and that it is an event (RFC 8417).
 /// `name` is the account's to set.
-const RESERVED: [&str; 34] = [
+const RESERVED: [&str; 36] = [
     "iss",
     "aud",
     "sub",
@@ -58,6 +64,8 @@ const RESERVED: [&str; 34] = [
     "idp",
     "sub_id",
     "active",
+    USERNAME_CLAIM,
+    GROUPS_CLAIM,
     HOST_CLAIM,
 ];
 
@@ -138,12 +146,14 @@ mod tests {
             "Sub",
             "SCOPE",
             "Client_ID",
+            "Groups",
+            "PREFERRED_USERNAME",
             "\u{17f}ub",
         ]) {
             let one = Map::from_iter([(name.to_owned(), Value::Null)]);
             assert!(claims_fault(&one).is_some(), "{name:?}");
         }
-        for name in ["role", "name", "groups", "https://app.test/role", "subject", "a b"] {
+        for name in ["role", "name", "group", "https://app.test/role", "subject", "a b"] {
             let one = Map::from_iter([(name.to_owned(), Value::Null)]);
             assert_eq!(claims_fault(&one), None, "{name:?}");
         }

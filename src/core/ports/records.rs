@@ -7,7 +7,7 @@
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use super::StoreError;
+use super::{StoreError, Upgrade};
 use crate::domain::account::{User, UserId};
 use crate::domain::audit::Event;
 use crate::domain::connection::Connection;
@@ -19,6 +19,7 @@ use crate::domain::session::Session;
 use crate::domain::task::Task;
 use crate::domain::time::UnixTime;
 use crate::domain::trusted_time::Mark;
+use crate::domain::username::UsernameFingerprint;
 
 /// How many records one page of a walk has at most, unless the caller asks for fewer: what is in memory at once.
 pub const RECORDS_PAGE: usize = 512;
@@ -54,6 +55,13 @@ pub enum Record {
         file: String,
         check: String,
     },
+    /// Whose a user name was; no other account gets it. The account may be gone.
+    FormerUsername {
+        name: UsernameFingerprint,
+        user: UserId,
+    },
+    /// Something that is done once to a store of an earlier program was done to this one.
+    Upgrade(Upgrade),
 }
 
 /// The kind of a [`Record`], in the order in which a walk yields them.
@@ -72,10 +80,12 @@ pub enum RecordKind {
     Event,
     ClockMark,
     KeyCheck,
+    FormerUsername,
+    Upgrade,
 }
 
 impl RecordKind {
-    pub const ALL: [RecordKind; 13] = [
+    pub const ALL: [RecordKind; 15] = [
         RecordKind::User,
         RecordKind::Session,
         RecordKind::Connection,
@@ -89,6 +99,8 @@ impl RecordKind {
         RecordKind::Event,
         RecordKind::ClockMark,
         RecordKind::KeyCheck,
+        RecordKind::FormerUsername,
+        RecordKind::Upgrade,
     ];
 
     /// The version of this kind of record that this program writes. Raise it, in the commit that makes the change, when
@@ -97,8 +109,9 @@ impl RecordKind {
     #[must_use]
     pub const fn version(self) -> u8 {
         match self {
-            RecordKind::User
-            | RecordKind::Session
+            // 2: a user name, groups, and no address.
+            RecordKind::User => 2,
+            RecordKind::Session
             | RecordKind::Connection
             | RecordKind::Link
             | RecordKind::Revocation
@@ -109,7 +122,9 @@ impl RecordKind {
             | RecordKind::EventsEnd
             | RecordKind::Event
             | RecordKind::ClockMark
-            | RecordKind::KeyCheck => 1,
+            | RecordKind::KeyCheck
+            | RecordKind::FormerUsername
+            | RecordKind::Upgrade => 1,
         }
     }
 }
@@ -131,8 +146,27 @@ impl Record {
             Record::Event(_) => RecordKind::Event,
             Record::ClockMark(_) => RecordKind::ClockMark,
             Record::KeyCheck { .. } => RecordKind::KeyCheck,
+            Record::FormerUsername { .. } => RecordKind::FormerUsername,
+            Record::Upgrade(_) => RecordKind::Upgrade,
         }
     }
+
+    /// The version that the record is written in.
+    #[must_use]
+    pub fn version(&self) -> u8 {
+        match self {
+            Record::User(user) => user_version(user),
+            other => other.kind().version(),
+        }
+    }
+}
+
+/// The earliest version of the record of an account that holds all of `user`. So a program that was taken back to an
+/// earlier version cannot read the accounts that have what it would drop, and reads all others.
+#[must_use]
+pub fn user_version(user: &User) -> u8 {
+    let is_of_the_first = user.email.is_some() && user.username.is_none() && user.groups.is_empty();
+    if is_of_the_first { 1 } else { 2 }
 }
 
 /// A record, and the version that its kind had in the program that wrote it.
@@ -145,7 +179,7 @@ pub struct VersionedRecord {
 
 impl From<Record> for VersionedRecord {
     fn from(record: Record) -> VersionedRecord {
-        VersionedRecord { version: record.kind().version(), record }
+        VersionedRecord { version: record.version(), record }
     }
 }
 
@@ -201,7 +235,7 @@ pub enum ImportError {
     /// The store holds records already. Nothing was changed.
     #[error("the store is not empty: records are imported into a new one only")]
     NotEmpty,
-    /// A record came twice, or two accounts have one address. Names no address.
+    /// A record came twice, or two accounts have one address or user name. Names neither.
     #[error("the records do not fit together: {0}")]
     Inconsistent(String),
     /// The records cannot be read.

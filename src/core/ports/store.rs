@@ -6,6 +6,7 @@ use uuid::Uuid;
 use super::commits::{Committed, Position, Precondition, Subscription, SubscriptionError};
 use super::leases::LeaseStore;
 use super::records::Records;
+use super::upkeep::{Compacted, StoreStatus, Swept, Upgrade};
 use crate::domain::account::{User, UserId};
 use crate::domain::audit::Event;
 use crate::domain::connection::{Connection, ConnectionId};
@@ -19,6 +20,7 @@ use crate::domain::session::{Session, SessionId};
 use crate::domain::task::{Task, TaskKind};
 use crate::domain::time::UnixTime;
 use crate::domain::trusted_time::Mark;
+use crate::domain::username::Username;
 
 /// Why the store did not do what it was asked.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -40,12 +42,15 @@ pub enum StoreError {
 pub enum Change {
     /// Writes nothing: the commit conflicts unless this holds when it is made.
     Require(Precondition),
-    /// A new account. None of its addresses ([`User::addresses`]) may be another account's.
+    /// A new account. None of its addresses ([`User::addresses`]) may be another account's, and its user name may never
+    /// have been.
     CreateUser(User),
     /// An account as it shall be. Its [`User::revision`] must be the stored one, which then rises by one; none of
-    /// its addresses ([`User::addresses`]) may be another account's.
+    /// its addresses ([`User::addresses`]) may be another account's, and its user name may never have been. A name
+    /// that it had is kept from all others.
     UpdateUser(User),
-    /// Removes an account with its sessions, its connections and its events. Nothing to do when it is gone.
+    /// Removes an account with its sessions, its connections and its events. No other account gets its user name.
+    /// Nothing to do when it is gone.
     DeleteUser(UserId),
     /// A new session.
     CreateSession(Session),
@@ -80,6 +85,8 @@ pub enum Change {
     Record(Vec<Event>),
     /// The high-water mark of the clock, in place of the former one.
     PutClockMark(Mark),
+    /// Notes that this was done to the store.
+    Upgraded(Upgrade),
     /// A revocation. An entry with the same key keeps the larger limit and the later expiry.
     Revoke(Revocation),
     /// Raises the token version of `sub` at `issuer` by one and revokes every token below it. The version
@@ -152,6 +159,9 @@ pub enum CommitError {
     /// Another account has the address.
     #[error("another account has this address")]
     EmailTaken,
+    /// Another account has the user name, or had it.
+    #[error("another account has this user name, or had it")]
+    UsernameTaken,
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -171,48 +181,6 @@ impl CommitError {
 fn only(outcome: Result<Committed, CommitError>) -> Result<Revocation, StoreError> {
     let nothing = || StoreError::Unavailable("the revocation was not recorded".to_owned());
     outcome.map_err(CommitError::of_the_store)?.revocations.into_iter().next().ok_or_else(nothing)
-}
-
-/// What a sweep removed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Swept {
-    pub revocations: u64,
-    pub sessions: u64,
-    pub links: u64,
-}
-
-/// How the store is doing.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct StoreStatus {
-    /// Whether writes are acknowledged. Once false it stays so until a write succeeds again.
-    pub writable: bool,
-    /// Bytes on disk.
-    pub bytes: u64,
-    /// Bytes of what lives in it, keys and values.
-    pub live_bytes: u64,
-    pub compactions: CompactionCounts,
-}
-
-/// Compactions since the start, by how they ended.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct CompactionCounts {
-    pub done: u64,
-    /// Given up because the disk had no room for a second copy.
-    pub no_room: u64,
-    /// Given up for another reason.
-    pub failed: u64,
-}
-
-/// What a compaction did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Compacted {
-    /// Bytes on disk before.
-    pub before: u64,
-    /// And afterwards.
-    pub after: u64,
-    /// Bytes of what lives, keys and values.
-    pub live: u64,
-    pub took: std::time::Duration,
 }
 
 /// Durable state. What it acknowledged survives a kill and a power loss.
@@ -329,6 +297,24 @@ pub trait Store: LeaseStore + Records {
     /// # Errors
     /// [`StoreError`].
     async fn user_by_email(&self, email: &EmailAddress) -> Result<Option<User>, StoreError>;
+
+    /// The account that has this user name.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn user_by_username(&self, name: &Username) -> Result<Option<User>, StoreError>;
+
+    /// The id of the account that has this user name or had it, also when that account is gone. No other gets it.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn username_owner(&self, name: &Username) -> Result<Option<UserId>, StoreError>;
+
+    /// Whether this was done to the store ([`Change::Upgraded`]).
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn is_upgraded(&self, upgrade: Upgrade) -> Result<bool, StoreError>;
 
     /// At most `limit` accounts in the order of their ids, which is the order they were made in, from
     /// behind `after`.

@@ -21,6 +21,7 @@ use crate::domain::binding::{Forms, VerifiedLately};
 use crate::domain::block::AddressBlock;
 use crate::domain::connection::Connection;
 use crate::domain::email::{EmailAddress, InvalidEmail};
+use crate::domain::groups::InvalidGroups;
 use crate::domain::lease::LeaseHolder;
 use crate::domain::mail::{Connected, Facts, Letter, Mail, MailedLink};
 use crate::domain::mail_cap::Caps;
@@ -32,6 +33,7 @@ use crate::domain::session::{Fingerprint, Lifetimes, Session, SessionId};
 use crate::domain::task::{Task, Work};
 use crate::domain::time::UnixTime;
 use crate::domain::trusted_time::ClockReading;
+use crate::domain::username::InvalidUsername;
 use crate::ports::{
     Audit, Busy, Change, Clock, CommitError, Devices, Entropy, Limiter, Passwords, Requester, SignError,
     Signer, Store, StoreError, TooMany,
@@ -106,6 +108,13 @@ pub enum AccountError {
     NotFound(&'static str),
     #[error("another account has this address")]
     EmailTaken,
+    /// Of an operator's request.
+    #[error("another account has this user name, or had it: a name is never given out twice")]
+    UsernameTaken,
+    #[error(transparent)]
+    InvalidUsername(#[from] InvalidUsername),
+    #[error(transparent)]
+    InvalidGroups(#[from] InvalidGroups),
     /// Of a registration, the same for every address.
     #[error("the operator of this service makes the accounts or invites people: ask the operator")]
     RegistrationClosed,
@@ -129,6 +138,7 @@ impl From<CommitError> for AccountError {
         match error {
             CommitError::Conflict => AccountError::Conflict,
             CommitError::EmailTaken => AccountError::EmailTaken,
+            CommitError::UsernameTaken => AccountError::UsernameTaken,
             CommitError::Store(error) => AccountError::Store(error),
         }
     }

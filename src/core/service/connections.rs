@@ -240,7 +240,9 @@ pub enum ConnectionError {
 impl From<CommitError> for ConnectionError {
     fn from(error: CommitError) -> ConnectionError {
         match error {
-            CommitError::Conflict | CommitError::EmailTaken => ConnectionError::Conflict,
+            CommitError::Conflict | CommitError::EmailTaken | CommitError::UsernameTaken => {
+                ConnectionError::Conflict
+            }
             CommitError::Store(error) => ConnectionError::Store(error),
         }
     }

@@ -36,6 +36,8 @@ impl Accounts {
         let Some(user) = self.store.user_by_email(&email).await? else {
             let new = NewUser {
                 email: Some(ADDRESS.to_owned()),
+                username: None,
+                groups: Vec::new(),
                 name: Some(NAME.to_owned()),
                 password: NewPassword::Given(password.clone()),
                 email_verified: true,

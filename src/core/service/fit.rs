@@ -21,17 +21,22 @@ pub fn longest_token(max_header_bytes: usize) -> usize {
 pub(super) fn too_long(bytes: usize, longest: usize) -> String {
     format!(
         "the access token would have {bytes} bytes, and a request has room for {longest} (tokens of more than 8192 bytes are \
-         refused, and server.max_header_bytes holds the other fields too): grant fewer or shorter `scopes` and `claims`"
+         refused, and server.max_header_bytes holds the other fields too): grant fewer or shorter `scopes`, `groups` and `claims`"
     )
 }
 
 impl Accounts {
     /// Whether every token of `user` will fit, whatever name and address they choose later.
     pub(super) fn fits(&self, user: &User) -> Result<(), AccountError> {
-        if user.scopes.is_empty() && user.claims.is_empty() {
+        if user.scopes.is_empty()
+            && user.claims.is_empty()
+            && user.groups.is_empty()
+            && user.username.is_none()
+        {
             return Ok(());
         }
-        let mut extra = user.claims.clone();
+        let mut extra = user.said_claims();
+        extra.extend(user.identity_claims());
         // Each of these takes two bytes in JSON.
         extra.entry("name").or_insert_with(|| "\"".repeat(MAX_NAME).into());
         let grant = AccessGrant {

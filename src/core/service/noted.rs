@@ -199,15 +199,17 @@ impl Accounts {
     }
 }
 
-/// What a change of an account by an operator was: the names of the fields, and the scopes before and after. What
-/// claims and names say is not for the log.
+/// What a change of an account by an operator was: the names of the fields, and the scopes and groups before and
+/// after. What claims and names say is not for the log.
 pub(super) fn changed(before: &User, after: &User) -> About {
-    let fields: [(&str, bool); 7] = [
+    let fields: [(&str, bool); 9] = [
         ("name", before.name != after.name),
         ("email_verified", before.email_verified != after.email_verified),
         ("active", before.active != after.active),
         ("locked_until", before.locked_until != after.locked_until),
         ("scopes", before.scopes != after.scopes),
+        ("username", before.username != after.username),
+        ("groups", before.groups != after.groups),
         ("claims", before.claims != after.claims),
         ("password", before.password != after.password),
     ];
@@ -215,6 +217,10 @@ pub(super) fn changed(before: &User, after: &User) -> About {
     let mut about = About::user(after.id).with("fields", names);
     if before.scopes != after.scopes {
         about = about.with("scopes_before", before.scopes.clone()).with("scopes_after", after.scopes.clone());
+    }
+    if before.groups != after.groups {
+        let groups = |user: &User| Value::from(user.groups.as_slice());
+        about = about.with("groups_before", groups(before)).with("groups_after", groups(after));
     }
     about
 }

@@ -366,7 +366,7 @@ impl Outbox {
                 self.leases.release(&held).await;
                 Ok(())
             }
-            Err(CommitError::Conflict | CommitError::EmailTaken) => {
+            Err(CommitError::Conflict | CommitError::EmailTaken | CommitError::UsernameTaken) => {
                 tracing::warn!(mail = %id, "another gateway has taken a mail over: what became of this try is not kept");
                 self.lock().unrecorded.remove(&id);
                 Ok(())

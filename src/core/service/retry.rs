@@ -24,7 +24,7 @@ pub(super) enum Decision<T> {
 ///
 /// # Errors
 /// Whatever `decide` fails with; [`CommitError::Conflict`] when the last of [`MAX_ATTEMPTS`] attempts conflicts; or
-/// [`CommitError::Store`].
+/// [`CommitError::UsernameTaken`] and [`CommitError::Store`] at once.
 pub(super) async fn retry_on_conflict<T, E, Committed, Decided, Deciding>(
     commit: impl Fn(Vec<Change>) -> Committed,
     mut decide: impl FnMut() -> Deciding,
@@ -42,7 +42,8 @@ where
         match commit(changes).await {
             Ok(_) => return Ok(outcome),
             Err(CommitError::Conflict | CommitError::EmailTaken) => {}
-            Err(error @ CommitError::Store(_)) => return Err(error.into()),
+            // No other decision gives the account the name that was asked for.
+            Err(error @ (CommitError::UsernameTaken | CommitError::Store(_))) => return Err(error.into()),
         }
     }
     Err(CommitError::Conflict.into())

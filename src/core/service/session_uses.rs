@@ -134,7 +134,7 @@ impl Accounts {
             match self.write_batch(batch).await {
                 Ok(()) => {}
                 // One of them was changed meanwhile: each on its own.
-                Err(CommitError::Conflict | CommitError::EmailTaken) => {
+                Err(CommitError::Conflict | CommitError::EmailTaken | CommitError::UsernameTaken) => {
                     for (key, at) in batch {
                         self.write_use(*key, *at).await?;
                     }
@@ -169,7 +169,7 @@ impl Accounts {
         match retry_on_conflict(|changes| self.store.commit(changes), decide).await {
             Ok(()) => Ok(()),
             // It is changed all the time, so its last use is written with that.
-            Err(CommitError::Conflict | CommitError::EmailTaken) => Ok(()),
+            Err(CommitError::Conflict | CommitError::EmailTaken | CommitError::UsernameTaken) => Ok(()),
             Err(CommitError::Store(error)) => Err(error),
         }
     }

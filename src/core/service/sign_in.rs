@@ -287,7 +287,8 @@ impl Accounts {
 
     /// What an access token of `session` says about `user`, both read after `version`.
     pub(super) fn access_grant(&self, version: Versions, user: &User, session: &Session) -> AccessGrant {
-        let mut extra = user.claims.clone();
+        let mut extra = user.said_claims();
+        extra.extend(user.identity_claims());
         if let Some(name) = &user.name {
             // OpenID Connect Core §5.1; an operator's own claim of that name goes first.
             extra.entry("name").or_insert_with(|| name.clone().into());

@@ -99,7 +99,9 @@ impl Accounts {
         let changes = vec![held.require(), Change::FinishTask(task.id), Change::CreateTask(later)];
         match self.store.commit(changes).await {
             // When it is gone, it is done.
-            Ok(_) | Err(CommitError::Conflict | CommitError::EmailTaken) => Ok(()),
+            Ok(_) | Err(CommitError::Conflict | CommitError::EmailTaken | CommitError::UsernameTaken) => {
+                Ok(())
+            }
             Err(CommitError::Store(error)) => Err(error),
         }
     }
@@ -125,7 +127,9 @@ impl Accounts {
         };
         let (mails, noted) = match retry_on_conflict(|changes| self.store.commit(changes), decide).await {
             Ok(done) => done,
-            Err(CommitError::Conflict | CommitError::EmailTaken) => return Ok(false),
+            Err(CommitError::Conflict | CommitError::EmailTaken | CommitError::UsernameTaken) => {
+                return Ok(false);
+            }
             Err(CommitError::Store(error)) => return Err(error),
         };
         if mails {

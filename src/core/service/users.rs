@@ -14,11 +14,13 @@ use crate::domain::account::{Claim, PasswordHash, User, UserId};
 use crate::domain::audit::{Action, Event, Outcome};
 use crate::domain::claims::{claims_fault, scopes_fault};
 use crate::domain::email::EmailAddress;
+use crate::domain::groups::Groups;
 use crate::domain::link::Purpose;
 use crate::domain::mail::{Letter, Mail};
 use crate::domain::session::Session;
 use crate::domain::task::{Errand, Work};
 use crate::domain::time::UnixTime;
+use crate::domain::username::Username;
 use crate::ports::{Change, StoreError};
 
 /// The most that one list shows.
@@ -41,6 +43,10 @@ pub enum NewPassword {
 pub struct NewUser {
     /// `None`: nothing is mailed to it.
     pub email: Option<String>,
+    /// What it can be signed in to by, too. No account ever had it.
+    pub username: Option<String>,
+    /// In no order.
+    pub groups: Vec<String>,
     pub name: Option<String>,
     pub password: NewPassword,
     /// The operator vouches for the address; else a verification is mailed.
@@ -70,6 +76,10 @@ pub struct UserEdit {
     /// A moment that has passed unlocks.
     pub locked_until: Option<UnixTime>,
     pub scopes: Option<Vec<String>>,
+    /// An empty name takes it away; no other account gets the former one.
+    pub username: Option<String>,
+    /// In place of all groups that it has.
+    pub groups: Option<Vec<String>>,
     pub claims: Option<Map<String, Value>>,
 }
 
@@ -92,6 +102,8 @@ impl Accounts {
             return Err(AccountError::Invalid("`email_verified` needs an `email`".to_owned()));
         }
         let name = name(new.name)?;
+        let username = new.username.map(|name| name.parse()).transpose()?;
+        let groups = Groups::new(&new.groups)?;
         check_scopes(&new.scopes)?;
         check_claims(&new.claims)?;
         let (mut generated, mut imported) = (None, false);
@@ -120,6 +132,8 @@ impl Accounts {
             email_verified: new.email_verified,
             name,
             password,
+            username,
+            groups,
             scopes: new.scopes,
             claims: new.claims,
             ..blank
@@ -159,6 +173,8 @@ impl Accounts {
         edit: UserEdit,
     ) -> Result<User, AccountError> {
         let new_name = edit.name.map(|given| name(Some(given))).transpose()?;
+        let new_username = edit.username.as_deref().map(username).transpose()?;
+        let new_groups = edit.groups.as_deref().map(Groups::new).transpose()?;
         edit.scopes.as_ref().map_or(Ok(()), |scopes| check_scopes(scopes))?;
         edit.claims.as_ref().map_or(Ok(()), check_claims)?;
         let source = Source::Operator(request_id);
@@ -179,10 +195,13 @@ impl Accounts {
             }
             user.scopes = edit.scopes.clone().unwrap_or(user.scopes);
             user.claims = edit.claims.clone().unwrap_or(user.claims);
+            user.username = new_username.clone().unwrap_or(user.username);
+            user.groups = new_groups.clone().unwrap_or(user.groups);
             if user == before {
                 return Ok(Decision::Unchanged((before, user)));
             }
-            if edit.scopes.is_some() || edit.claims.is_some() {
+            let lengthens = edit.scopes.is_some() || edit.claims.is_some();
+            if lengthens || new_username.is_some() || new_groups.is_some() {
                 self.fits(&user)?;
             }
             user.claim = Claim::Claimed;
@@ -198,7 +217,8 @@ impl Accounts {
                 changes.extend(self.ending_all(id, None, "account disabled locked or unverified").await?);
             }
             let said = |user: &User| {
-                (user.email_verified, user.scopes.clone(), user.claims.clone(), user.name.clone())
+                let User { email_verified, scopes, claims, name, username, groups, .. } = user.clone();
+                (email_verified, scopes, claims, name, username, groups)
             };
             if shut || said(&before) != said(&user) {
                 changes.push(self.raising(id, "account changed by an operator"));
@@ -257,14 +277,15 @@ impl Accounts {
         Ok(self.store.users(after, limit.min(MAX_LISTED)).await?)
     }
 
-    /// The id of the account that an id or an address names.
+    /// The id of the account that an id, an address or a user name names. No text is two of these.
     ///
     /// # Errors
     /// [`AccountError::NotFound`] or [`AccountError::Store`].
     pub async fn find_user(&self, named: &str) -> Result<UserId, AccountError> {
         let found = match named.parse::<UserId>() {
             Ok(id) => self.store.user(id).await?,
-            Err(_) => self.store.user_by_email(&named.parse()?).await?,
+            Err(_) if named.contains('@') => self.store.user_by_email(&named.parse()?).await?,
+            Err(_) => self.store.user_by_username(&named.parse()?).await?,
         };
         found.map(|user| user.id).ok_or(AccountError::NotFound("user"))
     }
@@ -356,6 +377,11 @@ impl Accounts {
     pub async fn list_mails(&self, limit: usize) -> Result<Vec<Mail>, AccountError> {
         Ok(self.store.mails(limit.min(MAX_LISTED)).await?)
     }
+}
+
+/// A user name as it is kept; an empty one takes it away.
+fn username(given: &str) -> Result<Option<Username>, AccountError> {
+    Some(given).filter(|given| !given.is_empty()).map(|given| Ok(given.parse()?)).transpose()
 }
 
 fn check_scopes(scopes: &[String]) -> Result<(), AccountError> {

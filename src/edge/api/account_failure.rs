@@ -87,6 +87,9 @@ pub(super) fn account(error: &AccountError) -> Failure {
         AccountError::RegistrationClosed => Failure::new(403, "registration_closed", said),
         AccountError::NoMail => Failure::new(403, "no_mail", said),
         AccountError::EmailTaken => Failure::new(409, "email_taken", said),
+        AccountError::UsernameTaken => Failure::new(409, "username_taken", said),
+        AccountError::InvalidUsername(_) => Failure::new(422, "invalid_username", said),
+        AccountError::InvalidGroups(_) => Failure::new(422, "invalid_request", said),
         AccountError::Conflict => Failure::new(409, "conflict", said),
         AccountError::Busy(busy) => Failure::new(503, "busy", said).after(busy.retry_after),
         AccountError::TooMany(many) => Failure::new(429, "too_many_attempts", said).after(many.retry_after),
@@ -108,6 +111,8 @@ pub(super) fn documented_failures() -> Vec<(Failure, &'static str)> {
     let wait = Duration::from_secs(30);
     let broken = vec![Violation::TooShort, Violation::NoDigit];
     let email = "ann".parse::<palisade_core::domain::email::EmailAddress>();
+    let username = "".parse::<palisade_core::domain::username::Username>();
+    let invalid_username = username.err().map(|error| account(&AccountError::InvalidUsername(error)));
     let invalid_email = email.err().map(|error| account(&AccountError::InvalidEmail(error)));
     let accounts = [
         (
@@ -163,6 +168,7 @@ pub(super) fn documented_failures() -> Vec<(Failure, &'static str)> {
         ),
         (AccountError::NotFound("session"), "There is no such thing, or it is none of the caller's."),
         (AccountError::EmailTaken, "Another account has the address."),
+        (AccountError::UsernameTaken, "Another account has the user name, or had it."),
         (AccountError::Conflict, "Others were changing the account at the same time; try again."),
         (
             AccountError::TooMany(TooMany { retry_after: wait }),
@@ -206,13 +212,16 @@ pub(super) fn documented_failures() -> Vec<(Failure, &'static str)> {
     let accounts = accounts.into_iter().map(|(error, when)| (account(&error), when));
     let refusals = refusals.into_iter().map(|(refusal, when)| (answer(&refusal).into(), when));
     let email = invalid_email.into_iter().map(|failure| (failure, "The e-mail address is none."));
-    accounts.chain(email).chain(refusals).chain(others).collect()
+    let username = invalid_username.into_iter().map(|failure| (failure, "The user name is none."));
+    accounts.chain(email).chain(username).chain(refusals).chain(others).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use palisade_core::domain::email::EmailAddress;
+    use palisade_core::domain::groups::Groups;
+    use palisade_core::domain::username::Username;
 
     /// One error after the other. A new one does not compile until it has its place here.
     fn after(error: Option<&AccountError>) -> Option<AccountError> {
@@ -236,7 +245,10 @@ mod tests {
             Some(AccountError::PasswordRejected { .. }) => AccountError::NoAccount,
             Some(AccountError::NoAccount) => AccountError::NotFound("session"),
             Some(AccountError::NotFound(_)) => AccountError::EmailTaken,
-            Some(AccountError::EmailTaken) => AccountError::RegistrationClosed,
+            Some(AccountError::EmailTaken) => AccountError::UsernameTaken,
+            Some(AccountError::UsernameTaken) => "".parse::<Username>().unwrap_err().into(),
+            Some(AccountError::InvalidUsername(_)) => Groups::new(&[""]).unwrap_err().into(),
+            Some(AccountError::InvalidGroups(_)) => AccountError::RegistrationClosed,
             Some(AccountError::RegistrationClosed) => AccountError::NoMail,
             Some(AccountError::NoMail) => AccountError::Conflict,
             Some(AccountError::Conflict) => Busy { retry_after: Duration::ZERO }.into(),
@@ -266,6 +278,6 @@ mod tests {
             count += 1;
             error = after(Some(&this));
         }
-        assert_eq!(count, 25);
+        assert_eq!(count, 28);
     }
 }

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::draft::Draft;
 use super::keys::{self, Key};
 use super::record::{
-    decode, decode_revocation, decode_session, encode_revocation, encode_session, session_filed,
+    decode, decode_revocation, decode_session, encode_revocation, encode_session, encode_user, session_filed,
 };
 use palisade_core::domain::account::{User, UserId};
 use palisade_core::domain::connection::Connection;
@@ -20,6 +20,7 @@ use palisade_core::domain::revocation::{Revocation, Target};
 use palisade_core::domain::session::Session;
 use palisade_core::domain::task::{Errand, Task, Work};
 use palisade_core::domain::time::UnixTime;
+use palisade_core::domain::username::{Username, UsernameFingerprint};
 use palisade_core::ports::{Change, CommitError, GIVEN_UP_LIFE, Precondition, StoreError};
 
 /// Where a mail is filed: among those that are tried, or, once it was given up, under its end.
@@ -58,6 +59,7 @@ impl Draft<'_> {
             Change::FinishTask(id) => self.finish_task(id)?,
             Change::Record(events) => events.iter().try_for_each(|event| self.record(event))?,
             Change::PutClockMark(mark) => self.write(keys::clock(), &mark)?,
+            Change::Upgraded(upgrade) => self.write(keys::upgrade(upgrade), &upgrade)?,
             Change::Revoke(revocation) => return Ok(Some(self.revoke(revocation)?)),
             Change::RaiseVersion { issuer, sub, created_at, expires_at, reason, enforce } => {
                 let entry = self.raise_version(issuer, sub, (created_at, expires_at), reason)?;
@@ -102,13 +104,37 @@ impl Draft<'_> {
         Ok(())
     }
 
+    /// Gives the account its user name, unless another one has or had it.
+    fn claim_username(&mut self, user: &User) -> Result<(), CommitError> {
+        let Some(name) = user.username.as_ref().map(Username::fingerprint) else { return Ok(()) };
+        let (key, former) = (keys::username(name), keys::former_username(name));
+        match self.stored::<UserId>(&key)?.or(self.stored(&former)?) {
+            Some(owner) if owner != user.id => return Err(CommitError::UsernameTaken),
+            _ => {}
+        }
+        if self.has(&former)? {
+            self.remove(former)?;
+        }
+        if !self.has(&key)? {
+            self.write(key, &user.id)?;
+        }
+        Ok(())
+    }
+
+    /// The account has this name no more, and no other gets it.
+    fn leave_username(&mut self, user: UserId, name: UsernameFingerprint) -> Result<(), StoreError> {
+        self.remove(keys::username(name))?;
+        self.write(keys::former_username(name), &user)
+    }
+
     pub(super) fn create_user(&mut self, user: &User) -> Result<(), CommitError> {
         self.claim_emails(user)?;
+        self.claim_username(user)?;
         let key = keys::user(user.id);
         if self.has(&key)? {
             return Err(CommitError::Conflict);
         }
-        self.write(key, user)?;
+        self.put(key, encode_user(user)?)?;
         Ok(())
     }
 
@@ -123,8 +149,13 @@ impl Draft<'_> {
         for old in stored.addresses().filter(|old| !user.addresses().any(|kept| kept == *old)) {
             self.remove(keys::email(old))?;
         }
+        let name = |user: &User| user.username.as_ref().map(Username::fingerprint);
+        if let Some(old) = name(&stored).filter(|old| name(&user) != Some(*old)) {
+            self.leave_username(user.id, old)?;
+        }
+        self.claim_username(&user)?;
         user.revision += 1;
-        self.write(key, &user)?;
+        self.put(key, encode_user(&user)?)?;
         Ok(())
     }
 
@@ -132,6 +163,9 @@ impl Draft<'_> {
         let key = keys::user(id);
         if let Some(user) = self.stored::<User>(&key)? {
             user.addresses().try_for_each(|email| self.remove(keys::email(email)))?;
+            if let Some(name) = &user.username {
+                self.leave_username(id, name.fingerprint())?;
+            }
             self.remove(key)?;
             self.erased();
         }

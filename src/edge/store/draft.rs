@@ -216,11 +216,12 @@ mod tests {
     use crate::edge::store::generation::Generation;
     use crate::edge::store::trees::For;
     use crate::edge::store::verify::verify;
+    use palisade_core::domain::account::User;
     use palisade_core::domain::audit::Event;
     use palisade_core::domain::mail_cap::{CappedLetter, Caps, LetterRequest, Mailbox};
     use palisade_core::domain::revocation::Target;
     use palisade_core::domain::time::UnixTime;
-    use palisade_core::ports::{GONE_EVENTS_LIFE, Precondition};
+    use palisade_core::ports::{GONE_EVENTS_LIFE, Precondition, Upgrade};
     use palisade_testing::conformance::{
         connection, event, link, mail, revocation, session, task, token, user,
     };
@@ -267,10 +268,16 @@ mod tests {
         let taken = vec![Change::CreateLink(link(1, 5)), Change::CreateUser(user(2, "ann@example.com"))];
         assert!(matches!(draft.commit(taken), Err(CommitError::EmailTaken)), "by a neighbour of this batch");
         let (writes, steps) = draft.finish().unwrap();
-        assert_eq!((writes.len(), steps), (2, 1), "the account and its address");
+        assert_eq!((writes.len(), steps), (3, 1), "the account, its address and its user name");
         let mut draft = Draft::new(&trees);
         assert!(draft.commit(vec![Change::ConsumeLink(link(1, 5).hash)]).is_err());
         assert!(draft.finish().is_none(), "nothing to write, nothing to sync");
+    }
+
+    /// With the `n`-th of eight user names, or none.
+    fn renamed(user: User, n: u64) -> User {
+        let username = (n < 8).then(|| format!("name-{n}").parse().unwrap());
+        User { username, ..user }
     }
 
     /// Every index agrees with its records after whatever was committed and swept, in batches of any size.
@@ -295,10 +302,11 @@ mod tests {
                 let changes = (0..=random(3)).map(|_| {
                     let (n, end) = (u128::from(random(6)), round + random(40));
                     let email = format!("u{}@example.com", random(6));
+                    let name = random(12);
                     match random(24) {
-                        0 | 1 => Change::CreateUser(user(n, &email)),
+                        0 | 1 => Change::CreateUser(renamed(user(n, &email), name)),
                         2 => {
-                            let mut changed = user(n, &email);
+                            let mut changed = renamed(user(n, &email), name);
                             let stored = draft.get(&keys::user(changed.id)).unwrap();
                             let revision = |bytes: IVec| {
                                 decode::<palisade_core::domain::account::User>(
@@ -396,13 +404,19 @@ mod tests {
             Change::Revoke(revocation(Target::Session { issuer: "i".into(), sid: "s".into() }, 1, 9)),
         ];
         draft.commit(made).unwrap();
-        draft.commit(vec![Change::CreateTask(task(1, 9))]).unwrap();
+        draft
+            .commit(vec![Change::CreateTask(task(1, 9)), Change::Upgraded(Upgrade::ReservedClaims)])
+            .unwrap();
+        let gone = user(3, "gone@example.com");
+        draft.commit(vec![Change::CreateUser(gone.clone()), Change::DeleteUser(gone.id)]).unwrap();
         draft.commit(vec![Change::Record(vec![event(Some(1), 1), event(Some(9), 2)])]).unwrap();
         apply(draft);
         verify(&trees).unwrap();
         let everything: Vec<_> = trees.range(Vec::new()..vec![u8::MAX]).map(Result::unwrap).collect();
         for (key, value) in everything {
-            let alone = [Table::Sequence, Table::Event].into_iter().any(|table| key[0] == table as u8);
+            let alone = [Table::Sequence, Table::Event, Table::Erased, Table::FormerUsername, Table::Upgrade]
+                .into_iter()
+                .any(|table| key[0] == table as u8);
             trees.apply(Writes::from([(key.to_vec(), None)]), 0).unwrap();
             assert_eq!(verify(&trees).is_err(), !alone, "without {key:?}");
             trees.apply(Writes::from([(key.to_vec(), Some(value))]), 0).unwrap();

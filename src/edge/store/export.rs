@@ -15,7 +15,7 @@ use palisade_core::domain::account::UserId;
 use palisade_core::ports::{Record, RecordCursor, RecordPage, StoreError, VersionedRecord};
 
 /// The tables of records, in the order of the walk. `record::kind` says of every table whether it belongs here.
-const WALK: [Table; 14] = [
+const WALK: [Table; 16] = [
     Table::User,
     Table::Session,
     Table::Connection,
@@ -30,6 +30,8 @@ const WALK: [Table; 14] = [
     Table::Event,
     Table::Clock,
     Table::KeyCheck,
+    Table::FormerUsername,
+    Table::Upgrade,
 ];
 
 /// A page that is being read.
@@ -159,11 +161,16 @@ impl Page<'_> {
             Table::KeyCheck => {
                 Record::KeyCheck { file: keys::checked_file(key)?, check: decode(key, bytes)? }
             }
+            Table::FormerUsername => {
+                Record::FormerUsername { name: keys::former_fingerprint(key)?, user: decode(key, bytes)? }
+            }
+            Table::Upgrade => Record::Upgrade(decode(key, bytes)?),
             // No tables of the walk.
             Table::Sequence
             | Table::Issuer
             | Table::IssuerText
             | Table::Email
+            | Table::Username
             | Table::DueMail
             | Table::Due
             | Table::DueConnection
@@ -298,7 +305,7 @@ mod tests {
         for newer in [&b"\xf0new"[..], b"\x06newer", b"\x0anewer"] {
             let folder = tempfile::tempdir().unwrap();
             let trees = opening::open(folder.path(), Doubts::Refuse).unwrap();
-            trees.apply(Writes::from([(newer.to_vec(), Some(b"\x02".into()))]), 1).unwrap();
+            trees.apply(Writes::from([(newer.to_vec(), Some(b"\x03".into()))]), 1).unwrap();
             let refused = page(&trees, None, 9);
             assert!(matches!(refused, Err(StoreError::Newer(_))), "{refused:?}");
         }

@@ -90,6 +90,16 @@ impl Draft<'_> {
                 let key = self.fresh(keys::clock())?;
                 self.write(key, &mark)?;
             }
+            Record::FormerUsername { name, user } => {
+                // An account that has the name now came before.
+                self.fresh(keys::username(name))?;
+                let key = self.fresh(keys::former_username(name))?;
+                self.write(key, &user)?;
+            }
+            Record::Upgrade(upgrade) => {
+                let key = self.fresh(keys::upgrade(upgrade))?;
+                self.write(key, &upgrade)?;
+            }
             Record::KeyCheck { file, check } => {
                 let key = self.fresh(keys::key_check(&file))?;
                 self.write(key, &check)?;
@@ -147,6 +157,9 @@ impl Records for SledStore {
                     CommitError::Conflict => ImportError::Inconsistent("a record comes twice".to_owned()),
                     CommitError::EmailTaken => {
                         ImportError::Inconsistent("two accounts have one address".to_owned())
+                    }
+                    CommitError::UsernameTaken => {
+                        ImportError::Inconsistent("two accounts have one user name".to_owned())
                     }
                 })?;
             }

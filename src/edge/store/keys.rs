@@ -14,7 +14,10 @@ use palisade_core::domain::revocation::Kind;
 use palisade_core::domain::session::SessionId;
 use palisade_core::domain::task::{Task, TaskKind};
 use palisade_core::domain::time::UnixTime;
-use palisade_core::ports::StoreError;
+use palisade_core::domain::username::UsernameFingerprint;
+use palisade_core::ports::{StoreError, Upgrade};
+
+pub(super) use super::event_keys::{EventPlace, events, listed_account, numbered_event};
 
 pub(super) type Key = Vec<u8>;
 
@@ -63,6 +66,12 @@ pub(super) enum Table {
     DueTask = 23,
     /// How many runs of the store have granted leases.
     LeaseRun = 24,
+    /// Whose a user name is, by its fingerprint.
+    Username = 25,
+    /// Whose a user name was, by its fingerprint: no other account gets it.
+    FormerUsername = 26,
+    /// What was done once to a store of an earlier program, by its name.
+    Upgrade = 27,
     /// That an import has begun and not come to its end.
     Importing = 30,
 }
@@ -95,6 +104,9 @@ impl Table {
             22 => Table::Task,
             23 => Table::DueTask,
             24 => Table::LeaseRun,
+            25 => Table::Username,
+            26 => Table::FormerUsername,
+            27 => Table::Upgrade,
             30 => Table::Importing,
             _ => return None,
         })
@@ -117,6 +129,9 @@ pub(super) fn describe(key: &[u8]) -> String {
         Some(Table::Revocation) => "a revocation".to_owned(),
         Some(Table::Version) => "a token version".to_owned(),
         Some(Table::Email) => "the owner of an address".to_owned(),
+        Some(Table::Username) => "the owner of a user name".to_owned(),
+        Some(Table::FormerUsername) => "the former owner of a user name".to_owned(),
+        Some(Table::Upgrade) => "what was done once to the store".to_owned(),
         Some(Table::Link) => "a link".to_owned(),
         Some(Table::Event) => "an event".to_owned(),
         Some(Table::Mailbox) => "a mailbox".to_owned(),
@@ -133,7 +148,7 @@ pub(super) fn describe(key: &[u8]) -> String {
     }
 }
 
-fn key(table: Table, parts: &[&[u8]]) -> Key {
+pub(super) fn key(table: Table, parts: &[&[u8]]) -> Key {
     let mut key = Vec::with_capacity(1 + parts.iter().map(|part| part.len()).sum::<usize>());
     key.push(table as u8);
     parts.iter().for_each(|part| key.extend_from_slice(part));
@@ -278,6 +293,24 @@ pub(super) fn email(address: &EmailAddress) -> Key {
     key(Table::Email, &[address.as_str().as_bytes()])
 }
 
+pub(super) fn username(name: UsernameFingerprint) -> Key {
+    key(Table::Username, &[&name.0])
+}
+
+pub(super) fn former_username(name: UsernameFingerprint) -> Key {
+    key(Table::FormerUsername, &[&name.0])
+}
+
+/// The fingerprint in a key made by [`former_username`].
+pub(super) fn former_fingerprint(key: &[u8]) -> Result<UsernameFingerprint, StoreError> {
+    let name = key.get(1..).and_then(|name| name.try_into().ok());
+    name.map(UsernameFingerprint).ok_or_else(misshapen)
+}
+
+pub(super) fn upgrade(upgrade: Upgrade) -> Key {
+    key(Table::Upgrade, &[upgrade.as_str().as_bytes()])
+}
+
 pub(super) fn session(user: UserId, id: SessionId) -> Key {
     key(Table::Session, &[user.0.as_bytes(), id.0.as_bytes()])
 }
@@ -366,61 +399,6 @@ pub(super) fn due_mail_id(key: &[u8]) -> Result<Uuid, StoreError> {
     key.get(9..).and_then(|id| Uuid::from_slice(id).ok()).ok_or_else(misshapen)
 }
 
-/// The beginning of the keys of one list of events: of a user or of no account, and of those that strangers can cause
-/// or of all others.
-pub(super) fn events(user: Option<UserId>, strangers: bool) -> Key {
-    let list = u8::from(user.is_some()) | u8::from(strangers) << 1;
-    match user {
-        Some(user) => key(Table::Event, &[&[list], user.0.as_bytes()]),
-        None => key(Table::Event, &[&[list]]),
-    }
-}
-
-/// Whose the list is that `key` begins with, as made by [`events`].
-pub(super) fn listed_account(key: &[u8]) -> Result<Option<UserId>, StoreError> {
-    let (list, rest) = key.get(1..).and_then(<[u8]>::split_first).ok_or_else(misshapen)?;
-    match list & 1 {
-        0 => Ok(None),
-        _ => {
-            let id = rest.get(..16).and_then(|id| Uuid::from_slice(id).ok());
-            id.map(|id| Some(UserId(id))).ok_or_else(misshapen)
-        }
-    }
-}
-
-/// The beginning of the key of the event with this number in `list`.
-pub(super) fn numbered_event(list: &[u8], number: u64) -> Key {
-    [list, &number.to_be_bytes()].concat()
-}
-
-/// Where an event is kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct EventPlace {
-    /// In its own list: without gaps, so that the number of the oldest follows from that of the newest.
-    pub(super) number: u64,
-    /// Among the events of both lists, in the order they came.
-    pub(super) order: u64,
-}
-
-impl EventPlace {
-    /// The key in `list`.
-    pub(super) fn key(self, list: &[u8]) -> Key {
-        [list, &self.number.to_be_bytes(), &self.order.to_be_bytes()].concat()
-    }
-
-    /// The place in a key of `list`. When there was one list, the number told the order.
-    pub(super) fn read(list: &[u8], key: &[u8]) -> Result<EventPlace, StoreError> {
-        let (number, order) =
-            key.get(list.len()..).and_then(|place| place.split_first_chunk()).ok_or_else(misshapen)?;
-        let number = u64::from_be_bytes(*number);
-        let order = match order {
-            [] => number,
-            order => order.try_into().map(u64::from_be_bytes).map_err(|_| misshapen())?,
-        };
-        Ok(EventPlace { number, order })
-    }
-}
-
 pub(super) fn gone_user(user: UserId) -> Key {
     key(Table::GoneUser, &[user.0.as_bytes()])
 }
@@ -471,7 +449,7 @@ pub(super) fn kind_byte(kind: Kind) -> u8 {
     }
 }
 
-fn misshapen() -> StoreError {
+pub(super) fn misshapen() -> StoreError {
     StoreError::Unreadable(
         "a key does not have its shape; restore the data directory from a backup".to_owned(),
     )
@@ -515,28 +493,5 @@ mod tests {
         assert!(due(UnixTime(256), &record) >= from(Table::Due, UnixTime(256)));
         assert_eq!(filed(&due(UnixTime(3), &record)).unwrap(), record);
         assert!(filed(b"short").is_err());
-    }
-
-    #[test]
-    fn no_list_of_events_begins_like_another() {
-        let zero = Some(UserId(Uuid::nil()));
-        let lists =
-            [(None, false), (None, true), (zero, false), (zero, true)].map(|(user, s)| events(user, s));
-        for list in &lists {
-            let key = EventPlace { number: 1, order: 2 }.key(list);
-            assert_eq!(lists.iter().filter(|other| key.starts_with(other)).count(), 1);
-        }
-    }
-
-    #[test]
-    fn the_place_of_an_event_comes_off_its_key_also_off_one_of_a_single_list() {
-        let list = events(Some(UserId(Uuid::nil())), true);
-        let place = EventPlace { number: 9, order: 300 };
-        assert_eq!(EventPlace::read(&list, &place.key(&list)).unwrap(), place);
-        assert!(place.key(&list).starts_with(&numbered_event(&list, 9)));
-        let former = numbered_event(&list, 9);
-        assert_eq!(EventPlace::read(&list, &former).unwrap(), EventPlace { number: 9, order: 9 });
-        assert!(EventPlace::read(&list, &former[..former.len() - 1]).is_err());
-        assert!(EventPlace::read(&list, &place.key(&list)[..former.len() + 3]).is_err());
     }
 }

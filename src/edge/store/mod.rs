@@ -7,6 +7,7 @@
 mod change;
 mod compact;
 mod draft;
+mod event_keys;
 mod events;
 mod export;
 mod feed;

@@ -2,17 +2,18 @@
 
 use std::collections::BTreeMap;
 
+use super::keys::Table;
 use super::opening::{self, Doubts};
 use super::record::is_versioned;
 use super::trees::Writes;
 use super::{SledStore, read};
-use palisade_core::domain::account::UserId;
+use palisade_core::domain::account::{User, UserId};
 use palisade_core::domain::mail_cap::{Mailbox, MailboxId};
 use palisade_core::domain::revocation::{Revocation, Target};
 use palisade_core::domain::session::SessionId;
 use palisade_core::domain::time::UnixTime;
 use palisade_core::domain::trusted_time::Mark;
-use palisade_core::ports::{Change, CommitError, Store, StoreError};
+use palisade_core::ports::{Change, CommitError, Store, StoreError, Upgrade};
 use palisade_testing::conformance::{
     connection, due_tasks, event, link, mail, revocation, session, task, token, user,
 };
@@ -41,6 +42,7 @@ fn everything() -> Vec<Change> {
         Change::PutMailbox(Mailbox::new(MailboxId([7; 16]))),
         Change::CreateTask(task(1, 5)),
         Change::PutClockMark(Mark { at: UnixTime(5), ..Mark::default() }),
+        Change::Upgraded(Upgrade::ReservedClaims),
         Change::Revoke(revocation(token("t"), 1, 10)),
         raise(Some("ann")),
         raise(None),
@@ -59,6 +61,11 @@ async fn of_a_newer_program(dir: &std::path::Path) -> std::sync::Arc<SledStore> 
     let store = SledStore::open(dir).unwrap();
     store.commit(everything()).await.unwrap();
     store.commit(vec![Change::Record(vec![event(Some(1), 1), event(Some(5), 2)])]).await.unwrap();
+    let former = User { username: Some("former".parse().unwrap()), ..user(6, "former@example.com") };
+    store
+        .commit(vec![Change::CreateUser(former), Change::UpdateUser(user(6, "former@example.com"))])
+        .await
+        .unwrap();
     store.put_key_checks(BTreeMap::from([("vault.key".into(), "mac".into())])).await.unwrap();
     store.close();
     let trees = opening::open(dir, Doubts::Refuse).unwrap();
@@ -67,15 +74,16 @@ async fn of_a_newer_program(dir: &std::path::Path) -> std::sync::Arc<SledStore> 
         let (key, value) = entry.unwrap();
         if is_versioned(&key) {
             let mut value = value.to_vec();
-            assert_eq!(value[0], 1);
-            value[0] = 2;
+            // The account has a user name.
+            assert_eq!(value[0], if key[0] == Table::User as u8 { 2 } else { 1 });
+            value[0] += 1;
             raised.insert(key.to_vec(), Some(value.into()));
         }
     }
     assert_eq!(
         raised.len(),
-        21,
-        "every kind, two revocations that the raises made, a second mail, and the versions of a subject and of everybody"
+        27,
+        "every kind, two revocations that the raises made, a second mail, a second account, and the versions of a subject and of everybody"
     );
     trees.apply(raised, 1).unwrap();
     trees.sync().unwrap();
@@ -97,8 +105,11 @@ async fn what_a_newer_program_wrote_is_not_written_over_and_not_removed() {
     let store = of_a_newer_program(dir.path()).await;
     let before = contents(&store);
     let ann = user(1, "ann@example.com");
+    let former = User { username: Some("former".parse().unwrap()), ..user(4, "cid@example.com") };
     let mut changes = everything();
     changes.extend([
+        // A name that another account had, for all that this program can tell.
+        Change::CreateUser(former),
         Change::UpdateUser(ann.clone()),
         // An address that is kept for the account, and belongs to another one for all that this program can tell.
         Change::CreateUser(user(2, "ann@example.com")),
@@ -154,6 +165,10 @@ async fn a_read_of_what_a_newer_program_wrote_names_the_record() {
     is_named(store.user(ann).await, &format!("the account {}", id(1)));
     is_named(store.users(None, 9).await, &format!("the account {}", id(1)));
     is_named(store.user_by_email(&email).await, "the owner of an address");
+    let name = |name: &str| name.parse().unwrap();
+    is_named(store.user_by_username(&name("user-1")).await, "the owner of a user name");
+    is_named(store.username_owner(&name("user-1")).await, "the owner of a user name");
+    is_named(store.username_owner(&name("former")).await, "the former owner of a user name");
     is_named(store.session(ann, one).await, &format!("the session {}", id(1)));
     is_named(store.sessions(ann).await, "the session");
     is_named(store.find_session(one).await, "the session");

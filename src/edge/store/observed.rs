@@ -20,10 +20,11 @@ use palisade_core::domain::session::{Session, SessionId};
 use palisade_core::domain::task::{Task, TaskKind};
 use palisade_core::domain::time::UnixTime;
 use palisade_core::domain::trusted_time::Mark;
+use palisade_core::domain::username::Username;
 use palisade_core::ports::{
     Change, CommitError, Committed, Compacted, ImportError, InForce, Meter, Position, RecordCursor,
     RecordPage, RecordSource, Records, Store, StoreError, StoreStatus, Subscription, SubscriptionError,
-    Swept,
+    Swept, Upgrade,
 };
 
 /// What is told of the calls of a store. It is called in the task of the call, so it must not block.
@@ -167,6 +168,18 @@ impl Store for ObservedStore {
 
     async fn user_by_email(&self, email: &EmailAddress) -> Result<Option<User>, StoreError> {
         self.observed("user_by_email", self.store.user_by_email(email)).await
+    }
+
+    async fn user_by_username(&self, name: &Username) -> Result<Option<User>, StoreError> {
+        self.observed("user_by_username", self.store.user_by_username(name)).await
+    }
+
+    async fn username_owner(&self, name: &Username) -> Result<Option<UserId>, StoreError> {
+        self.observed("username_owner", self.store.username_owner(name)).await
+    }
+
+    async fn is_upgraded(&self, upgrade: Upgrade) -> Result<bool, StoreError> {
+        self.observed("is_upgraded", self.store.is_upgraded(upgrade)).await
     }
 
     async fn users(&self, after: Option<UserId>, limit: usize) -> Result<Vec<User>, StoreError> {

@@ -21,7 +21,8 @@ use palisade_core::domain::revocation::{Revocation, Target};
 use palisade_core::domain::session::{Session, SessionId};
 use palisade_core::domain::task::{Task, TaskKind};
 use palisade_core::domain::time::UnixTime;
-use palisade_core::ports::StoreError;
+use palisade_core::domain::username::Username;
+use palisade_core::ports::{StoreError, Upgrade};
 
 /// How many entries one visit reads.
 pub(super) const PAGE: usize = 4096;
@@ -70,6 +71,29 @@ pub(super) fn user_by_email(trees: &Trees, email: &EmailAddress) -> Result<Optio
     };
     // Between the two looks the account may have got another address.
     Ok(user.filter(|user| user.addresses().any(|owned| owned == email)))
+}
+
+pub(super) fn user_by_username(trees: &Trees, name: &Username) -> Result<Option<User>, StoreError> {
+    let name = name.fingerprint();
+    let owner: Option<UserId> = at(trees, &keys::username(name))?;
+    let user: Option<User> = match owner {
+        Some(id) => at(trees, &keys::user(id))?,
+        None => None,
+    };
+    // Between the two looks the account may have got another name.
+    Ok(user.filter(|user| user.username.as_ref().map(Username::fingerprint) == Some(name)))
+}
+
+pub(super) fn username_owner(trees: &Trees, name: &Username) -> Result<Option<UserId>, StoreError> {
+    let name = name.fingerprint();
+    match at(trees, &keys::username(name))? {
+        Some(owner) => Ok(Some(owner)),
+        None => at(trees, &keys::former_username(name)),
+    }
+}
+
+pub(super) fn is_upgraded(trees: &Trees, upgrade: Upgrade) -> Result<bool, StoreError> {
+    Ok(trees.get(&keys::upgrade(upgrade))?.is_some())
 }
 
 pub(super) fn users(trees: &Trees, after: Option<UserId>, limit: usize) -> Result<Vec<User>, StoreError> {

@@ -11,10 +11,11 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::keys::{self, Table};
+use palisade_core::domain::account::User;
 use palisade_core::domain::revocation::{Kind, Revocation, Target};
 use palisade_core::domain::session::Session;
 use palisade_core::domain::time::UnixTime;
-use palisade_core::ports::{RecordKind, StoreError};
+use palisade_core::ports::{RecordKind, StoreError, user_version};
 
 /// The version of each kind of record that this program writes; `None` where there is no record but an entry of an
 /// index, or the count of commits, which has a form of its own.
@@ -55,7 +56,11 @@ pub(super) const fn kind(table: Table) -> Stored {
         Table::Event => RecordKind::Event,
         Table::Clock => RecordKind::ClockMark,
         Table::KeyCheck => RecordKind::KeyCheck,
-        Table::Issuer | Table::IssuerText | Table::Email | Table::LeaseRun => return Stored::Own,
+        Table::FormerUsername => RecordKind::FormerUsername,
+        Table::Upgrade => RecordKind::Upgrade,
+        Table::Issuer | Table::IssuerText | Table::Email | Table::Username | Table::LeaseRun => {
+            return Stored::Own;
+        }
         Table::DueMail | Table::Due | Table::DueConnection | Table::DueTask => return Stored::Index,
         Table::Sequence | Table::Erased | Table::Importing => return Stored::Bookkeeping,
     })
@@ -70,6 +75,13 @@ fn first_byte(table: Table) -> Vec<u8> {
 pub(super) fn encode<T: Serialize>(table: Table, value: &T) -> Result<Vec<u8>, StoreError> {
     let mut bytes = first_byte(table);
     serde_json::to_writer(&mut bytes, value).map_err(cannot_be_encoded)?;
+    Ok(bytes)
+}
+
+/// An account as it is stored: in the earliest version that holds all of it.
+pub(super) fn encode_user(user: &User) -> Result<Vec<u8>, StoreError> {
+    let mut bytes = vec![user_version(user)];
+    serde_json::to_writer(&mut bytes, user).map_err(cannot_be_encoded)?;
     Ok(bytes)
 }
 
@@ -222,10 +234,10 @@ mod tests {
         let error = decode::<u64>(&key, b"\x637").unwrap_err();
         assert!(matches!(error, StoreError::Newer(_)), "{error}");
         let error = error.to_string();
-        for part in ["the account 00000000-0000-0000-0000-000000000007", "newer program", "99", "up to 1"] {
+        for part in ["the account 00000000-0000-0000-0000-000000000007", "newer program", "99", "up to 2"] {
             assert!(error.contains(part), "{error}");
         }
-        for bytes in [&b"\x02"[..], b"\x02\0\0\0\0", b"\xff{}"] {
+        for bytes in [&b"\x03"[..], b"\x03\0\0\0\0", b"\xff{}"] {
             assert!(is_newer(&key, bytes), "{bytes:?}");
             assert!(matches!(decode::<u64>(&key, bytes), Err(StoreError::Newer(_))), "{bytes:?}");
             assert!(matches!(decode_session(&key, bytes), Err(StoreError::Newer(_))), "{bytes:?}");

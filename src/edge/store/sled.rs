@@ -40,9 +40,10 @@ use palisade_core::domain::session::{Session, SessionId};
 use palisade_core::domain::task::{Task, TaskKind};
 use palisade_core::domain::time::UnixTime;
 use palisade_core::domain::trusted_time::Mark;
+use palisade_core::domain::username::Username;
 use palisade_core::ports::{
     Acknowledgement, Change, CommitError, Committed, Compacted, CompactionCounts, ConfirmedBy, Position,
-    Store, StoreError, StoreStatus, Subscription, SubscriptionError, Swept,
+    Store, StoreError, StoreStatus, Subscription, SubscriptionError, Swept, Upgrade,
 };
 
 /// How many commands may wait; further callers wait for a place.
@@ -344,6 +345,20 @@ impl Store for SledStore {
     async fn user_by_email(&self, email: &EmailAddress) -> Result<Option<User>, StoreError> {
         let email = email.clone();
         self.read(move |trees| read::user_by_email(trees, &email)).await
+    }
+
+    async fn user_by_username(&self, name: &Username) -> Result<Option<User>, StoreError> {
+        let name = name.clone();
+        self.read(move |trees| read::user_by_username(trees, &name)).await
+    }
+
+    async fn username_owner(&self, name: &Username) -> Result<Option<UserId>, StoreError> {
+        let name = name.clone();
+        self.read(move |trees| read::username_owner(trees, &name)).await
+    }
+
+    async fn is_upgraded(&self, upgrade: Upgrade) -> Result<bool, StoreError> {
+        self.read(move |trees| read::is_upgraded(trees, upgrade)).await
     }
 
     async fn users(&self, after: Option<UserId>, limit: usize) -> Result<Vec<User>, StoreError> {

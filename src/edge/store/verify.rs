@@ -51,12 +51,27 @@ fn check(trees: &Trees, key: &[u8], bytes: &IVec) -> Result<(), StoreError> {
             let owner: Option<UserId> = at(trees, &keys::email(email))?;
             fits(owner == Some(user.id), "an account and its address")?;
         }
+        if let Some(name) = &user.username {
+            let owner: Option<UserId> = at(trees, &keys::username(name.fingerprint()))?;
+            fits(owner == Some(user.id), "an account and its user name")?;
+        }
         fits(keys::user(user.id) == key, "an account and its key")
     } else if is(Table::Email) {
         let owner = decode(key, bytes)?;
         let user: Option<User> = at(trees, &keys::user(owner))?;
         let owns = user.is_some_and(|user| user.addresses().any(|email| keys::email(email) == key));
         fits(owns, "an address and its account")
+    } else if is(Table::Username) {
+        let user: Option<User> = at(trees, &keys::user(decode(key, bytes)?))?;
+        let name = user.and_then(|user| user.username);
+        let owns = name.is_some_and(|name| keys::username(name.fingerprint()) == key);
+        fits(owns, "a user name and its account")
+    } else if is(Table::FormerUsername) {
+        decode::<UserId>(key, bytes)?;
+        let now = keys::username(keys::former_fingerprint(key)?);
+        fits(trees.get(&now)?.is_none(), "a former user name and one that an account has")
+    } else if is(Table::Upgrade) {
+        fits(keys::upgrade(decode(key, bytes)?) == key, "what was done once, and its key")
     } else if is(Table::Session) {
         let (session, time) = (decode_session(key, bytes)?, session_filed(key, bytes)?);
         fits(keys::session(session.user, session.id) == key, "a session and its key")?;

@@ -34,6 +34,9 @@ impl State {
         records.extend(
             checks.map(|(file, check)| Record::KeyCheck { file: file.clone(), check: check.clone() }),
         );
+        let former = self.former_usernames.iter();
+        records.extend(former.map(|(name, user)| Record::FormerUsername { name: *name, user: *user }));
+        records.extend(self.upgrades.iter().copied().map(Record::Upgrade));
         records.into_iter().map(VersionedRecord::from).collect()
     }
 
@@ -42,6 +45,9 @@ impl State {
         let is_new = match record {
             Record::User(user) if self.taken(&user) => {
                 return Err(ImportError::Inconsistent("two accounts have one address".to_owned()));
+            }
+            Record::User(user) if self.has_username(&user) => {
+                return Err(ImportError::Inconsistent("two accounts have one user name".to_owned()));
             }
             Record::User(user) => self.users.insert(user.id, user).is_none(),
             Record::Session(session) => self.sessions.insert((session.user, session.id), session).is_none(),
@@ -66,6 +72,9 @@ impl State {
                 true
             }
             Record::ClockMark(mark) => self.mark.replace(mark).is_none(),
+            Record::FormerUsername { name, .. } if self.username_owner(name).is_some() => false,
+            Record::FormerUsername { name, user } => self.former_usernames.insert(name, user).is_none(),
+            Record::Upgrade(upgrade) => self.upgrades.insert(upgrade),
             Record::KeyCheck { file, check } => self.key_checks.insert(file, check).is_none(),
         };
         is_new.then_some(()).ok_or_else(twice)

@@ -331,6 +331,8 @@ async fn a_password_that_is_guessed_first_is_refused_with_its_reason() {
     guessed(world.accounts.confirm_reset(&client(), &link, weak()).await.unwrap_err());
     let new = palisade_core::service::users::NewUser {
         email: Some("bob@example.com".into()),
+        username: None,
+        groups: Vec::new(),
         name: None,
         password: palisade_core::service::users::NewPassword::Given(weak()),
         email_verified: true,

@@ -143,7 +143,9 @@ impl Connections {
         match self.store.commit(changes).await {
             Ok(_) => {}
             // When it is gone, it is done; when it was taken over, it is another gateway's.
-            Err(CommitError::Conflict | CommitError::EmailTaken) => return Ok(()),
+            Err(CommitError::Conflict | CommitError::EmailTaken | CommitError::UsernameTaken) => {
+                return Ok(());
+            }
             Err(CommitError::Store(error)) => return Err(error),
         }
         // Each connection that ends is noted as it does.

@@ -255,7 +255,7 @@ impl Connections {
             let changes = std::iter::once(require(lease)).chain(changes.iter().cloned()).collect();
             match self.store.commit(changes).await {
                 Ok(_) => return Ok(true),
-                Err(CommitError::Conflict | CommitError::EmailTaken) => {}
+                Err(CommitError::Conflict | CommitError::EmailTaken | CommitError::UsernameTaken) => {}
                 Err(CommitError::Store(error)) => return Err(error),
             }
         }

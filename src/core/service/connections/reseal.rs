@@ -117,7 +117,9 @@ impl Connections {
                 }
                 Ok(done)
             }
-            Err(CommitError::Conflict | CommitError::EmailTaken) => Ok(Done::NothingToDo),
+            Err(CommitError::Conflict | CommitError::EmailTaken | CommitError::UsernameTaken) => {
+                Ok(Done::NothingToDo)
+            }
             Err(CommitError::Store(error)) => Err(error),
         }
     }

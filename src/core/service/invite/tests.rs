@@ -140,6 +140,8 @@ async fn without_mail_a_reset_by_the_operator_can_always_be_followed() {
     let world = without_mail();
     let new = NewUser {
         email: Some(ANN.into()),
+        username: None,
+        groups: Vec::new(),
         name: None,
         password: NewPassword::Given(secret(PASSWORD)),
         email_verified: false,

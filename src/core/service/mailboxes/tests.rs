@@ -34,6 +34,8 @@ async fn a_letter_to_an_address_that_nobody_verified_calls_nobody_by_name() {
     world.accounts.do_due_tasks().await.unwrap();
     let new = NewUser {
         email: Some("bob@example.com".to_owned()),
+        username: None,
+        groups: Vec::new(),
         name: Some(MARK.to_owned()),
         password: NewPassword::Mailed,
         email_verified: false,

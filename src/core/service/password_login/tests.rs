@@ -138,6 +138,8 @@ async fn busy_is_no_wrong_password() {
 fn new(email: &str, hash: &str) -> NewUser {
     NewUser {
         email: Some(email.to_owned()),
+        username: None,
+        groups: Vec::new(),
         name: None,
         password: NewPassword::Imported(PasswordHash(hash.to_owned())),
         email_verified: true,

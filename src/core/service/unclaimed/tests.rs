@@ -50,6 +50,8 @@ fn made(email: &str, password: NewPassword) -> NewUser {
     let (scopes, claims) = (Vec::new(), Map::new());
     NewUser {
         email: Some(email.into()),
+        username: None,
+        groups: Vec::new(),
         name: Some("Bob".into()),
         password,
         email_verified: false,

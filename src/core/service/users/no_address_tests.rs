@@ -21,6 +21,8 @@ const NEW: &str = "another horse";
 
 fn new(password: NewPassword) -> NewUser {
     NewUser {
+        username: None,
+        groups: Vec::new(),
         email: None,
         name: Some("Ann".to_owned()),
         password,

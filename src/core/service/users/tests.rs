@@ -15,6 +15,8 @@ async fn an_outdated_hash_is_replaced_at_login() {
     let world = world();
     let new = NewUser {
         email: Some(ANN.into()),
+        username: None,
+        groups: Vec::new(),
         name: None,
         password: NewPassword::Imported(PasswordHash(format!("old:{PASSWORD}"))),
         email_verified: true,
@@ -95,6 +97,8 @@ async fn claims_cannot_pass_for_the_gateways_own() {
     assert!(matches!(world.accounts.update_user("", ann.id, edit).await, Err(AccountError::Invalid(_))));
     let new = |scopes: &[&str], claims: serde_json::Value| NewUser {
         email: Some("bob@example.com".into()),
+        username: None,
+        groups: Vec::new(),
         name: None,
         password: NewPassword::Generated,
         email_verified: true,

@@ -206,7 +206,7 @@ fn place(text: &str) -> Option<(UserId, ConnectionId)> {
     security(("operator" = [])),
     params(Listing),
     responses((status = 200, body = ConnectionPage, description = "In the order of their accounts and ids.")),
-    extensions(("x-codes" = json!(["not_found", "invalid_email"]))))]
+    extensions(("x-codes" = json!(["not_found", "invalid_email", "invalid_username"]))))]
 async fn list(
     State(state): State<AdminState>,
     query: Result<Query<Listing>, QueryRejection>,
@@ -247,7 +247,7 @@ async fn list(
     security(("operator" = [])),
     params(("user" = String, Path, description = "The id or the address of an account.")),
     responses((status = 200, body = UserConnections, description = "Those that have ended among them.")),
-    extensions(("x-codes" = json!(["not_found", "invalid_email"]))))]
+    extensions(("x-codes" = json!(["not_found", "invalid_email", "invalid_username"]))))]
 async fn of_user(State(state): State<AdminState>, Path(user): Path<String>) -> Result<Response, Failure> {
     let user = state.accounts.find_user(&user).await?;
     let connections = state.connections.user_connections(user).await?;
@@ -272,7 +272,7 @@ async fn connection_of_path(
     params(("user" = String, Path, description = "The id or the address of an account."),
         ("connection" = String, Path, description = "The id of a connection.")),
     responses((status = 200, body = ConnectionEntry, description = "The connection.")),
-    extensions(("x-codes" = json!(["not_found", "invalid_email"]))))]
+    extensions(("x-codes" = json!(["not_found", "invalid_email", "invalid_username"]))))]
 async fn show(
     State(state): State<AdminState>,
     Path((user, id)): Path<(String, String)>,
@@ -291,7 +291,7 @@ async fn show(
     params(("user" = String, Path, description = "The id or the address of an account."),
         ("connection" = String, Path, description = "The id of a connection.")),
     responses((status = 200, body = ConnectionEntry, description = "The connection with its new token.")),
-    extensions(("x-codes" = json!(["not_found", "invalid_email", "connection_pending", "reconnect_needed", "connection_revoked", "not_refreshable", "provider_unavailable", "provider_failed", "unknown_provider", "tokens_unreadable", "conflict", "invalid_request"]))))]
+    extensions(("x-codes" = json!(["not_found", "invalid_email", "invalid_username", "connection_pending", "reconnect_needed", "connection_revoked", "not_refreshable", "provider_unavailable", "provider_failed", "unknown_provider", "tokens_unreadable", "conflict", "invalid_request"]))))]
 async fn refresh(
     State(state): State<AdminState>,
     Path((user, id)): Path<(String, String)>,
@@ -308,7 +308,7 @@ async fn refresh(
     params(("user" = String, Path, description = "The id or the address of an account."),
         ("connection" = String, Path, description = "The id of a connection.")),
     responses((status = 204, description = "It has ended.")),
-    extensions(("x-codes" = json!(["not_found", "invalid_email", "conflict"]))))]
+    extensions(("x-codes" = json!(["not_found", "invalid_email", "invalid_username", "conflict"]))))]
 async fn end(
     State(state): State<AdminState>,
     Path((user, id)): Path<(String, String)>,

@@ -103,7 +103,7 @@ struct Creation {
     request_body = Creation,
     security(("operator" = [])),
     responses((status = 201, body = CreatedUser, description = "The account.")),
-    extensions(("x-codes" = json!(["invalid_email", "invalid_request", "password_rejected", "email_taken", "busy", "conflict"]))))]
+    extensions(("x-codes" = json!(["invalid_email", "invalid_username", "invalid_request", "password_rejected", "email_taken", "username_taken", "busy", "conflict"]))))]
 async fn create(
     State(state): State<AdminState>,
     RequestId(request_id): RequestId,
@@ -121,6 +121,8 @@ async fn create(
     };
     let new = NewUser {
         email: Some(body.email),
+        username: None,
+        groups: Vec::new(),
         name: body.name,
         password,
         email_verified: body.email_verified,
@@ -171,7 +173,7 @@ async fn invite(
     security(("operator" = [])),
     params(("user" = String, Path, description = "The id or the address of an account.")),
     responses((status = 200, body = UserDetails, description = "The account.")),
-    extensions(("x-codes" = json!(["not_found", "invalid_email"]))))]
+    extensions(("x-codes" = json!(["not_found", "invalid_email", "invalid_username"]))))]
 async fn show(State(state): State<AdminState>, Path(user): Path<String>) -> Result<Response, Failure> {
     let shown_user = state.accounts.show_user(state.accounts.find_user(&user).await?).await?;
     Ok(answer(StatusCode::OK, &UserDetails::from(&shown_user)))
@@ -202,7 +204,7 @@ struct Update {
     security(("operator" = [])),
     params(("user" = String, Path, description = "The id or the address of an account.")),
     responses((status = 200, body = UserEntry, description = "The account as it is now.")),
-    extensions(("x-codes" = json!(["not_found", "invalid_email", "invalid_request", "conflict"]))))]
+    extensions(("x-codes" = json!(["not_found", "invalid_email", "invalid_username", "invalid_request", "username_taken", "conflict"]))))]
 async fn update(
     State(state): State<AdminState>,
     Path(user): Path<String>,
@@ -215,6 +217,8 @@ async fn update(
         email_verified: body.email_verified,
         active: body.active,
         locked_until: body.locked_until.map(|moment| moment.0),
+        username: None,
+        groups: None,
         scopes: body.scopes,
         claims: body.claims,
     };
@@ -227,7 +231,7 @@ async fn update(
     security(("operator" = [])),
     params(("user" = String, Path, description = "The id or the address of an account.")),
     responses((status = 204, description = "It is gone.")),
-    extensions(("x-codes" = json!(["not_found", "invalid_email", "conflict"]))))]
+    extensions(("x-codes" = json!(["not_found", "invalid_email", "invalid_username", "conflict"]))))]
 async fn delete(
     State(state): State<AdminState>,
     Path(user): Path<String>,
@@ -243,7 +247,7 @@ async fn delete(
     security(("operator" = [])),
     params(("user" = String, Path, description = "The id or the address of an account.")),
     responses((status = 200, body = SessionList, description = "Those that live.")),
-    extensions(("x-codes" = json!(["not_found", "invalid_email"]))))]
+    extensions(("x-codes" = json!(["not_found", "invalid_email", "invalid_username"]))))]
 async fn sessions(State(state): State<AdminState>, Path(user): Path<String>) -> Result<Response, Failure> {
     let shown_user = state.accounts.show_user(state.accounts.find_user(&user).await?).await?;
     let sessions = shown_user.sessions.iter().map(SessionEntry::from).collect();
@@ -255,7 +259,7 @@ async fn sessions(State(state): State<AdminState>, Path(user): Path<String>) -> 
     security(("operator" = [])),
     params(("user" = String, Path, description = "The id or the address of an account.")),
     responses((status = 200, body = EndedSessions, description = "They have ended.")),
-    extensions(("x-codes" = json!(["not_found", "invalid_email", "conflict"]))))]
+    extensions(("x-codes" = json!(["not_found", "invalid_email", "invalid_username", "conflict"]))))]
 async fn end_sessions(
     State(state): State<AdminState>,
     Path(user): Path<String>,
@@ -272,7 +276,7 @@ async fn end_sessions(
     params(("user" = String, Path, description = "The id or the address of an account."),
         ("session" = String, Path, description = "The id of a session.")),
     responses((status = 200, body = EndedSessions, description = "It has ended.")),
-    extensions(("x-codes" = json!(["not_found", "invalid_email", "conflict"]))))]
+    extensions(("x-codes" = json!(["not_found", "invalid_email", "invalid_username", "conflict"]))))]
 async fn end_session(
     State(state): State<AdminState>,
     Path((user, session)): Path<(String, String)>,
@@ -292,7 +296,7 @@ async fn end_session(
     security(("operator" = [])),
     params(("user" = String, Path, description = "The id or the address of an account.")),
     responses((status = 202, body = Delivery, description = "A mail is on its way, or the link is in the answer.")),
-    extensions(("x-codes" = json!(["not_found", "invalid_email", "account_frozen", "conflict"]))))]
+    extensions(("x-codes" = json!(["not_found", "invalid_email", "invalid_username", "account_frozen", "conflict"]))))]
 async fn reset_password(
     State(state): State<AdminState>,
     Path(user): Path<String>,
@@ -318,7 +322,7 @@ struct Decision {
     security(("operator" = [])),
     params(("user" = String, Path, description = "The id or the address of an account.")),
     responses((status = 200, body = UserEntry, description = "The account as it is now.")),
-    extensions(("x-codes" = json!(["not_found", "invalid_email", "invalid_request", "email_taken", "conflict"]))))]
+    extensions(("x-codes" = json!(["not_found", "invalid_email", "invalid_username", "invalid_request", "email_taken", "conflict"]))))]
 async fn unfreeze(
     State(state): State<AdminState>,
     Path(user): Path<String>,
@@ -345,7 +349,7 @@ struct Log {
     security(("operator" = [])),
     params(Log),
     responses((status = 200, body = EventList, description = "Newest first.")),
-    extensions(("x-codes" = json!(["not_found", "invalid_email"]))))]
+    extensions(("x-codes" = json!(["not_found", "invalid_email", "invalid_username"]))))]
 async fn events(
     State(state): State<AdminState>,
     query: Result<Query<Log>, QueryRejection>,

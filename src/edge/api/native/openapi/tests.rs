@@ -79,8 +79,13 @@ async fn the_description_is_served_and_complete() {
     assert_eq!(served.body()["servers"], json!([{"url": "https://app.test/auth"}]));
     assert!(served.body()["openapi"].as_str().unwrap().starts_with("3.1"));
     let mut described: Vec<String> = Vec::new();
-    let mut used: Vec<String> =
-        vec!["method_not_allowed".into(), "email_taken".into(), "account_frozen".into()];
+    let mut used: Vec<String> = vec![
+        "method_not_allowed".into(),
+        "email_taken".into(),
+        "username_taken".into(),
+        "invalid_username".into(),
+        "account_frozen".into(),
+    ];
     for (path, methods) in api.document["paths"].as_object().unwrap() {
         for (method, operation) in methods.as_object().unwrap() {
             described.push(format!("{} {path}", method.to_uppercase()));

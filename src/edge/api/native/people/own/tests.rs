@@ -527,6 +527,8 @@ async fn the_page_tells_what_no_letter_can() {
         let world = accounts_world::world_with(|settings| settings.sends_mail = sends_mail);
         let new = NewUser {
             email: Some(ANN.to_owned()),
+            username: None,
+            groups: Vec::new(),
             name: None,
             password: NewPassword::Given(accounts_world::secret(PASSWORD)),
             email_verified: true,
