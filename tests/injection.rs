@@ -36,7 +36,9 @@ use palisade_core::ports::{
     Verifier,
 };
 use palisade_core::service::admit::{Admission, Authenticator};
+use palisade_core::service::left_to_app::LeftToApp;
 use palisade_testing::carry_fakes::carrier;
+use palisade_testing::fakes::{FakeAudit, FakeEntropy};
 use palisade_testing::nowhere::nowhere;
 use palisade_testing::page_fakes::FakePages;
 use secrecy::{ExposeSecret, SecretString};
@@ -247,6 +249,11 @@ async fn world(upstream: SocketAddr, keys: &str) -> World {
         mark: LoopMark::of(1),
         pages: Arc::new(FakePages),
         carrier: carrier(),
+        left_to_app: Arc::new(LeftToApp::new(
+            Arc::new(FakeAudit::default()),
+            Arc::new(SystemClock),
+            Arc::new(FakeEntropy::default()),
+        )),
         clock: Arc::new(SystemClock),
         meter: Arc::clone(&meter) as _,
         capacity: Arc::clone(&capacity),

@@ -15,6 +15,7 @@ use crate::edge::proxy::expiry::{self, Warning};
 use crate::edge::proxy::tls::Acceptor;
 use palisade_core::ports::{Clock, Store};
 use palisade_core::service::clock::GuardedClock;
+use palisade_core::service::left_to_app::LeftToApp;
 use palisade_core::service::ongoing::Expiry;
 
 /// How often external keys are fetched again.
@@ -26,6 +27,8 @@ const BETWEEN_WALKS: Duration = Duration::from_millis(50);
 const LOOK_FOR_EXPIRED: Duration = Duration::from_secs(1);
 /// How often ended revocations are removed from the store.
 const SWEEP: Duration = Duration::from_secs(60);
+/// How often it is looked whether totals for the audit log are due.
+const LOOK_AT_TOTALS: Duration = Duration::from_secs(60);
 /// How often the wall clock is compared with the uptime.
 const LOOK_AT_CLOCK: Duration = Duration::from_secs(1);
 /// How often the end of the certificate is looked at.
@@ -124,5 +127,14 @@ pub(super) async fn sweep(state: Arc<ProcessState>) {
         if let Err(error) = state.store.sweep(state.clock.reading().earliest).await {
             tracing::warn!(%error, "ended revocations could not be forgotten; they are tried again");
         }
+    }
+}
+
+/// Writes down how many requests were left to their apps within the hour that is over.
+pub(super) async fn tell_left_to_app(left_to_app: Arc<LeftToApp>) {
+    let mut ticks = tokio::time::interval(LOOK_AT_TOTALS);
+    loop {
+        ticks.tick().await;
+        left_to_app.look();
     }
 }

@@ -17,6 +17,7 @@ use super::state::ProcessState;
 use crate::config::{Config, error_lines};
 use crate::edge::browser_sessions::CookieVerdicts;
 use crate::edge::demo;
+use crate::edge::entropy::SystemEntropy;
 use crate::edge::fetch::HttpFetch;
 use crate::edge::jwt::{Asker, Issuers, StoredKeys};
 use crate::edge::machine;
@@ -26,6 +27,7 @@ use crate::edge::proxy::app_tokens::AppTokens;
 use crate::edge::proxy::capacity::{Capacity, Plan};
 use palisade_core::domain::account::Registration;
 use palisade_core::ports::{Meter, SecretStore};
+use palisade_core::service::left_to_app::LeftToApp;
 
 /// What the phase made.
 pub(super) struct Composed {
@@ -99,6 +101,8 @@ pub(super) async fn compose(opened: Opened) -> Result<Composed, String> {
     ));
     let app_tokens =
         AppTokens::new(Arc::new(ring.clone()), config.tokens.access_ttl, config.tokens.cache_entries);
+    let left_to_app =
+        LeftToApp::new(accounts.shared().audit, Arc::clone(&clock) as _, Arc::new(SystemEntropy));
     let state = Arc::new(ProcessState {
         clock,
         meters,
@@ -111,6 +115,7 @@ pub(super) async fn compose(opened: Opened) -> Result<Composed, String> {
         issuer_clocks,
         sessions,
         app_tokens: Arc::new(app_tokens),
+        left_to_app: Arc::new(left_to_app),
         key: accounts.shared().key,
         demo,
         capacity,

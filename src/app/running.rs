@@ -96,6 +96,8 @@ impl RunningGateway {
         for task in &self.tasks {
             task.abort();
         }
+        // Before the audit log is closed.
+        self.operator.state.left_to_app.close();
         // What it leaves behind is mail and events, which the accounts' workers take on.
         self.connections.close(grace).await;
         self.accounts.close(grace).await;

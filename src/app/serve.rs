@@ -139,6 +139,7 @@ fn engine(operator: &Arc<Operator>, accounts: &Accounts, carrier: Arc<SessionCar
         mark: proxy::looped::LoopMark::random(&SystemEntropy),
         pages: Arc::clone(&operator.pages) as _,
         carrier,
+        left_to_app: Arc::clone(&state.left_to_app),
         clock: state.clock(),
         meter: state.meter(),
         capacity: Arc::clone(&state.capacity),
@@ -197,6 +198,7 @@ fn background_tasks(
         spawn(background::remember_clocks(Arc::clone(&state.issuer_clocks))),
         spawn(background::watch_clock(Arc::clone(&state.clock), Arc::clone(&state.store))),
         spawn(background::sweep(Arc::clone(state))),
+        spawn(background::tell_left_to_app(Arc::clone(&state.left_to_app))),
     ]
 }
 

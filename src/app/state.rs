@@ -23,6 +23,7 @@ use palisade_core::domain::table::Table;
 use palisade_core::ports::{BrowserSessions, Clock, Meter, Revocations, Store};
 use palisade_core::service::admit::{Admission, Authenticator};
 use palisade_core::service::clock::GuardedClock;
+use palisade_core::service::left_to_app::LeftToApp;
 use palisade_core::service::session_cookies::SessionCookies;
 
 /// Everything that outlives a reload.
@@ -41,6 +42,8 @@ pub(super) struct ProcessState {
     pub(super) sessions: Arc<dyn BrowserSessions>,
     /// The tokens for the servers of apps.
     pub(super) app_tokens: Arc<AppTokens>,
+    /// The audit of what routes leave to their apps.
+    pub(super) left_to_app: Arc<LeftToApp>,
     pub(super) key: Arc<ServerKey>,
     /// Where the sample app is, if it is served.
     pub(super) demo: Option<SocketAddr>,

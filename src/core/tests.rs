@@ -64,6 +64,9 @@ mod service {
     mod leases {
         mod tests;
     }
+    mod left_to_app {
+        mod tests;
+    }
     mod links {
         mod tests;
     }

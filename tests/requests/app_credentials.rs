@@ -2,7 +2,8 @@
 //! what has no session is the app's to judge where the route says so.
 
 use crate::support::neighbours::{mint, revoke, until_metrics_say};
-use crate::support::{Gateway, Upstream, field, status};
+use crate::support::{Gateway, PATIENCE, Upstream, field, status};
+use serde_json::{Value, json};
 
 struct World {
     gateway: Gateway,
@@ -118,6 +119,22 @@ async fn the_apps_credentials_reach_it_byte_for_byte_beside_ours() {
     assert_eq!(world.upstream.requests().len(), forwarded);
 }
 
+/// The events of no account, once there is one like this among them.
+async fn until_audited(gateway: &Gateway, is_wanted: impl Fn(&Value) -> bool) -> Vec<Value> {
+    let look = async {
+        loop {
+            let (code, told) = gateway.admin("GET", "/admin/v1/audit?limit=1000", &Value::Null).await;
+            assert_eq!(code, 200, "{told}");
+            let events = told["events"].as_array().unwrap();
+            let wanted: Vec<Value> = events.iter().filter(|event| is_wanted(event)).cloned().collect();
+            if !wanted.is_empty() {
+                return wanted;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, look).await.expect("no such event")
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_session_the_app_is_told_of_no_one_and_judges_for_itself() {
     let world = World::start().await;
@@ -144,6 +161,20 @@ async fn without_a_session_the_app_is_told_of_no_one_and_judges_for_itself() {
         &format!("palisade_decisions_total{{decision=\"left_to_app\"}} {count}\n"),
     )
     .await;
+    // One line for the one client, whatever it sends, and none for requests that had a session.
+    let audited = until_audited(&world.gateway, |event| event["action"] == "left_to_app").await;
+    assert_eq!(audited.len(), 1, "{audited:#?}");
+    for (name, want) in [
+        ("outcome", json!("success")),
+        ("actor", json!("user")),
+        ("reason", json!("first_request")),
+        ("address", json!("127.0.0.1")),
+        ("details", json!({"route": "judged"})),
+    ] {
+        assert_eq!(audited[0][name], want, "{name}");
+    }
+    assert!(audited[0]["request_id"].is_string() && audited[0]["user"].is_null());
+
     let named = "Authorization: Basic a\r\nConnection: authorization\r\n";
     assert_eq!(status(&world.send("GET", "/judged", named).await), 200);
     assert_eq!(lines(&world.last()), ["Basic a"], "what it passed by is what the app judges");
@@ -158,4 +189,37 @@ async fn without_a_session_the_app_is_told_of_no_one_and_judges_for_itself() {
         }
     }
     assert_eq!(world.upstream.requests().len(), forwarded);
+}
+
+/// Every challenge of an answer.
+fn challenges(answer: &str) -> Vec<&str> {
+    let named = |line: &&str| line.to_ascii_lowercase().starts_with("www-authenticate:");
+    answer.lines().filter(named).map(|line| line[17..].trim()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_is_asked_for_the_apps_password_and_a_browser_is_not() {
+    let world = World::start().await;
+    let ours = "Bearer realm=\"palisade\"";
+    let both = [ours, "Basic realm=\"palisade\", charset=\"UTF-8\""];
+    let git = "User-Agent: git/2.47.3\r\nAccept: */*\r\nGit-Protocol: version=2\r\n";
+    for (path, fields, want) in [
+        ("/judged", git, &both[..]),
+        ("/judged", "", &both),
+        ("/judged", "Authorization:\r\nUser-Agent: git/2.47.3\r\n", &both),
+        // A browser would open a dialog, whatever asks.
+        ("/judged", "User-Agent: Mozilla/5.0 Firefox/140.0\r\nAccept: */*\r\n", &both[..1]),
+        ("/judged", "Sec-Fetch-Mode: cors\r\nSec-Fetch-Site: same-origin\r\n", &both[..1]),
+        ("/judged", "Cookie: a=b\r\n", &both[..1]),
+        ("/judged", "Origin: https://page.test\r\n", &both[..1]),
+        // Here a password in the field would open nothing.
+        ("/beside", git, &both[..1]),
+    ] {
+        let answer = world.send("GET", path, fields).await;
+        assert_eq!((status(&answer), challenges(&answer)), (401, want.to_vec()), "{path} {fields}: {answer}");
+    }
+    // A token of ours that is not good is what is wrong.
+    let bad = world.send("GET", "/judged", "X-Gate: a.b.c\r\nUser-Agent: git/2.47.3\r\n").await;
+    assert!(status(&bad) == 401 && challenges(&bad).len() == 1, "{bad}");
+    assert_eq!(world.upstream.requests().len(), 0);
 }

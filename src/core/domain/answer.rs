@@ -115,6 +115,10 @@ pub const fn realm() -> &'static str {
     "Bearer realm=\"palisade\""
 }
 
+/// The challenge beside ours on a route that leaves requests to its app (`without_session`), for programs: git, its LFS and
+/// clients of WebDAV send the password that they have only after one of this scheme (RFC 7617 §2).
+pub const FOR_THE_APP: &str = "Basic realm=\"palisade\", charset=\"UTF-8\"";
+
 fn bearer(error: &str, description: &str, scope: Option<&str>) -> String {
     let scope = scope.map(|scope| format!(", scope=\"{scope}\"")).unwrap_or_default();
     format!("{}, error=\"{error}\", error_description=\"{description}\"{scope}", realm())

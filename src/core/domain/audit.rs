@@ -65,6 +65,8 @@ pub enum Action {
     UseLink,
     /// An attempt met a limit: the first of each wait.
     LimitReached,
+    /// A request passed without a session, because its route leaves it to the app: the first of a client, and totals.
+    LeftToApp,
     /// The configuration was read again.
     Reload,
     /// A call of the admin API that was not done: without the credential, or for another reason.
@@ -203,7 +205,7 @@ mod tests {
     }
 
     /// Every action; [`every_action_is_described`] does not compile when one is missing.
-    const ALL: [Action; 39] = [
+    const ALL: [Action; 40] = [
         Action::Register,
         Action::VerifyEmail,
         Action::Login,
@@ -236,6 +238,7 @@ mod tests {
         Action::ResendVerification,
         Action::UseLink,
         Action::LimitReached,
+        Action::LeftToApp,
         Action::Reload,
         Action::AdminCall,
         Action::AcceptClock,
@@ -282,6 +285,7 @@ mod tests {
                 | Action::ResendVerification
                 | Action::UseLink
                 | Action::LimitReached
+                | Action::LeftToApp
                 | Action::Reload
                 | Action::AdminCall
                 | Action::AcceptClock

@@ -99,6 +99,20 @@ pub fn is_safe(method: &str) -> bool {
     matches!(method, "GET" | "HEAD" | "OPTIONS")
 }
 
+/// Whether the request has nothing that browsers send: at a challenge of scheme Basic a browser opens a dialog of its own,
+/// also for what a script fetches, and sends the password that a person types there with every later request.
+#[must_use]
+pub fn is_of_no_browser(headers: &dyn Headers) -> bool {
+    let mut is_browser = false;
+    for name in OF_METADATA.into_iter().chain(["cookie", "origin", "referer"]) {
+        headers.each(name, &mut |_| is_browser = true);
+    }
+    headers.each("user-agent", &mut |line| {
+        is_browser |= String::from_utf8_lossy(line).to_ascii_lowercase().contains("mozilla");
+    });
+    !is_browser
+}
+
 /// Whether htmx sent it, which follows `HX-Redirect` in place of the answer.
 #[must_use]
 pub fn is_htmx(headers: &dyn Headers) -> bool {

@@ -24,6 +24,36 @@ const SAFARI: &str = "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKi
 const SAFARI_ACCEPT: &str = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
 
 #[test]
+fn what_browsers_send_is_told_from_what_programs_send() {
+    for fields in [
+        &[("user-agent", "git/2.47.3"), ("accept", "*/*"), ("git-protocol", "version=2")][..],
+        &[
+            ("user-agent", "git-lfs/3.6.0 (GitHub; linux amd64; go 1.23)"),
+            ("accept", "application/vnd.git-lfs+json"),
+        ],
+        &[("user-agent", "davfs2/1.7.0 neon/0.34.0")],
+        &[("user-agent", "curl/8.14.1"), ("accept", "*/*")],
+        &[],
+    ] {
+        assert!(is_of_no_browser(&Sent(fields)), "{fields:?}");
+    }
+    for field in [
+        ("user-agent", CHROME),
+        ("user-agent", SAFARI),
+        ("user-agent", "mozilla/4.0"),
+        ("cookie", "a=b"),
+        ("origin", "null"),
+        ("referer", "https://app.test/"),
+        ("sec-fetch-mode", "cors"),
+        ("sec-fetch-dest", "empty"),
+        ("sec-fetch-site", "none"),
+        ("sec-fetch-user", "?1"),
+    ] {
+        assert!(!is_of_no_browser(&Sent(&[("accept", "*/*"), field])), "{field:?}");
+    }
+}
+
+#[test]
 fn a_page_that_a_person_opens_is_a_navigation() {
     for (client, fields) in [
         (

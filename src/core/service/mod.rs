@@ -18,6 +18,7 @@ pub mod hash_costs;
 pub mod injector;
 pub mod invite;
 mod leases;
+pub mod left_to_app;
 pub mod links;
 pub mod mailboxes;
 pub mod mint;

@@ -27,13 +27,16 @@ use super::stage::{Admitted, Answered, Attempts, MatchedRequest, Sent, Stage};
 use super::{app_cookies, bridge, cookies, cors, h2, outbound, turns};
 use crate::config::ClientAddress;
 use crate::http_fields::Fields;
+use palisade_core::domain::answer;
 use palisade_core::domain::native_hosts::NativeHosts;
+use palisade_core::domain::navigation;
 use palisade_core::domain::return_to::BESIDE_APPS;
 use palisade_core::domain::time::UnixTime;
 use palisade_core::domain::verdict::Refusal;
 use palisade_core::ports::{Clock, Injector, Meter, PageRenderer, Signer};
 use palisade_core::service::admit::{Admission, Permit, Verdict};
 use palisade_core::service::carry::SessionCarrier;
+use palisade_core::service::left_to_app::LeftToApp;
 use palisade_core::service::ongoing::AdmissionRecord;
 
 /// How much of a request body the engine keeps at most, in bytes.
@@ -77,6 +80,8 @@ pub struct Gateway {
     pub pages: Arc<dyn PageRenderer>,
     /// Carries sessions to other hosts.
     pub carrier: Arc<SessionCarrier>,
+    /// The audit of what routes leave to their apps.
+    pub left_to_app: Arc<LeftToApp>,
     pub clock: Arc<dyn Clock>,
     pub meter: Arc<dyn Meter>,
     pub capacity: Arc<Capacity>,
@@ -129,9 +134,16 @@ impl Gateway {
 
     /// The answer to a refused request, in the form for the client that it says it is.
     pub(super) fn refused(&self, live: &Live, unserved: &Unserved<'_>, refusal: Refusal) -> AnsweredHere {
-        match self.for_browsers(live) {
+        let is_for_the_app = refusal == Refusal::NoToken && is_of_a_program_of_the_app(unserved);
+        let here: AnsweredHere = match self.for_browsers(live) {
             Some(answers) => answers.refusal(unserved, &refusal),
             None => refusal.into(),
+        };
+        match is_for_the_app && here.reply.status() == 401 {
+            true => {
+                AnsweredHere { reply: here.reply.with_field("www-authenticate", answer::FOR_THE_APP), ..here }
+            }
+            false => here,
         }
     }
 
@@ -322,6 +334,10 @@ impl Gateway {
         let watched = context.watched.insert(self.watch(header, &context.exchange, &matched, &permit));
         match self.obtain(header, &live, &permit, watched, &context.id).await {
             Ok((place, injected)) => {
+                if permit.is_left_to_app() {
+                    let route = &permit.route().route.name;
+                    self.left_to_app.passed(route, context.client, &context.id);
+                }
                 context.stage = Stage::Admitted(Admitted {
                     permit,
                     live,
@@ -413,6 +429,13 @@ impl Gateway {
     pub(super) fn source<'a>(&'a self, request_id: &'a str) -> TokenSource<'a> {
         TokenSource { injector: &*self.injector, begin_at: &self.connect_at, request_id }
     }
+}
+
+/// Whether a program sent a request without a credential that its route would leave to the app with one.
+fn is_of_a_program_of_the_app(unserved: &Unserved<'_>) -> bool {
+    let route = unserved.route.map(|served| &*served.route);
+    route.is_some_and(|route| route.policy.carriers.leaves_to_app())
+        && navigation::is_of_no_browser(&Fields(&unserved.header.headers))
 }
 
 /// Whether the path is one of ours beside the apps: on every host that the configuration names, whatever its routes say.

@@ -27,7 +27,7 @@ use palisade_core::ports::{Ended, InjectFault};
 use palisade_core::service::admit::Authenticator;
 use palisade_core::service::ongoing::Ending;
 use palisade_testing::carry_fakes::carrier;
-use palisade_testing::fakes::{FakeClock, FakeSigner, FakeStore};
+use palisade_testing::fakes::{FakeAudit, FakeClock, FakeEntropy, FakeSigner, FakeStore};
 use palisade_testing::page_fakes::FakePages;
 use palisade_testing::token_fakes::FakeVerifier;
 
@@ -124,6 +124,11 @@ async fn world_with(keys: &str) -> World {
         mark: LoopMark::of(1),
         pages: Arc::new(FakePages),
         carrier: carrier(),
+        left_to_app: Arc::new(LeftToApp::new(
+            Arc::new(FakeAudit::default()),
+            Arc::clone(&clock) as _,
+            Arc::new(FakeEntropy::default()),
+        )),
         clock,
         meter: Arc::clone(&meter) as _,
         capacity,
