@@ -18,5 +18,6 @@ mod streams;
 mod support;
 mod tokens;
 mod upstreams;
+mod user_names;
 mod watch;
 mod webdav;

@@ -25,7 +25,7 @@ Examples:
 A connection is `pending` until its user has given consent, `active` while its tokens are good,
 `reconnect_needed` when the provider does not honour them any more, and `revoked` when it was ended.")]
     List {
-        /// Only this account's: its id or its e-mail address.
+        /// Only this account's: its id, its e-mail address or its user name.
         #[arg(long, value_name = "USER")]
         user: Option<String>,
         /// Only those that stand like this.
@@ -73,7 +73,7 @@ pub(super) enum Status {
 
 #[derive(Debug, Args)]
 pub(super) struct Named {
-    /// The account: its id or its e-mail address.
+    /// The account: its id, its e-mail address or its user name.
     #[arg(value_name = "USER")]
     user: String,
     /// The connection's id, as `palisade connections list` shows it.

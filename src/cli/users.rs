@@ -1,12 +1,15 @@
 //! `palisade users …`: accounts, over the admin API of the running gateway.
 
+mod add;
+mod import;
+mod set;
+
 use std::io::IsTerminal;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use comfy_table::Table;
-use serde_json::{Map, Value, json};
-use zeroize::Zeroizing;
+use serde_json::{Value, json};
 
 use super::output::{Output, escaped, list_of, pretty, table, text, time};
 use super::{admin, link};
@@ -40,8 +43,60 @@ Examples:
                                                               invitation, `palisade users invite`, is good for 7 days)
   palisade users add ann@example.com --verified --generate-password
   palisade users add ann@example.com --verified --password-stdin < secret
-  palisade users add ann@example.com --verified --password-hash '$2b$12$…'")]
-    Add(Box<Add>),
+  palisade users add ann@example.com --verified --password-hash '$2b$12$…'
+  palisade users add --username ann --group staff             an account without an address: nothing is mailed to it;
+                                                              the link that sets its password is printed
+  palisade users add ann@example.com --username ann --group staff --group \"Sales, EMEA\"")]
+    Add(Box<add::Add>),
+    /// Change an account: its address, its user name, its groups, what the person is called.
+    #[command(after_help = "\
+What is not named stays as it is. `--group` says the whole list of groups; `--add-group` and `--remove-group` leave the
+others as they are, whatever they are by now. An empty text takes a name or an address away. What apps are told changes
+with the next token: those that are in use are refused from now on, and sessions go on with new ones.
+
+A user name is never given out twice: no other account gets one that this account had, also when it is deleted. The
+account itself may take it back.
+
+A new address waits for its verification: a link is mailed to it, and until it is used no sign-in to the account works.
+`--verified` vouches for it instead. The account's sessions end when its address is replaced or taken away.
+
+Examples:
+  palisade users set ann@example.com --username ann
+  palisade users set ann --add-group staff --remove-group trainees
+  palisade users set ann --group staff --group \"Sales, EMEA\"   these two and no other
+  palisade users set ann --no-groups
+  palisade users set ann --email ann@example.com --verified
+  palisade users set ann --email \"\"                          no address: nothing is mailed any more")]
+    Set(Box<set::Set>),
+    /// Make the accounts of a file.
+    #[command(after_help = "\
+The file has an account on each line, as a JSON object with the members of `POST /admin/v1/users` (palisade openapi):
+
+  {\"username\": \"ann\", \"email\": \"ann@example.com\", \"email_verified\": true, \"groups\": [\"staff\"]}
+  {\"username\": \"bob\", \"name\": \"Bob\", \"groups\": [], \"password_hash\": \"$2b$12$…\"}
+
+Each needs a `username` or an `email`. Empty lines are left out. A `-` in place of the file is standard input.
+
+Every line is checked before the first account is made, here and by the gateway: as long as one has a fault, all faults
+are listed by their lines, and nothing is made. Two lines with one user name or address are a fault. Then the accounts
+are made one after the other. If one is refused in between, as another account has taken its name meanwhile, the
+import stops there and says which lines were made.
+
+Where a line has no password, a link that sets one is mailed; of an account without an address, and where no mail is
+sent, it is printed (`--json`: in .link).
+
+Examples:
+  palisade users import people.jsonl --dry-run
+  palisade users import people.jsonl --json > made.json")]
+    Import {
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// Check every line and make nothing.
+        #[arg(long)]
+        dry_run: bool,
+        #[command(flatten)]
+        output: Output,
+    },
     /// Invite a person: an account without a password, and a mailed link with which they choose one.
     #[command(after_help = "\
 The link is good for 7 days and once; following it shows that the mailbox is theirs, so the address counts as verified.
@@ -120,45 +175,9 @@ works; run the command again for another link.")]
 
 #[derive(Debug, Args)]
 pub(super) struct Named {
-    /// The account: its id or its e-mail address.
+    /// The account: its id, its e-mail address or its user name.
     #[arg(value_name = "USER")]
     user: String,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct Add {
-    /// The e-mail address.
-    email: String,
-    /// What the person is called.
-    #[arg(long)]
-    name: Option<String>,
-    /// Make a random password that meets the policy, and print it.
-    #[arg(long, group = "secret")]
-    generate_password: bool,
-    /// Read the password from standard input. (There is no option for the password itself: it would be in
-    /// the shell's history, and visible to every user of this machine.)
-    #[arg(long, group = "secret")]
-    password_stdin: bool,
-    /// Import a hash: bcrypt ($2a$, $2b$, $2y$) or passlib's bcrypt_sha256.
-    #[arg(long, value_name = "HASH", group = "secret")]
-    password_hash: Option<String>,
-    /// Take the address as verified; otherwise a verification is mailed.
-    #[arg(long)]
-    verified: bool,
-    /// A scope of every access token; repeat for more.
-    #[arg(long = "scope", value_name = "SCOPE")]
-    scopes: Vec<String>,
-    /// A further claim of every access token; repeat for more. The value is JSON, or else text.
-    #[arg(long = "claim", value_name = "NAME=VALUE", value_parser = claim)]
-    claims: Vec<(String, Value)>,
-    #[command(flatten)]
-    output: Output,
-}
-
-fn claim(text: &str) -> Result<(String, Value), String> {
-    let (name, value) = text.split_once('=').ok_or("write it as NAME=VALUE")?;
-    let value = serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned()));
-    Ok((name.to_owned(), value))
 }
 
 /// Does what was asked. The text is what to print.
@@ -169,11 +188,13 @@ pub(super) fn run(config: &Path, command: Users) -> Result<String, String> {
             admin::ask(config, |client| async move { show(&client, &user, events, &output).await })
         }
         Users::Add(add) => {
-            let password = if add.password_stdin { Some(from_stdin()?) } else { None };
-            admin::ask(config, |client| async move { self::add(&client, *add, password).await })
+            let password = add.password()?;
+            admin::ask(config, |client| async move { add::run(&client, *add, password).await })
         }
-        Users::Disable { user } => set(config, &user, json!({"active": false}), "disabled"),
-        Users::Enable { user } => set(config, &user, json!({"active": true}), "enabled"),
+        Users::Set(wish) => admin::ask(config, |client| async move { set::run(&client, *wish).await }),
+        Users::Import { file, dry_run, output } => import::run(config, &file, dry_run, &output),
+        Users::Disable { user } => switch(config, &user, json!({"active": false}), "disabled"),
+        Users::Enable { user } => switch(config, &user, json!({"active": true}), "enabled"),
         Users::Delete { user, yes } => {
             if !yes && !confirmed(&user.user)? {
                 return Err("nothing was deleted".to_owned());
@@ -223,7 +244,7 @@ impl Named {
     }
 }
 
-fn set(config: &Path, user: &Named, change: Value, done: &str) -> Result<String, String> {
+fn switch(config: &Path, user: &Named, change: Value, done: &str) -> Result<String, String> {
     admin::ask(config, |client| async move {
         client.patch(&user.path(""), &change).await?;
         Ok(format!("{done} {}", user.user))
@@ -244,9 +265,10 @@ async fn list(client: &AdminClient, output: &Output) -> Result<String, String> {
     if output.json {
         return Ok(pretty(&Value::Array(users)));
     }
-    let mut table = table(&["E-MAIL", "NAME", "STATE", "CREATED", "LAST LOGIN", "ID"]);
+    let mut table = table(&["USER NAME", "E-MAIL", "NAME", "STATE", "CREATED", "LAST LOGIN", "ID"]);
     for user in &users {
         table.add_row([
+            text(&user["username"]),
             text(&user["email"]),
             text(&user["name"]),
             state(user).to_owned(),
@@ -266,10 +288,29 @@ fn state(user: &Value) -> &'static str {
         "frozen"
     } else if user["locked_until"].is_number() {
         "locked"
-    } else if user["email_verified"] == false {
+    } else if awaits_verification(user) {
         "unverified"
     } else {
         "active"
+    }
+}
+
+/// Whether its address was never verified. An account without one waits for nothing.
+fn awaits_verification(user: &Value) -> bool {
+    user["email"].is_string() && user["email_verified"] == false
+}
+
+/// What an answer calls its account: by what it is signed in to.
+fn called(user: &Value) -> String {
+    let names = [&user["email"], &user["username"], &user["id"]];
+    names.into_iter().find(|name| name.is_string()).map_or_else(String::new, text)
+}
+
+/// Names of groups, which may hold spaces and commas.
+fn groups(user: &Value) -> String {
+    match user["groups"].as_array() {
+        Some(groups) if !groups.is_empty() => user["groups"].to_string(),
+        _ => text(&Value::Null),
     }
 }
 
@@ -283,10 +324,12 @@ async fn show(client: &AdminClient, user: &Named, limit: u16, output: &Output) -
     }
     let mut lines = table(&[]);
     for (label, value) in [
+        ("User name", text(&shown["username"])),
         ("E-mail", text(&shown["email"])),
         ("Name", text(&shown["name"])),
         ("State", state(&shown).to_owned()),
         ("Password", if shown["has_password"] == true { "set" } else { "none" }.to_owned()),
+        ("Groups", groups(&shown)),
         ("Scopes", list_of(&shown["scopes"])),
         ("Claims", shown["claims"].to_string()),
         ("Token version", shown["token_version"].to_string()),
@@ -355,43 +398,18 @@ fn session_table(sessions: &Value) -> Table {
     table
 }
 
-async fn add(client: &AdminClient, add: Add, password: Option<Zeroizing<String>>) -> Result<String, String> {
-    let claims: Map<String, Value> = add.claims.into_iter().collect();
-    let body = json!({
-        "email": add.email,
-        "name": add.name,
-        "password": password.as_deref(),
-        "password_hash": add.password_hash,
-        "generate_password": add.generate_password,
-        "email_verified": add.verified,
-        "scopes": add.scopes,
-        "claims": claims,
-    });
-    let made = client.post("/admin/v1/users", &body).await?;
-    if add.output.json {
-        return Ok(pretty(&made));
-    }
-    let mut said = format!("added {} with the id {}", text(&made["email"]), text(&made["id"]));
+/// What is to be handed over or is on its way, below what was said of a new account.
+fn handed(made: &Value) -> String {
+    let mut said = String::new();
     if let Some(password) = made["password"].as_str() {
         said.push_str(&format!("\npassword: {password}"));
     }
     if made["has_password"] == false {
-        said.push_str(&format!("\n{}", link::shown(&made, "a link that sets a password")));
-    } else if made["email_verified"] == false {
-        said.push_str(&format!("\n{}", link::shown(&made, "a link that verifies the address")));
+        said.push_str(&format!("\n{}", link::shown(made, "a link that sets a password")));
+    } else if awaits_verification(made) {
+        said.push_str(&format!("\n{}", link::shown(made, "a link that verifies the address")));
     }
-    Ok(said)
-}
-
-/// A password from standard input, without its last line feed.
-fn from_stdin() -> Result<Zeroizing<String>, String> {
-    let text = std::io::read_to_string(std::io::stdin().lock()).map(Zeroizing::new);
-    let text = text.map_err(|error| format!("standard input cannot be read: {error}"))?;
-    let password = text.strip_suffix('\n').unwrap_or(&text);
-    match password.strip_suffix('\r').unwrap_or(password) {
-        "" => Err("no password came from standard input".to_owned()),
-        password => Ok(Zeroizing::new(password.to_owned())),
-    }
+    said
 }
 
 /// Asks a person; a script must say `--yes`.
@@ -410,16 +428,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_claim_is_json_or_text() {
-        assert_eq!(claim("role=admin").unwrap(), ("role".to_owned(), json!("admin")));
-        assert_eq!(claim("level=3").unwrap(), ("level".to_owned(), json!(3)));
-        assert_eq!(claim("roles=[\"a\",\"b\"]").unwrap().1, json!(["a", "b"]));
-        assert!(claim("role").is_err());
-    }
-
-    #[test]
     fn the_state_is_the_word_that_matters_most() {
-        let user = |active, locked: Value, verified| json!({"active": active, "locked_until": locked, "email_verified": verified});
+        let user = |active, locked: Value, verified| {
+            let email = "ann@example.com";
+            json!({"active": active, "locked_until": locked, "email": email, "email_verified": verified})
+        };
         assert_eq!(state(&user(false, json!(5), false)), "disabled");
         let mut frozen = user(true, json!(5), true);
         frozen["frozen"] = json!({"state": "waiting"});
@@ -427,5 +440,20 @@ mod tests {
         assert_eq!(state(&user(true, json!(5), false)), "locked");
         assert_eq!(state(&user(true, Value::Null, false)), "unverified");
         assert_eq!(state(&user(true, Value::Null, true)), "active");
+        let mut none = user(true, Value::Null, false);
+        none["email"] = Value::Null;
+        assert_eq!(state(&none), "active", "there is nothing to verify");
+    }
+
+    #[test]
+    fn an_account_is_called_by_what_it_is_signed_in_to() {
+        let both =
+            json!({"id": "1", "email": "ann@example.com", "username": "ann", "groups": ["a b", "c, d"]});
+        assert_eq!(
+            (called(&both).as_str(), groups(&both).as_str()),
+            ("ann@example.com", r#"["a b","c, d"]"#)
+        );
+        let none = json!({"id": "1", "email": null, "username": "ann", "groups": []});
+        assert_eq!((called(&none).as_str(), groups(&none).as_str()), ("ann", "–"));
     }
 }

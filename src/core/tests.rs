@@ -110,6 +110,7 @@ mod service {
         mod tests;
     }
     mod users {
+        mod edit_tests;
         mod no_address_tests;
         mod tests;
     }

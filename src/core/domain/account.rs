@@ -222,6 +222,14 @@ impl User {
         self.email.as_ref() == Some(email)
     }
 
+    /// What it is called where a person reads it: by its address, or else its user name, or else its id.
+    #[must_use]
+    pub fn called(&self) -> String {
+        let email = self.email.as_ref().map(EmailAddress::as_str);
+        let name = email.or(self.username.as_ref().map(Username::as_str));
+        name.map_or_else(|| self.id.to_string(), str::to_owned)
+    }
+
     /// Whether its address was never verified. An account without an address waits for nothing.
     #[must_use]
     pub fn awaits_verification(&self) -> bool {

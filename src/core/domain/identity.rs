@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use super::claims::USERNAME_CLAIM;
 use super::time::UnixTime;
 
 /// The subject of a verified access token, with the claims that policy may ask about.
@@ -44,6 +45,13 @@ impl Identity {
     #[inline]
     pub fn verified_email(&self) -> Option<&str> {
         self.email.as_deref().filter(|_| self.email_verified)
+    }
+
+    /// What to call the caller on a page: by the address, or else the user name, or else the subject.
+    #[must_use]
+    pub fn called(&self) -> &str {
+        let username = self.claims.get(USERNAME_CLAIM).and_then(Value::as_str);
+        self.email.as_deref().or(username).unwrap_or(&self.subject)
     }
 
     /// `gen`: the generation of our own tokens that this one belongs to.

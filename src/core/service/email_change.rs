@@ -73,8 +73,8 @@ impl Accounts {
         };
         let (user, session, before, after, gone) = self.retry_on_conflict(&source, decide).await?;
         self.outbox.notify_one();
-        let about =
-            About { user: Some(user.id), session, ..About::default() }.with_emails(before.as_ref(), &after);
+        let about = About { user: Some(user.id), session, ..About::default() }
+            .with_emails(before.as_ref(), Some(&after));
         self.note(&source, Action::ChangeEmail, Outcome::Success, about);
         self.note_gone(&source, gone);
         Ok(user)
@@ -172,7 +172,7 @@ impl Accounts {
         let (user, before, after, gone) = self.retry_on_conflict(&source, decide).await?;
         self.outbox.notify_one();
         self.tasks.notify_one();
-        let about = About::user(user).with_emails(before.as_ref(), &after);
+        let about = About::user(user).with_emails(before.as_ref(), Some(&after));
         self.note(&source, Action::UndoEmailChange, Outcome::Success, about);
         self.note_gone(&source, gone);
         Ok(())
@@ -215,7 +215,7 @@ impl Accounts {
                 _ => Done::default(),
             });
         };
-        let about = About::user(id).with_emails(before.as_ref(), &email);
+        let about = About::user(id).with_emails(before.as_ref(), Some(&email));
         let changes = self.hand_over(user, email).await?;
         Ok(Done { changes, noted: Some((Action::RestoreEmail, Outcome::Success, about)) })
     }
@@ -288,7 +288,7 @@ impl Accounts {
         }
     }
 
-    fn note_gone(&self, source: &Source<'_>, gone: Option<UserId>) {
+    pub(super) fn note_gone(&self, source: &Source<'_>, gone: Option<UserId>) {
         if let Some((action, outcome, about)) = gone.map(Accounts::made_room) {
             self.note(source, action, outcome, about);
         }

@@ -43,6 +43,7 @@ pub mod sign_in;
 pub mod storage;
 pub mod tasks;
 pub mod unclaimed;
+pub mod user_edit;
 pub mod users;
 pub mod verify_email;
 pub mod verify_registration;

@@ -50,13 +50,11 @@ impl About {
         self
     }
 
-    /// A change of address; an account that had none names none before.
-    pub(super) fn with_emails(self, before: Option<&EmailAddress>, after: &EmailAddress) -> About {
-        let about = match before {
-            Some(before) => self.with("email_before", before.as_str()),
-            None => self,
-        };
-        about.with("email_after", after.as_str())
+    /// A change of address; where there was none, or is none, that is not named.
+    pub(super) fn with_emails(self, before: Option<&EmailAddress>, after: Option<&EmailAddress>) -> About {
+        let named = [("email_before", before), ("email_after", after)];
+        let named = named.into_iter().filter_map(|(name, email)| Some((name, email?)));
+        named.fold(self, |about, (name, email)| about.with(name, email.as_str()))
     }
 
     pub(super) fn because(mut self, reason: impl Into<String>) -> About {
@@ -199,11 +197,12 @@ impl Accounts {
     }
 }
 
-/// What a change of an account by an operator was: the names of the fields, and the scopes and groups before and
-/// after. What claims and names say is not for the log.
+/// What a change of an account by an operator was: the names of the fields, and the address, the scopes and the groups
+/// before and after. What claims and names say is not for the log.
 pub(super) fn changed(before: &User, after: &User) -> About {
-    let fields: [(&str, bool); 9] = [
+    let fields: [(&str, bool); 10] = [
         ("name", before.name != after.name),
+        ("email", before.email != after.email),
         ("email_verified", before.email_verified != after.email_verified),
         ("active", before.active != after.active),
         ("locked_until", before.locked_until != after.locked_until),
@@ -215,6 +214,9 @@ pub(super) fn changed(before: &User, after: &User) -> About {
     ];
     let names: Vec<&str> = fields.into_iter().filter(|(_, is)| *is).map(|(name, _)| name).collect();
     let mut about = About::user(after.id).with("fields", names);
+    if before.email != after.email {
+        about = about.with_emails(before.email.as_ref(), after.email.as_ref());
+    }
     if before.scopes != after.scopes {
         about = about.with("scopes_before", before.scopes.clone()).with("scopes_after", after.scopes.clone());
     }

@@ -8,6 +8,7 @@ use super::accounts::{AccountError, Accounts};
 use super::caller::Client;
 use crate::domain::email::EmailAddress;
 use crate::domain::link::Purpose;
+use crate::domain::username::Username;
 use crate::ports::Limited;
 
 /// A link that was good when it was opened. Only [`Accounts::open_link`] makes one, which counts as an attempt.
@@ -16,11 +17,19 @@ pub struct OpenedLink {
     pub purpose: Purpose,
     /// The address of the account, if it has one. For a link that changes it: as it still is.
     pub email: Option<EmailAddress>,
+    pub username: Option<Username>,
     /// Where the browser that asked for the link was going; to be read anew.
     pub return_to: Option<String>,
 }
 
 impl OpenedLink {
+    /// What the account is signed in to by: its address, or else its user name.
+    #[must_use]
+    pub fn login_name(&self) -> Option<&str> {
+        let email = self.email.as_ref().map(EmailAddress::as_str);
+        email.or(self.username.as_ref().map(Username::as_str))
+    }
+
     pub(super) fn token(&self) -> &str {
         self.token.expose_secret()
     }
@@ -43,6 +52,7 @@ impl Accounts {
             token: token.to_owned().into(),
             purpose: link.purpose,
             email: user.email,
+            username: user.username,
             return_to: link.return_to,
         })
     }

@@ -115,7 +115,7 @@ impl Accounts {
         if let Some(email) = &new_email {
             self.outbox.notify_one();
             self.tasks.notify_one();
-            let about = About::user(user.id).with_emails(user.email.as_ref(), email);
+            let about = About::user(user.id).with_emails(user.email.as_ref(), Some(email));
             self.note(&source, Action::RequestEmailChange, Outcome::Success, about);
         }
         Ok(Edited { user, pending_email: new_email })

@@ -11,7 +11,6 @@ use std::time::Duration;
 
 pub use self::sessions::SessionClaim;
 use crate::domain::account::UserId;
-use crate::domain::email::EmailAddress;
 use crate::domain::revocation::{Revocation, Target};
 use crate::domain::session::{Lifetimes, SessionId};
 use crate::domain::task::{Task, Work};
@@ -73,8 +72,8 @@ pub struct RevokeOutcome {
     pub ended: Vec<(UserId, SessionId)>,
     /// The session of the token at hand that lives on, and will bring further tokens.
     pub live_session: Option<SessionId>,
-    /// The address of the account of the tokens or session; `None` where there is none.
-    pub account: Option<EmailAddress>,
+    /// What the account of the tokens or session is called ([`User::called`]); `None` where there is none.
+    pub account: Option<String>,
 }
 
 /// How long what is revoked could have gone on.
@@ -230,7 +229,7 @@ impl Revoke {
             0
         });
         let sessions_ended = own.then_some(sessions_ended);
-        let account = named.account.and_then(|user| user.email);
+        let account = named.account.map(|user| user.called());
         Ok(RevokeOutcome { entry, sessions_ended, ended, live_session: named.live, account })
     }
 

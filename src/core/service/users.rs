@@ -10,17 +10,16 @@ use super::noted::About;
 use super::noted::changed;
 use super::retry::Decision;
 use super::sessions::Which;
+pub use super::user_edit::UserEdit;
+use super::user_edit::{Wish, check_claims, check_scopes, has_login_name};
 use crate::domain::account::{Claim, PasswordHash, User, UserId};
 use crate::domain::audit::{Action, Event, Outcome};
-use crate::domain::claims::{claims_fault, scopes_fault};
 use crate::domain::email::EmailAddress;
 use crate::domain::groups::Groups;
 use crate::domain::link::Purpose;
 use crate::domain::mail::{Letter, Mail};
 use crate::domain::session::Session;
 use crate::domain::task::{Errand, Work};
-use crate::domain::time::UnixTime;
-use crate::domain::username::Username;
 use crate::ports::{Change, StoreError};
 
 /// The most that one list shows.
@@ -41,7 +40,7 @@ pub enum NewPassword {
 /// An account to be made.
 #[derive(Debug, Clone)]
 pub struct NewUser {
-    /// `None`: nothing is mailed to it.
+    /// `None`: nothing is mailed to it. Then it has a user name.
     pub email: Option<String>,
     /// What it can be signed in to by, too. No account ever had it.
     pub username: Option<String>,
@@ -65,24 +64,6 @@ pub struct MadeAccount {
     pub link: Option<HandedLink>,
 }
 
-/// What an operator changes of an account; `None` leaves it as it is.
-#[derive(Debug, Clone, Default)]
-pub struct UserEdit {
-    /// An empty name takes it away.
-    pub name: Option<String>,
-    pub email_verified: Option<bool>,
-    /// False ends every session.
-    pub active: Option<bool>,
-    /// A moment that has passed unlocks.
-    pub locked_until: Option<UnixTime>,
-    pub scopes: Option<Vec<String>>,
-    /// An empty name takes it away; no other account gets the former one.
-    pub username: Option<String>,
-    /// In place of all groups that it has.
-    pub groups: Option<Vec<String>>,
-    pub claims: Option<Map<String, Value>>,
-}
-
 /// An account as an operator sees it.
 #[derive(Debug, Clone)]
 pub struct Shown {
@@ -97,29 +78,19 @@ impl Accounts {
     /// # Errors
     /// [`AccountError`]; then there is none.
     pub async fn create_user(&self, request_id: &str, new: NewUser) -> Result<MadeAccount, AccountError> {
-        let email: Option<EmailAddress> = new.email.as_deref().map(str::parse).transpose()?;
-        if new.email_verified && email.is_none() {
-            return Err(AccountError::Invalid("`email_verified` needs an `email`".to_owned()));
-        }
-        let name = name(new.name)?;
-        let username = new.username.map(|name| name.parse()).transpose()?;
-        let groups = Groups::new(&new.groups)?;
-        check_scopes(&new.scopes)?;
-        check_claims(&new.claims)?;
+        let blank = self.blank_account(&new)?;
+        let (email, name, requester) = (blank.email.as_ref(), blank.name.as_deref(), self.operator(&blank));
         let (mut generated, mut imported) = (None, false);
-        let blank = User { email, ..User::without_address(UserId(self.entropy.uuid()), self.now()) };
-        let (email, requester) = (blank.email.as_ref(), self.operator(&blank));
         let password = match new.password {
             NewPassword::Mailed => None,
             NewPassword::Imported(hash) => {
-                let refused = |why| AccountError::Invalid(format!("`password_hash` is not imported: {why}"));
-                self.passwords.can_import(&hash).map_err(refused)?;
+                self.importable(&hash)?;
                 imported = true;
                 Some(hash)
             }
             NewPassword::Given(password) => {
-                self.acceptable(password.expose_secret(), email, name.as_deref())?;
-                self.not_guessed(&password, email, name.as_deref(), requester).await?;
+                self.acceptable(password.expose_secret(), email, name)?;
+                self.not_guessed(&password, email, name, requester).await?;
                 Some(self.passwords.hash(password, requester).await?)
             }
             NewPassword::Generated => {
@@ -128,17 +99,7 @@ impl Accounts {
                 Some(self.passwords.hash(password, requester).await?)
             }
         };
-        let mut user = User {
-            email_verified: new.email_verified,
-            name,
-            password,
-            username,
-            groups,
-            scopes: new.scopes,
-            claims: new.claims,
-            ..blank
-        };
-        self.fits(&user)?;
+        let mut user = User { password, ..blank };
         let (mut changes, mut link) = (Vec::new(), None);
         if user.password.is_none() {
             let (purpose, letter) = (Purpose::ResetPassword, Letter::ResetPassword);
@@ -154,85 +115,134 @@ impl Accounts {
         }
         self.outbox.notify_one();
         let about = About::user(user.id);
-        self.note(&Source::Operator(request_id), Action::CreateUser, Outcome::Success, about);
-        if let Some((action, outcome, about)) = gone.map(Accounts::made_room) {
-            self.note(&Source::Operator(request_id), action, outcome, about);
-        }
+        let source = Source::Operator(request_id);
+        self.note(&source, Action::CreateUser, Outcome::Success, about);
+        self.note_gone(&source, gone);
         Ok(MadeAccount { user, password: generated, link })
+    }
+
+    /// Whether [`Accounts::create_user`] would make this account now. Nothing is made, mailed or audited.
+    ///
+    /// # Errors
+    /// What it would fail with.
+    pub async fn check_user(&self, new: &NewUser) -> Result<(), AccountError> {
+        let blank = self.blank_account(new)?;
+        let (email, name) = (blank.email.as_ref(), blank.name.as_deref());
+        match &new.password {
+            NewPassword::Mailed | NewPassword::Generated => {}
+            NewPassword::Imported(hash) => self.importable(hash)?,
+            NewPassword::Given(password) => {
+                self.acceptable(password.expose_secret(), email, name)?;
+                self.not_guessed(password, email, name, self.operator(&blank)).await?;
+            }
+        }
+        if let Some(email) = email
+            && self.freeing(email).await?.is_none()
+        {
+            return Err(AccountError::EmailTaken);
+        }
+        if let Some(name) = &blank.username
+            && self.store.username_owner(name).await?.is_some()
+        {
+            return Err(AccountError::UsernameTaken);
+        }
+        Ok(())
+    }
+
+    /// The account that is wanted, without its password.
+    fn blank_account(&self, new: &NewUser) -> Result<User, AccountError> {
+        let email: Option<EmailAddress> = new.email.as_deref().map(str::parse).transpose()?;
+        if new.email_verified && email.is_none() {
+            return Err(AccountError::Invalid("`email_verified` needs an `email`".to_owned()));
+        }
+        check_scopes(&new.scopes)?;
+        check_claims(&new.claims)?;
+        let blank = User {
+            email,
+            email_verified: new.email_verified,
+            name: name(new.name.clone())?,
+            username: new.username.as_deref().map(str::parse).transpose()?,
+            groups: Groups::new(&new.groups)?,
+            scopes: new.scopes.clone(),
+            claims: new.claims.clone(),
+            ..User::without_address(UserId(self.entropy.uuid()), self.now())
+        };
+        has_login_name(&blank)?;
+        self.fits(&blank)?;
+        Ok(blank)
+    }
+
+    fn importable(&self, hash: &PasswordHash) -> Result<(), AccountError> {
+        let refused = |why| AccountError::Invalid(format!("`password_hash` is not imported: {why}"));
+        self.passwords.can_import(hash).map_err(refused)
     }
 
     /// Changes an account. What its tokens say is made true at once: when something in them changes, or the
     /// account is disabled, they are no longer good.
     ///
+    /// An operator's change of the address is final: it ends the sessions and voids every link that was mailed, also
+    /// those that undo a change of address. A new address that the operator does not vouch for is mailed a link that
+    /// verifies it, where mail is sent.
+    ///
     /// # Errors
-    /// [`AccountError`]; then nothing was changed.
+    /// [`AccountError::Frozen`] for another address while it is undecided which one the account gets; or another
+    /// [`AccountError`]. Then nothing was changed.
     pub async fn update_user(
         &self,
         request_id: &str,
         id: UserId,
         edit: UserEdit,
     ) -> Result<User, AccountError> {
-        let new_name = edit.name.map(|given| name(Some(given))).transpose()?;
-        let new_username = edit.username.as_deref().map(username).transpose()?;
-        let new_groups = edit.groups.as_deref().map(Groups::new).transpose()?;
-        edit.scopes.as_ref().map_or(Ok(()), |scopes| check_scopes(scopes))?;
-        edit.claims.as_ref().map_or(Ok(()), check_claims)?;
+        let wish = Wish::read(edit)?;
         let source = Source::Operator(request_id);
         let decide = || async {
             let before = self.store.user(id).await?.ok_or(AccountError::NotFound("user"))?;
             let mut user = before.clone();
-            if let Some(name) = &new_name {
-                user.name.clone_from(name);
-            }
-            user.email_verified = edit.email_verified.unwrap_or(user.email_verified);
-            if user.email_verified && user.email.is_none() {
-                let why = "`email_verified`: the account has no address";
-                return Err(AccountError::Invalid(why.to_owned()));
-            }
-            user.active = edit.active.unwrap_or(user.active);
-            if let Some(until) = edit.locked_until {
-                user.locked_until = Some(until).filter(|until| *until > self.now());
-            }
-            user.scopes = edit.scopes.clone().unwrap_or(user.scopes);
-            user.claims = edit.claims.clone().unwrap_or(user.claims);
-            user.username = new_username.clone().unwrap_or(user.username);
-            user.groups = new_groups.clone().unwrap_or(user.groups);
+            wish.apply(&mut user, self.now())?;
             if user == before {
-                return Ok(Decision::Unchanged((before, user)));
+                return Ok(Decision::Unchanged((before, user, None)));
             }
-            let lengthens = edit.scopes.is_some() || edit.claims.is_some();
-            if lengthens || new_username.is_some() || new_groups.is_some() {
+            if wish.lengthens() {
                 self.fits(&user)?;
             }
             user.claim = Claim::Claimed;
             user.updated_at = self.now();
             // Neither a link that is still in a mailbox nor a session must give back later what is taken away here.
+            let moved = before.email != user.email;
             let taken = before.email_verified && !user.email_verified || before.active && !user.active;
-            if taken {
+            if taken || moved {
                 user.void_links();
             }
-            let mut changes = vec![Change::UpdateUser(user.clone())];
+            let (mut changes, gone) = match user.email.as_ref().filter(|_| moved) {
+                Some(email) => self.freeing(email).await?.ok_or(AccountError::EmailTaken)?,
+                None => (Vec::new(), None),
+            };
+            if moved && user.awaits_verification() && user.active && self.has_mail() {
+                let (purpose, letter) = (Purpose::VerifyEmail, Letter::VerifyEmail);
+                changes.extend(self.operator_link(purpose, letter, &mut user).await?.0);
+            }
+            changes.push(Change::UpdateUser(user.clone()));
             let shut = taken || user.locked_until.is_some() && user.locked_until != before.locked_until;
             if shut {
                 changes.extend(self.ending_all(id, None, "account disabled locked or unverified").await?);
+            } else if moved && before.email.is_some() {
+                changes.extend(self.ending_all(id, None, "e-mail address changed").await?);
             }
-            let said = |user: &User| {
-                let User { email_verified, scopes, claims, name, username, groups, .. } = user.clone();
-                (email_verified, scopes, claims, name, username, groups)
-            };
             if shut || said(&before) != said(&user) {
                 changes.push(self.raising(id, "account changed by an operator"));
             }
-            Ok(Decision::Commit(changes, (before, user)))
+            Ok(Decision::Commit(changes, (before, user, gone)))
         };
-        let (before, user) = self.retry_on_conflict(&source, decide).await?;
+        let (before, user, gone) = self.retry_on_conflict(&source, decide).await?;
         if user != before {
+            self.outbox.notify_one();
             let action = match (before.active, user.active) {
                 (true, false) => Action::DisableUser,
                 (false, true) => Action::EnableUser,
                 _ => Action::UpdateUser,
             };
             self.note(&source, action, Outcome::Success, changed(&before, &user));
+            self.note_gone(&source, gone);
         }
         Ok(user)
     }
@@ -379,15 +389,8 @@ impl Accounts {
     }
 }
 
-/// A user name as it is kept; an empty one takes it away.
-fn username(given: &str) -> Result<Option<Username>, AccountError> {
-    Some(given).filter(|given| !given.is_empty()).map(|given| Ok(given.parse()?)).transpose()
-}
-
-fn check_scopes(scopes: &[String]) -> Result<(), AccountError> {
-    scopes_fault(scopes).map_or(Ok(()), |fault| Err(AccountError::Invalid(fault)))
-}
-
-fn check_claims(claims: &Map<String, Value>) -> Result<(), AccountError> {
-    claims_fault(claims).map_or(Ok(()), |fault| Err(AccountError::Invalid(fault)))
+/// What tokens say of an account.
+fn said(user: &User) -> impl PartialEq {
+    let User { email, email_verified, scopes, claims, name, username, groups, .. } = user.clone();
+    (email, email_verified, scopes, claims, name, username, groups)
 }

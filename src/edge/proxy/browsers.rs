@@ -264,7 +264,7 @@ impl BrowserAnswers<'_> {
         let retry = is_repeatable.then(|| asked.url());
         let target = retry.as_deref().and_then(|url| ReturnTarget::parse(url, self.settings));
         let caller = unserved.caller.map(|caller| &caller.identity);
-        let person = caller.map(|identity| identity.email.as_ref().unwrap_or(&identity.subject));
+        let person = caller.map(|identity| identity.called());
         // Another account helps against a refusal only.
         let helpful =
             route.filter(|route| kind == "forbidden" && answer_form::has_sign_in(route, self.issuer));

@@ -21,9 +21,9 @@ const NEW: &str = "another horse";
 
 fn new(password: NewPassword) -> NewUser {
     NewUser {
-        username: None,
-        groups: Vec::new(),
         email: None,
+        username: Some("ann".to_owned()),
+        groups: Vec::new(),
         name: Some("Ann".to_owned()),
         password,
         email_verified: false,

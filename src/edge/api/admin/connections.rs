@@ -175,7 +175,7 @@ struct ConfiguredProviders {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct Listing {
-    /// The id or the address of an account.
+    /// The id, the address or the user name of an account.
     user: Option<String>,
     /// `pending`, `active`, `reconnect_needed` or `revoked`.
     #[param(value_type = Option<String>)]
@@ -211,7 +211,7 @@ async fn list(
     State(state): State<AdminState>,
     query: Result<Query<Listing>, QueryRejection>,
 ) -> Result<Response, Failure> {
-    let want = "`user` is the id or address of an account, `status` one of pending, active, reconnect_needed and \
+    let want = "`user` is the id, address or user name of an account, `status` one of pending, active, reconnect_needed and \
                 revoked, `provider` a name, `after` the `next` of the list before, and `limit` a whole number up \
                 to 1000";
     let refused = || bad_query(want);
@@ -245,7 +245,7 @@ async fn list(
 /// The connections of one account, oldest first.
 #[utoipa::path(get, path = "/admin/v1/users/{user}/connections", tag = "Connections", operation_id = "list_user_connections",
     security(("operator" = [])),
-    params(("user" = String, Path, description = "The id or the address of an account.")),
+    params(("user" = String, Path, description = "The id, the address or the user name of an account.")),
     responses((status = 200, body = UserConnections, description = "Those that have ended among them.")),
     extensions(("x-codes" = json!(["not_found", "invalid_email", "invalid_username"]))))]
 async fn of_user(State(state): State<AdminState>, Path(user): Path<String>) -> Result<Response, Failure> {
@@ -269,7 +269,7 @@ async fn connection_of_path(
 /// One connection.
 #[utoipa::path(get, path = "/admin/v1/users/{user}/connections/{connection}", tag = "Connections", operation_id = "show_connection",
     security(("operator" = [])),
-    params(("user" = String, Path, description = "The id or the address of an account."),
+    params(("user" = String, Path, description = "The id, the address or the user name of an account."),
         ("connection" = String, Path, description = "The id of a connection.")),
     responses((status = 200, body = ConnectionEntry, description = "The connection.")),
     extensions(("x-codes" = json!(["not_found", "invalid_email", "invalid_username"]))))]
@@ -288,7 +288,7 @@ async fn show(
 /// Refresh a connection now, however fresh its access token is.
 #[utoipa::path(post, path = "/admin/v1/users/{user}/connections/{connection}/refresh", tag = "Connections", operation_id = "refresh_connection",
     security(("operator" = [])),
-    params(("user" = String, Path, description = "The id or the address of an account."),
+    params(("user" = String, Path, description = "The id, the address or the user name of an account."),
         ("connection" = String, Path, description = "The id of a connection.")),
     responses((status = 200, body = ConnectionEntry, description = "The connection with its new token.")),
     extensions(("x-codes" = json!(["not_found", "invalid_email", "invalid_username", "connection_pending", "reconnect_needed", "connection_revoked", "not_refreshable", "provider_unavailable", "provider_failed", "unknown_provider", "tokens_unreadable", "conflict", "invalid_request"]))))]
@@ -305,7 +305,7 @@ async fn refresh(
 /// End a connection: the provider is told, the tokens are erased, the record stays.
 #[utoipa::path(delete, path = "/admin/v1/users/{user}/connections/{connection}", tag = "Connections", operation_id = "end_connection",
     security(("operator" = [])),
-    params(("user" = String, Path, description = "The id or the address of an account."),
+    params(("user" = String, Path, description = "The id, the address or the user name of an account."),
         ("connection" = String, Path, description = "The id of a connection.")),
     responses((status = 204, description = "It has ended.")),
     extensions(("x-codes" = json!(["not_found", "invalid_email", "invalid_username", "conflict"]))))]

@@ -32,9 +32,15 @@ fn seconds(at: Option<UnixTime>) -> Option<u64> {
 pub(super) struct UserEntry {
     #[schema(value_type = String, format = "uuid")]
     id: Uuid,
+    /// None: nothing is mailed to it.
     #[schema(required)]
     email: Option<String>,
     email_verified: bool,
+    /// What it is signed in to by, too, and apps know it by (`preferred_username`).
+    #[schema(required)]
+    username: Option<String>,
+    /// In the claim `groups` of its access tokens.
+    groups: Vec<String>,
     #[schema(required)]
     name: Option<String>,
     has_password: bool,
@@ -60,6 +66,8 @@ impl From<&User> for UserEntry {
             id: user.id.0,
             email: user.email.as_ref().map(ToString::to_string),
             email_verified: user.email_verified,
+            username: user.username.as_ref().map(ToString::to_string),
+            groups: user.groups.as_slice().to_vec(),
             name: user.name.clone(),
             has_password: user.password.is_some(),
             active: user.active,
@@ -423,7 +431,7 @@ pub(super) struct CreatedRevocation {
     /// The session of the token at hand that lives on, and will bring further tokens.
     #[schema(required, value_type = Option<String>, format = "uuid")]
     live_session: Option<Uuid>,
-    /// The address of the account of the tokens or session.
+    /// The account of the tokens or session, by its address, or else its user name.
     #[schema(required)]
     account: Option<String>,
 }
@@ -434,7 +442,7 @@ impl From<&RevokeOutcome> for CreatedRevocation {
             entry: RevocationEntry::from(&revoked.entry),
             sessions_ended: revoked.sessions_ended,
             live_session: revoked.live_session.map(|id| id.0),
-            account: revoked.account.as_ref().map(ToString::to_string),
+            account: revoked.account.clone(),
         }
     }
 }

@@ -75,10 +75,17 @@ async fn list(
 /// password is mailed.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-#[schema(example = json!({"email": "ann@example.com", "name": "Ann", "generate_password": true}))]
+#[schema(example = json!({"email": "ann@example.com", "username": "ann", "groups": ["staff"], "name": "Ann", "generate_password": true}))]
 struct Creation {
+    /// Without it the account has a `username`, and nothing is mailed to it: links are in the answer.
     #[schema(format = Email)]
-    email: String,
+    email: Option<String>,
+    /// What it is signed in to by, too, and apps know it by (`preferred_username`): letters and digits, and between them
+    /// `.` `_` `-` `+` `~` `'`. No other account has it or had it, in any case or form.
+    username: Option<String>,
+    /// In the claim `groups` of its access tokens.
+    #[serde(default)]
+    groups: Vec<String>,
     name: Option<String>,
     #[schema(value_type = Option<String>, format = Password)]
     password: Option<SecretString>,
@@ -96,13 +103,17 @@ struct Creation {
     #[serde(default)]
     #[schema(value_type = BTreeMap<String, Value>)]
     claims: Map<String, Value>,
+    /// Only says whether the account could be made: 204.
+    #[serde(default)]
+    dry_run: bool,
 }
 
 /// Make an account.
 #[utoipa::path(post, path = "/admin/v1/users", tag = "Users", operation_id = "create_user",
     request_body = Creation,
     security(("operator" = [])),
-    responses((status = 201, body = CreatedUser, description = "The account.")),
+    responses((status = 201, body = CreatedUser, description = "The account."),
+        (status = 204, description = "It could be made; nothing was (`dry_run`).")),
     extensions(("x-codes" = json!(["invalid_email", "invalid_username", "invalid_request", "password_rejected", "email_taken", "username_taken", "busy", "conflict"]))))]
 async fn create(
     State(state): State<AdminState>,
@@ -120,15 +131,19 @@ async fn create(
         }
     };
     let new = NewUser {
-        email: Some(body.email),
-        username: None,
-        groups: Vec::new(),
+        email: body.email,
+        username: body.username,
+        groups: body.groups,
         name: body.name,
         password,
         email_verified: body.email_verified,
         scopes: body.scopes,
         claims: body.claims,
     };
+    if body.dry_run {
+        state.accounts.check_user(&new).await?;
+        return Ok(done());
+    }
     let MadeAccount { user, password, link } = state.accounts.create_user(&request_id, new).await?;
     let needs_link = user.password.is_none() || user.awaits_verification();
     let delivery = match needs_link {
@@ -171,7 +186,7 @@ async fn invite(
 /// An account with its sessions.
 #[utoipa::path(get, path = "/admin/v1/users/{user}", tag = "Users", operation_id = "show_user",
     security(("operator" = [])),
-    params(("user" = String, Path, description = "The id or the address of an account.")),
+    params(("user" = String, Path, description = "The id, the address or the user name of an account.")),
     responses((status = 200, body = UserDetails, description = "The account.")),
     extensions(("x-codes" = json!(["not_found", "invalid_email", "invalid_username"]))))]
 async fn show(State(state): State<AdminState>, Path(user): Path<String>) -> Result<Response, Failure> {
@@ -186,7 +201,20 @@ async fn show(State(state): State<AdminState>, Path(user): Path<String>) -> Resu
 struct Update {
     /// An empty text takes it away.
     name: Option<String>,
+    /// In place of the address that it has; an empty text takes it away. It ends the account's sessions where it had one,
+    /// and voids every link that was mailed. Unless `email_verified` is sent with it, a link that verifies it is mailed.
+    email: Option<String>,
     email_verified: Option<bool>,
+    /// In place of the user name that it has, which no other account gets; an empty text takes it away.
+    username: Option<String>,
+    /// In place of all groups that it has.
+    groups: Option<Vec<String>>,
+    /// Groups beside those that it has by now. Not with `groups`.
+    #[serde(default)]
+    add_groups: Vec<String>,
+    /// Groups that it leaves, if it is in them. Not with `groups`.
+    #[serde(default)]
+    remove_groups: Vec<String>,
     active: Option<bool>,
     /// Seconds since 1970, or a moment as in RFC 3339. One that is over unlocks.
     #[schema(value_type = Option<NumberOrText>)]
@@ -198,13 +226,14 @@ struct Update {
 
 /// Change an account.
 ///
-/// Its access tokens are refused when something in them changes. Its sessions end when it is disabled, locked, or its address counts as not verified.
+/// Its access tokens are refused when something in them changes. Its sessions end when it is disabled, locked, or its
+/// address is replaced, taken away or counts as not verified.
 #[utoipa::path(patch, path = "/admin/v1/users/{user}", tag = "Users", operation_id = "update_user",
     request_body = Update,
     security(("operator" = [])),
-    params(("user" = String, Path, description = "The id or the address of an account.")),
+    params(("user" = String, Path, description = "The id, the address or the user name of an account.")),
     responses((status = 200, body = UserEntry, description = "The account as it is now.")),
-    extensions(("x-codes" = json!(["not_found", "invalid_email", "invalid_username", "invalid_request", "username_taken", "conflict"]))))]
+    extensions(("x-codes" = json!(["not_found", "invalid_email", "invalid_username", "invalid_request", "email_taken", "username_taken", "account_frozen", "conflict"]))))]
 async fn update(
     State(state): State<AdminState>,
     Path(user): Path<String>,
@@ -214,11 +243,14 @@ async fn update(
     let id = state.accounts.find_user(&user).await?;
     let edit = UserEdit {
         name: body.name,
+        email: body.email,
         email_verified: body.email_verified,
         active: body.active,
         locked_until: body.locked_until.map(|moment| moment.0),
-        username: None,
-        groups: None,
+        username: body.username,
+        groups: body.groups,
+        add_groups: body.add_groups,
+        remove_groups: body.remove_groups,
         scopes: body.scopes,
         claims: body.claims,
     };
@@ -229,7 +261,7 @@ async fn update(
 /// Remove an account with everything it has. Its tokens and its grants at providers end.
 #[utoipa::path(delete, path = "/admin/v1/users/{user}", tag = "Users", operation_id = "delete_user",
     security(("operator" = [])),
-    params(("user" = String, Path, description = "The id or the address of an account.")),
+    params(("user" = String, Path, description = "The id, the address or the user name of an account.")),
     responses((status = 204, description = "It is gone.")),
     extensions(("x-codes" = json!(["not_found", "invalid_email", "invalid_username", "conflict"]))))]
 async fn delete(
@@ -245,7 +277,7 @@ async fn delete(
 /// The sessions of an account.
 #[utoipa::path(get, path = "/admin/v1/users/{user}/sessions", tag = "Users", operation_id = "list_sessions",
     security(("operator" = [])),
-    params(("user" = String, Path, description = "The id or the address of an account.")),
+    params(("user" = String, Path, description = "The id, the address or the user name of an account.")),
     responses((status = 200, body = SessionList, description = "Those that live.")),
     extensions(("x-codes" = json!(["not_found", "invalid_email", "invalid_username"]))))]
 async fn sessions(State(state): State<AdminState>, Path(user): Path<String>) -> Result<Response, Failure> {
@@ -257,7 +289,7 @@ async fn sessions(State(state): State<AdminState>, Path(user): Path<String>) -> 
 /// End every session of an account, with its access tokens.
 #[utoipa::path(delete, path = "/admin/v1/users/{user}/sessions", tag = "Users", operation_id = "end_sessions",
     security(("operator" = [])),
-    params(("user" = String, Path, description = "The id or the address of an account.")),
+    params(("user" = String, Path, description = "The id, the address or the user name of an account.")),
     responses((status = 200, body = EndedSessions, description = "They have ended.")),
     extensions(("x-codes" = json!(["not_found", "invalid_email", "invalid_username", "conflict"]))))]
 async fn end_sessions(
@@ -273,7 +305,7 @@ async fn end_sessions(
 /// End one session of an account, with its access tokens.
 #[utoipa::path(delete, path = "/admin/v1/users/{user}/sessions/{session}", tag = "Users", operation_id = "end_session",
     security(("operator" = [])),
-    params(("user" = String, Path, description = "The id or the address of an account."),
+    params(("user" = String, Path, description = "The id, the address or the user name of an account."),
         ("session" = String, Path, description = "The id of a session.")),
     responses((status = 200, body = EndedSessions, description = "It has ended.")),
     extensions(("x-codes" = json!(["not_found", "invalid_email", "invalid_username", "conflict"]))))]
@@ -294,7 +326,7 @@ async fn end_session(
 /// `mail.transport = "none"` the link is in the answer; a further call makes another.
 #[utoipa::path(post, path = "/admin/v1/users/{user}/reset-password", tag = "Users", operation_id = "reset_password",
     security(("operator" = [])),
-    params(("user" = String, Path, description = "The id or the address of an account.")),
+    params(("user" = String, Path, description = "The id, the address or the user name of an account.")),
     responses((status = 202, body = Delivery, description = "A mail is on its way, or the link is in the answer.")),
     extensions(("x-codes" = json!(["not_found", "invalid_email", "invalid_username", "account_frozen", "conflict"]))))]
 async fn reset_password(
@@ -320,7 +352,7 @@ struct Decision {
 #[utoipa::path(post, path = "/admin/v1/users/{user}/unfreeze", tag = "Users", operation_id = "unfreeze_user",
     request_body = Decision,
     security(("operator" = [])),
-    params(("user" = String, Path, description = "The id or the address of an account.")),
+    params(("user" = String, Path, description = "The id, the address or the user name of an account.")),
     responses((status = 200, body = UserEntry, description = "The account as it is now.")),
     extensions(("x-codes" = json!(["not_found", "invalid_email", "invalid_username", "invalid_request", "email_taken", "conflict"]))))]
 async fn unfreeze(
@@ -338,7 +370,7 @@ async fn unfreeze(
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct Log {
-    /// The id or the address of an account. Without it, the events that concern none.
+    /// The id, the address or the user name of an account. Without it, the events that concern none.
     user: Option<String>,
     /// At most so many, up to 1000; 100 without it.
     limit: Option<usize>,
@@ -354,7 +386,7 @@ async fn events(
     State(state): State<AdminState>,
     query: Result<Query<Log>, QueryRejection>,
 ) -> Result<Response, Failure> {
-    let want = "`user` is the id or address of an account, and `limit` a whole number up to 1000";
+    let want = "`user` is the id, address or user name of an account, and `limit` a whole number up to 1000";
     let Ok(Query(log)) = query else { return Err(bad_query(want)) };
     let limit = limited(log.limit, want)?;
     let user = match log.user {

@@ -179,7 +179,8 @@ async fn resend_verification(
 
 /// Sign in.
 ///
-/// An unknown address, a wrong password and an address that is not verified yet get the same answer.
+/// By an address or a user name. An unknown one, a wrong password and an address that is not verified yet get the same
+/// answer.
 ///
 /// With `"session": "cookie"` the session travels in a cookie: it is set instead of returning tokens, for pages of the
 /// gateway's own origin only. A session that the browser has already ends.
@@ -191,7 +192,8 @@ async fn resend_verification(
             headers(("Set-Cookie" = String, description = "The session cookie."))),
     ),
     extensions(("x-codes" = json!([
-        "invalid_email", "invalid_credentials", "account_disabled", "invalid_request", "cross_site", "wrong_host",
+        "invalid_email", "invalid_username", "invalid_credentials", "account_disabled", "invalid_request", "cross_site",
+        "wrong_host",
         "account_locked", "too_many_attempts", "busy", "conflict", "signing_unavailable"
     ]))))]
 async fn login(
@@ -207,7 +209,7 @@ async fn login(
         return Err(Failure::new(422, "invalid_request", "`remember` is for `\"session\": \"cookie\"`"));
     }
     same_origin::refuse_cross_site(&state, &asked.headers)?;
-    match state.accounts.password_login(&client, &body.email, body.password).await? {
+    match state.accounts.password_login(&client, &body.account()?, body.password).await? {
         SignIn::Done(granted) => Ok(answer(StatusCode::OK, &Tokens::from(&*granted))),
         SignIn::Challenge(challenge) => match challenge {},
     }

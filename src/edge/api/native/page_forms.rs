@@ -31,7 +31,8 @@ pub(super) use told::Told;
 pub(super) struct Owner {
     pub(super) person: Person,
     pub(super) session: SessionId,
-    pub(super) email: String,
+    /// The address, or else the user name.
+    pub(super) called: String,
 }
 
 /// Who is signed in by the cookies of the request; `None` without a session that counts.
@@ -51,8 +52,7 @@ pub(super) async fn signed_in(state: &AuthState, asked: &Asked) -> Result<Option
     let identity = &session.verified.identity;
     let Some(person) = Person::of(identity, &state.issuer) else { return Ok(None) };
     let Some(session) = person.session else { return Ok(None) };
-    let email = identity.email.as_ref().unwrap_or(&identity.subject).clone();
-    Ok(Some(Owner { person, session, email }))
+    Ok(Some(Owner { person, session, called: identity.called().to_owned() }))
 }
 
 /// Where this page of ours is, whatever page an operator has in its place.

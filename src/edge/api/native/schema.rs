@@ -12,9 +12,12 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use palisade_core::domain::account::User;
+use palisade_core::domain::email::EmailAddress;
 use palisade_core::domain::password::{PasswordPolicy, Requirements};
 use palisade_core::domain::session::{Lifetimes, Session, SessionId};
 use palisade_core::domain::time::UnixTime;
+use palisade_core::domain::username::Username;
+use palisade_core::service::accounts::AccountError;
 use palisade_core::service::sign_in::Granted;
 
 #[derive(Deserialize, ToSchema)]
@@ -88,7 +91,9 @@ pub(super) struct NewPassword {
 #[schema(example = json!({"email": "ann@example.com", "password": "Correct horse 42"}))]
 pub(super) struct Credentials {
     #[schema(format = Email)]
-    pub(super) email: String,
+    pub(super) email: Option<String>,
+    /// In place of `email`: the account's user name, in any case.
+    pub(super) username: Option<String>,
     #[schema(value_type = String, format = Password)]
     pub(super) password: SecretString,
     /// `cookie`: the session travels in a cookie instead of tokens.
@@ -97,6 +102,21 @@ pub(super) struct Credentials {
     /// For a session in a cookie: whether it outlives the browser's window, where the operator allows that.
     #[serde(default)]
     pub(super) remember: bool,
+}
+
+impl Credentials {
+    /// The account that is to be signed in to: an address, or a user name, which has no `@`.
+    ///
+    /// # Errors
+    /// [`AccountError::Invalid`] unless exactly one of them was sent; [`AccountError::InvalidEmail`] or
+    /// [`AccountError::InvalidUsername`] for a text that can be none.
+    pub(super) fn account(&self) -> Result<String, AccountError> {
+        match (&self.email, &self.username) {
+            (Some(email), None) => Ok(email.parse::<EmailAddress>()?.to_string()),
+            (None, Some(username)) => Ok(username.parse::<Username>()?.to_string()),
+            _ => Err(AccountError::Invalid("send one of `email` and `username`".to_owned())),
+        }
+    }
 }
 
 /// How a session travels.
@@ -161,17 +181,23 @@ fn taken_away<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Strin
 /// An account, as its owner sees it.
 #[derive(Serialize, ToSchema)]
 #[schema(example = json!({
-    "id": "019b1e20-7c2e-7c3a-9d51-3f0b2a6c4e11", "email": "ann@example.com", "email_verified": true,
-    "name": "Ann", "created_at": 1800000000, "updated_at": 1800000060, "last_login_at": 1800003600,
+    "id": "019b1e20-7c2e-7c3a-9d51-3f0b2a6c4e11", "email": "ann@example.com", "email_verified": true, "username": "ann",
+    "groups": ["staff"], "name": "Ann", "created_at": 1800000000, "updated_at": 1800000060, "last_login_at": 1800003600,
     "scopes": ["read"],
 }))]
 pub(super) struct Profile {
     /// The `sub` of its tokens.
     #[schema(value_type = String, format = "uuid")]
     id: Uuid,
+    /// None: nothing is mailed to it, and it is signed in to by its user name.
     #[schema(required)]
     email: Option<String>,
     email_verified: bool,
+    /// What it is signed in to by, too; set by the operator.
+    #[schema(required)]
+    username: Option<String>,
+    /// Set by the operator; in the claim `groups` of its access tokens.
+    groups: Vec<String>,
     #[schema(required)]
     name: Option<String>,
     created_at: u64,
@@ -191,6 +217,8 @@ impl From<&User> for Profile {
             id: user.id.0,
             email: user.email.as_ref().map(ToString::to_string),
             email_verified: user.email_verified,
+            username: user.username.as_ref().map(ToString::to_string),
+            groups: user.groups.as_slice().to_vec(),
             name: user.name.clone(),
             created_at: user.created_at.0,
             updated_at: user.updated_at.0,
@@ -208,8 +236,8 @@ impl From<&User> for Profile {
     "token_type": "Bearer", "expires_in": 1800,
     "refresh_token": "AQGb1sPKfXCTv8NVr0uQXAGb1sPKfnPCnRcUk2cTqQAAAAG5vX0c2Xy0",
     "user": {
-        "id": "019b1e20-7c2e-7c3a-9d51-3f0b2a6c4e11", "email": "ann@example.com", "email_verified": true,
-        "name": "Ann", "created_at": 1800000000, "updated_at": 1800000060, "last_login_at": 1800003600,
+        "id": "019b1e20-7c2e-7c3a-9d51-3f0b2a6c4e11", "email": "ann@example.com", "email_verified": true, "username": "ann",
+        "groups": ["staff"], "name": "Ann", "created_at": 1800000000, "updated_at": 1800000060, "last_login_at": 1800003600,
         "scopes": ["read"],
     },
 }))]
@@ -265,8 +293,8 @@ impl From<&palisade_core::service::browser::SessionToken> for SessionToken {
 #[schema(example = json!({
     "session": "019b1e21-0a4b-7b8e-8c7d-5a1e9f3b2d60", "idle_at": 1800043200, "ends_at": 1807776000,
     "user": {
-        "id": "019b1e20-7c2e-7c3a-9d51-3f0b2a6c4e11", "email": "ann@example.com", "email_verified": true,
-        "name": "Ann", "created_at": 1800000000, "updated_at": 1800000060, "last_login_at": 1800003600,
+        "id": "019b1e20-7c2e-7c3a-9d51-3f0b2a6c4e11", "email": "ann@example.com", "email_verified": true, "username": "ann",
+        "groups": ["staff"], "name": "Ann", "created_at": 1800000000, "updated_at": 1800000060, "last_login_at": 1800003600,
         "scopes": ["read"],
     },
 }))]

@@ -73,10 +73,10 @@ pub(super) async fn begin(state: &AuthState, asked: &Asked, body: Credentials) -
     at_home(state, asked)?;
     same_origin::require(state, &asked.headers)?;
     let (place, over) = (session_cookies::place(state), session_cookies::over(state, asked));
-    let Credentials { email, password, remember, .. } = body;
+    let (named, Credentials { password, remember, .. }) = (body.account()?, body);
     match state
         .accounts
-        .browser_login(&asked.client, &email, password, remember, &place, over.as_deref())
+        .browser_login(&asked.client, &named, password, remember, &place, over.as_deref())
         .await?
     {
         SignIn::Done(signed_in) => {

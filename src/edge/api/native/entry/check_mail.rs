@@ -93,7 +93,7 @@ fn facts(state: &AuthState, way: &Way, visitor: Option<&Owner>) -> Value {
     json!({
         "letter": way.letter.name(),
         "sent": way.notice == Some(SENT),
-        "person": visitor.map(|visitor| &visitor.email),
+        "person": visitor.map(|visitor| &visitor.called),
         "has_mail": state.accounts.has_mail(),
         "sign_in_url": page_url(state, PageName::SignIn, way, &[]),
         "other_url": match way.letter {

@@ -14,7 +14,6 @@ use super::session::{Cookies, entered};
 use super::verify::not_opened;
 use super::way::{Letter, Way};
 use super::{return_host, rules, shown};
-use palisade_core::domain::email::EmailAddress;
 use palisade_core::domain::link::Purpose;
 use palisade_core::domain::page::PageName;
 use palisade_core::service::accounts::AccountError;
@@ -39,7 +38,7 @@ pub(super) async fn submit(State(state): SharedAuthState, asked: Asked, form: Fo
     let facts = json!({
         "step": "new_password",
         "token": token,
-        "email": opened.email.as_ref().map(EmailAddress::as_str),
+        "email": opened.login_name(),
         "rules": rules(&state),
         "return_host": return_host(&state, &way),
     });

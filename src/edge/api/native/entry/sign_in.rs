@@ -74,7 +74,7 @@ fn facts(state: &AuthState, way: &Way, visitor: Option<&Owner>) -> Value {
         "has_mail": state.accounts.has_mail(),
         "register_url": page_url(state, PageName::Register, way, &[]),
         "forgot_url": page_url(state, PageName::Forgot, way, &[]),
-        "person": visitor.map(|visitor| &visitor.email),
+        "person": visitor.map(|visitor| &visitor.called),
         "continue_url": visitor.map(|_| on),
         "notice": way.notice,
         "switch": way.switch,

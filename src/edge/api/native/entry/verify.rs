@@ -19,7 +19,6 @@ use super::Told;
 use super::session::{Cookies, entered, visitor};
 use super::way::{LETTER, Letter, Way};
 use super::{page_url, return_host, rules, shown};
-use palisade_core::domain::email::EmailAddress;
 use palisade_core::domain::link::Purpose;
 use palisade_core::domain::page::PageName;
 use palisade_core::service::accounts::{AccountError, Ways};
@@ -122,7 +121,7 @@ impl LinkPage<'_> {
             "step": step,
             "may_choose": may_choose && self.opened.purpose == Purpose::VerifyEmail,
             "token": self.token,
-            "email": self.opened.email.as_ref().map(EmailAddress::as_str),
+            "email": self.opened.login_name(),
             "rules": rules(self.state),
             "return_host": return_host(self.state, self.way),
         });

@@ -86,7 +86,7 @@ async fn show(
         Ok(Some(owner)) => {
             let facts = json!({
                 "step": "ask",
-                "person": owner.email,
+                "person": owner.called,
                 "return_to": target.as_ref().map(ReturnTarget::as_str),
                 "sign_in_url": state.pages.url(PageName::SignIn),
             });

@@ -4,7 +4,9 @@ use serde_json::{Value, json};
 
 use super::AccountPage;
 use palisade_core::domain::connection::{Connection, Status};
+use palisade_core::domain::email::EmailAddress;
 use palisade_core::domain::page::PageName;
+use palisade_core::domain::username::Username;
 use palisade_core::ports::ProviderInfo;
 use palisade_core::service::accounts::AccountError;
 use palisade_core::service::connections::ConnectionError;
@@ -35,7 +37,10 @@ impl AccountPage<'_> {
         let news: Vec<Value> = news.iter().take(MAX_NEWS).map(told).collect();
         Ok(json!({
             "step": "account",
-            "email": user.email.as_ref().map_or_else(|| user.id.to_string(), ToString::to_string),
+            "person": user.called(),
+            "email": user.email.as_ref().map(EmailAddress::as_str),
+            "username": user.username.as_ref().map(Username::as_str),
+            "groups": user.groups.as_slice(),
             "name": user.name,
             "has_password": user.password.is_some(),
             "has_mail": accounts.has_mail(),

@@ -1,0 +1,282 @@
+//! User names, groups and accounts without an address, from the operator's commands to the app.
+
+use serde_json::{Value, json};
+
+use crate::support::binary::Program;
+use crate::support::{Gateway, Upstream, body_of, status};
+
+const PASSWORD: &str = "Correct horse 42";
+const USERS: &str = "/admin/v1/users";
+
+/// A gateway that writes mails to files, in front of an app that wants to know its callers.
+struct World {
+    gateway: Gateway,
+    _app: Upstream,
+}
+
+/// The configuration beside `server` and `store`.
+fn config(app: &Upstream) -> String {
+    let route = |name: &str, more: &str| {
+        format!(
+            "[[routes]]\nname = \"{name}\"\nmatch = {{ path = \"/{name}\" }}\nupstream = [\"http://{}\"]\n{more}\n",
+            app.address
+        )
+    };
+    format!(
+        "[accounts]\nregistration = \"open\"\n[passwords]\nbcrypt_cost = 4\n[limits]\nenabled = false\n\
+         [mail]\ntransport = \"file:./outbox\"\n{}{}",
+        route("app", ""),
+        route("mailed", "require = { email_verified = true }"),
+    )
+}
+
+impl World {
+    async fn start() -> World {
+        let app = Upstream::start().await;
+        World { gateway: Gateway::start(&config(&app)).await, _app: app }
+    }
+
+    /// One call of a native endpoint.
+    async fn call(&self, method: &str, path: &str, token: &str, body: &Value) -> (u16, Value) {
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let bearer =
+            if token.is_empty() { String::new() } else { format!("Authorization: Bearer {token}\r\n") };
+        let request = format!(
+            "{method} /auth{path} HTTP/1.1\r\nHost: app.test\r\n{bearer}Content-Type: application/json\r\n\
+             Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+            body.len()
+        );
+        let answer = self.gateway.send(request).await;
+        (status(&answer), serde_json::from_str(body_of(&answer)).unwrap_or(Value::Null))
+    }
+
+    async fn login(&self, body: Value) -> (u16, Value) {
+        self.call("POST", "/login", "", &body).await
+    }
+
+    async fn admin(&self, method: &str, path: &str, body: Value) -> (u16, Value) {
+        self.gateway.admin(method, path, &body).await
+    }
+
+    /// A new account with [`PASSWORD`].
+    async fn made(&self, mut account: Value) -> Value {
+        account["password"] = json!(PASSWORD);
+        let (code, made) = self.admin("POST", USERS, account).await;
+        assert_eq!(code, 201, "{made}");
+        made
+    }
+
+    fn letters(&self) -> usize {
+        let folder = self.gateway.folder.path().join("outbox");
+        std::fs::read_dir(folder).into_iter().flatten().count()
+    }
+}
+
+fn code(answer: &(u16, Value)) -> (u16, &str) {
+    (answer.0, answer.1["code"].as_str().unwrap_or_default())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_person_sets_a_name_or_groups_of_their_own() {
+    let world = World::start().await;
+    let account = json!({"email": "bob@example.com", "password": PASSWORD});
+    for (name, value) in [("username", json!("admin")), ("groups", json!(["admins"]))] {
+        let mut wish = account.clone();
+        wish[name] = value.clone();
+        assert_eq!(code(&world.call("POST", "/register", "", &wish).await), (400, "invalid_json"), "{name}");
+    }
+    world.made(json!({"username": "ann", "email": "ann@example.com", "email_verified": true})).await;
+    let (_, tokens) = world.login(json!({"email": "ann@example.com", "password": PASSWORD})).await;
+    let token = tokens["access_token"].as_str().unwrap();
+    for wish in
+        [json!({"username": "root"}), json!({"groups": ["admins"]}), json!({"add_groups": ["admins"]})]
+    {
+        assert_eq!(code(&world.call("PATCH", "/me", token, &wish).await), (400, "invalid_json"), "{wish}");
+    }
+    // What an operator grants by claims is no way around it either.
+    for claims in [json!({"groups": ["admins"]}), json!({"preferred_username": "root"}), json!({"Groups": 1})]
+    {
+        let answer = world.admin("PATCH", &format!("{USERS}/ann"), json!({"claims": claims})).await;
+        assert_eq!(code(&answer), (422, "invalid_request"), "{claims}");
+    }
+    let (_, me) = world.call("GET", "/me", token, &Value::Null).await;
+    assert_eq!((&me["username"], &me["groups"]), (&json!("ann"), &json!([])));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_is_never_given_to_a_second_account() {
+    let world = World::start().await;
+    world.made(json!({"username": "ann"})).await;
+    let bob = world.made(json!({"email": "bob@example.com", "email_verified": true})).await;
+    let bob = format!("{USERS}/{}", bob["id"].as_str().unwrap());
+    let refused = async |name: &str| {
+        let (new, change) = (json!({"username": name, "generate_password": true}), json!({"username": name}));
+        assert_eq!(code(&world.admin("POST", USERS, new.clone()).await), (409, "username_taken"), "{name}");
+        let mut dry = new;
+        dry["dry_run"] = json!(true);
+        assert_eq!(code(&world.admin("POST", USERS, dry).await), (409, "username_taken"), "{name}");
+        assert_eq!(code(&world.admin("PATCH", &bob, change).await), (409, "username_taken"), "{name}");
+    };
+    for name in ["ann", "ANN", "ａｎｎ"] {
+        refused(name).await;
+    }
+    assert_eq!(world.admin("PATCH", &format!("{USERS}/ann"), json!({"username": "anna"})).await.0, 200);
+    assert_eq!(
+        world.admin("GET", &format!("{USERS}/ann"), json!({})).await.0,
+        404,
+        "it names no account any more"
+    );
+    refused("ann").await;
+    // The account itself may take its own back.
+    assert_eq!(world.admin("PATCH", &format!("{USERS}/anna"), json!({"username": "ann"})).await.0, 200);
+    refused("anna").await;
+    assert_eq!(world.admin("DELETE", &format!("{USERS}/ann"), json!({})).await.0, 204);
+    for name in ["ann", "anna"] {
+        refused(name).await;
+    }
+    let (code, shown) = world.admin("GET", &bob, json!({})).await;
+    assert_eq!((code, &shown["username"]), (200, &Value::Null));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_operator_sets_makes_sense_or_changes_nothing() {
+    let world = World::start().await;
+    let made = world.made(json!({"username": "ann", "groups": ["staff"]})).await;
+    let ann = format!("{USERS}/ann");
+    let long: Vec<String> = (0..201).map(|n| format!("group {n}")).collect();
+    for (change, want) in [
+        (json!({"username": ""}), "invalid_request"),
+        (json!({"email_verified": true}), "invalid_request"),
+        (json!({"username": "ann lee"}), "invalid_username"),
+        (json!({"username": made["id"]}), "invalid_username"),
+        (json!({"email": "ann"}), "invalid_email"),
+        (json!({"groups": ["a\r\nX-Auth-Groups: root"]}), "invalid_request"),
+        (json!({"groups": [" a"]}), "invalid_request"),
+        (json!({"groups": long}), "invalid_request"),
+        (json!({"add_groups": long[..200]}), "invalid_request"),
+        (json!({"groups": ["a"], "add_groups": ["b"]}), "invalid_request"),
+        (json!({"add_groups": ["a"], "remove_groups": ["a"]}), "invalid_request"),
+    ] {
+        let answer = world.admin("PATCH", &ann, change.clone()).await;
+        assert_eq!(code(&answer), (422, want), "{change}");
+    }
+    for new in [json!({}), json!({"name": "Ann"}), json!({"username": "bob", "email_verified": true})] {
+        assert_eq!(code(&world.admin("POST", USERS, new.clone()).await), (422, "invalid_request"), "{new}");
+    }
+    let (_, shown) = world.admin("GET", &ann, json!({})).await;
+    assert_eq!((&shown["username"], &shown["groups"]), (&json!("ann"), &json!(["staff"])));
+
+    // An address, vouched for: it is signed in to by either. Then it is its only name, and stays.
+    let given = json!({"email": "ann@example.com", "email_verified": true});
+    assert_eq!(world.admin("PATCH", &ann, given).await.0, 200);
+    assert_eq!(world.login(json!({"email": "ann@example.com", "password": PASSWORD})).await.0, 200);
+    assert_eq!(world.admin("PATCH", &ann, json!({"username": "", "groups": []})).await.0, 200);
+    let by_address = format!("{USERS}/ann@example.com");
+    assert_eq!(
+        code(&world.admin("PATCH", &by_address, json!({"email": ""})).await),
+        (422, "invalid_request")
+    );
+    // Its own name comes back to it.
+    assert_eq!(world.admin("PATCH", &by_address, json!({"username": "ann", "email": ""})).await.0, 200);
+    assert_eq!(code(&world.login(json!({"email": "ann@example.com", "password": PASSWORD})).await).0, 401);
+    assert_eq!(world.letters(), 0);
+}
+
+/// The commands, with the real program.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_command_line_adds_sets_lists_and_imports() {
+    let app = Upstream::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let server = "public_url = \"http://localhost:8080\"\n[server]\nlisten = [\"127.0.0.1:0\"]\nadmin = \"127.0.0.1:0\"\n\
+                  [store]\nurl = \"sled:./data\"\n";
+    std::fs::write(folder.path().join("config.toml"), format!("{server}{}", config(&app))).unwrap();
+    let program = Program::start(folder.path());
+    let command = |arguments: &[&str]| {
+        let output = program.command(arguments);
+        let (out, err) =
+            (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+        (output.status.success(), out, err)
+    };
+    let said = |arguments: &[&str]| {
+        let (done, out, err) = command(arguments);
+        assert!(done, "{arguments:?}: {err}");
+        out
+    };
+    let refused = |arguments: &[&str]| {
+        let (done, out, err) = command(arguments);
+        assert!(!done, "{arguments:?}: {out}");
+        err
+    };
+
+    assert!(refused(&["users", "add"]).contains("EMAIL"));
+    assert!(refused(&["users", "add", "--username", "ann", "--verified"]).contains("EMAIL"));
+    let added = said(&["users", "add", "--username", "Ann", "--group", "staff", "--group", "Sales, EMEA"]);
+    assert!(
+        added.starts_with("added ann with the id ") && added.contains("/auth/pages/reset#token="),
+        "{added}"
+    );
+    assert!(
+        refused(&["users", "add", "--username", "ANN", "--generate-password"]).contains("username_taken")
+    );
+    let set = said(&["users", "set", "ann", "--add-group", "night", "--remove-group", "staff"]);
+    assert_eq!(
+        set.trim(),
+        "ann has the user name ann, the address – and the groups [\"Sales, EMEA\",\"night\"]"
+    );
+    assert!(refused(&["users", "set", "ann"]).contains("say what to change"));
+    assert!(refused(&["users", "set", "ann", "--group", "a", "--no-groups"]).contains("cannot be used with"));
+    let set = said(&["users", "set", "ann", "--email", "ann@example.com", "--no-groups"]);
+    assert!(set.contains("the address ann@example.com and the groups –") && set.contains("waits"), "{set}");
+    said(&["users", "set", "ann@example.com", "--verified"]);
+    let list = said(&["users", "list"]);
+    assert!(list.contains("USER NAME") && list.contains("ann@example.com"), "{list}");
+    assert!(said(&["users", "show", "ann"]).contains("User name"));
+    assert_eq!(said(&["users", "disable", "ann"]).trim(), "disabled ann");
+
+    // Every line is looked at first, here and by the gateway.
+    let file = folder.path().join("people.jsonl");
+    let path = file.to_str().unwrap();
+    let lines = |text: &str| std::fs::write(&file, text).unwrap();
+    let count = || said(&["users", "list"]).lines().count() - 1;
+    lines(concat!(
+        "{\"username\": \"bob\", \"generate_password\": true}\n",
+        "{\"username\": \"cid\", \"email\": \"cid@example.com\"}\n",
+        "\n",
+        "{\"username\": \"BOB\"}\n",
+        "{\"username\": \"dan\", \"email\": \"CID@example.com\"}\n",
+    ));
+    let wrong = refused(&["users", "import", path]);
+    assert!(wrong.contains("nothing was made"), "{wrong}");
+    assert!(wrong.contains("line 4: line 1 has the same user name"), "{wrong}");
+    assert!(wrong.contains("line 5: line 2 has the same address"), "{wrong}");
+    lines(concat!(
+        "{\"username\": \"bob\", \"generate_password\": true}\n",
+        "{\"username\": \"Ann\"}\n",
+        "{\"username\": \"cid\", \"group\": [\"staff\"]}\n",
+        "{\"email\": \"ann@example.com\"}\n",
+        "{\"username\": \"dan\", \"password\": \"x\"}\n",
+    ));
+    let wrong = refused(&["users", "import", path]);
+    assert!(wrong.contains("nothing was made") && !wrong.contains("line 1:"), "{wrong}");
+    for (line, want) in
+        [(2, "username_taken"), (3, "invalid_json"), (4, "email_taken"), (5, "password_rejected")]
+    {
+        let told = wrong.lines().find(|told| told.starts_with(&format!("line {line}:"))).unwrap_or_default();
+        assert!(told.contains(want), "{line}: {wrong}");
+    }
+    assert_eq!(count(), 1, "nothing was made");
+
+    lines(concat!(
+        "{\"username\": \"bob\", \"groups\": [\"staff\"], \"generate_password\": true}\n",
+        "{\"username\": \"cid\", \"email\": \"cid@example.com\"}\n",
+    ));
+    assert!(said(&["users", "import", path, "--dry-run"]).contains("2 accounts can be made; nothing was"));
+    assert_eq!(count(), 1);
+    let made: Value = serde_json::from_str(&said(&["users", "import", path, "--json"])).unwrap();
+    assert_eq!((&made[0]["line"], &made[0]["username"]), (&json!(1), &json!("bob")));
+    assert!(made[0]["password"].is_string() && made[1]["password"].is_null(), "{made}");
+    assert_eq!((&made[1]["mailed"], &made[1]["link"]), (&json!(true), &Value::Null), "{made}");
+    assert_eq!(count(), 3);
+    let again = refused(&["users", "import", path]);
+    assert!(again.contains("line 1:") && again.contains("line 2:"), "{again}");
+}
