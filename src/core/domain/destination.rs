@@ -4,7 +4,8 @@
 //! readings is refused. The fields `If` and `Lock-Token` (RFC 4918 §10.4, §10.5) hold URLs too: they are only
 //! preconditions, which can make a request fail and never make it act on another path, so they are left alone.
 
-use super::reading::Names;
+use super::folded::Name;
+use super::reading::names_of;
 use super::request::{Malformed, Path, Request, Scheme, WebOrigin};
 
 /// The methods whose `Destination` an app acts on: those of RFC 4918 §9.8 and §9.9, and Microsoft's older batch forms.
@@ -158,20 +159,25 @@ impl SecondTarget {
     }
 }
 
-/// Whether a route with this prefix lies below `path` to some server, without being the route at `path` itself.
+/// Whether a pattern with these names takes something below `path` to some server, without being one at `path` itself. A
+/// wildcard may take any name.
 #[must_use]
-pub fn covers(path: &str, prefix: &Names) -> bool {
-    let mut read: Vec<String> = Vec::new();
-    let is_above = |read: &[String]| {
-        let below = prefix.segments();
-        below.len() > read.len() && below.starts_with(read)
+pub(super) fn covers(path: &str, pattern: &[Name]) -> bool {
+    let mut read: Vec<Vec<char>> = Vec::new();
+    let is_above = |read: &[Vec<char>]| {
+        let takes = |(name, read): (&Name, &Vec<char>)| match name {
+            Name::Literal(name) => name == read,
+            Name::Part(_) | Name::Any => true,
+        };
+        pattern.len() > read.len() && pattern.iter().zip(read).all(takes)
     };
-    for segment in Names::of(path).segments() {
+    for segment in names_of(path) {
         // What servers drop: parameters, or everything from here on; and dots and spaces at the end of a name.
-        let end = segment.find([';', '#', '?']).unwrap_or(segment.len());
-        let name = segment[..end].trim_end_matches(['.', ' ']);
-        if !name.is_empty() {
-            read.push(name.to_owned());
+        let end = segment.iter().position(|char| matches!(char, ';' | '#' | '?')).unwrap_or(segment.len());
+        let name = &segment[..end];
+        let last = name.iter().rposition(|char| !matches!(char, '.' | ' ')).map_or(0, |at| at + 1);
+        if last > 0 {
+            read.push(name[..last].to_vec());
         }
         if end < segment.len() && is_above(&read) {
             return true;
@@ -182,6 +188,8 @@ pub fn covers(path: &str, prefix: &Names) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::folded;
+    use super::super::pattern::PathPattern;
     use super::super::request::{Headers, Host};
     use super::*;
 
@@ -276,13 +284,20 @@ mod tests {
 
     #[test]
     fn a_collection_covers_what_lies_below_it() {
-        let prefix = Names::of("/files/closed");
+        let names = |pattern: &str| folded::names(&PathPattern::parse(pattern).unwrap());
+        let prefix = names("/files/closed");
         for path in ["/", "/files", "/files/", "/FILES", "/files;x", "/files%3Fx/y", "/files.", "/%66iles"] {
             assert!(covers(path, &prefix), "{path}");
         }
         for path in ["/files/closed", "/files/closed/x", "/files/open", "/file", "/files2", "/x", "/x/files"]
         {
             assert!(!covers(path, &prefix), "{path}");
+        }
+        for pattern in ["/*/closed", "=/files/x*", "/*.d/x", "=/files/*/y/"] {
+            assert!(covers("/files", &names(pattern)), "{pattern}");
+        }
+        for pattern in ["/*", "=/*", "/other/*", "/files", "=/files/", "=/x/*/y"] {
+            assert!(!covers("/files", &names(pattern)), "{pattern}");
         }
     }
 }

@@ -4,10 +4,12 @@
 //! `=`: then it takes that one path. `*` stands for one whole segment that is not empty, or for a part of one (`*.js`); it
 //! never stands for a `/`. Patterns are compared with paths in normal form ([`Path`]), byte by byte, as text.
 
+use std::cmp::Reverse;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 
 use super::request::{Malformed, Path};
+use super::segment::{Segment, ends};
 
 /// How what one pattern takes relates to what another one takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -116,122 +118,6 @@ impl fmt::Display for HostPattern {
     }
 }
 
-/// One segment of a path pattern.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Segment {
-    /// This text.
-    Literal(String),
-    /// `x*y`: a segment that begins with `x`, ends with `y`, and is at least as long as both together. One of the two is
-    /// not empty.
-    Part {
-        /// What stands in front of the star.
-        before: String,
-        /// What stands behind the star.
-        after: String,
-    },
-    /// `*`: each segment that is not empty.
-    Any,
-}
-
-impl Segment {
-    /// Whether it takes `segment`, one segment of a path in normal form.
-    #[must_use]
-    pub fn takes(&self, segment: &str) -> bool {
-        match self {
-            Segment::Literal(name) => segment == name,
-            Segment::Part { before, after } => is_between(segment, before, after),
-            Segment::Any => !segment.is_empty(),
-        }
-    }
-
-    fn relation(&self, other: &Segment) -> Relation {
-        match (self, other) {
-            (Segment::Literal(one), Segment::Literal(two)) if one != two => Relation::Disjoint,
-            (Segment::Literal(_), Segment::Literal(_)) | (Segment::Any, Segment::Any) => Relation::Same,
-            (Segment::Literal(name), wide) if wide.takes(name) => Relation::Narrower,
-            (wide, Segment::Literal(name)) if wide.takes(name) => Relation::Wider,
-            (Segment::Literal(_), _) | (_, Segment::Literal(_)) => Relation::Disjoint,
-            (Segment::Part { .. }, Segment::Any) => Relation::Narrower,
-            (Segment::Any, Segment::Part { .. }) => Relation::Wider,
-            (Segment::Part { before: b1, after: a1 }, Segment::Part { before: b2, after: a2 }) => {
-                let begin = ends(b1.starts_with(b2.as_str()), b2.starts_with(b1.as_str()));
-                begin.and(ends(a1.ends_with(a2.as_str()), a2.ends_with(a1.as_str())))
-            }
-        }
-    }
-
-    /// The segment pattern that takes exactly what both take.
-    fn meet(&self, other: &Segment) -> Option<Segment> {
-        match self.relation(other) {
-            Relation::Disjoint => None,
-            Relation::Same | Relation::Narrower => Some(self.clone()),
-            Relation::Wider => Some(other.clone()),
-            Relation::Overlapping => {
-                let (Segment::Part { before: b1, after: a1 }, Segment::Part { before: b2, after: a2 }) =
-                    (self, other)
-                else {
-                    return None;
-                };
-                // Each gives one end. Where the ends fit into each other, both take something shorter than the two ends:
-                // `ab*` and `*bc` both take `abc`. That is no pattern with one star.
-                let (before, after) = (longer(b1, b2), longer(a1, a2));
-                let most = (before.len() - b1.len().min(b2.len())).min(after.len() - a1.len().min(a2.len()));
-                let fit = (1..=most).any(|shared| {
-                    let (end, begin) = (before.as_bytes(), after.as_bytes());
-                    end[end.len() - shared..] == begin[..shared]
-                });
-                (!fit).then(|| Segment::Part { before: before.to_owned(), after: after.to_owned() })
-            }
-        }
-    }
-
-    /// A segment that both take, where the two are not disjoint.
-    fn example(&self, other: &Segment) -> String {
-        match (self, other) {
-            (Segment::Literal(name), _) | (_, Segment::Literal(name)) => name.clone(),
-            (Segment::Any, Segment::Any) => "x".to_owned(),
-            (Segment::Part { before, after }, Segment::Any)
-            | (Segment::Any, Segment::Part { before, after }) => format!("{before}x{after}"),
-            (Segment::Part { before: b1, after: a1 }, Segment::Part { before: b2, after: a2 }) => {
-                format!("{}x{}", longer(b1, b2), longer(a1, a2))
-            }
-        }
-    }
-}
-
-impl fmt::Display for Segment {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Segment::Literal(name) => f.write_str(name),
-            Segment::Part { before, after } => write!(f, "{before}*{after}"),
-            Segment::Any => f.write_str("*"),
-        }
-    }
-}
-
-/// How two ends of a segment relate: whether the first one goes on from the second, and the other way round.
-const fn ends(is_first_longer: bool, is_second_longer: bool) -> Relation {
-    match (is_first_longer, is_second_longer) {
-        (true, true) => Relation::Same,
-        (true, false) => Relation::Narrower,
-        (false, true) => Relation::Wider,
-        (false, false) => Relation::Disjoint,
-    }
-}
-
-fn longer<'a>(one: &'a str, two: &'a str) -> &'a str {
-    if one.len() >= two.len() { one } else { two }
-}
-
-/// Whether a segment begins and ends so. The star never stands for a part of an escape: `*9.js` does not take `%A9.js`.
-fn is_between(segment: &str, before: &str, after: &str) -> bool {
-    let Some(rest) = segment.strip_prefix(before) else { return false };
-    let Some(star) = rest.strip_suffix(after) else { return false };
-    let star = star.as_bytes();
-    // Each `%` of a normal form begins an escape of three bytes.
-    star.last() != Some(&b'%') && star.len().checked_sub(2).is_none_or(|at| star[at] != b'%')
-}
-
 /// Why a text is no path pattern.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PatternFault {
@@ -261,6 +147,9 @@ pub enum PatternFault {
         "beside '*' a segment holds no ';', '%25', '%2F', '%23' or '%3F', which servers read differently"
     )]
     Delimiter,
+    /// A dot or a space at the end of a segment with a star: file systems that drop it take what does not match.
+    #[error("a segment with '*' does not end in '.' or '%20', which some servers drop")]
+    Trailing,
     /// A star beside a part of a character in UTF-8.
     #[error("the escapes beside '*' are whole characters in UTF-8")]
     Character,
@@ -375,6 +264,12 @@ impl PathPattern {
         self.text.contains("//")
     }
 
+    /// Of two patterns one of which takes all that the other one takes, the narrower one comes first.
+    pub(super) fn rank(&self) -> impl Ord + use<> {
+        let segments: Vec<_> = self.segments.iter().map(Segment::rank).collect();
+        (Reverse(segments.len()), !self.is_exact, segments)
+    }
+
     /// Whether it takes `path`, in normal form.
     #[must_use]
     pub fn takes(&self, path: &str) -> bool {
@@ -461,6 +356,9 @@ fn segment(text: &str) -> Result<Segment, PatternFault> {
     let delimiters = [";", "%25", "%2F", "%23", "%3F"];
     if delimiters.iter().any(|delimiter| before.contains(delimiter) || after.contains(delimiter)) {
         return Err(PatternFault::Delimiter);
+    }
+    if after.ends_with('.') || after.ends_with("%20") {
+        return Err(PatternFault::Trailing);
     }
     if ![before, after].into_iter().all(is_text) {
         return Err(PatternFault::Character);

@@ -3,33 +3,31 @@
 //! Servers decode escapes once, twice or not at all; drop `;` parameters before or after that, up to the next
 //! slash, the next backslash or the end; cut at `#` or `?`; take a backslash for a slash; collapse `//`, or take
 //! what follows it for a host; ignore case; drop a trailing dot. The order in which they do so differs, too. A
-//! [`PathReading`] is the path decoded to its end, with each delimiter in it; [`PathReading::places`] then follows every
+//! [`PathReading`] is the path decoded to its end, with each delimiter in it; [`super::folded`] then follows every
 //! choice that a server may make there. Decoding to the end loses none of them: escapes never overlap, so every
 //! order of decoding ends in the same text, and what was a delimiter or a dot on the way still is one there.
-
-use std::collections::HashSet;
 
 use super::request::Malformed;
 
 /// The most delimiters with two meanings (`;`, and encoded `/`, `\`, `#` and `?`) that one path may hold. It
 /// bounds the work: every one of them doubles the readings.
-const MAX_DELIMITERS: usize = 256;
+pub(super) const MAX_DELIMITERS: usize = 256;
 
 /// A letter of a path that is decoded and case-folded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Letter {
-    char: char,
+pub(super) struct Letter {
+    pub(super) char: char,
     /// It was encoded: a server may take it for a delimiter, or for a part of a name.
-    encoded: bool,
+    pub(super) encoded: bool,
 }
 
 impl Letter {
-    const fn is_separator(self) -> bool {
+    pub(super) const fn is_separator(self) -> bool {
         matches!(self.char, '/' | '\\')
     }
 
     /// What may end a path.
-    const fn is_cut(self) -> bool {
+    pub(super) const fn is_cut(self) -> bool {
         matches!(self.char, '#' | '?')
     }
 
@@ -38,7 +36,7 @@ impl Letter {
     }
 
     /// What file systems drop at the end of a name (Windows).
-    const fn is_trailing(self) -> bool {
+    pub(super) const fn is_trailing(self) -> bool {
         matches!(self.char, '.' | ' ')
     }
 }
@@ -48,41 +46,19 @@ impl Letter {
 pub struct PathReading {
     /// What follows the first `/`.
     letters: Vec<Letter>,
+    boundaries: Vec<Boundary>,
+    is_escaped: bool,
+    is_nested: bool,
 }
 
-/// The prefix of a route, to be held against a [`PathReading`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Names {
-    /// Its segments, decoded and case-folded.
-    segments: Vec<String>,
-    /// How many letters of a reading it takes, where every reading of a path below it begins with it.
-    certain: Option<usize>,
-}
-
-impl Names {
-    /// The names of a prefix in normal form.
-    #[must_use]
-    pub fn of(prefix: &str) -> Names {
-        let Ok(reading) = PathReading::of(prefix) else {
-            // No request below it is ever read otherwise: each is refused for the same reason.
-            let segments = prefix.split('/').filter(|segment| !segment.is_empty());
-            return Names { segments: segments.map(str::to_owned).collect(), certain: None };
-        };
-        let segments = reading
-            .letters
-            .split(|letter| letter.is_separator())
-            .filter(|segment| !segment.is_empty())
-            .map(|segment| segment.iter().map(|letter| letter.char).collect());
-        // Encoded slashes are separators to a server, or they are not: prefix and path are split alike.
-        let unclear = reading.letters.iter().any(|letter| letter.char == ';' || letter.is_cut());
-        Names { segments: segments.collect(), certain: (!unclear).then_some(reading.letters.len()) }
-    }
-
-    /// The segments.
-    #[must_use]
-    pub fn segments(&self) -> &[String] {
-        &self.segments
-    }
+/// Where some server may take a name to end: in front of a separator, of `;`, `#` or `?`, and at the end of the path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Boundary {
+    pub(super) at: usize,
+    /// Where the name ends without the dots and spaces at its end.
+    pub(super) trimmed: usize,
+    /// The next boundary that is one to every server: a slash that was not encoded, or the end of the path.
+    pub(super) last: usize,
 }
 
 impl PathReading {
@@ -93,7 +69,7 @@ impl PathReading {
     /// one would see a control character, which cuts the path or vanishes from it, and
     /// [`Malformed::Ambiguous`] for more delimiters than any honest path has.
     pub fn of(path: &str) -> Result<PathReading, Malformed> {
-        let letters = fold(&decode(path.strip_prefix('/').unwrap_or(path)));
+        let letters = letters_of(path.strip_prefix('/').unwrap_or(path));
         if letters.iter().any(|letter| letter.char.is_ascii_control()) {
             return Err(Malformed::Control);
         }
@@ -103,140 +79,70 @@ impl PathReading {
         if letters.iter().filter(|letter| letter.has_two_meanings()).count() > MAX_DELIMITERS {
             return Err(Malformed::Ambiguous);
         }
-        Ok(PathReading { letters })
+        let (is_escaped, is_nested) = (path.contains('%'), path.contains("%25"));
+        Ok(PathReading { boundaries: boundaries(&letters), letters, is_escaped, is_nested })
     }
 
-    /// Where servers may see this path: each sequence of segments that a route's prefix begins with and that
-    /// the path begins with in some reading, as far as those prefixes go. The root, `[]`, is one of them unless
-    /// every reading begins with `from`, the prefix of the route that the path belongs to as it stands.
-    pub fn places<'n>(&self, from: &'n Names, known: &[&'n Names]) -> Vec<&'n [String]> {
-        let mut search = Search {
-            letters: &self.letters,
-            known,
-            places: Vec::new(),
-            seen: HashSet::new(),
-            waiting: Vec::new(),
-        };
-        let begins_with_two = self.letters.first().is_some_and(|letter| letter.is_separator());
-        match from.certain {
-            Some(taken) if taken > 0 => search.after(&from.segments, taken),
-            _ => search.wait(&[], Step::Segment, 0),
-        }
-        if begins_with_two {
-            search.wait(&[], Step::Segment, 0);
-        }
-        search.run();
-        search.places
+    pub(super) fn letters(&self) -> &[Letter] {
+        &self.letters
+    }
+
+    /// The boundaries at or behind `at`.
+    pub(super) fn boundaries_from(&self, at: usize) -> &[Boundary] {
+        &self.boundaries[self.boundaries.partition_point(|boundary| boundary.at < at)..]
+    }
+
+    /// `at`, or what follows the dots and spaces there.
+    pub(super) fn after_trailing(&self, at: usize) -> usize {
+        at + self.letters[at..].iter().take_while(|letter| letter.is_trailing()).count()
+    }
+
+    /// Whether it was written with any escape.
+    pub(super) fn is_escaped(&self) -> bool {
+        self.is_escaped
+    }
+
+    /// Whether an escape stands for a `%`, so that what follows it is read as another one by some servers.
+    pub(super) fn is_nested(&self) -> bool {
+        self.is_nested
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Step {
-    /// A segment begins here.
-    Segment,
-    /// A parameter goes on here, or what is taken for a host, and is being dropped.
-    Parameter,
+fn boundaries(letters: &[Letter]) -> Vec<Boundary> {
+    let (mut boundaries, mut trimmed) = (Vec::new(), 0);
+    for (at, letter) in letters.iter().enumerate() {
+        if letter.is_separator() || letter.char == ';' || letter.is_cut() {
+            boundaries.push(Boundary { at, trimmed, last: at });
+        }
+        if !letter.is_trailing() {
+            trimmed = at + 1;
+        }
+    }
+    boundaries.push(Boundary { at: letters.len(), trimmed, last: letters.len() });
+    let mut last = letters.len();
+    for boundary in boundaries.iter_mut().rev() {
+        if letters.get(boundary.at).is_some_and(|letter| letter.is_separator() && !letter.encoded) {
+            last = boundary.at;
+        }
+        boundary.last = last;
+    }
+    boundaries
 }
 
-/// Follows every choice; each state is looked at once, so the work is bounded by their number.
-struct Search<'s, 'n> {
-    letters: &'s [Letter],
-    known: &'s [&'n Names],
-    places: Vec<&'n [String]>,
-    /// The index in `places`, and where in the letters.
-    seen: HashSet<(usize, Step, usize)>,
-    waiting: Vec<(usize, Step, usize)>,
+/// A text as it is read by the server that decodes and folds most.
+pub(super) fn letters_of(text: &str) -> Vec<Letter> {
+    fold(&decode(text))
 }
 
-impl<'n> Search<'_, 'n> {
-    fn place(&mut self, place: &'n [String]) -> usize {
-        let known = self.places.iter().position(|other| *other == place);
-        known.unwrap_or_else(|| {
-            self.places.push(place);
-            self.places.len() - 1
-        })
-    }
-
-    fn wait(&mut self, place: &'n [String], step: Step, at: usize) {
-        let state = (self.place(place), step, at);
-        if self.seen.insert(state) {
-            self.waiting.push(state);
-        }
-    }
-
-    fn run(&mut self) {
-        while let Some((place, step, at)) = self.waiting.pop() {
-            let place = self.places[place];
-            match step {
-                Step::Segment => self.segment(place, at),
-                Step::Parameter => self.parameter(place, at),
-            }
-        }
-    }
-
-    /// A segment that begins at `at`. That no prefix goes on with its name is possible in any case.
-    fn segment(&mut self, place: &'n [String], at: usize) {
-        if at >= self.letters.len() {
-            return;
-        }
-        // An empty name, or one that vanishes, is none to many servers.
-        self.after(place, at);
-        // To a server that resolves references (RFC 3986 §4.2), `//name/path` is `/path` of another host.
-        if place.is_empty() && at > 0 {
-            self.wait(place, Step::Parameter, at);
-        }
-        let depth = place.len();
-        for names in self.known {
-            let segments: &'n [String] = &names.segments;
-            if segments.len() > depth
-                && segments.starts_with(place)
-                && let Some(end) = self.spelled(at, &segments[depth])
-            {
-                self.after(&segments[..=depth], end);
-            }
-        }
-    }
-
-    /// Where `name` ends, if it stands at `at`.
-    fn spelled(&self, at: usize, name: &str) -> Option<usize> {
-        let mut end = at;
-        for char in name.chars() {
-            if self.letters.get(end)?.char != char {
-                return None;
-            }
-            end += 1;
-        }
-        Some(end)
-    }
-
-    /// A name that leads to `place` and ends at `at`, if it does.
-    fn after(&mut self, place: &'n [String], at: usize) {
-        let trailing = self.letters[at..].iter().take_while(|letter| letter.is_trailing()).count();
-        let at = at + trailing;
-        match self.letters.get(at) {
-            Some(letter) if letter.is_separator() => self.wait(place, Step::Segment, at + 1),
-            Some(letter) if letter.char == ';' => self.wait(place, Step::Parameter, at + 1),
-            Some(letter) if !letter.is_cut() => {}
-            // The end, or what some server takes for it.
-            Some(_) | None => {
-                self.place(place);
-            }
-        }
-    }
-
-    /// A parameter lasts until a separator, which a server may not see if it is encoded.
-    fn parameter(&mut self, place: &'n [String], at: usize) {
-        let mut at = at;
-        while let Some(letter) = self.letters.get(at) {
-            at += 1;
-            if letter.is_separator() {
-                self.wait(place, Step::Segment, at);
-                if !letter.encoded {
-                    return;
-                }
-            }
-        }
-    }
+/// The names in a segment of a pattern, which it has more than one of where it holds an encoded separator. Encoded slashes
+/// are separators to a server, or they are not: pattern and path are split alike.
+pub(super) fn names_of(segment: &str) -> Vec<Vec<char>> {
+    let letters = letters_of(segment);
+    let names = letters.split(|letter| letter.is_separator()).map(|name| {
+        let end = name.iter().rposition(|letter| !letter.is_trailing()).map_or(0, |at| at + 1);
+        name[..end].iter().map(|letter| letter.char).collect::<Vec<char>>()
+    });
+    names.filter(|name| !name.is_empty()).collect()
 }
 
 /// Whether some server takes this for `.` or `..`, which all its delimiters may end. No client has reason to encode a
@@ -398,55 +304,5 @@ mod tests {
             assert_eq!(text(&path(MAX_DELIMITERS + 1)), Err(Malformed::Ambiguous), "{delimiter}");
         }
         assert!(text(&"/a".repeat(10_000)).is_ok());
-    }
-
-    fn places(path: &str, from: &str, known: &[&str]) -> Vec<String> {
-        let from = Names::of(from);
-        let known: Vec<Names> = known.iter().map(|prefix| Names::of(prefix)).collect();
-        let known: Vec<&Names> = known.iter().collect();
-        let reading = PathReading::of(path).unwrap();
-        let mut places: Vec<String> =
-            reading.places(&from, &known).iter().map(|place| format!("/{}", place.join("/"))).collect();
-        places.sort();
-        places
-    }
-
-    #[test]
-    fn every_choice_of_a_server_is_followed() {
-        let known = ["/", "/admin", "/api/admin", "/caf%C3%A9", "/x/y"];
-        for (path, from, seen) in [
-            ("/a/b", "/", &["/"][..]),
-            ("/ADMIN", "/", &["/", "/admin"]),
-            ("/admin;x=1/y", "/", &["/", "/admin"]),
-            ("/admin%23/public", "/", &["/", "/admin"]),
-            ("/admin.%20/public", "/", &["/", "/admin"]),
-            ("/;a/admin", "/", &["/", "/admin"]),
-            ("/a;x/admin", "/", &["/"]),
-            // Parameters that end where they did before they were decoded, or do after.
-            ("/api;x%252Fy/admin", "/", &["/", "/api", "/api/admin"]),
-            ("/api;x%2Fadmin", "/", &["/", "/api", "/api/admin"]),
-            ("/api;%23/admin", "/", &["/", "/api", "/api/admin"]),
-            ("/%3B%255C.+%252fadmin;", "/", &["/", "/admin"]),
-            ("/x%3F/y", "/", &["/", "/x"]),
-            ("/x%2Fy", "/", &["/", "/x", "/x/y"]),
-            ("/x//y", "/", &["/", "/x", "/x/y"]),
-            // Of another host.
-            ("//host/admin", "/", &["/", "/admin"]),
-            ("/%2F%5Chost%2Fadmin", "/", &["/", "/admin"]),
-            ("/CAF%C3%89", "/", &["/", "/caf\u{e9}"]),
-            // What is certain stays so.
-            ("/caf%C3%A9/A", "/caf%C3%A9", &["/caf\u{e9}"]),
-            ("/admin/A;x", "/admin", &["/admin"]),
-            ("/admin/..x%2F", "/admin", &["/admin"]),
-        ] {
-            assert_eq!(places(path, from, &known), seen, "{path}");
-        }
-    }
-
-    #[test]
-    fn many_delimiters_cost_little() {
-        let path = format!("/a{}", ";%2Fa".repeat(MAX_DELIMITERS / 2));
-        let known = ["/a", "/a/a", "/a/a/a", "/a/a/a/a"];
-        assert_eq!(places(&path, "/", &known).len(), 5);
     }
 }

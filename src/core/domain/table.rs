@@ -4,14 +4,17 @@
 //! place for the path, there the narrowest place, and in it the client's network before the method. A wider place is no
 //! fallback for what a narrower one refuses.
 
+use std::cmp::Reverse;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::destination;
-use super::pattern::{HostPattern, PathPattern, Relation, Segment};
-use super::reading::{Names, PathReading};
+use super::folded::{self, FoldedPatterns, Name};
+use super::pattern::{HostPattern, PathPattern, Relation};
+use super::reading::PathReading;
 use super::request::{Malformed, Path, Request};
-use super::route::{Policy, Route};
+use super::route::{Public, Route};
+use super::trie::Trie;
 use super::verdict::Refusal;
 
 /// What decides about a request.
@@ -30,26 +33,50 @@ struct Rule {
     /// Empty: every method.
     methods: Vec<String>,
     is_open: bool,
+    /// Whether it takes every method of every client.
+    is_plain: bool,
 }
 
 #[derive(Debug)]
 struct Place {
     host: HostPattern,
     path: PathPattern,
-    names: Names,
+    /// Its path as servers read it.
+    names: Vec<Name>,
     /// Those that name methods first.
     rules: Vec<Rule>,
+}
+
+/// What decides on the hosts of one pattern.
+#[derive(Debug)]
+struct HostPlaces {
+    /// The places of this host pattern.
+    trie: Trie,
+    /// The tries of the wider host patterns, which decide where this one has no place: indices of hosts, the most specific
+    /// first. Those of a pattern whose every path is taken by a narrower one are left out.
+    wider: Vec<usize>,
+    /// Every place that may decide here, by its index.
+    places: Vec<usize>,
+    /// The same as servers read them.
+    folded: FoldedPatterns,
+    /// Whether all their patterns are plain: then a plain path is read by every server alike, but for a slash at its end.
+    is_plain: bool,
+    has_exact: bool,
 }
 
 /// All routes. An entry is a [`Route`], or holds one beside what its owner needs to serve it.
 #[derive(Debug)]
 pub struct Table<R = Route> {
-    /// Most specific first.
+    /// In the order of the file.
     entries: Vec<Arc<R>>,
-    /// Narrower ones before wider ones.
+    /// By host, the most specific first; narrower paths before wider ones.
     places: Vec<Place>,
-    /// Whether every pattern is plain: then a plain path belongs to one place only.
-    plain: bool,
+    hosts: Vec<HostPlaces>,
+    /// Host names with the indices of their hosts, sorted.
+    exact: Vec<(Box<str>, usize)>,
+    /// The ends of host names, from a dot on, with the indices of their hosts, sorted.
+    below: Vec<(Box<str>, usize)>,
+    every: Option<usize>,
     has_networks: bool,
 }
 
@@ -58,64 +85,77 @@ impl<R: AsRef<Route>> Table<R> {
     #[must_use]
     pub fn new(routes: Vec<R>) -> Table<R> {
         let entries: Vec<Arc<R>> = routes.into_iter().map(Arc::new).collect();
-        let mut places: Vec<Place> = Vec::new();
-        let at = |places: &[Place], host: &HostPattern, path: &PathPattern| {
-            places.iter().position(|place| place.host == *host && place.path == *path)
-        };
-        for (index, entry) in entries.iter().enumerate() {
-            let route = route(entry);
-            let rule = Rule { entry: index, methods: route.methods.clone(), is_open: false };
-            for (host, path) in
-                route.hosts.iter().flat_map(|host| route.paths.iter().map(move |path| (host, path)))
-            {
-                match at(&places, host, path) {
-                    Some(at) => places[at].rules.push(rule.clone()),
-                    None => places.push(Place::new(host, path, vec![rule.clone()])),
-                }
+        let routes: Vec<&Route> = entries.iter().map(route).collect();
+        let has_networks = routes.iter().any(|route| !route.networks.is_empty());
+        let mut groups: Vec<(HostPattern, Vec<Place>)> = Vec::new();
+        for host in routes.iter().flat_map(|route| &route.hosts) {
+            if !groups.iter().any(|(other, _)| other == host) {
+                groups.push((host.clone(), places_of(host, &routes)));
             }
         }
-        places.sort_by_cached_key(Place::rank);
-        let mut open: Vec<(usize, &HostPattern, &super::route::Public)> = entries
-            .iter()
-            .enumerate()
-            .flat_map(|(index, entry)| {
-                let route = route(entry);
-                let of_host = move |host| route.public.iter().map(move |public| (index, host, public));
-                route.hosts.iter().flat_map(of_host)
-            })
-            .collect();
-        // The wider ones first: a narrower one goes on from their rules.
-        open.sort_by_cached_key(|(_, host, public)| std::cmp::Reverse(rank(host, &public.path)));
-        for (index, host, public) in open {
-            let around = places.iter().find(|place| {
-                let relation = public.path.relation(&place.path);
-                place.host == *host && matches!(relation, Relation::Same | Relation::Narrower)
-            });
-            // Outside of its own route it opens nothing.
-            let Some(around) = around.filter(|place| place.rules.iter().any(|rule| rule.entry == index))
-            else {
-                continue;
+        groups.sort_by_key(|(host, _)| rank(host));
+        let mut table = Table {
+            entries,
+            places: Vec::new(),
+            hosts: Vec::new(),
+            exact: Vec::new(),
+            below: Vec::new(),
+            every: None,
+            has_networks,
+        };
+        let patterns: Vec<HostPattern> = groups.iter().map(|(host, _)| host.clone()).collect();
+        let mut ranges = Vec::new();
+        for (_, places) in groups {
+            let start = table.places.len();
+            table.places.extend(places);
+            ranges.push(start..table.places.len());
+        }
+        for (index, host) in patterns.iter().enumerate() {
+            let wider =
+                (0..patterns.len()).filter(|other| host.relation(&patterns[*other]) == Relation::Narrower);
+            let places = table.host_places(index, wider.collect(), &ranges);
+            table.hosts.push(places);
+            match host {
+                HostPattern::Every => table.every = Some(index),
+                HostPattern::Below(suffix) => table.below.push((suffix.as_str().into(), index)),
+                HostPattern::Exact(name) => table.exact.push((name.as_str().into(), index)),
+            }
+        }
+        table.exact.sort();
+        table.below.sort();
+        table
+    }
+
+    fn host_places(&self, own: usize, wider: Vec<usize>, ranges: &[std::ops::Range<usize>]) -> HostPlaces {
+        let mut trie = Trie::new();
+        let mut places: Vec<usize> = ranges[own].clone().collect();
+        for index in places.iter().rev() {
+            trie.insert(&self.places[*index].path, *index);
+        }
+        let mut kept = Vec::new();
+        for host in wider {
+            let is_hidden = |index: &usize| {
+                let path = &self.places[*index].path;
+                places.iter().any(|narrower| {
+                    matches!(path.relation(&self.places[*narrower].path), Relation::Same | Relation::Narrower)
+                })
             };
-            let rule = Rule { entry: index, methods: public.methods.clone(), is_open: true };
-            let behind = around.rules.clone();
-            match at(&places, host, &public.path) {
-                Some(at) => places[at].rules.push(rule),
-                None => {
-                    places.push(Place::new(host, &public.path, [vec![rule], behind].concat()));
-                    places.sort_by_cached_key(Place::rank);
-                }
+            let more: Vec<usize> = ranges[host].clone().filter(|index| !is_hidden(index)).collect();
+            if !more.is_empty() {
+                kept.push(host);
+                places.extend(more);
             }
         }
-        for place in &mut places {
-            place.rules.sort_by_key(|rule| (!rule.is_open, rule.methods.is_empty()));
+        let mut folded = FoldedPatterns::new();
+        for index in &places {
+            folded.insert(&self.places[*index].path, *index);
         }
-        let is_plain = |place: &Place| {
-            let path = place.path.as_str();
+        let is_plain = places.iter().all(|index| {
+            let path = self.places[*index].path.as_str();
             Path::parse(path.strip_prefix('=').unwrap_or(path).as_bytes()).is_ok_and(|path| path.is_plain())
-        };
-        let plain = places.iter().all(is_plain);
-        let has_networks = entries.iter().any(|entry| !route(entry).networks.is_empty());
-        Table { entries, places, plain, has_networks }
+        });
+        let has_exact = places.iter().any(|index| self.places[*index].path.is_exact());
+        HostPlaces { trie, wider: kept, places, folded, is_plain, has_exact }
     }
 
     /// The entries in the order of the file.
@@ -127,66 +167,99 @@ impl<R: AsRef<Route>> Table<R> {
     pub fn of_host<'a>(&'a self, host: &'a str) -> impl Iterator<Item = &'a Arc<R>> {
         let places = self.places.iter().filter(move |place| place.host.takes(host));
         let mut seen: Vec<usize> = Vec::new();
-        let mut first = move |rule: &Rule| {
-            let is_first = !seen.contains(&rule.entry);
-            seen.push(rule.entry);
-            is_first.then_some(rule.entry)
+        let mut is_first = move |entry: usize| {
+            let is_first = !seen.contains(&entry);
+            seen.push(entry);
+            is_first
         };
-        places
-            .flat_map(|place| &place.rules)
-            .filter_map(move |rule| first(rule))
-            .map(|index| &self.entries[index])
+        let entries = places.flat_map(|place| &place.rules).map(|rule| rule.entry);
+        entries.filter(move |entry| is_first(*entry)).map(|index| &self.entries[index])
     }
 
     /// The entry that a path, in normal form, belongs to, whatever methods and clients it takes.
     #[must_use]
     pub fn of_path(&self, host: &str, path: &str) -> Option<&Arc<R>> {
-        let place = self.place(host, path)?;
+        let place = self.look(self.host(host)?, |trie| trie.find(path))?;
         place.rules.first().map(|rule| &self.entries[rule.entry])
     }
 
     /// Whether any route depends on the client's network: only then [`Request::client`] is read.
     #[must_use]
+    #[inline]
     pub fn has_networks(&self) -> bool {
         self.has_networks
     }
 
-    fn place(&self, host: &str, path: &str) -> Option<&Place> {
-        self.places.iter().find(|place| place.host.takes(host) && place.path.takes(path))
+    /// What decides on `host`: the most specific host pattern that takes it.
+    fn host(&self, host: &str) -> Option<&HostPlaces> {
+        let named = |names: &[(Box<str>, usize)], text: &str| {
+            let found = names.binary_search_by(|(name, _)| (**name).cmp(text)).ok();
+            found.map(|at| names[at].1)
+        };
+        let exact = if self.exact.is_empty() { None } else { named(&self.exact, host) };
+        let below = || {
+            if self.below.is_empty() {
+                return None;
+            }
+            // The longest end comes first. What a pattern takes is longer than its end.
+            let dots = host.match_indices('.').map(|(at, _)| at).filter(|at| *at > 0);
+            dots.filter_map(|at| named(&self.below, &host[at..])).next()
+        };
+        exact.or_else(below).or(self.every).map(|index| &self.hosts[index])
     }
 
-    /// The rule of `place` for this method and this client.
+    /// The place that `find` gives for the most specific host that has one.
+    #[inline]
+    fn look(&self, host: &HostPlaces, find: impl Fn(&Trie) -> Option<usize>) -> Option<&Place> {
+        let wider = || host.wider.iter().find_map(|wider| find(&self.hosts[*wider].trie));
+        find(&host.trie).or_else(wider).map(|index| &self.places[index])
+    }
+
+    /// The rule of `place` for this method and this client: of those that take both, the one with the narrowest network that
+    /// holds the client, and then one that names the method before one that takes all.
     fn rule<'t>(
         &'t self,
         place: &'t Place,
         method: &str,
         client: Option<IpAddr>,
     ) -> Result<&'t Rule, Refusal> {
+        if let [rule] = &*place.rules
+            && rule.is_plain
+        {
+            return Ok(rule);
+        }
         let mut best: Option<(Option<u8>, &Rule)> = None;
-        let (mut allow, mut is_for_client): (Vec<String>, bool) = (Vec::new(), false);
+        let mut is_for_client = false;
         for rule in &place.rules {
-            let networks = &route(&self.entries[rule.entry]).networks;
-            let held = networks.iter().filter(|net| client.is_some_and(|client| net.contains(&client)));
-            let held = held.map(ipnet::IpNet::prefix_len).max();
-            if held.is_none() && !networks.is_empty() {
-                continue;
-            }
+            let Some(network) = self.network(rule, client) else { continue };
             is_for_client = true;
-            if !rule.methods.is_empty() && !rule.methods.iter().any(|taken| taken == method) {
-                allow.extend(rule.methods.iter().cloned());
-            } else if best.is_none_or(|(other, _)| held > other) {
-                best = Some((held, rule));
+            if rule.takes(method) && best.is_none_or(|(other, _)| network > other) {
+                best = Some((network, rule));
             }
         }
         match best {
             Some((_, rule)) => Ok(rule),
             None if is_for_client => {
+                let allowed = place.rules.iter().filter(|rule| self.network(rule, client).is_some());
+                let mut allow: Vec<String> = allowed.flat_map(|rule| rule.methods.iter().cloned()).collect();
                 allow.sort();
                 allow.dedup();
                 Err(Refusal::Method { allow })
             }
             None => Err(Refusal::Network),
         }
+    }
+
+    /// The length of the narrowest network of a rule that holds the client, or `None` in it for a rule for all clients;
+    /// `None`: it is not for this client.
+    fn network(&self, rule: &Rule, client: Option<IpAddr>) -> Option<Option<u8>> {
+        let networks = &route(&self.entries[rule.entry]).networks;
+        if networks.is_empty() {
+            return Some(None);
+        }
+        let client = client?;
+        let held = networks.iter().filter(|net| net.contains(&client)).map(ipnet::IpNet::prefix_len);
+        held.max().map(Some)
     }
 
     /// The one rule of a request: most specific host, then the narrowest path, then network and method.
@@ -201,7 +274,8 @@ impl<R: AsRef<Route>> Table<R> {
         if ["TRACE", "CONNECT"].iter().any(|refused| method.eq_ignore_ascii_case(refused)) {
             return Err(Refusal::Method { allow: Vec::new() });
         }
-        let place = self.place(host.name(), path.as_str()).ok_or(Refusal::NoRoute)?;
+        let host = self.host(host.name()).ok_or(Refusal::NoRoute)?;
+        let place = self.look(host, |trie| trie.find(path.as_str())).ok_or(Refusal::NoRoute)?;
         let rule = self.rule(place, method, *client)?;
         let entry = &self.entries[rule.entry];
         let allow = route(entry).allow;
@@ -211,66 +285,119 @@ impl<R: AsRef<Route>> Table<R> {
         if path.has_empty_segment() && !allow.empty_segment {
             return Err(Refusal::Malformed(Malformed::EmptySegment));
         }
-        self.refuse_ambiguity(place, rule, request)?;
+        self.refuse_ambiguity(host, place, rule, request)?;
         Ok(Deciding { entry, is_open: rule.is_open && !request.websocket })
     }
 
-    /// Whether a part of what lies below `path`, which `found` decided about, is served under another policy, or not at
-    /// all with this method: what acts on a whole collection acts there as well.
-    pub fn covers_another(&self, entry: &Arc<R>, request: &Request<'_>, path: &str) -> bool {
-        let policy = &route(entry).policy;
-        let (host, method) = (request.host.name(), request.method);
-        self.places.iter().any(|other| {
-            other.host.takes(host)
-                && destination::covers(path, &other.names)
-                && !self.place(host, other.path.start()).is_some_and(|below| {
-                    self.rule(below, method, request.client)
-                        .is_ok_and(|rule| route(&self.entries[rule.entry]).policy == *policy)
-                })
+    /// Whether the rule of `place` for this request admits what `own` admits and nothing else: it has the same policy, and
+    /// is open where `own` is. Where it is open and `own` is not, more was asked than it asks.
+    fn agrees(&self, place: &Place, own: &Rule, method: &str, request: &Request<'_>) -> bool {
+        self.rule(place, method, request.client).is_ok_and(|rule| {
+            let is_open = own.is_open && !request.websocket;
+            let policy = |rule: &Rule| &route(&self.entries[rule.entry]).policy;
+            (rule.entry == own.entry || policy(rule) == policy(own)) && (rule.is_open || !is_open)
         })
     }
 
     /// Refuses a request that some server would read as one of a place with another policy.
-    fn refuse_ambiguity(&self, own: &Place, rule: &Rule, request: &Request<'_>) -> Result<(), Refusal> {
-        let Request { method, host, path, .. } = request;
-        let policy = &route(&self.entries[rule.entry]).policy;
-        let upper = method.bytes().any(|byte| byte.is_ascii_lowercase()).then(|| method.to_ascii_uppercase());
-        if self.plain && upper.is_none() && path.is_plain() {
+    fn refuse_ambiguity(
+        &self,
+        host: &HostPlaces,
+        own: &Place,
+        rule: &Rule,
+        request: &Request<'_>,
+    ) -> Result<(), Refusal> {
+        let Request { method, path, .. } = request;
+        let is_upper = !method.bytes().any(|byte| byte.is_ascii_lowercase());
+        if host.is_plain && is_upper && path.is_plain() && !host.has_exact {
             return Ok(());
         }
-        let reading = PathReading::of(path.as_str()).map_err(Refusal::Malformed)?;
-        let methods: Vec<&str> = [Some(*method), upper.as_deref()].into_iter().flatten().collect();
-        let known: Vec<&Place> = self.places.iter().filter(|other| other.host.takes(host.name())).collect();
-        let names: Vec<&Names> = known.iter().map(|place| &place.names).collect();
-        let places = reading.places(&own.names, &names);
-        match places.iter().all(|place| self.is_all_of(&known, place, &methods, request.client, policy)) {
+        let is_clear = match host.is_plain && is_upper && path.is_plain_but_for_case() {
+            true if path.is_plain() => self.is_clear_at_end(host, rule, request),
+            true => self.is_clear_in_any_case(host, own, rule, request),
+            false => self.is_clear(host, own, rule, request)?,
+        };
+        match is_clear {
             true => Ok(()),
             false => Err(Refusal::Malformed(Malformed::Ambiguous)),
         }
     }
 
-    /// Whether what may serve `place` has this policy. As in [`Table::find`], the most specific host and prefix decide, and
-    /// a wider place is no fallback for a method that the narrower one refuses; but prefixes that differ only for some
-    /// servers decide together.
-    fn is_all_of(
+    /// Of a plain path: whether it does not matter that to some servers a slash at the end changes nothing.
+    fn is_clear_at_end(&self, host: &HostPlaces, own: &Rule, request: &Request<'_>) -> bool {
+        let other = self.look(host, |trie| trie.find_with_other_ending(request.path.as_str()));
+        other.is_none_or(|other| !other.path.is_exact() || self.agrees(other, own, request.method, request))
+    }
+
+    /// Of a path that is plain but for its case: whether it does not matter that some servers ignore case.
+    fn is_clear_in_any_case(
         &self,
-        known: &[&Place],
-        place: &[String],
-        methods: &[&str],
-        client: Option<IpAddr>,
-        policy: &Policy,
+        host: &HostPlaces,
+        own: &Place,
+        rule: &Rule,
+        request: &Request<'_>,
     ) -> bool {
-        let above = known.iter().filter(|other| place.starts_with(other.names.segments()));
-        let Some(host) = above.clone().map(|other| &other.host).next() else { return false };
-        let above = above.filter(|other| other.host == *host);
-        let deepest = above.clone().map(|other| other.names.segments().len()).max();
-        let mut deciding = above.filter(|other| Some(other.names.segments().len()) == deepest);
-        deciding.all(|other| {
-            methods.iter().all(|method| {
-                let rule = self.rule(other, method, client);
-                rule.is_ok_and(|rule| route(&self.entries[rule.entry]).policy == *policy)
-            })
-        })
+        let mut is_clear = true;
+        host.folded.each_in_any_case(request.path.as_str(), &mut |index, depth| {
+            let other = &self.places[index];
+            // Every server sees at least what the text says.
+            let is_above = depth < own.names.len() || own.path.relation(&other.path) == Relation::Narrower;
+            is_clear &=
+                is_above || std::ptr::eq(own, other) || self.agrees(other, rule, request.method, request);
+        });
+        is_clear
+    }
+
+    /// Of any path: whether each server in use reads it as one of a place that agrees.
+    fn is_clear(
+        &self,
+        host: &HostPlaces,
+        own: &Place,
+        rule: &Rule,
+        request: &Request<'_>,
+    ) -> Result<bool, Refusal> {
+        let Request { method, path, .. } = request;
+        let path = path.as_str();
+        let reading = PathReading::of(path).map_err(Refusal::Malformed)?;
+        let certain = folded::certain(&own.path, &reading);
+        // Below what every server sees, the narrowest place that takes all of it is the widest that can decide.
+        let floor = match certain.segments == own.path.segments().len() {
+            true => Some(own),
+            false => {
+                let slashes = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
+                let end = slashes.skip(certain.segments).next().unwrap_or(path.len());
+                self.look(host, |trie| trie.find_all_below(&path[..end]))
+            }
+        };
+        // Without it, some server may see a path that no route serves.
+        let Some(floor) = floor else { return Ok(false) };
+        let upper = method.to_ascii_uppercase();
+        let agrees = |other: &Place| {
+            self.agrees(other, rule, method, request)
+                && (upper == *method || self.agrees(other, rule, &upper, request))
+        };
+        let seen = host.folded.seen(&reading, &certain);
+        let mut others = seen.iter().map(|index| &self.places[*index]);
+        Ok(agrees(floor)
+            && others.all(|other| floor.path.relation(&other.path) == Relation::Narrower || agrees(other)))
+    }
+
+    /// Whether a part of what lies below `path`, where `request` was admitted, is served under another policy, or not at all
+    /// with this method: what acts on a whole collection acts there as well.
+    #[must_use]
+    pub fn covers_another(&self, request: &Request<'_>, path: &str) -> bool {
+        let Some(host) = self.host(request.host.name()) else { return true };
+        let Some(own) = self.look(host, |trie| trie.find(path)) else { return true };
+        let Ok(rule) = self.rule(own, request.method, request.client) else { return true };
+        let agrees = |place: &Place| self.agrees(place, rule, request.method, request);
+        // What no further place takes belongs to the one for everything below, if there is one.
+        let below = self.look(host, |trie| trie.find_all_below(path.strip_suffix('/').unwrap_or(path)));
+        !below.is_some_and(agrees)
+            || host
+                .places
+                .iter()
+                .map(|index| &self.places[*index])
+                .any(|other| destination::covers(path, &other.names) && !agrees(other))
     }
 }
 
@@ -279,31 +406,75 @@ fn route<R: AsRef<Route>>(entry: &Arc<R>) -> &Route {
     R::as_ref(entry)
 }
 
-impl Place {
-    fn new(host: &HostPattern, path: &PathPattern, rules: Vec<Rule>) -> Place {
-        let names = Names::of(path.start());
-        Place { host: host.clone(), path: path.clone(), names, rules }
+impl Rule {
+    fn new(entry: usize, route: &Route, public: Option<&Public>) -> Rule {
+        let methods = public.map_or(&route.methods, |public| &public.methods).clone();
+        let is_plain = methods.is_empty() && route.networks.is_empty();
+        Rule { entry, methods, is_open: public.is_some(), is_plain }
     }
 
-    fn rank(&self) -> impl Ord + use<> {
-        rank(&self.host, &self.path)
+    fn takes(&self, method: &str) -> bool {
+        self.methods.is_empty() || self.methods.iter().any(|taken| taken == method)
     }
 }
 
-/// Exact hosts before wildcards (longer first) before every host; then narrower paths before wider ones.
-fn rank(host: &HostPattern, path: &PathPattern) -> impl Ord + use<> {
-    let host = match host {
-        HostPattern::Exact(name) => (0, std::cmp::Reverse(name.len())),
-        HostPattern::Below(suffix) => (1, std::cmp::Reverse(suffix.len())),
-        HostPattern::Every => (2, std::cmp::Reverse(0)),
-    };
-    let segment = |segment: &Segment| match segment {
-        Segment::Literal(_) => (0, std::cmp::Reverse(0)),
-        Segment::Part { before, after } => (1, std::cmp::Reverse(before.len() + after.len())),
-        Segment::Any => (2, std::cmp::Reverse(0)),
-    };
-    let segments: Vec<_> = path.segments().iter().map(segment).collect();
-    (host, std::cmp::Reverse(segments.len()), !path.is_exact(), segments)
+impl Place {
+    fn new(host: &HostPattern, path: &PathPattern, rules: Vec<Rule>) -> Place {
+        Place { host: host.clone(), path: path.clone(), names: folded::names(path), rules }
+    }
+}
+
+/// The places of one host pattern, narrower ones before wider ones.
+fn places_of(host: &HostPattern, routes: &[&Route]) -> Vec<Place> {
+    let mut places: Vec<Place> = Vec::new();
+    let of_host = || routes.iter().enumerate().filter(|(_, route)| route.hosts.contains(host));
+    for (index, route) in of_host() {
+        for path in &route.paths {
+            let rule = Rule::new(index, route, None);
+            match places.iter_mut().find(|place| place.path == *path) {
+                Some(place) => place.rules.push(rule),
+                None => places.push(Place::new(host, path, vec![rule])),
+            }
+        }
+    }
+    places.sort_by_cached_key(|place| place.path.rank());
+    let mut open: Vec<(usize, &Route, &Public)> = of_host()
+        .flat_map(|(index, route)| route.public.iter().map(move |public| (index, *route, public)))
+        .collect();
+    // The wider ones first: a narrower one goes on from their rules.
+    open.sort_by_cached_key(|(_, _, public)| Reverse(public.path.rank()));
+    for (index, route, public) in open {
+        let takes_all =
+            |place: &&Place| matches!(public.path.relation(&place.path), Relation::Same | Relation::Narrower);
+        // Outside of its own route it opens nothing. What it does not open stays under the rules of the place around it.
+        let Some(around) = places.iter().find(takes_all) else { continue };
+        if !around.rules.iter().any(|rule| rule.entry == index) {
+            continue;
+        }
+        let rule = Rule::new(index, route, Some(public));
+        let behind = around.rules.clone();
+        match places.iter_mut().find(|place| place.path == public.path) {
+            Some(place) => place.rules.push(rule),
+            None => {
+                let rank = public.path.rank();
+                let at = places.partition_point(|place| place.path.rank() <= rank);
+                places.insert(at, Place::new(host, &public.path, [vec![rule], behind].concat()));
+            }
+        }
+    }
+    for place in &mut places {
+        place.rules.sort_by_key(|rule| (!rule.is_open, rule.methods.is_empty()));
+    }
+    places
+}
+
+/// Exact hosts before wildcards, longer ones first, before every host.
+fn rank(host: &HostPattern) -> impl Ord + use<> {
+    match host {
+        HostPattern::Exact(name) => (0, Reverse(name.len())),
+        HostPattern::Below(suffix) => (1, Reverse(suffix.len())),
+        HostPattern::Every => (2, Reverse(0)),
+    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::request::{Headers, Host};
-use super::super::route::{Allow, Auth, Carriers, Require};
+use super::super::route::{Allow, Auth, Carriers, Policy, Require};
 use super::*;
 
 struct NoHeaders;

@@ -69,10 +69,8 @@ impl<R: AsRef<Route>> Admission<R> {
         if other.is_left_to_app() && permit.carrier() == Some(Carrier::Authorization) {
             return refuse(&permit, Refusal::NoToken);
         }
-        let covers = |permit: &Permit<R>, path: &Path<'_>| {
-            self.routes.covers_another(permit.route(), request, path.as_str())
-        };
-        if covers(&permit, &request.path) || covers(&other, &second.path) {
+        let covers = |path: &Path<'_>| self.routes.covers_another(request, path.as_str());
+        if covers(&request.path) || covers(&second.path) {
             return refuse(&permit, Refusal::Destination(DestinationFault::CoversOtherRoute));
         }
         Verdict::Permit(permit.with_destination(destination.kept()))

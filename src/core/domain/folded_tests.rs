@@ -1,0 +1,60 @@
+//! Under which patterns servers may see a path.
+
+use super::super::reading::MAX_DELIMITERS;
+use super::*;
+
+fn pattern(text: &str) -> PathPattern {
+    PathPattern::parse(text).unwrap()
+}
+
+fn seen(path: &str, from: &str, known: &[&str]) -> Vec<String> {
+    let mut patterns = FoldedPatterns::new();
+    for (index, text) in known.iter().enumerate() {
+        patterns.insert(&pattern(text), index);
+    }
+    let reading = PathReading::of(path).unwrap();
+    let certain = certain(&pattern(from), &reading);
+    let mut seen: Vec<String> =
+        patterns.seen(&reading, &certain).into_iter().map(|index| known[index].to_owned()).collect();
+    seen.sort();
+    seen
+}
+
+#[test]
+fn every_choice_of_a_server_is_followed() {
+    let known = ["/", "/admin", "/api", "/api/admin", "/caf%C3%A9", "/x", "/x/y"];
+    for (path, from, expected) in [
+        ("/a/b", "/", &["/"][..]),
+        ("/ADMIN", "/", &["/", "/admin"]),
+        ("/admin;x=1/y", "/", &["/", "/admin"]),
+        ("/admin%23/public", "/", &["/", "/admin"]),
+        ("/admin.%20/public", "/", &["/", "/admin"]),
+        ("/;a/admin", "/", &["/", "/admin"]),
+        ("/a;x/admin", "/", &["/"]),
+        // Parameters that end where they did before they were decoded, or do after.
+        ("/api;x%252Fy/admin", "/", &["/", "/api", "/api/admin"]),
+        ("/api;x%2Fadmin", "/", &["/", "/api", "/api/admin"]),
+        ("/api;%23/admin", "/", &["/", "/api", "/api/admin"]),
+        ("/%3B%255C.+%252fadmin;", "/", &["/", "/admin"]),
+        ("/x%3F/y", "/", &["/", "/x"]),
+        ("/x%2Fy", "/", &["/", "/x", "/x/y"]),
+        ("/x//y", "/", &["/", "/x", "/x/y"]),
+        // Of another host.
+        ("//host/admin", "/", &["/", "/admin"]),
+        ("/%2F%5Chost%2Fadmin", "/", &["/", "/admin"]),
+        ("/CAF%C3%89", "/", &["/", "/caf%C3%A9"]),
+        // What is certain stays so.
+        ("/caf%C3%A9/A", "/caf%C3%A9", &["/caf%C3%A9"]),
+        ("/admin/A;x", "/admin", &["/admin"]),
+        ("/admin/..x%2F", "/admin", &["/admin"]),
+    ] {
+        assert_eq!(seen(path, from, &known), expected, "{path}");
+    }
+}
+
+#[test]
+fn many_delimiters_cost_little() {
+    let path = format!("/a{}", ";%2Fa".repeat(MAX_DELIMITERS / 2));
+    let known = ["/a", "/a/a", "/a/a/a", "/a/a/a/a"];
+    assert_eq!(seen(&path, "/", &known).len(), 4);
+}
