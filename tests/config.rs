@@ -131,6 +131,28 @@ fn references_inside_texts_stand_for_their_values_and_for_nothing_more() {
 }
 
 #[test]
+fn what_came_from_a_reference_is_in_no_message_as_it_is_or_as_it_is_read() {
+    let env = |name: &str| {
+        Some(match name {
+            "TINY" => "no".to_owned(),
+            "HOST" => "App.Internal.Test".to_owned(),
+            other => panic!("{other} was asked for"),
+        })
+    };
+    let read = |text: &str| config::parse(text, Path::new("config.toml"), &env);
+    // Too short to be looked for in messages, but this one is about it.
+    let errors = read("public_url = \"${env:TINY}\"\n").unwrap_err();
+    assert_eq!(errors[0].found, "\"${env:TINY}\"");
+    let text = "public_url = \"https://${env:HOST}\"\n[browser]\nenabled = false\n[native]\nhosts = [\"other.test\"]\n";
+    let warnings = read(text).unwrap().warnings.join("\n");
+    assert!(
+        warnings.contains("native.hosts: links in mail") && warnings.contains("name ${env:HOST},"),
+        "{warnings}"
+    );
+    assert!(!warnings.to_lowercase().contains("internal"), "{warnings}");
+}
+
+#[test]
 fn the_hash_is_that_of_the_text_and_not_of_values() {
     let text = "public_url = \"https://${env:HOST}\"\n";
     let hash = |text: &str, host: &str| {

@@ -56,3 +56,20 @@ async fn no_level_puts_a_credential_into_the_log() {
         assert!(!log.contains(secret), "{secret} in {log}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_came_of_a_reload_that_a_signal_asked_for_is_in_the_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("config.toml");
+    let text =
+        "[server]\nlisten = [\"127.0.0.1:0\"]\nadmin = \"127.0.0.1:0\"\n[store]\nurl = \"sled:./data\"\n";
+    std::fs::write(&file, text).unwrap();
+    let program = Program::start(folder.path());
+    std::fs::write(&file, text.replace("listen =", "lisen =")).unwrap();
+    program.hang_up();
+    let told = program.until_it_says("the configuration in force stays");
+    assert!(told.contains("config.toml:2: server.lisen: found an unknown key"), "{told}");
+    std::fs::write(&file, text.replace("[store]", "threads = 3\n[store]")).unwrap();
+    program.hang_up();
+    program.until_it_says("in force from the next start on: server.threads");
+}

@@ -43,6 +43,8 @@ pub(super) struct AccountInputs {
 pub(super) struct AccountWorkers {
     pub(super) accounts: Accounts,
     shared: SharedPorts,
+    /// Delivers what the outbox holds.
+    pub(super) post: Arc<Post>,
     audit: Arc<AuditLog>,
     outbox: Arc<Outbox>,
     delivering: JoinHandle<()>,
@@ -153,14 +155,14 @@ pub(super) fn start(
         },
     };
     let accounts = Accounts::new(ports, settings);
-    let post = Post::new(&config.mail, &config.public_url).map_err(|errors| error_lines(&errors))?;
+    let post = Arc::new(Post::new(&config.mail, &config.public_url).map_err(|errors| error_lines(&errors))?);
     let shared = SharedPorts {
         limiter,
         audit: Arc::clone(&audit) as _,
         key: Arc::clone(&key),
         outbox: Arc::clone(&mails),
     };
-    let outbox = Arc::new(Outbox::new(store, Arc::new(post), clock, meter, key, mails, holder));
+    let outbox = Arc::new(Outbox::new(store, Arc::clone(&post) as _, clock, meter, key, mails, holder));
     let worker = Arc::clone(&outbox);
     let delivering = tokio::spawn(async move { worker.run().await });
     let closing = CancellationToken::new();
@@ -169,7 +171,7 @@ pub(super) fn start(
     let (worker, until) = (accounts.clone(), closing.clone());
     let noting = tokio::spawn(async move { worker.write_session_uses(until).await });
     drop(tokio::spawn(count_hash_costs(accounts.clone(), closing.clone())));
-    Ok(AccountWorkers { accounts, shared, audit, outbox, delivering, working, noting, closing })
+    Ok(AccountWorkers { accounts, shared, post, audit, outbox, delivering, working, noting, closing })
 }
 
 /// What people know the service by: the name that its letters have, where it is, and what it is made with.

@@ -142,6 +142,7 @@ pub(super) async fn compose(opened: Opened) -> Result<Composed, String> {
         streams,
         tls,
         connections,
+        post: Arc::clone(&accounts.post),
         pages,
         sources: ArcSwap::from_pointee(config.sources.clone()),
         watching: AtomicBool::new(config.server.watch),

@@ -54,6 +54,7 @@ pub(super) struct ConnectionInputs<'a> {
 pub(super) struct ConnectionsHandle {
     pub(super) connections: Connections,
     plugins: Arc<Plugins>,
+    webhook: Arc<SignedWebhook>,
 }
 
 impl ConnectionsHandle {
@@ -67,6 +68,7 @@ impl ConnectionsHandle {
     pub(super) async fn reload(&self, config: &Config) -> Vec<String> {
         self.plugins.reload(&config.providers).await;
         self.connections.apply(settings(config));
+        self.webhook.renew(config.connections.webhook.as_ref());
         faults(&self.plugins)
     }
 }
@@ -136,7 +138,8 @@ pub(super) async fn compose(
 ) -> Result<ConnectionsHandle, String> {
     let ConnectionInputs { store, clock, meter, fetch, accounts } = inputs;
     let vault = VaultKeyRing::new(&vault_keys(config, secrets, notices)?)?;
-    let webhook = SignedWebhook::new(config.connections.webhook.as_ref(), fetch, Arc::clone(&clock))?;
+    let webhook = config.connections.webhook.as_ref();
+    let webhook = Arc::new(SignedWebhook::new(webhook, fetch, Arc::clone(&clock))?);
     let folder =
         config.connections.cache.clone().unwrap_or_else(|| config.store.data_dir().join(CACHE_FOLDER));
     let cache = CacheAt { folder, key: own_secrets::key(secrets, OwnSecret::PluginCacheKey)? };
@@ -147,7 +150,7 @@ pub(super) async fn compose(
         store,
         providers: Arc::clone(&plugins) as _,
         vault: Arc::new(vault),
-        webhook: Arc::new(webhook),
+        webhook: Arc::clone(&webhook) as _,
         clock,
         entropy: Arc::new(SystemEntropy),
         limiter: shared.limiter,
@@ -157,7 +160,7 @@ pub(super) async fn compose(
         issuer: config.tokens.issuer.clone(),
         run: SystemEntropy.uuid(),
     };
-    Ok(ConnectionsHandle { connections: Connections::new(ports, settings(config)), plugins })
+    Ok(ConnectionsHandle { connections: Connections::new(ports, settings(config)), plugins, webhook })
 }
 
 /// Starts the workers, which need loaded providers.

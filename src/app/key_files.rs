@@ -32,5 +32,7 @@ pub(crate) fn about(config: &Config) -> (Vec<ConfigError>, Vec<String>) {
             }),
         }
     }
-    (errors, warnings)
+    let hide = |text: String| config.redaction.hide(text);
+    errors.iter_mut().for_each(|error| error.found = hide(std::mem::take(&mut error.found)));
+    (errors, warnings.into_iter().map(hide).collect())
 }

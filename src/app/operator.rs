@@ -12,6 +12,7 @@ use super::connections::ConnectionsHandle;
 use super::state::ProcessState;
 use super::{restart, warnings};
 use crate::config::{self, Config, Sources};
+use crate::edge::mail::Post;
 use crate::edge::pages::TemplatedPages;
 use crate::edge::proxy;
 use palisade_core::domain::browser::BrowserSettings;
@@ -29,6 +30,7 @@ pub(super) struct Operator {
     /// The certificate of the encrypted listener, if there is one.
     pub(super) tls: Option<proxy::tls::Acceptor>,
     pub(super) connections: ConnectionsHandle,
+    pub(super) post: Arc<Post>,
     /// The pages for people.
     pub(super) pages: Arc<TemplatedPages>,
     /// What the process started with: listeners, keys and much else stay as it says.
@@ -60,10 +62,10 @@ impl Control for Operator {
             config.map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>())?;
         let mut notices = config.warnings.clone();
         notices.extend(warnings::about(&config).await);
-        let keys = restart::keys(&self.started, &config);
-        if !keys.is_empty() {
-            notices.insert(0, format!("changed, but in force from the next start on: {}", keys.join(", ")));
+        if let Some(notice) = restart::notice(&self.started, &config) {
+            notices.insert(0, notice);
         }
+        notices.extend(restart::lost_vault_key(&self.started, &config));
         // The ring signs, revocations are kept, and links are made by what the start read: a verifier that went by
         // anything else would refuse our own valid tokens.
         config.tokens = self.started.tokens.clone();
@@ -74,17 +76,19 @@ impl Control for Operator {
         config.server.prefix.clone_from(&self.started.server.prefix);
         // From the files that the start named; others need a restart, as the notice says.
         let pair = self.tls.as_ref().map(|tls| tls.read().map(|pair| (tls, pair)));
-        let pair = pair.transpose().map_err(|why| vec![format!("server.tls: {why}")])?;
+        let hide = |why: String| config.redaction.hide(why);
+        let pair = pair.transpose().map_err(|why| vec![hide(format!("server.tls: {why}"))])?;
         let issuers = Arc::new(self.state.issuers.load().succeed(&config.issuers));
         let keys = issuers.begin(KEYS).await;
         for news in &keys {
             match news.is_news() {
-                true => notices.push(news.to_string()),
+                true => notices.push(hide(news.to_string())),
                 false => tracing::info!("{news}"),
             }
         }
-        let live = self.state.live(&config, &issuers).await.map_err(|why| vec![why])?;
-        notices.extend(self.connections.reload(&config).await);
+        let live = self.state.live(&config, &issuers).await.map_err(|why| vec![hide(why)])?;
+        notices.extend(self.connections.reload(&config).await.into_iter().map(&hide));
+        self.post.renew(&config.mail);
         issuers.forget_others().await;
         self.state.issuers.store(issuers);
         let live = Arc::new(live);

@@ -11,6 +11,30 @@ use crate::config::{
     Server, Sessions, Tokens, Vault,
 };
 
+/// What the operator is told of the keys that [`keys`] names, with the files that those with a secret have changed in.
+pub(super) fn notice(then: &Config, now: &Config) -> Option<String> {
+    let named = |key: &'static str| {
+        let files = now.sources.changed_since(&then.sources, key);
+        let files: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
+        if files.is_empty() { key.to_owned() } else { format!("{key} ({})", files.join(", ")) }
+    };
+    let keys: Vec<String> = keys(then, now).into_iter().map(named).collect();
+    (!keys.is_empty()).then(|| format!("changed, but in force from the next start on: {}", keys.join(", ")))
+}
+
+/// Warns where `now` lacks a key that the running process opens the tokens of providers with: after a restart what is sealed
+/// with it does not open.
+pub(super) fn lost_vault_key(then: &Config, now: &Config) -> Option<String> {
+    let has =
+        |key: &SecretString| now.vault.keys.iter().any(|other| other.expose_secret() == key.expose_secret());
+    let is_lost = !then.vault.keys.iter().all(has);
+    is_lost.then(|| {
+        "vault.keys: a key is gone that tokens of providers may be sealed with; after a restart those would not open: put \
+         it back behind the new one"
+            .to_owned()
+    })
+}
+
 /// The keys that `now` has another value for than `then`, with which this process started, although only a start
 /// reads them. A key whose default follows another key is named only where it was set itself.
 pub(super) fn keys(then: &Config, now: &Config) -> Vec<&'static str> {
@@ -37,6 +61,7 @@ pub(super) fn keys(then: &Config, now: &Config) -> Vec<&'static str> {
         providers: _,
         connections,
         vault,
+        redaction: _,
         warnings: _,
         unsent_emails: _,
         exposures: _,
@@ -79,11 +104,14 @@ pub(super) fn keys(then: &Config, now: &Config) -> Vec<&'static str> {
     let other = &now.connections.webhook;
     let url = |webhook: &crate::config::Webhook| webhook.url.clone();
     keys.differ("connections.webhook.url", &webhook.as_ref().map(url), &other.as_ref().map(url));
-    keys.secrets(
-        "connections.webhook.secret",
-        webhook.iter().map(|webhook| &webhook.secret),
-        other.iter().map(|webhook| &webhook.secret),
-    );
+    // That of the same receiver is taken up (`SignedWebhook::renew`).
+    if webhook.as_ref().map(url) != other.as_ref().map(url) {
+        keys.secrets(
+            "connections.webhook.secret",
+            webhook.iter().map(|webhook| &webhook.secret),
+            other.iter().map(|webhook| &webhook.secret),
+        );
+    }
     keys.differ("connections.cache", cache, &now.connections.cache);
     let Vault { keys: sealing } = vault;
     keys.secrets("vault.keys", sealing.iter(), now.vault.keys.iter());
@@ -234,11 +262,14 @@ impl Keys {
         };
         let (then_smtp, now_smtp) = (smtp(transport), smtp(&now.transport));
         self.differ("mail.transport", &target(transport), &target(&now.transport));
-        self.secrets(
-            "mail.password",
-            then_smtp.iter().filter_map(|smtp| smtp.password.as_ref()),
-            now_smtp.iter().filter_map(|smtp| smtp.password.as_ref()),
-        );
+        // That of the same user at the same server is taken up (`Post::renew`).
+        if target(transport) != target(&now.transport) {
+            self.secrets(
+                "mail.password",
+                then_smtp.iter().filter_map(|smtp| smtp.password.as_ref()),
+                now_smtp.iter().filter_map(|smtp| smtp.password.as_ref()),
+            );
+        }
         let ca = |smtp: Option<crate::config::Smtp>| smtp.and_then(|smtp| smtp.ca);
         self.differ("mail.ca", &ca(then_smtp), &ca(now_smtp));
         self.differ("mail.from", from, &now.from);
@@ -343,8 +374,18 @@ mod tests {
         // A reload is enough.
         check("[tokens]", "trusted_proxies = [\"10.0.0.1\"]\nclient_address = \"forwarded\"\n[tokens]", &[]);
         check("name = \"app\"", "name = \"other\"\nauth = \"none\"", &[]);
-        // A secret whose reference stayed the same.
-        let secrets = ["tokens.key", "mail.password", "connections.webhook.secret"];
-        assert_eq!(keys(&before, &read(BEFORE, &KEY.replace('0', "1"))), secrets);
+        // Secrets whose references stayed the same: two of them are taken up.
+        let other = KEY.replace('0', "1");
+        assert_eq!(keys(&before, &read(BEFORE, &other)), ["tokens.key"]);
+        // But not those of another user or of another receiver, who are not asked before the next start.
+        let after = BEFORE.replace("me@mail", "you@mail").replace("app.test/hook", "app.test/hooks");
+        let want = [
+            "tokens.key",
+            "mail.transport",
+            "mail.password",
+            "connections.webhook.url",
+            "connections.webhook.secret",
+        ];
+        assert_eq!(keys(&before, &read(&after, &other)), want);
     }
 }

@@ -22,7 +22,8 @@ pub(crate) async fn about(config: &Config) -> Vec<String> {
     });
     let mut found: Vec<String> = futures::future::join_all(looks).await.into_iter().flatten().collect();
     found.extend(readable_key(config));
-    found
+    // What comes of a value, such as the host of an upstream, is not in the document whose messages hide it.
+    found.into_iter().map(|line| config.redaction.hide(line)).collect()
 }
 
 /// A private key of `server.tls` that every user of the machine may read.
@@ -154,6 +155,18 @@ mod tests {
         ] {
             assert_eq!(warnings(listen, upstream).await, [""; 0], "{listen} {upstream}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_came_from_a_reference_is_in_no_warning() {
+        let text = "[[routes]]\nname = \"app\"\nupstream = [\"${env:APP}\"]\n";
+        let config =
+            config::parse(text, Path::new("config.toml"), &|_| Some("http://App.invalid:3000".to_owned()));
+        let found = about(&config.unwrap_or_else(|errors| panic!("{errors:#?}"))).await;
+        assert!(
+            found.len() == 1 && found[0].contains("upstream: ${env:APP}:3000 is another machine"),
+            "{found:?}"
+        );
     }
 
     #[tokio::test]

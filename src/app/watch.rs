@@ -158,6 +158,9 @@ mod tests {
         assert!(!looks.look(true));
         write("# one\n");
         assert_eq!(looks.looks(true), STILL);
+        // What was seen before that is not what this content is compared with.
+        write("# two\n");
+        assert_eq!(looks.looks(true), ONCE);
         fs::remove_file(folder.path().join("config.toml")).unwrap();
         assert_eq!(looks.looks(true), ONCE);
         write("# one\n");
@@ -182,6 +185,9 @@ mod tests {
         assert_eq!(looks.looks(false), ONCE);
         std::os::unix::fs::symlink("2", at("next")).unwrap();
         fs::rename(at("next"), at("data")).unwrap();
+        assert_eq!(looks.looks(false), ONCE);
+        // One that is too large to be read is too large for the looks as well.
+        fs::write(at("2/host"), "x".repeat(70_000)).unwrap();
         assert_eq!(looks.looks(false), ONCE);
         // A reference to a file that is not there yet.
         fs::write(at("config.toml"), "public_url = \"https://${file:later}\"\n").unwrap();

@@ -148,6 +148,7 @@ fn whole(root: &Section<'_>, path: &Path, text: &str) -> Option<Config> {
         providers,
         connections,
         vault,
+        redaction: root.doc.redaction().clone(),
         warnings: Vec::new(),
         unsent_emails,
         exposures,
@@ -364,7 +365,8 @@ fn issuers(root: &Section<'_>, own: &str) -> Vec<Issuer> {
         section.close();
         if let (Some(issuer), Some(jwks)) = (issuer, jwks) {
             let line = line.unwrap_or_default();
-            issuers.push(Issuer { issuer, jwks, line, audiences, algorithms, email_trusted });
+            let redaction = root.doc.redaction().clone();
+            issuers.push(Issuer { issuer, jwks, line, audiences, algorithms, email_trusted, redaction });
         }
     }
     issuers

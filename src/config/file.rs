@@ -16,6 +16,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::error::ConfigError;
 use super::form;
+use super::redaction::Redaction;
 use super::references::{self, Filled, References, Source, Unresolved};
 use super::sources::Sources;
 
@@ -41,14 +42,14 @@ impl<'a> Document<'a> {
 
     /// Puts values in place of the references in its texts, and reports those that cannot be had.
     pub fn fill(&mut self, table: &mut DeTable<'_>) {
-        let resolve = |source: Source<'_>| {
+        let resolve = |key: &str, source: Source<'_>| {
             let unresolved = |found, want: &str| Unresolved { found, want: want.to_owned() };
             let value = match source {
                 Source::Env(name) => (self.env)(name).ok_or_else(|| {
                     unresolved(format!("\"{source}\""), &format!("the variable {name} to be set, as UTF-8"))
                 })?,
                 Source::File(path) => {
-                    let text = self.read(&self.resolve(path));
+                    let text = self.read(key, &self.resolve(path));
                     references::without_newline(text.map_err(|error| {
                         unresolved(format!("\"{source}\" ({error})"), "a readable file of at most 64 KiB")
                     })?)
@@ -72,8 +73,8 @@ impl<'a> Document<'a> {
             path: self.path.to_owned(),
             line: self.line(at),
             key: key.to_owned(),
-            found: self.references.hide(found.into()),
-            want: self.references.hide(want.into()),
+            found: self.redaction().hide(found.into()),
+            want: self.redaction().hide(want.into()),
         });
     }
 
@@ -85,7 +86,7 @@ impl<'a> Document<'a> {
 
     /// Words about a key, behind its place in the file.
     pub(super) fn place(&self, at: usize, key: &str, text: &str) -> String {
-        let text = self.references.hide(text.to_owned());
+        let text = self.redaction().hide(text.to_owned());
         format!("{}:{}: {key}: {text}", self.path.display(), self.line(at))
     }
 
@@ -95,13 +96,18 @@ impl<'a> Document<'a> {
         self.path.parent().unwrap_or(Path::new("")).join(path)
     }
 
-    /// The text of a file that a reference names.
+    /// Keeps the values of its references out of messages.
+    pub fn redaction(&self) -> &Redaction {
+        &self.references.redaction
+    }
+
+    /// The text of a file that a reference in the value of `key` names.
     ///
     /// # Errors
     /// As [`references::read`].
-    pub fn read(&self, file: &Path) -> io::Result<String> {
+    pub fn read(&self, key: &str, file: &Path) -> io::Result<String> {
         let text = references::read(file);
-        self.sources.borrow_mut().note(file, text.as_deref().ok());
+        self.sources.borrow_mut().note(key, file, text.as_deref().ok());
         text
     }
 

@@ -5,7 +5,7 @@
 //! No secret is ever printed: they are `SecretString`s, resolved from their references.
 //!
 //! The modules form a tree, from the top: `check`, the sections (`routes`, `providers` and so on), `settings`,
-//! `read`, `file`, `sources`, `references`, `form`, `error`. Each uses only modules below it; a test of `tests/tidy.rs` finds a circle.
+//! `read`, `file`, `sources`, `references`, `redaction`, `form`, `error`. Each uses only modules below it; a test of `tests/tidy.rs` finds a circle.
 
 mod access_token;
 mod accounts;
@@ -27,6 +27,7 @@ mod probes;
 mod providers;
 mod proxies;
 mod read;
+mod redaction;
 mod references;
 mod routes;
 mod settings;
@@ -39,6 +40,7 @@ pub use self::connections::{Connections, Vault, Webhook};
 pub use self::error::{ConfigError, error_lines};
 pub use self::form::{vault_key, webhook_key};
 pub use self::providers::{BUILT_IN, Component, HostPattern, PluginLimits, Provider};
+pub use self::redaction::Redaction;
 pub use self::settings::{
     AccessTokenField, Algorithm, AuditTo, Balance, ClientAddress, Config, Forward, Health, Issuer, Jwks,
     LimitSettings, Log, LogFormat, Mail, MailTransport, Mailbox, PagesSettings, Passwords, Route, Server,

@@ -59,7 +59,7 @@ pub(super) fn secret(item: &Item<'_>) -> Option<SecretString> {
         }
     } else if let Some(path) = reference.strip_prefix("file:") {
         let file = item.doc.resolve(path);
-        match item.doc.read(&file) {
+        match item.doc.read(&item.key, &file) {
             Ok(value) => {
                 warn_of_readers(item, &file);
                 value

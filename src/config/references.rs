@@ -11,11 +11,10 @@ use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::redaction::{Redaction, Values};
+
 /// The largest file that a reference may name, in bytes.
 const MOST: u64 = 64 << 10;
-/// Shorter values are not looked for in messages about other keys: they are parts of ordinary words.
-const LEAST_HIDDEN: usize = 4;
-
 /// What a text may contain.
 pub const FORMS: &str = "${env:NAME} or ${file:PATH}, and $${ for a literal ${";
 
@@ -56,9 +55,12 @@ pub struct Filled {
 pub struct References {
     /// By the byte at which the text starts in the file.
     texts: HashMap<usize, Filled>,
-    /// Values, and what is shown in their place; the longest first.
-    hidden: Vec<(String, String)>,
+    /// Keeps their values out of messages.
+    pub redaction: Redaction,
 }
+
+/// Looks up what a reference in the text of a key stands for.
+pub type Resolve<'r> = dyn Fn(&str, Source<'_>) -> Result<String, Unresolved> + 'r;
 
 /// Receives what is wrong with a text: its place, its key, what was found.
 pub type Report<'r> = dyn FnMut(usize, &str, Unresolved) + 'r;
@@ -66,28 +68,17 @@ pub type Report<'r> = dyn FnMut(usize, &str, Unresolved) + 'r;
 impl References {
     /// Replaces the references in every text of the document except `[providers.settings]`, whose `${…}` are the
     /// provider's.
-    pub fn fill(
-        table: &mut DeTable<'_>,
-        resolve: &dyn Fn(Source<'_>) -> Result<String, Unresolved>,
-        report: &mut Report<'_>,
-    ) -> References {
+    pub fn fill(table: &mut DeTable<'_>, resolve: &Resolve<'_>, report: &mut Report<'_>) -> References {
         let mut references = References::default();
-        references.table(table, "", 0, &mut Walk { resolve, report });
-        references.hidden.sort_by_key(|(value, _)| std::cmp::Reverse(value.len()));
+        let mut walk = Walk { resolve, report, values: Values::default() };
+        references.table(table, "", 0, &mut walk);
+        references.redaction = walk.values.finish();
         references
     }
 
     /// The text that starts at this byte, if it contained references.
     pub fn text_at(&self, start: usize) -> Option<&Filled> {
         self.texts.get(&start)
-    }
-
-    /// A message in which no value of a reference is left.
-    pub fn hide(&self, message: String) -> String {
-        self.hidden.iter().fold(message, |message, (value, shown)| match message.contains(value) {
-            true => message.replace(value, shown),
-            false => message,
-        })
     }
 
     fn table(&mut self, table: &mut DeTable<'_>, key: &str, depth: usize, walk: &mut Walk<'_, '_>) {
@@ -149,10 +140,10 @@ impl References {
                 Piece::Literal(literal) => filled.push_str(literal),
                 Piece::Reference(source) => {
                     any = true;
-                    match (walk.resolve)(source) {
+                    match (walk.resolve)(key, source) {
                         Ok(value) => {
                             filled.push_str(&value);
-                            self.keep_out(&value, &source.to_string());
+                            walk.values.keep_out(&value, &source.to_string());
                         }
                         Err(unresolved) => {
                             failed = true;
@@ -164,26 +155,18 @@ impl References {
         }
         if any {
             if !failed {
-                self.keep_out(&filled, text);
+                walk.values.keep_out(&filled, text);
             }
             self.texts.insert(start, Filled { written: text.to_owned(), failed });
         }
         (!failed).then_some(filled)
     }
-
-    fn keep_out(&mut self, value: &str, shown: &str) {
-        // As messages write it: as it is, or as a quoted text.
-        for value in [value.to_owned(), value.escape_debug().to_string()] {
-            if value.len() >= LEAST_HIDDEN && !self.hidden.iter().any(|(known, _)| *known == value) {
-                self.hidden.push((value, shown.to_owned()));
-            }
-        }
-    }
 }
 
 struct Walk<'w, 'r> {
-    resolve: &'w dyn Fn(Source<'_>) -> Result<String, Unresolved>,
+    resolve: &'w Resolve<'r>,
     report: &'w mut Report<'r>,
+    values: Values,
 }
 
 /// Whether the key is that of an element of `[[providers]]`.
@@ -303,6 +286,43 @@ mod tests {
         ] {
             assert_eq!(taken_apart(text), want, "{text}");
         }
+    }
+
+    /// The values of `a` to `d` of a document, what was wrong, and what hides the values.
+    fn fill(text: &str) -> (String, Vec<String>, Redaction) {
+        let mut table = DeTable::parse(text).unwrap();
+        let resolve = |_: &str, source: Source<'_>| match source {
+            Source::Env("GOOD") => Ok("hunter2".to_owned()),
+            Source::Env("TINY") => Ok("no".to_owned()),
+            other => Err(Unresolved { found: other.to_string(), want: String::new() }),
+        };
+        let mut faults = Vec::new();
+        let mut report = |_: usize, key: &str, why: Unresolved| faults.push(format!("{key}: {}", why.found));
+        let references = References::fill(table.get_mut(), &resolve, &mut report);
+        (format!("{:?}", table.get_ref()), faults, references.redaction)
+    }
+
+    #[test]
+    fn the_settings_of_providers_alone_are_left() {
+        let (table, faults, _) = fill(
+            "settings = { a = \"${env:GOOD}1\" }\n[routes]\nsettings = { a = \"${env:GOOD}2\" }\n\
+             [[providers]]\nname = \"${env:GOOD}3\"\nsettings = { a = \"${env:GOOD}4\" }\n\
+             [[providers]]\n[providers.limits]\nsettings = \"${env:GOOD}5\"\n",
+        );
+        assert_eq!(faults, [""; 0]);
+        for filled in ["hunter21", "hunter22", "hunter23", "${env:GOOD}4", "hunter25"] {
+            assert!(table.contains(filled), "{filled}: {table}");
+        }
+    }
+
+    #[test]
+    fn a_text_of_which_a_part_cannot_be_had_stays_as_it_is() {
+        let (table, faults, redaction) =
+            fill("a = \"${env:GOOD}-${env:GONE}\"\nb = [\"x\", \"p${env:TINY}q\"]\n");
+        assert_eq!(faults, ["a: ${env:GONE}"]);
+        assert!(table.contains("${env:GOOD}-${env:GONE}") && table.contains("pnoq"), "{table}");
+        // Of a value that is too short to be looked for, the text with it is.
+        assert_eq!(redaction.hide("hunter2, pnoq, no".to_owned()), "${env:GOOD}, p${env:TINY}q, no");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use secrecy::SecretString;
 use super::accounts::Accounts;
 use super::connections::{Connections, Vault};
 use super::providers::Provider;
+use super::redaction::Redaction;
 use super::sources::Sources;
 use palisade_core::domain::browser::BrowserSettings;
 use palisade_core::domain::cors::Cors;
@@ -53,6 +54,8 @@ pub struct Config {
     pub providers: Vec<Provider>,
     pub connections: Connections,
     pub vault: Vault,
+    /// Keeps the values of references out of messages about this configuration.
+    pub redaction: Redaction,
     /// What works, but is probably not meant; one printable line each.
     pub warnings: Vec<String>,
     /// The routes that do not send the address of some callers, as it is not known to be verified; one printable
@@ -224,7 +227,7 @@ pub struct Tokens {
 }
 
 /// `[[issuers]]`: tokens that others sign.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Issuer {
     pub issuer: String,
     pub jwks: Jwks,
@@ -235,6 +238,8 @@ pub struct Issuer {
     /// `email = "trusted"`: addresses of which the issuer does not say whether they are verified count as
     /// verified.
     pub email_trusted: bool,
+    /// Keeps the values of references out of messages about its keys.
+    pub redaction: Redaction,
 }
 
 /// Where an issuer's keys are.

@@ -1,6 +1,6 @@
 //! The files that a configuration was read from, as they were then, so that a change of one of them is noticed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -18,6 +18,8 @@ pub struct Sources {
     path: PathBuf,
     text: Print,
     referenced: BTreeMap<PathBuf, Print>,
+    /// The files that are named in the value of each key.
+    named_by: BTreeMap<String, BTreeSet<PathBuf>>,
 }
 
 /// Hashes of short secrets could be searched for, so they are not shown.
@@ -31,11 +33,17 @@ impl Sources {
     /// A configuration file without references so far; `text` is what was read of it.
     #[must_use]
     pub fn new(path: &Path, text: Option<&str>) -> Sources {
-        Sources { path: path.to_owned(), text: print(text), referenced: BTreeMap::new() }
+        Sources {
+            path: path.to_owned(),
+            text: print(text),
+            referenced: BTreeMap::new(),
+            named_by: BTreeMap::new(),
+        }
     }
 
-    /// A reference named this file; `text` is what was read of it.
-    pub(super) fn note(&mut self, path: &Path, text: Option<&str>) {
+    /// A reference in the value of `key` named this file; `text` is what was read of it.
+    pub(super) fn note(&mut self, key: &str, path: &Path, text: Option<&str>) {
+        self.named_by.entry(key.to_owned()).or_default().insert(path.to_owned());
         self.referenced.insert(path.to_owned(), print(text));
     }
 
@@ -50,6 +58,7 @@ impl Sources {
             path: self.path.clone(),
             text: again(&self.path, self.text, |path| std::fs::read_to_string(path).ok()),
             referenced: referenced.collect(),
+            named_by: self.named_by.clone(),
         }
     }
 
@@ -57,6 +66,18 @@ impl Sources {
     #[must_use]
     pub fn has_text_of(&self, other: &Sources) -> bool {
         self.text == other.text
+    }
+
+    /// The files that the value of `key`, or a value of that list, names, whose text `before` has not.
+    #[must_use]
+    pub fn changed_since(&self, before: &Sources, key: &str) -> Vec<&Path> {
+        let is_of =
+            |name: &str| name.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with('['));
+        let named = self.named_by.iter().filter(|(name, _)| is_of(name)).flat_map(|(_, files)| files);
+        named
+            .filter(|file| self.referenced.get(*file) != before.referenced.get(*file))
+            .map(PathBuf::as_path)
+            .collect()
     }
 
     /// Whether a reference names a file.
@@ -75,5 +96,40 @@ fn again(path: &Path, then: Print, read: impl FnOnce(&Path) -> Option<String>) -
     match std::fs::metadata(path) {
         Ok(found) if !found.is_file() => then,
         _ => print(read(path).as_deref()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_file_counts_as_unchanged() {
+        let mut sources = Sources::new(Path::new("/dev/null"), Some("read from a pipe"));
+        sources.note("tokens.key", Path::new("/dev/null"), Some("read from a pipe"));
+        assert!(sources.look() == sources);
+    }
+
+    #[test]
+    fn the_changed_files_of_a_key_are_named() {
+        let read = |key: &str, first: &str, second: &str| {
+            let mut sources = Sources::new(Path::new("config.toml"), None);
+            sources.note("tokens.key", Path::new("key"), Some(key));
+            sources.note("vault.keys[0]", Path::new("first"), Some(first));
+            sources.note("vault.keys[1]", Path::new("second"), Some(second));
+            sources.note("vault.keys_of_another", Path::new("other"), Some(second));
+            sources
+        };
+        let before = read("a", "b", "c");
+        let files = |now: &Sources, key: &str| {
+            let files = now.changed_since(&before, key);
+            files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>()
+        };
+        let now = read("a", "b", "d");
+        assert_eq!(files(&now, "tokens.key"), [""; 0]);
+        assert_eq!(files(&now, "vault.keys"), ["second"]);
+        assert_eq!(files(&now, "vault"), [""; 0]);
+        let empty = Sources::new(Path::new("config.toml"), None);
+        assert_eq!(now.changed_since(&empty, "vault.keys").len(), 2);
     }
 }

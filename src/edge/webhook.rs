@@ -3,7 +3,7 @@
 //!
 //! The URL may hold a secret of its own, as some receivers want it: no error names it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use base64::Engine as _;
@@ -25,7 +25,7 @@ pub struct SignedWebhook {
 
 struct Target {
     url: String,
-    key: Zeroizing<Vec<u8>>,
+    key: Mutex<Arc<Zeroizing<Vec<u8>>>>,
 }
 
 impl SignedWebhook {
@@ -41,9 +41,20 @@ impl SignedWebhook {
         let target = webhook.map(|webhook| {
             let key = config::webhook_key(&webhook.secret);
             let key = key.ok_or("connections.webhook.secret: there is no base64 behind whsec_")?;
-            Ok::<_, String>(Target { url: webhook.url.clone(), key })
+            Ok::<_, String>(Target { url: webhook.url.clone(), key: Mutex::new(Arc::new(key)) })
         });
         Ok(SignedWebhook { target: target.transpose()?, fetch, clock })
+    }
+
+    /// Signs with the secret of `webhook` from the next try on, if it is for the same URL. The secret of another receiver
+    /// takes effect with its URL, at the next start.
+    pub fn renew(&self, webhook: Option<&config::Webhook>) {
+        if let (Some(target), Some(webhook)) = (&self.target, webhook)
+            && target.url == webhook.url
+            && let Some(key) = config::webhook_key(&webhook.secret)
+        {
+            *target.key.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(key);
+        }
     }
 }
 
@@ -54,10 +65,11 @@ impl Webhook for SignedWebhook {
         let id = notice.id.to_string();
         // Of this try, not of the event: receivers refuse what was sent too long ago.
         let now = self.clock.now();
+        let key = Arc::clone(&*target.key.lock().unwrap_or_else(PoisonError::into_inner));
         let headers = [
             ("webhook-id", id.clone()),
             ("webhook-timestamp", now.0.to_string()),
-            ("webhook-signature", signature(&target.key, &id, now, &notice.body)),
+            ("webhook-signature", signature(&key, &id, now, &notice.body)),
         ];
         match self.fetch.post(&target.url, &headers, notice.body.clone()).await {
             Ok(200..=299) => Ok(()),
@@ -147,6 +159,29 @@ mod tests {
             let sent = STANDARD.decode(header("webhook-signature").strip_prefix("v1,").unwrap()).unwrap();
             let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, b"hello hello hello hello!");
             aws_lc_rs::hmac::verify(&key, signed.as_bytes(), &sent).unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_new_secret_signs_the_next_try_and_that_of_another_receiver_does_not() {
+        let (url, mut told) = app(StatusCode::NO_CONTENT).await;
+        let sender = webhook(&url, "the first secret of this app", 5);
+        let mut signed = async |renewed: Option<(&str, &str)>| {
+            let other =
+                renewed.map(|(url, secret)| config::Webhook { url: url.to_owned(), secret: secret.into() });
+            sender.renew(other.as_ref());
+            sender.deliver(&notice()).await.unwrap();
+            told.recv().await.unwrap().0["webhook-signature"].to_str().unwrap().to_owned()
+        };
+        let with = |key: &[u8]| signature(key, &notice().id.to_string(), UnixTime(5), &notice().body);
+        assert_eq!(signed(None).await, with(b"the first secret of this app"));
+        assert_eq!(
+            signed(Some((&url, "its second secret, for a while"))).await,
+            with(b"its second secret, for a while")
+        );
+        let elsewhere = format!("{url}&another");
+        for kept in [Some((&*elsewhere, "what another receiver knows")), None, Some((&*url, "whsec_***"))] {
+            assert_eq!(signed(kept).await, with(b"its second secret, for a while"), "{kept:?}");
         }
     }
 

@@ -128,6 +128,24 @@ impl Program {
         assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
     }
 
+    /// Asks it to read its configuration again (SIGHUP).
+    pub fn hang_up(&self) {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-HUP", &id]).status().unwrap().success());
+    }
+
+    /// What it says until a line holds `text`.
+    pub fn until_it_says(&self, text: &str) -> String {
+        let mut log = String::new();
+        loop {
+            let Ok(line) = self.said.recv_timeout(PATIENCE) else { panic!("it never said {text:?}: {log}") };
+            log += &(line + "\n");
+            if log.contains(text) {
+                return log;
+            }
+        }
+    }
+
     /// Waits until it has ended by itself.
     pub fn wait(mut self) -> ExitStatus {
         self.child.wait().unwrap()

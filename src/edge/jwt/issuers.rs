@@ -17,7 +17,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard, oneshot, watch};
 
 use super::keyset::KeySet;
 use super::stored::StoredKeys;
-use crate::config::{Algorithm, Issuer, Jwks};
+use crate::config::{Algorithm, Issuer, Jwks, Redaction};
 use palisade_core::ports::{Clock, Fetch, Meter};
 
 /// The shortest time between two looks that tokens can cause.
@@ -64,6 +64,7 @@ impl External {
 struct Source {
     issuer: Arc<str>,
     jwks: Jwks,
+    redaction: Redaction,
     algorithms: Vec<Algorithm>,
     keys: ArcSwap<KeySet>,
     asks: watch::Sender<Asks>,
@@ -212,6 +213,7 @@ impl Issuers {
                     issuer: Arc::from(issuer.issuer.as_str()),
                     keys: ArcSwap::from_pointee(asker.stored_keys(issuer, &algorithms)),
                     jwks: issuer.jwks.clone(),
+                    redaction: issuer.redaction.clone(),
                     algorithms,
                     asks: watch::Sender::default(),
                     asked: Arc::default(),
@@ -417,7 +419,7 @@ impl Asker {
             }
             Err(why) => {
                 source.ended(false);
-                KeySetOutcome::Failed { why, keys: source.keys.load().len() }
+                KeySetOutcome::Failed { why: source.redaction.hide(why), keys: source.keys.load().len() }
             }
         }
     }

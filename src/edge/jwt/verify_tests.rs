@@ -85,6 +85,7 @@ async fn house() -> House {
     let theirs = SigningKey::generate(Algorithm::Es256).unwrap();
     source.set(&[&theirs]);
     let issuer = Issuer {
+        redaction: Default::default(),
         issuer: "https://i.test".into(),
         jwks: Jwks::Url(URL.into()),
         line: 0,

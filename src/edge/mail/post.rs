@@ -57,6 +57,13 @@ impl Post {
         }
     }
 
+    /// Signs in at the mail server with the password of `mail` from now on, if it is that of the same user there.
+    pub fn renew(&self, mail: &config::Mail) {
+        if let (Transport::Smtp(relay), MailTransport::Smtp(smtp)) = (&self.transport, &mail.transport) {
+            relay.renew(smtp);
+        }
+    }
+
     /// The message as it would be sent, for people to look at.
     ///
     /// # Errors

@@ -16,7 +16,7 @@ use lettre::transport::smtp::client::{
     AsyncSmtpConnection, Certificate, CertificateStore, TlsParameters, TlsParametersBuilder,
 };
 use lettre::transport::smtp::extension::ClientId;
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
@@ -39,6 +39,8 @@ const MAX_ANSWER: usize = 200;
 /// A server that takes our mail.
 pub(super) struct Relay {
     smtp: config::Smtp,
+    /// In place of the one in `smtp`: a reload replaces it.
+    password: Mutex<Option<SecretString>>,
     tls: Option<TlsParameters>,
     hello: ClientId,
     idle: Arc<Mutex<Vec<Parked>>>,
@@ -56,6 +58,7 @@ impl Relay {
     /// # Errors
     /// Why TLS cannot be spoken.
     pub(super) fn new(smtp: &config::Smtp, host: &str) -> Result<Relay, ConfigError> {
+        let password = Mutex::new(smtp.password.clone());
         let tls = match smtp.tls {
             SmtpTls::Off => None,
             SmtpTls::StartTls | SmtpTls::Implicit => Some(parameters(smtp)?),
@@ -71,7 +74,24 @@ impl Relay {
             // RFC 5321 §4.1.4: a client without a name gives its address.
             _ => ClientId::Ipv4(std::net::Ipv4Addr::LOCALHOST),
         };
-        Ok(Relay { smtp: smtp.clone(), tls, hello, idle: Arc::default() })
+        let smtp = config::Smtp { password: None, ..smtp.clone() };
+        Ok(Relay { smtp, password, tls, hello, idle: Arc::default() })
+    }
+
+    /// Signs in with the password of `smtp` from now on, if that is for the same user at the same server. Connections that
+    /// wait are ended: the server may have taken their password back.
+    pub(super) fn renew(&self, smtp: &config::Smtp) {
+        let account = |smtp: &config::Smtp| (smtp.host.clone(), smtp.port, smtp.tls, smtp.user.clone());
+        if account(smtp) != account(&self.smtp) {
+            return;
+        }
+        let mut password = lock(&self.password);
+        let text =
+            |password: &Option<SecretString>| password.as_ref().map(|it| it.expose_secret().to_owned());
+        if text(&password) != text(&smtp.password) {
+            password.clone_from(&smtp.password);
+            lock(&self.idle).clear();
+        }
     }
 
     /// Hands over one message. Returns what the server said.
@@ -138,7 +158,8 @@ impl Relay {
                 return Err("TLS was not set up".to_owned());
             }
         };
-        if let (Some(user), Some(password)) = (&self.smtp.user, &self.smtp.password) {
+        let password = lock(&self.password).clone();
+        if let (Some(user), Some(password)) = (&self.smtp.user, password) {
             let credentials = Credentials::new(user.clone(), password.expose_secret().to_owned());
             let signed_in = connection.auth(&[Mechanism::Plain, Mechanism::Login], &credentials).await;
             signed_in.map_err(|error| format!("sign-in: {}", words(&error)))?;
@@ -263,9 +284,9 @@ fn cut(text: &str) -> String {
     words.join(" ").chars().take(MAX_ANSWER).collect()
 }
 
-fn lock(idle: &Mutex<Vec<Parked>>) -> std::sync::MutexGuard<'_, Vec<Parked>> {
-    // Nothing under the lock can leave the list half-changed.
-    idle.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // Nothing under the locks can leave what they hold half-changed.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -294,21 +315,26 @@ mod tests {
     struct Server {
         port: u16,
         connections: Arc<AtomicUsize>,
+        /// What clients have signed in with (AUTH PLAIN), in base64.
+        sign_ins: SignIns,
     }
+
+    type SignIns = Arc<Mutex<Vec<String>>>;
 
     impl Server {
         async fn start(at_rcpt: &'static str, mails: usize) -> Server {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let port = listener.local_addr().unwrap().port();
             let connections = Arc::new(AtomicUsize::new(0));
-            let counted = Arc::clone(&connections);
+            let (counted, sign_ins) = (Arc::clone(&connections), SignIns::default());
+            let kept = Arc::clone(&sign_ins);
             tokio::spawn(async move {
                 while let Ok((stream, _)) = listener.accept().await {
                     counted.fetch_add(1, Ordering::Relaxed);
-                    tokio::spawn(serve(stream, at_rcpt, mails));
+                    tokio::spawn(serve(stream, at_rcpt, mails, Arc::clone(&kept)));
                 }
             });
-            Server { port, connections }
+            Server { port, connections, sign_ins }
         }
 
         fn relay(&self) -> Relay {
@@ -324,7 +350,7 @@ mod tests {
         }
     }
 
-    async fn serve(stream: TcpStream, at_rcpt: &str, mails: usize) {
+    async fn serve(stream: TcpStream, at_rcpt: &str, mails: usize, sign_ins: SignIns) {
         let mut stream = BufReader::new(stream);
         let mut answer = "220 mail.test\r\n".to_owned();
         let mut taken = 0;
@@ -339,6 +365,12 @@ mod tests {
             }
             let word = line.get(..4).unwrap_or_default();
             answer = match word {
+                "EHLO" => "250-mail.test\r\n250 AUTH PLAIN\r\n".to_owned(),
+                "AUTH" => {
+                    let sent = line.trim_end().rsplit(' ').next().unwrap_or_default();
+                    lock(&sign_ins).push(sent.to_owned());
+                    "235 signed in\r\n".to_owned()
+                }
                 "RCPT" => format!("{at_rcpt}\r\n"),
                 "DATA" => {
                     stream.get_mut().write_all(b"354 go on\r\n").await.unwrap();
@@ -367,6 +399,27 @@ mod tests {
             assert_eq!(relay.send(&letter()).await, Ok("250 queued".to_owned()));
         }
         assert_eq!(server.connections.load(Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test]
+    async fn a_new_password_is_signed_in_with_and_that_of_another_user_is_not() {
+        let server = Server::start("250 OK", 100).await;
+        let smtp = |user: &str, password: &str| config::Smtp {
+            host: "127.0.0.1".to_owned(),
+            port: server.port,
+            tls: SmtpTls::Off,
+            user: Some(user.to_owned()),
+            password: Some(password.into()),
+            ca: None,
+        };
+        let relay = Relay::new(&smtp("me", "first"), "app.test").unwrap();
+        relay.send(&letter()).await.unwrap();
+        for (user, password) in [("me", "second"), ("me", "second"), ("you", "third")] {
+            relay.renew(&smtp(user, password));
+            relay.send(&letter()).await.unwrap();
+        }
+        // "\0me\0first" and "\0me\0second" in base64 (RFC 4616 §2): the connection with the former ended.
+        assert_eq!(*lock(&server.sign_ins), ["AG1lAGZpcnN0", "AG1lAHNlY29uZA=="]);
     }
 
     #[tokio::test]
@@ -400,7 +453,7 @@ mod tests {
         let fault = server.relay().send(&letter()).await.unwrap_err();
         assert!(matches!(fault, MailFault::Unreachable(_)), "{fault:?}");
         let unbound = palisade_testing::nowhere::nowhere().port();
-        let unreachable = Server { port: unbound, connections: Arc::default() };
+        let unreachable = Server { port: unbound, connections: Arc::default(), sign_ins: SignIns::default() };
         let fault = unreachable.relay().send(&letter()).await.unwrap_err();
         assert!(matches!(fault, MailFault::Unreachable(_)), "{fault:?}");
     }

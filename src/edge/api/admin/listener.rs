@@ -190,12 +190,12 @@ mod tests {
         let mut greedy = TcpStream::connect(address).await.unwrap();
         greedy.write_all(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
         let mut other = TcpStream::connect(address).await.unwrap();
-        other.write_all(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        other.write_all("GET /livez HTTP/1.1\r\nHost: a\r\n\r\n".repeat(2).as_bytes()).await.unwrap();
         let mut said = String::new();
-        // It is answered when the one place is free again, and closed behind the answer: nothing asks it for that.
+        // It is answered when the one place is free again, and closed behind its first answer.
         let read = other.read_to_string(&mut said);
         tokio::time::timeout(Duration::from_secs(20), read).await.expect("the first one is kept").unwrap();
-        assert!(said.starts_with("HTTP/1.1 200"), "{said}");
+        assert_eq!(said.matches("HTTP/1.1 200").count(), 1, "{said}");
     }
 
     #[test]
