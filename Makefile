@@ -14,6 +14,8 @@ AXE := target/wider/axe
 APPS := target/wider/apps
 # The WebDAV server of the wider tests.
 DAV := target/wider/dav
+# Django and JupyterHub, which take a proxy's word for who a person is.
+IDENTITY := target/wider/identity
 # The tools that make components of JavaScript and Python.
 PLUGINS_JS := target/wider/js
 PLUGINS_PY := target/wider/python
@@ -74,6 +76,10 @@ deps-wider: deps deps-plugins
 		rm -rf $(DAV) && python3 -m venv $(DAV) && \
 		$(DAV)/bin/pip install --quiet --disable-pip-version-check --requirement tests/wider/dav/requirements.txt && \
 		cp tests/wider/dav/requirements.txt $(DAV)/; }
+	@cmp -s tests/wider/identity/requirements.txt $(IDENTITY)/requirements.txt || { \
+		rm -rf $(IDENTITY) && python3 -m venv $(IDENTITY) && \
+		$(IDENTITY)/bin/pip install --quiet --disable-pip-version-check --requirement tests/wider/identity/requirements.txt && \
+		cp tests/wider/identity/requirements.txt $(IDENTITY)/; }
 	@cmp -s tests/wider/provider/package-lock.json $(PROVIDER)/package-lock.json || { \
 		rm -rf $(PROVIDER) && mkdir -p $(PROVIDER) && cp tests/wider/provider/package*.json $(PROVIDER)/ && \
 		npm ci --silent --no-audit --no-fund --prefix $(PROVIDER) || { rm -rf $(PROVIDER); exit 1; }; }
@@ -97,7 +103,7 @@ run: deps ## the gateway with its sample app: http://localhost:8080
 test: deps ## every test that needs only what the build needs
 	$(CARGO) test --locked
 
-test-wider: deps-wider ## the gateway with Prometheus, Tomcat, nginx, Express, JupyterLab, Streamlit, Datasette, WsgiDAV, git, a mail server, an OAuth server, a browser, gRPC, passlib, plugins from an empty folder on, and what README and guides say
+test-wider: deps-wider ## the gateway with Prometheus, Tomcat, nginx, Express, JupyterLab, Streamlit, Datasette, WsgiDAV, Django, JupyterHub, git, a mail server, an OAuth server, a browser, gRPC, passlib, plugins from an empty folder on, and what README and guides say
 	CARGO="$(CARGO)" $(VENV)/bin/python tests/wider/run
 
 soak: deps-wider ## 200 kills of the store, 200 within compactions, 5,000 damages of the data folder, and the wider tests with every look of every page and streams silent for ten minutes

@@ -1,4 +1,4 @@
-//! The header fields in which a route tells its app who the caller is by the names that the app knows: a user name,
+//! The identity headers in which a route tells its app who the caller is by the names that the app knows: a user name,
 //! groups, other claims (`headers.preset` and `headers.claims`).
 //!
 //! Apps believe these fields and nothing else, so no two callers, and no two lists of groups, may be written in one way.

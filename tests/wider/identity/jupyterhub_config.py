@@ -1,0 +1,36 @@
+"""JupyterHub as docs/identity-headers.md says, and what a test needs: free ports and servers as plain processes."""
+
+import os
+
+from jupyterhub.auth import Authenticator
+
+
+class RemoteUser(Authenticator):
+    auto_login = True
+
+    async def authenticate(self, handler, data=None):
+        return handler.request.headers.get("Remote-User")
+
+    async def refresh_user(self, user, handler=None):
+        if handler is None:
+            return True
+        return self.normalize_username(handler.request.headers.get("Remote-User", "")) == user.name
+
+
+c = get_config()  # noqa: F821, of JupyterHub
+match os.environ["AUTHENTICATOR"]:
+    case "short":
+        c.JupyterHub.authenticator_class = RemoteUser
+        c.Authenticator.auth_refresh_age = 0
+    case "package":
+        c.JupyterHub.authenticator_class = "jhub_remote_user_authenticator.remote_user_auth.RemoteUserAuthenticator"
+        c.RemoteUserAuthenticator.header_name = "Remote-User"
+c.Authenticator.allow_all = True
+
+port, hub, api = (int(number) for number in os.environ["PORTS"].split())
+c.JupyterHub.bind_url = f"http://127.0.0.1:{port}"
+c.JupyterHub.hub_bind_url = f"http://127.0.0.1:{hub}"
+c.ConfigurableHTTPProxy.api_url = f"http://127.0.0.1:{api}"
+c.ConfigurableHTTPProxy.command = os.environ["PROXY"]
+c.JupyterHub.spawner_class = "simple"
+c.Spawner.args = ["--allow-root"]
