@@ -4,8 +4,9 @@
 use super::file::{Item, Section};
 use super::settings::Forward;
 use super::{access_token, form};
+use palisade_core::domain::claims::{GROUPS_CLAIM, USERNAME_CLAIM};
 use palisade_core::domain::identity_fields::{
-    GROUPS_CLAIM, IdentityField, IdentityFields, IdentitySource, TextEncoding, USERNAME_CLAIM, is_separator,
+    IdentityField, IdentityFields, IdentitySource, TextEncoding, is_separator,
 };
 use palisade_core::domain::reserved::{self, Reserved, fold};
 use palisade_core::domain::route::{Auth, Policy};

@@ -38,6 +38,7 @@ issuers = ["{issuer}"]
 {keys}
 """
 
+HUB_COOKIES = 'app_cookies = ["jupyterhub-hub-login", "jupyterhub-session-id"]'
 PRESET = 'headers = { preset = "remote-user", user = "username" }'
 
 
@@ -177,7 +178,7 @@ def story(run, folder):
         finally:
             gateway.stop()
         for name, port in hubs.items():
-            route = ROUTE.format(name="hub", path="/", port=port, keys=PRESET, issuer=ISSUER)
+            route = ROUTE.format(name="hub", path="/", port=port, keys=f"{PRESET}\n{HUB_COOKIES}", issuer=ISSUER)
             gateway = run.Gateway(folder / f"gateway-{name}", ROUTES.format(issuer=ISSUER, jwks=issuer.jwks, routes=route))
             try:
                 jupyterhub_knows_people(run, gateway, issuer, name)
@@ -204,7 +205,8 @@ def started_django(run, folder, here, installed, processes):
 def started_hub(run, folder, here, installed, processes, authenticator):
     ports = [run.free_port() for _ in range(3)]
     own = folder / f"hub-{authenticator}"
-    own.mkdir()
+    (own / "ann").mkdir(parents=True)
+    (own / "ann" / "page.txt").write_text("Hers")
     environment = {
         **os.environ, "PORTS": " ".join(map(str, ports)), "AUTHENTICATOR": authenticator, "HOME": str(own),
         "PROXY": str(installed / "configurable-http-proxy"), "PATH": f"{installed}:{os.environ['PATH']}",
@@ -272,10 +274,11 @@ def jupyterhub_knows_people(run, gateway, issuer, authenticator):
     assert ann.ask("/hub/login", spoofed=True)[0] == 200
     assert name(ann, spoofed=True) == "ann"
     # Her first visit has started a server of her own, which signs her in by way of the hub.
-    run.until("her server says who she is", lambda: ann.ask("/user/ann/api/me")[0] == 200)
-    assert json.loads(ann.ask("/user/ann/api/me", spoofed=True)[1])["identity"]["username"] == "ann"
+    page = "/user/ann/files/page.txt"
+    run.until("her server answers", lambda: ann.ask(page) == (200, "Hers"))
+    status, text = ann.ask("/user/ann/api/me", spoofed=True)
+    assert status == 200 and json.loads(text)["identity"]["username"] == "ann", (status, text[:500])
     refused_by_name(gateway, issuer, "/hub/login")
-    if authenticator == "short":
-        # One who signs in after her is not taken for her: the hub looks at the field each time.
-        bob = Person(gateway.url, issuer.token(preferred_username="bob"), ann.cookies)
-        assert name(bob, spoofed=True) == "bob"
+    # One who signs in after her at this browser is not taken for her.
+    bob = Person(gateway.url, issuer.token(sub="u-2", preferred_username="bob"), ann.cookies)
+    assert name(bob, spoofed=True) == "bob"

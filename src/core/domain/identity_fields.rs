@@ -10,17 +10,13 @@ use std::fmt::{self, Write as _};
 
 use serde_json::Value;
 
-use super::claims::is_exact;
+use super::claims::{USERNAME_CLAIM, is_exact};
 use super::identity::Identity;
+use super::username::Username;
 
 /// The longest line that is sent: name, colon, space and value, in bytes. Apache and gunicorn take 8,190 by default
 /// (`LimitRequestFieldSize`, `limit_request_field_size`), nginx and Node.js more.
 pub const MAX_LINE: usize = 8190;
-
-/// The claim that names a person's user name (OpenID Connect Core §5.1).
-pub const USERNAME_CLAIM: &str = "preferred_username";
-/// The claim that names the groups a person is in.
-pub const GROUPS_CLAIM: &str = "groups";
 
 /// How text beyond ASCII is written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -244,20 +240,10 @@ impl IdentitySource {
     }
 }
 
-/// The caller's user name: `preferred_username`, of other issuers only where it has the form of one. What is none here
-/// could be another person's address or subject.
+/// The caller's user name: `preferred_username`, where it is one in its one form ([`Username`]). Another issuer's claim can
+/// be anything: what is none could be another person's address or subject, or look like another person's name.
 fn username(identity: &Identity) -> Option<&str> {
-    identity.claims.get(USERNAME_CLAIM)?.as_str().filter(|name| is_username(name))
-}
-
-/// Whether a text has the form of a user name.
-fn is_username(text: &str) -> bool {
-    !text.is_empty()
-        && text.len() <= 255
-        && text.trim() == text
-        && !text.contains('@')
-        && !text.chars().any(char::is_control)
-        && uuid::Uuid::try_parse(text).is_err()
+    identity.claims.get(USERNAME_CLAIM)?.as_str().filter(|name| Username::is_form(name))
 }
 
 /// A value that no field can hold.

@@ -236,6 +236,9 @@ fn a_person_without_what_the_app_knows_people_by_is_refused_and_sent_under_nothi
         json!({"preferred_username": "01890a5d-ac96-774b-bcce-b302099a8057"}),
         json!({"preferred_username": "ann\n"}),
         json!({"preferred_username": " ann"}),
+        // Another person's name to an app that ignores case or compares normal forms.
+        json!({"preferred_username": "Ann"}),
+        json!({"preferred_username": "jose\u{301}"}),
         json!({"email": "ann@a.test", "email_verified": true, "name": "Ann"}),
     ] {
         assert_eq!(username(claims.clone()), Err(IdentityFault::NoUsername), "{claims}");

@@ -49,6 +49,18 @@ impl Username {
         &self.0
     }
 
+    /// Whether a text is a user name in its one form, as it is. Allocates nothing for the names of ASCII.
+    #[must_use]
+    pub fn is_form(text: &str) -> bool {
+        let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+        let is_short = |byte: u8| is_plain(byte) || MARKS.contains(&char::from(byte));
+        let begins = text.bytes().next().is_some_and(is_plain);
+        if begins && text.len() <= MAX_USERNAME && text.bytes().all(is_short) {
+            return !text.ends_with('.') && Uuid::try_parse(text).is_err();
+        }
+        !text.is_ascii() && text.parse::<Username>().is_ok_and(|name| name.as_str() == text)
+    }
+
     /// What the name is known by where it must be unique.
     #[must_use]
     pub fn fingerprint(&self) -> UsernameFingerprint {
@@ -174,6 +186,7 @@ mod tests {
         ] {
             assert_eq!(name(given).as_str(), form);
             assert_eq!(name(form).as_str(), form, "the form of the form");
+            assert!(Username::is_form(form) && (given == form || !Username::is_form(given)), "{given}");
         }
     }
 
@@ -274,7 +287,7 @@ mod tests {
             "0192f0c123457abc8def0123456789ab",
             "０192f0c1-2345-7abc-8def-0123456789ab",
         ] {
-            assert!(bad.parse::<Username>().is_err(), "{bad:?}");
+            assert!(bad.parse::<Username>().is_err() && !Username::is_form(bad), "{bad:?}");
         }
         assert!("a".repeat(MAX_USERNAME + 1).parse::<Username>().is_err());
         assert!("李".repeat(43).parse::<Username>().is_err());
@@ -288,7 +301,10 @@ mod tests {
         let mut names = 0;
         for c in (0..=u32::from(char::MAX)).filter_map(char::from_u32) {
             for text in [c.to_string(), format!("a{c}")] {
-                let Ok(one) = text.parse::<Username>() else { continue };
+                let parsed = text.parse::<Username>();
+                let is_form = parsed.as_ref().is_ok_and(|name| name.as_str() == text);
+                assert_eq!(Username::is_form(&text), is_form, "{text:?}");
+                let Ok(one) = parsed else { continue };
                 names += 1;
                 assert_eq!(one.as_str().parse(), Ok(one.clone()), "{text:?}");
                 assert!(!one.as_str().chars().any(|c| c.is_control() || c.is_whitespace()), "{text:?}");

@@ -11,21 +11,16 @@ class RemoteUser(Authenticator):
     async def authenticate(self, handler, data=None):
         return handler.request.headers.get("Remote-User")
 
-    async def refresh_user(self, user, handler=None):
-        if handler is None:
-            return True
-        return self.normalize_username(handler.request.headers.get("Remote-User", "")) == user.name
-
 
 c = get_config()  # noqa: F821, of JupyterHub
 match os.environ["AUTHENTICATOR"]:
     case "short":
         c.JupyterHub.authenticator_class = RemoteUser
-        c.Authenticator.auth_refresh_age = 0
     case "package":
         c.JupyterHub.authenticator_class = "jhub_remote_user_authenticator.remote_user_auth.RemoteUserAuthenticator"
         c.RemoteUserAuthenticator.header_name = "Remote-User"
 c.Authenticator.allow_all = True
+c.JupyterHub.oauth_token_expires_in = 300
 
 port, hub, api = (int(number) for number in os.environ["PORTS"].split())
 c.JupyterHub.bind_url = f"http://127.0.0.1:{port}"
@@ -33,4 +28,5 @@ c.JupyterHub.hub_bind_url = f"http://127.0.0.1:{hub}"
 c.ConfigurableHTTPProxy.api_url = f"http://127.0.0.1:{api}"
 c.ConfigurableHTTPProxy.command = os.environ["PROXY"]
 c.JupyterHub.spawner_class = "simple"
+c.SimpleLocalProcessSpawner.home_dir_template = os.environ["HOME"] + "/{username}"
 c.Spawner.args = ["--allow-root"]
