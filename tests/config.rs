@@ -256,6 +256,90 @@ fn probes_are_where_the_file_says_and_a_route_that_loses_a_path_is_named() {
 }
 
 #[test]
+fn what_a_rule_says_is_kept_in_every_form() {
+    let config = good("rules.toml");
+    let texts = |values: &[String]| values.join(" ");
+    let [home, app, reports] = [0, 1, 2].map(|index| &config.routes[index].policy);
+    assert_eq!(texts(&home.hosts.iter().map(ToString::to_string).collect::<Vec<_>>()), "app.test *.app.test");
+    // An address is a network of one, and IPv4 is IPv4 however it is written.
+    let networks: Vec<String> = home.networks.iter().map(ToString::to_string).collect();
+    assert_eq!(networks, ["192.168.0.0/16", "10.0.0.7/32", "fd00::/8", "10.1.0.0/16"]);
+    assert!(app.networks.is_empty() && home.paths[0].as_str() == "/");
+    let paths: Vec<&str> = reports.paths.iter().map(|path| path.as_str()).collect();
+    assert_eq!(paths, ["/reports", "=/reports/*/raw.csv", "=/summary/", "/v%2A", "/x*-report"]);
+    assert_eq!(reports.methods, ["GET", "HEAD"]);
+    let public: Vec<String> =
+        app.public.iter().map(|public| format!("{} {}", texts(&public.methods), public.path)).collect();
+    for entry in [
+        "GET /static",
+        "GET HEAD =/robots.txt",
+        "POST =/saml/acs",
+        "GET HEAD /*.js",
+        "POST /projects/*/hooks",
+        "GET HEAD /projects/open",
+        "GET HEAD =/manifest.json",
+        // Where two of them overlap, both hold.
+        "GET HEAD POST /projects/open/hooks",
+    ] {
+        assert!(public.iter().any(|other| other == entry), "{entry}: {public:#?}");
+    }
+    assert_eq!(config.warnings, Vec::<String>::new());
+}
+
+#[test]
+fn networks_that_give_more_are_warned_of_while_no_proxy_is_named() {
+    let route = |name: &str, keys: &str| {
+        format!("[[routes]]\nname = \"{name}\"\nupstream = \"http://127.0.0.1:3000\"\n{keys}\n")
+    };
+    let warned = |server: &str, routes: &[String]| -> Vec<String> {
+        let config = inline(&format!("[server]\n{server}\n{}", routes.concat())).unwrap();
+        config.warnings.into_iter().filter(|line| line.contains(".match.networks: ")).collect()
+    };
+    let lan = "match.networks = [\"192.168.0.0/16\"]\n";
+    let app = route("app", "");
+    let open = route("home", &format!("{lan}auth = \"none\""));
+    let said = warned("", &[open.clone(), app.clone()]);
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(
+        said[0].starts_with("config.toml:6: routes[0].match.networks: route \"home\" gives clients"),
+        "{said:?}"
+    );
+    assert!(said[0].contains("more than route \"app\" gives others"), "{said:?}");
+    assert_eq!(warned("trusted_proxies = [\"10.0.0.2\"]", &[open.clone(), app.clone()]), [""; 0]);
+    for (keys, others, is_warned) in [
+        ("auth = \"optional\"", "", true),
+        ("", "require = { scopes = [\"read\"] }", true),
+        ("", "require = { email_verified = true }", true),
+        ("require = { claims = { role = [\"a\", \"b\"] } }", "require = { claims = { role = \"a\" } }", true),
+        ("", "issuers = [\"http://localhost:8080\"]", true),
+        ("authorization = \"app\"\nwithout_session = \"app\"", "", true),
+        ("public = [\"/x\"]", "", true),
+        // The same, or less.
+        ("", "", false),
+        ("public = [\"/x\"]", "public = [\"/x\", \"/y\"]", false),
+        ("require = { scopes = [\"read\"] }", "", false),
+        ("", "auth = \"none\"", false),
+        (
+            "require = { claims = { role = \"a\" } }",
+            "require = { claims = { role = [\"a\", \"b\"] } }",
+            false,
+        ),
+    ] {
+        let said = warned("", &[route("home", &format!("{lan}{keys}")), route("app", others)]);
+        assert_eq!(!said.is_empty(), is_warned, "{keys} / {others}: {said:?}");
+    }
+    // Without the rule a wider one would answer, or none.
+    let below = |auth: &str| route("lan", &format!("match.path = \"/x\"\n{lan}auth = \"{auth}\""));
+    assert_eq!(warned("", &[below("none"), app.clone()]).len(), 1);
+    assert_eq!(warned("", &[below("required"), app]), [""; 0]);
+    assert!(warned("", &[below("none")])[0].contains("more than others, who get nothing there"));
+    assert_eq!(warned("", &[below("required")]), [""; 0]);
+    // A network of every client is no network.
+    let wide = inline(&route("home", "match.networks = [\"0.0.0.0/0\"]")).unwrap().warnings;
+    assert!(wide.iter().any(|line| line.contains("match.networks[0]: so wide a network")), "{wide:?}");
+}
+
+#[test]
 fn what_a_verification_needs_is_the_operators_choice() {
     assert_eq!(good("full.toml").accounts.verification, Verification::Proof);
     assert_eq!(good("minimal.toml").accounts.verification, Verification::Link);

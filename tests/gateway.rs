@@ -14,6 +14,7 @@ mod native_hosts;
 mod probes;
 mod requests;
 mod revocation;
+mod rules;
 mod streams;
 mod support;
 mod tokens;

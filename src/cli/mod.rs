@@ -18,6 +18,7 @@ mod password_verify;
 mod plugin;
 mod providers;
 mod reload;
+mod routes;
 mod run;
 mod store;
 mod token_inspect;
@@ -38,6 +39,7 @@ const EXAMPLES: &str = "\
 Examples:
   palisade run --demo                        try it: a gateway, and a sample app behind it
   palisade check                             is config.toml right? says file and line if not
+  palisade routes                            which rule takes a request, in their order
   palisade run --config /etc/palisade.toml   the gateway, with another configuration
 
 With the gateway running:
@@ -69,6 +71,18 @@ enum Command {
     /// Check the configuration and the components of its providers, and tell every error at once; exit 1 if
     /// there is one.
     Check,
+    /// Show the rules of all routes in the order in which they decide, or which one answers a request.
+    ///
+    /// Reads the configuration; needs no running gateway.
+    #[command(
+        after_help = "Examples:\n  palisade routes\n  palisade routes explain GET https://app.example.com/admin --client 10.0.0.7"
+    )]
+    Routes {
+        #[command(subcommand)]
+        command: Option<routes::Routes>,
+        #[command(flatten)]
+        output: output::Output,
+    },
     /// Make, read, verify and revoke access tokens.
     #[command(subcommand)]
     Token(Token),
@@ -346,6 +360,7 @@ pub fn main() -> ExitCode {
     let done = match cli.command {
         Command::Run { demo, accept } => return run::run(config, Options { demo, accept: accept.into() }),
         Command::Check => return check::run(config),
+        Command::Routes { command, output } => routes::run(config, command.as_ref(), &output),
         Command::Token(Token::Verify { jwks, signature_only }) => {
             return token_verify::run(&jwks, signature_only);
         }

@@ -21,6 +21,7 @@ mod form;
 mod identity_headers;
 mod issuers;
 mod mail;
+mod matching;
 mod native;
 mod pages;
 mod probes;

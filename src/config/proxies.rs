@@ -1,4 +1,5 @@
-//! `server.trusted_proxies` and `server.client_address`: which peers are trusted about the address of the client.
+//! `server.trusted_proxies` and `server.client_address`: which peers are trusted about the address of the client; and how
+//! networks are written.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -14,7 +15,8 @@ pub(super) const CLIENT_ADDRESSES: [(&str, ClientAddress); 3] = [
     ("x-real-ip", ClientAddress::XRealIp),
 ];
 
-fn network(item: &Item<'_>) -> Option<IpNet> {
+/// A network, or an address as a network of one.
+pub(super) fn network(item: &Item<'_>) -> Option<IpNet> {
     item.read("a network like 10.0.0.0/8, or an address", |text| {
         text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
     })
@@ -32,7 +34,7 @@ pub(super) fn trusted(item: &Item<'_>) -> Option<IpNet> {
 }
 
 /// A network of IPv4-mapped IPv6 addresses as the IPv4 network that it is: peers are looked up by that.
-fn canonical(net: IpNet) -> IpNet {
+pub(super) fn canonical(net: IpNet) -> IpNet {
     let mapped = match net {
         IpNet::V6(net) if net.prefix_len() >= 96 => {
             net.network().to_ipv4_mapped().zip(Some(net.prefix_len()))
@@ -44,7 +46,7 @@ fn canonical(net: IpNet) -> IpNet {
 }
 
 /// Whether a network is wider than any real one of proxies. Private ones may be as wide as they are.
-fn is_too_wide(net: &IpNet) -> bool {
+pub(super) fn is_too_wide(net: &IpNet) -> bool {
     let private: [IpNet; 6] = [
         Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, 0), 8).into(),
         Ipv4Net::new_assert(Ipv4Addr::LOCALHOST, 8).into(),

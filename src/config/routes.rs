@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use super::file::{Item, Section};
 use super::form::{self, Url};
-use super::read::{existing_file, host, require};
+use super::matching::{self, Matched};
+use super::read::{existing_file, require};
 use super::settings::{Balance, Health, Route, Tokens, Upstream, UpstreamOrigin};
 use super::{access_token, authorization, browser, cors, identity_headers};
-use palisade_core::domain::pattern::{HostPattern, PathPattern};
 use palisade_core::domain::request::Path;
 use palisade_core::domain::route::{self, Allow, Auth, Policy};
 
@@ -36,10 +36,9 @@ pub fn routes(root: &Section<'_>, known: &Known<'_>) -> Vec<Route> {
         root.doc.warn(0, "routes", "no route, so nothing is proxied");
     }
     let mut names: Vec<String> = Vec::new();
-    let mut places: Vec<(String, Match)> = Vec::new();
+    let mut taken: Vec<Matched> = Vec::new();
     let first = sections.first().map(|section| section.at);
     for (index, section) in sections.into_iter().enumerate() {
-        let key = format!("{}.match", section.key);
         let want = "a name of letters, digits, '-', '_' and '.'";
         let name = section.required("name", want).and_then(|item| {
             let name = item.read(want, |text| form::is_label(text).then(|| text.to_owned()))?;
@@ -50,16 +49,9 @@ pub fn routes(root: &Section<'_>, known: &Known<'_>) -> Vec<Route> {
             Some(name)
         });
         let allow = allow(&section);
-        let at = section.get("match").map_or(section.at, |item| item.at);
-        let place = matching(section.section("match"), allow);
-        if let Some(place) = &place {
-            if let Some((found, want)) = place.clash(&places) {
-                section.doc.fault(at, &key, found, want);
-            }
-            let label = name.clone().unwrap_or_else(|| format!("routes[{index}]"));
-            places.push((label, place.clone()));
-        }
         let mut policy = policy(&section, known);
+        let label = name.clone().unwrap_or_else(|| format!("routes[{index}]"));
+        let matched = matching::matched(&section, label, allow, policy.auth);
         let upstream = upstream(&section, known);
         let (forward, identity) =
             identity_headers::forward(&section, &known.issuers, &known.providers, &policy);
@@ -68,11 +60,9 @@ pub fn routes(root: &Section<'_>, known: &Known<'_>) -> Vec<Route> {
         access_token::judge(&section, &policy, &forward, known.tokens);
         let cors = section.get("cors").and_then(|item| cors::of_route(&item));
         let browser = browser::of_route(&section, policy.auth);
-        let public = browser::public(&section, place.as_ref().map_or("/", |place| place.path.start()));
         let after_expiry = after_expiry(section.section("streams"));
         section.close();
-        if let (Some(name), Some(place), Some(upstream)) = (name, place, upstream) {
-            let Match { host, path, methods } = place;
+        if let (Some(name), Some(matched), Some(upstream)) = (name, &matched, upstream) {
             let name = name.into();
             let mut upstreams: Vec<String> = upstream.origins.iter().map(ToString::to_string).collect();
             upstreams.sort();
@@ -80,11 +70,11 @@ pub fn routes(root: &Section<'_>, known: &Known<'_>) -> Vec<Route> {
                 name,
                 index,
                 upstreams,
-                hosts: vec![host],
-                paths: vec![path],
-                methods,
-                networks: Vec::new(),
-                public,
+                hosts: matched.hosts.clone(),
+                paths: matched.paths.clone(),
+                methods: matched.methods.clone(),
+                networks: matched.networks.clone(),
+                public: matched.public(),
                 policy,
                 allow,
                 after_expiry,
@@ -93,40 +83,15 @@ pub fn routes(root: &Section<'_>, known: &Known<'_>) -> Vec<Route> {
             };
             routes.push(Route { policy, upstream, forward });
         }
+        taken.extend(matched);
     }
+    matching::refuse_undecided(root.doc, &taken);
     if let Some(first) = first
         && routes.iter().all(|route| route.policy.policy.auth == Auth::None)
     {
         root.doc.warn(first, "routes", "every route has auth = \"none\": no request needs a token");
     }
     routes
-}
-
-#[derive(Clone)]
-struct Match {
-    host: HostPattern,
-    path: PathPattern,
-    methods: Vec<String>,
-}
-
-impl Match {
-    /// Whether earlier routes leave nothing, or not everything, to this one.
-    fn clash(&self, earlier: &[(String, Match)]) -> Option<(String, &'static str)> {
-        let same = earlier.iter().filter(|(_, other)| other.host == self.host && other.path == self.path);
-        for (name, other) in same {
-            if self.methods.is_empty() && other.methods.is_empty() {
-                let found = format!("the same host and path as route {name:?}");
-                return Some((found, "a match that no other route has: this one could never be chosen"));
-            }
-            let taken: Vec<&str> =
-                self.methods.iter().filter(|m| other.methods.contains(m)).map(String::as_str).collect();
-            if !taken.is_empty() {
-                let found = format!("{}, which route {name:?} already takes here", taken.join(", "));
-                return Some((found, "each method in one route only"));
-            }
-        }
-        None
-    }
 }
 
 /// `streams`: what outlives one answer.
@@ -140,52 +105,6 @@ fn allow(section: &Section<'_>) -> Allow {
     let words = [("encoded-slash", 0), ("empty-segment", 1)];
     let allowed = section.list("allow", |item| item.choice(&words));
     Allow { encoded_slash: allowed.contains(&0), empty_segment: allowed.contains(&1) }
-}
-
-fn matching(section: Section<'_>, allow: Allow) -> Option<Match> {
-    let host = section.get("host").map(|item| host(&item));
-    let prefix = section.get("path").map_or(Some("/".to_owned()), |item| prefix(&item, allow));
-    let methods = section.list("methods", |item| {
-        item.read("a method in upper case, such as GET", |text| {
-            let upper = !text.bytes().any(|b| b.is_ascii_lowercase());
-            (form::is_token(text) && upper).then(|| text.to_owned())
-        })
-    });
-    let mut complete = true;
-    if let Some(item) = section.get("methods") {
-        if item.is_empty_list() {
-            item.bad::<()>("at least one method; leave the key out for every method");
-        }
-        // Without the methods that are wrong, the route would seem to take others.
-        complete = !methods.is_empty() && methods.len() == item.list().len();
-    }
-    section.close();
-    let host = host.map_or(Some(HostPattern::Every), |host| host.map(|host| HostPattern::of(&host)));
-    let path = PathPattern::parse(&prefix?).ok();
-    Some(Match { host: host?, path: path?, methods }).filter(|_| complete)
-}
-
-fn prefix(item: &Item<'_>, allow: Allow) -> Option<String> {
-    let text = item.text("a path like /api")?;
-    let path = match Path::parse(text.as_bytes()) {
-        Ok(path) => path,
-        Err(error) => return item.bad(&format!("a path like /api: {error}")),
-    };
-    if path.as_str() != text {
-        // Of a value that came from a reference the normal form would show what hiding the value itself misses.
-        let shown = item.filled.map_or_else(|| format!(", {:?}", path.as_str()), |_| String::new());
-        return item.bad(&format!("its normal form{shown}"));
-    }
-    if path.has_encoded_slash() && !allow.encoded_slash {
-        return item.bad("no %2F, or allow = [\"encoded-slash\"]: no request could match");
-    }
-    if path.has_empty_segment() && !allow.empty_segment {
-        return item.bad("no '//', or allow = [\"empty-segment\"]: no request could match");
-    }
-    if text.len() > 1 && text.ends_with('/') {
-        return item.bad(&format!("no trailing slash: {:?}", text.trim_end_matches('/')));
-    }
-    Some(text.to_owned())
 }
 
 fn policy(section: &Section<'_>, known: &Known<'_>) -> Policy {

@@ -33,6 +33,8 @@ pub mod name;
 pub mod native_hosts;
 pub mod navigation;
 pub mod opaque;
+pub mod order;
+pub mod overlap;
 pub mod page;
 pub mod password;
 pub mod pattern;

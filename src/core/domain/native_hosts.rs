@@ -1,4 +1,26 @@
-//! On which hosts the native endpoints answer.
+//! On which hosts the native endpoints answer, and which paths there are the gateway's own.
+
+use super::return_to::BESIDE_APPS;
+
+/// Whether `path`, in normal form, is one of the native endpoints': those below `prefix`, and what is said of our tokens in
+/// `/.well-known`. On which hosts they answer says [`NativeHosts`].
+#[must_use]
+#[inline]
+pub fn is_native(path: &str, prefix: &str) -> bool {
+    let below = path.strip_prefix(prefix);
+    below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        || matches!(path, "/.well-known/jwks.json" | "/.well-known/oauth-authorization-server")
+}
+
+/// Whether `path`, in normal form, is one of the gateway's own on the hosts that session cookies are for.
+/// `is_native_host`: whether native endpoints answer there, too.
+#[must_use]
+#[inline]
+pub fn is_beside_apps(path: &str, is_native_host: impl FnOnce() -> bool) -> bool {
+    let Some(below) = path.strip_prefix(BESIDE_APPS) else { return false };
+    matches!(below, "/session" | "/sign-out" | "/token" | "/carry")
+        || (below.is_empty() || below.starts_with('/')) && is_native_host()
+}
 
 use super::pattern::{HostPattern, Relation};
 

@@ -294,6 +294,12 @@ impl PathPattern {
         pairs.fold(lengths, |relation, (one, two)| relation.and(one.relation(two)))
     }
 
+    /// Whether it takes all that `other` takes.
+    #[must_use]
+    pub fn holds(&self, other: &PathPattern) -> bool {
+        matches!(other.relation(self), Relation::Same | Relation::Narrower)
+    }
+
     /// The pattern that takes exactly the paths that both take: `/a/*` and `/*/b` meet in `/a/b`. `None` where nothing is
     /// taken by both, or where one pattern cannot say it.
     #[must_use]

@@ -28,9 +28,8 @@ use super::{app_cookies, bridge, cookies, cors, h2, outbound, turns};
 use crate::config::ClientAddress;
 use crate::http_fields::Fields;
 use palisade_core::domain::answer;
-use palisade_core::domain::native_hosts::NativeHosts;
+use palisade_core::domain::native_hosts::{self, NativeHosts};
 use palisade_core::domain::navigation;
-use palisade_core::domain::return_to::BESIDE_APPS;
 use palisade_core::domain::time::UnixTime;
 use palisade_core::domain::verdict::Refusal;
 use palisade_core::ports::{Clock, Injector, Meter, PageRenderer, Signer};
@@ -126,10 +125,7 @@ impl Gateway {
 
     /// Whether a native endpoint answers. The host is looked at last: a request for any other path pays nothing for it.
     fn is_native(&self, live: &Live, host: &str, path: &str) -> bool {
-        let below = path.strip_prefix(&*self.native_prefix);
-        let is_path = below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-            || matches!(path, "/.well-known/jwks.json" | "/.well-known/oauth-authorization-server");
-        is_path && live.native_hosts.has(host)
+        native_hosts::is_native(path, &self.native_prefix) && live.native_hosts.has(host)
     }
 
     /// The answer to a refused request, in the form for the client that it says it is.
@@ -441,10 +437,8 @@ fn is_of_a_program_of_the_app(unserved: &Unserved<'_>) -> bool {
 /// Whether the path is one of ours beside the apps: on every host that the configuration names, whatever its routes say.
 /// Where no native endpoint answers, these four paths are ours and no other.
 fn is_beside_apps(live: &Live, host: &str, path: &str) -> bool {
-    let Some(below) = path.strip_prefix(BESIDE_APPS) else { return false };
-    let is_ours = matches!(below, "/session" | "/sign-out" | "/token" | "/carry")
-        || (below.is_empty() || below.starts_with('/')) && live.native_hosts.has(host);
-    is_ours && live.browsers.as_ref().is_some_and(|browsers| browsers.settings.is_named(host))
+    native_hosts::is_beside_apps(path, || live.native_hosts.has(host))
+        && live.browsers.as_ref().is_some_and(|browsers| browsers.settings.is_named(host))
 }
 
 #[cfg(test)]

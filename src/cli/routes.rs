@@ -1,0 +1,351 @@
+//! `palisade routes`: the rules in the order in which they decide, and which of them answers a request.
+//!
+//! Reads the configuration and needs no running gateway. A request is looked up in the same table as the gateway's.
+
+use std::net::IpAddr;
+use std::path::Path;
+
+use clap::Subcommand;
+use serde_json::{Value, json};
+
+use super::output::{Output, pretty, table};
+use crate::config::{self, Config, error_lines};
+use palisade_core::domain::answer::answer;
+use palisade_core::domain::native_hosts;
+use palisade_core::domain::order::{self, RouteAt};
+use palisade_core::domain::request::{self, Headers, Host, Request};
+use palisade_core::domain::route::{Auth, Route};
+use palisade_core::domain::table::{Deciding, Table};
+use palisade_core::domain::verdict::Refusal;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Routes {
+    /// Say which rule answers a request, and why not another one.
+    #[command(after_help = "\
+Examples:
+  palisade routes explain GET https://app.example.com/static/app.js
+  palisade routes explain POST https://app.example.com/projects/7/hooks
+  palisade routes explain GET https://app.example.com/admin --client 10.0.0.7")]
+    Explain {
+        /// The method, in upper case.
+        method: String,
+        /// The URL, as a client would ask for it.
+        url: String,
+        /// The address of the client, as far as it is known; without it, a client in no network.
+        #[arg(long, value_name = "ADDRESS")]
+        client: Option<IpAddr>,
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+/// Prints the rules, or which one answers a request.
+pub(super) fn run(path: &Path, command: Option<&Routes>, output: &Output) -> Result<String, String> {
+    let config = config::load(path).map_err(|errors| error_lines(&errors))?;
+    match command {
+        None if output.json => Ok(pretty(&listed(&config))),
+        None => Ok(format!("{}\n\n{ORDER}", rules(&config))),
+        Some(Routes::Explain { method, url, client, output }) => {
+            let asked = Asked::parse(method, url, *client)?;
+            let explained = explain(&config, &asked)?;
+            Ok(if output.json { pretty(&explained.json(&asked)) } else { explained.text(&asked) })
+        }
+    }
+}
+
+const ORDER: &str = "\
+The first host and path that take a request decide about it, and no wider one does. Where several rules stand at both, the
+first one that takes the client and the method answers. `palisade routes explain GET https://host/path` says which.";
+
+/// The rules in the order in which they decide; what a route lets pass without sign-in is below the path that holds it.
+pub(super) fn rules(config: &Config) -> String {
+    let mut table = table(&["HOST", "PATH", "METHODS", "NETWORKS", "ROUTE", "AUTH", "UPSTREAM"]);
+    for RouteAt { host, path, route } in order::ordered(policies(config)) {
+        let host = host.to_string();
+        let (methods, networks) = (words(&route.methods), words(&route.networks));
+        let upstreams = route.upstreams.join(" ");
+        let name = route.name.to_string();
+        table.add_row([&host, path.as_str(), &methods, &networks, &name, auth(route), &upstreams]);
+        for public in route.public.iter().filter(|public| path.holds(&public.path)) {
+            let (path, methods) = (format!("  {}", public.path), words(&public.methods));
+            table.add_row([&host, path.as_str(), &methods, &networks, &name, "public", &upstreams]);
+        }
+    }
+    table.to_string()
+}
+
+fn listed(config: &Config) -> Value {
+    let rule = |RouteAt { host, path, route }: RouteAt<'_>| {
+        let public: Vec<Value> = route
+            .public
+            .iter()
+            .filter(|public| path.holds(&public.path))
+            .map(|public| json!({"methods": public.methods, "path": public.path.as_str()}))
+            .collect();
+        json!({
+            "host": host.to_string(), "path": path.as_str(), "methods": route.methods,
+            "networks": texts(&route.networks), "route": &*route.name, "auth": auth(route),
+            "upstreams": route.upstreams, "public": public,
+        })
+    };
+    order::ordered(policies(config)).into_iter().map(rule).collect()
+}
+
+fn policies(config: &Config) -> impl Iterator<Item = &Route> {
+    config.routes.iter().map(|route| &route.policy)
+}
+
+fn texts(values: &[impl ToString]) -> Vec<String> {
+    values.iter().map(ToString::to_string).collect()
+}
+
+fn words(values: &[impl ToString]) -> String {
+    if values.is_empty() { "every".to_owned() } else { texts(values).join(" ") }
+}
+
+const fn auth(route: &Route) -> &'static str {
+    match route.policy.auth {
+        Auth::Required => "required",
+        Auth::Optional => "optional",
+        Auth::None => "none",
+    }
+}
+
+/// The request that is asked about.
+struct Asked<'a> {
+    method: &'a str,
+    url: &'a str,
+    host: Host<'a>,
+    path: &'a str,
+    client: Option<IpAddr>,
+}
+
+impl<'a> Asked<'a> {
+    fn parse(method: &'a str, url: &'a str, client: Option<IpAddr>) -> Result<Asked<'a>, String> {
+        let want = "want a URL such as https://app.example.com/path";
+        let (scheme, rest) = url.split_once("://").ok_or_else(|| format!("{url:?} is no URL; {want}"))?;
+        if !matches!(scheme, "http" | "https") {
+            return Err(format!("{url:?} has another scheme; {want}"));
+        }
+        let (authority, target) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+        let host = Host::parse(authority.as_bytes()).map_err(|error| format!("{url:?}: {error}; {want}"))?;
+        // What is behind the path never takes part in matching.
+        let path = target.split(['?', '#']).next().unwrap_or_default();
+        Ok(Asked { method, url, host, path: if path.is_empty() { "/" } else { path }, client })
+    }
+}
+
+/// A request without header fields.
+struct NoFields;
+
+impl Headers for NoFields {
+    fn each<'a>(&'a self, _: &str, _: &mut dyn FnMut(&'a [u8])) {}
+}
+
+/// Which rule answers, and what the others are.
+struct Explained {
+    outcome: Outcome,
+    /// The path in normal form, where it has one.
+    path: Option<String>,
+    /// Every rule whose host and path take the request, the first one first, and what becomes of it.
+    rules: Vec<Candidate>,
+}
+
+enum Outcome {
+    /// The gateway answers itself.
+    Own(&'static str),
+    Answers {
+        route: String,
+        /// What it wants.
+        wants: String,
+        is_public: bool,
+        upstreams: Vec<String>,
+    },
+    Refused {
+        status: u16,
+        code: &'static str,
+        detail: String,
+        allow: Option<String>,
+    },
+}
+
+struct Candidate {
+    host: String,
+    path: String,
+    methods: String,
+    networks: String,
+    route: String,
+    why: &'static str,
+}
+
+fn explain(config: &Config, asked: &Asked<'_>) -> Result<Explained, String> {
+    let routes: Vec<Route> = policies(config).cloned().collect();
+    let path = match request::Path::parse(asked.path.as_bytes()) {
+        Ok(path) => path,
+        Err(malformed) => {
+            let outcome = refused(&Refusal::Malformed(malformed));
+            return Ok(Explained { outcome, path: None, rules: Vec::new() });
+        }
+    };
+    let normal = path.as_str().to_owned();
+    let host = asked.host.name();
+    if let Some(own) = own(config, host, &normal) {
+        return Ok(Explained { outcome: Outcome::Own(own), path: Some(normal), rules: Vec::new() });
+    }
+    let table = Table::new(routes.clone());
+    let client = asked.client.map(|client| client.to_canonical());
+    let request = Request {
+        method: asked.method,
+        host: asked.host.clone(),
+        path,
+        query: None,
+        websocket: false,
+        is_peer_trusted: false,
+        client,
+        headers: &NoFields,
+    };
+    let found = table.find(&request);
+    let chosen = found.as_ref().ok().map(|found| found.entry.index);
+    let around = order::around(&routes, host, &normal);
+    let first = around.first().copied();
+    let rules = around.iter().map(|place| {
+        let why = match first {
+            Some(first) if first.host != place.host => "a wider host",
+            Some(first) if first.path != place.path => "a wider path",
+            _ if chosen == Some(place.route.index) => "answers",
+            _ if !takes_client(place.route, client) => "not this client",
+            _ if !takes_method(place.route, asked.method) => "not this method",
+            _ if chosen.is_some() => "comes later",
+            _ => "is refused",
+        };
+        Candidate {
+            host: place.host.to_string(),
+            path: place.path.to_string(),
+            methods: words(&place.route.methods),
+            networks: words(&place.route.networks),
+            route: place.route.name.to_string(),
+            why,
+        }
+    });
+    let outcome = match &found {
+        Ok(Deciding { entry, is_open }) => Outcome::Answers {
+            route: entry.name.to_string(),
+            wants: wants(entry),
+            is_public: *is_open,
+            upstreams: entry.upstreams.clone(),
+        },
+        Err(refusal) => refused(refusal),
+    };
+    Ok(Explained { outcome, rules: rules.collect(), path: Some(normal) })
+}
+
+fn takes_client(route: &Route, client: Option<IpAddr>) -> bool {
+    let networks = &route.networks;
+    networks.is_empty()
+        || client.is_some_and(|client| networks.iter().any(|network| network.contains(&client)))
+}
+
+fn takes_method(route: &Route, method: &str) -> bool {
+    route.methods.is_empty() || route.methods.iter().any(|own| own == method)
+}
+
+fn own(config: &Config, host: &str, path: &str) -> Option<&'static str> {
+    if native_hosts::is_native(path, &config.server.prefix) && config.native.has(host) {
+        return Some("a native endpoint");
+    }
+    let is_beside = config.browser.enabled
+        && config.browser.is_named(host)
+        && native_hosts::is_beside_apps(path, || config.native.has(host));
+    is_beside.then_some("an endpoint beside the apps")
+}
+
+fn refused(refusal: &Refusal) -> Outcome {
+    let answer = answer(refusal);
+    let (status, code, detail) = (answer.problem.status, answer.problem.code, answer.problem.detail);
+    Outcome::Refused { status, code, detail, allow: answer.allow }
+}
+
+/// What the policy of a route asks of a caller.
+fn wants(route: &Route) -> String {
+    let require = &route.policy.require;
+    let mut more = Vec::new();
+    if !require.scopes.is_empty() {
+        more.push(format!("the scopes {}", require.scopes.join(" ")));
+    }
+    if require.email_verified {
+        more.push("a verified address".to_owned());
+    }
+    more.extend(require.claims.iter().map(|(name, values)| format!("{name} = {}", values.join(" or "))));
+    let more = if more.is_empty() { String::new() } else { format!(" with {}", more.join(", ")) };
+    match route.policy.auth {
+        Auth::Required if route.policy.carriers.leaves_to_app() => {
+            format!("a session or a token{more}, or an Authorization field that the app judges")
+        }
+        Auth::Required => format!("a session or a token{more}"),
+        Auth::Optional => format!("nothing; a session or a token{more} is looked at"),
+        Auth::None => "nothing: sessions and tokens are not looked at".to_owned(),
+    }
+}
+
+impl Explained {
+    fn text(&self, asked: &Asked<'_>) -> String {
+        let from = match asked.client {
+            Some(client) => format!("from {client}"),
+            None => "from a client whose address is not known".to_owned(),
+        };
+        let mut text = format!("{} {} {from}\n", asked.method, asked.url);
+        if let Some(path) = self.path.as_deref().filter(|path| *path != asked.path) {
+            text += &format!("Its path in normal form: {path}\n");
+        }
+        text += "\n";
+        text += &match &self.outcome {
+            Outcome::Own(what) => format!("The gateway answers itself: {what}."),
+            Outcome::Answers { route, wants, is_public, upstreams } => {
+                let wants = if *is_public { "no sign-in: this is public there" } else { wants };
+                format!("Route {route:?} answers. It wants {wants}.\nUpstream: {}", upstreams.join(" "))
+            }
+            Outcome::Refused { status, code, detail, allow } => {
+                let allow = allow.as_ref().filter(|allow| !allow.is_empty());
+                let allow = allow.map_or_else(String::new, |allow| format!(" It takes {allow}."));
+                format!("Refused with {status} {code}: {}.{allow}", detail.trim_end_matches('.'))
+            }
+        };
+        if !self.rules.is_empty() {
+            let mut table = table(&["HOST", "PATH", "METHODS", "NETWORKS", "ROUTE", ""]);
+            for rule in &self.rules {
+                table.add_row([&rule.host, &rule.path, &rule.methods, &rule.networks, &rule.route, rule.why]);
+            }
+            text += &format!("\n\n{table}");
+        }
+        if asked.client.is_none() && self.rules.iter().any(|rule| rule.why == "not this client") {
+            text += "\n\nWith --client ADDRESS the answer is that for a client in a network.";
+        }
+        text
+    }
+
+    fn json(&self, asked: &Asked<'_>) -> Value {
+        let rules: Vec<Value> = self
+            .rules
+            .iter()
+            .map(|rule| {
+                json!({
+                    "host": rule.host, "path": rule.path, "methods": rule.methods, "networks": rule.networks,
+                    "route": rule.route, "why": rule.why,
+                })
+            })
+            .collect();
+        let outcome = match &self.outcome {
+            Outcome::Own(what) => json!({"outcome": "own", "what": what}),
+            Outcome::Answers { route, wants, is_public, upstreams } => json!({
+                "outcome": "route", "route": route, "public": is_public, "wants": wants, "upstreams": upstreams,
+            }),
+            Outcome::Refused { status, code, detail, allow } => json!({
+                "outcome": "refused", "status": status, "code": code, "detail": detail, "allow": allow,
+            }),
+        };
+        json!({
+            "method": asked.method, "host": asked.host.name(), "path": self.path, "client": asked.client,
+            "answer": outcome, "rules": rules,
+        })
+    }
+}

@@ -1,0 +1,439 @@
+//! `match` and `public` of a route: which requests it takes, from which clients, and which of them pass without sign-in.
+//!
+//! What two rules could both take is decided by the order of the table, or it is an error here. A rule that could never be
+//! chosen is one as well.
+
+use ipnet::IpNet;
+
+use super::file::{Document, Item, Section};
+use super::read::host;
+use super::settings::Route;
+use super::{browser, form, proxies};
+use palisade_core::domain::order;
+use palisade_core::domain::overlap::{self, Match, Overlap, OverlapFault, PublicFault, Spot};
+use palisade_core::domain::pattern::{HostPattern, PathPattern, PatternFault, Relation};
+use palisade_core::domain::route::{self as policy, Allow, Auth, Public};
+
+const PATH: &str = "a path like /api";
+const ENTRY: &str = "a path such as \"/static\" or \"=/robots.txt\" (GET and HEAD), or a method and a path, such as \
+                     \"POST =/saml/acs\"";
+
+/// A place in the file, for messages.
+#[derive(Debug, Clone)]
+struct Place {
+    key: String,
+    at: usize,
+}
+
+impl Place {
+    fn of(item: &Item<'_>) -> Place {
+        Place { key: item.key.clone(), at: item.at }
+    }
+}
+
+/// What one `[[routes]]` takes, and where it says so.
+#[derive(Debug, Clone)]
+pub(super) struct Matched {
+    /// The name of the route, or its place in the list.
+    label: String,
+    pub(super) hosts: Vec<HostPattern>,
+    pub(super) paths: Vec<PathPattern>,
+    pub(super) methods: Vec<String>,
+    pub(super) networks: Vec<IpNet>,
+    /// As it is written.
+    public: Vec<Public>,
+    whole: Place,
+    /// Of each path.
+    at_paths: Vec<Place>,
+    /// Of each entry of `public`; `None` for one that a preset made.
+    at_public: Vec<Option<Place>>,
+}
+
+impl Matched {
+    fn view(&self) -> Match<'_> {
+        Match {
+            hosts: &self.hosts,
+            paths: &self.paths,
+            methods: &self.methods,
+            networks: &self.networks,
+            public: &self.public,
+        }
+    }
+
+    /// The path of a spot, and where it is written.
+    fn said(&self, spot: Spot) -> (&PathPattern, &Place) {
+        match spot.is_public {
+            true => (&self.public[spot.at].path, self.at_public[spot.at].as_ref().unwrap_or(&self.whole)),
+            false => (&self.paths[spot.at], &self.at_paths[spot.at]),
+        }
+    }
+
+    /// What of it passes without sign-in, as the table of routes is told.
+    pub(super) fn public(&self) -> Vec<Public> {
+        overlap::spelled_out(&self.paths, &self.public)
+    }
+}
+
+/// Reads `match` and `public` of a route. `None`: something of it is wrong, and was reported.
+pub(super) fn matched(section: &Section<'_>, label: String, allow: Allow, auth: Auth) -> Option<Matched> {
+    let whole = Place {
+        key: format!("{}.match", section.key),
+        at: section.get("match").map_or(section.at, |item| item.at),
+    };
+    let taken = section.section("match");
+    let hosts = several(&taken, "host", "host", |item| host(item).map(|text| HostPattern::of(&text)));
+    let paths = several(&taken, "path", "path", |item| pattern(item, item.text(PATH)?, PATH, allow));
+    let methods = several(&taken, "methods", "method", |item| {
+        item.read("a method in upper case, such as GET", |text| is_method(text).then(|| text.to_owned()))
+    });
+    let networks = several(&taken, "networks", "network", network);
+    taken.close();
+    let (paths, at_paths) = match paths? {
+        Some(paths) => paths.into_iter().unzip(),
+        None => (vec![PathPattern::root()], vec![whole.clone()]),
+    };
+    let plain = |values: Vec<(String, Place)>| values.into_iter().map(|(value, _)| value).collect::<Vec<_>>();
+    let methods = methods?.map(plain).unwrap_or_default();
+    let (public, at_public) = public(section, &paths, &methods, allow, auth);
+    let hosts = hosts?.map(|hosts| hosts.into_iter().map(|(host, _)| host).collect());
+    let networks = networks?.map(|networks| networks.into_iter().map(|(network, _)| network).collect());
+    Some(Matched {
+        label,
+        hosts: hosts.unwrap_or_else(|| vec![HostPattern::Every]),
+        paths,
+        methods,
+        networks: networks.unwrap_or_default(),
+        public,
+        whole,
+        at_paths,
+        at_public,
+    })
+}
+
+/// What a list of `match` holds, each with its place; a single text is a list of one. `None`: something of it is wrong: of
+/// what is left the rule would take something else than its operator wrote. `Some(None)`: the key is not there.
+fn several<'a, T: PartialEq>(
+    section: &Section<'a>,
+    name: &'static str,
+    noun: &str,
+    read: impl Fn(&Item<'a>) -> Option<T>,
+) -> Option<Option<Vec<(T, Place)>>> {
+    let Some(item) = section.get(name) else { return Some(None) };
+    if item.is_empty_list() {
+        let every = if noun == "network" { "client" } else { noun };
+        return item.bad(&format!("at least one {noun}; leave the key out for every {every}"));
+    }
+    let items = item.list();
+    let mut values: Vec<(T, Place)> = Vec::new();
+    let mut is_whole = !items.is_empty();
+    for item in items {
+        match read(&item) {
+            Some(value) if values.iter().any(|(other, _)| *other == value) => {
+                is_whole = false;
+                item.bad::<()>(&format!("each {noun} once"));
+            }
+            Some(value) => values.push((value, Place::of(&item))),
+            None => is_whole = false,
+        }
+    }
+    is_whole.then_some(Some(values))
+}
+
+fn is_method(text: &str) -> bool {
+    form::is_token(text) && !text.bytes().any(|byte| byte.is_ascii_lowercase())
+}
+
+/// A network, or an address, which is a network of one. An address with bits behind its prefix is refused: one host may
+/// be meant, or its network.
+fn network(item: &Item<'_>) -> Option<IpNet> {
+    let net = proxies::network(item)?;
+    let plain = net.trunc();
+    if plain != net {
+        return item.bad(&format!("{plain} for the network, or {} for this address alone", net.addr()));
+    }
+    if proxies::is_too_wide(&net) {
+        let text = "so wide a network holds strangers: this rule is for them as well";
+        item.doc.warn(item.at, &item.key, text);
+    }
+    Some(proxies::canonical(net))
+}
+
+/// The pattern that `text` of `item` is. `want`: what would be right, for a text that is no path at all.
+fn pattern(item: &Item<'_>, text: &str, want: &str, allow: Allow) -> Option<PathPattern> {
+    // Of a value that came from a reference what would be right shows more than hiding the value itself hides.
+    let shown = |text: String| if item.filled.is_some() { String::new() } else { text };
+    let pattern = match PathPattern::parse(text) {
+        Ok(pattern) => pattern,
+        Err(PatternFault::Path(error)) => return item.bad(&format!("{want}: {error}")),
+        Err(PatternFault::NotNormal { normal }) => {
+            return item.bad(&format!("its normal form{}", shown(format!(", {normal:?}"))));
+        }
+        Err(PatternFault::TrailingSlash { without, exact }) => {
+            let better = shown(format!(": {without:?}, or {exact:?} for that path alone"));
+            return item.bad(&format!("no trailing slash{better}"));
+        }
+        Err(PatternFault::Stars) => {
+            return item.bad(
+                "one '*' in a segment at most, which stands for text without a slash; what lies below a path belongs to it \
+                 without a star",
+            );
+        }
+        Err(error @ (PatternFault::Delimiter | PatternFault::Character | PatternFault::Trailing)) => {
+            return item.bad(&format!("a path like /api: {error}"));
+        }
+    };
+    if pattern.has_encoded_slash() && !allow.encoded_slash {
+        return item.bad("no %2F, or allow = [\"encoded-slash\"]: no request could match");
+    }
+    if pattern.has_empty_segment() && !allow.empty_segment {
+        return item.bad("no '//', or allow = [\"empty-segment\"]: no request could match");
+    }
+    Some(pattern)
+}
+
+/// `public`, and what `preset = "pwa"` adds to it; with the place of each entry.
+fn public(
+    section: &Section<'_>,
+    paths: &[PathPattern],
+    methods: &[String],
+    allow: Allow,
+    auth: Auth,
+) -> (Vec<Public>, Vec<Option<Place>>) {
+    let takes = |method: &str| methods.is_empty() || methods.iter().any(|own| own == method);
+    // Both show the same; of a route that takes only one of them, that one is meant.
+    let reading = || -> Vec<String> {
+        let both = ["GET", "HEAD"];
+        let some = if both.into_iter().any(takes) {
+            both.into_iter().filter(|one| takes(one)).collect()
+        } else {
+            both.to_vec()
+        };
+        some.into_iter().map(str::to_owned).collect()
+    };
+    let mut entries: Vec<(Public, Option<Place>)> = Vec::new();
+    if let Some(item) = section.get("public") {
+        if auth == Auth::None {
+            item.bad_as::<()>(
+                "public on a route with auth = \"none\"",
+                "no such key: there everything passes without sign-in already",
+            );
+        }
+        if item.is_empty_list() {
+            item.bad::<()>(ENTRY);
+        }
+        for item in item.list() {
+            let Some(text) = item.text(ENTRY) else { continue };
+            let (method, path) = match text.split_once(' ') {
+                Some((method, path)) if !text.starts_with(['/', '=']) => (Some(method), path),
+                _ => (None, text),
+            };
+            if method.is_some_and(|method| !is_method(method)) {
+                item.bad::<()>(ENTRY);
+                continue;
+            }
+            let Some(path) = pattern(&item, path, ENTRY, allow) else { continue };
+            let methods = method.map_or_else(reading, |method| vec![method.to_owned()]);
+            entries.push((Public { methods, path }, Some(Place::of(&item))));
+        }
+    }
+    if let Some(item) = section.get("preset").filter(|_| paths.iter().all(PathPattern::is_exact)) {
+        item.doc.warn(item.at, &item.key, "without effect: nothing is below an exact path");
+    }
+    for path in paths.iter().filter(|path| !path.is_exact()) {
+        entries.extend(browser::public(section, path.as_str()).into_iter().map(|public| (public, None)));
+    }
+    entries.into_iter().unzip()
+}
+
+/// Reports of which requests it is not decided which route takes them, and what is public to no effect.
+pub(super) fn refuse_undecided(doc: &Document<'_>, routes: &[Matched]) {
+    let views: Vec<Match<'_>> = routes.iter().map(Matched::view).collect();
+    for overlap in overlap::undecided(&views) {
+        undecided(doc, routes, &overlap);
+    }
+    for (index, route) in routes.iter().enumerate() {
+        for (entry, place) in route.at_public.iter().enumerate() {
+            let Some(place) = place else { continue };
+            if let Some(fault) = overlap::public_fault(&views, index, entry) {
+                public_fault(doc, routes, &route.public[entry], place, &fault);
+            }
+        }
+    }
+}
+
+fn undecided(doc: &Document<'_>, routes: &[Matched], overlap: &Overlap) {
+    let (rule, other) = (&routes[overlap.rule.rule], &routes[overlap.other.rule]);
+    let line = doc.line(other.whole.at);
+    let (host, (method, path)) = (&overlap.host, &overlap.example);
+    let request = match host {
+        HostPattern::Every => format!("{method} {path}"),
+        HostPattern::Below(suffix) => format!("{method} https://any{suffix}{path}"),
+        HostPattern::Exact(name) => format!("{method} https://{name}{path}"),
+    };
+    let other_name = format!("route {:?} (line {line})", other.label);
+    let whole = &rule.whole;
+    match &overlap.fault {
+        OverlapFault::Same { methods, network } => {
+            let from = network
+                .and_then(|network| network.hosts().next())
+                .map(|client| format!(" from {client}"))
+                .unwrap_or_default();
+            let what = match (methods.is_empty(), network) {
+                (true, None) => "the same host and path as".to_owned(),
+                (true, Some(network)) => format!("{network} at the same host and path as"),
+                (false, None) => format!("{}, already taken here by", methods.join(", ")),
+                (false, Some(network)) => {
+                    format!("{} from {network}, already taken here by", methods.join(", "))
+                }
+            };
+            let want = match (methods.is_empty(), network) {
+                (true, None) => {
+                    "a host, path, methods or networks that no other route has: this one could never be chosen"
+                }
+                (false, None) => "each method in one route only, or networks in one of them",
+                (_, Some(_)) => {
+                    "each network in one route only; of two that hold a client the narrower decides"
+                }
+            };
+            doc.fault(
+                whole.at,
+                &whole.key,
+                format!("{what} {other_name}: both would take {request}{from}"),
+                want,
+            );
+        }
+        OverlapFault::Covered => {
+            let found = format!("networks whose every address is in a narrower one, as of {other_name}");
+            doc.fault(
+                whole.at,
+                &whole.key,
+                found,
+                "a network that leaves some client to it: this one could never be chosen",
+            );
+        }
+        OverlapFault::Undecided { meet } => {
+            let (own, place) = rule.said(overlap.rule);
+            let (theirs, at) = other.said(overlap.other);
+            let public = if overlap.other.is_public { "the public " } else { "" };
+            let found = format!(
+                "{:?}, of which neither is narrower than {public}{:?} of route {:?} (line {}): both would take {request}",
+                own.as_str(),
+                theirs.as_str(),
+                other.label,
+                doc.line(at.at)
+            );
+            let want = match meet {
+                Some(meet) => format!(
+                    "{:?} in match.path of the route that is to take what both would: the narrower path decides",
+                    meet.as_str()
+                ),
+                None => "two paths of which one is narrower, or that have no request in common".to_owned(),
+            };
+            doc.fault(place.at, &place.key, found, want);
+        }
+    }
+}
+
+fn public_fault(doc: &Document<'_>, routes: &[Matched], entry: &Public, place: &Place, fault: &PublicFault) {
+    let path = entry.path.as_str();
+    let fault = match fault {
+        PublicFault::Outside => (
+            format!("{path:?}, which no path of this route holds"),
+            "a path within match.path of its route".to_owned(),
+        ),
+        PublicFault::Taken(other, at) => {
+            let other = &routes[*other];
+            let found = format!(
+                "{path:?}, which belongs to {:?} of route {:?} (line {})",
+                other.paths[*at].as_str(),
+                other.label,
+                doc.line(other.at_paths[*at].at)
+            );
+            (found, "the entry in that route, or a path that is this route's".to_owned())
+        }
+        PublicFault::Method(method) => (
+            format!("{method}, which this route does not take"),
+            "a method of match.methods in front of the path".to_owned(),
+        ),
+        PublicFault::Said(index) => {
+            (format!("{path:?}, which public[{index}] holds already"), "each path once".to_owned())
+        }
+    };
+    doc.fault(place.at, &place.key, fault.0, fault.1);
+}
+
+/// Warns of rules that give clients of their networks more than others get, where no proxy is named: behind one that is not
+/// named, every client has the proxy's address.
+pub(super) fn warn_of_networks(root: &Section<'_>, routes: &[Route], has_proxies: bool) {
+    let sections = root.sections("routes");
+    let rules = || routes.iter().map(|route| &route.policy);
+    for route in rules().filter(|route| !has_proxies && !route.networks.is_empty()) {
+        let more = gives_more(route, rules());
+        let Some(section) = more.as_ref().and_then(|_| sections.get(route.index)) else { continue };
+        let item = section.section("match").get("networks");
+        let (Some(than), Some(item)) = (more, item) else { continue };
+        let text = format!(
+            "route {:?} gives clients of these networks more than {than}, and server.trusted_proxies is empty: behind a proxy \
+             that does not name its clients, all of them have the proxy's address; name the proxies, or let clients reach \
+             this gateway themselves",
+            route.name
+        );
+        item.doc.warn(item.at, &item.key, &text);
+    }
+}
+
+/// What gives less than `route` to clients that are in none of its networks, in words; `None`: nothing does.
+fn gives_more<'a>(
+    route: &policy::Route,
+    rules: impl Iterator<Item = &'a policy::Route> + Clone,
+) -> Option<String> {
+    let shares_method = |other: &policy::Route| {
+        let (own, theirs) = (&route.methods, &other.methods);
+        own.is_empty() || theirs.is_empty() || own.iter().any(|method| theirs.contains(method))
+    };
+    for (host, path) in route.hosts.iter().flat_map(|host| route.paths.iter().map(move |path| (host, path))) {
+        let others = rules
+            .clone()
+            .filter(|other| other.index != route.index && other.networks.is_empty() && shares_method(other));
+        let is_around = |one: Relation| matches!(one, Relation::Same | Relation::Narrower);
+        let around = order::ordered(others)
+            .into_iter()
+            .filter(|other| is_around(host.relation(other.host)) && is_around(path.relation(other.path)));
+        match around.map(|other| other.route).next() {
+            Some(other) if is_more(route, other) => {
+                return Some(format!("route {:?} gives others", other.name));
+            }
+            Some(_) => {}
+            None if route.policy.auth != Auth::Required => {
+                return Some("others, who get nothing there".to_owned());
+            }
+            None => {}
+        }
+    }
+    None
+}
+
+/// Whether `one` lets pass what `other` refuses.
+fn is_more(one: &policy::Route, other: &policy::Route) -> bool {
+    let open = |auth: Auth| match auth {
+        Auth::Required => 0,
+        Auth::Optional => 1,
+        Auth::None => 2,
+    };
+    let (own, theirs) = (&one.policy, &other.policy);
+    if open(own.auth) != open(theirs.auth) {
+        return open(own.auth) > open(theirs.auth);
+    }
+    let lacks_claim = |(name, values): &(String, Vec<String>)| {
+        let own = own.require.claims.iter().find(|(own, _)| own == name);
+        !own.is_some_and(|(_, own)| own.iter().all(|value| values.contains(value)))
+    };
+    let takes_others = own.issuers.iter().any(|name| !theirs.issuers.contains(name));
+    theirs.require.scopes.iter().any(|scope| !own.require.scopes.contains(scope))
+        || (theirs.require.email_verified && !own.require.email_verified)
+        || (theirs.require.identity.is_some() && own.require.identity.is_none())
+        || theirs.require.claims.iter().any(lacks_claim)
+        || (!theirs.issuers.is_empty() && (own.issuers.is_empty() || takes_others))
+        || (own.carriers.leaves_to_app() && !theirs.carriers.leaves_to_app())
+        || one.public.iter().any(|public| !other.public.contains(public))
+}

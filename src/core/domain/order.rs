@@ -1,0 +1,105 @@
+//! The order of rules, as people read it: the most specific host first, then the narrowest path, then networks, then
+//! methods. The table of routes finds the same by other means; this is for messages and listings.
+
+use std::cmp::Ordering;
+
+use super::pattern::{HostPattern, PathPattern};
+use super::route::Route;
+use super::segment::Segment;
+
+/// A route at one of its hosts and one of its paths.
+#[derive(Debug, Clone, Copy)]
+pub struct RouteAt<'a> {
+    /// The host pattern.
+    pub host: &'a HostPattern,
+    /// The path pattern.
+    pub path: &'a PathPattern,
+    /// The route.
+    pub route: &'a Route,
+}
+
+/// Every route at each of its hosts and paths. The first host and path that take a request decide about it; where several
+/// routes stand at both, the first one that takes its client and its method.
+#[must_use]
+pub fn ordered<'a>(routes: impl IntoIterator<Item = &'a Route>) -> Vec<RouteAt<'a>> {
+    let places = |route: &'a Route| {
+        let hosts = route.hosts.iter();
+        hosts.flat_map(move |host| route.paths.iter().map(move |path| RouteAt { host, path, route }))
+    };
+    let mut all: Vec<RouteAt<'_>> = routes.into_iter().flat_map(places).collect();
+    all.sort_by(|one, two| {
+        hosts(one.host, two.host)
+            .then_with(|| paths(one.path, two.path))
+            .then_with(|| longest_prefix(two.route).cmp(&longest_prefix(one.route)))
+            .then_with(|| one.route.methods.is_empty().cmp(&two.route.methods.is_empty()))
+            .then_with(|| one.route.index.cmp(&two.route.index))
+    });
+    all
+}
+
+/// The places of [`ordered`] that take a request for `path` on `host`, both in normal form, whatever its method and client.
+#[must_use]
+pub fn around<'a>(routes: impl IntoIterator<Item = &'a Route>, host: &str, path: &str) -> Vec<RouteAt<'a>> {
+    let mut places = ordered(routes);
+    places.retain(|place| place.host.takes(host) && place.path.takes(path));
+    places
+}
+
+fn hosts(one: &HostPattern, two: &HostPattern) -> Ordering {
+    let rank = |host: &HostPattern| match host {
+        HostPattern::Exact(_) => (0, 0),
+        HostPattern::Below(suffix) => (1, usize::MAX - suffix.len()),
+        HostPattern::Every => (2, 0),
+    };
+    rank(one).cmp(&rank(two)).then_with(|| one.to_string().cmp(&two.to_string()))
+}
+
+/// Where one path is narrower it comes first. Below a name comes before the name itself, a name before a part, and a part
+/// before a whole star, as far as the two agree before that.
+fn paths(one: &PathPattern, two: &PathPattern) -> Ordering {
+    let rank = |segment: &Segment| match segment {
+        // What ends in a slash has nothing in common with what goes on behind it, and reads better after it.
+        Segment::Literal(name) if name.is_empty() => (3, 0, String::new()),
+        Segment::Literal(name) => (0, 0, name.clone()),
+        Segment::Part { before, after } => {
+            (1, usize::MAX - before.len() - after.len(), format!("{before}*{after}"))
+        }
+        Segment::Any => (2, 0, String::new()),
+    };
+    let pairs = one.segments().iter().zip(two.segments());
+    let differ = pairs.map(|(one, two)| rank(one).cmp(&rank(two))).find(|order| order.is_ne());
+    differ.unwrap_or_else(|| {
+        let longer_first = two.segments().len().cmp(&one.segments().len());
+        longer_first.then_with(|| two.is_exact().cmp(&one.is_exact()))
+    })
+}
+
+fn longest_prefix(route: &Route) -> Option<u8> {
+    route.networks.iter().map(ipnet::IpNet::prefix_len).max()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_a_host_or_a_path_is_narrower_it_comes_first() {
+        let sorted = |texts: &[&str]| -> Vec<String> {
+            let mut all: Vec<PathPattern> =
+                texts.iter().map(|text| PathPattern::parse(text).unwrap()).collect();
+            all.sort_by(paths);
+            all.iter().map(ToString::to_string).collect()
+        };
+        assert_eq!(
+            sorted(&["/", "/*", "/a*", "/a", "=/a", "/a/b", "=/", "/ab*", "/*/b", "/a/*"]),
+            ["/a/b", "/a/*", "=/a", "/a", "/ab*", "/a*", "/*/b", "/*", "=/", "/"]
+        );
+        let mut all = ["*.test", "a.b.test", "*.b.test"].map(HostPattern::of).to_vec();
+        all.insert(0, HostPattern::Every);
+        all.sort_by(hosts);
+        assert_eq!(
+            all.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            ["a.b.test", "*.b.test", "*.test", "*"]
+        );
+    }
+}
