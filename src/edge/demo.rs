@@ -25,8 +25,8 @@ use crate::html::escaped;
 
 /// Connections that wait to be accepted.
 const BACKLOG: u32 = 1024;
-/// Begins each name of an identity header.
-const IDENTITY: &str = "x-auth-";
+/// Begin the names of identity headers.
+const IDENTITY: [&str; 2] = ["remote-", "x-auth-"];
 /// Carries the gateway's assertion, in which people have names.
 pub const ASSERTION: &str = "x-auth-assertion";
 
@@ -82,7 +82,8 @@ async fn headers(headers: HeaderMap) -> impl IntoResponse {
 
 async fn page(State(native): State<Arc<str>>, uri: Uri, headers: HeaderMap) -> impl IntoResponse {
     let mut rows = String::new();
-    let shown = |name: &str| name.starts_with(IDENTITY) && name != ASSERTION;
+    let is_identity = |name: &str| IDENTITY.iter().any(|family| name.starts_with(family));
+    let shown = |name: &str| is_identity(name) && name != ASSERTION;
     for (name, value) in headers.iter().filter(|(name, _)| shown(name.as_str())) {
         let value = escaped(&String::from_utf8_lossy(value.as_bytes()));
         rows.push_str(&format!("<tr><th>{}</th><td>{value}</td></tr>\n", escaped(name.as_str())));
@@ -128,8 +129,11 @@ mod tests {
     use tower::ServiceExt;
 
     async fn ask(path: &str, subject: &str) -> String {
-        let request =
-            Request::builder().uri(path).header("x-auth-subject", subject).body(Body::empty()).unwrap();
+        told(path, "x-auth-subject", subject).await
+    }
+
+    async fn told(path: &str, name: &str, value: &str) -> String {
+        let request = Request::builder().uri(path).header(name, value).body(Body::empty()).unwrap();
         let response = router("/auth".into()).oneshot(request).await.unwrap();
         String::from_utf8(to_bytes(response.into_body(), 65536).await.unwrap().to_vec()).unwrap()
     }
@@ -138,6 +142,8 @@ mod tests {
     async fn it_greets_whom_the_gateway_names() {
         assert!(ask("/any/path", "alice").await.contains("<h1>Hello, alice</h1>"));
         assert!(ask("/headers", "alice").await.contains(r#""x-auth-subject":"alice""#));
+        let page = told("/", "remote-groups", "staff,Sales%2C EMEA").await;
+        assert!(page.contains("<th>remote-groups</th><td>staff,Sales%2C EMEA</td>"), "{page}");
     }
 
     #[tokio::test]

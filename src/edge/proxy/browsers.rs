@@ -278,6 +278,7 @@ impl BrowserAnswers<'_> {
         let wait = reply::wait(status, document.retry_after);
         let facts = json!({
             "kind": kind,
+            "lacks": lacks(document.problem.code),
             "person": person,
             "sign_in_url": as_another,
             "sign_out_url": (kind == "forbidden" && is_ours).then(|| self.pages.url(PageName::SignOut)),
@@ -306,6 +307,16 @@ impl BrowserAnswers<'_> {
         let accept_language = unserved.header.headers.get(http::header::ACCEPT_LANGUAGE);
         let accept_language = accept_language.and_then(|line| line.to_str().ok());
         self.pages.render(&PageRequest { page, status, code, accept_language, facts })
+    }
+}
+
+/// What a page says that the account lacks, of a refusal with this code.
+fn lacks(code: &str) -> Option<&'static str> {
+    match code {
+        "username_missing" => Some("username"),
+        "email_unverified" => Some("email"),
+        "identity_too_long" | "identity_unsendable" => Some("form"),
+        _ => None,
     }
 }
 
