@@ -8,9 +8,8 @@ use async_trait::async_trait;
 use secrecy::{ExposeSecret, SecretString};
 
 use palisade_core::domain::account::PasswordHash;
-use palisade_core::domain::email::EmailAddress;
 use palisade_core::domain::hash_cost::HashCosts;
-use palisade_core::domain::password::{Guessed, MIN_GUESSES, PasswordPolicy, Violation};
+use palisade_core::domain::password::{Guessed, MIN_GUESSES, PasswordOwner, PasswordPolicy, Violation};
 use palisade_core::ports::{Busy, Checked, NotImported, Passwords, Requester};
 
 /// A password that a guesser comes to too soon.
@@ -68,8 +67,7 @@ impl Passwords for FakePasswords {
     async fn guessed(
         &self,
         password: SecretString,
-        _: Option<&EmailAddress>,
-        _: Option<&str>,
+        _: PasswordOwner<'_>,
         _: Requester,
     ) -> Result<Option<Guessed>, Busy> {
         Ok((password.expose_secret() == GUESSABLE).then_some(Guessed::Common))
@@ -79,7 +77,7 @@ impl Passwords for FakePasswords {
         MIN_GUESSES
     }
 
-    fn violations(&self, password: &str, _: Option<&EmailAddress>, _: Option<&str>) -> Vec<Violation> {
+    fn violations(&self, password: &str, _: PasswordOwner<'_>) -> Vec<Violation> {
         if password.len() < 8 { vec![Violation::TooShort] } else { Vec::new() }
     }
 

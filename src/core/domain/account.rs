@@ -13,6 +13,7 @@ use super::email::EmailAddress;
 use super::email_change::EmailChanges;
 use super::groups::Groups;
 use super::link::Purpose;
+use super::password::PasswordOwner;
 use super::time::UnixTime;
 use super::username::Username;
 
@@ -228,6 +229,13 @@ impl User {
         let email = self.email.as_ref().map(EmailAddress::as_str);
         let name = email.or(self.username.as_ref().map(Username::as_str));
         name.map_or_else(|| self.id.to_string(), str::to_owned)
+    }
+
+    /// What others know of it, for a password that is set.
+    #[must_use]
+    pub fn password_owner(&self) -> PasswordOwner<'_> {
+        let username = self.username.as_ref().map(Username::as_str);
+        PasswordOwner { email: self.email.as_ref(), username, name: self.name.as_deref() }
     }
 
     /// Whether its address was never verified. An account without an address waits for nothing.

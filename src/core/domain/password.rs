@@ -167,7 +167,7 @@ impl PasswordPolicy {
             Violation::NoSpecial => "The password needs a character that is neither a letter nor a digit.",
             Violation::TooCommon => "The password is one of the first that others would try.",
             Violation::ContainsIdentity => {
-                "The password is hardly more than your e-mail address or your name."
+                "The password is hardly more than your e-mail address, your user name or your name."
             }
             Violation::ContainsNul => "The password holds a NUL character, which no keyboard types.",
             Violation::Guessable(Guessed::Common) => {
@@ -188,14 +188,13 @@ impl PasswordPolicy {
         }
     }
 
-    /// Every rule that `password` breaks for the account of `email` and `name`; `is_common` looks it up in
-    /// the list of common ones. Empty when it will do.
+    /// Every rule that `password` breaks for the account `owner`; `is_common` looks it up in the list of common ones.
+    /// Empty when it will do.
     #[must_use]
     pub fn violations(
         self,
         password: &str,
-        email: Option<&EmailAddress>,
-        name: Option<&str>,
+        owner: PasswordOwner<'_>,
         is_common: &dyn Fn(&str) -> bool,
     ) -> Vec<Violation> {
         // Ahead of all else, so that a megabyte costs nothing.
@@ -212,11 +211,19 @@ impl PasswordPolicy {
             (Violation::NoDigit, composition && lacks(char::is_numeric)),
             (Violation::NoSpecial, composition && lacks(is_special)),
             (Violation::TooCommon, length && (is_common(password) || is_pattern(password))),
-            (Violation::ContainsIdentity, is_hardly_more(password, email, name)),
+            (Violation::ContainsIdentity, is_hardly_more(password, owner)),
             (Violation::ContainsNul, password.contains('\0')),
         ];
         rules.into_iter().filter(|(_, broken)| *broken).map(|(violation, _)| violation).collect()
     }
+}
+
+/// What others know of the account that a password is for.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct PasswordOwner<'a> {
+    pub email: Option<&'a EmailAddress>,
+    pub username: Option<&'a str>,
+    pub name: Option<&'a str>,
 }
 
 impl Violation {
@@ -255,14 +262,15 @@ fn folded(text: &str) -> Zeroizing<String> {
     folded
 }
 
-/// Whether `password` is the address, its local part or the name, in any case and with any punctuation,
+/// Whether `password` is the address, its local part, the user name or the name, in any case and with any punctuation,
 /// with at most [`BESIDES_IDENTITY`] characters besides.
-fn is_hardly_more(password: &str, email: Option<&EmailAddress>, name: Option<&str>) -> bool {
+fn is_hardly_more(password: &str, owner: PasswordOwner<'_>) -> bool {
+    let PasswordOwner { email, username, name } = owner;
     let plain = folded(password);
     let length = password.chars().count();
     // `ann+news@example.com` is ann's.
     let untagged = email.and_then(|email| email.local().split('+').next());
-    let words = [email.map(EmailAddress::as_str), email.map(EmailAddress::local), untagged, name];
+    let words = [email.map(EmailAddress::as_str), email.map(EmailAddress::local), untagged, username, name];
     words.into_iter().flatten().any(|word| {
         let besides = length.saturating_sub(word.chars().count());
         let word = folded(word);
@@ -284,7 +292,9 @@ mod tests {
     use super::*;
 
     fn broken(policy: PasswordPolicy, password: &str) -> Vec<Violation> {
-        policy.violations(password, None, None, &|common| common == "correct horse battery staple")
+        policy.violations(password, PasswordOwner::default(), &|common| {
+            common == "correct horse battery staple"
+        })
     }
 
     #[test]
@@ -342,12 +352,12 @@ mod tests {
     fn who_one_is_is_no_secret() {
         let email: EmailAddress = "ann.lee+news@example.com".parse().unwrap();
         let breaks = |password: &str| {
-            let broken = PasswordPolicy::Composition.violations(
-                password,
-                Some(&email),
-                Some("Ann B. Ōlafsson"),
-                &|_| false,
-            );
+            let owner = PasswordOwner {
+                email: Some(&email),
+                username: Some("storm.petrel"),
+                name: Some("Ann B. Ōlafsson"),
+            };
+            let broken = PasswordPolicy::Composition.violations(password, owner, &|_| false);
             broken.contains(&Violation::ContainsIdentity)
         };
         for password in [
@@ -356,6 +366,7 @@ mod tests {
             "ann.lee+news@example.com",
             "Ann.Lee+News@Example.Com1!",
             "annbōlafsson",
+            "Storm-Petrel1",
             "AnnB.ŌLAFSSON!1",
         ] {
             assert!(breaks(password), "{password}");
@@ -364,7 +375,8 @@ mod tests {
             assert!(!breaks(password), "{password}");
         }
         // A name of no letters says nothing about any password.
-        assert_eq!(PasswordPolicy::Composition.violations("Passw0rd!", None, Some("!!"), &|_| false), []);
+        let unnamed = PasswordOwner { name: Some("!!"), ..PasswordOwner::default() };
+        assert_eq!(PasswordPolicy::Composition.violations("Passw0rd!", unnamed, &|_| false), []);
     }
 
     #[test]

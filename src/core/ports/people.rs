@@ -9,10 +9,9 @@ use secrecy::SecretString;
 use crate::domain::account::PasswordHash;
 use crate::domain::audit::Event;
 use crate::domain::block::AddressBlock;
-use crate::domain::email::EmailAddress;
 use crate::domain::hash_cost::HashCosts;
 use crate::domain::mail::Mail;
-use crate::domain::password::{Guessed, PasswordPolicy, Violation};
+use crate::domain::password::{Guessed, PasswordOwner, PasswordPolicy, Violation};
 use crate::domain::session::Device;
 
 /// The hashing of passwords has more to do than it can.
@@ -79,7 +78,7 @@ pub trait Passwords: Send + Sync {
     fn policy(&self) -> PasswordPolicy;
 
     /// Every rule that `password` breaks; empty when it will do.
-    fn violations(&self, password: &str, email: Option<&EmailAddress>, name: Option<&str>) -> Vec<Violation>;
+    fn violations(&self, password: &str, owner: PasswordOwner<'_>) -> Vec<Violation>;
 
     /// Why a guesser who knows the account and the service would come to `password` too soon; `None` when it will do.
     /// To be asked only about one that breaks no rule, behind a limit: it may take as long as a hash.
@@ -89,8 +88,7 @@ pub trait Passwords: Send + Sync {
     async fn guessed(
         &self,
         password: SecretString,
-        email: Option<&EmailAddress>,
-        name: Option<&str>,
+        owner: PasswordOwner<'_>,
         requester: Requester,
     ) -> Result<Option<Guessed>, Busy>;
 

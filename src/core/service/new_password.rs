@@ -3,19 +3,13 @@
 use secrecy::SecretString;
 
 use super::accounts::{AccountError, Accounts};
-use crate::domain::email::EmailAddress;
-use crate::domain::password::Violation;
+use crate::domain::password::{PasswordOwner, Violation};
 use crate::ports::Requester;
 
 impl Accounts {
     /// Refuses a password that breaks a rule.
-    pub(super) fn acceptable(
-        &self,
-        password: &str,
-        email: Option<&EmailAddress>,
-        name: Option<&str>,
-    ) -> Result<(), AccountError> {
-        let broken = self.passwords.violations(password, email, name);
+    pub(super) fn acceptable(&self, password: &str, owner: PasswordOwner<'_>) -> Result<(), AccountError> {
+        let broken = self.passwords.violations(password, owner);
         if broken.is_empty() {
             return Ok(());
         }
@@ -27,11 +21,10 @@ impl Accounts {
     pub(super) async fn not_guessed(
         &self,
         password: &SecretString,
-        email: Option<&EmailAddress>,
-        name: Option<&str>,
+        owner: PasswordOwner<'_>,
         requester: Requester,
     ) -> Result<(), AccountError> {
-        match self.passwords.guessed(password.clone(), email, name, requester).await? {
+        match self.passwords.guessed(password.clone(), owner, requester).await? {
             None => Ok(()),
             Some(why) => {
                 let broken = vec![Violation::Guessable(why)];

@@ -184,10 +184,11 @@ impl Accounts {
         in_cookie: bool,
     ) -> Result<Option<Changed>, AccountError> {
         let user = self.account(person).await?;
-        self.acceptable(new.expose_secret(), user.email.as_ref(), user.name.as_deref())?;
+        self.acceptable(new.expose_secret(), user.password_owner())?;
         self.confirm_password(client, &user, current, Action::ChangePassword).await?;
-        let (owner, confirmed) = (self.owner(client, &user), user.password);
-        self.not_guessed(&new, user.email.as_ref(), user.name.as_deref(), owner).await?;
+        let owner = self.owner(client, &user);
+        self.not_guessed(&new, user.password_owner(), owner).await?;
+        let confirmed = user.password;
         let hash = self.passwords.hash(new, owner).await?;
         let source = Source::Client(client);
         let decide = || async {

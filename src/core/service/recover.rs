@@ -78,9 +78,9 @@ impl Accounts {
     ) -> Result<User, AccountError> {
         let token = opened.token();
         let (_, user) = self.mailed_to(client, token, &[Purpose::ResetPassword]).await?;
-        self.acceptable(password.expose_secret(), user.email.as_ref(), user.name.as_deref())?;
+        self.acceptable(password.expose_secret(), user.password_owner())?;
         let owner = self.owner(client, &user);
-        self.not_guessed(&password, user.email.as_ref(), user.name.as_deref(), owner).await?;
+        self.not_guessed(&password, user.password_owner(), owner).await?;
         let hash = self.passwords.hash(password, owner).await?;
         let source = Source::Client(client);
         let decide = || async {

@@ -13,6 +13,7 @@ use super::caller::Client;
 use crate::domain::account::Registration;
 use crate::domain::binding::{Binding, FormId};
 use crate::domain::email::EmailAddress;
+use crate::domain::password::PasswordOwner;
 use crate::domain::task::Work;
 use crate::ports::Limited;
 
@@ -69,10 +70,11 @@ impl Accounts {
         }
         let email: EmailAddress = email.parse()?;
         let name = name(given_name)?;
-        self.acceptable(password.expose_secret(), Some(&email), name.as_deref())?;
+        let known = PasswordOwner { email: Some(&email), username: None, name: name.as_deref() };
+        self.acceptable(password.expose_secret(), known)?;
         self.limiter.attempt(Limited::Register, client.address, Some(email.as_str()))?;
         let requester = self.requester(client, &email, None);
-        self.not_guessed(&password, Some(&email), name.as_deref(), requester).await?;
+        self.not_guessed(&password, known, requester).await?;
         let id = self.registration_of_form(form.id, &email, name.as_deref(), &password);
         let password = self.passwords.hash(password, requester).await?;
         let (origin, registration) = (client.origin(form.return_to), Some(id));

@@ -79,7 +79,7 @@ impl Accounts {
     /// [`AccountError`]; then there is none.
     pub async fn create_user(&self, request_id: &str, new: NewUser) -> Result<MadeAccount, AccountError> {
         let blank = self.blank_account(&new)?;
-        let (email, name, requester) = (blank.email.as_ref(), blank.name.as_deref(), self.operator(&blank));
+        let (known, requester) = (blank.password_owner(), self.operator(&blank));
         let (mut generated, mut imported) = (None, false);
         let password = match new.password {
             NewPassword::Mailed => None,
@@ -89,8 +89,8 @@ impl Accounts {
                 Some(hash)
             }
             NewPassword::Given(password) => {
-                self.acceptable(password.expose_secret(), email, name)?;
-                self.not_guessed(&password, email, name, requester).await?;
+                self.acceptable(password.expose_secret(), known)?;
+                self.not_guessed(&password, known, requester).await?;
                 Some(self.passwords.hash(password, requester).await?)
             }
             NewPassword::Generated => {
@@ -127,16 +127,16 @@ impl Accounts {
     /// What it would fail with.
     pub async fn check_user(&self, new: &NewUser) -> Result<(), AccountError> {
         let blank = self.blank_account(new)?;
-        let (email, name) = (blank.email.as_ref(), blank.name.as_deref());
+        let known = blank.password_owner();
         match &new.password {
             NewPassword::Mailed | NewPassword::Generated => {}
             NewPassword::Imported(hash) => self.importable(hash)?,
             NewPassword::Given(password) => {
-                self.acceptable(password.expose_secret(), email, name)?;
-                self.not_guessed(password, email, name, self.operator(&blank)).await?;
+                self.acceptable(password.expose_secret(), known)?;
+                self.not_guessed(password, known, self.operator(&blank)).await?;
             }
         }
-        if let Some(email) = email
+        if let Some(email) = &blank.email
             && self.freeing(email).await?.is_none()
         {
             return Err(AccountError::EmailTaken);

@@ -18,6 +18,7 @@ use crate::domain::audit::{Action, Outcome};
 use crate::domain::binding::Binding;
 use crate::domain::link::Purpose;
 use crate::domain::mail::{Facts, Letter};
+use crate::domain::password::PasswordOwner;
 use crate::ports::Change;
 
 /// What comes beside the token of a link that verifies an address.
@@ -116,9 +117,11 @@ impl Accounts {
                 Err(AccountError::Invalid("send `password` or `new_password`, not both".to_owned()))
             }
             (None, Some(new)) => {
-                self.acceptable(new.expose_secret(), user.email.as_ref(), None)?;
+                // A stranger may have given the name.
+                let known = PasswordOwner { name: None, ..user.password_owner() };
+                self.acceptable(new.expose_secret(), known)?;
                 let owner = self.owner(client, user);
-                self.not_guessed(&new, user.email.as_ref(), None, owner).await?;
+                self.not_guessed(&new, known, owner).await?;
                 Ok(Shown::NewPassword(self.passwords.hash(new, owner).await?))
             }
             (Some(password), None) => {

@@ -9,8 +9,7 @@
 use zxcvbn::feedback::Warning;
 use zxcvbn::zxcvbn;
 
-use palisade_core::domain::email::EmailAddress;
-use palisade_core::domain::password::Guessed;
+use palisade_core::domain::password::{Guessed, PasswordOwner};
 
 /// How many characters of a password are looked at. 32 take 0.1 ms as a rule and 0.15 s at worst (on a busy machine), less
 /// than a hash of usual cost; 100 take two seconds at worst.
@@ -60,19 +59,19 @@ pub(super) fn too_soon(password: &str, words: &[String], min: u64) -> Option<Gue
 }
 
 /// What a guesser knows of the account and the service, likeliest first, in lower case and each once.
-pub(super) fn words(service: &[String], email: Option<&EmailAddress>, name: Option<&str>) -> Vec<String> {
+pub(super) fn words(service: &[String], owner: PasswordOwner<'_>) -> Vec<String> {
     let mut all = Vec::new();
     for text in service {
         add(&mut all, text);
     }
-    if let Some(email) = email {
+    if let Some(email) = owner.email {
         add(&mut all, email.local());
         let domain = email.as_str().rsplit_once('@').map_or("", |(_, domain)| domain);
         // Without the top-level domain, which names no account.
         add(&mut all, domain.rsplit_once('.').map_or(domain, |(labels, _)| labels));
         push(&mut all, email.as_str().to_owned());
     }
-    if let Some(name) = name {
+    for name in [owner.username, owner.name].into_iter().flatten() {
         add(&mut all, name);
     }
     all
@@ -105,8 +104,7 @@ mod tests {
         let email = "ann.lee@example.com".parse().unwrap();
         words(
             &["Palisade".into(), "auth.acme-bank".into(), "Acme Bank".into()],
-            Some(&email),
-            Some("Ann Ōlafsson"),
+            PasswordOwner { email: Some(&email), username: Some("petrel7"), name: Some("Ann Ōlafsson") },
         )
     }
 
@@ -177,15 +175,25 @@ mod tests {
     #[test]
     fn words_are_those_of_the_account_and_the_service_and_bounded() {
         let all = known();
-        for word in
-            ["palisade", "acmebank", "acme bank", "acme", "bank", "ann.lee", "annlee", "example", "lee"]
-        {
+        for word in [
+            "palisade",
+            "acmebank",
+            "acme bank",
+            "acme",
+            "bank",
+            "ann.lee",
+            "annlee",
+            "example",
+            "lee",
+            "petrel7",
+        ] {
             assert!(all.contains(&word.to_owned()), "{word}: {all:?}");
         }
         assert!(!all.contains(&"com".to_owned()));
+        let named = |name| PasswordOwner { name: Some(name), ..PasswordOwner::default() };
         let many: String = (0..500).map(|n| format!("word{n} ")).collect();
-        let all = words(&[], None, Some(&many));
+        let all = words(&[], named(&many));
         assert!(all.len() <= WORDS && all.iter().all(|word| word.chars().count() <= WORD));
-        assert_eq!(words(&[], None, Some("al")), Vec::<String>::new());
+        assert_eq!(words(&[], named("al")), Vec::<String>::new());
     }
 }

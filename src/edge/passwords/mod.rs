@@ -21,9 +21,8 @@ use self::hash::Kept;
 use self::pool::{PATIENCE, Pool, PoolSettings};
 use crate::config;
 use palisade_core::domain::account::PasswordHash;
-use palisade_core::domain::email::EmailAddress;
 use palisade_core::domain::hash_cost::HashCosts;
-use palisade_core::domain::password::{Guessed, PasswordPolicy, Violation};
+use palisade_core::domain::password::{Guessed, PasswordOwner, PasswordPolicy, Violation};
 use palisade_core::ports::{Busy, Checked, Entropy, Meter, NotImported, Passwords, Requester};
 
 /// Added to the nice value of a thread that hashes: where the cores are taken, it gets a thirtieth of a thread's
@@ -152,18 +151,17 @@ impl Passwords for BcryptPasswords {
         self.policy
     }
 
-    fn violations(&self, password: &str, email: Option<&EmailAddress>, name: Option<&str>) -> Vec<Violation> {
-        self.policy.violations(password, email, name, &common::is_common)
+    fn violations(&self, password: &str, owner: PasswordOwner<'_>) -> Vec<Violation> {
+        self.policy.violations(password, owner, &common::is_common)
     }
 
     async fn guessed(
         &self,
         password: SecretString,
-        email: Option<&EmailAddress>,
-        name: Option<&str>,
+        owner: PasswordOwner<'_>,
         requester: Requester,
     ) -> Result<Option<Guessed>, Busy> {
-        let (words, min) = (guesses::words(&self.service, email, name), self.min_guesses);
+        let (words, min) = (guesses::words(&self.service, owner), self.min_guesses);
         let estimate = move || guesses::too_soon(password.expose_secret(), &words, min);
         self.pool.run(requester, units(ESTIMATE.min(self.cost)), estimate).await
     }
@@ -233,6 +231,7 @@ pub fn generate(entropy: &dyn Entropy) -> SecretString {
 
 #[cfg(test)]
 mod tests {
+    use palisade_core::domain::email::EmailAddress;
     use std::time::Duration;
 
     use super::*;
@@ -424,8 +423,11 @@ mod tests {
     #[test]
     fn the_policy_is_asked_with_the_list() {
         let common = "PasswordPassword";
-        assert_eq!(passwords(PasswordPolicy::Length).violations(common, None, None), [Violation::TooCommon]);
-        let broken = passwords(PasswordPolicy::Composition).violations(common, None, None);
+        assert_eq!(
+            passwords(PasswordPolicy::Length).violations(common, PasswordOwner::default()),
+            [Violation::TooCommon]
+        );
+        let broken = passwords(PasswordPolicy::Composition).violations(common, PasswordOwner::default());
         assert_eq!(broken, [Violation::NoDigit, Violation::NoSpecial]);
     }
 
@@ -435,7 +437,7 @@ mod tests {
             let passwords = passwords(policy);
             for _ in 0..50 {
                 let password = generate(&crate::edge::entropy::SystemEntropy);
-                assert_eq!(passwords.violations(password.expose_secret(), None, None), []);
+                assert_eq!(passwords.violations(password.expose_secret(), PasswordOwner::default()), []);
                 assert_eq!(guesses::too_soon(password.expose_secret(), &[], MOST_MIN_GUESSES), None);
             }
         }
@@ -447,10 +449,14 @@ mod tests {
             let passwords = passwords(policy);
             let email: EmailAddress = "ann.lee@example.com".parse().unwrap();
             let judge = async |password: &str| {
-                passwords.guessed(password.into(), Some(&email), Some("Ann Lee"), ANN).await.unwrap()
+                let owner =
+                    PasswordOwner { email: Some(&email), username: Some("petrel7"), name: Some("Ann Lee") };
+                passwords.guessed(password.into(), owner, ANN).await.unwrap()
             };
             assert_eq!(judge("Password1!").await, Some(Guessed::Common));
-            assert_eq!(judge("acmebankacmebank").await, Some(Guessed::Known));
+            for known in ["acmebankacmebank", "petrel7petrel7"] {
+                assert_eq!(judge(known).await, Some(Guessed::Known), "{known}");
+            }
             assert_eq!(judge("SecurePass123!").await, None);
         }
     }
