@@ -4,7 +4,8 @@
 use serde_json::json;
 
 use crate::support::keys::{Key, jwks, merge, now};
-use crate::support::{Gateway, Upstream, field, routes, status};
+use crate::support::neighbours::mint;
+use crate::support::{Gateway, Upstream, field, route, routes, status};
 
 const ISSUER: &str = "https://issuer.test";
 
@@ -190,4 +191,68 @@ async fn no_destination_leads_to_a_path_of_the_gateways_own() {
     assert_eq!(status(&gateway.send(beside).await), 404);
     assert_eq!(upstream.requests(), [""; 0]);
     assert_eq!(ask("/author").await, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_path_beside_the_apps_is_no_destination_however_it_is_written() {
+    for native in ["", "[native]\nhosts = [\"localhost\"]\n"] {
+        let upstream = Upstream::start().await;
+        let gateway = Gateway::start(&format!("{native}{}", routes(upstream.address))).await;
+        let ask = async |method: &str, to: &str| {
+            let request = format!(
+                "{method} /a HTTP/1.1\r\nHost: localhost\r\nDestination: {to}\r\nConnection: close\r\n\r\n"
+            );
+            status(&gateway.send(request).await)
+        };
+        for path in ["/session", "/sign-out", "/token", "/carry"] {
+            for method in ["COPY", "MOVE", "bmove"] {
+                for to in [
+                    format!("/.palisade{path}"),
+                    format!("/%2Epalisade{path}"),
+                    format!("/.p%61lisade{path}"),
+                    format!("http://localhost/.palisade{path}"),
+                    format!("https://LOCALHOST/%2epalisade{path}"),
+                ] {
+                    assert_eq!(ask(method, &to).await, 404, "{method} {to}");
+                }
+            }
+        }
+        assert_eq!(upstream.requests(), [""; 0]);
+        assert_eq!(ask("MOVE", "/.palisades/session").await, 200);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_session_the_app_judges_both_paths_by_its_own_field() {
+    let upstream = Upstream::start().await;
+    let judged = "authorization = \"app\"\nwithout_session = \"app\"\ntoken = { header = \"X-Gate\" }";
+    let to = |name: &str, keys: &str| route(name, upstream.address, keys);
+    let text = [to("files", judged), to("shared", judged), to("ours", "")].concat();
+    let gateway = Gateway::start(&text).await;
+    let token = mint(&gateway, "ann").await;
+    let ask = async |from: &str, to: &str, fields: &str| {
+        let request = format!(
+            "MOVE {from} HTTP/1.1\r\nHost: dav.test\r\n{fields}Destination: {to}\r\nConnection: close\r\n\r\n"
+        );
+        status(&gateway.send(request).await)
+    };
+    let basic = "Authorization: Basic eDp5\r\n";
+    assert_eq!(ask("/files/a", "/shared/b", basic).await, 200);
+    let seen = upstream.only();
+    assert_eq!(field(&seen, "authorization"), Some("Basic eDp5"));
+    assert_eq!((field(&seen, "destination"), field(&seen, "x-auth-subject")), (Some("/shared/b"), None));
+    let ours = format!("Authorization: Bearer {token}\r\n");
+    for (from, to, fields) in [
+        ("/files/a", "/shared/b", ""),
+        ("/files/a", "/ours/b", basic),
+        ("/ours/a", "/files/b", basic),
+        // The token is taken out, and the app would see no field of its own.
+        ("/ours/a", "/files/b", &*ours),
+    ] {
+        assert_eq!(ask(from, to, fields).await, 401, "{from} {to} {fields}");
+    }
+    assert_eq!(upstream.requests().len(), 1);
+    let both = format!("{basic}X-Gate: {token}\r\n");
+    assert_eq!(ask("/files/a", "/shared/b", &both).await, 200);
+    assert_eq!(field(&upstream.requests()[1], "x-auth-subject"), Some("ann"));
 }

@@ -24,6 +24,9 @@ mod service {
     mod demo_account {
         mod tests;
     }
+    mod destination {
+        mod tests;
+    }
     mod connections {
         mod abuse_tests;
         mod answer_tests;
