@@ -13,9 +13,13 @@ use super::folded::{self, FoldedPatterns, Name};
 use super::pattern::{HostPattern, PathPattern, Relation};
 use super::reading::PathReading;
 use super::request::{Malformed, Path, Request};
-use super::route::{Public, Route};
+use super::route::Route;
 use super::trie::Trie;
 use super::verdict::Refusal;
+
+/// The most places of one host pattern that are there for what is public. Only wildcards that overlap make more of them than
+/// the file has entries.
+const MAX_OPEN_PLACES: usize = 10_000;
 
 /// What decides about a request.
 #[derive(Debug)]
@@ -32,7 +36,8 @@ struct Rule {
     entry: usize,
     /// Empty: every method.
     methods: Vec<String>,
-    is_open: bool,
+    /// The methods that pass without a caller here (`public`).
+    open: Vec<String>,
     /// Whether it takes every method of every client.
     is_plain: bool,
 }
@@ -136,9 +141,7 @@ impl<R: AsRef<Route>> Table<R> {
         for host in wider {
             let is_hidden = |index: &usize| {
                 let path = &self.places[*index].path;
-                places.iter().any(|narrower| {
-                    matches!(path.relation(&self.places[*narrower].path), Relation::Same | Relation::Narrower)
-                })
+                places.iter().any(|narrower| is_within(path, &self.places[*narrower].path))
             };
             let more: Vec<usize> = ranges[host].clone().filter(|index| !is_hidden(index)).collect();
             if !more.is_empty() {
@@ -286,16 +289,16 @@ impl<R: AsRef<Route>> Table<R> {
             return Err(Refusal::Malformed(Malformed::EmptySegment));
         }
         self.refuse_ambiguity(host, place, rule, request)?;
-        Ok(Deciding { entry, is_open: rule.is_open && !request.websocket })
+        Ok(Deciding { entry, is_open: rule.is_open(method, request) })
     }
 
     /// Whether the rule of `place` for this request admits what `own` admits and nothing else: it has the same policy, and
     /// is open where `own` is. Where it is open and `own` is not, more was asked than it asks.
     fn agrees(&self, place: &Place, own: &Rule, method: &str, request: &Request<'_>) -> bool {
         self.rule(place, method, request.client).is_ok_and(|rule| {
-            let is_open = own.is_open && !request.websocket;
             let policy = |rule: &Rule| &route(&self.entries[rule.entry]).policy;
-            (rule.entry == own.entry || policy(rule) == policy(own)) && (rule.is_open || !is_open)
+            (rule.entry == own.entry || policy(rule) == policy(own))
+                && (rule.is_open(method, request) || !own.is_open(request.method, request))
         })
     }
 
@@ -407,10 +410,14 @@ fn route<R: AsRef<Route>>(entry: &Arc<R>) -> &Route {
 }
 
 impl Rule {
-    fn new(entry: usize, route: &Route, public: Option<&Public>) -> Rule {
-        let methods = public.map_or(&route.methods, |public| &public.methods).clone();
-        let is_plain = methods.is_empty() && route.networks.is_empty();
-        Rule { entry, methods, is_open: public.is_some(), is_plain }
+    fn new(entry: usize, route: &Route) -> Rule {
+        let is_plain = route.methods.is_empty() && route.networks.is_empty();
+        Rule { entry, methods: route.methods.clone(), open: Vec::new(), is_plain }
+    }
+
+    /// Whether `request`, taken for one with this method, passes without a caller. A WebSocket never does.
+    fn is_open(&self, method: &str, request: &Request<'_>) -> bool {
+        !self.open.is_empty() && !request.websocket && self.open.iter().any(|open| open == method)
     }
 
     fn takes(&self, method: &str) -> bool {
@@ -425,12 +432,15 @@ impl Place {
 }
 
 /// The places of one host pattern, narrower ones before wider ones.
+///
+/// What is public takes nothing from other rules: it has places of its own with the rules of the place around them, which
+/// say besides which methods are open there.
 fn places_of(host: &HostPattern, routes: &[&Route]) -> Vec<Place> {
     let mut places: Vec<Place> = Vec::new();
     let of_host = || routes.iter().enumerate().filter(|(_, route)| route.hosts.contains(host));
     for (index, route) in of_host() {
         for path in &route.paths {
-            let rule = Rule::new(index, route, None);
+            let rule = Rule::new(index, route);
             match places.iter_mut().find(|place| place.path == *path) {
                 Some(place) => place.rules.push(rule),
                 None => places.push(Place::new(host, path, vec![rule])),
@@ -438,34 +448,35 @@ fn places_of(host: &HostPattern, routes: &[&Route]) -> Vec<Place> {
         }
     }
     places.sort_by_cached_key(|place| place.path.rank());
-    let mut open: Vec<(usize, &Route, &Public)> = of_host()
-        .flat_map(|(index, route)| route.public.iter().map(move |public| (index, *route, public)))
-        .collect();
-    // The wider ones first: a narrower one goes on from their rules.
-    open.sort_by_cached_key(|(_, _, public)| Reverse(public.path.rank()));
-    for (index, route, public) in open {
-        let takes_all =
-            |place: &&Place| matches!(public.path.relation(&place.path), Relation::Same | Relation::Narrower);
-        // Outside of its own route it opens nothing. What it does not open stays under the rules of the place around it.
-        let Some(around) = places.iter().find(takes_all) else { continue };
-        if !around.rules.iter().any(|rule| rule.entry == index) {
+    let mut waiting: Vec<PathPattern> =
+        of_host().flat_map(|(_, route)| route.public.iter().map(|public| public.path.clone())).collect();
+    let matched = places.len();
+    while let Some(path) = waiting.pop() {
+        let around = places[..matched].iter().find(|place| is_within(&path, &place.path));
+        let Some(rules) = around.map(|place| place.rules.clone()) else { continue };
+        // Beyond the bound nothing more is opened.
+        if places.len() - matched >= MAX_OPEN_PLACES || places.iter().any(|place| place.path == path) {
             continue;
         }
-        let rule = Rule::new(index, route, Some(public));
-        let behind = around.rules.clone();
-        match places.iter_mut().find(|place| place.path == public.path) {
-            Some(place) => place.rules.push(rule),
-            None => {
-                let rank = public.path.rank();
-                let at = places.partition_point(|place| place.path.rank() <= rank);
-                places.insert(at, Place::new(host, &public.path, [vec![rule], behind].concat()));
-            }
-        }
+        // Where it overlaps another place, both say what holds.
+        let overlapping = places.iter().filter(|place| place.path.relation(&path) == Relation::Overlapping);
+        waiting.extend(overlapping.filter_map(|place| place.path.meet(&path)));
+        places.push(Place::new(host, &path, rules));
     }
     for place in &mut places {
-        place.rules.sort_by_key(|rule| (!rule.is_open, rule.methods.is_empty()));
+        for rule in &mut place.rules {
+            let open = routes[rule.entry].public.iter().filter(|public| is_within(&place.path, &public.path));
+            rule.open = open.flat_map(|public| public.methods.iter().cloned()).collect();
+        }
+        place.rules.sort_by_key(|rule| rule.methods.is_empty());
     }
+    places.sort_by_cached_key(|place| place.path.rank());
     places
+}
+
+/// Whether `outer` takes every path that `inner` takes.
+fn is_within(inner: &PathPattern, outer: &PathPattern) -> bool {
+    matches!(inner.relation(outer), Relation::Same | Relation::Narrower)
 }
 
 /// Exact hosts before wildcards, longer ones first, before every host.
