@@ -9,6 +9,8 @@ use futures::future::BoxFuture;
 
 use super::bind::Bound;
 use palisade_core::ports::Clock as _;
+use palisade_core::service::accounts::AccountError;
+use palisade_core::service::own_claims::TakenOver;
 
 /// How long requests wait at the start for the providers to be loaded: from the cache that takes milliseconds,
 /// and requests of routes without a provider must not wait for a compiler.
@@ -38,6 +40,26 @@ impl Providers {
     }
 }
 
+/// What the operator should know of own claims of accounts that were taken over. A failure must not keep the gateway
+/// from serving: what was not taken over is in no token until the next start has done it.
+fn taken_over(claims: Result<TakenOver, AccountError>) -> Option<String> {
+    match claims {
+        Ok(TakenOver { accounts: 0, unfit: 0 }) => None,
+        Ok(TakenOver { accounts, unfit: 0 }) => Some(format!(
+            "the claims `groups` and `preferred_username` of {accounts} accounts became their groups and user names"
+        )),
+        Ok(TakenOver { accounts, unfit }) => Some(format!(
+            "the claims `groups` and `preferred_username` of {accounts} accounts became their groups and user names; {unfit} \
+             accounts have such claims that do not fit, which are in no token: the log and the events of the accounts name \
+             them"
+        )),
+        Err(error) => Some(format!(
+            "not all claims `groups` and `preferred_username` of accounts became their groups and user names, and those that \
+             did not are in no token ({error}); the next start goes on with it"
+        )),
+    }
+}
+
 /// Loads what requests are decided by.
 ///
 /// # Errors
@@ -48,14 +70,17 @@ pub(super) async fn load(mut bound: Bound) -> Result<Loaded, String> {
     let issuers = state.issuers.load_full();
     let loader = Arc::clone(&operator);
     let mut loading = async move { loader.connections.load(&loader.started).await }.boxed();
-    let (asked, loaded, early) = tokio::join!(
+    let accounts = &bound.composed.accounts.accounts;
+    let (asked, loaded, early, claims) = tokio::join!(
         // No source but a file is waited for; `/readyz` waits for the first answer of each.
         issuers.begin(Duration::ZERO),
         state.revocations.load(&*state.store, state.clock.reading().earliest),
         tokio::time::timeout(PROVIDERS_FIRST, &mut loading),
+        accounts.take_over_claims(),
     );
     loaded.map_err(|error| error.to_string())?;
     bound.composed.notices.extend(asked.iter().filter(|news| news.is_worrying()).map(ToString::to_string));
+    bound.composed.notices.extend(taken_over(claims));
     let providers = match early {
         Ok(notices) => Providers::Loaded(notices),
         Err(_) => Providers::Loading(loading),

@@ -91,8 +91,12 @@ mod service {
     mod outbox {
         mod tests;
     }
+    mod own_claims {
+        mod tests;
+    }
     mod password_login {
         mod tests;
+        mod username_tests;
     }
     mod register {
         mod tests;
@@ -116,6 +120,7 @@ mod service {
         mod edit_tests;
         mod no_address_tests;
         mod tests;
+        mod username_tests;
     }
     mod verify_registration {
         mod tests;

@@ -378,6 +378,13 @@ impl Limiter for RateLimits {
         }
     }
 
+    fn attempt_on_account(&self, what: Limited, client: IpAddr, account: &str) -> Result<(), TooMany> {
+        match self.is_enabled() && is_guess(what) {
+            true => self.guess(what, Block::of(client), self.hasher.hash_one(account)),
+            false => Ok(()),
+        }
+    }
+
     fn waits(&self, what: Limited, client: IpAddr, account: &str) -> Result<(), TooMany> {
         let key = (what, Block::of(client), self.hasher.hash_one(account));
         let until = self.waits.get(&key).filter(|_| self.is_enabled()).unwrap_or_default();
@@ -453,6 +460,24 @@ mod tests {
             limits.failed(Limited::Login, ip(client), account);
         }
         wait(outcome)
+    }
+
+    #[test]
+    fn an_account_of_two_names_gives_no_more_guesses_and_no_less_of_the_allowance() {
+        let (limits, time) = limits();
+        let client = ip("192.0.2.1");
+        let guess = || limits.attempt_on_account(Limited::Login, client, "id");
+        for _ in 0..FREE + 1 {
+            assert!(guess().is_ok());
+        }
+        assert_eq!(wait(guess()), 1, "whatever name each of them gave");
+        pass(&time, 1);
+        assert!(guess().is_ok());
+        for n in 0..20 {
+            assert_eq!(wrong(&limits, "192.0.2.1", &format!("{n}")), 0, "the block's allowance is as it was");
+        }
+        limits.succeeded(Limited::Login, client, "id");
+        assert!(guess().is_ok());
     }
 
     #[test]

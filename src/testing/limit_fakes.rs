@@ -17,6 +17,12 @@ pub struct FakeLimiter {
     recalled: Mutex<Vec<(Limited, IpAddr, String)>>,
     pub ended: Mutex<Vec<(Limited, bool)>>,
     pub not_tried: Mutex<Vec<Limited>>,
+    /// The attempts on accounts that go by more than one name.
+    pub on_accounts: Mutex<Vec<(Limited, IpAddr, String)>>,
+    /// Such an attempt has to wait.
+    pub account_waits: AtomicBool,
+    /// The names under which attempts were counted.
+    pub counted: Mutex<Vec<String>>,
     /// The misses of session cookies, by client and value.
     pub misses: Mutex<Vec<(IpAddr, String)>>,
 }
@@ -29,9 +35,18 @@ impl Limiter for FakeLimiter {
         if what == Limited::SessionCookie {
             self.misses.lock().unwrap().push((client, account.unwrap_or_default().to_owned()));
         }
+        self.counted.lock().unwrap().push(account.unwrap_or_default().to_owned());
         let try_of = (what, client, account.unwrap_or_default().to_owned());
         let waits = self.besieged.load(Ordering::Relaxed) && !self.recalled.lock().unwrap().contains(&try_of);
         match waits || *self.stop.lock().unwrap() == Some(what) {
+            true => Err(TooMany { retry_after: Duration::from_secs(7) }),
+            false => Ok(()),
+        }
+    }
+
+    fn attempt_on_account(&self, what: Limited, client: IpAddr, account: &str) -> Result<(), TooMany> {
+        self.on_accounts.lock().unwrap().push((what, client, account.to_owned()));
+        match self.account_waits.load(Ordering::Relaxed) {
             true => Err(TooMany { retry_after: Duration::from_secs(7) }),
             false => Ok(()),
         }

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::fakes::{FakeStore, NOW};
 use palisade_core::domain::app_token::AppTokenTerms;
+use palisade_core::domain::claims::{GROUPS_CLAIM, USERNAME_CLAIM, is_reserved};
 use palisade_core::domain::identity::Identity;
 use palisade_core::domain::revocation::{keys_of, limit_reaches};
 use palisade_core::domain::time::UnixTime;
@@ -34,6 +35,14 @@ impl Signer for FakeSigner {
     }
 
     fn identity(&self, grant: &AccessGrant, ttl: Duration, now: UnixTime) -> Result<Identity, SignError> {
+        let mut claims = grant.extra.clone();
+        claims.retain(|name, _| !is_reserved(name));
+        if let Some(name) = &grant.username {
+            claims.insert(USERNAME_CLAIM.to_owned(), json!(name));
+        }
+        if !grant.groups.is_empty() {
+            claims.insert(GROUPS_CLAIM.to_owned(), json!(grant.groups));
+        }
         Ok(Identity {
             issuer: self.issuer().into(),
             subject: grant.subject.clone(),
@@ -45,7 +54,7 @@ impl Signer for FakeSigner {
             scopes: grant.scopes.clone(),
             issued_at: now,
             expires_at: now.plus(ttl),
-            claims: grant.extra.clone(),
+            claims,
         })
     }
 

@@ -8,7 +8,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use super::claims::{GROUPS_CLAIM, USERNAME_CLAIM, is_reserved};
 use super::email::EmailAddress;
 use super::email_change::EmailChanges;
 use super::groups::Groups;
@@ -242,28 +241,6 @@ impl User {
     #[must_use]
     pub fn awaits_verification(&self) -> bool {
         self.email.is_some() && !self.email_verified
-    }
-
-    /// The account's own claims that a token may say. One that has become the gateway's to set since it was written stays
-    /// in the record and is in no token.
-    #[must_use]
-    pub fn said_claims(&self) -> Map<String, Value> {
-        let said = self.claims.iter().filter(|(name, _)| !is_reserved(name));
-        said.map(|(name, value)| (name.clone(), value.clone())).collect()
-    }
-
-    /// What the gateway itself says of the account beside its address: [`USERNAME_CLAIM`] and [`GROUPS_CLAIM`], where it
-    /// has them.
-    #[must_use]
-    pub fn identity_claims(&self) -> Map<String, Value> {
-        let mut claims = Map::new();
-        if let Some(name) = &self.username {
-            claims.insert(USERNAME_CLAIM.to_owned(), name.as_str().into());
-        }
-        if !self.groups.is_empty() {
-            claims.insert(GROUPS_CLAIM.to_owned(), self.groups.as_slice().into());
-        }
-        claims
     }
 
     /// The addresses that no other account may have: its own, and the one that is kept for it while it is decided

@@ -102,6 +102,12 @@ pub fn claims_fault(claims: &Map<String, Value>) -> Option<String> {
                 "`claims` cannot set {name:?}: white space at its ends or a control character"
             ));
         }
+        if name == GROUPS_CLAIM || name == USERNAME_CLAIM {
+            let instead = if name == GROUPS_CLAIM { "groups" } else { "username" };
+            return Some(format!(
+                "`claims` cannot set `{name}`: the gateway does; set `{instead}` of the account instead"
+            ));
+        }
         if is_reserved(name) {
             return Some(format!("`claims` cannot set `{name}`: the gateway does, or signs no such token"));
         }

@@ -19,6 +19,7 @@ use super::account::UserId;
 use super::connection::ConnectionId;
 use super::email::EmailAddress;
 use super::session::SessionId;
+use super::username::UsernameFingerprint;
 
 /// Version, user, session, generation.
 const HEAD: usize = 1 + 16 + 16 + 4;
@@ -252,6 +253,12 @@ impl ServerKey {
     #[must_use]
     pub fn tag_of_account(&self, user: UserId) -> u64 {
         number(&self.mac_by_oldest("tag of an account", &[user.0.as_bytes()]))
+    }
+
+    /// [`ServerKey::tag`] of a user name, whether or not an account has it.
+    #[must_use]
+    pub fn tag_of_username(&self, name: UsernameFingerprint) -> u64 {
+        number(&self.mac_by_oldest("tag of a user name", &[&name.0]))
     }
 
     /// Stands for an address in the audit log, which must not reveal the addresses that were tried: the same for the

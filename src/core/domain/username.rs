@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use precis_profiles::UsernameCaseMapped;
 use precis_profiles::precis_core::profile::PrecisFastInvocation as _;
 use serde::{Deserialize, Serialize};
@@ -137,18 +139,22 @@ impl fmt::Display for Username {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct UsernameFingerprint(pub [u8; 32]);
 
+impl fmt::Display for UsernameFingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&URL_SAFE_NO_PAD.encode(self.0))
+    }
+}
+
 impl Serialize for UsernameFingerprint {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        use base64::Engine as _;
-        serializer.serialize_str(&base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(self.0))
+        serializer.collect_str(self)
     }
 }
 
 impl<'de> Deserialize<'de> for UsernameFingerprint {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<UsernameFingerprint, D::Error> {
-        use base64::Engine as _;
         let text = String::deserialize(deserializer)?;
-        let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(text).ok();
+        let bytes = URL_SAFE_NO_PAD.decode(text).ok();
         let bytes = bytes.and_then(|bytes| bytes.try_into().ok());
         bytes.map(UsernameFingerprint).ok_or_else(|| {
             serde::de::Error::custom("the fingerprint of a user name is 32 bytes in base64url")

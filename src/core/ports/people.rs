@@ -154,6 +154,14 @@ pub trait Limiter: Send + Sync {
     /// [`TooMany`]: nothing may be tried now.
     fn attempt(&self, what: Limited, client: IpAddr, account: Option<&str>) -> Result<(), TooMany>;
 
+    /// Counts an attempt on an account that goes by more than one name, under its id, beside the one that
+    /// [`Limiter::attempt`] has counted under the name that was given. Takes nothing from the allowance of the block.
+    ///
+    /// # Errors
+    /// [`TooMany`]: nothing may be tried now. The client must not be told: under the name that it gave it would not wait,
+    /// so it would learn that the names are of one account (enumeration).
+    fn attempt_on_account(&self, what: Limited, client: IpAddr, account: &str) -> Result<(), TooMany>;
+
     /// Whether [`Limiter::attempt`] has lately refused this attempt, and the wait that it told is not over. Takes nothing
     /// from any allowance: for what is looked at before it is known whether it counts.
     ///

@@ -9,9 +9,11 @@ use serde_json::{Map, Value};
 
 use crate::domain::app_token::{AppTokenTerms, CallerDigest};
 use crate::domain::claims::HOST_CLAIM;
+use crate::domain::groups::Groups;
 use crate::domain::identity::Identity;
 use crate::domain::time::UnixTime;
 use crate::domain::trusted_time::ClockReading;
+use crate::domain::username::Username;
 use crate::domain::verdict::TokenFault;
 
 /// A verified token as the cache keeps it: who it speaks for, and the last moment it was known not to
@@ -93,6 +95,10 @@ pub struct AccessGrant {
     pub subject: String,
     pub email: Option<String>,
     pub email_verified: bool,
+    /// The account's user name ([`crate::domain::claims::USERNAME_CLAIM`]).
+    pub username: Option<Username>,
+    /// [`crate::domain::claims::GROUPS_CLAIM`].
+    pub groups: Groups,
     pub session: Option<String>,
     /// The subject's token version (`ver`).
     pub version: u64,
@@ -101,7 +107,7 @@ pub struct AccessGrant {
     pub scopes: Vec<String>,
     /// The one host whose routes it is good for ([`HOST_CLAIM`]); `None`: it is good wherever our tokens are.
     pub host: Option<String>,
-    /// Further claims; none may replace a registered one.
+    /// Further claims. One that is the gateway's to set is not said ([`crate::domain::claims::is_reserved`]).
     pub extra: Map<String, Value>,
 }
 

@@ -30,10 +30,11 @@ use crate::domain::opaque::ServerKey;
 use crate::domain::password::{PasswordPolicy, Violation};
 use crate::domain::revocation::{Begun, Revocation, Target, Versions};
 use crate::domain::session::{Fingerprint, Lifetimes, Session, SessionId};
+use crate::domain::sign_in_name::InvalidSignInName;
 use crate::domain::task::{Task, Work};
 use crate::domain::time::UnixTime;
 use crate::domain::trusted_time::ClockReading;
-use crate::domain::username::InvalidUsername;
+use crate::domain::username::{InvalidUsername, Username};
 use crate::ports::{
     Audit, Busy, Change, Clock, CommitError, Devices, Entropy, Limiter, Passwords, Requester, SignError,
     Signer, Store, StoreError, TooMany,
@@ -131,6 +132,15 @@ pub enum AccountError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Sign(#[from] SignError),
+}
+
+impl From<InvalidSignInName> for AccountError {
+    fn from(error: InvalidSignInName) -> AccountError {
+        match error {
+            InvalidSignInName::Address(error) => AccountError::InvalidEmail(error),
+            InvalidSignInName::Username(error) => AccountError::InvalidUsername(error),
+        }
+    }
 }
 
 impl From<CommitError> for AccountError {
@@ -409,6 +419,26 @@ impl Accounts {
         let block = AddressBlock::of(client.address);
         let known = user.is_some_and(|user| self.key.is_known_block(user, block));
         Requester { block: Some(block), account: self.key.tag(email), known }
+    }
+
+    /// The same for the user name `name`.
+    pub(super) fn requester_by_name(
+        &self,
+        client: &Client,
+        name: &Username,
+        user: Option<&User>,
+    ) -> Requester {
+        let block = AddressBlock::of(client.address);
+        match user {
+            // Its turn in the queue is the account's, whatever it is called.
+            Some(user) => {
+                Requester { known: self.key.is_known_block(user, block), ..self.owner(client, user) }
+            }
+            None => {
+                let account = self.key.tag_of_username(name.fingerprint());
+                Requester { block: Some(block), account, known: false }
+            }
+        }
     }
 
     /// The same for a client that has shown otherwise that the account is its own.

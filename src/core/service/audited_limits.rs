@@ -57,11 +57,15 @@ impl AuditedLimits {
         noted.insert(wait, until);
         true
     }
-}
 
-impl Limiter for AuditedLimits {
-    fn attempt(&self, what: Limited, client: IpAddr, account: Option<&str>) -> Result<(), TooMany> {
-        let refused = self.limits.attempt(what, client, account);
+    /// Writes down the first refusal of a wait.
+    fn audited(
+        &self,
+        what: Limited,
+        client: IpAddr,
+        account: Option<&str>,
+        refused: Result<(), TooMany>,
+    ) -> Result<(), TooMany> {
         if let Err(TooMany { retry_after }) = &refused {
             let now = self.clock.now();
             let word = snake(&format!("{what:?}"));
@@ -90,6 +94,18 @@ impl Limiter for AuditedLimits {
             }
         }
         refused
+    }
+}
+
+impl Limiter for AuditedLimits {
+    fn attempt(&self, what: Limited, client: IpAddr, account: Option<&str>) -> Result<(), TooMany> {
+        let refused = self.limits.attempt(what, client, account);
+        self.audited(what, client, account, refused)
+    }
+
+    fn attempt_on_account(&self, what: Limited, client: IpAddr, account: &str) -> Result<(), TooMany> {
+        let refused = self.limits.attempt_on_account(what, client, account);
+        self.audited(what, client, Some(account), refused)
     }
 
     fn waits(&self, what: Limited, client: IpAddr, account: &str) -> Result<(), TooMany> {

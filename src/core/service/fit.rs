@@ -35,14 +35,15 @@ impl Accounts {
         {
             return Ok(());
         }
-        let mut extra = user.said_claims();
-        extra.extend(user.identity_claims());
+        let mut extra = user.claims.clone();
         // Each of these takes two bytes in JSON.
         extra.entry("name").or_insert_with(|| "\"".repeat(MAX_NAME).into());
         let grant = AccessGrant {
             subject: user.id.to_string(),
             email: Some("e".repeat(MAX_ADDRESS)),
             email_verified: false,
+            username: user.username.clone(),
+            groups: user.groups.clone(),
             session: Some(uuid::Uuid::nil().to_string()),
             version: u64::MAX,
             generation: u64::MAX,

@@ -112,7 +112,8 @@ impl Mint {
             generation: version.generation,
             scopes: request.scopes,
             // Apps must not know one subject by two names. What else its own tokens say is not asked for.
-            extra: user.map(|user| user.identity_claims()).unwrap_or_default(),
+            username: user.as_ref().and_then(|user| user.username.clone()),
+            groups: user.map(|user| user.groups).unwrap_or_default(),
             ..AccessGrant::default()
         };
         let signed = self.signer.access_token(&grant, ttl, self.clock.now())?;

@@ -28,6 +28,7 @@ pub mod notices;
 pub mod ongoing;
 pub mod opened_link;
 pub mod outbox;
+pub mod own_claims;
 pub mod password_login;
 pub mod profile;
 pub mod recover;

@@ -16,6 +16,7 @@ use crate::domain::opaque::TokenHash;
 use crate::domain::revocation::{Revocation, Target};
 use crate::domain::session::SessionId;
 use crate::domain::time::UnixTime;
+use crate::domain::username::Username;
 use crate::ports::{Change, CommitError, Committed};
 
 /// The longest text of a detail, in bytes.
@@ -164,6 +165,12 @@ impl Accounts {
     pub(super) fn unknown_address(&self, email: &EmailAddress) -> About {
         let hash = self.key.hash_of_address(email.as_str());
         About::default().because("unknown_address").with("address_hash", hash)
+    }
+
+    /// An event about a user name that no account has.
+    pub(super) fn unknown_username(&self, name: &Username) -> About {
+        let hash = self.key.hash_of_address(&name.fingerprint().to_string());
+        About::default().because("unknown_username").with("username_hash", hash)
     }
 
     /// [`Accounts::mailed`], with a word in the audit log when the link is not good.

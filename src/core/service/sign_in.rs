@@ -287,8 +287,7 @@ impl Accounts {
 
     /// What an access token of `session` says about `user`, both read after `version`.
     pub(super) fn access_grant(&self, version: Versions, user: &User, session: &Session) -> AccessGrant {
-        let mut extra = user.said_claims();
-        extra.extend(user.identity_claims());
+        let mut extra = user.claims.clone();
         if let Some(name) = &user.name {
             // OpenID Connect Core §5.1; an operator's own claim of that name goes first.
             extra.entry("name").or_insert_with(|| name.clone().into());
@@ -299,6 +298,8 @@ impl Accounts {
             subject: user.id.to_string(),
             email: user.email.as_ref().map(ToString::to_string),
             email_verified: user.email_verified,
+            username: user.username.clone(),
+            groups: user.groups.clone(),
             session: Some(session.id.to_string()),
             version: version.subject,
             generation: version.generation,

@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use super::accounts::{AccountError, name};
 use crate::domain::account::User;
-use crate::domain::claims::{claims_fault, scopes_fault};
+use crate::domain::claims::{GROUPS_CLAIM, USERNAME_CLAIM, claims_fault, scopes_fault};
 use crate::domain::email::EmailAddress;
 use crate::domain::email_change::EmailChanges;
 use crate::domain::groups::Groups;
@@ -115,6 +115,11 @@ impl Wish {
         }
         if let Some(username) = &self.username {
             user.username.clone_from(username);
+            // What did not fit when it was to be taken over is decided now.
+            user.claims.remove(USERNAME_CLAIM);
+        }
+        if matches!(self.groups, GroupWish::Replace(_)) {
+            user.claims.remove(GROUPS_CLAIM);
         }
         user.groups = match &self.groups {
             GroupWish::Replace(groups) => groups.clone(),

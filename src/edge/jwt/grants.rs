@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use palisade_core::domain::claims::{HOST_CLAIM, is_reserved};
+use palisade_core::domain::claims::{GROUPS_CLAIM, HOST_CLAIM, USERNAME_CLAIM, is_reserved};
 use palisade_core::domain::time::UnixTime;
 use palisade_core::ports::AccessGrant;
 
@@ -31,6 +31,12 @@ pub(super) fn claims(
     if let Some(email) = &grant.email {
         set("email", json!(email));
         set("email_verified", json!(grant.email_verified));
+    }
+    if let Some(name) = &grant.username {
+        set(USERNAME_CLAIM, json!(name));
+    }
+    if !grant.groups.is_empty() {
+        set(GROUPS_CLAIM, json!(grant.groups));
     }
     if let Some(session) = &grant.session {
         set("sid", json!(session));

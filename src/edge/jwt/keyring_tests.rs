@@ -5,6 +5,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use palisade_core::domain::groups::Groups;
+
 use super::super::tests::secrets_of;
 use super::*;
 
@@ -206,6 +208,43 @@ fn claims_that_pass_for_the_gateways_own_are_not_signed() {
     let said: Map<String, Value> = serde_json::from_slice(&payload).unwrap();
     assert_eq!((&said["sub"], &said["role"]), (&json!("u1"), &json!("clerk")));
     assert!(["azp", "Sub", "email"].iter().all(|name| !said.contains_key(*name)), "{said:?}");
+}
+
+/// An own claim of one of these names stays in the record of an account where it did not fit.
+#[test]
+fn a_user_name_and_groups_are_said_once_and_as_the_gateway_has_them() {
+    use base64::Engine as _;
+    let folder = tempfile::tempdir().unwrap();
+    let ring = open(&tokens(Algorithm::EdDsa), folder.path(), NOW).unwrap();
+    let extra = json!({"groups": ["root"], "Groups": ["root"], "preferred_username": "root"});
+    let extra = extra.as_object().unwrap().clone();
+    let username = Some("Ann".parse().unwrap());
+    let groups = Groups::new(&["staff", "Sales, EMEA"]).unwrap();
+    let of = |grant: &AccessGrant| {
+        let token = ring.access_token(grant, Duration::from_secs(60), NOW).unwrap().token;
+        let payload =
+            base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap());
+        String::from_utf8(payload.unwrap()).unwrap()
+    };
+    let grant = AccessGrant { subject: "u1".into(), username, groups, extra, ..AccessGrant::default() };
+    let said = of(&grant);
+    assert!(!said.contains("root") && said.to_lowercase().matches("groups").count() == 1, "{said}");
+    let claims: Map<String, Value> = serde_json::from_str(&said).unwrap();
+    assert_eq!(
+        (&claims["preferred_username"], &claims["groups"]),
+        (&json!("ann"), &json!(["Sales, EMEA", "staff"]))
+    );
+    let identity = ring.identity(&grant, Duration::from_secs(60), NOW).unwrap();
+    for name in ["preferred_username", "groups"] {
+        assert_eq!(identity.claims.get(name), Some(&claims[name]), "a session in a cookie says the same");
+    }
+    assert!(!identity.claims.contains_key("Groups"));
+    // None of an account that has none.
+    let none = of(&AccessGrant { username: None, groups: Groups::default(), ..grant });
+    assert!(
+        !none.contains("root") && !none.contains("groups") && !none.contains("preferred_username"),
+        "{none}"
+    );
 }
 
 #[test]

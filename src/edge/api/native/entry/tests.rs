@@ -301,8 +301,13 @@ async fn a_wrong_password_and_an_unknown_address_get_the_form_again() {
     let codes: Vec<Value> =
         missing.facts()["errors"].as_array().unwrap().iter().map(|error| error["field"].clone()).collect();
     assert_eq!((missing.status, codes), (422, vec![json!("email"), json!("password")]));
-    let invalid = browser.post("sign-in", &[("email", "ann"), ("password", "x")]).await;
-    assert_eq!(invalid.wrong(), (422, json!("email"), json!("invalid_email")));
+    for text in ["ann@", "ann lee"] {
+        let invalid = browser.post("sign-in", &[("email", text), ("password", "x")]).await;
+        assert_eq!(invalid.wrong(), (422, json!("email"), json!("invalid_email")), "{text}");
+    }
+    // A user name that no account has.
+    let unknown = browser.post("sign-in", &[("email", "ann"), ("password", "x")]).await;
+    assert_eq!(unknown.wrong(), (401, Value::Null, json!("invalid_credentials")));
 }
 
 #[tokio::test]
