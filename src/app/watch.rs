@@ -121,15 +121,15 @@ mod tests {
             due
         }
 
-        /// Three looks.
-        fn looks(&mut self, whole: bool) -> [bool; 3] {
-            [(); 3].map(|()| self.look(whole))
+        /// Four looks.
+        fn looks(&mut self, whole: bool) -> [bool; 4] {
+            [(); 4].map(|()| self.look(whole))
         }
     }
 
-    const STILL: [bool; 3] = [false; 3];
-    /// Seen by the first look, alike at the second; the third finds what was read.
-    const ONCE: [bool; 3] = [false, true, false];
+    const STILL: [bool; 4] = [false; 4];
+    /// Seen by the first look, alike at the second; the others find what was read.
+    const ONCE: [bool; 4] = [false, true, false, false];
 
     fn folder() -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
