@@ -1,9 +1,11 @@
 //! User names, groups and accounts without an address, from the operator's commands to the app.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
 use crate::support::binary::Program;
-use crate::support::{Gateway, Upstream, body_of, status};
+use crate::support::{Gateway, Upstream, body_of, field, status};
 
 const PASSWORD: &str = "Correct horse 42";
 const USERS: &str = "/admin/v1/users";
@@ -11,7 +13,7 @@ const USERS: &str = "/admin/v1/users";
 /// A gateway that writes mails to files, in front of an app that wants to know its callers.
 struct World {
     gateway: Gateway,
-    _app: Upstream,
+    app: Upstream,
 }
 
 /// The configuration beside `server` and `store`.
@@ -33,7 +35,7 @@ fn config(app: &Upstream) -> String {
 impl World {
     async fn start() -> World {
         let app = Upstream::start().await;
-        World { gateway: Gateway::start(&config(&app)).await, _app: app }
+        World { gateway: Gateway::start(&config(&app)).await, app }
     }
 
     /// One call of a native endpoint.
@@ -72,8 +74,96 @@ impl World {
     }
 }
 
+fn claims(token: &str) -> Value {
+    let payload = token.split('.').nth(1).unwrap();
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).unwrap()).unwrap()
+}
+
 fn code(answer: &(u16, Value)) -> (u16, &str) {
     (answer.0, answer.1["code"].as_str().unwrap_or_default())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_without_an_address_signs_in_by_its_name_and_is_known_by_it() {
+    let world = World::start().await;
+    let made =
+        world.made(json!({"username": "Ann.Lee", "groups": ["staff", "Sales, EMEA"], "name": "Ann"})).await;
+    assert_eq!((&made["username"], &made["email"]), (&json!("ann.lee"), &Value::Null));
+    assert_eq!(made["email_verified"], false);
+
+    let (code, tokens) = world.login(json!({"username": "ANN.lee", "password": PASSWORD})).await;
+    assert_eq!(code, 200, "{tokens}");
+    let user = &tokens["user"];
+    assert_eq!((&user["username"], &user["email"]), (&json!("ann.lee"), &Value::Null));
+    assert_eq!(user["groups"], json!(["Sales, EMEA", "staff"]));
+    let token = tokens["access_token"].as_str().unwrap();
+    let said = claims(token);
+    assert_eq!(
+        (&said["preferred_username"], &said["groups"]),
+        (&json!("ann.lee"), &json!(["Sales, EMEA", "staff"]))
+    );
+    assert!(said.get("email").is_none() && said.get("email_verified").is_none(), "{said}");
+    let (_, me) = world.call("GET", "/me", token, &Value::Null).await;
+    assert_eq!((&me["username"], &me["email"]), (&json!("ann.lee"), &Value::Null));
+
+    let bearer = format!("Authorization: Bearer {token}\r\n");
+    assert_eq!(status(&world.gateway.get("/app", &bearer).await), 200);
+    let forwarded = world.app.only();
+    assert_eq!(field(&forwarded, "x-auth-subject"), made["id"].as_str());
+    assert_eq!(field(&forwarded, "x-auth-email"), None, "{forwarded}");
+    assert_eq!(status(&world.gateway.get("/mailed", &bearer).await), 403, "there is no verified address");
+
+    // An operator renames and regroups it: the token is over, and the session tells it.
+    let change =
+        json!({"username": "ann", "add_groups": ["night shift"], "remove_groups": ["staff", "none"]});
+    let (code, changed) = world.admin("PATCH", &format!("{USERS}/ann.lee"), change).await;
+    assert_eq!((code, &changed["groups"]), (200, &json!(["Sales, EMEA", "night shift"])), "{changed}");
+    assert_eq!(status(&world.gateway.get("/app", &bearer).await), 401);
+    let refresh = json!({"refresh_token": tokens["refresh_token"]});
+    let (_, tokens) = world.call("POST", "/refresh", "", &refresh).await;
+    let said = claims(tokens["access_token"].as_str().unwrap());
+    assert_eq!(said["preferred_username"], "ann");
+    assert_eq!(world.login(json!({"username": "ann.lee", "password": PASSWORD})).await.0, 401);
+
+    let (code, reset) = world.admin("POST", &format!("{USERS}/ann/reset-password"), json!({})).await;
+    assert_eq!((code, &reset["mailed"]), (202, &json!(false)), "{reset}");
+    assert!(reset["link"].as_str().is_some_and(|link| link.contains("/auth/pages/reset#token=")), "{reset}");
+    assert_eq!(world.letters(), 0);
+}
+
+/// A name that has no account looks like a wrong password. What cannot be a name is told, as it is of no account.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sign_in_takes_an_address_or_a_name_and_tells_nothing() {
+    let world = World::start().await;
+    world.made(json!({"username": "ann", "email": "ann@example.com", "email_verified": true})).await;
+    let by = |name: &str, value: &str, password: &str| json!({name: value, "password": password});
+    for body in [by("username", "ann", PASSWORD), by("email", "ann@example.com", PASSWORD)] {
+        assert_eq!(world.login(body).await.0, 200);
+    }
+    let mut answers = Vec::new();
+    for body in [
+        by("username", "ann", "wrong"),
+        by("username", "bob", PASSWORD),
+        by("email", "ann@example.com", "wrong"),
+        by("email", "bob@example.com", PASSWORD),
+    ] {
+        let (code, mut answer) = world.login(body).await;
+        answer.as_object_mut().unwrap().remove("request_id");
+        answers.push((code, answer));
+    }
+    assert_eq!(answers[0].0, 401);
+    assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:#?}");
+    for (body, want) in [
+        (by("email", "ann", PASSWORD), "invalid_email"),
+        (by("username", "ann@example.com", PASSWORD), "invalid_username"),
+        (by("username", "ann lee", PASSWORD), "invalid_username"),
+        (json!({"password": PASSWORD}), "invalid_request"),
+        (json!({"username": "ann", "email": "ann@example.com", "password": PASSWORD}), "invalid_request"),
+    ] {
+        let answer = world.login(body.clone()).await;
+        assert_eq!(code(&answer).1, want, "{body}");
+        assert!((400..=422).contains(&answer.0), "{answer:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -86,7 +176,7 @@ async fn no_person_sets_a_name_or_groups_of_their_own() {
         assert_eq!(code(&world.call("POST", "/register", "", &wish).await), (400, "invalid_json"), "{name}");
     }
     world.made(json!({"username": "ann", "email": "ann@example.com", "email_verified": true})).await;
-    let (_, tokens) = world.login(json!({"email": "ann@example.com", "password": PASSWORD})).await;
+    let (_, tokens) = world.login(json!({"username": "ann", "password": PASSWORD})).await;
     let token = tokens["access_token"].as_str().unwrap();
     for wish in
         [json!({"username": "root"}), json!({"groups": ["admins"]}), json!({"add_groups": ["admins"]})]
@@ -178,6 +268,7 @@ async fn what_an_operator_sets_makes_sense_or_changes_nothing() {
     );
     // Its own name comes back to it.
     assert_eq!(world.admin("PATCH", &by_address, json!({"username": "ann", "email": ""})).await.0, 200);
+    assert_eq!(world.login(json!({"username": "ann", "password": PASSWORD})).await.0, 200);
     assert_eq!(code(&world.login(json!({"email": "ann@example.com", "password": PASSWORD})).await).0, 401);
     assert_eq!(world.letters(), 0);
 }

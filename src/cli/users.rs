@@ -162,8 +162,8 @@ what is in it, by other means than these mailboxes.")]
     },
     /// Take the password away, end the sessions, and mail a link that sets a new one.
     #[command(after_help = "\
-The link is good for an hour and once. With mail.transport = \"none\" nothing is mailed: the link is printed, on a
-terminal with a QR code for a telephone, to hand over. Until it is used, no sign-in with a password
+The link is good for an hour and once. With mail.transport = \"none\", and to an account without an address, nothing is
+mailed: the link is printed, on a terminal with a QR code for a telephone, to hand over. Until it is used, no sign-in with a password
 works; run the command again for another link.")]
     ResetPassword {
         #[command(flatten)]

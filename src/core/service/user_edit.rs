@@ -1,4 +1,4 @@
-//! What an operator wants of an account, read once and applied to the account as it is at that moment.
+//! What an operator wants of an account (its address, its user name, its groups …), read once and applied to the account as it is at that moment.
 
 use serde_json::{Map, Value};
 

@@ -139,8 +139,8 @@ pub(super) struct InvitedUser {
 pub(super) struct Delivery {
     /// Whether it is on its way by mail.
     pub(super) mailed: bool,
-    /// With `mail.transport = "none"`: the link, for the operator to hand to the person. It works once, and stands for
-    /// the mailbox.
+    /// With `mail.transport = "none"`, and of an account without an address: the link, for the operator to hand to the
+    /// person. It works once, and stands for the mailbox.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) link: Option<String>,
     /// When that link is over.
@@ -149,7 +149,7 @@ pub(super) struct Delivery {
 }
 
 impl Delivery {
-    /// Of `link`, which there is where no mail is sent.
+    /// Of `link`, which there is where nothing can be mailed.
     pub(super) fn of(link: Option<&HandedLink>, pages: &LinkPages) -> Delivery {
         Delivery {
             mailed: link.is_none(),

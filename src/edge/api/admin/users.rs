@@ -323,7 +323,8 @@ async fn end_session(
 }
 
 /// Take the password away, end every session, and mail a link that sets a new password. With
-/// `mail.transport = "none"` the link is in the answer; a further call makes another.
+/// `mail.transport = "none"`, and of an account without an address, the link is in the answer; a further call makes
+/// another.
 #[utoipa::path(post, path = "/admin/v1/users/{user}/reset-password", tag = "Users", operation_id = "reset_password",
     security(("operator" = [])),
     params(("user" = String, Path, description = "The id, the address or the user name of an account.")),

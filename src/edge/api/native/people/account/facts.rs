@@ -32,8 +32,9 @@ impl AccountPage<'_> {
         let connections: Vec<&Connection> =
             connections.iter().filter(|one| one.status != Status::Revoked).collect();
         let providers = self.state.connections.providers();
-        // Where letters are sent, they tell it.
-        let news = if accounts.has_mail() { Vec::new() } else { accounts.notices(person).await? };
+        // Where letters are sent to it, they tell it.
+        let is_told = accounts.has_mail() && user.email.is_some();
+        let news = if is_told { Vec::new() } else { accounts.notices(person).await? };
         let news: Vec<Value> = news.iter().take(MAX_NEWS).map(told).collect();
         Ok(json!({
             "step": "account",

@@ -554,6 +554,51 @@ async fn the_page_tells_what_no_letter_can() {
     }
 }
 
+/// By its user name, which is also what password managers get. What no letter can tell stands on the page.
+#[tokio::test]
+async fn the_page_of_an_account_without_an_address_names_it_by_its_user_name() {
+    let api = api();
+    let new = NewUser {
+        email: None,
+        username: Some("Ann.Lee".to_owned()),
+        groups: vec!["staff".to_owned(), "Sales, EMEA".to_owned()],
+        name: None,
+        password: NewPassword::Given(accounts_world::secret(PASSWORD)),
+        email_verified: false,
+        scopes: Vec::new(),
+        claims: serde_json::Map::new(),
+    };
+    let ann = api.world.accounts.create_user("r1", new).await.unwrap().user;
+    let body = json!({"username": "ann.lee", "password": PASSWORD, "session": "cookie"}).to_string();
+    let begun = api.send(with(request("POST", "/login", None, Some(&body)), &[OURS])).await;
+    let cookie = begun.header("set-cookie").split(';').next().unwrap().to_owned();
+    let browser = Browser { api: &api, cookie };
+    let pairs = [("current_password", PASSWORD), ("new_password", "a good new one")];
+    let changed = browser.asks("password", &pairs).await;
+    let cookie = changed.header("set-cookie").split(';').next().unwrap().to_owned();
+    let browser = Browser { api: &api, cookie };
+    // The fake audit log keeps its events for itself.
+    let events = api.world.audit.0.lock().unwrap().clone();
+    api.world.store.commit(vec![Change::Record(events)]).await.unwrap();
+    let shown = facts(&browser.opens(ACCOUNT, &[]).await, "account");
+    assert_eq!((&shown["person"], &shown["username"]), (&json!("ann.lee"), &json!("ann.lee")));
+    assert_eq!((&shown["email"], &shown["has_mail"]), (&Value::Null, &json!(true)));
+    assert_eq!(shown["groups"], json!(["Sales, EMEA", "staff"]));
+    let codes: Vec<&Value> = shown["news"].as_array().unwrap().iter().map(|one| &one["code"]).collect();
+    assert_eq!(codes, [&json!("password_changed")], "{shown}");
+    let out = facts(&browser.opens(SIGN_OUT, &[]).await, "sign-out");
+    assert_eq!(out["person"], "ann.lee");
+
+    // An address is added by the form that changes one.
+    let pairs = [("email", ANN), ("email_password", "a good new one")];
+    assert_eq!(browser.asks("email", &pairs).await.status, 303);
+    api.world.accounts.do_due_tasks().await.unwrap();
+    assert_eq!(api.world.recipients(Letter::ConfirmEmail).await, [ANN]);
+    assert_eq!(api.world.letters().await.len(), 1, "nothing else was mailed");
+    let user = api.world.store.user(ann.id).await.unwrap().unwrap();
+    assert_eq!(user.email, None, "not before the link is opened");
+}
+
 #[tokio::test]
 async fn links_about_a_change_of_address_work_without_script() {
     let api = api();
