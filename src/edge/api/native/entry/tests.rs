@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request};
+use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -14,7 +15,7 @@ use palisade_core::domain::cors::Origins;
 use palisade_core::domain::mail::Letter;
 use palisade_core::ports::{Limited, Store};
 use palisade_core::service::caller::AskedHost;
-use palisade_core::service::users::UserEdit;
+use palisade_core::service::users::{NewPassword, NewUser, UserEdit};
 use palisade_testing::accounts_world::{
     ANN, AccountsWorld, PASSWORD, PasswordLogin, from, secret, world, world_with,
 };
@@ -301,13 +302,45 @@ async fn a_wrong_password_and_an_unknown_address_get_the_form_again() {
     let codes: Vec<Value> =
         missing.facts()["errors"].as_array().unwrap().iter().map(|error| error["field"].clone()).collect();
     assert_eq!((missing.status, codes), (422, vec![json!("email"), json!("password")]));
-    for text in ["ann@", "ann lee"] {
+    for (text, code) in [("ann@", "invalid_email"), ("ann lee", "invalid_username")] {
         let invalid = browser.post("sign-in", &[("email", text), ("password", "x")]).await;
-        assert_eq!(invalid.wrong(), (422, json!("email"), json!("invalid_email")), "{text}");
+        assert_eq!(invalid.wrong(), (422, json!("email"), json!(code)), "{text}");
     }
     // A user name that no account has.
     let unknown = browser.post("sign-in", &[("email", "ann"), ("password", "x")]).await;
     assert_eq!(unknown.wrong(), (401, Value::Null, json!("invalid_credentials")));
+}
+
+/// One field takes either, in any case, and the pages call a person by what there is.
+#[tokio::test]
+async fn a_person_without_an_address_signs_in_by_the_user_name() {
+    let api = gateway();
+    let new = NewUser {
+        email: None,
+        username: Some("ann.lee".to_owned()),
+        groups: Vec::new(),
+        name: None,
+        password: NewPassword::Given(PASSWORD.into()),
+        email_verified: false,
+        scopes: Vec::new(),
+        claims: serde_json::Map::new(),
+    };
+    let ann = api.world.accounts.create_user("r1", new).await.unwrap().user;
+    let mut browser = Browser::new(&api);
+    for (name, password) in [("ann.lee", "not this one"), ("bob.lee", PASSWORD)] {
+        let wrong = browser.post("sign-in", &[("email", name), ("password", password)]).await;
+        assert_eq!(wrong.wrong(), (401, Value::Null, json!("invalid_credentials")), "{name}");
+        assert_eq!(wrong.facts()["email"], name, "it is typed once");
+    }
+    let got = browser.post("sign-in?return_to=%2Fx", &[("email", "Ann.LEE "), ("password", PASSWORD)]).await;
+    assert_eq!(got.location(), (303, "https://app.test/x"));
+    assert_eq!(browser.person().await, "ann.lee");
+
+    // The page of a link that the operator handed over names the account to password managers.
+    let handed = api.world.accounts.reset_password_of("r1", ann.id).await.unwrap().unwrap();
+    let token = handed.token.expose_secret();
+    let page = browser.post("reset", &[("token", token)]).await;
+    assert_eq!((&page.facts()["step"], &page.facts()["email"]), (&json!("new_password"), &json!("ann.lee")));
 }
 
 #[tokio::test]

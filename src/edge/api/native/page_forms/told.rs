@@ -33,9 +33,10 @@ impl Told {
             AccountError::PasswordRejected { broken, policy } => {
                 Some(broken.iter().map(|rule| violation(*rule, *policy, password)).collect())
             }
-            // The input takes either.
-            AccountError::InvalidEmail(_) | AccountError::InvalidUsername(_) => {
-                Some(vec![json!({"field": "email", "code": "invalid_email"})])
+            AccountError::InvalidEmail(_) => Some(vec![json!({"field": "email", "code": "invalid_email"})]),
+            // The field of the sign-in takes either.
+            AccountError::InvalidUsername(_) => {
+                Some(vec![json!({"field": "email", "code": "invalid_username"})])
             }
             AccountError::WrongPassword => Some(vec![json!({"field": password, "code": "wrong_password"})]),
             // The only other text that these forms have.
