@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
+use super::routes;
 use crate::app;
 use crate::config::{self, Config, ConfigError};
 use crate::edge::clock::SystemClock;
@@ -14,7 +15,11 @@ use crate::edge::proxy::tls::Acceptor;
 use crate::edge::store;
 use palisade_core::ports::Clock;
 
-/// Prints `FILE: good, N routes` and the SHA-256 of the file, or every error with its line on standard error. Exits 1 on errors.
+/// The most rules that are printed.
+const MOST_RULES: usize = 50;
+
+/// Prints `FILE: good, N routes`, the SHA-256 of the file and the order of its rules, or every error with its line on
+/// standard error. Exits 1 on errors.
 #[must_use]
 pub fn run(path: &Path) -> ExitCode {
     match load(path) {
@@ -46,6 +51,9 @@ pub fn run(path: &Path) -> ExitCode {
             };
             println!("{}: good{routes}{providers}", path.display());
             println!("{}: sha256 {}", path.display(), config.hash);
+            if let Some(rules) = order_of_rules(&config) {
+                println!("\n{rules}");
+            }
             ExitCode::SUCCESS
         }
         Err(errors) => {
@@ -55,6 +63,20 @@ pub fn run(path: &Path) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The rules in the order in which they decide, where there is more than one; the first ones of many.
+fn order_of_rules(config: &Config) -> Option<String> {
+    let rules = routes::rules(config);
+    // Below the head.
+    let count = rules.lines().count() - 1;
+    let mut shown: Vec<&str> = rules.lines().take(1 + MOST_RULES).collect();
+    let rest = count.saturating_sub(MOST_RULES);
+    let more = format!("… and {rest} more: `palisade routes` prints them all");
+    if rest > 0 {
+        shown.push(&more);
+    }
+    (count > 1).then(|| shown.join("\n"))
 }
 
 /// What the network shows to be odd about the configuration.

@@ -116,6 +116,8 @@ struct Asked<'a> {
     method: &'a str,
     url: &'a str,
     host: Host<'a>,
+    /// The path with the query.
+    target: &'a str,
     path: &'a str,
     client: Option<IpAddr>,
 }
@@ -129,9 +131,10 @@ impl<'a> Asked<'a> {
         }
         let (authority, target) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
         let host = Host::parse(authority.as_bytes()).map_err(|error| format!("{url:?}: {error}; {want}"))?;
-        // What is behind the path never takes part in matching.
-        let path = target.split(['?', '#']).next().unwrap_or_default();
-        Ok(Asked { method, url, host, path: if path.is_empty() { "/" } else { path }, client })
+        // A client keeps the fragment to itself, and the query takes no part in matching.
+        let target = target.split('#').next().unwrap_or_default();
+        let path = target.split('?').next().unwrap_or_default();
+        Ok(Asked { method, url, host, target, path: if path.is_empty() { "/" } else { path }, client })
     }
 }
 
@@ -166,6 +169,8 @@ enum Outcome {
         code: &'static str,
         detail: String,
         allow: Option<String>,
+        /// The paths that another server may see in it.
+        misread: Vec<String>,
     },
 }
 
@@ -183,13 +188,17 @@ fn explain(config: &Config, asked: &Asked<'_>) -> Result<Explained, String> {
     let path = match request::Path::parse(asked.path.as_bytes()) {
         Ok(path) => path,
         Err(malformed) => {
-            let outcome = refused(&Refusal::Malformed(malformed));
+            let outcome = refused(&Refusal::Malformed(malformed), Vec::new());
             return Ok(Explained { outcome, path: None, rules: Vec::new() });
         }
     };
     let normal = path.as_str().to_owned();
     let host = asked.host.name();
-    if let Some(own) = own(config, host, &normal) {
+    // A ping is compared as it was sent.
+    let is_ping =
+        config.server.ping_path.as_deref() == Some(asked.target) && matches!(asked.method, "GET" | "HEAD");
+    let own = if is_ping { Some("a ping (server.ping_path)") } else { own(config, host, &normal) };
+    if let Some(own) = own {
         return Ok(Explained { outcome: Outcome::Own(own), path: Some(normal), rules: Vec::new() });
     }
     let table = Table::new(routes.clone());
@@ -234,7 +243,10 @@ fn explain(config: &Config, asked: &Asked<'_>) -> Result<Explained, String> {
             is_public: *is_open,
             upstreams: entry.upstreams.clone(),
         },
-        Err(refusal) => refused(refusal),
+        Err(refusal @ Refusal::Malformed(_)) => {
+            refused(refusal, table.misread(&request).into_iter().map(ToString::to_string).collect())
+        }
+        Err(refusal) => refused(refusal, Vec::new()),
     };
     Ok(Explained { outcome, rules: rules.collect(), path: Some(normal) })
 }
@@ -259,10 +271,10 @@ fn own(config: &Config, host: &str, path: &str) -> Option<&'static str> {
     is_beside.then_some("an endpoint beside the apps")
 }
 
-fn refused(refusal: &Refusal) -> Outcome {
+fn refused(refusal: &Refusal, misread: Vec<String>) -> Outcome {
     let answer = answer(refusal);
     let (status, code, detail) = (answer.problem.status, answer.problem.code, answer.problem.detail);
-    Outcome::Refused { status, code, detail, allow: answer.allow }
+    Outcome::Refused { status, code, detail, allow: answer.allow, misread }
 }
 
 /// What the policy of a route asks of a caller.
@@ -304,10 +316,14 @@ impl Explained {
                 let wants = if *is_public { "no sign-in: this is public there" } else { wants };
                 format!("Route {route:?} answers. It wants {wants}.\nUpstream: {}", upstreams.join(" "))
             }
-            Outcome::Refused { status, code, detail, allow } => {
+            Outcome::Refused { status, code, detail, allow, misread } => {
+                let misread = match &misread[..] {
+                    [] => String::new(),
+                    some => format!(" Another server may read it as a path of {}.", some.join(", ")),
+                };
                 let allow = allow.as_ref().filter(|allow| !allow.is_empty());
                 let allow = allow.map_or_else(String::new, |allow| format!(" It takes {allow}."));
-                format!("Refused with {status} {code}: {}.{allow}", detail.trim_end_matches('.'))
+                format!("Refused with {status} {code}: {}.{allow}{misread}", detail.trim_end_matches('.'))
             }
         };
         if !self.rules.is_empty() {
@@ -339,8 +355,9 @@ impl Explained {
             Outcome::Answers { route, wants, is_public, upstreams } => json!({
                 "outcome": "route", "route": route, "public": is_public, "wants": wants, "upstreams": upstreams,
             }),
-            Outcome::Refused { status, code, detail, allow } => json!({
+            Outcome::Refused { status, code, detail, allow, misread } => json!({
                 "outcome": "refused", "status": status, "code": code, "detail": detail, "allow": allow,
+                "misread": misread,
             }),
         };
         json!({

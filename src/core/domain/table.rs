@@ -5,6 +5,8 @@
 //! fallback for what a narrower one refuses.
 
 use std::cmp::Reverse;
+mod misread;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 
