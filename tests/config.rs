@@ -334,6 +334,18 @@ fn networks_that_give_more_are_warned_of_while_no_proxy_is_named() {
     assert_eq!(warned("", &[below("required"), app]), [""; 0]);
     assert!(warned("", &[below("none")])[0].contains("more than others, who get nothing there"));
     assert_eq!(warned("", &[below("required")]), [""; 0]);
+    // The star of `/admin/*` leaves `/admin` to a rule that asks for less.
+    let stars = |keys: &str, others: &str| -> Vec<String> {
+        let text =
+            route("admin", &format!("match.path = [\"/x\", \"/admin/*\"]\n{keys}")) + &route("app", others);
+        let config = inline(&text).unwrap();
+        config.warnings.into_iter().filter(|line| line.contains("takes what is below /admin")).collect()
+    };
+    let said = stars("", "auth = \"none\"");
+    assert!(said.len() == 1 && said[0].contains("routes[0].match.path[1]: "), "{said:?}");
+    assert_eq!(stars("match.networks = [\"10.0.0.7\"]", "").len(), 1);
+    assert_eq!(stars("", ""), [""; 0]);
+    assert_eq!(stars("auth = \"none\"", ""), [""; 0]);
     // A network of every client is no network.
     let wide = inline(&route("home", "match.networks = [\"0.0.0.0/0\"]")).unwrap().warnings;
     assert!(wide.iter().any(|line| line.contains("match.networks[0]: so wide a network")), "{wide:?}");

@@ -8,5 +8,6 @@ mod config;
 mod passwords;
 mod plugin_tools;
 mod plugins;
+mod routes;
 mod store;
 mod support;

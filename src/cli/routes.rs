@@ -14,7 +14,7 @@ use palisade_core::domain::answer::answer;
 use palisade_core::domain::native_hosts;
 use palisade_core::domain::order::{self, RouteAt};
 use palisade_core::domain::request::{self, Headers, Host, Request};
-use palisade_core::domain::route::{Auth, Route};
+use palisade_core::domain::route::{Auth, Public, Route};
 use palisade_core::domain::table::{Deciding, Table};
 use palisade_core::domain::verdict::Refusal;
 
@@ -159,9 +159,9 @@ enum Outcome {
     Own(&'static str),
     Answers {
         route: String,
-        /// What it wants.
+        /// What it wants of the caller; nothing where the entry of `public` lets the request pass.
         wants: String,
-        is_public: bool,
+        public: Option<String>,
         upstreams: Vec<String>,
     },
     Refused {
@@ -177,8 +177,8 @@ enum Outcome {
 struct Candidate {
     host: String,
     path: String,
-    methods: String,
-    networks: String,
+    methods: Vec<String>,
+    networks: Vec<String>,
     route: String,
     why: &'static str,
 }
@@ -230,8 +230,8 @@ fn explain(config: &Config, asked: &Asked<'_>) -> Result<Explained, String> {
         Candidate {
             host: place.host.to_string(),
             path: place.path.to_string(),
-            methods: words(&place.route.methods),
-            networks: words(&place.route.networks),
+            methods: place.route.methods.clone(),
+            networks: texts(&place.route.networks),
             route: place.route.name.to_string(),
             why,
         }
@@ -240,7 +240,7 @@ fn explain(config: &Config, asked: &Asked<'_>) -> Result<Explained, String> {
         Ok(Deciding { entry, is_open }) => Outcome::Answers {
             route: entry.name.to_string(),
             wants: wants(entry),
-            is_public: *is_open,
+            public: is_open.then(|| public(entry, asked.method, &normal)),
             upstreams: entry.upstreams.clone(),
         },
         Err(refusal @ Refusal::Malformed(_)) => {
@@ -249,6 +249,13 @@ fn explain(config: &Config, asked: &Asked<'_>) -> Result<Explained, String> {
         Err(refusal) => refused(refusal, Vec::new()),
     };
     Ok(Explained { outcome, rules: rules.collect(), path: Some(normal) })
+}
+
+/// The entry of `public` that takes the request.
+fn public(route: &Route, method: &str, path: &str) -> String {
+    let takes = |public: &&Public| public.path.takes(path) && public.methods.iter().any(|own| own == method);
+    let entry = route.public.iter().find(takes);
+    entry.map_or_else(String::new, |public| format!("{} {}", public.methods.join(","), public.path))
 }
 
 fn takes_client(route: &Route, client: Option<IpAddr>) -> bool {
@@ -309,11 +316,17 @@ impl Explained {
         if let Some(path) = self.path.as_deref().filter(|path| *path != asked.path) {
             text += &format!("Its path in normal form: {path}\n");
         }
+        if asked.method.bytes().any(|byte| byte.is_ascii_lowercase()) {
+            text += "Methods are in upper case, and this one is another than the same in upper case.\n";
+        }
         text += "\n";
         text += &match &self.outcome {
             Outcome::Own(what) => format!("The gateway answers itself: {what}."),
-            Outcome::Answers { route, wants, is_public, upstreams } => {
-                let wants = if *is_public { "no sign-in: this is public there" } else { wants };
+            Outcome::Answers { route, wants, public, upstreams } => {
+                let wants = match public {
+                    Some(entry) => format!("no sign-in: its public has {entry:?}"),
+                    None => wants.clone(),
+                };
                 format!("Route {route:?} answers. It wants {wants}.\nUpstream: {}", upstreams.join(" "))
             }
             Outcome::Refused { status, code, detail, allow, misread } => {
@@ -329,7 +342,8 @@ impl Explained {
         if !self.rules.is_empty() {
             let mut table = table(&["HOST", "PATH", "METHODS", "NETWORKS", "ROUTE", ""]);
             for rule in &self.rules {
-                table.add_row([&rule.host, &rule.path, &rule.methods, &rule.networks, &rule.route, rule.why]);
+                let (methods, networks) = (words(&rule.methods), words(&rule.networks));
+                table.add_row([&rule.host, &rule.path, &methods, &networks, &rule.route, rule.why]);
             }
             text += &format!("\n\n{table}");
         }
@@ -352,8 +366,8 @@ impl Explained {
             .collect();
         let outcome = match &self.outcome {
             Outcome::Own(what) => json!({"outcome": "own", "what": what}),
-            Outcome::Answers { route, wants, is_public, upstreams } => json!({
-                "outcome": "route", "route": route, "public": is_public, "wants": wants, "upstreams": upstreams,
+            Outcome::Answers { route, wants, public, upstreams } => json!({
+                "outcome": "route", "route": route, "public": public, "wants": wants, "upstreams": upstreams,
             }),
             Outcome::Refused { status, code, detail, allow, misread } => json!({
                 "outcome": "refused", "status": status, "code": code, "detail": detail, "allow": allow,

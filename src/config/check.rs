@@ -110,6 +110,7 @@ fn whole(root: &Section<'_>, path: &Path, text: &str) -> Option<Config> {
         tokens: &tokens,
     };
     let routes = routes::routes(root, &known);
+    matching::warn_of_stars(root, &routes);
     matching::warn_of_networks(root, &routes, !server.trusted_proxies.is_empty());
     warn_of_cookies(root, &public_url, &server, &routes);
     let unsent_emails = issuers::unsent_emails(root, &routes);

@@ -9,7 +9,7 @@ use super::file::{Document, Item, Section};
 use super::read::host;
 use super::settings::Route;
 use super::{browser, form, proxies};
-use palisade_core::domain::order;
+use palisade_core::domain::order::{self, RouteAt};
 use palisade_core::domain::overlap::{self, Match, Overlap, OverlapFault, PublicFault, Spot};
 use palisade_core::domain::pattern::{HostPattern, PathPattern, PatternFault, Relation};
 use palisade_core::domain::route::{self as policy, Allow, Auth, Public};
@@ -366,9 +366,10 @@ fn public_fault(doc: &Document<'_>, routes: &[Matched], entry: &Public, place: &
 /// named, every client has the proxy's address.
 pub(super) fn warn_of_networks(root: &Section<'_>, routes: &[Route], has_proxies: bool) {
     let sections = root.sections("routes");
-    let rules = || routes.iter().map(|route| &route.policy);
-    for route in rules().filter(|route| !has_proxies && !route.networks.is_empty()) {
-        let more = gives_more(route, rules());
+    let rules = order::ordered(routes.iter().map(|route| &route.policy));
+    let some = routes.iter().map(|route| &route.policy).filter(|route| !route.networks.is_empty());
+    for route in some.filter(|_| !has_proxies) {
+        let more = gives_more(route, &rules);
         let Some(section) = more.as_ref().and_then(|_| sections.get(route.index)) else { continue };
         let item = section.section("match").get("networks");
         let (Some(than), Some(item)) = (more, item) else { continue };
@@ -383,23 +384,22 @@ pub(super) fn warn_of_networks(root: &Section<'_>, routes: &[Route], has_proxies
 }
 
 /// What gives less than `route` to clients that are in none of its networks, in words; `None`: nothing does.
-fn gives_more<'a>(
-    route: &policy::Route,
-    rules: impl Iterator<Item = &'a policy::Route> + Clone,
-) -> Option<String> {
+fn gives_more(route: &policy::Route, rules: &[RouteAt<'_>]) -> Option<String> {
     let shares_method = |other: &policy::Route| {
         let (own, theirs) = (&route.methods, &other.methods);
         own.is_empty() || theirs.is_empty() || own.iter().any(|method| theirs.contains(method))
     };
+    let is_around = |one: Relation| matches!(one, Relation::Same | Relation::Narrower);
     for (host, path) in route.hosts.iter().flat_map(|host| route.paths.iter().map(move |path| (host, path))) {
-        let others = rules
-            .clone()
-            .filter(|other| other.index != route.index && other.networks.is_empty() && shares_method(other));
-        let is_around = |one: Relation| matches!(one, Relation::Same | Relation::Narrower);
-        let around = order::ordered(others)
-            .into_iter()
-            .filter(|other| is_around(host.relation(other.host)) && is_around(path.relation(other.path)));
-        match around.map(|other| other.route).next() {
+        // Without the route, the first of these would answer.
+        let mut others = rules.iter().filter(|other| {
+            other.route.index != route.index
+                && other.route.networks.is_empty()
+                && shares_method(other.route)
+                && is_around(host.relation(other.host))
+                && is_around(path.relation(other.path))
+        });
+        match others.next().map(|other| other.route) {
             Some(other) if is_more(route, other) => {
                 return Some(format!("route {:?} gives others", other.name));
             }
@@ -411,6 +411,44 @@ fn gives_more<'a>(
         }
     }
     None
+}
+
+/// Warns of paths such as `/admin/*` where `/admin` itself is left to a rule that asks for less: an operator who writes the
+/// star may mean both.
+pub(super) fn warn_of_stars(root: &Section<'_>, routes: &[Route]) {
+    let sections = root.sections("routes");
+    let rules = order::ordered(routes.iter().map(|route| &route.policy));
+    for route in routes.iter().map(|route| &route.policy) {
+        for (index, path) in route.paths.iter().enumerate().filter(|(_, path)| !path.is_exact()) {
+            let Some(above) = path.as_str().strip_suffix("/*") else { continue };
+            let above = if above.is_empty() { "/" } else { above };
+            let Ok(pattern) = PathPattern::parse(above) else { continue };
+            let sample = pattern.common_path(&pattern).unwrap_or_default();
+            let gives_more = |host: &HostPattern| {
+                let mut others = rules.iter().filter(|other| {
+                    matches!(host.relation(other.host), Relation::Same | Relation::Narrower)
+                        && other.path.takes(&sample)
+                });
+                others.next().filter(|other| {
+                    let is_for_more = !route.networks.is_empty() && other.route.networks.is_empty();
+                    is_for_more || is_more(other.route, route)
+                })
+            };
+            let Some(other) = route.hosts.iter().find_map(gives_more) else { continue };
+            let Some(item) =
+                sections.get(route.index).and_then(|section| section.section("match").get("path"))
+            else {
+                continue;
+            };
+            let Some(item) = item.list().into_iter().nth(index) else { continue };
+            let text = format!(
+                "takes what is below {above} and not {above} itself, which route {:?} gives to more clients; want {above:?} \
+                 for both",
+                other.route.name
+            );
+            item.doc.warn(item.at, &item.key, &text);
+        }
+    }
 }
 
 /// Whether `one` lets pass what `other` refuses.

@@ -46,26 +46,28 @@ pub fn around<'a>(routes: impl IntoIterator<Item = &'a Route>, host: &str, path:
 }
 
 fn hosts(one: &HostPattern, two: &HostPattern) -> Ordering {
-    let rank = |host: &HostPattern| match host {
-        HostPattern::Exact(_) => (0, 0),
-        HostPattern::Below(suffix) => (1, usize::MAX - suffix.len()),
-        HostPattern::Every => (2, 0),
-    };
-    rank(one).cmp(&rank(two)).then_with(|| one.to_string().cmp(&two.to_string()))
+    fn rank(host: &HostPattern) -> (u8, usize, &str) {
+        match host {
+            HostPattern::Exact(name) => (0, 0, name),
+            HostPattern::Below(suffix) => (1, usize::MAX - suffix.len(), suffix),
+            HostPattern::Every => (2, 0, ""),
+        }
+    }
+    rank(one).cmp(&rank(two))
 }
 
 /// Where one path is narrower it comes first. Below a name comes before the name itself, a name before a part, and a part
 /// before a whole star, as far as the two agree before that.
 fn paths(one: &PathPattern, two: &PathPattern) -> Ordering {
-    let rank = |segment: &Segment| match segment {
-        // What ends in a slash has nothing in common with what goes on behind it, and reads better after it.
-        Segment::Literal(name) if name.is_empty() => (3, 0, String::new()),
-        Segment::Literal(name) => (0, 0, name.clone()),
-        Segment::Part { before, after } => {
-            (1, usize::MAX - before.len() - after.len(), format!("{before}*{after}"))
+    fn rank(segment: &Segment) -> (u8, usize, &str, &str) {
+        match segment {
+            // What ends in a slash has nothing in common with what goes on behind it, and reads better after it.
+            Segment::Literal(name) if name.is_empty() => (3, 0, "", ""),
+            Segment::Literal(name) => (0, 0, name, ""),
+            Segment::Part { before, after } => (1, usize::MAX - before.len() - after.len(), before, after),
+            Segment::Any => (2, 0, "", ""),
         }
-        Segment::Any => (2, 0, String::new()),
-    };
+    }
     let pairs = one.segments().iter().zip(two.segments());
     let differ = pairs.map(|(one, two)| rank(one).cmp(&rank(two))).find(|order| order.is_ne());
     differ.unwrap_or_else(|| {
