@@ -485,6 +485,33 @@ fn a_token_for_an_apps_server_is_for_its_route_unless_the_file_says_otherwise() 
 }
 
 #[test]
+fn what_a_preset_trusts_an_issuer_with_is_said() {
+    let issuer = "[[issuers]]\nissuer = \"https://issuer.test\"\njwks = \"https://issuer.test/keys\"\n\
+                  audiences = [\"api\"]\nalgorithms = [\"ES256\"]\n";
+    let read = |issuers: &str, headers: &str| {
+        let route = format!(
+            "[[routes]]\nname = \"wiki\"\nupstream = \"http://127.0.0.1:3000\"\nissuers = [\"{issuers}\"]\n\
+             headers = {{ {headers} }}\n"
+        );
+        inline(&format!("{issuer}{route}")).unwrap_or_else(|errors| panic!("{errors:#?}"))
+    };
+    let (other, own) = ("https://issuer.test", "http://localhost:8080");
+    let username = "preset = \"remote-user\", user = \"username\"";
+    let trusts =
+        |config: Config| config.warnings.iter().any(|line| line.contains("`preferred_username` names"));
+    assert!(trusts(read(other, username)));
+    assert!(!trusts(read(own, username)));
+    assert!(!trusts(read(other, "preset = \"remote-user\", user = \"subject\"")));
+    // What is sent for verified addresses alone is said of the field that a caller cannot do without.
+    let unsent = read(other, "email = false, preset = \"remote-user\", user = \"email\"").unsent_emails;
+    assert!(
+        unsent.len() == 1 && unsent[0].contains("sends Remote-User only for tokens that say"),
+        "{unsent:?}"
+    );
+    assert_eq!(read(other, "email = false, claims = { X-Team = \"team\" }").unsent_emails, [""; 0]);
+}
+
+#[test]
 fn what_an_app_is_told_of_people_is_kept_with_what_each_header_is_made_of() {
     let config = good("full.toml");
     let route = |name: &str| config.routes.iter().find(|route| &*route.policy.name == name).unwrap();

@@ -9,7 +9,7 @@ use palisade_core::domain::identity_fields::{
     IdentityField, IdentityFields, IdentitySource, TextEncoding, is_separator,
 };
 use palisade_core::domain::reserved::{self, Reserved, fold};
-use palisade_core::domain::route::{Auth, Policy};
+use palisade_core::domain::route::Auth;
 
 /// A field that this route lets through, though by default no client may send it. `names`: what the route sets.
 fn pass(item: &Item<'_>, names: &[String]) -> Option<String> {
@@ -32,12 +32,11 @@ fn pass(item: &Item<'_>, names: &[String]) -> Option<String> {
 }
 
 /// `headers`, `pass`, `inject` and `preserve_host`; and what of it a caller must have to be let in.
-/// `issuers` and `providers`: the names of all that are configured.
+/// `providers`: the names of all that are configured.
 pub fn forward(
     section: &Section<'_>,
-    issuers: &[String],
     providers: &[String],
-    policy: &Policy,
+    auth: Auth,
 ) -> (Forward, Option<Box<IdentityFields>>) {
     let headers = section.section("headers");
     let mut names: Vec<String> = Vec::new();
@@ -71,7 +70,7 @@ pub fn forward(
     let access_token = access_token::field(&headers, route, &names);
     names.extend(access_token.as_ref().map(|token| fold(&token.field).into_owned()));
     let identity = identity(&headers, &mut names);
-    refuse_unfit_policy(section, &headers, issuers, policy);
+    refuse_without_auth(&headers, auth);
     headers.close();
     let pass = section.list("pass", |item| pass(item, &names));
     let inject_item = section.get("inject");
@@ -88,7 +87,7 @@ pub fn forward(
         inject.close();
         provider
     });
-    if let Some(item) = inject_item.filter(|_| policy.auth == Auth::None) {
+    if let Some(item) = inject_item.filter(|_| auth == Auth::None) {
         item.bad_as::<()>("a provider on a route with auth = \"none\"", "auth = \"required\": whose token?");
     }
     let forward = Forward {
@@ -301,33 +300,14 @@ fn groups_only(item: &Item<'_>, fields: &[IdentityField]) -> Vec<String> {
     item.list().into_iter().filter_map(name).collect()
 }
 
-/// Refuses a preset where it could name no person, or one person by the name of another.
-fn refuse_unfit_policy(section: &Section<'_>, headers: &Section<'_>, issuers: &[String], policy: &Policy) {
+/// Refuses identity headers where no caller is known.
+fn refuse_without_auth(headers: &Section<'_>, auth: Auth) {
     for item in ["preset", "claims"].into_iter().filter_map(|key| headers.get(key)) {
-        if policy.auth == Auth::None {
+        if auth == Auth::None {
             item.bad_as::<()>(
                 "identity headers on a route with auth = \"none\"",
                 "auth = \"required\" or \"optional\": without it tokens are not looked at",
             );
         }
-    }
-    if policy.auth == Auth::None || headers.get("preset").is_none() {
-        return;
-    }
-    let mut accepted = match policy.issuers.is_empty() {
-        true => issuers.to_vec(),
-        false => policy.issuers.clone(),
-    };
-    accepted.sort();
-    accepted.dedup();
-    if accepted.len() > 1 {
-        let at = section.get("issuers").map_or(headers.at, |item| item.at);
-        section.doc.fault(
-            at,
-            &form::dotted(&section.key, "issuers"),
-            format!("several issuers beside headers.preset: {}", accepted.join(", ")),
-            "one issuer: Remote-User does not say whose it is, so a person of one issuer could enter the account of \
-             another's",
-        );
     }
 }

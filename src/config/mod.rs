@@ -9,6 +9,7 @@
 
 mod access_token;
 mod accounts;
+mod app_accounts;
 mod authorization;
 mod browser;
 pub mod catalogue;

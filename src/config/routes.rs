@@ -9,7 +9,7 @@ use super::form::{self, Url};
 use super::matching::{self, Matched};
 use super::read::{existing_file, require};
 use super::settings::{Balance, Health, Route, Tokens, Upstream, UpstreamOrigin};
-use super::{access_token, authorization, browser, cors, identity_headers};
+use super::{access_token, app_accounts, authorization, browser, cors, identity_headers};
 use palisade_core::domain::request::Path;
 use palisade_core::domain::route::{self, Allow, Auth, Policy};
 
@@ -53,8 +53,7 @@ pub fn routes(root: &Section<'_>, known: &Known<'_>) -> Vec<Route> {
         let label = name.clone().unwrap_or_else(|| format!("routes[{index}]"));
         let matched = matching::matched(&section, label, allow, policy.auth);
         let upstream = upstream(&section, known);
-        let (forward, identity) =
-            identity_headers::forward(&section, &known.issuers, &known.providers, &policy);
+        let (forward, identity) = identity_headers::forward(&section, &known.providers, policy.auth);
         policy.require.identity = identity;
         authorization::refuse_clashes(&section, &policy.carriers, &forward);
         access_token::judge(&section, &policy, &forward, known.tokens);
@@ -86,6 +85,7 @@ pub fn routes(root: &Section<'_>, known: &Known<'_>) -> Vec<Route> {
         taken.extend(matched);
     }
     matching::refuse_undecided(root.doc, &taken);
+    app_accounts::judge(root, &routes, &known.issuers, &known.tokens.issuer);
     if let Some(first) = first
         && routes.iter().all(|route| route.policy.policy.auth == Auth::None)
     {
