@@ -1,7 +1,6 @@
 //! What a preset of identity headers means for the accounts that an app makes of it: each must be one person's.
 
 use super::file::Section;
-use super::form;
 use super::settings::Route;
 use palisade_core::domain::identity_fields::IdentitySource;
 use palisade_core::domain::route::Auth;
@@ -28,7 +27,7 @@ pub(super) fn judge(root: &Section<'_>, routes: &[Route], issuers: &[String], ow
             continue;
         };
         let headers = section.get("headers").map_or(section.at, |item| item.at);
-        let key = |name: &str| form::dotted(&section.key, name);
+        let key = |name: &str| format!("{}.{name}", section.key);
         let mut accepted = if policy.issuers.is_empty() { issuers.to_vec() } else { policy.issuers.clone() };
         accepted.sort();
         accepted.dedup();
