@@ -40,6 +40,11 @@ issuers = ["{issuer}"]
 
 HUB_COOKIES = 'app_cookies = ["jupyterhub-hub-login", "jupyterhub-session-id"]'
 PRESET = 'headers = { preset = "remote-user", user = "username" }'
+# The field is the hub's, people come with a token in another one, and the hub judges programs that have none.
+LEFT_TO_HUB = """authorization = "app"
+without_session = "app"
+token = { header = "X-Gate-Token" }"""
+ROBOT = "c0ffee00" * 8
 
 
 def b64(data):
@@ -184,6 +189,12 @@ def story(run, folder):
                 jupyterhub_knows_people(run, gateway, issuer, name)
             finally:
                 gateway.stop()
+            route = ROUTE.format(name="hub", path="/", port=port, keys=f"{PRESET}\n{HUB_COOKIES}\n{LEFT_TO_HUB}", issuer=ISSUER)
+            gateway = run.Gateway(folder / f"tokens-{name}", ROUTES.format(issuer=ISSUER, jwks=issuer.jwks, routes=route))
+            try:
+                jupyterhub_takes_its_own_tokens(run, gateway, issuer)
+            finally:
+                gateway.stop()
     finally:
         for process in reversed(processes):
             process.stop()
@@ -208,7 +219,7 @@ def started_hub(run, folder, here, installed, processes, authenticator):
     (own / "ann").mkdir(parents=True)
     (own / "ann" / "page.txt").write_text("Hers")
     environment = {
-        **os.environ, "PORTS": " ".join(map(str, ports)), "AUTHENTICATOR": authenticator, "HOME": str(own),
+        **os.environ, "PORTS": " ".join(map(str, ports)), "AUTHENTICATOR": authenticator, "HOME": str(own), "ROBOT": ROBOT,
         "PROXY": str(installed / "configurable-http-proxy"), "PATH": f"{installed}:{os.environ['PATH']}",
     }
     hub = run.Process([str(installed / "jupyterhub"), f"--config={here / 'jupyterhub_config.py'}"], own, env=environment)
@@ -282,3 +293,33 @@ def jupyterhub_knows_people(run, gateway, issuer, authenticator):
     # One who signs in after her at this browser is not taken for her.
     bob = Person(gateway.url, issuer.token(sub="u-2", preferred_username="bob"), ann.cookies)
     assert name(bob, spoofed=True) == "bob"
+
+
+def jupyterhub_takes_its_own_tokens(run, gateway, issuer):
+    """Programs with a token of the hub's own pass without a session, and the hub judges them; people come as before."""
+    def ask(path, field, body=None, **more):
+        fields = {"Authorization": field} if field else {}
+        status, text = run.fetch(gateway.url + path, {**fields, **SPOOFED, **more}, body)
+        return status, json.loads(text)
+
+    for scheme in ("token", "Bearer"):
+        status, told = ask("/hub/api/user", f"{scheme} {ROBOT}")
+        assert status == 200 and (told["kind"], told["name"]) == ("service", "robot"), (status, told)
+        # The hub's own word for what is none, whatever the client writes of itself.
+        status, told = ask("/hub/api/user", f"{scheme} {ROBOT[::-1]}")
+        assert status == 403 and "code" not in told, (status, told)
+    status, told = ask("/hub/api/user", None)
+    assert status == 401 and told["code"] == "token_missing", (status, told)
+
+    # A token of Ann's own opens her server, which asks the hub about it.
+    status, told = ask("/hub/api/users/ann/tokens", f"token {ROBOT}", {"note": "a script of hers"})
+    assert status == 201, (status, told)
+    own = told["token"]
+    status, told = ask("/user/ann/api/me", f"token {own}")
+    assert status == 200 and told["identity"]["username"] == "ann", (status, told)
+
+    # A person with a session is told to the hub by name, beside nothing in the hub's field.
+    person = Person(gateway.url)
+    person.fields = {"X-Gate-Token": issuer.token(preferred_username="ann", groups=["staff"])}
+    status, text = person.ask("/hub/home", spoofed=True)
+    assert status == 200 and re.search(r'user: "([^"]*)"', text)[1] == "ann", (status, text[:500])

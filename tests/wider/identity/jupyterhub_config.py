@@ -30,3 +30,7 @@ c.ConfigurableHTTPProxy.command = os.environ["PROXY"]
 c.JupyterHub.spawner_class = "simple"
 c.SimpleLocalProcessSpawner.home_dir_template = os.environ["HOME"] + "/{username}"
 c.Spawner.args = ["--allow-root"]
+
+# A program with a token of the hub's own.
+c.JupyterHub.services = [{"name": "robot", "api_token": os.environ["ROBOT"]}]
+c.JupyterHub.load_roles = [{"name": "robot", "services": ["robot"], "scopes": ["read:users", "tokens"]}]
