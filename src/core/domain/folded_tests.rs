@@ -58,3 +58,42 @@ fn many_delimiters_cost_little() {
     let known = ["/a", "/a/a", "/a/a/a", "/a/a/a/a"];
     assert_eq!(seen(&path, "/", &known).len(), 4);
 }
+
+#[test]
+fn a_pattern_that_ends_in_what_servers_drop_is_seen_without_it() {
+    let known = ["/", "/closed.", "/shut%20", "/a%2Fb"];
+    for (path, expected) in [
+        ("/closed", &["/", "/closed."][..]),
+        ("/closed%2E%20/x", &["/", "/closed."]),
+        ("/shut", &["/", "/shut%20"]),
+        ("/A%2Fb", &["/", "/a%2Fb"]),
+        ("/a/b", &["/", "/a%2Fb"]),
+    ] {
+        assert_eq!(seen(path, "/", &known), expected, "{path}");
+    }
+    // What has no such end is read in one way only.
+    assert_eq!(seen("/closed./x", "/closed.", &known), ["/", "/closed."]);
+    assert_eq!(seen("/a%2Fb/x", "/a%2Fb", &known), ["/a%2Fb"]);
+}
+
+#[test]
+fn a_wildcard_takes_what_any_server_takes_for_a_segment() {
+    let known = ["/", "/p/*/hooks", "/*.js", "=/p/*", "/a*9"];
+    for (path, expected) in [
+        ("/p/x;y/hooks", &["/", "/p/*/hooks", "=/p/*"][..]),
+        ("/p/x%2Fy/hooks", &["/", "/p/*/hooks"]),
+        ("/p/x%2Fhooks", &["/", "/p/*/hooks", "=/p/*"]),
+        ("/p/x%23/y/hooks", &["/", "=/p/*"]),
+        ("/p/;/x/hooks", &["/", "/p/*/hooks"]),
+        ("/p/%20/hooks", &["/", "=/p/*"]),
+        ("/x.js;y", &["/", "/*.js"]),
+        ("/x;y.js", &["/", "/*.js"]),
+        ("/x.js%20", &["/", "/*.js"]),
+        ("/x%2F.js", &["/", "/*.js"]),
+        // A `%` that stands for itself may begin an escape to a server that decodes once more.
+        ("/x%252Ejs", &["/", "/*.js", "/a*9"]),
+        ("/aX%C3%89", &["/", "/a*9"]),
+    ] {
+        assert_eq!(seen(path, "/", &known), expected, "{path}");
+    }
+}

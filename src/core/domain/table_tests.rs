@@ -232,9 +232,17 @@ fn the_narrowest_pattern_decides() {
         assert_eq!(found, Ok((name.to_owned(), false)), "{path}");
     }
     // To some servers a slash at the end of a path changes nothing, and to some its case.
-    for path in
-        ["/robots.txt/", "/dir", "/projects/1/HOOKS", "/Robots.txt", "/B.JS", "/Dir/", "/DIR", "/Projects/1"]
-    {
+    for path in [
+        "/robots.txt/",
+        "/projects/1/",
+        "/dir",
+        "/projects/1/HOOKS",
+        "/Robots.txt",
+        "/B.JS",
+        "/Dir/",
+        "/DIR",
+        "/Projects/1",
+    ] {
         assert_eq!(find_in(&table, &request("a.test", "GET", path)), AMBIGUOUS, "{path}");
     }
     for (path, name) in

@@ -573,6 +573,65 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_decides_by_network_is_known_or_nothing() {
+        let known = |field, peer: &str, lines: &[(&'static str, &[u8])]| {
+            let (peer, fields, believed) = (peer.parse().unwrap(), fields(lines), believed(field));
+            let relayed = believed.read(peer, &fields);
+            believed.network_address(peer, &fields, relayed.as_deref()).map(|address| address.to_string())
+        };
+        use ClientAddress::{Forwarded, XForwardedFor, XRealIp};
+        let direct = |lines: &[(&'static str, &[u8])]| known(XForwardedFor, "::ffff:192.168.1.7", lines);
+        assert_eq!(direct(&[("x-forwarded-proto", b"https")]).as_deref(), Some("192.168.1.7"));
+        // A proxy that the operator did not list has the address of all its clients.
+        for name in
+            ["x-forwarded-for", "forwarded", "x-real-ip", "x_forwarded_for", "x-forwarded_for", "x_real_ip"]
+        {
+            assert_eq!(direct(&[(name, b"192.168.1.7")]), None, "{name}");
+            assert_eq!(direct(&[(name, b"")]), None, "{name}");
+        }
+        let relayed = |field, lines: &[(&'static str, &[u8])]| known(field, "10.0.0.1", lines);
+        for (lines, want) in [
+            (&[("x-forwarded-for", &b"7.7.7.7"[..])][..], Some("7.7.7.7")),
+            (&[("x-forwarded-for", b"10.9.9.9, 7.7.7.7, 10.0.0.2")], Some("7.7.7.7")),
+            (&[("x-forwarded-for", b"10.9.9.9"), ("x-forwarded-for", b"::ffff:7.7.7.7")], Some("7.7.7.7")),
+            // Clients within the networks of the proxies.
+            (&[("x-forwarded-for", b"10.9.9.9")], Some("10.9.9.9")),
+            // The proxy's own address is not the client's.
+            (&[], None),
+            (&[("x-forwarded-for", b"")], None),
+            (&[("x-forwarded-for", b"x, 10.0.0.2")], None),
+            (&[("x-forwarded-for", b"unknown")], None),
+            (&[("x-forwarded-for", b"x"), ("x-forwarded-for", b"10.0.0.2")], None),
+            // Another field may say the same, and nothing else: the client may have written either.
+            (&[("x-forwarded-for", b"7.7.7.7"), ("x-real-ip", b"7.7.7.7")], Some("7.7.7.7")),
+            (&[("x-forwarded-for", b"10.9.9.9"), ("x-real-ip", b"7.7.7.7")], None),
+            (
+                &[("x-forwarded-for", b"10.9.9.9"), ("x-real-ip", b"10.9.9.9"), ("x-real-ip", b"7.7.7.7")],
+                None,
+            ),
+            (&[("x-forwarded-for", b"7.7.7.7"), ("forwarded", b"for=6.6.6.6")], None),
+            (&[("x-forwarded-for", b"10.9.9.9"), ("forwarded", b"for=unknown, for=10.9.9.9")], None),
+            (&[("x-forwarded-for", b"7.7.7.7"), ("forwarded", b"for=6.6.6.6, for=7.7.7.7")], Some("7.7.7.7")),
+            (&[("x-forwarded-for", b"7.7.7.7"), ("x_forwarded_for", b"7.7.7.7")], None),
+            (&[("x-real-ip", b"7.7.7.7")], None),
+        ] {
+            assert_eq!(relayed(XForwardedFor, lines).as_deref(), want, "{lines:?}");
+        }
+        assert_eq!(relayed(XRealIp, &[("x-real-ip", b"7.7.7.7")]).as_deref(), Some("7.7.7.7"));
+        assert_eq!(relayed(XRealIp, &[("x-real-ip", b"7.7.7.7"), ("x-real-ip", b"7.7.7.7")]), None);
+        assert_eq!(relayed(XRealIp, &[("x-real-ip", b"7.7.7.7"), ("x-forwarded-for", b"10.9.9.9")]), None);
+        assert_eq!(
+            relayed(Forwarded, &[("forwarded", b"for=6.6.6.6, for=\"[::ffff:7.7.7.7]:1\"")]).as_deref(),
+            Some("7.7.7.7")
+        );
+        for line in
+            [&b"for=unknown, for=10.0.0.2"[..], b"for=unknown", b"proto=https", b"for=x;for=y, for=10.0.0.2"]
+        {
+            assert_eq!(relayed(Forwarded, &[("forwarded", line)]), None);
+        }
+    }
+
     fn written(field: ClientAddress, peer: &str, lines: &[(&'static str, &[u8])]) -> Vec<String> {
         let peer = peer.parse().unwrap();
         let relayed = believed(field).read(peer, &fields(lines));
