@@ -1,4 +1,5 @@
-//! The path patterns of a host as all servers together may read them, and where they may see a path.
+//! Path confusion: the path patterns of a host as all servers together may read them, and under which of them some server
+//! may see a path.
 //!
 //! Each pattern is decoded and case-folded as paths are ([`super::reading`]). What a server drops or takes for a delimiter
 //! is followed in every way, so that each pattern is found under which some server may see the path. That a server sees no
@@ -177,19 +178,22 @@ impl FoldedPatterns {
 }
 
 impl Part {
-    /// How long a name is at least.
-    fn least(&self) -> usize {
-        (self.before.len() + self.after.len()).max(1)
-    }
-
-    /// Whether it may take `name`. A server may decode less than we do: then the text beside the star may be what is
-    /// written in an escape, so wherever that could be, the part takes every name.
+    /// Whether it may take `name`.
     fn takes(&self, name: &[char], reading: &PathReading) -> bool {
-        self.is_open(reading) && !name.is_empty()
-            || name.len() >= self.least() && name.starts_with(&self.before) && name.ends_with(&self.after)
+        name.len() >= self.least(reading)
+            && (reading.is_nested() || name.starts_with(&self.before))
+            && (self.ends_anyhow(reading) || name.ends_with(&self.after))
     }
 
-    fn is_open(&self, reading: &PathReading) -> bool {
+    /// How long a name is at least.
+    fn least(&self, reading: &PathReading) -> usize {
+        let known = if reading.is_nested() { 0 } else { self.before.len() };
+        (known + if self.ends_anyhow(reading) { 0 } else { self.after.len() }).max(1)
+    }
+
+    /// Whether the end does not count. A server may decode less than we do: then the text at the end may be what is written
+    /// in an escape.
+    fn ends_anyhow(&self, reading: &PathReading) -> bool {
         let may_be_of_escape = self.after.first().is_some_and(char::is_ascii_hexdigit);
         reading.is_nested() || reading.is_escaped() && may_be_of_escape
     }
@@ -307,11 +311,9 @@ impl Search<'_> {
             self.literals(&next.literals, at);
         }
         for (part, child) in &next.parts {
-            let is_open = part.is_open(self.reading);
-            let begins = self.letters[at..].iter().map(|letter| letter.char);
-            if is_open || begins.take(part.before.len()).eq(part.before.iter().copied()) {
-                let part = if is_open { None } else { Some(part) };
-                self.wildcard(part, *child, at);
+            let begins = self.letters[at..].iter().map(|letter| letter.char).take(part.before.len());
+            if self.reading.is_nested() || begins.eq(part.before.iter().copied()) {
+                self.wildcard(Some(part), *child, at);
             }
         }
         if let Some(child) = next.any {
@@ -337,7 +339,8 @@ impl Search<'_> {
     /// A name that a wildcard takes: it may end wherever some server takes it to end, at the next slash at last.
     fn wildcard(&mut self, part: Option<&Part>, child: usize, at: usize) {
         let (reading, letters) = (self.reading, self.letters);
-        let least = part.map_or(1, Part::least);
+        let least = part.map_or(1, |part| part.least(reading));
+        let after = part.filter(|part| !part.ends_anyhow(reading)).map(|part| &part.after);
         let Some(last) = reading.boundaries_from(at).first().map(|boundary| boundary.last) else { return };
         // From further on, the ends that lie further on have led there already.
         let offered = self.offered.insert((child, last), at);
@@ -350,9 +353,9 @@ impl Search<'_> {
                 break;
             }
             let fits = *trimmed >= at + least
-                && part.is_none_or(|part| {
-                    let name = &letters[*trimmed - part.after.len()..*trimmed];
-                    name.iter().map(|letter| letter.char).eq(part.after.iter().copied())
+                && after.is_none_or(|after| {
+                    let name = &letters[*trimmed - after.len()..*trimmed];
+                    name.iter().map(|letter| letter.char).eq(after.iter().copied())
                 });
             if fits {
                 self.after(child, *end);

@@ -93,6 +93,7 @@ fn a_wildcard_takes_what_any_server_takes_for_a_segment() {
         // A `%` that stands for itself may begin an escape to a server that decodes once more.
         ("/x%252Ejs", &["/", "/*.js", "/a*9"]),
         ("/aX%C3%89", &["/", "/a*9"]),
+        ("/bX%C3%89", &["/"]),
     ] {
         assert_eq!(seen(path, "/", &known), expected, "{path}");
     }
