@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 
 const ISSUER: &str = "https://a.test";
+const PASSWORD: &str = "Correct horse 42";
 
 /// Who each route says that the caller is.
 const ROUTES: [(&str, &str); 7] = [
@@ -33,22 +34,27 @@ const ROUTES: [(&str, &str); 7] = [
 
 struct World {
     gateway: Gateway,
-    upstream: Upstream,
+    /// An app for each way in which people are named.
+    upstreams: Vec<Upstream>,
     key: Key,
     _keys: tempfile::TempDir,
 }
 
 impl World {
     async fn start() -> World {
-        let upstream = Upstream::start().await;
-        let routes = ROUTES.map(|(name, keys)| {
-            crate::support::route(name, upstream.address, &format!("issuers = [\"{ISSUER}\"]\n{keys}"))
-        });
-        let open = crate::support::route("open", upstream.address, "auth = \"none\"");
-        World::with(upstream, &format!("{}{open}", routes.concat())).await
+        let mut upstreams = Vec::new();
+        let mut routes = String::new();
+        for (name, keys) in ROUTES {
+            let upstream = Upstream::start().await;
+            let keys = format!("issuers = [\"{ISSUER}\"]\n{keys}");
+            routes += &crate::support::route(name, upstream.address, &keys);
+            upstreams.push(upstream);
+        }
+        routes += &crate::support::route("open", upstreams[0].address, "auth = \"none\"");
+        World::with(upstreams, &routes).await
     }
 
-    async fn with(upstream: Upstream, routes: &str) -> World {
+    async fn with(upstreams: Vec<Upstream>, routes: &str) -> World {
         let keys = tempfile::tempdir().unwrap();
         let key = Key::ed("a");
         std::fs::write(keys.path().join("a.json"), jwks(&[&key])).unwrap();
@@ -56,7 +62,7 @@ impl World {
             "[[issuers]]\nissuer = \"{ISSUER}\"\njwks = \"file:{}\"\naudiences = [\"api\"]\nalgorithms = [\"EdDSA\"]\n",
             keys.path().join("a.json").display()
         );
-        World { gateway: Gateway::start(&format!("{issuer}{routes}")).await, upstream, key, _keys: keys }
+        World { gateway: Gateway::start(&format!("{issuer}{routes}")).await, upstreams, key, _keys: keys }
     }
 
     fn token(&self, claims: Value) -> String {
@@ -72,9 +78,10 @@ impl World {
     }
 
     async fn ask(&self, path: &str, fields: &str) -> (String, Option<String>) {
-        let before = self.upstream.requests().len();
+        let arrived = || self.upstreams.iter().flat_map(Upstream::requests).collect::<Vec<_>>();
+        let before = arrived();
         let answer = self.gateway.get(path, fields).await;
-        (answer, self.upstream.requests().get(before).cloned())
+        (answer, arrived().into_iter().find(|head| !before.contains(head)))
     }
 }
 
@@ -224,8 +231,7 @@ async fn a_websocket_and_an_upstream_of_http_2_are_told_the_same() {
     })
     .await;
     let keys = format!("issuers = [\"{ISSUER}\"]\n{}", ROUTES[0].1);
-    let upstream = Upstream::start().await;
-    let world = World::with(upstream, &crate::support::route("named", first.address, &keys)).await;
+    let world = World::with(Vec::new(), &crate::support::route("named", first.address, &keys)).await;
     let token = world.token(json!({"preferred_username": "ann", "groups": ["a,b"]}));
     let websocket = "GET /named HTTP/1.1\r\nHost: app.test\r\nUpgrade: websocket\r\nConnection: Upgrade, Remote-User\r\n\
                      Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
@@ -250,8 +256,7 @@ async fn a_websocket_and_an_upstream_of_http_2_are_told_the_same() {
     })
     .await;
     let keys = format!("issuers = [\"{ISSUER}\"]\nhttp2 = true\n{}", ROUTES[0].1);
-    let upstream = Upstream::start().await;
-    let world = World::with(upstream, &crate::support::route("named", second.address, &keys)).await;
+    let world = World::with(Vec::new(), &crate::support::route("named", second.address, &keys)).await;
     let token = world.token(json!({"preferred_username": "ann", "groups": ["a,b"]}));
     let answer = world.gateway.get("/named", &format!("Authorization: Bearer {token}\r\n{REMOTE}")).await;
     assert_eq!(status(&answer), 200, "{answer}");
@@ -261,4 +266,80 @@ async fn a_websocket_and_an_upstream_of_http_2_are_told_the_same() {
         (&"ann".parse().unwrap(), &"a%2Cb".parse().unwrap())
     );
     assert!(!format!("{seen:?}").contains("root"), "{seen:?}");
+}
+
+/// Signs an account in: the line that carries its session cookie, and the one that carries its token.
+async fn signed_in(gateway: &Gateway, email: &str) -> [String; 2] {
+    let mut lines = [String::new(), String::new()];
+    for (line, carrier) in lines.iter_mut().zip(["cookie", "token"]) {
+        let mut body = json!({"email": email, "password": PASSWORD});
+        if carrier == "cookie" {
+            body["session"] = json!("cookie");
+        }
+        let body = body.to_string();
+        let answer = gateway
+            .send(format!(
+                "POST /auth/login HTTP/1.1\r\nHost: localhost:8080\r\nOrigin: http://localhost:8080\r\n\
+                 Content-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+                body.len()
+            ))
+            .await;
+        assert!([200, 204].contains(&status(&answer)), "{answer}");
+        *line = match field(&answer, "set-cookie") {
+            Some(cookie) => format!("Cookie: {}\r\n", cookie.split(';').next().unwrap()),
+            None => {
+                let document: Value = serde_json::from_str(body_of(&answer)).unwrap();
+                format!("Authorization: Bearer {}\r\n", document["access_token"].as_str().unwrap())
+            }
+        };
+    }
+    lines
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_is_told_of_by_its_session_and_by_its_token_alike() {
+    let upstream = Upstream::start().await;
+    let keys = format!("{}\nauth = \"required\"", ROUTES[0].1);
+    let route = crate::support::route("named", upstream.address, &keys);
+    let gateway = Gateway::start(&format!("[passwords]\nbcrypt_cost = 4\n{route}")).await;
+    let account = |email: &str| json!({"email": email, "password": PASSWORD, "email_verified": true});
+    let mut ann = account("ann@example.com");
+    merge(&mut ann, &json!({"username": "Ann", "groups": ["staff", "Sales, EMEA"], "name": "Ann"}));
+    for account in [ann, account("bob@example.com")] {
+        let made = gateway.admin("POST", "/admin/v1/users", &account).await;
+        assert_eq!(made.0, 201, "{made:?}");
+    }
+    let ask = async |fields: &str| {
+        let request =
+            format!("GET /named HTTP/1.1\r\nHost: localhost:8080\r\n{fields}Connection: close\r\n\r\n");
+        gateway.send(request).await
+    };
+    for line in signed_in(&gateway, "ann@example.com").await {
+        let answer = ask(&format!("{line}{REMOTE}")).await;
+        assert_eq!(status(&answer), 200, "{answer}");
+        let seen = upstream.requests().last().cloned().unwrap();
+        for (name, value) in [
+            ("remote-user", "ann"),
+            ("remote-email", "ann@example.com"),
+            ("remote-name", "Ann"),
+            ("remote-groups", "Sales%2C EMEA,staff"),
+        ] {
+            assert_eq!(field(&seen, name), Some(value), "{seen}");
+        }
+        assert!(!seen.contains("root"), "{seen}");
+    }
+    let navigation = "Sec-Fetch-Dest: document\r\nSec-Fetch-Mode: navigate\r\nSec-Fetch-Site: none\r\n\
+                      Accept: text/html\r\nAccept-Language: en\r\n";
+    let sent = upstream.requests().len();
+    for line in signed_in(&gateway, "bob@example.com").await {
+        let answer = ask(&line).await;
+        assert_eq!(status(&answer), 403, "{answer}");
+        assert!(body_of(&answer).contains("\"username_missing\""), "{answer}");
+        // A person reads the same on a page.
+        let answer = ask(&format!("{line}{navigation}")).await;
+        assert_eq!(status(&answer), 403, "{answer}");
+        assert!(field(&answer, "content-type").unwrap().starts_with("text/html"), "{answer}");
+        assert!(body_of(&answer).contains("your account has none"), "{answer}");
+    }
+    assert_eq!(upstream.requests().len(), sent);
 }
