@@ -152,7 +152,7 @@ public = ["/*.js", "/*.css", "GET =/manifest.json", "POST /projects/*/hooks", "/
 
 [[routes]]
 name = "private"
-match = { host = "shop.test", path = ["/projects/secret", "/projects/secret/hooks"] }
+match = { host = "shop.test", path = "/projects/secret" }
 upstream = "@shop"
 "#;
 

@@ -40,8 +40,7 @@ pub(super) struct Matched {
     pub(super) paths: Vec<PathPattern>,
     pub(super) methods: Vec<String>,
     pub(super) networks: Vec<IpNet>,
-    /// As it is written.
-    public: Vec<Public>,
+    pub(super) public: Vec<Public>,
     whole: Place,
     /// Of each path.
     at_paths: Vec<Place>,
@@ -66,11 +65,6 @@ impl Matched {
             true => (&self.public[spot.at].path, self.at_public[spot.at].as_ref().unwrap_or(&self.whole)),
             false => (&self.paths[spot.at], &self.at_paths[spot.at]),
         }
-    }
-
-    /// What of it passes without sign-in, as the table of routes is told.
-    pub(super) fn public(&self) -> Vec<Public> {
-        overlap::spelled_out(&self.paths, &self.public)
     }
 }
 

@@ -73,7 +73,7 @@ pub fn routes(root: &Section<'_>, known: &Known<'_>) -> Vec<Route> {
                 paths: matched.paths.clone(),
                 methods: matched.methods.clone(),
                 networks: matched.networks.clone(),
-                public: matched.public(),
+                public: matched.public.clone(),
                 policy,
                 allow,
                 after_expiry,

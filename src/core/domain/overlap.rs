@@ -282,7 +282,9 @@ fn across(
                 continue;
             }
             let meet = place.path.meet(other.path);
-            if meet.as_ref().is_some_and(|meet| is_there.contains(meet)) {
+            // What is public takes nothing from other rules, as long as a pattern can say where it ends.
+            let is_public = place.spots[0].is_public || other.spots[0].is_public;
+            if meet.as_ref().is_some_and(|meet| is_public || is_there.contains(meet)) {
                 continue;
             }
             let (one, two) = differing(place, other);
@@ -318,44 +320,6 @@ fn common_method(one: &Match<'_>, two: &Match<'_>) -> String {
     let both = one.methods.iter().find(|method| two.methods.is_empty() || two.methods.contains(method));
     both.or(two.methods.first()).or(one.methods.first()).map_or("GET", String::as_str).to_owned()
 }
-
-/// `public` of a rule with these paths, spelled out: an entry holds wherever the rule answers, also where a narrower path of
-/// the rule, or another entry, goes on in it. The first ones are `public` itself, with more methods where one needs them.
-#[must_use]
-pub fn spelled_out(paths: &[PathPattern], public: &[Public]) -> Vec<Public> {
-    let mut all: Vec<Public> = public.to_vec();
-    let mut at = 0;
-    // Each path that is added is narrower than two others, and the number of those is bounded by the lists. A file in
-    // which it is not is none that a person wrote.
-    while at < all.len() && all.len() < MOST_PUBLIC {
-        let Public { methods, path } = all[at].clone();
-        let own =
-            paths.iter().filter(|own| matches!(path.relation(own), Relation::Overlapping | Relation::Wider));
-        let mut more: Vec<Public> =
-            own.filter_map(|own| Some(Public { path: path.meet(own)?, methods: methods.clone() })).collect();
-        for other in all[..at].iter().filter(|other| path.relation(&other.path) == Relation::Overlapping) {
-            let Some(path) = path.meet(&other.path) else { continue };
-            more.push(Public { methods: [&methods[..], &other.methods].concat(), path });
-        }
-        for Public { methods, path } in more {
-            let known = all.iter().position(|other| other.path == path);
-            let known = known.unwrap_or_else(|| {
-                all.push(Public { methods: Vec::new(), path });
-                all.len() - 1
-            });
-            for method in methods {
-                if !all[known].methods.contains(&method) {
-                    all[known].methods.push(method);
-                }
-            }
-        }
-        at += 1;
-    }
-    all
-}
-
-/// The most entries that one route's `public` is spelled out in.
-const MOST_PUBLIC: usize = 1000;
 
 /// What is wrong with an entry of `public`.
 #[derive(Debug, Clone, PartialEq, Eq)]
