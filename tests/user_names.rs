@@ -335,8 +335,13 @@ async fn the_command_line_adds_sets_lists_and_imports() {
         "\n",
         "{\"username\": \"BOB\"}\n",
         "{\"username\": \"dan\", \"email\": \"CID@example.com\"}\n",
+        "{\"username\": \"a b\"}\n",
     ));
     let wrong = refused(&["users", "import", path]);
+    assert!(
+        wrong.contains("line 6:") && wrong.contains("invalid_username"),
+        "what the gateway says beside it: {wrong}"
+    );
     assert!(wrong.contains("nothing was made"), "{wrong}");
     assert!(wrong.contains("line 4: line 1 has the same user name"), "{wrong}");
     assert!(wrong.contains("line 5: line 2 has the same address"), "{wrong}");

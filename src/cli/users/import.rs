@@ -32,9 +32,16 @@ pub(super) fn run(config: &Path, file: &Path, dry_run: bool, output: &Output) ->
         _ => std::fs::read_to_string(file),
     };
     let text = text.map_err(|error| format!("{} cannot be read: {error}", file.display()))?;
-    let wanted = read(&text).map_err(|faults| nothing_made(&faults))?;
+    let (wanted, mut faults) = read(&text);
     admin::ask(config, |client| async move {
-        check(&client, &wanted).await?;
+        // One that is not reached is told once, not for every line.
+        client.get("/admin/v1/users?limit=1").await?;
+        faults.extend(check(&client, &wanted).await);
+        if !faults.is_empty() {
+            faults.sort_by_key(|fault| fault.line);
+            let told: Vec<String> = faults.iter().map(Fault::told).collect();
+            return Err(format!("nothing was made:\n{}", told.join("\n")));
+        }
         if dry_run {
             let checked = json!({"checked": wanted.len(), "made": 0});
             return Ok(match output.json {
@@ -46,31 +53,41 @@ pub(super) fn run(config: &Path, file: &Path, dry_run: bool, output: &Output) ->
     })
 }
 
-/// The accounts of a file.
-///
-/// # Errors
-/// What is wrong, by lines: no JSON object, or two accounts with one user name or one address.
-fn read(text: &str) -> Result<Vec<Wanted>, Vec<String>> {
+/// What is wrong with a line.
+struct Fault {
+    line: usize,
+    what: String,
+}
+
+impl Fault {
+    fn told(&self) -> String {
+        format!("line {}: {}", self.line, self.what)
+    }
+}
+
+/// The accounts of a file, and what is wrong with it: no JSON object, or two accounts with one user name or one address.
+fn read(text: &str) -> (Vec<Wanted>, Vec<Fault>) {
     let (mut wanted, mut faults) = (Vec::new(), Vec::new());
     let (mut names, mut addresses) = (HashMap::new(), HashMap::new());
     // Spreadsheets and editors of some systems put a byte order mark first.
     for (at, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
         let at = at + 1;
+        let mut fault = |what: String| faults.push(Fault { line: at, what });
         if line.trim().is_empty() {
             continue;
         }
         let body = match serde_json::from_str(line) {
             Ok(Value::Object(account)) if account.contains_key("dry_run") => {
-                faults.push(format!("line {at}: `dry_run` is for the whole file: --dry-run"));
+                fault("`dry_run` is for the whole file: --dry-run".to_owned());
                 continue;
             }
             Ok(Value::Object(account)) => Value::Object(account),
             Ok(_) => {
-                faults.push(format!("line {at}: no JSON object"));
+                fault("no JSON object".to_owned());
                 continue;
             }
             Err(error) => {
-                faults.push(format!("line {at}: no JSON object, at column {}", error.column()));
+                fault(format!("no JSON object, at column {}", error.column()));
                 continue;
             }
         };
@@ -82,14 +99,14 @@ fn read(text: &str) -> Result<Vec<Wanted>, Vec<String>> {
             address.and_then(|email| met(&mut addresses, email, at)).map(|first| ("address", first)),
         ];
         for (what, first) in twice.into_iter().flatten() {
-            faults.push(format!("line {at}: line {first} has the same {what}"));
+            fault(format!("line {first} has the same {what}"));
         }
         wanted.push(Wanted { line: at, body });
     }
     if wanted.is_empty() && faults.is_empty() {
-        faults.push("the file has no account".to_owned());
+        faults.push(Fault { line: 1, what: "the file has no account".to_owned() });
     }
-    if faults.is_empty() { Ok(wanted) } else { Err(faults) }
+    (wanted, faults)
 }
 
 /// The line that had this first; `None` for the first one.
@@ -103,25 +120,21 @@ fn met<K: Hash + Eq>(seen: &mut HashMap<K, usize>, key: K, line: usize) -> Optio
     }
 }
 
-fn nothing_made(faults: &[String]) -> String {
-    format!("nothing was made:\n{}", faults.join("\n"))
-}
-
 fn accounts(count: usize) -> String {
     if count == 1 { "1 account".to_owned() } else { format!("{count} accounts") }
 }
 
-/// Asks the gateway about every line.
-async fn check(client: &AdminClient, wanted: &[Wanted]) -> Result<(), String> {
+/// What the gateway says against each of them.
+async fn check(client: &AdminClient, wanted: &[Wanted]) -> Vec<Fault> {
     let mut faults = Vec::new();
     for Wanted { line, body } in wanted {
         let mut body = body.clone();
         body["dry_run"] = json!(true);
         if let Err(error) = client.post("/admin/v1/users", &body).await {
-            faults.push(format!("line {line}: {error}"));
+            faults.push(Fault { line: *line, what: error });
         }
     }
-    if faults.is_empty() { Ok(()) } else { Err(nothing_made(&faults)) }
+    faults
 }
 
 async fn make(client: &AdminClient, wanted: &[Wanted], output: &Output) -> Result<String, String> {
@@ -168,17 +181,18 @@ mod tests {
     use super::*;
 
     fn faults(text: &str) -> Vec<String> {
-        read(text).err().unwrap_or_default()
+        read(text).1.iter().map(Fault::told).collect()
     }
 
     #[test]
     fn a_file_has_an_account_on_each_line() {
         let file = "\u{feff}{\"username\": \"ann\"}\r\n\n  \n{\"email\": \"bob@example.com\", \"groups\": [\"a\"]}\n";
-        let wanted = read(file).unwrap();
+        let (wanted, faulty) = read(file);
+        assert!(faulty.is_empty());
         let lines: Vec<usize> = wanted.iter().map(|one| one.line).collect();
         assert_eq!(lines, [1, 4]);
         assert_eq!(wanted[1].body["groups"], json!(["a"]));
-        assert_eq!(faults(" \n"), ["the file has no account"]);
+        assert_eq!(faults(" \n"), ["line 1: the file has no account"]);
     }
 
     #[test]
