@@ -1,11 +1,17 @@
 //! User names, groups and accounts without an address, from the operator's commands to the app.
 
+use std::path::Path;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde_json::{Value, json};
+use palisade::edge::store::SledStore;
+use palisade_core::domain::account::{PasswordHash, User, UserId};
+use palisade_core::domain::time::UnixTime;
+use palisade_core::ports::{Change, Store};
+use serde_json::{Map, Value, json};
 
 use crate::support::binary::Program;
-use crate::support::{Gateway, Upstream, body_of, field, status};
+use crate::support::{Gateway, Upstream, admin, body_of, exchange, field, status};
 
 const PASSWORD: &str = "Correct horse 42";
 const USERS: &str = "/admin/v1/users";
@@ -375,4 +381,107 @@ async fn the_command_line_adds_sets_lists_and_imports() {
     assert_eq!(count(), 3);
     let again = refused(&["users", "import", path]);
     assert!(again.contains("line 1:") && again.contains("line 2:"), "{again}");
+}
+
+/// bcrypt of [`PASSWORD`], cost 4.
+const HASH: &str = "$2b$04$abcdefghijklmnopqrstuukUF1tav/VB1FyI0DVA1eNnD.6yjwg7y";
+
+/// What an earlier version has left: operators had set these names as claims of the accounts' own.
+async fn write_own_claims(folder: &Path) {
+    let store = SledStore::open(folder).unwrap();
+    let account = |id: u128, claims: Value| {
+        let claims: Map<String, Value> = serde_json::from_value(claims).unwrap();
+        let email = format!("u{id}@example.com").parse().unwrap();
+        let password = Some(PasswordHash(HASH.to_owned()));
+        let new = User::new(UserId(uuid::Uuid::from_u128(id)), email, UnixTime(1_700_000_000));
+        Change::CreateUser(User { claims, password, email_verified: true, ..new })
+    };
+    let accounts = vec![
+        account(1, json!({"groups": ["staff", "Sales, EMEA"], "preferred_username": "Ann", "role": "clerk"})),
+        account(2, json!({"groups": "staff,admins", "preferred_username": "ann", "role": "clerk"})),
+        account(3, json!({"role": "clerk"})),
+    ];
+    store.commit(accounts).await.unwrap();
+    store.close();
+}
+
+/// The claims of the access token of a sign-in.
+async fn signed_in(program: &Program, credentials: Value) -> Value {
+    let body = credentials.to_string();
+    let request = format!(
+        "POST /auth/login HTTP/1.1\r\nHost: localhost:8080\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    );
+    let answer = exchange(program.listen, request).await;
+    assert_eq!(status(&answer), 200, "{answer}");
+    let tokens: Value = serde_json::from_str(body_of(&answer)).unwrap();
+    let payload = tokens["access_token"].as_str().unwrap().split('.').nth(1).unwrap();
+    let text = String::from_utf8(URL_SAFE_NO_PAD.decode(payload).unwrap()).unwrap();
+    for name in ["\"groups\"", "\"preferred_username\""] {
+        assert!(text.matches(name).count() <= 1, "{text}");
+    }
+    serde_json::from_str(&text).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn own_claims_of_an_earlier_version_become_user_names_and_groups_at_the_first_start() {
+    let app = Upstream::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let server = "public_url = \"http://localhost:8080\"\n[server]\nlisten = [\"127.0.0.1:0\"]\nadmin = \"127.0.0.1:0\"\n\
+                  [store]\nurl = \"sled:./data\"\n";
+    std::fs::write(folder.path().join("config.toml"), format!("{server}{}", config(&app))).unwrap();
+    // The secrets of an installation, and the store of another one beside them.
+    let data = folder.path().join("data");
+    Program::start(folder.path()).stop();
+    for entry in std::fs::read_dir(&data).unwrap().map(Result::unwrap) {
+        let (path, name) = (entry.path(), entry.file_name().into_string().unwrap());
+        match name.as_str() {
+            "admin.token" | "signing-keys.json" => {}
+            name if name.ends_with(".key") => {}
+            _ if path.is_dir() => std::fs::remove_dir_all(path).unwrap(),
+            _ => std::fs::remove_file(path).unwrap(),
+        }
+    }
+    write_own_claims(&data).await;
+    // A later start finds nothing to do, and says nothing of it.
+    for round in 0..2 {
+        let program = Program::start(folder.path());
+        assert_eq!(program.began.contains("do not fit"), round == 0, "{}", program.began);
+        let ann = signed_in(&program, json!({"username": "ANN", "password": PASSWORD})).await;
+        assert_eq!(
+            json!([ann["sub"], ann["preferred_username"], ann["groups"], ann["role"]]),
+            json!([uuid::Uuid::from_u128(1), "ann", ["Sales, EMEA", "staff"], "clerk"])
+        );
+        let unfit = signed_in(&program, json!({"email": "u2@example.com", "password": PASSWORD})).await;
+        assert_eq!(
+            json!([unfit.get("preferred_username"), unfit.get("groups"), unfit["role"]]),
+            json!([null, null, "clerk"])
+        );
+        let credential = std::fs::read_to_string(data.join("admin.token")).unwrap();
+        let ask = async |path: &str| admin(program.admin, &credential, "GET", path, &Value::Null).await;
+        let (_, listed) = ask("/admin/v1/users?ignored_claims=true").await;
+        assert_eq!(listed["users"].as_array().unwrap().len(), 1, "{listed}");
+        let listed = &listed["users"][0];
+        assert_eq!(listed["ignored_claims"], json!(["groups", "preferred_username"]));
+        assert_eq!(listed["claims"]["groups"], "staff,admins", "it is not lost");
+        if round == 1 {
+            // Written at the latest when the first run ended.
+            let (_, events) = ask("/admin/v1/audit?limit=99&user=u2@example.com").await;
+            let events = events["events"].as_array().unwrap();
+            let taken = events.iter().filter(|event| event["reason"] == "claims_taken_over");
+            assert_eq!(taken.count(), 1, "{events:?}");
+        }
+        let table = program.command(&["users", "list", "--ignored-claims"]);
+        let table = String::from_utf8(table.stdout).unwrap();
+        assert!(table.contains("u2@example.com") && !table.contains("u1@example.com"), "{table}");
+        program.stop();
+    }
+    let program = Program::start(folder.path());
+    let set = program.command(&["users", "set", "u2@example.com", "--group", "staff", "--username", "ann2"]);
+    assert!(set.status.success(), "{set:?}");
+    let decided = signed_in(&program, json!({"username": "ann2", "password": PASSWORD})).await;
+    assert_eq!(json!([decided["preferred_username"], decided["groups"]]), json!(["ann2", ["staff"]]));
+    let table = program.command(&["users", "list", "--ignored-claims"]);
+    assert!(!String::from_utf8(table.stdout).unwrap().contains("example.com"));
 }

@@ -290,6 +290,12 @@ impl Promised {
         for id in &users {
             let found = store.user_by_email(&address(*id).parse().unwrap()).await.unwrap();
             assert_eq!(found.map(|user| number(user.id.0)), Some(*id));
+            let found = store.user_by_username(&format!("user-{id}").parse().unwrap()).await.unwrap();
+            assert_eq!(
+                found.map(|user| number(user.id.0)),
+                Some(*id),
+                "an account and its user name are one step"
+            );
             let link = link(*id, 0).hash;
             assert!(store.link(&link).await.unwrap().is_some(), "{id} has no link");
             // The third of them waits for nothing; the others wait for ever.

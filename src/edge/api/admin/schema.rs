@@ -58,6 +58,9 @@ pub(super) struct UserEntry {
     scopes: Vec<String>,
     /// Further claims of its access tokens.
     claims: BTreeMap<String, Value>,
+    /// Those of `claims` that no token says, because the gateway sets claims of these names: they were written by an
+    /// earlier version and could not become the account's `groups` or its `username`. Setting that takes them away.
+    ignored_claims: Vec<String>,
 }
 
 impl From<&User> for UserEntry {
@@ -78,6 +81,7 @@ impl From<&User> for UserEntry {
             last_login_at: seconds(user.last_login_at),
             scopes: user.scopes.clone(),
             claims: user.claims.clone().into_iter().collect(),
+            ignored_claims: user.unsaid_claims().map(str::to_owned).collect(),
         }
     }
 }

@@ -49,6 +49,9 @@ struct Page {
     after: Option<UserId>,
     /// At most so many, up to 1000; 100 without it.
     limit: Option<usize>,
+    /// Only accounts with claims that no token says: the `ignored_claims` of an account.
+    #[serde(default)]
+    ignored_claims: bool,
 }
 
 /// Accounts, oldest first.
@@ -61,10 +64,13 @@ async fn list(
     State(state): State<AdminState>,
     query: Result<Query<Page>, QueryRejection>,
 ) -> Result<Response, Failure> {
-    let want = "`after` is the id of an account, and `limit` a whole number up to 1000";
+    let want = "`after` is the id of an account, `limit` a whole number up to 1000, and `ignored_claims` true or false";
     let Ok(Query(page)) = query else { return Err(bad_query(want)) };
     let limit = limited(page.limit, want)?;
-    let users = state.accounts.list_users(page.after, limit).await?;
+    let users = match page.ignored_claims {
+        true => state.accounts.accounts_with_unsaid_claims(page.after, limit).await?,
+        false => state.accounts.list_users(page.after, limit).await?,
+    };
     // A short page is the last one.
     let next = users.last().filter(|_| users.len() == limit).map(|user| user.id.0);
     let users = users.iter().map(UserEntry::from).collect();
