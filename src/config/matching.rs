@@ -362,6 +362,19 @@ pub(super) fn warn_of_networks(root: &Section<'_>, routes: &[Route], has_proxies
     let sections = root.sections("routes");
     let rules = order::ordered(routes.iter().map(|route| &route.policy));
     let some = routes.iter().map(|route| &route.policy).filter(|route| !route.networks.is_empty());
+    for route in some.clone().filter(|route| {
+        route.policy.auth != Auth::Required && route.hosts.iter().any(|host| host.exact().is_none())
+    }) {
+        let Some(section) = sections.get(route.index) else { continue };
+        let text = format!(
+            "route {:?} lets clients of its networks in without a sign-in, under any host: the page of another site can give its \
+             own host name the address of this gateway (DNS rebinding) and read the app in a browser of these networks; \
+             name the hosts in match.host",
+            route.name
+        );
+        let item = section.get("match");
+        section.doc.warn(item.map_or(section.at, |item| item.at), &format!("{}.match", section.key), &text);
+    }
     for route in some.filter(|_| !has_proxies) {
         let more = gives_more(route, &rules);
         let Some(section) = more.as_ref().and_then(|_| sections.get(route.index)) else { continue };

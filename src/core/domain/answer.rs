@@ -82,7 +82,7 @@ pub fn answer(refusal: &Refusal) -> Answer {
         Refusal::Claim => (problem(403, "The access token's claims do not allow this."), None),
         Refusal::Identity(fault) => (problem(403, &fault.to_string()), None),
         Refusal::CrossSite => {
-            (problem(403, "A cookie counts only for requests from this site's own pages."), None)
+            (problem(403, "A cookie or a network counts only for requests from this site's own pages."), None)
         }
         Refusal::NotReady => (problem(503, "The gateway is starting; try again shortly."), None),
         Refusal::Overloaded => (problem(503, "The gateway is at its limit; try again shortly."), None),

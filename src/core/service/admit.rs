@@ -197,7 +197,7 @@ impl<R: AsRef<Route>> Admission<R> {
             destination: None,
         };
         if route.policy.auth == Auth::None {
-            return Ok(anonymous);
+            return self.without_caller(request, anonymous);
         }
         let found = credential::find(request, &route.policy.carriers)?;
         // A browser adds our cookie to every request, also to one that the page's own script gave a token in
@@ -225,7 +225,8 @@ impl<R: AsRef<Route>> Admission<R> {
                 Auth::Required if is_left_to_app => Ok(anonymous),
                 Auth::Required if is_over => Err(Refusal::SessionOver.into()),
                 Auth::Required => Err(Refusal::NoToken.into()),
-                Auth::Optional | Auth::None => Ok(anonymous),
+                Auth::Optional | Auth::None if is_left_to_app => Ok(anonymous),
+                Auth::Optional | Auth::None => self.without_caller(request, anonymous),
             };
         };
         let is_cross_site = carrier == Carrier::Cookie
@@ -253,6 +254,20 @@ impl<R: AsRef<Route>> Admission<R> {
             }
             Err(turned_away) => Err(turned_away),
         }
+    }
+
+    /// Admits what needs no caller. Where a route is for clients of some networks, the address of the client is the
+    /// credential, which a browser lends to the pages of every site, as it does a cookie: the same-origin rule holds.
+    fn without_caller(&self, request: &Request<'_>, anonymous: Permit<R>) -> Result<Permit<R>, TurnedAway> {
+        let route = R::as_ref(&anonymous.route);
+        if !route.networks.is_empty()
+            && same_origin::is_unsafe(request.method, request.websocket)
+            // What says nothing of where it comes from is a program.
+            && self.sender(request, route) == Sender::CrossOrigin
+        {
+            return Err(Refusal::CrossSite.into());
+        }
+        Ok(anonymous)
     }
 
     /// Admits what a good session cookie came with, and notes the use.
@@ -462,6 +477,65 @@ mod tests {
         }
     }
 
+    fn route(auth: Auth) -> Route {
+        Route {
+            name: "app".into(),
+            index: 0,
+            upstreams: Vec::new(),
+            hosts: vec![HostPattern::Every],
+            paths: vec![PathPattern::root()],
+            networks: Vec::new(),
+            public: ["=/manifest.json", "=/a:b"]
+                .map(|path| Public::to_read(PathPattern::parse(path).unwrap()))
+                .into_iter()
+                .chain([Public { methods: vec!["POST".into()], path: PathPattern::parse("=/acs").unwrap() }])
+                .collect(),
+            methods: Vec::new(),
+            policy: Policy {
+                auth,
+                require: Require::default(),
+                carriers: Carriers { cookie: Some("sid".into()), ..Carriers::default() },
+                issuers: Vec::new(),
+            },
+            allow: Allow::default(),
+            after_expiry: std::time::Duration::ZERO,
+            cors: None,
+            browser: RouteBrowser::default(),
+        }
+    }
+
+    fn admission(route: Route, fault: TokenFault, set: Option<bool>) -> Admission {
+        Admission {
+            routes: Table::new(vec![route]),
+            authenticator: Authenticator {
+                verifier: Arc::new(Fixed(fault)),
+                revocations: Arc::new(Set(set)),
+                clock: Arc::new(Still),
+            },
+            own: OwnOrigins { scheme: Scheme::Https, named: Vec::new() },
+            sessions: None,
+        }
+    }
+
+    fn request<'a>(
+        method: &'a str,
+        path: &'a str,
+        websocket: bool,
+        client: Option<IpAddr>,
+        headers: &'a dyn Headers,
+    ) -> Request<'a> {
+        Request {
+            method,
+            host: Host::parse(b"a.test").unwrap(),
+            path: Path::parse(path.as_bytes()).unwrap(),
+            query: None,
+            websocket,
+            is_peer_trusted: false,
+            client,
+            headers,
+        }
+    }
+
     async fn admitted(
         auth: Auth,
         fault: TokenFault,
@@ -480,54 +554,74 @@ mod tests {
         path: &str,
         websocket: bool,
     ) -> Result<(bool, Option<String>), Refusal> {
-        let route = Route {
-            name: "app".into(),
-            index: 0,
-            upstreams: Vec::new(),
-            hosts: vec![HostPattern::Every],
-            paths: vec![PathPattern::root()],
-            networks: Vec::new(),
-            public: ["=/manifest.json", "=/a:b"]
-                .map(|path| Public::to_read(PathPattern::parse(path).unwrap()))
-                .into(),
-            methods: Vec::new(),
-            policy: Policy {
-                auth,
-                require: Require::default(),
-                carriers: Carriers { cookie: Some("sid".into()), ..Carriers::default() },
-                issuers: Vec::new(),
-            },
-            allow: Allow::default(),
-            after_expiry: std::time::Duration::ZERO,
-            cors: None,
-            browser: RouteBrowser::default(),
-        };
-        let admission = Admission {
-            routes: Table::new(vec![route]),
-            authenticator: Authenticator {
-                verifier: Arc::new(Fixed(fault)),
-                revocations: Arc::new(Set(set)),
-                clock: Arc::new(Still),
-            },
-            own: OwnOrigins { scheme: Scheme::Https, named: Vec::new() },
-            sessions: None,
-        };
-        let request = Request {
-            method,
-            host: Host::parse(b"a.test").unwrap(),
-            path: Path::parse(path.as_bytes()).unwrap(),
-            query: None,
-            websocket,
-            is_peer_trusted: false,
-            client: None,
-            headers: &Cookie(cookie),
-        };
+        let admission = admission(route(auth), fault, set);
+        let headers = Cookie(cookie);
+        let request = request(method, path, websocket, None, &headers);
         match admission.admit(&request, [192, 0, 2, 1].into()).await {
             Verdict::Permit(permit) => {
                 Ok((permit.caller().is_some(), permit.spent_cookie().map(str::to_owned)))
             }
             Verdict::Refusal { refusal, .. } => Err(refusal),
             Verdict::Redirect { .. } => unreachable!("no route sends a browser elsewhere"),
+        }
+    }
+
+    struct From(&'static [(&'static str, &'static str)]);
+
+    impl Headers for From {
+        fn each<'a>(&'a self, name: &str, visit: &mut dyn FnMut(&'a [u8])) {
+            for (_, value) in self.0.iter().filter(|(known, _)| *known == name) {
+                visit(value.as_bytes());
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_network_lends_nothing_to_pages_of_other_sites() {
+        type Case = (
+            Auth,
+            &'static str,
+            &'static str,
+            bool,
+            &'static [(&'static str, &'static str)],
+            Option<Refusal>,
+        );
+        const OTHER: &[(&str, &str)] = &[("origin", "https://evil.test"), ("sec-fetch-site", "cross-site")];
+        const OWN: &[(&str, &str)] = &[("origin", "https://a.test"), ("sec-fetch-site", "same-origin")];
+        let home = ["192.0.2.0/24".parse().unwrap()];
+        let cross_site = Some(Refusal::CrossSite);
+        let cases: [Case; 11] = [
+            (Auth::None, "POST", "/x", false, OTHER, cross_site.clone()),
+            (Auth::None, "DELETE", "/x", false, &[("origin", "https://evil.test")], cross_site.clone()),
+            (Auth::None, "POST", "/x", false, &[("referer", "https://evil.test/y")], cross_site.clone()),
+            (Auth::None, "GET", "/x", true, OTHER, cross_site.clone()),
+            (Auth::Optional, "POST", "/x", false, OTHER, cross_site),
+            (Auth::None, "POST", "/x", false, OWN, None),
+            (Auth::Optional, "GET", "/x", true, OWN, None),
+            // A program.
+            (Auth::None, "POST", "/x", false, &[], None),
+            (Auth::None, "GET", "/x", false, OTHER, None),
+            // What is public is so for pages of other sites, too.
+            (Auth::Required, "POST", "/acs", false, OTHER, None),
+            (Auth::Required, "POST", "/x", false, OTHER, Some(Refusal::NoToken)),
+        ];
+        for (auth, method, path, websocket, fields, refused) in cases {
+            let here = Route { networks: home.into(), ..route(auth) };
+            let elsewhere = Route { networks: Vec::new(), ..here.clone() };
+            let from = |route: Route| {
+                let admission = admission(route, TokenFault::Expired, Some(false));
+                async move {
+                    let (client, headers) = (IpAddr::from([192, 0, 2, 1]), From(fields));
+                    let request = request(method, path, websocket, Some(client), &headers);
+                    match admission.admit(&request, [192, 0, 2, 1].into()).await {
+                        Verdict::Refusal { refusal, .. } => Some(refusal),
+                        Verdict::Permit(_) | Verdict::Redirect { .. } => None,
+                    }
+                }
+            };
+            assert_eq!(from(here).await, refused, "{auth:?} {method} {path} {fields:?}");
+            let anywhere = refused.filter(|refusal| *refusal == Refusal::NoToken);
+            assert_eq!(from(elsewhere).await, anywhere, "{auth:?} {method} {path} {fields:?}");
         }
     }
 

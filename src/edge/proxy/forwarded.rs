@@ -18,6 +18,7 @@ use ipnet::IpNet;
 use super::fields::{self, FieldName, HeaderFields};
 use crate::config::ClientAddress;
 use palisade_core::domain::request::Host;
+use palisade_core::domain::reserved::fold;
 
 /// The trusted proxies, and the field that is read.
 #[derive(Debug, Clone, Default)]
@@ -58,7 +59,9 @@ impl Believed {
     /// The client's address as far as it may decide what is let in: only where it is certain. It is not known when a peer
     /// that is no believed proxy sends any field that names a client, since it may be a proxy that the operator did not list; when a
     /// believed one sends none, or one that cannot be read to the entry of the client; and when it sends several such
-    /// fields that name different clients: then the client wrote one of them, and which one depends on the proxy.
+    /// fields that name different clients: then the client wrote one of them, and which one depends on the proxy. A chain
+    /// whose every entry is a believed proxy names no client: so it looks when address translation in front of the first
+    /// proxy gives every client the address of one.
     #[must_use]
     pub fn network_address(
         &self,
@@ -70,7 +73,7 @@ impl Believed {
         let Some(relayed) = relayed else {
             return (named.count() == 0).then(|| peer.to_canonical());
         };
-        let client = relayed.client().filter(|_| relayed.is_whole)?;
+        let client = relayed.client().filter(|client| relayed.is_whole && !self.is_proxy(*client))?;
         for field in named {
             // In a spelling that only some servers take for the field, the believed proxy did not write it.
             let ForwardingField::Exact(field) = field else { return None };
@@ -137,26 +140,20 @@ impl Believed {
 /// A field that names the client, to some server.
 enum ForwardingField {
     Exact(ClientAddress),
-    /// In a spelling that some servers fold into it: `X_Forwarded_For`.
+    /// In a spelling that some server folds into it: `X_Forwarded_For`, `X.Forwarded.For`.
     Folded,
 }
 
 impl ForwardingField {
     /// `name` in lower case.
     fn of(name: &str) -> Option<ForwardingField> {
-        let is = |known: &str| {
-            name.len() == known.len()
-                && name
-                    .bytes()
-                    .zip(known.bytes())
-                    .all(|(one, two)| one == two || (one == b'_' && two == b'-'))
-        };
+        let folded = fold(name);
         let known = [
             ("forwarded", ClientAddress::Forwarded),
             ("x-forwarded-for", ClientAddress::XForwardedFor),
             ("x-real-ip", ClientAddress::XRealIp),
         ];
-        let (text, field) = known.into_iter().find(|(known, _)| is(known))?;
+        let (text, field) = known.into_iter().find(|(known, _)| **known == *folded)?;
         Some(if text == name { ForwardingField::Exact(field) } else { ForwardingField::Folded })
     }
 }
