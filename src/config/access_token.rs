@@ -42,7 +42,7 @@ fn name(item: &Item<'_>, names: &[String]) -> Option<String> {
         "\"Authorization\", or a header name that carries nothing else, such as \"X-Forwarded-Access-Token\"";
     let name = item.read(want, |text| {
         let is_known = NAMES.iter().any(|name| text.eq_ignore_ascii_case(name));
-        (form::is_token(text) && (is_known || !form::is_reserved_header(text))).then(|| text.to_owned())
+        (is_known || form::is_sendable(text)).then(|| text.to_owned())
     })?;
     match names.iter().any(|taken| *taken == *fold(&name)) {
         // Apps that read `_` as `-` could not tell them apart.
@@ -61,7 +61,13 @@ pub fn judge(section: &Section<'_>, policy: &Policy, forward: &Forward, tokens: 
     if token.is_authorization() {
         authorization::refuse_taken(section, &item, &policy.carriers);
     }
-    if token.audience == tokens.audience {
+    if token.audience == tokens.audience && headers.get("audience").is_none() {
+        item.bad_as::<()>(
+            format!("a token for {:?}, the name of the route and tokens.audience at once", token.audience),
+            "an audience of its own beside it; written out it may be tokens.audience, and then the app can do in this \
+             gateway whatever the caller can",
+        );
+    } else if token.audience == tokens.audience {
         let text = format!(
             "tokens for the audience {:?} (tokens.audience) open every route of this gateway and the caller's own account: \
              the app can do there whatever the caller can",

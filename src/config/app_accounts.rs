@@ -1,11 +1,12 @@
-//! What a preset of identity headers means for the accounts that an app makes of it: each must be one person's.
+//! What identity headers mean for the accounts that an app makes of them: each must be one person's.
 
 use super::file::Section;
 use super::settings::Route;
-use palisade_core::domain::identity_fields::IdentitySource;
+use palisade_core::domain::identity_fields::{IdentityField, IdentitySource};
+use palisade_core::domain::reserved::fold;
 use palisade_core::domain::route::Auth;
 
-/// A route whose app makes accounts of what is in `Remote-User`.
+/// A route whose app may make accounts of what is in one of its fields.
 struct Naming<'a> {
     route: &'a Route,
     user: &'a IdentitySource,
@@ -20,9 +21,8 @@ pub(super) fn judge(root: &Section<'_>, routes: &[Route], issuers: &[String], ow
     for route in routes {
         let policy = &route.policy.policy;
         let told = policy.require.identity.iter().flat_map(|told| &told.fields);
-        let Some(user) = told.clone().find(|field| field.is_required).map(|field| &field.source) else {
-            continue;
-        };
+        let user = told.clone().find(|field| field.is_required).or_else(|| told.clone().find(names_a_person));
+        let Some(IdentityField { header, source: user, is_required, .. }) = user else { continue };
         let Some(section) = sections.get(route.policy.index).filter(|_| policy.auth != Auth::None) else {
             continue;
         };
@@ -35,9 +35,14 @@ pub(super) fn judge(root: &Section<'_>, routes: &[Route], issuers: &[String], ow
             section.doc.fault(
                 section.get("issuers").map_or(headers, |item| item.at),
                 &key("issuers"),
-                format!("several issuers beside headers.preset: {}", accepted.join(", ")),
-                "one issuer: Remote-User does not say whose it is, so a person of one issuer could enter the account of \
-                 another's",
+                match is_required {
+                    true => format!("several issuers beside headers.preset: {}", accepted.join(", ")),
+                    false => format!("several issuers beside {header:?}: {}", accepted.join(", ")),
+                },
+                &format!(
+                    "one issuer: {header} does not say whose it is, so a person of one issuer could enter the account of \
+                     another's"
+                ),
             );
             continue;
         };
@@ -52,7 +57,7 @@ pub(super) fn judge(root: &Section<'_>, routes: &[Route], issuers: &[String], ow
         if let Some(other) = before.iter().find(|other| other.mixes_with(&naming)) {
             section.doc.fault(
                 headers,
-                &key("headers.preset"),
+                &key(if *is_required { "headers.preset" } else { "headers.claims" }),
                 format!(
                     "another issuer or another `user` than route {:?}, which has an upstream in common",
                     other.route.policy.name
@@ -62,6 +67,12 @@ pub(super) fn judge(root: &Section<'_>, routes: &[Route], issuers: &[String], ow
         }
         before.push(naming);
     }
+}
+
+/// Whether an app may take what the field holds for an account of its own. The `X-Auth-` fields come with the issuer.
+fn names_a_person(field: &&IdentityField) -> bool {
+    let is_ours = fold(&field.header).starts_with("x-auth-");
+    !is_ours && !matches!(field.source, IdentitySource::Claim(_))
 }
 
 impl Naming<'_> {

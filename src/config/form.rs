@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 use palisade_core::domain::email::EmailAddress;
 use palisade_core::domain::name::is_line;
 use palisade_core::domain::request::{Host, is_loopback};
-use palisade_core::domain::reserved::fold;
+use palisade_core::domain::reserved::{fold, never_passes};
 
 /// A string for an error message: userinfo hidden, since it may be a password, and cut when long.
 pub fn quoted(text: &str) -> String {
@@ -177,6 +177,15 @@ pub fn is_reserved_header(name: &str) -> bool {
     let groups =
         ["palisade-", "content-", "proxy-", "sec-", "transfer-", "x-forwarded-", "if-", "access-control-"];
     NAMES.contains(&&*name) || groups.iter().any(|group| name.starts_with(group))
+}
+
+/// Whether a field of this name may be set: neither HTTP's own, nor one that the gateway sets for another reason.
+pub fn is_sendable(header: &str) -> bool {
+    let folded = fold(header);
+    let is_identity = folded == "x-auth" || folded.starts_with("x-auth-");
+    is_token(header)
+        && !is_reserved_header(header)
+        && (is_identity || never_passes(header).is_none())
 }
 
 /// A mailbox (RFC 5322 §3.4): `a@b`, `Name <a@b>` or `"Name" <a@b>`.

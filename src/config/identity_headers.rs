@@ -180,7 +180,7 @@ fn claims(headers: &Section<'_>, fields: &mut Vec<IdentityField>, names: &mut Ve
         let of_preset = fields.iter().position(|field| field.header.eq_ignore_ascii_case(header));
         let of_preset = of_preset.filter(|_| !named.contains(&folded));
         let entry = entry(&item, of_preset.is_some());
-        if !is_sendable(header) {
+        if !form::is_sendable(header) {
             item.bad_as::<()>(format!("{header:?}"), "a header name that carries nothing else");
         } else if let Some(at) = of_preset {
             if let Some(entry) = entry {
@@ -201,15 +201,6 @@ fn claims(headers: &Section<'_>, fields: &mut Vec<IdentityField>, names: &mut Ve
         named.push(folded.clone());
         names.push(folded);
     }
-}
-
-/// Whether a field of this name may be set: neither HTTP's own, nor one that the gateway sets for another reason.
-fn is_sendable(header: &str) -> bool {
-    let folded = fold(header);
-    let is_identity = folded == "x-auth" || folded.starts_with("x-auth-");
-    form::is_token(header)
-        && !form::is_reserved_header(header)
-        && (is_identity || reserved::never_passes(header).is_none())
 }
 
 fn is_groups(source: &IdentitySource) -> bool {
@@ -270,6 +261,12 @@ fn change(fields: &mut Vec<IdentityField>, at: usize, entry: Entry, item: &Item<
         Entry::Sent { claim, encoding } => {
             field.encoding = encoding.unwrap_or(field.encoding);
             field.source = claim.unwrap_or_else(|| field.source.clone());
+            field.is_groups = is_groups(&field.source);
+            if field.is_groups && !field.is_list {
+                item.bad::<()>(
+                    "a claim of one text: groups are a list, for Remote-Groups or a header of its own",
+                );
+            }
         }
     }
 }
