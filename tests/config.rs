@@ -345,6 +345,13 @@ fn networks_that_give_more_are_warned_of_while_no_proxy_is_named() {
     assert_eq!(stars("", ""), [""; 0]);
     assert_eq!(stars("auth = \"none\"", ""), [""; 0]);
     // A network of every client is no network.
+    let rebound = |host: &str, auth: &str| {
+        let keys = format!("match = {{ {host}networks = [\"10.0.0.7\"] }}\nauth = \"{auth}\"");
+        let warnings = inline(&route("home", &keys)).unwrap().warnings;
+        warnings.into_iter().filter(|line| line.contains("DNS rebinding")).count()
+    };
+    assert_eq!([rebound("", "none"), rebound("", "optional"), rebound("", "required")], [1, 1, 0]);
+    assert_eq!(rebound("host = \"*.app.test\", ", "none"), 0);
     let wide = inline(&route("home", "match.networks = [\"0.0.0.0/0\"]")).unwrap().warnings;
     assert!(wide.iter().any(|line| line.contains("match.networks[0]: so wide a network")), "{wide:?}");
 }
@@ -465,7 +472,7 @@ fn a_token_for_an_apps_server_is_for_its_route_unless_the_file_says_otherwise() 
             Some("open every route of this gateway"),
         ),
         (
-            "access_token = \"X-Token\"",
+            "access_token = \"X-Token\", audience = \"wiki\"",
             "[tokens]\naudience = \"wiki\"\n",
             Some("open every route of this gateway"),
         ),

@@ -183,9 +183,7 @@ pub fn is_reserved_header(name: &str) -> bool {
 pub fn is_sendable(header: &str) -> bool {
     let folded = fold(header);
     let is_identity = folded == "x-auth" || folded.starts_with("x-auth-");
-    is_token(header)
-        && !is_reserved_header(header)
-        && (is_identity || never_passes(header).is_none())
+    is_token(header) && !is_reserved_header(header) && (is_identity || never_passes(header).is_none())
 }
 
 /// A mailbox (RFC 5322 §3.4): `a@b`, `Name <a@b>` or `"Name" <a@b>`.

@@ -362,9 +362,10 @@ pub(super) fn warn_of_networks(root: &Section<'_>, routes: &[Route], has_proxies
     let sections = root.sections("routes");
     let rules = order::ordered(routes.iter().map(|route| &route.policy));
     let some = routes.iter().map(|route| &route.policy).filter(|route| !route.networks.is_empty());
-    for route in some.clone().filter(|route| {
-        route.policy.auth != Auth::Required && route.hosts.iter().any(|host| host.exact().is_none())
-    }) {
+    for route in some
+        .clone()
+        .filter(|route| route.policy.auth != Auth::Required && route.hosts.contains(&HostPattern::Every))
+    {
         let Some(section) = sections.get(route.index) else { continue };
         let text = format!(
             "route {:?} lets clients of its networks in without a sign-in, under any host: the page of another site can give its \
