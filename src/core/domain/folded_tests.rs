@@ -98,3 +98,9 @@ fn a_wildcard_takes_what_any_server_takes_for_a_segment() {
         assert_eq!(seen(path, "/", &known), expected, "{path}");
     }
 }
+
+#[test]
+fn a_pattern_that_may_be_the_host_of_a_reference_is_read_as_one() {
+    let known = ["/", "/%2Fhost", "/admin"];
+    assert_eq!(seen("/%2Fhost/admin", "/%2Fhost", &known), ["/", "/%2Fhost", "/admin"]);
+}
