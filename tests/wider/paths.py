@@ -5,8 +5,12 @@ The gateway is sent generated paths without a token. Whatever it lets through, n
 page; and what it lets through to the route of the public page or of the rest is counted, so that refusing
 everything would not do. Each path is also sent to the servers themselves: enough of them must get past a
 gateway that compares texts, or the paths would prove nothing.
+
+The same is done with the other forms of rules: an exact path and one with a wildcard are closed in an open app, and
+are public in a closed one.
 """
 
+import json
 import os
 import random
 import re
@@ -32,6 +36,19 @@ KNOWN = [
 ]
 
 
+# For the exact path and the wildcard.
+FORMS = (
+    ["/"] * 8 + ["/..", "/../", "/..;/", "..", ".", "//", ";", ";a=b", "/;/", "%2F", "%5C", "%23", "%3F", "%3B", "%20", "%25", "%2e"]
+    + ["%252F", "%252e", "%2523", "%253F", "%253b", "%C0%AF", "x", "a", "files", "files", "FILES", "keys", "keys", "Keys"]
+    + ["ping", "ping", "PING", "%70ing", "%2570ing", "%6beys", "%256beys", "public"]
+)
+KNOWN_FORMS = [
+    "/ping", "/ping/", "/PING", "/ping;x", "/ping.", "/ping%20", "/ping%23", "/ping%3Fx", "/%2570ing", "//x/ping", "//ping", "/x/..;/ping",
+    "/files/a/keys", "/files/a/keys/x", "/files/a/KEYS", "/files/;/a/keys", "/files/a;x/keys", "/files/a%2Fkeys", "/files//keys",
+    "/files/a%2F../keys", "/files/%2e%2e/keys", "/files/a/b/keys", "/files/a%252Fkeys", "/files/a%23/keys", "/files/a/keys;x/y",
+]
+
+
 def paths():
     dice = random.Random(SEED)
     yield from KNOWN
@@ -39,6 +56,15 @@ def paths():
         start = dice.choice(["/", "/", "/public/", "/public/", "/public", "/a/"])
         end = dice.choice(["", "", "admin/secret", "/admin/x", "..;/admin/x", "/..;/..;/admin/secret", "/../admin/x"])
         yield start + "".join(dice.choice(PIECES) for _ in range(dice.randint(0, 6))) + end
+
+
+def form_paths():
+    dice = random.Random(SEED)
+    yield from KNOWN_FORMS
+    for _ in range(PATHS // 2 - len(KNOWN_FORMS)):
+        start = dice.choice(["/", "/ping", "/files/", "/files/a", "/files/a/keys", "/public/", "/x/"])
+        end = dice.choice(["", "", "/keys", "keys/x", "/../ping", "ping", "..;/ping", "/"])
+        yield start + "".join(dice.choice(FORMS) for _ in range(dice.randint(0, 4))) + end
 
 
 class Connection:
@@ -122,7 +148,7 @@ def servlet(name, at):
 WEB = (
     '<web-app xmlns="https://jakarta.ee/xml/ns/jakartaee" version="6.0"><servlet><servlet-name>jsp</servlet-name>'
     "<servlet-class>org.apache.jasper.servlet.JspServlet</servlet-class></servlet>"
-    + servlet("admin", "/admin/*") + servlet("public", "/public/*") + servlet("other", "/") + "</web-app>"
+    + servlet("admin", "/admin/*") + servlet("public", "/public/*") + servlet("ping", "/ping") + servlet("other", "/") + "</web-app>"
 )
 
 
@@ -180,12 +206,16 @@ http {{
         location /admin/ {{ return 200 "served:admin\\n"; }}
         location = /public {{ return 200 "served:public\\n"; }}
         location /public/ {{ return 200 "served:public\\n"; }}
+        location = /ping {{ return 200 "served:ping\\n"; }}
+        location ~ ^/files/[^/]+/keys(/|$) {{ return 200 "served:keys\\n"; }}
         location / {{ return 200 "served:other\\n"; }}
     }}
     server {{
         listen 127.0.0.1:{caseless};
         location ~* ^/admin(/|$) {{ return 200 "served:admin\\n"; }}
         location ~* ^/public(/|$) {{ return 200 "served:public\\n"; }}
+        location ~* ^/ping$ {{ return 200 "served:ping\\n"; }}
+        location ~* ^/files/[^/]+/keys(/|$) {{ return 200 "served:keys\\n"; }}
         location / {{ return 200 "served:other\\n"; }}
     }}
     server {{
@@ -207,11 +237,17 @@ def express(run, folder):
     return servers
 
 
-def route(name, host, at, auth, port, allow):
+def route(name, host, at, auth, port, allow, public=()):
     return (
-        f'[[routes]]\nname = "{name}"\nmatch = {{ host = "{host}", path = "{at}" }}\nauth = "{auth}"\n'
+        f'[[routes]]\nname = "{name}"\nmatch = {{ host = "{host}", path = {json.dumps(at)} }}\nauth = "{auth}"\n'
         f'upstream = ["http://127.0.0.1:{port}"]\nallow = {allow}\n'
+        + (f"public = {json.dumps(list(public))}\n" if public else "")
     )
+
+
+def forms(name):
+    """The exact path and the wildcard, as far as a server has them: a servlet is mapped to no wildcard in the middle."""
+    return ["=/ping"] if "tomcat" in name or name == "nginx-again" else ["=/ping", "/files/*/keys"]
 
 
 def page_of(body):
@@ -232,14 +268,18 @@ def story(run, folder):
             for page in ("admin/x", "public/x"):
                 run.until(f"{name} serves its pages", lambda: page_of(Connection(port).get(f"/{page}", name)[1]) == page[:-2])
         # Every server behind a gateway that lets through all it can be told to, and behind one as it comes.
-        table = ""
+        table, allow_all = "", '["encoded-slash", "empty-segment"]'
         for name, port in servers.items():
             for host, allow in ((name, '["encoded-slash", "empty-segment"]'), (f"{name}.strict", "[]")):
                 table += route(f"{host}-rest", host, "/", "none", port, allow)
                 table += route(f"{host}-public", host, "/public", "none", port, allow)
                 table += route(f"{host}-admin", host, "/admin", "required", port, allow)
+            table += route(f"{name}.forms-rest", f"{name}.forms", "/", "none", port, allow_all)
+            table += route(f"{name}.forms-closed", f"{name}.forms", forms(name), "required", port, allow_all)
+            table += route(f"{name}.open", f"{name}.open", "/", "required", port, allow_all, ["/public", *forms(name)])
         gateway = run.Gateway(folders["gateway"], "[log]\naccess = false\n" + table)
         compare(gateway, servers)
+        compare_forms(gateway, servers)
     finally:
         for process in run.Process.running[begun:]:
             process.stop()
@@ -262,3 +302,25 @@ def compare(gateway, servers):
         print(f"        {name}: of {len(all_paths)} paths {hidden} hide the closed page; {admitted} of {2 * len(all_paths)} requests were served", flush=True)
         assert hidden >= 1, f"{name}: the paths prove nothing"
         assert admitted >= len(all_paths) // 50, f"{name}: nearly everything is refused"
+
+
+def compare_forms(gateway, servers):
+    all_paths = list(form_paths())
+    for name, port in servers.items():
+        direct, through = Connection(port), Connection(gateway.port)
+        hidden = closed = opened = 0
+        for path in all_paths:
+            bare = page_of(direct.get(path, name)[1])
+            hidden += bare in ("ping", "keys") and not re.match(r"/ping$|/files/[^/]+/keys(/|$)", path)
+            status, body = through.get(path, f"{name}.forms")
+            page = page_of(body)
+            assert page not in ("ping", "keys"), f"{name}.forms: GET {path} without a token was answered with {page!r} ({status})"
+            closed += page in ("public", "other")
+            status, body = through.get(path, f"{name}.open")
+            page = page_of(body)
+            # A server of files says 404 for what is not there, in what is public too.
+            assert status == 404 or page not in ("admin", "other"), f"{name}.open: GET {path} without a token was answered with {page!r} ({status})"
+            opened += page in ("ping", "keys", "public")
+        print(f"        {name}: of {len(all_paths)} paths {hidden} hide an exact page or one behind a wildcard; {closed} were served beside them, {opened} of what is public", flush=True)
+        assert hidden >= 1, f"{name}: the paths prove nothing"
+        assert min(closed, opened) >= 10, f"{name}: nearly everything is refused"

@@ -14,6 +14,8 @@ function router() {
   const app = express();
   app.use("/admin", (_, answer) => answer.send(marker("admin")));
   app.use("/public", (_, answer) => answer.send(marker("public")));
+  app.all("/ping", (_, answer) => answer.send(marker("ping")));
+  app.use("/files/:id/keys", (_, answer) => answer.send(marker("keys")));
   app.use((_, answer) => answer.send(marker("other")));
   app.use((_error, _request, answer, _next) => answer.status(400).send("no"));
   return app;
@@ -25,6 +27,11 @@ function files() {
     mkdirSync(`${folder}/${page}`);
     for (const name of ["index.html", "x", "secret"]) writeFileSync(`${folder}/${page}/${name}`, marker(page));
   }
+  writeFileSync(`${folder}/ping`, marker("ping"));
+  for (const id of ["a", "x"]) {
+    mkdirSync(`${folder}/files/${id}/keys`, { recursive: true });
+    for (const name of ["index.html", "x"]) writeFileSync(`${folder}/files/${id}/keys/${name}`, marker("keys"));
+  }
   const app = express();
   app.use(express.static(folder, { dotfiles: "allow" }));
   app.use((_, answer) => answer.status(404).send(marker("other")));
@@ -32,7 +39,8 @@ function files() {
   return app;
 }
 
-const page = (path) => /^\/(admin|public)(\/|$)/.exec(path)?.[1] ?? "other";
+const page = (path) =>
+  /^\/(admin|public)(\/|$)/.exec(path)?.[1] ?? /^\/(ping)$/.exec(path)?.[1] ?? /^\/files\/[^/]+\/(keys)(\/|$)/.exec(path)?.[1] ?? "other";
 
 function reading(read) {
   return (request, answer) => {
