@@ -242,7 +242,7 @@ fn covering(matches: &[Match<'_>], spots: &[Spot], rule: usize) -> Option<Spot> 
         theirs.iter().any(|one| own.networks.iter().any(|network| network.contains(one)))
     };
     let near = others.iter().find(is_near)?;
-    own.networks.iter().all(is_covered).then(|| **near)
+    own.networks.iter().all(is_covered).then_some(**near)
 }
 
 /// Rules at paths that overlap. Of two paths without a star one is narrower, or they have nothing in common.
