@@ -7,6 +7,7 @@
 //! configuration. The health listener has nothing that such a page could change, and answers to every name.
 
 use std::net::Ipv4Addr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,13 +17,14 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Router};
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 
 use super::super::failure::Failure;
 use super::operator::Peer;
+use super::slots::{Slot, Slots};
 use palisade_core::domain::request::Host;
 
 /// The largest header section, in bytes.
@@ -35,8 +37,11 @@ const AGAIN: Duration = Duration::from_millis(20);
 struct Bounds {
     /// What the configuration calls the listener.
     key: &'static str,
-    /// Connections at once; further ones wait to be accepted.
+    /// Connections at once. A further one has the oldest closed that has sent no whole request head, and waits while all
+    /// are being answered.
     connections: usize,
+    /// Connections of one peer address, see [`Slots`].
+    of_peer: usize,
     /// How long a header section may take; also how long a connection may be idle between two requests.
     header: Duration,
     /// How long a connection may take, which then serves one request. `None`: as long as it goes on asking.
@@ -44,13 +49,20 @@ struct Bounds {
 }
 
 /// An operator's call may take its time.
-const ADMIN: Bounds =
-    Bounds { key: "server.admin", connections: 256, header: Duration::from_secs(10), whole: None };
+const ADMIN: Bounds = Bounds {
+    key: "server.admin",
+    connections: 256,
+    of_peer: 256,
+    header: Duration::from_secs(10),
+    whole: None,
+};
 /// Everything in reach may connect here, so a client that does not read its answer has an end as well, and all of them
-/// together take half of the fewest descriptors that are kept from proxied traffic.
+/// together take half of the fewest descriptors that are kept from proxied traffic. A liveness probe that is not answered
+/// restarts the process, so idle clients must not make it wait.
 const HEALTH: Bounds = Bounds {
     key: "server.health",
     connections: 32,
+    of_peer: 4,
     header: Duration::from_secs(5),
     whole: Some(Duration::from_secs(10)),
 };
@@ -69,12 +81,11 @@ pub async fn serve_health(listener: TcpListener, router: Router) {
 }
 
 async fn serve_within(bounds: Bounds, listener: TcpListener, router: Router) {
-    let slots = Arc::new(Semaphore::new(bounds.connections));
+    let slots = Slots::new(bounds.connections, bounds.of_peer);
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(bounds.header).max_buf_size(MAX_HEADER);
     http.keep_alive(bounds.whole.is_none());
-    // Never closed, so there is always a slot in the end.
-    while let Ok(slot) = Arc::clone(&slots).acquire_owned().await {
+    loop {
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -83,18 +94,42 @@ async fn serve_within(bounds: Bounds, listener: TcpListener, router: Router) {
                 continue;
             }
         };
-        let connection = http.serve_connection(
-            TokioIo::new(stream),
-            TowerToHyperService::new(router.clone().layer(Extension(Peer(peer.ip())))),
-        );
-        tokio::spawn(async move {
-            // What a client does to its own connection is not worth a line.
-            match bounds.whole {
-                None => drop(connection.await),
-                Some(whole) => drop(tokio::time::timeout(whole, connection).await),
-            }
-            drop(slot);
+        let Some(slot) = slots.take(peer.ip()).await else { continue };
+        let asked = slot.asked();
+        let router = TowerToHyperService::new(router.clone().layer(Extension(Peer(peer.ip()))));
+        let service = service_fn(move |request| {
+            asked.say();
+            router.call(request)
         });
+        let connection = http.serve_connection(TokioIo::new(stream), service);
+        tokio::spawn(async move {
+            let ended = until_ended(connection, &slot);
+            match bounds.whole {
+                None => ended.await,
+                Some(whole) => drop(tokio::time::timeout(whole, ended).await),
+            }
+        });
+    }
+}
+
+/// Serves a connection until it ends, or makes room for another one before its first request.
+async fn until_ended(connection: impl Future, slot: &Slot) {
+    let mut connection = pin!(connection);
+    // What a client does to its own connection is not worth a line.
+    tokio::select! {
+        _ = &mut connection => return,
+        () = slot.asked_to_leave() => {}
+    }
+    // A head that has arrived counts although it has not been read, as in a burst of connections that are accepted in one
+    // go: the runtime looks at its sockets before it comes back to a task that yields.
+    tokio::task::yield_now().await;
+    tokio::select! {
+        biased;
+        _ = &mut connection => return,
+        () = std::future::ready(()) => {}
+    }
+    if !slot.is_idle() {
+        connection.await;
     }
 }
 
@@ -142,9 +177,12 @@ fn is_ours(host: &[u8], hosts: &[String]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use axum::routing::get;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpStream;
+    use tokio::net::{TcpSocket, TcpStream};
+    use tokio::sync::{Semaphore, mpsc};
 
     use super::*;
 
@@ -196,6 +234,110 @@ mod tests {
         let read = other.read_to_string(&mut said);
         tokio::time::timeout(Duration::from_secs(20), read).await.expect("the first one is kept").unwrap();
         assert_eq!(said.matches("HTTP/1.1 200").count(), 1, "{said}");
+    }
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+    const LIVEZ: &str = "GET /livez HTTP/1.1\r\nHost: a\r\n\r\n";
+
+    /// A health listener whose deadlines never come, with `/livez` and what `more` has.
+    async fn health(more: Router) -> (SocketAddr, impl Future<Output = ()>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let hour = Duration::from_secs(3600);
+        let bounds = Bounds { header: hour, whole: Some(hour), ..HEALTH };
+        (address, serve_within(bounds, listener, more.route("/livez", get(|| async { "alive" }))))
+    }
+
+    /// A connection from 127.0.0.`peer` over which `text` has been written.
+    async fn connect(peer: u8, address: SocketAddr, text: &str) -> TcpStream {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(([127, 0, 0, peer], 0).into()).unwrap();
+        let mut stream = socket.connect(address).await.unwrap();
+        stream.write_all(text.as_bytes()).await.unwrap();
+        stream
+    }
+
+    /// Whether the connection is answered with 200 before it ends; it is closed with nothing said otherwise.
+    async fn is_answered(mut stream: TcpStream) -> bool {
+        let mut said = Vec::new();
+        let read = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut said));
+        // A connection that is closed with something unread is reset.
+        let _ = read.await.expect("neither answered nor closed");
+        assert!(said.is_empty() || said.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&said));
+        !said.is_empty()
+    }
+
+    #[tokio::test]
+    async fn idle_connections_make_room_for_a_probe_the_oldest_first() {
+        // Every slot held by idle clients of other addresses, by those of the probe's own, and by both.
+        let others: Vec<u8> = (2..10).flat_map(|peer| [peer; 4]).collect();
+        let both = [&[1; 32][..], &others].concat();
+        for (peers, oldest_kept) in [(others, 1), (vec![1; 32], 29), (both, 33)] {
+            let (address, serve) = health(Router::new()).await;
+            tokio::spawn(serve);
+            let mut idle = Vec::new();
+            for (number, peer) in peers.iter().enumerate() {
+                let beginning = ["", "G", "GET /livez HTTP/1.1\r\nHost: a\r\n"][number % 3];
+                idle.push(connect(*peer, address, beginning).await);
+            }
+            assert!(is_answered(connect(1, address, LIVEZ).await).await, "{peers:?}");
+            let mut kept = idle.split_off(oldest_kept);
+            for stream in idle {
+                assert!(!is_answered(stream).await, "{peers:?}");
+            }
+            // Those are still served.
+            let (mut newest, mut oldest) = (kept.pop().unwrap(), kept.remove(0));
+            for (stream, number) in [(&mut newest, peers.len() - 1), (&mut oldest, oldest_kept)] {
+                let rest = [LIVEZ, &LIVEZ[1..], "\r\n"][number % 3];
+                stream.write_all(rest.as_bytes()).await.unwrap();
+            }
+            assert!(is_answered(newest).await && is_answered(oldest).await, "{peers:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_being_answered_is_never_closed_for_another() {
+        let gate = Arc::new(Semaphore::new(0));
+        let (told, mut begun) = mpsc::unbounded_channel();
+        let held = Arc::clone(&gate);
+        let wait = move || {
+            let (held, told) = (Arc::clone(&held), told.clone());
+            async move {
+                told.send(()).unwrap();
+                drop(held.acquire().await.unwrap());
+                "waited"
+            }
+        };
+        let (address, serve) = health(Router::new().route("/wait", get(wait))).await;
+        tokio::spawn(serve);
+        let mut answered = Vec::new();
+        // One address may have half of the slots in this way, and each of the others four.
+        for peer in [[2; 16], [3, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5, 6, 6, 6, 6]].concat() {
+            if answered.len() == 16 {
+                assert!(!is_answered(connect(2, address, LIVEZ).await).await);
+            }
+            answered.push(connect(peer, address, "GET /wait HTTP/1.1\r\nHost: a\r\n\r\n").await);
+            tokio::time::timeout(PATIENCE, begun.recv()).await.expect("not answered").unwrap();
+        }
+        let probe = connect(1, address, LIVEZ).await;
+        gate.add_permits(1);
+        assert!(is_answered(probe).await, "it waits for a slot, and no longer");
+        for stream in answered {
+            assert!(is_answered(stream).await);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_burst_of_probes_from_one_address_is_answered_whole() {
+        let (address, serve) = health(Router::new()).await;
+        let mut burst = Vec::new();
+        for _ in 0..40 {
+            burst.push(connect(1, address, LIVEZ).await);
+        }
+        tokio::spawn(serve);
+        for stream in burst {
+            assert!(is_answered(stream).await);
+        }
     }
 
     #[test]

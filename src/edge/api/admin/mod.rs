@@ -17,6 +17,7 @@ mod operator;
 mod query;
 mod revocations;
 mod schema;
+mod slots;
 mod state;
 mod store;
 #[cfg(test)]
