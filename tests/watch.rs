@@ -10,7 +10,8 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::support::neighbours::probe;
-use super::support::{Gateway, PATIENCE, Upstream, status};
+use super::support::plugins::Neighbour;
+use super::support::{Gateway, PATIENCE, Upstream, body_of, field, status};
 
 const ROUTE: &str = "[[routes]]\nname = \"app\"\nauth = \"none\"\nupstream = [\"http://${file:upstream}\"]\n";
 
@@ -195,6 +196,77 @@ async fn a_new_password_of_the_mail_server_is_taken_up() {
     // Nothing of it waits for a start.
     let notices = world.gateway.running.control.reload().await.unwrap();
     assert!(!notices.iter().any(|notice| notice.contains("next start")), "{notices:#?}");
+}
+
+/// A connection of a new account to the provider "bank", whose tokens the account has brought: the path of its refresh.
+async fn connected(gateway: &Gateway) -> String {
+    let (mail, password) = ("ann@example.com", "Correct horse 9 battery");
+    let account = json!({"email": mail, "password": password, "email_verified": true});
+    let (code, made) = gateway.admin("POST", "/admin/v1/users", &account).await;
+    assert_eq!(code, 201, "{made}");
+    let mut bearer = String::new();
+    let mut told = Value::Null;
+    for (method, path, body) in [
+        ("POST", "/auth/login", json!({"email": mail, "password": password})),
+        ("POST", "/auth/connections", json!({"provider": "bank"})),
+        ("PUT", "", json!({"access_token": "a", "refresh_token": "r", "expires_in": 3600})),
+    ] {
+        let own = format!("/auth/connections/{}/tokens", told["id"].as_str().unwrap_or_default());
+        let (path, body) = (if path.is_empty() { &own } else { path }, body.to_string());
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: localhost:8080\r\nContent-Type: application/json\r\n{bearer}\
+             Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+            body.len()
+        );
+        let answer = gateway.send(request).await;
+        assert!((200..300).contains(&status(&answer)), "{method} {path}: {answer}");
+        // The last answer has no body.
+        told = serde_json::from_str(body_of(&answer)).unwrap_or(told);
+        if let Some(token) = told["access_token"].as_str() {
+            bearer = format!("Authorization: Bearer {token}\r\n");
+        }
+    }
+    let (user, connection) = (made["id"].as_str().unwrap(), told["id"].as_str().unwrap());
+    format!("/admin/v1/users/{user}/connections/{connection}/refresh")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_client_secret_of_a_provider_is_taken_up() {
+    let tokens =
+        json!({"access_token": "b", "refresh_token": "r", "token_type": "Bearer", "expires_in": 3600});
+    let tokens = tokens.to_string();
+    let answer = format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{tokens}",
+        tokens.len()
+    );
+    let (upstream, bank) = (Upstream::start().await, Neighbour::start(answer.leak()).await);
+    let provider = format!(
+        "[passwords]\nbcrypt_cost = 4\n\
+         [[providers]]\nname = \"bank\"\ncomponent = \"builtin:oauth2\"\nclient_id = \"file:id\"\n\
+         client_secret = \"file:secret\"\nallowed_hosts = [\"{0}\"]\nallow_loopback = true\n\
+         [providers.settings]\nauthorize_url = \"http://{0}/authorize\"\ntoken_url = \"http://{0}/token\"\n{ROUTE}",
+        bank.address
+    );
+    let files = [("upstream", &*upstream.address.to_string()), ("id", "id\n"), ("secret", "first\n")];
+    let gateway = Gateway::start_beside(&files, "", &provider).await;
+    let world = World { text: String::new(), gateway };
+    let refresh = connected(&world.gateway).await;
+    let refreshed = async || {
+        let (code, told) = world.gateway.admin("POST", &refresh, &Value::Null).await;
+        assert_eq!(code, 200, "{told}");
+    };
+    refreshed().await;
+    world.write("secret", "second\n").await;
+    refreshed().await;
+    // By a reload that was asked for as well.
+    fs::write(world.gateway.folder.path().join("secret"), "third\n").unwrap();
+    let notices = world.gateway.running.control.reload().await.unwrap();
+    assert!(!notices.iter().any(|notice| notice.contains("next start")), "{notices:#?}");
+    refreshed().await;
+    let seen = bank.seen();
+    let sent: Vec<_> = seen.iter().map(|request| field(request, "authorization").unwrap()).collect();
+    // "id:first", "id:second" and "id:third" in base64 (RFC 6749 §2.3.1).
+    assert_eq!(sent, ["Basic aWQ6Zmlyc3Q=", "Basic aWQ6c2Vjb25k", "Basic aWQ6dGhpcmQ="]);
 }
 
 #[tokio::test]
