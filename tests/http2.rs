@@ -114,6 +114,48 @@ async fn an_authority_that_the_host_contradicts_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_authority_says_whether_a_native_endpoint_answers() {
+    let app = Upstream::start().await;
+    let route = format!(
+        "[native]\nhosts = [\"auth.test\"]\n[[routes]]\nname = \"home\"\nmatch = {{ host = \"home.test\", path = \"/\" }}\n\
+         upstream = [\"http://{}\"]\nauth = \"none\"\n",
+        app.address
+    );
+    let gateway = Gateway::start_at("https://auth.test", "", &route).await;
+    // One connection for both hosts, as browsers have with one certificate for both.
+    let client = clear(&gateway).await;
+    for path in ["/auth/pages/sign-in", "/.well-known/jwks.json"] {
+        for (authority, code, is_seen) in [
+            ("home.test", 200, true),
+            ("auth.test", 200, false),
+            ("HOME.Test.:8123", 200, true),
+            ("AUTH.Test.:9999", 200, false),
+            // No route has this host, and no native endpoint answers there.
+            ("xauth.test", 404, false),
+        ] {
+            let before = app.requests().len();
+            let request = Request::get(format!("http://{authority}{path}")).version(Version::HTTP_2);
+            let (told, text) = ask(&client, request.body(()).unwrap()).await;
+            let was_seen = app.requests().len() > before;
+            assert_eq!((told.as_u16(), was_seen), (code, is_seen), "{authority}{path}: {text}");
+            // A Host that says another name moves the request to neither side.
+            for host in ["home.test", "auth.test"].iter().filter(|host| !authority.eq_ignore_ascii_case(host))
+            {
+                let request = Request::get(format!("http://{authority}{path}")).version(Version::HTTP_2);
+                let request = request.header("host", *host).body(()).unwrap();
+                let before = app.requests().len();
+                let (told, text) = ask(&client, request).await;
+                assert_eq!(
+                    (told.as_u16(), app.requests().len()),
+                    (400, before),
+                    "{authority} {host}: {text}"
+                );
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_takes_nothing_does_not_hold_its_upstream() {
     let (told, mut ended) = mpsc::unbounded_channel();
     let upstream = Scripted::start(move |mut stream| {
