@@ -274,7 +274,7 @@ fn what_a_rule_says_is_kept_in_every_form() {
         "GET /static",
         "GET HEAD =/robots.txt",
         "POST =/saml/acs",
-        "GET HEAD /*.js",
+        "GET HEAD =/*.js",
         "POST /projects/*/hooks",
         "GET HEAD /projects/open",
         "GET HEAD =/manifest.json",
@@ -345,6 +345,12 @@ fn networks_that_give_more_are_warned_of_while_no_proxy_is_named() {
     assert_eq!(stars("", ""), [""; 0]);
     assert_eq!(stars("auth = \"none\"", ""), [""; 0]);
     // A network of every client is no network.
+    let wide = |entry: &str| {
+        let warnings = inline(&route("app", &format!("public = [\"{entry}\"]"))).unwrap().warnings;
+        warnings.into_iter().filter(|line| line.contains(".public[0]: ")).count()
+    };
+    assert_eq!(["/*.js", "/a/x*", "/", "/*", "/*/*"].map(wide), [1; 5]);
+    assert_eq!(["=/*.js", "/static", "/a/*", "=/*", "=/", "/*.d/x"].map(wide), [0; 6]);
     let rebound = |host: &str, auth: &str| {
         let keys = format!("match = {{ {host}networks = [\"10.0.0.7\"] }}\nauth = \"{auth}\"");
         let warnings = inline(&route("home", &keys)).unwrap().warnings;

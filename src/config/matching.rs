@@ -13,6 +13,7 @@ use palisade_core::domain::order::{self, RouteAt};
 use palisade_core::domain::overlap::{self, Match, Overlap, OverlapFault, PublicFault, Spot};
 use palisade_core::domain::pattern::{HostPattern, PathPattern, PatternFault, Relation};
 use palisade_core::domain::route::{self as policy, Allow, Auth, Public};
+use palisade_core::domain::segment::Segment;
 
 const PATH: &str = "a path like /api";
 const ENTRY: &str = "a path such as \"/static\" or \"=/robots.txt\" (GET and HEAD), or a method and a path, such as \
@@ -227,6 +228,7 @@ fn public(
             }
             let Some(path) = pattern(&item, path, ENTRY, allow) else { continue };
             let methods = method.map_or_else(reading, |method| vec![method.to_owned()]);
+            warn_of_wide(&item, &path);
             entries.push((Public { methods, path }, Some(Place::of(&item))));
         }
     }
@@ -237,6 +239,26 @@ fn public(
         entries.extend(browser::public(section, path.as_str()).into_iter().map(|public| (public, None)));
     }
     entries.into_iter().unzip()
+}
+
+/// Warns of what is public with more than its operator may think of.
+fn warn_of_wide(item: &Item<'_>, path: &PathPattern) {
+    if path.is_exact() {
+        return;
+    }
+    let text = match path.segments() {
+        // Apps let people choose names with dots in them: `/three.js/settings`.
+        [.., Segment::Part { .. }] => format!(
+            "everything below a name of this form is public as well; \"={}\" is for the names alone",
+            path.as_str()
+        ),
+        segments if segments.iter().all(|segment| *segment == Segment::Any) => {
+            "this is all that the route has, or nearly so, for every client; list what is to be public"
+                .to_owned()
+        }
+        _ => return,
+    };
+    item.doc.warn(item.at, &item.key, &text);
 }
 
 /// Reports of which requests it is not decided which route takes them, and what is public to no effect.
