@@ -131,7 +131,7 @@ async fn a_changed_configuration_is_taken_up_and_a_broken_one_is_not() {
     assert_eq!((world.hash(), world.status("/").await), (first.clone(), 200));
     // Looked at again, and not read again: its errors are told once.
     world.gateway.running.look_at_files().await;
-    assert_eq!(world.in_force().await, [first.clone()]);
+    assert_eq!(world.in_force().await, std::slice::from_ref(&first));
 
     world.write("config.toml", &world.text.replace("auth = \"none\"", "auth = \"required\"")).await;
     let second = world.hash();

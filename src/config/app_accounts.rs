@@ -39,7 +39,7 @@ pub(super) fn judge(root: &Section<'_>, routes: &[Route], issuers: &[String], ow
                     true => format!("several issuers beside headers.preset: {}", accepted.join(", ")),
                     false => format!("several issuers beside {header:?}: {}", accepted.join(", ")),
                 },
-                &format!(
+                format!(
                     "one issuer: {header} does not say whose it is, so a person of one issuer could enter the account of \
                      another's"
                 ),

@@ -188,7 +188,7 @@ mod tests {
             ("palisade_host", json!(["app.a.test"])),
             ("palisade_host", json!(null)),
         ] {
-            assert_eq!(digest(&[change.clone()]), None, "{change:?}");
+            assert_eq!(digest(std::slice::from_ref(&change)), None, "{change:?}");
         }
     }
 
@@ -203,7 +203,7 @@ mod tests {
             ("client_id", json!("wiki")),
         ];
         for change in same {
-            assert_eq!(digest(&[change.clone()]), digest(&[]), "{change:?}");
+            assert_eq!(digest(std::slice::from_ref(&change)), digest(&[]), "{change:?}");
         }
         let others = [
             ("ver", json!(4)),
@@ -218,7 +218,7 @@ mod tests {
         ];
         let mut seen = vec![digest(&[])];
         for change in others {
-            let one = digest(&[change.clone()]);
+            let one = digest(std::slice::from_ref(&change));
             assert!(one.is_some() && !seen.contains(&one), "{change:?}");
             seen.push(one);
         }

@@ -369,8 +369,8 @@ impl<R: AsRef<Route>> Table<R> {
         let floor = match certain.segments == own.path.segments().len() {
             true => Some(own),
             false => {
-                let slashes = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
-                let end = slashes.skip(certain.segments).next().unwrap_or(path.len());
+                let mut slashes = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
+                let end = slashes.nth(certain.segments).unwrap_or(path.len());
                 self.look(host, |trie| trie.find_all_below(&path[..end]))
             }
         };

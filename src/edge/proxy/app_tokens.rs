@@ -330,6 +330,6 @@ mod tests {
         tokens.drop_revoked(&authenticator);
         let kept: Vec<_> =
             tokens.entries.iter().map(|(_, entry)| entry.caller.identity.session.clone()).collect();
-        assert_eq!(kept, [stays.identity.session.clone()]);
+        assert_eq!(kept, std::slice::from_ref(&stays.identity.session));
     }
 }
