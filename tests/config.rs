@@ -351,6 +351,12 @@ fn networks_that_give_more_are_warned_of_while_no_proxy_is_named() {
     };
     assert_eq!(["/*.js", "/a/x*", "/", "/*", "/*/*"].map(wide), [1; 5]);
     assert_eq!(["=/*.js", "/static", "/a/*", "=/*", "=/", "/*.d/x"].map(wide), [0; 6]);
+    let held = |proxies: &str| {
+        let keys = route("home", "match.networks = [\"10.0.0.0/24\"]");
+        let config = inline(&format!("[server]\ntrusted_proxies = [{proxies}]\n{keys}")).unwrap();
+        config.warnings.into_iter().filter(|line| line.contains("no client is in 10.0.0.0/24")).count()
+    };
+    assert_eq!(["\"10.0.0.0/8\"", "\"10.0.0.0/24\"", "\"10.0.0.2\"", ""].map(held), [1, 1, 0, 0]);
     let rebound = |host: &str, auth: &str| {
         let keys = format!("match = {{ {host}networks = [\"10.0.0.7\"] }}\nauth = \"{auth}\"");
         let warnings = inline(&route("home", &keys)).unwrap().warnings;

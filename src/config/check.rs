@@ -111,7 +111,7 @@ fn whole(root: &Section<'_>, path: &Path, text: &str) -> Option<Config> {
     };
     let routes = routes::routes(root, &known);
     matching::warn_of_stars(root, &routes);
-    matching::warn_of_networks(root, &routes, !server.trusted_proxies.is_empty());
+    matching::warn_of_networks(root, &routes, &server.trusted_proxies);
     warn_of_cookies(root, &public_url, &server, &routes);
     let unsent_emails = issuers::unsent_emails(root, &routes);
     let browser = browser::browser(root, &public_url, &routes, sessions.absolute_ttl);

@@ -378,9 +378,9 @@ fn public_fault(doc: &Document<'_>, routes: &[Matched], entry: &Public, place: &
     doc.fault(place.at, &place.key, fault.0, fault.1);
 }
 
-/// Warns of rules that give clients of their networks more than others get, where no proxy is named: behind one that is not
+/// Warns of networks that hold no client, and of rules that give clients of their networks more than others get, where no proxy is named: behind one that is not
 /// named, every client has the proxy's address.
-pub(super) fn warn_of_networks(root: &Section<'_>, routes: &[Route], has_proxies: bool) {
+pub(super) fn warn_of_networks(root: &Section<'_>, routes: &[Route], proxies: &[IpNet]) {
     let sections = root.sections("routes");
     let rules = order::ordered(routes.iter().map(|route| &route.policy));
     let some = routes.iter().map(|route| &route.policy).filter(|route| !route.networks.is_empty());
@@ -398,7 +398,21 @@ pub(super) fn warn_of_networks(root: &Section<'_>, routes: &[Route], has_proxies
         let item = section.get("match");
         section.doc.warn(item.map_or(section.at, |item| item.at), &format!("{}.match", section.key), &text);
     }
-    for route in some.filter(|_| !has_proxies) {
+    for route in some.clone() {
+        let is_proxies = |net: &&IpNet| proxies.iter().any(|proxies| proxies.contains(*net));
+        let Some(net) = route.networks.iter().find(is_proxies) else { continue };
+        let Some(item) =
+            sections.get(route.index).and_then(|section| section.section("match").get("networks"))
+        else {
+            continue;
+        };
+        let text = format!(
+            "no client is in {net}: server.trusted_proxies holds it, so an address there is a proxy's and not a client's; \
+             list the proxies alone"
+        );
+        item.doc.warn(item.at, &item.key, &text);
+    }
+    for route in some.filter(|_| proxies.is_empty()) {
         let more = gives_more(route, &rules);
         let Some(section) = more.as_ref().and_then(|_| sections.get(route.index)) else { continue };
         let item = section.section("match").get("networks");

@@ -592,9 +592,9 @@ mod tests {
             (&[("x-forwarded-for", &b"7.7.7.7"[..])][..], Some("7.7.7.7")),
             (&[("x-forwarded-for", b"10.9.9.9, 7.7.7.7, 10.0.0.2")], Some("7.7.7.7")),
             (&[("x-forwarded-for", b"10.9.9.9"), ("x-forwarded-for", b"::ffff:7.7.7.7")], Some("7.7.7.7")),
-            // Clients within the networks of the proxies.
-            (&[("x-forwarded-for", b"10.9.9.9")], Some("10.9.9.9")),
-            // The proxy's own address is not the client's.
+            // A proxy's address is not the client's: what stands in front of it may be a client's own word.
+            (&[("x-forwarded-for", b"10.9.9.9")], None),
+            (&[("x-forwarded-for", b"10.8.0.1, 10.9.9.9")], None),
             (&[], None),
             (&[("x-forwarded-for", b"")], None),
             (&[("x-forwarded-for", b"x, 10.0.0.2")], None),
