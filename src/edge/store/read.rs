@@ -331,12 +331,14 @@ pub(super) fn recent_revocations(trees: &Trees, limit: usize) -> Result<Vec<Revo
 }
 
 /// Whether anything is kept but what a start itself writes: the number of commits, the mark of the clock, that of what
-/// was erased, what secrets are known by, and the count of runs that granted leases.
+/// was erased, what secrets are known by, the count of runs that granted leases, and what was done once to the store.
 pub(super) fn is_populated(trees: &Trees) -> Result<bool, StoreError> {
     let own = [keys::sequence(), keys::clock(), keys::erased(), keys::lease_run()];
+    let tables = [Table::KeyCheck as u8, Table::Upgrade as u8];
     for entry in trees.range(Vec::new()..vec![u8::MAX]) {
         let (key, _) = entry?;
-        if !own.iter().any(|own| *key == **own) && key.first() != Some(&(Table::KeyCheck as u8)) {
+        let is_in_own = key.first().is_some_and(|table| tables.contains(table));
+        if !own.iter().any(|own| *key == **own) && !is_in_own {
             return Ok(true);
         }
     }
