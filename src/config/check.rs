@@ -18,8 +18,8 @@ use super::settings::{
 };
 use super::sources::Sources;
 use super::{
-    accounts, browser, connections, cors, issuers, mail, matching, native, pages, probes, providers, proxies,
-    routes,
+    accounts, browser, connections, cors, issuers, mail, native, pages, probes, providers, proxies, routes,
+    rule_warnings,
 };
 use palisade_core::domain::account::Registration;
 use palisade_core::domain::password::{MIN_GUESSES, MOST_MIN_GUESSES, PasswordPolicy};
@@ -110,8 +110,8 @@ fn whole(root: &Section<'_>, path: &Path, text: &str) -> Option<Config> {
         tokens: &tokens,
     };
     let routes = routes::routes(root, &known);
-    matching::warn_of_stars(root, &routes);
-    matching::warn_of_networks(root, &routes, &server.trusted_proxies);
+    rule_warnings::warn_of_stars(root, &routes);
+    rule_warnings::warn_of_networks(root, &routes, &server.trusted_proxies);
     warn_of_cookies(root, &public_url, &server, &routes);
     let unsent_emails = issuers::unsent_emails(root, &routes);
     let browser = browser::browser(root, &public_url, &routes, sessions.absolute_ttl);

@@ -32,6 +32,7 @@ mod read;
 mod redaction;
 mod references;
 mod routes;
+mod rule_warnings;
 mod settings;
 mod sources;
 
