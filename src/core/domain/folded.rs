@@ -352,11 +352,15 @@ impl Search<'_> {
             if offered.is_some_and(|offered| *trimmed >= offered + least) {
                 break;
             }
-            let fits = *trimmed >= at + least
-                && after.is_none_or(|after| {
-                    let name = &letters[*trimmed - after.len()..*trimmed];
-                    name.iter().map(|letter| letter.char).eq(after.iter().copied())
-                });
+            let is_name = |name_end: usize| {
+                name_end >= at + least
+                    && after.is_none_or(|after| {
+                        let name = &letters[name_end - after.len()..name_end];
+                        name.iter().map(|letter| letter.char).eq(after.iter().copied())
+                    })
+            };
+            // With the dots and spaces at its end, too: to most servers a space is a name.
+            let fits = is_name(*trimmed) || is_name(*end);
             if fits {
                 self.after(child, *end);
             }

@@ -85,7 +85,7 @@ fn a_wildcard_takes_what_any_server_takes_for_a_segment() {
         ("/p/x%2Fhooks", &["/", "/p/*/hooks", "=/p/*"]),
         ("/p/x%23/y/hooks", &["/", "=/p/*"]),
         ("/p/;/x/hooks", &["/", "/p/*/hooks"]),
-        ("/p/%20/hooks", &["/", "=/p/*"]),
+        ("/p/%20/hooks", &["/", "/p/*/hooks", "=/p/*"]),
         ("/x.js;y", &["/", "/*.js"]),
         ("/x;y.js", &["/", "/*.js"]),
         ("/x.js%20", &["/", "/*.js"]),

@@ -176,6 +176,22 @@ fn a_server_that_is_lax_in_one_way_only_is_minded_too() {
     assert_eq!(find("only.test", "GET", "/public/A;b/%25").as_deref(), Ok("only"));
 }
 
+#[test]
+fn a_name_of_spaces_alone_is_one_to_most_servers() {
+    let table = Table::new(vec![
+        route("pkg", None, "/pkg", &[], Auth::None),
+        route("keys", None, "/pkg/*/keys", &[], Auth::Required),
+    ]);
+    let found = |path: &str| find_in(&table, &request("a.test", "GET", path)).map(|(name, _)| name);
+    let ambiguous = Err(Refusal::Malformed(Malformed::Ambiguous));
+    // Some servers drop the spaces, some drop the empty name, and some neither.
+    for path in ["/pkg/%20/keys", "/pkg//%20/keys/x", "/pkg//%20%20/keys", "/pkg//a/keys", "/pkg//a%20/keys"]
+    {
+        assert_eq!(found(path), ambiguous, "{path}");
+    }
+    assert_eq!(found("/pkg//%20/key"), Ok("pkg".to_owned()));
+}
+
 /// Routes whose policies all differ, each named after its first path.
 fn patterns(texts: &[&[&str]]) -> Table {
     let of = |(index, paths): (usize, &&[&str])| {
