@@ -103,9 +103,17 @@ def story(run, folder):
     git("init", "--quiet", "--bare", "--initial-branch=main", str(projects / "notes.git"))
     git("config", "http.receivepack", "true", at=projects / "notes.git")
     server = app(projects, seen)
-    gateway = run.Gateway(folder / "git-gateway", ROUTES.format(port=server.server_port))
+    port, certificate, key = run.free_port(), folder / "git-gateway.pem", folder / "git-gateway.key"
+    subprocess.run(
+        [run.program("openssl"), "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+         "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-keyout", str(key), "-out", str(certificate)],
+        check=True, capture_output=True, timeout=60)
+    environment["GIT_SSL_CAINFO"] = str(certificate)
+    gateway = run.Gateway(
+        folder / "git-gateway", ROUTES.format(port=server.server_port), public=f"https://localhost:{port}",
+        server=f'tls = {{ listen = "127.0.0.1:{port}", cert = "{certificate}", key = "{key}" }}\n')
     try:
-        url = f"http://localhost:{gateway.port}/notes.git"
+        url = f"https://localhost:{port}/notes.git"
         account = f"{USER}:{urllib.parse.quote(PASSWORD, safe='')}@"
         right, wrong = (url.replace("//", f"//{who}", 1) for who in (account, f"{USER}:wrong@"))
 
