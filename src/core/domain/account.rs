@@ -78,7 +78,7 @@ pub struct User {
     /// Whether the person has shown that mail to [`User::email`] reaches them. False without an address.
     pub email_verified: bool,
     /// What it may be signed in to by beside its address, and what apps know it by (`preferred_username`). Set by an
-    /// operator, an import or a provider, never by its owner; no other account ever had it.
+    /// operator or an import, never by its owner; no other account ever had it.
     #[serde(default)]
     pub username: Option<Username>,
     /// In every access token's `groups`.
