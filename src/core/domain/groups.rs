@@ -52,8 +52,25 @@ impl Groups {
         for (n, name) in names.iter().enumerate() {
             groups.push(one_form(name.as_ref()).ok_or(InvalidGroups::Name(n + 1))?);
         }
+        Groups::within_bounds(groups)
+    }
+
+    /// These groups without those of `remove` and with those of `add`. The names that stay are taken as they were stored.
+    ///
+    /// # Errors
+    /// [`InvalidGroups::TooMany`] or [`InvalidGroups::TooLong`].
+    pub fn changed(&self, add: &Groups, remove: &Groups) -> Result<Groups, InvalidGroups> {
+        let kept = self.0.iter().filter(|group| !remove.0.contains(group));
+        Groups::within_bounds(kept.chain(&add.0).cloned().collect())
+    }
+
+    /// The groups of names that have their form.
+    fn within_bounds(mut groups: Vec<String>) -> Result<Groups, InvalidGroups> {
         groups.sort_unstable();
         groups.dedup();
+        if groups.len() > MAX_GROUPS {
+            return Err(InvalidGroups::TooMany);
+        }
         match groups.iter().map(String::len).sum::<usize>() {
             0..=MAX_GROUPS_TOGETHER => Ok(Groups(groups)),
             _ => Err(InvalidGroups::TooLong),
@@ -152,5 +169,21 @@ mod tests {
         assert_eq!(Groups::new(&many(17, 256)), Err(InvalidGroups::TooLong));
         assert!(Groups::new(&many(1, MAX_GROUP)).is_ok());
         assert_eq!(Groups::new(&vec!["a"; MAX_GROUPS + 1]), Err(InvalidGroups::TooMany), "named twice, too");
+    }
+    #[test]
+    fn a_change_keeps_stored_names_and_the_bounds() {
+        let groups = |names: &[&str]| Groups::new(names).unwrap();
+        let none = Groups::default();
+        // As a program with another version of Unicode wrote it.
+        let stored: Groups = serde_json::from_str(r#"["b","b\u200b"]"#).unwrap();
+        let changed = stored.changed(&groups(&["a", "b"]), &none).unwrap();
+        assert_eq!(changed.as_slice(), ["a", "b", "b\u{200b}"]);
+        assert_eq!(changed.changed(&none, &groups(&["b", "x"])).unwrap().as_slice(), ["a", "b\u{200b}"]);
+        let full = Groups((100..300).map(|n| n.to_string()).collect());
+        assert_eq!(full.changed(&groups(&["a"]), &none), Err(InvalidGroups::TooMany));
+        assert_eq!(full.changed(&groups(&["100"]), &none), Ok(full.clone()), "it has that one");
+        assert!(full.changed(&groups(&["a"]), &groups(&["100"])).is_ok());
+        let long = Groups((0..16).map(|n| format!("{n:0>256}")).collect());
+        assert_eq!(long.changed(&groups(&["a"]), &none), Err(InvalidGroups::TooLong));
     }
 }

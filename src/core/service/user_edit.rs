@@ -1,4 +1,5 @@
-//! What an operator wants of an account (its address, its user name, its groups …), read once and applied to the account as it is at that moment.
+//! What an operator changes of an account (its address, its user name, its groups …): parsed once, and applied to the
+//! account as it is when the change is committed.
 
 use serde_json::{Map, Value};
 
@@ -35,49 +36,67 @@ pub struct UserEdit {
     pub claims: Option<Map<String, Value>>,
 }
 
-/// A [`UserEdit`] that makes sense.
-pub(super) struct Wish {
-    edit: UserEdit,
+/// A [`UserEdit`] that was parsed.
+pub(super) struct ParsedEdit {
     name: Option<Option<String>>,
     email: Option<Option<EmailAddress>>,
+    email_verified: Option<bool>,
+    active: Option<bool>,
+    locked_until: Option<UnixTime>,
+    scopes: Option<Vec<String>>,
     username: Option<Option<Username>>,
-    groups: GroupWish,
+    groups: Option<GroupChange>,
+    claims: Option<Map<String, Value>>,
 }
 
-enum GroupWish {
+enum GroupChange {
     Replace(Groups),
-    Change { add: Groups, remove: Groups },
+    /// One of them is not empty, and no group is in both.
+    Amend {
+        add: Groups,
+        remove: Groups,
+    },
 }
 
-impl Wish {
-    pub(super) fn read(edit: UserEdit) -> Result<Wish, AccountError> {
-        check_scopes(edit.scopes.as_deref().unwrap_or_default())?;
-        edit.claims.as_ref().map_or(Ok(()), check_claims)?;
-        let (add, remove) = (Groups::new(&edit.add_groups)?, Groups::new(&edit.remove_groups)?);
-        let groups = match &edit.groups {
-            None => GroupWish::Change { add, remove },
-            Some(_) if !add.is_empty() || !remove.is_empty() => {
-                let why = "`groups` replaces all groups: send it without `add_groups` and `remove_groups`";
-                return Err(AccountError::Invalid(why.to_owned()));
-            }
-            Some(all) => GroupWish::Replace(Groups::new(all)?),
-        };
-        if let Some(both) = edit.add_groups.iter().find(|added| edit.remove_groups.contains(added)) {
-            return Err(AccountError::Invalid(format!("the group {both:?} is to be added and removed")));
-        }
-        Ok(Wish {
-            name: edit.name.clone().map(|given| name(Some(given))).transpose()?,
-            email: edit.email.as_deref().map(given).transpose()?,
-            username: edit.username.as_deref().map(given).transpose()?,
+impl ParsedEdit {
+    pub(super) fn parse(edit: UserEdit) -> Result<ParsedEdit, AccountError> {
+        let UserEdit {
+            name: called,
+            email,
+            email_verified,
+            active,
+            locked_until,
+            scopes,
+            username,
             groups,
-            edit,
+            add_groups,
+            remove_groups,
+            claims,
+        } = edit;
+        check_scopes(scopes.as_deref().unwrap_or_default())?;
+        claims.as_ref().map_or(Ok(()), check_claims)?;
+        let groups = GroupChange::parse(groups.as_deref(), &add_groups, &remove_groups)?;
+        Ok(ParsedEdit {
+            name: called.map(|text| name(Some(text))).transpose()?,
+            email: email.as_deref().map(given).transpose()?,
+            email_verified,
+            active,
+            locked_until,
+            scopes,
+            username: username.as_deref().map(given).transpose()?,
+            groups,
+            claims,
         })
     }
 
     /// Whether it may make tokens longer.
     pub(super) fn lengthens(&self) -> bool {
-        let UserEdit { scopes, claims, groups, add_groups, .. } = &self.edit;
-        let lists = scopes.is_some() || claims.is_some() || groups.is_some() || !add_groups.is_empty();
+        let groups = match &self.groups {
+            None => false,
+            Some(GroupChange::Replace(_)) => true,
+            Some(GroupChange::Amend { add, .. }) => !add.is_empty(),
+        };
+        let lists = groups || self.scopes.is_some() || self.claims.is_some();
         lists || self.email.is_some() || self.username.is_some()
     }
 
@@ -86,7 +105,6 @@ impl Wish {
     /// # Errors
     /// [`AccountError::Frozen`], or [`AccountError::Invalid`] for what the account must not become.
     pub(super) fn apply(&self, user: &mut User, now: UnixTime) -> Result<(), AccountError> {
-        let edit = &self.edit;
         if let Some(name) = &self.name {
             user.name.clone_from(name);
         }
@@ -99,18 +117,18 @@ impl Wish {
             // The operator has decided: no earlier address takes the account back.
             user.email_changes = EmailChanges::default();
         }
-        user.email_verified = edit.email_verified.unwrap_or(user.email_verified);
+        user.email_verified = self.email_verified.unwrap_or(user.email_verified);
         if user.email_verified && user.email.is_none() {
             return Err(AccountError::Invalid("`email_verified`: the account has no address".to_owned()));
         }
-        user.active = edit.active.unwrap_or(user.active);
-        if let Some(until) = edit.locked_until {
+        user.active = self.active.unwrap_or(user.active);
+        if let Some(until) = self.locked_until {
             user.locked_until = Some(until).filter(|until| *until > now);
         }
-        if let Some(scopes) = &edit.scopes {
+        if let Some(scopes) = &self.scopes {
             user.scopes.clone_from(scopes);
         }
-        if let Some(claims) = &edit.claims {
+        if let Some(claims) = &self.claims {
             user.claims.clone_from(claims);
         }
         if let Some(username) = &self.username {
@@ -118,18 +136,40 @@ impl Wish {
             // What did not fit when it was to be taken over is decided now.
             user.claims.remove(USERNAME_CLAIM);
         }
-        if matches!(self.groups, GroupWish::Replace(_)) {
-            user.claims.remove(GROUPS_CLAIM);
-        }
-        user.groups = match &self.groups {
-            GroupWish::Replace(groups) => groups.clone(),
-            GroupWish::Change { add, remove } => {
-                let kept = user.groups.as_slice().iter().filter(|group| !remove.as_slice().contains(group));
-                let all: Vec<&String> = kept.chain(add.as_slice()).collect();
-                Groups::new(&all)?
+        match &self.groups {
+            None => {}
+            Some(GroupChange::Replace(groups)) => {
+                user.claims.remove(GROUPS_CLAIM);
+                user.groups.clone_from(groups);
             }
-        };
+            Some(GroupChange::Amend { add, remove }) => user.groups = user.groups.changed(add, remove)?,
+        }
         has_login_name(user)
+    }
+}
+
+impl GroupChange {
+    /// `None`: no group is named, and the stored ones are not looked at.
+    fn parse(
+        all: Option<&[String]>,
+        add: &[String],
+        remove: &[String],
+    ) -> Result<Option<GroupChange>, AccountError> {
+        let (add, remove) = (Groups::new(add)?, Groups::new(remove)?);
+        let names_none = add.is_empty() && remove.is_empty();
+        match all {
+            None if names_none => return Ok(None),
+            None => {}
+            Some(all) if names_none => return Ok(Some(GroupChange::Replace(Groups::new(all)?))),
+            Some(_) => {
+                let why = "`groups` replaces all groups: send it without `add_groups` and `remove_groups`";
+                return Err(AccountError::Invalid(why.to_owned()));
+            }
+        }
+        if let Some(both) = add.as_slice().iter().find(|added| remove.as_slice().contains(added)) {
+            return Err(AccountError::Invalid(format!("the group {both:?} is to be added and removed")));
+        }
+        Ok(Some(GroupChange::Amend { add, remove }))
     }
 }
 

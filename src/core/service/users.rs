@@ -11,7 +11,7 @@ use super::noted::changed;
 use super::retry::Decision;
 use super::sessions::Which;
 pub use super::user_edit::UserEdit;
-use super::user_edit::{Wish, check_claims, check_scopes, has_login_name};
+use super::user_edit::{ParsedEdit, check_claims, check_scopes, has_login_name};
 use crate::domain::account::{Claim, PasswordHash, User, UserId};
 use crate::domain::audit::{Action, Event, Outcome};
 use crate::domain::email::EmailAddress;
@@ -193,16 +193,16 @@ impl Accounts {
         id: UserId,
         edit: UserEdit,
     ) -> Result<User, AccountError> {
-        let wish = Wish::read(edit)?;
+        let edit = ParsedEdit::parse(edit)?;
         let source = Source::Operator(request_id);
         let decide = || async {
             let before = self.store.user(id).await?.ok_or(AccountError::NotFound("user"))?;
             let mut user = before.clone();
-            wish.apply(&mut user, self.now())?;
+            edit.apply(&mut user, self.now())?;
             if user == before {
                 return Ok(Decision::Unchanged((before, user, None)));
             }
-            if wish.lengthens() {
+            if edit.lengthens() {
                 self.fits(&user)?;
             }
             user.claim = Claim::Claimed;

@@ -2,9 +2,10 @@
 
 use secrecy::ExposeSecret;
 
+use palisade_core::domain::account::User;
 use palisade_core::domain::audit::Action;
 use palisade_core::domain::mail::Letter;
-use palisade_core::ports::Store;
+use palisade_core::ports::{Change, Store};
 use palisade_core::service::accounts::AccountError;
 use palisade_core::service::users::{NewPassword, NewUser, UserEdit};
 use palisade_testing::accounts_world::{ANN, AccountsWorld, PASSWORD, client, secret, world};
@@ -135,6 +136,31 @@ async fn groups_are_added_to_and_removed_from_those_that_it_has_by_then() {
     let before = version().await;
     edit(&world, groups(&["staff"], &["trainees"])).await.unwrap();
     assert_eq!(version().await, before, "nothing was changed, and no token ends");
+}
+
+/// Stored groups are read as they are: what a later version would not take keeps no other edit from being made.
+#[tokio::test]
+async fn an_edit_that_names_no_group_leaves_the_stored_ones_as_they_are() {
+    let world = world();
+    world.ann().await;
+    let stored = serde_json::from_value(serde_json::json!(["staff", "staff\u{200b}"])).unwrap();
+    let user = User { groups: stored, ..world.at(ANN).await };
+    world.store.commit(vec![Change::UpdateUser(user.clone())]).await.unwrap();
+    let named = UserEdit { name: Some("Ann Lee".to_owned()), ..UserEdit::default() };
+    edit(&world, named).await.unwrap();
+    let after = world.at(ANN).await;
+    assert_eq!((after.name.as_deref(), &after.groups), (Some("Ann Lee"), &user.groups));
+    // It can lose a group, and get one, too.
+    edit(&world, groups(&["night"], &["staff"])).await.unwrap();
+    assert_eq!(world.at(ANN).await.groups.as_slice(), ["night", "staff\u{200b}"]);
+}
+
+#[tokio::test]
+async fn a_group_is_not_added_and_removed_at_once_in_any_form() {
+    let world = world();
+    world.ann().await;
+    let refused = edit(&world, groups(&["night", "Zu\u{308}rich"], &["Zürich"])).await.unwrap_err();
+    assert!(matches!(&refused, AccountError::Invalid(why) if why.contains("\"Zürich\"")), "{refused}");
 }
 
 #[tokio::test]
