@@ -167,6 +167,26 @@ pub enum CommitError {
 }
 
 impl CommitError {
+    /// Whether another commit came first. The store works, and a new decision may be committed.
+    #[must_use]
+    pub fn is_overtaken(&self) -> bool {
+        match self {
+            CommitError::Conflict | CommitError::EmailTaken | CommitError::UsernameTaken => true,
+            CommitError::Store(_) => false,
+        }
+    }
+
+    /// For a commit that has nothing left to do when another one came first ([`CommitError::is_overtaken`]).
+    ///
+    /// # Errors
+    /// What the store said.
+    pub fn unless_overtaken(self) -> Result<(), StoreError> {
+        match self {
+            CommitError::Store(error) => Err(error),
+            CommitError::Conflict | CommitError::EmailTaken | CommitError::UsernameTaken => Ok(()),
+        }
+    }
+
     /// Of a commit that has no state to conflict with: what the store said.
     #[must_use]
     pub fn of_the_store(self) -> StoreError {

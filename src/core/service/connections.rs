@@ -239,12 +239,7 @@ pub enum ConnectionError {
 
 impl From<CommitError> for ConnectionError {
     fn from(error: CommitError) -> ConnectionError {
-        match error {
-            CommitError::Conflict | CommitError::EmailTaken | CommitError::UsernameTaken => {
-                ConnectionError::Conflict
-            }
-            CommitError::Store(error) => ConnectionError::Store(error),
-        }
+        error.unless_overtaken().map_or_else(ConnectionError::Store, |()| ConnectionError::Conflict)
     }
 }
 

@@ -25,7 +25,7 @@ use crate::domain::lease::{LeaseHolder, LeaseSubject};
 use crate::domain::mail::Mail;
 use crate::domain::opaque::{ServerKey, TokenHash};
 use crate::domain::time::UnixTime;
-use crate::ports::{Change, Clock, CommitError, MailFault, Mailer, Meter, Store, StoreError};
+use crate::ports::{Change, Clock, MailFault, Mailer, Meter, Store, StoreError};
 
 /// How many are delivered at once.
 pub const AT_ONCE: usize = 8;
@@ -366,12 +366,12 @@ impl Outbox {
                 self.leases.release(&held).await;
                 Ok(())
             }
-            Err(CommitError::Conflict | CommitError::EmailTaken | CommitError::UsernameTaken) => {
+            Err(error) if error.is_overtaken() => {
                 tracing::warn!(mail = %id, "another gateway has taken a mail over: what became of this try is not kept");
                 self.lock().unrecorded.remove(&id);
                 Ok(())
             }
-            Err(CommitError::Store(error)) => {
+            Err(error) => {
                 self.lock().unrecorded.insert(id, (held, change));
                 Err(StoreError::Unavailable(format!("what became of a mail: {error}")))
             }

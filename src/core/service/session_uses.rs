@@ -134,12 +134,12 @@ impl Accounts {
             match self.write_batch(batch).await {
                 Ok(()) => {}
                 // One of them was changed meanwhile: each on its own.
-                Err(CommitError::Conflict | CommitError::EmailTaken | CommitError::UsernameTaken) => {
+                Err(error) => {
+                    error.unless_overtaken()?;
                     for (key, at) in batch {
                         self.write_use(*key, *at).await?;
                     }
                 }
-                Err(CommitError::Store(error)) => return Err(error),
             }
             for (key, at) in batch {
                 self.uses.written(*key, *at, now);
@@ -166,12 +166,10 @@ impl Accounts {
                 None => Decision::Unchanged(()),
             })
         };
-        match retry_on_conflict(|changes| self.store.commit(changes), decide).await {
-            Ok(()) => Ok(()),
-            // It is changed all the time, so its last use is written with that.
-            Err(CommitError::Conflict | CommitError::EmailTaken | CommitError::UsernameTaken) => Ok(()),
-            Err(CommitError::Store(error)) => Err(error),
-        }
+        // A session that is changed all the time has its last use written with that.
+        retry_on_conflict(|changes| self.store.commit(changes), decide)
+            .await
+            .or_else(CommitError::unless_overtaken)
     }
 
     /// The session with its use; `None` when it has ended, or a later use is written. A session that was removed is never

@@ -97,13 +97,8 @@ impl Accounts {
     async fn put_off(&self, task: Task, held: &HeldLease) -> Result<(), StoreError> {
         let later = Task { due_at: self.now().plus(PUT_OFF), ..task };
         let changes = vec![held.require(), Change::FinishTask(task.id), Change::CreateTask(later)];
-        match self.store.commit(changes).await {
-            // When it is gone, it is done.
-            Ok(_) | Err(CommitError::Conflict | CommitError::EmailTaken | CommitError::UsernameTaken) => {
-                Ok(())
-            }
-            Err(CommitError::Store(error)) => Err(error),
-        }
+        // When it is gone, it is done.
+        self.store.commit(changes).await.map(drop).or_else(CommitError::unless_overtaken)
     }
 
     /// Whether it is done; otherwise it met one conflict after the other.
@@ -127,10 +122,7 @@ impl Accounts {
         };
         let (mails, noted) = match retry_on_conflict(|changes| self.store.commit(changes), decide).await {
             Ok(done) => done,
-            Err(CommitError::Conflict | CommitError::EmailTaken | CommitError::UsernameTaken) => {
-                return Ok(false);
-            }
-            Err(CommitError::Store(error)) => return Err(error),
+            Err(error) => return CommitError::unless_overtaken(error).map(|()| false),
         };
         if mails {
             self.outbox.notify_one();

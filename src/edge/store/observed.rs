@@ -111,7 +111,7 @@ impl Store for ObservedStore {
             let begun = Instant::now();
             let outcome = store.commit(changes).await;
             // A refusal is the store at its work, not a failure of it.
-            let worked = !matches!(outcome, Err(CommitError::Store(_)));
+            let worked = outcome.as_ref().err().is_none_or(CommitError::is_overtaken);
             observers.iter().for_each(|observer| observer.called("commit", begun.elapsed(), worked));
             let committed = outcome?;
             for entry in in_force.among(&committed.revocations) {

@@ -214,11 +214,7 @@ impl SledStore {
     /// # Errors
     /// [`StoreError`]; then nothing was kept.
     pub async fn put_key_checks(&self, checks: BTreeMap<String, String>) -> Result<(), StoreError> {
-        self.ask(|reply| Command::KeyChecks(checks, reply)).await.map_err(|error| match error {
-            CommitError::Store(error) => error,
-            // It requires nothing.
-            refused => StoreError::Unavailable(refused.to_string()),
-        })
+        self.ask(|reply| Command::KeyChecks(checks, reply)).await.map_err(CommitError::of_the_store)
     }
 
     pub(super) async fn ask<T>(
@@ -456,12 +452,8 @@ impl Store for SledStore {
         let mut swept = Swept::default();
         let mut after = None;
         loop {
-            let step =
-                self.ask(|reply| Command::Sweep(now, after, reply)).await.map_err(|error| match error {
-                    CommitError::Store(error) => error,
-                    // A sweep requires nothing.
-                    refused => StoreError::Unavailable(refused.to_string()),
-                })?;
+            let step = self.ask(|reply| Command::Sweep(now, after, reply)).await;
+            let step = step.map_err(CommitError::of_the_store)?;
             swept.revocations += step.swept.revocations;
             swept.sessions += step.swept.sessions;
             swept.links += step.swept.links;

@@ -222,10 +222,9 @@ fn later<T: 'static>(decided: Result<T, CommitError>, reply: Reply<T>) -> Pendin
     Box::new(move |failure| {
         let answer = match (decided, failure) {
             // Not the refusals either: they may rest on a neighbour that is not durable.
-            (
-                Ok(_) | Err(CommitError::Conflict | CommitError::EmailTaken | CommitError::UsernameTaken),
-                Some(why),
-            ) => Err(StoreError::Unavailable(why.to_owned()).into()),
+            (decided, Some(why)) if decided.as_ref().err().is_none_or(CommitError::is_overtaken) => {
+                Err(StoreError::Unavailable(why.to_owned()).into())
+            }
             (decided, _) => decided,
         };
         // A caller that left does not need its answer; the change stands.

@@ -184,8 +184,5 @@ impl Connections {
 
 /// A conflict means that another task has handled the connection meanwhile.
 fn settled(outcome: Result<(), CommitError>) -> Result<(), StoreError> {
-    match outcome {
-        Ok(()) | Err(CommitError::Conflict | CommitError::EmailTaken | CommitError::UsernameTaken) => Ok(()),
-        Err(CommitError::Store(error)) => Err(error),
-    }
+    outcome.or_else(CommitError::unless_overtaken)
 }

@@ -17,7 +17,7 @@ use crate::domain::connection::{Connection, FaultKind};
 use crate::domain::lease::LeaseSubject;
 use crate::domain::task::{Errand, Task, TaskKind, Work};
 use crate::domain::time::UnixTime;
-use crate::ports::{Change, CommitError, ProviderFault, StoreError};
+use crate::ports::{Change, ProviderFault, StoreError};
 use crate::service::caller::OwnedSource;
 use crate::service::leases::HeldLease;
 use crate::service::noted::About;
@@ -143,10 +143,7 @@ impl Connections {
         match self.store.commit(changes).await {
             Ok(_) => {}
             // When it is gone, it is done; when it was taken over, it is another gateway's.
-            Err(CommitError::Conflict | CommitError::EmailTaken | CommitError::UsernameTaken) => {
-                return Ok(());
-            }
-            Err(CommitError::Store(error)) => return Err(error),
+            Err(error) => return error.unless_overtaken(),
         }
         // Each connection that ends is noted as it does.
         let Errand::EndGrant(connection) = errand else { return Ok(()) };

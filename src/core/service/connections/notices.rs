@@ -19,7 +19,7 @@ use crate::domain::connection::ConnectionId;
 use crate::domain::lease::{Lease, LeaseSubject};
 use crate::domain::task::{Errand, Task, TaskKind, Work};
 use crate::domain::time::UnixTime;
-use crate::ports::{Change, CommitError, Notice, StoreError};
+use crate::ports::{Change, Notice, StoreError};
 use crate::service::leases::require;
 
 /// How long the app is tried to be told.
@@ -255,8 +255,7 @@ impl Connections {
             let changes = std::iter::once(require(lease)).chain(changes.iter().cloned()).collect();
             match self.store.commit(changes).await {
                 Ok(_) => return Ok(true),
-                Err(CommitError::Conflict | CommitError::EmailTaken | CommitError::UsernameTaken) => {}
-                Err(CommitError::Store(error)) => return Err(error),
+                Err(error) => error.unless_overtaken()?,
             }
         }
         Ok(false)

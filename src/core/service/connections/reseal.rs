@@ -117,10 +117,7 @@ impl Connections {
                 }
                 Ok(done)
             }
-            Err(CommitError::Conflict | CommitError::EmailTaken | CommitError::UsernameTaken) => {
-                Ok(Done::NothingToDo)
-            }
-            Err(CommitError::Store(error)) => Err(error),
+            Err(error) => CommitError::unless_overtaken(error).map(|()| Done::NothingToDo),
         }
     }
 }
