@@ -10,7 +10,6 @@ use tokio::time::MissedTickBehavior;
 use super::state::ProcessState;
 use crate::edge::jwt::Clocks;
 use crate::edge::proxy;
-use crate::edge::proxy::app_tokens::AppTokens;
 use crate::edge::proxy::expiry::{self, Warning};
 use crate::edge::proxy::tls::Acceptor;
 use palisade_core::ports::{Clock, Store};
@@ -34,19 +33,16 @@ const LOOK_AT_CLOCK: Duration = Duration::from_secs(1);
 /// How often the end of the certificate is looked at.
 const LOOK_AT_CERTIFICATE: Duration = Duration::from_secs(600);
 
-/// Ends the exchanges of revoked callers, and drops the tokens for apps that were made for them, after every change of
-/// the set.
+/// Ends the exchanges of revoked callers after every change of the set.
 pub(super) async fn cut_revoked(
     changed: Arc<Notify>,
     streams: Arc<proxy::exchange::Streams>,
-    app_tokens: Arc<AppTokens>,
     live: Arc<ArcSwap<proxy::gateway::Live>>,
 ) {
     loop {
         changed.notified().await;
         let live = live.load_full();
         let cut = streams.cut_revoked(&live.admission.authenticator).await;
-        app_tokens.drop_revoked(&live.admission.authenticator);
         if cut > 0 {
             tracing::info!(cut, "exchanges of revoked callers were ended");
         }

@@ -187,12 +187,7 @@ fn background_tasks(
         leeway: started.tokens.leeway,
     };
     vec![
-        spawn(background::cut_revoked(
-            revocations_changed,
-            Arc::clone(streams),
-            Arc::clone(&state.app_tokens),
-            Arc::clone(live),
-        )),
+        spawn(background::cut_revoked(revocations_changed, Arc::clone(streams), Arc::clone(live))),
         spawn(background::cut_expired(Arc::clone(streams), expiry, state.clock())),
         spawn(background::refresh_keys(Arc::clone(state))),
         spawn(background::remember_clocks(Arc::clone(&state.issuer_clocks))),

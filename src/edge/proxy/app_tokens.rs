@@ -4,8 +4,12 @@
 //! What a token says and who gets one is decided in [`app_token`]. Here they are signed and kept. A kept token is found by
 //! all that it depends on: what the caller's credential says, the terms of the route, and the credential's end where that
 //! ends the token. So a raised token version, other scopes, and a route with another audience after a reload lead to
-//! another token. A caller is held against the revocation set before a token is looked for, and the tokens of revoked
-//! callers are dropped after every change of that set.
+//! another token.
+//!
+//! A caller is held against the revocation set before a token is looked for. Its session, token version and generation are
+//! among the claims by which a token is found, so no request reaches the entry of a caller that is revoked by one of
+//! them; the entry ends with its time to live, 5 minutes at most. The revocation of one credential by its `jti` leaves
+//! the entry to the other credentials of its session.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,9 +22,7 @@ use super::fields::FieldName;
 use crate::config::AccessTokenField;
 use palisade_core::domain::app_token::{self, AppTokenTerms, CallerDigest, Span};
 use palisade_core::domain::time::UnixTime;
-use palisade_core::domain::verdict::Refusal;
 use palisade_core::ports::{SignError, Signer, Verified};
-use palisade_core::service::admit::Authenticator;
 
 /// The bytes of a token that count as one entry.
 const ORDINARY: usize = 1024;
@@ -68,7 +70,6 @@ struct Entry {
     value: HeaderValue,
     made: UnixTime,
     until: UnixTime,
-    caller: Arc<Verified>,
 }
 
 /// Makes the tokens, and keeps them for a while.
@@ -98,7 +99,7 @@ impl AppTokens {
     pub fn value(
         &self,
         field: &AppTokenField,
-        caller: &Arc<Verified>,
+        caller: &Verified,
         now: UnixTime,
     ) -> Result<Option<HeaderValue>, SignError> {
         let Some(digest) = caller.for_apps(self.signer.issuer()) else { return Ok(None) };
@@ -117,8 +118,7 @@ impl AppTokens {
             return Ok(Some(entry.value));
         }
         let value = self.sign(field, caller, now, until)?;
-        let entry = Entry { value: value.clone(), made: now, until, caller: Arc::clone(caller) };
-        self.entries.insert(key, entry);
+        self.entries.insert(key, Entry { value: value.clone(), made: now, until });
         Ok(Some(value))
     }
 
@@ -139,15 +139,6 @@ impl AppTokens {
         value.set_sensitive(true);
         Ok(value)
     }
-
-    /// Drops the tokens of callers that are revoked by now.
-    pub fn drop_revoked(&self, authenticator: &Authenticator) {
-        for (key, entry) in &self.entries {
-            if authenticator.refuse_revoked(&entry.caller) == Err(Refusal::Revoked) {
-                self.entries.invalidate(&*key);
-            }
-        }
-    }
 }
 
 #[cfg(test)]
@@ -155,9 +146,7 @@ mod tests {
     use std::sync::atomic::{AtomicU64, Ordering};
 
     use palisade_core::domain::identity::Identity;
-    use palisade_core::ports::{AccessGrant, Clock, Revocations, Signed};
-    use palisade_testing::fakes::FakeClock;
-    use palisade_testing::token_fakes::FakeVerifier;
+    use palisade_core::ports::{AccessGrant, Signed};
     use serde_json::{Map, Value, json};
 
     use super::*;
@@ -197,7 +186,7 @@ mod tests {
         }
     }
 
-    fn caller(ends: u64, change: &[(&str, Value)]) -> Arc<Verified> {
+    fn caller(ends: u64, change: &[(&str, Value)]) -> Verified {
         let Value::Object(mut claims) = json!({
             "iss": ISSUER, "sub": "u1", "sid": "00000000-0000-0000-0000-000000000002", "ver": 3,
         }) else {
@@ -205,7 +194,7 @@ mod tests {
         };
         claims.extend(change.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
         let text = |claims: &Map<String, Value>, name: &str| claims[name].as_str().unwrap().to_owned();
-        Arc::new(Verified::new(Identity {
+        Verified::new(Identity {
             issuer: text(&claims, "iss").into(),
             subject: text(&claims, "sub"),
             email: None,
@@ -217,7 +206,7 @@ mod tests {
             issued_at: UnixTime(1000),
             expires_at: UnixTime(ends),
             claims,
-        }))
+        })
     }
 
     fn field(name: &str, audience: &str) -> AppTokenField {
@@ -230,7 +219,7 @@ mod tests {
     }
 
     impl AppTokens {
-        fn sent(&self, field: &AppTokenField, caller: &Arc<Verified>, now: u64) -> Option<String> {
+        fn sent(&self, field: &AppTokenField, caller: &Verified, now: u64) -> Option<String> {
             let value = self.value(field, caller, UnixTime(now)).unwrap();
             assert!(value.as_ref().is_none_or(|value| format!("{value:?}") == "Sensitive"));
             value.map(|value| value.to_str().unwrap().to_owned())
@@ -240,7 +229,7 @@ mod tests {
     #[test]
     fn a_token_is_made_once_and_again_near_its_end() {
         let (tokens, field) = (tokens(900), field("X-Token", "reports"));
-        let at = |caller: &Arc<Verified>, now| tokens.sent(&field, caller, now).unwrap();
+        let at = |caller: &Verified, now| tokens.sent(&field, caller, now).unwrap();
         let first = caller(9000, &[]);
         assert_eq!(at(&first, 1000), "0.u1.reports.1300");
         // Another credential that says the same, such as one that a refresh gave.
@@ -299,37 +288,5 @@ mod tests {
         for change in [("iss", json!("https://b.test")), ("palisade_host", json!("a.test"))] {
             assert_eq!(tokens.sent(&field, &caller(9000, &[change]), 1000), None);
         }
-    }
-
-    /// Every credential of the session ending in 3 is revoked.
-    struct Set;
-
-    impl Revocations for Set {
-        fn sequence(&self) -> Option<u64> {
-            Some(2)
-        }
-
-        fn is_revoked(&self, identity: &Identity) -> bool {
-            identity.session.as_ref().is_some_and(|session| session.ends_with('3'))
-        }
-    }
-
-    #[test]
-    fn the_tokens_of_revoked_callers_are_dropped() {
-        let (tokens, field) = (tokens(900), field("X-Token", "reports"));
-        let stays = caller(9000, &[]);
-        let revoked = caller(9000, &[("sid", json!("00000000-0000-0000-0000-000000000003"))]);
-        for one in [&stays, &revoked] {
-            tokens.sent(&field, one, 1000).unwrap();
-        }
-        let authenticator = Authenticator {
-            verifier: Arc::new(FakeVerifier),
-            revocations: Arc::new(Set),
-            clock: Arc::new(FakeClock::default()) as Arc<dyn Clock>,
-        };
-        tokens.drop_revoked(&authenticator);
-        let kept: Vec<_> =
-            tokens.entries.iter().map(|(_, entry)| entry.caller.identity.session.clone()).collect();
-        assert_eq!(kept, std::slice::from_ref(&stays.identity.session));
     }
 }
