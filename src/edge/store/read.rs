@@ -330,15 +330,15 @@ pub(super) fn recent_revocations(trees: &Trees, limit: usize) -> Result<Vec<Revo
         .collect()
 }
 
-/// Whether anything is kept but what a start itself writes: the number of commits, the mark of the clock, that of what
-/// was erased, what secrets are known by, the count of runs that granted leases, and what was done once to the store.
+/// The tables that a start itself writes.
+const OF_A_START: [Table; 6] =
+    [Table::Sequence, Table::Clock, Table::Erased, Table::KeyCheck, Table::LeaseRun, Table::Upgrade];
+
+/// Whether anything is kept but what a start itself writes.
 pub(super) fn is_populated(trees: &Trees) -> Result<bool, StoreError> {
-    let own = [keys::sequence(), keys::clock(), keys::erased(), keys::lease_run()];
-    let tables = [Table::KeyCheck as u8, Table::Upgrade as u8];
-    for entry in trees.range(Vec::new()..vec![u8::MAX]) {
+    for entry in trees.range(Vec::new()..keys::end()) {
         let (key, _) = entry?;
-        let is_in_own = key.first().is_some_and(|table| tables.contains(table));
-        if !own.iter().any(|own| *key == **own) && !is_in_own {
+        if !Table::of(&key).is_some_and(|table| OF_A_START.contains(&table)) {
             return Ok(true);
         }
     }

@@ -73,16 +73,12 @@ fn first_byte(table: Table) -> Vec<u8> {
 
 /// A value as it is stored in `table`.
 pub(super) fn encode<T: Serialize>(table: Table, value: &T) -> Result<Vec<u8>, StoreError> {
-    let mut bytes = first_byte(table);
-    serde_json::to_writer(&mut bytes, value).map_err(cannot_be_encoded)?;
-    Ok(bytes)
+    with_json(first_byte(table), value)
 }
 
 /// An account as it is stored: in the earliest version that holds all of it.
 pub(super) fn encode_user(user: &User) -> Result<Vec<u8>, StoreError> {
-    let mut bytes = vec![user_version(user)];
-    serde_json::to_writer(&mut bytes, user).map_err(cannot_be_encoded)?;
-    Ok(bytes)
+    with_json(vec![user_version(user)], user)
 }
 
 /// The value that `bytes`, stored at `key`, hold.
@@ -119,7 +115,13 @@ pub(super) fn newer(key: &[u8], bytes: &[u8]) -> StoreError {
 pub(super) fn encode_session(filed: UnixTime, session: &Session) -> Result<Vec<u8>, StoreError> {
     let mut bytes = first_byte(Table::Session);
     bytes.extend_from_slice(&filed.0.to_be_bytes());
-    serde_json::to_writer(&mut bytes, session).map_err(cannot_be_encoded)?;
+    with_json(bytes, session)
+}
+
+/// `head`, and `value` as JSON behind it.
+fn with_json<T: Serialize>(head: Vec<u8>, value: &T) -> Result<Vec<u8>, StoreError> {
+    let mut bytes = head;
+    serde_json::to_writer(&mut bytes, value).map_err(cannot_be_encoded)?;
     Ok(bytes)
 }
 
