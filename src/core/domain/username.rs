@@ -136,7 +136,8 @@ impl fmt::Display for Username {
 
 /// What a user name is known by: two names that are one have the same. A SHA-256, so that of an account that is gone the
 /// name itself is not kept; it still shows whether a name that is guessed was ever given out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct UsernameFingerprint(pub [u8; 32]);
 
 impl fmt::Display for UsernameFingerprint {
@@ -145,20 +146,18 @@ impl fmt::Display for UsernameFingerprint {
     }
 }
 
-impl Serialize for UsernameFingerprint {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+impl From<UsernameFingerprint> for String {
+    fn from(fingerprint: UsernameFingerprint) -> String {
+        fingerprint.to_string()
     }
 }
 
-impl<'de> Deserialize<'de> for UsernameFingerprint {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<UsernameFingerprint, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let bytes = URL_SAFE_NO_PAD.decode(text).ok();
-        let bytes = bytes.and_then(|bytes| bytes.try_into().ok());
-        bytes.map(UsernameFingerprint).ok_or_else(|| {
-            serde::de::Error::custom("the fingerprint of a user name is 32 bytes in base64url")
-        })
+impl TryFrom<String> for UsernameFingerprint {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<UsernameFingerprint, &'static str> {
+        let bytes = URL_SAFE_NO_PAD.decode(text).ok().and_then(|bytes| bytes.try_into().ok());
+        bytes.map(UsernameFingerprint).ok_or("the fingerprint of a user name is 32 bytes in base64url")
     }
 }
 
