@@ -16,6 +16,7 @@ use axum::http::{Version, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Router};
+use futures::FutureExt as _;
 use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -37,8 +38,8 @@ const AGAIN: Duration = Duration::from_millis(20);
 struct Bounds {
     /// What the configuration calls the listener.
     key: &'static str,
-    /// Connections at once. A further one has the oldest closed that has sent no whole request head, and waits while all
-    /// are being answered.
+    /// Connections at once. When there is no room, the oldest one without a whole request head is closed for a new one;
+    /// while all are being answered, a new one waits.
     connections: usize,
     /// Connections of one peer address, see [`Slots`].
     of_peer: usize,
@@ -94,11 +95,11 @@ async fn serve_within(bounds: Bounds, listener: TcpListener, router: Router) {
                 continue;
             }
         };
-        let Some(slot) = slots.take(peer.ip()).await else { continue };
-        let asked = slot.asked();
+        let Some(slot) = slots.take(peer.ip()).await.map(Arc::new) else { continue };
+        let asked = Arc::clone(&slot);
         let router = TowerToHyperService::new(router.clone().layer(Extension(Peer(peer.ip()))));
         let service = service_fn(move |request| {
-            asked.say();
+            asked.note_request();
             router.call(request)
         });
         let connection = http.serve_connection(TokioIo::new(stream), service);
@@ -123,12 +124,7 @@ async fn until_ended(connection: impl Future, slot: &Slot) {
     // A head that has arrived counts although it has not been read, as in a burst of connections that are accepted in one
     // go: the runtime looks at its sockets before it comes back to a task that yields.
     tokio::task::yield_now().await;
-    tokio::select! {
-        biased;
-        _ = &mut connection => return,
-        () = std::future::ready(()) => {}
-    }
-    if !slot.is_idle() {
+    if (&mut connection).now_or_never().is_none() && !slot.is_idle() {
         connection.await;
     }
 }

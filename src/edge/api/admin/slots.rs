@@ -1,9 +1,9 @@
 //! The connections of one listener of the operator: how many there are, and which of them makes room for a new one.
 //!
 //! A connection is idle until its first request head is there whole. An idle one is closed for a new one when there is no
-//! room, the oldest first; one whose request is being answered never is. One peer address has a few connections, and more
-//! only of those that are being answered, while half of all slots are free: many probes can come through one translated
-//! address, and slow readers at one address still leave room for others.
+//! room, the oldest first; one whose request is being answered never is. A peer address holds at most `most_of_peer`
+//! connections, or more while all of them are being answered and less than half of the slots are taken: many probes can
+//! come through one translated address, and slow readers at one address still leave room for others.
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -106,9 +106,14 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    /// What says that a request head is there whole.
-    pub(super) fn asked(&self) -> Asked {
-        Asked { slots: Arc::clone(&self.slots), close: Arc::clone(&self.close) }
+    /// Notes that a request head is there whole: from here on the connection is not closed for another one.
+    pub(super) fn note_request(&self) {
+        let mut held = self.slots.held();
+        let Some(one) = held.iter_mut().find(|one| Arc::ptr_eq(&one.close, &self.close)) else { return };
+        if one.state == State::Leaving {
+            self.slots.changed.notify_one();
+        }
+        one.state = State::Answered;
     }
 
     /// Waits until the connection is to make room.
@@ -127,23 +132,5 @@ impl Drop for Slot {
     fn drop(&mut self) {
         self.slots.held().retain(|one| !Arc::ptr_eq(&one.close, &self.close));
         self.slots.changed.notify_one();
-    }
-}
-
-/// Says that a connection has a request.
-pub(super) struct Asked {
-    slots: Arc<Slots>,
-    close: Arc<Notify>,
-}
-
-impl Asked {
-    /// From here on the connection is not closed for another one.
-    pub(super) fn say(&self) {
-        let mut held = self.slots.held();
-        let Some(one) = held.iter_mut().find(|one| Arc::ptr_eq(&one.close, &self.close)) else { return };
-        if one.state == State::Leaving {
-            self.slots.changed.notify_one();
-        }
-        one.state = State::Answered;
     }
 }
