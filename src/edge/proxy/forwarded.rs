@@ -46,8 +46,7 @@ impl Believed {
         if !self.is_proxy(peer) {
             return None;
         }
-        let mut relayed = Relayed { hops: Vec::new(), is_whole: false, proto: None, host: None, port: None };
-        relayed.is_whole = self.hops(self.field, fields, &mut relayed);
+        let mut relayed = self.chain(self.field, fields);
         if self.field != ClientAddress::Forwarded {
             relayed.proto = last(fields, "x-forwarded-proto").and_then(proto);
             relayed.host = last(fields, "x-forwarded-host").and_then(host);
@@ -56,12 +55,12 @@ impl Believed {
         Some(Box::new(relayed))
     }
 
-    /// The client's address as far as it may decide what is let in: only where it is certain. It is not known when a peer
-    /// that is no believed proxy sends any field that names a client, since it may be a proxy that the operator did not list; when a
-    /// believed one sends none, or one that cannot be read to the entry of the client; and when it sends several such
-    /// fields that name different clients: then the client wrote one of them, and which one depends on the proxy. A chain
-    /// whose every entry is a believed proxy names no client: so it looks when address translation in front of the first
-    /// proxy gives every client the address of one.
+    /// The client's address as far as it may decide what is let in. `None`:
+    /// - when a peer that is no trusted proxy sends a field that names a client: it may be a proxy that is not listed;
+    /// - when a trusted proxy sends no such field, or one that cannot be read up to the client;
+    /// - when two such fields name different clients: the client wrote one of them, and which one depends on the proxy;
+    /// - when every entry is a trusted proxy: so it looks where address translation in front of the first proxy gives every
+    ///   client the address of a proxy.
     #[must_use]
     pub fn network_address(
         &self,
@@ -73,25 +72,23 @@ impl Believed {
         let Some(relayed) = relayed else {
             return (named.count() == 0).then(|| peer.to_canonical());
         };
-        let client = relayed.client().filter(|client| relayed.is_whole && !self.is_proxy(*client))?;
+        let client = relayed.whole_client().filter(|client| !self.is_proxy(*client))?;
         for field in named {
             // In a spelling that only some servers take for the field, the believed proxy did not write it.
             let ForwardingField::Exact(field) = field else { return None };
-            if field != self.field {
-                let mut other =
-                    Relayed { hops: Vec::new(), is_whole: false, proto: None, host: None, port: None };
-                let is_whole = self.hops(field, fields, &mut other);
-                other.client().filter(|other| is_whole && *other == client)?;
+            if field != self.field && self.chain(field, fields).whole_client() != Some(client) {
+                return None;
             }
         }
         Some(client)
     }
 
-    /// Reads the way of the request from `field`. False when it could not be read as far as to the client.
-    fn hops(&self, field: ClientAddress, fields: &HeaderMap, relayed: &mut Relayed) -> bool {
-        match field {
-            ClientAddress::Forwarded => self.forwarded(fields, relayed),
-            ClientAddress::XForwardedFor => self.x_forwarded_for(fields, relayed),
+    /// The way of the request, read from `field`.
+    fn chain(&self, field: ClientAddress, fields: &HeaderMap) -> Relayed {
+        let mut relayed = Relayed::default();
+        relayed.is_whole = match field {
+            ClientAddress::Forwarded => self.forwarded(fields, &mut relayed),
+            ClientAddress::XForwardedFor => self.x_forwarded_for(fields, &mut relayed),
             ClientAddress::XRealIp => {
                 // The field holds one address. Two lines are one too many to know which the proxy wrote.
                 let mut lines = fields.get_all("x-real-ip").iter();
@@ -100,9 +97,11 @@ impl Believed {
                 }
                 true
             }
-        }
+        };
+        relayed
     }
 
+    /// False when the field could not be read up to the client.
     fn x_forwarded_for(&self, fields: &HeaderMap, relayed: &mut Relayed) -> bool {
         for line in fields.get_all("x-forwarded-for").iter().rev() {
             for entry in line.as_bytes().rsplit(|byte| *byte == b',') {
@@ -116,6 +115,7 @@ impl Believed {
         true
     }
 
+    /// False when the field could not be read up to the client.
     fn forwarded(&self, fields: &HeaderMap, relayed: &mut Relayed) -> bool {
         for line in fields.get_all("forwarded").iter().rev() {
             let mut rest = Some(line.as_bytes());
@@ -159,7 +159,7 @@ impl ForwardingField {
 }
 
 /// What believed proxies say of a request.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Relayed {
     /// The addresses that were read, the peer's word first: believed proxies, and last the client. Empty when
     /// the peer named no address that could be read.
@@ -179,6 +179,11 @@ impl Relayed {
     #[must_use]
     pub fn client(&self) -> Option<IpAddr> {
         self.hops.last().copied()
+    }
+
+    /// The client, where every entry up to it could be read.
+    fn whole_client(&self) -> Option<IpAddr> {
+        self.client().filter(|_| self.is_whole)
     }
 }
 
