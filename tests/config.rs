@@ -552,7 +552,7 @@ fn what_an_app_is_told_of_people_is_kept_with_what_each_header_is_made_of() {
     let required: Vec<bool> = told.fields.iter().map(|field| field.is_required).collect();
     assert_eq!(required, [true, false, false, false, false]);
     // No client writes any of them, on any route.
-    let names: Vec<&str> = wiki.forward.names().collect();
+    let names: Vec<&str> = wiki.forward.names(&wiki.policy.policy).collect();
     assert!(told.fields.iter().all(|field| names.contains(&&*field.header)), "{names:?}");
     let reports = route("reports").policy.policy.require.identity.as_ref().unwrap();
     assert_eq!((reports.separator, &reports.groups_only, reports.fields.len()), (b',', &None, 1));

@@ -218,7 +218,7 @@ async fn world(upstream: SocketAddr, keys: &str) -> World {
     let plan = Plan::new(None, 1000, 1).unwrap();
     let capacity = Capacity::new(plan, 1 << 30);
     let live = Live {
-        strip: StripRules::of(std::iter::once((&route.forward, &route.policy.policy.carriers))),
+        strip: StripRules::of(std::iter::once((&route.forward, &route.policy.policy))),
         believed: Believed::default(),
         native_hosts: NativeHosts::default(),
         browsers: None,

@@ -83,8 +83,7 @@ impl ProcessState {
             }
         }
         self.metrics.set_routes(config.routes.iter().map(|route| &*route.policy.name));
-        let strip =
-            StripRules::of(configured.iter().map(|route| (&route.forward, &route.policy.policy.carriers)));
+        let strip = StripRules::of(configured.iter().map(|route| (&route.forward, &route.policy.policy)));
         let mut served = Vec::with_capacity(configured.len());
         for route in configured {
             served.push(ServedRoute::start(route, &self.capacity).await?);

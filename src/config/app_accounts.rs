@@ -20,7 +20,7 @@ pub(super) fn judge(root: &Section<'_>, routes: &[Route], issuers: &[String], ow
     let mut before: Vec<Naming<'_>> = Vec::new();
     for route in routes {
         let policy = &route.policy.policy;
-        let told = policy.require.identity.iter().flat_map(|told| &told.fields);
+        let told = policy.require.told();
         let user = told.clone().find(|field| field.is_required).or_else(|| told.clone().find(names_a_person));
         let Some(IdentityField { header, source: user, is_required, .. }) = user else { continue };
         let Some(section) = sections.get(route.policy.index).filter(|_| policy.auth != Auth::None) else {

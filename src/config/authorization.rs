@@ -6,7 +6,7 @@ use super::form;
 use super::settings::Forward;
 use palisade_core::domain::credential::HOST_PREFIX;
 use palisade_core::domain::reserved::{Reserved, fold};
-use palisade_core::domain::route::{Auth, AuthorizationField, Carriers};
+use palisade_core::domain::route::{Auth, AuthorizationField, Carriers, Policy};
 
 /// Where the route looks for a token.
 pub fn carriers(section: &Section<'_>, auth: Auth) -> Carriers {
@@ -97,7 +97,8 @@ pub fn refuse_taken(section: &Section<'_>, item: &Item<'_>, carriers: &Carriers)
 }
 
 /// Refuses what would write into the app's `Authorization`, and what would read or forward the field of our tokens.
-pub fn refuse_clashes(section: &Section<'_>, carriers: &Carriers, forward: &Forward) {
+pub fn refuse_clashes(section: &Section<'_>, policy: &Policy, forward: &Forward) {
+    let carriers = &policy.carriers;
     if carriers.is_authorization_apps()
         && let Some(item) = section.get("inject")
     {
@@ -110,7 +111,7 @@ pub fn refuse_clashes(section: &Section<'_>, carriers: &Carriers, forward: &Forw
     let folded = fold(name);
     let token = section.section("token");
     let Some(item) = token.get("header") else { return };
-    if forward.names().any(|set| fold(set) == folded) {
+    if forward.names(policy).any(|set| fold(set) == folded) {
         item.bad_as::<()>(
             format!("{name:?}, in which this route says who the caller is"),
             "a name that this route's headers do not have",

@@ -98,7 +98,6 @@ pub fn forward(
         scopes,
         assertion,
         access_token,
-        identity: identity.iter().flat_map(|told| &told.fields).map(|field| field.header.clone()).collect(),
         pass,
         preserve_host: section.bool("preserve_host", true),
         inject,

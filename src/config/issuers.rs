@@ -17,8 +17,7 @@ pub(super) fn unsent_emails(root: &Section<'_>, routes: &[Route]) -> Vec<String>
     let places = root.sections("routes");
     let unsent = |route: &Route| {
         let policy = &route.policy.policy;
-        let told = policy.require.identity.iter().flat_map(|told| &told.fields);
-        let mut told = told.filter(|field| field.source == IdentitySource::Email);
+        let mut told = policy.require.told().filter(|field| field.source == IdentitySource::Email);
         // The one without which callers are refused comes first.
         let (field, key) = match (told.next(), route.forward.email.as_deref()) {
             (Some(field), _) => (field.header.as_str(), "headers"),

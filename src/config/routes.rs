@@ -55,7 +55,7 @@ pub fn routes(root: &Section<'_>, known: &Known<'_>) -> Vec<Route> {
         let upstream = upstream(&section, known);
         let (forward, identity) = identity_headers::forward(&section, &known.providers, policy.auth);
         policy.require.identity = identity;
-        authorization::refuse_clashes(&section, &policy.carriers, &forward);
+        authorization::refuse_clashes(&section, &policy, &forward);
         access_token::judge(&section, &policy, &forward, known.tokens);
         let cors = section.get("cors").and_then(|item| cors::of_route(&item));
         let browser = browser::of_route(&section, policy.auth);

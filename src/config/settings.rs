@@ -19,7 +19,7 @@ use palisade_core::domain::native_hosts::NativeHosts;
 use palisade_core::domain::page::PageName;
 use palisade_core::domain::password::PasswordPolicy;
 use palisade_core::domain::request::Scheme;
-use palisade_core::domain::route;
+use palisade_core::domain::route::{self, Policy};
 use palisade_core::domain::session::Fingerprint;
 
 /// The whole of `config.toml`.
@@ -430,8 +430,6 @@ pub struct Forward {
     pub assertion: Option<String>,
     /// The token for the app's server: off unless asked for.
     pub access_token: Option<AccessTokenField>,
-    /// The headers of the preset and of `claims`, in the order of the fields that the policy asks for.
-    pub identity: Vec<String>,
     /// `pass`: fields that the app takes from its callers although they are taken out by default.
     pub pass: Vec<String>,
     /// Send the caller's Host on (true) or the upstream's own.
@@ -441,9 +439,10 @@ pub struct Forward {
 }
 
 impl Forward {
-    /// The names of the fields that the route sets, and that no client may send on any route. `Authorization` is none of
-    /// them: on other routes it is the client's own.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
+    /// The names of the fields that the route sets, and that no client may send on any route. `policy`: the route's, which
+    /// has the headers of the preset and of `claims`. `Authorization` is none of them: on other routes it is the client's
+    /// own.
+    pub fn names<'a>(&'a self, policy: &'a Policy) -> impl Iterator<Item = &'a str> {
         let Forward {
             subject,
             issuer,
@@ -452,7 +451,6 @@ impl Forward {
             scopes,
             assertion,
             access_token,
-            identity,
             pass: _,
             preserve_host: _,
             inject: _,
@@ -460,7 +458,8 @@ impl Forward {
         let token =
             access_token.as_ref().filter(|token| !token.is_authorization()).map(|token| &*token.field);
         let named = [subject, issuer, email, session, scopes, assertion].into_iter().flatten();
-        named.chain(identity).map(String::as_str).chain(token)
+        let told = policy.require.told().map(|field| &field.header);
+        named.chain(told).map(String::as_str).chain(token)
     }
 }
 

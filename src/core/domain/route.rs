@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use super::browser::RouteBrowser;
 use super::cors::Cors;
 use super::identity::Identity;
-use super::identity_fields::IdentityFields;
+use super::identity_fields::{IdentityField, IdentityFields};
 use super::pattern::{HostPattern, PathPattern};
 use super::request::Path;
 use super::verdict::{Refusal, TokenFault};
@@ -39,6 +39,11 @@ pub struct Require {
 }
 
 impl Require {
+    /// The fields in which the app is told of the caller by names that it knows.
+    pub fn told(&self) -> impl Iterator<Item = &IdentityField> + Clone {
+        self.identity.iter().flat_map(|told| &told.fields)
+    }
+
     /// Whether `identity` brings all of it.
     ///
     /// # Errors

@@ -15,9 +15,9 @@ use super::served::ServedRoute;
 use crate::config::Forward;
 use palisade_core::domain::credential::{self, Carrier};
 use palisade_core::domain::identity::Identity;
-use palisade_core::domain::identity_fields::{IdentityFault, IdentityFields};
+use palisade_core::domain::identity_fields::{IdentityFault, IdentityField, IdentityFields};
 use palisade_core::domain::reserved::Reserved;
-use palisade_core::domain::route::{Auth, Carriers};
+use palisade_core::domain::route::{Auth, Policy, Route};
 use palisade_core::service::admit::Permit;
 
 /// What a client may not send, because a route sets it or an app would believe it.
@@ -31,10 +31,10 @@ impl StripRules {
     /// Everything that any route sets or reads: what one route's upstream trusts, no other route lets
     /// through.
     #[must_use]
-    pub fn of<'a>(routes: impl Iterator<Item = (&'a Forward, &'a Carriers)> + Clone) -> StripRules {
-        let cookies = routes.clone().filter_map(|(_, carriers)| carriers.cookie.clone()).collect();
-        let fields = routes.clone().filter_map(|(_, carriers)| carriers.header.as_deref());
-        let names = routes.flat_map(|(forward, _)| forward.names()).chain(fields);
+    pub fn of<'a>(routes: impl Iterator<Item = (&'a Forward, &'a Policy)> + Clone) -> StripRules {
+        let cookies = routes.clone().filter_map(|(_, policy)| policy.carriers.cookie.clone()).collect();
+        let fields = routes.clone().filter_map(|(_, policy)| policy.carriers.header.as_deref());
+        let names = routes.flat_map(|(forward, policy)| forward.names(policy)).chain(fields);
         StripRules { names: Reserved::new(names), cookies }
     }
 }
@@ -137,7 +137,7 @@ pub struct Forwarding {
     pub assertion: Option<FieldName>,
     /// The token for the app's server.
     pub access_token: Option<AppTokenField>,
-    /// The names of the fields that the route's policy asks for.
+    /// The names of the fields of the route's policy, in their order.
     identity: Vec<FieldName>,
     /// Fields that the app takes from its callers although others would be taken in by them.
     pub pass: Vec<HeaderName>,
@@ -148,11 +148,11 @@ pub struct Forwarding {
 }
 
 impl Forwarding {
-    /// What `forward` says for the route `route`.
+    /// What `forward` and the policy of `route` say.
     ///
     /// # Errors
     /// A name that no header can have; configuration refuses those before.
-    pub fn new(forward: &Forward, route: &str) -> Result<Forwarding, String> {
+    pub fn new(forward: &Forward, route: &Route) -> Result<Forwarding, String> {
         let name = |name: &Option<String>| {
             name.as_deref().map(FieldName::parse).transpose().map_err(|error| format!("{name:?}: {error}"))
         };
@@ -166,12 +166,15 @@ impl Forwarding {
             access_token: forward
                 .access_token
                 .as_ref()
-                .map(|configured| AppTokenField::new(configured, route))
+                .map(|configured| AppTokenField::new(configured, &route.name))
                 .transpose()?,
-            identity: forward
-                .identity
-                .iter()
-                .map(|name| FieldName::parse(name).map_err(|error| format!("{name:?}: {error}")))
+            identity: route
+                .policy
+                .require
+                .told()
+                .map(|IdentityField { header: name, .. }| {
+                    FieldName::parse(name).map_err(|error| format!("{name:?}: {error}"))
+                })
                 .collect::<Result<_, String>>()?,
             pass: forward
                 .pass
@@ -239,8 +242,8 @@ impl UpstreamFields<'_> {
             put_text(fields, name, assertion);
         }
         if let Some(field) = &forwarding.access_token {
-            // Where there is none, the app must not take what the client wrote there for ours. What another route sets
-            // is taken out everywhere, but `Authorization` is not: elsewhere it is the client's own.
+            // Without a token the client's own field is removed, or the app would take it for ours. The general stripping
+            // spares `Authorization`, which on other routes is the client's own.
             match &self.access_token {
                 Some(value) => fields.put(&field.name, value.clone()),
                 None => fields.take_out(field.name.name()),
@@ -310,6 +313,7 @@ fn set_identity(fields: &mut impl HeaderFields, forwarding: &Forwarding, identit
 #[cfg(test)]
 mod tests {
     use super::*;
+    use palisade_core::domain::route::{Carriers, Require};
 
     fn request(fields: &[(&'static str, &str)]) -> HeaderMap {
         let mut request = HeaderMap::new();
@@ -329,11 +333,14 @@ mod tests {
             scopes: None,
             assertion: None,
             access_token: None,
-            identity: Vec::new(),
             pass: Vec::new(),
             preserve_host: true,
             inject: None,
         }
+    }
+
+    fn policy(carriers: Carriers) -> Policy {
+        Policy { auth: Auth::Required, require: Require::default(), carriers, issuers: Vec::new() }
     }
 
     fn left(request: &HeaderMap) -> Vec<String> {
@@ -343,7 +350,7 @@ mod tests {
     #[test]
     fn no_spelling_of_our_names_passes() {
         let carriers = Carriers { cookie: Some("sid".into()), ..Carriers::default() };
-        let rules = StripRules::of(std::iter::once((&forward(), &carriers)));
+        let rules = StripRules::of(std::iter::once((&forward(), &policy(carriers))));
         let mut request = request(&[
             ("x-auth-subject", "evil"),
             ("X_Auth_Subject", "evil"),
@@ -363,7 +370,7 @@ mod tests {
     #[test]
     fn a_token_in_a_field_of_its_own_reaches_no_app() {
         let carriers = Carriers { header: Some("x-gate-token".into()), ..Carriers::default() };
-        let rules = StripRules::of(std::iter::once((&forward(), &carriers)));
+        let rules = StripRules::of(std::iter::once((&forward(), &policy(carriers))));
         let mut request = request(&[
             ("X-Gate-Token", "secret"),
             ("x_gate_token", "secret"),

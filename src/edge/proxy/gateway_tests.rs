@@ -89,7 +89,7 @@ async fn world_with(keys: &str) -> World {
         .unwrap_or_else(|errors| panic!("{errors:#?}"));
     let capacity = Capacity::new(Plan::new(None, 10, 1).unwrap(), 1 << 20);
     let configured = config.routes[0].clone();
-    let strip = StripRules::of(std::iter::once((&configured.forward, &configured.policy.policy.carriers)));
+    let strip = StripRules::of(std::iter::once((&configured.forward, &configured.policy.policy)));
     let served = ServedRoute::start(configured, &capacity).await.unwrap();
     let clock = Arc::new(FakeClock::default());
     let live = Live {

@@ -30,7 +30,7 @@ impl ServedRoute {
         let config::Route { policy: route, upstream, forward } = configured;
         Ok(ServedRoute {
             cluster: Cluster::start(&route.name, upstream, capacity).await?,
-            forwarding: Forwarding::new(&forward, &route.name)?,
+            forwarding: Forwarding::new(&forward, &route)?,
             cors: route.cors.as_ref().map(CorsRules::new).transpose()?,
             route: Arc::new(route),
         })
