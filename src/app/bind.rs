@@ -1,5 +1,6 @@
-//! Phase 3 of a start, bind: the listeners. The admin listener and that of `server.health` come first and answer
-//! from here on, since they tell how the rest of the start proceeds; on the others connections wait in the kernel's queue instead of being refused.
+//! Phase 3 of a start, bind: the listeners. The admin listener and that of `server.health` come first and answer from here
+//! on, since they tell how the rest of the start proceeds; on the others connections wait in the kernel's queue instead of
+//! being refused.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

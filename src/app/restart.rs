@@ -104,7 +104,7 @@ pub(super) fn keys(then: &Config, now: &Config) -> Vec<&'static str> {
     let other = &now.connections.webhook;
     let url = |webhook: &crate::config::Webhook| webhook.url.clone();
     keys.differ("connections.webhook.url", &webhook.as_ref().map(url), &other.as_ref().map(url));
-    // That of the same receiver is taken up (`SignedWebhook::renew`).
+    // A new secret for the same URL takes effect at a reload (`SignedWebhook::renew`).
     if webhook.as_ref().map(url) != other.as_ref().map(url) {
         keys.secrets(
             "connections.webhook.secret",
@@ -262,7 +262,7 @@ impl Keys {
         };
         let (then_smtp, now_smtp) = (smtp(transport), smtp(&now.transport));
         self.differ("mail.transport", &target(transport), &target(&now.transport));
-        // That of the same user at the same server is taken up (`Post::renew`).
+        // A new password of the same user at the same server takes effect at a reload (`Post::renew`).
         if target(transport) != target(&now.transport) {
             self.secrets(
                 "mail.password",

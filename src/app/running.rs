@@ -75,8 +75,8 @@ impl RunningGateway {
         self.watcher.look().await;
     }
 
-    /// Says in `/readyz` and at `server.ping_path` that no further requests should come, and goes on serving. Returns how long that lasts,
-    /// before [`RunningGateway::shutdown`] is due: load balancers need that time to notice.
+    /// Says in `/readyz` and at `server.ping_path` that no further requests should come, and goes on serving. Returns how
+    /// long that lasts, before [`RunningGateway::shutdown`] is due: load balancers need that time to notice.
     pub fn retire(&self) -> Duration {
         self.operator.leaving.store(true, Ordering::Release);
         self.operator.started.server.shutdown_delay

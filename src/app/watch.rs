@@ -115,7 +115,7 @@ mod tests {
         fn look(&mut self, whole: bool) -> bool {
             let due = self.0.is_due(&self.1, self.1.look(), whole);
             if due {
-                // As a reload does, whatever comes of it.
+                // As a reload does, also one that fails.
                 self.1 = config::read(&self.2).1;
             }
             due
@@ -128,7 +128,7 @@ mod tests {
     }
 
     const STILL: [bool; 4] = [false; 4];
-    /// Seen by the first look, alike at the second; the others find what was read.
+    /// The first look finds a change, the second finds the same content and reads it, and the others find no change.
     const ONCE: [bool; 4] = [false, true, false, false];
 
     fn folder() -> tempfile::TempDir {
@@ -153,12 +153,12 @@ mod tests {
             assert!(!looks.look(true), "{text}: still being written");
         }
         assert!(looks.look(true));
-        // There and back again between two looks.
+        // One look finds a change, and the next one the content that was read.
         write("# two\n");
         assert!(!looks.look(true));
         write("# one\n");
         assert_eq!(looks.looks(true), STILL);
-        // What was seen before that is not what this content is compared with.
+        // The earlier look that found this content does not count as the first of two.
         write("# two\n");
         assert_eq!(looks.looks(true), ONCE);
         fs::remove_file(folder.path().join("config.toml")).unwrap();
@@ -203,7 +203,7 @@ mod tests {
         let text = fs::read_to_string(folder.path().join("config.toml")).unwrap();
         fs::write(folder.path().join("config.toml"), format!("{text}# edited\n")).unwrap();
         assert_eq!(looks.looks(false), STILL);
-        // What changes beside a file that is being edited would put that file in force.
+        // A reload for this change would put the edited configuration in force as well.
         fs::write(folder.path().join("host"), "b.test").unwrap();
         assert_eq!(looks.looks(false), STILL);
         fs::write(folder.path().join("config.toml"), text).unwrap();

@@ -161,8 +161,8 @@ impl Record {
     }
 }
 
-/// The earliest version of the record of an account that holds all of `user`. So a program that was taken back to an
-/// earlier version cannot read the accounts that have what it would drop, and reads all others.
+/// The earliest version of the record of an account that holds all of `user`. So after a downgrade the earlier program
+/// refuses to read accounts with fields that it would drop, and reads all others.
 #[must_use]
 pub fn user_version(user: &User) -> u8 {
     let is_of_the_first = user.email.is_some() && user.username.is_none() && user.groups.is_empty();

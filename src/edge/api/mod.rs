@@ -1,5 +1,5 @@
-//! The native endpoints, over axum: the operator's API on its own listener (`admin`, with `server.health` beside it), and what Palisade answers
-//! itself among the proxied traffic (`native`). Only this room and the bridge name axum.
+//! The native endpoints, over axum: the operator's API on its own listener (`admin`, with `server.health` beside it), and
+//! what Palisade answers itself among the proxied traffic (`native`). Only this room and the bridge name axum.
 
 mod account_failure;
 mod admin;

@@ -16,7 +16,7 @@ pub(super) fn events(user: Option<UserId>, strangers: bool) -> Key {
     }
 }
 
-/// Whose the list is that `key` begins with, as made by [`events`].
+/// The account of the list of events that `key` belongs to ([`events`]); `None`: a list of no account.
 pub(super) fn listed_account(key: &[u8]) -> Result<Option<UserId>, StoreError> {
     let (list, rest) = key.get(1..).and_then(<[u8]>::split_first).ok_or_else(misshapen)?;
     match list & 1 {
