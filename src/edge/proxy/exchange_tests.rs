@@ -1,13 +1,13 @@
 use super::*;
-use palisade_core::domain::pattern::{HostPattern, PathPattern};
 use palisade_core::domain::request::Scheme;
 use palisade_core::domain::revocation::{Revocation, Target};
-use palisade_core::domain::route::{Allow, Auth, Carriers, Policy, Require, Route};
+use palisade_core::domain::route::Auth;
 use palisade_core::domain::same_origin::OwnOrigins;
 use palisade_core::domain::table::Table;
 use palisade_core::ports::{Change, Ended, Store, Verified, Verifier};
 use palisade_testing::accounts_world::{AccountsWorld, world};
 use palisade_testing::fakes::NOW;
+use palisade_testing::route_fakes::route;
 use palisade_testing::token_fakes::FakeVerifier;
 
 struct NoMeter;
@@ -24,32 +24,9 @@ impl Meter for NoMeter {
     fn plugin_reload(&self, _: &str, _: &'static str) {}
 }
 
-fn route(auth: Auth) -> Route {
-    Route {
-        name: "all".into(),
-        index: 0,
-        upstreams: Vec::new(),
-        hosts: vec![HostPattern::Every],
-        paths: vec![PathPattern::root()],
-        networks: Vec::new(),
-        public: Vec::new(),
-        methods: Vec::new(),
-        policy: Policy {
-            auth,
-            require: Require::default(),
-            carriers: Carriers::default(),
-            issuers: Vec::new(),
-        },
-        allow: Allow::default(),
-        after_expiry: Duration::ZERO,
-        cors: None,
-        browser: Default::default(),
-    }
-}
-
 fn admission(world: &AccountsWorld, auth: Auth) -> Admission {
     Admission {
-        routes: Table::new(vec![route(auth)]),
+        routes: Table::new(vec![route("/", auth)]),
         authenticator: Authenticator {
             verifier: Arc::new(FakeVerifier),
             revocations: world.store.clone(),
@@ -62,7 +39,7 @@ fn admission(world: &AccountsWorld, auth: Auth) -> Admission {
 
 fn admitted(caller: Option<Arc<Verified>>) -> AdmissionRecord {
     AdmissionRecord {
-        route: Arc::new(route(Auth::Optional)),
+        route: Arc::new(route("/", Auth::Optional)),
         caller,
         carrier: None,
         is_left_to_app: false,

@@ -1,19 +1,16 @@
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
-use palisade_core::domain::browser::RouteBrowser;
 use palisade_core::domain::destination::DestinationFault;
-use palisade_core::domain::pattern::{HostPattern, PathPattern};
-use palisade_core::domain::request::{Headers, Host, Malformed, Path, Request, Scheme};
-use palisade_core::domain::route::{
-    Allow, Auth, AuthorizationField, Carriers, Policy, Public, Require, Route,
-};
+use palisade_core::domain::pattern::PathPattern;
+use palisade_core::domain::request::{Malformed, Request, Scheme};
+use palisade_core::domain::route::{Auth, AuthorizationField, Carriers, Public, Route};
 use palisade_core::domain::same_origin::OwnOrigins;
 use palisade_core::domain::table::Table;
 use palisade_core::domain::verdict::{Refusal, TokenFault};
 use palisade_core::service::admit::{Admission, Authenticator, Permit, Verdict};
 use palisade_testing::fakes::{FakeClock, FakeStore};
+use palisade_testing::route_fakes::{self, Fields, request};
 use palisade_testing::token_fakes::FakeVerifier;
 
 /// [`FakeVerifier`] takes them for tokens of Ann and Bob.
@@ -21,42 +18,14 @@ const ANN: (&str, &str) = ("authorization", "Bearer ann.v1");
 const BASIC: (&str, &str) = ("authorization", "Basic eDp5");
 const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
 
-struct Fields(Vec<(String, String)>);
-
-impl Headers for Fields {
-    fn each<'a>(&'a self, name: &str, visit: &mut dyn FnMut(&'a [u8])) {
-        for (_, value) in self.0.iter().filter(|(sent, _)| sent == name) {
-            visit(value.as_bytes());
-        }
-    }
-}
-
 fn path(text: &str) -> PathPattern {
     PathPattern::parse(text).unwrap()
 }
 
 /// A route of one app.
-fn route(paths: &[&str], auth: Auth, adjust: impl FnOnce(&mut Route)) -> Route {
-    let mut route = Route {
-        name: paths[0].into(),
-        index: 0,
-        upstreams: vec!["http://127.0.0.1:3000".to_owned()],
-        hosts: vec![HostPattern::Every],
-        paths: paths.iter().map(|text| path(text)).collect(),
-        networks: Vec::new(),
-        public: Vec::new(),
-        methods: Vec::new(),
-        policy: Policy {
-            auth,
-            require: Require::default(),
-            carriers: Carriers::default(),
-            issuers: Vec::new(),
-        },
-        allow: Allow::default(),
-        after_expiry: Duration::ZERO,
-        cors: None,
-        browser: RouteBrowser::default(),
-    };
+fn route(path: &str, auth: Auth, adjust: impl FnOnce(&mut Route)) -> Route {
+    let upstreams = vec!["http://127.0.0.1:3000".to_owned()];
+    let mut route = Route { upstreams, ..route_fakes::route(path, auth) };
     adjust(&mut route);
     route
 }
@@ -90,17 +59,8 @@ fn judged(route: &mut Route) {
 
 impl Gate {
     async fn verdict(&self, method: &str, at: &str, fields: &[(&str, &str)]) -> Verdict {
-        let fields = Fields(fields.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect());
-        let request = Request {
-            method,
-            host: Host::parse(b"a.test").unwrap(),
-            path: Path::parse(at.as_bytes()).unwrap(),
-            query: None,
-            websocket: false,
-            is_peer_trusted: false,
-            client: Some(CLIENT),
-            headers: &fields,
-        };
+        let fields = Fields(fields);
+        let request = Request { client: Some(CLIENT), ..request(method, at, &fields) };
         self.0.admit(&request, CLIENT).await
     }
 
@@ -124,13 +84,13 @@ impl Gate {
 
 fn open_and_closed() -> Gate {
     gate(vec![
-        route(&["/open"], Auth::None, |_| {}),
-        route(&["/team"], Auth::Required, |_| {}),
-        route(&["/admin"], Auth::Required, |route| route.policy.require.scopes = vec!["admin".into()]),
-        route(&["/read"], Auth::None, |route| route.methods = vec!["GET".into()]),
-        route(&["/office"], Auth::None, |route| route.networks = vec!["198.51.100.0/24".parse().unwrap()]),
-        route(&["/elsewhere"], Auth::None, |route| route.upstreams = vec!["http://127.0.0.1:9".to_owned()]),
-        route(&["/theirs"], Auth::Required, |route| route.policy.carriers.header = Some("x-theirs".into())),
+        route("/open", Auth::None, |_| {}),
+        route("/team", Auth::Required, |_| {}),
+        route("/admin", Auth::Required, |route| route.policy.require.scopes = vec!["admin".into()]),
+        route("/read", Auth::None, |route| route.methods = vec!["GET".into()]),
+        route("/office", Auth::None, |route| route.networks = vec!["198.51.100.0/24".parse().unwrap()]),
+        route("/elsewhere", Auth::None, |route| route.upstreams = vec!["http://127.0.0.1:9".to_owned()]),
+        route("/theirs", Auth::Required, |route| route.policy.carriers.header = Some("x-theirs".into())),
     ])
 }
 
@@ -197,19 +157,16 @@ async fn both_credentials_are_of_one_person() {
 /// Two routes that look for a token in a field of their own each.
 fn gate_of_two_fields() -> Gate {
     let by = |field: &'static str| move |route: &mut Route| route.policy.carriers.header = Some(field.into());
-    gate(vec![
-        route(&["/ours"], Auth::Required, by("x-ours")),
-        route(&["/theirs"], Auth::Required, by("x-theirs")),
-    ])
+    gate(vec![route("/ours", Auth::Required, by("x-ours")), route("/theirs", Auth::Required, by("x-theirs"))])
 }
 
 #[tokio::test]
 async fn what_the_app_judges_by_its_own_field_reaches_it_with_that_field() {
     let gate = gate(vec![
-        route(&["/judged"], Auth::Required, judged),
-        route(&["/also"], Auth::Required, judged),
-        route(&["/ours"], Auth::Required, |_| {}),
-        route(&["/open"], Auth::None, |_| {}),
+        route("/judged", Auth::Required, judged),
+        route("/also", Auth::Required, judged),
+        route("/ours", Auth::Required, |_| {}),
+        route("/open", Auth::None, |_| {}),
     ]);
     // Both are left to the app, with the field that it judges by.
     for (from, to) in [("/judged/a", "/also/b"), ("/judged/a", "/open/b"), ("/open/a", "/judged/b")] {
@@ -235,15 +192,15 @@ async fn what_the_app_judges_by_its_own_field_reaches_it_with_that_field() {
 async fn a_collection_takes_nothing_along_that_another_rule_decides_about() {
     let covers = Some(Refusal::Destination(DestinationFault::CoversOtherRoute));
     let gate = gate(vec![
-        route(&["/open"], Auth::None, |_| {}),
-        route(&["/tree"], Auth::None, |_| {}),
-        route(&["/tree/closed"], Auth::Required, |_| {}),
-        route(&["/projects"], Auth::None, |_| {}),
-        route(&["/projects/*/hooks"], Auth::Required, |_| {}),
-        route(&["=/exact"], Auth::None, |_| {}),
-        route(&["/exact"], Auth::Required, |_| {}),
-        route(&["=/alone"], Auth::None, |_| {}),
-        route(&["/shop"], Auth::Required, |route| {
+        route("/open", Auth::None, |_| {}),
+        route("/tree", Auth::None, |_| {}),
+        route("/tree/closed", Auth::Required, |_| {}),
+        route("/projects", Auth::None, |_| {}),
+        route("/projects/*/hooks", Auth::Required, |_| {}),
+        route("=/exact", Auth::None, |_| {}),
+        route("/exact", Auth::Required, |_| {}),
+        route("=/alone", Auth::None, |_| {}),
+        route("/shop", Auth::Required, |route| {
             let methods = vec!["MOVE".to_owned()];
             route.public = vec![
                 Public { methods: methods.clone(), path: path("/shop/drop") },

@@ -2,17 +2,15 @@ use palisade_core::domain::credential::Carrier;
 use palisade_core::domain::pattern::{HostPattern, PathPattern};
 use palisade_core::domain::route::Auth;
 use palisade_core::domain::route::Route;
-use palisade_core::domain::route::{AuthorizationField, Carriers, Public};
+use palisade_core::domain::route::{AuthorizationField, Public};
 use palisade_core::domain::time::UnixTime;
 use palisade_core::service::admit::Admission;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use palisade_core::domain::cors::Cors;
 use palisade_core::domain::identity::Identity;
 use palisade_core::domain::request::Scheme;
-use palisade_core::domain::route::{Allow, Policy, Require};
 use palisade_core::domain::same_origin::OwnOrigins;
 use palisade_core::domain::table::Table;
 use palisade_core::ports::Signer;
@@ -21,32 +19,16 @@ use palisade_core::service::admit::Authenticator;
 use palisade_core::service::ongoing::*;
 use palisade_testing::accounts_world::{AccountsWorld, world};
 use palisade_testing::fakes::{FakeSigner, NOW};
+use palisade_testing::route_fakes;
 use palisade_testing::token_fakes::FakeVerifier;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const LEEWAY: Duration = Duration::from_secs(60);
 
 fn route(prefix: &str, auth: Auth) -> Route {
-    Route {
-        name: prefix.into(),
-        index: 0,
-        upstreams: Vec::new(),
-        hosts: vec![HostPattern::Every],
-        paths: vec![PathPattern::parse(prefix).unwrap()],
-        networks: Vec::new(),
-        public: Vec::new(),
-        methods: Vec::new(),
-        policy: Policy {
-            auth,
-            require: Require::default(),
-            carriers: Carriers { cookie: Some("at".into()), ..Carriers::default() },
-            issuers: Vec::new(),
-        },
-        allow: Allow::default(),
-        after_expiry: HOUR,
-        cors: None::<Cors>,
-        browser: Default::default(),
-    }
+    let mut route = Route { after_expiry: HOUR, ..route_fakes::route(prefix, auth) };
+    route.policy.carriers.cookie = Some("at".into());
+    route
 }
 
 fn identity(issuer: &str, subject: String, session: Option<String>) -> Identity {

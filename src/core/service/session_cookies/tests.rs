@@ -8,14 +8,13 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use palisade_core::domain::account::UserId;
-use palisade_core::domain::browser::{BrowserSettings, NamedOrigin, PlaceRef, RouteBrowser, SessionUse};
+use palisade_core::domain::browser::{BrowserSettings, NamedOrigin, PlaceRef, SessionUse};
 use palisade_core::domain::cors::{Cors, Origins};
 use palisade_core::domain::credential::Carrier;
 use palisade_core::domain::identity::Identity;
 use palisade_core::domain::opaque::ServerKey;
-use palisade_core::domain::pattern::{HostPattern, PathPattern};
-use palisade_core::domain::request::{Headers, Host, Path, Request, Scheme};
-use palisade_core::domain::route::{Allow, Auth, AuthorizationField, Carriers, Policy, Require, Route};
+use palisade_core::domain::request::{Request, Scheme};
+use palisade_core::domain::route::{Auth, AuthorizationField, Carriers, Route};
 use palisade_core::domain::same_origin::OwnOrigins;
 use palisade_core::domain::session::SessionId;
 use palisade_core::domain::table::Table;
@@ -27,6 +26,7 @@ use palisade_core::ports::{
 use palisade_core::service::admit::{Admission, Authenticator, Permit, Verdict};
 use palisade_core::service::session_cookies::SessionCookies;
 use palisade_testing::accounts_world::world;
+use palisade_testing::route_fakes::{self, Fields, request};
 use palisade_testing::token_fakes::FakeVerifier;
 
 const ISSUER: &str = "https://us.test";
@@ -118,16 +118,6 @@ impl Revocations for Set {
     }
 }
 
-struct Fields(Vec<(String, String)>);
-
-impl Headers for Fields {
-    fn each<'a>(&'a self, name: &str, visit: &mut dyn FnMut(&'a [u8])) {
-        for (_, value) in self.0.iter().filter(|(n, _)| n == name) {
-            visit(value.as_bytes());
-        }
-    }
-}
-
 const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
 
 struct Gate {
@@ -141,34 +131,17 @@ type Decided = Result<Option<(u128, Carrier)>, Refusal>;
 
 fn gate_with(auth: Auth, adjust: impl FnOnce(&mut Route, &mut BrowserSettings)) -> Gate {
     let (cookies, set) = (Arc::new(Cookies::default()), Arc::new(Set::default()));
-    let mut route = Route {
-        name: "app".into(),
-        index: 0,
-        upstreams: Vec::new(),
-        hosts: vec![HostPattern::Every],
-        paths: vec![PathPattern::root()],
-        networks: Vec::new(),
-        public: Vec::new(),
-        methods: Vec::new(),
-        policy: Policy {
-            auth,
-            require: Require::default(),
-            carriers: Carriers {
-                cookie: Some("jwt".into()),
-                websocket_protocol: true,
-                query: Some("t".into()),
-                ..Carriers::default()
-            },
-            issuers: Vec::new(),
-        },
-        allow: Allow::default(),
-        after_expiry: Duration::ZERO,
-        cors: Some(Cors {
-            origins: Origins::These(vec!["https://friend.test".into()]),
-            credentials: true,
-            ..Cors::default()
-        }),
-        browser: RouteBrowser::default(),
+    let cors = Cors {
+        origins: Origins::These(vec!["https://friend.test".into()]),
+        credentials: true,
+        ..Cors::default()
+    };
+    let mut route = Route { cors: Some(cors), ..route_fakes::route("/", auth) };
+    route.policy.carriers = Carriers {
+        cookie: Some("jwt".into()),
+        websocket_protocol: true,
+        query: Some("t".into()),
+        ..Carriers::default()
     };
     let mut settings = BrowserSettings {
         enabled: true,
@@ -207,18 +180,9 @@ fn gate(auth: Auth) -> Gate {
 
 impl Gate {
     async fn verdict(&self, method: &str, websocket: bool, fields: &[(&str, &str)]) -> Verdict {
-        let fields = Fields(fields.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect());
-        let query = fields.0.iter().find(|(name, _)| name == ":query").map(|(_, value)| value.clone());
-        let request = Request {
-            method,
-            host: Host::parse(b"a.test").unwrap(),
-            path: Path::parse(b"/x").unwrap(),
-            query: query.as_deref(),
-            websocket,
-            is_peer_trusted: false,
-            client: None,
-            headers: &fields,
-        };
+        let query = fields.iter().find(|(name, _)| *name == ":query").map(|(_, value)| *value);
+        let fields = Fields(fields);
+        let request = Request { query, websocket, ..request(method, "/x", &fields) };
         self.admission.admit(&request, CLIENT).await
     }
 
