@@ -13,7 +13,7 @@ use crate::config::{self, Config, error_lines};
 use palisade_core::domain::answer::answer;
 use palisade_core::domain::native_hosts;
 use palisade_core::domain::order::{self, RouteAt};
-use palisade_core::domain::request::{self, Headers, Host, Request};
+use palisade_core::domain::request::{self, Host, NoHeaders, Request};
 use palisade_core::domain::route::{Auth, Public, Route};
 use palisade_core::domain::table::{Deciding, Table};
 use palisade_core::domain::verdict::Refusal;
@@ -138,13 +138,6 @@ impl<'a> Asked<'a> {
     }
 }
 
-/// A request without header fields.
-struct NoFields;
-
-impl Headers for NoFields {
-    fn each<'a>(&'a self, _: &str, _: &mut dyn FnMut(&'a [u8])) {}
-}
-
 /// Which rule answers, and what the others are.
 struct Explained {
     outcome: Outcome,
@@ -211,7 +204,7 @@ fn explain(config: &Config, asked: &Asked<'_>) -> Result<Explained, String> {
         websocket: false,
         is_peer_trusted: false,
         client,
-        headers: &NoFields,
+        headers: &NoHeaders,
     };
     let found = table.find(&request);
     let chosen = found.as_ref().ok().map(|found| found.entry.index);

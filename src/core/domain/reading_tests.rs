@@ -5,14 +5,9 @@
 use std::collections::HashSet;
 
 use super::pattern::{HostPattern, PathPattern};
-use super::request::{Headers, Host, Path, Request};
+use super::request::{Host, NoHeaders, Path, Request};
 use super::route::{Allow, Auth, Carriers, Policy, Public, Require, Route};
 use super::table::Table;
-
-struct NoHeaders;
-impl Headers for NoHeaders {
-    fn each<'a>(&'a self, _: &str, _: &mut dyn FnMut(&'a [u8])) {}
-}
 
 /// Patterns as the servers know them, wider ones first, and whether they are closed.
 type Served = [(&'static str, bool)];

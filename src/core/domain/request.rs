@@ -365,6 +365,13 @@ pub trait Headers: Sync {
     fn each<'a>(&'a self, name: &str, visit: &mut dyn FnMut(&'a [u8]));
 }
 
+/// No header fields: for what looks at none, such as a decision about routes.
+pub struct NoHeaders;
+
+impl Headers for NoHeaders {
+    fn each<'a>(&'a self, _: &str, _: &mut dyn FnMut(&'a [u8])) {}
+}
+
 /// A request as policy sees it.
 pub struct Request<'a> {
     /// The method, as sent (methods are case-sensitive).

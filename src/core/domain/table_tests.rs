@@ -2,14 +2,9 @@
 
 use std::time::Duration;
 
-use super::super::request::{Headers, Host};
+use super::super::request::{Host, NoHeaders};
 use super::super::route::{Allow, Auth, Carriers, Policy, Require};
 use super::*;
-
-struct NoHeaders;
-impl Headers for NoHeaders {
-    fn each<'a>(&'a self, _: &str, _: &mut dyn FnMut(&'a [u8])) {}
-}
 
 fn route(name: &str, host: Option<&str>, prefix: &str, methods: &[&str], auth: Auth) -> Route {
     Route {

@@ -14,7 +14,7 @@ use super::admit::{Admission, Permit};
 use super::caller::Person;
 use super::session_uses::SessionUses;
 use crate::domain::credential::Carrier;
-use crate::domain::request::{Headers, Host, Path, Request};
+use crate::domain::request::{Host, NoHeaders, Path, Request};
 use crate::domain::route::{Auth, Carriers, Route};
 use crate::domain::session::Lifetimes;
 use crate::domain::time::UnixTime;
@@ -66,13 +66,6 @@ pub struct AdmissionRecord {
     pub client: Option<IpAddr>,
 }
 
-/// An exchange holds no fields any more, and no decision about routes looks at them.
-struct NoFields;
-
-impl Headers for NoFields {
-    fn each<'a>(&'a self, _: &str, _: &mut dyn FnMut(&'a [u8])) {}
-}
-
 impl<R: AsRef<Route>> Admission<R> {
     /// The route that would admit the exchange if it began now; `None`: it has to end. Whether its token is
     /// revoked or has expired is not asked.
@@ -87,7 +80,8 @@ impl<R: AsRef<Route>> Admission<R> {
             // No decision about routes asks who forwarded it.
             is_peer_trusted: false,
             client: admitted.client,
-            headers: &NoFields,
+            // An exchange holds no fields any more, and no decision about routes looks at them.
+            headers: &NoHeaders,
         };
         let found = self.routes.find(&request).ok()?;
         let route = R::as_ref(found.entry);
