@@ -2,24 +2,13 @@
 
 use std::time::Duration;
 
-use super::super::browser::{RouteBrowser, SessionUse};
-use super::super::pattern::{HostPattern, PathPattern};
-use super::super::request::{Headers, Malformed};
-use super::super::route::{Allow, Carriers, Policy, Require};
+use super::super::browser::SessionUse;
+use super::super::fixtures::{Fields, route};
+use super::super::request::Malformed;
 use super::super::verdict::TokenFault;
 use super::*;
 
 const US: &str = "https://auth.test";
-
-struct Sent(Vec<(&'static str, String)>);
-
-impl Headers for Sent {
-    fn each<'a>(&'a self, name: &str, visit: &mut dyn FnMut(&'a [u8])) {
-        for (_, value) in self.0.iter().filter(|(sent, _)| *sent == name) {
-            visit(value.as_bytes());
-        }
-    }
-}
 
 fn settings() -> BrowserSettings {
     let origin = |text| NamedOrigin::parse(text).unwrap();
@@ -34,29 +23,6 @@ fn settings() -> BrowserSettings {
         return_to: [origin("https://www.test")].to_vec(),
         uses: SessionUse::Every,
         insecure_http: false,
-    }
-}
-
-fn route() -> Route {
-    Route {
-        name: "app".into(),
-        index: 0,
-        upstreams: Vec::new(),
-        hosts: vec![HostPattern::Every],
-        paths: vec![PathPattern::parse("/lab").unwrap()],
-        networks: Vec::new(),
-        public: Vec::new(),
-        methods: vec![],
-        policy: Policy {
-            auth: Auth::Required,
-            require: Require::default(),
-            carriers: Carriers::default(),
-            issuers: vec![],
-        },
-        allow: Allow::default(),
-        after_expiry: Duration::ZERO,
-        cors: None,
-        browser: RouteBrowser::default(),
     }
 }
 
@@ -79,7 +45,7 @@ impl Case {
             target: "/lab/%7Ex?y=%2F&z".to_owned(),
             fields: fields.iter().map(|(name, value)| (*name, (*value).to_owned())).collect(),
             cause: AnsweredFor::WantOfSession,
-            route: Some(route()),
+            route: Some(route("/lab", Auth::Required)),
             settings: settings(),
         }
     }
@@ -90,7 +56,8 @@ impl Case {
     }
 
     fn form(&self) -> AnswerForm {
-        let headers = Sent(self.fields.clone());
+        let fields: Vec<(&str, &str)> = self.fields.iter().map(|(name, value)| (*name, &**value)).collect();
+        let headers = Fields(&fields);
         let path = path_of(&self.target);
         let asked = AskedFor {
             asking: Asking { method: self.method, websocket: false, path, headers: &headers },

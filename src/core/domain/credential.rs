@@ -317,18 +317,9 @@ pub fn without_token_protocol(line: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::request::{Headers, Host, Path};
+    use super::super::fixtures::{Fields, request};
     use super::super::route::AuthorizationField;
     use super::*;
-
-    struct Lines(Vec<(&'static str, String)>);
-    impl Headers for Lines {
-        fn each<'a>(&'a self, name: &str, visit: &mut dyn FnMut(&'a [u8])) {
-            for (_, value) in self.0.iter().filter(|(n, _)| *n == name) {
-                visit(value.as_bytes());
-            }
-        }
-    }
 
     fn found(
         lines: &[(&'static str, &str)],
@@ -341,12 +332,8 @@ mod tests {
             query: Some("access_token".into()),
             ..Carriers::default()
         };
-        refuse_several(&lines_of(lines))?;
+        refuse_several(&Fields(lines))?;
         found_by(&carriers, lines, query, websocket)
-    }
-
-    fn lines_of(lines: &[(&'static str, &str)]) -> Lines {
-        Lines(lines.iter().map(|(n, v)| (*n, (*v).to_owned())).collect())
     }
 
     fn found_by(
@@ -355,17 +342,7 @@ mod tests {
         query: Option<&str>,
         websocket: bool,
     ) -> Result<Option<(String, Carrier)>, Refusal> {
-        let lines = lines_of(lines);
-        let request = Request {
-            method: "GET",
-            host: Host::parse(b"a.test").unwrap(),
-            path: Path::parse(b"/").unwrap(),
-            query,
-            websocket,
-            is_peer_trusted: false,
-            client: None,
-            headers: &lines,
-        };
+        let request = Request { query, websocket, headers: &Fields(lines), ..request("a.test", "GET", "/") };
         let Some((token, carrier)) = find(&request, carriers)? else { return Ok(None) };
         check_form(&token)?;
         Ok(Some((token.into_owned(), carrier)))
@@ -439,7 +416,7 @@ mod tests {
     fn an_authorization_field_that_says_nothing_is_none() {
         let check = |lines: &[&str]| {
             let lines: Vec<_> = lines.iter().map(|line| ("authorization", *line)).collect();
-            has_authorization(&lines_of(&lines))
+            has_authorization(&Fields(&lines))
         };
         for said in [&["Bearer glsa_x"][..], &["x"], &["Basic a", "Basic b"], &[" ,"]] {
             assert!(check(said), "{said:?}");

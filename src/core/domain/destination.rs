@@ -188,32 +188,14 @@ pub(super) fn covers(path: &str, pattern: &[Name]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::fixtures::{Fields, request};
     use super::super::folded;
     use super::super::pattern::PathPattern;
-    use super::super::request::{Headers, Host};
     use super::*;
 
-    struct Lines<'a>(&'a [&'a str]);
-
-    impl Headers for Lines<'_> {
-        fn each<'a>(&'a self, name: &str, visit: &mut dyn FnMut(&'a [u8])) {
-            for line in self.0.iter().filter(|_| name == "destination") {
-                visit(line.as_bytes());
-            }
-        }
-    }
-
     fn read(host: &str, lines: &[&str]) -> Result<Option<SecondTarget>, DestinationFault> {
-        let request = Request {
-            method: "COPY",
-            host: Host::parse(host.as_bytes()).unwrap(),
-            path: Path::parse(b"/").unwrap(),
-            query: None,
-            websocket: false,
-            is_peer_trusted: false,
-            client: None,
-            headers: &Lines(lines),
-        };
+        let fields: Vec<(&str, &str)> = lines.iter().map(|line| ("destination", *line)).collect();
+        let request = Request { headers: &Fields(&fields), ..request(host, "COPY", "/") };
         Destination::of(&request).map(|read| read.map(|destination| destination.kept()))
     }
 

@@ -20,6 +20,8 @@ pub mod credential;
 pub mod destination;
 pub mod email;
 pub mod email_change;
+#[cfg(test)]
+pub(crate) mod fixtures;
 mod folded;
 pub mod groups;
 pub mod hash_cost;

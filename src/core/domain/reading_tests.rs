@@ -4,9 +4,10 @@
 
 use std::collections::HashSet;
 
-use super::pattern::{HostPattern, PathPattern};
-use super::request::{Host, NoHeaders, Path, Request};
-use super::route::{Allow, Auth, Carriers, Policy, Public, Require, Route};
+use super::fixtures::{self, Dice, request};
+use super::pattern::PathPattern;
+use super::request::{Path, Request};
+use super::route::{Allow, Auth, Public, Route};
 use super::table::Table;
 
 /// Patterns as the servers know them, wider ones first, and whether they are closed.
@@ -35,26 +36,9 @@ const PUBLIC: &Served =
     &[("/", true), ("/*.cfg", false), ("/p/*/hooks", false), ("=/ping", false), ("=/dir/", false)];
 
 fn route(index: usize, pattern: &str, closed: bool) -> Route {
-    Route {
-        name: pattern.into(),
-        index,
-        upstreams: Vec::new(),
-        hosts: vec![HostPattern::Every],
-        paths: vec![PathPattern::parse(pattern).unwrap()],
-        networks: Vec::new(),
-        public: Vec::new(),
-        methods: vec![],
-        policy: Policy {
-            auth: if closed { Auth::Required } else { Auth::None },
-            require: Require::default(),
-            carriers: Carriers::default(),
-            issuers: vec![],
-        },
-        allow: Allow { encoded_slash: true, empty_segment: true },
-        after_expiry: std::time::Duration::ZERO,
-        cors: None,
-        browser: Default::default(),
-    }
+    let allow = Allow { encoded_slash: true, empty_segment: true };
+    let auth = if closed { Auth::Required } else { Auth::None };
+    Route { index, allow, ..fixtures::route(pattern, auth) }
 }
 
 fn table(served: &Served) -> Table {
@@ -73,17 +57,7 @@ fn public_table() -> Table {
 fn decided(table: &Table, path: &str) -> Option<(String, bool)> {
     let path = Path::parse(path.as_bytes()).ok()?;
     let forwarded = path.as_str().to_owned();
-    let host = Host::parse(b"a.test").unwrap();
-    let request = Request {
-        method: "GET",
-        host,
-        path,
-        query: None,
-        websocket: false,
-        is_peer_trusted: false,
-        client: None,
-        headers: &NoHeaders,
-    };
+    let request = Request { path, ..request("a.test", "GET", "/") };
     table
         .find(&request)
         .ok()
@@ -273,18 +247,6 @@ fn contradiction(path: &str, closed: bool, served: &Served) -> Option<String> {
         }
     }
     None
-}
-
-/// Marsaglia's xorshift: the same paths in every run.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 >> 33).unwrap() % bound
-    }
 }
 
 const PIECES: &str = "/ / / / / admin admin ADMIN api Api open OPEN public x deep .. .. . %2e ; ; ;a=b %3B %253b \

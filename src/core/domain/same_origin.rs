@@ -120,38 +120,15 @@ fn forwarded_scheme(request: &Request<'_>) -> Option<Scheme> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::request::{Host, Path};
+    use super::super::fixtures::{Fields, request};
     use super::*;
-
-    struct Lines<'a>(&'a [(&'a str, &'a str)]);
-
-    impl Headers for Lines<'_> {
-        fn each<'a>(&'a self, name: &str, visit: &mut dyn FnMut(&'a [u8])) {
-            for (_, value) in self.0.iter().filter(|(n, _)| *n == name) {
-                visit(value.as_bytes());
-            }
-        }
-    }
-
-    fn request<'a>(host: &'a str, headers: &'a Lines<'a>, is_peer_trusted: bool) -> Request<'a> {
-        Request {
-            method: "POST",
-            host: Host::parse(host.as_bytes()).unwrap(),
-            path: Path::parse(b"/").unwrap(),
-            query: None,
-            websocket: false,
-            is_peer_trusted,
-            client: None,
-            headers,
-        }
-    }
 
     fn at(host: &str, lines: &[(&str, &str)], is_peer_trusted: bool) -> Sender {
         let named = ["http://plain.test", "https://both.test", "http://both.test", "http://odd.test:81"];
         let named = named.into_iter().map(|text| NamedOrigin::parse(text).unwrap()).collect();
         let own = OwnOrigins { scheme: Scheme::Https, named };
-        let headers = Lines(lines);
-        let request = request(host, &headers, is_peer_trusted);
+        let headers = Fields(lines);
+        let request = Request { is_peer_trusted, headers: &headers, ..request(host, "POST", "/") };
         sender(&headers, &|origin| own.is_asked(&request, origin), &|origin| origin == b"https://friend.test")
     }
 

@@ -1,26 +1,16 @@
 //! The table: which rule decides, and what two servers could read as two rules' paths.
 
-use std::time::Duration;
-
-use super::super::request::{Host, NoHeaders};
-use super::super::route::{Allow, Auth, Carriers, Policy, Require};
+use super::super::fixtures::{self, Dice, request};
+use super::super::route::{Allow, Auth};
 use super::*;
 
 fn route(name: &str, host: Option<&str>, prefix: &str, methods: &[&str], auth: Auth) -> Route {
     Route {
         name: name.into(),
-        index: 0,
-        upstreams: Vec::new(),
         hosts: vec![host.map_or(HostPattern::Every, HostPattern::of)],
-        paths: vec![PathPattern::parse(prefix).unwrap()],
         methods: methods.iter().map(|m| (*m).to_owned()).collect(),
-        networks: Vec::new(),
-        public: Vec::new(),
-        policy: Policy { auth, require: Require::default(), carriers: Carriers::default(), issuers: vec![] },
         allow: Allow { encoded_slash: prefix == "/pkg", empty_segment: prefix == "/pkg" },
-        after_expiry: Duration::ZERO,
-        cors: None,
-        browser: Default::default(),
+        ..fixtures::route(prefix, auth)
     }
 }
 
@@ -39,19 +29,6 @@ fn table() -> Table {
         route("look", Some("rw.test"), "/", &[], Auth::None),
         route("only", Some("only.test"), "/public", &[], Auth::None),
     ])
-}
-
-fn request<'a>(host: &'a str, method: &'a str, path: &'a str) -> Request<'a> {
-    Request {
-        method,
-        host: Host::parse(host.as_bytes()).unwrap(),
-        path: Path::parse(path.as_bytes()).unwrap(),
-        query: None,
-        websocket: false,
-        is_peer_trusted: false,
-        client: None,
-        headers: &NoHeaders,
-    }
 }
 
 fn find_in(table: &Table, request: &Request<'_>) -> Result<(String, bool), Refusal> {
@@ -467,18 +444,6 @@ fn what_acts_on_a_collection_reaches_what_lies_below_it() {
     half.public = vec![public(&["COPY"], "=/open")];
     let half = Table::new(vec![half]);
     assert!(half.covers_another(&request("a.test", "COPY", "/open"), "/open"));
-}
-
-/// Marsaglia's xorshift: the same tables in every run.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 >> 33).unwrap() % bound
-    }
 }
 
 /// Patterns of one host without any two that overlap without their meet.

@@ -394,12 +394,11 @@ mod tests {
     use async_trait::async_trait;
 
     use super::*;
-    use crate::domain::browser::RouteBrowser;
+    use crate::domain::fixtures::{self, Fields, request};
     use crate::domain::identity::Identity;
-    use crate::domain::pattern::{HostPattern, PathPattern};
-    use crate::domain::request::{Headers, Host, Path, Scheme};
+    use crate::domain::pattern::PathPattern;
+    use crate::domain::request::Scheme;
     use crate::domain::route::Public;
-    use crate::domain::route::{Allow, Carriers, Policy, Require};
     use crate::domain::time::UnixTime;
 
     /// Knows good tokens, some for one host alone; every other is refused for this.
@@ -467,41 +466,16 @@ mod tests {
         }
     }
 
-    struct Cookie(&'static str);
-
-    impl Headers for Cookie {
-        fn each<'a>(&'a self, name: &str, visit: &mut dyn FnMut(&'a [u8])) {
-            if name == "cookie" {
-                visit(self.0.as_bytes());
-            }
-        }
-    }
-
     fn route(auth: Auth) -> Route {
-        Route {
-            name: "app".into(),
-            index: 0,
-            upstreams: Vec::new(),
-            hosts: vec![HostPattern::Every],
-            paths: vec![PathPattern::root()],
-            networks: Vec::new(),
-            public: ["=/manifest.json", "=/a:b"]
-                .map(|path| Public::to_read(PathPattern::parse(path).unwrap()))
-                .into_iter()
-                .chain([Public { methods: vec!["POST".into()], path: PathPattern::parse("=/acs").unwrap() }])
-                .collect(),
-            methods: Vec::new(),
-            policy: Policy {
-                auth,
-                require: Require::default(),
-                carriers: Carriers { cookie: Some("sid".into()), ..Carriers::default() },
-                issuers: Vec::new(),
-            },
-            allow: Allow::default(),
-            after_expiry: std::time::Duration::ZERO,
-            cors: None,
-            browser: RouteBrowser::default(),
-        }
+        let path = |text| PathPattern::parse(text).unwrap();
+        let mut route = fixtures::route("/", auth);
+        route.public = vec![
+            Public::to_read(path("=/manifest.json")),
+            Public::to_read(path("=/a:b")),
+            Public { methods: vec!["POST".into()], path: path("=/acs") },
+        ];
+        route.policy.carriers.cookie = Some("sid".into());
+        route
     }
 
     fn admission(route: Route, fault: TokenFault, set: Option<bool>) -> Admission {
@@ -514,25 +488,6 @@ mod tests {
             },
             own: OwnOrigins { scheme: Scheme::Https, named: Vec::new() },
             sessions: None,
-        }
-    }
-
-    fn request<'a>(
-        method: &'a str,
-        path: &'a str,
-        websocket: bool,
-        client: Option<IpAddr>,
-        headers: &'a dyn Headers,
-    ) -> Request<'a> {
-        Request {
-            method,
-            host: Host::parse(b"a.test").unwrap(),
-            path: Path::parse(path.as_bytes()).unwrap(),
-            query: None,
-            websocket,
-            is_peer_trusted: false,
-            client,
-            headers,
         }
     }
 
@@ -555,24 +510,14 @@ mod tests {
         websocket: bool,
     ) -> Result<(bool, Option<String>), Refusal> {
         let admission = admission(route(auth), fault, set);
-        let headers = Cookie(cookie);
-        let request = request(method, path, websocket, None, &headers);
+        let headers = Fields(&[("cookie", cookie)]);
+        let request = Request { websocket, headers: &headers, ..request("a.test", method, path) };
         match admission.admit(&request, [192, 0, 2, 1].into()).await {
             Verdict::Permit(permit) => {
                 Ok((permit.caller().is_some(), permit.spent_cookie().map(str::to_owned)))
             }
             Verdict::Refusal { refusal, .. } => Err(refusal),
             Verdict::Redirect { .. } => unreachable!("no route sends a browser elsewhere"),
-        }
-    }
-
-    struct From(&'static [(&'static str, &'static str)]);
-
-    impl Headers for From {
-        fn each<'a>(&'a self, name: &str, visit: &mut dyn FnMut(&'a [u8])) {
-            for (_, value) in self.0.iter().filter(|(known, _)| *known == name) {
-                visit(value.as_bytes());
-            }
         }
     }
 
@@ -611,9 +556,14 @@ mod tests {
             let from = |route: Route| {
                 let admission = admission(route, TokenFault::Expired, Some(false));
                 async move {
-                    let (client, headers) = (IpAddr::from([192, 0, 2, 1]), From(fields));
-                    let request = request(method, path, websocket, Some(client), &headers);
-                    match admission.admit(&request, [192, 0, 2, 1].into()).await {
+                    let (client, headers) = (IpAddr::from([192, 0, 2, 1]), Fields(fields));
+                    let request = Request {
+                        websocket,
+                        client: Some(client),
+                        headers: &headers,
+                        ..request("a.test", method, path)
+                    };
+                    match admission.admit(&request, client).await {
                         Verdict::Refusal { refusal, .. } => Some(refusal),
                         Verdict::Permit(_) | Verdict::Redirect { .. } => None,
                     }
