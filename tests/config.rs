@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use palisade::config::{
-    self, AccessTokenField, BUILT_IN, Component, Config, ConfigError, Cors, HostPattern, MailTransport,
+    self, AccessTokenField, AllowedHost, BUILT_IN, Component, Config, ConfigError, Cors, MailTransport,
     Origins, PluginLimits, SmtpTls, StoreUrl,
 };
 use palisade_core::domain::account::{Registration, Verification};
@@ -625,7 +625,7 @@ fn a_provider_forgets_nothing() {
     assert_eq!(bank.component, Component::BuiltIn("oauth2".to_owned()));
     let digest = bank.sha256.unwrap();
     assert_eq!((digest[0], digest[31]), (0xe3, 0x55));
-    let host = |host: &str, wildcard, port| HostPattern { host: host.to_owned(), wildcard, port };
+    let host = |host: &str, wildcard, port| AllowedHost { host: host.to_owned(), wildcard, port };
     let hosts = [
         host("api.bank.test", false, None),
         host("bank.test", true, Some(8443)),

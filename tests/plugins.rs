@@ -13,7 +13,7 @@ use crate::support::plugins::{
 };
 use crate::support::{PATIENCE, Upstream, exchange, status};
 use palisade::app::{self, Options};
-use palisade::config::{self, Component, HostPattern, PluginLimits};
+use palisade::config::{self, AllowedHost, Component, PluginLimits};
 use palisade_core::ports::{Authorization, CurrentTokens, ProviderFault, Providers as _};
 use palisade_testing::nowhere::nowhere;
 use secrecy::ExposeSecret;
@@ -310,11 +310,11 @@ async fn requests_that_may_not_be_made_are_not() {
         provider
     };
     let mut cleartext = to("cleartext", "http://provider.test/".to_owned());
-    cleartext.allowed_hosts = vec![HostPattern { host: "provider.test".into(), wildcard: false, port: None }];
+    cleartext.allowed_hosts = vec![AllowedHost { host: "provider.test".into(), wildcard: false, port: None }];
     let mut machine = to("machine", format!("https://{address}/"));
     machine.allow_loopback = false;
     let mut private = to("private", "https://10.0.0.1/".to_owned());
-    private.allowed_hosts = vec![HostPattern { host: "10.0.0.1".into(), wildcard: false, port: None }];
+    private.allowed_hosts = vec![AllowedHost { host: "10.0.0.1".into(), wildcard: false, port: None }];
     let cases = [
         (at("headers"), "more than 64 header fields"),
         (at("host-header"), "the header field host"),
@@ -493,7 +493,7 @@ async fn a_user_is_sent_only_where_the_operator_allows_and_with_the_state() {
     let to = |name: &str, url: &str| provider(name, json!({"authorize": url}));
     let mut loopback = to("loopback", "http://127.0.0.1:9/?state=STATE");
     loopback.allow_loopback = true;
-    loopback.allowed_hosts = vec![HostPattern { host: "127.0.0.1".into(), wildcard: false, port: Some(9) }];
+    loopback.allowed_hosts = vec![AllowedHost { host: "127.0.0.1".into(), wildcard: false, port: Some(9) }];
     let good = [
         to("query", "https://provider.test/?state=STATE"),
         to("fragment", "https://PROVIDER.test/#state=STATE"),

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::output::{Output, pretty, table};
 use crate::config::{self, Config, error_lines};
 use palisade_core::domain::answer::answer;
-use palisade_core::domain::native_hosts;
+use palisade_core::domain::native_hosts::OwnPath;
 use palisade_core::domain::order::{self, RouteAt};
 use palisade_core::domain::request::{self, Host, NoHeaders, Request};
 use palisade_core::domain::route::{Auth, Public, Route};
@@ -177,7 +177,6 @@ struct Candidate {
 }
 
 fn explain(config: &Config, asked: &Asked<'_>) -> Result<Explained, String> {
-    let routes: Vec<Route> = policies(config).cloned().collect();
     let path = match request::Path::parse(asked.path.as_bytes()) {
         Ok(path) => path,
         Err(malformed) => {
@@ -194,7 +193,7 @@ fn explain(config: &Config, asked: &Asked<'_>) -> Result<Explained, String> {
     if let Some(own) = own {
         return Ok(Explained { outcome: Outcome::Own(own), path: Some(normal), rules: Vec::new() });
     }
-    let table = Table::new(routes.clone());
+    let table = Table::new(policies(config).cloned().collect());
     let client = asked.client.map(|client| client.to_canonical());
     let request = Request {
         method: asked.method,
@@ -208,15 +207,15 @@ fn explain(config: &Config, asked: &Asked<'_>) -> Result<Explained, String> {
     };
     let found = table.find(&request);
     let chosen = found.as_ref().ok().map(|found| found.entry.index);
-    let around = order::around(&routes, host, &normal);
+    let around = order::around(policies(config), host, &normal);
     let first = around.first().copied();
     let rules = around.iter().map(|place| {
         let why = match first {
             Some(first) if first.host != place.host => "a wider host",
             Some(first) if first.path != place.path => "a wider path",
             _ if chosen == Some(place.route.index) => "answers",
-            _ if !takes_client(place.route, client) => "not this client",
-            _ if !takes_method(place.route, asked.method) => "not this method",
+            _ if place.route.network_match(client).is_none() => "not this client",
+            _ if !place.route.takes_method(asked.method) => "not this method",
             _ if chosen.is_some() => "comes later",
             _ => "is refused",
         };
@@ -251,24 +250,12 @@ fn public(route: &Route, method: &str, path: &str) -> String {
     entry.map_or_else(String::new, |public| format!("{} {}", public.methods.join(","), public.path))
 }
 
-fn takes_client(route: &Route, client: Option<IpAddr>) -> bool {
-    let networks = &route.networks;
-    networks.is_empty()
-        || client.is_some_and(|client| networks.iter().any(|network| network.contains(&client)))
-}
-
-fn takes_method(route: &Route, method: &str) -> bool {
-    route.methods.is_empty() || route.methods.iter().any(|own| own == method)
-}
-
 fn own(config: &Config, host: &str, path: &str) -> Option<&'static str> {
-    if native_hosts::is_native(path, &config.server.prefix) && config.native.has(host) {
-        return Some("a native endpoint");
-    }
-    let is_beside = config.browser.enabled
-        && config.browser.is_named(host)
-        && native_hosts::is_beside_apps(path, || config.native.has(host));
-    is_beside.then_some("an endpoint beside the apps")
+    let browser = config.browser.enabled.then_some(&config.browser);
+    Some(match OwnPath::at(host, path, &config.server.prefix, &config.native, browser)? {
+        OwnPath::Native => "a native endpoint",
+        OwnPath::BesideApps => "an endpoint beside the apps",
+    })
 }
 
 fn refused(refusal: &Refusal, misread: Vec<String>) -> Outcome {

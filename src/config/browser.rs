@@ -9,6 +9,7 @@ use super::read::page_url;
 use super::settings::Route;
 use palisade_core::domain::browser::{BrowserSettings, NamedOrigin, RouteBrowser, SessionUse, SignInPage};
 use palisade_core::domain::credential::{HOST_PREFIX, OURS};
+use palisade_core::domain::native_hosts::is_below;
 use palisade_core::domain::pattern::{HostPattern, PathPattern};
 use palisade_core::domain::request::{Host, Scheme};
 use palisade_core::domain::route::{Auth, Public};
@@ -356,8 +357,4 @@ pub(super) fn exposures(
         }
     }
     lines
-}
-
-fn is_below(path: &str, prefix: &str) -> bool {
-    path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }

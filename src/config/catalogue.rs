@@ -187,6 +187,7 @@ mod tests {
 
     use super::*;
     use crate::config::BUILT_IN;
+    use palisade_core::domain::pattern::HostPattern;
 
     /// What `docs/oauth2.md` says of a setting: what it holds, and what it means.
     type Documented = BTreeMap<&'static str, (&'static str, &'static str)>;
@@ -244,10 +245,7 @@ mod tests {
     }
 
     fn allows(allowed: &str, host: &str) -> bool {
-        match allowed.strip_prefix('*') {
-            Some(suffix) => host.len() > suffix.len() && host.ends_with(suffix),
-            None => allowed == host,
-        }
+        HostPattern::of(allowed).takes(host)
     }
 
     fn word<'a>(entry: &'a Entry, key: &str) -> Option<&'a str> {

@@ -74,7 +74,7 @@ pub(super) fn matched(section: &Section<'_>, label: String, allow: Allow, auth: 
         at: section.get("match").map_or(section.at, |item| item.at),
     };
     let taken = section.section("match");
-    let hosts = several(&taken, "host", "host", |item| host(item).map(|text| HostPattern::of(&text)));
+    let hosts = several(&taken, "host", "host", host);
     let paths = several(&taken, "path", "path", |item| pattern(item, item.text(PATH)?, PATH, allow));
     let methods = several(&taken, "methods", "method", |item| {
         item.read("a method in upper case, such as GET", |text| is_method(text).then(|| text.to_owned()))

@@ -42,7 +42,7 @@ pub use self::accounts::Accounts;
 pub use self::connections::{Connections, Vault, Webhook};
 pub use self::error::{ConfigError, error_lines};
 pub use self::form::{vault_key, webhook_key};
-pub use self::providers::{BUILT_IN, Component, HostPattern, PluginLimits, Provider};
+pub use self::providers::{AllowedHost, BUILT_IN, Component, PluginLimits, Provider};
 pub use self::redaction::Redaction;
 pub use self::settings::{
     AccessTokenField, Algorithm, AuditTo, Balance, ClientAddress, Config, Forward, Health, Issuer, Jwks,

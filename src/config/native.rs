@@ -4,7 +4,7 @@ use super::file::Section;
 use super::read::host;
 use super::settings::Route;
 use palisade_core::domain::browser::BrowserSettings;
-use palisade_core::domain::native_hosts::NativeHosts;
+use palisade_core::domain::native_hosts::{NativeHosts, is_below};
 use palisade_core::domain::request::Path;
 
 /// Where the native endpoints are unless the file says otherwise.
@@ -71,9 +71,4 @@ pub fn shadowed(root: &Section<'_>, prefix: &str, native: &NativeHosts, routes: 
         );
         root.doc.warn(at, "server.prefix", &text);
     }
-}
-
-/// Whether a path is `prefix`, or below it.
-pub fn is_below(path: &str, prefix: &str) -> bool {
-    path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }

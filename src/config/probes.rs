@@ -3,9 +3,10 @@
 use std::net::SocketAddr;
 
 use super::file::Section;
-use super::native::{is_below, is_plain};
+use super::native::is_plain;
 use super::read::{address, clash};
 use super::settings::{Route, Server};
+use palisade_core::domain::native_hosts::is_below;
 use palisade_core::domain::return_to::BESIDE_APPS;
 
 /// `server.health`: an address that is none of those of the other listeners, `taken`.

@@ -37,7 +37,7 @@ pub struct Provider {
     /// For `private_key_jwt`, a private key in PEM.
     pub client_secret: Option<SecretString>,
     /// The only hosts that the component can reach; never empty.
-    pub allowed_hosts: Vec<HostPattern>,
+    pub allowed_hosts: Vec<AllowedHost>,
     /// Whether hosts on this machine may be called, in cleartext too.
     pub allow_loopback: bool,
     /// A PEM file of authorities to trust instead of the built-in ones.
@@ -79,7 +79,7 @@ pub enum Component {
 /// A host that may be called: `api.example.com`, with a port unless it is 443, or `*.example.com` for one
 /// label or more in front.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct HostPattern {
+pub struct AllowedHost {
     /// Without the `*.`; lower case; an IPv6 address in brackets.
     pub host: String,
     /// Whether labels may stand in front, and then at least one must.
@@ -88,7 +88,7 @@ pub struct HostPattern {
     pub port: Option<u16>,
 }
 
-impl HostPattern {
+impl AllowedHost {
     /// Whether `host` (in lower case) at `port` may be called, where `usual` is the default port of the
     /// scheme.
     #[must_use]
@@ -254,7 +254,7 @@ fn component(item: &Item<'_>) -> Option<Component> {
 
 const HOST: &str = "a lower-case host with an optional port, such as api.example.com, or *.example.com for the hosts below it";
 
-fn allowed_host(item: &Item<'_>, allow_loopback: bool) -> Option<HostPattern> {
+fn allowed_host(item: &Item<'_>, allow_loopback: bool) -> Option<AllowedHost> {
     let pattern = item.read(HOST, |text| {
         let (wildcard, rest) = match text.strip_prefix("*.") {
             Some(rest) => (true, rest),
@@ -262,7 +262,7 @@ fn allowed_host(item: &Item<'_>, allow_loopback: bool) -> Option<HostPattern> {
         };
         let host = Host::parse(rest.as_bytes()).ok()?;
         let usual = host.to_string() == rest && host.port() != Some(0) && !is_odd_address(host.name());
-        usual.then(|| HostPattern { host: host.name().to_owned(), wildcard, port: host.port() })
+        usual.then(|| AllowedHost { host: host.name().to_owned(), wildcard, port: host.port() })
     })?;
     let address = pattern.host.trim_matches(['[', ']']).parse::<IpAddr>().ok();
     if pattern.wildcard && (address.is_some() || !pattern.host.contains('.')) {
@@ -320,9 +320,9 @@ mod tests {
 
     #[test]
     fn a_pattern_covers_its_host_at_its_port_and_nothing_that_looks_like_it() {
-        let exact = HostPattern { host: "a.test".to_owned(), wildcard: false, port: None };
-        let wild = HostPattern { host: "a.test".to_owned(), wildcard: true, port: None };
-        let ported = HostPattern { host: "a.test".to_owned(), wildcard: false, port: Some(8443) };
+        let exact = AllowedHost { host: "a.test".to_owned(), wildcard: false, port: None };
+        let wild = AllowedHost { host: "a.test".to_owned(), wildcard: true, port: None };
+        let ported = AllowedHost { host: "a.test".to_owned(), wildcard: false, port: Some(8443) };
         for (pattern, host, port, want) in [
             (&exact, "a.test", 443, true),
             (&exact, "a.test", 8443, false),

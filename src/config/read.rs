@@ -7,6 +7,7 @@ use secrecy::SecretString;
 
 use super::file::{Item, Section};
 use super::form::Url;
+use palisade_core::domain::pattern::HostPattern;
 use palisade_core::domain::request::Host;
 use palisade_core::domain::route::Require;
 
@@ -102,11 +103,11 @@ pub(super) fn filled<'a, T>(
 }
 
 /// A host, or a pattern for the hosts below one.
-pub(super) fn host(item: &Item<'_>) -> Option<String> {
+pub(super) fn host(item: &Item<'_>) -> Option<HostPattern> {
     item.read("a host in lower case, without a port, or *.example.com for the hosts below it", |text| {
         let name = text.strip_prefix("*.").unwrap_or(text);
         let host = Host::parse(name.as_bytes()).ok()?;
-        (host.port().is_none() && host.name() == name).then(|| text.to_owned())
+        (host.port().is_none() && host.name() == name).then(|| HostPattern::of(text))
     })
 }
 

@@ -18,6 +18,7 @@ use palisade_core::domain::email::EmailAddress;
 use palisade_core::domain::native_hosts::NativeHosts;
 use palisade_core::domain::page::PageName;
 use palisade_core::domain::password::PasswordPolicy;
+use palisade_core::domain::pattern::HostPattern;
 use palisade_core::domain::request::Scheme;
 use palisade_core::domain::route::{self, Policy};
 use palisade_core::domain::session::Fingerprint;
@@ -98,7 +99,7 @@ pub struct Server {
     pub admin: SocketAddr,
     /// Names that the admin listener answers to, beside addresses and `localhost`: a host in lower case, or
     /// `*.example.com` for the hosts below it.
-    pub admin_hosts: Vec<String>,
+    pub admin_hosts: Vec<HostPattern>,
     /// A listener of health and metrics alone, without a credential.
     pub health: Option<SocketAddr>,
     /// The path at which the listeners for clients tell readiness: in normal form.

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
-use palisade::config::{Component, HostPattern, PluginLimits, Provider};
+use palisade::config::{AllowedHost, Component, PluginLimits, Provider};
 use palisade::edge::clock::SystemClock;
 use palisade::edge::fetch::{Hosts, HttpFetch};
 use palisade::edge::telemetry::metrics::Metrics;
@@ -194,7 +194,7 @@ pub fn provider(name: &str, settings: Value) -> Provider {
         sha256: None,
         client_id: "client-1".into(),
         client_secret: Some(SECRET.into()),
-        allowed_hosts: vec![HostPattern { host: "provider.test".to_owned(), wildcard: false, port: None }],
+        allowed_hosts: vec![AllowedHost { host: "provider.test".to_owned(), wildcard: false, port: None }],
         allow_loopback: false,
         ca: None,
         scopes: Vec::new(),
@@ -217,7 +217,7 @@ pub fn local(name: &str, address: SocketAddr, mut settings: Value) -> Provider {
     let mut provider = provider(name, settings);
     provider.allow_loopback = true;
     provider.allowed_hosts =
-        vec![HostPattern { host: address.ip().to_string(), wildcard: false, port: Some(address.port()) }];
+        vec![AllowedHost { host: address.ip().to_string(), wildcard: false, port: Some(address.port()) }];
     provider
 }
 

@@ -1,28 +1,52 @@
 //! On which hosts the native endpoints answer, and which paths there are the gateway's own.
 
+use super::browser::BrowserSettings;
+use super::pattern::HostPattern;
 use super::return_to::BESIDE_APPS;
 
-/// Whether `path`, in normal form, is one of the native endpoints': those below `prefix`, and what is said of our tokens in
-/// `/.well-known`. On which hosts they answer says [`NativeHosts`].
-#[must_use]
-#[inline]
-pub fn is_native(path: &str, prefix: &str) -> bool {
-    let below = path.strip_prefix(prefix);
-    below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        || matches!(path, "/.well-known/jwks.json" | "/.well-known/oauth-authorization-server")
+/// What of the gateway answers at a path, so that no app is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OwnPath {
+    /// A native endpoint.
+    Native,
+    /// An endpoint beside the apps, below [`BESIDE_APPS`].
+    BesideApps,
 }
 
-/// Whether `path`, in normal form, is one of the gateway's own on the hosts that session cookies are for.
-/// `is_native_host`: whether native endpoints answer there, too.
-#[must_use]
-#[inline]
-pub fn is_beside_apps(path: &str, is_native_host: impl FnOnce() -> bool) -> bool {
-    let Some(below) = path.strip_prefix(BESIDE_APPS) else { return false };
-    matches!(below, "/session" | "/sign-out" | "/token" | "/carry")
-        || (below.is_empty() || below.starts_with('/')) && is_native_host()
+impl OwnPath {
+    /// What answers at `path`, in normal form, on `host` ([`super::request::Host::name`]); `None`: the routes decide.
+    ///
+    /// `prefix`: what the native endpoints are below; they include what is said of our tokens in `/.well-known`. `browser`:
+    /// `None` without sessions in cookies; the endpoints beside the apps are on the hosts that it names, whatever their routes
+    /// say. Where no native endpoint answers, four of these are ours and no other. The host is looked at last: a request for
+    /// any other path pays nothing for it.
+    #[must_use]
+    #[inline]
+    pub fn at(
+        host: &str,
+        path: &str,
+        prefix: &str,
+        native: &NativeHosts,
+        browser: Option<&BrowserSettings>,
+    ) -> Option<OwnPath> {
+        let is_well_known =
+            || matches!(path, "/.well-known/jwks.json" | "/.well-known/oauth-authorization-server");
+        if (is_below(path, prefix) || is_well_known()) && native.has(host) {
+            return Some(OwnPath::Native);
+        }
+        let below = path.strip_prefix(BESIDE_APPS)?;
+        let is_beside = matches!(below, "/session" | "/sign-out" | "/token" | "/carry")
+            || (below.is_empty() || below.starts_with('/')) && native.has(host);
+        (is_beside && browser?.is_named(host)).then_some(OwnPath::BesideApps)
+    }
 }
 
-use super::pattern::{HostPattern, Relation};
+/// Whether `path` is `prefix`, which does not end in a slash, or lies below it.
+#[must_use]
+#[inline]
+pub fn is_below(path: &str, prefix: &str) -> bool {
+    path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
 
 /// `[native] hosts`. On every other host the paths of the native endpoints are the app's: the route table alone decides
 /// about them.
@@ -31,8 +55,8 @@ pub enum NativeHosts {
     /// The key is not set.
     #[default]
     Every,
-    /// Hosts in lower case without a port, and `*.example.com` for the hosts below `example.com`.
-    These(Vec<String>),
+    /// These.
+    These(Vec<HostPattern>),
 }
 
 impl NativeHosts {
@@ -41,31 +65,17 @@ impl NativeHosts {
     pub fn has(&self, host: &str) -> bool {
         match self {
             NativeHosts::Every => true,
-            NativeHosts::These(hosts) => hosts.iter().any(|pattern| is_match(pattern, host)),
+            NativeHosts::These(hosts) => hosts.iter().any(|pattern| pattern.takes(host)),
         }
     }
 
     /// Whether native endpoints answer on each host that `route` takes.
     #[must_use]
     pub fn takes_all_of(&self, route: &HostPattern) -> bool {
-        let takes = |pattern: &String| {
-            matches!(route.relation(&HostPattern::of(pattern)), Relation::Same | Relation::Narrower)
-        };
         match self {
             NativeHosts::Every => true,
-            NativeHosts::These(hosts) => hosts.iter().any(takes),
+            NativeHosts::These(hosts) => hosts.iter().any(|pattern| route.relation(pattern).is_within()),
         }
-    }
-}
-
-/// Whether `host` is `pattern`, or below it where that is `*.example.com`.
-fn is_match(pattern: &str, host: &str) -> bool {
-    match pattern.strip_prefix("*.") {
-        None => pattern == host,
-        Some(parent) => host
-            .strip_suffix(parent)
-            .and_then(|below| below.strip_suffix('.'))
-            .is_some_and(|below| !below.is_empty()),
     }
 }
 
@@ -74,7 +84,7 @@ mod tests {
     use super::*;
 
     fn these(hosts: &[&str]) -> NativeHosts {
-        NativeHosts::These(hosts.iter().map(|&host| host.to_owned()).collect())
+        NativeHosts::These(hosts.iter().map(|host| HostPattern::of(host)).collect())
     }
 
     #[test]

@@ -27,17 +27,13 @@ pub enum Relation {
 }
 
 impl Relation {
-    /// The same, seen from the other pattern.
+    /// Whether the other one takes all that this one takes.
     #[must_use]
-    pub const fn reversed(self) -> Relation {
-        match self {
-            Relation::Narrower => Relation::Wider,
-            Relation::Wider => Relation::Narrower,
-            same => same,
-        }
+    pub const fn is_within(self) -> bool {
+        matches!(self, Relation::Same | Relation::Narrower)
     }
 
-    /// Of two things that must both hold, how each relates.
+    /// How two patterns relate that have two parts each, of which both must hold: the relations of the parts.
     #[must_use]
     pub fn and(self, other: Relation) -> Relation {
         match (self, other) {
@@ -297,7 +293,7 @@ impl PathPattern {
     /// Whether it takes all that `other` takes.
     #[must_use]
     pub fn holds(&self, other: &PathPattern) -> bool {
-        matches!(other.relation(self), Relation::Same | Relation::Narrower)
+        other.relation(self).is_within()
     }
 
     /// The pattern that takes exactly the paths that both take: `/a/*` and `/*/b` meet in `/a/b`. `None` where nothing is

@@ -6,6 +6,15 @@ fn pattern(text: &str) -> PathPattern {
     PathPattern::parse(text).unwrap_or_else(|fault| panic!("{text}: {fault}"))
 }
 
+/// The same relation, seen from the other pattern.
+const fn reversed(relation: Relation) -> Relation {
+    match relation {
+        Relation::Narrower => Relation::Wider,
+        Relation::Wider => Relation::Narrower,
+        same => same,
+    }
+}
+
 #[test]
 fn a_pattern_takes_whole_segments() {
     for (text, taken, left) in [
@@ -120,7 +129,7 @@ fn pairs_meet_where_both_take_a_path() {
     ] {
         let (one, two) = (pattern(one), pattern(two));
         assert_eq!(one.relation(&two), relation, "{one} {two}");
-        assert_eq!(two.relation(&one), relation.reversed(), "{two} {one}");
+        assert_eq!(two.relation(&one), reversed(relation), "{two} {one}");
         assert_eq!(one.meet(&two), meet.map(pattern), "{one} {two}");
     }
 }
@@ -156,7 +165,7 @@ fn relations_and_meets_hold_for_every_path_of_a_small_world() {
     for (one, by_one) in patterns.iter().zip(&taken) {
         for (two, by_two) in patterns.iter().zip(&taken) {
             let (relation, meet) = (one.relation(two), one.meet(two));
-            assert_eq!(two.relation(one), relation.reversed());
+            assert_eq!(two.relation(one), reversed(relation));
             let pairs = || by_one.iter().zip(by_two);
             let both = pairs().any(|(one, two)| *one && *two);
             let only_one = pairs().any(|(one, two)| *one && !two);
@@ -214,7 +223,7 @@ fn hosts_are_one_or_those_below_or_every_one() {
         (&every, &every, Relation::Same),
     ] {
         assert_eq!(one.relation(two), relation, "{one} {two}");
-        assert_eq!(two.relation(one), relation.reversed(), "{two} {one}");
+        assert_eq!(two.relation(one), reversed(relation), "{two} {one}");
     }
     assert_eq!([every, below, exact].map(|host| host.to_string()), ["*", "*.example.com", "x.example.com"]);
 }

@@ -8,6 +8,7 @@
 use std::fmt;
 
 use super::browser::{BrowserSettings, NamedOrigin};
+use super::native_hosts::is_below;
 use super::redirect::Location;
 use super::request::{Host, Path, Scheme, WebOrigin};
 
@@ -57,8 +58,7 @@ impl ReturnTarget {
             "" => Path::parse(b"/").ok()?,
             _ => Path::parse(path.as_bytes()).ok()?,
         };
-        let is_ours = normal.as_str().strip_prefix(BESIDE_APPS);
-        if path.starts_with("//") || is_ours.is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) {
+        if path.starts_with("//") || is_below(normal.as_str(), BESIDE_APPS) {
             return None;
         }
         let root = if path.is_empty() { "/" } else { "" };

@@ -1,5 +1,6 @@
 //! Routes: which one a request matches, and its authorization policy.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -141,6 +142,15 @@ impl Public {
     }
 }
 
+/// By what a route takes a client. Of several routes at one place the greatest comes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum NetworkMatch {
+    /// It takes every client.
+    Every,
+    /// The prefix length of the narrowest of its networks that holds the client.
+    Network(u8),
+}
+
 /// One route: what it matches, and what it asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
@@ -181,6 +191,23 @@ impl Route {
     #[must_use]
     pub fn takes_host(&self, host: &str) -> bool {
         self.hosts.iter().any(|pattern| pattern.takes(host))
+    }
+
+    /// Whether it takes requests with `method`.
+    #[must_use]
+    pub fn takes_method(&self, method: &str) -> bool {
+        self.methods.is_empty() || self.methods.iter().any(|taken| taken == method)
+    }
+
+    /// How it takes a client of this believed address; `None`: it does not.
+    #[must_use]
+    pub fn network_match(&self, client: Option<IpAddr>) -> Option<NetworkMatch> {
+        if self.networks.is_empty() {
+            return Some(NetworkMatch::Every);
+        }
+        let client = client?;
+        let held = self.networks.iter().filter(|network| network.contains(&client)).map(IpNet::prefix_len);
+        held.max().map(NetworkMatch::Network)
     }
 
     /// The literal leading part of the pattern that takes `path`, or of the first one: where the app begins there.

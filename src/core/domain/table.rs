@@ -4,9 +4,9 @@
 //! place for the path, there the narrowest place, and in it the client's network before the method. A wider place is no
 //! fallback for what a narrower one refuses.
 
-use std::cmp::Reverse;
 mod misread;
 
+use std::cmp::Reverse;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use super::folded::{self, FoldedPatterns, Name};
 use super::pattern::{HostPattern, PathPattern, Relation};
 use super::reading::PathReading;
 use super::request::{Malformed, Path, Request};
-use super::route::Route;
+use super::route::{NetworkMatch, Route};
 use super::trie::Trie;
 use super::verdict::Refusal;
 
@@ -36,8 +36,6 @@ pub struct Deciding<'t, R> {
 struct Rule {
     /// The index of its entry.
     entry: usize,
-    /// Empty: every method.
-    methods: Vec<String>,
     /// The methods that pass without a caller here (`public`).
     open: Vec<String>,
     /// Whether it takes every method of every client.
@@ -143,7 +141,7 @@ impl<R: AsRef<Route>> Table<R> {
         for host in wider {
             let is_hidden = |index: &usize| {
                 let path = &self.places[*index].path;
-                places.iter().any(|narrower| is_within(path, &self.places[*narrower].path))
+                places.iter().any(|narrower| self.places[*narrower].path.holds(path))
             };
             let more: Vec<usize> = ranges[host].clone().filter(|index| !is_hidden(index)).collect();
             if !more.is_empty() {
@@ -233,38 +231,29 @@ impl<R: AsRef<Route>> Table<R> {
         {
             return Ok(rule);
         }
-        let mut best: Option<(Option<u8>, &Rule)> = None;
+        let mut best: Option<(NetworkMatch, &Rule)> = None;
         let mut is_for_client = false;
         for rule in &place.rules {
-            let Some(network) = self.network(rule, client) else { continue };
+            let own = route(&self.entries[rule.entry]);
+            let Some(network) = own.network_match(client) else { continue };
             is_for_client = true;
-            if rule.takes(method) && best.is_none_or(|(other, _)| network > other) {
+            if own.takes_method(method) && best.is_none_or(|(other, _)| network > other) {
                 best = Some((network, rule));
             }
         }
         match best {
             Some((_, rule)) => Ok(rule),
             None if is_for_client => {
-                let allowed = place.rules.iter().filter(|rule| self.network(rule, client).is_some());
-                let mut allow: Vec<String> = allowed.flat_map(|rule| rule.methods.iter().cloned()).collect();
+                let routes = place.rules.iter().map(|rule| route(&self.entries[rule.entry]));
+                let allowed = routes.filter(|route| route.network_match(client).is_some());
+                let mut allow: Vec<String> =
+                    allowed.flat_map(|route| route.methods.iter().cloned()).collect();
                 allow.sort();
                 allow.dedup();
                 Err(Refusal::Method { allow })
             }
             None => Err(Refusal::Network),
         }
-    }
-
-    /// The length of the narrowest network of a rule that holds the client, or `None` in it for a rule for all clients;
-    /// `None`: it is not for this client.
-    fn network(&self, rule: &Rule, client: Option<IpAddr>) -> Option<Option<u8>> {
-        let networks = &route(&self.entries[rule.entry]).networks;
-        if networks.is_empty() {
-            return Some(None);
-        }
-        let client = client?;
-        let held = networks.iter().filter(|net| net.contains(&client)).map(ipnet::IpNet::prefix_len);
-        held.max().map(Some)
     }
 
     /// The one rule of a request: most specific host, then the narrowest path, then network and method.
@@ -294,14 +283,22 @@ impl<R: AsRef<Route>> Table<R> {
         Ok(Deciding { entry, is_open: rule.is_open(method, request) })
     }
 
-    /// Whether the rule of `place` for this request admits what `own` admits and nothing else: it has the same policy, and
-    /// is open where `own` is. Where it is open and `own` is not, more was asked than it asks.
+    /// Whether it is harmless that a server reads the request as one for `place`: the rule there has the policy of `own`, and
+    /// is open if `own` is. If only the other one is open, the caller has met the stricter demand.
     fn agrees(&self, place: &Place, own: &Rule, method: &str, request: &Request<'_>) -> bool {
         self.rule(place, method, request.client).is_ok_and(|rule| {
             let policy = |rule: &Rule| &route(&self.entries[rule.entry]).policy;
             (rule.entry == own.entry || policy(rule) == policy(own))
                 && (rule.is_open(method, request) || !own.is_open(request.method, request))
         })
+    }
+
+    /// As [`Table::agrees`], also for a server that ignores the case of methods.
+    fn agrees_in_any_case(&self, place: &Place, own: &Rule, request: &Request<'_>) -> bool {
+        let method = request.method;
+        let has_lower = method.bytes().any(|byte| byte.is_ascii_lowercase());
+        self.agrees(place, own, method, request)
+            && (!has_lower || self.agrees(place, own, &method.to_ascii_uppercase(), request))
     }
 
     /// Refuses a request that some server would read as one of a place with another policy.
@@ -361,8 +358,7 @@ impl<R: AsRef<Route>> Table<R> {
         rule: &Rule,
         request: &Request<'_>,
     ) -> Result<bool, Refusal> {
-        let Request { method, path, .. } = request;
-        let path = path.as_str();
+        let path = request.path.as_str();
         let reading = PathReading::of(path).map_err(Refusal::Malformed)?;
         let certain = folded::certain(&own.path, &reading);
         // Below what every server sees, the narrowest place that takes all of it is the widest that can decide.
@@ -376,11 +372,7 @@ impl<R: AsRef<Route>> Table<R> {
         };
         // Without it, some server may see a path that no route serves.
         let Some(floor) = floor else { return Ok(false) };
-        let upper = method.to_ascii_uppercase();
-        let agrees = |other: &Place| {
-            self.agrees(other, rule, method, request)
-                && (upper == *method || self.agrees(other, rule, &upper, request))
-        };
+        let agrees = |other: &Place| self.agrees_in_any_case(other, rule, request);
         let seen = host.folded.seen(&reading, &certain);
         let mut others = seen.iter().map(|index| &self.places[*index]);
         Ok(agrees(floor)
@@ -414,16 +406,12 @@ fn route<R: AsRef<Route>>(entry: &Arc<R>) -> &Route {
 impl Rule {
     fn new(entry: usize, route: &Route) -> Rule {
         let is_plain = route.methods.is_empty() && route.networks.is_empty();
-        Rule { entry, methods: route.methods.clone(), open: Vec::new(), is_plain }
+        Rule { entry, open: Vec::new(), is_plain }
     }
 
     /// Whether `request`, taken for one with this method, passes without a caller. A WebSocket never does.
     fn is_open(&self, method: &str, request: &Request<'_>) -> bool {
         !self.open.is_empty() && !request.websocket && self.open.iter().any(|open| open == method)
-    }
-
-    fn takes(&self, method: &str) -> bool {
-        self.methods.is_empty() || self.methods.iter().any(|taken| taken == method)
     }
 }
 
@@ -454,7 +442,7 @@ fn places_of(host: &HostPattern, routes: &[&Route]) -> Vec<Place> {
         of_host().flat_map(|(_, route)| route.public.iter().map(|public| public.path.clone())).collect();
     let matched = places.len();
     while let Some(path) = waiting.pop() {
-        let around = places[..matched].iter().find(|place| is_within(&path, &place.path));
+        let around = places[..matched].iter().find(|place| place.path.holds(&path));
         let Some(rules) = around.map(|place| place.rules.clone()) else { continue };
         // Beyond the bound nothing more is opened.
         if places.len() - matched >= MAX_OPEN_PLACES || places.iter().any(|place| place.path == path) {
@@ -467,18 +455,13 @@ fn places_of(host: &HostPattern, routes: &[&Route]) -> Vec<Place> {
     }
     for place in &mut places {
         for rule in &mut place.rules {
-            let open = routes[rule.entry].public.iter().filter(|public| is_within(&place.path, &public.path));
+            let open = routes[rule.entry].public.iter().filter(|public| public.path.holds(&place.path));
             rule.open = open.flat_map(|public| public.methods.iter().cloned()).collect();
         }
-        place.rules.sort_by_key(|rule| rule.methods.is_empty());
+        place.rules.sort_by_key(|rule| routes[rule.entry].methods.is_empty());
     }
     places.sort_by_cached_key(|place| place.path.rank());
     places
-}
-
-/// Whether `outer` takes every path that `inner` takes.
-fn is_within(inner: &PathPattern, outer: &PathPattern) -> bool {
-    matches!(inner.relation(outer), Relation::Same | Relation::Narrower)
 }
 
 /// Exact hosts before wildcards, longer ones first, before every host.

@@ -14,7 +14,7 @@ use secrecy::ExposeSecret;
 use zeroize::Zeroizing;
 
 use super::{Checked, NotAllowed, client, is_public, literal, words};
-use crate::config::HostPattern;
+use crate::config::AllowedHost;
 use palisade_core::domain::request::is_loopback;
 use palisade_core::ports::{Door, DoorFault, DoorRequest, DoorResponse};
 
@@ -54,7 +54,7 @@ const OURS: [&str; 12] = [
 pub struct Hosts {
     /// The provider's name, for the log.
     pub provider: String,
-    pub allowed: Vec<HostPattern>,
+    pub allowed: Vec<AllowedHost>,
     /// Whether hosts on this machine may be called, in cleartext too.
     pub loopback: bool,
 }
@@ -274,7 +274,7 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let pattern =
-            HostPattern { host: "127.0.0.1".to_owned(), wildcard: false, port: Some(address.port()) };
+            AllowedHost { host: "127.0.0.1".to_owned(), wildcard: false, port: Some(address.port()) };
         let hosts = Hosts { provider: "bank".to_owned(), allowed: vec![pattern], loopback: true };
         let door = HttpDoor::new(hosts, None).unwrap();
         let request = DoorRequest {

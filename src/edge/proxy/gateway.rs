@@ -28,7 +28,7 @@ use super::{app_cookies, bridge, cookies, cors, h2, outbound, turns};
 use crate::config::ClientAddress;
 use crate::http_fields::Fields;
 use palisade_core::domain::answer;
-use palisade_core::domain::native_hosts::{self, NativeHosts};
+use palisade_core::domain::native_hosts::{NativeHosts, OwnPath};
 use palisade_core::domain::navigation;
 use palisade_core::domain::time::UnixTime;
 use palisade_core::domain::verdict::Refusal;
@@ -120,12 +120,8 @@ impl From<Refusal> for NotObtained {
 impl Gateway {
     /// Whether a request for `path` on `host` is answered here and reaches no app.
     fn is_ours(&self, live: &Live, host: &str, path: &str) -> bool {
-        self.is_native(live, host, path) || is_beside_apps(live, host, path)
-    }
-
-    /// Whether a native endpoint answers. The host is looked at last: a request for any other path pays nothing for it.
-    fn is_native(&self, live: &Live, host: &str, path: &str) -> bool {
-        native_hosts::is_native(path, &self.native_prefix) && live.native_hosts.has(host)
+        let browser = live.browsers.as_ref().map(|browsers| &*browsers.settings);
+        OwnPath::at(host, path, &self.native_prefix, &live.native_hosts, browser).is_some()
     }
 
     /// The answer to a refused request, in the form for the client that it says it is.
@@ -432,13 +428,6 @@ fn is_of_a_program_of_the_app(unserved: &Unserved<'_>) -> bool {
     let route = unserved.route.map(|served| &*served.route);
     route.is_some_and(|route| route.policy.carriers.leaves_to_app())
         && navigation::is_of_no_browser(&Fields(&unserved.header.headers))
-}
-
-/// Whether the path is one of ours beside the apps: on every host that the configuration names, whatever its routes say.
-/// Where no native endpoint answers, these four paths are ours and no other.
-fn is_beside_apps(live: &Live, host: &str, path: &str) -> bool {
-    native_hosts::is_beside_apps(path, || live.native_hosts.has(host))
-        && live.browsers.as_ref().is_some_and(|browsers| browsers.settings.is_named(host))
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use super::bindings::palisade::provider::types;
 use super::granted;
 use super::lines::{escaped, is_plain};
 use super::secrets::Secrets;
-use crate::config::HostPattern;
+use crate::config::AllowedHost;
 use palisade_core::domain::connection::{Account, MAX_REASON};
 use palisade_core::ports::{Authorization, CurrentTokens, ParameterInfo, Pkce, ProviderCall, ProviderFault};
 
@@ -204,7 +204,7 @@ pub(super) fn summary(text: &str) -> String {
 pub(super) fn authorization(
     asked: WitAuthorization,
     state: &SecretString,
-    allowed: &[HostPattern],
+    allowed: &[AllowedHost],
     allow_loopback: bool,
 ) -> Result<Authorization, String> {
     let WitAuthorization::Visit(text) = asked else { return Ok(Authorization::Unattended) };
@@ -251,7 +251,7 @@ fn is_loopback(url: &Url) -> bool {
 ///
 /// # Errors
 /// Why it is not taken.
-pub(super) fn sender(callback: &[(String, SecretString)], allowed: &[HostPattern]) -> Result<(), String> {
+pub(super) fn sender(callback: &[(String, SecretString)], allowed: &[AllowedHost]) -> Result<(), String> {
     for (_, issuer) in callback.iter().filter(|(name, _)| name == "iss") {
         let url = Url::parse(issuer.expose_secret()).ok();
         let usual = |url: &Url| if url.scheme() == "http" { 80 } else { 443 };
@@ -276,7 +276,7 @@ pub(super) fn sender(callback: &[(String, SecretString)], allowed: &[HostPattern
 /// The identifier cannot be one. An odd address or name is dropped: the identifier tells accounts apart without it.
 pub(super) fn account(
     account: types::Account,
-    allowed: &[HostPattern],
+    allowed: &[AllowedHost],
 ) -> Result<(Account, Vec<String>), String> {
     let fits = |text: &String, most: usize| text.len() <= most && !text.chars().any(char::is_control);
     let subject = &account.subject;
@@ -308,7 +308,7 @@ pub(super) fn account(
 }
 
 /// The hosts of a description that the operator's list does not have; one without a port is there with any.
-pub fn unlisted<'a>(described: &'a [String], allowed: &[HostPattern]) -> Vec<&'a str> {
+pub fn unlisted<'a>(described: &'a [String], allowed: &[AllowedHost]) -> Vec<&'a str> {
     let listed = |host: &String| {
         let host = host.to_ascii_lowercase();
         let (name, port) = match host.rsplit_once(':') {
@@ -323,7 +323,7 @@ pub fn unlisted<'a>(described: &'a [String], allowed: &[HostPattern]) -> Vec<&'a
 
 /// Whether `pattern` has a host of this name. A `*` in the name stands for labels that a parameter or an answer
 /// decides: where any of them is listed, the operator has thought of it.
-fn may_be(name: &str, pattern: &HostPattern) -> bool {
+fn may_be(name: &str, pattern: &AllowedHost) -> bool {
     let covers = |name: &str| pattern.covers(name, pattern.port.unwrap_or(443), 443);
     let (Some(front), Some(back)) = (name.split('*').next(), name.rsplit('*').next()) else { return false };
     if !name.contains('*') {
@@ -335,7 +335,7 @@ fn may_be(name: &str, pattern: &HostPattern) -> bool {
 }
 
 /// Whether `pattern` has this port. A description does not say whether a host is called in cleartext.
-fn at_port(port: u16, pattern: &HostPattern) -> bool {
+fn at_port(port: u16, pattern: &AllowedHost) -> bool {
     pattern.port.map_or(matches!(port, 443 | 80), |own| own == port)
 }
 
@@ -345,7 +345,7 @@ mod tests {
 
     #[test]
     fn hosts_of_a_description_are_listed_or_named() {
-        let pattern = |host: &str, wildcard, port| HostPattern { host: host.to_owned(), wildcard, port };
+        let pattern = |host: &str, wildcard, port| AllowedHost { host: host.to_owned(), wildcard, port };
         let allowed = [
             pattern("a.test", false, None),
             pattern("b.test", true, None),
@@ -383,7 +383,7 @@ mod tests {
 
     #[test]
     fn nobody_vouches_for_an_address_where_users_choose_the_host() {
-        let allowed = |wildcard| [HostPattern { host: "a.test".to_owned(), wildcard, port: None }];
+        let allowed = |wildcard| [AllowedHost { host: "a.test".to_owned(), wildcard, port: None }];
         for (email, wildcard, verified) in
             [(Some("a@b.test"), false, true), (Some("a@b.test"), true, false), (None, false, false)]
         {
@@ -449,7 +449,7 @@ mod tests {
 
     #[test]
     fn a_callback_of_another_provider_is_not_this_ones() {
-        let pattern = |host: &str, wildcard, port| HostPattern { host: host.to_owned(), wildcard, port };
+        let pattern = |host: &str, wildcard, port| AllowedHost { host: host.to_owned(), wildcard, port };
         let allowed = [
             pattern("a.test", false, None),
             pattern("b.test", true, None),

@@ -56,7 +56,7 @@ pub(super) struct Plugin {
     settings: String,
     secret_settings: Vec<SecretString>,
     redirect_uri: Arc<str>,
-    allowed_hosts: Arc<[config::HostPattern]>,
+    allowed_hosts: Arc<[config::AllowedHost]>,
     allow_loopback: bool,
 }
 

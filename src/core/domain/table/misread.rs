@@ -1,6 +1,6 @@
 //! Why a request is ambiguous, for people: [`Table::find`] only says that it is.
 
-use super::{Place, Table};
+use super::Table;
 use crate::domain::folded;
 use crate::domain::pattern::{PathPattern, Relation};
 use crate::domain::reading::PathReading;
@@ -19,17 +19,12 @@ impl<R: AsRef<Route>> Table<R> {
         let Ok(reading) = PathReading::of(path) else { return Vec::new() };
         let mut seen = host.folded.seen(&reading, &folded::certain(&own.path, &reading));
         seen.sort_unstable();
-        let upper = request.method.to_ascii_uppercase();
-        let agrees = |place: &Place| {
-            self.agrees(place, rule, request.method, request)
-                && (upper == *request.method || self.agrees(place, rule, &upper, request))
-        };
         let ending =
             self.look(host, |trie| trie.find_with_other_ending(path)).filter(|place| place.path.is_exact());
         let mut paths: Vec<&PathPattern> = Vec::new();
         for place in seen.iter().map(|index| &self.places[*index]).chain(ending) {
             let is_around = own.path.relation(&place.path) == Relation::Narrower;
-            if !is_around && !agrees(place) && !paths.contains(&&place.path) {
+            if !is_around && !self.agrees_in_any_case(place, rule, request) && !paths.contains(&&place.path) {
                 paths.push(&place.path);
             }
         }

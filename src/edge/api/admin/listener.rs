@@ -26,6 +26,7 @@ use tokio::net::TcpListener;
 use super::super::failure::Failure;
 use super::operator::Peer;
 use super::slots::{Slot, Slots};
+use palisade_core::domain::pattern::HostPattern;
 use palisade_core::domain::request::Host;
 
 /// The largest header section, in bytes.
@@ -70,7 +71,7 @@ const HEALTH: Bounds = Bounds {
 
 /// Serves the admin API on `listener` until the task is dropped. `hosts` are the names that requests may be for, beside
 /// addresses and `localhost`; `*.` begins a pattern.
-pub async fn serve(listener: TcpListener, router: Router, hosts: Vec<String>) {
+pub async fn serve(listener: TcpListener, router: Router, hosts: Vec<HostPattern>) {
     // Health and metrics too: they are not for a page in the operator's browser.
     let router = router.layer(middleware::from_fn_with_state(Arc::from(hosts), only_our_hosts));
     serve_within(ADMIN, listener, router).await;
@@ -130,7 +131,7 @@ async fn until_ended(connection: impl Future, slot: &Slot) {
 }
 
 /// Refuses requests that are for a name which is none of ours.
-async fn only_our_hosts(State(hosts): State<Arc<[String]>>, request: Request, next: Next) -> Response {
+async fn only_our_hosts(State(hosts): State<Arc<[HostPattern]>>, request: Request, next: Next) -> Response {
     let mut lines = request.headers().get_all(header::HOST).iter();
     let host = match (lines.next(), lines.next()) {
         (Some(host), None) => Some(host.as_bytes()),
@@ -156,19 +157,15 @@ pub(super) fn host_not_ours() -> Failure {
 }
 
 /// Whether a `Host` is an address, `localhost`, or one of the names in `hosts`.
-fn is_ours(host: &[u8], hosts: &[String]) -> bool {
+fn is_ours(host: &[u8], hosts: &[HostPattern]) -> bool {
     let Ok(host) = Host::parse(host) else { return false };
     let name = host.name();
-    let is = |pattern: &String| match pattern.strip_prefix('*') {
-        Some(suffix) => name.len() > suffix.len() && name.ends_with(suffix),
-        None => name == pattern,
-    };
     // RFC 6761 §6.3: localhost and what is below it never leave the machine.
     name.starts_with('[')
         || name.parse::<Ipv4Addr>().is_ok()
         || name == "localhost"
         || name.ends_with(".localhost")
-        || hosts.iter().any(is)
+        || hosts.iter().any(|pattern| pattern.takes(name))
 }
 
 #[cfg(test)]
@@ -338,7 +335,7 @@ mod tests {
 
     #[test]
     fn addresses_and_localhost_are_ours_and_names_only_when_listed() {
-        let hosts = ["palisade".to_owned(), "*.svc.cluster.local".to_owned()];
+        let hosts = ["palisade", "*.svc.cluster.local"].map(HostPattern::of);
         for host in [
             "127.0.0.1",
             "127.0.0.1:9180",

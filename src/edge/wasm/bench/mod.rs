@@ -40,7 +40,7 @@ use super::load::{Code, load};
 use super::plugin::{self, Plugin, Sides};
 use super::plugins::CacheAt;
 use super::secrets::{HIDDEN, Secrets};
-use crate::config::{self, Component, HostPattern, PluginLimits};
+use crate::config::{self, AllowedHost, Component, PluginLimits};
 use palisade_core::domain::time::UnixTime;
 use palisade_core::ports::{
     Assertion, Assertions, Authorization, Clock, CurrentTokens, Door, DoorFault, DoorRequest, DoorResponse,
@@ -334,7 +334,7 @@ fn secrets(provider: &config::Provider, asked: &RecordedExchange, outcome: &Outc
 }
 
 /// The hosts that an exchange is about.
-fn hosts(exchange: &RecordedExchange) -> Vec<HostPattern> {
+fn hosts(exchange: &RecordedExchange) -> Vec<AllowedHost> {
     let visited = match &exchange.result {
         Outcome::Visit(url) => Some(url),
         _ => None,
@@ -345,7 +345,7 @@ fn hosts(exchange: &RecordedExchange) -> Vec<HostPattern> {
         exchange.requests.iter().map(|request| &request.url).chain(visited).map(String::as_str).chain(set);
     urls.filter_map(|text| {
         let url = url::Url::parse(text).ok()?;
-        Some(HostPattern { host: url.host_str()?.to_owned(), wildcard: false, port: url.port() })
+        Some(AllowedHost { host: url.host_str()?.to_owned(), wildcard: false, port: url.port() })
     })
     .collect()
 }
