@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use clap::Subcommand;
+use ipnet::IpNet;
 use serde_json::{Value, json};
 
 use super::output::{Output, pretty, table};
@@ -60,9 +61,9 @@ first one that takes the client and the method answers. `palisade routes explain
 /// The rules in the order in which they decide; what a route lets pass without sign-in is below the path that holds it.
 pub(super) fn rules(config: &Config) -> String {
     let mut table = table(&["HOST", "PATH", "METHODS", "NETWORKS", "ROUTE", "AUTH", "UPSTREAM"]);
-    for RouteAt { host, path, route } in order::ordered(policies(config)) {
+    for RouteAt { host, path, network, route } in order::ordered(policies(config)) {
         let host = host.to_string();
-        let (methods, networks) = (words(&route.methods), words(&route.networks));
+        let (methods, networks) = (words(&route.methods), words(network.as_slice()));
         let upstreams = route.upstreams.join(" ");
         let name = route.name.to_string();
         table.add_row([&host, path.as_str(), &methods, &networks, &name, auth(route), &upstreams]);
@@ -75,7 +76,7 @@ pub(super) fn rules(config: &Config) -> String {
 }
 
 fn listed(config: &Config) -> Value {
-    let rule = |RouteAt { host, path, route }: RouteAt<'_>| {
+    let rule = |RouteAt { host, path, network, route }: RouteAt<'_>| {
         let public: Vec<Value> = route
             .public
             .iter()
@@ -84,7 +85,7 @@ fn listed(config: &Config) -> Value {
             .collect();
         json!({
             "host": host.to_string(), "path": path.as_str(), "methods": route.methods,
-            "networks": texts(&route.networks), "route": &*route.name, "auth": auth(route),
+            "networks": texts(network.as_slice()), "route": &*route.name, "auth": auth(route),
             "upstreams": route.upstreams, "public": public,
         })
     };
@@ -209,21 +210,23 @@ fn explain(config: &Config, asked: &Asked<'_>) -> Result<Explained, String> {
     let chosen = found.as_ref().ok().map(|found| found.entry.index);
     let around = order::around(policies(config), host, &normal);
     let first = around.first().copied();
+    let mut has_answered = false;
     let rules = around.iter().map(|place| {
+        let is_for = |network: &IpNet| client.is_some_and(|client| network.contains(&client));
         let why = match first {
             Some(first) if first.host != place.host => "a wider host",
             Some(first) if first.path != place.path => "a wider path",
-            _ if chosen == Some(place.route.index) => "answers",
-            _ if place.route.network_match(client).is_none() => "not this client",
+            _ if !place.network.is_none_or(is_for) => "not this client",
             _ if !place.route.takes_method(asked.method) => "not this method",
-            _ if chosen.is_some() => "comes later",
-            _ => "is refused",
+            _ if chosen.is_none() => "is refused",
+            _ if !std::mem::replace(&mut has_answered, true) => "answers",
+            _ => "comes later",
         };
         Candidate {
             host: place.host.to_string(),
             path: place.path.to_string(),
             methods: place.route.methods.clone(),
-            networks: texts(&place.route.networks),
+            networks: texts(place.network.as_slice()),
             route: place.route.name.to_string(),
             why,
         }

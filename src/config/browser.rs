@@ -288,15 +288,20 @@ pub(super) fn of_route(section: &Section<'_>, auth: Auth) -> RouteBrowser {
     }
 }
 
-/// What `preset` opens to every client below `prefix`, the path of the route.
-pub(super) fn public(section: &Section<'_>, prefix: &str) -> Vec<Public> {
-    match section.get("preset").and_then(|item| item.choice(&[("pwa", ())])) {
-        Some(()) => {
-            let below = |name: &&str| format!("={}/{name}", prefix.trim_end_matches('/'));
-            PWA.iter().filter_map(|name| PathPattern::parse(&below(name)).ok()).map(Public::to_read).collect()
-        }
-        None => Vec::new(),
+/// What `preset` opens to every client below `paths`, those of the route.
+pub(super) fn public(section: &Section<'_>, paths: &[PathPattern]) -> Vec<Public> {
+    let Some(item) = section.get("preset") else { return Vec::new() };
+    if item.choice(&[("pwa", ())]).is_none() {
+        return Vec::new();
     }
+    if !paths.is_empty() && paths.iter().all(PathPattern::is_exact) {
+        item.doc.warn(item.at, &item.key, "without effect: nothing is below an exact path");
+    }
+    let below = |path: &PathPattern| {
+        let prefix = path.as_str().trim_end_matches('/').to_owned();
+        PWA.iter().filter_map(move |name| PathPattern::parse(&format!("={prefix}/{name}")).ok())
+    };
+    paths.iter().filter(|path| !path.is_exact()).flat_map(below).map(Public::to_read).collect()
 }
 
 /// Whether a cookie of this name is the gateway's, in whatever case a browser or an app writes it.

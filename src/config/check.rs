@@ -110,8 +110,7 @@ fn whole(root: &Section<'_>, path: &Path, text: &str) -> Option<Config> {
         tokens: &tokens,
     };
     let routes = routes::routes(root, &known);
-    rule_warnings::warn_of_stars(root, &routes);
-    rule_warnings::warn_of_networks(root, &routes, &server.trusted_proxies);
+    rule_warnings::warn(root, &routes, &server.trusted_proxies);
     warn_of_cookies(root, &public_url, &server, &routes);
     let unsent_emails = issuers::unsent_emails(root, &routes);
     let browser = browser::browser(root, &public_url, &routes, sessions.absolute_ttl);

@@ -81,21 +81,23 @@ pub(super) fn matched(section: &Section<'_>, label: String, allow: Allow, auth: 
     });
     let networks = several(&taken, "networks", "network", network);
     taken.close();
-    let (paths, at_paths) = match paths? {
-        Some(paths) => paths.into_iter().unzip(),
-        None => (vec![PathPattern::root()], vec![whole.clone()]),
-    };
-    let plain = |values: Vec<(String, Place)>| values.into_iter().map(|(value, _)| value).collect::<Vec<_>>();
-    let methods = methods?.map(plain).unwrap_or_default();
-    let (public, at_public) = public(section, &paths, &methods, allow, auth);
-    let hosts = hosts?.map(|hosts| hosts.into_iter().map(|(host, _)| host).collect());
-    let networks = networks?.map(|networks| networks.into_iter().map(|(network, _)| network).collect());
+    let paths = paths.map(|(paths, at_paths)| match paths.is_empty() {
+        true => (vec![PathPattern::root()], vec![whole.clone()]),
+        false => (paths, at_paths),
+    });
+    // Read also beside a `match` that is wrong, so that every fault is told at once.
+    let known =
+        (paths.as_ref().map(|(paths, _)| &paths[..]), methods.as_ref().map(|(methods, _)| &methods[..]));
+    let (public, at_public) =
+        public(section, known.0.unwrap_or_default(), known.1.unwrap_or_default(), allow, auth);
+    let ((hosts, _), (paths, at_paths)) = (hosts?, paths?);
+    let ((methods, _), (networks, _)) = (methods?, networks?);
     Some(Matched {
         label,
-        hosts: hosts.unwrap_or_else(|| vec![HostPattern::Every]),
+        hosts: if hosts.is_empty() { vec![HostPattern::Every] } else { hosts },
         paths,
         methods,
-        networks: networks.unwrap_or_default(),
+        networks,
         public,
         whole,
         at_paths,
@@ -103,33 +105,36 @@ pub(super) fn matched(section: &Section<'_>, label: String, allow: Allow, auth: 
     })
 }
 
-/// What a list of `match` holds, each with its place; a single text is a list of one. `None`: something of it is wrong: of
-/// what is left the rule would take something else than its operator wrote. `Some(None)`: the key is not there.
+/// What a list of `match` holds, with the place of each; a single text is a list of one. Empty: the key is not there. `None`:
+/// something of it is wrong, and the rest alone would take other requests than the operator wrote.
 fn several<'a, T: PartialEq>(
     section: &Section<'a>,
     name: &'static str,
     noun: &str,
     read: impl Fn(&Item<'a>) -> Option<T>,
-) -> Option<Option<Vec<(T, Place)>>> {
-    let Some(item) = section.get(name) else { return Some(None) };
+) -> Option<(Vec<T>, Vec<Place>)> {
+    let Some(item) = section.get(name) else { return Some((Vec::new(), Vec::new())) };
     if item.is_empty_list() {
         let every = if noun == "network" { "client" } else { noun };
         return item.bad(&format!("at least one {noun}; leave the key out for every {every}"));
     }
     let items = item.list();
-    let mut values: Vec<(T, Place)> = Vec::new();
+    let (mut values, mut places): (Vec<T>, Vec<Place>) = (Vec::new(), Vec::new());
     let mut is_whole = !items.is_empty();
     for item in items {
         match read(&item) {
-            Some(value) if values.iter().any(|(other, _)| *other == value) => {
+            Some(value) if values.contains(&value) => {
                 is_whole = false;
                 item.bad::<()>(&format!("each {noun} once"));
             }
-            Some(value) => values.push((value, Place::of(&item))),
+            Some(value) => {
+                values.push(value);
+                places.push(Place::of(&item));
+            }
             None => is_whole = false,
         }
     }
-    is_whole.then_some(Some(values))
+    is_whole.then_some((values, places))
 }
 
 fn is_method(text: &str) -> bool {
@@ -230,12 +235,7 @@ fn public(
             entries.push((Public { methods, path }, Some(Place::of(&item))));
         }
     }
-    if let Some(item) = section.get("preset").filter(|_| paths.iter().all(PathPattern::is_exact)) {
-        item.doc.warn(item.at, &item.key, "without effect: nothing is below an exact path");
-    }
-    for path in paths.iter().filter(|path| !path.is_exact()) {
-        entries.extend(browser::public(section, path.as_str()).into_iter().map(|public| (public, None)));
-    }
+    entries.extend(browser::public(section, paths).into_iter().map(|public| (public, None)));
     entries.into_iter().unzip()
 }
 

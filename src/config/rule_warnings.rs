@@ -6,21 +6,30 @@ use ipnet::IpNet;
 use super::file::Section;
 use super::settings::Route;
 use palisade_core::domain::order::{self, RouteAt};
-use palisade_core::domain::pattern::{HostPattern, PathPattern, Relation};
+use palisade_core::domain::pattern::{HostPattern, PathPattern};
 use palisade_core::domain::route::{self as policy, Auth};
 
-/// Warns of networks that hold no client, and of rules that let in clients of their networks without a sign-in under any
-/// host. Where no proxy is named, warns of rules that give such clients more than others get: behind a proxy that is not
-/// named, every client has the proxy's address.
-pub(super) fn warn_of_networks(root: &Section<'_>, routes: &[Route], proxies: &[IpNet]) {
+/// Warns of all of them. `proxies`: `server.trusted_proxies`.
+pub(super) fn warn(root: &Section<'_>, routes: &[Route], proxies: &[IpNet]) {
     let sections = root.sections("routes");
     let rules = order::ordered(routes.iter().map(|route| &route.policy));
-    let some = routes.iter().map(|route| &route.policy).filter(|route| !route.networks.is_empty());
-    for route in some
-        .clone()
-        .filter(|route| route.policy.auth != Auth::Required && route.hosts.contains(&HostPattern::Every))
-    {
-        let Some(section) = sections.get(route.index) else { continue };
+    let named = routes.iter().map(|route| &route.policy);
+    let named = named.filter_map(|route| Some((route, sections.get(route.index)?)));
+    for (route, section) in named.clone() {
+        warn_of_stars(section, route, &rules);
+    }
+    for (route, section) in named.filter(|(route, _)| !route.networks.is_empty()) {
+        warn_of_rebinding(section, route);
+        warn_of_proxies(section, route, proxies);
+        if proxies.is_empty() {
+            warn_of_unnamed_proxies(section, route, &rules);
+        }
+    }
+}
+
+/// Warns of a rule that lets in clients of its networks without a sign-in, under any host.
+fn warn_of_rebinding(section: &Section<'_>, route: &policy::Route) {
+    if route.policy.auth != Auth::Required && route.hosts.contains(&HostPattern::Every) {
         let text = format!(
             "route {:?} lets clients of its networks in without a sign-in, under any host: the page of another site can give its \
              own host name the address of this gateway (DNS rebinding) and read the app in a browser of these networks; \
@@ -30,25 +39,26 @@ pub(super) fn warn_of_networks(root: &Section<'_>, routes: &[Route], proxies: &[
         let item = section.get("match");
         section.doc.warn(item.map_or(section.at, |item| item.at), &format!("{}.match", section.key), &text);
     }
-    for route in some.clone() {
-        let is_proxies = |net: &&IpNet| proxies.iter().any(|proxies| proxies.contains(*net));
-        let Some(net) = route.networks.iter().find(is_proxies) else { continue };
-        let Some(item) =
-            sections.get(route.index).and_then(|section| section.section("match").get("networks"))
-        else {
-            continue;
-        };
+}
+
+/// Warns of a network that holds no client.
+fn warn_of_proxies(section: &Section<'_>, route: &policy::Route, proxies: &[IpNet]) {
+    let is_proxies = |net: &&IpNet| proxies.iter().any(|proxies| proxies.contains(*net));
+    let item = section.section("match").get("networks");
+    if let (Some(net), Some(item)) = (route.networks.iter().find(is_proxies), item) {
         let text = format!(
             "no client is in {net}: server.trusted_proxies holds it, so an address there is a proxy's and not a client's; \
              list the proxies alone"
         );
         item.doc.warn(item.at, &item.key, &text);
     }
-    for route in some.filter(|_| proxies.is_empty()) {
-        let more = gives_more(route, &rules);
-        let Some(section) = more.as_ref().and_then(|_| sections.get(route.index)) else { continue };
-        let item = section.section("match").get("networks");
-        let (Some(than), Some(item)) = (more, item) else { continue };
+}
+
+/// Warns of a rule that gives clients of its networks more than others get: behind a proxy that is not named, every client
+/// has the proxy's address.
+fn warn_of_unnamed_proxies(section: &Section<'_>, route: &policy::Route, rules: &[RouteAt<'_>]) {
+    let item = section.section("match").get("networks");
+    if let (Some(than), Some(item)) = (gives_more(route, rules), item) {
         let text = format!(
             "route {:?} gives clients of these networks more than {than}, and server.trusted_proxies is empty: behind a proxy \
              that does not name its clients, all of them have the proxy's address; name the proxies, or let clients reach \
@@ -65,15 +75,14 @@ fn gives_more(route: &policy::Route, rules: &[RouteAt<'_>]) -> Option<String> {
         let (own, theirs) = (&route.methods, &other.methods);
         own.is_empty() || theirs.is_empty() || own.iter().any(|method| theirs.contains(method))
     };
-    let is_around = |one: Relation| matches!(one, Relation::Same | Relation::Narrower);
     for (host, path) in route.hosts.iter().flat_map(|host| route.paths.iter().map(move |path| (host, path))) {
         // Without the route, the first of these would answer.
         let mut others = rules.iter().filter(|other| {
             other.route.index != route.index
                 && other.route.networks.is_empty()
                 && shares_method(other.route)
-                && is_around(host.relation(other.host))
-                && is_around(path.relation(other.path))
+                && host.relation(other.host).is_within()
+                && other.path.holds(path)
         });
         match others.next().map(|other| other.route) {
             Some(other) if is_more(route, other) => {
@@ -91,39 +100,30 @@ fn gives_more(route: &policy::Route, rules: &[RouteAt<'_>]) -> Option<String> {
 
 /// Warns of paths such as `/admin/*` where `/admin` itself is left to a rule that asks for less: an operator who writes the
 /// star may mean both.
-pub(super) fn warn_of_stars(root: &Section<'_>, routes: &[Route]) {
-    let sections = root.sections("routes");
-    let rules = order::ordered(routes.iter().map(|route| &route.policy));
-    for route in routes.iter().map(|route| &route.policy) {
-        for (index, path) in route.paths.iter().enumerate().filter(|(_, path)| !path.is_exact()) {
-            let Some(above) = path.as_str().strip_suffix("/*") else { continue };
-            let above = if above.is_empty() { "/" } else { above };
-            let Ok(pattern) = PathPattern::parse(above) else { continue };
-            let sample = pattern.common_path(&pattern).unwrap_or_default();
-            let gives_more = |host: &HostPattern| {
-                let mut others = rules.iter().filter(|other| {
-                    matches!(host.relation(other.host), Relation::Same | Relation::Narrower)
-                        && other.path.takes(&sample)
-                });
-                others.next().filter(|other| {
-                    let is_for_more = !route.networks.is_empty() && other.route.networks.is_empty();
-                    is_for_more || is_more(other.route, route)
-                })
-            };
-            let Some(other) = route.hosts.iter().find_map(gives_more) else { continue };
-            let Some(item) =
-                sections.get(route.index).and_then(|section| section.section("match").get("path"))
-            else {
-                continue;
-            };
-            let Some(item) = item.list().into_iter().nth(index) else { continue };
-            let text = format!(
-                "takes what is below {above} and not {above} itself, which route {:?} gives to more clients; want {above:?} \
+fn warn_of_stars(section: &Section<'_>, route: &policy::Route, rules: &[RouteAt<'_>]) {
+    for (index, path) in route.paths.iter().enumerate().filter(|(_, path)| !path.is_exact()) {
+        let Some(above) = path.as_str().strip_suffix("/*") else { continue };
+        let above = if above.is_empty() { "/" } else { above };
+        let Ok(pattern) = PathPattern::parse(above) else { continue };
+        let sample = pattern.common_path(&pattern).unwrap_or_default();
+        let gives_more = |host: &HostPattern| {
+            let mut others = rules
+                .iter()
+                .filter(|other| host.relation(other.host).is_within() && other.path.takes(&sample));
+            others.next().filter(|other| {
+                let is_for_more = !route.networks.is_empty() && other.route.networks.is_empty();
+                is_for_more || is_more(other.route, route)
+            })
+        };
+        let Some(other) = route.hosts.iter().find_map(gives_more) else { continue };
+        let item = section.section("match").get("path");
+        let Some(item) = item.and_then(|item| item.list().into_iter().nth(index)) else { continue };
+        let text = format!(
+            "takes what is below {above} and not {above} itself, which route {:?} gives to more clients; want {above:?} \
                  for both",
-                other.route.name
-            );
-            item.doc.warn(item.at, &item.key, &text);
-        }
+            other.route.name
+        );
+        item.doc.warn(item.at, &item.key, &text);
     }
 }
 

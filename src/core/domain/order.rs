@@ -3,34 +3,43 @@
 
 use std::cmp::Ordering;
 
+use ipnet::IpNet;
+
 use super::pattern::{HostPattern, PathPattern};
 use super::route::Route;
 use super::segment::Segment;
 
-/// A route at one of its hosts and one of its paths.
+/// A route at one of its hosts and one of its paths, for one of its networks.
 #[derive(Debug, Clone, Copy)]
 pub struct RouteAt<'a> {
     /// The host pattern.
     pub host: &'a HostPattern,
     /// The path pattern.
     pub path: &'a PathPattern,
+    /// The network; `None`: the route is for every client.
+    pub network: Option<&'a IpNet>,
     /// The route.
     pub route: &'a Route,
 }
 
-/// Every route at each of its hosts and paths. The first host and path that take a request decide about it; where several
-/// routes stand at both, the first one that takes its client and its method.
+/// Every route at each of its hosts and paths, for each of its networks. The first host and path that take a request decide
+/// about it; where several routes stand at both, the first one that takes its client and its method.
 #[must_use]
 pub fn ordered<'a>(routes: impl IntoIterator<Item = &'a Route>) -> Vec<RouteAt<'a>> {
     let places = |route: &'a Route| {
+        let at = move |host, path| {
+            let every = route.networks.is_empty().then_some(None);
+            let networks = route.networks.iter().map(Some).chain(every);
+            networks.map(move |network| RouteAt { host, path, network, route })
+        };
         let hosts = route.hosts.iter();
-        hosts.flat_map(move |host| route.paths.iter().map(move |path| RouteAt { host, path, route }))
+        hosts.flat_map(move |host| route.paths.iter().flat_map(move |path| at(host, path)))
     };
     let mut all: Vec<RouteAt<'_>> = routes.into_iter().flat_map(places).collect();
     all.sort_by(|one, two| {
         hosts(one.host, two.host)
             .then_with(|| paths(one.path, two.path))
-            .then_with(|| longest_prefix(two.route).cmp(&longest_prefix(one.route)))
+            .then_with(|| length(two.network).cmp(&length(one.network)))
             .then_with(|| one.route.methods.is_empty().cmp(&two.route.methods.is_empty()))
             .then_with(|| one.route.index.cmp(&two.route.index))
     });
@@ -56,8 +65,8 @@ fn hosts(one: &HostPattern, two: &HostPattern) -> Ordering {
     rank(one).cmp(&rank(two))
 }
 
-/// Where one path is narrower it comes first. Below a name comes before the name itself, a name before a part, and a part
-/// before a whole star, as far as the two agree before that.
+/// A narrower path comes first. Segment by segment a name comes before a part, and a part before a whole star; of two paths
+/// that agree as far as the shorter one goes, the longer one comes first.
 fn paths(one: &PathPattern, two: &PathPattern) -> Ordering {
     fn rank(segment: &Segment) -> (u8, usize, &str, &str) {
         match segment {
@@ -76,8 +85,8 @@ fn paths(one: &PathPattern, two: &PathPattern) -> Ordering {
     })
 }
 
-fn longest_prefix(route: &Route) -> Option<u8> {
-    route.networks.iter().map(ipnet::IpNet::prefix_len).max()
+fn length(network: Option<&IpNet>) -> Option<u8> {
+    network.map(IpNet::prefix_len)
 }
 
 #[cfg(test)]
