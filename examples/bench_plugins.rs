@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use palisade::app::{self, Options};
-use palisade::config::{self, Component, HostPattern, PluginLimits, Provider};
+use palisade::config::{self, AllowedHost, Component, PluginLimits, Provider};
 use palisade::edge::clock::SystemClock;
 use palisade::edge::fetch::{Hosts, HttpFetch};
 use palisade::edge::telemetry::metrics::Metrics;
@@ -253,7 +253,7 @@ fn provider(name: &str, address: SocketAddr, component: Component, settings: ser
         sha256: None,
         client_id: "client".into(),
         client_secret: Some("secret".into()),
-        allowed_hosts: vec![HostPattern {
+        allowed_hosts: vec![AllowedHost {
             host: address.ip().to_string(),
             wildcard: false,
             port: Some(address.port()),
