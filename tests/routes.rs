@@ -47,8 +47,12 @@ struct Folder(tempfile::TempDir);
 
 impl Folder {
     fn new() -> Folder {
+        Folder::with(CONFIG)
+    }
+
+    fn with(config: &str) -> Folder {
         let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("config.toml"), CONFIG).unwrap();
+        fs::write(folder.path().join("config.toml"), config).unwrap();
         Folder(folder)
     }
 
@@ -181,4 +185,43 @@ With --client ADDRESS the answer is that for a client in a network.";
     assert_eq!(json["answer"]["route"], "home");
     assert_eq!(json["rules"][1]["why"], "comes later");
     assert_eq!(json["rules"][0]["networks"][0], "192.168.0.0/16");
+}
+
+#[test]
+fn of_a_route_with_several_networks_the_one_that_holds_the_client_counts() {
+    let folder = Folder::with(
+        r#"
+[[routes]]
+name = "a"
+auth = "none"
+match = { path = "/", networks = ["10.0.0.0/8", "192.168.1.7"] }
+upstream = "http://127.0.0.1:3000"
+
+[[routes]]
+name = "b"
+auth = "none"
+match = { path = "/", networks = ["10.1.0.0/16"] }
+upstream = "http://127.0.0.1:3001"
+"#,
+    );
+    for (client, want) in [
+        ("10.1.2.3", ["not this client", "answers", "comes later"]),
+        ("10.2.0.1", ["not this client", "not this client", "answers"]),
+    ] {
+        let json: Value =
+            serde_json::from_str(&folder.explains(&format!("GET https://a.test/ --client {client} --json")))
+                .unwrap();
+        let rules: Vec<String> = json["rules"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|rule| {
+                format!("{} {}", rule["networks"][0].as_str().unwrap(), rule["why"].as_str().unwrap())
+            })
+            .collect();
+        let networks = ["192.168.1.7/32", "10.1.0.0/16", "10.0.0.0/8"];
+        let want: Vec<String> =
+            networks.iter().zip(want).map(|(network, why)| format!("{network} {why}")).collect();
+        assert_eq!(rules, want, "{client}");
+    }
 }

@@ -6,7 +6,6 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use clap::Subcommand;
-use ipnet::IpNet;
 use serde_json::{Value, json};
 
 use super::output::{Output, pretty, table};
@@ -212,11 +211,10 @@ fn explain(config: &Config, asked: &Asked<'_>) -> Result<Explained, String> {
     let first = around.first().copied();
     let mut has_answered = false;
     let rules = around.iter().map(|place| {
-        let is_for = |network: &IpNet| client.is_some_and(|client| network.contains(&client));
         let why = match first {
             Some(first) if first.host != place.host => "a wider host",
             Some(first) if first.path != place.path => "a wider path",
-            _ if !place.network.is_none_or(is_for) => "not this client",
+            _ if !place.is_for(client) => "not this client",
             _ if !place.route.takes_method(asked.method) => "not this method",
             _ if chosen.is_none() => "is refused",
             _ if !std::mem::replace(&mut has_answered, true) => "answers",

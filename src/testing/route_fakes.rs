@@ -33,9 +33,9 @@ pub fn route(path: &str, auth: Auth) -> Route {
 }
 
 /// Header fields: names in lower case, with their values, in order.
-pub struct Fields<'f>(pub &'f [(&'f str, &'f str)]);
+pub struct FieldLines<'f>(pub &'f [(&'f str, &'f str)]);
 
-impl Headers for Fields<'_> {
+impl Headers for FieldLines<'_> {
     fn each<'a>(&'a self, name: &str, visit: &mut dyn FnMut(&'a [u8])) {
         for (_, value) in self.0.iter().filter(|(sent, _)| *sent == name) {
             visit(value.as_bytes());

@@ -97,6 +97,7 @@ pub const ROOMS: &[Room] = &[
             "base64",
             "cookie",
             "form_urlencoded",
+            "futures",
             "http_body_util",
             "humantime",
             "hyper",

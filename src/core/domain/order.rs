@@ -2,6 +2,7 @@
 //! methods. The table of routes finds the same by other means; this is for messages and listings.
 
 use std::cmp::Ordering;
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 
@@ -20,6 +21,14 @@ pub struct RouteAt<'a> {
     pub network: Option<&'a IpNet>,
     /// The route.
     pub route: &'a Route,
+}
+
+impl RouteAt<'_> {
+    /// Whether it is for this client; `None`: its address is not known.
+    #[must_use]
+    pub fn is_for(&self, client: Option<IpAddr>) -> bool {
+        self.network.is_none_or(|network| client.is_some_and(|client| network.contains(&client)))
+    }
 }
 
 /// Every route at each of its hosts and paths, for each of its networks. The first host and path that take a request decide

@@ -10,7 +10,7 @@ use palisade_core::domain::table::Table;
 use palisade_core::domain::verdict::{Refusal, TokenFault};
 use palisade_core::service::admit::{Admission, Authenticator, Permit, Verdict};
 use palisade_testing::fakes::{FakeClock, FakeStore};
-use palisade_testing::route_fakes::{self, Fields, request};
+use palisade_testing::route_fakes::{self, FieldLines, request};
 use palisade_testing::token_fakes::FakeVerifier;
 
 /// [`FakeVerifier`] takes them for tokens of Ann and Bob.
@@ -59,7 +59,7 @@ fn judged(route: &mut Route) {
 
 impl Gate {
     async fn verdict(&self, method: &str, at: &str, fields: &[(&str, &str)]) -> Verdict {
-        let fields = Fields(fields);
+        let fields = FieldLines(fields);
         let request = Request { client: Some(CLIENT), ..request(method, at, &fields) };
         self.0.admit(&request, CLIENT).await
     }

@@ -26,7 +26,7 @@ use palisade_core::ports::{
 use palisade_core::service::admit::{Admission, Authenticator, Permit, Verdict};
 use palisade_core::service::session_cookies::SessionCookies;
 use palisade_testing::accounts_world::world;
-use palisade_testing::route_fakes::{self, Fields, request};
+use palisade_testing::route_fakes::{self, FieldLines, request};
 use palisade_testing::token_fakes::FakeVerifier;
 
 const ISSUER: &str = "https://us.test";
@@ -181,7 +181,7 @@ fn gate(auth: Auth) -> Gate {
 impl Gate {
     async fn verdict(&self, method: &str, websocket: bool, fields: &[(&str, &str)]) -> Verdict {
         let query = fields.iter().find(|(name, _)| *name == ":query").map(|(_, value)| *value);
-        let fields = Fields(fields);
+        let fields = FieldLines(fields);
         let request = Request { query, websocket, ..request(method, "/x", &fields) };
         self.admission.admit(&request, CLIENT).await
     }
