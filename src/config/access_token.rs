@@ -3,7 +3,8 @@
 use super::authorization;
 use super::file::{Item, Section};
 use super::form;
-use super::settings::{AccessTokenField, Algorithm, Forward, Tokens};
+use super::issuers::Algorithm;
+use super::settings::{AccessTokenField, Forward, Tokens};
 use palisade_core::domain::reserved::fold;
 use palisade_core::domain::route::{Auth, Policy};
 

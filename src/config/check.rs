@@ -11,15 +11,16 @@ use toml::de::DeTable;
 use super::error::ConfigError;
 use super::file::{Document, Section};
 use super::form::{self, Url};
-use super::read::{ADDRESS, address, clash, existing_file, filled, host, secret};
+use super::issuers::Algorithm;
+use super::read::{ADDRESS, address, clash, existing_file, host, secret};
 use super::settings::{
-    Algorithm, AuditTo, ClientAddress, Config, Issuer, Jwks, LimitSettings, Log, LogFormat, MailTransport,
-    Passwords, Route, Server, Sessions, StoreUrl, Tls, Tokens,
+    AuditTo, ClientAddress, Config, LimitSettings, Log, LogFormat, MailTransport, Passwords, Route, Server,
+    Sessions, StoreUrl, Tls, Tokens,
 };
 use super::sources::Sources;
 use super::{
     accounts, browser, connections, cors, issuers, mail, native, pages, probes, providers, proxies, routes,
-    rule_warnings,
+    rule_warnings, unsent_emails,
 };
 use palisade_core::domain::account::Registration;
 use palisade_core::domain::password::{MIN_GUESSES, MOST_MIN_GUESSES, PasswordPolicy};
@@ -34,19 +35,6 @@ const ALGORITHMS: [(&str, Algorithm); 4] = [
     ("ES256", Algorithm::Es256),
     ("RS256", Algorithm::Rs256),
     ("HS256", Algorithm::Hs256),
-];
-/// What others may sign with. A shared secret would let every verifier also sign.
-const PUBLIC_ALGORITHMS: [(&str, Algorithm); 10] = [
-    ("EdDSA", Algorithm::EdDsa),
-    ("ES256", Algorithm::Es256),
-    ("ES384", Algorithm::Es384),
-    ("ES512", Algorithm::Es512),
-    ("RS256", Algorithm::Rs256),
-    ("RS384", Algorithm::Rs384),
-    ("RS512", Algorithm::Rs512),
-    ("PS256", Algorithm::Ps256),
-    ("PS384", Algorithm::Ps384),
-    ("PS512", Algorithm::Ps512),
 ];
 
 /// Checks a whole file. Returns what is wrong with it in the order of its lines, and which files were read.
@@ -82,7 +70,7 @@ fn whole(root: &Section<'_>, path: &Path, text: &str) -> Option<Config> {
     let log = log(root.section("log"));
     let store = store(root.section("store"));
     let tokens = tokens(root.section("tokens"), &public_url);
-    let trusted = issuers(root, &tokens.issuer);
+    let trusted = issuers::issuers(root, &tokens.issuer);
     let passwords = passwords(root.section("passwords"));
     let accounts = accounts::accounts(root.section("accounts"));
     let sessions = sessions(root.section("sessions"));
@@ -112,7 +100,7 @@ fn whole(root: &Section<'_>, path: &Path, text: &str) -> Option<Config> {
     let routes = routes::routes(root, &known);
     rule_warnings::warn(root, &routes, &server.trusted_proxies);
     warn_of_cookies(root, &public_url, &server, &routes);
-    let unsent_emails = issuers::unsent_emails(root, &routes);
+    let unsent_emails = unsent_emails::unsent_emails(root, &routes);
     let browser = browser::browser(root, &public_url, &routes, sessions.absolute_ttl);
     let native = native::hosts(root, &browser);
     native::shadowed(root, &server.prefix, &native, &routes);
@@ -327,51 +315,6 @@ fn tokens(section: Section<'_>, public_url: &str) -> Tokens {
     }
     section.close();
     tokens
-}
-
-fn issuers(root: &Section<'_>, own: &str) -> Vec<Issuer> {
-    let mut issuers: Vec<Issuer> = Vec::new();
-    let mut names: Vec<String> = vec![own.to_owned()];
-    for section in root.sections("issuers") {
-        let issuer = section.required("issuer", "the `iss` of its tokens");
-        let issuer = issuer.and_then(|item| {
-            let name = item.text("the `iss` of its tokens")?;
-            if name == own {
-                return item.bad("another issuer than our own (tokens.issuer)");
-            }
-            if names.iter().any(|known| known == name) {
-                return item.bad("each issuer once");
-            }
-            names.push(name.to_owned());
-            Some(name.to_owned())
-        });
-        let want = "an https:// URL (http:// on loopback only) or file:PATH";
-        let line = section.get("jwks").map(|item| item.doc.line(item.at));
-        let jwks = section.required("jwks", want).and_then(|item| {
-            if item.raw().is_some_and(|text| text.starts_with("file:")) {
-                return existing_file(&item, "a readable JWKS file").map(Jwks::File);
-            }
-            item.read(want, |text| Url::parse(text).filter(Url::is_safe).map(|_| Jwks::Url(text.to_owned())))
-        });
-        let want = "at least one audience, such as [\"api\"]";
-        let audiences = filled(&section, "audiences", want, |item| {
-            item.text("a text that is not empty").map(str::to_owned)
-        });
-        let algorithms = section.list("algorithms", |item| item.choice(&PUBLIC_ALGORITHMS));
-        if section.get("algorithms").is_none_or(|item| item.is_empty_list()) {
-            let names = PUBLIC_ALGORITHMS.map(|(name, _)| format!("{name:?}")).join(", ");
-            let want = format!("at least one of {names}");
-            section.doc.fault(section.at, &format!("{}.algorithms", section.key), "nothing", &want);
-        }
-        let email_trusted = section.choice("email", &[("verified", false), ("trusted", true)], false);
-        section.close();
-        if let (Some(issuer), Some(jwks)) = (issuer, jwks) {
-            let line = line.unwrap_or_default();
-            let redaction = root.doc.redaction().clone();
-            issuers.push(Issuer { issuer, jwks, line, audiences, algorithms, email_trusted, redaction });
-        }
-    }
-    issuers
 }
 
 fn passwords(section: Section<'_>) -> Passwords {

@@ -1,47 +1,110 @@
-//! What the issuers of the file mean for its routes.
+//! `[[issuers]]`: whose tokens are taken beside our own, and where their keys are.
+
+use std::path::PathBuf;
 
 use super::file::Section;
-use super::settings::Route;
-use palisade_core::domain::identity_fields::IdentitySource;
-use palisade_core::domain::route::Auth;
+use super::form::Url;
+use super::read::{existing_file, filled};
+use super::redaction::Redaction;
 
-/// Each route whose upstream is not told the address of callers whose issuer does not say that it is verified;
-/// one printable line each. An issuer with `email` in the file is left out: its operator has decided.
-pub(super) fn unsent_emails(root: &Section<'_>, routes: &[Route]) -> Vec<String> {
-    let sections = root.sections("issuers");
-    let silent: Vec<&str> = sections
-        .iter()
-        .filter(|issuer| issuer.get("email").is_none())
-        .filter_map(|issuer| issuer.get("issuer")?.raw())
-        .collect();
-    let places = root.sections("routes");
-    let unsent = |route: &Route| {
-        let policy = &route.policy.policy;
-        let mut told = policy.require.told().filter(|field| field.source == IdentitySource::Email);
-        // The one without which callers are refused comes first.
-        let (field, key) = match (told.next(), route.forward.email.as_deref()) {
-            (Some(field), _) => (field.header.as_str(), "headers"),
-            (None, Some(field)) => (field, "headers.email"),
-            (None, None) => return None,
-        };
-        // Without a token there is no address, and with the requirement there is none that is not verified.
-        if policy.auth == Auth::None || policy.require.email_verified {
-            return None;
+/// Signature algorithms (RFC 7518 §3, RFC 8037). Ours are EdDSA, ES256, RS256 and HS256; the tokens of other
+/// issuers may be signed with any of them but HS256.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Algorithm {
+    EdDsa,
+    Es256,
+    Es384,
+    Es512,
+    Rs256,
+    Rs384,
+    Rs512,
+    Ps256,
+    Ps384,
+    Ps512,
+    Hs256,
+}
+
+/// `[[issuers]]`: tokens that others sign.
+#[derive(Debug, Clone)]
+pub struct Issuer {
+    pub issuer: String,
+    pub jwks: Jwks,
+    /// Where it is written.
+    pub line: usize,
+    pub audiences: Vec<String>,
+    pub algorithms: Vec<Algorithm>,
+    /// `email = "trusted"`: addresses of which the issuer does not say whether they are verified count as
+    /// verified.
+    pub email_trusted: bool,
+    /// Keeps the values of references out of messages about its keys.
+    pub redaction: Redaction,
+}
+
+/// Where an issuer's keys are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Jwks {
+    /// `https://…`, or `http://` on loopback.
+    Url(String),
+    /// `file:…`
+    File(PathBuf),
+}
+
+/// What others may sign with. A shared secret would let every verifier also sign.
+const PUBLIC_ALGORITHMS: [(&str, Algorithm); 10] = [
+    ("EdDSA", Algorithm::EdDsa),
+    ("ES256", Algorithm::Es256),
+    ("ES384", Algorithm::Es384),
+    ("ES512", Algorithm::Es512),
+    ("RS256", Algorithm::Rs256),
+    ("RS384", Algorithm::Rs384),
+    ("RS512", Algorithm::Rs512),
+    ("PS256", Algorithm::Ps256),
+    ("PS384", Algorithm::Ps384),
+    ("PS512", Algorithm::Ps512),
+];
+
+/// Reads every `[[issuers]]`. `own`: `tokens.issuer`.
+pub(super) fn issuers(root: &Section<'_>, own: &str) -> Vec<Issuer> {
+    let mut issuers: Vec<Issuer> = Vec::new();
+    let mut names: Vec<String> = vec![own.to_owned()];
+    for section in root.sections("issuers") {
+        let issuer = section.required("issuer", "the `iss` of its tokens");
+        let issuer = issuer.and_then(|item| {
+            let name = item.text("the `iss` of its tokens")?;
+            if name == own {
+                return item.bad("another issuer than our own (tokens.issuer)");
+            }
+            if names.iter().any(|known| known == name) {
+                return item.bad("each issuer once");
+            }
+            names.push(name.to_owned());
+            Some(name.to_owned())
+        });
+        let want = "an https:// URL (http:// on loopback only) or file:PATH";
+        let line = section.get("jwks").map(|item| item.doc.line(item.at));
+        let jwks = section.required("jwks", want).and_then(|item| {
+            if item.raw().is_some_and(|text| text.starts_with("file:")) {
+                return existing_file(&item, "a readable JWKS file").map(Jwks::File);
+            }
+            item.read(want, |text| Url::parse(text).filter(Url::is_safe).map(|_| Jwks::Url(text.to_owned())))
+        });
+        let want = "at least one audience, such as [\"api\"]";
+        let audiences = filled(&section, "audiences", want, |item| {
+            item.text("a text that is not empty").map(str::to_owned)
+        });
+        let algorithms = section.list("algorithms", |item| item.choice(&PUBLIC_ALGORITHMS));
+        if section.get("algorithms").is_none_or(|item| item.is_empty_list()) {
+            let names = PUBLIC_ALGORITHMS.map(|(name, _)| format!("{name:?}")).join(", ");
+            let want = format!("at least one of {names}");
+            section.doc.fault(section.at, &format!("{}.algorithms", section.key), "nothing", &want);
         }
-        let accepts = |issuer: &&str| policy.issuers.is_empty() || policy.issuers.iter().any(|i| i == issuer);
-        let lost: Vec<&str> = silent.iter().copied().filter(accepts).collect();
-        if lost.is_empty() {
-            return None;
+        let email_trusted = section.choice("email", &[("verified", false), ("trusted", true)], false);
+        section.close();
+        if let (Some(issuer), Some(jwks)) = (issuer, jwks) {
+            let line = line.unwrap_or_default();
+            let redaction = root.doc.redaction().clone();
+            issuers.push(Issuer { issuer, jwks, line, audiences, algorithms, email_trusted, redaction });
         }
-        let place = places.get(route.policy.index)?;
-        let text = format!(
-            "route {:?} sends {field} only for tokens that say `email_verified`; for {} write into [[issuers]] \
-             email = \"verified\" (its tokens say so, or the field is not needed) or email = \"trusted\" (every \
-             address that it hands out is verified)",
-            route.policy.name,
-            lost.join(", ")
-        );
-        Some(root.doc.place(place.at, &format!("{}.{key}", place.key), &text))
-    };
-    routes.iter().filter_map(unsent).collect()
+    }
+    issuers
 }

@@ -35,6 +35,7 @@ mod routes;
 mod rule_warnings;
 mod settings;
 mod sources;
+mod unsent_emails;
 
 use std::path::Path;
 
@@ -42,12 +43,13 @@ pub use self::accounts::Accounts;
 pub use self::connections::{Connections, Vault, Webhook};
 pub use self::error::{ConfigError, error_lines};
 pub use self::form::{vault_key, webhook_key};
+pub use self::issuers::{Algorithm, Issuer, Jwks};
 pub use self::providers::{AllowedHost, BUILT_IN, Component, PluginLimits, Provider};
 pub use self::redaction::Redaction;
 pub use self::settings::{
-    AccessTokenField, Algorithm, AuditTo, Balance, ClientAddress, Config, Forward, Health, Issuer, Jwks,
-    LimitSettings, Log, LogFormat, Mail, MailTransport, Mailbox, PagesSettings, Passwords, Route, Server,
-    Sessions, Smtp, SmtpTls, StoreUrl, Tls, Tokens, Upstream, UpstreamOrigin,
+    AccessTokenField, AuditTo, Balance, ClientAddress, Config, Forward, Health, LimitSettings, Log,
+    LogFormat, Mail, MailTransport, Mailbox, PagesSettings, Passwords, Route, Server, Sessions, Smtp,
+    SmtpTls, StoreUrl, Tls, Tokens, Upstream, UpstreamOrigin,
 };
 pub use self::sources::Sources;
 pub use palisade_core::domain::cors::{Cors, Origins};

@@ -9,6 +9,7 @@ use secrecy::SecretString;
 
 use super::accounts::Accounts;
 use super::connections::{Connections, Vault};
+use super::issuers::{Algorithm, Issuer};
 use super::providers::Provider;
 use super::redaction::Redaction;
 use super::sources::Sources;
@@ -195,23 +196,6 @@ impl StoreUrl {
     }
 }
 
-/// Signature algorithms (RFC 7518 §3, RFC 8037). Ours are EdDSA, ES256, RS256 and HS256; the tokens of other
-/// issuers may be signed with any of them but HS256.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Algorithm {
-    EdDsa,
-    Es256,
-    Es384,
-    Es512,
-    Rs256,
-    Rs384,
-    Rs512,
-    Ps256,
-    Ps384,
-    Ps512,
-    Hs256,
-}
-
 /// `[tokens]`: what we sign ourselves.
 #[derive(Debug, Clone)]
 pub struct Tokens {
@@ -225,31 +209,6 @@ pub struct Tokens {
     pub key: Option<SecretString>,
     /// Entries in the verified-token cache.
     pub cache_entries: u64,
-}
-
-/// `[[issuers]]`: tokens that others sign.
-#[derive(Debug, Clone)]
-pub struct Issuer {
-    pub issuer: String,
-    pub jwks: Jwks,
-    /// Where it is written.
-    pub line: usize,
-    pub audiences: Vec<String>,
-    pub algorithms: Vec<Algorithm>,
-    /// `email = "trusted"`: addresses of which the issuer does not say whether they are verified count as
-    /// verified.
-    pub email_trusted: bool,
-    /// Keeps the values of references out of messages about its keys.
-    pub redaction: Redaction,
-}
-
-/// Where an issuer's keys are.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Jwks {
-    /// `https://…`, or `http://` on loopback.
-    Url(String),
-    /// `file:…`
-    File(PathBuf),
 }
 
 /// `[passwords]`.
