@@ -12,6 +12,7 @@ use palisade::config::{
 };
 use palisade_core::domain::account::{Registration, Verification};
 use palisade_core::domain::browser::{NamedOrigin, SessionUse, SignInPage};
+use palisade_core::domain::claim_path::ClaimPath;
 use palisade_core::domain::identity_fields::{IdentitySource, TextEncoding};
 use palisade_core::domain::page::PageName;
 use palisade_core::domain::route::{Auth, AuthorizationField, Carriers};
@@ -225,7 +226,10 @@ fn a_route_forgets_nothing() {
     assert_eq!(api.policy.paths[0].as_str(), "/api");
     assert_eq!(api.policy.methods, ["GET", "POST"]);
     assert_eq!(api.policy.policy.auth, Auth::Optional);
-    assert_eq!(api.policy.policy.require.claims, [("role".to_owned(), vec!["admin".to_owned()])]);
+    assert_eq!(
+        api.policy.policy.require.claims,
+        [(ClaimPath::parse("role").unwrap(), vec!["admin".to_owned()])]
+    );
     assert!(api.policy.allow.encoded_slash && !api.policy.allow.empty_segment);
     assert_eq!(api.upstream.max_body, Some(10_000_000));
     assert_eq!(api.upstream.read_timeout, Duration::from_secs(300));
@@ -536,7 +540,7 @@ fn what_an_app_is_told_of_people_is_kept_with_what_each_header_is_made_of() {
     let told = wiki.policy.policy.require.identity.as_ref().unwrap();
     let groups = ["Sales, EMEA", "staff"].map(str::to_owned).to_vec();
     assert_eq!((told.separator, &told.groups_only), (b'|', &Some(groups)));
-    let claim = |name: &str| IdentitySource::Claim(name.to_owned());
+    let claim = |name: &str| IdentitySource::Claim(ClaimPath::parse(name).unwrap());
     let (percent, utf8) = (TextEncoding::Percent, TextEncoding::Utf8);
     let fields =
         told.fields.iter().map(|field| (&*field.header, &field.source, field.encoding, field.is_list));
@@ -557,6 +561,42 @@ fn what_an_app_is_told_of_people_is_kept_with_what_each_header_is_made_of() {
     let reports = route("reports").policy.policy.require.identity.as_ref().unwrap();
     assert_eq!((reports.separator, &reports.groups_only, reports.fields.len()), (b',', &None, 1));
     assert!(route("dashboards").policy.policy.require.identity.is_none());
+}
+
+#[test]
+fn a_claim_path_is_one_however_it_is_written() {
+    let claims = |text: &str| {
+        let route = "[[routes]]\nname = \"app\"\nupstream = \"http://127.0.0.1:3000\"\n";
+        let config = inline(&format!("{route}{text}")).unwrap();
+        config.routes[0].policy.policy.require.claims.clone()
+    };
+    let of = |names: &[&str]| {
+        let path = ClaimPath::new(names.iter().copied()).unwrap();
+        vec![(path, vec!["x".to_owned()])]
+    };
+    let nested = of(&["realm_access", "roles"]);
+    for text in [
+        "require.claims = { \"realm_access.roles\" = \"x\" }",
+        "require.claims = { realm_access.roles = [\"x\"] }",
+        "require.claims = { realm_access = { roles = [\"x\"] } }",
+        "require.claims.realm_access.roles = [\"x\"]",
+        "[routes.require.claims.realm_access]\nroles = [\"x\"]",
+        "require.claims = [{ claim = \"realm_access.roles\", values = \"x\" }]",
+        "[[routes.require.claims]]\nclaim = [\"realm_access\", \"roles\"]\nvalues = [\"x\"]",
+    ] {
+        assert_eq!(claims(text), nested, "{text}");
+    }
+    let url = "https://example.com/roles";
+    for text in [
+        format!("require.claims = {{ \"{url}\" = [\"x\"] }}"),
+        format!("require.claims = [{{ claim = \"{url}\", values = [\"x\"] }}]"),
+        format!("require.claims = [{{ claim = [\"{url}\"], values = [\"x\"] }}]"),
+    ] {
+        assert_eq!(claims(&text), of(&[url]), "{text}");
+    }
+    assert_eq!(claims(&format!("require.claims = {{ \"{url}\" = {{ app = \"x\" }} }}")), of(&[url, "app"]));
+    assert_eq!(claims("require.claims = [{ claim = [\"a.b\"], values = [\"x\"] }]"), of(&["a.b"]));
+    assert_eq!(claims("require.claims = {}"), []);
 }
 
 #[test]
@@ -639,7 +679,7 @@ fn a_provider_forgets_nothing() {
     assert_eq!(bank.scopes, ["readonly", "https://bank.test/auth/trade"]);
     let access = bank.token_access.as_ref().unwrap();
     assert_eq!(access.scopes, ["bank-tokens"]);
-    assert_eq!(access.claims, [("role".to_owned(), vec!["broker".to_owned()])]);
+    assert_eq!(access.claims, [(ClaimPath::parse("role").unwrap(), vec!["broker".to_owned()])]);
     let settings = serde_json::json!({
         "authorize_url": "https://api.bank.test/authorize",
         "pkce": true,

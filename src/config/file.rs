@@ -318,6 +318,12 @@ impl<'a> Item<'a> {
         matches!(self.value, DeValue::Array(values) if values.is_empty())
     }
 
+    /// Whether it is a list.
+    #[must_use]
+    pub fn is_list(&self) -> bool {
+        matches!(self.value, DeValue::Array(_))
+    }
+
     /// Whether it is a table.
     #[must_use]
     pub fn is_table(&self) -> bool {

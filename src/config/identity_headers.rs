@@ -2,8 +2,10 @@
 //! fields of the client's it is shown beside them.
 
 use super::file::{Item, Section};
+use super::read::claim_path;
 use super::settings::Forward;
 use super::{access_token, form};
+use palisade_core::domain::claim_path::ClaimPath;
 use palisade_core::domain::claims::{GROUPS_CLAIM, USERNAME_CLAIM};
 use palisade_core::domain::identity_fields::{
     IdentityField, IdentityFields, IdentitySource, TextEncoding, is_separator,
@@ -105,8 +107,6 @@ pub fn forward(
     (forward, identity.map(Box::new))
 }
 
-const CLAIM: &str = "the name of a claim such as \"groups\", or { claim = \"groups\", encoding = \"utf-8\" }";
-
 /// `preset`, `user`, `claims`, `separator` and `groups_only`. `names`: what the route sets already, folded; those of
 /// these keys are put to them.
 fn identity(headers: &Section<'_>, names: &mut Vec<String>) -> Option<IdentityFields> {
@@ -144,11 +144,11 @@ fn preset(headers: &Section<'_>, names: &mut Vec<String>) -> Vec<IdentityField> 
         is_required: false,
         is_groups: false,
     };
-    let groups = field("Remote-Groups", IdentitySource::Claim(GROUPS_CLAIM.to_owned()));
+    let groups = field("Remote-Groups", IdentitySource::Claim(ClaimPath::top(GROUPS_CLAIM)));
     let fields = vec![
         IdentityField { is_required: true, ..field("Remote-User", source) },
         field("Remote-Email", IdentitySource::Email),
-        field("Remote-Name", IdentitySource::Claim("name".to_owned())),
+        field("Remote-Name", IdentitySource::Claim(ClaimPath::top("name"))),
         IdentityField { is_list: true, is_groups: true, ..groups },
     ];
     for IdentityField { header, .. } in &fields {
@@ -203,7 +203,7 @@ fn claims(headers: &Section<'_>, fields: &mut Vec<IdentityField>, names: &mut Ve
 }
 
 fn is_groups(source: &IdentitySource) -> bool {
-    matches!(source, IdentitySource::Claim(claim) if claim == GROUPS_CLAIM)
+    matches!(source, IdentitySource::Claim(path) if path.name() == Some(GROUPS_CLAIM))
 }
 
 /// Reads an entry of `claims`; only one about a field of the preset may be `false` or leave the claim out.
@@ -214,11 +214,8 @@ fn entry(item: &Item<'_>, is_of_preset: bool) -> Option<Entry> {
             false => item.bad("no such key: only a header of the preset is sent unasked"),
         };
     }
-    if item.raw().is_some() {
-        return Some(Entry::Sent { claim: Some(claim(item)?), encoding: None });
-    }
     if !item.is_table() {
-        return item.bad(CLAIM);
+        return Some(Entry::Sent { claim: Some(claim(item)?), encoding: None });
     }
     let section = item.section()?;
     let encodings = [("percent", TextEncoding::Percent), ("utf-8", TextEncoding::Utf8)];
@@ -235,13 +232,13 @@ fn entry(item: &Item<'_>, is_of_preset: bool) -> Option<Entry> {
 }
 
 fn claim(item: &Item<'_>) -> Option<IdentitySource> {
-    let name = item.read(CLAIM, |text| (!text.chars().any(char::is_control)).then_some(text))?;
-    Some(match name {
+    let path = claim_path(item)?;
+    Some(match path.name() {
         // An address that is not verified may be another person's.
-        "email" => IdentitySource::Email,
-        "sub" => IdentitySource::Subject,
-        USERNAME_CLAIM => IdentitySource::Username,
-        name => IdentitySource::Claim(name.to_owned()),
+        Some("email") => IdentitySource::Email,
+        Some("sub") => IdentitySource::Subject,
+        Some(USERNAME_CLAIM) => IdentitySource::Username,
+        _ => IdentitySource::Claim(path),
     })
 }
 

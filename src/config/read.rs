@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use secrecy::SecretString;
 
 use super::file::{Item, Section};
-use super::form::Url;
+use super::form::{self, Url};
+use palisade_core::domain::claim_path::ClaimPath;
 use palisade_core::domain::pattern::HostPattern;
 use palisade_core::domain::request::Host;
 use palisade_core::domain::route::Require;
@@ -131,18 +132,118 @@ pub(super) fn require(section: Section<'_>) -> Require {
         })
     });
     let email_verified = section.bool("email_verified", false);
-    let claims = section.get("claims").and_then(|item| item.section()).map(Section::all).unwrap_or_default();
-    let claims = claims.into_iter().map(|(name, item)| {
-        let values = item.list();
-        if item.is_empty_list() {
-            item.bad::<()>("at least one value, such as [\"admin\"]");
-        }
-        let values = values.iter().filter_map(|value| value.text("a text").map(str::to_owned)).collect();
-        (name.to_owned(), values)
-    });
-    let require = Require { scopes, email_verified, claims: claims.collect(), identity: None };
+    let claims = section.get("claims").map(|item| Conditions::read(&item)).unwrap_or_default();
+    let require = Require { scopes, email_verified, claims, identity: None };
     section.close();
     require
+}
+
+const CLAIM_PATH: &str = "a claim such as \"groups\", \"realm_access.roles\" or [\"app.name\", \"roles\"]: up to 8 names, \
+                          none empty";
+
+/// Where a claim lies: one text, or a list of the names that lead to it.
+pub(super) fn claim_path(item: &Item<'_>) -> Option<ClaimPath> {
+    let path = if item.raw().is_some() {
+        item.read(CLAIM_PATH, |text| ClaimPath::parse(text).ok())?
+    } else if item.is_list() {
+        let items = item.list();
+        let names: Vec<&str> =
+            items.iter().map(|name| name.text("the name of a claim")).collect::<Option<_>>()?;
+        match ClaimPath::new(names) {
+            Ok(path) => path,
+            Err(_) => return item.bad(CLAIM_PATH),
+        }
+    } else {
+        return item.bad(CLAIM_PATH);
+    };
+    leads_somewhere(item, path)
+}
+
+/// Refuses a path through a claim that is one text, number or list in every token: it would never be found.
+fn leads_somewhere(item: &Item<'_>, path: ClaimPath) -> Option<ClaimPath> {
+    const LEAVES: [&str; 12] =
+        ["iss", "sub", "aud", "exp", "nbf", "iat", "jti", "sid", "scope", "scp", "email", "email_verified"];
+    if path.name().is_none() && LEAVES.contains(&path.first()) {
+        return item.bad_as(
+            format!("{path}, which no token has: {:?} holds no further claims", path.first()),
+            "a path to a claim; a name with a dot in it is a list of one, such as [\"a.b\"]",
+        );
+    }
+    Some(path)
+}
+
+/// The claims that a condition names, each once.
+#[derive(Default)]
+struct Conditions(Vec<(ClaimPath, Vec<String>)>);
+
+impl Conditions {
+    /// Reads a table of claims with their values (keys of TOML that are nested tables lead into objects), or a list of
+    /// tables that say `claim` and `values`, for names that no text says.
+    fn read(item: &Item<'_>) -> Vec<(ClaimPath, Vec<String>)> {
+        let want = "a table such as { role = [\"admin\"] }, or a list of tables with claim and values";
+        let mut conditions = Conditions::default();
+        if item.is_table() {
+            conditions.table(item, &mut Vec::new());
+        } else if item.is_list() && !item.is_empty_list() {
+            for item in item.list() {
+                let Some(section) = item.section() else { continue };
+                let claim = section.required("claim", CLAIM_PATH);
+                let path = claim.as_ref().and_then(claim_path);
+                let values = section.required("values", "at least one value, such as [\"admin\"]");
+                section.close();
+                if let (Some(claim), Some(path), Some(values)) = (claim, path, values) {
+                    conditions.put(&claim, path, &values);
+                }
+            }
+        } else {
+            item.bad::<()>(want);
+        }
+        conditions.0
+    }
+
+    /// The claims of a table; `way`: the keys that lead to it.
+    fn table<'a>(&mut self, item: &Item<'a>, way: &mut Vec<&'a str>) {
+        let entries = item.section().map(Section::all).unwrap_or_default();
+        if entries.is_empty() && !way.is_empty() {
+            item.bad::<()>("at least one claim in it");
+        }
+        for (name, item) in entries {
+            let is_split = name.contains('.') && !name.contains("://");
+            if is_split && (item.is_table() || !way.is_empty()) {
+                // One reader would split it at its dots, another would not.
+                let want = "one text for the whole path (\"a.b.c\"), or a list of tables: [{ claim = [\"a.b\", \"c\"], \
+                            values = […] }]";
+                item.bad_as::<()>(format!("{name:?} as one name of several"), want);
+                continue;
+            }
+            if item.is_table() {
+                way.push(name);
+                self.table(&item, way);
+                way.pop();
+                continue;
+            }
+            let path = match way.is_empty() {
+                true => ClaimPath::parse(name),
+                false => ClaimPath::new(way.iter().copied().chain([name])),
+            };
+            let path = path.or_else(|_| item.bad_as(form::quoted(name), CLAIM_PATH).ok_or(()));
+            if let Some(path) = path.ok().and_then(|path| leads_somewhere(&item, path)) {
+                self.put(&item, path, &item);
+            }
+        }
+    }
+
+    fn put(&mut self, claim: &Item<'_>, path: ClaimPath, values: &Item<'_>) {
+        let list = values.list();
+        if values.is_empty_list() {
+            values.bad::<()>("at least one value, such as [\"admin\"]");
+        }
+        if self.0.iter().any(|(known, _)| *known == path) {
+            claim.bad_as::<()>(format!("{path} a second time"), "each claim once, however it is written");
+        }
+        let list = list.iter().filter_map(|value| value.text("a text").map(str::to_owned)).collect();
+        self.0.push((path, list));
+    }
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use ipnet::IpNet;
 
 use super::file::Section;
 use super::settings::Route;
+use palisade_core::domain::claim_path::ClaimPath;
 use palisade_core::domain::order::{self, RouteAt};
 use palisade_core::domain::pattern::{HostPattern, PathPattern};
 use palisade_core::domain::route::{self as policy, Auth};
@@ -138,8 +139,8 @@ fn is_more(one: &policy::Route, other: &policy::Route) -> bool {
     if open(own.auth) != open(theirs.auth) {
         return open(own.auth) > open(theirs.auth);
     }
-    let lacks_claim = |(name, values): &(String, Vec<String>)| {
-        let own = own.require.claims.iter().find(|(own, _)| own == name);
+    let lacks_claim = |(path, values): &(ClaimPath, Vec<String>)| {
+        let own = own.require.claims.iter().find(|(own, _)| own == path);
         !own.is_some_and(|(_, own)| own.iter().all(|value| values.contains(value)))
     };
     let takes_others = own.issuers.iter().any(|name| !theirs.issuers.contains(name));

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use super::claim_path::ClaimPath;
 use super::claims::USERNAME_CLAIM;
 use super::time::UnixTime;
 
@@ -61,10 +62,10 @@ impl Identity {
         self.claims.get("gen").and_then(Value::as_u64)
     }
 
-    /// Whether the claim `name` holds one of `wanted`. An array claim holds each of its elements;
+    /// Whether the claim at `path` holds one of `wanted`. An array claim holds each of its elements;
     /// numbers and booleans compare by their JSON text. Objects and null hold nothing.
     #[must_use]
-    pub fn claim_holds(&self, name: &str, wanted: &[String]) -> bool {
+    pub fn claim_holds(&self, path: &ClaimPath, wanted: &[String]) -> bool {
         fn holds(value: &Value, wanted: &[String]) -> bool {
             match value {
                 Value::String(text) => wanted.iter().any(|w| w == text),
@@ -74,7 +75,7 @@ impl Identity {
                 Value::Null | Value::Object(_) => false,
             }
         }
-        self.claims.get(name).is_some_and(|value| holds(value, wanted))
+        path.find(&self.claims).is_some_and(|value| holds(value, wanted))
     }
 
     /// Whether every scope in `wanted` was granted.

@@ -10,6 +10,7 @@ use std::fmt::{self, Write as _};
 
 use serde_json::Value;
 
+use super::claim_path::ClaimPath;
 use super::claims::{USERNAME_CLAIM, is_exact};
 use super::identity::Identity;
 use super::username::Username;
@@ -38,8 +39,8 @@ pub enum IdentitySource {
     Subject,
     /// The address, where it is known to be the caller's.
     Email,
-    /// A claim of this name.
-    Claim(String),
+    /// The claim that lies there.
+    Claim(ClaimPath),
 }
 
 /// One field.
@@ -165,9 +166,7 @@ impl IdentityFields {
             });
         }
         match field.header.len() + ": ".len() + length {
-            whole if whole > MAX_LINE => {
-                Err(IdentityFault::TooLong { what: field.source.claim().to_owned() })
-            }
+            whole if whole > MAX_LINE => Err(IdentityFault::TooLong { what: field.source.claim() }),
             _ => Ok(length),
         }
     }
@@ -185,14 +184,14 @@ impl IdentityFields {
             IdentitySource::Subject => writer.text(&identity.subject),
             IdentitySource::Email => identity.verified_email().map_or(Ok(()), |email| writer.text(email)),
             IdentitySource::Username => username(identity).map_or(Ok(()), |name| writer.text(name)),
-            IdentitySource::Claim(name) => match identity.claims.get(name) {
-                None | Some(Value::Null) => Ok(()),
+            IdentitySource::Claim(path) => match path.find(&identity.claims) {
+                None => Ok(()),
                 Some(Value::Array(values)) if field.is_list => self.list(field, values, &mut writer),
                 Some(value) if field.is_groups && !self.sends(value) => readable(value),
                 Some(value) => writer.value(value),
             },
         };
-        written.map_err(|Unwritable| IdentityFault::Unsendable { what: field.source.claim().to_owned() })
+        written.map_err(|Unwritable| IdentityFault::Unsendable { what: field.source.claim() })
     }
 
     fn list(
@@ -229,13 +228,13 @@ impl IdentityFields {
 }
 
 impl IdentitySource {
-    /// The claim that it comes from.
-    fn claim(&self) -> &str {
+    /// The claim that it comes from, as a configuration names it.
+    fn claim(&self) -> String {
         match self {
-            IdentitySource::Username => USERNAME_CLAIM,
-            IdentitySource::Subject => "sub",
-            IdentitySource::Email => "email",
-            IdentitySource::Claim(name) => name,
+            IdentitySource::Username => USERNAME_CLAIM.to_owned(),
+            IdentitySource::Subject => "sub".to_owned(),
+            IdentitySource::Email => "email".to_owned(),
+            IdentitySource::Claim(path) => path.to_string(),
         }
     }
 }

@@ -35,7 +35,7 @@ fn field(source: IdentitySource) -> IdentityField {
 }
 
 fn claim() -> IdentityField {
-    field(IdentitySource::Claim("c".into()))
+    field(IdentitySource::Claim(ClaimPath::parse("c").unwrap()))
 }
 
 /// The value of `field` alone, as text; it is written as it was measured.

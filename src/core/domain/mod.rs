@@ -13,6 +13,7 @@ pub mod binding;
 pub mod block;
 pub mod browser;
 pub mod carry;
+pub mod claim_path;
 pub mod claims;
 pub mod connection;
 pub mod cors;

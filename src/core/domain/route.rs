@@ -7,6 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::browser::RouteBrowser;
+use super::claim_path::ClaimPath;
 use super::cors::Cors;
 use super::identity::Identity;
 use super::identity_fields::{IdentityField, IdentityFields};
@@ -34,7 +35,7 @@ pub struct Require {
     /// `email_verified: true`.
     pub email_verified: bool,
     /// For each claim, one of the values.
-    pub claims: Vec<(String, Vec<String>)>,
+    pub claims: Vec<(ClaimPath, Vec<String>)>,
     /// All that the app is to be told in these fields, each value in its form and length.
     pub identity: Option<Box<IdentityFields>>,
 }
@@ -56,7 +57,7 @@ impl Require {
         if self.email_verified && !identity.email_verified {
             return Err(Refusal::EmailUnverified);
         }
-        if !self.claims.iter().all(|(name, values)| identity.claim_holds(name, values)) {
+        if !self.claims.iter().all(|(path, values)| identity.claim_holds(path, values)) {
             return Err(Refusal::Claim);
         }
         self.identity.as_ref().map_or(Ok(()), |fields| fields.check(identity)).map_err(Refusal::Identity)

@@ -10,6 +10,7 @@ use super::super::issuers::{ASK_AGAIN, Asker, KeySetOutcome};
 use super::super::keys::SigningKey;
 use super::*;
 use crate::config::{Algorithm, Issuer, Jwks};
+use palisade_core::domain::claim_path::ClaimPath;
 use palisade_core::ports::{AccessGrant, Ended, Fetch, FetchError, Keys, Signer};
 use palisade_testing::fakes::FakeClock;
 
@@ -148,7 +149,7 @@ async fn good_tokens_of_both_kinds_are_verified_and_remembered() {
     assert_eq!(first.identity.subject, "u1", "extra claims replace none of ours");
     assert_eq!(first.identity.scopes, ["read", "write"]);
     assert_eq!(first.identity.version, Some(2));
-    assert!(first.identity.claim_holds("role", &["admin".into()]));
+    assert!(first.identity.claim_holds(&ClaimPath::parse("role").unwrap(), &["admin".into()]));
     assert!(Arc::ptr_eq(&first, &house.verifier.verify(&ours, NOW).unwrap()));
     // By a clock that was set back, it has not begun.
     let verify_at = |at: UnixTime| house.verifier.verify(&ours, at);
