@@ -367,6 +367,7 @@ fn networks_that_give_more_are_warned_of_while_no_proxy_is_named() {
         warnings.into_iter().filter(|line| line.contains("DNS rebinding")).count()
     };
     assert_eq!([rebound("", "none"), rebound("", "optional"), rebound("", "required")], [1, 1, 0]);
+    assert_eq!(rebound("", "required\"\npublic = [\"/feed\"]\n#"), 1);
     assert_eq!(rebound("host = \"*.app.test\", ", "none"), 0);
     let wide = inline(&route("home", "match.networks = [\"0.0.0.0/0\"]")).unwrap().warnings;
     assert!(wide.iter().any(|line| line.contains("match.networks[0]: so wide a network")), "{wide:?}");
@@ -879,6 +880,44 @@ fn the_native_endpoints_have_a_place_of_their_own() {
 fn every_origin_may_be_allowed() {
     assert_eq!(inline("").unwrap().cors, Cors::default());
     assert_eq!(inline("[cors]\norigins = \"*\"\n").unwrap().cors.origins, Origins::Any);
+}
+
+#[test]
+fn a_route_says_about_other_origins_what_the_native_endpoints_say() {
+    let keys = "origins = [\"https://app.test\"], allow_methods = [\"GET\", \"PUT\"], allow_headers = [\"X-A\"], \
+                expose_headers = [\"X-B\"], credentials = true, max_age = \"1h\"";
+    let text = format!(
+        "cors = {{ {keys} }}\n[[routes]]\nname = \"app\"\nupstream = \"http://localhost:3000\"\ncors = {{ {keys} }}\n"
+    );
+    let config = inline(&text).unwrap();
+    assert_eq!(config.cors.allow_methods, ["GET", "PUT"]);
+    assert_eq!((config.cors.max_age, config.cors.credentials), (HOUR, true));
+    assert_eq!(config.routes[0].policy.cors.as_ref(), Some(&config.cors));
+}
+
+#[test]
+fn every_origin_is_lent_no_network() {
+    let read = |keys: &str| {
+        let text = format!(
+            "[[routes]]\nname = \"home\"\nmatch = {{ host = \"app.test\", networks = [\"10.0.0.0/24\"] }}\n\
+             upstream = \"http://localhost:3000\"\n{keys}\n"
+        );
+        let said = |line: &String| line.contains("cors.origins: ") && line.contains("of its networks");
+        match inline(&text) {
+            Ok(config) => (0, config.warnings.iter().filter(|line| said(line)).count()),
+            Err(errors) => (errors.len(), 0),
+        }
+    };
+    for (keys, want) in [
+        ("auth = \"none\"\ncors = { origins = \"*\" }", (1, 0)),
+        ("auth = \"optional\"\ncors = { origins = [\"*\"] }", (1, 0)),
+        ("public = [\"/feed\"]\ncors = { origins = \"*\" }", (1, 0)),
+        ("cors = { origins = \"*\" }", (0, 1)),
+        ("auth = \"none\"\ncors = { origins = \"https://app.test\" }", (0, 0)),
+        ("auth = \"none\"", (0, 0)),
+    ] {
+        assert_eq!(read(keys), want, "{keys}");
+    }
 }
 
 #[test]

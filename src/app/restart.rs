@@ -69,11 +69,13 @@ pub(super) fn keys(then: &Config, now: &Config) -> Vec<&'static str> {
     let mut keys = Keys::default();
     keys.differ("public_url", public_url, &now.public_url);
     keys.server(server, &now.server);
-    let Cors { origins, allow_headers, expose_headers, credentials } = cors;
+    let Cors { origins, allow_methods, allow_headers, expose_headers, credentials, max_age } = cors;
     keys.differ("cors.origins", origins, &now.cors.origins);
+    keys.differ("cors.allow_methods", allow_methods, &now.cors.allow_methods);
     keys.differ("cors.allow_headers", allow_headers, &now.cors.allow_headers);
     keys.differ("cors.expose_headers", expose_headers, &now.cors.expose_headers);
     keys.differ("cors.credentials", credentials, &now.cors.credentials);
+    keys.differ("cors.max_age", max_age, &now.cors.max_age);
     keys.browser(browser, &now.browser);
     keys.pages(pages, &now.pages);
     keys.log(log, &now.log);

@@ -1,13 +1,19 @@
 //! `[cors]`, and `cors` of a route: the same keys, read by the same code.
 
 use std::cell::Cell;
+use std::time::Duration;
 
 use super::file::{Item, Section};
 use super::form::{self, Url};
-use palisade_core::domain::cors::{Cors, Origins};
+use super::matching::is_method;
+use palisade_core::domain::cors::{Cors, MAX_AGE, Origins};
+use palisade_core::domain::route::Route;
 
 const ORIGIN: &str =
     "an origin like https://app.example.com, with no path and no trailing slash, or \"*\" alone";
+
+/// No browser remembers the answer to a preflight for longer.
+const MOST_AGE: Duration = Duration::from_secs(24 * 3600);
 
 /// The keys of the section; no other origin when it is empty.
 pub fn cors(section: Section<'_>) -> Cors {
@@ -43,6 +49,10 @@ pub fn cors(section: Section<'_>) -> Cors {
     let credentials = section.bool("credentials", false);
     let names = |name: &'static str| section.list(name, |item| header(item, credentials));
     let cors = Cors {
+        allow_methods: section.list("allow_methods", |item| {
+            item.read("a method in upper case, such as GET", |text| is_method(text).then(|| text.to_owned()))
+        }),
+        max_age: section.duration("max_age", MAX_AGE, Duration::ZERO..=MOST_AGE),
         allow_headers: names("allow_headers"),
         expose_headers: names("expose_headers"),
         origins,
@@ -72,4 +82,22 @@ pub fn of_route(item: &Item<'_>) -> Option<Cors> {
         section.doc.fault(item.at, &format!("{}.origins", item.key), "nothing", ORIGIN);
     }
     Some(cors(section))
+}
+
+/// Refuses `cors` that lets the page of every site read what a rule for some networks gives to a client for its address: a
+/// browser lends the address to every page, as it does a cookie, and the rule for cookies is that `"*"` gets none.
+pub fn refuse_lent_networks(item: &Item<'_>, route: &Route) {
+    if route.networks.is_empty() || route.cors.as_ref().is_none_or(|cors| cors.origins != Origins::Any) {
+        return;
+    }
+    let key = format!("{}.origins", item.key);
+    if route.lets_in_without_sign_in() {
+        let want = "the origins by name: without a sign-in the client's address is the credential, and every site could read \
+                    with it what this rule gives to its networks";
+        item.doc.fault(item.at, &key, "\"*\" on a rule with match.networks", want);
+    } else {
+        let text = "the page of every site may call this rule from a browser of its networks, with a token that it brings \
+                    itself; name the origins";
+        item.doc.warn(item.at, &key, text);
+    }
 }

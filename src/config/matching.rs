@@ -137,7 +137,7 @@ fn several<'a, T: PartialEq>(
     is_whole.then_some((values, places))
 }
 
-fn is_method(text: &str) -> bool {
+pub(super) fn is_method(text: &str) -> bool {
     form::is_token(text) && !text.bytes().any(|byte| byte.is_ascii_lowercase())
 }
 

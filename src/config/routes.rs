@@ -57,7 +57,8 @@ pub fn routes(root: &Section<'_>, known: &Known<'_>) -> Vec<Route> {
         policy.require.identity = identity;
         authorization::refuse_clashes(&section, &policy, &forward);
         access_token::judge(&section, &policy, &forward, known.tokens);
-        let cors = section.get("cors").and_then(|item| cors::of_route(&item));
+        let cors_item = section.get("cors");
+        let cors = cors_item.as_ref().and_then(cors::of_route);
         let browser = browser::of_route(&section, policy.auth);
         let after_expiry = after_expiry(section.section("streams"));
         section.close();
@@ -80,6 +81,9 @@ pub fn routes(root: &Section<'_>, known: &Known<'_>) -> Vec<Route> {
                 cors,
                 browser,
             };
+            if let Some(item) = &cors_item {
+                cors::refuse_lent_networks(item, &policy);
+            }
             routes.push(Route { policy, upstream, forward });
         }
         taken.extend(matched);

@@ -30,7 +30,7 @@ pub(super) fn warn(root: &Section<'_>, routes: &[Route], proxies: &[IpNet]) {
 
 /// Warns of a rule that lets in clients of its networks without a sign-in, under any host.
 fn warn_of_rebinding(section: &Section<'_>, route: &policy::Route) {
-    if route.policy.auth != Auth::Required && route.hosts.contains(&HostPattern::Every) {
+    if route.lets_in_without_sign_in() && route.hosts.contains(&HostPattern::Every) {
         let text = format!(
             "route {:?} lets clients of its networks in without a sign-in, under any host: the page of another site can give its \
              own host name the address of this gateway (DNS rebinding) and read the app in a browser of these networks; \

@@ -51,7 +51,8 @@ async fn a_preflight_is_answered_here_and_needs_no_token() {
         said(&answer),
         [
             "access-control-allow-credentials: true",
-            "access-control-allow-headers: authorization, content-type, x-custom",
+            "access-control-allow-headers: authorization, baggage, content-type, sentry-trace, traceparent, tracestate, \
+             x-requested-with, x-custom",
             "access-control-allow-methods: put",
             "access-control-allow-origin: https://app.example.com",
             "access-control-max-age: 600",
@@ -80,6 +81,38 @@ async fn a_preflight_is_answered_here_and_needs_no_token() {
     let plain = gateway.send("OPTIONS /api HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n").await;
     assert_eq!(status(&plain), 401, "{plain}");
     assert_eq!(upstream.requests().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_route_says_which_methods_pages_may_use_and_how_long_that_is_remembered() {
+    let upstream = Upstream::start().await;
+    let cors = |origins: &str| {
+        format!(
+            "auth = \"none\"\ncors = {{ origins = {origins:?}, allow_methods = [\"GET\", \"PUT\"], max_age = \"1h\" }}\n"
+        )
+    };
+    let routes =
+        [route("named", upstream.address, &cors(APP)), route("every", upstream.address, &cors("*"))].concat();
+    let gateway = Gateway::start(&routes).await;
+    for path in ["/named", "/every"] {
+        let answer = preflight(&gateway, path, APP, "PUT").await;
+        assert_eq!(
+            (status(&answer), field(&answer, "access-control-max-age")),
+            (204, Some("3600")),
+            "{answer}"
+        );
+        assert_eq!(field(&answer, "access-control-allow-methods"), Some("PUT"), "{answer}");
+        for method in ["DELETE", "put", "POST"] {
+            let answer = preflight(&gateway, path, APP, method).await;
+            assert_eq!(
+                (status(&answer), field(&answer, "access-control-allow-methods")),
+                (403, None),
+                "{answer}"
+            );
+            assert!(answer.contains("may not use this method here"), "{answer}");
+        }
+    }
+    assert_eq!(upstream.requests().len(), 0, "a preflight got through");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,8 @@
 //! Cross-origin requests (the CORS protocol of the Fetch standard, §3.2): which origins may call, what they may send
 //! and what they may read. An origin that is trusted with cookies is exempt from the check against CSRF.
 
+use std::time::Duration;
+
 /// The origins that may call from a browser.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origins {
@@ -14,17 +16,34 @@ pub enum Origins {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cors {
     pub origins: Origins,
-    /// Request fields beyond `Authorization` and `Content-Type` that a page may send; `*` for every one.
+    /// Upper-case methods that a page may use; empty: every one that is taken. A browser asks for leave for all but GET, HEAD and
+    /// POST, and for a POST that no form could send.
+    pub allow_methods: Vec<String>,
+    /// Request fields beyond [`ALLOWED`] that a page may send; `*` for every one.
     pub allow_headers: Vec<String>,
     /// Response fields beyond ours that a page may read; `*` for every one.
     pub expose_headers: Vec<String>,
     /// Whether a page may send cookies. Never together with a `*` (the configuration refuses it): browsers would
     /// ignore the answer, and an origin that is echoed instead would let every site act as its visitor.
     pub credentials: bool,
+    /// How long a browser may remember the answer to a preflight, in whole seconds. Browsers have bounds of their own: two
+    /// hours (Chromium), a day (Firefox).
+    pub max_age: Duration,
 }
 
-/// Request fields that a page may always send: what carries a token, and what makes a body JSON.
-pub const ALLOWED: [&str; 2] = ["authorization", "content-type"];
+/// Request fields that a page may always send: what carries a token, what makes a body JSON, what HTTP clients of
+/// scripts add by themselves, and the context of a trace (W3C Trace Context, W3C Baggage, Sentry).
+pub const ALLOWED: [&str; 7] = [
+    "authorization",
+    "baggage",
+    "content-type",
+    "sentry-trace",
+    "traceparent",
+    "tracestate",
+    "x-requested-with",
+];
+/// [`Cors::max_age`] unless the file says another.
+pub const MAX_AGE: Duration = Duration::from_secs(600);
 /// Response fields that a page may always read: the ones that our own refusals speak with.
 pub const EXPOSED: [&str; 4] = ["hx-redirect", "retry-after", "www-authenticate", "x-request-id"];
 
@@ -33,9 +52,11 @@ impl Default for Cors {
     fn default() -> Cors {
         Cors {
             origins: Origins::These(Vec::new()),
+            allow_methods: Vec::new(),
             allow_headers: Vec::new(),
             expose_headers: Vec::new(),
             credentials: false,
+            max_age: MAX_AGE,
         }
     }
 }
@@ -55,6 +76,12 @@ impl Cors {
     #[must_use]
     pub fn trusts(&self, origin: &[u8]) -> bool {
         self.credentials && self.origins != Origins::Any && self.allows(origin)
+    }
+
+    /// Whether a page may use `method`, once its origin is allowed.
+    #[must_use]
+    pub fn allows_method(&self, method: &str) -> bool {
+        self.allow_methods.is_empty() || self.allow_methods.iter().any(|allowed| allowed == method)
     }
 
     /// The value of `Access-Control-Allow-Headers`.
@@ -117,9 +144,19 @@ mod tests {
     }
 
     #[test]
+    fn every_method_is_allowed_until_some_are_named() {
+        assert!(Cors::default().allows_method("DELETE"));
+        let some = Cors { allow_methods: vec!["GET".into(), "PUT".into()], ..Cors::default() };
+        assert!(some.allows_method("GET") && some.allows_method("PUT"));
+        assert!(!some.allows_method("DELETE") && !some.allows_method("put"));
+    }
+
+    #[test]
     fn names_are_listed_once() {
         let cors = Cors { allow_headers: vec!["X-A".into(), "Content-Type".into()], ..Cors::default() };
-        assert_eq!(cors.allowed_headers(), "authorization, content-type, X-A");
+        let ours =
+            "authorization, baggage, content-type, sentry-trace, traceparent, tracestate, x-requested-with";
+        assert_eq!(cors.allowed_headers(), format!("{ours}, X-A"));
         assert_eq!(cors.exposed_headers(), "hx-redirect, retry-after, www-authenticate, x-request-id");
     }
 }

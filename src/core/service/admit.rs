@@ -173,10 +173,18 @@ impl<R: AsRef<Route>> Admission<R> {
         };
         match self.decide(request, entry, client).await {
             Ok(permit) => Verdict::Permit(permit),
-            Err(TurnedAway { refusal, caller }) => match pass_anyway(request, entry).filter(|_| is_open) {
-                Some(permit) => Verdict::Permit(permit),
-                None => Verdict::Refusal { refusal, route: Some(Arc::clone(entry)), caller },
-            },
+            Err(TurnedAway { refusal, caller }) => {
+                let passes = if is_open { pass_anyway(request, entry) } else { None };
+                // What is public on a rule for some networks is lent to no page of another site either.
+                let passes = passes.map(|permit| self.without_caller(request, permit));
+                match passes {
+                    Some(Ok(permit)) => Verdict::Permit(permit),
+                    Some(Err(TurnedAway { refusal, .. })) => {
+                        Verdict::Refusal { refusal, route: Some(Arc::clone(entry)), caller }
+                    }
+                    None => Verdict::Refusal { refusal, route: Some(Arc::clone(entry)), caller },
+                }
+            }
         }
     }
 
@@ -535,19 +543,23 @@ mod tests {
         const OWN: &[(&str, &str)] = &[("origin", "https://a.test"), ("sec-fetch-site", "same-origin")];
         let home = ["192.0.2.0/24".parse().unwrap()];
         let cross_site = Some(Refusal::CrossSite);
-        let cases: [Case; 11] = [
+        let cases: [Case; 15] = [
             (Auth::None, "POST", "/x", false, OTHER, cross_site.clone()),
             (Auth::None, "DELETE", "/x", false, &[("origin", "https://evil.test")], cross_site.clone()),
             (Auth::None, "POST", "/x", false, &[("referer", "https://evil.test/y")], cross_site.clone()),
             (Auth::None, "GET", "/x", true, OTHER, cross_site.clone()),
-            (Auth::Optional, "POST", "/x", false, OTHER, cross_site),
+            (Auth::Optional, "POST", "/x", false, OTHER, cross_site.clone()),
             (Auth::None, "POST", "/x", false, OWN, None),
             (Auth::Optional, "GET", "/x", true, OWN, None),
             // A program.
             (Auth::None, "POST", "/x", false, &[], None),
             (Auth::None, "GET", "/x", false, OTHER, None),
-            // What is public is so for pages of other sites, too.
-            (Auth::Required, "POST", "/acs", false, OTHER, None),
+            // What is public there is public to clients of these networks, and the address is their credential.
+            (Auth::Required, "POST", "/acs", false, OTHER, cross_site.clone()),
+            (Auth::Optional, "POST", "/acs", false, OTHER, cross_site),
+            (Auth::Required, "POST", "/acs", false, OWN, None),
+            (Auth::Required, "POST", "/acs", false, &[], None),
+            (Auth::Required, "GET", "/manifest.json", false, OTHER, None),
             (Auth::Required, "POST", "/x", false, OTHER, Some(Refusal::NoToken)),
         ];
         for (auth, method, path, websocket, fields, refused) in cases {

@@ -18,9 +18,6 @@ use palisade_core::domain::cors::{Cors, Origins};
 use palisade_core::domain::problem::Problem;
 use palisade_core::domain::request::{Host, Path, Request};
 
-/// How long a browser may remember the answer to a preflight, in seconds.
-const MAX_AGE: &str = "600";
-
 /// Every response field of the protocol.
 const FIELDS: [HeaderName; 6] = [
     header::ACCESS_CONTROL_ALLOW_ORIGIN,
@@ -163,9 +160,18 @@ pub async fn answer(
     request_id: &str,
     rules: Option<&CorsRules>,
 ) -> Result<(&'static str, u16)> {
-    let allowed = rules.and_then(|rules| Some((rules, rules.allowed(&session.req_header().headers)?)));
-    let Some((rules, origin)) = allowed else {
-        let detail = "Pages of this origin may not call this path.";
+    let headers = &session.req_header().headers;
+    let method = headers.get(header::ACCESS_CONTROL_REQUEST_METHOD).cloned();
+    let allowed = rules.and_then(|rules| Some((rules, rules.allowed(headers)?)));
+    let is_method = |rules: &CorsRules| {
+        let asked = method.as_ref().and_then(|method| method.to_str().ok());
+        asked.is_some_and(|method| rules.cors.allows_method(method))
+    };
+    let Some((rules, origin)) = allowed.clone().filter(|(rules, _)| is_method(rules)) else {
+        let detail = match allowed {
+            None => "Pages of this origin may not call this path.",
+            Some(_) => "Pages of this origin may not use this method here.",
+        };
         let problem = Problem::new(403, "origin_not_allowed", detail);
         outbound::send(session, &problem.into(), request_id, rules).await?;
         return Ok(("origin_not_allowed", 403));
@@ -173,12 +179,11 @@ pub async fn answer(
     let mut response = ResponseHeader::build(204, Some(8))?;
     rules.origin_fields(origin, &mut response);
     // The route was found by this method, and a preflight is about no other.
-    let method = session.req_header().headers.get(header::ACCESS_CONTROL_REQUEST_METHOD).cloned();
     if let Some(method) = method {
         response.insert_header(header::ACCESS_CONTROL_ALLOW_METHODS, method)?;
     }
     response.insert_header(header::ACCESS_CONTROL_ALLOW_HEADERS, rules.allow_headers.clone())?;
-    response.insert_header(header::ACCESS_CONTROL_MAX_AGE, MAX_AGE)?;
+    response.insert_header(header::ACCESS_CONTROL_MAX_AGE, rules.cors.max_age.as_secs())?;
     response.insert_header(
         header::VARY,
         "Origin, Access-Control-Request-Method, Access-Control-Request-Headers",

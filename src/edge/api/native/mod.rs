@@ -29,7 +29,6 @@ mod tests;
 mod well_known;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::http::request::Parts;
@@ -44,9 +43,6 @@ use palisade_core::domain::credential::only_bearer;
 
 pub use state::AuthState;
 pub use well_known::{NativeState, native_router};
-
-/// How long a browser may remember the answer to a preflight.
-const PREFLIGHT: Duration = Duration::from_secs(600);
 
 /// The endpoints below [`AuthState::prefix`], their description, and the pages that mailed links open.
 pub fn auth_router(state: AuthState) -> Router {
@@ -102,16 +98,19 @@ fn cors(cors: &Cors) -> Option<CorsLayer> {
     // They were read as names of header fields. Written as one value, as `*` may be among them.
     let names =
         |text: String| text.split(", ").filter_map(|name| name.parse().ok()).collect::<Vec<HeaderName>>();
+    let methods = [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
+    let methods: Vec<Method> =
+        methods.into_iter().filter(|method| cors.allows_method(method.as_str())).collect();
     Some(
         CorsLayer::new()
             .allow_origin(allowed)
-            .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
+            .allow_methods(methods)
             .allow_headers(names(cors.allowed_headers()))
             .allow_credentials(AllowCredentials::predicate(move |_, request| {
                 named && (everywhere || begins_consent(request))
             }))
             .expose_headers(names(cors.exposed_headers()))
-            .max_age(PREFLIGHT),
+            .max_age(cors.max_age),
     )
 }
 

@@ -256,3 +256,23 @@ async fn any_origin_never_comes_with_cookies() {
         assert!(!page.reads(&seen) && seen.header("access-control-allow-credentials").is_empty(), "{seen:?}");
     }
 }
+
+#[tokio::test]
+async fn pages_may_use_the_methods_that_are_listed_for_as_long_as_it_says() {
+    let cors = Cors {
+        allow_methods: vec!["GET".to_owned(), "POST".to_owned()],
+        max_age: std::time::Duration::from_secs(7200),
+        ..spa(false)
+    };
+    let api = api(cors);
+    let page = api.page(SPA).await;
+    assert_eq!(page.may("POST", "/login").await, (true, false));
+    assert_eq!(page.may("DELETE", "/me").await, (false, false));
+    let mut preflight = page.dressed(request("OPTIONS", "/me", None, None));
+    preflight.headers_mut().insert("access-control-request-method", "GET".parse().unwrap());
+    let answer = api.send(preflight).await;
+    assert_eq!(answer.header("access-control-max-age"), "7200", "{answer:?}");
+    for name in ["traceparent", "tracestate", "baggage", "sentry-trace", "x-requested-with"] {
+        assert!(answer.header("access-control-allow-headers").contains(name), "{name}: {answer:?}");
+    }
+}
