@@ -143,6 +143,21 @@ async fn good_tokens_pass_and_tell_the_upstream_who() {
     let own = Key::of_gateway(&house.data());
     let by_hand = own.with_header(json!({"typ": "at+jwt"}), &ours(json!({})));
     assert_eq!(house.status("/private", &by_hand).await, 200);
+    // As others write them: null for what is not known, scopes in a list, a `type` of their own.
+    let head = json!({"alg": "EdDSA", "kid": house.a["ed"].kid}).to_string();
+    for said in [
+        r#""scope": ["read", "write"], "scp": null, "type": "app""#,
+        r#""scope": null, "scp": ["read", "write"], "type": ["access"], "cnf": null"#,
+        r#""scp": "read write", "type": null, "ver": null, "email_verified": null"#,
+        r#""scope": "read write", "type": "access_token", "jti": null, "email": null, "sid": null"#,
+    ] {
+        let payload =
+            format!(r#"{{"iss": "{A}", "aud": "api", "sub": "alice", "exp": {}, {said}}}"#, now() + 600);
+        assert_eq!(house.status("/private", &house.a["ed"].raw(&head, &payload)).await, 200, "{said}");
+        let seen = house.last();
+        assert_eq!(field(&seen, "x-auth-scopes"), Some("read write"), "{said}: {seen}");
+        assert_eq!(field(&seen, "x-auth-email").or(field(&seen, "x-auth-session")), None, "{said}: {seen}");
+    }
     let lower = house.gateway.get("/private", &format!("authorization: bEARER   {minted}\r\n")).await;
     assert_eq!(status(&lower), 200, "{lower}");
 }
@@ -345,12 +360,13 @@ fn bad_tokens(house: &House, trap: SocketAddr) -> Vec<(String, String)> {
         ("email", json!(["a@b.test"])),
         ("sid", json!(1)),
         ("jti", json!({})),
-        ("scope", json!(["read"])),
+        ("scope", json!([1])),
+        ("scope", json!(["read write"])),
         ("scp", json!([1])),
         ("type", json!("refresh")),
         ("type", json!("password-reset")),
         ("type", json!("email-verification")),
-        ("type", json!(["access"])),
+        ("type", json!("refresh_token")),
     ] {
         add(&format!("{name} {value}"), ed.token(&claims(A, json!({name: value}))));
     }

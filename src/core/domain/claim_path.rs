@@ -1,7 +1,7 @@
 //! Where a claim lies in a token: the names of the members that lead to it, from the outermost one.
 //!
 //! A path has one reading. Names are compared byte for byte, a claim whose name has dots in it is never taken for a path,
-//! and a path never for such a claim: otherwise whoever fills one of the two would decide what the other says.
+//! and a path never for such a claim: otherwise the author of the one would decide what the other says.
 
 use std::fmt;
 

@@ -1,8 +1,9 @@
 //! From claims to an [`Identity`]: every rule about what an access token must say (RFC 7519 §4.1,
 //! RFC 9068 §2.2).
 //!
-//! A claim of the wrong type is an error, never "absent": what is skipped here is checked nowhere. Text
-//! that may end up in a header line must not hold control characters.
+//! A claim of the wrong type is an error, never "absent": what is skipped here is checked nowhere. An optional claim that
+//! is null is absent, since many issuers write what they do not know so; `exp`, `iat` and `nbf` are not, because a token
+//! whose times are unclear must not pass. Text that may end up in a header line must not hold control characters.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,13 +40,15 @@ pub fn identity(
         return Err(TokenFault::Issuer);
     }
     match claims.get("type") {
-        None if !expect.ours => {}
-        Some(Value::String(kind)) if kind == "access" => {}
-        _ => return Err(TokenFault::Use),
+        Some(Value::String(kind)) if expect.ours && kind == "access" => {}
+        _ if expect.ours => return Err(TokenFault::Use),
+        // No registered claim: with others it says what they like (`"app"`, `"user"`), but for what it takes in plain words.
+        Some(Value::String(kind)) if is_no_access_token(kind) => return Err(TokenFault::Use),
+        _ => {}
     }
     // RFC 7800 §3.1: good only together with a proof that nothing here asks for (DPoP, RFC 9449 §6; a client
     // certificate, RFC 8705 §3). Taken without it, the token would be as good in a thief's hands.
-    if claims.contains_key("cnf") {
+    if present(&claims, "cnf").is_some() {
         return Err(TokenFault::Bound);
     }
     check_audience(claims.get("aud"), expect.audiences)?;
@@ -67,7 +70,7 @@ pub fn identity(
     Ok(Identity {
         issuer: Arc::clone(expect.issuer),
         subject,
-        email_verified: match claims.get("email_verified") {
+        email_verified: match present(&claims, "email_verified") {
             // An issuer that says no is believed, whatever the operator thinks of its addresses.
             None => expect.email_trusted && email.is_some(),
             Some(Value::Bool(verified)) => *verified,
@@ -78,7 +81,7 @@ pub fn identity(
         email,
         session: text(&claims, "sid")?.map(whole).transpose()?,
         token_id: text(&claims, "jti")?,
-        version: match claims.get("ver") {
+        version: match present(&claims, "ver") {
             None => None,
             Some(Value::Number(number)) => Some(number.as_u64().ok_or(TokenFault::Claim)?),
             // Others use this unregistered name for the format of the token (`"2.0"`): not a version of ours.
@@ -100,10 +103,34 @@ pub(super) fn check_audience(aud: Option<&Value>, accepted: Option<&[String]>) -
         Some(Value::Array(names)) => {
             names.iter().all(Value::is_string) && names.iter().filter_map(Value::as_str).any(fits)
         }
-        None => accepted.is_none(),
+        None | Some(Value::Null) => accepted.is_none(),
         Some(_) => false,
     };
     if good { Ok(()) } else { Err(TokenFault::Audience) }
+}
+
+/// An optional claim, if it is there and not null.
+fn present<'a>(claims: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
+    claims.get(name).filter(|value| !value.is_null())
+}
+
+/// Whether another issuer's `type` says that its token is for something else: libraries sign refresh tokens and what they
+/// mail with the key and for the audience of their access tokens, and tell them apart by this claim alone
+/// (flask-jwt-extended: `"refresh"`).
+fn is_no_access_token(kind: &str) -> bool {
+    const OTHERS: [&str; 8] = [
+        "refresh",
+        "refreshtoken",
+        "idtoken",
+        "passwordreset",
+        "resetpassword",
+        "emailverification",
+        "verifyemail",
+        "magiclink",
+    ];
+    let letters: String =
+        kind.chars().filter(char::is_ascii_alphanumeric).map(|letter| letter.to_ascii_lowercase()).collect();
+    OTHERS.contains(&letters.as_str())
 }
 
 /// A time claim. RFC 7519 §2 allows a fraction; no issuer of access tokens needs one, and
@@ -116,30 +143,36 @@ fn time(claims: &Map<String, Value>, name: &str) -> Result<Option<UnixTime>, Tok
 }
 
 fn text(claims: &Map<String, Value>, name: &str) -> Result<Option<String>, TokenFault> {
-    match claims.get(name) {
+    match present(claims, name) {
         None => Ok(None),
         Some(Value::String(text)) if is_plain(text) => Ok(Some(text.clone())),
         Some(_) => Err(TokenFault::Claim),
     }
 }
 
-/// `scope` (RFC 8693 §4.2), or `scp` as others write it: a string or an array.
+/// `scope` (RFC 8693 §4.2), or `scp` as others write it; `scope` where a token has both. Either is a text or an array.
 fn scopes(claims: &Map<String, Value>) -> Result<Vec<String>, TokenFault> {
+    // Both are read, so that neither is skipped unseen.
+    let scp = listed_scopes(claims, "scp")?;
+    Ok(listed_scopes(claims, "scope")?.or(scp).unwrap_or_default())
+}
+
+fn listed_scopes(claims: &Map<String, Value>, name: &str) -> Result<Option<Vec<String>>, TokenFault> {
     let split = |text: &str| text.split(' ').filter(|s| !s.is_empty()).map(str::to_owned).collect();
-    let scp: Vec<String> = match claims.get("scp") {
-        None => Vec::new(),
-        Some(Value::String(scopes)) if is_plain(scopes) => split(scopes),
-        Some(Value::Array(scopes)) => scopes
-            .iter()
-            .map(|scope| match scope {
+    match present(claims, name) {
+        None => Ok(None),
+        Some(Value::String(scopes)) if is_plain(scopes) => Ok(Some(split(scopes))),
+        Some(Value::Array(scopes)) => {
+            let one = |scope: &Value| match scope {
                 // A space inside would read as two scopes once they are joined for the upstream.
                 Value::String(s) if is_plain(s) && !s.contains(' ') => Ok(s.clone()),
                 _ => Err(TokenFault::Claim),
-            })
-            .collect::<Result<_, _>>()?,
-        Some(_) => return Err(TokenFault::Claim),
-    };
-    Ok(text(claims, "scope")?.map_or(scp, |scopes| split(&scopes)))
+            };
+            let scopes: Vec<String> = scopes.iter().map(one).collect::<Result<_, _>>()?;
+            Ok(Some(scopes.into_iter().filter(|scope| !scope.is_empty()).collect()))
+        }
+        Some(_) => Err(TokenFault::Claim),
+    }
 }
 
 /// Text that is the same once a header line has carried it: white space at its ends would be lost there
@@ -188,8 +221,7 @@ mod tests {
     #[test]
     fn every_claim_of_the_wrong_kind_is_refused() {
         use TokenFault::{Audience, Claim, Expired, Issuer, NoExpiry, NotYet, Subject, Use};
-        let wrong = [json!(7), json!({"a": 1}), json!(null), json!(true), json!([])];
-        for value in &wrong {
+        for value in [json!(7), json!({"a": 1}), json!(true), json!([7])] {
             for (name, want) in [
                 ("iss", Issuer),
                 ("sub", Subject),
@@ -198,11 +230,19 @@ mod tests {
                 ("sid", Claim),
                 ("jti", Claim),
                 ("scope", Claim),
-                ("type", Use),
             ] {
                 let got = judge(&[(name, Some(value.clone()))], false);
                 assert_eq!(got.err(), Some(want), "{name} {value}");
             }
+        }
+        for (name, want) in [("iss", Issuer), ("sub", Subject), ("aud", Audience)] {
+            for value in [json!(null), json!([])] {
+                let got = judge(&[(name, Some(value.clone()))], false);
+                assert_eq!(got.err(), Some(want), "{name} {value}");
+            }
+        }
+        for name in ["email", "sid", "jti"] {
+            assert_eq!(judge(&[(name, Some(json!([])))], false).err(), Some(Claim), "{name}");
         }
         for name in ["exp", "nbf", "iat"] {
             for value in
@@ -232,7 +272,6 @@ mod tests {
             ("exp", Some(json!(999_940)), Expired),
             ("nbf", Some(json!(1_000_061)), NotYet),
             ("iat", Some(json!(1_000_061)), NotYet),
-            ("type", Some(json!("refresh")), Use),
             ("email", Some(json!("a@b\n")), Claim),
             ("email_verified", Some(json!("yes")), Claim),
             ("email_verified", Some(json!(1)), Claim),
@@ -242,17 +281,96 @@ mod tests {
             ("scp", Some(json!([1])), Claim),
             ("scp", Some(json!(["a b"])), Claim),
             ("scp", Some(json!(5)), Claim),
+            ("scp", Some(json!([null])), Claim),
+            ("scp", Some(json!(["a\u{0}"])), Claim),
+            ("scope", Some(json!([1])), Claim),
+            ("scope", Some(json!([null])), Claim),
+            ("scope", Some(json!([["a"]])), Claim),
+            ("scope", Some(json!(["a b"])), Claim),
+            ("scope", Some(json!(["a", "b\n"])), Claim),
         ] {
             assert_eq!(judge(&[(name, value.clone())], false).err(), Some(want), "{name} {value:?}");
         }
-        for bound in [json!({"jkt": "x"}), json!({"x5t#S256": "x"}), json!({}), json!(null), json!("x")] {
+        for bound in [json!({"jkt": "x"}), json!({"x5t#S256": "x"}), json!({}), json!(false), json!("x")] {
             for ours in [true, false] {
                 let got = judge(&[("cnf", Some(bound.clone()))], ours);
                 assert_eq!(got.err(), Some(TokenFault::Bound), "{bound}");
             }
         }
-        assert_eq!(judge(&[("type", None)], true).err(), Some(Use));
         assert_eq!(judge(&[("ver", Some(json!("1")))], true).err(), Some(Claim));
+    }
+
+    #[test]
+    fn type_is_ours_to_read_in_tokens_of_ours_alone() {
+        let kind = |value: Option<Value>, ours| judge(&[("type", value)], ours).err();
+        for value in [
+            json!("app"),
+            json!("user"),
+            json!("access_token"),
+            json!("Access"),
+            json!("access "),
+            json!(["access"]),
+            json!(7),
+            json!({"access": true}),
+            json!(null),
+            json!(""),
+            json!("refresh"),
+            json!("assertion"),
+            json!("password-reset"),
+        ] {
+            assert_eq!(kind(Some(value.clone()), true), Some(TokenFault::Use), "{value}");
+            let says_otherwise = value == "refresh" || value == "password-reset";
+            assert_eq!(
+                kind(Some(value.clone()), false),
+                says_otherwise.then_some(TokenFault::Use),
+                "{value}"
+            );
+        }
+        for word in ["refresh", "Refresh", "refresh_token", "id_token", "email-verification", "magic-link"] {
+            assert_eq!(kind(Some(json!(word)), false), Some(TokenFault::Use), "{word}");
+        }
+        assert_eq!(kind(None, true), Some(TokenFault::Use));
+        assert_eq!(kind(None, false), None);
+        assert_eq!(kind(Some(json!("access")), true), None);
+    }
+
+    #[test]
+    fn null_is_absence_for_what_a_token_may_leave_out_and_an_error_for_its_times() {
+        const OPTIONAL: [&str; 10] =
+            ["email", "email_verified", "sid", "jti", "ver", "scope", "scp", "cnf", "type", "role"];
+        let nulls: Vec<(&str, Option<Value>)> = OPTIONAL.map(|name| (name, Some(json!(null)))).to_vec();
+        let absent: Vec<(&str, Option<Value>)> = OPTIONAL.map(|name| (name, None)).to_vec();
+        let (with, without) = (judge(&nulls, false).unwrap(), judge(&absent, false).unwrap());
+        assert_eq!(Identity { claims: Map::new(), ..with }, Identity { claims: Map::new(), ..without });
+        for name in OPTIONAL {
+            assert_eq!(judge(&[(name, Some(json!(null)))], false).err(), None, "{name}");
+        }
+        for name in ["exp", "iat", "nbf"] {
+            for ours in [true, false] {
+                let got = judge(&[(name, Some(json!(null)))], ours).err();
+                assert_eq!(got, Some(TokenFault::Claim), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn scopes_are_a_text_or_a_list_under_either_name() {
+        for (scope, scp, want) in [
+            (json!("a  b"), json!(null), &["a", "b"][..]),
+            (json!(["a", "b"]), json!(null), &["a", "b"]),
+            (json!(null), json!("a b"), &["a", "b"]),
+            (json!(null), json!(["a", "", "b"]), &["a", "b"]),
+            (json!(["a"]), json!("b"), &["a"]),
+            (json!("a"), json!(["b"]), &["a"]),
+            (json!([]), json!(["b"]), &[]),
+            (json!(""), json!(["b"]), &[]),
+            (json!(null), json!(null), &[]),
+        ] {
+            let said = judge(&[("scope", Some(scope.clone())), ("scp", Some(scp.clone()))], false).unwrap();
+            assert_eq!(said.scopes, want, "{scope} {scp}");
+        }
+        // The one that is not read must be well-formed, too.
+        assert!(judge(&[("scope", Some(json!("a"))), ("scp", Some(json!(7)))], false).is_err());
     }
 
     #[test]
