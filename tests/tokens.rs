@@ -234,7 +234,7 @@ fn bad_tokens(house: &House, trap: SocketAddr) -> Vec<(String, String)> {
         add(&format!("{name}, a stranger's"), stranger.with_header(json!({name: value}), &good));
     }
     add("crit with b64", ed.with_header(json!({"crit": ["b64"], "b64": false}), &good));
-    for bound in [json!({"jkt": "x"}), json!({"x5t#S256": "x"}), json!({}), json!("x"), json!(null)] {
+    for bound in [json!({"jkt": "x"}), json!({"x5t#S256": "x"}), json!({}), json!("x"), json!(false)] {
         let mut claims = good.clone();
         claims["cnf"] = bound.clone();
         add(&format!("cnf {bound}"), ed.token(&claims));
