@@ -22,6 +22,7 @@ use palisade::edge::clock::SystemClock;
 use palisade::edge::fetch::{Hosts, HttpFetch};
 use palisade::edge::telemetry::metrics::Metrics;
 use palisade::edge::wasm::{CacheAt, Plugins, Wiring};
+use palisade_core::domain::reach::Reach;
 use palisade_core::domain::time::UnixTime;
 use palisade_core::ports::{
     Assertion, Assertions, CurrentTokens, DoorRequest, ProviderCall, Providers as _, SignError,
@@ -75,7 +76,7 @@ async fn measure() -> Outcome<()> {
     println!("load oauth2.wasm: cold {}, warm {}", ms(loads[0]), ms(loads[1].min(loads[2])));
 
     let plugins = start(std::slice::from_ref(&called), None).await?;
-    let door = HttpFetch::door(hosts(&called), None)?;
+    let door = HttpFetch::new()?.door(hosts(&called), Reach::default())?;
     let url = format!("http://{address}/token");
     let request = || DoorRequest {
         method: "POST",
@@ -199,7 +200,10 @@ async fn behave(plugins: Arc<Plugins>, honest: Arc<Mutex<Vec<Option<Duration>>>>
 
 async fn start(providers: &[Provider], cache: Option<PathBuf>) -> Outcome<Arc<Plugins>> {
     let wiring = Wiring {
-        doors: Box::new(|provider| HttpFetch::door(hosts(provider), None)),
+        doors: {
+            let fetch = HttpFetch::new()?;
+            Box::new(move |provider| fetch.door(hosts(provider), Reach::default()))
+        },
         assertions: Arc::new(NoAssertions),
         clock: Arc::new(SystemClock),
         meter: Arc::new(Metrics::new("bench")?),
@@ -259,7 +263,7 @@ fn provider(name: &str, address: SocketAddr, component: Component, settings: ser
             port: Some(address.port()),
         }],
         allow_loopback: true,
-        ca: None,
+        reach: Reach::default(),
         scopes: Vec::new(),
         settings: settings.as_object().cloned().unwrap_or_default(),
         secret_settings: Vec::new(),

@@ -676,7 +676,7 @@ fn a_provider_forgets_nothing() {
     ];
     assert_eq!(bank.allowed_hosts, hosts);
     assert!(bank.allow_loopback && config.warnings.iter().any(|line| line.contains("allow_loopback")));
-    assert!(bank.ca.as_ref().unwrap().ends_with("good/dummy.pem"));
+    assert!(bank.reach.ca.as_ref().unwrap().named.ends_with("good/dummy.pem"));
     assert_eq!(bank.scopes, ["readonly", "https://bank.test/auth/trade"]);
     let access = bank.token_access.as_ref().unwrap();
     assert_eq!(access.scopes, ["bank-tokens"]);

@@ -14,6 +14,7 @@ use crate::support::plugins::{
 use crate::support::{PATIENCE, Upstream, exchange, status};
 use palisade::app::{self, Options};
 use palisade::config::{self, AllowedHost, Component, PluginLimits};
+use palisade_core::domain::reach::Authorities;
 use palisade_core::ports::{Authorization, CurrentTokens, ProviderFault, Providers as _};
 use palisade_testing::nowhere::nowhere;
 use secrecy::ExposeSecret;
@@ -570,7 +571,7 @@ async fn a_provider_that_cannot_work_is_out_of_service_and_says_why() {
     let mut pipe = mode("pipe");
     pipe.component = Component::File(pipe_path);
     let mut authority = mode("authority");
-    authority.ca = Some("/nonexistent/ca.pem".into());
+    authority.reach.ca = Some(Authorities { named: "providers[0].ca: ca.pem".into(), pem: "no PEM".into() });
     let providers = [
         describe("misconfigured"),
         describe("pattern"),
@@ -593,7 +594,7 @@ async fn a_provider_that_cannot_work_is_out_of_service_and_says_why() {
         ("unknown", "builtin:oauth3"),
         ("missing", "/nonexistent/plugin.wasm"),
         ("pipe", "it is no file"),
-        ("authority", "providers.ca"),
+        ("authority", "providers[0].ca: ca.pem: there is no certificate in it"),
     ] {
         let standings = host.plugins.standings();
         let standing = standings.iter().find(|standing| standing.provider == name).unwrap();
@@ -872,15 +873,13 @@ async fn an_authority_of_the_operators_is_trusted_instead_of_the_usual_ones() {
         }
     })
     .await;
-    let authority = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(authority.path(), pair.cert.pem()).unwrap();
     let mut usual = local("usual", server.address, json!({"mode": "ok"}));
     let url = format!("https://localhost:{}/token", server.address.port());
     usual.settings.insert("url".to_owned(), json!(url));
     usual.allowed_hosts[0].host = "localhost".to_owned();
     let mut own = usual.clone();
     own.name = "own".to_owned();
-    own.ca = Some(authority.path().to_owned());
+    own.reach.ca = Some(Authorities { named: "ca".into(), pem: pair.cert.pem().into() });
     let host = Host::start(&[usual, own]).await;
     let fault = host.refresh("usual").await.unwrap_err();
     assert!(

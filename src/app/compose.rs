@@ -126,7 +126,7 @@ pub(super) async fn compose(opened: Opened) -> Result<Composed, String> {
         store: Arc::clone(&state.store),
         clock: state.clock(),
         meter: state.meter(),
-        fetch: Arc::clone(&state.fetch) as _,
+        fetch: Arc::clone(&state.fetch),
         accounts: &accounts,
     };
     let connections = connections::compose(&config, &*secrets, inputs, &mut notices).await?;

@@ -20,7 +20,7 @@ use crate::edge::vault::VaultKeyRing;
 use crate::edge::wasm::{CacheAt, Plugins, Standing, Wiring};
 use crate::edge::webhook::SignedWebhook;
 use palisade_core::domain::page::PageName;
-use palisade_core::ports::{Clock, Entropy, Fetch, Meter, OwnSecret, SecretStore, Store};
+use palisade_core::ports::{Clock, Door, Entropy, Meter, OwnSecret, SecretStore, Store};
 use palisade_core::service::connections::{
     ConnectionPorts, ConnectionSettings, Connections, ProviderSettings,
 };
@@ -44,7 +44,7 @@ pub(super) struct ConnectionInputs<'a> {
     pub(super) store: Arc<dyn Store>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) meter: Arc<dyn Meter>,
-    pub(super) fetch: Arc<dyn Fetch>,
+    pub(super) fetch: Arc<HttpFetch>,
     /// The use cases about accounts, with what they share.
     pub(super) accounts: &'a accounts::AccountWorkers,
 }
@@ -85,7 +85,8 @@ fn faults(plugins: &Plugins) -> Vec<String> {
 /// The system refuses what plugins need, as one printable text.
 pub(crate) async fn try_providers(config: &Config) -> Result<Vec<(&config::Provider, Standing)>, String> {
     let metrics = Metrics::new(env!("CARGO_PKG_VERSION")).map_err(|error| error.to_string())?;
-    let wiring = wiring(config, Arc::new(SystemClock), Arc::new(metrics), None);
+    let fetch = HttpFetch::new().map_err(|error| error.to_string())?;
+    let wiring = wiring(config, fetch, Arc::new(SystemClock), Arc::new(metrics), None);
     let plugins = Plugins::start(&config.providers, wiring).await?;
     let standings = plugins.standings();
     let of = |name: &str| standings.iter().find(|standing| standing.provider == name).cloned();
@@ -93,9 +94,15 @@ pub(crate) async fn try_providers(config: &Config) -> Result<Vec<(&config::Provi
 }
 
 /// What the plugin host works with.
-fn wiring(config: &Config, clock: Arc<dyn Clock>, meter: Arc<dyn Meter>, cache: Option<CacheAt>) -> Wiring {
+fn wiring(
+    config: &Config,
+    fetch: HttpFetch,
+    clock: Arc<dyn Clock>,
+    meter: Arc<dyn Meter>,
+    cache: Option<CacheAt>,
+) -> Wiring {
     Wiring {
-        doors: Box::new(door),
+        doors: Box::new(move |provider| behind(&fetch, provider)),
         assertions: Arc::new(ClientAssertions::default()),
         clock,
         meter,
@@ -139,11 +146,12 @@ pub(super) async fn compose(
     let ConnectionInputs { store, clock, meter, fetch, accounts } = inputs;
     let vault = VaultKeyRing::new(&vault_keys(config, secrets, notices)?)?;
     let webhook = config.connections.webhook.as_ref();
-    let webhook = Arc::new(SignedWebhook::new(webhook, fetch, Arc::clone(&clock))?);
+    let own = Arc::clone(&fetch) as _;
+    let webhook = Arc::new(SignedWebhook::new(webhook, own, Arc::clone(&clock))?);
     let folder =
         config.connections.cache.clone().unwrap_or_else(|| config.store.data_dir().join(CACHE_FOLDER));
     let cache = CacheAt { folder, key: own_secrets::key(secrets, OwnSecret::PluginCacheKey)? };
-    let wiring = wiring(config, Arc::clone(&clock), meter, Some(cache));
+    let wiring = wiring(config, HttpFetch::clone(&fetch), Arc::clone(&clock), meter, Some(cache));
     let plugins = Plugins::new(&config.providers, wiring).await?;
     let shared = accounts.shared();
     let ports = ConnectionPorts {
@@ -200,13 +208,21 @@ pub(crate) fn callback_url(config: &Config) -> String {
     format!("{}{}/connections/callback", config.public_url, config.server.prefix)
 }
 
-pub(crate) fn door(provider: &config::Provider) -> Result<Arc<dyn palisade_core::ports::Door>, String> {
+/// The door of a provider, for a call of its plugin outside of a gateway.
+///
+/// # Errors
+/// Its authorities cannot be read, or TLS cannot start, as one printable text.
+pub(crate) fn door(provider: &config::Provider) -> Result<Arc<dyn Door>, String> {
+    behind(&HttpFetch::new().map_err(|error| error.to_string())?, provider)
+}
+
+fn behind(fetch: &HttpFetch, provider: &config::Provider) -> Result<Arc<dyn Door>, String> {
     let hosts = Hosts {
         provider: provider.name.clone(),
         allowed: provider.allowed_hosts.clone(),
         loopback: provider.allow_loopback,
     };
-    HttpFetch::door(hosts, provider.ca.as_deref())
+    fetch.door(hosts, provider.reach.clone())
 }
 
 /// The configured keys, followed by the key in the data folder, which sealed while none was configured.

@@ -49,7 +49,7 @@ impl<'a> Document<'a> {
                     unresolved(format!("\"{source}\""), &format!("the variable {name} to be set, as UTF-8"))
                 })?,
                 Source::File(path) => {
-                    let text = self.read(key, &self.resolve(path));
+                    let text = self.read(key, &self.resolve(path), references::MOST);
                     references::without_newline(text.map_err(|error| {
                         unresolved(format!("\"{source}\" ({error})"), "a readable file of at most 64 KiB")
                     })?)
@@ -101,13 +101,13 @@ impl<'a> Document<'a> {
         &self.references.redaction
     }
 
-    /// The text of a file that a reference in the value of `key` names.
+    /// The text of a file of at most `most` bytes that the value of `key` names.
     ///
     /// # Errors
     /// As [`references::read`].
-    pub fn read(&self, key: &str, file: &Path) -> io::Result<String> {
-        let text = references::read(file);
-        self.sources.borrow_mut().note(key, file, text.as_deref().ok());
+    pub fn read(&self, key: &str, file: &Path, most: u64) -> io::Result<String> {
+        let text = references::read(file, most);
+        self.sources.borrow_mut().note(key, file, text.as_deref().ok(), most);
         text
     }
 

@@ -4,8 +4,10 @@ use std::path::PathBuf;
 
 use super::file::Section;
 use super::form::Url;
+use super::networks::reach;
 use super::read::{existing_file, filled};
 use super::redaction::Redaction;
+use palisade_core::domain::reach::Reach;
 
 /// Signature algorithms (RFC 7518 §3, RFC 8037). Ours are EdDSA, ES256, RS256 and HS256; the tokens of other
 /// issuers may be signed with any of them but HS256.
@@ -29,6 +31,8 @@ pub enum Algorithm {
 pub struct Issuer {
     pub issuer: String,
     pub jwks: Jwks,
+    /// Which addresses its keys may be fetched from, and which authorities are trusted there.
+    pub reach: Reach,
     /// Where it is written.
     pub line: usize,
     pub audiences: Vec<String>,
@@ -80,13 +84,15 @@ pub(super) fn issuers(root: &Section<'_>, own: &str) -> Vec<Issuer> {
             names.push(name.to_owned());
             Some(name.to_owned())
         });
-        let want = "an https:// URL (http:// on loopback only) or file:PATH";
+        let want = "an https:// URL (http:// on loopback and into allow_private only) or file:PATH";
+        let reach = reach(&section);
+        let is_safe = |url: &Url<'_>| url.is_safe() || !reach.allow_private.is_empty();
         let line = section.get("jwks").map(|item| item.doc.line(item.at));
         let jwks = section.required("jwks", want).and_then(|item| {
             if item.raw().is_some_and(|text| text.starts_with("file:")) {
                 return existing_file(&item, "a readable JWKS file").map(Jwks::File);
             }
-            item.read(want, |text| Url::parse(text).filter(Url::is_safe).map(|_| Jwks::Url(text.to_owned())))
+            item.read(want, |text| Url::parse(text).filter(is_safe).map(|_| Jwks::Url(text.to_owned())))
         });
         let want = "at least one audience, such as [\"api\"]";
         let audiences = filled(&section, "audiences", want, |item| {
@@ -103,7 +109,16 @@ pub(super) fn issuers(root: &Section<'_>, own: &str) -> Vec<Issuer> {
         if let (Some(issuer), Some(jwks)) = (issuer, jwks) {
             let line = line.unwrap_or_default();
             let redaction = root.doc.redaction().clone();
-            issuers.push(Issuer { issuer, jwks, line, audiences, algorithms, email_trusted, redaction });
+            issuers.push(Issuer {
+                issuer,
+                jwks,
+                reach,
+                line,
+                audiences,
+                algorithms,
+                email_trusted,
+                redaction,
+            });
         }
     }
     issuers

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use super::file::{Document, Item, Section};
 use super::read::host;
-use super::{browser, form, proxies};
+use super::{browser, form, networks};
 use palisade_core::domain::overlap::{self, Match, Overlap, OverlapFault, PublicFault, Spot};
 use palisade_core::domain::pattern::{HostPattern, PathPattern, PatternFault};
 use palisade_core::domain::route::{Allow, Auth, Public};
@@ -144,16 +144,16 @@ pub(super) fn is_method(text: &str) -> bool {
 /// A network, or an address, which is a network of one. An address with bits behind its prefix is refused: one host may
 /// be meant, or its network.
 fn network(item: &Item<'_>) -> Option<IpNet> {
-    let net = proxies::network(item)?;
+    let net = networks::network(item)?;
     let plain = net.trunc();
     if plain != net {
         return item.bad(&format!("{plain} for the network, or {} for this address alone", net.addr()));
     }
-    if proxies::is_too_wide(&net) {
+    if networks::is_too_wide(&net) {
         let text = "so wide a network holds strangers: this rule is for them as well";
         item.doc.warn(item.at, &item.key, text);
     }
-    Some(proxies::canonical(net))
+    Some(networks::canonical(net))
 }
 
 /// The pattern that `text` of `item` is. `want`: what would be right, for a text that is no path at all.

@@ -24,6 +24,7 @@ mod issuers;
 mod mail;
 mod matching;
 mod native;
+mod networks;
 mod pages;
 mod probes;
 mod providers;

@@ -13,8 +13,10 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::file::{Item, Section};
 use super::form;
+use super::networks::reach;
 use super::read::{existing_file, filled, require, secret};
 use palisade_core::domain::name::is_line;
+use palisade_core::domain::reach::Reach;
 use palisade_core::domain::request::{Host, is_loopback};
 use palisade_core::domain::route::Require;
 
@@ -40,8 +42,8 @@ pub struct Provider {
     pub allowed_hosts: Vec<AllowedHost>,
     /// Whether hosts on this machine may be called, in cleartext too.
     pub allow_loopback: bool,
-    /// A PEM file of authorities to trust instead of the built-in ones.
-    pub ca: Option<PathBuf>,
+    /// The private networks that may be called, and the authorities that are trusted there.
+    pub reach: Reach,
     /// What is asked for; empty: what the component names.
     pub scopes: Vec<String>,
     /// What the component is told, as a JSON object.
@@ -172,9 +174,10 @@ fn provider(section: Section<'_>, name: Option<String>) -> Option<Provider> {
         let text = "the component may call programs on this machine, in cleartext too; for development";
         item.doc.warn(item.at, &item.key, text);
     }
+    let reach = reach(&section);
     let want = "the hosts that the component may reach";
-    let allowed_hosts = filled(&section, "allowed_hosts", want, |item| allowed_host(item, allow_loopback));
-    let ca = section.get("ca").and_then(|item| existing_file(&item, "a PEM file of certificate authorities"));
+    let allowed_hosts =
+        filled(&section, "allowed_hosts", want, |item| allowed_host(item, allow_loopback, &reach));
     let scopes = section.list("scopes", |item| {
         item.read("a scope without spaces", |text| {
             text.bytes().all(|b| b.is_ascii_graphic()).then(|| text.to_owned())
@@ -199,7 +202,7 @@ fn provider(section: Section<'_>, name: Option<String>) -> Option<Provider> {
         client_secret,
         allowed_hosts,
         allow_loopback,
-        ca,
+        reach,
         scopes,
         settings: settings.unwrap_or_default(),
         secret_settings,
@@ -254,7 +257,7 @@ fn component(item: &Item<'_>) -> Option<Component> {
 
 const HOST: &str = "a lower-case host with an optional port, such as api.example.com, or *.example.com for the hosts below it";
 
-fn allowed_host(item: &Item<'_>, allow_loopback: bool) -> Option<AllowedHost> {
+fn allowed_host(item: &Item<'_>, allow_loopback: bool, reach: &Reach) -> Option<AllowedHost> {
     let pattern = item.read(HOST, |text| {
         let (wildcard, rest) = match text.strip_prefix("*.") {
             Some(rest) => (true, rest),
@@ -268,12 +271,18 @@ fn allowed_host(item: &Item<'_>, allow_loopback: bool) -> Option<AllowedHost> {
     if pattern.wildcard && (address.is_some() || !pattern.host.contains('.')) {
         return item.bad("a wildcard below a name of two labels or more, such as *.example.com");
     }
+    if address.is_some_and(|address| reach.opens(address)) {
+        return Some(pattern);
+    }
     if is_loopback(&pattern.host) {
         if !allow_loopback {
             return item.bad("a host elsewhere, or allow_loopback = true for development");
         }
     } else if address.is_some() {
-        return item.bad("the name of a host: addresses are for loopback only, with allow_loopback = true");
+        return item.bad(
+            "the name of a host: addresses are for loopback, with allow_loopback = true, and for the networks of \
+             allow_private",
+        );
     }
     Some(pattern)
 }

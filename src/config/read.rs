@@ -7,6 +7,7 @@ use secrecy::SecretString;
 
 use super::file::{Item, Section};
 use super::form::{self, Url};
+use super::references;
 use palisade_core::domain::claim_path::ClaimPath;
 use palisade_core::domain::pattern::HostPattern;
 use palisade_core::domain::request::Host;
@@ -61,7 +62,7 @@ pub(super) fn secret(item: &Item<'_>) -> Option<SecretString> {
         }
     } else if let Some(path) = reference.strip_prefix("file:") {
         let file = item.doc.resolve(path);
-        match item.doc.read(&item.key, &file) {
+        match item.doc.read(&item.key, &file, references::MOST) {
             Ok(value) => {
                 warn_of_readers(item, &file);
                 value

@@ -14,7 +14,9 @@ use toml::de::{DeTable, DeValue};
 use super::redaction::{Redaction, Values};
 
 /// The largest file that a reference may name, in bytes.
-const MOST: u64 = 64 << 10;
+pub const MOST: u64 = 64 << 10;
+/// The largest file of certificate authorities, in bytes. What systems ship is a quarter of it.
+pub const MOST_AUTHORITIES: u64 = 1 << 20;
 /// What a text may contain.
 pub const FORMS: &str = "${env:NAME} or ${file:PATH}, and $${ for a literal ${";
 
@@ -239,12 +241,12 @@ pub fn without_newline(mut value: String) -> String {
 /// The text of a file that a reference names.
 ///
 /// # Errors
-/// It cannot be read, is no UTF-8 or is larger than [`MOST`].
-pub fn read(path: &Path) -> io::Result<String> {
+/// It cannot be read, is no UTF-8 or is larger than `most` bytes.
+pub fn read(path: &Path, most: u64) -> io::Result<String> {
     let mut text = String::new();
-    File::open(path)?.take(MOST + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > MOST {
-        return Err(io::Error::other(format!("more than {} KiB", MOST >> 10)));
+    File::open(path)?.take(most + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > most {
+        return Err(io::Error::other(format!("more than {} KiB", most >> 10)));
     }
     Ok(text)
 }
@@ -339,11 +341,11 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         let most = usize::try_from(MOST).unwrap();
         std::fs::write(&file, "x".repeat(most)).unwrap();
-        assert_eq!(read(file.path()).unwrap().len(), most);
+        assert_eq!(read(file.path(), MOST).unwrap().len(), most);
         std::fs::write(&file, "x".repeat(most + 1)).unwrap();
-        assert!(read(file.path()).unwrap_err().to_string().contains("64 KiB"));
+        assert!(read(file.path(), MOST).unwrap_err().to_string().contains("64 KiB"));
         std::fs::write(&file, [0xff]).unwrap();
-        assert_eq!(read(file.path()).unwrap_err().kind(), io::ErrorKind::InvalidData);
-        assert!(read(Path::new("/dev/zero")).is_err());
+        assert_eq!(read(file.path(), MOST).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        assert!(read(Path::new("/dev/zero"), MOST).is_err());
     }
 }

@@ -11,13 +11,14 @@ use super::references;
 /// SHA-256 of a file's text; `None`: there was no readable text.
 type Print = Option<[u8; 32]>;
 
-/// The configuration file, and the files that its references name, each with a hash of its text. Paths are followed
+/// The configuration file, and the files that it names, each with a hash of its text. Paths are followed
 /// through symbolic links at each look, so that a link that was pointed elsewhere counts as a change.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Sources {
     path: PathBuf,
     text: Print,
-    referenced: BTreeMap<PathBuf, Print>,
+    /// Each with the most that is read of it, in bytes.
+    referenced: BTreeMap<PathBuf, (Print, u64)>,
     /// The files that are named in the value of each key.
     named_by: BTreeMap<String, BTreeSet<PathBuf>>,
 }
@@ -41,19 +42,19 @@ impl Sources {
         }
     }
 
-    /// A reference in the value of `key` named this file; `text` is what was read of it.
-    pub(super) fn note(&mut self, key: &str, path: &Path, text: Option<&str>) {
+    /// The value of `key` named this file; `text` is what was read of it, which is `most` bytes at most.
+    pub(super) fn note(&mut self, key: &str, path: &Path, text: Option<&str>, most: u64) {
         self.named_by.entry(key.to_owned()).or_default().insert(path.to_owned());
-        self.referenced.insert(path.to_owned(), print(text));
+        self.referenced.insert(path.to_owned(), (print(text), most));
     }
 
     /// The same files as they are now. Reads all of them, and blocks meanwhile.
     #[must_use]
     pub fn look(&self) -> Sources {
-        let referenced = self
-            .referenced
-            .iter()
-            .map(|(path, then)| (path.clone(), again(path, *then, |path| references::read(path).ok())));
+        let referenced = self.referenced.iter().map(|(path, (then, most))| {
+            let now = again(path, *then, |path| references::read(path, *most).ok());
+            (path.clone(), (now, *most))
+        });
         Sources {
             path: self.path.clone(),
             text: again(&self.path, self.text, |path| std::fs::read_to_string(path).ok()),
@@ -106,7 +107,7 @@ mod tests {
     #[test]
     fn what_is_no_file_counts_as_unchanged() {
         let mut sources = Sources::new(Path::new("/dev/null"), Some("read from a pipe"));
-        sources.note("tokens.key", Path::new("/dev/null"), Some("read from a pipe"));
+        sources.note("tokens.key", Path::new("/dev/null"), Some("read from a pipe"), references::MOST);
         assert!(sources.look() == sources);
     }
 
@@ -114,10 +115,10 @@ mod tests {
     fn the_changed_files_of_a_key_are_named() {
         let read = |key: &str, first: &str, second: &str| {
             let mut sources = Sources::new(Path::new("config.toml"), None);
-            sources.note("tokens.key", Path::new("key"), Some(key));
-            sources.note("vault.keys[0]", Path::new("first"), Some(first));
-            sources.note("vault.keys[1]", Path::new("second"), Some(second));
-            sources.note("vault.keys_of_another", Path::new("other"), Some(second));
+            sources.note("tokens.key", Path::new("key"), Some(key), references::MOST);
+            sources.note("vault.keys[0]", Path::new("first"), Some(first), references::MOST);
+            sources.note("vault.keys[1]", Path::new("second"), Some(second), references::MOST);
+            sources.note("vault.keys_of_another", Path::new("other"), Some(second), references::MOST);
             sources
         };
         let before = read("a", "b", "c");

@@ -7,6 +7,7 @@ mod browser;
 mod commits;
 mod connections;
 mod door;
+mod fetch;
 mod injector;
 mod leases;
 mod pages;
@@ -32,6 +33,7 @@ pub use self::connections::{
     ProviderFault, ProviderInfo, Providers, Vault, VaultError, Webhook,
 };
 pub use self::door::{Assertion, Assertions, Door, DoorFault, DoorRequest, DoorResponse};
+pub use self::fetch::{Fetch, FetchError, FetchRequest, Fetched, FormAuth, PostForm};
 pub use self::injector::{InjectFault, Injector};
 pub use self::leases::LeaseStore;
 pub use self::pages::{PageRenderer, PageRequest};
@@ -83,35 +85,6 @@ pub trait Entropy: Send + Sync {
 
     /// A fresh UUID v7 of this moment.
     fn uuid(&self) -> uuid::Uuid;
-}
-
-/// Why an outgoing request brought nothing.
-#[derive(Debug, thiserror::Error)]
-pub enum FetchError {
-    /// The URL or the address behind it is not one we may call.
-    #[error("{url}: {why}")]
-    Forbidden { url: String, why: String },
-    /// No usable answer: no connection, a bad status, too large, too slow.
-    #[error("{url}: {why}")]
-    Failed { url: String, why: String },
-}
-
-/// Outgoing HTTP.
-#[async_trait]
-pub trait Fetch: Send + Sync {
-    /// The body of a `GET` that answered 200 with at most `max_bytes`. Follows no redirects.
-    ///
-    /// # Errors
-    /// [`FetchError`].
-    async fn get(&self, url: &str, max_bytes: usize) -> Result<Vec<u8>, FetchError>;
-
-    /// The status that a `POST` of JSON was answered with; the answer itself is not read. For a URL of the
-    /// operator's own: over HTTPS its host may have any address, as the certificate says whether it is the
-    /// one that was meant. Follows no redirects.
-    ///
-    /// # Errors
-    /// [`FetchError`].
-    async fn post(&self, url: &str, headers: &[(&str, String)], json: String) -> Result<u16, FetchError>;
 }
 
 /// How one request ended, for the meters and the access log. Holds no query and no credential.

@@ -73,7 +73,9 @@ impl Webhook for SignedWebhook {
         ];
         match self.fetch.post(&target.url, &headers, notice.body.clone()).await {
             Ok(200..=299) => Ok(()),
-            Ok(status) => Err(format!("connections.webhook.url answered {status}")),
+            Ok(status) | Err(FetchError::Answered { status, .. }) => {
+                Err(format!("connections.webhook.url answered {status}"))
+            }
             Err(FetchError::Forbidden { why, .. } | FetchError::Failed { why, .. }) => {
                 Err(format!("connections.webhook.url: {why}"))
             }

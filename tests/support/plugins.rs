@@ -63,7 +63,7 @@ impl Host {
                     allowed: provider.allowed_hosts.clone(),
                     loopback: provider.allow_loopback,
                 };
-                HttpFetch::door(hosts, provider.ca.as_deref())
+                HttpFetch::new().unwrap().door(hosts, provider.reach.clone())
             }),
             assertions: Arc::new(FakeAssertions),
             clock: Arc::new(SystemClock),
@@ -196,7 +196,7 @@ pub fn provider(name: &str, settings: Value) -> Provider {
         client_secret: Some(SECRET.into()),
         allowed_hosts: vec![AllowedHost { host: "provider.test".to_owned(), wildcard: false, port: None }],
         allow_loopback: false,
-        ca: None,
+        reach: Default::default(),
         scopes: Vec::new(),
         settings: settings.as_object().unwrap().clone(),
         secret_settings: Vec::new(),

@@ -132,7 +132,9 @@ pub const ROOMS: &[Room] = &[
         ours: BELOW,
         crates: &[
             "async_trait",
+            "base64",
             "bytes",
+            "form_urlencoded",
             "http",
             "reqwest",
             "secrecy",

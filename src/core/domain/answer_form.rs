@@ -7,7 +7,7 @@
 use super::answer::answer;
 use super::browser::{BrowserSettings, NamedOrigin, RouteBrowser, SignInPage};
 use super::navigation::{self, Asking, RequestKind};
-use super::return_to::{Reach, ReturnTarget};
+use super::return_to::{ReturnReach, ReturnTarget};
 use super::route::{Auth, Route};
 use super::verdict::Refusal;
 
@@ -145,7 +145,7 @@ fn before_form(asked: &AskedFor<'_>, settings: &BrowserSettings) -> Option<Retur
 
 /// A place that a session gets to. At one that is only returned to the browser would be sent to sign in for ever.
 fn reached(url: &str, settings: &BrowserSettings) -> Option<ReturnTarget> {
-    ReturnTarget::parse(url, settings).filter(|target| target.reach() != Reach::Outside)
+    ReturnTarget::parse(url, settings).filter(|target| target.reach() != ReturnReach::Outside)
 }
 
 fn path_of(target: &str) -> &str {

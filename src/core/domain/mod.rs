@@ -43,6 +43,7 @@ pub mod page;
 pub mod password;
 pub mod pattern;
 pub mod problem;
+pub mod reach;
 pub mod reading;
 #[cfg(test)]
 mod reading_tests;

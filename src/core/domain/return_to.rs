@@ -21,7 +21,7 @@ pub const BESIDE_APPS: &str = "/.palisade";
 
 /// How a session gets to a target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reach {
+pub enum ReturnReach {
     /// It is there: the target is on the host of `public_url`, and cookies know no ports (RFC 6265 §8.5).
     Public,
     /// A single-use code carries it.
@@ -35,7 +35,7 @@ pub enum Reach {
 pub struct ReturnTarget {
     to: Location,
     origin: NamedOrigin,
-    reach: Reach,
+    reach: ReturnReach,
 }
 
 impl ReturnTarget {
@@ -92,7 +92,7 @@ impl ReturnTarget {
 
     /// How a session gets there.
     #[must_use]
-    pub fn reach(&self) -> Reach {
+    pub fn reach(&self) -> ReturnReach {
         self.reach
     }
 
@@ -125,15 +125,15 @@ fn whole(text: &str) -> Option<(NamedOrigin, &str)> {
 }
 
 /// How a session gets to `origin`; `None` when the configuration does not name it.
-fn reach(origin: &NamedOrigin, settings: &BrowserSettings) -> Option<Reach> {
+fn reach(origin: &NamedOrigin, settings: &BrowserSettings) -> Option<ReturnReach> {
     let public = &settings.public;
     let is_carried = settings.hosts.contains(origin);
     if origin == public || is_carried && origin.host == public.host {
-        return Some(Reach::Public);
+        return Some(ReturnReach::Public);
     }
     match (is_carried, settings.return_to.contains(origin)) {
-        (true, _) => Some(Reach::Carried),
-        (false, true) => Some(Reach::Outside),
+        (true, _) => Some(ReturnReach::Carried),
+        (false, true) => Some(ReturnReach::Outside),
         (false, false) => None,
     }
 }
@@ -170,13 +170,13 @@ mod tests {
         }
     }
 
-    fn parsed(text: &str) -> Option<(String, Reach)> {
+    fn parsed(text: &str) -> Option<(String, ReturnReach)> {
         ReturnTarget::parse(text, &settings()).map(|target| (target.as_str().to_owned(), target.reach()))
     }
 
     #[test]
     fn a_named_place_is_returned_to_in_one_form() {
-        use Reach::{Carried, Outside, Public};
+        use ReturnReach::{Carried, Outside, Public};
         for (text, url, reach) in [
             ("/", "https://auth.test/", Public),
             ("/x?y=//evil.test&z=a@b#/report/7", "https://auth.test/x?y=//evil.test&z=a@b#/report/7", Public),

@@ -17,7 +17,7 @@ use crate::domain::browser::{BrowserSettings, NamedOrigin};
 use crate::domain::carry::{self, CODE_LIFE, CarryRequest, Nonce, Turn};
 use crate::domain::opaque::{ServerKey, TokenHash};
 use crate::domain::redirect::Location;
-use crate::domain::return_to::{BESIDE_APPS, Reach, ReturnTarget};
+use crate::domain::return_to::{BESIDE_APPS, ReturnReach, ReturnTarget};
 use crate::domain::session::SessionId;
 use crate::domain::time::UnixTime;
 use crate::ports::{Clock, Entropy};
@@ -134,15 +134,15 @@ impl SessionCarrier {
         let now = self.clock.now();
         let request = parameter.and_then(|text| CarryRequest::read(&self.key, text, now));
         match (target.reach(), request) {
-            (Reach::Carried, Some(request)) if request.origin == *target.origin() => {
+            (ReturnReach::Carried, Some(request)) if request.origin == *target.origin() => {
                 let code = self.code(request, Carried { user, session, target: target.clone() }, now);
                 let origin = target.origin();
                 // Base64url, and an origin that was parsed: always a location.
                 Location::new(format!("{origin}{BESIDE_APPS}/carry?code={code}"))
                     .unwrap_or_else(|_| target.location().clone())
             }
-            (Reach::Public, _) => self.mark(target),
-            (Reach::Carried | Reach::Outside, _) => target.location().clone(),
+            (ReturnReach::Public, _) => self.mark(target),
+            (ReturnReach::Carried | ReturnReach::Outside, _) => target.location().clone(),
         }
     }
 

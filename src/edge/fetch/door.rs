@@ -1,20 +1,21 @@
-//! The doors of plugins, the guard against SSRF: one for each provider, to the hosts that its operator listed.
+//! The doors of plugins, part of the guard against SSRF: one for each provider, to the hosts that its operator listed.
 //!
 //! A plugin may ask for any URL. Only a request over HTTPS to a listed host is sent, to an address that was
 //! checked, with valid header fields.
 
 use std::error::Error;
-use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use async_trait::async_trait;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
-use reqwest::{Certificate, Client, Method, Url};
+use reqwest::{Client, Method, Url};
 use secrecy::ExposeSecret;
 use zeroize::Zeroizing;
 
-use super::{Checked, NotAllowed, client, is_public, literal, words};
+use super::clients::{ANSWER_FIELD_BYTES, Dials, NotAllowed, Owner, judge};
+use super::{HttpFetch, Wiped, words};
 use crate::config::AllowedHost;
+use palisade_core::domain::reach::Reach;
 use palisade_core::domain::request::is_loopback;
 use palisade_core::ports::{Door, DoorFault, DoorRequest, DoorResponse};
 
@@ -25,12 +26,8 @@ const FIELD_BYTES: usize = 32 << 10;
 const URL_BYTES: usize = 16 << 10;
 /// The largest body of a request.
 const BODY: usize = 1 << 20;
-/// Bytes of the header fields of an answer.
-const ANSWER_FIELD_BYTES: u32 = 64 << 10;
 /// The longest segment of a path that the log shows.
 const SHOWN_SEGMENT: usize = 24;
-/// How long an idle connection is kept.
-const IDLE: Duration = Duration::from_secs(30);
 
 /// Fields that belong to the connection, to the body, or to a browser. A cookie would be a session that the
 /// operator knows nothing of.
@@ -62,42 +59,23 @@ pub struct Hosts {
 /// The door of one provider.
 pub(super) struct HttpDoor {
     hosts: Hosts,
-    public: Client,
-    local: Option<Client>,
+    reach: Reach,
+    fetch: HttpFetch,
+    owner: Owner,
 }
 
 impl HttpDoor {
     /// # Errors
-    /// `ca` cannot be read, or TLS cannot start.
-    pub(super) fn new(hosts: Hosts, ca: Option<&Path>) -> Result<HttpDoor, String> {
-        let authorities = match ca {
-            None => None,
-            Some(path) => {
-                let failed = |why: String| format!("providers.ca: {}: {why}", path.display());
-                let pem = std::fs::read(path).map_err(|error| failed(error.to_string()))?;
-                let found = Certificate::from_pem_bundle(&pem).map_err(|error| failed(words(error)))?;
-                if found.is_empty() {
-                    return Err(failed("there is no certificate in it".to_owned()));
-                }
-                Some(found)
-            }
-        };
-        let make = |loopback| {
-            let mut builder = client(Some(Checked { loopback }))
-                .pool_idle_timeout(IDLE)
-                .pool_max_idle_per_host(8)
-                .http2_max_header_list_size(ANSWER_FIELD_BYTES);
-            if let Some(authorities) = &authorities {
-                builder = builder.tls_certs_only(authorities.iter().cloned());
-            }
-            builder.build().map_err(words)
-        };
-        let local = if hosts.loopback { Some(make(true)?) } else { None };
-        Ok(HttpDoor { public: make(false)?, local, hosts })
+    /// The authorities cannot be read, or TLS cannot start.
+    pub(super) fn new(fetch: HttpFetch, hosts: Hosts, reach: Reach) -> Result<HttpDoor, String> {
+        let owner = Owner::from(hosts.provider.as_str());
+        let door = HttpDoor { hosts, reach, fetch, owner };
+        door.fetch.clients.get(&door.owner, &door.reach, Dials::Allowed)?;
+        Ok(door)
     }
 
     /// The URL, if it may be called, and who calls it.
-    fn admit(&self, text: &str) -> Result<(Url, &Client), String> {
+    fn admit(&self, text: &str) -> Result<(Url, Client), String> {
         if text.len() > URL_BYTES {
             return Err(format!("a URL of more than {URL_BYTES} bytes"));
         }
@@ -106,13 +84,14 @@ impl HttpDoor {
             return Err("a URL with a user name or a fragment".to_owned());
         }
         let host = url.host_str().ok_or("a URL without a host")?;
-        let loopback = is_loopback(host);
         let usual = match url.scheme() {
             "https" => 443,
-            "http" if loopback => 80,
+            "http" if is_loopback(host) || !self.reach.allow_private.is_empty() => 80,
             _ => {
                 return Err(
-                    "only https, or http to this machine where providers.allow_loopback is set".to_owned()
+                    "only https, or http to this machine where providers.allow_loopback is set, or into \
+                            providers.allow_private"
+                        .to_owned(),
                 );
             }
         };
@@ -121,20 +100,17 @@ impl HttpDoor {
             let host: String = host.chars().take(253).collect();
             return Err(format!("{host}:{port} is not among providers.allowed_hosts"));
         }
-        let client = if loopback {
-            self.local.as_ref().ok_or("a host on this machine; providers.allow_loopback is not set")?
-        } else if literal(host).is_some_and(|ip| !is_public(ip)) {
-            // A literal address never reaches the resolver.
-            return Err(format!("{host} is not a public address"));
-        } else {
-            &self.public
-        };
+        let dials = judge(&url, &self.reach, self.hosts.loopback).map_err(|why| match is_loopback(host) {
+            true => "a host on this machine; providers.allow_loopback is not set".to_owned(),
+            false => why,
+        })?;
+        let client = self.fetch.clients.get(&self.owner, &self.reach, dials)?;
         Ok((url, client))
     }
 
     async fn exchange(
         &self,
-        client: &Client,
+        client: Client,
         url: Url,
         request: DoorRequest,
     ) -> Result<DoorResponse, DoorFault> {
@@ -208,15 +184,6 @@ fn shown(path: &str) -> String {
     path.split('/').map(short).collect::<Vec<_>>().join("/")
 }
 
-/// A body that is wiped when it has been sent.
-struct Wiped(Zeroizing<Vec<u8>>);
-
-impl AsRef<[u8]> for Wiped {
-    fn as_ref(&self) -> &[u8] {
-        &self.0
-    }
-}
-
 fn headers(fields: &[(String, secrecy::SecretString)]) -> Result<HeaderMap, String> {
     if fields.len() > FIELDS {
         return Err(format!("more than {FIELDS} header fields"));
@@ -257,12 +224,14 @@ fn fault(error: reqwest::Error) -> DoorFault {
 
 #[cfg(test)]
 mod tests {
+    use super::super::clients::{Checked, Fits, client};
     use super::*;
+    use std::time::Duration;
 
     #[tokio::test]
     async fn a_name_that_leads_to_a_private_address_is_denied() {
         // As if it were a public name: this machine's resolver knows no other one that is certain.
-        let public = client(Some(Checked { loopback: false })).build().unwrap();
+        let public = client(Some(Checked(Fits::Allowed(Reach::default())))).build().unwrap();
         let error = public.get("https://localhost:1/?secret").send().await.unwrap_err();
         let fault = fault(error);
         assert!(matches!(&fault, DoorFault::Denied(why) if why.contains("may not be called")), "{fault}");
@@ -276,7 +245,7 @@ mod tests {
         let pattern =
             AllowedHost { host: "127.0.0.1".to_owned(), wildcard: false, port: Some(address.port()) };
         let hosts = Hosts { provider: "bank".to_owned(), allowed: vec![pattern], loopback: true };
-        let door = HttpDoor::new(hosts, None).unwrap();
+        let door = HttpDoor::new(HttpFetch::new().unwrap(), hosts, Reach::default()).unwrap();
         let request = DoorRequest {
             method: "GET",
             url: format!("http://{address}/").into(),

@@ -1,154 +1,190 @@
 //! Outgoing HTTP: the only place that makes a request of our own.
 //!
-//! HTTPS only, except to a loopback host named as such. Names are resolved once and the addresses that
-//! were checked are the ones dialled, so neither a private address behind a public name nor a name that
-//! resolves differently the second time (DNS rebinding) gets through; only a `POST` to a URL of the operator's own may lead anywhere. Follows
-//! no redirects, obeys no proxy from the environment, and puts no query, user name or body into an error.
+//! HTTPS only, except to a loopback host named as such and into networks that the operator opened (`allow_private`). Names
+//! are resolved once and the addresses that were checked are the ones dialled, so neither a private address behind a
+//! public name nor a name that resolves differently the second time (DNS rebinding) gets through; only a `POST` to a URL of
+//! the operator's own may lead anywhere. Follows no redirects, and puts no query, user name or body into an error.
 
+mod clients;
 mod door;
 
 use std::error::Error;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::{Client, ClientBuilder, StatusCode, Url};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use reqwest::{Client, RequestBuilder, Response, StatusCode, Url};
+use secrecy::ExposeSecret as _;
+use zeroize::Zeroizing;
 
+use self::clients::{Clients, Dials, Owner, judge};
 pub use self::door::Hosts;
-use palisade_core::domain::request::is_loopback;
-use palisade_core::ports::{Door, Fetch, FetchError};
-
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-const TOTAL_TIMEOUT: Duration = Duration::from_secs(10);
+use palisade_core::domain::reach::Reach;
+use palisade_core::ports::{Door, Fetch, FetchError, FetchRequest, Fetched, FormAuth, PostForm};
 
 /// Fetches over HTTP with the address checks.
 #[derive(Debug, Clone)]
 pub struct HttpFetch {
-    public: Client,
-    loopback: Client,
-    /// For URLs of the operator's own.
-    anywhere: Client,
+    clients: Arc<Clients>,
+    /// The owner of every request that is no provider's.
+    own: Owner,
 }
 
 impl HttpFetch {
-    /// Makes the clients.
+    /// Makes the clients for the public internet.
     ///
     /// # Errors
     /// The TLS library has no roots or cannot start.
     pub fn new() -> Result<HttpFetch, FetchError> {
-        let failed = |error| FetchError::Failed { url: "-".to_owned(), why: words(error) };
-        let make = |builder: ClientBuilder| builder.timeout(TOTAL_TIMEOUT).build().map_err(failed);
-        Ok(HttpFetch {
-            public: make(client(Some(Checked { loopback: false })))?,
-            loopback: make(client(Some(Checked { loopback: true })))?,
-            anywhere: make(client(None))?,
-        })
+        let fetch = HttpFetch { clients: Arc::default(), own: Arc::from("") };
+        for dials in [Dials::Allowed, Dials::Loopback, Dials::Anywhere] {
+            let client = fetch.clients.get(&fetch.own, &Reach::default(), dials);
+            client.map_err(|why| FetchError::Failed { url: "-".to_owned(), why })?;
+        }
+        Ok(fetch)
     }
 
-    /// The door of a provider: to `hosts`, and to nowhere else. `ca`: a PEM file of the authorities to trust
-    /// instead of the built-in ones.
+    /// The door of a provider: to `hosts`, and to nowhere else.
     ///
     /// # Errors
-    /// `ca` cannot be read, or TLS cannot start.
-    pub fn door(hosts: Hosts, ca: Option<&Path>) -> Result<Arc<dyn Door>, String> {
-        Ok(Arc::new(door::HttpDoor::new(hosts, ca)?))
+    /// The authorities of `reach` cannot be read, or TLS cannot start.
+    pub fn door(&self, hosts: Hosts, reach: Reach) -> Result<Arc<dyn Door>, String> {
+        Ok(Arc::new(door::HttpDoor::new(self.clone(), hosts, reach)?))
     }
 
-    fn client(&self, url: &Url) -> Result<&Client, String> {
-        let host = url.host_str().ok_or("no host")?;
-        if !url.username().is_empty() || url.password().is_some() {
-            return Err("credentials in a URL".to_owned());
-        }
-        let loopback = is_loopback(host);
-        match url.scheme() {
-            "https" => {}
-            "http" if loopback => {}
-            _ => return Err("only https, or http to a loopback host".to_owned()),
-        }
-        if loopback {
-            return Ok(&self.loopback);
-        }
-        match literal(host) {
-            // A literal address never reaches the resolver.
-            Some(ip) if !is_public(ip) => Err("not a public address".to_owned()),
-            _ => Ok(&self.public),
+    /// The URL, and the client that may call it.
+    fn admit(&self, url: &str, reach: &Reach) -> Result<Admitted, FetchError> {
+        let url = parse(url)?;
+        let shown = shown(&url);
+        match judge(&url, reach, true) {
+            Err(why) => Err(FetchError::Forbidden { url: shown, why }),
+            Ok(dials) => match self.clients.get(&self.own, reach, dials) {
+                Ok(client) => Ok(Admitted { url, client, shown }),
+                Err(why) => Err(FetchError::Failed { url: shown, why }),
+            },
         }
     }
 
-    /// The client for a URL of the operator's own. Cleartext keeps the checks; over HTTPS the
+    /// The same for a URL of the operator's own. Cleartext keeps the checks; over HTTPS the
     /// certificate proves which host answers.
-    fn operators(&self, url: &Url) -> Result<&Client, String> {
-        match url.scheme() {
-            "https" if url.username().is_empty() && url.password().is_none() => Ok(&self.anywhere),
-            _ => self.client(url),
+    fn operators(&self, url: &str) -> Result<Admitted, FetchError> {
+        let parsed = parse(url)?;
+        if parsed.scheme() != "https" || !parsed.username().is_empty() || parsed.password().is_some() {
+            return self.admit(url, &Reach::default());
         }
+        let shown = shown(&parsed);
+        match self.clients.get(&self.own, &Reach::default(), Dials::Anywhere) {
+            Ok(client) => Ok(Admitted { url: parsed, client, shown }),
+            Err(why) => Err(FetchError::Failed { url: shown, why }),
+        }
+    }
+}
+
+/// A URL that may be called.
+struct Admitted {
+    url: Url,
+    client: Client,
+    /// The URL as errors may name it.
+    shown: String,
+}
+
+impl Admitted {
+    fn failed(&self, why: String) -> FetchError {
+        FetchError::Failed { url: self.shown.clone(), why }
+    }
+
+    async fn send(&self, request: RequestBuilder) -> Result<Response, FetchError> {
+        request.send().await.map_err(|error| self.failed(words(error)))
+    }
+
+    async fn read(&self, mut answer: Response, max_bytes: usize) -> Result<Fetched, FetchError> {
+        let status = answer.status().as_u16();
+        let mut body = Vec::new();
+        while let Some(chunk) = answer.chunk().await.map_err(|error| self.failed(words(error)))? {
+            if body.len() + chunk.len() > max_bytes {
+                return Err(self.failed(format!("more than {max_bytes} bytes")));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(Fetched { status, body, retry_after: None })
     }
 }
 
 #[async_trait]
 impl Fetch for HttpFetch {
-    async fn get(&self, url: &str, max_bytes: usize) -> Result<Vec<u8>, FetchError> {
-        let parsed = parse(url)?;
-        let shown = shown(&parsed);
-        let failed = |why: String| FetchError::Failed { url: shown.clone(), why };
-        let client = self.client(&parsed).map_err(|why| FetchError::Forbidden { url: shown.clone(), why })?;
-        let mut answer = client.get(parsed).send().await.map_err(|error| failed(words(error)))?;
+    async fn get(&self, request: FetchRequest<'_>) -> Result<Fetched, FetchError> {
+        let admitted = self.admit(request.url, request.reach)?;
+        let answer = admitted.send(admitted.client.get(admitted.url.clone())).await?;
         if answer.status() != StatusCode::OK {
-            return Err(failed(format!("answered {}", answer.status().as_u16())));
+            let status = answer.status().as_u16();
+            return Err(FetchError::Answered { url: admitted.shown, status, retry_after: None });
         }
-        let mut body = Vec::new();
-        while let Some(chunk) = answer.chunk().await.map_err(|error| failed(words(error)))? {
-            if body.len() + chunk.len() > max_bytes {
-                return Err(failed(format!("more than {max_bytes} bytes")));
-            }
-            body.extend_from_slice(&chunk);
+        admitted.read(answer, request.max_bytes).await
+    }
+
+    async fn post_form(&self, request: PostForm<'_>) -> Result<Fetched, FetchError> {
+        let admitted = self.admit(request.url, request.reach)?;
+        let form = form_urlencoded::Serializer::new(String::new()).extend_pairs(request.form).finish();
+        let form = bytes::Bytes::from_owner(Wiped(Zeroizing::new(form.into_bytes())));
+        let mut outgoing = admitted
+            .client
+            .post(admitted.url.clone())
+            .header("content-type", "application/x-www-form-urlencoded")
+            .timeout(request.timeout)
+            .body(form);
+        if let Some(credentials) = authorization(&request.auth) {
+            let value = reqwest::header::HeaderValue::from_str(&credentials);
+            let mut value = value.map_err(|_| admitted.failed("credentials that fit no field".to_owned()))?;
+            value.set_sensitive(true);
+            outgoing = outgoing.header("authorization", value);
         }
-        Ok(body)
+        // The client's own timeout does not cover the time between its phases.
+        let whole = async {
+            let answer = admitted.send(outgoing).await?;
+            admitted.read(answer, request.max_bytes).await
+        };
+        let ended = tokio::time::timeout(request.timeout, whole).await;
+        ended.unwrap_or_else(|_| Err(admitted.failed("no whole answer in time".to_owned())))
     }
 
     async fn post(&self, url: &str, headers: &[(&str, String)], json: String) -> Result<u16, FetchError> {
-        let parsed = parse(url)?;
-        let shown = shown(&parsed);
-        let client = match self.operators(&parsed) {
-            Ok(client) => client,
-            Err(why) => return Err(FetchError::Forbidden { url: shown, why }),
-        };
-        let mut request = client.post(parsed).header("content-type", "application/json").body(json);
+        let admitted = self.operators(url)?;
+        let post = admitted.client.post(admitted.url.clone());
+        let mut request = post.header("content-type", "application/json").body(json);
         for (name, value) in headers {
             request = request.header(*name, value);
         }
-        match request.send().await {
-            Ok(answer) => Ok(answer.status().as_u16()),
-            Err(error) => Err(FetchError::Failed { url: shown, why: words(error) }),
+        Ok(admitted.send(request).await?.status().as_u16())
+    }
+}
+
+/// The value of `Authorization`.
+fn authorization(auth: &FormAuth<'_>) -> Option<Zeroizing<String>> {
+    let encoded = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
+    match auth {
+        FormAuth::None => None,
+        FormAuth::Basic { user, password } => {
+            let password = Zeroizing::new(encoded(password.expose_secret()));
+            let joined = Zeroizing::new(format!("{}:{}", encoded(user), *password));
+            Some(Zeroizing::new(format!("Basic {}", STANDARD.encode(&*joined))))
         }
+        FormAuth::Bearer(token) => Some(Zeroizing::new(format!("Bearer {}", token.expose_secret()))),
+    }
+}
+
+/// A body that is wiped when it has been sent.
+struct Wiped(Zeroizing<Vec<u8>>);
+
+impl AsRef<[u8]> for Wiped {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
     }
 }
 
 fn parse(url: &str) -> Result<Url, FetchError> {
     Url::parse(url)
         .map_err(|error| FetchError::Forbidden { url: "(not a URL)".to_owned(), why: error.to_string() })
-}
-
-/// What every client of ours has in common.
-fn client(addresses: Option<Checked>) -> ClientBuilder {
-    let builder = Client::builder()
-        .user_agent(concat!("palisade/", env!("CARGO_PKG_VERSION")))
-        .no_proxy()
-        .redirect(reqwest::redirect::Policy::none())
-        .referer(false)
-        .connect_timeout(CONNECT_TIMEOUT);
-    match addresses {
-        Some(checked) => builder.dns_resolver(Arc::new(checked)),
-        None => builder,
-    }
-}
-
-/// The address that the host of a URL is, where it is one.
-fn literal(host: &str) -> Option<IpAddr> {
-    host.trim_start_matches('[').trim_end_matches(']').parse().ok()
 }
 
 /// The URL as errors may name it: no query, no fragment, no credentials.
@@ -175,107 +211,15 @@ fn words(error: reqwest::Error) -> String {
     words
 }
 
-/// The error of [`Checked`].
-#[derive(Debug, thiserror::Error)]
-#[error("the name leads to an address that may not be called")]
-struct NotAllowed;
-
-/// Resolves a name once and keeps what may be dialled.
-struct Checked {
-    loopback: bool,
-}
-
-impl Resolve for Checked {
-    fn resolve(&self, name: Name) -> Resolving {
-        let loopback = self.loopback;
-        Box::pin(async move {
-            let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
-            let fits = |ip: IpAddr| if loopback { ip.is_loopback() } else { is_public(ip) };
-            // One address that may not be dialled refuses the whole name: DNS rebinding shows as a mixed answer.
-            if found.is_empty() || !found.iter().all(|address| fits(address.ip())) {
-                return Err(NotAllowed.into());
-            }
-            Ok(Box::new(found.into_iter()) as Addrs)
-        })
-    }
-}
-
-/// Whether `ip` is a unicast address of the public internet (IANA special-purpose registries,
-/// RFC 6890).
-#[must_use]
-pub fn is_public(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(ip) => is_public_v4(ip),
-        IpAddr::V6(ip) => is_public_v6(ip),
-    }
-}
-
-fn is_public_v4(ip: Ipv4Addr) -> bool {
-    let [a, b, c, _] = ip.octets();
-    !(matches!(a, 0 | 10 | 127)
-        || a >= 224 // Multicast, reserved, broadcast.
-        || (a == 100 && (64..128).contains(&b)) // RFC 6598.
-        || (a == 169 && b == 254) // Link-local, and where clouds keep their metadata.
-        || (a == 172 && (16..32).contains(&b))
-        || (a == 192 && b == 168)
-        || (a == 192 && b == 0 && (c == 0 || c == 2))
-        || (a == 192 && b == 88 && c == 99)
-        || (a == 198 && (b == 18 || b == 19))
-        || (a == 198 && b == 51 && c == 100)
-        || (a == 203 && b == 0 && c == 113))
-}
-
-fn is_public_v6(ip: Ipv6Addr) -> bool {
-    let [a, b, c, d, e, f, g, h] = ip.segments();
-    let [g1, g2] = g.to_be_bytes();
-    let [h1, h2] = h.to_be_bytes();
-    let inner = Ipv4Addr::new(g1, g2, h1, h2);
-    if (a, b, c, d, e) == (0, 0, 0, 0, 0) && f == 0xffff {
-        return is_public_v4(inner);
-    }
-    if (a, b, c, d, e, f) == (0x64, 0xff9b, 0, 0, 0, 0) {
-        return is_public_v4(inner); // RFC 6052: the address behind a NAT64.
-    }
-    // Only 2000::/3 is global unicast; out of it, tunnels that hide an address and documentation.
-    (a & 0xe000) == 0x2000
-        && a != 0x2002
-        && !(a == 0x2001 && (b < 0x200 || b == 0xdb8))
-        && !(a == 0x3fff && b < 0x1000)
-}
-
 #[cfg(test)]
 mod tests {
+    use super::clients::{Checked, Fits};
     use super::*;
+    use reqwest::dns::Resolve as _;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-    #[test]
-    fn only_the_public_internet_is_public() {
-        for (ip, want) in [
-            ("93.184.216.34", true),
-            ("2606:4700::1", true),
-            ("127.0.0.1", false),
-            ("10.1.2.3", false),
-            ("172.16.0.1", false),
-            ("172.32.0.1", true),
-            ("192.168.1.1", false),
-            ("169.254.169.254", false),
-            ("100.64.0.1", false),
-            ("0.0.0.0", false),
-            ("255.255.255.255", false),
-            ("224.0.0.1", false),
-            ("::1", false),
-            ("::", false),
-            ("fe80::1", false),
-            ("fd00:ec2::254", false),
-            ("::ffff:10.0.0.1", false),
-            ("::ffff:8.8.8.8", true),
-            ("64:ff9b::a00:1", false),
-            ("2002:a00:1::", false),
-            ("::10.0.0.1", false),
-            ("2001:db8::1", false),
-        ] {
-            assert_eq!(is_public(ip.parse().unwrap()), want, "{ip}");
-        }
+    async fn get(fetch: &HttpFetch, url: &str, max_bytes: usize) -> Result<Fetched, FetchError> {
+        fetch.get(FetchRequest { url, max_bytes, reach: &Reach::default() }).await
     }
 
     #[tokio::test]
@@ -292,11 +236,13 @@ mod tests {
             "https://user:hunter2@example.test/?token=hunter2",
             "nonsense",
         ] {
-            let error = fetch.get(url, 10).await.unwrap_err();
+            let error = get(&fetch, url, 10).await.unwrap_err();
             assert!(matches!(error, FetchError::Forbidden { .. }), "{url}: {error}");
             assert!(!error.to_string().contains("hunter2"));
         }
-        assert!(Checked { loopback: false }.resolve("localhost".parse().unwrap()).await.is_err());
+        assert!(
+            Checked(Fits::Allowed(Reach::default())).resolve("localhost".parse().unwrap()).await.is_err()
+        );
     }
 
     #[tokio::test]
@@ -315,7 +261,7 @@ mod tests {
         assert!(matches!(error, FetchError::Failed { .. }), "{error}");
         // An address that nothing else may call.
         let url = url.replace("127.0.0.1", "[::ffff:127.0.0.1]");
-        assert!(matches!(fetch.get(&url, 1).await.unwrap_err(), FetchError::Forbidden { .. }));
+        assert!(matches!(get(&fetch, &url, 1).await.unwrap_err(), FetchError::Forbidden { .. }));
         let error = fetch.post(&url, &[], String::new()).await.unwrap_err();
         assert!(matches!(error, FetchError::Failed { .. }), "{error}");
         let moved = "HTTP/1.1 307 Moved\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n";
@@ -339,11 +285,77 @@ mod tests {
     async fn bodies_are_capped_and_redirects_are_answers_like_any_other() {
         let fetch = HttpFetch::new().unwrap();
         let ok = |body: &str| format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
-        assert_eq!(fetch.get(&serve(ok("hello")).await, 5).await.unwrap(), b"hello");
-        let error = fetch.get(&serve(ok("hello!")).await, 5).await.unwrap_err().to_string();
+        assert_eq!(get(&fetch, &serve(ok("hello")).await, 5).await.unwrap().body, b"hello");
+        let error = get(&fetch, &serve(ok("hello!")).await, 5).await.unwrap_err().to_string();
         assert!(error.contains("more than 5 bytes") && !error.contains("secret"), "{error}");
         let moved = "HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n";
-        let error = fetch.get(&serve(moved.to_owned()).await, 5).await.unwrap_err().to_string();
+        let error = get(&fetch, &serve(moved.to_owned()).await, 5).await.unwrap_err().to_string();
         assert!(error.contains("answered 302"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_form_is_sent_with_its_credentials_and_every_status_is_an_answer() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/introspect", listener.local_addr().unwrap());
+        let serve = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut sent = String::new();
+            while !sent.ends_with("token_type_hint=access_token") {
+                let mut bytes = [0; 4096];
+                let length = stream.read(&mut bytes).await.unwrap();
+                assert_ne!(length, 0, "{sent}");
+                sent.push_str(std::str::from_utf8(&bytes[..length]).unwrap());
+            }
+            stream.write_all(b"HTTP/1.1 403 No\r\ncontent-length: 5\r\n\r\nhello").await.unwrap();
+            sent
+        };
+        let fetch = HttpFetch::new().unwrap();
+        let (password, reach) = ("p:w/ä".into(), Reach::default());
+        let request = |max_bytes| PostForm {
+            url: &url,
+            form: &[("token", "a b&c"), ("token_type_hint", "access_token")],
+            auth: FormAuth::Basic { user: "a@b", password: &password },
+            max_bytes,
+            reach: &reach,
+            timeout: std::time::Duration::from_secs(10),
+        };
+        let (sent, answer) = tokio::join!(serve, fetch.post_form(request(5)));
+        let answer = answer.unwrap();
+        assert_eq!((answer.status, &*answer.body), (403, &b"hello"[..]));
+        assert!(sent.ends_with("\r\n\r\ntoken=a+b%26c&token_type_hint=access_token"), "{sent}");
+        let basic = format!("authorization: Basic {}\r\n", STANDARD.encode("a%40b:p%3Aw%2F%C3%A4"));
+        assert!(sent.contains(&basic), "{sent}");
+        let serve = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _ = stream.read(&mut [0; 4096]).await.unwrap();
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello").await;
+        };
+        let ((), answer) = tokio::join!(serve, fetch.post_form(request(4)));
+        assert!(answer.unwrap_err().to_string().contains("more than 4 bytes"));
+    }
+
+    #[tokio::test]
+    async fn a_network_that_was_opened_is_called_in_cleartext_by_address_and_by_name() {
+        let reach = Reach {
+            allow_private: vec!["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()],
+            ca: None,
+        };
+        let fetch = HttpFetch::new().unwrap();
+        for host in ["127.0.0.1", "localhost"] {
+            let ok = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok".to_owned();
+            let url = serve(ok).await.replace("127.0.0.1", host);
+            let parsed = Url::parse(&url).unwrap();
+            // As if loopback were a network like any other.
+            let dials = judge(&parsed, &reach, false).unwrap();
+            assert_eq!(dials, Dials::Opened);
+            let client = fetch.clients.get(&fetch.own, &reach, dials).unwrap();
+            assert_eq!(client.get(parsed.clone()).send().await.unwrap().status(), 200, "{host}");
+            let other = Reach { allow_private: vec!["10.0.0.0/8".parse().unwrap()], ca: None };
+            let client = fetch.clients.get(&fetch.own, &other, Dials::Opened).unwrap();
+            if host == "localhost" {
+                let why = words(client.get(parsed).send().await.unwrap_err());
+                assert!(why.contains("may not be called"), "{why}");
+            }
+        }
     }
 }

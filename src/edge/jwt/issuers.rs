@@ -18,7 +18,8 @@ use tokio::sync::{Mutex, OwnedMutexGuard, oneshot, watch};
 use super::keyset::KeySet;
 use super::stored::StoredKeys;
 use crate::config::{Algorithm, Issuer, Jwks, Redaction};
-use palisade_core::ports::{Clock, Fetch, Meter};
+use palisade_core::domain::reach::Reach;
+use palisade_core::ports::{Clock, Fetch, FetchRequest, Meter};
 
 /// The shortest time between two looks that tokens can cause.
 pub const ASK_AGAIN: Duration = Duration::from_secs(10);
@@ -64,6 +65,7 @@ impl External {
 struct Source {
     issuer: Arc<str>,
     jwks: Jwks,
+    reach: Reach,
     redaction: Redaction,
     algorithms: Vec<Algorithm>,
     keys: ArcSwap<KeySet>,
@@ -207,12 +209,15 @@ impl Issuers {
             let public = |algorithm: &Algorithm| *algorithm != Algorithm::Hs256;
             let algorithms: Vec<_> = issuer.algorithms.iter().copied().filter(public).collect();
             let known = before.and_then(|before| before.all.get(&issuer.issuer)).map(|known| &known.source);
-            let same = |known: &&Arc<Source>| known.jwks == issuer.jwks && known.algorithms == algorithms;
+            let same = |known: &&Arc<Source>| {
+                known.jwks == issuer.jwks && known.reach == issuer.reach && known.algorithms == algorithms
+            };
             let source = known.filter(same).cloned().unwrap_or_else(|| {
                 Arc::new(Source {
                     issuer: Arc::from(issuer.issuer.as_str()),
                     keys: ArcSwap::from_pointee(asker.stored_keys(issuer, &algorithms)),
                     jwks: issuer.jwks.clone(),
+                    reach: issuer.reach.clone(),
                     redaction: issuer.redaction.clone(),
                     algorithms,
                     asks: watch::Sender::default(),
@@ -388,7 +393,11 @@ impl Asker {
         *turn = Some(at);
         let began = Instant::now();
         let read = match &source.jwks {
-            Jwks::Url(url) => self.fetch.get(url, MAX_JWKS_BYTES).await.map_err(|error| error.to_string()),
+            Jwks::Url(url) => {
+                let request = FetchRequest { url, max_bytes: MAX_JWKS_BYTES, reach: &source.reach };
+                let read = self.fetch.get(request).await;
+                read.map(|fetched| fetched.body).map_err(|error| error.to_string())
+            }
             Jwks::File(path) => tokio::fs::read(path).await.map_err(|e| format!("{}: {e}", path.display())),
         };
         let read = read.and_then(|bytes| {

@@ -11,7 +11,9 @@ use super::super::keys::SigningKey;
 use super::*;
 use crate::config::{Algorithm, Issuer, Jwks};
 use palisade_core::domain::claim_path::ClaimPath;
-use palisade_core::ports::{AccessGrant, Ended, Fetch, FetchError, Keys, Signer};
+use palisade_core::ports::{
+    AccessGrant, Ended, Fetch, FetchError, FetchRequest, Fetched, Keys, PostForm, Signer,
+};
 use palisade_testing::fakes::FakeClock;
 
 const NOW: UnixTime = UnixTime(1_000_000);
@@ -46,12 +48,18 @@ impl Source {
 
 #[async_trait]
 impl Fetch for Source {
-    async fn get(&self, url: &str, _: usize) -> Result<Vec<u8>, FetchError> {
+    async fn get(&self, request: FetchRequest<'_>) -> Result<Fetched, FetchError> {
+        let url = request.url;
         assert_eq!(url, URL, "nothing but the configured source is asked");
         self.asked.fetch_add(1, Ordering::SeqCst);
         tokio::task::yield_now().await;
         let body = self.body.lock().unwrap().clone();
-        body.map(String::into_bytes).ok_or_else(|| FetchError::Failed { url: url.into(), why: "down".into() })
+        let fetched = |body: String| Fetched { status: 200, body: body.into_bytes(), retry_after: None };
+        body.map(fetched).ok_or_else(|| FetchError::Failed { url: url.into(), why: "down".into() })
+    }
+
+    async fn post_form(&self, request: PostForm<'_>) -> Result<Fetched, FetchError> {
+        panic!("keys are never sent anywhere: {}", request.url)
     }
 
     async fn post(&self, url: &str, _: &[(&str, String)], _: String) -> Result<u16, FetchError> {
@@ -89,6 +97,7 @@ async fn house() -> House {
         redaction: Default::default(),
         issuer: "https://i.test".into(),
         jwks: Jwks::Url(URL.into()),
+        reach: Default::default(),
         line: 0,
         audiences: vec!["api".into()],
         algorithms: vec![Algorithm::Es256, Algorithm::EdDsa, Algorithm::Hs256],

@@ -10,7 +10,7 @@ use palisade_core::domain::carry::{self, NotKept};
 use palisade_core::domain::credential;
 use palisade_core::domain::redirect::{Location, Redirect, SetCookie};
 use palisade_core::domain::request::{Host, Request};
-use palisade_core::domain::return_to::{Reach, ReturnTarget};
+use palisade_core::domain::return_to::{ReturnReach, ReturnTarget};
 use palisade_core::domain::route::Route;
 use palisade_core::service::admit::Verdict;
 use palisade_core::service::carry::{SessionCarrier, carried_to};
@@ -36,7 +36,7 @@ pub fn begin(
 ) -> Option<CarryAlong> {
     let host = Host::parse(host.as_bytes()).ok()?;
     let origin = carried_to(settings, &host)?;
-    if target.reach() != Reach::Carried || target.origin() != origin {
+    if target.reach() != ReturnReach::Carried || target.origin() != origin {
         return None;
     }
     let is_cleartext = carry::is_cleartext(settings, &Fields(&header.headers));

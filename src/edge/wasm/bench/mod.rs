@@ -188,7 +188,7 @@ impl Bench {
             client_secret: Some(SECRET.into()),
             allowed_hosts: hosts(exchange),
             allow_loopback: false,
-            ca: None,
+            reach: Default::default(),
             scopes: Vec::new(),
             settings: exchange.settings.clone(),
             secret_settings: Vec::new(),

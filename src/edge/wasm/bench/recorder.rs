@@ -283,7 +283,7 @@ mod tests {
             client_secret: Some("the secret".into()),
             allowed_hosts: Vec::new(),
             allow_loopback: false,
-            ca: None,
+            reach: Default::default(),
             scopes: Vec::new(),
             settings: Map::from_iter([("pin".to_owned(), json!(PIN))]),
             secret_settings: vec![PIN.into()],
