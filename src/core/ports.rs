@@ -18,7 +18,7 @@ mod store;
 mod tokens;
 mod upkeep;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -58,6 +58,7 @@ pub use self::upkeep::{Compacted, CompactionCounts, StoreStatus, Swept, Upgrade}
 
 use crate::domain::time::UnixTime;
 use crate::domain::trusted_time::ClockReading;
+use crate::domain::upstream_address::UpstreamAddress;
 
 /// The wall clock.
 pub trait Clock: Send + Sync {
@@ -88,7 +89,7 @@ pub trait Entropy: Send + Sync {
 }
 
 /// How one request ended, for the meters and the access log. Holds no query and no credential.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Ended<'a> {
     /// The route's name; `None` when no route was found or it was ours to answer.
     pub route: Option<&'a str>,
@@ -109,7 +110,8 @@ pub struct Ended<'a> {
     pub subject: Option<&'a str>,
     /// The client's address, trusted proxies left out.
     pub client: IpAddr,
-    pub upstream: Option<SocketAddr>,
+    /// Where the last attempt led, or would have led.
+    pub upstream: Option<UpstreamAddress>,
 }
 
 /// Where counts go. Implementations never block.

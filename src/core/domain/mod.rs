@@ -67,5 +67,6 @@ pub mod time;
 mod trie;
 pub mod trusted_time;
 pub mod upkeep;
+pub mod upstream_address;
 pub mod username;
 pub mod verdict;

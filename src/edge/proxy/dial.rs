@@ -4,13 +4,11 @@
 //! an answer passes [`Guarded`] first, also over TLS, which is therefore done here. To the engine each of them
 //! is a new connection; one that is fit for another request comes back here ([`Dialer::keep`]).
 //!
-//! A dialer belongs to one route and one origin: what was connected under one route's authorities is never
+//! A dialer belongs to one listed upstream of one route: what was connected under one route's authorities is never
 //! used for another's.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -27,7 +25,7 @@ use pingora::{Error, ErrorType, OrErr, Result};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -35,8 +33,10 @@ use super::capacity::{Capacity, Share};
 use super::framing::Fault;
 use super::guard::Guarded;
 use super::patience::Silence;
+use super::replica::{Connected, Replica};
+use palisade_core::domain::upstream_address::UpstreamAddress;
 
-/// The most idle connections that are kept for one origin's address.
+/// The most idle connections that are kept for one upstream.
 const MAX_IDLE: usize = 1024;
 /// How long an idle connection is kept.
 const IDLE: Duration = Duration::from_secs(60);
@@ -48,15 +48,26 @@ const AHEAD: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub enum Line {
     Clear(TcpStream),
+    Unix(UnixStream),
     Tls(Box<TlsStream<TcpStream>>),
 }
 
+impl From<Connected> for Line {
+    fn from(connected: Connected) -> Line {
+        match connected {
+            Connected::Tcp(tcp) => Line::Clear(tcp),
+            Connected::Unix(unix) => Line::Unix(unix),
+        }
+    }
+}
+
 impl Line {
-    /// The connection below TLS.
-    pub fn tcp(&self) -> &TcpStream {
+    /// The TCP connection that it is, or that is below TLS.
+    pub fn tcp(&self) -> Option<&TcpStream> {
         match self {
-            Line::Clear(tcp) => tcp,
-            Line::Tls(tls) => tls.get_ref().0,
+            Line::Clear(tcp) => Some(tcp),
+            Line::Unix(_) => None,
+            Line::Tls(tls) => Some(tls.get_ref().0),
         }
     }
 
@@ -75,6 +86,7 @@ macro_rules! on_line {
     ($line:expr, $method:ident $(, $argument:expr)*) => {
         match $line.get_mut() {
             Line::Clear(tcp) => Pin::new(tcp).$method($($argument),*),
+            Line::Unix(unix) => Pin::new(unix).$method($($argument),*),
             Line::Tls(tls) => Pin::new(tls.as_mut()).$method($($argument),*),
         }
     };
@@ -100,16 +112,20 @@ impl AsyncWrite for Line {
     }
 }
 
-/// Connects to one origin and keeps what is idle.
+/// Connects to one listed upstream and keeps what is idle.
 pub struct Dialer {
+    replica: Arc<Replica>,
     tls: Option<(TlsConnector, ServerName<'static>)>,
     /// Bounds what all dialers keep.
     capacity: Arc<Capacity>,
-    idle: Mutex<HashMap<SocketAddr, Vec<Idle>>>,
+    /// The one that was used last is the last.
+    idle: Mutex<Vec<Idle>>,
 }
 
 struct Idle {
     line: Line,
+    /// Where it leads.
+    address: UpstreamAddress,
     until: Instant,
     /// Its place among all idle connections.
     _place: Share,
@@ -124,15 +140,20 @@ impl fmt::Debug for Dialer {
 impl Dialer {
     /// One for cleartext.
     #[must_use]
-    pub fn clear(capacity: &Arc<Capacity>) -> Dialer {
-        Dialer { tls: None, capacity: Arc::clone(capacity), idle: Mutex::default() }
+    pub fn clear(replica: Arc<Replica>, capacity: &Arc<Capacity>) -> Dialer {
+        Dialer { replica, tls: None, capacity: Arc::clone(capacity), idle: Mutex::default() }
     }
 
     /// One for TLS 1.2 and 1.3 with the server `host`, whose certificate one of `authorities` vouches for.
     ///
     /// # Errors
     /// `host` is neither a name nor an address.
-    pub fn tls(host: &str, authorities: RootCertStore, capacity: &Arc<Capacity>) -> Result<Dialer, String> {
+    pub fn tls(
+        replica: Arc<Replica>,
+        host: &str,
+        authorities: RootCertStore,
+        capacity: &Arc<Capacity>,
+    ) -> Result<Dialer, String> {
         let name = ServerName::try_from(host.to_owned()).map_err(|error| format!("{host}: {error}"))?;
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut config = ClientConfig::builder_with_provider(provider)
@@ -142,61 +163,62 @@ impl Dialer {
             .with_no_client_auth();
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         let tls = Some((TlsConnector::from(Arc::new(config)), name));
-        Ok(Dialer { tls, capacity: Arc::clone(capacity), idle: Mutex::default() })
+        Ok(Dialer { tls, ..Dialer::clear(replica, capacity) })
     }
 
-    async fn connect(&self, address: SocketAddr) -> Result<Line> {
-        let tcp =
-            TcpStream::connect(address).await.or_err_with(ErrorType::ConnectError, || address.to_string())?;
-        // Latency matters more than a saved packet; a socket that cannot still serves.
-        let _ = tcp.set_nodelay(true);
-        match &self.tls {
-            None => Ok(Line::Clear(tcp)),
-            Some((connector, name)) => {
+    async fn connect(&self) -> Result<(Line, UpstreamAddress)> {
+        let connected = self.replica.connect().await;
+        let (connected, address) =
+            connected.or_err_with(ErrorType::ConnectError, || self.replica.name.clone())?;
+        match (&self.tls, connected) {
+            (Some((connector, name)), Connected::Tcp(tcp)) => {
                 let tls = connector.connect(name.clone(), tcp).await;
                 let tls = tls.or_err_with(ErrorType::TLSHandshakeFailure, || address.to_string())?;
-                Ok(Line::Tls(Box::new(tls)))
+                Ok((Line::Tls(Box::new(tls)), address))
             }
+            (Some(_), Connected::Unix(_)) => {
+                Error::e_explain(ErrorType::ConnectError, "no TLS over a socket file")
+            }
+            (None, connected) => Ok((connected.into(), address)),
         }
     }
 
-    /// The idle connection to `address` that was used last, if there is one that is still good.
-    fn idle(&self, address: SocketAddr) -> Option<Line> {
+    /// The idle connection that was used last, if there is one that is still good, and where it leads.
+    fn idle(&self) -> Option<(Line, UpstreamAddress)> {
         loop {
-            let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-            let mut last = idle.get_mut(&address)?.pop()?;
-            drop(idle);
+            let mut last = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()?;
             if Instant::now() < last.until && last.line.is_quiet() {
-                return Some(last.line);
+                return Some((last.line, last.address));
             }
         }
     }
 
-    /// Keeps a connection for another request, unless too many are idle already. `theirs` is how long the upstream keeps it, if that is known.
-    pub fn keep(&self, address: SocketAddr, line: Line, theirs: Option<Duration>) {
+    /// Keeps a connection to `address` for another request, unless too many are idle already or the name leads there no
+    /// more. `theirs` is how long the upstream keeps it, if that is known.
+    pub fn keep(&self, address: UpstreamAddress, line: Line, theirs: Option<Duration>) {
         let until = Instant::now() + theirs.map_or(IDLE, |theirs| theirs.saturating_sub(AHEAD).min(IDLE));
+        if !self.replica.has(&address) {
+            return;
+        }
         let Some(place) = self.capacity.idle() else { return };
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let lines = idle.entry(address).or_default();
-        if lines.len() < MAX_IDLE {
-            lines.push(Idle { line, until, _place: place });
+        if idle.len() < MAX_IDLE {
+            idle.push(Idle { line, address, until, _place: place });
         }
     }
 
-    /// Closes idle connections that are too old or that the other end has closed. Called now and then.
+    /// Closes idle connections that are too old, that the other end has closed, or where the name leads no more. Called now
+    /// and then.
     pub fn sweep(&self) {
         let now = Instant::now();
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.retain(|_, lines| {
-            lines.retain_mut(|idle| now < idle.until && idle.line.is_quiet());
-            !lines.is_empty()
-        });
+        idle.retain_mut(|idle| now < idle.until && idle.line.is_quiet() && self.replica.has(&idle.address));
     }
 
     /// How many connections are idle.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).values().map(Vec::len).sum()
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
     /// Whether no connection is idle.
@@ -228,20 +250,27 @@ pub struct Delivery {
     /// How long the upstream may be silent, where its answer has a say in that.
     pub(super) silence: Option<Arc<Silence>>,
     reused: AtomicBool,
+    reached: OnceLock<UpstreamAddress>,
 }
 
 impl Delivery {
     /// A delivery over a connection of `dialer`.
     #[must_use]
     pub fn new(dialer: Arc<Dialer>, asked: Asked, silence: Option<Arc<Silence>>) -> Arc<Delivery> {
-        let (fault, reused) = (OnceLock::new(), AtomicBool::new(false));
-        Arc::new(Delivery { asked, dialer, fault, silence, reused })
+        let (fault, reused, reached) = (OnceLock::new(), AtomicBool::new(false), OnceLock::new());
+        Arc::new(Delivery { asked, dialer, fault, silence, reused, reached })
     }
 
     /// Whether the connection had served another request before.
     #[must_use]
     pub fn is_reused(&self) -> bool {
         self.reused.load(Ordering::Relaxed)
+    }
+
+    /// Where its connection leads, once there is one.
+    #[must_use]
+    pub fn reached(&self) -> Option<&UpstreamAddress> {
+        self.reached.get()
     }
 
     /// Why the answer could not be read, when that is why.
@@ -257,86 +286,115 @@ pub struct Connector(pub Arc<Delivery>);
 
 #[async_trait]
 impl L4Connect for Connector {
-    async fn connect(&self, address: &socket::SocketAddr) -> Result<Stream> {
-        let Some(address) = address.as_inet().copied() else {
-            return Error::e_explain(ErrorType::ConnectError, "no internet address");
-        };
+    async fn connect(&self, _: &socket::SocketAddr) -> Result<Stream> {
         let delivery = &self.0;
         // A WebSocket has a connection of its own: the other end may treat it differently from the first byte.
         let fresh = delivery.asked.websocket || delivery.asked.again;
-        let idle = if fresh { None } else { delivery.dialer.idle(address) };
+        let idle = if fresh { None } else { delivery.dialer.idle() };
         delivery.reused.store(idle.is_some(), Ordering::Relaxed);
-        let line = match idle {
-            Some(line) => line,
-            None => delivery.dialer.connect(address).await?,
+        let (line, address) = match idle {
+            Some(idle) => idle,
+            None => delivery.dialer.connect().await?,
         };
+        // Only the first counts; there is one.
+        let _ = delivery.reached.set(address.clone());
         let guarded = Guarded::new(line, address, Arc::clone(delivery));
         Ok(VirtualSocketStream::new(Box::new(guarded)).into())
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::super::capacity::Plan;
+    use super::super::replica::tests::Fixed;
     use super::*;
+    use std::net::SocketAddr;
     use tokio::io::AsyncWriteExt;
     use tokio::net::TcpListener;
 
-    /// One that keeps at most `idle` connections.
-    fn dialer(idle: usize) -> Dialer {
-        let plan = Plan { clients: 1, upstreams: 1, connections: 2, pool: idle, reserve: 0 };
-        Dialer::clear(&Capacity::new(plan, 0))
+    /// A dialer for cleartext to one address.
+    pub(in crate::edge::proxy) fn dialer_to(address: SocketAddr, capacity: &Arc<Capacity>) -> Dialer {
+        let replica = Replica::at_host(address.to_string(), &address.ip().to_string(), address.port());
+        Dialer::clear(Arc::new(replica), capacity)
+    }
+
+    /// Room for at most `idle` connections.
+    fn room(idle: usize) -> Arc<Capacity> {
+        Capacity::new(Plan { clients: 1, upstreams: 1, connections: 2, pool: idle, reserve: 0 }, 0)
+    }
+
+    async fn listener() -> (TcpListener, SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        (listener, address)
+    }
+
+    /// A connection of `dialer` with its other end.
+    async fn connected(dialer: &Dialer, listener: &TcpListener) -> (Line, UpstreamAddress, TcpStream) {
+        let (line, address) = dialer.connect().await.unwrap();
+        (line, address, listener.accept().await.unwrap().0)
     }
 
     #[tokio::test]
     async fn all_dialers_together_keep_no_more_than_there_are_places() {
-        let plan = Plan { clients: 1, upstreams: 1, connections: 2, pool: 2, reserve: 0 };
-        let capacity = Capacity::new(plan, 0);
-        let (one, other) = (Dialer::clear(&capacity), Dialer::clear(&capacity));
+        let capacity = room(2);
+        let (listener, address) = listener().await;
+        let (one, other) = (dialer_to(address, &capacity), dialer_to(address, &capacity));
         let mut others = Vec::new();
         for dialer in [&one, &other, &one] {
-            let (line, stream, address) = pair().await;
+            let (line, address, stream) = connected(dialer, &listener).await;
             others.push(stream);
             dialer.keep(address, line, None);
         }
         assert_eq!((one.len(), other.len()), (1, 1));
         drop(one);
-        let (line, _stream, address) = pair().await;
+        let (line, address, _stream) = connected(&other, &listener).await;
         other.keep(address, line, None);
         assert_eq!(other.len(), 2);
     }
 
-    async fn pair() -> (Line, TcpStream, SocketAddr) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let line = dialer(1).connect(address).await.unwrap();
-        (line, listener.accept().await.unwrap().0, address)
-    }
-
     #[tokio::test]
     async fn only_a_quiet_connection_is_used_again() {
-        let dialer = dialer(4);
-        let (line, _other, address) = pair().await;
+        let (listener, address) = listener().await;
+        let dialer = dialer_to(address, &room(4));
+        let (line, address, _other) = connected(&dialer, &listener).await;
         dialer.keep(address, line, None);
-        assert!(dialer.idle(address).is_some());
-        assert!(dialer.idle(address).is_none());
+        assert!(dialer.idle().is_some());
+        assert!(dialer.idle().is_none());
 
-        let (line, mut other, address) = pair().await;
+        let (line, address, mut other) = connected(&dialer, &listener).await;
         other.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
-        line.tcp().readable().await.unwrap();
+        line.tcp().unwrap().readable().await.unwrap();
         dialer.keep(address, line, None);
-        assert!(dialer.idle(address).is_none());
+        assert!(dialer.idle().is_none());
 
-        let (line, other, address) = pair().await;
+        let (line, address, other) = connected(&dialer, &listener).await;
         drop(other);
-        line.tcp().readable().await.unwrap();
+        line.tcp().unwrap().readable().await.unwrap();
         dialer.keep(address, line, None);
         assert_eq!(dialer.len(), 1);
         dialer.sweep();
         assert!(dialer.is_empty());
 
-        let (line, _other, address) = pair().await;
+        let (line, address, _other) = connected(&dialer, &listener).await;
         dialer.keep(address, line, Some(AHEAD));
-        assert!(dialer.idle(address).is_none());
+        assert!(dialer.idle().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_connection_to_where_the_name_leads_no_more_is_not_kept() {
+        let (listener, address) = listener().await;
+        let replica = Arc::new(Replica::at_host("app:1".to_owned(), "app", 1));
+        let moved = Fixed(vec![([127, 0, 0, 2], address.port()).into()]);
+        let dialer = Dialer::clear(Arc::clone(&replica), &room(4));
+        replica.look_up(&Fixed(vec![address])).await.unwrap();
+        let (line, reached, _other) = connected(&dialer, &listener).await;
+        let (later, _, _another) = connected(&dialer, &listener).await;
+        dialer.keep(reached.clone(), line, None);
+        replica.look_up(&moved).await.unwrap();
+        dialer.keep(reached, later, None);
+        assert_eq!(dialer.len(), 1);
+        dialer.sweep();
+        assert!(dialer.is_empty());
     }
 }

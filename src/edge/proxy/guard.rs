@@ -5,7 +5,6 @@
 //! complete, and the connection goes back to its [`Dialer`](super::dial::Dialer) if nothing speaks against it.
 
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -20,6 +19,7 @@ use super::dial::{Delivery, Line};
 use super::framing::{Body, Fault};
 use super::head::section_end;
 use super::patience::Timer;
+use palisade_core::domain::upstream_address::UpstreamAddress;
 
 /// The largest header section of an answer, in bytes.
 const MAX_HEAD: usize = 1 << 20;
@@ -42,7 +42,7 @@ enum At {
 pub struct Guarded {
     /// Present until it goes back to the dialer.
     line: Option<Line>,
-    address: SocketAddr,
+    address: UpstreamAddress,
     delivery: Arc<Delivery>,
     at: At,
     /// Whether nothing further may be asked on this connection.
@@ -58,7 +58,7 @@ pub struct Guarded {
 impl Guarded {
     /// Guards the answer to one delivery.
     #[must_use]
-    pub fn new(line: Line, address: SocketAddr, delivery: Arc<Delivery>) -> Guarded {
+    pub fn new(line: Line, address: UpstreamAddress, delivery: Arc<Delivery>) -> Guarded {
         Guarded {
             line: Some(line),
             address,
@@ -124,7 +124,7 @@ impl Guarded {
                 At::Over => {
                     // More than was asked for: it must not answer another request.
                     self.last = true;
-                    let upstream = self.address;
+                    let upstream = &self.address;
                     tracing::warn!(%upstream, "an upstream sent more than its answer; the connection is closed");
                     return Ok(read);
                 }
@@ -219,9 +219,10 @@ impl VirtualSocket for Guarded {
         let Some(line) = self.line.as_ref().filter(|_| !self.delivery.is_reused()) else { return Ok(()) };
         match option {
             VirtualSockOpt::NoDelay => Ok(()),
-            VirtualSockOpt::KeepAlive(keepalive) => {
-                set_tcp_keepalive(line.tcp(), &keepalive).map_err(io::Error::other)
-            }
+            VirtualSockOpt::KeepAlive(keepalive) => match line.tcp() {
+                Some(tcp) => set_tcp_keepalive(tcp, &keepalive).map_err(io::Error::other),
+                None => Ok(()),
+            },
             _ => Err(io::ErrorKind::Unsupported.into()),
         }
     }
@@ -233,7 +234,7 @@ impl Drop for Guarded {
             && !self.last
             && let Some(line) = self.line.take()
         {
-            self.delivery.dialer.keep(self.address, line, self.idle);
+            self.delivery.dialer.keep(self.address.clone(), line, self.idle);
         }
     }
 }
@@ -242,6 +243,7 @@ impl Drop for Guarded {
 mod tests {
     use super::*;
     use crate::edge::proxy::capacity::{Capacity, Plan};
+    use crate::edge::proxy::dial::tests::dialer_to;
     use crate::edge::proxy::dial::{Asked, Connector, Dialer};
     use crate::edge::proxy::patience::Silence;
     use crate::edge::proxy::patience::tests::ends_unless_allowed;
@@ -259,7 +261,8 @@ mod tests {
         async fn start() -> Upstream {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let plan = Plan::new(None, 16, 1).unwrap();
-            Upstream { listener, dialer: Arc::new(Dialer::clear(&Capacity::new(plan, 0))) }
+            let address = listener.local_addr().unwrap();
+            Upstream { listener, dialer: Arc::new(dialer_to(address, &Capacity::new(plan, 0))) }
         }
 
         async fn deliver(&self, asked: Asked) -> (Stream, Arc<Delivery>) {

@@ -15,14 +15,16 @@ use std::time::Duration;
 use async_trait::async_trait;
 use pingora::connectors::l4::Connect;
 use pingora::protocols::l4::ext::set_tcp_keepalive;
-use pingora::protocols::l4::socket::SocketAddr;
+use pingora::protocols::l4::socket;
 use pingora::protocols::l4::stream::Stream;
 use pingora::protocols::l4::virt::{VirtualSockOpt, VirtualSocket, VirtualSocketStream};
 use pingora::upstreams::peer::HttpPeer;
-use pingora::{Error, ErrorType, OrErr, Result};
+use pingora::{ErrorType, OrErr, Result};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
+
+use super::dial::Line;
+use super::replica::Replica;
 
 /// Keeps each of these connections apart from those of the pool and from each other.
 static GROUP: AtomicU64 = AtomicU64::new(1 << 63);
@@ -92,62 +94,55 @@ impl Timer {
 
 /// Gives `peer` a connection of its own, never from the pool and never put there, on which its `read_timeout` holds
 /// until the returned [`Silence`] is allowed.
-pub fn prepare(peer: &mut HttpPeer) -> Arc<Silence> {
+pub fn prepare(peer: &mut HttpPeer, replica: &Arc<Replica>) -> Arc<Silence> {
     let silence = Silence::new(peer.options.read_timeout.take().unwrap_or(Duration::MAX));
     peer.group_key = GROUP.fetch_add(1, Ordering::Relaxed);
     peer.options.idle_timeout = Some(Duration::ZERO);
     peer.options.max_h2_streams = 1;
-    peer.options.custom_l4 =
-        Some(Arc::new(Connector { within: peer.options.connection_timeout, silence: Arc::clone(&silence) }));
+    let (replica, own) = (Arc::clone(replica), Arc::clone(&silence));
+    peer.options.custom_l4 = Some(Arc::new(Connector { replica, silence: own }));
     silence
 }
 
 #[derive(Debug)]
 struct Connector {
-    within: Option<Duration>,
+    replica: Arc<Replica>,
     silence: Arc<Silence>,
 }
 
 #[async_trait]
 impl Connect for Connector {
-    async fn connect(&self, address: &SocketAddr) -> Result<Stream> {
-        let Some(address) = address.as_inet() else {
-            return Error::e_explain(ErrorType::ConnectError, "no internet address");
-        };
-        let connecting = TcpStream::connect(*address);
-        let connected = match self.within {
-            None => connecting.await,
-            Some(within) => match tokio::time::timeout(within, connecting).await {
-                Ok(connected) => connected,
-                Err(_) => return Error::e_explain(ErrorType::ConnectTimedout, address.to_string()),
-            },
-        };
-        let tcp = connected.or_err_with(ErrorType::ConnectError, || address.to_string())?;
-        Ok(VirtualSocketStream::new(Box::new(Patient::new(tcp, Arc::clone(&self.silence)))).into())
+    async fn connect(&self, _: &socket::SocketAddr) -> Result<Stream> {
+        let connected = self.replica.connect().await;
+        let (connected, _) = connected.or_err_with(ErrorType::ConnectError, || self.replica.name.clone())?;
+        let patient = Patient::new(connected.into(), Arc::clone(&self.silence));
+        Ok(VirtualSocketStream::new(Box::new(patient)).into())
     }
 }
 
 /// A connection that breaks off when it is silent for longer than it may be.
 #[derive(Debug)]
 struct Patient {
-    tcp: TcpStream,
+    line: Line,
     silence: Arc<Silence>,
     timer: Timer,
 }
 
 impl Patient {
-    fn new(tcp: TcpStream, silence: Arc<Silence>) -> Patient {
-        Patient { tcp, silence, timer: Timer::default() }
+    fn new(line: Line, silence: Arc<Silence>) -> Patient {
+        Patient { line, silence, timer: Timer::default() }
     }
 }
 
 impl VirtualSocket for Patient {
     fn set_socket_option(&self, option: VirtualSockOpt) -> io::Result<()> {
         match option {
-            VirtualSockOpt::NoDelay => self.tcp.set_nodelay(true),
-            VirtualSockOpt::KeepAlive(keepalive) => {
-                set_tcp_keepalive(&self.tcp, &keepalive).map_err(io::Error::other)
-            }
+            // Set when the connection was made.
+            VirtualSockOpt::NoDelay => Ok(()),
+            VirtualSockOpt::KeepAlive(keepalive) => match self.line.tcp() {
+                Some(tcp) => set_tcp_keepalive(tcp, &keepalive).map_err(io::Error::other),
+                None => Ok(()),
+            },
             _ => Err(io::ErrorKind::Unsupported.into()),
         }
     }
@@ -159,7 +154,7 @@ impl AsyncRead for Patient {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if let Poll::Ready(read) = Pin::new(&mut self.tcp).poll_read(cx, buf) {
+        if let Poll::Ready(read) = Pin::new(&mut self.line).poll_read(cx, buf) {
             self.timer.stop();
             return Poll::Ready(read);
         }
@@ -173,15 +168,15 @@ impl AsyncWrite for Patient {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = &mut *self;
         this.timer.restart(&this.silence);
-        Pin::new(&mut this.tcp).poll_write(cx, bytes)
+        Pin::new(&mut this.line).poll_write(cx, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_flush(cx)
+        Pin::new(&mut self.line).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_shutdown(cx)
+        Pin::new(&mut self.line).poll_shutdown(cx)
     }
 }
 
@@ -189,7 +184,7 @@ impl AsyncWrite for Patient {
 pub(super) mod tests {
     use super::*;
     use tokio::io::AsyncReadExt;
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
 
     /// Reads from a silent connection, which must end once it is silent for too long, and only unless the answer
     /// has allowed silence meanwhile.
@@ -221,7 +216,8 @@ pub(super) mod tests {
             let tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
             let _other = listener.accept().await.unwrap();
             let silence = Silence::new(Duration::from_secs(60));
-            ends_unless_allowed(Patient::new(tcp, Arc::clone(&silence)), &silence, allowed).await;
+            ends_unless_allowed(Patient::new(Line::Clear(tcp), Arc::clone(&silence)), &silence, allowed)
+                .await;
         }
     }
 }

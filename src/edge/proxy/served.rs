@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::capacity::Capacity;
 use super::cors::CorsRules;
 use super::forward::Forwarding;
+use super::replica::SystemResolver;
 use super::upstream::Cluster;
 use crate::config;
 use palisade_core::domain::route::Route;
@@ -29,7 +30,7 @@ impl ServedRoute {
     pub async fn start(configured: config::Route, capacity: &Arc<Capacity>) -> Result<ServedRoute, String> {
         let config::Route { policy: route, upstream, forward } = configured;
         Ok(ServedRoute {
-            cluster: Cluster::start(&route.name, upstream, capacity).await?,
+            cluster: Cluster::start(&route.name, upstream, capacity, Arc::new(SystemResolver)).await?,
             forwarding: Forwarding::new(&forward, &route)?,
             cors: route.cors.as_ref().map(CorsRules::new).transpose()?,
             route: Arc::new(route),

@@ -305,19 +305,26 @@ impl ProxyHttp for Gateway {
 
     fn fail_to_connect(
         &self,
-        session: &mut Session,
+        _session: &mut Session,
         _peer: &HttpPeer,
         context: &mut RequestContext,
         mut error: Box<Error>,
     ) -> Box<Error> {
-        let may_retry = context.stage.admitted().is_ok_and(|admitted| admitted.may_retry());
-        error.set_retry(may_retry && inbound::is_idempotent(&session.req_header().method));
-        error
+        let Ok(admitted) = context.stage.admitted() else {
+            error.set_retry(false);
+            return error;
+        };
+        // Nothing of the request was sent, so it may go to another upstream whatever its method.
+        error.set_retry(admitted.may_retry());
+        match &admitted.attempts.current {
+            Some(attempt) => error.more_context(format!("upstream {}", attempt.name())),
+            None => error,
+        }
     }
 
     fn error_while_proxy(
         &self,
-        peer: &HttpPeer,
+        _peer: &HttpPeer,
         session: &mut Session,
         mut error: Box<Error>,
         context: &mut RequestContext,
@@ -343,7 +350,10 @@ impl ProxyHttp for Gateway {
             // Whatever the engine thinks of it: connections that turn out closed do not add to `retries`.
             error.set_retry(false);
         }
-        error.more_context(format!("upstream {}", peer._address))
+        match admitted.attempts.current.as_ref().and_then(Attempt::address) {
+            Some(address) => error.more_context(format!("upstream {address}")),
+            None => error,
+        }
     }
 
     async fn fail_to_proxy(

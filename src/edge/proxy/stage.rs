@@ -1,7 +1,7 @@
 //! How far a request has come. What may be done with it depends on that, so each stage is a type of its own: what
 //! goes to an upstream asks for [`Admitted`], which cannot be had without a [`Permit`].
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use pingora::{Error, ErrorType, Result};
@@ -14,6 +14,7 @@ use super::gateway::Live;
 use super::inject::InjectedToken;
 use super::served::ServedRoute;
 use super::upstream::Attempt;
+use palisade_core::domain::upstream_address::UpstreamAddress;
 use palisade_core::domain::verdict::Refusal;
 use palisade_core::ports::Verified;
 use palisade_core::service::admit::Permit;
@@ -68,8 +69,8 @@ pub struct Admitted {
 pub struct Attempts {
     /// The one under way, or the last one.
     pub current: Option<Attempt>,
-    /// The upstreams that were tried and are not to be tried again while there is another.
-    pub tried: Vec<SocketAddr>,
+    /// The upstreams that were tried and are not to be tried again while there is another, by their place in the list.
+    pub tried: Vec<usize>,
     /// How many there were in all.
     pub count: usize,
 }
@@ -96,7 +97,7 @@ pub struct Answered {
     /// Of a request that was admitted, or refused because its route asks for more.
     pub caller: Option<Arc<Verified>>,
     /// The last upstream that was tried.
-    pub upstream: Option<SocketAddr>,
+    pub upstream: Option<UpstreamAddress>,
     /// What of an upstream's answer went out before.
     pub sent: Sent,
     /// Of a request that no route took: the route whose `cors` says which pages may read the answer.
@@ -136,7 +137,7 @@ impl Stage {
                 route: Some(Arc::clone(permit.route())),
                 host: Some(matched.host),
                 caller: permit.caller().cloned(),
-                upstream: attempts.tried.last().copied(),
+                upstream: attempts.address(),
                 sent,
                 speaker: None,
             },
@@ -196,11 +197,11 @@ impl Stage {
 
     /// The last upstream that was tried.
     #[must_use]
-    pub fn upstream(&self) -> Option<SocketAddr> {
+    pub fn upstream(&self) -> Option<UpstreamAddress> {
         match self {
             Stage::Fresh => None,
-            Stage::Admitted(admitted) => admitted.attempts.tried.last().copied(),
-            Stage::Answered(answered) => answered.upstream,
+            Stage::Admitted(admitted) => admitted.attempts.address(),
+            Stage::Answered(answered) => answered.upstream.clone(),
         }
     }
 
@@ -248,7 +249,7 @@ impl Admitted {
 impl Attempts {
     /// Notes that `attempt` begins.
     pub fn begin(&mut self, attempt: Attempt) {
-        self.tried.push(attempt.address);
+        self.tried.push(attempt.index);
         self.count += 1;
         self.current = Some(attempt);
     }
@@ -259,6 +260,11 @@ impl Attempts {
     /// None has begun. [`out_of_order`].
     pub fn current(&self) -> Result<&Attempt> {
         self.current.as_ref().ok_or_else(|| out_of_order("no attempt has begun"))
+    }
+
+    /// Where the last one led, or would have led.
+    fn address(&self) -> Option<UpstreamAddress> {
+        self.current.as_ref().and_then(Attempt::address)
     }
 
     /// Takes the attempt under way back: its upstream was asked nothing.

@@ -1,22 +1,21 @@
-//! The upstreams of a route: their addresses, health checks and load balancing.
+//! The upstreams of a route: load balancing between those that the operator listed, and how each is reached.
 
-use std::collections::{BTreeSet, HashMap};
-use std::net::{IpAddr, SocketAddr};
+use std::hash::{BuildHasher, RandomState};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use pingora::lb::discovery::ServiceDiscovery;
-use pingora::lb::health_check::{HealthCheck, HttpHealthCheck, TcpHealthCheck};
-use pingora::lb::selection::{Random, RoundRobin};
-use pingora::lb::{Backend, Backends, LoadBalancer};
+use pingora::connectors::L4Connect;
 use pingora::protocols::ALPN;
 use pingora::protocols::TcpKeepalive;
-use pingora::protocols::l4::socket::SocketAddr as PeerAddress;
+use pingora::protocols::l4::socket;
+use pingora::protocols::l4::stream::Stream;
 use pingora::upstreams::peer::{HttpPeer, Scheme};
 use pingora::utils::tls::{WrappedX509, parse_x509};
+use pingora::{ErrorType, OrErr};
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -24,47 +23,70 @@ use tokio::task::AbortHandle;
 
 use super::capacity::Capacity;
 use super::dial::{Asked, Connector, Delivery, Dialer};
+use super::health::HealthChecker;
 use super::patience::{self, Silence};
+use super::replica::{Connected, Replica, Resolve};
 use crate::config::{self, Balance, UpstreamOrigin};
 use palisade_core::domain::request;
+use palisade_core::domain::upstream_address::UpstreamAddress;
 
 /// How often host names are looked up again.
 const RESOLVE_EVERY: Duration = Duration::from_secs(10);
-/// The longest search for a healthy upstream.
-const MAX_TRIES: usize = 64;
 /// How long an idle HTTP/2 connection to an upstream is kept.
 const POOL_IDLE: Duration = Duration::from_secs(60);
 /// How often idle HTTP/1.1 connections are looked at.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 
-/// Tells the HTTP/2 connections of one cluster from those of every other: what was connected under one route's
-/// authorities is never used for another's.
-static CLUSTERS: AtomicU64 = AtomicU64::new(1);
+/// Tells the HTTP/2 connections of one listed upstream of one cluster from those of every other: what was connected under
+/// one route's authorities is never used for another's.
+static GROUPS: AtomicU64 = AtomicU64::new(1);
 
 /// The upstreams of one route. Its background work ends when it is dropped.
 pub struct Cluster {
     /// What the route's configuration says.
     pub settings: config::Upstream,
-    balancer: Arc<Balancer>,
+    targets: Vec<Target>,
+    turn: Turn,
     background: Vec<AbortHandle>,
 }
 
-enum Balancer {
-    RoundRobin(LoadBalancer<RoundRobin>),
-    Random(LoadBalancer<Random>),
+/// Where the search for an upstream begins.
+enum Turn {
+    /// At the next one each time.
+    RoundRobin(AtomicUsize),
+    /// Anywhere: a keyed hash of a count, which no caller can foresee.
+    Random(RandomState, AtomicUsize),
+}
+
+impl Turn {
+    fn new(balance: Balance) -> Turn {
+        match balance {
+            Balance::RoundRobin => Turn::RoundRobin(AtomicUsize::new(0)),
+            Balance::Random => Turn::Random(RandomState::new(), AtomicUsize::new(0)),
+        }
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "any number will do")]
+    fn next(&self) -> usize {
+        match self {
+            Turn::RoundRobin(count) => count.fetch_add(1, Ordering::Relaxed),
+            Turn::Random(state, count) => state.hash_one(count.fetch_add(1, Ordering::Relaxed)) as usize,
+        }
+    }
 }
 
 /// One attempt to have a request answered by an upstream.
 #[derive(Debug)]
 pub struct Attempt {
-    /// The upstream.
-    pub address: SocketAddr,
+    /// Its place in the route's list of upstreams.
+    pub index: usize,
     /// `host[:port]` as a Host header of its own would say.
     pub authority: Arc<str>,
     /// Over HTTP/1.1; `None` when the engine is to speak HTTP/2.
     pub delivery: Option<Arc<Delivery>>,
     /// How long the upstream may be silent, where its answer has a say in that.
     pub silence: Option<Arc<Silence>>,
+    replica: Arc<Replica>,
     http1: Arc<AtomicBool>,
 }
 
@@ -79,12 +101,26 @@ impl Attempt {
     pub fn was_silent_too_long(&self) -> bool {
         self.silence.as_ref().is_some_and(|silence| silence.was_too_long())
     }
+
+    /// The upstream as the operator listed it.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.replica.name
+    }
+
+    /// Where it led. Of an attempt without a connection, and of one over HTTP/2, where the next connection would begin,
+    /// which is where the engine's one leads unless an address has just failed.
+    #[must_use]
+    pub fn address(&self) -> Option<UpstreamAddress> {
+        let reached = self.delivery.as_ref().and_then(|delivery| delivery.reached().cloned());
+        reached.or_else(|| self.replica.preferred())
+    }
 }
 
-/// What a backend carries beside its address.
-#[derive(Clone)]
-struct Template {
-    /// For HTTP/2: the engine connects, and speaks TLS itself.
+/// A listed upstream, and how requests are sent there.
+struct Target {
+    replica: Arc<Replica>,
+    /// For HTTP/2: the engine speaks TLS itself.
     engine: HttpPeer,
     /// For HTTP/1.1: `dialer` connects and speaks TLS; to the engine it looks like cleartext.
     dialed: HttpPeer,
@@ -100,32 +136,9 @@ struct Authorities {
     roots: RootCertStore,
 }
 
-impl Balancer {
-    fn backends(&self) -> &Backends {
-        match self {
-            Balancer::RoundRobin(balancer) => balancer.backends(),
-            Balancer::Random(balancer) => balancer.backends(),
-        }
-    }
-
-    fn select(&self, accept: impl Fn(&Backend, bool) -> bool) -> Option<Backend> {
-        match self {
-            Balancer::RoundRobin(balancer) => balancer.select_with(b"", MAX_TRIES, accept),
-            Balancer::Random(balancer) => balancer.select_with(b"", MAX_TRIES, accept),
-        }
-    }
-
-    async fn resolve(&self) -> pingora::Result<()> {
-        match self {
-            Balancer::RoundRobin(balancer) => balancer.update().await,
-            Balancer::Random(balancer) => balancer.update().await,
-        }
-    }
-}
-
 impl Cluster {
-    /// Resolves the origins and starts health checks and later look-ups. A name that cannot be
-    /// resolved now is tried again in the background.
+    /// Looks the upstreams' names up and starts health checks and later look-ups. A name that cannot be looked up now is
+    /// tried again in the background.
     ///
     /// # Errors
     /// The CA file or the machine's own authorities cannot be used.
@@ -133,58 +146,42 @@ impl Cluster {
         route: &str,
         settings: config::Upstream,
         capacity: &Arc<Capacity>,
+        resolver: Arc<dyn Resolve>,
     ) -> Result<Cluster, String> {
         let authorities = match &settings.ca {
             Some(path) => Some(load_authorities(path)?),
             None => None,
         };
-        let group = CLUSTERS.fetch_add(1, Ordering::Relaxed);
-        let mut templates = Vec::new();
-        for origin in &settings.origins {
-            let template = template(origin, &settings, authorities.as_ref(), group, capacity)?;
-            templates.push((origin.clone(), template));
-        }
-        let dialers: Vec<_> = templates.iter().map(|(_, template)| Arc::clone(&template.dialer)).collect();
-        let by_name = settings.origins.iter().any(|origin| origin.host.parse::<IpAddr>().is_err());
-        let mut backends = Backends::new(Box::new(Resolver { templates }));
-        if let Some(health) = &settings.health {
-            // All origins of a route share one scheme; the first one's name stands for the check.
-            let Some(origin) = settings.origins.first() else {
-                return Err(format!("route {route} has no upstream"));
-            };
-            let peer = engine_peer(origin, &settings, authorities.as_ref());
-            backends.set_health_check(health_check(health, origin, &peer)?);
-        }
-        let balancer = Arc::new(match settings.balance {
-            Balance::RoundRobin => Balancer::RoundRobin(LoadBalancer::from_backends(backends)),
-            Balance::Random => Balancer::Random(LoadBalancer::from_backends(backends)),
-        });
-        if let Err(error) = balancer.resolve().await {
-            tracing::warn!(route, %error, "an upstream cannot be resolved yet");
-        }
+        let target = |origin| Target::new(origin, &settings, authorities.as_ref(), capacity);
+        let targets = settings.origins.iter().map(target).collect::<Result<Vec<_>, String>>()?;
+        let dialers: Vec<_> = targets.iter().map(|target| Arc::clone(&target.dialer)).collect();
+        let named = targets.iter().map(|target| Arc::clone(&target.replica));
+        let named: Arc<[_]> = named.filter(|replica| replica.has_name()).collect();
         let mut background = vec![every(SWEEP_EVERY, move || {
             dialers.iter().for_each(|dialer| dialer.sweep());
             std::future::ready(())
         })];
-        if by_name {
-            let (balancer, route) = (Arc::clone(&balancer), route.to_owned());
+        if !named.is_empty() {
+            let route: Arc<str> = route.into();
+            look_up(&route, &named, &*resolver).await;
             background.push(every(RESOLVE_EVERY, move || {
-                let (balancer, route) = (Arc::clone(&balancer), route.clone());
-                async move {
-                    if let Err(error) = balancer.resolve().await {
-                        tracing::warn!(route, %error, "an upstream cannot be resolved; the last addresses stay");
-                    }
-                }
+                let (route, named, resolver) =
+                    (Arc::clone(&route), Arc::clone(&named), Arc::clone(&resolver));
+                async move { look_up(&route, &named, &*resolver).await }
             }));
         }
         if let Some(health) = &settings.health {
-            let balancer = Arc::clone(&balancer);
-            background.push(every(health.interval, move || {
-                let balancer = Arc::clone(&balancer);
-                async move { balancer.backends().run_health_check(true).await }
+            let replicas = targets.iter().map(|target| {
+                (Arc::clone(&target.replica), target.engine.clone(), Arc::clone(&target.authority))
+            });
+            let checker = Arc::new(HealthChecker::new(health.clone(), replicas)?);
+            background.push(every(checker.interval(), move || {
+                let checker = Arc::clone(&checker);
+                async move { checker.check().await }
             }));
         }
-        Ok(Cluster { settings, balancer, background })
+        let turn = Turn::new(settings.balance);
+        Ok(Cluster { settings, targets, turn, background })
     }
 
     /// The scheme of its upstreams.
@@ -196,46 +193,47 @@ impl Cluster {
         }
     }
 
-    /// The next upstream for a request, and how it is reached: healthy, and not among those tried while there is another.
+    /// The next upstream for a request, and how it is reached: one that is up, and not among those tried while there is
+    /// another.
     #[must_use]
-    pub fn choose(&self, tried: &[SocketAddr], asked: Asked) -> Option<(Box<HttpPeer>, Attempt)> {
-        let fresh = |backend: &Backend, healthy: bool| {
-            healthy && backend.addr.as_inet().is_some_and(|address| !tried.contains(address))
-        };
-        let backend = self
-            .balancer
-            .select(fresh)
-            .or_else(|| if tried.is_empty() { None } else { self.balancer.select(|_, healthy| healthy) })?;
-        let address = *backend.addr.as_inet()?;
-        let template = backend.ext.get::<Template>()?;
+    pub fn choose(&self, tried: &[usize], asked: Asked) -> Option<(Box<HttpPeer>, Attempt)> {
+        let (count, start) = (self.targets.len(), self.turn.next());
+        let mut up = (0..count)
+            .map(|step| start.wrapping_add(step) % count)
+            .filter(|index| self.targets[*index].replica.is_up())
+            .peekable();
+        let first = *up.peek()?;
+        let index = up.find(|index| !tried.contains(index)).unwrap_or(first);
+        let target = &self.targets[index];
         // HTTP/2 knows no upgrade (RFC 9113 §8.6).
-        let http2 = self.settings.http2 && !asked.websocket && !template.http1.load(Ordering::Relaxed);
-        let mut peer = Box::new(if http2 { template.engine.clone() } else { template.dialed.clone() });
-        peer._address = PeerAddress::Inet(address);
+        let http2 = self.settings.http2 && !asked.websocket && !target.http1.load(Ordering::Relaxed);
         let patient = asked.websocket || asked.stream;
-        let (silence, delivery) = if http2 {
-            (patient.then(|| patience::prepare(&mut peer)), None)
+        let replica = &target.replica;
+        let (peer, silence, delivery) = if http2 {
+            let mut peer = Box::new(target.engine.clone());
+            // The engine takes a connection of its pool only when it leads here.
+            if let Some(address) = replica.preferred().as_ref().and_then(engine_address) {
+                peer._address = address;
+            }
+            let silence = patient.then(|| patience::prepare(&mut peer, replica));
+            (peer, silence, None)
         } else {
+            let mut peer = Box::new(target.dialed.clone());
             // The engine's own timeout would not ask the answer.
             let most = if patient { peer.options.read_timeout.take() } else { None };
             let silence = most.map(Silence::new);
-            let delivery = Delivery::new(Arc::clone(&template.dialer), asked, silence.clone());
+            let delivery = Delivery::new(Arc::clone(&target.dialer), asked, silence.clone());
             peer.options.custom_l4 = Some(Arc::new(Connector(Arc::clone(&delivery))));
-            (silence, Some(delivery))
+            (peer, silence, Some(delivery))
         };
-        let (authority, http1) = (Arc::clone(&template.authority), Arc::clone(&template.http1));
-        Some((peer, Attempt { address, authority, delivery, silence, http1 }))
+        let (authority, http1) = (Arc::clone(&target.authority), Arc::clone(&target.http1));
+        Some((peer, Attempt { index, authority, delivery, silence, replica: Arc::clone(replica), http1 }))
     }
 
-    /// Every upstream address and whether it is healthy.
+    /// Every listed upstream, and whether requests are sent to it.
     #[must_use]
     pub fn health(&self) -> Vec<(String, bool)> {
-        let backends = self.balancer.backends();
-        backends
-            .get_backend()
-            .iter()
-            .map(|backend| (backend.addr.to_string(), backends.ready(backend)))
-            .collect()
+        self.targets.iter().map(|target| (target.replica.name.clone(), target.replica.is_up())).collect()
     }
 }
 
@@ -264,41 +262,84 @@ where
     task.abort_handle()
 }
 
-fn template(
-    origin: &UpstreamOrigin,
-    settings: &config::Upstream,
-    authorities: Option<&Authorities>,
-    group: u64,
-    capacity: &Arc<Capacity>,
-) -> Result<Template, String> {
-    let mut engine = engine_peer(origin, settings, authorities);
-    engine.group_key = group;
-    let mut dialed = engine.clone();
-    dialed.scheme = Scheme::HTTP;
-    dialed.options.ca = None;
-    dialed.options.alpn = ALPN::H1;
-    let dialer = match (origin.tls, authorities) {
-        (false, _) => Dialer::clear(capacity),
-        (true, Some(authorities)) => Dialer::tls(host(origin), authorities.roots.clone(), capacity)?,
-        (true, None) => {
-            let mut roots = RootCertStore::empty();
-            pingora::tls::load_platform_certs_incl_env_into_store(&mut roots)
-                .map_err(|error| format!("the machine's certificate authorities cannot be read: {error}"))?;
-            Dialer::tls(host(origin), roots, capacity)?
+async fn look_up(route: &str, named: &[Arc<Replica>], resolver: &dyn Resolve) {
+    futures::future::join_all(named.iter().map(|replica| async move {
+        if let Err(error) = replica.look_up(resolver).await {
+            let upstream = &replica.name;
+            tracing::warn!(route, %upstream, %error, "an upstream cannot be looked up; the last addresses stay");
         }
-    };
-    let default_port = if origin.tls { 443 } else { 80 };
-    let authority = match origin.port {
-        port if port == default_port => origin.host.clone(),
-        port => format!("{}:{port}", origin.host),
-    };
-    Ok(Template {
-        engine,
-        dialed,
-        dialer: Arc::new(dialer),
-        http1: Arc::default(),
-        authority: authority.into(),
-    })
+    }))
+    .await;
+}
+
+impl Target {
+    fn new(
+        origin: &UpstreamOrigin,
+        settings: &config::Upstream,
+        authorities: Option<&Authorities>,
+        capacity: &Arc<Capacity>,
+    ) -> Result<Target, String> {
+        let name = format!("{}:{}", origin.host, origin.port);
+        let replica = Arc::new(Replica::at_host(name, host(origin), origin.port));
+        let mut engine = engine_peer(origin, settings, authorities);
+        engine.group_key = GROUPS.fetch_add(1, Ordering::Relaxed);
+        let mut dialed = engine.clone();
+        engine.options.custom_l4 = Some(Arc::new(EngineConnector(Arc::clone(&replica))));
+        dialed.scheme = Scheme::HTTP;
+        dialed.options.ca = None;
+        dialed.options.alpn = ALPN::H1;
+        let dialer = match (origin.tls, authorities) {
+            (false, _) => Dialer::clear(Arc::clone(&replica), capacity),
+            (true, Some(authorities)) => {
+                Dialer::tls(Arc::clone(&replica), host(origin), authorities.roots.clone(), capacity)?
+            }
+            (true, None) => {
+                let mut roots = RootCertStore::empty();
+                pingora::tls::load_platform_certs_incl_env_into_store(&mut roots).map_err(|error| {
+                    format!("the machine's certificate authorities cannot be read: {error}")
+                })?;
+                Dialer::tls(Arc::clone(&replica), host(origin), roots, capacity)?
+            }
+        };
+        let default_port = if origin.tls { 443 } else { 80 };
+        let authority = match origin.port {
+            port if port == default_port => origin.host.clone(),
+            port => format!("{}:{port}", origin.host),
+        };
+        Ok(Target {
+            replica,
+            engine,
+            dialed,
+            dialer: Arc::new(dialer),
+            http1: Arc::default(),
+            authority: authority.into(),
+        })
+    }
+}
+
+/// Connects for the engine, which speaks HTTP/2 and TLS itself.
+#[derive(Debug)]
+struct EngineConnector(Arc<Replica>);
+
+#[async_trait]
+impl L4Connect for EngineConnector {
+    async fn connect(&self, _: &socket::SocketAddr) -> pingora::Result<Stream> {
+        let connected = self.0.connect().await;
+        let (connected, _) = connected.or_err_with(ErrorType::ConnectError, || self.0.name.clone())?;
+        Ok(match connected {
+            Connected::Tcp(tcp) => tcp.into(),
+            Connected::Unix(unix) => unix.into(),
+        })
+    }
+}
+
+fn engine_address(address: &UpstreamAddress) -> Option<socket::SocketAddr> {
+    match address {
+        UpstreamAddress::Inet(address) => Some(socket::SocketAddr::Inet(*address)),
+        UpstreamAddress::Unix(path) => {
+            std::os::unix::net::SocketAddr::from_pathname(&**path).ok().map(socket::SocketAddr::Unix)
+        }
+    }
 }
 
 fn host(origin: &UpstreamOrigin) -> &str {
@@ -333,46 +374,6 @@ fn engine_peer(
     peer
 }
 
-fn health_check(
-    health: &config::Health,
-    origin: &UpstreamOrigin,
-    peer: &HttpPeer,
-) -> Result<Box<dyn HealthCheck + Send + Sync>, String> {
-    let mut peer = peer.clone();
-    peer.options.connection_timeout = Some(health.timeout);
-    peer.options.total_connection_timeout = Some(health.timeout);
-    peer.options.read_timeout = Some(health.timeout);
-    peer.options.write_timeout = Some(health.timeout);
-    match &health.path {
-        Some(path) => {
-            let mut check = HttpHealthCheck::new(&origin.host, origin.tls);
-            check.peer_template = peer;
-            check.consecutive_success = health.healthy_after;
-            check.consecutive_failure = health.unhealthy_after;
-            check
-                .req
-                .set_raw_path(path.as_bytes())
-                .map_err(|error| format!("health path {path:?} is not a path: {error}"))?;
-            let _ = check.req.insert_header(http::header::USER_AGENT, "palisade-health");
-            check.validator = Some(Box::new(|response| match response.status.as_u16() {
-                200..400 => Ok(()),
-                status => pingora::Error::e_explain(
-                    pingora::ErrorType::HTTPStatus(status),
-                    "the health check's answer is neither 2xx nor 3xx",
-                ),
-            }));
-            Ok(Box::new(check))
-        }
-        None => {
-            let mut check = TcpHealthCheck::default();
-            check.peer_template.options = peer.options;
-            check.consecutive_success = health.healthy_after;
-            check.consecutive_failure = health.unhealthy_after;
-            Ok(Box::new(check))
-        }
-    }
-}
-
 fn load_authorities(path: &Path) -> Result<Authorities, String> {
     let unusable = |why: String| format!("{}: {why}; it must hold PEM certificates", path.display());
     let mut roots = RootCertStore::empty();
@@ -389,39 +390,91 @@ fn load_authorities(path: &Path) -> Result<Authorities, String> {
     Ok(Authorities { engine: authorities.into(), roots })
 }
 
-/// Turns the origins of a route into addresses.
-struct Resolver {
-    templates: Vec<(UpstreamOrigin, Template)>,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::edge::proxy::capacity::Plan;
+    use crate::edge::proxy::replica::tests::Fixed;
+    use std::collections::BTreeSet;
+    use tokio::net::TcpListener;
 
-#[async_trait]
-impl ServiceDiscovery for Resolver {
-    async fn discover(&self) -> pingora::Result<(BTreeSet<Backend>, HashMap<u64, bool>)> {
-        let mut found = BTreeSet::new();
-        let mut failure = None;
-        for (origin, template) in &self.templates {
-            let host = host(origin);
-            match tokio::net::lookup_host((host, origin.port)).await {
-                Ok(addresses) => {
-                    for address in addresses {
-                        let mut backend = Backend {
-                            addr: PeerAddress::Inet(address),
-                            weight: 1,
-                            ext: http::Extensions::new(),
-                        };
-                        backend.ext.insert(template.clone());
-                        found.insert(backend);
-                    }
-                }
-                Err(error) => failure = Some(format!("{host}: {error}")),
+    /// A cluster of these upstreams, each with these addresses.
+    async fn cluster(upstreams: &[&str], keys: &str, addresses: Vec<SocketAddr>) -> Cluster {
+        let text = format!("[[routes]]\nname = \"app\"\nupstream = {upstreams:?}\n{keys}\n");
+        let config = config::parse(&text, Path::new("config.toml"), &|_| None)
+            .unwrap_or_else(|errors| panic!("{errors:#?}"));
+        let capacity = Capacity::new(Plan::new(None, 16, 1).unwrap(), 0);
+        let settings = config.routes[0].upstream.clone();
+        Cluster::start("app", settings, &capacity, Arc::new(Fixed(addresses))).await.unwrap()
+    }
+
+    async fn reached(cluster: &Cluster, tried: &[usize]) -> (usize, Option<UpstreamAddress>) {
+        let (peer, attempt) = cluster.choose(tried, Asked::default()).unwrap();
+        let connector = peer.options.custom_l4.as_ref().unwrap();
+        // What is at hand is that the connection is made.
+        drop(connector.connect(&peer._address).await);
+        (attempt.index, attempt.delivery.as_ref().and_then(|delivery| delivery.reached().cloned()))
+    }
+
+    #[tokio::test]
+    async fn every_request_for_a_name_finds_the_one_address_that_listens() {
+        let living = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = living.local_addr().unwrap();
+        // As a hosts file says for `localhost`.
+        let addresses = vec![(std::net::Ipv6Addr::LOCALHOST, address.port()).into(), address];
+        for keys in ["", "http2 = true", "balance = \"random\""] {
+            let cluster = cluster(&["http://localhost:1"], keys, addresses.clone()).await;
+            for _ in 0..4 {
+                let (peer, attempt) = cluster.choose(&[], Asked::default()).unwrap();
+                let connector = peer.options.custom_l4.as_ref().unwrap();
+                connector.connect(&peer._address).await.unwrap();
+                assert_eq!(attempt.address(), Some(address.into()), "{keys}");
             }
-        }
-        match failure {
-            // With one name gone the addresses of the others still serve.
-            Some(why) if found.is_empty() => {
-                pingora::Error::e_explain(pingora::ErrorType::ConnectNoRoute, why)
+            // The pool of the engine is asked for connections to where they lead.
+            let (peer, _) = cluster.choose(&[], Asked::default()).unwrap();
+            if keys == "http2 = true" {
+                assert_eq!(peer._address.as_inet(), Some(&address));
             }
-            _ => Ok((found, HashMap::new())),
+            assert_eq!(cluster.health(), [("localhost:1".to_owned(), true)]);
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_listed_takes_turns_however_many_addresses_each_name_has() {
+        let living = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = living.local_addr().unwrap();
+        let addresses = vec![([127, 0, 0, 2], address.port()).into(), address, ([127, 0, 0, 3], 1).into()];
+        let cluster = cluster(&["http://a:1", "http://b:1", "http://c:1"], "", addresses).await;
+        let mut turns = Vec::new();
+        for _ in 0..6 {
+            turns.push(reached(&cluster, &[]).await.0);
+        }
+        assert_eq!(turns, [0, 1, 2, 0, 1, 2]);
+        // A further attempt goes to another one, and to any when all were tried.
+        assert_eq!(reached(&cluster, &[0]).await.0, 1);
+        assert_eq!(reached(&cluster, &[1, 2]).await.0, 0);
+        assert_eq!(reached(&cluster, &[2, 0, 1]).await.0, 2);
+    }
+
+    #[tokio::test]
+    async fn one_without_an_address_or_out_of_health_is_passed_by() {
+        let lost = cluster(&["http://a:1"], "", Vec::new()).await;
+        assert!(lost.choose(&[], Asked::default()).is_none());
+        assert_eq!(lost.health(), [("a:1".to_owned(), false)]);
+        let mixed =
+            cluster(&["http://a:1", "http://127.0.0.1:1", "http://127.0.0.2:1"], "", Vec::new()).await;
+        mixed.targets[2].replica.note_health(false, 1);
+        for tried in [&[][..], &[1]] {
+            assert_eq!(mixed.choose(tried, Asked::default()).unwrap().1.index, 1);
+        }
+    }
+
+    #[tokio::test]
+    async fn random_reaches_each() {
+        let cluster =
+            cluster(&["http://127.0.0.1:1", "http://127.0.0.2:1"], "balance = \"random\"", Vec::new()).await;
+        let chosen: BTreeSet<usize> =
+            (0..200).map(|_| cluster.choose(&[], Asked::default()).unwrap().1.index).collect();
+        assert_eq!(chosen.len(), 2);
     }
 }

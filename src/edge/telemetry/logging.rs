@@ -97,7 +97,7 @@ pub(super) fn access(ended: &Ended<'_>) {
         status = ended.status,
         decision = ended.decision,
         sub = ended.subject,
-        upstream = ended.upstream.map(tracing::field::display),
+        upstream = ended.upstream.as_ref().map(tracing::field::display),
         bytes = ended.bytes,
         took_ms = ended.took.as_micros() as f64 / 1000.0,
         "request"
