@@ -1,9 +1,12 @@
 //! Accounts in a running gateway: from the mail to the app, and out again.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use crate::support::arrivals::Arrivals;
 use crate::support::{Gateway, PATIENCE, Upstream, body_of, field, find, status};
+use palisade_core::ports::Clock;
+use palisade_testing::fakes::FakeClock;
 use serde_json::{Value, json};
 
 const ANN: &str = "ann@example.com";
@@ -17,18 +20,28 @@ struct World {
 }
 
 impl World {
+    const COMMON: &str = "[accounts]\nregistration = \"open\"\n[passwords]\nbcrypt_cost = 4\n[limits]\nenabled = false\n\
+                          [mail]\ntransport = \"file:./outbox\"\n";
+
+    fn route(app: &Upstream) -> String {
+        format!("[[routes]]\nname = \"app\"\nupstream = [\"http://{}\"]\n", app.address)
+    }
+
     async fn start() -> World {
         World::start_with("/auth", "", "").await
     }
 
     async fn start_with(prefix: &'static str, server: &str, extra: &str) -> World {
         let app = Upstream::start().await;
-        let extra = format!(
-            "[accounts]\nregistration = \"open\"\n[passwords]\nbcrypt_cost = 4\n[limits]\nenabled = false\n[mail]\ntransport = \"file:./outbox\"\n{extra}\n\
-             [[routes]]\nname = \"app\"\nupstream = [\"http://{}\"]\n",
-            app.address
-        );
+        let extra = format!("{}{extra}\n{}", World::COMMON, World::route(&app));
         World { gateway: Gateway::start_with(server, &extra).await, app, prefix }
+    }
+
+    /// Starts one that goes by this clock.
+    async fn start_by(clock: Arc<dyn Clock>, extra: &str) -> World {
+        let app = Upstream::start().await;
+        let extra = format!("{}{extra}{}", World::COMMON, World::route(&app));
+        World { gateway: Gateway::start_by(clock, &extra).await, app, prefix: "/auth" }
     }
 
     /// One call of a native endpoint, with further field lines.
@@ -341,6 +354,32 @@ async fn fifty_refreshes_at_once_have_one_successor() {
         })
         .collect();
     assert_eq!(successors.len(), 1);
+}
+
+/// A telephone loses an answer, is suspended and comes again minutes later; a thief of the parent comes after its access
+/// token was used.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_refresh_is_repeated_minutes_later_unless_its_token_was_used() {
+    let clock = Arc::new(FakeClock::default());
+    let extra = "[tokens]\nrefresh_repeat = \"1h\"\n";
+    let world = World::start_by(Arc::clone(&clock) as _, extra).await;
+    world.ann(&mut HashSet::new()).await;
+    let refresh = |token: &Value| {
+        let (world, body) = (&world, json!({"refresh_token": token}));
+        async move { world.post("/refresh", &body).await }
+    };
+    let tokens = world.login().await;
+    let (_, lost) = refresh(&tokens["refresh_token"]).await;
+    clock.advance(600);
+    assert_eq!(world.visit(text(&tokens, "access_token")).await, 200, "of the parent");
+    let (status, found) = refresh(&tokens["refresh_token"]).await;
+    assert_eq!((status, &found["refresh_token"]), (200, &lost["refresh_token"]));
+    // The app gets no wind of it.
+    assert_eq!(world.visit(text(&found, "access_token")).await, 200);
+    let (status, refused) = refresh(&tokens["refresh_token"]).await;
+    assert_eq!((status, &refused["code"]), (401, &json!("invalid_refresh_token")));
+    assert_eq!(world.visit(text(&found, "access_token")).await, 401, "the session has ended");
+    assert_eq!(refresh(&lost["refresh_token"]).await.0, 401);
 }
 
 #[tokio::test(flavor = "multi_thread")]

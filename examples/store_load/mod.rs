@@ -88,6 +88,7 @@ pub fn session(user: UserId, at: UnixTime) -> Session {
         current: TokenHash::of(id.as_bytes()),
         rekeyed: 0,
         rotated_at: at,
+        successor: Default::default(),
         browser: None,
         revision: 0,
     }

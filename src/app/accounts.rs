@@ -142,6 +142,7 @@ pub(super) fn start(
         access_ttl: tokens.access_ttl,
         longest_token: longest_token(config.server.max_header_bytes),
         lifetimes: lives.sessions,
+        refresh_repeat: tokens.refresh_repeat,
         max_sessions: config.sessions.max_per_user,
         fingerprint: config.sessions.fingerprint,
         verification: config.accounts.verification,

@@ -114,6 +114,7 @@ pub(super) async fn compose(opened: Opened) -> Result<Composed, String> {
         issuers: ArcSwap::new(Arc::clone(&issuers)),
         issuer_clocks,
         sessions,
+        successors: accounts.accounts.successor_uses(),
         app_tokens: Arc::new(app_tokens),
         left_to_app: Arc::new(left_to_app),
         key: accounts.shared().key,

@@ -241,8 +241,17 @@ impl Keys {
 
     /// `issuer_follows`: the issuer is the public URL, then and now.
     fn tokens(&mut self, then: &Tokens, now: &Tokens, issuer_follows: bool) {
-        let Tokens { issuer, audience, algorithm, access_ttl, refresh_ttl, leeway, key, cache_entries } =
-            then;
+        let Tokens {
+            issuer,
+            audience,
+            algorithm,
+            access_ttl,
+            refresh_ttl,
+            refresh_repeat,
+            leeway,
+            key,
+            cache_entries,
+        } = then;
         if !issuer_follows {
             self.differ("tokens.issuer", issuer, &now.issuer);
         }
@@ -250,6 +259,7 @@ impl Keys {
         self.differ("tokens.algorithm", algorithm, &now.algorithm);
         self.differ("tokens.access_ttl", access_ttl, &now.access_ttl);
         self.differ("tokens.refresh_ttl", refresh_ttl, &now.refresh_ttl);
+        self.differ("tokens.refresh_repeat", refresh_repeat, &now.refresh_repeat);
         self.differ("tokens.leeway", leeway, &now.leeway);
         self.secrets("tokens.key", key.iter(), now.key.iter());
         self.differ("tokens.cache_entries", cache_entries, &now.cache_entries);

@@ -20,11 +20,12 @@ use crate::edge::telemetry::metrics::Metrics;
 use palisade_core::domain::opaque::ServerKey;
 use palisade_core::domain::same_origin::OwnOrigins;
 use palisade_core::domain::table::Table;
-use palisade_core::ports::{BrowserSessions, Clock, Meter, Revocations, Store};
+use palisade_core::ports::{BrowserSessions, Clock, FirstVerified, Meter, Revocations, Store};
 use palisade_core::service::admit::{Admission, Authenticator};
 use palisade_core::service::clock::GuardedClock;
 use palisade_core::service::left_to_app::LeftToApp;
 use palisade_core::service::session_cookies::SessionCookies;
+use palisade_core::service::successor_uses::SuccessorUses;
 
 /// Everything that outlives a reload.
 pub(super) struct ProcessState {
@@ -40,6 +41,8 @@ pub(super) struct ProcessState {
     pub(super) issuer_clocks: Arc<Clocks>,
     /// The sessions behind cookies.
     pub(super) sessions: Arc<dyn BrowserSessions>,
+    /// Which refresh tokens were used since they replaced their parents.
+    pub(super) successors: Arc<SuccessorUses>,
     /// The tokens for the servers of apps.
     pub(super) app_tokens: Arc<AppTokens>,
     /// The audit of what routes leave to their apps.
@@ -71,7 +74,15 @@ impl ProcessState {
         issuers: &Arc<Issuers>,
     ) -> Result<proxy::gateway::Live, String> {
         let (ring, clocks) = (Arc::new(self.ring.clone()), Arc::clone(&self.issuer_clocks));
-        let verifier = TokenVerifier::new(&config.tokens, ring, Arc::clone(issuers), clocks, self.meter());
+        let first_verified = Arc::clone(&self.successors) as Arc<dyn FirstVerified>;
+        let verifier = TokenVerifier::new(
+            &config.tokens,
+            ring,
+            Arc::clone(issuers),
+            clocks,
+            self.meter(),
+            first_verified,
+        );
         let mut configured = config.routes.clone();
         if let Some(address) = self.demo {
             for route in &mut configured {

@@ -24,7 +24,7 @@ use super::{
 };
 use palisade_core::domain::account::Registration;
 use palisade_core::domain::password::{MIN_GUESSES, MOST_MIN_GUESSES, PasswordPolicy};
-use palisade_core::domain::session::Fingerprint;
+use palisade_core::domain::session::{Fingerprint, LONGEST_REPEAT, REPEAT_WINDOW};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// As `humantime` reads and writes it.
@@ -300,6 +300,7 @@ fn tokens(section: Section<'_>, public_url: &str) -> Tokens {
         algorithm,
         access_ttl: section.duration("access_ttl", access, Duration::from_secs(1)..=DAY),
         refresh_ttl: section.duration("refresh_ttl", DAY * 30, Duration::from_secs(1)..=DAY * 366),
+        refresh_repeat: section.duration("refresh_repeat", REPEAT_WINDOW, REPEAT_WINDOW..=LONGEST_REPEAT),
         leeway: section.duration(
             "leeway",
             Duration::from_secs(60),

@@ -204,6 +204,8 @@ pub struct Tokens {
     pub algorithm: Algorithm,
     pub access_ttl: Duration,
     pub refresh_ttl: Duration,
+    /// For how long the direct parent of a refresh token brings it while it was not used.
+    pub refresh_repeat: Duration,
     pub leeway: Duration,
     /// A key given from outside: a PEM private key, or the HS256 secret. `None`: a managed key ring.
     pub key: Option<SecretString>,

@@ -51,8 +51,8 @@ pub use self::store::{
     StoreError,
 };
 pub use self::tokens::{
-    AccessGrant, IssuerClocks, KeyInfo, KeyState, Keys, Revocations, SignError, Signed, Signer, Verified,
-    Verifier,
+    AccessGrant, FirstVerified, IssuerClocks, KeyInfo, KeyState, Keys, Revocations, SignError, Signed,
+    Signer, Verified, Verifier,
 };
 pub use self::upkeep::{Compacted, CompactionCounts, StoreStatus, Swept, Upgrade};
 

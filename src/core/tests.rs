@@ -113,6 +113,9 @@ mod service {
     mod session_uses {
         mod tests;
     }
+    mod successor_uses {
+        mod tests;
+    }
     mod unclaimed {
         mod tests;
     }

@@ -17,7 +17,7 @@ use palisade_core::domain::mail::{Letter, Mail};
 use palisade_core::domain::mail_cap::Caps;
 use palisade_core::domain::opaque::ServerKey;
 use palisade_core::domain::revocation::Target;
-use palisade_core::domain::session::{BrowserLifetimes, Device, Fingerprint, Lifetimes};
+use palisade_core::domain::session::{BrowserLifetimes, Device, Fingerprint, Lifetimes, REPEAT_WINDOW};
 use palisade_core::ports::{Clock, Devices, Store};
 use palisade_core::service::accounts::{AccountError, AccountPorts, AccountSettings, Accounts};
 use palisade_core::service::caller::{Client, Person};
@@ -107,6 +107,7 @@ fn world_of(
             absolute: Duration::from_secs(864_000),
             browser: BROWSER,
         },
+        refresh_repeat: REPEAT_WINDOW,
         max_sessions: 3,
         fingerprint: Fingerprint::Note,
         verification: palisade_core::domain::account::Verification::Link,

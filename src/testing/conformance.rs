@@ -95,6 +95,7 @@ pub fn session(user: u128, id: u128, expires: u64) -> Session {
         current: TokenHash::of(&id.to_be_bytes()),
         rekeyed: 0,
         rotated_at: UnixTime(1),
+        successor: Default::default(),
         browser: None,
         revision: 0,
     }

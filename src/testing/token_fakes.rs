@@ -20,7 +20,7 @@ use palisade_core::ports::{
     Verified, Verifier,
 };
 
-/// Signs with no key: `SUB.vVERSION`, and `.SESSION` when there is one.
+/// Signs with no key: `SUB.vVERSION`, then `.SESSION` and `.rPLACE` (of its refresh token) when there is one.
 pub struct FakeSigner;
 
 impl Signer for FakeSigner {
@@ -30,7 +30,8 @@ impl Signer for FakeSigner {
 
     fn access_token(&self, grant: &AccessGrant, ttl: Duration, now: UnixTime) -> Result<Signed, SignError> {
         let session = grant.session.as_ref().map(|session| format!(".{session}")).unwrap_or_default();
-        let token = format!("{}.v{}{session}", grant.subject, grant.version);
+        let place = grant.rotation.map(|place| format!(".r{place}")).unwrap_or_default();
+        let token = format!("{}.v{}{session}{place}", grant.subject, grant.version);
         Ok(Signed { token, token_id: "fake".to_owned(), expires_at: now.plus(ttl) })
     }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
-use super::claims::HOST_CLAIM;
+use super::claims::{HOST_CLAIM, ROTATION_CLAIM};
 use super::identity::Identity;
 use super::session::SessionId;
 use super::time::UnixTime;
@@ -22,7 +22,7 @@ pub const LONGEST: Duration = Duration::from_secs(5 * 60);
 const MARGIN: u32 = 5;
 
 /// The claims that each token has of its own (RFC 9068 §2.2): those of the credential are replaced.
-pub const REPLACED: [&str; 6] = ["aud", "client_id", "exp", "iat", "jti", "nbf"];
+pub const REPLACED: [&str; 7] = ["aud", "client_id", "exp", "iat", "jti", "nbf", ROTATION_CLAIM];
 
 /// Which APIs the tokens of a route are for, and which app presents them.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -20,6 +20,10 @@ const EXACT: f64 = 9_007_199_254_740_992.0;
 /// no native endpoint.
 pub const HOST_CLAIM: &str = "palisade_host";
 
+/// The claim of an access token that says with which refresh token of its session it came: the place in the row. Only where
+/// `tokens.refresh_repeat` is longer than ten seconds; it is for the gateway alone.
+pub const ROTATION_CLAIM: &str = "palisade_rotation";
+
 /// The claim of an account's user name (OpenID Connect Core §5.1).
 pub const USERNAME_CLAIM: &str = "preferred_username";
 
@@ -30,7 +34,7 @@ pub const GROUPS_CLAIM: &str = "groups";
 /// (RFC 7519 §4.1, RFC 9068 §2.2, RFC 7662), its subject and how they signed in (OpenID Connect Core §2), the actor
 /// that it was delegated to (RFC 8693 §4), its key confirmation (RFC 7800), and that it is an event (RFC 8417).
 /// `name` is the account's to set.
-const RESERVED: [&str; 36] = [
+const RESERVED: [&str; 37] = [
     "iss",
     "aud",
     "sub",
@@ -67,6 +71,7 @@ const RESERVED: [&str; 36] = [
     USERNAME_CLAIM,
     GROUPS_CLAIM,
     HOST_CLAIM,
+    ROTATION_CLAIM,
 ];
 
 /// Whether a claim of this name is the gateway's to set, in any case: some readers ignore it.

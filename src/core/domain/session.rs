@@ -1,8 +1,9 @@
 //! Sessions: a sign-in on one device, and the row of refresh tokens that keeps it alive (refresh token rotation).
 //!
 //! Each use of a refresh token replaces it (RFC 9700 §4.14). The direct parent of the present token gets the same
-//! successor again for [`REPEAT_WINDOW`]; any older one is a replay: the client and an attacker both hold a token of
-//! the row, and the session ends.
+//! successor again for [`REPEAT_WINDOW`], and, where the operator allows it, for longer as long as no use of that
+//! successor is known ([`SuccessorUse`]); any older one is a replay: the client and an attacker both hold a token of the
+//! row, and the session ends.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -20,6 +21,24 @@ use super::time::UnixTime;
 /// How long the direct parent of the present token still brings the present one: a lost answer, or two
 /// tabs of one browser.
 pub const REPEAT_WINDOW: Duration = Duration::from_secs(10);
+
+/// The longest time that an operator may allow in place of [`REPEAT_WINDOW`] (`tokens.refresh_repeat`).
+pub const LONGEST_REPEAT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What is known of the use of the present refresh token and of the access tokens that came with it: whether its direct
+/// parent may still bring it, once [`REPEAT_WINDOW`] is over.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SuccessorUse {
+    /// Its use was not looked for: it replaced its parent while nothing longer than [`REPEAT_WINDOW`] was allowed, or
+    /// under an earlier program. It counts as used.
+    #[default]
+    Untracked,
+    /// No use was seen. Its access tokens say the place in the row ([`super::claims::ROTATION_CLAIM`]).
+    Unused,
+    /// It was presented, or an access token that came with it was verified.
+    Used,
+}
 
 /// How many places in the row an old token is followed to the present one: some milliseconds of work. A session that is
 /// refreshed every half an hour has fewer in its 90 days.
@@ -136,6 +155,9 @@ pub struct Session {
     pub rekeyed: u32,
     /// When the present token replaced its parent.
     pub rotated_at: UnixTime,
+    /// Whether the present token was used since.
+    #[serde(default, skip_serializing_if = "is_untracked")]
+    pub successor: SuccessorUse,
     /// Of a session that travels in a cookie. It has no refresh token: [`Session::current`] is of fresh randomness.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub browser: Option<BrowserSession>,
@@ -148,8 +170,9 @@ pub struct Session {
 pub enum Presented {
     /// The present one: the session as it is after the rotation, and the token that replaces it.
     Rotated(Box<Session>, RefreshToken),
-    /// The direct parent, within the window: the present token again; nothing changes.
-    Repeated(RefreshToken),
+    /// The direct parent: the present token again; nothing changes. `is_late`: after [`REPEAT_WINDOW`], because no use
+    /// of the successor is known.
+    Repeated { successor: RefreshToken, is_late: bool },
     /// Replay: a token that was replaced long ago. An attacker may hold a copy: end the session.
     Reused,
     /// The session has ended by itself.
@@ -159,13 +182,15 @@ pub enum Presented {
 }
 
 impl Session {
-    /// Decides about `token`, which was read by [`ServerKey::read`] and names this session.
+    /// Decides about `token`, which was read by [`ServerKey::read`] and names this session. `repeat`: for how long the
+    /// direct parent may bring a successor that was not used (`tokens.refresh_repeat`), at least [`REPEAT_WINDOW`].
     #[must_use]
     pub fn present(
         &self,
         token: &RefreshToken,
         key: &ServerKey,
         lifetimes: Lifetimes,
+        repeat: Duration,
         now: UnixTime,
     ) -> Presented {
         if (token.user, token.session) != (self.user, self.id) {
@@ -190,6 +215,10 @@ impl Session {
             session.generation = next.generation;
             session.current = next.hash();
             session.rotated_at = now;
+            session.successor = match repeat > REPEAT_WINDOW {
+                true => SuccessorUse::Unused,
+                false => SuccessorUse::Untracked,
+            };
             session.last_used_at = now;
             session.expires_at = now.plus(lifetimes.sliding).min(self.last_end(lifetimes));
             return Presented::Rotated(Box::new(session), next);
@@ -205,14 +234,33 @@ impl Session {
         let mut successors = key.keys().map(|one| key.successor_by(one, token));
         let successor =
             successors.find(|next| next.generation == self.generation && next.hash().is(&self.current));
-        // A clock that was set back must not open the window again for longer than it is.
-        if let Some(successor) = successor
-            && self.rotated_at <= now.plus(REPEAT_WINDOW)
-            && now <= self.rotated_at.plus(REPEAT_WINDOW)
-        {
-            return Presented::Repeated(successor);
+        let Some(successor) = successor else { return Presented::Reused };
+        // A clock that was set back must not open a window again: ten seconds of it are the most that either gains.
+        if self.rotated_at > now.plus(REPEAT_WINDOW) {
+            return Presented::Reused;
         }
-        Presented::Reused
+        if now <= self.rotated_at.plus(REPEAT_WINDOW) {
+            return Presented::Repeated { successor, is_late: false };
+        }
+        match self.successor {
+            SuccessorUse::Unused if now <= self.rotated_at.plus(repeat) => {
+                Presented::Repeated { successor, is_late: true }
+            }
+            _ => Presented::Reused,
+        }
+    }
+
+    /// Whether `token` is the present one of this session, whatever has become of the session.
+    #[must_use]
+    pub fn is_present(&self, token: &RefreshToken) -> bool {
+        (token.user, token.session, token.generation) == (self.user, self.id, self.generation)
+            && token.hash().is(&self.current)
+    }
+
+    /// The place in the row that access tokens of this session say, where it matters whether they are used.
+    #[must_use]
+    pub fn told_rotation(&self) -> Option<u32> {
+        (self.successor != SuccessorUse::Untracked).then_some(self.generation)
     }
 
     /// Whether `token`, secret included, is the present one of this session or one that it has replaced. Of one that
@@ -289,6 +337,11 @@ fn is_zero(place: &u32) -> bool {
     *place == 0
 }
 
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_untracked(successor: &SuccessorUse) -> bool {
+    *successor == SuccessorUse::Untracked
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -328,6 +381,7 @@ mod tests {
             current: token.hash(),
             rekeyed: 0,
             rotated_at: NOW,
+            successor: SuccessorUse::Untracked,
             browser: None,
             revision: 0,
         };
@@ -344,7 +398,7 @@ mod tests {
         key: &ServerKey,
         now: UnixTime,
     ) -> (Session, RefreshToken) {
-        match session.present(token, key, LIVES, now) {
+        match session.present(token, key, LIVES, REPEAT_WINDOW, now) {
             Presented::Rotated(session, token) => (*session, token),
             other => panic!("{other:?}"),
         }
@@ -355,12 +409,12 @@ mod tests {
         let (key, session, token) = start();
         let (session, next) = rotated(&session, &token, &key, after(100));
         for at in [100, 105, 110] {
-            match session.present(&token, &key, LIVES, after(at)) {
-                Presented::Repeated(again) => assert!(again.hash().is(&next.hash())),
+            match session.present(&token, &key, LIVES, REPEAT_WINDOW, after(at)) {
+                Presented::Repeated { successor: again, .. } => assert!(again.hash().is(&next.hash())),
                 other => panic!("{other:?}"),
             }
         }
-        assert!(matches!(session.present(&token, &key, LIVES, after(111)), Presented::Reused));
+        assert!(matches!(session.present(&token, &key, LIVES, REPEAT_WINDOW, after(111)), Presented::Reused));
     }
 
     #[test]
@@ -368,21 +422,83 @@ mod tests {
         let (key, session, token) = start();
         let (session, next) = rotated(&session, &token, &key, after(1));
         let (session, _) = rotated(&session, &next, &key, after(2));
-        assert!(matches!(session.present(&token, &key, LIVES, after(2)), Presented::Reused));
-        assert!(matches!(session.present(&next, &key, LIVES, after(2)), Presented::Repeated(_)));
+        assert!(matches!(session.present(&token, &key, LIVES, REPEAT_WINDOW, after(2)), Presented::Reused));
+        assert!(matches!(
+            session.present(&next, &key, LIVES, REPEAT_WINDOW, after(2)),
+            Presented::Repeated { is_late: false, .. }
+        ));
+    }
+
+    #[test]
+    fn a_late_repeat_is_for_a_tracked_successor_without_a_use() {
+        const LATE: Duration = Duration::from_secs(600);
+        let (key, session, token) = start();
+        let Presented::Rotated(session, next) = session.present(&token, &key, LIVES, LATE, after(100)) else {
+            panic!()
+        };
+        assert_eq!((session.successor, session.told_rotation()), (SuccessorUse::Unused, Some(1)));
+        assert!(session.is_present(&next) && !session.is_present(&token));
+        let used = Session { successor: SuccessorUse::Used, ..(*session).clone() };
+        let untracked = Session { successor: SuccessorUse::Untracked, ..(*session).clone() };
+        assert_eq!((used.told_rotation(), untracked.told_rotation()), (Some(1), None));
+        for (at, of_unused, of_others) in [
+            (89, None, None),
+            (90, Some(false), Some(false)),
+            (110, Some(false), Some(false)),
+            (111, Some(true), None),
+            (700, Some(true), None),
+            (701, None, None),
+        ] {
+            for (session, expected) in [(&*session, of_unused), (&used, of_others), (&untracked, of_others)] {
+                let seen = match session.present(&token, &key, LIVES, LATE, after(at)) {
+                    Presented::Repeated { successor, is_late } if successor.hash().is(&next.hash()) => {
+                        Some(is_late)
+                    }
+                    Presented::Reused => None,
+                    other => panic!("{other:?}"),
+                };
+                assert_eq!(seen, expected, "{at} {:?}", session.successor);
+            }
+        }
+        // Of the setting in force, and not of the one that it was rotated under.
+        let strict = session.present(&token, &key, LIVES, REPEAT_WINDOW, after(111));
+        assert!(matches!(strict, Presented::Reused));
+        let (again, _) = rotated(&session, &next, &key, after(200));
+        assert_eq!(again.successor, SuccessorUse::Untracked);
+        let (grandparent, key_of) = (session.present(&next, &key, LIVES, LATE, after(200)), &key);
+        let Presented::Rotated(session, _) = grandparent else { panic!() };
+        assert!(matches!(session.present(&token, key_of, LIVES, LATE, after(201)), Presented::Reused));
+    }
+
+    #[test]
+    fn records_of_earlier_programs_count_as_used() {
+        let (_, session, _) = start();
+        let written = serde_json::to_value(&session).unwrap();
+        assert!(written.get("successor").is_none(), "an earlier program reads what is not tracked");
+        let read: Session = serde_json::from_value(written).unwrap();
+        assert_eq!(read.successor, SuccessorUse::Untracked);
     }
 
     #[test]
     fn use_keeps_it_alive_and_the_absolute_limit_ends_it() {
         let (key, session, token) = start();
-        assert!(matches!(session.present(&token, &key, LIVES, after(1000)), Presented::Expired));
+        assert!(matches!(
+            session.present(&token, &key, LIVES, REPEAT_WINDOW, after(1000)),
+            Presented::Expired
+        ));
         let (session, token) = rotated(&session, &token, &key, after(999));
         assert_eq!(session.expires_at, after(1999));
         let (session, token) = rotated(&session, &token, &key, after(1998));
         assert_eq!(session.expires_at, after(2500));
-        assert!(matches!(session.present(&token, &key, LIVES, after(2500)), Presented::Expired));
+        assert!(matches!(
+            session.present(&token, &key, LIVES, REPEAT_WINDOW, after(2500)),
+            Presented::Expired
+        ));
         let shorter = Lifetimes { absolute: Duration::from_secs(2000), ..LIVES };
-        assert!(matches!(session.present(&token, &key, shorter, after(2000)), Presented::Expired));
+        assert!(matches!(
+            session.present(&token, &key, shorter, REPEAT_WINDOW, after(2000)),
+            Presented::Expired
+        ));
     }
 
     #[test]
@@ -390,11 +506,11 @@ mod tests {
         let (key, session, _) = start();
         let (user, id) = (session.user, session.id);
         let forged = key.first(user, id, Zeroizing::new([8; 32]));
-        assert!(matches!(session.present(&forged, &key, LIVES, NOW), Presented::Unknown));
+        assert!(matches!(session.present(&forged, &key, LIVES, REPEAT_WINDOW, NOW), Presented::Unknown));
         let other = key.first(user, SessionId(Uuid::from_u128(3)), Zeroizing::new([7; 32]));
-        assert!(matches!(session.present(&other, &key, LIVES, NOW), Presented::Unknown));
+        assert!(matches!(session.present(&other, &key, LIVES, REPEAT_WINDOW, NOW), Presented::Unknown));
         let ahead = key.successor(&key.first(user, id, Zeroizing::new([7; 32])));
-        assert!(matches!(session.present(&ahead, &key, LIVES, NOW), Presented::Unknown));
+        assert!(matches!(session.present(&ahead, &key, LIVES, REPEAT_WINDOW, NOW), Presented::Unknown));
     }
 
     #[test]
@@ -413,7 +529,7 @@ mod tests {
             let mut forged = key.first(first.user, first.session, Zeroizing::new([8; 32]));
             forged.generation = one.generation;
             assert!(!session.knows(&forged, &key), "{}", one.generation);
-            let presented = session.present(&forged, &key, LIVES, after(100));
+            let presented = session.present(&forged, &key, LIVES, REPEAT_WINDOW, after(100));
             assert!(matches!(presented, Presented::Unknown), "{}: {presented:?}", one.generation);
         }
         let stranger = Session { id: SessionId(Uuid::from_u128(9)), ..session.clone() };
@@ -440,13 +556,21 @@ mod tests {
         // The answer was lost, and a new key came in front before the client asked again.
         let both = ring(2, &[1]);
         let parent = again(&zero, &old, &both);
-        let Presented::Repeated(same) = session.present(&parent, &both, LIVES, after(5)) else { panic!() };
+        let Presented::Repeated { successor: same, .. } =
+            session.present(&parent, &both, LIVES, REPEAT_WINDOW, after(5))
+        else {
+            panic!()
+        };
         assert!(same.hash().is(&one.hash()));
         // Its successor is of the new key, and the row goes on without the former one.
         let held = again(&same, &both, &both);
         let (session, two) = rotated(&session, &held, &both, after(20));
         assert_eq!(session.rekeyed, 2);
-        let Presented::Repeated(same) = session.present(&held, &both, LIVES, after(25)) else { panic!() };
+        let Presented::Repeated { successor: same, .. } =
+            session.present(&held, &both, LIVES, REPEAT_WINDOW, after(25))
+        else {
+            panic!()
+        };
         assert!(same.hash().is(&two.hash()));
         let new = ring(2, &[]);
         let (session, three) = rotated(&session, &again(&two, &both, &new), &new, after(40));
@@ -455,7 +579,10 @@ mod tests {
         for (copy, by) in [(&zero, &old), (&one, &old), (&two, &both)] {
             let copy = again(copy, by, &both);
             assert!(session.knows(&copy, &both));
-            assert!(matches!(session.present(&copy, &both, LIVES, after(60)), Presented::Reused));
+            assert!(matches!(
+                session.present(&copy, &both, LIVES, REPEAT_WINDOW, after(60)),
+                Presented::Reused
+            ));
         }
         // With another secret under the same head, none is.
         let mut forged = both.first(session.user, session.id, Zeroizing::new([8; 32]));
@@ -469,13 +596,16 @@ mod tests {
         assert!(session.knows(&again(&one, &old, &third), &third));
         assert!(session.knows(&again(&two, &both, &third), &third));
         let present = again(&three, &new, &third);
-        assert!(matches!(session.present(&present, &third, LIVES, after(60)), Presented::Rotated(..)));
+        assert!(matches!(
+            session.present(&present, &third, LIVES, REPEAT_WINDOW, after(60)),
+            Presented::Rotated(..)
+        ));
     }
 
     #[test]
     fn a_clock_set_back_does_not_open_the_window_for_long() {
         let (key, session, token) = start();
         let (session, _) = rotated(&session, &token, &key, after(500));
-        assert!(matches!(session.present(&token, &key, LIVES, after(100)), Presented::Reused));
+        assert!(matches!(session.present(&token, &key, LIVES, REPEAT_WINDOW, after(100)), Presented::Reused));
     }
 }

@@ -71,6 +71,13 @@ impl Verified {
     }
 }
 
+/// Hears of access tokens of ours that were verified and not in the cache of verified tokens.
+pub trait FirstVerified: Send + Sync {
+    /// Notes that a token which says `identity` was found good. Called on the request path: never blocks and never does
+    /// I/O.
+    fn passed(&self, identity: &Identity);
+}
+
 /// Decides whether a token is what it says.
 #[async_trait]
 pub trait Verifier: Send + Sync {
@@ -107,6 +114,8 @@ pub struct AccessGrant {
     pub scopes: Vec<String>,
     /// The one host whose routes it is good for ([`HOST_CLAIM`]); `None`: it is good wherever our tokens are.
     pub host: Option<String>,
+    /// The place of the refresh token that it came with ([`crate::domain::claims::ROTATION_CLAIM`]).
+    pub rotation: Option<u32>,
     /// Further claims. One that is the gateway's to set is not said ([`crate::domain::claims::is_reserved`]).
     pub extra: Map<String, Value>,
 }

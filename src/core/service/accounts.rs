@@ -15,6 +15,7 @@ use super::leases::Leases;
 use super::noted::About;
 use super::retry::{Decision, retry_on_conflict};
 use super::session_uses::SessionUses;
+use super::successor_uses::SuccessorUses;
 use crate::domain::account::{Registration, User, UserId, Verification};
 use crate::domain::audit::{Action, Outcome};
 use crate::domain::binding::{Forms, VerifiedLately};
@@ -49,6 +50,9 @@ pub struct AccountSettings {
     pub longest_token: usize,
     /// The life of a session.
     pub lifetimes: Lifetimes,
+    /// For how long the direct parent of a refresh token may bring it while it was not used; at least
+    /// [`crate::domain::session::REPEAT_WINDOW`].
+    pub refresh_repeat: Duration,
     /// Sessions of one account at once; those end that were not used for longest.
     pub max_sessions: usize,
     pub fingerprint: Fingerprint,
@@ -199,6 +203,8 @@ pub struct Accounts {
     pub(super) settings: AccountSettings,
     /// The uses of sessions in cookies that are not written yet.
     pub(super) uses: Arc<SessionUses>,
+    /// The uses of refresh tokens, and of what came with them, that are not written yet.
+    pub(super) successors: Arc<SuccessorUses>,
     /// The registration forms that were sent lately.
     pub(super) forms: Arc<Mutex<Forms>>,
     /// The registrations that were verified lately.
@@ -224,6 +230,7 @@ impl Accounts {
             holder,
         } = ports;
         let leases = Leases::new(Arc::clone(&store), holder);
+        let successors = Arc::new(SuccessorUses::new(Arc::clone(&clock)));
         Accounts {
             store,
             leases,
@@ -238,6 +245,7 @@ impl Accounts {
             outbox,
             settings,
             uses: Arc::default(),
+            successors,
             forms: Arc::default(),
             verified_lately: Arc::default(),
             tasks: Arc::default(),

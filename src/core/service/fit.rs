@@ -49,6 +49,7 @@ impl Accounts {
             generation: u64::MAX,
             scopes: user.scopes.clone(),
             host: None,
+            rotation: Some(u32::MAX),
             extra,
         };
         let (ttl, longest) = (self.settings.access_ttl, self.settings.longest_token);

@@ -42,6 +42,7 @@ pub mod session_uses;
 pub mod sessions;
 pub mod sign_in;
 pub mod storage;
+pub mod successor_uses;
 pub mod tasks;
 pub mod unclaimed;
 pub mod user_edit;

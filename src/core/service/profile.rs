@@ -16,7 +16,7 @@ use crate::domain::mail::{Facts, Letter};
 use crate::domain::opaque::RefreshToken;
 use crate::domain::password::Requirements;
 use crate::domain::revocation::Versions;
-use crate::domain::session::{BrowserSession, Session, SessionId};
+use crate::domain::session::{BrowserSession, Session, SessionId, SuccessorUse};
 use crate::domain::task::Work;
 use crate::ports::{Change, Limited};
 
@@ -246,6 +246,7 @@ impl Accounts {
             current: token.hash(),
             rekeyed: 0,
             rotated_at: now,
+            successor: SuccessorUse::Untracked,
             revision: 0,
             ..session.clone()
         };

@@ -10,13 +10,14 @@ use crate::domain::account::User;
 use crate::domain::audit::{Action, Outcome};
 use crate::domain::opaque::RefreshToken;
 use crate::domain::revocation::Versions;
-use crate::domain::session::{Fingerprint, Presented, Session};
+use crate::domain::session::{Fingerprint, Presented, Session, SuccessorUse};
 use crate::domain::trusted_time::NEAR;
 use crate::ports::{Change, Limited};
 
 impl Accounts {
-    /// Rotates. The same token within ten seconds brings the same successor; one that was replaced longer
-    /// ago ends the session.
+    /// Rotates. The same token within ten seconds brings the same successor, and for as long as
+    /// [`super::accounts::AccountSettings::refresh_repeat`] while that was not used; one that was replaced longer ago
+    /// ends the session.
     ///
     /// # Errors
     /// [`AccountError::InvalidRefreshToken`] for every token that is not good;
@@ -55,6 +56,11 @@ impl Accounts {
                 note(Action::Refresh, Outcome::Denied, about().because("begun_in_the_future"));
                 return Err(AccountError::InvalidRefreshToken);
             }
+            let session = self.successors.apply(session);
+            if session.successor == SuccessorUse::Unused && session.is_present(&presented) {
+                // Before anything else can fail: whatever becomes of this request, its sender has the token.
+                self.successors.note(session.user, session.id, session.generation);
+            }
             let user = self.store.user(session.user).await?.ok_or(AccountError::InvalidRefreshToken)?;
             if let Err(error) = may_sign_in(&user, self.now()) {
                 note(Action::Refresh, Outcome::Denied, about().because(barred(&user, &error)));
@@ -62,8 +68,9 @@ impl Accounts {
             }
             let device = self.devices.device(client.user_agent.as_deref(), client.address);
             let is_other = device.fingerprint != session.device.fingerprint;
-            let decided = session.present(&presented, &self.key, self.settings.lifetimes, self.now());
-            let is_good = matches!(decided, Presented::Repeated(_) | Presented::Rotated(..));
+            let (lives, repeat) = (self.settings.lifetimes, self.settings.refresh_repeat);
+            let decided = session.present(&presented, &self.key, lives, repeat, self.now());
+            let is_good = matches!(decided, Presented::Repeated { .. } | Presented::Rotated(..));
             if is_good && is_other && self.settings.fingerprint == Fingerprint::Refuse {
                 let ending = self.ending(&session, "another device");
                 self.commit_by(&source, ending.into()).await?;
@@ -72,8 +79,13 @@ impl Accounts {
             }
             let is_over = matches!(decided, Presented::Expired);
             match decided {
-                Presented::Repeated(next) => {
-                    Ok(Decision::Unchanged(Rotation { version, user, session, next, noted: None }))
+                Presented::Repeated { successor: next, is_late } => {
+                    // One within the window has the event of its rotation.
+                    let noted = is_late.then(|| match is_other {
+                        true => about().because("repeated_late").with("device_changed", true),
+                        false => about().because("repeated_late"),
+                    });
+                    Ok(Decision::Unchanged(Rotation { version, user, session, next, noted }))
                 }
                 Presented::Rotated(mut rotated, next) => {
                     rotated.device = device;
@@ -100,6 +112,10 @@ impl Accounts {
         };
         let Rotation { version, user, session, next, noted } =
             self.retry_on_conflict(&source, decide).await?;
+        // What it replaced needs no note any more.
+        if let Some(place) = session.generation.checked_sub(1) {
+            self.successors.forget((session.user, session.id), place);
+        }
         if let Some(about) = noted {
             note(Action::Refresh, Outcome::Success, about);
         }
@@ -113,7 +129,6 @@ struct Rotation {
     user: User,
     session: Session,
     next: RefreshToken,
-    /// The audit event; `None` for a token that was repeated within the grace time: its rotation has an event
-    /// already.
+    /// The audit event; `None` for a token that was repeated within ten seconds: its rotation has an event already.
     noted: Option<About>,
 }

@@ -109,11 +109,22 @@ impl Accounts {
         Arc::clone(&self.uses)
     }
 
-    /// Writes uses as they become due, until `closing`, and then all that are left.
+    /// Writes uses as they become due, those of refresh tokens ([`super::successor_uses`]) too, until `closing`, and then
+    /// all that are left.
     pub async fn write_session_uses(&self, closing: CancellationToken) {
         let woken = Notify::new();
         let worker = Worker { what: "uses of sessions", woken: &woken, closing: &closing };
-        worker.run(|| self.write_due_uses()).await;
+        let pass = || async {
+            self.write_successor_uses().await?;
+            self.write_due_uses().await
+        };
+        worker.run(pass).await;
+        if let Err(error) = self.write_successor_uses().await {
+            tracing::warn!(
+                %error,
+                "the last uses of refresh tokens were not written; their parents may bring them once more"
+            );
+        }
         if let Err(error) = self.write_uses(true).await {
             tracing::warn!(%error, "the last uses of sessions were not written; some may end sooner");
         }

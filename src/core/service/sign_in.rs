@@ -21,7 +21,7 @@ use crate::domain::credential::MAX_TOKEN_BYTES;
 use crate::domain::mail::Letter;
 use crate::domain::opaque::RefreshToken;
 use crate::domain::revocation::Versions;
-use crate::domain::session::{Device, Session, SessionId};
+use crate::domain::session::{Device, Session, SessionId, SuccessorUse};
 use crate::domain::time::UnixTime;
 use crate::ports::{AccessGrant, Change, SignError};
 
@@ -236,6 +236,7 @@ impl Accounts {
             current: token.hash(),
             rekeyed: 0,
             rotated_at: now,
+            successor: SuccessorUse::Untracked,
             browser: remember.map(|remember| self.browser_session(remember)),
             revision: 0,
         };
@@ -305,6 +306,7 @@ impl Accounts {
             generation: version.generation,
             scopes: scopes.clone(),
             host: None,
+            rotation: session.told_rotation(),
             extra,
         }
     }

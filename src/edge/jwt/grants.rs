@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use palisade_core::domain::claims::{GROUPS_CLAIM, HOST_CLAIM, USERNAME_CLAIM, is_reserved};
+use palisade_core::domain::claims::{GROUPS_CLAIM, HOST_CLAIM, ROTATION_CLAIM, USERNAME_CLAIM, is_reserved};
 use palisade_core::domain::time::UnixTime;
 use palisade_core::ports::AccessGrant;
 
@@ -43,6 +43,9 @@ pub(super) fn claims(
     }
     if let Some(host) = &grant.host {
         set(HOST_CLAIM, json!(host));
+    }
+    if let Some(place) = grant.rotation {
+        set(ROTATION_CLAIM, json!(place));
     }
     if !grant.scopes.is_empty() {
         set("scope", json!(grant.scopes.join(" ")));

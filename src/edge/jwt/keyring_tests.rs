@@ -30,6 +30,7 @@ fn tokens(algorithm: Algorithm) -> Tokens {
         algorithm,
         access_ttl: Duration::from_secs(1800),
         refresh_ttl: Duration::from_secs(86_400),
+        refresh_repeat: Duration::from_secs(10),
         leeway: Duration::from_secs(60),
         key: None,
         cache_entries: 10,

@@ -21,7 +21,7 @@ use crate::config::Tokens;
 use palisade_core::domain::identity::Identity;
 use palisade_core::domain::time::UnixTime;
 use palisade_core::domain::verdict::TokenFault;
-use palisade_core::ports::{Meter, Verified, Verifier};
+use palisade_core::ports::{FirstVerified, Meter, Verified, Verifier};
 
 /// The gateway's verifier. A reload makes a new one, and with it an empty cache.
 pub struct TokenVerifier {
@@ -33,6 +33,7 @@ pub struct TokenVerifier {
     clocks: Arc<Clocks>,
     cache: TokenCache,
     meter: Arc<dyn Meter>,
+    first_verified: Arc<dyn FirstVerified>,
 }
 
 impl TokenVerifier {
@@ -44,6 +45,7 @@ impl TokenVerifier {
         issuers: Arc<Issuers>,
         clocks: Arc<Clocks>,
         meter: Arc<dyn Meter>,
+        first_verified: Arc<dyn FirstVerified>,
     ) -> TokenVerifier {
         TokenVerifier {
             issuer: Arc::from(tokens.issuer.as_str()),
@@ -54,6 +56,7 @@ impl TokenVerifier {
             clocks,
             cache: TokenCache::new(tokens.cache_entries, tokens.leeway),
             meter,
+            first_verified,
         }
     }
 
@@ -74,7 +77,9 @@ impl TokenVerifier {
                 email_trusted: false,
                 leeway: self.leeway,
             };
-            return claims::identity(claims, expect, now);
+            let identity = claims::identity(claims, expect, now)?;
+            self.first_verified.passed(&identity);
+            return Ok(identity);
         }
         let external = self.issuers.get(issuer).ok_or(TokenFault::Issuer)?;
         if !external.algorithms().contains(&compact.header.algorithm) {

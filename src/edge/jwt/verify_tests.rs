@@ -1,5 +1,6 @@
 //! The classes of hostile tokens, table by table, and the RFCs' own vectors.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use base64::Engine;
@@ -67,12 +68,23 @@ impl Fetch for Source {
     }
 }
 
+/// The subjects of the tokens that were verified for the first time.
+#[derive(Default)]
+struct Firsts(Mutex<Vec<String>>);
+
+impl FirstVerified for Firsts {
+    fn passed(&self, identity: &Identity) {
+        self.0.lock().unwrap().push(identity.subject.clone());
+    }
+}
+
 struct House {
     verifier: TokenVerifier,
     ring: Arc<SigningKeyRing>,
     issuers: Arc<Issuers>,
     source: Arc<Source>,
     theirs: SigningKey,
+    firsts: Arc<Firsts>,
     _folder: tempfile::TempDir,
 }
 
@@ -83,6 +95,7 @@ async fn house() -> House {
         algorithm: Algorithm::EdDsa,
         access_ttl: Duration::from_secs(1800),
         refresh_ttl: Duration::from_secs(86_400),
+        refresh_repeat: Duration::from_secs(10),
         leeway: Duration::from_secs(60),
         key: None,
         cache_entries: 100,
@@ -109,8 +122,10 @@ async fn house() -> House {
     let issuers = Arc::new(Issuers::new(&[issuer], Asker::new(fetch, Arc::clone(&meter), clock, None)));
     issuers.refresh_all().await;
     let clocks = Arc::new(Clocks::open(folder.path()).unwrap());
-    let verifier = TokenVerifier::new(&tokens, Arc::clone(&ring), Arc::clone(&issuers), clocks, meter);
-    House { verifier, ring, issuers, source, theirs, _folder: folder }
+    let firsts = Arc::new(Firsts::default());
+    let verifier =
+        TokenVerifier::new(&tokens, Arc::clone(&ring), Arc::clone(&issuers), clocks, meter, firsts.clone());
+    House { verifier, ring, issuers, source, theirs, firsts, _folder: folder }
 }
 
 impl House {
@@ -168,9 +183,12 @@ async fn good_tokens_of_both_kinds_are_verified_and_remembered() {
     verify_at(NOW).unwrap();
     let end = UnixTime(first.identity.expires_at.0 + 60);
     assert_eq!(house.verifier.verify(&ours, end).err(), Some(TokenFault::Expired), "even from the cache");
+    // Once for each token of ours, and not again from the cache.
+    assert_eq!(*house.firsts.0.lock().unwrap(), ["u1"]);
     for typ in ["JWT", "at+jwt", "AT+JWT"] {
         assert_eq!(house.fault(&house.theirs.sign(typ, &claims(json!({}))).unwrap()), None, "{typ}");
     }
+    assert_eq!(house.firsts.0.lock().unwrap().len(), 1, "of tokens of others it is not told");
 }
 
 #[tokio::test]

@@ -202,6 +202,7 @@ async fn session(world: &ConnectionsWorld) -> Person {
         current: TokenHash::of(b"x"),
         rekeyed: 0,
         rotated_at: now,
+        successor: Default::default(),
         browser: None,
         revision: 0,
     };

@@ -217,8 +217,8 @@ async fn login(
 
 /// Exchange a refresh token for the next one and a fresh access token.
 ///
-/// The same token brings the same successor for ten seconds. One that was replaced longer ago is a replay and ends
-/// the session: an attacker may hold a copy.
+/// The same token brings the same successor for ten seconds, and for `tokens.refresh_repeat` while that was not used.
+/// One that was replaced longer ago is a replay and ends the session: an attacker may hold a copy.
 #[utoipa::path(post, path = "/refresh", tag = "Sign-in",
     request_body = Refresh,
     responses((status = 200, body = Tokens, description = "The next tokens of the session.")),
