@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use crate::edge::entropy::SystemEntropy;
 use crate::edge::passwords;
-use palisade_core::domain::password::MAX_BYTES;
+use palisade_core::domain::password::{MAX_BYTES, normalized};
 
 /// Hashes the password on standard input.
 pub(super) fn run(cost: u32) -> Result<String, String> {
@@ -19,7 +19,7 @@ pub(super) fn run(cost: u32) -> Result<String, String> {
     if text.is_empty() {
         return Err("there is no password on standard input".to_owned());
     }
-    if text.len() > MAX_BYTES || text.contains('\0') {
+    if text.len() > MAX_BYTES || normalized(text).len() > MAX_BYTES || text.contains('\0') {
         return Err(format!("a password has at most {MAX_BYTES} bytes and no NUL"));
     }
     Ok(passwords::hash_now(text, cost, &SystemEntropy).0)

@@ -37,6 +37,7 @@ pub const ROOMS: &[Room] = &[
             "sha2",
             "subtle",
             "thiserror",
+            "unicode_normalization",
             "uuid",
             "zeroize",
         ],

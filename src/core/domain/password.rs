@@ -1,20 +1,78 @@
 //! What a password must be.
 //!
-//! Length is counted in Unicode characters, as NIST SP 800-63B §3.1.1.2 asks. The bytes themselves are taken as they
-//! are given, at setting and at checking alike: hashes that were imported were made from the bytes that their makers
-//! were given, and a form that we chose for them (NFC, say) would refuse the right password of an account that was
-//! made elsewhere. The same password, typed on the same keyboard, gives the same bytes.
+//! Length is counted in Unicode characters, and a password is brought into NFC before it is judged or hashed, as NIST SP
+//! 800-63B-4 §3.1.1.2 asks: two keyboards that write `é` in different ways then type the same password ([`normalized`]).
+//! Hashes of earlier programs and of other makers were made from the bytes as they were typed, so a password in another
+//! form is held against a hash in both ([`check_both`]).
 //!
 //! Nothing here keeps a copy of a password that is not overwritten, and no message holds one.
 
+use std::borrow::Cow;
+
 use serde::{Serialize, Serializer};
-use zeroize::Zeroizing;
+use unicode_normalization::{UnicodeNormalization, is_nfc};
+use zeroize::{Zeroize, Zeroizing};
 
 use super::email::EmailAddress;
 
 /// The longest password that is taken, in bytes: long enough for any sentence, short enough that checking one costs
 /// little.
 pub const MAX_BYTES: usize = 1024;
+
+/// The most bytes that NFC makes of one byte (Unicode Standard Annex #15, §9).
+const NFC_GROWTH: usize = 3;
+
+/// A password in NFC, the form that is judged and hashed. What was made for it is overwritten when it is dropped.
+#[derive(Debug)]
+pub struct Normalized<'a>(Cow<'a, str>);
+
+impl Normalized<'_> {
+    /// Whether it was typed in another form.
+    #[must_use]
+    pub fn is_changed(&self) -> bool {
+        matches!(self.0, Cow::Owned(_))
+    }
+}
+
+impl std::ops::Deref for Normalized<'_> {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Drop for Normalized<'_> {
+    fn drop(&mut self) {
+        if let Cow::Owned(text) = &mut self.0 {
+            text.zeroize();
+        }
+    }
+}
+
+/// `typed` in NFC. Everything that judges, hashes or checks a password asks this.
+#[must_use]
+pub fn normalized(typed: &str) -> Normalized<'_> {
+    // What is decided at a glance is nearly every password.
+    if typed.is_ascii() || is_nfc(typed) {
+        return Normalized(Cow::Borrowed(typed));
+    }
+    // Room for the longest form, so that no copy is left behind by growing.
+    let mut text = String::with_capacity(NFC_GROWTH * typed.len());
+    text.extend(typed.nfc());
+    Normalized(Cow::Owned(text))
+}
+
+/// Holds `typed` against a hash by `matches`: in NFC, and where that is another text also as it was typed, since
+/// earlier programs and other makers hashed that. The result says whether the first and the second did.
+///
+/// The second is tried whatever came of the first, so that the time tells of the text alone: otherwise, one with a
+/// password of one's own choice would tell whether an address has an account that is not verified yet (enumeration).
+pub fn check_both<T>(typed: &str, mut matches: impl FnMut(&str) -> T) -> (T, Option<T>) {
+    let text = normalized(typed);
+    let first = matches(&text);
+    (first, text.is_changed().then(|| matches(typed)))
+}
 
 /// A password that holds the account's address or name has more than this many characters besides.
 const BESIDES_IDENTITY: usize = 3;
@@ -201,6 +259,11 @@ impl PasswordPolicy {
         if password.len() > MAX_BYTES {
             return vec![Violation::TooLong];
         }
+        let password = &*normalized(password);
+        // NFC takes some characters apart, and what is hashed must be no longer than what is taken.
+        if password.len() > MAX_BYTES {
+            return vec![Violation::TooLong];
+        }
         let lacks = |class: fn(char) -> bool| !password.chars().any(class);
         let composition = self == PasswordPolicy::Composition;
         let length = self == PasswordPolicy::Length;
@@ -254,8 +317,9 @@ fn is_special(c: char) -> bool {
     !c.is_uppercase() && !c.is_lowercase() && !c.is_numeric()
 }
 
-/// Its letters and digits, in lower case.
+/// Its letters and digits, in lower case and in NFC: a name may be kept in any form.
 fn folded(text: &str) -> Zeroizing<String> {
+    let text = &*normalized(text);
     // Room for every fold, so that no copy is left behind by growing.
     let mut folded = Zeroizing::new(String::with_capacity(3 * text.len()));
     folded.extend(text.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase));
@@ -340,6 +404,60 @@ mod tests {
     }
 
     #[test]
+    fn one_password_in_two_forms_is_one() {
+        use Violation::*;
+        for (typed, nfc) in [
+            ("Passw0rd!", "Passw0rd!"),
+            ("cafe\u{301}", "caf\u{e9}"),
+            // A composition exclusion, which NFC takes apart, and marks in another order.
+            ("\u{958}", "\u{915}\u{93c}"),
+            ("a\u{301}\u{323}", "\u{1ea1}\u{301}"),
+            // What merely looks alike stays what it is (NFKC would not keep it).
+            ("\u{fb01}", "\u{fb01}"),
+        ] {
+            let text = normalized(typed);
+            assert_eq!((&*text, text.is_changed()), (nfc, typed != nfc), "{typed:?}");
+        }
+        // Seven characters, which are fourteen as they were typed; and no sign of their own.
+        let composed = broken(PasswordPolicy::Composition, &"e\u{301}".repeat(7));
+        assert_eq!(composed, [TooShort, NoUppercase, NoDigit, NoSpecial]);
+        let policy = PasswordPolicy::Length;
+        let common = |known: &str| known == "caf\u{e9} caf\u{e9} caf\u{e9} caf\u{e9}";
+        let typed = "cafe\u{301} cafe\u{301} cafe\u{301} cafe\u{301}";
+        assert_eq!(policy.violations(typed, PasswordOwner::default(), &common), [TooCommon]);
+    }
+
+    #[test]
+    fn both_forms_are_tried_whatever_comes_of_the_first() {
+        for (typed, tried) in [
+            ("plain", vec!["plain"]),
+            ("caf\u{e9}", vec!["caf\u{e9}"]),
+            ("cafe\u{301}", vec!["caf\u{e9}", "cafe\u{301}"]),
+        ] {
+            for outcome in [true, false] {
+                let mut seen = Vec::new();
+                check_both(typed, |text| {
+                    seen.push(text.to_owned());
+                    outcome
+                });
+                assert_eq!(seen, tried, "{outcome}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_grows_in_nfc_is_measured_there() {
+        // Three bytes, and six in NFC; the worst is three times as many.
+        let typed = format!("Aa1!{}", "\u{958}".repeat(200));
+        assert!(typed.len() < MAX_BYTES);
+        assert_eq!(broken(PasswordPolicy::Composition, &typed), [Violation::TooLong]);
+        for worst in ["\u{390}", "\u{1d160}", "\u{fb2c}", "\u{958}"] {
+            let typed = worst.repeat(100);
+            assert!(normalized(&typed).len() <= NFC_GROWTH * typed.len(), "{worst:?}");
+        }
+    }
+
+    #[test]
     fn the_longest_has_1024_bytes() {
         let longest = format!("Aa1!{}", "x".repeat(MAX_BYTES - 4));
         assert_eq!(broken(PasswordPolicy::Composition, &longest), []);
@@ -368,12 +486,17 @@ mod tests {
             "annbōlafsson",
             "Storm-Petrel1",
             "AnnB.ŌLAFSSON!1",
+            "annbo\u{304}lafsson",
         ] {
             assert!(breaks(password), "{password}");
         }
         for password in ["Ann.Lee, since 1990", "An1! other", "Example.com1!", "Ann-B-123!"] {
             assert!(!breaks(password), "{password}");
         }
+        let name = Some("Ann O\u{304}lafsson");
+        let decomposed = PasswordOwner { name, ..PasswordOwner::default() };
+        let broken = PasswordPolicy::Composition.violations("ANNŌLAFSSON-1", decomposed, &|_| false);
+        assert!(broken.contains(&Violation::ContainsIdentity));
         // A name of no letters says nothing about any password.
         let unnamed = PasswordOwner { name: Some("!!"), ..PasswordOwner::default() };
         assert_eq!(PasswordPolicy::Composition.violations("Passw0rd!", unnamed, &|_| false), []);

@@ -9,7 +9,7 @@
 use zxcvbn::feedback::Warning;
 use zxcvbn::zxcvbn;
 
-use palisade_core::domain::password::{Guessed, PasswordOwner};
+use palisade_core::domain::password::{Guessed, PasswordOwner, normalized};
 
 /// How many characters of a password are looked at. 32 take 0.1 ms as a rule and 0.15 s at worst (on a busy machine), less
 /// than a hash of usual cost; 100 take two seconds at worst.
@@ -79,6 +79,7 @@ pub(super) fn words(service: &[String], owner: PasswordOwner<'_>) -> Vec<String>
 
 /// `text`, its words, and its words without what stands between them.
 fn add(all: &mut Vec<String>, text: &str) {
+    let text = &*normalized(text);
     let apart = |c: char| !c.is_alphanumeric();
     let joined: String = text.split(apart).collect();
     for word in [text, joined.as_str()].into_iter().chain(text.split(apart)) {

@@ -22,7 +22,9 @@ use self::pool::{PATIENCE, Pool, PoolSettings};
 use crate::config;
 use palisade_core::domain::account::PasswordHash;
 use palisade_core::domain::hash_cost::HashCosts;
-use palisade_core::domain::password::{Guessed, PasswordOwner, PasswordPolicy, Violation};
+use palisade_core::domain::password::{
+    Guessed, PasswordOwner, PasswordPolicy, Violation, check_both, normalized,
+};
 use palisade_core::ports::{Busy, Checked, Entropy, Meter, NotImported, Passwords, Requester};
 
 /// Added to the nice value of a thread that hashes: where the cores are taken, it gets a thirtieth of a thread's
@@ -122,7 +124,8 @@ fn clamp(cost: u32) -> u32 {
 impl Passwords for BcryptPasswords {
     async fn hash(&self, password: SecretString, requester: Requester) -> Result<PasswordHash, Busy> {
         let (cost, salt) = (self.cost, salt(&*self.entropy));
-        self.pool.run(requester, units(cost), move || hash::make(password.expose_secret(), cost, salt)).await
+        let make = move || hash::make(&normalized(password.expose_secret()), cost, salt);
+        self.pool.run(requester, units(cost), make).await
     }
 
     async fn check(
@@ -142,8 +145,10 @@ impl Passwords for BcryptPasswords {
         let kept = stored.or(decoy);
         let work = kept.as_ref().map_or(cost, |kept| kept.cost.max(cost));
         let pool = if work > cost { &self.dear } else { &self.pool };
-        let check = move || hash::check(password.expose_secret(), kept.as_ref(), cost);
-        let checked = pool.run(requester, units(work), check).await?;
+        // Twice the work is two turns in the queue.
+        let runs = 1 + u64::from(normalized(password.expose_secret()).is_changed());
+        let check = move || check_typed(password.expose_secret(), kept.as_ref(), cost);
+        let checked = pool.run(requester, runs * units(work), check).await?;
         Ok(Checked { matches: checked.matches && can_match, needs_rehash: checked.needs_rehash })
     }
 
@@ -162,7 +167,7 @@ impl Passwords for BcryptPasswords {
         requester: Requester,
     ) -> Result<Option<Guessed>, Busy> {
         let (words, min) = (guesses::words(&self.service, owner), self.min_guesses);
-        let estimate = move || guesses::too_soon(password.expose_secret(), &words, min);
+        let estimate = move || guesses::too_soon(&normalized(password.expose_secret()), &words, min);
         self.pool.run(requester, units(ESTIMATE.min(self.cost)), estimate).await
     }
 
@@ -205,6 +210,16 @@ fn salt(entropy: &dyn Entropy) -> [u8; 16] {
     salt
 }
 
+/// Checks a password as it was typed. A hash that it matches only so is to be renewed, from its NFC.
+fn check_typed(password: &str, kept: Option<&Kept>, cost: u32) -> Checked {
+    let (normal, typed) = check_both(password, |text| hash::check(text, kept, cost));
+    let is_typed = typed.is_some_and(|typed| typed.matches);
+    Checked {
+        matches: normal.matches | is_typed,
+        needs_rehash: normal.needs_rehash | (is_typed & !normal.matches),
+    }
+}
+
 /// The hash, when it is in a form that is checked, and asks for no more work than that of cost `ceiling`.
 fn readable(hash: &PasswordHash, ceiling: u32) -> Option<Kept> {
     Kept::read(hash).filter(|kept| kept.cost <= ceiling)
@@ -213,14 +228,14 @@ fn readable(hash: &PasswordHash, ceiling: u32) -> Option<Kept> {
 /// The hash of `password` as the gateway would keep it, here and now: for commands, not for requests.
 #[must_use]
 pub fn hash_now(password: &str, cost: u32, entropy: &dyn Entropy) -> PasswordHash {
-    hash::make(password, clamp(cost), salt(entropy))
+    hash::make(&normalized(password), clamp(cost), salt(entropy))
 }
 
 /// Whether `password` is that of `hash`, here and now; `None` when the gateway could not check it, where
 /// new hashes have `cost`.
 #[must_use]
 pub fn check_now(password: &str, hash: &PasswordHash, cost: u32) -> Option<Checked> {
-    readable(hash, hash::ceiling(clamp(cost))).map(|kept| hash::check(password, Some(&kept), clamp(cost)))
+    readable(hash, hash::ceiling(clamp(cost))).map(|kept| check_typed(password, Some(&kept), clamp(cost)))
 }
 
 /// A random password that every policy takes.
@@ -279,6 +294,41 @@ mod tests {
             // Each has a salt of its own.
             assert_ne!(hash.0, passwords.hash(password(), ANN).await.unwrap().0);
         }
+    }
+
+    /// What a keyboard of another maker types is the same password, and what was hashed as it was typed is renewed.
+    #[tokio::test]
+    async fn a_password_is_one_however_it_is_typed() {
+        const COMPOSED: &str = "caf\u{e9} au lait 1";
+        const TYPED: &str = "cafe\u{301} au lait 1";
+        let passwords = passwords(PasswordPolicy::Composition);
+        let check = async |password: &str, hash: &PasswordHash| {
+            passwords.check(password.into(), Some(hash), ANN).await.unwrap()
+        };
+        let right = Checked { matches: true, needs_rehash: false };
+        for set in [COMPOSED, TYPED] {
+            let hash = passwords.hash(set.into(), ANN).await.unwrap();
+            for typed in [COMPOSED, TYPED] {
+                assert_eq!(check(typed, &hash).await, right, "{set:?} {typed:?}");
+                assert_eq!(check_now(typed, &hash_now(set, 4, &FakeEntropy::default()), 4), Some(right));
+            }
+            assert_eq!(check("cafe au lait 1", &hash).await, NO);
+        }
+        // By an earlier program, or another maker, in the short form and in the long one.
+        for more in ["", &"x".repeat(READ)] {
+            let (typed, composed) = (format!("{TYPED}{more}"), format!("{COMPOSED}{more}"));
+            let former = hash::make(&typed, 4, [7; 16]);
+            let renew = Checked { matches: true, needs_rehash: true };
+            assert_eq!(check(&typed, &former).await, renew);
+            assert_eq!(check_now(&typed, &former, 4), Some(renew));
+            assert_eq!(check(&composed, &former).await, NO, "its maker would have refused it");
+            let renewed = passwords.hash(typed.as_str().into(), ANN).await.unwrap();
+            assert_eq!((check(&typed, &renewed).await, check(&composed, &renewed).await), (right, right));
+        }
+        // bcrypt reads 72 bytes: 75 as they are typed, and 50 in NFC.
+        let hash = passwords.hash("e\u{301}".repeat(25).as_str().into(), ANN).await.unwrap();
+        assert!(hash.0.starts_with("$2b$"), "{}", hash.0);
+        assert_eq!(check(&"\u{e9}".repeat(25), &hash).await, right);
     }
 
     #[tokio::test]
@@ -397,6 +447,38 @@ mod tests {
             };
             let ((none, unreadable), ()) = tokio::join!(waits, frees);
             assert_eq!((none.unwrap(), unreadable.unwrap()), (NO, NO));
+        };
+        let (taken, ()) = tokio::join!(taken, others);
+        taken.unwrap();
+    }
+
+    /// A password in two forms takes the time of two hashes, so it waits and is counted as two; and no less without an
+    /// account.
+    #[tokio::test]
+    async fn two_forms_of_a_password_are_two_turns() {
+        let passwords = passwords(PasswordPolicy::Composition);
+        let dear = hash::make("cafe\u{301}", 5, [1; 16]);
+        let mut costs = HashCosts::default();
+        passwords.count(&dear, &mut costs);
+        passwords.counted(costs);
+        let (hold, held) = std::sync::mpsc::channel::<()>();
+        let (begun, begins) = tokio::sync::oneshot::channel();
+        let taken = passwords.dear.run(ANN, units(5), move || {
+            begun.send(()).unwrap();
+            let _ = held.recv();
+        });
+        let others = async {
+            begins.await.unwrap();
+            let waits = futures::future::join(
+                passwords.check("cafe\u{301}".into(), Some(&dear), Requester { account: 1, ..ANN }),
+                passwords.check("cafe\u{301}".into(), None, Requester { account: 2, ..ANN }),
+            );
+            let frees = async {
+                assert_eq!(passwords.dear.waiting(), 4 * units(5));
+                drop(hold);
+            };
+            let ((right, none), ()) = tokio::join!(waits, frees);
+            assert_eq!((right.unwrap().matches, none.unwrap()), (true, NO));
         };
         let (taken, ()) = tokio::join!(taken, others);
         taken.unwrap();
