@@ -48,20 +48,20 @@ deps: ## install what the build needs (Debian; elsewhere it says what to install
 	@command -v $(CARGO) >/dev/null || { echo "Palisade needs Rust 1.95 or later: see https://rustup.rs" >&2; exit 1; }
 
 deps-wider: deps deps-plugins
-	@need=; for tool in python3 curl git openssl prometheus promtool chromium chromedriver node npm java nginx faketime; do \
+	@need=; for tool in python3 curl git openssl prometheus promtool chromium chromedriver node npm java nginx haproxy caddy faketime; do \
 		command -v $$tool >/dev/null || need="$$need $$tool"; \
 	done; \
 	python3 -c "import ensurepip, venv" 2>/dev/null || need="$$need python3-venv"; \
 	[ -n "$(TOMCAT)" ] || need="$$need tomcat"; \
 	if [ -z "$$need" ]; then :; \
 	elif command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
-		apt-get update -qq && $(APT) python3 python3-venv curl git openssl prometheus chromium chromium-driver nodejs nginx faketime default-jre-headless tomcat10-user && \
+		apt-get update -qq && $(APT) python3 python3-venv curl git openssl prometheus chromium chromium-driver nodejs nginx haproxy caddy faketime default-jre-headless tomcat10-user && \
 		{ command -v npm >/dev/null || $(APT) npm; }; \
 	else \
 		echo "The wider tests need these programs, which are missing:$$need. Install them first:" >&2; \
-		echo "  Debian          sudo apt-get install python3 python3-venv curl git openssl prometheus chromium chromium-driver nodejs npm nginx faketime default-jre-headless tomcat10-user" >&2; \
-		echo "  Fedora          sudo dnf install python3 curl git openssl golang-github-prometheus chromium chromedriver nodejs npm nginx libfaketime tomcat" >&2; \
-		echo "  macOS           brew install python curl git openssl prometheus chromium chromedriver node nginx libfaketime tomcat" >&2; \
+		echo "  Debian          sudo apt-get install python3 python3-venv curl git openssl prometheus chromium chromium-driver nodejs npm nginx haproxy caddy faketime default-jre-headless tomcat10-user" >&2; \
+		echo "  Fedora          sudo dnf install python3 curl git openssl golang-github-prometheus chromium chromedriver nodejs npm nginx haproxy caddy libfaketime tomcat" >&2; \
+		echo "  macOS           brew install python curl git openssl prometheus chromium chromedriver node nginx haproxy caddy libfaketime tomcat" >&2; \
 		exit 1; \
 	fi
 	@cmp -s tests/wider/requirements.txt $(VENV)/requirements.txt || { \
@@ -103,7 +103,7 @@ run: deps ## the gateway with its sample app: http://localhost:8080
 test: deps ## every test that needs only what the build needs
 	$(CARGO) test --locked
 
-test-wider: deps-wider ## the gateway with Prometheus, Tomcat, nginx, Express, JupyterLab, Streamlit, Datasette, WsgiDAV, Django, JupyterHub, git, a mail server, an OAuth server, a browser, gRPC, passlib, plugins from an empty folder on, and what README and guides say
+test-wider: deps-wider ## the gateway with Prometheus, Tomcat, nginx, HAProxy, Caddy, Express, JupyterLab, Streamlit, Datasette, WsgiDAV, Django, JupyterHub, git, a mail server, an OAuth server, a browser, gRPC, passlib, plugins from an empty folder on, and what README and guides say
 	CARGO="$(CARGO)" $(VENV)/bin/python tests/wider/run
 
 soak: deps-wider ## 200 kills of the store, 200 within compactions, 5,000 damages of the data folder, and the wider tests with every look of every page and streams silent for ten minutes

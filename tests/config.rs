@@ -896,6 +896,30 @@ fn a_route_says_about_other_origins_what_the_native_endpoints_say() {
 }
 
 #[test]
+fn a_proxy_that_is_not_believed_is_noticed() {
+    let warned = |public_url: &str, server: &str| {
+        let config = inline(&format!("public_url = {public_url:?}\n[server]\n{server}\n")).unwrap();
+        let said = config.warnings.iter().filter(|line| line.contains("are thrown away"));
+        said.map(|line| line.split(": ").nth(1).unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let pem = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/config/good/dummy.pem");
+    let tls = format!("tls = {{ listen = \"0.0.0.0:8443\", cert = \"{pem}\", key = \"{pem}\" }}");
+    let (https, http) = ("https://app.test", "http://localhost:8080");
+    assert_eq!(warned(https, ""), ["public_url"]);
+    assert_eq!(warned(http, "client_address = \"x-real-ip\""), ["server.client_address"]);
+    // Once is enough.
+    assert_eq!(warned(https, "client_address = \"x-forwarded-for\""), ["server.client_address"]);
+    assert_eq!(warned(https, &tls), [""; 0]);
+    assert_eq!(warned(http, ""), [""; 0]);
+    for server in [
+        "trusted_proxies = [\"10.0.0.1\"]",
+        "trusted_proxies = [\"10.0.0.1\"]\nclient_address = \"forwarded\"",
+    ] {
+        assert_eq!(warned(https, server), [""; 0], "{server}");
+    }
+}
+
+#[test]
 fn every_origin_is_lent_no_network() {
     let read = |keys: &str| {
         let text = format!(

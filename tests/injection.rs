@@ -19,7 +19,7 @@ use palisade::edge::proxy;
 use palisade::edge::proxy::app_tokens::AppTokens;
 use palisade::edge::proxy::capacity::{Capacity, Plan};
 use palisade::edge::proxy::forward::StripRules;
-use palisade::edge::proxy::forwarded::Believed;
+use palisade::edge::proxy::forwarded::{Believed, ThrownAway};
 use palisade::edge::proxy::gateway::Live;
 use palisade::edge::proxy::looped::LoopMark;
 use palisade::edge::proxy::served::ServedRoute;
@@ -220,6 +220,7 @@ async fn world(upstream: SocketAddr, keys: &str) -> World {
     let live = Live {
         strip: StripRules::of(std::iter::once((&route.forward, &route.policy.policy))),
         believed: Believed::default(),
+        thrown_away: ThrownAway::default(),
         native_hosts: NativeHosts::default(),
         browsers: None,
         admission: Admission {

@@ -58,6 +58,32 @@ async fn no_level_puts_a_credential_into_the_log() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn forwarded_fields_that_count_for_nothing_are_said_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("config.toml");
+    let text = |proxies: &str| {
+        format!(
+            "[server]\nlisten = [\"127.0.0.1:0\"]\nadmin = \"127.0.0.1:0\"\ntrusted_proxies = [{proxies}]\n\
+             [store]\nurl = \"sled:./data\"\n"
+        )
+    };
+    for (proxies, want) in [("", 1), ("\"10.0.0.1\"", 0)] {
+        std::fs::write(&file, text(proxies)).unwrap();
+        let program = Program::start(folder.path());
+        for path in ["/", "/auth/password-requirements", "/"] {
+            for name in ["X-Forwarded-For: 6.6.6.6", "Forwarded: for=6.6.6.6", "X-Real-IP: 6.6.6.6"] {
+                let request =
+                    format!("GET {path} HTTP/1.1\r\nHost: app.test\r\n{name}\r\nConnection: close\r\n\r\n");
+                exchange(program.listen, request).await;
+            }
+        }
+        let log = program.stop_and_tell();
+        assert_eq!(log.matches("server.trusted_proxies is empty").count(), want, "{log}");
+        assert!(!log.contains("6.6.6.6"), "{log}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_came_of_a_reload_that_a_signal_asked_for_is_in_the_log() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("config.toml");

@@ -124,6 +124,7 @@ impl ProcessState {
                 settings: Arc::new(config.browser.clone()),
                 issuer: config.tokens.issuer.clone(),
             }),
+            thrown_away: proxy::forwarded::ThrownAway::default(),
             believed: proxy::forwarded::Believed {
                 proxies: config.server.trusted_proxies.clone(),
                 field: config.server.client_address,

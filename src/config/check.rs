@@ -99,6 +99,7 @@ fn whole(root: &Section<'_>, path: &Path, text: &str) -> Option<Config> {
     };
     let routes = routes::routes(root, &known);
     rule_warnings::warn(root, &routes, &server.trusted_proxies);
+    proxies::warn_of_unbelieved(root, &public_url, &server);
     warn_of_cookies(root, &public_url, &server, &routes);
     let unsent_emails = unsent_emails::unsent_emails(root, &routes);
     let browser = browser::browser(root, &public_url, &routes, sessions.absolute_ttl);

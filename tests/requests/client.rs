@@ -156,6 +156,53 @@ async fn one_client_behind_a_proxy_uses_up_its_own_limit_only() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_id_that_a_believed_proxy_gave_a_request_is_kept_and_no_other() {
+    let id = "01a2105f-626d-74be-95cd-2b8454bab774";
+    let (gateway, upstream) = behind("").await;
+    let answer = gateway.get("/", &format!("X-Request-Id: {id}\r\n")).await;
+    assert_eq!((status(&answer), field(&answer, "x-request-id")), (200, Some(id)), "{answer}");
+    assert_eq!(field(&upstream.only(), "x-request-id"), Some(id));
+    // Of what is answered here as well.
+    for path in ["/admin", "/auth/session", "/auth/nowhere"] {
+        let answer = gateway.get(path, &format!("X-Request-Id: {id}\r\n")).await;
+        assert_eq!(field(&answer, "x-request-id"), Some(id), "{path}: {answer}");
+    }
+    let long = "a".repeat(129);
+    for lines in [
+        "X-Request-Id: a b\r\n",
+        "X-Request-Id: a\"b\r\n",
+        "X-Request-Id: <b>\r\n",
+        "X-Request-Id: \r\n",
+        "X-Request-Id: one\r\nX-Request-Id: two\r\n",
+        "X_Request_Id: other\r\n",
+        &format!("X-Request-Id: {long}\r\n"),
+    ] {
+        let answer = gateway.get("/", lines).await;
+        let ours = field(&answer, "x-request-id").unwrap();
+        assert!(ours.len() == 32 && ours.bytes().all(|byte| byte.is_ascii_hexdigit()), "{lines}: {answer}");
+        assert_eq!(field(upstream.requests().last().unwrap(), "x-request-id"), Some(ours));
+    }
+    let upstream = Upstream::start().await;
+    let stranger = Gateway::start(&routes(upstream.address)).await;
+    let answer = stranger.get("/", &format!("X-Request-Id: {id}\r\n")).await;
+    assert_ne!(field(&answer, "x-request-id"), Some(id), "{answer}");
+    assert!(!upstream.only().contains(id));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_context_of_a_trace_passes_from_every_client() {
+    let lines = "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\ntracestate: a=b,c=d\r\n\
+                 baggage: user=x;y=1\r\nsentry-trace: 0af7651916cd43dd-b7ad6b71-1\r\nb3: 0\r\nX-B3-TraceId: 1\r\n";
+    for server in ["", "trusted_proxies = [\"127.0.0.1\"]"] {
+        let upstream = Upstream::start().await;
+        let gateway = Gateway::start_with(server, &routes(upstream.address)).await;
+        assert_eq!(status(&gateway.get("/", lines).await), 200);
+        let seen = upstream.only();
+        assert!(lines.split_inclusive("\r\n").all(|line| seen.contains(line)), "{seen}");
+    }
+}
+
 /// Fields in which a proxy in front of an app says who the caller is, or what it really asks for.
 const FALSE: [&str; 43] = [
     "X-Original-URL",

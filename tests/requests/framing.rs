@@ -195,6 +195,159 @@ async fn an_answer_behind_which_the_connection_is_closed_says_so() {
     assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
 }
 
+/// An upstream that closes, says what is no HTTP, or says nothing, by the path.
+async fn failing() -> Scripted {
+    Scripted::start(|mut stream| async move {
+        let head = read_head(&mut stream).await;
+        if head.contains("/garbage") {
+            let _ = stream.write_all(b"garbage\r\n\r\n").await;
+        } else if head.contains("/hints") {
+            let _ = stream.write_all(b"HTTP/1.1 103 Early Hints\r\n\r\n").await;
+        } else if head.contains("/silence") {
+            // Until the gateway gives up.
+            let _ = stream.read_to_end(&mut Vec::new()).await;
+        }
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_failure_behind_which_the_connection_is_closed_says_so() {
+    let upstream = failing().await;
+    let gateway = Gateway::start(&format!(
+        "[[routes]]\nname = \"app\"\nmatch = {{ path = \"/\" }}\nauth = \"none\"\nupstream = [\"http://{}\"]\n\
+         read_timeout = \"200ms\"\nmax_body = 600\n\
+         [[routes]]\nname = \"dead\"\nmatch = {{ path = \"/dead\" }}\nauth = \"none\"\nupstream = [\"http://{}\"]\n",
+        upstream.address,
+        nowhere()
+    ))
+    .await;
+    let whole = "Content-Length: 5\r\n\r\nhello";
+    let under_way = "Content-Length: 500\r\n\r\nhello";
+    let chunks = "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n";
+    let mut cases = Vec::new();
+    for (path, code) in
+        [("/dead", 502), ("/close", 502), ("/garbage", 502), ("/hints", 502), ("/silence", 504)]
+    {
+        for (method, rest) in
+            [("GET", "\r\n"), ("HEAD", "\r\n"), ("POST", whole), ("POST", under_way), ("POST", chunks)]
+        {
+            cases.push((format!("{method} {path} HTTP/1.1\r\nHost: app.test\r\n{rest}"), code));
+        }
+    }
+    let large = "x".repeat(700);
+    let head = "POST /close HTTP/1.1\r\nHost: app.test\r\n";
+    cases.push((format!("{head}Content-Length: 700\r\n\r\n"), 413));
+    cases.push((format!("{head}Transfer-Encoding: chunked\r\n\r\n2bc\r\n{large}\r\n"), 413));
+    cases.push((format!("{head}Transfer-Encoding: chunked\r\n\r\n5\nhello\r\n"), 400));
+    cases.push(("GET / HTTP/1.1\r\nHost: app.test\r\nX : y\r\n\r\n".to_owned(), 400));
+    cases.push((format!("GET / HTTP/1.1\r\nHost: app.test\r\nX: {}\r\n\r\n", "a".repeat(40_000)), 431));
+    cases.push(("GET / HTTP/1.1\r\nHost: app".to_owned(), 408));
+    cases.push(("CONNECT app.test:443 HTTP/1.1\r\nHost: app.test:443\r\n\r\n".to_owned(), 405));
+    cases.push(("GET / HTTP/1.9\r\nHost: app.test\r\n\r\n".to_owned(), 505));
+    cases
+        .push(("POST /auth/nowhere HTTP/1.1\r\nHost: app.test\r\nContent-Length: 9\r\n\r\n".to_owned(), 404));
+    for (request, code) in cases {
+        let shown = &request[..request.len().min(100)];
+        let answer = gateway.send(&request).await;
+        // Behind an interim answer the last one counts.
+        let last = answer.rfind("HTTP/1.1 ").map_or("", |at| &answer[at..]);
+        assert_eq!((status(last), field(last, "connection")), (code, Some("close")), "{shown:?}: {answer}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failure_is_no_end_of_an_http2_connection() {
+    let upstream = failing().await;
+    let gateway = one_route(upstream.address).await;
+    let stream = TcpStream::connect(gateway.address()).await.unwrap();
+    let (client, connection) = h2::client::handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+    for _ in 0..3 {
+        let mut client = timeout(PATIENCE, client.clone().ready()).await.unwrap().unwrap();
+        let request = http::Request::get("http://app.test/close").body(()).unwrap();
+        let told = timeout(PATIENCE, client.send_request(request, true).unwrap().0).await.unwrap().unwrap();
+        assert_eq!((told.status().as_u16(), told.headers().get("connection")), (502, None));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_probe_of_http_1_0_needs_no_host_where_the_route_needs_none() {
+    let upstream = Upstream::start().await;
+    let gateway = Gateway::start_with("ping_path = \"/ping\"", &routes(upstream.address)).await;
+    for (request, want) in [
+        ("GET / HTTP/1.0\r\n\r\n", 200),
+        ("OPTIONS / HTTP/1.0\r\n\r\n", 200),
+        ("HEAD /page HTTP/1.0\r\nConnection: keep-alive, close\r\n\r\n", 200),
+        ("GET /admin HTTP/1.0\r\n\r\n", 401),
+        ("GET /ping HTTP/1.0\r\n\r\n", 200),
+        ("GET /auth/password-requirements HTTP/1.0\r\n\r\n", 200),
+        // Named empty, or not at all where a name is asked for.
+        ("GET / HTTP/1.0\r\nHost:\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\n\r\n", 400),
+        ("GET / HTTP/1.0\r\nHost: a\r\nHost: a\r\n\r\n", 400),
+        ("GET / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+    ] {
+        let answer = gateway.send(request).await;
+        assert_eq!(status(&answer), want, "{request:?}: {answer}");
+    }
+    let seen = upstream.requests();
+    assert_eq!(seen.len(), 3, "{seen:#?}");
+    // The app is told the name that it is reached by, and no name of the client's.
+    let own = upstream.address.to_string();
+    for head in seen {
+        assert_eq!((field(&head, "host"), field(&head, "x-forwarded-host")), (Some(&*own), None), "{head}");
+        assert_eq!(field(&head, "forwarded"), Some("for=127.0.0.1;proto=http"), "{head}");
+    }
+    let route = format!(
+        "[[routes]]\nname = \"app\"\nmatch = {{ host = \"app.test\", path = \"/\" }}\nupstream = [\"http://{}\"]\n",
+        upstream.address
+    );
+    let named = Gateway::start(&route).await;
+    let answer = named.send("GET / HTTP/1.0\r\n\r\n").await;
+    assert!(status(&answer) == 400 && answer.contains("host_missing"), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_may_have_many_fields_up_to_a_bound() {
+    let answer = |count: usize| {
+        let lines: String =
+            (0..count).map(|number| format!("X-{number}: {number}\r\nSet-Cookie: c{number}=1\r\n")).collect();
+        format!("HTTP/1.1 200 OK\r\n{lines}Content-Length: 2\r\n\r\nok")
+    };
+    for count in [100, 200, 500] {
+        let upstream = answering(answer(count), false).await;
+        let gateway = one_route(upstream.address).await;
+        // Twice over one connection of the upstream.
+        for _ in 0..2 {
+            let told = gateway.get("/", "").await;
+            assert_eq!((status(&told), body_of(&told)), (200, "ok"), "{count}: {told}");
+            let names = |prefix: &str| {
+                let lines = told.lines().filter_map(|line| line.strip_prefix(prefix));
+                lines.map(str::to_owned).collect::<Vec<_>>()
+            };
+            let want: Vec<String> = (0..count).map(|number| format!("c{number}=1")).collect();
+            assert_eq!(names("Set-Cookie: "), want, "{count}");
+            assert_eq!(names("X-").len(), count, "{count}");
+        }
+        assert_eq!(upstream.connections(), 1, "{count}");
+        let stream = TcpStream::connect(gateway.address()).await.unwrap();
+        let (client, connection) = h2::client::handshake(stream).await.unwrap();
+        tokio::spawn(connection);
+        let mut client = client.ready().await.unwrap();
+        let request = http::Request::get("http://app.test/").body(()).unwrap();
+        let told = timeout(PATIENCE, client.send_request(request, true).unwrap().0).await.unwrap().unwrap();
+        assert_eq!(told.headers().get_all("set-cookie").iter().count(), count);
+    }
+    let upstream = answering(answer(513), false).await;
+    let gateway = one_route(upstream.address).await;
+    let told = gateway.get("/", "").await;
+    assert!(
+        status(&told) == 502 && told.contains("more header fields than this gateway passes on"),
+        "{told}"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_says_close_in_any_line_is_heard() {
     let upstream = Upstream::start().await;

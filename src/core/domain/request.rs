@@ -264,7 +264,20 @@ impl<'a> Host<'a> {
         Ok(Host { name, port })
     }
 
-    /// The host alone.
+    /// That of a request of HTTP/1.0 that names none. Only what is for every host takes it, and it is no host of a cookie, a
+    /// token or an origin.
+    #[must_use]
+    pub const fn unnamed() -> Host<'static> {
+        Host { name: Cow::Borrowed(""), port: None }
+    }
+
+    /// Whether the request names none.
+    #[must_use]
+    pub fn is_unnamed(&self) -> bool {
+        self.name.is_empty()
+    }
+
+    /// The host alone; empty where the request names none.
     #[must_use]
     #[inline]
     pub fn name(&self) -> &str {

@@ -113,7 +113,13 @@ fn forwarded_scheme(request: &Request<'_>) -> Option<Scheme> {
     let mut scheme = None;
     request.headers.each("x-forwarded-proto", &mut |line| {
         lines += 1;
-        scheme = std::str::from_utf8(line.trim_ascii()).ok().and_then(Scheme::parse);
+        let said = std::str::from_utf8(line.trim_ascii()).ok();
+        // Of a WebSocket some proxies say its own scheme; it begins as a request of the HTTP one (RFC 6455 §3).
+        scheme = said.and_then(|text| match text.to_ascii_lowercase().as_str() {
+            "ws" => Some(Scheme::Http),
+            "wss" => Some(Scheme::Https),
+            _ => Scheme::parse(text),
+        });
     });
     scheme.filter(|_| lines == 1)
 }
@@ -241,6 +247,8 @@ mod tests {
             (&["http, https"], true, CrossOrigin),
             (&["http", "http"], true, CrossOrigin),
             (&["wss"], true, CrossOrigin),
+            (&["ws"], true, SameOrigin),
+            (&["WS"], false, CrossOrigin),
         ] {
             let mut lines = vec![("origin", "http://a.test")];
             lines.extend(proto.iter().map(|proto| ("x-forwarded-proto", *proto)));

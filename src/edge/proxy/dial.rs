@@ -29,6 +29,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::answer_head::Overflow;
 use super::capacity::{Capacity, Share};
 use super::framing::Fault;
 use super::guard::Guarded;
@@ -247,6 +248,8 @@ pub struct Delivery {
     pub(super) asked: Asked,
     pub(super) dialer: Arc<Dialer>,
     pub(super) fault: OnceLock<Fault>,
+    /// Fields of the answer that the engine has not read, since they are too many for it.
+    pub(super) overflow: OnceLock<Vec<Overflow>>,
     /// How long the upstream may be silent, where its answer has a say in that.
     pub(super) silence: Option<Arc<Silence>>,
     reused: AtomicBool,
@@ -257,8 +260,15 @@ impl Delivery {
     /// A delivery over a connection of `dialer`.
     #[must_use]
     pub fn new(dialer: Arc<Dialer>, asked: Asked, silence: Option<Arc<Silence>>) -> Arc<Delivery> {
-        let (fault, reused, reached) = (OnceLock::new(), AtomicBool::new(false), OnceLock::new());
-        Arc::new(Delivery { asked, dialer, fault, silence, reused, reached })
+        Arc::new(Delivery {
+            asked,
+            dialer,
+            fault: OnceLock::new(),
+            overflow: OnceLock::new(),
+            silence,
+            reused: AtomicBool::new(false),
+            reached: OnceLock::new(),
+        })
     }
 
     /// Whether the connection had served another request before.
@@ -271,6 +281,12 @@ impl Delivery {
     #[must_use]
     pub fn reached(&self) -> Option<&UpstreamAddress> {
         self.reached.get()
+    }
+
+    /// The fields of the answer that the engine has not read, in their order.
+    #[must_use]
+    pub fn overflow(&self) -> &[Overflow] {
+        self.overflow.get().map_or(&[], Vec::as_slice)
     }
 
     /// Why the answer could not be read, when that is why.

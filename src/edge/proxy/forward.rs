@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::app_tokens::AppTokenField;
 use super::fields::{self, FieldName, HeaderFields};
-use super::forwarded::{self, ReceivedFrom};
+use super::forwarded::{self, Believed, ReceivedFrom, ThrownAway};
 use super::inject::{InjectedToken, UnwritableToken};
 use super::looped::LoopMark;
 use super::served::ServedRoute;
@@ -39,17 +39,19 @@ impl StripRules {
     }
 }
 
-/// Takes out every field that only we may set or that an app would believe, but those that the route lets through.
-pub fn strip(fields: &mut impl HeaderFields, rules: &StripRules, pass: &[HeaderName]) {
+/// Takes out every field that only we may set or that an app would believe, but those that the route lets through. Returns
+/// their names.
+pub fn strip(fields: &mut impl HeaderFields, rules: &StripRules, pass: &[HeaderName]) -> Vec<HeaderName> {
     // Collects nothing, and so allocates nothing, for a request that has none of them.
     let is_taken = |name: &&HeaderName| rules.names.takes(name.as_str()) && !pass.contains(name);
     let taken: Vec<HeaderName> = fields.map().keys().filter(is_taken).cloned().collect();
-    for name in taken {
-        fields.take_out(&name);
+    for name in &taken {
+        fields.take_out(name);
     }
     if holds_ours(fields.map(), rules) {
         rewrite_lines(fields, &fields::COOKIE, |line| credential::without_cookies(line, &rules.cookies));
     }
+    taken
 }
 
 /// Whether one of the cookies may be ours: most requests that have any have none of these.
@@ -191,6 +193,9 @@ impl Forwarding {
 /// verdict for another proxy can be written in the same way.
 pub struct UpstreamFields<'a> {
     pub strip: &'a StripRules,
+    pub believed: &'a Believed,
+    /// Says once that forwarded fields count for nothing.
+    pub thrown_away: &'a ThrownAway,
     pub permit: &'a Permit<ServedRoute>,
     pub from: ReceivedFrom<'a>,
     /// Written into the field by which requests that go in circles are known.
@@ -216,7 +221,10 @@ impl UpstreamFields<'_> {
         let ServedRoute { route, forwarding, .. } = &**self.permit.route();
         // Read before it is taken out with what else clients may not send.
         let hops = self.mark.added_to(fields.map());
-        strip(fields, self.strip, &forwarding.pass);
+        let taken = strip(fields, self.strip, &forwarding.pass);
+        if !taken.is_empty() {
+            self.thrown_away.look(self.believed, self.from.peer, taken.iter());
+        }
         if let Some(carrier) = self.permit.carrier() {
             remove_carrier(fields, carrier);
         }

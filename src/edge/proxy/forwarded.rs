@@ -9,10 +9,12 @@
 //! There are crates that parse `Forwarded` (RFC 7239). They read it from the left and split quoted strings at
 //! commas, so that what a client writes in front decides how the proxy's own entry is read.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
 
 use super::fields::{self, FieldName, HeaderFields};
@@ -201,8 +203,10 @@ fn trimmed(mut text: &[u8]) -> &[u8] {
     text
 }
 
+/// The scheme. Of a WebSocket some proxies say `wss` (Traefik): it begins as a request of the HTTP scheme (RFC 6455 §3).
 fn proto(text: &[u8]) -> Option<&'static str> {
-    ["https", "http"].into_iter().find(|known| text.eq_ignore_ascii_case(known.as_bytes()))
+    let known = [("https", "https"), ("http", "http"), ("wss", "https"), ("ws", "http")];
+    known.into_iter().find(|(said, _)| text.eq_ignore_ascii_case(said.as_bytes())).map(|(_, scheme)| scheme)
 }
 
 fn host(text: &[u8]) -> Option<String> {
@@ -356,15 +360,70 @@ pub struct ReceivedFrom<'a> {
     pub field: ClientAddress,
 }
 
-/// Sets `X-Forwarded-For`, `-Proto`, `-Host` and `Forwarded` (RFC 7239), which agree with each other; those that
-/// came with the request must have been taken out. Behind a believed proxy they begin with the client and name
-/// each hop; otherwise they begin with the peer. `X-Forwarded-Port` is passed on where a believed proxy says it,
-/// and so is `X-Real-IP` where it is the field that is read.
+/// The longest id of a request that is taken from a proxy, in bytes.
+const MAX_REQUEST_ID: usize = 128;
+
+/// The id that a believed proxy gave the request in its one `X-Request-Id`: up to [`MAX_REQUEST_ID`] letters, digits, `-`, `_`,
+/// `.` and `:`, which need no quotes in any log. Only for requests of believed proxies: whoever may choose the id may choose
+/// one that another request has.
+#[must_use]
+pub fn request_id(fields: &HeaderMap) -> Option<&str> {
+    let mut lines = fields.get_all(fields::X_REQUEST_ID.name()).iter();
+    let (Some(line), None) = (lines.next(), lines.next()) else { return None };
+    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b':');
+    let fits = (1..=MAX_REQUEST_ID).contains(&line.len()) && line.as_bytes().iter().all(is_plain);
+    line.to_str().ok().filter(|_| fits)
+}
+
+/// Where a client's request went to, as an app is told it in two dialects.
+struct Asked<'a> {
+    /// `X-Forwarded-Host`.
+    host: &'a str,
+    /// `X-Forwarded-Port`.
+    port: Option<u16>,
+    /// `host` of `Forwarded`, which has no place of its own for the port.
+    both: Cow<'a, str>,
+}
+
+impl<'a> Asked<'a> {
+    /// Of what `from` says. A port beside the name of the host is the client's own word for it, so another one in a field
+    /// of its own is left out; and so is one that belongs to the other scheme: a port between two proxies.
+    fn of(from: &ReceivedFrom<'a>, proto: &str) -> Asked<'a> {
+        let told = from.relayed.and_then(|relayed| relayed.host.as_deref());
+        let (host, relayed_port) = (told.unwrap_or(from.host), from.relayed.and_then(|relayed| relayed.port));
+        let misfit = if proto == "https" { 80 } else { 443 };
+        let Some(said) = relayed_port.filter(|port| *port != misfit) else {
+            return Asked { host, port: None, both: Cow::Borrowed(host) };
+        };
+        let (name, own) = match host.rsplit_once(':') {
+            Some((name, digits)) => match digits.parse::<u16>() {
+                Ok(port) => (name, Some(port)),
+                // Within an IPv6 address.
+                Err(_) => (host, None),
+            },
+            None => (host, None),
+        };
+        // What we were asked ourselves is the port between the proxy and us.
+        let port = own.filter(|_| told.is_some()).unwrap_or(said);
+        let usual = if proto == "https" { 443 } else { 80 };
+        let both = match own {
+            Some(own) if own == port => Cow::Borrowed(host),
+            _ if port == usual => Cow::Borrowed(name),
+            _ => Cow::Owned(format!("{name}:{port}")),
+        };
+        Asked { host, port: Some(port), both }
+    }
+}
+
+/// Sets `X-Forwarded-For`, `-Proto`, `-Host`, where a believed proxy says it `-Port`, and `Forwarded` (RFC 7239), which say
+/// the same; those that came with the request must have been taken out. Behind a believed proxy they begin with the
+/// client and name each hop; otherwise they begin with the peer. `X-Real-IP` is passed on where it is the field that is
+/// read. A request without a host has none in them.
 pub fn set(fields: &mut impl HeaderFields, from: ReceivedFrom<'_>) {
     let peer = from.peer.to_canonical();
     let relayed = from.relayed;
     let proto = relayed.and_then(|relayed| relayed.proto).unwrap_or(if from.tls { "https" } else { "http" });
-    let host = relayed.and_then(|relayed| relayed.host.as_deref()).unwrap_or(from.host);
+    let Asked { host, port, both } = Asked::of(&from, proto);
     let hops = relayed.map_or(&[][..], |relayed| &relayed.hops);
     let (mut list, mut forwarded) = (String::with_capacity(48), String::with_capacity(96));
     for (index, hop) in hops.iter().rev().chain([&peer]).enumerate() {
@@ -376,23 +435,67 @@ pub fn set(fields: &mut impl HeaderFields, from: ReceivedFrom<'_>) {
             IpAddr::V6(address) => write!(forwarded, "{comma}for=\"[{address}]\""),
         };
         if index == 0 {
-            let plain = host.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-'));
+            let plain = both.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-'));
             let quote = if plain { "" } else { "\"" };
-            let _ = write!(forwarded, ";host={quote}{host}{quote};proto={proto}");
+            if !both.is_empty() {
+                let _ = write!(forwarded, ";host={quote}{both}{quote}");
+            }
+            let _ = write!(forwarded, ";proto={proto}");
         }
     }
     put(fields, &fields::FORWARDED, &forwarded);
     put(fields, &fields::X_FORWARDED_FOR, &list);
     put(fields, &fields::X_FORWARDED_PROTO, proto);
-    put(fields, &fields::X_FORWARDED_HOST, host);
+    if !host.is_empty() {
+        put(fields, &fields::X_FORWARDED_HOST, host);
+    }
     let Some(relayed) = relayed else { return };
-    if let Some(port) = relayed.port {
+    if let Some(port) = port {
         put(fields, &fields::X_FORWARDED_PORT, &port.to_string());
     }
     if let Some(client) = relayed.client()
         && from.field == ClientAddress::XRealIp
     {
         put(fields, &fields::X_REAL_IP, &client.to_string());
+    }
+}
+
+/// Says once that forwarded fields are thrown away because no proxy is believed.
+#[derive(Debug, Default)]
+pub struct ThrownAway {
+    is_said: AtomicBool,
+}
+
+impl ThrownAway {
+    /// Whether a field of this name, in lower case, says where a request came from.
+    fn is_forwarded(name: &str) -> bool {
+        ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip"].contains(&name)
+    }
+
+    /// Looks at the names of fields that count for nothing. Returns whether it said so now: the first time only, so that no
+    /// client can fill the log.
+    pub fn look<'n>(
+        &self,
+        believed: &Believed,
+        peer: IpAddr,
+        mut names: impl Iterator<Item = &'n HeaderName>,
+    ) -> bool {
+        if !believed.proxies.is_empty() || self.is_said.load(Ordering::Relaxed) {
+            return false;
+        }
+        let Some(name) = names.find(|name| ThrownAway::is_forwarded(name.as_str())) else { return false };
+        if self.is_said.swap(true, Ordering::Relaxed) {
+            return false;
+        }
+        let peer = peer.to_canonical();
+        tracing::warn!(
+            %peer,
+            field = name.as_str(),
+            "a request came with a field in which a proxy says where it came from, and such fields are thrown away, because \
+             server.trusted_proxies is empty: if the peer is a proxy, name it there, or all its clients have its address in \
+             limits, networks and logs; if it is a client, nothing is wrong. This is said once until the next reload or start"
+        );
+        true
     }
 }
 
@@ -634,6 +737,83 @@ mod tests {
         }
     }
 
+    #[test]
+    fn both_dialects_say_one_port() {
+        let told = |lines: &[(&'static str, &[u8])]| {
+            let all = written(ClientAddress::XForwardedFor, "10.0.0.1", lines);
+            let named =
+                |name: &str| all.iter().find_map(|line| line.strip_prefix(name)).unwrap_or("-").to_owned();
+            let forwarded = named("forwarded: ");
+            let host =
+                forwarded.split(';').find_map(|pair| pair.strip_prefix("host=")).unwrap().trim_matches('"');
+            (host.to_owned(), named("x-forwarded-host: "), named("x-forwarded-port: "))
+        };
+        for (proto, host, port, want) in [
+            ("https", "app.test", "8443", ("app.test:8443", "app.test", "8443")),
+            ("https", "app.test", "443", ("app.test", "app.test", "443")),
+            ("http", "app.test", "80", ("app.test", "app.test", "80")),
+            ("https", "app.test:8443", "8443", ("app.test:8443", "app.test:8443", "8443")),
+            // The client's own word comes before the port of a proxy.
+            ("https", "app.test:8443", "443", ("app.test:8443", "app.test:8443", "8443")),
+            // No port of that scheme: it is that of a hop behind the end of TLS.
+            ("https", "app.test", "80", ("app.test", "app.test", "-")),
+            ("http", "app.test", "443", ("app.test", "app.test", "-")),
+            ("https", "[2001:db8::7]", "8443", ("[2001:db8::7]:8443", "[2001:db8::7]", "8443")),
+            ("https", "[2001:db8::7]:8443", "443", ("[2001:db8::7]:8443", "[2001:db8::7]:8443", "8443")),
+            ("wss", "app.test", "443", ("app.test", "app.test", "443")),
+        ] {
+            let lines = [
+                ("x-forwarded-for", &b"7.7.7.7"[..]),
+                ("x-forwarded-proto", proto.as_bytes()),
+                ("x-forwarded-host", host.as_bytes()),
+                ("x-forwarded-port", port.as_bytes()),
+            ];
+            let want = (want.0.to_owned(), want.1.to_owned(), want.2.to_owned());
+            assert_eq!(told(&lines), want, "{proto} {host} {port}");
+        }
+        // Without the client's host, ours is the one between the proxy and us, and its port is no client's.
+        let lines = [("x-forwarded-proto", &b"https"[..]), ("x-forwarded-port", b"443")];
+        assert_eq!(told(&lines), ("a.test".to_owned(), "a.test:8080".to_owned(), "443".to_owned()));
+    }
+
+    #[test]
+    fn a_request_without_a_host_has_none_in_its_fields() {
+        let mut request = HeaderMap::new();
+        let peer = "9.9.9.9".parse().unwrap();
+        let field = ClientAddress::XForwardedFor;
+        set(&mut request, ReceivedFrom { peer, tls: false, host: "", relayed: None, field });
+        assert_eq!(request.get("forwarded").unwrap(), "for=9.9.9.9;proto=http");
+        assert_eq!(request.get("x-forwarded-host"), None);
+    }
+
+    #[test]
+    fn an_id_is_one_short_word() {
+        let longest = "a".repeat(MAX_REQUEST_ID);
+        for id in ["a", "01a2105f-626d-74be-95cd-2b8454bab774", "7F000001:8296_7F00001E:1F90.5", &longest] {
+            assert_eq!(request_id(&fields(&[("x-request-id", id.as_bytes())])), Some(id));
+        }
+        let long = "a".repeat(MAX_REQUEST_ID + 1);
+        for id in ["", "a b", "a,b", "a\"b", "a=b", "<b>", "a/b", "caf\u{e9}", "a%0a", "a\tb", &long] {
+            assert_eq!(request_id(&fields(&[("x-request-id", id.as_bytes())])), None, "{id}");
+        }
+        assert_eq!(request_id(&fields(&[("x-request-id", b"a"), ("x-request-id", b"a")])), None);
+        assert_eq!(request_id(&fields(&[])), None);
+    }
+
+    #[test]
+    fn what_is_thrown_away_is_said_once() {
+        let peer: IpAddr = "9.9.9.9".parse().unwrap();
+        let (none, some) = (Believed::default(), believed(ClientAddress::XForwardedFor));
+        for name in ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip"] {
+            let (thrown, map) = (ThrownAway::default(), fields(&[("accept", b"*/*"), (name, b"x")]));
+            assert!(!thrown.look(&some, peer, map.keys()), "{name}");
+            assert!(thrown.look(&none, peer, map.keys()), "{name}");
+            assert!(!thrown.look(&none, peer, map.keys()), "{name}");
+        }
+        let map = fields(&[("accept", b"*/*"), ("x-request-id", b"x"), ("via", b"1.1 x")]);
+        assert!(!ThrownAway::default().look(&none, peer, map.keys()));
+    }
+
     fn written(field: ClientAddress, peer: &str, lines: &[(&'static str, &[u8])]) -> Vec<String> {
         let peer = peer.parse().unwrap();
         let relayed = believed(field).read(peer, &fields(lines));
@@ -668,16 +848,16 @@ mod tests {
         let lines = [
             ("x-real-ip", &b"7.7.7.7:1"[..]),
             ("x-forwarded-host", b"out.test"),
-            ("x-forwarded-port", b"443"),
+            ("x-forwarded-port", b"8081"),
         ];
         assert_eq!(
             written(ClientAddress::XRealIp, "10.0.0.1", &lines),
             [
-                "forwarded: for=7.7.7.7;host=out.test;proto=http, for=10.0.0.1",
+                "forwarded: for=7.7.7.7;host=\"out.test:8081\";proto=http, for=10.0.0.1",
                 "x-forwarded-for: 7.7.7.7, 10.0.0.1",
                 "x-forwarded-proto: http",
                 "x-forwarded-host: out.test",
-                "x-forwarded-port: 443",
+                "x-forwarded-port: 8081",
                 "x-real-ip: 7.7.7.7",
             ]
         );

@@ -31,6 +31,8 @@ pub enum Fault {
     Framing,
     #[error("a header section that is too large")]
     HeaderSize,
+    #[error("more header fields than are taken")]
+    FieldCount,
     #[error("a switch of protocols that was not asked for")]
     Switch,
 }

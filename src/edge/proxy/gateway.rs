@@ -17,7 +17,7 @@ use super::capacity::{Capacity, Share};
 use super::context::{RequestContext, Upload};
 use super::exchange::{OpenExchange, Streams, Watched};
 use super::forward::StripRules;
-use super::forwarded::{Believed, Relayed};
+use super::forwarded::{self, Believed, Relayed, ThrownAway};
 use super::inbound;
 use super::inject::{InjectedToken, TokenSource};
 use super::looped::LoopMark;
@@ -30,6 +30,7 @@ use crate::http_fields::Fields;
 use palisade_core::domain::answer;
 use palisade_core::domain::native_hosts::{NativeHosts, OwnPath};
 use palisade_core::domain::navigation;
+use palisade_core::domain::request::Malformed;
 use palisade_core::domain::time::UnixTime;
 use palisade_core::domain::verdict::Refusal;
 use palisade_core::ports::{Clock, Injector, Meter, PageRenderer, Signer};
@@ -48,6 +49,8 @@ pub struct Live {
     pub strip: StripRules,
     /// The proxies whose word on where a request came from counts.
     pub believed: Believed,
+    /// Says once that forwarded fields count for nothing, where no proxy is believed.
+    pub thrown_away: ThrownAway,
     /// The hosts on which native endpoints answer.
     pub native_hosts: NativeHosts,
     /// What there is for people with browsers; `None`: nothing (`[browser] enabled = false`).
@@ -175,6 +178,11 @@ impl Gateway {
         let relayed = live.believed.read(peer, &session.req_header().headers);
         let client = relayed.as_ref().and_then(|relayed| relayed.client());
         context.client = client.unwrap_or(peer.to_canonical());
+        if relayed.is_some()
+            && let Some(id) = forwarded::request_id(&session.req_header().headers)
+        {
+            id.clone_into(&mut context.id);
+        }
         let whole = h2::check(session.req_header(), self.max_header_bytes);
         cookies::join(session.req_header_mut());
         let next = match whole {
@@ -205,6 +213,10 @@ impl Gateway {
         relayed: Option<Box<Relayed>>,
         next: Next,
     ) -> Result<bool> {
+        if !matches!(next, Next::Decided(Verdict::Permit(_))) {
+            // Those of requests that are forwarded are seen when they are taken out.
+            live.thrown_away.look(&live.believed, context.peer(), session.req_header().headers.keys());
+        }
         match next {
             Next::Decided(Verdict::Permit(permit)) => {
                 self.prepare(session, context, live, matched, relayed, permit).await
@@ -285,6 +297,12 @@ impl Gateway {
         } else {
             let verdict = live.admission.admit(&request, from.client).await;
             let verdict = self.refuse_own_destination(live, host, verdict);
+            // No rule is for every host, so it has to name one.
+            if request.host.is_unnamed()
+                && matches!(verdict, Verdict::Refusal { refusal: Refusal::NoRoute, route: None, .. })
+            {
+                return Err(Refusal::Malformed(Malformed::NoHost));
+            }
             Next::Decided(match live.browsers.is_some() {
                 true => turns::without_mark(header, &request, verdict),
                 false => verdict,

@@ -105,6 +105,7 @@ async fn world_with(keys: &str) -> World {
         },
         strip,
         believed: Believed::default(),
+        thrown_away: ThrownAway::default(),
         native_hosts: NativeHosts::default(),
         browsers: None,
     };
@@ -293,6 +294,8 @@ async fn an_upstream_is_told_the_same_with_and_without_the_engine() {
     let Next::Decided(Verdict::Permit(permit)) = next else { panic!("a good token was not admitted") };
     let told = UpstreamFields {
         strip: &live.strip,
+        believed: &live.believed,
+        thrown_away: &live.thrown_away,
         permit: &permit,
         from: ReceivedFrom {
             peer: "9.9.9.9".parse().unwrap(),

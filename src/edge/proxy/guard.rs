@@ -10,11 +10,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::BytesMut;
 use pingora::protocols::l4::ext::set_tcp_keepalive;
 use pingora::protocols::l4::virt::{VirtualSockOpt, VirtualSocket};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::answer_head;
+use super::answer_head::{self, MAX_FIELDS_OF_ENGINE};
 use super::dial::{Delivery, Line};
 use super::framing::{Body, Fault};
 use super::head::section_end;
@@ -27,7 +28,7 @@ const MAX_HEAD: usize = 1 << 20;
 /// Where in the answer the next byte stands.
 #[derive(Debug)]
 enum At {
-    /// In a header section, of which so much was read before.
+    /// In a header section, of which so much was read before. The engine reads it once it is whole.
     Head(Vec<u8>),
     Body(Body),
     /// Behind the answer.
@@ -52,6 +53,9 @@ pub struct Guarded {
     /// Whether the engine would use the connection again.
     released: bool,
     written: bool,
+    /// What is checked, and the engine has still to read: behind a header section that came in pieces, or that has more fields
+    /// than the engine reads.
+    ready: BytesMut,
     timer: Timer,
 }
 
@@ -68,6 +72,7 @@ impl Guarded {
             idle: None,
             released: false,
             written: false,
+            ready: BytesMut::new(),
             timer: Timer::default(),
         }
     }
@@ -76,9 +81,10 @@ impl Guarded {
         self.line.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
-    /// Reads on through `bytes`; returns how many of them belong to the answer.
+    /// Reads on through `bytes`; returns how many of them the engine may read as they are. What it may read of the others is in
+    /// `ready`.
     fn follow(&mut self, bytes: &[u8]) -> Result<usize, Fault> {
-        let mut read = 0;
+        let (mut read, mut as_they_are) = (0, 0);
         while read < bytes.len() {
             let here = &bytes[read..];
             match &mut self.at {
@@ -98,13 +104,25 @@ impl Guarded {
                         return if before.len() > MAX_HEAD {
                             Err(Fault::HeaderSize)
                         } else {
-                            Ok(bytes.len())
+                            Ok(as_they_are)
                         };
                     };
                     let section = if scanned == 0 { &here[..end] } else { &before[..end] };
                     let head = answer_head::read(section, self.delivery.asked.head)?;
                     self.last |= head.last;
                     self.idle = head.idle;
+                    if head.fields > MAX_FIELDS_OF_ENGINE {
+                        // What an interim answer has on top would be taken for the final one's.
+                        let is_interim = matches!(head.status, 100..200);
+                        let overflow = answer_head::split(section, &mut self.ready)?;
+                        if is_interim || self.delivery.overflow.set(overflow).is_err() {
+                            return Err(Fault::FieldCount);
+                        }
+                    } else if scanned > 0 || !self.ready.is_empty() {
+                        self.ready.extend_from_slice(section);
+                    } else {
+                        as_they_are += end;
+                    }
                     read += end - scanned;
                     self.at = match head.status {
                         101 if self.delivery.asked.websocket => At::Switched,
@@ -116,7 +134,13 @@ impl Guarded {
                     };
                 }
                 At::Body(body) => {
-                    read += body.take(here)?;
+                    let taken = body.take(here)?;
+                    read += taken;
+                    if self.ready.is_empty() {
+                        as_they_are += taken;
+                    } else {
+                        self.ready.extend_from_slice(&here[..taken]);
+                    }
                     if body.is_over() {
                         self.at = At::Over;
                     }
@@ -126,13 +150,26 @@ impl Guarded {
                     self.last = true;
                     let upstream = &self.address;
                     tracing::warn!(%upstream, "an upstream sent more than its answer; the connection is closed");
-                    return Ok(read);
+                    return Ok(as_they_are);
                 }
-                At::Switched => return Ok(bytes.len()),
+                At::Switched if self.ready.is_empty() => return Ok(bytes.len()),
+                At::Switched => {
+                    self.ready.extend_from_slice(here);
+                    return Ok(as_they_are);
+                }
                 At::Broken => return Ok(0),
             }
         }
-        Ok(read)
+        Ok(as_they_are)
+    }
+
+    /// Lets the engine read what is ready.
+    fn hand_over(&mut self, buf: &mut ReadBuf<'_>) {
+        let taken = self.ready.len().min(buf.remaining());
+        buf.put_slice(&self.ready.split_to(taken));
+        if self.ready.is_empty() {
+            self.ready = BytesMut::new();
+        }
     }
 }
 
@@ -150,6 +187,10 @@ impl AsyncRead for Guarded {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
+        if !self.ready.is_empty() {
+            self.hand_over(buf);
+            return Poll::Ready(Ok(()));
+        }
         match self.at {
             At::Over => {
                 self.released = true;
@@ -159,32 +200,39 @@ impl AsyncRead for Guarded {
             At::Head(_) | At::Body(_) | At::Switched => {}
         }
         let before = buf.filled().len();
-        match self.line()?.poll_read(cx, buf) {
-            Poll::Ready(read) => read?,
-            Poll::Pending => {
-                let this = &mut *self;
-                let Some(silence) = &this.delivery.silence else { return Poll::Pending };
-                ready!(this.timer.poll_too_long(cx, silence));
-                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        loop {
+            match self.line()?.poll_read(cx, buf) {
+                Poll::Ready(read) => read?,
+                Poll::Pending => {
+                    let this = &mut *self;
+                    let Some(silence) = &this.delivery.silence else { return Poll::Pending };
+                    ready!(this.timer.poll_too_long(cx, silence));
+                    return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+                }
             }
-        }
-        self.timer.stop();
-        let new = buf.filled().len() - before;
-        if new == 0 {
-            self.last = true;
-            return Poll::Ready(Ok(()));
-        }
-        match self.follow(&buf.filled()[before..]) {
-            Ok(read) => {
-                buf.set_filled(before + read);
-                Poll::Ready(Ok(()))
+            self.timer.stop();
+            if buf.filled().len() == before {
+                self.last = true;
+                return Poll::Ready(Ok(()));
             }
-            Err(fault) => {
-                buf.set_filled(before);
-                (self.at, self.last) = (At::Broken, true);
-                // Only the first counts; there is one.
-                let _ = self.delivery.fault.set(fault);
-                Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, fault)))
+            match self.follow(&buf.filled()[before..]) {
+                Ok(read) => {
+                    buf.set_filled(before + read);
+                    if read == 0 && !self.ready.is_empty() {
+                        self.hand_over(buf);
+                    }
+                    // Nothing new would look like the end.
+                    if buf.filled().len() > before || !matches!(self.at, At::Head(_)) {
+                        return Poll::Ready(Ok(()));
+                    }
+                }
+                Err(fault) => {
+                    buf.set_filled(before);
+                    (self.at, self.last) = (At::Broken, true);
+                    // Only the first counts; there is one.
+                    let _ = self.delivery.fault.set(fault);
+                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, fault)));
+                }
             }
         }
     }
@@ -318,6 +366,24 @@ mod tests {
                 assert_eq!(passed, (answer.to_owned(), None, true), "{answer:?} in pieces of {pieces}");
             }
         }
+    }
+
+    #[tokio::test]
+    async fn the_engine_reads_no_more_fields_than_it_can() {
+        let lines: String = (0..300).map(|number| format!("X-{number}: {number}\r\n")).collect();
+        let answer = format!("HTTP/1.1 200 OK\r\n{lines}Content-Length: 5\r\n\r\nhello");
+        for pieces in [1, 7, 1000, 100_000] {
+            let (seen, fault, kept) = pass(&answer, pieces, Asked::default()).await;
+            assert_eq!((fault, kept), (None, true), "in pieces of {pieces}");
+            assert!(seen.lines().count() < 256, "in pieces of {pieces}: {seen}");
+            assert!(
+                seen.contains("\r\nX-0: 0\r\n") && seen.ends_with("Content-Length: 5\r\n\r\nhello"),
+                "{seen}"
+            );
+        }
+        let early = format!("HTTP/1.1 103 Early\r\n{lines}\r\n{answer}");
+        let (_, fault, kept) = pass(&early, 1000, Asked::default()).await;
+        assert_eq!((fault, kept), (Some(Fault::FieldCount), false));
     }
 
     #[tokio::test]

@@ -222,6 +222,8 @@ fn check(section: &[u8]) -> Result<Body, HeadFault> {
         return Err(framing());
     }
     match hosts {
+        // HTTP/1.0 knows no such field, and probes of load balancers send none (RFC 9112 §3.2 asks it of HTTP/1.1).
+        0 if http10 => Ok(Body::Length(length)),
         1 if encodings == 1 => Ok(Body::Chunked(Chunks::default())),
         1 => Ok(Body::Length(length)),
         0 => Err(HeadFault::Malformed(Malformed::NoHost)),
@@ -308,6 +310,8 @@ mod tests {
             "POST /x?y HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc",
             "POST / HTTP/1.1\r\nhost:a\r\nTRANSFER-ENCODING:\tchunked \r\n\r\n0\r\n\r\n",
             "GET / HTTP/1.0\r\nHost: a\r\nX-Empty:\r\nX-Latin: \u{e9}\r\n\r\n",
+            "GET / HTTP/1.0\r\n\r\n",
+            "POST / HTTP/1.0\r\nContent-Length: 1\r\n\r\na",
         ] {
             let Head::Complete(section) = read_all(text.as_bytes()).await else { panic!("{text:?}") };
             assert_eq!(&section.bytes[..], text.trim_start().as_bytes());

@@ -134,11 +134,11 @@ fn connection_options(headers: &HeaderMap) -> Vec<HeaderName> {
 }
 
 /// Takes out of an upstream's answer whatever belongs to the upstream's connection, and makes of several
-/// equal lengths one. A WebSocket keeps its upgrade.
+/// equal lengths one. A WebSocket keeps its upgrade. `client`: the version that the answer goes out in.
 ///
 /// # Errors
 /// The engine cannot take a constant: never.
-pub fn end_answer(response: &mut ResponseHeader) -> Result<()> {
+pub fn end_answer(response: &mut ResponseHeader, client: Version) -> Result<()> {
     for name in connection_options(&response.headers) {
         response.remove_header(&name);
     }
@@ -153,8 +153,9 @@ pub fn end_answer(response: &mut ResponseHeader) -> Result<()> {
     if switches {
         response.insert_header(header::CONNECTION, "Upgrade")?;
     }
-    // The engine passes no trailers on from HTTP/1.1: none are promised.
-    if response.version != Version::HTTP_2 && response.headers.contains_key(header::TRAILER) {
+    // The engine passes trailers on between two HTTP/2 connections alone. No others are promised (RFC 9110 §6.6.2).
+    let pass = response.version == Version::HTTP_2 && client == Version::HTTP_2;
+    if !pass && response.headers.contains_key(header::TRAILER) {
         response.remove_header(&header::TRAILER);
     }
     if response.status == StatusCode::NO_CONTENT || response.status.is_informational() {
@@ -198,20 +199,20 @@ pub fn end(request: &mut RequestHeader, websocket: bool) -> Result<()> {
 
 /// Takes out of a request to an upstream whatever belongs to the client's connection, and asks for a WebSocket
 /// if that is what it is about. Between two HTTP/2 connections `te: trailers` is said again (RFC 9113 §8.2.2):
-/// trailers do pass, and gRPC servers refuse calls without it.
+/// trailers of answers do pass, and gRPC servers refuse calls without it. `client`: the version of the client's request.
 ///
 /// # Errors
 /// The engine cannot take a constant: never.
-pub fn begin(request: &mut RequestHeader, websocket: bool) -> Result<()> {
-    let trailers = request.version == Version::HTTP_2 && takes_trailers(request);
+pub fn begin(request: &mut RequestHeader, client: Version, websocket: bool) -> Result<()> {
+    let trailers = request.version == Version::HTTP_2 && client == Version::HTTP_2 && takes_trailers(request);
     for name in &HOP_BY_HOP {
         request.remove_header(name);
     }
     if trailers {
         request.insert_header(header::TE, TRAILERS)?;
     }
-    // The engine passes no trailers on to HTTP/1.1: none are promised.
-    if request.version != Version::HTTP_2 && request.headers.contains_key(header::TRAILER) {
+    // The engine passes no trailers of requests on: none are promised.
+    if request.headers.contains_key(header::TRAILER) {
         request.remove_header(&header::TRAILER);
     }
     if websocket {
@@ -236,16 +237,39 @@ mod tests {
 
     #[test]
     fn only_trailers_are_asked_for_and_only_over_http2() {
-        let asked = |version: Version, te: &str| {
+        let asked_by = |client: Version, version: Version, te: &str| {
             let mut request = RequestHeader::build("POST", b"/", None).unwrap();
             request.set_version(version);
             request.insert_header("te", te).unwrap();
-            begin(&mut request, false).unwrap();
+            begin(&mut request, client, false).unwrap();
             request.headers.get("te").map(|value| value.to_str().unwrap().to_owned())
         };
+        let asked = |version: Version, te: &str| asked_by(Version::HTTP_2, version, te);
         assert_eq!(asked(Version::HTTP_2, "trailers").as_deref(), Some("trailers"));
         assert_eq!(asked(Version::HTTP_2, "gzip;q=0.5, Trailers").as_deref(), Some("trailers"));
         assert_eq!(asked(Version::HTTP_2, "gzip, x-trailers"), None);
         assert_eq!(asked(Version::HTTP_11, "trailers"), None);
+        assert_eq!(asked_by(Version::HTTP_11, Version::HTTP_2, "trailers"), None);
+    }
+
+    #[test]
+    fn trailers_are_promised_only_where_they_pass() {
+        for (upstream, client, stays) in [
+            (Version::HTTP_2, Version::HTTP_2, true),
+            (Version::HTTP_2, Version::HTTP_11, false),
+            (Version::HTTP_11, Version::HTTP_2, false),
+            (Version::HTTP_11, Version::HTTP_11, false),
+        ] {
+            let mut answer = ResponseHeader::build(200, None).unwrap();
+            answer.set_version(upstream);
+            answer.insert_header("trailer", "x-sum").unwrap();
+            end_answer(&mut answer, client).unwrap();
+            assert_eq!(answer.headers.contains_key("trailer"), stays, "{upstream:?} {client:?}");
+            let mut request = RequestHeader::build("POST", b"/", None).unwrap();
+            request.set_version(upstream);
+            request.insert_header("trailer", "x-sum").unwrap();
+            begin(&mut request, client, false).unwrap();
+            assert!(!request.headers.contains_key("trailer"), "{upstream:?} {client:?}");
+        }
     }
 }

@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 
-use http::{Method, header};
+use http::{Method, Version, header};
 use pingora::http::RequestHeader;
 
 use crate::http_fields::Fields;
@@ -49,7 +49,8 @@ fn split_target(raw: &[u8]) -> Result<(&[u8], Option<&[u8]>), Malformed> {
     }
 }
 
-/// The domain's view of `header`. Whether the peer is believed, the header does not say.
+/// The domain's view of `header`. Whether the peer is believed, the header does not say. A request of HTTP/1.0 may name
+/// no host.
 ///
 /// # Errors
 /// [`Malformed`] when the target or the Host has no single reading.
@@ -64,11 +65,13 @@ pub fn view<'a>(header: &'a RequestHeader, fields: &'a Fields<'a>) -> Result<Req
         }
         (Some(authority), _) => authority.as_str().as_bytes(),
         (None, Some(host)) => host.as_bytes(),
+        (None, None) if header.version == Version::HTTP_10 => b"",
         (None, None) => return Err(Malformed::NoHost),
     };
+    let is_unnamed = host.is_empty() && !header.headers.contains_key(header::HOST);
     Ok(Request {
         method: header.method.as_str(),
-        host: Host::parse(host)?,
+        host: if is_unnamed { Host::unnamed() } else { Host::parse(host)? },
         path: Path::parse(path)?,
         query: query.and_then(|query| std::str::from_utf8(query).ok()),
         websocket: is_websocket(header),
@@ -149,6 +152,23 @@ mod tests {
         assert_eq!(check("http://a.test"), ok("/", None));
         assert_eq!(check("*"), Err(Malformed::Target));
         assert_eq!(check("ftp://a.test/a"), Err(Malformed::Target));
+    }
+
+    #[test]
+    fn only_http_1_0_may_name_no_host() {
+        let host = |version: Version, fields: &[(&'static str, &str)]| {
+            let mut header = header("/", fields);
+            header.set_version(version);
+            let fields = Fields(&header.headers);
+            view(&header, &fields).map(|request| request.host.name().to_owned())
+        };
+        assert_eq!(host(Version::HTTP_10, &[]), Ok(String::new()));
+        assert_eq!(host(Version::HTTP_10, &[("host", "a.test")]), Ok("a.test".to_owned()));
+        // An empty one is none that a client may send.
+        assert_eq!(host(Version::HTTP_10, &[("host", "")]), Err(Malformed::Host));
+        assert_eq!(host(Version::HTTP_11, &[("host", "")]), Err(Malformed::Host));
+        assert_eq!(host(Version::HTTP_11, &[]), Err(Malformed::NoHost));
+        assert_eq!(host(Version::HTTP_2, &[]), Err(Malformed::NoHost));
     }
 
     #[test]

@@ -135,6 +135,12 @@ pub fn timed_out() -> (u16, &'static str, &'static str) {
     (504, "upstream_timeout", "The app did not answer in time.")
 }
 
+/// What a client is told when the answer's header section is beyond what is passed on.
+#[must_use]
+pub fn too_many_fields() -> (u16, &'static str, &'static str) {
+    (502, "upstream_failed", "The app's answer has more header fields than this gateway passes on.")
+}
+
 /// The error for the log. A header section that could not be read is quoted in the engine's own words,
 /// cookies and tokens and all: of that only the kind is told.
 #[must_use]

@@ -23,6 +23,7 @@ use super::dial::{Asked, Delivery};
 use super::exchange::is_event_stream;
 use super::forward::{self, UpstreamFields};
 use super::forwarded::ReceivedFrom;
+use super::framing::Fault;
 use super::gateway::Gateway;
 use super::inject::{self, After};
 use super::served::ServedRoute;
@@ -116,7 +117,7 @@ impl ProxyHttp for Gateway {
         );
         let Admitted { permit, live, matched, .. } = &*admitted;
         let ServedRoute { route, forwarding, .. } = &**permit.route();
-        hop::begin(request, matched.websocket)?;
+        hop::begin(request, session.req_header().version, matched.websocket)?;
         hop::say_no_body(session, request)?;
         if !matched.websocket
             && request.version != Version::HTTP_2
@@ -145,7 +146,7 @@ impl ProxyHttp for Gateway {
                 .map_err(|why| Error::explain(ErrorType::HTTPStatus(503), why.to_string()))?,
             (None, _) | (_, None) => None,
         };
-        let host = match forwarding.preserve_host {
+        let host = match forwarding.preserve_host && !matched.host.is_empty() {
             true => &*matched.host,
             false => &*admitted.attempts.current()?.authority,
         };
@@ -156,6 +157,8 @@ impl ProxyHttp for Gateway {
         });
         let fields = UpstreamFields {
             strip: &live.strip,
+            believed: &live.believed,
+            thrown_away: &live.thrown_away,
             permit,
             from: ReceivedFrom {
                 peer,
@@ -219,7 +222,12 @@ impl ProxyHttp for Gateway {
         response: &mut ResponseHeader,
         context: &mut RequestContext,
     ) -> Result<()> {
-        hop::end_answer(response)?;
+        if let Some(delivery) = delivery_of(&context.stage) {
+            for (name, value) in delivery.overflow() {
+                response.append_header(name.clone(), value)?;
+            }
+        }
+        hop::end_answer(response, session.req_header().version)?;
         if response.status != http::StatusCode::UNAUTHORIZED {
             return Ok(());
         }
@@ -367,6 +375,7 @@ impl ProxyHttp for Gateway {
         let begun = outbound::begun(session).map(|response| response.status.as_u16());
         let RequestContext { stage, id, exchange, .. } = context;
         let (mut refused, mut was_silent) = (None, false);
+        let fault = delivery_of(stage).and_then(Delivery::fault);
         if let Stage::Admitted(admitted) = stage {
             refused = admitted.refused.take();
             was_silent = admitted.attempts.current.as_ref().is_some_and(Attempt::was_silent_too_long);
@@ -383,7 +392,11 @@ impl ProxyHttp for Gateway {
             let _ = outbound::send(session, &here.reply, id, stage.cors()).await;
             return FailToProxy { error_code: status, can_reuse_downstream: false };
         }
-        let (status, code, detail) = if was_silent { outbound::timed_out() } else { outbound::failed(error) };
+        let (status, code, detail) = match fault {
+            _ if was_silent => outbound::timed_out(),
+            Some(Fault::FieldCount | Fault::HeaderSize) => outbound::too_many_fields(),
+            _ => outbound::failed(error),
+        };
         stage.end(code, begun.unwrap_or(status));
         if status != 0 {
             let error = outbound::words(error);
@@ -457,6 +470,12 @@ impl ProxyHttp for Gateway {
     fn suppress_error_log(&self, _session: &Session, _context: &RequestContext, _error: &Error) -> bool {
         true // The engine's own line would hold the query; `fail_to_proxy` writes ours.
     }
+}
+
+/// The delivery under way over a connection of ours.
+fn delivery_of(stage: &Stage) -> Option<&Delivery> {
+    let Stage::Admitted(admitted) = stage else { return None };
+    admitted.attempts.current.as_ref()?.delivery.as_deref()
 }
 
 /// A request that was admitted, and failed: what its answer is about.
