@@ -23,7 +23,7 @@ use palisade_core::domain::session::{BrowserLifetimes, Lifetimes};
 use palisade_core::ports::{Audit, Clock, Entropy, Limiter, Meter, SecretStore, Signer, Store};
 use palisade_core::service::accounts::{AccountPorts, AccountSettings, Accounts};
 use palisade_core::service::audited_limits::AuditedLimits;
-use palisade_core::service::fit::longest_token;
+use palisade_core::service::fit::{longest_token, most_signed};
 use palisade_core::service::hash_costs;
 use palisade_core::service::mint::MAX_TTL;
 use palisade_core::service::outbox::Outbox;
@@ -140,7 +140,8 @@ pub(super) fn start(
     };
     let settings = AccountSettings {
         access_ttl: tokens.access_ttl,
-        longest_token: longest_token(config.server.max_header_bytes),
+        longest_token: longest_token(tokens.max_bytes, config.server.max_header_bytes),
+        most_signed: most_signed(tokens.max_bytes),
         lifetimes: lives.sessions,
         refresh_repeat: tokens.refresh_repeat,
         max_sessions: config.sessions.max_per_user,

@@ -89,7 +89,7 @@ fn admin_state(composed: &Composed) -> Result<AdminState, String> {
         signer(),
         state.clock(),
         config.tokens.access_ttl,
-        longest_token(config.server.max_header_bytes),
+        longest_token(config.tokens.max_bytes, config.server.max_header_bytes),
     );
     let metrics = Arc::clone(&state.metrics);
     Ok(AdminState {

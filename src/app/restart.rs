@@ -250,6 +250,7 @@ impl Keys {
             refresh_repeat,
             leeway,
             key,
+            max_bytes,
             cache_entries,
         } = then;
         if !issuer_follows {
@@ -262,6 +263,7 @@ impl Keys {
         self.differ("tokens.refresh_repeat", refresh_repeat, &now.refresh_repeat);
         self.differ("tokens.leeway", leeway, &now.leeway);
         self.secrets("tokens.key", key.iter(), now.key.iter());
+        self.differ("tokens.max_bytes", max_bytes, &now.max_bytes);
         self.differ("tokens.cache_entries", cache_entries, &now.cache_entries);
     }
 

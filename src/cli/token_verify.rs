@@ -14,7 +14,7 @@ use palisade_core::domain::verdict::TokenFault;
 use palisade_core::ports::Clock;
 
 /// The longest line that is kept; the rest of a longer one is read and dropped.
-const MAX_LINE: usize = 16 * 1024;
+const MAX_LINE: usize = 64 * 1024;
 
 /// The default of `tokens.leeway`.
 const LEEWAY: Duration = Duration::from_secs(60);

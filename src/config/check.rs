@@ -23,6 +23,7 @@ use super::{
     rule_warnings, unsent_emails,
 };
 use palisade_core::domain::account::Registration;
+use palisade_core::domain::credential::{MAX_TOKEN_BYTES, MOST_TOKEN_BYTES};
 use palisade_core::domain::password::{MIN_GUESSES, MOST_MIN_GUESSES, PasswordPolicy};
 use palisade_core::domain::session::{Fingerprint, LONGEST_REPEAT, REPEAT_WINDOW};
 
@@ -69,7 +70,7 @@ fn whole(root: &Section<'_>, path: &Path, text: &str) -> Option<Config> {
     let cors = cors::cors(root.section("cors"));
     let log = log(root.section("log"));
     let store = store(root.section("store"));
-    let tokens = tokens(root.section("tokens"), &public_url);
+    let tokens = tokens(root.section("tokens"), &public_url, server.max_header_bytes);
     let trusted = issuers::issuers(root, &tokens.issuer);
     let passwords = passwords(root.section("passwords"));
     let accounts = accounts::accounts(root.section("accounts"));
@@ -275,7 +276,8 @@ fn store(section: Section<'_>) -> StoreUrl {
     StoreUrl::Sled(folder)
 }
 
-fn tokens(section: Section<'_>, public_url: &str) -> Tokens {
+/// `max_header_bytes`: of `[server]`.
+fn tokens(section: Section<'_>, public_url: &str, max_header_bytes: usize) -> Tokens {
     let algorithm = section.choice("algorithm", &ALGORITHMS, Algorithm::EdDsa);
     let key_item = section.get("key");
     let key = key_item.as_ref().and_then(secret);
@@ -308,8 +310,14 @@ fn tokens(section: Section<'_>, public_url: &str) -> Tokens {
             Duration::ZERO..=Duration::from_secs(300),
         ),
         key,
+        max_bytes: section.size("max_bytes", MAX_TOKEN_BYTES, 1024..=MOST_TOKEN_BYTES),
         cache_entries: section.number("cache_entries", 100_000, 0..=100_000_000),
     };
+    if let Some(item) = section.get("max_bytes").filter(|_| tokens.max_bytes > max_header_bytes) {
+        item.bad::<()>(&format!(
+            "no more than server.max_header_bytes ({max_header_bytes}), which holds the other fields, too"
+        ));
+    }
     if tokens.refresh_ttl < tokens.access_ttl {
         let at = section.get("refresh_ttl").map_or(section.at, |item| item.at);
         let found = humantime::format_duration(tokens.refresh_ttl).to_string();

@@ -209,7 +209,9 @@ pub struct Tokens {
     pub leeway: Duration,
     /// A key given from outside: a PEM private key, or the HS256 secret. `None`: a managed key ring.
     pub key: Option<SecretString>,
-    /// Entries in the verified-token cache.
+    /// The longest token that is looked at, in bytes.
+    pub max_bytes: usize,
+    /// Entries in the verified-token cache; a long token counts as several.
     pub cache_entries: u64,
 }
 

@@ -102,6 +102,7 @@ fn world_of(
     let mut settings = AccountSettings {
         access_ttl: Duration::from_secs(1800),
         longest_token: 8192,
+        most_signed: 8192,
         lifetimes: Lifetimes {
             sliding: Duration::from_secs(86_400),
             absolute: Duration::from_secs(864_000),

@@ -1,6 +1,10 @@
 //! Header sections of HTTP/2 obey what those of HTTP/1.1 obey, and connections end in good order.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
 use super::*;
+use crate::support::keys::Key;
 
 /// `GET target` over HTTP/1.1 with these fields.
 async fn http1(gateway: &Gateway, target: &str, fields: &[(&str, String)]) -> (u16, String) {
@@ -245,4 +249,24 @@ async fn a_navigation_is_sent_to_sign_in_as_over_http1() {
     let (code, text) = ask(&client, Request::get("http://app.localhost/x").body(()).unwrap()).await;
     assert!(code == 401 && text.contains("\"sign_in\""), "{text}");
     assert_eq!(upstream.requests(), [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_longest_token_passes_beside_the_usual_fields() {
+    let upstream = Upstream::start().await;
+    let gateway = Gateway::start(&routes(upstream.address)).await;
+    let minted = mint(&gateway, "bob").await;
+    let claims = URL_SAFE_NO_PAD.decode(minted.split('.').nth(1).unwrap()).unwrap();
+    let own = Key::of_gateway(&gateway.folder.path().join("data"));
+    let claims = serde_json::from_slice(&claims).unwrap();
+    for (length, want) in [(24 * 1024, 200), (24 * 1024 + 4, 401)] {
+        let token = own.of_length(length, serde_json::json!({"typ": "at+jwt"}), &claims);
+        let fields = [
+            ("authorization", format!("Bearer {token}")),
+            ("cookie", format!("app={}", "c".repeat(4096))),
+            ("user-agent", "u".repeat(2048)),
+        ];
+        assert_eq!(http2(&gateway, "/admin", &fields).await.0, want, "{length}");
+        assert_eq!(http1(&gateway, "/admin", &fields).await.0, want, "{length}");
+    }
 }

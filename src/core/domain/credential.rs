@@ -10,8 +10,15 @@ use super::request::{Headers, Request};
 use super::route::Carriers;
 use super::verdict::{Refusal, TokenFault};
 
-/// The longest token that is looked at, in bytes. A header section may hold more; a token may not.
-pub const MAX_TOKEN_BYTES: usize = 8 * 1024;
+/// The longest token that is looked at unless the operator says otherwise (`tokens.max_bytes`), in bytes: tokens of issuers
+/// that put hundreds of groups into them have up to 20 kB.
+pub const MAX_TOKEN_BYTES: usize = 24 * 1024;
+
+/// The most that `tokens.max_bytes` can be.
+pub const MOST_TOKEN_BYTES: usize = 64 * 1024;
+
+/// The longest token that the gateway signs, in bytes: what many servers in front of it and behind it take in one line.
+pub const OWN_TOKEN_BYTES: usize = 8 * 1024;
 
 /// The `Sec-WebSocket-Protocol` entry that carries a token is this, then the token.
 pub const WEBSOCKET_PREFIX: &str = "bearer.";
@@ -123,7 +130,8 @@ pub fn each_cookie<'a>(headers: &'a dyn Headers, name: &str, visit: &mut dyn FnM
     });
 }
 
-/// Refuses what cannot be a token at all, before it is decoded.
+/// Refuses what cannot be a token at all, whatever the configuration, before it is decoded. The verifier holds it to
+/// `tokens.max_bytes`.
 ///
 /// # Errors
 /// [`TokenFault::TooLong`] and [`TokenFault::Malformed`].
@@ -131,7 +139,7 @@ pub fn each_cookie<'a>(headers: &'a dyn Headers, name: &str, visit: &mut dyn FnM
 pub fn check_form(token: &str) -> Result<(), Refusal> {
     match token.len() {
         0 => Err(Refusal::Token(TokenFault::Malformed)),
-        1..=MAX_TOKEN_BYTES => Ok(()),
+        1..=MOST_TOKEN_BYTES => Ok(()),
         _ => Err(Refusal::Token(TokenFault::TooLong)),
     }
 }
@@ -460,7 +468,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_a_token_is_refused_before_it_is_decoded() {
-        let long = format!("Bearer {}", "a".repeat(MAX_TOKEN_BYTES + 1));
+        let long = format!("Bearer {}", "a".repeat(MOST_TOKEN_BYTES + 1));
         assert_eq!(found(&[("authorization", &long)], None, false), Err(Refusal::Token(TokenFault::TooLong)));
         for line in ["Bearer", "Bearer ", "bearer   "] {
             let refusal = Err(Refusal::Token(TokenFault::Malformed));

@@ -16,7 +16,7 @@ pub enum TokenFault {
     /// Not three base64url parts, not JSON, not an object.
     #[error("not a well-formed signed token")]
     Malformed,
-    /// Longer than [`crate::domain::credential::MAX_TOKEN_BYTES`].
+    /// Longer than `tokens.max_bytes`.
     #[error("longer than a token may be")]
     TooLong,
     /// Five parts: an encrypted token (RFC 7516), which nothing here decrypts.

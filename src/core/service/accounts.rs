@@ -48,6 +48,8 @@ pub struct AccountSettings {
     pub access_ttl: Duration,
     /// The longest access token that is worth signing, in bytes ([`super::fit::longest_token`]).
     pub longest_token: usize,
+    /// The longest access token that is signed at all, in bytes ([`super::fit::most_signed`]).
+    pub most_signed: usize,
     /// The life of a session.
     pub lifetimes: Lifetimes,
     /// For how long the direct parent of a refresh token may bring it while it was not used; at least

@@ -17,9 +17,7 @@ use crate::domain::revocation::Versions;
 use crate::domain::session::{BrowserSession, Session, SessionId};
 use crate::domain::session_cookie::{CookieSeed, PresentedCookie};
 use crate::domain::trusted_time::NEAR;
-use crate::ports::{
-    AccessGrant, Change, CookieFault, CookieSession, Limited, SignError, StoreError, Verified,
-};
+use crate::ports::{AccessGrant, Change, CookieFault, CookieSession, Limited, StoreError, Verified};
 
 /// The longest life of [`Accounts::host_token`]. Script on the host gets another one at any time.
 const HOST_TOKEN_LIFE: Duration = Duration::from_secs(300);
@@ -276,12 +274,7 @@ impl Accounts {
         let grant = self.access_grant(versions, &user, &session);
         let grant = AccessGrant { host: host.map(str::to_owned), ..grant };
         let access_token = self.signer.access_token(&grant, expires_in, self.now())?.token;
-        if access_token.len() > crate::domain::credential::MAX_TOKEN_BYTES {
-            let bytes = access_token.len();
-            return Err(
-                SignError(super::fit::too_long(bytes, crate::domain::credential::MAX_TOKEN_BYTES)).into()
-            );
-        }
+        self.refuse_unusable(&access_token)?;
         Ok(SessionToken { access_token, expires_in })
     }
 }

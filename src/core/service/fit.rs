@@ -10,18 +10,24 @@ use crate::domain::email::MAX_ADDRESS;
 use crate::domain::name::MAX_NAME;
 use crate::ports::AccessGrant;
 
-/// The longest access token that is worth signing, in bytes, where a header section may have `max_header_bytes`: a
-/// quarter of that is for everything else in it.
+/// The longest access token that is worth signing, in bytes, where tokens may have `max_bytes` and a header section
+/// `max_header_bytes`: a quarter of that is for everything else in it.
 #[must_use]
-pub fn longest_token(max_header_bytes: usize) -> usize {
-    crate::domain::credential::MAX_TOKEN_BYTES.min(max_header_bytes / 4 * 3)
+pub fn longest_token(max_bytes: usize, max_header_bytes: usize) -> usize {
+    most_signed(max_bytes).min(max_header_bytes / 4 * 3)
+}
+
+/// The longest access token that is signed, in bytes, where tokens may have `max_bytes`.
+#[must_use]
+pub fn most_signed(max_bytes: usize) -> usize {
+    crate::domain::credential::OWN_TOKEN_BYTES.min(max_bytes)
 }
 
 /// The message about a token that is too long.
 pub(super) fn too_long(bytes: usize, longest: usize) -> String {
     format!(
-        "the access token would have {bytes} bytes, and a request has room for {longest} (tokens of more than 8192 bytes are \
-         refused, and server.max_header_bytes holds the other fields too): grant fewer or shorter `scopes`, `groups` and `claims`"
+        "the access token would have {bytes} bytes, and a request has room for {longest} (at most 8192, and no \
+         more than tokens.max_bytes; server.max_header_bytes holds the other fields too): grant fewer or shorter `scopes`, `groups` and `claims`"
     )
 }
 

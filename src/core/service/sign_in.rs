@@ -17,7 +17,6 @@ use super::retry::Decision;
 use crate::domain::account::{MAX_DEVICES, User, UserId};
 use crate::domain::audit::{Action, Outcome};
 use crate::domain::block::AddressBlock;
-use crate::domain::credential::MAX_TOKEN_BYTES;
 use crate::domain::mail::Letter;
 use crate::domain::opaque::RefreshToken;
 use crate::domain::revocation::Versions;
@@ -279,11 +278,15 @@ impl Accounts {
         let expires_in = self.settings.access_ttl.min(left);
         let grant = self.access_grant(version, &user, session);
         let access_token = self.signer.access_token(&grant, expires_in, now)?.token;
-        // The account is from before the size of tokens was bounded. No request could carry the token.
-        if access_token.len() > MAX_TOKEN_BYTES {
-            return Err(SignError(super::fit::too_long(access_token.len(), MAX_TOKEN_BYTES)).into());
-        }
+        self.refuse_unusable(&access_token)?;
         Ok(Granted { access_token, refresh_token, expires_in, session: session.id, user })
+    }
+
+    /// Refuses a token that no request could carry. The account is from before the size of tokens was bounded, or the bound
+    /// was another.
+    pub(super) fn refuse_unusable(&self, access_token: &str) -> Result<(), AccountError> {
+        let (bytes, most) = (access_token.len(), self.settings.most_signed);
+        if bytes > most { Err(SignError(super::fit::too_long(bytes, most)).into()) } else { Ok(()) }
     }
 
     /// What an access token of `session` says about `user`, both read after `version`.

@@ -220,7 +220,7 @@ mod tests {
 
     #[test]
     fn every_claim_of_the_wrong_kind_is_refused() {
-        use TokenFault::{Audience, Claim, Expired, Issuer, NoExpiry, NotYet, Subject, Use};
+        use TokenFault::{Audience, Claim, Expired, Issuer, NoExpiry, NotYet, Subject};
         for value in [json!(7), json!({"a": 1}), json!(true), json!([7])] {
             for (name, want) in [
                 ("iss", Issuer),

@@ -4,10 +4,11 @@
 //! Must never guess: what is not exactly one JSON object in UTF-8 is an error, numbers outside the range
 //! of a double included.
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::fmt;
 
-use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
 use palisade_core::domain::verdict::TokenFault;
@@ -27,6 +28,57 @@ pub fn object(bytes: &[u8]) -> Result<Map<String, Value>, TokenFault> {
         _ if repeated.get() => Err(TokenFault::DuplicateName),
         Ok(Value::Object(map)) => Ok(map),
         _ => Err(TokenFault::Malformed),
+    }
+}
+
+/// The text that the object in `bytes` has under `name`; nothing else of it is kept, or looked at beyond its syntax.
+///
+/// # Errors
+/// [`TokenFault::Issuer`] where there is no such member or it is no text, [`TokenFault::DuplicateName`] where there are two,
+/// [`TokenFault::Malformed`] for what is no object.
+pub fn text_member<'a>(bytes: &'a [u8], name: &str) -> Result<Cow<'a, str>, TokenFault> {
+    let fault = Cell::new(TokenFault::Malformed);
+    let mut reader = serde_json::Deserializer::from_slice(bytes);
+    let member = Member { name, fault: &fault };
+    let read = reader.deserialize_map(member).and_then(|found| reader.end().map(|()| found));
+    read.map_err(|_| fault.get())?.ok_or(TokenFault::Issuer)
+}
+
+/// Finds the text under one name of an object.
+struct Member<'a> {
+    name: &'a str,
+    /// What an error means.
+    fault: &'a Cell<TokenFault>,
+}
+
+/// A text, borrowed where it has no escapes.
+#[derive(serde::Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl<'de> Visitor<'de> for Member<'_> {
+    type Value = Option<Cow<'de, str>>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
+        let mut found = None;
+        while let Some(Text(name)) = members.next_key()? {
+            if name != self.name {
+                members.next_value::<IgnoredAny>()?;
+                continue;
+            }
+            if found.is_some() {
+                self.fault.set(TokenFault::DuplicateName);
+                return Err(A::Error::custom("a name occurs twice"));
+            }
+            self.fault.set(TokenFault::Issuer);
+            let Text(text) = members.next_value()?;
+            self.fault.set(TokenFault::Malformed);
+            found = Some(text);
+        }
+        Ok(found)
     }
 }
 
@@ -102,6 +154,34 @@ impl<'de> Visitor<'de> for Strict<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_text_is_found_without_reading_the_rest() {
+        use TokenFault::{DuplicateName, Issuer, Malformed};
+        let deep = format!("{{\"x\":{}{},\"iss\":\"i\"}}", "[".repeat(9000), "]".repeat(9000));
+        for (text, want) in [
+            (r#"{"iss":"i"}"#, Ok("i")),
+            (r#" {"a":{"iss":"j"},"\u0069ss":"\u0069","b":[1,"iss"]} "#, Ok("i")),
+            (&deep, Ok("i")),
+            (r#"{"iss":"i","iss":"i"}"#, Err(DuplicateName)),
+            (r#"{"iss":"i","\u0069ss":"j"}"#, Err(DuplicateName)),
+            (r#"{"a":1}"#, Err(Issuer)),
+            ("{}", Err(Issuer)),
+            (r#"{"iss":["i"]}"#, Err(Issuer)),
+            (r#"{"iss":null}"#, Err(Issuer)),
+            (r#"{"iss":7}"#, Err(Issuer)),
+            (r#"["i"]"#, Err(Malformed)),
+            (r#"["iss","i"]"#, Err(Malformed)),
+            (r#""i""#, Err(Malformed)),
+            (r#"{"iss":"i"}{}"#, Err(Malformed)),
+            (r#"{"iss":"i","#, Err(Malformed)),
+            // Numbers and escapes are looked at when all of it is read.
+            (r#"{"a":["\ud800",1e400],"iss":"i"}"#, Ok("i")),
+            ("", Err(Malformed)),
+        ] {
+            assert_eq!(text_member(text.as_bytes(), "iss").as_deref(), want.as_ref().copied(), "{text}");
+        }
+    }
 
     #[test]
     fn only_one_unambiguous_object_is_read() {

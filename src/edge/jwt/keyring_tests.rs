@@ -33,6 +33,7 @@ fn tokens(algorithm: Algorithm) -> Tokens {
         refresh_repeat: Duration::from_secs(10),
         leeway: Duration::from_secs(60),
         key: None,
+        max_bytes: 24 * 1024,
         cache_entries: 10,
     }
 }

@@ -98,6 +98,7 @@ async fn house() -> House {
         refresh_repeat: Duration::from_secs(10),
         leeway: Duration::from_secs(60),
         key: None,
+        max_bytes: 24 * 1024,
         cache_entries: 100,
     };
     let folder = tempfile::tempdir().unwrap();
@@ -239,7 +240,7 @@ async fn hostile_headers_and_signatures_are_refused() {
         ("swapped", format!("{signed}.{}", other.rsplit_once('.').unwrap().1), Signature),
         ("non-base64url", format!("{signed}.{}!", signature), Malformed),
         ("padded", format!("{good}=="), Malformed),
-        ("8 KB", format!("{signed}.{}", "A".repeat(8192)), TooLong),
+        ("24 KiB and one", format!("{signed}.{}", "A".repeat(24 * 1024 - signed.len())), TooLong),
         ("1 MB", "A".repeat(1 << 20), TooLong),
         (
             "our token, typ JWT",
@@ -284,8 +285,10 @@ async fn signed_claims_still_have_to_be_right() {
     let head = b64(json!({"alg": "ES256", "kid": house.theirs.kid}).to_string());
     for (payload, want) in [
         (r#"{"iss":"https://i.test","iss":"https://i.test"}"#, TokenFault::DuplicateName),
-        (r#"{"iss":"https://i.test","exp":1e400}"#, TokenFault::Malformed),
+        (r#"{"iss":"https://i.test"}{"#, TokenFault::Malformed),
         ("[]", TokenFault::Malformed),
+        // What else is in it is not read before its signature holds.
+        (r#"{"iss":"https://i.test","exp":1e400,"a":1,"a":2}"#, TokenFault::Signature),
     ] {
         assert_eq!(house.fault(&format!("{head}.{}.AAAA", b64(payload))), Some(want), "{payload}");
     }
