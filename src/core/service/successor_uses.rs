@@ -1,4 +1,5 @@
-//! Which refresh tokens were used since they replaced their parents: noted in memory, and written behind.
+//! Which refresh tokens were used since they replaced their parents (refresh token rotation): noted in memory, and written
+//! behind.
 //!
 //! After [`crate::domain::session::REPEAT_WINDOW`] the direct parent brings its successor only as long as no use of that
 //! successor is known (`tokens.refresh_repeat`). A use is the first verification of an access token that came with it,

@@ -18,7 +18,7 @@ use palisade_core::service::accounts::{AccountError, AccountSettings};
 use palisade_core::service::sign_in::Granted;
 use palisade_core::service::successor_uses::SuccessorUses;
 use palisade_testing::accounts_world::{
-    ANN, AccountsWorld, PASSWORD, PasswordLogin, client, from, person, secret, world, world_over, world_with,
+    ANN, AccountsWorld, PASSWORD, client, from, person, secret, world, world_over, world_with,
 };
 
 const HOUR: u64 = 3600;
