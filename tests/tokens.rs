@@ -2,6 +2,7 @@
 //! of an upstream that records what arrives.
 
 mod issuers;
+mod key_sets;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

@@ -10,7 +10,9 @@ pub(crate) fn about(config: &Config) -> (Vec<ConfigError>, Vec<String>) {
         let Jwks::File(path) = &issuer.jwks else { continue };
         let key = format!("issuers[{index}].jwks");
         let read = std::fs::read(path).map_err(|error| format!("it cannot be read: {error}"));
-        match read.and_then(|bytes| KeySet::parse(&bytes, &issuer.algorithms)) {
+        match read.and_then(|bytes| {
+            KeySet::parse_for(&bytes, &issuer.algorithms, |key| key.signs_for(&issuer.issuer))
+        }) {
             Ok(keys) if keys.is_empty() => warnings.push(format!(
                 "{}:{}: {key}: {} holds no key for {:?}, so every token of {} is refused",
                 config.path.display(),

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
+use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der, PublicKeyX509Der};
 use aws_lc_rs::hmac;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
@@ -72,6 +72,19 @@ impl Key {
             "PS512" => &RSA_PSS_SHA512,
             _ => &RSA_PKCS1_SHA256,
         }
+    }
+
+    /// The pair as rcgen takes it, for certificates.
+    pub fn certifying(&self) -> rcgen::KeyPair {
+        let der = match &self.pair {
+            Pair::Ed(pair) => pair.to_pkcs8v1().unwrap().as_ref().to_vec(),
+            Pair::Es(pair) => pair.to_pkcs8v1().unwrap().as_ref().to_vec(),
+            Pair::Rs(pair) => {
+                let der: Pkcs8V1Der<'_> = pair.as_der().unwrap();
+                der.as_ref().to_vec()
+            }
+        };
+        rcgen::KeyPair::try_from(der).unwrap()
     }
 
     /// The key that the gateway with this data folder signs with.

@@ -167,6 +167,7 @@ pub const ROOMS: &[Room] = &[
             "tokio",
             "tracing",
             "uuid",
+            "x509_parser",
             "zeroize",
         ],
     },

@@ -84,7 +84,6 @@ impl TokenFault {
             | TokenFault::Type
             | TokenFault::Critical
             | TokenFault::EmbeddedKey
-            | TokenFault::Signature
             | TokenFault::Subject
             | TokenFault::Claim
             | TokenFault::NoExpiry
@@ -93,11 +92,20 @@ impl TokenFault {
             TokenFault::TooLong
             | TokenFault::Algorithm
             | TokenFault::UnknownKey
+            // The issuer may have replaced the key under its old name.
+            | TokenFault::Signature
             | TokenFault::Issuer
             | TokenFault::Audience
             | TokenFault::Bound
             | TokenFault::NotYet => false,
         }
+    }
+
+    /// Whether a key that the issuer published since may verify the token: one of another name, or one that it put in the
+    /// place of the key that is known by this name.
+    #[must_use]
+    pub const fn may_lack_keys(self) -> bool {
+        matches!(self, TokenFault::UnknownKey | TokenFault::Signature | TokenFault::Algorithm)
     }
 
     /// The stable word for logs and metrics.

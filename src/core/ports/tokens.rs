@@ -87,8 +87,9 @@ pub trait Verifier: Send + Sync {
     /// Why the token is not accepted.
     fn verify(&self, token: &str, now: UnixTime) -> Result<Arc<Verified>, TokenFault>;
 
-    /// After [`TokenFault::UnknownKey`]: fetches the keys of the token's issuer when that issuer is
-    /// known and was not asked within the last 10 s. True when verifying again is worthwhile.
+    /// After a fault for which keys may be missing ([`TokenFault::may_lack_keys`]): fetches the keys of the token's issuer
+    /// when that issuer is known, may use the token's algorithm, and was not asked within the last 10 s. True when
+    /// verifying again is worthwhile.
     async fn learn_keys(&self, token: &str) -> bool;
 
     /// Whether tokens of this issuer for this audience are still taken: a configuration that is read again may

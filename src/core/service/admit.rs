@@ -369,7 +369,7 @@ impl Authenticator {
     async fn verify(&self, token: &str) -> Result<Arc<Verified>, Refusal> {
         let now = self.clock.now();
         let caller = match self.verifier.verify(token, now) {
-            Err(TokenFault::UnknownKey) if self.verifier.learn_keys(token).await => {
+            Err(fault) if fault.may_lack_keys() && self.verifier.learn_keys(token).await => {
                 self.verifier.verify(token, now)
             }
             decided => decided,
@@ -593,11 +593,11 @@ mod tests {
         for (fault, set, cookie, outcome) in [
             (TokenFault::Expired, Some(false), "sid=good", Ok((true, None))),
             (TokenFault::Expired, Some(false), "sid=bad", spent.clone()),
-            (TokenFault::Signature, Some(false), "sid=bad", spent.clone()),
             (TokenFault::Expired, Some(false), "sid=", spent.clone()),
             (TokenFault::Expired, Some(true), "sid=good", spent),
             // It may be good again once the keys are here, on another route, or later.
             (TokenFault::UnknownKey, Some(false), "sid=bad", Ok((false, None))),
+            (TokenFault::Signature, Some(false), "sid=bad", Ok((false, None))),
             (TokenFault::Issuer, Some(false), "sid=bad", Ok((false, None))),
             (TokenFault::Algorithm, Some(false), "sid=bad", Ok((false, None))),
             (TokenFault::NotYet, Some(false), "sid=bad", Ok((false, None))),
@@ -614,6 +614,46 @@ mod tests {
         assert_eq!(required(TokenFault::Expired, Some(false), "sid=bad").await, expired);
         assert_eq!(required(TokenFault::Expired, Some(true), "sid=good").await, Err(Refusal::Revoked));
         assert_eq!(required(TokenFault::Expired, None, "sid=good").await, Err(Refusal::NotReady));
+    }
+
+    /// Refuses every token for this until keys are learned.
+    struct Learning(TokenFault, std::sync::atomic::AtomicBool);
+
+    #[async_trait]
+    impl Verifier for Learning {
+        fn verify(&self, _: &str, now: UnixTime) -> Result<Arc<Verified>, TokenFault> {
+            let is_learned = self.1.load(std::sync::atomic::Ordering::SeqCst);
+            Fixed(self.0).verify(if is_learned { "good" } else { "bad" }, now)
+        }
+
+        async fn learn_keys(&self, _: &str) -> bool {
+            self.1.store(true, std::sync::atomic::Ordering::SeqCst);
+            true
+        }
+
+        fn accepts(&self, _: &Identity) -> bool {
+            true
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_newer_key_may_verify_is_worth_a_look() {
+        for (fault, is_good) in [
+            (TokenFault::UnknownKey, true),
+            // The issuer may have put another key in the place of the one that is known by this name.
+            (TokenFault::Signature, true),
+            (TokenFault::Algorithm, true),
+            (TokenFault::Expired, false),
+            (TokenFault::Audience, false),
+            (TokenFault::Malformed, false),
+        ] {
+            let authenticator = Authenticator {
+                verifier: Arc::new(Learning(fault, false.into())),
+                revocations: Arc::new(Set(Some(false))),
+                clock: Arc::new(Still),
+            };
+            assert_eq!(authenticator.authenticate("token").await.is_ok(), is_good, "{fault:?}");
+        }
     }
 
     #[tokio::test]

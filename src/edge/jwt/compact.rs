@@ -24,6 +24,8 @@ pub struct Header {
     pub algorithm: Algorithm,
     /// `kid` (RFC 7515 §4.1.4).
     pub key_id: Option<String>,
+    /// `x5t` (RFC 7515 §4.1.7): names a key where there is no `kid`, as some issuers have it.
+    pub thumbprint: Option<String>,
     /// `typ` is `at+jwt` (RFC 9068 §2.1), the mark of an access token.
     pub access_typed: bool,
 }
@@ -125,7 +127,9 @@ fn read_header(header: &Map<String, Value>) -> Result<Header, TokenFault> {
         Some(Value::String(kid)) => Some(kid.clone()),
         Some(_) => return Err(TokenFault::Malformed),
     };
-    Ok(Header { algorithm, key_id, access_typed })
+    // A hint like `kid`; what is no text hints at nothing.
+    let thumbprint = header.get("x5t").and_then(Value::as_str).map(str::to_owned);
+    Ok(Header { algorithm, key_id, thumbprint, access_typed })
 }
 
 /// The algorithm a JOSE name stands for (RFC 7518 §3.1, RFC 8037 §3.1, RFC 9864 §2.2).

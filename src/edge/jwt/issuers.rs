@@ -17,6 +17,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard, oneshot, watch};
 
 use super::keyset::KeySet;
 use super::stored::StoredKeys;
+use super::verifying_key::VerifyingKey;
 use crate::config::{Algorithm, Issuer, Jwks, Redaction};
 use palisade_core::domain::reach::Reach;
 use palisade_core::ports::{Clock, Fetch, FetchRequest, Meter};
@@ -27,7 +28,7 @@ pub const ASK_AGAIN: Duration = Duration::from_secs(10);
 /// How long a start or a reload waits for files, which are on this machine.
 const FILES: Duration = Duration::from_secs(2);
 
-/// How many keys that were left out are named.
+/// How many keys that are not used are named.
 const TOLD: usize = 16;
 
 /// The largest JWK Set read from a URL.
@@ -100,7 +101,7 @@ pub enum KeySetOutcome {
     /// The keys that were in force.
     Same,
     /// Another set, now in force.
-    Changed { keys: usize, new: usize, withdrawn: usize, left_out: Vec<String> },
+    Changed { keys: usize, new: usize, withdrawn: usize, left_out: Vec<String>, passed_over: Vec<String> },
     /// No key set, so the last good keys stay.
     Failed { why: String, keys: usize },
     /// No answer yet; it is waited for in the background, and the last good keys stay.
@@ -147,14 +148,16 @@ impl fmt::Display for News {
         write!(f, "keys of {}: ", self.issuer)?;
         match &self.outcome {
             KeySetOutcome::Same => f.write_str("as before"),
-            KeySetOutcome::Changed { keys, new, withdrawn, left_out } => {
+            KeySetOutcome::Changed { keys, new, withdrawn, left_out, passed_over } => {
                 match keys {
                     0 => f.write_str("none that can be used; its tokens are refused")?,
                     keys => write!(f, "{} in force", count(keys))?,
                 }
                 write!(f, " ({new} new, {withdrawn} withdrawn)")?;
-                left_out.iter().take(TOLD).try_for_each(|key| write!(f, "; left out {key}"))?;
-                match left_out.len().saturating_sub(TOLD) {
+                let left_out = left_out.iter().map(|key| ("left out", key));
+                let unused = left_out.chain(passed_over.iter().map(|key| ("passed over", key)));
+                unused.clone().take(TOLD).try_for_each(|(how, key)| write!(f, "; {how} {key}"))?;
+                match unused.count().saturating_sub(TOLD) {
                     0 => Ok(()),
                     more => write!(f, "; and {more} more"),
                 }
@@ -369,7 +372,8 @@ impl Asker {
                 return KeySet::default();
             }
         };
-        let keys = KeySet::parse(&found.jwks, algorithms).unwrap_or_default();
+        let is_for = |key: &VerifyingKey| key.signs_for(&issuer.issuer);
+        let keys = KeySet::parse_for(&found.jwks, algorithms, is_for).unwrap_or_default();
         let age = humantime::format_duration(found.age);
         tracing::info!(
             "keys of {}: {} as fetched {age} ago, until its source answers",
@@ -401,10 +405,11 @@ impl Asker {
             Jwks::File(path) => tokio::fs::read(path).await.map_err(|e| format!("{}: {e}", path.display())),
         };
         let read = read.and_then(|bytes| {
-            let keys = KeySet::parse(&bytes, &source.algorithms).map_err(|why| match &source.jwks {
-                Jwks::Url(url) => format!("{url}: {why}"),
-                Jwks::File(path) => format!("{}: {why}", path.display()),
-            })?;
+            let keys = KeySet::parse_for(&bytes, &source.algorithms, |key| key.signs_for(&source.issuer))
+                .map_err(|why| match &source.jwks {
+                    Jwks::Url(url) => format!("{url}: {why}"),
+                    Jwks::File(path) => format!("{}: {why}", path.display()),
+                })?;
             Ok((keys, bytes))
         });
         self.meter.jwks_fetch(&source.issuer, read.is_ok());
@@ -418,12 +423,17 @@ impl Asker {
                 }
                 source.ended(true);
                 self.keep(source, bytes, began).await;
-                match new + withdrawn == 0 && keys.left_out() == before.left_out() && !keys.is_empty() {
+                let is_told =
+                    keys.left_out() == before.left_out() && keys.passed_over() == before.passed_over();
+                match new + withdrawn == 0 && is_told && !keys.is_empty() {
                     true => KeySetOutcome::Same,
-                    false => {
-                        let left_out = keys.left_out().to_vec();
-                        KeySetOutcome::Changed { keys: keys.len(), new, withdrawn, left_out }
-                    }
+                    false => KeySetOutcome::Changed {
+                        keys: keys.len(),
+                        new,
+                        withdrawn,
+                        left_out: keys.left_out().to_vec(),
+                        passed_over: keys.passed_over().to_vec(),
+                    },
                 }
             }
             Err(why) => {

@@ -159,7 +159,7 @@ mod tests {
         ];
         for key in keys {
             let fitting = key.algorithms();
-            for algorithm in super::super::keyset::ALL {
+            for algorithm in super::super::verifying_key::ALL {
                 let header = JwsHeader { algorithm, key_id: None, typ: "JWT" };
                 let token = signed(header, "{}", &key);
                 assert_eq!(token.is_ok(), fitting.contains(&algorithm), "{}", name(algorithm));

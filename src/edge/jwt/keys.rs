@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 
 use super::compact::name;
 use super::jws::{self, JwsHeader, JwsKey};
-use super::keyset::{VerifyingKey, library_algorithm};
+use super::verifying_key::{VerifyingKey, library_algorithm};
 use crate::config::Algorithm;
 use palisade_core::ports::SignError;
 

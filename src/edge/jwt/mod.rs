@@ -19,9 +19,12 @@ mod jws;
 pub mod keyring;
 pub mod keys;
 pub mod keyset;
+pub mod published;
 mod roca;
+mod signs_for;
 pub mod stored;
 pub mod verify;
+pub mod verifying_key;
 
 pub use assertions::ClientAssertions;
 pub use clocks::Clocks;

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use super::json as strict;
+use super::published;
 use crate::durable;
 use palisade_core::domain::time::UnixTime;
 
@@ -38,7 +38,7 @@ const RENEW: Duration = Duration::from_secs(60 * 60);
 const MAX_BYTES: u64 = 4 * 1024 * 1024;
 
 /// The public members of a JWK (RFC 7517 §4, RFC 7518 §6) that are kept.
-const MEMBERS: [&str; 10] = ["kty", "crv", "x", "y", "n", "e", "kid", "alg", "use", "key_ops"];
+const MEMBERS: [&str; 11] = ["kty", "crv", "x", "y", "n", "e", "kid", "alg", "use", "key_ops", "issuer"];
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -212,13 +212,8 @@ impl StoredKeys {
 
 /// The public part of every key in a JWK Set that is not a shared secret.
 fn public(jwks: &[u8]) -> Vec<Map<String, Value>> {
-    let Ok(mut set) = strict::object(jwks) else { return Vec::new() };
-    let Some(Value::Array(keys)) = set.remove("keys") else { return Vec::new() };
-    let objects = keys.into_iter().filter_map(|key| match key {
-        Value::Object(key) => Some(key),
-        _ => None,
-    });
-    objects
+    let keys = published::keys(jwks).unwrap_or_default();
+    keys.into_iter()
         .filter(|key| key.get("kty").and_then(Value::as_str) != Some("oct"))
         .map(|mut key| {
             key.retain(|name, _| MEMBERS.contains(&name.as_str()));

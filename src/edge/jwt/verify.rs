@@ -14,9 +14,10 @@ use super::cache::TokenCache;
 use super::claims::{self, Expect};
 use super::clocks::Clocks;
 use super::compact::Compact;
-use super::issuers::Issuers;
+use super::issuers::{External, Issuers};
 use super::keyring::SigningKeyRing;
-use super::keyset::{ALL, KeySet};
+use super::keyset::KeySet;
+use super::verifying_key::ALL;
 use crate::config::Tokens;
 use palisade_core::domain::credential::MAX_TOKEN_BYTES;
 use palisade_core::domain::identity::Identity;
@@ -90,7 +91,7 @@ impl TokenVerifier {
         if !external.algorithms().contains(&compact.header.algorithm) {
             return Err(TokenFault::Algorithm);
         }
-        external.keys().find(&compact.header)?.check(&compact)?;
+        external.keys().find_for(&compact.header, &issuer)?.check(&compact)?;
         let expect = Expect {
             issuer: external.name(),
             audiences: Some(&external.audiences),
@@ -121,10 +122,13 @@ impl Verifier for TokenVerifier {
 
     async fn learn_keys(&self, token: &str) -> bool {
         let Ok(compact) = Compact::read(token) else { return false };
-        match compact.issuer() {
-            Ok(issuer) if *issuer != *self.issuer => self.issuers.learn(&issuer, Instant::now()).await,
-            _ => false,
+        let Ok(issuer) = compact.issuer() else { return false };
+        // An algorithm that the issuer may not use is verified by no key of it, and our own keys are in memory.
+        let may_use = |external: &External| external.algorithms().contains(&compact.header.algorithm);
+        if *issuer == *self.issuer || !self.issuers.get(&issuer).is_some_and(may_use) {
+            return false;
         }
+        self.issuers.learn(&issuer, Instant::now()).await
     }
 
     fn accepts(&self, identity: &Identity) -> bool {
@@ -183,12 +187,12 @@ impl SetVerifier {
     ) -> Result<(), TokenFault> {
         let compact = read(token)?;
         let claims = compact.claims()?;
-        self.keys.find(&compact.header)?.check(&compact)?;
         let issuer = match (issuer, claims.get("iss")) {
             (Some(issuer), _) => issuer,
             (None, Some(Value::String(issuer))) => issuer,
             (None, _) => return Err(TokenFault::Issuer),
         };
+        self.keys.find_for(&compact.header, issuer)?.check(&compact)?;
         let issuer = Arc::from(issuer);
         let audiences = audience.map(|audience| [audience.to_owned()]);
         let expect = Expect {

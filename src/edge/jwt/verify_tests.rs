@@ -321,6 +321,82 @@ async fn a_flood_of_unknown_keys_makes_one_fetch_per_ten_seconds() {
 }
 
 #[tokio::test]
+async fn a_key_that_was_replaced_under_its_name_is_found_by_one_look_per_ten_seconds() {
+    let house = house().await;
+    let asked = || house.source.asked.load(Ordering::SeqCst);
+    let issuers = &house.issuers;
+    let learn = |at| async move { issuers.learn("https://i.test", at).await };
+    let published = |key: &SigningKey| {
+        let mut jwk = key.public_jwk().unwrap();
+        jwk["kid"] = json!("main");
+        json!({ "keys": [jwk] }).to_string()
+    };
+    let serve = |body: String| *house.source.body.lock().unwrap() = Some(body);
+    let token = |key: &SigningKey| {
+        let mut named = key.clone();
+        named.kid = "main".into();
+        named.sign("JWT", &claims(json!({}))).unwrap()
+    };
+    serve(published(&house.theirs));
+    house.issuers.refresh_all().await;
+    let before = token(&house.theirs);
+    assert_eq!(house.fault(&before), None);
+    let mut looks = asked();
+    let start = Instant::now() + ASK_AGAIN;
+
+    // Of the same algorithm, then of another.
+    for (round, algorithm) in [Algorithm::Es256, Algorithm::EdDsa].into_iter().enumerate() {
+        let new = SigningKey::generate(algorithm).unwrap();
+        let at = start + ASK_AGAIN * u32::try_from(round).unwrap();
+        serve(published(&new));
+        let fault = house.fault(&token(&new)).unwrap();
+        assert!(fault.may_lack_keys(), "{fault:?}");
+        let learned = futures::future::join_all((0..1000).map(|_| learn(at))).await;
+        assert!(learned[0], "the first one asked");
+        looks += 1;
+        assert_eq!(house.fault(&token(&new)), None, "{algorithm:?}");
+        assert!(house.fault(&before).is_some(), "not from the cache either");
+        // A flood of forged signatures asks no more often.
+        for tenth in 0..99 {
+            assert!(!learn(at + Duration::from_millis(tenth * 100)).await);
+        }
+        assert_eq!(asked(), looks);
+    }
+    // Neither our own tokens nor an algorithm that the issuer may not use are worth a look.
+    let foreign = SigningKey::generate(Algorithm::Rs256).unwrap();
+    assert_eq!(house.fault(&token(&foreign)), Some(TokenFault::Algorithm));
+    assert!(!house.verifier.learn_keys(&token(&foreign)).await);
+    assert!(!house.verifier.learn_keys(&house.ours()).await);
+    assert_eq!(asked(), looks);
+}
+
+#[tokio::test]
+async fn a_key_of_one_issuer_in_a_shared_set_signs_for_no_other() {
+    let house = house().await;
+    let serve = |limit: Value| {
+        let mut jwk = house.theirs.public_jwk().unwrap();
+        jwk["issuer"] = limit;
+        *house.source.body.lock().unwrap() = Some(json!({ "keys": [jwk] }).to_string());
+    };
+    let token = house.theirs.sign("JWT", &claims(json!({}))).unwrap();
+    for (limit, want) in [
+        (json!("https://i.test"), None),
+        (json!(null), None),
+        (json!("https://j.test"), Some(TokenFault::UnknownKey)),
+        (json!("https://i.test/"), Some(TokenFault::UnknownKey)),
+        (json!(["https://i.test"]), Some(TokenFault::UnknownKey)),
+        (json!(""), Some(TokenFault::UnknownKey)),
+    ] {
+        serve(limit.clone());
+        let news = house.issuers.begin(Duration::from_secs(20)).await;
+        assert_eq!(house.fault(&token), want, "{limit}");
+        if want.is_some() {
+            assert!(news[0].to_string().contains(&house.theirs.kid), "it is named: {}", news[0]);
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_caller_who_leaves_does_not_take_the_keys_along() {
     let house = house().await;
     let new = SigningKey::generate(Algorithm::Es256).unwrap();
@@ -403,7 +479,22 @@ fn key_sets_keep_only_what_is_safe_and_unambiguous() {
             (0, 1),
         ),
         (json!([rsa, with(&rsa, "alg", json!("PS256"))]), (1, 0)),
+        (json!([with(&key, "kid", json!("a")), with(&rsa, "kid", json!("a"))]), (2, 0)),
+        (
+            json!([
+                with(&key, "kid", json!("a")),
+                with(&rsa, "kid", json!("a")),
+                with(&other, "kid", json!("a"))
+            ]),
+            (0, 1),
+        ),
         (json!([with(&key, "kid", json!(7))]), (0, 1)),
+        (json!([with(&key, "kid", Value::Null)]), (1, 0)),
+        (json!([with(&key, "alg", Value::Null)]), (1, 0)),
+        (json!([with(&key, "use", Value::Null)]), (1, 0)),
+        (json!([with(&key, "key_ops", Value::Null)]), (1, 0)),
+        (json!([with(&key, "y", key["x"].clone())]), (0, 1)),
+        (json!([of_length(&[&[255; 255], &[254][..]].concat())]), (0, 1)),
         (json!([with(&key, "use", json!("enc"))]), (0, 0)),
         (json!([with(&key, "key_ops", json!(["encrypt"]))]), (0, 0)),
         (json!([with(&key, "key_ops", json!(["verify"]))]), (1, 0)),
