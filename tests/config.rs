@@ -7,8 +7,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use palisade::config::{
-    self, AccessTokenField, AllowedHost, BUILT_IN, Component, Config, ConfigError, Cors, MailTransport,
-    Origins, PluginLimits, SmtpTls, StoreUrl,
+    self, AccessTokenField, AllowedHost, BUILT_IN, Component, Config, ConfigError, Cors, IntrospectionAuth,
+    MailTransport, OptionalMembers, Origins, PluginLimits, SmtpTls, StoreUrl,
 };
 use palisade_core::domain::account::{Registration, Verification};
 use palisade_core::domain::browser::{NamedOrigin, SessionUse, SignInPage};
@@ -465,6 +465,36 @@ fn whose_the_authorization_field_is_is_kept_and_said() {
         assert_eq!(field, AuthorizationField::Apps { without_session: false }, "{auth}");
         assert!(!config.warnings.iter().any(|line| line.contains("without_session")), "{auth}");
     }
+}
+
+#[test]
+fn tokens_of_other_kinds_are_taken_where_a_route_names_their_issuer() {
+    let config = good("other-issuers.toml");
+    let carriers = |at: usize| &config.routes[at].policy.policy.carriers;
+    let balancers = |at: usize| carriers(at).load_balancer.as_deref();
+    let opaque = |at: usize| carriers(at).opaque.as_deref();
+    assert_eq!((balancers(0), opaque(0)), (Some("https://alb.test"), Some("https://opaque.test")));
+    assert_eq!((balancers(1), opaque(1)), (Some("https://gov.test"), None));
+    assert_eq!((balancers(2), opaque(2)), (None, Some("https://both.test")));
+    assert_eq!((balancers(3), opaque(3)), (None, None));
+    let keys: Vec<_> = config.load_balancers.iter().map(|balancers| balancers.keys.as_str()).collect();
+    let gov = "https://s3-us-gov-west-1.amazonaws.com/aws-elb-public-keys-prod-us-gov-west-1";
+    let usual = "https://public-keys.auth.elb.eu-central-1.amazonaws.com";
+    assert_eq!(keys, [usual, gov, "http://keys.internal:8080/alb"]);
+    assert_eq!((config.load_balancers[0].signers.len(), config.load_balancers[1].clients.len()), (2, 2));
+    let names: Vec<_> = config.issuers.iter().map(|issuer| issuer.issuer.as_str()).collect();
+    assert_eq!(names, ["https://both.test"], "the others sign no JWTs that are taken");
+    let [opaque, both] = config.introspected.as_slice() else { panic!("{:?}", config.introspected) };
+    let asked = &opaque.introspection;
+    assert_eq!((asked.cache, asked.timeout), (Duration::from_secs(10), Duration::from_secs(5)));
+    assert_eq!((asked.in_flight, asked.per_second), (32, 50));
+    assert_eq!(both.introspection.optional, OptionalMembers { iss: true, aud: true });
+    assert_eq!(both.introspection.client_auth, IntrospectionAuth::Post);
+    let warned = |text: &str| config.warnings.iter().filter(|line| line.contains(text)).count();
+    assert_eq!(warned("no route names it"), 1, "{:?}", config.warnings);
+    assert_eq!(warned("for any other app"), 1, "{:?}", config.warnings);
+    // What a client secret is must not be in what is printed of a configuration.
+    assert!(!format!("{:?}", config.introspected).contains(SECRET));
 }
 
 #[test]

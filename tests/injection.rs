@@ -77,7 +77,7 @@ impl Verifier for FakeVerifier {
         false
     }
 
-    fn accepts(&self, _: &Identity) -> bool {
+    fn accepts(&self, _: &Verified) -> bool {
         true
     }
 }

@@ -1,6 +1,8 @@
 //! Every class of token that a comparable gateway took for a good one, sent to a running gateway in front
 //! of an upstream that records what arrives.
 
+mod edges;
+mod introspection;
 mod issuers;
 mod key_sets;
 

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use arc_swap::ArcSwap;
+use secrecy::ExposeSecret as _;
 use tokio::sync::{Notify, watch};
 
 use super::accounts::{self, AccountInputs, AccountWorkers};
 use super::backend::Backend;
 use super::connections::{self, ConnectionInputs};
+use super::credential;
 use super::levels::probe;
 use super::open::Opened;
 use super::operator::Operator;
@@ -19,7 +21,7 @@ use crate::edge::browser_sessions::CookieVerdicts;
 use crate::edge::demo;
 use crate::edge::entropy::SystemEntropy;
 use crate::edge::fetch::HttpFetch;
-use crate::edge::jwt::{Asker, Issuers, StoredKeys};
+use crate::edge::jwt::{Asker, IntrospectionPorts, Issuers, OtherIssuers, StoredKeys};
 use crate::edge::machine;
 use crate::edge::pages::TemplatedPages;
 use crate::edge::proxy;
@@ -28,6 +30,7 @@ use crate::edge::proxy::capacity::{Capacity, Plan};
 use palisade_core::domain::account::Registration;
 use palisade_core::ports::{Meter, SecretStore};
 use palisade_core::service::left_to_app::LeftToApp;
+use palisade_core::service::own_credentials::KnownCredentials;
 
 /// What the phase made.
 pub(super) struct Composed {
@@ -103,6 +106,14 @@ pub(super) async fn compose(opened: Opened) -> Result<Composed, String> {
         AppTokens::new(Arc::new(ring.clone()), config.tokens.access_ttl, config.tokens.cache_entries);
     let left_to_app =
         LeftToApp::new(accounts.shared().audit, Arc::clone(&clock) as _, Arc::new(SystemEntropy));
+    let admin = credential::admin(&*secrets)?;
+    let own = KnownCredentials::new(accounts.shared().key, Arc::clone(&store), admin.expose_secret());
+    let others = OtherIssuers::none(IntrospectionPorts {
+        fetch: Arc::clone(&fetch) as _,
+        meter: Arc::clone(&meters) as _,
+        own: Arc::new(own),
+        clocks: Arc::clone(&issuer_clocks),
+    });
     let state = Arc::new(ProcessState {
         clock,
         meters,
@@ -112,6 +123,7 @@ pub(super) async fn compose(opened: Opened) -> Result<Composed, String> {
         store,
         revocations,
         issuers: ArcSwap::new(Arc::clone(&issuers)),
+        others: ArcSwap::from_pointee(others),
         issuer_clocks,
         sessions,
         successors: accounts.accounts.successor_uses(),

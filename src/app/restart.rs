@@ -52,6 +52,8 @@ pub(super) fn keys(then: &Config, now: &Config) -> Vec<&'static str> {
         store,
         tokens,
         issuers: _,
+        load_balancers: _,
+        introspected: _,
         passwords,
         accounts,
         sessions,

@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use crate::config::{Config, UpstreamOrigin};
 use crate::edge::demo;
 use crate::edge::fetch::HttpFetch;
-use crate::edge::jwt::{Clocks, Issuers, SigningKeyRing, TokenVerifier};
+use crate::edge::jwt::{Clocks, Issuers, OtherIssuers, SigningKeyRing, TokenVerifier};
 use crate::edge::proxy;
 use crate::edge::proxy::app_tokens::AppTokens;
 use crate::edge::proxy::capacity::Capacity;
@@ -38,6 +38,8 @@ pub(super) struct ProcessState {
     pub(super) revocations: Arc<RevocationCache>,
     /// The issuers of the configuration in force, with their keys.
     pub(super) issuers: ArcSwap<Issuers>,
+    /// Its issuers of tokens that are no JWTs, with what they keep.
+    pub(super) others: ArcSwap<OtherIssuers>,
     pub(super) issuer_clocks: Arc<Clocks>,
     /// The sessions behind cookies.
     pub(super) sessions: Arc<dyn BrowserSessions>,
@@ -75,10 +77,12 @@ impl ProcessState {
     ) -> Result<proxy::gateway::Live, String> {
         let (ring, clocks) = (Arc::new(self.ring.clone()), Arc::clone(&self.issuer_clocks));
         let first_verified = Arc::clone(&self.successors) as Arc<dyn FirstVerified>;
+        let others = Arc::new(self.others.load().succeed(config)?);
         let verifier = TokenVerifier::new(
             &config.tokens,
             ring,
             Arc::clone(issuers),
+            Arc::clone(&others),
             clocks,
             self.meter(),
             first_verified,
@@ -99,6 +103,7 @@ impl ProcessState {
         for route in configured {
             served.push(ServedRoute::start(route, &self.capacity).await?);
         }
+        self.others.store(others);
         Ok(proxy::gateway::Live {
             admission: Admission {
                 own: OwnOrigins {

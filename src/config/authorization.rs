@@ -5,7 +5,7 @@ use super::file::{Item, Section};
 use super::form;
 use super::settings::Forward;
 use palisade_core::domain::credential::HOST_PREFIX;
-use palisade_core::domain::reserved::{Reserved, fold};
+use palisade_core::domain::reserved::{Reserved, fold, hands_on_a_token};
 use palisade_core::domain::route::{Auth, AuthorizationField, Carriers, Policy};
 
 /// Where the route looks for a token.
@@ -29,6 +29,9 @@ pub fn carriers(section: &Section<'_>, auth: Auth) -> Carriers {
         query: named("query", "the name of a query parameter"),
         header: token.get("header").and_then(|item| header(&item)),
         authorization: authorization(section, auth),
+        // Said by the route's issuers ([`super::other_issuers`]).
+        load_balancer: None,
+        opaque: None,
     };
     token.close();
     carriers
@@ -38,7 +41,8 @@ pub fn carriers(section: &Section<'_>, auth: Auth) -> Carriers {
 fn header(item: &Item<'_>) -> Option<String> {
     let want = "the name of a header that carries nothing else, such as \"X-Gate-Token\"";
     let name = item.read(want, |text| form::is_token(text).then(|| text.to_ascii_lowercase()))?;
-    if form::is_reserved_header(&name) || Reserved::default().takes(&name) {
+    let is_taken = || form::is_reserved_header(&name) || Reserved::default().takes(&name);
+    if !hands_on_a_token(&name) && is_taken() {
         return item.bad(want);
     }
     Some(name)

@@ -12,6 +12,7 @@ use super::error::ConfigError;
 use super::file::{Document, Section};
 use super::form::{self, Url};
 use super::issuers::Algorithm;
+use super::other_issuers::OtherIssuerNames;
 use super::read::{ADDRESS, address, clash, existing_file, host, secret};
 use super::settings::{
     AuditTo, ClientAddress, Config, LimitSettings, Log, LogFormat, MailTransport, Passwords, Route, Server,
@@ -89,6 +90,7 @@ fn whole(root: &Section<'_>, path: &Path, text: &str) -> Option<Config> {
             .chain([tokens.issuer.as_str()])
             .map(str::to_owned)
             .collect(),
+        others: OtherIssuerNames::of(root),
         providers: root
             .sections("providers")
             .iter()
@@ -101,6 +103,7 @@ fn whole(root: &Section<'_>, path: &Path, text: &str) -> Option<Config> {
     let routes = routes::routes(root, &known);
     rule_warnings::warn(root, &routes, &server.trusted_proxies);
     proxies::warn_of_unbelieved(root, &public_url, &server);
+    known.others.warn_of_unnamed(root, &routes);
     warn_of_cookies(root, &public_url, &server, &routes);
     let unsent_emails = unsent_emails::unsent_emails(root, &routes);
     let browser = browser::browser(root, &public_url, &routes, sessions.absolute_ttl);
@@ -130,7 +133,9 @@ fn whole(root: &Section<'_>, path: &Path, text: &str) -> Option<Config> {
         log,
         store,
         tokens,
-        issuers: trusted,
+        issuers: trusted.jwt,
+        load_balancers: trusted.load_balancers,
+        introspected: trusted.introspected,
         passwords,
         accounts,
         sessions,

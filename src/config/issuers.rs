@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use super::file::Section;
 use super::form::Url;
+use super::introspection::{self, IntrospectedIssuer};
+use super::load_balancers::{self, LoadBalancers};
 use super::networks::reach;
+use super::other_issuers::is_opaque_alone;
 use super::read::{existing_file, filled};
 use super::redaction::Redaction;
 use palisade_core::domain::reach::Reach;
@@ -53,6 +56,8 @@ pub enum Jwks {
     File(PathBuf),
 }
 
+const KINDS: [(&str, Kind); 2] = [("jwt", Kind::Issuer), ("aws-alb", Kind::LoadBalancers)];
+
 /// What others may sign with. A shared secret would let every verifier also sign.
 const PUBLIC_ALGORITHMS: [(&str, Algorithm); 10] = [
     ("EdDSA", Algorithm::EdDsa),
@@ -67,9 +72,24 @@ const PUBLIC_ALGORITHMS: [(&str, Algorithm); 10] = [
     ("PS512", Algorithm::Ps512),
 ];
 
+/// `kind`: what says who a caller is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Issuer,
+    LoadBalancers,
+}
+
+/// Every `[[issuers]]`, by what their tokens are.
+#[derive(Default)]
+pub(super) struct TrustedIssuers {
+    pub jwt: Vec<Issuer>,
+    pub load_balancers: Vec<LoadBalancers>,
+    pub introspected: Vec<IntrospectedIssuer>,
+}
+
 /// Reads every `[[issuers]]`. `own`: `tokens.issuer`.
-pub(super) fn issuers(root: &Section<'_>, own: &str) -> Vec<Issuer> {
-    let mut issuers: Vec<Issuer> = Vec::new();
+pub(super) fn issuers(root: &Section<'_>, own: &str) -> TrustedIssuers {
+    let mut issuers = TrustedIssuers::default();
     let mut names: Vec<String> = vec![own.to_owned()];
     for section in root.sections("issuers") {
         let issuer = section.required("issuer", "the `iss` of its tokens");
@@ -84,11 +104,21 @@ pub(super) fn issuers(root: &Section<'_>, own: &str) -> Vec<Issuer> {
             names.push(name.to_owned());
             Some(name.to_owned())
         });
+        let email_trusted = section.choice("email", &[("verified", false), ("trusted", true)], false);
+        if section.choice("kind", &KINDS, Kind::Issuer) == Kind::LoadBalancers {
+            issuers.load_balancers.extend(load_balancers::read(&section, issuer, email_trusted));
+            section.close();
+            continue;
+        }
         let want = "an https:// URL (http:// on loopback and into allow_private only) or file:PATH";
         let reach = reach(&section);
+        let introspection = section.get("introspection").and_then(|item| item.section());
+        let introspection = introspection.and_then(|section| introspection::read(section, &reach));
+        let is_opaque_alone = is_opaque_alone(&section);
         let is_safe = |url: &Url<'_>| url.is_safe() || !reach.allow_private.is_empty();
         let line = section.get("jwks").map(|item| item.doc.line(item.at));
-        let jwks = section.required("jwks", want).and_then(|item| {
+        let jwks = if is_opaque_alone { None } else { section.required("jwks", want) };
+        let jwks = jwks.and_then(|item| {
             if item.raw().is_some_and(|text| text.starts_with("file:")) {
                 return existing_file(&item, "a readable JWKS file").map(Jwks::File);
             }
@@ -99,17 +129,26 @@ pub(super) fn issuers(root: &Section<'_>, own: &str) -> Vec<Issuer> {
             item.text("a text that is not empty").map(str::to_owned)
         });
         let algorithms = section.list("algorithms", |item| item.choice(&PUBLIC_ALGORITHMS));
-        if section.get("algorithms").is_none_or(|item| item.is_empty_list()) {
+        if !is_opaque_alone && section.get("algorithms").is_none_or(|item| item.is_empty_list()) {
             let names = PUBLIC_ALGORITHMS.map(|(name, _)| format!("{name:?}")).join(", ");
             let want = format!("at least one of {names}");
             section.doc.fault(section.at, &format!("{}.algorithms", section.key), "nothing", &want);
         }
-        let email_trusted = section.choice("email", &[("verified", false), ("trusted", true)], false);
         section.close();
+        if let (Some(issuer), Some(introspection)) = (&issuer, introspection) {
+            issuers.introspected.push(IntrospectedIssuer {
+                issuer: issuer.clone(),
+                audiences: audiences.clone(),
+                email_trusted,
+                introspection,
+                reach: reach.clone(),
+                redaction: root.doc.redaction().clone(),
+            });
+        }
         if let (Some(issuer), Some(jwks)) = (issuer, jwks) {
             let line = line.unwrap_or_default();
             let redaction = root.doc.redaction().clone();
-            issuers.push(Issuer {
+            issuers.jwt.push(Issuer {
                 issuer,
                 jwks,
                 reach,

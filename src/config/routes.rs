@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::file::{Item, Section};
 use super::form::{self, Url};
 use super::matching::{self, Matched};
+use super::other_issuers::OtherIssuerNames;
 use super::read::{existing_file, require};
 use super::settings::{Balance, Health, Route, Tokens, Upstream, UpstreamOrigin};
 use super::{access_token, app_accounts, authorization, browser, cors, identity_headers};
@@ -22,6 +23,8 @@ const TICK: Duration = Duration::from_millis(1);
 pub struct Known<'a> {
     /// Our own issuer and the external ones.
     pub issuers: Vec<String>,
+    /// Those of them whose tokens are taken only where a route names them.
+    pub others: OtherIssuerNames,
     pub providers: Vec<String>,
     /// Where clients reach us; an upstream there would be a loop.
     pub listeners: Vec<SocketAddr>,
@@ -55,6 +58,7 @@ pub fn routes(root: &Section<'_>, known: &Known<'_>) -> Vec<Route> {
         let upstream = upstream(&section, known);
         let (forward, identity) = identity_headers::forward(&section, &known.providers, policy.auth);
         policy.require.identity = identity;
+        known.others.judge(&section, &mut policy);
         authorization::refuse_clashes(&section, &policy, &forward);
         access_token::judge(&section, &policy, &forward, known.tokens);
         let cors_item = section.get("cors");
@@ -89,7 +93,9 @@ pub fn routes(root: &Section<'_>, known: &Known<'_>) -> Vec<Route> {
         taken.extend(matched);
     }
     matching::refuse_undecided(root.doc, &taken);
-    app_accounts::judge(root, &routes, &known.issuers, &known.tokens.issuer);
+    let everywhere: Vec<String> =
+        known.issuers.iter().filter(|issuer| known.others.signs_jwts(issuer)).cloned().collect();
+    app_accounts::judge(root, &routes, &everywhere, &known.tokens.issuer);
     if let Some(first) = first
         && routes.iter().all(|route| route.policy.policy.auth == Auth::None)
     {

@@ -9,7 +9,9 @@ use secrecy::SecretString;
 
 use super::accounts::Accounts;
 use super::connections::{Connections, Vault};
+use super::introspection::IntrospectedIssuer;
 use super::issuers::{Algorithm, Issuer};
+use super::load_balancers::LoadBalancers;
 use super::providers::Provider;
 use super::redaction::Redaction;
 use super::sources::Sources;
@@ -46,7 +48,11 @@ pub struct Config {
     pub log: Log,
     pub store: StoreUrl,
     pub tokens: Tokens,
+    /// Those whose tokens are JWTs.
     pub issuers: Vec<Issuer>,
+    pub load_balancers: Vec<LoadBalancers>,
+    /// Those that are asked about opaque tokens. One whose JWTs are taken, too, is in both lists.
+    pub introspected: Vec<IntrospectedIssuer>,
     pub passwords: Passwords,
     pub accounts: Accounts,
     pub sessions: Sessions,

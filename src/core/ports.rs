@@ -51,8 +51,8 @@ pub use self::store::{
     StoreError,
 };
 pub use self::tokens::{
-    AccessGrant, FirstVerified, IssuerClocks, KeyInfo, KeyState, Keys, Revocations, SignError, Signed,
-    Signer, Verified, Verifier,
+    AccessGrant, FirstVerified, IssuerClocks, KeyInfo, KeyState, Keys, OwnCredentials, Revocations,
+    SignError, Signed, Signer, Verified, Verifier,
 };
 pub use self::upkeep::{Compacted, CompactionCounts, StoreStatus, Swept, Upgrade};
 
@@ -131,6 +131,9 @@ pub trait Meter: Send + Sync {
     fn password(&self, waited: Duration, took: Duration);
     /// A key fetch for an issuer and whether it brought keys.
     fn jwks_fetch(&self, issuer: &str, ok: bool);
+    /// A request to an issuer about an opaque token: `active`, `inactive`, `unusable` (active, and not good here),
+    /// `failed`, or `shed` (not made: too many at once).
+    fn introspection(&self, _issuer: &str, _outcome: &'static str) {}
     /// A call of a provider's plugin ended: `refresh` with `ok`, `transient`, `plugin_failed` …
     fn provider_call(&self, provider: &str, call: &'static str, outcome: &'static str, took: Duration);
     /// A request that a plugin asked for ended: `ok` whatever was answered, `denied`, `timeout` …

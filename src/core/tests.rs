@@ -94,6 +94,9 @@ mod service {
     mod own_claims {
         mod tests;
     }
+    mod own_credentials {
+        mod tests;
+    }
     mod password_login {
         mod tests;
         mod username_tests;

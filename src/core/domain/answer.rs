@@ -68,6 +68,11 @@ pub fn answer(refusal: &Refusal) -> Answer {
                 None,
             )),
         ),
+        Refusal::IssuerUnavailable { retry_after } => {
+            let detail =
+                "The access token cannot be looked up at its issuer at the moment; try again shortly.";
+            return Answer { retry_after: Some(*retry_after), ..problem(503, detail).into() };
+        }
         Refusal::SessionOver => {
             (problem(401, "The session is over; sign in again."), Some(realm().to_owned()))
         }

@@ -37,6 +37,7 @@ pub mod native_hosts;
 pub mod navigation;
 pub mod opaque;
 pub mod order;
+pub mod other_token;
 pub mod overlap;
 pub mod own_claims;
 pub mod page;

@@ -28,7 +28,11 @@ const TAG: usize = 16;
 const SECRET: usize = 32;
 /// Version, user, connection, consent.
 const STATE_HEAD: usize = 1 + 16 + 16 + 16;
-const VERSION: u8 = 1;
+pub(super) const VERSION: u8 = 1;
+/// The characters of a refresh token: base64url without padding.
+pub(super) const REFRESH_TOKEN_CHARS: usize = ((HEAD + TAG + SECRET) * 4).div_ceil(3);
+/// The characters of a state.
+pub(super) const STATE_CHARS: usize = ((STATE_HEAD + SECRET) * 4).div_ceil(3);
 
 /// The SHA-256 of a token: all that is kept of it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -200,7 +204,7 @@ impl ServerKey {
     #[must_use]
     pub fn read(&self, text: &str) -> Option<RefreshToken> {
         // One length only: also what keeps a megabyte from being decoded.
-        if text.len() != (HEAD + TAG + SECRET).div_ceil(3) * 4 - (3 - (HEAD + TAG + SECRET) % 3) % 3 {
+        if text.len() != REFRESH_TOKEN_CHARS {
             return None;
         }
         let bytes = Zeroizing::new(URL_SAFE_NO_PAD.decode(text).ok()?);
@@ -285,7 +289,7 @@ impl ServerKey {
     }
 
     fn keyed_state(&self, text: &str) -> Option<(State, KeyIndex)> {
-        if text.len() != (STATE_HEAD + SECRET) / 3 * 4 {
+        if text.len() != STATE_CHARS {
             return None;
         }
         let bytes = Zeroizing::new(URL_SAFE_NO_PAD.decode(text).ok()?);

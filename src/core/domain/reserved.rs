@@ -190,6 +190,39 @@ const FAMILIES: &[&str] = &[
     "x-webauth-",
 ];
 
+/// Fields in which proxies in front of the gateway hand on a token that someone signed, each of them reserved: a route may
+/// name one as the field of its tokens (`token.header`). What stands in it is believed for its signature alone.
+const TOKENS: [&str; 11] = [
+    // Cloudflare Access.
+    "cf-access-jwt-assertion",
+    // AWS load balancers: the access token of the identity provider, and a statement of their own.
+    "x-amzn-oidc-accesstoken",
+    LOAD_BALANCER_CLAIMS,
+    // oauth2-proxy, like `x-forwarded-access-token`.
+    "x-auth-request-access-token",
+    // authentik.
+    "x-authentik-jwt",
+    "x-forwarded-access-token",
+    // Google's Identity-Aware Proxy.
+    "x-goog-iap-jwt-assertion",
+    // WSO2.
+    "x-jwt-assertion",
+    // Azure App Service.
+    "x-ms-token-aad-access-token",
+    "x-ms-token-aad-id-token",
+    "x-pomerium-jwt-assertion",
+];
+
+/// The field in which a load balancer of AWS says who the caller is, as a token of a form of its own.
+pub const LOAD_BALANCER_CLAIMS: &str = "x-amzn-oidc-data";
+
+/// Whether the field of this name, in lower case, hands on a token that can be verified, although no client may send it
+/// on to an app.
+#[must_use]
+pub fn hands_on_a_token(name: &str) -> bool {
+    TOKENS.contains(&name)
+}
+
 /// Fields of one connection (RFC 9110 §7.6.1), of HTTP itself, and of the caller's own credentials.
 const PROTOCOL: [&str; 21] = [
     "authorization",
@@ -374,6 +407,21 @@ mod tests {
         }
         for name in ["content_length", "transfer.encoding"] {
             assert!(reserved.takes(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_field_that_hands_on_a_token_is_reserved_and_named_in_one_spelling() {
+        let reserved = Reserved::default();
+        assert!(TOKENS.is_sorted());
+        for name in TOKENS {
+            assert_eq!(fold(name), name);
+            assert!(reserved.takes(name) && hands_on_a_token(name), "{name}");
+        }
+        for name in
+            ["cf_access_jwt_assertion", "cf-access-authenticated-user-email", "x-auth-subject", "x-user"]
+        {
+            assert!(!hands_on_a_token(name), "{name}");
         }
     }
 

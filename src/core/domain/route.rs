@@ -9,8 +9,10 @@ use ipnet::IpNet;
 use super::browser::RouteBrowser;
 use super::claim_path::ClaimPath;
 use super::cors::Cors;
+use super::credential::Carrier;
 use super::identity::Identity;
 use super::identity_fields::{IdentityField, IdentityFields};
+use super::other_token::{self, OtherToken, TokenKind};
 use super::pattern::{HostPattern, PathPattern};
 use super::request::Path;
 use super::verdict::{Refusal, TokenFault};
@@ -90,6 +92,10 @@ pub struct Carriers {
     pub header: Option<String>,
     /// Whose the `Authorization` field is.
     pub authorization: AuthorizationField,
+    /// The issuer whose load balancer writes [`Carriers::header`]; then the field carries nothing else.
+    pub load_balancer: Option<Arc<str>>,
+    /// The one issuer that is asked about opaque tokens, wherever they travel but in the field of a load balancer.
+    pub opaque: Option<Arc<str>>,
 }
 
 impl Carriers {
@@ -97,6 +103,27 @@ impl Carriers {
     #[must_use]
     pub fn is_authorization_apps(&self) -> bool {
         matches!(self.authorization, AuthorizationField::Apps { .. })
+    }
+
+    /// What `token`, found in `carrier`, is verified as; `None`: a JWT. Costs two loads where a route takes JWTs alone.
+    #[must_use]
+    pub fn other_token(&self, token: &str, carrier: Carrier) -> Option<OtherToken<'_>> {
+        if let Some(issuer) = self.load_balancer.as_deref().filter(|_| carrier == Carrier::Header) {
+            return Some(OtherToken::LoadBalancer { issuer });
+        }
+        let issuer = self.opaque.as_deref().filter(|_| !other_token::looks_signed(token))?;
+        Some(OtherToken::Opaque { issuer })
+    }
+
+    /// Whether a token of this kind and issuer that came in `carrier` is verified as such here.
+    #[must_use]
+    pub fn takes(&self, kind: TokenKind, issuer: &str, carrier: Carrier) -> bool {
+        let is_balancers = carrier == Carrier::Header && self.load_balancer.is_some();
+        match kind {
+            TokenKind::Jwt => !is_balancers,
+            TokenKind::LoadBalancer => is_balancers && self.load_balancer.as_deref() == Some(issuer),
+            TokenKind::Opaque => !is_balancers && self.opaque.as_deref() == Some(issuer),
+        }
     }
 
     /// Whether a request without a session passes when it has the app's `Authorization` field.

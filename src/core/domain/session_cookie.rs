@@ -27,7 +27,7 @@ const SECRET: usize = 32;
 const SIGNED: usize = 1 + 16 + 16 + SECRET;
 const TAG: usize = 32;
 /// The characters of a value: base64url of [`SIGNED`] and [`TAG`] bytes.
-const LENGTH: usize = ((SIGNED + TAG) * 4).div_ceil(3);
+pub(super) const LENGTH: usize = ((SIGNED + TAG) * 4).div_ceil(3);
 
 /// The domains of the two MACs; no other text of ours is under them.
 const PURPOSE: &str = "session cookie";

@@ -67,6 +67,9 @@ pub enum TokenFault {
     /// `type` says it is a refresh, mailed or other token.
     #[error("not an access token by its type claim")]
     Use,
+    /// Its issuer, asked about it, says that it is not active (RFC 7662 §2.2).
+    #[error("not active, as its issuer says")]
+    Inactive,
     /// `cnf` (RFC 7800) binds it to a key or a certificate, which nothing here can check.
     #[error("bound to a key (cnf), which is not checked here")]
     Bound,
@@ -97,6 +100,7 @@ impl TokenFault {
             | TokenFault::Issuer
             | TokenFault::Audience
             | TokenFault::Bound
+            | TokenFault::Inactive
             | TokenFault::NotYet => false,
         }
     }
@@ -130,6 +134,7 @@ impl TokenFault {
             TokenFault::Expired => "token_expired",
             TokenFault::NotYet => "token_not_yet",
             TokenFault::Use => "token_use",
+            TokenFault::Inactive => "token_inactive",
             TokenFault::Bound => "token_bound",
         }
     }
@@ -161,6 +166,11 @@ pub enum Refusal {
     NoToken,
     /// A token was sent and is not good: 401 `invalid_token`.
     Token(TokenFault),
+    /// The issuer of an opaque token cannot be asked about it at the moment: 503. That says nothing against the token.
+    IssuerUnavailable {
+        /// When to retry (`Retry-After`).
+        retry_after: Duration,
+    },
     /// The token was good and has been revoked: 401 `invalid_token`.
     Revoked,
     /// The session of a session cookie is over: 401. It cannot be good again.
@@ -227,6 +237,7 @@ impl Refusal {
             Refusal::Credentials => "credentials_ambiguous",
             Refusal::NoToken => "token_missing",
             Refusal::Token(fault) => fault.code(),
+            Refusal::IssuerUnavailable { .. } => "issuer_unavailable",
             Refusal::Revoked => "token_revoked",
             Refusal::SessionOver => "session_over",
             Refusal::SessionUnknown => "store_unavailable",

@@ -7,14 +7,16 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde_json::{Map, Value};
 
+use super::StoreError;
 use crate::domain::app_token::{AppTokenTerms, CallerDigest};
 use crate::domain::claims::HOST_CLAIM;
 use crate::domain::groups::Groups;
 use crate::domain::identity::Identity;
+use crate::domain::other_token::{OtherToken, TokenKind};
 use crate::domain::time::UnixTime;
 use crate::domain::trusted_time::ClockReading;
 use crate::domain::username::Username;
-use crate::domain::verdict::TokenFault;
+use crate::domain::verdict::{Refusal, TokenFault};
 
 /// A verified token as the cache keeps it: who it speaks for, and the last moment it was known not to
 /// be revoked.
@@ -26,15 +28,28 @@ pub struct Verified {
     host: Option<Box<str>>,
     /// What tokens for apps say of it: made at the first request on a route that sends one.
     for_apps: OnceLock<Option<CallerDigest>>,
+    kind: TokenKind,
     cleared: AtomicU64,
 }
 
 impl Verified {
-    /// A freshly verified token, not yet held against the revocation set.
+    /// A freshly verified JWT, not yet held against the revocation set.
     #[must_use]
     pub fn new(identity: Identity) -> Verified {
+        Verified::of(TokenKind::Jwt, identity)
+    }
+
+    /// A freshly verified token of this kind.
+    #[must_use]
+    pub fn of(kind: TokenKind, identity: Identity) -> Verified {
         let host = identity.claims.get(HOST_CLAIM).map(|host| host.as_str().unwrap_or_default().into());
-        Verified { identity, host, for_apps: OnceLock::new(), cleared: AtomicU64::new(0) }
+        Verified { identity, host, for_apps: OnceLock::new(), kind, cleared: AtomicU64::new(0) }
+    }
+
+    /// By what kind of token the caller was verified.
+    #[must_use]
+    pub fn kind(&self) -> TokenKind {
+        self.kind
     }
 
     /// Whether this token is good for requests to `host` ([`crate::domain::request::Host::name`]). One that names no host
@@ -92,9 +107,33 @@ pub trait Verifier: Send + Sync {
     /// verifying again is worthwhile.
     async fn learn_keys(&self, token: &str) -> bool;
 
-    /// Whether tokens of this issuer for this audience are still taken: a configuration that is read again may
-    /// have dropped one of them since `identity` was verified.
-    fn accepts(&self, identity: &Identity) -> bool;
+    /// Verifies a token of another kind, which [`Verifier::verify`] never takes. May wait: for a key of a load balancer,
+    /// or for the issuer of an opaque token.
+    ///
+    /// # Errors
+    /// [`Refusal::Token`], or [`Refusal::IssuerUnavailable`].
+    async fn verify_other(
+        &self,
+        _token: &str,
+        _kind: OtherToken<'_>,
+        _now: UnixTime,
+    ) -> Result<Arc<Verified>, Refusal> {
+        Err(Refusal::Token(TokenFault::Issuer))
+    }
+
+    /// Whether tokens of this kind and issuer for this audience are still taken: a configuration that is read again may
+    /// have dropped one of them since `caller` was verified.
+    fn accepts(&self, caller: &Verified) -> bool;
+}
+
+/// Tells credentials of our own from those of others, before one is sent to another server.
+#[async_trait]
+pub trait OwnCredentials: Send + Sync {
+    /// Whether `text` is, or has the form of, a credential that we handed out.
+    ///
+    /// # Errors
+    /// [`StoreError`]: it cannot be told now.
+    async fn is_ours(&self, text: &str) -> Result<bool, StoreError>;
 }
 
 /// What an access token of our own says beside the times and the issuer (RFC 9068 §2.2).

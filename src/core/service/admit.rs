@@ -247,7 +247,7 @@ impl<R: AsRef<Route>> Admission<R> {
         }
         let is_forgiven =
             (route.policy.auth == Auth::Optional || is_left_to_app) && carrier == Carrier::Cookie;
-        match self.authenticator.verify_for(&token, route, request.host.name()).await {
+        match self.authenticator.verify_for(&token, carrier, route, request.host.name()).await {
             Ok(_) if is_cross_site => Err(Refusal::CrossSite.into()),
             Ok(caller) => {
                 let (caller, carrier) = (Some(caller), Some(carrier));
@@ -341,9 +341,22 @@ fn pass_anyway<R: AsRef<Route>>(request: &Request<'_>, entry: &Arc<R>) -> Option
 
 impl Authenticator {
     /// Verifies a token for a route: one token of this form, good, and good for here.
-    async fn verify_for(&self, token: &str, route: &Route, host: &str) -> Result<Arc<Verified>, TurnedAway> {
+    async fn verify_for(
+        &self,
+        token: &str,
+        carrier: Carrier,
+        route: &Route,
+        host: &str,
+    ) -> Result<Arc<Verified>, TurnedAway> {
         credential::check_form(token)?;
-        let caller = self.verify(token).await?;
+        let caller = match route.policy.carriers.other_token(token, carrier) {
+            None => self.verify(token).await?,
+            Some(kind) => {
+                let caller = self.verifier.verify_other(token, kind, self.clock.now()).await?;
+                self.refuse_revoked(&caller)?;
+                caller
+            }
+        };
         if !caller.is_for(host) {
             return Err(Refusal::Token(TokenFault::Audience).into());
         }
@@ -448,7 +461,7 @@ mod tests {
             false
         }
 
-        fn accepts(&self, _: &Identity) -> bool {
+        fn accepts(&self, _: &Verified) -> bool {
             true
         }
     }
@@ -631,7 +644,7 @@ mod tests {
             true
         }
 
-        fn accepts(&self, _: &Identity) -> bool {
+        fn accepts(&self, _: &Verified) -> bool {
             true
         }
     }

@@ -29,6 +29,7 @@ pub mod ongoing;
 pub mod opened_link;
 pub mod outbox;
 pub mod own_claims;
+pub mod own_credentials;
 pub mod password_login;
 pub mod profile;
 pub mod recover;

@@ -92,11 +92,13 @@ impl<R: AsRef<Route>> Admission<R> {
                 (found.is_open || is_apps).then_some(route)
             }
             (Some(caller), Auth::Required | Auth::Optional) => {
+                let carriers = &route.policy.carriers;
                 let carried = admitted.carrier.is_none_or(|carrier| {
-                    self.is_same_carrier(carrier, &admitted.route.policy.carriers, &route.policy.carriers)
+                    self.is_same_carrier(carrier, &admitted.route.policy.carriers, carriers)
+                        && carriers.takes(caller.kind(), &caller.identity.issuer, carrier)
                 });
                 let good = carried
-                    && self.authenticator.verifier.accepts(&caller.identity)
+                    && self.authenticator.verifier.accepts(caller)
                     && route.check(&caller.identity).is_ok();
                 good.then_some(route)
             }

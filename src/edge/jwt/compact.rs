@@ -99,7 +99,7 @@ fn decode(part: &str) -> Result<Vec<u8>, TokenFault> {
     URL_SAFE_NO_PAD.decode(part).map_err(|_| TokenFault::Malformed)
 }
 
-fn read_header(header: &Map<String, Value>) -> Result<Header, TokenFault> {
+pub(super) fn read_header(header: &Map<String, Value>) -> Result<Header, TokenFault> {
     if header.contains_key("crit") {
         return Err(TokenFault::Critical);
     }

@@ -5,6 +5,7 @@
 //! or wrongly typed claim passes the library's own checks. Must never do I/O while verifying, never
 //! follow a key a token brings along, and never put a key or a token into an error or a log.
 
+pub mod alb;
 pub mod assertions;
 pub mod cache;
 pub mod claims;
@@ -13,12 +14,14 @@ pub mod compact;
 pub mod diagnosis;
 mod digest;
 mod grants;
+pub mod introspection;
 pub mod issuers;
 pub mod json;
 mod jws;
 pub mod keyring;
 pub mod keys;
 pub mod keyset;
+pub mod others;
 pub mod published;
 mod roca;
 mod signs_for;
@@ -28,8 +31,10 @@ pub mod verifying_key;
 
 pub use assertions::ClientAssertions;
 pub use clocks::Clocks;
+pub use introspection::IntrospectionPorts;
 pub use issuers::{Asker, Issuers};
 pub use keyring::{KeyRingError, SigningKeyRing};
+pub use others::OtherIssuers;
 pub use stored::StoredKeys;
 pub use verify::{SetVerifier, TokenVerifier};
 

@@ -17,12 +17,14 @@ use super::compact::Compact;
 use super::issuers::{External, Issuers};
 use super::keyring::SigningKeyRing;
 use super::keyset::KeySet;
+use super::others::OtherIssuers;
 use super::verifying_key::ALL;
 use crate::config::Tokens;
 use palisade_core::domain::credential::MAX_TOKEN_BYTES;
 use palisade_core::domain::identity::Identity;
+use palisade_core::domain::other_token::{OtherToken, TokenKind};
 use palisade_core::domain::time::UnixTime;
-use palisade_core::domain::verdict::TokenFault;
+use palisade_core::domain::verdict::{Refusal, TokenFault};
 use palisade_core::ports::{FirstVerified, Meter, Verified, Verifier};
 
 /// The gateway's verifier. A reload makes a new one, and with it an empty cache.
@@ -33,6 +35,7 @@ pub struct TokenVerifier {
     max_bytes: usize,
     ring: Arc<SigningKeyRing>,
     issuers: Arc<Issuers>,
+    others: Arc<OtherIssuers>,
     clocks: Arc<Clocks>,
     cache: TokenCache,
     meter: Arc<dyn Meter>,
@@ -46,6 +49,7 @@ impl TokenVerifier {
         tokens: &Tokens,
         ring: Arc<SigningKeyRing>,
         issuers: Arc<Issuers>,
+        others: Arc<OtherIssuers>,
         clocks: Arc<Clocks>,
         meter: Arc<dyn Meter>,
         first_verified: Arc<dyn FirstVerified>,
@@ -57,6 +61,7 @@ impl TokenVerifier {
             max_bytes: tokens.max_bytes,
             ring,
             issuers,
+            others,
             clocks,
             cache: TokenCache::new(tokens.cache_entries, tokens.leeway),
             meter,
@@ -131,7 +136,25 @@ impl Verifier for TokenVerifier {
         self.issuers.learn(&issuer, Instant::now()).await
     }
 
-    fn accepts(&self, identity: &Identity) -> bool {
+    async fn verify_other(
+        &self,
+        token: &str,
+        kind: OtherToken<'_>,
+        now: UnixTime,
+    ) -> Result<Arc<Verified>, Refusal> {
+        if token.len() > self.max_bytes {
+            return Err(Refusal::Token(TokenFault::TooLong));
+        }
+        self.others.verify(token, kind, now).await
+    }
+
+    fn accepts(&self, caller: &Verified) -> bool {
+        let identity = &caller.identity;
+        match caller.kind() {
+            TokenKind::LoadBalancer => return self.others.accepts_balancers(identity),
+            TokenKind::Opaque => return self.others.accepts_opaque(identity),
+            TokenKind::Jwt => {}
+        }
         let for_us = |audiences: &[String]| {
             claims::check_audience(identity.claims.get("aud"), Some(audiences)).is_ok()
         };

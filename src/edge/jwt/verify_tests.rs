@@ -7,13 +7,15 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, json};
 
+use super::super::introspection::IntrospectionPorts;
 use super::super::issuers::{ASK_AGAIN, Asker, KeySetOutcome};
 use super::super::keys::SigningKey;
 use super::*;
 use crate::config::{Algorithm, Issuer, Jwks};
 use palisade_core::domain::claim_path::ClaimPath;
 use palisade_core::ports::{
-    AccessGrant, Ended, Fetch, FetchError, FetchRequest, Fetched, Keys, PostForm, Signer,
+    AccessGrant, Ended, Fetch, FetchError, FetchRequest, Fetched, Keys, OwnCredentials, PostForm, Signer,
+    StoreError,
 };
 use palisade_testing::fakes::FakeClock;
 
@@ -31,6 +33,14 @@ impl Meter for NoMeter {
     fn provider_call(&self, _: &str, _: &'static str, _: &'static str, _: Duration) {}
     fn provider_request(&self, _: &str, _: &'static str) {}
     fn plugin_reload(&self, _: &str, _: &'static str) {}
+}
+
+struct NoCredentials;
+#[async_trait]
+impl OwnCredentials for NoCredentials {
+    async fn is_ours(&self, _: &str) -> Result<bool, StoreError> {
+        panic!("nothing is asked about opaque tokens here")
+    }
 }
 
 /// Serves what it is told to, and counts.
@@ -123,9 +133,23 @@ async fn house() -> House {
     let issuers = Arc::new(Issuers::new(&[issuer], Asker::new(fetch, Arc::clone(&meter), clock, None)));
     issuers.refresh_all().await;
     let clocks = Arc::new(Clocks::open(folder.path()).unwrap());
+    let ports = IntrospectionPorts {
+        fetch: source.clone(),
+        meter: Arc::clone(&meter),
+        own: Arc::new(NoCredentials),
+        clocks: Arc::clone(&clocks),
+    };
+    let others = Arc::new(OtherIssuers::none(ports));
     let firsts = Arc::new(Firsts::default());
-    let verifier =
-        TokenVerifier::new(&tokens, Arc::clone(&ring), Arc::clone(&issuers), clocks, meter, firsts.clone());
+    let verifier = TokenVerifier::new(
+        &tokens,
+        Arc::clone(&ring),
+        Arc::clone(&issuers),
+        others,
+        clocks,
+        meter,
+        firsts.clone(),
+    );
     House { verifier, ring, issuers, source, theirs, firsts, _folder: folder }
 }
 

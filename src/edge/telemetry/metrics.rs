@@ -71,6 +71,7 @@ pub struct Metrics {
     cache_misses: IntCounter,
     store_seconds: HistogramVec,
     jwks_fetches: IntCounterVec,
+    introspections: IntCounterVec,
     provider_calls: IntCounterVec,
     provider_seconds: HistogramVec,
     provider_requests: IntCounterVec,
@@ -157,6 +158,11 @@ impl Metrics {
             "Fetches of an issuer's keys, by whether they brought any.",
             &["issuer", "outcome"],
         )?;
+        let introspections = counters(
+            "palisade_introspections_total",
+            "Requests to an issuer about an opaque token, by what came of them; shed: not made, too many at once.",
+            &["issuer", "outcome"],
+        )?;
         let provider_calls = counters(
             "palisade_provider_calls_total",
             "Calls of a provider's plugin, by how they ended; dropped: the caller left before the end.",
@@ -235,6 +241,7 @@ impl Metrics {
             decisions,
             store_seconds,
             jwks_fetches,
+            introspections,
             provider_calls,
             provider_seconds,
             provider_requests,
@@ -373,6 +380,10 @@ impl Meter for Metrics {
 
     fn jwks_fetch(&self, issuer: &str, ok: bool) {
         self.jwks_fetches.with_label_values(&[issuer, outcome(ok)]).inc();
+    }
+
+    fn introspection(&self, issuer: &str, outcome: &'static str) {
+        self.introspections.with_label_values(&[issuer, outcome]).inc();
     }
 
     fn provider_call(&self, provider: &str, call: &'static str, outcome: &'static str, took: Duration) {

@@ -55,6 +55,10 @@ impl Meter for Meters {
         self.metrics.jwks_fetch(issuer, ok);
     }
 
+    fn introspection(&self, issuer: &str, outcome: &'static str) {
+        self.metrics.introspection(issuer, outcome);
+    }
+
     fn provider_call(
         &self,
         provider: &str,
