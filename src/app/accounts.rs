@@ -118,7 +118,7 @@ pub(super) fn start(
         BcryptPasswords::start(&config.passwords, service, Arc::new(SystemEntropy), Arc::clone(&meter))
             .map_err(|error| format!("the threads that hash passwords: {error}"))?;
     let limiter: Arc<dyn Limiter> = Arc::new(AuditedLimits::new(
-        Arc::new(RateLimits::new(config.limits.enabled)),
+        Arc::new(RateLimits::new(config.limits.clone())),
         Arc::clone(&audit) as _,
         Arc::clone(&clock),
         Arc::new(SystemEntropy),

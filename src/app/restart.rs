@@ -7,8 +7,8 @@ use palisade_core::domain::browser::BrowserSettings;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::config::{
-    Accounts, Config, Connections, Cors, LimitSettings, Log, Mail, MailTransport, PagesSettings, Passwords,
-    Server, Sessions, Tokens, Vault,
+    Accounts, Allowances, Config, Connections, Cors, LimitSettings, Log, Mail, MailTransport, PagesSettings,
+    Passwords, Server, Sessions, Tokens, Vault,
 };
 
 /// What the operator is told of the keys that [`keys`] names, with the files that those with a secret have changed in.
@@ -98,8 +98,33 @@ pub(super) fn keys(then: &Config, now: &Config) -> Vec<&'static str> {
     keys.differ("sessions.absolute_ttl", absolute_ttl, &now.sessions.absolute_ttl);
     keys.differ("sessions.fingerprint", fingerprint, &now.sessions.fingerprint);
     keys.differ("sessions.geoip", geoip, &now.sessions.geoip);
-    let LimitSettings { enabled, letters_per_hour, letters_per_day } = limits;
+    let LimitSettings { enabled, allowances, guesses, exempt, letters_per_hour, letters_per_day } = limits;
     keys.differ("limits.enabled", enabled, &now.limits.enabled);
+    let before = &now.limits.allowances;
+    let Allowances {
+        login,
+        confirm_password,
+        register,
+        refresh,
+        request_mail,
+        mail_to_address,
+        use_link,
+        connect,
+        import,
+        session_cookie,
+    } = allowances;
+    keys.differ("limits.login", login, &before.login);
+    keys.differ("limits.confirm_password", confirm_password, &before.confirm_password);
+    keys.differ("limits.register", register, &before.register);
+    keys.differ("limits.refresh", refresh, &before.refresh);
+    keys.differ("limits.request_mail", request_mail, &before.request_mail);
+    keys.differ("limits.mail_to_address", mail_to_address, &before.mail_to_address);
+    keys.differ("limits.use_link", use_link, &before.use_link);
+    keys.differ("limits.connect", connect, &before.connect);
+    keys.differ("limits.import", import, &before.import);
+    keys.differ("limits.session_cookie", session_cookie, &before.session_cookie);
+    keys.differ("limits.guesses", guesses, &now.limits.guesses);
+    keys.differ("limits.exempt", exempt, &now.limits.exempt);
     keys.differ("limits.letters_per_hour", letters_per_hour, &now.limits.letters_per_hour);
     keys.differ("limits.letters_per_day", letters_per_day, &now.limits.letters_per_day);
     keys.mail(mail, &now.mail, |page| (page_of(then, page), page_of(now, page)));
@@ -382,8 +407,14 @@ mod tests {
         check("app.test/hook", "app.test/hooks", &["connections.webhook.url"]);
         check(
             "[mail]",
-            "[sessions]\nmax_per_user = 2\n[limits]\nenabled = false\nletters_per_day = 9\n[mail]",
-            &["sessions.max_per_user", "limits.enabled", "limits.letters_per_day"],
+            "[sessions]\nmax_per_user = 2\n[limits]\nenabled = false\nexempt = [\"192.0.2.1\"]\nlogin.burst = 9\nletters_per_day = 9\n[mail]",
+            &[
+                "sessions.max_per_user",
+                "limits.enabled",
+                "limits.login",
+                "limits.exempt",
+                "limits.letters_per_day",
+            ],
         );
         // The default, written out.
         check("[tokens]", "threads = 0\n[tokens]\nleeway = \"60s\"", &[]);

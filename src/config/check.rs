@@ -15,13 +15,13 @@ use super::issuers::Algorithm;
 use super::other_issuers::OtherIssuerNames;
 use super::read::{ADDRESS, address, clash, existing_file, host, secret};
 use super::settings::{
-    AuditTo, ClientAddress, Config, LimitSettings, Log, LogFormat, MailTransport, Passwords, Route, Server,
-    Sessions, StoreUrl, Tls, Tokens,
+    AuditTo, ClientAddress, Config, Log, LogFormat, MailTransport, Passwords, Route, Server, Sessions,
+    StoreUrl, Tls, Tokens,
 };
 use super::sources::Sources;
 use super::{
-    accounts, browser, connections, cors, issuers, mail, native, pages, probes, providers, proxies, routes,
-    rule_warnings, unsent_emails,
+    accounts, browser, connections, cors, issuers, limits, mail, native, pages, probes, providers, proxies,
+    routes, rule_warnings, unsent_emails,
 };
 use palisade_core::domain::account::Registration;
 use palisade_core::domain::credential::{MAX_TOKEN_BYTES, MOST_TOKEN_BYTES};
@@ -76,7 +76,7 @@ fn whole(root: &Section<'_>, path: &Path, text: &str) -> Option<Config> {
     let passwords = passwords(root.section("passwords"));
     let accounts = accounts::accounts(root.section("accounts"));
     let sessions = sessions(root.section("sessions"));
-    let limits = limits(root.section("limits"));
+    let limits = limits::limits(root.section("limits"));
     let pages = pages::pages(root.section("pages"));
     let mail = mail::mail(root.section("mail"), &format!("{public_url}{}", server.prefix), &pages);
     let providers = providers::providers(root);
@@ -375,15 +375,4 @@ fn sessions(section: Section<'_>) -> Sessions {
     };
     section.close();
     sessions
-}
-
-fn limits(section: Section<'_>) -> LimitSettings {
-    let enabled = section.bool("enabled", true);
-    if let Some(item) = section.get("enabled").filter(|_| !enabled) {
-        item.doc.warn(item.at, &item.key, "passwords can be guessed as fast as they are hashed");
-    }
-    let letters_per_hour = section.count("letters_per_hour", 5, 1..=1000);
-    let letters_per_day = section.count("letters_per_day", 15, 1..=1000);
-    section.close();
-    LimitSettings { enabled, letters_per_hour, letters_per_day }
 }

@@ -22,6 +22,7 @@ mod form;
 mod identity_headers;
 mod introspection;
 mod issuers;
+mod limits;
 mod load_balancers;
 mod mail;
 mod matching;
@@ -49,13 +50,14 @@ pub use self::error::{ConfigError, error_lines};
 pub use self::form::{vault_key, webhook_key};
 pub use self::introspection::{IntrospectedIssuer, Introspection, IntrospectionAuth, OptionalMembers};
 pub use self::issuers::{Algorithm, Issuer, Jwks};
+pub use self::limits::{Allowance, Allowances, Guesses, LimitSettings};
 pub use self::load_balancers::LoadBalancers;
 pub use self::providers::{AllowedHost, BUILT_IN, Component, PluginLimits, Provider};
 pub use self::redaction::Redaction;
 pub use self::settings::{
-    AccessTokenField, AuditTo, Balance, ClientAddress, Config, Forward, Health, LimitSettings, Log,
-    LogFormat, Mail, MailTransport, Mailbox, PagesSettings, Passwords, Route, Server, Sessions, Smtp,
-    SmtpTls, StoreUrl, Tls, Tokens, Upstream, UpstreamOrigin,
+    AccessTokenField, AuditTo, Balance, ClientAddress, Config, Forward, Health, Log, LogFormat, Mail,
+    MailTransport, Mailbox, PagesSettings, Passwords, Route, Server, Sessions, Smtp, SmtpTls, StoreUrl, Tls,
+    Tokens, Upstream, UpstreamOrigin,
 };
 pub use self::sources::Sources;
 pub use palisade_core::domain::cors::{Cors, Origins};

@@ -11,6 +11,7 @@ use super::accounts::Accounts;
 use super::connections::{Connections, Vault};
 use super::introspection::IntrospectedIssuer;
 use super::issuers::{Algorithm, Issuer};
+use super::limits::LimitSettings;
 use super::load_balancers::LoadBalancers;
 use super::providers::Provider;
 use super::redaction::Redaction;
@@ -246,16 +247,6 @@ pub struct Sessions {
     pub fingerprint: Fingerprint,
     /// A MaxMind database of places (GeoLite2 or GeoIP2, City or Country).
     pub geoip: Option<PathBuf>,
-}
-
-/// `[limits]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LimitSettings {
-    pub enabled: bool,
-    /// How many letters that any caller can ask for one mailbox gets in an hour; at least 1.
-    pub letters_per_hour: usize,
-    /// The same in a day.
-    pub letters_per_day: usize,
 }
 
 /// `[mail]`.

@@ -4,7 +4,7 @@
 //!
 //! # Rates
 //! Each address block (an IPv4 address, an IPv6 /64) has an allowance for each kind of attempt. It is used
-//! up at once or bit by bit, and grows back steadily:
+//! up at once or bit by bit, and grows back steadily. The defaults, which `[limits]` changes:
 //!
 //! | kind | at once | grows back |
 //! |---|---|---|
@@ -26,6 +26,10 @@
 //! An IPv6 /48, the usual allocation of a site, has 65,536 of those blocks; together they have 64 times the
 //! allowance of one, for what sends mail 4 times, and for mail to one given address no more than one block has.
 //!
+//! A sign-in whose password was right gives back what it took, so that people behind one address who come at the same hour
+//! are held up by wrong passwords alone. Networks that `limits.exempt` names have no allowance for each address block; all
+//! that is counted by account holds for them, too.
+//!
 //! Those are limits on asking, and hold for one network each. How many letters one mailbox gets in the end, from
 //! however many callers and networks, is bounded where tasks are done, durably: `limits.letters_per_hour` and
 //! `limits.letters_per_day`, by the rules of [`palisade_core::domain::mail_cap`].
@@ -42,20 +46,19 @@
 //! the owner on a new network waits 30 seconds at most, and on a known one not at all. So an attacker
 //! can delay guesses and cannot lock the owner out.
 
+mod rate;
+
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
-use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use governor::clock::Clock;
-use governor::middleware::NoOpMiddleware;
-use governor::state::{InMemoryState, NotKeyed};
-use governor::{Quota, RateLimiter};
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
+use self::rate::Rate;
+use crate::config::{Allowance, Guesses, LimitSettings};
 use palisade_core::domain::block::{AddressBlock, Site};
 use palisade_core::ports::{Limited, Limiter, TooMany};
 
@@ -63,13 +66,7 @@ use palisade_core::ports::{Limited, Limiter, TooMany};
 const BLOCKS_OF_A_SITE: u32 = 64;
 /// The same for what sends mail: a campus has many people, who seldom register or forget passwords together.
 const MAILING_BLOCKS_OF_A_SITE: u32 = 4;
-/// What one block may cause for one given address.
-const FOR_ONE_ADDRESS: (u32, Duration) = (3, Duration::from_secs(300));
 
-/// Wrong passwords that cost no wait.
-const FREE: u32 = 4;
-/// The longest wait of one block on one account.
-const LONGEST: Duration = Duration::from_secs(15 * 60);
 /// So long without an attempt forgets the wrong ones.
 const FORGOTTEN: Duration = Duration::from_secs(3600);
 
@@ -93,19 +90,6 @@ const KNOWN: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Time that never runs backwards, since some fixed moment.
 pub type Ticks = Arc<dyn Fn() -> Duration + Send + Sync>;
-
-#[derive(Clone)]
-struct Ticking(Ticks);
-
-impl Clock for Ticking {
-    type Instant = Duration;
-
-    fn now(&self) -> Duration {
-        (self.0)()
-    }
-}
-
-type Rate = RateLimiter<NotKeyed, InMemoryState, Ticking, NoOpMiddleware<Duration>>;
 
 /// Whose attempts are counted together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -146,10 +130,10 @@ struct Tries {
 }
 
 impl Tries {
-    fn wait(&self) -> Duration {
-        match self.wrong.checked_sub(FREE) {
+    fn wait(&self, guesses: &Guesses) -> Duration {
+        match self.wrong.checked_sub(guesses.free) {
             None | Some(0) => Duration::ZERO,
-            Some(more) => Duration::from_secs(1 << (more - 1).min(16)).min(LONGEST),
+            Some(more) => Duration::from_secs(1 << (more - 1).min(16)).min(guesses.longest),
         }
     }
 }
@@ -189,6 +173,7 @@ impl Pressure {
 /// Every limit of the gateway.
 pub struct RateLimits {
     enabled: AtomicBool,
+    settings: LimitSettings,
     ticks: Ticks,
     hasher: RandomState,
     rates: Cache<(Limited, Block, Option<Account>), Arc<Rate>>,
@@ -200,29 +185,31 @@ pub struct RateLimits {
 }
 
 impl RateLimits {
-    /// Limits that begin now; `enabled` is `limits.enabled`.
+    /// Limits that begin now.
     #[must_use]
-    pub fn new(enabled: bool) -> RateLimits {
+    pub fn new(settings: LimitSettings) -> RateLimits {
         let begun = Instant::now();
-        RateLimits::with_ticks(enabled, Arc::new(move || begun.elapsed()))
+        RateLimits::with_ticks(settings, Arc::new(move || begun.elapsed()))
     }
 
     /// Limits that go by another clock.
     #[must_use]
-    pub fn with_ticks(enabled: bool, ticks: Ticks) -> RateLimits {
-        RateLimits::sized(enabled, ticks, ENTRIES)
+    pub fn with_ticks(settings: LimitSettings, ticks: Ticks) -> RateLimits {
+        RateLimits::sized(settings, ticks, ENTRIES)
     }
 
-    fn sized(enabled: bool, ticks: Ticks, entries: u64) -> RateLimits {
+    fn sized(settings: LimitSettings, ticks: Ticks, entries: u64) -> RateLimits {
         RateLimits {
-            enabled: AtomicBool::new(enabled),
+            enabled: AtomicBool::new(settings.enabled),
             ticks,
             hasher: RandomState::new(),
-            rates: table(entries, IDLE),
+            // What is forgotten is full again.
+            rates: table(entries, settings.allowances.longest().max(IDLE)),
             tries: table(entries, IDLE),
             pressures: table(entries, IDLE),
             known: table(entries, KNOWN),
             waits: table(entries, IDLE),
+            settings,
         }
     }
 
@@ -236,22 +223,14 @@ impl RateLimits {
     }
 
     /// Takes one from an allowance.
-    fn take(
-        &self,
-        key: (Limited, Block, Option<Account>),
-        burst: u32,
-        one_in: Duration,
-    ) -> Result<(), TooMany> {
-        let make = || {
-            let burst = NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN);
-            // Only a period of zero is none.
-            let quota = Quota::with_period(one_in).unwrap_or(Quota::per_second(burst)).allow_burst(burst);
-            Arc::new(RateLimiter::direct_with_clock(quota, Ticking(Arc::clone(&self.ticks))))
-        };
-        self.rates
-            .get_with(key, make)
-            .check()
-            .map_err(|not_until| too_many(not_until.wait_time_from((self.ticks)())))
+    fn take(&self, key: (Limited, Block, Option<Account>), allowance: Allowance) -> Result<(), TooMany> {
+        let rate = self.rates.get_with(key, || Arc::new(Rate::new(allowance, &self.ticks)));
+        rate.take().map_err(too_many)
+    }
+
+    /// Whether the block that `client` is in has no allowance, and everything passes.
+    fn is_exempt(&self, client: IpAddr) -> bool {
+        self.settings.exempt.iter().any(|network| network.contains(&client))
     }
 
     /// Begins an attempt at guessing, or says how long to wait.
@@ -266,7 +245,7 @@ impl RateLimits {
         if tries.last.is_some_and(|last| now.saturating_sub(last) > FORGOTTEN) {
             *tries = Tries::default();
         }
-        let wait = tries.wait().max(siege);
+        let wait = tries.wait(&self.settings.guesses).max(siege);
         if !wait.is_zero() {
             // The wait under siege begins with the first contact.
             let left = (*tries.last.get_or_insert(now) + wait).saturating_sub(now);
@@ -303,18 +282,10 @@ fn too_many(wait: Duration) -> TooMany {
     }
 }
 
-/// An allowance: how many at once, and how long until one grows back.
-fn allowance(what: Limited) -> (u32, Duration) {
-    let seconds = Duration::from_secs;
-    match what {
-        Limited::Login | Limited::ConfirmPassword | Limited::UseLink => (20, seconds(3)),
-        Limited::Register => (10, seconds(360)),
-        Limited::Refresh => (120, Duration::from_millis(500)),
-        Limited::RequestMail => (10, seconds(60)),
-        Limited::Connect => (30, seconds(2)),
-        Limited::Import => (10, seconds(60)),
-        Limited::SessionCookie => (300, Duration::from_millis(200)),
-    }
+/// The allowance of a site, which is that of several blocks.
+fn of_site(what: Limited, block: Allowance) -> Allowance {
+    let blocks = if sends_mail(what) { MAILING_BLOCKS_OF_A_SITE } else { BLOCKS_OF_A_SITE };
+    Allowance { burst: block.burst * blocks, every: block.every / blocks }
 }
 
 /// Whether an attempt sends mail to the address that it names.
@@ -352,27 +323,27 @@ impl Limiter for RateLimits {
         }
         let block = Block::of(client);
         let account = account.map(|account| self.hasher.hash_one(account));
-        let (burst, one_in) = allowance(what);
+        let allowance = self.settings.allowances.of(what);
         if account.is_some() && matches!(what, Limited::Connect | Limited::Import) {
-            return self.take((what, Block::Anywhere, account), burst, one_in);
+            return self.take((what, Block::Anywhere, account), allowance);
         }
         if let Some(value) = account.filter(|_| what == Limited::SessionCookie) {
-            return self.take((what, block, Some(value)), burst, one_in).inspect_err(|too_many| {
+            return self.take((what, block, Some(value)), allowance).inspect_err(|too_many| {
                 self.waits.insert((what, block, value), (self.ticks)() + too_many.retry_after);
             });
         }
-        self.take((what, block, None), burst, one_in)?;
-        let mails = sends_mail(what);
-        if let Some(site) = block.site() {
-            let blocks = if mails { MAILING_BLOCKS_OF_A_SITE } else { BLOCKS_OF_A_SITE };
-            self.take((what, site, None), burst * blocks, one_in / blocks)?;
+        if !self.is_exempt(client) {
+            self.take((what, block, None), allowance)?;
+            if let Some(site) = block.site() {
+                self.take((what, site, None), of_site(what, allowance))?;
+            }
         }
         match account {
             Some(account) if is_guess(what) => self.guess(what, block, account),
-            Some(account) if mails => {
+            Some(account) if sends_mail(what) => {
                 // A site has no more for one address than a block: its networks are in one hand.
                 let whole = block.site().unwrap_or(block);
-                self.take((what, whole, Some(account)), FOR_ONE_ADDRESS.0, FOR_ONE_ADDRESS.1)
+                self.take((what, whole, Some(account)), self.settings.allowances.mail_to_address)
             }
             _ => Ok(()),
         }
@@ -399,6 +370,16 @@ impl Limiter for RateLimits {
                 let mut tries = locked(&tries);
                 tries.wrong = tries.wrong.saturating_sub(1);
                 tries.last = tries.before;
+            }
+        }
+    }
+
+    fn give_back(&self, what: Limited, client: IpAddr) {
+        let block = Block::of(client);
+        for block in [Some(block), block.site()].into_iter().flatten() {
+            // What was forgotten is full.
+            if let Some(rate) = self.rates.get(&(what, block, None)) {
+                rate.give_back();
             }
         }
     }
@@ -435,10 +416,14 @@ mod tests {
 
     /// Limits, and their clock in milliseconds.
     fn limits() -> (RateLimits, Arc<AtomicU64>) {
+        limits_by(LimitSettings::default())
+    }
+
+    fn limits_by(settings: LimitSettings) -> (RateLimits, Arc<AtomicU64>) {
         let time = Arc::new(AtomicU64::new(1_000_000));
         let clock = Arc::clone(&time);
         let ticks: Ticks = Arc::new(move || Duration::from_millis(clock.load(Ordering::Relaxed)));
-        (RateLimits::with_ticks(true, ticks), time)
+        (RateLimits::with_ticks(settings, ticks), time)
     }
 
     fn pass(time: &AtomicU64, seconds: u64) {
@@ -467,7 +452,7 @@ mod tests {
         let (limits, time) = limits();
         let client = ip("192.0.2.1");
         let guess = || limits.attempt_on_account(Limited::Login, client, "id");
-        for _ in 0..FREE + 1 {
+        for _ in 0..Guesses::default().free + 1 {
             assert!(guess().is_ok());
         }
         assert_eq!(wait(guess()), 1, "whatever name each of them gave");
@@ -506,11 +491,64 @@ mod tests {
         }
     }
 
+    /// A sign-in with a right password, or the seconds to wait.
+    fn right(limits: &RateLimits, client: &str, account: &str) -> u64 {
+        let outcome = limits.attempt(Limited::Login, ip(client), Some(account));
+        if outcome.is_ok() {
+            limits.succeeded(Limited::Login, ip(client), account);
+            limits.give_back(Limited::Login, ip(client));
+        }
+        wait(outcome)
+    }
+
+    #[test]
+    fn a_right_password_takes_nothing_from_the_block_and_earns_it_nothing() {
+        for client in ["192.0.2.1", "2001:db8::1"] {
+            let (limits, time) = limits();
+            for pupil in 0..2000 {
+                assert_eq!(right(&limits, client, &format!("pupil {pupil}")), 0);
+            }
+            let wrong_ones =
+                (0..100).filter(|name| wrong(&limits, client, &format!("name {name}")) == 0).count();
+            assert_eq!(wrong_ones, 20, "no more guesses than without the right ones");
+            assert_eq!(right(&limits, client, "ann"), 3, "a right password is not known before it is tried");
+            pass(&time, 3);
+            assert_eq!(right(&limits, client, "ann"), 0);
+            assert_eq!((wrong(&limits, client, "bob"), wrong(&limits, client, "bob")), (0, 3));
+        }
+    }
+
+    #[test]
+    fn numbers_of_the_operators_own_hold() {
+        let mut settings = LimitSettings::default();
+        settings.allowances.login = Allowance { burst: 2, every: Duration::from_secs(600) };
+        settings.allowances.mail_to_address = Allowance { burst: 1, every: Duration::from_secs(86_400) };
+        settings.guesses = Guesses { free: 1, longest: Duration::from_secs(2) };
+        settings.exempt = vec!["198.51.100.0/24".parse().unwrap(), "2001:db8:5::/48".parse().unwrap()];
+        let (limits, time) = limits_by(settings);
+        assert_eq!([0, 1, 2].map(|name| wrong(&limits, "192.0.2.1", &name.to_string())), [0, 0, 600]);
+        for client in ["198.51.100.7", "2001:db8:5::7"] {
+            assert!(
+                (0..500).all(|name| wrong(&limits, client, &format!("{client} {name}")) == 0),
+                "{client}"
+            );
+            // Guesses at one account are counted all the same.
+            assert_eq!([0; 3].map(|_| wrong(&limits, client, client)), [0, 0, 1], "{client}");
+            for expected in [2, 2] {
+                pass(&time, 2);
+                assert_eq!(wrong(&limits, client, client), 0);
+                assert_eq!(wrong(&limits, client, client), expected);
+            }
+            let ask = || wait(limits.attempt(Limited::RequestMail, ip(client), Some(client)));
+            assert_eq!((ask(), ask()), (0, 86_400));
+        }
+    }
+
     #[test]
     fn a_cookie_waits_once_its_misses_are_too_many_and_no_other_does() {
         let (limits, time) = limits();
         let (home, value) = (ip("192.0.2.1"), "session.value");
-        let (burst, _) = allowance(Limited::SessionCookie);
+        let burst = LimitSettings::default().allowances.session_cookie.burst;
         for _ in 0..burst {
             assert_eq!(limits.waits(Limited::SessionCookie, home, value), Ok(()));
             assert_eq!(limits.attempt(Limited::SessionCookie, home, Some(value)), Ok(()));
@@ -750,26 +788,27 @@ mod tests {
             seconds if seconds % 60 == 0 => format!("one in {} min", seconds / 60),
             seconds => format!("one in {seconds} s"),
         };
-        for (row, (burst, one_in)) in [
-            ("login, the present password", allowance(Limited::Login)),
-            ("login, the present password", allowance(Limited::ConfirmPassword)),
-            ("register", allowance(Limited::Register)),
-            ("refresh", allowance(Limited::Refresh)),
-            ("asking for a mail", allowance(Limited::RequestMail)),
-            ("registering or asking for a mail, for one given address", FOR_ONE_ADDRESS),
-            ("trying a mailed link", allowance(Limited::UseLink)),
-            ("beginning, refreshing or coming back to a connection", allowance(Limited::Connect)),
-            ("bringing tokens for a connection", allowance(Limited::Import)),
-            ("a session cookie that is over, for one value", allowance(Limited::SessionCookie)),
+        let kinds = LimitSettings::default().allowances;
+        for (row, allowance) in [
+            ("login, the present password", kinds.login),
+            ("login, the present password", kinds.confirm_password),
+            ("register", kinds.register),
+            ("refresh", kinds.refresh),
+            ("asking for a mail", kinds.request_mail),
+            ("registering or asking for a mail, for one given address", kinds.mail_to_address),
+            ("trying a mailed link", kinds.use_link),
+            ("beginning, refreshing or coming back to a connection", kinds.connect),
+            ("bringing tokens for a connection", kinds.import),
+            ("a session cookie that is over, for one value", kinds.session_cookie),
         ] {
-            let want = [row.to_owned(), burst.to_string(), span(one_in)];
+            let want = [row.to_owned(), allowance.burst.to_string(), span(allowance.every)];
             assert!(rows.iter().any(|found| *found == want), "{want:?} is not in the table");
         }
     }
 
     #[test]
     fn a_flood_of_addresses_takes_bounded_memory_and_the_last_is_still_counted() {
-        let limits = RateLimits::sized(true, Arc::new(|| Duration::from_secs(1000)), 100);
+        let limits = RateLimits::sized(LimitSettings::default(), Arc::new(|| Duration::from_secs(1000)), 100);
         for client in 0..2000_u32 {
             let _ = limits.attempt(Limited::Login, IpAddr::from(client.to_be_bytes()), Some("ann"));
             limits.failed(Limited::Login, IpAddr::from(client.to_be_bytes()), &client.to_string());

@@ -17,6 +17,8 @@ pub struct FakeLimiter {
     recalled: Mutex<Vec<(Limited, IpAddr, String)>>,
     pub ended: Mutex<Vec<(Limited, bool)>>,
     pub not_tried: Mutex<Vec<Limited>>,
+    /// The attempts that were given back.
+    pub given_back: Mutex<Vec<(Limited, IpAddr)>>,
     /// The attempts on accounts that go by more than one name.
     pub on_accounts: Mutex<Vec<(Limited, IpAddr, String)>>,
     /// Such an attempt has to wait.
@@ -63,6 +65,10 @@ impl Limiter for FakeLimiter {
 
     fn not_tried(&self, what: Limited, _: IpAddr, _: &str) {
         self.not_tried.lock().unwrap().push(what);
+    }
+
+    fn give_back(&self, what: Limited, client: IpAddr) {
+        self.given_back.lock().unwrap().push((what, client));
     }
 
     fn failed(&self, what: Limited, _: IpAddr, _: &str) {

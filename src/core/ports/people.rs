@@ -173,6 +173,9 @@ pub trait Limiter: Send + Sync {
     /// waits no longer for it.
     fn not_tried(&self, what: Limited, client: IpAddr, account: &str);
 
+    /// Gives the address block back what an attempt took of its allowance: it was a good one. Once for each attempt.
+    fn give_back(&self, what: Limited, client: IpAddr);
+
     /// The attempt failed: the next from there on this account waits longer.
     fn failed(&self, what: Limited, client: IpAddr, account: &str);
 

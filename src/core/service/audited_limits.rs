@@ -116,6 +116,10 @@ impl Limiter for AuditedLimits {
         self.limits.not_tried(what, client, account);
     }
 
+    fn give_back(&self, what: Limited, client: IpAddr) {
+        self.limits.give_back(what, client);
+    }
+
     fn failed(&self, what: Limited, client: IpAddr, account: &str) {
         self.limits.failed(what, client, account);
     }

@@ -194,6 +194,7 @@ impl Accounts {
             None => return denied(unknown).await,
         };
         counters().for_each(|name| self.limiter.succeeded(Limited::Login, client.address, name));
+        self.limiter.give_back(Limited::Login, client.address);
         // A hash that is out of date is renewed while the password is at hand. When the threads that hash are busy, the
         // next sign-in does it.
         let owner = Requester { known: true, ..requester };

@@ -140,6 +140,8 @@ async fn a_guess_beyond_the_account_s_count_is_wrong_and_not_told() {
     world.accounts.login(&client(), "ann.lee", secret(PASSWORD)).await.unwrap();
     let ended = world.limiter.ended.lock().unwrap().clone();
     assert_eq!(ended[ended.len() - 2..], [(Limited::Login, true); 2], "both counts are over");
+    let given_back = world.limiter.given_back.lock().unwrap().clone();
+    assert_eq!(given_back, [(Limited::Login, client().address)], "once, and not for what was refused");
 }
 
 /// A name that looks like another account's address or id can be no user name, so none is signed in to by it.
