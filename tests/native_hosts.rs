@@ -5,7 +5,7 @@ use crate::support::{Gateway, Upstream, field, status};
 
 const AUTH: &str = "https://auth.test";
 /// Paths of native endpoints. Home Assistant has its own at some of them.
-const PATHS: [&str; 7] = [
+const PATHS: [&str; 8] = [
     "/auth/login",
     "/auth/pages/sign-in",
     "/auth/me",
@@ -13,6 +13,7 @@ const PATHS: [&str; 7] = [
     "/.well-known/openid-configuration",
     "/.well-known/jwks.json",
     "/.well-known/oauth-authorization-server",
+    "/.well-known/change-password",
 ];
 
 /// A stand-in for Home Assistant: it answers whatever it is asked, so what it saw is what the gateway passed on. Its
@@ -67,6 +68,26 @@ async fn an_app_has_its_own_auth_and_well_known_where_no_native_endpoint_answers
     // No route has this host, and no native endpoint answers there.
     let (answer, is_seen) = world.ask("GET", "xauth.test", "/.well-known/jwks.json", "").await;
     assert!(!is_seen && status(&answer) == 404, "{answer}");
+}
+
+#[tokio::test]
+async fn password_managers_find_where_a_password_is_changed() {
+    let world = World::start("").await;
+    for method in ["GET", "HEAD"] {
+        let (answer, is_seen) = world.ask(method, "auth.test", "/.well-known/change-password", "").await;
+        assert!(!is_seen && status(&answer) == 303, "{answer}");
+        assert_eq!(
+            field(&answer, "location"),
+            Some("https://auth.test/auth/pages/account#change-password"),
+            "{answer}"
+        );
+    }
+    let (answer, _) = world.ask("POST", "auth.test", "/.well-known/change-password", "").await;
+    assert_eq!(status(&answer), 405, "{answer}");
+    let own = "[pages]\nurls = { account = \"https://app.test/settings\" }";
+    let (answer, _) =
+        World::start(own).await.ask("GET", "auth.test", "/.well-known/change-password", "").await;
+    assert_eq!(field(&answer, "location"), Some("https://app.test/settings"), "{answer}");
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::file::{Item, Section};
-use super::proxies;
+use super::networks::{canonical, is_too_wide, network};
 use palisade_core::ports::Limited;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -226,8 +226,8 @@ fn count(section: &Section<'_>, name: &'static str, default: u32, most: u32) -> 
 }
 
 fn exempt(item: &Item<'_>) -> Option<IpNet> {
-    let net = proxies::canonical(proxies::network(item)?);
-    if proxies::is_too_wide(&net) {
+    let net = canonical(network(item)?);
+    if is_too_wide(&net) {
         let text = "so wide a network holds strangers, who then have no rate limit by address";
         item.doc.warn(item.at, &item.key, text);
     }

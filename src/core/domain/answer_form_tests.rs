@@ -1,9 +1,6 @@
 //! What each kind of client gets, for each kind of refusal.
 
-use std::time::Duration;
-
-use super::super::browser::SessionUse;
-use super::super::fixtures::{Fields, route};
+use super::super::fixtures::{Fields, browser_settings, route};
 use super::super::request::Malformed;
 use super::super::verdict::TokenFault;
 use super::*;
@@ -13,16 +10,9 @@ const US: &str = "https://auth.test";
 fn settings() -> BrowserSettings {
     let origin = |text| NamedOrigin::parse(text).unwrap();
     BrowserSettings {
-        enabled: true,
-        public: origin(US),
         hosts: [origin("https://app.test"), origin("https://auth.test:9443")].to_vec(),
-        domain: None,
-        idle: Duration::from_secs(60),
-        absolute: Duration::from_secs(60),
-        remember: None,
         return_to: [origin("https://www.test")].to_vec(),
-        uses: SessionUse::Every,
-        insecure_http: false,
+        ..browser_settings(US)
     }
 }
 

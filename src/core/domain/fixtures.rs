@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::browser::RouteBrowser;
+use super::browser::{BrowserSettings, NamedOrigin, RouteBrowser, SessionUse};
 use super::pattern::{HostPattern, PathPattern};
 use super::request::{Headers, Host, NoHeaders, Path, Request};
 use super::route::{Allow, Auth, Carriers, Policy, Require, Route};
@@ -29,6 +29,22 @@ pub fn route(path: &str, auth: Auth) -> Route {
         after_expiry: Duration::ZERO,
         cors: None,
         browser: RouteBrowser::default(),
+    }
+}
+
+/// Sessions in cookies, with sign-in at this origin and no other host.
+pub fn browser_settings(public: &str) -> BrowserSettings {
+    BrowserSettings {
+        enabled: true,
+        public: NamedOrigin::parse(public).unwrap(),
+        hosts: Vec::new(),
+        domain: None,
+        idle: Duration::from_secs(60),
+        absolute: Duration::from_secs(60),
+        remember: None,
+        return_to: Vec::new(),
+        uses: SessionUse::Every,
+        insecure_http: false,
     }
 }
 

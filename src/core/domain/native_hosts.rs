@@ -4,6 +4,9 @@ use super::browser::BrowserSettings;
 use super::pattern::HostPattern;
 use super::return_to::BESIDE_APPS;
 
+/// Where password managers look for the page that changes a password (W3C, "A Well-Known URL for Changing Passwords").
+pub const CHANGE_PASSWORD: &str = "/.well-known/change-password";
+
 /// What of the gateway answers at a path, so that no app is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OwnPath {
@@ -17,7 +20,7 @@ impl OwnPath {
     /// What answers at `path`, in normal form, on `host` ([`super::request::Host::name`]); `None`: the routes decide.
     ///
     /// `prefix`: what the native endpoints are below; they include what is said of our tokens in `/.well-known`. `browser`:
-    /// `None` without sessions in cookies; the endpoints beside the apps are on the hosts that it names, whatever their routes
+    /// `None` without sessions in cookies: then there is no page for an account either. The endpoints beside the apps are on the hosts that it names, whatever their routes
     /// say. Where no native endpoint answers, four of these are ours and no other. The host is looked at last: a request for
     /// any other path pays nothing for it.
     #[must_use]
@@ -29,8 +32,11 @@ impl OwnPath {
         native: &NativeHosts,
         browser: Option<&BrowserSettings>,
     ) -> Option<OwnPath> {
-        let is_well_known =
-            || matches!(path, "/.well-known/jwks.json" | "/.well-known/oauth-authorization-server");
+        let is_well_known = || match path {
+            "/.well-known/jwks.json" | "/.well-known/oauth-authorization-server" => true,
+            CHANGE_PASSWORD => browser.is_some(),
+            _ => false,
+        };
         if (is_below(path, prefix) || is_well_known()) && native.has(host) {
             return Some(OwnPath::Native);
         }
@@ -81,10 +87,32 @@ impl NativeHosts {
 
 #[cfg(test)]
 mod tests {
+    use super::super::fixtures::browser_settings;
     use super::*;
 
     fn these(hosts: &[&str]) -> NativeHosts {
         NativeHosts::These(hosts.iter().map(|host| HostPattern::of(host)).collect())
+    }
+
+    #[test]
+    fn the_page_that_changes_a_password_is_ours_where_there_are_pages_and_native_endpoints() {
+        let settings = browser_settings("https://auth.test");
+        let native = these(&["auth.test"]);
+        let at = |host, path, browser| OwnPath::at(host, path, "/auth", &native, browser);
+        assert_eq!(at("auth.test", CHANGE_PASSWORD, Some(&settings)), Some(OwnPath::Native));
+        for (host, path, browser) in [
+            ("auth.test", CHANGE_PASSWORD, None),
+            ("app.test", CHANGE_PASSWORD, Some(&settings)),
+            ("auth.test", "/.well-known/change-password/", Some(&settings)),
+            // A password manager asks for it to learn whether the answer to the other means anything.
+            (
+                "auth.test",
+                "/.well-known/resource-that-should-not-exist-whose-status-code-should-not-be-200",
+                Some(&settings),
+            ),
+        ] {
+            assert_eq!(at(host, path, browser), None, "{host} {path}");
+        }
     }
 
     #[test]

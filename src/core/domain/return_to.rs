@@ -140,16 +140,12 @@ fn reach(origin: &NamedOrigin, settings: &BrowserSettings) -> Option<ReturnReach
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
-    use super::super::browser::SessionUse;
+    use super::super::fixtures::browser_settings;
     use super::*;
 
     fn settings() -> BrowserSettings {
         let origin = |text| NamedOrigin::parse(text).unwrap();
         BrowserSettings {
-            enabled: true,
-            public: origin("https://auth.test"),
             hosts: [
                 "https://app.test",
                 "https://lab.example:8443",
@@ -160,13 +156,8 @@ mod tests {
             ]
             .map(origin)
             .to_vec(),
-            domain: None,
-            idle: Duration::from_secs(60),
-            absolute: Duration::from_secs(60),
-            remember: None,
             return_to: [origin("https://www.test"), origin("http://old.test:8080")].to_vec(),
-            uses: SessionUse::Every,
-            insecure_http: false,
+            ..browser_settings("https://auth.test")
         }
     }
 

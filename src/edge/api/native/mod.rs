@@ -65,7 +65,7 @@ pub fn auth_router(state: AuthState) -> Router {
     let people = people::router(&state.browser).with_state(Arc::clone(&state));
     let entry = entry::router(&state.browser).with_state(Arc::clone(&state));
     let pages = people.merge(entry).method_not_allowed_fallback(method_not_allowed);
-    let beside = hosts::router().with_state(Arc::clone(&state));
+    let beside = hosts::router().merge(people::well_known(&state.browser)).with_state(Arc::clone(&state));
     Router::new().nest(&state.prefix, endpoints.merge(pages).fallback(not_found)).merge(beside)
 }
 

@@ -34,6 +34,11 @@ pub(super) fn router(settings: &BrowserSettings) -> Router<Arc<AuthState>> {
     }
 }
 
+/// The addresses of pages in `/.well-known`.
+pub(super) fn well_known(settings: &BrowserSettings) -> Router<Arc<AuthState>> {
+    if settings.enabled { account::well_known() } else { Router::new() }
+}
+
 /// What went wrong, where only that is known: for links of apps and proxies.
 async fn error(State(state): SharedAuthState, headers: HeaderMap) -> Response {
     answer(&state, &headers, PageName::Error, 200, "error", &json!({"kind": "other"}))

@@ -15,6 +15,7 @@ use axum::routing::get;
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
+use super::super::super::failure::method_not_allowed;
 use super::super::caller::Asked;
 use super::super::session_cookies;
 use super::super::state::{AuthState, SharedAuthState};
@@ -24,6 +25,7 @@ use super::own::{failed, forgotten, is_from_us, owner, to_sign_in, turned};
 use super::sign_out;
 use super::{Owner, url};
 use super::{answer, redirect};
+use palisade_core::domain::native_hosts::CHANGE_PASSWORD;
 use palisade_core::domain::page::PageName;
 use palisade_core::domain::sign_in_url::{NOTICE, SignInUrl, UNSENT};
 use palisade_core::service::accounts::AccountError;
@@ -38,6 +40,19 @@ const MAX_PARAMETERS: usize = 16;
 
 pub(super) fn router() -> Router<Arc<AuthState>> {
     Router::new().route("/pages/account", get(show).post(submit))
+}
+
+/// The address of it that password managers know.
+pub(super) fn well_known() -> Router<Arc<AuthState>> {
+    Router::new().route(CHANGE_PASSWORD, get(change_password)).method_not_allowed_fallback(method_not_allowed)
+}
+
+async fn change_password(State(state): SharedAuthState) -> Response {
+    let to = match state.pages.own_url(PAGE) {
+        Some(own) => own.to_owned(),
+        None => format!("{}#change-password", url(&state, PAGE)),
+    };
+    redirect("change_password", &to)
 }
 
 /// The page of one request.
