@@ -132,10 +132,19 @@ fn tag(key: &ServerKey, by: KeyIndex, email: &EmailAddress) -> [u8; ADDRESS] {
 }
 
 /// The registrations that came with an id of their form, so that a form which is sent twice (a double click, an
-/// answer that was lost) is one registration. In memory and bounded: what is forgotten is a registration of its
+/// answer that was lost) is one registration (idempotency). In memory and bounded: what is forgotten is a registration of its
 /// own, and costs its sender a word about the password.
 #[derive(Debug, Default)]
-pub struct Forms(std::collections::VecDeque<(FormId, Uuid, UnixTime)>);
+pub struct Forms(std::collections::VecDeque<KnownForm>);
+
+#[derive(Debug)]
+struct KnownForm {
+    id: FormId,
+    registration: Uuid,
+    at: UnixTime,
+    /// When it was last enqueued.
+    taken_at: Option<UnixTime>,
+}
 
 /// Identifies a form: its id, and everything that was typed into it. A client that knows only the id and sends
 /// another password under it sends another registration.
@@ -162,23 +171,43 @@ impl Forms {
     const MOST: usize = 4096;
     /// How long.
     const LIFE: Duration = Duration::from_secs(24 * 3600);
+    /// For how long a form that was enqueued is not enqueued again: its button was pressed twice.
+    const PRESSED_TWICE: Duration = Duration::from_secs(60);
 
     /// The registration of this form: `fresh`, or what it was when the form came before.
     pub fn registration(&mut self, form: FormId, fresh: Uuid, now: UnixTime) -> Uuid {
         // Also what a clock that was set back has left far ahead.
         let is_over = |at: UnixTime| now >= at.plus(Self::LIFE) || at > now.plus(Self::LIFE);
-        while self.0.front().is_some_and(|(.., at)| is_over(*at)) {
+        while self.0.front().is_some_and(|sent| is_over(sent.at)) {
             self.0.pop_front();
         }
-        let known = self.0.iter().find(|(known, _, at)| !is_over(*at) && known.0.ct_eq(&form.0).into());
-        if let Some((_, registration, _)) = known {
-            return *registration;
+        if let Some(known) = self.find(&form).filter(|sent| !is_over(sent.at)) {
+            return known.registration;
         }
         if self.0.len() == Self::MOST {
             self.0.pop_front();
         }
-        self.0.push_back((form, fresh, now));
+        self.0.push_back(KnownForm { id: form, registration: fresh, at: now, taken_at: None });
         fresh
+    }
+
+    /// The registration of a form that was enqueued within the last minute: nothing is to be done for it again.
+    pub fn pressed_again(&mut self, form: &FormId, now: UnixTime) -> Option<Uuid> {
+        let sent = self.find(form)?;
+        let at = sent.taken_at?;
+        (at <= now && now < at.plus(Self::PRESSED_TWICE)).then_some(sent.registration)
+    }
+
+    /// The registration of this form was enqueued.
+    pub fn taken(&mut self, form: &FormId, now: UnixTime) {
+        if let Some(sent) = self.find(form) {
+            sent.taken_at = Some(now);
+        }
+    }
+
+    /// The latest of these: one that is over may still be among them.
+    fn find(&mut self, form: &FormId) -> Option<&mut KnownForm> {
+        self.0.iter_mut().rev().find(|sent| sent.id.0.ct_eq(&form.0).into())
     }
 }
 
@@ -331,6 +360,22 @@ mod tests {
         }
         assert_eq!(ask(one, 3, 24 * 3600 - 1), 1);
         assert_eq!(ask(one, 4, 24 * 3600), 4, "after a day it is another one");
+    }
+
+    #[test]
+    fn a_form_is_pressed_again_within_a_minute_of_being_taken() {
+        let form = |id| FormId::of(&key(1), id, &at(ANN), None, "secret");
+        let (one, later) = (form("f"), |seconds| NOW.plus(Duration::from_secs(seconds)));
+        let mut forms = Forms::default();
+        forms.registration(one, Uuid::from_u128(1), NOW);
+        assert_eq!(forms.pressed_again(&one, NOW), None, "not taken yet");
+        forms.taken(&one, later(10));
+        forms.taken(&form("g"), NOW);
+        for (at, is_again) in [(9, false), (10, true), (69, true), (70, false)] {
+            let again = is_again.then_some(Uuid::from_u128(1));
+            assert_eq!(forms.pressed_again(&one, later(at)), again, "{at}");
+        }
+        assert_eq!(forms.pressed_again(&form("g"), NOW), None);
     }
 
     #[test]

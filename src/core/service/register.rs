@@ -3,7 +3,7 @@
 //! Neither answer may tell whether the address has an account. So nothing is looked up while the caller waits: the
 //! request is enqueued, the same way for every address, and a worker ([`super::tasks`]) does the rest.
 
-use std::sync::PoisonError;
+use std::sync::{MutexGuard, PoisonError};
 
 use secrecy::{ExposeSecret, SecretString};
 use uuid::Uuid;
@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::accounts::{AccountError, Accounts, name};
 use super::caller::Client;
 use crate::domain::account::Registration;
-use crate::domain::binding::{Binding, FormId};
+use crate::domain::binding::{Binding, FormId, Forms};
 use crate::domain::email::EmailAddress;
 use crate::domain::password::PasswordOwner;
 use crate::domain::task::Work;
@@ -72,29 +72,29 @@ impl Accounts {
         let name = name(given_name)?;
         let known = PasswordOwner { email: Some(&email), username: None, name: name.as_deref() };
         self.acceptable(password.expose_secret(), known)?;
+        let form_id =
+            form.id.map(|id| FormId::of(&self.key, id, &email, name.as_deref(), password.expose_secret()));
+        // It is known by everything that was typed into it, so the sender learns no more than that it sent it before.
+        // The attempt is not counted: otherwise, a button that is pressed four times would end in a refusal.
+        if let Some(id) = form_id.and_then(|form| self.forms().pressed_again(&form, self.now())) {
+            return Ok(Registered { email, id });
+        }
         self.limiter.attempt(Limited::Register, client.address, Some(email.as_str()))?;
         let requester = self.requester(client, &email, None);
         self.not_guessed(&password, known, requester).await?;
-        let id = self.registration_of_form(form.id, &email, name.as_deref(), &password);
+        let fresh = self.entropy.uuid();
+        let id = form_id.map_or(fresh, |form| self.forms().registration(form, fresh, self.now()));
         let password = self.passwords.hash(password, requester).await?;
         let (origin, registration) = (client.origin(form.return_to), Some(id));
         self.enqueue(Work::Register { email: email.clone(), name, password, origin, registration }).await?;
+        if let Some(form) = form_id {
+            self.forms().taken(&form, self.now());
+        }
         Ok(Registered { email, id })
     }
 
-    /// The id of a registration: a fresh one, unless its form was sent before as it is.
-    fn registration_of_form(
-        &self,
-        form: Option<&str>,
-        email: &EmailAddress,
-        name: Option<&str>,
-        password: &SecretString,
-    ) -> Uuid {
-        let fresh = self.entropy.uuid();
-        let Some(form) = form else { return fresh };
-        let form = FormId::of(&self.key, form, email, name, password.expose_secret());
-        let mut forms = self.forms.lock().unwrap_or_else(PoisonError::into_inner);
-        forms.registration(form, fresh, self.now())
+    fn forms(&self) -> MutexGuard<'_, Forms> {
+        self.forms.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What the browser is to remember of its registrations after `sent`, when it brought the cookie `brought`: the

@@ -1,10 +1,13 @@
 //! Who may register, over the fakes.
 
+use std::sync::atomic::Ordering;
+
 use palisade_core::domain::account::Registration;
 use palisade_core::domain::audit::{Action, Outcome};
-use palisade_core::ports::Store;
+use palisade_core::ports::{Limited, Store};
 use palisade_core::service::accounts::AccountError;
 use palisade_core::service::profile::Edit;
+use palisade_core::service::register::SentForm;
 use palisade_testing::accounts_world::{
     ANN, PASSWORD, client, person, secret, world, world_over, world_with,
 };
@@ -27,6 +30,45 @@ async fn where_registration_is_not_open_every_address_gets_the_same_answer() {
         assert!(!world.accounts.do_due_tasks().await.unwrap(), "nothing was enqueued");
         assert_eq!(world.store.users(None, 10).await.unwrap().len(), 1);
     }
+}
+
+/// A button that is pressed again and again is no work and no attempt; a minute later it is one, of the same registration.
+#[tokio::test]
+async fn a_form_that_is_pressed_many_times_is_enqueued_once() {
+    let world = world();
+    let press = |password: &'static str| {
+        let accounts = world.accounts.clone();
+        async move {
+            let form = SentForm { id: Some("form 1"), return_to: None };
+            accounts.register_form(&client(), BOB, secret(password), None, form).await
+        }
+    };
+    let work = || {
+        let hashed = world.passwords.requesters.lock().unwrap().len();
+        (hashed, world.store.commits.load(Ordering::Relaxed))
+    };
+    // One that was not enqueued is no press.
+    world.store.fail();
+    assert!(matches!(press(PASSWORD).await, Err(AccountError::Store(_))));
+    world.store.mend();
+    let before = work();
+    let first = press(PASSWORD).await.unwrap();
+    let once = work();
+    assert_eq!(once, (before.0 + 1, before.1 + 1));
+    *world.limiter.stop.lock().unwrap() = Some(Limited::Register);
+    for _ in 0..5 {
+        assert_eq!(press(PASSWORD).await.unwrap().id, first.id);
+    }
+    assert_eq!(work(), once);
+    // Another password under the same id is another registration, and an attempt.
+    assert!(matches!(press("another password").await, Err(AccountError::TooMany(_))));
+    world.clock.advance(60);
+    assert!(matches!(press(PASSWORD).await, Err(AccountError::TooMany(_))));
+    *world.limiter.stop.lock().unwrap() = None;
+    assert_eq!(press(PASSWORD).await.unwrap().id, first.id);
+    assert_eq!(work(), (once.0 + 1, once.1 + 1));
+    while world.accounts.do_due_tasks().await.unwrap() {}
+    assert_eq!(world.letters().await.len(), 1);
 }
 
 #[tokio::test]
