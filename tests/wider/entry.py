@@ -116,6 +116,20 @@ def registers_and_lands(gateway, mailbox, reader):
     is_at(reader, gateway.url + "/report?x=1")
     reader.opens(link)
     reader.presses("main form button")
+    reader.sees("This link was already used.")
+    look(reader, "verify-again")
+    # Signed out, it is still the browser that used the link; without its cookies it is a stranger's.
+    session = reader.cdp("Network.getCookies")["cookies"]
+    assert any(cookie["name"].endswith("palisade-links") for cookie in session), session
+    for cookie in session:
+        if cookie["name"].endswith("palisade"):
+            reader.cdp("Network.deleteCookies", name=cookie["name"], url=gateway.url)
+    reader.opens(link)
+    reader.presses("main form button")
+    reader.sees("This link was already used.")
+    forgets_everything(reader)
+    reader.opens(link)
+    reader.presses("main form button")
     reader.sees("no longer works")
     look(reader, "verify-over")
 

@@ -31,6 +31,10 @@ pub const CONSENT_COOKIE: &str = "palisade_connect";
 /// sends it back; it is never forwarded.
 pub const REGISTRATION_COOKIE: &str = "palisade-registration";
 
+/// The cookie by which a browser is known that used a mailed link, behind [`HOST_PREFIX`] over TLS. The browser sends it
+/// back; it is never forwarded.
+pub const LINKS_COOKIE: &str = "palisade-links";
+
 /// What the names of the cookies begin with that say whose session an app's cookie was set under
 /// ([`super::app_cookie`]). The browser sends them back; they are never forwarded.
 pub const APP_MARK_COOKIE: &str = "palisade-app-";
@@ -266,7 +270,7 @@ fn is_ours(name: &str) -> bool {
     let name = prefix.map_or(name, |prefix| &name[prefix.len()..]);
     begins(name, CONSENT_COOKIE)
         || begins(name, APP_MARK_COOKIE)
-        || [SESSION_COOKIE, NONCE_COOKIE, REGISTRATION_COOKIE]
+        || [SESSION_COOKIE, NONCE_COOKIE, REGISTRATION_COOKIE, LINKS_COOKIE]
             .iter()
             .any(|ours| name.eq_ignore_ascii_case(ours))
 }
@@ -533,7 +537,14 @@ mod tests {
         let ours = ["sid".to_owned()];
         assert_eq!(without_cookies("a=1; sid=x;b=2", &ours).as_deref(), Some("a=1; b=2"));
         assert_eq!(without_cookies("sid=x", &ours), None);
-        let names = [CONSENT_COOKIE, REGISTRATION_COOKIE, SESSION_COOKIE, NONCE_COOKIE, "palisade-app-sid"];
+        let names = [
+            CONSENT_COOKIE,
+            REGISTRATION_COOKIE,
+            LINKS_COOKIE,
+            SESSION_COOKIE,
+            NONCE_COOKIE,
+            "palisade-app-sid",
+        ];
         for name in names {
             assert!(name.contains(OURS), "a line with {name} is looked at");
             for prefix in ["", HOST_PREFIX, SECURE_PREFIX, "__Http-", "__Host-Http-", "__HOST-"] {

@@ -16,6 +16,7 @@ use super::noted::About;
 use super::retry::{Decision, retry_on_conflict};
 use super::session_uses::SessionUses;
 use super::successor_uses::SuccessorUses;
+use super::used_links::UsedLinks;
 use crate::domain::account::{Registration, User, UserId, Verification};
 use crate::domain::audit::{Action, Outcome};
 use crate::domain::binding::{Forms, VerifiedLately};
@@ -207,6 +208,7 @@ pub struct Accounts {
     pub(super) uses: Arc<SessionUses>,
     /// The uses of refresh tokens, and of what came with them, that are not written yet.
     pub(super) successors: Arc<SuccessorUses>,
+    pub(super) used_links: Arc<UsedLinks>,
     /// The registration forms that were sent lately.
     pub(super) forms: Arc<Mutex<Forms>>,
     /// The registrations that were verified lately.
@@ -248,6 +250,7 @@ impl Accounts {
             settings,
             uses: Arc::default(),
             successors,
+            used_links: Arc::default(),
             forms: Arc::default(),
             verified_lately: Arc::default(),
             tasks: Arc::default(),

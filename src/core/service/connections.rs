@@ -15,6 +15,7 @@ mod import;
 mod notices;
 mod refresh;
 mod reseal;
+mod returned_lately;
 mod seal;
 mod show;
 mod tell;
@@ -141,7 +142,7 @@ impl std::fmt::Debug for Callback {
 }
 
 /// Where a browser goes from the callback.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Returned {
     pub connection: ConnectionId,
     pub provider: String,
@@ -267,6 +268,7 @@ struct ConnectionState {
     /// Replaced as a whole by a reload.
     settings: ArcSwap<ConnectionSettings>,
     turns: Arc<Turns>,
+    returned: returned_lately::ReturnedLately,
     /// What refreshes brought and the store did not take. Nothing else is left of those grants.
     unwritten: Mutex<HashMap<ConnectionId, Unwritten>>,
     /// Providers, of those that are configured, that the worker leaves alone until then.
@@ -362,6 +364,7 @@ impl Connections {
         let state = Arc::new(ConnectionState {
             settings: ArcSwap::from_pointee(settings),
             turns: Arc::default(),
+            returned: Default::default(),
             unwritten: Mutex::default(),
             slow: Mutex::default(),
             notices: tokio::sync::Mutex::default(),

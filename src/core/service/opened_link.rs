@@ -6,6 +6,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::accounts::{AccountError, Accounts};
 use super::caller::Client;
+use crate::domain::account::UserId;
 use crate::domain::email::EmailAddress;
 use crate::domain::link::Purpose;
 use crate::domain::username::Username;
@@ -15,6 +16,7 @@ use crate::ports::Limited;
 pub struct OpenedLink {
     token: SecretString,
     pub purpose: Purpose,
+    pub user: UserId,
     /// The address of the account, if it has one. For a link that changes it: as it still is.
     pub email: Option<EmailAddress>,
     pub username: Option<Username>,
@@ -51,6 +53,7 @@ impl Accounts {
         Ok(OpenedLink {
             token: token.to_owned().into(),
             purpose: link.purpose,
+            user: user.id,
             email: user.email,
             username: user.username,
             return_to: link.return_to,

@@ -1,5 +1,6 @@
 //! The OAuth callback: checks the `state`, the cookie of the browser (CSRF, mix-up) and the time, consumes the
-//! consent, and only then exchanges the code. A replay of a callback finds no consent.
+//! consent, and only then exchanges the code. A replay of a callback finds no consent. The browser that began the consent
+//! may reload the page: it is told again what came of it ([`super::returned_lately`]), and nothing is done twice.
 
 use secrecy::{ExposeSecret, SecretString};
 use uuid::Uuid;
@@ -36,18 +37,24 @@ const WORDS: [(&str, &str); 11] = [
 
 impl Connections {
     /// Takes what a browser brings back from a provider. What the provider or the user refused is in
-    /// [`Returned::outcome`].
+    /// [`Returned::outcome`]. One that led to a connection leads its browser there again for some minutes. It comes to
+    /// its end though the browser that sent it goes away.
     ///
     /// # Errors
     /// [`ConnectionError::InvalidState`], [`ConnectionError::NoAccount`], [`ConnectionError::TooMany`],
     /// [`ConnectionError::Store`].
     pub async fn callback(&self, client: &Client, callback: Callback) -> Result<Returned, ConnectionError> {
         self.limiter.attempt(Limited::Connect, client.address, None)?;
-        let (connection, consent) = self.used_up(&callback).await?;
-        let pkce =
-            self.key.code_verifier_of(&callback.state).map(pkce_of).unwrap_or_else(|| self.pkce(&consent));
+        let id = self.consent_of(&callback.state).ok_or(ConnectionError::InvalidState)?;
         let (this, who) = (self.clone(), OwnedSource::Client(client.clone()));
         self.spawn(async move {
+            let _turn = this.state.returned.turns.turn(id).await;
+            if let Some(returned) = this.returned_before(id, &callback).await? {
+                return Ok(returned);
+            }
+            let (connection, consent) = this.used_up(&callback).await?;
+            let pkce = this.key.code_verifier_of(&callback.state).map(pkce_of);
+            let pkce = pkce.unwrap_or_else(|| this.pkce(&consent));
             let about = About::connection(connection.user, connection.id);
             let outcome = match refused(&callback.parameters) {
                 Some(refused) => Err(refused),
@@ -77,8 +84,13 @@ impl Connections {
                     this.note(&who, Action::Connect, Outcome::Denied, about.because(refusal.word));
                 }
             }
-            let (provider, return_to) = (connection.provider, consent.return_to);
-            Ok(Returned { connection: connection.id, provider, return_to, outcome: outcome.map(drop) })
+            let (provider, return_to) = (connection.provider, consent.return_to.clone());
+            let returned =
+                Returned { connection: connection.id, provider, return_to, outcome: outcome.map(drop) };
+            if returned.outcome.is_ok() {
+                this.state.returned.note(connection.user, consent, returned.clone(), this.now());
+            }
+            Ok(returned)
         })
         .await
     }
@@ -119,7 +131,11 @@ impl Connections {
 
     /// The user who began it is still let in, has not signed out, and was not cut off since: on a shared browser, the next one would grant
     /// access to an account of their own.
-    async fn still_theirs(&self, connection: &Connection, consent: &Consent) -> Result<(), ConnectionError> {
+    pub(super) async fn still_theirs(
+        &self,
+        connection: &Connection,
+        consent: &Consent,
+    ) -> Result<(), ConnectionError> {
         let user = connection.user;
         if self.store.user(user).await?.is_none_or(|user| !user.is_open()) {
             return Err(ConnectionError::NoAccount);

@@ -206,7 +206,9 @@ async fn complete(state: &AuthState, client: &Client, headers: &HeaderMap, sent:
     match state.connections.callback(client, callback).await {
         Ok(returned) => {
             let mut response = gone_on(state, &returned);
-            let spent = consent.map(|consent| set_cookie(state, &name(state, consent), "", 0));
+            // After a success the browser keeps it until the consent would have ended, for when the page is reloaded.
+            let spent = consent.filter(|_| returned.outcome.is_err());
+            let spent = spent.map(|consent| set_cookie(state, &name(state, consent), "", 0));
             if let Some(Ok(spent)) = spent {
                 response.headers_mut().insert(header::SET_COOKIE, spent);
             }

@@ -12,6 +12,7 @@ mod docs;
 mod email_changes;
 mod entry;
 mod hosts;
+mod link_browser;
 mod openapi;
 mod page_forms;
 mod pages;

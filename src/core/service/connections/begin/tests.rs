@@ -66,11 +66,76 @@ async fn a_callback_is_good_once_and_one_at_a_time() {
         tokio::spawn(async move { connections.callback(&client(), callback).await })
     };
     world.providers.begun.notified().await;
-    assert!(matches!(world.come_back(&begun).await, Err(ConnectionError::InvalidState)));
+    let mut reloaded = Box::pin(world.come_back(&begun));
+    assert!(futures::poll!(&mut reloaded).is_pending(), "it waits for what comes of the first one");
     world.providers.gate.add_permits(1000);
-    first.await.unwrap().unwrap().outcome.unwrap();
-    assert!(matches!(world.come_back(&begun).await, Err(ConnectionError::InvalidState)));
+    let returned = first.await.unwrap().unwrap();
+    assert_eq!(returned.outcome, Ok(()));
+    for again in [reloaded.await, world.come_back(&begun).await] {
+        let again = again.unwrap();
+        assert_eq!((again.connection, again.return_to), (returned.connection, returned.return_to.clone()));
+        assert_eq!(again.outcome, Ok(()));
+    }
     assert_eq!(world.providers.count("exchange"), 1);
+    assert_eq!(world.count(Action::Connect, Outcome::Success), 1);
+}
+
+/// The request of a browser that reloads while the provider is asked is cancelled. What it began comes to its end.
+#[tokio::test]
+async fn a_callback_whose_browser_goes_away_comes_to_its_end() {
+    let world = world().await;
+    let begun = world.begin(acme()).await.unwrap();
+    world.providers.close_gate();
+    let mut first = Box::pin(world.come_back(&begun));
+    assert!(futures::poll!(&mut first).is_pending());
+    world.providers.begun.notified().await;
+    drop(first);
+    world.providers.gate.add_permits(1000);
+    assert_eq!(world.come_back(&begun).await.unwrap().outcome, Ok(()));
+    assert_eq!(world.providers.count("exchange"), 1);
+}
+
+/// "Connected" is told to the browser that began it, for ten minutes, while its session lives and it is so.
+#[tokio::test]
+async fn a_reloaded_callback_tells_no_other_and_nothing_that_is_not_so() {
+    let fresh = world;
+    let connected = || async {
+        let world = fresh().await;
+        let begun = world.begin(acme()).await.unwrap();
+        world.come_back(&begun).await.unwrap();
+        (world, begun)
+    };
+    let is_none = |answer| matches!(answer, Err(ConnectionError::InvalidState));
+    let (mut world, begun) = connected().await;
+    for browser in [None, Some(secret("another browser's")), Some(secret(""))] {
+        let callback = Callback { browser, ..world.coming_back(&begun, &[("code", "x")]) };
+        assert!(is_none(world.connections.callback(&client(), callback).await));
+    }
+    world.clock.advance(599);
+    assert!(world.come_back(&begun).await.is_ok());
+    world.clock.advance(1);
+    assert!(is_none(world.come_back(&begun).await));
+    assert!(is_none({
+        world.restart();
+        world.come_back(&begun).await
+    }));
+
+    let (world, begun) = connected().await;
+    world.connections.disconnect(&client(), world.ann, begun.connection.id).await.unwrap();
+    assert!(is_none(world.come_back(&begun).await), "it was ended since");
+
+    let (world, begun) = connected().await;
+    let mut ann = world.store.user(world.ann.user).await.unwrap().unwrap();
+    ann.active = false;
+    world.store.commit(vec![Change::UpdateUser(ann)]).await.unwrap();
+    assert!(matches!(world.come_back(&begun).await, Err(ConnectionError::NoAccount)));
+
+    // What was refused is not told as connected, and is not tried again.
+    let world = fresh().await;
+    let begun = world.begin(acme()).await.unwrap();
+    let refused = world.coming_back(&begun, &[("error", "access_denied")]);
+    assert!(world.connections.callback(&client(), refused).await.unwrap().outcome.is_err());
+    assert!(is_none(world.come_back(&begun).await));
 }
 
 #[tokio::test]

@@ -510,7 +510,7 @@ async fn the_browser_that_registered_is_signed_in_by_the_button_of_the_link() {
     assert_eq!(scanner.open(&format!("verify?token={token}")).await.facts()["step"], "link");
     let pressed = scanner.post("verify", &[("token", &token)]).await;
     assert_eq!((pressed.status, &pressed.facts()["step"]), (200, &json!("password")));
-    assert_eq!(scanner.cookies, BTreeMap::new());
+    assert_eq!(scanner.cookies.keys().collect::<Vec<_>>(), ["__Host-palisade-links"]);
 
     let got = browser.post("verify", &[("token", &token)]).await;
     assert_eq!(got.location(), (303, "https://lab.test/lab"));
@@ -519,8 +519,111 @@ async fn the_browser_that_registered_is_signed_in_by_the_button_of_the_link() {
     let waiting = browser.open("check-mail?return_to=%2Fx").await;
     assert_eq!(waiting.facts()["person"], json!(ANN));
     let again = browser.post("verify", &[("token", &token)]).await;
+    assert_eq!(
+        (again.status, &again.facts()["step"], &again.facts()["already"]),
+        (200, &json!("done"), &json!(true))
+    );
+    // The scanner has opened it, and not used it.
+    let again = scanner.post("verify", &[("token", &token)]).await;
     assert_eq!(again.wrong(), (400, Value::Null, json!("invalid_link")));
     assert_eq!(again.facts()["step"], "over");
+}
+
+/// Told are the browser that used the link, and one that is signed in to its account. To all others, a link that was used
+/// is what one is that never was.
+#[tokio::test]
+async fn a_link_that_is_pressed_again_is_done_for_the_person_who_used_it() {
+    let api = gateway();
+    let mut browser = Browser::new(&api);
+    registers(&mut browser, "", PASSWORD).await;
+    let token = mailed(&api, Letter::VerifyEmail).await;
+    let mark = |browser: &Browser<'_>| browser.cookies.get("__Host-palisade-links").cloned();
+    browser.open("verify").await;
+    let first = mark(&browser).unwrap();
+    browser.open("verify").await;
+    assert_eq!(mark(&browser), Some(first), "it keeps the one that it has");
+    let press = [("token", &*token)];
+    assert_eq!(browser.post("verify", &press).await.status, 303);
+    // Signed out, and opened again from the letter.
+    browser.cookies.remove("__Host-palisade");
+    browser.open("verify").await;
+    let again = browser.post("verify", &press).await;
+    assert_eq!((again.status, &again.facts()["step"]), (200, &json!("done")));
+    assert_eq!(again.facts()["already"], true);
+    assert_eq!(again.facts()["sign_in_url"], "https://app.test/auth/pages/sign-in");
+    assert_eq!(browser.open("reset").await.status, 200);
+
+    let mut stranger = Browser::new(&api);
+    stranger.open("verify").await;
+    let (used, never) =
+        (stranger.post("verify", &press).await, stranger.post("verify", &[("token", "x")]).await);
+    assert_eq!((used.status, &used.text), (400, &never.text));
+    // A mark that is none, and the mark of the browser with another link.
+    stranger.cookies.insert("__Host-palisade-links".into(), "x".into());
+    assert_eq!(stranger.post("verify", &press).await.text, never.text);
+    assert_eq!(browser.post("verify", &[("token", "x")]).await.status, 400);
+    // Another person, signed in; and the owner in another browser.
+    let operator = |email: &str| NewUser {
+        email: Some(email.to_owned()),
+        username: None,
+        groups: Vec::new(),
+        name: None,
+        password: NewPassword::Given(secret(PASSWORD)),
+        email_verified: true,
+        scopes: Vec::new(),
+        claims: serde_json::Map::new(),
+    };
+    api.world.accounts.create_user("r", operator("bob@example.com")).await.unwrap();
+    let mut bob = Browser::new(&api);
+    assert_eq!(
+        bob.post("sign-in", &[("email", "bob@example.com"), ("password", PASSWORD)]).await.status,
+        303
+    );
+    assert_eq!(bob.post("verify", &press).await.text, never.text);
+    let mut owner = Browser::new(&api);
+    assert_eq!(owner.sign_in("", PASSWORD).await.status, 303);
+    assert_eq!(owner.post("verify", &press).await.facts()["already"], true);
+
+    api.world.clock.advance(24 * 3600 - 1);
+    assert_eq!(browser.post("verify", &press).await.status, 200);
+    api.world.clock.advance(1);
+    assert_eq!(browser.post("verify", &press).await.text, never.text, "for a day");
+}
+
+/// What is used up by no press is not told as done: a link that has expired, or was made void.
+#[tokio::test]
+async fn a_link_that_is_over_unused_is_not_done() {
+    let api = gateway();
+    let mut browser = Browser::new(&api);
+    registers(&mut browser, "", PASSWORD).await;
+    let token = mailed(&api, Letter::VerifyEmail).await;
+    browser.open("verify").await;
+    let wrong = [("token", &*token), ("step", "password"), ("password", "wrong")];
+    assert_eq!(browser.post("verify", &wrong).await.status, 403, "a press that used nothing up");
+    api.world.clock.advance(24 * 3600);
+    assert_eq!(browser.post("verify", &[("token", &token)]).await.wrong().0, 400);
+}
+
+/// The second request of a button that is pressed twice comes before the first is answered.
+#[tokio::test]
+async fn a_button_that_is_pressed_twice_ends_in_no_fault() {
+    let api = gateway();
+    api.ann().await;
+    api.world.accounts.request_reset(&from("phone"), ANN).await.unwrap();
+    let token = mailed(&api, Letter::ResetPassword).await;
+    let mut browser = Browser::new(&api);
+    browser.open("reset").await;
+    let inputs = [("token", &*token), ("step", "new_password"), ("new_password", NEW)];
+    let press = || {
+        let mut window = Browser { api: &api, cookies: browser.cookies.clone() };
+        let inputs = &inputs;
+        async move { window.post("reset", inputs).await }
+    };
+    let (one, two) = tokio::join!(press(), press());
+    let (done, again) = if one.status == 303 { (one, two) } else { (two, one) };
+    assert_eq!((done.status, again.status), (303, 200));
+    assert_eq!(again.facts()["already"], true);
+    assert_eq!(browser.sign_in("", NEW).await.status, 303);
 }
 
 #[tokio::test]
@@ -685,6 +788,8 @@ async fn a_reset_ends_every_session_and_signs_in_with_the_new_password() {
     assert_eq!((telephone.person().await, old.person().await), (json!(ANN), Value::Null));
     assert_eq!(api.world.store.sessions(ann).await.unwrap().len(), 1);
     let again = telephone.post("reset", &with(NEW)).await;
+    assert_eq!((again.status, &again.facts()["already"]), (200, &json!(true)));
+    let again = Browser::new(&api).post("reset", &with(NEW)).await;
     assert_eq!(again.wrong(), (400, Value::Null, json!("invalid_link")));
     let url = again.facts()["again_url"].as_str().unwrap().to_owned();
     assert_eq!(url, "https://app.test/auth/pages/check-mail?letter=reset");

@@ -5,11 +5,11 @@
 //! typing it. Or it is replaced.
 
 use axum::extract::State;
-use axum::http::HeaderMap;
 use axum::response::Response;
 use serde_json::{Value, json};
 
 use super::super::caller::Asked;
+use super::super::link_browser;
 use super::super::registration;
 use super::super::state::{AuthState, SharedAuthState};
 use super::AtHome;
@@ -23,13 +23,15 @@ use palisade_core::domain::link::Purpose;
 use palisade_core::domain::page::PageName;
 use palisade_core::service::accounts::{AccountError, Ways};
 use palisade_core::service::opened_link::OpenedLink;
+use palisade_core::service::used_links::LinkTurn;
 use palisade_core::service::verify_email::VERIFYING;
 use palisade_core::service::verify_registration::Proof;
 
 const PAGE: PageName = PageName::Verify;
 
 pub(super) async fn show(State(state): SharedAuthState, _: AtHome, asked: Asked) -> Response {
-    shown(&state, &asked.headers, PAGE, json!({"step": "link"}))
+    let page = shown(&state, &asked.headers, PAGE, json!({"step": "link"}));
+    link_browser::marked(&state, &asked.headers, page)
 }
 
 /// Uses the link, asks for what it needs beside its token, or says what is wrong with it.
@@ -38,9 +40,11 @@ pub(super) async fn submit(State(state): SharedAuthState, asked: Asked, form: Fo
         return super::told(&state, &asked.headers, PAGE, json!({"step": "link"}), missing);
     }
     let token = form.text("token");
+    let turn = state.accounts.link_turn(token).await;
+    let link = Link { page: PAGE, letter: Letter::Verify, token, turn: &turn };
     let opened = match state.accounts.open_link(&asked.client, token, &VERIFYING).await {
         Ok(opened) => opened,
-        Err(error) => return not_opened(&state, &asked.headers, PAGE, Letter::Verify, token, error),
+        Err(error) => return not_opened(&state, &asked, link, error).await,
     };
     let way = Way::of_link(opened.return_to.as_deref(), &state);
     let page = LinkPage { state: &state, asked: &asked, token, opened: &opened, way: &way };
@@ -70,15 +74,17 @@ pub(super) async fn submit(State(state): SharedAuthState, asked: Asked, form: Fo
         _ => ("link", "password"),
     };
     match page.use_up(proof, visitor.as_ref()).await {
-        Ok(response) => response,
+        Ok(response) => {
+            let browser = link_browser::mark_of(&state, &asked.headers);
+            state.accounts.link_used(&turn, opened.purpose, Some(opened.user), browser);
+            response
+        }
         Err(AccountError::ProofNeeded(ways)) => match ways {
             Ways::Password => page.asking("password", true, None),
             Ways::NewPassword => page.asking("new_password", false, None),
             Ways::Account => page.asking("account", false, None),
         },
-        Err(error @ AccountError::InvalidLink) => {
-            not_opened(&state, &asked.headers, PAGE, Letter::Verify, token, error)
-        }
+        Err(error @ AccountError::InvalidLink) => not_opened(&state, &asked, link, error).await,
         Err(error) => page.asking(page.step(step), true, Some(Told::of(error, field))),
     }
 }
@@ -132,18 +138,34 @@ impl LinkPage<'_> {
     }
 }
 
-/// The page of a link that did not open: what is wrong with it, and how to get another one. One that may open with the
-/// next try stays in the form.
-pub(super) fn not_opened(
+/// A link that was pressed, and the page that it opens.
+#[derive(Clone, Copy)]
+pub(super) struct Link<'a> {
+    pub(super) page: PageName,
+    pub(super) letter: Letter,
+    pub(super) token: &'a str,
+    pub(super) turn: &'a LinkTurn,
+}
+
+/// The page of a link that did not open: what is wrong with it, and how to get another one; or, to the person who used
+/// it, that it is done. One that may open with the next try stays in the form.
+pub(super) async fn not_opened(
     state: &AuthState,
-    headers: &HeaderMap,
-    page: PageName,
-    letter: Letter,
-    token: &str,
+    asked: &Asked,
+    link: Link<'_>,
     error: AccountError,
 ) -> Response {
+    let Link { page, letter, token, turn } = link;
     let has_pages = state.browser.enabled;
     let is_over = matches!(error, AccountError::InvalidLink);
+    if is_over {
+        let visitor = visitor(state, asked).await;
+        let go_on = has_pages.then(|| page_url(state, PageName::SignIn, &Way::default(), &[]));
+        let done = link_browser::already_done(state, asked, page, turn, visitor.as_ref(), go_on);
+        if let Some(done) = done {
+            return done;
+        }
+    }
     let (way, letter) = (Way::default(), [(LETTER, letter.name())]);
     let facts = json!({
         "step": if is_over { "over" } else { "link" },
@@ -152,5 +174,5 @@ pub(super) fn not_opened(
         "sign_in_url": has_pages.then(|| page_url(state, PageName::SignIn, &way, &[])),
         "has_mail": state.accounts.has_mail(),
     });
-    super::told(state, headers, page, facts, Told::of(error, "password"))
+    super::told(state, &asked.headers, page, facts, Told::of(error, "password"))
 }

@@ -611,7 +611,9 @@ async fn links_about_a_change_of_address_work_without_script() {
             Some(letter) => api.mailed(letter).await,
         };
         let path = format!("/pages/{page}");
-        assert_eq!(facts(&api.visit(&path, &[]).await, page)["step"], "link");
+        let opened = api.visit(&path, &[]).await;
+        assert_eq!(facts(&opened, page)["step"], "link");
+        let mark = opened.header("set-cookie").split(';').next().unwrap().to_owned();
         let send =
             async |token: &str, fields: &[(&str, &str)]| api.submit(&path, &[("token", token)], fields).await;
         assert_eq!(send(&token, &[("sec-fetch-site", "cross-site")]).await.status, 403);
@@ -628,9 +630,15 @@ async fn links_about_a_change_of_address_work_without_script() {
             "it may be tried again"
         );
         api.world.store.mend();
-        let done = send(&format!(" {token}\n"), &[OURS]).await;
+        let marked = [OURS, ("cookie", &*mark)];
+        let done = send(&format!(" {token}\n"), &marked).await;
         assert_eq!((done.status, &facts(&done, page)["step"]), (200, &json!("done")));
+        assert!(facts(&done, page)["already"].is_null());
         assert_eq!(facts(&send(&token, &[OURS]).await, page)["step"], "over", "it is good once");
+        let again = send(&token, &marked).await;
+        assert_eq!((again.status, &facts(&again, page)["already"]), (200, &json!(true)));
+        // Another person in that browser, with another link.
+        assert_eq!(send("guessed", &marked).await.status, 400);
     }
 }
 
