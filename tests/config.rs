@@ -16,6 +16,7 @@ use palisade_core::domain::claim_path::ClaimPath;
 use palisade_core::domain::identity_fields::{IdentitySource, TextEncoding};
 use palisade_core::domain::page::PageName;
 use palisade_core::domain::route::{Auth, AuthorizationField, Carriers};
+use palisade_core::domain::upstream_path::UpstreamPath;
 use secrecy::ExposeSecret as _;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -1110,4 +1111,61 @@ fn check_says_what_is_odd_beyond_the_file_and_what_a_key_file_is() {
 fn a_missing_file_says_so() {
     let errors = config::load(Path::new("no/such/config.toml")).unwrap_err();
     assert!(errors[0].to_string().contains("no/such/config.toml: found no readable file"));
+}
+
+#[test]
+fn a_route_says_how_its_upstreams_are_reached() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["cert.pem", "key.pem"] {
+        fs::write(folder.path().join(name), "").unwrap();
+    }
+    let text = "[[routes]]\nname = \"app\"\nmatch = { path = \"/api\" }\nstrip_prefix = \"/api\"\n\
+                upstream = [\"https://a.test/base\", \"https://b.test:8443/base\"]\ntls_name = \"app.internal\"\n\
+                client_cert = \"cert.pem\"\nclient_key = \"key.pem\"\nupstream_idle = \"2s\"\nrewrite = { cookies = true }\n\
+                [[routes]]\nname = \"socket\"\nupstream = \"unix:/run/app.sock\"\n";
+    let config = config::parse(text, &folder.path().join("config.toml"), &env).unwrap();
+    let [app, socket] = &config.routes[..] else { panic!("{:#?}", config.routes) };
+    assert_eq!(app.policy.upstream_path, UpstreamPath::new("/api", "/base").unwrap());
+    assert_eq!(app.policy.upstreams, ["https://a.test:443", "https://b.test:8443"]);
+    let upstream = &app.upstream;
+    assert_eq!(upstream.tls_name.as_deref(), Some("app.internal"));
+    assert_eq!(upstream.client.as_ref().unwrap().key, folder.path().join("key.pem"));
+    assert_eq!(upstream.idle, Some(Duration::from_secs(2)));
+    assert!(upstream.rewrite.cookies && !upstream.rewrite.location);
+    assert!(socket.policy.upstream_path.is_same() && socket.upstream.idle.is_none());
+    assert_eq!(socket.upstream.origins[0].socket.as_deref(), Some("/run/app.sock"));
+    assert_eq!(socket.policy.upstreams, ["unix:/run/app.sock"]);
+}
+
+#[test]
+fn two_ways_to_one_path_of_an_app_are_warned_of_where_their_policies_differ() {
+    let warned = |second: &str| -> Vec<String> {
+        let text = format!(
+            "[[routes]]\nname = \"api\"\nmatch = {{ path = \"/api\" }}\nupstream = \"http://127.0.0.1:3000\"\n\
+             strip_prefix = \"/api\"\nauth = \"none\"\n[[routes]]\nname = \"other\"\n{second}\n"
+        );
+        let warnings = inline(&text).unwrap_or_else(|errors| panic!("{errors:#?}")).warnings;
+        warnings.into_iter().filter(|warning| warning.contains("the app is asked for")).collect()
+    };
+    let admin = "match = { path = \"/admin\" }\nupstream = \"http://127.0.0.1:3000";
+    for (second, path) in [
+        (format!("{admin}\""), "/admin "),
+        (format!("{admin}/base\""), "/base/admin "),
+        (format!("{admin}\"\nstrip_prefix = \"/admin\""), "/ "),
+    ] {
+        let found = warned(&second);
+        assert!(
+            found.len() == 1 && found[0].contains(&format!("asked for {path}by route \"api\"")),
+            "{found:?}"
+        );
+    }
+    for harmless in [
+        format!("{admin}\"\nauth = \"none\""),
+        "match = { path = \"/admin\" }\nupstream = \"http://127.0.0.1:3001\"".to_owned(),
+        // By one mapping the narrower path decides, as without any.
+        "match = { path = \"/api/admin\" }\nupstream = \"http://127.0.0.1:3000\"\nstrip_prefix = \"/api\""
+            .to_owned(),
+    ] {
+        assert_eq!(warned(&harmless), [""; 0], "{harmless}");
+    }
 }

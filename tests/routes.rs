@@ -179,6 +179,8 @@ With --client ADDRESS the answer is that for a client in a network.";
         let said = folder.explains(request);
         assert!(said.contains(want), "{request}: {said}");
     }
+    let said = folder.explains("GET https://shop.test/x");
+    assert!(!said.contains("asked for"), "{said}");
     let json: Value =
         serde_json::from_str(&folder.explains("GET https://shop.test/static --client 192.168.0.1 --json"))
             .unwrap();
@@ -224,4 +226,19 @@ upstream = "http://127.0.0.1:3001"
             networks.iter().zip(want).map(|(network, why)| format!("{network} {why}")).collect();
         assert_eq!(rules, want, "{client}");
     }
+}
+
+#[test]
+fn the_path_that_the_app_is_asked_for_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = "[mail]\ntransport = \"none\"\n[[routes]]\nname = \"api\"\nmatch = { host = \"a.test\", path = \"/api\" }\n\
+                  upstream = \"http://127.0.0.1:3000/base\"\nstrip_prefix = \"/api\"\nallow = [\"empty-segment\"]\n";
+    fs::write(folder.path().join("config.toml"), config).unwrap();
+    let folder = Folder(folder);
+    let said = folder.explains("GET https://a.test/api/x?y");
+    assert!(said.contains("Upstream: http://127.0.0.1:3000\nIt is asked for: /base/x\n"), "{said}");
+    let said = folder.explains("GET https://a.test/api//evil.test");
+    assert!(said.contains("Refused with 400 path_rest: "), "{said}");
+    let said: Value = serde_json::from_str(&folder.explains("GET https://a.test/api/x --json")).unwrap();
+    assert_eq!(said["answer"]["asks"], "/base/x");
 }

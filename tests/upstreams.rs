@@ -2,7 +2,9 @@
 //! what a shutdown lets finish.
 
 mod answers;
+mod connections;
 mod machine;
+mod paths;
 mod stopping;
 
 use std::sync::Arc;

@@ -90,8 +90,12 @@ impl ProcessState {
         let mut configured = config.routes.clone();
         if let Some(address) = self.demo {
             for route in &mut configured {
-                route.upstream.origins =
-                    vec![UpstreamOrigin { tls: false, host: address.ip().to_string(), port: address.port() }];
+                route.upstream.origins = vec![UpstreamOrigin {
+                    tls: false,
+                    host: address.ip().to_string(),
+                    port: address.port(),
+                    socket: None,
+                }];
                 route.upstream.http2 = false;
                 // The sample app greets people by the name that is in it.
                 route.forward.assertion = Some(demo::ASSERTION.to_owned());

@@ -1,6 +1,7 @@
 //! What works but is probably not meant, as far as it takes the network to see it: upstreams that lead back to
 //! this gateway, and cleartext to other machines. What the file alone shows is in [`Config::warnings`].
 
+use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
@@ -41,9 +42,12 @@ fn readable_key(config: &Config) -> Option<String> {
 }
 
 async fn look(config: &Config, place: String, origin: &UpstreamOrigin) -> Vec<String> {
+    if let Some(path) = &origin.socket {
+        return socket_fault(path).await.map(|why| format!("{place}: {path} {why}")).into_iter().collect();
+    }
     let addresses = addresses(origin).await;
     let leads_to = |listener: &SocketAddr| addresses.iter().any(|address| reaches(*address, *listener));
-    let UpstreamOrigin { tls, host, port } = origin;
+    let UpstreamOrigin { tls, host, port, socket: _ } = origin;
     let mut found = Vec::new();
     let server = &config.server;
     if let Some(listener) =
@@ -71,6 +75,33 @@ async fn look(config: &Config, place: String, origin: &UpstreamOrigin) -> Vec<St
         ));
     }
     found
+}
+
+/// What keeps this user from connecting to a socket file now. The app may not have started yet, so it is no error.
+async fn socket_fault(path: &str) -> Option<String> {
+    use std::os::unix::fs::FileTypeExt as _;
+    let is_socket = match std::fs::metadata(path) {
+        Ok(found) => found.file_type().is_socket(),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            return Some(
+                "is not there: the app makes it when it starts, or its folder has another name".to_owned(),
+            );
+        }
+        Err(error) => return Some(format!("cannot be looked at by this user: {error}")),
+    };
+    if !is_socket {
+        return Some("is no socket file".to_owned());
+    }
+    let connected = tokio::time::timeout(PATIENCE, tokio::net::UnixStream::connect(path)).await;
+    match connected.ok()?.err()?.kind() {
+        ErrorKind::PermissionDenied => {
+            Some("may not be connected to by this user: that takes permission to write to it".to_owned())
+        }
+        ErrorKind::ConnectionRefused => {
+            Some("has nothing that listens at it: the app is not running".to_owned())
+        }
+        other => Some(format!("cannot be connected to: {other}")),
+    }
 }
 
 /// Where an origin leads to now; nothing when its name cannot be looked up.
@@ -155,6 +186,25 @@ mod tests {
         ] {
             assert_eq!(warnings(listen, upstream).await, [""; 0], "{listen} {upstream}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_wrong_with_a_socket_file_is_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| format!("{}/{name}", folder.path().display());
+        std::fs::write(at("file"), "").unwrap();
+        let _living = std::os::unix::net::UnixListener::bind(at("living")).unwrap();
+        drop(std::os::unix::net::UnixListener::bind(at("left")).unwrap());
+        for (name, why) in [
+            ("missing", "is not there"),
+            ("file", "is no socket file"),
+            ("file/below", "cannot be looked at"),
+            ("left", "nothing that listens"),
+        ] {
+            let found = warnings("127.0.0.1:8080", &format!("unix:{}", at(name))).await;
+            assert!(found.len() == 1 && found[0].contains(why), "{name}: {found:?}");
+        }
+        assert_eq!(warnings("127.0.0.1:8080", &format!("unix:{}", at("living"))).await, [""; 0]);
     }
 
     #[tokio::test]

@@ -2,6 +2,7 @@
 //!
 //! Reads the configuration and needs no running gateway. A request is looked up in the same table as the gateway's.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::path::Path;
 
@@ -156,6 +157,8 @@ enum Outcome {
         wants: String,
         public: Option<String>,
         upstreams: Vec<String>,
+        /// The path that the upstream is asked for, where it is another one.
+        asks: Option<String>,
     },
     Refused {
         status: u16,
@@ -235,6 +238,7 @@ fn explain(config: &Config, asked: &Asked<'_>) -> Result<Explained, String> {
             wants: wants(entry),
             public: is_open.then(|| public(entry, asked.method, &normal)),
             upstreams: entry.upstreams.clone(),
+            asks: entry.upstream_path.of(&normal).ok().filter(|asks| *asks != normal).map(Cow::into_owned),
         },
         Err(refusal @ Refusal::Malformed(_)) => {
             refused(refusal, table.misread(&request).into_iter().map(ToString::to_string).collect())
@@ -303,12 +307,14 @@ impl Explained {
         text += "\n";
         text += &match &self.outcome {
             Outcome::Own(what) => format!("The gateway answers itself: {what}."),
-            Outcome::Answers { route, wants, public, upstreams } => {
+            Outcome::Answers { route, wants, public, upstreams, asks } => {
                 let wants = match public {
                     Some(entry) => format!("no sign-in: its public has {entry:?}"),
                     None => wants.clone(),
                 };
-                format!("Route {route:?} answers. It wants {wants}.\nUpstream: {}", upstreams.join(" "))
+                let asks =
+                    asks.as_ref().map_or_else(String::new, |asks| format!("\nIt is asked for: {asks}"));
+                format!("Route {route:?} answers. It wants {wants}.\nUpstream: {}{asks}", upstreams.join(" "))
             }
             Outcome::Refused { status, code, detail, allow, misread } => {
                 let misread = match &misread[..] {
@@ -347,8 +353,9 @@ impl Explained {
             .collect();
         let outcome = match &self.outcome {
             Outcome::Own(what) => json!({"outcome": "own", "what": what}),
-            Outcome::Answers { route, wants, public, upstreams } => json!({
+            Outcome::Answers { route, wants, public, upstreams, asks } => json!({
                 "outcome": "route", "route": route, "public": public, "wants": wants, "upstreams": upstreams,
+                "asks": asks,
             }),
             Outcome::Refused { status, code, detail, allow, misread } => json!({
                 "outcome": "refused", "status": status, "code": code, "detail": detail, "allow": allow,

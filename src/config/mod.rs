@@ -41,6 +41,7 @@ mod rule_warnings;
 mod settings;
 mod sources;
 mod unsent_emails;
+mod upstreams;
 
 use std::path::Path;
 
@@ -55,9 +56,9 @@ pub use self::load_balancers::LoadBalancers;
 pub use self::providers::{AllowedHost, BUILT_IN, Component, PluginLimits, Provider};
 pub use self::redaction::Redaction;
 pub use self::settings::{
-    AccessTokenField, AuditTo, Balance, ClientAddress, Config, Forward, Health, Log, LogFormat, Mail,
-    MailTransport, Mailbox, PagesSettings, Passwords, Route, Server, Sessions, Smtp, SmtpTls, StoreUrl, Tls,
-    Tokens, Upstream, UpstreamOrigin,
+    AccessTokenField, AuditTo, Balance, ClientAddress, ClientCertificate, Config, Forward, Health, Log,
+    LogFormat, Mail, MailTransport, Mailbox, PagesSettings, Passwords, Rewrite, Route, Server, Sessions,
+    Smtp, SmtpTls, StoreUrl, Tls, Tokens, Upstream, UpstreamOrigin,
 };
 pub use self::sources::Sources;
 pub use palisade_core::domain::cors::{Cors, Origins};

@@ -1,23 +1,21 @@
 //! `[[routes]]`: from the file to the policy for admission and the upstream for the proxy. A route that
 //! could never be chosen is an error here, so that no request is judged by an unintended policy.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::file::{Item, Section};
-use super::form::{self, Url};
+use super::file::Section;
+use super::form;
 use super::matching::{self, Matched};
 use super::other_issuers::OtherIssuerNames;
-use super::read::{existing_file, require};
-use super::settings::{Balance, Health, Route, Tokens, Upstream, UpstreamOrigin};
-use super::{access_token, app_accounts, authorization, browser, cors, identity_headers};
-use palisade_core::domain::request::Path;
+use super::read::require;
+use super::settings::{Route, Tokens};
+use super::{access_token, app_accounts, authorization, browser, cors, identity_headers, upstreams};
 use palisade_core::domain::route::{self, Allow, Auth, Policy};
 
 const HOUR: Duration = Duration::from_secs(3600);
 /// How long an exchange goes on past the expiry of a token without a session of ours.
 const AFTER_EXPIRY: Duration = HOUR;
-const TICK: Duration = Duration::from_millis(1);
 
 /// What the other sections name.
 pub struct Known<'a> {
@@ -55,7 +53,8 @@ pub fn routes(root: &Section<'_>, known: &Known<'_>) -> Vec<Route> {
         let mut policy = policy(&section, known);
         let label = name.clone().unwrap_or_else(|| format!("routes[{index}]"));
         let matched = matching::matched(&section, label, allow, policy.auth);
-        let upstream = upstream(&section, known);
+        let paths = matched.as_ref().map(|matched| &matched.paths[..]).unwrap_or_default();
+        let upstream = upstreams::upstream(&section, &known.listeners, paths);
         let (forward, identity) = identity_headers::forward(&section, &known.providers, policy.auth);
         policy.require.identity = identity;
         known.others.judge(&section, &mut policy);
@@ -66,7 +65,7 @@ pub fn routes(root: &Section<'_>, known: &Known<'_>) -> Vec<Route> {
         let browser = browser::of_route(&section, policy.auth);
         let after_expiry = after_expiry(section.section("streams"));
         section.close();
-        if let (Some(name), Some(matched), Some(upstream)) = (name, &matched, upstream) {
+        if let (Some(name), Some(matched), Some((upstream, upstream_path))) = (name, &matched, upstream) {
             let name = name.into();
             let mut upstreams: Vec<String> = upstream.origins.iter().map(ToString::to_string).collect();
             upstreams.sort();
@@ -74,6 +73,7 @@ pub fn routes(root: &Section<'_>, known: &Known<'_>) -> Vec<Route> {
                 name,
                 index,
                 upstreams,
+                upstream_path,
                 hosts: matched.hosts.clone(),
                 paths: matched.paths.clone(),
                 methods: matched.methods.clone(),
@@ -93,6 +93,7 @@ pub fn routes(root: &Section<'_>, known: &Known<'_>) -> Vec<Route> {
         taken.extend(matched);
     }
     matching::refuse_undecided(root.doc, &taken);
+    upstreams::warn_of_other_ways(root, &routes);
     let everywhere: Vec<String> =
         known.issuers.iter().filter(|issuer| known.others.signs_jwts(issuer)).cloned().collect();
     app_accounts::judge(root, &routes, &everywhere, &known.tokens.issuer);
@@ -141,76 +142,4 @@ fn policy(section: &Section<'_>, known: &Known<'_>) -> Policy {
         }
     }
     Policy { auth, require, carriers, issuers }
-}
-
-const ORIGIN: &str = "an origin like http://127.0.0.1:3000, with no path, query or user name";
-
-fn origin(item: &Item<'_>) -> Option<UpstreamOrigin> {
-    item.read(ORIGIN, |text| {
-        let url = Url::parse(text).filter(|url| url.rest.is_empty())?;
-        let port = url.port.unwrap_or(if url.tls { 443 } else { 80 });
-        Some(UpstreamOrigin { tls: url.tls, host: url.host, port })
-    })
-}
-
-fn upstream(section: &Section<'_>, known: &Known<'_>) -> Option<Upstream> {
-    let item = section.required("upstream", ORIGIN);
-    let line = section.doc.line(item.as_ref().map_or(section.at, |item| item.at));
-    let mut origins: Vec<UpstreamOrigin> = Vec::new();
-    for item in item.iter().flat_map(Item::list) {
-        let Some(origin) = origin(&item) else { continue };
-        let address = origin.host.trim_matches(['[', ']']).parse::<IpAddr>().ok();
-        if address.is_some_and(|ip| known.listeners.contains(&SocketAddr::new(ip, origin.port))) {
-            item.bad::<()>("another address than our own: requests would go in circles");
-        } else if origins.first().is_some_and(|first| first.tls != origin.tls) {
-            item.bad::<()>("one scheme for all upstreams of a route");
-        } else if origins.contains(&origin) {
-            item.bad::<()>("each upstream once");
-        }
-        origins.push(origin);
-    }
-    if let Some(item) = item.filter(Item::is_empty_list) {
-        item.bad::<()>(ORIGIN);
-    }
-    let tls = origins.iter().any(|origin| origin.tls);
-    let ca = section.get("ca").and_then(|item| {
-        if !tls {
-            return item.bad("no ca, or https:// upstreams");
-        }
-        existing_file(&item, "a PEM file of certificate authorities")
-    });
-    let balances = [("round-robin", Balance::RoundRobin), ("random", Balance::Random)];
-    let upstream = Upstream {
-        balance: section.choice("balance", &balances, Balance::RoundRobin),
-        health: section.get("health").and_then(|item| item.section()).map(health),
-        connect_timeout: section.duration("connect_timeout", Duration::from_secs(5), TICK..=HOUR),
-        read_timeout: section.duration("read_timeout", Duration::from_secs(60), TICK..=HOUR * 24),
-        write_timeout: section.duration("write_timeout", Duration::from_secs(60), TICK..=HOUR * 24),
-        retries: section.count("retries", 1, 0..=10),
-        max_body: section.get("max_body").and_then(|item| item.size()),
-        ca,
-        http2: section.bool("http2", false),
-        origins,
-        line,
-    };
-    (!upstream.origins.is_empty()).then_some(upstream)
-}
-
-fn health(section: Section<'_>) -> Health {
-    let path = section.get("path").and_then(|item| {
-        item.read("a path like /healthz", |text| {
-            let (path, query) = text.split_once('?').unwrap_or((text, ""));
-            let plain = query.bytes().all(|b| b.is_ascii_graphic() && b != b'#');
-            (Path::parse(path.as_bytes()).is_ok() && plain).then(|| text.to_owned())
-        })
-    });
-    let health = Health {
-        path,
-        interval: section.duration("interval", Duration::from_secs(10), TICK * 100..=HOUR),
-        timeout: section.duration("timeout", Duration::from_secs(2), TICK..=HOUR),
-        healthy_after: section.count("healthy_after", 2, 1..=100),
-        unhealthy_after: section.count("unhealthy_after", 3, 1..=100),
-    };
-    section.close();
-    health
 }

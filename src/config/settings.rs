@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -332,26 +333,58 @@ pub struct Upstream {
     pub read_timeout: Duration,
     /// How long either side may take nothing of what is being written to it.
     pub write_timeout: Duration,
-    /// Further attempts for an idempotent request whose connection failed, also when an idle one was used again.
+    /// How long an idle connection is kept; `None`: as long as it usually is safe to.
+    pub idle: Option<Duration>,
+    /// Further attempts when no connection could be made, and for an idempotent request whose connection failed, also when an
+    /// idle one was used again.
     pub retries: usize,
     /// The largest request body in bytes; `None`: no limit.
     pub max_body: Option<u64>,
     /// A PEM file of authorities to trust for `https` upstreams instead of the machine's own.
     pub ca: Option<PathBuf>,
+    /// The name that TLS asks for and that the certificate is held against, in place of each upstream's own.
+    pub tls_name: Option<String>,
+    /// Who we are to `https` upstreams that ask.
+    pub client: Option<ClientCertificate>,
     /// Speak HTTP/2 to the upstream (by ALPN over `https`, by prior knowledge over `http`).
     pub http2: bool,
+    /// What of its answers is written anew.
+    pub rewrite: Rewrite,
 }
 
-/// One upstream: scheme, host, port.
+/// `client_cert` and `client_key` of a route: PEM files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientCertificate {
+    /// The certificate, and those between it and its authority.
+    pub cert: PathBuf,
+    pub key: PathBuf,
+}
+
+/// `rewrite` of a route: what of the app's answers is told as clients of the gateway know it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Rewrite {
+    /// `Location` and `Content-Location`.
+    pub location: bool,
+    /// `Path` and `Domain` of cookies.
+    pub cookies: bool,
+}
+
+/// One upstream: scheme, host, port; or a socket file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UpstreamOrigin {
     pub tls: bool,
+    /// Of a socket file `localhost`, which is what the app is told where it is not told the caller's Host.
     pub host: String,
     pub port: u16,
+    /// The absolute path of a socket file, where it is one.
+    pub socket: Option<Arc<str>>,
 }
 
 impl std::fmt::Display for UpstreamOrigin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if let Some(path) = &self.socket {
+            return write!(f, "unix:{path}");
+        }
         let scheme = if self.tls { "https" } else { "http" };
         write!(f, "{scheme}://{}:{}", self.host, self.port)
     }

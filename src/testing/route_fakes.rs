@@ -7,6 +7,7 @@ use palisade_core::domain::browser::RouteBrowser;
 use palisade_core::domain::pattern::{HostPattern, PathPattern};
 use palisade_core::domain::request::{Headers, Host, Path, Request};
 use palisade_core::domain::route::{Allow, Auth, Carriers, Policy, Require, Route};
+use palisade_core::domain::upstream_path::UpstreamPath;
 
 /// A route that takes `path` on every host, by every method and of every client, and is named after it.
 pub fn route(path: &str, auth: Auth) -> Route {
@@ -14,6 +15,7 @@ pub fn route(path: &str, auth: Auth) -> Route {
         name: path.into(),
         index: 0,
         upstreams: Vec::new(),
+        upstream_path: UpstreamPath::default(),
         hosts: vec![HostPattern::Every],
         paths: vec![PathPattern::parse(path).unwrap()],
         methods: Vec::new(),

@@ -152,20 +152,20 @@ WEB = (
 )
 
 
-def tomcat(run, folder):
-    """Tomcat as it comes, and with everything decoded that it can be told to decode."""
+def tomcat(run, folder, context="ROOT"):
+    """Tomcat as it comes, and with everything decoded that it can be told to decode; the app is at `/context`."""
     homes = [os.environ.get("CATALINA_HOME"), "/usr/share/tomcat10", "/usr/share/tomcat",
              "/opt/homebrew/opt/tomcat/libexec", "/usr/local/opt/tomcat/libexec"]
     home = next((home for home in homes if home and (Path(home) / "bin" / "bootstrap.jar").is_file()), None)
     assert home, "tomcat is not installed: `make deps-wider` says how"
     strict, lax = run.free_port(), run.free_port()
-    for name in ("conf", "lib", "logs", "temp", "work", "webapps/ROOT/WEB-INF"):
+    for name in ("conf", "lib", "logs", "temp", "work", f"webapps/{context}/WEB-INF"):
         (folder / name).mkdir(parents=True)
     compiler = Path("/usr/share/java/eclipse-jdt-core.jar")
     if compiler.is_file():
         (folder / "lib" / compiler.name).symlink_to(compiler)
-    (folder / "webapps/ROOT/page.jsp").write_text(PAGE)
-    (folder / "webapps/ROOT/WEB-INF/web.xml").write_text(WEB)
+    (folder / f"webapps/{context}/page.jsp").write_text(PAGE)
+    (folder / f"webapps/{context}/WEB-INF/web.xml").write_text(WEB)
     (folder / "conf/server.xml").write_text(
         '<Server port="-1"><Service name="Catalina">'
         f'<Connector address="127.0.0.1" port="{strict}" maxKeepAliveRequests="-1"/>'

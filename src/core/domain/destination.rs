@@ -7,6 +7,7 @@
 use super::folded::Name;
 use super::reading::names_of;
 use super::request::{Malformed, Path, Request, Scheme, WebOrigin};
+use super::upstream_path::UpstreamPath;
 
 /// The methods whose `Destination` an app acts on: those of RFC 4918 §9.8 and §9.9, and Microsoft's older batch forms.
 const METHODS: [&str; 4] = ["COPY", "MOVE", "BCOPY", "BMOVE"];
@@ -115,10 +116,14 @@ impl<'a> Destination<'a> {
         Ok(Some(Destination { scheme: Some(origin.scheme), path }))
     }
 
-    /// What the upstream is told of it.
-    #[must_use]
-    pub fn kept(&self) -> SecondTarget {
-        SecondTarget { scheme: self.scheme, path: self.path.as_str().to_owned() }
+    /// What the upstream is told of it, by the route that takes its path.
+    ///
+    /// # Errors
+    /// The route's upstream cannot be asked for it.
+    pub fn kept(&self, paths: &UpstreamPath) -> Result<SecondTarget, DestinationFault> {
+        let path = self.path.as_str();
+        let sent = paths.of(path).map_err(DestinationFault::Path)?.into_owned();
+        Ok(SecondTarget { scheme: self.scheme, path: path.to_owned(), sent })
     }
 }
 
@@ -134,6 +139,8 @@ fn path(raw: &[u8]) -> Result<Path<'_>, DestinationFault> {
 pub struct SecondTarget {
     scheme: Option<Scheme>,
     path: String,
+    /// The path that the upstream is told.
+    sent: String,
 }
 
 impl SecondTarget {
@@ -148,14 +155,14 @@ impl SecondTarget {
     #[must_use]
     pub fn to_upstream(&self, scheme: Option<Scheme>, host: &str) -> String {
         let written = match self.scheme {
-            None => return self.path.clone(),
+            None => return self.sent.clone(),
             Some(written) => scheme.unwrap_or(written),
         };
         let written = match written {
             Scheme::Http => "http",
             Scheme::Https => "https",
         };
-        format!("{written}://{host}{}", self.path)
+        format!("{written}://{host}{}", self.sent)
     }
 }
 
@@ -196,7 +203,8 @@ mod tests {
     fn read(host: &str, lines: &[&str]) -> Result<Option<SecondTarget>, DestinationFault> {
         let fields: Vec<(&str, &str)> = lines.iter().map(|line| ("destination", *line)).collect();
         let request = Request { headers: &Fields(&fields), ..request(host, "COPY", "/") };
-        Destination::of(&request).map(|read| read.map(|destination| destination.kept()))
+        let same = UpstreamPath::default();
+        Destination::of(&request)?.map(|destination| destination.kept(&same)).transpose()
     }
 
     #[test]

@@ -7,6 +7,7 @@ use super::browser::{BrowserSettings, NamedOrigin, RouteBrowser, SessionUse};
 use super::pattern::{HostPattern, PathPattern};
 use super::request::{Headers, Host, NoHeaders, Path, Request};
 use super::route::{Allow, Auth, Carriers, Policy, Require, Route};
+use super::upstream_path::UpstreamPath;
 
 /// A route that takes `path` on every host, by every method and of every client, and is named after it.
 pub fn route(path: &str, auth: Auth) -> Route {
@@ -14,6 +15,7 @@ pub fn route(path: &str, auth: Auth) -> Route {
         name: path.into(),
         index: 0,
         upstreams: Vec::new(),
+        upstream_path: UpstreamPath::default(),
         hosts: vec![HostPattern::Every],
         paths: vec![PathPattern::parse(path).unwrap()],
         methods: Vec::new(),

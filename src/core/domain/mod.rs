@@ -69,5 +69,6 @@ mod trie;
 pub mod trusted_time;
 pub mod upkeep;
 pub mod upstream_address;
+pub mod upstream_path;
 pub mod username;
 pub mod verdict;

@@ -31,6 +31,9 @@ pub enum Malformed {
     /// `//` on a route without `allow = ["empty-segment"]`.
     #[error("the path holds an empty segment ('//'), which this route does not allow")]
     EmptySegment,
+    /// Behind the prefix that the route takes off, the path does not begin with exactly one slash.
+    #[error("behind the prefix that is taken off, the path does not begin with exactly one slash")]
+    Rest,
     /// `.` or `..` as a whole segment, in any encoding.
     #[error("the path holds a dot segment")]
     DotSegment,
@@ -63,6 +66,7 @@ impl Malformed {
             Malformed::Backslash => "path_backslash",
             Malformed::EncodedSlash => "path_encoded_slash",
             Malformed::EmptySegment => "path_empty_segment",
+            Malformed::Rest => "path_rest",
             Malformed::DotSegment => "path_dot_segment",
             Malformed::Ambiguous => "path_ambiguous",
             Malformed::NoHost => "host_missing",

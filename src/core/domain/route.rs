@@ -15,6 +15,7 @@ use super::identity_fields::{IdentityField, IdentityFields};
 use super::other_token::{self, OtherToken, TokenKind};
 use super::pattern::{HostPattern, PathPattern};
 use super::request::Path;
+use super::upstream_path::UpstreamPath;
 use super::verdict::{Refusal, TokenFault};
 
 /// Whether a route wants a token.
@@ -188,6 +189,8 @@ pub struct Route {
     pub index: usize,
     /// The origins that its requests go to, sorted: routes whose upstreams are the same lead to one app.
     pub upstreams: Vec<String>,
+    /// The paths that they are asked for.
+    pub upstream_path: UpstreamPath,
     /// The hosts that it is for; at least one pattern.
     pub hosts: Vec<HostPattern>,
     /// The paths that it takes there; at least one pattern.

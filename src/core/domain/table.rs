@@ -276,8 +276,12 @@ impl<R: AsRef<Route>> Table<R> {
         if path.has_encoded_slash() && !allow.encoded_slash {
             return Err(Refusal::Malformed(Malformed::EncodedSlash));
         }
-        if path.has_empty_segment() && !allow.empty_segment {
-            return Err(Refusal::Malformed(Malformed::EmptySegment));
+        if path.has_empty_segment() {
+            if !allow.empty_segment {
+                return Err(Refusal::Malformed(Malformed::EmptySegment));
+            }
+            // Only such a path can leave a rest that begins with two slashes.
+            route(entry).upstream_path.of(path.as_str()).map_err(Refusal::Malformed)?;
         }
         self.refuse_ambiguity(host, place, rule, request)?;
         Ok(Deciding { entry, is_open: rule.is_open(method, request) })

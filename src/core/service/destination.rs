@@ -73,6 +73,9 @@ impl<R: AsRef<Route>> Admission<R> {
         if covers(&request.path) || covers(&second.path) {
             return refuse(&permit, Refusal::Destination(DestinationFault::CoversOtherRoute));
         }
-        Verdict::Permit(permit.with_destination(destination.kept()))
+        match destination.kept(&R::as_ref(other.route()).upstream_path) {
+            Ok(kept) => Verdict::Permit(permit.with_destination(kept)),
+            Err(fault) => refuse(&permit, Refusal::Destination(fault)),
+        }
     }
 }

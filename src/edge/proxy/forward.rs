@@ -101,8 +101,8 @@ fn remove_protocols(fields: &mut impl HeaderFields) {
     }
 }
 
-/// The target that goes upstream in place of `raw`: the path as it was matched, and the query without the parameter
-/// that may carry a token. `None`: it is `raw`.
+/// The target that goes upstream in place of `raw`: the path as it was matched, or what the route makes of it, and the query
+/// without the parameter that may carry a token. `None`: it is `raw`.
 #[must_use]
 pub fn target(raw: &[u8], path: &str, without: Option<&str>) -> Option<Vec<u8>> {
     let query = memchr::memchr(b'?', raw).map(|at| &raw[at + 1..]);
@@ -145,6 +145,8 @@ pub struct Forwarding {
     pub pass: Vec<HeaderName>,
     /// Whether the caller's Host is sent on.
     pub preserve_host: bool,
+    /// The prefix that is taken off, by which the app makes links that clients can follow.
+    prefix: Option<HeaderValue>,
     /// The provider whose token goes out as `Authorization`.
     pub inject: Option<String>,
 }
@@ -184,6 +186,11 @@ impl Forwarding {
                 .map(|name| name.parse().map_err(|error| format!("{name:?}: {error}")))
                 .collect::<Result<_, String>>()?,
             preserve_host: forward.preserve_host,
+            prefix: route
+                .upstream_path
+                .stripped()
+                .map(|prefix| HeaderValue::from_str(prefix).map_err(|error| format!("{prefix:?}: {error}")))
+                .transpose()?,
             inject: forward.inject.clone(),
         })
     }
@@ -234,6 +241,9 @@ impl UpstreamFields<'_> {
             remove_protocols(fields);
         }
         forwarded::set(fields, self.from);
+        if let Some(prefix) = &forwarding.prefix {
+            fields.put(&fields::X_FORWARDED_PREFIX, prefix.clone());
+        }
         fields.put(&fields::HOPS, hops);
         put_text(fields, &fields::HOST, self.host);
         put_text(fields, &fields::X_REQUEST_ID, self.request_id);

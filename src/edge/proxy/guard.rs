@@ -7,6 +7,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -79,6 +80,25 @@ impl Guarded {
 
     fn line(&mut self) -> io::Result<Pin<&mut Line>> {
         self.line.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+
+    /// Writes until a first byte went out. A connection that was idle may have been closed since it was chosen: then nothing is
+    /// written, so that the request can go over another one whatever its method. This costs no system call: what there is to
+    /// be read is known since the connection was chosen, unless something has come.
+    fn poll_first_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let is_reused = self.delivery.is_reused();
+        let Some(line) = &mut self.line else { return Poll::Ready(Err(io::ErrorKind::NotConnected.into())) };
+        if is_reused && !line.is_quiet() {
+            self.last = true;
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
+        let is_tls = line.is_tls();
+        let written = Pin::new(line).poll_write(cx, bytes);
+        // TLS may have sent a part of what it could not write whole.
+        if is_tls || matches!(written, Poll::Ready(Ok(count)) if count > 0) {
+            self.delivery.sent.store(true, Ordering::Relaxed);
+        }
+        written
     }
 
     /// Reads on through `bytes`; returns how many of them the engine may read as they are. What it may read of the others is in
@@ -247,6 +267,9 @@ impl AsyncWrite for Guarded {
         this.last |= matches!(this.at, At::Over);
         if let Some(silence) = &this.delivery.silence {
             this.timer.restart(silence);
+        }
+        if this.delivery.is_unsent() {
+            return this.poll_first_write(cx, bytes);
         }
         self.line()?.poll_write(cx, bytes)
     }
@@ -457,6 +480,44 @@ mod tests {
         // The answer is whole, but the engine did not ask whether it may have the connection again.
         drop(stream);
         assert!(upstream.dialer.is_empty());
+    }
+
+    async fn ask(stream: &mut Stream) -> io::Result<()> {
+        stream.write_all(b"ask").await?;
+        stream.flush().await
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_closed_while_it_was_idle_is_sent_nothing() {
+        for is_closed in [false, true] {
+            let upstream = Upstream::start().await;
+            let (mut stream, first) = upstream.deliver(Asked::default()).await;
+            let mut other = upstream.accept().await;
+            assert!(first.is_unsent());
+            ask(&mut stream).await.unwrap();
+            assert!(!first.is_unsent());
+            other.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
+            let mut seen = Vec::new();
+            stream.read_to_end(&mut seen).await.unwrap();
+            drop(stream);
+            let (mut stream, second) = upstream.deliver(Asked::default()).await;
+            assert!(second.is_reused() && second.is_unsent());
+            let mut asked = [0; 3];
+            other.read_exact(&mut asked).await.unwrap();
+            if is_closed {
+                drop(other);
+                // Until the close has arrived here.
+                assert_eq!(stream.read(&mut asked).await.unwrap(), 0);
+                let error = ask(&mut stream).await.unwrap_err();
+                assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+                assert!(second.is_unsent());
+            } else {
+                ask(&mut stream).await.unwrap();
+                assert!(!second.is_unsent());
+            }
+            drop(stream);
+            assert!(upstream.dialer.is_empty());
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -36,6 +36,8 @@ pub mod patience;
 pub mod ping;
 pub mod refused;
 pub mod replica;
+pub mod resend;
+pub mod rewrite;
 pub mod served;
 pub mod service;
 pub mod socket;
@@ -44,6 +46,7 @@ pub mod tls;
 pub mod turns;
 pub mod upgrade;
 pub mod upstream;
+pub mod upstream_tls;
 
 use std::sync::Arc;
 

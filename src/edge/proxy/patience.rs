@@ -26,7 +26,7 @@ use tokio::time::{Instant, Sleep};
 use super::dial::Line;
 use super::replica::Replica;
 
-/// Keeps each of these connections apart from those of the pool and from each other.
+/// Keeps connections that serve one request apart from those of the pool and from each other.
 static GROUP: AtomicU64 = AtomicU64::new(1 << 63);
 
 /// How long an upstream may be silent during one exchange.
@@ -96,12 +96,17 @@ impl Timer {
 /// until the returned [`Silence`] is allowed.
 pub fn prepare(peer: &mut HttpPeer, replica: &Arc<Replica>) -> Arc<Silence> {
     let silence = Silence::new(peer.options.read_timeout.take().unwrap_or(Duration::MAX));
-    peer.group_key = GROUP.fetch_add(1, Ordering::Relaxed);
-    peer.options.idle_timeout = Some(Duration::ZERO);
-    peer.options.max_h2_streams = 1;
+    set_apart(peer);
     let (replica, own) = (Arc::clone(replica), Arc::clone(&silence));
     peer.options.custom_l4 = Some(Arc::new(Connector { replica, silence: own }));
     silence
+}
+
+/// Gives `peer` a connection of its own, never from the pool and never put there.
+pub fn set_apart(peer: &mut HttpPeer) {
+    peer.group_key = GROUP.fetch_add(1, Ordering::Relaxed);
+    peer.options.idle_timeout = Some(Duration::ZERO);
+    peer.options.max_h2_streams = 1;
 }
 
 #[derive(Debug)]

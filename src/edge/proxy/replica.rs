@@ -23,7 +23,7 @@ const PASSED_OVER: Duration = Duration::from_secs(30);
 
 /// Turns names into addresses.
 #[async_trait]
-pub trait Resolve: Send + Sync {
+pub trait NameResolver: Send + Sync {
     /// The addresses of `host` now, the preferred ones first.
     async fn addresses(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>>;
 }
@@ -32,7 +32,7 @@ pub trait Resolve: Send + Sync {
 pub struct SystemResolver;
 
 #[async_trait]
-impl Resolve for SystemResolver {
+impl NameResolver for SystemResolver {
     async fn addresses(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
         Ok(tokio::net::lookup_host((host, port)).await?.collect())
     }
@@ -40,7 +40,7 @@ impl Resolve for SystemResolver {
 
 /// A connection that was just made.
 #[derive(Debug)]
-pub enum Connected {
+pub enum BareConnection {
     Tcp(TcpStream),
     Unix(UnixStream),
 }
@@ -84,6 +84,12 @@ impl Replica {
         }
     }
 
+    /// One at the socket file `path`.
+    #[must_use]
+    pub fn at_socket(name: String, path: &Arc<str>) -> Replica {
+        Replica::new(name, None, vec![UpstreamAddress::Unix(Arc::clone(path))])
+    }
+
     fn new(name: String, host: Option<(String, u16)>, addresses: Vec<UpstreamAddress>) -> Replica {
         Replica {
             name,
@@ -105,7 +111,7 @@ impl Replica {
     ///
     /// # Errors
     /// The name cannot be looked up, or has no address.
-    pub async fn look_up(&self, resolver: &dyn Resolve) -> io::Result<()> {
+    pub async fn look_up(&self, resolver: &dyn NameResolver) -> io::Result<()> {
         let Some((host, port)) = &self.host else { return Ok(()) };
         let found = happy_eyeballs::alternated(&resolver.addresses(host, *port).await?);
         if found.is_empty() {
@@ -167,7 +173,7 @@ impl Replica {
     ///
     /// # Errors
     /// The last failure, when none of them does.
-    pub async fn connect(&self) -> io::Result<(Connected, UpstreamAddress)> {
+    pub async fn connect(&self) -> io::Result<(BareConnection, UpstreamAddress)> {
         let records = self.records.load_full();
         let mut order: Vec<&Record> = records.iter().collect();
         order.sort_by_key(|record| self.is_passed_over(record));
@@ -192,15 +198,15 @@ impl Replica {
     }
 }
 
-async fn connect(address: &UpstreamAddress) -> io::Result<Connected> {
+async fn connect(address: &UpstreamAddress) -> io::Result<BareConnection> {
     match address {
         UpstreamAddress::Inet(address) => {
             let tcp = TcpStream::connect(address).await?;
             // Latency matters more than a saved packet; a socket that cannot still serves.
             let _ = tcp.set_nodelay(true);
-            Ok(Connected::Tcp(tcp))
+            Ok(BareConnection::Tcp(tcp))
         }
-        UpstreamAddress::Unix(path) => Ok(Connected::Unix(UnixStream::connect(&**path).await?)),
+        UpstreamAddress::Unix(path) => Ok(BareConnection::Unix(UnixStream::connect(&**path).await?)),
     }
 }
 
@@ -213,7 +219,7 @@ pub(super) mod tests {
     pub(in crate::edge::proxy) struct Fixed(pub Vec<SocketAddr>);
 
     #[async_trait]
-    impl Resolve for Fixed {
+    impl NameResolver for Fixed {
         async fn addresses(&self, _host: &str, _port: u16) -> io::Result<Vec<SocketAddr>> {
             Ok(self.0.clone())
         }

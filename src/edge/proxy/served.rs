@@ -6,6 +6,7 @@ use super::capacity::Capacity;
 use super::cors::CorsRules;
 use super::forward::Forwarding;
 use super::replica::SystemResolver;
+use super::rewrite::Rewriting;
 use super::upstream::Cluster;
 use crate::config;
 use palisade_core::domain::route::Route;
@@ -18,6 +19,8 @@ pub struct ServedRoute {
     pub cluster: Cluster,
     /// What the upstream is told.
     pub forwarding: Forwarding,
+    /// Present where the app's answers are told as clients know its addresses.
+    pub rewriting: Option<Rewriting>,
     /// Present where the route answers for pages of other origins.
     pub cors: Option<CorsRules>,
 }
@@ -30,6 +33,7 @@ impl ServedRoute {
     pub async fn start(configured: config::Route, capacity: &Arc<Capacity>) -> Result<ServedRoute, String> {
         let config::Route { policy: route, upstream, forward } = configured;
         Ok(ServedRoute {
+            rewriting: Rewriting::new(&upstream, &route.upstream_path, forward.preserve_host),
             cluster: Cluster::start(&route.name, upstream, capacity, Arc::new(SystemResolver)).await?,
             forwarding: Forwarding::new(&forward, &route)?,
             cors: route.cors.as_ref().map(CorsRules::new).transpose()?,

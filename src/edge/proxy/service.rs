@@ -29,7 +29,7 @@ use super::inject::{self, After};
 use super::served::ServedRoute;
 use super::stage::{Admitted, Attempts, Stage};
 use super::upstream::Attempt;
-use super::{caching, cookies, cors, forget, grpc, hop, inbound, outbound, upgrade};
+use super::{caching, cookies, cors, forget, grpc, hop, outbound, resend, upgrade};
 use palisade_core::domain::credential::Carrier;
 use palisade_core::domain::problem::Problem;
 use palisade_core::domain::request::{Malformed, Path};
@@ -78,7 +78,7 @@ impl ProxyHttp for Gateway {
             head: session.req_header().method == Method::HEAD,
             websocket: admitted.matched.websocket,
             stream: is_event_stream(session.req_header().headers.get(header::ACCEPT)),
-            again: admitted.attempts.count > 0,
+            again: admitted.attempts.count > 0 || admitted.attempts.has_moved,
         };
         let chosen = admitted.served().cluster.choose(&admitted.attempts.tried, asked);
         let Some((peer, attempt)) = chosen else {
@@ -126,7 +126,10 @@ impl ProxyHttp for Gateway {
             request.insert_header(header::CONNECTION, "close")?;
         }
         let without = route.policy.carriers.query.as_deref().filter(|_| route.policy.auth != Auth::None);
-        if let Some(target) = forward::target(request.raw_path(), &matched.path, without) {
+        // The table has looked before, so a fault here is a defect.
+        let path = route.upstream_path.of(&matched.path);
+        let path = path.or_err(ErrorType::HTTPStatus(400), "a path that the upstream cannot be asked for")?;
+        if let Some(target) = forward::target(request.raw_path(), &path, without) {
             // It was read from a valid one.
             request
                 .set_raw_path(&target)
@@ -271,6 +274,10 @@ impl ProxyHttp for Gateway {
         }
         response.insert_header("x-request-id", id.as_str())?;
         let is_final = !response.status.is_informational() || switches;
+        if let Some(rewriting) = &admitted.served().rewriting {
+            // Before any field of ours is among the app's.
+            rewriting.apply(&admitted.matched.host, response);
+        }
         let browser = &admitted.served().route.browser;
         // Shared caches know `Authorization` as a credential (RFC 9111 §3.5), and no other field.
         let mut is_personal = admitted.permit.carrier() == Some(Carrier::Header) && !browser.is_cache_shared;
@@ -342,22 +349,11 @@ impl ProxyHttp for Gateway {
             // The upstream has said that it did nothing, or was not asked yet; and the body is at hand.
             return error;
         }
-        // A pooled connection may have been closed under us; whether the request was acted on is not
-        // known, so only what may be repeated is repeated, and only with its whole body at hand.
         let Ok(admitted) = context.stage.admitted() else {
             error.set_retry(false);
             return error;
         };
-        let delivery = admitted.attempts.current.as_ref().and_then(|attempt| attempt.delivery.as_deref());
-        let reused = delivery.map_or(reused, Delivery::is_reused);
-        let repeat = reused
-            && inbound::is_idempotent(&session.req_header().method)
-            && !session.as_ref().retry_buffer_truncated();
-        error.retry.decide_reuse(repeat);
-        if !admitted.may_retry() {
-            // Whatever the engine thinks of it: connections that turn out closed do not add to `retries`.
-            error.set_retry(false);
-        }
+        resend::decide(session, admitted, &mut error, reused);
         match admitted.attempts.current.as_ref().and_then(Attempt::address) {
             Some(address) => error.more_context(format!("upstream {address}")),
             None => error,

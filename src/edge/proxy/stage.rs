@@ -73,6 +73,8 @@ pub struct Attempts {
     pub tried: Vec<usize>,
     /// How many there were in all.
     pub count: usize,
+    /// Whether one was taken back because its connection was closing: the next one is over a new connection.
+    pub has_moved: bool,
 }
 
 /// How much of an answer went out.
@@ -265,6 +267,16 @@ impl Attempts {
     /// Where the last one led, or would have led.
     fn address(&self) -> Option<UpstreamAddress> {
         self.current.as_ref().and_then(Attempt::address)
+    }
+
+    /// Takes the attempt under way back because its connection was closing and the upstream did not act on the request. Once
+    /// for a request, and false after that: an upstream that closes every connection is bounded by `retries`.
+    pub fn moves_on(&mut self) -> bool {
+        if std::mem::replace(&mut self.has_moved, true) {
+            return false;
+        }
+        self.take_back();
+        true
     }
 
     /// Takes the attempt under way back: its upstream was asked nothing.

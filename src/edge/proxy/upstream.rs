@@ -2,7 +2,6 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -14,25 +13,23 @@ use pingora::protocols::TcpKeepalive;
 use pingora::protocols::l4::socket;
 use pingora::protocols::l4::stream::Stream;
 use pingora::upstreams::peer::{HttpPeer, Scheme};
-use pingora::utils::tls::{WrappedX509, parse_x509};
 use pingora::{ErrorType, OrErr};
-use rustls::RootCertStore;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 use tokio::task::AbortHandle;
 
 use super::capacity::Capacity;
 use super::dial::{Asked, Connector, Delivery, Dialer};
 use super::health::HealthChecker;
 use super::patience::{self, Silence};
-use super::replica::{Connected, Replica, Resolve};
+use super::replica::{BareConnection, NameResolver, Replica};
+use super::upstream_tls::UpstreamTls;
 use crate::config::{self, Balance, UpstreamOrigin};
 use palisade_core::domain::request;
 use palisade_core::domain::upstream_address::UpstreamAddress;
 
 /// How often host names are looked up again.
 const RESOLVE_EVERY: Duration = Duration::from_secs(10);
-/// How long an idle HTTP/2 connection to an upstream is kept.
+/// How long an idle HTTP/2 connection to an upstream is kept, where the route does not say. An upstream that closes one says
+/// so first.
 const POOL_IDLE: Duration = Duration::from_secs(60);
 /// How often idle HTTP/1.1 connections are looked at.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
@@ -129,30 +126,20 @@ struct Target {
     authority: Arc<str>,
 }
 
-/// The certificates of a route's `ca`, for the engine and for ourselves.
-#[derive(Clone)]
-struct Authorities {
-    engine: Arc<[WrappedX509]>,
-    roots: RootCertStore,
-}
-
 impl Cluster {
     /// Looks the upstreams' names up and starts health checks and later look-ups. A name that cannot be looked up now is
     /// tried again in the background.
     ///
     /// # Errors
-    /// The CA file or the machine's own authorities cannot be used.
+    /// A file that TLS goes by or the machine's own authorities cannot be used.
     pub async fn start(
         route: &str,
         settings: config::Upstream,
         capacity: &Arc<Capacity>,
-        resolver: Arc<dyn Resolve>,
+        resolver: Arc<dyn NameResolver>,
     ) -> Result<Cluster, String> {
-        let authorities = match &settings.ca {
-            Some(path) => Some(load_authorities(path)?),
-            None => None,
-        };
-        let target = |origin| Target::new(origin, &settings, authorities.as_ref(), capacity);
+        let tls = UpstreamTls::load(&settings)?;
+        let target = |origin| Target::new(origin, &settings, tls.as_ref(), capacity);
         let targets = settings.origins.iter().map(target).collect::<Result<Vec<_>, String>>()?;
         let dialers: Vec<_> = targets.iter().map(|target| Arc::clone(&target.dialer)).collect();
         let named = targets.iter().map(|target| Arc::clone(&target.replica));
@@ -215,6 +202,10 @@ impl Cluster {
             if let Some(address) = replica.preferred().as_ref().and_then(engine_address) {
                 peer._address = address;
             }
+            if asked.again {
+                // A connection whose stream was refused would be the one that the pool gives.
+                patience::set_apart(&mut peer);
+            }
             let silence = patient.then(|| patience::prepare(&mut peer, replica));
             (peer, silence, None)
         } else {
@@ -262,7 +253,7 @@ where
     task.abort_handle()
 }
 
-async fn look_up(route: &str, named: &[Arc<Replica>], resolver: &dyn Resolve) {
+async fn look_up(route: &str, named: &[Arc<Replica>], resolver: &dyn NameResolver) {
     futures::future::join_all(named.iter().map(|replica| async move {
         if let Err(error) = replica.look_up(resolver).await {
             let upstream = &replica.name;
@@ -276,31 +267,31 @@ impl Target {
     fn new(
         origin: &UpstreamOrigin,
         settings: &config::Upstream,
-        authorities: Option<&Authorities>,
+        tls: Option<&UpstreamTls>,
         capacity: &Arc<Capacity>,
     ) -> Result<Target, String> {
-        let name = format!("{}:{}", origin.host, origin.port);
-        let replica = Arc::new(Replica::at_host(name, host(origin), origin.port));
-        let mut engine = engine_peer(origin, settings, authorities);
+        let replica = Arc::new(match &origin.socket {
+            Some(path) => Replica::at_socket(origin.to_string(), path),
+            None => {
+                let name = format!("{}:{}", origin.host, origin.port);
+                Replica::at_host(name, host(origin), origin.port)
+            }
+        });
+        let mut engine = engine_peer(origin, settings);
         engine.group_key = GROUPS.fetch_add(1, Ordering::Relaxed);
         let mut dialed = engine.clone();
         engine.options.custom_l4 = Some(Arc::new(EngineConnector(Arc::clone(&replica))));
         dialed.scheme = Scheme::HTTP;
-        dialed.options.ca = None;
         dialed.options.alpn = ALPN::H1;
-        let dialer = match (origin.tls, authorities) {
-            (false, _) => Dialer::clear(Arc::clone(&replica), capacity),
-            (true, Some(authorities)) => {
-                Dialer::tls(Arc::clone(&replica), host(origin), authorities.roots.clone(), capacity)?
-            }
-            (true, None) => {
-                let mut roots = RootCertStore::empty();
-                pingora::tls::load_platform_certs_incl_env_into_store(&mut roots).map_err(|error| {
-                    format!("the machine's certificate authorities cannot be read: {error}")
-                })?;
-                Dialer::tls(Arc::clone(&replica), host(origin), roots, capacity)?
+        let dialer = match tls {
+            None => Dialer::clear(Arc::clone(&replica), capacity),
+            Some(tls) => {
+                tls.set(&mut engine);
+                let name = tls.name(host(origin));
+                Dialer::tls(Arc::clone(&replica), name, Arc::clone(&tls.http1), capacity)?
             }
         };
+        let dialer = dialer.keeping(settings.idle);
         let default_port = if origin.tls { 443 } else { 80 };
         let authority = match origin.port {
             port if port == default_port => origin.host.clone(),
@@ -327,8 +318,8 @@ impl L4Connect for EngineConnector {
         let connected = self.0.connect().await;
         let (connected, _) = connected.or_err_with(ErrorType::ConnectError, || self.0.name.clone())?;
         Ok(match connected {
-            Connected::Tcp(tcp) => tcp.into(),
-            Connected::Unix(unix) => unix.into(),
+            BareConnection::Tcp(tcp) => tcp.into(),
+            BareConnection::Unix(unix) => unix.into(),
         })
     }
 }
@@ -346,11 +337,7 @@ fn host(origin: &UpstreamOrigin) -> &str {
     origin.host.trim_matches(['[', ']'])
 }
 
-fn engine_peer(
-    origin: &UpstreamOrigin,
-    settings: &config::Upstream,
-    authorities: Option<&Authorities>,
-) -> HttpPeer {
+fn engine_peer(origin: &UpstreamOrigin, settings: &config::Upstream) -> HttpPeer {
     let placeholder = SocketAddr::from(([0, 0, 0, 0], origin.port));
     let mut peer = HttpPeer::new(placeholder, origin.tls, host(origin).to_owned());
     let options = &mut peer.options;
@@ -358,8 +345,7 @@ fn engine_peer(
     options.total_connection_timeout = Some(settings.connect_timeout);
     options.read_timeout = Some(settings.read_timeout);
     options.write_timeout = Some(settings.write_timeout);
-    options.idle_timeout = Some(POOL_IDLE);
-    options.ca = authorities.map(|authorities| Arc::clone(&authorities.engine));
+    options.idle_timeout = Some(settings.idle.unwrap_or(POOL_IDLE));
     options.tcp_keepalive = Some(TcpKeepalive {
         idle: Duration::from_secs(60),
         interval: Duration::from_secs(15),
@@ -374,28 +360,13 @@ fn engine_peer(
     peer
 }
 
-fn load_authorities(path: &Path) -> Result<Authorities, String> {
-    let unusable = |why: String| format!("{}: {why}; it must hold PEM certificates", path.display());
-    let mut roots = RootCertStore::empty();
-    let mut authorities = Vec::new();
-    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| unusable(error.to_string()))? {
-        let certificate = certificate.map_err(|error| unusable(error.to_string()))?;
-        // The engine's parser takes only what is a certificate; this check makes sure that it is.
-        roots.add(certificate.clone()).map_err(|error| unusable(error.to_string()))?;
-        authorities.push(WrappedX509::new(certificate.to_vec(), parse_x509));
-    }
-    if authorities.is_empty() {
-        return Err(unusable("no certificate in it".to_owned()));
-    }
-    Ok(Authorities { engine: authorities.into(), roots })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::edge::proxy::capacity::Plan;
     use crate::edge::proxy::replica::tests::Fixed;
     use std::collections::BTreeSet;
+    use std::path::Path;
     use tokio::net::TcpListener;
 
     /// A cluster of these upstreams, each with these addresses.
