@@ -133,7 +133,7 @@ impl ProcessState {
                 settings: Arc::new(config.browser.clone()),
                 issuer: config.tokens.issuer.clone(),
             }),
-            thrown_away: proxy::forwarded::ThrownAway::default(),
+            thrown_away: proxy::thrown_away::ThrownAway::default(),
             believed: proxy::forwarded::Believed {
                 proxies: config.server.trusted_proxies.clone(),
                 field: config.server.client_address,

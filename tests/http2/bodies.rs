@@ -279,3 +279,52 @@ async fn an_http2_upstream_and_an_http1_client_see_one_end_as_well() {
     timeout(PATIENCE, stream.read_to_string(&mut rest)).await.unwrap().unwrap();
     assert!(rest.starts_with("HTTP/1.1 200 "), "{rest}");
 }
+
+/// An upstream of HTTP/2 that answers with a trailer section and promises it. Tells whether a request promised one.
+async fn with_trailers() -> (Scripted, mpsc::UnboundedReceiver<bool>) {
+    let (told, promises) = mpsc::unbounded_channel();
+    let upstream = Scripted::start(move |stream| {
+        let told = told.clone();
+        async move {
+            let mut connection = h2::server::handshake(stream).await.unwrap();
+            while let Some(Ok((request, mut respond))) = connection.accept().await {
+                let _ = told.send(request.headers().contains_key("trailer"));
+                let head = Response::builder().header("trailer", "x-checksum").body(()).unwrap();
+                let mut sending = respond.send_response(head, false).unwrap();
+                sending.send_data(Bytes::from_static(b"hello"), false).unwrap();
+                let mut trailers = HeaderMap::new();
+                trailers.insert("x-checksum", "1".parse().unwrap());
+                sending.send_trailers(trailers).unwrap();
+            }
+        }
+    })
+    .await;
+    (upstream, promises)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trailers_pass_between_two_http2_connections_and_are_promised_nowhere_else() {
+    let (upstream, mut promises) = with_trailers().await;
+    let route = format!(
+        "[[routes]]\nname = \"app\"\nmatch = {{ path = \"/\" }}\nauth = \"none\"\nhttp2 = true\nupstream = [\"http://{}\"]\n",
+        upstream.address
+    );
+    let gateway = Gateway::start(&route).await;
+    let mut client = timeout(PATIENCE, clear(&gateway).await.ready()).await.unwrap().unwrap();
+    let request = Request::put("http://app.test/").header("trailer", "x-checksum").body(()).unwrap();
+    let (response, mut sending) = client.send_request(request, false).unwrap();
+    let mut trailers = HeaderMap::new();
+    trailers.insert("x-checksum", "1".parse().unwrap());
+    sending.send_trailers(trailers).unwrap();
+    let mut response = timeout(PATIENCE, response).await.unwrap().unwrap();
+    assert_eq!(response.headers()["trailer"], "x-checksum");
+    assert_eq!(body(&mut response).await, "hello");
+    let trailers = timeout(PATIENCE, response.body_mut().trailers()).await.unwrap().unwrap();
+    assert_eq!(trailers.expect("no trailers")["x-checksum"], "1");
+    // What a client sends behind its body goes no further.
+    assert!(!timeout(PATIENCE, promises.recv()).await.unwrap().unwrap());
+
+    let answer = gateway.get("/", "TE: trailers\r\n").await;
+    assert_eq!((status(&answer), field(&answer, "trailer")), (200, None), "{answer}");
+    assert!(answer.contains("hello") && !answer.contains("x-checksum"), "{answer}");
+}

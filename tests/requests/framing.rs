@@ -251,7 +251,7 @@ async fn every_failure_behind_which_the_connection_is_closed_says_so() {
         let shown = &request[..request.len().min(100)];
         let answer = gateway.send(&request).await;
         // Behind an interim answer the last one counts.
-        let last = answer.rfind("HTTP/1.1 ").map_or("", |at| &answer[at..]);
+        let last = answer.rfind("\r\n\r\nHTTP/1.1 ").map_or(&*answer, |at| &answer[at + 4..]);
         assert_eq!((status(last), field(last, "connection")), (code, Some("close")), "{shown:?}: {answer}");
     }
 }

@@ -237,7 +237,7 @@ def behind_caddy(run, folder, app):
 
 
 def nothing_is_lost_behind_a_failure(run, folder, app):
-    """Whoever keeps connections to the gateway sends no request over one that a 502 has ended."""
+    """A proxy that keeps connections to the gateway sends no request over one that a 502 has ended."""
     gateway, port = started(run, folder, "x-forwarded-for", app), run.free_port()
     config = gateway.folder / "nginx.conf"
     config.write_text(KEPT.format(folder=gateway.folder, port=port, gateway=gateway.port))

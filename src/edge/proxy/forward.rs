@@ -8,10 +8,11 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::app_tokens::AppTokenField;
 use super::fields::{self, FieldName, HeaderFields};
-use super::forwarded::{self, Believed, ReceivedFrom, ThrownAway};
+use super::forwarded::{self, Believed, ReceivedFrom};
 use super::inject::{InjectedToken, UnwritableToken};
 use super::looped::LoopMark;
 use super::served::ServedRoute;
+use super::thrown_away::ThrownAway;
 use crate::config::Forward;
 use palisade_core::domain::credential::{self, Carrier};
 use palisade_core::domain::identity::Identity;

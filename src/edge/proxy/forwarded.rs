@@ -12,9 +12,8 @@
 use std::borrow::Cow;
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderValue};
 use ipnet::IpNet;
 
 use super::fields::{self, FieldName, HeaderFields};
@@ -364,8 +363,8 @@ pub struct ReceivedFrom<'a> {
 const MAX_REQUEST_ID: usize = 128;
 
 /// The id that a believed proxy gave the request in its one `X-Request-Id`: up to [`MAX_REQUEST_ID`] letters, digits, `-`, `_`,
-/// `.` and `:`, which need no quotes in any log. Only for requests of believed proxies: whoever may choose the id may choose
-/// one that another request has.
+/// `.` and `:`, which need no quotes in any log. Only for requests of believed proxies: a client that may choose the id may
+/// choose one that another request has.
 #[must_use]
 pub fn request_id(fields: &HeaderMap) -> Option<&str> {
     let mut lines = fields.get_all(fields::X_REQUEST_ID.name()).iter();
@@ -386,8 +385,8 @@ struct Asked<'a> {
 }
 
 impl<'a> Asked<'a> {
-    /// Of what `from` says. A port beside the name of the host is the client's own word for it, so another one in a field
-    /// of its own is left out; and so is one that belongs to the other scheme: a port between two proxies.
+    /// Of what `from` says. A port beside the name of the host is the client's own word for it, so it comes before
+    /// one in a field of its own. A port that belongs to the other scheme is left out: it is one between two proxies.
     fn of(from: &ReceivedFrom<'a>, proto: &str) -> Asked<'a> {
         let told = from.relayed.and_then(|relayed| relayed.host.as_deref());
         let (host, relayed_port) = (told.unwrap_or(from.host), from.relayed.and_then(|relayed| relayed.port));
@@ -457,45 +456,6 @@ pub fn set(fields: &mut impl HeaderFields, from: ReceivedFrom<'_>) {
         && from.field == ClientAddress::XRealIp
     {
         put(fields, &fields::X_REAL_IP, &client.to_string());
-    }
-}
-
-/// Says once that forwarded fields are thrown away because no proxy is believed.
-#[derive(Debug, Default)]
-pub struct ThrownAway {
-    is_said: AtomicBool,
-}
-
-impl ThrownAway {
-    /// Whether a field of this name, in lower case, says where a request came from.
-    fn is_forwarded(name: &str) -> bool {
-        ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip"].contains(&name)
-    }
-
-    /// Looks at the names of fields that count for nothing. Returns whether it said so now: the first time only, so that no
-    /// client can fill the log.
-    pub fn look<'n>(
-        &self,
-        believed: &Believed,
-        peer: IpAddr,
-        mut names: impl Iterator<Item = &'n HeaderName>,
-    ) -> bool {
-        if !believed.proxies.is_empty() || self.is_said.load(Ordering::Relaxed) {
-            return false;
-        }
-        let Some(name) = names.find(|name| ThrownAway::is_forwarded(name.as_str())) else { return false };
-        if self.is_said.swap(true, Ordering::Relaxed) {
-            return false;
-        }
-        let peer = peer.to_canonical();
-        tracing::warn!(
-            %peer,
-            field = name.as_str(),
-            "a request came with a field in which a proxy says where it came from, and such fields are thrown away, because \
-             server.trusted_proxies is empty: if the peer is a proxy, name it there, or all its clients have its address in \
-             limits, networks and logs; if it is a client, nothing is wrong. This is said once until the next reload or start"
-        );
-        true
     }
 }
 
@@ -798,20 +758,6 @@ mod tests {
         }
         assert_eq!(request_id(&fields(&[("x-request-id", b"a"), ("x-request-id", b"a")])), None);
         assert_eq!(request_id(&fields(&[])), None);
-    }
-
-    #[test]
-    fn what_is_thrown_away_is_said_once() {
-        let peer: IpAddr = "9.9.9.9".parse().unwrap();
-        let (none, some) = (Believed::default(), believed(ClientAddress::XForwardedFor));
-        for name in ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip"] {
-            let (thrown, map) = (ThrownAway::default(), fields(&[("accept", b"*/*"), (name, b"x")]));
-            assert!(!thrown.look(&some, peer, map.keys()), "{name}");
-            assert!(thrown.look(&none, peer, map.keys()), "{name}");
-            assert!(!thrown.look(&none, peer, map.keys()), "{name}");
-        }
-        let map = fields(&[("accept", b"*/*"), ("x-request-id", b"x"), ("via", b"1.1 x")]);
-        assert!(!ThrownAway::default().look(&none, peer, map.keys()));
     }
 
     fn written(field: ClientAddress, peer: &str, lines: &[(&'static str, &[u8])]) -> Vec<String> {

@@ -42,6 +42,7 @@ pub mod served;
 pub mod service;
 pub mod socket;
 pub mod stage;
+pub mod thrown_away;
 pub mod tls;
 pub mod turns;
 pub mod upgrade;
