@@ -967,6 +967,8 @@ fn every_origin_is_lent_no_network() {
         ("auth = \"none\"\ncors = { origins = \"*\" }", (1, 0)),
         ("auth = \"optional\"\ncors = { origins = [\"*\"] }", (1, 0)),
         ("public = [\"/feed\"]\ncors = { origins = \"*\" }", (1, 0)),
+        ("authorization = \"app\"\nwithout_session = \"app\"\ncors = { origins = \"*\" }", (1, 0)),
+        ("authorization = \"app\"\ncors = { origins = \"*\" }", (0, 1)),
         ("cors = { origins = \"*\" }", (0, 1)),
         ("auth = \"none\"\ncors = { origins = \"https://app.test\" }", (0, 0)),
         ("auth = \"none\"", (0, 0)),

@@ -230,10 +230,12 @@ impl Route {
         self.methods.is_empty() || self.methods.iter().any(|taken| taken == method)
     }
 
-    /// Whether some of its requests pass without a sign-in: where it is for some networks, by the client's address alone.
+    /// Whether some of its requests pass without a sign-in, also those that the app is to judge: where it is for some networks,
+    /// by the client's address alone.
     #[must_use]
     pub fn lets_in_without_sign_in(&self) -> bool {
-        self.policy.auth != Auth::Required || !self.public.is_empty()
+        let policy = &self.policy;
+        policy.auth != Auth::Required || !self.public.is_empty() || policy.carriers.leaves_to_app()
     }
 
     /// How it takes a client of this believed address; `None`: it does not.
