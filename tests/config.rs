@@ -234,7 +234,8 @@ fn a_route_forgets_nothing() {
     assert!(api.policy.allow.encoded_slash && !api.policy.allow.empty_segment);
     assert_eq!(api.upstream.max_body, Some(10_000_000));
     assert_eq!(api.upstream.read_timeout, Duration::from_secs(300));
-    assert_eq!(api.forward.subject.as_deref(), Some("Remote-User"));
+    assert_eq!(api.forward.subject.as_deref(), Some("X-Person"));
+    assert_eq!(api.forward.issuer.as_deref(), Some("X-Person-Of"));
     assert_eq!(api.forward.session, None);
     assert_eq!(api.forward.assertion.as_deref(), Some("X-Auth-Assertion"));
     assert_eq!(api.forward.inject.as_deref(), Some("bank"));

@@ -63,7 +63,12 @@ async fn house() -> House {
             "carried",
             "token = { cookie = \"sess\", websocket_protocol = true, query = \"access_token\" }".to_owned(),
         ),
-        ("asserted", "headers = { subject = \"Remote-User\", assertion = \"X-Auth-Assertion\" }".to_owned()),
+        (
+            "asserted",
+            format!(
+                "issuers = [\"{A}\"]\nheaders = {{ subject = \"Remote-User\", assertion = \"X-Auth-Assertion\" }}"
+            ),
+        ),
         ("open", "auth = \"none\"".to_owned()),
     ] {
         extra += &crate::support::route(name, target, &more);

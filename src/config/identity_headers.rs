@@ -167,7 +167,16 @@ fn preset(headers: &Section<'_>, names: &mut Vec<String>) -> Vec<IdentityField> 
 /// What an entry of `claims` says.
 enum Entry {
     Off,
-    Sent { claim: Option<IdentitySource>, encoding: Option<TextEncoding> },
+    Sent(Said),
+}
+
+/// What an entry says of a field that is sent; `None`: it does not say.
+#[derive(Default)]
+struct Said {
+    claim: Option<IdentitySource>,
+    encoding: Option<TextEncoding>,
+    required: Option<bool>,
+    groups: Option<bool>,
 }
 
 /// `claims`: further fields, and what is other about those of the preset.
@@ -187,13 +196,17 @@ fn claims(headers: &Section<'_>, fields: &mut Vec<IdentityField>, names: &mut Ve
             }
         } else if names.contains(&folded) {
             item.bad_as::<()>(format!("{header:?}"), "each header name once, however it is spelled");
-        } else if let Some(Entry::Sent { claim: Some(source), encoding }) = entry {
+        } else if let Some(Entry::Sent(Said { claim: Some(source), encoding, required, groups })) = entry {
+            let is_list = matches!(source, IdentitySource::Claim(_));
+            if groups == Some(true) && !is_list {
+                item.bad::<()>("a claim that holds groups: this one is one text");
+            }
             fields.push(IdentityField {
                 header: header.to_owned(),
                 encoding: encoding.unwrap_or_default(),
-                is_list: matches!(source, IdentitySource::Claim(_)),
-                is_required: false,
-                is_groups: is_groups(&source),
+                is_list,
+                is_required: required.unwrap_or(false),
+                is_groups: is_list && groups.unwrap_or_else(|| is_groups(&source)),
                 source,
             });
         }
@@ -215,11 +228,13 @@ fn entry(item: &Item<'_>, is_of_preset: bool) -> Option<Entry> {
         };
     }
     if !item.is_table() {
-        return Some(Entry::Sent { claim: Some(claim(item)?), encoding: None });
+        return Some(Entry::Sent(Said { claim: Some(claim(item)?), ..Said::default() }));
     }
     let section = item.section()?;
     let encodings = [("percent", TextEncoding::Percent), ("utf-8", TextEncoding::Utf8)];
     let encoding = section.get("encoding").and_then(|item| item.choice(&encodings));
+    let flag = |name| section.get(name).map(|_| section.bool(name, false));
+    let (required, groups) = (flag("required"), flag("groups"));
     let named = match is_of_preset {
         true => section.get("claim"),
         false => section.required("claim", "the name of a claim such as \"groups\""),
@@ -228,7 +243,7 @@ fn entry(item: &Item<'_>, is_of_preset: bool) -> Option<Entry> {
     let source = named.as_ref().map(claim);
     section.close();
     let is_wrong = is_missing || matches!(source, Some(None));
-    (!is_wrong).then_some(Entry::Sent { claim: source.flatten(), encoding })
+    (!is_wrong).then_some(Entry::Sent(Said { claim: source.flatten(), encoding, required, groups }))
 }
 
 fn claim(item: &Item<'_>) -> Option<IdentitySource> {
@@ -242,11 +257,14 @@ fn claim(item: &Item<'_>) -> Option<IdentitySource> {
     })
 }
 
-/// Changes a field of the preset as its entry says.
+/// Changes a field of the preset as its entry says. The first one is what the app knows its people by.
 fn change(fields: &mut Vec<IdentityField>, at: usize, entry: Entry, item: &Item<'_>) {
     let field = &mut fields[at];
     match entry {
-        Entry::Off | Entry::Sent { claim: Some(_), .. } if field.is_required => {
+        Entry::Sent(Said { claim: None, encoding, required: None | Some(true), groups: None }) if at == 0 => {
+            field.encoding = encoding.unwrap_or(field.encoding);
+        }
+        Entry::Off | Entry::Sent(_) if at == 0 => {
             let want =
                 "an encoding alone, such as { encoding = \"utf-8\" }: `user` says what is in this header";
             item.bad::<()>(want);
@@ -254,10 +272,12 @@ fn change(fields: &mut Vec<IdentityField>, at: usize, entry: Entry, item: &Item<
         Entry::Off => {
             fields.remove(at);
         }
-        Entry::Sent { claim, encoding } => {
+        Entry::Sent(Said { claim, encoding, required, groups }) => {
             field.encoding = encoding.unwrap_or(field.encoding);
             field.source = claim.unwrap_or_else(|| field.source.clone());
-            field.is_groups = is_groups(&field.source);
+            field.is_required = required.unwrap_or(false);
+            // The list of the preset is for groups, whatever claim has them.
+            field.is_groups = groups.unwrap_or(field.is_list || is_groups(&field.source));
             if field.is_groups && !field.is_list {
                 item.bad::<()>(
                     "a claim of one text: groups are a list, for Remote-Groups or a header of its own",

@@ -142,7 +142,7 @@ pub(super) fn require(section: Section<'_>) -> Require {
 const CLAIM_PATH: &str = "a claim such as \"groups\", \"realm_access.roles\" or [\"app.name\", \"roles\"]: up to 8 names, \
                           none empty";
 
-/// Where a claim lies: one text, or a list of the names that lead to it.
+/// A claim path: one text, or a list of the names that lead to the claim.
 pub(super) fn claim_path(item: &Item<'_>) -> Option<ClaimPath> {
     let path = if item.raw().is_some() {
         item.read(CLAIM_PATH, |text| ClaimPath::parse(text).ok())?

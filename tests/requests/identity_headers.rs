@@ -14,7 +14,7 @@ const ISSUER: &str = "https://a.test";
 const PASSWORD: &str = "Correct horse 42";
 
 /// Who each route says that the caller is.
-const ROUTES: [(&str, &str); 7] = [
+const ROUTES: [(&str, &str); 8] = [
     ("named", "headers = { preset = \"remote-user\", user = \"username\" }"),
     ("mailed", "headers = { preset = \"remote-user\", user = \"email\", email = false }"),
     ("numbered", "headers = { preset = \"remote-user\", user = \"subject\", subject = false }"),
@@ -30,6 +30,13 @@ const ROUTES: [(&str, &str); 7] = [
          \"X-Groups\" = \"groups\", \"X-Team\" = { claim = \"team\", encoding = \"utf-8\" }, \"X-Team-Percent\" = \"team\" } }",
     ),
     ("plain", "headers = { subject = \"X-User\" }"),
+    (
+        "nested",
+        "require = { claims = { \"realm_access.roles\" = [\"app\"] } }\nheaders = { groups_only = [\"a\", \"b\"], claims = { \
+         \"X-WEBAUTH-USER\" = { claim = \"preferred_username\", required = true }, \"X-Mail\" = \"upn\", \
+         \"X-Name\" = [\"profile\", \"name.full\"], \"X-Url\" = \"https://example.com/groups\", \
+         \"X-Groups\" = { claim = \"resource_access.app.roles\", groups = true, required = true } } }",
+    ),
 ];
 
 struct World {
@@ -132,6 +139,62 @@ async fn the_app_is_told_of_a_person_by_the_names_that_it_knows() {
     assert_eq!(field(&seen, "x-team"), Some("\u{e9}quipe%7C1|7"), "{seen}");
     assert_eq!(field(&seen, "x-team-percent"), Some("%C3%A9quipe%7C1|7"), "{seen}");
     assert!(!seen.contains("root"), "{seen}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn any_claim_goes_into_any_header_wherever_it_lies_and_no_other_claim_passes_for_it() {
+    let world = World::start().await;
+    let claims = |change: Value| {
+        let mut claims = json!({
+            "preferred_username": "ann", "upn": "ann@corp.test", "profile": {"name.full": "Ann Lee"},
+            "https://example.com/groups": ["x", "y"], "realm_access": {"roles": ["app", "other"]},
+            "resource_access": {"app": {"roles": ["a", "c", "b"]}},
+        });
+        merge(&mut claims, &change);
+        claims
+    };
+    let (answer, seen) = world.get("/nested", claims(json!({})), SPOOFED).await;
+    assert_eq!(status(&answer), 200, "{answer}");
+    let seen = seen.unwrap();
+    for (name, value) in [
+        ("x-webauth-user", "ann"),
+        ("x-mail", "ann@corp.test"),
+        ("x-name", "Ann Lee"),
+        ("x-url", "x,y"),
+        ("x-groups", "a,b"),
+    ] {
+        assert_eq!(field(&seen, name), Some(value), "{name}: {seen}");
+    }
+    assert!(!seen.contains("root"), "{seen}");
+    // Objects are merged by their members, so what must go is replaced as a whole.
+    let only = |name: &str, value: Value| {
+        let mut claims = claims(json!({}));
+        claims[name] = value;
+        claims
+    };
+    for (claims, code) in [
+        (only("realm_access", json!({"roles": ["other"]})), "claim_not_accepted"),
+        (only("realm_access", json!({"roles": null})), "claim_not_accepted"),
+        (only("realm_access", json!(null)), "claim_not_accepted"),
+        (only("realm_access", json!([{"roles": ["app"]}])), "claim_not_accepted"),
+        (only("realm_access", json!({"Roles": ["app"]})), "claim_not_accepted"),
+        (only("realm_access", json!({"roles": {"app": true}})), "claim_not_accepted"),
+        (only("realm_access", json!("roles")), "claim_not_accepted"),
+        (only("preferred_username", json!(null)), "username_missing"),
+        (only("resource_access", json!({"app": {"roles": []}})), "identity_missing"),
+        // None of the groups that the route sends.
+        (only("resource_access", json!({"app": {"roles": ["c"]}})), "identity_missing"),
+        (only("resource_access", json!({"app": [{"roles": ["a"]}]})), "identity_missing"),
+        (only("resource_access", json!({"app": {"roles": [["a"]]}})), "identity_unsendable"),
+    ] {
+        // The dotted names as claims of their own say nothing, here as elsewhere.
+        let mut claims = claims;
+        claims["realm_access.roles"] = json!(["app"]);
+        claims["resource_access.app.roles"] = json!(["a"]);
+        let (answer, seen) = world.get("/nested", claims.clone(), "").await;
+        assert_eq!((status(&answer), seen), (403, None), "{claims}: {answer}");
+        assert!(body_of(&answer).contains(&format!("\"{code}\"")), "{code}, {claims}: {answer}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -378,7 +378,7 @@ fn check_names_each_route_that_sends_an_address_no_longer() {
         + &route("silent", "headers = { email = false }")
         + &route("open", "auth = \"none\"")
         + &route("required", "require = { email_verified = true }")
-        + &route("named", "headers = { email = \"Remote-Email\" }");
+        + &route("named", &format!("issuers = [\"{B}\"]\nheaders = {{ email = \"Remote-Email\" }}"));
     let check = |email: &str| {
         let text = format!("public_url = \"http://localhost:8080\"\n{}{routes}", issuers(email));
         std::fs::write(&file, text).unwrap();

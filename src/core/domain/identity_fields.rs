@@ -52,7 +52,7 @@ pub struct IdentityField {
     pub encoding: TextEncoding,
     /// Whether it holds a list of values; else it is one text, in which the separator means nothing.
     pub is_list: bool,
-    /// Whether a caller without it is refused: the app knows its users by it.
+    /// Whether a caller without it is refused: the app knows its users by it, or cannot do without.
     pub is_required: bool,
     /// Whether what it holds are groups, of which the route may send some only.
     pub is_groups: bool,
@@ -81,6 +81,12 @@ pub enum IdentityFault {
         "The app behind this path knows people by their verified e-mail addresses, and this account has none."
     )]
     NoEmail,
+    /// The route asks for a claim that the caller lacks.
+    #[error("The app behind this path needs {what:?} of each person, and this account has none.")]
+    Missing {
+        /// The claim.
+        what: String,
+    },
     /// A field would be longer than [`MAX_LINE`].
     #[error(
         "{what:?} of this account is too long for a header field ({MAX_LINE} bytes), and none of it is left out."
@@ -107,6 +113,7 @@ impl IdentityFault {
         match self {
             IdentityFault::NoUsername => "username_missing",
             IdentityFault::NoEmail => "email_unverified",
+            IdentityFault::Missing { .. } => "identity_missing",
             IdentityFault::TooLong { .. } => "identity_too_long",
             IdentityFault::Unsendable { .. } => "identity_unsendable",
         }
@@ -160,8 +167,9 @@ impl IdentityFields {
         if length == 0 && field.is_required {
             return Err(match field.source {
                 IdentitySource::Email => IdentityFault::NoEmail,
-                IdentitySource::Username | IdentitySource::Subject | IdentitySource::Claim(_) => {
-                    IdentityFault::NoUsername
+                IdentitySource::Username => IdentityFault::NoUsername,
+                IdentitySource::Subject | IdentitySource::Claim(_) => {
+                    IdentityFault::Missing { what: field.source.claim() }
                 }
             });
         }

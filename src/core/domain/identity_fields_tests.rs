@@ -256,6 +256,22 @@ fn a_person_without_what_the_app_knows_people_by_is_refused_and_sent_under_nothi
 }
 
 #[test]
+fn a_claim_that_the_route_requires_is_there_or_the_caller_is_refused() {
+    let required = || IdentityField { is_required: true, ..claim() };
+    assert_eq!(said(required(), json!("x")), Ok(Some("x".into())));
+    for value in [json!(null), json!(""), json!([])] {
+        assert_eq!(
+            said(required(), value.clone()),
+            Err(IdentityFault::Missing { what: "c".into() }),
+            "{value}"
+        );
+    }
+    let groups = IdentityField { is_groups: true, ..required() };
+    let none_sent = said_with(b',', Some(&["staff"]), groups, json!({"c": ["other"]}));
+    assert_eq!(none_sent, Err(IdentityFault::Missing { what: "c".into() }));
+}
+
+#[test]
 fn an_address_that_is_not_verified_is_sent_in_no_field() {
     let unverified = json!({"email": "ann@a.test"});
     assert_eq!(said_with(b',', None, field(IdentitySource::Email), unverified), Ok(None));
@@ -275,6 +291,7 @@ fn every_fault_says_which_claim_it_is_about() {
         (IdentityFault::NoEmail, "verified e-mail address"),
         (IdentityFault::TooLong { what: "groups".into() }, "\"groups\""),
         (IdentityFault::Unsendable { what: "roles".into() }, "\"roles\""),
+        (IdentityFault::Missing { what: "team".into() }, "\"team\""),
     ] {
         assert!(fault.to_string().contains(word), "{fault}");
     }

@@ -333,6 +333,39 @@ pub fn never_passes(name: &str) -> Option<&'static str> {
     }
 }
 
+/// Whether apps take what stands in a field of this name for the user that a request is from: of the fields that no client
+/// may send those whose names end so, and the names that apps choose for themselves.
+#[must_use]
+pub fn names_a_user(name: &str) -> bool {
+    const CHOSEN: [&str; 7] =
+        ["x-email", "x-login", "x-user", "x-user-email", "x-user-id", "x-user-name", "x-username"];
+    const ENDS: [&str; 17] = [
+        "account",
+        "credential-identifier",
+        "custom-id",
+        "dn",
+        "email",
+        "login",
+        "mail",
+        "principal",
+        "principal-name",
+        "sub",
+        "subject",
+        "uid",
+        "universalid",
+        "user",
+        "user-id",
+        "userid",
+        "username",
+    ];
+    let folded = name.to_ascii_lowercase();
+    let folded = fold(&folded);
+    let ends = |end: &&str| folded.strip_suffix(*end).is_some_and(|start| start.ends_with('-'));
+    CHOSEN.contains(&&*folded)
+        || folded == "smuser"
+        || !ORIGIN.contains(&&*folded) && Reserved::default().takes(&folded) && ENDS.iter().any(ends)
+}
+
 /// Lower case, with `-` for whatever is neither letter nor digit: CGI-like servers read `_` and `-` as
 /// one, PHP `.` as well, and some make one of every other character too.
 #[must_use]
@@ -440,6 +473,57 @@ mod tests {
             looked_at,
             ["connection", "content-length", "if-none-match", "x-csrf-token", "x-requested-with"]
         );
+    }
+
+    #[test]
+    fn fields_that_apps_take_for_a_user_are_known_in_every_spelling() {
+        for name in [
+            "Remote-User",
+            "REMOTE_USER",
+            "remote.email",
+            "X-Remote-User",
+            "X-WEBAUTH-USER",
+            "X-WebAuth-Email",
+            "X-Forwarded-User",
+            "X-Forwarded-Preferred-Username",
+            "X-Forwarded-Email",
+            "X-Auth-User",
+            "X-Auth-Username",
+            "X-Auth-Request-User",
+            "X-Auth-Request-Email",
+            "X-Authentik-Uid",
+            "X-Authenticated-UserId",
+            "Tailscale-User-Login",
+            "Cf-Access-Authenticated-User-Email",
+            "X-Goog-Authenticated-User-ID",
+            "X-MS-Client-Principal-Name",
+            "OIDC-Claim-Sub",
+            "Impersonate-User",
+            "X-SSO-User",
+            "SmUser",
+            "SM_UNIVERSALID",
+            "X-Consumer-Custom-Id",
+            "X-Client-S-DN",
+            "X-User",
+            "x_user_id",
+        ] {
+            assert!(names_a_user(name), "{name}");
+        }
+        for name in [
+            "Remote-Name",
+            "Remote-Groups",
+            "X-WEBAUTH-NAME",
+            "X-Auth-Department",
+            "X-Manager-Email",
+            "X-Department",
+            "X-Request-Id",
+            "X-Auth-Tenant-Id",
+            "X-Superuser",
+            "X-Display-Name",
+            "User-Agent",
+        ] {
+            assert!(!names_a_user(name), "{name}");
+        }
     }
 
     #[test]

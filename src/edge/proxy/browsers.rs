@@ -315,7 +315,7 @@ fn lacks(code: &str) -> Option<&'static str> {
     match code {
         "username_missing" => Some("username"),
         "email_unverified" => Some("email"),
-        "identity_too_long" | "identity_unsendable" => Some("form"),
+        "identity_missing" | "identity_too_long" | "identity_unsendable" => Some("form"),
         _ => None,
     }
 }
