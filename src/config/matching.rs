@@ -265,6 +265,19 @@ pub(super) fn refuse_undecided(doc: &Document<'_>, routes: &[Matched]) {
     for overlap in overlap::undecided(&views) {
         undecided(doc, routes, &overlap);
     }
+    for (host, crowd) in overlap::crowded(&views) {
+        let names: Vec<String> = crowd.iter().map(|index| format!("{:?}", routes[*index].label)).collect();
+        // The last one, since the one that was added is at fault as a rule.
+        let Some(route) = crowd.last().map(|index| &routes[*index]) else { continue };
+        let place = route.at_public.iter().flatten().next().unwrap_or(&route.whole);
+        let found = format!(
+            "entries of public on {host} (of {}) that meet in more than {} paths",
+            names.join(", "),
+            overlap::MOST_MEETS
+        );
+        let want = "fewer entries with '*' that overlap, or narrower ones";
+        doc.fault(place.at, &place.key, found, want);
+    }
     for (index, route) in routes.iter().enumerate() {
         for (entry, place) in route.at_public.iter().enumerate() {
             let Some(place) = place else { continue };

@@ -1,10 +1,9 @@
-//! Path confusion: the path patterns of a host as all servers together may read them, and under which of them some server
-//! may see a path.
+//! Path confusion: finds the path patterns of a host under which some server may see a path.
 //!
-//! Each pattern is decoded and case-folded as paths are ([`super::reading`]). What a server drops or takes for a delimiter
-//! is followed in every way, so that each pattern is found under which some server may see the path. That a server sees no
-//! further name than those that it has read so far is always possible; that the path ends there, so that an exact pattern
-//! takes it, is possible where all that follows may vanish: a slash at the end, a parameter, what follows `#` or `?`.
+//! Patterns are decoded and case-folded as paths are ([`super::reading`]). Servers differ in what they drop from a path and in
+//! what they take for a delimiter. The search follows every combination of these, so it finds each pattern under which some
+//! server may see the path. A prefix pattern is found where the names read so far are its names. An exact pattern is found
+//! only where the path may end there: where all that follows is a slash, a parameter, or begins with `#` or `?`.
 
 use std::collections::{HashMap, HashSet};
 
@@ -61,7 +60,7 @@ pub(super) struct FoldedPatterns {
     nodes: Vec<Node>,
 }
 
-/// Below which part of a path every server looks: as many whole segments at its beginning as have one reading.
+/// The beginning of a path that every server reads in one way: as many whole segments as have one reading.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Certain {
     /// How many segments of the pattern these are.
@@ -110,8 +109,8 @@ impl FoldedPatterns {
     }
 
     /// The owners of every pattern under which some server may see the path, besides those of prefixes that end above
-    /// `certain`, which is the beginning of the path.
-    pub(super) fn seen(&self, reading: &PathReading, certain: &Certain) -> Vec<usize> {
+    /// `certain`, which is the beginning of the path. `None`: there are too many readings to look at each ([`MOST_STEPS`]).
+    pub(super) fn seen(&self, reading: &PathReading, certain: &Certain) -> Option<Vec<usize>> {
         let mut starts = vec![0];
         for name in &certain.names {
             starts = starts.iter().flat_map(|node| self.after_name(*node, name, reading)).collect();
@@ -126,6 +125,7 @@ impl FoldedPatterns {
             owners: Vec::new(),
             ended: HashSet::new(),
             reached: HashSet::new(),
+            left: MOST_STEPS,
         };
         for start in starts {
             match certain.at {
@@ -134,7 +134,7 @@ impl FoldedPatterns {
             }
         }
         search.run();
-        search.owners
+        (search.left > 0).then_some(search.owners)
     }
 
     /// The nodes behind `node` for one whole name.
@@ -237,6 +237,10 @@ pub(super) fn certain(pattern: &PathPattern, reading: &PathReading) -> Certain {
     certain
 }
 
+/// How many steps the search for readings of one path takes at the most: some milliseconds of work. Paths that people and
+/// programs use take some hundreds; more come of a path made of delimiters under many patterns with stars.
+const MOST_STEPS: usize = 200_000;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Step {
     /// A segment begins here.
@@ -245,7 +249,7 @@ enum Step {
     Parameter,
 }
 
-/// Follows every choice; each state is looked at once, so the work is bounded by their number.
+/// Follows every choice. Each state is looked at once, and the number of steps is bounded.
 struct Search<'s> {
     patterns: &'s FoldedPatterns,
     reading: &'s PathReading,
@@ -258,6 +262,8 @@ struct Search<'s> {
     owners: Vec<usize>,
     reached: HashSet<usize>,
     ended: HashSet<usize>,
+    /// How many steps it may still take.
+    left: usize,
 }
 
 impl Search<'_> {
@@ -285,12 +291,19 @@ impl Search<'_> {
     }
 
     fn run(&mut self) {
-        while let Some((node, step, at)) = self.waiting.pop() {
+        while self.left > 0
+            && let Some((node, step, at)) = self.waiting.pop()
+        {
+            self.step();
             match step {
                 Step::Segment => self.segment(node, at),
                 Step::Parameter => self.parameter(node, at),
             }
         }
+    }
+
+    fn step(&mut self) {
+        self.left = self.left.saturating_sub(1);
     }
 
     /// A segment that begins at `at`. That no pattern goes on with its name is possible in any case.
@@ -325,6 +338,7 @@ impl Search<'_> {
     fn literals(&mut self, literals: &[(Vec<char>, usize)], at: usize) {
         let reading = self.reading;
         for Boundary { at: end, trimmed, .. } in reading.boundaries_from(at) {
+            self.step();
             let name = self.letters[at..(*trimmed).max(at)].iter().map(|letter| letter.char);
             let found = literals.binary_search_by(|(other, _)| other.iter().copied().cmp(name.clone()));
             if let Ok(found) = found {
@@ -349,6 +363,7 @@ impl Search<'_> {
             return;
         }
         for Boundary { at: end, trimmed, .. } in reading.boundaries_from(at) {
+            self.step();
             if offered.is_some_and(|offered| *trimmed >= offered + least) {
                 break;
             }
@@ -387,6 +402,7 @@ impl Search<'_> {
         let reading = self.reading;
         self.end(node);
         for Boundary { at: end, .. } in reading.boundaries_from(at) {
+            self.step();
             let Some(letter) = self.letters.get(*end).filter(|letter| letter.is_separator()) else {
                 continue;
             };

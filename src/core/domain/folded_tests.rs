@@ -15,7 +15,7 @@ fn seen(path: &str, from: &str, known: &[&str]) -> Vec<String> {
     let reading = PathReading::of(path).unwrap();
     let certain = certain(&pattern(from), &reading);
     let mut seen: Vec<String> =
-        patterns.seen(&reading, &certain).into_iter().map(|index| known[index].to_owned()).collect();
+        patterns.seen(&reading, &certain).unwrap().into_iter().map(|index| known[index].to_owned()).collect();
     seen.sort();
     seen
 }
@@ -103,4 +103,21 @@ fn a_wildcard_takes_what_any_server_takes_for_a_segment() {
 fn a_pattern_that_may_be_the_host_of_a_reference_is_read_as_one() {
     let known = ["/", "/%2Fhost", "/admin"];
     assert_eq!(seen("/%2Fhost/admin", "/%2Fhost", &known), ["/", "/%2Fhost", "/admin"]);
+}
+
+#[test]
+fn a_path_with_too_many_readings_is_not_read_to_the_end() {
+    let mut patterns = FoldedPatterns::new();
+    // Each segment either way, so that a name leads to two nodes at each depth.
+    for index in 0..256 {
+        let segments = (0..8).map(|bit| if index >> bit & 1 == 0 { "/*" } else { "/a*" });
+        patterns.insert(&pattern(&segments.collect::<String>()), index);
+    }
+    let seen = |names: usize| {
+        // To a server that resolves references any of the names may be the host's.
+        let reading = PathReading::of(&format!("//{}", "a/".repeat(names))).unwrap();
+        patterns.seen(&reading, &certain(&PathPattern::root(), &reading))
+    };
+    assert_eq!(seen(20).map(|owners| owners.len()), Some(256));
+    assert_eq!(seen(2000), None);
 }

@@ -321,6 +321,62 @@ fn common_method(one: &Match<'_>, two: &Match<'_>) -> String {
     both.or(two.methods.first()).or(one.methods.first()).map_or("GET", String::as_str).to_owned()
 }
 
+/// The most paths that `public` entries of one host may have in common, with each other and with what routes match. Only
+/// entries with a star that overlap have such paths, and of many of them each subset may have one.
+pub const MOST_MEETS: usize = 1000;
+
+/// The paths of one host at which something is public: each of `open`, and the path in which one of them and another one, or
+/// one of `matched`, meet. Paths that are in `matched` are left out. `None`: they would be more than [`MOST_MEETS`] beside
+/// those of `open`.
+#[must_use]
+pub fn public_paths<'a>(
+    open: impl IntoIterator<Item = &'a PathPattern>,
+    matched: &[&PathPattern],
+) -> Option<Vec<PathPattern>> {
+    let mut known: HashSet<PathPattern> = matched.iter().map(|path| (*path).clone()).collect();
+    let mut found: Vec<PathPattern> = Vec::new();
+    let mut waiting: Vec<PathPattern> = Vec::new();
+    for path in open {
+        if known.insert(path.clone()) {
+            waiting.push(path.clone());
+        }
+    }
+    let most = waiting.len() + MOST_MEETS;
+    while let Some(path) = waiting.pop() {
+        let meets = matched.iter().copied().chain(&found).filter_map(|other| {
+            (path.relation(other) == Relation::Overlapping).then(|| path.meet(other)).flatten()
+        });
+        for meet in meets.collect::<Vec<_>>() {
+            if known.insert(meet.clone()) {
+                waiting.push(meet);
+            }
+        }
+        found.push(path);
+        if found.len() + waiting.len() > most {
+            return None;
+        }
+    }
+    Some(found)
+}
+
+/// The hosts whose public paths meet at too many others ([`public_paths`]), each with the indices of the rules that have
+/// public paths there.
+#[must_use]
+pub fn crowded<'a>(matches: &[Match<'a>]) -> Vec<(&'a HostPattern, Vec<usize>)> {
+    let mut seen: HashSet<&HostPattern> = HashSet::new();
+    let mut crowded = Vec::new();
+    for host in matches.iter().flat_map(|own| own.hosts).filter(|host| seen.insert(host)) {
+        let here = || matches.iter().enumerate().filter(|(_, own)| own.hosts.contains(host));
+        let matched: Vec<&PathPattern> = here().flat_map(|(_, own)| own.paths).collect();
+        let open = here().flat_map(|(_, own)| own.public).map(|public| &public.path);
+        if public_paths(open, &matched).is_none() {
+            crowded
+                .push((host, here().filter(|(_, own)| !own.public.is_empty()).map(|(at, _)| at).collect()));
+        }
+    }
+    crowded
+}
+
 /// What is wrong with an entry of `public`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PublicFault {

@@ -268,3 +268,49 @@ fn a_thousand_rules_are_no_matter() {
     let rules: Vec<Written> = (0..1000).map(|index| Written::at(&[&format!("/*/{index}")])).collect();
     assert_eq!(faults(&rules), []);
 }
+
+/// Entries of `length` segments, each with a name at a place of its own and stars elsewhere: each subset of them meets.
+fn crossing(length: usize) -> Vec<PathPattern> {
+    let entry = |named: usize| {
+        let segments = (0..length).map(|at| if at == named { "/x" } else { "/*" });
+        PathPattern::parse(&segments.collect::<String>()).unwrap()
+    };
+    (0..length).map(entry).collect()
+}
+
+#[test]
+fn public_paths_meet_once_each_and_not_without_bound() {
+    let paths = crossing(9);
+    let found = public_paths(&paths, &[]).unwrap();
+    assert_eq!(found.len(), 511, "each subset but the empty one");
+    assert_eq!(found.iter().collect::<HashSet<_>>().len(), 511);
+    for one in &found {
+        for other in &found {
+            let meet = one.meet(other).unwrap();
+            assert!(found.contains(&meet), "{one} and {other} meet in {meet}");
+        }
+    }
+    assert_eq!(public_paths(&crossing(11), &[]), None);
+    // Where there is nothing to meet there is no bound.
+    let plain: Vec<PathPattern> =
+        (0..3000).map(|index| PathPattern::parse(&format!("/a{index}")).unwrap()).collect();
+    assert_eq!(public_paths(&plain, &[]).unwrap().len(), 3000);
+    // What routes match has rules of its own.
+    let matched = PathPattern::parse("/*/b").unwrap();
+    let open = [PathPattern::parse("/a/*").unwrap(), matched.clone()];
+    let texts = |paths: Vec<PathPattern>| paths.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(texts(public_paths(&open, &[&matched]).unwrap()), ["/a/*", "/a/b"]);
+}
+
+#[test]
+fn a_crowd_of_public_paths_is_found_by_its_host() {
+    let mut rule = Written::at(&["/"]);
+    rule.public =
+        crossing(11).into_iter().map(|path| Public { methods: vec!["GET".to_owned()], path }).collect();
+    let rules = [Written::at(&["/b"]), rule];
+    let found = crowded(&views(&rules));
+    assert_eq!(
+        found.iter().map(|(host, rules)| (host.to_string(), rules.clone())).collect::<Vec<_>>(),
+        [("*".to_owned(), vec![1])]
+    );
+}

@@ -1,8 +1,8 @@
 //! The table of routes: which rule decides about a request.
 //!
-//! A place is a host pattern with a path pattern, and has one or more rules. The most specific host decides that has a
-//! place for the path, there the narrowest place, and in it the client's network before the method. A wider place is no
-//! fallback for what a narrower one refuses.
+//! A place is one path pattern of one host pattern, with the rules that routes have there. Of the hosts that have a place for
+//! the path, the most specific one decides. There the narrowest place decides, and in it first the client's network and then
+//! the method. When the narrowest place refuses a request, no wider place is asked.
 
 mod misread;
 
@@ -12,16 +12,13 @@ use std::sync::Arc;
 
 use super::destination;
 use super::folded::{self, FoldedPatterns, Name};
+use super::overlap::public_paths;
 use super::pattern::{HostPattern, PathPattern, Relation};
 use super::reading::PathReading;
 use super::request::{Malformed, Path, Request};
 use super::route::{NetworkMatch, Route};
 use super::trie::Trie;
 use super::verdict::Refusal;
-
-/// The most places of one host pattern that are there for what is public. Only wildcards that overlap make more of them than
-/// the file has entries.
-const MAX_OPEN_PLACES: usize = 10_000;
 
 /// What decides about a request.
 #[derive(Debug)]
@@ -44,10 +41,11 @@ struct Rule {
 
 #[derive(Debug)]
 struct Place {
-    host: HostPattern,
     path: PathPattern,
     /// Its path as servers read it.
     names: Vec<Name>,
+    /// Whether every server reads its path alike, but for its case.
+    is_plain: bool,
     /// Those that name methods first.
     rules: Vec<Rule>,
 }
@@ -67,6 +65,8 @@ struct HostPlaces {
     /// Whether all their patterns are plain: then a plain path is read by every server alike, but for a slash at its end.
     is_plain: bool,
     has_exact: bool,
+    /// The entries that take requests here, each once, the most specific first.
+    entries: Vec<usize>,
 }
 
 /// All routes. An entry is a [`Route`], or holds one beside what its owner needs to serve it.
@@ -137,6 +137,13 @@ impl<R: AsRef<Route>> Table<R> {
         for index in places.iter().rev() {
             trie.insert(&self.places[*index].path, *index);
         }
+        let all = [own].into_iter().chain(wider.iter().copied()).flat_map(|host| ranges[host].clone());
+        let mut entries: Vec<usize> = Vec::new();
+        for rule in all.flat_map(|index| &self.places[index].rules) {
+            if !entries.contains(&rule.entry) {
+                entries.push(rule.entry);
+            }
+        }
         let mut kept = Vec::new();
         for host in wider {
             let is_hidden = |index: &usize| {
@@ -153,12 +160,9 @@ impl<R: AsRef<Route>> Table<R> {
         for index in &places {
             folded.insert(&self.places[*index].path, *index);
         }
-        let is_plain = places.iter().all(|index| {
-            let path = self.places[*index].path.as_str();
-            Path::parse(path.strip_prefix('=').unwrap_or(path).as_bytes()).is_ok_and(|path| path.is_plain())
-        });
+        let is_plain = places.iter().all(|index| self.places[*index].is_plain);
         let has_exact = places.iter().any(|index| self.places[*index].path.is_exact());
-        HostPlaces { trie, wider: kept, places, folded, is_plain, has_exact }
+        HostPlaces { trie, wider: kept, places, folded, is_plain, has_exact, entries }
     }
 
     /// The entries in the order of the file.
@@ -167,16 +171,9 @@ impl<R: AsRef<Route>> Table<R> {
     }
 
     /// The entries that take requests for `host`, most specific first.
-    pub fn of_host<'a>(&'a self, host: &'a str) -> impl Iterator<Item = &'a Arc<R>> {
-        let places = self.places.iter().filter(move |place| place.host.takes(host));
-        let mut seen: Vec<usize> = Vec::new();
-        let mut is_first = move |entry: usize| {
-            let is_first = !seen.contains(&entry);
-            seen.push(entry);
-            is_first
-        };
-        let entries = places.flat_map(|place| &place.rules).map(|rule| rule.entry);
-        entries.filter(move |entry| is_first(*entry)).map(|index| &self.entries[index])
+    pub fn of_host(&self, host: &str) -> impl Iterator<Item = &Arc<R>> {
+        let entries = self.host(host).into_iter().flat_map(|places| &places.entries);
+        entries.map(|index| &self.entries[*index])
     }
 
     /// The entry that a path, in normal form, belongs to, whatever methods and clients it takes.
@@ -377,7 +374,8 @@ impl<R: AsRef<Route>> Table<R> {
         // Without it, some server may see a path that no route serves.
         let Some(floor) = floor else { return Ok(false) };
         let agrees = |other: &Place| self.agrees_in_any_case(other, rule, request);
-        let seen = host.folded.seen(&reading, &certain);
+        // With too many readings to look at, some server may read the path in another way.
+        let Some(seen) = host.folded.seen(&reading, &certain) else { return Ok(false) };
         let mut others = seen.iter().map(|index| &self.places[*index]);
         Ok(agrees(floor)
             && others.all(|other| floor.path.relation(&other.path) == Relation::Narrower || agrees(other)))
@@ -420,8 +418,11 @@ impl Rule {
 }
 
 impl Place {
-    fn new(host: &HostPattern, path: &PathPattern, rules: Vec<Rule>) -> Place {
-        Place { host: host.clone(), path: path.clone(), names: folded::names(path), rules }
+    fn new(path: &PathPattern, rules: Vec<Rule>) -> Place {
+        let text = path.as_str();
+        let is_plain =
+            Path::parse(text.strip_prefix('=').unwrap_or(text).as_bytes()).is_ok_and(|path| path.is_plain());
+        Place { path: path.clone(), names: folded::names(path), is_plain, rules }
     }
 }
 
@@ -437,26 +438,23 @@ fn places_of(host: &HostPattern, routes: &[&Route]) -> Vec<Place> {
             let rule = Rule::new(index, route);
             match places.iter_mut().find(|place| place.path == *path) {
                 Some(place) => place.rules.push(rule),
-                None => places.push(Place::new(host, path, vec![rule])),
+                None => places.push(Place::new(path, vec![rule])),
             }
         }
     }
     places.sort_by_cached_key(|place| place.path.rank());
-    let mut waiting: Vec<PathPattern> =
-        of_host().flat_map(|(_, route)| route.public.iter().map(|public| public.path.clone())).collect();
-    let matched = places.len();
-    while let Some(path) = waiting.pop() {
-        let around = places[..matched].iter().find(|place| place.path.holds(&path));
-        let Some(rules) = around.map(|place| place.rules.clone()) else { continue };
-        // Beyond the bound nothing more is opened.
-        if places.len() - matched >= MAX_OPEN_PLACES || places.iter().any(|place| place.path == path) {
-            continue;
-        }
-        // Where it overlaps another place, both say what holds.
-        let overlapping = places.iter().filter(|place| place.path.relation(&path) == Relation::Overlapping);
-        waiting.extend(overlapping.filter_map(|place| place.path.meet(&path)));
-        places.push(Place::new(host, &path, rules));
-    }
+    let matched: Vec<&PathPattern> = places.iter().map(|place| &place.path).collect();
+    let open = of_host().flat_map(|(_, route)| &route.public).map(|public| &public.path);
+    // Configuration refuses too many of them; if they came here all the same, nothing would be open.
+    let open: Vec<Place> = public_paths(open, &matched)
+        .unwrap_or_default()
+        .iter()
+        .filter_map(|path| {
+            let around = places.iter().find(|place| place.path.holds(path))?;
+            Some(Place::new(path, around.rules.clone()))
+        })
+        .collect();
+    places.extend(open);
     for place in &mut places {
         for rule in &mut place.rules {
             let open = routes[rule.entry].public.iter().filter(|public| public.path.holds(&place.path));

@@ -9,7 +9,8 @@ use crate::domain::route::Route;
 
 impl<R: AsRef<Route>> Table<R> {
     /// The paths of rules that some server may see in the path of `request` besides the one that it belongs to, and that
-    /// admit something else, in the order of the table. Empty where the path has no such reading, or no rule takes it.
+    /// admit something else, in the order of the table. Empty where the path has no such reading or
+    /// too many of them, or no rule takes it.
     #[must_use]
     pub fn misread(&self, request: &Request<'_>) -> Vec<&PathPattern> {
         let path = request.path.as_str();
@@ -17,7 +18,7 @@ impl<R: AsRef<Route>> Table<R> {
         let Some(own) = self.look(host, |trie| trie.find(path)) else { return Vec::new() };
         let Ok(rule) = self.rule(own, request.method, request.client) else { return Vec::new() };
         let Ok(reading) = PathReading::of(path) else { return Vec::new() };
-        let mut seen = host.folded.seen(&reading, &folded::certain(&own.path, &reading));
+        let mut seen = host.folded.seen(&reading, &folded::certain(&own.path, &reading)).unwrap_or_default();
         seen.sort_unstable();
         let ending =
             self.look(host, |trie| trie.find_with_other_ending(path)).filter(|place| place.path.is_exact());
