@@ -92,6 +92,12 @@ impl Eq for Introspection {}
 
 const SECOND: Duration = Duration::from_secs(1);
 
+/// Whether an issuer signs no JWTs that are taken: it is asked about opaque tokens alone.
+pub(super) fn is_opaque_alone(section: &Section<'_>) -> bool {
+    let has_keys = section.get("jwks").is_some() || section.get("discovery").is_some();
+    section.get("introspection").is_some() && !has_keys
+}
+
 /// Reads the table.
 pub(super) fn read(section: Section<'_>, reach: &Reach) -> Option<Introspection> {
     let want = "an https:// URL (http:// on loopback or to a network of allow_private)";

@@ -4,10 +4,9 @@ use std::path::PathBuf;
 
 use super::file::Section;
 use super::form::Url;
-use super::introspection::{self, IntrospectedIssuer};
+use super::introspection::{self, IntrospectedIssuer, is_opaque_alone};
 use super::load_balancers::{self, LoadBalancers};
 use super::networks::reach;
-use super::other_issuers::is_opaque_alone;
 use super::read::{existing_file, filled};
 use super::redaction::Redaction;
 use palisade_core::domain::reach::Reach;

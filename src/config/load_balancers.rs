@@ -31,6 +31,11 @@ const ARN: &str = "the ARN of a load balancer in that region, such as \
 const KEYS: &str = "an https:// URL (http:// on loopback or to a network of allow_private) without a query, below which each \
                     key is under its kid";
 
+/// Whether an issuer is of this kind.
+pub(super) fn is_balancers(section: &Section<'_>) -> bool {
+    section.get("kind").is_some_and(|kind| kind.raw() == Some("aws-alb"))
+}
+
 /// Reads what an issuer of this kind has of its own. `issuer`: its name; the section is closed by the caller.
 pub(super) fn read(
     section: &Section<'_>,

@@ -2,6 +2,8 @@
 //! route says so.
 
 use super::file::Section;
+use super::introspection::is_opaque_alone;
+use super::load_balancers::is_balancers;
 use super::settings::Route;
 use palisade_core::domain::reserved::LOAD_BALANCER_CLAIMS;
 use palisade_core::domain::route::Policy;
@@ -105,15 +107,4 @@ impl OtherIssuerNames {
             item.doc.warn(item.at, &item.key, text);
         }
     }
-}
-
-/// Whether an issuer is of the kind that only load balancers speak for.
-pub fn is_balancers(section: &Section<'_>) -> bool {
-    section.get("kind").is_some_and(|kind| kind.raw() == Some("aws-alb"))
-}
-
-/// Whether an issuer signs no JWTs that are taken: it is asked about opaque tokens alone.
-pub fn is_opaque_alone(section: &Section<'_>) -> bool {
-    let has_keys = section.get("jwks").is_some() || section.get("discovery").is_some();
-    section.get("introspection").is_some() && !has_keys
 }

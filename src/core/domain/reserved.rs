@@ -190,7 +190,7 @@ const FAMILIES: &[&str] = &[
     "x-webauth-",
 ];
 
-/// Fields in which proxies in front of the gateway hand on a token that someone signed, each of them reserved: a route may
+/// Fields in which proxies in front of the gateway hand on a signed token, each of them reserved: a route may
 /// name one as the field of its tokens (`token.header`). What stands in it is believed for its signature alone.
 const TOKENS: [&str; 11] = [
     // Cloudflare Access.
