@@ -94,14 +94,21 @@ impl Passwords for FakePasswords {
     }
 
     fn count(&self, hash: &PasswordHash, costs: &mut HashCosts) {
-        costs.add(if hash.0.starts_with("old:") { 15 } else { 12 });
+        costs.add(kind(hash));
     }
 
     fn counted(&self, costs: HashCosts) {
         *self.costs.lock().unwrap() = costs;
     }
 
-    fn imported(&self, hash: &PasswordHash) {
-        self.count(hash, &mut self.costs.lock().unwrap());
+    fn changed(&self, before: Option<&PasswordHash>, after: Option<&PasswordHash>) {
+        let mut costs = self.costs.lock().unwrap();
+        before.into_iter().for_each(|hash| costs.remove(kind(hash)));
+        after.into_iter().for_each(|hash| costs.add(kind(hash)));
     }
+}
+
+/// One that begins with `old:` is dear.
+fn kind(hash: &PasswordHash) -> Option<&'static str> {
+    hash.0.starts_with("old:").then_some("dear")
 }

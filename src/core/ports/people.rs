@@ -105,14 +105,14 @@ pub trait Passwords: Send + Sync {
     /// [`NotImported`].
     fn can_import(&self, hash: &PasswordHash) -> Result<(), NotImported>;
 
-    /// Adds the cost of `hash` to `costs`, if it can be read.
+    /// Adds the kind of `hash` to `costs`, if it can be read.
     fn count(&self, hash: &PasswordHash, costs: &mut HashCosts);
 
     /// What hashes the accounts have, counted anew: addresses without an account are checked alike from now on.
     fn counted(&self, costs: HashCosts);
 
-    /// One more account has a hash from elsewhere.
-    fn imported(&self, hash: &PasswordHash);
+    /// An account that had the hash `before` has the hash `after` now; `None` for no hash and for no account.
+    fn changed(&self, before: Option<&PasswordHash>, after: Option<&PasswordHash>);
 }
 
 /// The kinds of attempts with a rate limit.

@@ -4,6 +4,7 @@
 //! Every decision is made from what was read, and committed on the condition that it has not changed
 //! ([`Accounts::retry_on_conflict`]).
 
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -215,6 +216,8 @@ pub struct Accounts {
     pub(super) verified_lately: Arc<Mutex<VerifiedLately>>,
     /// Notified when a task was enqueued.
     pub(super) tasks: Arc<Notify>,
+    /// How often an account's password hash was changed, made or removed.
+    pub(super) hash_changes: Arc<AtomicU64>,
 }
 
 impl Accounts {
@@ -254,6 +257,7 @@ impl Accounts {
             forms: Arc::default(),
             verified_lately: Arc::default(),
             tasks: Arc::default(),
+            hash_changes: Arc::default(),
         }
     }
 

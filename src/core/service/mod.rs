@@ -1,5 +1,6 @@
 //! Floor 3: the use cases, one file each, over the ports.
 
+mod account_changes;
 pub mod accounts;
 pub mod admit;
 pub mod audited_limits;

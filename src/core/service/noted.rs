@@ -154,7 +154,7 @@ impl Accounts {
         changes: Vec<Change>,
     ) -> Result<Committed, CommitError> {
         let ended: Vec<_> = changes.windows(2).filter_map(ended).collect();
-        let committed = self.store.commit(changes).await?;
+        let committed = self.commit(changes).await?;
         for about in ended {
             self.note(source, Action::EndSession, Outcome::Success, about);
         }

@@ -120,7 +120,7 @@ impl Accounts {
                 Ok(Decision::Commit(changes, (mails, noted)))
             }
         };
-        let (mails, noted) = match retry_on_conflict(|changes| self.store.commit(changes), decide).await {
+        let (mails, noted) = match retry_on_conflict(|changes| self.commit(changes), decide).await {
             Ok(done) => done,
             Err(error) => return CommitError::unless_overtaken(error).map(|()| false),
         };

@@ -120,7 +120,7 @@ impl Accounts {
             changes.extend(making.iter().cloned());
             Ok(Decision::Commit(changes, gone))
         };
-        retry_on_conflict(|changes| self.store.commit(changes), decide).await
+        retry_on_conflict(|changes| self.commit(changes), decide).await
     }
 
     /// The audit event of an unclaimed account that was removed for another one.

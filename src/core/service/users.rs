@@ -80,12 +80,11 @@ impl Accounts {
     pub async fn create_user(&self, request_id: &str, new: NewUser) -> Result<MadeAccount, AccountError> {
         let blank = self.blank_account(&new)?;
         let (known, requester) = (blank.password_owner(), self.operator(&blank));
-        let (mut generated, mut imported) = (None, false);
+        let mut generated = None;
         let password = match new.password {
             NewPassword::Mailed => None,
             NewPassword::Imported(hash) => {
                 self.importable(&hash)?;
-                imported = true;
                 Some(hash)
             }
             NewPassword::Given(password) => {
@@ -110,9 +109,6 @@ impl Accounts {
         }
         changes.insert(0, Change::CreateUser(user.clone()));
         let gone = self.create_at(user.email.as_ref(), changes).await?;
-        if let Some(hash) = user.password.as_ref().filter(|_| imported) {
-            self.passwords.imported(hash);
-        }
         self.outbox.notify_one();
         let about = About::user(user.id);
         let source = Source::Operator(request_id);

@@ -11,7 +11,7 @@ mod hash;
 mod line;
 mod pool;
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::{io, thread};
 
 use async_trait::async_trait;
@@ -21,7 +21,7 @@ use self::hash::Kept;
 use self::pool::{PATIENCE, Pool, PoolSettings};
 use crate::config;
 use palisade_core::domain::account::PasswordHash;
-use palisade_core::domain::hash_cost::HashCosts;
+use palisade_core::domain::hash_cost::{Decoys, HashCosts};
 use palisade_core::domain::password::{
     Guessed, PasswordOwner, PasswordPolicy, Violation, check_both, normalized,
 };
@@ -48,8 +48,8 @@ pub struct BcryptPasswords {
     pool: Pool,
     /// For dearer ones, which were imported: a lane of their own, so that they delay no other sign-in.
     dear: Pool,
-    /// What hashes there are, for the decoys.
-    costs: RwLock<HashCosts>,
+    /// What stands in for a hash where there is none.
+    decoys: Mutex<Decoys>,
     entropy: Arc<dyn Entropy>,
 }
 
@@ -87,7 +87,7 @@ impl BcryptPasswords {
             max_cost,
             pool,
             dear,
-            costs: RwLock::default(),
+            decoys: Mutex::default(),
             entropy,
         })
     }
@@ -97,12 +97,21 @@ impl BcryptPasswords {
         hash::ceiling(self.cost).max(self.max_cost)
     }
 
+    fn decoys(&self) -> MutexGuard<'_, Decoys> {
+        self.decoys.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// What stands in for a hash where there is none: the same steps, and nothing matches it. As many addresses
-    /// without an account are dear to check as there are accounts that are.
+    /// without an account are checked against each kind of hash as there are accounts that are.
     fn decoy(&self, tag: u64) -> Option<Kept> {
-        let costs = self.costs.read().unwrap_or_else(PoisonError::into_inner);
-        let cost = costs.stand_in(tag, self.cost).unwrap_or(self.cost);
-        Kept::read(&hash::decoy(cost))
+        let kind = self.decoys().of(tag).map(str::to_owned);
+        Kept::read(&kind.map_or_else(|| hash::decoy(self.cost), PasswordHash))
+    }
+
+    /// The kind of a hash: its decoy, or `None` for the usual one. An error: it is not checked, and so no kind.
+    fn kind(&self, hash: &PasswordHash) -> Result<Option<String>, NotImported> {
+        let kept = readable(hash, self.ceiling()).ok_or(NotImported::Unknown)?;
+        Ok((kept.cost > self.cost).then(|| hash::decoy(kept.cost).0))
     }
 }
 
@@ -190,17 +199,25 @@ impl Passwords for BcryptPasswords {
     }
 
     fn count(&self, hash: &PasswordHash, costs: &mut HashCosts) {
-        if let Some(kept) = readable(hash, self.ceiling()) {
-            costs.add(kept.cost);
+        if let Ok(kind) = self.kind(hash) {
+            costs.add(kind.as_deref());
         }
     }
 
     fn counted(&self, costs: HashCosts) {
-        *self.costs.write().unwrap_or_else(PoisonError::into_inner) = costs;
+        self.decoys().counted(costs);
     }
 
-    fn imported(&self, hash: &PasswordHash) {
-        self.count(hash, &mut self.costs.write().unwrap_or_else(PoisonError::into_inner));
+    fn changed(&self, before: Option<&PasswordHash>, after: Option<&PasswordHash>) {
+        let kind = |hash: Option<&PasswordHash>| hash.and_then(|hash| self.kind(hash).ok());
+        let (before, after) = (kind(before), kind(after));
+        if before == after {
+            return;
+        }
+        self.decoys().change(|costs| {
+            before.into_iter().for_each(|kind| costs.remove(kind.as_deref()));
+            after.into_iter().for_each(|kind| costs.add(kind.as_deref()));
+        });
     }
 }
 
@@ -497,9 +514,16 @@ mod tests {
         let dear_ones = (0..100).filter(|n| cost_of(u64::MAX / 100 * n) == 6).count();
         assert!((25..=26).contains(&dear_ones), "{dear_ones}");
         assert_eq!(passwords.check("x".into(), None, Requester { account: 0, ..ANN }).await.unwrap(), NO);
-        (0..96).for_each(|_| passwords.imported(&dear));
-        let dear_ones = (0..100).filter(|n| cost_of(u64::MAX / 100 * n) == 6).count();
-        assert!(dear_ones >= 97, "{dear_ones}");
+        (0..96).for_each(|_| passwords.changed(None, Some(&dear)));
+        let dear_ones = || (0..100).filter(|n| cost_of(u64::MAX / 100 * n) == 6).count();
+        assert!(dear_ones() >= 97, "{}", dear_ones());
+        // Accounts that are made here count at once, too, and so does one that is renewed or removed.
+        (0..100).for_each(|_| passwords.changed(None, Some(&usual)));
+        assert!((48..=50).contains(&dear_ones()), "{}", dear_ones());
+        (0..96).for_each(|_| passwords.changed(Some(&dear), Some(&usual)));
+        assert!(dear_ones() <= 1, "{}", dear_ones());
+        passwords.changed(Some(&dear), None);
+        assert_eq!(dear_ones(), 0);
     }
 
     #[test]

@@ -162,27 +162,34 @@ async fn a_hash_that_is_too_dear_is_not_imported_and_says_why() {
 #[tokio::test]
 async fn dear_hashes_are_counted_when_they_come_and_anew_as_they_go() {
     let world = world();
-    let counted = |of: &[u32]| {
+    let counted = |of: &[Option<&str>]| {
         let mut costs = HashCosts::default();
-        of.iter().for_each(|cost| costs.add(*cost));
+        of.iter().for_each(|kind| costs.add(*kind));
         costs
     };
     world.accounts.create_user("", new(ANN, "old:correct horse")).await.unwrap();
-    assert_eq!(*world.passwords.costs.lock().unwrap(), counted(&[15]), "at once");
+    assert_eq!(*world.passwords.costs.lock().unwrap(), counted(&[Some("dear")]), "at once");
     for n in 0..600 {
         let mut other = palisade_testing::conformance::user(1000 + n, &format!("u{n}@example.com"));
         other.password = Some(PasswordHash("hash:x".to_owned())).filter(|_| n > 0);
         world.store.commit(vec![Change::CreateUser(other)]).await.unwrap();
     }
     world.accounts.count_hash_costs().await.unwrap();
-    let mut all = vec![12; 599];
-    all.push(15);
+    let mut all = vec![None; 599];
+    all.push(Some("dear"));
     assert_eq!(*world.passwords.costs.lock().unwrap(), counted(&all), "over more than one page");
     // Renewed at the next sign-in.
     world.accounts.login(&client(), ANN, secret(PASSWORD)).await.unwrap();
     assert_eq!(ann(&world).await.password, Some(PasswordHash(format!("hash:{PASSWORD}"))));
+    assert_eq!(*world.passwords.costs.lock().unwrap(), counted(&[None; 600]), "at once");
+    // Accounts that are made and removed here count as well, so that an import is weighed against all there are.
+    let made = NewUser { password: NewPassword::Generated, ..new("new@example.com", "") };
+    let made = world.accounts.create_user("", made).await.unwrap().user.id;
+    assert_eq!(*world.passwords.costs.lock().unwrap(), counted(&[None; 601]));
+    world.accounts.delete_user("", made).await.unwrap();
+    assert_eq!(*world.passwords.costs.lock().unwrap(), counted(&[None; 600]));
     world.accounts.count_hash_costs().await.unwrap();
-    assert_eq!(*world.passwords.costs.lock().unwrap(), counted(&[12; 600]));
+    assert_eq!(*world.passwords.costs.lock().unwrap(), counted(&[None; 600]), "and the count finds the same");
 }
 
 /// Hashing takes seconds, in which all sessions may be revoked.
