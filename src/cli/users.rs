@@ -1,11 +1,13 @@
 //! `palisade users …`: accounts, over the admin API of the running gateway.
 
 mod add;
+mod export;
 mod import;
+mod rows;
 mod set;
 
 use std::io::IsTerminal;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use clap::{Args, Subcommand};
 use comfy_table::Table;
@@ -71,35 +73,39 @@ Examples:
   palisade users set ann --email ann@example.com --verified
   palisade users set ann --email \"\"                          no address: nothing is mailed any more")]
     Set(Box<set::Set>),
-    /// Make the accounts of a file.
+    /// Make the accounts of a file, in bulk.
     #[command(after_help = "\
-The file has an account on each line, as a JSON object with the members of `POST /admin/v1/users` (palisade openapi):
+The file has an account on each line, as a JSON object (docs/migrating-accounts.md has all members), or is a CSV file
+with their names as its head:
 
   {\"username\": \"ann\", \"email\": \"ann@example.com\", \"email_verified\": true, \"groups\": [\"staff\"]}
-  {\"username\": \"bob\", \"name\": \"Bob\", \"groups\": [], \"password_hash\": \"$2b$12$…\"}
+  {\"email\": \"bob@example.com\", \"password_hash\": \"pbkdf2_sha256$1000000$…\", \"created_at\": \"2024-05-01T00:00:00Z\"}
 
 Each needs a `username` or an `email`. Empty lines are left out. A `-` in place of the file is standard input.
 
-Every line is checked before the first account is made, here and by the gateway: as long as one has a fault, all faults
-are listed by their lines, and nothing is made. Two lines with one user name or address are a fault. Then the accounts
-are made one after the other. If one is refused in between, as another account has taken its name meanwhile, the
-import stops there and says which lines were made.
+Every line stands for itself: what can be made is made, and every line that is refused is named with the reason. Lines
+that were made already are refused, so a file can be imported again. `--dry-run` says both ahead and makes nothing.
 
-Where a line has no password, a link that sets one is mailed; of an account without an address, and where no mail is
-sent, it is printed (`--json`: in .link).
+Hashes of bcrypt, Argon2, PBKDF2 and scrypt are taken as Django, Spring, passlib, Keycloak, ASP.NET Identity and Firebase
+write them. An account without a password and without an identity at a provider is mailed a link that sets a password;
+where no mail is sent, and of an account without an address, the link is printed (`--json`: in .link). `--letters none`
+mails nothing.
 
 Examples:
   palisade users import people.jsonl --dry-run
+  palisade users import people.csv --letters none
   palisade users import people.jsonl --json > made.json")]
-    Import {
-        #[arg(value_name = "FILE")]
-        file: PathBuf,
-        /// Check every line and make nothing.
-        #[arg(long)]
-        dry_run: bool,
-        #[command(flatten)]
-        output: Output,
-    },
+    Import(Box<import::Import>),
+    /// Write every account, as `palisade users import` takes it.
+    #[command(after_help = "\
+The gateway goes on serving, and the file holds what the store held at one moment. Password hashes are in it with
+`--hashes` only. Sessions, connections and events are not in it.
+
+Examples:
+  palisade users export --output people.jsonl --hashes
+  palisade users export --output people.csv
+  palisade users export --since 2026-01-31T12:00:00Z      what has changed since, also accounts that were deleted")]
+    Export(export::Export),
     /// Invite a person: an account without a password, and a mailed link with which they choose one.
     #[command(after_help = "\
 The link is good for 7 days and once; following it shows that the mailbox is theirs, so the address counts as verified.
@@ -197,7 +203,8 @@ pub(super) fn run(config: &Path, command: Users) -> Result<String, String> {
             admin::ask(config, |client| async move { add::run(&client, *add, password).await })
         }
         Users::Set(wish) => admin::ask(config, |client| async move { set::run(&client, *wish).await }),
-        Users::Import { file, dry_run, output } => import::run(config, &file, dry_run, &output),
+        Users::Import(wish) => import::run(config, &wish),
+        Users::Export(wish) => export::run(config, &wish),
         Users::Disable { user } => switch(config, &user, json!({"active": false}), "disabled"),
         Users::Enable { user } => switch(config, &user, json!({"active": true}), "enabled"),
         Users::Delete { user, yes } => {

@@ -19,6 +19,7 @@ use palisade_core::domain::link::{Link, Purpose};
 use palisade_core::domain::mail::{Facts, Letter, Mail};
 use palisade_core::domain::mail_cap::{CappedLetter, Caps, LetterRequest, Mailbox, MailboxId};
 use palisade_core::domain::opaque::TokenHash;
+use palisade_core::domain::provider_identity::ProviderIdentity;
 use palisade_core::domain::revocation::{Begun, Kind, Revocation, Target, Versions};
 use palisade_core::domain::session::{Device, Session, SessionId};
 use palisade_core::domain::task::{Errand, RequestOrigin, Task, TaskKind, Work};
@@ -70,6 +71,11 @@ pub fn user(id: u128, email: &str) -> User {
         registration: Some(Uuid::from_u128(id)),
         live_links: BTreeMap::from([(Purpose::ResetPassword, Uuid::from_u128(id))]),
         email_changes: Default::default(),
+        identities: vec![ProviderIdentity {
+            issuer: "https://idp.test".into(),
+            subject: id.to_string(),
+            since: Some(UnixTime(1)),
+        }],
         revision: 0,
     }
 }
@@ -307,6 +313,8 @@ pub async fn cases(mut at: impl FnMut() -> Arc<dyn Store>) {
     a_username_is_one_accounts(&*at()).await;
     a_username_is_never_given_out_twice(&*at()).await;
     one_of_many_accounts_gets_a_username(at()).await;
+    an_identity_at_a_provider_is_one_accounts(&*at()).await;
+    accounts_that_are_gone_are_told(&*at()).await;
     upgrades(&*at()).await;
     a_deleted_user_leaves_nothing(&*at()).await;
     sessions(&*at()).await;
@@ -649,6 +657,7 @@ async fn refused(store: &dyn Store, changes: Vec<Change>) -> &'static str {
         Err(CommitError::Conflict) => "conflict",
         Err(CommitError::EmailTaken) => "taken",
         Err(CommitError::UsernameTaken) => "name taken",
+        Err(CommitError::IdentityTaken) => "identity taken",
         other => panic!("{other:?}"),
     }
 }
@@ -817,6 +826,65 @@ async fn a_username_is_one_accounts(store: &dyn Store) {
         store.user_by_username(&username("straße")).await.unwrap(),
         Some(named(1, Some("strasse"), 1))
     );
+}
+
+fn identity(subject: &str) -> ProviderIdentity {
+    ProviderIdentity { issuer: "https://idp.test".to_owned(), subject: subject.to_owned(), since: None }
+}
+
+fn identified(id: u128, subjects: &[&str], revision: u64) -> User {
+    let identities = subjects.iter().map(|subject| identity(subject)).collect();
+    User { identities, ..named(id, None, revision) }
+}
+
+async fn an_identity_at_a_provider_is_one_accounts(store: &dyn Store) {
+    let owner = async |subject: &str| {
+        let found = store.user_by_identity(&identity(subject)).await.unwrap();
+        found.map(|user| user.id.0.as_u128())
+    };
+    assert_eq!(owner("ann").await, None);
+    store.commit(vec![Change::CreateUser(identified(1, &["ann", "ann2"], 0))]).await.unwrap();
+    store.commit(vec![Change::CreateUser(identified(2, &["bob"], 0))]).await.unwrap();
+    let elsewhere = ProviderIdentity { issuer: "https://other.test".to_owned(), ..identity("ann") };
+    assert_eq!(store.user_by_identity(&elsewhere).await.unwrap(), None);
+    assert_eq!((owner("ann").await, owner("ann2").await, owner("bob").await), (Some(1), Some(1), Some(2)));
+    for theirs in [&["ann"][..], &["new", "ann2"]] {
+        assert_eq!(
+            refused(store, vec![Change::CreateUser(identified(3, theirs, 0))]).await,
+            "identity taken"
+        );
+        assert_eq!(
+            refused(store, vec![Change::UpdateUser(identified(2, theirs, 0))]).await,
+            "identity taken"
+        );
+    }
+    assert_eq!(owner("new").await, None, "a refusal claims nothing");
+    // One that an account gives up is free again, in the same commit too.
+    let moved = vec![
+        Change::UpdateUser(identified(1, &["ann"], 0)),
+        Change::UpdateUser(identified(2, &["bob", "ann2"], 0)),
+    ];
+    store.commit(moved).await.unwrap();
+    assert_eq!((owner("ann").await, owner("ann2").await), (Some(1), Some(2)));
+    store.commit(vec![Change::DeleteUser(UserId(Uuid::from_u128(2)))]).await.unwrap();
+    assert_eq!((owner("bob").await, owner("ann2").await), (None, None));
+    store.commit(vec![Change::CreateUser(identified(3, &["bob", "ann2"], 0))]).await.unwrap();
+    assert_eq!(owner("bob").await, Some(3));
+}
+
+async fn accounts_that_are_gone_are_told(store: &dyn Store) {
+    let at = |at: u64, id: u128| {
+        Change::Record(vec![Event { at: UnixTime(at), ..event(Some(id), u128::from(at)) }])
+    };
+    store.commit(vec![Change::CreateUser(user(1, "ann@example.com"))]).await.unwrap();
+    store.commit(vec![at(1_000, 1)]).await.unwrap();
+    assert_eq!(store.gone_users(UnixTime(0)).await.unwrap(), []);
+    store.commit(vec![Change::DeleteUser(UserId(Uuid::from_u128(1)))]).await.unwrap();
+    store.commit(vec![at(2_000, 1), at(3_000, 1)]).await.unwrap();
+    let gone = (UserId(Uuid::from_u128(1)), UnixTime(2_000));
+    for (since, expected) in [(0, vec![gone]), (2_000, vec![gone]), (2_001, Vec::new())] {
+        assert_eq!(store.gone_users(UnixTime(since)).await.unwrap(), expected, "{since}");
+    }
 }
 
 async fn a_username_is_never_given_out_twice(store: &dyn Store) {

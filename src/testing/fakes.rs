@@ -25,6 +25,7 @@ use palisade_core::domain::link::Link;
 use palisade_core::domain::mail::Mail;
 use palisade_core::domain::mail_cap::{Mailbox, MailboxId};
 use palisade_core::domain::opaque::TokenHash;
+use palisade_core::domain::provider_identity::ProviderIdentity;
 use palisade_core::domain::revocation::{Revocation, Target};
 use palisade_core::domain::session::{Session, SessionId};
 use palisade_core::domain::task::{Task, TaskKind};
@@ -99,6 +100,16 @@ impl State {
         self.username_owner(name).is_some_and(|owner| owner != user.id)
     }
 
+    pub(super) fn has_identity(&self, user: &User) -> bool {
+        let taken = |mine: &ProviderIdentity| self.by_identity(mine).is_some_and(|owner| owner.id != user.id);
+        user.identities.iter().any(taken)
+    }
+
+    fn by_identity(&self, identity: &ProviderIdentity) -> Option<&User> {
+        let is = |one: &ProviderIdentity| one.fingerprint() == identity.fingerprint();
+        self.users.values().find(|user| user.identities.iter().any(is))
+    }
+
     fn username_owner(&self, name: UsernameFingerprint) -> Option<UserId> {
         let has = |user: &&User| fingerprint(user) == Some(name);
         self.users.values().find(has).map(|user| user.id).or(self.former_usernames.get(&name).copied())
@@ -128,6 +139,7 @@ impl State {
             }
             Change::CreateUser(user) if self.taken(&user) => return Err(CommitError::EmailTaken),
             Change::CreateUser(user) if self.has_username(&user) => return Err(CommitError::UsernameTaken),
+            Change::CreateUser(user) if self.has_identity(&user) => return Err(CommitError::IdentityTaken),
             Change::CreateUser(user) => {
                 if self.put_user(user).is_some() {
                     return Err(CommitError::Conflict);
@@ -142,6 +154,9 @@ impl State {
                 }
                 if self.has_username(&user) {
                     return Err(CommitError::UsernameTaken);
+                }
+                if self.has_identity(&user) {
+                    return Err(CommitError::IdentityTaken);
                 }
                 user.revision += 1;
                 self.put_user(user);
@@ -423,6 +438,17 @@ impl Store for FakeStore {
     async fn user_by_username(&self, name: &Username) -> Result<Option<User>, StoreError> {
         let has = |user: &&User| fingerprint(user) == Some(name.fingerprint());
         Ok(self.state().users.values().find(has).cloned())
+    }
+
+    async fn user_by_identity(&self, identity: &ProviderIdentity) -> Result<Option<User>, StoreError> {
+        Ok(self.state().by_identity(identity).cloned())
+    }
+
+    async fn gone_users(&self, since: UnixTime) -> Result<Vec<(UserId, UnixTime)>, StoreError> {
+        let at = |until: &UnixTime| UnixTime(until.0.saturating_sub(GONE_EVENTS_LIFE.as_secs()));
+        let state = self.state();
+        let gone = state.gone.iter().map(|(user, until)| (*user, at(until)));
+        Ok(gone.filter(|(_, at)| *at >= since).collect())
     }
 
     async fn username_owner(&self, name: &Username) -> Result<Option<UserId>, StoreError> {

@@ -85,10 +85,10 @@ impl Passwords for FakePasswords {
         "generated".into()
     }
 
-    fn can_import(&self, hash: &PasswordHash) -> Result<(), NotImported> {
+    fn import(&self, hash: &PasswordHash) -> Result<PasswordHash, NotImported> {
         match hash.0.split_once(':') {
             Some(("dear", _)) => Err(NotImported::TooDear { cost: 15, most: 14 }),
-            Some(_) => Ok(()),
+            Some(_) => Ok(hash.clone()),
             None => Err(NotImported::Unknown),
         }
     }

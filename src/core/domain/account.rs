@@ -13,6 +13,7 @@ use super::email_change::EmailChanges;
 use super::groups::Groups;
 use super::link::Purpose;
 use super::password::PasswordOwner;
+use super::provider_identity::ProviderIdentity;
 use super::time::UnixTime;
 use super::username::Username;
 
@@ -43,7 +44,8 @@ impl std::str::FromStr for UserId {
     }
 }
 
-/// A password as it is kept: a bcrypt string, or `bcrypt_sha256` v2 as passlib writes it. Never printed.
+/// A password as it is kept: a bcrypt string, or `bcrypt_sha256` v2 as passlib writes it; an imported one in a form of its
+/// own until its owner signs in. Never printed.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct PasswordHash(pub String);
@@ -124,6 +126,9 @@ pub struct User {
     /// Which changes of address can be undone, and whether one was.
     #[serde(default)]
     pub email_changes: EmailChanges,
+    /// What it is known by at providers; no other account has one of them.
+    #[serde(default)]
+    pub identities: Vec<ProviderIdentity>,
     /// Counts the writes of this record; the store refuses one that was made from an older state.
     pub revision: u64,
 }
@@ -161,6 +166,7 @@ impl User {
             claim: Claim::Claimed,
             registration: None,
             email_changes: EmailChanges::default(),
+            identities: Vec::new(),
             revision: 0,
         }
     }

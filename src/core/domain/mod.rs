@@ -44,6 +44,7 @@ pub mod page;
 pub mod password;
 pub mod pattern;
 pub mod problem;
+pub mod provider_identity;
 pub mod reach;
 pub mod reading;
 #[cfg(test)]

@@ -38,10 +38,18 @@ pub struct Requester {
 /// Why a hash from elsewhere is not taken over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NotImported {
-    #[error("it is no bcrypt hash ($2a$, $2b$, $2y$) and no bcrypt_sha256 of passlib")]
+    #[error(
+        "it is in no known form: bcrypt, Argon2, PBKDF2 and scrypt are, as Django, Spring, passlib, Keycloak, ASP.NET \
+         Identity and Firebase write them"
+    )]
     Unknown,
-    #[error("its cost is {cost}, and no more than {most} is imported (passwords.max_cost)")]
+    /// Costs of bcrypt; of another algorithm, those with as much work.
+    #[error(
+        "its cost is {cost} (bcrypt, or as much work), and no more than {most} is imported (passwords.max_cost)"
+    )]
     TooDear { cost: u32, most: u32 },
+    #[error("a check takes {mebibytes} MiB of memory, and no more than {most} MiB is spent on one")]
+    TooLarge { mebibytes: u64, most: u64 },
 }
 
 /// What a look at a password brought.
@@ -98,12 +106,12 @@ pub trait Passwords: Send + Sync {
     /// A random password that breaks none.
     fn generate(&self) -> SecretString;
 
-    /// Whether `hash` may be taken over from elsewhere: in a form that [`Passwords::check`] reads, and not dearer than
-    /// an operator wants.
+    /// The hash as it is kept, if it may be taken over from elsewhere: in a form that [`Passwords::check`] reads, and not
+    /// dearer than an operator wants. A check is bounded in work and in memory.
     ///
     /// # Errors
     /// [`NotImported`].
-    fn can_import(&self, hash: &PasswordHash) -> Result<(), NotImported>;
+    fn import(&self, hash: &PasswordHash) -> Result<PasswordHash, NotImported>;
 
     /// Adds the kind of `hash` to `costs`, if it can be read.
     fn count(&self, hash: &PasswordHash, costs: &mut HashCosts);

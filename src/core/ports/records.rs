@@ -109,8 +109,8 @@ impl RecordKind {
     #[must_use]
     pub const fn version(self) -> u8 {
         match self {
-            // 2: a user name, groups, and no address.
-            RecordKind::User => 2,
+            // 2: a user name, groups, and no address. 3: identities at providers.
+            RecordKind::User => 3,
             RecordKind::Session
             | RecordKind::Connection
             | RecordKind::Link
@@ -166,7 +166,11 @@ impl Record {
 #[must_use]
 pub fn user_version(user: &User) -> u8 {
     let is_of_the_first = user.email.is_some() && user.username.is_none() && user.groups.is_empty();
-    if is_of_the_first { 1 } else { 2 }
+    match (is_of_the_first, user.identities.is_empty()) {
+        (_, false) => 3,
+        (false, true) => 2,
+        (true, true) => 1,
+    }
 }
 
 /// A record, and the version that its kind had in the program that wrote it.

@@ -15,6 +15,7 @@ use crate::domain::link::Link;
 use crate::domain::mail::Mail;
 use crate::domain::mail_cap::{Mailbox, MailboxId};
 use crate::domain::opaque::TokenHash;
+use crate::domain::provider_identity::ProviderIdentity;
 use crate::domain::revocation::{Begun, Revocation, Target, Versions};
 use crate::domain::session::{Session, SessionId};
 use crate::domain::task::{Task, TaskKind};
@@ -42,11 +43,12 @@ pub enum StoreError {
 pub enum Change {
     /// Writes nothing: the commit conflicts unless this holds when it is made.
     Require(Precondition),
-    /// A new account. None of its addresses ([`User::addresses`]) may be another account's, and its user name may never
-    /// have been.
+    /// A new account. None of its addresses ([`User::addresses`]) and of its [`User::identities`] may be another account's,
+    /// and its user name may never have been.
     CreateUser(User),
     /// An account as it shall be. Its [`User::revision`] must be the stored one, which then rises by one; none of
-    /// its addresses ([`User::addresses`]) may be another account's, and its user name may never have been. A name
+    /// its addresses ([`User::addresses`]) and of its [`User::identities`] may be another account's, and its user name may
+    /// never have been. A name
     /// that it had is kept from all others.
     UpdateUser(User),
     /// Removes an account with its sessions, its connections and its events. No other account gets its user name.
@@ -162,6 +164,9 @@ pub enum CommitError {
     /// Another account has the user name, or had it.
     #[error("another account has this user name, or had it")]
     UsernameTaken,
+    /// Another account has an identity at a provider.
+    #[error("another account has this identity at a provider")]
+    IdentityTaken,
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -171,7 +176,10 @@ impl CommitError {
     #[must_use]
     pub fn is_overtaken(&self) -> bool {
         match self {
-            CommitError::Conflict | CommitError::EmailTaken | CommitError::UsernameTaken => true,
+            CommitError::Conflict
+            | CommitError::EmailTaken
+            | CommitError::UsernameTaken
+            | CommitError::IdentityTaken => true,
             CommitError::Store(_) => false,
         }
     }
@@ -183,7 +191,10 @@ impl CommitError {
     pub fn unless_overtaken(self) -> Result<(), StoreError> {
         match self {
             CommitError::Store(error) => Err(error),
-            CommitError::Conflict | CommitError::EmailTaken | CommitError::UsernameTaken => Ok(()),
+            CommitError::Conflict
+            | CommitError::EmailTaken
+            | CommitError::UsernameTaken
+            | CommitError::IdentityTaken => Ok(()),
         }
     }
 
@@ -329,6 +340,19 @@ pub trait Store: LeaseStore + Records {
     /// # Errors
     /// [`StoreError`].
     async fn username_owner(&self, name: &Username) -> Result<Option<UserId>, StoreError>;
+
+    /// The account with this identity at a provider.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn user_by_identity(&self, identity: &ProviderIdentity) -> Result<Option<User>, StoreError>;
+
+    /// The accounts that are gone and whose events are still kept ([`GONE_EVENTS_LIFE`]), with the moment of the first
+    /// event that came after their end, from `since` on; in no order.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn gone_users(&self, since: UnixTime) -> Result<Vec<(UserId, UnixTime)>, StoreError>;
 
     /// Whether this was done to the store ([`Change::Upgraded`]).
     ///

@@ -120,6 +120,9 @@ pub enum AccountError {
     /// Of an operator's request.
     #[error("another account has this user name, or had it: a name is never given out twice")]
     UsernameTaken,
+    /// Of an operator's request.
+    #[error("another account has this identity at a provider")]
+    IdentityTaken,
     #[error(transparent)]
     InvalidUsername(#[from] InvalidUsername),
     #[error(transparent)]
@@ -157,6 +160,7 @@ impl From<CommitError> for AccountError {
             CommitError::Conflict => AccountError::Conflict,
             CommitError::EmailTaken => AccountError::EmailTaken,
             CommitError::UsernameTaken => AccountError::UsernameTaken,
+            CommitError::IdentityTaken => AccountError::IdentityTaken,
             CommitError::Store(error) => AccountError::Store(error),
         }
     }

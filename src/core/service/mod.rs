@@ -50,6 +50,7 @@ pub mod tasks;
 pub mod unclaimed;
 pub mod used_links;
 pub mod user_edit;
+pub mod user_import;
 pub mod users;
 pub mod verify_email;
 pub mod verify_registration;

@@ -24,7 +24,7 @@ pub(super) enum Decision<T> {
 ///
 /// # Errors
 /// Whatever `decide` fails with; [`CommitError::Conflict`] when the last of [`MAX_ATTEMPTS`] attempts conflicts; or
-/// [`CommitError::UsernameTaken`] and [`CommitError::Store`] at once.
+/// [`CommitError::UsernameTaken`], [`CommitError::IdentityTaken`] and [`CommitError::Store`] at once.
 pub(super) async fn retry_on_conflict<T, E, Committed, Decided, Deciding>(
     commit: impl Fn(Vec<Change>) -> Committed,
     mut decide: impl FnMut() -> Deciding,
@@ -43,7 +43,11 @@ where
             Ok(_) => return Ok(outcome),
             Err(CommitError::Conflict | CommitError::EmailTaken) => {}
             // No other decision gives the account the name that was asked for.
-            Err(error @ (CommitError::UsernameTaken | CommitError::Store(_))) => return Err(error.into()),
+            Err(
+                error @ (CommitError::UsernameTaken | CommitError::IdentityTaken | CommitError::Store(_)),
+            ) => {
+                return Err(error.into());
+            }
         }
     }
     Err(CommitError::Conflict.into())

@@ -31,7 +31,7 @@ pub enum NewPassword {
     Given(SecretString),
     /// A random one, told once.
     Generated,
-    /// A hash from elsewhere: `$2a$`, `$2b$`, `$2y$`, or passlib's `bcrypt_sha256`.
+    /// A hash from elsewhere, as its maker spells it.
     Imported(PasswordHash),
     /// None yet: a link that sets one is mailed.
     Mailed,
@@ -83,10 +83,7 @@ impl Accounts {
         let mut generated = None;
         let password = match new.password {
             NewPassword::Mailed => None,
-            NewPassword::Imported(hash) => {
-                self.importable(&hash)?;
-                Some(hash)
-            }
+            NewPassword::Imported(hash) => Some(self.importable(&hash)?),
             NewPassword::Given(password) => {
                 self.acceptable(password.expose_secret(), known)?;
                 self.not_guessed(&password, known, requester).await?;
@@ -126,7 +123,7 @@ impl Accounts {
         let known = blank.password_owner();
         match &new.password {
             NewPassword::Mailed | NewPassword::Generated => {}
-            NewPassword::Imported(hash) => self.importable(hash)?,
+            NewPassword::Imported(hash) => drop(self.importable(hash)?),
             NewPassword::Given(password) => {
                 self.acceptable(password.expose_secret(), known)?;
                 self.not_guessed(password, known, self.operator(&blank)).await?;
@@ -146,7 +143,7 @@ impl Accounts {
     }
 
     /// The account that is wanted, without its password.
-    fn blank_account(&self, new: &NewUser) -> Result<User, AccountError> {
+    pub(super) fn blank_account(&self, new: &NewUser) -> Result<User, AccountError> {
         let email: Option<EmailAddress> = new.email.as_deref().map(str::parse).transpose()?;
         if new.email_verified && email.is_none() {
             return Err(AccountError::Invalid("`email_verified` needs an `email`".to_owned()));
@@ -168,9 +165,9 @@ impl Accounts {
         Ok(blank)
     }
 
-    fn importable(&self, hash: &PasswordHash) -> Result<(), AccountError> {
+    pub(super) fn importable(&self, hash: &PasswordHash) -> Result<PasswordHash, AccountError> {
         let refused = |why| AccountError::Invalid(format!("`password_hash` is not imported: {why}"));
-        self.passwords.can_import(hash).map_err(refused)
+        self.passwords.import(hash).map_err(refused)
     }
 
     /// Changes an account. What its tokens say is made true at once: when something in them changes, or the

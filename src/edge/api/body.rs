@@ -150,7 +150,7 @@ async fn whole(request: Request) -> Result<Zeroizing<Vec<u8>>, Failure> {
     Ok(whole)
 }
 
-fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
+pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
     object::begins(bytes).map_err(malformed)?;
     let reader = &mut serde_json::Deserializer::from_slice(bytes);
     let parsed = serde_path_to_error::deserialize(&mut *reader).map_err(|error| {

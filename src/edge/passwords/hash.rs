@@ -7,11 +7,13 @@
 //! - `$2a$`, `$2b$` and `$2y$`: of a longer password bcrypt saw the first 72 bytes, so only those count.
 //!   All three are the correct algorithm; the bug of OpenBSD's old `$2a$` with passwords of 255 bytes and
 //!   more is not rebuilt.
-//! - `bcrypt_sha256` of both versions.
+//! - `bcrypt_sha256` of both versions, and Django's, which is another one.
 //! - not `$2x$`: it marks hashes of a broken implementation, in which passwords collide. Such hashes are
 //!   not worth keeping.
+//! - those of other algorithms ([`super::derived`]), in the spellings of their makers ([`super::makers`]).
 //!
-//! Nothing here panics, whatever is stored, and no hash makes more work than [`ceiling`] allows.
+//! Nothing here panics, whatever is stored, and no hash makes more work than [`ceiling`] allows, or takes more memory
+//! than [`MOST_MEMORY`].
 
 use base64::Engine as _;
 use base64::alphabet::BCRYPT;
@@ -22,8 +24,10 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
+use super::derived::{Derived, MOST_MEMORY};
+use super::makers::{self, Spelt};
 use palisade_core::domain::account::PasswordHash;
-use palisade_core::ports::Checked;
+use palisade_core::ports::{Checked, NotImported};
 
 /// What bcrypt reads of a password, in bytes.
 pub(super) const READ: usize = 72;
@@ -61,6 +65,8 @@ enum Form {
     Sha256,
     /// Base64 of its HMAC-SHA256 under the text of the salt.
     HmacSha256,
+    /// Its SHA-256 in hexadecimal (Django).
+    HexSha256,
 }
 
 impl Form {
@@ -75,7 +81,9 @@ impl Form {
         let mut key = Zeroizing::new(Vec::with_capacity(READ));
         let summed = match self {
             Form::Plain => None,
-            Form::Sha256 => Some(Zeroizing::<[u8; 32]>::new(Sha256::digest(password).into())),
+            Form::Sha256 | Form::HexSha256 => {
+                Some(Zeroizing::<[u8; 32]>::new(Sha256::digest(password).into()))
+            }
             Form::HmacSha256 => {
                 let text = TEXT.encode(salt);
                 // HMAC takes keys of any length; an error it has no cause for would match nothing.
@@ -85,6 +93,10 @@ impl Form {
         };
         match summed {
             None => key.extend_from_slice(&password[..password.len().min(READ)]),
+            Some(sum) if self == Form::HexSha256 => {
+                let digits = |b: &u8| [b >> 4, b & 15].map(|digit| b"0123456789abcdef"[usize::from(digit)]);
+                key.extend(sum.iter().flat_map(digits));
+            }
             Some(sum) => key.extend_from_slice(Zeroizing::new(STANDARD.encode(*sum)).as_bytes()),
         }
         if key.len() < READ {
@@ -96,7 +108,89 @@ impl Form {
 
 /// A kept password, read.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Kept {
+pub(super) enum Kept {
+    Bcrypt(Bcrypt),
+    Derived(Derived),
+}
+
+impl Kept {
+    /// Reads a hash; `None` when it is in no form that we know.
+    pub(super) fn read(hash: &PasswordHash) -> Option<Kept> {
+        let text = hash.0.as_str();
+        let read = |text: &str| match Bcrypt::read(text) {
+            Some(bcrypt) => Some(Kept::Bcrypt(bcrypt)),
+            None => Derived::read(text).map(Kept::Derived),
+        };
+        match read(text) {
+            Some(kept) => Some(kept),
+            None => match makers::read(text)? {
+                Spelt::Derived(derived) => Some(Kept::Derived(derived)),
+                Spelt::Kept(rest) => read(&rest),
+            },
+        }
+    }
+
+    /// In the one spelling in which it is kept.
+    pub(super) fn write(&self) -> PasswordHash {
+        match self {
+            Kept::Bcrypt(bcrypt) => bcrypt.write(),
+            Kept::Derived(derived) => derived.write(),
+        }
+    }
+
+    /// The work of a check, in runs of bcrypt at cost 0.
+    pub(super) fn units(&self) -> u64 {
+        match self {
+            Kept::Bcrypt(bcrypt) => units(bcrypt.cost),
+            Kept::Derived(derived) => derived.units(),
+        }
+    }
+
+    /// The memory of a check, in bytes.
+    pub(super) fn memory(&self) -> u64 {
+        match self {
+            Kept::Bcrypt(_) => 0,
+            Kept::Derived(derived) => derived.memory(),
+        }
+    }
+
+    /// Its decoy: a hash of no password that takes the same work; `None` where that is the work of a new hash of
+    /// `cost`.
+    pub(super) fn decoy(&self, cost: u32) -> Option<PasswordHash> {
+        match self {
+            Kept::Bcrypt(bcrypt) => (bcrypt.cost > cost).then(|| decoy(bcrypt.cost)),
+            Kept::Derived(derived) => Some(derived.decoy().write()),
+        }
+    }
+
+    /// Whether a check is bounded by the work of cost `most`, and by [`MOST_MEMORY`].
+    ///
+    /// # Errors
+    /// [`NotImported`], which says by what it is not.
+    pub(super) fn bounded(&self, most: u32) -> Result<(), NotImported> {
+        let most_memory = MOST_MEMORY >> 20;
+        if self.memory() > MOST_MEMORY {
+            return Err(NotImported::TooLarge { mebibytes: self.memory() >> 20, most: most_memory });
+        }
+        if self.units() > units(most) {
+            let cost = match self {
+                Kept::Bcrypt(bcrypt) => bcrypt.cost,
+                Kept::Derived(derived) => (derived.units() - 1).ilog2() + 1,
+            };
+            return Err(NotImported::TooDear { cost, most });
+        }
+        Ok(())
+    }
+}
+
+/// The work of bcrypt: cost n is twice that of n - 1.
+pub(super) fn units(cost: u32) -> u64 {
+    1 << cost.min(*COSTS.end())
+}
+
+/// A kept password of bcrypt.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Bcrypt {
     form: Form,
     /// Whether it is marked `2b`, as new ones are.
     is_2b: bool,
@@ -105,10 +199,8 @@ pub(super) struct Kept {
     digest: [u8; DIGEST],
 }
 
-impl Kept {
-    /// Reads a hash; `None` when it is in no form that we know.
-    pub(super) fn read(hash: &PasswordHash) -> Option<Kept> {
-        let text = hash.0.as_str();
+impl Bcrypt {
+    fn read(text: &str) -> Option<Bcrypt> {
         // Every character is one byte from here on.
         if !text.is_ascii() {
             return None;
@@ -121,12 +213,16 @@ impl Kept {
                 return None;
             }
             if let Some(cost) = head.strip_prefix("v=2,t=2b,r=") {
-                return Kept::of(Form::HmacSha256, true, cost, salt, digest);
+                return Bcrypt::of(Form::HmacSha256, true, cost, salt, digest);
             }
             let (variant, cost) = head.split_once(',')?;
             return matches!(variant, "2a" | "2b")
-                .then(|| Kept::of(Form::Sha256, false, cost, salt, digest))?;
+                .then(|| Bcrypt::of(Form::Sha256, false, cost, salt, digest))?;
         }
+        let (text, form) = match text.strip_prefix("bcrypt_sha256$") {
+            Some(rest) => (rest, Form::HexSha256),
+            None => (text, Form::Plain),
+        };
         let (variant, rest) = text.strip_prefix('$')?.split_once('$')?;
         let (cost, rest) = rest.split_once('$')?;
         if !matches!(variant, "2a" | "2b" | "2y") || cost.len() != 2 || rest.len() != SALT_TEXT + DIGEST_TEXT
@@ -134,10 +230,10 @@ impl Kept {
             return None;
         }
         let (salt, digest) = rest.split_at(SALT_TEXT);
-        Kept::of(Form::Plain, variant == "2b", cost, salt, digest)
+        Bcrypt::of(form, variant == "2b", cost, salt, digest)
     }
 
-    fn of(form: Form, is_2b: bool, cost: &str, salt: &str, digest: &str) -> Option<Kept> {
+    fn of(form: Form, is_2b: bool, cost: &str, salt: &str, digest: &str) -> Option<Bcrypt> {
         // `parse` takes a sign.
         if cost.len() > 2 || !cost.bytes().all(|b| b.is_ascii_digit()) {
             return None;
@@ -148,7 +244,7 @@ impl Kept {
         }
         let salt = TEXT.decode(salt).ok()?.try_into().ok()?;
         let digest = TEXT.decode(digest).ok()?.try_into().ok()?;
-        Some(Kept { form, is_2b, cost, salt, digest })
+        Some(Bcrypt { form, is_2b, cost, salt, digest })
     }
 
     fn write(&self) -> PasswordHash {
@@ -157,6 +253,7 @@ impl Kept {
             Form::HmacSha256 => format!("$bcrypt-sha256$v=2,t=2b,r={}${salt}${digest}", self.cost),
             Form::Sha256 => format!("$bcrypt-sha256$2b,{}${salt}${digest}", self.cost),
             Form::Plain => format!("$2b${:02}${salt}{digest}", self.cost),
+            Form::HexSha256 => format!("bcrypt_sha256$$2b${:02}${salt}{digest}", self.cost),
         })
     }
 }
@@ -171,22 +268,34 @@ fn digest(form: Form, password: &[u8], cost: u32, salt: [u8; 16]) -> [u8; DIGEST
 /// The hash of a new password. `cost` must be one of [`COSTS`], and `salt` random.
 pub(super) fn make(password: &str, cost: u32, salt: [u8; 16]) -> PasswordHash {
     let (form, password) = (Form::of(password.as_bytes()), password.as_bytes());
-    Kept { form, is_2b: true, cost, salt, digest: digest(form, password, cost, salt) }.write()
+    Bcrypt { form, is_2b: true, cost, salt, digest: digest(form, password, cost, salt) }.write()
 }
 
 /// In the form of a new hash, and of no password.
 pub(super) fn decoy(cost: u32) -> PasswordHash {
-    Kept { form: Form::Plain, is_2b: true, cost, salt: [0; 16], digest: [0; DIGEST] }.write()
+    Bcrypt { form: Form::Plain, is_2b: true, cost, salt: [0; 16], digest: [0; DIGEST] }.write()
 }
 
 /// Checks `password` against what is kept, where new hashes have `cost`. It takes as long as making one,
 /// with `None` and with an older, cheaper hash too; only a hash of a higher cost takes longer, until its
-/// owner signs in and it is made anew.
+/// owner signs in and it is made anew. A cheaper one of another algorithm takes about as long: decoys of its kind take
+/// exactly as long.
 pub(super) fn check(password: &str, kept: Option<&Kept>, cost: u32) -> Checked {
     let bytes = password.as_bytes();
     let Some(kept) = kept else {
         digest(Form::of(bytes), bytes, cost, [0; 16]);
         return Checked { matches: false, needs_rehash: false };
+    };
+    let kept = match kept {
+        Kept::Bcrypt(kept) => kept,
+        Kept::Derived(derived) => {
+            let matches = derived.matches(bytes);
+            let missing = units(cost).saturating_sub(derived.units());
+            for step in COSTS.filter(|step| missing & units(*step) != 0) {
+                digest(Form::Plain, bytes, step, [0; 16]);
+            }
+            return Checked { matches, needs_rehash: matches };
+        }
     };
     let found = digest(kept.form, bytes, kept.cost, kept.salt);
     // A long password is read to its end with an account and without one, so that the time reveals nothing.
@@ -282,6 +391,90 @@ mod tests {
         }
     }
 
+    /// Made with Django 5.2.
+    const BCRYPT_DJANGO: &str = "bcrypt_sha256$$2b$05$CCCCCCCCCCCCCCCCCCCCCODnkkP4QfskupI0ioFA.dE5LjRF2Tqxm";
+
+    #[test]
+    fn bcrypt_of_django_and_spring_is_checked_and_kept_in_one_spelling() {
+        assert!(matches("lètmein", BCRYPT_DJANGO) && !matches("letmein", BCRYPT_DJANGO));
+        let written = |text: &str| Kept::read(&PasswordHash(text.to_owned())).unwrap().write().0;
+        assert_eq!(written(BCRYPT_DJANGO), BCRYPT_DJANGO);
+        assert!(checked("lètmein", BCRYPT_DJANGO).needs_rehash);
+        let (password, plain) = CRYPT_BLOWFISH[5];
+        for prefix in ["{bcrypt}", "bcrypt$"] {
+            let spelt = format!("{prefix}{plain}");
+            assert!(matches(password, &spelt));
+            assert_eq!(written(&spelt), plain);
+        }
+        assert_eq!(Kept::read(&PasswordHash("{bcrypt}{bcrypt}".to_owned() + plain)), None);
+    }
+
+    #[test]
+    fn a_hash_of_another_algorithm_is_checked_once_and_then_made_anew() {
+        let argon2 = "$argon2id$v=19$m=256,t=2,p=2$c29tZXNhbHQ$bQk8UB/VmZZF4Oo79iDXuL5/0ttZwg2f/5U52iv1cDc";
+        assert_eq!(checked("password", argon2), Checked { matches: true, needs_rehash: true });
+        assert_eq!(checked("passwort", argon2), Checked { matches: false, needs_rehash: false });
+        let kept = Kept::read(&PasswordHash(argon2.to_owned())).unwrap();
+        let decoy = Kept::read(&kept.decoy(5).unwrap()).unwrap();
+        assert_eq!((decoy.units(), decoy.memory()), (kept.units(), kept.memory()));
+        assert_eq!(decoy.decoy(5), kept.decoy(5), "a decoy is of the kind that it stands for");
+        // The kind of a new hash, and of an older and cheaper one, is the usual one.
+        for (cost, kind) in [(4, None), (5, None), (6, Some(decoy_text(6)))] {
+            assert_eq!(Kept::read(&make("x", cost, [1; 16])).unwrap().decoy(5).map(|hash| hash.0), kind);
+        }
+    }
+
+    fn decoy_text(cost: u32) -> String {
+        super::decoy(cost).0
+    }
+
+    /// What the makers write today, without their salts and digests.
+    #[test]
+    fn the_present_defaults_of_every_maker_are_taken_and_what_is_beyond_all_of_them_is_not() {
+        let digest = |bytes: usize| base64::engine::general_purpose::STANDARD_NO_PAD.encode(vec![7; bytes]);
+        let salt = digest(16);
+        let hash = |head: &str, bytes: usize| {
+            let text = format!("${head}${salt}${}", digest(bytes));
+            Kept::read(&PasswordHash(text.clone())).unwrap_or_else(|| panic!("{text}"))
+        };
+        for (head, bytes) in [
+            ("pbkdf2-sha256$i=1200000", 32),        // Django 6.0
+            ("pbkdf2-sha256$i=1500000", 32),        // Django 6.1
+            ("pbkdf2-sha256$i=600000", 64),         // Keycloak, with its derived key of 512 bits
+            ("pbkdf2-sha512$i=210000", 64),         // Keycloak 24
+            ("pbkdf2-sha1$i=1300000", 64),          // OWASP's for SHA-1, with Keycloak's length
+            ("argon2id$v=19$m=7168,t=5,p=1", 32),   // Keycloak
+            ("pbkdf2-sha512$i=100000", 32),         // ASP.NET Core
+            ("argon2id$v=19$m=102400,t=2,p=8", 32), // Django
+            ("argon2id$v=19$m=65536,t=3,p=4", 32),  // argon2-cffi, RFC 9106's second choice
+            ("argon2id$v=19$m=65536,t=4,p=1", 32),  // PHP
+            ("argon2id$v=19$m=262144,t=3,p=1", 32), // libsodium, moderate
+            ("argon2id$v=19$m=16384,t=2,p=1", 32),  // Spring
+            ("scrypt$ln=16,r=8,p=1", 32),           // passlib
+            ("scrypt$ln=14,r=8,p=5", 64),           // Django
+            ("scrypt$ln=17,r=8,p=1", 64),           // OWASP's
+            ("firebase-scrypt$ln=14,r=8,p=1", 64),
+        ] {
+            assert_eq!(hash(head, bytes).bounded(14), Ok(()), "{head}");
+        }
+        let dear = |cost| Err(NotImported::TooDear { cost, most: 14 });
+        let large = |mebibytes| Err(NotImported::TooLarge { mebibytes, most: 256 });
+        for (head, refused) in [
+            ("pbkdf2-sha256$i=2200000", dear(15)),
+            ("pbkdf2-sha256$i=4294967295", dear(26)),
+            ("argon2id$v=19$m=65536,t=16,p=1", dear(15)),
+            ("argon2id$v=19$m=64,t=4294967295,p=1", dear(33)),
+            ("argon2id$v=19$m=1048576,t=4,p=1", large(1024)),
+            ("argon2id$v=19$m=2097152,t=1,p=4", large(2048)),
+            ("argon2id$v=19$m=4294967295,t=4294967295,p=1", large(4_194_303)),
+            ("scrypt$ln=15,r=8,p=16", dear(15)),
+            ("scrypt$ln=20,r=8,p=1", large(1024)),
+            ("firebase-scrypt$ln=30,r=8,p=1", large(1 << 20)),
+        ] {
+            assert_eq!(hash(head, 32).bounded(14), refused, "{head}");
+        }
+    }
+
     #[test]
     fn a_new_hash_is_written_by_length() {
         for (length, start) in
@@ -356,7 +549,8 @@ mod tests {
             format!("{v2}="),
             v2[..40].into(),
             BCRYPT_SHA256[0].1.replace("2a,5", "2y,5"),
-            "$argon2id$v=19$m=65536,t=3,p=4$c29tZXNhbHQ$RdescudvJCsgt3ub+b4dWRWJTmaasQ".into(),
+            BCRYPT_DJANGO.replace("$$", "$"),
+            BCRYPT_DJANGO.replace("bcrypt_sha256", "bcrypt_sha512"),
             "\u{1f511}".repeat(15),
         ];
         for hash in odd {

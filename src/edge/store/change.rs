@@ -16,6 +16,7 @@ use palisade_core::domain::connection::Connection;
 use palisade_core::domain::link::Link;
 use palisade_core::domain::mail::Mail;
 use palisade_core::domain::mail_cap::Mailbox;
+use palisade_core::domain::provider_identity::ProviderIdentity;
 use palisade_core::domain::revocation::{Revocation, Target};
 use palisade_core::domain::session::Session;
 use palisade_core::domain::task::{Errand, Task, Work};
@@ -121,6 +122,19 @@ impl Draft<'_> {
         Ok(())
     }
 
+    /// Gives the account its identities at providers, unless one is another's.
+    fn claim_identities(&mut self, user: &User) -> Result<(), CommitError> {
+        for identity in &user.identities {
+            let key = keys::identity(identity.fingerprint());
+            match self.stored::<UserId>(&key)? {
+                Some(owner) if owner != user.id => return Err(CommitError::IdentityTaken),
+                Some(_) => {}
+                None => self.write(key, &user.id)?,
+            }
+        }
+        Ok(())
+    }
+
     /// The account has this name no more, and no other gets it.
     fn leave_username(&mut self, user: UserId, name: UsernameFingerprint) -> Result<(), StoreError> {
         self.remove(keys::username(name))?;
@@ -130,6 +144,7 @@ impl Draft<'_> {
     pub(super) fn create_user(&mut self, user: &User) -> Result<(), CommitError> {
         self.claim_emails(user)?;
         self.claim_username(user)?;
+        self.claim_identities(user)?;
         let key = keys::user(user.id);
         if self.has(&key)? {
             return Err(CommitError::Conflict);
@@ -154,6 +169,12 @@ impl Draft<'_> {
             self.leave_username(user.id, old)?;
         }
         self.claim_username(&user)?;
+        let kept =
+            |old: &ProviderIdentity| user.identities.iter().any(|now| now.fingerprint() == old.fingerprint());
+        for old in stored.identities.iter().filter(|old| !kept(old)) {
+            self.remove(keys::identity(old.fingerprint()))?;
+        }
+        self.claim_identities(&user)?;
         user.revision += 1;
         self.put(key, encode_user(&user)?)?;
         Ok(())
@@ -165,6 +186,9 @@ impl Draft<'_> {
             user.addresses().try_for_each(|email| self.remove(keys::email(email)))?;
             if let Some(name) = &user.username {
                 self.leave_username(id, name.fingerprint())?;
+            }
+            for identity in &user.identities {
+                self.remove(keys::identity(identity.fingerprint()))?;
             }
             self.remove(key)?;
             self.erased();

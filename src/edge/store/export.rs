@@ -171,6 +171,7 @@ impl Page<'_> {
             | Table::IssuerText
             | Table::Email
             | Table::Username
+            | Table::Identity
             | Table::DueMail
             | Table::Due
             | Table::DueConnection

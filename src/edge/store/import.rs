@@ -161,6 +161,9 @@ impl Records for SledStore {
                     CommitError::UsernameTaken => {
                         ImportError::Inconsistent("two accounts have one user name".to_owned())
                     }
+                    CommitError::IdentityTaken => {
+                        ImportError::Inconsistent("two accounts have one identity at a provider".to_owned())
+                    }
                 })?;
             }
         }

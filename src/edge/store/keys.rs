@@ -10,6 +10,7 @@ use palisade_core::domain::connection::ConnectionId;
 use palisade_core::domain::email::EmailAddress;
 use palisade_core::domain::mail_cap::MailboxId;
 use palisade_core::domain::opaque::TokenHash;
+use palisade_core::domain::provider_identity::IdentityFingerprint;
 use palisade_core::domain::revocation::Kind;
 use palisade_core::domain::session::SessionId;
 use palisade_core::domain::task::{Task, TaskKind};
@@ -72,6 +73,8 @@ pub(super) enum Table {
     FormerUsername = 26,
     /// What was done once to a store of an earlier program, by its name.
     Upgrade = 27,
+    /// Whose an identity at a provider is, by its fingerprint.
+    Identity = 28,
     /// That an import has begun and not come to its end.
     Importing = 30,
 }
@@ -107,6 +110,7 @@ impl Table {
             25 => Table::Username,
             26 => Table::FormerUsername,
             27 => Table::Upgrade,
+            28 => Table::Identity,
             30 => Table::Importing,
             _ => return None,
         })
@@ -130,6 +134,7 @@ pub(super) fn describe(key: &[u8]) -> String {
         Some(Table::Version) => "a token version".to_owned(),
         Some(Table::Email) => "the owner of an address".to_owned(),
         Some(Table::Username) => "the owner of a user name".to_owned(),
+        Some(Table::Identity) => "the owner of an identity at a provider".to_owned(),
         Some(Table::FormerUsername) => "the former owner of a user name".to_owned(),
         Some(Table::Upgrade) => "what was done once to the store".to_owned(),
         Some(Table::Link) => "a link".to_owned(),
@@ -295,6 +300,10 @@ pub(super) fn email(address: &EmailAddress) -> Key {
 
 pub(super) fn username(name: UsernameFingerprint) -> Key {
     key(Table::Username, &[&name.0])
+}
+
+pub(super) fn identity(fingerprint: IdentityFingerprint) -> Key {
+    key(Table::Identity, &[&fingerprint.0])
 }
 
 pub(super) fn former_username(name: UsernameFingerprint) -> Key {

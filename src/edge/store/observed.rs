@@ -15,6 +15,7 @@ use palisade_core::domain::link::Link;
 use palisade_core::domain::mail::Mail;
 use palisade_core::domain::mail_cap::{Mailbox, MailboxId};
 use palisade_core::domain::opaque::TokenHash;
+use palisade_core::domain::provider_identity::ProviderIdentity;
 use palisade_core::domain::revocation::{Begun, Revocation, Target, Versions};
 use palisade_core::domain::session::{Session, SessionId};
 use palisade_core::domain::task::{Task, TaskKind};
@@ -172,6 +173,14 @@ impl Store for ObservedStore {
 
     async fn user_by_username(&self, name: &Username) -> Result<Option<User>, StoreError> {
         self.observed("user_by_username", self.store.user_by_username(name)).await
+    }
+
+    async fn user_by_identity(&self, identity: &ProviderIdentity) -> Result<Option<User>, StoreError> {
+        self.observed("user_by_identity", self.store.user_by_identity(identity)).await
+    }
+
+    async fn gone_users(&self, since: UnixTime) -> Result<Vec<(UserId, UnixTime)>, StoreError> {
+        self.observed("gone_users", self.store.gone_users(since)).await
     }
 
     async fn username_owner(&self, name: &Username) -> Result<Option<UserId>, StoreError> {

@@ -17,12 +17,13 @@ use palisade_core::domain::audit::Event;
 use palisade_core::domain::connection::{Connection, ConnectionId};
 use palisade_core::domain::email::EmailAddress;
 use palisade_core::domain::mail::Mail;
+use palisade_core::domain::provider_identity::IdentityFingerprint;
 use palisade_core::domain::revocation::{Revocation, Target};
 use palisade_core::domain::session::{Session, SessionId};
 use palisade_core::domain::task::{Task, TaskKind};
 use palisade_core::domain::time::UnixTime;
 use palisade_core::domain::username::Username;
-use palisade_core::ports::{StoreError, Upgrade};
+use palisade_core::ports::{GONE_EVENTS_LIFE, StoreError, Upgrade};
 
 /// How many entries one visit reads.
 pub(super) const PAGE: usize = 4096;
@@ -82,6 +83,33 @@ pub(super) fn user_by_username(trees: &Trees, name: &Username) -> Result<Option<
     };
     // Between the two looks the account may have got another name.
     Ok(user.filter(|user| user.username.as_ref().map(Username::fingerprint) == Some(name)))
+}
+
+pub(super) fn user_by_identity(
+    trees: &Trees,
+    identity: IdentityFingerprint,
+) -> Result<Option<User>, StoreError> {
+    let owner: Option<UserId> = at(trees, &keys::identity(identity))?;
+    let user: Option<User> = match owner {
+        Some(id) => at(trees, &keys::user(id))?,
+        None => None,
+    };
+    // Between the two looks the account may have lost it.
+    Ok(user.filter(|user| user.identities.iter().any(|one| one.fingerprint() == identity)))
+}
+
+/// Accounts that are gone, with the moment from which their events are kept.
+pub(super) fn gone_users(trees: &Trees, since: UnixTime) -> Result<Vec<(UserId, UnixTime)>, StoreError> {
+    let mut gone = Vec::new();
+    for entry in trees.range(keys::all(Table::GoneUser)..keys::behind(Table::GoneUser)) {
+        let (key, bytes) = entry?;
+        let until: UnixTime = decode(&key, &bytes)?;
+        let at = UnixTime(until.0.saturating_sub(GONE_EVENTS_LIFE.as_secs()));
+        if at >= since {
+            gone.push((keys::gone_user_id(&key)?, at));
+        }
+    }
+    Ok(gone)
 }
 
 pub(super) fn username_owner(trees: &Trees, name: &Username) -> Result<Option<UserId>, StoreError> {

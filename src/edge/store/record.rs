@@ -58,7 +58,12 @@ pub(super) const fn kind(table: Table) -> Stored {
         Table::KeyCheck => RecordKind::KeyCheck,
         Table::FormerUsername => RecordKind::FormerUsername,
         Table::Upgrade => RecordKind::Upgrade,
-        Table::Issuer | Table::IssuerText | Table::Email | Table::Username | Table::LeaseRun => {
+        Table::Issuer
+        | Table::IssuerText
+        | Table::Email
+        | Table::Username
+        | Table::Identity
+        | Table::LeaseRun => {
             return Stored::Own;
         }
         Table::DueMail | Table::Due | Table::DueConnection | Table::DueTask => return Stored::Index,

@@ -35,6 +35,7 @@ use palisade_core::domain::link::Link;
 use palisade_core::domain::mail::Mail;
 use palisade_core::domain::mail_cap::{Mailbox, MailboxId};
 use palisade_core::domain::opaque::TokenHash;
+use palisade_core::domain::provider_identity::ProviderIdentity;
 use palisade_core::domain::revocation::{Begun, Revocation, Target, Versions};
 use palisade_core::domain::session::{Session, SessionId};
 use palisade_core::domain::task::{Task, TaskKind};
@@ -346,6 +347,15 @@ impl Store for SledStore {
     async fn user_by_username(&self, name: &Username) -> Result<Option<User>, StoreError> {
         let name = name.clone();
         self.read(move |trees| read::user_by_username(trees, &name)).await
+    }
+
+    async fn user_by_identity(&self, identity: &ProviderIdentity) -> Result<Option<User>, StoreError> {
+        let fingerprint = identity.fingerprint();
+        self.read(move |trees| read::user_by_identity(trees, fingerprint)).await
+    }
+
+    async fn gone_users(&self, since: UnixTime) -> Result<Vec<(UserId, UnixTime)>, StoreError> {
+        self.read(move |trees| read::gone_users(trees, since)).await
     }
 
     async fn username_owner(&self, name: &Username) -> Result<Option<UserId>, StoreError> {

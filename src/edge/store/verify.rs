@@ -55,6 +55,10 @@ fn check(trees: &Trees, key: &[u8], bytes: &IVec) -> Result<(), StoreError> {
             let owner: Option<UserId> = at(trees, &keys::username(name.fingerprint()))?;
             fits(owner == Some(user.id), "an account and its user name")?;
         }
+        for identity in &user.identities {
+            let owner: Option<UserId> = at(trees, &keys::identity(identity.fingerprint()))?;
+            fits(owner == Some(user.id), "an account and its identity at a provider")?;
+        }
         fits(keys::user(user.id) == key, "an account and its key")
     } else if is(Table::Email) {
         let owner = decode(key, bytes)?;
@@ -66,6 +70,12 @@ fn check(trees: &Trees, key: &[u8], bytes: &IVec) -> Result<(), StoreError> {
         let name = user.and_then(|user| user.username);
         let owns = name.is_some_and(|name| keys::username(name.fingerprint()) == key);
         fits(owns, "a user name and its account")
+    } else if is(Table::Identity) {
+        let user: Option<User> = at(trees, &keys::user(decode(key, bytes)?))?;
+        let owns = user.is_some_and(|user| {
+            user.identities.iter().any(|identity| keys::identity(identity.fingerprint()) == key)
+        });
+        fits(owns, "an identity at a provider and its account")
     } else if is(Table::FormerUsername) {
         decode::<UserId>(key, bytes)?;
         let now = keys::username(keys::former_fingerprint(key)?);

@@ -49,6 +49,10 @@ impl State {
             Record::User(user) if self.has_username(&user) => {
                 return Err(ImportError::Inconsistent("two accounts have one user name".to_owned()));
             }
+            Record::User(user) if self.has_identity(&user) => {
+                let why = "two accounts have one identity at a provider".to_owned();
+                return Err(ImportError::Inconsistent(why));
+            }
             Record::User(user) => self.users.insert(user.id, user).is_none(),
             Record::Session(session) => self.sessions.insert((session.user, session.id), session).is_none(),
             Record::Connection(connection) => {

@@ -155,7 +155,7 @@ async fn a_hash_that_is_too_dear_is_not_imported_and_says_why() {
     assert!(refused.contains("`password_hash`") && refused.contains("15"), "{refused}");
     assert!(refused.contains("14") && refused.contains("passwords.max_cost"), "{refused}");
     let unknown = world.accounts.create_user("", new(ANN, "nonsense")).await.unwrap_err().to_string();
-    assert!(unknown.contains("bcrypt"), "{unknown}");
+    assert!(unknown.contains("`password_hash`") && unknown.contains("bcrypt, Argon2"), "{unknown}");
 }
 
 /// The fake takes `old:` for a dear hash.

@@ -22,6 +22,7 @@ mod state;
 mod store;
 #[cfg(test)]
 mod tests;
+mod transfer;
 mod users;
 
 use std::sync::Arc;
@@ -66,6 +67,7 @@ fn guarded() -> OpenApiRouter<AdminState> {
         .merge(keys::endpoints())
         .merge(control::endpoints())
         .merge(users::endpoints())
+        .merge(transfer::endpoints())
         .merge(clock::endpoints())
         .merge(connections::endpoints())
         .merge(store::endpoints())
