@@ -10,6 +10,7 @@ mod hosts;
 mod http2;
 mod injection;
 mod logs;
+mod migrating;
 mod native_hosts;
 mod probes;
 mod requests;

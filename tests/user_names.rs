@@ -330,57 +330,53 @@ async fn the_command_line_adds_sets_lists_and_imports() {
     assert!(said(&["users", "show", "ann"]).contains("User name"));
     assert_eq!(said(&["users", "disable", "ann"]).trim(), "disabled ann");
 
-    // Every line is looked at first, here and by the gateway.
+    // Every line stands for itself: what is wrong is named, here and by the gateway, and the rest goes in.
     let file = folder.path().join("people.jsonl");
     let path = file.to_str().unwrap();
     let lines = |text: &str| std::fs::write(&file, text).unwrap();
     let count = || said(&["users", "list"]).lines().count() - 1;
     lines(concat!(
-        "{\"username\": \"bob\", \"generate_password\": true}\n",
+        "{\"username\": \"bob\", \"groups\": [\"staff\"], \"generate_password\": true}\n",
         "{\"username\": \"cid\", \"email\": \"cid@example.com\"}\n",
         "\n",
         "{\"username\": \"BOB\"}\n",
         "{\"username\": \"dan\", \"email\": \"CID@example.com\"}\n",
         "{\"username\": \"a b\"}\n",
-    ));
-    let wrong = refused(&["users", "import", path]);
-    assert!(
-        wrong.contains("line 6:") && wrong.contains("invalid_username"),
-        "what the gateway says beside it: {wrong}"
-    );
-    assert!(wrong.contains("nothing was made"), "{wrong}");
-    assert!(wrong.contains("line 4: line 1 has the same user name"), "{wrong}");
-    assert!(wrong.contains("line 5: line 2 has the same address"), "{wrong}");
-    lines(concat!(
-        "{\"username\": \"bob\", \"generate_password\": true}\n",
         "{\"username\": \"Ann\"}\n",
-        "{\"username\": \"cid\", \"group\": [\"staff\"]}\n",
+        "{\"username\": \"eve\", \"group\": [\"staff\"]}\n",
         "{\"email\": \"ann@example.com\"}\n",
         "{\"username\": \"dan\", \"password\": \"x\"}\n",
     ));
-    let wrong = refused(&["users", "import", path]);
-    assert!(wrong.contains("nothing was made") && !wrong.contains("line 1:"), "{wrong}");
-    for (line, want) in
-        [(2, "username_taken"), (3, "invalid_json"), (4, "email_taken"), (5, "password_rejected")]
-    {
-        let told = wrong.lines().find(|told| told.starts_with(&format!("line {line}:"))).unwrap_or_default();
-        assert!(told.contains(want), "{line}: {wrong}");
-    }
+    let (done, out, wrong) = command(&["users", "import", path, "--dry-run"]);
+    assert!(!done && out.contains("2 accounts can be made; nothing was"), "{out} {wrong}");
+    assert!(out.contains("1 of them would get a letter"), "{out}");
     assert_eq!(count(), 1, "nothing was made");
-
-    lines(concat!(
-        "{\"username\": \"bob\", \"groups\": [\"staff\"], \"generate_password\": true}\n",
-        "{\"username\": \"cid\", \"email\": \"cid@example.com\"}\n",
-    ));
-    assert!(said(&["users", "import", path, "--dry-run"]).contains("2 accounts can be made; nothing was"));
-    assert_eq!(count(), 1);
-    let made: Value = serde_json::from_str(&said(&["users", "import", path, "--json"])).unwrap();
+    let (done, out, imported) = command(&["users", "import", path, "--json"]);
+    assert!(!done, "{out}");
+    for wrong in [&wrong, &imported] {
+        for (line, want) in [
+            (4, "line 1 has the same user name"),
+            (5, "line 2 has the same address"),
+            (6, "invalid_username"),
+            (7, "username_taken"),
+            (8, "invalid_json"),
+            (9, "email_taken"),
+            (10, "same user name"),
+        ] {
+            let told =
+                wrong.lines().find(|told| told.starts_with(&format!("line {line}:"))).unwrap_or_default();
+            assert!(told.contains(want), "{line}: {wrong}");
+        }
+        assert!(wrong.contains("7 lines refused") && !wrong.contains("line 1:"), "{wrong}");
+    }
+    let made: Value = serde_json::from_str(&out).unwrap();
     assert_eq!((&made[0]["line"], &made[0]["username"]), (&json!(1), &json!("bob")));
     assert!(made[0]["password"].is_string() && made[1]["password"].is_null(), "{made}");
     assert_eq!((&made[1]["mailed"], &made[1]["link"]), (&json!(true), &Value::Null), "{made}");
     assert_eq!(count(), 3);
     let again = refused(&["users", "import", path]);
     assert!(again.contains("line 1:") && again.contains("line 2:"), "{again}");
+    assert_eq!(count(), 3, "nothing is made twice");
 }
 
 /// bcrypt of [`PASSWORD`], cost 4.

@@ -122,6 +122,9 @@ mod service {
     mod unclaimed {
         mod tests;
     }
+    mod user_import {
+        mod tests;
+    }
     mod users {
         mod edit_tests;
         mod no_address_tests;

@@ -110,8 +110,12 @@ fn read_lines(file: impl Read, each: &mut dyn FnMut(Row) -> Result<(), String>) 
     }
 }
 
-fn read_table(file: impl Read, each: &mut dyn FnMut(Row) -> Result<(), String>) -> Result<(), String> {
-    let mut table = csv::ReaderBuilder::new().flexible(true).from_reader(file);
+fn read_table(mut file: impl Read, each: &mut dyn FnMut(Row) -> Result<(), String>) -> Result<(), String> {
+    let mut text = Vec::new();
+    file.read_to_end(&mut text).map_err(|error| format!("the file cannot be read: {error}"))?;
+    // Lines are counted by their line feeds, and the reader would leave one behind a carriage return to the next row.
+    text.retain(|byte| *byte != b'\r');
+    let mut table = csv::ReaderBuilder::new().flexible(true).from_reader(&*text);
     let head = table.headers().map_err(|error| format!("the file is no CSV: {error}"))?.clone();
     let mut columns = Vec::with_capacity(head.len());
     for name in &head {

@@ -281,6 +281,6 @@ mod tests {
             count += 1;
             error = after(Some(&this));
         }
-        assert_eq!(count, 28);
+        assert_eq!(count, 29);
     }
 }

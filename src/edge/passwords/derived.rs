@@ -224,7 +224,10 @@ impl Derived {
 
     /// Whether it is of this password. Takes the work and the memory that it says.
     pub(super) fn matches(&self, password: &[u8]) -> bool {
-        self.derive(password).is_some_and(|found| bool::from(found.ct_eq(&self.digest)))
+        let found = self.derive(password);
+        // HMAC fills its key with zeros (RFC 2104 §2), so what ends in NUL would pass for what is before it.
+        let is_taken = !password.ends_with(&[0]);
+        found.is_some_and(|found| bool::from(found.ct_eq(&self.digest))) && is_taken
     }
 
     /// `None` where there is no memory for it.

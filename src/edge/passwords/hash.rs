@@ -442,7 +442,6 @@ mod tests {
             ("pbkdf2-sha256$i=1500000", 32),        // Django 6.1
             ("pbkdf2-sha256$i=600000", 64),         // Keycloak, with its derived key of 512 bits
             ("pbkdf2-sha512$i=210000", 64),         // Keycloak 24
-            ("pbkdf2-sha1$i=1300000", 64),          // OWASP's for SHA-1, with Keycloak's length
             ("argon2id$v=19$m=7168,t=5,p=1", 32),   // Keycloak
             ("pbkdf2-sha512$i=100000", 32),         // ASP.NET Core
             ("argon2id$v=19$m=102400,t=2,p=8", 32), // Django
@@ -461,6 +460,7 @@ mod tests {
         let large = |mebibytes| Err(NotImported::TooLarge { mebibytes, most: 256 });
         for (head, refused) in [
             ("pbkdf2-sha256$i=2200000", dear(15)),
+            ("pbkdf2-sha1$i=4300000", dear(17)),
             ("pbkdf2-sha256$i=4294967295", dear(26)),
             ("argon2id$v=19$m=65536,t=16,p=1", dear(15)),
             ("argon2id$v=19$m=64,t=4294967295,p=1", dear(33)),

@@ -299,7 +299,7 @@ mod tests {
     fn firebases_hash_is_checked_and_kept_without_the_signer_key() {
         let sample = firebases_sample();
         let hash = derived(&sample.to_string());
-        assert!(hash.matches(b"user1Password") && !hash.matches(b"user1password"));
+        assert!(hash.matches(b"user1password") && !hash.matches(b"user1Password"));
         let kept = hash.write().0;
         assert!(kept.starts_with("$firebase-scrypt$ln=14,r=8,p=1$"));
         assert_eq!(Derived::read(&kept), Some(hash.clone()));

@@ -513,10 +513,10 @@ mod tests {
         assert_eq!(passwords.check("x".into(), None, Requester { account: 0, ..ANN }).await.unwrap(), NO);
         (0..96).for_each(|_| passwords.changed(None, Some(&dear)));
         let dear_ones = || (0..100).filter(|n| cost_of(u64::MAX / 100 * n) == 6).count();
-        assert!(dear_ones() >= 97, "{}", dear_ones());
+        assert!(dear_ones() >= 96, "{}", dear_ones());
         // Accounts that are made here count at once, too, and so does one that is renewed or removed.
         (0..100).for_each(|_| passwords.changed(None, Some(&usual)));
-        assert!((48..=50).contains(&dear_ones()), "{}", dear_ones());
+        assert!((47..=50).contains(&dear_ones()), "{}", dear_ones());
         (0..96).for_each(|_| passwords.changed(Some(&dear), Some(&usual)));
         assert!(dear_ones() <= 1, "{}", dear_ones());
         passwords.changed(Some(&dear), None);

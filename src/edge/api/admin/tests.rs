@@ -545,7 +545,7 @@ async fn a_clock_in_doubt_is_shown_and_accepted() {
 
 /// Every operation of the admin listener.
 const OPERATIONS: &str = "\
-    GET /admin/v1/users|POST /admin/v1/users|POST /admin/v1/invitations|GET /admin/v1/users/{user}|PATCH /admin/v1/users/{user}|\
+    GET /admin/v1/users|POST /admin/v1/users|POST /admin/v1/users-import|GET /admin/v1/users-export|POST /admin/v1/invitations|GET /admin/v1/users/{user}|PATCH /admin/v1/users/{user}|\
     DELETE /admin/v1/users/{user}|GET /admin/v1/users/{user}/sessions|DELETE /admin/v1/users/{user}/sessions|\
     DELETE /admin/v1/users/{user}/sessions/{session}|POST /admin/v1/users/{user}/reset-password|\
     POST /admin/v1/users/{user}/unfreeze|GET /admin/v1/users/{user}/connections|\
@@ -589,6 +589,74 @@ async fn every_operation_is_described_and_does_what_is_described() {
     let taken = api.post("/admin/v1/invitations", &json!({"email": ANN}).to_string()).await;
     assert_eq!((taken.0, &taken.1["code"]), (409, &json!("email_taken")));
     assert_eq!(api.get(&format!("/admin/v1/audit?user={id}")).await.0, 200);
+    let rows = json!({"accounts": [
+        {"email": "dan@example.com", "hash": "old:x", "created": "2024-05-01T00:00:00Z", "state": "disabled",
+         "identities": [{"issuer": "https://idp.test", "subject": "dan"}]},
+        {"email": ANN, "generate_password": true},
+        {"username": "eve"},
+        {"username": "fay", "active": "yes"},
+        {"username": "gil", "password": "x", "hash": "y"},
+        {"username": "hal", "password_hash": "nonsense"},
+        {"username": "ida", "subject": "auth0|1"},
+        {"username": "jon", "generate_password": true, "hash": 5},
+        {"username": "kim", "identities": [{"issuer": "https://idp.test", "subject": "dan"}]},
+        [1],
+    ]});
+    for (dry_run, status) in [(true, 200), (false, 200)] {
+        let mut rows = rows.clone();
+        rows["dry_run"] = json!(dry_run);
+        let (done, imported) = api.post("/admin/v1/users-import", &rows.to_string()).await;
+        assert_eq!(
+            (done, &imported["made"], &imported["refused"]),
+            (status, &json!(2), &json!(8)),
+            "{imported}"
+        );
+        let codes: Vec<&str> = imported["accounts"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|row| row["code"].as_str().unwrap_or("made"))
+            .collect();
+        assert_eq!(
+            codes,
+            [
+                "made",
+                "email_taken",
+                "made",
+                "invalid_json",
+                "invalid_request",
+                "invalid_request",
+                "invalid_request",
+                "invalid_request",
+                "identity_taken",
+                "invalid_json"
+            ]
+        );
+        // Nothing that was sent is repeated: it may be a password.
+        assert!(
+            !imported.to_string().contains("nonsense") && !imported.to_string().contains("yes"),
+            "{imported}"
+        );
+        assert_eq!(
+            imported["accounts"][2]["link"].is_string(),
+            !dry_run,
+            "an account without an address: {imported}"
+        );
+    }
+    let exported = api.get("/admin/v1/users-export?limit=10").await.1;
+    let dan = exported["accounts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|one| one["email"] == "dan@example.com")
+        .unwrap();
+    assert_eq!((&dan["active"], &dan["created_at"]), (&json!(false), &json!(1_714_521_600)));
+    assert!(dan.get("password_hash").is_none(), "{exported}");
+    let hashes = api.get("/admin/v1/users-export?limit=10&hashes=true&since=2020-01-01T00:00:00Z").await.1;
+    assert!(hashes.to_string().contains("old:x"), "{hashes}");
+    for query in ["since=yesterday", "limit=0", "hashes=perhaps", "x=1"] {
+        assert_eq!(api.get(&format!("/admin/v1/users-export?{query}")).await.0, 400, "{query}");
+    }
     assert_eq!(api.get("/admin/v1/users?limit=1").await.1["users"][0]["id"], user["id"]);
     api.providers.unattended.store(true, std::sync::atomic::Ordering::Relaxed);
     let begin = Begin { provider: ACME.to_owned(), ..Begin::default() };

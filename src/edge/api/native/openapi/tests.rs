@@ -83,6 +83,7 @@ async fn the_description_is_served_and_complete() {
         "method_not_allowed".into(),
         "email_taken".into(),
         "username_taken".into(),
+        "identity_taken".into(),
         "account_frozen".into(),
     ];
     for (path, methods) in api.document["paths"].as_object().unwrap() {
