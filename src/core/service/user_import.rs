@@ -206,14 +206,13 @@ impl Accounts {
             claim: if claimed { Claim::Claimed } else { Claim::Unclaimed },
             ..blank
         };
-        if user.id.0.is_nil() || user.id.0.is_max() {
+        if subject.is_some_and(|subject| subject.0.is_nil() || subject.0.is_max()) {
             return Err(AccountError::Invalid("`subject` is no id of an account".to_owned()));
         }
         let (changes, gone) = self.room_for(&user).await?;
-        // Ahead of the work of a hash; a row that fails behind this is rare, and takes its names from later rows.
-        seen.take(&user)?;
         let password = self.imported_password(&new.password, &user, dry_run).await?;
         user.password = password.0;
+        seen.take(&user)?;
         let is_signed_in_to = user.password.is_some() || !user.identities.is_empty();
         // In a dry run no password is hashed.
         let has_password = user.password.is_some()

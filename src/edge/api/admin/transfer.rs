@@ -149,9 +149,15 @@ struct RowOutcome {
     /// The generated password, shown here only.
     #[serde(skip_serializing_if = "Option::is_none")]
     password: Option<String>,
-    /// Of an account that gets a link.
-    #[serde(flatten)]
-    delivery: Option<Delivery>,
+    /// Of an account that gets a link: whether it is on its way by mail.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mailed: Option<bool>,
+    /// Of an account without an address, and where no mail is sent: the link, for the operator to hand to the person.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    link: Option<String>,
+    /// When that link is over.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    link_expires_at: Option<u64>,
     /// Why it was refused: a code as of `POST /admin/v1/users`, and what is wrong.
     #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<&'static str>,
@@ -172,6 +178,9 @@ impl RowOutcome {
 
     fn made(made: &ImportedAccount, dry_run: bool, state: &AdminState) -> RowOutcome {
         let ImportedAccount { user, password, gets_link, link } = made;
+        let delivery = (*gets_link && !dry_run).then(|| Delivery::of(link.as_ref(), &state.pages));
+        let mailed = delivery.as_ref().map(|delivery| delivery.mailed);
+        let Delivery { link, link_expires_at, .. } = delivery.unwrap_or_default();
         RowOutcome {
             id: Some(user.id.0),
             email: user.email.as_ref().map(ToString::to_string),
@@ -179,7 +188,9 @@ impl RowOutcome {
             has_password: Some(user.password.is_some()),
             email_verified: Some(user.email_verified),
             password: password.as_ref().map(|password| password.expose_secret().to_owned()),
-            delivery: (*gets_link && !dry_run).then(|| Delivery::of(link.as_ref(), &state.pages)),
+            mailed,
+            link,
+            link_expires_at,
             ..RowOutcome::default()
         }
     }
