@@ -22,8 +22,8 @@ pub(super) fn run(hash: String, cost: u32) -> ExitCode {
     match passwords::check_now(password.expose_secret(), &PasswordHash(hash), cost) {
         None => {
             eprintln!(
-                "palisade: this is no hash that the gateway checks; it knows $2a$, $2b$, $2y$ and $bcrypt-sha256$, \
-                 of no absurd cost. Did the shell take the dollars? Put it in single quotes"
+                "palisade: this is no hash that the gateway checks; it knows bcrypt, Argon2, PBKDF2 and scrypt as \
+                 their makers write them, of no absurd cost. Did the shell take the dollars? Put it in single quotes"
             );
             ExitCode::from(2)
         }
