@@ -148,6 +148,7 @@ pub(super) fn start(
         fingerprint: config.sessions.fingerprint,
         verification: config.accounts.verification,
         registration,
+        tells_app: config.accounts.webhook.is_some(),
         sends_mail: !matches!(config.mail.transport, MailTransport::None),
         revocation_life: lives.tokens + lives.leeway,
         letters: Caps {

@@ -18,7 +18,7 @@ use crate::edge::own_secrets;
 use crate::edge::telemetry::metrics::Metrics;
 use crate::edge::vault::VaultKeyRing;
 use crate::edge::wasm::{CacheAt, Plugins, Standing, Wiring};
-use crate::edge::webhook::SignedWebhook;
+use crate::edge::webhook::{SignedWebhook, Webhooks};
 use palisade_core::domain::page::PageName;
 use palisade_core::ports::{Clock, Door, Entropy, Meter, OwnSecret, SecretStore, Store};
 use palisade_core::service::connections::{
@@ -54,7 +54,7 @@ pub(super) struct ConnectionInputs<'a> {
 pub(super) struct ConnectionsHandle {
     pub(super) connections: Connections,
     plugins: Arc<Plugins>,
-    webhook: Arc<SignedWebhook>,
+    webhooks: Arc<Webhooks>,
 }
 
 impl ConnectionsHandle {
@@ -68,7 +68,8 @@ impl ConnectionsHandle {
     pub(super) async fn reload(&self, config: &Config) -> Vec<String> {
         self.plugins.reload(&config.providers).await;
         self.connections.apply(settings(config));
-        self.webhook.renew(config.connections.webhook.as_ref());
+        self.webhooks.connections.renew(config.connections.webhook.as_ref());
+        self.webhooks.accounts.renew(config.accounts.webhook.as_ref());
         faults(&self.plugins)
     }
 }
@@ -145,9 +146,13 @@ pub(super) async fn compose(
 ) -> Result<ConnectionsHandle, String> {
     let ConnectionInputs { store, clock, meter, fetch, accounts } = inputs;
     let vault = VaultKeyRing::new(&vault_keys(config, secrets, notices)?)?;
-    let webhook = config.connections.webhook.as_ref();
-    let own = Arc::clone(&fetch) as _;
-    let webhook = Arc::new(SignedWebhook::new(webhook, own, Arc::clone(&clock))?);
+    let signed = |key, webhook: &Option<crate::config::Webhook>| {
+        SignedWebhook::new(key, webhook.as_ref(), Arc::clone(&fetch) as _, Arc::clone(&clock))
+    };
+    let webhooks = Arc::new(Webhooks {
+        accounts: signed("accounts.webhook", &config.accounts.webhook)?,
+        connections: signed("connections.webhook", &config.connections.webhook)?,
+    });
     let folder =
         config.connections.cache.clone().unwrap_or_else(|| config.store.data_dir().join(CACHE_FOLDER));
     let cache = CacheAt { folder, key: own_secrets::key(secrets, OwnSecret::PluginCacheKey)? };
@@ -158,7 +163,7 @@ pub(super) async fn compose(
         store,
         providers: Arc::clone(&plugins) as _,
         vault: Arc::new(vault),
-        webhook: Arc::clone(&webhook) as _,
+        webhook: Arc::clone(&webhooks) as _,
         clock,
         entropy: Arc::new(SystemEntropy),
         limiter: shared.limiter,
@@ -168,7 +173,7 @@ pub(super) async fn compose(
         issuer: config.tokens.issuer.clone(),
         run: SystemEntropy.uuid(),
     };
-    Ok(ConnectionsHandle { connections: Connections::new(ports, settings(config)), plugins, webhook })
+    Ok(ConnectionsHandle { connections: Connections::new(ports, settings(config)), plugins, webhooks })
 }
 
 /// Starts the workers, which need loaded providers.

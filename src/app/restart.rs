@@ -90,7 +90,7 @@ pub(super) fn keys(then: &Config, now: &Config) -> Vec<&'static str> {
     keys.differ("passwords.bcrypt_cost", bcrypt_cost, &now.passwords.bcrypt_cost);
     keys.differ("passwords.max_cost", max_cost, &now.passwords.max_cost);
     keys.differ("passwords.threads", threads, &now.passwords.threads);
-    let Accounts { verification, registration } = accounts;
+    let Accounts { verification, registration, webhook: told_of_accounts } = accounts;
     keys.differ("accounts.registration", registration, &now.accounts.registration);
     keys.differ("accounts.verification", verification, &now.accounts.verification);
     let Sessions { max_per_user, absolute_ttl, fingerprint, geoip } = sessions;
@@ -130,17 +130,10 @@ pub(super) fn keys(then: &Config, now: &Config) -> Vec<&'static str> {
     keys.mail(mail, &now.mail, |page| (page_of(then, page), page_of(now, page)));
     let Connections { return_to: _, refresh_ahead: _, keep_fresh: _, warn_ahead: _, webhook, cache } =
         connections;
-    let other = &now.connections.webhook;
-    let url = |webhook: &crate::config::Webhook| webhook.url.clone();
-    keys.differ("connections.webhook.url", &webhook.as_ref().map(url), &other.as_ref().map(url));
-    // A new secret for the same URL takes effect at a reload (`SignedWebhook::renew`).
-    if webhook.as_ref().map(url) != other.as_ref().map(url) {
-        keys.secrets(
-            "connections.webhook.secret",
-            webhook.iter().map(|webhook| &webhook.secret),
-            other.iter().map(|webhook| &webhook.secret),
-        );
-    }
+    let names = ["connections.webhook.url", "connections.webhook.secret"];
+    keys.webhook(names, webhook.as_ref(), now.connections.webhook.as_ref());
+    let names = ["accounts.webhook.url", "accounts.webhook.secret"];
+    keys.webhook(names, told_of_accounts.as_ref(), now.accounts.webhook.as_ref());
     keys.differ("connections.cache", cache, &now.connections.cache);
     let Vault { keys: sealing } = vault;
     keys.secrets("vault.keys", sealing.iter(), now.vault.keys.iter());
@@ -162,6 +155,23 @@ impl Keys {
     fn differ<T: PartialEq>(&mut self, key: &'static str, then: &T, now: &T) {
         if then != now {
             self.0.push(key);
+        }
+    }
+
+    /// Compares a webhook by its URL. A new secret for the same URL takes effect at a reload (`SignedWebhook::renew`).
+    fn webhook(
+        &mut self,
+        [url, secret]: [&'static str; 2],
+        then: Option<&crate::config::Webhook>,
+        now: Option<&crate::config::Webhook>,
+    ) {
+        let url_of = |webhook: &crate::config::Webhook| webhook.url.clone();
+        self.differ(url, &then.map(url_of), &now.map(url_of));
+        if then.map(url_of) != now.map(url_of) {
+            let secret_of =
+                |webhook: Option<&'_ crate::config::Webhook>| webhook.map(|webhook| webhook.secret.clone());
+            let (then, now) = (secret_of(then), secret_of(now));
+            self.secrets(secret, then.iter(), now.iter());
         }
     }
 

@@ -1,15 +1,18 @@
 //! `[accounts]`: how people come to their accounts.
 
+use super::connections::{Webhook, webhook};
 use super::file::Section;
 use palisade_core::domain::account::{Registration, Verification};
 
 /// `[accounts]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Accounts {
     /// What a verification link needs beside its token.
     pub verification: Verification,
     /// Who may make an account; `None`: it is not written.
     pub registration: Option<Registration>,
+    /// Where the app is told of accounts.
+    pub webhook: Option<Webhook>,
 }
 
 impl Accounts {
@@ -28,7 +31,8 @@ pub(super) fn accounts(section: Section<'_>) -> Accounts {
     let words =
         [("open", Registration::Open), ("invited", Registration::Invited), ("closed", Registration::Closed)];
     let registration = section.get("registration").and_then(|item| item.choice(&words));
-    let accounts = Accounts { verification, registration };
+    let webhook = section.get("webhook").and_then(|item| webhook(item.section()?));
+    let accounts = Accounts { verification, registration, webhook };
     section.close();
     accounts
 }

@@ -32,7 +32,7 @@ pub struct Connections {
     pub cache: Option<PathBuf>,
 }
 
-/// `connections.webhook`: where the app is told of connections.
+/// `connections.webhook` and `accounts.webhook`: where the app is told.
 #[derive(Debug, Clone)]
 pub struct Webhook {
     /// `https`, or `http` on loopback.
@@ -92,7 +92,8 @@ fn page(item: &Item<'_>, public_url: &str) -> Option<String> {
     })
 }
 
-fn webhook(section: Section<'_>) -> Option<Webhook> {
+/// Reads where and how the app is told.
+pub(super) fn webhook(section: Section<'_>) -> Option<Webhook> {
     let want = "an https:// URL (http:// on loopback only), without a fragment";
     let url = section.required("url", want).and_then(|item| {
         item.read(want, |text| {

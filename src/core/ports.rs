@@ -29,8 +29,8 @@ pub use self::commits::{
     SubscriptionError,
 };
 pub use self::connections::{
-    Authorization, CurrentTokens, GrantedTokens, Notice, ParameterInfo, Pkce, Place, ProviderCall,
-    ProviderFault, ProviderInfo, Providers, Vault, VaultError, Webhook,
+    Authorization, CurrentTokens, GrantedTokens, Notice, NoticeAbout, ParameterInfo, Pkce, Place,
+    ProviderCall, ProviderFault, ProviderInfo, Providers, Vault, VaultError, Webhook,
 };
 pub use self::door::{Assertion, Assertions, Door, DoorFault, DoorRequest, DoorResponse};
 pub use self::fetch::{Fetch, FetchError, FetchRequest, Fetched, FormAuth, PostForm};
@@ -43,7 +43,7 @@ pub use self::people::{
 };
 pub use self::records::{
     ImportError, RECORDS_PAGE, Record, RecordCursor, RecordKind, RecordPage, RecordSource, Records,
-    RecordsOf, VersionedRecord, user_version,
+    RecordsOf, VersionedRecord, task_version, user_version,
 };
 pub use self::secrets::{OwnSecret, SecretStore, SecretStoreError};
 pub use self::store::{

@@ -4,6 +4,9 @@
 //! Each module is a file beside what it tests: `service::clock::tests` is `service/clock/tests.rs`.
 
 mod service {
+    mod account_notices {
+        mod tests;
+    }
     mod accounts {
         mod abuse_tests;
         mod tests;

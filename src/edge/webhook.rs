@@ -1,4 +1,4 @@
-//! Tells the app of what happened to its users' connections, by the Standard Webhooks specification (1.0.0):
+//! Tells the app of what happened to accounts and their connections, by the Standard Webhooks specification (1.0.0):
 //! the id, the moment and the body are signed with HMAC-SHA256, so the app can verify the sender.
 //!
 //! The URL may hold a secret of its own, as some receivers want it: no error names it.
@@ -14,10 +14,28 @@ use zeroize::Zeroizing;
 
 use crate::config;
 use palisade_core::domain::time::UnixTime;
-use palisade_core::ports::{Clock, Fetch, FetchError, Notice, Webhook};
+use palisade_core::ports::{Clock, Fetch, FetchError, Notice, NoticeAbout, Webhook};
 
-/// `connections.webhook`, if it is configured.
+/// `accounts.webhook` and `connections.webhook`: each notice goes to the receiver of what it is about.
+pub struct Webhooks {
+    pub accounts: SignedWebhook,
+    pub connections: SignedWebhook,
+}
+
+#[async_trait]
+impl Webhook for Webhooks {
+    async fn deliver(&self, notice: &Notice) -> Result<(), String> {
+        match notice.about {
+            NoticeAbout::Account => self.accounts.deliver(notice).await,
+            NoticeAbout::Connection => self.connections.deliver(notice).await,
+        }
+    }
+}
+
+/// A webhook, if it is configured.
 pub struct SignedWebhook {
+    /// Its key in the configuration.
+    key: &'static str,
     target: Option<Target>,
     fetch: Arc<dyn Fetch>,
     clock: Arc<dyn Clock>,
@@ -29,21 +47,22 @@ struct Target {
 }
 
 impl SignedWebhook {
-    /// Delivers to `webhook`; drops notices when there is none.
+    /// Delivers to `webhook`, which is `key` of the configuration; drops notices when there is none.
     ///
     /// # Errors
     /// The secret is not in its form; without the secret.
     pub fn new(
+        key: &'static str,
         webhook: Option<&config::Webhook>,
         fetch: Arc<dyn Fetch>,
         clock: Arc<dyn Clock>,
     ) -> Result<SignedWebhook, String> {
         let target = webhook.map(|webhook| {
-            let key = config::webhook_key(&webhook.secret);
-            let key = key.ok_or("connections.webhook.secret: there is no base64 behind whsec_")?;
+            let secret = config::webhook_key(&webhook.secret);
+            let key = secret.ok_or_else(|| format!("{key}.secret: there is no base64 behind whsec_"))?;
             Ok::<_, String>(Target { url: webhook.url.clone(), key: Mutex::new(Arc::new(key)) })
         });
-        Ok(SignedWebhook { target: target.transpose()?, fetch, clock })
+        Ok(SignedWebhook { key, target: target.transpose()?, fetch, clock })
     }
 
     /// Signs with the secret of `webhook` from the next try on, if it is for the same URL. The secret of another receiver
@@ -74,10 +93,10 @@ impl Webhook for SignedWebhook {
         match self.fetch.post(&target.url, &headers, notice.body.clone()).await {
             Ok(200..=299) => Ok(()),
             Ok(status) | Err(FetchError::Answered { status, .. }) => {
-                Err(format!("connections.webhook.url answered {status}"))
+                Err(format!("{}.url answered {status}", self.key))
             }
             Err(FetchError::Forbidden { why, .. } | FetchError::Failed { why, .. }) => {
-                Err(format!("connections.webhook.url: {why}"))
+                Err(format!("{}.url: {why}", self.key))
             }
         }
     }
@@ -139,11 +158,16 @@ mod tests {
     fn webhook(url: &str, secret: &str, now: u64) -> SignedWebhook {
         let webhook = config::Webhook { url: url.to_owned(), secret: secret.into() };
         let fetch = Arc::new(HttpFetch::new().unwrap());
-        SignedWebhook::new(Some(&webhook), fetch, Arc::new(At(now))).unwrap()
+        SignedWebhook::new("connections.webhook", Some(&webhook), fetch, Arc::new(At(now))).unwrap()
     }
 
     fn notice() -> Notice {
-        Notice { id: Uuid::from_u128(7), at: UnixTime(1), body: r#"{"type":"x","żółw":"…"}"#.to_owned() }
+        Notice {
+            id: Uuid::from_u128(7),
+            at: UnixTime(1),
+            body: r#"{"type":"x","żółw":"…"}"#.to_owned(),
+            about: NoticeAbout::Connection,
+        }
     }
 
     #[tokio::test]
@@ -208,7 +232,21 @@ mod tests {
     #[tokio::test]
     async fn without_a_configured_webhook_a_notice_is_done_at_once() {
         let fetch = Arc::new(HttpFetch::new().unwrap());
-        let silent = SignedWebhook::new(None, fetch, Arc::new(At(1))).unwrap();
+        let silent = SignedWebhook::new("connections.webhook", None, fetch, Arc::new(At(1))).unwrap();
         silent.deliver(&notice()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_notice_goes_to_the_receiver_of_what_it_is_about() {
+        let ((accounts, mut of_accounts), (connections, mut of_connections)) =
+            (app(StatusCode::OK).await, app(StatusCode::OK).await);
+        let both = Webhooks {
+            accounts: webhook(&accounts, "the secret of accounts, 24 bytes", 1),
+            connections: webhook(&connections, "the secret of connections, 24", 1),
+        };
+        both.deliver(&notice()).await.unwrap();
+        both.deliver(&Notice { about: NoticeAbout::Account, ..notice() }).await.unwrap();
+        assert!(of_connections.recv().await.is_some() && of_connections.try_recv().is_err());
+        assert!(of_accounts.recv().await.is_some() && of_accounts.try_recv().is_err());
     }
 }

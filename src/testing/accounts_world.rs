@@ -114,6 +114,7 @@ fn world_of(
         verification: palisade_core::domain::account::Verification::Link,
         registration: palisade_core::domain::account::Registration::Open,
         sends_mail: true,
+        tells_app: false,
         revocation_life: Duration::from_secs(90_000),
         letters: Caps { enabled: true, an_hour: 5, a_day: 15 },
     };

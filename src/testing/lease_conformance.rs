@@ -86,6 +86,7 @@ async fn subjects_are_apart(store: &dyn Store) {
         LeaseSubject::Refresh(connection),
         LeaseSubject::Due(connection),
         LeaseSubject::Notices,
+        LeaseSubject::AccountNotices,
     ];
     for subject in all {
         let granted = store.claim(subject, A, TERM).await.unwrap();

@@ -28,8 +28,10 @@ pub enum LeaseSubject {
     Task(Uuid),
     /// Delivering this mail.
     Mail(Uuid),
-    /// Telling the app: all notices have one lease, because their order counts.
+    /// Telling the app of connections: all notices have one lease, because their order counts.
     Notices,
+    /// Telling the app of accounts.
+    AccountNotices,
     /// Replacing or erasing the tokens of this connection.
     Refresh(ConnectionId),
     /// The worker's look at this connection, which is due.

@@ -4,6 +4,7 @@
 //! runtime, a socket or a file.
 
 pub mod account;
+pub mod account_event;
 pub mod answer;
 pub mod answer_form;
 pub mod app_cookie;

@@ -64,12 +64,15 @@ pub enum TaskKind {
     Account,
     /// Ending grants and connections.
     EndGrant,
-    /// Telling the app, in an order of its own.
+    /// Telling the app of connections, in an order of its own.
     Notice,
+    /// Telling the app of accounts, in an order of its own: another receiver, which holds the other one up in nothing.
+    AccountNotice,
 }
 
 impl TaskKind {
-    pub const ALL: [TaskKind; 3] = [TaskKind::Account, TaskKind::EndGrant, TaskKind::Notice];
+    pub const ALL: [TaskKind; 4] =
+        [TaskKind::Account, TaskKind::EndGrant, TaskKind::Notice, TaskKind::AccountNotice];
 }
 
 impl Work {
@@ -77,6 +80,7 @@ impl Work {
     pub fn kind(&self) -> TaskKind {
         match self {
             Work::Errand { errand: Errand::Notify(_), .. } => TaskKind::Notice,
+            Work::Errand { errand: Errand::NotifyOfAccount(_), .. } => TaskKind::AccountNotice,
             Work::Errand { errand: Errand::EndGrant(_) | Errand::EndConnections { .. }, .. } => {
                 TaskKind::EndGrant
             }
@@ -97,6 +101,8 @@ impl Work {
 pub enum Errand {
     /// Tell the app. A JSON object without a token.
     Notify(String),
+    /// Tell the app of an account. A JSON object without a value of the account.
+    NotifyOfAccount(String),
     /// End a grant at its provider: of this connection, as it was before its tokens were erased. They are
     /// sealed here as they were there.
     EndGrant(Box<Connection>),

@@ -230,6 +230,14 @@ pub struct Notice {
     pub at: UnixTime,
     /// A JSON object.
     pub body: String,
+    pub about: NoticeAbout,
+}
+
+/// What a notice is about: each has a receiver of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoticeAbout {
+    Account,
+    Connection,
 }
 
 /// Tells the app.

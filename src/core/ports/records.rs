@@ -16,7 +16,7 @@ use crate::domain::mail::Mail;
 use crate::domain::mail_cap::Mailbox;
 use crate::domain::revocation::Revocation;
 use crate::domain::session::Session;
-use crate::domain::task::Task;
+use crate::domain::task::{Task, TaskKind};
 use crate::domain::time::UnixTime;
 use crate::domain::trusted_time::Mark;
 use crate::domain::username::UsernameFingerprint;
@@ -111,12 +111,13 @@ impl RecordKind {
         match self {
             // 2: a user name, groups, and no address. 3: identities at providers.
             RecordKind::User => 3,
+            // 2: notices about accounts.
+            RecordKind::Task => 2,
             RecordKind::Session
             | RecordKind::Connection
             | RecordKind::Link
             | RecordKind::Revocation
             | RecordKind::TokenVersion
-            | RecordKind::Task
             | RecordKind::Mail
             | RecordKind::Mailbox
             | RecordKind::EventsEnd
@@ -156,6 +157,7 @@ impl Record {
     pub fn version(&self) -> u8 {
         match self {
             Record::User(user) => user_version(user),
+            Record::Task(task) => task_version(task),
             other => other.kind().version(),
         }
     }
@@ -171,6 +173,12 @@ pub fn user_version(user: &User) -> u8 {
         (false, true) => 2,
         (true, true) => 1,
     }
+}
+
+/// The earliest version of the record of a task whose programs know such tasks.
+#[must_use]
+pub fn task_version(task: &Task) -> u8 {
+    if task.work.kind() == TaskKind::AccountNotice { 2 } else { 1 }
 }
 
 /// A record, and the version that its kind had in the program that wrote it.

@@ -1,5 +1,5 @@
 //! Every commit that makes, changes or removes accounts goes through here, so that what follows accounts misses none:
-//! the counts of their password hashes ([`super::hash_costs`]).
+//! the counts of their password hashes ([`super::hash_costs`]), and the app ([`super::account_notices`]).
 
 use std::sync::atomic::Ordering;
 
@@ -27,8 +27,9 @@ impl Accounts {
     ///
     /// # Errors
     /// As there.
-    pub(super) async fn commit(&self, changes: Vec<Change>) -> Result<Committed, CommitError> {
+    pub(super) async fn commit(&self, mut changes: Vec<Change>) -> Result<Committed, CommitError> {
         let accounts = self.account_changes(&changes).await?;
+        changes.extend(self.telling(&accounts).await?);
         let committed = self.store.commit(changes).await?;
         for change in &accounts {
             let before = AccountChange::password(change.before.as_ref());

@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use zeroize::Zeroizing;
 
+use super::account_notices::Allowance;
 use super::caller::{Client, Person, Source};
 use super::leases::Leases;
 use super::noted::About;
@@ -63,6 +64,8 @@ pub struct AccountSettings {
     pub verification: Verification,
     /// Who may make an account.
     pub registration: Registration,
+    /// Whether the app is told of accounts (`[accounts] webhook`).
+    pub tells_app: bool,
     /// Whether there is a transport for mail. Without one, links are handed to the operator.
     pub sends_mail: bool,
     /// How long an entry of the revocation set about tokens of ours is kept: as long as the longest of
@@ -222,6 +225,8 @@ pub struct Accounts {
     pub(super) tasks: Arc<Notify>,
     /// How often an account's password hash was changed, made or removed.
     pub(super) hash_changes: Arc<AtomicU64>,
+    /// How many notices to the app may be enqueued.
+    pub(super) allowance: Arc<tokio::sync::Mutex<Allowance>>,
 }
 
 impl Accounts {
@@ -262,6 +267,7 @@ impl Accounts {
             verified_lately: Arc::default(),
             tasks: Arc::default(),
             hash_changes: Arc::default(),
+            allowance: Arc::default(),
         }
     }
 

@@ -275,6 +275,7 @@ struct ConnectionState {
     slow: Mutex<HashMap<String, Instant>>,
     /// Notices to the app that wait for their next try; `None` until they were read from the store.
     notices: tokio::sync::Mutex<Option<notices::Known>>,
+    account_notices: tokio::sync::Mutex<Option<notices::Known>>,
     /// Notified when a task was enqueued.
     tasks: Notify,
     /// Notified when a connection is due earlier than before.
@@ -368,6 +369,7 @@ impl Connections {
             unwritten: Mutex::default(),
             slow: Mutex::default(),
             notices: tokio::sync::Mutex::default(),
+            account_notices: tokio::sync::Mutex::default(),
             tasks: Notify::new(),
             due: Notify::new(),
             changed: Notify::new(),

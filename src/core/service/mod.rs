@@ -1,6 +1,7 @@
 //! Floor 3: the use cases, one file each, over the ports.
 
 mod account_changes;
+pub mod account_notices;
 pub mod accounts;
 pub mod admit;
 pub mod audited_limits;

@@ -9,7 +9,8 @@ use uuid::Uuid;
 use super::draft::Draft;
 use super::keys::{self, Key};
 use super::record::{
-    decode, decode_revocation, decode_session, encode_revocation, encode_session, encode_user, session_filed,
+    decode, decode_revocation, decode_session, encode_revocation, encode_session, encode_task, encode_user,
+    session_filed,
 };
 use palisade_core::domain::account::{User, UserId};
 use palisade_core::domain::connection::Connection;
@@ -331,7 +332,7 @@ impl Draft<'_> {
             self.evict(keys::due_task(&old));
         }
         self.index(keys::due_task(task));
-        self.write(key, task)
+        self.put(key, encode_task(task)?)
     }
 
     fn finish_task(&mut self, id: Uuid) -> Result<(), CommitError> {

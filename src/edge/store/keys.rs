@@ -388,6 +388,7 @@ fn task_kind_byte(kind: TaskKind) -> u8 {
         TaskKind::Account => 1,
         TaskKind::EndGrant => 2,
         TaskKind::Notice => 3,
+        TaskKind::AccountNotice => 4,
     }
 }
 

@@ -14,8 +14,9 @@ use super::keys::{self, Table};
 use palisade_core::domain::account::User;
 use palisade_core::domain::revocation::{Kind, Revocation, Target};
 use palisade_core::domain::session::Session;
+use palisade_core::domain::task::Task;
 use palisade_core::domain::time::UnixTime;
-use palisade_core::ports::{RecordKind, StoreError, user_version};
+use palisade_core::ports::{RecordKind, StoreError, task_version, user_version};
 
 /// The version of each kind of record that this program writes; `None` where there is no record but an entry of an
 /// index, or the count of commits, which has a form of its own.
@@ -84,6 +85,11 @@ pub(super) fn encode<T: Serialize>(table: Table, value: &T) -> Result<Vec<u8>, S
 /// An account as it is stored: in the earliest version that holds all of it.
 pub(super) fn encode_user(user: &User) -> Result<Vec<u8>, StoreError> {
     with_json(vec![user_version(user)], user)
+}
+
+/// A task as it is stored: in the earliest version that knows tasks of its kind.
+pub(super) fn encode_task(task: &Task) -> Result<Vec<u8>, StoreError> {
+    with_json(vec![task_version(task)], task)
 }
 
 /// The value that `bytes`, stored at `key`, hold.

@@ -118,7 +118,7 @@ impl Connections {
                 (self.disconnect_since(*user, *since).boxed(), CONNECTIONS_LIFE)
             }
             // Notices have an order of their own.
-            Errand::Notify(_) => return Ok(()),
+            Errand::Notify(_) | Errand::NotifyOfAccount(_) => return Ok(()),
         };
         let Some(outcome) = self.leases.run(held, self.in_time(trying)).await? else {
             tracing::warn!(task = %task.id, "an errand was broken off: its lease was lost");

@@ -1,8 +1,8 @@
-//! Webhooks: notices that tell the app what has become of connections, at least once and in order for each
-//! connection.
+//! Webhooks: notices that tell the app what has become of connections, and of accounts
+//! ([`crate::service::account_notices`]), at least once and in order for each connection and each account.
 //!
-//! A notice is a task ([`Errand::Notify`]) with a sequence number of its connection in it. While one waits for its next
-//! try, those of the same connection behind it wait as well: they are filed again under a moment right after it, so
+//! A notice is a task ([`Errand::Notify`], [`Errand::NotifyOfAccount`]) with a sequence number of its connection or account
+//! in it. While one waits for its next try, those of the same one behind it wait as well: they are filed again under a moment right after it, so
 //! that they neither overtake it nor fill each look. What waits is known from memory and read from the store at the
 //! first look under a lease: one gateway at a time tells the app, because the order counts.
 
@@ -11,21 +11,21 @@ use std::time::Duration;
 
 use futures::stream::{self, StreamExt};
 use serde_json::Value;
+use tokio::sync::Mutex;
 use uuid::Uuid;
 
 use super::Connections;
 use super::errands::{AT_ONCE, ErrandFailure};
-use crate::domain::connection::ConnectionId;
 use crate::domain::lease::{Lease, LeaseSubject};
 use crate::domain::task::{Errand, Task, TaskKind, Work};
 use crate::domain::time::UnixTime;
-use crate::ports::{Change, Notice, StoreError};
+use crate::ports::{Change, Notice, NoticeAbout, StoreError};
 use crate::service::leases::require;
 
 /// How long the app is tried to be told.
 const NOTICE_LIFE: Duration = Duration::from_secs(24 * 3600);
-/// How many notices of one connection wait when the first of them is not taken. With more, the second is given up:
-/// each says how the connection stood by then, so a later one says more.
+/// How many notices of one connection or account wait when the first of them is not taken. With more, the second is given up:
+/// each says how the connection stood by then, so a later one says more; how an account stands the app asks for.
 const MOST_WAITING: usize = 32;
 /// How much later than the one in front those behind it are due.
 const BEHIND: Duration = Duration::from_secs(1);
@@ -37,37 +37,42 @@ pub(super) struct Known {
     waiting: Waiting,
 }
 
-/// The notices of each connection that wait for their next try, or for another's.
-pub(super) type Waiting = HashMap<ConnectionId, Queue>;
+/// The notices of each connection or account, by its id, that wait for their next try, or for another's.
+pub(super) type Waiting = HashMap<Uuid, Queue>;
 
-/// What waits of one connection, in the order of what happened, and when each is due. The first is tried again then;
+/// What waits of one connection or account, in the order of what happened, and when each is due. The first is tried again then;
 /// the others wait for it.
 pub(super) type Queue = BTreeMap<Key, UnixTime>;
 
-/// The place of a notice among those of its connection: its sequence number, then its id.
+/// The place of a notice among those of its connection or account: its sequence number, then its id.
 pub(super) type Key = (u64, Uuid);
 
-/// A notice that waits in the queue of its connection.
+/// A notice that waits in the queue of its connection or account.
 #[derive(Debug, Clone)]
 struct QueuedNotice {
     sequence: u64,
     task: Task,
     made_at: UnixTime,
     tries: u32,
-    body: String,
+    errand: Errand,
 }
 
 impl QueuedNotice {
-    /// Which connection it is of, and the notice. One that names none has a queue to itself, and one of an earlier
-    /// program, without a sequence number, comes first.
-    fn read(task: Task) -> Option<(ConnectionId, QueuedNotice)> {
-        let Work::Errand { made_at, tries, errand: Errand::Notify(body) } = &task.work else { return None };
+    /// Which connection or account it is of, and the notice. One that names none has a queue to itself, and one of an
+    /// earlier program, without a sequence number, comes first.
+    fn read(task: Task) -> Option<(Uuid, QueuedNotice)> {
+        let Work::Errand { made_at, tries, errand } = &task.work else { return None };
+        let (body, about) = body(errand)?;
         let value: Value = serde_json::from_str(body).unwrap_or_default();
-        let named = value["data"]["connection"].as_str().and_then(|id| id.parse().ok());
+        let named = match about {
+            NoticeAbout::Connection => &value["data"]["connection"],
+            NoticeAbout::Account => &value["data"]["account"],
+        };
+        let named = named.as_str().and_then(|id| id.parse().ok());
         let sequence = value["data"]["sequence"].as_u64().unwrap_or(0);
-        let (made_at, tries, body) = (*made_at, *tries, body.clone());
-        let connection = named.unwrap_or(ConnectionId(task.id));
-        Some((connection, QueuedNotice { sequence, task, made_at, tries, body }))
+        let (made_at, tries, errand) = (*made_at, *tries, errand.clone());
+        let queue = named.unwrap_or(task.id);
+        Some((queue, QueuedNotice { sequence, task, made_at, tries, errand }))
     }
 
     fn key(&self) -> Key {
@@ -76,17 +81,26 @@ impl QueuedNotice {
 
     /// The same, due at another moment.
     fn moved(&self, due_at: UnixTime, made_at: UnixTime, tries: u32) -> [Change; 2] {
-        let work = Work::Errand { made_at, tries, errand: Errand::Notify(self.body.clone()) };
+        let work = Work::Errand { made_at, tries, errand: self.errand.clone() };
         let later = Task { id: self.task.id, due_at, work };
         [Change::FinishTask(self.task.id), Change::CreateTask(later)]
     }
 }
 
-/// By connection, each in the order of what happened.
-fn by_connection(tasks: Vec<Task>) -> BTreeMap<ConnectionId, Vec<QueuedNotice>> {
-    let mut all: BTreeMap<ConnectionId, Vec<QueuedNotice>> = BTreeMap::new();
-    for (connection, told) in tasks.into_iter().filter_map(QueuedNotice::read) {
-        all.entry(connection).or_default().push(told);
+/// What the app is told, and what of; `None`: the errand is no notice.
+fn body(errand: &Errand) -> Option<(&str, NoticeAbout)> {
+    match errand {
+        Errand::Notify(body) => Some((body, NoticeAbout::Connection)),
+        Errand::NotifyOfAccount(body) => Some((body, NoticeAbout::Account)),
+        Errand::EndGrant(_) | Errand::EndConnections { .. } => None,
+    }
+}
+
+/// By connection or account, each in the order of what happened.
+fn by_queue(tasks: Vec<Task>) -> BTreeMap<Uuid, Vec<QueuedNotice>> {
+    let mut all: BTreeMap<Uuid, Vec<QueuedNotice>> = BTreeMap::new();
+    for (queue, told) in tasks.into_iter().filter_map(QueuedNotice::read) {
+        all.entry(queue).or_default().push(told);
     }
     for told in all.values_mut() {
         told.sort_by_key(QueuedNotice::key);
@@ -95,25 +109,43 @@ fn by_connection(tasks: Vec<Task>) -> BTreeMap<ConnectionId, Vec<QueuedNotice>> 
 }
 
 impl Connections {
-    /// Tells the app what it is due to be told. Returns whether there was anything.
+    /// Tells the app what it is due to be told of connections. Returns whether there was anything.
     ///
     /// # Errors
     /// [`StoreError`]; then the rest is still to do.
     pub async fn do_due_notices(&self) -> Result<bool, StoreError> {
+        self.tell_due_of(&self.state.notices, TaskKind::Notice, LeaseSubject::Notices).await
+    }
+
+    /// [`Connections::do_due_notices`] of accounts.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn do_due_account_notices(&self) -> Result<bool, StoreError> {
+        let subject = LeaseSubject::AccountNotices;
+        self.tell_due_of(&self.state.account_notices, TaskKind::AccountNotice, subject).await
+    }
+
+    async fn tell_due_of(
+        &self,
+        known: &Mutex<Option<Known>>,
+        kind: TaskKind,
+        subject: LeaseSubject,
+    ) -> Result<bool, StoreError> {
         // One look at a time: two would deliver out of order.
-        let mut known = self.state.notices.lock().await;
-        let mut tasks = self.due_errands(TaskKind::Notice).await?;
+        let mut known = known.lock().await;
+        let mut tasks = self.due_errands(kind).await?;
         if tasks.is_empty() {
             return Ok(false);
         }
-        let Some(mut held) = self.leases.claim(LeaseSubject::Notices).await? else { return Ok(false) };
+        let Some(mut held) = self.leases.claim(subject).await? else { return Ok(false) };
         let lease = held.lease();
         let mut waiting = match known.take().filter(|known| known.lease == lease) {
             Some(known) => known.waiting,
             // Another gateway may have told the app before this one had the lease.
             None => {
-                let waiting = self.waiting_notices().await?;
-                tasks = self.due_errands(TaskKind::Notice).await?;
+                let waiting = self.waiting_notices(kind).await?;
+                tasks = self.due_errands(kind).await?;
                 waiting
             }
         };
@@ -128,8 +160,10 @@ impl Connections {
 
     /// Leaves telling the app to other gateways.
     pub(super) async fn stop_telling(&self) {
-        if let Some(known) = self.state.notices.lock().await.take() {
-            self.leases.release_lease(known.lease).await;
+        for known in [&self.state.notices, &self.state.account_notices] {
+            if let Some(known) = known.lock().await.take() {
+                self.leases.release_lease(known.lease).await;
+            }
         }
     }
 
@@ -139,7 +173,7 @@ impl Connections {
         waiting: &mut Waiting,
         lease: Lease,
     ) -> Result<(), StoreError> {
-        let queues: Vec<_> = by_connection(tasks)
+        let queues: Vec<_> = by_queue(tasks)
             .into_iter()
             .map(|(connection, told)| (connection, told, waiting.remove(&connection).unwrap_or_default()))
             .collect();
@@ -161,9 +195,9 @@ impl Connections {
     }
 
     /// What was tried before this gateway had the lease, and what had to wait for it.
-    async fn waiting_notices(&self) -> Result<Waiting, StoreError> {
-        let all = self.store.due_tasks_of(TaskKind::Notice, UnixTime::NEVER, usize::MAX).await?;
-        let queues = by_connection(all).into_iter().map(|(connection, told)| {
+    async fn waiting_notices(&self, kind: TaskKind) -> Result<Waiting, StoreError> {
+        let all = self.store.due_tasks_of(kind, UnixTime::NEVER, usize::MAX).await?;
+        let queues = by_queue(all).into_iter().map(|(connection, told)| {
             // What was never tried is due from the beginning.
             let tried = told.iter().filter(|told| told.task.due_at > UnixTime(0));
             (connection, tried.map(|told| (told.key(), told.task.due_at)).collect::<Queue>())
@@ -232,7 +266,7 @@ impl Connections {
         }
         while queue.len() > MOST_WAITING {
             let Some(key) = queue.keys().nth(1).copied() else { break };
-            tracing::error!(task = %key.1, "a notice was given up: too many of its connection wait");
+            tracing::error!(task = %key.1, "a notice was given up: too many of its connection or account wait");
             if !self.settle(&[Change::FinishTask(key.1)], lease).await? {
                 return Ok(());
             }
@@ -242,7 +276,8 @@ impl Connections {
     }
 
     async fn deliver(&self, told: &QueuedNotice) -> Result<(), ErrandFailure> {
-        let notice = Notice { id: told.task.id, at: told.made_at, body: told.body.clone() };
+        let Some((body, about)) = body(&told.errand) else { return Ok(()) };
+        let notice = Notice { id: told.task.id, at: told.made_at, body: body.to_owned(), about };
         let delivering =
             async { self.webhook.deliver(&notice).await.map_err(|why| ErrandFailure { why, again: true }) };
         self.in_time(delivering).await

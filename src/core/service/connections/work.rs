@@ -23,10 +23,15 @@ impl Connections {
         // The request that writes such an errand down also tries it at once: the worker needs no notification.
         let never = Notify::new();
         let grants = worker("grants that are to end", &never);
+        // The use cases about accounts enqueue these: a second later is soon enough.
+        let unwoken = Notify::new();
+        let account_notices = worker("notices about accounts", &unwoken);
         tokio::join!(
             connections.run(|| self.do_due_connections()),
-            // Two workers: an app that does not answer delays no grant that is to end, nor the other way round.
+            // Workers of their own: a receiver that does not answer delays no other and no grant that is to end, nor the
+            // other way round.
             notices.run(|| self.do_due_notices()),
+            account_notices.run(|| self.do_due_account_notices()),
             grants.run(|| self.end_due_grants()),
             self.keep_sealed(&closing),
         );

@@ -8,7 +8,7 @@ use serde_json::Value;
 use palisade_core::domain::connection::ConnectionId;
 use palisade_core::domain::task::{Errand, Task, Work};
 use palisade_core::domain::time::UnixTime;
-use palisade_core::ports::{Change, Clock, ProviderFault, Store};
+use palisade_core::ports::{Change, Clock, Notice, NoticeAbout, ProviderFault, Store};
 use palisade_core::service::connections::Begin;
 use palisade_testing::accounts_world::client;
 use palisade_testing::connections_world::{ConnectionsWorld, acme, world};
@@ -171,6 +171,43 @@ async fn what_waits_is_bounded_and_the_latest_is_kept() {
     }
     let sequences: Vec<u64> = words(&world).iter().map(|(_, sequence, _)| *sequence).collect();
     assert_eq!(sequences, [1].into_iter().chain(70..=100).collect::<Vec<_>>());
+    assert_eq!(tasks(&world).await, 0);
+}
+
+/// Another receiver, another order: what is told of accounts waits for nothing that is told of connections, and each account
+/// has an order of its own.
+#[tokio::test]
+async fn notices_about_accounts_have_a_worker_and_an_order_of_their_own() {
+    let world = world().await;
+    let enqueue = async |id: u128, account: u128, sequence: u64| {
+        let data = serde_json::json!({"account": uuid::Uuid::from_u128(account), "sequence": sequence});
+        let body = serde_json::json!({"type": "account.changed", "data": data}).to_string();
+        let errand = Errand::NotifyOfAccount(body);
+        let work = Work::Errand { made_at: world.clock.now(), tries: 0, errand };
+        let task = Task { id: uuid::Uuid::from_u128(id + (1 << 100)), due_at: UnixTime(0), work };
+        world.store.commit(vec![Change::CreateTask(task)]).await.unwrap();
+    };
+    let told = || {
+        let taken = world.webhook.taken.lock().unwrap();
+        assert!(taken.iter().all(|notice| notice.about == NoticeAbout::Account));
+        let data = |notice: &Notice| serde_json::from_str::<Value>(&notice.body).unwrap()["data"].clone();
+        let number = |value: &Value| value.as_str().unwrap().parse::<uuid::Uuid>().unwrap().as_u128();
+        let of = |data: Value| (number(&data["account"]), data["sequence"].as_u64().unwrap());
+        taken.iter().map(data).map(of).collect::<Vec<_>>()
+    };
+    let deliver = async || while world.connections.do_due_account_notices().await.unwrap() {};
+    enqueue(1, 7, 2).await;
+    world.webhook.down.store(true, Ordering::Relaxed);
+    deliver().await;
+    world.webhook.down.store(false, Ordering::Relaxed);
+    enqueue(2, 7, 3).await;
+    enqueue(3, 8, 1).await;
+    assert!(!world.connections.do_due_notices().await.unwrap(), "they are none of the other worker's");
+    deliver().await;
+    assert_eq!(told(), [(8, 1)], "the first of the account is not overtaken, and holds up no other");
+    world.clock.advance(7);
+    deliver().await;
+    assert_eq!(told(), [(8, 1), (7, 2), (7, 3)]);
     assert_eq!(tasks(&world).await, 0);
 }
 
