@@ -70,7 +70,9 @@ impl Gateway {
 
     fn exported(&self, arguments: &[&str]) -> Vec<Value> {
         let arguments = [&["users", "export"], arguments].concat();
-        self.done(&arguments).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        let text = self.done(&arguments);
+        let lines = text.lines().filter(|line| !line.is_empty());
+        lines.map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 }
 

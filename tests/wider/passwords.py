@@ -14,7 +14,6 @@ import sys
 
 import argon2
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-from passlib.hash import argon2 as passlib_argon2
 from passlib.hash import bcrypt, bcrypt_sha256, django_bcrypt_sha256, pbkdf2_sha1, pbkdf2_sha256, pbkdf2_sha512, scrypt
 
 PALISADE = sys.argv[1]
@@ -162,7 +161,6 @@ IMPORTED = {
     "argon2-cffi": argon2.PasswordHasher().hash,
     "argon2-cffi, argon2i": argon2.PasswordHasher(type=argon2.Type.I).hash,
     "argon2-cffi, RFC 9106 with little memory": argon2.PasswordHasher.from_parameters(argon2.profiles.RFC_9106_LOW_MEMORY).hash,
-    "passlib argon2": passlib_argon2.hash,
     "passlib pbkdf2-sha1": pbkdf2_sha1.hash,
     "passlib pbkdf2-sha256": pbkdf2_sha256.hash,
     "passlib pbkdf2-sha512": pbkdf2_sha512.hash,

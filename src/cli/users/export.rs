@@ -50,8 +50,11 @@ pub(super) fn run(config: &Path, wish: &Export) -> Result<String, String> {
         let write = |file: &mut dyn Write| rows::write(file, format, wish.since.is_some(), accounts.values());
         match &wish.output {
             None => {
-                write(&mut std::io::stdout().lock())?;
-                Ok(String::new())
+                let mut text = Vec::new();
+                write(&mut text)?;
+                // What is printed gets a line feed at its end.
+                let text = String::from_utf8(text).map_err(|error| error.to_string())?;
+                Ok(text.strip_suffix('\n').unwrap_or(&text).to_owned())
             }
             Some(path) => {
                 let failed = |error: std::io::Error| format!("{} cannot be written: {error}", path.display());

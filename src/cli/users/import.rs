@@ -175,8 +175,8 @@ pub(super) fn run(config: &Path, wish: &Import) -> Result<String, String> {
                 // What was made may have to be handed over.
                 println!("{}", told(&outcome, wish));
                 return Err(format!(
-                    "{}lines {first} to {last}: {error}\nThe lines before are dealt with, and it is not known which of these \
-                     were. Import the file again: lines that are made already are refused, and the others go in",
+                    "lines {first} to {last}: {error}\nThe lines before are dealt with, and it is not known which of these \
+                     were. Import the file again: lines that are made already are refused, and the others go in{}",
                     listed(&outcome.refused)
                 ));
             }
@@ -189,7 +189,7 @@ pub(super) fn run(config: &Path, wish: &Import) -> Result<String, String> {
             return Ok(said);
         }
         println!("{said}");
-        Err(format!("{}{} refused", listed(&outcome.refused), lines(outcome.refused.len())))
+        Err(format!("{} refused:{}", lines(outcome.refused.len()), listed(&outcome.refused)))
     })
 }
 
@@ -354,7 +354,7 @@ fn lines(count: usize) -> String {
 }
 
 fn listed(refused: &[Fault]) -> String {
-    refused.iter().map(|fault| fault.told() + "\n").collect()
+    refused.iter().map(|fault| format!("\n{}", fault.told())).collect()
 }
 
 /// What became of the accounts, with what is to be handed over.
