@@ -25,8 +25,8 @@ use async_trait::async_trait;
 
 pub use self::browser::{BrowserSessions, CookieFault, CookieSession, LiveCookie};
 pub use self::commits::{
-    Acknowledgement, Committed, ConfirmedBy, InForce, Position, Precondition, Revoked, Subscription,
-    SubscriptionError,
+    Acknowledgement, CommitError, Committed, ConfirmedBy, InForce, Position, Precondition, Revoked,
+    Subscription, SubscriptionError,
 };
 pub use self::connections::{
     Authorization, CurrentTokens, GrantedTokens, Notice, NoticeAbout, ParameterInfo, Pkce, Place,
@@ -47,8 +47,7 @@ pub use self::records::{
 };
 pub use self::secrets::{OwnSecret, SecretStore, SecretStoreError};
 pub use self::store::{
-    Change, CommitError, EVENTS_KEPT, GIVEN_UP_LIFE, GONE_EVENTS_LIFE, STRANGERS_EVENTS_KEPT, Store,
-    StoreError,
+    Change, EVENTS_KEPT, GIVEN_UP_LIFE, GONE_EVENTS_LIFE, STRANGERS_EVENTS_KEPT, Store, StoreError,
 };
 pub use self::tokens::{
     AccessGrant, FirstVerified, IssuerClocks, KeyInfo, KeyState, Keys, OwnCredentials, Revocations,

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use uuid::Uuid;
 
-use super::commits::{Committed, Position, Precondition, Subscription, SubscriptionError};
+use super::commits::{CommitError, Committed, Position, Precondition, Subscription, SubscriptionError};
 use super::leases::LeaseStore;
 use super::records::Records;
 use super::upkeep::{Compacted, StoreStatus, Swept, Upgrade};
@@ -151,62 +151,6 @@ pub const STRANGERS_EVENTS_KEPT: usize = 100;
 /// How long events of an account that is gone are kept, all of them, from when the first was recorded that came after
 /// its end: the one that says that it was deleted, as a rule.
 pub const GONE_EVENTS_LIFE: std::time::Duration = std::time::Duration::from_secs(90 * 24 * 3600);
-
-/// Why a commit did nothing.
-#[derive(Debug, thiserror::Error)]
-pub enum CommitError {
-    /// What a change was made from has changed meanwhile, or is gone: read again, decide again.
-    #[error("the state has changed meanwhile")]
-    Conflict,
-    /// Another account has the address.
-    #[error("another account has this address")]
-    EmailTaken,
-    /// Another account has the user name, or had it.
-    #[error("another account has this user name, or had it")]
-    UsernameTaken,
-    /// Another account has an identity at a provider.
-    #[error("another account has this identity at a provider")]
-    IdentityTaken,
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-impl CommitError {
-    /// Whether another commit came first. The store works, and a new decision may be committed.
-    #[must_use]
-    pub fn is_overtaken(&self) -> bool {
-        match self {
-            CommitError::Conflict
-            | CommitError::EmailTaken
-            | CommitError::UsernameTaken
-            | CommitError::IdentityTaken => true,
-            CommitError::Store(_) => false,
-        }
-    }
-
-    /// For a commit that has nothing left to do when another one came first ([`CommitError::is_overtaken`]).
-    ///
-    /// # Errors
-    /// What the store said.
-    pub fn unless_overtaken(self) -> Result<(), StoreError> {
-        match self {
-            CommitError::Store(error) => Err(error),
-            CommitError::Conflict
-            | CommitError::EmailTaken
-            | CommitError::UsernameTaken
-            | CommitError::IdentityTaken => Ok(()),
-        }
-    }
-
-    /// Of a commit that has no state to conflict with: what the store said.
-    #[must_use]
-    pub fn of_the_store(self) -> StoreError {
-        match self {
-            CommitError::Store(error) => error,
-            other => StoreError::Unavailable(other.to_string()),
-        }
-    }
-}
 
 /// The outcome of a commit of one revocation, which has no state to conflict with.
 fn only(outcome: Result<Committed, CommitError>) -> Result<Revocation, StoreError> {

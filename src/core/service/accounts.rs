@@ -35,7 +35,6 @@ use crate::domain::password::{PasswordPolicy, Violation};
 use crate::domain::revocation::{Begun, Revocation, Target, Versions};
 use crate::domain::session::{Fingerprint, Lifetimes, Session, SessionId};
 use crate::domain::sign_in_name::InvalidSignInName;
-use crate::domain::task::{Task, Work};
 use crate::domain::time::UnixTime;
 use crate::domain::trusted_time::ClockReading;
 use crate::domain::username::{InvalidUsername, Username};
@@ -480,21 +479,6 @@ impl Accounts {
             None => self.key.tag_of_account(user.id),
         };
         Requester { block: None, account, known: true }
-    }
-
-    /// Work to be done at once. Under no moment of a clock, which may be set back before it is.
-    pub(super) fn at_once(&self, work: Work) -> Change {
-        Change::CreateTask(Task { id: self.entropy.uuid(), due_at: UnixTime(0), work })
-    }
-
-    /// Enqueues work for the worker.
-    ///
-    /// # Errors
-    /// [`AccountError::Store`]; then nothing will be done.
-    pub(super) async fn enqueue(&self, work: Work) -> Result<(), AccountError> {
-        self.store.commit(vec![self.at_once(work)]).await?;
-        self.tasks.notify_one();
-        Ok(())
     }
 
     /// The account of a good token.

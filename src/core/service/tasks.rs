@@ -21,7 +21,7 @@ use crate::domain::task::{RequestOrigin, Task, TaskKind, Work};
 use crate::domain::time::UnixTime;
 use crate::ports::{Change, CommitError, StoreError};
 
-use super::accounts::Accounts;
+use super::accounts::{AccountError, Accounts};
 use super::caller::Source;
 use super::leases::HeldLease;
 use super::noted::About;
@@ -205,6 +205,21 @@ impl Accounts {
         changes.push(self.later(user.created_at.plus(UNCLAIMED_LIFE), Work::ForgetUnverified(user.id)));
         changes.push(Change::CreateUser(user));
         Ok(Done { changes, noted })
+    }
+
+    /// Work to be done at once. Under no moment of a clock, which may be set back before it is.
+    pub(super) fn at_once(&self, work: Work) -> Change {
+        Change::CreateTask(Task { id: self.entropy.uuid(), due_at: UnixTime(0), work })
+    }
+
+    /// Enqueues work for the worker.
+    ///
+    /// # Errors
+    /// [`AccountError::Store`]; then nothing will be done.
+    pub(super) async fn enqueue(&self, work: Work) -> Result<(), AccountError> {
+        self.store.commit(vec![self.at_once(work)]).await?;
+        self.tasks.notify_one();
+        Ok(())
     }
 
     pub(super) fn later(&self, due_at: UnixTime, work: Work) -> Change {

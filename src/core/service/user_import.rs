@@ -43,7 +43,7 @@ pub struct ImportedUser {
 
 /// Which of the accounts get a letter with the link that they need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Letters {
+pub enum ImportLetters {
     None,
     /// Those that nothing signs in to: without a password and without an identity at a provider.
     #[default]
@@ -133,7 +133,7 @@ impl Accounts {
         &self,
         request_id: &str,
         rows: Vec<ImportedUser>,
-        letters: Letters,
+        letters: ImportLetters,
         dry_run: bool,
     ) -> Result<Vec<Result<ImportedAccount, AccountError>>, AccountError> {
         if rows.len() > MAX_ROWS {
@@ -185,7 +185,7 @@ impl Accounts {
     async fn prepared(
         &self,
         row: ImportedUser,
-        letters: Letters,
+        letters: ImportLetters,
         dry_run: bool,
         seen: &mut Seen,
     ) -> Result<Prepared, AccountError> {
@@ -219,9 +219,9 @@ impl Accounts {
             || !matches!(new.password, NewPassword::Mailed | NewPassword::Imported(_));
         let gets_link = active
             && match letters {
-                Letters::None => false,
-                Letters::Missing => !is_signed_in_to && !has_password,
-                Letters::All => !has_password || user.awaits_verification(),
+                ImportLetters::None => false,
+                ImportLetters::Missing => !is_signed_in_to && !has_password,
+                ImportLetters::All => !has_password || user.awaits_verification(),
             };
         let mut account = ImportedAccount { user, password: password.1, gets_link, link: None };
         let mut all = changes;

@@ -10,7 +10,7 @@ use palisade_core::domain::provider_identity::ProviderIdentity;
 use palisade_core::domain::time::UnixTime;
 use palisade_core::ports::{Change, Store};
 use palisade_core::service::accounts::AccountError;
-use palisade_core::service::user_import::{ImportedUser, Letters, MAX_ROWS};
+use palisade_core::service::user_import::{ImportLetters, ImportedUser, MAX_ROWS};
 use palisade_core::service::users::{NewPassword, NewUser, UserEdit};
 use palisade_testing::accounts_world::{ANN, AccountsWorld, PASSWORD, PasswordLogin, client, secret, world};
 
@@ -46,7 +46,7 @@ fn identity(subject: &str) -> ProviderIdentity {
 async fn imported(
     world: &AccountsWorld,
     rows: Vec<ImportedUser>,
-    letters: Letters,
+    letters: ImportLetters,
     dry_run: bool,
 ) -> Vec<Result<String, String>> {
     let outcomes = world.accounts.import_users("r1", rows, letters, dry_run).await.unwrap();
@@ -72,7 +72,7 @@ async fn an_account_is_as_it_was_and_signs_in_with_its_password() {
     ann.new.scopes = vec!["read".to_owned()];
     let mut bob = hashed(BOB);
     bob.active = false;
-    let made = imported(&world, vec![ann, bob], Letters::Missing, false).await;
+    let made = imported(&world, vec![ann, bob], ImportLetters::Missing, false).await;
     assert_eq!(made, [Ok(ANN.to_owned()), Ok(BOB.to_owned())]);
     let user = world.store.user(id(7)).await.unwrap().unwrap();
     assert_eq!((user.created_at, user.updated_at), (UnixTime(5), UnixTime(world.clock_now())));
@@ -148,7 +148,7 @@ async fn what_is_refused_is_named_and_the_others_are_made() {
         "`email_verified`",
     ];
     for dry_run in [true, false] {
-        let outcomes = imported(&world, rows.clone(), Letters::None, dry_run).await;
+        let outcomes = imported(&world, rows.clone(), ImportLetters::None, dry_run).await;
         assert_eq!(outcomes[0], Ok(ANN.to_owned()));
         whys.iter().zip(&outcomes[1..]).for_each(|(why, outcome)| refused(outcome, why));
         assert_eq!(outcomes[13], Ok("x".to_owned()));
@@ -158,10 +158,14 @@ async fn what_is_refused_is_named_and_the_others_are_made() {
         assert_eq!(count, if dry_run { 1 } else { 4 });
     }
     // Once more: what was made is refused, and nothing is made twice.
-    let again = imported(&world, vec![hashed(ANN), hashed(BOB)], Letters::None, false).await;
+    let again = imported(&world, vec![hashed(ANN), hashed(BOB)], ImportLetters::None, false).await;
     again.iter().for_each(|outcome| refused(outcome, "this address"));
     assert!(
-        world.accounts.import_users("", vec![hashed(ANN); MAX_ROWS + 1], Letters::None, true).await.is_err()
+        world
+            .accounts
+            .import_users("", vec![hashed(ANN); MAX_ROWS + 1], ImportLetters::None, true)
+            .await
+            .is_err()
     );
 }
 
@@ -175,7 +179,7 @@ async fn a_row_that_comes_too_late_stops_no_other() {
     late.new.password = NewPassword::Given(secret(PASSWORD));
     let taker = palisade_testing::conformance::user(99, "late@example.com");
     world.store.get_ahead(vec![Change::CreateUser(taker)]);
-    let outcomes = imported(&world, vec![hashed(ANN), late, hashed(BOB)], Letters::None, false).await;
+    let outcomes = imported(&world, vec![hashed(ANN), late, hashed(BOB)], ImportLetters::None, false).await;
     assert_eq!((&outcomes[0], &outcomes[2]), (&Ok(ANN.to_owned()), &Ok(BOB.to_owned())));
     refused(&outcomes[1], "this address");
     assert_eq!(world.store.users(None, 99).await.unwrap().len(), 3);
@@ -184,10 +188,10 @@ async fn a_row_that_comes_too_late_stops_no_other() {
 #[tokio::test]
 async fn letters_go_to_those_that_are_named() {
     for (letters, expected) in [
-        (Letters::None, vec![]),
-        (Letters::Missing, vec![("a@example.com", Letter::ResetPassword)]),
+        (ImportLetters::None, vec![]),
+        (ImportLetters::Missing, vec![("a@example.com", Letter::ResetPassword)]),
         (
-            Letters::All,
+            ImportLetters::All,
             vec![
                 ("a@example.com", Letter::ResetPassword),
                 ("b@example.com", Letter::VerifyEmail),
@@ -221,7 +225,7 @@ async fn what_is_exported_is_imported_again() {
     world.register(ANN).await;
     let mut ann = hashed("ann2@example.com");
     ann.identities = vec![identity("ann")];
-    world.accounts.import_users("", vec![ann, hashed(BOB)], Letters::None, false).await.unwrap();
+    world.accounts.import_users("", vec![ann, hashed(BOB)], ImportLetters::None, false).await.unwrap();
     let page = world.accounts.export_users(None, 2, None).await.unwrap();
     assert_eq!((page.users.len(), page.next), (2, Some(page.users[1].id)));
     let rest = world.accounts.export_users(page.next, 2, None).await.unwrap();
@@ -251,7 +255,7 @@ async fn what_is_exported_is_imported_again() {
         claimed: user.claim == Claim::Claimed,
     });
     let other = palisade_testing::accounts_world::world();
-    let outcomes = other.accounts.import_users("", rows.collect(), Letters::None, false).await.unwrap();
+    let outcomes = other.accounts.import_users("", rows.collect(), ImportLetters::None, false).await.unwrap();
     assert!(outcomes.iter().all(Result::is_ok));
     let again = other.accounts.export_users(None, 9, None).await.unwrap().users;
     for (before, after) in users.iter().zip(&again) {
@@ -270,14 +274,14 @@ async fn what_is_exported_is_imported_again() {
     // The address of a registration that was never verified is free for its owner.
     let mut owner = hashed(ANN);
     owner.subject = Some(id(5000));
-    assert_eq!(imported(&other, vec![owner], Letters::None, false).await, [Ok(ANN.to_owned())]);
+    assert_eq!(imported(&other, vec![owner], ImportLetters::None, false).await, [Ok(ANN.to_owned())]);
 }
 
 #[tokio::test]
 async fn an_export_since_a_moment_has_what_changed_and_what_is_gone() {
     let world = world();
     let rows = vec![hashed(ANN), hashed(BOB), hashed("cid@example.com")];
-    let made = world.accounts.import_users("", rows, Letters::None, false).await.unwrap();
+    let made = world.accounts.import_users("", rows, ImportLetters::None, false).await.unwrap();
     let ids: Vec<UserId> = made.into_iter().map(|made| made.unwrap().user.id).collect();
     world.clock.advance(100);
     let since = UnixTime(world.clock_now());
@@ -305,7 +309,7 @@ async fn an_export_since_a_moment_has_what_changed_and_what_is_gone() {
     // One that was made again is not gone.
     let mut back = hashed("cid@example.com");
     back.subject = Some(ids[2]);
-    world.accounts.import_users("", vec![back], Letters::None, false).await.unwrap();
+    world.accounts.import_users("", vec![back], ImportLetters::None, false).await.unwrap();
     let (mut users, gone) = changed(since).await;
     users.sort();
     let mut expected = vec![ids[1], ids[2]];

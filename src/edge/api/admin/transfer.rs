@@ -23,7 +23,7 @@ use super::state::AdminState;
 use palisade_core::domain::account::{Claim, PasswordHash, User, UserId};
 use palisade_core::domain::provider_identity::ProviderIdentity;
 use palisade_core::domain::time::UnixTime;
-use palisade_core::service::user_import::{ImportedAccount, ImportedUser, Letters};
+use palisade_core::service::user_import::{ImportLetters, ImportedAccount, ImportedUser};
 use palisade_core::service::users::{NewPassword, NewUser};
 
 pub(super) fn endpoints() -> OpenApiRouter<AdminState> {
@@ -211,9 +211,9 @@ async fn import(
     JsonBody(body): JsonBody<Import>,
 ) -> Result<Response, Failure> {
     let letters = match body.letters {
-        Which::Missing => Letters::Missing,
-        Which::All => Letters::All,
-        Which::None => Letters::None,
+        Which::Missing => ImportLetters::Missing,
+        Which::All => ImportLetters::All,
+        Which::None => ImportLetters::None,
     };
     // The rows that can be read go on; each has its place.
     let (mut rows, mut outcomes) = (Vec::new(), Vec::with_capacity(body.accounts.len()));
