@@ -5,6 +5,7 @@ mod edges;
 mod introspection;
 mod issuers;
 mod key_sets;
+mod shapes;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

@@ -83,12 +83,9 @@ fn whole(root: &Section<'_>, path: &Path, text: &str) -> Option<Config> {
     let connections = connections::connections(root.section("connections"), &public_url);
     let vault = connections::vault(root, &public_url);
     let known = routes::Known {
-        issuers: root
-            .sections("issuers")
-            .iter()
-            .filter_map(|issuer| issuer.get("issuer")?.raw())
-            .chain([tokens.issuer.as_str()])
-            .map(str::to_owned)
+        issuers: issuers::names(root)
+            .into_iter()
+            .chain([(tokens.issuer.clone(), vec![tokens.issuer.clone()])])
             .collect(),
         others: OtherIssuerNames::of(root),
         providers: root

@@ -8,6 +8,7 @@ use super::file::{Item, Section};
 use super::form::Url;
 use super::read::secret;
 use super::redaction::Redaction;
+use palisade_core::domain::claim_names::ClaimNames;
 use palisade_core::domain::reach::Reach;
 
 /// An issuer that is asked about its opaque tokens.
@@ -19,6 +20,8 @@ pub struct IntrospectedIssuer {
     pub audiences: Vec<String>,
     /// `email = "trusted"`.
     pub email_trusted: bool,
+    /// Which members say what.
+    pub claims: ClaimNames,
     pub introspection: Introspection,
     /// Which addresses the endpoint may have.
     pub reach: Reach,

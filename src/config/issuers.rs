@@ -2,14 +2,17 @@
 
 use std::path::PathBuf;
 
-use super::file::Section;
+use super::file::{Item, Section};
+use super::foreign_tokens;
 use super::form::Url;
 use super::introspection::{self, IntrospectedIssuer, is_opaque_alone};
 use super::load_balancers::{self, LoadBalancers};
 use super::networks::reach;
 use super::read::{existing_file, filled};
 use super::redaction::Redaction;
+use palisade_core::domain::claim_names::ClaimNames;
 use palisade_core::domain::reach::Reach;
+use palisade_core::domain::tenant::with_tenant;
 
 /// Signature algorithms (RFC 7518 §3, RFC 8037). Ours are EdDSA, ES256, RS256 and HS256; the tokens of other
 /// issuers may be signed with any of them but HS256.
@@ -31,7 +34,12 @@ pub enum Algorithm {
 /// `[[issuers]]`: tokens that others sign.
 #[derive(Debug, Clone)]
 pub struct Issuer {
+    /// As it is written: with the placeholder, where it stands for several tenants.
     pub issuer: String,
+    /// The `iss` of its tokens, exactly: one, or that of each tenant.
+    pub names: Vec<String>,
+    /// Which claims say what.
+    pub claims: ClaimNames,
     pub jwks: Jwks,
     /// Which addresses its keys may be fetched from, and which authorities are trusted there.
     pub reach: Reach,
@@ -53,6 +61,9 @@ pub enum Jwks {
     Url(String),
     /// `file:…`
     File(PathBuf),
+    /// `discovery = true`: in the document at the first of these addresses that has one. The document's `issuer` must be the
+    /// one that is written.
+    Discovery([String; 2]),
 }
 
 const KINDS: [(&str, Kind); 2] = [("jwt", Kind::Issuer), ("aws-alb", Kind::LoadBalancers)];
@@ -89,19 +100,21 @@ pub(super) struct TrustedIssuers {
 /// Reads every `[[issuers]]`. `own`: `tokens.issuer`.
 pub(super) fn issuers(root: &Section<'_>, own: &str) -> TrustedIssuers {
     let mut issuers = TrustedIssuers::default();
-    let mut names: Vec<String> = vec![own.to_owned()];
+    let mut known: Vec<String> = vec![own.to_owned()];
     for section in root.sections("issuers") {
         let issuer = section.required("issuer", "the `iss` of its tokens");
+        let mut names = Vec::new();
         let issuer = issuer.and_then(|item| {
-            let name = item.text("the `iss` of its tokens")?;
-            if name == own {
+            let issuer = item.text("the `iss` of its tokens")?;
+            names = foreign_tokens::names(&section, &item, issuer);
+            if names.iter().any(|name| name == own) {
                 return item.bad("another issuer than our own (tokens.issuer)");
             }
-            if names.iter().any(|known| known == name) {
+            if names.iter().any(|name| known.contains(name)) {
                 return item.bad("each issuer once");
             }
-            names.push(name.to_owned());
-            Some(name.to_owned())
+            known.extend(names.iter().cloned());
+            Some(issuer.to_owned())
         });
         let email_trusted = section.choice("email", &[("verified", false), ("trusted", true)], false);
         if section.choice("kind", &KINDS, Kind::Issuer) == Kind::LoadBalancers {
@@ -116,16 +129,24 @@ pub(super) fn issuers(root: &Section<'_>, own: &str) -> TrustedIssuers {
         let is_opaque_alone = is_opaque_alone(&section);
         let is_safe = |url: &Url<'_>| url.is_safe() || !reach.allow_private.is_empty();
         let line = section.get("jwks").map(|item| item.doc.line(item.at));
-        let jwks = if is_opaque_alone { None } else { section.required("jwks", want) };
-        let jwks = jwks.and_then(|item| {
-            if item.raw().is_some_and(|text| text.starts_with("file:")) {
-                return existing_file(&item, "a readable JWKS file").map(Jwks::File);
-            }
-            item.read(want, |text| Url::parse(text).filter(is_safe).map(|_| Jwks::Url(text.to_owned())))
-        });
+        let jwks = match section.get("discovery").filter(|item| !item.is_false()) {
+            Some(item) => discovered(&section, &item, issuer.as_deref(), is_safe),
+            None if is_opaque_alone => None,
+            None => section.required("jwks", want).and_then(|item| {
+                if item.raw().is_some_and(|text| text.starts_with("file:")) {
+                    return existing_file(&item, "a readable JWKS file").map(Jwks::File);
+                }
+                item.read(want, |text| Url::parse(text).filter(is_safe).map(|_| Jwks::Url(text.to_owned())))
+            }),
+        };
         let want = "at least one audience, such as [\"api\"]";
         let audiences = filled(&section, "audiences", want, |item| {
-            item.text("a text that is not empty").map(str::to_owned)
+            let text = item.text("a text that is not empty")?;
+            let is_placeholder = text.starts_with('<') && text.ends_with('>') || text.contains('{');
+            match is_placeholder {
+                false => Some(text.to_owned()),
+                true => item.bad("the audience itself, not what stands for it"),
+            }
         });
         let algorithms = section.list("algorithms", |item| item.choice(&PUBLIC_ALGORITHMS));
         if !is_opaque_alone && section.get("algorithms").is_none_or(|item| item.is_empty_list()) {
@@ -133,12 +154,19 @@ pub(super) fn issuers(root: &Section<'_>, own: &str) -> TrustedIssuers {
             let want = format!("at least one of {names}");
             section.doc.fault(section.at, &format!("{}.algorithms", section.key), "nothing", &want);
         }
+        let claims = foreign_tokens::claim_names(&section, email_trusted);
+        if let Some(item) = section.get("tenants")
+            && introspection.is_some()
+        {
+            item.bad_as::<()>("tenants beside introspection", "one issuer, whose endpoint is asked");
+        }
         section.close();
         if let (Some(issuer), Some(introspection)) = (&issuer, introspection) {
             issuers.introspected.push(IntrospectedIssuer {
                 issuer: issuer.clone(),
                 audiences: audiences.clone(),
                 email_trusted,
+                claims: claims.clone(),
                 introspection,
                 reach: reach.clone(),
                 redaction: root.doc.redaction().clone(),
@@ -149,6 +177,8 @@ pub(super) fn issuers(root: &Section<'_>, own: &str) -> TrustedIssuers {
             let redaction = root.doc.redaction().clone();
             issuers.jwt.push(Issuer {
                 issuer,
+                names,
+                claims,
                 jwks,
                 reach,
                 line,
@@ -160,4 +190,41 @@ pub(super) fn issuers(root: &Section<'_>, own: &str) -> TrustedIssuers {
         }
     }
     issuers
+}
+
+/// `discovery = true`.
+fn discovered(
+    section: &Section<'_>,
+    item: &Item<'_>,
+    issuer: Option<&str>,
+    is_safe: impl Fn(&Url<'_>) -> bool,
+) -> Option<Jwks> {
+    if !item.is_true() {
+        return item.bad("true or false");
+    }
+    if let Some(jwks) = section.get("jwks") {
+        return jwks
+            .bad_as("jwks beside discovery = true", "one of them: the document says where the keys are");
+    }
+    match foreign_tokens::documents(issuer?, is_safe) {
+        Some(documents) => Some(Jwks::Discovery(documents)),
+        None => item.bad(
+            "jwks = \"…\" instead: a document is found by an issuer that is an https:// URL without a query (http:// on \
+             loopback and into allow_private only)",
+        ),
+    }
+}
+
+/// The `iss` of every issuer that the file names, as far as it can be read. For the routes.
+pub(super) fn names(root: &Section<'_>) -> Vec<(String, Vec<String>)> {
+    let of = |section: &Section<'_>| {
+        let issuer = section.get("issuer")?.raw()?.to_owned();
+        let tenants = section.list("tenants", |item| item.raw().map(str::to_ascii_lowercase));
+        let names = match tenants.is_empty() {
+            true => vec![issuer.clone()],
+            false => tenants.iter().map(|tenant| with_tenant(&issuer, tenant)).collect(),
+        };
+        Some((issuer, names))
+    };
+    root.sections("issuers").iter().filter_map(of).collect()
 }

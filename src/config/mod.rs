@@ -18,6 +18,7 @@ mod connections;
 mod cors;
 mod error;
 mod file;
+mod foreign_tokens;
 mod form;
 mod identity_headers;
 mod introspection;

@@ -19,8 +19,8 @@ const AFTER_EXPIRY: Duration = HOUR;
 
 /// What the other sections name.
 pub struct Known<'a> {
-    /// Our own issuer and the external ones.
-    pub issuers: Vec<String>,
+    /// Our own issuer and the external ones as they are written, each with the `iss` of its tokens.
+    pub issuers: Vec<(String, Vec<String>)>,
     /// Those of them whose tokens are taken only where a route names them.
     pub others: OtherIssuerNames,
     pub providers: Vec<String>,
@@ -94,8 +94,8 @@ pub fn routes(root: &Section<'_>, known: &Known<'_>) -> Vec<Route> {
     }
     matching::refuse_undecided(root.doc, &taken);
     upstreams::warn_of_other_ways(root, &routes);
-    let everywhere: Vec<String> =
-        known.issuers.iter().filter(|issuer| known.others.signs_jwts(issuer)).cloned().collect();
+    let names = known.issuers.iter().flat_map(|(_, names)| names);
+    let everywhere: Vec<String> = names.filter(|issuer| known.others.signs_jwts(issuer)).cloned().collect();
     app_accounts::judge(root, &routes, &everywhere, &known.tokens.issuer);
     if let Some(first) = first
         && routes.iter().all(|route| route.policy.policy.auth == Auth::None)
@@ -126,11 +126,17 @@ fn policy(section: &Section<'_>, known: &Known<'_>) -> Policy {
     let carriers = authorization::carriers(section, auth);
     let issuers = section.list("issuers", |item| {
         let name = item.text("the name of an issuer")?;
-        if known.issuers.iter().any(|issuer| issuer == name) {
-            return Some(name.to_owned());
+        if let Some((_, names)) = known.issuers.iter().find(|(written, _)| written == name) {
+            return Some(names.clone());
         }
-        item.bad(&format!("a configured issuer: {}", known.issuers.join(", ")))
+        // One tenant of several.
+        if known.issuers.iter().any(|(_, names)| names.iter().any(|known| known == name)) {
+            return Some(vec![name.to_owned()]);
+        }
+        let written: Vec<&str> = known.issuers.iter().map(|(written, _)| written.as_str()).collect();
+        item.bad(&format!("a configured issuer: {}", written.join(", ")))
     });
+    let issuers = issuers.concat();
     if auth == Auth::None {
         for name in ["require", "issuers"] {
             if let Some(item) = section.get(name) {

@@ -1,6 +1,7 @@
 //! Routes that do not send the address of some callers.
 
 use super::file::Section;
+use super::issuers;
 use super::settings::Route;
 use palisade_core::domain::identity_fields::IdentitySource;
 use palisade_core::domain::route::Auth;
@@ -9,11 +10,12 @@ use palisade_core::domain::route::Auth;
 /// one printable line each. An issuer with `email` in the file is left out: its operator has decided.
 pub(super) fn unsent_emails(root: &Section<'_>, routes: &[Route]) -> Vec<String> {
     let sections = root.sections("issuers");
-    let silent: Vec<&str> = sections
-        .iter()
-        .filter(|issuer| issuer.get("email").is_none())
-        .filter_map(|issuer| issuer.get("issuer")?.raw())
-        .collect();
+    let decided = |written: &str| {
+        let is_it = |issuer: &&Section<'_>| issuer.get("issuer").and_then(|item| item.raw()) == Some(written);
+        sections.iter().find(is_it).is_some_and(|issuer| issuer.get("email").is_some())
+    };
+    let silent: Vec<(String, Vec<String>)> =
+        issuers::names(root).into_iter().filter(|(written, _)| !decided(written)).collect();
     let places = root.sections("routes");
     let unsent = |route: &Route| {
         let policy = &route.policy.policy;
@@ -28,8 +30,11 @@ pub(super) fn unsent_emails(root: &Section<'_>, routes: &[Route]) -> Vec<String>
         if policy.auth == Auth::None || policy.require.email_verified {
             return None;
         }
-        let accepts = |issuer: &&str| policy.issuers.is_empty() || policy.issuers.iter().any(|i| i == issuer);
-        let lost: Vec<&str> = silent.iter().copied().filter(accepts).collect();
+        let accepts = |names: &[String]| {
+            policy.issuers.is_empty() || policy.issuers.iter().any(|issuer| names.contains(issuer))
+        };
+        let lost = silent.iter().filter(|(_, names)| accepts(names));
+        let lost: Vec<&str> = lost.map(|(written, _)| written.as_str()).collect();
         if lost.is_empty() {
             return None;
         }

@@ -166,6 +166,7 @@ pub const ROOMS: &[Room] = &[
             "thiserror",
             "tokio",
             "tracing",
+            "url",
             "uuid",
             "x509_parser",
             "zeroize",

@@ -396,3 +396,206 @@ fn check_names_each_route_that_sends_an_address_no_longer() {
         assert_eq!(check(email), [""; 0]);
     }
 }
+
+/// What `check` says to standard error, and whether it passed.
+fn checked(folder: &Path, text: &str) -> (bool, String) {
+    let file = folder.join("config.toml");
+    std::fs::write(&file, format!("public_url = \"http://localhost:8080\"\n{text}")).unwrap();
+    let output = run(palisade().args(["check", "--config"]).arg(&file), "");
+    (output.status.code() == Some(0), String::from_utf8(output.stderr).unwrap())
+}
+
+#[test]
+fn check_refuses_a_key_file_without_a_key_that_can_be_used_and_warns_of_subjects_that_change() {
+    let folder = tempfile::tempdir().unwrap();
+    let app = "[[routes]]\nname = \"app\"\nupstream = \"http://127.0.0.1:9\"\n";
+    let file = folder.path().join("keys.json");
+    std::fs::write(&file, jwks(&[&Key::es("mine")])).unwrap();
+    let section = |algorithms: &[&str], more: &str| issuer(A, "file:./keys.json", algorithms, more) + app;
+    let email = "email = \"verified\"";
+    let (passed, said) = checked(folder.path(), &section(&["RS256"], email));
+    assert!(!passed && said.contains("issuers[0].jwks") && said.contains("key \"mine\""), "{said}");
+    let (passed, said) = checked(folder.path(), &section(&["RS256", "ES256"], email));
+    assert!(passed && !said.contains("mine"), "{said}");
+    std::fs::write(&file, "{\"keys\":[]}").unwrap();
+    let (passed, said) = checked(folder.path(), &section(&["RS256"], email));
+    assert!(passed && said.contains("holds no key"), "{said}");
+    std::fs::write(&file, jwks(&[&Key::es("mine")])).unwrap();
+    for (claim, warned) in
+        [("oid", false), ("sub", false), ("upn", true), ("preferred_username", true), ("email", true)]
+    {
+        let more = format!("{email}\nsubject_claim = \"{claim}\"");
+        let (passed, said) = checked(folder.path(), &section(&["ES256"], &more));
+        assert!(passed && said.contains("subject_claim") == warned, "{claim}: {said}");
+    }
+}
+
+/// Serves bodies by path, and 404 elsewhere.
+struct Site {
+    address: std::net::SocketAddr,
+    bodies: std::sync::Arc<std::sync::Mutex<std::collections::HashMap<String, String>>>,
+}
+
+impl Site {
+    async fn start() -> Site {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let site = Site { address: listener.local_addr().unwrap(), bodies: Default::default() };
+        let bodies = std::sync::Arc::clone(&site.bodies);
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut head = vec![0; 4096];
+                let length = stream.read(&mut head).await.unwrap_or(0);
+                let head = String::from_utf8_lossy(&head[..length]).into_owned();
+                let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
+                let body = bodies.lock().unwrap().get(&path).cloned();
+                let status = if body.is_some() { "200 OK" } else { "404 Not Found" };
+                let body = body.unwrap_or_default();
+                let head =
+                    format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {}", body.len());
+                let _ = stream.write_all(format!("{head}\r\n\r\n{body}").as_bytes()).await;
+            }
+        });
+        site
+    }
+
+    fn at(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    fn serve(&self, path: &str, body: Option<String>) {
+        let mut bodies = self.bodies.lock().unwrap();
+        match body {
+            Some(body) => drop(bodies.insert(path.to_owned(), body)),
+            None => drop(bodies.remove(path)),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_are_found_by_the_issuers_name_and_stay_while_its_document_is_down_or_of_another() {
+    let upstream = Upstream::start().await;
+    let site = Site::start().await;
+    let (oidc, oauth) = (site.at("/realms/main"), site.at("/oauth"));
+    let keys = |key: &Key| Some(jwks(&[key]));
+    let document = |issuer: &str, keys: &str| Some(json!({"issuer": issuer, "jwks_uri": keys}).to_string());
+    let (one, two) = (Key::es("one"), Key::es("two"));
+    const OIDC: &str = "/realms/main/.well-known/openid-configuration";
+    const OAUTH: &str = "/.well-known/oauth-authorization-server/oauth";
+    site.serve(OIDC, document(&oidc, &site.at("/keys/1")));
+    site.serve("/keys/1", keys(&one));
+    site.serve(OAUTH, document(&oauth, &site.at("/keys/2")));
+    site.serve("/keys/2", keys(&two));
+    let section = |issuer: &str| {
+        format!(
+            "[[issuers]]\nissuer = \"{issuer}\"\ndiscovery = true\naudiences = [\"api\"]\nalgorithms = [\"ES256\"]\n"
+        )
+    };
+    let text = section(&oidc) + &section(&oauth) + &route(&upstream, "");
+    let gateway = Gateway::start(&text).await;
+    let token = |key: &Key, issuer: &str| key.token(&claims(issuer, json!({"jti": key.kid})));
+    assert_eq!(bearer(&gateway, &token(&one, &oidc)).await, 200);
+    assert_eq!(bearer(&gateway, &token(&two, &oauth)).await, 200);
+    assert_eq!(bearer(&gateway, &token(&two, &oidc)).await, 401, "each its own");
+
+    // The document is down, and the keys are replaced where it last said that they are.
+    let three = Key::es("three");
+    site.serve(OIDC, None);
+    site.serve("/keys/1", Some(jwks(&[&one, &three])));
+    let told = reload(&gateway).await;
+    assert!(told.contains("2 keys in force (1 new, 0 withdrawn)"), "{told}");
+    assert_eq!(bearer(&gateway, &token(&three, &oidc)).await, 200);
+
+    // It leads elsewhere in another's name: the last good keys stay.
+    site.serve(OIDC, document(&oauth, &site.at("/keys/2")));
+    let told = reload(&gateway).await;
+    assert!(told.contains("another issuer") && told.contains("the last good ones stay (2 keys)"), "{told}");
+    assert_eq!(bearer(&gateway, &token(&one, &oidc)).await, 200);
+    assert_eq!(bearer(&gateway, &token(&two, &oidc)).await, 401);
+
+    // It leads to other keys in its own name.
+    site.serve(OIDC, document(&oidc, &site.at("/keys/2")));
+    let told = reload(&gateway).await;
+    assert!(told.contains("1 key in force (1 new, 2 withdrawn)"), "{told}");
+    assert_eq!(bearer(&gateway, &token(&two, &oidc)).await, 200);
+    assert_eq!(bearer(&gateway, &token(&one, &oidc)).await, 401);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn keys_that_were_found_by_name_survive_a_restart_with_the_source_down() {
+    let upstream = Upstream::start().await;
+    let site = Site::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let (issuer, key) = (site.at(""), Key::es("one"));
+    const AT: &str = "/.well-known/openid-configuration";
+    site.serve(AT, Some(json!({"issuer": issuer, "jwks_uri": site.at("/keys")}).to_string()));
+    site.serve("/keys", Some(jwks(&[&key])));
+    let section = format!(
+        "[[issuers]]\nissuer = \"{issuer}\"\ndiscovery = true\naudiences = [\"api\"]\nalgorithms = [\"ES256\"]\n"
+    );
+    write_config(folder.path(), &(section + &route(&upstream, "")));
+    let token = key.token(&claims(&issuer, json!({})));
+    let program = Program::start(folder.path());
+    assert_eq!(program.status("/", &token).await, 200);
+    stored(folder.path(), 1).await;
+    program.kill();
+    site.serve(AT, None);
+    site.serve("/keys", None);
+    let program = Program::start(folder.path());
+    assert_eq!(program.status("/", &token).await, 200);
+    let stranger = Key::es("one").token(&claims(&issuer, json!({})));
+    assert_eq!(program.status("/", &stranger).await, 401);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_tenants_of_one_section_are_issuers_of_their_own() {
+    let upstream = Upstream::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let key = Key::rs("k");
+    let file = folder.path().join("keys.json");
+    std::fs::write(&file, jwks(&[&key])).unwrap();
+    let tenant = |digit: char| digit.to_string().repeat(8) + "-2222-3333-4444-555566667777";
+    let of = |digit: char| format!("https://login.microsoftonline.com/{}/v2.0", tenant(digit));
+    let section = format!(
+        "[[issuers]]\nissuer = \"https://login.microsoftonline.com/{{tenantid}}/v2.0\"\ntenants = [\"{}\", \"{}\"]\n\
+         jwks = \"file:{}\"\naudiences = [\"api\"]\nalgorithms = [\"RS256\"]\nsubject_claim = \"oid\"\n",
+        tenant('a'),
+        tenant('b').to_uppercase(),
+        file.display()
+    );
+    let routes = [
+        ("one", format!("[\"{}\"]", of('a'))),
+        ("both", "[\"https://login.microsoftonline.com/{tenantid}/v2.0\"]".to_owned()),
+    ];
+    let routes: String = routes
+        .iter()
+        .map(|(name, issuers)| crate::support::route(name, upstream.address, &format!("issuers = {issuers}")))
+        .collect();
+    let gateway = Gateway::start(&(section + &routes)).await;
+    let tokens: std::collections::HashMap<char, String> = ['a', 'b', 'c']
+        .into_iter()
+        .map(|digit| (digit, key.token(&claims(&of(digit), json!({"oid": "o-1", "sub": "pairwise"})))))
+        .collect();
+    let status_of = async |path: &str, digit: char| {
+        let token = &tokens[&digit];
+        status(&gateway.get(path, &format!("Authorization: Bearer {token}\r\n")).await)
+    };
+    for (path, digit, want) in [
+        ("/one", 'a', 200),
+        ("/one", 'b', 401),
+        ("/both", 'a', 200),
+        ("/both", 'b', 200),
+        ("/both", 'c', 401),
+    ] {
+        assert_eq!(status_of(path, digit).await, want, "{path} {digit}");
+    }
+    assert_eq!(status_of("/both", 'b').await, 200);
+    let seen = upstream.requests().last().unwrap().clone();
+    assert_eq!(field(&seen, "x-auth-subject"), Some("o-1"), "{seen}");
+    assert_eq!(field(&seen, "x-auth-issuer"), Some(of('b').as_str()), "{seen}");
+    // Revoked in one tenant, the same subject of the other one goes on.
+    let target = json!({"sub": "o-1", "issuer": of('b')});
+    let (code, answer) = gateway.admin("POST", "/admin/v1/revocations", &target).await;
+    assert!((200..300).contains(&code), "{answer}");
+    assert_eq!((status_of("/both", 'a').await, status_of("/both", 'b').await), (200, 401));
+}

@@ -11,14 +11,14 @@ use crate::support::keys::{Key, jwks};
 use crate::support::{Gateway, Upstream};
 
 /// `jwk` with other members; a null stays one.
-fn with(mut jwk: Value, change: Value) -> Value {
+pub(super) fn with(mut jwk: Value, change: Value) -> Value {
     for (name, value) in change.as_object().unwrap() {
         jwk[name] = value.clone();
     }
     jwk
 }
 
-fn without(mut jwk: Value, names: &[&str]) -> Value {
+pub(super) fn without(mut jwk: Value, names: &[&str]) -> Value {
     names.iter().for_each(|name| drop(jwk.as_object_mut().unwrap().remove(*name)));
     jwk
 }
@@ -31,7 +31,7 @@ fn bytes(jwk: &Value, name: &str) -> Vec<u8> {
     URL_SAFE_NO_PAD.decode(jwk[name].as_str().unwrap()).unwrap()
 }
 
-fn certificate(key: &Key) -> rcgen::Certificate {
+pub(super) fn certificate(key: &Key) -> rcgen::Certificate {
     let params = rcgen::CertificateParams::new(["issuer.test".to_owned()]).unwrap();
     params.self_signed(&key.certifying()).unwrap()
 }

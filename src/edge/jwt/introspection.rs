@@ -184,6 +184,7 @@ impl Introspector {
             && own.issuer == settings.issuer
             && own.audiences == settings.audiences
             && own.email_trusted == settings.email_trusted
+            && own.claims == settings.claims
             && own.introspection == settings.introspection
             && own.reach == settings.reach
     }
@@ -399,6 +400,7 @@ impl Introspector {
         if optional.iss && answer.get("iss").is_none_or(Value::is_null) {
             answer.insert("iss".to_owned(), Value::from(&*self.issuer));
         }
+        self.settings.claims.take_over(&mut answer);
         let expect = Expect {
             issuer: &self.issuer,
             audiences: self.audiences(answer.get("aud")),

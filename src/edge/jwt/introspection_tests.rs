@@ -126,6 +126,7 @@ fn settings(change: impl FnOnce(&mut Introspection)) -> IntrospectedIssuer {
         issuer: ISSUER.to_owned(),
         audiences: vec!["api".to_owned()],
         email_trusted: false,
+        claims: Default::default(),
         introspection,
         reach: Reach::default(),
         redaction: config::Redaction::default(),

@@ -7,18 +7,20 @@
 //! that is not in it any more verifies nothing, and an empty one ends them all.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::{Mutex, OwnedMutexGuard, oneshot, watch};
 
+use super::discovery::{self, NotFound};
+pub use super::key_news::{KeySetOutcome, News};
 use super::keyset::KeySet;
 use super::stored::StoredKeys;
 use super::verifying_key::VerifyingKey;
 use crate::config::{Algorithm, Issuer, Jwks, Redaction};
+use palisade_core::domain::claim_names::ClaimNames;
 use palisade_core::domain::reach::Reach;
 use palisade_core::ports::{Clock, Fetch, FetchRequest, Meter};
 
@@ -28,15 +30,16 @@ pub const ASK_AGAIN: Duration = Duration::from_secs(10);
 /// How long a start or a reload waits for files, which are on this machine.
 const FILES: Duration = Duration::from_secs(2);
 
-/// How many keys that are not used are named.
-const TOLD: usize = 16;
-
 /// The largest JWK Set read from a URL.
 const MAX_JWKS_BYTES: usize = 1024 * 1024;
 
 /// One issuer, as a configuration describes it.
 pub struct External {
+    /// `iss`, exactly.
+    name: Arc<str>,
     pub audiences: Vec<String>,
+    /// Which claims of its tokens say what.
+    pub claims: Arc<ClaimNames>,
     /// Addresses of which the issuer does not say whether they are verified count as verified.
     pub email_trusted: bool,
     source: Arc<Source>,
@@ -46,7 +49,7 @@ impl External {
     /// `iss`, exactly.
     #[must_use]
     pub fn name(&self) -> &Arc<str> {
-        &self.source.issuer
+        &self.name
     }
 
     /// What it may sign with; never symmetric.
@@ -64,8 +67,13 @@ impl External {
 
 /// Where an issuer's keys come from, and the last good ones. Handed on from one configuration to the next.
 struct Source {
+    /// As it is configured; with several tenants, their one name.
     issuer: Arc<str>,
+    /// Whose tokens its keys verify.
+    names: Vec<String>,
     jwks: Jwks,
+    /// Where the document of the issuer last said that the keys are.
+    discovered: ArcSwapOption<String>,
     reach: Reach,
     redaction: Redaction,
     algorithms: Vec<Algorithm>,
@@ -78,6 +86,11 @@ struct Source {
 }
 
 impl Source {
+    /// Whether a key of a set that several share may sign for one of its issuers.
+    fn is_for(names: &[String]) -> impl Fn(&VerifyingKey) -> bool + '_ {
+        |key| names.iter().any(|name| key.signs_for(name))
+    }
+
     /// Tells those who wait that the source was asked, and whether that brought keys.
     fn ended(&self, taken: bool) {
         self.awaited.store(false, Ordering::Release);
@@ -95,85 +108,6 @@ struct Asks {
     taken: u64,
 }
 
-/// What asking a source has brought.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum KeySetOutcome {
-    /// The keys that were in force.
-    Same,
-    /// Another set, now in force.
-    Changed { keys: usize, new: usize, withdrawn: usize, left_out: Vec<String>, passed_over: Vec<String> },
-    /// No key set, so the last good keys stay.
-    Failed { why: String, keys: usize },
-    /// No answer yet; it is waited for in the background, and the last good keys stay.
-    Pending { keys: usize },
-}
-
-/// A [`KeySetOutcome`] with its issuer, as a line for the operator.
-#[derive(Debug, Clone)]
-pub struct News {
-    pub issuer: Arc<str>,
-    pub outcome: KeySetOutcome,
-}
-
-impl News {
-    /// Whether there is anything to tell.
-    #[must_use]
-    pub fn is_news(&self) -> bool {
-        self.outcome != KeySetOutcome::Same
-    }
-
-    /// Whether an operator should look.
-    #[must_use]
-    pub fn is_worrying(&self) -> bool {
-        match &self.outcome {
-            KeySetOutcome::Same | KeySetOutcome::Pending { .. } => false,
-            KeySetOutcome::Changed { keys, left_out, .. } => *keys == 0 || !left_out.is_empty(),
-            KeySetOutcome::Failed { .. } => true,
-        }
-    }
-
-    fn log(&self) {
-        if self.is_worrying() {
-            tracing::warn!("{self}");
-        } else if self.is_news() {
-            tracing::info!("{self}");
-        }
-    }
-}
-
-impl fmt::Display for News {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const REFUSED: &str = "its tokens are refused until they can be fetched";
-        let count = |keys: &usize| format!("{keys} key{}", if *keys == 1 { "" } else { "s" });
-        write!(f, "keys of {}: ", self.issuer)?;
-        match &self.outcome {
-            KeySetOutcome::Same => f.write_str("as before"),
-            KeySetOutcome::Changed { keys, new, withdrawn, left_out, passed_over } => {
-                match keys {
-                    0 => f.write_str("none that can be used; its tokens are refused")?,
-                    keys => write!(f, "{} in force", count(keys))?,
-                }
-                write!(f, " ({new} new, {withdrawn} withdrawn)")?;
-                let left_out = left_out.iter().map(|key| ("left out", key));
-                let unused = left_out.chain(passed_over.iter().map(|key| ("passed over", key)));
-                unused.clone().take(TOLD).try_for_each(|(how, key)| write!(f, "; {how} {key}"))?;
-                match unused.count().saturating_sub(TOLD) {
-                    0 => Ok(()),
-                    more => write!(f, "; and {more} more"),
-                }
-            }
-            KeySetOutcome::Failed { why, keys: 0 } => write!(f, "{why}; {REFUSED}"),
-            KeySetOutcome::Failed { why, keys } => {
-                write!(f, "{why}; the last good ones stay ({})", count(keys))
-            }
-            KeySetOutcome::Pending { keys: 0 } => write!(f, "the source has not answered yet; {REFUSED}"),
-            KeySetOutcome::Pending { keys } => {
-                write!(f, "the source has not answered yet; the last good ones stay ({})", count(keys))
-            }
-        }
-    }
-}
-
 /// What it takes to ask sources; one for the whole process.
 #[derive(Clone)]
 pub struct Asker {
@@ -188,7 +122,9 @@ pub struct Asker {
 
 /// Every external issuer.
 pub struct Issuers {
+    /// By the `iss` of their tokens.
     all: HashMap<String, External>,
+    sources: Vec<Arc<Source>>,
     asker: Asker,
 }
 
@@ -208,18 +144,25 @@ impl Issuers {
     }
 
     fn made(issuers: &[Issuer], asker: Asker, before: Option<&Issuers>) -> Issuers {
-        let all = issuers.iter().map(|issuer| {
+        let mut made = Issuers { all: HashMap::new(), sources: Vec::new(), asker };
+        for issuer in issuers {
             let public = |algorithm: &Algorithm| *algorithm != Algorithm::Hs256;
             let algorithms: Vec<_> = issuer.algorithms.iter().copied().filter(public).collect();
-            let known = before.and_then(|before| before.all.get(&issuer.issuer)).map(|known| &known.source);
             let same = |known: &&Arc<Source>| {
-                known.jwks == issuer.jwks && known.reach == issuer.reach && known.algorithms == algorithms
+                *known.issuer == *issuer.issuer
+                    && known.names == issuer.names
+                    && known.jwks == issuer.jwks
+                    && known.reach == issuer.reach
+                    && known.algorithms == algorithms
             };
-            let source = known.filter(same).cloned().unwrap_or_else(|| {
+            let known = before.and_then(|before| before.sources.iter().find(same)).cloned();
+            let source = known.unwrap_or_else(|| {
                 Arc::new(Source {
                     issuer: Arc::from(issuer.issuer.as_str()),
-                    keys: ArcSwap::from_pointee(asker.stored_keys(issuer, &algorithms)),
+                    names: issuer.names.clone(),
+                    keys: ArcSwap::from_pointee(made.asker.stored_keys(issuer, &algorithms)),
                     jwks: issuer.jwks.clone(),
+                    discovered: ArcSwapOption::empty(),
                     reach: issuer.reach.clone(),
                     redaction: issuer.redaction.clone(),
                     algorithms,
@@ -228,11 +171,20 @@ impl Issuers {
                     awaited: AtomicBool::new(before.is_none()),
                 })
             });
-            let external =
-                External { audiences: issuer.audiences.clone(), email_trusted: issuer.email_trusted, source };
-            (issuer.issuer.clone(), external)
-        });
-        Issuers { all: all.collect(), asker }
+            let claims = Arc::new(issuer.claims.clone());
+            for name in &issuer.names {
+                let external = External {
+                    name: Arc::from(name.as_str()),
+                    audiences: issuer.audiences.clone(),
+                    claims: Arc::clone(&claims),
+                    email_trusted: issuer.email_trusted,
+                    source: Arc::clone(&source),
+                };
+                made.all.insert(name.clone(), external);
+            }
+            made.sources.push(source);
+        }
+        made
     }
 
     /// The issuer whose `iss` is exactly `name`.
@@ -260,7 +212,7 @@ impl Issuers {
     }
 
     fn names(&self, which: impl Fn(&Source) -> bool) -> Vec<Arc<str>> {
-        let sources = self.all.values().map(|external| &external.source).filter(|source| which(source));
+        let sources = self.sources.iter().filter(|source| which(source));
         let mut names: Vec<_> = sources.map(|source| Arc::clone(&source.issuer)).collect();
         names.sort();
         names
@@ -269,7 +221,7 @@ impl Issuers {
     /// Asks every source: for the start and for a reload. Waits for files, and for `patience` for others; what
     /// is not there by then is taken over, and logged, when it comes.
     pub async fn begin(&self, patience: Duration) -> Vec<News> {
-        let waits = self.all.values().map(|External { source, .. }| {
+        let waits = self.sources.iter().map(|source| {
             let (tell, told) = oneshot::channel();
             // Taken before the first request is served, so that a token with an unknown key waits for this answer instead
             // of asking for one of its own.
@@ -287,7 +239,7 @@ impl Issuers {
             });
             let patience = match source.jwks {
                 Jwks::File(_) => patience.max(FILES),
-                Jwks::Url(_) => patience,
+                Jwks::Url(_) | Jwks::Discovery(_) => patience,
             };
             async move {
                 let answer = tokio::time::timeout(patience, told).await;
@@ -305,7 +257,7 @@ impl Issuers {
     /// Removes the stored keys of issuers that the configuration in force does not have.
     pub async fn forget_others(&self) {
         let Some(stored) = self.asker.stored.clone() else { return };
-        let names: Vec<String> = self.all.keys().cloned().collect();
+        let names: Vec<String> = self.sources.iter().map(|source| source.issuer.to_string()).collect();
         let work = move || stored.forget_others(names.iter().map(String::as_str));
         // A panic in there was reported, and leaves files that are looked at again at the next start.
         drop(tokio::task::spawn_blocking(work).await);
@@ -313,7 +265,7 @@ impl Issuers {
 
     /// Asks every source, all at once, and logs what that brought. For the background, every five minutes.
     pub async fn refresh_all(&self) {
-        futures::future::join_all(self.all.values().map(|External { source, .. }| async move {
+        futures::future::join_all(self.sources.iter().map(|source| async move {
             let turn = Arc::clone(&source.asked).lock_owned().await;
             let outcome = self.asker.ask(source, turn).await;
             News { issuer: Arc::clone(&source.issuer), outcome }.log();
@@ -362,9 +314,10 @@ impl Asker {
 
     /// The keys of an issuer as they were stored; none where nothing usable is.
     fn stored_keys(&self, issuer: &Issuer, algorithms: &[Algorithm]) -> KeySet {
-        // A file is on the disk already.
-        let (Some(stored), Jwks::Url(url)) = (&self.stored, &issuer.jwks) else { return KeySet::default() };
-        let found = match stored.load(&issuer.issuer, url, self.clock.now()) {
+        let (Some(stored), Some(place)) = (&self.stored, place(&issuer.jwks)) else {
+            return KeySet::default();
+        };
+        let found = match stored.load(&issuer.issuer, place, self.clock.now()) {
             Ok(None) => return KeySet::default(),
             Ok(Some(found)) => found,
             Err(why) => {
@@ -372,7 +325,7 @@ impl Asker {
                 return KeySet::default();
             }
         };
-        let is_for = |key: &VerifyingKey| key.signs_for(&issuer.issuer);
+        let is_for = Source::is_for(&issuer.names);
         let keys = KeySet::parse_for(&found.jwks, algorithms, is_for).unwrap_or_default();
         let age = humantime::format_duration(found.age);
         tracing::info!(
@@ -396,21 +349,9 @@ impl Asker {
     ) -> KeySetOutcome {
         *turn = Some(at);
         let began = Instant::now();
-        let read = match &source.jwks {
-            Jwks::Url(url) => {
-                let request = FetchRequest { url, max_bytes: MAX_JWKS_BYTES, reach: &source.reach };
-                let read = self.fetch.get(request).await;
-                read.map(|fetched| fetched.body).map_err(|error| error.to_string())
-            }
-            Jwks::File(path) => tokio::fs::read(path).await.map_err(|e| format!("{}: {e}", path.display())),
-        };
-        let read = read.and_then(|bytes| {
-            let keys = KeySet::parse_for(&bytes, &source.algorithms, |key| key.signs_for(&source.issuer))
-                .map_err(|why| match &source.jwks {
-                    Jwks::Url(url) => format!("{url}: {why}"),
-                    Jwks::File(path) => format!("{}: {why}", path.display()),
-                })?;
-            Ok((keys, bytes))
+        let read = self.read(source).await.and_then(|(place, bytes)| {
+            let keys = KeySet::parse_for(&bytes, &source.algorithms, Source::is_for(&source.names));
+            Ok((keys.map_err(|why| format!("{place}: {why}"))?, bytes))
         });
         self.meter.jwks_fetch(&source.issuer, read.is_ok());
         match read {
@@ -443,13 +384,52 @@ impl Asker {
         }
     }
 
+    /// What the source of the keys serves, and where that is.
+    async fn read(&self, source: &Source) -> Result<(String, Vec<u8>), String> {
+        let at = match &source.jwks {
+            Jwks::File(path) => {
+                let read = tokio::fs::read(path).await;
+                let place = path.display().to_string();
+                return read.map_err(|error| format!("{place}: {error}")).map(|bytes| (place, bytes));
+            }
+            Jwks::Url(url) => url.clone(),
+            Jwks::Discovery(documents) => {
+                let found = discovery::find(&*self.fetch, documents, &source.issuer, &source.reach).await;
+                match (found, source.discovered.load_full()) {
+                    (Ok(url), _) => {
+                        source.discovered.store(Some(Arc::new(url.clone())));
+                        url
+                    }
+                    // The document is only the way to the keys, which may be up while it is down.
+                    (Err(NotFound::Down(_)), Some(last)) => String::clone(&last),
+                    (Err(NotFound::Down(why) | NotFound::Wrong(why)), _) => return Err(why),
+                }
+            }
+        };
+        let request = FetchRequest { url: &at, max_bytes: MAX_JWKS_BYTES, reach: &source.reach };
+        match self.fetch.get(request).await {
+            Ok(fetched) => Ok((at, fetched.body)),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
     async fn keep(&self, source: &Source, jwks: Vec<u8>, asked_at: Instant) {
-        let (Some(stored), Jwks::Url(url)) = (self.stored.clone(), source.jwks.clone()) else { return };
+        let (Some(stored), Some(place)) = (self.stored.clone(), place(&source.jwks)) else { return };
+        let place = place.to_owned();
         let (issuer, now) = (Arc::clone(&source.issuer), self.clock.now());
         let kept =
-            tokio::task::spawn_blocking(move || stored.keep(&issuer, &url, &jwks, asked_at, now)).await;
+            tokio::task::spawn_blocking(move || stored.keep(&issuer, &place, &jwks, asked_at, now)).await;
         if let Ok(Err(why)) = kept {
             tracing::warn!("the keys of {} are not stored: {why}", source.issuer);
         }
+    }
+}
+
+/// What keys on disk are bound to: a key set that another configured source published is not taken. A file is on the disk
+/// already.
+fn place(jwks: &Jwks) -> Option<&str> {
+    match jwks {
+        Jwks::Url(url) | Jwks::Discovery([url, _]) => Some(url),
+        Jwks::File(_) => None,
     }
 }

@@ -26,7 +26,7 @@ const MARK: &[u8] = b"\xef\xbb\xbf";
 /// # Errors
 /// What keeps it from being a set of keys, for the operator.
 pub fn keys(bytes: &[u8]) -> Result<Vec<Map<String, Value>>, String> {
-    let bytes = bytes.strip_prefix(MARK).unwrap_or(bytes);
+    let bytes = without_mark(bytes);
     let no_set = || format!("not a JWK Set: {}", diagnosis::of(bytes));
     let mut set = json::object(bytes).map_err(|_| no_set())?;
     if let Some(Value::Array(entries)) = set.remove("keys") {
@@ -49,6 +49,12 @@ pub fn keys(bytes: &[u8]) -> Result<Vec<Map<String, Value>>, String> {
             jwk
         })
         .collect())
+}
+
+/// `bytes` without a byte order mark.
+#[must_use]
+pub fn without_mark(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix(MARK).unwrap_or(bytes)
 }
 
 /// An entry of a JWK Set, with the numbers of its certificate where it has none of its own (RFC 7517 §4.7).

@@ -97,6 +97,8 @@ impl TokenVerifier {
             return Err(TokenFault::Algorithm);
         }
         external.keys().find_for(&compact.header, &issuer)?.check(&compact)?;
+        let mut claims = compact.claims()?;
+        external.claims.take_over(&mut claims);
         let expect = Expect {
             issuer: external.name(),
             audiences: Some(&external.audiences),
@@ -104,7 +106,7 @@ impl TokenVerifier {
             email_trusted: external.email_trusted,
             leeway: self.leeway,
         };
-        let identity = claims::identity(compact.claims()?, expect, now)?;
+        let identity = claims::identity(claims, expect, now)?;
         self.clocks.observe(&identity.issuer, identity.issued_at, now);
         Ok(identity)
     }

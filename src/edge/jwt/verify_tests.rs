@@ -120,6 +120,8 @@ async fn house() -> House {
     let issuer = Issuer {
         redaction: Default::default(),
         issuer: "https://i.test".into(),
+        names: vec!["https://i.test".into()],
+        claims: Default::default(),
         jwks: Jwks::Url(URL.into()),
         reach: Default::default(),
         line: 0,

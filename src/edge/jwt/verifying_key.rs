@@ -21,8 +21,8 @@ use sha2::{Digest, Sha256};
 
 use super::compact::{Compact, algorithm};
 use super::roca;
-use super::signs_for::SignsFor;
 use crate::config::Algorithm;
+use palisade_core::domain::tenant::SignsFor;
 use palisade_core::domain::verdict::TokenFault;
 
 /// Base64url (RFC 4648 §5) with or without padding: some issuers pad.

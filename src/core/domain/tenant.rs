@@ -1,4 +1,4 @@
-//! For which issuer a key of a shared key set signs.
+//! Tenants of Entra: their issuers, and for which of them a key of a shared key set signs.
 //!
 //! Entra publishes the keys of all tenants in one set, and gives each of them a member `issuer`: that of one tenant, or a
 //! text with `{tenantid}` for all of them. A key of one tenant must sign for no other one.
@@ -43,6 +43,12 @@ impl SignsFor {
 /// What stands between `around` in `text`.
 fn between<'a>(text: &'a str, around: (&str, &str)) -> Option<&'a str> {
     text.strip_prefix(around.0)?.strip_suffix(around.1)
+}
+
+/// `issuer` with `tenant` in place of the placeholder.
+#[must_use]
+pub fn with_tenant(issuer: &str, tenant: &str) -> String {
+    issuer.replacen(TENANT, tenant, 1)
 }
 
 /// Whether `text` is the id of a tenant: a UUID in lower case (RFC 9562 §4).
