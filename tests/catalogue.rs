@@ -64,7 +64,7 @@ impl Door for Scripted {
             return Err(DoorFault::Denied("there is no answer left".to_owned()));
         };
         let headers = vec![("content-type".to_owned(), "application/json; charset=utf-8".to_owned())];
-        Ok(DoorResponse { status: 200, headers, body: answer.into_bytes().into() })
+        Ok(DoorResponse { status: 200, headers, body: answer.into_bytes().into(), retry_after: None })
     }
 }
 

@@ -4,7 +4,9 @@
 //! One binary, so that they are linked once; a suite is a module: `cargo test --test parts store::`.
 
 mod catalogue;
+mod check_and_run;
 mod config;
+mod fetch;
 mod passwords;
 mod plugin_tools;
 mod plugins;

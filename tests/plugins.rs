@@ -853,6 +853,48 @@ async fn compiled_components_are_kept_and_only_our_own_are_run() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_wait_that_a_provider_asks_for_is_kept_whatever_its_status_is() {
+    let denied = r#"{"error":"access_denied"}"#;
+    let gone = r#"{"error":"invalid_grant"}"#;
+    let answers = [
+        ("403 No", "retry-after: 77\r\n", denied, Some(77)),
+        ("400 Bad", "retry-after: 9999999\r\n", denied, Some(86_400)),
+        ("200 OK", "retry-after: 5\r\n", "{}", Some(5)),
+        ("503 Later", "retry-after: 6\r\n", denied, Some(6)),
+        ("403 No", "retry-after: soon\r\n", denied, None),
+        ("403 No", "", denied, None),
+        // A grant that is gone is gone.
+        ("400 Bad", "retry-after: 77\r\n", gone, None),
+    ];
+    let mut providers = Vec::new();
+    for (index, (status, field, body, _)) in answers.iter().enumerate() {
+        let length = body.len();
+        let answer = format!(
+            "HTTP/1.1 {status}\r\ncontent-type: application/json\r\n{field}content-length: {length}\r\n\r\n{body}"
+        );
+        let server = Neighbour::start(answer.leak()).await;
+        let url = format!("http://{}", server.address);
+        let settings =
+            json!({"authorize_url": format!("{url}/authorize"), "token_url": format!("{url}/token")});
+        let mut provider = local(&format!("p{index}"), server.address, settings);
+        let component = Path::new(env!("CARGO_MANIFEST_DIR")).join("plugins/dist/oauth2.wasm");
+        provider.settings.remove("url");
+        provider.component = Component::File(component);
+        providers.push(provider);
+    }
+    let host = Host::start(&providers).await;
+    for (index, (status, field, body, want)) in answers.into_iter().enumerate() {
+        let fault = host.refresh(&format!("p{index}")).await.unwrap_err();
+        let waits = match &fault {
+            ProviderFault::Transient { retry_after, .. } => retry_after.map(|wait| wait.as_secs()),
+            _ => None,
+        };
+        assert_eq!(waits, want, "{status} {field}{body}: {fault:?}");
+        assert_eq!(matches!(fault, ProviderFault::InvalidGrant(_)), body == gone, "{fault:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_authority_of_the_operators_is_trusted_instead_of_the_usual_ones() {
     let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let key = PrivateKeyDer::try_from(pair.signing_key.serialize_der()).unwrap();

@@ -75,7 +75,8 @@ pub(super) async fn compose(opened: Opened) -> Result<Composed, String> {
         ),
         false => None,
     };
-    let fetch = Arc::new(HttpFetch::new().map_err(|error| error.to_string())?);
+    let fetch = Arc::new(HttpFetch::with(&config.fetch)?);
+    tell_of_proxy(&config);
     let stored = Some(Arc::new(StoredKeys::new(config.store.data_dir())));
     let asker =
         Asker::new(Arc::clone(&fetch) as _, Arc::clone(&meters) as _, Arc::clone(&clock) as _, stored);
@@ -167,6 +168,14 @@ pub(super) async fn compose(opened: Opened) -> Result<Composed, String> {
         loaded: AtomicBool::new(false),
     });
     Ok(Composed { notices, backend, secrets, revocations_changed, accounts, operator, closing })
+}
+
+/// Says which way requests of our own leave: a variable of the environment may name a proxy that no file does.
+fn tell_of_proxy(config: &Config) {
+    if let Some(proxy) = &config.fetch.proxy {
+        let (proxy, named_by) = (&proxy.shown, proxy.named_by);
+        tracing::info!(proxy, named_by, "requests of our own go through a proxy");
+    }
 }
 
 /// What the process can hold at once; `per_upstream`: the descriptors that one upstream connection takes.

@@ -86,7 +86,7 @@ fn faults(plugins: &Plugins) -> Vec<String> {
 /// The system refuses what plugins need, as one printable text.
 pub(crate) async fn try_providers(config: &Config) -> Result<Vec<(&config::Provider, Standing)>, String> {
     let metrics = Metrics::new(env!("CARGO_PKG_VERSION")).map_err(|error| error.to_string())?;
-    let fetch = HttpFetch::new().map_err(|error| error.to_string())?;
+    let fetch = HttpFetch::with(&config.fetch)?;
     let wiring = wiring(config, fetch, Arc::new(SystemClock), Arc::new(metrics), None);
     let plugins = Plugins::start(&config.providers, wiring).await?;
     let standings = plugins.standings();
@@ -217,8 +217,8 @@ pub(crate) fn callback_url(config: &Config) -> String {
 ///
 /// # Errors
 /// Its authorities cannot be read, or TLS cannot start, as one printable text.
-pub(crate) fn door(provider: &config::Provider) -> Result<Arc<dyn Door>, String> {
-    behind(&HttpFetch::new().map_err(|error| error.to_string())?, provider)
+pub(crate) fn door(config: &Config, provider: &config::Provider) -> Result<Arc<dyn Door>, String> {
+    behind(&HttpFetch::with(&config.fetch)?, provider)
 }
 
 fn behind(fetch: &HttpFetch, provider: &config::Provider) -> Result<Arc<dyn Door>, String> {

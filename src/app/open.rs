@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 
 use super::backend::{self, Backend};
 use super::options::Options;
-use super::{key_checks, secrets, warnings};
+use super::{files, key_checks, secrets, warnings};
 use crate::config::Config;
 use crate::edge::clock::uptime;
 use crate::edge::data_dir;
@@ -45,6 +45,10 @@ pub(super) struct Opened {
 /// # Errors
 /// What kept it from that, with advice, as one printable text.
 pub(super) async fn open(clock: Arc<dyn Clock>, config: Config, options: Options) -> Result<Opened, String> {
+    let faults = files::faults(&config);
+    if !faults.is_empty() {
+        return Err(faults.join("\n"));
+    }
     let mut notices = config.warnings.clone();
     notices.extend(config.unsent_emails.iter().chain(&config.exposures).cloned());
     notices.extend(warnings::about(&config).await);

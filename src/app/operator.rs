@@ -78,6 +78,8 @@ impl Control for Operator {
         let pair = self.tls.as_ref().map(|tls| tls.read().map(|pair| (tls, pair)));
         let hide = |why: String| config.redaction.hide(why);
         let pair = pair.transpose().map_err(|why| vec![hide(format!("server.tls: {why}"))])?;
+        let fetched_by = self.state.fetch.settings();
+        self.state.fetch.apply(&config.fetch).map_err(|why| vec![hide(why)])?;
         let issuers = Arc::new(self.state.issuers.load().succeed(&config.issuers));
         let keys = issuers.begin(KEYS).await;
         for news in &keys {
@@ -86,7 +88,14 @@ impl Control for Operator {
                 false => tracing::info!("{news}"),
             }
         }
-        let live = self.state.live(&config, &issuers).await.map_err(|why| vec![hide(why)])?;
+        let live = match self.state.live(&config, &issuers).await {
+            Ok(live) => live,
+            Err(why) => {
+                // What was in force stays in force.
+                let _ = self.state.fetch.apply(&fetched_by);
+                return Err(vec![hide(why)]);
+            }
+        };
         notices.extend(self.connections.reload(&config).await.into_iter().map(&hide));
         self.post.renew(&config.mail);
         issuers.forget_others().await;

@@ -54,6 +54,7 @@ pub(super) fn keys(then: &Config, now: &Config) -> Vec<&'static str> {
         issuers: _,
         load_balancers: _,
         introspected: _,
+        fetch: _,
         passwords,
         accounts,
         sessions,

@@ -11,7 +11,6 @@ use crate::edge::clock::SystemClock;
 use crate::edge::mail::Post;
 use crate::edge::pages::TemplatedPages;
 use crate::edge::proxy::expiry;
-use crate::edge::proxy::tls::Acceptor;
 use crate::edge::store;
 use palisade_core::ports::Clock;
 
@@ -35,10 +34,12 @@ pub fn run(path: &Path) -> ExitCode {
             errors.extend(app::upstream_files::about(&config));
             warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
             errors.iter().for_each(|error| eprintln!("{error}"));
-            let certificate = try_certificate(&config);
+            let faults = app::files::faults(&config);
+            faults.iter().for_each(|fault| eprintln!("{fault}"));
+            warn_of_expiry(&config);
             let missing = app::secrets::check(&config);
             missing.iter().for_each(|missing| eprintln!("{missing}"));
-            if !try_providers(&config) || !errors.is_empty() || !certificate || missing.is_some() {
+            if !try_providers(&config) || !errors.is_empty() || !faults.is_empty() || missing.is_some() {
                 return ExitCode::FAILURE;
             }
             let count = |number: usize, noun: &str| {
@@ -87,19 +88,13 @@ fn look_around(config: &Config) -> Vec<String> {
     runtime.map_or_else(|_| Vec::new(), |runtime| runtime.block_on(app::warnings::about(config)))
 }
 
-/// Prints why the pair of `server.tls` cannot be used, or that its certificate ends soon. Returns whether it
-/// can be used.
-fn try_certificate(config: &Config) -> bool {
-    let Some(tls) = &config.server.tls else { return true };
-    let file = config.path.display();
-    if let Err(why) = Acceptor::new(tls) {
-        eprintln!("{file}: server.tls: {why}");
-        return false;
-    }
+/// Warns of a certificate of `server.tls` that ends soon.
+fn warn_of_expiry(config: &Config) {
+    let Some(tls) = &config.server.tls else { return };
     if let Some(warning) = expiry::of_file(&tls.cert, SystemClock.now()) {
+        let file = config.path.display();
         eprintln!("warning: {file}: server.tls.cert: {} {}", tls.cert.display(), warning.words);
     }
-    true
 }
 
 /// Prints what keeps providers out of service and what is odd about them. Returns whether all can be in service.

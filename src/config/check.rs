@@ -20,8 +20,8 @@ use super::settings::{
 };
 use super::sources::Sources;
 use super::{
-    accounts, browser, connections, cors, issuers, limits, mail, native, pages, probes, providers, proxies,
-    routes, rule_warnings, unsent_emails,
+    accounts, browser, connections, cors, fetch, issuers, limits, mail, native, pages, probes, providers,
+    proxies, routes, rule_warnings, unsent_emails,
 };
 use palisade_core::domain::account::Registration;
 use palisade_core::domain::credential::{MAX_TOKEN_BYTES, MOST_TOKEN_BYTES};
@@ -73,6 +73,7 @@ fn whole(root: &Section<'_>, path: &Path, text: &str) -> Option<Config> {
     let store = store(root.section("store"));
     let tokens = tokens(root.section("tokens"), &public_url, server.max_header_bytes);
     let trusted = issuers::issuers(root, &tokens.issuer);
+    let fetch = fetch::fetch(root.section("fetch"));
     let passwords = passwords(root.section("passwords"));
     let accounts = accounts::accounts(root.section("accounts"));
     let sessions = sessions(root.section("sessions"));
@@ -133,6 +134,7 @@ fn whole(root: &Section<'_>, path: &Path, text: &str) -> Option<Config> {
         issuers: trusted.jwt,
         load_balancers: trusted.load_balancers,
         introspected: trusted.introspected,
+        fetch,
         passwords,
         accounts,
         sessions,

@@ -10,7 +10,6 @@ use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde_json::{Map, Number, Value};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -45,7 +44,7 @@ impl<'a> Document<'a> {
         let resolve = |key: &str, source: Source<'_>| {
             let unresolved = |found, want: &str| Unresolved { found, want: want.to_owned() };
             let value = match source {
-                Source::Env(name) => (self.env)(name).ok_or_else(|| {
+                Source::Env(name) | Source::Variable(name) => (self.env)(name).ok_or_else(|| {
                     unresolved(format!("\"{source}\""), &format!("the variable {name} to be set, as UTF-8"))
                 })?,
                 Source::File(path) => {
@@ -272,7 +271,7 @@ pub struct Item<'a> {
     pub doc: &'a Document<'a>,
     /// Its dotted key.
     pub key: String,
-    value: &'a DeValue<'a>,
+    pub(super) value: &'a DeValue<'a>,
     /// Where it starts.
     pub at: usize,
     /// If it is a text that contained references.
@@ -303,13 +302,22 @@ impl<'a> Item<'a> {
     /// Whether it is `false`, which turns off what has a default.
     #[must_use]
     pub fn is_false(&self) -> bool {
-        matches!(self.value, DeValue::Boolean(false))
+        self.boolean() == Some(false)
     }
 
     /// Whether it is `true`.
     #[must_use]
     pub fn is_true(&self) -> bool {
-        matches!(self.value, DeValue::Boolean(true))
+        self.boolean() == Some(true)
+    }
+
+    /// What a reference stands for, where something else than a text is wanted: variables are texts.
+    fn referenced(&self) -> Option<&'a str> {
+        self.filled.and(self.value.as_str()).map(str::trim)
+    }
+
+    fn boolean(&self) -> Option<bool> {
+        self.value.as_bool().or_else(|| self.referenced()?.parse().ok())
     }
 
     /// Whether it is `[]`.
@@ -351,13 +359,15 @@ impl<'a> Item<'a> {
     }
 
     fn bool(&self) -> Option<bool> {
-        let value = self.value.as_bool();
+        let value = self.boolean();
         if value.is_none() { self.bad("true or false") } else { value }
     }
 
     fn integer(&self) -> Option<u64> {
-        let integer = self.value.as_integer()?;
-        u64::from_str_radix(integer.as_str(), integer.radix()).ok()
+        match self.value.as_integer() {
+            Some(integer) => u64::from_str_radix(integer.as_str(), integer.radix()).ok(),
+            None => self.referenced()?.parse().ok(),
+        }
     }
 
     /// A whole number within `range`.
@@ -435,45 +445,6 @@ impl<'a> Item<'a> {
         let Some(table) = self.value.as_table() else { return self.bad("a table of keys") };
         let known = RefCell::default();
         Some(Section { doc: self.doc, table: Some(table), key: self.key.clone(), at: self.at, known })
-    }
-
-    /// The table as JSON, for what only a component understands; dates and times become texts. `text` reads each
-    /// text in it.
-    pub fn json_object(
-        &self,
-        text: &dyn Fn(&Item<'_>, &str) -> Option<String>,
-    ) -> Option<Map<String, Value>> {
-        match self.json(text)? {
-            Value::Object(object) => Some(object),
-            _ => self.bad("a table of settings"),
-        }
-    }
-
-    fn json(&self, text: &dyn Fn(&Item<'_>, &str) -> Option<String>) -> Option<Value> {
-        Some(match self.value {
-            DeValue::String(value) => Value::from(text(self, value)?),
-            DeValue::Integer(i) => match i64::from_str_radix(i.as_str(), i.radix()) {
-                Ok(integer) => Value::from(integer),
-                Err(_) => return self.bad("a whole number of 64 bits"),
-            },
-            // JSON has no infinity, and nothing that is no number.
-            DeValue::Float(float) => match float.as_str().parse().ok().and_then(Number::from_f64) {
-                Some(number) => Value::from(number),
-                None => return self.bad("a finite number"),
-            },
-            DeValue::Boolean(value) => Value::from(*value),
-            DeValue::Datetime(value) => Value::from(value.to_string()),
-            // Each of them is read, whatever is wrong with the one before.
-            DeValue::Array(_) => {
-                let values: Vec<_> = self.list().iter().map(|item| item.json(text)).collect();
-                values.into_iter().collect::<Option<_>>()?
-            }
-            DeValue::Table(_) => {
-                let read = |(name, item): (&str, Item<'_>)| Some((name.to_owned(), item.json(text)?));
-                let entries: Vec<_> = self.section()?.all().into_iter().map(read).collect();
-                entries.into_iter().collect::<Option<_>>()?
-            }
-        })
     }
 }
 

@@ -49,7 +49,9 @@ pub(super) fn secret(item: &Item<'_>) -> Option<SecretString> {
     let want = "a reference: \"env:NAME\" or \"file:PATH\"";
     let Some(reference) = item.raw() else { return item.bad_as("no reference", want) };
     // The scheme is the file's: a value that looks like a reference is none.
-    let scheme = |text: &str| text.starts_with("env:") || text.starts_with("file:");
+    let scheme = |text: &str| {
+        text.starts_with("file:") || (text.starts_with("env:") && references::whole(text).is_none())
+    };
     let value = if let Some(filled) = item.filled.filter(|filled| !scheme(&filled.written)) {
         if filled.failed {
             return None;

@@ -1,4 +1,4 @@
-//! `${env:NAME}` and `${file:PATH}` inside the texts of `config.toml`.
+//! `${env:NAME}` and `${file:PATH}` inside the texts of `config.toml`, and `env:NAME` as a whole text.
 //!
 //! They are replaced in the document after it was parsed, and once: a value never becomes syntax of the file, and never
 //! a reference of its own. What came from a reference is shown in no message: the text is, as it was written.
@@ -17,14 +17,18 @@ use super::redaction::{Redaction, Values};
 pub const MOST: u64 = 64 << 10;
 /// The largest file of certificate authorities, in bytes. What systems ship is a quarter of it.
 pub const MOST_AUTHORITIES: u64 = 1 << 20;
+/// What begins a text that stands for a variable as a whole.
+const WHOLE: &str = "env:";
 /// What a text may contain.
 pub const FORMS: &str = "${env:NAME} or ${file:PATH}, and $${ for a literal ${";
 
 /// What a reference names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source<'t> {
-    /// A variable of the environment.
+    /// A variable of the environment, somewhere in a text.
     Env(&'t str),
+    /// A variable of the environment, as the whole text.
+    Variable(&'t str),
     /// A file, relative to the configuration.
     File(&'t str),
 }
@@ -128,7 +132,11 @@ impl References {
         at: usize,
         walk: &mut Walk<'_, '_>,
     ) -> Option<String> {
-        let pieces = match pieces(text) {
+        let taken_apart = match whole(text) {
+            Some(name) => Ok(vec![Piece::Reference(Source::Variable(name))]),
+            None => pieces(text),
+        };
+        let pieces = match taken_apart {
             Ok(pieces) => pieces,
             Err(unresolved) => {
                 (walk.report)(at, key, unresolved);
@@ -180,9 +188,18 @@ impl std::fmt::Display for Source<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Source::Env(name) => write!(f, "${{env:{name}}}"),
+            Source::Variable(name) => write!(f, "{WHOLE}{name}"),
             Source::File(path) => write!(f, "${{file:{path}}}"),
         }
     }
+}
+
+/// The variable that a text stands for as a whole: `env:NAME`, with a name as shells take it (POSIX, XBD §8.1).
+pub fn whole(text: &str) -> Option<&str> {
+    let name = text.strip_prefix(WHOLE)?;
+    let is_name = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+    let starts = name.bytes().next().is_some_and(|first| !first.is_ascii_digit());
+    (starts && name.bytes().all(is_name)).then_some(name)
 }
 
 /// A text, taken apart.

@@ -10,6 +10,7 @@ use secrecy::SecretString;
 
 use super::accounts::Accounts;
 use super::connections::{Connections, Vault};
+use super::fetch::FetchSettings;
 use super::introspection::IntrospectedIssuer;
 use super::issuers::{Algorithm, Issuer};
 use super::limits::LimitSettings;
@@ -55,6 +56,8 @@ pub struct Config {
     pub load_balancers: Vec<LoadBalancers>,
     /// Those that are asked about opaque tokens. One whose JWTs are taken, too, is in both lists.
     pub introspected: Vec<IntrospectedIssuer>,
+    /// `[fetch]`: how requests of our own leave.
+    pub fetch: FetchSettings,
     pub passwords: Passwords,
     pub accounts: Accounts,
     pub sessions: Sessions,

@@ -83,9 +83,9 @@ class Noting(SMTP):
 
 
 class Server(Controller):
-    """An SMTP server that keeps what it takes; `answers` overrides its words at RCPT and DATA."""
+    """An SMTP server that keeps what it takes; `answers` overrides its words at RCPT and DATA, and the line with AUTH."""
 
-    def __init__(self, implicit=None, starttls=None, sign_in=False, answers=None, port=None):
+    def __init__(self, implicit=None, starttls=None, sign_in=False, answers=None, port=None, without=()):
         self.commands, self.taken, self.hello = [], [], None
         self.answers = answers or {}
 
@@ -95,6 +95,8 @@ class Server(Controller):
             return AuthResult(success=right, handled=False)
 
         options = {"auth_required": True, "authenticator": authenticator} if sign_in else {}
+        if without:
+            options["auth_exclude_mechanism"] = without
         if implicit:
             # The library does not count TLS from the first byte, and warns of it.
             options["auth_require_tls"] = False
@@ -107,7 +109,8 @@ class Server(Controller):
 
     async def handle_EHLO(self, server, session, envelope, hostname, responses):
         session.host_name = self.hello = hostname
-        return responses
+        auth = self.answers.get("AUTH")
+        return [auth(line) if auth and "AUTH" in line else line for line in responses]
 
     async def handle_RCPT(self, server, session, envelope, address, options):
         answer = self.answers.get("RCPT")
@@ -200,6 +203,34 @@ def by_starttls_with_a_password(folder, certificates):
         for part in (plain, html):
             assert link in part.get_content() and "Ännchen Lee" in part.get_content(), part.get_content()
         assert got.get_body(("html", "plain")) is html
+
+
+def as_old_servers_let_users_sign_in(folder, certificates):
+    """Exchange before RFC 2554: `AUTH=LOGIN`, and nothing else."""
+    for answers, without in [
+        ({"AUTH": lambda line: line.replace("AUTH ", "AUTH=")}, ["PLAIN"]),
+        ({"AUTH": lambda line: line.replace("AUTH ", "AUTH=")}, ["LOGIN"]),
+        ({"AUTH": str.lower}, ["PLAIN"]),
+        ({}, ["PLAIN"]),
+    ]:
+        with Server(starttls=certificates.context(), sign_in=True, answers=answers, without=without) as server:
+            sender = Sender(folder, f"smtp://ann%40mail.test@localhost:{server.port}", f'ca = "{certificates.folder}/ours.pem"')
+            sender.sends()
+            assert server.commands == [("AUTH", True), ("MAIL", True), ("RCPT", True)], server.commands
+            assert len(server.taken) == 1
+
+
+def which_end_must_change_is_said(folder, certificates):
+    only = {"AUTH": lambda line: re.sub("AUTH .*", "AUTH CRAM-MD5", line)}
+    for sign_in, answers, words in [
+        (True, only, ["CRAM-MD5", "PLAIN and LOGIN"]),
+        (False, {}, ["take the user out of mail.transport"]),
+    ]:
+        with Server(starttls=certificates.context(), sign_in=sign_in, answers=answers, without=["LOGIN", "PLAIN"]) as server:
+            sender = Sender(folder, f"smtp://ann%40mail.test@localhost:{server.port}", f'ca = "{certificates.folder}/ours.pem"')
+            said = sender.fails()
+            assert all(word in said for word in words), said
+            assert server.taken == [] and server.commands == [], server.commands
 
 
 def by_implicit_tls(folder, certificates):
@@ -343,6 +374,8 @@ def a_wrong_template_stops_the_check(folder, _certificates):
 
 CHECKS = [
     by_starttls_with_a_password,
+    as_old_servers_let_users_sign_in,
+    which_end_must_change_is_said,
     by_implicit_tls,
     a_certificate_that_is_not_the_servers_is_refused,
     a_server_without_starttls_gets_nothing,

@@ -71,7 +71,7 @@ pub(super) fn run(config: &Path, args: &CallArgs) -> Result<String, String> {
             std::fs::remove_file(file).map_err(|error| unwritable(file, &error))?;
         }
         let apparatus = Apparatus {
-            door: app::door(&provider)?,
+            door: app::door(&config, &provider)?,
             assertions: Arc::new(ClientAssertions::default()),
             clock: Arc::new(SystemClock),
             meter: meter()?,

@@ -29,7 +29,10 @@ pub struct DoorResponse {
     pub status: u16,
     /// Names in lower case; without fields that have a value that is not UTF-8.
     pub headers: Vec<(String, String)>,
+    /// Without the compression that was not asked for, and as UTF-8 where its charset is known.
     pub body: Zeroizing<Vec<u8>>,
+    /// How long the host asks to be left alone (RFC 9110 §10.2.3); bounded.
+    pub retry_after: Option<Duration>,
 }
 
 /// Why there is no response. The texts hold no query, no header field and no body.

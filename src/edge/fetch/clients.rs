@@ -1,17 +1,24 @@
 //! Which client sends a request, and which addresses it dials: the guard against SSRF.
 //!
+//! Through a proxy names are resolved by the proxy, so the addresses behind them cannot be checked: what is left there is the
+//! judgement of the URL itself, and the lists of hosts. What an operator opened and what is on this machine never goes
+//! through it.
+//!
 //! A client is made once for each owner and reach, and kept: it holds the connections and the parsed authorities.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use hyper_util::client::proxy::matcher::Matcher;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::{Certificate, Client, ClientBuilder, Url};
+use reqwest::{Certificate, Client, ClientBuilder, Proxy, Url};
+use secrecy::ExposeSecret as _;
 
 use super::words;
-use palisade_core::domain::reach::{Authorities, Reach};
+use crate::config::{FetchSettings, ProxyUrl};
+use palisade_core::domain::reach::{Authorities, Reach, is_public};
 use palisade_core::domain::request::is_loopback;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -27,9 +34,12 @@ const MOST_CLIENTS: usize = 256;
 /// On whose behalf a request is made: connections are not shared between two owners.
 pub(super) type Owner = Arc<str>;
 
-/// The clients, by what they may dial.
-#[derive(Debug, Default)]
+/// The clients, by what they may dial, under one `[fetch]`.
+#[derive(Debug)]
 pub(super) struct Clients {
+    settings: FetchSettings,
+    /// Which hosts are called through the proxy, if there is one.
+    proxied: Option<Matcher>,
     made: Mutex<HashMap<Key, Client>>,
 }
 
@@ -51,9 +61,53 @@ pub(super) enum Dials {
     Opened,
     /// Any address: for URLs of the operator's own.
     Anywhere,
+    /// The proxy.
+    Proxy,
 }
 
 impl Clients {
+    /// No client yet.
+    pub(super) fn new(settings: FetchSettings) -> Clients {
+        let matcher = |proxy: &ProxyUrl| {
+            Matcher::builder()
+                .https(proxy.url().expose_secret().to_owned())
+                .no(settings.no_proxy.clone())
+                .build()
+        };
+        Clients { proxied: settings.proxy.as_ref().map(matcher), settings, made: Mutex::default() }
+    }
+
+    /// The settings that they are made for.
+    pub(super) fn settings(&self) -> &FetchSettings {
+        &self.settings
+    }
+
+    /// Whether a URL that `dials` says so of goes through the proxy instead.
+    pub(super) async fn route(&self, url: &Url, reach: &Reach, dials: Dials) -> Dials {
+        let is_straight = |ip: IpAddr| match dials {
+            Dials::Loopback | Dials::Opened | Dials::Proxy => true,
+            Dials::Allowed => reach.opens(ip),
+            Dials::Anywhere => !is_public(ip),
+        };
+        let Some(matcher) = &self.proxied else { return dials };
+        let is_matched = url.as_str().parse().is_ok_and(|uri| matcher.intercept(&uri).is_some());
+        if !is_matched || matches!(dials, Dials::Loopback | Dials::Opened | Dials::Proxy) {
+            return dials;
+        }
+        let host = url.host_str().unwrap_or_default();
+        let is_straight = match literal(host) {
+            Some(ip) => is_straight(ip),
+            None if dials == Dials::Allowed && reach.allow_private.is_empty() => false,
+            None => {
+                // Where the proxy alone resolves names, this brings nothing.
+                let found = tokio::time::timeout(CONNECT_TIMEOUT, tokio::net::lookup_host((host, 0))).await;
+                let found = found.ok().and_then(Result::ok);
+                found.is_some_and(|mut found| found.any(|address| is_straight(address.ip())))
+            }
+        };
+        if is_straight { dials } else { Dials::Proxy }
+    }
+
     /// The client for `dials`.
     ///
     /// # Errors
@@ -64,30 +118,37 @@ impl Clients {
         if let Some(client) = made.get(&key) {
             return Ok(client.clone());
         }
-        let client = build(reach, dials)?;
+        let client = self.build(reach, dials)?;
         if made.len() >= MOST_CLIENTS {
             made.clear();
         }
         made.insert(key, client.clone());
         Ok(client)
     }
-}
 
-fn build(reach: &Reach, dials: Dials) -> Result<Client, String> {
-    let mut builder = client(match dials {
-        Dials::Loopback => Some(Checked(Fits::Loopback)),
-        Dials::Allowed => Some(Checked(Fits::Allowed(reach.clone()))),
-        Dials::Opened => Some(Checked(Fits::Opened(reach.clone()))),
-        Dials::Anywhere => None,
-    });
-    if let Some(authorities) = &reach.ca {
-        builder = builder.tls_certs_only(certificates(authorities)?);
+    fn build(&self, reach: &Reach, dials: Dials) -> Result<Client, String> {
+        let mut builder = client(match dials {
+            Dials::Loopback => Some(Checked(Fits::Loopback)),
+            Dials::Allowed => Some(Checked(Fits::Allowed(reach.clone()))),
+            Dials::Opened => Some(Checked(Fits::Opened(reach.clone()))),
+            Dials::Anywhere | Dials::Proxy => None,
+        });
+        if let (Dials::Proxy, Some(proxy)) = (dials, &self.settings.proxy) {
+            let failed = |error| format!("{}: {}", proxy.named_by, words(error));
+            builder = builder.proxy(Proxy::all(proxy.url().expose_secret()).map_err(failed)?);
+        }
+        let authorities = reach.ca.as_ref().or(self.settings.ca.as_ref());
+        if let Some(authorities) = &reach.ca {
+            builder = builder.tls_certs_only(certificates(authorities)?);
+        } else if let Some(authorities) = &self.settings.ca {
+            builder = builder.tls_certs_merge(certificates(authorities)?);
+        }
+        // The certificates themselves are read here.
+        builder.build().map_err(|error| match authorities {
+            Some(authorities) => format!("{}: {}", authorities.named, words(error)),
+            None => words(error),
+        })
     }
-    // The certificates themselves are read here.
-    builder.build().map_err(|error| match &reach.ca {
-        Some(authorities) => format!("{}: {}", authorities.named, words(error)),
-        None => words(error),
-    })
 }
 
 /// The certificates of a PEM text.
@@ -136,8 +197,14 @@ pub(super) fn judge(url: &Url, reach: &Reach, to_this_machine: bool) -> Result<D
     if !is_cleartext && url.scheme() != "https" {
         return Err("only https or http".to_owned());
     }
-    if is_loopback(host) && to_this_machine {
-        return Ok(Dials::Loopback);
+    if is_loopback(host.strip_suffix('.').unwrap_or(host)) {
+        let own = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+        let is_opened = literal.map_or_else(|| own.iter().any(|ip| reach.opens(*ip)), |ip| reach.opens(ip));
+        return match (to_this_machine, is_opened) {
+            (true, _) => Ok(Dials::Loopback),
+            (false, true) => Ok(Dials::Opened),
+            (false, false) => Err("a host on this machine".to_owned()),
+        };
     }
     // A literal address never reaches the resolver.
     match literal {
@@ -293,7 +360,7 @@ mod tests {
         assert_eq!(none, "issuers[0].ca: ca.pem: there is no certificate in it");
         let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
         let reach = Reach { ca: Some(authorities(broken)), ..Reach::default() };
-        let why = Clients::default().get(&"".into(), &reach, Dials::Allowed).unwrap_err();
+        let why = Clients::new(FetchSettings::default()).get(&"".into(), &reach, Dials::Allowed).unwrap_err();
         assert!(why.starts_with("issuers[0].ca: ca.pem: "), "{why}");
     }
 }

@@ -4,14 +4,15 @@
 //! checked, with valid header fields.
 
 use std::error::Error;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use async_trait::async_trait;
-use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::header::{ACCEPT_ENCODING, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, Method, Url};
 use secrecy::ExposeSecret;
 use zeroize::Zeroizing;
 
+use super::answers::{self, BadBody};
 use super::clients::{ANSWER_FIELD_BYTES, Dials, NotAllowed, Owner, judge};
 use super::{HttpFetch, Wiped, words};
 use crate::config::AllowedHost;
@@ -70,12 +71,12 @@ impl HttpDoor {
     pub(super) fn new(fetch: HttpFetch, hosts: Hosts, reach: Reach) -> Result<HttpDoor, String> {
         let owner = Owner::from(hosts.provider.as_str());
         let door = HttpDoor { hosts, reach, fetch, owner };
-        door.fetch.clients.get(&door.owner, &door.reach, Dials::Allowed)?;
+        door.fetch.clients.load().get(&door.owner, &door.reach, Dials::Allowed)?;
         Ok(door)
     }
 
     /// The URL, if it may be called, and who calls it.
-    fn admit(&self, text: &str) -> Result<(Url, Client), String> {
+    async fn admit(&self, text: &str) -> Result<(Url, Client), String> {
         if text.len() > URL_BYTES {
             return Err(format!("a URL of more than {URL_BYTES} bytes"));
         }
@@ -104,7 +105,7 @@ impl HttpDoor {
             true => "a host on this machine; providers.allow_loopback is not set".to_owned(),
             false => why,
         })?;
-        let client = self.fetch.clients.get(&self.owner, &self.reach, dials)?;
+        let client = self.fetch.client(&self.owner, &url, &self.reach, dials).await?;
         Ok((url, client))
     }
 
@@ -118,6 +119,8 @@ impl HttpDoor {
             return Err(DoorFault::Denied(format!("a body of more than {BODY} bytes")));
         }
         let headers = headers(&request.headers).map_err(DoorFault::Denied)?;
+        // What a plugin asks for itself, it reads itself.
+        let is_asked = headers.contains_key(ACCEPT_ENCODING);
         let method = Method::from_bytes(request.method.as_bytes())
             .map_err(|_| DoorFault::Denied("not a method".to_owned()))?;
         let mut outgoing = client.request(method, url).headers(headers).timeout(request.timeout);
@@ -141,11 +144,18 @@ impl HttpDoor {
             }
             body.extend_from_slice(&chunk);
         }
+        let retry_after = answers::retry_after(answer.headers(), SystemTime::now());
+        if !is_asked {
+            body = answers::text(answer.headers_mut(), body, most).map_err(|bad| match bad {
+                BadBody::TooLarge => DoorFault::TooLarge,
+                BadBody::Broken(why) => DoorFault::Unreachable(why),
+            })?;
+        }
         let text = |(name, value): (&HeaderName, &HeaderValue)| {
             Some((name.as_str().to_owned(), std::str::from_utf8(value.as_bytes()).ok()?.to_owned()))
         };
         let headers = answer.headers().iter().filter_map(text).collect();
-        Ok(DoorResponse { status: answer.status().as_u16(), headers, body })
+        Ok(DoorResponse { status: answer.status().as_u16(), headers, body, retry_after })
     }
 }
 
@@ -153,7 +163,7 @@ impl HttpDoor {
 impl Door for HttpDoor {
     async fn send(&self, request: DoorRequest) -> Result<DoorResponse, DoorFault> {
         let started = Instant::now();
-        let (url, client) = self.admit(request.url.expose_secret()).map_err(DoorFault::Denied)?;
+        let (url, client) = self.admit(request.url.expose_secret()).await.map_err(DoorFault::Denied)?;
         let (method, timeout) = (request.method, request.timeout);
         let (host, path) = (url.host_str().unwrap_or_default().to_owned(), shown(url.path()));
         // The client's own timeout does not cover the time between its phases.

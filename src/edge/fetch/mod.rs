@@ -5,12 +5,15 @@
 //! public name nor a name that resolves differently the second time (DNS rebinding) gets through; only a `POST` to a URL of
 //! the operator's own may lead anywhere. Follows no redirects, and puts no query, user name or body into an error.
 
+mod answers;
 mod clients;
 mod door;
 
 use std::error::Error;
 use std::sync::Arc;
+use std::time::SystemTime;
 
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -18,31 +21,70 @@ use reqwest::{Client, RequestBuilder, Response, StatusCode, Url};
 use secrecy::ExposeSecret as _;
 use zeroize::Zeroizing;
 
+use self::answers::BadBody;
 use self::clients::{Clients, Dials, Owner, judge};
 pub use self::door::Hosts;
+use crate::config::FetchSettings;
 use palisade_core::domain::reach::Reach;
 use palisade_core::ports::{Door, Fetch, FetchError, FetchRequest, Fetched, FormAuth, PostForm};
 
 /// Fetches over HTTP with the address checks.
 #[derive(Debug, Clone)]
 pub struct HttpFetch {
-    clients: Arc<Clients>,
+    clients: Arc<ArcSwap<Clients>>,
     /// The owner of every request that is no provider's.
     own: Owner,
 }
 
 impl HttpFetch {
-    /// Makes the clients for the public internet.
+    /// Makes the clients for the public internet, without a proxy.
     ///
     /// # Errors
     /// The TLS library has no roots or cannot start.
-    pub fn new() -> Result<HttpFetch, FetchError> {
-        let fetch = HttpFetch { clients: Arc::default(), own: Arc::from("") };
-        for dials in [Dials::Allowed, Dials::Loopback, Dials::Anywhere] {
-            let client = fetch.clients.get(&fetch.own, &Reach::default(), dials);
-            client.map_err(|why| FetchError::Failed { url: "-".to_owned(), why })?;
+    pub fn new() -> Result<HttpFetch, String> {
+        HttpFetch::with(&FetchSettings::default())
+    }
+
+    /// The same under `[fetch]`.
+    ///
+    /// # Errors
+    /// The authorities of `settings` cannot be read, or TLS cannot start.
+    pub fn with(settings: &FetchSettings) -> Result<HttpFetch, String> {
+        let clients = Arc::new(ArcSwap::from_pointee(HttpFetch::clients(settings)?));
+        Ok(HttpFetch { clients, own: Owner::from("") })
+    }
+
+    /// Puts `[fetch]` of another configuration in force, for the doors that were made as well.
+    ///
+    /// # Errors
+    /// As [`HttpFetch::with`]; the former settings stay in force.
+    pub fn apply(&self, settings: &FetchSettings) -> Result<(), String> {
+        if self.clients.load().settings() != settings {
+            self.clients.store(Arc::new(HttpFetch::clients(settings)?));
         }
-        Ok(fetch)
+        Ok(())
+    }
+
+    /// The settings in force.
+    #[must_use]
+    pub fn settings(&self) -> FetchSettings {
+        self.clients.load().settings().clone()
+    }
+
+    fn clients(settings: &FetchSettings) -> Result<Clients, String> {
+        let clients = Clients::new(settings.clone());
+        for dials in [Dials::Allowed, Dials::Loopback, Dials::Anywhere] {
+            clients.get(&Owner::from(""), &Reach::default(), dials)?;
+        }
+        Ok(clients)
+    }
+
+    /// Whether the authorities of a reach can be read.
+    ///
+    /// # Errors
+    /// Why not, with the key and the file.
+    pub fn try_reach(&self, reach: &Reach) -> Result<(), String> {
+        self.clients.load().get(&self.own, reach, Dials::Allowed).map(drop)
     }
 
     /// The door of a provider: to `hosts`, and to nowhere else.
@@ -54,12 +96,12 @@ impl HttpFetch {
     }
 
     /// The URL, and the client that may call it.
-    fn admit(&self, url: &str, reach: &Reach) -> Result<Admitted, FetchError> {
+    async fn admit(&self, url: &str, reach: &Reach) -> Result<Admitted, FetchError> {
         let url = parse(url)?;
         let shown = shown(&url);
         match judge(&url, reach, true) {
             Err(why) => Err(FetchError::Forbidden { url: shown, why }),
-            Ok(dials) => match self.clients.get(&self.own, reach, dials) {
+            Ok(dials) => match self.client(&self.own, &url, reach, dials).await {
                 Ok(client) => Ok(Admitted { url, client, shown }),
                 Err(why) => Err(FetchError::Failed { url: shown, why }),
             },
@@ -68,16 +110,23 @@ impl HttpFetch {
 
     /// The same for a URL of the operator's own. Cleartext keeps the checks; over HTTPS the
     /// certificate proves which host answers.
-    fn operators(&self, url: &str) -> Result<Admitted, FetchError> {
+    async fn operators(&self, url: &str) -> Result<Admitted, FetchError> {
         let parsed = parse(url)?;
         if parsed.scheme() != "https" || !parsed.username().is_empty() || parsed.password().is_some() {
-            return self.admit(url, &Reach::default());
+            return self.admit(url, &Reach::default()).await;
         }
         let shown = shown(&parsed);
-        match self.clients.get(&self.own, &Reach::default(), Dials::Anywhere) {
+        match self.client(&self.own, &parsed, &Reach::default(), Dials::Anywhere).await {
             Ok(client) => Ok(Admitted { url: parsed, client, shown }),
             Err(why) => Err(FetchError::Failed { url: shown, why }),
         }
+    }
+
+    /// The client for a URL that was judged.
+    async fn client(&self, owner: &Owner, url: &Url, reach: &Reach, dials: Dials) -> Result<Client, String> {
+        let clients = self.clients.load_full();
+        let dials = clients.route(url, reach, dials).await;
+        clients.get(owner, reach, dials)
     }
 }
 
@@ -100,31 +149,38 @@ impl Admitted {
 
     async fn read(&self, mut answer: Response, max_bytes: usize) -> Result<Fetched, FetchError> {
         let status = answer.status().as_u16();
-        let mut body = Vec::new();
+        let too_large = || self.failed(format!("more than {max_bytes} bytes"));
+        let mut body = Zeroizing::new(Vec::new());
         while let Some(chunk) = answer.chunk().await.map_err(|error| self.failed(words(error)))? {
             if body.len() + chunk.len() > max_bytes {
-                return Err(self.failed(format!("more than {max_bytes} bytes")));
+                return Err(too_large());
             }
             body.extend_from_slice(&chunk);
         }
-        Ok(Fetched { status, body, retry_after: None })
+        let retry_after = answers::retry_after(answer.headers(), SystemTime::now());
+        let body = answers::text(answer.headers_mut(), body, max_bytes).map_err(|bad| match bad {
+            BadBody::TooLarge => too_large(),
+            BadBody::Broken(why) => self.failed(why),
+        })?;
+        Ok(Fetched { status, body: body.to_vec(), retry_after })
     }
 }
 
 #[async_trait]
 impl Fetch for HttpFetch {
     async fn get(&self, request: FetchRequest<'_>) -> Result<Fetched, FetchError> {
-        let admitted = self.admit(request.url, request.reach)?;
+        let admitted = self.admit(request.url, request.reach).await?;
         let answer = admitted.send(admitted.client.get(admitted.url.clone())).await?;
         if answer.status() != StatusCode::OK {
             let status = answer.status().as_u16();
-            return Err(FetchError::Answered { url: admitted.shown, status, retry_after: None });
+            let retry_after = answers::retry_after(answer.headers(), SystemTime::now());
+            return Err(FetchError::Answered { url: admitted.shown, status, retry_after });
         }
         admitted.read(answer, request.max_bytes).await
     }
 
     async fn post_form(&self, request: PostForm<'_>) -> Result<Fetched, FetchError> {
-        let admitted = self.admit(request.url, request.reach)?;
+        let admitted = self.admit(request.url, request.reach).await?;
         let form = form_urlencoded::Serializer::new(String::new()).extend_pairs(request.form).finish();
         let form = bytes::Bytes::from_owner(Wiped(Zeroizing::new(form.into_bytes())));
         let mut outgoing = admitted
@@ -149,7 +205,7 @@ impl Fetch for HttpFetch {
     }
 
     async fn post(&self, url: &str, headers: &[(&str, String)], json: String) -> Result<u16, FetchError> {
-        let admitted = self.operators(url)?;
+        let admitted = self.operators(url).await?;
         let post = admitted.client.post(admitted.url.clone());
         let mut request = post.header("content-type", "application/json").body(json);
         for (name, value) in headers {
@@ -348,10 +404,10 @@ mod tests {
             // As if loopback were a network like any other.
             let dials = judge(&parsed, &reach, false).unwrap();
             assert_eq!(dials, Dials::Opened);
-            let client = fetch.clients.get(&fetch.own, &reach, dials).unwrap();
+            let client = fetch.clients.load().get(&fetch.own, &reach, dials).unwrap();
             assert_eq!(client.get(parsed.clone()).send().await.unwrap().status(), 200, "{host}");
             let other = Reach { allow_private: vec!["10.0.0.0/8".parse().unwrap()], ca: None };
-            let client = fetch.clients.get(&fetch.own, &other, Dials::Opened).unwrap();
+            let client = fetch.clients.load().get(&fetch.own, &other, Dials::Opened).unwrap();
             if host == "localhost" {
                 let why = words(client.get(parsed).send().await.unwrap_err());
                 assert!(why.contains("may not be called"), "{why}");

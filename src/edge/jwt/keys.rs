@@ -14,6 +14,8 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use jsonwebtoken::EncodingKey;
 use jsonwebtoken::jwk::{Jwk, ThumbprintHash};
+use rustls_pki_types::PrivateKeyDer;
+use rustls_pki_types::pem::PemObject as _;
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
@@ -71,12 +73,15 @@ impl SigningKey {
         SigningKey::read(algorithm, &secret)
     }
 
-    /// Reads a PEM private key (PKCS#8; PKCS#1 for RSA), or an HS256 secret as its bytes.
+    /// Reads a PEM private key (PKCS#8; SEC 1 for EC, PKCS#1 for RSA), or an HS256 secret as its bytes.
     ///
     /// # Errors
     /// What is wrong, without the key.
     pub fn read(algorithm: Algorithm, secret: &str) -> Result<SigningKey, String> {
-        let unfit = || format!("not a private key for {} in PEM (PKCS#8)", name(algorithm));
+        let forms = if algorithm == Algorithm::Es256 { "PKCS#8 or SEC 1" } else { "PKCS#8" };
+        let unfit = || format!("not a private key for {} in PEM ({forms})", name(algorithm));
+        let converted = if algorithm == Algorithm::Es256 { from_sec1(secret) } else { None };
+        let secret = converted.as_deref().map_or(secret, String::as_str);
         let key = match algorithm {
             Algorithm::EdDsa => EncodingKey::from_ed_pem(secret.as_bytes()).map_err(|_| unfit())?,
             Algorithm::Es256 => EncodingKey::from_ec_pem(secret.as_bytes()).map_err(|_| unfit())?,
@@ -139,6 +144,16 @@ impl SigningKey {
     }
 }
 
+/// A P-256 key in PEM of SEC 1 ("EC PRIVATE KEY", RFC 5915), as `openssl ecparam -genkey` writes it, in PKCS#8. `None`: the
+/// text holds no such key.
+fn from_sec1(text: &str) -> Option<Zeroizing<String>> {
+    // Parameters of the curve may stand in front.
+    let der = Zeroizing::new(PrivateKeyDer::from_pem_slice(text.as_bytes()).ok()?);
+    let PrivateKeyDer::Sec1(_) = &*der else { return None };
+    let key = EcdsaKeyPair::from_private_key_der(&ECDSA_P256_SHA256_FIXED_SIGNING, der.secret_der()).ok()?;
+    Some(pem(key.to_pkcs8v1().ok()?.as_ref()))
+}
+
 /// The key in `bytes`: PKCS#8 (RFC 5958), PKCS#1 (RFC 8017) of RSA, or the secret itself.
 fn parsed(algorithm: Algorithm, bytes: &[u8]) -> Option<JwsKey> {
     match algorithm {
@@ -174,6 +189,37 @@ fn pem(der: &[u8]) -> Zeroizing<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_in_the_form_of_sec1_is_the_key_that_it_is_in_pkcs8() {
+        use aws_lc_rs::encoding::EcPrivateKeyRfc5915Der;
+        use aws_lc_rs::signature::ECDSA_P384_SHA384_FIXED_SIGNING;
+        let usual = SigningKey::generate(Algorithm::Es256).unwrap();
+        let der = PrivateKeyDer::from_pem_slice(usual.secret().as_bytes()).unwrap();
+        let pair =
+            EcdsaKeyPair::from_private_key_der(&ECDSA_P256_SHA256_FIXED_SIGNING, der.secret_der()).unwrap();
+        let sec1: EcPrivateKeyRfc5915Der<'_> = pair.private_key().as_der().unwrap();
+        let labelled = |text: &str| {
+            text.replace("BEGIN PRIVATE", "BEGIN EC PRIVATE").replace("END PRIVATE", "END EC PRIVATE")
+        };
+        let sec1 = labelled(&pem(sec1.as_ref()));
+        let with_parameters =
+            format!("-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n{sec1}");
+        for text in [&sec1, &with_parameters] {
+            let read = SigningKey::read(Algorithm::Es256, text).unwrap();
+            assert_eq!((&read.kid, read.public_jwk()), (&usual.kid, usual.public_jwk()));
+            let token = read.sign("JWT", &Map::new()).unwrap();
+            assert_eq!(token.split('.').count(), 3);
+            assert!(!format!("{:?}", SigningKey::read(Algorithm::EdDsa, text).err()).contains("EC PRIVATE"));
+        }
+        // A damaged key is none, and a P-384 one does not fit.
+        let larger = EcdsaKeyPair::generate(&ECDSA_P384_SHA384_FIXED_SIGNING).unwrap();
+        let larger: EcPrivateKeyRfc5915Der<'_> = larger.private_key().as_der().unwrap();
+        for text in [sec1.replace("MHc", "MHd"), labelled(&pem(b"x")), labelled(&pem(larger.as_ref()))] {
+            let why = SigningKey::read(Algorithm::Es256, &text).err().unwrap();
+            assert_eq!(why, "not a private key for ES256 in PEM (PKCS#8 or SEC 1)");
+        }
+    }
 
     /// Tokens of earlier processes name the key by it.
     #[test]

@@ -10,6 +10,7 @@ mod message;
 mod moment;
 mod post;
 mod samples;
+mod sign_in;
 mod smtp;
 mod templates;
 mod write;

@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use lettre::message::Message;
 use lettre::transport::smtp::Error;
-use lettre::transport::smtp::authentication::{Credentials, Mechanism};
 use lettre::transport::smtp::client::{
     AsyncSmtpConnection, Certificate, CertificateStore, TlsParameters, TlsParametersBuilder,
 };
@@ -21,6 +20,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
 use super::lines::Lines;
+use super::sign_in::{NoSignIn, sign_in};
 use crate::config::{self, ConfigError, SmtpTls};
 use palisade_core::ports::MailFault;
 
@@ -160,9 +160,11 @@ impl Relay {
         };
         let password = lock(&self.password).clone();
         if let (Some(user), Some(password)) = (&self.smtp.user, password) {
-            let credentials = Credentials::new(user.clone(), password.expose_secret().to_owned());
-            let signed_in = connection.auth(&[Mechanism::Plain, Mechanism::Login], &credentials).await;
-            signed_in.map_err(|error| format!("sign-in: {}", words(&error)))?;
+            let signed_in = sign_in(&mut connection, &self.hello, user, password.expose_secret()).await;
+            signed_in.map_err(|why| match why {
+                NoSignIn::NotOffered(advice) => advice,
+                NoSignIn::Refused(error) => format!("sign-in: {}", words(&error)),
+            })?;
         }
         Ok(connection)
     }
@@ -456,5 +458,104 @@ mod tests {
         let unreachable = Server { port: unbound, connections: Arc::default(), sign_ins: SignIns::default() };
         let fault = unreachable.relay().send(&letter()).await.unwrap_err();
         assert!(matches!(fault, MailFault::Unreachable(_)), "{fault:?}");
+    }
+
+    /// A server that says of itself what `hello` holds, takes every line of a sign-in, and keeps them.
+    async fn signing_in(hello: &'static str) -> (Relay, SignIns) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let kept = SignIns::default();
+        let kept_there = Arc::clone(&kept);
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let kept = Arc::clone(&kept_there);
+                tokio::spawn(script(stream, hello, kept));
+            }
+        });
+        let smtp = config::Smtp {
+            host: "127.0.0.1".to_owned(),
+            port,
+            tls: SmtpTls::Off,
+            user: Some("me".to_owned()),
+            password: Some("hunter2-hunter2".into()),
+            ca: None,
+        };
+        (Relay::new(&smtp, "app.test").unwrap(), kept)
+    }
+
+    async fn script(stream: TcpStream, hello: &str, kept: SignIns) {
+        let mut stream = BufReader::new(stream);
+        stream.get_mut().write_all(b"220 mail.test\r\n").await.unwrap();
+        let (mut line, mut left) = (String::new(), 0);
+        loop {
+            line.clear();
+            if stream.read_line(&mut line).await.unwrap_or(0) == 0 {
+                return;
+            }
+            let sent = line.trim_end().to_owned();
+            let answer = match sent.split(' ').next().unwrap_or_default() {
+                "EHLO" => hello,
+                "AUTH" if sent == "AUTH LOGIN" => {
+                    left = 2;
+                    lock(&kept).push(sent);
+                    // "Benutzername:", as no library expects it.
+                    "334 QmVudXR6ZXJuYW1lOg==\r\n"
+                }
+                "AUTH" => {
+                    lock(&kept).push(sent);
+                    "235 signed in\r\n"
+                }
+                _ if left > 0 => {
+                    left -= 1;
+                    lock(&kept).push(sent);
+                    if left == 0 { "235 signed in\r\n" } else { "334 S2Vubndvcnc6\r\n" }
+                }
+                "DATA" => {
+                    stream.get_mut().write_all(b"354 go on\r\n").await.unwrap();
+                    while line != ".\r\n" {
+                        line.clear();
+                        stream.read_line(&mut line).await.unwrap();
+                    }
+                    "250 queued\r\n"
+                }
+                _ => "250 OK\r\n",
+            };
+            stream.get_mut().write_all(answer.as_bytes()).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_offers_a_sign_in_as_old_ones_do_is_signed_in_at() {
+        let login = ["AUTH LOGIN", "bWU=", "aHVudGVyMi1odW50ZXIy"];
+        let plain = ["AUTH PLAIN AG1lAGh1bnRlcjItaHVudGVyMg=="];
+        for (hello, want) in [
+            ("250-mail.test\r\n250 AUTH=LOGIN\r\n", &login[..]),
+            ("250-mail.test\r\n250-AUTH=CRAM-MD5 LOGIN\r\n250 SIZE 1000\r\n", &login),
+            ("250-mail.test\r\n250 auth login\r\n", &login),
+            ("250-mail.test\r\n250 AUTH=PLAIN LOGIN\r\n", &plain),
+            ("250-mail.test\r\n250 AUTH PLAIN LOGIN\r\n", &plain),
+        ] {
+            let (relay, kept) = signing_in(hello).await;
+            assert_eq!(relay.send(&letter()).await, Ok("250 queued".to_owned()), "{hello}");
+            assert_eq!(*lock(&kept), want, "{hello}");
+        }
+    }
+
+    #[tokio::test]
+    async fn where_there_is_no_sign_in_that_we_speak_the_end_that_must_change_is_named() {
+        for (hello, words) in [
+            (
+                "250-mail.test\r\n250 AUTH CRAM-MD5\r\n",
+                "offers CRAM-MD5 only, and Palisade speaks PLAIN and LOGIN",
+            ),
+            ("250-mail.test\r\n250 AUTH XOAUTH2 GSSAPI\r\n", "offers XOAUTH2, GSSAPI only"),
+            ("250 mail.test\r\n", "take the user out of mail.transport"),
+        ] {
+            let (relay, kept) = signing_in(hello).await;
+            let fault = relay.send(&letter()).await.unwrap_err();
+            assert!(matches!(&fault, MailFault::Unreachable(why) if why.contains(words)), "{fault:?}");
+            assert!(!fault.to_string().contains("hunter2"));
+            assert_eq!(*lock(&kept), [""; 0], "{hello}");
+        }
     }
 }

@@ -51,6 +51,7 @@ mod tests {
             status: 302,
             headers: headers.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
             body: body.as_bytes().to_vec().into(),
+            retry_after: None,
         };
         shown(answer, &["s cret/&hunter2".into(), "short".into(), "".into()])
     }

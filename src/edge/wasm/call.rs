@@ -13,7 +13,7 @@ use wasmtime::{PoolConcurrencyLimitError, Store, Trap, UpdateDeadline};
 use wasmtime_wasi::I32Exit;
 
 use super::bindings::exports::palisade::provider::plugin::Guest;
-use super::bindings::palisade::provider::types::Failure;
+use super::bindings::palisade::provider::types::{Failure, Transient};
 use super::convert;
 use super::engine::Machine;
 use super::host::{State, Surroundings};
@@ -150,7 +150,7 @@ where
         witness.used(state.limiter.memory());
     }
     match ended {
-        Ok(Ok(answer)) => Ok(answer),
+        Ok(Ok(answer)) => Ok(answer.map_err(|failure| waiting(failure, state.asked_to_wait))),
         Ok(Err(error)) => Err(broke_off(what, &error, state)),
         Err(_) if state.pace.paused() => Err(ProviderFault::Transient {
             reason: "the provider did not answer in time".to_owned(),
@@ -161,6 +161,21 @@ where
             humantime::format_duration(state.limits().deadline),
             if what == DESCRIBE { ", and never more than 5s for this" } else { "" }
         ))),
+    }
+}
+
+/// A failure with the time that the provider asked to be left alone, whatever status it answered with. A plugin that knows
+/// nothing of the answer says no more than that it is none; with such a time it is one that passes.
+fn waiting(failure: Failure, asked: Option<Duration>) -> Failure {
+    let Some(asked) = asked else { return failure };
+    match failure {
+        Failure::Transient(Transient { message, retry_after }) => {
+            Failure::Transient(Transient { message, retry_after: retry_after.or(Some(asked.as_secs())) })
+        }
+        Failure::ProviderError(message) => {
+            Failure::Transient(Transient { message, retry_after: Some(asked.as_secs()) })
+        }
+        other => other,
     }
 }
 

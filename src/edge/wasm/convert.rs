@@ -13,6 +13,7 @@ use super::lines::{escaped, is_plain};
 use super::secrets::Secrets;
 use crate::config::AllowedHost;
 use palisade_core::domain::connection::{Account, MAX_REASON};
+use palisade_core::domain::reach::Reach;
 use palisade_core::ports::{Authorization, CurrentTokens, ParameterInfo, Pkce, ProviderCall, ProviderFault};
 
 /// The longest identifier, address and name of an account, in bytes.
@@ -206,6 +207,7 @@ pub(super) fn authorization(
     state: &SecretString,
     allowed: &[AllowedHost],
     allow_loopback: bool,
+    reach: &Reach,
 ) -> Result<Authorization, String> {
     let WitAuthorization::Visit(text) = asked else { return Ok(Authorization::Unattended) };
     if text.len() > AUTHORIZATION_URL {
@@ -215,7 +217,8 @@ pub(super) fn authorization(
     let host = url.host_str().unwrap_or_default();
     let usual = match url.scheme() {
         "https" => 443,
-        "http" if allow_loopback && is_loopback(&url) => 80,
+        // In cleartext as for the plugin's own requests: to this machine, and into a network that was opened.
+        "http" if (allow_loopback && is_loopback(&url)) || may_be_opened(&url, reach) => 80,
         _ => return Err("an authorization URL that is not https".to_owned()),
     };
     if !url.username().is_empty() || url.password().is_some() {
@@ -234,6 +237,16 @@ pub(super) fn authorization(
     }
     // The parsed form, and not the text as it was written: a browser must find the same host that was checked.
     Ok(Authorization::Visit(url.into()))
+}
+
+/// Whether the host is in a network that was opened. Where a name leads the browser finds out, and not we.
+fn may_be_opened(url: &Url, reach: &Reach) -> bool {
+    match url.host() {
+        Some(url::Host::Domain(_)) => !is_loopback(url) && !reach.allow_private.is_empty(),
+        Some(url::Host::Ipv4(ip)) => reach.opens(ip.into()),
+        Some(url::Host::Ipv6(ip)) => reach.opens(ip.into()),
+        None => false,
+    }
 }
 
 fn is_loopback(url: &Url) -> bool {

@@ -59,6 +59,8 @@ pub(super) struct State {
     pub(super) deadline: Instant,
     /// Requests that may still be made.
     requests: u32,
+    /// How long the last host that answered asks to be left alone.
+    pub(super) asked_to_wait: Option<Duration>,
     lines: Lines,
     secrets: Arc<Secrets>,
     wasi: WasiCtx,
@@ -90,6 +92,7 @@ impl State {
             limiter: CallLimiter::new(around.limits.memory),
             pace,
             requests: if online { around.limits.requests } else { 0 },
+            asked_to_wait: None,
             around,
             deadline,
             lines,
@@ -157,6 +160,7 @@ impl State {
         self.pace.start();
         match answer {
             Ok(answer) => {
+                self.asked_to_wait = answer.retry_after;
                 let (mut answer, withheld) = answers::shown(answer, &credentials);
                 self.secrets.learn(&answer);
                 if let Some(witness) = &self.around.witness {
@@ -283,6 +287,7 @@ mod tests {
                 status: 307,
                 headers: vec![("location".to_owned(), url.replace("a.test", "b.test"))],
                 body: body.into_bytes().into(),
+                retry_after: None,
             })
         }
     }

@@ -249,6 +249,7 @@ mod tests {
                 status: 200,
                 headers: Vec::new(),
                 body: br#"{"refresh_token":"the-next-token-2"}"#.to_vec().into(),
+                retry_after: None,
             });
             lines.lock().write_stream(b"printed the-next-token-2\n");
             lines.say("refused the-next-token-2");

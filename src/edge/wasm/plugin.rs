@@ -19,6 +19,7 @@ use super::load::Code;
 use super::secrets::Secrets;
 use crate::config;
 use palisade_core::domain::connection::Account;
+use palisade_core::domain::reach::Reach;
 use palisade_core::ports::{
     Assertions, Authorization, Clock, CurrentTokens, Door, GrantedTokens, Meter, Pkce, ProviderCall,
     ProviderFault, ProviderInfo,
@@ -58,6 +59,7 @@ pub(super) struct Plugin {
     redirect_uri: Arc<str>,
     allowed_hosts: Arc<[config::AllowedHost]>,
     allow_loopback: bool,
+    reach: Reach,
 }
 
 impl Plugin {
@@ -123,6 +125,7 @@ impl Plugin {
             redirect_uri: sides.redirect_uri,
             allowed_hosts: provider.allowed_hosts.clone().into(),
             allow_loopback: provider.allow_loopback,
+            reach: provider.reach.clone(),
         })
     }
 
@@ -139,7 +142,8 @@ impl Plugin {
             let mut secrets = self.secrets(call);
             secrets.extend([state.clone(), pkce.verifier.clone()]);
             let (state, hosts, loopback) = (state.clone(), self.allowed_hosts.clone(), self.allow_loopback);
-            let read = move |asked| convert::authorization(asked, &state, &hosts, loopback);
+            let reach = self.reach.clone();
+            let read = move |asked| convert::authorization(asked, &state, &hosts, loopback, &reach);
             let secrets = Arc::new(Secrets::of(secrets));
             self.ask("authorize", secrets, read, move |guest, store| {
                 Box::pin(async move { guest.call_authorize(store, &connection, &told, &pkce_told).await })

@@ -301,7 +301,12 @@ mod tests {
     const TOKEN: &str = "at/1+x.Zé=\"q\\uv\"~tail9";
 
     fn answer(body: &str) -> DoorResponse {
-        DoorResponse { status: 200, headers: Vec::new(), body: body.as_bytes().to_vec().into() }
+        DoorResponse {
+            status: 200,
+            headers: Vec::new(),
+            body: body.as_bytes().to_vec().into(),
+            retry_after: None,
+        }
     }
 
     fn hex(text: &str) -> String {

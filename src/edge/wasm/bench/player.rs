@@ -139,7 +139,7 @@ fn response(answer: &Answer) -> DoorResponse {
     if let Some(kind) = kind.filter(|_| !headers.iter().any(|(name, _)| name == "content-type")) {
         headers.push(("content-type".to_owned(), kind.to_owned()));
     }
-    DoorResponse { status: answer.status, headers, body: Zeroizing::new(body) }
+    DoorResponse { status: answer.status, headers, body: Zeroizing::new(body), retry_after: None }
 }
 
 /// What is different about `asked`.

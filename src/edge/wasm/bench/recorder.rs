@@ -268,7 +268,12 @@ mod tests {
                 ("content-type".to_owned(), self.0.to_owned()),
                 ("set-cookie".to_owned(), "session=cookie-value".to_owned()),
             ];
-            Ok(DoorResponse { status: 200, headers, body: Zeroizing::new(self.1.clone().into_bytes()) })
+            Ok(DoorResponse {
+                status: 200,
+                headers,
+                body: Zeroizing::new(self.1.clone().into_bytes()),
+                retry_after: None,
+            })
         }
     }
 
