@@ -97,7 +97,8 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// Whether an issuer signs no JWTs that are taken: it is asked about opaque tokens alone.
 pub(super) fn is_opaque_alone(section: &Section<'_>) -> bool {
-    let has_keys = section.get("jwks").is_some() || section.get("discovery").is_some();
+    let is_discovered = section.get("discovery").is_some_and(|item| !item.is_false());
+    let has_keys = section.get("jwks").is_some() || is_discovered;
     section.get("introspection").is_some() && !has_keys
 }
 

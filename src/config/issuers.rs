@@ -117,7 +117,13 @@ pub(super) fn issuers(root: &Section<'_>, own: &str) -> TrustedIssuers {
             Some(issuer.to_owned())
         });
         let email_trusted = section.choice("email", &[("verified", false), ("trusted", true)], false);
-        if section.choice("kind", &KINDS, Kind::Issuer) == Kind::LoadBalancers {
+        let kind = section.choice("kind", &KINDS, Kind::Issuer);
+        let is_asked = kind == Kind::LoadBalancers || section.get("introspection").is_some();
+        if let Some(tenants) = section.get("tenants").filter(|_| is_asked) {
+            let want = "one issuer, without a placeholder: what says who a caller is names one";
+            tenants.bad_as::<()>("tenants beside introspection or kind = \"aws-alb\"", want);
+        }
+        if kind == Kind::LoadBalancers {
             issuers.load_balancers.extend(load_balancers::read(&section, issuer, email_trusted));
             section.close();
             continue;

@@ -1,9 +1,11 @@
 //! `[[issuers]]` with `kind = "aws-alb"`: load balancers of AWS that sign people in at an identity provider.
 
 use super::file::{Item, Section};
+use super::foreign_tokens::claim_names;
 use super::form::Url;
 use super::networks::reach;
 use super::redaction::Redaction;
+use palisade_core::domain::claim_names::ClaimNames;
 use palisade_core::domain::reach::Reach;
 
 /// Load balancers of AWS that say who a caller is, in `X-Amzn-Oidc-Data`.
@@ -19,6 +21,8 @@ pub struct LoadBalancers {
     pub clients: Vec<String>,
     /// `email = "trusted"`.
     pub email_trusted: bool,
+    /// Which claims of the user info say what.
+    pub claims: ClaimNames,
     /// Which addresses the keys may be at.
     pub reach: Reach,
     /// Keeps the values of references out of messages about its keys.
@@ -67,6 +71,10 @@ pub(super) fn read(
             found
         }),
     };
+    let claims = claim_names(section, email_trusted);
+    if let Some(item) = section.get("audience_claim") {
+        item.bad::<()>("no audience_claim: `client` says for which app a load balancer signs people in");
+    }
     let (issuer, keys) = (issuer?, keys?);
     (!signers.is_empty() && !clients.is_empty()).then(|| LoadBalancers {
         issuer,
@@ -74,6 +82,7 @@ pub(super) fn read(
         signers,
         clients,
         email_trusted,
+        claims,
         reach,
         redaction: section.doc.redaction().clone(),
     })

@@ -189,7 +189,8 @@ impl BalancerVerifier {
         Ok(Statement { kid, compact, claims })
     }
 
-    fn identity(&self, claims: Map<String, Value>, now: UnixTime) -> Result<Identity, TokenFault> {
+    fn identity(&self, mut claims: Map<String, Value>, now: UnixTime) -> Result<Identity, TokenFault> {
+        self.settings.claims.take_over(&mut claims);
         let expect = Expect {
             issuer: &self.issuer,
             // It has none: `client` and `signer` stand for it.

@@ -14,6 +14,8 @@ use tokio::sync::Semaphore;
 
 use super::*;
 use crate::config::Tokens;
+use palisade_core::domain::claim_names::ClaimNames;
+use palisade_core::domain::claim_path::ClaimPath;
 use palisade_core::domain::reach::Reach;
 use palisade_core::ports::{Ended, Fetched, PostForm};
 
@@ -138,6 +140,7 @@ fn settings() -> config::LoadBalancers {
         signers: vec![ARN.to_owned()],
         clients: vec!["app-client".to_owned()],
         email_trusted: false,
+        claims: ClaimNames::default(),
         reach: Reach::default(),
         redaction: config::Redaction::default(),
     }
@@ -430,6 +433,10 @@ async fn keys_go_on_with_another_configuration_unless_their_address_changed() {
     assert!(same.verify(&token, NOW, at).await.is_ok());
     let who = house.balancers.verify(&token, NOW, at).await.unwrap();
     assert!(same.accepts(&who.identity));
+    // Who a person is can be in another claim of the user info.
+    let by_name = ClaimNames { subject: ClaimPath::parse("email").ok(), ..ClaimNames::default() };
+    let by_name = next(config::LoadBalancers { claims: by_name, ..settings() });
+    assert_eq!(by_name.verify(&token, NOW, at).await.unwrap().identity.subject, "ann@example.com");
     let narrower = next(config::LoadBalancers { clients: vec!["x".into()], ..settings() });
     assert!(!narrower.accepts(&who.identity));
     assert_eq!(narrower.verify(&token, NOW, at).await.err(), Some(TokenFault::Audience));

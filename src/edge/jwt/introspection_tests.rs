@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 
 use super::*;
 use crate::config::{IntrospectedIssuer, Introspection, OptionalMembers};
+use palisade_core::domain::claim_path::ClaimPath;
 use palisade_core::domain::reach::Reach;
 use palisade_core::ports::{Ended, FetchError, FetchRequest, StoreError};
 
@@ -330,6 +331,20 @@ async fn a_member_that_is_optional_counts_where_it_is_there() {
             assert_eq!(&*verified.identity.issuer, ISSUER);
             assert!(house.introspector.accepts(&verified.identity));
         }
+    }
+    // The client for which a token was made stands for the audience, but does not make an access token of it.
+    for (change, want) in [
+        (json!({"aud": null, "client_id": "api"}), None),
+        (json!({"aud": "api"}), Some(Audience)),
+        (json!({"aud": null, "client_id": "api", "token_type": null}), Some(TokenFault::Use)),
+    ] {
+        let mut house = house(1, |_| ());
+        house.endpoint.says(&active(change.clone()));
+        let mut by_client = settings(|_| ());
+        by_client.claims.audience = ClaimPath::parse("client_id").ok();
+        let ports = house.introspector.ports.clone();
+        house.introspector = Arc::new(Introspector::new(&by_client, Duration::from_secs(60), ports).unwrap());
+        assert_eq!(house.fault(TOKEN).await, want, "{change}");
     }
     // A literal null is a member that is not there.
     let house = house(1, |introspection| introspection.optional = both);
