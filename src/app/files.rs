@@ -1,10 +1,12 @@
 //! The keys, certificates and other files that a configuration names and a start reads, tried before anything goes by them.
 //! `palisade check` and a start ask the same function, so what one takes the other takes.
 
+use secrecy::ExposeSecret as _;
+
 use crate::config::Config;
 use crate::edge::devices::DeviceReader;
 use crate::edge::fetch::HttpFetch;
-use crate::edge::jwt::SigningKeyRing;
+use crate::edge::jwt::keys::SigningKey;
 use crate::edge::proxy::tls::Acceptor;
 use crate::edge::vault::VaultKeyRing;
 
@@ -23,7 +25,9 @@ pub(crate) fn faults(config: &Config) -> Vec<String> {
             }
         }
     };
-    tried("tokens.key", SigningKeyRing::try_key(&config.tokens));
+    if let Some(key) = &config.tokens.key {
+        tried("tokens.key", SigningKey::read(config.tokens.algorithm, key.expose_secret()).map(drop));
+    }
     if !config.vault.keys.is_empty() {
         tried("", VaultKeyRing::new(&config.vault.keys).map(drop));
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
@@ -109,16 +109,6 @@ struct Inner {
 pub struct SigningKeyRing(Arc<Inner>);
 
 impl SigningKeyRing {
-    /// Whether `tokens.key` can be read, where there is one.
-    ///
-    /// # Errors
-    /// What is wrong with it, without the key.
-    pub fn try_key(tokens: &Tokens) -> Result<(), String> {
-        let read =
-            |secret: &SecretString| SigningKey::read(tokens.algorithm, secret.expose_secret()).map(drop);
-        tokens.key.as_ref().map_or(Ok(()), read)
-    }
-
     /// Opens the ring that `secrets` keeps, making it when there is none, or takes the one key of the
     /// configuration. A changed `tokens.algorithm` retires the old keys. A retired key goes once its last token has
     /// ended by [`ClockReading::earliest`]. Blocks; for the start.
