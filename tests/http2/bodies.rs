@@ -328,3 +328,31 @@ async fn trailers_pass_between_two_http2_connections_and_are_promised_nowhere_el
     assert_eq!((status(&answer), field(&answer, "trailer")), (200, None), "{answer}");
     assert!(answer.contains("hello") && !answer.contains("x-checksum"), "{answer}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_over_http2_has_no_more_fields_than_one_over_http1() {
+    for (count, want) in [(1000, 200), (1025, 502)] {
+        let upstream = Scripted::start(move |stream| async move {
+            let mut connection = h2::server::handshake(stream).await.unwrap();
+            while let Some(Ok((_, mut respond))) = connection.accept().await {
+                let mut head = Response::builder();
+                for number in 0..count {
+                    head = head.header("set-cookie", format!("c{number}=1"));
+                }
+                let _ = respond.send_response(head.body(()).unwrap(), true);
+            }
+        })
+        .await;
+        let route = format!(
+            "[[routes]]\nname = \"app\"\nmatch = {{ path = \"/\" }}\nauth = \"none\"\nhttp2 = true\nupstream = [\"http://{}\"]\n",
+            upstream.address
+        );
+        let gateway = Gateway::start(&route).await;
+        let answer = gateway.get("/", "").await;
+        assert_eq!(status(&answer), want, "{count}");
+        match want {
+            200 => assert_eq!(answer.to_ascii_lowercase().matches("set-cookie: ").count(), count),
+            _ => assert!(answer.contains("more header fields than this gateway passes on"), "{answer}"),
+        }
+    }
+}

@@ -2,11 +2,12 @@
 //! upstream says about its own about the client's (RFC 9110 §7.6.1).
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
-use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::Session;
+use pingora::{Error, Result};
 
-use super::answer_head::{holds, signs_in_connections};
+use super::answer_head::{MAX_FIELDS, holds, signs_in_connections};
+use super::outbound;
 
 /// Fields that belong to one connection. `Expect` is among them because the gateway answers it: an upstream that
 /// refuses a request which expects `100 Continue` may take the body, which comes all the same, for the next request.
@@ -137,8 +138,11 @@ fn connection_options(headers: &HeaderMap) -> Vec<HeaderName> {
 /// equal lengths one. A WebSocket keeps its upgrade. `client`: the version that the answer goes out in.
 ///
 /// # Errors
-/// The engine cannot take a constant: never.
+/// [`outbound::TOO_MANY_FIELDS`]: over HTTP/2, where no part of ours has counted them before.
 pub fn end_answer(response: &mut ResponseHeader, client: Version) -> Result<()> {
+    if response.headers.len() > MAX_FIELDS {
+        return Err(Error::new_up(outbound::TOO_MANY_FIELDS));
+    }
     for name in connection_options(&response.headers) {
         response.remove_header(&name);
     }

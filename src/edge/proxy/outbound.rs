@@ -19,6 +19,9 @@ use palisade_core::domain::reply::Reply;
 const LINGER_BYTES: usize = 256 * 1024;
 const LINGER_TIME: Duration = Duration::from_secs(1);
 
+/// An answer has more header fields than [`super::answer_head::MAX_FIELDS`].
+pub const TOO_MANY_FIELDS: ErrorType = ErrorType::new("TooManyFields");
+
 /// The code of [`too_large`].
 pub(super) const TOO_LARGE: &str = "body_too_large";
 const TOO_LARGE_DETAIL: &str = "The request body is larger than this path takes.";
@@ -110,6 +113,7 @@ pub async fn linger(session: &mut Session) {
 #[must_use]
 pub fn failed(error: &Error) -> (u16, &'static str, &'static str) {
     match (error.etype(), error.esource()) {
+        (kind, _) if *kind == TOO_MANY_FIELDS => too_many_fields(),
         (ErrorType::HTTPStatus(413), _) => (413, TOO_LARGE, TOO_LARGE_DETAIL),
         (ErrorType::HTTPStatus(503), _) => {
             (503, "upstream_unavailable", "The app is not available; try again shortly.")
