@@ -25,7 +25,7 @@ pub(crate) mod secrets;
 mod serve;
 mod sockets;
 mod state;
-pub(crate) mod upstream_files;
+mod upstream_files;
 pub(crate) mod warnings;
 mod watch;
 

@@ -37,6 +37,10 @@ fn a_damaged_file_fails_a_check_in_the_words_in_which_it_stops_a_start() {
     let tls = "tls = { listen = \"127.0.0.1:0\", cert = \"CERT\", key = \"KEY\" }\n";
     let tls = |cert: &str, key: &str| tls.replace("CERT", cert).replace("KEY", key);
     let mail = "[mail]\ntransport = \"smtps://localhost:9\"\nca = \"file\"\n";
+    let upstream = |keys: &str| {
+        let route = "[[routes]]\nname = \"up\"\nupstream = [\"https://127.0.0.1:9\"]\nmatch.host = \"up.localhost\"\n";
+        format!("{route}{keys}\n")
+    };
     for (name, of_server, after, content) in [
         ("tokens.key", "", tokens, "-----BEGIN EC PRIVATE KEY-----\nAAAA\n-----END EC PRIVATE KEY-----\n"),
         ("tokens.key", "", tokens, "hunter2"),
@@ -49,6 +53,8 @@ fn a_damaged_file_fails_a_check_in_the_words_in_which_it_stops_a_start() {
         ("fetch.ca", "", "[fetch]\nca = \"file\"\n", "no certificate"),
         ("issuers[0].ca", "", issuer, broken),
         ("mail.ca", "", mail, broken),
+        ("routes.up", "", &*upstream("ca = \"file\""), broken),
+        ("routes.up", "", &*upstream("client_cert = \"cert.pem\"\nclient_key = \"file\""), "hunter2"),
         ("logo", "", "[pages]\nlogo = \"file\"\n", "no image"),
         ("templates", "", "[mail]\ntemplates = \"templates\"\n", "unused"),
     ] {

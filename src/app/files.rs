@@ -3,6 +3,7 @@
 
 use secrecy::ExposeSecret as _;
 
+use super::upstream_files;
 use crate::config::Config;
 use crate::edge::devices::DeviceReader;
 use crate::edge::fetch::HttpFetch;
@@ -47,5 +48,6 @@ pub(crate) fn faults(config: &Config) -> Vec<String> {
         }
         Err(why) => tried("", Err(why)),
     }
+    faults.extend(upstream_files::about(config).iter().map(ToString::to_string));
     faults
 }

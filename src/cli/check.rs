@@ -30,8 +30,7 @@ pub fn run(path: &Path) -> ExitCode {
             if let Some(warning) = store::look(config.store.data_dir()) {
                 eprintln!("warning: {}: store.url: {warning}", path.display());
             }
-            let (mut errors, warnings) = app::key_files::about(&config);
-            errors.extend(app::upstream_files::about(&config));
+            let (errors, warnings) = app::key_files::about(&config);
             warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
             errors.iter().for_each(|error| eprintln!("{error}"));
             let faults = app::files::faults(&config);

@@ -47,7 +47,7 @@ fn decompressed(
 ) -> Result<Zeroizing<Vec<u8>>, BadBody> {
     let fields: Vec<HeaderValue> = headers.get_all(CONTENT_ENCODING).iter().cloned().collect();
     let fields = fields.iter().map(|field| field.to_str().map_err(|_| "not a text"));
-    let fields: Vec<&str> = fields.collect::<Result<_, _>>().map_err(|why| unknown(why))?;
+    let fields: Vec<&str> = fields.collect::<Result<_, _>>().map_err(unknown)?;
     let codings =
         fields.iter().flat_map(|field| field.split(',')).map(|coding| coding.trim().to_ascii_lowercase());
     let mut codings: Vec<String> =
