@@ -363,7 +363,7 @@ pub fn names_a_user(name: &str) -> bool {
     let ends = |end: &&str| folded.strip_suffix(*end).is_some_and(|start| start.ends_with('-'));
     CHOSEN.contains(&&*folded)
         || folded == "smuser"
-        || !ORIGIN.contains(&&*folded) && Reserved::default().takes(&folded) && ENDS.iter().any(ends)
+        || Reserved::default().takes(&folded) && ENDS.iter().any(ends)
 }
 
 /// Lower case, with `-` for whatever is neither letter nor digit: CGI-like servers read `_` and `-` as
