@@ -6,7 +6,7 @@ use super::file::{Item, Section};
 use super::foreign_tokens;
 use super::form::Url;
 use super::introspection::{self, IntrospectedIssuer, is_opaque_alone};
-use super::load_balancers::{self, LoadBalancers};
+use super::load_balancers::{self, LoadBalancers, is_balancers};
 use super::networks::reach;
 use super::read::{existing_file, filled};
 use super::redaction::Redaction;
@@ -106,7 +106,10 @@ pub(super) fn issuers(root: &Section<'_>, own: &str) -> TrustedIssuers {
         let mut names = Vec::new();
         let issuer = issuer.and_then(|item| {
             let issuer = item.text("the `iss` of its tokens")?;
-            names = foreign_tokens::names(&section, &item, issuer);
+            names = match is_balancers(&section) {
+                true => vec![issuer.to_owned()],
+                false => foreign_tokens::names(&section, &item, issuer),
+            };
             if names.iter().any(|name| name == own) {
                 return item.bad("another issuer than our own (tokens.issuer)");
             }
