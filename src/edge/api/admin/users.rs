@@ -95,7 +95,7 @@ struct Creation {
     name: Option<String>,
     #[schema(value_type = Option<String>, format = Password)]
     password: Option<SecretString>,
-    /// A bcrypt or Argon2 hash from elsewhere.
+    /// A hash from elsewhere, as its maker writes it: of bcrypt, Argon2, PBKDF2 or scrypt.
     #[schema(format = Password)]
     password_hash: Option<String>,
     #[serde(default)]
