@@ -97,7 +97,8 @@ async fn an_app_is_told_what_becomes_of_an_account_and_no_value() {
 #[tokio::test]
 async fn what_was_refused_is_not_told() {
     let world = telling();
-    let ann = world.ann().await;
+    world.ann().await;
+    let ann = world.at(ANN).await;
     let before = notices(&world).await.len();
     let new = NewUser {
         email: Some(ANN.to_owned()),
