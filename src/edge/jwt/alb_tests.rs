@@ -10,6 +10,7 @@ use aws_lc_rs::signature::{
     KeyPair as _,
 };
 use base64::engine::general_purpose::STANDARD;
+use futures::FutureExt as _;
 use tokio::sync::Semaphore;
 
 use super::*;
@@ -358,7 +359,7 @@ async fn those_who_wait_for_one_key_share_one_fetch_and_a_caller_that_leaves_end
     assert!(futures::poll!(&mut second).is_pending());
     // Another key is not waited for while that one is fetched.
     let other = house.token(json!({"kid": Uuid::from_u128(1).hyphenated().to_string()}), json!({}));
-    assert_eq!(house.fault(&other, at).await, Some(TokenFault::UnknownKey));
+    assert_eq!(house.fault(&other, at).now_or_never(), Some(Some(TokenFault::UnknownKey)));
     drop(first);
     house.aws.turns.add_permits(1);
     assert_eq!(second.await.unwrap().identity.subject, "ann");
@@ -439,6 +440,8 @@ async fn keys_go_on_with_another_configuration_unless_their_address_changed() {
     assert_eq!(by_name.verify(&token, NOW, at).await.unwrap().identity.subject, "ann@example.com");
     let narrower = next(config::LoadBalancers { clients: vec!["x".into()], ..settings() });
     assert!(!narrower.accepts(&who.identity));
+    let moved = next(config::LoadBalancers { signers: vec![ARN.replace("web", "new")], ..settings() });
+    assert!(!moved.accepts(&who.identity));
     assert_eq!(narrower.verify(&token, NOW, at).await.err(), Some(TokenFault::Audience));
     assert_eq!(house.aws.asked(), 1);
     let elsewhere = next(config::LoadBalancers { keys: format!("{KEYS}/x"), ..settings() });
