@@ -120,16 +120,16 @@ pub(super) fn issuers(root: &Section<'_>, own: &str) -> TrustedIssuers {
             Some(issuer.to_owned())
         });
         let email_trusted = section.choice("email", &[("verified", false), ("trusted", true)], false);
-        let kind = section.choice("kind", &KINDS, Kind::Issuer);
-        let is_asked = kind == Kind::LoadBalancers || section.get("introspection").is_some();
-        if let Some(tenants) = section.get("tenants").filter(|_| is_asked) {
-            let want = "one issuer, without a placeholder: what says who a caller is names one";
-            tenants.bad_as::<()>("tenants beside introspection or kind = \"aws-alb\"", want);
-        }
-        if kind == Kind::LoadBalancers {
+        if section.choice("kind", &KINDS, Kind::Issuer) == Kind::LoadBalancers {
             issuers.load_balancers.extend(load_balancers::read(&section, issuer, email_trusted));
             section.close();
             continue;
+        }
+        if section.get("introspection").is_some()
+            && let Some(tenants) = section.get("tenants")
+        {
+            let want = "one issuer, without a placeholder: what is answered about an opaque token names one";
+            tenants.bad_as::<()>("tenants beside introspection", want);
         }
         let want = "an https:// URL (http:// on loopback and into allow_private only) or file:PATH";
         let reach = reach(&section);
