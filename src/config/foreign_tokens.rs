@@ -22,7 +22,7 @@ const MANY_TENANTS: [&str; 3] = ["common", "organizations", "consumers"];
 const NO_SUBJECT: [&str; 10] =
     ["iss", "aud", "exp", "nbf", "iat", "jti", "scope", "scp", "email_verified", "auth_time"];
 
-/// Claims that say when and by whom, or who the caller is: no audience.
+/// Claims that say when, by which issuer, or who the caller is: no audience.
 const NO_AUDIENCE: [&str; 8] = ["iss", "sub", "exp", "nbf", "iat", "jti", "email", "auth_time"];
 
 /// Claims that people, or those who keep their directory, can change, or that another person gets later.

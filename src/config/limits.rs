@@ -6,7 +6,6 @@ use ipnet::IpNet;
 
 use super::file::{Item, Section};
 use super::networks::{canonical, is_too_wide, network};
-use palisade_core::ports::Limited;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -82,24 +81,6 @@ pub struct Allowances {
     pub import: Allowance,
     /// A session cookie that is over, for one value.
     pub session_cookie: Allowance,
-}
-
-impl Allowances {
-    /// The allowance of one kind.
-    #[must_use]
-    pub const fn of(&self, what: Limited) -> Allowance {
-        match what {
-            Limited::Login => self.login,
-            Limited::ConfirmPassword => self.confirm_password,
-            Limited::Register => self.register,
-            Limited::Refresh => self.refresh,
-            Limited::RequestMail => self.request_mail,
-            Limited::UseLink => self.use_link,
-            Limited::Connect => self.connect,
-            Limited::Import => self.import,
-            Limited::SessionCookie => self.session_cookie,
-        }
-    }
 }
 
 impl Allowances {

@@ -58,7 +58,7 @@ use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
 use self::rate::Rate;
-use crate::config::{Allowance, Guesses, LimitSettings};
+use crate::config::{Allowance, Allowances, Guesses, LimitSettings};
 use palisade_core::domain::block::{AddressBlock, Site};
 use palisade_core::ports::{Limited, Limiter, TooMany};
 
@@ -282,6 +282,21 @@ fn too_many(wait: Duration) -> TooMany {
     }
 }
 
+/// The allowance of one kind of attempt.
+const fn allowance(kinds: &Allowances, what: Limited) -> Allowance {
+    match what {
+        Limited::Login => kinds.login,
+        Limited::ConfirmPassword => kinds.confirm_password,
+        Limited::Register => kinds.register,
+        Limited::Refresh => kinds.refresh,
+        Limited::RequestMail => kinds.request_mail,
+        Limited::UseLink => kinds.use_link,
+        Limited::Connect => kinds.connect,
+        Limited::Import => kinds.import,
+        Limited::SessionCookie => kinds.session_cookie,
+    }
+}
+
 /// The allowance of a site, which is that of several blocks.
 fn of_site(what: Limited, block: Allowance) -> Allowance {
     let blocks = if sends_mail(what) { MAILING_BLOCKS_OF_A_SITE } else { BLOCKS_OF_A_SITE };
@@ -323,7 +338,7 @@ impl Limiter for RateLimits {
         }
         let block = Block::of(client);
         let account = account.map(|account| self.hasher.hash_one(account));
-        let allowance = self.settings.allowances.of(what);
+        let allowance = allowance(&self.settings.allowances, what);
         if account.is_some() && matches!(what, Limited::Connect | Limited::Import) {
             return self.take((what, Block::Anywhere, account), allowance);
         }

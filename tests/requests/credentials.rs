@@ -201,7 +201,8 @@ async fn a_cookie_that_is_no_longer_good_locks_nobody_out_of_an_optional_route()
     for (what, path, token, set) in [
         ("revoked", "/either", &revoked, Some(cleared)),
         ("expired", "/either", &expired, Some(cleared)),
-        ("forged", "/either", &forged, Some(cleared)),
+        // The issuer may have replaced its key under the old name.
+        ("forged", "/either", &forged, None),
         ("no token", "/either", &"x".to_owned(), Some(cleared)),
         ("empty", "/either", &String::new(), Some(cleared)),
         ("of a key that is not known", "/either", &unknown_key, None),

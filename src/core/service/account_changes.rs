@@ -58,11 +58,12 @@ impl Accounts {
             };
             match accounts.iter_mut().find(|known| known.id() == Some(id)) {
                 Some(known) => known.after = after,
-                None => match self.store.user(id).await? {
-                    Some(before) => accounts.push(AccountChange { before: Some(before), after }),
-                    // It is gone: there is nothing to remove, and an update conflicts.
-                    None => {}
-                },
+                // Of one that is gone there is nothing to remove, and an update conflicts.
+                None => {
+                    if let Some(before) = self.store.user(id).await? {
+                        accounts.push(AccountChange { before: Some(before), after });
+                    }
+                }
             }
         }
         Ok(accounts)

@@ -268,7 +268,7 @@ mod tests {
         let taken = vec![Change::CreateLink(link(1, 5)), Change::CreateUser(user(2, "ann@example.com"))];
         assert!(matches!(draft.commit(taken), Err(CommitError::EmailTaken)), "by a neighbour of this batch");
         let (writes, steps) = draft.finish().unwrap();
-        assert_eq!((writes.len(), steps), (3, 1), "the account, its address and its user name");
+        assert_eq!((writes.len(), steps), (4, 1), "the account, its address, its user name and its identity");
         let mut draft = Draft::new(&trees);
         assert!(draft.commit(vec![Change::ConsumeLink(link(1, 5).hash)]).is_err());
         assert!(draft.finish().is_none(), "nothing to write, nothing to sync");

@@ -306,7 +306,7 @@ mod tests {
         for newer in [&b"\xf0new"[..], b"\x06newer", b"\x0anewer"] {
             let folder = tempfile::tempdir().unwrap();
             let trees = opening::open(folder.path(), Doubts::Refuse).unwrap();
-            trees.apply(Writes::from([(newer.to_vec(), Some(b"\x03".into()))]), 1).unwrap();
+            trees.apply(Writes::from([(newer.to_vec(), Some(b"\x63".into()))]), 1).unwrap();
             let refused = page(&trees, None, 9);
             assert!(matches!(refused, Err(StoreError::Newer(_))), "{refused:?}");
         }

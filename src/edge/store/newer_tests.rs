@@ -74,16 +74,16 @@ async fn of_a_newer_program(dir: &std::path::Path) -> std::sync::Arc<SledStore> 
         let (key, value) = entry.unwrap();
         if is_versioned(&key) {
             let mut value = value.to_vec();
-            // The account has a user name.
-            assert_eq!(value[0], if key[0] == Table::User as u8 { 2 } else { 1 });
+            // The account has an identity at a provider.
+            assert_eq!(value[0], if key[0] == Table::User as u8 { 3 } else { 1 });
             value[0] += 1;
             raised.insert(key.to_vec(), Some(value.into()));
         }
     }
     assert_eq!(
         raised.len(),
-        27,
-        "every kind, two revocations that the raises made, a second mail, a second account, and the versions of a subject and of everybody"
+        29,
+        "every kind, two revocations that the raises made, a second mail, a second account and its identity, and the versions of a subject and of all"
     );
     trees.apply(raised, 1).unwrap();
     trees.sync().unwrap();

@@ -247,10 +247,10 @@ mod tests {
         let error = decode::<u64>(&key, b"\x637").unwrap_err();
         assert!(matches!(error, StoreError::Newer(_)), "{error}");
         let error = error.to_string();
-        for part in ["the account 00000000-0000-0000-0000-000000000007", "newer program", "99", "up to 2"] {
+        for part in ["the account 00000000-0000-0000-0000-000000000007", "newer program", "99", "up to 3"] {
             assert!(error.contains(part), "{error}");
         }
-        for bytes in [&b"\x03"[..], b"\x03\0\0\0\0", b"\xff{}"] {
+        for bytes in [&b"\x04"[..], b"\x04\0\0\0\0", b"\xff{}"] {
             assert!(is_newer(&key, bytes), "{bytes:?}");
             assert!(matches!(decode::<u64>(&key, bytes), Err(StoreError::Newer(_))), "{bytes:?}");
             assert!(matches!(decode_session(&key, bytes), Err(StoreError::Newer(_))), "{bytes:?}");
