@@ -20,7 +20,7 @@ use palisade_core::ports::{RecordKind, StoreError, task_version, user_version};
 
 /// The version of each kind of record that this program writes; `None` where there is no record but an entry of an
 /// index, or the count of commits, which has a form of its own.
-const fn version(table: Table) -> Option<u8> {
+pub(super) const fn version(table: Table) -> Option<u8> {
     match kind(table) {
         Stored::Record(kind) => Some(kind.version()),
         Stored::Own => Some(1),
