@@ -78,7 +78,7 @@ impl Rewriting {
         }
         let authority = text.find("//")? + 2;
         let end = text[authority..].find(['/', '?', '#']).map_or(text.len(), |at| authority + at);
-        let name = Host::parse(text[authority..end].as_bytes()).ok()?;
+        let name = Host::parse(&text.as_bytes()[authority..end]).ok()?;
         let scheme = match &text[..authority] {
             "//" => self.scheme,
             written => WebOrigin::parse(&format!("{written}{name}"))?.scheme,
