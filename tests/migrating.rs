@@ -1,11 +1,12 @@
 //! Accounts that move in and out, with the real program: `palisade users import` and `palisade users export`.
 
 use std::path::Path;
+use std::time::Instant;
 
 use serde_json::{Value, json};
 
 use crate::support::binary::Program;
-use crate::support::{Upstream, exchange, status};
+use crate::support::{PATIENCE, Upstream, exchange, status};
 
 const PASSWORD: &str = "lètmein";
 
@@ -29,12 +30,11 @@ impl Gateway {
         let (app, folder) = (Upstream::start().await, tempfile::tempdir().unwrap());
         let config = format!(
             "public_url = \"http://localhost:8080\"\n[server]\nlisten = [\"127.0.0.1:0\"]\nadmin = \"127.0.0.1:0\"\n\
-             [store]\nurl = \"sled:./data\"\n[accounts]\nregistration = \"open\"\n[passwords]\nbcrypt_cost = 4\n\
+             [store]\nurl = \"sled:./data\"\n[accounts]\nregistration = \"invited\"\n[passwords]\nbcrypt_cost = 4\n\
              [limits]\nenabled = false\n[mail]\ntransport = \"none\"\n\
              [[routes]]\nname = \"app\"\nmatch = {{ path = \"/\" }}\nupstream = [\"http://{}\"]\n",
             app.address
-        )
-        .replace("\"open\"", "\"invited\"");
+        );
         std::fs::write(folder.path().join("config.toml"), config).unwrap();
         let program = Program::start(folder.path());
         Gateway { folder, program, _app: app }
@@ -167,7 +167,9 @@ async fn a_thousand_accounts_of_a_table_go_in_and_an_export_since_tells_what_cha
     gateway.done(&["users", "delete", "u1@example.com", "--yes"]);
     // The event that keeps the deletion is written behind it.
     let mut gone = Vec::new();
+    let begun = Instant::now();
     while gone.is_empty() {
+        assert!(begun.elapsed() < PATIENCE, "the deletion is in no export");
         let since = gateway.exported(&["--since", "2020-01-01T00:00:00Z"]);
         assert!(since.len() >= 999);
         gone = since.into_iter().filter(|account| account["deleted_at"].is_u64()).collect();

@@ -292,7 +292,10 @@ fn tokens(section: Section<'_>, public_url: &str, max_header_bytes: usize) -> To
         if algorithm == Algorithm::Hs256 && text.len() < 32 {
             item.bad_as::<()>("a short secret", "at least 32 bytes for HS256 (RFC 7518 §3.2)");
         } else if algorithm != Algorithm::Hs256 && !text.contains("PRIVATE KEY-----") {
-            item.bad_as::<()>("a key that is not PEM", "a PEM private key (PKCS #8) for tokens.algorithm");
+            item.bad_as::<()>(
+                "a key that is not PEM",
+                "a PEM private key for tokens.algorithm: PKCS #8, or SEC 1 for ES256",
+            );
         }
     }
     let text = |name, default: &str| {

@@ -43,7 +43,7 @@ const CHANGING: [&str; 9] = [
 pub(super) fn names(section: &Section<'_>, item: &Item<'_>, issuer: &str) -> Vec<String> {
     let tenants = section.get("tenants");
     let without_tenant = issuer.replacen(TENANT, "", 1);
-    if without_tenant.contains(['{', '}', '<', '>']) {
+    if has_placeholder(&without_tenant) {
         let want = format!(
             "the issuer as its tokens say it in `iss`; the only placeholder is {TENANT}, with tenants"
         );
@@ -97,6 +97,34 @@ pub(super) fn names(section: &Section<'_>, item: &Item<'_>, issuer: &str) -> Vec
 }
 
 /// The names in `issuer` of several tenants of Entra at once.
+/// The name of an issuer that has one, or none and a message.
+pub(super) fn one_name(item: &Item<'_>, issuer: &str) -> Vec<String> {
+    if has_placeholder(issuer) {
+        item.bad::<()>("the issuer as its tokens say it in `iss`, without a placeholder");
+        return Vec::new();
+    }
+    if let Some(many) = many_tenants(issuer) {
+        item.bad::<()>(&format!(
+            "the id of the tenant in place of {many:?}: no token says {many:?} in its `iss`"
+        ));
+        return Vec::new();
+    }
+    vec![issuer.to_owned()]
+}
+
+/// The text of `item`, unless it is what a guide writes in place of a value. `itself`: what would be right then.
+pub(super) fn itself(item: &Item<'_>, want: &str, itself: &str) -> Option<String> {
+    let text = item.text(want)?;
+    match has_placeholder(text) {
+        false => Some(text.to_owned()),
+        true => item.bad(itself),
+    }
+}
+
+fn has_placeholder(text: &str) -> bool {
+    text.contains(['{', '}', '<', '>'])
+}
+
 fn many_tenants(issuer: &str) -> Option<&'static str> {
     let url = Url::parse(issuer).filter(|url| ENTRA.contains(&url.host.as_str()))?;
     let first = url.rest.trim_start_matches('/').split('/').next()?;

@@ -107,7 +107,7 @@ pub(super) fn issuers(root: &Section<'_>, own: &str) -> TrustedIssuers {
         let issuer = issuer.and_then(|item| {
             let issuer = item.text("the `iss` of its tokens")?;
             names = match is_balancers(&section) {
-                true => vec![issuer.to_owned()],
+                true => foreign_tokens::one_name(&item, issuer),
                 false => foreign_tokens::names(&section, &item, issuer),
             };
             if names.iter().any(|name| name == own) {
@@ -150,12 +150,11 @@ pub(super) fn issuers(root: &Section<'_>, own: &str) -> TrustedIssuers {
         };
         let want = "at least one audience, such as [\"api\"]";
         let audiences = filled(&section, "audiences", want, |item| {
-            let text = item.text("a text that is not empty")?;
-            let is_placeholder = text.starts_with('<') && text.ends_with('>') || text.contains('{');
-            match is_placeholder {
-                false => Some(text.to_owned()),
-                true => item.bad("the audience itself, not what stands for it"),
-            }
+            foreign_tokens::itself(
+                item,
+                "a text that is not empty",
+                "the audience itself, not what stands for it",
+            )
         });
         let algorithms = section.list("algorithms", |item| item.choice(&PUBLIC_ALGORITHMS));
         if !is_opaque_alone && section.get("algorithms").is_none_or(|item| item.is_empty_list()) {
@@ -164,11 +163,6 @@ pub(super) fn issuers(root: &Section<'_>, own: &str) -> TrustedIssuers {
             section.doc.fault(section.at, &format!("{}.algorithms", section.key), "nothing", &want);
         }
         let claims = foreign_tokens::claim_names(&section, email_trusted);
-        if let Some(item) = section.get("tenants")
-            && introspection.is_some()
-        {
-            item.bad_as::<()>("tenants beside introspection", "one issuer, whose endpoint is asked");
-        }
         section.close();
         if let (Some(issuer), Some(introspection)) = (&issuer, introspection) {
             issuers.introspected.push(IntrospectedIssuer {

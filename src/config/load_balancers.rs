@@ -1,7 +1,7 @@
 //! `[[issuers]]` with `kind = "aws-alb"`: load balancers of AWS that sign people in at an identity provider.
 
 use super::file::{Item, Section};
-use super::foreign_tokens::claim_names;
+use super::foreign_tokens::{claim_names, itself};
 use super::form::Url;
 use super::networks::reach;
 use super::redaction::Redaction;
@@ -54,7 +54,7 @@ pub(super) fn read(
         item.read(ARN, |text| is_balancer(text, region).then(|| text.to_owned()))
     });
     let want = "the client id with which the load balancer signs people in";
-    let clients = filled(section, "client", want, |item| item.text(want).map(str::to_owned));
+    let clients = filled(section, "client", want, |item| itself(item, want, want));
     let reach = reach(section);
     let keys = match section.get("keys") {
         Some(item) => item.read(KEYS, |text| {
