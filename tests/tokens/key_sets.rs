@@ -131,6 +131,7 @@ async fn what_is_of_no_use_is_named_with_why() {
         json!({"kty": "OKP", "crv": "Ed448", "kid": "goldilocks", "x": "AA"}),
         other("theirs", json!({"issuer": "https://other.test"})),
         other("ps", json!({"alg": "PS256"})),
+        other("private", json!({"d": "AQAB"})),
         with(Key::es("off").jwk(), json!({"y": Key::es("off").jwk()["y"]})),
         without(good.jwk(), &["n"]),
     ];
@@ -148,6 +149,7 @@ async fn what_is_of_no_use_is_named_with_why() {
         ("passed over", "goldilocks", "not understood"),
         ("passed over", "theirs", "issuer"),
         ("left out", "ps", "algorithms"),
+        ("left out", "private", "its private half"),
         ("left out", "off", "no public key"),
         ("left out", "half", "missing"),
     ] {

@@ -45,7 +45,7 @@ impl Identity {
     #[must_use]
     #[inline]
     pub fn verified_email(&self) -> Option<&str> {
-        self.email.as_deref().filter(|_| self.email_verified)
+        self.email.as_deref().filter(|email| self.email_verified && !email.is_empty())
     }
 
     /// What to call the caller on a page: by the address, or else the user name, or else the subject.

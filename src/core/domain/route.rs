@@ -57,7 +57,7 @@ impl Require {
         if !identity.has_scopes(&self.scopes) {
             return Err(Refusal::Scope { needed: self.scopes.clone() });
         }
-        if self.email_verified && !identity.email_verified {
+        if self.email_verified && identity.verified_email().is_none() {
             return Err(Refusal::EmailUnverified);
         }
         if !self.claims.iter().all(|(path, values)| identity.claim_holds(path, values)) {

@@ -114,6 +114,9 @@ struct Asking {
     begun: VecDeque<Instant>,
     /// No request is made before.
     paused_until: Option<Instant>,
+    /// The same for tokens that were not active lately. A stranger can make some requests fail by what its token says, so
+    /// what failed for one token keeps no known one out.
+    unknown_paused_until: Option<Instant>,
     told: Option<Instant>,
 }
 
@@ -126,7 +129,9 @@ enum Turn {
 impl Asking {
     /// Whether one more may begin. `known`: for a token that was active lately.
     fn admit(&mut self, settings: &config::Introspection, known: bool, at: Instant) -> Turn {
-        if let Some(until) = self.paused_until.filter(|until| at < *until) {
+        let paused_until =
+            if known { self.paused_until } else { self.paused_until.max(self.unknown_paused_until) };
+        if let Some(until) = paused_until.filter(|until| at < *until) {
             return Turn::Shed(until - at);
         }
         while self.begun.front().is_some_and(|begun| at.saturating_duration_since(*begun) >= SECOND) {
@@ -310,8 +315,8 @@ impl Introspector {
         }
         match self.post(token).await {
             Ok(answered) => (self.conclude(self.judge(&answered, now), at), answered.body.len()),
-            // No connection, or no whole answer in time: it would be the same for the next token.
-            Err(why) => (self.conclude(Err(Failure { why, pause: Some(PAUSE) }), at), 0),
+            // No connection, or no whole answer in time: likely the same for the next token.
+            Err(why) => (self.conclude(Err(Failure { why, pause: Some(Pause::Unknown(PAUSE)) }), at), 0),
         }
     }
 
@@ -334,10 +339,19 @@ impl Introspector {
             Err(Failure { why, pause }) => {
                 meter("failed");
                 self.tell(&why, at);
-                if let Some(pause) = pause {
-                    self.lock().paused_until = Some(at.max(Instant::now()) + pause);
-                }
-                Err(Unaccepted::Unavailable(pause.unwrap_or(PAUSE)))
+                let since = at.max(Instant::now());
+                let wait = match pause {
+                    Some(Pause::Every(wait)) => {
+                        self.lock().paused_until = Some(since + wait);
+                        wait
+                    }
+                    Some(Pause::Unknown(wait)) => {
+                        self.lock().unknown_paused_until = Some(since + wait);
+                        wait
+                    }
+                    None => PAUSE,
+                };
+                Err(Unaccepted::Unavailable(wait))
             }
         }
     }
@@ -367,13 +381,20 @@ impl Introspector {
         let failed = |why: &str, pause| Failure { why: format!("{url}: {why}"), pause };
         match answered.status {
             200 => {}
-            401 | 403 => {
+            401 => {
                 let why = "it refused the client_id and client_secret of this gateway";
-                return Err(failed(why, Some(PAUSE)));
+                return Err(failed(why, Some(Pause::Every(PAUSE))));
+            }
+            // A firewall in front of the endpoint may say so of what this very token looks like.
+            403 => {
+                return Err(failed(
+                    "it refused this request: the client may not introspect, or a firewall",
+                    None,
+                ));
             }
             status @ (429 | 503) => {
                 let pause = answered.retry_after.unwrap_or(PAUSE).clamp(PAUSE, LONGEST_PAUSE);
-                return Err(failed(&format!("answered {status}"), Some(pause)));
+                return Err(failed(&format!("answered {status}"), Some(Pause::Unknown(pause))));
             }
             // It may be this very token to which it has no answer.
             status => return Err(failed(&format!("answered {status}"), None)),
@@ -427,8 +448,16 @@ impl Introspector {
 /// Why there is no answer.
 struct Failure {
     why: String,
-    /// How long no other request is worth making; `None`: it may be this token's fault.
-    pause: Option<Duration>,
+    /// Which other requests are not worth making for a while; `None`: it may be this token's fault.
+    pause: Option<Pause>,
+}
+
+/// Which requests wait, and how long.
+enum Pause {
+    /// Those about any token.
+    Every(Duration),
+    /// Those about tokens that were not active lately.
+    Unknown(Duration),
 }
 
 /// Whether an answer is about an access token that its bearer may use as it is (RFC 6749 §5.1, RFC 6750). Servers look up

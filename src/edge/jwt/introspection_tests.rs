@@ -448,7 +448,7 @@ async fn an_endpoint_that_fails_is_left_alone_and_says_nothing_against_a_token()
     assert!(house.is_shed(TOKEN, 40).await);
     house.endpoint.says(&active(json!({})));
     assert!(house.ask(TOKEN, 60).await.is_ok());
-    for (status, body) in [(401, ""), (403, ""), (429, ""), (503, "")] {
+    for (status, body) in [(401, ""), (429, ""), (503, "")] {
         let house = self::house(1000, |_| ());
         house.endpoint.answers(status, body);
         assert!(house.is_shed("a", 0).await, "{status}");
@@ -457,10 +457,35 @@ async fn an_endpoint_that_fails_is_left_alone_and_says_nothing_against_a_token()
     }
 }
 
+/// A firewall refuses what looks like an attack, an answer about one person is too large: a stranger chooses such a token.
+#[tokio::test]
+async fn what_fails_for_the_token_of_a_stranger_keeps_no_one_out_who_is_at_work() {
+    for (status, is_paused) in [(None, true), (Some(429), true), (Some(503), true), (Some(403), false)] {
+        let house = house(1000, |_| ());
+        house.ask(TOKEN, 0).await.unwrap();
+        match status {
+            None => *house.endpoint.answer.lock().unwrap() = Err("more than 65536 bytes"),
+            Some(status) => house.endpoint.answers(status, ""),
+        }
+        assert!(house.is_shed("<script>", 20).await, "{status:?}");
+        house.endpoint.says(&active(json!({})));
+        assert!(house.ask(TOKEN, 20).await.is_ok(), "{status:?}");
+        assert_eq!(house.is_shed("new", 20).await, is_paused, "{status:?}");
+    }
+    // Refused credentials are the same for every token.
+    let house = house(1000, |_| ());
+    house.ask(TOKEN, 0).await.unwrap();
+    house.endpoint.answers(401, "");
+    assert!(house.is_shed("other", 20).await);
+    house.endpoint.says(&active(json!({})));
+    assert!(house.is_shed(TOKEN, 20).await);
+}
+
 #[tokio::test]
 async fn an_answer_that_cannot_be_read_is_about_that_token_alone() {
     for (status, body) in [
         (400, "{}"),
+        (403, ""),
         (404, "{\"active\":true}"),
         (500, ""),
         (302, ""),

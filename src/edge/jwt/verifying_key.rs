@@ -65,6 +65,8 @@ pub enum Unfit {
     OtherUse,
     /// A kind of key, or a curve, that is not understood.
     Kind,
+    /// It is published with its private half.
+    Private,
     /// An RSA key of fewer than 2048 or more than 8192 bits.
     Size,
     /// An RSA key with an exponent that is even, 1, or of more than 33 bits.
@@ -93,6 +95,9 @@ impl fmt::Display for Unfit {
             Unfit::Encrypts => "a key for encryption",
             Unfit::OtherUse => "a `use` or `key_ops` for something else than verifying signatures",
             Unfit::Kind => "a kind of key (`kty`, `crv`) that is not understood",
+            Unfit::Private => {
+                "a key published with its private half (`d`): every reader of the set can sign with it"
+            }
             Unfit::Size => "an RSA key of fewer than 2048 or more than 8192 bits",
             Unfit::Exponent => "an RSA key with an unsafe exponent",
             Unfit::Roca => "an RSA key that can be factored (ROCA, CVE-2017-15361)",
@@ -109,6 +114,9 @@ enum Public {
     /// The library has no ES512: an uncompressed point (SEC 1 §2.3.3).
     P521(Vec<u8>),
 }
+
+/// The members of private keys (RFC 7518 §6.2.2, §6.3.2, RFC 8037 §2).
+const PRIVATE: [&str; 7] = ["d", "p", "q", "dp", "dq", "qi", "oth"];
 
 /// A key and what it verifies.
 #[derive(Clone)]
@@ -151,6 +159,10 @@ impl VerifyingKey {
         let point = |length| -> Result<Vec<u8>, Unfit> {
             Ok([&[4][..], &coordinate("x", length)?, &coordinate("y", length)?].concat())
         };
+        // RFC 7517 §9.3: every reader of it can sign.
+        if PRIVATE.iter().any(|name| member(name).is_some()) {
+            return Err(Unfit::Private);
+        }
         let (algorithms, public, numbers) = match (text("kty").ok_or(Unfit::Shape)?, text("crv")) {
             ("OKP", Some("Ed25519")) => {
                 let x = octets("x").filter(|bytes| bytes.len() == 32).ok_or(Unfit::Shape)?;
