@@ -194,7 +194,12 @@ pub(super) fn warn_of_other_ways(root: &Section<'_>, routes: &[Route]) {
         for other in &routes[at + 1..] {
             let (first, second) = (&one.policy, &other.policy);
             let shared = first.upstreams.iter().any(|upstream| second.upstreams.contains(upstream));
-            if !shared || first.upstream_path == second.upstream_path || first.policy == second.policy {
+            let is_alike = first.policy == second.policy
+                && first.networks == second.networks
+                && first.methods == second.methods
+                && first.public.is_empty()
+                && second.public.is_empty();
+            if !shared || first.upstream_path == second.upstream_path || is_alike {
                 continue;
             }
             let mut pairs = first.paths.iter().flat_map(|a| second.paths.iter().map(move |b| (a, b)));
@@ -204,7 +209,7 @@ pub(super) fn warn_of_other_ways(root: &Section<'_>, routes: &[Route]) {
             let Some((path, section)) = common.zip(sections.get(second.index)) else { continue };
             let item = section.get("strip_prefix").or_else(|| section.get("upstream"));
             let text = format!(
-                "the app is asked for {path} by route {:?}, too, which wants something else of its callers",
+                "the app is asked for {path} by route {:?}, too, which may want something else of its callers",
                 &*first.name
             );
             root.doc.warn(item.map_or(section.at, |item| item.at), &section.key, &text);

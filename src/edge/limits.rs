@@ -390,6 +390,10 @@ impl Limiter for RateLimits {
     }
 
     fn give_back(&self, what: Limited, client: IpAddr) {
+        // Nothing was taken for it.
+        if self.is_exempt(client) {
+            return;
+        }
         let block = Block::of(client);
         for block in [Some(block), block.site()].into_iter().flatten() {
             // What was forgotten is full.
@@ -531,6 +535,21 @@ mod tests {
             assert_eq!(right(&limits, client, "ann"), 0);
             assert_eq!((wrong(&limits, client, "bob"), wrong(&limits, client, "bob")), (0, 3));
         }
+    }
+
+    #[test]
+    fn an_exempt_client_earns_its_block_nothing() {
+        let mut settings = LimitSettings::default();
+        settings.exempt = vec!["2001:db8:5::7/128".parse().unwrap()];
+        let (limits, _) = limits_by(settings);
+        let guesses = |from: usize| {
+            (from..from + 30).filter(|name| wrong(&limits, "2001:db8:5::8", &name.to_string()) == 0).count()
+        };
+        assert_eq!(guesses(0), 20);
+        for name in 0..10 {
+            assert_eq!(right(&limits, "2001:db8:5::7", &format!("pupil {name}")), 0);
+        }
+        assert_eq!(guesses(100), 0);
     }
 
     #[test]

@@ -8,6 +8,8 @@ use std::io::{BufRead, Read, Write};
 use clap::ValueEnum;
 use serde_json::{Map, Value};
 
+use crate::edge::jwt::json::object;
+
 /// How the file is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Format {
@@ -63,6 +65,8 @@ const COLUMNS: [(&str, Cell); 20] = [
     ("verified", Cell::Bool),
     ("created", Cell::Moment),
 ];
+/// Columns whose text is taken as it is.
+const SECRETS: [&str; 3] = ["password", "salt", "hash"];
 const EXPORTED: usize = 13;
 /// The column of accounts that are gone.
 const DELETED_AT: &str = "deleted_at";
@@ -102,7 +106,10 @@ fn read_lines(file: impl Read, each: &mut dyn FnMut(Row) -> Result<(), String>) 
             continue;
         }
         let row = match serde_json::from_slice(bytes) {
-            Ok(Value::Object(account)) => Ok(account),
+            // Of a member that comes twice, readers differ in which one counts.
+            Ok(Value::Object(_)) => {
+                object(bytes).map_err(|_| "a member of the object comes twice".to_owned())
+            }
             Ok(_) => Err("no JSON object".to_owned()),
             Err(error) => Err(format!("no JSON object, at column {}", error.column())),
         };
@@ -113,8 +120,10 @@ fn read_lines(file: impl Read, each: &mut dyn FnMut(Row) -> Result<(), String>) 
 fn read_table(mut file: impl Read, each: &mut dyn FnMut(Row) -> Result<(), String>) -> Result<(), String> {
     let mut text = Vec::new();
     file.read_to_end(&mut text).map_err(|error| format!("the file cannot be read: {error}"))?;
-    // Lines are counted by their line feeds, and the reader would leave one behind a carriage return to the next row.
-    text.retain(|byte| *byte != b'\r');
+    // Lines are counted by their line feeds, and the reader would leave one behind a carriage return to the next row. One
+    // alone is text, such as of a password.
+    let is_kept = |(at, byte): &(usize, &u8)| **byte != b'\r' || text.get(at + 1) != Some(&b'\n');
+    let text: Vec<u8> = text.iter().enumerate().filter(is_kept).map(|(_, byte)| *byte).collect();
     let mut table = csv::ReaderBuilder::new().flexible(true).from_reader(&*text);
     let head = table.headers().map_err(|error| format!("the file is no CSV: {error}"))?.clone();
     let mut columns = Vec::with_capacity(head.len());
@@ -150,7 +159,8 @@ fn account(columns: &[&(&str, Cell)], record: &csv::StringRecord) -> Result<Map<
     }
     let mut account = Map::new();
     for ((name, cell), text) in columns.iter().zip(record) {
-        let text = plain(text);
+        // No export writes these, so an apostrophe in front is theirs.
+        let text = if SECRETS.contains(name) { text } else { plain(text) };
         if !text.is_empty() {
             let value = value(*cell, text).ok_or_else(|| format!("`{name}` {}", wanted(*cell)))?;
             account.insert((*name).to_owned(), value);
@@ -257,6 +267,24 @@ mod tests {
         assert_eq!(read[1], (4, Err("no JSON object".to_owned())));
         assert!(matches!(&read[2], (5, Err(why)) if why.starts_with("no JSON object, at column")));
         assert_eq!(read[3], (6, Ok(json!({"email": "cid@example.com"}))));
+    }
+
+    #[test]
+    fn a_password_is_taken_as_it_is_written() {
+        let file = "username,name,password\r\nann,'=1,'=Aa1!\r\nbob,,\"a\rb\"\r\n";
+        let read = rows(file, Format::Csv);
+        assert_eq!(read[0], (2, Ok(json!({"username": "ann", "name": "=1", "password": "'=Aa1!"}))));
+        assert_eq!(read[1], (3, Ok(json!({"username": "bob", "password": "a\rb"}))));
+    }
+
+    #[test]
+    fn a_member_that_comes_twice_is_refused() {
+        for twice in
+            ["{\"email\": \"a@a.test\", \"email\": \"b@b.test\"}", "{\"claims\": {\"a\": 1, \"\\u0061\": 2}}"]
+        {
+            let why = "a member of the object comes twice".to_owned();
+            assert_eq!(rows(twice, Format::Jsonl), [(1, Err(why))], "{twice}");
+        }
     }
 
     #[test]

@@ -54,6 +54,8 @@ const OVERRIDES: &[&str] = &[
     "cloudfront-forwarded-proto",
     "cloudfront-viewer-address",
     "do-connecting-ip",
+    // Elasticsearch.
+    "es-security-runas-user",
     "fastly-client-ip",
     "fastly-ssl",
     "fly-client-ip",
@@ -98,9 +100,12 @@ const OVERRIDES: &[&str] = &[
     "x-host",
     "x-host-override",
     "x-http-destinationurl",
+    "x-http-host",
     "x-http-host-override",
     "x-http-method",
     "x-http-method-override",
+    // Home Assistant.
+    "x-ingress-path",
     // Next.js.
     "x-invoke-error",
     "x-invoke-output",
@@ -121,10 +126,21 @@ const OVERRIDES: &[&str] = &[
     "x-now-route-matches",
     "x-originating-ip",
     "x-path-info",
+    // Apache NiFi.
+    "x-proxiedentitieschain",
+    "x-proxycontextpath",
+    "x-proxyhost",
+    "x-proxyport",
+    "x-proxyscheme",
     "x-proxyuser-ip",
+    "x-real-host",
     // Traefik.
     "x-replaced-path",
     "x-request-uri",
+    "x-rstudio-request",
+    "x-rstudio-root-path",
+    // Posit Workbench.
+    "x-rstudio-username",
     "x-script-name",
     "x-sendfile-type",
     "x-sso-user",

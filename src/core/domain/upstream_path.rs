@@ -75,6 +75,10 @@ impl UpstreamPath {
     /// is not below the base path, or would be read as a host.
     #[must_use]
     pub fn public_of(&self, path: &str) -> Option<String> {
+        // Browsers drop tabs and line ends from a URL, so `/<tab>/host` is `//host` to them (WHATWG URL §4.4).
+        if path.bytes().any(|byte| byte.is_ascii_control()) {
+            return None;
+        }
         let rest = path.strip_prefix(self.base.as_str())?;
         if !(rest.is_empty() || rest.starts_with(['/', '?', '#'])) {
             return None;
@@ -156,6 +160,9 @@ mod tests {
             ("", "/base", "/base//evil.test", None),
             ("", "/base", "/base/\\evil.test", None),
             ("", "", "//evil.test", None),
+            ("", "/base", "/base/\t/evil.test", None),
+            ("", "", "/\t\\evil.test", None),
+            ("/api", "", "/x\ny", None),
             ("/api", "", "//evil.test", Some("/api//evil.test")),
         ] {
             assert_eq!(map(strip, base).public_of(path).as_deref(), public, "{strip} {base} {path}");
