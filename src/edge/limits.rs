@@ -539,8 +539,8 @@ mod tests {
 
     #[test]
     fn an_exempt_client_earns_its_block_nothing() {
-        let mut settings = LimitSettings::default();
-        settings.exempt = vec!["2001:db8:5::7/128".parse().unwrap()];
+        let exempt = vec!["2001:db8:5::7/128".parse().unwrap()];
+        let settings = LimitSettings { exempt, ..LimitSettings::default() };
         let (limits, _) = limits_by(settings);
         let guesses = |from: usize| {
             (from..from + 30).filter(|name| wrong(&limits, "2001:db8:5::8", &name.to_string()) == 0).count()
