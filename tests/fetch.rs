@@ -78,7 +78,7 @@ async fn get(fetch: &HttpFetch, url: &str, reach: &Reach) -> Result<Vec<u8>, Fet
     fetch.get(FetchRequest { url, max_bytes: 100, reach }).await.map(|fetched| fetched.body)
 }
 
-const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_kind_of_request_goes_through_the_proxy_and_trusts_the_operators_authorities() {

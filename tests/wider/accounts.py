@@ -161,7 +161,7 @@ def registers(api, mailbox, reader):
     mailbox.next(ANN, "ready")
     reader.opens(link)
     reader.presses(BUTTON)
-    reader.sees("no longer works")
+    reader.sees("already used")
     again = api.good("POST", "/auth/register", wish, status=202)
     assert again == first, (first, again)
     mailbox.next(ANN, "have an account")
