@@ -8,6 +8,7 @@ use zeroize::Zeroizing;
 
 use palisade_core::domain::email::EmailAddress;
 use palisade_core::domain::name::is_line;
+use palisade_core::domain::reach::Reach;
 use palisade_core::domain::request::{Host, is_loopback};
 use palisade_core::domain::reserved::{fold, never_passes};
 
@@ -93,6 +94,12 @@ impl<'a> Url<'a> {
     /// Whether it can be trusted to carry keys: `https`, or loopback.
     pub fn is_safe(&self) -> bool {
         self.tls || self.is_loopback()
+    }
+
+    /// Whether it may be called with this reach: [`Url::is_safe`], or in cleartext into `allow_private`, which is held
+    /// against the addresses of its host when it is called.
+    pub fn is_safe_within(&self, reach: &Reach) -> bool {
+        self.is_safe() || !reach.allow_private.is_empty()
     }
 }
 

@@ -107,7 +107,7 @@ pub(super) fn read(section: Section<'_>, reach: &Reach) -> Option<Introspection>
     let want = "an https:// URL (http:// on loopback or to a network of allow_private)";
     let url = section.required("url", want).and_then(|item| {
         item.read(want, |text| {
-            let url = Url::parse(text).filter(|url| url.is_safe() || !reach.allow_private.is_empty())?;
+            let url = Url::parse(text).filter(|url| url.is_safe_within(reach))?;
             (!url.rest.contains('#')).then(|| text.to_owned())
         })
     });

@@ -136,7 +136,7 @@ pub(super) fn issuers(root: &Section<'_>, own: &str) -> TrustedIssuers {
         let introspection = section.get("introspection").and_then(|item| item.section());
         let introspection = introspection.and_then(|section| introspection::read(section, &reach));
         let is_opaque_alone = is_opaque_alone(&section);
-        let is_safe = |url: &Url<'_>| url.is_safe() || !reach.allow_private.is_empty();
+        let is_safe = |url: &Url<'_>| url.is_safe_within(&reach);
         let line = section.get("jwks").map(|item| item.doc.line(item.at));
         let jwks = match section.get("discovery").filter(|item| !item.is_false()) {
             Some(item) => discovered(&section, &item, issuer.as_deref(), is_safe),

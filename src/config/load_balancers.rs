@@ -58,7 +58,7 @@ pub(super) fn read(
     let reach = reach(section);
     let keys = match section.get("keys") {
         Some(item) => item.read(KEYS, |text| {
-            let url = Url::parse(text).filter(|url| url.is_safe() || !reach.allow_private.is_empty())?;
+            let url = Url::parse(text).filter(|url| url.is_safe_within(&reach))?;
             let is_plain = !url.rest.contains(['?', '#']);
             is_plain.then(|| text.trim_end_matches('/').to_owned())
         }),

@@ -13,7 +13,7 @@ pub use crate::clock_fakes::{FakeClock, NOW};
 use crate::feed_fakes::FakeFeed;
 pub use crate::lease_fakes::ClaimFault;
 use crate::lease_fakes::TakeOver;
-pub use crate::limit_fakes::{FakeAudit, FakeLimiter, MISSES};
+pub use crate::limit_fakes::{FakeAudit, FakeLimiter, MISSES, NoMeter};
 pub use crate::password_fakes::FakePasswords;
 pub use crate::token_fakes::{FakeEntropy, FakeIssuerClocks, FakeKeys, FakeSigner};
 use palisade_core::domain::account::{User, UserId};

@@ -1,4 +1,4 @@
-//! Fakes of what counts attempts and of what keeps events, for tests only.
+//! Fakes of what counts attempts, of what keeps events and of what measures, for tests only.
 
 use std::net::IpAddr;
 use std::sync::Mutex;
@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use palisade_core::domain::audit::Event;
-use palisade_core::ports::{Audit, Limited, Limiter, TooMany};
+use palisade_core::ports::{Audit, Ended, Limited, Limiter, Meter, TooMany};
 
 /// Lets everything through but what it was told to stop, and remembers how attempts ended.
 #[derive(Default)]
@@ -82,6 +82,21 @@ impl Limiter for FakeLimiter {
     fn succeeded(&self, what: Limited, _: IpAddr, _: &str) {
         self.ended.lock().unwrap().push((what, true));
     }
+}
+
+/// Measures nothing.
+pub struct NoMeter;
+
+impl Meter for NoMeter {
+    fn ended(&self, _: &Ended<'_>) {}
+    fn token_cache(&self, _: bool) {}
+    fn store_call(&self, _: &'static str, _: Duration, _: bool) {}
+    fn mail(&self, _: &'static str) {}
+    fn password(&self, _: Duration, _: Duration) {}
+    fn jwks_fetch(&self, _: &str, _: bool) {}
+    fn provider_call(&self, _: &str, _: &'static str, _: &'static str, _: Duration) {}
+    fn provider_request(&self, _: &str, _: &'static str) {}
+    fn plugin_reload(&self, _: &str, _: &'static str) {}
 }
 
 /// Keeps what it is told.

@@ -9,6 +9,7 @@ use clap::ValueEnum;
 use serde_json::{Map, Value};
 
 use crate::edge::jwt::json::object;
+use palisade_core::domain::verdict::TokenFault;
 
 /// How the file is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -105,14 +106,14 @@ fn read_lines(file: impl Read, each: &mut dyn FnMut(Row) -> Result<(), String>) 
         if bytes.is_empty() {
             continue;
         }
-        let row = match serde_json::from_slice(bytes) {
-            // Of a member that comes twice, readers differ in which one counts.
-            Ok(Value::Object(_)) => {
-                object(bytes).map_err(|_| "a member of the object comes twice".to_owned())
-            }
-            Ok(_) => Err("no JSON object".to_owned()),
-            Err(error) => Err(format!("no JSON object, at column {}", error.column())),
-        };
+        let row = object(bytes).map_err(|fault| match fault {
+            // Readers differ in which of the two counts.
+            TokenFault::DuplicateName => "a member of the object comes twice".to_owned(),
+            _ => match serde_json::from_slice::<Value>(bytes) {
+                Ok(_) => "no JSON object".to_owned(),
+                Err(error) => format!("no JSON object, at column {}", error.column()),
+            },
+        });
         each((at, row))?;
     }
 }

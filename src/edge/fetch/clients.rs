@@ -84,16 +84,14 @@ impl Clients {
 
     /// Whether a URL that `dials` says so of goes through the proxy instead.
     pub(super) async fn route(&self, url: &Url, reach: &Reach, dials: Dials) -> Dials {
-        let is_straight = |ip: IpAddr| match dials {
-            Dials::Loopback | Dials::Opened | Dials::Proxy => true,
-            Dials::Allowed => reach.opens(ip),
-            Dials::Anywhere => !is_public(ip),
-        };
         let Some(matcher) = &self.proxied else { return dials };
-        let is_matched = url.as_str().parse().is_ok_and(|uri| matcher.intercept(&uri).is_some());
-        if !is_matched || matches!(dials, Dials::Loopback | Dials::Opened | Dials::Proxy) {
+        if matches!(dials, Dials::Loopback | Dials::Opened | Dials::Proxy)
+            || !url.as_str().parse().is_ok_and(|uri| matcher.intercept(&uri).is_some())
+        {
             return dials;
         }
+        let is_straight =
+            |ip: IpAddr| if dials == Dials::Anywhere { !is_public(ip) } else { reach.opens(ip) };
         let host = url.host_str().unwrap_or_default();
         let is_straight = match literal(host) {
             Some(ip) => is_straight(ip),

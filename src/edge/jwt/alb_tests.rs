@@ -18,7 +18,8 @@ use crate::config::Tokens;
 use palisade_core::domain::claim_names::ClaimNames;
 use palisade_core::domain::claim_path::ClaimPath;
 use palisade_core::domain::reach::Reach;
-use palisade_core::ports::{Ended, Fetched, PostForm};
+use palisade_core::ports::{Fetched, PostForm};
+use palisade_testing::fakes::NoMeter;
 
 const NOW: UnixTime = UnixTime(1_000_000);
 const ISSUER: &str = "https://cognito-idp.eu-central-1.amazonaws.com/eu-central-1_abc";
@@ -26,19 +27,6 @@ const ARN: &str =
     "arn:aws:elasticloadbalancing:eu-central-1:123456789012:loadbalancer/app/web/50dc6c495c0c9188";
 const KID: &str = "8d72a3d1-3b4c-4f5e-9a6b-7c8d9e0f1a2b";
 const KEYS: &str = "https://public-keys.auth.elb.eu-central-1.amazonaws.com";
-
-struct NoMeter;
-impl Meter for NoMeter {
-    fn ended(&self, _: &Ended<'_>) {}
-    fn token_cache(&self, _: bool) {}
-    fn store_call(&self, _: &'static str, _: Duration, _: bool) {}
-    fn mail(&self, _: &'static str) {}
-    fn password(&self, _: Duration, _: Duration) {}
-    fn jwks_fetch(&self, _: &str, _: bool) {}
-    fn provider_call(&self, _: &str, _: &'static str, _: &'static str, _: Duration) {}
-    fn provider_request(&self, _: &str, _: &'static str) {}
-    fn plugin_reload(&self, _: &str, _: &'static str) {}
-}
 
 /// Serves key files, and notes what it was asked for.
 struct Aws {

@@ -14,26 +14,12 @@ use super::*;
 use crate::config::{Algorithm, Issuer, Jwks};
 use palisade_core::domain::claim_path::ClaimPath;
 use palisade_core::ports::{
-    AccessGrant, Ended, Fetch, FetchError, FetchRequest, Fetched, Keys, OwnCredentials, PostForm, Signer,
-    StoreError,
+    AccessGrant, Fetch, FetchError, FetchRequest, Fetched, Keys, OwnCredentials, PostForm, Signer, StoreError,
 };
-use palisade_testing::fakes::FakeClock;
+use palisade_testing::fakes::{FakeClock, NoMeter};
 
 const NOW: UnixTime = UnixTime(1_000_000);
 const URL: &str = "https://i.test/jwks.json";
-
-struct NoMeter;
-impl Meter for NoMeter {
-    fn ended(&self, _: &Ended<'_>) {}
-    fn token_cache(&self, _: bool) {}
-    fn store_call(&self, _: &'static str, _: Duration, _: bool) {}
-    fn mail(&self, _: &'static str) {}
-    fn password(&self, _: Duration, _: Duration) {}
-    fn jwks_fetch(&self, _: &str, _: bool) {}
-    fn provider_call(&self, _: &str, _: &'static str, _: &'static str, _: Duration) {}
-    fn provider_request(&self, _: &str, _: &'static str) {}
-    fn plugin_reload(&self, _: &str, _: &'static str) {}
-}
 
 struct NoCredentials;
 #[async_trait]

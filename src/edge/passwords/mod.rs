@@ -261,33 +261,18 @@ pub fn generate(entropy: &dyn Entropy) -> SecretString {
 #[cfg(test)]
 mod tests {
     use palisade_core::domain::email::EmailAddress;
-    use std::time::Duration;
 
     use super::*;
     use crate::edge::passwords::hash::READ;
     use palisade_core::domain::block::AddressBlock;
     use palisade_core::domain::password::{MIN_GUESSES, MOST_MIN_GUESSES};
-    use palisade_testing::fakes::FakeEntropy;
-
-    struct Silent;
-
-    impl Meter for Silent {
-        fn ended(&self, _: &palisade_core::ports::Ended<'_>) {}
-        fn token_cache(&self, _: bool) {}
-        fn store_call(&self, _: &'static str, _: Duration, _: bool) {}
-        fn mail(&self, _: &'static str) {}
-        fn password(&self, _: Duration, _: Duration) {}
-        fn jwks_fetch(&self, _: &str, _: bool) {}
-        fn provider_call(&self, _: &str, _: &'static str, _: &'static str, _: Duration) {}
-        fn provider_request(&self, _: &str, _: &'static str) {}
-        fn plugin_reload(&self, _: &str, _: &'static str) {}
-    }
+    use palisade_testing::fakes::{FakeEntropy, NoMeter};
 
     fn passwords(policy: PasswordPolicy) -> BcryptPasswords {
         let settings =
             config::Passwords { policy, min_guesses: MIN_GUESSES, bcrypt_cost: 4, max_cost: 14, threads: 2 };
         let service = vec!["Acme Bank".to_owned()];
-        BcryptPasswords::start(&settings, service, Arc::new(FakeEntropy::default()), Arc::new(Silent))
+        BcryptPasswords::start(&settings, service, Arc::new(FakeEntropy::default()), Arc::new(NoMeter))
             .unwrap()
     }
 
@@ -394,7 +379,7 @@ mod tests {
             threads: 1,
         };
         let entropy = Arc::new(FakeEntropy::default());
-        let passwords = BcryptPasswords::start(&settings, Vec::new(), entropy, Arc::new(Silent)).unwrap();
+        let passwords = BcryptPasswords::start(&settings, Vec::new(), entropy, Arc::new(NoMeter)).unwrap();
         let dear = hash::decoy(17);
         assert!(passwords.import(&dear).is_ok());
         assert!(readable(&dear, passwords.ceiling()).is_some());

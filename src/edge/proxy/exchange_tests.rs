@@ -4,25 +4,11 @@ use palisade_core::domain::revocation::{Revocation, Target};
 use palisade_core::domain::route::Auth;
 use palisade_core::domain::same_origin::OwnOrigins;
 use palisade_core::domain::table::Table;
-use palisade_core::ports::{Change, Ended, Store, Verified, Verifier};
+use palisade_core::ports::{Change, Store, Verified, Verifier};
 use palisade_testing::accounts_world::{AccountsWorld, world};
-use palisade_testing::fakes::NOW;
+use palisade_testing::fakes::{NOW, NoMeter};
 use palisade_testing::route_fakes::route;
 use palisade_testing::token_fakes::FakeVerifier;
-
-struct NoMeter;
-
-impl Meter for NoMeter {
-    fn ended(&self, _: &Ended<'_>) {}
-    fn token_cache(&self, _: bool) {}
-    fn store_call(&self, _: &'static str, _: Duration, _: bool) {}
-    fn mail(&self, _: &'static str) {}
-    fn password(&self, _: Duration, _: Duration) {}
-    fn jwks_fetch(&self, _: &str, _: bool) {}
-    fn provider_call(&self, _: &str, _: &'static str, _: &'static str, _: Duration) {}
-    fn provider_request(&self, _: &str, _: &'static str) {}
-    fn plugin_reload(&self, _: &str, _: &'static str) {}
-}
 
 fn admission(world: &AccountsWorld, auth: Auth) -> Admission {
     Admission {

@@ -246,7 +246,8 @@ mod tests {
     };
     use super::*;
     use palisade_core::domain::time::UnixTime;
-    use palisade_core::ports::{Assertion, DoorResponse, Ended, SignError};
+    use palisade_core::ports::{Assertion, DoorResponse, SignError};
+    use palisade_testing::fakes::NoMeter;
     use secrecy::{ExposeSecret, SecretString};
 
     struct Fake;
@@ -261,18 +262,6 @@ mod tests {
         fn now(&self) -> UnixTime {
             UnixTime(7)
         }
-    }
-
-    impl Meter for Fake {
-        fn ended(&self, _: &Ended<'_>) {}
-        fn token_cache(&self, _: bool) {}
-        fn store_call(&self, _: &'static str, _: Duration, _: bool) {}
-        fn mail(&self, _: &'static str) {}
-        fn password(&self, _: Duration, _: Duration) {}
-        fn jwks_fetch(&self, _: &str, _: bool) {}
-        fn provider_call(&self, _: &str, _: &'static str, _: &'static str, _: Duration) {}
-        fn provider_request(&self, _: &str, _: &'static str) {}
-        fn plugin_reload(&self, _: &str, _: &'static str) {}
     }
 
     /// Answers every request with a redirect to one place, and repeats the request in the body.
@@ -300,7 +289,7 @@ mod tests {
             limits: PluginLimits { requests: 1000, ..PluginLimits::default() },
             assertions: Arc::new(Fake),
             clock: Arc::new(Fake),
-            meter: Arc::new(Fake),
+            meter: Arc::new(NoMeter),
             witness: None,
         };
         let pace = super::super::engine::Machine::new().unwrap().pace();
