@@ -219,11 +219,17 @@ async fn a_connection_that_waits_to_be_accepted_when_the_stop_comes_is_served() 
     let mut queued = Vec::new();
     for _ in 0..50 {
         let mut stream = TcpStream::connect(program.listen).await.unwrap();
-        stream.write_all(b"GET /page HTTP/1.1\r\nHost: app.test\r\n\r\n").await.unwrap();
+        stream.write_all(b"GET /page HTTP/1.1\r\nHo").await.unwrap();
         queued.push(stream);
     }
     program.terminate();
     signal("-CONT");
+    // An answer says `close` only once the program has seen the signal, which it may do after it has accepted.
+    let noticed = async { while status(&program.probe("/readyz").await) != 503 {} };
+    timeout(PATIENCE, noticed).await.expect("ready for good");
+    for stream in &mut queued {
+        stream.write_all(b"st: app.test\r\n\r\n").await.unwrap();
+    }
     for mut stream in queued {
         let head = answer(&mut stream).await.expect("closed without an answer");
         assert_eq!((status(&head), field(&head, "connection")), (200, Some("close")), "{head}");
