@@ -28,6 +28,20 @@ DENY := $(LINT)/bin/cargo-deny
 TOMCAT := $(wildcard $(CATALINA_HOME)/bin/bootstrap.jar /usr/share/tomcat10/bin/bootstrap.jar /usr/share/tomcat/bin/bootstrap.jar \
 	/opt/homebrew/opt/tomcat/libexec/bin/bootstrap.jar /usr/local/opt/tomcat/libexec/bin/bootstrap.jar)
 
+# Debian's PostgreSQL, whose server is not in PATH.
+POSTGRES := $(wildcard /usr/lib/postgresql/*/bin/postgres)
+
+# While packages are installed: no service of theirs starts, and PostgreSQL's makes no cluster. The tests run servers of
+# their own. What an administrator has set is left as it is.
+CLUSTERS := /etc/postgresql-common/createcluster.d
+POLICY := /usr/sbin/policy-rc.d
+NO_SERVICES = mkdir -p $(CLUSTERS) && echo "create_main_cluster = false" > $(CLUSTERS)/palisade-tests.conf; \
+		trap 'rm -f $(CLUSTERS)/palisade-tests.conf' EXIT; \
+		if [ ! -e $(POLICY) ]; then \
+			printf '\#!/bin/sh\nexit 101\n' > $(POLICY) && chmod 755 $(POLICY); \
+			trap 'rm -f $(CLUSTERS)/palisade-tests.conf $(POLICY)' EXIT; \
+		fi;
+
 .DEFAULT_GOAL := help
 .PHONY: help deps deps-lint deps-wider deps-bench deps-plugins run test test-wider bench bench-store store-growth soak plugins plugins-check dist lint advisories
 
@@ -53,15 +67,19 @@ deps-wider: deps deps-plugins
 	done; \
 	python3 -c "import ensurepip, venv" 2>/dev/null || need="$$need python3-venv"; \
 	[ -n "$(TOMCAT)" ] || need="$$need tomcat"; \
+	[ -n "$(POSTGRES)" ] || command -v postgres >/dev/null || need="$$need postgresql"; \
+	command -v pgbouncer >/dev/null || [ -x /usr/sbin/pgbouncer ] || need="$$need pgbouncer"; \
+	if [ "$$(uname -s)" = Linux ]; then command -v ip >/dev/null || [ -x /usr/sbin/ip ] || need="$$need iproute2"; fi; \
 	if [ -z "$$need" ]; then :; \
 	elif command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
-		apt-get update -qq && $(APT) python3 python3-venv curl git openssl prometheus chromium chromium-driver nodejs nginx haproxy caddy faketime default-jre-headless tomcat10-user && \
+		$(NO_SERVICES) \
+		apt-get update -qq && $(APT) python3 python3-venv curl git openssl prometheus chromium chromium-driver nodejs nginx haproxy caddy faketime default-jre-headless tomcat10-user postgresql pgbouncer iproute2 && \
 		{ command -v npm >/dev/null || $(APT) npm; }; \
 	else \
 		echo "The wider tests need these programs, which are missing:$$need. Install them first:" >&2; \
-		echo "  Debian          sudo apt-get install python3 python3-venv curl git openssl prometheus chromium chromium-driver nodejs npm nginx haproxy caddy faketime default-jre-headless tomcat10-user" >&2; \
-		echo "  Fedora          sudo dnf install python3 curl git openssl golang-github-prometheus chromium chromedriver nodejs npm nginx haproxy caddy libfaketime tomcat" >&2; \
-		echo "  macOS           brew install python curl git openssl prometheus chromium chromedriver node nginx haproxy caddy libfaketime tomcat" >&2; \
+		echo "  Debian          sudo apt-get install python3 python3-venv curl git openssl prometheus chromium chromium-driver nodejs npm nginx haproxy caddy faketime default-jre-headless tomcat10-user postgresql pgbouncer iproute2" >&2; \
+		echo "  Fedora          sudo dnf install python3 curl git openssl golang-github-prometheus chromium chromedriver nodejs npm nginx haproxy caddy libfaketime tomcat postgresql-server pgbouncer iproute" >&2; \
+		echo "  macOS           brew install python curl git openssl prometheus chromium chromedriver node nginx haproxy caddy libfaketime tomcat postgresql pgbouncer" >&2; \
 		exit 1; \
 	fi
 	@cmp -s tests/wider/requirements.txt $(VENV)/requirements.txt || { \
@@ -104,6 +122,7 @@ test: deps ## every test that needs only what the build needs
 	$(CARGO) test --locked
 
 test-wider: deps-wider ## the gateway with Prometheus, Tomcat, nginx, HAProxy, Caddy, Express, JupyterLab, Streamlit, Datasette, WsgiDAV, Django, JupyterHub, git, a mail server, an OAuth server, a browser, gRPC, passlib, plugins from an empty folder on, and what README and guides say
+	$(CARGO) test --locked --test postgres
 	CARGO="$(CARGO)" $(VENV)/bin/python tests/wider/run
 
 soak: deps-wider ## 200 kills of the store, 200 within compactions, 5,000 damages of the data folder, and the wider tests with every look of every page and streams silent for ten minutes
@@ -183,7 +202,7 @@ deps-lint: deps
 
 lint: deps-lint ## formatting, clippy (warnings are errors), and the licenses and sources of all crates
 	$(CARGO) fmt --check
-	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) clippy --locked --all-targets --test postgres -- -D warnings
 	@# Alone, since features unify within a build: only then does its manifest keep I/O out.
 	$(CARGO) check --locked --package palisade-core
 	$(DENY) --workspace --locked check bans licenses sources

@@ -14,6 +14,7 @@ pub mod lease_conformance;
 pub mod nowhere;
 pub mod page_fakes;
 pub mod password_fakes;
+pub mod postgres;
 pub mod route_fakes;
 pub mod token_fakes;
 pub mod transfer;

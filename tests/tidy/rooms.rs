@@ -389,7 +389,17 @@ pub const ROOMS: &[Room] = &[
     Room {
         at: "palisade_testing",
         ours: &["palisade_core"],
-        crates: &["async_trait", "futures", "secrecy", "serde_json", "tempfile", "tokio", "uuid", "zeroize"],
+        crates: &[
+            "async_trait",
+            "futures",
+            "secrecy",
+            "serde_json",
+            "tempfile",
+            "tokio",
+            "tokio_postgres",
+            "uuid",
+            "zeroize",
+        ],
     },
     Room { at: "palisade::main", ours: &["palisade::cli"], crates: &["mimalloc"] },
 ];
