@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use palisade::config::{
     self, AccessTokenField, AllowedHost, BUILT_IN, Component, Config, ConfigError, Cors, IntrospectionAuth,
-    MailTransport, OptionalMembers, Origins, PluginLimits, SmtpTls, StoreUrl,
+    MailTransport, OptionalMembers, Origins, PluginLimits, PostgresSettings, PostgresTls, SmtpTls, StoreUrl,
 };
 use palisade_core::domain::account::{Registration, Verification};
 use palisade_core::domain::browser::{NamedOrigin, SessionUse, SignInPage};
 use palisade_core::domain::claim_path::ClaimPath;
 use palisade_core::domain::identity_fields::{IdentitySource, TextEncoding};
 use palisade_core::domain::page::PageName;
-use palisade_core::domain::route::{Auth, AuthorizationField, Carriers};
+use palisade_core::domain::route::{Auth, AuthorizationField, Carriers, FailMode};
 use palisade_core::domain::upstream_path::UpstreamPath;
 use secrecy::ExposeSecret as _;
 
@@ -216,7 +216,16 @@ fn every_commented_key_of_the_shipped_file_is_a_key() {
     let text: Vec<String> = text.lines().map(uncommented).collect();
     let errors = config::parse(&text.join("\n"), &path, &|_| None).unwrap_err();
     // Files and variables that are not there, and a domain that is not public_url's, are all that may be wrong.
-    let missing = ["no file", "no folder", "env:", "\"ca.pem\"", ".mmdb\"", "a password", "\"example.com\""];
+    let missing = [
+        "no file",
+        "no folder",
+        "env:",
+        "\"ca.pem\"",
+        ".mmdb\"",
+        "a password",
+        "\"example.com\"",
+        "a sled store",
+    ];
     for error in errors {
         assert!(missing.iter().any(|found| error.found.contains(found)), "{error}");
     }
@@ -880,8 +889,130 @@ fn mail_in_the_log_is_for_development() {
 #[test]
 fn paths_are_relative_to_the_file() {
     let config = good("full.toml");
-    let StoreUrl::Sled(folder) = &config.store;
+    let StoreUrl::Sled(folder) = &config.store else { panic!("{}", config.store) };
     assert!(folder.ends_with("tests/config/good/data"));
+    assert_eq!(config.store.data_dir(), folder);
+}
+
+/// A store in PostgreSQL with these lines in `[store]`.
+fn shared(lines: &str) -> Result<Config, Vec<ConfigError>> {
+    inline(&format!("[store]\n{lines}\n[vault]\nkeys = [\"env:VAULT_NEW\"]\n"))
+}
+
+#[test]
+fn a_store_of_several_replicas_is_read_as_it_is_written() {
+    let read = |url: &str| {
+        let config = shared(&format!("url = {url:?}")).unwrap_or_else(|errors| panic!("{url}: {errors:#?}"));
+        config.store.postgres().unwrap().clone()
+    };
+    for (url, shown, tls) in [
+        ("postgres://me@db.test/palisade", "postgres://me@db.test:5432/palisade", PostgresTls::Verify),
+        ("postgresql://me@db.test:6432/p", "postgres://me@db.test:6432/p", PostgresTls::Verify),
+        ("postgres://me@a.test,b.test:1/p", "postgres://me@a.test:5432,b.test:1/p", PostgresTls::Verify),
+        ("postgres://me@db.test/p?sslmode=disable", "postgres://me@db.test:5432/p", PostgresTls::Off),
+        ("postgres://me@127.0.0.1/p", "postgres://me@127.0.0.1:5432/p", PostgresTls::Off),
+        ("postgres://me@[::1]:7/p?sslmode=require", "postgres://me@[::1]:7/p", PostgresTls::Verify),
+        (
+            "postgres:///p?host=/run/db&port=7&user=m%65",
+            "postgres://me@/run/db/.s.PGSQL.7/p",
+            PostgresTls::Off,
+        ),
+        ("postgres://me@%2Frun%2Fdb/p", "postgres://me@/run/db/.s.PGSQL.5432/p", PostgresTls::Off),
+    ] {
+        let settings = read(url);
+        assert_eq!((settings.server.to_string().as_str(), settings.server.tls), (shown, tls), "{url}");
+        assert_eq!(settings.feed.to_string(), shown, "the feed goes where the rest goes");
+    }
+    let settings = read("postgres://me@db.test/palisade");
+    assert_eq!((settings.connections, settings.max_staleness), (8, Duration::from_secs(5)));
+    assert!(settings.fail == FailMode::Closed && settings.data.ends_with("data"));
+    let warned = |url: &str| {
+        !shared(&format!("url = {url:?}")).unwrap().warnings.iter().all(|w| !w.contains("sslmode"))
+    };
+    assert!(warned("postgres://me@db.test/p?sslmode=disable"));
+    assert!(!warned("postgres://me@localhost/p?sslmode=disable"));
+}
+
+#[test]
+fn the_password_of_a_database_comes_by_reference_and_from_a_file_each_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.toml");
+    fs::write(folder.path().join("password"), "hunter2\n").unwrap();
+    fs::write(folder.path().join("url"), "postgres://me:hunter3@db.test/p\n").unwrap();
+    let env = |name: &str| match name {
+        "VAULT" => Some("VAULT_KEY_IS_IN_NO_MESSAGE_AT_ALL_EVER_1234".to_owned()),
+        "URL" => Some("postgres://me:hunter%204@db.test/p".to_owned()),
+        "PASSWORD" => Some("hunter5".to_owned()),
+        _ => None,
+    };
+    let read = |lines: &str| {
+        let text = format!("[store]\n{lines}\n[vault]\nkeys = [\"env:VAULT\"]\n");
+        let config =
+            config::parse(&text, &path, &env).unwrap_or_else(|errors| panic!("{lines}: {errors:#?}"));
+        assert!(!format!("{config:?}").contains("hunter"), "{config:?}");
+        config.store.postgres().unwrap().clone()
+    };
+    let now = |settings: &PostgresSettings| {
+        settings.server.password.as_ref().unwrap().now().map(|password| password.expose_secret().to_owned())
+    };
+    for (lines, password) in [
+        ("url = \"postgres://me@db.test/p\"\npassword = \"file:password\"", "hunter2"),
+        ("url = \"file:url\"", "hunter3"),
+        ("url = \"env:URL\"", "hunter 4"),
+        ("url = \"postgres://me@db.test/p\"\npassword = \"env:PASSWORD\"", "hunter5"),
+        ("url = \"postgres://me:${env:PASSWORD}@db.test/p\"", "hunter5"),
+    ] {
+        let settings = read(lines);
+        assert_eq!(now(&settings).as_deref(), Ok(password), "{lines}");
+    }
+    let settings = read(
+        "url = \"postgres://me@db.test/p\"\npassword = \"file:password\"\nfeed_url = \"postgres://me@db2.test/p\"",
+    );
+    assert!(settings.feed.password.is_some() && settings.feed.to_string().contains("db2.test"));
+    fs::write(folder.path().join("password"), "hunter6\n").unwrap();
+    assert_eq!(now(&settings).as_deref(), Ok("hunter6"));
+    fs::write(folder.path().join("password"), "\n").unwrap();
+    assert!(now(&settings).unwrap_err().contains("is empty"));
+}
+
+#[test]
+fn a_url_of_a_database_that_will_not_do_says_what_would() {
+    for (url, found) in [
+        ("postgres://db.test/p", "without a user"),
+        ("postgres://me@db.test", "without a database"),
+        ("postgres://me@db.test/", "without a database"),
+        ("postgres://me@/p", "the host \"\""),
+        ("postgres://me@db.test:0/p", "the host"),
+        ("postgres://me@db.test/p?sslmode=prefer", "sslmode=\"prefer\""),
+        ("postgres://me@db.test/p?sslrootcert=x", "the parameter \"sslrootcert\""),
+        ("postgres://me@db.test/p?target_session_attrs=any", "read-only"),
+        ("postgres:me@db.test/p", "postgres:"),
+    ] {
+        let errors = shared(&format!("url = {url:?}")).unwrap_err();
+        assert!(errors.len() == 1 && errors[0].found.contains(found), "{url}: {errors:#?}");
+    }
+    // Beside a URL that is wrong, the other keys are known.
+    assert_eq!(shared("url = 7\nmax_staleness = \"5s\"").unwrap_err().len(), 1);
+}
+
+#[test]
+fn a_route_may_fail_otherwise_than_the_store_says() {
+    let read = |store: &str, route: &str| {
+        let text = format!(
+            "[store]\nurl = \"postgres://me@localhost/p\"\n{store}\n[vault]\nkeys = [\"env:VAULT_NEW\"]\n\
+             [[routes]]\nname = \"app\"\nupstream = \"http://127.0.0.1:3000\"\n{route}\n"
+        );
+        inline(&text).unwrap().routes[0].policy.fail
+    };
+    let (open, closed) = ("fail = \"open\"", "fail = \"closed\"");
+    for (store, route, fail) in [
+        ("", "", FailMode::Closed),
+        (open, "", FailMode::Open),
+        (open, closed, FailMode::Closed),
+        ("", open, FailMode::Open),
+    ] {
+        assert_eq!(read(store, route), fail, "{store} {route}");
+    }
 }
 
 #[test]

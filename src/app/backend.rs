@@ -9,6 +9,8 @@ use crate::edge::own_secrets::FolderSecrets;
 use crate::edge::store::{self, Doubts, Kept, SledStore};
 use palisade_core::ports::{SecretStore, Store, StoreError};
 
+const NOT_YET: &str = "store.url: this program does not serve from PostgreSQL yet; use \"sled:FOLDER\"";
+
 /// An open store, by its kind. Rooms get it as a [`Store`]; what only a start and a shutdown need is here.
 #[derive(Clone)]
 pub(super) enum Backend {
@@ -30,6 +32,7 @@ impl Backend {
             StoreUrl::Sled(folder) => SledStore::open_admitted(folder, doubts, admit)
                 .map(Backend::Sled)
                 .map_err(|error| error.to_string()),
+            StoreUrl::Postgres(_) => Err(NOT_YET.to_owned()),
         }
     }
 
@@ -72,6 +75,7 @@ impl Backend {
 pub(super) fn secrets(url: &StoreUrl) -> Arc<dyn SecretStore> {
     match url {
         StoreUrl::Sled(folder) => Arc::new(FolderSecrets::new(folder)),
+        StoreUrl::Postgres(settings) => Arc::new(FolderSecrets::new(&settings.data)),
     }
 }
 
@@ -79,5 +83,6 @@ pub(super) fn secrets(url: &StoreUrl) -> Arc<dyn SecretStore> {
 pub(super) fn is_there(url: &StoreUrl) -> bool {
     match url {
         StoreUrl::Sled(folder) => store::is_there(folder),
+        StoreUrl::Postgres(_) => false,
     }
 }

@@ -8,7 +8,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::config::{
     Accounts, Allowances, Config, Connections, Cors, LimitSettings, Log, Mail, MailTransport, PagesSettings,
-    Passwords, Server, Sessions, Tokens, Vault,
+    Passwords, PostgresPassword, PostgresServer, PostgresSettings, Server, Sessions, StoreUrl, Tokens, Vault,
 };
 
 /// What the operator is told of the keys that [`keys`] names, with the files that those with a secret have changed in.
@@ -82,7 +82,7 @@ pub(super) fn keys(then: &Config, now: &Config) -> Vec<&'static str> {
     keys.browser(browser, &now.browser);
     keys.pages(pages, &now.pages);
     keys.log(log, &now.log);
-    keys.differ("store.url", store, &now.store);
+    keys.store(store, &now.store);
     let issuer = tokens.issuer == *public_url && now.tokens.issuer == now.public_url;
     keys.tokens(tokens, &now.tokens, issuer);
     let Passwords { policy, min_guesses, bcrypt_cost, max_cost, threads } = passwords;
@@ -277,6 +277,33 @@ impl Keys {
         self.differ("log.audit", audit, &now.audit);
     }
 
+    fn store(&mut self, then: &StoreUrl, now: &StoreUrl) {
+        let (then, now) = match (then, now) {
+            (StoreUrl::Postgres(then), StoreUrl::Postgres(now)) => (then, now),
+            (StoreUrl::Sled(then), StoreUrl::Sled(now)) => return self.differ("store.url", then, now),
+            _ => return self.0.push("store.url"),
+        };
+        let PostgresSettings { server, feed, ca, connections, max_staleness, fail, data } = &**then;
+        self.differ("store.url", &place(server), &place(&now.server));
+        let is_own = |feed: &PostgresServer, server: &PostgresServer| place(feed) != place(server);
+        if is_own(feed, server) || is_own(&now.feed, &now.server) {
+            self.differ("store.feed_url", &place(feed), &place(&now.feed));
+        }
+        // A file is read again at each new connection.
+        let [fixed_then, fixed_now] = [then, now].map(|settings| {
+            [&settings.server, &settings.feed].into_iter().filter_map(|server| match &server.password {
+                Some(PostgresPassword::Fixed(password)) => Some(password),
+                Some(PostgresPassword::File(_)) | None => None,
+            })
+        });
+        self.secrets("store.password", fixed_then, fixed_now);
+        self.differ("store.ca", ca, &now.ca);
+        self.differ("store.connections", connections, &now.connections);
+        self.differ("store.max_staleness", max_staleness, &now.max_staleness);
+        self.differ("store.fail", fail, &now.fail);
+        self.differ("store.data", data, &now.data);
+    }
+
     /// `issuer_follows`: the issuer is the public URL, then and now.
     fn tokens(&mut self, then: &Tokens, now: &Tokens, issuer_follows: bool) {
         let Tokens {
@@ -337,6 +364,15 @@ impl Keys {
             }
         }
     }
+}
+
+/// A server, and the file of its password, as the keys say them.
+fn place(server: &PostgresServer) -> String {
+    let file = match &server.password {
+        Some(PostgresPassword::File(file)) => Some(file),
+        Some(PostgresPassword::Fixed(_)) | None => None,
+    };
+    format!("{server} {:?} {file:?}", server.tls)
 }
 
 /// What `mail.transport` itself says, without the keys beside it.

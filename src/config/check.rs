@@ -15,10 +15,11 @@ use super::issuers::Algorithm;
 use super::other_issuers::OtherIssuerNames;
 use super::read::{ADDRESS, address, clash, existing_file, host, secret};
 use super::settings::{
-    AuditTo, ClientAddress, Config, Log, LogFormat, MailTransport, Passwords, Route, Server, Sessions,
-    StoreUrl, Tls, Tokens,
+    AuditTo, ClientAddress, Config, Log, LogFormat, MailTransport, Passwords, Route, Server, Sessions, Tls,
+    Tokens,
 };
 use super::sources::Sources;
+use super::store;
 use super::{
     accounts, browser, connections, cors, fetch, issuers, limits, mail, native, pages, probes, providers,
     proxies, routes, rule_warnings, unsent_emails,
@@ -70,7 +71,7 @@ fn whole(root: &Section<'_>, path: &Path, text: &str) -> Option<Config> {
     let server = server(root.section("server"));
     let cors = cors::cors(root.section("cors"));
     let log = log(root.section("log"));
-    let store = store(root.section("store"));
+    let store = store::store(root.section("store"));
     let tokens = tokens(root.section("tokens"), &public_url, server.max_header_bytes);
     let trusted = issuers::issuers(root, &tokens.issuer);
     let fetch = fetch::fetch(root.section("fetch"));
@@ -82,7 +83,7 @@ fn whole(root: &Section<'_>, path: &Path, text: &str) -> Option<Config> {
     let mail = mail::mail(root.section("mail"), &format!("{public_url}{}", server.prefix), &pages);
     let providers = providers::providers(root);
     let connections = connections::connections(root.section("connections"), &public_url);
-    let vault = connections::vault(root, &public_url);
+    let vault = connections::vault(root, &public_url, store.postgres().is_some());
     let known = routes::Known {
         issuers: issuers::names(root)
             .into_iter()
@@ -97,6 +98,7 @@ fn whole(root: &Section<'_>, path: &Path, text: &str) -> Option<Config> {
             .collect(),
         listeners: server.listen.iter().copied().chain(server.tls.as_ref().map(|tls| tls.listen)).collect(),
         tokens: &tokens,
+        store: store.postgres(),
     };
     let routes = routes::routes(root, &known);
     rule_warnings::warn(root, &routes, &server.trusted_proxies);
@@ -266,18 +268,6 @@ fn log(section: Section<'_>) -> Log {
     };
     section.close();
     log
-}
-
-fn store(section: Section<'_>) -> StoreUrl {
-    let folder = section.get("url").and_then(|item| {
-        item.read("sled:FOLDER, such as \"sled:./data\"", |text| {
-            let folder = text.strip_prefix("sled:").filter(|folder| !folder.is_empty())?;
-            Some(item.doc.resolve(folder))
-        })
-    });
-    let folder = folder.unwrap_or_else(|| section.doc.resolve("./data"));
-    section.close();
-    StoreUrl::Sled(folder)
 }
 
 /// `max_header_bytes`: of `[server]`.

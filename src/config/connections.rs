@@ -118,7 +118,7 @@ pub(super) fn webhook(section: Section<'_>) -> Option<Webhook> {
 }
 
 /// Reads the section; without a key, providers are for development only.
-pub(super) fn vault(root: &Section<'_>, public_url: &str) -> Vault {
+pub(super) fn vault(root: &Section<'_>, public_url: &str, is_shared: bool) -> Vault {
     let section = root.section("vault");
     let mut keys: Vec<SecretString> = Vec::new();
     let mut known: Vec<[u8; 32]> = Vec::new();
@@ -142,7 +142,14 @@ pub(super) fn vault(root: &Section<'_>, public_url: &str) -> Vault {
     let named = section.get("keys");
     let missing = named.as_ref().is_none_or(Item::is_empty_list);
     let local = Url::parse(public_url).is_some_and(|url| url.is_loopback());
-    if let Some(provider) = root.sections("providers").first().filter(|_| missing && !local) {
+    if is_shared && missing {
+        let section = root.section("store");
+        let at = named.map_or_else(|| section.get("url").map_or(section.at, |item| item.at), |item| item.at);
+        let want = "a key that the secrets of all replicas are sealed with in the database, the same for each of them, \
+                    such as [\"env:PALISADE_VAULT_KEY\"]: make one with `palisade vault key` and keep it away from the \
+                    database";
+        root.doc.fault(at, "vault.keys", "no key", want);
+    } else if let Some(provider) = root.sections("providers").first().filter(|_| missing && !local) {
         let at = named.map_or(provider.at, |item| item.at);
         let want = "a key that the tokens of providers are sealed with, such as [\"env:PALISADE_VAULT_KEY\"]: \
                     make one with `palisade vault key` and keep it away from the data folder, or a thief of \

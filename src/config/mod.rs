@@ -43,6 +43,7 @@ mod routes;
 mod rule_warnings;
 mod settings;
 mod sources;
+mod store;
 mod unsent_emails;
 mod upstreams;
 
@@ -62,9 +63,12 @@ pub use self::redaction::Redaction;
 pub use self::settings::{
     AccessTokenField, AuditTo, Balance, ClientAddress, ClientCertificate, Config, Forward, Health, Log,
     LogFormat, Mail, MailTransport, Mailbox, PagesSettings, Passwords, Rewrite, Route, Server, Sessions,
-    Smtp, SmtpTls, StoreUrl, Tls, Tokens, Upstream, UpstreamOrigin,
+    Smtp, SmtpTls, Tls, Tokens, Upstream, UpstreamOrigin,
 };
 pub use self::sources::Sources;
+pub use self::store::{
+    PostgresHost, PostgresPassword, PostgresServer, PostgresSettings, PostgresTls, StoreUrl,
+};
 pub use palisade_core::domain::cors::{Cors, Origins};
 
 /// Reads and checks the file at `path`, resolving secrets from the environment and from files.

@@ -10,6 +10,7 @@ use super::matching::{self, Matched};
 use super::other_issuers::OtherIssuerNames;
 use super::read::require;
 use super::settings::{Route, Tokens};
+use super::store::{self, PostgresSettings};
 use super::{access_token, app_accounts, authorization, browser, cors, identity_headers, upstreams};
 use palisade_core::domain::route::{self, Allow, Auth, Policy};
 
@@ -27,6 +28,8 @@ pub struct Known<'a> {
     /// Where clients reach us; an upstream there would be a loop.
     pub listeners: Vec<SocketAddr>,
     pub tokens: &'a Tokens,
+    /// The store, where several replicas share it.
+    pub store: Option<&'a PostgresSettings>,
 }
 
 /// Every route of the file; those with errors are left out, and reported.
@@ -64,6 +67,7 @@ pub fn routes(root: &Section<'_>, known: &Known<'_>) -> Vec<Route> {
         let cors = cors_item.as_ref().and_then(cors::of_route);
         let browser = browser::of_route(&section, policy.auth);
         let after_expiry = after_expiry(section.section("streams"));
+        let fail = store::fail_of_route(&section, known.store);
         section.close();
         if let (Some(name), Some(matched), Some((upstream, upstream_path))) = (name, &matched, upstream) {
             let name = name.into();
@@ -82,6 +86,7 @@ pub fn routes(root: &Section<'_>, known: &Known<'_>) -> Vec<Route> {
                 policy,
                 allow,
                 after_expiry,
+                fail,
                 cors,
                 browser,
             };
@@ -138,7 +143,7 @@ fn policy(section: &Section<'_>, known: &Known<'_>) -> Policy {
     });
     let issuers = issuers.concat();
     if auth == Auth::None {
-        for name in ["require", "issuers"] {
+        for name in ["require", "issuers", "fail"] {
             if let Some(item) = section.get(name) {
                 item.bad_as::<()>(
                     "a condition on a route with auth = \"none\"",

@@ -18,6 +18,7 @@ use super::load_balancers::LoadBalancers;
 use super::providers::Provider;
 use super::redaction::Redaction;
 use super::sources::Sources;
+use super::store::StoreUrl;
 use palisade_core::domain::browser::BrowserSettings;
 use palisade_core::domain::cors::Cors;
 use palisade_core::domain::email::EmailAddress;
@@ -188,23 +189,6 @@ pub enum AuditTo {
 pub enum LogFormat {
     Text,
     Json,
-}
-
-/// `store.url`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum StoreUrl {
-    /// `sled:FOLDER`. Keys and the admin credential live in the same folder.
-    Sled(PathBuf),
-}
-
-impl StoreUrl {
-    /// The data folder.
-    #[must_use]
-    pub fn data_dir(&self) -> &std::path::Path {
-        match self {
-            StoreUrl::Sled(folder) => folder,
-        }
-    }
 }
 
 /// `[tokens]`: what we sign ourselves.

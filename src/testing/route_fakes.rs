@@ -6,7 +6,7 @@ use std::time::Duration;
 use palisade_core::domain::browser::RouteBrowser;
 use palisade_core::domain::pattern::{HostPattern, PathPattern};
 use palisade_core::domain::request::{Headers, Host, Path, Request};
-use palisade_core::domain::route::{Allow, Auth, Carriers, Policy, Require, Route};
+use palisade_core::domain::route::{Allow, Auth, Carriers, FailMode, Policy, Require, Route};
 use palisade_core::domain::upstream_path::UpstreamPath;
 
 /// A route that takes `path` on every host, by every method and of every client, and is named after it.
@@ -29,6 +29,7 @@ pub fn route(path: &str, auth: Auth) -> Route {
         },
         allow: Allow::default(),
         after_expiry: Duration::ZERO,
+        fail: FailMode::Closed,
         cors: None,
         browser: RouteBrowser::default(),
     }

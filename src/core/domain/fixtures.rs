@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::browser::{BrowserSettings, NamedOrigin, RouteBrowser, SessionUse};
 use super::pattern::{HostPattern, PathPattern};
 use super::request::{Headers, Host, NoHeaders, Path, Request};
-use super::route::{Allow, Auth, Carriers, Policy, Require, Route};
+use super::route::{Allow, Auth, Carriers, FailMode, Policy, Require, Route};
 use super::upstream_path::UpstreamPath;
 
 /// A route that takes `path` on every host, by every method and of every client, and is named after it.
@@ -29,6 +29,7 @@ pub fn route(path: &str, auth: Auth) -> Route {
         },
         allow: Allow::default(),
         after_expiry: Duration::ZERO,
+        fail: FailMode::Closed,
         cors: None,
         browser: RouteBrowser::default(),
     }

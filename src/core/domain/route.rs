@@ -30,6 +30,16 @@ pub enum Auth {
     None,
 }
 
+/// What becomes of credentials while the set of revocations is not confirmed: some of them may be revoked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum FailMode {
+    /// They are refused with a 503, and exchanges that they opened end.
+    #[default]
+    Closed,
+    /// They count as the set says that was confirmed last.
+    Open,
+}
+
 /// What a verified caller must bring besides a good token.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Require {
@@ -205,6 +215,8 @@ pub struct Route {
     pub allow: Allow,
     /// How long an exchange may go on past the expiry of a token without a session of ours.
     pub after_expiry: Duration,
+    /// What becomes of its callers while the set of revocations is not confirmed.
+    pub fail: FailMode,
     /// The origins that may call from a browser; `None`: the app answers CORS requests itself.
     pub cors: Option<Cors>,
     /// What it says about people with browsers.
