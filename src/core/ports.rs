@@ -7,6 +7,7 @@ mod browser;
 mod commits;
 mod connections;
 mod door;
+mod feed;
 mod fetch;
 mod injector;
 mod leases;
@@ -33,6 +34,7 @@ pub use self::connections::{
     ProviderCall, ProviderFault, ProviderInfo, Providers, Vault, VaultError, Webhook,
 };
 pub use self::door::{Assertion, Assertions, Door, DoorFault, DoorRequest, DoorResponse};
+pub use self::feed::{Confirmation, FeedSink, ReplicaMeter, Unmeasured};
 pub use self::fetch::{Fetch, FetchError, FetchRequest, Fetched, FormAuth, PostForm};
 pub use self::injector::{InjectFault, Injector};
 pub use self::leases::LeaseStore;

@@ -45,17 +45,29 @@ pub enum Precondition {
 }
 
 /// What confirmed a commit before it was acknowledged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ConfirmedBy {
     /// This process, which alone holds the store and has synced the commit to its disk.
     ThisProcess,
     /// Nothing that outlasts this process: a store in memory.
     Memory,
+    /// A database that several gateways share, and that has committed. Of a commit that put no revocation in force.
+    Database,
+    /// A database that several gateways share: its revocations are in force at every one of them.
+    Replicas {
+        /// How many have told that they have applied the revocations.
+        confirmed: u32,
+        /// How many have not, and were waited for until their lease was over: since then they believe no token.
+        lapsed: u32,
+        /// The names of those without a lease that go on believing tokens, because their configuration says
+        /// `fail = "open"`, on a route at least.
+        open: Vec<String>,
+    },
 }
 
 /// How a commit was acknowledged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Acknowledgement {
     pub by: ConfirmedBy,
     /// From when the store was asked, the wait for its turn included.
