@@ -36,6 +36,39 @@ pub enum LeaseSubject {
     Refresh(ConnectionId),
     /// The worker's look at this connection, which is due.
     Due(ConnectionId),
+    /// Taking what this consent has brought back from its provider.
+    Consent(Uuid),
+    /// Forgetting what has ended.
+    Sweep,
+    /// Reading, deciding and writing the mark of the clock.
+    ClockMark,
+    /// What is done once to a store of an earlier program.
+    Upgrades,
+    /// Replacing the signing key.
+    KeyRotation,
+}
+
+impl LeaseSubject {
+    /// What a store keeps the lease under: a byte of the kind, and the id where it has one. It never changes.
+    #[must_use]
+    pub fn to_bytes(self) -> Vec<u8> {
+        let (kind, id) = match self {
+            LeaseSubject::Task(id) => (0, Some(id)),
+            LeaseSubject::Mail(id) => (1, Some(id)),
+            LeaseSubject::Notices => (2, None),
+            LeaseSubject::AccountNotices => (3, None),
+            LeaseSubject::Refresh(id) => (4, Some(id.0)),
+            LeaseSubject::Due(id) => (5, Some(id.0)),
+            LeaseSubject::Consent(id) => (6, Some(id)),
+            LeaseSubject::Sweep => (7, None),
+            LeaseSubject::ClockMark => (8, None),
+            LeaseSubject::Upgrades => (9, None),
+            LeaseSubject::KeyRotation => (10, None),
+        };
+        let mut bytes = vec![kind];
+        bytes.extend(id.iter().flat_map(|id| id.as_bytes()));
+        bytes
+    }
 }
 
 /// A lease that was granted. When it ends is known to the store that granted it; the holder counts from when it asked.
@@ -143,6 +176,28 @@ mod tests {
 
     fn subject(n: u128) -> LeaseSubject {
         LeaseSubject::Task(Uuid::from_u128(n))
+    }
+
+    #[test]
+    fn every_subject_is_kept_under_bytes_of_its_own() {
+        let id = Uuid::from_u128(7);
+        let subjects = [
+            LeaseSubject::Task(id),
+            LeaseSubject::Mail(id),
+            LeaseSubject::Notices,
+            LeaseSubject::AccountNotices,
+            LeaseSubject::Refresh(ConnectionId(id)),
+            LeaseSubject::Due(ConnectionId(id)),
+            LeaseSubject::Consent(id),
+            LeaseSubject::Sweep,
+            LeaseSubject::ClockMark,
+            LeaseSubject::Upgrades,
+            LeaseSubject::KeyRotation,
+        ];
+        let kept: Vec<_> = subjects.iter().map(|subject| subject.to_bytes()[0]).collect();
+        assert_eq!(kept, (0..11).collect::<Vec<u8>>());
+        assert_eq!(LeaseSubject::Task(id).to_bytes()[1..], *id.as_bytes());
+        assert_eq!(LeaseSubject::Sweep.to_bytes(), [7]);
     }
 
     #[test]
