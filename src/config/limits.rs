@@ -6,6 +6,7 @@ use ipnet::IpNet;
 
 use super::file::{Item, Section};
 use super::networks::{canonical, is_too_wide, network};
+use palisade_core::domain::guesses::Guesses;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -119,21 +120,6 @@ impl Default for Allowances {
             import: seconds(10, 60),
             session_cookie: millis(300, 200),
         }
-    }
-}
-
-/// `limits.guesses`: the delays between wrong passwords for one account from one address block.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Guesses {
-    /// Wrong passwords that cost no delay.
-    pub free: u32,
-    /// The longest delay; each further wrong password doubles it up to this.
-    pub longest: Duration,
-}
-
-impl Default for Guesses {
-    fn default() -> Guesses {
-        Guesses { free: 4, longest: Duration::from_secs(15 * 60) }
     }
 }
 

@@ -56,7 +56,7 @@ pub use self::fetch::{FetchSettings, ProxyUrl};
 pub use self::form::{vault_key, webhook_key};
 pub use self::introspection::{IntrospectedIssuer, Introspection, IntrospectionAuth, OptionalMembers};
 pub use self::issuers::{Algorithm, Issuer, Jwks};
-pub use self::limits::{Allowance, Allowances, Guesses, LimitSettings};
+pub use self::limits::{Allowance, Allowances, LimitSettings};
 pub use self::load_balancers::LoadBalancers;
 pub use self::providers::{AllowedHost, BUILT_IN, Component, PluginLimits, Provider};
 pub use self::redaction::Redaction;

@@ -9,8 +9,10 @@ mod connections;
 mod door;
 mod feed;
 mod fetch;
+mod formats;
 mod injector;
 mod leases;
+mod notes;
 mod pages;
 mod people;
 mod records;
@@ -36,8 +38,10 @@ pub use self::connections::{
 pub use self::door::{Assertion, Assertions, Door, DoorFault, DoorRequest, DoorResponse};
 pub use self::feed::{Confirmation, FeedSink, ReplicaMeter, Unmeasured};
 pub use self::fetch::{Fetch, FetchError, FetchRequest, Fetched, FormAuth, PostForm};
+pub use self::formats::{OlderReplica, RecordFormats, ReplicaFormats, check_formats};
 pub use self::injector::{InjectFault, Injector};
 pub use self::leases::LeaseStore;
+pub use self::notes::{Note, NoteKey, NoteKind, NotePut, NotesRead, SharedNotes};
 pub use self::pages::{PageRenderer, PageRequest};
 pub use self::people::{
     Audit, Busy, Checked, Devices, Limited, Limiter, MailFault, Mailer, NotImported, Passwords, Requester,

@@ -58,28 +58,15 @@ use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
 use self::rate::Rate;
-use crate::config::{Allowance, Allowances, Guesses, LimitSettings};
+use crate::config::{Allowance, Allowances, LimitSettings};
 use palisade_core::domain::block::{AddressBlock, Site};
+use palisade_core::domain::guesses::{Pressure, Tries};
 use palisade_core::ports::{Limited, Limiter, TooMany};
 
 /// A site's allowance is that of so many blocks.
 const BLOCKS_OF_A_SITE: u32 = 64;
 /// The same for what sends mail: a campus has many people, who seldom register or forget passwords together.
 const MAILING_BLOCKS_OF_A_SITE: u32 = 4;
-
-/// So long without an attempt forgets the wrong ones.
-const FORGOTTEN: Duration = Duration::from_secs(3600);
-
-/// Wrong passwords on one account, from everywhere, that put it under siege.
-const SIEGE: u32 = 30;
-/// So many more double the wait.
-const SIEGE_STEP: u32 = 10;
-/// The longest wait of a block on an account under siege.
-const SIEGE_LONGEST: Duration = Duration::from_secs(30);
-/// One wrong password is forgiven in this time.
-const SIEGE_FORGIVES: Duration = Duration::from_secs(60);
-/// More are not counted, so that a siege is over two hours after the last of them.
-const SIEGE_MOST: u32 = 120;
 
 /// Entries of each table. Full, all tables together take some 80 MB.
 const ENTRIES: u64 = 50_000;
@@ -118,61 +105,11 @@ impl Block {
 /// An account as it was named, hashed under a key of this process: long names cost no memory.
 type Account = u64;
 
-/// One block's attempts on one account.
-#[derive(Debug, Default)]
-struct Tries {
-    /// Those that have not turned out right.
-    wrong: u32,
-    /// The last one, or the first contact under siege.
-    last: Option<Duration>,
-    /// What [`Tries::last`] was before the last one.
-    before: Option<Duration>,
-}
-
-impl Tries {
-    fn wait(&self, guesses: &Guesses) -> Duration {
-        match self.wrong.checked_sub(guesses.free) {
-            None | Some(0) => Duration::ZERO,
-            Some(more) => Duration::from_secs(1 << (more - 1).min(16)).min(guesses.longest),
-        }
-    }
-}
-
-/// Wrong passwords on one account, from everywhere.
-#[derive(Debug, Default)]
-struct Pressure {
-    wrong: u32,
-    /// When the last one was forgiven or counted.
-    since: Duration,
-}
-
-impl Pressure {
-    fn forgive(&mut self, now: Duration) {
-        let forgiven = now.saturating_sub(self.since).as_secs() / SIEGE_FORGIVES.as_secs();
-        self.wrong = self.wrong.saturating_sub(u32::try_from(forgiven).unwrap_or(u32::MAX));
-        self.since += SIEGE_FORGIVES * u32::try_from(forgiven).unwrap_or(0);
-        if self.wrong == 0 {
-            self.since = now;
-        }
-    }
-
-    fn add(&mut self, now: Duration) {
-        self.forgive(now);
-        self.wrong = (self.wrong + 1).min(SIEGE_MOST);
-    }
-
-    fn wait(&mut self, now: Duration) -> Duration {
-        self.forgive(now);
-        match self.wrong.checked_sub(SIEGE) {
-            None => Duration::ZERO,
-            Some(more) => Duration::from_secs(1 << (more / SIEGE_STEP)).min(SIEGE_LONGEST),
-        }
-    }
-}
-
 /// Every limit of the gateway.
 pub struct RateLimits {
     enabled: AtomicBool,
+    /// Whether wrong passwords are counted here.
+    counts_guesses: bool,
     settings: LimitSettings,
     ticks: Ticks,
     hasher: RandomState,
@@ -201,6 +138,7 @@ impl RateLimits {
     fn sized(settings: LimitSettings, ticks: Ticks, entries: u64) -> RateLimits {
         RateLimits {
             enabled: AtomicBool::new(settings.enabled),
+            counts_guesses: true,
             ticks,
             hasher: RandomState::new(),
             // What is forgotten is full again.
@@ -222,6 +160,18 @@ impl RateLimits {
         self.enabled.load(Ordering::Relaxed)
     }
 
+    /// The same limits without the counts of wrong passwords, for a gateway that shares those with others
+    /// ([`palisade_core::service::shared_guesses`]).
+    #[must_use]
+    pub fn without_guesses(self) -> RateLimits {
+        RateLimits { counts_guesses: false, ..self }
+    }
+
+    /// Whether attempts of this kind are counted as guesses here.
+    fn counts(&self, what: Limited) -> bool {
+        self.counts_guesses && self.is_enabled() && is_guess(what)
+    }
+
     /// Takes one from an allowance.
     fn take(&self, key: (Limited, Block, Option<Account>), allowance: Allowance) -> Result<(), TooMany> {
         let rate = self.rates.get_with(key, || Arc::new(Rate::new(allowance, &self.ticks)));
@@ -241,21 +191,7 @@ impl RateLimits {
             false => self.pressures.get(&(what, account)).map_or(Duration::ZERO, |it| locked(&it).wait(now)),
         };
         let tries = self.tries.get_with((what, block, account), Arc::default);
-        let mut tries = locked(&tries);
-        if tries.last.is_some_and(|last| now.saturating_sub(last) > FORGOTTEN) {
-            *tries = Tries::default();
-        }
-        let wait = tries.wait(&self.settings.guesses).max(siege);
-        if !wait.is_zero() {
-            // The wait under siege begins with the first contact.
-            let left = (*tries.last.get_or_insert(now) + wait).saturating_sub(now);
-            if !left.is_zero() {
-                return Err(too_many(left));
-            }
-        }
-        tries.wrong = tries.wrong.saturating_add(1);
-        tries.before = tries.last.replace(now);
-        Ok(())
+        locked(&tries).begin(&self.settings.guesses, siege, now).map_err(too_many)
     }
 }
 
@@ -354,7 +290,10 @@ impl Limiter for RateLimits {
             }
         }
         match account {
-            Some(account) if is_guess(what) => self.guess(what, block, account),
+            Some(account) if is_guess(what) => match self.counts_guesses {
+                true => self.guess(what, block, account),
+                false => Ok(()),
+            },
             Some(account) if sends_mail(what) => {
                 // A site has no more for one address than a block: its networks are in one hand.
                 let whole = block.site().unwrap_or(block);
@@ -365,7 +304,7 @@ impl Limiter for RateLimits {
     }
 
     fn attempt_on_account(&self, what: Limited, client: IpAddr, account: &str) -> Result<(), TooMany> {
-        match self.is_enabled() && is_guess(what) {
+        match self.counts(what) {
             true => self.guess(what, Block::of(client), self.hasher.hash_one(account)),
             false => Ok(()),
         }
@@ -379,12 +318,10 @@ impl Limiter for RateLimits {
     }
 
     fn not_tried(&self, what: Limited, client: IpAddr, account: &str) {
-        if self.is_enabled() && is_guess(what) {
+        if self.counts(what) {
             let key = (what, Block::of(client), self.hasher.hash_one(account));
             if let Some(tries) = self.tries.get(&key) {
-                let mut tries = locked(&tries);
-                tries.wrong = tries.wrong.saturating_sub(1);
-                tries.last = tries.before;
+                locked(&tries).take_back();
             }
         }
     }
@@ -405,7 +342,7 @@ impl Limiter for RateLimits {
 
     fn failed(&self, what: Limited, _: IpAddr, account: &str) {
         // The block's own count was raised when the attempt began.
-        if self.is_enabled() && is_guess(what) {
+        if self.counts(what) {
             let account = self.hasher.hash_one(account);
             let pressure = self.pressures.get_with((what, account), Arc::default);
             locked(&pressure).add((self.ticks)());
@@ -413,13 +350,13 @@ impl Limiter for RateLimits {
     }
 
     fn recall(&self, what: Limited, client: IpAddr, account: &str) {
-        if self.is_enabled() && is_guess(what) {
+        if self.counts(what) {
             self.known.insert((what, Block::of(client), self.hasher.hash_one(account)), ());
         }
     }
 
     fn succeeded(&self, what: Limited, client: IpAddr, account: &str) {
-        if self.is_enabled() && is_guess(what) {
+        if self.counts(what) {
             let key = (what, Block::of(client), self.hasher.hash_one(account));
             self.tries.invalidate(&key);
             self.known.insert(key, ());
@@ -464,6 +401,19 @@ mod tests {
             limits.failed(Limited::Login, ip(client), account);
         }
         wait(outcome)
+    }
+
+    #[test]
+    fn guesses_that_are_counted_elsewhere_are_not_counted_here() {
+        let (limits, _) = limits();
+        let limits = limits.without_guesses();
+        for _ in 0..15 {
+            limits.attempt(Limited::Login, client(1), Some("ann")).unwrap();
+            limits.attempt_on_account(Limited::Login, client(1), "7").unwrap();
+            limits.failed(Limited::Login, client(1), "ann");
+        }
+        let refused = (0..10).find_map(|_| limits.attempt(Limited::Login, client(1), Some("bob")).err());
+        assert!(refused.is_some(), "the allowance of the block is");
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::feed_fakes::FakeFeed;
 pub use crate::lease_fakes::ClaimFault;
 use crate::lease_fakes::TakeOver;
 pub use crate::limit_fakes::{FakeAudit, FakeLimiter, MISSES, NoMeter};
+pub use crate::note_fakes::FakeNotes;
 pub use crate::password_fakes::FakePasswords;
 pub use crate::token_fakes::{FakeEntropy, FakeIssuerClocks, FakeKeys, FakeSigner};
 use palisade_core::domain::account::{User, UserId};
@@ -62,6 +63,10 @@ pub struct FakeStore {
     pub sessions_unreadable: AtomicBool,
     /// How often it was read or written.
     pub calls: AtomicU64,
+    /// What gateways share.
+    pub notes: FakeNotes,
+    /// Whether several gateways share it.
+    pub is_shared: AtomicBool,
 }
 
 /// Cloned for each commit, so that one which fails half-way changes nothing.
@@ -309,6 +314,12 @@ fn fingerprint(user: &User) -> Option<UsernameFingerprint> {
 }
 
 impl FakeStore {
+    /// A store that several gateways share.
+    #[must_use]
+    pub fn shared() -> FakeStore {
+        FakeStore { is_shared: AtomicBool::new(true), ..FakeStore::default() }
+    }
+
     /// Every later write fails.
     pub fn fail(&self) {
         self.broken.store(true, Ordering::Relaxed);
@@ -586,6 +597,10 @@ impl Store for FakeStore {
     async fn compact(&self) -> Result<Compacted, StoreError> {
         self.check()?;
         Ok(Compacted { before: 2, after: 1, live: 1, took: Duration::ZERO })
+    }
+
+    fn shared_notes(&self) -> Option<&dyn SharedNotes> {
+        self.is_shared.load(Ordering::Relaxed).then_some(&self.notes)
     }
 
     fn status(&self) -> StoreStatus {

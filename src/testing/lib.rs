@@ -11,6 +11,8 @@ pub mod connections_world;
 pub mod crash;
 pub mod fakes;
 pub mod lease_conformance;
+pub mod note_conformance;
+pub mod note_fakes;
 pub mod nowhere;
 pub mod page_fakes;
 pub mod password_fakes;

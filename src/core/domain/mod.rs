@@ -27,6 +27,7 @@ pub mod email_change;
 pub(crate) mod fixtures;
 mod folded;
 pub mod groups;
+pub mod guesses;
 pub mod hash_cost;
 pub mod identity;
 pub mod identity_fields;

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Change, RecordKind, StoreError, task_version, user_version};
+use super::{Change, RecordKind, task_version, user_version};
 
 /// The highest version of each kind of record that a program reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,7 +43,7 @@ impl RecordFormats {
 pub struct ReplicaFormats {
     /// The name that the gateway has in the list of live ones.
     pub replica: String,
-    /// The number of its program ([`crate::ports::PROGRAM`]).
+    /// The number of its program.
     pub program: u32,
     pub formats: RecordFormats,
 }
@@ -76,21 +76,35 @@ fn written(change: &Change) -> Option<(RecordKind, u8)> {
     }
 }
 
+/// Why a commit is refused while programs of different ages serve.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "this needs a record of kind {} in version {version}, and the replica {replica:?} with program {program} reads versions \
+     up to {reads}: it can be done once that replica is upgraded or stopped",
+    kind.name()
+)]
+pub struct OlderReplica {
+    /// The name that it has in the list of live ones.
+    pub replica: String,
+    /// The number of its program.
+    pub program: u32,
+    pub kind: RecordKind,
+    /// What would be written.
+    pub version: u8,
+    /// The highest version that it reads; 0: it knows no such records.
+    pub reads: u8,
+}
+
 /// Refuses a commit that would write a record which one of these gateways cannot read.
 ///
 /// # Errors
-/// [`StoreError::OlderReplica`], with the names of the gateway, its program and the record.
-pub fn check_formats(changes: &[Change], live: &[ReplicaFormats]) -> Result<(), StoreError> {
+/// [`OlderReplica`].
+pub fn check_formats(changes: &[Change], live: &[ReplicaFormats]) -> Result<(), OlderReplica> {
     for (kind, version) in changes.iter().filter_map(written) {
         let cannot_read = |replica: &&ReplicaFormats| replica.formats.version(kind) < version;
-        if let Some(older) = live.iter().find(cannot_read) {
-            let ReplicaFormats { replica, program, formats } = older;
-            return Err(StoreError::OlderReplica(format!(
-                "this needs a record of kind {} in version {version}, and the replica {replica:?} with program {program} \
-                 reads versions up to {}: it can be done once that replica is upgraded or stopped",
-                kind.name(),
-                formats.version(kind)
-            )));
+        if let Some(ReplicaFormats { replica, program, formats }) = live.iter().find(cannot_read) {
+            let (replica, program, reads) = (replica.clone(), *program, formats.version(kind));
+            return Err(OlderReplica { replica, program, kind, version, reads });
         }
     }
     Ok(())
@@ -123,11 +137,12 @@ mod tests {
         let live = [replica("a", 3), replica("b", 1)];
         assert!(check_formats(&[old.clone(), Change::RemoveMail(Uuid::nil())], &live).is_ok());
         match check_formats(&[old, new], &live) {
-            Err(StoreError::OlderReplica(why)) => {
+            Err(why) => {
+                let why = why.to_string();
                 assert!(why.contains("kind user in version 2"), "{why}");
                 assert!(why.contains("\"b\" with program 6 reads versions up to 1"), "{why}");
             }
-            other => panic!("{other:?}"),
+            Ok(()) => panic!("it was let through"),
         }
     }
 
@@ -137,7 +152,7 @@ mod tests {
         assert_eq!((formats.version(RecordKind::User), formats.version(RecordKind::Mail)), (3, 0));
         let live = [ReplicaFormats { replica: "a".to_owned(), program: 5, formats }];
         let marked = [Change::Upgraded(crate::ports::Upgrade::ReservedClaims)];
-        assert!(matches!(check_formats(&marked, &live), Err(StoreError::OlderReplica(_))));
+        assert_eq!(check_formats(&marked, &live).unwrap_err().reads, 0);
         assert_eq!(RecordFormats::from_json("[]"), None);
         let ours = RecordFormats::of_this_program();
         assert_eq!(RecordFormats::from_json(&ours.to_json()), Some(ours));

@@ -193,6 +193,11 @@ pub trait Limiter: Send + Sync {
 
     /// The attempt succeeded: the account's delays for this address block are over.
     fn succeeded(&self, what: Limited, client: IpAddr, account: &str);
+
+    /// An attempt was refused that is counted elsewhere ([`crate::service::shared_guesses`]). For what looks on.
+    fn refused_elsewhere(&self, what: Limited, client: IpAddr, account: &str, refused: TooMany) {
+        let _ = (what, client, account, refused);
+    }
 }
 
 /// Where events go.

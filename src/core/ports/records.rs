@@ -103,6 +103,28 @@ impl RecordKind {
         RecordKind::Upgrade,
     ];
 
+    /// The name of the kind, as an export has it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            RecordKind::User => "user",
+            RecordKind::Session => "session",
+            RecordKind::Connection => "connection",
+            RecordKind::Link => "link",
+            RecordKind::Revocation => "revocation",
+            RecordKind::TokenVersion => "token_version",
+            RecordKind::Task => "task",
+            RecordKind::Mail => "mail",
+            RecordKind::Mailbox => "mailbox",
+            RecordKind::EventsEnd => "events_end",
+            RecordKind::Event => "event",
+            RecordKind::ClockMark => "clock_mark",
+            RecordKind::KeyCheck => "key_check",
+            RecordKind::FormerUsername => "former_username",
+            RecordKind::Upgrade => "upgrade",
+        }
+    }
+
     /// The version of this kind of record that this program writes. Raise it, in the commit that makes the change, when
     /// a program that does not know the change would misread the record or would drop a part of it by writing it back:
     /// a new field that must not be lost, another meaning of an old one. Earlier versions stay readable.

@@ -4,7 +4,9 @@ use async_trait::async_trait;
 use uuid::Uuid;
 
 use super::commits::{CommitError, Committed, Position, Precondition, Subscription, SubscriptionError};
+use super::formats::OlderReplica;
 use super::leases::LeaseStore;
+use super::notes::SharedNotes;
 use super::records::Records;
 use super::upkeep::{Compacted, StoreStatus, Swept, Upgrade};
 use crate::domain::account::{User, UserId};
@@ -36,6 +38,10 @@ pub enum StoreError {
     /// does not know of it. Names the record; the rest of the store is as usable as ever.
     #[error("the store holds a record of a newer program: {0}")]
     Newer(String),
+    /// The write is in a form that another live gateway over the same store cannot read: it runs an older program.
+    /// Nothing was written.
+    #[error(transparent)]
+    OlderReplica(#[from] OlderReplica),
 }
 
 /// One part of a commit.
@@ -450,6 +456,12 @@ pub trait Store: LeaseStore + Records {
     /// [`StoreError`]; then the store is what it was.
     async fn compact(&self) -> Result<Compacted, StoreError> {
         Err(StoreError::Unavailable("this store needs no compaction".to_owned()))
+    }
+
+    /// The notes of a store that several gateways share; `None`: one process has it to itself, and keeps such things in
+    /// its own memory.
+    fn shared_notes(&self) -> Option<&dyn SharedNotes> {
+        None
     }
 
     /// How the store is doing. Never blocks.

@@ -131,6 +131,11 @@ impl Limiter for AuditedLimits {
     fn succeeded(&self, what: Limited, client: IpAddr, account: &str) {
         self.limits.succeeded(what, client, account);
     }
+
+    fn refused_elsewhere(&self, what: Limited, client: IpAddr, account: &str, refused: TooMany) {
+        // Only the event is ours: what is told to the client is the caller's.
+        let _ = self.audited(what, client, Some(account), Err(refused));
+    }
 }
 
 /// What one subscriber of a network has as a rule.

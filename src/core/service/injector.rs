@@ -43,7 +43,8 @@ fn fault(error: &ConnectionError) -> InjectFault {
         ConnectionError::TooMany(many) => {
             InjectFault::Unavailable { reason, retry_after: Some(many.retry_after) }
         }
-        ConnectionError::Conflict | ConnectionError::Store(StoreError::Unavailable(_)) => {
+        ConnectionError::Conflict
+        | ConnectionError::Store(StoreError::Unavailable(_) | StoreError::OlderReplica(_)) => {
             InjectFault::Unavailable { reason, retry_after: None }
         }
         ConnectionError::Provider {

@@ -37,6 +37,14 @@ pub(super) fn store(error: &StoreError) -> Failure {
         StoreError::Unavailable(_) => {
             Failure::new(503, "store_unavailable", "nothing was changed: the store cannot write; try again")
         }
+        StoreError::OlderReplica(older) => {
+            let program = older.program;
+            let detail = format!(
+                "nothing was changed: a replica with program {program} still serves, and cannot read what this would write; \
+                 try again once it is upgraded"
+            );
+            Failure::new(503, "store_unavailable", detail)
+        }
         StoreError::Unreadable(_) | StoreError::Newer(_) => {
             Failure::new(500, "store_unreadable", "the store holds a record that cannot be read; see the log")
         }
@@ -224,6 +232,7 @@ mod tests {
     use palisade_core::domain::email::EmailAddress;
     use palisade_core::domain::groups::Groups;
     use palisade_core::domain::username::Username;
+    use palisade_core::ports::{OlderReplica, RecordKind};
 
     /// One error after the other. A new one does not compile until it has its place here.
     fn after(error: Option<&AccountError>) -> Option<AccountError> {
@@ -261,7 +270,11 @@ mod tests {
                 StoreError::Unreadable("inside".into()).into()
             }
             Some(AccountError::Store(StoreError::Unreadable(_))) => StoreError::Newer("inside".into()).into(),
-            Some(AccountError::Store(StoreError::Newer(_))) => SignError("inside".into()).into(),
+            Some(AccountError::Store(StoreError::Newer(_))) => {
+                let (replica, kind) = ("inside".to_owned(), RecordKind::User);
+                StoreError::from(OlderReplica { replica, program: 6, kind, version: 3, reads: 2 }).into()
+            }
+            Some(AccountError::Store(StoreError::OlderReplica(_))) => SignError("inside".into()).into(),
             Some(AccountError::Sign(_)) => return None,
         })
     }

@@ -24,8 +24,8 @@ use palisade_core::domain::trusted_time::Mark;
 use palisade_core::domain::username::Username;
 use palisade_core::ports::{
     Change, CommitError, Committed, Compacted, ImportError, InForce, Meter, Position, RecordCursor,
-    RecordPage, RecordSource, Records, Store, StoreError, StoreStatus, Subscription, SubscriptionError,
-    Swept, Upgrade,
+    RecordPage, RecordSource, Records, SharedNotes, Store, StoreError, StoreStatus, Subscription,
+    SubscriptionError, Swept, Upgrade,
 };
 
 /// What is told of the calls of a store. It is called in the task of the call, so it must not block.
@@ -288,6 +288,10 @@ impl Store for ObservedStore {
 
     async fn compact(&self) -> Result<Compacted, StoreError> {
         self.observed("compact", self.store.compact()).await
+    }
+
+    fn shared_notes(&self) -> Option<&dyn SharedNotes> {
+        self.store.shared_notes()
     }
 
     fn status(&self) -> StoreStatus {

@@ -262,11 +262,13 @@ fn judge(dir: &Path, trees: &Trees, testimony: &Testimony) -> Result<(Tally, Kep
         let key_checks = read::key_checks(trees).map_err(|error| error.to_string());
         Ok((is_partly_imported, tally, Kept { is_new: false, is_populated, key_checks }))
     };
-    let (StoreError::Unavailable(why) | StoreError::Unreadable(why) | StoreError::Newer(why)) = match read() {
+    let why = match read() {
         // An operator may accept doubts; a part of a store is none.
         Ok((true, ..)) => return Err(OpenError::PartlyImported { dir: dir.to_owned() }),
         Ok((false, tally, kept)) => return Ok((tally, kept, doubts_about(trees, &tally, testimony))),
-        Err(error) => error,
+        Err(StoreError::Unavailable(why) | StoreError::Unreadable(why) | StoreError::Newer(why)) => why,
+        // One process has the store to itself.
+        Err(StoreError::OlderReplica(why)) => why.to_string(),
     };
     Err(OpenError::corrupt(dir, format!("the file `{}` is damaged ({why})", trees.generation().name("db"))))
 }

@@ -150,6 +150,8 @@ fn commit(shared: &StoreState, batch: Vec<Queued>) -> Result<(), String> {
         Ok(Err(StoreError::Unavailable(why) | StoreError::Unreadable(why) | StoreError::Newer(why))) => {
             Some(why)
         }
+        // One process has the store to itself.
+        Ok(Err(StoreError::OlderReplica(why))) => Some(why.to_string()),
         Err(_) => Some("the storage engine gave up in the middle of a write".to_owned()),
     };
     shared.told_by(trees);
