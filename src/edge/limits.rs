@@ -369,6 +369,7 @@ mod tests {
     use std::sync::atomic::AtomicU64;
 
     use super::*;
+    use palisade_core::domain::guesses::{Guesses, SIEGE, SIEGE_FORGIVES};
 
     /// Limits, and their clock in milliseconds.
     fn limits() -> (RateLimits, Arc<AtomicU64>) {
@@ -408,11 +409,12 @@ mod tests {
         let (limits, _) = limits();
         let limits = limits.without_guesses();
         for _ in 0..15 {
-            limits.attempt(Limited::Login, client(1), Some("ann")).unwrap();
-            limits.attempt_on_account(Limited::Login, client(1), "7").unwrap();
-            limits.failed(Limited::Login, client(1), "ann");
+            limits.attempt(Limited::Login, ip("192.0.2.1"), Some("ann")).unwrap();
+            limits.attempt_on_account(Limited::Login, ip("192.0.2.1"), "7").unwrap();
+            limits.failed(Limited::Login, ip("192.0.2.1"), "ann");
         }
-        let refused = (0..10).find_map(|_| limits.attempt(Limited::Login, client(1), Some("bob")).err());
+        let refused =
+            (0..10).find_map(|_| limits.attempt(Limited::Login, ip("192.0.2.1"), Some("bob")).err());
         assert!(refused.is_some(), "the allowance of the block is");
     }
 
