@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use palisade::edge::clock::uptime;
 use palisade::edge::store::{RevocationCache, SledStore};
 use palisade_core::domain::account::UserId;
 use palisade_core::ports::{Change, Store};
@@ -71,7 +72,7 @@ async fn load(folder: &Path) -> Outcome {
     let store = SledStore::open(folder)?;
     println!("open               {:>8} ms", begun.elapsed().as_millis());
     let (begun, before) = (Instant::now(), resident()?);
-    let cache = RevocationCache::new();
+    let cache = RevocationCache::new(Box::new(uptime));
     cache.load(&*store, NOW).await?;
     println!("load               {:>8} ms for {} entries", begun.elapsed().as_millis(), cache.len());
     let open = resident()?;

@@ -18,6 +18,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use palisade::edge::clock::uptime;
 use palisade::edge::store::{RevocationCache, SledStore};
 use palisade_core::domain::account::UserId;
 use palisade_core::domain::audit::{Action, Actor, Event, Outcome as Ended};
@@ -126,7 +127,7 @@ fn step(arguments: &[&str]) -> Outcome<Figures> {
 
 async fn load(what: &str, count: u64, folder: &Path) -> Outcome {
     let store = SledStore::open(folder)?;
-    let cache = Arc::new(RevocationCache::new());
+    let cache = Arc::new(RevocationCache::new(Box::new(uptime)));
     cache.load(&*store, NOW).await?;
     let (begun, sign_ins, step) = (Instant::now(), what == "sign-ins", (count / 10).max(1));
     let learned = Arc::clone(&cache);
@@ -148,7 +149,7 @@ async fn load(what: &str, count: u64, folder: &Path) -> Outcome {
                 true => sign_in_and_out(&store, n, at).await?,
                 false => store.revoke(revoked_token(n, at)).await?,
             };
-            cache.apply(&revoked);
+            cache.apply(&[revoked]);
             Ok(())
         }
     })
@@ -160,14 +161,14 @@ async fn start(folder: &Path) -> Outcome {
     let begun = Instant::now();
     let store = SledStore::open(folder)?;
     let opened = begun.elapsed();
-    let cache = RevocationCache::new();
+    let cache = RevocationCache::new(Box::new(uptime));
     cache.load(&*store, NOW).await?;
     told(&store, &cache, begun.elapsed(), opened)
 }
 
 async fn compact(folder: &Path) -> Outcome {
     let store = SledStore::open(folder)?;
-    let cache = RevocationCache::new();
+    let cache = RevocationCache::new(Box::new(uptime));
     cache.load(&*store, NOW).await?;
     let done = store.compact().await?;
     told(&store, &cache, done.took, Duration::ZERO)

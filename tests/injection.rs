@@ -28,13 +28,14 @@ use palisade_core::domain::app_token::AppTokenTerms;
 use palisade_core::domain::identity::Identity;
 use palisade_core::domain::native_hosts::NativeHosts;
 use palisade_core::domain::request::Scheme;
+use palisade_core::domain::route::FailMode;
 use palisade_core::domain::same_origin::OwnOrigins;
 use palisade_core::domain::table::Table;
 use palisade_core::domain::time::UnixTime;
 use palisade_core::domain::verdict::TokenFault;
 use palisade_core::ports::{
-    AccessGrant, Ended, InjectFault, Injector, Meter, Revocations, SignError, Signed, Signer, Verified,
-    Verifier,
+    AccessGrant, Ended, InjectFault, Injector, Meter, Revocations, SignError, Signed, Signer, Standing,
+    Verified, Verifier,
 };
 use palisade_core::service::admit::{Admission, Authenticator};
 use palisade_core::service::left_to_app::LeftToApp;
@@ -86,8 +87,8 @@ impl Verifier for FakeVerifier {
 struct NothingRevoked;
 
 impl Revocations for NothingRevoked {
-    fn sequence(&self) -> Option<u64> {
-        Some(1)
+    fn standing(&self) -> Standing {
+        Standing::Confirmed(1)
     }
 
     fn is_revoked(&self, _: &Identity) -> bool {
@@ -231,6 +232,7 @@ async fn world(upstream: SocketAddr, keys: &str) -> World {
             authenticator: Authenticator {
                 verifier: Arc::new(FakeVerifier),
                 revocations: Arc::new(NothingRevoked),
+                fail: FailMode::Closed,
                 clock: Arc::new(SystemClock),
             },
         },

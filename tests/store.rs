@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use palisade::edge::clock::uptime;
 use palisade::edge::store::{
     CacheObserver, Doubts, LeaseClock, ObservedStore, OpenError, RevocationCache, SledStore,
 };
@@ -21,7 +22,9 @@ use palisade_core::domain::identity::Identity;
 use palisade_core::domain::lease::{Lease, LeaseHolder, LeaseSubject};
 use palisade_core::domain::revocation::Target;
 use palisade_core::domain::time::UnixTime;
-use palisade_core::ports::{Change, CommitError, LeaseStore, Position, Precondition, Revocations, Store};
+use palisade_core::ports::{
+    Change, CommitError, LeaseStore, Position, Precondition, Revocations, Standing, Store,
+};
 use palisade_testing::conformance::{self, all, revocation, token};
 use palisade_testing::fakes::FakeStore;
 use palisade_testing::{crash, lease_conformance, transfer};
@@ -54,7 +57,7 @@ async fn sled_conforms() {
 async fn a_decorated_store_conforms() {
     conformance::suite(|dir| {
         let store = open(dir);
-        let observer = CacheObserver::new(Arc::new(RevocationCache::new()), Box::new(|| ()));
+        let observer = CacheObserver::new(Arc::new(RevocationCache::new(Box::new(uptime))), Box::new(|| ()));
         Arc::new(ObservedStore::new(store, vec![Arc::new(observer)]))
     })
     .await;
@@ -307,10 +310,12 @@ async fn the_cache_answers_only_once_it_is_loaded() {
     let dir = tempfile::tempdir().unwrap();
     let store = SledStore::open(dir.path()).unwrap();
     store.revoke(revocation(token("t1"), 1, 500)).await.unwrap();
-    let cache = RevocationCache::new();
-    assert_eq!(cache.sequence(), None);
+    let cache = RevocationCache::new(Box::new(uptime));
+    assert_eq!(cache.standing(), Standing::Loading);
     cache.load(&*store, UnixTime(100)).await.unwrap();
-    assert!(cache.sequence().unwrap() >= 1);
+    assert_eq!(cache.standing(), Standing::Loading, "whether that is all has to be said");
+    cache.believe_for_ever();
+    assert_eq!(cache.standing(), Standing::Confirmed(2));
     assert_eq!(cache.len(), 1);
     assert!(cache.is_revoked(&ann("t1")));
     assert!(!cache.is_revoked(&ann("t2")));
@@ -319,7 +324,7 @@ async fn the_cache_answers_only_once_it_is_loaded() {
 #[tokio::test]
 async fn a_revocation_is_durable_then_cached_then_told() {
     let dir = tempfile::tempdir().unwrap();
-    let cache = Arc::new(RevocationCache::new());
+    let cache = Arc::new(RevocationCache::new(Box::new(uptime)));
     let calls = Arc::new(AtomicUsize::new(0));
     let told = {
         let (cache, calls) = (Arc::clone(&cache), Arc::clone(&calls));
@@ -333,12 +338,13 @@ async fn a_revocation_is_durable_then_cached_then_told() {
     let observer = CacheObserver::new(Arc::clone(&cache), Box::new(told));
     let store = ObservedStore::new(inner.clone(), vec![Arc::new(observer)]);
     cache.load(&store, UnixTime(100)).await.unwrap();
-    let first = cache.sequence().unwrap();
+    cache.believe_for_ever();
+    assert_eq!(cache.standing(), Standing::Confirmed(2));
     assert!(!cache.is_revoked(&ann("t1")));
 
     store.revoke(revocation(token("t1"), 1, 500)).await.unwrap();
     assert_eq!(all(&*inner, 0).await.len(), 1);
-    assert_eq!(cache.sequence(), Some(first + 1));
+    assert_eq!(cache.standing(), Standing::Confirmed(3));
     assert_eq!(calls.load(Ordering::SeqCst), 1);
 
     let issuer = "https://id.test";
@@ -346,7 +352,7 @@ async fn a_revocation_is_durable_then_cached_then_told() {
     assert!(!cache.is_revoked(&ann("t2")), "version 1 is not below 1");
     store.raise_version(issuer, "ann", UnixTime(1), UnixTime(500), None).await.unwrap();
     assert!(cache.is_revoked(&ann("t2")));
-    assert_eq!(cache.sequence(), Some(first + 3));
+    assert_eq!(cache.standing(), Standing::Confirmed(5));
     assert_eq!(calls.load(Ordering::SeqCst), 3);
 }
 
@@ -354,7 +360,7 @@ async fn a_revocation_is_durable_then_cached_then_told() {
 async fn a_clock_an_hour_off_resurrects_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let inner = SledStore::open(dir.path()).unwrap();
-    let cache = Arc::new(RevocationCache::new());
+    let cache = Arc::new(RevocationCache::new(Box::new(uptime)));
     let observer = CacheObserver::new(Arc::clone(&cache), Box::new(|| ()));
     let store = ObservedStore::new(inner.clone(), vec![Arc::new(observer)]);
     cache.load(&store, UnixTime(0)).await.unwrap();
@@ -364,7 +370,7 @@ async fn a_clock_an_hour_off_resurrects_nothing() {
     let ahead = UnixTime(10_000 + 3600);
     assert_eq!(store.sweep(ahead).await.unwrap().revocations, 0);
     assert!(cache.is_revoked(&ann("t1")));
-    let restarted = RevocationCache::new();
+    let restarted = RevocationCache::new(Box::new(uptime));
     restarted.load(&*inner, ahead).await.unwrap();
     assert!(restarted.is_revoked(&ann("t1")), "a start with the wrong clock loads it too");
 
@@ -375,11 +381,11 @@ async fn a_clock_an_hour_off_resurrects_nothing() {
 
 #[tokio::test]
 async fn the_cache_merges_in_any_order() {
-    let cache = RevocationCache::new();
+    let cache = RevocationCache::new(Box::new(uptime));
     let until =
         |t| Target::SubjectIssued { issuer: "https://id.test".into(), sub: "ann".into(), until: UnixTime(t) };
-    cache.apply(&revocation(until(60), 1, 200));
-    cache.apply(&revocation(until(10), 1, 100));
+    cache.apply(&[revocation(until(60), 1, 200)]);
+    cache.apply(&[revocation(until(10), 1, 100)]);
     assert_eq!(cache.len(), 1);
     assert!(cache.is_revoked(&ann("t")));
     cache.sweep(UnixTime(150 + 3600));

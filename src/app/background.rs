@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use super::state::ProcessState;
 use crate::edge::jwt::Clocks;
 use crate::edge::proxy;
 use crate::edge::proxy::expiry::{self, Warning};
 use crate::edge::proxy::tls::Acceptor;
+use crate::edge::store::LeaseLeft;
+use palisade_core::domain::route::{Auth, FailMode};
 use palisade_core::ports::{Clock, Store};
 use palisade_core::service::clock::GuardedClock;
 use palisade_core::service::left_to_app::LeftToApp;
@@ -22,6 +24,9 @@ const REFRESH_KEYS: Duration = Duration::from_secs(300);
 /// Walks through the open exchanges follow each other no closer than this: a flood of revocations must leave time for
 /// requests.
 const BETWEEN_WALKS: Duration = Duration::from_millis(50);
+/// How often the lease of the revocations is looked at beside its end: the clock of timers stops in a suspend, that of the
+/// lease goes on.
+const LOOK_AT_LEASE: Duration = Duration::from_millis(50);
 /// How often exchanges with expired tokens are looked for.
 const LOOK_FOR_EXPIRED: Duration = Duration::from_secs(1);
 /// How often ended revocations are removed from the store.
@@ -48,6 +53,78 @@ pub(super) async fn cut_revoked(
         }
         tokio::time::sleep(BETWEEN_WALKS).await;
     }
+}
+
+/// Ends the exchanges of callers when the lease of the revocations is over, on routes that ask for that, and says in the
+/// log when the lease ends and when it stands again.
+pub(super) async fn watch_lease(
+    state: Arc<ProcessState>,
+    streams: Arc<proxy::exchange::Streams>,
+    live: Arc<ArcSwap<proxy::gateway::Live>>,
+) {
+    let revocations = &state.revocations;
+    let mut over_since: Option<Instant> = None;
+    loop {
+        let wait = match revocations.lease() {
+            LeaseLeft::ForEver | LeaseLeft::Loading => None,
+            LeaseLeft::For(left) => {
+                if let Some(since) = over_since.take() {
+                    let seconds = since.elapsed().as_secs_f64();
+                    tracing::info!(seconds, "the revocations are confirmed again");
+                }
+                Some(left.min(LOOK_AT_LEASE))
+            }
+            LeaseLeft::Over => {
+                let live = live.load_full();
+                if over_since.is_none() {
+                    over_since = Some(Instant::now());
+                    state.metrics.lease_ended();
+                    let why = revocations.closed_because();
+                    tracing::warn!("{}", lease_over(&live, why.as_deref()));
+                }
+                let cut = streams.cut_stale(&live.admission.authenticator).await;
+                if cut > 0 {
+                    tracing::warn!(
+                        cut,
+                        "exchanges of callers were ended: whether they are revoked is not known"
+                    );
+                }
+                Some(LOOK_AT_LEASE)
+            }
+        };
+        tokio::select! {
+            () = revocations.belief_changed() => {}
+            () = sleep_for(wait) => {}
+        }
+    }
+}
+
+async fn sleep_for(wait: Option<Duration>) {
+    match wait {
+        Some(wait) => tokio::time::sleep(wait).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What an operator is told when the lease is over.
+fn lease_over(live: &proxy::gateway::Live, why: Option<&str>) -> String {
+    let why = why.unwrap_or("the store has not confirmed them within `store.max_staleness`");
+    let open: Vec<&str> = live
+        .admission
+        .routes
+        .iter()
+        .map(|served| &served.route)
+        .filter(|route| route.fail == FailMode::Open && route.policy.auth != Auth::None)
+        .map(|route| &*route.name)
+        .collect();
+    let mut said = format!("revocations may be missing: {why}. Credentials are refused with a 503");
+    if !open.is_empty() {
+        said += &format!(", but by these routes, whose `fail` is \"open\": {}", open.join(", "));
+    }
+    if live.admission.authenticator.fail == FailMode::Open {
+        said += "; the native endpoints take them as well (`store.fail`)";
+    }
+    said
 }
 
 /// Ends the exchanges that have outlived their tokens for too long.

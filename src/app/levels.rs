@@ -8,6 +8,8 @@ use super::state::ProcessState;
 use crate::edge::machine;
 use crate::edge::proxy;
 use crate::edge::proxy::capacity::Capacity;
+use crate::edge::store::LeaseLeft;
+use crate::edge::telemetry::lease::LeaseLevels;
 use crate::edge::telemetry::machine::MachineLevels;
 use crate::edge::telemetry::metrics::{Levels, Probe, UpstreamLevel};
 use palisade_core::domain::trusted_time::ClockState;
@@ -45,8 +47,18 @@ pub(super) fn probe(
             open_streams: streams.open() as u64,
             upstreams,
             machine: machine_levels(&capacity, acceptor.as_ref(), &clock.standing()),
+            lease: lease_levels(revocations.lease()),
         }
     })
+}
+
+fn lease_levels(left: LeaseLeft) -> LeaseLevels {
+    match left {
+        LeaseLeft::ForEver => LeaseLevels::default(),
+        LeaseLeft::Loading => LeaseLevels { seconds: 0.0, is_over: false },
+        LeaseLeft::Over => LeaseLevels { seconds: 0.0, is_over: true },
+        LeaseLeft::For(left) => LeaseLevels { seconds: left.as_secs_f64(), is_over: false },
+    }
 }
 
 fn machine_levels(

@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
+use super::backend::Backend;
 use super::bind::Bound;
 use palisade_core::ports::Clock as _;
 use palisade_core::service::accounts::AccountError;
@@ -79,6 +80,10 @@ pub(super) async fn load(mut bound: Bound) -> Result<Loaded, String> {
         accounts.take_over_claims(),
     );
     loaded.map_err(|error| error.to_string())?;
+    match &bound.composed.backend {
+        // No other process can write to it.
+        Backend::Sled(_) => state.revocations.believe_for_ever(),
+    }
     bound.composed.notices.extend(asked.iter().filter(|news| news.is_worrying()).map(ToString::to_string));
     bound.composed.notices.extend(taken_over(claims));
     let providers = match early {

@@ -16,7 +16,7 @@ use crate::edge::store::{CacheObserver, Doubts, Kept, MeterObserver, ObservedSto
 use crate::edge::telemetry::Meters;
 use crate::edge::telemetry::metrics::Metrics;
 use palisade_core::ports::{Clock, SecretStore, Store};
-use palisade_core::service::clock::GuardedClock;
+use palisade_core::service::clock::{GuardedClock, Uptime};
 
 /// What the phase made. Nothing runs yet beside the store's own threads.
 pub(super) struct Opened {
@@ -62,7 +62,7 @@ pub(super) async fn open(clock: Arc<dyn Clock>, config: Config, options: Options
     let issuer_clocks = Arc::new(Clocks::open(data_dir)?);
     notices.extend(data_dir::tighten(data_dir)?);
 
-    let revocations = Arc::new(RevocationCache::new());
+    let revocations = Arc::new(RevocationCache::new(uptime_of(&clock)));
     let revocations_changed = Arc::new(Notify::new());
     let store = observed(&backend, &meters, &revocations, &revocations_changed);
     let clock = guard(clock, &*store).await?;
@@ -126,10 +126,15 @@ fn observed(
     Arc::new(ObservedStore::new(backend.store(), vec![meter, Arc::new(cache)]))
 }
 
+/// The uptime as `clock` tells it, or as the machine does.
+fn uptime_of(clock: &Arc<dyn Clock>) -> Uptime {
+    let clock = Arc::clone(clock);
+    Box::new(move || clock.uptime().unwrap_or_else(uptime))
+}
+
 /// The clock that everything goes by: `clock`, compared with the mark in `store` and the uptime.
 async fn guard(clock: Arc<dyn Clock>, store: &dyn Store) -> Result<Arc<GuardedClock>, String> {
-    let asked = Arc::clone(&clock);
-    let uptime = Box::new(move || asked.uptime().unwrap_or_else(uptime));
+    let uptime = uptime_of(&clock);
     let guarded = GuardedClock::start(clock, uptime, store).await.map_err(|error| error.to_string())?;
     // Before anything is signed by this clock. A full disk must not keep what can be served from being served.
     if let Err(error) = guarded.tick(store).await {

@@ -16,7 +16,7 @@ use crate::edge::mail::Post;
 use crate::edge::pages::TemplatedPages;
 use crate::edge::proxy;
 use palisade_core::domain::browser::BrowserSettings;
-use palisade_core::ports::{Control, Revocations};
+use palisade_core::ports::{Control, Revocations, Standing};
 use palisade_core::service::clock::in_words;
 
 /// How long a reload waits to say what became of an issuer's keys; later answers count all the same.
@@ -123,8 +123,12 @@ impl Control for Operator {
 
     fn not_ready_because(&self) -> Vec<String> {
         let mut because = Vec::new();
-        if self.state.revocations.sequence().is_none() {
-            because.push("the revocations are not loaded yet");
+        match self.state.revocations.standing() {
+            Standing::Confirmed(_) => {}
+            Standing::Loading => because.push("the revocations are not loaded yet"),
+            Standing::Stale(_) => {
+                because.push("the revocations are not confirmed any more: the lease is over")
+            }
         }
         if !self.serving.load(Ordering::Acquire) {
             because.push("no listener is serving yet");

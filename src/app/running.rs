@@ -16,6 +16,7 @@ use super::operator::Operator;
 use super::watch::Watcher;
 use crate::edge::proxy;
 use crate::edge::proxy::capacity::Capacity;
+use crate::edge::store::RevocationCache;
 use palisade_core::ports::Control;
 use palisade_core::service::demo_account::DemoAccount;
 
@@ -45,6 +46,8 @@ pub struct RunningGateway {
     pub notices: Vec<String>,
     /// The gateway as its operator sees it.
     pub control: Arc<dyn Control>,
+    /// What is revoked, and until when that is believed.
+    pub revocations: Arc<RevocationCache>,
     /// What it can hold at once.
     pub capacity: Arc<Capacity>,
     pub(super) operator: Arc<Operator>,

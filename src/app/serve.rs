@@ -73,6 +73,7 @@ pub(super) async fn serve(loaded: Loaded) -> Result<RunningGateway, String> {
         public_url: operator.started.public_url.clone(),
         notices,
         control: Arc::clone(&operator) as _,
+        revocations: Arc::clone(&operator.state.revocations),
         capacity: Arc::clone(&operator.state.capacity),
         operator,
         watcher,
@@ -188,6 +189,7 @@ fn background_tasks(
     };
     vec![
         spawn(background::cut_revoked(revocations_changed, Arc::clone(streams), Arc::clone(live))),
+        spawn(background::watch_lease(Arc::clone(state), Arc::clone(streams), Arc::clone(live))),
         spawn(background::cut_expired(Arc::clone(streams), expiry, state.clock())),
         spawn(background::refresh_keys(Arc::clone(state))),
         spawn(background::remember_clocks(Arc::clone(&state.issuer_clocks))),

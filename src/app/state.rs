@@ -18,6 +18,7 @@ use crate::edge::store::RevocationCache;
 use crate::edge::telemetry::Meters;
 use crate::edge::telemetry::metrics::Metrics;
 use palisade_core::domain::opaque::ServerKey;
+use palisade_core::domain::route::FailMode;
 use palisade_core::domain::same_origin::OwnOrigins;
 use palisade_core::domain::table::Table;
 use palisade_core::ports::{BrowserSessions, Clock, FirstVerified, Meter, Revocations, Store};
@@ -124,6 +125,7 @@ impl ProcessState {
                 authenticator: Authenticator {
                     verifier: Arc::new(verifier),
                     revocations: Arc::clone(&self.revocations) as Arc<dyn Revocations>,
+                    fail: FailMode::Closed,
                     clock: self.clock(),
                 },
             },

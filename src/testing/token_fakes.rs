@@ -17,7 +17,7 @@ use palisade_core::domain::trusted_time::ClockReading;
 use palisade_core::domain::verdict::TokenFault;
 use palisade_core::ports::{
     AccessGrant, Entropy, IssuerClocks, KeyInfo, KeyState, Keys, Revocations, SignError, Signed, Signer,
-    Verified, Verifier,
+    Standing, Verified, Verifier,
 };
 
 /// Signs with no key: `SUB.vVERSION`, then `.SESSION` and `.rPLACE` (of its refresh token) when there is one.
@@ -151,8 +151,8 @@ impl Verifier for FakeVerifier {
 }
 
 impl Revocations for FakeStore {
-    fn sequence(&self) -> Option<u64> {
-        Some(1 + self.entries().len() as u64)
+    fn standing(&self) -> Standing {
+        Standing::Confirmed(1 + self.entries().len() as u64)
     }
 
     fn is_revoked(&self, identity: &Identity) -> bool {

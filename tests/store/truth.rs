@@ -11,6 +11,7 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use palisade::config::{self, Algorithm, Config};
+use palisade::edge::clock::uptime;
 use palisade::edge::jwt::compact::Compact;
 use palisade::edge::jwt::keyset::KeySet;
 use palisade::edge::jwt::{Clocks, SigningKeyRing, StoredKeys};
@@ -216,7 +217,7 @@ async fn links(store: &SledStore, truth: &Value, at: UnixTime) {
 }
 
 async fn revocations(store: &SledStore, truth: &Value, at: UnixTime) {
-    let cache = RevocationCache::new();
+    let cache = RevocationCache::new(Box::new(uptime));
     cache.load(store, at).await.unwrap();
     let is_revoked = |token: &str| cache.is_revoked(&identity(token));
     let tokens = &truth["tokens"];

@@ -6,6 +6,9 @@ use std::time::Duration;
 use super::problem::Problem;
 use super::verdict::Refusal;
 
+/// When to come back after a lease that is over. A replica asks for the next one several times a second.
+const STALE_RETRY: Duration = Duration::from_secs(2);
+
 /// A refusal as the caller sees it: the document, and a challenge or an `Allow` beside it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
@@ -90,6 +93,11 @@ pub fn answer(refusal: &Refusal) -> Answer {
             (problem(403, "A cookie or a network counts only for requests from this site's own pages."), None)
         }
         Refusal::NotReady => (problem(503, "The gateway is starting; try again shortly."), None),
+        Refusal::Stale => {
+            let detail =
+                "It cannot be known at the moment whether the credential was revoked; try again shortly.";
+            return Answer { retry_after: Some(STALE_RETRY), ..problem(503, detail).into() };
+        }
         Refusal::Overloaded => (problem(503, "The gateway is at its limit; try again shortly."), None),
         // No 401 and no challenge: the access token is good, and a client must not take it for one that ended.
         Refusal::NotConnected { provider, begin_at } => {

@@ -267,6 +267,7 @@ fn a_new_sign_in_lifts_only_what_is_about_the_session() {
         (Refusal::CrossSite, 403),
         (Refusal::Credentials, 400),
         (Refusal::NotReady, 503),
+        (Refusal::Stale, 503),
         (Refusal::SessionUnknown, 503),
         (Refusal::Overloaded, 503),
         (Refusal::NoRoute, 404),

@@ -192,6 +192,9 @@ pub enum Refusal {
     CrossSite,
     /// The revocation set is not loaded, so no token can be trusted yet: 503.
     NotReady,
+    /// It is not known whether the credential was revoked, since the lease of the revocation set is over: 503. That says
+    /// nothing against the credential.
+    Stale,
     /// The process holds all the work that it can: 503.
     Overloaded,
     /// The route sends a provider's token upstream, and the caller has no connection to that provider: 403.
@@ -247,6 +250,7 @@ impl Refusal {
             Refusal::Identity(fault) => fault.code(),
             Refusal::CrossSite => "cross_site",
             Refusal::NotReady => "not_ready",
+            Refusal::Stale => "revocations_stale",
             Refusal::Overloaded => "overloaded",
             Refusal::NotConnected { .. } => "connection_required",
             Refusal::ReconnectNeeded { .. } => "reconnect_needed",

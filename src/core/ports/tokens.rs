@@ -13,6 +13,7 @@ use crate::domain::claims::HOST_CLAIM;
 use crate::domain::groups::Groups;
 use crate::domain::identity::Identity;
 use crate::domain::other_token::{OtherToken, TokenKind};
+use crate::domain::revocation::Revocation;
 use crate::domain::time::UnixTime;
 use crate::domain::trusted_time::ClockReading;
 use crate::domain::username::Username;
@@ -213,14 +214,45 @@ pub trait Signer: Send + Sync {
     ) -> Result<String, SignError>;
 }
 
-/// The revocation set as the request path asks it: in memory, complete, never blocking.
-pub trait Revocations: Send + Sync {
-    /// A number that grows with every revocation, at least 1; `None` until the whole set is in
-    /// memory, and then no token can be trusted.
-    fn sequence(&self) -> Option<u64>;
+/// How far the revocation set can be relied on now. The number grows with every revocation and is at least 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It is not whole yet, so no token can be trusted.
+    Loading,
+    /// It is whole, and no revocation that was acknowledged is missing.
+    Confirmed(u64),
+    /// It was whole once, and the lease within which that was confirmed is over: a revocation may be missing.
+    Stale(u64),
+}
 
-    /// Whether `identity`'s token is revoked. Only meaningful once [`Revocations::sequence`] answers.
+/// The revocation set as the request path asks it: in memory, never blocking.
+pub trait Revocations: Send + Sync {
+    /// How far the set can be relied on now. To be asked before the set: a revocation in between then makes what was
+    /// found lapse.
+    fn standing(&self) -> Standing;
+
+    /// Whether it stands as [`Standing::Stale`]: asked between the parts of a body, so it is to cost one load where the
+    /// set is believed for ever.
+    fn is_stale(&self) -> bool {
+        matches!(self.standing(), Standing::Stale(_))
+    }
+
+    /// Whether `identity`'s token is revoked. Only meaningful as far as [`Revocations::standing`] says.
     fn is_revoked(&self, identity: &Identity) -> bool;
+}
+
+/// Takes in what a replica learns of the feed of revocations, in commit order and without gaps.
+pub trait FeedSink: Send + Sync {
+    /// Takes in revocations that are durable. When it returns, they are in force.
+    fn apply(&self, revocations: &[Revocation]);
+
+    /// The set is whole, and nothing that was acknowledged is missing, until this moment of the uptime
+    /// ([`super::Clock::uptime`]). To be called once everything up to the confirmed head was applied.
+    fn believe_until(&self, until: Duration);
+
+    /// The set is not to be relied on any more, from now until [`FeedSink::believe_until`] is called again. `why` is
+    /// for operators.
+    fn closed(&self, why: &str);
 }
 
 /// The clocks of other issuers, as their tokens show them.

@@ -14,11 +14,11 @@ use crate::domain::credential::{self, Carrier};
 use crate::domain::destination::{self, SecondTarget};
 use crate::domain::redirect::Redirect;
 use crate::domain::request::{Request, WebOrigin};
-use crate::domain::route::{Auth, Route};
+use crate::domain::route::{Auth, FailMode, Route};
 use crate::domain::same_origin::{self, OwnOrigins, Sender};
 use crate::domain::table::{Deciding, Table};
 use crate::domain::verdict::{Refusal, TokenFault};
-use crate::ports::{Clock, LiveCookie, Revocations, Verified, Verifier};
+use crate::ports::{Clock, LiveCookie, Revocations, Standing, Verified, Verifier};
 
 /// Proof that a request was admitted, and on what terms. `R` is an entry of the table of routes.
 #[derive(Debug)]
@@ -95,6 +95,9 @@ impl<R: AsRef<Route>> Permit<R> {
 pub struct Authenticator {
     pub verifier: Arc<dyn Verifier>,
     pub revocations: Arc<dyn Revocations>,
+    /// What becomes of credentials at the native endpoints while the revocation set is not confirmed (`store.fail`).
+    /// Routes say it for themselves.
+    pub fail: FailMode,
     pub clock: Arc<dyn Clock>,
 }
 
@@ -350,10 +353,10 @@ impl Authenticator {
     ) -> Result<Arc<Verified>, TurnedAway> {
         credential::check_form(token)?;
         let caller = match route.policy.carriers.other_token(token, carrier) {
-            None => self.verify(token).await?,
+            None => self.verify(token, route.fail).await?,
             Some(kind) => {
                 let caller = self.verifier.verify_other(token, kind, self.clock.now()).await?;
-                self.refuse_revoked(&caller)?;
+                self.refuse_revoked(&caller, route.fail)?;
                 caller
             }
         };
@@ -370,16 +373,16 @@ impl Authenticator {
     /// only admission takes those.
     ///
     /// # Errors
-    /// [`Refusal::Token`], [`Refusal::Revoked`] or [`Refusal::NotReady`].
+    /// [`Refusal::Token`], [`Refusal::Revoked`], [`Refusal::NotReady`] or [`Refusal::Stale`].
     pub async fn authenticate(&self, token: &str) -> Result<Arc<Verified>, Refusal> {
-        let caller = self.verify(token).await?;
+        let caller = self.verify(token, self.fail).await?;
         if caller.is_for_one_host() {
             return Err(Refusal::Token(TokenFault::Audience));
         }
         Ok(caller)
     }
 
-    async fn verify(&self, token: &str) -> Result<Arc<Verified>, Refusal> {
+    async fn verify(&self, token: &str, fail: FailMode) -> Result<Arc<Verified>, Refusal> {
         let now = self.clock.now();
         let caller = match self.verifier.verify(token, now) {
             Err(fault) if fault.may_lack_keys() && self.verifier.learn_keys(token).await => {
@@ -388,18 +391,24 @@ impl Authenticator {
             decided => decided,
         }
         .map_err(Refusal::Token)?;
-        self.refuse_revoked(&caller)?;
+        self.refuse_revoked(&caller, fail)?;
         Ok(caller)
     }
 
-    /// Holds a verified token against the revocation set. Costs two loads while the set has not changed.
+    /// Holds a verified token against the revocation set. Costs two loads while the set has not changed, and a look at the
+    /// uptime where it is believed for a time.
     ///
     /// # Errors
-    /// [`Refusal::Revoked`], or [`Refusal::NotReady`] while the set is not whole.
-    pub fn refuse_revoked(&self, caller: &Verified) -> Result<(), Refusal> {
-        // The sequence is read before the set: a revocation in between makes the clearance stale, and
+    /// [`Refusal::Revoked`]; [`Refusal::NotReady`] while the set is not whole; [`Refusal::Stale`] while it is not
+    /// confirmed and `fail` says that it has to be.
+    pub fn refuse_revoked(&self, caller: &Verified, fail: FailMode) -> Result<(), Refusal> {
+        // The sequence is read before the set: a revocation in between makes the clearance lapse, and
         // the next request asks again.
-        let sequence = self.revocations.sequence().ok_or(Refusal::NotReady)?;
+        let sequence = match (self.revocations.standing(), fail) {
+            (Standing::Confirmed(sequence), _) | (Standing::Stale(sequence), FailMode::Open) => sequence,
+            (Standing::Stale(_), FailMode::Closed) => return Err(Refusal::Stale),
+            (Standing::Loading, _) => return Err(Refusal::NotReady),
+        };
         if !caller.is_cleared_at(sequence) {
             if self.revocations.is_revoked(&caller.identity) {
                 return Err(Refusal::Revoked);
@@ -470,8 +479,8 @@ mod tests {
     struct Set(Option<bool>);
 
     impl Revocations for Set {
-        fn sequence(&self) -> Option<u64> {
-            self.0.map(|_| 1)
+        fn standing(&self) -> Standing {
+            self.0.map_or(Standing::Loading, |_| Standing::Confirmed(1))
         }
 
         fn is_revoked(&self, _: &Identity) -> bool {
@@ -505,6 +514,7 @@ mod tests {
             authenticator: Authenticator {
                 verifier: Arc::new(Fixed(fault)),
                 revocations: Arc::new(Set(set)),
+                fail: FailMode::Closed,
                 clock: Arc::new(Still),
             },
             own: OwnOrigins { scheme: Scheme::Https, named: Vec::new() },
@@ -663,6 +673,7 @@ mod tests {
             let authenticator = Authenticator {
                 verifier: Arc::new(Learning(fault, false.into())),
                 revocations: Arc::new(Set(Some(false))),
+                fail: FailMode::Closed,
                 clock: Arc::new(Still),
             };
             assert_eq!(authenticator.authenticate("token").await.is_ok(), is_good, "{fault:?}");
@@ -685,6 +696,7 @@ mod tests {
         let authenticator = Authenticator {
             verifier: Arc::new(Fixed(TokenFault::Expired)),
             revocations: Arc::new(Set(Some(false))),
+            fail: FailMode::Closed,
             clock: Arc::new(Still),
         };
         assert!(authenticator.authenticate("good").await.is_ok());

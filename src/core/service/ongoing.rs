@@ -1,7 +1,7 @@
 //! Exchanges under way: whether what admitted them still holds.
 //!
-//! A request is decided once, and its exchange may last for hours. It ends early when its token is revoked, when a
-//! reload makes its route stricter, and some time after its token has expired. Expiry is not revocation: a token of
+//! A request is decided once, and its exchange may last for hours. It ends early when its token is revoked, when it is
+//! not known any more whether it is, when a reload makes its route stricter, and some time after its token has expired. Expiry is not revocation: a token of
 //! ours that belongs to a session is only a short-lived proof of it, so its exchanges last as long as the session;
 //! of any other token we cannot ask whether its holder would get a new one, so the route sets a time.
 
@@ -32,6 +32,8 @@ pub enum Ending {
     RouteChanged,
     /// Its token has expired, and its session or the time after it as well.
     Expired,
+    /// Whether its token is revoked is not known any more: the lease of the revocation set is over.
+    Stale,
 }
 
 impl Ending {
@@ -42,6 +44,7 @@ impl Ending {
             Ending::Revoked => "ended_revoked",
             Ending::RouteChanged => "ended_route_changed",
             Ending::Expired => "ended_expired",
+            Ending::Stale => "ended_stale",
         }
     }
 }

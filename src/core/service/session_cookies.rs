@@ -14,7 +14,7 @@ use crate::domain::credential;
 use crate::domain::navigation::{self, Asking, RequestKind};
 use crate::domain::opaque::ServerKey;
 use crate::domain::request::Request;
-use crate::domain::route::{Auth, Route};
+use crate::domain::route::{Auth, FailMode, Route};
 use crate::domain::time::UnixTime;
 use crate::domain::verdict::Refusal;
 use crate::ports::{BrowserSessions, CookieFault, LiveCookie};
@@ -52,8 +52,8 @@ impl SessionCookies {
     /// The session that `request` presents on `route`.
     ///
     /// # Errors
-    /// [`Refusal::NotReady`] while the revocation set is not whole, and [`Refusal::SessionUnknown`] when the store does
-    /// not answer. Neither says anything against the session.
+    /// [`Refusal::NotReady`] while the revocation set is not whole, [`Refusal::Stale`] while it is not confirmed, and
+    /// [`Refusal::SessionUnknown`] when the store does not answer. None says anything against the session.
     pub async fn presented(
         &self,
         authenticator: &Authenticator,
@@ -70,7 +70,7 @@ impl SessionCookies {
             credential::each_cookie(request.headers, name, &mut |value| values.keep(value));
             let mut good: Option<Arc<LiveCookie>> = None;
             for value in values.iter() {
-                match self.look(authenticator, value, place, client).await? {
+                match self.look(authenticator, value, place, client, route.fail).await? {
                     CookieVerdict::None => {}
                     CookieVerdict::Over => is_over = true,
                     CookieVerdict::Good(live) => match &good {
@@ -96,9 +96,10 @@ impl SessionCookies {
         value: &str,
         place: PlaceRef<'_>,
         client: IpAddr,
+        fail: FailMode,
     ) -> Result<CookieVerdict, Refusal> {
         if let Some(live) = self.sessions.cached(value, place, authenticator.clock.now()) {
-            match authenticator.refuse_revoked(&live.verified) {
+            match authenticator.refuse_revoked(&live.verified, fail) {
                 Ok(()) => return Ok(CookieVerdict::Good(live)),
                 // A raised token version asks for a new verdict and lets the session go on.
                 Err(Refusal::Revoked) => {}
@@ -106,7 +107,7 @@ impl SessionCookies {
             }
         }
         match self.sessions.read(value, place, client).await {
-            Ok(live) => match authenticator.refuse_revoked(&live.verified) {
+            Ok(live) => match authenticator.refuse_revoked(&live.verified, fail) {
                 Ok(()) => Ok(CookieVerdict::Good(live)),
                 Err(Refusal::Revoked) => Ok(CookieVerdict::Over),
                 Err(refusal) => Err(refusal),

@@ -206,6 +206,7 @@ pub(super) fn documented_failures() -> Vec<(Failure, &'static str)> {
             "The access token is expired, revoked, malformed or not for here.",
         ),
         (Refusal::NotReady, "The gateway is starting."),
+        (Refusal::Stale, "It cannot be known at the moment whether the credential was revoked."),
     ];
     let others = [
         (failure::unreadable(), "The body ended early."),

@@ -14,10 +14,10 @@ use http::HeaderValue;
 use tokio::sync::Notify;
 
 use super::refused::Refused;
-use palisade_core::domain::route::Route;
+use palisade_core::domain::route::{FailMode, Route};
 use palisade_core::domain::time::UnixTime;
 use palisade_core::domain::verdict::Refusal;
-use palisade_core::ports::Meter;
+use palisade_core::ports::{Meter, Revocations};
 use palisade_core::service::admit::{Admission, Authenticator};
 use palisade_core::service::ongoing::{AdmissionRecord, Ending, Expiry};
 
@@ -51,8 +51,19 @@ struct Held {
     due: AtomicU64,
     /// Seconds; a reload may change them.
     after_expiry: AtomicU64,
+    /// Whether it goes on while the revocation set is not confirmed; a reload may change it.
+    fails_open: AtomicBool,
     /// Whether it is an event stream or a WebSocket, for the gauge.
     stream: AtomicBool,
+}
+
+impl Held {
+    fn fail(&self) -> FailMode {
+        match self.fails_open.load(Ordering::Relaxed) {
+            true => FailMode::Open,
+            false => FailMode::Closed,
+        }
+    }
 }
 
 impl OpenExchange {
@@ -165,9 +176,30 @@ impl OpenExchange {
 
     /// Whether its token is good still, as far as revocations go.
     fn refuse_revoked(&self, authenticator: &Authenticator) -> Result<(), Refusal> {
-        match self.admitted().and_then(|admitted| admitted.caller.as_ref()) {
-            Some(caller) => authenticator.refuse_revoked(caller),
+        let Some(held) = self.held.get() else { return Ok(()) };
+        match &held.admitted.caller {
+            Some(caller) => authenticator.refuse_revoked(caller, held.fail()),
             None => Ok(()),
+        }
+    }
+
+    /// Ends the exchange when it is not known any more whether its credential is revoked, and its route asks for that. True
+    /// when it was ended. Asked between the parts of its body: after a pause of the process, they must not overtake the
+    /// task that ends all exchanges at the end of the lease.
+    pub fn cut_if_stale(&self, revocations: &dyn Revocations) -> bool {
+        let is_held = |held: &Held| held.admitted.caller.is_some() && held.fail() == FailMode::Closed;
+        if !revocations.is_stale() || !self.held.get().is_some_and(is_held) {
+            return false;
+        }
+        self.cut(Ending::Stale);
+        true
+    }
+
+    /// The same, where waiting is possible: it never resolves for an exchange that was ended, since what serves it is
+    /// dropped.
+    pub async fn hold_if_stale(&self, revocations: &dyn Revocations) {
+        if self.cut_if_stale(revocations) {
+            std::future::pending::<()>().await;
         }
     }
 
@@ -176,6 +208,7 @@ impl OpenExchange {
         let Some(held) = self.held.get() else { return true };
         let Some(route) = admission.still_admits(&held.admitted) else { return false };
         held.after_expiry.store(route.after_expiry.as_secs(), Ordering::Relaxed);
+        held.fails_open.store(route.fail == FailMode::Open, Ordering::Relaxed);
         // To be reckoned anew.
         held.due.store(0, Ordering::Release);
         true
@@ -232,8 +265,10 @@ impl Streams {
     pub fn watch(&self, exchange: Arc<OpenExchange>, admitted: AdmissionRecord) -> Watched {
         let after_expiry = AtomicU64::new(admitted.route.after_expiry.as_secs());
         let due = AtomicU64::new(admitted.expires_at().0);
+        let fails_open = AtomicBool::new(admitted.route.fail == FailMode::Open);
+        let stream = AtomicBool::new(false);
         // An exchange is admitted once.
-        let _ = exchange.held.set(Held { admitted, due, after_expiry, stream: AtomicBool::new(false) });
+        let _ = exchange.held.set(Held { admitted, due, after_expiry, fails_open, stream });
         let shard = Arc::clone(&self.shards[usize::from(exchange.peer.port()) % SHARDS]);
         let mut slots = shard.slots();
         let slot = match slots.free.pop() {
@@ -251,11 +286,23 @@ impl Streams {
     /// Cuts every exchange whose token is revoked by now; returns how many. Called after each change of the
     /// revocation set.
     pub async fn cut_revoked(&self, authenticator: &Authenticator) -> usize {
+        self.cut_refused(authenticator, Refusal::Revoked, Ending::Revoked).await
+    }
+
+    /// Cuts every exchange of which it is not known any more whether its token is revoked, and whose route asks for that;
+    /// returns how many. Called when the lease of the revocation set is over.
+    pub async fn cut_stale(&self, authenticator: &Authenticator) -> usize {
+        self.cut_refused(authenticator, Refusal::Stale, Ending::Stale).await
+    }
+
+    async fn cut_refused(&self, authenticator: &Authenticator, refusal: Refusal, why: Ending) -> usize {
         let mut cut = 0;
         for shard in &self.shards {
             let open = shard.some(|exchange| exchange.admitted().is_some_and(|a| a.caller.is_some()));
-            let revoked = open.iter().filter(|exchange| exchange.refuse_revoked(authenticator).is_err());
-            cut += revoked.filter(|exchange| exchange.cut(Ending::Revoked)).count();
+            let refused = |exchange: &&Arc<OpenExchange>| {
+                exchange.refuse_revoked(authenticator).is_err_and(|found| found == refusal)
+            };
+            cut += open.iter().filter(refused).filter(|exchange| exchange.cut(why)).count();
             tokio::task::yield_now().await;
         }
         cut

@@ -1,7 +1,7 @@
 use super::*;
 use palisade_core::domain::request::Scheme;
 use palisade_core::domain::revocation::{Revocation, Target};
-use palisade_core::domain::route::Auth;
+use palisade_core::domain::route::{Auth, FailMode};
 use palisade_core::domain::same_origin::OwnOrigins;
 use palisade_core::domain::table::Table;
 use palisade_core::ports::{Change, Store, Verified, Verifier};
@@ -16,6 +16,7 @@ fn admission(world: &AccountsWorld, auth: Auth) -> Admission {
         authenticator: Authenticator {
             verifier: Arc::new(FakeVerifier),
             revocations: world.store.clone(),
+            fail: FailMode::Closed,
             clock: world.clock.clone(),
         },
         own: OwnOrigins { scheme: Scheme::Https, named: Vec::new() },

@@ -21,6 +21,7 @@ use palisade_core::domain::identity::Identity;
 use palisade_core::domain::native_hosts::NativeHosts;
 use palisade_core::domain::redirect::{Location, Redirect, SetCookie};
 use palisade_core::domain::request::Scheme;
+use palisade_core::domain::route::FailMode;
 use palisade_core::domain::same_origin::OwnOrigins;
 use palisade_core::domain::table::Table;
 use palisade_core::ports::{Ended, InjectFault};
@@ -98,6 +99,7 @@ async fn world_with(keys: &str) -> World {
             authenticator: Authenticator {
                 verifier: Arc::new(FakeVerifier),
                 revocations: Arc::new(FakeStore::default()),
+                fail: FailMode::Closed,
                 clock: Arc::clone(&clock) as _,
             },
             own: OwnOrigins { scheme: Scheme::Https, named: Vec::new() },

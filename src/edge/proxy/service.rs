@@ -37,6 +37,8 @@ use palisade_core::domain::route::Auth;
 use palisade_core::domain::verdict::Refusal;
 use palisade_core::ports::Ended;
 
+/// Says that the exchange was ended between the parts of a body.
+const STALE: ErrorType = ErrorType::new("RevocationsStale");
 /// Says that an upstream of HTTP/2 chose HTTP/1.1, and was asked nothing yet.
 const HTTP1_ONLY: ErrorType = ErrorType::new("UpstreamSpeaksHttp1");
 
@@ -193,8 +195,9 @@ impl ProxyHttp for Gateway {
         if end && body.as_ref().is_some_and(Bytes::is_empty) {
             *body = None;
         }
-        let RequestContext { stage, upload, .. } = context;
+        let RequestContext { stage, upload, exchange, .. } = context;
         let admitted = stage.admitted()?;
+        exchange.hold_if_stale(admitted.revocations()).await;
         // What passes after an upgrade is no request body.
         if session.was_upgraded() {
             if body.as_ref().is_some_and(|frames| !frames.is_empty()) {
@@ -225,7 +228,7 @@ impl ProxyHttp for Gateway {
         response: &mut ResponseHeader,
         context: &mut RequestContext,
     ) -> Result<()> {
-        if let Some(delivery) = delivery_of(&context.stage) {
+        if let Some(delivery) = context.stage.delivery() {
             for (name, value) in delivery.overflow() {
                 response.append_header(name.clone(), value)?;
             }
@@ -314,7 +317,12 @@ impl ProxyHttp for Gateway {
         _end: bool,
         context: &mut RequestContext,
     ) -> Result<Option<Duration>> {
-        context.stage.admitted()?.sent.bytes += body.as_ref().map_or(0, |chunk| chunk.len() as u64);
+        let RequestContext { stage, exchange, .. } = context;
+        let admitted = stage.admitted()?;
+        if exchange.cut_if_stale(admitted.revocations()) {
+            return Err(Error::new_in(STALE));
+        }
+        admitted.sent.bytes += body.as_ref().map_or(0, |chunk| chunk.len() as u64);
         Ok(None)
     }
 
@@ -349,7 +357,7 @@ impl ProxyHttp for Gateway {
             // The upstream has said that it did nothing, or was not asked yet; and the body is at hand.
             return error;
         }
-        let Ok(admitted) = context.stage.admitted() else {
+        let Some(admitted) = context.stage.admitted().ok().filter(|_| *error.etype() != STALE) else {
             error.set_retry(false);
             return error;
         };
@@ -366,12 +374,16 @@ impl ProxyHttp for Gateway {
         error: &Error,
         context: &mut RequestContext,
     ) -> FailToProxy {
+        if *error.etype() == STALE {
+            // The listener drops what serves an exchange that was ended.
+            std::future::pending::<()>().await;
+        }
         // Whatever is said now is the last on the connection.
         session.set_keepalive(None);
         let begun = outbound::begun(session).map(|response| response.status.as_u16());
         let RequestContext { stage, id, exchange, .. } = context;
         let (mut refused, mut was_silent) = (None, false);
-        let fault = delivery_of(stage).and_then(Delivery::fault);
+        let fault = stage.delivery().and_then(Delivery::fault);
         if let Stage::Admitted(admitted) = stage {
             refused = admitted.refused.take();
             was_silent = admitted.attempts.current.as_ref().is_some_and(Attempt::was_silent_too_long);
@@ -466,12 +478,6 @@ impl ProxyHttp for Gateway {
     fn suppress_error_log(&self, _session: &Session, _context: &RequestContext, _error: &Error) -> bool {
         true // The engine's own line would hold the query; `fail_to_proxy` writes ours.
     }
-}
-
-/// The delivery under way over a connection of ours.
-fn delivery_of(stage: &Stage) -> Option<&Delivery> {
-    let Stage::Admitted(admitted) = stage else { return None };
-    admitted.attempts.current.as_ref()?.delivery.as_deref()
 }
 
 /// A request that was admitted, and failed: what its answer is about.

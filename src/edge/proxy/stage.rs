@@ -9,6 +9,7 @@ use pingora::{Error, ErrorType, Result};
 use super::app_cookies::AppCookies;
 use super::capacity::Share;
 use super::cors::CorsRules;
+use super::dial::Delivery;
 use super::forwarded::Relayed;
 use super::gateway::Live;
 use super::inject::InjectedToken;
@@ -16,7 +17,7 @@ use super::served::ServedRoute;
 use super::upstream::Attempt;
 use palisade_core::domain::upstream_address::UpstreamAddress;
 use palisade_core::domain::verdict::Refusal;
-use palisade_core::ports::Verified;
+use palisade_core::ports::{Revocations, Verified};
 use palisade_core::service::admit::Permit;
 
 /// Where a request stands.
@@ -187,6 +188,13 @@ impl Stage {
         }
     }
 
+    /// The delivery under way over a connection of ours.
+    #[must_use]
+    pub fn delivery(&self) -> Option<&Delivery> {
+        let Stage::Admitted(admitted) = self else { return None };
+        admitted.attempts.current.as_ref()?.delivery.as_deref()
+    }
+
     /// Who sent an admitted request, if a token says so.
     #[must_use]
     pub fn caller(&self) -> Option<&Verified> {
@@ -235,6 +243,12 @@ impl Answered {
 }
 
 impl Admitted {
+    /// What its caller is held against.
+    #[must_use]
+    pub fn revocations(&self) -> &dyn Revocations {
+        &*self.live.admission.authenticator.revocations
+    }
+
     /// What serves it.
     #[must_use]
     pub fn served(&self) -> &ServedRoute {

@@ -9,16 +9,19 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher, RandomState};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use super::EXPIRY_SLACK;
+use super::belief::{Belief, LeaseLeft};
 use super::keys::kind_byte;
 use super::observed::StoreObserver;
 use palisade_core::domain::identity::Identity;
 use palisade_core::domain::revocation::{Kind, Revocation, keys_of, limit_reaches};
 use palisade_core::domain::time::UnixTime;
-use palisade_core::ports::{Revocations, Store, StoreError};
+use palisade_core::ports::{FeedSink, Revocations, Standing, Store, StoreError};
+use palisade_core::service::clock::Uptime;
 
 /// Shards differ in how much of the set they take. A hash map doubles when it is full, and shards of one size would
 /// all do so at once: the whole set would have twice the memory that it needs from one entry to the next. Of every
@@ -133,45 +136,71 @@ pub struct RevocationCache {
     /// Two independent keys of 128 bits each: no attacker can aim for a collision.
     keys: [RandomState; 2],
     sequence: AtomicU64,
-    loaded: AtomicBool,
+    belief: Belief,
     len: AtomicUsize,
 }
 
-impl Default for RevocationCache {
-    fn default() -> RevocationCache {
-        RevocationCache::new()
-    }
-}
-
 impl RevocationCache {
-    /// An empty cache, which trusts nothing until it is loaded.
+    /// An empty cache, which is not believed yet. `uptime` goes on while the machine is suspended; it is read only where
+    /// the cache is believed for a time.
     #[must_use]
-    pub fn new() -> RevocationCache {
+    pub fn new(uptime: Uptime) -> RevocationCache {
         RevocationCache {
             shards: (0..GROUPS * IN_GROUP).map(|_| RwLock::default()).collect(),
             keys: [RandomState::new(), RandomState::new()],
             sequence: AtomicU64::new(1),
-            loaded: AtomicBool::new(false),
+            belief: Belief::new(uptime),
             len: AtomicUsize::new(0),
         }
     }
 
-    /// Reads the whole set from `store`; afterwards [`Revocations::sequence`] answers. Revocations of
-    /// which a [`CacheObserver`] learns meanwhile are kept.
+    /// Reads the whole set from `store`. Revocations of which a [`CacheObserver`] learns meanwhile are kept. That the set is
+    /// believed has to be said afterwards.
     ///
     /// # Errors
-    /// [`StoreError`]; then the set is not complete and the cache still trusts nothing.
+    /// [`StoreError`]; then the set is not complete.
     pub async fn load(&self, store: &dyn Store, now: UnixTime) -> Result<(), StoreError> {
         // Entries that ended within the slack count too: the clock may be ahead, and be set right later.
         store.each_revocation(now.minus(EXPIRY_SLACK), &mut |revocation| self.insert(&revocation)).await?;
         self.sequence.fetch_add(1, Ordering::Release);
-        self.loaded.store(true, Ordering::Release);
         Ok(())
     }
 
-    /// Takes in a revocation that is durable, and lets every earlier clearance lapse.
-    pub fn apply(&self, revocation: &Revocation) {
-        self.insert(revocation);
+    /// The set is whole, and every later revocation comes here before it is acknowledged: it is believed from now on.
+    pub fn believe_for_ever(&self) {
+        self.belief.for_ever();
+    }
+
+    /// The set is whole, and believed until this moment of the uptime.
+    pub fn believe_until(&self, until: Duration) {
+        self.belief.until(until);
+    }
+
+    /// The set is not believed until [`RevocationCache::believe_until`] is called again. `why` is for operators.
+    pub fn close(&self, why: &str) {
+        self.belief.close(why);
+    }
+
+    /// Why it was closed, if it is.
+    #[must_use]
+    pub fn closed_because(&self) -> Option<String> {
+        self.belief.closed_because()
+    }
+
+    /// Resolves when until when the set is believed has changed since this was last awaited. For one waiter.
+    pub async fn belief_changed(&self) {
+        self.belief.changed().await;
+    }
+
+    /// How much longer the set is believed.
+    #[must_use]
+    pub fn lease(&self) -> LeaseLeft {
+        self.belief.lease()
+    }
+
+    /// Takes in revocations that are durable, and lets every earlier clearance lapse.
+    pub fn apply(&self, revocations: &[Revocation]) {
+        revocations.iter().for_each(|revocation| self.insert(revocation));
         self.sequence.fetch_add(1, Ordering::Release);
     }
 
@@ -257,8 +286,12 @@ fn give_back<V>(map: &mut Map<V>) {
 }
 
 impl Revocations for RevocationCache {
-    fn sequence(&self) -> Option<u64> {
-        self.loaded.load(Ordering::Acquire).then(|| self.sequence.load(Ordering::Acquire))
+    fn standing(&self) -> Standing {
+        self.belief.standing(&self.sequence)
+    }
+
+    fn is_stale(&self) -> bool {
+        self.belief.lease() == LeaseLeft::Over
     }
 
     fn is_revoked(&self, identity: &Identity) -> bool {
@@ -272,15 +305,15 @@ impl Revocations for RevocationCache {
 /// What a revocation sets off beyond the cache.
 pub type OnChange = Box<dyn Fn() + Send + Sync>;
 
-/// Keeps the cache in step with a store that it observes: the store first, then the cache, then its sequence, then
-/// the hook.
+/// Keeps the cache in step with a store that it observes, and with the feed of revocations of other replicas: the store
+/// first, then the cache, then its sequence, then the hook.
 pub struct CacheObserver {
     cache: Arc<RevocationCache>,
     on_change: OnChange,
 }
 
 impl CacheObserver {
-    /// `on_change` is called after each revocation is in force, so that open streams can be looked at again; it must
+    /// `on_change` is called after revocations came into force, so that open streams can be looked at again; it must
     /// not block.
     #[must_use]
     pub fn new(cache: Arc<RevocationCache>, on_change: OnChange) -> CacheObserver {
@@ -290,12 +323,26 @@ impl CacheObserver {
 
 impl StoreObserver for CacheObserver {
     fn revoked(&self, revocation: &Revocation) {
-        self.cache.apply(revocation);
-        (self.on_change)();
+        FeedSink::apply(self, std::slice::from_ref(revocation));
     }
 
     fn swept(&self, now: UnixTime) {
         self.cache.sweep(now);
+    }
+}
+
+impl FeedSink for CacheObserver {
+    fn apply(&self, revocations: &[Revocation]) {
+        self.cache.apply(revocations);
+        (self.on_change)();
+    }
+
+    fn believe_until(&self, until: Duration) {
+        self.cache.believe_until(until);
+    }
+
+    fn closed(&self, why: &str) {
+        self.cache.close(why);
     }
 }
 
@@ -327,7 +374,7 @@ mod tests {
 
     #[test]
     fn an_entry_takes_38_bytes_however_many_there_are() {
-        let cache = RevocationCache::new();
+        let cache = RevocationCache::new(Box::new(|| Duration::ZERO));
         assert_eq!((size_of::<(Hash128, End)>(), size_of::<(Hash128, Cut)>()), (20, 28));
         for n in 0..160_000u64 {
             cache.insert(&revocation(token(n), 1));
@@ -341,7 +388,7 @@ mod tests {
 
     #[test]
     fn an_end_that_has_no_place_never_comes() {
-        let cache = RevocationCache::new();
+        let cache = RevocationCache::new(Box::new(|| Duration::ZERO));
         let ends = [100, u64::from(u32::MAX) - 1, u64::from(u32::MAX), u64::from(u32::MAX) + 1, u64::MAX];
         for (n, end) in (0..).zip(ends) {
             cache.insert(&revocation(token(n), end));
@@ -364,7 +411,7 @@ mod tests {
     fn what_arrives_in_another_order_is_merged() {
         let below = |below| Target::SubjectVersion { issuer: "i".into(), sub: "s".into(), below };
         for order in [[0, 1], [1, 0]] {
-            let cache = RevocationCache::new();
+            let cache = RevocationCache::new(Box::new(|| Duration::ZERO));
             let both = [revocation(below(1 << 33), 200), revocation(below(7), 300)];
             order.into_iter().for_each(|n| cache.insert(&both[n]));
             let both = [revocation(token(1), 200), revocation(token(1), 300)];

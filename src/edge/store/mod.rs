@@ -4,6 +4,7 @@
 //! [`RevocationCache`] every revocation the moment it is durable, and a [`MeterObserver`] counts the calls. Nothing
 //! outside this room may name sled, and nothing here may decide who is let in.
 
+mod belief;
 mod change;
 mod compact;
 mod draft;
@@ -35,6 +36,7 @@ mod verify;
 mod witness;
 mod writer;
 
+pub use self::belief::LeaseLeft;
 pub use self::files::OpenError;
 pub use self::generation::is_there;
 pub use self::leases::LeaseClock;

@@ -14,6 +14,7 @@ use prometheus::{
     TextEncoder,
 };
 
+use super::lease::{LeaseLevels, LeaseMeters};
 use super::machine::{MachineLevels, MachineMeters};
 use palisade_core::ports::{Ended, Meter};
 
@@ -27,7 +28,7 @@ const REQUEST_SECONDS: [f64; 15] =
 const STORE_SECONDS: [f64; 10] = [0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.5, 2.5];
 
 /// Gauges that are read at each scrape, not updated when a value changes.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Levels {
     /// Entries in the revocation set.
     pub revocations: u64,
@@ -41,6 +42,7 @@ pub struct Levels {
     pub open_streams: u64,
     pub upstreams: Vec<UpstreamLevel>,
     pub machine: MachineLevels,
+    pub lease: LeaseLevels,
 }
 
 /// One upstream of one route.
@@ -86,6 +88,7 @@ pub struct Metrics {
     open_streams: IntGauge,
     upstreams: IntGaugeVec,
     machine: MachineMeters,
+    lease: LeaseMeters,
     config: IntGaugeVec,
     /// The hash of the configuration in force; empty before there is one.
     config_hash: ArcSwap<String>,
@@ -227,6 +230,7 @@ impl Metrics {
         )?;
 
         let machine = MachineMeters::new(&registry)?;
+        let lease = LeaseMeters::new(&registry)?;
         let unrouted = resolve(&requests, &request_seconds, "none");
         let nothing: Probe = Arc::new(Levels::default);
         Ok(Metrics {
@@ -256,6 +260,7 @@ impl Metrics {
             open_streams,
             upstreams,
             machine,
+            lease,
             config,
             config_hash: ArcSwap::default(),
             unrouted,
@@ -304,6 +309,7 @@ impl Metrics {
         }
         self.open_streams.set(clamp(levels.open_streams));
         self.machine.set(&levels.machine);
+        self.lease.set(&levels.lease);
         // Upstreams that went with a reload must not be shown as they last were.
         self.upstreams.reset();
         for level in &levels.upstreams {
@@ -315,6 +321,11 @@ impl Metrics {
             tracing::error!(%error, "the metrics could not be written");
         }
         text
+    }
+
+    /// Notes that the revocation set is no longer confirmed.
+    pub fn lease_ended(&self) {
+        self.lease.ended();
     }
 
     fn count_decision(&self, decision: &'static str) {

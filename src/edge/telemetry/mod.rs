@@ -1,6 +1,7 @@
 //! What operators see: counts for Prometheus, lines for the log.
 
 pub mod audit;
+pub mod lease;
 pub mod logging;
 pub mod machine;
 pub mod metrics;

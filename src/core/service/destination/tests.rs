@@ -4,7 +4,7 @@ use std::sync::Arc;
 use palisade_core::domain::destination::DestinationFault;
 use palisade_core::domain::pattern::PathPattern;
 use palisade_core::domain::request::{Malformed, Request, Scheme};
-use palisade_core::domain::route::{Auth, AuthorizationField, Carriers, Public, Route};
+use palisade_core::domain::route::{Auth, AuthorizationField, Carriers, FailMode, Public, Route};
 use palisade_core::domain::same_origin::OwnOrigins;
 use palisade_core::domain::table::Table;
 use palisade_core::domain::verdict::{Refusal, TokenFault};
@@ -41,6 +41,7 @@ fn gate(mut routes: Vec<Route>) -> Gate {
         authenticator: Authenticator {
             verifier: Arc::new(FakeVerifier),
             revocations: Arc::new(FakeStore::default()),
+            fail: FailMode::Closed,
             clock: Arc::new(FakeClock::default()),
         },
         own: OwnOrigins { scheme: Scheme::Https, named: Vec::new() },

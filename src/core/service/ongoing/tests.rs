@@ -1,7 +1,7 @@
 use palisade_core::domain::credential::Carrier;
 use palisade_core::domain::pattern::{HostPattern, PathPattern};
-use palisade_core::domain::route::Auth;
 use palisade_core::domain::route::Route;
+use palisade_core::domain::route::{Auth, FailMode};
 use palisade_core::domain::route::{AuthorizationField, Public};
 use palisade_core::domain::time::UnixTime;
 use palisade_core::service::admit::Admission;
@@ -154,6 +154,7 @@ fn a_stricter_route_admits_it_no_more_and_a_laxer_one_does() {
             authenticator: Authenticator {
                 verifier: Arc::new(FakeVerifier),
                 revocations: world.store.clone(),
+                fail: FailMode::Closed,
                 clock: world.clock.clone(),
             },
             own: OwnOrigins { scheme: Scheme::Https, named: Vec::new() },

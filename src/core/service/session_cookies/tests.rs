@@ -14,14 +14,14 @@ use palisade_core::domain::credential::Carrier;
 use palisade_core::domain::identity::Identity;
 use palisade_core::domain::opaque::ServerKey;
 use palisade_core::domain::request::{Request, Scheme};
-use palisade_core::domain::route::{Auth, AuthorizationField, Carriers, Route};
+use palisade_core::domain::route::{Auth, AuthorizationField, Carriers, FailMode, Route};
 use palisade_core::domain::same_origin::OwnOrigins;
 use palisade_core::domain::session::SessionId;
 use palisade_core::domain::table::Table;
 use palisade_core::domain::time::UnixTime;
 use palisade_core::domain::verdict::{Refusal, TokenFault};
 use palisade_core::ports::{
-    BrowserSessions, CookieFault, LiveCookie, Revocations, StoreError, TooMany, Verified,
+    BrowserSessions, CookieFault, LiveCookie, Revocations, Standing, StoreError, TooMany, Verified,
 };
 use palisade_core::service::admit::{Admission, Authenticator, Permit, Verdict};
 use palisade_core::service::session_cookies::SessionCookies;
@@ -101,14 +101,19 @@ impl BrowserSessions for Cookies {
 #[derive(Default)]
 struct Set {
     is_missing: AtomicBool,
+    is_stale: AtomicBool,
     sessions: Mutex<Vec<String>>,
     version: Mutex<u64>,
 }
 
 impl Revocations for Set {
-    fn sequence(&self) -> Option<u64> {
+    fn standing(&self) -> Standing {
         let at = 1 + self.sessions.lock().unwrap().len() as u64 + *self.version.lock().unwrap();
-        (!self.is_missing.load(Ordering::Relaxed)).then_some(at)
+        match (self.is_missing.load(Ordering::Relaxed), self.is_stale.load(Ordering::Relaxed)) {
+            (true, _) => Standing::Loading,
+            (false, true) => Standing::Stale(at),
+            (false, false) => Standing::Confirmed(at),
+        }
     }
 
     fn is_revoked(&self, identity: &Identity) -> bool {
@@ -161,6 +166,7 @@ fn gate_with(auth: Auth, adjust: impl FnOnce(&mut Route, &mut BrowserSettings)) 
         authenticator: Authenticator {
             verifier: Arc::new(FakeVerifier),
             revocations: Arc::clone(&set) as _,
+            fail: FailMode::Closed,
             clock: world().clock.clone(),
         },
         own: OwnOrigins { scheme: Scheme::Https, named: Vec::new() },

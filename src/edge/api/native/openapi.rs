@@ -10,12 +10,13 @@ use palisade_core::domain::answer::answer;
 use palisade_core::domain::verdict::Refusal;
 
 /// What needing an access token adds.
-const AUTHENTICATING: [&str; 8] = [
+const AUTHENTICATING: [&str; 9] = [
     "credentials_ambiguous",
     "token_missing",
     "invalid_token",
     "no_account",
     "not_ready",
+    "revocations_stale",
     "cross_site",
     "session_over",
     "wrong_host",

@@ -40,15 +40,12 @@ pub(super) struct Owner {
 /// # Errors
 /// [`CookieFault::Store`] or [`CookieFault::TooMany`]: that it cannot be read does not mean that there is none.
 pub(super) async fn signed_in(state: &AuthState, asked: &Asked) -> Result<Option<Owner>, CookieFault> {
-    let session = match session_cookies::session(state, asked).await {
-        Ok(Some(session)) => session,
-        Ok(None) | Err(CookieFault::Forged | CookieFault::Over) => return Ok(None),
+    let found = match session_cookies::session(state, asked).await {
+        Ok(found) => found,
+        Err(CookieFault::Forged | CookieFault::Over) => return Ok(None),
         Err(fault) => return Err(fault),
     };
-    // Read just now; a revocation may have come in between.
-    if (state.authenticator)().refuse_revoked(&session.verified).is_err() {
-        return Ok(None);
-    }
+    let Some(session) = session_cookies::still_good(state, found)? else { return Ok(None) };
     let identity = &session.verified.identity;
     let Some(person) = Person::of(identity, &state.issuer) else { return Ok(None) };
     let Some(session) = person.session else { return Ok(None) };

@@ -16,7 +16,8 @@ use palisade_core::domain::redirect::SetCookie;
 use palisade_core::domain::reply::Field;
 use palisade_core::domain::session::SessionId;
 use palisade_core::domain::session_cookies::{self as rules, SetBy};
-use palisade_core::ports::{CookieFault, CookieSession};
+use palisade_core::domain::verdict::Refusal;
+use palisade_core::ports::{CookieFault, CookieSession, StoreError};
 use palisade_core::service::browser::IssuedCookie;
 use palisade_core::service::caller::{Client, Person};
 
@@ -147,12 +148,30 @@ pub(super) fn shown(
     state: &AuthState,
     found: Result<Option<CookieSession>, CookieFault>,
 ) -> Result<Option<CookieSession>, Failure> {
-    match found {
-        Ok(session) => {
-            Ok(session.filter(|session| (state.authenticator)().refuse_revoked(&session.verified).is_ok()))
-        }
+    match found.and_then(|session| still_good(state, session)) {
+        Ok(session) => Ok(session),
         Err(CookieFault::Forged | CookieFault::Over | CookieFault::TooMany(_)) => Ok(None),
         Err(CookieFault::Store(error)) => Err(error.into()),
+    }
+}
+
+/// The session that was read just now, unless it was revoked since.
+///
+/// # Errors
+/// [`CookieFault::Store`]: whether it was cannot be told now.
+pub(super) fn still_good(
+    state: &AuthState,
+    session: Option<CookieSession>,
+) -> Result<Option<CookieSession>, CookieFault> {
+    let Some(session) = session else { return Ok(None) };
+    let authenticator = (state.authenticator)();
+    match authenticator.refuse_revoked(&session.verified, authenticator.fail) {
+        Ok(()) => Ok(Some(session)),
+        Err(Refusal::Stale | Refusal::NotReady) => {
+            let why = "it is not known at the moment which sessions are revoked".to_owned();
+            Err(CookieFault::Store(StoreError::Unavailable(why)))
+        }
+        Err(_) => Ok(None),
     }
 }
 

@@ -14,6 +14,7 @@ use super::*;
 use palisade_core::domain::account::{Registration, UserId};
 use palisade_core::domain::browser::{BrowserSettings, NamedOrigin, SessionUse};
 use palisade_core::domain::mail::Letter;
+use palisade_core::domain::route::FailMode;
 use palisade_core::ports::Signer;
 use palisade_core::service::admit::Authenticator;
 use palisade_core::service::caller::AskedHost;
@@ -61,6 +62,7 @@ pub(super) fn state_of(world: &AccountsWorld, origins: Origins, public_url: &str
         authenticator: Arc::new(move || Authenticator {
             verifier: Arc::new(FakeVerifier),
             revocations: store.clone(),
+            fail: FailMode::Closed,
             clock: clock.clone(),
         }),
         issuer: FakeSigner.issuer().to_owned(),
