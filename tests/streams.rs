@@ -2,6 +2,7 @@
 //! as they come, and they end when the token behind them does.
 
 mod ended;
+mod lease;
 mod sessions;
 
 use std::sync::Arc;

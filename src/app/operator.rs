@@ -123,28 +123,30 @@ impl Control for Operator {
 
     fn not_ready_because(&self) -> Vec<String> {
         let mut because = Vec::new();
+        let mut say = |why: &str| because.push(why.to_owned());
         match self.state.revocations.standing() {
             Standing::Confirmed(_) => {}
-            Standing::Loading => because.push("the revocations are not loaded yet"),
-            Standing::Stale(_) => {
-                because.push("the revocations are not confirmed any more: the lease is over")
-            }
+            Standing::Loading => say("the revocations are not loaded yet"),
+            Standing::Stale(_) => match self.state.revocations.closed_because() {
+                Some(why) => say(&format!("the revocations are not to be relied on: {why}")),
+                None => say("the revocations are not confirmed any more: the lease is over"),
+            },
         }
         if !self.serving.load(Ordering::Acquire) {
-            because.push("no listener is serving yet");
+            say("no listener is serving yet");
         }
         if !self.loaded.load(Ordering::Acquire) {
-            because.push("the components of providers are not loaded yet");
+            say("the components of providers are not loaded yet");
         }
         if !self.state.store.status().writable {
-            because.push("the store cannot write");
+            say("the store cannot write");
         }
         if *self.closing.borrow() || self.leaving.load(Ordering::Acquire) {
-            because.push("shutting down");
+            say("shutting down");
         }
         let awaited = self.state.issuers.load().awaited();
-        let awaited = awaited.iter().map(|issuer| format!("the keys of {issuer} are still being fetched"));
-        because.into_iter().map(str::to_owned).chain(awaited).collect()
+        because.extend(awaited.iter().map(|issuer| format!("the keys of {issuer} are still being fetched")));
+        because
     }
 
     fn missing(&self) -> Vec<String> {

@@ -22,13 +22,13 @@ use crate::support::neighbours::{Scripted, mint, operate, read_head, read_until,
 use crate::support::{Gateway, PATIENCE, status};
 
 /// An app whose exchanges never end by themselves: what it says at once depends on the path.
-struct App {
-    upstream: Scripted,
+pub(super) struct App {
+    pub(super) upstream: Scripted,
     /// The path of each exchange that has begun, and of each with a closed connection.
-    begun: mpsc::UnboundedReceiver<String>,
+    pub(super) begun: mpsc::UnboundedReceiver<String>,
     gone: mpsc::UnboundedReceiver<String>,
-    /// Lets `/open` say one more word.
-    more: Arc<Notify>,
+    /// Lets what ends in `/open` say one more word.
+    pub(super) more: Arc<Notify>,
 }
 
 const CHUNKED: &str = "Transfer-Encoding: chunked\r\n\r\n5\r\nbegun\r\n";
@@ -40,7 +40,7 @@ fn first_words(path: &str) -> String {
         "/grpc" => "Content-Type: application/grpc\r\n",
         "/download" => return "HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\nbegun".to_owned(),
         "/unframed" => return "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nbegun".to_owned(),
-        "/open" => "",
+        path if path.ends_with("/open") => "",
         // Uploads, and an answer that is long in coming.
         _ => return String::new(),
     };
@@ -48,7 +48,7 @@ fn first_words(path: &str) -> String {
 }
 
 impl App {
-    async fn start() -> App {
+    pub(super) async fn start() -> App {
         let (began, begun) = mpsc::unbounded_channel();
         let (went, gone) = mpsc::unbounded_channel();
         let more = Arc::new(Notify::new());
@@ -67,7 +67,7 @@ impl App {
                 loop {
                     tokio::select! {
                         read = stream.read(&mut rest) => if !matches!(read, Ok(1..)) { break },
-                        () = told.notified(), if path == "/open" => {
+                        () = told.notified(), if path.ends_with("/open") => {
                             let _ = stream.write_all(b"4\r\nmore\r\n").await;
                         }
                     }
@@ -80,12 +80,12 @@ impl App {
     }
 }
 
-async fn next(from: &mut mpsc::UnboundedReceiver<String>) -> String {
+pub(super) async fn next(from: &mut mpsc::UnboundedReceiver<String>) -> String {
     timeout(PATIENCE, from.recv()).await.expect("it neither began nor ended").unwrap()
 }
 
 /// Begins an exchange, and returns once the app is in the middle of it.
-async fn begin(gateway: &Gateway, app: &mut App, path: &str, token: Option<&str>) -> TcpStream {
+pub(super) async fn begin(gateway: &Gateway, app: &mut App, path: &str, token: Option<&str>) -> TcpStream {
     let mut stream = TcpStream::connect(gateway.address()).await.unwrap();
     let (method, body) = match path {
         "/upload" => ("POST", "Content-Length: 1000000\r\n\r\nbegun"),
@@ -107,7 +107,7 @@ async fn begin(gateway: &Gateway, app: &mut App, path: &str, token: Option<&str>
 }
 
 /// Reads until the exchange is over, which it is by now, and cannot look whole.
-async fn ended(mut stream: TcpStream, path: &str) {
+pub(super) async fn ended(mut stream: TcpStream, path: &str) {
     let mut rest = Vec::new();
     let read = timeout(AT_ONCE, stream.read_to_end(&mut rest)).await;
     let read = read.unwrap_or_else(|_| panic!("{path}: still open"));
@@ -116,7 +116,7 @@ async fn ended(mut stream: TcpStream, path: &str) {
 }
 
 /// It goes on: one more word arrives.
-async fn goes_on(stream: &mut TcpStream, app: &App) {
+pub(super) async fn goes_on(stream: &mut TcpStream, app: &App) {
     app.more.notify_one();
     let rest = read_until(stream, "more").await;
     assert!(rest.contains("more"), "it has ended: {rest:?}");
